@@ -1,0 +1,59 @@
+# `make` lists what there is. Only Go, git, a C compiler and make are needed; what the tests need besides, they install.
+
+GO    ?= go
+BUILD := build
+BIN   := $(BUILD)/limeload-l4
+FUZZ_TIME ?= 30s
+
+.PHONY: help run build test tools race unit e2e fuzz bench cover fmt lint tidy check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## build it and start the demo: a balancer over three small backends
+	$(BIN) demo
+
+build: ## build build/limeload-l4, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/limeload-l4
+
+test: tools lint race ## everything CI runs: what the tests need is installed first
+
+tools: ## install the servers and tools that the tests talk to, or say what is missing
+	$(GO) run ./test/install
+
+race: ## all tests, unit and end to end, under the race detector
+	$(GO) test -race -count=1 -timeout 15m ./...
+
+unit: ## the tests beside the code only
+	$(GO) test $$($(GO) list ./... | grep -v '/test$$')
+
+e2e: tools ## the tests of the built binary against real servers
+	$(GO) test -count=1 -timeout 15m ./test
+
+fuzz: ## run every fuzz target for FUZZ_TIME each
+	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+	$(GO) test ./conf -run '^$$' -fuzz '^FuzzPositions$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+
+bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
+	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
+
+cover: ## test coverage of the packages, as a page
+	$(GO) test -coverprofile=$(BUILD)/cover.out $$($(GO) list ./... | grep -v '/test')
+	$(GO) tool cover -html=$(BUILD)/cover.out -o $(BUILD)/cover.html
+
+fmt: ## format all code
+	gofmt -w $$(git ls-files '*.go')
+
+lint: ## formatting, vet and staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+tidy: ## bring go.mod and go.sum up to date
+	$(GO) mod tidy
+
+check: build ## check the reference configuration with the built binary
+	$(BIN) check --syntax --config conf/reference.toml
+
+clean: ## remove what was built
+	rm -rf $(BUILD)

@@ -1,0 +1,24 @@
+package algo
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// HashAddr returns the key of a client's address. It is the same in every process and on every machine, so that a fleet
+// of balancers agrees. An IPv4 address and its form mapped into IPv6 have one key; a zone, which only means something on
+// one machine, does not count. Anyone can construct collisions: it spreads load, it defends nothing.
+func HashAddr(a netip.Addr) uint64 {
+	b := a.As16()
+	return Mix(Mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
+}
+
+// Mix returns x with its bits stirred: a bijection in which each bit of x changes about half the bits of the result.
+// It turns one key into further ones, for example Mix(key + attempt). It is fixed for ever, like HashAddr.
+func Mix(x uint64) uint64 {
+	// The finalizer of SplitMix64 (Steele, Lea, Flood 2014; constants by Stafford, "Mix13").
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

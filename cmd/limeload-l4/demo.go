@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/conf"
+)
+
+// demoAddress is where the demo listens if it can; another port does when that one is taken.
+const demoAddress = "127.0.0.1:7080"
+
+// demoOutage is how long a backend of the demo stays away when it was asked to.
+const demoOutage = 10 * time.Second
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "balance over three small backends inside this process, to see it work",
+		Action: func(c *cli.Context) error {
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return demo(ctx, c.App.Writer)
+		},
+	}
+}
+
+// demo runs until ctx ends. What it says, goes to out: one line for each answer and for each change of a verdict.
+func demo(ctx context.Context, out io.Writer) error {
+	say := &narrator{out: out}
+	backends := make([]*demoBackend, 3)
+	var addresses []any
+	for i := range backends {
+		b, err := newDemoBackend(fmt.Sprintf("b%d", i+1), say)
+		if err != nil {
+			return err
+		}
+		backends[i] = b
+		addresses = append(addresses, b.name, b.address)
+	}
+	front, err := freeAddress(demoAddress)
+	if err != nil {
+		return err
+	}
+	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, addresses...)...))
+	if err != nil {
+		return err
+	}
+	log := zerolog.New(say).Level(zerolog.InfoLevel)
+	d, err := newDaemon(cfg, log)
+	if err != nil {
+		return err
+	}
+	var serving sync.WaitGroup
+	for _, b := range backends {
+		serving.Go(func() { b.run(ctx) })
+	}
+	fmt.Fprintf(out, demoWelcome, front, front, front, demoOutage, front)
+	d.run(ctx, nil)
+	serving.Wait()
+	fmt.Fprintln(out, "\nThe demo has ended.")
+	return nil
+}
+
+const demoConfig = `
+[log]
+access = false
+[listener.demo]
+address = %q
+pool = "demo"
+[pool.demo]
+algorithm = "round_robin"
+backends = [{ name = %q, address = %q }, { name = %q, address = %q }, { name = %q, address = %q }]
+[pool.demo.health]
+type = "tcp"
+interval = "1s"
+fast_interval = "250ms"
+timeout = "500ms"
+`
+
+const demoWelcome = `limeload-l4 balances http://%s over three small backends. In another terminal, try:
+
+  curl http://%s/          which backend answers? Ask again.
+  curl http://%s/fail      the backend that answers goes away for %s. Go on asking: no request fails.
+  for i in $(seq 9); do curl -s http://%s/; done
+
+Ctrl-C ends it.
+
+`
+
+// freeAddress is the address wanted, or one with a free port if that one is taken.
+func freeAddress(want string) (string, error) {
+	l, err := net.Listen("tcp", want)
+	if err != nil {
+		if l, err = net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddrPort(want).Addr(), 0).String()); err != nil {
+			return "", err
+		}
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}

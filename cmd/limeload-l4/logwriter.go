@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// maxQueuedLog bounds the lines that wait to be written: some thousand access lines, more than a disk or
+// a journal falls behind in passing.
+const maxQueuedLog = 4 << 20
+
+// logFlushTimeout is how long Close waits for a log that is stuck.
+const logFlushTimeout = time.Second
+
+// A logWriter takes log lines from any goroutine without ever blocking it, and writes them from one of its
+// own, many at a time. Lines that come while maxQueuedLog bytes wait are dropped and counted, and a line
+// tells of them. Its zero value is of no use, see newLogWriter.
+type logWriter struct {
+	// set once, then read-only
+	write func(lines []byte)
+	wake  chan struct{} // one slot; closed by Close
+	done  chan struct{} // closed by run
+
+	// mu guards the fields below
+	mu      sync.Mutex
+	queue   []byte
+	dropped int
+	closed  bool
+}
+
+// newLogWriter makes a logWriter; run does its work. With perLine, to gets one line for each Write, as a
+// zerolog.ConsoleWriter wants it.
+func newLogWriter(to io.Writer, perLine bool) *logWriter {
+	w := &logWriter{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w.write = func(lines []byte) { _, _ = to.Write(lines) } // a log that cannot be written has nowhere to say so
+	if perLine {
+		w.write = func(lines []byte) {
+			for line := range bytes.Lines(lines) {
+				_, _ = to.Write(line)
+			}
+		}
+	}
+	return w
+}
+
+// Write queues a line. It never blocks and never fails.
+func (w *logWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return len(line), nil
+	}
+	if len(w.queue)+len(line) > maxQueuedLog {
+		w.dropped++
+		return len(line), nil
+	}
+	w.queue = append(w.queue, line...)
+	if len(w.queue) == len(line) { // it was empty: nobody has been told
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+	return len(line), nil
+}
+
+// run writes what is queued until Close.
+func (w *logWriter) run() {
+	defer close(w.done)
+	var spare []byte
+	for open := true; open; {
+		_, open = <-w.wake
+		w.mu.Lock()
+		lines, dropped := w.queue, w.dropped
+		w.queue, w.dropped = spare[:0], 0
+		w.mu.Unlock()
+		if len(lines) > 0 {
+			w.write(lines)
+		}
+		if dropped > 0 {
+			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"message":"log lines dropped: the log is not read fast enough"}`+"\n", dropped))
+		}
+		spare = lines
+	}
+}
+
+// Close writes what is still queued and ends run; it waits no longer than logFlushTimeout for it.
+func (w *logWriter) Close() {
+	w.mu.Lock()
+	if !w.closed {
+		w.closed = true
+		close(w.wake)
+	}
+	w.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-time.After(logFlushTimeout):
+	}
+}

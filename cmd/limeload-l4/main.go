@@ -1,0 +1,101 @@
+// Command limeload-l4 balances TCP connections over backends.
+//
+// This is the only place where all packages meet: it turns a configuration into pools, health checks
+// and listeners, and owns the process: signals, exit codes, log output.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1 // it failed, or the configuration is wrong
+	exitUsage  = 2 // the command line is wrong
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
+}
+
+// run is the whole program, and returns its exit code. It ends early when ctx does, as after an INT.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	err := newApp(stdout, stderr).RunContext(ctx, args)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "limeload-l4: %v\nSee `limeload-l4 --help`.\n", err)
+		return exitUsage
+	}
+	fmt.Fprintln(stderr, err)
+	return exitFailed
+}
+
+// A usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:            "limeload-l4",
+		Usage:           "a layer-4 balancer for TCP",
+		UsageText:       "limeload-l4 --config lb.toml\nlimeload-l4 command [options]",
+		Version:         version(),
+		HideHelpCommand: true,
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		Flags:           []cli.Flag{configFlag()},
+		Action:          noArguments(func(c *cli.Context) error { return serve(c.Context, c.String("config"), stderr) }),
+		Commands:        []*cli.Command{checkCommand(), demoCommand(), exampleCommand(), versionCommand()},
+		ExitErrHandler:  func(*cli.Context, error) {}, // run decides
+	}
+	app.OnUsageError = asUsageError
+	for _, c := range app.Commands {
+		c.OnUsageError = asUsageError
+		c.Action = noArguments(c.Action)
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "config", Aliases: []string{"c"}, Value: "/etc/limeload/lb.toml", TakesFile: true,
+		Usage: "the configuration `FILE`",
+	}
+}
+
+func asUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }
+
+// noArguments refuses what stands behind the flags: no command takes any, and a mistyped command would
+// otherwise start the daemon.
+func noArguments(action cli.ActionFunc) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.Args().Present() {
+			return &usageError{fmt.Errorf("unknown command or argument %q", c.Args().First())}
+		}
+		return action(c)
+	}
+}
+
+func exampleCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "example",
+		Usage: "print a configuration with every key, its default and its meaning",
+		Action: func(c *cli.Context) error {
+			_, err := c.App.Writer.Write(reference())
+			return err
+		},
+	}
+}

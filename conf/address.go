@@ -1,0 +1,98 @@
+package conf
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	listenerNeeds = `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+	backendNeeds  = `needs "HOST:PORT" or "[IPV6]:PORT"`
+	portNeeds     = "allowed is 1 to 65535"
+)
+
+// An address is what the text of one says.
+type address struct {
+	host string     // as written, but in lower case; "" is all addresses
+	ip   netip.Addr // not valid if host is a name or ""
+	port uint16
+}
+
+// String identifies it: two texts for the same give the same.
+func (e address) String() string {
+	host := e.host
+	if e.ip.IsValid() {
+		host = e.ip.String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(e.port)))
+}
+
+// splitAddress takes an address text apart; needs says what the key allows. The error has
+// neither place nor Found.
+func splitAddress(s, needs string) (address, *Error) {
+	colon := strings.LastIndexByte(s, ':')
+	host := s[:max(colon, 0)]
+	bracketed := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && len(host) > 2
+	whole := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		whole = s[1 : len(s)-1]
+	}
+	ip, err := netip.ParseAddr(whole)
+	switch {
+	case s == "":
+		return address{}, &Error{Allowed: needs}
+	case err == nil && ip.Is6(): // its last colon is no port's
+		return address{}, &Error{Message: "the port is missing", Allowed: needs}
+	case colon < 0:
+		return address{}, &Error{Message: "the port is missing", Allowed: needs}
+	case !bracketed && strings.ContainsAny(host, ":[]"):
+		return address{}, &Error{Allowed: needs}
+	}
+	port, err := strconv.ParseUint(s[colon+1:], 10, 16)
+	if err != nil || port == 0 {
+		return address{}, &Error{Message: "the port is " + quote(s[colon+1:]), Allowed: portNeeds}
+	}
+	e := address{host: strings.ToLower(host), port: uint16(port)}
+	if bracketed {
+		host = host[1 : len(host)-1]
+	}
+	if e.ip, err = netip.ParseAddr(host); err == nil {
+		e.ip = e.ip.Unmap()
+		return e, nil
+	}
+	if host != "" && (bracketed || !validHost(host)) {
+		return address{}, &Error{Message: quote(host) + " is neither an IP address nor a host name", Allowed: needs}
+	}
+	return e, nil
+}
+
+// checkIP says what is wrong with an address to bind to or, for a backend, to connect to; ""
+// if it will do.
+func checkIP(ip netip.Addr, backend bool) string {
+	switch {
+	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "tcp has no use for a multicast or broadcast address"
+	case ip.IsUnspecified() && backend:
+		return "this address can be listened on but not connected to"
+	case ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "":
+		return "a link-local address needs its interface, as in fe80::1%eth0"
+	case ip.Zone() != "" && !ip.IsLinkLocalUnicast():
+		return "only a link-local address has a zone"
+	}
+	return ""
+}
+
+// validHost says whether a name could be one in the DNS or in a hosts file (RFC 1123, 2.1, and
+// the underscore that service names use). A number at the end makes it a mistyped address.
+func validHost(host string) bool {
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	for _, l := range labels {
+		if len(l) == 0 || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, bareKeyChars) != "" {
+			return false
+		}
+	}
+	last := labels[len(labels)-1]
+	return len(host) <= 253 && strings.Trim(last, "0123456789") != ""
+}

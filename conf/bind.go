@@ -1,0 +1,344 @@
+package conf
+
+import (
+	"cmp"
+	"encoding"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The binder fills structs from the tree of values that the TOML library decoded. It knows no
+// key: all it goes by are the fields' types and tags.
+//
+//	toml:"key"        the key's name; a field without this tag is none of the binder's business
+//	toml:"key,named"  a table of tables, []T; each one's key becomes its Name, the order is the file's
+//	default:"3s"      what a key left out stands for; each key has this or required, but for tables
+//	required:"..."    the key must stand in the file, a list or a table of tables must hold
+//	                  something; the text says what is wanted
+//	min, max          the bounds, both allowed; each number, duration and size has them
+//	zero:""           zero is allowed besides, where it means "off" or the like
+//	step:"1s"         durations: only whole multiples
+//	oneof:"a,b"       the texts allowed
+//	note:"..."        is added to what the error says is allowed
+//
+// A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left
+// out; a slice is a list of tables.
+type field struct {
+	index          int
+	key            string
+	named          bool
+	def, required  string
+	isRequired     bool
+	min, max, step string
+	zeroAllowed    bool
+	oneof          []string
+	note           string
+}
+
+// fieldsOf returns the keys of a table in the order of t's fields.
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		name, isKey := tag.Lookup("toml")
+		if !isKey {
+			continue
+		}
+		key, option, _ := strings.Cut(name, ",")
+		f := field{
+			index: i, key: key, named: option == "named",
+			def: tag.Get("default"), min: tag.Get("min"), max: tag.Get("max"), step: tag.Get("step"),
+			note: tag.Get("note"),
+		}
+		f.required, f.isRequired = tag.Lookup("required")
+		_, f.zeroAllowed = tag.Lookup("zero")
+		if oneof := tag.Get("oneof"); oneof != "" {
+			f.oneof = strings.Split(oneof, ",")
+		}
+		fields = append(fields, f)
+	}
+	return fields
+}
+
+// table fills the struct dst from the table found, which stands at path and at. Without one,
+// found is nil, all keys have their defaults and none is missing.
+func (r *report) table(dst reflect.Value, found map[string]any, at *place, path string) {
+	fields := fieldsOf(dst.Type())
+	known := make([]string, len(fields))
+	for i, f := range fields {
+		known[i] = f.key
+		sub := join(path, f.key)
+		v, present := found[f.key]
+		subAt := at
+		if present {
+			subAt = at.child(f.key)
+		}
+		r.lines[sub] = subAt.line
+		switch {
+		case present:
+			r.value(dst.Field(f.index), f, v, subAt, sub)
+		case f.isRequired && found == nil:
+			r.seen[sub] = true // the table itself is the mistake
+		case f.isRequired:
+			r.add(sub, Error{Message: "missing", Allowed: "needs " + f.required})
+		default:
+			r.leftOut(dst.Field(f.index), f, at, sub)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		if slices.Contains(known, key) {
+			continue
+		}
+		sub := join(path, key)
+		r.lines[sub] = at.child(key).line
+		e := Error{Message: "unknown key", Nearest: nearest(key, known)}
+		if e.Nearest == "" {
+			e.Allowed = "allowed here: " + strings.Join(known, ", ")
+		}
+		r.add(sub, e)
+	}
+}
+
+// leftOut gives dst the default of a key, or of each key of a table, that the file leaves out.
+func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
+	switch dst.Kind() {
+	case reflect.Struct:
+		r.table(dst, nil, at, path)
+	case reflect.Pointer, reflect.Slice:
+	default:
+		dst.Set(fromTag(dst.Type(), f.def))
+	}
+}
+
+// value fills dst with what was found at path. After a mistake dst has its default.
+func (r *report) value(dst reflect.Value, f field, v any, at *place, path string) {
+	switch dst.Kind() {
+	case reflect.Pointer:
+		dst.Set(reflect.New(dst.Type().Elem()))
+		r.value(dst.Elem(), f, v, at, path)
+	case reflect.Struct:
+		found, ok := v.(map[string]any)
+		if !ok {
+			r.add(path, Error{Found: describe(v), Allowed: "needs a table"})
+		}
+		r.table(dst, found, at, path)
+	case reflect.Slice:
+		if f.named {
+			r.named(dst, f, v, at, path)
+		} else {
+			r.list(dst, f, v, at, path)
+		}
+	default:
+		r.scalar(dst, f, v, path)
+	}
+}
+
+// named fills the slice dst from a table of tables.
+func (r *report) named(dst reflect.Value, f field, v any, at *place, path string) {
+	found, ok := v.(map[string]any)
+	if !ok {
+		r.add(path, Error{Found: describe(v), Allowed: fmt.Sprintf("needs tables with names, such as [%s.NAME]", path)})
+		return
+	}
+	if len(found) == 0 && f.isRequired {
+		r.add(path, Error{Found: "an empty table", Allowed: "needs " + f.required})
+	}
+	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int {
+		return cmp.Compare(at.child(a).order, at.child(b).order)
+	})
+	elems := reflect.MakeSlice(dst.Type(), len(names), len(names))
+	for i, name := range names {
+		sub := join(path, name)
+		r.lines[sub] = at.child(name).line
+		if !validName(name) {
+			r.add(sub, Error{Found: "the name " + quote(name), Allowed: nameNeeds})
+		}
+		elems.Index(i).FieldByName("Name").SetString(name)
+		r.value(elems.Index(i), field{}, found[name], at.child(name), sub)
+	}
+	dst.Set(elems)
+}
+
+// list fills the slice dst from a list of tables, whichever way it is written.
+func (r *report) list(dst reflect.Value, f field, v any, at *place, path string) {
+	var found []any
+	switch v := v.(type) {
+	case []any: // [{ ... }, { ... }]
+		found = v
+	case []map[string]any: // [[ ... ]]
+		for _, t := range v {
+			found = append(found, t)
+		}
+	default:
+		r.add(path, Error{Found: describe(v), Allowed: "needs " + f.required})
+		return
+	}
+	if len(found) == 0 && f.isRequired {
+		r.add(path, Error{Found: "an empty list", Allowed: "needs " + f.required})
+	}
+	elems := reflect.MakeSlice(dst.Type(), len(found), len(found))
+	for i, one := range found {
+		sub := element(path, i)
+		r.lines[sub] = at.item(i).line
+		r.value(elems.Index(i), field{}, one, at.item(i), sub)
+	}
+	dst.Set(elems)
+}
+
+// scalar fills dst from a value that is neither a table nor a list.
+func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
+	dst.Set(fromTag(dst.Type(), f.def))
+	got := reflect.New(dst.Type()).Elem()
+	if !assign(got, v) {
+		r.add(path, Error{Found: describe(v), Allowed: f.needs(got)})
+		return
+	}
+	e := Error{Found: literal(v), Allowed: "allowed is " + f.allowed(got.Type())}
+	switch {
+	case f.oneof != nil && !slices.Contains(f.oneof, got.String()):
+		e.Nearest = nearest(got.String(), f.oneof)
+	case f.min != "" && !f.within(got):
+	case f.step != "" && got.Int()%fromTag(got.Type(), f.step).Int() != 0:
+		e.Allowed = fmt.Sprintf("needs a multiple of %v", fromTag(got.Type(), f.step))
+	default:
+		dst.Set(got)
+		return
+	}
+	r.add(path, e)
+}
+
+// assign sets dst to v, and returns false if v is of another type or unreadable for dst's.
+func assign(dst reflect.Value, v any) bool {
+	if text, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		s, ok := v.(string)
+		return ok && text.UnmarshalText([]byte(s)) == nil
+	}
+	got := reflect.ValueOf(v)
+	if dst.Kind() == reflect.Float64 && got.CanInt() { // jitter = 0
+		got = got.Convert(dst.Type())
+	}
+	// The library's integers are 64 bits wide, and so are ours wherever the data plane runs.
+	if dst.Kind() == reflect.Int && got.CanInt() && !dst.OverflowInt(got.Int()) {
+		got = got.Convert(dst.Type())
+	}
+	if got.Type() != dst.Type() {
+		return false
+	}
+	dst.Set(got)
+	return true
+}
+
+// within says whether a number is in the field's bounds. NaN never is.
+func (f field) within(v reflect.Value) bool {
+	low, high := fromTag(v.Type(), f.min), fromTag(v.Type(), f.max)
+	if v.CanFloat() {
+		return v.Float() >= low.Float() && v.Float() <= high.Float()
+	}
+	return f.zeroAllowed && v.IsZero() || v.Int() >= low.Int() && v.Int() <= high.Int()
+}
+
+// allowed says what values the tags allow: `0 to 256`, or `"json" or "console"`.
+func (f field) allowed(t reflect.Type) string {
+	var text string
+	switch {
+	case f.oneof != nil:
+		text = `"` + strings.Join(f.oneof, `", "`) + `"`
+		if i := strings.LastIndex(text, ", "); i >= 0 {
+			text = text[:i] + " or " + text[i+2:]
+		}
+	case f.min != "":
+		text = fmt.Sprintf("%v to %v", fromTag(t, f.min), fromTag(t, f.max))
+	}
+	if f.zeroAllowed {
+		text += fmt.Sprintf(", or %v", reflect.Zero(t))
+	}
+	if f.note != "" {
+		text += "; " + f.note
+	}
+	return text
+}
+
+// needs says what type a value of the field must have.
+func (f field) needs(v reflect.Value) string {
+	if unit, ok := v.Interface().(interface{ needs() string }); ok {
+		return unit.needs()
+	}
+	switch {
+	case f.required != "":
+		return "needs " + f.required
+	case f.oneof != nil:
+		return "needs " + f.allowed(v.Type())
+	case v.Kind() == reflect.Bool:
+		return "needs true or false"
+	case v.CanInt():
+		return "needs a whole number, " + f.allowed(v.Type())
+	case v.CanFloat():
+		return "needs a number, " + f.allowed(v.Type())
+	}
+	return "needs a string"
+}
+
+// fromTag reads a default or a bound, and panics if the tag is wrong: TestTags reads them all.
+func fromTag(t reflect.Type, tag string) reflect.Value {
+	v := reflect.New(t).Elem()
+	var got any = tag
+	var err error
+	if _, isText := v.Addr().Interface().(encoding.TextUnmarshaler); !isText && tag != "" {
+		switch t.Kind() {
+		case reflect.Int:
+			got, err = strconv.ParseInt(tag, 0, 64)
+		case reflect.Float64:
+			got, err = strconv.ParseFloat(tag, 64)
+		case reflect.Bool:
+			got, err = strconv.ParseBool(tag)
+		}
+	}
+	if tag == "" { // a required key's, or ""
+		return v
+	}
+	if err != nil || !assign(v, got) {
+		panic(fmt.Sprintf("conf: tag %q is no %v", tag, t))
+	}
+	return v
+}
+
+// describe says what v is, for a value of the wrong type: `the integer 15`.
+func describe(v any) string {
+	switch v := v.(type) {
+	case string:
+		return "the string " + quote(v)
+	case int64:
+		return "the integer " + literal(v)
+	case float64:
+		return "the number " + literal(v)
+	case bool:
+		return literal(v)
+	case time.Time:
+		return "a date or time"
+	case map[string]any:
+		return "a table"
+	case []map[string]any:
+		return "a list of tables"
+	}
+	return "a list"
+}
+
+// literal writes a value of the right type as the file does, `300` or `"udp"`.
+func literal(v any) string {
+	switch v := v.(type) {
+	case string:
+		return quote(v)
+	case float64:
+		if s := strconv.FormatFloat(v, 'g', -1, 64); math.Trunc(v) != v || strings.Contains(s, "e") {
+			return s
+		}
+		return strconv.FormatFloat(v, 'f', 1, 64) // "1.0" is not the integer 1
+	}
+	return fmt.Sprint(v)
+}

@@ -1,0 +1,123 @@
+// Package conf reads a configuration file, TOML, into one validated Config. It reports every
+// mistake at once, each with its file and line, the path of the key, what was found there,
+// what is allowed, and for a typo the nearest known key.
+//
+// Load and Parse read and check the text alone; Config.Resolve, apart from them, turns host
+// names into addresses. The package opens no socket, starts nothing that outlives a call,
+// logs nothing and watches no file. Only cmd imports it, and hands each other package what
+// that needs in its own types. Its functions may be called from any goroutine.
+//
+// A key is one field of a struct below with its tags, which bind.go explains: name, default
+// and bounds stand there and nowhere else. What one tag cannot say is in validate.go.
+package conf
+
+import (
+	_ "embed"
+	"net/netip"
+)
+
+// Reference is a configuration with every key, its default, its unit and a comment.
+// It is read-only.
+//
+//go:embed reference.toml
+var Reference []byte
+
+// A Config is the whole of one file, complete with defaults. Parse made it, or it is of no
+// use. It is immutable, but for Resolve, and so safe for concurrent use once that is done.
+type Config struct {
+	File      string     // as it was given to Load or Parse
+	Global    Global     `toml:"global"`
+	Log       Log        `toml:"log"`
+	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"` // in the file's order, never empty
+	Pools     []Pool     `toml:"pool,named"`                                                   // in the file's order
+
+	lines map[string]int // by path
+}
+
+// Global is what concerns the whole process. Its zero value is not the default.
+type Global struct {
+	Workers      int      `toml:"workers" default:"0" min:"0" max:"1024"`             // loops; 0 is one per usable CPU
+	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is what the limit of descriptors allows
+	DrainTimeout Duration `toml:"drain_timeout" default:"30s" min:"0s" max:"24h"`
+}
+
+// Log is what is logged and how. Its zero value is not the default.
+type Log struct {
+	Level  string `toml:"level" default:"info" oneof:"trace,debug,info,warn,error"`
+	Format string `toml:"format" default:"json" oneof:"json,console"`
+	Access bool   `toml:"access" default:"true"` // one line at the end of each session
+}
+
+// A Listener is a bound address that accepts clients, and where they are sent. Its zero value
+// is of no use.
+type Listener struct {
+	Name             string    // of its table, [listener.NAME]
+	Address          string    `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
+	Protocol         string    `toml:"protocol" default:"tcp" oneof:"tcp" note:"this version serves only tcp"`
+	Pool             string    `toml:"pool" required:"the name of a pool"`
+	Backlog          int       `toml:"backlog" default:"4096" min:"1" max:"65535"`
+	MaxSessions      int       `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"`               // 0 is Global.MaxSessions alone
+	IdleTimeout      Duration  `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h"`           // 0 is off
+	HalfCloseTimeout Duration  `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h"`              // never 0
+	UserTimeout      Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms"` // TCP_USER_TIMEOUT; 0 is the kernel's
+	Keepalive        Keepalive `toml:"keepalive"`
+	RefuseWith       string    `toml:"refuse_with" default:"reset" oneof:"reset,close"`
+
+	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
+	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
+	Bind netip.AddrPort
+
+	// DualStack says that Bind is [::] and takes IPv4 clients too: Address is ":port". Any other
+	// IPv6 address, "[::]:port" too, is for IPv6 alone.
+	DualStack bool
+}
+
+// Keepalive is how silent clients are told from dead ones; the bounds are those of tcp(7). Its
+// zero value is not the default.
+type Keepalive struct {
+	Idle     Duration `toml:"idle" default:"1m" min:"1s" max:"32767s" step:"1s"`      // of silence before the first probe
+	Interval Duration `toml:"interval" default:"10s" min:"1s" max:"32767s" step:"1s"` // between probes
+	Count    int      `toml:"count" default:"6" min:"1" max:"127"`                    // of unanswered probes that end the session
+}
+
+// A Pool is a named set of interchangeable backends. Its zero value is of no use.
+type Pool struct {
+	Name           string    // of its table, [pool.NAME]
+	Algorithm      string    `toml:"algorithm" default:"least_conn" oneof:"round_robin,least_conn"`
+	Backends       []Backend `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]"` // in the file's order, never empty
+	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
+	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
+	Health         *Health   `toml:"health"`                               // nil: backends are always healthy
+}
+
+// A Backend is one address that sessions are sent to. Its zero value is of no use.
+type Backend struct {
+	Name    string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
+	Address string `toml:"address" required:"an address, such as \"10.0.0.11:6379\""`
+	Weight  int    `toml:"weight" default:"1" min:"0" max:"256"` // share relative to the pool's others; 0 gets nothing new
+
+	// Addr is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
+	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
+	Addr netip.AddrPort
+}
+
+// Health is how the backends of a pool are checked. Its zero value is not the default.
+type Health struct {
+	Type         string   `toml:"type" default:"tcp" oneof:"tcp" note:"this version checks only by a tcp connect"`
+	Interval     Duration `toml:"interval" default:"2s" min:"10ms" max:"24h"`
+	FastInterval Duration `toml:"fast_interval" default:"500ms" min:"10ms" max:"24h"` // while the verdict is changing
+	Timeout      Duration `toml:"timeout" default:"1s" min:"1ms" max:"1h"`
+	Rise         int      `toml:"rise" default:"2" min:"1" max:"1000"`    // consecutive successes to become healthy
+	Fall         int      `toml:"fall" default:"3" min:"1" max:"1000"`    // consecutive failures to become unhealthy
+	Jitter       float64  `toml:"jitter" default:"0.1" min:"0" max:"0.5"` // share of the interval
+	Initial      string   `toml:"initial" default:"unknown" oneof:"unknown,healthy"`
+	StaleAfter   Duration `toml:"stale_after" default:"0s" zero:"" min:"10ms" max:"720h"` // 0 is 3 x Interval + Timeout
+	Port         int      `toml:"port" default:"0" min:"0" max:"65535"`                   // 0 is the traffic's
+}
+
+// ErrorAt makes an Error of what happened later to the key at that path, see Path: it says
+// where an address stands that turned out to be in use. The line of a key left out is its
+// table's.
+func (c *Config) ErrorAt(path string, err error) *Error {
+	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: cause(err), err: err}
+}

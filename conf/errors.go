@@ -1,0 +1,194 @@
+package conf
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// An Error is one mistake in a configuration: where it stands, what was found there and what
+// is allowed. Its text is one line of printable characters, whatever the file holds: what
+// comes from the file is quoted and cut. It is read-only, so any goroutine may use it.
+type Error struct {
+	File    string // as it was given to Load or Parse
+	Line    int    // from 1; 0 if the mistake is the whole file's
+	Path    string // such as pool.redis.backends[1].weight; "" if no key is at fault
+	Found   string // in words or quoted: `the integer 15`, `300`, `"udp"`
+	Message string // what is wrong, where Found and Allowed do not say it all
+	Allowed string // with its verb: `allowed is 0 to 256`, `needs a table`
+	Nearest string // the known key or value that was perhaps meant
+
+	err error // the cause, if there is one; Message says it in words
+}
+
+// Error says `FILE:LINE: PATH: found FOUND; MESSAGE; ALLOWED, did you mean "NEAREST"?`
+// without the parts that are empty.
+func (e *Error) Error() string {
+	where := printable(e.File)
+	if e.Line > 0 {
+		where += ":" + strconv.Itoa(e.Line)
+	}
+	if e.Path != "" {
+		where += ": " + e.Path
+	}
+	var parts []string
+	if e.Found != "" {
+		parts = append(parts, "found "+e.Found)
+	}
+	if e.Message != "" {
+		parts = append(parts, e.Message)
+	}
+	if e.Allowed != "" {
+		parts = append(parts, e.Allowed)
+	}
+	text := where + ": " + strings.Join(parts, "; ")
+	if e.Nearest != "" {
+		text += ", did you mean " + quote(e.Nearest) + "?"
+	}
+	return text
+}
+
+// Unwrap returns the cause, such as fs.ErrNotExist for a file that is not there.
+func (e *Error) Unwrap() error { return e.err }
+
+// Errors is every mistake found, sorted by line. It is never empty where it is returned.
+type Errors []*Error
+
+// Error returns the mistakes, one per line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, one := range e {
+		lines[i] = one.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap lets errors.Is and errors.As see each mistake.
+func (e Errors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, one := range e {
+		all[i] = one
+	}
+	return all
+}
+
+// report collects the mistakes of one file. Each key has at most one: the first, which is
+// the most basic, since what later checks say of a value that could not be read is noise.
+type report struct {
+	file  string
+	lines map[string]int // by path, also of known keys left out: their table's line
+	errs  Errors
+	seen  map[string]bool
+}
+
+func newReport(file string, lines map[string]int) *report {
+	return &report{file: file, lines: lines, seen: map[string]bool{}}
+}
+
+// add files e under path, at the path's line.
+func (r *report) add(path string, e Error) {
+	if r.seen[path] {
+		return
+	}
+	r.seen[path] = true
+	e.File, e.Path, e.Line = r.file, path, r.lines[path]
+	r.errs = append(r.errs, &e)
+}
+
+// err returns the mistakes as an error, nil if there are none.
+func (r *report) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return r.sorted()
+}
+
+// sorted returns the mistakes in the order of the file.
+func (r *report) sorted() Errors {
+	slices.SortStableFunc(r.errs, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Path, b.Path))
+	})
+	return r.errs
+}
+
+// Path joins keys the way errors write them: dots between, and quotes around what TOML would
+// quote too, so that Path("pool", "eu.redis", "retries") is `pool."eu.redis".retries`.
+func Path(keys ...string) string {
+	path := ""
+	for _, k := range keys {
+		path = join(path, k)
+	}
+	return path
+}
+
+func join(path, key string) string {
+	if key == "" || len(key) > maxQuoted || strings.Trim(key, bareKeyChars) != "" {
+		key = quote(key)
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// element is the path of the i-th element of the list at path, counted from 0.
+func element(path string, i int) string {
+	return path + "[" + strconv.Itoa(i) + "]"
+}
+
+// Text that a mistake quotes is cut, so that a line stays readable. A DNS name is cut only
+// when it is longer than any in practice; a message of the TOML library quotes in its turn.
+const (
+	maxQuoted  = 64  // bytes
+	maxMessage = 256 // bytes
+)
+
+// quote quotes text of the file for a message: printable, on one line and short.
+func quote(s string) string {
+	if cut := prefix(s, maxQuoted); cut != s {
+		return strconv.Quote(cut) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+// printable makes a text that may hold pieces of the file, and has quotes of its own, safe
+// for a message.
+func printable(s string) string {
+	var b strings.Builder
+	for _, c := range prefix(s, maxMessage) {
+		if strconv.IsPrint(c) {
+			b.WriteRune(c)
+			continue
+		}
+		escaped := strconv.QuoteRune(c)
+		b.WriteString(escaped[1 : len(escaped)-1])
+	}
+	if len(s) > maxMessage {
+		b.WriteString("...")
+	}
+	return b.String()
+}
+
+// prefix returns at most n bytes of s and does not cut a character in two.
+func prefix(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// cause is the text of an operating system's error without the path, which stands in front
+// of each of our errors already.
+func cause(err error) string {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	return printable(err.Error())
+}

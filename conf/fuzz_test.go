@@ -1,0 +1,108 @@
+package conf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"hash/fnv"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func unprintable(c rune) bool { return !strconv.IsPrint(c) }
+
+// FuzzParse: nothing makes Parse panic; its mistakes stand on lines of the file and are each
+// one printable line; what it accepts is complete, and resolves or says why not.
+func FuzzParse(f *testing.F) {
+	addSeeds(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("lb.toml", data)
+		if err != nil {
+			checkErrors(t, data, err)
+			return
+		}
+		c.Warnings()
+		if len(c.Listeners) == 0 {
+			t.Error("accepted without a listener")
+		}
+		if err := c.Resolve(context.Background(), lookupByHash); err != nil {
+			checkErrors(t, data, err)
+			return
+		}
+		for _, l := range c.Listeners {
+			if !l.Bind.IsValid() || l.Bind.Port() == 0 || !validName(l.Name) {
+				t.Errorf("accepted listener %+v", l)
+			}
+		}
+		for _, p := range c.Pools {
+			if len(p.Backends) == 0 || !validName(p.Name) {
+				t.Errorf("accepted pool %+v", p)
+			}
+			ids := map[string]bool{}
+			for _, b := range p.Backends {
+				if !b.Addr.IsValid() || b.Addr.Port() == 0 || b.Name == "" || ids[b.Name] {
+					t.Errorf("accepted backend %+v", b)
+				}
+				ids[b.Name] = true
+			}
+		}
+	})
+}
+
+func checkErrors(t *testing.T, data []byte, err error) {
+	t.Helper()
+	errs, ok := errors.AsType[Errors](err)
+	if !ok || len(errs) == 0 {
+		t.Fatalf("the error is %T %v", err, err)
+	}
+	lines := bytes.Count(data, []byte("\n")) + 1
+	for i, e := range errs {
+		if e.Line < 1 && len(data) <= maxFileBytes || e.Line > lines {
+			t.Errorf("line %d of %d: %v", e.Line, lines, e)
+		}
+		if i > 0 && e.Line < errs[i-1].Line {
+			t.Errorf("line %d after line %d", e.Line, errs[i-1].Line)
+		}
+		if text := e.Error(); !utf8.ValidString(text) || strings.ContainsFunc(text, unprintable) || len(text) > 8<<10 {
+			t.Errorf("the message is %q", text)
+		}
+	}
+}
+
+// lookupByHash gives a name always the same answer: some none, some an error, some one that
+// will not do.
+func lookupByHash(_ context.Context, _, host string) ([]netip.Addr, error) {
+	h := fnv.New32a()
+	h.Write([]byte(host))
+	sum := h.Sum32()
+	four := netip.AddrFrom4([4]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	switch sum % 8 {
+	case 0:
+		return nil, errors.New("no such host \x1b[31m")
+	case 1:
+		return nil, nil
+	case 2:
+		return []netip.Addr{netip.IPv6Unspecified()}, nil
+	}
+	return []netip.Addr{netip.IPv6Loopback(), four}, nil
+}
+
+func addSeeds(f *testing.F) {
+	f.Add(Reference)
+	seeds, err := filepath.Glob("testdata/seeds/*.toml")
+	if err != nil || len(seeds) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, path := range seeds {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+}

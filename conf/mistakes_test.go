@@ -1,0 +1,296 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// base is a configuration without a mistake, as tables and their lines.
+func base() [][]string {
+	return [][]string{
+		{"[global]"},
+		{"[log]"},
+		{"[listener.a]", `address = "127.0.0.1:6379"`, `pool = "p"`},
+		{"[pool.p]", `backends = [{ address = "10.0.0.1:1", name = "b1" }]`},
+		{"[pool.p.health]"},
+	}
+}
+
+// with returns base with one line more, in place of that of the same key if there is one, and
+// the number of that line.
+func with(table, line string) (doc string, at int) {
+	var lines []string
+	for _, t := range base() {
+		if t[0] == "["+table+"]" {
+			key, _, _ := strings.Cut(line, " ")
+			replaced := false
+			for i := range t {
+				if strings.HasPrefix(t[i], key+" ") {
+					t[i], replaced = line, true
+					at = len(lines) + i + 1
+				}
+			}
+			if !replaced {
+				t = append(t, line)
+				at = len(lines) + len(t)
+			}
+		}
+		lines = append(lines, t...)
+	}
+	return strings.Join(lines, "\n") + "\n", at
+}
+
+// wantErrors compares the whole text of the errors; no lines mean no error.
+func wantErrors(t *testing.T, doc string, want ...string) {
+	t.Helper()
+	_, err := Parse("lb.toml", []byte(doc))
+	got := ""
+	if err != nil {
+		if _, ok := errors.AsType[Errors](err); !ok {
+			t.Fatalf("Parse returned %T and not Errors", err)
+		}
+		got = err.Error()
+	}
+	if got != strings.Join(want, "\n") {
+		t.Errorf("document:\n%s\ngot:\n%s\nwant:\n%s", doc, got, strings.Join(want, "\n"))
+	}
+}
+
+// TestMistakes makes one mistake at a time; want "" means that there is none.
+func TestMistakes(t *testing.T) {
+	const (
+		durations   = `needs a duration with a unit, such as "250ms", "2s" or "5m"`
+		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+		backendAddr = `; needs "HOST:PORT" or "[IPV6]:PORT"`
+		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
+	)
+	for _, tt := range []struct{ table, line, want string }{
+		{"global", `workers = 1024`, ``},
+		{"global", `workers = 1025`, `found 1025; allowed is 0 to 1024`},
+		{"global", `workers = -1`, `found -1; allowed is 0 to 1024`},
+		{"global", `workers = 1.0`, `found the number 1.0; needs a whole number, 0 to 1024`},
+		{"global", `workers = "2"`, `found the string "2"; needs a whole number, 0 to 1024`},
+		{"global", `workers = true`, `found true; needs a whole number, 0 to 1024`},
+		{"global", `workers = 1979-05-27 07:32:00`, `found a date or time; needs a whole number, 0 to 1024`},
+		{"global", `workers = [1]`, `found a list; needs a whole number, 0 to 1024`},
+		{"global", `workers = { n = 1 }`, `found a table; needs a whole number, 0 to 1024`},
+		{"global", `max_sessions = 9223372036854775807`, `found 9223372036854775807; allowed is 0 to 100000000`},
+		{"global", `drain_timeout = "0s"`, ``},
+		{"global", `drain_timeout = "25h"`, `found "25h"; allowed is 0s to 24h`},
+		{"global", `drain_timeout = "-1s"`, `found "-1s"; allowed is 0s to 24h`},
+		{"global", `drain_timeout = 30`, `found the integer 30; ` + durations},
+		{"global", `drain_timeout = "30"`, `found the string "30"; ` + durations},
+		{"global", `drain_timeout = "0"`, `found the string "0"; ` + durations},
+		{"global", `drain_timeout = "5d"`, `found the string "5d"; ` + durations},
+		{"global", `drain_timeout = ""`, `found the string ""; ` + durations},
+		{"log", `level = "warning"`, `found "warning"; allowed is "trace", "debug", "info", "warn" or "error"`},
+		{"log", `level = "Debug"`, `found "Debug"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "debug"?`},
+		{"log", `level = 3`, `found the integer 3; needs "trace", "debug", "info", "warn" or "error"`},
+		{"log", `format = "text"`, `found "text"; allowed is "json" or "console"`},
+		{"log", `access = "yes"`, `found the string "yes"; needs true or false`},
+		{"listener.a", `protocol = "udp"`, `found "udp"; allowed is "tcp"; this version serves only tcp`},
+		{"listener.a", `backlog = 0`, `found 0; allowed is 1 to 65535`},
+		{"listener.a", `backlog = 65536`, `found 65536; allowed is 1 to 65535`},
+		{"listener.a", `max_sessions = -1`, `found -1; allowed is 0 to 100000000`},
+		{"listener.a", `idle_timeout = 15`, `found the integer 15; ` + durations},
+		{"listener.a", `idle_timeout = "0s"`, ``},
+		{"listener.a", `idle_timeout = "1us"`, `found "1us"; allowed is 1ms to 720h, or 0s`},
+		{"listener.a", `half_close_timeout = "0s"`, `found "0s"; allowed is 1ms to 24h`},
+		{"listener.a", `user_timeout = "2h30m0.0001s"`, `found "2h30m0.0001s"; needs a multiple of 1ms`},
+		{"listener.a", `refuse_with = "reste"`, `found "reste"; allowed is "reset" or "close", did you mean "reset"?`},
+		{"listener.a", `keepalive = { count = 5 }`, ``},
+		{"listener.a", `keepalive = true`, `found true; needs a table`},
+		{"listener.a", `pool = ""`, `found ""; there is no such pool; needs the NAME of a [pool.NAME] table`},
+		{"listener.a", `pool = "redis"`, `found "redis"; there is no such pool; needs the NAME of a [pool.NAME] table`},
+		{"listener.a", `pool = "pp"`, `found "pp"; there is no such pool, did you mean "p"?`},
+		{"listener.a", `pool = 1`, `found the integer 1; needs the name of a pool`},
+		{"listener.a", `address = 6379`, `found the integer 6379; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`},
+		{"listener.a", `address = ""`, `found ""` + addresses},
+		{"listener.a", `address = "127.0.0.1"`, `found "127.0.0.1"; the port is missing` + addresses},
+		{"listener.a", `address = "[::1]"`, `found "[::1]"; the port is missing` + addresses},
+		{"listener.a", `address = "::1"`, `found "::1"; the port is missing` + addresses},
+		{"listener.a", `address = "::1:zz"`, `found "::1:zz"` + addresses},
+		{"listener.a", `address = "[]:80"`, `found "[]:80"` + addresses},
+		{"listener.a", `address = "http://x:80"`, `found "http://x:80"` + addresses},
+		{"listener.a", `address = "x y:80"`, `found "x y:80"; "x y" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = "[localhost]:80"`, `found "[localhost]:80"; "localhost" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = "10.0.0.256:80"`, `found "10.0.0.256:80"; "10.0.0.256" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = "*:80"`, `found "*:80"; "*" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = ":0"`, `found ":0"; the port is "0"; allowed is 1 to 65535`},
+		{"listener.a", `address = ":65536"`, `found ":65536"; the port is "65536"; allowed is 1 to 65535`},
+		{"listener.a", `address = ":http"`, `found ":http"; the port is "http"; allowed is 1 to 65535`},
+		{"listener.a", `address = ":+80"`, `found ":+80"; the port is "+80"; allowed is 1 to 65535`},
+		{"listener.a", `address = "h:"`, `found "h:"; the port is ""; allowed is 1 to 65535`},
+		{"listener.a", `address = "[fe80::1%eth0]:80"`, ``},
+		{"listener.a", `address = "[fe80::1]:80"`, `found "[fe80::1]:80"; a link-local address needs its interface, as in fe80::1%eth0`},
+		{"listener.a", `address = "[::1%lo]:80"`, `found "[::1%lo]:80"; only a link-local address has a zone`},
+		{"listener.a", `address = "224.0.0.1:80"`, `found "224.0.0.1:80"; tcp has no use for a multicast or broadcast address`},
+		{"pool.p", `algorithm = "round_robbin"`, `found "round_robbin"; allowed is "round_robin" or "least_conn", did you mean "round_robin"?`},
+		{"pool.p", `algorithm = "first"`, `found "first"; allowed is "round_robin" or "least_conn"`},
+		{"pool.p", `connect_timeout = "0s"`, `found "0s"; allowed is 1ms to 1h`},
+		{"pool.p", `retries = 11`, `found 11; allowed is 0 to 10`},
+		{"pool.p", `retries = -1`, `found -1; allowed is 0 to 10`},
+		{"pool.p", `backends = []`, `found an empty list; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
+		{"pool.p", `backends = {}`, `found a table; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
+		{"pool.p", `backends = ["10.0.0.1:1"]`, `[0]: found the string "10.0.0.1:1"; needs a table`},
+		{"pool.p", `backends = [{ weight = 1 }]`, `[0].address: missing; needs an address, such as "10.0.0.11:6379"`},
+		{"pool.p", `backends = [{ address = ":1" }]`, `[0].address: found ":1"; the host is missing` + backendAddr},
+		{"pool.p", `backends = [{ address = "h" }]`, `[0].address: found "h"; the port is missing` + backendAddr},
+		{"pool.p", `backends = [{ address = "0.0.0.0:1" }]`, `[0].address: found "0.0.0.0:1"; this address can be listened on but not connected to`},
+		{"pool.p", `backends = [{ address = "h:1", weight = 256 }, { address = "h:2", weight = 0 }]`, ``},
+		{"pool.p", `backends = [{ address = "h:1", weight = 257 }]`, `[0].weight: found 257; allowed is 0 to 256`},
+		{"pool.p", `backends = [{ address = "h:1", weight = -1 }]`, `[0].weight: found -1; allowed is 0 to 256`},
+		{"pool.p", `backends = [{ address = "h:1", name = "a/b" }]`, `[0].name: found "a/b"` + names},
+		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }]`, ``},
+		{"pool.p", `backends = [{ address = "h:1" }, { address = "H:1" }]`, `[1].address: found "H:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "h:1" }, { address = "h:1" }]`, `[1].address: found "h:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "1.1.1.1:1" }, { address = "[::ffff:1.1.1.1]:1" }]`, `[1].address: found "[::ffff:1.1.1.1]:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "h:1", name = "x" }, { address = "h:2", name = "x" }]`, `[1].name: found "x"; pool.p.backends[0] on line 7 has the same name`},
+		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }, { address = "h:2" }, { address = "h:3", name = "h.2" }]`, ``},
+		{"pool.p.health", `type = "redis"`, `found "redis"; allowed is "tcp"; this version checks only by a tcp connect`},
+		{"pool.p.health", `rise = 0`, `found 0; allowed is 1 to 1000`},
+		{"pool.p.health", `fall = 0`, `found 0; allowed is 1 to 1000`},
+		{"pool.p.health", `interval = "1ms"`, `found "1ms"; allowed is 10ms to 24h`},
+		{"pool.p.health", `fast_interval = "0s"`, `found "0s"; allowed is 10ms to 24h`},
+		{"pool.p.health", `timeout = "2h"`, `found "2h"; allowed is 1ms to 1h`},
+		{"pool.p.health", `timeout = "3s"`, ``},
+		{"pool.p.health", `jitter = 0`, ``},
+		{"pool.p.health", `jitter = 0.5`, ``},
+		{"pool.p.health", `jitter = 1`, `found 1; allowed is 0 to 0.5`},
+		{"pool.p.health", `jitter = -0.1`, `found -0.1; allowed is 0 to 0.5`},
+		{"pool.p.health", `jitter = nan`, `found NaN; allowed is 0 to 0.5`},
+		{"pool.p.health", `jitter = inf`, `found +Inf; allowed is 0 to 0.5`},
+		{"pool.p.health", `jitter = "10%"`, `found the string "10%"; needs a number, 0 to 0.5`},
+		{"pool.p.health", `initial = "unhealthy"`, `found "unhealthy"; allowed is "unknown" or "healthy", did you mean "healthy"?`},
+		{"pool.p.health", `stale_after = "3s"`, ``},
+		{"pool.p.health", `stale_after = "2s"`, `found "2s"; a verdict would be unknown again before the next check can end; needs interval plus timeout, 3s, or more, or 0s`},
+		{"pool.p.health", `port = 65536`, `found 65536; allowed is 0 to 65535`},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			doc, at := with(tt.table, tt.line)
+			if tt.want == "" {
+				wantErrors(t, doc)
+				return
+			}
+			key, _, _ := strings.Cut(tt.line, " ")
+			sep := ": "
+			if strings.HasPrefix(tt.want, "[") {
+				sep = ""
+			}
+			wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s.%s%s%s", at, tt.table, key, sep, tt.want))
+		})
+	}
+}
+
+func TestUnknownKeys(t *testing.T) {
+	for _, tt := range []struct{ table, line, want string }{
+		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
+		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
+		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, health`},
+		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
+		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
+		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout`},
+	} {
+		doc, at := with(tt.table, tt.line)
+		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))
+	}
+	doc, _ := with("", "")
+	wantErrors(t, doc+"[admin]\naddress = ''\n[limits]\n", // tables of later versions
+		"lb.toml:9: admin: unknown key; allowed here: global, log, listener, pool",
+		"lb.toml:11: limits: unknown key; allowed here: global, log, listener, pool")
+	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
+}
+
+func TestShapes(t *testing.T) {
+	const noListener = "listener: missing; needs at least one [listener.NAME] table"
+	pool := "[pool.p]\nbackends = [{ address = '10.0.0.1:1' }]\n" // two lines
+	for _, tt := range []struct {
+		doc  string
+		want []string
+	}{
+		{"", []string{"lb.toml:1: " + noListener}},
+		{"\ufeff# nothing\r\n", []string{"lb.toml:1: " + noListener}},
+		{pool, []string{"lb.toml:1: " + noListener}},
+		{"# one\n[listener]\n", []string{"lb.toml:2: listener: found an empty table; needs at least one [listener.NAME] table"}},
+		{"listener = 3", []string{"lb.toml:1: listener: found the integer 3; needs tables with names, such as [listener.NAME]"}},
+		{"[[listener]]", []string{"lb.toml:1: listener: found a list of tables; needs tables with names, such as [listener.NAME]"}},
+		{"[listener]\na = 3", []string{"lb.toml:2: listener.a: found the integer 3; needs a table"}},
+		{"[listener.a]", []string{
+			`lb.toml:1: listener.a.address: missing; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`,
+			`lb.toml:1: listener.a.pool: missing; needs the name of a pool`}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p]]\n", []string{"lb.toml:2: pool.p: found a list of tables; needs a table"}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[pool]\np = [1]\n", []string{"lb.toml:3: pool.p: found a list; needs a table"}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[pool.p]\n", []string{`lb.toml:2: pool.p.backends: missing; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p.backends]]\naddress = 'h:1'\n[[pool.p.backends]]\n", []string{`lb.toml:4: pool.p.backends[1].address: missing; needs an address, such as "10.0.0.11:6379"`}},
+		{"log = []\nlistener.a = { pool = 'p', address = ':1' }\n" + pool, []string{"lb.toml:1: log: found a list; needs a table"}},
+		{"[listener.\"a b\"]\npool = 'p'\naddress = ':1'\n" + pool, []string{`lb.toml:1: listener."a b": found the name "a b"; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
+		{"[listener.'']\npool = 'p'\naddress = ':1'\n" + pool, []string{`lb.toml:1: listener."": found the name ""; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
+		{"[listener.'a.b']\npool = 'p'\naddress = 'x'\n" + pool, []string{`lb.toml:3: listener."a.b".address: found "x"; the port is missing; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`}},
+	} {
+		wantErrors(t, tt.doc, tt.want...)
+	}
+	long := strings.Repeat("x", 65)
+	wantErrors(t, "[listener."+long+"]\npool = 'p'\naddress = ':1'\n"+pool,
+		fmt.Sprintf(`lb.toml:1: listener.%q...: found the name %[1]q...; needs 1 to 64 letters, digits, '_', '-' or '.'`, long[:64]))
+}
+
+func TestListenerConflicts(t *testing.T) {
+	for _, tt := range []struct {
+		a, b     string
+		conflict bool
+	}{
+		{"127.0.0.1:1", "127.0.0.1:1", true},
+		{"127.0.0.1:1", "127.0.0.1:2", false},
+		{"127.0.0.1:1", "[::ffff:127.0.0.1]:1", true},
+		{"[::1]:1", "[0:0::1]:1", true},
+		{":1", ":1", true},
+		{":1", "0.0.0.0:1", true},
+		{":1", "[::]:1", true},
+		{":1", ":2", false},
+		{"0.0.0.0:1", "[::]:1", false},
+		{"[::]:1", "[::]:1", true},
+		{"0.0.0.0:1", "127.0.0.1:1", false},
+		{":1", "[::1]:1", false},
+		{"localhost:1", "LOCALHOST:1", true},
+		{"localhost:1", "127.0.0.1:1", false}, // Resolve will see
+		{"[fe80::1%a]:1", "[fe80::1%b]:1", false},
+	} {
+		for _, turn := range [][2]string{{tt.a, tt.b}, {tt.b, tt.a}} {
+			doc := fmt.Sprintf("listener.a = { pool = 'p', address = '%s' }\nlistener.b = { pool = 'p', address = '%s' }\npool.p.backends = [{ address = 'h:1' }]\n", turn[0], turn[1])
+			if !tt.conflict {
+				wantErrors(t, doc)
+				continue
+			}
+			wantErrors(t, doc, fmt.Sprintf(`lb.toml:2: listener.b.address: found %q; listener.a.address on line 1, %q, has this address already`, turn[1], turn[0]))
+		}
+	}
+}
+
+// TestAllAtOnce has mistakes of every stage but syntax in one file.
+func TestAllAtOnce(t *testing.T) {
+	wantErrors(t, `[global]
+workers = "four"
+[pool.redis]
+conect_timeout = "3s"
+backends = [
+  { address = "10.0.0.11:6379" },
+  { address = "10.0.0.11:6379",
+    weight = 300 }, # TOML 1.1 lets inline tables span lines
+]
+health.rise = 0
+[listener.redis]
+pool = "rediss"
+idle_timeout = 15
+`,
+		`lb.toml:2: global.workers: found the string "four"; needs a whole number, 0 to 1024`,
+		`lb.toml:4: pool.redis.conect_timeout: unknown key, did you mean "connect_timeout"?`,
+		`lb.toml:7: pool.redis.backends[1].address: found "10.0.0.11:6379"; pool.redis.backends[0] on line 6 has the same address`,
+		`lb.toml:8: pool.redis.backends[1].weight: found 300; allowed is 0 to 256`,
+		`lb.toml:10: pool.redis.health.rise: found 0; allowed is 1 to 1000`,
+		`lb.toml:11: listener.redis.address: missing; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`,
+		`lb.toml:12: listener.redis.pool: found "rediss"; there is no such pool, did you mean "redis"?`,
+		`lb.toml:13: listener.redis.idle_timeout: found the integer 15; needs a duration with a unit, such as "250ms", "2s" or "5m"`,
+	)
+}

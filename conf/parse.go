@@ -1,0 +1,97 @@
+package conf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// maxFileBytes bounds a configuration. Ten thousand backends with all their keys are 0.7 MB and
+// take 0.1 s; what is larger than 4 MiB was not meant to be one.
+const maxFileBytes = 4 << 20
+
+// Load reads the file at path and parses it. Its errors are Errors, also for a file that
+// cannot be read, in which case errors.Is finds the cause.
+func Load(path string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, Errors{{File: path, Message: cause(err), err: err}}
+	}
+	return Parse(path, data)
+}
+
+// readFile reads one byte more than is allowed, for Parse to see. A pipe is as good as a file.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+}
+
+// Parse makes a Config of data, and touches nothing else: host names stay unresolved, see
+// Config.Resolve. In errors data is called file. Its errors are Errors.
+func Parse(file string, data []byte) (*Config, error) {
+	if e := checkText(data); e != nil {
+		e.File = file
+		return nil, Errors{e}
+	}
+	root, deep := scan(data)
+	if deep > 0 {
+		return nil, Errors{{File: file, Line: deep,
+			Message: fmt.Sprintf("tables and lists stand more than %d deep in each other", maxDepth)}}
+	}
+	found := map[string]any{}
+	if _, err := toml.Decode(string(data), &found); err != nil {
+		return nil, Errors{syntaxError(file, data, err)}
+	}
+	c := &Config{File: file, lines: map[string]int{"": 1}}
+	r := newReport(file, c.lines)
+	r.table(reflect.ValueOf(c).Elem(), found, root, "")
+	validate(r, c)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// checkText refuses what no TOML file may hold, in words better than the library's.
+func checkText(data []byte) *Error {
+	if len(data) > maxFileBytes {
+		return &Error{Found: fmt.Sprintf("more than %v", Size(maxFileBytes)), Allowed: "needs a file of at most that size"}
+	}
+	line := 1
+	for rest := data; len(rest) > 0; {
+		c, size := utf8.DecodeRune(rest)
+		switch {
+		case c == 0:
+			return &Error{Line: line, Found: "a NUL byte", Allowed: "needs a text file in UTF-8"}
+		case c == utf8.RuneError && size == 1:
+			return &Error{Line: line, Found: fmt.Sprintf("the byte 0x%02x", rest[0]), Allowed: "needs a text file in UTF-8"}
+		case c == '\n':
+			line++
+		}
+		rest = rest[size:]
+	}
+	return nil
+}
+
+// syntaxError says what the library says, in our form.
+func syntaxError(file string, data []byte, err error) *Error {
+	e := &Error{File: file, Line: 1, Message: err.Error(), err: err}
+	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
+		// At an unexpected end the library's line may be one off at either end of the file.
+		e.Line = min(max(syntax.Position.Line, 1), bytes.Count(data, []byte("\n"))+1)
+		e.Message = syntax.Message
+	}
+	e.Message = "not valid TOML: " + printable(strings.TrimSuffix(e.Message, "."))
+	return e
+}

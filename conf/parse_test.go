@@ -1,0 +1,173 @@
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestErrorAt(t *testing.T) {
+	c := mustParse(t, "[pool.p]\nbackends = [{ address = 'h:1' }]\n[listener.'a.b']\npool = 'p'\naddress = ':1'\n")
+	err := c.ErrorAt(Path("listener", "a.b", "address"), os.NewSyscallError("bind", syscall.EADDRINUSE))
+	if want := `lb.toml:5: listener."a.b".address: bind: address already in use`; err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// compareConfig ignores the positions, which other tests look at.
+var compareConfig = cmp.Options{
+	cmpopts.IgnoreUnexported(Config{}),
+	cmpopts.EquateComparable(netip.AddrPort{}),
+	cmpopts.EquateEmpty(),
+}
+
+func TestParse(t *testing.T) {
+	doc := `[listener.z]
+address = ":1"
+pool = "y"
+max_sessions = 1_000
+keepalive = { idle = "30s" }
+[listener.b]
+address = "Localhost:2"
+pool = "x"
+[pool.y]
+algorithm = "round_robin"
+backends = [{ address = "[::ffff:10.0.0.1]:1" }, { address = "db.internal:2", weight = 0, name = "b2" }]
+[pool.y.health]
+rise = 1
+[[pool.x.backends]]
+address = "[fe80::1%eth0]:1"
+[listener.a]
+address = "[::]:3"
+pool = "x"
+`
+	ms, s, m := Duration(time.Millisecond), Duration(time.Second), Duration(time.Minute)
+	defaults := Listener{Protocol: "tcp", Backlog: 4096, HalfCloseTimeout: m, UserTimeout: 2 * m,
+		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset"}
+	z, b, a := defaults, defaults, defaults
+	z.Name, z.Address, z.Pool, z.Bind, z.DualStack = "z", ":1", "y", netip.MustParseAddrPort("[::]:1"), true
+	z.MaxSessions, z.Keepalive.Idle = 1000, 30*s
+	b.Name, b.Address, b.Pool = "b", "Localhost:2", "x"
+	a.Name, a.Address, a.Pool, a.Bind = "a", "[::]:3", "x", netip.MustParseAddrPort("[::]:3")
+	want := &Config{
+		File:      "lb.toml",
+		Global:    Global{DrainTimeout: 30 * s},
+		Log:       Log{Level: "info", Format: "json", Access: true},
+		Listeners: []Listener{z, b, a},
+		Pools: []Pool{
+			{Name: "y", Algorithm: "round_robin", ConnectTimeout: 3 * s, Retries: 2,
+				Backends: []Backend{
+					{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Addr: netip.MustParseAddrPort("10.0.0.1:1")},
+					{Name: "b2", Address: "db.internal:2"},
+				},
+				Health: &Health{Type: "tcp", Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}},
+			{Name: "x", Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2,
+				Backends: []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}},
+		},
+	}
+	for _, variant := range []string{doc, "\ufeff" + doc, strings.ReplaceAll(doc, "\n", "\r\n"), strings.TrimSuffix(doc, "\n")} {
+		c, err := Parse("lb.toml", []byte(variant))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, c, compareConfig); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		for path, line := range map[string]int{
+			"listener.b.address":        7,
+			"listener.b.backlog":        6, // left out
+			"listener.z.keepalive.idle": 5,
+			"pool.y.backends[1].weight": 11,
+			"pool.y.backends[0].weight": 11,
+			"pool.x.backends[0]":        14,
+			"pool.x.backends[1]":        0,
+			"log.level":                 1,
+		} {
+			if got := c.lines[path]; got != line {
+				t.Errorf("%s is on line %d, want %d", path, got, line)
+			}
+		}
+	}
+}
+
+func TestParseText(t *testing.T) {
+	for _, tt := range []struct{ doc, want string }{
+		{"a = 1\n\xff", `lb.toml:2: found the byte 0xff; needs a text file in UTF-8`},
+		{"\xff\xfea\x00", `lb.toml:1: found the byte 0xff; needs a text file in UTF-8`}, // UTF-16
+		{"# one\n# t\x00o", `lb.toml:2: found a NUL byte; needs a text file in UTF-8`},
+		{"a\x00", `lb.toml:1: found a NUL byte; needs a text file in UTF-8`},
+		{strings.Repeat("#", maxFileBytes+1), `lb.toml: found more than 4MiB; needs a file of at most that size`},
+		{"[log]\nlevel = \"info", `lb.toml:2: not valid TOML: unexpected EOF; expected '"'`},
+		{"[log]\nlevel = debug", `lb.toml:2: not valid TOML: expected value but found "debug" instead`},
+		{"[log]\nlevel = \x1b[31m", `lb.toml:2: not valid TOML: TOML files cannot contain control characters: '0x1b'`},
+		{"[log]\nlevel = \u202e", `lb.toml:2: not valid TOML: expected value but found '\u202e' instead`},
+		{"[log]\n[log]\n", `lb.toml:2: not valid TOML: Key 'log' has already been defined`},
+		{"[global]\nworkers = 1\n\nworkers = 2\n", `lb.toml:4: not valid TOML: Key 'global.workers' has already been defined`},
+		{"[global]\nworkers = 99999999999999999999\n", `lb.toml:2: not valid TOML: 99999999999999999999 is out of range for int64`},
+		{"[", `lb.toml:1: not valid TOML: unexpected end of table name (table names cannot be empty)`},
+		{"a = " + strings.Repeat("[", maxFileBytes-10), `lb.toml:1: tables and lists stand more than 32 deep in each other`},
+		{"\n\n[a" + strings.Repeat(".a", maxFileBytes/2-10) + "]", `lb.toml:3: tables and lists stand more than 32 deep in each other`},
+		{"\na" + strings.Repeat(".a", maxFileBytes/2-10) + " = 1", `lb.toml:2: tables and lists stand more than 32 deep in each other`},
+		{"[a.a]\n" + strings.Repeat("x={", 1000), `lb.toml:2: tables and lists stand more than 32 deep in each other`},
+	} {
+		_, err := Parse("lb.toml", []byte(tt.doc))
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("document %.60q:\ngot  %v\nwant %s", tt.doc, err, tt.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lb.toml")
+	if err := os.WriteFile(path, Reference, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(path); err != nil || c.File != path {
+		t.Errorf("Load gives %v, %v", c, err)
+	}
+	missing := filepath.Join(dir, "none.toml")
+	_, err := Load(missing)
+	if !errors.Is(err, fs.ErrNotExist) || err.Error() != missing+": no such file or directory" {
+		t.Errorf("a missing file gives %v", err)
+	}
+	if _, err := Load(dir); err == nil || err.Error() != dir+": is a directory" {
+		t.Errorf("a directory gives %v", err)
+	}
+	large := filepath.Join(dir, "large.toml")
+	if err := os.WriteFile(large, make([]byte, 10<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(large); err == nil || err.Error() != large+": found more than 4MiB; needs a file of at most that size" {
+		t.Errorf("10 MiB give %v", err)
+	}
+	// Root may read any file, so what stands for an unreadable one is one that no user can read.
+	const unreadable = "/proc/self/mem"
+	if _, err := Load(unreadable); err == nil || err.Error() != unreadable+": input/output error" {
+		t.Errorf("an unreadable file gives %v", err)
+	}
+}
+
+// TestLargeFiles: the work grows with the file and not with its square, or the test would not
+// end in time. An eighth of the bound keeps it to seconds under -race.
+func TestLargeFiles(t *testing.T) {
+	for _, piece := range []string{"k%d = 1\n", "[pool.p%d]\n", "[[pool]]\n#%d\n", "a%d.b.c = [{}]\n", "pool.p.b%d = {}\n"} {
+		var b strings.Builder
+		for i := 0; b.Len() < maxFileBytes/8; i++ {
+			fmt.Fprintf(&b, piece, i)
+		}
+		if _, err := Parse("lb.toml", []byte(b.String())); err == nil {
+			t.Errorf("%q, repeated, is accepted", piece)
+		}
+	}
+}

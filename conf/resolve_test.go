@@ -1,0 +1,172 @@
+package conf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func mustParse(t *testing.T, doc string) *Config {
+	t.Helper()
+	c, err := Parse("lb.toml", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var errNoHost = errors.New("no such host")
+
+// hosts is a lookup in a fixed table.
+func hosts(table map[string]string) Lookup {
+	return func(_ context.Context, network, host string) ([]netip.Addr, error) {
+		if network != "ip" {
+			return nil, errors.New("network " + network)
+		}
+		switch text, ok := table[host]; {
+		case !ok:
+			return nil, errNoHost
+		case text == "":
+			return nil, nil
+		case text == "both":
+			return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
+		default:
+			return []netip.Addr{netip.MustParseAddr(text)}, nil
+		}
+	}
+}
+
+const names = `listener.a = { pool = "p", address = "lo:1" }
+listener.b = { pool = "p", address = ":1" }
+listener.c = { pool = "p", address = "127.0.0.2:1" }
+[pool.p]
+backends = [
+  { address = "Db.internal:1" },
+  { address = "six:2" },
+  { address = "db.internal:2" },
+  { address = "10.0.0.1:3" },
+]
+`
+
+func TestResolve(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	c := mustParse(t, names)
+	var lookups atomic.Int32
+	table := hosts(map[string]string{"lo": "127.0.0.1", "db.internal": "both", "six": "2001:db8::6"})
+	err := c.Resolve(t.Context(), func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+		lookups.Add(1)
+		return table(ctx, network, host)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := lookups.Load(); n != 3 {
+		t.Errorf("%d lookups for 3 names", n)
+	}
+	var got []string
+	for _, l := range c.Listeners {
+		got = append(got, l.Bind.String())
+	}
+	for _, b := range c.Pools[0].Backends {
+		got = append(got, b.Addr.String())
+	}
+	want := []string{"127.0.0.1:1", "[::]:1", "127.0.0.2:1", "192.0.2.1:1", "[2001:db8::6]:2", "192.0.2.1:2", "10.0.0.1:3"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if err := c.Resolve(t.Context(), nil); err != nil { // nothing is left to look up
+		t.Errorf("a second time: %v", err)
+	}
+}
+
+func TestResolveErrors(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	c, before := mustParse(t, names), mustParse(t, names)
+	for _, tt := range []struct {
+		table map[string]string
+		want  string
+	}{
+		{map[string]string{"six": ""}, `lb.toml:1: listener.a.address: found "lo:1"; no such host
+lb.toml:6: pool.p.backends[0].address: found "Db.internal:1"; no such host
+lb.toml:7: pool.p.backends[1].address: found "six:2"; the name has no address
+lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; no such host`},
+		{map[string]string{"lo": "127.0.0.2", "db.internal": "10.0.0.1", "six": "0.0.0.0"},
+			`lb.toml:3: listener.c.address: found "127.0.0.2:1"; listener.a.address on line 1, "lo:1", has this address already
+lb.toml:7: pool.p.backends[1].address: found "six:2"; its address is 0.0.0.0: this address can be listened on but not connected to`},
+		{map[string]string{"lo": "0.0.0.0", "db.internal": "10.0.0.1", "six": "10.0.0.1"},
+			`lb.toml:2: listener.b.address: found ":1"; listener.a.address on line 1, "lo:1", has this address already
+lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; its address is 10.0.0.1:2; pool.p.backends[1] on line 7 has the same address`},
+	} {
+		err := c.Resolve(t.Context(), hosts(tt.table))
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("got\n%v\nwant\n%s", err, tt.want)
+		}
+		if len(tt.table) == 1 && !errors.Is(err, errNoHost) {
+			t.Error("errors.Is does not see the cause")
+		}
+		if diff := cmp.Diff(before, c, compareConfig); diff != "" {
+			t.Errorf("the Config changed, -before +after:\n%s", diff)
+		}
+	}
+}
+
+// TestResolveAtOnce: many names that time out cost as many timeouts as maxLookups makes
+// rounds, and an end of the context ends them.
+func TestResolveAtOnce(t *testing.T) {
+	doc := "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = [\n"
+	for i := range 4 * maxLookups {
+		doc += fmt.Sprintf("{ address = 'h%d:1' },\n", i)
+	}
+	doc += "]\n"
+	synctest.Test(t, func(t *testing.T) {
+		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		c := mustParse(t, doc)
+		slow := func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(5 * time.Second):
+				return nil, context.DeadlineExceeded
+			}
+		}
+		for _, limit := range []time.Duration{time.Hour, 7 * time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			start := time.Now()
+			err := c.Resolve(ctx, slow)
+			cancel()
+			if took := time.Since(start); took != min(20*time.Second, limit) {
+				t.Errorf("with %v to go it took %v", limit, took)
+			}
+			if errs, _ := errors.AsType[Errors](err); len(errs) != 4*maxLookups || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%d errors", len(errs))
+			}
+		}
+	})
+}
+
+func TestWarnings(t *testing.T) {
+	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
+pool.p.backends = [{ address = "h:1" }]
+[pool."spare.one"]
+backends = [{ address = "h:1" }]
+[pool."spare.one".health]
+timeout = "3s"
+fast_interval = "5s"
+`)
+	want := []string{
+		`lb.toml:3: pool."spare.one": no listener uses this pool`,
+		`lb.toml:6: pool."spare.one".health.timeout: found "3s"; longer than interval, 2s: a silent backend is checked less often than that`,
+		`lb.toml:7: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s`,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}

@@ -1,0 +1,284 @@
+package healthcheck
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// defaultConcurrency is enough for 10,000 targets every 2 s that take 10 ms each, twice over.
+const defaultConcurrency = 100
+
+// firstCheckSpacing is the time from one target's first check to the next one's, so that a start is no burst: 10,000
+// targets are all checked within 2 s, the usual interval.
+const firstCheckSpacing = 200 * time.Microsecond
+
+// Options are the settings of a scheduler, fixed for its life.
+type Options struct {
+	// Concurrency is how many checks may run at once; 0 means 100.
+	Concurrency int
+	// Report is told of each change of a verdict, those of one target in their order, one at a time, by Run. It may call
+	// Add and Remove. While it blocks, nothing is checked. It is required.
+	Report func(Change)
+	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by one
+	// goroutine at a time.
+	Random func() float64
+}
+
+// A Scheduler checks its targets, each at its own interval.
+// Its methods may be called from any goroutine; its zero value is of no use, see NewScheduler.
+//
+// One goroutine, that of Run, sleeps until the earliest time in a heap; each check that runs has one more. A target is
+// never checked twice at once. A check that comes late, because all slots were taken or the process was stopped, is made
+// once, and the interval counts from there.
+//
+// Invariant: a job is in jobs unless its state is removed, in ready only if it is waiting or removed, and in queue
+// exactly while wakeAt says that it must.
+type Scheduler struct {
+	o    Options       // set once, then read-only
+	wake chan struct{} // has room for one; nobody closes it
+
+	checks sync.WaitGroup // the checks that run; Run waits for them
+
+	mu sync.Mutex
+	// mu guards the fields below
+	jobs    map[string]*job
+	fresh   []*job // added before Run, in their order
+	queue   queue
+	ready   []*job    // waiting for a slot, in the order in which they came due
+	running int       // slots taken
+	first   time.Time // when the target added last has its first check
+	started bool
+	changes []Change // not reported yet
+}
+
+// NewScheduler returns a scheduler without targets, which does nothing before Run.
+func NewScheduler(o Options) *Scheduler {
+	if o.Concurrency <= 0 {
+		o.Concurrency = defaultConcurrency
+	}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	return &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job)}
+}
+
+// Add begins to check t with c as p says; its verdict is p.Initial, which is not reported.
+// The error wraps an *InvalidPolicyError or ErrDuplicateTarget.
+func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
+	p, err := p.complete()
+	if err != nil {
+		return fmt.Errorf("check target %q: %w", t.ID, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.jobs[t.ID] != nil {
+		return fmt.Errorf("check target %q: %w", t.ID, ErrDuplicateTarget)
+	}
+	j := &job{
+		target: t, checker: c, policy: p, index: -1,
+		streak: streak{rise: p.Rise, fall: p.Fall, verdict: p.Initial},
+	}
+	s.jobs[t.ID] = j
+	if !s.started {
+		s.fresh = append(s.fresh, j)
+		return nil
+	}
+	s.placeLocked(j, time.Now())
+	s.wakeRun()
+	return nil
+}
+
+// Remove ends the checks of a target and reports whether there was one of that id. A check that runs is cancelled and its
+// result is dropped; a change that was found before may still be reported.
+func (s *Scheduler) Remove(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.jobs[id]
+	if j == nil {
+		return false
+	}
+	delete(s.jobs, id)
+	if j.state == running {
+		j.cancel()
+	}
+	j.state = removed
+	s.requeueLocked(j)
+	return true
+}
+
+// Run checks the targets until ctx is done, waits for the checks that still run, whose results are dropped, and returns
+// nil. A scheduler runs once; a second Run returns ErrRan.
+func (s *Scheduler) Run(ctx context.Context) error {
+	if !s.start() {
+		return ErrRan
+	}
+	defer s.checks.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		changes, next := s.step(ctx)
+		for _, c := range changes {
+			s.o.Report(c)
+		}
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-s.wake:
+		}
+	}
+	return nil
+}
+
+// start gives the targets added so far the times of their first checks, and reports whether this is the first start.
+func (s *Scheduler) start() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started {
+		return false
+	}
+	s.started = true
+	now := time.Now()
+	for _, j := range s.fresh {
+		if j.state != removed {
+			s.placeLocked(j, now)
+		}
+	}
+	s.fresh = nil
+	return true
+}
+
+// placeLocked gives j the time of its first check: a little after that of the target before it, but within an interval.
+// When there are too many for that, they go round again.
+func (s *Scheduler) placeLocked(j *job, now time.Time) {
+	s.first = s.first.Add(firstCheckSpacing)
+	if s.first.Before(now) || s.first.Sub(now) >= j.policy.Interval {
+		s.first = now
+	}
+	j.due = s.first
+	j.stale = now.Add(j.policy.StaleAfter)
+	s.requeueLocked(j)
+}
+
+// requeueLocked puts j where it belongs in the queue, after any change of its state or times.
+func (s *Scheduler) requeueLocked(j *job) {
+	at, must := j.wakeAt()
+	j.at = at
+	switch queued := j.index >= 0; {
+	case must && queued:
+		heap.Fix(&s.queue, j.index)
+	case must:
+		heap.Push(&s.queue, j)
+	case queued:
+		heap.Remove(&s.queue, j.index)
+	}
+}
+
+// step does what is due and returns the changes to report and when to come again, which is zero for not before a wake.
+func (s *Scheduler) step(ctx context.Context) (changes []Change, next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for len(s.queue) > 0 && !s.queue[0].at.After(now) {
+		s.serveLocked(s.queue[0], now)
+	}
+	for s.running < s.o.Concurrency && len(s.ready) > 0 {
+		j := s.ready[0]
+		s.ready[0] = nil
+		s.ready = s.ready[1:]
+		if j.state == waiting {
+			s.checkLocked(ctx, j)
+		}
+	}
+	if len(s.queue) > 0 {
+		next = s.queue[0].at
+	}
+	changes, s.changes = s.changes, nil
+	return changes, next
+}
+
+// serveLocked does what made j the first of the queue: its check is due, or its verdict is stale.
+func (s *Scheduler) serveLocked(j *job, now time.Time) {
+	switch {
+	case j.state == idle && !j.due.After(now):
+		j.state = waiting
+		s.ready = append(s.ready, j)
+		if !j.stale.After(now) {
+			// The check was to come before that: it is the scheduler that did not run. So the check has its turn
+			// first, or a process that was stopped for a moment would know nothing of any target.
+			j.stale = now.Add(j.policy.StaleAfter)
+		}
+	default:
+		from := j.streak.verdict
+		j.streak.forget()
+		reason := fmt.Sprintf("no result for %v", j.policy.StaleAfter)
+		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: reason, At: now})
+	}
+	s.requeueLocked(j)
+}
+
+// checkLocked starts the check of j.
+func (s *Scheduler) checkLocked(ctx context.Context, j *job) {
+	s.running++
+	j.state = running
+	ctx, j.cancel = context.WithTimeout(ctx, j.policy.Timeout)
+	s.requeueLocked(j)
+	s.checks.Go(func() { s.check(ctx, j) })
+}
+
+// check runs the check of j and counts its result.
+func (s *Scheduler) check(ctx context.Context, j *job) {
+	start := time.Now()
+	result, err := j.checker.Check(ctx, j.target)
+	end := time.Now()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.wakeRun() // a slot is free
+	s.running--
+	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove or the end of Run; a timeout is another error
+	j.cancel()
+	if j.state == removed || cancelled {
+		return
+	}
+	if !errors.Is(err, ErrInconclusive) {
+		s.countLocked(j, result, err, end)
+	}
+	j.state = idle
+	j.due = start.Add(j.policy.delay(j.streak.settled(), s.o.Random()))
+	s.requeueLocked(j)
+}
+
+// countLocked adds a result to the streak of j.
+func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
+	j.stale = now.Add(j.policy.StaleAfter)
+	from := j.streak.verdict
+	if !j.streak.add(err == nil) {
+		return
+	}
+	reason := result.Detail
+	switch {
+	case err != nil:
+		reason = err.Error()
+	case reason == "":
+		reason = "check succeeded"
+	}
+	s.changes = append(s.changes, Change{Target: j.target, From: from, To: j.streak.verdict, Reason: reason, At: now})
+}
+
+// wakeRun makes Run take another step soon. It never blocks.
+func (s *Scheduler) wakeRun() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,52 @@
+package l4
+
+import "encoding/hex"
+
+// logEnd writes the access line of a session. Times are in seconds; those of phases it did not reach are
+// left out. connect_time is that of the connect that succeeded, retries the ones that did not before it.
+func (l *loop) logEnd(s *session, why Reason) {
+	ev := l.server.log.Info()
+	if !ev.Enabled() {
+		return
+	}
+	var text [64]byte
+	ev.Bytes("session", hexID(text[:0], s.id)).
+		Str("listener", s.listener.name).
+		Str("pool", s.settings.Pool.Name())
+	retries := len(s.tried)
+	b := s.lease.Backend()
+	if s.phase == connecting {
+		b = nil
+		if retries > 0 {
+			b = s.tried[retries-1]
+			retries--
+		}
+	}
+	if b != nil {
+		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
+	}
+	ev.Bytes("client", s.peer.AppendTo(text[:0])).
+		Uint64("bytes_in", s.in.bytes).
+		Uint64("bytes_out", s.out.bytes).
+		Float64("duration", (l.now - s.accepted).Seconds())
+	if s.phase == relaying {
+		ev.Float64("connect_time", (s.connected - s.connect).Seconds())
+	}
+	if s.firstByte > 0 {
+		ev.Float64("first_byte_time", (s.firstByte - s.accepted).Seconds())
+	}
+	ev.Int("retries", retries).Str("reason", why.String())
+	if s.cause != 0 {
+		ev.Str("err", s.cause.Error())
+	}
+	ev.Msg("session ended")
+}
+
+// hexID appends an id as sixteen hexadecimal digits.
+func hexID(to []byte, id uint64) []byte {
+	var raw [8]byte
+	for i := range raw {
+		raw[i] = byte(id >> (56 - 8*i))
+	}
+	return hex.AppendEncode(to, raw[:])
+}

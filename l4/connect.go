@@ -1,0 +1,108 @@
+package l4
+
+import (
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// connect picks a backend for the session and starts connecting to it; a backend that fails at once is
+// followed by the next. It reports false when no way was left and the session is over.
+//
+// Nothing has been read from the client before a backend is connected, so another try is always safe.
+func (l *loop) connect(s *session) bool {
+	for {
+		lease, err := s.settings.Pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
+		if err != nil {
+			l.refuse(s, s.whyRefused(NoBackend))
+			return false
+		}
+		fd, e := sock.Connect(lease.Backend().Addr())
+		if e == 0 || e == sock.InProgress {
+			if e = l.poller.Add(fd, backendKey(s), s.generation); e == 0 {
+				s.lease, s.connect = lease, l.now
+				s.backend = conn{fd: int32(fd), open: true}
+				l.schedule(s)
+				return true
+			}
+			sock.Close(fd)
+		}
+		lease.Release(connectOutcome(e))
+		s.tried = append(s.tried, lease.Backend())
+		s.cause = e
+		if sock.OutOfDescriptors(e) {
+			l.refuse(s, NoDescriptors)
+			return false
+		}
+		if len(s.tried) > s.settings.Pool.Retries() {
+			l.refuse(s, s.whyRefused(ConnectFailed))
+			return false
+		}
+	}
+}
+
+// onConnect handles an event of the backend's connection while it is being made.
+//
+// A failed attempt's descriptor is closed in the handling of its own event, or by a timer after all
+// events of the batch, so no event of it can be taken for one of the next attempt's.
+func (l *loop) onConnect(s *session, bits uint32) {
+	if bits&(sock.PollError|sock.PollHangup) != 0 {
+		if e := sock.ConnectError(int(s.backend.fd)); e != 0 {
+			s.cause = e
+			l.connectFailed(s, connectOutcome(e))
+			return
+		}
+	}
+	if bits&sock.PollOut == 0 {
+		return
+	}
+	s.phase = relaying
+	s.cause = 0
+	s.connected, s.active = l.now, l.now
+	l.schedule(s)
+	l.relay(s)
+}
+
+// connectFailed gives the backend back and tries another, if retries allow.
+func (l *loop) connectFailed(s *session, o pool.Outcome) {
+	s.backend.close(false)
+	s.lease.Release(o)
+	s.tried = append(s.tried, s.lease.Backend())
+	if len(s.tried) > s.settings.Pool.Retries() {
+		l.refuse(s, s.whyRefused(ConnectFailed))
+		return
+	}
+	l.connect(s)
+}
+
+// abandon ends a session whose backend is still being connected to, for a reason that is not the backend's.
+func (l *loop) abandon(s *session, why Reason) {
+	s.backend.close(false)
+	s.lease.Release(pool.Neutral)
+	s.tried = append(s.tried, s.lease.Backend())
+	l.refuse(s, why)
+}
+
+// whyRefused is the reason when no backend is left to try: the first pick found none, or those that were
+// tried failed; for want of a local port, that says.
+func (s *session) whyRefused(why Reason) Reason {
+	switch {
+	case len(s.tried) == 0:
+		return why
+	case s.cause == sock.AddrNotAvail:
+		return NoDescriptors
+	}
+	return ConnectFailed
+}
+
+// connectOutcome is what an error of a connect says about the backend.
+func connectOutcome(e sock.Errno) pool.Outcome {
+	switch {
+	case e == sock.ConnRefused || e == sock.ConnReset:
+		return pool.ConnectRefused
+	case e == sock.TimedOut:
+		return pool.ConnectTimeout
+	case e == sock.AddrNotAvail || sock.OutOfDescriptors(e):
+		return pool.Neutral
+	}
+	return pool.ConnectUnreachable
+}

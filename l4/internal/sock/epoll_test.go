@@ -1,0 +1,121 @@
+package sock
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A spinner keeps a Poller busy or idle from its own goroutine, as a loop would.
+type spinner struct {
+	poller *Poller
+	wake   Wakeup
+	events atomic.Int64
+	stop   atomic.Bool
+}
+
+func startSpinner(t *testing.T) *spinner {
+	t.Helper()
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &spinner{poller: p}
+	if s.wake, err = NewWakeup(p, 1); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for !s.stop.Load() {
+			s.events.Add(int64(p.Wait(-1)))
+		}
+	})
+	t.Cleanup(func() {
+		s.stop.Store(true)
+		s.wake.Signal()
+		running.Wait()
+		s.wake.Close()
+		p.Close()
+	})
+	return s
+}
+
+// TestWaitLetsTheRuntimeStop holds that garbage collection gets its stop of the world beside Pollers that wait
+// outside the scheduler, idle, just gone quiet and busy. Without the Gosched in Wait this test hangs.
+func TestWaitLetsTheRuntimeStop(t *testing.T) {
+	previous := runtime.GOMAXPROCS(4)
+	defer runtime.GOMAXPROCS(previous)
+	idle, busy := startSpinner(t), startSpinner(t)
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 200 {
+			busy.wake.Signal()
+			runtime.GC()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		buf := make([]byte, 1<<16)
+		t.Fatalf("200 collections have not ended in a minute\n%s", buf[:runtime.Stack(buf, true)])
+	}
+	if busy.events.Load() == 0 {
+		t.Error("the busy poller saw no event")
+	}
+	if idle.events.Load() != 0 {
+		t.Error("the idle poller saw events")
+	}
+}
+
+// TestWaitGoesIdle holds that a Poller without events stops waiting in short rounds: its thread sleeps.
+func TestWaitGoesIdle(t *testing.T) {
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	w, err := NewWakeup(p, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	w.Signal()
+	if n := p.Wait(-1); n != 1 || !p.busy {
+		t.Fatalf("%d events, busy %v after a wake-up", n, p.busy)
+	}
+	for deadline := time.Now().Add(10 * time.Second); p.busy; {
+		if n := p.Wait(-1); n != 0 {
+			t.Fatalf("%d events out of nowhere", n)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still busy after ten seconds without an event")
+		}
+	}
+	start := time.Now()
+	if n := p.Wait(50 * time.Millisecond); n != 0 {
+		t.Fatalf("%d events out of nowhere", n)
+	}
+	if d := time.Since(start); d < 45*time.Millisecond {
+		t.Fatalf("an idle wait of 50 ms took %v", d)
+	}
+}
+
+// TestWaitLimits holds that zero does not wait and that a limit ends a wait.
+func TestWaitLimits(t *testing.T) {
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if n := p.Wait(0); n != 0 {
+		t.Fatalf("%d events out of nowhere", n)
+	}
+	p.busy = true
+	if n := p.Wait(time.Millisecond); n != 0 {
+		t.Fatalf("%d events out of nowhere", n)
+	}
+}

@@ -1,0 +1,249 @@
+package sock
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A KeepAlive says when the kernel asks a silent peer whether it is still there, and when it gives it up
+// (tcp(7)). Idle and Interval count in whole seconds, at least one.
+type KeepAlive struct {
+	Idle     time.Duration // silence before the first question; 0 = never ask
+	Interval time.Duration // between questions
+	Count    int           // unanswered questions before the connection is given up
+}
+
+// ListenOptions are the options of a listening socket. Linux hands those of the connection on to each
+// socket it accepts, which saves a system call per client and option.
+type ListenOptions struct {
+	Backlog     int           // completed connections that wait for accept; the kernel caps it at somaxconn
+	DualStack   bool          // an IPv6 wildcard takes IPv4 clients too
+	UserTimeout time.Duration // TCP_USER_TIMEOUT; 0 = the kernel's
+	KeepAlive   KeepAlive
+}
+
+// Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT):
+// the kernel spreads clients over them.
+func Listen(addr netip.AddrPort, o ListenOptions) (int, error) {
+	fd, err := bound(addr, o.DualStack, true)
+	if err != nil {
+		return -1, err
+	}
+	if err := setListenOptions(fd, o); err != nil {
+		Close(fd)
+		return -1, err
+	}
+	if err := unix.Listen(fd, o.Backlog); err != nil {
+		Close(fd)
+		return -1, os.NewSyscallError("listen", err)
+	}
+	return fd, nil
+}
+
+// CheckFree tells whether addr can be listened on by nobody else's leave. Sockets with SO_REUSEPORT of one
+// user share an address silently, so two daemons started by mistake would each get half of the clients;
+// a bind without that option sees the other.
+func CheckFree(addr netip.AddrPort, dualStack bool) error {
+	fd, err := bound(addr, dualStack, false)
+	if err != nil {
+		return err
+	}
+	Close(fd)
+	return nil
+}
+
+// bound makes a TCP socket and binds it to addr.
+func bound(addr netip.AddrPort, dualStack, share bool) (int, error) {
+	sa, family, err := sockaddr(addr)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := bind(fd, sa, family, dualStack, share); err != nil {
+		Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func bind(fd int, sa unix.Sockaddr, family int, dualStack, share bool) error {
+	if err := setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if share {
+		if err := setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+	}
+	if family == unix.AF_INET6 {
+		only := 1
+		if dualStack {
+			only = 0
+		}
+		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	return nil
+}
+
+func setListenOptions(fd int, o ListenOptions) error {
+	if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	return SetLiveness(fd, o.KeepAlive, o.UserTimeout)
+}
+
+// SetLiveness sets how a connection finds out that its peer has vanished: keepalive while nothing is sent,
+// TCP_USER_TIMEOUT while something is. On a listening socket it holds for all that it accepts.
+func SetLiveness(fd int, k KeepAlive, userTimeout time.Duration) error {
+	if userTimeout > 0 {
+		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())); err != nil {
+			return err
+		}
+	}
+	if k.Idle <= 0 {
+		return nil
+	}
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	} {
+		if err := setInt(fd, o.level, o.name, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetNoDelay turns Nagle's algorithm off. The first write of a connection has nothing unacknowledged
+// before it and needs no such call.
+func SetNoDelay(fd int) {
+	one := int32(1)
+	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, unsafe.Pointer(&one), unsafe.Sizeof(one))
+}
+
+func seconds(d time.Duration) int { return max(1, int((d+time.Second-1)/time.Second)) }
+
+// Accept takes the next client of a listening socket, with its address (IPv4 as IPv4, also on a dual-stack
+// socket). Again means that nobody waits.
+func Accept(fd int) (int, netip.AddrPort, Errno) {
+	var sa unix.RawSockaddrInet6 // large enough for both families
+	size := uint32(unsafe.Sizeof(sa))
+	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, netip.AddrPort{}, e
+	}
+	return int(n), addrPort(&sa), 0
+}
+
+// addrPort reads a socket address the kernel wrote. The zone of a link-local client is left out: its name
+// would have to be looked up and allocated for each client.
+func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	port := sa.Port>>8 | sa.Port<<8
+	if sa.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
+}
+
+// Connect makes a socket and starts connecting it. With InProgress, the usual answer, the connect goes on
+// and ends with an event: PollOut without PollError is success, else ConnectError says why not.
+// With any other Errno but zero there is no socket.
+func Connect(addr netip.AddrPort) (int, Errno) {
+	var sa unix.RawSockaddrInet6
+	size, e := rawSockaddr(addr, &sa)
+	if e != 0 {
+		return -1, e
+	}
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if e != 0 {
+		return -1, e
+	}
+	fd := int(s)
+	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
+	if e != 0 && e != InProgress {
+		Close(fd)
+		return -1, e
+	}
+	return fd, e
+}
+
+// ConnectError takes the pending error of a socket (SO_ERROR): why a connect failed or a connection broke.
+func ConnectError(fd int) Errno {
+	var v, size int32 = 0, 4
+	unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	return Errno(v)
+}
+
+// rawSockaddr writes addr as the kernel wants it; Connect's own, so that a connect allocates nothing.
+func rawSockaddr(addr netip.AddrPort, sa *unix.RawSockaddrInet6) (uintptr, Errno) {
+	port := addr.Port()>>8 | addr.Port()<<8
+	ip := addr.Addr()
+	if ip.Is4() || ip.Is4In6() {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		*v4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: ip.Unmap().As4()}
+		return unsafe.Sizeof(*v4), 0
+	}
+	zone, err := zoneID(ip.Zone())
+	if err != nil {
+		return 0, unix.ENODEV
+	}
+	*sa = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: ip.As16(), Scope_id: zone}
+	return unsafe.Sizeof(*sa), 0
+}
+
+func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int, error) {
+	ip := addr.Addr()
+	if ip.Is4() || ip.Is4In6() {
+		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: ip.Unmap().As4()}, unix.AF_INET, nil
+	}
+	zone, err := zoneID(ip.Zone())
+	if err != nil {
+		return nil, 0, err
+	}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: ip.As16(), ZoneId: zone}, unix.AF_INET6, nil
+}
+
+// zoneID is the interface index of a link-local address's zone, which is its name or the index itself.
+func zoneID(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if id, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(id), nil
+	}
+	ifc, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, fmt.Errorf("zone %q: %w", zone, err)
+	}
+	return uint32(ifc.Index), nil
+}
+
+// LocalAddr is the address a socket is bound to: where a listener on port 0 came to stand.
+func LocalAddr(fd int) (netip.AddrPort, error) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	if e != 0 {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", e)
+	}
+	return addrPort(&sa), nil
+}

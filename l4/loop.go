@@ -1,0 +1,192 @@
+package l4
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// acceptPause is how often a loop that has paused accepting looks whether descriptors are free again, besides
+// whenever one of its own sessions ends.
+const acceptPause = 50 * time.Millisecond
+
+// A loop is one goroutine with one epoll instance, one timer wheel and one mailbox. Everything in it but
+// load and mailbox is used by that goroutine only ("onLoop"): it owns its sockets, sessions, timers and
+// buffers outright, without a lock. Other goroutines ask through the mailbox.
+type loop struct {
+	// set once, then read-only
+	server *Server
+	index  int
+	poller *sock.Poller
+
+	load    atomic.Int64 // sessions here or on their way here
+	mailbox mailbox
+
+	now      time.Duration // since Server.started; read once per batch of events
+	wheel    wheel
+	onExpiry func(*session)
+	sessions table
+	nextID   uint64
+	doors    []*door // by the key of their events; nil where one was closed
+	again    []turn  // sessions that used up their turn
+	mail     []message
+
+	scratch []byte
+	buffers bufferPool
+	pipes   pipePool
+
+	paused   bool          // no accept: the process has no descriptor to spare
+	resumeAt time.Duration // when to look again
+	freed    bool          // a session ended in this batch
+	more     bool          // a door may have more clients than one batch took
+	stopped  bool
+}
+
+// A turn is a session that has more to move, and the generation that had it.
+type turn struct {
+	session    *session
+	generation uint32
+}
+
+// Keys of events: a session's two sides are twice its index, and one more for the backend's; doors count
+// down from doorKey.
+const (
+	mailKey int32 = -1
+	doorKey int32 = -2
+)
+
+func clientKey(s *session) int32  { return int32(s.index << 1) }
+func backendKey(s *session) int32 { return int32(s.index<<1 | 1) }
+
+// newLoop makes a loop that does not run yet.
+func newLoop(s *Server, index int) (*loop, error) {
+	poller, err := sock.NewPoller()
+	if err != nil {
+		return nil, fmt.Errorf("loop %d: %w", index, err)
+	}
+	l := &loop{server: s, index: index, poller: poller, scratch: make([]byte, scratchBytes)}
+	l.onExpiry = l.onTimer
+	l.nextID = s.firstID | uint64(index)<<32
+	if l.mailbox.wake, err = sock.NewWakeup(poller, mailKey); err != nil {
+		poller.Close()
+		return nil, fmt.Errorf("loop %d: %w", index, err)
+	}
+	return l, nil
+}
+
+// run is the loop. It returns after stop.
+func (l *loop) run() {
+	for !l.stopped {
+		n := l.poller.Wait(l.patience())
+		l.now = l.server.clock()
+		for i := range n {
+			l.dispatch(l.poller.Event(i))
+		}
+		if len(l.again) > 0 {
+			l.takeTurns()
+		}
+		l.wheel.advance(int64(l.now/tick), l.onExpiry)
+		if l.more || l.paused {
+			l.acceptAgain()
+		}
+	}
+	l.close()
+}
+
+// patience is how long the next wait may take: not at all while work is left over, until the next timer,
+// or without a limit.
+func (l *loop) patience() time.Duration {
+	if len(l.again) > 0 || l.more {
+		return 0
+	}
+	limit := time.Duration(-1)
+	if at, ok := l.wheel.due(); ok {
+		limit = max(time.Duration(at)*tick-l.now, 0)
+	}
+	if l.paused {
+		pause := max(l.resumeAt-l.now, 0)
+		if limit < 0 || pause < limit {
+			limit = pause
+		}
+	}
+	return limit
+}
+
+// dispatch hands an event to what it belongs to. One for a session that ended earlier in this batch
+// has an old generation.
+func (l *loop) dispatch(e sock.Event) {
+	key, generation := e.Key()
+	switch {
+	case key >= 0:
+		s := l.sessions.at(uint32(key) >> 1)
+		if s.generation != generation || s.phase == unused {
+			return
+		}
+		if key&1 == 0 {
+			l.onSession(s, &s.client, e.Bits())
+		} else {
+			l.onSession(s, &s.backend, e.Bits())
+		}
+	case key == mailKey:
+		l.openMail()
+	default:
+		if d := l.doors[doorKey-key]; d != nil {
+			d.readable = true
+			l.acceptFrom(d)
+		}
+	}
+}
+
+// openMail does what others want of the loop.
+func (l *loop) openMail() {
+	l.mail = l.mailbox.take(l.mail)
+	mail := l.mail
+	for i, m := range mail {
+		mail[i] = message{}
+		if m.do != nil {
+			m.do()
+		} else {
+			l.begin(m.fd, m.client, m.listener)
+		}
+	}
+}
+
+// later gives a session that has used up its turn another one, after all others of this batch.
+func (l *loop) later(s *session) {
+	if !s.queued {
+		s.queued = true
+		l.again = append(l.again, turn{s, s.generation})
+	}
+}
+
+// takeTurns gives each waiting session one turn; those that need more stand in line anew.
+func (l *loop) takeTurns() {
+	line := l.again
+	for i := range line {
+		s := line[i].session
+		if s.generation != line[i].generation {
+			continue
+		}
+		s.queued = false
+		l.relay(s)
+	}
+	l.again = l.again[:copy(l.again, l.again[len(line):])]
+}
+
+// stop makes run return once this batch is done. onLoop, through the mailbox.
+func (l *loop) stop() { l.stopped = true }
+
+// close gives back what the loop holds; its sessions and doors are gone by then. A client that was handed
+// over and not yet taken is closed with it.
+func (l *loop) close() {
+	l.mailbox.close()
+	for _, m := range l.mailbox.take(nil) {
+		if m.do == nil {
+			sock.Close(m.fd)
+		}
+	}
+	l.pipes.close()
+	l.poller.Close()
+}

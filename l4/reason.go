@@ -1,0 +1,54 @@
+package l4
+
+// A Reason says who ended a session and how. The set is closed: it is a field of the access line and a
+// label of metrics.
+type Reason uint8
+
+// The reasons. Those from MaxSessions on mean that no byte was relayed.
+const (
+	reasonNone    Reason = iota
+	ClientClosed         // both halves ended in order, the client's first
+	BackendClosed        // both halves ended in order, the backend's first
+	ClientReset          // the client reset the connection, and so was the backend's
+	BackendReset         // the backend reset the connection, and so was the client's
+	ClientLost           // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
+	BackendLost          // the same of the backend
+	Idle                 // nothing came from either side for idle_timeout
+	HalfClose            // one side had closed its half, and the other was silent for half_close_timeout
+	Drained              // shut down, or the listener's removal, ended what drain_timeout had left
+	MaxSessions          // refused: the listener or the process holds all the sessions it may
+	NoBackend            // refused: no backend is eligible
+	ConnectFailed        // refused: none of the backends tried could be connected to
+	NoDescriptors        // refused: no descriptor or local port was left for the backend's connection
+	reasonCount
+)
+
+var reasonNames = [reasonCount]string{
+	reasonNone:    "none",
+	ClientClosed:  "client_closed",
+	BackendClosed: "backend_closed",
+	ClientReset:   "client_reset",
+	BackendReset:  "backend_reset",
+	ClientLost:    "client_lost",
+	BackendLost:   "backend_lost",
+	Idle:          "idle",
+	HalfClose:     "half_close",
+	Drained:       "drained",
+	MaxSessions:   "max_sessions",
+	NoBackend:     "no_backend",
+	ConnectFailed: "connect_failed",
+	NoDescriptors: "no_descriptors",
+}
+
+// String returns the reason as logs and metrics write it.
+func (r Reason) String() string { return reasonNames[r] }
+
+// abrupt reasons cut a connection that had not ended by itself: the peer is told by a reset, since a FIN
+// would make a truncated answer look whole.
+func (r Reason) abrupt() bool {
+	switch r {
+	case ClientReset, BackendReset, ClientLost, BackendLost, Drained:
+		return true
+	}
+	return false
+}

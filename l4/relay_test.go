@@ -1,0 +1,220 @@
+package l4
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestEcho(t *testing.T) {
+	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
+	for range 50 {
+		c := dial(t, s.address())
+		want := []byte("hello")
+		if _, err := c.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		c.CloseWrite()
+		got, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+}
+
+// TestBothWays sends random bytes both ways at once, in writes of random sizes, so that a session goes through
+// copying, kept remainders, splicing and back.
+func TestBothWays(t *testing.T) {
+	const size = 64 << 20
+	sums := make(chan [32]byte, 2)
+	exchange := func(c *net.TCPConn, seed uint64) (sent [32]byte, err error) {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			h := sha256.New()
+			io.Copy(h, c)
+			sums <- [32]byte(h.Sum(nil))
+		})
+		r := rand.New(rand.NewPCG(seed, 1))
+		h, left := sha256.New(), size
+		buf := make([]byte, 512<<10)
+		for left > 0 {
+			n := min(left, 1+r.IntN(1<<r.IntN(19)))
+			for i := 0; i < n; i += 8 {
+				buf[i] = byte(r.Uint32())
+			}
+			h.Write(buf[:n])
+			if _, err := c.Write(buf[:n]); err != nil {
+				return sent, err
+			}
+			left -= n
+		}
+		c.CloseWrite()
+		wg.Wait()
+		return [32]byte(h.Sum(nil)), nil
+	}
+	fromBackend := make(chan [32]byte, 1)
+	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+		sum, err := exchange(c, 1)
+		if err != nil {
+			t.Error(err)
+		}
+		fromBackend <- sum
+	}))))
+	c := dial(t, s.address())
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
+	fromClient, err := exchange(c, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[[32]byte]bool{fromClient: true, <-fromBackend: true}
+	for range 2 {
+		if sum := <-sums; !want[sum] {
+			t.Error("bytes arrived that were not sent")
+		}
+	}
+}
+
+// TestResets holds that a reset on either side is a reset on the other.
+func TestResets(t *testing.T) {
+	t.Run("backend", func(t *testing.T) {
+		s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+			io.ReadFull(c, make([]byte, 1))
+			c.SetLinger(0)
+		}))))
+		c := dial(t, s.address())
+		c.Write([]byte("x"))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("read: %v, not a reset", err)
+		}
+	})
+	t.Run("client", func(t *testing.T) {
+		got := make(chan error, 1)
+		s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+			c.Write([]byte("x"))
+			_, err := c.Read(make([]byte, 1))
+			got <- err
+		}))))
+		c := dial(t, s.address())
+		io.ReadFull(c, make([]byte, 1))
+		c.SetLinger(0)
+		c.Close()
+		if err := <-got; !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("read: %v, not a reset", err)
+		}
+	})
+}
+
+// TestEarlyAnswer holds that an answer is not lost when the backend closes without reading all of the request:
+// its kernel then sends a reset right behind the answer.
+func TestEarlyAnswer(t *testing.T) {
+	answer := bytes.Repeat([]byte("no\n"), 1000)
+	s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 1))
+		c.Write(answer)
+	}))))
+	for range 20 {
+		c := dial(t, s.address())
+		go c.Write(make([]byte, 8<<20))
+		got, _ := io.ReadAll(c)
+		if !bytes.Equal(got, answer) {
+			t.Fatalf("got %d bytes of an answer of %d", len(got), len(answer))
+		}
+	}
+}
+
+// TestUrgent holds that bytes behind an urgent one are not left lying: a read stops at its mark, and looks
+// like one that has emptied the queue.
+func TestUrgent(t *testing.T) {
+	got := make(chan []byte, 1)
+	s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c)
+		got <- b
+	}))))
+	c := dial(t, s.address())
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Write([]byte("before"))
+	raw.Write(func(fd uintptr) bool {
+		err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Write([]byte("behind"))
+	c.CloseWrite()
+	if b := <-got; !bytes.HasPrefix(b, []byte("before")) || !bytes.HasSuffix(b, []byte("behind")) {
+		t.Fatalf("got %q", b)
+	}
+}
+
+// accessLine is what tests look at of an access line.
+type accessLine struct {
+	Session, Listener, Pool, Backend, Client, Reason string
+	In                                               uint64 `json:"bytes_in"`
+	Out                                              uint64 `json:"bytes_out"`
+	Retries                                          int
+}
+
+func (c *capture) next(t *testing.T) accessLine {
+	t.Helper()
+	select {
+	case line := <-c.lines:
+		var a accessLine
+		if err := json.Unmarshal(line, &a); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		return a
+	case <-time.After(10 * time.Second):
+		t.Fatal("no access line")
+		return accessLine{}
+	}
+}
+
+// TestReasons provokes ends of all kinds and reads the access line.
+func TestReasons(t *testing.T) {
+	talk := func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadFull(c, make([]byte, 2)) }
+	wait := func(c *net.TCPConn) { io.Copy(io.Discard, c) }
+	for _, test := range []struct {
+		name    string
+		backend func(*net.TCPConn)
+		client  func(*net.TCPConn)
+		change  func(*ListenerSpec)
+		want    Reason
+	}{
+		{"client closes", echo, talk, nil, ClientClosed},
+		{"client sends nothing", echo, func(*net.TCPConn) {}, nil, ClientClosed},
+		{"backend closes", func(c *net.TCPConn) { talk(c) }, func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadAll(c) }, nil, BackendClosed},
+		{"backend closes at once", func(*net.TCPConn) {}, wait, nil, BackendClosed},
+		{"client resets", echo, func(c *net.TCPConn) { talk(c); c.SetLinger(0) }, nil, ClientReset},
+		{"backend resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) }, talk, nil, BackendReset},
+		{"idle", echo, wait, func(s *ListenerSpec) { s.IdleTimeout = 100 * time.Millisecond }, Idle},
+		{"half close", nil, func(c *net.TCPConn) { c.CloseWrite(); wait(c) },
+			func(s *ListenerSpec) { s.HalfCloseTimeout = 100 * time.Millisecond }, HalfClose},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lines, log := newCapture()
+			ls := spec(newPool(t, backend(t, test.backend)))
+			if test.change != nil {
+				test.change(&ls)
+			}
+			s := start(t, Options{Loops: 1, Access: true, Log: log}, ls)
+			c := dial(t, s.address())
+			test.client(c)
+			c.Close()
+			if got := lines.next(t); got.Reason != test.want.String() {
+				t.Fatalf("ended as %+v, want %v", got, test.want)
+			}
+		})
+	}
+}

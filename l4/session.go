@@ -1,0 +1,253 @@
+package l4
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// settleAfter is the age at which a session's backend connection gets its keepalive and user timeout. They
+// count in seconds at least, and most sessions are over before: those save five system calls each.
+const settleAfter = time.Second
+
+type phase uint8
+
+const (
+	unused phase = iota
+	connecting
+	relaying
+)
+
+// A session is one client's connection and its backend's. It belongs to one loop, which uses it onLoop
+// only; its memory is used again for a later session, of another generation.
+//
+// At rest, nothing kept and no pipe held, it is two descriptors and this struct.
+type session struct {
+	// set once for the slot, see table
+	index uint32
+
+	generation uint32 // of the slot's use; an event of an earlier one is not this session's
+	phase      phase
+	settled    bool   // settleAfter has passed
+	queued     bool   // stands in loop.again
+	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
+
+	id       uint64
+	listener *listener
+	settings *ListenerSpec // the listener's when the session began
+	peer     netip.AddrPort
+	lease    pool.Lease
+	tried    []*pool.Backend
+
+	client, backend conn
+	in, out         direction
+
+	timer     timer
+	accepted  time.Duration // these are moments since Server.started
+	connect   time.Duration // this attempt began
+	connected time.Duration
+	firstByte time.Duration // the backend's first; zero before
+	active    time.Duration // bytes last moved
+	cause     sock.Errno    // what a call on a lost or reset connection said
+
+	nextFree *session
+}
+
+// A conn is one side of a session. Its readiness is what events said and calls have not yet disproved.
+type conn struct {
+	fd       int32
+	open     bool
+	readable bool
+	writable bool
+	peerDone bool // the peer's FIN is in: a read that does not fill the buffer takes the last
+	broken   bool // an error is pending: only reading to the end will tell what and when
+	urgent   bool // urgent data came: a short read does not mean that no more is there
+}
+
+// A direction is one way of the relay.
+//
+// Invariant: no byte is read while one is held, so at most scratchBytes or a pipe are.
+type direction struct {
+	bytes  uint64 // taken from the source
+	kept   []byte // what the destination would not take; a part of buf
+	buf    []byte // of the loop's bufferPool; nil when nothing is kept
+	pipe   *sock.Pipe
+	rounds uint8 // reads in a row that filled the scratch buffer; in bulk, wake-ups in a row that brought little
+	writes uint8 // 0, 1, or more: whether Nagle's algorithm could delay the next
+	bulk   bool  // bytes go through a pipe
+	ended  bool  // the source's FIN was read
+	shut   bool  // and passed on
+	dead   bool  // the destination takes no more: it was reset, and its own last bytes are awaited
+}
+
+// held tells whether bytes wait for the destination.
+func (d *direction) held() bool { return d.buf != nil || d.pipe != nil }
+
+// note takes an event's bits over.
+func (c *conn) note(bits uint32) {
+	if bits&(sock.PollIn|sock.PollPeerDone|sock.PollError|sock.PollHangup|sock.PollUrgent) != 0 {
+		c.readable = true
+	}
+	if bits&(sock.PollOut|sock.PollError|sock.PollHangup) != 0 {
+		c.writable = true
+	}
+	c.peerDone = c.peerDone || bits&sock.PollPeerDone != 0
+	c.broken = c.broken || bits&sock.PollError != 0
+	c.urgent = c.urgent || bits&sock.PollUrgent != 0
+}
+
+// close closes the connection if it is open, with a reset if cut says so.
+func (c *conn) close(cut bool) {
+	if !c.open {
+		return
+	}
+	c.open = false
+	if cut {
+		sock.Reset(int(c.fd))
+	} else {
+		sock.Close(int(c.fd))
+	}
+}
+
+// onSession handles one side's event.
+func (l *loop) onSession(s *session, c *conn, bits uint32) {
+	c.note(bits)
+	switch s.phase {
+	case relaying:
+		l.relay(s)
+	case connecting:
+		if c == &s.backend {
+			l.onConnect(s, bits)
+		} else if bits&sock.PollError != 0 {
+			l.abandon(s, ClientReset)
+		}
+	}
+}
+
+// begin makes a session of a client that was accepted and counted, and starts its connect.
+func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
+	s := l.sessions.take()
+	s.phase = connecting
+	l.nextID++
+	s.id = l.nextID
+	s.listener, s.settings = ls, ls.spec.Load()
+	s.peer = peer
+	s.client = conn{fd: int32(fd), open: true, writable: true}
+	s.accepted, s.active = l.now, l.now
+	s.timer.session = s
+	if !l.connect(s) {
+		return
+	}
+	// Only now: a client's first bytes usually wait already, and one wait then brings them together
+	// with the backend's answer to the connect.
+	if e := l.poller.Add(fd, clientKey(s), s.generation); e != 0 {
+		l.abandon(s, NoDescriptors)
+	}
+}
+
+// schedule sets the timer to the next moment at which the session must be looked at.
+func (l *loop) schedule(s *session) {
+	at, ok := s.deadline()
+	if !ok {
+		l.wheel.stop(&s.timer)
+		return
+	}
+	l.wheel.arm(&s.timer, int64((at+tick-1)/tick))
+}
+
+// deadline is when schedule's timer fires; false for never.
+func (s *session) deadline() (time.Duration, bool) {
+	if s.phase == connecting {
+		return s.connect + s.settings.Pool.ConnectTimeout(), true
+	}
+	silence := s.silence()
+	switch {
+	case s.settled && silence == 0:
+		return 0, false
+	case s.settled:
+		return s.active + silence, true
+	case silence == 0:
+		return s.connected + settleAfter, true
+	}
+	return min(s.connected+settleAfter, s.active+silence), true
+}
+
+// silence is how long neither side may send nothing; zero is without limit.
+func (s *session) silence() time.Duration {
+	idle, half := s.settings.IdleTimeout, s.settings.HalfCloseTimeout
+	if !s.in.ended && !s.out.ended || half == 0 {
+		return idle
+	}
+	if idle == 0 {
+		return half
+	}
+	return min(idle, half)
+}
+
+// onTimer looks at a session whose timer fired. Bytes moving do not touch the timer, so it often
+// fires early and is set again.
+func (l *loop) onTimer(s *session) {
+	if s.phase == connecting {
+		l.connectFailed(s, pool.ConnectTimeout)
+		return
+	}
+	if silence := s.silence(); silence > 0 && l.now >= s.active+silence {
+		if silence == s.settings.IdleTimeout {
+			l.end(s, Idle)
+		} else {
+			l.end(s, HalfClose)
+		}
+		return
+	}
+	if !s.settled && l.now >= s.connected+settleAfter {
+		s.settled = true
+		// An error here leaves the kernel's defaults: the session is no worse for it.
+		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, s.settings.UserTimeout)
+	}
+	l.schedule(s)
+}
+
+// end ends a session that was connected to its backend.
+func (l *loop) end(s *session, why Reason) {
+	cut := why.abrupt() || s.in.held() || s.out.held()
+	s.client.close(cut)
+	s.backend.close(cut)
+	s.lease.Release(s.outcome(why))
+	s.lease.Backend().AddBytes(s.in.bytes, s.out.bytes)
+	l.forget(s, why)
+}
+
+// refuse ends a session that has no backend connection and no lease.
+func (l *loop) refuse(s *session, why Reason) {
+	s.client.close(s.settings.Refuse == RefuseReset)
+	l.forget(s, why)
+}
+
+// outcome is what a session's end says about its backend.
+func (s *session) outcome(why Reason) pool.Outcome {
+	if s.out.bytes > 0 {
+		return pool.Served
+	}
+	if why == BackendClosed || why == BackendReset || why == BackendLost {
+		return pool.CutEarly
+	}
+	return pool.Neutral
+}
+
+// forget counts and logs a session whose connections are closed, and gives its memory back.
+func (l *loop) forget(s *session, why Reason) {
+	l.wheel.stop(&s.timer)
+	l.release(&s.in)
+	l.release(&s.out)
+	s.listener.count(l.index, s, why)
+	if l.server.access {
+		l.logEnd(s, why)
+	}
+	ls := s.listener
+	l.sessions.give(s)
+	l.load.Add(-1)
+	l.server.leave(ls)
+	l.freed = true
+}

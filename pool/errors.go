@@ -1,0 +1,27 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrNoBackend is returned by Pick when no backend is eligible, or none that was not tried yet.
+	ErrNoBackend = errors.New("pool: no backend is eligible")
+	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
+	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")
+	// ErrUnknownBackend is wrapped by the errors of all methods that name a backend the pool does not have.
+	ErrUnknownBackend = errors.New("pool: no backend of this id")
+)
+
+// An InvalidBackendError says which property of a backend was refused, and what is allowed.
+type InvalidBackendError struct {
+	Field string // "id", "addr", "weight", "verdict" or "mode"
+	Value string // what was given
+	Want  string // what is allowed
+}
+
+// Error names the field, the value found and what is allowed.
+func (e *InvalidBackendError) Error() string {
+	return fmt.Sprintf("invalid %s %q: want %s", e.Field, e.Value, e.Want)
+}

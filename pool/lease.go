@@ -1,0 +1,53 @@
+package pool
+
+import "strconv"
+
+// A Lease is the right to use a backend, from Pick to Release. It is a small value; the zero value is not a lease.
+// Whoever holds it must release it exactly once. It outlives the removal of its backend from the pool.
+type Lease struct {
+	b *Backend
+}
+
+// Backend returns the backend that was picked.
+func (l Lease) Backend() *Backend { return l.b }
+
+// Release gives the lease back and says how it went. It allocates nothing and may be called from any goroutine.
+// A second release panics once the load falls below zero, and counts as someone else's until then.
+func (l Lease) Release(o Outcome) {
+	l.b.outcomes[o].Add(1)
+	l.b.load.Release()
+}
+
+// An Outcome says what a lease showed about its backend.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Served             Outcome = iota // the backend was connected to and did its part
+	ConnectRefused                    // it refused the connection
+	ConnectTimeout                    // it did not answer the connect in time
+	ConnectUnreachable                // there was no way to it
+	CutEarly                          // it ended the connection before its first byte
+	Neutral                           // says nothing about it: the client left, or the cause was local
+
+	numOutcomes = iota
+)
+
+// String returns the outcome as a lower-case word, fit for a label.
+func (o Outcome) String() string {
+	switch o {
+	case Served:
+		return "served"
+	case ConnectRefused:
+		return "connect_refused"
+	case ConnectTimeout:
+		return "connect_timeout"
+	case ConnectUnreachable:
+		return "connect_unreachable"
+	case CutEarly:
+		return "cut_early"
+	case Neutral:
+		return "neutral"
+	}
+	return "outcome(" + strconv.Itoa(int(o)) + ")"
+}

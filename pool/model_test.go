@@ -1,0 +1,187 @@
+package pool
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/limeload/limeload-l4/algo"
+	"pgregory.net/rapid"
+)
+
+// setting is what the model knows of a backend.
+type setting struct {
+	weight  uint32
+	verdict Verdict
+	mode    Mode
+}
+
+func (s setting) eligible() bool { return s.verdict == Healthy && s.mode == Ready && s.weight > 0 }
+
+// replay applies an event to what an observer knows, and fails when it does not follow from that.
+func replay(t rapid.TB, known map[string]setting, order []string, e Event) []string {
+	var c Change
+	var before, after setting
+	switch e := e.(type) {
+	case Added:
+		c = e.Change
+		if _, exists := known[c.Backend.ID]; exists {
+			t.Fatalf("%q was added twice", c.Backend.ID)
+		}
+		order = append(order, c.Backend.ID)
+		after = setting{c.Backend.Weight, c.Backend.Verdict, c.Backend.Mode}
+		before = after
+		known[c.Backend.ID] = before
+	case Removed:
+		c = e.Change
+		after = known[c.Backend.ID]
+		before = after
+		order = slices.DeleteFunc(order, func(id string) bool { return id == c.Backend.ID })
+	case VerdictChanged:
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
+		before.verdict, after.verdict = e.From, e.To
+	case ModeChanged:
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
+		before.mode, after.mode = e.From, e.To
+	case WeightChanged:
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
+		before.weight, after.weight = e.From, e.To
+	default:
+		t.Fatalf("event of type %T", e)
+	}
+	id := c.Backend.ID
+	if known[id] != before {
+		t.Fatalf("%T of %q starts from %+v, but known is %+v", e, id, before, known[id])
+	}
+	if got := (setting{c.Backend.Weight, c.Backend.Verdict, c.Backend.Mode}); got != after {
+		t.Fatalf("%T of %q shows %+v, want %+v", e, id, got, after)
+	}
+	if c.Pool == "" || c.At.IsZero() {
+		t.Fatalf("%T of %q lacks its pool or time: %+v", e, id, c)
+	}
+	known[id] = after
+	if _, removed := e.(Removed); removed {
+		delete(known, id)
+	}
+	return order
+}
+
+// TestPoolFollowsItsModel makes any sequence of changes and picks, and holds the pool against a map. What an observer
+// makes of the events must be the same at every step.
+func TestPoolFollowsItsModel(t *testing.T) {
+	var kinds []string
+	for _, k := range algo.Kinds() {
+		kinds = append(kinds, k.Name)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		initial := Verdict(rapid.IntRange(0, 2).Draw(t, "initial"))
+		p, err := New(Options{Name: "test", Algorithm: rapid.SampledFrom(kinds).Draw(t, "algorithm"), Initial: initial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := p.Subscribe(1)
+		defer s.Close()
+		model, order := make(map[string]setting), []string(nil)
+		known, knownOrder := make(map[string]setting), []string(nil)
+		held := make(map[string][]Lease)
+		id := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
+		weight := rapid.SampledFrom([]uint32{0, 1, 2, 256})
+
+		// known to the model: succeeds; unknown: ErrUnknownBackend
+		change := func(t *rapid.T, id string, err error, change func(*setting)) {
+			m, exists := model[id]
+			if exists != (err == nil) || !exists && !errors.Is(err, ErrUnknownBackend) {
+				t.Fatalf("change of %q, known %v: error %v", id, exists, err)
+			}
+			if exists {
+				change(&m)
+				model[id] = m
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				id, w := id.Draw(t, "id"), weight.Draw(t, "weight")
+				sp := spec(id, int(id[0]))
+				sp.Weight = w
+				err := p.Add(sp)
+				if _, exists := model[id]; exists {
+					if !errors.Is(err, ErrDuplicateBackend) {
+						t.Fatalf("second Add of %q: error %v", id, err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				model[id], order = setting{weight: w, verdict: initial}, append(order, id)
+			},
+			"remove": func(t *rapid.T) {
+				id := id.Draw(t, "id")
+				change(t, id, p.Remove(id), func(*setting) {})
+				delete(model, id)
+				order = slices.DeleteFunc(order, func(o string) bool { return o == id })
+				delete(held, id) // those leases stay with the removed one
+			},
+			"weight": func(t *rapid.T) {
+				id, w := id.Draw(t, "id"), weight.Draw(t, "weight")
+				change(t, id, p.SetWeight(id, w), func(m *setting) { m.weight = w })
+			},
+			"mode": func(t *rapid.T) {
+				id, mode := id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))
+				change(t, id, p.SetMode(id, mode), func(m *setting) { m.mode = mode })
+			},
+			"verdict": func(t *rapid.T) {
+				id, v := id.Draw(t, "id"), Verdict(rapid.IntRange(0, 2).Draw(t, "verdict"))
+				change(t, id, p.SetVerdict(id, v, "test"), func(m *setting) { m.verdict = v })
+			},
+			"pick": func(t *rapid.T) {
+				l, err := p.Pick(PickContext{Client: client(rapid.IntRange(0, 9).Draw(t, "client"))})
+				if err != nil {
+					return // "" below checks that nothing was eligible
+				}
+				held[l.Backend().ID()] = append(held[l.Backend().ID()], l)
+			},
+			"release": func(t *rapid.T) {
+				id := id.Draw(t, "id")
+				if n := len(held[id]); n > 0 {
+					held[id][n-1].Release(Outcome(rapid.IntRange(0, numOutcomes-1).Draw(t, "outcome")))
+					held[id] = held[id][:n-1]
+				}
+			},
+			"": func(t *rapid.T) {
+				for len(s.C()) > 0 {
+					knownOrder = replay(t, known, knownOrder, <-s.C())
+				}
+				var eligible []string
+				for _, id := range order {
+					if model[id].eligible() {
+						eligible = append(eligible, id)
+					}
+				}
+				slices.Sort(eligible)
+				if got := pickable(p); !slices.Equal(got, eligible) {
+					t.Fatalf("pickable are %v, want %v", got, eligible)
+				}
+				if !maps.Equal(known, model) || !slices.Equal(knownOrder, order) || !slices.Equal(ids(p), order) {
+					t.Fatalf("by its events %+v in order %v, by its backends %v; want %+v in order %v",
+						known, knownOrder, ids(p), model, order)
+				}
+				for _, b := range p.Backends() {
+					if got := (setting{b.Weight, b.Verdict, b.Mode}); got != model[b.ID] {
+						t.Fatalf("%q is %+v, want %+v", b.ID, got, model[b.ID])
+					}
+					if int(b.Leases) != len(held[b.ID]) {
+						t.Fatalf("%q has %d leases, want %d", b.ID, b.Leases, len(held[b.ID]))
+					}
+				}
+				if s.Dropped() != 0 {
+					t.Fatalf("%d events dropped", s.Dropped())
+				}
+			},
+		})
+	})
+}

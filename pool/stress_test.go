@@ -1,0 +1,186 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/limeload/limeload-l4/algo"
+)
+
+// stress is a pool under change, with a clock that orders what the goroutines did. A backend is made ineligible for good
+// only by being removed or put into maintenance, which is never taken back.
+type stress struct {
+	pool  *Pool
+	clock atomic.Int64
+
+	mu sync.Mutex
+	// mu guards the fields below
+	ids    []string
+	next   int
+	gone   map[string]int64 // when the call that made a backend ineligible for good had returned
+	pooled map[*Backend]bool
+}
+
+// TestPicksUnderChange picks and releases in many goroutines while others add, remove and change backends. At the end no
+// lease is left over, and no pick that began after a backend was gone for good has returned it.
+func TestPicksUnderChange(t *testing.T) {
+	for _, k := range algo.Kinds() {
+		t.Run(k.Name, func(t *testing.T) {
+			s := &stress{pool: newPool(t, k.Name), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
+			for range 8 {
+				s.add(t)
+			}
+			stuck, observer := s.pool.Subscribe(1), s.pool.Subscribe(1<<16)
+			defer stuck.Close()
+			start := s.pool.Backends()
+
+			var pickers, writers sync.WaitGroup
+			var done atomic.Bool
+			for i := range 8 {
+				pickers.Go(func() { s.pickAndRelease(t, i, &done) })
+			}
+			for i := range 4 {
+				writers.Go(func() { s.change(t, rand.New(rand.NewPCG(uint64(i), 7))) })
+			}
+			writers.Wait()
+			done.Store(true)
+			pickers.Wait()
+			observer.Close()
+
+			s.checkEnd(t)
+			s.checkEvents(t, start, observer)
+		})
+	}
+}
+
+// pickAndRelease is one client after the other, each with up to two retries, until done.
+func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
+	mine := make(map[*Backend]bool)
+	tried := make([]*Backend, 0, 3)
+	for round := 0; !done.Load(); round++ {
+		tried = tried[:0]
+		for range cap(tried) {
+			began := s.clock.Add(1)
+			l, err := s.pool.Pick(PickContext{Client: client(number*1000 + round%1000), Tried: tried})
+			if errors.Is(err, ErrNoBackend) {
+				break
+			}
+			b := l.Backend()
+			mine[b] = true
+			if slices.Contains(tried, b) {
+				t.Errorf("%q was picked again for the same session", b.ID())
+			}
+			s.mu.Lock()
+			gone, is := s.gone[b.ID()]
+			s.mu.Unlock()
+			if is && gone < began {
+				t.Errorf("%q was gone at %d and picked at %d", b.ID(), gone, began)
+			}
+			tried = append(tried, b)
+			l.Release(Outcome(round % numOutcomes))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := range mine {
+		s.pooled[b] = true
+	}
+}
+
+// change makes some hundred changes of every kind.
+func (s *stress) change(t *testing.T, r *rand.Rand) {
+	for range 500 {
+		id := s.any(r)
+		var err error
+		switch r.IntN(8) {
+		case 0, 1:
+			s.add(t)
+		case 2:
+			if err = s.pool.Remove(id); err == nil {
+				s.goneForGood(id)
+			}
+		case 3:
+			if err = s.pool.SetMode(id, Maintenance); err == nil {
+				s.goneForGood(id)
+			}
+		case 4:
+			err = s.pool.SetWeight(id, r.Uint32N(4))
+		case 5, 6:
+			err = s.pool.SetVerdict(id, Verdict(r.IntN(3)), "stress")
+		case 7:
+			_ = s.pool.Backends()
+		}
+		if err != nil && !errors.Is(err, ErrUnknownBackend) { // another writer may have removed it
+			t.Error(err)
+		}
+	}
+}
+
+func (s *stress) add(t *testing.T) {
+	s.mu.Lock()
+	id, number := fmt.Sprintf("b%d", s.next), s.next
+	s.next++
+	s.ids = append(s.ids, id)
+	s.mu.Unlock()
+	if err := s.pool.Add(spec(id, number)); err != nil {
+		t.Error(err)
+	}
+}
+
+// any returns one of the backends added last, which may be gone already.
+func (s *stress) any(r *rand.Rand) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.ids[max(0, len(s.ids)-20):]
+	return last[r.IntN(len(last))]
+}
+
+func (s *stress) goneForGood(id string) {
+	at := s.clock.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, is := s.gone[id]; !is {
+		s.gone[id] = at
+	}
+}
+
+// checkEnd looks for leases left over, also on backends that are no longer in the pool.
+func (s *stress) checkEnd(t *testing.T) {
+	if len(s.pooled) < 10 {
+		t.Errorf("only %d backends were ever picked", len(s.pooled))
+	}
+	for b := range s.pooled {
+		if n := b.load.Leases(); n != 0 {
+			t.Errorf("%q ends with %d leases, want 0", b.ID(), n)
+		}
+	}
+	for _, b := range s.pool.Backends() {
+		if b.Leases != 0 {
+			t.Errorf("%q ends with %d leases, want 0", b.ID, b.Leases)
+		}
+	}
+}
+
+// checkEvents replays what an observer saw, from several writers at once, and holds it against the pool at the end.
+func (s *stress) checkEvents(t *testing.T, start []BackendInfo, observer *Subscription) {
+	known, order := make(map[string]setting), []string(nil)
+	for _, b := range start {
+		known[b.ID], order = setting{b.Weight, b.Verdict, b.Mode}, append(order, b.ID)
+	}
+	for e := range observer.C() {
+		order = replay(t, known, order, e)
+	}
+	if n := observer.Dropped(); n != 0 {
+		t.Fatalf("%d events dropped", n)
+	}
+	for i, b := range s.pool.Backends() {
+		if got := (setting{b.Weight, b.Verdict, b.Mode}); i >= len(order) || order[i] != b.ID || got != known[b.ID] {
+			t.Fatalf("backend %d is %q, %+v; by the events %v, %+v", i, b.ID, got, order, known[b.ID])
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package pool
+
+import "strconv"
+
+// A Verdict is what the health checks say of a backend. The zero value is Unknown.
+type Verdict uint8
+
+// The verdicts. Only a Healthy backend is eligible.
+const (
+	Unknown   Verdict = iota // not checked often enough yet, or not any more
+	Healthy                  // the last checks succeeded
+	Unhealthy                // the last checks failed
+)
+
+// String returns the verdict as a lower-case word.
+func (v Verdict) String() string {
+	switch v {
+	case Unknown:
+		return "unknown"
+	case Healthy:
+		return "healthy"
+	case Unhealthy:
+		return "unhealthy"
+	}
+	return "verdict(" + strconv.Itoa(int(v)) + ")"
+}
+
+// A Mode is what the operator wants of a backend. The zero value is Ready.
+type Mode uint8
+
+// The modes. Only a Ready backend is eligible.
+const (
+	Ready       Mode = iota // takes new sessions
+	Drain                   // finishes the sessions it has and gets no new ones
+	Maintenance             // is out of use
+)
+
+// String returns the mode as a lower-case word.
+func (m Mode) String() string {
+	switch m {
+	case Ready:
+		return "ready"
+	case Drain:
+		return "drain"
+	case Maintenance:
+		return "maintenance"
+	}
+	return "mode(" + strconv.Itoa(int(m)) + ")"
+}

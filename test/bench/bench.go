@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	// settle is how long everything rests before and after a measurement, so that
+	// what the balancer still does for sessions that have ended falls on its own side.
+	settle = 100 * time.Millisecond
+
+	// settleIdle is the same for idle sessions, and how long they are watched at rest.
+	settleIdle = time.Second
+
+	// grace is how much longer than its times a client may take, over stallTimeout:
+	// opening thousands of sessions, and a machine that does something else.
+	grace = 30 * time.Second
+)
+
+// A bench is one run: it starts backends, contenders and clients, one after the
+// other, and writes down what they did. It is for one goroutine; see newBench.
+type bench struct {
+	// set once, then read-only
+	opts        options
+	contenders  []contender
+	programs    map[string]program // by contender
+	descriptors int                // RLIMIT_NOFILE of every process
+	dir         string             // for configurations and logs
+	progress    io.Writer
+
+	backend  *process
+	backends []netip.AddrPort
+	ports    portFinder
+	configs  map[string]string // by contender, as of its first start
+}
+
+// newBench looks up all programs and limits, so that nothing is measured before it
+// is known that all can be. Close removes what it made.
+func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error) {
+	b := &bench{opts: o, programs: map[string]program{}, progress: progress, configs: map[string]string{}}
+	var errs []error
+	for _, c := range contenders() {
+		if !slices.Contains(o.contenders, c.name) {
+			continue
+		}
+		b.contenders = append(b.contenders, c)
+		if c.direct() {
+			continue
+		}
+		p, err := c.find(ctx, c.pathIn(o))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w (or leave it out with -contenders)", c.name, err))
+		}
+		b.programs[c.name] = p
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.descriptors, err = limitDescriptors(o); err != nil {
+		return nil, err
+	}
+	b.dir, err = os.MkdirTemp("", "limeload-bench-")
+	return b, err
+}
+
+// limitDescriptors sets this process's limit, which all it starts inherit, to one
+// that suffices for the idle sessions, and returns it. It is not simply the
+// highest allowed: nginx and HAProxy allocate by it.
+func limitDescriptors(o options) (int, error) {
+	const usual = 20_000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	need := uint64(2*o.idle + 1000) // both sides of each session, and what a balancer holds or reserves besides
+	idle := slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.job.Pattern == patternIdle })
+	if idle && limit.Max < need {
+		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or raise it (ulimit -n)", o.idle, need, limit.Max)
+	}
+	limit.Cur = min(limit.Max, max(usual, need))
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("setrlimit", err)
+	}
+	return int(limit.Cur), nil
+}
+
+// close ends the backends and removes all files.
+func (b *bench) close() error {
+	var err error
+	if b.backend != nil {
+		err = b.backend.stop()
+	}
+	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// run measures everything. It returns what was measured also when it ends early
+// with an error; a measurement that failed is among them and no reason to end.
+func (b *bench) run(ctx context.Context) ([]measurement, error) {
+	var err error
+	if b.backend, b.backends, err = startBackends(b.dir); err != nil {
+		return nil, err
+	}
+	var all []measurement
+	for round := range b.opts.rounds {
+		for _, s := range b.opts.scenarios {
+			for _, c := range inTurn(b.contenders, round) {
+				if c.direct() && s.job.Pattern == patternIdle {
+					continue // there is no process to look at
+				}
+				m, err := b.measure(ctx, s, c)
+				if ctx.Err() != nil {
+					return all, ctx.Err()
+				}
+				if err == nil {
+					err = b.backend.running()
+				}
+				m.Round, m.Scenario, m.Contender = round+1, s.name, c.name
+				if err != nil {
+					m.Error = err.Error()
+				}
+				all = append(all, m)
+				fmt.Fprintf(b.progress, "round %d/%d  %s\n", round+1, b.opts.rounds, m.line(s))
+			}
+		}
+	}
+	return all, nil
+}
+
+// inTurn returns the contenders in the order of a round: each begins in its turn,
+// so that nobody always runs after the same other one.
+func inTurn(cs []contender, round int) []contender {
+	k := round % len(cs)
+	return slices.Concat(cs[k:], cs[:k])
+}
+
+// measure has one contender do one scenario, in a process of its own that nothing
+// else has run in.
+func (b *bench) measure(ctx context.Context, s scenario, c contender) (measurement, error) {
+	if c.direct() {
+		return b.load(ctx, s, b.backends, nil)
+	}
+	listen, err := b.ports.find()
+	if err != nil {
+		return measurement{}, err
+	}
+	proc, err := b.startContender(c, listen)
+	if err != nil {
+		return measurement{}, err
+	}
+	pids, err := waitReady(ctx, proc, listen, c.processes(b.opts.workers))
+	if err != nil {
+		return measurement{}, errors.Join(err, proc.stop())
+	}
+	m, err := b.load(ctx, s, []netip.AddrPort{listen}, pids)
+	if err != nil {
+		err = errors.Join(err, proc.running())
+	}
+	return m, errors.Join(err, proc.stop())
+}
+
+func (b *bench) startContender(c contender, listen netip.AddrPort) (*process, error) {
+	dir, err := os.MkdirTemp(b.dir, c.name+"-")
+	if err != nil {
+		return nil, err
+	}
+	proc, config, err := startBalancer(c, b.programs[c.name], setup{
+		listen:      listen,
+		backends:    b.backends,
+		workers:     b.opts.workers,
+		descriptors: b.descriptors,
+		dir:         dir,
+	})
+	if _, ok := b.configs[c.name]; !ok {
+		b.configs[c.name] = config
+	}
+	return proc, err
+}
+
+// load runs a client with the scenario's job against the targets. pids are the
+// balancer's; there are none without a balancer. The client is gone when it
+// returns, and so the balancer has no session left.
+func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, pids []int) (measurement, error) {
+	j := s.jobFor(b.opts)
+	j.Targets = targets
+	cl, err := startClient(j, b.dir)
+	if err != nil {
+		return measurement{}, err
+	}
+	m, err := b.observe(ctx, s, j, cl, pids)
+	return m, errors.Join(err, cl.close())
+}
+
+// observe looks at all processes before and after the client does its job.
+func (b *bench) observe(ctx context.Context, s scenario, j job, cl *client, pids []int) (measurement, error) {
+	if err := cl.ready(ctx, j.Warmup+stallTimeout+grace); err != nil {
+		return measurement{}, err
+	}
+	before, err := b.look(ctx, settle, cl, pids)
+	if err != nil {
+		return measurement{}, err
+	}
+	r, err := cl.run(ctx, j.Duration+stallTimeout+grace)
+	if err != nil {
+		return measurement{}, err
+	}
+	after, err := b.look(ctx, settle, cl, pids)
+	if err != nil {
+		return measurement{}, err
+	}
+	m := newMeasurement(s, r, before, after)
+	if j.Pattern == patternIdle {
+		rested, err := b.look(ctx, settleIdle, cl, pids)
+		if err != nil {
+			return measurement{}, err
+		}
+		m.Idle = newIdleFigures(j.Connections, before, after, rested)
+	}
+	return m, cl.finish(ctx, stallTimeout+grace)
+}
+
+// A view is what the processes have used and hold at one time.
+type view struct {
+	at        time.Time
+	processes int // of the balancer; 0 without one
+	balancer  cpuReading
+	client    cpuReading
+	backend   cpuReading
+	machine   time.Duration
+	holds     holding // the balancer
+}
+
+// look waits for everything to settle and then looks.
+func (b *bench) look(ctx context.Context, rest time.Duration, cl *client, pids []int) (view, error) {
+	if err := pause(ctx, rest); err != nil {
+		return view{}, err
+	}
+	v := view{at: time.Now(), processes: len(pids)}
+	var errs [5]error
+	v.balancer, errs[0] = readCPU(pids)
+	v.client, errs[1] = readCPU([]int{cl.proc.pid()})
+	v.backend, errs[2] = readCPU([]int{b.backend.pid()})
+	v.holds, errs[3] = readHolding(pids)
+	v.machine, errs[4] = machineCPU()
+	return v, errors.Join(errs[:]...)
+}

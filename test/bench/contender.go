@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os/exec"
+	"strings"
+)
+
+// A setup is what a balancer is to be configured for.
+type setup struct {
+	listen      netip.AddrPort
+	backends    []netip.AddrPort
+	workers     int    // loops, threads or worker processes
+	descriptors int    // what RLIMIT_NOFILE allows each process
+	dir         string // for what the balancer writes
+}
+
+// A program is an installed balancer.
+type program struct {
+	path    string
+	version string
+	module  string // nginx: the stream module to load; "" when it is built in
+}
+
+// A contender is one way from client to backend. The direct one has no program:
+// its functions are nil.
+type contender struct {
+	name string
+
+	// rival says that the others are held against this one: what counts is the
+	// ratio to the better of the rivals.
+	rival bool
+
+	// processes is how many processes it consists of with so many workers.
+	processes func(workers int) int
+
+	// find looks up the program. Its error says what to install.
+	find func(ctx context.Context, path string) (program, error)
+
+	// config returns the text of the configuration file.
+	config func(program, setup) string
+
+	// args returns the arguments that run it in the foreground.
+	args func(configFile string, s setup) []string
+}
+
+// contenders returns all there are, in the order of the report.
+func contenders() []contender {
+	return []contender{limeload(), haproxy(), nginx(), {name: "direct"}}
+}
+
+func contenderNames() []string {
+	var names []string
+	for _, c := range contenders() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func (c contender) direct() bool { return c.find == nil }
+
+// pathIn returns the program that the options name for c.
+func (c contender) pathIn(o options) string {
+	switch c.name {
+	case "haproxy":
+		return o.haproxy
+	case "nginx":
+		return o.nginx
+	}
+	return o.limeload
+}
+
+func one(int) int { return 1 }
+
+// lookUp finds a program and runs it with args to hear its version, all of its
+// output. hint says how to come by it.
+func lookUp(ctx context.Context, path, hint string, args ...string) (program, string, error) {
+	found, err := exec.LookPath(path)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return program{}, "", fmt.Errorf("%s is not there: %s", path, hint)
+	}
+	if err != nil {
+		return program{}, "", err
+	}
+	out, err := exec.CommandContext(ctx, found, args...).CombinedOutput()
+	if err != nil {
+		return program{}, "", fmt.Errorf("%s %s: %w: %s", found, strings.Join(args, " "), err, out)
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	return program{path: found, version: strings.TrimSpace(first)}, string(out), nil
+}

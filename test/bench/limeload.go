@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+func limeload() contender {
+	return contender{
+		name:      "limeload-l4",
+		processes: one,
+		find: func(ctx context.Context, path string) (program, error) {
+			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
+			return p, err
+		},
+		config: limeloadConfig,
+		args:   func(file string, _ setup) []string { return []string{"--config", file} },
+	}
+}
+
+// limeloadConfig leaves everything at its default that is not a matter of fairness:
+// the loops, no log, and round robin like the others.
+func limeloadConfig(_ program, s setup) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[global]\nworkers = %d\ndrain_timeout = \"1s\"\n\n", s.workers)
+	fmt.Fprint(&b, "[log]\nlevel = \"warn\"\naccess = false\n\n")
+	fmt.Fprintf(&b, "[listener.bench]\naddress = \"%s\"\npool = \"bench\"\n\n", s.listen)
+	fmt.Fprint(&b, "[pool.bench]\nalgorithm = \"round_robin\"\nbackends = [\n")
+	for _, a := range s.backends {
+		fmt.Fprintf(&b, "  { address = \"%s\" },\n", a)
+	}
+	fmt.Fprint(&b, "]\n")
+	return b.String()
+}

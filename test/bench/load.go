@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+)
+
+// A pattern is how the load generator uses its connections.
+type pattern string
+
+const (
+	patternKept    pattern = "kept"    // closed loop: each connection stays, and sends the next request when an answer has come
+	patternConnect pattern = "connect" // closed loop: connect, one request, its answer, close
+	patternPaced   pattern = "paced"   // open loop: requests have a time at which they are due, whatever became of those before
+	patternIdle    pattern = "idle"    // connections that have had one answer and then stay silent
+)
+
+// A job is what one run of the load generator is to do. Its zero value is of no
+// use; the scenarios make them.
+type job struct {
+	Pattern     pattern          `json:"pattern"`
+	Targets     []netip.AddrPort `json:"targets"` // connections take turns among them
+	Connections int              `json:"connections"`
+	Depth       int              `json:"depth"` // requests under way on one connection, patternKept
+	Payload     int64            `json:"payload_bytes"`
+	Answer      int64            `json:"answer_bytes"`
+	Rate        int              `json:"rate"` // requests per second over all connections, patternPaced
+	Warmup      time.Duration    `json:"warmup_ns"`
+	Duration    time.Duration    `json:"duration_ns"`
+}
+
+// A loadResult is what the load generator saw between "go" and the last answer.
+// Every request that was begun has been answered, or there would be no result.
+type loadResult struct {
+	Requests uint64        `json:"requests"`
+	Bytes    int64         `json:"bytes"` // payloads and answers
+	Elapsed  time.Duration `json:"elapsed_ns"`
+	P50      time.Duration `json:"p50_ns"`
+	P99      time.Duration `json:"p99_ns"`
+	Max      time.Duration `json:"max_ns"`
+}
+
+const (
+	// stallTimeout is how long nothing may happen while an answer is due before
+	// the load generator gives up: far above any contender's worst hiccup.
+	stallTimeout = 10 * time.Second
+
+	// waitSlice is the longest single wait: short, so that a stall is seen.
+	waitSlice = 20 * time.Millisecond
+
+	// sourceCount is how many loopback addresses connections come from in turn.
+	// The client closes first and so keeps each four-tuple in TIME_WAIT for a
+	// minute: at 10,000 connections a second that is 600,000 of them, and one
+	// address has 28,000 ports.
+	sourceCount = 64
+)
+
+// A load is the load generator's one loop. It belongs to one goroutine; see runLoad.
+//
+// Invariant: inFlight is the number of requests begun and not yet answered, over
+// all connections.
+type load struct {
+	job     job
+	poll    *poller
+	started time.Time // all times of the loop are since then
+	filler  []byte
+
+	conns    []*loadConn // by number
+	byFD     []*loadConn
+	opened   int // connections ever opened; gives each its target and source
+	inFlight int
+	samples  []time.Duration
+	bytes    int64
+	lastSeen time.Duration // when something last happened
+}
+
+// runLoad is the load generator's process. It reads a job as one line of JSON,
+// warms up, says "ready" once nothing is under way any more, waits for a line,
+// does the job, prints its result as one line of JSON, and keeps its connections
+// until stdin ends (idle ones must then still answer). So whoever reads clocks and counters before the line and
+// after the result has exactly the job's work between them.
+func runLoad(stdin io.Reader, stdout io.Writer) error {
+	quiet()
+	lines := bufio.NewScanner(stdin)
+	lines.Buffer(nil, 1<<20)
+	var j job
+	if err := nextLine(lines, &j); err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	poll, err := newPoller()
+	if err != nil {
+		return err
+	}
+	defer poll.close()
+	l := &load{job: j, poll: poll, started: time.Now(), filler: make([]byte, chunkBytes)}
+	if err := l.warmUp(); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	l.samples = make([]time.Duration, 0, 1<<20) // 8 MiB: seldom grows while it counts
+	l.bytes = 0
+	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
+		return err
+	}
+	if !lines.Scan() {
+		return lines.Err()
+	}
+	begin := l.now()
+	if err := l.work(l.job.Duration); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(stdout).Encode(l.result(l.now() - begin)); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, stdin); err != nil {
+		return err
+	}
+	if l.job.Pattern == patternIdle {
+		return l.recheckIdle()
+	}
+	return nil
+}
+
+func nextLine(lines *bufio.Scanner, v any) error {
+	if !lines.Scan() {
+		if err := lines.Err(); err != nil {
+			return err
+		}
+		return io.ErrUnexpectedEOF
+	}
+	return json.Unmarshal(lines.Bytes(), v)
+}
+
+func (l *load) now() time.Duration { return time.Since(l.started) }
+
+// warmUp opens what is kept and does the job's work for the warm-up time.
+func (l *load) warmUp() error {
+	switch l.job.Pattern {
+	case patternKept, patternPaced:
+		if err := l.openKept(); err != nil {
+			return err
+		}
+		return l.work(l.job.Warmup)
+	case patternIdle:
+		return l.warmUpIdle()
+	}
+	return l.work(l.job.Warmup)
+}
+
+func (l *load) work(d time.Duration) error {
+	switch l.job.Pattern {
+	case patternKept:
+		return l.runKept(d)
+	case patternConnect:
+		return l.runConnect(d)
+	case patternPaced:
+		return l.runPaced(d)
+	case patternIdle:
+		return l.runIdle()
+	}
+	return fmt.Errorf("no load pattern %q", l.job.Pattern)
+}
+
+// step waits up to timeout, moves every connection on that can be, records each
+// request that was answered, and calls visit for each connection on which
+// something happened: there the patterns decide what comes next. It fails when
+// answers are due and nothing has happened for stallTimeout.
+func (l *load) step(timeout time.Duration, visit func(*loadConn) error) error {
+	events, err := l.poll.wait(min(timeout, waitSlice))
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	if len(events) > 0 {
+		l.lastSeen = now
+	} else if l.inFlight > 0 && now-l.lastSeen > stallTimeout {
+		return fmt.Errorf("%d requests unanswered for %s", l.inFlight, stallTimeout)
+	}
+	for i := range events {
+		c := l.byFD[events[i].Fd]
+		done, err := c.advance(l, events[i].Events)
+		if err == nil {
+			if done {
+				l.samples = append(l.samples, l.now()-c.finish(l))
+			}
+			err = visit(c)
+		}
+		if err != nil {
+			return fmt.Errorf("connection %d (%s to %s): %w", c.number, c.source, c.target, err)
+		}
+	}
+	return nil
+}
+
+// drain steps until every request is answered.
+func (l *load) drain(visit func(*loadConn) error) error {
+	for l.inFlight > 0 {
+		if err := l.step(waitSlice, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *load) result(elapsed time.Duration) loadResult {
+	slices.Sort(l.samples)
+	r := loadResult{Requests: uint64(len(l.samples)), Bytes: l.bytes, Elapsed: elapsed}
+	if len(l.samples) > 0 {
+		r.P50, r.P99 = percentile(l.samples, 50), percentile(l.samples, 99)
+		r.Max = l.samples[len(l.samples)-1]
+	}
+	return r
+}
+
+// open connects a new connection with the given number, from the next source
+// address to the next target. It must not be open.
+func (l *load) open(number int) (*loadConn, error) {
+	fd, err := socketFD()
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	for fd >= len(l.byFD) {
+		l.byFD = append(l.byFD, &loadConn{}) // used again, since the collector is off
+	}
+	c := l.byFD[fd]
+	*c = loadConn{
+		fd:     fd,
+		number: number,
+		source: netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + l.opened%sourceCount)}),
+		target: l.job.Targets[l.opened%len(l.job.Targets)],
+
+		replyLeft: l.job.Answer - answerBytes,
+	}
+	l.opened++
+	if err := c.connect(l); err != nil {
+		closeFD(fd)
+		return nil, fmt.Errorf("connect %s to %s: %w", c.source, c.target, err)
+	}
+	return c, nil
+}

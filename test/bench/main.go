@@ -1,0 +1,93 @@
+// Bench measures limeload-l4 beside HAProxy, nginx stream and no balancer at all
+// (make bench, or go run ./test/bench).
+//
+// Every contender does the same work for the same client and the same backends on
+// the same CPUs: in each round one after the other, in changing order, each
+// measurement in a fresh process that is warmed up first. The client and the
+// backends are two more processes, this program under -role, each one loop; only
+// the balancers have several. Nothing is pinned and nothing is logged. Figures are
+// medians over the rounds, and ratios are taken within a round, since a machine
+// drifts by more than the differences that matter. The client says when it is
+// ready and is told to go; before and after, nothing is under way, so the CPU time
+// between is the counted work's and no other's.
+//
+// It is a program for Linux, run by hand; nothing imports it, and it imports
+// nothing of limeload-l4: the balancers are black boxes to it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) == 2 && args[0] == "-role" {
+		if err := runRole(args[1], stdin, stdout); err != nil {
+			fmt.Fprintln(stderr, err) // into the log that the bench quotes under our role's name
+			return exitFailed
+		}
+		return exitDone
+	}
+	o, err := parseOptions(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitDone
+	case err != nil:
+		return exitUsage
+	}
+	if err := measureAll(ctx, o, stdout, stderr); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// measureAll runs the bench and writes its reports.
+func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	b, err := newBench(ctx, o, stderr)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	all, err := b.run(ctx)
+	r := newReport(b, started, all)
+	if err := errors.Join(err, b.close()); err != nil {
+		return err
+	}
+	if err := r.writeTables(stdout); err != nil {
+		return err
+	}
+	if o.jsonFile != "" {
+		if err := r.writeJSON(o.jsonFile); err != nil {
+			return err
+		}
+	}
+	if n := len(r.failures()); n > 0 {
+		return fmt.Errorf("%d of %d measurements failed", n, len(all))
+	}
+	return nil
+}

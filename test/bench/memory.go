@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A holding is what some processes hold at one time.
+type holding struct {
+	memory      int64 // RssAnon, bytes: their own memory, without program text and shared files
+	descriptors int
+}
+
+// readHolding adds up what the processes hold. The kernel's memory for sockets and
+// pipes is not in it; descriptors tell of that.
+func readHolding(pids []int) (holding, error) {
+	var sum holding
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return holding{}, err
+		}
+		memory, err := parseRssAnon(string(b))
+		if err != nil {
+			return holding{}, fmt.Errorf("/proc/%d/status: %w", pid, err)
+		}
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			return holding{}, err
+		}
+		sum.memory += memory
+		sum.descriptors += len(fds)
+	}
+	return sum, nil
+}
+
+func parseRssAnon(status string) (int64, error) {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.New("no RssAnon")
+}
+
+// family returns the process and all that descend from it.
+func family(pid int) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for _, e := range entries {
+		p, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue // not a process
+		}
+		st, err := readStat(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		children[st.parent] = append(children[st.parent], p)
+	}
+	pids := []int{pid}
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children[pids[i]]...)
+	}
+	return pids, nil
+}

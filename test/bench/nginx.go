@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func nginx() contender {
+	return contender{
+		name:      "nginx",
+		rival:     true,
+		processes: func(workers int) int { return 1 + workers },
+		find:      findNginx,
+		config:    nginxConfig,
+		args: func(file string, s setup) []string {
+			return []string{"-p", s.dir, "-e", "stderr", "-c", file}
+		},
+	}
+}
+
+func findNginx(ctx context.Context, path string) (program, error) {
+	p, out, err := lookUp(ctx, path, "apt-get install nginx-core libnginx-mod-stream", "-V")
+	if err != nil {
+		return program{}, err
+	}
+	p.module, err = streamModule(out)
+	return p, err
+}
+
+// streamModule reads from the output of nginx -V where the stream module is; it
+// returns "" when it is built in. Debian builds it as a module of its own package.
+func streamModule(output string) (string, error) {
+	dir := "modules"
+	var builtIn, dynamic bool
+	for _, f := range strings.Fields(output) {
+		switch {
+		case f == "--with-stream":
+			builtIn = true
+		case f == "--with-stream=dynamic":
+			dynamic = true
+		case strings.HasPrefix(f, "--modules-path="):
+			dir = strings.TrimPrefix(f, "--modules-path=")
+		}
+	}
+	switch {
+	case builtIn:
+		return "", nil
+	case !dynamic:
+		return "", fmt.Errorf("this nginx is built without the stream module: apt-get install nginx-core libnginx-mod-stream")
+	}
+	file := filepath.Join(dir, "ngx_stream_module.so")
+	if _, err := os.Stat(file); err != nil {
+		return "", fmt.Errorf("nginx's stream module is not there: apt-get install libnginx-mod-stream: %w", err)
+	}
+	return file, nil
+}
+
+// nginxConfig is nginx stream as one would set it up for plain TCP, without a log.
+//   - reuseport: each worker has its own listening socket.
+//   - tcp_nodelay is for both sides, and the default.
+//   - proxy_buffer_size is the default, stated; stream has no splice.
+//   - worker_connections counts both sides of a session. nginx allocates all of
+//     them when it starts (about 0.4 KiB each), so they are in its memory before
+//     the first session and not in the memory per session.
+func nginxConfig(p program, s setup) string {
+	var b strings.Builder
+	if p.module != "" {
+		fmt.Fprintf(&b, "load_module %s;\n", p.module)
+	}
+	fmt.Fprintf(&b, "daemon off;\npid %s;\n", filepath.Join(s.dir, "nginx.pid"))
+	fmt.Fprintf(&b, "worker_processes %d;\nworker_rlimit_nofile %d;\n", s.workers, s.descriptors)
+	fmt.Fprintf(&b, "error_log stderr warn;\nevents {\n    worker_connections %d;\n}\n", s.descriptors-100)
+	fmt.Fprint(&b, "stream {\n    access_log off;\n    upstream bench {\n")
+	for _, a := range s.backends {
+		fmt.Fprintf(&b, "        server %s;\n", a)
+	}
+	fmt.Fprintf(&b, `    }
+    server {
+        listen %s reuseport backlog=%d;
+        tcp_nodelay on;
+        proxy_buffer_size 16k;
+        proxy_connect_timeout 5s;
+        proxy_timeout 1h;
+        proxy_pass bench;
+    }
+}
+`, s.listen, listenBacklog)
+	return b.String()
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// options are the flags of a run. The zero value is of no use, see parseOptions.
+type options struct {
+	limeload, haproxy, nginx string // programs
+	contenders               []string
+	scenarios                []scenario
+	rounds                   int
+	duration, warmup         time.Duration
+	rate, idle, workers      int
+	jsonFile                 string
+	flags                    map[string]string // every flag as it was, for the report
+}
+
+// parseOptions reads the command line. What is wrong with it has been printed to
+// stderr when it returns an error; flag.ErrHelp asks for no more than that.
+func parseOptions(args []string, stderr io.Writer) (options, error) {
+	var o options
+	var contenders, only string
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&o.limeload, "limeload", "build/limeload-l4", "the `program` to measure")
+	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy `program`")
+	fs.StringVar(&o.nginx, "nginx", "nginx", "the nginx `program`")
+	fs.StringVar(&contenders, "contenders", strings.Join(contenderNames(), ","), "`names` of who takes part")
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+scenarioUses())
+	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
+	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
+	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
+	fs.IntVar(&o.rate, "rate", 10_000, "requests per second in paced; one that every contender sustains")
+	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle")
+	fs.IntVar(&o.workers, "workers", 2, "loops, threads or worker processes of each balancer")
+	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON")
+	if err := fs.Parse(args); err != nil {
+		return options{}, err
+	}
+	o.flags = map[string]string{}
+	fs.VisitAll(func(f *flag.Flag) { o.flags[f.Name] = f.Value.String() })
+	err := o.check(fs.Args(), contenders, only)
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+	}
+	return o, err
+}
+
+func (o *options) check(rest []string, contenders, only string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	for _, f := range []struct {
+		name string
+		ok   bool
+		want string
+	}{
+		{"rounds", o.rounds >= 1, "at least 1"},
+		{"duration", o.duration >= 10*time.Millisecond, "at least 10ms"},
+		{"warmup", o.warmup >= 10*time.Millisecond, "at least 10ms"},
+		{"rate", o.rate >= 1 && o.rate <= 1_000_000, "1 to 1000000"},
+		{"idle", o.idle >= 1, "at least 1"},
+		{"workers", o.workers >= 1 && o.workers <= 256, "1 to 256"},
+	} {
+		if !f.ok {
+			return fmt.Errorf("-%s %s: want %s", f.name, o.flags[f.name], f.want)
+		}
+	}
+	var err error
+	if o.contenders, err = selectContenders(contenders); err != nil {
+		return err
+	}
+	o.scenarios, err = selectScenarios(only)
+	return err
+}
+
+// splitNames splits a comma-separated list; spaces and empty names do not count.
+func splitNames(list string) []string {
+	names := strings.Split(list, ",")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
+}
+
+func selectContenders(list string) ([]string, error) {
+	names := splitNames(list)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("-contenders names nobody; known are %s", strings.Join(contenderNames(), ", "))
+	}
+	for i, n := range names {
+		if !slices.Contains(contenderNames(), n) {
+			return nil, fmt.Errorf("-contenders: no contender %q; known are %s", n, strings.Join(contenderNames(), ", "))
+		}
+		if slices.Contains(names[:i], n) {
+			return nil, fmt.Errorf("-contenders names %s twice", n)
+		}
+	}
+	return names, nil
+}
+
+// selectScenarios returns the scenarios that the list names, in their own order.
+// A name that several begin with ("bulk") stands for them all, unless it is one's own.
+func selectScenarios(list string) ([]scenario, error) {
+	all := scenarios()
+	if list == "" {
+		return all, nil
+	}
+	chosen := map[string]bool{}
+	for _, name := range splitNames(list) {
+		if slices.ContainsFunc(all, func(s scenario) bool { return s.name == name }) {
+			chosen[name] = true
+			continue
+		}
+		found := false
+		for _, s := range all {
+			if strings.HasPrefix(s.name, name) {
+				chosen[s.name], found = true, true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("-only: no scenario %q; there are\n%s", name, scenarioUses())
+		}
+	}
+	all = slices.DeleteFunc(all, func(s scenario) bool { return !chosen[s.name] })
+	if len(all) == 0 {
+		return nil, fmt.Errorf("-only %q names no scenario; there are\n%s", list, scenarioUses())
+	}
+	return all, nil
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// stopTimeout is how long a process may take to end once it is told to.
+const stopTimeout = 5 * time.Second
+
+// A process is a program that the bench has started. It stands in a process group
+// of its own, so that Ctrl-C reaches the bench alone, which then ends it; and it is
+// ended by the kernel should the bench be killed. Its methods may be called from
+// one goroutine; its zero value is of no use, see start.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	log    string        // file with what it wrote to stderr (and to stdout, if nobody reads that)
+	exited chan struct{} // closed by wait when the process has ended
+	err    error         // how it ended; valid once exited is closed
+}
+
+// start runs cmd. Its stderr goes to a file in dir, and so does its stdout if the
+// command has none.
+func start(name string, cmd *exec.Cmd, dir string) (*process, error) {
+	log, err := os.CreateTemp(dir, name+"-*.log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own descriptor
+	cmd.Stderr = log
+	if cmd.Stdout == nil {
+		cmd.Stdout = log
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p := &process{name: name, cmd: cmd, log: log.Name(), exited: make(chan struct{})}
+	go p.wait() // stop waits for it
+	return p, nil
+}
+
+func (p *process) wait() {
+	p.err = p.cmd.Wait()
+	close(p.exited)
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// running returns an error that says how the process ended, if it has.
+func (p *process) running() error {
+	select {
+	case <-p.exited:
+		return p.failure(fmt.Errorf("ended: %v", p.cmd.ProcessState))
+	default:
+		return nil
+	}
+}
+
+// failure adds the end of the process's log to err.
+func (p *process) failure(err error) error {
+	const tail = 2 << 10 // enough for a configuration error of any contender
+	b, readErr := os.ReadFile(p.log)
+	if readErr != nil {
+		return fmt.Errorf("%s: %w", p.name, errors.Join(err, readErr))
+	}
+	b = bytes.TrimSpace(b[max(0, len(b)-tail):])
+	if len(b) == 0 {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
+	return fmt.Errorf("%s: %w; it said:\n%s", p.name, err, b)
+}
+
+// stop ends the process with SIGTERM and returns when it is gone. One that does
+// not go, and its children, are killed, which is an error. It may be called again.
+func (p *process) stop() error {
+	select {
+	case <-p.exited:
+		return nil
+	default:
+	}
+	pids, err := family(p.pid()) // before it ends, since children are then nobody's
+	if err != nil {
+		return err
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end %s: %w", p.name, err)
+	}
+	select {
+	case <-p.exited:
+		return nil
+	case <-time.After(stopTimeout):
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill %s: %w", p.name, err)
+		}
+	}
+	<-p.exited
+	return p.failure(fmt.Errorf("did not end within %s of SIGTERM and was killed", stopTimeout))
+}
+
+// startSelf runs this program again in another role.
+func startSelf(role string, dir string, stdin, stdout *os.File) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, "-role", role)
+	if stdin != nil { // a nil *os.File in the interface would not be nil
+		cmd.Stdin = stdin
+	}
+	cmd.Stdout = stdout
+	return start(role, cmd, dir)
+}
+
+// startBalancer writes the contender's configuration into s.dir and runs it.
+func startBalancer(c contender, p program, s setup) (*process, string, error) {
+	text := c.config(p, s)
+	file := filepath.Join(s.dir, c.name+".conf")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, "", err
+	}
+	proc, err := start(c.name, exec.Command(p.path, c.args(file, s)...), s.dir)
+	return proc, text, err
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+const (
+	// readyTimeout is how long a balancer may take from its start to its first answer.
+	readyTimeout = 10 * time.Second
+
+	// firstPort is where ports for balancers are looked for: below the range from
+	// which the kernel takes source ports (32768 and up), so that no connection of
+	// the bench can occupy a port between the look and the balancer's bind.
+	firstPort, lastPort = 21000, 32000
+)
+
+// A portFinder hands out loopback ports that are free, each once. Its zero value
+// is ready for use; it is for one goroutine.
+type portFinder struct{ next uint16 }
+
+func (f *portFinder) find() (netip.AddrPort, error) {
+	for range lastPort - firstPort {
+		if f.next < firstPort || f.next >= lastPort {
+			f.next = firstPort
+		}
+		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), f.next)
+		f.next++
+		l, err := net.Listen("tcp4", a.String())
+		if err != nil {
+			continue
+		}
+		return a, l.Close()
+	}
+	return netip.AddrPort{}, fmt.Errorf("no free port on 127.0.0.1 from %d to %d", firstPort, lastPort)
+}
+
+// waitReady returns the processes of a balancer once all of them are there and a
+// request through it has been answered.
+func waitReady(ctx context.Context, p *process, listen netip.AddrPort, processes int) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for {
+		err := ask(ctx, listen)
+		if err == nil {
+			pids, familyErr := family(p.pid())
+			if familyErr != nil {
+				return nil, familyErr
+			}
+			if len(pids) == processes {
+				return pids, nil
+			}
+			err = fmt.Errorf("has %d processes, want %d", len(pids), processes)
+		}
+		if err := p.running(); err != nil {
+			return nil, err
+		}
+		if pauseErr := pause(ctx, 20*time.Millisecond); pauseErr != nil {
+			if errors.Is(pauseErr, context.DeadlineExceeded) {
+				return nil, p.failure(fmt.Errorf("not ready after %s: %w", readyTimeout, err))
+			}
+			return nil, pauseErr
+		}
+	}
+}
+
+// ask sends one request to addr and waits for its answer.
+func ask(ctx context.Context, addr netip.AddrPort) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp4", addr.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	const sequence = 1
+	var head [requestBytes]byte
+	request{sequence: sequence, answer: answerBytes}.put(&head)
+	if _, err := conn.Write(head[:]); err != nil {
+		return err
+	}
+	var answer [answerBytes]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return err
+	}
+	if got := parseAnswer(&answer); got != sequence {
+		return fmt.Errorf("answer %d to request %d", got, sequence)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A report is everything a run has found out and what it ran with.
+type report struct {
+	Started    time.Time         `json:"started"`
+	Finished   time.Time         `json:"finished"`
+	Flags      map[string]string `json:"flags"`
+	Machine    machine           `json:"machine"`
+	Contenders []contenderReport `json:"contenders"`
+	Scenarios  map[string]string `json:"scenarios"`
+	Backends   int               `json:"backends"` // ports of one process, round robin
+	Summary    []summary         `json:"summary"`
+	Rounds     []measurement     `json:"rounds"`
+}
+
+// A machine is what the figures hold for.
+type machine struct {
+	CPU         string `json:"cpu"`
+	CPUs        int    `json:"cpus"`
+	Kernel      string `json:"kernel"`
+	Congestion  string `json:"tcp_congestion_control"`
+	Go          string `json:"go"`
+	Descriptors int    `json:"descriptors"` // RLIMIT_NOFILE of every process
+}
+
+// A contenderReport is who took part and how it was set up.
+type contenderReport struct {
+	Name    string `json:"name"`
+	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	Config  string `json:"config,omitempty"` // as of its first start; the port differs from start to start
+}
+
+func newReport(b *bench, started time.Time, all []measurement) report {
+	r := report{
+		Started:   started,
+		Finished:  time.Now(),
+		Flags:     b.opts.flags,
+		Machine:   thisMachine(b.descriptors),
+		Scenarios: map[string]string{},
+		Backends:  len(b.backends),
+		Summary:   summarize(b.opts.scenarios, b.contenders, all),
+		Rounds:    all,
+	}
+	for _, s := range b.opts.scenarios {
+		r.Scenarios[s.name] = s.use
+	}
+	for _, c := range b.contenders {
+		p := b.programs[c.name]
+		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: b.configs[c.name]})
+	}
+	return r
+}
+
+func thisMachine(descriptors int) machine {
+	return machine{
+		CPU:         cpuModel(),
+		CPUs:        runtime.NumCPU(),
+		Kernel:      readLine("/proc/sys/kernel/osrelease"),
+		Congestion:  readLine("/proc/sys/net/ipv4/tcp_congestion_control"),
+		Go:          runtime.Version(),
+		Descriptors: descriptors,
+	}
+}
+
+// readLine returns what a file says, or "unknown": it only describes the run.
+func readLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func cpuModel() string {
+	for line := range strings.Lines(readLine("/proc/cpuinfo")) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// failures returns the measurements that failed.
+func (r report) failures() []measurement {
+	var out []measurement
+	for _, m := range r.Rounds {
+		if m.Error != "" {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// writeJSON writes the whole report to a file.
+func (r report) writeJSON(file string) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
+
+// writeTables writes the report for people.
+func (r report) writeTables(w io.Writer) error {
+	var b strings.Builder
+	r.head(&b)
+	r.workTable(&b)
+	r.idleTable(&b)
+	for _, m := range r.Rounds {
+		if m.CPUDoubt {
+			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n", m.Round, m.Scenario, m.Contender, m.CPU, m.CPUByStat)
+		}
+	}
+	if n := r.disturbed(); n > 0 {
+		fmt.Fprintf(&b, "disturbed: during %d of %d measurements something else on this machine used CPU time\n", n, len(r.Rounds))
+	}
+	for _, m := range r.failures() {
+		fmt.Fprintf(&b, "failed: round %d, %s, %s: %s\n", m.Round, m.Scenario, m.Contender, m.Error)
+	}
+	for line := range strings.Lines(b.String()) { // the tables pad with spaces
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// disturbed returns how many measurements something else on the machine disturbed.
+func (r report) disturbed() int {
+	n := 0
+	for _, m := range r.Rounds {
+		if m.disturbed() {
+			n++
+		}
+	}
+	return n
+}
+
+func (r report) head(b *strings.Builder) {
+	m := r.Machine
+	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
+	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, idle sessions %s\n",
+		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"], r.Flags["idle"])
+	for _, c := range r.Contenders {
+		if c.Version != "" {
+			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
+		}
+	}
+	fmt.Fprint(b, "Figures are medians over the rounds; x is the median of the ratios to the better of HAProxy and nginx in the same round.\n\n")
+}
+
+// workTable is about every scenario but the idle one.
+func (r report) workTable(b *strings.Builder) {
+	tw := newTable(b, "scenario", "contender", "rate/s", "x", "p50", "p99", "x", "CPU/unit", "x", "unit", "rounds")
+	previous := ""
+	for _, s := range r.Summary {
+		if s.Idle != nil {
+			continue
+		}
+		if previous != "" && previous != s.Scenario {
+			row(tw, make([]string, 11)...)
+		}
+		previous = s.Scenario
+		row(tw, s.Scenario, s.Contender, formatRate(s.Rate, s.Unit), formatRatio(s.RateRatio),
+			formatSeconds(s.P50), formatSeconds(s.P99), formatRatio(s.P99Ratio),
+			formatSeconds(s.CPUPerUnit), formatRatio(s.CPURatio), s.Unit, s.outcome())
+	}
+	if previous != "" {
+		tw.Flush() // into memory
+		fmt.Fprintln(b)
+	}
+}
+
+// idleTable is about the idle scenario. The memory is the balancer's own
+// (RssAnon), without what the kernel holds for it.
+func (r report) idleTable(b *strings.Builder) {
+	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all", "CPU at rest", "opened/s", "rounds")
+	any := false
+	for _, s := range r.Summary {
+		if s.Idle == nil {
+			continue
+		}
+		any = true
+		row(tw, s.Scenario, s.Contender, formatBytes(s.Idle.Memory), formatRatio(s.Idle.MemoryRatio),
+			fmt.Sprintf("%.2f", s.Idle.Descriptors), formatBytes(s.Idle.MemoryAfter), fmt.Sprintf("%.2f%%", 100*s.Idle.CPUShare),
+			formatRate(s.Rate, s.Unit), s.outcome())
+	}
+	if any {
+		tw.Flush() // into memory
+		fmt.Fprintln(b)
+	}
+}
+
+// outcome says in how many rounds the contender did its work.
+func (s summary) outcome() string {
+	if s.Failed == 0 {
+		return fmt.Sprint(s.Rounds)
+	}
+	return fmt.Sprintf("%d, %d failed", s.Rounds, s.Failed)
+}
+
+func newTable(w io.Writer, titles ...string) *tabwriter.Writer {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row(tw, titles...)
+	return tw
+}
+
+// row writes one row. The first two cells are names and stand on the left of their
+// columns, the others on the right.
+func row(tw *tabwriter.Writer, cells ...string) {
+	fmt.Fprintf(tw, "%-10s\t%-11s\t%s\t\n", cells[0], cells[1], strings.Join(cells[2:], "\t"))
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+)
+
+// The roles in which the bench runs itself.
+const (
+	roleBackend = "backend"
+	roleClient  = "client"
+)
+
+// runRole is what the program does under -role.
+func runRole(role string, stdin io.Reader, stdout io.Writer) error {
+	signal.Reset() // SIGTERM ends the process at once: its loop listens to nobody
+	switch role {
+	case roleBackend:
+		return runBackend(stdout)
+	case roleClient:
+		return runLoad(stdin, stdout)
+	}
+	return fmt.Errorf("no role %q", role)
+}
+
+// startBackends starts the backends' process and returns it with their addresses.
+func startBackends(dir string) (*process, []netip.AddrPort, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	p, err := startSelf(roleBackend, dir, nil, w)
+	w.Close() // the process has its own; so its end is the end of the pipe
+	if err != nil {
+		return nil, nil, err
+	}
+	var addrs []netip.AddrPort
+	if err := json.NewDecoder(r).Decode(&addrs); err != nil {
+		return nil, nil, errors.Join(p.failure(fmt.Errorf("read its addresses: %w", err)), p.stop())
+	}
+	return p, addrs, nil
+}
+
+// A client is a running load generator, seen from the bench. It is for one
+// goroutine; see startClient. The steps are ready, run, finish, in this order.
+type client struct {
+	proc   *process
+	stdin  *os.File
+	stdout *os.File
+	lines  *bufio.Reader
+}
+
+// startClient starts a load generator and gives it its job.
+func startClient(j job, dir string) (*client, error) {
+	stdinRead, stdin, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdinRead.Close()
+	stdout, stdoutWrite, err := os.Pipe()
+	if err != nil {
+		stdin.Close()
+		return nil, err
+	}
+	defer stdoutWrite.Close()
+	p, err := startSelf(roleClient, dir, stdinRead, stdoutWrite)
+	if err != nil {
+		stdin.Close()
+		stdout.Close()
+		return nil, err
+	}
+	c := &client{proc: p, stdin: stdin, stdout: stdout, lines: bufio.NewReader(stdout)}
+	if err := json.NewEncoder(stdin).Encode(j); err != nil {
+		return nil, errors.Join(fmt.Errorf("give the client its job: %w", err), c.close())
+	}
+	return c, nil
+}
+
+// ready waits until the load generator has warmed up.
+func (c *client) ready(ctx context.Context, within time.Duration) error {
+	line, err := c.line(ctx, within)
+	if err == nil && line != "ready" {
+		err = fmt.Errorf("client said %q, want ready", line)
+	}
+	return err
+}
+
+// run has the load generator do its job.
+func (c *client) run(ctx context.Context, within time.Duration) (loadResult, error) {
+	var r loadResult
+	if _, err := fmt.Fprintln(c.stdin, "go"); err != nil {
+		return r, err
+	}
+	line, err := c.line(ctx, within)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal([]byte(line), &r)
+}
+
+// line reads one line, for at most that long.
+func (c *client) line(ctx context.Context, within time.Duration) (string, error) {
+	if err := c.stdout.SetReadDeadline(time.Now().Add(within)); err != nil {
+		return "", err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.stdout.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := c.lines.ReadString('\n')
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case errors.Is(err, io.EOF):
+		<-c.proc.exited
+		return "", c.proc.failure(fmt.Errorf("ended: %v", c.proc.cmd.ProcessState))
+	case err != nil:
+		return "", fmt.Errorf("no word from the client for %s: %w", within, err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// finish lets the load generator end in order and says whether it did.
+func (c *client) finish(ctx context.Context, within time.Duration) error {
+	if err := c.stdin.Close(); err != nil {
+		return err
+	}
+	select {
+	case <-c.proc.exited:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(within):
+		return c.proc.failure(fmt.Errorf("client did not end within %s", within))
+	}
+	if c.proc.err != nil {
+		return c.proc.failure(c.proc.err)
+	}
+	return nil
+}
+
+// close ends the load generator, whatever it does.
+func (c *client) close() error {
+	err := c.proc.stop()
+	c.stdin.Close() // may be closed already, by finish
+	c.stdout.Close()
+	return err
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// bulkBytes is the length of one upload or download. Two are under way on each
+// stream, so there is no gap between them; the end of a measurement waits for at
+// most two of them on each stream, and they are small enough for that not to count.
+const bulkBytes = 16 << 20
+
+// gigabyte is the unit of bulk.
+const gigabyte = 1e9
+
+// A scenario is one kind of work. All contenders do the same ones.
+type scenario struct {
+	name string
+	unit string // what rate, CPU time and latency are of
+	use  string // one line for people
+	job  job    // without targets and times
+}
+
+// scenarios returns all there are, in the order in which they run.
+func scenarios() []scenario {
+	return []scenario{
+		{
+			name: "request64", unit: "request",
+			use: fmt.Sprintf("%d bytes out, %d back, closed loop on 64 kept connections", requestBytes, answerBytes),
+			job: job{Pattern: patternKept, Connections: 64, Depth: 1, Answer: answerBytes},
+		},
+		{
+			name: "request1", unit: "request",
+			use: "the same on 1 kept connection",
+			job: job{Pattern: patternKept, Connections: 1, Depth: 1, Answer: answerBytes},
+		},
+		{
+			name: "connect", unit: "connection",
+			use: "connect, request, answer, close (by the client), 32 at a time",
+			job: job{Pattern: patternConnect, Connections: 32, Answer: answerBytes},
+		},
+		bulk("bulk1-in", 1, bulkBytes, answerBytes, "1 stream, client to backend"),
+		bulk("bulk1-out", 1, 0, bulkBytes, "1 stream, backend to client"),
+		bulk("bulk8-in", 8, bulkBytes, answerBytes, "8 streams, client to backend"),
+		bulk("bulk8-out", 8, 0, bulkBytes, "8 streams, backend to client"),
+		{
+			name: "paced", unit: "request",
+			use: "request64's work at a fixed rate (-rate), open loop: latency at equal load",
+			job: job{Pattern: patternPaced, Connections: 64, Answer: answerBytes},
+		},
+		{
+			name: "idle", unit: "session",
+			use: "sessions at rest (-idle), after one request each: memory and descriptors",
+			job: job{Pattern: patternIdle, Answer: answerBytes},
+		},
+	}
+}
+
+func bulk(name string, streams int, payload, answer int64, use string) scenario {
+	return scenario{
+		name: name, unit: "GB", use: use,
+		job: job{Pattern: patternKept, Connections: streams, Depth: maxDepth, Payload: payload, Answer: answer},
+	}
+}
+
+// jobFor returns the scenario's job under the given options, still without targets.
+func (s scenario) jobFor(o options) job {
+	j := s.job
+	j.Warmup, j.Duration = o.warmup, o.duration
+	switch j.Pattern {
+	case patternPaced:
+		j.Rate = o.rate
+	case patternIdle:
+		j.Connections = o.idle
+	}
+	return j
+}
+
+// hasLatency reports whether the time from request to answer says something: in
+// bulk it is only the rate in other words.
+func (s scenario) hasLatency() bool { return s.unit != "GB" }
+
+// units returns how much work of the scenario's unit a result stands for.
+func (s scenario) units(r loadResult) float64 {
+	if s.unit == "GB" {
+		return float64(r.Bytes) / gigabyte
+	}
+	return float64(r.Requests)
+}
+
+func scenarioUses() string {
+	var b strings.Builder
+	for _, s := range scenarios() {
+		fmt.Fprintf(&b, "  %-10s %s\n", s.name, s.use)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}

@@ -96,7 +96,7 @@ func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 // process's own reckoning did.
 func (l *loop) pause(ls *listener, e sock.Errno) {
 	l.paused = true
-	l.freed = false
+	l.freed, l.more = false, false
 	l.resumeAt = l.now + acceptPause
 	l.server.notePause(ls, e)
 }

@@ -1,0 +1,388 @@
+package l4
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// eventually polls until f says so.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within ten seconds", what)
+		}
+		runtime.Gosched()
+	}
+}
+
+// reset tells whether the peer ends a connection with a reset, as opposed to a FIN.
+func reset(t *testing.T, c net.Conn) bool {
+	t.Helper()
+	_, err := io.Copy(io.Discard, c)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatal(err)
+	}
+	return err != nil
+}
+
+// refusedWithReset tells how a new client is refused. The reset may come so soon that it is connect that sees it.
+func refusedWithReset(t *testing.T, address string) bool {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return true
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return reset(t, c)
+}
+
+// TestApply walks a server through plans: what stays the same keeps its socket and sessions, what goes stops
+// accepting while its sessions go on, and a plan that fails changes nothing.
+func TestApply(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	one, two := spec(p), spec(p)
+	one.Name, two.Name = "one", "two"
+	s := start(t, Options{Loops: 2}, one, two)
+	address := func(name string) string {
+		for _, l := range s.Listeners() {
+			if l.Name == name {
+				return l.Address.String()
+			}
+		}
+		t.Fatalf("no listener %q", name)
+		return ""
+	}
+	at1, at2 := address("one"), address("two")
+	c1, c2 := dial(t, at1), dial(t, at2)
+	talk := func(c net.Conn) {
+		t.Helper()
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	talk(c1)
+	talk(c2)
+
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	three := spec(p)
+	three.Name, three.Address = "three", netip.MustParseAddrPort(busy.Addr().String())
+	var listen *ListenError
+	err = s.Apply(Plan{Listeners: []ListenerSpec{three}})
+	if !errors.As(err, &listen) || listen.Listener != "three" || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("apply with a port in use: %v", err)
+	}
+	talk(dial(t, at1))
+	talk(dial(t, at2))
+
+	one.Refuse = RefuseClose // a setting that needs no other socket
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{one}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := address("one"); got != at1 {
+		t.Errorf("the listener that stayed moved from %s to %s", at1, got)
+	}
+	talk(dial(t, at1))
+	talk(c1)
+	talk(c2)
+	eventually(t, "the removed listener refuses", func() bool {
+		c, err := net.Dial("tcp", at2)
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	talk(c2)
+}
+
+func TestApplyRefusesNonsense(t *testing.T) {
+	p := newPool(t)
+	s := start(t, Options{Loops: 1})
+	good := spec(p)
+	for name, plan := range map[string]Plan{
+		"no name":    {[]ListenerSpec{{Address: good.Address, Pool: p}}},
+		"no pool":    {[]ListenerSpec{{Name: "x", Address: good.Address}}},
+		"no address": {[]ListenerSpec{{Name: "x", Pool: p}}},
+		"twice":      {[]ListenerSpec{good, good}},
+	} {
+		if err := s.Apply(plan); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if n := len(s.Listeners()); n != 0 {
+		t.Errorf("%d listeners came of it", n)
+	}
+}
+
+func TestShutdownDrains(t *testing.T) {
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
+	at := s.address()
+	c := dial(t, at)
+	c.Write([]byte("x"))
+	io.ReadFull(c, make([]byte, 1))
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	eventually(t, "new clients are refused", func() bool {
+		late, err := net.Dial("tcp", at)
+		if err == nil {
+			late.Close()
+		}
+		return err != nil
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("ended before its session: %v", err)
+	default:
+	}
+	c.Write([]byte("y"))
+	io.ReadFull(c, make([]byte, 1))
+	c.Close()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for {
+		line := lines.next(t)
+		if line.In == 2 && line.Reason == ClientClosed.String() {
+			break
+		}
+	}
+	if err := s.Apply(Plan{}); !errors.Is(err, ErrShutdown) {
+		t.Errorf("apply after the end: %v", err)
+	}
+}
+
+func TestShutdownCuts(t *testing.T) {
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
+	c := dial(t, s.address())
+	c.Write([]byte("x"))
+	io.ReadFull(c, make([]byte, 1))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if !reset(t, c) {
+		t.Error("a cut session ended like an orderly one")
+	}
+	if line := lines.next(t); line.Reason != Drained.String() {
+		t.Errorf("ended as %+v", line)
+	}
+}
+
+// TestNeverStarted holds that clients wait until Start, and that a server may be given up before it.
+func TestNeverStarted(t *testing.T) {
+	s, err := New(Options{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, s.address())
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if !reset(t, c) {
+		t.Error("the waiting client saw an orderly end")
+	}
+}
+
+// TestHandOver holds that long-lived sessions do not all sit on one loop, although the kernel may give all
+// of their clients to one door.
+func TestHandOver(t *testing.T) {
+	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
+	for range 8 {
+		c := dial(t, s.address())
+		c.Write([]byte("x"))
+		io.ReadFull(c, make([]byte, 1))
+	}
+	for _, l := range s.loops {
+		if n := l.load.Load(); n < 3 || n > 5 {
+			t.Errorf("loop %d has %d of 8 sessions", l.index, n)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	full := spec(newPool(t, backend(t, echo)))
+	full.MaxSessions = 1
+	closing := full
+	closing.Refuse = RefuseClose
+	for _, test := range []struct {
+		name  string
+		spec  ListenerSpec
+		o     Options
+		hold  int // sessions open already
+		reset bool
+		want  Reason
+	}{
+		{"listener full", full, Options{}, 1, true, MaxSessions},
+		{"listener full, close", closing, Options{}, 1, false, MaxSessions},
+		{"process full", spec(full.Pool), Options{MaxSessions: 1}, 1, true, MaxSessions},
+		{"no backend", spec(newPool(t)), Options{}, 0, true, NoBackend},
+		{"all refuse", spec(newPool(t, refusing(t), refusing(t))), Options{}, 0, true, ConnectFailed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.o.Loops = 2
+			s := start(t, test.o, test.spec)
+			for range test.hold {
+				c := dial(t, s.address())
+				c.Write([]byte("x"))
+				io.ReadFull(c, make([]byte, 1))
+			}
+			if got := refusedWithReset(t, s.address()); got != test.reset {
+				t.Errorf("refused with a reset: %v, want %v", got, test.reset)
+			}
+			eventually(t, "the refusal is counted", func() bool { return s.Listeners()[0].Ended[test.want] == 1 })
+			if n := s.Listeners()[0].Sessions; n != test.hold {
+				t.Errorf("%d sessions, want %d", n, test.hold)
+			}
+		})
+	}
+}
+
+// TestRetries holds that a backend that refuses, or one that answers no SYN, costs a client nothing but time, and
+// that none is tried twice.
+func TestRetries(t *testing.T) {
+	lines, log := newCapture()
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: 100 * time.Millisecond, Retries: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []string{refusing(t), swallowing(t), backend(t, echo)} {
+		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(p))
+	tried := 0
+	for range 9 {
+		c := dial(t, s.address())
+		c.Write([]byte("early")) // waits in the kernel until a backend is connected
+		c.CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != "early" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		line := lines.next(t)
+		if line.Retries > 2 || line.Reason != ClientClosed.String() {
+			t.Fatalf("ended as %+v", line)
+		}
+		tried += line.Retries
+	}
+	if tried == 0 {
+		t.Error("no backend that fails was ever tried")
+	}
+	for _, b := range p.Backends() {
+		if b.Leases != 0 {
+			t.Errorf("%s still has %d leases", b.ID, b.Leases)
+		}
+	}
+}
+
+// swallowing is an address whose accept queue is full, so that its kernel drops further SYNs.
+func swallowing(t *testing.T) string {
+	t.Helper()
+	fd, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sock.Close(fd) })
+	addr, err := sock.LocalAddr(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		c, err := net.DialTimeout("tcp", addr.String(), 200*time.Millisecond)
+		if err != nil {
+			return addr.String()
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("the accept queue does not fill")
+	return ""
+}
+
+// TestSessionSize holds what an idle session costs: memory is promised to stay below 1 KiB for each.
+func TestSessionSize(t *testing.T) {
+	if n := unsafe.Sizeof(session{}); n > 512 {
+		t.Errorf("a session takes %d bytes, want at most 512", n)
+	}
+}
+
+// TestSessionAllocations holds that a session's whole life allocates nothing, once its loop has served a few.
+func TestSessionAllocations(t *testing.T) {
+	ends, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close(ends)
+	at, _ := sock.LocalAddr(ends)
+	s := start(t, Options{Loops: 1}, spec(newPool(t, at.String())))
+	front := s.Listeners()[0].Address
+	buf := make([]byte, 64)
+	await := func(f func() sock.Errno) {
+		for {
+			e := f()
+			if e == 0 {
+				return
+			}
+			if e != sock.Again {
+				t.Fatal(e)
+			}
+			runtime.Gosched()
+		}
+	}
+	session := func() {
+		client, e := sock.Connect(front)
+		if e != 0 && e != sock.InProgress {
+			t.Fatal(e)
+		}
+		await(func() sock.Errno { _, e := sock.Write(client, buf, false); return e })
+		server := -1
+		await(func() (e sock.Errno) { server, _, e = sock.Accept(ends); return e })
+		await(func() sock.Errno { _, e := sock.Read(server, buf); return e })
+		sock.Write(server, buf, false)
+		await(func() sock.Errno { _, e := sock.Read(client, buf); return e })
+		sock.Close(client)
+		await(func() sock.Errno { _, e := sock.Read(server, buf); return e })
+		sock.Close(server)
+	}
+	session()
+	// testing.AllocsPerRun would leave one P, which a loop keeps while it waits.
+	const sessions = 500
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range sessions {
+		session()
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.Mallocs - before.Mallocs; n > sessions/10 {
+		t.Errorf("%d allocations for %d sessions, want next to none", n, sessions)
+	}
+}

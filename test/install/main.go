@@ -1,0 +1,148 @@
+// Command install provides the programs that the tests and benchmarks talk to: real servers, their clients, and the C
+// compiler that the race detector needs. On Debian, as root or with a sudo that asks no password, it installs what is
+// missing, without starting any service now or at the next boot. Elsewhere it prints what to install, and fails.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func main() {
+	os.Exit(run(hostMachine(), os.Stdout, os.Stderr))
+}
+
+// A need is something the tests use: it is there if any of the paths is. A path without a slash is a program in PATH or in
+// a folder for administrators' programs; others are file name patterns.
+type need struct {
+	paths []string
+	deb   string   // Debian's
+	units []string // services that the package would start at boot
+}
+
+func needs() []need {
+	return []need{
+		{[]string{"redis-server"}, "redis-server", []string{"redis-server.service"}},
+		{[]string{"redis-benchmark"}, "redis-tools", nil},
+		{[]string{"/usr/lib/postgresql/*/bin/postgres", "postgres"}, "postgresql", []string{"postgresql.service"}},
+		{[]string{"/usr/lib/postgresql/*/bin/initdb", "initdb"}, "postgresql", nil},
+		{[]string{"/usr/lib/postgresql/*/bin/pgbench", "pgbench"}, "postgresql", nil},
+		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
+		{[]string{"haproxy"}, "haproxy", []string{"haproxy.service"}},
+		{[]string{"nginx"}, "nginx", []string{"nginx.service"}},
+		{[]string{"/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"}, "libnginx-mod-stream", nil},
+		{[]string{"gcc"}, "gcc", nil},
+		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
+		{[]string{"ip"}, "iproute2", nil},
+		{[]string{"unshare"}, "util-linux", nil},
+	}
+}
+
+// A machine is what install asks of the system, so that its tests need not install anything. Its zero value is of no use.
+type machine struct {
+	exists func(path string) bool // of a need's path
+	root   bool
+	sudo   func() bool // there is one that asks no password
+	run    func(name string, args ...string) error
+}
+
+// run installs what the machine lacks and returns the exit code.
+func run(m machine, stdout, stderr io.Writer) int {
+	packages, units := missing(m)
+	if len(packages) == 0 {
+		return 0
+	}
+	var sudo []string
+	if !m.root {
+		sudo = []string{"sudo", "--non-interactive"}
+	}
+	if !m.exists("apt-get") || !m.root && !m.sudo() {
+		fmt.Fprintf(stderr, "The tests need programs that this machine lacks, and that cannot be installed from here. On Debian, run:\n\n"+
+			"  sudo apt-get update && sudo apt-get install --no-install-recommends %s\n\n", strings.Join(packages, " "))
+		return 1
+	}
+	fmt.Fprintf(stdout, "installing what the tests need: %s\n", strings.Join(packages, " "))
+	for _, args := range [][]string{
+		{"apt-get", "update"},
+		append([]string{"sh", "-c", quietInstall, "install"}, packages...),
+	} {
+		args = append(slices.Clone(sudo), args...)
+		if err := m.run(args[0], args[1:]...); err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", strings.Join(args, " "), err)
+			return 1
+		}
+	}
+	if m.exists("systemctl") {
+		for _, unit := range units {
+			args := append(slices.Clone(sudo), "systemctl", "disable", "--quiet", unit)
+			if err := m.run(args[0], args[1:]...); err != nil { // a unit that is not there starts nothing
+				fmt.Fprintf(stderr, "%s: %v\n", strings.Join(args, " "), err)
+			}
+		}
+	}
+	if packages, _ = missing(m); len(packages) > 0 {
+		fmt.Fprintf(stderr, "installed, but still missing what these packages should bring: %s\n", strings.Join(packages, " "))
+		return 1
+	}
+	return 0
+}
+
+// quietInstall installs the packages given as arguments while a policy-rc.d forbids their scripts to start services
+// (Debian policy, 9.3.3); a policy that is there already is left as it is. The tests start servers of their own, and a
+// developer's machine is to have none more than before.
+const quietInstall = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+fi
+DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+`
+
+// missing is the packages to install, and the services that they bring.
+func missing(m machine) (packages, units []string) {
+	for _, n := range needs() {
+		if slices.ContainsFunc(n.paths, m.exists) {
+			continue
+		}
+		if !slices.Contains(packages, n.deb) {
+			packages = append(packages, n.deb)
+		}
+		units = append(units, n.units...)
+	}
+	return packages, units
+}
+
+func hostMachine() machine {
+	return machine{
+		exists: exists,
+		root:   os.Geteuid() == 0,
+		sudo:   func() bool { return exec.Command("sudo", "--non-interactive", "true").Run() == nil },
+		run: func(name string, args ...string) error {
+			cmd := exec.Command(name, args...)
+			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+			return cmd.Run()
+		},
+	}
+}
+
+func exists(path string) bool {
+	if strings.Contains(path, "/") {
+		found, err := filepath.Glob(path)
+		return err == nil && len(found) > 0
+	}
+	if _, err := exec.LookPath(path); err == nil {
+		return true
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} { // a user's PATH lacks them
+		if _, err := os.Stat(filepath.Join(dir, path)); err == nil {
+			return true
+		}
+	}
+	return false
+}

@@ -6,25 +6,29 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// acceptBatch is how many clients one door's turn takes: a storm of connects must not starve the sessions
-// there are.
+// acceptBatch bounds what one turn of a door takes: a storm of connects must not starve the sessions there are.
 const acceptBatch = 64
+
+// A door's batch doubles after growAfter turns in a row that found it full, and falls back to one when the
+// queue is found empty. At a steady pace a turn then takes one client and spares the accept that finds nobody.
+const growAfter = 4
 
 // A door is one loop's socket of a listener, used onLoop only. The kernel spreads clients over the doors of a
 // listener by a hash of their addresses (SO_REUSEPORT), so that accepting needs no lock.
 type door struct {
 	fd       int
+	key      int32 // of its events
 	listener *listener
-	readable bool // accept has not said yet that nobody waits
+	batch    int // clients to take in a turn
+	full     int // turns in a row that took so many
 }
 
 // openDoor takes over a listening socket.
 func (l *loop) openDoor(fd int, ls *listener) {
-	d := &door{fd: fd, listener: ls}
+	d := &door{fd: fd, key: doorKey - int32(len(l.doors)), listener: ls, batch: 1}
 	l.doors = append(l.doors, d)
-	if e := l.poller.AddReader(fd, doorKey-int32(len(l.doors)-1)); e != 0 {
-		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.server.log.Error().Str("listener", ls.name).Err(e).Msg("listening socket cannot be watched")
+	if !l.paused {
+		l.watch(d)
 	}
 }
 
@@ -34,40 +38,50 @@ func (l *loop) closeDoor(ls *listener) {
 		if d == nil || d.listener != ls {
 			continue
 		}
-		for d.readable = true; d.readable && !l.paused; {
-			l.acceptFrom(d)
+		for !l.paused && l.acceptFrom(d) {
 		}
 		sock.Close(d.fd)
 		l.doors[i] = nil
 	}
 }
 
-// acceptFrom takes a batch of clients, or pauses accepting when there are no descriptors for them.
-func (l *loop) acceptFrom(d *door) {
-	for range acceptBatch {
+func (l *loop) watch(d *door) {
+	if e := l.poller.AddListener(d.fd, d.key); e != 0 {
+		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
+		l.server.log.Error().Str("listener", d.listener.name).Err(e).Msg("listening socket cannot be watched")
+	}
+}
+
+// acceptFrom takes a batch of clients, or pauses accepting when there are no descriptors for them. It reports
+// whether more clients may wait.
+func (l *loop) acceptFrom(d *door) bool {
+	for range d.batch {
 		if l.paused {
-			return
+			return true
 		}
 		if !l.server.room() {
 			l.pause(d.listener, 0)
-			return
+			return true
 		}
 		fd, client, e := sock.Accept(d.fd)
 		switch {
 		case e == 0:
 			l.admit(fd, client, d.listener)
 		case e == sock.Again:
-			d.readable = false
-			return
+			d.batch, d.full = 1, 0
+			return false
 		case sock.OutOfDescriptors(e):
 			l.pause(d.listener, e)
-			return
+			return true
 		default:
 			// accept4(2): errors already pending on the new connection, such as a reset, are reported
 			// here and concern nobody else.
 		}
 	}
-	l.more = true
+	if d.full++; d.full >= growAfter {
+		d.batch, d.full = min(2*d.batch, acceptBatch), 0
+	}
+	return true
 }
 
 // admit decides whether a client is served, and by which loop.
@@ -95,21 +109,22 @@ func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 // pause stops accepting; clients wait in the kernel's queue. e is the error that said so, zero when the
 // process's own reckoning did.
 func (l *loop) pause(ls *listener, e sock.Errno) {
-	l.paused = true
-	l.freed, l.more = false, false
+	l.paused, l.freed = true, false
 	l.resumeAt = l.now + acceptPause
+	for _, d := range l.doors {
+		if d != nil {
+			l.poller.RemoveListener(d.fd)
+		}
+	}
 	l.server.notePause(ls, e)
 }
 
-// acceptAgain lets the doors that still have clients take another batch, once a pause is over.
-func (l *loop) acceptAgain() {
-	if l.paused && !l.freed && l.now < l.resumeAt {
-		return
-	}
-	l.paused, l.freed, l.more = false, false, false
+// resume ends a pause. If there is still no room, the next client starts another.
+func (l *loop) resume() {
+	l.paused = false
 	for _, d := range l.doors {
-		if d != nil && d.readable {
-			l.acceptFrom(d)
+		if d != nil {
+			l.watch(d)
 		}
 	}
 }

@@ -39,8 +39,7 @@ type loop struct {
 
 	paused   bool          // no accept: the process has no descriptor to spare
 	resumeAt time.Duration // when to look again
-	freed    bool          // a session ended in this batch
-	more     bool          // a door may have more clients than one batch took
+	freed    bool          // a session has ended since
 	stopped  bool
 }
 
@@ -88,8 +87,8 @@ func (l *loop) run() {
 			l.takeTurns()
 		}
 		l.wheel.advance(int64(l.now/tick), l.onExpiry)
-		if l.more || l.paused {
-			l.acceptAgain()
+		if l.paused && (l.freed || l.now >= l.resumeAt) {
+			l.resume()
 		}
 	}
 	l.close()
@@ -98,7 +97,7 @@ func (l *loop) run() {
 // patience is how long the next wait may take: not at all while work is left over, until the next timer,
 // or without a limit.
 func (l *loop) patience() time.Duration {
-	if len(l.again) > 0 || l.more {
+	if len(l.again) > 0 {
 		return 0
 	}
 	limit := time.Duration(-1)
@@ -133,7 +132,6 @@ func (l *loop) dispatch(e sock.Event) {
 		l.openMail()
 	default:
 		if d := l.doors[doorKey-key]; d != nil {
-			d.readable = true
 			l.acceptFrom(d)
 		}
 	}

@@ -221,7 +221,7 @@ func TestHandOver(t *testing.T) {
 		io.ReadFull(c, make([]byte, 1))
 	}
 	for _, l := range s.loops {
-		if n := l.load.Load(); n < 3 || n > 5 {
+		if n := l.load.Load(); n < 2 || n > 6 {
 			t.Errorf("loop %d has %d of 8 sessions", l.index, n)
 		}
 	}

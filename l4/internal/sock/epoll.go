@@ -60,9 +60,15 @@ func (p *Poller) Add(fd int, id int32, generation uint32) Errno {
 	return p.ctl(fd, id, generation, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLET)
 }
 
-// AddReader registers a listening socket or a wake-up descriptor for reading, edge-triggered.
-func (p *Poller) AddReader(fd int, id int32) Errno {
-	return p.ctl(fd, id, 0, unix.EPOLLIN|unix.EPOLLET)
+// AddListener registers a listening socket, level-triggered: as long as clients wait, each Wait says so, and
+// none needs the accept that finds nobody.
+func (p *Poller) AddListener(fd int, id int32) Errno {
+	return p.ctl(fd, id, 0, unix.EPOLLIN)
+}
+
+// RemoveListener takes a listening socket out until it is added again; its clients wait in the kernel's queue.
+func (p *Poller) RemoveListener(fd int) {
+	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)
 }
 
 func (p *Poller) ctl(fd int, id int32, generation uint32, events uint32) Errno {
@@ -147,7 +153,7 @@ func NewWakeup(p *Poller, id int32) (Wakeup, error) {
 	if err != nil {
 		return Wakeup{}, os.NewSyscallError("eventfd2", err)
 	}
-	if e := p.AddReader(fd, id); e != 0 {
+	if e := p.ctl(fd, id, 0, unix.EPOLLIN|unix.EPOLLET); e != 0 {
 		Close(fd)
 		return Wakeup{}, os.NewSyscallError("epoll_ctl", e)
 	}

@@ -13,7 +13,7 @@ func (l *loop) connect(s *session) bool {
 	for {
 		lease, err := s.settings.Pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
 		if err != nil {
-			l.refuse(s, s.whyRefused(NoBackend))
+			l.refuse(s, s.whyRefused())
 			return false
 		}
 		fd, e := sock.Connect(lease.Backend().Addr())
@@ -34,7 +34,7 @@ func (l *loop) connect(s *session) bool {
 			return false
 		}
 		if len(s.tried) > s.settings.Pool.Retries() {
-			l.refuse(s, s.whyRefused(ConnectFailed))
+			l.refuse(s, s.whyRefused())
 			return false
 		}
 	}
@@ -68,7 +68,7 @@ func (l *loop) connectFailed(s *session, o pool.Outcome) {
 	s.lease.Release(o)
 	s.tried = append(s.tried, s.lease.Backend())
 	if len(s.tried) > s.settings.Pool.Retries() {
-		l.refuse(s, s.whyRefused(ConnectFailed))
+		l.refuse(s, s.whyRefused())
 		return
 	}
 	l.connect(s)
@@ -82,12 +82,11 @@ func (l *loop) abandon(s *session, why Reason) {
 	l.refuse(s, why)
 }
 
-// whyRefused is the reason when no backend is left to try: the first pick found none, or those that were
-// tried failed; for want of a local port, that says.
-func (s *session) whyRefused(why Reason) Reason {
+// whyRefused is the reason when no backend is left to try.
+func (s *session) whyRefused() Reason {
 	switch {
 	case len(s.tried) == 0:
-		return why
+		return NoBackend
 	case s.cause == sock.AddrNotAvail:
 		return NoDescriptors
 	}

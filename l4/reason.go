@@ -40,6 +40,15 @@ var reasonNames = [reasonCount]string{
 	NoDescriptors: "no_descriptors",
 }
 
+// Reasons returns every reason there is.
+func Reasons() []Reason {
+	all := make([]Reason, 0, reasonCount)
+	for r := reasonNone + 1; r < reasonCount; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
 // String returns the reason as logs and metrics write it.
 func (r Reason) String() string { return reasonNames[r] }
 

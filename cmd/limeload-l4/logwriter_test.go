@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A gate is a log that takes nothing until it is opened.
+type gate struct {
+	open chan struct{}
+
+	mu  sync.Mutex // guards out
+	out bytes.Buffer
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	<-g.open
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.out.Write(p)
+}
+
+func TestLogWriterKeepsOrder(t *testing.T) {
+	g := &gate{open: make(chan struct{})}
+	close(g.open)
+	w := newLogWriter(g, false)
+	go w.run()
+	var want strings.Builder
+	for i := range 1000 {
+		line := fmt.Sprintf("line %d\n", i)
+		want.WriteString(line)
+		if n, err := w.Write([]byte(line)); n != len(line) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	w.Close()
+	if g.out.String() != want.String() {
+		t.Error("other lines came out than went in")
+	}
+	if n, err := w.Write([]byte("late\n")); n != 5 || err != nil {
+		t.Error("a line after Close failed")
+	}
+}
+
+// TestLogWriterNeverBlocks holds that a stuck log stops nobody, and that what it cost is told once it goes on.
+func TestLogWriterNeverBlocks(t *testing.T) {
+	g := &gate{open: make(chan struct{})}
+	w := newLogWriter(g, false)
+	go w.run()
+	line := bytes.Repeat([]byte("x"), 1<<10)
+	line[len(line)-1] = '\n'
+	for range 3 * maxQueuedLog / len(line) {
+		w.Write(line)
+	}
+	w.mu.Lock()
+	queued, dropped := len(w.queue), w.dropped
+	w.mu.Unlock()
+	if queued > maxQueuedLog || dropped == 0 {
+		t.Errorf("%d bytes are queued, %d lines were dropped", queued, dropped)
+	}
+	close(g.open)
+	w.Close()
+	if !bytes.Contains(g.out.Bytes(), []byte(`"message":"log lines dropped`)) {
+		t.Error("nothing tells of the lines that were dropped")
+	}
+}
+
+// TestLogWriterPerLine holds that a console writer gets each line by itself.
+func TestLogWriterPerLine(t *testing.T) {
+	var got []string
+	w := newLogWriter(writerFunc(func(p []byte) { got = append(got, string(p)) }), true)
+	w.Write([]byte("one\n"))
+	w.Write([]byte("two\n"))
+	go w.run()
+	w.Close()
+	if len(got) != 2 || got[0] != "one\n" || got[1] != "two\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}

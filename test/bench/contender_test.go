@@ -1,0 +1,149 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func testSetup() setup {
+	return setup{
+		listen:      netip.MustParseAddrPort("127.0.0.1:21000"),
+		backends:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:40001"), netip.MustParseAddrPort("127.0.0.1:40002")},
+		workers:     2,
+		descriptors: 20_000,
+		dir:         "/tmp/b",
+	}
+}
+
+func TestLimeloadConfig(t *testing.T) {
+	want := `[global]
+workers = 2
+drain_timeout = "1s"
+
+[log]
+level = "warn"
+access = false
+
+[listener.bench]
+address = "127.0.0.1:21000"
+pool = "bench"
+
+[pool.bench]
+algorithm = "round_robin"
+backends = [
+  { address = "127.0.0.1:40001" },
+  { address = "127.0.0.1:40002" },
+]
+`
+	if diff := cmp.Diff(want, limeloadConfig(program{}, testSetup())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestHAProxyConfig(t *testing.T) {
+	want := `global
+    nbthread 2
+    maxconn 9644
+    maxpipes 256
+    tune.pipesize 262144
+
+defaults
+    mode tcp
+    no log
+    maxconn 9644
+    option splice-request
+    option splice-response
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+
+listen bench
+    bind 127.0.0.1:21000 backlog 4096
+    balance roundrobin
+    server b1 127.0.0.1:40001
+    server b2 127.0.0.1:40002
+`
+	if diff := cmp.Diff(want, haproxyConfig(program{}, testSetup())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestNginxConfig(t *testing.T) {
+	want := `load_module /m/ngx_stream_module.so;
+daemon off;
+pid /tmp/b/nginx.pid;
+worker_processes 2;
+worker_rlimit_nofile 20000;
+error_log stderr warn;
+events {
+    worker_connections 19900;
+}
+stream {
+    access_log off;
+    upstream bench {
+        server 127.0.0.1:40001;
+        server 127.0.0.1:40002;
+    }
+    server {
+        listen 127.0.0.1:21000 reuseport backlog=4096;
+        tcp_nodelay on;
+        proxy_buffer_size 16k;
+        proxy_connect_timeout 5s;
+        proxy_timeout 1h;
+        proxy_pass bench;
+    }
+}
+`
+	if diff := cmp.Diff(want, nginxConfig(program{module: "/m/ngx_stream_module.so"}, testSetup())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := nginxConfig(program{}, testSetup()); strings.Contains(got, "load_module") {
+		t.Errorf("a built-in module is loaded:\n%s", got)
+	}
+}
+
+func TestStreamModule(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ngx_stream_module.so")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		output string
+		want   string
+		err    string
+	}{
+		{"configure arguments: --modules-path=" + dir + " --with-stream=dynamic --with-stream_ssl_module", file, ""},
+		{"configure arguments: --with-stream --with-threads", "", ""},
+		{"configure arguments: --with-stream_ssl_module", "", "without the stream module"},
+		{"configure arguments: --modules-path=/nowhere --with-stream=dynamic", "", "apt-get install libnginx-mod-stream"},
+	} {
+		got, err := streamModule(c.output)
+		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("streamModule(%q) = %q, %v, want %q, %q", c.output, got, err, c.want, c.err)
+		}
+	}
+}
+
+func TestMissingProgramSaysWhatToInstall(t *testing.T) {
+	for _, c := range []struct {
+		contender contender
+		want      string
+	}{
+		{haproxy(), "apt-get install haproxy"},
+		{nginx(), "apt-get install nginx-core libnginx-mod-stream"},
+		{limeload(), "make build"},
+	} {
+		for _, path := range []string{"no-such-program", "/no/such/program"} {
+			_, err := c.contender.find(t.Context(), path)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s at %s: error %v, want %q in it", c.contender.name, path, err, c.want)
+			}
+		}
+	}
+}

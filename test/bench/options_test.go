@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestSelectScenarios(t *testing.T) {
+	for _, c := range []struct {
+		list string
+		want string
+	}{
+		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle"},
+		{"connect", "connect"},
+		{"paced, request64", "request64 paced"}, // in their own order
+		{"bulk", "bulk1-in bulk1-out bulk8-in bulk8-out"},
+		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
+	} {
+		ss, err := selectScenarios(c.list)
+		if err != nil {
+			t.Errorf("-only %q: %v", c.list, err)
+		}
+		var names []string
+		for _, s := range ss {
+			names = append(names, s.name)
+		}
+		if diff := cmp.Diff(c.want, strings.Join(names, " ")); diff != "" {
+			t.Errorf("-only %q (-want +got):\n%s", c.list, diff)
+		}
+	}
+}
+
+func TestParseOptionsRefuses(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string // in what is printed
+	}{
+		{"-only nothing", `no scenario "nothing"`},
+		{"-only ,", "names no scenario"},
+		{"-contenders envoy", `no contender "envoy"; known are limeload-l4, haproxy, nginx, direct`},
+		{"-contenders direct,direct", "names direct twice"},
+		{"-contenders ,", "names nobody"},
+		{"-rounds 0", "-rounds 0: want at least 1"},
+		{"-duration 3", `invalid value "3"`},
+		{"-duration 1ms", "-duration 1ms: want at least 10ms"},
+		{"-warmup 0s", "-warmup 0s: want at least 10ms"},
+		{"-rate 0", "-rate 0: want 1 to 1000000"},
+		{"-idle 0", "-idle 0: want at least 1"},
+		{"-workers 0", "-workers 0: want 1 to 256"},
+		{"fast", `unexpected argument "fast"`},
+	} {
+		var stderr strings.Builder
+		if _, err := parseOptions(strings.Fields(c.args), &stderr); err == nil {
+			t.Errorf("%s: no error", c.args)
+		}
+		if !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%s: printed %q, want %q in it", c.args, stderr.String(), c.want)
+		}
+	}
+}
+
+func TestParseOptionsHelp(t *testing.T) {
+	if _, err := parseOptions([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("error %v, want flag.ErrHelp", err)
+	}
+}
+
+func TestFlagsAreReported(t *testing.T) {
+	o, err := parseOptions([]string{"-rounds", "2", "-duration", "50ms"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"rounds": "2", "duration": "50ms", "idle": "5000"} {
+		if got := o.flags[name]; got != want {
+			t.Errorf("flag %s is reported as %q, want %q", name, got, want)
+		}
+	}
+}
+
+// What a scenario's job has to be for the load generator to do it.
+func TestJobsAreWhole(t *testing.T) {
+	o, err := parseOptions(nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range scenarios() {
+		j := s.jobFor(o)
+		if j.Connections < 1 || j.Answer < answerBytes || j.Duration != o.duration || j.Warmup != o.warmup {
+			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if j.Pattern == patternKept && (j.Depth < 1 || j.Depth > maxDepth) {
+			t.Errorf("%s: depth %d", s.name, j.Depth)
+		}
+		if j.Pattern == patternPaced && j.Rate != o.rate {
+			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.rate)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package harness
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// BalancerOptions says how to start a balancer; only Config is needed.
+type BalancerOptions struct {
+	Config      string // the configuration's text
+	Descriptors int    // limit of open files; 0: the test's own
+	Measured    bool   // CPU time or memory will be measured: a plain build even under -race
+}
+
+// A Balancer is a running limeload-l4. At the end of the test it must have no socket open that it had not at its start, and
+// must end with exit code 0 when it is told to.
+type Balancer struct {
+	*Process
+
+	// set once, then read-only
+	addresses map[string]string // of each listener, as logged
+	start     Descriptors       // when it said that it was ready
+
+	log       feed[Line]
+	malformed feed[string] // lines on standard error that are not JSON
+}
+
+// StartBalancer starts a balancer with this configuration and waits until it is ready.
+func StartBalancer(t testing.TB, config string) *Balancer {
+	t.Helper()
+	return StartBalancerWith(t, BalancerOptions{Config: config})
+}
+
+// StartBalancerWith is StartBalancer with more to say.
+func StartBalancerWith(t testing.TB, o BalancerOptions) *Balancer {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "lb.toml")
+	if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &Balancer{addresses: map[string]string{}}
+	b.Process = Start(t, Command{
+		Path:        Binary(t, o.Measured),
+		Args:        []string{"--config", file},
+		Descriptors: o.Descriptors,
+		// a second's wait at exit for other threads' reports, which the race detector does without this
+		Env:      []string{"GORACE=atexit_sleep_ms=50"},
+		onStderr: b.readLine,
+		onEnd:    b.log.end,
+	})
+	_, _, ready := b.log.find(0, Patience, func(l Line) bool {
+		if l.Message == MessageListening {
+			b.addresses[l.Listener] = l.Address
+		}
+		return l.Message == MessageReady
+	})
+	if !ready {
+		t.Fatalf("the balancer did not become ready with the configuration\n%s", o.Config)
+	}
+	b.start = b.Descriptors(t)
+	t.Cleanup(func() { b.end(t) })
+	return b
+}
+
+func (b *Balancer) readLine(text string) {
+	line, err := ParseLine(text)
+	if err != nil {
+		b.malformed.add(text)
+		return
+	}
+	b.log.add(line)
+}
+
+// end checks what every test expects of a balancer at its end.
+func (b *Balancer) end(t testing.TB) {
+	select {
+	case <-b.Done(): // the test ended it itself and has looked at its exit code
+	default:
+		if !t.Failed() {
+			b.CheckLeaks(t)
+		}
+		b.Signal(t, syscall.SIGINT)
+		if code := b.Wait(t); code != 0 {
+			t.Errorf("the balancer ended with exit code %d", code)
+		}
+	}
+	if lines := b.malformed.all(); len(lines) > 0 {
+		t.Errorf("%d lines on standard error are not JSON:\n%s", len(lines), tail(lines))
+	}
+}
+
+// CheckLeaks waits until every socket is closed that was not open at the balancer's start.
+func (b *Balancer) CheckLeaks(t testing.TB) {
+	t.Helper()
+	Eventually(t, "the balancer's descriptors are those of its start", func() error {
+		return b.Descriptors(t).leaks(b.start)
+	})
+}
+
+// StartDescriptors is what the balancer had open when it was ready.
+func (b *Balancer) StartDescriptors() Descriptors { return b.start }
+
+// Address is the address the listener logged.
+func (b *Balancer) Address(t testing.TB, listener string) string {
+	t.Helper()
+	address, known := b.addresses[listener]
+	if !known {
+		t.Fatalf("listener %q did not say that it listens", listener)
+	}
+	return address
+}
+
+// Dial connects to the listener. The connection is closed at the end of the test.
+func (b *Balancer) Dial(t testing.TB, listener string) *net.TCPConn {
+	t.Helper()
+	return Dial(t, b.Address(t, listener))
+}
+
+// Dial connects to address, which must succeed. The connection is closed at the end of the test and fails what waits on
+// it for longer than Patience.
+func Dial(t testing.TB, address string) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// WaitLine waits for the first line of the log that matches.
+func (b *Balancer) WaitLine(t testing.TB, what string, matches func(Line) bool) Line {
+	t.Helper()
+	line, _, found := b.log.find(0, Patience, matches)
+	if !found {
+		t.Fatalf("no log line: %s", what)
+	}
+	return line
+}
+
+// WaitVerdict waits for the first change of the backend's verdict to this one that was logged after since.
+func (b *Balancer) WaitVerdict(t testing.TB, backend, to string, since time.Time) Line {
+	t.Helper()
+	return b.WaitLine(t, fmt.Sprintf("backend %s is %s", backend, to), func(l Line) bool {
+		return l.Message == MessageVerdict && l.Backend == backend && l.To == to && l.Seen.After(since)
+	})
+}
+
+// WaitSession waits for the access line of the session of the client with this address, as its LocalAddr gives it.
+func (b *Balancer) WaitSession(t testing.TB, client net.Addr) Line {
+	t.Helper()
+	return b.WaitLine(t, "end of the session of "+client.String(), func(l Line) bool {
+		return l.IsAccess() && l.Client == client.String()
+	})
+}
+
+// WaitSessions waits until n access lines have come and returns all there are.
+func (b *Balancer) WaitSessions(t testing.TB, n int) []Line {
+	t.Helper()
+	var seen int
+	_, _, found := b.log.find(0, Patience, func(l Line) bool {
+		if l.IsAccess() {
+			seen++
+		}
+		return seen >= n
+	})
+	if !found && n > 0 {
+		t.Fatalf("%d sessions ended, expected %d", seen, n)
+	}
+	return b.Sessions()
+}
+
+// Sessions is the access lines so far.
+func (b *Balancer) Sessions() []Line {
+	var sessions []Line
+	for _, line := range b.log.all() {
+		if line.IsAccess() {
+			sessions = append(sessions, line)
+		}
+	}
+	return sessions
+}
+
+// Lines is all lines of the log so far.
+func (b *Balancer) Lines() []Line { return b.log.all() }
+
+// BackendList writes addresses as the value of a pool's key backends; the names are b1, b2 and so on.
+func BackendList(addresses ...string) string {
+	entries := make([]string, len(addresses))
+	for i, address := range addresses {
+		entries[i] = fmt.Sprintf("{ address = %q, name = \"b%d\" }", address, i+1)
+	}
+	return "[" + strings.Join(entries, ", ") + "]"
+}

@@ -1,0 +1,67 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// The messages of the log lines that tests wait for.
+const (
+	MessageListening = "listening"
+	MessageReady     = "ready"
+	MessageVerdict   = "verdict changed"
+	MessageSession   = "session ended" // the access line
+)
+
+// A Line is one line of the balancer's JSON log. Fields that a line does not have are zero, see Has.
+type Line struct {
+	Level    string `json:"level"`
+	Message  string `json:"message"`
+	Listener string `json:"listener"`
+	Address  string `json:"address"`
+	Pool     string `json:"pool"`
+	Backend  string `json:"backend"`
+	Reason   string `json:"reason"`
+
+	// of a verdict's change
+	From string `json:"from"`
+	To   string `json:"to"`
+
+	// of an access line; times in seconds
+	Session        string  `json:"session"`
+	BackendAddress string  `json:"backend_address"`
+	Client         string  `json:"client"`
+	BytesIn        int64   `json:"bytes_in"`
+	BytesOut       int64   `json:"bytes_out"`
+	Duration       float64 `json:"duration"`
+	ConnectTime    float64 `json:"connect_time"`
+	FirstByteTime  float64 `json:"first_byte_time"`
+	Retries        int     `json:"retries"`
+
+	Seen time.Time `json:"-"` // when the harness read it
+	Text string    `json:"-"` // the line itself
+
+	fields map[string]json.RawMessage
+}
+
+// ParseLine reads one line of the log.
+func ParseLine(text string) (Line, error) {
+	l := Line{Seen: time.Now(), Text: text}
+	if err := json.Unmarshal([]byte(text), &l); err != nil {
+		return l, fmt.Errorf("log line %q: %w", text, err)
+	}
+	if err := json.Unmarshal([]byte(text), &l.fields); err != nil {
+		return l, fmt.Errorf("log line %q: %w", text, err)
+	}
+	return l, nil
+}
+
+// Has says that the line holds the field, whatever its value.
+func (l Line) Has(field string) bool {
+	_, has := l.fields[field]
+	return has
+}
+
+// IsAccess says that the line is an access line.
+func (l Line) IsAccess() bool { return l.Message == MessageSession }

@@ -1,0 +1,45 @@
+package harness
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"testing"
+)
+
+// Ports are taken from below Linux's default range for outgoing connections (32768 on), so that no client's connection,
+// nor one that lingers in TIME_WAIT, can take a port between its choice and its use.
+const (
+	firstPort = 15000
+	lastPort  = 32000
+)
+
+// FreePort is a TCP port that nobody listens on and that no other test, in this process or another one, gets while t runs.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		// an abstract unix socket is a lock that dies with its owner and leaves no file behind
+		lock, err := net.Listen("unix", "@limeload-test-port-"+strconv.Itoa(port))
+		if err != nil {
+			continue
+		}
+		probe, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			lock.Close()
+			continue
+		}
+		probe.Close()
+		t.Cleanup(func() { lock.Close() })
+		return port
+	}
+	t.Fatal("no free port found")
+	return 0
+}
+
+// FreeAddress is a free port of 127.0.0.1.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+}

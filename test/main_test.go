@@ -1,0 +1,124 @@
+// Package test runs the built balancer as an operator would, with real clients and servers around it, and looks at it
+// from outside: its command line, its log, its sockets and what /proc says of it. It also holds the guards that read the
+// repository itself.
+//
+// It measures nothing for its own sake (test/bench does); bounds on CPU time and memory are those the balancer promises.
+package test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/limeload/limeload-l4/test/harness"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	code := harness.Main(m, map[string]harness.Role{
+		"clients": clientsRole,
+		"echo":    echoRole,
+		"remote":  remoteRole,
+	})
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// A world is a configuration with one listener, "main", and one pool, "all". Only Backends must be set.
+type world struct {
+	Listen   string   // "": a free port of 127.0.0.1
+	Backends []string // addresses; named b1, b2 and so on
+	Listener []string // further lines of the listener's table
+	Pool     []string // further lines of the pool's table
+	Global   []string // lines of the global table
+	Health   []string // lines of the pool's health table; none: no checks
+
+	Descriptors int  // see harness.BalancerOptions
+	Measured    bool // see harness.BalancerOptions
+}
+
+func (w world) config(t testing.TB) string {
+	if w.Listen == "" {
+		w.Listen = harness.FreeAddress(t)
+	}
+	var b strings.Builder
+	table := func(name string, lines ...string) {
+		fmt.Fprintf(&b, "[%s]\n%s\n\n", name, strings.Join(lines, "\n"))
+	}
+	if len(w.Global) > 0 {
+		table("global", w.Global...)
+	}
+	table("listener.main", append([]string{fmt.Sprintf("address = %q", w.Listen), `pool = "all"`}, w.Listener...)...)
+	table("pool.all", append([]string{"backends = " + harness.BackendList(w.Backends...)}, w.Pool...)...)
+	if len(w.Health) > 0 {
+		table("pool.all.health", append([]string{`type = "tcp"`}, w.Health...)...)
+	}
+	return b.String()
+}
+
+func (w world) start(t testing.TB) *harness.Balancer {
+	t.Helper()
+	return harness.StartBalancerWith(t, harness.BalancerOptions{
+		Config: w.config(t), Descriptors: w.Descriptors, Measured: w.Measured,
+	})
+}
+
+// between starts a backend and a balancer in front of it.
+func between(t testing.TB, handle harness.Handler, listener ...string) (*harness.Balancer, *harness.Backend) {
+	t.Helper()
+	backend := harness.Serve(t, handle)
+	b := world{Backends: []string{backend.Address()}, Listener: listener}.start(t)
+	t.Cleanup(backend.Close) // before the balancer is checked for leaks: a silent backend keeps its sessions
+	return b, backend
+}
+
+// handOver is a handler that gives the test the backend's end of each connection. The test may do with it what it likes;
+// it is closed at the end of the test.
+func handOver(conns chan<- *net.TCPConn) harness.Handler {
+	return func(ctx context.Context, c *net.TCPConn) {
+		select {
+		case conns <- c:
+			<-ctx.Done()
+		case <-ctx.Done():
+		}
+	}
+}
+
+// connected starts a balancer and gives both ends of one session through it.
+func connected(t testing.TB, listener ...string) (b *harness.Balancer, client, backend *net.TCPConn) {
+	t.Helper()
+	conns := make(chan *net.TCPConn)
+	b, _ = between(t, handOver(conns), listener...)
+	client = b.Dial(t, "main")
+	return b, client, harness.Receive(t, "connection at the backend", conns)
+}
+
+// check fails the test at once if err is not nil.
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// oneOf fails the test for each session that ended for another reason than these.
+func oneOf(t testing.TB, sessions []harness.Line, reasons ...string) {
+	t.Helper()
+	allowed := map[string]bool{}
+	for _, reason := range reasons {
+		allowed[reason] = true
+	}
+	for _, s := range sessions {
+		if !allowed[s.Reason] {
+			t.Errorf("session ended with %q, expected one of %v: %s", s.Reason, reasons, s.Text)
+		}
+	}
+}

@@ -164,7 +164,7 @@ fast_interval = "5s"
 	want := []string{
 		`lb.toml:3: pool."spare.one": no listener uses this pool`,
 		`lb.toml:6: pool."spare.one".health.timeout: found "3s"; longer than interval, 2s: a silent backend is checked less often than that`,
-		`lb.toml:7: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s`,
+		`lb.toml:7: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s, which is used instead`,
 	}
 	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -192,7 +192,7 @@ func (c *Config) Warnings() []string {
 		}
 		if h.FastInterval > h.Interval {
 			r.add(join(join(path, "health"), "fast_interval"), Error{Found: quote(h.FastInterval.String()),
-				Message: fmt.Sprintf("longer than interval, %v", h.Interval)})
+				Message: fmt.Sprintf("longer than interval, %v, which is used instead", h.Interval)})
 		}
 	}
 	var lines []string

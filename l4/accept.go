@@ -88,6 +88,7 @@ func (l *loop) acceptFrom(d *door) bool {
 func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 	if !l.server.enter(ls) {
 		ls.counters[l.index].ended[MaxSessions].Add(1)
+		l.server.noteRefusal(ls)
 		if ls.spec.Load().Refuse == RefuseReset {
 			sock.Reset(fd)
 		} else {

@@ -58,6 +58,7 @@ type ListenError struct {
 	Err      error
 }
 
+// Error says which listener could not listen where, and why.
 func (e *ListenError) Error() string {
 	return fmt.Sprintf("listener %q: listen on %s: %v", e.Listener, e.Address, e.Err)
 }
@@ -74,8 +75,9 @@ type listener struct {
 	address  netip.AddrPort // as bound: a port 0 in the spec is the port it came to be
 	counters []loopCounters // one for each loop
 
-	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
-	sessions atomic.Int64
+	spec        atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
+	sessions    atomic.Int64
+	refusalNote atomic.Int64 // when noteRefusal may log again, in nanoseconds since Server.started
 }
 
 // loopCounters are one listener's counts on one loop: written there only, read by anyone. The padding
@@ -104,13 +106,21 @@ func (ls *listener) info() ListenerInfo {
 		c := &ls.counters[i]
 		info.BytesIn += c.bytesIn.Load()
 		info.BytesOut += c.bytesOut.Load()
-		for r := range reasonCount {
-			if n := c.ended[r].Load(); n > 0 {
-				info.Ended[r] += n
-			}
+	}
+	for _, r := range Reasons() {
+		if n := ls.ended(r); n > 0 {
+			info.Ended[r] = n
 		}
 	}
 	return info
+}
+
+// ended counts the sessions and refusals of that reason, over all loops.
+func (ls *listener) ended(r Reason) (n uint64) {
+	for i := range ls.counters {
+		n += ls.counters[i].ended[r].Load()
+	}
+	return n
 }
 
 // opened is a listener with its sockets, one for each loop, before the loops have them.

@@ -5,8 +5,12 @@ import (
 )
 
 // turnBytes is how much a direction moves before the other sessions of the loop have their turn: some half a
-// millisecond's work, so that a hundred bulk streams delay a small message by less than a blink.
-const turnBytes = 2 << 20
+// millisecond's work, so that a hundred bulk streams delay a small message by less than a blink. turnMoves bounds
+// the moves for peers whose bytes come in crumbs.
+const (
+	turnBytes = 2 << 20
+	turnMoves = 64
+)
 
 // bulkAfter reads in a row that fill the scratch buffer make a direction bulk: it then goes through
 // a pipe, two more system calls for each move but no copy.
@@ -30,7 +34,7 @@ func (l *loop) relay(s *session) {
 // session has ended.
 func (l *loop) pump(s *session, d *direction, from, to *conn) bool {
 	moved := 0
-	for moved < turnBytes {
+	for moves := 0; moves < turnMoves && moved < turnBytes; moves++ {
 		switch {
 		case d.dead || d.shut:
 			return true
@@ -215,7 +219,8 @@ func (l *loop) passEnd(s *session, d *direction, from, to *conn) bool {
 		return false
 	}
 	sock.ShutdownWrite(int(to.fd))
-	l.schedule(s) // half_close_timeout holds from here
+	s.active = l.now // half_close_timeout holds, and counts from here
+	l.schedule(s)
 	return true
 }
 

@@ -369,14 +369,19 @@ func (s *Server) lighter(l *loop) *loop {
 	return to
 }
 
-// pauseNoteEvery keeps a long shortage from filling the log.
-const pauseNoteEvery = 10 * time.Second
+// noteEvery keeps a long shortage or a flood from filling the log.
+const noteEvery = 10 * time.Second
+
+// mayNote reports whether it is time for another line; last is when the one before was written, plus noteEvery.
+func (s *Server) mayNote(last *atomic.Int64) bool {
+	now := int64(s.clock())
+	next := last.Load()
+	return now >= next && last.CompareAndSwap(next, now+int64(noteEvery))
+}
 
 // notePause warns that accepting has paused, now and then.
 func (s *Server) notePause(ls *listener, e sock.Errno) {
-	now := int64(s.clock())
-	next := s.pauseNote.Load()
-	if now < next || !s.pauseNote.CompareAndSwap(next, now+int64(pauseNoteEvery)) {
+	if !s.mayNote(&s.pauseNote) {
 		return
 	}
 	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity)
@@ -384,4 +389,13 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 		ev = ev.Err(e)
 	}
 	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
+}
+
+// noteRefusal warns that clients are refused at a limit, now and then.
+func (s *Server) noteRefusal(ls *listener) {
+	if !s.mayNote(&ls.refusalNote) {
+		return
+	}
+	s.log.Warn().Str("listener", ls.name).Int64("listener_sessions", ls.sessions.Load()).Int64("sessions", s.sessions.Load()).
+		Stringer("reason", MaxSessions).Uint64("refused", ls.ended(MaxSessions)).Msg("clients refused at max_sessions")
 }

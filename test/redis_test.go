@@ -22,7 +22,7 @@ func TestRedisBenchmark(t *testing.T) {
 	}{
 		{"pipeline 1", []string{"-n", "50000", "-P", "1"}, 50},
 		{"pipeline 16", []string{"-n", "200000", "-P", "16"}, 50},
-		{"connection per request", []string{"-n", "5000", "-k", "0"}, 5000},
+		{"connection per request", []string{"-n", "3000", "-k", "0"}, 2 * 3000},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := world{Backends: []string{server.Address}}.start(t)

@@ -99,8 +99,9 @@ func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logg
 
 func buildCheck(h *conf.Health) (healthcheck.Checker, healthcheck.Policy) {
 	p := healthcheck.Policy{
-		Interval: h.Interval.Std(), FastInterval: h.FastInterval.Std(), Timeout: h.Timeout.Std(),
-		StaleAfter: h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
+		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
+		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
+		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
 		Initial: healthcheck.Unknown,
 	}
 	if h.Initial == "healthy" {

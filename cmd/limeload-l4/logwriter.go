@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,8 +13,11 @@ import (
 // a journal falls behind in passing.
 const maxQueuedLog = 4 << 20
 
-// logFlushTimeout is how long Close waits for a log that is stuck.
+// logFlushTimeout is how long Close waits for a log that takes nothing more.
 const logFlushTimeout = time.Second
+
+// logPiece is about how much is written at once: what a slow reader takes of it within logFlushTimeout is progress.
+const logPiece = 32 << 10
 
 // A logWriter takes log lines from any goroutine without ever blocking it, and writes them from one of its
 // own, many at a time. Lines that come while maxQueuedLog bytes wait are dropped and counted, and a line
@@ -23,6 +27,8 @@ type logWriter struct {
 	write func(lines []byte)
 	wake  chan struct{} // one slot; closed by Close
 	done  chan struct{} // closed by run
+
+	pieces atomic.Int64 // written so far
 
 	// mu guards the fields below
 	mu      sync.Mutex
@@ -77,8 +83,11 @@ func (w *logWriter) run() {
 		lines, dropped := w.queue, w.dropped
 		w.queue, w.dropped = spare[:0], 0
 		w.mu.Unlock()
-		if len(lines) > 0 {
-			w.write(lines)
+		for rest := lines; len(rest) > 0; {
+			n := pieceOf(rest)
+			w.write(rest[:n])
+			w.pieces.Add(1)
+			rest = rest[n:]
 		}
 		if dropped > 0 {
 			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"message":"log lines dropped: the log is not read fast enough"}`+"\n", dropped))
@@ -87,7 +96,15 @@ func (w *logWriter) run() {
 	}
 }
 
-// Close writes what is still queued and ends run; it waits no longer than logFlushTimeout for it.
+// pieceOf returns how many bytes of whole lines to write at once.
+func pieceOf(lines []byte) int {
+	if len(lines) <= logPiece {
+		return len(lines)
+	}
+	return logPiece + bytes.IndexByte(lines[logPiece:], '\n') + 1
+}
+
+// Close writes what is still queued and ends run; it gives up when the log takes nothing for logFlushTimeout.
 func (w *logWriter) Close() {
 	w.mu.Lock()
 	if !w.closed {
@@ -95,8 +112,15 @@ func (w *logWriter) Close() {
 		close(w.wake)
 	}
 	w.mu.Unlock()
-	select {
-	case <-w.done:
-	case <-time.After(logFlushTimeout):
+	for {
+		before := w.pieces.Load()
+		select {
+		case <-w.done:
+			return
+		case <-time.After(logFlushTimeout):
+			if w.pieces.Load() == before {
+				return
+			}
+		}
 	}
 }

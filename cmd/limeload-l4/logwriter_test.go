@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A gate is a log that takes nothing until it is opened.
@@ -86,4 +88,27 @@ type writerFunc func([]byte)
 func (f writerFunc) Write(p []byte) (int, error) {
 	f(p)
 	return len(p), nil
+}
+
+// TestLogWriterWaitsForASlowLog holds that Close loses nothing to a log that is slow and not stuck: each piece
+// is waited for by itself.
+func TestLogWriterWaitsForASlowLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got bytes.Buffer
+		w := newLogWriter(writerFunc(func(p []byte) {
+			time.Sleep(logFlushTimeout * 9 / 10)
+			got.Write(p)
+		}), false)
+		var want bytes.Buffer
+		for want.Len() < 10*logPiece {
+			line := fmt.Appendf(nil, "line %d\n", want.Len())
+			want.Write(line)
+			w.Write(line)
+		}
+		go w.run()
+		w.Close()
+		if !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%d of %d bytes were written", got.Len(), want.Len())
+		}
+	})
 }

@@ -92,6 +92,7 @@ stream {
     server {
         listen 127.0.0.1:21000 reuseport backlog=4096;
         tcp_nodelay on;
+        proxy_half_close on;
         proxy_buffer_size 16k;
         proxy_connect_timeout 5s;
         proxy_timeout 1h;

@@ -25,9 +25,11 @@ func haproxy() contender {
 //   - splice-request and splice-response make it splice, which strace -c on its
 //     threads confirms in bulk (2.6.12: splice(2) and epoll_wait and hardly
 //     anything else). splice-auto alone was seen not to engage.
-//   - tune.pipesize: limeload-l4 splices through pipes of 256 KiB, so HAProxy gets
-//     them too. With the default of 64 KiB it used 450 ms of CPU per GB in
-//     bulk8-out where it uses 280 ms with this (medians of 6 alternating runs).
+//   - tune.pipesize 256 KiB, where the default is the kernel's 64 KiB: with that it
+//     used 450 ms of CPU per GB in bulk8-out where it uses 280 ms with this (medians
+//     of 6 alternating runs). The size is a choice of each program's; limeload-l4's
+//     is 1 MiB. Given as much, HAProxy draws level with it in bulk: 0.92 to 1.08 of
+//     its CPU per GB over the four bulk scenarios (medians of 7).
 //   - One listening socket, which its threads share by load
 //     (tune.listener.multi-queue, on by default).
 //   - HAProxy reserves two descriptors for each of maxconn and maxpipes and does
@@ -36,7 +38,7 @@ func haproxyConfig(_ program, s setup) string {
 	var b strings.Builder
 	maxconn := (s.descriptors - 2*haproxyPipes - haproxyReserve) / 2
 	fmt.Fprintf(&b, "global\n    nbthread %d\n    maxconn %d\n    maxpipes %d\n    tune.pipesize %d\n\n",
-		s.workers, maxconn, haproxyPipes, 256<<10)
+		s.workers, maxconn, haproxyPipes, haproxyPipeBytes)
 	fmt.Fprintf(&b, `defaults
     mode tcp
     no log
@@ -56,6 +58,8 @@ func haproxyConfig(_ program, s setup) string {
 }
 
 const (
+	haproxyPipeBytes = 256 << 10 // see haproxyConfig
+
 	// haproxyPipes is far more than the bulk streams need. The default is a quarter
 	// of maxconn, which would cost a fifth of the sessions that descriptors allow.
 	haproxyPipes = 256

@@ -61,6 +61,9 @@ func streamModule(output string) (string, error) {
 // nginxConfig is nginx stream as one would set it up for plain TCP, without a log.
 //   - reuseport: each worker has its own listening socket.
 //   - tcp_nodelay is for both sides, and the default.
+//   - proxy_half_close: a client's FIN passes on as a FIN and its answer is
+//     awaited, as limeload-l4 and HAProxy do. Without it nginx closes both sides
+//     at the first FIN, which cuts the answer of a client that half-closes.
 //   - proxy_buffer_size is the default, stated; stream has no splice.
 //   - worker_connections counts both sides of a session. nginx allocates all of
 //     them when it starts (about 0.4 KiB each), so they are in its memory before
@@ -81,6 +84,7 @@ func nginxConfig(p program, s setup) string {
     server {
         listen %s reuseport backlog=%d;
         tcp_nodelay on;
+        proxy_half_close on;
         proxy_buffer_size 16k;
         proxy_connect_timeout 5s;
         proxy_timeout 1h;

@@ -29,7 +29,7 @@ const (
 type ListenerSpec struct {
 	Name      string
 	Address   netip.AddrPort
-	DualStack bool // Address is [::]: IPv4 clients too
+	DualStack bool // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
 	Pool      *pool.Pool
 	Backlog   int // clients that wait in the kernel to be accepted; 0 = 4096
 
@@ -139,13 +139,18 @@ func open(spec ListenerSpec, loops int, shared bool) (_ *opened, err error) {
 			err = &ListenError{Listener: spec.Name, Address: spec.Address, Err: err}
 		}
 	}()
+	options := spec.listenOptions()
+	if options.DualStack && !sock.HasIPv6() {
+		options.DualStack = false
+		o.listener.address = netip.AddrPortFrom(netip.IPv4Unspecified(), spec.Address.Port())
+	}
 	if !shared {
-		if err := sock.CheckFree(spec.Address, spec.DualStack); err != nil {
+		if err := sock.CheckFree(o.listener.address, options.DualStack); err != nil {
 			return nil, err
 		}
 	}
 	for range loops {
-		fd, err := sock.Listen(o.listener.address, spec.listenOptions())
+		fd, err := sock.Listen(o.listener.address, options)
 		if err != nil {
 			return nil, err
 		}

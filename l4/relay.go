@@ -25,8 +25,21 @@ const (
 
 // relay moves what can be moved, both ways.
 func (l *loop) relay(s *session) {
-	if l.pump(s, &s.in, &s.client, &s.backend) {
-		l.pump(s, &s.out, &s.backend, &s.client)
+	if l.pump(s, &s.in, &s.client, &s.backend) && l.pump(s, &s.out, &s.backend, &s.client) {
+		if s.client.broken && s.in.shut {
+			l.brokenAfterEnd(s, &s.client)
+		} else if s.backend.broken && s.out.shut {
+			l.brokenAfterEnd(s, &s.backend)
+		}
+	}
+}
+
+// brokenAfterEnd ends a session one of whose sides broke after its FIN had been passed on: that side is not
+// read any more, so no read will tell.
+func (l *loop) brokenAfterEnd(s *session, c *conn) {
+	c.broken = false
+	if e := sock.ConnectError(int(c.fd)); e != 0 {
+		l.lose(s, c, e)
 	}
 }
 

@@ -112,6 +112,78 @@ func TestResets(t *testing.T) {
 	})
 }
 
+// TestResetAfterHalfClose holds that a reset is noticed on a side that has said all it had to say, and whose
+// end nobody reads any more.
+func TestResetAfterHalfClose(t *testing.T) {
+	t.Run("client", func(t *testing.T) {
+		halfClosed := make(chan struct{})
+		got := make(chan error, 1)
+		s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+			io.ReadAll(c)
+			close(halfClosed)
+			for { // a FIN was read: only a write shows the reset
+				if _, err := c.Write([]byte("x")); err != nil {
+					got <- err
+					return
+				}
+			}
+		}))))
+		c := dial(t, s.address())
+		c.CloseWrite()
+		<-halfClosed
+		io.ReadFull(c, make([]byte, 1))
+		c.SetLinger(0)
+		c.Close()
+		if err := <-got; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Fatalf("write: %v, not a reset", err)
+		}
+	})
+	t.Run("quiet client", func(t *testing.T) {
+		lines, log := newCapture()
+		s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(newPool(t, backend(t, nil))))
+		c := dial(t, s.address())
+		c.CloseWrite()
+		eventually(t, "the FIN is passed on", func() bool { return s.passedFIN() })
+		c.SetLinger(0)
+		c.Close()
+		if line := lines.next(t); line.Reason != ClientReset.String() {
+			t.Fatalf("ended as %+v", line)
+		}
+	})
+	t.Run("backend", func(t *testing.T) {
+		s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
+			c.CloseWrite()
+			io.ReadFull(c, make([]byte, 1))
+			c.SetLinger(0)
+		}))))
+		c := dial(t, s.address())
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Write([]byte("x"))
+		for {
+			if _, err := c.Write([]byte("x")); err != nil {
+				if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+					t.Fatalf("write: %v, not a reset", err)
+				}
+				return
+			}
+		}
+	})
+}
+
+// passedFIN tells whether the only session of the first loop has passed its client's FIN on.
+func (s *Server) passedFIN() bool {
+	asked := make(chan bool, 1)
+	l := s.loops[0]
+	l.mailbox.post(message{do: func() {
+		passed := false
+		l.sessions.all(func(s *session) { passed = passed || s.in.shut })
+		asked <- passed
+	}})
+	return <-asked
+}
+
 // TestEarlyAnswer holds that an answer is not lost when the backend closes without reading all of the request:
 // its kernel then sends a reset right behind the answer.
 func TestEarlyAnswer(t *testing.T) {

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -57,6 +58,16 @@ func CheckFree(addr netip.AddrPort, dualStack bool) error {
 	}
 	Close(fd)
 	return nil
+}
+
+// HasIPv6 tells whether the kernel knows IPv6 at all; booted with ipv6.disable=1 it does not.
+func HasIPv6() bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return !errors.Is(err, unix.EAFNOSUPPORT)
+	}
+	Close(fd)
+	return true
 }
 
 // bound makes a TCP socket and binds it to addr.

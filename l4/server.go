@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -191,6 +192,7 @@ func (s *Server) openLocked(p Plan) (map[string]*opened, error) {
 		return nil, err
 	}
 	seen := make(map[string]bool, len(p.Listeners))
+	at := make(map[netip.AddrPort]string, len(p.Listeners))
 	for _, spec := range p.Listeners {
 		if err := spec.validate(); err != nil {
 			return fail(err)
@@ -198,7 +200,10 @@ func (s *Server) openLocked(p Plan) (map[string]*opened, error) {
 		if seen[spec.Name] {
 			return fail(fmt.Errorf("listener %q stands in the plan twice", spec.Name))
 		}
-		seen[spec.Name] = true
+		if other, taken := at[spec.Address]; taken && spec.Address.Port() != 0 {
+			return fail(fmt.Errorf("listeners %q and %q have one address, %s", other, spec.Name, spec.Address))
+		}
+		seen[spec.Name], at[spec.Address] = true, spec.Name
 		if old := s.listeners[spec.Name]; old != nil && old.spec.Load().sameSockets(&spec) {
 			continue
 		}
@@ -324,78 +329,3 @@ func (l *loop) endAll() {
 
 // clock is the time since the server was made.
 func (s *Server) clock() time.Duration { return time.Since(s.started) }
-
-// room tells whether there are descriptors for another session.
-func (s *Server) room() bool { return s.sessions.Load() < s.capacity }
-
-// enter counts a session in, unless the limit of the listener or of the process is reached.
-func (s *Server) enter(ls *listener) bool {
-	if limit := int64(ls.spec.Load().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
-		ls.sessions.Add(-1)
-		return false
-	}
-	if s.sessions.Add(1) > s.max && s.max > 0 {
-		s.leave(ls)
-		return false
-	}
-	return true
-}
-
-// leave counts a session out.
-func (s *Server) leave(ls *listener) {
-	ls.sessions.Add(-1)
-	if s.sessions.Add(-1) == 0 && s.draining.Load() {
-		s.noteEmpty()
-	}
-}
-
-func (s *Server) noteEmpty() { s.emptyOnce.Do(func() { close(s.empty) }) }
-
-// lighter returns the loop that is to serve a client l has accepted: l itself, unless it holds clearly
-// more than the one with the least. Eight long-lived Postgres sessions must not all sit on one CPU; yet
-// handing over costs a wake-up, and among many short sessions evens nothing out: with a quarter of the
-// least as the slack, 24 of 100 sessions were handed over at 32 at a time, and each cost 1 % more.
-func (s *Server) lighter(l *loop) *loop {
-	mine := l.load.Load()
-	to, least := l, mine
-	for _, other := range s.loops {
-		if n := other.load.Load(); n < least {
-			to, least = other, n
-		}
-	}
-	if mine-least <= 2+(mine+least)/4 {
-		return l
-	}
-	return to
-}
-
-// noteEvery keeps a long shortage or a flood from filling the log.
-const noteEvery = 10 * time.Second
-
-// mayNote reports whether it is time for another line; last is when the one before was written, plus noteEvery.
-func (s *Server) mayNote(last *atomic.Int64) bool {
-	now := int64(s.clock())
-	next := last.Load()
-	return now >= next && last.CompareAndSwap(next, now+int64(noteEvery))
-}
-
-// notePause warns that accepting has paused, now and then.
-func (s *Server) notePause(ls *listener, e sock.Errno) {
-	if !s.mayNote(&s.pauseNote) {
-		return
-	}
-	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity)
-	if e != 0 {
-		ev = ev.Err(e)
-	}
-	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
-}
-
-// noteRefusal warns that clients are refused at a limit, now and then.
-func (s *Server) noteRefusal(ls *listener) {
-	if !s.mayNote(&ls.refusalNote) {
-		return
-	}
-	s.log.Warn().Str("listener", ls.name).Int64("listener_sessions", ls.sessions.Load()).Int64("sessions", s.sessions.Load()).
-		Stringer("reason", MaxSessions).Uint64("refused", ls.ended(MaxSessions)).Msg("clients refused at max_sessions")
-}

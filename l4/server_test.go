@@ -121,11 +121,15 @@ func TestApplyRefusesNonsense(t *testing.T) {
 	p := newPool(t)
 	s := start(t, Options{Loops: 1})
 	good := spec(p)
+	here, there := spec(p), spec(p)
+	here.Address = netip.MustParseAddrPort(refusing(t))
+	there.Address, there.Name = here.Address, "there"
 	for name, plan := range map[string]Plan{
 		"no name":    {[]ListenerSpec{{Address: good.Address, Pool: p}}},
 		"no pool":    {[]ListenerSpec{{Name: "x", Address: good.Address}}},
 		"no address": {[]ListenerSpec{{Name: "x", Pool: p}}},
 		"twice":      {[]ListenerSpec{good, good}},
+		"one port":   {[]ListenerSpec{here, there}},
 	} {
 		if err := s.Apply(plan); err == nil {
 			t.Errorf("%s: taken", name)

@@ -149,20 +149,14 @@ func (p *Pool) SetWeight(id string, weight uint32) error {
 	if err := validateWeight(weight); err != nil {
 		return p.failed(doing, id, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := p.byID[id]
-	switch {
-	case old == nil:
-		return p.failed(doing, id, ErrUnknownBackend)
-	case old.weight == weight:
-		return nil
-	}
-	next, now := *old, time.Now()
-	next.weight = weight
-	p.swapLocked(old, &next)
-	p.publishLocked(WeightChanged{p.change(&next, now), old.weight, weight})
-	return nil
+	return p.edit(doing, id, func(m *member, _ time.Time) func(Change) Event {
+		from := m.weight
+		if from == weight {
+			return nil
+		}
+		m.weight = weight
+		return func(c Change) Event { return WeightChanged{c, from, weight} }
+	})
 }
 
 // SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike.
@@ -172,20 +166,14 @@ func (p *Pool) SetMode(id string, mode Mode) error {
 	if mode > Maintenance {
 		return p.failed(doing, id, &InvalidBackendError{"mode", mode.String(), "ready, drain or maintenance"})
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := p.byID[id]
-	switch {
-	case old == nil:
-		return p.failed(doing, id, ErrUnknownBackend)
-	case old.mode == mode:
-		return nil
-	}
-	next, now := *old, time.Now()
-	next.mode = mode
-	p.swapLocked(old, &next)
-	p.publishLocked(ModeChanged{p.change(&next, now), old.mode, mode})
-	return nil
+	return p.edit(doing, id, func(m *member, _ time.Time) func(Change) Event {
+		from := m.mode
+		if from == mode {
+			return nil
+		}
+		m.mode = mode
+		return func(c Change) Event { return ModeChanged{c, from, mode} }
+	})
 }
 
 // SetVerdict says what the checks found, and why. The verdict it has already is no change: its reason and time stay those
@@ -195,19 +183,32 @@ func (p *Pool) SetVerdict(id string, v Verdict, reason string) error {
 	if v > Unhealthy {
 		return p.failed(doing, id, &InvalidBackendError{"verdict", v.String(), "unknown, healthy or unhealthy"})
 	}
+	return p.edit(doing, id, func(m *member, now time.Time) func(Change) Event {
+		from := m.verdict
+		if from == v {
+			return nil
+		}
+		m.verdict, m.reason, m.since = v, reason, now
+		return func(c Change) Event { return VerdictChanged{c, from, v, reason} }
+	})
+}
+
+// edit has change alter a copy of a backend's settings and puts it in force. change returns how to make the event of
+// it, or nil when it altered nothing. The error wraps ErrUnknownBackend.
+func (p *Pool) edit(doing, id string, change func(m *member, now time.Time) func(Change) Event) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.byID[id]
-	switch {
-	case old == nil:
+	if old == nil {
 		return p.failed(doing, id, ErrUnknownBackend)
-	case old.verdict == v:
-		return nil
 	}
 	next, now := *old, time.Now()
-	next.verdict, next.reason, next.since = v, reason, now
+	event := change(&next, now)
+	if event == nil {
+		return nil
+	}
 	p.swapLocked(old, &next)
-	p.publishLocked(VerdictChanged{p.change(&next, now), old.verdict, v, reason})
+	p.publishLocked(event(p.change(&next, now)))
 	return nil
 }
 

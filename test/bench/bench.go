@@ -17,8 +17,10 @@ const (
 	// what the balancer still does for sessions that have ended falls on its own side.
 	settle = 100 * time.Millisecond
 
-	// settleIdle is the same for idle sessions, and how long they are watched at rest.
-	settleIdle = time.Second
+	// settleIdle is the same for idle sessions, and then how long they are watched at
+	// rest. limeload-l4 sets some options of a session when it is a second old, which
+	// is no work at rest.
+	settleIdle = 2 * time.Second
 
 	// grace is how much longer than its times a client may take, over stallTimeout:
 	// opening thousands of sessions, and a machine that does something else.
@@ -218,11 +220,15 @@ func (b *bench) observe(ctx context.Context, s scenario, j job, cl *client, pids
 	}
 	m := newMeasurement(s, r, before, after)
 	if j.Pattern == patternIdle {
+		settled, err := b.look(ctx, settleIdle, cl, pids)
+		if err != nil {
+			return measurement{}, err
+		}
 		rested, err := b.look(ctx, settleIdle, cl, pids)
 		if err != nil {
 			return measurement{}, err
 		}
-		m.Idle = newIdleFigures(j.Connections, before, after, rested)
+		m.Idle = newIdleFigures(j.Connections, before, settled, rested)
 	}
 	return m, cl.finish(ctx, stallTimeout+grace)
 }

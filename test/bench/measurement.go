@@ -65,7 +65,7 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 	return m
 }
 
-func newIdleFigures(sessions int, before, after, rested view) *idleFigures {
+func newIdleFigures(sessions int, before, settled, rested view) *idleFigures {
 	n := float64(sessions)
 	return &idleFigures{
 		Sessions:              sessions,
@@ -75,7 +75,7 @@ func newIdleFigures(sessions int, before, after, rested view) *idleFigures {
 		DescriptorsBefore:     before.holds.descriptors,
 		DescriptorsAfter:      rested.holds.descriptors,
 		DescriptorsPerSession: float64(rested.holds.descriptors-before.holds.descriptors) / n,
-		CPUShare:              rested.balancer.since(after.balancer).clock.Seconds() / rested.at.Sub(after.at).Seconds(),
+		CPUShare:              rested.balancer.since(settled.balancer).clock.Seconds() / rested.at.Sub(settled.at).Seconds(),
 	}
 }
 

@@ -96,8 +96,8 @@ func (s *session) whyRefused() Reason {
 // connectOutcome is what an error of a connect says about the backend.
 func connectOutcome(e sock.Errno) pool.Outcome {
 	switch {
-	case e == sock.ConnRefused || e == sock.ConnReset:
-		return pool.ConnectRefused
+	case e == sock.ConnRefused || e == sock.ConnReset || e == sock.BrokenPipe:
+		return pool.ConnectRefused // the last two: it was accepted, and cut before this loop had looked
 	case e == sock.TimedOut:
 		return pool.ConnectTimeout
 	case e == sock.AddrNotAvail || sock.OutOfDescriptors(e):

@@ -73,11 +73,19 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
 }
 
-// noteRefusal warns that clients are refused at a limit, now and then.
+// noteRefusal warns that a client was refused at a limit, now and then.
 func (s *Server) noteRefusal(ls *listener) {
-	if !s.mayNote(&ls.refusalNote) {
+	if s.mayNote(&ls.refusalNote) {
+		s.noteRefusals(ls)
+	}
+}
+
+// noteRefusals tells how many clients were refused at a limit since the start, if it is more than was told.
+func (s *Server) noteRefusals(ls *listener) {
+	refused := ls.ended(MaxSessions)
+	if ls.refusalsTold.Swap(refused) == refused {
 		return
 	}
 	s.log.Warn().Str("listener", ls.name).Int64("listener_sessions", ls.sessions.Load()).Int64("sessions", s.sessions.Load()).
-		Stringer("reason", MaxSessions).Uint64("refused", ls.ended(MaxSessions)).Msg("clients refused at max_sessions")
+		Stringer("reason", MaxSessions).Uint64("refused_since_start", refused).Msg("clients refused at max_sessions")
 }

@@ -75,9 +75,11 @@ type listener struct {
 	address  netip.AddrPort // as bound: a port 0 in the spec is the port it came to be
 	counters []loopCounters // one for each loop
 
-	spec        atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
-	sessions    atomic.Int64
-	refusalNote atomic.Int64 // when noteRefusal may log again, in nanoseconds since Server.started
+	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
+	sessions atomic.Int64
+
+	refusalNote  atomic.Int64  // when noteRefusal may log again, in nanoseconds since Server.started
+	refusalsTold atomic.Uint64 // how many noteRefusals has told of
 }
 
 // loopCounters are one listener's counts on one loop: written there only, read by anyone. The padding
@@ -129,7 +131,8 @@ type opened struct {
 	sockets  []int
 }
 
-// open binds a listener's sockets. shared says that an old listener of this process still holds the address.
+// open binds a listener's sockets. shared says that another listener of this process holds the port, for an
+// address that includes this one or is part of it; else nobody may.
 func open(spec ListenerSpec, loops int, shared bool) (_ *opened, err error) {
 	o := &opened{listener: &listener{name: spec.Name, address: spec.Address, counters: make([]loopCounters, loops)}}
 	o.listener.spec.Store(&spec)
@@ -144,13 +147,8 @@ func open(spec ListenerSpec, loops int, shared bool) (_ *opened, err error) {
 		options.DualStack = false
 		o.listener.address = netip.AddrPortFrom(netip.IPv4Unspecified(), spec.Address.Port())
 	}
-	if !shared {
-		if err := sock.CheckFree(o.listener.address, options.DualStack); err != nil {
-			return nil, err
-		}
-	}
-	for range loops {
-		fd, err := sock.Listen(o.listener.address, options)
+	for i := range loops {
+		fd, err := sock.Listen(o.listener.address, options, i == 0 && !shared)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -207,7 +208,7 @@ func (s *Server) openLocked(p Plan) (map[string]*opened, error) {
 		if old := s.listeners[spec.Name]; old != nil && old.spec.Load().sameSockets(&spec) {
 			continue
 		}
-		o, err := open(spec, len(s.loops), s.holdsLocked(spec))
+		o, err := open(spec, len(s.loops), s.holdsLocked(spec.Address.Port(), added))
 		if err != nil {
 			return fail(err)
 		}
@@ -216,10 +217,16 @@ func (s *Server) openLocked(p Plan) (map[string]*opened, error) {
 	return added, nil
 }
 
-// holdsLocked tells whether a listener of this server stands at spec's address already.
-func (s *Server) holdsLocked(spec ListenerSpec) bool {
+// holdsLocked tells whether a listener of this server, or one just opened for it, has the port: a wildcard
+// may stand beside one of its addresses, which the kernel prefers, and an old listener beside its successor.
+func (s *Server) holdsLocked(port uint16, added map[string]*opened) bool {
 	for _, ls := range s.listeners {
-		if ls.spec.Load().Address == spec.Address {
+		if ls.address.Port() == port {
+			return true
+		}
+	}
+	for _, o := range added {
+		if o.listener.address.Port() == port {
 			return true
 		}
 	}
@@ -271,6 +278,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		closing = append(closing, s.closeDoors(ls))
 	}
 	live := s.live
+	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
 	if !live {
@@ -285,6 +293,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.mailbox.post(message{do: l.stop})
 	}
 	s.running.Wait()
+	for _, ls := range listeners {
+		s.noteRefusals(ls)
+	}
 	return err
 }
 
@@ -293,6 +304,7 @@ func (s *Server) drain(ctx context.Context) error {
 	s.draining.Store(true)
 	if s.sessions.Load() == 0 {
 		s.noteEmpty()
+		return nil
 	}
 	select {
 	case <-s.empty:

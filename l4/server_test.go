@@ -117,6 +117,29 @@ func TestApply(t *testing.T) {
 	talk(c2)
 }
 
+// TestWildcardBesideAddress holds that a listener on all addresses may stand beside one on one of them, in either
+// order, and that each gets its own clients.
+func TestWildcardBesideAddress(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	one, all := spec(p), spec(p)
+	one.Name, all.Name = "one", "all"
+	one.Address = netip.MustParseAddrPort(refusing(t))
+	all.Address = netip.AddrPortFrom(netip.IPv4Unspecified(), one.Address.Port())
+	for _, specs := range [][]ListenerSpec{{one, all}, {all, one}} {
+		lines, log := newCapture()
+		s := start(t, Options{Loops: 2, Access: true, Log: log}, specs...)
+		for _, to := range []struct{ host, listener string }{{"127.0.0.1", "one"}, {"127.0.0.2", "all"}} {
+			dial(t, netip.AddrPortFrom(netip.MustParseAddr(to.host), one.Address.Port()).String()).Close()
+			if line := lines.next(t); line.Listener != to.listener {
+				t.Errorf("a client of %s came to listener %s", to.host, line.Listener)
+			}
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestApplyRefusesNonsense(t *testing.T) {
 	p := newPool(t)
 	s := start(t, Options{Loops: 1})
@@ -312,7 +335,7 @@ func TestRetries(t *testing.T) {
 // swallowing is an address whose accept queue is full, so that its kernel drops further SYNs.
 func swallowing(t *testing.T) string {
 	t.Helper()
-	fd, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 0})
+	fd, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 0}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +364,7 @@ func TestSessionSize(t *testing.T) {
 
 // TestSessionAllocations holds that a session's whole life allocates nothing, once its loop has served a few.
 func TestSessionAllocations(t *testing.T) {
-	ends, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 16})
+	ends, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 16}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,9 @@ func (p *Pool) ConnectTimeout() time.Duration { return p.o.ConnectTimeout }
 // Retries returns how many further backends a session may try when one cannot be connected to.
 func (p *Pool) Retries() int { return p.o.Retries }
 
+// Eligible returns how many backends may get new sessions now.
+func (p *Pool) Eligible() int { return len(p.snap.Load().eligible) }
+
 // Backends returns a copy of every backend, in the order of their addition. The slice is the caller's.
 // The settings are those of one moment; the counters go on while they are read.
 func (p *Pool) Backends() []BackendInfo {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,7 +28,11 @@ func checkCommand() *cli.Command {
 			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names"},
 		},
 		Action: func(c *cli.Context) error {
-			cfg, err := conf.Load(c.String("config"))
+			file, err := configFile(c)
+			if err != nil {
+				return err
+			}
+			cfg, err := read(file)
 			if err != nil {
 				return err
 			}
@@ -34,8 +41,8 @@ func checkCommand() *cli.Command {
 					return err
 				}
 			}
-			summarize(c.App.Writer, cfg)
-			return nil
+			_, err = c.App.Writer.Write(summary(cfg))
+			return err
 		},
 	}
 }
@@ -44,11 +51,20 @@ func reference() []byte { return conf.Reference }
 
 // load reads a configuration and resolves the names in it.
 func load(ctx context.Context, file string) (*conf.Config, error) {
-	cfg, err := conf.Load(file)
+	cfg, err := read(file)
 	if err != nil {
 		return nil, err
 	}
 	return cfg, resolve(ctx, cfg)
+}
+
+// read reads a configuration; for want of a file it says how to come by one.
+func read(file string) (*conf.Config, error) {
+	cfg, err := conf.Load(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; name a file with --config, or begin one with `limeload-l4 example`", err)
+	}
+	return cfg, err
 }
 
 func resolve(ctx context.Context, cfg *conf.Config) error {
@@ -57,11 +73,12 @@ func resolve(ctx context.Context, cfg *conf.Config) error {
 	return cfg.Resolve(ctx, net.DefaultResolver.LookupNetIP)
 }
 
-// summarize prints what a good configuration comes to.
-func summarize(w io.Writer, cfg *conf.Config) {
+// summary is what a good configuration comes to.
+func summary(cfg *conf.Config) []byte {
+	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
 	for _, l := range cfg.Listeners {
-		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol, l.Address, l.Pool)
+		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol, resolved(l.Address, l.Bind), l.Pool)
 	}
 	for _, p := range cfg.Pools {
 		checks := "no checks"
@@ -69,10 +86,28 @@ func summarize(w io.Writer, cfg *conf.Config) {
 			checks = fmt.Sprintf("%s check every %s", h.Type, h.Interval)
 		}
 		fmt.Fprintf(w, "  pool %s: %s over %d %s, %s\n", p.Name, p.Algorithm, len(p.Backends), plural(len(p.Backends), "backend"), checks)
+		for _, b := range p.Backends {
+			if text := resolved(b.Address, b.Addr); text != b.Address {
+				fmt.Fprintf(w, "    backend %s: %s\n", b.Name, text)
+			}
+		}
 	}
 	for _, warning := range cfg.Warnings() {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
+	return w.Bytes()
+}
+
+// resolved is an address as the file has it, and behind a name what it came to; none has been looked up with --syntax.
+func resolved(text string, addr netip.AddrPort) string {
+	host, _, err := net.SplitHostPort(text)
+	if err != nil || host == "" || !addr.IsValid() {
+		return text
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return text
+	}
+	return fmt.Sprintf("%s (%s)", text, addr)
 }
 
 func plural(n int, noun string) string {

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -48,16 +48,14 @@ func demo(ctx context.Context, out io.Writer) error {
 		backends[i] = b
 		addresses = append(addresses, b.name, b.address)
 	}
-	front, err := freeAddress(demoAddress)
-	if err != nil {
-		return err
+	front := demoAddress
+	d, err := newDemo(front, addresses, say)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if front, err = freeAddress(); err != nil {
+			return err
+		}
+		d, err = newDemo(front, addresses, say)
 	}
-	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, addresses...)...))
-	if err != nil {
-		return err
-	}
-	log := zerolog.New(say).Level(zerolog.InfoLevel)
-	d, err := newDaemon(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -98,13 +96,20 @@ Ctrl-C ends it.
 
 `
 
-// freeAddress is the address wanted, or one with a free port if that one is taken.
-func freeAddress(want string) (string, error) {
-	l, err := net.Listen("tcp", want)
+// newDemo makes the demo's balancer at front, over backends given as names and addresses in turn.
+func newDemo(front string, backends []any, say *narrator) (*daemon, error) {
+	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, backends...)...))
 	if err != nil {
-		if l, err = net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddrPort(want).Addr(), 0).String()); err != nil {
-			return "", err
-		}
+		return nil, err
+	}
+	return newDaemon(cfg, zerolog.New(say).Level(zerolog.InfoLevel))
+}
+
+// freeAddress is an address of this machine with a free port.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
 	}
 	defer l.Close()
 	return l.Addr().String(), nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,7 +19,7 @@ const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	console := o.Format == "console"
 	if console {
-		to = zerolog.ConsoleWriter{Out: to, TimeFormat: "15:04:05.000"}
+		to = zerolog.ConsoleWriter{Out: to, TimeFormat: "2006-01-02 15:04:05.000", NoColor: !terminal(to)}
 	}
 	w := newLogWriter(to, console)
 	level, err := zerolog.ParseLevel(o.Level)
@@ -28,15 +29,27 @@ func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	return zerolog.New(w).Level(level).Hook(zerolog.HookFunc(stamp)), w
 }
 
+// terminal tells whether a person may be looking: colours in a file are noise.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
 // stamp gives a line its time.
 func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {
 	var text [len(logTimeFormat) + 8]byte
 	e.Bytes(zerolog.TimestampFieldName, time.Now().AppendFormat(text[:0], logTimeFormat))
 }
 
-// logEvents logs a pool's changes until the subscription is closed.
-func logEvents(log zerolog.Logger, sub *pool.Subscription) {
+// logEvents logs a pool's changes until the subscription is closed: each verdict, and when the last eligible backend
+// goes or the first comes back.
+func logEvents(log zerolog.Logger, p *pool.Pool, sub *pool.Subscription) {
 	var lost uint64
+	served := false
 	for e := range sub.C() {
 		if n := sub.Dropped(); n > lost {
 			log.Warn().Uint64("events", n-lost).Msg("pool events lost")
@@ -52,5 +65,13 @@ func logEvents(log zerolog.Logger, sub *pool.Subscription) {
 		}
 		line.Str("pool", v.Pool).Str("backend", v.Backend.ID).Stringer("backend_address", v.Backend.Addr).
 			Stringer("from", v.From).Stringer("to", v.To).Str("reason", v.Reason).Msg("verdict changed")
+		switch eligible := p.Eligible(); {
+		case eligible == 0 && v.From == pool.Healthy:
+			served = false
+			log.Error().Str("pool", p.Name()).Msg("no backend is eligible: clients are refused")
+		case eligible > 0 && !served:
+			served = true
+			log.Info().Str("pool", p.Name()).Int("eligible", eligible).Msg("pool can serve")
+		}
 	}
 }

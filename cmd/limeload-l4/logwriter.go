@@ -90,7 +90,8 @@ func (w *logWriter) run() {
 			rest = rest[n:]
 		}
 		if dropped > 0 {
-			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"message":"log lines dropped: the log is not read fast enough"}`+"\n", dropped))
+			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
+				dropped, time.Now().Format(logTimeFormat)))
 		}
 		spare = lines
 	}

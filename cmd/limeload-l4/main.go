@@ -29,10 +29,11 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := newApp(stdout, stderr).RunContext(ctx, args)
 	var usage *usageError
+	var coder cli.ExitCoder // the library's own, of a help topic that there is not
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &coder):
 		fmt.Fprintf(stderr, "limeload-l4: %v\nSee `limeload-l4 --help`.\n", err)
 		return exitUsage
 	}
@@ -51,14 +52,25 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Name:            "limeload-l4",
 		Usage:           "a layer-4 balancer for TCP",
 		UsageText:       "limeload-l4 --config lb.toml\nlimeload-l4 command [options]",
-		Version:         version(),
 		HideHelpCommand: true,
 		Writer:          stdout,
 		ErrWriter:       stderr,
-		Flags:           []cli.Flag{configFlag()},
-		Action:          noArguments(func(c *cli.Context) error { return serve(c.Context, c.String("config"), stderr) }),
-		Commands:        []*cli.Command{checkCommand(), demoCommand(), exampleCommand(), versionCommand()},
-		ExitErrHandler:  func(*cli.Context, error) {}, // run decides
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
+		},
+		Action: noArguments(func(c *cli.Context) error {
+			if c.Bool("version") {
+				return printVersion(c)
+			}
+			file, err := configFile(c)
+			if err != nil {
+				return err
+			}
+			return serve(c.Context, file, stderr)
+		}),
+		Commands:       []*cli.Command{checkCommand(), demoCommand(), exampleCommand(), versionCommand()},
+		ExitErrHandler: func(*cli.Context, error) {}, // run decides
 	}
 	app.OnUsageError = asUsageError
 	for _, c := range app.Commands {
@@ -74,6 +86,21 @@ func configFlag() cli.Flag {
 		Name: "config", Aliases: []string{"c"}, Value: "/etc/limeload/lb.toml", TakesFile: true,
 		Usage: "the configuration `FILE`",
 	}
+}
+
+// configFile is the file that --config names, before the command or behind it.
+func configFile(c *cli.Context) (string, error) {
+	file := c.String("config")
+	for _, at := range c.Lineage() {
+		if at.IsSet("config") {
+			file = at.String("config")
+			break
+		}
+	}
+	if file == "" {
+		return "", &usageError{errors.New("--config needs the path of a file")}
+	}
+	return file, nil
 }
 
 func asUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }

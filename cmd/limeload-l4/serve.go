@@ -83,7 +83,12 @@ func (d *daemon) located(err error) error {
 		return err
 	}
 	e := d.cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
-	e.Found, e.Allowed = fmt.Sprintf("%q", listen.Address), remedy(listen.Err)
+	e.Allowed = remedy(listen.Err)
+	for _, l := range d.cfg.Listeners {
+		if l.Name == listen.Listener {
+			e.Found = fmt.Sprintf("%q", l.Address)
+		}
+	}
 	return e
 }
 
@@ -110,8 +115,11 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) {
 	defer stopEvents()
 	defer stopChecks()
 
+	for _, warning := range d.cfg.Warnings() {
+		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+	}
 	for _, l := range d.cfg.Listeners {
-		d.log.Info().Str("listener", l.Name).Str("address", l.Address).Str("pool", l.Pool).Msg("listening")
+		d.log.Info().Str("listener", l.Name).Str("address", resolved(l.Address, l.Bind)).Str("pool", l.Pool).Msg("listening")
 	}
 	d.shutDown(d.serveUntilEnd(ctx, signals, verdicts), signals)
 }
@@ -124,7 +132,7 @@ func (d *daemon) watch() (changed <-chan struct{}, stop func()) {
 	for _, p := range d.pools {
 		log, poke := p.Subscribe(eventBuffer), p.Subscribe(1)
 		subs = append(subs, log, poke)
-		loggers.Go(func() { logEvents(d.log, log) })
+		loggers.Go(func() { logEvents(d.log, p, log) })
 		loggers.Go(func() {
 			for range poke.C() {
 				select {

@@ -10,13 +10,15 @@ import (
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print the version",
-		Action: func(c *cli.Context) error {
-			_, err := fmt.Fprintln(c.App.Writer, "limeload-l4", version())
-			return err
-		},
+		Name:   "version",
+		Usage:  "print the version",
+		Action: printVersion,
 	}
+}
+
+func printVersion(c *cli.Context) error {
+	_, err := fmt.Fprintln(c.App.Writer, "limeload-l4", version())
+	return err
 }
 
 // version is what the build recorded: the module's version, or the commit of a build from a checkout.

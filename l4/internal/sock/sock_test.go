@@ -2,6 +2,7 @@ package sock
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func wait(t *testing.T, what string, f func() bool) {
 func pair(t *testing.T, addr string, o ListenOptions) (client, accepted int, peer netip.AddrPort) {
 	t.Helper()
 	o.Backlog = 16
-	l, err := Listen(netip.MustParseAddrPort(addr), o)
+	l, err := Listen(netip.MustParseAddrPort(addr), o, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,31 +91,51 @@ func TestInherited(t *testing.T) {
 	}
 }
 
-func TestCheckFree(t *testing.T) {
-	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1})
+// TestListenFirst holds that an address is had by one process, and shared by the sockets of that one.
+func TestListenFirst(t *testing.T) {
+	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer Close(l)
 	addr, err := LocalAddr(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Listen(addr, ListenOptions{Backlog: 1})
+	second, err := Listen(addr, ListenOptions{Backlog: 1}, false)
 	if err != nil {
 		t.Fatalf("a second socket of ours: %v", err)
 	}
-	Close(second)
-	if err := CheckFree(addr, false); err == nil {
-		t.Error("an address in use was called free")
+	defer Close(second)
+	if third, err := Listen(addr, ListenOptions{Backlog: 1}, true); !errors.Is(err, unix.EADDRINUSE) {
+		Close(third)
+		t.Errorf("another's first socket: %v", err)
 	}
-	Close(l)
-	if err := CheckFree(addr, false); err != nil {
-		t.Errorf("a free address: %v", err)
+	got := make(map[int]int)
+	for range 64 {
+		c, e := Connect(addr)
+		if e != 0 && e != InProgress {
+			t.Fatal(e)
+		}
+		defer Close(c)
+		wait(t, "accept", func() bool {
+			for _, fd := range []int{l, second} {
+				if a, _, e := Accept(fd); e == 0 {
+					Close(a)
+					got[fd]++
+					return true
+				}
+			}
+			return false
+		})
+	}
+	if got[l] == 0 || got[second] == 0 {
+		t.Errorf("clients went to %v, not to both sockets", got)
 	}
 }
 
 func TestConnectError(t *testing.T) {
-	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1})
+	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +222,7 @@ func TestPipe(t *testing.T) {
 // TestNoAllocation holds that the calls of the data path allocate nothing.
 func TestNoAllocation(t *testing.T) {
 	addr := netip.MustParseAddrPort("127.0.0.1:0")
-	l, err := Listen(addr, ListenOptions{Backlog: 16})
+	l, err := Listen(addr, ListenOptions{Backlog: 16}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,31 +32,32 @@ type ListenOptions struct {
 
 // Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT):
 // the kernel spreads clients over them.
-func Listen(addr netip.AddrPort, o ListenOptions) (int, error) {
-	fd, err := bound(addr, o.DualStack, true)
+//
+// With first set nobody else may listen there yet. Sockets with SO_REUSEPORT of one user share an address
+// silently, so two daemons started by mistake would each get half of the clients; so the first socket binds
+// and listens without that option, which only one can, and gets it afterwards.
+func Listen(addr netip.AddrPort, o ListenOptions, first bool) (int, error) {
+	fd, err := bound(addr, o.DualStack, !first)
 	if err != nil {
 		return -1, err
 	}
-	if err := setListenOptions(fd, o); err != nil {
+	if err := listen(fd, o, first); err != nil {
 		Close(fd)
 		return -1, err
-	}
-	if err := unix.Listen(fd, o.Backlog); err != nil {
-		Close(fd)
-		return -1, os.NewSyscallError("listen", err)
 	}
 	return fd, nil
 }
 
-// CheckFree tells whether addr can be listened on by nobody else's leave. Sockets with SO_REUSEPORT of one
-// user share an address silently, so two daemons started by mistake would each get half of the clients;
-// a bind without that option sees the other.
-func CheckFree(addr netip.AddrPort, dualStack bool) error {
-	fd, err := bound(addr, dualStack, false)
-	if err != nil {
+func listen(fd int, o ListenOptions, first bool) error {
+	if err := setListenOptions(fd, o); err != nil {
 		return err
 	}
-	Close(fd)
+	if err := unix.Listen(fd, o.Backlog); err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	if first {
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
 	return nil
 }
 

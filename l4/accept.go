@@ -32,13 +32,21 @@ func (l *loop) openDoor(fd int, ls *listener) {
 	}
 }
 
+// closingTurns bounds how long a door that closes goes on taking clients: longer than any queue, and not for ever
+// in a flood.
+const closingTurns = 1024
+
 // closeDoor takes the clients that have connected already, which closing would reset, and closes the socket.
+// Those there are no descriptors for are reset.
 func (l *loop) closeDoor(ls *listener) {
 	for i, d := range l.doors {
 		if d == nil || d.listener != ls {
 			continue
 		}
-		for !l.paused && l.acceptFrom(d) {
+		for turn := 0; turn < closingTurns && !l.paused && !l.discarded; turn++ {
+			if !l.acceptFrom(d) {
+				break
+			}
 		}
 		sock.Close(d.fd)
 		l.doors[i] = nil
@@ -89,11 +97,7 @@ func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 	if !l.server.enter(ls) {
 		ls.counters[l.index].ended[MaxSessions].Add(1)
 		l.server.noteRefusal(ls)
-		if ls.spec.Load().Refuse == RefuseReset {
-			sock.Reset(fd)
-		} else {
-			sock.Close(fd)
-		}
+		l.dismiss(fd, ls.spec.Load().Refuse)
 		return
 	}
 	if to := l.server.lighter(l); to != l {
@@ -105,6 +109,16 @@ func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 	}
 	l.load.Add(1)
 	l.begin(fd, client, ls)
+}
+
+// dismiss closes the connection of a client that is not served.
+func (l *loop) dismiss(fd int, how Refusal) {
+	if how == RefuseReset {
+		sock.Reset(fd)
+		return
+	}
+	sock.Read(fd, l.scratch) // to close with bytes unread would send a reset
+	sock.Close(fd)
 }
 
 // pause stops accepting; clients wait in the kernel's queue. e is the error that said so, zero when the

@@ -8,7 +8,7 @@ import (
 )
 
 // room tells whether there are descriptors for another session.
-func (s *Server) room() bool { return s.sessions.Load() < s.capacity }
+func (s *Server) room() bool { return s.sessions.Load() < s.capacity.Load() }
 
 // enter counts a session in, unless the limit of the listener or of the process is reached.
 func (s *Server) enter(ls *listener) bool {
@@ -66,7 +66,7 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	if !s.mayNote(&s.pauseNote) {
 		return
 	}
-	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity)
+	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
 	if e != 0 {
 		ev = ev.Err(e)
 	}

@@ -21,7 +21,7 @@ type Refusal uint8
 // The refusals.
 const (
 	RefuseReset Refusal = iota // with a RST: the client knows at once that this was no orderly end
-	RefuseClose                // with a FIN
+	RefuseClose                // with a FIN, after reading what the client has sent so far
 )
 
 // A ListenerSpec describes a listener: where it listens, what it sends clients to, and how. It is a value;
@@ -153,9 +153,12 @@ func open(spec ListenerSpec, loops int, shared bool) (_ *opened, err error) {
 			return nil, err
 		}
 		o.sockets = append(o.sockets, fd)
-		if o.listener.address, err = sock.LocalAddr(fd); err != nil {
+		local, err := sock.LocalAddr(fd)
+		if err != nil {
 			return nil, err
 		}
+		// Only the port is news: the address would come without its zone.
+		o.listener.address = netip.AddrPortFrom(o.listener.address.Addr(), local.Port())
 	}
 	return o, nil
 }

@@ -12,6 +12,10 @@ import (
 // whenever one of its own sessions ends.
 const acceptPause = 50 * time.Millisecond
 
+// maxBehind is how many full batches may come before timers: all events of as many sessions as descriptors allow,
+// and still an end under a load that fills each batch.
+const maxBehind = 64
+
 // A loop is one goroutine with one epoll instance, one timer wheel and one mailbox. Everything in it but
 // load and mailbox is used by that goroutine only ("onLoop"): it owns its sockets, sessions, timers and
 // buffers outright, without a lock. Other goroutines ask through the mailbox.
@@ -40,7 +44,10 @@ type loop struct {
 	paused   bool          // no accept: the process has no descriptor to spare
 	resumeAt time.Duration // when to look again
 	freed    bool          // a session has ended since
-	stopped  bool
+
+	behind    int  // batches in a row that were full: more events wait
+	stopped   bool // run is to return
+	discarded bool // run never was and never will be called
 }
 
 // A turn is a session that has more to move, and the generation that had it.
@@ -86,7 +93,13 @@ func (l *loop) run() {
 		if len(l.again) > 0 {
 			l.takeTurns()
 		}
-		l.wheel.advance(int64(l.now/tick), l.onExpiry)
+		// After a stall, a timer must not judge sessions whose bytes have come and stand in the next batch.
+		if n < sock.EventBatch || l.behind >= maxBehind {
+			l.behind = 0
+			l.wheel.advance(int64(l.now/tick), l.onExpiry)
+		} else {
+			l.behind++
+		}
 		if l.paused && (l.freed || l.now >= l.resumeAt) {
 			l.resume()
 		}
@@ -97,7 +110,7 @@ func (l *loop) run() {
 // patience is how long the next wait may take: not at all while work is left over, until the next timer,
 // or without a limit.
 func (l *loop) patience() time.Duration {
-	if len(l.again) > 0 {
+	if len(l.again) > 0 || l.behind > 0 {
 		return 0
 	}
 	limit := time.Duration(-1)

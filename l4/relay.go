@@ -26,10 +26,16 @@ const (
 // relay moves what can be moved, both ways.
 func (l *loop) relay(s *session) {
 	if l.pump(s, &s.in, &s.client, &s.backend) && l.pump(s, &s.out, &s.backend, &s.client) {
-		if s.client.broken && s.in.shut {
+		switch {
+		case s.client.broken && s.in.shut:
 			l.brokenAfterEnd(s, &s.client)
-		} else if s.backend.broken && s.out.shut {
+		case s.backend.broken && s.out.shut:
 			l.brokenAfterEnd(s, &s.backend)
+		case (s.client.broken || s.backend.broken) && !s.hurried:
+			// Its last bytes are held, since the other side does not take them. That gets half_close_timeout.
+			s.hurried = true
+			s.active = l.now
+			l.schedule(s)
 		}
 	}
 }
@@ -66,6 +72,9 @@ func (l *loop) pump(s *session, d *direction, from, to *conn) bool {
 				d.watchQuiet(moved)
 			}
 			return true
+		}
+		if from.urgent {
+			d.bulk, d.rounds = false, 0 // splice does not pass an urgent byte's mark
 		}
 		n, ok := 0, false
 		if d.bulk {
@@ -120,6 +129,10 @@ func (l *loop) copyOnce(s *session, d *direction, from, to *conn) (int, bool) {
 	}
 	if written < n {
 		to.writable = false
+		if d == &s.in && d.writes < 2 { // the rest is a second write
+			d.writes = 2
+			sock.SetNoDelay(int(to.fd))
+		}
 		d.buf = l.buffers.get(n - written)
 		d.kept = d.buf[:copy(d.buf, l.scratch[written:n])]
 	}
@@ -139,7 +152,7 @@ func (l *loop) spliceOnce(s *session, d *direction, from, to *conn) (int, bool) 
 		if e != 0 {
 			return 0, l.unreadable(s, from, e)
 		}
-		s.endOf(d)
+		d.bulk, d.rounds = false, 0 // the FIN, or an urgent byte's mark in front of one: a read will tell
 		return 0, true
 	}
 	l.moved(s, d, n)
@@ -261,7 +274,7 @@ func (l *loop) undeliverable(s *session, d *direction, to *conn, e sock.Errno) b
 	l.release(d)
 	d.dead = true
 	s.cause = e
-	if s.other(d).shut {
+	if other := s.other(d); other.shut || other.dead {
 		return l.lose(s, to, e)
 	}
 	to.readable, to.broken = true, true

@@ -47,14 +47,15 @@ const checkReserve = 32
 // A Server is a set of loops and the listeners they serve. Its zero value is of no use, see New.
 type Server struct {
 	// set once, then read-only
-	log      zerolog.Logger
-	access   bool
-	max      int64 // sessions; more are refused
-	capacity int64 // sessions there are descriptors for; more wait in the kernel
-	started  time.Time
-	firstID  uint64
-	loops    []*loop
+	log     zerolog.Logger
+	access  bool
+	max     int64 // sessions; more are refused
+	spare   int   // descriptors for sessions and listeners
+	started time.Time
+	firstID uint64
+	loops   []*loop
 
+	capacity  atomic.Int64 // sessions there are descriptors for; more wait in the kernel
 	sessions  atomic.Int64
 	draining  atomic.Bool
 	emptyOnce sync.Once
@@ -113,13 +114,18 @@ func (s *Server) budget(maxSessions int) error {
 	if rest < 2 {
 		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
 	}
-	s.capacity = int64(rest / 2)
-	s.max = int64(maxSessions)
-	if s.max > s.capacity {
-		s.log.Warn().Int("max_sessions", maxSessions).Int64("possible", s.capacity).Int("descriptors", limit).
+	s.spare, s.max = rest, int64(maxSessions)
+	s.reckon(0)
+	if possible := s.capacity.Load(); s.max > possible {
+		s.log.Warn().Int("max_sessions", maxSessions).Int64("possible", possible).Int("descriptors", limit).
 			Msg("fewer sessions are possible than max_sessions: raise the limit of open files")
 	}
 	return nil
+}
+
+// reckon says how many sessions there are descriptors for beside so many listeners, at least one.
+func (s *Server) reckon(listeners int) {
+	s.capacity.Store(max(1, int64(s.spare-listeners*len(s.loops))/2))
 }
 
 // Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue,
@@ -173,10 +179,14 @@ func (s *Server) Apply(p Plan) error {
 	}
 	for name, ls := range s.listeners {
 		if next[name] != ls {
-			s.closeDoors(ls)
+			closed := s.closeDoors(ls)
+			if s.live {
+				<-closed // its address is free when Apply returns
+			}
 		}
 	}
 	s.listeners = next
+	s.reckon(len(next))
 	return nil
 }
 
@@ -273,18 +283,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	s.ended = true
+	if !s.live {
+		s.discard()
+		s.mu.Unlock()
+		return nil
+	}
 	closing := make([]<-chan struct{}, 0, len(s.listeners))
 	for _, ls := range s.listeners {
 		closing = append(closing, s.closeDoors(ls))
 	}
-	live := s.live
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
-	if !live {
-		s.discard()
-		return nil
-	}
 	for _, done := range closing {
 		<-done
 	}
@@ -318,11 +328,17 @@ func (s *Server) drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// discard closes what New and Apply opened when the loops never ran.
+// discard closes what New and Apply opened when the loops never ran; clients that wait are reset.
 func (s *Server) discard() {
 	for _, l := range s.loops {
+		l.discarded = true
 		for _, m := range l.mailbox.take(nil) {
-			m.do()
+			m.do() // doors that were to be opened or closed; clients come from loops that run
+		}
+		for _, d := range l.doors {
+			if d != nil {
+				sock.Close(d.fd)
+			}
 		}
 		l.close()
 	}

@@ -32,6 +32,7 @@ type session struct {
 	phase      phase
 	settled    bool   // settleAfter has passed
 	queued     bool   // stands in loop.again
+	hurried    bool   // a side broke while its last bytes are held
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
 	id       uint64
@@ -174,10 +175,10 @@ func (s *session) deadline() (time.Duration, bool) {
 	return min(s.connected+settleAfter, s.active+silence), true
 }
 
-// silence is how long neither side may send nothing; zero is without limit.
+// silence is how long neither side may send anything; zero is without limit.
 func (s *session) silence() time.Duration {
 	idle, half := s.settings.IdleTimeout, s.settings.HalfCloseTimeout
-	if !s.in.ended && !s.out.ended || half == 0 {
+	if !s.in.ended && !s.out.ended && !s.hurried || half == 0 {
 		return idle
 	}
 	if idle == 0 {
@@ -194,9 +195,14 @@ func (l *loop) onTimer(s *session) {
 		return
 	}
 	if silence := s.silence(); silence > 0 && l.now >= s.active+silence {
-		if silence == s.settings.IdleTimeout {
+		switch {
+		case silence == s.settings.IdleTimeout:
 			l.end(s, Idle)
-		} else {
+		case s.client.broken:
+			l.lose(s, &s.client, sock.ConnReset)
+		case s.backend.broken:
+			l.lose(s, &s.backend, sock.ConnReset)
+		default:
 			l.end(s, HalfClose)
 		}
 		return
@@ -221,7 +227,8 @@ func (l *loop) end(s *session, why Reason) {
 
 // refuse ends a session that has no backend connection and no lease.
 func (l *loop) refuse(s *session, why Reason) {
-	s.client.close(s.settings.Refuse == RefuseReset)
+	l.dismiss(int(s.client.fd), s.settings.Refuse)
+	s.client.open = false
 	l.forget(s, why)
 }
 

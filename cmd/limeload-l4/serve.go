@@ -36,6 +36,8 @@ func serve(ctx context.Context, file string, stderr io.Writer) error {
 		return err
 	}
 	log, writer := newLog(cfg.Log, stderr)
+	go writer.run()
+	defer writer.Close()
 	d, err := newDaemon(cfg, log)
 	if err != nil {
 		return err
@@ -46,8 +48,6 @@ func serve(ctx context.Context, file string, stderr io.Writer) error {
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave; sessions go on
 	defer signal.Reset(syscall.SIGPIPE)
 
-	go writer.run()
-	defer writer.Close()
 	d.run(ctx, signals)
 	return nil
 }

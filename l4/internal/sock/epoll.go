@@ -24,13 +24,16 @@ const (
 // load that comes in bursts. 20 ms was found with prototypes; the exact figure matters little.
 const busyFor = 20 * time.Millisecond
 
+// EventBatch is how many events one Wait brings at most; so many say that more may wait.
+const EventBatch = 256
+
 // A Poller is one epoll instance. It is used by one goroutine, the loop that owns it; its zero value is of
 // no use, see NewPoller.
 type Poller struct {
 	fd         int
 	busy       bool      // events came lately: wait outside the scheduler
 	quietSince time.Time // when a raw wait first brought nothing; zero while they bring events
-	events     [256]unix.EpollEvent
+	events     [EventBatch]unix.EpollEvent
 }
 
 // An Event is what happened to one registered descriptor.

@@ -38,7 +38,8 @@ func (p *Pipe) Close() {
 }
 
 // Fill moves what has arrived on a socket into the pipe, which must be empty. It returns 0 and no Errno at
-// the peer's FIN. A small count proves nothing: a pipe is also full when its slots are.
+// the peer's FIN, but also when a FIN has come and an urgent byte's mark stands in front of what is left; Again says
+// the same without the FIN. A small count proves nothing: a pipe is also full when its slots are.
 func (p *Pipe) Fill(from int) (int, Errno) {
 	n, e := splice(from, p.w, pipeBytes)
 	p.held += n

@@ -170,7 +170,8 @@ func claims(l *Listener) []string {
 }
 
 // Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
-// Error: pools that no listener uses, checks that overlap their own rhythm.
+// Error: pools that no listener uses or that can serve nobody, sessions sent back to where they came in, checks that
+// overlap their own rhythm.
 func (c *Config) Warnings() []string {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
@@ -181,6 +182,17 @@ func (c *Config) Warnings() []string {
 		path := Path("pool", p.Name)
 		if !used[p.Name] {
 			r.add(path, Error{Message: "no listener uses this pool"})
+		}
+		if !slices.ContainsFunc(p.Backends, func(b Backend) bool { return b.Weight > 0 }) {
+			r.add(join(path, "backends"), Error{Message: "every backend has weight 0: all clients are refused"})
+		}
+		for i, b := range p.Backends {
+			for _, l := range c.Listeners {
+				if l.Pool == p.Name && b.Addr.IsValid() && b.Addr == l.Bind {
+					r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
+						Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
+				}
+			}
 		}
 		h := p.Health
 		if h == nil {

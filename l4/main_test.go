@@ -61,6 +61,18 @@ func start(t testing.TB, o Options, specs ...ListenerSpec) *Server {
 // address is where the server's first listener came to stand.
 func (s *Server) address() string { return s.Listeners()[0].Address.String() }
 
+// any tells whether f holds for a session of the first loop.
+func (s *Server) any(f func(*session) bool) bool {
+	found := make(chan bool, 1)
+	l := s.loops[0]
+	l.mailbox.post(message{do: func() {
+		yes := false
+		l.sessions.all(func(s *session) { yes = yes || f(s) })
+		found <- yes
+	}})
+	return <-found
+}
+
 func dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, 5*time.Second)

@@ -143,7 +143,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 		s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(newPool(t, backend(t, nil))))
 		c := dial(t, s.address())
 		c.CloseWrite()
-		eventually(t, "the FIN is passed on", func() bool { return s.passedFIN() })
+		eventually(t, "the FIN is passed on", func() bool { return s.any(func(s *session) bool { return s.in.shut }) })
 		c.SetLinger(0)
 		c.Close()
 		if line := lines.next(t); line.Reason != ClientReset.String() {
@@ -172,18 +172,6 @@ func TestResetAfterHalfClose(t *testing.T) {
 	})
 }
 
-// passedFIN tells whether the only session of the first loop has passed its client's FIN on.
-func (s *Server) passedFIN() bool {
-	asked := make(chan bool, 1)
-	l := s.loops[0]
-	l.mailbox.post(message{do: func() {
-		passed := false
-		l.sessions.all(func(s *session) { passed = passed || s.in.shut })
-		asked <- passed
-	}})
-	return <-asked
-}
-
 // TestEarlyAnswer holds that an answer is not lost when the backend closes without reading all of the request:
 // its kernel then sends a reset right behind the answer.
 func TestEarlyAnswer(t *testing.T) {
@@ -199,34 +187,6 @@ func TestEarlyAnswer(t *testing.T) {
 		if !bytes.Equal(got, answer) {
 			t.Fatalf("got %d bytes of an answer of %d", len(got), len(answer))
 		}
-	}
-}
-
-// TestUrgent holds that bytes behind an urgent one are not left lying: a read stops at its mark, and looks
-// like one that has emptied the queue.
-func TestUrgent(t *testing.T) {
-	got := make(chan []byte, 1)
-	s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
-		b, _ := io.ReadAll(c)
-		got <- b
-	}))))
-	c := dial(t, s.address())
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Write([]byte("before"))
-	raw.Write(func(fd uintptr) bool {
-		err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
-		return true
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Write([]byte("behind"))
-	c.CloseWrite()
-	if b := <-got; !bytes.HasPrefix(b, []byte("before")) || !bytes.HasSuffix(b, []byte("behind")) {
-		t.Fatalf("got %q", b)
 	}
 }
 

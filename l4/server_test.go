@@ -238,6 +238,117 @@ func TestNeverStarted(t *testing.T) {
 	}
 }
 
+// TestNeverStartedServesNobody holds the same for clients that could be served: they are reset, and no session
+// begins on a loop that does not run.
+func TestNeverStartedServesNobody(t *testing.T) {
+	p := newPool(t, backend(t, nil))
+	s, err := New(Options{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(p)}}); err != nil {
+		t.Fatal(err)
+	}
+	var clients []*net.TCPConn
+	for range 40 {
+		clients = append(clients, dial(t, s.address()))
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range clients {
+		if !reset(t, c) {
+			t.Fatal("a waiting client saw an orderly end")
+		}
+	}
+	if s.Sessions() != 0 || p.Backends()[0].Leases != 0 {
+		t.Errorf("%d sessions, %d leases", s.Sessions(), p.Backends()[0].Leases)
+	}
+}
+
+// TestReadd holds that an address is free as soon as Apply has taken its listener away.
+func TestReadd(t *testing.T) {
+	s := start(t, Options{Loops: 2}, spec(newPool(t)))
+	again := spec(newPool(t))
+	again.Name, again.Address = "again", s.Listeners()[0].Address
+	for range 50 {
+		if err := s.Apply(Plan{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Apply(Plan{Listeners: []ListenerSpec{again}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestListenersTakeDescriptors holds that the sockets of listeners are reckoned with.
+func TestListenersTakeDescriptors(t *testing.T) {
+	s := start(t, Options{Loops: 2})
+	before := s.capacity.Load()
+	a, b := spec(newPool(t)), spec(newPool(t))
+	a.Name, b.Name = "a", "b"
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{a, b}}); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.capacity.Load(); before-after != 2 {
+		t.Errorf("room for %d sessions, and for %d beside four sockets of two listeners", before, after)
+	}
+}
+
+// TestStall holds that timers do not judge sessions whose bytes have come while the loop was held up, although there
+// are more of them than one wait brings.
+func TestStall(t *testing.T) {
+	const sessions = 2*sock.EventBatch + 50
+	ls := spec(newPool(t, backend(t, echo)))
+	ls.IdleTimeout = time.Minute
+	s := start(t, Options{Loops: 1}, ls)
+	var clients []*net.TCPConn
+	for range sessions {
+		c := dial(t, s.address())
+		c.Write([]byte("x"))
+		io.ReadFull(c, make([]byte, 1))
+		clients = append(clients, c)
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	s.loops[0].mailbox.post(message{do: func() {
+		close(held)
+		<-release
+		s.started = s.started.Add(-2 * time.Minute) // the loop is the only one to read it
+	}})
+	<-held
+	for _, c := range clients {
+		c.Write([]byte("y"))
+	}
+	close(release)
+	for i, c := range clients {
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatalf("client %d: %v", i, err)
+		}
+	}
+}
+
+// TestRefuseCloseReads holds that a client that has spoken sees a FIN too when it is to see one.
+func TestRefuseCloseReads(t *testing.T) {
+	ls := spec(newPool(t))
+	ls.Refuse = RefuseClose
+	s, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Shutdown(context.Background())
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, s.address())
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if reset(t, c) {
+		t.Error("it saw a reset")
+	}
+}
+
 // TestHandOver holds that long-lived sessions do not all sit on one loop, although the kernel may give all
 // of their clients to one door.
 func TestHandOver(t *testing.T) {

@@ -134,8 +134,12 @@ func (l *loop) pause(ls *listener, e sock.Errno) {
 	l.server.notePause(ls, e)
 }
 
-// resume ends a pause. If there is still no room, the next client starts another.
+// resume ends a pause, if there is room; while the doors are out of the Poller, looking costs no event.
 func (l *loop) resume() {
+	if !l.server.room() {
+		l.freed, l.resumeAt = false, l.now+acceptPause
+		return
+	}
 	l.paused = false
 	for _, d := range l.doors {
 		if d != nil {

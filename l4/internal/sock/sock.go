@@ -23,15 +23,13 @@ type Errno = syscall.Errno
 
 // The error numbers the data plane tells apart.
 const (
-	Again           = unix.EAGAIN        // nothing to read, or no room to write: wait for the next event
-	InProgress      = unix.EINPROGRESS   // a connect goes on; its end is an event
-	ConnRefused     = unix.ECONNREFUSED  // the peer answered SYN with a reset
-	ConnReset       = unix.ECONNRESET    // the peer reset an established connection
-	BrokenPipe      = unix.EPIPE         // written after a reset was reported, or after our own half-close
-	TimedOut        = unix.ETIMEDOUT     // keepalive, TCP_USER_TIMEOUT or the kernel's SYN retries gave up
-	HostUnreachable = unix.EHOSTUNREACH  // no route to the host, or it answers no ARP
-	NetUnreachable  = unix.ENETUNREACH   // no route to the network
-	AddrNotAvail    = unix.EADDRNOTAVAIL // no local port is left for this destination
+	Again        = unix.EAGAIN        // nothing to read, or no room to write: wait for the next event
+	InProgress   = unix.EINPROGRESS   // a connect goes on; its end is an event
+	ConnRefused  = unix.ECONNREFUSED  // the peer answered SYN with a reset
+	ConnReset    = unix.ECONNRESET    // the peer reset an established connection
+	BrokenPipe   = unix.EPIPE         // written after a reset was reported, or after our own half-close
+	TimedOut     = unix.ETIMEDOUT     // keepalive, TCP_USER_TIMEOUT or the kernel's SYN retries gave up
+	AddrNotAvail = unix.EADDRNOTAVAIL // no local port is left for this destination
 )
 
 // OutOfDescriptors reports whether e says that this process or machine has no descriptor or no memory for

@@ -1,7 +1,9 @@
 // Package algo chooses one member of a set: one file per algorithm, each built once for one immutable membership.
 //
 // It knows nothing of sockets, health or the time of day. Who may be chosen at all is decided by the caller, who
-// builds a new [Picker] whenever the membership or a weight changes; what must outlive that is kept in a [State].
+// builds a new [Picker] whenever the membership or a weight changes; what must outlive that is kept in a [State]. What
+// changes from one session to the next (leases, limits, a weight that is still growing, times) is read live through each
+// member's [Load].
 //
 // [Build] and [Kinds] are for the writer's side. [Picker.Pick] and the methods of [Load] are the hot path: any
 // goroutine may call them at any time.
@@ -10,7 +12,6 @@ package algo
 import (
 	"fmt"
 	"strings"
-	"sync/atomic"
 )
 
 // MaxWeight is the largest weight of a member. It keeps the table of round_robin at 256 entries per member.
@@ -19,54 +20,59 @@ const MaxWeight = 256
 // A Member is one candidate of a picker.
 // It is a plain value; Build copies what it needs of it and keeps the pointer to its Load.
 type Member struct {
-	ID     string // stable name, the same on every machine
+	ID     string // stable name, the same on every machine; what the hashing algorithms know a member by
 	Weight uint32 // share relative to the other members, 0 to MaxWeight
 	Load   *Load  // never nil; shared with whoever counts the leases
 }
 
 // A Picker chooses among the members it was built for.
 //
-// Pick returns an index into those members, and -1 only when there is none. It may be called from any goroutine; it
-// never allocates, blocks or spins. The key says who asks: algorithms that hash give the same key the same member, the
-// others ignore it.
+// Pick returns an index into those members, and -1 only when there is none or each is at the limit of its Load. It may be
+// called from any goroutine; it never allocates, blocks or spins. The key says who asks: algorithms that hash give the
+// same key the same member, the others ignore it.
 //
-// A member of weight 0 is picked only when all are of weight 0, and then all alike.
+// A member of weight 0 is picked only when all are of weight 0, and then all alike. A member at its limit is passed over.
 type Picker interface {
 	Pick(key uint64) int
 }
-
-// A State holds what must outlive a rebuild of a picker: the position of round_robin and the start of least_conn's scan.
-// Its zero value is ready to use, and it is safe for concurrent use. It must not be copied.
-type State struct {
-	position atomic.Uint64
-}
-
-// next returns a position that no other caller gets until the counter has gone round.
-func (s *State) next() uint64 { return s.position.Add(1) - 1 }
 
 // Options are the settings of Build. The zero value is usable.
 type Options struct {
 	// State is carried from one build to the next of the same set; nil starts anew.
 	State *State
+	// Balance bounds the loads of the hashing algorithms: no member gets a lease that would take it above this multiple of
+	// the mean, by weight, rounded up (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018).
+	// 0 is without a bound, else it is above 1. The other algorithms have no use for it.
+	Balance float64
+	// Total is what the loads of the members have joined; needed with Balance, else not looked at.
+	Total *Total
 }
 
 // A Kind describes one algorithm: its name in the configuration and, in a sentence, what it is for.
 type Kind struct {
 	Name string
 	Use  string
+	Hash bool // one key, one member: it looks at the key, and Options.Balance means something
 }
 
 // kind is one row of the registry.
 type kind struct {
 	Kind
-	build func(members []candidate, s *State) Picker
+	build func(members []candidate, o Options) Picker
 }
 
 // registry lists the algorithms in the order in which people read about them.
 func registry() []kind {
 	return []kind{
-		{Kind{"round_robin", "one after the other, each as often as its weight says, evenly mixed"}, newRoundRobin},
-		{Kind{"least_conn", "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
+		{Kind{"round_robin", "one after the other, each as often as its weight says, evenly mixed; for short sessions that cost about the same", false}, newRoundRobin},
+		{Kind{"random", "a draw by weight for each session; like round_robin, and many balancers that know nothing of each other do not fall into step", false}, newRandom},
+		{Kind{"least_conn", "the fewest sessions for its weight; for long sessions, such as a database's", false}, newLeastConn},
+		{Kind{"p2c", "two draws by weight, the less loaded of them; nearly least_conn's balance at a fixed cost, and it does not flood a newcomer", false}, newP2C},
+		{Kind{"least_time", "two draws by weight, the one that answers sooner for its load (peak EWMA); for backends of unequal or changing speed", false}, newLeastTime},
+		{Kind{"first", "the first in the configuration's order, the next when it is full; for a primary and its stand-ins, or to fill few backends", false}, newFirst},
+		{Kind{"client_hash", "a client always goes to the same backend, only a removed one's clients move (rendezvous); for up to some hundred backends", true}, newClientHash},
+		{Kind{"ring_hash", "the same on a ring of points (ketama); for many backends when a change must move nobody else's clients", true}, newRingHash},
+		{Kind{"maglev", "the same by a table; the evenest shares and the fastest look-up, for a few more clients moved by a change", true}, newMaglev},
 	}
 }
 
@@ -92,10 +98,17 @@ func (e *UnknownKindError) Error() string {
 
 // Build makes the picker of the given kind for members, which it does not keep.
 // Its only error is an *UnknownKindError. No member at all is allowed: Pick then returns -1.
-// A member without a Load or heavier than MaxWeight is the caller's bug, and panics.
+// A member without a Load or heavier than MaxWeight, and a Balance without a Total or of 1 or less, are the caller's bug,
+// and panic.
+//
+// A Load serves one picker at a time at its best: least_conn and first learn through it of leases that are given back,
+// and an older picker of the same Load may then overlook a member that became free.
 func Build(kindName string, members []Member, o Options) (Picker, error) {
 	if o.State == nil {
 		o.State = new(State)
+	}
+	if o.Balance != 0 && (!(o.Balance > 1) || o.Total == nil) {
+		panic(fmt.Sprintf("algo: balance %v with total %v", o.Balance, o.Total))
 	}
 	var known []string
 	for _, k := range registry() {
@@ -107,16 +120,17 @@ func Build(kindName string, members []Member, o Options) (Picker, error) {
 		if len(c) == 0 {
 			return nobody{}, nil
 		}
-		return k.build(c, o.State), nil
+		return k.build(c, o), nil
 	}
 	return nil, &UnknownKindError{Kind: kindName, Known: known}
 }
 
 // A candidate is a member that can be picked.
 type candidate struct {
-	index  int // into the members given to Build
-	weight int64
 	load   *Load
+	weight int64
+	index  int // into the members given to Build
+	id     string
 }
 
 // candidates returns the members of a positive weight, or, when there is none, all of them with weight 1.
@@ -135,13 +149,48 @@ func candidates(members []Member) []candidate {
 	for i, m := range members {
 		switch {
 		case weighted == 0:
-			c = append(c, candidate{index: i, weight: 1, load: m.Load})
+			c = append(c, candidate{index: i, weight: 1, load: m.Load, id: m.ID})
 		case m.Weight > 0:
-			c = append(c, candidate{index: i, weight: int64(m.Weight), load: m.Load})
+			c = append(c, candidate{index: i, weight: int64(m.Weight), load: m.Load, id: m.ID})
 		}
 	}
 	return c
 }
+
+// totalWeight is the sum of the candidates' weights.
+func totalWeight(members []candidate) (sum int64) {
+	for i := range members {
+		sum += members[i].weight
+	}
+	return sum
+}
+
+// admits reports whether the member may be picked: it is not full, and while its weight still grows, chance, any 64
+// random bits, favours it. By that a member that has a quarter of its weight refuses three picks of four, which makes the
+// shares of all right, whatever the algorithm, without another table.
+func (c *candidate) admits(chance uint64) bool {
+	return !c.load.Full() && c.load.favoured(chance)
+}
+
+// withRoom returns the first member after start, which may be any number, that is not full, or -1. It is what algorithms
+// resort to when a few tries met only members that are full or still slow.
+func withRoom(members []candidate, start uint64) int {
+	n := len(members)
+	at := int(start % uint64(n))
+	for range n {
+		if !members[at].load.Full() {
+			return members[at].index
+		}
+		if at++; at == n {
+			at = 0
+		}
+	}
+	return -1
+}
+
+// tries is how many members a pick looks at before it resorts to a search through all. When half of them are full, one
+// pick in 65,000 does.
+const tries = 16
 
 // nobody is the picker of no members, so that no algorithm has to look for that case.
 type nobody struct{}

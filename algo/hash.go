@@ -22,3 +22,24 @@ func Mix(x uint64) uint64 {
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
+
+// HashString returns the key of a text, such as a member's name, fixed for ever like HashAddr.
+func HashString(s string) uint64 {
+	h := uint64(len(s))
+	for len(s) >= 8 {
+		h = Mix(h ^ load64(s))
+		s = s[8:]
+	}
+	var rest uint64
+	for i := range len(s) {
+		rest |= uint64(s[i]) << (8 * i)
+	}
+	return Mix(h ^ rest)
+}
+
+// load64 reads the first eight bytes of s, the lowest first.
+func load64(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}

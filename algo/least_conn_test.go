@@ -41,16 +41,21 @@ func TestLeastConnOrder(t *testing.T) {
 
 func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		members := drawMembers(t)
+		members := drawMembers(t, new(Total))
 		p, err := Build("least_conn", members, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 2 * len(members) {
-			got := members[p.Pick(0)]
+			i := p.Pick(0)
+			if i < 0 {
+				return // all are full
+			}
+			got := members[i]
 			for _, m := range members {
-				cost, gotCost := (m.Load.Leases()+1)*int64(got.Weight), (got.Load.Leases()+1)*int64(m.Weight)
-				if m.Weight > 0 && cost < gotCost {
+				cost := (m.Load.Leases() + 1) * got.Load.weight(int64(got.Weight))
+				gotCost := (got.Load.Leases() + 1) * m.Load.weight(int64(m.Weight))
+				if m.Weight > 0 && !m.Load.Full() && cost < gotCost {
 					t.Fatalf("picked %d leases of weight %d, but there is %d of %d",
 						got.Load.Leases(), got.Weight, m.Load.Leases(), m.Weight)
 				}

@@ -9,17 +9,25 @@ package algo
 // A pick is one atomic add and one read of the table (BenchmarkPick/round_robin). The usual way, nginx's current weight
 // per member, gives the same quality but must change all members under a lock at each pick.
 type roundRobin struct {
-	table []int32 // indexes of members; one period
-	state *State
+	members []candidate
+	table   []int32 // ranks of members; one period
+	state   *State
 }
 
-func newRoundRobin(members []candidate, s *State) Picker {
-	return &roundRobin{table: mixedTable(members), state: s}
+func newRoundRobin(members []candidate, o Options) Picker {
+	return &roundRobin{members: members, table: mixedTable(members), state: o.State}
 }
 
-// Pick returns the next member; the key does not matter.
+// Pick returns the next member that is not full; the key does not matter.
 func (r *roundRobin) Pick(uint64) int {
-	return int(r.table[r.state.next()%uint64(len(r.table))])
+	var position uint64
+	for range tries {
+		position = r.state.next()
+		if m := &r.members[r.table[position%uint64(len(r.table))]]; m.admits(Mix(position)) {
+			return m.index
+		}
+	}
+	return withRoom(r.members, Mix(position))
 }
 
 // An occurrence is one place of a member in the table: its k-th, counted from 0.
@@ -71,7 +79,7 @@ func mixedTable(members []candidate) []int32 {
 
 	table := make([]int32, total)
 	for at, o := range order {
-		table[at] = int32(members[o.rank].index)
+		table[at] = o.rank
 	}
 	return table
 }

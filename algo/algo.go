@@ -52,7 +52,9 @@ type Options struct {
 type Kind struct {
 	Name string
 	Use  string
-	Hash bool // one key, one member: it looks at the key, and Options.Balance means something
+
+	Hash    bool // one key, one member: it looks at the key, and Options.Balance means something
+	Ordered bool // the members' order is the point: who cannot have one wants the next
 }
 
 // kind is one row of the registry.
@@ -64,15 +66,15 @@ type kind struct {
 // registry lists the algorithms in the order in which people read about them.
 func registry() []kind {
 	return []kind{
-		{Kind{"round_robin", "one after the other, each as often as its weight says, evenly mixed; for short sessions that cost about the same", false}, newRoundRobin},
-		{Kind{"random", "a draw by weight for each session; like round_robin, and many balancers that know nothing of each other do not fall into step", false}, newRandom},
-		{Kind{"least_conn", "the fewest sessions for its weight; for long sessions, such as a database's", false}, newLeastConn},
-		{Kind{"p2c", "two draws by weight, the less loaded of them; nearly least_conn's balance at a fixed cost, and it does not flood a newcomer", false}, newP2C},
-		{Kind{"least_time", "two draws by weight, the one that answers sooner for its load (peak EWMA); for backends of unequal or changing speed", false}, newLeastTime},
-		{Kind{"first", "the first in the configuration's order, the next when it is full; for a primary and its stand-ins, or to fill few backends", false}, newFirst},
-		{Kind{"client_hash", "a client always goes to the same backend, only a removed one's clients move (rendezvous); for up to some hundred backends", true}, newClientHash},
-		{Kind{"ring_hash", "the same on a ring of points (ketama); for many backends when a change must move nobody else's clients", true}, newRingHash},
-		{Kind{"maglev", "the same by a table; the evenest shares and the fastest look-up, for a few more clients moved by a change", true}, newMaglev},
+		{Kind{Name: "round_robin", Use: "one after the other, each as often as its weight says, evenly mixed; for short sessions that cost about the same"}, newRoundRobin},
+		{Kind{Name: "random", Use: "a draw by weight for each session; like round_robin, and many balancers that know nothing of each other do not fall into step"}, newRandom},
+		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
+		{Kind{Name: "p2c", Use: "two draws by weight, the less loaded of them; nearly least_conn's balance at a fixed cost, and it does not flood a newcomer"}, newP2C},
+		{Kind{Name: "least_time", Use: "two draws by weight, the one that answers sooner for its load (peak EWMA); for backends of unequal or changing speed"}, newLeastTime},
+		{Kind{Name: "first", Use: "the first in the configuration's order, the next when it is full; for a primary and its stand-ins, or to fill few backends", Ordered: true}, newFirst},
+		{Kind{Name: "client_hash", Use: "a client always goes to the same backend, only a removed one's clients move (rendezvous); for up to some hundred backends", Hash: true}, newClientHash},
+		{Kind{Name: "ring_hash", Use: "the same on a ring of points (ketama); for many backends when a change must move nobody else's clients", Hash: true}, newRingHash},
+		{Kind{Name: "maglev", Use: "the same by a table; the evenest shares and the fastest look-up, for a few more clients moved by a change", Hash: true}, newMaglev},
 	}
 }
 

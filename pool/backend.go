@@ -9,23 +9,42 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// A Spec describes a backend to be added. It is a plain value; Add validates it.
+// MaxTier is the largest number of a tier; that of a priority in the DNS, which becomes one.
+const MaxTier = 65535
+
+// A Spec describes a backend to be added. It is a plain value; whoever takes one validates it. Two that are equal describe
+// the same.
 type Spec struct {
 	ID     string         // unique in the pool, not empty
 	Addr   netip.AddrPort // a unicast address and a port
 	Weight uint32         // share relative to the pool's other backends, 1 to 256; 0 drains: it gets nothing new
+
+	MaxSessions int    // leases at once; 0 = no limit
+	Tier        int    // used when no backend of a lower tier is eligible; 0 to MaxTier
+	Zone        string // where it stands; a pool may prefer its own
+	Mode        Mode   // what the operator wants of it at first
 }
 
-// validate returns an *InvalidBackendError when s cannot be a backend.
-func (s Spec) validate() error {
-	if s.ID == "" {
-		return &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
+// checked returns s with an IPv4 address never in its form mapped into IPv6, or an *InvalidBackendError when it cannot be a
+// backend.
+func (s Spec) checked() (Spec, error) {
+	given := s.Addr
+	s.Addr = netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port())
+	a := s.Addr.Addr()
+	switch {
+	case s.ID == "":
+		return s, &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
+	case !s.Addr.IsValid() || s.Addr.Port() == 0 || a.IsUnspecified() || a.IsMulticast():
+		return s, &InvalidBackendError{Field: "addr", Value: given.String(), Want: "a unicast address and a port"}
+	case s.Tier < 0 || s.Tier > MaxTier:
+		return s, &InvalidBackendError{Field: "tier", Value: strconv.Itoa(s.Tier), Want: "0 to " + strconv.Itoa(MaxTier)}
 	}
-	a := s.Addr.Addr().Unmap()
-	if !s.Addr.IsValid() || s.Addr.Port() == 0 || a.IsUnspecified() || a.IsMulticast() {
-		return &InvalidBackendError{Field: "addr", Value: s.Addr.String(), Want: "a unicast address and a port"}
+	for _, err := range []error{validateWeight(s.Weight), validateMaxSessions(s.MaxSessions), validateMode(s.Mode)} {
+		if err != nil {
+			return s, err
+		}
 	}
-	return validateWeight(s.Weight)
+	return s, nil
 }
 
 func validateWeight(w uint32) error {
@@ -37,18 +56,38 @@ func validateWeight(w uint32) error {
 	return nil
 }
 
+func validateMaxSessions(n int) error {
+	if n < 0 {
+		return &InvalidBackendError{Field: "max_sessions", Value: strconv.Itoa(n), Want: "0 or more"}
+	}
+	return nil
+}
+
+func validateMode(m Mode) error {
+	if m > Maintenance {
+		return &InvalidBackendError{Field: "mode", Value: m.String(), Want: "ready, drain or maintenance"}
+	}
+	return nil
+}
+
 // A Backend is one address that sessions and flows are sent to, with the counters of all it ever did.
 // Its methods may be called from any goroutine; its zero value is of no use, see Pool.Add.
 // It lives on after its removal from the pool for as long as someone holds a lease on it.
 type Backend struct {
 	// set once, then read-only
-	id   string
-	addr netip.AddrPort
+	id    string
+	addr  netip.AddrPort
+	pool  *Pool
+	group *group // which it competes in
 
 	load     algo.Load
+	inUse    atomic.Bool                // it is eligible by the latest snapshot
+	revoked  atomic.Bool                // it is not, and its leases are to be given back
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
+
+	edition uint64 // Pool.mu guards it: the last snapshot it was eligible in
 }
 
 // ID returns the backend's name, unique in its pool.
@@ -63,27 +102,39 @@ func (b *Backend) AddBytes(in, out uint64) {
 	b.bytesOut.Add(out)
 }
 
+// Revoked reports whether whoever has a lease on the backend is to give it back; see Pool.OnRevoke.
+func (b *Backend) Revoked() bool { return b.revoked.Load() }
+
 // A member is a backend with its settings in one snapshot. It is immutable; a change makes another one.
 // Verdict and mode stay apart: what the checks say and what the operator wants never overwrite each other.
 type member struct {
-	backend *Backend
-	weight  uint32
-	verdict Verdict
-	reason  string    // of the verdict
-	since   time.Time // of the verdict
-	mode    Mode
+	backend     *Backend
+	source      string // who named it: "" for Add, else as given to Reconcile
+	spec        Spec   // as its source described it last; what was changed at run time stands beside it
+	weight      uint32
+	maxSessions int
+	verdict     Verdict
+	reason      string    // of the verdict
+	since       time.Time // of the verdict
+	mode        Mode
+
+	fresh     bool          // it was there from the pool's beginning and has not served yet: no slow start
+	returned  time.Duration // when it became eligible, on the pool's clock; slow start counts from here
+	returning bool          // it became so after the pool's beginning
 }
 
-// eligible reports whether the backend may get new sessions.
-func (m *member) eligible() bool {
-	return m.verdict == Healthy && m.mode == Ready && m.weight > 0
-}
+// enabled reports whether the operator lets the backend have new sessions.
+func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
+
+// eligible reports whether the backend may get new sessions, but for its limit.
+func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() }
 
 // info returns the settings of the snapshot with the counters of this moment.
 func (m *member) info() BackendInfo {
 	b := m.backend
 	i := BackendInfo{
-		ID: b.id, Addr: b.addr, Weight: m.weight,
+		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
+		MaxSessions: m.maxSessions, Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode,
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
@@ -95,13 +146,17 @@ func (m *member) info() BackendInfo {
 
 // A BackendInfo is a copy of all that is known of a backend at one moment. It is a plain value and never changes.
 type BackendInfo struct {
-	ID      string
-	Addr    netip.AddrPort
-	Weight  uint32
-	Verdict Verdict
-	Reason  string    // why the verdict was given
-	Since   time.Time // when the verdict was given
-	Mode    Mode
+	ID          string
+	Addr        netip.AddrPort
+	Source      string // who named it: "" for Add, else the source given to Reconcile
+	Weight      uint32
+	MaxSessions int
+	Tier        int
+	Zone        string
+	Verdict     Verdict
+	Reason      string    // why the verdict was given
+	Since       time.Time // when the verdict was given
+	Mode        Mode
 
 	Leases   int64               // held now
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome

@@ -8,6 +8,10 @@ import (
 var (
 	// ErrNoBackend is returned by Pick when no backend is eligible, or none that was not tried yet.
 	ErrNoBackend = errors.New("pool: no backend is eligible")
+	// ErrBusy is returned by Pick when there are such backends and each is at its max_sessions, or others wait already.
+	ErrBusy = errors.New("pool: every eligible backend is at its limit of sessions")
+	// ErrQueueFull is returned by Wait when as many wait as may, which is nobody in a pool without a queue.
+	ErrQueueFull = errors.New("pool: the queue is full")
 	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
 	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")
 	// ErrUnknownBackend is wrapped by the errors of all methods that name a backend the pool does not have.
@@ -16,7 +20,7 @@ var (
 
 // An InvalidBackendError says which property of a backend was refused, and what is allowed.
 type InvalidBackendError struct {
-	Field string // "id", "addr", "weight", "verdict" or "mode"
+	Field string // "id", "addr", "weight", "max_sessions", "tier", "verdict" or "mode"
 	Value string // what was given
 	Want  string // what is allowed
 }

@@ -2,7 +2,8 @@ package pool
 
 import "time"
 
-// An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged or WeightChanged, no other.
+// An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged or Discovered,
+// no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -40,4 +41,20 @@ type ModeChanged struct {
 type WeightChanged struct {
 	Change
 	From, To uint32
+}
+
+// LimitChanged says that a backend may have another number of sessions at once; 0 is without a limit.
+type LimitChanged struct {
+	Change
+	From, To int
+}
+
+// Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names
+// the pool and the time, and no backend.
+type Discovered struct {
+	Change
+	Source  string     // as in the configuration: "dns", "srv" or "file"
+	Found   int        // backends in the answer
+	Changed Reconciled // what became of them
+	Err     error      // why the source gave no answer; the pool is then as its settings for that case say
 }

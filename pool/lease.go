@@ -1,6 +1,9 @@
 package pool
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // A Lease is the right to use a backend, from Pick to Release. It is a small value; the zero value is not a lease.
 // Whoever holds it must release it exactly once. It outlives the removal of its backend from the pool.
@@ -11,11 +14,32 @@ type Lease struct {
 // Backend returns the backend that was picked.
 func (l Lease) Backend() *Backend { return l.b }
 
-// Release gives the lease back and says how it went. It allocates nothing and may be called from any goroutine.
+// Release gives the lease back and says how it went. It allocates nothing and may be called from any goroutine; whoever
+// waits for a backend is served by it.
 // A second release panics once the load falls below zero, and counts as someone else's until then.
 func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	l.b.load.Release()
+	l.b.pool.queue.serve()
+}
+
+// ConnectTook says how long it took to connect to the backend. Only least_time wants to know.
+func (l Lease) ConnectTook(took time.Duration) {
+	if p := l.b.pool; p.timed {
+		now := p.o.Clock()
+		l.b.load.ObserveConnect(took, now)
+		l.b.group.state.Advance(now)
+	}
+}
+
+// FirstByteTook says how long the backend took to its first byte, from when it had something to answer. Only least_time
+// wants to know.
+func (l Lease) FirstByteTook(took time.Duration) {
+	if p := l.b.pool; p.timed {
+		now := p.o.Clock()
+		l.b.load.ObserveFirstByte(took, now)
+		l.b.group.state.Advance(now)
+	}
 }
 
 // An Outcome says what a lease showed about its backend.

@@ -8,9 +8,8 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,55 +17,49 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// Options are the settings of a pool, fixed for its life.
-type Options struct {
-	Name           string
-	Algorithm      string        // one of algo.Kinds
-	Initial        Verdict       // of a backend just added; Healthy when nothing checks them
-	ConnectTimeout time.Duration // for one connect to a backend
-	Retries        int           // further backends to try for a session when one cannot be connected to
-}
-
 // A Pool is a named set of interchangeable backends.
 // Its methods may be called from any goroutine; its zero value is of no use, see New.
 //
-// Invariant: snap holds exactly the members of byID, and its picker was built for exactly its eligible backends.
+// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones.
 type Pool struct {
-	o Options // set once, then read-only
+	// set once, then read-only
+	o       Options
+	timed   bool         // the algorithm goes by times
+	ordered bool         // it goes by the order of the backends
+	sticky  *stickyTable // nil without stickiness
 
 	snap  atomic.Pointer[snapshot] // never nil; replaced with mu held
-	state algo.State               // what the pickers hand on to each other
+	queue queue
 
 	mu sync.Mutex
 	// mu guards the fields below
 	byID          map[string]*member // the latest of each, as in snap
+	groups        []*group           // all there ever were, in the order in which they are asked
+	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
+	edition       uint64             // how many snapshots there were
 	subscriptions []*Subscription
-}
-
-// A snapshot is a pool at one moment. It is immutable: readers may use it for as long as they like.
-type snapshot struct {
-	members  []*member // in the order of their addition
-	eligible []*Backend
-	picker   algo.Picker // for eligible
+	revokers      []func(*Backend, Revocation)
 }
 
 // New returns a pool without backends.
-// An unknown algorithm is an *algo.UnknownKindError; a negative number and an undefined verdict are refused, too.
+// An unknown algorithm is an *algo.UnknownKindError; settings that make no sense are refused, too.
 func New(o Options) (*Pool, error) {
-	picker, err := algo.Build(o.Algorithm, nil, algo.Options{})
-	if err != nil {
+	if _, err := algo.Build(o.Algorithm, nil, algo.Options{}); err != nil {
 		return nil, fmt.Errorf("pool %s: %w", o.Name, err)
 	}
-	switch {
-	case o.Initial > Unhealthy:
-		return nil, fmt.Errorf("pool %s: undefined initial %v", o.Name, o.Initial)
-	case o.ConnectTimeout < 0:
-		return nil, fmt.Errorf("pool %s: negative connect timeout %v", o.Name, o.ConnectTimeout)
-	case o.Retries < 0:
-		return nil, fmt.Errorf("pool %s: negative number of retries %d", o.Name, o.Retries)
+	o, err := o.checked()
+	if err != nil {
+		return nil, err
 	}
-	p := &Pool{o: o, byID: make(map[string]*member)}
-	p.snap.Store(&snapshot{picker: picker})
+	p := &Pool{
+		o: o, timed: o.Algorithm == "least_time", ordered: o.kind().Ordered, byID: make(map[string]*member),
+		begun: make(map[string]bool),
+	}
+	p.queue.pool, p.queue.max = p, int64(o.QueueMax)
+	if o.StickyTTL > 0 {
+		p.sticky = newStickyTable(o.StickyTTL, o.StickyEntries)
+	}
+	p.snap.Store(&snapshot{})
 	return p, nil
 }
 
@@ -79,8 +72,11 @@ func (p *Pool) ConnectTimeout() time.Duration { return p.o.ConnectTimeout }
 // Retries returns how many further backends a session may try when one cannot be connected to.
 func (p *Pool) Retries() int { return p.o.Retries }
 
-// Eligible returns how many backends may get new sessions now.
-func (p *Pool) Eligible() int { return len(p.snap.Load().eligible) }
+// Eligible returns how many backends may get new sessions now, but for their limits.
+func (p *Pool) Eligible() int { return p.snap.Load().eligible }
+
+// TriesAll reports whether no backend is healthy and therefore all that are enabled are eligible.
+func (p *Pool) TriesAll() bool { return p.snap.Load().tryAll }
 
 // Backends returns a copy of every backend, in the order of their addition. The slice is the caller's.
 // The settings are those of one moment; the counters go on while they are read.
@@ -93,55 +89,59 @@ func (p *Pool) Backends() []BackendInfo {
 	return infos
 }
 
-// Add adds backends, in Ready mode and with the pool's initial verdict: all of them, or on an error none. Given together
-// they become eligible together, so that the first of many is not for a moment the only one.
+// Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
+// together, so that the first of many is not for a moment the only one.
 // The error wraps an *InvalidBackendError or ErrDuplicateBackend.
 func (p *Pool) Add(specs ...Spec) error {
 	if len(specs) == 0 {
 		return nil
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := time.Now()
 	added := make([]*member, 0, len(specs))
 	seen := make(map[string]bool, len(specs))
 	for _, s := range specs {
-		if err := s.validate(); err != nil {
+		s, err := s.checked()
+		if err == nil && (p.byID[s.ID] != nil || seen[s.ID]) {
+			err = ErrDuplicateBackend
+		}
+		if err != nil {
+			p.mu.Unlock()
 			return p.failed("add", s.ID, err)
 		}
-		if p.byID[s.ID] != nil || seen[s.ID] {
-			return p.failed("add", s.ID, ErrDuplicateBackend)
-		}
 		seen[s.ID] = true
-		addr := netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port())
-		added = append(added, &member{
-			backend: &Backend{id: s.ID, addr: addr},
-			weight:  s.Weight, verdict: p.o.Initial, reason: "initial", since: now, mode: Ready,
-		})
+		added = append(added, p.memberLocked(s, "", now))
 	}
-	for _, m := range added {
-		p.byID[m.backend.id] = m
-	}
-	p.replaceLocked(slices.Concat(p.snap.Load().members, added), slices.ContainsFunc(added, (*member).eligible))
-	for _, m := range added {
-		p.publishLocked(Added{p.change(m, now)})
-	}
+	p.applyLocked(changes{added: added}, now)
+	p.mu.Unlock()
+	p.queue.serve()
 	return nil
 }
 
-// Remove takes a backend out of the pool. Leases on it go on. The error wraps ErrUnknownBackend.
+// memberLocked makes the member that a checked Spec describes.
+func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
+	b := &Backend{id: s.ID, addr: s.Addr, pool: p, group: p.groupLocked(s)}
+	b.load.SetLimit(int64(s.MaxSessions))
+	m := &member{
+		backend: b, source: source, spec: s, weight: s.Weight, maxSessions: s.MaxSessions, mode: s.Mode,
+		verdict: p.o.Initial, reason: "initial", since: now, fresh: !p.begun[source],
+	}
+	p.noteReturn(nil, m)
+	return m
+}
+
+// Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it returns,
+// Pick does not return the backend. The error wraps ErrUnknownBackend.
 func (p *Pool) Remove(id string) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	m := p.byID[id]
 	if m == nil {
+		p.mu.Unlock()
 		return p.failed("remove", id, ErrUnknownBackend)
 	}
-	delete(p.byID, id)
-	old := p.snap.Load().members
-	i := slices.Index(old, m)
-	p.replaceLocked(slices.Concat(old[:i], old[i+1:]), m.eligible())
-	p.publishLocked(Removed{p.change(m, time.Now())})
+	p.applyLocked(changes{removed: []*member{m}}, time.Now())
+	p.mu.Unlock()
+	p.queue.serve() // nobody is left for those who wait, perhaps
 	return nil
 }
 
@@ -152,101 +152,98 @@ func (p *Pool) SetWeight(id string, weight uint32) error {
 	if err := validateWeight(weight); err != nil {
 		return p.failed(doing, id, err)
 	}
-	return p.edit(doing, id, func(m *member, _ time.Time) func(Change) Event {
-		from := m.weight
-		if from == weight {
-			return nil
-		}
-		m.weight = weight
-		return func(c Change) Event { return WeightChanged{c, from, weight} }
-	})
+	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setWeight(weight) })
+}
+
+// SetMaxSessions says how many sessions a backend may have at once; 0 is without a limit. Those beyond it that it has
+// already go on. The error wraps an *InvalidBackendError or ErrUnknownBackend.
+func (p *Pool) SetMaxSessions(id string, n int) error {
+	const doing = "set max_sessions of"
+	if err := validateMaxSessions(n); err != nil {
+		return p.failed(doing, id, err)
+	}
+	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setMaxSessions(n) })
 }
 
 // SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike.
 // The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetMode(id string, mode Mode) error {
 	const doing = "set mode of"
-	if mode > Maintenance {
-		return p.failed(doing, id, &InvalidBackendError{"mode", mode.String(), "ready, drain or maintenance"})
+	if err := validateMode(mode); err != nil {
+		return p.failed(doing, id, err)
 	}
-	return p.edit(doing, id, func(m *member, _ time.Time) func(Change) Event {
-		from := m.mode
-		if from == mode {
-			return nil
-		}
-		m.mode = mode
-		return func(c Change) Event { return ModeChanged{c, from, mode} }
-	})
+	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setMode(mode) })
+}
+
+// A Judgement is what the checks found of one backend, and why.
+type Judgement struct {
+	ID      string
+	Verdict Verdict
+	Reason  string
 }
 
 // SetVerdict says what the checks found, and why. The verdict it has already is no change: its reason and time stay those
 // of the first time. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetVerdict(id string, v Verdict, reason string) error {
+	return p.SetVerdicts(Judgement{ID: id, Verdict: v, Reason: reason})
+}
+
+// SetVerdicts is SetVerdict for several backends, put in force at once: ten thousand first verdicts are not ten thousand
+// tables of maglev. Where it fails for some, the others have their verdicts all the same; the error wraps those of all.
+func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	const doing = "set verdict of"
-	if v > Unhealthy {
-		return p.failed(doing, id, &InvalidBackendError{"verdict", v.String(), "unknown, healthy or unhealthy"})
-	}
-	return p.edit(doing, id, func(m *member, now time.Time) func(Change) Event {
-		from := m.verdict
-		if from == v {
-			return nil
+	now := time.Now()
+	var failures []error
+	var c changes
+	p.mu.Lock()
+	latest := make(map[string]*edit, len(judgements)) // one of the same backend follows the one before
+	for _, j := range judgements {
+		m := p.byID[j.ID]
+		switch {
+		case j.Verdict > Unhealthy:
+			failures = append(failures, p.failed(doing, j.ID, &InvalidBackendError{"verdict", j.Verdict.String(), "unknown, healthy or unhealthy"}))
+			continue
+		case m == nil:
+			failures = append(failures, p.failed(doing, j.ID, ErrUnknownBackend))
+			continue
 		}
-		m.verdict, m.reason, m.since = v, reason, now
-		return func(c Change) Event { return VerdictChanged{c, from, v, reason} }
-	})
+		e := latest[j.ID]
+		if e == nil {
+			e = &edit{old: m, next: *m}
+		}
+		if event := e.next.setVerdict(j, now); event != nil {
+			e.events = append(e.events, event)
+			if latest[j.ID] == nil {
+				latest[j.ID] = e
+				c.edits = append(c.edits, e)
+			}
+		}
+	}
+	if len(c.edits) > 0 {
+		p.applyLocked(c, now)
+	}
+	p.mu.Unlock()
+	p.queue.serve()
+	return errors.Join(failures...)
 }
 
 // edit has change alter a copy of a backend's settings and puts it in force. change returns how to make the event of
 // it, or nil when it altered nothing. The error wraps ErrUnknownBackend.
-func (p *Pool) edit(doing, id string, change func(m *member, now time.Time) func(Change) Event) error {
+func (p *Pool) edit(doing, id string, change func(m *member) func(Change) Event) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	old := p.byID[id]
 	if old == nil {
+		p.mu.Unlock()
 		return p.failed(doing, id, ErrUnknownBackend)
 	}
-	next, now := *old, time.Now()
-	event := change(&next, now)
-	if event == nil {
-		return nil
+	e := &edit{old: old, next: *old}
+	if event := change(&e.next); event != nil {
+		e.events = append(e.events, event)
+		p.applyLocked(changes{edits: []*edit{e}}, time.Now())
 	}
-	p.swapLocked(old, &next)
-	p.publishLocked(event(p.change(&next, now)))
+	p.mu.Unlock()
+	p.queue.serve()
 	return nil
-}
-
-// swapLocked puts next in old's place.
-func (p *Pool) swapLocked(old, next *member) {
-	p.byID[next.backend.id] = next
-	members := slices.Clone(p.snap.Load().members)
-	members[slices.Index(members, old)] = next
-	matters := old.eligible() != next.eligible() || next.eligible() && old.weight != next.weight
-	p.replaceLocked(members, matters)
-}
-
-// replaceLocked makes members the pool's snapshot. Only when the eligible ones are others, or of another weight, a new
-// picker is needed: the first verdicts of many backends that stay out of use cost next to nothing.
-func (p *Pool) replaceLocked(members []*member, eligibleChanged bool) {
-	s := &snapshot{members: members}
-	if !eligibleChanged {
-		old := p.snap.Load()
-		s.eligible, s.picker = old.eligible, old.picker
-		p.snap.Store(s)
-		return
-	}
-	var candidates []algo.Member
-	for _, m := range members {
-		if m.eligible() {
-			s.eligible = append(s.eligible, m.backend)
-			candidates = append(candidates, algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load})
-		}
-	}
-	picker, err := algo.Build(p.o.Algorithm, candidates, algo.Options{State: &p.state})
-	if err != nil {
-		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.o.Name, err))
-	}
-	s.picker = picker
-	p.snap.Store(s)
 }
 
 // change returns the common part of an event on m.

@@ -86,6 +86,12 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		"initial verdict": func(o *Options) { o.Initial = Unhealthy + 1 },
 		"connect timeout": func(o *Options) { o.ConnectTimeout = -1 },
 		"retries":         func(o *Options) { o.Retries = -1 },
+		"hash balance":    func(o *Options) { o.Algorithm, o.HashBalance = "maglev", 1 },
+		"no hash":         func(o *Options) { o.HashBalance = 1.5 },
+		"slow start":      func(o *Options) { o.SlowStart = -1 },
+		"sticky ttl":      func(o *Options) { o.StickyTTL, o.StickyEntries = -1, 10 },
+		"sticky entries":  func(o *Options) { o.StickyTTL = 1 },
+		"queue":           func(o *Options) { o.QueueMax = -1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -262,7 +268,7 @@ func TestVerdictModeAndWeightAreThreeThings(t *testing.T) {
 
 func TestPickerIsRebuiltOnlyForTheEligible(t *testing.T) {
 	p := newPool(t, "round_robin", "a", "b")
-	picker := func() algo.Picker { return p.snap.Load().picker }
+	picker := func() algo.Picker { return p.snap.Load().tiers[0].picker }
 	for _, tt := range []struct {
 		name    string
 		do      func() error

@@ -32,7 +32,7 @@ type Mode uint8
 const (
 	Ready       Mode = iota // takes new sessions
 	Drain                   // finishes the sessions it has and gets no new ones
-	Maintenance             // is out of use
+	Maintenance             // is out of use, as if it were removed; Options.CloseOnRemove says what becomes of its sessions
 )
 
 // String returns the mode as a lower-case word.

@@ -1,0 +1,95 @@
+package pool
+
+import "time"
+
+// changes is what one call makes of a pool, all at once.
+type changes struct {
+	added, removed []*member
+	edits          []*edit
+}
+
+// An edit is other settings for a backend, and how to make the events of what changed.
+type edit struct {
+	old    *member
+	next   member
+	events []func(Change) Event
+}
+
+// applyLocked puts changes in force, revokes leases where the options want that, and tells the observers.
+func (p *Pool) applyLocked(c changes, now time.Time) {
+	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for those that go
+	for _, m := range c.removed {
+		next[m] = nil
+		delete(p.byID, m.backend.id)
+	}
+	for _, e := range c.edits {
+		p.noteReturn(e.old, &e.next)
+		e.next.backend.load.SetLimit(int64(e.next.maxSessions))
+		next[e.old] = &e.next
+		p.byID[e.next.backend.id] = &e.next
+	}
+	members := make([]*member, 0, len(p.byID)+len(c.added))
+	for _, m := range p.snap.Load().members {
+		if edited, changed := next[m]; changed {
+			m = edited
+		}
+		if m != nil {
+			members = append(members, m)
+		}
+	}
+	for _, m := range c.added {
+		p.byID[m.backend.id] = m
+		p.begun[m.source] = true
+	}
+	p.replaceLocked(append(members, c.added...))
+
+	for _, m := range c.removed {
+		p.revokeLocked(m, nil)
+		p.publishLocked(Removed{p.change(m, now)})
+	}
+	for _, e := range c.edits {
+		p.revokeLocked(e.old, &e.next)
+		for _, event := range e.events {
+			p.publishLocked(event(p.change(&e.next, now)))
+		}
+	}
+	for _, m := range c.added {
+		p.publishLocked(Added{p.change(m, now)})
+	}
+}
+
+// The setters change settings; each returns how to make the event of it, or nil for no change.
+
+func (m *member) setWeight(weight uint32) func(Change) Event {
+	from := m.weight
+	m.weight = weight
+	return unless(from == weight, func(c Change) Event { return WeightChanged{c, from, weight} })
+}
+
+func (m *member) setMaxSessions(n int) func(Change) Event {
+	from := m.maxSessions
+	m.maxSessions = n
+	return unless(from == n, func(c Change) Event { return LimitChanged{c, from, n} })
+}
+
+func (m *member) setMode(mode Mode) func(Change) Event {
+	from := m.mode
+	m.mode = mode
+	return unless(from == mode, func(c Change) Event { return ModeChanged{c, from, mode} })
+}
+
+func (m *member) setVerdict(j Judgement, now time.Time) func(Change) Event {
+	from := m.verdict
+	if from == j.Verdict {
+		return nil
+	}
+	m.verdict, m.reason, m.since = j.Verdict, j.Reason, now
+	return func(c Change) Event { return VerdictChanged{c, from, j.Verdict, j.Reason} }
+}
+
+func unless(same bool, event func(Change) Event) func(Change) Event {
+	if same {
+		return nil
+	}
+	return event
+}

@@ -1,0 +1,79 @@
+package pool
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/limeload/limeload-l4/algo"
+)
+
+// Options are the settings of a pool, fixed for its life. Name and Algorithm are required; what is zero is off.
+type Options struct {
+	Name           string
+	Algorithm      string        // one of algo.Kinds
+	Initial        Verdict       // of a backend just added; Healthy when nothing checks them
+	ConnectTimeout time.Duration // for one connect to a backend
+	Retries        int           // further backends to try for a session when one cannot be connected to
+
+	HashPort    bool    // the client's port counts, too, in what is hashed
+	HashBalance float64 // bounded loads, see algo.Options; 0, or above 1 for an algorithm that hashes
+	Zone        string  // of each tier, backends of this zone come first while one of them is eligible; "" = no preference
+
+	// SlowStart is how long a backend takes to grow into its weight once it has recovered, come back into use or come
+	// into a pool that serves already. Those that a pool begins with have their weight at once.
+	SlowStart time.Duration
+
+	StickyTTL     time.Duration // a client returns to its backend within that time
+	StickyEntries int           // clients remembered; past it, of those a new one competes with, the one not seen for longest goes
+
+	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
+	QueueTimeout time.Duration // how long one may; whoever waits keeps it, see Wait
+
+	TryAllWhenNone   bool // when no backend is healthy, all that are enabled are eligible
+	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy are revoked
+	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
+
+	// Clock is what time it is, for slow start, stickiness and least_time: monotonic, from any start. Nil is the time since
+	// New. A simulation has its own.
+	Clock func() time.Duration
+}
+
+// checked returns o with its defaults, or what is wrong with it.
+func (o Options) checked() (Options, error) {
+	if o.Clock == nil {
+		start := time.Now()
+		o.Clock = func() time.Duration { return time.Since(start) }
+	}
+	refuse := func(what string, value any) (Options, error) {
+		return Options{}, fmt.Errorf("pool %s: %s %v", o.Name, what, value)
+	}
+	switch {
+	case o.Initial > Unhealthy:
+		return refuse("undefined initial", o.Initial)
+	case o.ConnectTimeout < 0:
+		return refuse("negative connect timeout", o.ConnectTimeout)
+	case o.Retries < 0:
+		return refuse("negative number of retries", o.Retries)
+	case o.HashBalance != 0 && !(o.HashBalance > 1): // in this form NaN is refused, too
+		return refuse("hash balance not above 1:", o.HashBalance)
+	case o.HashBalance != 0 && !o.kind().Hash:
+		return refuse("a hash balance for the algorithm", o.Algorithm)
+	case o.SlowStart < 0:
+		return refuse("negative slow start", o.SlowStart)
+	case o.StickyTTL < 0 || o.StickyTTL > 0 && o.StickyEntries <= 0:
+		return refuse("stickiness of", fmt.Sprintf("%d clients for %v", o.StickyEntries, o.StickyTTL))
+	case o.QueueMax < 0 || o.QueueTimeout < 0:
+		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
+	}
+	return o, nil
+}
+
+// kind describes the algorithm; its zero value one that there is not.
+func (o Options) kind() algo.Kind {
+	for _, k := range algo.Kinds() {
+		if k.Name == o.Algorithm {
+			return k
+		}
+	}
+	return algo.Kind{}
+}

@@ -1,0 +1,43 @@
+package pool
+
+// A Revocation says why the leases on a backend are to be given back.
+type Revocation uint8
+
+// The revocations.
+const (
+	RevokedUnhealthy Revocation = iota // the checks judge it unhealthy
+	RevokedRemoved                     // it was removed from the pool, or put into maintenance
+)
+
+// OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it became
+// unhealthy, was removed or went into maintenance. f is called in the order of the changes, after the backend is out of use
+// and while the pool takes no other change: it must not block, and not call methods that change the pool.
+//
+// A lease that was picked just before may reach its holder after f was called; Backend.Revoked tells.
+func (p *Pool) OnRevoke(f func(*Backend, Revocation)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revokers = append(p.revokers, f)
+}
+
+// revokeLocked revokes the leases on a backend whose settings changed from old to next, nil for a removed one, if the
+// options want that.
+func (p *Pool) revokeLocked(old, next *member) {
+	var why Revocation
+	switch {
+	case p.o.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
+		why = RevokedRemoved
+	case p.o.CloseOnUnhealthy && next != nil && next.verdict == Unhealthy && old.verdict != Unhealthy:
+		why = RevokedUnhealthy
+	default:
+		return
+	}
+	b := old.backend
+	if b.inUse.Load() {
+		return // no other is healthy, and so it is tried all the same
+	}
+	b.revoked.Store(true)
+	for _, f := range p.revokers {
+		f(b, why)
+	}
+}

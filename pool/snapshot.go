@@ -1,0 +1,151 @@
+package pool
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/limeload/limeload-l4/algo"
+)
+
+// A snapshot is a pool at one moment. It is immutable: readers may use it for as long as they like.
+type snapshot struct {
+	members  []*member // in the order of their addition
+	eligible int
+	tiers    []*tier // those with an eligible backend, in the order in which they are asked
+	slow     *slowStarts
+	tryAll   bool // nobody is healthy, and so all that are enabled are eligible
+}
+
+// A tier is the eligible backends of one group, and their picker. It is immutable.
+type tier struct {
+	group    *group
+	backends []*Backend
+	weights  []uint32 // of each
+	picker   algo.Picker
+}
+
+// A group is what a backend competes in: those of one tier, and of these the ones in the pool's zone and the others. It
+// holds what outlives the tier's snapshots. A backend stays in its group for life.
+type group struct {
+	// set once, then read-only
+	tier  int
+	other bool // not of the zone that the pool prefers
+
+	state algo.State
+	total algo.Total // of the leases of the eligible ones; counted only for a hash balance
+
+	eligible []*member // used while a snapshot is made, with Pool.mu held
+}
+
+// compare orders groups as they are asked.
+func (g *group) compare(other *group) int {
+	if c := cmp.Compare(g.tier, other.tier); c != 0 || g.other == other.other {
+		return c
+	}
+	if g.other {
+		return 1
+	}
+	return -1
+}
+
+// groupLocked returns the group that a backend belongs to.
+func (p *Pool) groupLocked(s Spec) *group {
+	other := p.o.Zone != "" && s.Zone != p.o.Zone
+	for _, g := range p.groups {
+		if g.tier == s.Tier && g.other == other {
+			return g
+		}
+	}
+	g := &group{tier: s.Tier, other: other}
+	p.groups = append(p.groups, g)
+	slices.SortFunc(p.groups, (*group).compare)
+	return g
+}
+
+// replaceLocked makes members the pool's snapshot. A tier in which nothing changed keeps its picker: the first verdicts of
+// many backends that stay out of use cost next to nothing.
+func (p *Pool) replaceLocked(members []*member) {
+	old := p.snap.Load()
+	s := &snapshot{members: members}
+	eligible := (*member).eligible
+	if p.o.TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
+		s.tryAll, eligible = true, (*member).enabled
+	}
+	for _, m := range members {
+		if eligible(m) {
+			g := m.backend.group
+			g.eligible = append(g.eligible, m)
+			s.eligible++
+		}
+	}
+	for _, g := range p.groups {
+		if len(g.eligible) > 0 {
+			s.tiers = append(s.tiers, p.tierLocked(old, g))
+		}
+	}
+	s.slow = p.slowStartsLocked()
+	for _, g := range p.groups {
+		g.eligible = slices.Delete(g.eligible, 0, len(g.eligible))
+	}
+	p.publishTiersLocked(old, s)
+}
+
+// publishTiersLocked puts s in old's place. What leaves is out of use before the call that made it leave returns, and what
+// comes is in the totals before the first pick of it.
+func (p *Pool) publishTiersLocked(old, s *snapshot) {
+	p.edition++
+	for _, t := range s.tiers {
+		for _, b := range t.backends {
+			b.edition = p.edition
+			if b.inUse.Load() {
+				continue
+			}
+			if p.o.HashBalance > 0 {
+				b.group.total.Join(&b.load)
+			}
+			b.revoked.Store(false)
+			b.inUse.Store(true)
+		}
+	}
+	p.snap.Store(s)
+	for _, t := range old.tiers {
+		for _, b := range t.backends {
+			if b.edition == p.edition {
+				continue
+			}
+			b.inUse.Store(false)
+			if p.o.HashBalance > 0 {
+				b.group.total.Leave(&b.load)
+			}
+		}
+	}
+}
+
+// tierLocked returns the tier of a group's eligible members, the old one if it serves.
+func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
+	for _, t := range old.tiers {
+		if t.group == g && t.is(g.eligible) {
+			return t
+		}
+	}
+	t := &tier{group: g}
+	candidates := make([]algo.Member, len(g.eligible))
+	for i, m := range g.eligible {
+		t.backends = append(t.backends, m.backend)
+		t.weights = append(t.weights, m.weight)
+		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
+	}
+	picker, err := algo.Build(p.o.Algorithm, candidates, algo.Options{State: &g.state, Balance: p.o.HashBalance, Total: &g.total})
+	if err != nil {
+		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.o.Name, err))
+	}
+	t.picker = picker
+	return t
+}
+
+// is reports whether the tier was made for these members.
+func (t *tier) is(members []*member) bool {
+	return slices.EqualFunc(t.backends, members, func(b *Backend, m *member) bool { return b == m.backend }) &&
+		slices.EqualFunc(t.weights, members, func(w uint32, m *member) bool { return w == m.weight })
+}

@@ -15,7 +15,7 @@ func (l *loop) logEnd(s *session, why Reason) {
 		Str("pool", s.settings.Pool.Name())
 	retries := len(s.tried)
 	b := s.lease.Backend()
-	if s.phase == connecting {
+	if s.phase != relaying {
 		b = nil
 		if retries > 0 {
 			b = s.tried[retries-1]
@@ -29,6 +29,9 @@ func (l *loop) logEnd(s *session, why Reason) {
 		Uint64("bytes_in", s.in.bytes).
 		Uint64("bytes_out", s.out.bytes).
 		Float64("duration", (l.now - s.accepted).Seconds())
+	if s.waiter != nil {
+		ev.Float64("queue_time", s.waited(l.now).Seconds())
+	}
 	if s.phase == relaying {
 		ev.Float64("connect_time", (s.connected - s.connect).Seconds())
 	}

@@ -12,32 +12,45 @@ import (
 func (l *loop) connect(s *session) bool {
 	for {
 		lease, err := s.settings.Pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
+		if err == pool.ErrBusy {
+			return l.enqueue(s)
+		}
 		if err != nil {
 			l.refuse(s, s.whyRefused())
 			return false
 		}
-		fd, e := sock.Connect(lease.Backend().Addr())
-		if e == 0 || e == sock.InProgress {
-			if e = l.poller.Add(fd, backendKey(s), s.generation); e == 0 {
-				s.lease, s.connect = lease, l.now
-				s.backend = conn{fd: int32(fd), open: true}
-				l.schedule(s)
-				return true
-			}
-			sock.Close(fd)
-		}
-		lease.Release(connectOutcome(e))
-		s.tried = append(s.tried, lease.Backend())
-		s.cause = e
-		if sock.OutOfDescriptors(e) {
-			l.refuse(s, NoDescriptors)
-			return false
-		}
-		if len(s.tried) > s.settings.Pool.Retries() {
-			l.refuse(s, s.whyRefused())
-			return false
+		if connecting, ended := l.connectTo(s, lease); connecting || ended {
+			return connecting
 		}
 	}
+}
+
+// connectTo starts connecting to the backend of a lease. When that fails at once the lease is given back, and the session
+// has ended if it may not try another.
+func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
+	fd, e := sock.Connect(lease.Backend().Addr())
+	if e == 0 || e == sock.InProgress {
+		if e = l.poller.Add(fd, backendKey(s), s.generation); e == 0 {
+			s.phase = connecting
+			s.lease, s.connect = lease, l.now
+			s.backend = conn{fd: int32(fd), open: true}
+			l.schedule(s)
+			return true, false
+		}
+		sock.Close(fd)
+	}
+	lease.Release(connectOutcome(e))
+	s.tried = append(s.tried, lease.Backend())
+	s.cause = e
+	switch {
+	case sock.OutOfDescriptors(e):
+		l.refuse(s, NoDescriptors)
+	case len(s.tried) > s.settings.Pool.Retries():
+		l.refuse(s, s.whyRefused())
+	default:
+		return false, false
+	}
+	return false, true
 }
 
 // onConnect handles an event of the backend's connection while it is being made.
@@ -58,6 +71,7 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.phase = relaying
 	s.cause = 0
 	s.connected, s.active = l.now, l.now
+	s.lease.ConnectTook(s.connected - s.connect)
 	l.schedule(s)
 	l.relay(s)
 }

@@ -35,6 +35,7 @@ type loop struct {
 	nextID   uint64
 	doors    []*door // by the key of their events; nil where one was closed
 	again    []turn  // sessions that used up their turn
+	revoked  []revocation
 	mail     []message
 
 	scratch []byte
@@ -89,6 +90,9 @@ func (l *loop) run() {
 		l.now = l.server.clock()
 		for i := range n {
 			l.dispatch(l.poller.Event(i))
+		}
+		if len(l.revoked) > 0 {
+			l.takeRevoked()
 		}
 		if len(l.again) > 0 {
 			l.takeTurns()
@@ -166,8 +170,8 @@ func (l *loop) openMail() {
 
 // later gives a session that has used up its turn another one, after all others of this batch.
 func (l *loop) later(s *session) {
-	if !s.queued {
-		s.queued = true
+	if !s.inLine {
+		s.inLine = true
 		l.again = append(l.again, turn{s, s.generation})
 	}
 }
@@ -180,7 +184,7 @@ func (l *loop) takeTurns() {
 		if s.generation != line[i].generation {
 			continue
 		}
-		s.queued = false
+		s.inLine = false
 		l.relay(s)
 	}
 	l.again = l.again[:copy(l.again, l.again[len(line):])]

@@ -47,9 +47,7 @@ func start(t testing.TB, o Options, specs ...ListenerSpec) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = s.Shutdown(ctx)
+		_ = s.Shutdown(done(t))
 	})
 	if err := s.Apply(Plan{Listeners: specs}); err != nil {
 		t.Fatal(err)
@@ -120,6 +118,13 @@ func backend(t testing.TB, handle func(*net.TCPConn)) string {
 
 // echo sends back what it reads, and its FIN after the client's.
 func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
+
+// done returns a context that has ended.
+func done(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
 
 // refusing is an address nobody listens on.
 func refusing(t testing.TB) string {

@@ -4,40 +4,51 @@ package l4
 // label of metrics.
 type Reason uint8
 
-// The reasons. Those from MaxSessions on mean that no byte was relayed.
+// The reasons. Those from MaxSessions on mean that no byte was relayed, as do the client's own when it left before a backend
+// was connected.
 const (
-	reasonNone    Reason = iota
-	ClientClosed         // both halves ended in order, the client's first
-	BackendClosed        // both halves ended in order, the backend's first
-	ClientReset          // the client reset the connection, and so was the backend's
-	BackendReset         // the backend reset the connection, and so was the client's
-	ClientLost           // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
-	BackendLost          // the same of the backend
-	Idle                 // nothing came from either side for idle_timeout
-	HalfClose            // one side had closed its half, and the other was silent for half_close_timeout
-	Drained              // shut down, or the listener's removal, ended what drain_timeout had left
-	MaxSessions          // refused: the listener or the process holds all the sessions it may
-	NoBackend            // refused: no backend is eligible
-	ConnectFailed        // refused: none of the backends tried could be connected to
-	NoDescriptors        // refused: no descriptor or local port was left for the backend's connection
+	reasonNone       Reason = iota
+	ClientClosed            // both halves ended in order, the client's first
+	BackendClosed           // both halves ended in order, the backend's first
+	ClientReset             // the client reset the connection, and so was the backend's
+	BackendReset            // the backend reset the connection, and so was the client's
+	ClientLost              // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
+	BackendLost             // the same of the backend
+	Idle                    // nothing came from either side for idle_timeout
+	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
+	Drained                 // shut down, or the listener's removal, ended what drain_timeout had left
+	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end
+	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
+	MaxSessions             // refused: the listener or the process holds all the sessions it may
+	NoBackend               // refused: no backend is eligible
+	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
+	QueueFull               // refused: as many sessions wait for a backend as may
+	QueueTimeout            // refused: no backend had room within the queue's timeout
+	ConnectFailed           // refused: none of the backends tried could be connected to
+	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
 	reasonCount
 )
 
 var reasonNames = [reasonCount]string{
-	reasonNone:    "none",
-	ClientClosed:  "client_closed",
-	BackendClosed: "backend_closed",
-	ClientReset:   "client_reset",
-	BackendReset:  "backend_reset",
-	ClientLost:    "client_lost",
-	BackendLost:   "backend_lost",
-	Idle:          "idle",
-	HalfClose:     "half_close",
-	Drained:       "drained",
-	MaxSessions:   "max_sessions",
-	NoBackend:     "no_backend",
-	ConnectFailed: "connect_failed",
-	NoDescriptors: "no_descriptors",
+	reasonNone:       "none",
+	ClientClosed:     "client_closed",
+	BackendClosed:    "backend_closed",
+	ClientReset:      "client_reset",
+	BackendReset:     "backend_reset",
+	ClientLost:       "client_lost",
+	BackendLost:      "backend_lost",
+	Idle:             "idle",
+	HalfClose:        "half_close",
+	Drained:          "drained",
+	BackendRemoved:   "backend_removed",
+	BackendUnhealthy: "backend_unhealthy",
+	MaxSessions:      "max_sessions",
+	NoBackend:        "no_backend",
+	BackendsFull:     "backends_full",
+	QueueFull:        "queue_full",
+	QueueTimeout:     "queue_timeout",
+	ConnectFailed:    "connect_failed",
+	NoDescriptors:    "no_descriptors",
 }
 
 // Reasons returns every reason there is.
@@ -56,7 +67,7 @@ func (r Reason) String() string { return reasonNames[r] }
 // would make a truncated answer look whole.
 func (r Reason) abrupt() bool {
 	switch r {
-	case ClientReset, BackendReset, ClientLost, BackendLost, Drained:
+	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained:
 		return true
 	}
 	return false

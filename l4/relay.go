@@ -205,8 +205,13 @@ func (l *loop) release(d *direction) {
 func (l *loop) moved(s *session, d *direction, n int) {
 	d.bytes += uint64(n)
 	s.active = l.now
-	if d == &s.out && s.firstByte == 0 {
+	switch {
+	case d == &s.in && s.asked == 0:
+		s.asked = l.now
+	case d == &s.out && s.firstByte == 0:
 		s.firstByte = l.now
+		// A client may think for minutes before it asks: that is not the backend's time.
+		s.lease.FirstByteTook(s.firstByte - max(s.asked, s.connected))
 	}
 }
 

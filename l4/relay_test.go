@@ -196,6 +196,7 @@ type accessLine struct {
 	In                                               uint64 `json:"bytes_in"`
 	Out                                              uint64 `json:"bytes_out"`
 	Retries                                          int
+	QueueTime                                        float64 `json:"queue_time"`
 }
 
 func (c *capture) next(t *testing.T) accessLine {

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // Options are what a Server is made with and keeps for life.
@@ -65,7 +66,8 @@ type Server struct {
 	// mu guards the fields below
 	mu        sync.Mutex
 	listeners map[string]*listener
-	running   sync.WaitGroup // loops
+	revoking  map[*pool.Pool]bool // those that tell of revoked leases
+	running   sync.WaitGroup      // loops
 	live      bool
 	ended     bool
 }
@@ -79,7 +81,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		log: o.Log, access: o.Access,
 		started: time.Now(), firstID: rand.Uint64() << 40,
-		empty: make(chan struct{}), listeners: make(map[string]*listener),
+		empty: make(chan struct{}), listeners: make(map[string]*listener), revoking: make(map[*pool.Pool]bool),
 	}
 	for i := range loops {
 		l, err := newLoop(s, i)
@@ -171,6 +173,12 @@ func (s *Server) Apply(p Plan) error {
 		ls := s.listeners[spec.Name]
 		ls.spec.Store(&spec)
 		next[spec.Name] = ls
+	}
+	for _, spec := range p.Listeners {
+		if !s.revoking[spec.Pool] {
+			s.revoking[spec.Pool] = true
+			spec.Pool.OnRevoke(s.revoke)
+		}
 	}
 	for _, o := range added {
 		for i, l := range s.loops {
@@ -347,9 +355,12 @@ func (s *Server) discard() {
 // endAll cuts every session of the loop.
 func (l *loop) endAll() {
 	l.sessions.all(func(s *session) {
-		if s.phase == connecting {
+		switch s.phase {
+		case queued:
+			l.leaveQueue(s, Drained)
+		case connecting:
 			l.abandon(s, Drained)
-		} else {
+		case relaying:
 			l.end(s, Drained)
 		}
 	})

@@ -16,6 +16,7 @@ type phase uint8
 
 const (
 	unused phase = iota
+	queued       // waits for a backend with room
 	connecting
 	relaying
 )
@@ -31,7 +32,9 @@ type session struct {
 	generation uint32 // of the slot's use; an event of an earlier one is not this session's
 	phase      phase
 	settled    bool   // settleAfter has passed
-	queued     bool   // stands in loop.again
+	inLine     bool   // stands in loop.again
+	watched    bool   // the client's connection is registered with the Poller
+	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
 	hurried    bool   // a side broke while its last bytes are held
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
@@ -41,14 +44,17 @@ type session struct {
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend
+	waiter   *pool.Waiter // nil if it never waited for a backend
 
 	client, backend conn
 	in, out         direction
 
 	timer     timer
 	accepted  time.Duration // these are moments since Server.started
+	waiting   time.Duration // began to wait for a backend; once that is over, how long it took
 	connect   time.Duration // this attempt began
 	connected time.Duration
+	asked     time.Duration // the client's first byte was passed on; zero before
 	firstByte time.Duration // the backend's first; zero before
 	active    time.Duration // bytes last moved
 	cause     sock.Errno    // what a call on a lost or reset connection said
@@ -124,13 +130,14 @@ func (l *loop) onSession(s *session, c *conn, bits uint32) {
 		} else if bits&sock.PollError != 0 {
 			l.abandon(s, ClientReset)
 		}
+	case queued:
+		l.onQueuedClient(s)
 	}
 }
 
 // begin makes a session of a client that was accepted and counted, and starts its connect.
 func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	s := l.sessions.take()
-	s.phase = connecting
 	l.nextID++
 	s.id = l.nextID
 	s.listener, s.settings = ls, ls.spec.Load()
@@ -138,14 +145,18 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
 	s.timer.session = s
-	if !l.connect(s) {
-		return
-	}
 	// Only now: a client's first bytes usually wait already, and one wait then brings them together
 	// with the backend's answer to the connect.
-	if e := l.poller.Add(fd, clientKey(s), s.generation); e != 0 {
+	if l.connect(s) && !l.watchClient(s) {
 		l.abandon(s, NoDescriptors)
 	}
+}
+
+// watchClient registers the client's connection, unless that was done while it waited for a backend. It reports false when
+// it cannot.
+func (l *loop) watchClient(s *session) bool {
+	s.watched = s.watched || l.poller.Add(int(s.client.fd), clientKey(s), s.generation) == 0
+	return s.watched
 }
 
 // schedule sets the timer to the next moment at which the session must be looked at.
@@ -160,7 +171,10 @@ func (l *loop) schedule(s *session) {
 
 // deadline is when schedule's timer fires; false for never.
 func (s *session) deadline() (time.Duration, bool) {
-	if s.phase == connecting {
+	switch s.phase {
+	case queued:
+		return s.waiting + s.settings.Pool.QueueTimeout(), true
+	case connecting:
 		return s.connect + s.settings.Pool.ConnectTimeout(), true
 	}
 	silence := s.silence()
@@ -190,7 +204,11 @@ func (s *session) silence() time.Duration {
 // onTimer looks at a session whose timer fired. Bytes moving do not touch the timer, so it often
 // fires early and is set again.
 func (l *loop) onTimer(s *session) {
-	if s.phase == connecting {
+	switch s.phase {
+	case queued:
+		l.leaveQueue(s, QueueTimeout)
+		return
+	case connecting:
 		l.connectFailed(s, pool.ConnectTimeout)
 		return
 	}

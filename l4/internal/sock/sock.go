@@ -53,6 +53,18 @@ func Read(fd int, p []byte) (int, Errno) {
 	}
 }
 
+// AtEnd reports whether the peer's FIN is the next thing to read from a stream socket: all it sent before was read, and
+// nothing is taken off the queue here.
+func AtEnd(fd int) bool {
+	var b byte
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK, 0, 0)
+		if e != unix.EINTR {
+			return e == 0 && n == 0
+		}
+	}
+}
+
 // Write writes as much of p to a stream socket as its send buffer takes. With more set, the kernel may hold
 // back the last segment for what follows (MSG_MORE): only right before ShutdownWrite or Close, which send it
 // together with the FIN. p must not be empty.

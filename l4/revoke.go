@@ -1,0 +1,43 @@
+package l4
+
+import "github.com/limeload/limeload-l4/pool"
+
+// A revocation is a backend whose sessions are to end, and their reason.
+type revocation struct {
+	backend *pool.Backend
+	why     Reason
+}
+
+// revoke has every loop end its sessions of a backend: the pool wants its leases back.
+func (s *Server) revoke(b *pool.Backend, why pool.Revocation) {
+	r := revocation{b, BackendUnhealthy}
+	if why == pool.RevokedRemoved {
+		r.why = BackendRemoved
+	}
+	for _, l := range s.loops {
+		l.mailbox.post(message{do: func() { l.revoked = append(l.revoked, r) }})
+	}
+}
+
+// takeRevoked ends the sessions of revoked backends. One that is only being connected goes to another backend; that is why
+// all of it waits for the end of the batch, which may still have an event of the connection it gives up.
+func (l *loop) takeRevoked() {
+	for _, r := range l.revoked {
+		if !r.backend.Revoked() {
+			continue // it is back in use already
+		}
+		l.sessions.all(func(s *session) {
+			if s.phase == queued || s.lease.Backend() != r.backend {
+				return
+			}
+			if s.phase == relaying {
+				l.end(s, r.why)
+				return
+			}
+			s.backend.close(false)
+			s.lease.Release(pool.Neutral)
+			l.connect(s)
+		})
+	}
+	l.revoked = l.revoked[:0]
+}

@@ -35,6 +35,8 @@ e2e: tools ## the tests of the built binary against real servers
 fuzz: ## run every fuzz target for FUZZ_TIME each
 	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 	$(GO) test ./conf -run '^$$' -fuzz '^FuzzPositions$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParseBackends$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+	$(GO) test ./conf -run '^$$' -fuzz '^FuzzReadJSON$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 
 bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json

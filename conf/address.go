@@ -7,11 +7,32 @@ import (
 	"strings"
 )
 
+const portNeeds = "allowed is 1 to 65535"
+
+// An addressUse is what an address is for, which decides what it may be.
+type addressUse int
+
 const (
-	listenerNeeds = `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
-	backendNeeds  = `needs "HOST:PORT" or "[IPV6]:PORT"`
-	portNeeds     = "allowed is 1 to 65535"
+	forListener   addressUse = iota
+	forBackend               // of the configuration: Resolve turns a name into an address
+	forDiscovered            // a backend of a discovery file: nobody would resolve a name
+	forResolver              // the DNS server that would have to resolve its own name
 )
+
+// isLiteral says whether a host name will not do.
+func (u addressUse) isLiteral() bool { return u == forDiscovered || u == forResolver }
+
+func (u addressUse) needs() string {
+	switch u {
+	case forListener:
+		return `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+	case forDiscovered:
+		return `needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
+	case forResolver:
+		return `needs "IP:PORT" or "[IPV6]:PORT" of a DNS server`
+	}
+	return `needs "HOST:PORT" or "[IPV6]:PORT"`
+}
 
 // An address is what the text of one says.
 type address struct {

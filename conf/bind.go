@@ -21,8 +21,11 @@ import (
 //	default:"3s"      what a key left out stands for; each key has this or required, but for tables
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
+//	unless:"other"    the key is not required where that other key of the same table stands
+//	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
+//	                  is a mistake, and not required
 //	min, max          the bounds, both allowed; each number, duration and size has them
-//	zero:""           zero is allowed besides, where it means "off" or the like
+//	zero:""           zero, or an empty list, is allowed besides, where it means "off" or the like
 //	step:"1s"         durations: only whole multiples
 //	oneof:"a,b"       the texts allowed
 //	note:"..."        is added to what the error says is allowed
@@ -35,6 +38,9 @@ type field struct {
 	named          bool
 	def, required  string
 	isRequired     bool
+	unless         string
+	when           string   // the key that decides
+	whenOneof      []string // what it has to say
 	min, max, step string
 	zeroAllowed    bool
 	oneof          []string
@@ -54,7 +60,10 @@ func fieldsOf(t reflect.Type) []field {
 		f := field{
 			index: i, key: key, named: option == "named",
 			def: tag.Get("default"), min: tag.Get("min"), max: tag.Get("max"), step: tag.Get("step"),
-			note: tag.Get("note"),
+			unless: tag.Get("unless"), note: tag.Get("note"),
+		}
+		if decides, oneof, ok := strings.Cut(tag.Get("when"), "="); ok {
+			f.when, f.whenOneof = decides, strings.Split(oneof, ",")
 		}
 		f.required, f.isRequired = tag.Lookup("required")
 		_, f.zeroAllowed = tag.Lookup("zero")
@@ -80,12 +89,17 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 			subAt = at.child(f.key)
 		}
 		r.lines[sub] = subAt.line
+		fits, foreign := f.fits(fields, found)
 		switch {
+		case present && foreign != "":
+			r.leftOut(dst.Field(f.index), f, at, sub)
+			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when, either(f.whenOneof))})
 		case present:
+			f.isRequired = f.isRequired && fits // for a list, which may then be empty
 			r.value(dst.Field(f.index), f, v, subAt, sub)
 		case f.isRequired && found == nil:
 			r.seen[sub] = true // the table itself is the mistake
-		case f.isRequired:
+		case f.isRequired && fits:
 			r.add(sub, Error{Message: "missing", Allowed: "needs " + f.required})
 		default:
 			r.leftOut(dst.Field(f.index), f, at, sub)
@@ -103,6 +117,31 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		}
 		r.add(sub, e)
 	}
+}
+
+// fits says whether the other keys of the table found let f be required. Where they let it not even
+// stand there, foreign says which does that. A key that would decide but is itself a mistake
+// decides nothing.
+func (f field) fits(fields []field, found map[string]any) (fits bool, foreign string) {
+	if f.unless != "" {
+		_, instead := found[f.unless]
+		return !instead, ""
+	}
+	if f.when == "" {
+		return true, ""
+	}
+	decides := fields[slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })]
+	is, _ := found[f.when].(string)
+	if _, present := found[f.when]; !present {
+		is = decides.def
+	}
+	if !slices.Contains(decides.oneof, is) {
+		return false, ""
+	}
+	if !slices.Contains(f.whenOneof, is) {
+		return false, fmt.Sprintf("%s is %q", f.when, is)
+	}
+	return true, ""
 }
 
 // leftOut gives dst the default of a key, or of each key of a table, that the file leaves out.
@@ -179,7 +218,7 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 		r.add(path, Error{Found: describe(v), Allowed: "needs " + f.required})
 		return
 	}
-	if len(found) == 0 && f.isRequired {
+	if len(found) == 0 && f.isRequired && !f.zeroAllowed {
 		r.add(path, Error{Found: "an empty list", Allowed: "needs " + f.required})
 	}
 	elems := reflect.MakeSlice(dst.Type(), len(found), len(found))
@@ -215,6 +254,9 @@ func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 
 // assign sets dst to v, and returns false if v is of another type or unreadable for dst's.
 func assign(dst reflect.Value, v any) bool {
+	if v == nil { // JSON's null
+		return false
+	}
 	if text, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		s, ok := v.(string)
 		return ok && text.UnmarshalText([]byte(s)) == nil
@@ -237,10 +279,13 @@ func assign(dst reflect.Value, v any) bool {
 // within says whether a number is in the field's bounds. NaN never is.
 func (f field) within(v reflect.Value) bool {
 	low, high := fromTag(v.Type(), f.min), fromTag(v.Type(), f.max)
-	if v.CanFloat() {
+	switch {
+	case f.zeroAllowed && v.IsZero():
+		return true
+	case v.CanFloat():
 		return v.Float() >= low.Float() && v.Float() <= high.Float()
 	}
-	return f.zeroAllowed && v.IsZero() || v.Int() >= low.Int() && v.Int() <= high.Int()
+	return v.Int() >= low.Int() && v.Int() <= high.Int()
 }
 
 // allowed says what values the tags allow: `0 to 256`, or `"json" or "console"`.
@@ -248,10 +293,7 @@ func (f field) allowed(t reflect.Type) string {
 	var text string
 	switch {
 	case f.oneof != nil:
-		text = `"` + strings.Join(f.oneof, `", "`) + `"`
-		if i := strings.LastIndex(text, ", "); i >= 0 {
-			text = text[:i] + " or " + text[i+2:]
-		}
+		text = either(f.oneof)
 	case f.min != "":
 		text = fmt.Sprintf("%v to %v", fromTag(t, f.min), fromTag(t, f.max))
 	}
@@ -260,6 +302,15 @@ func (f field) allowed(t reflect.Type) string {
 	}
 	if f.note != "" {
 		text += "; " + f.note
+	}
+	return text
+}
+
+// either lists texts as a choice: `"json" or "console"`.
+func either(texts []string) string {
+	text := `"` + strings.Join(texts, `", "`) + `"`
+	if i := strings.LastIndex(text, ", "); i >= 0 {
+		text = text[:i] + " or " + text[i+2:]
 	}
 	return text
 }
@@ -319,6 +370,8 @@ func describe(v any) string {
 		return "the number " + literal(v)
 	case bool:
 		return literal(v)
+	case nil:
+		return "null"
 	case time.Time:
 		return "a date or time"
 	case map[string]any:

@@ -15,13 +15,15 @@ type knownKey struct {
 	t    reflect.Type
 	tag  reflect.StructTag
 	field
+	table []field // all of the table's
 }
 
 // knownKeys lists all keys inside a table, the tables among them too.
 func knownKeys(t reflect.Type, path string) []knownKey {
 	var keys []knownKey
-	for _, f := range fieldsOf(t) {
-		k := knownKey{join(path, f.key), t.Field(f.index).Type, t.Field(f.index).Tag, f}
+	table := fieldsOf(t)
+	for _, f := range table {
+		k := knownKey{join(path, f.key), t.Field(f.index).Type, t.Field(f.index).Tag, f, table}
 		keys = append(keys, k)
 		switch {
 		case f.named:
@@ -52,6 +54,21 @@ func wrongTags(t reflect.Type) (wrong []string) {
 		if !keyName.MatchString(k.key) {
 			complain("the name is not in lower case")
 		}
+		beside := func(key string) (field, bool) {
+			i := slices.IndexFunc(k.table, func(f field) bool { return f.key == key })
+			if i < 0 || key == k.key {
+				return field{}, false
+			}
+			return k.table[i], true
+		}
+		if _, ok := beside(k.unless); k.unless != "" && (!ok || !k.isRequired || k.when != "") {
+			complain("unless %s is of no use", k.unless)
+		}
+		if decides, ok := beside(k.when); k.when != "" && (!ok || decides.when != "") {
+			complain("%s decides nothing", k.when)
+		} else if i := slices.IndexFunc(k.whenOneof, func(s string) bool { return !slices.Contains(decides.oneof, s) }); i >= 0 {
+			complain("%s is never %q", k.when, k.whenOneof[i])
+		}
 		if !k.isScalar() {
 			continue
 		}
@@ -69,7 +86,7 @@ func wrongTags(t reflect.Type) (wrong []string) {
 		if isNumber && k.def != "" && !k.within(fromTag(k.t, k.def)) {
 			complain("the default %s is out of bounds", k.def)
 		}
-		if k.oneof != nil && !slices.Contains(k.oneof, k.def) {
+		if k.oneof != nil && !k.isRequired && !slices.Contains(k.oneof, k.def) {
 			complain("the default %q is not allowed", k.def)
 		}
 		if k.step != "" && fromTag(k.t, k.min).Int()%fromTag(k.t, k.step).Int() != 0 {
@@ -87,18 +104,69 @@ func TestTags(t *testing.T) {
 		Out   Size    `toml:"out" default:"1B" min:"2B" max:"3B"`
 		Of    string  `toml:"of" default:"c" oneof:"a,b"`
 		Upper float64 `toml:"Upper" default:"1" min:"0" max:"2"`
+		Less  string  `toml:"less" default:"" unless:"of"`
+		Lost  string  `toml:"lost" required:"y" unless:"plian"`
+		When  string  `toml:"when" default:"" when:"of=a,d"`
+		Then  string  `toml:"then" default:"" when:"fo=a"`
+		Self  string  `toml:"self" default:"" when:"self=a"`
+		Chain string  `toml:"chain" default:"" when:"when=a"`
 	}
 	type sample struct {
 		T []table `toml:"t"`
 	}
 	want := []string{"t[].plain: no bounds", "t[].both: neither or both of default and required",
 		"t[].none: neither or both of default and required", "t[].out: the default 1B is out of bounds",
-		`t[].of: the default "c" is not allowed`, "t[].Upper: the name is not in lower case"}
+		`t[].of: the default "c" is not allowed`, "t[].Upper: the name is not in lower case",
+		"t[].less: unless of is of no use", "t[].lost: unless plian is of no use", `t[].when: of is never "d"`, "t[].then: fo decides nothing",
+		"t[].self: self decides nothing", "t[].chain: when decides nothing"}
 	if got := wrongTags(reflect.TypeFor[sample]()); !slices.Equal(got, want) {
 		t.Fatalf("this test cannot fail: of a bad sample it says %q, want %q", got, want)
 	}
-	for _, w := range wrongTags(reflect.TypeFor[Config]()) {
-		t.Error(w)
+	for _, known := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[backendFile]()} {
+		for _, w := range wrongTags(known) {
+			t.Error(w)
+		}
+	}
+}
+
+// TestBindWhen: a key that decides by its default, and one that stands only beside a list.
+func TestBindWhen(t *testing.T) {
+	type one struct {
+		A int `toml:"a" default:"3" min:"1" max:"9"`
+	}
+	type sample struct {
+		Kind string `toml:"kind" default:"x" oneof:"x,y,z"`
+		A    int    `toml:"a" required:"a number" min:"1" max:"9" when:"kind=x"`
+		B    string `toml:"b" default:"q" when:"kind=y,z"`
+		Ones []one  `toml:"ones" required:"a one" unless:"more"`
+		More *one   `toml:"more"`
+	}
+	list, empty := []any{map[string]any{}}, []any{}
+	for _, tt := range []struct {
+		found map[string]any
+		want  string
+	}{
+		{map[string]any{"a": int64(1), "ones": list}, ""},
+		{map[string]any{"ones": list}, "f:1: a: missing; needs a number"},
+		{map[string]any{"ones": list, "kind": "y"}, ""},
+		{map[string]any{"ones": list, "kind": "w"}, `f:1: kind: found "w"; allowed is "x", "y" or "z"`},
+		{map[string]any{"ones": list, "kind": int64(1), "b": "q"}, `f:1: kind: found the integer 1; needs "x", "y" or "z"`},
+		{map[string]any{"ones": list, "kind": "z", "a": "two"}, `f:1: a: found the string "two"; kind is "z"; allowed if kind is "x"`},
+		{map[string]any{"ones": list, "a": int64(1), "b": nil}, `f:1: b: found null; kind is "x"; allowed if kind is "y" or "z"`},
+		{map[string]any{"a": int64(1)}, `f:1: ones: missing; needs a one`},
+		{map[string]any{"a": int64(1), "ones": empty}, `f:1: ones: found an empty list; needs a one`},
+		{map[string]any{"a": int64(1), "ones": empty, "more": map[string]any{}}, ``},
+		{map[string]any{"a": int64(1), "more": nil}, `f:1: more: found null; needs a table`},
+	} {
+		r := newReport("f", map[string]int{})
+		var s sample
+		r.table(reflect.ValueOf(&s).Elem(), tt.found, &place{line: 1}, "")
+		if got := r.sorted().Error(); got != tt.want {
+			t.Errorf("%v gives %q, want %q", tt.found, got, tt.want)
+		}
+		if s.B != "q" {
+			t.Errorf("%v leaves b as %q", tt.found, s.B)
+		}
 	}
 }
 

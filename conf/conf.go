@@ -3,12 +3,14 @@
 // what is allowed, and for a typo the nearest known key.
 //
 // Load and Parse read and check the text alone; Config.Resolve, apart from them, turns host
-// names into addresses. The package opens no socket, starts nothing that outlives a call,
-// logs nothing and watches no file. Only cmd imports it, and hands each other package what
+// names into addresses; ParseBackends reads the backends of a pool that stand in a file of their
+// own. The package opens no socket, starts nothing that outlives a call, logs nothing and watches
+// no file. Only cmd imports it, and hands each other package what
 // that needs in its own types. Its functions may be called from any goroutine.
 //
 // A key is one field of a struct below with its tags, which bind.go explains: name, default
-// and bounds stand there and nowhere else. What one tag cannot say is in validate.go.
+// and bounds stand there and nowhere else. What one tag cannot say is in validate.go and, of
+// discovery, in discovery.go.
 package conf
 
 import (
@@ -82,19 +84,47 @@ type Keepalive struct {
 
 // A Pool is a named set of interchangeable backends. Its zero value is of no use.
 type Pool struct {
-	Name           string    // of its table, [pool.NAME]
-	Algorithm      string    `toml:"algorithm" default:"least_conn" oneof:"round_robin,least_conn"`
-	Backends       []Backend `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]"` // in the file's order, never empty
-	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
-	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
-	Health         *Health   `toml:"health"`                               // nil: backends are always healthy
+	Name           string     // of its table, [pool.NAME]
+	Algorithm      string     `toml:"algorithm" default:"least_conn" oneof:"round_robin,random,least_conn,p2c,least_time,first,client_hash,ring_hash,maglev"`
+	Backends       []Backend  `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]" unless:"discovery"` // in the file's order; empty only beside Discovery
+	ConnectTimeout Duration   `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
+	Retries        int        `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
+	SlowStart      Duration   `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
+	HashKey        string     `toml:"hash_key" default:"client_ip" oneof:"client_ip,client" note:"this version does not hash \"sni\""`
+	HashBalance    float64    `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"` // 0 is unbounded, and all that algorithms without a hash allow
+	Zone           string     `toml:"zone" default:""`                                       // whose backends are preferred
+	Sticky         Sticky     `toml:"sticky"`
+	Queue          Queue      `toml:"queue"`
+	WhenNone       string     `toml:"when_none" default:"refuse" oneof:"refuse,all"`  // no backend is healthy
+	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" oneof:"keep,close"` // the sessions of a backend that fails its checks
+	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`  // those of one that is removed or goes into maintenance
+	Health         *Health    `toml:"health"`                                         // nil: backends are always healthy
+	Discovery      *Discovery `toml:"discovery"`                                      // nil: Backends are all there are
+}
+
+// Sticky is for how long a client returns to the backend it had. Its zero value is not the
+// default.
+type Sticky struct {
+	TTL        Duration `toml:"ttl" default:"0s" zero:"" min:"1s" max:"720h"` // since the client came last; 0 is off
+	MaxEntries int      `toml:"max_entries" default:"100_000" min:"1" max:"16_777_216"`
+}
+
+// Queue is how many sessions wait while every backend is at its MaxSessions. Its zero value is
+// not the default.
+type Queue struct {
+	Max     int      `toml:"max" default:"0" min:"0" max:"1_000_000"` // 0 is none: they are refused
+	Timeout Duration `toml:"timeout" default:"5s" min:"1ms" max:"1h"`
 }
 
 // A Backend is one address that sessions are sent to. Its zero value is of no use.
 type Backend struct {
-	Name    string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
-	Address string `toml:"address" required:"an address, such as \"10.0.0.11:6379\""`
-	Weight  int    `toml:"weight" default:"1" min:"0" max:"256"` // share relative to the pool's others; 0 gets nothing new
+	Name        string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
+	Address     string `toml:"address" required:"an address, such as \"10.0.0.11:6379\""`
+	Weight      int    `toml:"weight" default:"1" min:"0" max:"256"`               // share relative to the pool's others; 0 gets nothing new
+	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
+	Tier        int    `toml:"tier" default:"0" min:"0" max:"65535"`               // used when no backend of a lower tier is eligible
+	Zone        string `toml:"zone" default:""`
+	Mode        string `toml:"mode" default:"ready" oneof:"ready,drain,maintenance"`
 
 	// Addr is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
@@ -113,6 +143,21 @@ type Health struct {
 	Initial      string   `toml:"initial" default:"unknown" oneof:"unknown,healthy"`
 	StaleAfter   Duration `toml:"stale_after" default:"0s" zero:"" min:"10ms" max:"720h"` // 0 is 3 x Interval + Timeout
 	Port         int      `toml:"port" default:"0" min:"0" max:"65535"`                   // 0 is the traffic's
+}
+
+// Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero
+// value is not the default.
+type Discovery struct {
+	Type     string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
+	Name     string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
+	Port     int      `toml:"port" required:"the backends' port, 1 to 65535" min:"1" max:"65535" when:"type=dns"` // 0 unless Type is dns
+	File     string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                    // see ParseBackends
+	Resolver string   `toml:"resolver" default:"" when:"type=dns,srv"`                                            // a DNS server's address; "" is the system's
+	Refresh  Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                        // at most so long between two readings
+	OnError  string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
+
+	// ResolverAddr is Resolver as the kernel wants it; not valid if that is "".
+	ResolverAddr netip.AddrPort
 }
 
 // ErrorAt makes an Error of what happened later to the key at that path, see Path: it says

@@ -14,7 +14,7 @@ import (
 // is allowed. Its text is one line of printable characters, whatever the file holds: what
 // comes from the file is quoted and cut. It is read-only, so any goroutine may use it.
 type Error struct {
-	File    string // as it was given to Load or Parse
+	File    string // as it was given to Load, Parse or ParseBackends
 	Line    int    // from 1; 0 if the mistake is the whole file's
 	Path    string // such as pool.redis.backends[1].weight; "" if no key is at fault
 	Found   string // in words or quoted: `the integer 15`, `300`, `"udp"`

@@ -38,6 +38,31 @@ backends = [{ address = "127.0.0.1:6380" }, { address = "127.0.0.1:6381", weight
 	// redis least_conn 127.0.0.1:6381 2
 }
 
+func ExampleParseBackends() {
+	backends, err := conf.ParseBackends("redis.json", []byte(`[
+	{ "address": "10.0.0.11:6379" },
+	{ "address": "10.0.0.12:6379", "weight": 2, "name": "b2" }
+]`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, b := range backends {
+		fmt.Println(b.Name, b.Addr, b.Weight)
+	}
+	_, err = conf.ParseBackends("redis.toml", []byte(`
+[[backends]]
+address = "redis.internal:6379"
+wieght  = 2
+`))
+	fmt.Println(err)
+	// Output:
+	// 10.0.0.11:6379 10.0.0.11:6379 1
+	// b2 10.0.0.12:6379 2
+	// redis.toml:3: backends[0].address: found "redis.internal:6379"; "redis.internal" is a host name; needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names
+	// redis.toml:4: backends[0].wieght: unknown key, did you mean "weight"?
+}
+
 func ExampleParse_mistakes() {
 	_, err := conf.Parse("lb.toml", []byte(`
 [listener.redis]

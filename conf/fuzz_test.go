@@ -23,7 +23,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("lb.toml", data)
 		if err != nil {
-			checkErrors(t, data, err)
+			checkErrors(t, "lb.toml", data, err)
 			return
 		}
 		c.Warnings()
@@ -31,7 +31,7 @@ func FuzzParse(f *testing.F) {
 			t.Error("accepted without a listener")
 		}
 		if err := c.Resolve(context.Background(), lookupByHash); err != nil {
-			checkErrors(t, data, err)
+			checkErrors(t, "lb.toml", data, err)
 			return
 		}
 		for _, l := range c.Listeners {
@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for _, p := range c.Pools {
-			if len(p.Backends) == 0 || !validName(p.Name) {
+			if len(p.Backends) == 0 && p.Discovery == nil || !validName(p.Name) {
 				t.Errorf("accepted pool %+v", p)
 			}
 			ids := map[string]bool{}
@@ -54,7 +54,30 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func checkErrors(t *testing.T, data []byte, err error) {
+// FuzzParseBackends: nothing makes ParseBackends panic, whatever the file is called; its mistakes
+// are as Parse's; what it accepts is complete.
+func FuzzParseBackends(f *testing.F) {
+	addSeeds(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, file := range []string{"b.toml", "b.json"} {
+			backends, err := ParseBackends(file, data)
+			if err != nil {
+				checkErrors(t, file, data, err)
+				continue
+			}
+			ids, addresses := map[string]bool{}, map[netip.AddrPort]bool{}
+			for _, b := range backends {
+				if b.Name != b.Address && !validName(b.Name) || ids[b.Name] || addresses[b.Addr] || checkIP(b.Addr.Addr(), true) != "" ||
+					b.Addr.Port() == 0 || b.Weight < 0 || b.Weight > 256 || b.Tier < 0 || b.MaxSessions < 0 || b.Mode == "" {
+					t.Errorf("accepted backend %+v", b)
+				}
+				ids[b.Name], addresses[b.Addr] = true, true
+			}
+		}
+	})
+}
+
+func checkErrors(t *testing.T, file string, data []byte, err error) {
 	t.Helper()
 	errs, ok := errors.AsType[Errors](err)
 	if !ok || len(errs) == 0 {
@@ -62,6 +85,9 @@ func checkErrors(t *testing.T, data []byte, err error) {
 	}
 	lines := bytes.Count(data, []byte("\n")) + 1
 	for i, e := range errs {
+		if e.File != file {
+			t.Errorf("the file is %q: %v", e.File, e)
+		}
 		if e.Line < 1 && len(data) <= maxFileBytes || e.Line > lines {
 			t.Errorf("line %d of %d: %v", e.Line, lines, e)
 		}
@@ -94,7 +120,7 @@ func lookupByHash(_ context.Context, _, host string) ([]netip.Addr, error) {
 
 func addSeeds(f *testing.F) {
 	f.Add(Reference)
-	seeds, err := filepath.Glob("testdata/seeds/*.toml")
+	seeds, err := filepath.Glob("testdata/seeds/*.*")
 	if err != nil || len(seeds) == 0 {
 		f.Fatalf("no seeds: %v", err)
 	}

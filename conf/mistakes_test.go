@@ -65,6 +65,8 @@ func TestMistakes(t *testing.T) {
 		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
 		backendAddr = `; needs "HOST:PORT" or "[IPV6]:PORT"`
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
+		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
+		noHash      = `does not hash; needs "client_hash", "ring_hash" or "maglev" as algorithm, or 0`
 	)
 	for _, tt := range []struct{ table, line, want string }{
 		{"global", `workers = 1024`, ``},
@@ -127,11 +129,44 @@ func TestMistakes(t *testing.T) {
 		{"listener.a", `address = "[fe80::1]:80"`, `found "[fe80::1]:80"; a link-local address needs its interface, as in fe80::1%eth0`},
 		{"listener.a", `address = "[::1%lo]:80"`, `found "[::1%lo]:80"; only a link-local address has a zone`},
 		{"listener.a", `address = "224.0.0.1:80"`, `found "224.0.0.1:80"; tcp has no use for a multicast or broadcast address`},
-		{"pool.p", `algorithm = "round_robbin"`, `found "round_robbin"; allowed is "round_robin" or "least_conn", did you mean "round_robin"?`},
-		{"pool.p", `algorithm = "first"`, `found "first"; allowed is "round_robin" or "least_conn"`},
+		{"pool.p", `algorithm = "round_robbin"`, `found "round_robbin"` + algorithms + `, did you mean "round_robin"?`},
+		{"pool.p", `algorithm = "sticky"`, `found "sticky"` + algorithms},
+		{"pool.p", `algorithm = "maglev"`, ``},
 		{"pool.p", `connect_timeout = "0s"`, `found "0s"; allowed is 1ms to 1h`},
 		{"pool.p", `retries = 11`, `found 11; allowed is 0 to 10`},
 		{"pool.p", `retries = -1`, `found -1; allowed is 0 to 10`},
+		{"pool.p", `slow_start = "24h"`, ``},
+		{"pool.p", `slow_start = "25h"`, `found "25h"; allowed is 0s to 24h`},
+		{"pool.p", `slow_start = 30`, `found the integer 30; ` + durations},
+		{"pool.p", `hash_key = "client"`, ``},
+		{"pool.p", `hash_key = "sni"`, `found "sni"; allowed is "client_ip" or "client"; this version does not hash "sni"`},
+		{"pool.p", `hash_balance = 0`, ``},
+		{"pool.p", `hash_balance = 0.0`, ``},
+		{"pool.p", `hash_balance = 1.0`, `found 1.0; allowed is 1.01 to 100, or 0`},
+		{"pool.p", `hash_balance = 101`, `found 101; allowed is 1.01 to 100, or 0`},
+		{"pool.p", `hash_balance = nan`, `found NaN; allowed is 1.01 to 100, or 0`},
+		{"pool.p", `hash_balance = "2"`, `found the string "2"; needs a number, 1.01 to 100, or 0`},
+		{"pool.p", `hash_balance = 2`, `found 2.0; algorithm "least_conn" ` + noHash},
+		{"pool.p", `zone = "eu-1.a"`, ``},
+		{"pool.p", `zone = ""`, ``},
+		{"pool.p", `zone = "a b"`, `found "a b"` + names + `, or ""`},
+		{"pool.p", `sticky = { ttl = "1s", max_entries = 16_777_216 }`, ``},
+		{"pool.p", `sticky = "1h"`, `found the string "1h"; needs a table`},
+		{"pool.p", `sticky = { ttl = "10ms" }`, `.ttl: found "10ms"; allowed is 1s to 720h, or 0s`},
+		{"pool.p", `sticky = { ttl = "721h" }`, `.ttl: found "721h"; allowed is 1s to 720h, or 0s`},
+		{"pool.p", `sticky = { max_entries = 0 }`, `.max_entries: found 0; allowed is 1 to 16777216`},
+		{"pool.p", `sticky = { max_entries = 16_777_217 }`, `.max_entries: found 16777217; allowed is 1 to 16777216`},
+		{"pool.p", `queue = { max = 1_000_000, timeout = "1h" }`, ``},
+		{"pool.p", `queue = 5`, `found the integer 5; needs a table`},
+		{"pool.p", `queue = { max = -1 }`, `.max: found -1; allowed is 0 to 1000000`},
+		{"pool.p", `queue = { max = 1_000_001 }`, `.max: found 1000001; allowed is 0 to 1000000`},
+		{"pool.p", `queue = { timeout = "0s" }`, `.timeout: found "0s"; allowed is 1ms to 1h`},
+		{"pool.p", `when_none = "all"`, ``},
+		{"pool.p", `when_none = "any"`, `found "any"; allowed is "refuse" or "all"`},
+		{"pool.p", `on_unhealthy = "close"`, ``},
+		{"pool.p", `on_unhealthy = "drain"`, `found "drain"; allowed is "keep" or "close"`},
+		{"pool.p", `on_remove = "close"`, ``},
+		{"pool.p", `on_remove = "keep"`, `found "keep"; allowed is "drain" or "close"`},
 		{"pool.p", `backends = []`, `found an empty list; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
 		{"pool.p", `backends = {}`, `found a table; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
 		{"pool.p", `backends = ["10.0.0.1:1"]`, `[0]: found the string "10.0.0.1:1"; needs a table`},
@@ -144,6 +179,13 @@ func TestMistakes(t *testing.T) {
 		{"pool.p", `backends = [{ address = "h:1", weight = -1 }]`, `[0].weight: found -1; allowed is 0 to 256`},
 		{"pool.p", `backends = [{ address = "h:1", name = "a/b" }]`, `[0].name: found "a/b"` + names},
 		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }]`, ``},
+		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_000, tier = 65535, zone = "a", mode = "drain" }]`, ``},
+		{"pool.p", `backends = [{ address = "h:1", max_sessions = -1 }]`, `[0].max_sessions: found -1; allowed is 0 to 100000000`},
+		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_001 }]`, `[0].max_sessions: found 100000001; allowed is 0 to 100000000`},
+		{"pool.p", `backends = [{ address = "h:1", tier = -1 }]`, `[0].tier: found -1; allowed is 0 to 65535`},
+		{"pool.p", `backends = [{ address = "h:1", tier = 65536 }]`, `[0].tier: found 65536; allowed is 0 to 65535`},
+		{"pool.p", `backends = [{ address = "h:1", zone = "a b" }]`, `[0].zone: found "a b"` + names + `, or ""`},
+		{"pool.p", `backends = [{ address = "h:1", mode = "maintenence" }]`, `[0].mode: found "maintenence"; allowed is "ready", "drain" or "maintenance", did you mean "maintenance"?`},
 		{"pool.p", `backends = [{ address = "h:1" }, { address = "H:1" }]`, `[1].address: found "H:1"; pool.p.backends[0] on line 7 has the same address`},
 		{"pool.p", `backends = [{ address = "h:1" }, { address = "h:1" }]`, `[1].address: found "h:1"; pool.p.backends[0] on line 7 has the same address`},
 		{"pool.p", `backends = [{ address = "1.1.1.1:1" }, { address = "[::ffff:1.1.1.1]:1" }]`, `[1].address: found "[::ffff:1.1.1.1]:1"; pool.p.backends[0] on line 7 has the same address`},
@@ -176,7 +218,7 @@ func TestMistakes(t *testing.T) {
 			}
 			key, _, _ := strings.Cut(tt.line, " ")
 			sep := ": "
-			if strings.HasPrefix(tt.want, "[") {
+			if strings.HasPrefix(tt.want, "[") || strings.HasPrefix(tt.want, ".") {
 				sep = ""
 			}
 			wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s.%s%s%s", at, tt.table, key, sep, tt.want))
@@ -188,7 +230,9 @@ func TestUnknownKeys(t *testing.T) {
 	for _, tt := range []struct{ table, line, want string }{
 		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
 		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
-		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, health`},
+		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, health, discovery`},
+		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`, `pool.p.backends[0].teir: unknown key, did you mean "tier"?`},
+		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
 		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
 		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout`},
@@ -234,6 +278,29 @@ func TestShapes(t *testing.T) {
 	long := strings.Repeat("x", 65)
 	wantErrors(t, "[listener."+long+"]\npool = 'p'\naddress = ':1'\n"+pool,
 		fmt.Sprintf(`lb.toml:1: listener.%q...: found the name %[1]q...; needs 1 to 64 letters, digits, '_', '-' or '.'`, long[:64]))
+}
+
+// TestHashBalance: beside an algorithm that is itself a mistake, the balance is none.
+func TestHashBalance(t *testing.T) {
+	for _, tt := range []struct {
+		algorithm string
+		mistake   bool
+	}{
+		{"round_robin", true}, {"random", true}, {"least_conn", true}, {"p2c", true}, {"least_time", true}, {"first", true},
+		{"client_hash", false}, {"ring_hash", false}, {"maglev", false},
+	} {
+		doc, at := with("pool.p", "hash_balance = 1.01\nalgorithm = '"+tt.algorithm+"'")
+		if !tt.mistake {
+			wantErrors(t, doc)
+			continue
+		}
+		wantErrors(t, doc, fmt.Sprintf(`lb.toml:%d: pool.p.hash_balance: found 1.01; algorithm %q does not hash; needs "client_hash", "ring_hash" or "maglev" as algorithm, or 0`, at, tt.algorithm))
+	}
+	doc, at := with("pool.p", "hash_balance = 1.01\nalgorithm = 3")
+	_, err := Parse("lb.toml", []byte(doc))
+	if errs, _ := errors.AsType[Errors](err); len(errs) != 1 || errs[0].Path != "pool.p.algorithm" || errs[0].Line != at+1 {
+		t.Errorf("a mistaken algorithm gives %v", err)
+	}
 }
 
 func TestListenerConflicts(t *testing.T) {

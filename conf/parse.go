@@ -44,14 +44,10 @@ func Parse(file string, data []byte) (*Config, error) {
 		e.File = file
 		return nil, Errors{e}
 	}
-	root, deep := scan(data)
-	if deep > 0 {
-		return nil, Errors{{File: file, Line: deep,
-			Message: fmt.Sprintf("tables and lists stand more than %d deep in each other", maxDepth)}}
-	}
-	found := map[string]any{}
-	if _, err := toml.Decode(string(data), &found); err != nil {
-		return nil, Errors{syntaxError(file, data, err)}
+	found, root, e := readTOML(data)
+	if e != nil {
+		e.File = file
+		return nil, Errors{e}
 	}
 	c := &Config{File: file, lines: map[string]int{"": 1}}
 	r := newReport(file, c.lines)
@@ -63,7 +59,25 @@ func Parse(file string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// checkText refuses what no TOML file may hold, in words better than the library's.
+// readTOML returns the tree of values that data holds, and that of their places. The error has no
+// file.
+func readTOML(data []byte) (map[string]any, *place, *Error) {
+	root, deep := scan(data)
+	if deep > 0 {
+		return nil, nil, tooDeep(deep)
+	}
+	found := map[string]any{}
+	if _, err := toml.Decode(string(data), &found); err != nil {
+		return nil, nil, syntaxError(data, err)
+	}
+	return found, root, nil
+}
+
+func tooDeep(line int) *Error {
+	return &Error{Line: line, Message: fmt.Sprintf("tables and lists stand more than %d deep in each other", maxDepth)}
+}
+
+// checkText refuses what no TOML or JSON file may hold, in words better than the libraries'.
 func checkText(data []byte) *Error {
 	if len(data) > maxFileBytes {
 		return &Error{Found: fmt.Sprintf("more than %v", Size(maxFileBytes)), Allowed: "needs a file of at most that size"}
@@ -85,8 +99,8 @@ func checkText(data []byte) *Error {
 }
 
 // syntaxError says what the library says, in our form.
-func syntaxError(file string, data []byte, err error) *Error {
-	e := &Error{File: file, Line: 1, Message: err.Error(), err: err}
+func syntaxError(data []byte, err error) *Error {
+	e := &Error{Line: 1, Message: err.Error(), err: err}
 	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
 		// At an unexpected end the library's line may be one off at either end of the file.
 		e.Line = min(max(syntax.Position.Line, 1), bytes.Count(data, []byte("\n"))+1)

@@ -45,6 +45,33 @@ algorithm = "round_robin"
 backends = [{ address = "[::ffff:10.0.0.1]:1" }, { address = "db.internal:2", weight = 0, name = "b2" }]
 [pool.y.health]
 rise = 1
+[pool.w]
+algorithm = "ring_hash"
+slow_start = "1m"
+hash_key = "client"
+hash_balance = 1.25
+zone = "a"
+sticky = { ttl = "1h" }
+queue = { max = 7 }
+when_none = "all"
+on_unhealthy = "close"
+on_remove = "close"
+backends = [{ address = "10.0.0.9:1", max_sessions = 9, tier = 2, zone = "a", mode = "maintenance" }]
+[pool.w.discovery]
+type = "srv"
+name = "_pg._tcp.Db.internal."
+resolver = "[::ffff:10.0.0.2]:53"
+refresh = "1s"
+on_error = "empty"
+[pool.v.discovery]
+type = "dns"
+name = "db"
+port = 5432
+[pool.u]
+backends = []
+[pool.u.discovery]
+type = "file"
+file = "b.json"
 [[pool.x.backends]]
 address = "[fe80::1%eth0]:1"
 [listener.a]
@@ -54,6 +81,26 @@ pool = "x"
 	ms, s, m := Duration(time.Millisecond), Duration(time.Second), Duration(time.Minute)
 	defaults := Listener{Protocol: "tcp", Backlog: 4096, HalfCloseTimeout: m, UserTimeout: 2 * m,
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset"}
+	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
+		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep", OnRemove: "drain"}
+	y, v, u, x := pool, pool, pool, pool
+	y.Name, y.Algorithm = "y", "round_robin"
+	y.Backends = []Backend{
+		{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("10.0.0.1:1")},
+		{Name: "b2", Address: "db.internal:2", Mode: "ready"},
+	}
+	y.Health = &Health{Type: "tcp", Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}
+	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client", HashBalance: 1.25, Zone: "a",
+		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all", OnUnhealthy: "close", OnRemove: "close",
+		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "maintenance",
+			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
+		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Refresh: s, OnError: "empty",
+			ResolverAddr: netip.MustParseAddrPort("10.0.0.2:53")},
+	}
+	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Refresh: 30 * s, OnError: "keep"}
+	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Refresh: 30 * s, OnError: "keep"}
+	x.Name = "x"
+	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
 	z, b, a := defaults, defaults, defaults
 	z.Name, z.Address, z.Pool, z.Bind, z.DualStack = "z", ":1", "y", netip.MustParseAddrPort("[::]:1"), true
 	z.MaxSessions, z.Keepalive.Idle = 1000, 30*s
@@ -64,16 +111,7 @@ pool = "x"
 		Global:    Global{DrainTimeout: 30 * s},
 		Log:       Log{Level: "info", Format: "json", Access: true},
 		Listeners: []Listener{z, b, a},
-		Pools: []Pool{
-			{Name: "y", Algorithm: "round_robin", ConnectTimeout: 3 * s, Retries: 2,
-				Backends: []Backend{
-					{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Addr: netip.MustParseAddrPort("10.0.0.1:1")},
-					{Name: "b2", Address: "db.internal:2"},
-				},
-				Health: &Health{Type: "tcp", Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}},
-			{Name: "x", Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2,
-				Backends: []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}},
-		},
+		Pools:     []Pool{y, w, v, u, x},
 	}
 	for _, variant := range []string{doc, "\ufeff" + doc, strings.ReplaceAll(doc, "\n", "\r\n"), strings.TrimSuffix(doc, "\n")} {
 		c, err := Parse("lb.toml", []byte(variant))
@@ -89,7 +127,9 @@ pool = "x"
 			"listener.z.keepalive.idle": 5,
 			"pool.y.backends[1].weight": 11,
 			"pool.y.backends[0].weight": 11,
-			"pool.x.backends[0]":        14,
+			"pool.w.discovery.type":     27,
+			"pool.v.backends":           32, // left out
+			"pool.x.backends[0]":        41,
 			"pool.x.backends[1]":        0,
 			"log.level":                 1,
 		} {

@@ -54,7 +54,7 @@ type scanner struct {
 // scan maps every key of data to its place. deep is the line on which data exceeds maxDepth,
 // or 0; then, as after a syntax error, the tree ends there.
 func scan(data []byte) (root *place, deep int) {
-	s := &scanner{data: bytes.TrimPrefix(data, []byte("\ufeff")), line: 1}
+	s := &scanner{data: bytes.TrimPrefix(data, []byte(byteOrderMark)), line: 1}
 	root = &place{line: 1}
 	table, depth := root, 0
 	for {

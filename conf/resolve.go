@@ -137,14 +137,14 @@ func (t *pending) fill(r *report) {
 
 // checkBackendConflicts reports backends of a pool that have one address under two names.
 func checkBackendConflicts(r *report, p *Pool) {
-	path := Path("pool", p.Name)
+	path := Path("pool", p.Name, "backends")
 	taken := map[netip.AddrPort]int{}
 	for i, b := range p.Backends {
 		first, conflict := taken[b.Addr]
 		switch {
 		case !b.Addr.IsValid():
 		case conflict:
-			r.add(join(element(join(path, "backends"), i), "address"), Error{
+			r.add(join(element(path, i), "address"), Error{
 				Found:   quote(b.Address),
 				Message: fmt.Sprintf("its address is %s; %s", printable(b.Addr.String()), sameAs(r, path, first, "address")),
 			})

@@ -12,14 +12,14 @@ const maxNameBytes = 64
 
 const nameNeeds = "needs 1 to 64 letters, digits, '_', '-' or '.'"
 
-// validName says whether a listener, pool or backend may be called so. bareKeyChars are the
+// validName says whether a listener, pool, backend or zone may be called so. bareKeyChars are the
 // letters, digits, '_' and '-'.
 func validName(name string) bool {
 	return name != "" && len(name) <= maxNameBytes && strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
 }
 
 // validate reports what is wrong with c beyond single values, and fills Listener.Bind,
-// Listener.DualStack, Backend.Addr and Backend.Name.
+// Listener.DualStack, Backend.Addr, Backend.Name and Discovery.ResolverAddr.
 func validate(r *report, c *Config) {
 	for i := range c.Pools {
 		validatePool(r, &c.Pools[i])
@@ -43,7 +43,7 @@ func validateListener(r *report, l *Listener, pools []string) {
 		}
 		r.add(join(path, "pool"), e)
 	}
-	end, ok := validAddress(r, join(path, "address"), l.Address, false)
+	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
 	case !ok:
 	case end.host == "":
@@ -55,11 +55,41 @@ func validateListener(r *report, l *Listener, pools []string) {
 
 func validatePool(r *report, p *Pool) {
 	path := Path("pool", p.Name)
+	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
+	validateZone(r, path, p.Zone)
+	// An algorithm that is a mistake has been replaced by the default, which nobody wrote.
+	if p.HashBalance != 0 && !hashes(p.Algorithm) && !r.seen[join(path, "algorithm")] {
+		r.add(join(path, "hash_balance"), Error{
+			Found:   literal(p.HashBalance),
+			Message: fmt.Sprintf("algorithm %q does not hash", p.Algorithm),
+			Allowed: "needs " + either(hashing()) + " as algorithm, or 0",
+		})
+	}
+	validateHealth(r, join(path, "health"), p.Health)
+	validateDiscovery(r, join(path, "discovery"), p.Discovery)
+}
+
+// hashing lists the algorithms that send a client where a hash of its hash_key says.
+func hashing() []string { return []string{"client_hash", "ring_hash", "maglev"} }
+
+func hashes(algorithm string) bool { return slices.Contains(hashing(), algorithm) }
+
+// validateZone is for the key zone of the table at path.
+func validateZone(r *report, path, zone string) {
+	if zone != "" && !validName(zone) {
+		r.add(join(path, "zone"), Error{Found: quote(zone), Allowed: nameNeeds + `, or ""`})
+	}
+}
+
+// validateBackends checks the list at path, of a pool or a discovery file, and fills Backend.Addr
+// and Backend.Name.
+func validateBackends(r *report, path string, backends []Backend, use addressUse) {
 	names := map[string]int{}     // of the first backend called so
 	addresses := map[string]int{} // of the first backend there
-	for i := range p.Backends {
-		b := &p.Backends[i]
-		sub := element(join(path, "backends"), i)
+	for i := range backends {
+		b := &backends[i]
+		sub := element(path, i)
+		validateZone(r, sub, b.Zone)
 		named := b.Name != ""
 		if named && b.Name != b.Address && !validName(b.Name) {
 			r.add(join(sub, "name"), Error{Found: quote(b.Name), Allowed: nameNeeds})
@@ -68,7 +98,7 @@ func validatePool(r *report, p *Pool) {
 			b.Name = b.Address
 		}
 		sameAddress := false
-		if end, ok := validAddress(r, join(sub, "address"), b.Address, true); ok {
+		if end, ok := validAddress(r, join(sub, "address"), b.Address, use); ok {
 			if end.ip.IsValid() {
 				b.Addr = netip.AddrPortFrom(end.ip, end.port)
 			}
@@ -89,7 +119,6 @@ func validatePool(r *report, p *Pool) {
 			r.add(join(sub, "name"), Error{Found: quote(b.Name), Message: sameAs(r, path, first, "name")})
 		}
 	}
-	validateHealth(r, join(path, "health"), p.Health)
 }
 
 func validateHealth(r *report, path string, h *Health) {
@@ -103,25 +132,23 @@ func validateHealth(r *report, path string, h *Health) {
 	})
 }
 
-// sameAs names the backend of the pool at path that has the same name or address already.
+// sameAs names the backend of the list at path that has the same name or address already.
 func sameAs(r *report, path string, first int, key string) string {
-	sub := element(join(path, "backends"), first)
+	sub := element(path, first)
 	return fmt.Sprintf("%s on line %d has the same %s", sub, r.lines[sub], key)
 }
 
 // validAddress reads the address text at path, and reports what is wrong with it.
-func validAddress(r *report, path, s string, backend bool) (address, bool) {
-	needs := listenerNeeds
-	if backend {
-		needs = backendNeeds
-	}
-	end, e := splitAddress(s, needs)
+func validAddress(r *report, path, s string, use addressUse) (address, bool) {
+	end, e := splitAddress(s, use.needs())
 	switch {
 	case e != nil:
-	case backend && end.host == "":
-		e = &Error{Message: "the host is missing", Allowed: needs}
+	case use != forListener && end.host == "":
+		e = &Error{Message: "the host is missing", Allowed: use.needs()}
+	case use.isLiteral() && !end.ip.IsValid():
+		e = &Error{Message: quote(end.host) + " is a host name", Allowed: use.needs()}
 	case end.ip.IsValid():
-		if wrong := checkIP(end.ip, backend); wrong != "" {
+		if wrong := checkIP(end.ip, use != forListener); wrong != "" {
 			e = &Error{Message: wrong}
 		}
 	}
@@ -163,53 +190,8 @@ func claims(l *Listener) []string {
 	if l.Bind.IsValid() {
 		return []string{l.Bind.String()}
 	}
-	if end, e := splitAddress(l.Address, listenerNeeds); e == nil && !end.ip.IsValid() {
+	if end, e := splitAddress(l.Address, ""); e == nil && !end.ip.IsValid() {
 		return []string{end.String()}
 	}
 	return nil
-}
-
-// Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
-// Error: pools that no listener uses or that can serve nobody, sessions sent back to where they came in, checks that
-// overlap their own rhythm.
-func (c *Config) Warnings() []string {
-	used := map[string]bool{}
-	for _, l := range c.Listeners {
-		used[l.Pool] = true
-	}
-	r := newReport(c.File, c.lines)
-	for _, p := range c.Pools {
-		path := Path("pool", p.Name)
-		if !used[p.Name] {
-			r.add(path, Error{Message: "no listener uses this pool"})
-		}
-		if !slices.ContainsFunc(p.Backends, func(b Backend) bool { return b.Weight > 0 }) {
-			r.add(join(path, "backends"), Error{Message: "every backend has weight 0: all clients are refused"})
-		}
-		for i, b := range p.Backends {
-			for _, l := range c.Listeners {
-				if l.Pool == p.Name && b.Addr.IsValid() && b.Addr == l.Bind {
-					r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
-						Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
-				}
-			}
-		}
-		h := p.Health
-		if h == nil {
-			continue
-		}
-		if h.Timeout > h.Interval {
-			r.add(join(join(path, "health"), "timeout"), Error{Found: quote(h.Timeout.String()),
-				Message: fmt.Sprintf("longer than interval, %v: a silent backend is checked less often than that", h.Interval)})
-		}
-		if h.FastInterval > h.Interval {
-			r.add(join(join(path, "health"), "fast_interval"), Error{Found: quote(h.FastInterval.String()),
-				Message: fmt.Sprintf("longer than interval, %v, which is used instead", h.Interval)})
-		}
-	}
-	var lines []string
-	for _, e := range r.sorted() {
-		lines = append(lines, e.Error())
-	}
-	return lines
 }

@@ -1,0 +1,71 @@
+package conf
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWarnings(t *testing.T) {
+	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
+listener.b = { pool = "loop", address = "127.0.0.1:2" }
+pool.p.backends = [{ address = "h:1" }]
+pool.loop.backends = [{ address = "127.0.0.1:2", weight = 0 }, { address = "127.0.0.1:3", weight = 0 }]
+[pool."spare.one"]
+backends = [{ address = "h:1" }]
+[pool."spare.one".health]
+timeout = "3s"
+fast_interval = "5s"
+`)
+	want := []string{
+		`lb.toml:4: pool.loop.backends: every backend has weight 0: all clients are refused`,
+		`lb.toml:4: pool.loop.backends[0].address: found "127.0.0.1:2"; listener.b listens there and sends its clients to this pool: each session makes another`,
+		`lb.toml:5: pool."spare.one": no listener uses this pool`,
+		`lb.toml:8: pool."spare.one".health.timeout: found "3s"; longer than interval, 2s: a silent backend is checked less often than that`,
+		`lb.toml:9: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s, which is used instead`,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestPoolWarnings has what each line of a pool warns of; discovery may bring what is missing.
+func TestPoolWarnings(t *testing.T) {
+	const (
+		zone     = `lb.toml:4: pool.p.zone: found "a"; no backend has this zone: none is preferred`
+		queue    = `lb.toml:4: pool.p.queue.max: found 5; no backend has max_sessions: none is ever full, and nobody waits`
+		hashKey  = `does not hash: this key changes nothing`
+		refused  = `lb.toml:3: pool.p.backends: every backend has weight 0: all clients are refused`
+		notReady = `lb.toml:3: pool.p.backends: no backend with a weight above 0 has mode "ready": all clients are refused`
+	)
+	for _, tt := range []struct{ backends, line, want string }{
+		{`{ address = "h:1" }`, ``, ``},
+		{`{ address = "h:1" }`, `zone = "a"`, zone},
+		{`{ address = "h:1", zone = "b" }, { address = "h:2" }`, `zone = "a"`, zone},
+		{`{ address = "h:1", zone = "b" }, { address = "h:2", zone = "a" }`, `zone = "a"`, ``},
+		{`{ address = "h:1" }`, `queue = { max = 5 }`, queue},
+		{`{ address = "h:1" }`, `queue = { timeout = "1s" }`, ``},
+		{`{ address = "h:1" }, { address = "h:2", max_sessions = 1 }`, `queue = { max = 5 }`, ``},
+		{`{ address = "h:1", weight = 0 }`, `retries = 1`, refused},
+		{`{ address = "h:1", weight = 0, mode = "drain" }`, `retries = 1`, refused},
+		{`{ address = "h:1", weight = 0 }, { address = "h:2", mode = "drain" }`, ``, notReady},
+		{`{ address = "h:1", mode = "maintenance" }, { address = "h:2" }`, ``, ``},
+		{`{ address = "h:1" }`, `when_none = "all"`, ``},
+		{`{ address = "h:1" }`, `on_unhealthy = "close"`, ``},
+		{`{ address = "h:1" }`, `hash_key = "client"`, `lb.toml:4: pool.p.hash_key: found "client"; algorithm "least_conn" ` + hashKey},
+		{`{ address = "h:1" }`, "hash_key = \"client\"\nalgorithm = \"first\"", `lb.toml:4: pool.p.hash_key: found "client"; algorithm "first" ` + hashKey},
+		{`{ address = "h:1" }`, "hash_key = \"client\"\nalgorithm = \"maglev\"", ``},
+	} {
+		for _, discovery := range []string{"", "[pool.p.discovery]\ntype = 'file'\nfile = 'x'\n"} {
+			c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = ["+tt.backends+"]\n"+tt.line+"\n"+discovery)
+			var want []string
+			if tt.want != "" && (discovery == "" || strings.Contains(tt.want, hashKey)) {
+				want = []string{tt.want}
+			}
+			if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+				t.Errorf("backends %s, %s, %s: -want +got\n%s", tt.backends, tt.line, discovery, diff)
+			}
+		}
+	}
+}

@@ -20,8 +20,10 @@ func ExampleScheduler() {
 	target := healthcheck.Target{ID: "redis/b1", Addr: netip.MustParseAddrPort(listener.Addr().String())}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	s := healthcheck.NewScheduler(healthcheck.Options{Report: func(c healthcheck.Change) {
-		fmt.Printf("%s: %v to %v: %s\n", c.Target.ID, c.From, c.To, c.Reason)
+	s := healthcheck.NewScheduler(healthcheck.Options{Report: func(changes []healthcheck.Change) {
+		for _, c := range changes {
+			fmt.Printf("%s: %v to %v: %s\n", c.Target.ID, c.From, c.To, c.Reason)
+		}
 		cancel() // one change is enough here
 	}})
 	err = s.Add(target, healthcheck.TCP{}, healthcheck.Policy{

@@ -82,10 +82,10 @@ type journal struct {
 	changes []Change
 }
 
-func (j *journal) report(c Change) {
+func (j *journal) report(changes []Change) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.changes = append(j.changes, c)
+	j.changes = append(j.changes, changes...)
 }
 
 // take returns what was reported since the last call, as "id: from to (reason) at", the time since the given one.

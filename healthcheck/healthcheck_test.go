@@ -47,7 +47,7 @@ func TestInvalidPolicies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := usual
 			tt.change(&p)
-			s := NewScheduler(Options{Report: func(Change) {}})
+			s := NewScheduler(Options{Report: func([]Change) {}})
 			err := s.Add(target("a"), newFake(succeed), p)
 			var invalid *InvalidPolicyError
 			switch {
@@ -65,7 +65,7 @@ func TestInvalidPolicies(t *testing.T) {
 }
 
 func TestErrorTexts(t *testing.T) {
-	s := NewScheduler(Options{Report: func(Change) {}})
+	s := NewScheduler(Options{Report: func([]Change) {}})
 	must(t, s.Add(target("redis/a"), newFake(succeed), usual))
 	fast, undefined := usual, usual
 	fast.FastInterval = 3 * time.Second

@@ -21,9 +21,10 @@ const firstCheckSpacing = 200 * time.Microsecond
 type Options struct {
 	// Concurrency is how many checks may run at once; 0 means 100.
 	Concurrency int
-	// Report is told of each change of a verdict, those of one target in their order, one at a time, by Run. It may call
-	// Add and Remove. While it blocks, nothing is checked. It is required.
-	Report func(Change)
+	// Report is told by Run of the changes of verdicts, those of one target in their order: all at once that were found
+	// since the last time, so that many are not more work than they must be. It may call Add and Remove, and keep the
+	// slice. While it blocks, nothing is checked. It is required.
+	Report func([]Change)
 	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by one
 	// goroutine at a time.
 	Random func() float64
@@ -122,8 +123,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		changes, next := s.step(ctx)
-		for _, c := range changes {
-			s.o.Report(c)
+		if len(changes) > 0 {
+			s.o.Report(changes)
 		}
 		if next.IsZero() {
 			timer.Stop()

@@ -72,7 +72,7 @@ func TestFirstChecksAreSpread(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFake(succeed)
-				s := NewScheduler(Options{Report: func(Change) {}})
+				s := NewScheduler(Options{Report: func([]Change) {}})
 				p := Policy{Interval: tt.interval, Timeout: time.Second, Rise: 1, Fall: 1}
 				for i := range tt.targets {
 					must(t, s.Add(target(fmt.Sprint(i)), f, p))
@@ -94,7 +94,7 @@ func TestFirstChecksAreSpread(t *testing.T) {
 func TestAddWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(succeed)
-		s := NewScheduler(Options{Report: func(Change) {}})
+		s := NewScheduler(Options{Report: func([]Change) {}})
 		defer run(t, s)()
 		later(time.Hour)
 		start := time.Now()
@@ -119,7 +119,7 @@ func TestJitter(t *testing.T) {
 			f := newFake(succeed)
 			p := usual
 			p.Initial, p.Jitter = Healthy, 0.1
-			s := NewScheduler(Options{Report: func(Change) {}, Random: func() float64 { return random }})
+			s := NewScheduler(Options{Report: func([]Change) {}, Random: func() float64 { return random }})
 			must(t, s.Add(target("a"), f, p))
 			start := time.Now()
 			defer run(t, s)()
@@ -138,7 +138,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			return nil
 		})
 		const targets, slots = 100, 5
-		s := NewScheduler(Options{Concurrency: slots, Report: func(Change) {}})
+		s := NewScheduler(Options{Concurrency: slots, Report: func([]Change) {}})
 		for i := range targets {
 			must(t, s.Add(target(fmt.Sprint(i)), f, usual))
 		}
@@ -228,9 +228,9 @@ func TestAfterAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(succeed)
 		var j journal
-		s := NewScheduler(Options{Report: func(c Change) {
-			j.report(c)
-			if c.Target.ID == "last" {
+		s := NewScheduler(Options{Report: func(changes []Change) {
+			j.report(changes)
+			if slices.ContainsFunc(changes, func(c Change) bool { return c.Target.ID == "last" }) {
 				time.Sleep(time.Minute)
 			}
 		}})

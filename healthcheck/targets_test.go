@@ -99,8 +99,8 @@ func TestReportMayChangeTheTargets(t *testing.T) {
 		f := newFake(succeed)
 		var j journal
 		var s *Scheduler
-		s = NewScheduler(Options{Report: func(c Change) {
-			j.report(c)
+		s = NewScheduler(Options{Report: func(changes []Change) {
+			j.report(changes)
 			if s.Remove("a") {
 				must(t, s.Add(target("b"), f, usual))
 			}
@@ -162,11 +162,13 @@ func TestTargetsComeAndGo(t *testing.T) {
 			return ctx.Err()
 		})
 		last := make(map[string]Verdict)
-		s := NewScheduler(Options{Concurrency: 3, Report: func(c Change) {
-			if c.From == c.To {
-				t.Errorf("report of no change: %+v", c)
+		s := NewScheduler(Options{Concurrency: 3, Report: func(changes []Change) {
+			for _, c := range changes {
+				if c.From == c.To {
+					t.Errorf("report of no change: %+v", c)
+				}
+				last[c.Target.ID] = c.To
 			}
-			last[c.Target.ID] = c.To
 		}})
 		stop := run(t, s)
 		var wg sync.WaitGroup

@@ -5,7 +5,7 @@ BUILD := build
 BIN   := $(BUILD)/limeload-l4
 FUZZ_TIME ?= 30s
 
-.PHONY: help run build test tools race unit e2e fuzz bench cover fmt lint tidy check clean
+.PHONY: help run build test tools race unit e2e fuzz bench plots cover fmt lint tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ fuzz: ## run every fuzz target for FUZZ_TIME each
 
 bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
+
+plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
+	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv
+	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --rate 100 --output csv >docs/plots/few.csv
+	gnuplot docs/plots/algorithms.gp
 
 cover: ## test coverage of the packages, as a page
 	$(GO) test -coverprofile=$(BUILD)/cover.out $$($(GO) list ./... | grep -v '/test')

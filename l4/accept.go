@@ -56,7 +56,7 @@ func (l *loop) closeDoor(ls *listener) {
 func (l *loop) watch(d *door) {
 	if e := l.poller.AddListener(d.fd, d.key); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.server.log.Error().Str("listener", d.listener.name).Err(e).Msg("listening socket cannot be watched")
+		l.server.log.Error().Str("listener", d.listener.name).AnErr("err", e).Msg("listening socket cannot be watched")
 	}
 }
 

@@ -68,7 +68,7 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	}
 	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
 	if e != 0 {
-		ev = ev.Err(e)
+		ev = ev.AnErr("err", e)
 	}
 	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
 }

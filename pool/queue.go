@@ -36,6 +36,9 @@ type queue struct {
 	first, last *Waiter
 }
 
+// QueueMax returns how many sessions may wait; 0 is a pool without a queue.
+func (p *Pool) QueueMax() int { return p.o.QueueMax }
+
 // QueueTimeout returns how long a session may wait. Whoever called Wait keeps that time, and calls Leave at its end.
 func (p *Pool) QueueTimeout() time.Duration { return p.o.QueueTimeout }
 

@@ -56,10 +56,11 @@ func listPackages(t *testing.T) []listed {
 // houseImports is which of our packages each of them may import. A package that is not named here has no place in the house.
 func houseImports() map[string][]string {
 	return map[string][]string{
-		"cmd/limeload-l4":  {"conf", "algo", "pool", "healthcheck", "l4"},
+		"cmd/limeload-l4":  {"conf", "algo", "pool", "pool/discovery", "healthcheck", "l4"},
 		"conf":             nil,
 		"algo":             nil,
 		"pool":             {"algo"},
+		"pool/discovery":   {"pool"},
 		"healthcheck":      nil,
 		"l4":               {"pool", "l4/internal/sock"},
 		"l4/internal/sock": nil,

@@ -32,14 +32,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A world is a configuration with one listener, "main", and one pool, "all". Only Backends must be set.
+// A world is a configuration with one listener, "main", and one pool, "all". Only Backends or Discover must be set.
 type world struct {
 	Listen   string   // "": a free port of 127.0.0.1
 	Backends []string // addresses; named b1, b2 and so on
+	Keys     []string // further keys of each backend, such as "weight = 2"; fewer than backends leave the rest without
 	Listener []string // further lines of the listener's table
 	Pool     []string // further lines of the pool's table
 	Global   []string // lines of the global table
 	Health   []string // lines of the pool's health table; none: no checks
+	Discover []string // lines of the pool's discovery table; none: the backends are all there are
 
 	Descriptors int  // see harness.BalancerOptions
 	Measured    bool // see harness.BalancerOptions
@@ -57,9 +59,16 @@ func (w world) config(t testing.TB) string {
 		table("global", w.Global...)
 	}
 	table("listener.main", append([]string{fmt.Sprintf("address = %q", w.Listen), `pool = "all"`}, w.Listener...)...)
-	table("pool.all", append([]string{"backends = " + harness.BackendList(w.Backends...)}, w.Pool...)...)
+	pool := w.Pool
+	if len(w.Backends) > 0 {
+		pool = append([]string{"backends = " + harness.BackendListWith(w.Keys, w.Backends...)}, pool...)
+	}
+	table("pool.all", pool...)
 	if len(w.Health) > 0 {
 		table("pool.all.health", append([]string{`type = "tcp"`}, w.Health...)...)
+	}
+	if len(w.Discover) > 0 {
+		table("pool.all.discovery", w.Discover...)
 	}
 	return b.String()
 }

@@ -1,37 +1,98 @@
 package main
 
 import (
-	"fmt"
-
-	"github.com/rs/zerolog"
-
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // buildPools makes the pools of a configuration, by name.
 func buildPools(cfg *conf.Config) (map[string]*pool.Pool, error) {
 	pools := make(map[string]*pool.Pool, len(cfg.Pools))
-	for _, c := range cfg.Pools {
-		p, err := pool.New(pool.Options{
-			Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
-			ConnectTimeout: c.ConnectTimeout.Std(), Retries: c.Retries,
-		})
+	for i := range cfg.Pools {
+		c := &cfg.Pools[i]
+		p, err := pool.New(poolOptions(c))
 		if err != nil {
 			return nil, err
 		}
-		specs := make([]pool.Spec, len(c.Backends))
-		for i, b := range c.Backends {
-			specs[i] = pool.Spec{ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight)}
-		}
-		if err := p.Add(specs...); err != nil {
+		if err := p.Add(backendSpecs(c.Backends)...); err != nil {
 			return nil, err
 		}
 		pools[c.Name] = p
 	}
 	return pools, nil
+}
+
+// poolOptions is a pool's part of the configuration in the pool's own words.
+func poolOptions(c *conf.Pool) pool.Options {
+	return pool.Options{
+		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
+		ConnectTimeout: c.ConnectTimeout.Std(), Retries: c.Retries,
+		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
+		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
+		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
+		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
+	}
+}
+
+// backendSpecs describes backends of the configuration, or of a file of them, to a pool.
+func backendSpecs(backends []conf.Backend) []pool.Spec {
+	specs := make([]pool.Spec, len(backends))
+	for i, b := range backends {
+		specs[i] = pool.Spec{
+			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
+			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode),
+		}
+	}
+	return specs
+}
+
+// poolMode is the pool's word for a mode of the configuration.
+func poolMode(text string) pool.Mode {
+	for _, m := range []pool.Mode{pool.Drain, pool.Maintenance} {
+		if m.String() == text {
+			return m
+		}
+	}
+	return pool.Ready
+}
+
+// buildDiscovery makes the runners that keep pools in step with what discovery finds.
+func buildDiscovery(cfg *conf.Config, pools map[string]*pool.Pool) []*discovery.Runner {
+	var runners []*discovery.Runner
+	for _, c := range cfg.Pools {
+		d := c.Discovery
+		if d == nil {
+			continue
+		}
+		o := discovery.Options{Name: d.Type, Source: discoverySource(d), Pool: pools[c.Name], Refresh: d.Refresh.Std()}
+		if d.OnError == "empty" {
+			o.OnError = discovery.Empty
+		}
+		runners = append(runners, discovery.New(o))
+	}
+	return runners
+}
+
+func discoverySource(d *conf.Discovery) discovery.Source {
+	switch d.Type {
+	case "dns":
+		return discovery.DNS{Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver}
+	case "srv":
+		return discovery.SRV{Name: d.Name, Resolver: d.Resolver}
+	}
+	return discovery.File{Path: d.File, Parse: parseBackends}
+}
+
+// parseBackends reads a file of backends for the pool that it is discovered for.
+func parseBackends(path string, data []byte) ([]pool.Spec, error) {
+	found, err := conf.ParseBackends(path, data)
+	if err != nil {
+		return nil, err
+	}
+	return backendSpecs(found), nil
 }
 
 // initialVerdict is what is thought of a backend before its first check; without checks it is healthy for good.
@@ -58,43 +119,6 @@ func buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
 		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
-}
-
-// checkConcurrency bounds the checks under way at once. A check of a dead backend takes its whole timeout, so
-// this is also what a pool of dead backends can hold up; the data plane keeps as many descriptors free.
-const checkConcurrency = 32
-
-// buildChecks makes the scheduler with a target for each backend of each pool that is checked. What it finds
-// goes to the pools.
-func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logger) (*healthcheck.Scheduler, error) {
-	type backend struct {
-		pool *pool.Pool
-		id   string
-	}
-	backends := make(map[string]backend)
-	s := healthcheck.NewScheduler(healthcheck.Options{
-		Concurrency: checkConcurrency,
-		Report: func(c healthcheck.Change) {
-			b := backends[c.Target.ID]
-			if err := b.pool.SetVerdict(b.id, verdict(c.To), c.Reason); err != nil {
-				log.Error().Err(err).Msg("verdict not taken")
-			}
-		},
-	})
-	for _, c := range cfg.Pools {
-		if c.Health == nil {
-			continue
-		}
-		checker, policy := buildCheck(c.Health)
-		for _, b := range c.Backends {
-			t := healthcheck.Target{ID: c.Name + "/" + b.Name, Addr: b.Addr}
-			backends[t.ID] = backend{pools[c.Name], b.Name}
-			if err := s.Add(t, checker, policy); err != nil {
-				return nil, fmt.Errorf("check of backend %s: %w", t.ID, err)
-			}
-		}
-	}
-	return s, nil
 }
 
 func buildCheck(h *conf.Health) (healthcheck.Checker, healthcheck.Policy) {

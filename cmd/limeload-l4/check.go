@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -36,12 +38,16 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			var missing []string
 			if !c.Bool("syntax") {
 				if err := resolve(c.Context, cfg); err != nil {
 					return err
 				}
+				if missing, err = checkBackendFiles(cfg); err != nil {
+					return err
+				}
 			}
-			_, err = c.App.Writer.Write(summary(cfg))
+			_, err = c.App.Writer.Write(append(summary(cfg), strings.Join(missing, "")...))
 			return err
 		},
 	}
@@ -67,6 +73,26 @@ func read(file string) (*conf.Config, error) {
 	return cfg, err
 }
 
+// checkBackendFiles reads the files of backends that pools discover. A mistake in one is an error; one that cannot be read
+// is only worth a warning, since it may be written later.
+func checkBackendFiles(cfg *conf.Config) (warnings []string, err error) {
+	for _, p := range cfg.Pools {
+		if p.Discovery == nil || p.Discovery.Type != "file" {
+			continue
+		}
+		data, err := os.ReadFile(p.Discovery.File)
+		if err != nil {
+			at := cfg.ErrorAt(conf.Path("pool", p.Name, "discovery", "file"), err)
+			warnings = append(warnings, fmt.Sprintf("  warning: %v\n", at))
+			continue
+		}
+		if _, err := conf.ParseBackends(p.Discovery.File, data); err != nil {
+			return nil, err
+		}
+	}
+	return warnings, nil
+}
+
 func resolve(ctx context.Context, cfg *conf.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
@@ -85,7 +111,7 @@ func summary(cfg *conf.Config) []byte {
 		if h := p.Health; h != nil {
 			checks = fmt.Sprintf("%s check every %s", h.Type, h.Interval)
 		}
-		fmt.Fprintf(w, "  pool %s: %s over %d %s, %s\n", p.Name, p.Algorithm, len(p.Backends), plural(len(p.Backends), "backend"), checks)
+		fmt.Fprintf(w, "  pool %s: %s over %s, %s\n", p.Name, p.Algorithm, backendsOf(&p), checks)
 		for _, b := range p.Backends {
 			if text := resolved(b.Address, b.Addr); text != b.Address {
 				fmt.Fprintf(w, "    backend %s: %s\n", b.Name, text)
@@ -96,6 +122,24 @@ func summary(cfg *conf.Config) []byte {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
 	return w.Bytes()
+}
+
+// backendsOf is how many backends a pool has, and where it finds others.
+func backendsOf(p *conf.Pool) string {
+	n := len(p.Backends)
+	text := fmt.Sprintf("%d %s", n, plural(n, "backend"))
+	d := p.Discovery
+	if d == nil {
+		return text
+	}
+	found := d.Type + " " + d.Name
+	if d.Type == "file" {
+		found = "file " + d.File
+	}
+	if n == 0 {
+		return "those of " + found
+	}
+	return text + " and those of " + found
 }
 
 // resolved is an address as the file has it, and behind a name what it came to; none has been looked up with --syntax.

@@ -8,7 +8,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/pool"
 )
 
 // logTimeFormat is RFC 3339 with milliseconds.
@@ -43,35 +42,4 @@ func terminal(w io.Writer) bool {
 func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {
 	var text [len(logTimeFormat) + 8]byte
 	e.Bytes(zerolog.TimestampFieldName, time.Now().AppendFormat(text[:0], logTimeFormat))
-}
-
-// logEvents logs a pool's changes until the subscription is closed: each verdict, and when the last eligible backend
-// goes or the first comes back.
-func logEvents(log zerolog.Logger, p *pool.Pool, sub *pool.Subscription) {
-	var lost uint64
-	served := false
-	for e := range sub.C() {
-		if n := sub.Dropped(); n > lost {
-			log.Warn().Uint64("events", n-lost).Msg("pool events lost")
-			lost = n
-		}
-		v, ok := e.(pool.VerdictChanged)
-		if !ok {
-			continue
-		}
-		line := log.Info()
-		if v.To != pool.Healthy {
-			line = log.Warn()
-		}
-		line.Str("pool", v.Pool).Str("backend", v.Backend.ID).Stringer("backend_address", v.Backend.Addr).
-			Stringer("from", v.From).Stringer("to", v.To).Str("reason", v.Reason).Msg("verdict changed")
-		switch eligible := p.Eligible(); {
-		case eligible == 0 && v.From == pool.Healthy:
-			served = false
-			log.Error().Str("pool", p.Name()).Msg("no backend is eligible: clients are refused")
-		case eligible > 0 && !served:
-			served = true
-			log.Info().Str("pool", p.Name()).Int("eligible", eligible).Msg("pool can serve")
-		}
-	}
 }

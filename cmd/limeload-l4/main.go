@@ -69,7 +69,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			}
 			return serve(c.Context, file, stderr)
 		}),
-		Commands:       []*cli.Command{checkCommand(), demoCommand(), exampleCommand(), versionCommand()},
+		Commands: []*cli.Command{
+			algorithmsCommand(), checkCommand(), demoCommand(), exampleCommand(), simulateCommand(), versionCommand(),
+		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides
 	}
 	app.OnUsageError = asUsageError

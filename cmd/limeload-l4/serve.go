@@ -17,15 +17,18 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // A daemon is a running balancer: one configuration's pools, checks and listeners.
 type daemon struct {
-	cfg    *conf.Config
-	log    zerolog.Logger
-	pools  map[string]*pool.Pool
-	checks *healthcheck.Scheduler
-	server *l4.Server
+	cfg       *conf.Config
+	log       zerolog.Logger
+	pools     map[string]*pool.Pool
+	checks    *healthcheck.Scheduler
+	checked   []*checkedPool
+	discovery []*discovery.Runner
+	server    *l4.Server
 }
 
 // serve runs the balancer until a signal ends it: TERM drains, a second TERM, or an INT at any time, ends at once.
@@ -59,8 +62,8 @@ func newDaemon(cfg *conf.Config, log zerolog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: cfg, log: log, pools: pools}
-	if d.checks, err = buildChecks(cfg, pools, log); err != nil {
+	d := &daemon{cfg: cfg, log: log, pools: pools, discovery: buildDiscovery(cfg, pools)}
+	if d.checks, d.checked, err = buildChecks(cfg, pools, log); err != nil {
 		return nil, err
 	}
 	d.server, err = l4.New(l4.Options{
@@ -107,13 +110,16 @@ func remedy(err error) string {
 
 // run serves until signals or ctx end it, and returns when all is gone.
 func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) {
-	checking, stopChecks := context.WithCancel(context.WithoutCancel(ctx))
-	verdicts, stopEvents := d.watch()
+	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	changed, stopEvents := d.watch()
 	var background sync.WaitGroup
-	background.Go(func() { _ = d.checks.Run(checking) })
+	background.Go(func() { _ = d.checks.Run(working) })
+	for _, r := range d.discovery {
+		background.Go(func() { _ = r.Run(working) })
+	}
 	defer background.Wait()
 	defer stopEvents()
-	defer stopChecks()
+	defer stopWork()
 
 	for _, warning := range d.cfg.Warnings() {
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
@@ -121,43 +127,62 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) {
 	for _, l := range d.cfg.Listeners {
 		d.log.Info().Str("listener", l.Name).Str("address", resolved(l.Address, l.Bind)).Str("pool", l.Pool).Msg("listening")
 	}
-	d.shutDown(d.serveUntilEnd(ctx, signals, verdicts), signals)
+	d.shutDown(d.serveUntilEnd(ctx, signals, changed), signals)
 }
 
-// watch logs the events of all pools, and returns a channel that has something in it after one of them.
+// watch has the events of all pools logged and followed by the checks, and returns a channel that has something in it after
+// one of them and after each first answer of a discovery.
 func (d *daemon) watch() (changed <-chan struct{}, stop func()) {
 	notify := make(chan struct{}, 1)
-	var loggers sync.WaitGroup
+	poke := func() {
+		select {
+		case notify <- struct{}{}:
+		default:
+		}
+	}
+	var observers sync.WaitGroup
 	var subs []*pool.Subscription
 	for _, p := range d.pools {
-		log, poke := p.Subscribe(eventBuffer), p.Subscribe(1)
-		subs = append(subs, log, poke)
-		loggers.Go(func() { logEvents(d.log, p, log) })
-		loggers.Go(func() {
-			for range poke.C() {
-				select {
-				case notify <- struct{}{}:
-				default:
-				}
+		l := &eventLog{log: d.log, pool: p, events: p.Subscribe(eventBuffer)}
+		pokes := p.Subscribe(1)
+		subs = append(subs, l.events, pokes)
+		observers.Go(l.follow)
+		observers.Go(func() {
+			for range pokes.C() {
+				poke()
 			}
+		})
+	}
+	for _, c := range d.checked {
+		subs = append(subs, c.changed)
+		observers.Go(func() { c.follow(d.log) })
+	}
+	for _, r := range d.discovery {
+		observers.Go(func() { // ends at the latest with the runner
+			<-r.First()
+			poke()
 		})
 	}
 	return notify, func() {
 		for _, s := range subs {
 			s.Close()
 		}
-		loggers.Wait()
+		observers.Wait()
 	}
 }
-
-// eventBuffer is how many events of one pool wait to be logged: a whole large pool changing at once.
-const eventBuffer = 1024
 
 // maxFirstVerdicts bounds how long clients wait for the first checks of all backends at a start.
 const maxFirstVerdicts = 5 * time.Second
 
-// judged tells whether there is a verdict on every backend.
+// judged tells whether each discovery has answered or failed once, and there is a verdict on every backend.
 func (d *daemon) judged() bool {
+	for _, r := range d.discovery {
+		select {
+		case <-r.First():
+		default:
+			return false
+		}
+	}
 	for _, p := range d.pools {
 		for _, b := range p.Backends() {
 			if b.Verdict == pool.Unknown {
@@ -172,7 +197,7 @@ func (d *daemon) judged() bool {
 //
 // The server starts once the checks have judged every backend, so that a restart refuses no client only because
 // nothing is known yet; clients wait in the kernel's queue meanwhile, but no longer than maxFirstVerdicts.
-func (d *daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, verdicts <-chan struct{}) (drain bool) {
+func (d *daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, changed <-chan struct{}) (drain bool) {
 	limit := time.NewTimer(maxFirstVerdicts)
 	defer limit.Stop()
 	ready := d.judged()
@@ -180,10 +205,10 @@ func (d *daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, ve
 		if ready && !started {
 			d.server.Start()
 			d.log.Info().Str("version", version()).Msg("ready")
-			started, verdicts = true, nil
+			started, changed = true, nil
 		}
 		select {
-		case <-verdicts:
+		case <-changed:
 			ready = d.judged()
 		case <-limit.C:
 			ready = true

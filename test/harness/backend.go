@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Handler serves one connection of a Backend; the Backend closes the connection when it returns. ctx ends with the Backend.
@@ -135,6 +136,17 @@ func SpeakFirst(greeting string) Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		if _, err := io.WriteString(c, greeting); err == nil {
 			Echo(ctx, c)
+		}
+	}
+}
+
+// SpeakLate is SpeakFirst that lets the client wait.
+func SpeakLate(after time.Duration, greeting string) Handler {
+	return func(ctx context.Context, c *net.TCPConn) {
+		select {
+		case <-time.After(after):
+			SpeakFirst(greeting)(ctx, c)
+		case <-ctx.Done():
 		}
 	}
 }

@@ -194,10 +194,17 @@ func (b *Balancer) Sessions() []Line {
 func (b *Balancer) Lines() []Line { return b.log.all() }
 
 // BackendList writes addresses as the value of a pool's key backends; the names are b1, b2 and so on.
-func BackendList(addresses ...string) string {
+func BackendList(addresses ...string) string { return BackendListWith(nil, addresses...) }
+
+// BackendListWith is BackendList with further keys for each backend, such as "weight = 2"; those beyond keys have none.
+func BackendListWith(keys []string, addresses ...string) string {
 	entries := make([]string, len(addresses))
 	for i, address := range addresses {
-		entries[i] = fmt.Sprintf("{ address = %q, name = \"b%d\" }", address, i+1)
+		entries[i] = fmt.Sprintf("{ address = %q, name = \"b%d\"", address, i+1)
+		if i < len(keys) && keys[i] != "" {
+			entries[i] += ", " + keys[i]
+		}
+		entries[i] += " }"
 	}
 	return "[" + strings.Join(entries, ", ") + "]"
 }

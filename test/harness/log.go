@@ -12,6 +12,12 @@ const (
 	MessageReady     = "ready"
 	MessageVerdict   = "verdict changed"
 	MessageSession   = "session ended" // the access line
+	MessageAdded     = "backend added"
+	MessageRemoved   = "backend removed"
+	MessageMode      = "mode changed"
+	MessageWeight    = "weight changed"
+	MessageDiscovery = "discovered"
+	MessageNoAnswer  = "discovery failed"
 )
 
 // A Line is one line of the balancer's JSON log. Fields that a line does not have are zero, see Has.
@@ -37,7 +43,10 @@ type Line struct {
 	Duration       float64 `json:"duration"`
 	ConnectTime    float64 `json:"connect_time"`
 	FirstByteTime  float64 `json:"first_byte_time"`
+	QueueTime      float64 `json:"queue_time"`
 	Retries        int     `json:"retries"`
+
+	Err string `json:"err"` // of an access line, or of a discovery that failed
 
 	Seen time.Time `json:"-"` // when the harness read it
 	Text string    `json:"-"` // the line itself

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"container/heap"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A simulated session is what one client does: it comes, and stays for its lifetime once it has a backend.
+type simulated struct {
+	at       time.Duration // from the beginning
+	client   netip.AddrPort
+	lifetime time.Duration
+}
+
+// A simulation replays sessions over a real pool with its real algorithm, on a clock of its own: nothing is connected to,
+// and an hour takes as long as the picks of an hour.
+type simulation struct {
+	options pool.Options
+	pool    *pool.Pool
+	latency map[string]time.Duration // to the first byte, by backend; 1 ms where there is none
+	change  func(*pool.Pool) error   // made halfway; nil for none
+
+	now     time.Duration
+	endings endings
+	result  simulationResult
+	live    map[string]*simulatedBackend
+}
+
+// A simulatedBackend is what a simulation counted of one backend.
+type simulatedBackend struct {
+	id     string
+	tier   int
+	phases []simulatedPhase // the one before the change, and the one after it
+	open   int
+	most   int // open at once
+}
+
+// A simulatedPhase is a backend's weight in a part of a simulation, 0 if it is not there, and the sessions it got.
+type simulatedPhase struct {
+	weight   uint32
+	sessions int
+}
+
+// A simulationResult is what came of a simulation.
+type simulationResult struct {
+	sessions  int
+	phases    int                 // 1, and 2 with a change
+	backends  []*simulatedBackend // in the order in which they came into the pool
+	noBackend int                 // refused: none was eligible
+	full      int                 // refused: all were at their limits, and the queue too
+	timedOut  int                 // left the queue without a backend
+	waited    int                 // had to wait, and got one
+	samples   int
+	excess    float64 // sum over the samples of the fullest backend's open sessions over the mean, by weight
+	worst     float64 // the worst sample
+	keys      keysMoved
+}
+
+// keysMoved is what a change did to the clients' backends: only algorithms that hash have keys.
+type keysMoved struct {
+	clients int // that there are
+	had     int // moved, from a backend that went or became lighter, or to one that came or became heavier
+	more    int // moved between two that are as before
+}
+
+// newSimulation makes the simulation's pool, in which all are healthy and the clock is the simulation's.
+func newSimulation(o pool.Options, specs []pool.Spec) (*simulation, error) {
+	o.Initial = pool.Healthy
+	s := &simulation{options: o, live: make(map[string]*simulatedBackend)}
+	o.Clock = func() time.Duration { return s.now }
+	var err error
+	if s.pool, err = pool.New(o); err != nil {
+		return nil, err
+	}
+	return s, s.pool.Add(specs...)
+}
+
+// run replays sessions, which are in the order of their coming.
+func (s *simulation) run(sessions []simulated) error {
+	s.follow()
+	every := max(len(sessions)/1000, 1) // a thousand looks at who has how many
+	for i, one := range sessions {
+		if i == len(sessions)/2 && s.change != nil {
+			if err := s.changeNow(sessions); err != nil {
+				return err
+			}
+		}
+		s.advance(one.at)
+		s.admit(one)
+		if i%every == 0 && i > len(sessions)/10 { // once it has filled up
+			s.sample()
+		}
+	}
+	for len(s.endings) > 0 {
+		s.advance(s.endings[0].at)
+	}
+	s.result.sessions = len(sessions)
+	return nil
+}
+
+// follow begins a phase: it notes the backends that are in the pool now, and their weights.
+func (s *simulation) follow() {
+	s.result.phases++
+	for _, b := range s.pool.Backends() {
+		sb := s.live[b.ID]
+		if sb == nil {
+			sb = &simulatedBackend{id: b.ID, tier: b.Tier, phases: make([]simulatedPhase, s.result.phases-1, 2)}
+			s.live[b.ID] = sb
+			s.result.backends = append(s.result.backends, sb)
+		}
+		phase := simulatedPhase{weight: b.Weight}
+		if b.Mode != pool.Ready {
+			phase.weight = 0
+		}
+		sb.phases = append(sb.phases, phase)
+	}
+	for _, sb := range s.result.backends {
+		if len(sb.phases) < s.result.phases { // it went
+			sb.phases = append(sb.phases, simulatedPhase{})
+		}
+	}
+}
+
+// admit has one session come.
+func (s *simulation) admit(one simulated) {
+	pc := pool.PickContext{Client: one.client}
+	l, err := s.pool.Pick(pc)
+	switch {
+	case err == nil:
+		s.begin(one, l)
+	case errors.Is(err, pool.ErrBusy):
+		s.wait(one, pc)
+	default:
+		s.result.noBackend++
+	}
+}
+
+// wait has a session stand in the pool's queue.
+func (s *simulation) wait(one simulated, pc pool.PickContext) {
+	w := &pool.Waiter{Context: pc, Serve: func(l pool.Lease, err error) {
+		if err != nil {
+			s.result.noBackend++
+			return
+		}
+		s.result.waited++
+		s.begin(one, l)
+	}}
+	if err := s.pool.Wait(w); err != nil {
+		s.result.full++
+		return
+	}
+	heap.Push(&s.endings, ending{at: s.now + s.pool.QueueTimeout(), end: func() {
+		if s.pool.Leave(w) {
+			s.result.timedOut++
+		}
+	}})
+}
+
+// begin has a session hold its lease for its lifetime.
+func (s *simulation) begin(one simulated, l pool.Lease) {
+	b := s.live[l.Backend().ID()]
+	b.phases[s.result.phases-1].sessions++
+	b.open++
+	b.most = max(b.most, b.open)
+	latency, slow := s.latency[b.id]
+	if !slow {
+		latency = time.Millisecond
+	}
+	heap.Push(&s.endings, ending{at: s.now + latency, end: func() { l.FirstByteTook(latency) }})
+	heap.Push(&s.endings, ending{at: s.now + max(one.lifetime, latency), end: func() {
+		b.open--
+		l.Release(pool.Served)
+	}})
+}
+
+// advance lets time pass.
+func (s *simulation) advance(to time.Duration) {
+	for len(s.endings) > 0 && s.endings[0].at <= to {
+		e := heap.Pop(&s.endings).(ending)
+		s.now = e.at
+		e.end()
+	}
+	s.now = to
+}
+
+// sample looks how much more than the mean the fullest backend has, of those of positive weight in the first tier that has
+// sessions.
+func (s *simulation) sample() {
+	infos := s.pool.Backends()
+	tier := -1
+	for _, b := range infos {
+		if s.live[b.ID].open > 0 && (tier < 0 || b.Tier < tier) {
+			tier = b.Tier
+		}
+	}
+	var open, weights, most float64
+	for _, b := range infos {
+		if b.Tier != tier || b.Weight == 0 {
+			continue
+		}
+		n := float64(s.live[b.ID].open)
+		open, weights = open+n, weights+float64(b.Weight)
+		most = max(most, n/float64(b.Weight))
+	}
+	if open == 0 {
+		return
+	}
+	excess := most / (open / weights)
+	s.result.samples++
+	s.result.excess += excess
+	s.result.worst = max(s.result.worst, excess)
+}
+
+// changeNow makes the change and sees which clients' keys it moves.
+func (s *simulation) changeNow(sessions []simulated) error {
+	clients := make(map[netip.Addr]netip.AddrPort)
+	for _, one := range sessions {
+		clients[one.client.Addr()] = one.client
+	}
+	before, err := s.homes(clients)
+	if err != nil {
+		return err
+	}
+	if err := s.change(s.pool); err != nil {
+		return err
+	}
+	s.follow()
+	after, err := s.homes(clients)
+	if err != nil {
+		return err
+	}
+	// How much heavier a backend became by the change.
+	gain := func(id string) int64 {
+		phases := s.live[id].phases
+		return int64(phases[len(phases)-1].weight) - int64(phases[len(phases)-2].weight)
+	}
+	s.result.keys.clients = len(before)
+	for client, home := range before {
+		switch now := after[client]; {
+		case now == home:
+		case gain(home) < 0 || now == "" || gain(now) > 0:
+			s.result.keys.had++
+		default:
+			s.result.keys.more++
+		}
+	}
+	return nil
+}
+
+// homes is which backend each client's key belongs to, whatever the loads: a pool of the same backends is asked, which have
+// nothing to do. It is empty for algorithms that do not hash.
+func (s *simulation) homes(clients map[netip.Addr]netip.AddrPort) (map[netip.Addr]string, error) {
+	homes := make(map[netip.Addr]string)
+	hashes := slices.ContainsFunc(algo.Kinds(), func(k algo.Kind) bool { return k.Hash && k.Name == s.options.Algorithm })
+	if !hashes {
+		return homes, nil
+	}
+	idle, err := pool.New(pool.Options{
+		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort, Zone: s.options.Zone,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var specs []pool.Spec
+	for _, b := range s.pool.Backends() {
+		specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode})
+	}
+	if err := idle.Add(specs...); err != nil {
+		return nil, err
+	}
+	for addr, client := range clients {
+		if l, err := idle.Pick(pool.PickContext{Client: client}); err == nil {
+			homes[addr] = l.Backend().ID()
+			l.Release(pool.Neutral)
+		}
+	}
+	return homes, nil
+}
+
+// An ending is something that happens later: mostly the end of a session.
+type ending struct {
+	at  time.Duration
+	end func()
+}
+
+// endings is a heap, the next one first.
+type endings []ending
+
+func (e endings) Len() int           { return len(e) }
+func (e endings) Less(i, j int) bool { return e[i].at < e[j].at }
+func (e endings) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+
+// Push adds an ending; see container/heap.
+func (e *endings) Push(x any) { *e = append(*e, x.(ending)) }
+
+// Pop removes the last one; see container/heap.
+func (e *endings) Pop() any {
+	old := *e
+	last := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,122 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// udpSize is the answer we take in one datagram; a larger one comes by TCP. It passes every link without fragments, which
+// get lost and can be forged (DNS flag day 2020).
+const udpSize = 1232
+
+// ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its name
+// and server.
+func ask(ctx context.Context, server string, query *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
+	m, err := exchange(ctx, "udp", server, query, timeout)
+	if err == nil && m.Truncated {
+		m, err = exchange(ctx, "tcp", server, query, timeout)
+		if err == nil && m.Truncated {
+			err = &LookupError{Kind: ErrBadAnswer, Detail: "truncated, although by TCP"}
+		}
+	}
+	return m, err
+}
+
+// exchange sends a query and returns the answer to it, or an error as ask does.
+//
+// It uses the library's connection and not its client: that ends at the first datagram that is no DNS message, takes the
+// answer to another question, and does not see the end of ctx.
+func exchange(ctx context.Context, network, server string, query *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
+	deadline := time.Now().Add(timeout)
+	d := net.Dialer{Deadline: deadline, KeepAlive: -1} // it does not live long enough for keepalive
+	c, err := d.DialContext(ctx, network, server)
+	if err != nil {
+		return nil, unreached(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(deadline); err != nil {
+		return nil, unreached(err)
+	}
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	conn := &dns.Conn{Conn: c, UDPSize: udpSize}
+	if err := conn.WriteMsg(query); err != nil {
+		return nil, unreached(err)
+	}
+	m, err := receive(conn, query, network == "udp")
+	if ctx.Err() != nil { // the reason is not that we closed the connection
+		return nil, unreached(ctx.Err())
+	}
+	return m, err
+}
+
+// receive returns the answer to query. What else arrives in datagrams is passed over: it may be forged, or late.
+func receive(conn *dns.Conn, query *dns.Msg, datagrams bool) (*dns.Msg, error) {
+	var other error // what arrived last that was not it
+	for {
+		raw, err := conn.ReadMsgHeader(nil)
+		switch {
+		case err == nil:
+			var m *dns.Msg
+			if m, err = accept(raw, query); err == nil {
+				return m, nil
+			}
+			other = err
+		case errors.Is(err, dns.ErrShortRead):
+			other = err
+		case other != nil:
+			return nil, &LookupError{Kind: ErrBadAnswer, Detail: other.Error(), Cause: other}
+		default:
+			return nil, unreached(err)
+		}
+		if !datagrams {
+			return nil, &LookupError{Kind: ErrBadAnswer, Detail: other.Error(), Cause: other}
+		}
+	}
+}
+
+// accept parses a message and returns it if it answers query, whole or truncated.
+func accept(raw []byte, query *dns.Msg) (*dns.Msg, error) {
+	m := new(dns.Msg)
+	parseErr := m.Unpack(raw)
+	asked := query.Question[0]
+	switch {
+	case parseErr != nil && len(m.Question) == 0:
+		return nil, fmt.Errorf("not a DNS message: %w", parseErr)
+	case m.Id != query.Id:
+		return nil, errors.New("message with another id")
+	case !m.Response || m.Opcode != dns.OpcodeQuery:
+		return nil, errors.New("message that is not an answer")
+	case len(m.Question) == 0 && isFailure(m.Rcode):
+		return m, nil // some servers refuse with a header alone
+	case len(m.Question) != 1 || !answers(m.Question[0], asked):
+		return nil, errors.New("answer to another question")
+	case m.Truncated:
+		return m, nil // cut anywhere, even within a record; it will not be read
+	case parseErr != nil:
+		return nil, fmt.Errorf("not a DNS message: %w", parseErr)
+	}
+	// The library takes a message that ends before its records do, and would so drop backends.
+	if announced := int(raw[6])<<8 | int(raw[7]); announced != len(m.Answer) { // ANCOUNT; RFC 1035, 4.1.1
+		return nil, fmt.Errorf("answer with %d of its %d records", len(m.Answer), announced)
+	}
+	for _, rr := range slices.Concat(m.Answer, m.Extra) {
+		if h := rr.Header(); h.Rdlength == 0 && h.Rrtype != dns.TypeOPT { // allowed in updates (RFC 2136, 2.4.1) alone
+			return nil, errors.New("answer with a record without data")
+		}
+	}
+	return m, nil
+}
+
+// isFailure reports whether a message of that code says nothing of what was asked for.
+func isFailure(rcode int) bool { return rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError }
+
+func answers(q, asked dns.Question) bool {
+	return q.Qtype == asked.Qtype && q.Qclass == asked.Qclass && strings.EqualFold(q.Name, asked.Name)
+}

@@ -1,0 +1,67 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// maxFileBytes is how large a file of backends may be: 10,000 of them take about 1 MiB.
+const maxFileBytes = 4 << 20
+
+// ErrFileTooLarge is wrapped by the error of a file of more than 4 MiB.
+var ErrFileTooLarge = errors.New("discovery: the file is too large")
+
+// A File finds backends in a file. It is a plain value and safe for concurrent use if Parse is.
+//
+// The file is read whole at each Find and watched in between. It may be replaced by a rename, through a symbolic link in
+// its folder as Kubernetes does for a ConfigMap, or be written in place, which is the one way that can show half a file:
+// that is an error until the rest is there.
+type File struct {
+	Path string
+	// Parse makes backends of a file's content. Its error says what is wrong with it; it may keep data.
+	Parse func(path string, data []byte) ([]pool.Spec, error)
+}
+
+// Find reads the file.
+func (f File) Find(context.Context) (Found, error) {
+	data, err := f.read()
+	if err != nil {
+		return Found{}, fmt.Errorf("read backends: %w", err)
+	}
+	backends, err := f.Parse(f.Path, data)
+	if err != nil {
+		return Found{}, fmt.Errorf("parse backends: %w", err)
+	}
+	return Found{Backends: backends}, nil
+}
+
+func (f File) read() ([]byte, error) {
+	// without O_NONBLOCK, to open a named pipe waits for its writer
+	file, err := os.OpenFile(f.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // a folder, a device, a pipe: the first says so itself, the others may have no end
+		return nil, &fs.PathError{Op: "read", Path: f.Path, Err: errors.New("not a regular file")}
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, &fs.PathError{Op: "read", Path: f.Path, Err: fmt.Errorf("%w: more than %d bytes", ErrFileTooLarge, maxFileBytes)}
+	}
+	return data, nil
+}

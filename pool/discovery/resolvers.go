@@ -1,0 +1,166 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// resolvConf is where the system's resolvers stand. It is read anew at each Find: networks change.
+const resolvConf = "/etc/resolv.conf"
+
+// The limits of resolv.conf(5), which keep a slip of the pen there from making a lookup take hours.
+const (
+	maxServers        = 3
+	maxTimeoutSeconds = 30
+	maxAttempts       = 5
+	maxSearched       = 6 // domains of the search list
+)
+
+// How a resolver given by the operator is asked. It is taken for near, unlike those for whom resolv.conf(5) has 5 s and two
+// attempts, so that a lost packet costs little.
+const (
+	givenTimeout  = 2 * time.Second
+	givenAttempts = 3
+)
+
+// resolvers are servers and the way to ask them. They are immutable.
+type resolvers struct {
+	servers  []string                   // "IP:PORT", at least one; the next is asked when one fails
+	timeout  time.Duration              // of one question to one server
+	attempts int                        // rounds through the servers
+	names    func(name string) []string // the fully qualified names that a name may stand for, in order
+}
+
+// newResolvers is the one at given, which searches no domains, or if that is empty those of the system.
+func newResolvers(given string) (resolvers, error) {
+	if given == "" {
+		return systemResolvers(resolvConf)
+	}
+	if _, err := netip.ParseAddrPort(given); err != nil {
+		return resolvers{}, err
+	}
+	absolute := func(name string) []string { return []string{dns.Fqdn(name)} }
+	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute}, nil
+}
+
+// systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
+func systemResolvers(path string) (resolvers, error) {
+	conf, err := dns.ClientConfigFromFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		conf, err = dns.ClientConfigFromReader(strings.NewReader(""))
+	}
+	if err != nil {
+		return resolvers{}, err
+	}
+	r := resolvers{
+		timeout:  time.Duration(min(conf.Timeout, maxTimeoutSeconds)) * time.Second,
+		attempts: min(conf.Attempts, maxAttempts),
+		names:    conf.NameList,
+	}
+	for _, server := range conf.Servers {
+		if _, err := netip.ParseAddr(server); err == nil && len(r.servers) < maxServers {
+			r.servers = append(r.servers, net.JoinHostPort(server, conf.Port))
+		}
+	}
+	if len(r.servers) == 0 {
+		r.servers = []string{net.JoinHostPort("127.0.0.1", conf.Port)}
+	}
+	// systemd-resolved writes "search ." for none
+	conf.Search = slices.DeleteFunc(conf.Search, func(domain string) bool { return domain == "." })
+	conf.Search = conf.Search[:min(len(conf.Search), maxSearched)]
+	return r, nil
+}
+
+// search calls lookup for the names that name may stand for, until one of them is not empty or cannot be looked up: to go
+// on then might find another's backends. When all are empty, the error is that of the first that exists, or of the first.
+func search[T any](r resolvers, name, qtype string, lookup func(name string) (T, error)) (T, error) {
+	var nothing T
+	var first error
+	for _, n := range r.names(name) {
+		n, err := canonical(n)
+		if err != nil {
+			continue // too long with this domain behind it, or no name at all
+		}
+		found, err := lookup(n)
+		if err == nil || !empty(err) {
+			return found, err
+		}
+		if first == nil || errors.Is(first, ErrNoSuchName) && errors.Is(err, ErrNoRecords) {
+			first = err
+		}
+	}
+	if first == nil {
+		return nothing, &LookupError{Name: name, Type: qtype, Kind: ErrBadName}
+	}
+	return nothing, first
+}
+
+// canonical returns a name as the library writes those that it reads, so that the two can be compared.
+func canonical(name string) (string, error) {
+	if _, ok := dns.IsDomainName(name); !ok || strings.TrimSuffix(name, ".") == "" {
+		return "", ErrBadName
+	}
+	wire := make([]byte, maxNameBytes)
+	if _, err := dns.PackDomainName(dns.Fqdn(name), wire, 0, nil, false); err != nil {
+		return "", err
+	}
+	name, _, err := dns.UnpackDomainName(wire, 0)
+	return name, err
+}
+
+// maxNameBytes is the length of a name in a message (RFC 1035, 3.1).
+const maxNameBytes = 255
+
+// query asks for the records of one name and type. The answer says that they exist or that they do not; everything else
+// is a *LookupError, that of the server asked last.
+func (r resolvers) query(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
+	var last *LookupError
+	for range r.attempts {
+		for _, server := range r.servers {
+			m, err := ask(ctx, server, question(name, qtype), r.timeout)
+			if err == nil {
+				err = failure(m)
+			}
+			if err == nil {
+				return m, nil
+			}
+			last = err.(*LookupError) // ask and failure return no other
+			last.Name, last.Type, last.Server = name, dns.TypeToString[qtype], server
+			if ctx.Err() != nil {
+				return nil, last
+			}
+		}
+	}
+	return nil, last
+}
+
+// question makes a query of its own id.
+func question(name string, qtype uint16) *dns.Msg {
+	return new(dns.Msg).SetQuestion(name, qtype).SetEdns0(udpSize, false)
+}
+
+// failure is the error of an answer that does not say whether there are records.
+func failure(m *dns.Msg) error {
+	switch m.Rcode {
+	case dns.RcodeSuccess:
+		if len(m.Answer) == 0 && !m.Authoritative && !m.RecursionAvailable {
+			return &LookupError{Kind: ErrServerFailed, Detail: "it knows nothing of the name and asks nobody"} // a referral
+		}
+		return nil
+	case dns.RcodeNameError:
+		return nil
+	}
+	e := &LookupError{Kind: ErrServerFailed, Rcode: m.Rcode, Detail: dns.RcodeToString[m.Rcode]}
+	if m.Rcode == dns.RcodeRefused {
+		e.Kind = ErrRefused
+	}
+	return e
+}

@@ -1,0 +1,238 @@
+package discovery
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+const (
+	// defaultRefresh is that of the reference configuration.
+	defaultRefresh = 30 * time.Second
+	// firstRetry is the pause after a first failure; it doubles with each further one, up to the refresh. A server that
+	// restarts is back within seconds, and one question a second harms nobody.
+	firstRetry = time.Second
+	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not ask together for
+	// ever. It never shortens one: before its TTL has run out, a cache would give the old answer again.
+	jitterShare = 0.1
+	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The default
+	// of resolv.conf(5) with three dead servers takes 30 s for one name.
+	findTimeout = time.Minute
+	// watchRetry is how long a source that cannot watch is left alone: the folder of a file may come late. To try costs
+	// two system calls.
+	watchRetry = 5 * time.Second
+)
+
+// OnError says what becomes of a pool's backends when their source gives no answer. The zero value is Keep.
+type OnError uint8
+
+// What to do on an error.
+const (
+	Keep  OnError = iota // the last known backends stay
+	Empty                // the pool loses the source's backends until there is an answer
+)
+
+// String returns the setting as in the configuration.
+func (o OnError) String() string {
+	switch o {
+	case Keep:
+		return "keep"
+	case Empty:
+		return "empty"
+	}
+	return "on_error(" + strconv.Itoa(int(o)) + ")"
+}
+
+// A Pool is what a Runner changes and reports to; a *pool.Pool is one.
+type Pool interface {
+	// Reconcile makes the backends that came from source those of specs, or on an error changes nothing.
+	Reconcile(source string, specs []pool.Spec) (pool.Reconciled, error)
+	// NoteDiscovery is told of what an observer would want to know.
+	NoteDiscovery(source string, found int, changed pool.Reconciled, err error)
+}
+
+// Options are the settings of a Runner, fixed for its life.
+type Options struct {
+	Name    string        // of the source, for the pool: "dns", "srv" or "file"
+	Source  Source        // required
+	Pool    Pool          // required
+	Refresh time.Duration // from one question to the next, unless the answer's TTL is shorter; 0 = 30 s
+	OnError OnError
+	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by Run alone.
+	Random func() float64
+}
+
+// A Runner asks a source again and again and makes its answers a pool's backends.
+// First may be called from any goroutine; Run is called once. The zero value is of no use, see New.
+//
+// An answer that equals the one in effect is not applied again, so that what an operator changed at run time stays until
+// the source says something new; the exception is one with backends that the pool had from elsewhere, which may be gone
+// from there.
+//
+// The pool is told of every answer that changed something, of the first one, and of each change between answers and
+// errors or from one error's text to another; it is not told of the same error or answer again.
+type Runner struct {
+	// set once, then read-only
+	o     Options
+	first chan struct{} // closed by Run
+	wake  chan struct{} // has room for one; nobody closes it
+
+	ran atomic.Bool
+
+	// only the goroutine of Run uses the fields below
+	applied  bool        // there is an answer in effect
+	inEffect []pool.Spec // its backends
+	ignored  int         // of these, had by the pool from elsewhere
+	working  bool        // the last attempt was good
+	failures int         // in a row, up to now
+	failure  string      // text of the last one, as reported
+}
+
+// New returns a runner that does nothing before Run.
+func New(o Options) *Runner {
+	if o.Refresh <= 0 {
+		o.Refresh = defaultRefresh
+	}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	return &Runner{o: o, first: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+// First is closed once the first attempt is over, good or failed, and reported; at the latest when Run returns. A start
+// that waits for it serves with what the source has, if it has anything.
+func (r *Runner) First() <-chan struct{} { return r.first }
+
+// Run asks and applies until ctx is done, and returns nil when everything it started has ended. The backends stay in the
+// pool. A second Run returns ErrRan.
+func (r *Runner) Run(ctx context.Context) error {
+	if !r.ran.CompareAndSwap(false, true) {
+		return ErrRan
+	}
+	var firstOver sync.Once
+	over := func() { firstOver.Do(func() { close(r.first) }) }
+	defer over()
+
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if w, watches := r.o.Source.(watcher); watches {
+		watching.Go(func() { r.watch(ctx, w) })
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		timer.Reset(r.lengthen(r.ask(ctx)))
+		over()
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-r.wake:
+		}
+	}
+	return nil
+}
+
+// watch has the source asked after each change that it sees. While it cannot watch, the refresh alone finds changes.
+func (r *Runner) watch(ctx context.Context, w watcher) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for ctx.Err() == nil {
+		// Why it cannot watch is no more than a delay: if the cause keeps the file from being read as well, Find says so.
+		_ = w.Watch(ctx, r.askSoon)
+		retry.Reset(watchRetry)
+		select {
+		case <-ctx.Done():
+		case <-retry.C:
+		}
+	}
+}
+
+// askSoon ends the pause of Run. It never blocks.
+func (r *Runner) askSoon() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ask makes one attempt and returns the pause after it.
+func (r *Runner) ask(ctx context.Context) time.Duration {
+	found, err := r.find(ctx)
+	if ctx.Err() != nil {
+		return 0 // whatever it is that was found, it is over
+	}
+	if err == nil {
+		err = r.succeed(found.Backends)
+	}
+	if err != nil {
+		return r.fail(err)
+	}
+	if found.TTL > 0 {
+		return min(r.o.Refresh, max(found.TTL, minTTL))
+	}
+	return r.o.Refresh
+}
+
+func (r *Runner) find(ctx context.Context) (Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	found, err := r.o.Source.Find(ctx)
+	if err == nil {
+		err = checkNumber(len(found.Backends))
+	}
+	return found, err
+}
+
+// succeed applies an answer, and reports it if it is news. On an error it did neither.
+func (r *Runner) succeed(backends []pool.Spec) error {
+	changed := pool.Reconciled{Ignored: r.ignored}
+	if !r.applied || r.ignored > 0 || !slices.Equal(backends, r.inEffect) {
+		var err error
+		if changed, err = r.o.Pool.Reconcile(r.o.Name, backends); err != nil {
+			return err
+		}
+	}
+	if !r.working || membership(changed) || changed.Ignored != r.ignored {
+		r.o.Pool.NoteDiscovery(r.o.Name, len(backends), changed, nil)
+	}
+	r.applied, r.inEffect, r.ignored = true, backends, changed.Ignored
+	r.working, r.failures = true, 0
+	return nil
+}
+
+// fail does what is to be done on an error, reports it if it is news, and returns the pause after it.
+func (r *Runner) fail(err error) time.Duration {
+	var changed pool.Reconciled
+	if r.o.OnError == Empty {
+		// That the pool will not part with backends is less news than err, which is why it should.
+		changed, _ = r.o.Pool.Reconcile(r.o.Name, nil)
+		r.applied, r.inEffect, r.ignored = false, nil, 0
+	}
+	if text := err.Error(); r.failures == 0 || text != r.failure || membership(changed) {
+		r.o.Pool.NoteDiscovery(r.o.Name, 0, changed, err)
+		r.failure = text
+	}
+	pause := firstRetry
+	for i := 0; i < r.failures && pause < r.o.Refresh; i++ {
+		pause *= 2
+	}
+	r.working = false
+	r.failures++
+	return min(pause, r.o.Refresh)
+}
+
+// membership reports whether a Reconcile changed anything.
+func membership(changed pool.Reconciled) bool {
+	return changed.Added+changed.Removed+changed.Changed > 0
+}
+
+// lengthen adds the jitter to a pause.
+func (r *Runner) lengthen(pause time.Duration) time.Duration {
+	return pause + time.Duration(float64(pause)*jitterShare*r.o.Random())
+}

@@ -1,0 +1,172 @@
+package discovery
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/limeload/limeload-l4/pool"
+	"github.com/miekg/dns"
+)
+
+// maxWeight is the largest that a pool takes.
+const maxWeight = 256
+
+// targetConcurrency is how many targets of an SRV record are looked up at once, with two questions each: a resolver answers
+// hundreds in a round trip, but need not be sent them in one burst.
+const targetConcurrency = 16
+
+// SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain value
+// and safe for concurrent use.
+//
+// The priority of a record is the tier of its backends. Weights count among the records of one priority, as they do there:
+// they are taken as they are when none is above 256, and else made smaller in proportion, 256 the largest. A record of
+// weight 0 is one that should be chosen seldom, and gets 1. Each address of a target gets the whole weight. An address and
+// port that is found twice is taken with the lower priority, and within one with the larger weight.
+//
+// If one target cannot be looked up, there is no answer: its backends may be well.
+type SRV struct {
+	Name     string // of the records: "_postgresql._tcp.example.com"
+	Resolver string // "IP:PORT", which is asked for Name as it is; "" = the servers and domains of /etc/resolv.conf
+}
+
+// Find asks for the records of the name, and for the addresses of the targets that did not come with them. Its errors wrap
+// *LookupError or ErrTooMany.
+func (s SRV) Find(ctx context.Context) (Found, error) {
+	r, err := newResolvers(s.Resolver)
+	if err != nil {
+		return Found{}, badResolver(s.Name, "SRV", err)
+	}
+	return s.find(ctx, r)
+}
+
+func (s SRV) find(ctx context.Context, r resolvers) (Found, error) {
+	answer, err := search(r, s.Name, "SRV", func(name string) (records, error) {
+		return r.lookup(ctx, name, dns.TypeSRV)
+	})
+	if err != nil {
+		return Found{}, err
+	}
+	services := servicesOf(answer.found)
+	if len(services) == 0 {
+		return Found{}, &LookupError{Name: answer.name, Type: "SRV", Kind: ErrNoService}
+	}
+	targets, err := r.targets(ctx, services, answer.extra)
+	if err != nil {
+		return Found{}, fmt.Errorf("look up SRV of %s: target: %w", answer.name, err)
+	}
+	backends, err := backendsOf(services, targets)
+	if err != nil {
+		return Found{}, fmt.Errorf("look up SRV of %s: %w", answer.name, err)
+	}
+	if err := checkUsable(backends); err != nil {
+		return Found{}, &LookupError{Name: answer.name, Type: "SRV", Kind: ErrBadBackend, Detail: err.Error()}
+	}
+	ttl := answer.ttl
+	for _, a := range targets {
+		ttl = min(ttl, a.ttl)
+	}
+	return Found{Backends: backends, TTL: lifetime(ttl)}, nil
+}
+
+// A service is one SRV record with its weight as a backend's.
+type service struct {
+	target string // lower case
+	port   uint16
+	tier   int
+	weight uint32 // 1 to 256
+}
+
+// servicesOf returns what SRV records offer: nothing for the target ".".
+func servicesOf(rrs []dns.RR) []service {
+	largest := make(map[uint16]uint16) // weight, by priority
+	for _, rr := range rrs {
+		if s, ok := rr.(*dns.SRV); ok && s.Target != "." {
+			largest[s.Priority] = max(largest[s.Priority], s.Weight)
+		}
+	}
+	var services []service
+	for _, rr := range rrs {
+		if s, ok := rr.(*dns.SRV); ok && s.Target != "." {
+			services = append(services, service{
+				target: strings.ToLower(s.Target), port: s.Port, tier: int(s.Priority),
+				weight: scale(s.Weight, largest[s.Priority]),
+			})
+		}
+	}
+	return services
+}
+
+// scale makes a weight of 0 to largest one of 1 to 256.
+func scale(weight, largest uint16) uint32 {
+	w := uint32(weight)
+	if l := uint32(largest); l > maxWeight {
+		w = (w*maxWeight + l/2) / l
+	}
+	return max(w, 1)
+}
+
+// targets returns the addresses of all targets, which it looks for among extra before it asks. All are asked for even when
+// one fails, so that of several failures the same one is told each time.
+func (r resolvers) targets(ctx context.Context, services []service, extra []dns.RR) (map[string]addresses, error) {
+	known := make(map[string][]dns.RR)
+	for _, rr := range extra {
+		owner := strings.ToLower(rr.Header().Name)
+		known[owner] = append(known[owner], rr)
+	}
+	var names []string
+	for _, s := range services {
+		names = append(names, s.target)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+
+	found, errs := make([]addresses, len(names)), make([]error, len(names))
+	slots := make(chan struct{}, targetConcurrency)
+	var asking sync.WaitGroup
+	for i, name := range names {
+		slots <- struct{}{}
+		asking.Go(func() {
+			found[i], errs[i] = r.addresses(ctx, name, known[name])
+			<-slots
+		})
+	}
+	asking.Wait()
+	targets := make(map[string]addresses, len(names))
+	for i, name := range names {
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		targets[name] = found[i]
+	}
+	return targets, nil
+}
+
+// backendsOf puts services and the addresses of their targets together.
+func backendsOf(services []service, targets map[string]addresses) ([]pool.Spec, error) {
+	best := make(map[netip.AddrPort]pool.Spec)
+	for _, s := range services {
+		for _, ip := range targets[s.target].ips {
+			addr := netip.AddrPortFrom(ip, s.port)
+			old, known := best[addr]
+			if !known || s.tier < old.Tier || s.tier == old.Tier && s.weight > old.Weight {
+				best[addr] = pool.Spec{ID: addr.String(), Addr: addr, Weight: s.weight, Tier: s.tier}
+			}
+			if err := checkNumber(len(best)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	backends := make([]pool.Spec, 0, len(best))
+	for _, b := range best {
+		backends = append(backends, b)
+	}
+	slices.SortFunc(backends, func(a, b pool.Spec) int {
+		return cmp.Or(cmp.Compare(a.Tier, b.Tier), a.Addr.Compare(b.Addr))
+	})
+	return backends, nil
+}

@@ -1,0 +1,163 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// DNSZone is the zone of a DNS server.
+const DNSZone = "lb.test."
+
+// A DNS is an authoritative server (NSD) of the zone DNSZone. It answers by UDP and TCP, has no limit of answers per second
+// and, unlike a resolver, keeps nothing. Its methods are for the test's own goroutine.
+type DNS struct {
+	*Process
+	Address string // for UDP and TCP
+
+	conf, zone string // files
+	serial     uint32 // of the zone that was set last
+}
+
+// StartDNS starts a server on a free port, with a zone without records, and waits until it answers.
+func StartDNS(t testing.TB) *DNS {
+	t.Helper()
+	dir := t.TempDir()
+	address := FreeAddress(t)
+	d := &DNS{Address: address, conf: filepath.Join(dir, "nsd.conf"), zone: filepath.Join(dir, "zone")}
+	host, port, err := net.SplitHostPort(address)
+	if err == nil {
+		err = os.WriteFile(d.conf, fmt.Appendf(nil, nsdConf, host, port, dir, DNSZone, d.zone), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, "")
+	d.start(t)
+	return d
+}
+
+// nsdConf runs the server as the invoking user, without a control socket, and with all of its files in one folder. One
+// process answers, so that no answer is older than one before it.
+const nsdConf = `server:
+	ip-address: %[1]s@%[2]s
+	server-count: 1
+	username: ""
+	chroot: ""
+	zonesdir: "%[3]s"
+	database: ""
+	pidfile: ""
+	zonelistfile: "%[3]s/zone.list"
+	xfrdfile: ""
+	xfrdir: "%[3]s"
+	rrl-ratelimit: 0
+	verbosity: 1
+remote-control:
+	control-enable: no
+zone:
+	name: "%[4]s"
+	zonefile: "%[5]s"
+`
+
+// SetZone replaces the zone's records by those given, in the form of a zone file with names relative to the zone, and
+// waits until they are served.
+func (d *DNS) SetZone(t testing.TB, records string) {
+	t.Helper()
+	d.write(t, records)
+	d.Signal(t, syscall.SIGHUP)
+	d.waitServed(t)
+}
+
+// Restart starts the server again, on the same port and with the same zone, after Stop or Kill.
+func (d *DNS) Restart(t testing.TB) {
+	t.Helper()
+	d.start(t)
+}
+
+// Stop ends the server in an orderly way.
+func (d *DNS) Stop(t testing.TB) {
+	t.Helper()
+	d.Signal(t, syscall.SIGTERM)
+	d.Wait(t)
+	d.waitSilent(t)
+}
+
+// Kill ends the server and its children at once, as a crash would.
+func (d *DNS) Kill(t testing.TB) {
+	t.Helper()
+	d.Process.Kill(t)
+	d.waitSilent(t) // its children end when they see that it did
+}
+
+func (d *DNS) start(t testing.TB) {
+	t.Helper()
+	p := Start(t, Command{Path: Tool(t, "nsd"), Args: []string{"-d", "-c", d.conf}})
+	t.Cleanup(func() { // its children remove their files only when it is asked to end
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		p.Wait(t)
+	})
+	d.Process = p
+	d.waitServed(t)
+}
+
+// write makes the zone file, under a name of its own at first: the server may be reading the old one.
+func (d *DNS) write(t testing.TB, records string) {
+	t.Helper()
+	d.serial++
+	// without a TTL of its own, a record may not be kept
+	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL 0\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 0\n@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
+		DNSZone, d.serial, records)
+	err := os.WriteFile(d.zone+".new", []byte(zone), 0o600)
+	if err == nil {
+		err = os.Rename(d.zone+".new", d.zone)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitServed waits until the zone is served as it was written last.
+func (d *DNS) waitServed(t testing.TB) {
+	t.Helper()
+	question := new(dns.Msg).SetQuestion(DNSZone, dns.TypeSOA)
+	Eventually(t, "the zone is served", func() error {
+		select {
+		case <-d.Done():
+			t.Fatalf("the server ended:\n%s", d.Stderr())
+		default:
+		}
+		answer, err := dns.Exchange(question, d.Address)
+		if err != nil {
+			return err
+		}
+		for _, rr := range answer.Answer {
+			if soa, ok := rr.(*dns.SOA); ok && soa.Serial == d.serial {
+				return nil
+			}
+		}
+		return fmt.Errorf("serial %d is not served; the answer is %v\n%s", d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
+	})
+}
+
+// waitSilent waits until nothing has the port any more.
+func (d *DNS) waitSilent(t testing.TB) {
+	t.Helper()
+	Eventually(t, "the server has let go of its port", func() error {
+		udp, err := net.ListenPacket("udp", d.Address)
+		if err != nil {
+			return err
+		}
+		tcp, err := net.Listen("tcp", d.Address)
+		if err != nil {
+			return errors.Join(err, udp.Close())
+		}
+		return errors.Join(udp.Close(), tcp.Close())
+	})
+}

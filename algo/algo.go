@@ -66,15 +66,15 @@ type kind struct {
 // registry lists the algorithms in the order in which people read about them.
 func registry() []kind {
 	return []kind{
-		{Kind{Name: "round_robin", Use: "one after the other, each as often as its weight says, evenly mixed; for short sessions that cost about the same"}, newRoundRobin},
-		{Kind{Name: "random", Use: "a draw by weight for each session; like round_robin, and many balancers that know nothing of each other do not fall into step"}, newRandom},
+		{Kind{Name: "round_robin", Use: "turns by weight, evenly mixed; for short sessions that cost about the same"}, newRoundRobin},
+		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step"}, newRandom},
 		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
-		{Kind{Name: "p2c", Use: "two draws by weight, the less loaded of them; nearly least_conn's balance at a fixed cost, and it does not flood a newcomer"}, newP2C},
-		{Kind{Name: "least_time", Use: "two draws by weight, the one that answers sooner for its load (peak EWMA); for backends of unequal or changing speed"}, newLeastTime},
-		{Kind{Name: "first", Use: "the first in the configuration's order, the next when it is full; for a primary and its stand-ins, or to fill few backends", Ordered: true}, newFirst},
-		{Kind{Name: "client_hash", Use: "a client always goes to the same backend, only a removed one's clients move (rendezvous); for up to some hundred backends", Hash: true}, newClientHash},
-		{Kind{Name: "ring_hash", Use: "the same on a ring of points (ketama); for many backends when a change must move nobody else's clients", Hash: true}, newRingHash},
-		{Kind{Name: "maglev", Use: "the same by a table; the evenest shares and the fastest look-up, for a few more clients moved by a change", Hash: true}, newMaglev},
+		{Kind{Name: "p2c", Use: "the less loaded of two draws; nearly as even as least_conn, for many backends or balancers"}, newP2C},
+		{Kind{Name: "least_time", Use: "of two draws the sooner to answer for its load; for backends of unequal or changing speed"}, newLeastTime},
+		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins", Ordered: true}, newFirst},
+		{Kind{Name: "client_hash", Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true}, newClientHash},
+		{Kind{Name: "ring_hash", Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true}, newRingHash},
+		{Kind{Name: "maglev", Use: "the same by a table; the evenest and the fastest, but a change moves a few clients more", Hash: true}, newMaglev},
 	}
 }
 

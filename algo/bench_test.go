@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
-// benchMembers returns n members of mixed weights that hold some leases each, the same at every run.
+// benchMembers returns n members of mixed weights that hold some leases and have answered in some milliseconds each, the
+// same at every run.
 func benchMembers(n int) []Member {
 	r := rand.New(rand.NewPCG(1, 2))
 	members := make([]Member, n)
@@ -15,6 +17,7 @@ func benchMembers(n int) []Member {
 		for range r.IntN(20) {
 			members[i].Load.Acquire()
 		}
+		members[i].Load.ObserveFirstByte(time.Duration(1+r.IntN(20))*time.Millisecond, 0)
 	}
 	return members
 }
@@ -23,7 +26,10 @@ func benchMembers(n int) []Member {
 func benchSizes(b *testing.B, f func(b *testing.B, kind string, members []Member)) {
 	for _, k := range Kinds() {
 		for _, n := range []int{10, 1000, 10000} {
-			b.Run(fmt.Sprintf("%s/%d", k.Name, n), func(b *testing.B) { f(b, k.Name, benchMembers(n)) })
+			b.Run(fmt.Sprintf("%s/%d", k.Name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				f(b, k.Name, benchMembers(n))
+			})
 		}
 	}
 }

@@ -1,11 +1,13 @@
 package discovery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -53,10 +55,11 @@ func newResolvers(given string) (resolvers, error) {
 
 // systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
 func systemResolvers(path string) (resolvers, error) {
-	conf, err := dns.ClientConfigFromFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		conf, err = dns.ClientConfigFromReader(strings.NewReader(""))
+	text, err := os.ReadFile(path) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return resolvers{}, err
 	}
+	conf, err := dns.ClientConfigFromReader(bytes.NewReader(text))
 	if err != nil {
 		return resolvers{}, err
 	}

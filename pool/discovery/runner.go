@@ -15,9 +15,12 @@ import (
 const (
 	// defaultRefresh is that of the reference configuration.
 	defaultRefresh = 30 * time.Second
-	// firstRetry is the pause after a first failure; it doubles with each further one, up to the refresh. A server that
-	// restarts is back within seconds, and one question a second harms nobody.
+	// firstRetry is the pause after a first failure. A server that restarts is back within seconds, and one question a
+	// second harms nobody.
 	firstRetry = time.Second
+	// lastRetry is how long the pause may grow, doubled with each failure, unless the refresh is shorter. Where answers hold
+	// for hours, an outage of minutes must not be made one of hours.
+	lastRetry = 30 * time.Second
 	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not ask together for
 	// ever. It never shortens one: before its TTL has run out, a cache would give the old answer again.
 	jitterShare = 0.1
@@ -218,13 +221,14 @@ func (r *Runner) fail(err error) time.Duration {
 		r.o.Pool.NoteDiscovery(r.o.Name, 0, changed, err)
 		r.failure = text
 	}
+	longest := min(lastRetry, r.o.Refresh)
 	pause := firstRetry
-	for i := 0; i < r.failures && pause < r.o.Refresh; i++ {
+	for i := 0; i < r.failures && pause < longest; i++ {
 		pause *= 2
 	}
 	r.working = false
 	r.failures++
-	return min(pause, r.o.Refresh)
+	return min(pause, longest)
 }
 
 // membership reports whether a Reconcile changed anything.

@@ -101,6 +101,7 @@ func TestPauses(t *testing.T) {
 		{"a refresh below the least TTL", 500 * time.Millisecond, 0, []any{found(1)}, 1200 * time.Millisecond, []float64{0, 0.5, 1}},
 		{"the most jitter", 10 * time.Second, 1, []any{found(5 * time.Second)}, 12 * time.Second, []float64{0, 5.5, 11}},
 		{"errors", 10 * time.Second, 0, []any{down}, 40 * time.Second, []float64{0, 1, 3, 7, 15, 25, 35}},
+		{"errors beside a refresh of an hour", time.Hour, 0, []any{down}, 100 * time.Second, []float64{0, 1, 3, 7, 15, 31, 61, 91}},
 		{"errors, the most jitter", 10 * time.Second, 1, []any{down}, 8 * time.Second, []float64{0, 1.1, 3.3, 7.7}},
 		{"a refresh below the first retry", 300 * time.Millisecond, 0, []any{down}, time.Second, []float64{0, 0.3, 0.6, 0.9}},
 		{"errors and answers in turn", 10 * time.Second, 0, []any{down, down, up, down, up}, 30 * time.Second, []float64{0, 1, 3, 13, 14, 24}},

@@ -267,23 +267,25 @@ func TestBackendLimits(t *testing.T) {
 		c := newCaller(t, b)
 		c.calls(t, 3, true)
 
-		// The fourth waits, the fifth finds the queue full, and the fourth gives up after the timeout.
-		waiting := b.Dial(t, "main")
-		harness.Eventually(t, "a client is refused since another one waits", func() error {
-			_ = refusal(t, b.Address(t, "main")) // until the fourth stands in the queue, this one waits
-			for _, l := range b.Sessions() {
-				if l.Reason == "queue_full" {
-					return nil
-				}
-			}
-			return fmt.Errorf("nobody was refused as queue_full yet")
-		})
-		if line := b.WaitSession(t, waiting.LocalAddr()); line.Reason != "queue_timeout" || line.QueueTime < 0.9 || line.Has("backend") {
-			t.Errorf("the waiting client ended with %s", line.Text)
+		// Of two more, one waits and gives up after the timeout, and the other finds the queue full.
+		var more sync.WaitGroup
+		for range 2 {
+			more.Go(func() { _ = refusal(t, b.Address(t, "main")) })
+		}
+		more.Wait()
+		ended := func(reason string) harness.Line {
+			t.Helper()
+			return b.WaitLine(t, "a session that ended as "+reason, func(l harness.Line) bool { return l.Reason == reason })
+		}
+		if line := ended("queue_full"); line.Duration > 0.5 {
+			t.Errorf("not refused at once although the queue was full: %s", line.Text)
+		}
+		if line := ended("queue_timeout"); line.QueueTime < 0.9 || line.Has("backend") {
+			t.Errorf("did not wait for the queue's timeout: %s", line.Text)
 		}
 
 		// The next one that waits is served when a session ends.
-		waiting = b.Dial(t, "main")
+		waiting := b.Dial(t, "main")
 		left := c.conns[1]
 		check(t, left.Close())
 		name := make([]byte, 2)

@@ -15,7 +15,11 @@ type setting struct {
 	weight  uint32
 	verdict Verdict
 	mode    Mode
+	most    int
 }
+
+// settingOf is what an observer is shown of a backend.
+func settingOf(b BackendInfo) setting { return setting{b.Weight, b.Verdict, b.Mode, b.MaxSessions} }
 
 func (s setting) eligible() bool { return s.verdict == Healthy && s.mode == Ready && s.weight > 0 }
 
@@ -30,7 +34,7 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 			t.Fatalf("%q was added twice", c.Backend.ID)
 		}
 		order = append(order, c.Backend.ID)
-		after = setting{c.Backend.Weight, c.Backend.Verdict, c.Backend.Mode}
+		after = settingOf(c.Backend)
 		before = after
 		known[c.Backend.ID] = before
 	case Removed:
@@ -50,6 +54,10 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]
 		before.weight, after.weight = e.From, e.To
+	case LimitChanged:
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
+		before.most, after.most = e.From, e.To
 	default:
 		t.Fatalf("event of type %T", e)
 	}
@@ -57,7 +65,7 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 	if known[id] != before {
 		t.Fatalf("%T of %q starts from %+v, but known is %+v", e, id, before, known[id])
 	}
-	if got := (setting{c.Backend.Weight, c.Backend.Verdict, c.Backend.Mode}); got != after {
+	if got := settingOf(c.Backend); got != after {
 		t.Fatalf("%T of %q shows %+v, want %+v", e, id, got, after)
 	}
 	if c.Pool == "" || c.At.IsZero() {
@@ -130,6 +138,10 @@ func TestPoolFollowsItsModel(t *testing.T) {
 				id, w := id.Draw(t, "id"), weight.Draw(t, "weight")
 				change(t, id, p.SetWeight(id, w), func(m *setting) { m.weight = w })
 			},
+			"limit": func(t *rapid.T) {
+				id, n := id.Draw(t, "id"), rapid.IntRange(0, 2).Draw(t, "max_sessions")
+				change(t, id, p.SetMaxSessions(id, n), func(m *setting) { m.most = n })
+			},
 			"mode": func(t *rapid.T) {
 				id, mode := id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))
 				change(t, id, p.SetMode(id, mode), func(m *setting) { m.mode = mode })
@@ -158,7 +170,7 @@ func TestPoolFollowsItsModel(t *testing.T) {
 				}
 				var eligible []string
 				for _, id := range order {
-					if model[id].eligible() {
+					if most := model[id].most; model[id].eligible() && (most == 0 || len(held[id]) < most) {
 						eligible = append(eligible, id)
 					}
 				}
@@ -171,7 +183,7 @@ func TestPoolFollowsItsModel(t *testing.T) {
 						known, knownOrder, ids(p), model, order)
 				}
 				for _, b := range p.Backends() {
-					if got := (setting{b.Weight, b.Verdict, b.Mode}); got != model[b.ID] {
+					if got := settingOf(b); got != model[b.ID] {
 						t.Fatalf("%q is %+v, want %+v", b.ID, got, model[b.ID])
 					}
 					if int(b.Leases) != len(held[b.ID]) {

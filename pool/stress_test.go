@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/limeload/limeload-l4/algo"
 )
@@ -29,9 +30,24 @@ type stress struct {
 // TestPicksUnderChange picks and releases in many goroutines while others add, remove and change backends. At the end no
 // lease is left over, and no pick that began after a backend was gone for good has returned it.
 func TestPicksUnderChange(t *testing.T) {
+	options := map[string]Options{
+		"sticky":     {Algorithm: "round_robin", StickyTTL: time.Hour, StickyEntries: 64},
+		"slow start": {Algorithm: "least_conn", SlowStart: 10 * time.Millisecond},
+		"bounded":    {Algorithm: "ring_hash", HashBalance: 1.25},
+		"try all":    {Algorithm: "p2c", TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true},
+	}
 	for _, k := range algo.Kinds() {
-		t.Run(k.Name, func(t *testing.T) {
-			s := &stress{pool: newPool(t, k.Name), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
+		options[k.Name] = Options{Algorithm: k.Name}
+	}
+	for name, o := range options {
+		t.Run(name, func(t *testing.T) {
+			rounds := 500
+			if o.kind().Hash {
+				rounds = 60 // their tables take milliseconds each, more under the race detector
+			}
+			o.QueueMax, o.QueueTimeout = 100, time.Minute
+			s := &stress{pool: made(t, o), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
+			s.pool.OnRevoke(func(*Backend, Revocation) {})
 			for range 8 {
 				s.add(t)
 			}
@@ -45,9 +61,12 @@ func TestPicksUnderChange(t *testing.T) {
 				pickers.Go(func() { s.pickAndRelease(t, i, &done) })
 			}
 			for i := range 4 {
-				writers.Go(func() { s.change(t, rand.New(rand.NewPCG(uint64(i), 7))) })
+				writers.Go(func() { s.change(t, rounds, rand.New(rand.NewPCG(uint64(i), 7))) })
 			}
 			writers.Wait()
+			s.add(t) // of those, one in three is without a limit; nobody is to wait for ever
+			s.add(t)
+			s.add(t)
 			done.Store(true)
 			pickers.Wait()
 			observer.Close()
@@ -67,7 +86,10 @@ func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
 		for range cap(tried) {
 			began := s.clock.Add(1)
 			l, err := s.pool.Pick(PickContext{Client: client(number*1000 + round%1000), Tried: tried})
-			if errors.Is(err, ErrNoBackend) {
+			if err == ErrBusy {
+				l, err = s.wait(number*1000+round%1000, tried, round)
+			}
+			if err != nil {
 				break
 			}
 			b := l.Backend()
@@ -92,12 +114,36 @@ func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
 	}
 }
 
-// change makes some hundred changes of every kind.
-func (s *stress) change(t *testing.T, r *rand.Rand) {
-	for range 500 {
+// wait is one client that waits for a backend, and leaves or is served. What it is given may have been picked before the call
+// began, and is given back; then it asks again.
+func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
+	told := make(chan error, 1)
+	w := &Waiter{Context: PickContext{Client: client(number), Tried: tried}, Serve: func(l Lease, err error) {
+		if err == nil {
+			l.Release(Neutral)
+		}
+		told <- err
+	}}
+	if err := s.pool.Wait(w); err != nil {
+		return Lease{}, err
+	}
+	if round%2 == 0 && s.pool.Leave(w) {
+		return Lease{}, ErrBusy
+	}
+	if err := <-told; err != nil {
+		return Lease{}, err
+	}
+	return Lease{}, ErrBusy
+}
+
+// change makes changes of every kind. At the end there is room for all who wait.
+func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
+	for range rounds {
 		id := s.any(r)
 		var err error
-		switch r.IntN(8) {
+		switch r.IntN(9) {
+		case 8:
+			err = s.pool.SetMaxSessions(id, r.IntN(3))
 		case 0, 1:
 			s.add(t)
 		case 2:
@@ -127,7 +173,9 @@ func (s *stress) add(t *testing.T) {
 	s.next++
 	s.ids = append(s.ids, id)
 	s.mu.Unlock()
-	if err := s.pool.Add(spec(id, number)); err != nil {
+	sp := spec(id, number)
+	sp.Tier, sp.MaxSessions = number%2, number%3
+	if err := s.pool.Add(sp); err != nil {
 		t.Error(err)
 	}
 }
@@ -151,8 +199,16 @@ func (s *stress) goneForGood(id string) {
 
 // checkEnd looks for leases left over, also on backends that are no longer in the pool.
 func (s *stress) checkEnd(t *testing.T) {
-	if len(s.pooled) < 10 {
+	if len(s.pooled) < 3 {
 		t.Errorf("only %d backends were ever picked", len(s.pooled))
+	}
+	if n := s.pool.Waiting(); n != 0 {
+		t.Errorf("%d wait at the end", n)
+	}
+	for _, g := range s.pool.groups {
+		if n := g.total.Leases(); n != 0 {
+			t.Errorf("the total of tier %d ends with %d leases", g.tier, n)
+		}
 	}
 	for b := range s.pooled {
 		if n := b.load.Leases(); n != 0 {
@@ -170,7 +226,7 @@ func (s *stress) checkEnd(t *testing.T) {
 func (s *stress) checkEvents(t *testing.T, start []BackendInfo, observer *Subscription) {
 	known, order := make(map[string]setting), []string(nil)
 	for _, b := range start {
-		known[b.ID], order = setting{b.Weight, b.Verdict, b.Mode}, append(order, b.ID)
+		known[b.ID], order = settingOf(b), append(order, b.ID)
 	}
 	for e := range observer.C() {
 		order = replay(t, known, order, e)
@@ -179,7 +235,7 @@ func (s *stress) checkEvents(t *testing.T, start []BackendInfo, observer *Subscr
 		t.Fatalf("%d events dropped", n)
 	}
 	for i, b := range s.pool.Backends() {
-		if got := (setting{b.Weight, b.Verdict, b.Mode}); i >= len(order) || order[i] != b.ID || got != known[b.ID] {
+		if got := settingOf(b); i >= len(order) || order[i] != b.ID || got != known[b.ID] {
 			t.Fatalf("backend %d is %q, %+v; by the events %v, %+v", i, b.ID, got, order, known[b.ID])
 		}
 	}

@@ -1,0 +1,202 @@
+package pool
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A hand is a clock that a test moves.
+type hand struct{ at atomic.Int64 }
+
+func (h *hand) now() time.Duration   { return time.Duration(h.at.Load()) }
+func (h *hand) pass(d time.Duration) { h.at.Add(int64(d)) }
+func from(number int) PickContext {
+	return PickContext{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(number >> 8), byte(number)}), 4000)}
+}
+
+// home picks for a client and gives the lease back, and returns the backend's id.
+func home(t testing.TB, p *Pool, pc PickContext) string {
+	t.Helper()
+	l, err := p.Pick(pc)
+	must(t, err)
+	l.Release(Served)
+	return l.Backend().ID()
+}
+
+func stickyPool(t testing.TB, h *hand, ttl time.Duration, entries int, specs ...Spec) *Pool {
+	t.Helper()
+	return made(t, Options{StickyTTL: ttl, StickyEntries: entries, Clock: h.now}, specs...)
+}
+
+// TestStickyLastsItsTime holds that each session renews the time, and that it ends.
+func TestStickyLastsItsTime(t *testing.T) {
+	var h hand
+	p := stickyPool(t, &h, time.Minute, 100, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+	first := home(t, p, from(1))
+	for range 10 {
+		h.pass(50 * time.Second)
+		if got := home(t, p, from(1)); got != first {
+			t.Fatalf("went to %s and then, within the time, to %s", first, got)
+		}
+	}
+	h.pass(time.Minute)
+	if got := home(t, p, from(1)); got == first { // round_robin's next one is another
+		t.Errorf("returned to %s after the time", got)
+	}
+}
+
+// TestStickyYields holds when a client does not return, and that it then stays where it went.
+func TestStickyYields(t *testing.T) {
+	for name, away := range map[string]func(p *Pool, id string) error{
+		"unhealthy": func(p *Pool, id string) error { return p.SetVerdict(id, Unhealthy, "test") },
+		"drained":   func(p *Pool, id string) error { return p.SetMode(id, Drain) },
+		"weight 0":  func(p *Pool, id string) error { return p.SetWeight(id, 0) },
+		"removed":   (*Pool).Remove,
+		"full": func(p *Pool, id string) error {
+			if err := p.SetMaxSessions(id, 1); err != nil {
+				return err
+			}
+			_, err := p.Pick(from(1)) // it is there itself
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h hand
+			p := stickyPool(t, &h, time.Hour, 100, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+			first := home(t, p, from(1))
+			must(t, away(p, first))
+			second := home(t, p, from(1))
+			if second == first {
+				t.Fatalf("went to %s all the same", first)
+			}
+			for range 5 {
+				if got := home(t, p, from(1)); got != second {
+					t.Errorf("went to %s and then to %s", second, got)
+				}
+			}
+		})
+	}
+	var h hand
+	p := stickyPool(t, &h, time.Hour, 100, at("a", 0, "", 0), at("b", 0, "", 0))
+	l, err := p.Pick(from(1))
+	must(t, err)
+	l.Release(ConnectRefused)
+	pc := from(1)
+	pc.Tried = []*Backend{l.Backend()}
+	if got := home(t, p, pc); got == l.Backend().ID() {
+		t.Errorf("went to %s again in the same session", got)
+	}
+}
+
+// TestStickySurvivesChanges holds that what concerns other backends moves nobody.
+func TestStickySurvivesChanges(t *testing.T) {
+	var h hand
+	p := stickyPool(t, &h, time.Hour, 1000, at("a", 0, "", 0), at("b", 0, "", 0), at("other", 0, "", 0))
+	must(t, p.SetMode("other", Drain))
+	homes := map[int]string{}
+	for i := range 100 {
+		homes[i] = home(t, p, from(i))
+	}
+	must(t, p.SetMode("other", Ready))
+	must(t, p.Add(at("new", 0, "", 0)))
+	must(t, p.SetWeight("a", 7))
+	must(t, p.SetVerdict("other", Unhealthy, "test"))
+	must(t, p.Remove("new"))
+	for i := range 100 {
+		if got := home(t, p, from(i)); got != homes[i] {
+			t.Fatalf("client %d went to %s and then to %s", i, homes[i], got)
+		}
+	}
+}
+
+// TestStickyGoesHome holds that a client does not stay with a stand-in longer than it must.
+func TestStickyGoesHome(t *testing.T) {
+	var h hand
+	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 0), at("standin", 1, "", 0))
+	must(t, p.SetVerdict("primary", Unhealthy, "test"))
+	if got := home(t, p, from(1)); got != "standin" {
+		t.Fatalf("went to %s", got)
+	}
+	must(t, p.SetVerdict("primary", Healthy, "test"))
+	if got := home(t, p, from(1)); got != "primary" {
+		t.Errorf("stays with %s although the primary is back", got)
+	}
+}
+
+// TestStickyIsBounded has many more clients than there are entries: those of late are mostly remembered.
+func TestStickyIsBounded(t *testing.T) {
+	const entries = 1024
+	var h hand
+	p := stickyPool(t, &h, time.Hour, entries, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("d", 0, "", 0), at("e", 0, "", 0))
+	homes := map[int]string{}
+	for i := range 20 * entries {
+		h.pass(time.Millisecond)
+		homes[i] = home(t, p, from(i))
+	}
+	if n := len(p.sticky.sets) * stickyWays; n != entries {
+		t.Errorf("the table has %d entries", n)
+	}
+	var kept int
+	for i := 20*entries - entries/2; i < 20*entries; i++ {
+		if home(t, p, from(i)) == homes[i] {
+			kept++
+		}
+	}
+	if kept < entries/2*95/100 {
+		t.Errorf("of the last %d clients %d were remembered", entries/2, kept)
+	}
+}
+
+// TestStickyUnderChange has many goroutines share a small table while backends leave for good: none is picked again.
+func TestStickyUnderChange(t *testing.T) {
+	var specs []Spec
+	for i := range 40 {
+		specs = append(specs, spec(fmt.Sprint("b", i), i))
+	}
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 32}, specs...)
+	gone := make([]atomic.Bool, len(specs))
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			for i := g; !done.Load(); i++ {
+				var before [40]bool
+				for b := range gone {
+					before[b] = gone[b].Load()
+				}
+				l, err := p.Pick(from(i % 50))
+				must(t, err)
+				var number int
+				fmt.Sscanf(l.Backend().ID(), "b%d", &number)
+				if before[number] {
+					t.Errorf("%s was picked after it was removed", l.Backend().ID())
+				}
+				l.Release(Served)
+			}
+		})
+	}
+	for i := range len(specs) - 1 {
+		must(t, p.Remove(fmt.Sprint("b", i)))
+		gone[i].Store(true)
+		time.Sleep(time.Millisecond) // some picks with each membership
+	}
+	done.Store(true)
+	wg.Wait()
+}
+
+func TestStickyAllocatesNothing(t *testing.T) {
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 64, SlowStart: time.Hour}, at("a", 0, "", 0), at("b", 0, "", 0))
+	must(t, p.Add(at("c", 0, "", 0))) // which starts slowly
+	i := 0
+	if n := testing.AllocsPerRun(1000, func() {
+		l, _ := p.Pick(from(i))
+		l.Release(Served)
+		i++
+	}); n != 0 {
+		t.Errorf("Pick and Release allocate %v times, want 0", n)
+	}
+}

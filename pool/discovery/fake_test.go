@@ -168,13 +168,15 @@ func (p *fakePool) eventually(t testing.TB, want ...string) {
 	})
 }
 
-// eventuallyNotes waits until something was noted and returns all of it.
-func (p *fakePool) eventuallyNotes(t testing.TB) []string {
+// eventuallyTold waits until what the pool was told last begins so, and returns all that it was told since the last call.
+// Of sockets and files one cannot say what a slow machine lets them see in between.
+func (p *fakePool) eventuallyTold(t testing.TB, last string) []string {
 	t.Helper()
 	var lines []string
 	harness.Eventually(t, "the pool is told", func() error {
-		if lines = p.take(); len(lines) == 0 {
-			return errors.New("nothing")
+		lines = append(lines, p.take()...)
+		if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], last) {
+			return fmt.Errorf("it was told %q", lines)
 		}
 		return nil
 	})

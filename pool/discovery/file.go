@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -20,9 +21,10 @@ var ErrFileTooLarge = errors.New("discovery: the file is too large")
 
 // A File finds backends in a file. It is a plain value and safe for concurrent use if Parse is.
 //
-// The file is read whole at each Find and watched in between. It may be replaced by a rename, through a symbolic link in
-// its folder as Kubernetes does for a ConfigMap, or be written in place, which is the one way that can show half a file:
-// that is an error until the rest is there.
+// The file is read whole at each Find and watched in between. It may be replaced by a rename, or through a symbolic link in
+// its folder as Kubernetes does for a ConfigMap. It may be written in place, too, but that can show a part of it: a file
+// is not read before it was left alone for a moment, and a writer that pauses for longer within it has to be found out by
+// Parse.
 type File struct {
 	Path string
 	// Parse makes backends of a file's content. Its error says what is wrong with it; it may keep data.
@@ -30,7 +32,8 @@ type File struct {
 }
 
 // Find reads the file.
-func (f File) Find(context.Context) (Found, error) {
+func (f File) Find(ctx context.Context) (Found, error) {
+	f.settle(ctx)
 	data, err := f.read()
 	if err != nil {
 		return Found{}, fmt.Errorf("read backends: %w", err)
@@ -40,6 +43,26 @@ func (f File) Find(context.Context) (Found, error) {
 		return Found{}, fmt.Errorf("parse backends: %w", err)
 	}
 	return Found{Backends: backends}, nil
+}
+
+// settle waits until the file was not written to for settleTime, but no longer than maxSettling.
+func (f File) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, maxSettling)
+	defer cancel()
+	for ctx.Err() == nil {
+		info, err := os.Stat(f.Path)
+		if err != nil {
+			return // to read it will say why
+		}
+		age := time.Since(info.ModTime())
+		if age < 0 || age >= settleTime { // another machine's clock may have set the time
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(settleTime - age):
+		}
+	}
 }
 
 func (f File) read() ([]byte, error) {

@@ -27,9 +27,9 @@ const (
 	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The default
 	// of resolv.conf(5) with three dead servers takes 30 s for one name.
 	findTimeout = time.Minute
-	// watchRetry is how long a source that cannot watch is left alone: the folder of a file may come late. To try costs
-	// two system calls.
-	watchRetry = 5 * time.Second
+	// watchRetry is how often a source that cannot be watched is asked, and whether it can be now: the folder of a file may
+	// come late, or the kernel have no watches left. For a local file both cost next to nothing.
+	watchRetry = 2 * time.Second
 )
 
 // OnError says what becomes of a pool's backends when their source gives no answer. The zero value is Keep.
@@ -141,17 +141,17 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch has the source asked after each change that it sees. While it cannot watch, the refresh alone finds changes.
+// watch has the source asked after each change that it sees, and every few seconds while it cannot watch.
 func (r *Runner) watch(ctx context.Context, w watcher) {
-	retry := time.NewTimer(0)
+	retry := time.NewTicker(watchRetry) // which after a long watch has a tick ready
 	defer retry.Stop()
 	for ctx.Err() == nil {
 		// Why it cannot watch is no more than a delay: if the cause keeps the file from being read as well, Find says so.
 		_ = w.Watch(ctx, r.askSoon)
-		retry.Reset(watchRetry)
 		select {
 		case <-ctx.Done():
 		case <-retry.C:
+			r.askSoon()
 		}
 	}
 }

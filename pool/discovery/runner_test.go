@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -404,8 +403,13 @@ func TestWatchesAgain(t *testing.T) {
 		source, start := &watched{script: *answering(backends("10.0.0.1:1"))}, time.Now()
 		source.watch = func(ctx context.Context, changed func()) error {
 			begun = append(begun, time.Since(start).Seconds())
-			if len(begun) < 3 {
-				return fmt.Errorf("no folder")
+			switch len(begun) {
+			case 1, 2:
+				return errors.New("no folder")
+			case 3:
+				changed()
+				time.Sleep(12 * time.Second)
+				return errors.New("the folder went")
 			}
 			changed()
 			<-ctx.Done()
@@ -414,10 +418,10 @@ func TestWatchesAgain(t *testing.T) {
 		stop := run(t, New(Options{Source: source, Pool: new(fakePool), Refresh: time.Hour, Random: noJitter}))
 		later(time.Minute)
 		stop()
-		if want := []float64{0, 5, 10}; !slices.Equal(begun, want) {
+		if want := []float64{0, 2, 4, 16}; !slices.Equal(begun, want) {
 			t.Errorf("watching began after %v s, want %v", begun, want)
 		}
-		if got, want := source.after(start), []float64{0, 10}; !slices.Equal(got, want) {
+		if got, want := slices.Compact(source.after(start)), []float64{0, 2, 4, 16}; !slices.Equal(got, want) {
 			t.Errorf("asked after %v s, want %v", got, want)
 		}
 	})

@@ -16,16 +16,14 @@ const (
 	settleTime = 75 * time.Millisecond
 	// maxSettling is how long a writer that never stops may put the reading off.
 	maxSettling = time.Second
-	// folderCheck is how often the folder is compared with the one watched. A folder reached through a symbolic link may
-	// be exchanged without an event in either.
-	folderCheck = 5 * time.Second
+	// lookEvery is how often is looked for what causes no event in the folder: a symbolic link on the way to it that is
+	// turned elsewhere, or a file in another folder, reached through a link, that is written to.
+	lookEvery = 2 * time.Second
 )
 
 // Watch calls changed when it begins to watch and then soon after each change of the file, until ctx is done or the folder
 // of the file is not there, or not any more. It watches the folder and not the file, since what is renamed over the file is
 // another file.
-//
-// A symbolic link to a file in another folder is followed when the link changes, not when that file does.
 func (f File) Watch(ctx context.Context, changed func()) error {
 	dir, base := filepath.Split(filepath.Clean(f.Path))
 	dir = filepath.Clean(dir) // of a bare name: the working folder
@@ -63,8 +61,8 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 	settled := time.NewTimer(0)
 	settled.Stop()
 	defer settled.Stop()
-	check := time.NewTicker(folderCheck)
-	defer check.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		stays := true
 		select {
@@ -81,7 +79,10 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 		case err := <-w.Errors: // events were lost
 			o.changed()
 			return fmt.Errorf("watch folder of backends: %w", err)
-		case <-check.C:
+		case <-look.C:
+			if o.lookAgain() {
+				settled.Reset(o.settle(time.Now()))
+			}
 			stays = o.folderStays()
 		case <-settled.C:
 			o.since = time.Time{}

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -44,8 +43,7 @@ func StartDNS(t testing.TB) *DNS {
 	return d
 }
 
-// nsdConf runs the server as the invoking user, without a control socket, and with all of its files in one folder. One
-// process answers, so that no answer is older than one before it.
+// nsdConf runs the server as the invoking user, without a control socket, and with all of its files in one folder.
 const nsdConf = `server:
 	ip-address: %[1]s@%[2]s
 	server-count: 1
@@ -67,7 +65,7 @@ zone:
 `
 
 // SetZone replaces the zone's records by those given, in the form of a zone file with names relative to the zone, and
-// waits until they are served.
+// waits until they alone are served.
 func (d *DNS) SetZone(t testing.TB, records string) {
 	t.Helper()
 	d.write(t, records)
@@ -86,14 +84,14 @@ func (d *DNS) Stop(t testing.TB) {
 	t.Helper()
 	d.Signal(t, syscall.SIGTERM)
 	d.Wait(t)
-	d.waitSilent(t)
+	d.waitProcesses(t, "", 0)
 }
 
 // Kill ends the server and its children at once, as a crash would.
 func (d *DNS) Kill(t testing.TB) {
 	t.Helper()
 	d.Process.Kill(t)
-	d.waitSilent(t) // its children end when they see that it did
+	d.waitProcesses(t, "", 0) // its children end when they see that it did
 }
 
 func (d *DNS) start(t testing.TB) {
@@ -102,6 +100,7 @@ func (d *DNS) start(t testing.TB) {
 	t.Cleanup(func() { // its children remove their files only when it is asked to end
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 		p.Wait(t)
+		d.waitProcesses(t, "", 0)
 	})
 	d.Process = p
 	d.waitServed(t)
@@ -123,7 +122,7 @@ func (d *DNS) write(t testing.TB, records string) {
 	}
 }
 
-// waitServed waits until the zone is served as it was written last.
+// waitServed waits until the zone is served as it was written last, and not any more as it was before.
 func (d *DNS) waitServed(t testing.TB) {
 	t.Helper()
 	question := new(dns.Msg).SetQuestion(DNSZone, dns.TypeSOA)
@@ -144,20 +143,30 @@ func (d *DNS) waitServed(t testing.TB) {
 		}
 		return fmt.Errorf("serial %d is not served; the answer is %v\n%s", d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
 	})
+	d.waitProcesses(t, "nsd: server", 1) // for a moment the one with the old zone answers, too
 }
 
-// waitSilent waits until nothing has the port any more.
-func (d *DNS) waitSilent(t testing.TB) {
+// waitProcesses waits until n of the server's processes have names that begin so.
+func (d *DNS) waitProcesses(t testing.TB, name string, n int) {
 	t.Helper()
-	Eventually(t, "the server has let go of its port", func() error {
-		udp, err := net.ListenPacket("udp", d.Address)
+	Eventually(t, fmt.Sprintf("%d processes %q", n, name), func() error {
+		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
 			return err
 		}
-		tcp, err := net.Listen("tcp", d.Address)
-		if err != nil {
-			return errors.Join(err, udp.Close())
+		var found []string
+		for _, file := range files {
+			// whatever cannot be read has ended meanwhile, and so has what has no command line any more
+			if args, err := os.ReadFile(file); err != nil || !strings.Contains(string(args), d.conf) {
+				continue
+			}
+			if comm, err := os.ReadFile(filepath.Join(filepath.Dir(file), "comm")); err == nil && strings.HasPrefix(string(comm), name) {
+				found = append(found, strings.TrimSpace(string(comm)))
+			}
 		}
-		return errors.Join(udp.Close(), tcp.Close())
+		if len(found) != n {
+			return fmt.Errorf("there are %q", found)
+		}
+		return nil
 	})
 }

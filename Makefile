@@ -37,6 +37,7 @@ fuzz: ## run every fuzz target for FUZZ_TIME each
 	$(GO) test ./conf -run '^$$' -fuzz '^FuzzPositions$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParseBackends$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 	$(GO) test ./conf -run '^$$' -fuzz '^FuzzReadJSON$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+	$(GO) test ./pool/discovery -run '^$$' -fuzz '^FuzzAccept$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 
 bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json

@@ -1,5 +1,5 @@
 // Package harness starts what tests need around a running balancer and looks at it from outside: processes with their
-// output and log lines, what /proc says of them, real Redis, PostgreSQL and iperf3 servers, backends that behave well or
+// output and log lines, what /proc says of them, real Redis, PostgreSQL, DNS and iperf3 servers, backends that behave well or
 // badly, and reproducible byte streams.
 //
 // It knows the balancer only by its command line and its log, and imports nothing of ours, so that every package's tests

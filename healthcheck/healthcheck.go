@@ -25,6 +25,11 @@ var (
 	// ErrInconclusive is wrapped by the error of a check that says nothing about its target, such as one that had no
 	// file descriptor. It counts neither as a success nor as a failure, and not as a result.
 	ErrInconclusive = errors.New("healthcheck: the check says nothing about the target")
+	// ErrWrongRole is wrapped by the error of a check whose target works, and is not what is wanted of it: a replica where
+	// a primary is, or the other way round.
+	ErrWrongRole = errors.New("healthcheck: the target has another role")
+	// ErrLagging is wrapped by the error of a check whose target works, and is too far behind its primary.
+	ErrLagging = errors.New("healthcheck: the target is behind its primary")
 )
 
 // A Verdict is what the checks say of a target. The zero value is Unknown.
@@ -64,10 +69,39 @@ type Checker interface {
 	Check(ctx context.Context, t Target) (Result, error)
 }
 
-// A Result is what a successful check found out. It is a plain value.
+// A Result is what a check found out. It is a plain value. One that failed for the target's role or lag may have the role
+// and what follows, too; everything else is of a success.
 type Result struct {
 	Latency time.Duration // until the target had shown that it is healthy
 	Detail  string        // what a person may want to read of it; may be empty
+	Role    Role          // by the target's own word; RoleUnknown for what has none
+
+	// Of a primary: how two that both claim to be it compare. A higher Epoch was promoted later (Postgres' timeline);
+	// where there is none, the one with connected replicas has the better claim, and then the higher Offset (Redis).
+	Epoch    uint64
+	Offset   uint64
+	Replicas int
+}
+
+// A Role is what a target of a replicated service says it is. The zero value is RoleUnknown.
+type Role uint8
+
+// The roles.
+const (
+	RoleUnknown Role = iota
+	RolePrimary      // takes writes
+	RoleReplica      // follows a primary
+)
+
+// String returns the role as in the configuration; RoleUnknown is "any".
+func (r Role) String() string {
+	switch r {
+	case RolePrimary:
+		return "primary"
+	case RoleReplica:
+		return "replica"
+	}
+	return "any"
 }
 
 // A Change says that the verdict on a target is another one. It is a plain value.

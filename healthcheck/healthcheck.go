@@ -40,7 +40,22 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not for too long
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
+	WrongRole                // they found the target at work, and with another role than wanted: ErrWrongRole
+	Lagging                  // they found it at work, and too far behind: ErrLagging
 )
+
+// verdictOf returns what one check says by itself.
+func verdictOf(err error) Verdict {
+	switch {
+	case err == nil:
+		return Healthy
+	case errors.Is(err, ErrWrongRole):
+		return WrongRole
+	case errors.Is(err, ErrLagging):
+		return Lagging
+	}
+	return Unhealthy
+}
 
 // String returns the verdict as a lower-case word.
 func (v Verdict) String() string {
@@ -51,6 +66,10 @@ func (v Verdict) String() string {
 		return "healthy"
 	case Unhealthy:
 		return "unhealthy"
+	case WrongRole:
+		return "wrong_role"
+	case Lagging:
+		return "lagging"
 	}
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }

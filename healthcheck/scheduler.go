@@ -263,7 +263,7 @@ func (s *Scheduler) check(ctx context.Context, j *job) {
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
 	j.stale = now.Add(j.policy.StaleAfter)
 	from := j.streak.verdict
-	if !j.streak.add(err == nil) {
+	if !j.streak.add(verdictOf(err)) {
 		return
 	}
 	reason := result.Detail

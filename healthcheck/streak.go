@@ -1,28 +1,35 @@
 package healthcheck
 
-// A streak makes a verdict of results: rise successes in a row make healthy, fall failures in a row make unhealthy, and
-// one result of the other kind begins a new row. It is plain data for one goroutine; rise and fall are at least 1.
+// A streak makes a verdict of results: rise successes in a row make healthy. fall failures in a row make what the last of
+// them says, whatever the others said; from one kind of failure to another it takes fall of that kind. It is plain data for
+// one goroutine; rise and fall are at least 1.
 type streak struct {
 	// set once, then read-only
 	rise, fall int
 
-	verdict   Verdict
-	length    int  // results in a row, the last one included; 0 before the first
-	succeeded bool // what they all are
+	verdict  Verdict
+	last     Verdict // result
+	same     int     // results in a row that are like the last one; 0 before the first
+	failures int     // in a row, of any kind, the last one included
 }
 
-// add counts a result and reports whether it changed the verdict.
-func (s *streak) add(succeeded bool) bool {
-	if succeeded != s.succeeded {
-		s.length, s.succeeded = 0, succeeded
+// add counts a result, anything but Unknown, and reports whether it changed the verdict.
+func (s *streak) add(result Verdict) bool {
+	if s.same == 0 || result != s.last {
+		s.same, s.last = 0, result
 	}
-	s.length++
+	s.same++
+	s.failures++
+	if result == Healthy {
+		s.failures = 0
+	}
+	failing := s.verdict != Healthy && s.verdict != Unknown
 	to := s.verdict
 	switch {
-	case succeeded && s.length >= s.rise:
-		to = Healthy
-	case !succeeded && s.length >= s.fall:
-		to = Unhealthy
+	case result == Healthy && s.same >= s.rise,
+		result != Healthy && failing && s.same >= s.fall,
+		result != Healthy && !failing && s.failures >= s.fall:
+		to = result
 	}
 	changed := to != s.verdict
 	s.verdict = to
@@ -31,8 +38,8 @@ func (s *streak) add(succeeded bool) bool {
 
 // settled reports whether nothing suggests that the verdict will change.
 func (s *streak) settled() bool {
-	return s.verdict != Unknown && (s.length == 0 || s.succeeded == (s.verdict == Healthy))
+	return s.verdict != Unknown && (s.same == 0 || s.last == s.verdict)
 }
 
 // forget makes the verdict unknown; the next result begins a new row.
-func (s *streak) forget() { s.verdict, s.length = Unknown, 0 }
+func (s *streak) forget() { s.verdict, s.same, s.failures = Unknown, 0, 0 }

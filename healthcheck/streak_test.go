@@ -12,8 +12,8 @@ func TestStreak(t *testing.T) {
 		name       string
 		rise, fall int
 		initial    Verdict
-		results    string // s: success, f: failure
-		want       string // the verdict after each, h, u, ?; upper case: not settled
+		results    string // s: success, f: failure, r: wrong role, l: lagging
+		want       string // the verdict after each, h, u, w, l, ?; upper case: not settled
 	}{
 		{"one is enough", 1, 1, Unknown, "sfs", "huh"},
 		{"unknown rises", 2, 3, Unknown, "ss", "?h"},
@@ -24,6 +24,11 @@ func TestStreak(t *testing.T) {
 		{"a success begins anew", 2, 3, Healthy, "ffsffsfff", "HHhHHhHHu"},
 		{"a failure begins anew", 3, 1, Unhealthy, "ssfssfsss", "UUuUUuUUh"},
 		{"many more change nothing", 2, 2, Healthy, "sssssf", "hhhhhH"},
+		{"a wrong role", 2, 3, Healthy, "rrrss", "HHwWh"},
+		{"failures of any kind are failures", 2, 3, Healthy, "lrf", "HHu"},
+		{"from lag to worse takes as many", 2, 3, Healthy, "lllfffl", "HHlLLuU"},
+		{"and a mixture stays", 2, 2, Lagging, "frfrl", "LLLLl"},
+		{"recovery is the same for all", 2, 1, WrongRole, "sslss", "WhlLh"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := streak{rise: tt.rise, fall: tt.fall, verdict: tt.initial}
@@ -32,8 +37,8 @@ func TestStreak(t *testing.T) {
 			}
 			var got strings.Builder
 			for _, r := range tt.results {
-				s.add(r == 's')
-				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u"}[s.verdict]
+				s.add(map[rune]Verdict{'s': Healthy, 'f': Unhealthy, 'r': WrongRole, 'l': Lagging}[r])
+				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w", Lagging: "l"}[s.verdict]
 				if !s.settled() {
 					letter = strings.ToUpper(letter)
 				}
@@ -44,6 +49,14 @@ func TestStreak(t *testing.T) {
 			}
 		})
 	}
+}
+
+// resultOf is the result of a check that succeeded or not.
+func resultOf(succeeded bool) Verdict {
+	if succeeded {
+		return Healthy
+	}
+	return Unhealthy
 }
 
 // TestStreakIsWhatTheLastResultsSay holds a streak against the rule read off the whole history.
@@ -75,7 +88,7 @@ func TestStreakIsWhatTheLastResultsSay(t *testing.T) {
 			} else if lastAre(s.fall, false) {
 				want = Unhealthy
 			}
-			if changed := s.add(r); s.verdict != want || changed != (want != before) {
+			if changed := s.add(resultOf(r)); s.verdict != want || changed != (want != before) {
 				t.Fatalf("after %v: %v, changed %v; want %v, %v", history, s.verdict, changed, want, want != before)
 			}
 			if settled := want != Unknown && r == (want == Healthy); s.settled() != settled {
@@ -87,12 +100,12 @@ func TestStreakIsWhatTheLastResultsSay(t *testing.T) {
 
 func TestStreakForgets(t *testing.T) {
 	s := streak{rise: 2, fall: 2, verdict: Healthy}
-	s.add(true)
+	s.add(Healthy)
 	s.forget()
-	if s.add(true); s.verdict != Unknown {
+	if s.add(Healthy); s.verdict != Unknown {
 		t.Error("a success from before forget counts after it")
 	}
-	if s.add(true); s.verdict != Healthy {
+	if s.add(Healthy); s.verdict != Healthy {
 		t.Error("two successes after forget do not make healthy")
 	}
 }

@@ -126,6 +126,10 @@ type member struct {
 // enabled reports whether the operator lets the backend have new sessions.
 func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 
+// tryable reports whether the backend may have new sessions when none is healthy. Never the one of the wrong role: to write to
+// a replica for want of a primary is what such a pool exists to prevent.
+func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
+
 // eligible reports whether the backend may get new sessions, but for its limit.
 func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() }
 

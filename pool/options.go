@@ -29,8 +29,8 @@ type Options struct {
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
 	QueueTimeout time.Duration // how long one may; whoever waits keeps it, see Wait
 
-	TryAllWhenNone   bool // when no backend is healthy, all that are enabled are eligible
-	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy are revoked
+	TryAllWhenNone   bool // when no backend is healthy, all that are enabled are eligible, but for those of the wrong role
+	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
 	// Clock is what time it is, for slow start, stickiness and least_time: monotonic, from any start. Nil is the time since

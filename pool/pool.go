@@ -200,8 +200,8 @@ func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	for _, j := range judgements {
 		m := p.byID[j.ID]
 		switch {
-		case j.Verdict > Unhealthy:
-			failures = append(failures, p.failed(doing, j.ID, &InvalidBackendError{"verdict", j.Verdict.String(), "unknown, healthy or unhealthy"}))
+		case j.Verdict > Lagging:
+			failures = append(failures, p.failed(doing, j.ID, &InvalidBackendError{"verdict", j.Verdict.String(), "unknown, healthy, unhealthy, wrong_role or lagging"}))
 			continue
 		case m == nil:
 			failures = append(failures, p.failed(doing, j.ID, ErrUnknownBackend))

@@ -296,7 +296,7 @@ func TestPickerIsRebuiltOnlyForTheEligible(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for got, want := range map[fmt.Stringer]string{
-		Unknown: "unknown", Healthy: "healthy", Unhealthy: "unhealthy", Verdict(9): "verdict(9)",
+		Unknown: "unknown", Healthy: "healthy", Unhealthy: "unhealthy", WrongRole: "wrong_role", Lagging: "lagging", Verdict(9): "verdict(9)",
 		Ready: "ready", Drain: "drain", Maintenance: "maintenance", Mode(9): "mode(9)",
 		Served: "served", ConnectRefused: "connect_refused", ConnectTimeout: "connect_timeout",
 		ConnectUnreachable: "connect_unreachable", CutEarly: "cut_early", Neutral: "neutral", Outcome(9): "outcome(9)",

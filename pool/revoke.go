@@ -5,12 +5,12 @@ type Revocation uint8
 
 // The revocations.
 const (
-	RevokedUnhealthy Revocation = iota // the checks judge it unhealthy
+	RevokedUnhealthy Revocation = iota // the checks judge it unhealthy, or of the wrong role
 	RevokedRemoved                     // it was removed from the pool, or put into maintenance
 )
 
 // OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it became
-// unhealthy, was removed or went into maintenance. f is called in the order of the changes, after the backend is out of use
+// unhealthy or had the wrong role, was removed or went into maintenance. f is called in the order of the changes, after the backend is out of use
 // and while the pool takes no other change: it must not block, and not call methods that change the pool.
 //
 // A lease that was picked just before may reach its holder after f was called; Backend.Revoked tells.
@@ -27,7 +27,7 @@ func (p *Pool) revokeLocked(old, next *member) {
 	switch {
 	case p.o.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
 		why = RevokedRemoved
-	case p.o.CloseOnUnhealthy && next != nil && next.verdict == Unhealthy && old.verdict != Unhealthy:
+	case p.o.CloseOnUnhealthy && next != nil && next.verdict.final() && !old.verdict.final():
 		why = RevokedUnhealthy
 	default:
 		return

@@ -57,3 +57,20 @@ func TestRevocations(t *testing.T) {
 		})
 	}
 }
+
+// TestVerdictsThatRevoke holds which verdicts end sessions: lag does not, whatever comes after it counts.
+func TestVerdictsThatRevoke(t *testing.T) {
+	for verdicts, want := range map[[2]Verdict]bool{
+		{Healthy, Unhealthy}: true, {Healthy, WrongRole}: true, {Healthy, Lagging}: false, {Healthy, Unknown}: false,
+		{Lagging, WrongRole}: true, {Unhealthy, WrongRole}: false, {WrongRole, Lagging}: false, {Unknown, Unhealthy}: true,
+	} {
+		p := made(t, Options{CloseOnUnhealthy: true}, at("a", 0, "", 0))
+		must(t, p.SetVerdict("a", verdicts[0], ""))
+		var revoked bool
+		p.OnRevoke(func(*Backend, Revocation) { revoked = true })
+		must(t, p.SetVerdict("a", verdicts[1], ""))
+		if revoked != want {
+			t.Errorf("from %v to %v revokes the leases: %v, want %v", verdicts[0], verdicts[1], revoked, want)
+		}
+	}
+}

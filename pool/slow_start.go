@@ -9,7 +9,7 @@ import (
 // noteReturn sees whether a backend becomes eligible with next, the settings that follow old; nil is none before.
 func (p *Pool) noteReturn(old, next *member) {
 	if old != nil && old.eligible() || !next.eligible() {
-		if next.verdict == Unhealthy {
+		if next.verdict.failing() {
 			next.fresh = false // what recovers later starts slowly
 		}
 		return

@@ -70,7 +70,7 @@ func (p *Pool) replaceLocked(members []*member) {
 	s := &snapshot{members: members}
 	eligible := (*member).eligible
 	if p.o.TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
-		s.tryAll, eligible = true, (*member).enabled
+		s.tryAll, eligible = true, (*member).tryable
 	}
 	for _, m := range members {
 		if eligible(m) {

@@ -187,10 +187,8 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	light := at("light", 0, "", 0)
 	light.Weight = 0
 	for _, all := range []bool{false, true} {
-		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), drained, light)
-		for _, id := range []string{"a", "b"} {
-			must(t, p.SetVerdict(id, Unhealthy, "test"))
-		}
+		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), at("replica", 0, "", 0), drained, light)
+		must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Lagging, ""}, Judgement{"replica", WrongRole, ""}))
 		want := []string(nil)
 		if all {
 			want = []string{"a", "b"}

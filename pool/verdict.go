@@ -10,7 +10,16 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not any more
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
+	WrongRole                // it works, and is not what the pool wants: a replica where a primary is, or the other way round
+	Lagging                  // it works, and is too far behind its primary
 )
+
+// failing reports whether the checks have something against the backend.
+func (v Verdict) failing() bool { return v > Healthy }
+
+// final reports whether the sessions that a backend has are in vain, too. Lag alone passes, and what a replica's session has
+// read it has read.
+func (v Verdict) final() bool { return v == Unhealthy || v == WrongRole }
 
 // String returns the verdict as a lower-case word.
 func (v Verdict) String() string {
@@ -21,6 +30,10 @@ func (v Verdict) String() string {
 		return "healthy"
 	case Unhealthy:
 		return "unhealthy"
+	case WrongRole:
+		return "wrong_role"
+	case Lagging:
+		return "lagging"
 	}
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }

@@ -141,6 +141,10 @@ func verdict(v healthcheck.Verdict) pool.Verdict {
 		return pool.Healthy
 	case healthcheck.Unhealthy:
 		return pool.Unhealthy
+	case healthcheck.WrongRole:
+		return pool.WrongRole
+	case healthcheck.Lagging:
+		return pool.Lagging
 	}
 	return pool.Unknown
 }

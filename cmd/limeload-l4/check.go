@@ -30,11 +30,7 @@ func checkCommand() *cli.Command {
 			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names"},
 		},
 		Action: func(c *cli.Context) error {
-			file, err := configFile(c)
-			if err != nil {
-				return err
-			}
-			cfg, err := read(file)
+			cfg, err := readFlagged(c)
 			if err != nil {
 				return err
 			}
@@ -62,6 +58,15 @@ func load(ctx context.Context, file string) (*conf.Config, error) {
 		return nil, err
 	}
 	return cfg, resolve(ctx, cfg)
+}
+
+// readFlagged reads the configuration that --config names.
+func readFlagged(c *cli.Context) (*conf.Config, error) {
+	file, err := configFile(c)
+	if err != nil {
+		return nil, err
+	}
+	return read(file)
 }
 
 // read reads a configuration; for want of a file it says how to come by one.

@@ -53,11 +53,7 @@ func simulateCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Value: "table", Usage: "`FORMAT`: table, json or csv"},
 		},
 		Action: func(c *cli.Context) error {
-			file, err := configFile(c)
-			if err != nil {
-				return err
-			}
-			cfg, err := read(file)
+			cfg, err := readFlagged(c)
 			if err != nil {
 				return err
 			}

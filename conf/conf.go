@@ -99,7 +99,8 @@ type Pool struct {
 	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" oneof:"keep,close"` // the sessions of a backend that fails its checks
 	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`  // those of one that is removed or goes into maintenance
 	Health         *Health    `toml:"health"`                                         // nil: backends are always healthy
-	Discovery      *Discovery `toml:"discovery"`                                      // nil: Backends are all there are
+	Breaker        Breaker    `toml:"breaker"`
+	Discovery      *Discovery `toml:"discovery"` // nil: Backends are all there are
 }
 
 // Sticky is for how long a client returns to the backend it had. Its zero value is not the
@@ -143,6 +144,18 @@ type Health struct {
 	Initial      string   `toml:"initial" default:"unknown" oneof:"unknown,healthy"`
 	StaleAfter   Duration `toml:"stale_after" default:"0s" zero:"" min:"10ms" max:"720h"` // 0 is 3 x Interval + Timeout
 	Port         int      `toml:"port" default:"0" min:"0" max:"65535"`                   // 0 is the traffic's
+}
+
+// Breaker is when what the traffic shows of a backend keeps sessions away from it. Its zero value is not the default.
+type Breaker struct {
+	Failures     int      `toml:"failures" default:"5" min:"0" max:"1_000_000"`     // consecutive failures that open it; 0 is never
+	FailureRatio float64  `toml:"failure_ratio" default:"0" min:"0" max:"1"`        // or this share of the sessions in Window; 0 is never
+	Window       Duration `toml:"window" default:"30s" min:"100ms" max:"24h"`       // of FailureRatio
+	MinSamples   int      `toml:"min_samples" default:"20" min:"1" max:"1_000_000"` // sessions in Window for FailureRatio to count
+	OpenFor      Duration `toml:"open_for" default:"10s" min:"10ms" max:"24h"`      // doubles at each reopening
+	MaxOpenFor   Duration `toml:"max_open_for" default:"5m" min:"10ms" max:"24h"`   // never below OpenFor
+	Trials       int      `toml:"trials" default:"1" min:"1" max:"1000"`            // sessions let through half-open
+	MaxOpenShare float64  `toml:"max_open_share" default:"0.5" min:"0" max:"1"`     // of the pool's backends
 }
 
 // Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero

@@ -15,6 +15,7 @@ func base() [][]string {
 		{"[listener.a]", `address = "127.0.0.1:6379"`, `pool = "p"`},
 		{"[pool.p]", `backends = [{ address = "10.0.0.1:1", name = "b1" }]`},
 		{"[pool.p.health]"},
+		{"[pool.p.breaker]"},
 	}
 }
 
@@ -208,6 +209,13 @@ func TestMistakes(t *testing.T) {
 		{"pool.p.health", `initial = "unhealthy"`, `found "unhealthy"; allowed is "unknown" or "healthy", did you mean "healthy"?`},
 		{"pool.p.health", `stale_after = "3s"`, ``},
 		{"pool.p.health", `stale_after = "2s"`, `found "2s"; a verdict would be unknown again before the next check can end; needs interval plus timeout, 3s, or more, or 0s`},
+		{"pool.p.breaker", `failures = 0`, ``},
+		{"pool.p.breaker", `failures = -1`, `found -1; allowed is 0 to 1000000`},
+		{"pool.p.breaker", `failure_ratio = 1.5`, `found 1.5; allowed is 0 to 1`},
+		{"pool.p.breaker", `trials = 0`, `found 0; allowed is 1 to 1000`},
+		{"pool.p.breaker", `max_open_share = 2`, `found 2; allowed is 0 to 1`},
+		{"pool.p.breaker", `open_for = 10`, `found the integer 10; needs a duration with a unit, such as "250ms", "2s" or "5m"`},
+		{"pool.p.breaker", `max_open_for = "5s"`, `found "5s"; needs open_for, 10s, or more`},
 		{"pool.p.health", `port = 65536`, `found 65536; allowed is 0 to 65535`},
 	} {
 		t.Run(tt.line, func(t *testing.T) {
@@ -230,7 +238,7 @@ func TestUnknownKeys(t *testing.T) {
 	for _, tt := range []struct{ table, line, want string }{
 		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
 		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
-		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, health, discovery`},
+		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, health, breaker, discovery`},
 		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`, `pool.p.backends[0].teir: unknown key, did you mean "tier"?`},
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
@@ -242,8 +250,8 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	doc, _ := with("", "")
 	wantErrors(t, doc+"[admin]\naddress = ''\n[limits]\n", // tables of later versions
-		"lb.toml:9: admin: unknown key; allowed here: global, log, listener, pool",
-		"lb.toml:11: limits: unknown key; allowed here: global, log, listener, pool")
+		"lb.toml:10: admin: unknown key; allowed here: global, log, listener, pool",
+		"lb.toml:12: limits: unknown key; allowed here: global, log, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 

@@ -83,6 +83,7 @@ pool = "x"
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset"}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
 		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep", OnRemove: "drain"}
+	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1, MaxOpenShare: 0.5}
 	y, v, u, x := pool, pool, pool, pool
 	y.Name, y.Algorithm = "y", "round_robin"
 	y.Backends = []Backend{
@@ -92,6 +93,7 @@ pool = "x"
 	y.Health = &Health{Type: "tcp", Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}
 	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client", HashBalance: 1.25, Zone: "a",
 		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all", OnUnhealthy: "close", OnRemove: "close",
+		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
 		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Refresh: s, OnError: "empty",

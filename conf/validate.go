@@ -66,6 +66,11 @@ func validatePool(r *report, p *Pool) {
 		})
 	}
 	validateHealth(r, join(path, "health"), p.Health)
+	if b := p.Breaker; b.MaxOpenFor < b.OpenFor {
+		r.add(join(join(path, "breaker"), "max_open_for"), Error{
+			Found: quote(b.MaxOpenFor.String()), Allowed: fmt.Sprintf("needs open_for, %v, or more", b.OpenFor),
+		})
+	}
 	validateDiscovery(r, join(path, "discovery"), p.Discovery)
 }
 

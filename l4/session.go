@@ -238,7 +238,7 @@ func (l *loop) end(s *session, why Reason) {
 	cut := why.abrupt() || s.in.held() || s.out.held()
 	s.client.close(cut)
 	s.backend.close(cut)
-	s.lease.Release(s.outcome(why))
+	s.lease.Release(s.outcome(why, l.now))
 	s.lease.Backend().AddBytes(s.in.bytes, s.out.bytes)
 	l.forget(s, why)
 }
@@ -250,12 +250,14 @@ func (l *loop) refuse(s *session, why Reason) {
 	l.forget(s, why)
 }
 
-// outcome is what a session's end says about its backend.
-func (s *session) outcome(why Reason) pool.Outcome {
+// outcome is what a session's end says about its backend. A client that says nothing until its backend has had enough says
+// nothing about the backend, either.
+func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	if s.out.bytes > 0 {
 		return pool.Served
 	}
-	if why == BackendClosed || why == BackendReset || why == BackendLost {
+	waited := s.in.bytes == 0 && now-s.connected > s.settings.Pool.ConnectTimeout()
+	if !waited && (why == BackendClosed || why == BackendReset || why == BackendLost) {
 		return pool.CutEarly
 	}
 	return pool.Neutral

@@ -83,6 +83,7 @@ type Backend struct {
 	load     algo.Load
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not, and its leases are to be given back
+	record   record                     // what its traffic showed of late; the breaker goes by it
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
@@ -106,7 +107,8 @@ func (b *Backend) AddBytes(in, out uint64) {
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 
 // A member is a backend with its settings in one snapshot. It is immutable; a change makes another one.
-// Verdict and mode stay apart: what the checks say and what the operator wants never overwrite each other.
+// Verdict, mode and breaker stay apart: what the checks say, what the operator wants and what the traffic says never overwrite
+// each other.
 type member struct {
 	backend     *Backend
 	source      string // who named it: "" for Add, else as given to Reconcile
@@ -117,6 +119,9 @@ type member struct {
 	reason      string    // of the verdict
 	since       time.Time // of the verdict
 	mode        Mode
+	breaker     Breaker
+	reopenings  int           // of the breaker, since it was closed last
+	until       time.Duration // when an open breaker is half-open, on the pool's clock
 
 	fresh     bool          // it was there from the pool's beginning and has not served yet: no slow start
 	returned  time.Duration // when it became eligible, on the pool's clock; slow start counts from here
@@ -131,7 +136,10 @@ func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
 // eligible reports whether the backend may get new sessions, but for its limit.
-func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() }
+func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() && m.breaker == Closed }
+
+// onTrial reports whether the backend may have trials.
+func (m *member) onTrial() bool { return m.verdict == Healthy && m.enabled() && m.breaker == HalfOpen }
 
 // info returns the settings of the snapshot with the counters of this moment.
 func (m *member) info() BackendInfo {
@@ -139,7 +147,7 @@ func (m *member) info() BackendInfo {
 	i := BackendInfo{
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
 		MaxSessions: m.maxSessions, Tier: m.spec.Tier, Zone: m.spec.Zone,
-		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode,
+		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for o := range b.outcomes {
@@ -161,6 +169,7 @@ type BackendInfo struct {
 	Reason      string    // why the verdict was given
 	Since       time.Time // when the verdict was given
 	Mode        Mode
+	Breaker     Breaker
 
 	Leases   int64               // held now
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome

@@ -15,6 +15,21 @@ type edit struct {
 	events []func(Change) Event
 }
 
+// note adds how to make an event; nil is none.
+func (e *edit) note(event func(Change) Event) {
+	if event != nil {
+		e.events = append(e.events, event)
+	}
+}
+
+// noteMode gives the backend another mode.
+func (e *edit) noteMode(mode Mode) {
+	if event := e.next.setMode(mode); event != nil {
+		e.note(event)
+		e.note(e.next.closeBreaker())
+	}
+}
+
 // applyLocked puts changes in force, revokes leases where the options want that, and tells the observers.
 func (p *Pool) applyLocked(c changes, now time.Time) {
 	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for those that go
@@ -76,6 +91,14 @@ func (m *member) setMode(mode Mode) func(Change) Event {
 	from := m.mode
 	m.mode = mode
 	return unless(from == mode, func(c Change) Event { return ModeChanged{c, from, mode} })
+}
+
+// closeBreaker goes with another mode: the operator knows better than the traffic of before.
+func (m *member) closeBreaker() func(Change) Event {
+	from := m.breaker
+	m.breaker, m.reopenings = Closed, 0
+	m.backend.record.reset()
+	return unless(from == Closed, func(c Change) Event { return BreakerChanged{c, from, Closed, "another mode", 0} })
 }
 
 func (m *member) setVerdict(j Judgement, now time.Time) func(Change) Event {

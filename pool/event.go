@@ -2,8 +2,8 @@ package pool
 
 import "time"
 
-// An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged or Discovered,
-// no other.
+// An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
+// BreakerChanged or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -47,6 +47,14 @@ type WeightChanged struct {
 type LimitChanged struct {
 	Change
 	From, To int
+}
+
+// BreakerChanged says that the traffic judges a backend anew.
+type BreakerChanged struct {
+	Change
+	From, To Breaker
+	Reason   string
+	For      time.Duration // how long an open breaker stays so
 }
 
 // Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names

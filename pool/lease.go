@@ -8,7 +8,8 @@ import (
 // A Lease is the right to use a backend, from Pick to Release. It is a small value; the zero value is not a lease.
 // Whoever holds it must release it exactly once. It outlives the removal of its backend from the pool.
 type Lease struct {
-	b *Backend
+	b     *Backend
+	trial bool // it is one of a half-open breaker's
 }
 
 // Backend returns the backend that was picked.
@@ -20,7 +21,11 @@ func (l Lease) Backend() *Backend { return l.b }
 func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	l.b.load.Release()
-	l.b.pool.queue.serve()
+	p := l.b.pool
+	if p.o.Breaker.on() {
+		p.judge(&l, o)
+	}
+	p.queue.serve()
 }
 
 // ConnectTook says how long it took to connect to the backend. Only least_time wants to know.
@@ -32,10 +37,14 @@ func (l Lease) ConnectTook(took time.Duration) {
 	}
 }
 
-// FirstByteTook says how long the backend took to its first byte, from when it had something to answer. Only least_time
-// wants to know.
-func (l Lease) FirstByteTook(took time.Duration) {
-	if p := l.b.pool; p.timed {
+// FirstByteTook says that the backend has spoken, and how long it took to that from when it had something to answer. The
+// breaker wants to know the one, least_time the other. It is called once at most.
+func (l *Lease) FirstByteTook(took time.Duration) {
+	p := l.b.pool
+	if p.o.Breaker.on() {
+		p.judgeFirstByte(l)
+	}
+	if p.timed {
 		now := p.o.Clock()
 		l.b.load.ObserveFirstByte(took, now)
 		l.b.group.state.Advance(now)

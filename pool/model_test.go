@@ -46,6 +46,9 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]
 		before.verdict, after.verdict = e.From, e.To
+	case BreakerChanged: // of what the traffic did, which the model does not know
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
 	case ModeChanged:
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]

@@ -33,6 +33,9 @@ type Options struct {
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
+	// Breaker says when what traffic shows of a backend keeps sessions away from it.
+	Breaker BreakerOptions
+
 	// Clock is what time it is, for slow start, stickiness and least_time: monotonic, from any start. Nil is the time since
 	// New. A simulation has its own.
 	Clock func() time.Duration
@@ -64,6 +67,8 @@ func (o Options) checked() (Options, error) {
 		return refuse("stickiness of", fmt.Sprintf("%d clients for %v", o.StickyEntries, o.StickyTTL))
 	case o.QueueMax < 0 || o.QueueTimeout < 0:
 		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
+	case !o.Breaker.valid():
+		return refuse("breaker of", fmt.Sprintf("%+v", o.Breaker))
 	}
 	return o, nil
 }

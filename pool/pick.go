@@ -32,6 +32,11 @@ func (p *Pool) pick(pc *PickContext) (Lease, error) {
 	if s.slow != nil {
 		s.slow.grow(p.o.Clock)
 	}
+	if len(s.trials) > 0 {
+		if b := s.trial(pc); b != nil {
+			return Lease{b: b, trial: true}, nil
+		}
+	}
 	if p.sticky != nil && len(s.tiers) > 0 {
 		return p.pickSticky(s, pc)
 	}

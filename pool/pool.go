@@ -30,6 +30,7 @@ type Pool struct {
 
 	snap  atomic.Pointer[snapshot] // never nil; replaced with mu held
 	queue queue
+	wake  chan struct{} // has room for one: Run is to look at the records; nobody closes it
 
 	mu sync.Mutex
 	// mu guards the fields below
@@ -53,7 +54,7 @@ func New(o Options) (*Pool, error) {
 	}
 	p := &Pool{
 		o: o, timed: o.Algorithm == "least_time", ordered: o.kind().Ordered, byID: make(map[string]*member),
-		begun: make(map[string]bool),
+		begun: make(map[string]bool), wake: make(chan struct{}, 1),
 	}
 	p.queue.pool, p.queue.max = p, int64(o.QueueMax)
 	if o.StickyTTL > 0 {
@@ -152,7 +153,7 @@ func (p *Pool) SetWeight(id string, weight uint32) error {
 	if err := validateWeight(weight); err != nil {
 		return p.failed(doing, id, err)
 	}
-	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setWeight(weight) })
+	return p.edit(doing, id, func(e *edit) { e.note(e.next.setWeight(weight)) })
 }
 
 // SetMaxSessions says how many sessions a backend may have at once; 0 is without a limit. Those beyond it that it has
@@ -162,17 +163,17 @@ func (p *Pool) SetMaxSessions(id string, n int) error {
 	if err := validateMaxSessions(n); err != nil {
 		return p.failed(doing, id, err)
 	}
-	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setMaxSessions(n) })
+	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxSessions(n)) })
 }
 
-// SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike.
+// SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike. Another mode closes its breaker.
 // The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetMode(id string, mode Mode) error {
 	const doing = "set mode of"
 	if err := validateMode(mode); err != nil {
 		return p.failed(doing, id, err)
 	}
-	return p.edit(doing, id, func(m *member) func(Change) Event { return m.setMode(mode) })
+	return p.edit(doing, id, func(e *edit) { e.noteMode(mode) })
 }
 
 // A Judgement is what the checks found of one backend, and why.
@@ -227,9 +228,9 @@ func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	return errors.Join(failures...)
 }
 
-// edit has change alter a copy of a backend's settings and puts it in force. change returns how to make the event of
-// it, or nil when it altered nothing. The error wraps ErrUnknownBackend.
-func (p *Pool) edit(doing, id string, change func(m *member) func(Change) Event) error {
+// edit has change alter a copy of a backend's settings and puts it in force, unless there is nothing to tell of it. The error
+// wraps ErrUnknownBackend.
+func (p *Pool) edit(doing, id string, change func(e *edit)) error {
 	p.mu.Lock()
 	old := p.byID[id]
 	if old == nil {
@@ -237,8 +238,7 @@ func (p *Pool) edit(doing, id string, change func(m *member) func(Change) Event)
 		return p.failed(doing, id, ErrUnknownBackend)
 	}
 	e := &edit{old: old, next: *old}
-	if event := change(&e.next); event != nil {
-		e.events = append(e.events, event)
+	if change(e); len(e.events) > 0 {
 		p.applyLocked(changes{edits: []*edit{e}}, time.Now())
 	}
 	p.mu.Unlock()

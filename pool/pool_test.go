@@ -164,7 +164,7 @@ func TestErrorsChangeNothing(t *testing.T) {
 		"mode of unknown":        {func(p *Pool) error { return p.SetMode("c", Drain) }, ErrUnknownBackend},
 		"mode undefined":         {func(p *Pool) error { return p.SetMode("a", 3) }, invalid("mode", "mode(3)")},
 		"verdict of unknown":     {func(p *Pool) error { return p.SetVerdict("c", Healthy, "") }, ErrUnknownBackend},
-		"verdict undefined":      {func(p *Pool) error { return p.SetVerdict("a", 3, "") }, invalid("verdict", "verdict(3)")},
+		"verdict undefined":      {func(p *Pool) error { return p.SetVerdict("a", 5, "") }, invalid("verdict", "verdict(5)")},
 		"no error: same weight":  {func(p *Pool) error { return p.SetWeight("a", 1) }, nil},
 		"no error: same mode":    {func(p *Pool) error { return p.SetMode("a", Ready) }, nil},
 		"no error: same verdict": {func(p *Pool) error { return p.SetVerdict("a", Healthy, "again") }, nil},

@@ -75,19 +75,14 @@ func (p *Pool) reconcileLocked(source string, specs []Spec) (r Reconciled, err e
 // followed is the edit of a backend that its source describes by s now.
 func (m *member) followed(s Spec) *edit {
 	e := &edit{old: m, next: *m}
-	note := func(event func(Change) Event) {
-		if event != nil {
-			e.events = append(e.events, event)
-		}
-	}
 	if s.Weight != m.spec.Weight {
-		note(e.next.setWeight(s.Weight))
+		e.note(e.next.setWeight(s.Weight))
 	}
 	if s.MaxSessions != m.spec.MaxSessions {
-		note(e.next.setMaxSessions(s.MaxSessions))
+		e.note(e.next.setMaxSessions(s.MaxSessions))
 	}
 	if s.Mode != m.spec.Mode {
-		note(e.next.setMode(s.Mode))
+		e.noteMode(s.Mode)
 	}
 	e.next.spec = s
 	return e

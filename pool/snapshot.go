@@ -12,7 +12,8 @@ import (
 type snapshot struct {
 	members  []*member // in the order of their addition
 	eligible int
-	tiers    []*tier // those with an eligible backend, in the order in which they are asked
+	tiers    []*tier    // those with an eligible backend, in the order in which they are asked
+	trials   []*Backend // whose breakers are half-open
 	slow     *slowStarts
 	tryAll   bool // nobody is healthy, and so all that are enabled are eligible
 }
@@ -77,6 +78,9 @@ func (p *Pool) replaceLocked(members []*member) {
 			g := m.backend.group
 			g.eligible = append(g.eligible, m)
 			s.eligible++
+		}
+		if m.onTrial() && !s.tryAll {
+			s.trials = append(s.trials, m.backend)
 		}
 	}
 	for _, g := range p.groups {

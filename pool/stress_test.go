@@ -34,7 +34,10 @@ func TestPicksUnderChange(t *testing.T) {
 		"sticky":     {Algorithm: "round_robin", StickyTTL: time.Hour, StickyEntries: 64},
 		"slow start": {Algorithm: "least_conn", SlowStart: 10 * time.Millisecond},
 		"bounded":    {Algorithm: "ring_hash", HashBalance: 1.25},
-		"try all":    {Algorithm: "p2c", TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true},
+		"breaker": {Algorithm: "least_conn", Breaker: BreakerOptions{
+			Failures: 3, OpenFor: time.Millisecond, MaxOpenFor: 2 * time.Millisecond, Trials: 2, MaxOpenShare: 0.5,
+		}},
+		"try all": {Algorithm: "p2c", TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true},
 	}
 	for _, k := range algo.Kinds() {
 		options[k.Name] = Options{Algorithm: k.Name}
@@ -48,6 +51,7 @@ func TestPicksUnderChange(t *testing.T) {
 			o.QueueMax, o.QueueTimeout = 100, time.Minute
 			s := &stress{pool: made(t, o), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
 			s.pool.OnRevoke(func(*Backend, Revocation) {})
+			defer running(t, s.pool)()
 			for range 8 {
 				s.add(t)
 			}

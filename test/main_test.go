@@ -41,6 +41,7 @@ type world struct {
 	Pool     []string // further lines of the pool's table
 	Global   []string // lines of the global table
 	Health   []string // lines of the pool's health table; none: no checks
+	Breaker  []string // lines of the pool's breaker table; none: the defaults
 	Discover []string // lines of the pool's discovery table; none: the backends are all there are
 
 	Descriptors int  // see harness.BalancerOptions
@@ -66,6 +67,9 @@ func (w world) config(t testing.TB) string {
 	table("pool.all", pool...)
 	if len(w.Health) > 0 {
 		table("pool.all.health", append([]string{`type = "tcp"`}, w.Health...)...)
+	}
+	if len(w.Breaker) > 0 {
+		table("pool.all.breaker", w.Breaker...)
 	}
 	if len(w.Discover) > 0 {
 		table("pool.all.discovery", w.Discover...)

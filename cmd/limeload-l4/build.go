@@ -34,6 +34,11 @@ func poolOptions(c *conf.Pool) pool.Options {
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
+		Breaker: pool.BreakerOptions{
+			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
+			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),
+			Trials: c.Breaker.Trials, MaxOpenShare: c.Breaker.MaxOpenShare,
+		},
 	}
 }
 

@@ -54,6 +54,12 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
 	case pool.LimitChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+	case pool.BreakerChanged:
+		line := l.log.Info()
+		if e.To == pool.Open {
+			line = l.log.Warn().Float64("open_for", e.For.Seconds())
+		}
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
 	case pool.Discovered:
 		if e.Err != nil {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")

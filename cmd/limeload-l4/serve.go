@@ -117,6 +117,9 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) {
 	for _, r := range d.discovery {
 		background.Go(func() { _ = r.Run(working) })
 	}
+	for _, p := range d.pools {
+		background.Go(func() { p.Run(working) })
+	}
 	defer background.Wait()
 	defer stopEvents()
 	defer stopWork()

@@ -16,6 +16,7 @@ const (
 	MessageRemoved   = "backend removed"
 	MessageMode      = "mode changed"
 	MessageWeight    = "weight changed"
+	MessageBreaker   = "breaker changed"
 	MessageDiscovery = "discovered"
 	MessageNoAnswer  = "discovery failed"
 )

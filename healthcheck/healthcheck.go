@@ -30,6 +30,9 @@ var (
 	ErrWrongRole = errors.New("healthcheck: the target has another role")
 	// ErrLagging is wrapped by the error of a check whose target works, and is too far behind its primary.
 	ErrLagging = errors.New("healthcheck: the target is behind its primary")
+
+	// errAtOnce is wrapped by an error that makes the verdict by itself, without waiting for more of its kind.
+	errAtOnce = errors.New("healthcheck: counts at once")
 )
 
 // A Verdict is what the checks say of a target. The zero value is Unknown.

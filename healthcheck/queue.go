@@ -12,6 +12,7 @@ type job struct {
 	state  state
 	due    time.Time // of the next check, when idle
 	stale  time.Time // when the verdict becomes unknown unless there is a result before
+	judged time.Time // when the verdict was made by something else than results
 	cancel func()    // ends the check, when running
 
 	at    time.Time // its key in the queue

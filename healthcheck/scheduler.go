@@ -251,7 +251,7 @@ func (s *Scheduler) check(ctx context.Context, j *job) {
 	if j.state == removed || cancelled {
 		return
 	}
-	if !errors.Is(err, ErrInconclusive) {
+	if !errors.Is(err, ErrInconclusive) && !start.Before(j.judged) {
 		s.countLocked(j, result, err, end)
 	}
 	j.state = idle
@@ -262,6 +262,10 @@ func (s *Scheduler) check(ctx context.Context, j *job) {
 // countLocked adds a result to the streak of j.
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
 	j.stale = now.Add(j.policy.StaleAfter)
+	if errors.Is(err, errAtOnce) {
+		s.judgeLocked(j, verdictOf(err), err.Error(), now)
+		return
+	}
 	from := j.streak.verdict
 	if !j.streak.add(verdictOf(err)) {
 		return
@@ -274,6 +278,37 @@ func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time)
 		reason = "check succeeded"
 	}
 	s.changes = append(s.changes, Change{Target: j.target, From: from, To: j.streak.verdict, Reason: reason, At: now})
+}
+
+// verdict returns the verdict on a target; Unknown for one that there is not.
+func (s *Scheduler) verdict(id string) Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j := s.jobs[id]; j != nil {
+		return j.streak.verdict
+	}
+	return Unknown
+}
+
+// judge gives a target a verdict at once, whatever its results say so far: something else is known of it. The next results count
+// from there, but for those of checks that had begun before.
+func (s *Scheduler) judge(id string, v Verdict, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j := s.jobs[id]; j != nil {
+		s.judgeLocked(j, v, reason, time.Now())
+		s.requeueLocked(j)
+		s.wakeRun()
+	}
+}
+
+func (s *Scheduler) judgeLocked(j *job, v Verdict, reason string, now time.Time) {
+	from := j.streak.verdict
+	j.streak.set(v)
+	j.judged = now
+	if from != v {
+		s.changes = append(s.changes, Change{Target: j.target, From: from, To: v, Reason: reason, At: now})
+	}
 }
 
 // wakeRun makes Run take another step soon. It never blocks.

@@ -36,6 +36,14 @@ func (s *streak) add(result Verdict) bool {
 	return changed
 }
 
+// set makes the verdict, as if enough results had said so.
+func (s *streak) set(v Verdict) {
+	s.verdict, s.last, s.same, s.failures = v, v, 1, 1
+	if v == Healthy {
+		s.failures = 0
+	}
+}
+
 // settled reports whether nothing suggests that the verdict will change.
 func (s *streak) settled() bool {
 	return s.verdict != Unknown && (s.same == 0 || s.last == s.verdict)

@@ -74,7 +74,7 @@ func TestErrorTexts(t *testing.T) {
 		`check target "redis/a": healthcheck: a target of this id exists already`:          s.Add(target("redis/a"), TCP{}, usual),
 		`check target "b": invalid fast_interval 3s: want up to the interval of 2s`:        s.Add(target("b"), TCP{}, fast),
 		`check target "": invalid interval 0s: want more than 0s`:                          s.Add(Target{}, TCP{}, Policy{}),
-		`check target "b": invalid initial verdict(3): want unknown, healthy or unhealthy`: s.Add(target("b"), TCP{}, undefined),
+		`check target "b": invalid initial wrong_role: want unknown, healthy or unhealthy`: s.Add(target("b"), TCP{}, undefined),
 	} {
 		if got := fmt.Sprint(err); got != want {
 			t.Errorf("error %q, want %q", got, want)

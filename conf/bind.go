@@ -5,12 +5,10 @@ import (
 	"encoding"
 	"fmt"
 	"maps"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // The binder fills structs from the tree of values that the TOML library decoded. It knows no
@@ -18,27 +16,32 @@ import (
 //
 //	toml:"key"        the key's name; a field without this tag is none of the binder's business
 //	toml:"key,named"  a table of tables, []T; each one's key becomes its Name, the order is the file's
-//	default:"3s"      what a key left out stands for; each key has this or required, but for tables
+//	default:"3s"      what a key left out stands for, for a list of texts "a,b"; each key has this,
+//	                  required or alone, but for tables
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
 //	unless:"other"    the key is not required where that other key of the same table stands
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
 //	                  is a mistake, and not required
-//	min, max          the bounds, both allowed; each number, duration and size has them
-//	zero:""           zero, or an empty list, is allowed besides, where it means "off" or the like
+//	alone:""          of the keys with this tag exactly one stands in the table, and is not empty
+//	min, max          the bounds, both allowed; each number, duration and size has them, and for a
+//	                  list they are how many elements it may have, if any
+//	zero:""           zero, or an empty list, is allowed besides, where it means "off" or the like;
+//	                  a list that is required or has a default is not empty otherwise
 //	step:"1s"         durations: only whole multiples
-//	oneof:"a,b"       the texts allowed
+//	oneof:"a,b"       the texts allowed, also in a list
 //	note:"..."        is added to what the error says is allowed
 //
 // A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left
-// out; a slice is a list of tables.
+// out; a slice is a list of tables, or of texts. The keys of an embedded struct are the table's own.
 type field struct {
-	index          int
+	index          []int // see reflect.Value.FieldByIndex
 	key            string
 	named          bool
 	def, required  string
 	isRequired     bool
 	unless         string
+	alone          bool
 	when           string   // the key that decides
 	whenOneof      []string // what it has to say
 	min, max, step string
@@ -52,13 +55,20 @@ func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
+		if t.Field(i).Anonymous {
+			for _, f := range fieldsOf(t.Field(i).Type) {
+				f.index = append([]int{i}, f.index...)
+				fields = append(fields, f)
+			}
+			continue
+		}
 		name, isKey := tag.Lookup("toml")
 		if !isKey {
 			continue
 		}
 		key, option, _ := strings.Cut(name, ",")
 		f := field{
-			index: i, key: key, named: option == "named",
+			index: []int{i}, key: key, named: option == "named",
 			def: tag.Get("default"), min: tag.Get("min"), max: tag.Get("max"), step: tag.Get("step"),
 			unless: tag.Get("unless"), note: tag.Get("note"),
 		}
@@ -66,6 +76,7 @@ func fieldsOf(t reflect.Type) []field {
 			f.when, f.whenOneof = decides, strings.Split(oneof, ",")
 		}
 		f.required, f.isRequired = tag.Lookup("required")
+		_, f.alone = tag.Lookup("alone")
 		_, f.zeroAllowed = tag.Lookup("zero")
 		if oneof := tag.Get("oneof"); oneof != "" {
 			f.oneof = strings.Split(oneof, ",")
@@ -78,8 +89,13 @@ func fieldsOf(t reflect.Type) []field {
 // table fills the struct dst from the table found, which stands at path and at. Without one,
 // found is nil, all keys have their defaults and none is missing.
 func (r *report) table(dst reflect.Value, found map[string]any, at *place, path string) {
-	fields := fieldsOf(dst.Type())
+	fields := r.fields[dst.Type()]
+	if fields == nil {
+		fields = fieldsOf(dst.Type())
+		r.fields[dst.Type()] = fields
+	}
 	known := make([]string, len(fields))
+	var here []string // of the known, those that this table may have
 	for i, f := range fields {
 		known[i] = f.key
 		sub := join(path, f.key)
@@ -88,21 +104,26 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		if present {
 			subAt = at.child(f.key)
 		}
-		r.lines[sub] = subAt.line
 		fits, foreign := f.fits(fields, found)
+		if foreign == "" {
+			here = append(here, f.key)
+		}
+		if foreign == "" || present { // of checks, most keys are neither
+			r.lines[sub] = subAt.line
+		}
 		switch {
 		case present && foreign != "":
-			r.leftOut(dst.Field(f.index), f, at, sub)
+			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
 			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when, either(f.whenOneof))})
 		case present:
 			f.isRequired = f.isRequired && fits // for a list, which may then be empty
-			r.value(dst.Field(f.index), f, v, subAt, sub)
+			r.value(dst.FieldByIndex(f.index), f, v, subAt, sub)
 		case f.isRequired && found == nil:
 			r.seen[sub] = true // the table itself is the mistake
 		case f.isRequired && fits:
 			r.add(sub, Error{Message: "missing", Allowed: "needs " + f.required})
 		default:
-			r.leftOut(dst.Field(f.index), f, at, sub)
+			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(found)) {
@@ -113,10 +134,38 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		r.lines[sub] = at.child(key).line
 		e := Error{Message: "unknown key", Nearest: nearest(key, known)}
 		if e.Nearest == "" {
-			e.Allowed = "allowed here: " + strings.Join(known, ", ")
+			e.Allowed = "allowed here: " + strings.Join(here, ", ")
 		}
 		r.add(sub, e)
 	}
+	r.alone(fields, found, path)
+}
+
+// alone reports a table that has none of the keys that are to stand alone, or several. One with
+// unknown keys alone has a typo, which is a mistake already.
+func (r *report) alone(fields []field, found map[string]any, path string) {
+	var choice, present []string
+	for _, f := range fields {
+		if !f.alone {
+			continue
+		}
+		choice = append(choice, f.key)
+		if _, ok := found[f.key]; ok {
+			present = append(present, f.key)
+		}
+	}
+	e := Error{Allowed: "needs exactly one of " + strings.Join(choice, ", ")}
+	switch {
+	case found == nil || len(choice) == 0 || len(present) == 1:
+		return
+	case len(present) > 1:
+		e.Found = strings.Join(present, ", ")
+	case len(found) > 0:
+		return
+	default:
+		e.Found = "an empty table"
+	}
+	r.add(path, e)
 }
 
 // fits says whether the other keys of the table found let f be required. Where they let it not even
@@ -149,7 +198,7 @@ func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
 	switch dst.Kind() {
 	case reflect.Struct:
 		r.table(dst, nil, at, path)
-	case reflect.Pointer, reflect.Slice:
+	case reflect.Pointer:
 	default:
 		dst.Set(fromTag(dst.Type(), f.def))
 	}
@@ -204,8 +253,9 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 	dst.Set(elems)
 }
 
-// list fills the slice dst from a list of tables, whichever way it is written.
+// list fills the slice dst from a list of texts or of tables, whichever way it is written.
 func (r *report) list(dst reflect.Value, f field, v any, at *place, path string) {
+	dst.Set(fromTag(dst.Type(), f.def))
 	var found []any
 	switch v := v.(type) {
 	case []any: // [{ ... }, { ... }]
@@ -215,17 +265,25 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 			found = append(found, t)
 		}
 	default:
-		r.add(path, Error{Found: describe(v), Allowed: "needs " + f.required})
+		r.add(path, Error{Found: describe(v), Allowed: f.needs(dst)})
 		return
 	}
-	if len(found) == 0 && f.isRequired && !f.zeroAllowed {
-		r.add(path, Error{Found: "an empty list", Allowed: "needs " + f.required})
+	switch n := len(found); {
+	case n == 0 && f.isRequired && !f.zeroAllowed:
+		r.add(path, Error{Found: "an empty list", Allowed: f.needs(dst)})
+	case n == 0 && f.def != "" && !f.zeroAllowed:
+		r.add(path, Error{Found: "an empty list", Allowed: f.needs(dst) + ", at least one"})
+		return
+	case n > 0 && f.max != "" && !f.within(reflect.ValueOf(n)):
+		// Not bound: its elements' mistakes, and what is kept for each, would have no bound either.
+		r.add(path, Error{Found: fmt.Sprintf("a list of %d", n), Allowed: "allowed is " + f.allowed(reflect.TypeOf(n))})
+		return
 	}
 	elems := reflect.MakeSlice(dst.Type(), len(found), len(found))
 	for i, one := range found {
 		sub := element(path, i)
 		r.lines[sub] = at.item(i).line
-		r.value(elems.Index(i), field{}, one, at.item(i), sub)
+		r.value(elems.Index(i), field{oneof: f.oneof}, one, at.item(i), sub)
 	}
 	dst.Set(elems)
 }
@@ -242,6 +300,8 @@ func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 	switch {
 	case f.oneof != nil && !slices.Contains(f.oneof, got.String()):
 		e.Nearest = nearest(got.String(), f.oneof)
+	case f.alone && got.IsZero():
+		e.Allowed = "needs a text that is not empty"
 	case f.min != "" && !f.within(got):
 	case f.step != "" && got.Int()%fromTag(got.Type(), f.step).Int() != 0:
 		e.Allowed = fmt.Sprintf("needs a multiple of %v", fromTag(got.Type(), f.step))
@@ -306,15 +366,6 @@ func (f field) allowed(t reflect.Type) string {
 	return text
 }
 
-// either lists texts as a choice: `"json" or "console"`.
-func either(texts []string) string {
-	text := `"` + strings.Join(texts, `", "`) + `"`
-	if i := strings.LastIndex(text, ", "); i >= 0 {
-		text = text[:i] + " or " + text[i+2:]
-	}
-	return text
-}
-
 // needs says what type a value of the field must have.
 func (f field) needs(v reflect.Value) string {
 	if unit, ok := v.Interface().(interface{ needs() string }); ok {
@@ -323,6 +374,12 @@ func (f field) needs(v reflect.Value) string {
 	switch {
 	case f.required != "":
 		return "needs " + f.required
+	case v.Kind() == reflect.Slice && f.oneof != nil:
+		return "needs a list of " + either(f.oneof)
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.String:
+		return "needs a list of strings"
+	case v.Kind() == reflect.Slice:
+		return "needs a list of tables"
 	case f.oneof != nil:
 		return "needs " + f.allowed(v.Type())
 	case v.Kind() == reflect.Bool:
@@ -348,50 +405,15 @@ func fromTag(t reflect.Type, tag string) reflect.Value {
 			got, err = strconv.ParseFloat(tag, 64)
 		case reflect.Bool:
 			got, err = strconv.ParseBool(tag)
+		case reflect.Slice:
+			got = strings.Split(tag, ",")
 		}
 	}
-	if tag == "" { // a required key's, or ""
+	if tag == "" { // a required key's, "", or an empty list
 		return v
 	}
 	if err != nil || !assign(v, got) {
 		panic(fmt.Sprintf("conf: tag %q is no %v", tag, t))
 	}
 	return v
-}
-
-// describe says what v is, for a value of the wrong type: `the integer 15`.
-func describe(v any) string {
-	switch v := v.(type) {
-	case string:
-		return "the string " + quote(v)
-	case int64:
-		return "the integer " + literal(v)
-	case float64:
-		return "the number " + literal(v)
-	case bool:
-		return literal(v)
-	case nil:
-		return "null"
-	case time.Time:
-		return "a date or time"
-	case map[string]any:
-		return "a table"
-	case []map[string]any:
-		return "a list of tables"
-	}
-	return "a list"
-}
-
-// literal writes a value of the right type as the file does, `300` or `"udp"`.
-func literal(v any) string {
-	switch v := v.(type) {
-	case string:
-		return quote(v)
-	case float64:
-		if s := strconv.FormatFloat(v, 'g', -1, 64); math.Trunc(v) != v || strings.Contains(s, "e") {
-			return s
-		}
-		return strconv.FormatFloat(v, 'f', 1, 64) // "1.0" is not the integer 1
-	}
-	return fmt.Sprint(v)
 }

@@ -10,12 +10,13 @@
 //
 // A key is one field of a struct below with its tags, which bind.go explains: name, default
 // and bounds stand there and nowhere else. What one tag cannot say is in validate.go and, of
-// discovery, in discovery.go.
+// checks and discovery, in health.go and discovery.go.
 package conf
 
 import (
 	_ "embed"
 	"net/netip"
+	"regexp"
 )
 
 // Reference is a configuration with every key, its default, its unit and a comment.
@@ -134,7 +135,8 @@ type Backend struct {
 
 // Health is how the backends of a pool are checked. Its zero value is not the default.
 type Health struct {
-	Type         string   `toml:"type" default:"tcp" oneof:"tcp" note:"this version checks only by a tcp connect"`
+	Check
+	Checks       []Check  `toml:"checks" required:"a list of two checks or more, such as [{ type = \"icmp\" }, { type = \"tcp\" }]" min:"2" max:"32" when:"type=all_of,any_of"` // of plain kinds; nil unless Type is all_of or any_of
 	Interval     Duration `toml:"interval" default:"2s" min:"10ms" max:"24h"`
 	FastInterval Duration `toml:"fast_interval" default:"500ms" min:"10ms" max:"24h"` // while the verdict is changing
 	Timeout      Duration `toml:"timeout" default:"1s" min:"1ms" max:"1h"`
@@ -143,8 +145,77 @@ type Health struct {
 	Jitter       float64  `toml:"jitter" default:"0.1" min:"0" max:"0.5"` // share of the interval
 	Initial      string   `toml:"initial" default:"unknown" oneof:"unknown,healthy"`
 	StaleAfter   Duration `toml:"stale_after" default:"0s" zero:"" min:"10ms" max:"720h"` // 0 is 3 x Interval + Timeout
-	Port         int      `toml:"port" default:"0" min:"0" max:"65535"`                   // 0 is the traffic's
 }
+
+// Check is what one check does. The keys of kinds other than Type have their defaults. Its zero value
+// is not the default.
+type Check struct {
+	Type string `toml:"type" default:"tcp" oneof:"tcp,tls,http,https,grpc,icmp,udp,dns,postgres,redis,exec,all_of,any_of"` // the last two only in Health
+	Port int    `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis"`   // 0 is the traffic's
+
+	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"` // in this order; none: a connection is enough
+
+	TLS        bool     `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis"`              // tcp has it only with Steps; see UsesTLS
+	Verify     bool     `toml:"verify" default:"true" when:"type=tls,https,tcp,grpc,postgres,redis"`  // false accepts any certificate
+	ServerName string   `toml:"server_name" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"` // "" is the backend's address
+	CA         string   `toml:"ca" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`          // a path; "" is the system's
+	Cert       string   `toml:"cert" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`        // a path; "" if Key is
+	Key        string   `toml:"key" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`         // a path; "" if Cert is
+	ALPN       []string `toml:"alpn" default:"" when:"type=tls"`                                      // one of them must be chosen; none is no matter
+	MinDays    int      `toml:"min_days" default:"0" min:"0" max:"3650" when:"type=tls"`              // that the certificate is still valid; 0 is not looked at
+
+	Method string   `toml:"method" default:"GET" when:"type=http,https"`
+	Path   string   `toml:"path" default:"/" when:"type=http,https"`
+	Host   string   `toml:"host" default:"" when:"type=http,https"`          // "" is the address
+	Status []string `toml:"status" default:"200-399" when:"type=http,https"` // see Statuses
+	Body   string   `toml:"body" default:"" when:"type=http,https"`          // what the body must contain
+
+	Service   string `toml:"service" default:"" when:"type=grpc"`   // "" is the whole server
+	Authority string `toml:"authority" default:"" when:"type=grpc"` // "" is the address
+
+	// Answer is not called Expect as in Step, since a key has one type, and that of dns is a list.
+	Payload       string `toml:"payload" default:"" when:"type=udp"`
+	PayloadHex    string `toml:"payload_hex" default:"" when:"type=udp"` // "" unless Payload is
+	Answer        string `toml:"answer" default:"" when:"type=udp"`
+	AnswerHex     string `toml:"answer_hex" default:"" when:"type=udp"` // "" unless Answer is
+	RequireAnswer bool   `toml:"require_answer" default:"false" when:"type=udp"`
+
+	Query     string   `toml:"query" required:"what to ask for, \"NAME\" or \"NAME TYPE\", such as \"example.com A\"" when:"type=dns"` // see QueryName, QueryType
+	Expect    []string `toml:"expect" default:"NOERROR" oneof:"NOERROR,FORMERR,SERVFAIL,NXDOMAIN,NOTIMP,REFUSED" when:"type=dns"`
+	Transport string   `toml:"transport" default:"udp" oneof:"udp,tcp" when:"type=dns"`
+
+	User         string   `toml:"user" default:"" when:"type=postgres,redis"` // never "" for postgres
+	PasswordFile string   `toml:"password_file" default:"" when:"type=postgres,redis"`
+	Database     string   `toml:"database" default:"postgres" when:"type=postgres"`
+	Role         string   `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis"`
+	MaxLag       Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis"` // of replicas; 0 is not looked at, and all there is with Role primary
+
+	Command []string `toml:"command" required:"a program by its absolute path and its arguments, such as [\"/usr/local/bin/check\", \"--fast\"]" when:"type=exec"`
+
+	// Parse fills these from the texts above.
+	Statuses     []StatusRange // of Status, in its order
+	PayloadBytes []byte        // of Payload or PayloadHex
+	AnswerBytes  []byte        // of Answer or AnswerHex
+	QueryName    string        // of Query
+	QueryType    string        // of Query; A if that names none
+}
+
+// Step is one thing that a tcp check sends or waits for. Exactly one of the keys is not "". Its zero
+// value is of no use.
+type Step struct {
+	Send         string `toml:"send" alone:""`
+	SendHex      string `toml:"send_hex" alone:""`
+	Expect       string `toml:"expect" alone:""`
+	ExpectHex    string `toml:"expect_hex" alone:""`
+	ExpectRegexp string `toml:"expect_regexp" alone:""` // see Regexp
+
+	// Parse fills these from the texts above.
+	Bytes  []byte         // what is sent or, if Sends is false, waited for; nil beside Regexp
+	Regexp *regexp.Regexp // of ExpectRegexp; nil without
+}
+
+// A StatusRange is the HTTP status codes from First to Last.
+type StatusRange struct{ First, Last int }
 
 // Breaker is when what the traffic shows of a backend keeps sessions away from it. Its zero value is not the default.
 type Breaker struct {

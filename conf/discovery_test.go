@@ -60,7 +60,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 		{dns + "refresh = '100ms'\non_error = 'empty'\n", nil},
 		{dns + "refresh = '99ms'\non_error = 'ignore'\n", []string{`6: refresh: found "99ms"; allowed is 100ms to 24h`, `7: on_error: found "ignore"; allowed is "keep" or "empty"`}},
 		{file + "refresh = 5\n", []string{`5: refresh: found the integer 5; needs a duration with a unit, such as "250ms", "2s" or "5m"`}},
-		{dns + "ttl = '5s'\n", []string{`6: ttl: unknown key; allowed here: type, name, port, file, resolver, refresh, on_error`}},
+		{dns + "ttl = '5s'\n", []string{`6: ttl: unknown key; allowed here: type, name, port, resolver, refresh, on_error`}},
 	} {
 		var want []string
 		for _, w := range tt.want {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,10 +84,12 @@ type report struct {
 	lines map[string]int // by path, also of known keys left out: their table's line
 	errs  Errors
 	seen  map[string]bool
+
+	fields map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
 }
 
 func newReport(file string, lines map[string]int) *report {
-	return &report{file: file, lines: lines, seen: map[string]bool{}}
+	return &report{file: file, lines: lines, seen: map[string]bool{}, fields: map[reflect.Type][]field{}}
 }
 
 // add files e under path, at the path's line.

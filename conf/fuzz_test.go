@@ -43,6 +43,9 @@ func FuzzParse(f *testing.F) {
 			if len(p.Backends) == 0 && p.Discovery == nil || !validName(p.Name) {
 				t.Errorf("accepted pool %+v", p)
 			}
+			if p.Health != nil {
+				checkHealth(t, p.Health)
+			}
 			ids := map[string]bool{}
 			for _, b := range p.Backends {
 				if !b.Addr.IsValid() || b.Addr.Port() == 0 || b.Name == "" || ids[b.Name] {
@@ -52,6 +55,33 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkHealth: what is accepted can be built without looking for mistakes again.
+func checkHealth(t *testing.T, h *Health) {
+	t.Helper()
+	composite := func(c *Check) bool { return c.Type == "all_of" || c.Type == "any_of" }
+	if composite(&h.Check) != (len(h.Checks) >= 2) {
+		t.Errorf("accepted %s with %d checks", h.Type, len(h.Checks))
+	}
+	all := []*Check{&h.Check}
+	for i := range h.Checks {
+		all = append(all, &h.Checks[i])
+		if composite(&h.Checks[i]) {
+			t.Errorf("accepted checks inside of checks: %+v", h.Checks[i])
+		}
+	}
+	for _, c := range all {
+		if (c.Type == "dns") != (c.QueryName != "" && c.QueryType != "") || (c.Type == "exec") != (len(c.Command) > 0) ||
+			c.Type == "postgres" && c.User == "" || len(c.Statuses) == 0 || len(c.Expect) == 0 || (c.Cert == "") != (c.Key == "") {
+			t.Errorf("accepted check %+v", c)
+		}
+		for _, s := range c.Steps {
+			if (len(s.Bytes) == 0) == (s.Regexp == nil) {
+				t.Errorf("accepted step %+v", s)
+			}
+		}
+	}
 }
 
 // FuzzParseBackends: nothing makes ParseBackends panic, whatever the file is called; its mistakes

@@ -90,7 +90,9 @@ pool = "x"
 		{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("10.0.0.1:1")},
 		{Name: "b2", Address: "db.internal:2", Mode: "ready"},
 	}
-	y.Health = &Health{Type: "tcp", Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}
+	check := Check{Type: "tcp", Verify: true, Method: "GET", Path: "/", Status: []string{"200-399"}, Expect: []string{"NOERROR"}, Transport: "udp",
+		Database: "postgres", Role: "any", Statuses: []StatusRange{{200, 399}}}
+	y.Health = &Health{Check: check, Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}
 	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client", HashBalance: 1.25, Zone: "a",
 		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all", OnUnhealthy: "close", OnRemove: "close",
 		Breaker: pool.Breaker,

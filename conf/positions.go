@@ -15,7 +15,7 @@ import (
 
 // maxDepth bounds how deep tables and lists stand in each other. The library recurses for each
 // level of brackets, and walks all parents of each part of a dotted key: a few MB of "[" would
-// overflow its stack. The deepest key of ours stands 5 deep.
+// overflow its stack. The deepest key of ours stands 8 deep.
 const maxDepth = 32
 
 // A place is where one key or one element of a list stands, with those inside it.

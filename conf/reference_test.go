@@ -54,7 +54,13 @@ func wrongReference(t *testing.T, data []byte) (wrong []string) {
 			wrong = append(wrong, k.path+" is missing")
 			continue
 		}
-		if !k.isScalar() || k.isRequired {
+		if k.isTexts() && !k.isRequired {
+			if got, want := fmt.Sprint(v.value), fmt.Sprint(fromTag(k.t, k.def)); got != want {
+				wrong = append(wrong, fmt.Sprintf("%s stands first as %v, its default is %v", k.path, got, want))
+			}
+			continue
+		}
+		if !k.isScalar() || k.isRequired || k.alone {
 			continue
 		}
 		got, want := reflect.New(k.t).Elem(), fromTag(k.t, k.def)
@@ -88,7 +94,14 @@ func firstValues(v any, n *place, path string, t reflect.Type, into map[string]f
 		}
 		for _, f := range fieldsOf(t) {
 			if sub, ok := v[f.key]; ok {
-				firstValues(sub, n.child(f.key), join(path+"", f.key), t.Field(f.index).Type, into)
+				sf := t.FieldByIndex(f.index)
+				at := join(path, f.key)
+				if list, ok := sub.([]any); ok && embeds(t, sf.Type) { // see knownKeys
+					for i, one := range list {
+						firstValues(one, n.child(f.key).item(i), path, sf.Type.Elem(), into)
+					}
+				}
+				firstValues(sub, n.child(f.key), at, sf.Type, into)
 			}
 		}
 	case []any:

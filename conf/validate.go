@@ -126,17 +126,6 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 	}
 }
 
-func validateHealth(r *report, path string, h *Health) {
-	if h == nil || h.StaleAfter == 0 || h.StaleAfter >= h.Interval+h.Timeout {
-		return
-	}
-	r.add(join(path, "stale_after"), Error{
-		Found:   quote(h.StaleAfter.String()),
-		Message: "a verdict would be unknown again before the next check can end",
-		Allowed: fmt.Sprintf("needs interval plus timeout, %v, or more, or 0s", h.Interval+h.Timeout),
-	})
-}
-
 // sameAs names the backend of the list at path that has the same name or address already.
 func sameAs(r *report, path string, first int, key string) string {
 	sub := element(path, first)

@@ -7,7 +7,7 @@ import (
 
 // Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
 // Error: pools that no listener uses or that can serve nobody, sessions sent back to where they
-// came in, checks that overlap their own rhythm, keys that change nothing.
+// came in, checks that overlap their own rhythm or that anyone could answer, keys that change nothing.
 func (c *Config) Warnings() []string {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
@@ -78,5 +78,15 @@ func warnOfHealth(r *report, path string, h *Health) {
 	if h.FastInterval > h.Interval {
 		r.add(join(path, "fast_interval"), Error{Found: quote(h.FastInterval.String()),
 			Message: fmt.Sprintf("longer than interval, %v, which is used instead", h.Interval)})
+	}
+	warnOfCheck(r, path, &h.Check)
+	for i := range h.Checks {
+		warnOfCheck(r, element(join(path, "checks"), i), &h.Checks[i])
+	}
+}
+
+func warnOfCheck(r *report, path string, c *Check) {
+	if !c.Verify {
+		r.add(join(path, "verify"), Error{Found: "false", Message: "the check accepts any certificate"})
 	}
 }

@@ -30,6 +30,29 @@ fast_interval = "5s"
 	}
 }
 
+func TestCheckWarnings(t *testing.T) {
+	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
+listener.b = { pool = "q", address = ":2" }
+pool.p.backends = [{ address = "h:1" }]
+pool.q.backends = [{ address = "h:1" }]
+[pool.p.health]
+type = "redis"
+tls = true
+verify = false
+[pool.q.health]
+type = "any_of"
+checks = [{ type = "https" },
+  { type = "tls", verify = false }]
+`)
+	want := []string{
+		`lb.toml:8: pool.p.health.verify: found false; the check accepts any certificate`,
+		`lb.toml:12: pool.q.health.checks[1].verify: found false; the check accepts any certificate`,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 // TestPoolWarnings has what each line of a pool warns of; discovery may bring what is missing.
 func TestPoolWarnings(t *testing.T) {
 	const (

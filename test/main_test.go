@@ -40,7 +40,7 @@ type world struct {
 	Listener []string // further lines of the listener's table
 	Pool     []string // further lines of the pool's table
 	Global   []string // lines of the global table
-	Health   []string // lines of the pool's health table; none: no checks
+	Health   []string // lines of the pool's health table, type first unless it is tcp; none: no checks
 	Breaker  []string // lines of the pool's breaker table; none: the defaults
 	Discover []string // lines of the pool's discovery table; none: the backends are all there are
 
@@ -66,7 +66,11 @@ func (w world) config(t testing.TB) string {
 	}
 	table("pool.all", pool...)
 	if len(w.Health) > 0 {
-		table("pool.all.health", append([]string{`type = "tcp"`}, w.Health...)...)
+		health := w.Health
+		if !strings.HasPrefix(health[0], "type") {
+			health = append([]string{`type = "tcp"`}, health...)
+		}
+		table("pool.all.health", health...)
 	}
 	if len(w.Breaker) > 0 {
 		table("pool.all.breaker", w.Breaker...)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/pool/discovery"
@@ -124,32 +123,4 @@ func buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
 		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
-}
-
-func buildCheck(h *conf.Health) (healthcheck.Checker, healthcheck.Policy) {
-	p := healthcheck.Policy{
-		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
-		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
-		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
-		Initial: healthcheck.Unknown,
-	}
-	if h.Initial == "healthy" {
-		p.Initial = healthcheck.Healthy
-	}
-	return healthcheck.TCP{Port: uint16(h.Port)}, p
-}
-
-// verdict is the pool's word for a check's.
-func verdict(v healthcheck.Verdict) pool.Verdict {
-	switch v {
-	case healthcheck.Healthy:
-		return pool.Healthy
-	case healthcheck.Unhealthy:
-		return pool.Unhealthy
-	case healthcheck.WrongRole:
-		return pool.WrongRole
-	case healthcheck.Lagging:
-		return pool.Lagging
-	}
-	return pool.Unknown
 }

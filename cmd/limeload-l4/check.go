@@ -42,6 +42,9 @@ func checkCommand() *cli.Command {
 				if missing, err = checkBackendFiles(cfg); err != nil {
 					return err
 				}
+				if err := checkCheckFiles(cfg); err != nil {
+					return err
+				}
 			}
 			_, err = c.App.Writer.Write(append(summary(cfg), strings.Join(missing, "")...))
 			return err
@@ -96,6 +99,20 @@ func checkBackendFiles(cfg *conf.Config) (warnings []string, err error) {
 		}
 	}
 	return warnings, nil
+}
+
+// checkCheckFiles reads the passwords and certificates of the checks.
+func checkCheckFiles(cfg *conf.Config) error {
+	var mistakes []error
+	for i := range cfg.Pools {
+		if cfg.Pools[i].Health == nil {
+			continue
+		}
+		if _, _, err := buildCheck(cfg, &cfg.Pools[i]); err != nil {
+			mistakes = append(mistakes, err)
+		}
+	}
+	return errors.Join(mistakes...)
 }
 
 func resolve(ctx context.Context, cfg *conf.Config) error {

@@ -25,6 +25,7 @@ type checkedPool struct {
 	scheduler *healthcheck.Scheduler
 	checker   healthcheck.Checker
 	policy    healthcheck.Policy
+	fence     *healthcheck.Fence // nil unless its backends are to be the primary
 	changed   *pool.Subscription
 
 	targets map[string]netip.AddrPort // by the backend's id; used by one goroutine at a time
@@ -38,12 +39,20 @@ func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logg
 		Report:      func(changes []healthcheck.Change) { takeVerdicts(pools, changes, log) },
 	})
 	var checked []*checkedPool
-	for _, c := range cfg.Pools {
+	for i := range cfg.Pools {
+		c := &cfg.Pools[i]
 		if c.Health == nil {
 			continue
 		}
 		p := &checkedPool{pool: pools[c.Name], scheduler: s, targets: make(map[string]netip.AddrPort)}
-		p.checker, p.policy = buildCheck(c.Health)
+		var err error
+		if p.checker, p.policy, err = buildCheck(cfg, c); err != nil {
+			return nil, nil, err
+		}
+		if wantsPrimary(c.Health) {
+			p.fence = healthcheck.NewFence(s, func(r healthcheck.Rivalry) { logRivalry(log, r) })
+			p.checker = p.fence.Wrap(p.checker)
+		}
 		p.changed = p.pool.Subscribe(eventBuffer)
 		checked = append(checked, p)
 		if err := p.match(); err != nil {
@@ -51,6 +60,14 @@ func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logg
 		}
 	}
 	return s, checked, nil
+}
+
+// logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
+func logRivalry(log zerolog.Logger, r healthcheck.Rivalry) {
+	name, primary, _ := strings.Cut(r.Primary, "/")
+	_, rival, _ := strings.Cut(r.Rival, "/")
+	log.Error().Str("pool", name).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).
+		Msg("two backends claim to be the primary")
 }
 
 // targetID names a backend's target. No pool's name has a slash in it.
@@ -100,7 +117,7 @@ func (p *checkedPool) match() error {
 			if at == b.Addr {
 				continue
 			}
-			p.scheduler.Remove(targetID(p.pool.Name(), b.ID))
+			p.remove(b.ID)
 		}
 		p.targets[b.ID] = b.Addr
 		t := healthcheck.Target{ID: targetID(p.pool.Name(), b.ID), Addr: b.Addr}
@@ -110,9 +127,18 @@ func (p *checkedPool) match() error {
 	}
 	for id := range p.targets {
 		if !there[id] {
-			p.scheduler.Remove(targetID(p.pool.Name(), id))
-			delete(p.targets, id)
+			p.remove(id)
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// remove ends the checks of a backend.
+func (p *checkedPool) remove(id string) {
+	target := targetID(p.pool.Name(), id)
+	p.scheduler.Remove(target)
+	if p.fence != nil {
+		p.fence.Forget(target)
+	}
+	delete(p.targets, id)
 }

@@ -11,34 +11,69 @@ import (
 	"testing"
 )
 
-// A Postgres is a running PostgreSQL server with an empty database that lives in a temporary folder and trusts everybody.
+// A Postgres is a running PostgreSQL server that lives in a temporary folder and trusts everybody.
 type Postgres struct {
 	*Process
 	Host, Port string
 	User       string // may do everything
 	Database   string
+
+	dir, data string
+	owner     *syscall.Credential
 }
 
-// StartPostgres makes a database cluster, starts a server for it on a free port and waits until it accepts clients.
+// StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts clients.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	p := newPostgres(t)
+	MustRun(t, p.command(t, "initdb", "--pgdata", p.data, "--username", p.User, "--auth", "trust", "--encoding", "UTF8",
+		"--no-locale", "--no-sync"))
+	p.start(t, "database system is ready to accept connections")
+	return p
+}
+
+// StartReplica copies the server's cluster, starts a standby that follows it, and waits until it accepts clients.
+func (p *Postgres) StartReplica(t testing.TB) *Postgres {
+	t.Helper()
+	r := newPostgres(t)
+	MustRun(t, r.command(t, "pg_basebackup", "--pgdata", r.data, "--host", p.Host, "--port", p.Port, "--username", p.User,
+		"--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"))
+	r.start(t, "database system is ready to accept read-only connections")
+	return r
+}
+
+// Restart starts a server again, on its port and with its data, after it was killed or ended.
+func (p *Postgres) Restart(t testing.TB) {
+	t.Helper()
+	p.start(t, "database system is ready to accept connections")
+}
+
+func newPostgres(t testing.TB) *Postgres {
+	t.Helper()
 	dir, owner := postgresFolder(t)
-	data := filepath.Join(dir, "data")
-	env := []string{"LC_ALL=C", "TZ=UTC"} // the log is matched below
-	MustRun(t, Command{Path: Tool(t, "initdb"), Dir: dir, Env: env, User: owner, Args: []string{
-		"--pgdata", data, "--username", "limeload", "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync",
-	}})
-	port := strconv.Itoa(FreePort(t))
-	p := Start(t, Command{Path: Tool(t, "postgres"), Dir: dir, Env: env, User: owner, Args: []string{
-		"-D", data, "-h", "127.0.0.1", "-p", port, "-k", dir,
-		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200",
-	}})
+	return &Postgres{
+		Host: "127.0.0.1", Port: strconv.Itoa(FreePort(t)), User: "limeload", Database: "postgres",
+		dir: dir, data: filepath.Join(dir, "data"), owner: owner,
+	}
+}
+
+// command is a program of PostgreSQL's, in English, since its log is matched.
+func (p *Postgres) command(t testing.TB, program string, args ...string) Command {
+	t.Helper()
+	return Command{Path: Tool(t, program), Dir: p.dir, Env: []string{"LC_ALL=C", "TZ=UTC"}, User: p.owner, Args: args}
+}
+
+func (p *Postgres) start(t testing.TB, ready string) {
+	t.Helper()
+	process := Start(t, p.command(t, "postgres", "-D", p.data, "-h", p.Host, "-p", p.Port, "-k", p.dir,
+		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200"))
+	p.Process = process
 	t.Cleanup(func() { // its children end with it only when it is asked to end
-		_ = p.cmd.Process.Signal(syscall.SIGINT) // fast shutdown; it may have ended already
-		p.Wait(t)
+		_ = process.cmd.Process.Signal(syscall.SIGCONT)
+		_ = process.cmd.Process.Signal(syscall.SIGINT) // fast shutdown; it may have ended already
+		process.Wait(t)
 	})
-	p.WaitStderr(t, "database system is ready to accept connections")
-	return &Postgres{Process: p, Host: "127.0.0.1", Port: port, User: "limeload", Database: "postgres"}
+	process.WaitStderr(t, ready)
 }
 
 // Address is where the server listens.

@@ -32,6 +32,7 @@ func needs() []need {
 		{[]string{"/usr/lib/postgresql/*/bin/postgres", "postgres"}, "postgresql", []string{"postgresql.service"}},
 		{[]string{"/usr/lib/postgresql/*/bin/initdb", "initdb"}, "postgresql", nil},
 		{[]string{"/usr/lib/postgresql/*/bin/pgbench", "pgbench"}, "postgresql", nil},
+		{[]string{"/usr/lib/postgresql/*/bin/pg_basebackup", "pg_basebackup"}, "postgresql", nil},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},
 		{[]string{"haproxy"}, "haproxy", []string{"haproxy.service"}},

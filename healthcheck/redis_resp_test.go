@@ -1,0 +1,267 @@
+package healthcheck
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// goodRedis is what a primary without replicas answers to PING and ROLE.
+const goodRedis = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:3129659\r\n*0\r\n"
+
+// answerRedis returns a server that waits for the commands of a check and then says answer, whatever they are.
+func answerRedis(t *testing.T, answer string) Target {
+	t.Helper()
+	return serveDialogue(t, func(conn *net.TCPConn) {
+		r := bufio.NewReader(conn)
+		for line := ""; line != "ROLE\r\n"; {
+			var err error
+			if line, err = r.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		_, _ = io.WriteString(conn, answer)
+		_ = conn.CloseWrite()
+		_, _ = io.Copy(io.Discard, r)
+	})
+}
+
+func TestRedisAnswers(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		goodRedis:      "",
+		"":             "connection closed before it answered",
+		"+PONG\r\n":    "connection closed before it answered",
+		"+PONG":        "connection closed before it answered",
+		"+PUNG\r\n":    `not a redis server: answered "PUNG"`,
+		":1\r\n":       `not a redis server: answered ""`,
+		"$-1\r\n":      `not a redis server: answered ""`,
+		"$4\r\nPONG\n": "connection closed before it answered",
+		"+PONG\n":      `not a redis server: answered "PONG"`,
+		"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n":  `not a redis server: answered "HTTP/1.1 400 Bad Request"`,
+		"SSH-2.0-OpenSSH_9.2p1 Debian\r\n":                         `not a redis server: answered "SSH-2.0-OpenSSH_9.2p1 Debian"`,
+		"\x15\x03\x01\x00\x02\x02\x50":                             `not a redis server: answered "???"`,
+		strings.Repeat("x", 300):                                   `not a redis server: answered "` + strings.Repeat("x", 100) + `..."`,
+		"+" + strings.Repeat("x", 5000) + "\r\n":                   "not a redis server: answered a line without end",
+		"$99999999999\r\n":                                         "not a redis server: announced a reply of length 99999999999",
+		"*99999999999\r\n":                                         "not a redis server: announced a reply of length 99999999999",
+		"$-2\r\n":                                                  "not a redis server: announced a reply of length -2",
+		"$x\r\n":                                                   `not a redis server: answered "x"`,
+		"$1\r\nabc":                                                "not a redis server: a reply is longer than announced",
+		strings.Repeat("*1\r\n", 100):                              "not a redis server: lists within lists",
+		"+PONG\r\n*0\r\n":                                          "not a redis server: role is no list",
+		"+PONG\r\n:1\r\n":                                          "not a redis server: role is no list",
+		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                          `unknown role "master"`,
+		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                          `unknown role "wizard"`,
+		"-ERR \x1b[31mno\r\n":                                      "answered with an error: ERR ?[31mno",
+		"-NOAUTH Authentication required.\r\n":                     "the server wants a password",
+		"-DENIED Redis is running in protected mode because":       "connection closed before it answered",
+		"-DENIED Redis is running in protected mode\r\n":           "refused: the server is in protected mode",
+		"-MISCONF Redis is configured to save\r\n" + goodRedis[7:]: "takes no writes: it cannot save its data",
+		"-TRYAGAIN later\r\n" + goodRedis[7:]:                      "answered with an error: TRYAGAIN later",
+	} {
+		_, err := Redis{}.Check(t.Context(), answerRedis(t, answer))
+		if want == "" {
+			must(t, err)
+			continue
+		}
+		wantWords(t, err, want, nil)
+	}
+}
+
+// TestRedisClosedAtEachByte cuts a good answer short everywhere.
+func TestRedisClosedAtEachByte(t *testing.T) {
+	t.Parallel()
+	for i := range len(goodRedis) {
+		_, err := Redis{}.Check(t.Context(), answerRedis(t, goodRedis[:i]))
+		wantWords(t, err, "connection closed before it answered", nil)
+	}
+}
+
+func TestRedisByteByByte(t *testing.T) {
+	t.Parallel()
+	to := serveDialogue(t, func(conn *net.TCPConn) {
+		_ = conn.SetNoDelay(true)
+		for i := range len(goodRedis) {
+			if _, err := io.WriteString(conn, goodRedis[i:i+1]); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond) // or the kernel puts them together again
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	got, err := Redis{Role: RolePrimary}.Check(t.Context(), to)
+	if err != nil || got.Offset != 3129659 {
+		t.Errorf("check is %+v, %v", got, err)
+	}
+}
+
+// TestRedisEndless has servers that never stop, each in another way.
+func TestRedisEndless(t *testing.T) {
+	t.Parallel()
+	for start, tt := range map[string]struct{ again, want string }{
+		"":                       {"x", "not a redis server: answered \"xxx..."},
+		"+":                      {"x", "not a redis server: answered a line without end"},
+		"+PONG\r\n*20000\r\n":    {"$20\r\n01234567890123456789\r\n", "answered without end"},
+		"+PONG\r\n$200000\r\n":   {"xxxxxxxxxx", "not a redis server: a reply is longer than announced"},
+		"+PONG\r\n*60000\r\n":    {"*-1\r\n", "answered without end"},
+		"+PONG\r\n*1\r\n*2\r\n+": {"x", "not a redis server: answered a line without end"},
+	} {
+		to := serveDialogue(t, func(conn *net.TCPConn) {
+			_, err := io.WriteString(conn, start)
+			for chunk := strings.Repeat(tt.again, 1000); err == nil; {
+				_, err = io.WriteString(conn, chunk)
+			}
+		})
+		_, err := Redis{}.Check(t.Context(), to)
+		wantWords(t, err, tt.want, nil)
+	}
+}
+
+// TestRedisReset has a server that ends the connection by a reset.
+func TestRedisReset(t *testing.T) {
+	t.Parallel()
+	to := serveDialogue(t, func(conn *net.TCPConn) {
+		_, _ = conn.Read(make([]byte, 1))
+		_ = conn.SetLinger(0)
+	})
+	_, err := Redis{}.Check(t.Context(), to)
+	wantWords(t, err, "connection reset before it answered", nil)
+}
+
+func TestRedisRefused(t *testing.T) {
+	_, err := Redis{}.Check(t.Context(), refusing(t))
+	wantWords(t, err, "connect refused", nil)
+	to, other := answerRedis(t, goodRedis), refusing(t)
+	if _, err := (Redis{Port: to.Addr.Port()}).Check(t.Context(), other); err != nil {
+		t.Errorf("check of the other port: %v", err)
+	}
+}
+
+// TestRedisPasswordStaysSecret has servers that repeat what they were told.
+func TestRedisPasswordStaysSecret(t *testing.T) {
+	t.Parallel()
+	const password = "hunter2"
+	for _, answer := range []string{
+		"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n", "-hunter2\r\n", "+hunter2\r\n", "$7\r\nhunter2\r\n",
+		"hunter2\r\n", ":hunter2\r\n", "$hunter2\r\n", "$7\r\nhunter2", "+OK\r\n+hunter2\r\n", "+OK\r\nhunter2", "+hunter2\n",
+		"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n",
+	} {
+		for _, c := range []Redis{{Password: password}, {User: "u", Password: password}} {
+			_, err := c.Check(t.Context(), answerRedis(t, answer))
+			if err == nil || strings.Contains(err.Error(), "hunter") {
+				t.Errorf("error for %q is %v", answer, err)
+			}
+		}
+	}
+}
+
+func TestRedisInfo(t *testing.T) {
+	for text, want := range map[string]redisReport{
+		"":                            {silence: -1},
+		"# Replication\r\nrole:dog\r": {silence: -1},
+		"role:master\r\nconnected_slaves:3\r\nmaster_repl_offset:77\r\n":                                 {role: RolePrimary, replicas: 3, offset: 77, silence: -1},
+		"role:master\r\nconnected_slaves:-3\r\nmaster_repl_offset:x\r\n":                                 {role: RolePrimary, silence: -1},
+		"role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\n":                        {role: RoleReplica, link: "connected", silence: 3 * time.Second},
+		"role:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:-1\r\n":                 {role: RoleReplica, link: "down", silence: -1},
+		"role:slave\r\nmaster_link_status:down\r\nmaster_sync_in_progress:1\r\n":                         {role: RoleReplica, link: "sync", silence: -1},
+		"role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:999999999999999999\r\n":       {role: RoleReplica, link: "connected", silence: 876000 * time.Hour},
+		"role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:99999999999999999999999\r\n:": {role: RoleReplica, link: "connected", silence: -1},
+	} {
+		got := redisReport{silence: -1}
+		if got.addInfo(text); got != want {
+			t.Errorf("report of %q is %+v, want %+v", text, got, want)
+		}
+	}
+}
+
+func TestAppendRESP(t *testing.T) {
+	got := string(appendRESP(nil, "AUTH", "p\r\nw\x00", ""))
+	if want := "*3\r\n$4\r\nAUTH\r\n$5\r\np\r\nw\x00\r\n$0\r\n\r\n"; got != want {
+		t.Errorf("command is %q, want %q", got, want)
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	for s, want := range map[string]string{
+		"": "", "plain": "plain", "grün": "grün", "a\x00\x1b\xffb": "a???b",
+		strings.Repeat("é", 101): strings.Repeat("é", 100) + "...", strings.Repeat("é", 100): strings.Repeat("é", 100),
+	} {
+		if got := excerpt(s); got != want {
+			t.Errorf("excerpt of %q is %q, want %q", s, got, want)
+		}
+	}
+}
+
+// FuzzRESP reads replies until the end: it must come, within the budget, with short words, and the same however the bytes
+// are cut. What was read has to be what appendRESP would write, where that is possible.
+func FuzzRESP(f *testing.F) {
+	for _, s := range []string{
+		goodRedis, "-LOADING Redis is loading the dataset in memory\r\n", "$-1\r\n*-1\r\n$0\r\n\r\n", "*2\r\n*1\r\n:1\r\n+a\r\n",
+		"*1\r\n*1\r\n*1\r\n*1\r\n", "$99999999999\r\n", "*99999999\r\n", ":-9223372036854775808\r\n", "HTTP/1.1 400\r\n", "+a\n", "$1\r\nab\r\n",
+		"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$10\r\nconnecting\r\n:-1\r\n",
+		"*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n$0\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		replies, err := readReplies(bytes.NewReader(b))
+		sliced, slicedErr := readReplies(iotest.OneByteReader(bytes.NewReader(b)))
+		var said *checkError
+		if errors.As(err, &said) {
+			if len([]rune(said.words)) > 4*longestExcerpt+100 { // %q makes four of one
+				t.Errorf("error of %d bytes", len(said.words))
+			}
+		} else if err != io.EOF && err != io.ErrUnexpectedEOF {
+			t.Errorf("error %v", err)
+		}
+		if len(replies) != len(sliced) || errors.As(err, new(*checkError)) != errors.As(slicedErr, new(*checkError)) {
+			t.Errorf("%d replies and %v, byte by byte %d and %v", len(replies), err, len(sliced), slicedErr)
+		}
+		for _, v := range replies {
+			report := redisReport{silence: -1}
+			report.addInfo(v.text)
+			if err := report.addRole(v); err == nil && report.role == RoleUnknown {
+				t.Errorf("role of %+v is neither known nor refused", v)
+			}
+			_ = Redis{Role: RoleReplica, MaxLag: time.Second}.judge(report)
+			checkRoundTrip(t, v)
+		}
+	})
+}
+
+func readReplies(r io.Reader) (replies []respValue, err error) {
+	for reader := newRESPReader(r, false); ; {
+		v, err := reader.read()
+		if err != nil {
+			return replies, err
+		}
+		replies = append(replies, v)
+	}
+}
+
+// checkRoundTrip writes a list of bulk strings and reads it again.
+func checkRoundTrip(t *testing.T, v respValue) {
+	var words []string
+	for _, item := range v.items {
+		if item.kind != '$' {
+			return
+		}
+		words = append(words, item.text)
+	}
+	if len(words) == 0 {
+		return
+	}
+	again, err := newRESPReader(bytes.NewReader(appendRESP(nil, words...)), false).read()
+	same := func(a, b respValue) bool { return a.kind == b.kind && a.text == b.text }
+	if err != nil || !slices.EqualFunc(again.items, v.items, same) {
+		t.Errorf("%q read again is %+v, %v", words, again, err)
+	}
+}

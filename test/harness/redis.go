@@ -22,14 +22,36 @@ func StartRedis(t testing.TB) *Redis {
 	return StartRedisOn(t, FreePort(t))
 }
 
-// StartRedisOn is StartRedis on a port of the caller's choice, for a server that comes back.
-func StartRedisOn(t testing.TB, port int) *Redis {
+// StartRedisOn is StartRedis on a port of the caller's choice, for a server that comes back, with further arguments.
+func StartRedisOn(t testing.TB, port int, args ...string) *Redis {
 	t.Helper()
-	p := Start(t, Command{Path: Tool(t, "redis-server"), Args: []string{
+	p := Start(t, Command{Path: Tool(t, "redis-server"), Args: append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", t.TempDir(), "--save", "", "--appendonly", "no",
-	}})
+	}, args...)})
 	p.WaitStdout(t, "Ready to accept connections")
 	return &Redis{Process: p, Address: fmt.Sprintf("127.0.0.1:%d", port)}
+}
+
+// StartRedisLoading starts a server that loads the dump in dir, at a key each few milliseconds, and waits until it does.
+func StartRedisLoading(t testing.TB, dir string) *Redis {
+	t.Helper()
+	port := FreePort(t)
+	p := Start(t, Command{Path: Tool(t, "redis-server"), Args: []string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no",
+		"--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024",
+	}})
+	p.WaitStdout(t, "Loading RDB")
+	return &Redis{Process: p, Address: fmt.Sprintf("127.0.0.1:%d", port)}
+}
+
+// Do has the server run a command by its own client, and returns what that printed.
+func (r *Redis) Do(t testing.TB, args ...string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(r.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return MustRun(t, Command{Path: Tool(t, "redis-cli"), Args: append([]string{"-p", port}, args...)})
 }
 
 // Ping sends one PING on c and checks the answer; it is to come within Patience.

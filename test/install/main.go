@@ -29,6 +29,7 @@ func needs() []need {
 	return []need{
 		{[]string{"redis-server"}, "redis-server", []string{"redis-server.service"}},
 		{[]string{"redis-benchmark"}, "redis-tools", nil},
+		{[]string{"redis-cli"}, "redis-tools", nil},
 		{[]string{"/usr/lib/postgresql/*/bin/postgres", "postgres"}, "postgresql", []string{"postgresql.service"}},
 		{[]string{"/usr/lib/postgresql/*/bin/initdb", "initdb"}, "postgresql", nil},
 		{[]string{"/usr/lib/postgresql/*/bin/pgbench", "pgbench"}, "postgresql", nil},

@@ -1,0 +1,369 @@
+package healthcheck
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/limeload/limeload-l4/test/harness"
+)
+
+// serveHTTP returns a target that is a server of net/http, with TLS if config is not nil, and speaks the given versions.
+func serveHTTP(t *testing.T, handler http.Handler, config *tls.Config, protocols ...string) Target {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.Protocols = new(http.Protocols)
+	for _, protocol := range protocols {
+		switch protocol {
+		case "http/1.1":
+			s.Config.Protocols.SetHTTP1(true)
+		case "h2":
+			s.Config.Protocols.SetHTTP2(true)
+			s.EnableHTTP2 = true
+		case "h2c":
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+		}
+	}
+	if config != nil {
+		s.TLS = config
+		s.TLS.NextProtos = protocols
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	return talkTarget(s.Listener.Addr().String())
+}
+
+// sayHTTP is a handler that reads the header of a request, sends answer and closes.
+func sayHTTP(answer string) harness.Handler {
+	return func(_ context.Context, c *net.TCPConn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, answer)
+		}
+	}
+}
+
+func TestHTTPRequest(t *testing.T) {
+	ca := newTLSAuthority(t, "ca")
+	type seen struct{ proto, method, uri, host, agent, name string }
+	requests := make(chan seen, 1)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := seen{r.Proto, r.Method, r.RequestURI, r.Host, r.UserAgent(), ""}
+		if r.TLS != nil {
+			s.name = r.TLS.ServerName
+		}
+		requests <- s
+		if len(r.Header) != 1 && !(len(r.Header) == 2 && r.Header.Get("Connection") == "close") {
+			t.Errorf("header %v, want the user agent alone", r.Header)
+		}
+	})
+	server := func() *tls.Config { return &tls.Config{Certificates: []tls.Certificate{ca.server(t)}} }
+	client := &tls.Config{RootCAs: ca.roots()}
+	plain := serveHTTP(t, handler, nil, "http/1.1")
+	both := serveHTTP(t, handler, server(), "h2", "http/1.1")
+	old := serveHTTP(t, handler, server(), "http/1.1")
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // is not for us
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	for _, tt := range []struct {
+		to    Target
+		check HTTP
+		want  seen
+	}{
+		{plain, HTTP{}, seen{"HTTP/1.1", "GET", "/", plain.Addr.String(), userAgent, ""}},
+		{plain, HTTP{Method: "HEAD", Path: "/a%2Fb?c=d%20e", Host: "lime.example"},
+			seen{"HTTP/1.1", "HEAD", "/a%2Fb?c=d%20e", "lime.example", userAgent, ""}},
+		{refusing(t), HTTP{Port: plain.Addr.Port()}, seen{"HTTP/1.1", "GET", "/", plain.Addr.String(), userAgent, ""}},
+		{both, HTTP{TLS: client}, seen{"HTTP/2.0", "GET", "/", both.Addr.String(), userAgent, ""}},
+		{both, HTTP{TLS: client, Host: "lime.example:444", Method: "OPTIONS", Path: "/x?y"},
+			seen{"HTTP/2.0", "OPTIONS", "/x?y", "lime.example:444", userAgent, "lime.example"}},
+		{old, HTTP{TLS: client, Host: "lime.example"}, seen{"HTTP/1.1", "GET", "/", "lime.example", userAgent, "lime.example"}},
+	} {
+		got, err := tt.check.Check(deadlineIn(t, patience), tt.to)
+		if err != nil || got.Detail != "status 200" || got.Latency <= 0 {
+			t.Errorf("%+v: %+v, %v, want status 200", tt.check, got, err)
+			continue
+		}
+		if s := <-requests; s != tt.want {
+			t.Errorf("%+v: the server saw %+v, want %+v", tt.check, s, tt.want)
+		}
+	}
+	if client.NextProtos != nil || client.ServerName != "" {
+		t.Error("the caller's configuration was changed")
+	}
+	_, err := HTTP{TLS: client, Host: "b.example"}.Check(deadlineIn(t, patience), both)
+	failsWith(t, err, `certificate is for another name: "lime.example, 127.0.0.1", wanted "b.example"`)
+	_, err = HTTP{TLS: client}.Check(deadlineIn(t, patience), plain)
+	failsWith(t, err, `not tls: answer begins with "HTTP/"`)
+}
+
+// TestHTTPAnswers has answers from net/http with both versions.
+func TestHTTPAnswers(t *testing.T) {
+	ca := newTLSAuthority(t, "ca")
+	handler := http.NewServeMux()
+	handler.HandleFunc("/{code}", func(w http.ResponseWriter, r *http.Request) {
+		code := 0
+		_, _ = fmt.Sscan(r.PathValue("code"), &code)
+		w.Header().Set("Location", "/500")
+		w.WriteHeader(code)
+	})
+	handler.HandleFunc("/body", func(w http.ResponseWriter, _ *http.Request) {
+		for range 1000 { // chunked
+			_, _ = io.WriteString(w, strings.Repeat("x", 64))
+			w.(http.Flusher).Flush()
+		}
+		_, _ = io.WriteString(w, strings.Repeat("x", maxBodyBytes-64_000-4)+"last"+"beyond")
+	})
+	handler.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "all is we")
+		w.(http.Flusher).Flush()
+		_, _ = io.WriteString(w, "ll")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	handler.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
+		for err := error(nil); err == nil; {
+			_, err = io.WriteString(w, "lorem ipsum ")
+		}
+	})
+	handler.HandleFunc("/abort", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "all is")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	handler.HandleFunc("/empty", func(http.ResponseWriter, *http.Request) {})
+	handler.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	config := &tls.Config{Certificates: []tls.Certificate{ca.server(t)}}
+	versions := map[string]struct {
+		to   Target
+		base HTTP
+	}{
+		"http/1.1": {serveHTTP(t, handler, nil, "http/1.1"), HTTP{}},
+		"h2":       {serveHTTP(t, handler, config, "h2"), HTTP{TLS: &tls.Config{RootCAs: ca.roots()}}},
+	}
+	for _, tt := range []struct {
+		path, body, status string
+		want               string // the error, if any
+	}{
+		{"/200", "", "", ""},
+		{"/301", "", "", ""}, // not followed
+		{"/399", "", "", ""},
+		{"/400", "", "", "status 400 Bad Request, wanted 200-399"},
+		{"/503", "", "", "status 503 Service Unavailable, wanted 200-399"},
+		{"/503", "", "200-299 503", ""},
+		{"/301", "", "200-299 503", "status 301 Moved Permanently, wanted 200-299, 503"},
+		{"/499", "", "", "status 499, wanted 200-399"},
+		{"/early", "", "204", ""},
+		{"/body", "xlast", "", ""},
+		{"/body", "beyond", "", `body lacks "beyond", begins with "x{100}"\.\.\.`},
+		{"/slow", "is well", "", ""},
+		{"/slow", "is ill", "", "timed out waiting for the end of the body after .*ms"},
+		{"/empty", "x", "", `body lacks "x", is empty`},
+		{"/endless", "dolor", "", `body lacks "dolor", begins with "(lorem ipsum ){8}lore"\.\.\.`},
+		{"/endless", "", "", ""},
+		{"/abort", "is well", "", "(closed before|waiting for) the end of the body.*"},
+	} {
+		for version, v := range versions {
+			t.Run(version+tt.path+" "+tt.body, func(t *testing.T) {
+				check, d := v.base, patience
+				check.Path, check.Body = tt.path, tt.body
+				for _, s := range strings.Fields(tt.status) {
+					r, err := ParseStatusRange(s)
+					must(t, err)
+					check.Status = append(check.Status, r)
+				}
+				if strings.HasPrefix(tt.want, "timed out") {
+					d = hurry
+				}
+				got, err := check.Check(deadlineIn(t, d), v.to)
+				if tt.want != "" {
+					failsWith(t, err, tt.want)
+				} else if err != nil || !strings.HasPrefix(got.Detail, "status ") {
+					t.Errorf("%+v, %v, want no error", got, err)
+				}
+			})
+		}
+	}
+}
+
+// TestHTTPOfOthers has answers that no server of net/http gives.
+func TestHTTPOfOthers(t *testing.T) {
+	ok := "HTTP/1.1 200 OK\r\n"
+	for answer, want := range map[string]string{
+		ok + "\r\n": "",
+		strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 5) + ok + "\r\n": "",
+		strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 6) + ok + "\r\n": "status 1xx again and again",
+		"HTTP/1.0 200 OK\r\n\r\n":                  "",
+		"HTTP/1.1 200\r\n\r\n":                     "",
+		"HTTP/1.1 101 Switching Protocols\r\n\r\n": "status 101 Switching Protocols, wanted 200-399",
+		"":                "(closed|reset) before the answer",
+		"HTTP":            "closed before the answer",
+		ok + "Content-Le": "closed before the answer",
+		ok + "x: " + strings.Repeat("y", 100_000):               "header longer than 64 KiB",
+		ok + strings.Repeat("x: y\r\n", 20_000):                 "header longer than 64 KiB",
+		"-ERR unknown command 'GET'\r\n":                        `not http: answer begins with "-ERR unknown command 'GET'\\r\\n"`,
+		"\x00\x01":                                              `not http: answer begins with "\\x00\\x01"`,
+		"HTTP/1.1 abc OK\r\n\r\n":                               "not http: malformed HTTP status code .*",
+		"HTTP/1.1 " + strings.Repeat("9", 9999) + "\r\n\r\n":    "not http: malformed HTTP status code .*",
+		ok + "no colon here\r\n\r\n":                            "not http: malformed MIME header.*",
+		ok + "Content-Length: -1\r\n\r\n":                       "not http: bad Content-Length.*",
+		"HTTP/1.1 999 " + strings.Repeat("n", 500) + "\r\n\r":   "closed before the answer",
+		"HTTP/1.1 999 " + strings.Repeat("n", 500) + "\r\n\r\n": "status 999, wanted 200-399",
+	} {
+		_, err := HTTP{}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, sayHTTP(answer)).Address()))
+		if want != "" {
+			failsWith(t, err, want)
+		} else if err != nil {
+			t.Errorf("%.60q: %v", answer, err)
+		}
+	}
+	for answer, want := range map[string]string{
+		ok + "Content-Length: 10\r\n\r\nshort":                          "closed before the end of the body",
+		ok + "Transfer-Encoding: chunked\r\n\r\n5\r\nshort":             "closed before the end of the body",
+		ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\nshort":            "waiting for the end of the body: invalid byte in chunk length",
+		ok + "\r\n" + strings.Repeat("1", 300):                          `body lacks "x", begins with "1{100}"...`,
+		ok + "Content-Length: 5\r\n\r\nshort and what does not count x": `body lacks "x", begins with "short"`,
+	} {
+		_, err := HTTP{Body: "x"}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, sayHTTP(answer)).Address()))
+		failsWith(t, err, want)
+	}
+}
+
+func TestHTTPHostileServers(t *testing.T) {
+	check := func(ctx context.Context, to Target) error {
+		_, err := HTTP{Body: "well"}.Check(ctx, to)
+		return err
+	}
+	survives(t, "HTTP/1.1 200 OK\r\n", check)
+	_, err := HTTP{}.Check(t.Context(), refusing(t))
+	failsWith(t, err, "connect refused", syscall.ECONNREFUSED)
+	for want, handle := range map[string]harness.Handler{
+		"timed out waiting for the answer after [0-9]+ms":           harness.Silent,
+		"(connect )?reset( before the answer)?":                     harness.ResetAtOnce,
+		`not http: answer begins with "SSH-2.0-OpenSSH_9.6\\r\\n.*`: harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"),
+	} {
+		failsWith(t, check(deadlineIn(t, hurry), talkTarget(harness.Serve(t, handle).Address())), want)
+	}
+	dribbled := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+		dribble(ctx, c, "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nall is well")
+		readToEnd(ctx, c)
+	})
+	if err := check(deadlineIn(t, patience), talkTarget(dribbled.Address())); err != nil {
+		t.Errorf("a good answer, byte by byte: %v", err)
+	}
+}
+
+// TestHTTPPartsInOrder has a server that must see an end, not a reset, although it says more than is read.
+func TestHTTPPartsInOrder(t *testing.T) {
+	seen := make(chan error, 1)
+	to := talkTarget(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n")
+		_, _ = c.Write(make([]byte, 20_000))
+		_, err := c.Read(make([]byte, 1))
+		seen <- err
+	}).Address())
+	_, err := HTTP{}.Check(deadlineIn(t, patience), to)
+	must(t, err)
+	if err := <-seen; err != io.EOF {
+		t.Errorf("the server reads %v, want EOF", err)
+	}
+}
+
+func TestHTTPMistakes(t *testing.T) {
+	for name, check := range map[string]HTTP{
+		"method":    {Method: "G ET"},
+		"path":      {Path: "status"},
+		"bad path":  {Path: "/%zz"},
+		"host":      {Host: "a b"},
+		"long host": {Host: "a/b"},
+		"user":      {Host: "me@a"},
+		"newline":   {Path: "/x HTTP/1.1\r\nX: y"},
+	} {
+		_, err := check.Check(t.Context(), target("a")) // that nobody connects to
+		if !errors.Is(err, ErrInconclusive) {
+			t.Errorf("%s: error %v, want it inconclusive", name, err)
+		}
+		failsWith(t, err, "cannot check: .*")
+	}
+}
+
+func TestHTTPCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		cancel()
+		harness.Silent(ctx, c)
+	}).Address())
+	_, err := HTTP{}.Check(ctx, to)
+	failsWith(t, err, "cancelled", context.Canceled, ErrInconclusive)
+}
+
+func TestParseStatusRange(t *testing.T) {
+	for s, want := range map[string]StatusRange{
+		"200": {200, 200}, "200-299": {200, 299}, "404-404": {404, 404}, "200-599": {200, 599},
+	} {
+		if got, err := ParseStatusRange(s); err != nil || got != want {
+			t.Errorf("ParseStatusRange(%q) = %v, %v, want %v", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "-", "20", "2000", "100", "600", "299-200", "200-", "-200", "+20", "200-299-300", "abc", "2xx", " 200"} {
+		if got, err := ParseStatusRange(s); err == nil || got != (StatusRange{}) {
+			t.Errorf("ParseStatusRange(%q) = %v, %v, want an error", s, got, err)
+		}
+	}
+}
+
+func FuzzParseStatusRange(f *testing.F) {
+	f.Add("200-299")
+	f.Add("404")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseStatusRange(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseStatusRange(r.String()); err != nil || again != r || r.From < 200 || r.To > 599 || r.From > r.To {
+			t.Errorf("%q is %+v, and %v is %+v, %v", s, r, r, again, err)
+		}
+	})
+}
+
+// FuzzHTTPAnswer checks that an answer is either understood or refused in words of ours, however long it is.
+func FuzzHTTPAnswer(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"))
+	f.Add([]byte("HTTP/1.1 103 Early\r\n\r\nHTTP/1.0 404\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwell\r\n0\r\n\r\n"))
+	f.Add([]byte("SSH-2.0-x\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		request, err := http.NewRequest("GET", "http://a/", nil)
+		must(t, err)
+		noted := &errorNoter{r: bytes.NewReader(b)}
+		response, err := readHTTP1(bufio.NewReader(noted), request)
+		if err != nil {
+			var said *checkError
+			if noted.err == nil && !errors.As(err, &said) {
+				t.Errorf("%q is refused with %v", b, err)
+			}
+			return
+		}
+		if response.StatusCode < 200 && response.StatusCode != 101 {
+			t.Errorf("%q has status %d", b, response.StatusCode)
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+	})
+}

@@ -66,10 +66,57 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Che
 		return healthcheck.Redis{
 			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
+	case "tls":
+		return healthcheck.TLS{
+			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,
+			ALPN: c.ALPN, MinDays: c.MinDays,
+		}, nil
+	case "http", "https":
+		h := healthcheck.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
+		for _, s := range c.Statuses {
+			h.Status = append(h.Status, healthcheck.StatusRange{From: s.First, To: s.Last})
+		}
+		return h, nil
+	case "grpc":
+		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
 	case "tcp":
-		return healthcheck.TCP{Port: port}, nil
+		if len(c.Steps) == 0 {
+			return healthcheck.TCP{Port: port}, nil
+		}
+		script, err := checkScript(c.Steps)
+		if err != nil {
+			return nil, cfg.ErrorAt(path+".steps", err)
+		}
+		script.Port, script.TLS = port, secure
+		return script, nil
 	}
 	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
+}
+
+// checkScript is what a tcp check sends and waits for.
+func checkScript(steps []conf.Step) (healthcheck.Script, error) {
+	var script []healthcheck.Step
+	for _, s := range steps {
+		var step healthcheck.Step
+		var err error
+		switch {
+		case s.Send != "":
+			step, err = healthcheck.SendText(s.Send)
+		case s.SendHex != "":
+			step, err = healthcheck.SendHex(s.SendHex)
+		case s.Expect != "":
+			step, err = healthcheck.ExpectText(s.Expect)
+		case s.ExpectHex != "":
+			step, err = healthcheck.ExpectHex(s.ExpectHex)
+		default:
+			step, err = healthcheck.ExpectRegexp(s.ExpectRegexp)
+		}
+		if err != nil {
+			return healthcheck.Script{}, err
+		}
+		script = append(script, step)
+	}
+	return healthcheck.NewScript(script...)
 }
 
 // checkTLS is how the check speaks TLS; nil when it does not.

@@ -1,0 +1,137 @@
+package test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/test/harness"
+)
+
+// A certificate is one for a server, with a key, signed by itself.
+type certificate struct {
+	pair tls.Certificate
+	file string // with the certificate alone
+}
+
+// makeCertificate makes a certificate for names and addresses that is in force until then.
+func makeCertificate(t *testing.T, until time.Time, names ...string) certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, BasicConstraintsValid: true, IsCA: true,
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: until,
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	check(t, err)
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	check(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	return certificate{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file}
+}
+
+// serveHTTP serves a handler on a free port, over TLS if there is a certificate.
+func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	address := l.Addr().String()
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: harness.Patience}
+	if c != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{c.pair}}
+		l = tls.NewListener(l, server.TLSConfig)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+	return address
+}
+
+// TestChecks runs each kind of check through the binary against a server that is well and then is not, or never was: the reason
+// in the log is what a person needs.
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	day := 24 * time.Hour
+	good := makeCertificate(t, time.Now().Add(100*day), "127.0.0.1")
+	expired := makeCertificate(t, time.Now().Add(-day), "127.0.0.1")
+	other := makeCertificate(t, time.Now().Add(day), "other.example")
+	var ill atomic.Bool
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		if ill.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, "all is", r.URL.Path)
+	}
+	redis := harness.StartRedis(t)
+	for _, tc := range []struct {
+		name    string
+		address string
+		health  []string
+		healthy string // is in the reason of the verdict healthy; "": it never is
+		ill     string // is in the reason of the verdict unhealthy; "": it never is
+	}{
+		{"http", serveHTTP(t, answer, nil), []string{`type = "http"`, `path = "/well"`, `body = "all is /well"`}, "200", "503"},
+		{"http, another body", serveHTTP(t, answer, nil), []string{`type = "http"`, `body = "nonsense"`}, "", "nonsense"},
+		{"https", serveHTTP(t, answer, &good), []string{`type = "https"`, `ca = "` + good.file + `"`}, "200", "503"},
+		{"https, unknown authority", serveHTTP(t, answer, &good), []string{`type = "https"`}, "", "certificate"},
+		{"tls", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`, `min_days = 30`}, "99 days", ""},
+		{"tls, soon over", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`, `min_days = 200`}, "", "99 days"},
+		{"tls, expired", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `ca = "` + expired.file + `"`}, "", "expired"},
+		{"tls, wrong name", serveHTTP(t, answer, &other), []string{`type = "tls"`, `ca = "` + other.file + `"`}, "", "other.example"},
+		{"tls, nobody looks", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `verify = false`}, "certificate", ""},
+		{"a script", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "PING\r\n" }, { expect = "+PONG" }, { send_hex = "494e464f0d0a" }, { expect_regexp = "redis_version:[0-9]+" }]`}, "", ""},
+		{"a script that is not answered so", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "NONSENSE\r\n" }, { expect = "+PONG" }]`}, "", "step 2"},
+		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
+		{"all of", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary", ""},
+		{"all of, and one is not", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "http" }]`}, "", "check 2 of 2"},
+		{"any of", redis.Address, []string{`type = "any_of"`, `checks = [{ type = "http" }, { type = "redis" }]`}, "primary", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ill.Store(false)
+			started := time.Now()
+			b := world{
+				Backends: []string{tc.address},
+				Health:   append(tc.health, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "1s"`, `rise = 1`, `fall = 1`, `stale_after = "5s"`),
+			}.start(t)
+			if tc.healthy != "" || tc.ill == "" {
+				if line := b.WaitVerdict(t, "b1", "healthy", started); !strings.Contains(line.Reason, tc.healthy) {
+					t.Errorf("healthy since %q, expected %q in it", line.Reason, tc.healthy)
+				}
+			}
+			if tc.ill == "" {
+				return
+			}
+			ill.Store(true)
+			if line := b.WaitVerdict(t, "b1", "unhealthy", started); !strings.Contains(line.Reason, tc.ill) {
+				t.Errorf("unhealthy since %q, expected %q in it", line.Reason, tc.ill)
+			}
+		})
+	}
+}

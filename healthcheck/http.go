@@ -28,7 +28,7 @@ const userAgent = "limeload-l4 check"
 // for which each status of 200 to 399 will do.
 //
 // It follows no redirects and knows no proxies: it is about this target. It speaks HTTP/1.1, and over TLS also HTTP/2 when
-// the target chooses that.
+// the target chooses that; the NextProtos of TLS do not count.
 type HTTP struct {
 	Port   uint16        // instead of the target's; 0 = the target's
 	TLS    *tls.Config   // nil = http; without a ServerName the certificate has to be for Host, or the target's address

@@ -31,9 +31,8 @@ func exchangeHTTP1(ctx context.Context, k *talk, request *http.Request) (*httpAn
 	if err := request.Write(&sent); err != nil {
 		return nil, &checkError{words: "cannot check: " + escaped(err.Error()), causes: []error{err, ErrInconclusive}}
 	}
-	// A target that is overloaded may answer and close without reading: there is an answer to read then. When there is
-	// none, reading fails, too.
-	_, _ = k.Write(sent.Bytes())
+	// A target that is overloaded may answer and close without reading: there is an answer to read then.
+	_, sendErr := k.Write(sent.Bytes())
 
 	limited := &io.LimitedReader{R: k, N: maxHeaderBytes}
 	noted := &errorNoter{r: limited}
@@ -44,6 +43,8 @@ func exchangeHTTP1(ctx context.Context, k *talk, request *http.Request) (*httpAn
 		return nil, err
 	case limited.N <= 0:
 		return nil, &checkError{words: "header longer than 64 KiB", causes: []error{err}}
+	case noted.err == io.EOF && sendErr != nil: // a reset is told once only, and then looks like an end
+		return nil, k.failure(ctx, sendErr, "the answer")
 	default:
 		return nil, k.failure(ctx, noted.err, "the answer")
 	}

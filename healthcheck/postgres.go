@@ -56,25 +56,25 @@ FROM (SELECT pg_is_in_recovery() AS replica) r`
 
 // Check logs in to t, asks for its role and lag, and logs out.
 func (c Postgres) Check(ctx context.Context, t Target) (Result, error) {
-	d, err := dialDialogue(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port)
 	if err != nil {
 		return Result{}, err
 	}
-	defer d.end(ctx)
+	defer k.part(ctx)
 	if c.TLS != nil {
-		if err := c.secure(ctx, d, t); err != nil {
+		if err := c.secure(ctx, k, t); err != nil {
 			return Result{}, err
 		}
 	}
-	s, err := c.login(d.conn)
+	s, err := c.login(k)
 	if err != nil {
-		return Result{}, d.answerError(ctx, err)
+		return Result{}, unanswered(ctx, k, err)
 	}
 	report, err := s.ask()
 	if err != nil {
-		return Result{}, d.answerError(ctx, err)
+		return Result{}, unanswered(ctx, k, err)
 	}
-	latency := time.Since(d.start)
+	latency := time.Since(k.start)
 	_ = s.send(&pgproto3.Terminate{}) // or the server logs an unexpected end; what goes wrong here is not its health
 	result := Result{Role: report.role, Epoch: report.timeline, Offset: report.offset, Replicas: report.replicas}
 	if err := c.judge(report); err != nil {

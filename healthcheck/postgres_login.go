@@ -27,8 +27,8 @@ const mechanismSCRAM = "SCRAM-SHA-256"
 // A postgresSession is one login and what follows. It is of use only when made by login. Its errors are in words, or those
 // of the connection.
 //
-// pgx's pgconn is not used: its configuration comes from ParseConfig only, for which PGSERVICE, PGSERVICEFILE and ~/.postgresql
-// cannot be made to mean nothing, and after a failed read it goes on in a goroutine, with a second connection.
+// pgx's pgconn is not used: it takes a configuration of ParseConfig only, for which a PGSERVICE in the environment cannot be
+// made to mean nothing (v5.12.0), and after a failed read it goes on in a goroutine of its own, with a second connection.
 type postgresSession struct {
 	r        *bufio.Reader
 	f        *pgproto3.Frontend
@@ -36,20 +36,20 @@ type postgresSession struct {
 }
 
 // secure asks for TLS and puts it over the connection.
-func (c Postgres) secure(ctx context.Context, d *dialogue, t Target) error {
+func (c Postgres) secure(ctx context.Context, k *talk, t Target) error {
 	request, err := (&pgproto3.SSLRequest{}).Encode(nil)
 	if err != nil {
 		return err
 	}
-	_, _ = d.conn.Write(request) // when it fails, so does the read, unless there is something to read
+	_, _ = k.Write(request) // when it fails, so does the read, unless there is something to read
 	// Exactly one byte: what follows it must be TLS and must not have been said before (CVE-2021-23222).
 	var answer [1]byte
-	if _, err := io.ReadFull(d.conn, answer[:]); err != nil {
-		return d.answerError(ctx, err)
+	if _, err := io.ReadFull(k, answer[:]); err != nil {
+		return unanswered(ctx, k, err)
 	}
 	switch answer[0] {
 	case 'S':
-		return d.secure(ctx, t, c.TLS)
+		return k.secure(ctx, c.TLS, addressName(t))
 	case 'N':
 		return unhealthyf("the server does not speak tls")
 	case 'E': // not worth reading: what is said without TLS proves nothing
@@ -157,9 +157,9 @@ func (s *postgresSession) greeted() error {
 	}
 	arrived, _ := s.r.Peek(s.r.Buffered()) // never more than there is
 	if start[0] == 'E' {                   // protocol 2, which a server speaks that cannot start a process for us
-		return unhealthyf("refused: %s", firstLine(arrived[1:]))
+		return unhealthyf("refused: %s", escaped(string(firstLine(arrived[1:]))))
 	}
-	return unhealthyf("not a postgresql server: answered %q", firstLine(arrived))
+	return unhealthyf("not a postgresql server: answered %s", quoted(firstLine(arrived)))
 }
 
 // send sends one message at once.
@@ -199,7 +199,7 @@ func postgresReadError(err error) error {
 	case errors.As(err, &timeout), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
-	return &checkError{words: "not a postgresql server: " + excerpt(err.Error()), causes: []error{err}}
+	return &checkError{words: "not a postgresql server: " + escaped(err.Error()), causes: []error{err}}
 }
 
 // A postgresServerError is an error the server sent. Its code is a SQLSTATE (PostgreSQL's manual, appendix A).
@@ -230,7 +230,7 @@ func postgresError(m *pgproto3.ErrorResponse) error {
 	default:
 		words = "answered with an error: "
 	}
-	return &checkError{words: words + excerpt(m.Message), causes: []error{postgresServerError{m.Code}}}
+	return &checkError{words: words + escaped(m.Message), causes: []error{postgresServerError{m.Code}}}
 }
 
 func md5Hex(s string) string {

@@ -59,7 +59,7 @@ func (s *scramClient) final(serverFirst string) ([]byte, error) {
 	}
 	salted, err := pbkdf2.Key(sha256.New, s.password, salt, n, sha256.Size)
 	if err != nil {
-		return nil, unhealthyf("scram: %s", excerpt(err.Error()))
+		return nil, unhealthyf("scram: %s", escaped(err.Error()))
 	}
 
 	withoutProof := "c=biws,r=" + nonce // "n,,", the header of first

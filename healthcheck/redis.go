@@ -37,27 +37,30 @@ type Redis struct {
 
 // Check asks t for its health and role.
 func (c Redis) Check(ctx context.Context, t Target) (Result, error) {
-	d, err := dialDialogue(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port)
 	if err != nil {
 		return Result{}, err
 	}
-	defer d.end(ctx)
+	defer k.part(ctx)
 	if c.TLS != nil {
-		if err := d.secure(ctx, t, c.TLS); err != nil {
+		if err := k.secure(ctx, c.TLS, addressName(t)); err != nil {
 			return Result{}, err
 		}
 	}
-	report, err := c.ask(redisSession{d.conn, newRESPReader(d.conn, c.Password != "")})
+	report, err := c.ask(redisSession{k, newRESPReader(k, c.Password != "")})
 	if err != nil {
-		return Result{}, d.answerError(ctx, err)
+		return Result{}, unanswered(ctx, k, err)
+	}
+	latency := time.Since(k.start)
+	err = c.judge(report)
+	if err != nil && !errors.Is(err, ErrWrongRole) && !errors.Is(err, ErrLagging) {
+		return Result{}, err
 	}
 	result := Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
-	if err := c.judge(report); err != nil {
-		return result, err
+	if err == nil {
+		result.Latency, result.Detail = latency, report.String()
 	}
-	result.Latency = time.Since(d.start)
-	result.Detail = report.String()
-	return result, nil
+	return result, err
 }
 
 // A redisReport is what a server said of itself. Its zero value is a server that said nothing.
@@ -98,9 +101,9 @@ func (c Redis) judge(r redisReport) error {
 	case c.Role != RoleUnknown && r.role != c.Role:
 		return &checkError{words: fmt.Sprintf("is a %v, wanted a %v", r.role, c.Role), causes: []error{ErrWrongRole}}
 	case r.role == RoleReplica && r.link != redisLinkUp && r.silence >= 0:
-		return unhealthyf("replica: link to its primary is down (%s for %v)", excerpt(r.link), r.silence)
+		return unhealthyf("replica: link to its primary is down (%s for %v)", escaped(r.link), r.silence)
 	case r.role == RoleReplica && r.link != redisLinkUp && !errors.Is(r.ping, redisReplyError{"LOADING"}):
-		return unhealthyf("replica: link to its primary is down (%s)", excerpt(r.link))
+		return unhealthyf("replica: link to its primary is down (%s)", escaped(r.link))
 	case r.ping != nil:
 		return r.ping
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence < 0:
@@ -219,7 +222,7 @@ func (r *redisReport) addRole(v respValue) error {
 	case name == "sentinel":
 		return unhealthyf("is a sentinel, not a data server")
 	default:
-		return unhealthyf("unknown role %q", excerpt(name))
+		return unhealthyf("unknown role %s", quoted([]byte(name)))
 	}
 	return nil
 }
@@ -276,7 +279,7 @@ func (e redisReplyError) Error() string { return e.code }
 func redisError(text string) error {
 	words := redisErrorWords(text)
 	if words == "" {
-		words = "answered with an error: " + excerpt(text)
+		words = "answered with an error: " + escaped(text)
 	}
 	return &checkError{words: words, causes: []error{redisReplyError{redisErrorCode(text)}}}
 }

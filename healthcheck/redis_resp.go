@@ -2,7 +2,10 @@ package healthcheck
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 )
@@ -131,7 +134,15 @@ func (r *respReader) noRedis(answer []byte) error {
 	if r.secret {
 		return unhealthyf("not a redis server")
 	}
-	return unhealthyf("not a redis server: answered %q", firstLine(answer))
+	return unhealthyf("not a redis server: answered %s", quoted(firstLine(answer)))
+}
+
+// firstLine returns b up to the end of a line or of a C string.
+func firstLine(b []byte) []byte {
+	if i := bytes.IndexAny(b, "\r\n\x00"); i >= 0 {
+		return b[:i]
+	}
+	return b
 }
 
 // appendRESP appends a command as an array of bulk strings, the only form in which a password may have any byte.
@@ -147,4 +158,37 @@ func appendRESP(b []byte, words ...string) []byte {
 		b = append(b, "\r\n"...)
 	}
 	return b
+}
+
+// unhealthyf is a checkError that has no cause but what the target said.
+func unhealthyf(format string, args ...any) *checkError {
+	return &checkError{words: fmt.Sprintf(format, args...)}
+}
+
+// unanswered puts into words that err came instead of an answer. One that is in words already stays as it is.
+func unanswered(ctx context.Context, k *talk, err error) error {
+	if said, ok := errors.AsType[*checkError](err); ok {
+		return said
+	}
+	return k.failure(ctx, err, "an answer")
+}
+
+// A budgetReader reads from another reader until more was read than a healthy target says; Postgres uses it, too. Then it
+// returns errEndless.
+type budgetReader struct {
+	r    io.Reader
+	left int
+}
+
+// errEndless is what is wrong with a target that says more than a healthy one would.
+var errEndless = unhealthyf("answered without end")
+
+// Read implements io.Reader.
+func (b *budgetReader) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errEndless
+	}
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }

@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -84,6 +85,16 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// wantTimeout checks an error's words, and that the time in them is what is left of d when a busy machine comes to the check.
+func wantTimeout(t *testing.T, err error, words string, d time.Duration) {
+	t.Helper()
+	wantWords(t, err, words+"...", nil)
+	after, parseErr := time.ParseDuration(strings.TrimPrefix(fmt.Sprint(err), words))
+	if parseErr != nil || after > d || after <= 0 {
+		t.Errorf("error is %q, want a time up to %v", err, d)
+	}
 }
 
 func TestRedisRoles(t *testing.T) {
@@ -177,7 +188,7 @@ func TestRedisHung(t *testing.T) {
 	server := startRealRedis(t)
 	server.Signal(t, syscall.SIGSTOP)
 	_, err := Redis{}.Check(within(t, 200*time.Millisecond), server.to)
-	wantWords(t, err, "timed out after 200ms waiting for an answer", nil)
+	wantTimeout(t, err, "timed out waiting for an answer after ", 200*time.Millisecond)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	timer := time.AfterFunc(50*time.Millisecond, cancel) // while it waits for an answer
@@ -197,18 +208,14 @@ func TestRedisLoading(t *testing.T) {
 		defer close(ended)
 		_ = reload.Do(context.Background(), "DEBUG", "RELOAD").Err()
 	}()
-	var got Result
 	var err error
 	harness.Eventually(t, "loading", func() error {
-		if got, err = (Redis{}).Check(t.Context(), server.to); err == nil {
+		if _, err = (Redis{}).Check(t.Context(), server.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
 	})
 	wantWords(t, err, "loading its data", nil)
-	if got.Role != RolePrimary {
-		t.Errorf("role while loading is %v, want primary", got.Role)
-	}
 	_, err = Redis{Role: RoleReplica}.Check(t.Context(), server.to)
 	wantWords(t, err, "is a primary, wanted a replica", ErrWrongRole)
 	server.Kill(t)
@@ -332,6 +339,35 @@ func TestRedisSentinel(t *testing.T) {
 	to := Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
 	_, err := Redis{}.Check(t.Context(), to)
 	wantWords(t, err, "is a sentinel, not a data server", nil)
+}
+
+func TestRedisTLS(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	good, future := newCertificate(t, now.Add(-time.Hour), now.Add(time.Hour)), newCertificate(t, now.Add(time.Hour), now.Add(2*time.Hour))
+	certFile, keyFile := good.write(t, t.TempDir(), func(string) {})
+	port := harness.FreePort(t)
+	server := startRealRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-auth-clients", "no")
+	to := Target{Addr: netip.AddrPortFrom(server.to.Addr.Addr(), uint16(port))}
+	for name, tt := range tlsCases(good, future) {
+		if _, err := (Redis{TLS: tt.config}).Check(t.Context(), to); tt.want != "" {
+			wantWords(t, err, tt.want, nil)
+		} else if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := Redis{}.Check(t.Context(), to)
+	wantWords(t, err, "...", nil) // closed or reset: what was sent may not have been read
+
+	// a server that wants a certificate says so only after the handshake of TLS 1.3
+	server.do(t, "CONFIG", "SET", "tls-ca-cert-file", certFile, "tls-auth-clients", "yes")
+	_, err = Redis{TLS: &tls.Config{RootCAs: good.pool}}.Check(t.Context(), to)
+	wantWords(t, err, "tls alert: certificate required, it asked for a client certificate", nil)
+
+	certFile, keyFile = future.write(t, t.TempDir(), func(string) {})
+	server.do(t, "CONFIG", "SET", "tls-cert-file", certFile, "tls-key-file", keyFile)
+	_, err = Redis{TLS: &tls.Config{RootCAs: future.pool}}.Check(t.Context(), to)
+	wantWords(t, err, "certificate not valid before "+now.Add(time.Hour).UTC().Format(time.DateOnly), nil)
 }
 
 // serveDialogue returns a target that serves each connection with serve, which gets it open and has it closed.

@@ -101,8 +101,8 @@ func (k *talk) closeNotify(until time.Time) {
 	if !ok {
 		return
 	}
-	// crypto/tls allows itself 5 s, with a deadline of its own, when the target does not read.
-	timer := time.AfterFunc(time.Until(until), func() { _ = k.raw.SetWriteDeadline(time.Unix(1, 0)) })
+	// crypto/tls allows itself 5 s when the target does not read, with a deadline of its own that replaces any other.
+	timer := time.AfterFunc(time.Until(until), func() { k.raw.Close() })
 	defer timer.Stop()
 	_ = conn.CloseWrite()
 }

@@ -9,12 +9,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +144,18 @@ func failsWith(t *testing.T, err error, want string, causes ...error) {
 	}
 }
 
+// failsAtLast is failsWith for what happens while a check waits: on a slow machine hurry may be over before it got there.
+func failsAtLast(t *testing.T, want string, check func(ctx context.Context) error) {
+	t.Helper()
+	for d := hurry; ; d *= 4 {
+		err := check(deadlineIn(t, d))
+		if d > patience || err != nil && regexp.MustCompile(`^(?:`+want+`)$`).MatchString(err.Error()) {
+			failsWith(t, err, want)
+			return
+		}
+	}
+}
+
 // hostile is the servers that each checker has to survive, whose good answers begin with answer.
 func hostile(answer string) map[string]harness.Handler {
 	endless := func(c net.Conn, what string) {
@@ -190,6 +205,29 @@ func survives(t *testing.T, answer string, check func(ctx context.Context, to Ta
 				t.Errorf("the check took %v", took)
 			}
 		})
+	}
+}
+
+func TestTalkFailuresInWords(t *testing.T) {
+	k := &talk{start: time.Now()}
+	for err, want := range map[error]string{
+		syscall.ENOBUFS:        "cannot check: no buffer space available",
+		syscall.ECONNRESET:     "reset before the answer",
+		syscall.EPIPE:          "closed before the answer",
+		io.ErrUnexpectedEOF:    "closed before the answer",
+		os.ErrDeadlineExceeded: "timed out waiting for the answer after .*s",
+		errors.New("x\ny"):     `waiting for the answer: x\\ny`,
+		&net.OpError{Op: remoteAlert, Err: errors.New("tls: internal error")}: "tls alert: internal error",
+	} {
+		wrapped := fmt.Errorf("read: %w", err)
+		if want[0] == 'w' {
+			wrapped = err
+		}
+		got := k.failure(t.Context(), wrapped, "the answer")
+		failsWith(t, got, want, err)
+		if errors.Is(got, ErrInconclusive) != (err == syscall.ENOBUFS) {
+			t.Errorf("%v is inconclusive: %v", got, errors.Is(got, ErrInconclusive))
+		}
 	}
 }
 

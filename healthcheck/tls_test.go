@@ -172,21 +172,37 @@ func TestTLSClientCertificates(t *testing.T) {
 		tls.VersionTLS12: "tls alert: handshake failure, it asked for a client certificate",
 		tls.VersionTLS13: "tls alert: certificate required, it asked for a client certificate",
 	} {
-		to := serveTLS(t, &tls.Config{
+		config := &tls.Config{
 			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.roots(),
 			MaxVersion: version,
-		})
+		}
+		to := serveTLS(t, config)
 		_, err := TLS{}.Check(deadlineIn(t, patience), to)
 		failsWith(t, err, want)
 		if _, err := (TLS{Certificates: []tls.Certificate{ca.server(t)}}).Check(deadlineIn(t, patience), to); err != nil {
 			t.Errorf("with a certificate: %v", err)
 		}
-		// Script and HTTP find the same alert where they read.
+		// The others find the same alert where they read.
 		script := newScript(t, step(ExpectText("hello")))
 		script.TLS = &tls.Config{RootCAs: ca.roots()}
-		_, err = script.Check(deadlineIn(t, patience), to)
-		failsWith(t, err, "(step 1: )?"+want+"(, received nothing)?")
+		for name, check := range map[string]Checker{
+			"script": script, "http": HTTP{TLS: script.TLS}, "grpc": GRPC{TLS: script.TLS},
+		} {
+			config := config.Clone()
+			if name == "grpc" {
+				config.NextProtos = []string{"h2"}
+			}
+			_, err = check.Check(deadlineIn(t, patience), serveTLS(t, config))
+			failsWith(t, err, "(step 1: )?"+want+"(, received nothing)?")
+		}
 	}
+}
+
+// TestTLSSystemRoots has an authority that no system knows.
+func TestTLSSystemRoots(t *testing.T) {
+	to := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{newTLSAuthority(t, "ca").server(t)}})
+	_, err := TLS{Verify: true}.Check(deadlineIn(t, patience), to)
+	failsWith(t, err, "certificate is by an unknown authority|cannot check: no authorities on this machine")
 }
 
 func TestTLSALPN(t *testing.T) {
@@ -211,9 +227,9 @@ func TestTLSAlerts(t *testing.T) {
 	_, err := TLS{}.Check(deadlineIn(t, patience), to)
 	failsWith(t, err, "tls alert: handshake failure")
 	// RFC 8446, 6: type 21, version 1.2, two bytes: fatal, unrecognized_name
-	alert := harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
+	alert := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		_, _ = io.WriteString(c, "\x15\x03\x03\x00\x02\x02\x70")
-		readToEnd(nil, c)
+		readToEnd(ctx, c)
 	})
 	_, err = TLS{ServerName: "b.example"}.Check(deadlineIn(t, patience), talkTarget(alert.Address()))
 	failsWith(t, err, "tls alert: unrecognized name")
@@ -267,8 +283,11 @@ func TestTLSOfOthers(t *testing.T) {
 		"(closed|reset) before the tls handshake":                harness.CloseAtOnce,
 		"connect reset|reset before the tls handshake":           harness.ResetAtOnce,
 	} {
-		_, err := TLS{}.Check(deadlineIn(t, hurry), talkTarget(harness.Serve(t, handle).Address()))
-		failsWith(t, err, want)
+		to := talkTarget(harness.Serve(t, handle).Address())
+		failsAtLast(t, want, func(ctx context.Context) error {
+			_, err := TLS{}.Check(ctx, to)
+			return err
+		})
 	}
 	survives(t, "\x16\x03\x03\x40\x00\x02", func(ctx context.Context, to Target) error {
 		_, err := TLS{}.Check(ctx, to)
@@ -284,4 +303,9 @@ func TestTLSCancelled(t *testing.T) {
 	}).Address())
 	_, err := TLS{}.Check(ctx, to)
 	failsWith(t, err, "cancelled|connect: .*", context.Canceled)
+}
+
+func TestTLSMissingRoots(t *testing.T) {
+	err := certificateError(newTLSAuthority(t, "ca").server(t).Leaf, x509.SystemRootsError{Err: io.EOF})
+	failsWith(t, err, "cannot check: no authorities on this machine", ErrInconclusive)
 }

@@ -253,6 +253,14 @@ func TestGRPCOfOthers(t *testing.T) {
 				block = pings
 			}
 		},
+		"an answer without end": func(_ context.Context, c *net.TCPConn) { // frames of no known type
+			go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
+			frame := []byte("\x00\x40\x00\x42\x00\x00\x00\x00\x00" + strings.Repeat("x", 1<<14))
+			_, err := io.WriteString(c, settings)
+			for err == nil {
+				_, err = c.Write(frame)
+			}
+		},
 		"waiting for the answer: http2: .*": func(ctx context.Context, c *net.TCPConn) { // GOAWAY with a reason
 			_, _ = io.WriteString(c, settings+"\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bbye")
 			harness.Silent(ctx, c)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
@@ -288,6 +289,17 @@ func TestHTTPPartsInOrder(t *testing.T) {
 	must(t, err)
 	if err := <-seen; err != io.EOF {
 		t.Errorf("the server reads %v, want EOF", err)
+	}
+}
+
+func TestHTTPBodyInPieces(t *testing.T) {
+	for body, want := range map[string]string{"all is well": "", "all is we ll": `body lacks "well", begins with "all is we ll"`} {
+		answer := &httpAnswer{Response: &http.Response{Body: io.NopCloser(iotest.OneByteReader(strings.NewReader(body)))}}
+		if err := (HTTP{Body: "well"}).searchBody(answer); want != "" {
+			failsWith(t, err, want)
+		} else if err != nil {
+			t.Errorf("%q: %v", body, err)
+		}
 	}
 }
 

@@ -235,19 +235,54 @@ func TestTLSAlerts(t *testing.T) {
 	failsWith(t, err, "tls alert: unrecognized name")
 }
 
-// TestTLSPartsInOrder has a server that says something first. It must see a close_notify and no reset.
+// A recorder is a connection that remembers what was read.
+type recorder struct {
+	net.Conn
+	read []byte
+}
+
+// Read implements net.Conn.
+func (r *recorder) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.read = append(r.read, p[:n]...)
+	return n, err
+}
+
+// TestTLSPartsInOrder has a server that says something first. It must see an alert (close_notify), an end and no reset.
 func TestTLSPartsInOrder(t *testing.T) {
-	seen := make(chan error, 1)
-	config := &tls.Config{Certificates: []tls.Certificate{newTLSAuthority(t, "ca").server(t)}}
-	to := talkTarget(harness.Serve(t, overTLS(config, func(_ context.Context, c net.Conn) {
-		_, _ = io.WriteString(c, "220 hello\r\n")
-		_, err := c.Read(make([]byte, 1))
-		seen <- err
-	})).Address())
-	_, err := TLS{}.Check(deadlineIn(t, patience), to)
-	must(t, err)
-	if err := <-seen; err != io.EOF { // crypto/tls says io.ErrUnexpectedEOF for an end without a close_notify
-		t.Errorf("the server reads %v, want EOF", err)
+	type parting struct {
+		record byte // the type of the last one
+		err    error
+	}
+	ca := newTLSAuthority(t, "ca")
+	seen := make(chan parting, 1)
+	config := &tls.Config{
+		Certificates: []tls.Certificate{ca.server(t)},
+		MaxVersion:   tls.VersionTLS12, // 1.3 hides the types of records
+	}
+	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+		r := &recorder{Conn: c}
+		conn := tls.Server(r, config)
+		_, _ = io.WriteString(conn, "220 hello\r\n")
+		_, err := io.Copy(io.Discard, conn)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r) // crypto/tls stops at the alert
+		}
+		p := parting{err: err}
+		for b := r.read; len(b) >= 5; b = b[5+int(b[3])<<8+int(b[4]):] {
+			p.record = b[0]
+		}
+		seen <- p
+	}).Address())
+	script := newScript(t, step(ExpectText("220 ")))
+	script.TLS = &tls.Config{RootCAs: ca.roots()}
+	for _, check := range []Checker{TLS{}, script} {
+		_, err := check.Check(deadlineIn(t, patience), to)
+		must(t, err)
+		const alert = 21 // RFC 5246, 6.2.1
+		if p := <-seen; p != (parting{alert, nil}) {
+			t.Errorf("the server reads %+v, want an alert and the end", p)
+		}
 	}
 }
 

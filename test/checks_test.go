@@ -90,6 +90,10 @@ func TestChecks(t *testing.T) {
 		fmt.Fprintln(w, "all is", r.URL.Path)
 	}
 	redis := harness.StartRedis(t)
+	resolver := harness.StartDNS(t)
+	resolver.SetZone(t, "db 60 IN A 10.0.0.1\n")
+	script := filepath.Join(t.TempDir(), "probe")
+	check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $LIMELOAD_ADDRESS is asked for\ntest \"$1\" = well\n"), 0o700))
 	for _, tc := range []struct {
 		name    string
 		address string
@@ -108,6 +112,14 @@ func TestChecks(t *testing.T) {
 		{"tls, nobody looks", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `verify = false`}, "certificate", ""},
 		{"a script", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "PING\r\n" }, { expect = "+PONG" }, { send_hex = "494e464f0d0a" }, { expect_regexp = "redis_version:[0-9]+" }]`}, "", ""},
 		{"a script that is not answered so", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "NONSENSE\r\n" }, { expect = "+PONG" }]`}, "", "step 2"},
+		{"dns", resolver.Address, []string{`type = "dns"`, `query = "db.lb.test A"`}, "NOERROR", ""},
+		{"dns by tcp, a name that is not there", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`, `transport = "tcp"`}, "", "NXDOMAIN"},
+		{"dns, and that is as good", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`, `expect = ["NOERROR", "NXDOMAIN"]`}, "NXDOMAIN", ""},
+		{"dns of a zone that is not its", resolver.Address, []string{`type = "dns"`, `query = "example.com AAAA"`}, "", "REFUSED"},
+		{"udp where nobody listens", redis.Address, []string{`type = "udp"`, `payload = "hello"`}, "", "unreachable"},
+		{"udp with an answer", resolver.Address, []string{`type = "udp"`, `payload_hex = "abcd01000001000000000000026462026c6204746573740000010001"`, `answer_hex = "0a000001"`}, "answered", ""},
+		{"exec", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "well"]`}, "", ""},
+		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "", redis.Address + " is asked for"},
 		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
 		{"all of", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary", ""},
 		{"all of, and one is not", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "http" }]`}, "", "check 2 of 2"},

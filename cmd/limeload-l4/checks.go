@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
@@ -79,6 +81,12 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Che
 		return h, nil
 	case "grpc":
 		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
+	case "udp":
+		return healthcheck.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
+	case "dns":
+		return checkDNS(cfg, path, c)
+	case "exec":
+		return healthcheck.Exec{Argv: c.Command}, nil
 	case "tcp":
 		if len(c.Steps) == 0 {
 			return healthcheck.TCP{Port: port}, nil
@@ -91,6 +99,23 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Che
 		return script, nil
 	}
 	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
+}
+
+// checkDNS is what a dns check asks, and which answers will do.
+func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
+	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
+	if err != nil {
+		return nil, cfg.ErrorAt(path+".query", err)
+	}
+	codes := map[string]dnsmessage.RCode{
+		"NOERROR": dnsmessage.RCodeSuccess, "FORMERR": dnsmessage.RCodeFormatError, "SERVFAIL": dnsmessage.RCodeServerFailure,
+		"NXDOMAIN": dnsmessage.RCodeNameError, "NOTIMP": dnsmessage.RCodeNotImplemented, "REFUSED": dnsmessage.RCodeRefused,
+	}
+	d := healthcheck.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
+	for _, name := range c.Expect {
+		d.Rcodes = append(d.Rcodes, codes[name])
+	}
+	return d, nil
 }
 
 // checkScript is what a tcp check sends and waits for.

@@ -33,11 +33,11 @@ e2e: tools ## the tests of the built binary against real servers
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 
 fuzz: ## run every fuzz target for FUZZ_TIME each
-	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
-	$(GO) test ./conf -run '^$$' -fuzz '^FuzzPositions$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
-	$(GO) test ./conf -run '^$$' -fuzz '^FuzzParseBackends$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
-	$(GO) test ./conf -run '^$$' -fuzz '^FuzzReadJSON$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
-	$(GO) test ./pool/discovery -run '^$$' -fuzz '^FuzzAccept$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+	for package in ./conf ./healthcheck ./pool/discovery; do \
+		for target in $$($(GO) test $$package -list '^Fuzz' | grep '^Fuzz'); do \
+			$(GO) test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x || exit 1; \
+		done; \
+	done
 
 bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json

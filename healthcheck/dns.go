@@ -171,7 +171,7 @@ func (c DNS) overUDP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCod
 	case answered:
 		return rcode, nil
 	}
-	err = unansweredUDP(ctx, start, "the answer")
+	err = silenceError(ctx, start, "the answer")
 	if ignored != nil && !errors.Is(err, ErrInconclusive) {
 		return 0, &checkError{words: err.Error() + ", ignored: " + ignored.Error(), causes: []error{err, ignored}}
 	}

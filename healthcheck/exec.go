@@ -110,10 +110,9 @@ func (c Exec) startError(err error) error {
 		}
 	}
 	why := ""
-	var at *fs.PathError
 	switch program := escaped(c.Argv[0]); {
-	case errors.As(err, &at) && at.Op == "chdir":
-		why = fmt.Sprintf("no folder %s: %s", escaped(c.Dir), escaped(at.Err.Error()))
+	case c.Dir != "" && !isFolder(c.Dir): // which Start does not tell from a missing program
+		why = "no folder " + escaped(c.Dir)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		why = "no program " + program // nor an interpreter, when it is a script
 	case errors.Is(err, fs.ErrPermission):
@@ -124,6 +123,12 @@ func (c Exec) startError(err error) error {
 		why = "cannot run " + program + ": " + escaped(err.Error())
 	}
 	return &checkError{words: why, causes: []error{err}}
+}
+
+// isFolder reports whether there is a folder of that name, as far as we may see.
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // execStopped says that the program was killed since ctx ended.

@@ -26,12 +26,14 @@ type Fence struct {
 	claim   Result          // what it said of itself last
 	holds   bool            // it said so at its last check
 	rivals  map[string]bool // targets told of as rivals, until they are none any more
+	count   int
 }
 
 // A Rivalry says that two targets claim to be the primary, and which of them is fenced off. It is a plain value.
 type Rivalry struct {
 	Primary, Rival string // targets
 	Reason         string
+	Count          int // of the fence's rivalries so far, this one included
 }
 
 // NewFence returns a fence for targets of s. report is told of each rival when it shows up; it must not block.
@@ -110,7 +112,8 @@ func (f *Fence) admit(id string, r Result) (reason string) {
 func (f *Fence) tell(rival, primary, reason string) {
 	if !f.rivals[rival] {
 		f.rivals[rival] = true
-		f.report(Rivalry{Primary: primary, Rival: rival, Reason: reason})
+		f.count++
+		f.report(Rivalry{Primary: primary, Rival: rival, Reason: reason, Count: f.count})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // An httpAnswer is what came for a request. end has to be called when it was read as far as wanted, and before the talk's
@@ -119,14 +120,14 @@ var errTooMuch = errors.New("an answer without end")
 // exchangeHTTP2 sends request over HTTP/2, without asking first whether the target speaks it, and reads the header of the
 // answer.
 func exchangeHTTP2(ctx context.Context, k *talk, request *http.Request) (*httpAnswer, error) {
-	w := &witness{Conn: k.Conn, left: maxHTTP2Bytes, over: make(chan struct{})}
+	w := &witness{Conn: k.Conn, left: maxHTTP2Bytes, over: make(chan struct{}), heard: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true) // as net/http sees it: TLS, if any, is done already
 	transport := &http.Transport{
 		Protocols:              protocols,
 		DisableCompression:     true, // what is not asked for is not sent, and the text is to be found in the body
 		MaxResponseHeaderBytes: maxHeaderBytes,
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return w, nil },
+		DialContext:            func(context.Context, string, string) (net.Conn, error) { return &frameFilter{Conn: w}, nil },
 	}
 	conn, err := transport.NewClientConn(ctx, "http", request.URL.Host)
 	if err != nil {
@@ -155,7 +156,8 @@ func exchangeHTTP2(ctx context.Context, k *talk, request *http.Request) (*httpAn
 type witness struct {
 	net.Conn
 
-	over chan struct{} // closed by finish, once nobody reads any more
+	over  chan struct{} // closed by finish, once nobody reads any more
+	heard chan struct{} // closed by Read, once it read anything or failed to
 
 	// mu guards the fields below
 	mu   sync.Mutex
@@ -175,6 +177,14 @@ func (w *witness) Read(p []byte) (int, error) {
 	}
 	n, err := w.Conn.Read(p[:min(len(p), left)])
 	w.mu.Lock()
+	if w.err == nil && err != nil {
+		w.err = err
+	}
+	select {
+	case <-w.heard:
+	default:
+		close(w.heard) // under mu, though there is one reader: net.Conn allows more
+	}
 	w.left -= n
 	w.head = append(w.head, p[:min(n, longestQuote-len(w.head))]...)
 	w.mu.Unlock()
@@ -219,19 +229,24 @@ func (w *witness) end(ctx context.Context, k *talk) {
 
 // failure puts an error into words that net/http returned instead of what.
 func (w *witness) failure(ctx context.Context, k *talk, err error, what string) error {
+	// What is not HTTP/2 may answer and close at once: writing fails then, perhaps before the answer was read.
+	select {
+	case <-w.heard:
+	case <-ctx.Done():
+	case <-time.After(partingTime):
+	}
 	w.mu.Lock()
 	head, readError := w.head, w.err
 	w.mu.Unlock()
-	// RFC 9113, 3.4: the first frame is one of settings. Its type is the fourth byte.
-	const typeAt, settings = 3, 4
-	if n := len(head); n > typeAt && head[typeAt] != settings || n > 0 && n <= typeAt && readError != nil {
+	// RFC 9113, 3.4: the first frame is one of settings.
+	if n := len(head); n > typeAt && head[typeAt] != settingsFrame || n > 0 && n <= typeAt && readError != nil {
 		return &checkError{words: "not http/2: answer begins with " + quoted(head), causes: []error{err}}
 	}
 	if errors.Is(readError, errTooMuch) {
 		return &checkError{words: errTooMuch.Error(), causes: []error{err, readError}}
 	}
 	if readError != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w (%w)", err, readError)
+		err = fmt.Errorf("%w (%w)", readError, err) // in this order: an alert that was read outdoes that writing failed
 	}
 	return k.failure(ctx, err, what)
 }

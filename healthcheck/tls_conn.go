@@ -128,15 +128,15 @@ func (k *talk) failure(ctx context.Context, err error, what string) error {
 			after = deadline.Sub(k.start)
 		}
 		words = fmt.Sprintf("timed out waiting for %s after %v", what, after.Round(time.Millisecond))
-	case errors.Is(err, syscall.ECONNRESET):
-		words = "reset before " + what
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
-		words = "closed before " + what
 	case errors.As(err, &op) && op.Op == remoteAlert:
 		words = "tls alert: " + escaped(strings.TrimPrefix(op.Err.Error(), "tls: "))
 		if k.lacksCertificate {
 			words += ", it asked for a client certificate"
 		}
+	case errors.Is(err, syscall.ECONNRESET):
+		words = "reset before " + what
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		words = "closed before " + what
 	default:
 		words = "waiting for " + what + ": " + escaped(err.Error())
 	}

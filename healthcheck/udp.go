@@ -60,7 +60,7 @@ func (c UDP) Check(ctx context.Context, t Target) (Result, error) {
 	case answers > 0:
 		return Result{}, &checkError{words: fmt.Sprintf("answered %s, wanted %s", quoted(last), quoted(c.Expect))}
 	case needed || ctx.Err() != nil:
-		return Result{}, unansweredUDP(ctx, start, "an answer")
+		return Result{}, silenceError(ctx, start, "an answer")
 	}
 	return Result{Detail: "no answer, and no objection"}, nil // without a latency: nothing came back
 }
@@ -136,8 +136,8 @@ func resendDelay(start, until time.Time) time.Duration {
 	return until.Sub(start) / 2
 }
 
-// unansweredUDP says that what ("an answer") did not come.
-func unansweredUDP(ctx context.Context, start time.Time, what string) error {
+// silenceError says that what ("an answer") did not come.
+func silenceError(ctx context.Context, start time.Time, what string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return &checkError{words: "cancelled", causes: []error{context.Canceled, ErrInconclusive}}
 	}

@@ -12,7 +12,7 @@ type Event interface {
 // A Change is what every event says: which backend of which pool changed, and when.
 type Change struct {
 	Pool    string
-	Backend BackendInfo // just after the change; of a removed backend, as it was last
+	Backend BackendInfo // just after the change and those made in the same call; of a removed backend, as it was last
 	At      time.Time
 }
 

@@ -36,8 +36,8 @@ type Options struct {
 	// Breaker says when what traffic shows of a backend keeps sessions away from it.
 	Breaker BreakerOptions
 
-	// Clock is what time it is, for slow start, stickiness and least_time: monotonic, from any start. Nil is the time since
-	// New. A simulation has its own.
+	// Clock is what time it is, for slow start, stickiness, breakers and least_time: monotonic and never negative. Nil is the
+	// time since New. A simulation has its own.
 	Clock func() time.Duration
 }
 

@@ -40,14 +40,14 @@ func (p *Pool) pick(pc *PickContext) (Lease, error) {
 	if p.sticky != nil && len(s.tiers) > 0 {
 		return p.pickSticky(s, pc)
 	}
-	return p.pickAnew(s, pc)
+	return p.pickAnew(s.tiers, pc)
 }
 
 // pickAnew asks the tiers, each after all that come before it.
-func (p *Pool) pickAnew(s *snapshot, pc *PickContext) (Lease, error) {
+func (p *Pool) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	key := p.key(pc.Client)
 	err := ErrNoBackend
-	for _, t := range s.tiers {
+	for _, t := range tiers {
 		b, full := t.pick(p, key, pc)
 		if b != nil {
 			return Lease{b: b}, nil
@@ -59,20 +59,37 @@ func (p *Pool) pickAnew(s *snapshot, pc *PickContext) (Lease, error) {
 	return Lease{}, err
 }
 
-// pickSticky returns the client to its backend, unless that is not eligible, full or tried already, or there is an eligible
-// one of a better tier: who was sent to a stand-in goes home when that is possible again.
+// pickSticky returns the client to its backend, unless that is not eligible, full or tried already, or a better tier can
+// serve: who was sent to a stand-in goes home when that is possible again, and until then stays with it.
 func (p *Pool) pickSticky(s *snapshot, pc *PickContext) (Lease, error) {
 	client, now := algo.HashAddr(pc.Client.Addr()), p.o.Clock()
-	b := p.sticky.backend(client, now)
-	if b == nil || !b.inUse.Load() || b.group.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) || !b.load.TryAcquire() {
-		l, err := p.pickAnew(s, pc)
-		if err != nil {
+	l, returned := p.pickAgain(s, pc, p.sticky.backend(client, now))
+	if !returned {
+		var err error
+		if l, err = p.pickAnew(s.tiers, pc); err != nil {
 			return l, err
 		}
-		b = l.b
 	}
-	p.sticky.remember(client, b, now)
-	return Lease{b: b}, nil
+	p.sticky.remember(client, l.b, now)
+	return l, nil
+}
+
+// pickAgain returns a lease on home, the backend that a client had last, or on one of a better tier; false when it has to be
+// picked anew.
+func (p *Pool) pickAgain(s *snapshot, pc *PickContext, home *Backend) (Lease, bool) {
+	if home == nil || !home.inUse.Load() || slices.Contains(pc.Tried, home) {
+		return Lease{}, false
+	}
+	better := 0
+	for better < len(s.tiers) && s.tiers[better].group.tier < home.group.tier {
+		better++
+	}
+	if better > 0 {
+		if l, err := p.pickAnew(s.tiers[:better], pc); err == nil {
+			return l, true
+		}
+	}
+	return Lease{b: home}, home.load.TryAcquire()
 }
 
 // key is what the hashing algorithms go by.
@@ -96,47 +113,67 @@ func (t *tier) pick(p *Pool, key uint64, pc *PickContext) (b *Backend, full bool
 		}
 		b := t.backends[i]
 		if len(pc.Tried) != 0 && slices.Contains(pc.Tried, b) {
-			if b, full = t.untried(p, key, pc); b == nil {
-				return nil, full
+			if b = t.untried(p, key, pc); b == nil {
+				break
 			}
 		}
 		if b.load.TryAcquire() {
 			return b, false
 		}
 	}
-	return nil, true
+	return t.leftOver(p, key, pc.Tried)
+}
+
+// leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without. It is
+// for a pick that others forestalled again and again: first and least_conn send all who ask at once to the same backend,
+// and without it one pick of first in 160 was told that all are full, with eight threads and a fifth of the places free.
+// It begins where the key says, unless the order is the point.
+func (t *tier) leftOver(p *Pool, key uint64, tried []*Backend) (b *Backend, full bool) {
+	n := len(t.backends)
+	at := int(key % uint64(n))
+	if p.ordered {
+		at = 0
+	}
+	for range n {
+		if b := t.backends[at]; !slices.Contains(tried, b) {
+			if b.load.TryAcquire() {
+				return b, false
+			}
+			full = true
+		}
+		if at++; at == n {
+			at = 0
+		}
+	}
+	return nil, full
 }
 
 func (t *tier) someUntried(tried []*Backend) bool {
 	return len(tried) == 0 || slices.ContainsFunc(t.backends, func(b *Backend) bool { return !slices.Contains(tried, b) })
 }
 
-// untried finds a backend with room that the session has not tried, or nil and whether there is one without room.
+// untried finds a backend with room that the session has not tried, or nil.
 //
 // It asks the picker twice more, which keeps to weights and loads. A picker may insist, though: to least_conn a backend
 // that refuses every connection is always the one with the fewest leases. Then the client decides, evenly among all that
 // are untried; to take the next one after a tried one would send all sessions of a dead backend to its neighbour. The
 // client's port counts here, since all sessions may come from one address. Only where the order is the point, it is kept.
-func (t *tier) untried(p *Pool, key uint64, pc *PickContext) (b *Backend, full bool) {
+func (t *tier) untried(p *Pool, key uint64, pc *PickContext) *Backend {
 	const furtherAsks = 2
 	for attempt := range uint64(furtherAsks) {
 		i := t.picker.Pick(algo.Mix(key + attempt))
 		if i >= 0 && !slices.Contains(pc.Tried, t.backends[i]) {
-			return t.backends[i], false
+			return t.backends[i]
 		}
 	}
 	var left uint64
 	for _, b := range t.backends {
-		switch {
-		case slices.Contains(pc.Tried, b):
-		case b.load.Full():
-			full = true
-		default:
+		if !slices.Contains(pc.Tried, b) && !b.load.Full() {
 			left++
 		}
 	}
 	if left == 0 {
-		return nil, full
+		return nil
 	}
 	skip := algo.Mix(key+uint64(pc.Client.Port())) % left
 	if p.ordered {
@@ -147,9 +184,9 @@ func (t *tier) untried(p *Pool, key uint64, pc *PickContext) (b *Backend, full b
 			continue
 		}
 		if skip == 0 {
-			return b, false
+			return b
 		}
 		skip--
 	}
-	return nil, true // those with room filled up meanwhile
+	return nil // those with room filled up meanwhile
 }

@@ -29,8 +29,8 @@ func (p *Pool) Reconcile(source string, specs []Spec) (Reconciled, error) {
 }
 
 func (p *Pool) reconcileLocked(source string, specs []Spec) (r Reconciled, err error) {
-	wanted := make(map[string]bool, len(specs))
-	taken := make(map[netip.AddrPort]bool) // by backends of other sources
+	wanted := make(map[string]bool, len(specs)) // false for those that are ignored
+	taken := make(map[netip.AddrPort]bool)      // by backends of other sources
 	for _, m := range p.byID {
 		if m.source != source {
 			taken[m.backend.addr] = true
@@ -40,7 +40,7 @@ func (p *Pool) reconcileLocked(source string, specs []Spec) (r Reconciled, err e
 	var c changes
 	for _, s := range specs {
 		s, err := s.checked()
-		if err == nil && wanted[s.ID] {
+		if _, twice := wanted[s.ID]; err == nil && twice {
 			err = ErrDuplicateBackend
 		}
 		if err != nil {

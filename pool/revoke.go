@@ -10,8 +10,11 @@ const (
 )
 
 // OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it became
-// unhealthy or had the wrong role, was removed or went into maintenance. f is called in the order of the changes, after the backend is out of use
-// and while the pool takes no other change: it must not block, and not call methods that change the pool.
+// unhealthy or had the wrong role, was removed or went into maintenance. One that is tried although it is unhealthy keeps its
+// leases, also when others are healthy again, until its verdict becomes the wrong role.
+//
+// f is called in the order of the changes, after the backend is out of use and while the pool takes no other change: it must
+// not block, and not call methods that change the pool.
 //
 // A lease that was picked just before may reach its holder after f was called; Backend.Revoked tells.
 func (p *Pool) OnRevoke(f func(*Backend, Revocation)) {
@@ -23,16 +26,17 @@ func (p *Pool) OnRevoke(f func(*Backend, Revocation)) {
 // revokeLocked revokes the leases on a backend whose settings changed from old to next, nil for a removed one, if the
 // options want that.
 func (p *Pool) revokeLocked(old, next *member) {
+	b := old.backend
 	var why Revocation
 	switch {
 	case p.o.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
 		why = RevokedRemoved
-	case p.o.CloseOnUnhealthy && next != nil && next.verdict.final() && !old.verdict.final():
+	case p.o.CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
+		!(old.verdict.final() && b.revoked.Load()): // it is not when it was tried in spite of the verdict before
 		why = RevokedUnhealthy
 	default:
 		return
 	}
-	b := old.backend
 	if b.inUse.Load() {
 		return // no other is healthy, and so it is tried all the same
 	}

@@ -1,11 +1,10 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -81,6 +80,29 @@ func TestTiersSpillOverAndReturn(t *testing.T) {
 	wantIDs(t, "without any", ids, "none")
 }
 
+// TestFirstTierHasAllWhileItCan holds for every algorithm that a stand-in gets nothing while there is room in the first tier,
+// whatever the tiers' numbers, and all that there is none for.
+func TestFirstTierHasAllWhileItCan(t *testing.T) {
+	for _, k := range algo.Kinds() {
+		t.Run(k.Name, func(t *testing.T) {
+			p := made(t, Options{Algorithm: k.Name},
+				at("x", 900, "", 2), at("a", 2, "", 2), at("b", 2, "", 1), at("c", 2, "", 3), at("y", MaxTier, "", 0))
+			_, leases := picks(p, 6+2+2)
+			for i, l := range leases {
+				want := []int{2, 2, 2, 2, 2, 2, 900, 900, MaxTier, MaxTier}[i]
+				if tier := l.Backend().group.tier; tier != want {
+					t.Errorf("pick %d went to tier %d, want %d", i, tier, want)
+				}
+			}
+			for _, i := range []int{4, 0, 5} {
+				leases[i].Release(Served)
+				ids, _ := picks(p, 2)
+				wantIDs(t, "with a place free in the first tier", ids, leases[i].Backend().ID(), "y")
+			}
+		})
+	}
+}
+
 // TestTriedOnesLeadToTheNextTier holds that a retry goes to a stand-in when all of the first tier have failed.
 func TestTriedOnesLeadToTheNextTier(t *testing.T) {
 	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 1, "", 0))
@@ -135,49 +157,21 @@ func TestZoneIsPreferredWithinATier(t *testing.T) {
 	ids, _ = picks(p, 4)
 	slices.Sort(ids)
 	wantIDs(t, "with nobody in the zone", ids, "a", "a", "b", "b")
-}
 
-// TestLimitIsStrict has many goroutines take leases on few places, while the limit is raised and lowered.
-func TestLimitIsStrict(t *testing.T) {
-	p := made(t, Options{Algorithm: "least_conn"}, at("a", 0, "", 3), at("b", 0, "", 3))
-	var held, most, served, busy atomic.Int64
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for range 3000 {
-				l, err := p.Pick(PickContext{Client: client(i)})
-				if err == ErrBusy {
-					busy.Add(1)
-					continue
-				}
-				must(t, err)
-				if n := held.Add(1); n > most.Load() {
-					most.Store(n)
-				}
-				served.Add(1)
-				held.Add(-1)
-				l.Release(Served)
-			}
-		})
+	p = made(t, Options{}, at("a", 0, "x", 0), at("b", 0, "", 0))
+	ids, _ = picks(p, 4)
+	slices.Sort(ids)
+	wantIDs(t, "of a pool in no zone", ids, "a", "a", "b", "b")
+
+	p = made(t, Options{Zone: "here"}, at("far", 0, "there", 0), at("near", 0, "here", 0), at("standin", 1, "here", 0))
+	var pc PickContext
+	ids = nil
+	for range 3 {
+		l, err := p.Pick(pc)
+		must(t, err)
+		ids, pc.Tried = append(ids, l.Backend().ID()), append(pc.Tried, l.Backend())
 	}
-	wg.Wait()
-	if most.Load() > 6 || served.Load() == 0 {
-		t.Errorf("at most %d of 6 leases at once, %d served, %d told to wait", most.Load(), served.Load(), busy.Load())
-	}
-	must(t, p.SetMaxSessions("a", 1))
-	must(t, p.SetMaxSessions("b", 0))
-	ids, leases := picks(p, 9)
-	if slices.Contains(ids, "busy") || len(slices.DeleteFunc(ids, func(id string) bool { return id == "b" })) != 1 {
-		t.Errorf("with a limit of 1 on a and none on b picked %v", ids)
-	}
-	for _, l := range leases {
-		l.Release(Served)
-	}
-	must(t, p.SetMaxSessions("b", 1))
-	ids, _ = picks(p, 3)
-	if ids[2] != "busy" {
-		t.Errorf("with a limit of 1 each picked %v", ids)
-	}
+	wantIDs(t, "as they fail", ids, "near", "far", "standin")
 }
 
 // TestWhenNoneIsHealthy holds both answers to that, and that the first healthy one ends it.
@@ -203,6 +197,34 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	}
 }
 
+// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error are as ever while all are tried, that those of which
+// nothing is known yet are tried, too, and that a new backend ends it.
+func TestTryingAllKeepsTheRest(t *testing.T) {
+	p, err := New(Options{Name: "test", Algorithm: "first", TryAllWhenNone: true})
+	must(t, err)
+	must(t, p.Add(at("low", 1, "", 1), at("a", 0, "", 1), at("b", 0, "", 1)))
+	must(t, p.SetVerdict("b", Unhealthy, "test"))
+	ids, leases := picks(p, 4)
+	wantIDs(t, "with none known to be healthy", ids, "a", "b", "low", "busy")
+	leases[0].Release(Served)
+	must(t, p.SetMode("a", Drain))
+	ids, _ = picks(p, 1)
+	wantIDs(t, "with the only place drained", ids, "busy")
+	must(t, p.SetMaxSessions("b", 2))
+	must(t, p.SetVerdict("low", Healthy, "test"))
+	ids, _ = picks(p, 1)
+	wantIDs(t, "with a full stand-in healthy", ids, "busy")
+	must(t, p.SetMaxSessions("low", 2))
+	ids, _ = picks(p, 2)
+	wantIDs(t, "with room there", ids, "low", "busy")
+	must(t, p.Remove("low"))
+	ids, _ = picks(p, 2)
+	wantIDs(t, "without it", ids, "b", "busy")
+	if !p.TriesAll() {
+		t.Error("the last healthy one is gone, and not all are tried")
+	}
+}
+
 // TestOneRebuildForManyVerdicts holds that verdicts given together are put in force together, also when some fail.
 func TestOneRebuildForManyVerdicts(t *testing.T) {
 	var specs []Spec
@@ -212,15 +234,33 @@ func TestOneRebuildForManyVerdicts(t *testing.T) {
 		specs = append(specs, spec(id, i))
 		judgements = append(judgements, Judgement{id, Unhealthy, "test"})
 	}
+	specs = append(specs, at("standin", 1, "", 0))
 	p := made(t, Options{}, specs...)
-	before := p.edition
+	events := p.Subscribe(1000)
+	defer events.Close()
+	before, standin := p.edition, p.snap.Load().tiers[1]
 	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""}, Judgement{"b1", Healthy, "back"})
-	if err := p.SetVerdicts(judgements...); err == nil {
-		t.Error("a verdict on an unknown backend is no error")
+	err := p.SetVerdicts(judgements...)
+	var invalid *InvalidBackendError
+	if !errors.Is(err, ErrUnknownBackend) || !errors.As(err, &invalid) || invalid.Field != "verdict" {
+		t.Errorf("with an unknown backend and an undefined verdict: error %v", err)
 	}
-	if p.edition != before+1 {
-		t.Errorf("%d snapshots were made of one call", p.edition-before)
+	if p.edition != before+1 || p.snap.Load().tiers[1] != standin {
+		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v", p.edition-before, p.snap.Load().tiers[1] != standin)
 	}
+	if n := len(events.C()); n != 101 {
+		t.Errorf("%d events, want one for each that was judged, and two for b1", n)
+	}
+	last := Verdict(Unknown)
+	for _, e := range drain(events) {
+		if v := e.(VerdictChanged); v.Backend.ID == "b1" {
+			if v.From == last || v.Backend.Verdict != Healthy { // what is shown is how it is after the call
+				t.Errorf("b1 was judged %v after %v and is shown %v", v.From, last, v.Backend.Verdict)
+			}
+			last = v.From
+		}
+	}
+	must(t, p.SetMode("standin", Drain))
 	if got := pickable(p); !slices.Equal(got, []string{"b1"}) {
 		t.Errorf("pickable are %v, want only the one whose last verdict is healthy", got)
 	}

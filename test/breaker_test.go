@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -129,6 +130,29 @@ func TestBreakerSometimes(t *testing.T) {
 	}
 	if got := newCaller(t, b).calls(t, 20, false); got["b1"] != 0 {
 		t.Errorf("with the breaker open sessions went to %v", got)
+	}
+}
+
+// TestBreakerOfASilentBackend has a backend that accepts and says nothing, until its clients leave: what the traffic shows of it
+// is nothing, and that is left to the checks, of which one that asks sees it.
+func TestBreakerOfASilentBackend(t *testing.T) {
+	t.Parallel()
+	silent, well := harness.Serve(t, harness.Silent), harness.StartRedis(t)
+	started := time.Now()
+	b := world{
+		Backends: []string{silent.Address(), well.Address}, Pool: []string{`algorithm = "round_robin"`},
+		Breaker: []string{`failures = 2`},
+		Health:  []string{`type = "redis"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "200ms"`, `rise = 1`, `fall = 2`},
+	}.start(t)
+	t.Cleanup(silent.Close)
+	if line := b.WaitVerdict(t, "b1", "unhealthy", started); !strings.Contains(line.Reason, "timed out") {
+		t.Errorf("unhealthy since %q", line.Reason)
+	}
+	b.WaitVerdict(t, "b2", "healthy", started)
+	for range 20 {
+		c := b.Dial(t, "main")
+		check(t, harness.Ping(c))
+		check(t, c.Close())
 	}
 }
 

@@ -118,6 +118,7 @@ func TestChecks(t *testing.T) {
 		{"dns of a zone that is not its", resolver.Address, []string{`type = "dns"`, `query = "example.com AAAA"`}, "", "REFUSED"},
 		{"udp where nobody listens", redis.Address, []string{`type = "udp"`, `payload = "hello"`}, "", "unreachable"},
 		{"udp with an answer", resolver.Address, []string{`type = "udp"`, `payload_hex = "abcd01000001000000000000026462026c6204746573740000010001"`, `answer_hex = "0a000001"`}, "answered", ""},
+		{"icmp", redis.Address, []string{`type = "icmp"`}, "", ""},
 		{"exec", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "well"]`}, "", ""},
 		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "", redis.Address + " is asked for"},
 		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
@@ -146,4 +147,56 @@ func TestChecks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhenNoneIsHealthy has every check fail. A pool that wants a primary refuses, whatever when_none says of the replicas; one
+// of equals that is set to "all" tries everybody.
+func TestWhenNoneIsHealthy(t *testing.T) {
+	t.Parallel()
+	quick := []string{`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "500ms"`, `rise = 1`, `fall = 1`}
+	t.Run("replicas", func(t *testing.T) {
+		master := harness.StartRedis(t)
+		host, port := hostPort(t, master.Address)
+		var replicas []string
+		for range 2 {
+			r := harness.StartRedis(t)
+			r.Do(t, "replicaof", host, port)
+			replicas = append(replicas, r.Address)
+		}
+		started := time.Now()
+		b := world{
+			Backends: replicas, Pool: []string{`when_none = "all"`}, Health: append([]string{`type = "redis"`, `role = "primary"`}, quick...),
+		}.start(t)
+		b.WaitVerdict(t, "b1", "wrong_role", started)
+		b.WaitVerdict(t, "b2", "wrong_role", started)
+		for range 10 {
+			_ = refusal(t, b.Address(t, "main"))
+		}
+		harness.Eventually(t, "ten clients are refused", func() error {
+			var refused int
+			for _, l := range b.Sessions() {
+				if l.Reason == "no_backend" {
+					refused++
+				}
+			}
+			if refused != 10 {
+				return fmt.Errorf("%d were", refused)
+			}
+			return nil
+		})
+	})
+	t.Run("equals", func(t *testing.T) {
+		started := time.Now()
+		b := world{
+			Backends: addressesOf(namedBackends(t, 3)), Pool: []string{`when_none = "all"`, `algorithm = "round_robin"`},
+			Health: append([]string{`type = "http"`}, quick...), // which none of them speaks
+		}.start(t)
+		for i := range 3 {
+			b.WaitVerdict(t, backendName(i), "unhealthy", started)
+		}
+		b.WaitLine(t, "all are tried", func(l harness.Line) bool { return l.Message == "no backend is healthy: all are tried" })
+		if got := newCaller(t, b).calls(t, 30, false); got["b1"] != 10 || got["b2"] != 10 || got["b3"] != 10 {
+			t.Errorf("sessions went to %v", got)
+		}
+	})
 }

@@ -108,7 +108,7 @@ func checkCheckFiles(cfg *conf.Config) error {
 		if cfg.Pools[i].Health == nil {
 			continue
 		}
-		if _, _, err := buildCheck(cfg, &cfg.Pools[i]); err != nil {
+		if _, _, err := buildCheck(cfg, &cfg.Pools[i], nil); err != nil {
 			mistakes = append(mistakes, err)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// buildCheck makes the check of a pool's backends. It reads the files that the configuration names for it; what is wrong with
-// one is an error with the key's place.
-func buildCheck(cfg *conf.Config, p *conf.Pool) (healthcheck.Checker, healthcheck.Policy, error) {
+// buildCheck makes the check of a pool's backends; echo is for all that ping. It reads the files that the configuration names
+// for it; what is wrong with one is an error with the key's place.
+func buildCheck(cfg *conf.Config, p *conf.Pool, echo *healthcheck.ICMP) (healthcheck.Checker, healthcheck.Policy, error) {
 	h := p.Health
 	policy := healthcheck.Policy{
 		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
@@ -30,12 +30,12 @@ func buildCheck(cfg *conf.Config, p *conf.Pool) (healthcheck.Checker, healthchec
 	}
 	path := conf.Path("pool", p.Name, "health")
 	if h.Type != "all_of" && h.Type != "any_of" {
-		c, err := buildChecker(cfg, path, &h.Check)
+		c, err := buildChecker(cfg, path, &h.Check, echo)
 		return c, policy, err
 	}
 	var checkers []healthcheck.Checker
 	for i := range h.Checks {
-		c, err := buildChecker(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i])
+		c, err := buildChecker(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], echo)
 		if err != nil {
 			return nil, policy, err
 		}
@@ -48,7 +48,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool) (healthcheck.Checker, healthchec
 }
 
 // buildChecker makes one check of a plain kind.
-func buildChecker(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
+func buildChecker(cfg *conf.Config, path string, c *conf.Check, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
 	secure, err := checkTLS(cfg, path, c)
 	if err != nil {
 		return nil, err
@@ -81,6 +81,8 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Che
 		return h, nil
 	case "grpc":
 		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
+	case "icmp":
+		return echo, nil
 	case "udp":
 		return healthcheck.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
 	case "dns":

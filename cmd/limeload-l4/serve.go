@@ -27,6 +27,7 @@ type daemon struct {
 	pools     map[string]*pool.Pool
 	checks    *healthcheck.Scheduler
 	checked   []*checkedPool
+	echo      *healthcheck.ICMP // for all checks that ping
 	discovery []*discovery.Runner
 	server    *l4.Server
 }
@@ -62,8 +63,8 @@ func newDaemon(cfg *conf.Config, log zerolog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cfg: cfg, log: log, pools: pools, discovery: buildDiscovery(cfg, pools)}
-	if d.checks, d.checked, err = buildChecks(cfg, pools, log); err != nil {
+	d := &daemon{cfg: cfg, log: log, pools: pools, discovery: buildDiscovery(cfg, pools), echo: healthcheck.NewICMP()}
+	if d.checks, d.checked, err = buildChecks(cfg, pools, d.echo, log); err != nil {
 		return nil, err
 	}
 	d.server, err = l4.New(l4.Options{
@@ -120,6 +121,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) {
 	for _, p := range d.pools {
 		background.Go(func() { p.Run(working) })
 	}
+	defer d.echo.Close() // when the last check is gone
 	defer background.Wait()
 	defer stopEvents()
 	defer stopWork()

@@ -33,7 +33,7 @@ type checkedPool struct {
 
 // buildChecks makes the scheduler with a target for each backend of each pool that is checked. What it finds
 // goes to the pools.
-func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logger) (*healthcheck.Scheduler, []*checkedPool, error) {
+func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, echo *healthcheck.ICMP, log zerolog.Logger) (*healthcheck.Scheduler, []*checkedPool, error) {
 	s := healthcheck.NewScheduler(healthcheck.Options{
 		Concurrency: checkConcurrency,
 		Report:      func(changes []healthcheck.Change) { takeVerdicts(pools, changes, log) },
@@ -46,7 +46,7 @@ func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logg
 		}
 		p := &checkedPool{pool: pools[c.Name], scheduler: s, targets: make(map[string]netip.AddrPort)}
 		var err error
-		if p.checker, p.policy, err = buildCheck(cfg, c); err != nil {
+		if p.checker, p.policy, err = buildCheck(cfg, c, echo); err != nil {
 			return nil, nil, err
 		}
 		if wantsPrimary(c.Health) {
@@ -66,7 +66,7 @@ func buildChecks(cfg *conf.Config, pools map[string]*pool.Pool, log zerolog.Logg
 func logRivalry(log zerolog.Logger, r healthcheck.Rivalry) {
 	name, primary, _ := strings.Cut(r.Primary, "/")
 	_, rival, _ := strings.Cut(r.Rival, "/")
-	log.Error().Str("pool", name).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).
+	log.Error().Str("pool", name).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }
 

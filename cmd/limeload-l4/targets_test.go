@@ -46,7 +46,7 @@ fall = 1
 		t.Fatal(err)
 	}
 	p := pools["web"]
-	checks, checked, err := buildChecks(cfg, pools, zerolog.Nop())
+	checks, checked, err := buildChecks(cfg, pools, healthcheck.NewICMP(), zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ fall = 1
 		t.Fatal(err)
 	}
 	again := healthcheck.Target{ID: targetID("web", "b1"), Addr: cfg.Pools[0].Backends[0].Addr}
-	checker, policy, err := buildCheck(cfg, &cfg.Pools[0])
+	checker, policy, err := buildCheck(cfg, &cfg.Pools[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

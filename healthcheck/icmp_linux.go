@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -219,10 +218,8 @@ func (s *icmpSocket) receive(fd int, buf *icmpBuffers, most int) error {
 		}
 		n, from, err := syscall.Recvfrom(fd, buf.data[:], syscall.MSG_DONTWAIT)
 		switch {
-		case err == nil && n > 0:
-			s.deliver(sockaddrAddr(from), buf.data[:n])
 		case err == nil:
-			return fmt.Errorf("recvfrom: %w", io.EOF) // of an empty message: somebody has shut the socket down
+			s.deliver(sockaddrAddr(from), buf.data[:n])
 		case errors.Is(err, syscall.EINTR), pendingICMP(err): // the latter is in the queue of errors, too
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOBUFS):
 			return nil

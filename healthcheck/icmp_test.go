@@ -83,15 +83,13 @@ func TestICMPMany(t *testing.T) {
 	}
 }
 
-// TestICMPReopens breaks the socket in ways that its checker does not know of.
+// TestICMPReopens breaks the socket, first without its checker and then as send does.
 func TestICMPReopens(t *testing.T) {
 	for _, addr := range hosts {
 		c := newICMP(t)
 		for _, breakSocket := range []func(s *icmpSocket){
 			func(s *icmpSocket) { must(t, s.file.Close()) },
-			func(s *icmpSocket) {
-				_ = s.conn.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) // ENOTCONN, and effective
-			},
+			func(s *icmpSocket) { s.close(); s.fail(errSick) },
 		} {
 			_, err := c.Check(deadlineIn(t, patience), host(addr))
 			must(t, err)

@@ -132,8 +132,8 @@ func TestUDPLostOnce(t *testing.T) {
 func TestUDPOtherAnswers(t *testing.T) {
 	check := UDP{Expect: []byte("well")}
 	for answer, want := range map[string]string{
-		"ill": `answered "ill", wanted "well"`,
-		"":    `answered nothing, wanted "well"`,
+		"ill":                                   `answered "ill", wanted "well"`,
+		"":                                      `answered nothing, wanted "well"`,
 		"\x00" + strings.Repeat("\xff", 60_000): `answered "\\x00(\\xff){24}"\.\.\., wanted "well"`,
 	} {
 		_, err := check.Check(deadlineIn(t, hurry), serveUDP(t, "127.0.0.1:0", sayUDP(answer)))

@@ -16,15 +16,27 @@ type setting struct {
 	verdict Verdict
 	mode    Mode
 	most    int
+	tier    int
 }
 
 // settingOf is what an observer is shown of a backend.
-func settingOf(b BackendInfo) setting { return setting{b.Weight, b.Verdict, b.Mode, b.MaxSessions} }
+func settingOf(b BackendInfo) setting {
+	return setting{b.Weight, b.Verdict, b.Mode, b.MaxSessions, b.Tier}
+}
 
 func (s setting) eligible() bool { return s.verdict == Healthy && s.mode == Ready && s.weight > 0 }
 
-// replay applies an event to what an observer knows, and fails when it does not follow from that.
+// replay is follow for a change that was the only one of its call to that backend: the event shows it as it is after that.
 func replay(t rapid.TB, known map[string]setting, order []string, e Event) []string {
+	order, c := follow(t, known, order, e)
+	if after, is := known[c.Backend.ID]; is && settingOf(c.Backend) != after {
+		t.Fatalf("%T of %q shows %+v, want %+v", e, c.Backend.ID, settingOf(c.Backend), after)
+	}
+	return order
+}
+
+// follow applies an event to what an observer knows, and fails when it does not follow from that.
+func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]string, Change) {
 	var c Change
 	var before, after setting
 	switch e := e.(type) {
@@ -61,6 +73,8 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]
 		before.most, after.most = e.From, e.To
+	case Discovered: // of no backend
+		return order, e.Change
 	default:
 		t.Fatalf("event of type %T", e)
 	}
@@ -68,8 +82,8 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 	if known[id] != before {
 		t.Fatalf("%T of %q starts from %+v, but known is %+v", e, id, before, known[id])
 	}
-	if got := settingOf(c.Backend); got != after {
-		t.Fatalf("%T of %q shows %+v, want %+v", e, id, got, after)
+	if _, removed := e.(Removed); removed && settingOf(c.Backend) != after {
+		t.Fatalf("%q goes as %+v, but known is %+v", id, settingOf(c.Backend), after)
 	}
 	if c.Pool == "" || c.At.IsZero() {
 		t.Fatalf("%T of %q lacks its pool or time: %+v", e, id, c)
@@ -78,7 +92,7 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 	if _, removed := e.(Removed); removed {
 		delete(known, id)
 	}
-	return order
+	return order, c
 }
 
 // TestPoolFollowsItsModel makes any sequence of changes and picks, and holds the pool against a map. What an observer
@@ -117,7 +131,7 @@ func TestPoolFollowsItsModel(t *testing.T) {
 			"add": func(t *rapid.T) {
 				id, w := id.Draw(t, "id"), weight.Draw(t, "weight")
 				sp := spec(id, int(id[0]))
-				sp.Weight = w
+				sp.Weight, sp.Tier = w, rapid.SampledFrom([]int{0, 1, 7}).Draw(t, "tier")
 				err := p.Add(sp)
 				if _, exists := model[id]; exists {
 					if !errors.Is(err, ErrDuplicateBackend) {
@@ -128,7 +142,7 @@ func TestPoolFollowsItsModel(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				model[id], order = setting{weight: w, verdict: initial}, append(order, id)
+				model[id], order = setting{weight: w, verdict: initial, tier: sp.Tier}, append(order, id)
 			},
 			"remove": func(t *rapid.T) {
 				id := id.Draw(t, "id")
@@ -172,14 +186,30 @@ func TestPoolFollowsItsModel(t *testing.T) {
 					knownOrder = replay(t, known, knownOrder, <-s.C())
 				}
 				var eligible []string
+				none, first := ErrNoBackend, MaxTier
 				for _, id := range order {
-					if most := model[id].most; model[id].eligible() && (most == 0 || len(held[id]) < most) {
-						eligible = append(eligible, id)
+					if !model[id].eligible() {
+						continue
 					}
+					if most := model[id].most; most > 0 && len(held[id]) >= most {
+						none = ErrBusy
+						continue
+					}
+					eligible, first = append(eligible, id), min(first, model[id].tier)
 				}
 				slices.Sort(eligible)
 				if got := pickable(p); !slices.Equal(got, eligible) {
 					t.Fatalf("pickable are %v, want %v", got, eligible)
+				}
+				l, err := p.Pick(PickContext{Client: client(len(held))})
+				switch {
+				case err == nil:
+					if tier := l.Backend().group.tier; tier != first {
+						t.Fatalf("picked of tier %d, want %d", tier, first)
+					}
+					l.Release(Neutral)
+				case len(eligible) > 0 || err != none:
+					t.Fatalf("with %v eligible: error %v, want %v", eligible, err, none)
 				}
 				if !maps.Equal(known, model) || !slices.Equal(knownOrder, order) || !slices.Equal(ids(p), order) {
 					t.Fatalf("by its events %+v in order %v, by its backends %v; want %+v in order %v",

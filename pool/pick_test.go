@@ -78,60 +78,6 @@ func TestRetriesDoNotHerd(t *testing.T) {
 	}
 }
 
-func TestLeasesAreCounted(t *testing.T) {
-	p := newPool(t, "round_robin", "a")
-	var leases []Lease
-	for range 2 * numOutcomes {
-		l, err := p.Pick(PickContext{})
-		must(t, err)
-		leases = append(leases, l)
-	}
-	if n := p.Backends()[0].Leases; n != 2*numOutcomes {
-		t.Errorf("%d leases held, want %d", n, 2*numOutcomes)
-	}
-	var want [numOutcomes]uint64
-	for i, l := range leases {
-		l.Backend().AddBytes(10, 1)
-		o := Outcome(min(i, numOutcomes-1))
-		l.Release(o)
-		want[o]++
-	}
-	b := p.Backends()[0]
-	if b.Leases != 0 || b.Outcomes != want || b.BytesIn != 20*numOutcomes || b.BytesOut != 2*numOutcomes {
-		t.Errorf("at the end %d leases, outcomes %v, bytes %d and %d; want 0, %v, %d and %d",
-			b.Leases, b.Outcomes, b.BytesIn, b.BytesOut, want, 20*numOutcomes, 2*numOutcomes)
-	}
-}
-
-func TestLeaseOutlivesItsBackend(t *testing.T) {
-	p := newPool(t, "round_robin", "a")
-	old, err := p.Pick(PickContext{})
-	must(t, err)
-	must(t, p.Remove("a"))
-	must(t, p.Add(spec("a", 1)))
-
-	old.Release(CutEarly)
-	if b := p.Backends()[0]; b.Leases != 0 || b.Outcomes != [numOutcomes]uint64{} {
-		t.Errorf("the new backend of the same id has %d leases and outcomes %v of the old one", b.Leases, b.Outcomes)
-	}
-	if got, want := old.Backend().Addr(), spec("a", 0).Addr; got != want {
-		t.Errorf("the old lease's backend has address %v, want %v", got, want)
-	}
-}
-
-func TestSecondReleasePanics(t *testing.T) {
-	p := newPool(t, "round_robin", "a")
-	l, err := p.Pick(PickContext{})
-	must(t, err)
-	l.Release(Served)
-	defer func() { // in a test, recover hides nothing: the panic is what is looked for
-		if recover() == nil {
-			t.Error("no panic")
-		}
-	}()
-	l.Release(Served)
-}
-
 func TestHotPathAllocatesNothing(t *testing.T) {
 	const runs = 1000
 	for _, k := range algo.Kinds() {
@@ -298,6 +244,7 @@ func TestLimitIsStrict(t *testing.T) {
 								t.Error(err)
 							}
 							busy.Add(1)
+							runtime.Gosched()
 							continue
 						}
 						which := int(l.Backend().ID()[0] - 'a')
@@ -371,35 +318,6 @@ func TestHashPort(t *testing.T) {
 		}
 		if want := map[bool]int{false: 1, true: 3}[port]; len(homes) != want {
 			t.Errorf("with hash_port = %v one address came to %d backends, want %d", port, len(homes), want)
-		}
-	}
-}
-
-// TestLeastTimeGoesByItsLeases holds that what leases tell reaches the algorithm that asks for it.
-func TestLeastTimeGoesByItsLeases(t *testing.T) {
-	for name, tell := range map[string]func(l *Lease, took time.Duration){
-		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took) },
-		"byte":    (*Lease).FirstByteTook,
-	} {
-		var h hand
-		p := made(t, Options{Algorithm: "least_time", Clock: h.now}, at("slow", 0, "", 0), at("quick", 0, "", 0))
-		counts := make(map[string]int)
-		for i := range 200 {
-			h.pass(time.Millisecond)
-			l, err := p.Pick(PickContext{})
-			must(t, err)
-			took := time.Millisecond
-			if l.Backend().ID() == "slow" {
-				took = time.Second
-			}
-			tell(&l, took)
-			l.Release(Served)
-			if i >= 100 {
-				counts[l.Backend().ID()]++
-			}
-		}
-		if counts["quick"] != 100 {
-			t.Errorf("by the time to %s, of 100 sessions the quick one got %d", name, counts["quick"])
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -92,6 +93,9 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		"sticky ttl":      func(o *Options) { o.StickyTTL, o.StickyEntries = -1, 10 },
 		"sticky entries":  func(o *Options) { o.StickyTTL = 1 },
 		"queue":           func(o *Options) { o.QueueMax = -1 },
+		"queue timeout":   func(o *Options) { o.QueueMax, o.QueueTimeout = 1, -1 },
+		"no hash either":  func(o *Options) { o.Algorithm, o.HashBalance = "maglev", math.NaN() },
+		"breaker":         func(o *Options) { o.Breaker = usual; o.Breaker.Trials = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -157,6 +161,16 @@ func TestErrorsChangeNothing(t *testing.T) {
 			invalid("addr", "224.0.0.1:80")},
 		"add too heavy": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:80"), Weight: 257}) },
 			invalid("weight", "257")},
+		"add below tier 0": {func(p *Pool) error { return p.Add(at("c", -1, "", 0)) }, invalid("tier", "-1")},
+		"add above all tiers": {func(p *Pool) error { return p.Add(at("c", MaxTier+1, "", 0)) },
+			invalid("tier", "65536")},
+		"add of negative limit": {func(p *Pool) error { return p.Add(at("c", 0, "", -1)) }, invalid("max_sessions", "-1")},
+		"add in no mode": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:80"), Mode: 3}) },
+			invalid("mode", "mode(3)")},
+		"limit of unknown":       {func(p *Pool) error { return p.SetMaxSessions("c", 1) }, ErrUnknownBackend},
+		"limit below 0":          {func(p *Pool) error { return p.SetMaxSessions("a", -1) }, invalid("max_sessions", "-1")},
+		"no error: same limit":   {func(p *Pool) error { return p.SetMaxSessions("a", 0) }, nil},
+		"no error: no verdicts":  {func(p *Pool) error { return p.SetVerdicts() }, nil},
 		"remove unknown":         {func(p *Pool) error { return p.Remove("c") }, ErrUnknownBackend},
 		"weight of unknown":      {func(p *Pool) error { return p.SetWeight("c", 1) }, ErrUnknownBackend},
 		"weight too heavy":       {func(p *Pool) error { return p.SetWeight("a", 257) }, invalid("weight", "257")},
@@ -297,6 +311,7 @@ func TestPickerIsRebuiltOnlyForTheEligible(t *testing.T) {
 func TestWords(t *testing.T) {
 	for got, want := range map[fmt.Stringer]string{
 		Unknown: "unknown", Healthy: "healthy", Unhealthy: "unhealthy", WrongRole: "wrong_role", Lagging: "lagging", Verdict(9): "verdict(9)",
+		Closed: "closed", Open: "open", HalfOpen: "half-open", Breaker(9): "breaker(9)",
 		Ready: "ready", Drain: "drain", Maintenance: "maintenance", Mode(9): "mode(9)",
 		Served: "served", ConnectRefused: "connect_refused", ConnectTimeout: "connect_timeout",
 		ConnectUnreachable: "connect_unreachable", CutEarly: "cut_early", Neutral: "neutral", Outcome(9): "outcome(9)",

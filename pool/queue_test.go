@@ -1,15 +1,15 @@
 package pool
 
 import (
-	"fmt"
+	"errors"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
+	"go.uber.org/goleak"
 )
 
 // A served is what a waiter was told.
@@ -69,6 +69,7 @@ func TestQueueIsFair(t *testing.T) {
 	if n := p.Waiting(); n != 3 {
 		t.Errorf("%d wait, want 3", n)
 	}
+	goleak.VerifyNone(t) // a waiting session costs no goroutine
 	must(t, p.SetMaxSessions("a", 2))
 	wantIDs(t, "with a second place", l.names(), "first")
 	ids, _ := picks(p, 1)
@@ -80,6 +81,10 @@ func TestQueueIsFair(t *testing.T) {
 	if n := p.Waiting(); n != 0 {
 		t.Errorf("%d wait at the end", n)
 	}
+	p = made(t, Options{}, at("a", 0, "", 1))
+	if err := p.Wait(&Waiter{}); err != ErrQueueFull {
+		t.Errorf("in a pool without a queue: error %v, want ErrQueueFull", err)
+	}
 }
 
 // TestQueueIsServedByAnyChange holds what else makes room.
@@ -88,6 +93,7 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 		"ready":   func(p *Pool) error { return p.SetMode("drained", Ready) },
 		"healthy": func(p *Pool) error { return p.SetVerdict("ill", Healthy, "test") },
 		"weight":  func(p *Pool) error { return p.SetWeight("light", 1) },
+		"limit":   func(p *Pool) error { return p.SetMaxSessions("a", 0) },
 		"discovery": func(p *Pool) error {
 			_, err := p.Reconcile("file", []Spec{at("found", 0, "", 0)})
 			return err
@@ -115,8 +121,15 @@ func TestQueueEndsWithTheBackends(t *testing.T) {
 	l := &line{pool: p}
 	l.wait(t, "first")
 	l.wait(t, "second")
+	must(t, p.Add(at("b", 0, "", 0)))
+	wantIDs(t, "with another one", l.names(), "first", "second")
+	must(t, p.SetMaxSessions("b", 1))
+	l.wait(t, "third")
+	l.wait(t, "fourth")
 	must(t, p.Remove("a"))
-	wantIDs(t, "with the last backend gone", l.names(), "first!", "second!")
+	wantIDs(t, "with one of two gone", l.names())
+	must(t, p.SetVerdict("b", Unhealthy, "test"))
+	wantIDs(t, "with the last one out of use", l.names(), "third!", "fourth!")
 }
 
 // TestQueueLeave holds that leaving is final, and too late once served.
@@ -136,10 +149,8 @@ func TestQueueLeave(t *testing.T) {
 	if !p.Leave(third) || p.Waiting() != 0 {
 		t.Errorf("the third did not leave; %d wait", p.Waiting())
 	}
-	l.told = nil
-	p.Backends() // the lease of the first is still held by it
 	if n := p.Backends()[0].Leases; n != 1 {
-		t.Errorf("%d leases, want that of the first", n)
+		t.Errorf("%d leases, want that of the first, which still has it", n)
 	}
 	must(t, p.Wait(third)) // a waiter may be used again
 }
@@ -161,125 +172,161 @@ func TestQueuePassesOverTheTried(t *testing.T) {
 	wantIDs(t, "with room on b", l.names(), "not a")
 }
 
-// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases and limits, and holds who is served against a list.
-func TestQueueFollowsItsModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		limit := rapid.IntRange(1, 3).Draw(t, "limit")
-		most := rapid.IntRange(0, 4).Draw(t, "queue")
-		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most, QueueTimeout: time.Minute})
-		if err == nil {
-			err = p.Add(at("a", 0, "", limit))
+// TestQueueTellsThoseInVain holds that who has tried all there are is told so, as soon as nobody stands before it who waits
+// for any.
+func TestQueueTellsThoseInVain(t *testing.T) {
+	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
+	_, leases := picks(p, 2)
+	a, b := leases[0].Backend(), leases[1].Backend()
+	l := &line{pool: p}
+	any := l.wait(t, "any")
+	l.wait(t, "neither", a, b)
+	l.wait(t, "not "+a.ID(), a)
+	wantIDs(t, "behind one who waits for any", l.names())
+	if !p.Leave(any) {
+		t.Error("one that waits cannot leave")
+	}
+	wantIDs(t, "with that one gone", l.names(), "neither!")
+	must(t, p.Remove(b.ID()))
+	wantIDs(t, "with its only hope gone", l.names(), "not "+a.ID()+"!")
+}
+
+// TestQueueLosesNoWakeUp holds that a lease given back between Pick and Wait serves the one who comes to wait.
+func TestQueueLosesNoWakeUp(t *testing.T) {
+	p := made(t, Options{QueueMax: 2, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
+	_, leases := picks(p, 2)
+	if ids, _ := picks(p, 1); ids[0] != "busy" {
+		t.Fatalf("picked %v", ids)
+	}
+	leases[0].Release(Served)
+	l := &line{pool: p}
+	l.wait(t, "w")
+	wantIDs(t, "at once", l.names(), "w")
+	if p.QueueMax() != 2 || p.QueueTimeout() != time.Minute {
+		t.Errorf("the queue is of %d for %v", p.QueueMax(), p.QueueTimeout())
+	}
+	must(t, p.Remove("a"))
+	must(t, p.Remove("b"))
+	l.wait(t, "late")
+	wantIDs(t, "with nobody left to wait for", l.names(), "late!")
+}
+
+// TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that closes.
+func TestQueueWaitsForTrials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := made(t, Options{Algorithm: "first", Breaker: usual, QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 0), at("b", 0, "", 1))
+		defer running(t, p)()
+		for range 3 {
+			release(p, "a", ConnectRefused)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		synctest.Wait()
+		ids, _ := picks(p, 2)
+		wantIDs(t, "with the first open", ids, "b", "busy")
 		l := &line{pool: p}
-		var held []Lease
-		var waiting []string
-		waiters := map[string]*Waiter{}
-		next := 0
-		settle := func() {
-			for len(waiting) > 0 && len(held) < limit {
-				if len(l.told) == 0 || l.told[0].name != waiting[0] || l.told[0].err != nil {
-					t.Fatalf("there is room, and of %v those told are %v", waiting, l.told)
-				}
-				held = append(held, l.told[0].lease)
-				l.told, waiting = l.told[1:], waiting[1:]
-			}
-			if len(l.told) > 0 || p.Waiting() != len(waiting) {
-				t.Fatalf("%v wait, %d by the pool; told besides: %v", waiting, p.Waiting(), l.told)
-			}
+		l.wait(t, "trial")
+		l.wait(t, "next")
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		if len(l.told) != 1 || l.told[0].name != "trial" || l.told[0].lease.Backend().ID() != "a" {
+			t.Fatalf("half-open, told are %+v", l.told)
 		}
-		t.Repeat(map[string]func(*rapid.T){
-			"come": func(t *rapid.T) {
-				lease, err := p.Pick(PickContext{})
-				if room := len(held) < limit && len(waiting) == 0; room != (err == nil) {
-					t.Fatalf("%d of %d held, %v wait: Pick gives %v", len(held), limit, waiting, err)
-				}
-				if err == nil {
-					held = append(held, lease)
-					return
-				}
-				name := fmt.Sprint(next)
-				next++
-				w := &Waiter{}
-				w.Serve = func(lease Lease, err error) { l.told = append(l.told, served{name, lease, err}) }
-				if err := p.Wait(w); (err == nil) != (len(waiting) < most) {
-					t.Fatalf("%d of %d wait: Wait gives %v", len(waiting), most, err)
-				} else if err == nil {
-					waiting, waiters[name] = append(waiting, name), w
-				}
-			},
-			"leave": func(t *rapid.T) {
-				if len(waiting) == 0 {
-					return
-				}
-				i := rapid.IntRange(0, len(waiting)-1).Draw(t, "who")
-				if !p.Leave(waiters[waiting[i]]) {
-					t.Fatalf("%s waits and cannot leave", waiting[i])
-				}
-				waiting = slices.Delete(waiting, i, i+1)
-			},
-			"release": func(t *rapid.T) {
-				if len(held) > 0 {
-					lease := held[0]
-					held = held[1:]
-					lease.Release(Served)
-				}
-			},
-			"limit": func(t *rapid.T) {
-				limit = rapid.IntRange(1, 3).Draw(t, "limit")
-				if err := p.SetMaxSessions("a", limit); err != nil {
-					t.Fatal(err)
-				}
-			},
-			"": func(*rapid.T) { settle() },
-		})
+		trial := l.told[0].lease
+		trial.FirstByteTook(0)
+		synctest.Wait()
+		wantIDs(t, "closed", l.names(), "trial", "next")
 	})
 }
 
-// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places: everybody is served, or left;
-// nobody is told anything twice; and no lease is lost.
+// A visitor is one session of TestQueueUnderContention that waits.
+type visitor struct {
+	Waiter
+	told  chan served
+	calls atomic.Int32 // of Serve
+	left  bool
+}
+
+// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes change:
+// everybody is told once or has left, and no lease is lost. A wake-up that is lost has all of them wait for ever, which the
+// bubble sees.
 func TestQueueUnderContention(t *testing.T) {
-	p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2), at("b", 0, "", 1))
-	var waited, left atomic.Int64
-	var wg sync.WaitGroup
-	for i := range 16 {
-		wg.Go(func() {
-			for round := range 500 {
-				lease, err := p.Pick(PickContext{Client: client(i)})
-				if err == ErrBusy {
-					told := make(chan Lease, 2)
-					w := &Waiter{Context: PickContext{Client: client(i)}, Serve: func(l Lease, err error) {
-						must(t, err)
-						told <- l
-					}}
-					must(t, p.Wait(w))
-					if round%5 == 0 && p.Leave(w) {
-						left.Add(1)
-						if len(told) > 0 {
-							t.Error("one that left was served")
-						}
-						continue
-					}
-					lease = <-told
-					waited.Add(1)
+	synctest.Test(t, func(t *testing.T) {
+		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2), at("b", 0, "", 1))
+		a := p.snap.Load().tiers[0].backends[0]
+		var waited, left, vain atomic.Int64
+		var mu sync.Mutex
+		var visitors []*visitor
+		var wg sync.WaitGroup
+		visit := func(number, round int) {
+			pc := PickContext{Client: client(number)}
+			if round%7 == 0 {
+				pc.Tried = []*Backend{a}
+			}
+			lease, err := p.Pick(pc)
+			if err == ErrBusy {
+				v := &visitor{Waiter: Waiter{Context: pc}, told: make(chan served, 2)}
+				v.Serve = func(l Lease, err error) {
+					v.calls.Add(1)
+					v.told <- served{lease: l, err: err}
 				}
-				runtime.Gosched() // so that others find it taken
-				lease.Release(Served)
+				mu.Lock()
+				visitors = append(visitors, v)
+				mu.Unlock()
+				if err := p.Wait(&v.Waiter); err != nil {
+					t.Error(err)
+				}
+				if round%3 == 0 {
+					runtime.Gosched()
+				}
+				if round%5 == 0 && p.Leave(&v.Waiter) {
+					v.left = true
+					left.Add(1)
+					return
+				}
+				told := <-v.told
+				waited.Add(1)
+				lease, err = told.lease, told.err
+			}
+			if err != nil {
+				vain.Add(1)
+				if err != ErrNoBackend || len(pc.Tried) == 0 { // a is always there
+					t.Errorf("a session that has tried %d is told %v", len(pc.Tried), err)
+				}
+				return
+			}
+			runtime.Gosched() // so that others find it taken
+			lease.Release(Served)
+		}
+		for number := range 16 {
+			wg.Go(func() {
+				for round := range 300 {
+					visit(number, round)
+				}
+			})
+		}
+		wg.Go(func() {
+			for i := range 300 {
+				if err := errors.Join(p.SetMaxSessions("a", 1+i%3), p.SetMode("b", Mode(i%2))); err != nil {
+					t.Error(err)
+				}
+				runtime.Gosched()
 			}
 		})
-	}
-	wg.Wait()
-	if waited.Load() == 0 || left.Load() == 0 {
-		t.Errorf("%d waited, %d left: too little happened", waited.Load(), left.Load())
-	}
-	for _, b := range p.Backends() {
-		if b.Leases != 0 {
-			t.Errorf("%s ends with %d leases", b.ID, b.Leases)
+		wg.Wait()
+		if waited.Load() == 0 || left.Load() == 0 || vain.Load() == 0 {
+			t.Errorf("%d waited, %d left, %d came in vain: too little happened", waited.Load(), left.Load(), vain.Load())
 		}
-	}
-	if n := p.Waiting(); n != 0 {
-		t.Errorf("%d wait at the end", n)
-	}
+		for _, v := range visitors {
+			if n := v.calls.Load(); n != 1 && !v.left || n != 0 && v.left {
+				t.Errorf("one that left: %v was told something %d times", v.left, n)
+			}
+		}
+		for _, b := range p.Backends() {
+			if b.Leases != 0 {
+				t.Errorf("%s ends with %d leases", b.ID, b.Leases)
+			}
+		}
+		if n := p.Waiting(); n != 0 {
+			t.Errorf("%d wait at the end", n)
+		}
+	})
 }

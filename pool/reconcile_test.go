@@ -3,9 +3,12 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // TestReconcile walks a pool through the answers of a source.
@@ -30,6 +33,11 @@ func TestReconcile(t *testing.T) {
 		{"other settings", []Spec{heavy(at("b", 0, "", 4), 3), at("c", 0, "", 0)}, Reconciled{Changed: 1}, []string{"static", "b", "c"}, "w1>3 l0>4"},
 		{"another address", []Spec{heavy(at("b", 0, "", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "b", "c"}, "-c +c"},
 		{"another tier", []Spec{heavy(at("b", 2, "", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "c", "b"}, "-b +b"},
+		{"another zone", []Spec{heavy(at("b", 2, "z", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "c", "b"}, "-b +b"},
+		{"all at once", []Spec{at("d", 0, "", 0), heavy(at("b", 2, "z", 4), 5), at("e", 0, "", 0)},
+			Reconciled{Added: 2, Removed: 1, Changed: 1}, []string{"static", "b", "d", "e"}, "-c w3>5 +d +e"},
+		{"and back", []Spec{heavy(at("b", 2, "z", 4), 3), elsewhere},
+			Reconciled{Added: 1, Removed: 2, Changed: 1}, []string{"static", "b", "c"}, "-d -e w5>3 +c"},
 		{"one the pool has", []Spec{at("static", 0, "", 0), elsewhere}, Reconciled{Removed: 1, Ignored: 1}, []string{"static", "c"}, "-b"},
 		{"one under another name", []Spec{sameAddress, elsewhere}, Reconciled{Ignored: 1}, []string{"static", "c"}, ""},
 		{"none", nil, Reconciled{Removed: 1}, []string{"static"}, "-c"},
@@ -59,10 +67,14 @@ func TestReconcile(t *testing.T) {
 			t.Errorf("%s: events %q, want %q", step.what, told, step.event)
 		}
 	}
-	for _, b := range p.Backends() {
-		if b.Source != "" {
-			t.Errorf("%s says that it comes from %q", b.ID, b.Source)
-		}
+	if b := p.Backends(); b[0].Source != "" {
+		t.Errorf("the static one says that it comes from %q", b[0].Source)
+	}
+	must(t, p.Remove("static"))
+	_, err := p.Reconcile("dns", []Spec{at("static", 0, "", 0)})
+	must(t, err)
+	if b := p.Backends(); len(b) != 1 || b[0].Source != "dns" {
+		t.Errorf("with the static one gone the pool has %+v, want the source's", b)
 	}
 }
 
@@ -71,17 +83,28 @@ func TestReconcileIsAllOrNothing(t *testing.T) {
 	p := made(t, Options{})
 	_, err := p.Reconcile("file", []Spec{at("a", 0, "", 0)})
 	must(t, err)
-	before := fmt.Sprint(p.Backends())
-	_, err = p.Reconcile("file", []Spec{at("b", 0, "", 0), at("b", 0, "", 0)})
-	if !errors.Is(err, ErrDuplicateBackend) {
-		t.Errorf("an id twice: error %v", err)
+	must(t, p.Add(at("static", 0, "", 0)))
+	before := p.snap.Load()
+	events := p.Subscribe(9)
+	defer events.Close()
+	elsewhere := at("static", 0, "", 0)
+	elsewhere.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	for name, specs := range map[string][]Spec{
+		"a new one":             {at("b", 0, "", 0), at("b", 0, "", 0)},
+		"one it has":            {at("b", 0, "", 0), at("a", 0, "", 0), at("a", 2, "", 0)},
+		"one that is ignored":   {at("b", 0, "", 0), at("static", 0, "", 0), at("static", 0, "", 0)},
+		"one that is elsewhere": {at("b", 0, "", 0), elsewhere, at("static", 0, "", 0)},
+	} {
+		if r, err := p.Reconcile("file", specs); !errors.Is(err, ErrDuplicateBackend) || r != (Reconciled{}) {
+			t.Errorf("%s twice: %+v, error %v", name, r, err)
+		}
 	}
 	var invalid *InvalidBackendError
 	if _, err = p.Reconcile("file", []Spec{at("b", 0, "", 0), at("c", MaxTier+1, "", 0)}); !errors.As(err, &invalid) || invalid.Field != "tier" {
 		t.Errorf("a tier out of range: error %v", err)
 	}
-	if after := fmt.Sprint(p.Backends()); after != before {
-		t.Errorf("mistakes changed the pool from %s to %s", before, after)
+	if p.snap.Load() != before || len(events.C()) > 0 {
+		t.Errorf("mistakes changed the pool to %+v, with %d events", p.Backends(), len(events.C()))
 	}
 }
 
@@ -104,9 +127,10 @@ func TestReconcileKeepsWhatWasSet(t *testing.T) {
 	if b := p.Backends()[0]; b.Weight != 2 || b.Mode != Drain || b.MaxSessions != 5 {
 		t.Errorf("after a new weight it has weight %d, mode %v, limit %d; want 2, drain, 5", b.Weight, b.Mode, b.MaxSessions)
 	}
+	must(t, p.SetWeight("a", 9))
 	answer.Mode, answer.MaxSessions = Maintenance, 7
 	reconcile()
-	if b := p.Backends()[0]; b.Weight != 2 || b.Mode != Maintenance || b.MaxSessions != 7 || b.Source != "file" {
+	if b := p.Backends()[0]; b.Weight != 9 || b.Mode != Maintenance || b.MaxSessions != 7 || b.Source != "file" {
 		t.Errorf("after the rest it is %+v", b)
 	}
 }
@@ -154,4 +178,168 @@ func TestNoteDiscovery(t *testing.T) {
 	if !is || e.Pool != "test" || e.Source != "dns" || e.Found != 3 || e.Changed.Added != 2 || e.Err != failure || e.At.IsZero() {
 		t.Errorf("told of %+v", e)
 	}
+}
+
+// A sourced is what the model of TestReconcileFollowsItsModel knows of a backend.
+type sourced struct {
+	setting
+	source  string
+	spec    Spec // as the source said last
+	backend *Backend
+}
+
+// reconciled is what Reconcile is to make of a pool, by its model, and false for an answer that is refused.
+func reconciled(model map[string]sourced, source string, specs []Spec) (after map[string]sourced, r Reconciled, ok bool) {
+	after = maps.Clone(model)
+	named, kept := make(map[string]bool), make(map[string]bool)
+	for _, s := range specs {
+		if named[s.ID] {
+			return model, Reconciled{}, false
+		}
+		named[s.ID] = true
+		foreign := false
+		for id, m := range model {
+			foreign = foreign || m.source != source && (id == s.ID || m.spec.Addr == s.Addr)
+		}
+		if foreign {
+			r.Ignored++
+			continue
+		}
+		kept[s.ID] = true
+		m, exists := model[s.ID]
+		switch {
+		case !exists:
+			r.Added++
+			m = sourced{settingOfSpec(s), source, s, nil}
+		case m.spec.Addr != s.Addr || m.spec.Tier != s.Tier || m.spec.Zone != s.Zone:
+			r.Changed++
+			m = sourced{settingOfSpec(s), source, s, nil}
+		case m.spec != s:
+			r.Changed++
+			if s.Weight != m.spec.Weight {
+				m.weight = s.Weight
+			}
+			if s.MaxSessions != m.spec.MaxSessions {
+				m.most = s.MaxSessions
+			}
+			if s.Mode != m.spec.Mode {
+				m.mode = s.Mode
+			}
+			m.spec = s
+		}
+		after[s.ID] = m
+	}
+	for id, m := range model {
+		if m.source == source && !kept[id] {
+			r.Removed++
+			delete(after, id)
+		}
+	}
+	return after, r, true
+}
+
+func settingOfSpec(s Spec) setting {
+	return setting{weight: s.Weight, verdict: Healthy, mode: s.Mode, most: s.MaxSessions, tier: s.Tier}
+}
+
+// TestReconcileFollowsItsModel has two sources and an operator make any sequence of changes to a few backends of a few
+// addresses, and holds the pool and its events against a map.
+func TestReconcileFollowsItsModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, err := New(Options{Name: "test", Algorithm: "round_robin", Initial: Healthy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := p.Subscribe(100)
+		defer events.Close()
+		model, known := make(map[string]sourced), make(map[string]setting)
+		id := rapid.SampledFrom([]string{"a", "b", "c", "d"})
+		draw := func(t *rapid.T) Spec {
+			id := id.Draw(t, "id")
+			s := spec(id, int(id[0]-'a')+rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "address")) // mostly its own
+			s.Weight, s.MaxSessions = rapid.Uint32Range(0, 2).Draw(t, "weight"), rapid.IntRange(0, 1).Draw(t, "max_sessions")
+			s.Tier, s.Zone = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "tier"), rapid.SampledFrom([]string{"", "", "", "z"}).Draw(t, "zone")
+			s.Mode = Mode(rapid.IntRange(0, 2).Draw(t, "mode"))
+			return s
+		}
+		set := func(id string, err error, change func(m *sourced)) {
+			m, exists := model[id]
+			if exists != (err == nil) {
+				t.Fatalf("change of %q, known %v: error %v", id, exists, err)
+			}
+			if exists {
+				change(&m)
+				model[id] = m
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"answer": func(t *rapid.T) {
+				source := rapid.SampledFrom([]string{"dns", "file"}).Draw(t, "source")
+				specs := rapid.SliceOfN(rapid.Custom(draw), 0, 4).Draw(t, "specs")
+				if rapid.Bool().Draw(t, "each once") { // else most answers are refused
+					named := make(map[string]bool)
+					specs = slices.DeleteFunc(specs, func(s Spec) bool { again := named[s.ID]; named[s.ID] = true; return again })
+				}
+				after, want, ok := reconciled(model, source, specs)
+				before := p.snap.Load()
+				r, err := p.Reconcile(source, specs)
+				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) {
+					t.Fatalf("of %+v: %+v, error %v, want %+v, taken: %v", specs, r, err, want, ok)
+				}
+				if !ok && p.snap.Load() != before {
+					t.Fatal("a refused answer made another snapshot")
+				}
+				model = after
+			},
+			"add": func(t *rapid.T) {
+				s := draw(t)
+				if err := p.Add(s); err == nil {
+					model[s.ID] = sourced{settingOfSpec(s), "", s, nil}
+				}
+			},
+			"remove": func(t *rapid.T) {
+				id := id.Draw(t, "id")
+				set(id, p.Remove(id), func(*sourced) {})
+				delete(model, id)
+			},
+			"set": func(t *rapid.T) {
+				id, n := id.Draw(t, "id"), rapid.IntRange(0, 2).Draw(t, "to")
+				switch rapid.IntRange(0, 2).Draw(t, "what") {
+				case 0:
+					set(id, p.SetWeight(id, uint32(n)), func(m *sourced) { m.weight = uint32(n) })
+				case 1:
+					set(id, p.SetMaxSessions(id, n), func(m *sourced) { m.most = n })
+				case 2:
+					set(id, p.SetMode(id, Mode(n)), func(m *sourced) { m.mode = Mode(n) })
+				}
+			},
+			"": func(t *rapid.T) {
+				var order []string
+				for len(events.C()) > 0 {
+					order, _ = follow(t, known, order, <-events.C())
+				}
+				if len(p.Backends()) != len(model) || len(known) != len(model) {
+					t.Fatalf("the pool has %v, its events tell of %v, want %v", ids(p), known, model)
+				}
+				for _, m := range p.snap.Load().members {
+					b, want := m.info(), model[m.backend.id]
+					if want.backend == nil { // new, or to be another
+						for _, old := range model {
+							if old.backend == m.backend {
+								t.Fatalf("%q is not another backend", b.ID)
+							}
+						}
+						want.backend = m.backend
+						model[b.ID] = want
+					}
+					if settingOf(b) != want.setting || known[b.ID] != want.setting {
+						t.Fatalf("%q is %+v, by the events %+v, want %+v", b.ID, settingOf(b), known[b.ID], want.setting)
+					}
+					if m.backend != want.backend || b.Source != want.source || b.Addr != want.spec.Addr || b.Zone != want.spec.Zone {
+						t.Fatalf("%q is %+v, another one: %v; want %+v", b.ID, b, m.backend != want.backend, want)
+					}
+				}
+			},
+		})
+	})
 }

@@ -2,34 +2,45 @@ package pool
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 )
+
+// revocations has the pool's revocations noted, as ids, with "-" for a backend that was removed or is in maintenance.
+func revocations(t testing.TB, p *Pool) (take func() []string) {
+	var told []string
+	p.OnRevoke(func(b *Backend, why Revocation) {
+		if !b.Revoked() || b.inUse.Load() {
+			t.Errorf("%s is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+		}
+		told = append(told, map[Revocation]string{RevokedUnhealthy: "", RevokedRemoved: "-"}[why]+b.ID())
+	})
+	return func() []string {
+		ids := told
+		told = nil
+		return ids
+	}
+}
 
 // TestRevocations holds what revokes the leases on a backend, by the options, in the order of the changes.
 func TestRevocations(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		o    Options
-		want string
+		want []string
 	}{
-		{"keep all", Options{}, "[]"},
-		{"close the unhealthy", Options{CloseOnUnhealthy: true}, "[ill unhealthy ill unhealthy]"},
-		{"close the removed", Options{CloseOnRemove: true}, "[serviced removed gone removed found removed]"},
-		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true},
-			"[ill unhealthy serviced removed ill unhealthy gone removed found removed]"},
-		{"try all", Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, "[ill unhealthy ill unhealthy]"},
+		{"keep all", Options{}, nil},
+		{"close the unhealthy", Options{CloseOnUnhealthy: true}, []string{"ill", "ill"}},
+		{"close the removed", Options{CloseOnRemove: true}, []string{"-serviced", "-gone", "-found"}},
+		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true}, []string{"ill", "-serviced", "ill", "-gone", "-found"}},
+		{"try all", Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, []string{"ill", "ill"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0), at("gone", 0, "", 0), at("well", 0, "", 0))
-			got := []string{}
-			p.OnRevoke(func(b *Backend, why Revocation) {
-				if !b.Revoked() || b.inUse.Load() {
-					t.Errorf("%s is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
-				}
-				got = append(got, b.ID(), map[Revocation]string{RevokedUnhealthy: "unhealthy", RevokedRemoved: "removed"}[why])
-			})
+			told := revocations(t, p)
 			must(t, p.SetVerdict("ill", Unhealthy, ""))
 			must(t, p.SetMode("serviced", Maintenance))
+			must(t, p.SetWeight("serviced", 3)) // which is no news
 			must(t, p.SetMode("serviced", Drain))
 			must(t, p.SetMode("drained", Drain))
 			must(t, p.SetVerdict("drained", Unknown, ""))
@@ -49,11 +60,9 @@ func TestRevocations(t *testing.T) {
 			must(t, p.SetVerdict("well", Unhealthy, ""))
 			want := tt.want
 			if tt.o.CloseOnUnhealthy && !tt.o.TryAllWhenNone {
-				want = want[:len(want)-1] + " well unhealthy]"
+				want = append(want, "well")
 			}
-			if fmt.Sprint(got) != want {
-				t.Errorf("told of %v, want %s", got, want)
-			}
+			wantIDs(t, "told of", told(), want...)
 		})
 	}
 }
@@ -72,5 +81,85 @@ func TestVerdictsThatRevoke(t *testing.T) {
 		if revoked != want {
 			t.Errorf("from %v to %v revokes the leases: %v, want %v", verdicts[0], verdicts[1], revoked, want)
 		}
+	}
+}
+
+// TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the wrong
+// role, although it was unhealthy before.
+func TestRevocationOfTheTried(t *testing.T) {
+	p := made(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
+	_, leases := picks(p, 2)
+	a := leases[0].Backend()
+	told := revocations(t, p)
+	for _, step := range []struct {
+		judgements []Judgement
+		told       []string
+		revoked    bool // a is
+	}{
+		{[]Judgement{{"a", Unhealthy, ""}}, []string{"a"}, true},
+		{[]Judgement{{"b", Unhealthy, ""}}, nil, false}, // both are tried again
+		{[]Judgement{{"a", WrongRole, ""}}, []string{"a"}, true},
+		{[]Judgement{{"a", Unhealthy, ""}}, nil, false},
+		{[]Judgement{{"a", Lagging, ""}}, nil, false},
+		{[]Judgement{{"a", Healthy, ""}, {"b", Healthy, ""}}, nil, false},
+		{[]Judgement{{"b", Unhealthy, ""}, {"a", Unhealthy, ""}}, nil, false},
+		{[]Judgement{{"b", Healthy, ""}}, nil, false}, // what it has it keeps
+		{[]Judgement{{"a", WrongRole, ""}}, []string{"a"}, true},
+		{[]Judgement{{"a", Unhealthy, ""}}, nil, true},
+		{[]Judgement{{"a", Unknown, ""}}, nil, true}, // until it is eligible again
+		{[]Judgement{{"a", Healthy, ""}}, nil, false},
+	} {
+		must(t, p.SetVerdicts(step.judgements...))
+		wantIDs(t, fmt.Sprintf("told of after %v", step.judgements), told(), step.told...)
+		if a.Revoked() != step.revoked {
+			t.Errorf("after %v a is revoked: %v, want %v", step.judgements, a.Revoked(), step.revoked)
+		}
+	}
+}
+
+// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is told, in the order of the
+// changes, and that everybody who asked is told.
+func TestRevocationsOfOneCall(t *testing.T) {
+	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+	first, second := revocations(t, p), revocations(t, p)
+	p.OnRevoke(func(*Backend, Revocation) {
+		if l, err := p.Pick(PickContext{}); err != ErrNoBackend {
+			t.Errorf("while it is told of, %s can be picked", l.Backend().ID())
+		}
+	})
+	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""}, Judgement{"c", Lagging, ""}))
+	wantIDs(t, "the first is told of", first(), "a", "b") // c lags only, as it was judged last
+	wantIDs(t, "the second is told of", second(), "a", "b")
+}
+
+// TestRevocationOfTheReplaced holds that the backend before is told of when a source moves one, or puts it into maintenance.
+func TestRevocationOfTheReplaced(t *testing.T) {
+	p := made(t, Options{CloseOnRemove: true})
+	answer := []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0)}
+	reconcile := func() {
+		t.Helper()
+		_, err := p.Reconcile("dns", answer)
+		must(t, err)
+	}
+	reconcile()
+	told := revocations(t, p)
+	_, leases := picks(p, 3)
+	answer[0].Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	answer[1].Mode, answer[2].Mode = Maintenance, Drain
+	reconcile()
+	wantIDs(t, "told of", told(), "-a", "-b")
+	for _, l := range leases {
+		if b := l.Backend(); b.Revoked() != (b.ID() != "c") {
+			t.Errorf("the lease on %s is revoked: %v", b.ID(), b.Revoked())
+		}
+	}
+	ids, fresh := picks(p, 1)
+	if ids[0] != "a" || fresh[0].Backend().Revoked() || fresh[0].Backend() == leases[0].Backend() {
+		t.Errorf("the new one is %v, revoked: %v", ids, fresh[0].Backend().Revoked())
+	}
+	answer[1].Mode = Ready
+	reconcile()
+	if b := leases[1].Backend(); b.Revoked() {
+		t.Error("back from maintenance it is still revoked")
 	}
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -20,9 +21,16 @@ func shareOf(t testing.TB, p *Pool, id string, n int) float64 {
 	return float64(got) / float64(n)
 }
 
+// partOf returns which part of its weight a backend has.
+func partOf(p *Pool, id string) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byID[id].backend.load.Share()
+}
+
 // TestSlowStartGrows holds the share of a backend that comes back, over time.
 func TestSlowStartGrows(t *testing.T) {
-	for _, kind := range []string{"round_robin", "random", "p2c", "client_hash", "ring_hash", "maglev"} {
+	for _, kind := range []string{"round_robin", "random", "p2c", "least_time", "client_hash", "ring_hash", "maglev"} {
 		t.Run(kind, func(t *testing.T) {
 			var h hand
 			p := made(t, Options{Algorithm: kind, SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
@@ -72,11 +80,6 @@ func TestSlowStartOfLeastConn(t *testing.T) {
 // TestSlowStartOf holds who starts slowly.
 func TestSlowStartOf(t *testing.T) {
 	var h hand
-	share := func(p *Pool, id string) float64 {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.byID[id].backend.load.Share()
-	}
 	p := made(t, Options{SlowStart: time.Minute, Initial: Healthy, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
 	for _, step := range []struct {
 		what string
@@ -93,20 +96,21 @@ func TestSlowStartOf(t *testing.T) {
 			return err
 		}, true},
 		{"back from maintenance", "b", func() error { _ = p.SetMode("b", Maintenance); return p.SetMode("b", Ready) }, true},
+		{"back from weight 0", "b", func() error { _ = p.SetWeight("b", 0); return p.SetWeight("b", 1) }, true},
 		{"a verdict that stays", "a", func() error { return p.SetVerdict("a", Healthy, "again") }, false},
 		{"recovered", "a", func() error { _ = p.SetVerdict("a", Unhealthy, ""); return p.SetVerdict("a", Healthy, "") }, true},
 	} {
 		must(t, step.do())
-		if got := share(p, step.id) < 1; got != step.slow {
+		if got := partOf(p, step.id) < 1; got != step.slow {
 			t.Errorf("%s starts slowly: %v, want %v", step.what, got, step.slow)
 		}
 	}
 	h.pass(30 * time.Second)
 	home(t, p, from(1))
-	half := share(p, "a")
+	half := partOf(p, "a")
 	must(t, p.SetVerdict("a", Unhealthy, ""))
 	must(t, p.SetVerdict("a", Healthy, ""))
-	if again := share(p, "a"); half < 0.4 || again > 0.1 {
+	if again := partOf(p, "a"); half < 0.4 || again > 0.1 {
 		t.Errorf("at half of the time it had %v of its weight, and %v after it fell ill again", half, again)
 	}
 
@@ -117,7 +121,7 @@ func TestSlowStartOf(t *testing.T) {
 	must(t, p.SetVerdict("ill", Unhealthy, ""))
 	for _, id := range []string{"a", "b", "ill"} {
 		must(t, p.SetVerdict(id, Healthy, ""))
-		if slow := share(p, id) < 1; slow != (id == "ill") {
+		if slow := partOf(p, id) < 1; slow != (id == "ill") {
 			t.Errorf("%s starts slowly: %v", id, slow)
 		}
 	}
@@ -139,4 +143,80 @@ func TestSlowStartOfAll(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSlowStartGoesOnThroughChanges holds that what concerns other settings or backends neither restarts the growth of one nor
+// ends it.
+func TestSlowStartGoesOnThroughChanges(t *testing.T) {
+	var h hand
+	p := made(t, Options{SlowStart: 100 * time.Second, TryAllWhenNone: true, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	must(t, p.SetVerdict("b", Unhealthy, ""))
+	must(t, p.SetVerdict("b", Healthy, ""))
+	for i, change := range []func() error{
+		func() error { return p.SetWeight("b", 3) },
+		func() error { return p.SetMaxSessions("b", 1000) },
+		func() error { return p.SetWeight("a", 2) },
+		func() error { return p.Add(at("c", 0, "", 0)) },
+		func() error { return p.SetVerdict("c", Unhealthy, "") },
+		func() error { return p.Remove("a") },
+	} {
+		h.pass(10 * time.Second)
+		must(t, change())
+		home(t, p, from(i))
+		if got, want := partOf(p, "b"), float64(i+1)/10; math.Abs(got-want) > 0.01 {
+			t.Errorf("after change %d b has %v of its weight, want %v", i, got, want)
+		}
+	}
+	must(t, p.SetVerdict("b", Unhealthy, "")) // with c: nobody is healthy
+	for range 10 {
+		home(t, p, from(1)) // somebody is picked all the same
+	}
+}
+
+// TestSlowStartOff holds that without it who comes back has its weight at once.
+func TestSlowStartOff(t *testing.T) {
+	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0))
+	must(t, p.SetVerdict("b", Unhealthy, ""))
+	must(t, p.SetVerdict("b", Healthy, ""))
+	must(t, p.Add(at("c", 0, "", 0)))
+	if p.snap.Load().slow != nil || partOf(p, "b") != 1 || partOf(p, "c") != 1 {
+		t.Errorf("b has %v of its weight, c %v", partOf(p, "b"), partOf(p, "c"))
+	}
+}
+
+// TestSlowStartByTheUsualClock holds that it takes its time without a clock in the options, and after a breaker, too.
+func TestSlowStartByTheUsualClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := made(t, Options{SlowStart: time.Minute, Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0))
+		defer running(t, p)()
+		for range 3 {
+			release(p, "a", ConnectRefused)
+		}
+		synctest.Wait()
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		release(p, "a", Served) // the trial
+		synctest.Wait()
+		for part, want := range []float64{0, 0.25, 0.5, 0.75, 1, 1} {
+			home(t, p, from(1))
+			if got := partOf(p, "a"); math.Abs(got-want) > 0.01 {
+				t.Errorf("after %v it has %v of its weight, want %v", time.Duration(part)*15*time.Second, got, want)
+			}
+			slow := p.snap.Load().slow
+			next := slow.next.Load()
+			time.Sleep(time.Minute / slowSteps / 2)
+			home(t, p, from(1))
+			if again := slow.next.Load(); again != next {
+				t.Errorf("half a step later it grows again at %v instead of %v", time.Duration(again), time.Duration(next))
+			}
+			time.Sleep(15*time.Second - time.Minute/slowSteps/2)
+		}
+		if next := p.snap.Load().slow.next.Load(); next != grown {
+			t.Errorf("all have grown, and they grow again at %v", time.Duration(next))
+		}
+		must(t, p.SetWeight("b", 2))
+		if p.snap.Load().slow != nil {
+			t.Error("all have grown, and a new snapshot has them grow")
+		}
+	})
 }

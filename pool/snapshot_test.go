@@ -52,7 +52,7 @@ func picks(p *Pool, n int) (ids []string, leases []Lease) {
 func wantIDs(t testing.TB, what string, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("%s: picked %v, want %v", what, got, want)
+		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }
 

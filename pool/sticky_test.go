@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,6 +128,114 @@ func TestStickyGoesHome(t *testing.T) {
 	}
 }
 
+// TestStickyStaysWithItsStandin holds that while the first tier is full, a client stays with its stand-in, and that one who
+// comes home then stays there.
+func TestStickyStaysWithItsStandin(t *testing.T) {
+	var h hand
+	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0), at("z", 3, "", 1), at("last", 4, "", 0))
+	_, leases := picks(p, 1)
+	standin := home(t, p, from(1))
+	for i := range 6 {
+		if got := home(t, p, from(1)); got != standin {
+			t.Fatalf("with the primary full went to %s and then to %s", standin, got)
+		}
+		home(t, p, from(100+i)) // which moves round_robin on
+	}
+	must(t, p.SetVerdict(standin, Unhealthy, "test"))
+	if got := home(t, p, from(1)); got == standin || got == "primary" || got == "last" {
+		t.Errorf("with its stand-in ill went to %s", got)
+	}
+	leases[0].Release(Served)
+	if got := home(t, p, from(1)); got != "primary" {
+		t.Errorf("with room at the primary went to %s", got)
+	}
+	must(t, p.SetMaxSessions("primary", 9))
+	if got := home(t, p, from(1)); got != "primary" {
+		t.Errorf("came home and went to %s", got)
+	}
+	must(t, p.SetMaxSessions("primary", 1))
+	for _, id := range []string{"x", "y", "z", "last"} {
+		must(t, p.SetMode(id, Drain))
+	}
+	picks(p, 1)
+	if _, err := p.Pick(from(1)); err != ErrBusy {
+		t.Errorf("with its only backend full: error %v, want ErrBusy", err)
+	}
+}
+
+// TestStickyKeepsItsZone holds that the zone decides where a client goes first, and not that it moves later.
+func TestStickyKeepsItsZone(t *testing.T) {
+	var h hand
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1), at("far", 0, "there", 0))
+	_, leases := picks(p, 1)
+	if got := home(t, p, from(1)); got != "far" {
+		t.Fatalf("with the zone full went to %s", got)
+	}
+	leases[0].Release(Served)
+	if got := home(t, p, from(1)); got != "far" {
+		t.Errorf("with room in the zone moved to %s", got)
+	}
+	if got := home(t, p, from(2)); got != "near" {
+		t.Errorf("a new client went to %s", got)
+	}
+}
+
+// TestStickyTableForgetsTheOldest walks a table of one set through what may happen to an entry.
+func TestStickyTableForgetsTheOldest(t *testing.T) {
+	const ttl = 100 * time.Second
+	table := newStickyTable(ttl, stickyWays)
+	backends := make([]*Backend, 2*stickyWays)
+	for i := range backends {
+		backends[i] = &Backend{id: fmt.Sprint(i)}
+	}
+	want := func(client uint64, id string, now time.Duration) {
+		t.Helper()
+		got := ""
+		if b := table.backend(client, now); b != nil {
+			got = b.id
+		}
+		if got != id {
+			t.Errorf("at %v client %d had backend %q, want %q", now, client, got, id)
+		}
+	}
+	// The keys of clients 0 and 1 mean something else in the table.
+	clients := []uint64{0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
+	for i, client := range clients {
+		table.remember(client, backends[i], time.Duration(i)*time.Second)
+	}
+	for i, client := range clients {
+		want(client, fmt.Sprint(i), 20*time.Second)
+	}
+	table.remember(0, backends[20], 21*time.Second) // another backend, at the same place
+	want(0, "20", 23*time.Second)
+	table.remember(101, backends[21], 24*time.Second) // in the place of client 1, who was not seen for longest
+	want(1, "", 24*time.Second)
+	want(10, "2", 24*time.Second)
+	want(101, "21", 24*time.Second)
+	want(10, "", 102*time.Second) // its time is over, that of client 11 not yet
+	want(11, "3", 102*time.Second)
+	table.remember(102, backends[22], 102*time.Second)
+	want(11, "3", 102*time.Second)
+	want(102, "22", 102*time.Second)
+
+	s, key := table.set(11)
+	way, _ := s.way(key, 2*time.Second)
+	s.keys[way].Store(stickyTaken) // another has the entry not seen for longest in hand: the next one goes
+	table.remember(104, backends[24], 103*time.Second)
+	want(104, "24", 103*time.Second)
+	want(12, "", 103*time.Second)
+	for i := range s.keys {
+		s.keys[i].Store(stickyTaken) // others have every entry in hand
+	}
+	table.remember(103, backends[23], 103*time.Second)
+	want(103, "", 103*time.Second)
+	for i := range s.keys {
+		if k := s.keys[i].Load(); k != stickyTaken {
+			t.Errorf("entry %d was taken from another's hand", i)
+		}
+	}
+}
+
 // TestStickyIsBounded has many more clients than there are entries: those of late are mostly remembered.
 func TestStickyIsBounded(t *testing.T) {
 	const entries = 1024
@@ -159,6 +268,7 @@ func TestStickyUnderChange(t *testing.T) {
 	}
 	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 32}, specs...)
 	gone := make([]atomic.Bool, len(specs))
+	var picked atomic.Int64
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for g := range 6 {
@@ -169,7 +279,13 @@ func TestStickyUnderChange(t *testing.T) {
 					before[b] = gone[b].Load()
 				}
 				l, err := p.Pick(from(i % 50))
-				must(t, err)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if picked.Add(1)%32 == 0 {
+					runtime.Gosched() // to whoever makes the changes
+				}
 				var number int
 				fmt.Sscanf(l.Backend().ID(), "b%d", &number)
 				if before[number] {
@@ -182,7 +298,9 @@ func TestStickyUnderChange(t *testing.T) {
 	for i := range len(specs) - 1 {
 		must(t, p.Remove(fmt.Sprint("b", i)))
 		gone[i].Store(true)
-		time.Sleep(time.Millisecond) // some picks with each membership
+		for until := picked.Load() + 500; picked.Load() < until && !t.Failed(); { // some picks with each membership
+			runtime.Gosched()
+		}
 	}
 	done.Store(true)
 	wg.Wait()

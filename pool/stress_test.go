@@ -27,17 +27,26 @@ type stress struct {
 	pooled map[*Backend]bool
 }
 
-// TestPicksUnderChange picks and releases in many goroutines while others add, remove and change backends. At the end no
-// lease is left over, and no pick that began after a backend was gone for good has returned it.
+// TestPicksUnderChange picks, waits and releases in many goroutines while others add, remove and change backends and a source
+// names new ones. At the end no lease is left over and nobody waits, no pick that began after a backend was gone for good has
+// returned it, and the events tell what became of the pool.
 func TestPicksUnderChange(t *testing.T) {
 	options := map[string]Options{
 		"sticky":     {Algorithm: "round_robin", StickyTTL: time.Hour, StickyEntries: 64},
+		"zone":       {Algorithm: "p2c", Zone: "z1", StickyTTL: time.Millisecond, StickyEntries: 16},
 		"slow start": {Algorithm: "least_conn", SlowStart: 10 * time.Millisecond},
 		"bounded":    {Algorithm: "ring_hash", HashBalance: 1.25},
 		"breaker": {Algorithm: "least_conn", Breaker: BreakerOptions{
 			Failures: 3, OpenFor: time.Millisecond, MaxOpenFor: 2 * time.Millisecond, Trials: 2, MaxOpenShare: 0.5,
 		}},
 		"try all": {Algorithm: "p2c", TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true},
+		"all": {
+			Algorithm: "client_hash", HashPort: true, HashBalance: 1.5, Zone: "z0", SlowStart: time.Millisecond, StickyTTL: time.Second,
+			StickyEntries: 64, TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true, Breaker: BreakerOptions{
+				FailureRatio: 0.5, Window: 10 * time.Millisecond, MinSamples: 4, OpenFor: time.Millisecond,
+				MaxOpenFor: 2 * time.Millisecond, Trials: 1, MaxOpenShare: 1,
+			},
+		},
 	}
 	for _, k := range algo.Kinds() {
 		options[k.Name] = Options{Algorithm: k.Name}
@@ -50,7 +59,11 @@ func TestPicksUnderChange(t *testing.T) {
 			}
 			o.QueueMax, o.QueueTimeout = 100, time.Minute
 			s := &stress{pool: made(t, o), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
-			s.pool.OnRevoke(func(*Backend, Revocation) {})
+			s.pool.OnRevoke(func(b *Backend, _ Revocation) {
+				if !b.Revoked() || b.inUse.Load() {
+					t.Errorf("%q is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+				}
+			})
 			defer running(t, s.pool)()
 			for range 8 {
 				s.add(t)
@@ -67,6 +80,7 @@ func TestPicksUnderChange(t *testing.T) {
 			for i := range 4 {
 				writers.Go(func() { s.change(t, rounds, rand.New(rand.NewPCG(uint64(i), 7))) })
 			}
+			writers.Go(func() { s.discover(t, rounds/2) })
 			writers.Wait()
 			s.add(t) // of those, one in three is without a limit; nobody is to wait for ever
 			s.add(t)
@@ -145,7 +159,13 @@ func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
 	for range rounds {
 		id := s.any(r)
 		var err error
-		switch r.IntN(9) {
+		switch r.IntN(10) {
+		case 9:
+			other := s.any(r)
+			if other == id {
+				continue // two verdicts of one call show as the last
+			}
+			err = s.pool.SetVerdicts(Judgement{id, Healthy, "stress"}, Judgement{other, Verdict(r.IntN(int(Lagging) + 1)), "stress"})
 		case 8:
 			err = s.pool.SetMaxSessions(id, r.IntN(3))
 		case 0, 1:
@@ -171,6 +191,30 @@ func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
 	}
 }
 
+// discover is a source that names three backends at a time, each for three answers and with another weight in each.
+func (s *stress) discover(t *testing.T, rounds int) {
+	for round := range rounds {
+		var specs []Spec
+		for number := round; number < round+3; number++ {
+			sp := spec(fmt.Sprint("found", number), 1<<14+number)
+			sp.Weight, sp.Tier, sp.MaxSessions = uint32(1+round%5), number%2, number%3
+			specs = append(specs, sp)
+		}
+		r, err := s.pool.Reconcile("stress", specs)
+		want := Reconciled{Added: 1, Removed: 1, Changed: 2}
+		if round == 0 {
+			want = Reconciled{Added: 3}
+		}
+		if err != nil || r != want {
+			t.Errorf("answer %d: %+v, error %v, want %+v", round, r, err, want)
+		}
+		s.pool.NoteDiscovery("stress", len(specs), r, nil)
+		if round > 0 {
+			s.goneForGood(fmt.Sprint("found", round-1))
+		}
+	}
+}
+
 func (s *stress) add(t *testing.T) {
 	s.mu.Lock()
 	id, number := fmt.Sprintf("b%d", s.next), s.next
@@ -178,7 +222,7 @@ func (s *stress) add(t *testing.T) {
 	s.ids = append(s.ids, id)
 	s.mu.Unlock()
 	sp := spec(id, number)
-	sp.Tier, sp.MaxSessions = number%2, number%3
+	sp.Tier, sp.MaxSessions, sp.Zone = number%2, number%3, fmt.Sprint("z", number/2%2)
 	if err := s.pool.Add(sp); err != nil {
 		t.Error(err)
 	}
@@ -203,7 +247,7 @@ func (s *stress) goneForGood(id string) {
 
 // checkEnd looks for leases left over, also on backends that are no longer in the pool.
 func (s *stress) checkEnd(t *testing.T) {
-	if len(s.pooled) < 3 {
+	if len(s.pooled) < 3 { // first has no use for more: those before are free again most of the time
 		t.Errorf("only %d backends were ever picked", len(s.pooled))
 	}
 	if n := s.pool.Waiting(); n != 0 {

@@ -30,6 +30,8 @@ func TestEvents(t *testing.T) {
 		time.Sleep(time.Second)
 		must(t, p.SetMode("a", Drain))
 		must(t, p.SetWeight("a", 7))
+		must(t, p.SetMaxSessions("a", 5))
+		p.NoteDiscovery("dns", 2, Reconciled{Ignored: 2}, nil)
 		must(t, p.Remove("a"))
 
 		info := BackendInfo{
@@ -43,7 +45,11 @@ func TestEvents(t *testing.T) {
 		info.Mode = Drain
 		want = append(want, ModeChanged{change(2 * time.Second), Ready, Drain})
 		info.Weight = 7
-		want = append(want, WeightChanged{change(2 * time.Second), 1, 7}, Removed{change(2 * time.Second)})
+		want = append(want, WeightChanged{change(2 * time.Second), 1, 7})
+		info.MaxSessions = 5
+		want = append(want, LimitChanged{change(2 * time.Second), 0, 5}, Discovered{
+			Change: Change{Pool: "test", At: t0.Add(2 * time.Second)}, Source: "dns", Found: 2, Changed: Reconciled{Ignored: 2},
+		}, Removed{change(2 * time.Second)})
 
 		if got := drain(s); !slices.Equal(got, want) {
 			t.Errorf("events are\n%+v\nwant\n%+v", got, want)

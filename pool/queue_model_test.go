@@ -1,0 +1,125 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases and limits, and holds who is served, and with what,
+// against a list.
+func TestQueueFollowsItsModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		most := rapid.IntRange(0, 4).Draw(t, "queue")
+		limits := map[string]int{"a": rapid.IntRange(1, 3).Draw(t, "a"), "b": rapid.IntRange(1, 2).Draw(t, "b")}
+		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most, QueueTimeout: time.Minute})
+		if err == nil {
+			err = p.Add(at("a", 0, "", limits["a"]), at("b", 0, "", limits["b"]))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		backends := p.snap.Load().tiers[0].backends
+		l := &line{pool: p}
+		held := map[string][]Lease{}
+		var waiting []*Waiter
+		names := map[*Waiter]string{}
+		hasTried := func(tried []*Backend, id string) bool {
+			return slices.ContainsFunc(tried, func(b *Backend) bool { return b.ID() == id })
+		}
+		// expected is what a session gets that has tried some: an id, "busy" or "none".
+		expected := func(tried []*Backend) string {
+			for _, id := range []string{"a", "b"} {
+				if !hasTried(tried, id) && len(held[id]) < limits[id] {
+					return id
+				}
+			}
+			if len(tried) == len(backends) {
+				return "none"
+			}
+			return "busy"
+		}
+		check := func(who, want string, lease Lease, err error) {
+			switch {
+			case err == nil && lease.Backend().ID() == want:
+				held[want] = append(held[want], lease)
+			case err == ErrNoBackend && want == "none", err == ErrBusy && want == "busy":
+			default:
+				t.Fatalf("%s is told %v, %v, want %s; held are %v of %v", who, lease, err, want, held, limits)
+			}
+		}
+		settle := func() {
+			for i := 0; i < len(waiting); {
+				w := waiting[i]
+				want := expected(w.Context.Tried)
+				if want == "busy" {
+					if i++; len(w.Context.Tried) == 0 {
+						break
+					}
+					continue
+				}
+				if len(l.told) == 0 || l.told[0].name != names[w] {
+					t.Fatalf("waiter %s is to be told %s; told are %v", names[w], want, l.told)
+				}
+				check(names[w], want, l.told[0].lease, l.told[0].err)
+				l.told, waiting = l.told[1:], slices.Delete(waiting, i, i+1)
+				i = 0
+			}
+			if len(l.told) > 0 || p.Waiting() != len(waiting) {
+				t.Fatalf("%d wait, %d by the pool; told besides: %v", len(waiting), p.Waiting(), l.told)
+			}
+		}
+		next := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"come": func(t *rapid.T) {
+				tried := [][]*Backend{nil, backends[:1], backends[1:], backends}[rapid.IntRange(0, 3).Draw(t, "tried")]
+				pc, want := PickContext{Tried: tried}, expected(tried)
+				if len(waiting) > 0 {
+					want = "busy"
+				}
+				lease, err := p.Pick(pc)
+				if check("a newcomer", want, lease, err); want != "busy" {
+					return
+				}
+				w := &Waiter{Context: pc}
+				names[w] = fmt.Sprint(next)
+				next++
+				w.Serve = func(lease Lease, err error) { l.told = append(l.told, served{names[w], lease, err}) }
+				if err := p.Wait(w); (err == nil) != (len(waiting) < most) {
+					t.Fatalf("%d of %d wait: Wait gives %v", len(waiting), most, err)
+				} else if err == nil {
+					waiting = append(waiting, w)
+				}
+			},
+			"leave": func(t *rapid.T) {
+				if len(waiting) == 0 {
+					return
+				}
+				i := rapid.IntRange(0, len(waiting)-1).Draw(t, "who")
+				w := waiting[i]
+				waiting = slices.Delete(waiting, i, i+1)
+				if !p.Leave(w) || p.Leave(w) {
+					t.Fatalf("%s waits and cannot leave, or leaves twice", names[w])
+				}
+			},
+			"release": func(t *rapid.T) {
+				if id := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of"); len(held[id]) > 0 {
+					lease := held[id][0]
+					held[id] = held[id][1:]
+					lease.Release(Served)
+				}
+			},
+			"limit": func(t *rapid.T) {
+				id := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of")
+				limits[id] = rapid.IntRange(1, 3).Draw(t, "limit")
+				if err := p.SetMaxSessions(id, limits[id]); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"": func(*rapid.T) { settle() },
+		})
+	})
+}

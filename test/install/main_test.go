@@ -68,7 +68,7 @@ func TestInstall(t *testing.T) {
 		prefix string
 	}{{"root", true, ""}, {"sudo", false, "sudo --non-interactive "}} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := fake{has: complete("redis-server", "redis-tools"), root: tc.root, sudo: true, brought: []string{"redis-server", "redis-benchmark"}}
+			f := fake{has: complete("redis-server", "redis-tools"), root: tc.root, sudo: true, brought: []string{"redis-server", "redis-benchmark", "redis-cli"}}
 			var out, errs strings.Builder
 			if code := run(f.machine(), &out, &errs); code != 0 {
 				t.Fatalf("code %d, %s", code, errs.String())

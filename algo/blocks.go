@@ -78,7 +78,7 @@ func (s *seat) lower(l *Load) {
 	}
 }
 
-// searches is how many blocks a pick looks into before it is content with the best it has met. One or two do; more only
+// searches is how many blocks a pick looks into before it is content with the best it has met, if it has met any. One or two do; more only
 // when other threads acquire and release at the same time.
 const searches = 8
 
@@ -90,7 +90,8 @@ func (b *blocks) cheapest(start uint64) int {
 	}
 	n := uint64(len(b.hints))
 	best, bestCost := -1, uint32(full)
-	for range searches {
+	// Having found nobody it goes on: after a build all hints are 0, and any number of blocks may be full.
+	for i := 0; i < searches || best < 0 && i < searches+len(b.hints); i++ {
 		block, seen, others := b.lowestHint(int(start % n))
 		if uint32(seen) >= bestCost { // also when all are full
 			break

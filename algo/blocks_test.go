@@ -127,3 +127,35 @@ func TestFirstFills(t *testing.T) {
 		}
 	}
 }
+
+// TestBlocksFindTheLastPlace builds pickers over members that are all full but one, which stands in any block: a pick that knows
+// nothing yet must not take the first blocks for all.
+func TestBlocksFindTheLastPlace(t *testing.T) {
+	members := named(20*blockSize, 1)
+	for _, m := range members {
+		m.Load.SetLimit(1)
+		m.Load.Acquire()
+	}
+	for _, kind := range []string{"least_conn", "first"} {
+		for free := 0; free < len(members); free += blockSize - 1 {
+			p := build(t, kind, members, Options{})
+			members[free].Load.Release()
+			for range 3 {
+				if got := p.Pick(0); got != free {
+					t.Errorf("%s: only member %d has room, Pick = %d", kind, free, got)
+				}
+			}
+			members[free].Load.Acquire()
+			if got := p.Pick(0); got != -1 {
+				t.Errorf("%s: all are full, Pick = %d", kind, got)
+			}
+		}
+		// The same when the place was free before the picker was built.
+		last := len(members) - 1
+		members[last].Load.Release()
+		if got := build(t, kind, members, Options{}).Pick(0); got != last {
+			t.Errorf("%s: only the last member has room, Pick = %d", kind, got)
+		}
+		members[last].Load.Acquire()
+	}
+}

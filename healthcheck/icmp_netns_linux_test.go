@@ -64,7 +64,7 @@ func startRouter(t *testing.T) {
 		t.Helper()
 		harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(at[:len(at):len(at)], args...)})
 	}
-	ours, err := os.Readlink("/proc/self/ns/net")
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	must(t, err)
 	harness.Eventually(t, "the router has a namespace of its own", func() error {
 		if theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", router.PID())); err != nil || theirs == ours {
@@ -254,13 +254,9 @@ func TestNetnsICMPPermission(t *testing.T) {
 	if s, err := c.socket(false); err != nil || s.kind != pingSocket {
 		t.Errorf("%v, want a ping socket to be preferred", err)
 	}
-	// Capabilities and namespaces are a thread's: this one is not used again, since it stays locked.
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	err = onLostThread(func() error {
 		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil { // where no group may have ping sockets
-			done <- os.NewSyscallError("unshare", err)
-			return
+			return os.NewSyscallError("unshare", err)
 		}
 		for _, v6 := range []bool{false, true} {
 			s, err := openICMP(v6, nil)
@@ -271,13 +267,11 @@ func TestNetnsICMPPermission(t *testing.T) {
 			}
 		}
 		if err := dropCapabilities(); err != nil {
-			done <- err
-			return
+			return err
 		}
 		_, err := newICMP(t).Check(t.Context(), host("127.0.0.1"))
-		done <- err
-	}()
-	err = <-done
+		return err
+	})
 	if !errors.Is(err, ErrInconclusive) || !errors.Is(err, errICMPPermission) {
 		t.Errorf("error %v, want %v", err, errICMPPermission)
 	}
@@ -299,6 +293,23 @@ func TestNetnsUDPHostUnreachable(t *testing.T) {
 		_, err := UDP{}.Check(deadlineIn(t, patience), host(addr))
 		failsWith(t, err, want)
 	}
+}
+
+// onLostThread runs f on a thread that is not used again, for capabilities and namespaces are a thread's. It is never the
+// main thread: that one outlives its goroutine, and /proc/self shows what it is in.
+func onLostThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and left locked: the thread ends with the goroutine
+		if syscall.Gettid() != syscall.Getpid() {
+			done <- f()
+			return
+		}
+		err := onLostThread(f)
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	return <-done
 }
 
 // dropCapabilities takes all capabilities from this thread.

@@ -17,10 +17,11 @@ const (
 	forBackend               // of the configuration: Resolve turns a name into an address
 	forDiscovered            // a backend of a discovery file: nobody would resolve a name
 	forResolver              // the DNS server that would have to resolve its own name
+	forAdmin                 // the daemon's own, which is there before any name can be asked for
 )
 
 // isLiteral says whether a host name will not do.
-func (u addressUse) isLiteral() bool { return u == forDiscovered || u == forResolver }
+func (u addressUse) isLiteral() bool { return u == forDiscovered || u == forResolver || u == forAdmin }
 
 func (u addressUse) needs() string {
 	switch u {
@@ -30,6 +31,8 @@ func (u addressUse) needs() string {
 		return `needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
 	case forResolver:
 		return `needs "IP:PORT" or "[IPV6]:PORT" of a DNS server`
+	case forAdmin:
+		return `needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
 	}
 	return `needs "HOST:PORT" or "[IPV6]:PORT"`
 }

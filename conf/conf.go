@@ -31,6 +31,7 @@ type Config struct {
 	File      string     // as it was given to Load or Parse
 	Global    Global     `toml:"global"`
 	Log       Log        `toml:"log"`
+	Admin     Admin      `toml:"admin"`
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"` // in the file's order, never empty
 	Pools     []Pool     `toml:"pool,named"`                                                   // in the file's order
 
@@ -42,6 +43,8 @@ type Global struct {
 	Workers      int      `toml:"workers" default:"0" min:"0" max:"1024"`             // loops; 0 is one per usable CPU
 	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is what the limit of descriptors allows
 	DrainTimeout Duration `toml:"drain_timeout" default:"30s" min:"0s" max:"24h"`
+	StateFile    string   `toml:"state_file" default:""` // a path; "" is that changes at run time end with the process
+	Watch        bool     `toml:"watch" default:"false"` // apply the file anew whenever it changes
 }
 
 // Log is what is logged and how. Its zero value is not the default.

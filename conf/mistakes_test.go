@@ -16,6 +16,7 @@ func base() [][]string {
 		{"[pool.p]", `backends = [{ address = "10.0.0.1:1", name = "b1" }]`},
 		{"[pool.p.health]"},
 		{"[pool.p.breaker]"},
+		{"[admin]"},
 	}
 }
 
@@ -67,6 +68,7 @@ func TestMistakes(t *testing.T) {
 		backendAddr = `; needs "HOST:PORT" or "[IPV6]:PORT"`
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
+		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
 		noHash      = `does not hash; needs "client_hash", "ring_hash" or "maglev" as algorithm, or 0`
 	)
 	for _, tt := range []struct{ table, line, want string }{
@@ -93,6 +95,21 @@ func TestMistakes(t *testing.T) {
 		{"log", `level = 3`, `found the integer 3; needs "trace", "debug", "info", "warn" or "error"`},
 		{"log", `format = "text"`, `found "text"; allowed is "json" or "console"`},
 		{"log", `access = "yes"`, `found the string "yes"; needs true or false`},
+		{"global", `state_file = 1`, `found the integer 1; needs a string`},
+		{"global", `watch = "yes"`, `found the string "yes"; needs true or false`},
+		{"admin", `address = ""`, ``},
+		{"admin", `address = "unix:/tmp/a.sock"`, ``},
+		{"admin", `address = "127.0.0.1:9000"`, ``},
+		{"admin", `address = "[::1]:9000"`, ``},
+		{"admin", `address = "unix:"`, `found "unix:"` + admins},
+		{"admin", `address = "/run/a.sock"`, `found "/run/a.sock"; the port is missing` + admins},
+		{"admin", `address = ":9000"`, `found ":9000"; the host is missing` + admins},
+		{"admin", `address = "localhost:9000"`, `found "localhost:9000"; "localhost" is a host name` + admins},
+		{"admin", `address = "unix:/` + strings.Repeat("a", 106) + `"`, ``},
+		{"admin", `address = "unix:/` + strings.Repeat("a", 107) + `"`, `found "unix:/` + strings.Repeat("a", 58) + `"...; the path has 108 bytes; allowed are 107`},
+		{"admin", `socket_mode = "0600"`, ``},
+		{"admin", `socket_mode = "rw"`, `found "rw"; needs permission bits as chmod has them, such as "0660"`},
+		{"admin", `socket_mode = "1777"`, `found "1777"; needs permission bits as chmod has them, such as "0660"`},
 		{"listener.a", `protocol = "udp"`, `found "udp"; allowed is "tcp"; this version serves only tcp`},
 		{"listener.a", `backlog = 0`, `found 0; allowed is 1 to 65535`},
 		{"listener.a", `backlog = 65536`, `found 65536; allowed is 1 to 65535`},
@@ -244,15 +261,15 @@ func TestUnknownKeys(t *testing.T) {
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
 		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
-		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout`},
+		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout, state_file, watch`},
 	} {
 		doc, at := with(tt.table, tt.line)
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))
 	}
 	doc, _ := with("", "")
-	wantErrors(t, doc+"[admin]\naddress = ''\n[limits]\n", // tables of later versions
-		"lb.toml:10: admin: unknown key; allowed here: global, log, listener, pool",
-		"lb.toml:12: limits: unknown key; allowed here: global, log, listener, pool")
+	wantErrors(t, doc+"[metrics]\naddress = ''\n[limits]\n",
+		"lb.toml:11: metrics: unknown key; allowed here: global, log, admin, listener, pool",
+		"lb.toml:13: limits: unknown key; allowed here: global, log, admin, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 
@@ -290,6 +307,22 @@ func TestShapes(t *testing.T) {
 }
 
 // TestHashBalance: beside an algorithm that is itself a mistake, the balance is none.
+// TestAdminToken has who may come from elsewhere show a token.
+func TestAdminToken(t *testing.T) {
+	const rest = "\n[listener.a]\naddress = \":1\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"127.0.0.1:2\" }]\n"
+	const want = "lb.toml:1: admin.token_file: the admin address can be reached from other machines; " +
+		"needs the path of a file with a token, or an address on loopback"
+	for text, wrong := range map[string]bool{
+		`address = "0.0.0.0:9"`: true, `address = "[::]:9"`: true, `address = "10.0.0.1:9"`: true,
+		`address = "127.9.9.9:9"`: false, `address = "[::ffff:127.0.0.1]:9"`: false, "address = \"[::]:9\"\ntoken_file = \"/t\"": false,
+	} {
+		cfg, err := Parse("lb.toml", []byte("[admin]\n"+text+rest))
+		if wrong && (err == nil || err.Error() != want) || !wrong && (err != nil || !cfg.Admin.Bind.IsValid()) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestHashBalance(t *testing.T) {
 	for _, tt := range []struct {
 		algorithm string

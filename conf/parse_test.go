@@ -113,6 +113,7 @@ pool = "x"
 	want := &Config{
 		File:      "lb.toml",
 		Global:    Global{DrainTimeout: 30 * s},
+		Admin:     Admin{Address: DefaultAdminAddress, SocketMode: "0660", Socket: "/run/limeload/admin.sock", Mode: 0o660},
 		Log:       Log{Level: "info", Format: "json", Access: true},
 		Listeners: []Listener{z, b, a},
 		Pools:     []Pool{y, w, v, u, x},

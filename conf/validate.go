@@ -19,8 +19,9 @@ func validName(name string) bool {
 }
 
 // validate reports what is wrong with c beyond single values, and fills Listener.Bind,
-// Listener.DualStack, Backend.Addr, Backend.Name and Discovery.ResolverAddr.
+// Listener.DualStack, Backend.Addr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
 func validate(r *report, c *Config) {
+	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
 		validatePool(r, &c.Pools[i])
 	}
@@ -142,7 +143,7 @@ func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 	case use.isLiteral() && !end.ip.IsValid():
 		e = &Error{Message: quote(end.host) + " is a host name", Allowed: use.needs()}
 	case end.ip.IsValid():
-		if wrong := checkIP(end.ip, use != forListener); wrong != "" {
+		if wrong := checkIP(end.ip, use != forListener && use != forAdmin); wrong != "" {
 			e = &Error{Message: wrong}
 		}
 	}

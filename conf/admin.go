@@ -1,0 +1,58 @@
+package conf
+
+import (
+	"io/fs"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// DefaultAdminAddress is where the admin socket is unless the file says otherwise: where nobody chose the place, a balancer
+// that has no right to it serves without.
+const DefaultAdminAddress = "unix:/run/limeload/admin.sock"
+
+// maxSocketPath is what struct sockaddr_un holds beside a closing zero (unix(7)).
+const maxSocketPath = 107
+
+// Admin is where the daemon can be asked and told things while it runs. Its zero value is off.
+type Admin struct {
+	Address    string `toml:"address" default:"unix:/run/limeload/admin.sock"` // "" is off; see Socket, Bind
+	SocketMode string `toml:"socket_mode" default:"0660"`                      // see Mode
+	TokenFile  string `toml:"token_file" default:""`                           // a path; "" only where no stranger comes: a Unix socket or loopback
+
+	// Parse fills these from the texts above.
+	Socket string         // the path of a Unix socket; "" if Address is none
+	Bind   netip.AddrPort // not valid unless Address is HOST:PORT
+	Mode   fs.FileMode    // of Socket: its permission bits
+}
+
+// validateAdmin reports what is wrong with a beyond single values, and fills the fields that the texts stand for.
+func validateAdmin(r *report, a *Admin) {
+	const table = "admin"
+	mode, err := strconv.ParseUint(a.SocketMode, 8, 32)
+	if err != nil || mode > 0o777 {
+		r.add(join(table, "socket_mode"), Error{Found: quote(a.SocketMode), Allowed: `needs permission bits as chmod has them, such as "0660"`})
+	}
+	a.Mode = fs.FileMode(mode)
+	path, unix := strings.CutPrefix(a.Address, "unix:")
+	switch {
+	case a.Address == "":
+	case unix && (path == "" || hasNUL(path)):
+		r.add(join(table, "address"), Error{Found: quote(a.Address), Allowed: forAdmin.needs()})
+	case unix && len(path) > maxSocketPath:
+		r.add(join(table, "address"), Error{Found: quote(a.Address),
+			Message: "the path has " + strconv.Itoa(len(path)) + " bytes", Allowed: "allowed are " + strconv.Itoa(maxSocketPath)})
+	case unix:
+		a.Socket = path
+	default:
+		end, ok := validAddress(r, join(table, "address"), a.Address, forAdmin)
+		if !ok {
+			return
+		}
+		a.Bind = netip.AddrPortFrom(end.ip, end.port)
+		if !end.ip.IsLoopback() && a.TokenFile == "" {
+			r.add(join(table, "token_file"), Error{Message: "the admin address can be reached from other machines",
+				Allowed: "needs the path of a file with a token, or an address on loopback"})
+		}
+	}
+}

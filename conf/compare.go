@@ -1,0 +1,127 @@
+package conf
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// A Difference is a key that has another value in another configuration. It is a plain value.
+type Difference struct {
+	// Keys is the way to it, such as "pool", "redis", "retries". Of a table or a backend that only one of the two has it ends
+	// with its name; the elements of other lists are not told apart.
+	Keys     []string
+	From, To string // as a file has them; "" where there is none
+}
+
+// someTable stands for a table, or a list of tables, in a Difference.
+const someTable = "{...}"
+
+// Compare returns what next says otherwise than c, in the order of c and then of next. Only keys are compared, with their
+// defaults: not what names came to, and not the order of listeners, pools and backends.
+func (c *Config) Compare(next *Config) []Difference {
+	var d differences
+	d.tables(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), nil)
+	return d
+}
+
+type differences []Difference
+
+func (d *differences) add(keys []string, from, to string) {
+	*d = append(*d, Difference{Keys: append([]string(nil), keys...), From: from, To: to})
+}
+
+// tables compares two structs key by key.
+func (d *differences) tables(a, b reflect.Value, keys []string) {
+	for _, f := range fieldsOf(a.Type()) {
+		d.values(a.FieldByIndex(f.index), b.FieldByIndex(f.index), append(keys, f.key))
+	}
+}
+
+func (d *differences) values(a, b reflect.Value, keys []string) {
+	switch {
+	case a.Kind() == reflect.Struct:
+		d.tables(a, b, keys)
+	case a.Kind() == reflect.Pointer && !a.IsNil() && !b.IsNil():
+		d.tables(a.Elem(), b.Elem(), keys)
+	case a.Kind() == reflect.Pointer:
+		if a.IsNil() != b.IsNil() {
+			d.add(keys, tableText(a), tableText(b))
+		}
+	case isNamed(a.Type()):
+		d.named(a, b, keys)
+	case a.Kind() == reflect.Slice && a.Type().Elem().Kind() == reflect.Struct:
+		if !sameLists(a, b) {
+			d.add(keys, tableText(a), tableText(b))
+		}
+	default:
+		if from, to := valueText(a), valueText(b); from != to {
+			d.add(keys, from, to)
+		}
+	}
+}
+
+// isNamed tells whether t is a list of tables that are known by their names.
+func isNamed(t reflect.Type) bool {
+	if t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Struct {
+		return false
+	}
+	_, named := t.Elem().FieldByName("Name")
+	return named
+}
+
+// named compares two lists of tables by their names.
+func (d *differences) named(a, b reflect.Value, keys []string) {
+	there := make(map[string]reflect.Value, b.Len())
+	for i := range b.Len() {
+		there[b.Index(i).FieldByName("Name").String()] = b.Index(i)
+	}
+	for i := range a.Len() {
+		name := a.Index(i).FieldByName("Name").String()
+		if other, ok := there[name]; ok {
+			d.tables(a.Index(i), other, append(keys, name))
+			delete(there, name)
+		} else {
+			d.add(append(keys, name), someTable, "")
+		}
+	}
+	for i := range b.Len() {
+		if name := b.Index(i).FieldByName("Name").String(); there[name].IsValid() {
+			d.add(append(keys, name), "", someTable)
+		}
+	}
+}
+
+// sameLists tells whether two lists of tables without names say the same.
+func sameLists(a, b reflect.Value) bool {
+	if a.Len() != b.Len() {
+		return false
+	}
+	var d differences
+	for i := range a.Len() {
+		d.tables(a.Index(i), b.Index(i), nil)
+	}
+	return len(d) == 0
+}
+
+func tableText(v reflect.Value) string {
+	if v.IsNil() || v.Kind() == reflect.Slice && v.Len() == 0 {
+		return ""
+	}
+	return someTable
+}
+
+// valueText writes a value as a file has it.
+func valueText(v reflect.Value) string {
+	if v.Kind() == reflect.Slice {
+		texts := make([]string, v.Len())
+		for i := range texts {
+			texts[i] = quote(v.Index(i).String())
+		}
+		return "[" + strings.Join(texts, ", ") + "]"
+	}
+	if text, ok := v.Interface().(fmt.Stringer); ok { // a duration or a size
+		return quote(text.String())
+	}
+	return literal(v.Interface())
+}

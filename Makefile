@@ -5,7 +5,7 @@ BUILD := build
 BIN   := $(BUILD)/limeload-l4
 FUZZ_TIME ?= 30s
 
-.PHONY: help run build test tools race unit e2e fuzz bench plots cover fmt lint tidy check clean
+.PHONY: help run build test tools race unit e2e fuzz soak bench plots cover fmt lint tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +34,14 @@ e2e: tools ## the tests of the built binary against real servers
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 
 fuzz: ## run every fuzz target for FUZZ_TIME each
-	for package in ./conf ./healthcheck ./pool/discovery; do \
+	for package in ./conf ./healthcheck ./pool/discovery ./cmd/limeload-l4/admin; do \
 		for target in $$($(GO) test $$package -list '^Fuzz' | grep '^Fuzz'); do \
 			$(GO) test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x || exit 1; \
 		done; \
 	done
+
+soak: tools ## the tests that take long or state figures
+	$(GO) test -count=1 -timeout 60m -tags soak -run Soak -v ./test
 
 bench: tools build ## compare with HAProxy and nginx: about 15 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json

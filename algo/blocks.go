@@ -55,9 +55,6 @@ func newBlocks(members []candidate, weight func(*candidate) float32) *blocks {
 		b.weights[i] = weight(&members[i])
 	}
 	if len(members) <= blockSize {
-		for i := range members {
-			members[i].load.seat.Store(nil)
-		}
 		return b
 	}
 	b.hints = make([]hint, (len(members)+blockSize-1)/blockSize)

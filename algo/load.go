@@ -15,14 +15,28 @@ type Load struct {
 	limit    atomic.Int64 // of leases; 0 = none
 	withheld atomic.Uint32
 	seat     atomic.Pointer[seat] // in the picker built last, if that wants to know of released leases
-	total    *Total               // set once, by the first Join
+	totals   [2]*Total            // each set once, by the first Join of it
 
 	firstByte, connect ewma
 }
 
-// joined is a bit of Load.leases, beside their number: each lease taken or given back counts in Load.total, too. That
-// both change in one atomic step is what keeps the total exact while members come and go under load.
-const joined int64 = 1 << 62
+// Bits of Load.leases, beside their number: each lease taken or given back counts in that one of Load.totals, too. That
+// both change in one atomic step is what keeps the totals exact while members come, go and change over under load.
+const (
+	joinedFirst  int64 = 1 << 62
+	joinedSecond int64 = 1 << 61
+	joined             = joinedFirst | joinedSecond
+)
+
+// count adds a change to the totals that bits, the leases after that change, say.
+func (l *Load) count(bits, change int64) {
+	if bits&joinedFirst != 0 {
+		l.totals[0].leases.Add(change)
+	}
+	if bits&joinedSecond != 0 {
+		l.totals[1].leases.Add(change)
+	}
+}
 
 // Leases returns the number of leases held now.
 func (l *Load) Leases() int64 { return l.leases.Load() &^ joined }
@@ -31,7 +45,7 @@ func (l *Load) Leases() int64 { return l.leases.Load() &^ joined }
 func (l *Load) Acquire() int64 {
 	n := l.leases.Add(1)
 	if n&joined != 0 {
-		l.total.leases.Add(1)
+		l.count(n, 1)
 	}
 	return n &^ joined
 }
@@ -51,7 +65,7 @@ func (l *Load) TryAcquire() bool {
 		}
 		if l.leases.CompareAndSwap(n, n+1) {
 			if n&joined != 0 {
-				l.total.leases.Add(1)
+				l.count(n, 1)
 			}
 			return true
 		}
@@ -66,7 +80,7 @@ func (l *Load) Release() int64 {
 		panic("algo: lease released twice: load below zero")
 	}
 	if n&joined != 0 {
-		l.total.leases.Add(-1)
+		l.count(n, -1)
 	}
 	l.lighter()
 	return n &^ joined
@@ -148,25 +162,35 @@ type Total struct {
 // Leases returns the number of leases held now by the loads that have joined.
 func (t *Total) Leases() int64 { return t.leases.Load() }
 
-// Join counts l's leases, those it has and those to come, until Leave. Joining again does nothing. A Load may join only
-// one Total in its life; another one is the caller's bug, and panics. Calls of Join and Leave for one Load must not
-// overlap.
+// Join counts l's leases, those it has and those to come, until Leave. Joining again does nothing. A Load may join two Totals
+// in its life, also both at once, so that it can change from one to the other; a third one is the caller's bug, and panics.
+// Calls of Join and Leave for one Load must not overlap.
 func (t *Total) Join(l *Load) {
-	switch l.total {
-	case nil:
-		l.total = t // before the bit that has others read it
-	case t:
+	bit := joinedFirst
+	switch {
+	case l.totals[0] == t:
+	case l.totals[0] == nil:
+		l.totals[0] = t // before the bit that has others read it
+	case l.totals[1] == t:
+		bit = joinedSecond
+	case l.totals[1] == nil:
+		l.totals[1], bit = t, joinedSecond
 	default:
-		panic("algo: a load joined a second total")
+		panic("algo: a load joined a third total")
 	}
-	if n := l.leases.Or(joined); n&joined == 0 {
-		t.leases.Add(n)
+	if n := l.leases.Or(bit); n&bit == 0 {
+		t.leases.Add(n &^ joined)
 	}
 }
 
-// Leave counts l's leases no more. Leaving again does nothing.
+// Leave counts l's leases no more. Leaving again, or what was never joined, does nothing.
 func (t *Total) Leave(l *Load) {
-	if n := l.leases.And(^joined); n&joined != 0 {
-		t.leases.Add(-(n &^ joined))
+	for i, bit := range [...]int64{joinedFirst, joinedSecond} {
+		if l.totals[i] != t {
+			continue
+		}
+		if n := l.leases.And(^bit); n&bit != 0 {
+			t.leases.Add(-(n &^ joined))
+		}
 	}
 }

@@ -105,7 +105,59 @@ func TestTotalIsExact(t *testing.T) {
 	if n := total.Leases(); n != 0 || loads[0].Leases() != 2 {
 		t.Errorf("after leaving, the total is %d and the load %d", n, loads[0].Leases())
 	}
-	wantPanic(t, func() { new(Total).Join(&loads[0]) })
+}
+
+// TestTotalsChangeOver moves loads between two totals while leases are taken and given back: both stay exact, also while a load
+// is in both.
+func TestTotalsChangeOver(t *testing.T) {
+	var totals [2]Total
+	loads := make([]Load, 3)
+	var users, writer sync.WaitGroup
+	var done atomic.Bool
+	for i := range 4 {
+		users.Go(func() {
+			for !done.Load() {
+				l := &loads[i%len(loads)]
+				l.Acquire()
+				l.Acquire()
+				l.Release()
+				l.Release()
+			}
+		})
+	}
+	writer.Go(func() {
+		for i := range 4000 {
+			l := &loads[i%len(loads)]
+			totals[i/len(loads)%2].Join(l)
+			totals[1-i/len(loads)%2].Leave(l)
+		}
+	})
+	writer.Wait()
+	done.Store(true)
+	users.Wait()
+	for i := range totals {
+		if n := totals[i].Leases(); n != 0 {
+			t.Errorf("without leases total %d is %d", i, n)
+		}
+	}
+	l := &loads[0]
+	totals[0].Leave(l)
+	totals[1].Leave(l)
+	l.Acquire()
+	totals[1].Join(l)
+	totals[0].Join(l)
+	l.SetLimit(2)
+	if !l.TryAcquire() || l.TryAcquire() || l.Leases() != 2 || !l.Full() {
+		t.Errorf("in two totals, of a limit of 2 there are %d leases", l.Leases())
+	}
+	totals[1].Leave(l)
+	if l.Release() != 1 || totals[0].Leases() != 1 || totals[1].Leases() != 0 {
+		t.Errorf("after the change the totals are %d and %d, want 1 and 0", totals[0].Leases(), totals[1].Leases())
+	}
+	new(Total).Leave(l)
+	wantPanic(t, func() { new(Total).Join(l) })
+	l.Release()
+	wantPanic(t, func() { l.Release() })
 }
 
 func TestShare(t *testing.T) {

@@ -43,6 +43,7 @@ type Global struct {
 	Workers      int      `toml:"workers" default:"0" min:"0" max:"1024"`             // loops; 0 is one per usable CPU
 	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is what the limit of descriptors allows
 	DrainTimeout Duration `toml:"drain_timeout" default:"30s" min:"0s" max:"24h"`
+	DrainDelay   Duration `toml:"drain_delay" default:"0s" min:"0s" max:"1h"`
 	StateFile    string   `toml:"state_file" default:""` // a path; "" is that changes at run time end with the process
 	Watch        bool     `toml:"watch" default:"false"` // apply the file anew whenever it changes
 }

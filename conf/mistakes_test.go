@@ -261,7 +261,7 @@ func TestUnknownKeys(t *testing.T) {
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
 		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
-		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout, state_file, watch`},
+		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout, drain_delay, state_file, watch`},
 	} {
 		doc, at := with(tt.table, tt.line)
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))

@@ -3,6 +3,7 @@ package conf
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 )
@@ -152,4 +153,16 @@ func checkBackendConflicts(r *report, p *Pool) {
 			taken[b.Addr] = i
 		}
 	}
+}
+
+// ResolvedText is an address as the file has it, and behind a host name what that came to, if it has been resolved.
+func ResolvedText(text string, addr netip.AddrPort) string {
+	host, _, err := net.SplitHostPort(text)
+	if err != nil || host == "" || !addr.IsValid() {
+		return text
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return text
+	}
+	return fmt.Sprintf("%s (%s)", text, addr)
 }

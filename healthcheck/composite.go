@@ -3,27 +3,21 @@ package healthcheck
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 )
 
-// AllOf is healthy when each of its checks is. They run at the same time; of several that fail the first in order is told.
+// AllOf is healthy when each of its checks is; there has to be one. They run at the same time. Of several that fail the worst
+// is told, and of equals the first in order: see worst.
 type AllOf []Checker
 
 // Check runs the checks. Its result is the first one's, with the details of all.
 func (c AllOf) Check(ctx context.Context, t Target) (Result, error) {
 	results, errs := runAll(ctx, t, c)
-	var unsure error
-	for i, err := range errs {
-		switch {
-		case errors.Is(err, ErrInconclusive):
-			unsure = err
-		case err != nil:
-			return withRole(results[0], results[i]), fmt.Errorf("check %d of %d: %w", i+1, len(c), err)
-		}
+	if i := worst(errs); i >= 0 {
+		return withRole(results[0], results[i]), unhealthyf("check %d of %d: %v", i+1, len(c), errs[i]).because(errs[i])
 	}
-	if unsure != nil {
+	if unsure := inconclusive(errs); unsure != nil {
 		return Result{}, unsure
 	}
 	var details []string
@@ -47,7 +41,8 @@ func withRole(r, other Result) Result {
 	return r
 }
 
-// AnyOf is healthy when one of its checks is. They run at the same time; when all fail, all reasons are told.
+// AnyOf is healthy when one of its checks is; there has to be one. They run at the same time; when all fail, all reasons are
+// told, and the worst makes the verdict.
 type AnyOf []Checker
 
 // Check runs the checks. Its result is that of the first one in order that succeeded.
@@ -58,28 +53,38 @@ func (c AnyOf) Check(ctx context.Context, t Target) (Result, error) {
 			return results[i], nil
 		}
 	}
-	for _, err := range errs {
-		if errors.Is(err, ErrInconclusive) {
-			return Result{}, err // it might have been the one
-		}
+	if unsure := inconclusive(errs); unsure != nil {
+		return Result{}, unsure // it might have been the one
 	}
-	return Result{}, &anyError{errs}
-}
-
-// anyError is that of several checks none succeeded.
-type anyError struct{ causes []error }
-
-// Error returns all reasons in one line.
-func (e *anyError) Error() string {
-	reasons := make([]string, len(e.causes))
-	for i, err := range e.causes {
+	reasons := make([]string, len(errs))
+	for i, err := range errs {
 		reasons[i] = err.Error()
 	}
-	return "none of the checks succeeded: " + strings.Join(reasons, "; ")
+	return Result{}, unhealthyf("none of the checks succeeded: %s", strings.Join(reasons, "; ")).because(errs[worst(errs)])
 }
 
-// Unwrap returns the reason of the first check: which kind of failure it is all in all is for one of them to say.
-func (e *anyError) Unwrap() error { return e.causes[0] }
+// worst returns the place of the failure that makes the verdict, -1 when there is none: a wrong role before everything else,
+// since nobody may then try the target for want of a better one; lag last, since it does the least harm.
+func worst(errs []error) int {
+	rank := map[Verdict]int{Lagging: 1, Unhealthy: 2, WrongRole: 3} // Healthy has 0
+	at, most := -1, 0
+	for i, err := range errs {
+		if r := rank[verdictOf(err)]; r > most && !errors.Is(err, ErrInconclusive) {
+			at, most = i, r
+		}
+	}
+	return at
+}
+
+// inconclusive returns the first error of a check that found out nothing.
+func inconclusive(errs []error) error {
+	for _, err := range errs {
+		if errors.Is(err, ErrInconclusive) {
+			return err
+		}
+	}
+	return nil
+}
 
 // runAll runs checks at the same time and returns what each found.
 func runAll(ctx context.Context, t Target, checks []Checker) ([]Result, []error) {

@@ -94,7 +94,7 @@ func dnsName(s string) (dnsmessage.Name, error) {
 func (c DNS) Check(ctx context.Context, t Target) (Result, error) {
 	q, err := c.query()
 	if err != nil {
-		return Result{}, &checkError{words: "cannot check: " + escaped(err.Error()), causes: []error{err, ErrInconclusive}}
+		return Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
 	start := time.Now()
 	exchange := c.overUDP
@@ -107,7 +107,7 @@ func (c DNS) Check(ctx context.Context, t Target) (Result, error) {
 	}
 	latency := time.Since(start)
 	if wanted := c.wanted(); !slices.Contains(wanted, rcode) {
-		return Result{}, &checkError{words: "answered " + rcodeName(rcode) + ", wanted " + rcodeNames(wanted)}
+		return Result{}, unhealthyf("answered %s, wanted %s", rcodeName(rcode), rcodeNames(wanted))
 	}
 	return Result{Latency: latency, Detail: "answered " + rcodeName(rcode)}, nil
 }
@@ -173,21 +173,21 @@ func (c DNS) overUDP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCod
 	}
 	err = silenceError(ctx, start, "the answer")
 	if ignored != nil && !errors.Is(err, ErrInconclusive) {
-		return 0, &checkError{words: err.Error() + ", ignored: " + ignored.Error(), causes: []error{err, ignored}}
+		return 0, unhealthyf("%v, ignored: %v", err, ignored).because(err, ignored)
 	}
 	return 0, err
 }
 
 // overTCP asks by TCP and returns the answer's code.
 func (c DNS) overTCP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCode, error) {
-	k, err := openTalk(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port, nil, "")
 	if err != nil {
 		return 0, err
 	}
 	defer k.part(ctx)
 	sent := binary.BigEndian.AppendUint16(nil, uint16(len(q.packed)))
 	if _, err := k.Write(append(sent, q.packed...)); err != nil { // in one piece: some servers read but once
-		return 0, k.failure(ctx, err, "the query was sent")
+		return 0, k.failure(ctx, err, "the end of sending")
 	}
 	var length [2]byte
 	if _, err := io.ReadFull(k, length[:]); err != nil {
@@ -198,7 +198,7 @@ func (c DNS) overTCP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCod
 		// Text of another protocol promises a length that never comes.
 		err := k.failure(ctx, err, "the end of the answer")
 		if got := append(length[:], b[:n]...); q.headerError(b[:n]) != nil && !errors.Is(err, ErrInconclusive) {
-			return 0, &checkError{words: "not dns: answer begins with " + quoted(got[:min(len(got), 4*longestQuote)]), causes: []error{err}}
+			return 0, unhealthyf("not dns: answer begins with %s", quoted(got[:min(len(got), 4*longestQuote)])).because(err)
 		}
 		return 0, err
 	}
@@ -210,11 +210,11 @@ func (q dnsQuery) headerError(b []byte) error {
 	var p dnsmessage.Parser
 	switch h, err := p.Start(b); {
 	case err != nil:
-		return &checkError{words: "not dns: " + quoted(b[:min(len(b), 4*longestQuote)]), causes: []error{err}}
+		return unhealthyf("not dns: %s", quoted(b[:min(len(b), 4*longestQuote)])).because(err)
 	case !h.Response:
-		return &checkError{words: "not an answer, but a query"}
+		return unhealthyf("not an answer, but a query")
 	case h.ID != q.id:
-		return &checkError{words: "answer to another query"}
+		return unhealthyf("answer to another query")
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (q dnsQuery) read(b []byte) (dnsmessage.RCode, error) {
 	if err := q.headerError(b); err != nil {
 		return 0, err
 	}
-	garbled := func(err error) error { return &checkError{words: "garbled answer", causes: []error{err}} }
+	garbled := func(err error) error { return unhealthyf("garbled answer").because(err) }
 	var p dnsmessage.Parser
 	h, err := p.Start(b)
 	if err != nil {
@@ -235,7 +235,7 @@ func (q dnsQuery) read(b []byte) (dnsmessage.RCode, error) {
 		return 0, garbled(err)
 	}
 	if len(questions) != 1 || !sameQuestion(questions[0], q.question) {
-		return 0, &checkError{words: "answer to another question"}
+		return 0, unhealthyf("answer to another question")
 	}
 	if h.Truncated { // it may end anywhere
 		return h.RCode, nil

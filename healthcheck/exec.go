@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -49,7 +48,7 @@ type Exec struct {
 // Check runs the program for t.
 func (c Exec) Check(ctx context.Context, t Target) (Result, error) {
 	if len(c.Argv) == 0 {
-		return Result{}, &checkError{words: "no program to run"}
+		return Result{}, cannotCheckf("no program to run")
 	}
 	if ctx.Err() != nil {
 		return Result{}, execStopped(ctx, time.Now(), "")
@@ -85,7 +84,7 @@ func (c Exec) Check(ctx context.Context, t Target) (Result, error) {
 	case ctx.Err() != nil:
 		return Result{}, execStopped(ctx, start, line)
 	}
-	return Result{}, &checkError{words: withLine(exitWords(exit.ProcessState), line), causes: []error{err}}
+	return Result{}, exitError(exit.ProcessState, line).because(err)
 }
 
 // environment returns the program's. Of variables with one name the last counts.
@@ -107,23 +106,21 @@ func (c Exec) startError(err error) error {
 		syscall.ETXTBSY, // the program is being replaced at this moment
 	} {
 		if errors.Is(err, ours) {
-			return &checkError{words: "cannot check: " + ours.Error(), causes: []error{err, ErrInconclusive}}
+			return cannotCheckf("%s", ours.Error()).because(err)
 		}
 	}
-	why := ""
 	switch program := escaped(c.Argv[0]); {
 	case c.Dir != "" && !isFolder(c.Dir): // which Start does not tell from a missing program
-		why = "no folder " + escaped(c.Dir)
+		return unhealthyf("no folder %s", escaped(c.Dir)).because(err)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		why = "no program " + program // nor an interpreter, when it is a script
+		return unhealthyf("no program %s", program).because(err) // nor an interpreter, when it is a script
 	case errors.Is(err, fs.ErrPermission):
-		why = "not permitted to run " + program
+		return unhealthyf("not permitted to run %s", program).because(err)
 	case errors.Is(err, syscall.ENOEXEC):
-		why = "not a program: " + program
+		return unhealthyf("not a program: %s", program).because(err)
 	default:
-		why = "cannot run " + program + ": " + escaped(err.Error())
+		return unhealthyf("cannot run %s: %s", program, escaped(err.Error())).because(err)
 	}
-	return &checkError{words: why, causes: []error{err}}
 }
 
 // isFolder reports whether there is a folder of that name, as far as we may see.
@@ -135,29 +132,29 @@ func isFolder(name string) bool {
 // execStopped says that the program was killed since ctx ended.
 func execStopped(ctx context.Context, start time.Time, line string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return &checkError{words: "cancelled", causes: []error{context.Canceled, ErrInconclusive}}
+		return cancelled(ctx.Err())
 	}
-	after := time.Since(start)
-	if deadline, ok := ctx.Deadline(); ok {
-		after = max(0, deadline.Sub(start))
-	}
-	words := fmt.Sprintf("timed out after %v", after.Round(time.Millisecond))
-	return &checkError{words: withLine(words, line), causes: []error{ctx.Err()}}
-}
-
-// exitWords says how a program ended that did not end well.
-func exitWords(s *os.ProcessState) string {
-	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return fmt.Sprintf("killed by signal %d (%v)", int(status.Signal()), status.Signal())
-	}
-	return fmt.Sprintf("exit status %d", s.ExitCode())
-}
-
-func withLine(words, line string) string {
 	if line == "" {
-		return words
+		return unhealthyf("timed out after %v", waited(ctx, start)).because(ctx.Err())
 	}
-	return words + ": " + line
+	return unhealthyf("timed out after %v: %s", waited(ctx, start), line).because(ctx.Err())
+}
+
+// exitError says how a program ended that did not end well, and what it said last.
+func exitError(s *os.ProcessState, line string) *checkError {
+	signal := syscall.Signal(0)
+	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		signal = status.Signal()
+	}
+	switch {
+	case signal != 0 && line == "":
+		return unhealthyf("killed by signal %d (%v)", int(signal), signal)
+	case signal != 0:
+		return unhealthyf("killed by signal %d (%v): %s", int(signal), signal, line)
+	case line == "":
+		return unhealthyf("exit status %d", s.ExitCode())
+	}
+	return unhealthyf("exit status %d: %s", s.ExitCode(), line)
 }
 
 func orElse(s, otherwise string) string {

@@ -185,7 +185,7 @@ func TestExecCannotRun(t *testing.T) {
 	notAProgram := filepath.Join(dir, "junk")
 	must(t, os.WriteFile(notAProgram, []byte("\x00\x01junk"), 0o700))
 	for want, c := range map[string]Exec{
-		"no program to run":               {},
+		"cannot check: no program to run": {},
 		"no program /nonexistent":         {Argv: []string{"/nonexistent"}},
 		"no program limeload-nonexistent": {Argv: []string{"limeload-nonexistent"}},
 		"no program .*/script":            {Argv: []string{noInterpreter}},
@@ -197,6 +197,8 @@ func TestExecCannotRun(t *testing.T) {
 		_, err := c.Check(deadlineIn(t, patience), target("db/b1"))
 		failsWith(t, err, want)
 	}
+	_, err := Exec{Argv: []string{"/bin/true", strings.Repeat("x", 1<<20)}}.Check(deadlineIn(t, patience), target("db/b1"))
+	failsWith(t, err, "cannot run /bin/true: .*argument list too long", syscall.E2BIG)
 	for _, ours := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY} {
 		err := Exec{Argv: []string{"x"}}.startError(&fs.PathError{Op: "fork/exec", Path: "x", Err: ours})
 		failsWith(t, err, "cannot check: .*", ErrInconclusive, ours)

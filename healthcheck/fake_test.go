@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -14,7 +15,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if left, err := unprovoked(); code == 0 && (err != nil || len(left) > 0) {
+			fmt.Fprintf(os.Stderr, "failures in %s that no test provokes: %q, %v\n", healthDocument, left, err)
+			code = 1
+		}
+		os.Exit(code)
+	}))
+}
 
 // usual is a policy without jitter.
 var usual = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
@@ -42,6 +51,12 @@ type fake struct {
 func newFake(do func(ctx context.Context, n int) error) *fake {
 	return &fake{do: do, starts: make(map[string][]time.Time), running: make(map[string]bool)}
 }
+
+// A checkerFunc is a Checker that is a function.
+type checkerFunc func(ctx context.Context, t Target) (Result, error)
+
+// Check implements Checker.
+func (f checkerFunc) Check(ctx context.Context, t Target) (Result, error) { return f(ctx, t) }
 
 // succeed is a check that finds nothing wrong.
 func succeed(context.Context, int) error { return nil }

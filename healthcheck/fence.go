@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -53,17 +54,35 @@ type fenced struct {
 // Check checks t. When it is a primary and another target has the better claim, the error wraps ErrWrongRole.
 func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	r, err := c.checker.Check(ctx, t)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return r, err // the target is gone, or has another checker: what it claims does not count, as its result does not
+	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID)
 		return r, err
 	}
 	if reason := c.fence.admit(t.ID, r); reason != "" {
-		return r, &checkError{words: reason, causes: []error{ErrWrongRole, errAtOnce}}
+		return r, wrongRolef("%s", reason).because(errAtOnce)
 	}
 	return r, nil
 }
 
-// Forget is told of a target that is no longer the scheduler's.
+// Count returns how many rivalries there were so far. It only grows.
+func (f *Fence) Count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
+}
+
+// Primary returns the target that has the best claim, or had it last and has not lost it to another; "" before the first.
+// That it is healthy is for the scheduler to say.
+func (f *Fence) Primary() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.primary
+}
+
+// Forget is told of a target that is no longer the scheduler's, after its Remove.
 func (f *Fence) Forget(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -87,16 +106,20 @@ func (f *Fence) lapse(id string) {
 func (f *Fence) admit(id string, r Result) (reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if _, known := f.scheduler.verdict(id); !known {
+		return "" // removed just when its check ended: nobody would ever take the claim back
+	}
 	if f.primary != id && f.primary != "" {
-		healthy := f.scheduler.verdict(f.primary) == Healthy
-		better, why := outranks(r, f.claim)
-		if !better && (f.holds || healthy) {
-			reason = fmt.Sprintf("claims to be the primary, as %s does, which %s", f.primary, why)
+		verdict, known := f.scheduler.verdict(f.primary)
+		claims := known && (f.holds || verdict == Healthy) // not known: removed, and not forgotten yet
+		switch better, why := outranks(r, f.claim); {
+		case !claims:
+		case !better:
+			reason = rivalWords(f.primary, why)
 			f.tell(id, f.primary, reason)
 			return reason
-		}
-		if f.holds || healthy {
-			reason := fmt.Sprintf("claims to be the primary, as %s does, which %s", id, why)
+		default:
+			reason := rivalWords(id, why)
 			if f.holds {
 				f.tell(f.primary, id, reason)
 			}
@@ -106,6 +129,11 @@ func (f *Fence) admit(id string, r Result) (reason string) {
 	f.primary, f.claim, f.holds = id, r, true
 	delete(f.rivals, id)
 	return ""
+}
+
+// rivalWords says why a target that claims to be the primary is not taken for it.
+func rivalWords(primary, why string) string {
+	return fmt.Sprintf("claims to be the primary, as %s does, which %s", primary, why)
 }
 
 // tell reports a rival, once until it is none any more.

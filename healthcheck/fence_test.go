@@ -106,9 +106,14 @@ func TestFenceFailover(t *testing.T) {
 		st.cast.play("a", primaryOf(1))
 		later(20 * time.Second)
 		st.want(t, "with the old one back", map[string]Verdict{"a": WrongRole, "b": Healthy})
-		if len(st.rivals) != 1 || st.rivals[0].Rival != "a" || st.rivals[0].Primary != "b" {
+		if len(st.rivals) != 1 || st.rivals[0].Rival != "a" || st.rivals[0].Primary != "b" || st.rivals[0].Count != 1 {
 			t.Errorf("told of %+v, want the one rival once", st.rivals)
 		}
+		if n, primary := st.fence.Count(), st.fence.Primary(); n != 1 || primary != "b" {
+			t.Errorf("%d rivalries, and the primary is %q; want 1 and b", n, primary)
+		}
+		_, err := st.fence.Wrap(&st.cast).Check(t.Context(), target("a"))
+		failsWith(t, err, "claims to be the primary, as b does, which was promoted later", ErrWrongRole)
 		st.cast.play("a", Result{Role: RoleReplica})
 		later(20 * time.Second)
 		st.cast.play("a", primaryOf(3)) // a planned switch
@@ -131,6 +136,38 @@ func TestFenceDeposesAtOnce(t *testing.T) {
 		st.want(t, "one interval later", map[string]Verdict{"a": WrongRole})
 		later(2 * usual.Interval)
 		st.want(t, "three intervals later", map[string]Verdict{"a": WrongRole, "b": Healthy})
+	})
+}
+
+// TestFenceForgetsTheRemoved has a primary that is removed just when its check ends: its claim must not keep others out for ever.
+func TestFenceForgetsTheRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewScheduler(Options{Report: func([]Change) {}})
+		f := NewFence(s, func(r Rivalry) { t.Errorf("told of %+v", r) })
+		leave := func() {}
+		leaving := f.Wrap(checkerFunc(func(_ context.Context, to Target) (Result, error) {
+			leave()
+			return primaryOf(1), nil
+		}))
+		for _, id := range []string{"a", "b"} {
+			must(t, s.Add(target(id), leaving, usual))
+		}
+		for _, id := range []string{"a", "b"} {
+			leave = func() { s.Remove(id); f.Forget(id) }
+			_, err := leaving.Check(t.Context(), target(id)) // as one that Run began
+			must(t, err)
+			if primary := f.Primary(); primary != "" {
+				t.Errorf("the primary is %q, which is removed", primary)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		must(t, s.Add(target("c"), leaving, usual))
+		leave = cancel
+		_, err := leaving.Check(ctx, target("c"))
+		must(t, err)
+		if primary := f.Primary(); primary != "" {
+			t.Errorf("a check that was cancelled makes %q the primary", primary)
+		}
 	})
 }
 

@@ -3,7 +3,6 @@ package healthcheck
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,41 +25,21 @@ const healthMethod = "/grpc.health.v1.Health/Check"
 
 // Check asks t once. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c GRPC) Check(ctx context.Context, t Target) (Result, error) {
-	request, err := c.request(ctx, t)
+	o := httpOptions{method: http.MethodPost, host: c.Authority, port: c.Port, tls: c.TLS, protocols: []string{protocolHTTP2}}
+	request, err := c.request(ctx, t, o)
 	if err != nil {
-		return Result{}, &checkError{words: "cannot check: " + escaped(err.Error()), causes: []error{err, ErrInconclusive}}
+		return Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
-	k, err := openTalk(ctx, t, c.Port)
-	if err != nil {
-		return Result{}, err
-	}
-	defer k.part(ctx)
-	if c.TLS != nil {
-		config := c.TLS.Clone()
-		config.NextProtos = []string{"h2"}
-		if err := k.secure(ctx, config, certificateName(c.Authority, t)); err != nil {
-			return Result{}, err
-		}
-		if k.Conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "h2" {
-			return Result{}, &checkError{words: "not a grpc server: tls without http/2"}
-		}
-	}
-	answer, err := exchangeHTTP2(ctx, k, request)
+	latency, err := exchangeHTTP(ctx, t, o, request, judgeGRPC)
 	if err != nil {
 		return Result{}, err
 	}
-	defer answer.end()
-	if err := judgeGRPC(answer); err != nil {
-		return Result{}, err
-	}
-	return Result{Latency: time.Since(k.start), Detail: "serving"}, nil
+	return Result{Latency: latency, Detail: "serving"}, nil
 }
 
 // request builds the call; an error is a mistake of the configuration.
-func (c GRPC) request(ctx context.Context, t Target) (*http.Request, error) {
-	request, err := checkRequest(ctx, t, &url.URL{Path: healthMethod}, requestOptions{
-		method: http.MethodPost, host: c.Authority, port: c.Port, secure: c.TLS != nil,
-	})
+func (c GRPC) request(ctx context.Context, t Target, o httpOptions) (*http.Request, error) {
+	request, err := checkRequest(ctx, t, &url.URL{Path: healthMethod}, o)
 	if err != nil {
 		return nil, err
 	}
@@ -79,18 +58,18 @@ func (c GRPC) request(ctx context.Context, t Target) (*http.Request, error) {
 // judgeGRPC reads the rest of an answer and says what is wrong with it.
 func judgeGRPC(answer *httpAnswer) error {
 	if answer.StatusCode != http.StatusOK {
-		return &checkError{words: "not a grpc server: " + statusInWords(answer.StatusCode)}
+		return unhealthyf("not a grpc server: status %s", httpStatus(answer.StatusCode))
 	}
 	contentType := answer.Header.Get("Content-Type")
 	if !isGRPC(contentType) {
-		return &checkError{words: "not a grpc server: content type " + quoted([]byte(contentType))}
+		return unhealthyf("not a grpc server: content type %s", quoted([]byte(contentType)))
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxGRPCBytes+1)) // the byte more is for knowing that it is too long
 	if err != nil {
 		return answer.failure(err, "the end of the answer")
 	}
 	if len(body) > maxGRPCBytes {
-		return &checkError{words: fmt.Sprintf("answer longer than %d bytes", maxGRPCBytes)}
+		return unhealthyf("answer longer than %d bytes", maxGRPCBytes)
 	}
 	// An answer without a message has its status in the header, and no trailers.
 	status, ok := grpcStatus(answer.Trailer)
@@ -98,14 +77,14 @@ func judgeGRPC(answer *httpAnswer) error {
 		status, ok = grpcStatus(answer.Header)
 	}
 	if !ok {
-		return &checkError{words: "no grpc status: the trailers are missing"}
+		return unhealthyf("no grpc status: the trailers are missing")
 	}
 	if err := status.err(); err != nil {
 		return err
 	}
 	serving, err := parseGRPCAnswer(body)
 	if err != nil {
-		return &checkError{words: "not an answer of the health service: " + err.Error(), causes: []error{err}}
+		return unhealthyf("not an answer of the health service: %v", err).because(err)
 	}
 	return serving.err()
 }
@@ -134,24 +113,24 @@ func grpcStatus(h http.Header) (grpcResult, bool) {
 func (r grpcResult) err() error {
 	code, err := strconv.ParseUint(r.code, 10, 32)
 	if err != nil {
-		return &checkError{words: "not a grpc status: " + quoted([]byte(r.code)), causes: []error{err}}
+		return unhealthyf("not a grpc status: %s", quoted([]byte(r.code))).because(err)
 	}
 	switch code {
 	case 0:
 		return nil
 	case 5: // NOT_FOUND is what Check answers where Watch answers SERVICE_UNKNOWN
-		return &checkError{words: "service unknown"}
+		return unhealthyf("service unknown")
 	case 12:
-		return &checkError{words: "the server has no health service"}
+		return unhealthyf("the server has no health service")
 	}
-	words := "grpc status " + strconv.FormatUint(code, 10)
+	status := strconv.FormatUint(code, 10)
 	if code < uint64(len(grpcCodes)) {
-		words += " (" + grpcCodes[code] + ")"
+		status += " (" + grpcCodes[code] + ")"
 	}
 	if r.message != "" {
-		words += ": " + quoted(decodeGRPCMessage(r.message))
+		return unhealthyf("grpc status %s: %s", status, quoted(decodeGRPCMessage(r.message)))
 	}
-	return &checkError{words: words}
+	return unhealthyf("grpc status %s", status)
 }
 
 // grpcCodes are the names of the statuses. Source: statuscodes.md of gRPC.

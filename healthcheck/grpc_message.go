@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 )
 
 // This file has the two messages of grpc.health.v1 and what frames them:
@@ -38,13 +37,13 @@ func (s servingStatus) err() error {
 	case serving:
 		return nil
 	case servingUnknown:
-		return &checkError{words: "serving status unknown"}
+		return unhealthyf("serving status unknown")
 	case notServing:
-		return &checkError{words: "not serving"}
+		return unhealthyf("not serving")
 	case servingServiceUnknown:
-		return &checkError{words: "service unknown"}
+		return unhealthyf("service unknown")
 	}
-	return &checkError{words: "serving status " + strconv.Itoa(int(s))}
+	return unhealthyf("serving status %d", int32(s))
 }
 
 // appendHealthRequest appends the request for a service.

@@ -180,7 +180,7 @@ func TestGRPCAuthority(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	hosts := make(chan string, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hosts <- r.Host
+		tell(r.Context(), hosts, r.Host)
 		healthAnswer{}.write(w, r)
 	})
 	plain := serveHTTP(t, handler, nil, "h2c")
@@ -196,12 +196,12 @@ func TestGRPCAuthority(t *testing.T) {
 			tt.c.Authority = authority
 			if _, err := tt.c.Check(deadlineIn(t, patience), tt.to); err != nil {
 				t.Errorf("authority %q: %v", authority, err)
-			} else if got := <-hosts; got != want {
+			} else if got := harness.Receive(t, "whom the server was asked for", hosts); got != want {
 				t.Errorf("the server was asked for %q, want %q", got, want)
 			}
 		}
 	}
-	_, err := GRPC{Authority: "a b"}.Check(t.Context(), target("a"))
+	_, err := GRPC{Authority: "a b"}.Check(deadlineIn(t, patience), target("a"))
 	failsWith(t, err, `cannot check: "a b" is no host`, ErrInconclusive)
 }
 
@@ -210,7 +210,7 @@ func TestGRPCOfOthers(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	certs := []tls.Certificate{ca.server(t)}
 	client := &tls.Config{RootCAs: ca.roots()}
-	_, err := GRPC{}.Check(t.Context(), refusing(t))
+	_, err := GRPC{}.Check(deadlineIn(t, patience), refusing(t))
 	failsWith(t, err, "connect refused", syscall.ECONNREFUSED)
 
 	old := serveHTTP(t, http.NotFoundHandler(), &tls.Config{Certificates: certs}, "http/1.1")
@@ -218,7 +218,7 @@ func TestGRPCOfOthers(t *testing.T) {
 	failsWith(t, err, "tls alert: no application protocol")
 	silent := harness.Serve(t, overTLS(&tls.Config{Certificates: certs}, readToEnd))
 	_, err = GRPC{TLS: client}.Check(deadlineIn(t, patience), talkTarget(silent.Address()))
-	failsWith(t, err, "not a grpc server: tls without http/2")
+	failsWith(t, err, `no application protocol agreed on, offered "h2"`)
 	h2 := serveHTTP(t, http.NotFoundHandler(), nil, "h2c")
 	_, err = GRPC{}.Check(deadlineIn(t, patience), h2)
 	failsWith(t, err, "not a grpc server: status 404 Not Found")
@@ -245,7 +245,7 @@ func TestGRPCOfOthers(t *testing.T) {
 		},
 		"(connect )?reset( before the answer)?|closed before the answer": harness.ResetAtOnce,
 		// pings that are to be answered, of a server that reads no answers
-		"an answer without end|(timed out waiting for|reset before|closed before) the answer.*": func(_ context.Context, c *net.TCPConn) {
+		"answered without end|(timed out waiting for|reset before|closed before) the answer.*": func(_ context.Context, c *net.TCPConn) {
 			pings := bytes.Repeat([]byte("\x00\x00\x08\x06\x00\x00\x00\x00\x00lorem ip"), 4096)
 			block := append([]byte(settings), pings...)
 			for err := error(nil); err == nil; {
@@ -253,7 +253,7 @@ func TestGRPCOfOthers(t *testing.T) {
 				block = pings
 			}
 		},
-		"an answer without end": func(_ context.Context, c *net.TCPConn) { // frames of no known type
+		"answered without end": func(_ context.Context, c *net.TCPConn) { // frames of no known type
 			go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
 			frame := []byte("\x00\x40\x00\x42\x00\x00\x00\x00\x00" + strings.Repeat("x", 1<<14))
 			_, err := io.WriteString(c, settings)

@@ -4,7 +4,7 @@
 // It knows nothing of pools and sessions and does not log. It reports each change of a verdict to the function it was
 // given, and nothing else.
 //
-// Add and Remove may be called from any goroutine, before Run and while it runs. All reports come from the goroutine that
+// Add, Update, Remove and Stats may be called from any goroutine, before Run and while it runs. All reports come from the goroutine that
 // called Run, one at a time.
 package healthcheck
 
@@ -20,6 +20,8 @@ import (
 var (
 	// ErrDuplicateTarget is wrapped by the error of Add when the scheduler has a target of that id.
 	ErrDuplicateTarget = errors.New("healthcheck: a target of this id exists already")
+	// ErrUnknownTarget is wrapped by the error of Update when the scheduler has no target of that id.
+	ErrUnknownTarget = errors.New("healthcheck: there is no target of this id")
 	// ErrRan is returned by a second Run of one scheduler.
 	ErrRan = errors.New("healthcheck: the scheduler ran already")
 	// ErrInconclusive is wrapped by the error of a check that says nothing about its target, such as one that had no
@@ -79,8 +81,9 @@ func (v Verdict) String() string {
 
 // A Target is what is checked. It is a plain value.
 type Target struct {
-	ID   string // opaque; unique in its scheduler
-	Addr netip.AddrPort
+	ID    string // opaque; unique in its scheduler
+	Group string // opaque; its checks are counted together with those of the others of this group, see Stats
+	Addr  netip.AddrPort
 }
 
 // A Checker checks a target once.
@@ -134,8 +137,8 @@ type Change struct {
 	At       time.Time
 }
 
-// A Policy says how often a target is checked and what the results make of its verdict. It is a plain value; Add
-// validates it.
+// A Policy says how often a target is checked and what the results make of its verdict. It is a plain value; Add and
+// Update validate it.
 type Policy struct {
 	Interval     time.Duration // from one check to the next
 	FastInterval time.Duration // the same while the verdict is unknown or the last result contradicts it; 0 = Interval
@@ -144,7 +147,7 @@ type Policy struct {
 	Rise         int           // consecutive successes to become healthy, at least 1
 	Fall         int           // consecutive failures to become unhealthy, at least 1
 	Jitter       float64       // each interval is longer or shorter by up to this share of it; 0 to below 1
-	Initial      Verdict       // before the first result
+	Initial      Verdict       // before the first result; of no meaning to Update
 }
 
 // An InvalidPolicyError says which part of a policy was refused, and what is allowed.
@@ -193,11 +196,16 @@ func (p Policy) complete() (Policy, error) {
 	return p, nil
 }
 
+// every returns the time from one check to the next without the jitter.
+func (p Policy) every(settled bool) time.Duration {
+	if settled {
+		return p.Interval
+	}
+	return p.FastInterval
+}
+
 // delay returns the time from the start of one check to the start of the next; random is from 0 to below 1.
 func (p Policy) delay(settled bool, random float64) time.Duration {
-	d := p.FastInterval
-	if settled {
-		d = p.Interval
-	}
+	d := p.every(settled)
 	return d + time.Duration(float64(d)*p.Jitter*(2*random-1))
 }

@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // maxBodyBytes is how much of a body is searched for the text, and maxHeaderBytes how long a header may be.
@@ -20,9 +18,6 @@ const (
 	maxBodyBytes   = 64 << 10
 	maxHeaderBytes = 64 << 10
 )
-
-// userAgent is what a target finds in its access log.
-const userAgent = "limeload-l4 check"
 
 // HTTP checks that a target answers one request. It is a plain value; its zero value is GET / on the target's own port,
 // for which each status of 200 to 399 will do.
@@ -47,32 +42,7 @@ type StatusRange struct {
 // usualStatus is what a browser would not call an error.
 var usualStatus = StatusRange{200, 399}
 
-// ParseStatusRange reads "200" or "200-299".
-func ParseStatusRange(s string) (StatusRange, error) {
-	from, to, isRange := strings.Cut(s, "-")
-	if !isRange {
-		to = from
-	}
-	r := StatusRange{From: parseStatus(from), To: parseStatus(to)}
-	if r.From == 0 || r.To == 0 {
-		return StatusRange{}, fmt.Errorf("status %s: want one like 200, or a range like 200-299", quoted([]byte(s)))
-	}
-	if r.From > r.To {
-		return StatusRange{}, fmt.Errorf("status %s: want the lower one first", quoted([]byte(s)))
-	}
-	return r, nil
-}
-
-// parseStatus returns a final status of HTTP (RFC 9110, 15), or 0.
-func parseStatus(s string) int {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n < 200 || n > 599 || len(s) != 3 {
-		return 0
-	}
-	return int(n)
-}
-
-// String returns the range as ParseStatusRange reads it.
+// String returns the range as in the configuration.
 func (r StatusRange) String() string {
 	if r.From == r.To {
 		return strconv.Itoa(r.From)
@@ -82,39 +52,24 @@ func (r StatusRange) String() string {
 
 // Check sends one request to t. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c HTTP) Check(ctx context.Context, t Target) (Result, error) {
-	request, err := c.request(ctx, t)
+	o := httpOptions{method: c.Method, host: c.Host, port: c.Port, tls: c.TLS, protocols: []string{protocolHTTP2, protocolHTTP1}}
+	request, err := c.request(ctx, t, o)
 	if err != nil {
-		return Result{}, &checkError{words: "cannot check: " + escaped(err.Error()), causes: []error{err, ErrInconclusive}}
+		return Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
-	k, err := openTalk(ctx, t, c.Port)
-	if err != nil {
-		return Result{}, err
-	}
-	defer k.part(ctx)
-	if c.TLS != nil {
-		config := c.TLS.Clone()
-		config.NextProtos = []string{"h2", "http/1.1"}
-		if err := k.secure(ctx, config, certificateName(c.Host, t)); err != nil {
-			return Result{}, err
-		}
-	}
-	exchange := exchangeHTTP1
-	if conn, ok := k.Conn.(*tls.Conn); ok && conn.ConnectionState().NegotiatedProtocol == "h2" {
-		exchange = exchangeHTTP2
-	}
-	answer, err := exchange(ctx, k, request)
+	status := 0
+	latency, err := exchangeHTTP(ctx, t, o, request, func(answer *httpAnswer) error {
+		status = answer.StatusCode
+		return c.judge(answer)
+	})
 	if err != nil {
 		return Result{}, err
 	}
-	defer answer.end()
-	if err := c.judge(answer); err != nil {
-		return Result{}, err
-	}
-	return Result{Latency: time.Since(k.start), Detail: "status " + strconv.Itoa(answer.StatusCode)}, nil
+	return Result{Latency: latency, Detail: "status " + strconv.Itoa(status)}, nil
 }
 
 // request builds what is sent; an error is a mistake of the configuration.
-func (c HTTP) request(ctx context.Context, t Target) (*http.Request, error) {
+func (c HTTP) request(ctx context.Context, t Target, o httpOptions) (*http.Request, error) {
 	path := c.Path
 	if path == "" {
 		path = "/"
@@ -126,54 +81,7 @@ func (c HTTP) request(ctx context.Context, t Target) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checkRequest(ctx, t, u, requestOptions{
-		method: c.Method, host: c.Host, port: c.Port, secure: c.TLS != nil,
-	})
-}
-
-// requestOptions are what HTTP and GRPC have their own ideas of.
-type requestOptions struct {
-	method, host string // may be empty
-	port         uint16 // instead of the target's, if not 0
-	secure       bool
-}
-
-// checkRequest returns a request for u at t.
-func checkRequest(ctx context.Context, t Target, u *url.URL, o requestOptions) (*http.Request, error) {
-	u.Scheme = "http"
-	if o.secure {
-		u.Scheme = "https"
-	}
-	port := t.Addr.Port()
-	if o.port != 0 {
-		port = o.port
-	}
-	u.Host = net.JoinHostPort(addressName(t), strconv.Itoa(int(port)))
-	request, err := http.NewRequestWithContext(ctx, o.method, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	if o.host != "" {
-		host, err := url.Parse("//" + o.host)
-		if err != nil || host.Host != o.host {
-			return nil, fmt.Errorf("%s is no host", quoted([]byte(o.host)))
-		}
-		request.Host = o.host
-	}
-	request.Header.Set("User-Agent", userAgent)
-	return request, nil
-}
-
-// certificateName returns what the certificate has to be for when the configuration of TLS does not say: the host of a
-// header Host, or the target's address.
-func certificateName(host string, t Target) string {
-	if host == "" {
-		return addressName(t)
-	}
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
-	}
-	return strings.Trim(host, "[]") // of an IPv6 address without a port
+	return checkRequest(ctx, t, u, o)
 }
 
 // judge looks at an answer.
@@ -189,7 +97,7 @@ func (c HTTP) judge(answer *httpAnswer) error {
 		words = append(words, r.String())
 	}
 	if !good {
-		return &checkError{words: fmt.Sprintf("%s, wanted %s", statusInWords(answer.StatusCode), strings.Join(words, ", "))}
+		return unhealthyf("status %s, wanted %s", httpStatus(answer.StatusCode), strings.Join(words, ", "))
 	}
 	if c.Body == "" {
 		return nil
@@ -215,14 +123,13 @@ func (c HTTP) searchBody(answer *httpAnswer) error {
 			return answer.failure(err, "the end of the body")
 		}
 	}
-	words := fmt.Sprintf("body lacks %s, begins with %s", quoted([]byte(c.Body)), quoted(body))
 	if len(body) == 0 {
-		words = fmt.Sprintf("body lacks %s, is empty", quoted([]byte(c.Body)))
+		return unhealthyf("body lacks %s, is empty", quoted([]byte(c.Body)))
 	}
-	return &checkError{words: words}
+	return unhealthyf("body lacks %s, begins with %s", quoted([]byte(c.Body)), quoted(body))
 }
 
-// statusInWords names a status; the target's own words for it may be any, and HTTP/2 has none.
-func statusInWords(code int) string {
-	return strings.TrimSpace(fmt.Sprintf("status %d %s", code, http.StatusText(code)))
+// httpStatus names a status; the target's own words for it may be any, and HTTP/2 has none.
+func httpStatus(code int) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))
 }

@@ -4,14 +4,105 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"sync"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
+
+// userAgent is what a target finds in its access log.
+const userAgent = "limeload-l4 check"
+
+// The protocols, by their names in ALPN (RFC 7301).
+const (
+	protocolHTTP1 = "http/1.1"
+	protocolHTTP2 = "h2"
+)
+
+// httpOptions are what HTTP and GRPC have their own ideas of.
+type httpOptions struct {
+	method, host string      // may be empty
+	port         uint16      // instead of the target's, if not 0
+	tls          *tls.Config // nil = plain
+	protocols    []string    // offered over TLS; in plain the last one is spoken
+}
+
+// checkRequest returns a request for u at t.
+func checkRequest(ctx context.Context, t Target, u *url.URL, o httpOptions) (*http.Request, error) {
+	u.Scheme = "http"
+	if o.tls != nil {
+		u.Scheme = "https"
+	}
+	u.Host = net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, o.port).Port())))
+	request, err := http.NewRequestWithContext(ctx, o.method, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.host != "" {
+		host, err := url.Parse("//" + o.host)
+		if err != nil || host.Host != o.host {
+			return nil, fmt.Errorf("%s is no host", quoted([]byte(o.host)))
+		}
+		request.Host = o.host
+	}
+	request.Header.Set("User-Agent", userAgent)
+	return request, nil
+}
+
+// certificateName returns what the certificate has to be for when the configuration of TLS does not say: the host of a
+// header Host, or the target's address.
+func certificateName(host string, t Target) string {
+	if host == "" {
+		return addressName(t)
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]") // of an IPv6 address without a port
+}
+
+// exchangeHTTP sends a request to t and has judge look at the answer. It returns how long that took.
+func exchangeHTTP(ctx context.Context, t Target, o httpOptions, request *http.Request, judge func(*httpAnswer) error) (time.Duration, error) {
+	config := o.tls
+	if config != nil {
+		config = config.Clone()
+		config.NextProtos = o.protocols
+	}
+	k, err := openTalk(ctx, t, o.port, config, certificateName(o.host, t))
+	if err != nil {
+		return 0, err
+	}
+	defer k.part(ctx)
+	protocol := o.protocols[len(o.protocols)-1]
+	if conn, ok := k.Conn.(*tls.Conn); ok {
+		protocol = conn.ConnectionState().NegotiatedProtocol
+		if protocol == "" {
+			protocol = protocolHTTP1 // a server without ALPN knows no other
+		}
+		if !slices.Contains(o.protocols, protocol) {
+			return 0, noProtocol(o.protocols)
+		}
+	}
+	exchange := exchangeHTTP1
+	if protocol == protocolHTTP2 {
+		exchange = exchangeHTTP2
+	}
+	answer, err := exchange(ctx, k, request)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.end()
+	if err := judge(answer); err != nil {
+		return 0, err
+	}
+	return time.Since(k.start), nil
+}
 
 // An httpAnswer is what came for a request. end has to be called when it was read as far as wanted, and before the talk's
 // part.
@@ -30,7 +121,7 @@ func exchangeHTTP1(ctx context.Context, k *talk, request *http.Request) (*httpAn
 	request.Close = true // "Connection: close"
 	var sent bytes.Buffer
 	if err := request.Write(&sent); err != nil {
-		return nil, &checkError{words: "cannot check: " + escaped(err.Error()), causes: []error{err, ErrInconclusive}}
+		return nil, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
 	// A target that is overloaded may answer and close without reading: there is an answer to read then.
 	_, sendErr := k.Write(sent.Bytes())
@@ -43,7 +134,7 @@ func exchangeHTTP1(ctx context.Context, k *talk, request *http.Request) (*httpAn
 	case noted.err == nil: // everything was there, and was wrong
 		return nil, err
 	case limited.N <= 0:
-		return nil, &checkError{words: "header longer than 64 KiB", causes: []error{err}}
+		return nil, unhealthyf("header longer than %d KiB", maxHeaderBytes>>10).because(err)
 	case noted.err == io.EOF && sendErr != nil: // a reset is told once only, and then looks like an end
 		return nil, k.failure(ctx, sendErr, "the answer")
 	default:
@@ -84,13 +175,13 @@ func readHTTP1(r *bufio.Reader, request *http.Request) (*http.Response, error) {
 		}
 		response, err := http.ReadResponse(r, request)
 		if err != nil {
-			return nil, &checkError{words: "not http: " + escaped(err.Error()), causes: []error{err}}
+			return nil, unhealthyf("not http: %s", escaped(err.Error())).because(err)
 		}
 		if response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
 			return response, nil
 		}
 	}
-	return nil, &checkError{words: "status 1xx again and again"}
+	return nil, unhealthyf("status 1xx again and again")
 }
 
 // wantHTTP1 fails when what comes does not begin as an answer does. net/http would wait for the end of a line, which other
@@ -101,152 +192,11 @@ func wantHTTP1(r *bufio.Reader) error {
 		got, err := r.Peek(n)
 		if len(got) == n && got[n-1] != start[n-1] {
 			got, _ = r.Peek(min(r.Buffered(), 4*longestQuote)) // it is there already
-			return &checkError{words: "not http: answer begins with " + quoted(got)}
+			return unhealthyf("not http: answer begins with %s", quoted(got))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// maxHTTP2Bytes is how much a check reads of one connection with HTTP/2: a header and a body as above, and the frames
-// around them.
-const maxHTTP2Bytes = 4 * (maxHeaderBytes + maxBodyBytes)
-
-// errTooMuch is what a witness ends an answer of more than that with.
-var errTooMuch = errors.New("an answer without end")
-
-// exchangeHTTP2 sends request over HTTP/2, without asking first whether the target speaks it, and reads the header of the
-// answer.
-func exchangeHTTP2(ctx context.Context, k *talk, request *http.Request) (*httpAnswer, error) {
-	w := &witness{Conn: k.Conn, left: maxHTTP2Bytes, over: make(chan struct{}), heard: make(chan struct{})}
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true) // as net/http sees it: TLS, if any, is done already
-	transport := &http.Transport{
-		Protocols:              protocols,
-		DisableCompression:     true, // what is not asked for is not sent, and the text is to be found in the body
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return &frameFilter{Conn: w}, nil },
-	}
-	conn, err := transport.NewClientConn(ctx, "http", request.URL.Host)
-	if err != nil {
-		return nil, w.failure(ctx, k, err, "the answer")
-	}
-	response, err := conn.RoundTrip(request)
-	if err != nil {
-		err = w.failure(ctx, k, err, "the answer")
-		w.end(ctx, k)
-		conn.Close()
-		return nil, err
-	}
-	return &httpAnswer{
-		Response: response,
-		failure:  func(err error, what string) error { return w.failure(ctx, k, err, what) },
-		end: func() {
-			response.Body.Close()
-			w.end(ctx, k)
-			conn.Close()
-		},
-	}, nil
-}
-
-// A witness is a connection that remembers how reading began and ended, since the errors of net/http's HTTP/2 do not
-// always say. Its methods may be called from any goroutine.
-type witness struct {
-	net.Conn
-
-	over  chan struct{} // closed by finish, once nobody reads any more
-	heard chan struct{} // closed by Read, once it read anything or failed to
-
-	// mu guards the fields below
-	mu   sync.Mutex
-	left int    // bytes that may still be read
-	head []byte // the first bytes read, up to longestQuote
-	err  error  // the first of reading; then over is closed
-}
-
-// Read implements net.Conn.
-func (w *witness) Read(p []byte) (int, error) {
-	w.mu.Lock()
-	left := w.left
-	w.mu.Unlock()
-	if left == 0 {
-		w.finish(errTooMuch)
-		return 0, errTooMuch
-	}
-	n, err := w.Conn.Read(p[:min(len(p), left)])
-	w.mu.Lock()
-	if w.err == nil && err != nil {
-		w.err = err
-	}
-	select {
-	case <-w.heard:
-	default:
-		close(w.heard) // under mu, though there is one reader: net.Conn allows more
-	}
-	w.left -= n
-	w.head = append(w.head, p[:min(n, longestQuote-len(w.head))]...)
-	w.mu.Unlock()
-	if err != nil {
-		w.finish(err)
-	}
-	return n, err
-}
-
-// Close keeps the connection for the parting, and lets nobody wait for a reader who gave up.
-func (w *witness) Close() error {
-	w.finish(nil)
-	return nil
-}
-
-// finish notes the end of reading.
-func (w *witness) finish(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		w.err = err
-	}
-	select {
-	case <-w.over:
-	default:
-		close(w.over)
-	}
-}
-
-// end says goodbye and waits until the HTTP/2 of net/http has read what the target still says; that must not be read by
-// anybody else, since its reader may be in the middle of a record of TLS.
-func (w *witness) end(ctx context.Context, k *talk) {
-	k.release()
-	until := k.partUntil(ctx)
-	if k.raw.SetDeadline(until) != nil { // of writing, too: the reader answers pings
-		return
-	}
-	k.closeNotify(until)
-	_ = k.raw.CloseWrite()
-	<-w.over // at the deadline at the latest: until it is closed, somebody reads
-}
-
-// failure puts an error into words that net/http returned instead of what.
-func (w *witness) failure(ctx context.Context, k *talk, err error, what string) error {
-	// What is not HTTP/2 may answer and close at once: writing fails then, perhaps before the answer was read.
-	select {
-	case <-w.heard:
-	case <-ctx.Done():
-	case <-time.After(partingTime):
-	}
-	w.mu.Lock()
-	head, readError := w.head, w.err
-	w.mu.Unlock()
-	// RFC 9113, 3.4: the first frame is one of settings.
-	if n := len(head); n > typeAt && head[typeAt] != settingsFrame || n > 0 && n <= typeAt && readError != nil {
-		return &checkError{words: "not http/2: answer begins with " + quoted(head), causes: []error{err}}
-	}
-	if errors.Is(readError, errTooMuch) {
-		return &checkError{words: errTooMuch.Error(), causes: []error{err, readError}}
-	}
-	if readError != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w (%w)", readError, err) // in this order: an alert that was read outdoes that writing failed
-	}
-	return k.failure(ctx, err, what)
 }

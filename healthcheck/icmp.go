@@ -121,7 +121,6 @@ func (o *echoOutcome) result(sent time.Time) (Result, error) {
 
 // send sends e, as soon as there is room for it. It returns an outcome when that was there first.
 func (c *ICMP) send(ctx context.Context, s *icmpSocket, e *echo) (*echoOutcome, error) {
-	start := time.Now()
 	for {
 		err := s.send(e)
 		switch {
@@ -131,13 +130,13 @@ func (c *ICMP) send(ctx context.Context, s *icmpSocket, e *echo) (*echoOutcome, 
 			out := <-e.done
 			return &out, nil
 		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.ENOBUFS):
-			return nil, udpError(ctx, start, err)
+			return nil, udpError(ctx, err)
 		}
 		select {
 		case out := <-e.done:
 			return &out, nil
 		case <-ctx.Done():
-			return nil, udpError(ctx, start, syscall.ENOBUFS)
+			return nil, udpError(ctx, syscall.ENOBUFS)
 		case <-time.After(sendPause):
 		}
 	}
@@ -153,14 +152,14 @@ func (c *ICMP) begin(ctx context.Context, to netip.Addr, via syscall.Sockaddr) (
 			if errors.As(err, &errno) && !errors.Is(err, errICMPPermission) {
 				words = "icmp socket: " + errno.Error()
 			}
-			return nil, nil, &checkError{words: "cannot check: " + words, causes: []error{err, ErrInconclusive}}
+			return nil, nil, cannotCheckf("%s", words).because(err)
 		}
 		e, err := s.begin(to.Unmap().WithZone(""), via)
 		if err == nil {
 			return s, e, nil
 		}
 		if !errors.Is(err, fs.ErrClosed) || ctx.Err() != nil {
-			return nil, nil, &checkError{words: "cannot check: " + err.Error(), causes: []error{err, ErrInconclusive}}
+			return nil, nil, cannotCheckf("%v", err).because(err)
 		}
 		c.drop(s) // it broke since; the next one is opened
 	}
@@ -213,7 +212,7 @@ func icmpAddress(a netip.Addr) (syscall.Sockaddr, error) {
 		} else if n, numeric := strconv.ParseUint(zone, 10, 32); numeric == nil {
 			to.ZoneId = uint32(n)
 		} else {
-			return nil, &checkError{words: "no network interface " + escaped(zone), causes: []error{err}}
+			return nil, unhealthyf("no network interface %s", escaped(zone)).because(err)
 		}
 	}
 	return to, nil
@@ -283,10 +282,11 @@ func (t *echoTable) fail(err error) {
 		return
 	}
 	t.failed = err
-	why := &checkError{words: "cannot check: the icmp socket broke", causes: []error{err, ErrInconclusive}}
+	why := cannotCheckf("the icmp socket broke")
 	if errors.Is(err, fs.ErrClosed) {
-		why.words = "cannot check: the icmp socket was closed"
+		why = cannotCheckf("the icmp socket was closed")
 	}
+	_ = why.because(err)
 	for _, e := range t.waiting {
 		e.done <- echoOutcome{time.Now(), why}
 	}

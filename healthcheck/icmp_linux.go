@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -45,6 +46,8 @@ type icmpSocket struct {
 	kind icmpKind
 	file *os.File
 	conn syscall.RawConn
+
+	closing atomic.Bool // set by close; what receives without end then stops
 
 	readBuf, sendBuf icmpBuffers // of read, and of send, which the file lets in one at a time
 }
@@ -208,11 +211,17 @@ func (s *icmpSocket) read() error {
 }
 
 // close ends read and all that is sent. It may be called again.
-func (s *icmpSocket) close() { _ = s.file.Close() }
+func (s *icmpSocket) close() {
+	s.closing.Store(true)
+	_ = s.file.Close() // which waits for those that use the descriptor
+}
 
 // receive delivers all that has come, or most of it. Its error says that the socket is of no use.
 func (s *icmpSocket) receive(fd int, buf *icmpBuffers, most int) error {
 	for range most {
+		if s.closing.Load() {
+			return os.ErrClosed
+		}
 		if s.kind == pingSocket {
 			s.receiveErrors(fd, buf)
 		}
@@ -254,7 +263,7 @@ func (s *icmpSocket) deliver(from netip.Addr, b []byte) {
 	if m, ok := parseEchoReply(b, s.v6); ok {
 		s.settle(from, m, nil)
 	} else if m, ok := parseICMPError(b, s.v6); ok {
-		s.settle(m.to, m.echo, &checkError{words: icmpWords(s.v6, m.typ, m.code), causes: []error{icmpErrno(m.typ, s.v6)}})
+		s.settle(m.to, m.echo, unhealthyf("%s", icmpWords(s.v6, m.typ, m.code)).because(icmpErrno(m.typ, s.v6)))
 	}
 }
 
@@ -276,7 +285,7 @@ func (s *icmpSocket) receiveErrors(fd int, buf *icmpBuffers) {
 		m, ok := parseEcho(buf.data[:n], request)
 		typ, code, isICMP := extendedError(buf.control[:controlled])
 		if words := icmpWords(s.v6, typ, code); ok && isICMP && words != "" {
-			s.settle(sockaddrAddr(to), m, &checkError{words: words, causes: []error{icmpErrno(typ, s.v6)}})
+			s.settle(sockaddrAddr(to), m, unhealthyf("%s", words).because(icmpErrno(typ, s.v6)))
 		}
 	}
 }

@@ -136,36 +136,34 @@ func parseIPv4(b []byte) (to netip.Addr, content []byte, ok bool) {
 // icmpWords returns what an ICMP error means, or "" when it is none that ends a check: that a packet is too big is not the
 // target's fault.
 func icmpWords(v6 bool, typ, code byte) string {
-	const network, host, port = "network unreachable", "host unreachable", "port unreachable"
-	const prohibited, loop = "administratively prohibited", "time to live exceeded on the way"
 	if v6 {
 		switch {
 		case typ == icmp6TimeExceeded && code == 0:
-			return loop
+			return wayTooLong
 		case typ != icmp6Unreachable:
 			return ""
 		case code == 0, code == 6: // no route; a route that rejects
-			return network
+			return networkUnreachable
 		case code == 1, code == 5: // by a firewall; for the source address
 			return prohibited
 		case code == 4:
-			return port
+			return portUnreachable
 		}
-		return host
+		return hostUnreachable
 	}
 	switch {
 	case typ == icmp4TimeExceeded && code == 0:
-		return loop
+		return wayTooLong
 	case typ != icmp4Unreachable, code == 4: // fragmentation needed
 		return ""
 	case code == 0, code == 5, code == 6, code == 11:
-		return network
+		return networkUnreachable
 	case code == 2:
-		return "protocol unreachable"
+		return protocolUnreachable
 	case code == 3:
-		return port
+		return portUnreachable
 	case code == 9, code == 10, code == 13: // RFC 1812, 5.2.7.1
 		return prohibited
 	}
-	return host
+	return hostUnreachable
 }

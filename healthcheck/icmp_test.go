@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // hosts are targets that answer on every machine.
@@ -48,7 +50,7 @@ func TestICMPReply(t *testing.T) {
 	}
 	_, err := c.Check(t.Context(), host("::1%lo")) // without a deadline
 	must(t, err)
-	_, err = c.Check(t.Context(), host("fe80::1%nonexistent"))
+	_, err = c.Check(deadlineIn(t, patience), host("fe80::1%nonexistent"))
 	failsWith(t, err, "no network interface nonexistent")
 	if n := c.open(); n != 2 {
 		t.Errorf("%d sockets are open, want one for each family", n)
@@ -98,7 +100,7 @@ func TestICMPReopens(t *testing.T) {
 			e, err := s.begin(netip.MustParseAddr("192.0.2.1"), nil)
 			must(t, err)
 			breakSocket(s)
-			out := <-e.done
+			out := harness.Receive(t, "the end of the echo", e.done)
 			failsWith(t, out.err, "cannot check: the icmp socket (broke|was closed)", ErrInconclusive)
 			s.forget(e)
 			_, err = c.Check(deadlineIn(t, patience), host(addr))
@@ -128,6 +130,19 @@ func TestICMPBreaksUnderway(t *testing.T) {
 	checks.Wait()
 }
 
+// TestICMPCloseUnderAFlood has a socket that never runs out of messages: its reader stops all the same.
+func TestICMPCloseUnderAFlood(t *testing.T) {
+	c := newICMP(t)
+	_, err := c.Check(deadlineIn(t, patience), host("127.0.0.1"))
+	must(t, err)
+	s, err := c.socket(false)
+	must(t, err)
+	s.closing.Store(true)
+	if err := s.receive(-1, &s.sendBuf, 1<<30); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a closing socket receives: %v, want fs.ErrClosed", err)
+	}
+}
+
 func TestICMPClose(t *testing.T) {
 	c := newICMP(t)
 	_, err := c.Check(deadlineIn(t, patience), host("127.0.0.1"))
@@ -138,7 +153,7 @@ func TestICMPClose(t *testing.T) {
 	must(t, err)
 	c.Close()
 	c.Close()
-	failsWith(t, (<-e.done).err, "cannot check: the icmp socket was closed", ErrInconclusive, fs.ErrClosed)
+	failsWith(t, harness.Receive(t, "the end of the echo", e.done).err, "cannot check: the icmp socket was closed", ErrInconclusive, fs.ErrClosed)
 	_, err = c.Check(deadlineIn(t, patience), host("127.0.0.1"))
 	failsWith(t, err, "cannot check: the check is closed: use of closed network connection", ErrInconclusive, net.ErrClosed)
 	NewICMP().Close() // which nobody used
@@ -196,12 +211,13 @@ func TestEchoTable(t *testing.T) {
 		t.Error("a forgotten echo was settled, or waits still")
 	}
 	for range 1<<15 + 1 {
-		wait()
+		e, _ = wait()
 	}
 	if err := table.add(&echo{}); err == nil || err.Error() != "too many echoes at once" {
 		t.Errorf("error %v, want there to be too many", err)
 	}
 	table.fail(errSick)
+	failsWith(t, (<-e.done).err, "cannot check: the icmp socket broke", ErrInconclusive, errSick)
 	if err := table.add(&echo{}); !errors.Is(err, fs.ErrClosed) || !errors.Is(err, errSick) {
 		t.Errorf("error %v of a failed table", err)
 	}
@@ -314,6 +330,7 @@ func FuzzICMP(f *testing.F) {
 		reply[0] = map[bool]byte{false: icmp4EchoReply, true: icmp6EchoReply}[v6]
 		f.Add(v6, false, reply)
 		f.Add(v6, false, quoteEcho(map[bool]byte{false: icmp4Unreachable, true: icmp6Unreachable}[v6], 1, to, m))
+		f.Add(v6, false, quoteEcho(map[bool]byte{false: icmp4TimeExceeded, true: icmp6TimeExceeded}[v6], 0, to, m))
 		ip := append([]byte{0x45, 0, 0, 44, 0, 0, 0, 0, 64, syscall.IPPROTO_ICMP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}, reply...)
 		f.Add(v6, true, ip)
 	}

@@ -56,7 +56,7 @@ FROM (SELECT pg_is_in_recovery() AS replica) r`
 
 // Check logs in to t, asks for its role and lag, and logs out.
 func (c Postgres) Check(ctx context.Context, t Target) (Result, error) {
-	k, err := openTalk(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port, nil, "")
 	if err != nil {
 		return Result{}, err
 	}
@@ -68,11 +68,11 @@ func (c Postgres) Check(ctx context.Context, t Target) (Result, error) {
 	}
 	s, err := c.login(k)
 	if err != nil {
-		return Result{}, unanswered(ctx, k, err)
+		return Result{}, k.unanswered(ctx, err)
 	}
 	report, err := s.ask()
 	if err != nil {
-		return Result{}, unanswered(ctx, k, err)
+		return Result{}, k.unanswered(ctx, err)
 	}
 	latency := time.Since(k.start)
 	_ = s.send(&pgproto3.Terminate{}) // or the server logs an unexpected end; what goes wrong here is not its health
@@ -110,13 +110,11 @@ func (r postgresReport) String() string {
 func (c Postgres) judge(r postgresReport) error {
 	switch {
 	case c.Role != RoleUnknown && r.role != c.Role:
-		return &checkError{words: fmt.Sprintf("is a %v, wanted a %v", r.role, c.Role), causes: []error{ErrWrongRole}}
+		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case c.MaxLag > 0 && r.role == RoleReplica && r.lag < 0:
-		words := "replica: no transaction replayed since its start, lag unknown"
-		return &checkError{words: words, causes: []error{ErrLagging}}
+		return laggingf("replica: no transaction replayed since its start, lag unknown")
 	case c.MaxLag > 0 && r.role == RoleReplica && r.lag > c.MaxLag:
-		words := fmt.Sprintf("replica: lags by %v, at most %v allowed", r.lag, c.MaxLag)
-		return &checkError{words: words, causes: []error{ErrLagging}}
+		return laggingf("replica: lags by %v, at most %v allowed", r.lag, c.MaxLag)
 	}
 	return nil
 }

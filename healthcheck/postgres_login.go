@@ -45,7 +45,7 @@ func (c Postgres) secure(ctx context.Context, k *talk, t Target) error {
 	// Exactly one byte: what follows it must be TLS and must not have been said before (CVE-2021-23222).
 	var answer [1]byte
 	if _, err := io.ReadFull(k, answer[:]); err != nil {
-		return unanswered(ctx, k, err)
+		return k.unanswered(ctx, err)
 	}
 	switch answer[0] {
 	case 'S':
@@ -199,7 +199,7 @@ func postgresReadError(err error) error {
 	case errors.As(err, &timeout), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
-	return &checkError{words: "not a postgresql server: " + escaped(err.Error()), causes: []error{err}}
+	return unhealthyf("not a postgresql server: %s", escaped(err.Error())).because(err)
 }
 
 // A postgresServerError is an error the server sent. Its code is a SQLSTATE (PostgreSQL's manual, appendix A).
@@ -211,26 +211,25 @@ func (e postgresServerError) Error() string { return "sqlstate " + e.code }
 // postgresError puts an error of the server into words. Its message, which may be in the server's language, tells apart
 // what has one code only, such as starting up and shutting down.
 func postgresError(m *pgproto3.ErrorResponse) error {
-	words := ""
+	message := escaped(m.Message)
+	said := unhealthyf("answered with an error: %s", message)
 	switch m.Code {
 	case "57P03": // cannot_connect_now
-		words = "not accepting connections: "
+		said = unhealthyf("not accepting connections: %s", message)
 	case "57P01", "57P02": // admin_shutdown, crash_shutdown
-		words = "shutting down: "
+		said = unhealthyf("shutting down: %s", message)
 	case "53300": // too_many_connections
-		words = "too many connections: "
+		said = unhealthyf("too many connections: %s", message)
 	case "28P01": // invalid_password; the message adds the user's name only
-		return &checkError{words: "authentication refused", causes: []error{postgresServerError{m.Code}}}
+		said = unhealthyf("authentication refused")
 	case "28000": // invalid_authorization_specification: no entry in pg_hba.conf, no such role
-		words = "not allowed to log in: "
+		said = unhealthyf("not allowed to log in: %s", message)
 	case "3D000": // invalid_catalog_name
-		words = "no such database: "
+		said = unhealthyf("no such database: %s", message)
 	case "57014": // query_canceled, by statement_timeout
-		words = "query cancelled: "
-	default:
-		words = "answered with an error: "
+		said = unhealthyf("query cancelled: %s", message)
 	}
-	return &checkError{words: words + escaped(m.Message), causes: []error{postgresServerError{m.Code}}}
+	return said.because(postgresServerError{m.Code})
 }
 
 func md5Hex(s string) string {

@@ -72,8 +72,8 @@ func TestPostgresAnswers(t *testing.T) {
 	for answer, want := range map[string]string{
 		login + messages(t, goodAnswer...): "",
 		messages(t, &pgproto3.NoticeResponse{Message: "hm"}) + login + messages(t, goodAnswer...): "",
-		"":                          "closed before an answer",
-		"R\x00":                     "closed before an answer",
+		"":                          "closed before the answer",
+		"R\x00":                     "closed before the answer",
 		"x":                         `not a postgresql server: answered "x"`,
 		"HTTP/1.1 400 Bad\r\nDate:": `not a postgresql server: answered "HTTP/1.1 400 Bad"`,
 		"SSH-2.0-OpenSSH_9.2p1\r\n": `not a postgresql server: answered "SSH-2.0-OpenSSH_9.2p1"`,
@@ -83,7 +83,7 @@ func TestPostgresAnswers(t *testing.T) {
 		"R\x00\x00\x00\x06ab":                             "not a postgresql server: authentication message too short",
 		login + "D\x7f\xff\xff\xff":                       "not a postgresql server: ...",
 		login + "?\x00\x00\x00\x04":                       "not a postgresql server: unknown message type: ?",
-		login:                                             "closed before an answer",
+		login:                                             "closed before the answer",
 		login + messages(t, ready):                        "not a postgresql server: answered 0 rows instead of 1",
 		login + messages(t, &pgproto3.CopyDone{}):         "not a postgresql server: unexpected answer to a query",
 		login + messages(t, row("f")):                     "not a postgresql server: nonsense in the answer to a query",
@@ -103,7 +103,7 @@ func TestPostgresAnswers(t *testing.T) {
 		messages(t, failure("XX000", "\x1b"+strings.Repeat("x", 300))):                     "answered with an error: \\x1b" + strings.Repeat("x", 96) + "...",
 		messages(t, failure("XX000", "you said hunter2")):                                  "answered with an error: you said ***",
 	} {
-		got, err := Postgres{User: "u", Password: "hunter2"}.Check(t.Context(), answerPostgres(t, answer))
+		got, err := Postgres{User: "u", Password: "hunter2"}.Check(deadlineIn(t, patience), answerPostgres(t, answer))
 		if want != "" {
 			wantWords(t, err, want, nil)
 		} else if err != nil || got.Role != RolePrimary || got.Epoch != 10 || got.Offset != 77 || got.Replicas != 2 {
@@ -117,8 +117,8 @@ func TestPostgresClosedAtEachByte(t *testing.T) {
 	t.Parallel()
 	answer := messages(t, append(append([]pgproto3.BackendMessage{}, goodLogin...), goodAnswer...)...)
 	for i := range len(answer) {
-		_, err := Postgres{User: "u"}.Check(t.Context(), answerPostgres(t, answer[:i]))
-		wantWords(t, err, "closed before an answer", nil)
+		_, err := Postgres{User: "u"}.Check(deadlineIn(t, patience), answerPostgres(t, answer[:i]))
+		wantWords(t, err, "closed before the answer", nil)
 	}
 }
 
@@ -135,7 +135,7 @@ func TestPostgresByteByByte(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	if _, err := (Postgres{User: "u", Role: RolePrimary}).Check(t.Context(), to); err != nil {
+	if _, err := (Postgres{User: "u", Role: RolePrimary}).Check(deadlineIn(t, patience), to); err != nil {
 		t.Errorf("check: %v", err)
 	}
 }
@@ -157,18 +157,18 @@ func TestPostgresEndless(t *testing.T) {
 				_, err = io.WriteString(conn, chunk)
 			}
 		})
-		_, err := Postgres{User: "u"}.Check(t.Context(), to)
+		_, err := Postgres{User: "u"}.Check(deadlineIn(t, patience), to)
 		wantWords(t, err, tt.want, nil)
 	}
 }
 
 func TestPostgresRefused(t *testing.T) {
-	_, err := probe.Check(t.Context(), refusing(t))
+	_, err := probe.Check(deadlineIn(t, patience), refusing(t))
 	wantWords(t, err, "connect refused", nil)
 	to := answerPostgres(t, messages(t, append(append([]pgproto3.BackendMessage{}, goodLogin...), goodAnswer...)...))
 	probe := probe
 	probe.Port = to.Addr.Port()
-	if _, err := probe.Check(t.Context(), refusing(t)); err != nil {
+	if _, err := probe.Check(deadlineIn(t, patience), refusing(t)); err != nil {
 		t.Errorf("check of the other port: %v", err)
 	}
 }
@@ -249,7 +249,7 @@ func TestPostgresImpostor(t *testing.T) {
 		_ = b.Flush()
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	_, err := Postgres{User: "u", Password: "pw"}.Check(t.Context(), to)
+	_, err := Postgres{User: "u", Password: "pw"}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "the server does not know the password it asked for", nil)
 }
 
@@ -261,7 +261,7 @@ func TestPostgresSilentAfterLogin(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	})
 	_, err := Postgres{User: "u"}.Check(within(t, 100*time.Millisecond), to)
-	wantTimeout(t, err, "timed out waiting for an answer after ", 100*time.Millisecond)
+	wantTimeout(t, err, "timed out waiting for the answer after ", 100*time.Millisecond)
 }
 
 // FuzzSCRAM feeds both messages of a server to a client.

@@ -59,7 +59,7 @@ func (s *scramClient) final(serverFirst string) ([]byte, error) {
 	}
 	salted, err := pbkdf2.Key(sha256.New, s.password, salt, n, sha256.Size)
 	if err != nil {
-		return nil, unhealthyf("scram: %s", escaped(err.Error()))
+		return nil, cannotCheckf("%s", escaped(err.Error())).because(err) // a build of ours that allows less than the server
 	}
 
 	withoutProof := "c=biws,r=" + nonce // "n,,", the header of first

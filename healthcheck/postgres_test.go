@@ -46,7 +46,7 @@ func startRealPostgres(t *testing.T) *realPostgres {
 // connect logs in as the superuser until the test ends.
 func (p *realPostgres) connect(t *testing.T, user string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%v port=%d user=%s dbname=postgres sslmode=disable", p.to.Addr.Addr(), p.to.Addr.Port(), user))
+	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%v port=%d user=%s dbname=postgres sslmode=disable connect_timeout=20", p.to.Addr.Addr(), p.to.Addr.Port(), user))
 	must(t, err)
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
@@ -58,7 +58,7 @@ func (p *realPostgres) do(t *testing.T, statements ...string) {
 	conn := p.connect(t, "limeload")
 	defer conn.Close(t.Context())
 	for _, s := range statements {
-		_, err := conn.Exec(t.Context(), s, pgx.QueryExecModeSimpleProtocol)
+		_, err := conn.Exec(deadlineIn(t, patience), s, pgx.QueryExecModeSimpleProtocol)
 		must(t, err)
 	}
 }
@@ -68,7 +68,7 @@ func (p *realPostgres) show(t *testing.T, setting string) (value string) {
 	t.Helper()
 	conn := p.connect(t, "limeload")
 	defer conn.Close(t.Context())
-	must(t, conn.QueryRow(t.Context(), "SELECT current_setting($1)", setting).Scan(&value))
+	must(t, conn.QueryRow(deadlineIn(t, patience), "SELECT current_setting($1)", setting).Scan(&value))
 	return value
 }
 
@@ -87,7 +87,7 @@ func (p *realPostgres) reload(t *testing.T) {
 	loaded := func() (at time.Time) {
 		conn := p.connect(t, "limeload")
 		defer conn.Close(t.Context())
-		must(t, conn.QueryRow(t.Context(), "SELECT pg_conf_load_time()").Scan(&at))
+		must(t, conn.QueryRow(deadlineIn(t, patience), "SELECT pg_conf_load_time()").Scan(&at))
 		return at
 	}
 	before := loaded()
@@ -154,7 +154,7 @@ func (c Postgres) eventually(t *testing.T, to Target, words string, wraps error)
 	t.Helper()
 	var err error
 	harness.Eventually(t, words, func() error {
-		if _, err = c.Check(t.Context(), to); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSuffix(words, "...")) {
+		if _, err = c.Check(deadlineIn(t, patience), to); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSuffix(words, "...")) {
 			return fmt.Errorf("check: %w", err)
 		}
 		return nil
@@ -166,7 +166,7 @@ func (c Postgres) eventually(t *testing.T, to Target, words string, wraps error)
 func (c Postgres) eventuallyHealthy(t *testing.T, to Target) (got Result) {
 	t.Helper()
 	harness.Eventually(t, "healthy", func() (err error) {
-		got, err = c.Check(t.Context(), to)
+		got, err = c.Check(deadlineIn(t, patience), to)
 		return err
 	})
 	return got
@@ -176,7 +176,7 @@ func (c Postgres) eventuallyHealthy(t *testing.T, to Target) (got Result) {
 func TestPostgresRoles(t *testing.T) {
 	t.Parallel()
 	primary := startRealPostgres(t)
-	alone, err := probe.Check(t.Context(), primary.to)
+	alone, err := probe.Check(deadlineIn(t, patience), primary.to)
 	if err != nil || alone.Role != RolePrimary || alone.Epoch != 1 || alone.Replicas != 0 || alone.Latency <= 0 ||
 		alone.Detail != "primary of timeline 1 with 0 replicas" {
 		t.Errorf("check of the primary is %+v, %v", alone, err)
@@ -186,19 +186,19 @@ func TestPostgresRoles(t *testing.T) {
 	wantsPrimary, wantsReplica, strict := probe, probe, probe
 	wantsPrimary.Role, wantsReplica.Role = RolePrimary, RoleReplica
 	strict.Role, strict.MaxLag = RoleReplica, time.Nanosecond
-	got, err := wantsPrimary.Check(t.Context(), primary.to)
+	got, err := wantsPrimary.Check(deadlineIn(t, patience), primary.to)
 	if err != nil || got.Replicas != 1 || got.Offset <= alone.Offset {
 		t.Errorf("check of a primary with a replica is %+v, %v", got, err)
 	}
-	if got, err = wantsReplica.Check(t.Context(), replica.to); err != nil || got.Role != RoleReplica || got.Epoch != 0 {
+	if got, err = wantsReplica.Check(deadlineIn(t, patience), replica.to); err != nil || got.Role != RoleReplica || got.Epoch != 0 {
 		t.Errorf("check of the replica is %+v, %v", got, err)
 	}
-	got, err = wantsPrimary.Check(t.Context(), replica.to)
+	got, err = wantsPrimary.Check(deadlineIn(t, patience), replica.to)
 	wantWords(t, err, "is a replica, wanted a primary", ErrWrongRole)
 	if got.Role != RoleReplica {
 		t.Errorf("role is %v, want replica", got.Role)
 	}
-	got, err = wantsReplica.Check(t.Context(), primary.to)
+	got, err = wantsReplica.Check(deadlineIn(t, patience), primary.to)
 	wantWords(t, err, "is a primary, wanted a replica", ErrWrongRole)
 	if got.Role != RolePrimary || got.Epoch != 1 || got.Replicas != 1 {
 		t.Errorf("result is %+v, want that of a primary", got)
@@ -212,7 +212,7 @@ func TestPostgresRoles(t *testing.T) {
 		replica.do(t, "SELECT pg_wal_replay_pause()")
 		primary.do(t, fmt.Sprintf("CREATE TABLE late%d (n int)", i))
 		strict.eventually(t, replica.to, words, ErrLagging)
-		if _, err := wantsReplica.Check(t.Context(), replica.to); err != nil {
+		if _, err := wantsReplica.Check(deadlineIn(t, patience), replica.to); err != nil {
 			t.Errorf("check without a limit: %v", err)
 		}
 		replica.do(t, "SELECT pg_wal_replay_resume()")
@@ -224,7 +224,7 @@ func TestPostgresRoles(t *testing.T) {
 	primary.Wait(t)
 	strict.eventually(t, replica.to, "replica: lags by ...", ErrLagging)
 	replica.do(t, "SELECT pg_promote()")
-	got, err = wantsPrimary.Check(t.Context(), replica.to)
+	got, err = wantsPrimary.Check(deadlineIn(t, patience), replica.to)
 	if err != nil || got.Role != RolePrimary || got.Epoch != 2 {
 		t.Errorf("check after the promotion is %+v, %v", got, err)
 	}
@@ -273,7 +273,7 @@ func TestPostgresLogins(t *testing.T) {
 		"too many":             {in("few", "", "postgres"), `too many connections: too many connections for role "few"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := tt.c.Check(t.Context(), server.to)
+			got, err := tt.c.Check(deadlineIn(t, patience), server.to)
 			if tt.want != "" {
 				wantWords(t, err, tt.want, nil)
 			} else if err != nil || got.Role != RolePrimary {
@@ -297,12 +297,12 @@ func TestPostgresEnvironment(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	if _, err := probe.Check(t.Context(), server.to); err != nil {
+	if _, err := probe.Check(deadlineIn(t, patience), server.to); err != nil {
 		t.Errorf("check: %v", err)
 	}
-	_, err := Postgres{User: "scram", Database: "postgres"}.Check(t.Context(), server.to)
+	_, err := Postgres{User: "scram", Database: "postgres"}.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "the server wants a password", nil)
-	_, err = Postgres{User: "scram", Database: "postgres", Password: "wrong"}.Check(t.Context(), server.to)
+	_, err = Postgres{User: "scram", Database: "postgres", Password: "wrong"}.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "authentication refused", nil)
 }
 
@@ -315,9 +315,9 @@ func TestPostgresLogsNothing(t *testing.T) {
 	before := strings.Count(server.Stderr(), "\n")
 	wrong := probe
 	wrong.Role = RoleReplica
-	_, err := probe.Check(t.Context(), server.to)
+	_, err := probe.Check(deadlineIn(t, patience), server.to)
 	must(t, err)
-	_, err = wrong.Check(t.Context(), server.to)
+	_, err = wrong.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "is a primary, wanted a replica", ErrWrongRole)
 	server.do(t, "DO $$BEGIN RAISE LOG 'that is all'; END$$")
 	server.WaitStderr(t, "that is all")
@@ -343,7 +343,7 @@ func TestPostgresHung(t *testing.T) {
 	server.Signal(t, syscall.SIGSTOP)
 	t.Cleanup(func() { server.Signal(t, syscall.SIGCONT) })
 	_, err := probe.Check(within(t, 200*time.Millisecond), server.to)
-	wantTimeout(t, err, "timed out waiting for an answer after ", 200*time.Millisecond)
+	wantTimeout(t, err, "timed out waiting for the answer after ", 200*time.Millisecond)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	timer := time.AfterFunc(50*time.Millisecond, cancel) // while it waits for an answer

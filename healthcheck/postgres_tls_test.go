@@ -86,7 +86,7 @@ func TestPostgresTLS(t *testing.T) {
 	server.do(t, "CREATE ROLE scram LOGIN PASSWORD 'right'")
 	c := Postgres{User: "scram", Password: "right", Database: "postgres", Role: RolePrimary}
 	c.TLS = &tls.Config{RootCAs: good.pool}
-	_, err := c.Check(t.Context(), server.to)
+	_, err := c.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "the server does not speak tls", nil)
 
 	good.write(t, server.data, chown)
@@ -94,20 +94,20 @@ func TestPostgresTLS(t *testing.T) {
 	server.admit(t, "hostssl all scram 127.0.0.1/32 scram-sha-256")
 	for name, tt := range tlsCases(good, expired) {
 		c.TLS = tt.config
-		if _, err := c.Check(t.Context(), server.to); tt.want != "" {
+		if _, err := c.Check(deadlineIn(t, patience), server.to); tt.want != "" {
 			wantWords(t, err, tt.want, nil)
 		} else if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	c.TLS = nil
-	_, err = c.Check(t.Context(), server.to)
+	_, err = c.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "not allowed to log in: no pg_hba.conf entry for host...", nil)
 
 	expired.write(t, server.data, chown)
 	server.reload(t)
 	c.TLS = &tls.Config{RootCAs: expired.pool}
-	_, err = c.Check(t.Context(), server.to)
+	_, err = c.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "certificate expired on "+now.Add(-time.Minute).UTC().Format(time.DateOnly), nil)
 }
 
@@ -116,7 +116,7 @@ func TestPostgresTLSNotSpoken(t *testing.T) {
 	t.Parallel()
 	config := &tls.Config{ServerName: "db.example"}
 	for answer, want := range map[string]string{
-		"":              "closed before an answer",
+		"":              "closed before the answer",
 		"N":             "the server does not speak tls",
 		"Ecould not":    "the server answered the request for tls with an error",
 		"HTTP/1.1 400":  "not a postgresql server",
@@ -129,18 +129,18 @@ func TestPostgresTLSNotSpoken(t *testing.T) {
 			_ = conn.CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 		})
-		_, err := Postgres{User: "u", TLS: config}.Check(t.Context(), to)
+		_, err := Postgres{User: "u", TLS: config}.Check(deadlineIn(t, patience), to)
 		wantWords(t, err, want, nil)
 	}
 	silent := serveDialogue(t, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) })
 	_, err := Postgres{User: "u", TLS: config}.Check(within(t, 100*time.Millisecond), silent)
-	wantTimeout(t, err, "timed out waiting for an answer after ", 100*time.Millisecond)
+	wantTimeout(t, err, "timed out waiting for the answer after ", 100*time.Millisecond)
 	_, err = Redis{TLS: config}.Check(within(t, 100*time.Millisecond), silent)
 	wantTimeout(t, err, "timed out waiting for the tls handshake after ", 100*time.Millisecond)
 	plain := serveDialogue(t, func(conn *net.TCPConn) {
 		_, _ = conn.Write(bytes.Repeat([]byte("-ERR no"), 10))
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	_, err = Redis{TLS: config}.Check(t.Context(), plain)
+	_, err = Redis{TLS: config}.Check(deadlineIn(t, patience), plain)
 	wantWords(t, err, `not tls: answer begins with "-ERR "`, nil)
 }

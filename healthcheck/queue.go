@@ -4,10 +4,13 @@ import "time"
 
 // A job is a target with all the scheduler knows of it. Scheduler.mu guards it.
 type job struct {
-	target  Target
-	checker Checker
-	policy  Policy // complete
-	streak  streak
+	target   Target
+	checker  Checker
+	policy   Policy // complete
+	revision int    // counts the Updates of checker and policy
+	streak   streak
+	counts   Counts // of the checks that ended
+	last     Ended  // the last of them
 
 	state  state
 	due    time.Time // of the next check, when idle

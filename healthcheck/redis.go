@@ -37,19 +37,14 @@ type Redis struct {
 
 // Check asks t for its health and role.
 func (c Redis) Check(ctx context.Context, t Target) (Result, error) {
-	k, err := openTalk(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
 		return Result{}, err
 	}
 	defer k.part(ctx)
-	if c.TLS != nil {
-		if err := k.secure(ctx, c.TLS, addressName(t)); err != nil {
-			return Result{}, err
-		}
-	}
 	report, err := c.ask(redisSession{k, newRESPReader(k, c.Password != "")})
 	if err != nil {
-		return Result{}, unanswered(ctx, k, err)
+		return Result{}, k.unanswered(ctx, err)
 	}
 	latency := time.Since(k.start)
 	err = c.judge(report)
@@ -99,7 +94,7 @@ func (c Redis) judge(r redisReport) error {
 	case c.Role != RoleUnknown && r.role == RoleUnknown, c.MaxLag > 0 && r.role == RoleUnknown:
 		return unhealthyf("the user may run neither role nor info")
 	case c.Role != RoleUnknown && r.role != c.Role:
-		return &checkError{words: fmt.Sprintf("is a %v, wanted a %v", r.role, c.Role), causes: []error{ErrWrongRole}}
+		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case r.role == RoleReplica && r.link != redisLinkUp && r.silence >= 0:
 		return unhealthyf("replica: link to its primary is down (%s for %v)", escaped(r.link), r.silence)
 	case r.role == RoleReplica && r.link != redisLinkUp && !errors.Is(r.ping, redisReplyError{"LOADING"}):
@@ -109,8 +104,7 @@ func (c Redis) judge(r redisReport) error {
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence < 0:
 		return unhealthyf("the user may not run info, lag unknown")
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence > c.MaxLag:
-		words := fmt.Sprintf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
-		return &checkError{words: words, causes: []error{ErrLagging}}
+		return laggingf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
 	}
 	return nil
 }
@@ -277,11 +271,11 @@ func (e redisReplyError) Error() string { return e.code }
 
 // redisError puts an error reply into words.
 func redisError(text string) error {
-	words := redisErrorWords(text)
-	if words == "" {
-		words = "answered with an error: " + escaped(text)
+	said := unhealthyf("answered with an error: %s", escaped(text))
+	if words := redisErrorWords(text); words != "" {
+		said = unhealthyf("%s", words)
 	}
-	return &checkError{words: words, causes: []error{redisReplyError{redisErrorCode(text)}}}
+	return said.because(redisReplyError{redisErrorCode(text)})
 }
 
 // redisErrorWords returns what is known of a kind of error; "" if it is none that a check meets.

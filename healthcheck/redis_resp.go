@@ -3,9 +3,7 @@ package healthcheck
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 )
@@ -158,37 +156,4 @@ func appendRESP(b []byte, words ...string) []byte {
 		b = append(b, "\r\n"...)
 	}
 	return b
-}
-
-// unhealthyf is a checkError that has no cause but what the target said.
-func unhealthyf(format string, args ...any) *checkError {
-	return &checkError{words: fmt.Sprintf(format, args...)}
-}
-
-// unanswered puts into words that err came instead of an answer. One that is in words already stays as it is.
-func unanswered(ctx context.Context, k *talk, err error) error {
-	if said, ok := errors.AsType[*checkError](err); ok {
-		return said
-	}
-	return k.failure(ctx, err, "an answer")
-}
-
-// A budgetReader reads from another reader until more was read than a healthy target says; Postgres uses it, too. Then it
-// returns errEndless.
-type budgetReader struct {
-	r    io.Reader
-	left int
-}
-
-// errEndless is what is wrong with a target that says more than a healthy one would.
-var errEndless = unhealthyf("answered without end")
-
-// Read implements io.Reader.
-func (b *budgetReader) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errEndless
-	}
-	n, err := b.r.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }

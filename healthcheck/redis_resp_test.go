@@ -37,37 +37,38 @@ func TestRedisAnswers(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[string]string{
 		goodRedis:      "",
-		"":             "closed before an answer",
-		"+PONG\r\n":    "closed before an answer",
-		"+PONG":        "closed before an answer",
+		"":             "closed before the answer",
+		"+PONG\r\n":    "closed before the answer",
+		"+PONG":        "closed before the answer",
 		"+PUNG\r\n":    `not a redis server: answered "PUNG"`,
 		":1\r\n":       `not a redis server: answered nothing`,
 		"$-1\r\n":      `not a redis server: answered nothing`,
-		"$4\r\nPONG\n": "closed before an answer",
+		"$4\r\nPONG\n": "closed before the answer",
 		"+PONG\n":      `not a redis server: answered "PONG"`,
-		"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n":  `not a redis server: answered "HTTP/1.1 400 Bad Request"`,
-		"SSH-2.0-OpenSSH_9.2p1 Debian\r\n":                         `not a redis server: answered "SSH-2.0-OpenSSH_9.2p1 Debian"`,
-		"\x15\x03\x01\x00\x02\x02\x50":                             `not a redis server: answered "\x15\x03\x01"`,
-		strings.Repeat("x", 300):                                   `not a redis server: answered "` + strings.Repeat("x", 100) + `"...`,
-		"+" + strings.Repeat("x", 5000) + "\r\n":                   "not a redis server: answered a line without end",
-		"$99999999999\r\n":                                         "not a redis server: announced a reply of length 99999999999",
-		"*99999999999\r\n":                                         "not a redis server: announced a reply of length 99999999999",
-		"$-2\r\n":                                                  "not a redis server: announced a reply of length -2",
-		"$x\r\n":                                                   `not a redis server: answered "x"`,
-		"$1\r\nabc":                                                "not a redis server: a reply is longer than announced",
-		strings.Repeat("*1\r\n", 100):                              "not a redis server: lists within lists",
-		"+PONG\r\n*0\r\n":                                          "not a redis server: role is no list",
-		"+PONG\r\n:1\r\n":                                          "not a redis server: role is no list",
-		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                          `unknown role "master"`,
-		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                          `unknown role "wizard"`,
-		"-ERR \x1b[31mno\r\n":                                      "answered with an error: ERR \\x1b[31mno",
-		"-NOAUTH Authentication required.\r\n":                     "the server wants a password",
-		"-DENIED Redis is running in protected mode because":       "closed before an answer",
-		"-DENIED Redis is running in protected mode\r\n":           "refused: the server is in protected mode",
-		"-MISCONF Redis is configured to save\r\n" + goodRedis[7:]: "takes no writes: it cannot save its data",
-		"-TRYAGAIN later\r\n" + goodRedis[7:]:                      "answered with an error: TRYAGAIN later",
+		"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n": `not a redis server: answered "HTTP/1.1 400 Bad Request"`,
+		"SSH-2.0-OpenSSH_9.2p1 Debian\r\n":                        `not a redis server: answered "SSH-2.0-OpenSSH_9.2p1 Debian"`,
+		"\x15\x03\x01\x00\x02\x02\x50":                            `not a redis server: answered "\x15\x03\x01"`,
+		strings.Repeat("x", 300):                                  `not a redis server: answered "` + strings.Repeat("x", 100) + `"...`,
+		"+" + strings.Repeat("x", 5000) + "\r\n":                  "not a redis server: answered a line without end",
+		"$99999999999\r\n":                                        "not a redis server: announced a reply of length 99999999999",
+		"*99999999999\r\n":                                        "not a redis server: announced a reply of length 99999999999",
+		"$-2\r\n":                                                 "not a redis server: announced a reply of length -2",
+		"$x\r\n":                                                  `not a redis server: answered "x"`,
+		"$1\r\nabc":                                               "not a redis server: a reply is longer than announced",
+		strings.Repeat("*1\r\n", 100):                             "not a redis server: lists within lists",
+		"+PONG\r\n*0\r\n":                                         "not a redis server: role is no list",
+		"+PONG\r\n:1\r\n":                                         "not a redis server: role is no list",
+		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                         `unknown role "master"`,
+		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                         `unknown role "wizard"`,
+		"-ERR \x1b[31mno\r\n":                                     "answered with an error: ERR \\x1b[31mno",
+		"-NOAUTH Authentication required.\r\n":                    "the server wants a password",
+		"-MASTERDOWN Link with MASTER is down\r\n-NOPERM role\r\n-NOPERM info\r\n": "replica: link to its primary is down",
+		"-DENIED Redis is running in protected mode because":                       "closed before the answer",
+		"-DENIED Redis is running in protected mode\r\n":                           "refused: the server is in protected mode",
+		"-MISCONF Redis is configured to save\r\n" + goodRedis[7:]:                 "takes no writes: it cannot save its data",
+		"-TRYAGAIN later\r\n" + goodRedis[7:]:                                      "answered with an error: TRYAGAIN later",
 	} {
-		_, err := Redis{}.Check(t.Context(), answerRedis(t, answer))
+		_, err := Redis{}.Check(deadlineIn(t, patience), answerRedis(t, answer))
 		if want == "" {
 			must(t, err)
 			continue
@@ -80,8 +81,8 @@ func TestRedisAnswers(t *testing.T) {
 func TestRedisClosedAtEachByte(t *testing.T) {
 	t.Parallel()
 	for i := range len(goodRedis) {
-		_, err := Redis{}.Check(t.Context(), answerRedis(t, goodRedis[:i]))
-		wantWords(t, err, "closed before an answer", nil)
+		_, err := Redis{}.Check(deadlineIn(t, patience), answerRedis(t, goodRedis[:i]))
+		wantWords(t, err, "closed before the answer", nil)
 	}
 }
 
@@ -97,7 +98,7 @@ func TestRedisByteByByte(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	got, err := Redis{Role: RolePrimary}.Check(t.Context(), to)
+	got, err := Redis{Role: RolePrimary}.Check(deadlineIn(t, patience), to)
 	if err != nil || got.Offset != 3129659 {
 		t.Errorf("check is %+v, %v", got, err)
 	}
@@ -120,7 +121,7 @@ func TestRedisEndless(t *testing.T) {
 				_, err = io.WriteString(conn, chunk)
 			}
 		})
-		_, err := Redis{}.Check(t.Context(), to)
+		_, err := Redis{}.Check(deadlineIn(t, patience), to)
 		wantWords(t, err, tt.want, nil)
 	}
 }
@@ -132,15 +133,15 @@ func TestRedisReset(t *testing.T) {
 		_, _ = conn.Read(make([]byte, 1))
 		_ = conn.SetLinger(0)
 	})
-	_, err := Redis{}.Check(t.Context(), to)
-	wantWords(t, err, "reset before an answer", nil)
+	_, err := Redis{}.Check(deadlineIn(t, patience), to)
+	wantWords(t, err, "reset before the answer", nil)
 }
 
 func TestRedisRefused(t *testing.T) {
-	_, err := Redis{}.Check(t.Context(), refusing(t))
+	_, err := Redis{}.Check(deadlineIn(t, patience), refusing(t))
 	wantWords(t, err, "connect refused", nil)
 	to, other := answerRedis(t, goodRedis), refusing(t)
-	if _, err := (Redis{Port: to.Addr.Port()}).Check(t.Context(), other); err != nil {
+	if _, err := (Redis{Port: to.Addr.Port()}).Check(deadlineIn(t, patience), other); err != nil {
 		t.Errorf("check of the other port: %v", err)
 	}
 }
@@ -155,7 +156,8 @@ func TestRedisPasswordStaysSecret(t *testing.T) {
 		"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n",
 	} {
 		for _, c := range []Redis{{Password: password}, {User: "u", Password: password}} {
-			_, err := c.Check(t.Context(), answerRedis(t, answer))
+			_, err := c.Check(deadlineIn(t, patience), answerRedis(t, answer))
+			documented(t, err)
 			if err == nil || strings.Contains(err.Error(), "hunter") {
 				t.Errorf("error for %q is %v", answer, err)
 			}

@@ -54,8 +54,8 @@ func (r *realRedis) follow(t *testing.T, primary *realRedis) {
 	t.Helper()
 	r.do(t, "REPLICAOF", "127.0.0.1", primary.to.Addr.Port())
 	harness.Eventually(t, "a replica follows", func() error {
-		_, err := Redis{Role: RoleReplica}.Check(t.Context(), r.to)
-		if result, _ := (Redis{}).Check(t.Context(), primary.to); err == nil && result.Replicas == 0 {
+		_, err := Redis{Role: RoleReplica}.Check(deadlineIn(t, patience), r.to)
+		if result, _ := (Redis{}).Check(deadlineIn(t, patience), primary.to); err == nil && result.Replicas == 0 {
 			return errors.New("the primary has no replica")
 		}
 		return err
@@ -65,6 +65,7 @@ func (r *realRedis) follow(t *testing.T, primary *realRedis) {
 // wantWords checks an error's words, and which of the verdicts' errors it wraps; "..." at the end leaves the rest open.
 func wantWords(t *testing.T, err error, words string, wraps error) {
 	t.Helper()
+	documented(t, err)
 	got := fmt.Sprint(err)
 	same := got == words
 	if start, open := strings.CutSuffix(words, "..."); open {
@@ -101,36 +102,36 @@ func TestRedisRoles(t *testing.T) {
 	t.Parallel()
 	primary, replica := startRealRedis(t), startRealRedis(t)
 	replica.follow(t, primary)
-	got, err := Redis{Role: RolePrimary}.Check(t.Context(), primary.to)
+	got, err := Redis{Role: RolePrimary}.Check(deadlineIn(t, patience), primary.to)
 	if err != nil || got.Role != RolePrimary || got.Replicas != 1 || got.Latency <= 0 || got.Detail != "primary with 1 replica" {
 		t.Errorf("check of the primary is %+v, %v", got, err)
 	}
 	before := got.Offset
 	primary.do(t, "SET", "a", strings.Repeat("x", 1000))
-	if got, _ = (Redis{}).Check(t.Context(), primary.to); got.Offset < before+1000 {
+	if got, _ = (Redis{}).Check(deadlineIn(t, patience), primary.to); got.Offset < before+1000 {
 		t.Errorf("offset is %d, want at least %d", got.Offset, before+1000)
 	}
-	got, err = Redis{Role: RoleReplica, MaxLag: time.Minute}.Check(t.Context(), replica.to)
+	got, err = Redis{Role: RoleReplica, MaxLag: time.Minute}.Check(deadlineIn(t, patience), replica.to)
 	if err != nil || got.Role != RoleReplica || !strings.HasPrefix(got.Detail, "replica, heard from its primary ") {
 		t.Errorf("check of the replica is %+v, %v", got, err)
 	}
-	if got, err = (Redis{}).Check(t.Context(), replica.to); err != nil || got.Detail != "replica" {
+	if got, err = (Redis{}).Check(deadlineIn(t, patience), replica.to); err != nil || got.Detail != "replica" {
 		t.Errorf("check for any role is %+v, %v", got, err)
 	}
 
-	got, err = Redis{Role: RolePrimary}.Check(t.Context(), replica.to)
+	got, err = Redis{Role: RolePrimary}.Check(deadlineIn(t, patience), replica.to)
 	wantWords(t, err, "is a replica, wanted a primary", ErrWrongRole)
 	if got.Role != RoleReplica {
 		t.Errorf("role is %v, want replica", got.Role)
 	}
-	got, err = Redis{Role: RoleReplica}.Check(t.Context(), primary.to)
+	got, err = Redis{Role: RoleReplica}.Check(deadlineIn(t, patience), primary.to)
 	wantWords(t, err, "is a primary, wanted a replica", ErrWrongRole)
 	if got.Role != RolePrimary || got.Replicas != 1 {
 		t.Errorf("result is %+v, want that of a primary with a replica", got)
 	}
 
 	replica.do(t, "REPLICAOF", "NO", "ONE")
-	if got, err = (Redis{Role: RolePrimary}).Check(t.Context(), replica.to); err != nil || got.Role != RolePrimary || got.Replicas != 0 {
+	if got, err = (Redis{Role: RolePrimary}).Check(deadlineIn(t, patience), replica.to); err != nil || got.Role != RolePrimary || got.Replicas != 0 {
 		t.Errorf("check after REPLICAOF NO ONE is %+v, %v", got, err)
 	}
 }
@@ -142,21 +143,21 @@ func TestRedisLinkDown(t *testing.T) {
 	replica.follow(t, primary)
 	primary.Kill(t)
 	harness.Eventually(t, "the link is down", func() error {
-		if _, err := (Redis{}).Check(t.Context(), replica.to); err == nil {
+		if _, err := (Redis{}).Check(deadlineIn(t, patience), replica.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
 	})
 	for _, stale := range []string{"yes", "no"} { // with "no", PING answers MASTERDOWN
 		replica.do(t, "CONFIG", "SET", "replica-serve-stale-data", stale)
-		_, err := Redis{}.Check(t.Context(), replica.to)
+		_, err := Redis{}.Check(deadlineIn(t, patience), replica.to)
 		wantWords(t, err, "replica: link to its primary is down (connect...", nil)
-		_, err = Redis{MaxLag: time.Minute}.Check(t.Context(), replica.to)
+		_, err = Redis{MaxLag: time.Minute}.Check(deadlineIn(t, patience), replica.to)
 		wantWords(t, err, "replica: link to its primary is down (connect...", nil)
 		if !strings.HasSuffix(err.Error(), "s)") {
 			t.Errorf("error %q lacks for how long", err)
 		}
-		_, err = Redis{Role: RolePrimary}.Check(t.Context(), replica.to)
+		_, err = Redis{Role: RolePrimary}.Check(deadlineIn(t, patience), replica.to)
 		wantWords(t, err, "is a replica, wanted a primary", ErrWrongRole)
 	}
 }
@@ -169,7 +170,7 @@ func TestRedisLag(t *testing.T) {
 	primary.Signal(t, syscall.SIGSTOP)
 	var err error
 	harness.Eventually(t, "the replica lags", func() error {
-		if _, err = (Redis{MaxLag: time.Second}).Check(t.Context(), replica.to); err == nil {
+		if _, err = (Redis{MaxLag: time.Second}).Check(deadlineIn(t, patience), replica.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
@@ -178,7 +179,7 @@ func TestRedisLag(t *testing.T) {
 	if !strings.HasSuffix(err.Error(), "s, at most 1s allowed") {
 		t.Errorf("error %q lacks the limit", err)
 	}
-	if _, err := (Redis{MaxLag: time.Hour}).Check(t.Context(), replica.to); err != nil {
+	if _, err := (Redis{MaxLag: time.Hour}).Check(deadlineIn(t, patience), replica.to); err != nil {
 		t.Errorf("check with a long lag allowed: %v", err)
 	}
 }
@@ -188,7 +189,7 @@ func TestRedisHung(t *testing.T) {
 	server := startRealRedis(t)
 	server.Signal(t, syscall.SIGSTOP)
 	_, err := Redis{}.Check(within(t, 200*time.Millisecond), server.to)
-	wantTimeout(t, err, "timed out waiting for an answer after ", 200*time.Millisecond)
+	wantTimeout(t, err, "timed out waiting for the answer after ", 200*time.Millisecond)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	timer := time.AfterFunc(50*time.Millisecond, cancel) // while it waits for an answer
@@ -210,13 +211,13 @@ func TestRedisLoading(t *testing.T) {
 	}()
 	var err error
 	harness.Eventually(t, "loading", func() error {
-		if _, err = (Redis{}).Check(t.Context(), server.to); err == nil {
+		if _, err = (Redis{}).Check(deadlineIn(t, patience), server.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
 	})
 	wantWords(t, err, "loading its data", nil)
-	_, err = Redis{Role: RoleReplica}.Check(t.Context(), server.to)
+	_, err = Redis{Role: RoleReplica}.Check(deadlineIn(t, patience), server.to)
 	wantWords(t, err, "is a primary, wanted a replica", ErrWrongRole)
 	server.Kill(t)
 	<-ended
@@ -233,7 +234,7 @@ func TestRedisBusy(t *testing.T) {
 	}()
 	var err error
 	harness.Eventually(t, "busy", func() error {
-		if _, err = (Redis{}).Check(t.Context(), server.to); err == nil {
+		if _, err = (Redis{}).Check(deadlineIn(t, patience), server.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
@@ -281,7 +282,7 @@ func TestRedisPasswords(t *testing.T) {
 		"not even ping":      {Redis{User: "nothing", Password: "pw"}, server, "the user may not run ping", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := tt.c.Check(t.Context(), tt.to.to)
+			got, err := tt.c.Check(deadlineIn(t, patience), tt.to.to)
 			if got.Role != tt.role {
 				t.Errorf("role is %v, want %v", got.Role, tt.role)
 			}
@@ -305,13 +306,13 @@ func TestRedisNoInfoOfAReplica(t *testing.T) {
 	replica.do(t, "ACL", "SETUSER", "noinfo", "on", ">pw", "+ping", "+role")
 	replica.do(t, "ACL", "SETUSER", "norole", "on", ">pw", "+ping", "+info")
 	replica.follow(t, primary)
-	_, err := Redis{User: "noinfo", Password: "pw", MaxLag: time.Minute}.Check(t.Context(), replica.to)
+	_, err := Redis{User: "noinfo", Password: "pw", MaxLag: time.Minute}.Check(deadlineIn(t, patience), replica.to)
 	wantWords(t, err, "the user may not run info, lag unknown", nil)
-	_, err = Redis{User: "norole", Password: "pw", MaxLag: time.Minute}.Check(t.Context(), replica.to)
+	_, err = Redis{User: "norole", Password: "pw", MaxLag: time.Minute}.Check(deadlineIn(t, patience), replica.to)
 	must(t, err)
 	primary.Kill(t)
 	harness.Eventually(t, "the link is down", func() error {
-		if _, err = (Redis{User: "norole", Password: "pw"}).Check(t.Context(), replica.to); err == nil {
+		if _, err = (Redis{User: "norole", Password: "pw"}).Check(deadlineIn(t, patience), replica.to); err == nil {
 			return errors.New("healthy")
 		}
 		return nil
@@ -324,7 +325,7 @@ func TestRedisFull(t *testing.T) {
 	server := startRealRedis(t)
 	server.do(t, "CONFIG", "SET", "maxclients", 1) // the client of the test is the one
 	for _, c := range []Redis{{}, {Password: "pw"}} {
-		_, err := c.Check(t.Context(), server.to)
+		_, err := c.Check(deadlineIn(t, patience), server.to)
 		wantWords(t, err, "its maximum of clients is reached", nil)
 	}
 }
@@ -337,7 +338,7 @@ func TestRedisSentinel(t *testing.T) {
 	p := harness.Start(t, harness.Command{Path: harness.Tool(t, "redis-server"), Args: []string{file, "--sentinel"}})
 	p.WaitStdout(t, "Sentinel ID is")
 	to := Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
-	_, err := Redis{}.Check(t.Context(), to)
+	_, err := Redis{}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "is a sentinel, not a data server", nil)
 }
 
@@ -350,23 +351,23 @@ func TestRedisTLS(t *testing.T) {
 	server := startRealRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-auth-clients", "no")
 	to := Target{Addr: netip.AddrPortFrom(server.to.Addr.Addr(), uint16(port))}
 	for name, tt := range tlsCases(good, future) {
-		if _, err := (Redis{TLS: tt.config}).Check(t.Context(), to); tt.want != "" {
+		if _, err := (Redis{TLS: tt.config}).Check(deadlineIn(t, patience), to); tt.want != "" {
 			wantWords(t, err, tt.want, nil)
 		} else if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := Redis{}.Check(t.Context(), to)
+	_, err := Redis{}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "...", nil) // closed or reset: what was sent may not have been read
 
 	// a server that wants a certificate says so only after the handshake of TLS 1.3
 	server.do(t, "CONFIG", "SET", "tls-ca-cert-file", certFile, "tls-auth-clients", "yes")
-	_, err = Redis{TLS: &tls.Config{RootCAs: good.pool}}.Check(t.Context(), to)
+	_, err = Redis{TLS: &tls.Config{RootCAs: good.pool}}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "tls alert: certificate required, it asked for a client certificate", nil)
 
 	certFile, keyFile = future.write(t, t.TempDir(), func(string) {})
 	server.do(t, "CONFIG", "SET", "tls-cert-file", certFile, "tls-key-file", keyFile)
-	_, err = Redis{TLS: &tls.Config{RootCAs: future.pool}}.Check(t.Context(), to)
+	_, err = Redis{TLS: &tls.Config{RootCAs: future.pool}}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "certificate not valid before "+now.Add(time.Hour).UTC().Format(time.DateOnly), nil)
 }
 

@@ -54,7 +54,8 @@ type Scheduler struct {
 	running int       // slots taken
 	first   time.Time // when the target added last has its first check
 	started bool
-	changes []Change // not reported yet
+	changes []Change          // not reported yet
+	groups  map[string]*Tally // of the checks that ended, by the group of their target; only ever added to
 }
 
 // NewScheduler returns a scheduler without targets, which does nothing before Run.
@@ -65,7 +66,7 @@ func NewScheduler(o Options) *Scheduler {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	return &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job)}
+	return &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job), groups: make(map[string]*Tally)}
 }
 
 // Add begins to check t with c as p says; its verdict is p.Initial, which is not reported.
@@ -85,6 +86,9 @@ func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
 		streak: streak{rise: p.Rise, fall: p.Fall, verdict: p.Initial},
 	}
 	s.jobs[t.ID] = j
+	if s.groups[t.Group] == nil {
+		s.groups[t.Group] = new(Tally)
+	}
 	if !s.started {
 		s.fresh = append(s.fresh, j)
 		return nil
@@ -221,11 +225,13 @@ func (s *Scheduler) serveLocked(j *job, now time.Time) {
 	default:
 		from := j.streak.verdict
 		j.streak.forget()
-		reason := fmt.Sprintf("no result for %v", j.policy.StaleAfter)
-		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: reason, At: now})
+		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: staleWords(j.policy.StaleAfter), At: now})
 	}
 	s.requeueLocked(j)
 }
+
+// staleWords is the reason of a verdict that has become unknown.
+func staleWords(after time.Duration) string { return fmt.Sprintf("no result for %v", after) }
 
 // checkLocked starts the check of j.
 func (s *Scheduler) checkLocked(ctx context.Context, j *job) {
@@ -233,26 +239,31 @@ func (s *Scheduler) checkLocked(ctx context.Context, j *job) {
 	j.state = running
 	ctx, j.cancel = context.WithTimeout(ctx, j.policy.Timeout)
 	s.requeueLocked(j)
-	s.checks.Go(func() { s.check(ctx, j) })
+	checker, revision := j.checker, j.revision // which Update may replace meanwhile
+	s.checks.Go(func() { s.check(ctx, j, checker, revision) })
 }
 
-// check runs the check of j and counts its result.
-func (s *Scheduler) check(ctx context.Context, j *job) {
+// check runs the check of j and counts its result, unless it was made by a checker that is no longer that of j.
+func (s *Scheduler) check(ctx context.Context, j *job, checker Checker, revision int) {
 	start := time.Now()
-	result, err := j.checker.Check(ctx, j.target)
+	result, err := checker.Check(ctx, j.target)
 	end := time.Now()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wakeRun() // a slot is free
 	s.running--
-	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove or the end of Run; a timeout is another error
+	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove, Update or the end of Run; a timeout is another error
 	j.cancel()
-	if j.state == removed || cancelled {
+	current := j.revision == revision
+	if j.state == removed || cancelled && current {
 		return
 	}
-	if !errors.Is(err, ErrInconclusive) && !start.Before(j.judged) {
-		s.countLocked(j, result, err, end)
+	if current {
+		s.noteLocked(j, outcomeOf(err), words(result, err), end, end.Sub(start))
+		if !errors.Is(err, ErrInconclusive) && !start.Before(j.judged) {
+			s.countLocked(j, result, err, end)
+		}
 	}
 	j.state = idle
 	j.due = start.Add(j.policy.delay(j.streak.settled(), s.o.Random()))
@@ -270,24 +281,28 @@ func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time)
 	if !j.streak.add(verdictOf(err)) {
 		return
 	}
-	reason := result.Detail
-	switch {
-	case err != nil:
-		reason = err.Error()
-	case reason == "":
-		reason = "check succeeded"
-	}
-	s.changes = append(s.changes, Change{Target: j.target, From: from, To: j.streak.verdict, Reason: reason, At: now})
+	s.changes = append(s.changes, Change{Target: j.target, From: from, To: j.streak.verdict, Reason: words(result, err), At: now})
 }
 
-// verdict returns the verdict on a target; Unknown for one that there is not.
-func (s *Scheduler) verdict(id string) Verdict {
+// words says what a check found.
+func words(r Result, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case r.Detail == "":
+		return "check succeeded"
+	}
+	return r.Detail
+}
+
+// verdict returns the verdict on a target, and whether there is such a target.
+func (s *Scheduler) verdict(id string) (v Verdict, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if j := s.jobs[id]; j != nil {
-		return j.streak.verdict
+		return j.streak.verdict, true
 	}
-	return Unknown
+	return Unknown, false
 }
 
 // judge gives a target a verdict at once, whatever its results say so far: something else is known of it. The next results count

@@ -137,18 +137,13 @@ func parseHex(digits string) ([]byte, error) {
 // Check plays the script with t. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c Script) Check(ctx context.Context, t Target) (Result, error) {
 	if err := c.validate(); err != nil {
-		return Result{}, &checkError{words: "cannot check: " + err.Error(), causes: []error{err, ErrInconclusive}}
+		return Result{}, cannotCheckf("%v", err).because(err)
 	}
-	k, err := openTalk(ctx, t, c.Port)
+	k, err := openTalk(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
 		return Result{}, err
 	}
 	defer k.part(ctx)
-	if c.TLS != nil {
-		if err := k.secure(ctx, c.TLS, addressName(t)); err != nil {
-			return Result{}, err
-		}
-	}
 	var received []byte // and not matched yet
 	for i, step := range c.Steps {
 		err := error(nil)
@@ -158,7 +153,7 @@ func (c Script) Check(ctx context.Context, t Target) (Result, error) {
 			err = k.send(ctx, step.Send)
 		}
 		if err != nil {
-			return Result{}, fmt.Errorf("step %d: %w", i+1, err)
+			return Result{}, unhealthyf("step %d: %v", i+1, err).because(err)
 		}
 	}
 	detail := fmt.Sprintf("all %d steps passed", len(c.Steps))
@@ -184,8 +179,7 @@ func (k *talk) expect(ctx context.Context, p *Pattern, received []byte) (rest []
 		}
 		tried = len(received)
 		if tried >= maxExpectBytes {
-			words := fmt.Sprintf("no %s in %d KiB, received %s", p.shown, maxExpectBytes>>10, quoted(received))
-			return nil, &checkError{words: words}
+			return nil, unhealthyf("no %s in %d KiB, received %s", p.shown, maxExpectBytes>>10, quoted(received))
 		}
 		if p.regexp != nil {
 			coalesce(ctx, tried)
@@ -194,7 +188,7 @@ func (k *talk) expect(ctx context.Context, p *Pattern, received []byte) (rest []
 		received = append(received, buf[:n]...)
 		if err != nil && n == 0 {
 			err = k.failure(ctx, err, p.shown)
-			return nil, &checkError{words: err.Error() + ", received " + quoted(received), causes: []error{err}}
+			return nil, unhealthyf("%v, received %s", err, quoted(received)).because(err)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func TestScriptOfNonsense(t *testing.T) {
 			t.Errorf("%s: error %v, want one of step 2", name, err)
 		}
 	}
-	_, err := Script{}.Check(t.Context(), target("a"))
+	_, err := Script{}.Check(deadlineIn(t, patience), target("a"))
 	failsWith(t, err, "cannot check: healthcheck: the script has no steps", ErrEmptyScript, ErrInconclusive)
 
 	for name, make := range map[string]func() (Step, error){
@@ -166,7 +166,7 @@ func TestScriptFailures(t *testing.T) {
 			})
 		})
 	}
-	_, err := newScript(t, step(ExpectText("x"))).Check(t.Context(), refusing(t))
+	_, err := newScript(t, step(ExpectText("x"))).Check(deadlineIn(t, patience), refusing(t))
 	failsWith(t, err, "connect refused")
 }
 

@@ -33,6 +33,7 @@ func TestTCPTimesOut(t *testing.T) {
 		if err == nil {
 			continue
 		}
+		documented(t, err)
 		if err.Error() != "connect timed out after 200ms" {
 			t.Errorf("error %q, want %q", err, "connect timed out after 200ms")
 		}

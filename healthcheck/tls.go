@@ -32,20 +32,16 @@ type TLS struct {
 
 // Check shakes hands with t. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c TLS) Check(ctx context.Context, t Target) (Result, error) {
-	k, err := openTalk(ctx, t, c.Port)
-	if err != nil {
-		return Result{}, err
-	}
-	defer k.part(ctx)
-	config := &tls.Config{
+	k, err := openTalk(ctx, t, c.Port, &tls.Config{
 		ServerName:         c.ServerName,
 		InsecureSkipVerify: true, // c.judge does it, see TLS; nothing is sent that needs the target to be genuine
 		Certificates:       c.Certificates,
 		NextProtos:         c.ALPN,
-	}
-	if err := k.secure(ctx, config, ""); err != nil {
+	}, addressName(t))
+	if err != nil {
 		return Result{}, err
 	}
+	defer k.part(ctx)
 	latency := time.Since(k.start)
 	state := k.Conn.(*tls.Conn).ConnectionState()
 	detail, err := c.judge(t, state, time.Now())
@@ -61,10 +57,10 @@ func (c TLS) Check(ctx context.Context, t Target) (Result, error) {
 // judge looks at what was agreed on in the handshake.
 func (c TLS) judge(t Target, state tls.ConnectionState, now time.Time) (detail string, err error) {
 	if len(c.ALPN) > 0 && state.NegotiatedProtocol == "" {
-		return "", &checkError{words: "no application protocol agreed on, offered " + quoted([]byte(strings.Join(c.ALPN, ", ")))}
+		return "", noProtocol(c.ALPN)
 	}
 	if len(state.PeerCertificates) == 0 {
-		return "", &checkError{words: "no certificate"} // crypto/tls does not let this pass; an index must not rely on that
+		return "", unhealthyf("no certificate") // crypto/tls does not let this pass; an index must not rely on that
 	}
 	leaf := state.PeerCertificates[0]
 	if c.Verify {
@@ -85,13 +81,18 @@ func (c TLS) judge(t Target, state tls.ConnectionState, now time.Time) (detail s
 	days := int(left / (24 * time.Hour))
 	switch {
 	case left < 0 && c.MinDays > 0:
-		return "", &checkError{words: "certificate expired on " + date(leaf.NotAfter)}
+		return "", unhealthyf("certificate expired on %s", date(leaf.NotAfter))
 	case left < 0:
 		return "certificate expired on " + date(leaf.NotAfter), nil
 	case days < c.MinDays:
-		return "", &checkError{words: fmt.Sprintf("certificate valid for %s only, wanted %d", inDays(days), c.MinDays)}
+		return "", unhealthyf("certificate valid for %s only, wanted %d", inDays(days), c.MinDays)
 	}
 	return "certificate valid for " + inDays(days), nil
+}
+
+// noProtocol is the failure of a target that chose none of the protocols it was offered.
+func noProtocol(offered []string) error {
+	return unhealthyf("no application protocol agreed on, offered %s", quoted([]byte(strings.Join(offered, ", "))))
 }
 
 // refusal says goodbye and listens for an alert. Anything else that goes wrong here is not the target's health: some
@@ -125,33 +126,36 @@ func certificateError(leaf *x509.Certificate, err error) error {
 	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	var roots x509.SystemRootsError
-	causes := []error{err}
-	words := ""
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		cert, whose := invalid.Cert, "certificate "
-		if cert == nil {
-			cert = leaf
-		}
-		if !cert.Equal(leaf) {
-			whose = "certificate of the authority "
-		}
-		words = whose + "expired on " + date(cert.NotAfter)
-		if time.Now().Before(cert.NotBefore) {
-			words = whose + "not valid before " + date(cert.NotBefore)
-		}
+		return outOfForce(leaf, invalid.Cert).because(err)
 	case errors.As(err, &name):
-		words = "certificate is for another name: " + names(leaf) + ", wanted " + quoted([]byte(name.Host))
+		return unhealthyf("certificate is for another name: %s, wanted %s", names(leaf), quoted([]byte(name.Host))).because(err)
 	case errors.As(err, &authority) && selfSigned(leaf):
-		words = "certificate is self-signed"
+		return unhealthyf("certificate is self-signed").because(err)
 	case errors.As(err, &authority):
-		words = "certificate is by an unknown authority"
+		return unhealthyf("certificate is by an unknown authority").because(err)
 	case errors.As(err, &roots):
-		words, causes = "cannot check: no authorities on this machine", append(causes, ErrInconclusive)
-	default:
-		words = "certificate refused: " + escaped(err.Error())
+		return cannotCheckf("no authorities on this machine").because(err)
 	}
-	return &checkError{words: words, causes: causes}
+	return unhealthyf("certificate refused: %s", escaped(err.Error())).because(err)
+}
+
+// outOfForce says that a certificate is not in force today: leaf, or one that vouches for it; nil is leaf.
+func outOfForce(leaf, cert *x509.Certificate) *checkError {
+	if cert == nil {
+		cert = leaf
+	}
+	own, early := cert.Equal(leaf), time.Now().Before(cert.NotBefore)
+	switch {
+	case own && early:
+		return unhealthyf("certificate not valid before %s", date(cert.NotBefore))
+	case own:
+		return unhealthyf("certificate expired on %s", date(cert.NotAfter))
+	case early:
+		return unhealthyf("certificate of the authority not valid before %s", date(cert.NotBefore))
+	}
+	return unhealthyf("certificate of the authority expired on %s", date(cert.NotAfter))
 }
 
 // names returns what a certificate is for.

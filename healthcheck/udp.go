@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -58,19 +57,11 @@ func (c UDP) Check(ctx context.Context, t Target) (Result, error) {
 	case answered:
 		return Result{Latency: time.Since(start), Detail: "answered"}, nil
 	case answers > 0:
-		return Result{}, &checkError{words: fmt.Sprintf("answered %s, wanted %s", quoted(last), quoted(c.Expect))}
+		return Result{}, unhealthyf("answered %s, wanted %s", quoted(last), quoted(c.Expect))
 	case needed || ctx.Err() != nil:
-		return Result{}, silenceError(ctx, start, "an answer")
+		return Result{}, silenceError(ctx, start, "the answer")
 	}
 	return Result{Detail: "no answer, and no objection"}, nil // without a latency: nothing came back
-}
-
-// atPort returns t's address, with port instead of its own unless that is 0.
-func atPort(t Target, port uint16) netip.AddrPort {
-	if port == 0 {
-		return t.Addr
-	}
-	return netip.AddrPortFrom(t.Addr.Addr(), port)
 }
 
 // quietUntil returns when silence that began at start has lasted long enough.
@@ -90,7 +81,7 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 	start := time.Now()
 	conn, err := d.DialContext(ctx, "udp", addr.String())
 	if err != nil {
-		return false, udpError(ctx, start, err)
+		return false, udpError(ctx, err)
 	}
 	defer conn.Close()
 	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -99,13 +90,13 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 	buf := make([]byte, 1<<16) // more than any datagram
 	for _, wait := range []time.Time{again, until} {
 		if err := conn.SetReadDeadline(wait); err != nil {
-			return false, udpError(ctx, start, err)
+			return false, udpError(ctx, err)
 		}
 		if ctx.Err() != nil { // seen here, or else what AfterFunc does comes after that deadline
 			return false, nil
 		}
 		if _, err := conn.Write(payload); err != nil {
-			return false, udpError(ctx, start, err)
+			return false, udpError(ctx, err)
 		}
 		for strays := 0; ; strays++ {
 			n, err := conn.Read(buf)
@@ -119,7 +110,7 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 			case err == nil:
 				return false, nil
 			case !errors.Is(err, os.ErrDeadlineExceeded):
-				return false, udpError(ctx, start, err)
+				return false, udpError(ctx, err)
 			}
 			break
 		}
@@ -136,47 +127,25 @@ func resendDelay(start, until time.Time) time.Duration {
 	return until.Sub(start) / 2
 }
 
-// silenceError says that what ("an answer") did not come.
+// silenceError says that what ("the answer") did not come.
 func silenceError(ctx context.Context, start time.Time, what string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return &checkError{words: "cancelled", causes: []error{context.Canceled, ErrInconclusive}}
+		return cancelled(ctx.Err())
 	}
-	after := time.Since(start)
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		after = deadline.Sub(start)
-	}
-	return &checkError{
-		words:  fmt.Sprintf("timed out waiting for %s after %v", what, after.Round(time.Millisecond)),
-		causes: []error{context.DeadlineExceeded},
-	}
+	return timedOut(ctx, start, what, context.DeadlineExceeded)
 }
 
 // udpError puts an error of a socket for datagrams into words.
-func udpError(ctx context.Context, start time.Time, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return &checkError{words: "cancelled", causes: []error{err, context.Canceled, ErrInconclusive}}
+func udpError(ctx context.Context, err error) error {
+	if common := commonFailure(ctx, err); common != nil {
+		return common
 	}
-	if ours := connectError(ctx, start, err); errors.Is(ours, ErrInconclusive) {
-		return ours
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return unhealthyf(portUnreachable).because(err)
 	}
 	var errno syscall.Errno
-	errors.As(err, &errno)
-	words := ""
-	switch errno {
-	case syscall.ECONNREFUSED:
-		words = "port unreachable"
-	case syscall.EHOSTUNREACH:
-		words = "host unreachable"
-	case syscall.ENETUNREACH:
-		words = "network unreachable"
-	case syscall.ENOPROTOOPT:
-		words = "protocol unreachable"
-	case syscall.EACCES: // of a route here that says prohibit, or for IPv6 of a firewall elsewhere
-		words = "administratively prohibited"
-	case 0:
-		words = "exchange: " + escaped(err.Error())
-	default:
-		words = "exchange: " + errno.Error() // EPERM is a firewall of this machine
+	if errors.As(err, &errno) {
+		return unhealthyf("exchange: %s", errno.Error()).because(err)
 	}
-	return &checkError{words: words, causes: []error{err}}
+	return unhealthyf("exchange: %s", escaped(err.Error())).because(err)
 }

@@ -2,6 +2,7 @@ package l4
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
@@ -14,19 +15,32 @@ const acceptBatch = 64
 const growAfter = 4
 
 // A door is one loop's socket of a listener, used onLoop only. The kernel spreads clients over the doors of a
-// listener by a hash of their addresses (SO_REUSEPORT), so that accepting needs no lock.
+// listener by a hash of their addresses (SO_REUSEPORT), so that accepting needs no lock. Inherited sockets may be fewer
+// than loops; then several doors are one socket, and whichever loop is awake takes the next client.
 type door struct {
 	fd       int
 	key      int32 // of its events
 	listener *listener
-	batch    int // clients to take in a turn
-	full     int // turns in a row that took so many
+	binding  *binding
+	early    bool // clients may wait that connected before the socket had its options, and lack them
+	batch    int  // clients to take in a turn
+	full     int  // turns in a row that took so many
 }
 
-// openDoor takes over a listening socket.
-func (l *loop) openDoor(fd int, ls *listener) {
-	d := &door{fd: fd, key: doorKey - int32(len(l.doors)), listener: ls, batch: 1}
-	l.doors = append(l.doors, d)
+// openDoor takes over a listening socket. The place of a door that was closed is used again: an event that is still under way to
+// it then makes the new one look for clients in vain, once.
+func (l *loop) openDoor(fd int, b *binding, ls *listener) {
+	if b.protocol == UDP {
+		l.openFlowDoor(fd, b, ls)
+		return
+	}
+	i := slices.Index(l.doors, nil)
+	if i < 0 {
+		i = len(l.doors)
+		l.doors = append(l.doors, nil)
+	}
+	d := &door{fd: fd, key: doorKey - int32(i), listener: ls, binding: b, early: len(b.inherited) > 0, batch: 1}
+	l.doors[i] = d
 	if !l.paused {
 		l.watch(d)
 	}
@@ -36,25 +50,51 @@ func (l *loop) openDoor(fd int, ls *listener) {
 // in a flood.
 const closingTurns = 1024
 
-// closeDoor takes the clients that have connected already, which closing would reset, and closes the socket.
-// Those there are no descriptors for are reset.
-func (l *loop) closeDoor(ls *listener) {
+// closeDoors closes the loop's doors of a binding; those of flows when the last flow is over.
+func (l *loop) closeDoors(b *binding) {
+	if b.protocol == UDP {
+		l.closeFlowDoors(b)
+		return
+	}
 	for i, d := range l.doors {
-		if d == nil || d.listener != ls {
-			continue
+		if d != nil && d.binding == b {
+			l.lastClients(d)
+			l.poller.RemoveListener(d.fd)
+			sock.Close(d.fd)
+			l.doors[i] = nil
 		}
-		for turn := 0; turn < closingTurns && !l.paused && !l.discarded; turn++ {
-			if !l.acceptFrom(d) {
-				break
-			}
+	}
+}
+
+// lastClients takes the clients of a door that have connected already, which closing it would reset. Those there are no
+// descriptors for are left to that.
+func (l *loop) lastClients(d *door) {
+	for turn := 0; turn < closingTurns && !l.paused && !l.discarded; turn++ {
+		if !l.acceptFrom(d) {
+			return
 		}
-		sock.Close(d.fd)
-		l.doors[i] = nil
+	}
+}
+
+// shutOut closes sockets that were opened for a change that does not come, and gives the clients that found them to the listener
+// they were on their way to.
+func (l *loop) shutOut(b *binding, heir *listener) {
+	for _, fd := range b.sockets[l.index] {
+		if b.protocol == UDP {
+			l.lastDatagrams(fd, heir)
+		} else {
+			l.lastClients(&door{fd: fd, listener: heir, batch: 1})
+		}
+		sock.Close(fd)
 	}
 }
 
 func (l *loop) watch(d *door) {
-	if e := l.poller.AddListener(d.fd, d.key); e != 0 {
+	add := l.poller.AddListener
+	if d.binding.shared {
+		add = l.poller.AddSharedListener
+	}
+	if e := add(d.fd, d.key); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
 		l.server.log.Error().Str("listener", d.listener.name).AnErr("err", e).Msg("listening socket cannot be watched")
 	}
@@ -74,9 +114,14 @@ func (l *loop) acceptFrom(d *door) bool {
 		fd, client, e := sock.Accept(d.fd)
 		switch {
 		case e == 0:
+			if d.early {
+				settings := d.listener.spec.Load()
+				sock.SetNoDelay(fd)
+				_ = sock.SetLiveness(fd, settings.KeepAlive, settings.UserTimeout) // without, the kernel's defaults hold
+			}
 			l.admit(fd, client, d.listener)
 		case e == sock.Again:
-			d.batch, d.full = 1, 0
+			d.batch, d.full, d.early = 1, 0, false
 			return false
 		case sock.OutOfDescriptors(e):
 			l.pause(d.listener, e)
@@ -100,6 +145,7 @@ func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
 		l.dismiss(fd, ls.spec.Load().Refuse)
 		return
 	}
+	ls.counters[l.index].accepted.Add(1)
 	if to := l.server.lighter(l); to != l {
 		to.load.Add(1)
 		if to.mailbox.post(message{fd: fd, client: client, listener: ls}) {

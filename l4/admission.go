@@ -7,8 +7,31 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// room tells whether there are descriptors for another session.
-func (s *Server) room() bool { return s.sessions.Load() < s.capacity.Load() }
+// room tells whether there are descriptors for another session, which takes two of them; a flow takes one.
+func (s *Server) room() bool {
+	return s.sessions.Load()+(s.flows.Load()+1)/2 < s.capacity.Load()
+}
+
+// enterFlow counts a flow in, or says why there may not be another.
+func (s *Server) enterFlow(ls *listener, settings *ListenerSpec) Drop {
+	if ls.sessions.Add(1) > settings.Flows.max() {
+		ls.sessions.Add(-1)
+		return DropTableFull
+	}
+	if 2*s.sessions.Load()+s.flows.Add(1) > 2*s.capacity.Load() {
+		s.leaveFlow(ls)
+		return DropNoDescriptors
+	}
+	return dropNone
+}
+
+// leaveFlow counts a flow out.
+func (s *Server) leaveFlow(ls *listener) {
+	ls.sessions.Add(-1)
+	if s.flows.Add(-1) == 0 && s.draining.Load() && s.sessions.Load() == 0 {
+		s.noteEmpty()
+	}
+}
 
 // enter counts a session in, unless the limit of the listener or of the process is reached.
 func (s *Server) enter(ls *listener) bool {
@@ -16,7 +39,7 @@ func (s *Server) enter(ls *listener) bool {
 		ls.sessions.Add(-1)
 		return false
 	}
-	if s.sessions.Add(1) > s.max && s.max > 0 {
+	if limit := s.max.Load(); s.sessions.Add(1) > limit && limit > 0 {
 		s.leave(ls)
 		return false
 	}
@@ -26,7 +49,7 @@ func (s *Server) enter(ls *listener) bool {
 // leave counts a session out.
 func (s *Server) leave(ls *listener) {
 	ls.sessions.Add(-1)
-	if s.sessions.Add(-1) == 0 && s.draining.Load() {
+	if s.sessions.Add(-1) == 0 && s.draining.Load() && s.flows.Load() == 0 {
 		s.noteEmpty()
 	}
 }

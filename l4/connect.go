@@ -28,6 +28,10 @@ func (l *loop) connect(s *session) bool {
 // connectTo starts connecting to the backend of a lease. When that fails at once the lease is given back, and the session
 // has ended if it may not try another.
 func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
+	if s.failed {
+		s.failed = false
+		s.listener.counters[l.index].retries[s.failure].Add(1)
+	}
 	fd, e := sock.Connect(lease.Backend().Addr())
 	if e == 0 || e == sock.InProgress {
 		if e = l.poller.Add(fd, backendKey(s), s.generation); e == 0 {
@@ -39,9 +43,8 @@ func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
 		}
 		sock.Close(fd)
 	}
-	lease.Release(connectOutcome(e))
-	s.tried = append(s.tried, lease.Backend())
 	s.cause = e
+	s.fail(lease, connectOutcome(e))
 	switch {
 	case sock.OutOfDescriptors(e):
 		l.refuse(s, NoDescriptors)
@@ -72,6 +75,11 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.cause = 0
 	s.connected, s.active = l.now, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
+	c := &s.listener.counters[l.index]
+	c.connectTime.observe(s.connected - s.connect)
+	if s.waiter != nil {
+		c.queueTime.observe(s.waiting)
+	}
 	l.schedule(s)
 	l.relay(s)
 }
@@ -79,13 +87,19 @@ func (l *loop) onConnect(s *session, bits uint32) {
 // connectFailed gives the backend back and tries another, if retries allow.
 func (l *loop) connectFailed(s *session, o pool.Outcome) {
 	s.backend.close(false)
-	s.lease.Release(o)
-	s.tried = append(s.tried, s.lease.Backend())
+	s.fail(s.lease, o)
 	if len(s.tried) > s.settings.Pool.Retries() {
 		l.refuse(s, s.whyRefused())
 		return
 	}
 	l.connect(s)
+}
+
+// fail gives the lease of an attempt back that has failed with outcome o.
+func (s *session) fail(lease pool.Lease, o pool.Outcome) {
+	lease.Release(o)
+	s.tried = append(s.tried, lease.Backend())
+	s.failed, s.failure = true, o
 }
 
 // abandon ends a session whose backend is still being connected to, for a reason that is not the backend's.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,13 +26,22 @@ const (
 )
 
 // A ListenerSpec describes a listener: where it listens, what it sends clients to, and how. It is a value;
-// Apply keeps a copy. Name, Address and Pool are required; a zero time is without a limit.
+// Apply keeps a copy. Name, Address (or Inherited) and Pool are required; a zero time is without a limit.
 type ListenerSpec struct {
 	Name      string
 	Address   netip.AddrPort
 	DualStack bool // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
-	Pool      *pool.Pool
-	Backlog   int // clients that wait in the kernel to be accepted; 0 = 4096
+
+	// Inherited are descriptors of sockets of one address, TCP ones that listen already or bound UDP ones (systemd socket
+	// activation); Address and DualStack mean nothing then. They become the server's with Commit, which gives them its options, and are closed when the
+	// listener goes. A later Plan names the same numbers, and keeps them.
+	Inherited []int
+
+	Protocol Protocol
+	Flows    FlowSettings // for UDP; and for TCP alone are Backlog and what follows upon it
+
+	Pool    *pool.Pool
+	Backlog int // clients that wait in the kernel to be accepted; 0 = 4096
 
 	MaxSessions      int           // at once on this listener; 0 = without a limit of its own
 	IdleTimeout      time.Duration // neither side sent anything for so long
@@ -45,10 +55,23 @@ type ListenerSpec struct {
 type ListenerInfo struct {
 	Name     string
 	Address  netip.AddrPort
-	Sessions int               // now
-	BytesIn  uint64            // from clients, of sessions that have ended
-	BytesOut uint64            // to clients, the same
-	Ended    map[Reason]uint64 // sessions and refusals by their reason
+	Pool     string
+	Protocol Protocol
+	Sessions int                     // now, or flows
+	Accepted uint64                  // sessions that have begun: all clients but those refused with MaxSessions; or flows
+	BytesIn  uint64                  // from clients; of running sessions up to some seconds ago, of ended ones exactly
+	BytesOut uint64                  // to clients, the same
+	Ended    map[Reason]uint64       // sessions and refusals by their reason
+	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
+
+	DatagramsIn  uint64          // from clients, those that were dropped and those of DropReceiveBuffer left out included: see Dropped
+	DatagramsOut uint64          // to clients
+	Dropped      map[Drop]uint64 // datagrams either way
+
+	ConnectTime   Histogram // of connects that succeeded
+	FirstByteTime Histogram // from when the backend was asked, or connected if it spoke unasked, to its first byte
+	Duration      Histogram // of ended sessions that had been connected to a backend, from accept to end
+	QueueTime     Histogram // of sessions that waited for a backend, until they were connected to one or ended without
 }
 
 // A ListenError is a listener that could not be opened; the system's error is wrapped.
@@ -60,6 +83,9 @@ type ListenError struct {
 
 // Error says which listener could not listen where, and why.
 func (e *ListenError) Error() string {
+	if !e.Address.IsValid() { // it was to inherit its sockets
+		return fmt.Sprintf("listener %q: %v", e.Listener, e.Err)
+	}
 	return fmt.Sprintf("listener %q: listen on %s: %v", e.Listener, e.Address, e.Err)
 }
 
@@ -72,11 +98,14 @@ const defaultBacklog = 4096 // net.core.somaxconn's default since Linux 5.4; the
 type listener struct {
 	// set once, then read-only
 	name     string
-	address  netip.AddrPort // as bound: a port 0 in the spec is the port it came to be
 	counters []loopCounters // one for each loop
+
+	bound *binding // Server.changing and Server.mu guard it
 
 	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
 	sessions atomic.Int64
+
+	screen func(loop int) screen // makes what stands before the flows of each loop; nil for nothing. Set once
 
 	refusalNote  atomic.Int64  // when noteRefusal may log again, in nanoseconds since Server.started
 	refusalsTold atomic.Uint64 // how many noteRefusals has told of
@@ -85,29 +114,59 @@ type listener struct {
 // loopCounters are one listener's counts on one loop: written there only, read by anyone. The padding
 // keeps loops out of each other's cache lines.
 type loopCounters struct {
+	accepted atomic.Uint64
 	ended    [reasonCount]atomic.Uint64
+	retries  [pool.Neutral + 1]atomic.Uint64
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
-	_        [64]byte
+
+	datagramsIn  atomic.Uint64
+	datagramsOut atomic.Uint64
+	dropped      [dropCount]atomic.Uint64
+
+	connectTime, firstByteTime, duration, queueTime histogram
+
+	_ [64]byte
 }
 
-// count adds an ended session to the loop's figures.
-func (ls *listener) count(loop int, s *session, why Reason) {
-	c := &ls.counters[loop]
+// count adds a session that ends to the loop's figures, all but its bytes.
+func (c *loopCounters) count(s *session, why Reason, now time.Duration) {
 	c.ended[why].Add(1)
-	c.bytesIn.Add(s.in.bytes)
-	c.bytesOut.Add(s.out.bytes)
+	switch {
+	case s.phase == relaying:
+		c.duration.observe(now - s.accepted)
+	case s.waiter != nil && (why != QueueFull || s.waiting > 0):
+		c.queueTime.observe(s.waited(now))
+	}
 }
 
 func (ls *listener) info() ListenerInfo {
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.address,
-		Sessions: int(ls.sessions.Load()), Ended: make(map[Reason]uint64),
+		Name: ls.name, Address: ls.bound.address, Pool: ls.spec.Load().Pool.Name(),
+		Sessions: int(ls.sessions.Load()), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
+		Protocol: ls.spec.Load().Protocol, Dropped: make(map[Drop]uint64),
 	}
 	for i := range ls.counters {
 		c := &ls.counters[i]
+		info.Accepted += c.accepted.Load()
 		info.BytesIn += c.bytesIn.Load()
 		info.BytesOut += c.bytesOut.Load()
+		info.DatagramsIn += c.datagramsIn.Load()
+		info.DatagramsOut += c.datagramsOut.Load()
+		for drop := range c.dropped {
+			if n := c.dropped[drop].Load(); n > 0 {
+				info.Dropped[Drop(drop)] += n
+			}
+		}
+		for outcome := range c.retries {
+			if n := c.retries[outcome].Load(); n > 0 {
+				info.Retries[pool.Outcome(outcome)] += n
+			}
+		}
+		info.ConnectTime.merge(&c.connectTime)
+		info.FirstByteTime.merge(&c.firstByteTime)
+		info.Duration.merge(&c.duration)
+		info.QueueTime.merge(&c.queueTime)
 	}
 	for _, r := range Reasons() {
 		if n := ls.ended(r); n > 0 {
@@ -125,50 +184,6 @@ func (ls *listener) ended(r Reason) (n uint64) {
 	return n
 }
 
-// opened is a listener with its sockets, one for each loop, before the loops have them.
-type opened struct {
-	listener *listener
-	sockets  []int
-}
-
-// open binds a listener's sockets. shared says that another listener of this process holds the port, for an
-// address that includes this one or is part of it; else nobody may.
-func open(spec ListenerSpec, loops int, shared bool) (_ *opened, err error) {
-	o := &opened{listener: &listener{name: spec.Name, address: spec.Address, counters: make([]loopCounters, loops)}}
-	o.listener.spec.Store(&spec)
-	defer func() {
-		if err != nil {
-			o.close()
-			err = &ListenError{Listener: spec.Name, Address: spec.Address, Err: err}
-		}
-	}()
-	options := spec.listenOptions()
-	if options.DualStack && !sock.HasIPv6() {
-		options.DualStack = false
-		o.listener.address = netip.AddrPortFrom(netip.IPv4Unspecified(), spec.Address.Port())
-	}
-	for i := range loops {
-		fd, err := sock.Listen(o.listener.address, options, i == 0 && !shared)
-		if err != nil {
-			return nil, err
-		}
-		o.sockets = append(o.sockets, fd)
-		local, err := sock.LocalAddr(fd)
-		if err != nil {
-			return nil, err
-		}
-		// Only the port is news: the address would come without its zone.
-		o.listener.address = netip.AddrPortFrom(o.listener.address.Addr(), local.Port())
-	}
-	return o, nil
-}
-
-func (o *opened) close() {
-	for _, fd := range o.sockets {
-		sock.Close(fd)
-	}
-}
-
 func (spec *ListenerSpec) listenOptions() sock.ListenOptions {
 	backlog := spec.Backlog
 	if backlog == 0 {
@@ -180,9 +195,45 @@ func (spec *ListenerSpec) listenOptions() sock.ListenOptions {
 	}
 }
 
+// address is where the spec's listener is to listen.
+func (spec *ListenerSpec) address() netip.AddrPort {
+	if len(spec.Inherited) == 0 {
+		return spec.Address
+	}
+	at, _ := sock.LocalAddr(spec.Inherited[0]) // an error comes when it is bound
+	return at
+}
+
+// failed is an error of opening the spec's listener.
+func (spec *ListenerSpec) failed(err error) error {
+	return &ListenError{Listener: spec.Name, Address: spec.Address, Err: err}
+}
+
 // sameSockets tells whether the sockets of one spec serve the other too.
 func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
-	return spec.Address == other.Address && spec.listenOptions() == other.listenOptions()
+	if spec.Protocol != other.Protocol {
+		return false
+	}
+	if len(spec.Inherited) > 0 || len(other.Inherited) > 0 {
+		return slices.Equal(spec.Inherited, other.Inherited)
+	}
+	return spec.Address == other.Address && spec.DualStack == other.DualStack
+}
+
+// sameOptions tells whether the sockets of one spec have the options of the other.
+func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
+	if spec.Protocol == UDP {
+		return spec.datagramOptions(sock.Offload{}) == other.datagramOptions(sock.Offload{}) &&
+			spec.Flows.steered() == other.Flows.steered()
+	}
+	return spec.listenOptions() == other.listenOptions()
+}
+
+// equal tells whether two specs, whose sockets are the same, mean the same.
+func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
+	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
+		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
+		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows
 }
 
 func (spec *ListenerSpec) validate() error {
@@ -191,8 +242,13 @@ func (spec *ListenerSpec) validate() error {
 		return errors.New("a listener has no name")
 	case spec.Pool == nil:
 		return fmt.Errorf("listener %q has no pool", spec.Name)
-	case !spec.Address.IsValid():
+	case !spec.Address.IsValid() && len(spec.Inherited) == 0:
 		return fmt.Errorf("listener %q has no address", spec.Name)
+	case spec.Protocol > UDP:
+		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
+	}
+	if err := spec.Flows.validate(); err != nil {
+		return fmt.Errorf("listener %q: %w", spec.Name, err)
 	}
 	return nil
 }

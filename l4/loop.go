@@ -17,7 +17,7 @@ const acceptPause = 50 * time.Millisecond
 const maxBehind = 64
 
 // A loop is one goroutine with one epoll instance, one timer wheel and one mailbox. Everything in it but
-// load and mailbox is used by that goroutine only ("onLoop"): it owns its sockets, sessions, timers and
+// load, mailbox, question and pulse is used by that goroutine only ("onLoop"): it owns its sockets, sessions, timers and
 // buffers outright, without a lock. Other goroutines ask through the mailbox.
 type loop struct {
 	// set once, then read-only
@@ -25,13 +25,16 @@ type loop struct {
 	index  int
 	poller *sock.Poller
 
-	load    atomic.Int64 // sessions here or on their way here
-	mailbox mailbox
+	load     atomic.Int64 // sessions here or on their way here
+	mailbox  mailbox
+	question question
+	pulse    pulse
 
 	now      time.Duration // since Server.started; read once per batch of events
 	wheel    wheel
-	onExpiry func(*session)
+	onExpiry func(*timer)
 	sessions table
+	flows    flowLoop
 	nextID   uint64
 	doors    []*door // by the key of their events; nil where one was closed
 	again    []turn  // sessions that used up their turn
@@ -46,6 +49,11 @@ type loop struct {
 	resumeAt time.Duration // when to look again
 	freed    bool          // a session has ended since
 
+	untold  bool          // events have come since the last round of tell began
+	telling bool          // another is to come
+	tellAt  time.Duration // when it is to begin
+	tellTo  int           // where it goes on
+
 	behind    int  // batches in a row that were full: more events wait
 	stopped   bool // run is to return
 	discarded bool // run never was and never will be called
@@ -58,7 +66,7 @@ type turn struct {
 }
 
 // Keys of events: a session's two sides are twice its index, and one more for the backend's; doors count
-// down from doorKey.
+// down from doorKey, and far below are those of flows (flowDoorKey, flowKey).
 const (
 	mailKey int32 = -1
 	doorKey int32 = -2
@@ -74,7 +82,7 @@ func newLoop(s *Server, index int) (*loop, error) {
 		return nil, fmt.Errorf("loop %d: %w", index, err)
 	}
 	l := &loop{server: s, index: index, poller: poller, scratch: make([]byte, scratchBytes)}
-	l.onExpiry = l.onTimer
+	l.onExpiry = l.expire
 	l.nextID = s.firstID | uint64(index)<<32
 	if l.mailbox.wake, err = sock.NewWakeup(poller, mailKey); err != nil {
 		poller.Close()
@@ -86,8 +94,11 @@ func newLoop(s *Server, index int) (*loop, error) {
 // run is the loop. It returns after stop.
 func (l *loop) run() {
 	for !l.stopped {
-		n := l.poller.Wait(l.patience())
+		patience := l.patience()
+		l.pulse.rest()
+		n := l.poller.Wait(patience)
 		l.now = l.server.clock()
+		l.pulse.beat(l.now)
 		for i := range n {
 			l.dispatch(l.poller.Event(i))
 		}
@@ -96,6 +107,9 @@ func (l *loop) run() {
 		}
 		if len(l.again) > 0 {
 			l.takeTurns()
+		}
+		if l.flows.inLine() {
+			l.flowTurns()
 		}
 		// After a stall, a timer must not judge sessions whose bytes have come and stand in the next batch.
 		if n < sock.EventBatch || l.behind >= maxBehind {
@@ -107,25 +121,41 @@ func (l *loop) run() {
 		if l.paused && (l.freed || l.now >= l.resumeAt) {
 			l.resume()
 		}
+		l.finishFlows()
+		l.tellSome(n)
 	}
 	l.close()
+}
+
+// expire looks at the session or the flow whose timer fired.
+func (l *loop) expire(t *timer) {
+	if t.flow != nil {
+		l.onFlowTimer(t.flow)
+	} else {
+		l.onTimer(t.session)
+	}
 }
 
 // patience is how long the next wait may take: not at all while work is left over, until the next timer,
 // or without a limit.
 func (l *loop) patience() time.Duration {
-	if len(l.again) > 0 || l.behind > 0 {
+	if len(l.again) > 0 || l.flows.inLine() || l.behind > 0 {
 		return 0
 	}
 	limit := time.Duration(-1)
+	until := func(at time.Duration) {
+		if wait := max(at-l.now, 0); limit < 0 || wait < limit {
+			limit = wait
+		}
+	}
 	if at, ok := l.wheel.due(); ok {
-		limit = max(time.Duration(at)*tick-l.now, 0)
+		until(time.Duration(at) * tick)
 	}
 	if l.paused {
-		pause := max(l.resumeAt-l.now, 0)
-		if limit < 0 || pause < limit {
-			limit = pause
-		}
+		until(l.resumeAt)
+	}
+	if l.telling {
+		until(l.tellAt)
 	}
 	return limit
 }
@@ -147,6 +177,8 @@ func (l *loop) dispatch(e sock.Event) {
 		}
 	case key == mailKey:
 		l.openMail()
+	case key <= flowDoorKey:
+		l.onFlow(key, generation, e.Bits())
 	default:
 		if d := l.doors[doorKey-key]; d != nil {
 			l.acceptFrom(d)
@@ -196,6 +228,7 @@ func (l *loop) stop() { l.stopped = true }
 // close gives back what the loop holds; its sessions and doors are gone by then. A client that was handed
 // over and not yet taken is closed with it.
 func (l *loop) close() {
+	l.closeAllFlowDoors()
 	l.mailbox.close()
 	for _, m := range l.mailbox.take(nil) {
 		if m.do == nil {

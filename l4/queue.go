@@ -28,6 +28,7 @@ func (l *loop) enqueue(s *session) bool {
 	}
 	if err := s.settings.Pool.Wait(s.waiter); err != nil {
 		s.waiting = s.waited(l.now)
+		s.phase = connecting // it does not wait, and waited says what it did before
 		if s.settings.Pool.QueueMax() == 0 {
 			s.waiter = nil // there is no queue
 			l.refuse(s, BackendsFull)

@@ -1,6 +1,6 @@
 package l4
 
-// A Reason says who ended a session and how. The set is closed: it is a field of the access line and a
+// A Reason says who ended a session or a flow, and how. The set is closed: it is a field of the access line and a
 // label of metrics.
 type Reason uint8
 
@@ -14,11 +14,13 @@ const (
 	BackendReset            // the backend reset the connection, and so was the client's
 	ClientLost              // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
 	BackendLost             // the same of the backend
-	Idle                    // nothing came from either side for idle_timeout
+	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
 	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
 	Drained                 // shut down, or the listener's removal, ended what drain_timeout had left
 	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
+	EndedByOperator         // the operator ended it (Server.End)
+	Answered                // a flow's: the backend has answered as often as it was to
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
@@ -42,6 +44,8 @@ var reasonNames = [reasonCount]string{
 	Drained:          "drained",
 	BackendRemoved:   "backend_removed",
 	BackendUnhealthy: "backend_unhealthy",
+	EndedByOperator:  "ended_by_operator",
+	Answered:         "answered",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",
@@ -67,7 +71,7 @@ func (r Reason) String() string { return reasonNames[r] }
 // would make a truncated answer look whole.
 func (r Reason) abrupt() bool {
 	switch r {
-	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained:
+	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained, EndedByOperator:
 		return true
 	}
 	return false

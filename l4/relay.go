@@ -211,7 +211,9 @@ func (l *loop) moved(s *session, d *direction, n int) {
 	case d == &s.out && s.firstByte == 0:
 		s.firstByte = l.now
 		// A client may think for minutes before it asks: that is not the backend's time.
-		s.lease.FirstByteTook(s.firstByte - max(s.asked, s.connected))
+		took := s.firstByte - max(s.asked, s.connected)
+		s.lease.FirstByteTook(took)
+		s.listener.counters[l.index].firstByteTime.observe(took)
 	}
 }
 

@@ -2,13 +2,13 @@ package l4
 
 import "github.com/limeload/limeload-l4/pool"
 
-// A revocation is a backend whose sessions are to end, and their reason.
+// A revocation is a backend whose sessions and flows are to end, and their reason.
 type revocation struct {
 	backend *pool.Backend
 	why     Reason
 }
 
-// revoke has every loop end its sessions of a backend: the pool wants its leases back.
+// revoke has every loop end its sessions and flows of a backend: the pool wants its leases back.
 func (s *Server) revoke(b *pool.Backend, why pool.Revocation) {
 	r := revocation{b, BackendUnhealthy}
 	if why == pool.RevokedRemoved {
@@ -19,7 +19,7 @@ func (s *Server) revoke(b *pool.Backend, why pool.Revocation) {
 	}
 }
 
-// takeRevoked ends the sessions of revoked backends. One that is only being connected goes to another backend; that is why
+// takeRevoked ends the sessions and flows of revoked backends. A session that is only being connected goes to another backend; that is why
 // all of it waits for the end of the batch, which may still have an event of the connection it gives up.
 func (l *loop) takeRevoked() {
 	for _, r := range l.revoked {
@@ -37,6 +37,11 @@ func (l *loop) takeRevoked() {
 			s.backend.close(false)
 			s.lease.Release(pool.Neutral)
 			l.connect(s)
+		})
+		l.flows.store.all(func(f *flow) {
+			if f.home.housed && f.home.lease.Backend() == r.backend {
+				l.endFlow(f, r.why)
+			}
 		})
 	}
 	l.revoked = l.revoked[:0]

@@ -8,17 +8,16 @@ package l4
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/rs/zerolog"
 
@@ -30,7 +29,7 @@ import (
 type Options struct {
 	Loops       int  // 0 = one for each usable CPU
 	MaxSessions int  // in the whole process, more are refused; 0 = no more than there are descriptors for, the rest waits
-	Access      bool // a log line at the end of each session
+	Access      bool // a log line at the end of each session and flow
 
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never
 	// block: a stuck terminal would stop the data plane. The zero value is silent.
@@ -49,25 +48,33 @@ const checkReserve = 32
 type Server struct {
 	// set once, then read-only
 	log     zerolog.Logger
-	access  bool
-	max     int64 // sessions; more are refused
-	spare   int   // descriptors for sessions and listeners
+	spare   int // descriptors for sessions, flows and listeners
+	offload sock.Offload
 	started time.Time
 	firstID uint64
 	loops   []*loop
+	gone    chan struct{} // closed when the loops are
 
-	capacity  atomic.Int64 // sessions there are descriptors for; more wait in the kernel
+	access    atomic.Bool
+	max       atomic.Int64 // sessions; more are refused, 0 = none for that
+	capacity  atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
 	sessions  atomic.Int64
+	flows     atomic.Int64
 	draining  atomic.Bool
 	emptyOnce sync.Once
 	empty     chan struct{} // closed by whoever sees the last session leave while draining
 	pauseNote atomic.Int64  // when notePause may log again, in nanoseconds since started
 
+	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
+	// changed with both held, and read with either
+	changing sync.Mutex
+
 	// mu guards the fields below
 	mu        sync.Mutex
 	listeners map[string]*listener
-	revoking  map[*pool.Pool]bool // those that tell of revoked leases
-	running   sync.WaitGroup      // loops
+	leaving   []*binding                       // of UDP listeners that are gone, and perhaps have flows
+	revoking  map[weak.Pointer[pool.Pool]]bool // those that tell of revoked leases
+	running   sync.WaitGroup                   // loops
 	live      bool
 	ended     bool
 }
@@ -79,9 +86,13 @@ func New(o Options) (*Server, error) {
 		loops = runtime.GOMAXPROCS(0)
 	}
 	s := &Server{
-		log: o.Log, access: o.Access,
-		started: time.Now(), firstID: rand.Uint64() << 40,
-		empty: make(chan struct{}), listeners: make(map[string]*listener), revoking: make(map[*pool.Pool]bool),
+		log: o.Log, started: time.Now(), firstID: rand.Uint64() << 40,
+		empty: make(chan struct{}), gone: make(chan struct{}),
+		listeners: make(map[string]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
+	}
+	var err error
+	if s.offload, err = sock.DetectOffload(); err != nil {
+		return nil, err
 	}
 	for i := range loops {
 		l, err := newLoop(s, i)
@@ -91,15 +102,16 @@ func New(o Options) (*Server, error) {
 		}
 		s.loops = append(s.loops, l)
 	}
-	if err := s.budget(o.MaxSessions); err != nil {
+	if err := s.budget(); err != nil {
 		s.discard()
 		return nil, err
 	}
+	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access})
 	return s, nil
 }
 
 // budget shares the descriptors out: a few for pipes and checks, two for each session of the rest.
-func (s *Server) budget(maxSessions int) error {
+func (s *Server) budget() error {
 	limit, err := sock.DescriptorLimit()
 	if err != nil {
 		return err
@@ -116,18 +128,18 @@ func (s *Server) budget(maxSessions int) error {
 	if rest < 2 {
 		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
 	}
-	s.spare, s.max = rest, int64(maxSessions)
-	s.reckon(0)
-	if possible := s.capacity.Load(); s.max > possible {
-		s.log.Warn().Int("max_sessions", maxSessions).Int64("possible", possible).Int("descriptors", limit).
-			Msg("fewer sessions are possible than max_sessions: raise the limit of open files")
-	}
+	s.spare = rest
+	s.reckonLocked() // nobody else has the server yet
 	return nil
 }
 
-// reckon says how many sessions there are descriptors for beside so many listeners, at least one.
-func (s *Server) reckon(listeners int) {
-	s.capacity.Store(max(1, int64(s.spare-listeners*len(s.loops))/2))
+// reckonLocked says how many sessions there are descriptors for beside the listeners, at least one.
+func (s *Server) reckonLocked() {
+	left := s.spare
+	for _, ls := range s.listeners {
+		ls.bound.all(func(int) { left-- })
+	}
+	s.capacity.Store(max(1, int64(left)/2))
 }
 
 // Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue,
@@ -150,124 +162,7 @@ func (s *Server) Start() {
 	}
 }
 
-// Apply makes the server serve exactly p. It first does all that can fail; on an error, nothing has changed.
-// Listeners that are in p as they were keep their sockets and sessions; one whose name stays gets its new
-// settings, for new sessions. One that is not in p any more stops accepting, and its sessions go on to their end.
-// A listener that cannot be opened is a *ListenError.
-func (s *Server) Apply(p Plan) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return ErrShutdown
-	}
-	added, err := s.openLocked(p)
-	if err != nil {
-		return err
-	}
-	next := make(map[string]*listener, len(p.Listeners))
-	for _, spec := range p.Listeners {
-		if o := added[spec.Name]; o != nil {
-			next[spec.Name] = o.listener
-			continue
-		}
-		ls := s.listeners[spec.Name]
-		ls.spec.Store(&spec)
-		next[spec.Name] = ls
-	}
-	for _, spec := range p.Listeners {
-		if !s.revoking[spec.Pool] {
-			s.revoking[spec.Pool] = true
-			spec.Pool.OnRevoke(s.revoke)
-		}
-	}
-	for _, o := range added {
-		for i, l := range s.loops {
-			l.mailbox.post(message{do: func() { l.openDoor(o.sockets[i], o.listener) }})
-		}
-	}
-	for name, ls := range s.listeners {
-		if next[name] != ls {
-			closed := s.closeDoors(ls)
-			if s.live {
-				<-closed // its address is free when Apply returns
-			}
-		}
-	}
-	s.listeners = next
-	s.reckon(len(next))
-	return nil
-}
-
-// ErrShutdown is what Apply returns once Shutdown was called.
-var ErrShutdown = errors.New("l4: the server is shut down")
-
-// openLocked opens the sockets of the listeners in p that the server has not got; all of them, or none.
-func (s *Server) openLocked(p Plan) (map[string]*opened, error) {
-	added := make(map[string]*opened)
-	fail := func(err error) (map[string]*opened, error) {
-		for _, o := range added {
-			o.close()
-		}
-		return nil, err
-	}
-	seen := make(map[string]bool, len(p.Listeners))
-	at := make(map[netip.AddrPort]string, len(p.Listeners))
-	for _, spec := range p.Listeners {
-		if err := spec.validate(); err != nil {
-			return fail(err)
-		}
-		if seen[spec.Name] {
-			return fail(fmt.Errorf("listener %q stands in the plan twice", spec.Name))
-		}
-		if other, taken := at[spec.Address]; taken && spec.Address.Port() != 0 {
-			return fail(fmt.Errorf("listeners %q and %q have one address, %s", other, spec.Name, spec.Address))
-		}
-		seen[spec.Name], at[spec.Address] = true, spec.Name
-		if old := s.listeners[spec.Name]; old != nil && old.spec.Load().sameSockets(&spec) {
-			continue
-		}
-		o, err := open(spec, len(s.loops), s.holdsLocked(spec.Address.Port(), added))
-		if err != nil {
-			return fail(err)
-		}
-		added[spec.Name] = o
-	}
-	return added, nil
-}
-
-// holdsLocked tells whether a listener of this server, or one just opened for it, has the port: a wildcard
-// may stand beside one of its addresses, which the kernel prefers, and an old listener beside its successor.
-func (s *Server) holdsLocked(port uint16, added map[string]*opened) bool {
-	for _, ls := range s.listeners {
-		if ls.address.Port() == port {
-			return true
-		}
-	}
-	for _, o := range added {
-		if o.listener.address.Port() == port {
-			return true
-		}
-	}
-	return false
-}
-
-// closeDoors has every loop close its socket of ls, and returns a channel that is closed when all have.
-func (s *Server) closeDoors(ls *listener) <-chan struct{} {
-	done := make(chan struct{})
-	var left atomic.Int64
-	left.Store(int64(len(s.loops)))
-	for _, l := range s.loops {
-		l.mailbox.post(message{do: func() {
-			l.closeDoor(ls)
-			if left.Add(-1) == 0 {
-				close(done)
-			}
-		}})
-	}
-	return done
-}
-
-// Listeners tells of every listener, in the order of their names.
+// Listeners tells of every listener, in the order of their names. It may be called from any goroutine.
 func (s *Server) Listeners() []ListenerInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,10 +174,13 @@ func (s *Server) Listeners() []ListenerInfo {
 	return infos
 }
 
+// Flows is how many flows there are now.
+func (s *Server) Flows() int { return int(s.flows.Load()) }
+
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// Shutdown closes the listeners and lets the sessions go on to their end; those that are left when ctx is done
+// Shutdown closes the listeners and lets the sessions and flows go on to their end; those that are left when ctx is done
 // are cut, and then ctx's error is returned. It returns when the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
@@ -293,12 +191,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.ended = true
 	if !s.live {
 		s.discard()
+		close(s.gone)
 		s.mu.Unlock()
 		return nil
 	}
 	closing := make([]<-chan struct{}, 0, len(s.listeners))
 	for _, ls := range s.listeners {
-		closing = append(closing, s.closeDoors(ls))
+		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(ls.bound) }))
 	}
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
@@ -311,16 +210,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.mailbox.post(message{do: l.stop})
 	}
 	s.running.Wait()
+	close(s.gone)
 	for _, ls := range listeners {
 		s.noteRefusals(ls)
 	}
 	return err
 }
 
-// drain waits for the last session, and from the end of ctx on ends them.
+// drain waits for the last session and flow, and from the end of ctx on ends them.
 func (s *Server) drain(ctx context.Context) error {
 	s.draining.Store(true)
-	if s.sessions.Load() == 0 {
+	if s.sessions.Load()+s.flows.Load() == 0 {
 		s.noteEmpty()
 		return nil
 	}
@@ -330,7 +230,10 @@ func (s *Server) drain(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for _, l := range s.loops {
-		l.mailbox.post(message{do: l.endAll})
+		l.mailbox.post(message{do: func() {
+			l.sessions.all(func(s *session) { l.cut(s, Drained) })
+			l.flows.store.all(func(f *flow) { l.endFlow(f, Drained) })
+		}})
 	}
 	<-s.empty
 	return ctx.Err()
@@ -350,20 +253,6 @@ func (s *Server) discard() {
 		}
 		l.close()
 	}
-}
-
-// endAll cuts every session of the loop.
-func (l *loop) endAll() {
-	l.sessions.all(func(s *session) {
-		switch s.phase {
-		case queued:
-			l.leaveQueue(s, Drained)
-		case connecting:
-			l.abandon(s, Drained)
-		case relaying:
-			l.end(s, Drained)
-		}
-	})
 }
 
 // clock is the time since the server was made.

@@ -21,6 +21,11 @@ const (
 	relaying
 )
 
+// String returns the phase as a lower-case word.
+func (p phase) String() string {
+	return [...]string{unused: "unused", queued: "queued", connecting: "connecting", relaying: "relaying"}[p]
+}
+
 // A session is one client's connection and its backend's. It belongs to one loop, which uses it onLoop
 // only; its memory is used again for a later session, of another generation.
 //
@@ -37,6 +42,9 @@ type session struct {
 	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
 	hurried    bool   // a side broke while its last bytes are held
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
+
+	failed  bool         // the last attempt to connect failed, and no other has begun
+	failure pool.Outcome // how
 
 	id       uint64
 	listener *listener
@@ -78,6 +86,7 @@ type conn struct {
 // Invariant: no byte is read while one is held, so at most scratchBytes or a pipe are.
 type direction struct {
 	bytes  uint64 // taken from the source
+	told   uint64 // those of bytes that the listener's and the backend's counters have
 	kept   []byte // what the destination would not take; a part of buf
 	buf    []byte // of the loop's bufferPool; nil when nothing is kept
 	pipe   *sock.Pipe
@@ -239,8 +248,20 @@ func (l *loop) end(s *session, why Reason) {
 	s.client.close(cut)
 	s.backend.close(cut)
 	s.lease.Release(s.outcome(why, l.now))
-	s.lease.Backend().AddBytes(s.in.bytes, s.out.bytes)
+	l.tell(s)
 	l.forget(s, why)
+}
+
+// cut ends a session in whatever phase it is, for a reason that is neither side's.
+func (l *loop) cut(s *session, why Reason) {
+	switch s.phase {
+	case queued:
+		l.leaveQueue(s, why)
+	case connecting:
+		l.abandon(s, why)
+	case relaying:
+		l.end(s, why)
+	}
 }
 
 // refuse ends a session that has no backend connection and no lease.
@@ -268,8 +289,8 @@ func (l *loop) forget(s *session, why Reason) {
 	l.wheel.stop(&s.timer)
 	l.release(&s.in)
 	l.release(&s.out)
-	s.listener.count(l.index, s, why)
-	if l.server.access {
+	s.listener.counters[l.index].count(s, why, l.now)
+	if l.server.access.Load() {
 		l.logEnd(s, why)
 	}
 	ls := s.listener

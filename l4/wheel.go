@@ -17,10 +17,11 @@ const (
 	wheelRange  = 1 << (wheelBits * wheelLevels) // ticks, about 46 hours; what lies beyond is looked at again then
 )
 
-// A timer is the part of a session that hangs in a wheel; its zero value is stopped.
+// A timer is the part of a session or a flow that hangs in a wheel; its zero value is stopped.
 type timer struct {
 	next, prev *timer
-	session    *session
+	session    *session // whose it is; nil if it is a flow's
+	flow       *flow
 	expires    int64 // tick
 	level      uint8
 	slot       uint8
@@ -112,7 +113,7 @@ func (w *wheel) due() (int64, bool) {
 
 // advance moves to the tick now and calls fire for each timer that is due. It is stopped beforehand, so
 // fire may arm it again, or stop any other.
-func (w *wheel) advance(now int64, fire func(*session)) {
+func (w *wheel) advance(now int64, fire func(*timer)) {
 	for {
 		at, ok := w.due()
 		if !ok || at > now {
@@ -128,7 +129,7 @@ func (w *wheel) advance(now int64, fire func(*session)) {
 		slot := at & wheelMask
 		for t := w.slots[0][slot]; t != nil; t = w.slots[0][slot] {
 			w.stop(t)
-			fire(t.session)
+			fire(t)
 		}
 	}
 }

@@ -15,7 +15,8 @@ func TestWheel(t *testing.T) {
 		w.now = rapid.Int64Range(0, wheelRange).Draw(t, "start")
 		sessions := make([]session, 20)
 		want := make(map[*session]int64)
-		fire := func(s *session) {
+		fire := func(due *timer) {
+			s := due.session
 			if at, ok := want[s]; !ok || at != w.now {
 				t.Fatalf("fired at %d, wanted %d (%v)", w.now, at, ok)
 			}
@@ -63,7 +64,7 @@ func TestWheelRearm(t *testing.T) {
 	s.timer.session = &s
 	fired := 0
 	w.arm(&s.timer, 5)
-	w.advance(1000, func(s *session) {
+	w.advance(1000, func(*timer) {
 		fired++
 		w.arm(&s.timer, w.now+100)
 	})
@@ -83,7 +84,7 @@ func BenchmarkWheel(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		w.arm(&sessions[i%len(sessions)].timer, w.now+1+r.Int64N(6000))
 		if i%100 == 0 {
-			w.advance(w.now+1, func(s *session) { w.arm(&s.timer, w.now+6000) })
+			w.advance(w.now+1, func(t *timer) { w.arm(t, w.now+6000) })
 		}
 	}
 }

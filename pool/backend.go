@@ -25,6 +25,13 @@ type Spec struct {
 	Mode        Mode   // what the operator wants of it at first
 }
 
+// Fields of a Spec that can be changed at run time, as the configuration calls them.
+const (
+	fieldWeight      = "weight"
+	fieldMaxSessions = "max_sessions"
+	fieldMode        = "mode"
+)
+
 // checked returns s with an IPv4 address never in its form mapped into IPv6, or an *InvalidBackendError when it cannot be a
 // backend.
 func (s Spec) checked() (Spec, error) {
@@ -50,7 +57,7 @@ func (s Spec) checked() (Spec, error) {
 func validateWeight(w uint32) error {
 	if w > algo.MaxWeight {
 		return &InvalidBackendError{
-			Field: "weight", Value: strconv.FormatUint(uint64(w), 10), Want: "0 to " + strconv.Itoa(algo.MaxWeight),
+			Field: fieldWeight, Value: strconv.FormatUint(uint64(w), 10), Want: "0 to " + strconv.Itoa(algo.MaxWeight),
 		}
 	}
 	return nil
@@ -58,14 +65,21 @@ func validateWeight(w uint32) error {
 
 func validateMaxSessions(n int) error {
 	if n < 0 {
-		return &InvalidBackendError{Field: "max_sessions", Value: strconv.Itoa(n), Want: "0 or more"}
+		return &InvalidBackendError{Field: fieldMaxSessions, Value: strconv.Itoa(n), Want: "0 or more"}
+	}
+	return nil
+}
+
+func validateVerdict(v Verdict) error {
+	if v > Lagging {
+		return &InvalidBackendError{Field: "verdict", Value: v.String(), Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
 	}
 	return nil
 }
 
 func validateMode(m Mode) error {
 	if m > Maintenance {
-		return &InvalidBackendError{Field: "mode", Value: m.String(), Want: "ready, drain or maintenance"}
+		return &InvalidBackendError{Field: fieldMode, Value: m.String(), Want: "ready, drain or maintenance"}
 	}
 	return nil
 }
@@ -75,11 +89,12 @@ func validateMode(m Mode) error {
 // It lives on after its removal from the pool for as long as someone holds a lease on it.
 type Backend struct {
 	// set once, then read-only
-	id    string
-	addr  netip.AddrPort
-	pool  *Pool
-	group *group // which it competes in
+	id   string
+	addr netip.AddrPort
+	tier int
+	pool *Pool
 
+	group    atomic.Pointer[group] // which it competes in; stored with Pool.mu held
 	load     algo.Load
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not, and its leases are to be given back
@@ -88,7 +103,11 @@ type Backend struct {
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
 
-	edition uint64 // Pool.mu guards it: the last snapshot it was eligible in
+	openings atomic.Uint64 // of its breaker
+
+	// Pool.mu guards the fields below
+	edition uint64 // the last snapshot it was eligible in
+	counted *group // whose total its leases count in; nil is none
 }
 
 // ID returns the backend's name, unique in its pool.
@@ -113,6 +132,7 @@ type member struct {
 	backend     *Backend
 	source      string // who named it: "" for Add, else as given to Reconcile
 	spec        Spec   // as its source described it last; what was changed at run time stands beside it
+	restored    bool   // it was given by hand to the process before this one
 	weight      uint32
 	maxSessions int
 	verdict     Verdict
@@ -148,6 +168,7 @@ func (m *member) info() BackendInfo {
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
 		MaxSessions: m.maxSessions, Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
+		Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for o := range b.outcomes {
@@ -170,7 +191,10 @@ type BackendInfo struct {
 	Since       time.Time // when the verdict was given
 	Mode        Mode
 	Breaker     Breaker
+	Given       Spec // as its source describes it; where the fields above differ they were set at run time
+	Eligible    bool // it may get new sessions, but for its limit
 
+	Openings uint64              // of its breaker
 	Leases   int64               // held now
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome
 	BytesIn  uint64              // from clients to the backend

@@ -103,7 +103,8 @@ func (r *record) reset() {
 // count adds an outcome to its half of a window and returns the failures and all outcomes of the last window.
 func (r *record) count(failed bool, now, window time.Duration) (failures, all uint32) {
 	half := int64(now / max(window/2, 1))
-	if old := r.half.Load(); old < half && r.half.CompareAndSwap(old, half) {
+	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was slower.
+	if old := r.half.Load(); (old < half || old > half+1) && r.half.CompareAndSwap(old, half) {
 		before := r.now.Swap(0)
 		if old != half-1 {
 			before = 0 // nothing happened in the half between
@@ -132,25 +133,25 @@ func (o Outcome) failed() (failed, spoke bool) {
 // judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session of a
 // backend without failures it is two atomic loads. What sessions of before find out does not count while the breaker is not
 // closed: they were there when it opened.
-func (p *Pool) judge(l *Lease, o Outcome) {
+func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	r := &l.b.record
 	failed, spoke := o.failed()
 	switch {
 	case l.trial:
-		p.judgeTrial(r, failed, spoke)
+		p.judgeTrial(s, r, failed, spoke)
 		return
 	case !spoke || !l.b.inUse.Load():
 		return
 	case failed:
-		if n := r.failures.Add(1); p.o.Breaker.Failures > 0 && int(n) >= p.o.Breaker.Failures {
+		if n := r.failures.Add(1); s.Breaker.Failures > 0 && int(n) >= s.Breaker.Failures {
 			p.trip(r)
 		}
 	default:
 		r.succeeded()
 	}
-	if p.o.Breaker.FailureRatio > 0 {
-		failures, all := r.count(failed, p.o.Clock(), p.o.Breaker.Window)
-		if failed && int(all) >= p.o.Breaker.MinSamples && float64(failures) >= p.o.Breaker.FailureRatio*float64(all) {
+	if s.Breaker.FailureRatio > 0 {
+		failures, all := r.count(failed, s.Clock(), s.Breaker.Window)
+		if failed && int(all) >= s.Breaker.MinSamples && float64(failures) >= s.Breaker.FailureRatio*float64(all) {
 			p.trip(r)
 		}
 	}
@@ -158,9 +159,9 @@ func (p *Pool) judge(l *Lease, o Outcome) {
 
 // judgeFirstByte takes in that the backend has spoken: that it works is known then, and not after the hours that a session may
 // last.
-func (p *Pool) judgeFirstByte(l *Lease) {
+func (p *Pool) judgeFirstByte(s *settings, l *Lease) {
 	if l.trial {
-		p.judgeTrial(&l.b.record, false, true)
+		p.judgeTrial(s, &l.b.record, false, true)
 		l.trial = false // from here on it is a session like any other
 		return
 	}
@@ -176,14 +177,14 @@ func (r *record) succeeded() {
 
 // judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are trials
 // close it. A trial that says nothing is given back.
-func (p *Pool) judgeTrial(r *record, failed, spoke bool) {
+func (p *Pool) judgeTrial(s *settings, r *record, failed, spoke bool) {
 	switch {
 	case !spoke:
 		r.trials.Add(1)
 		return
 	case failed:
 		r.signal.Store(trialFailed)
-	case int(r.good.Add(1)) < p.o.Breaker.Trials || !r.signal.CompareAndSwap(noSignal, trialWorked):
+	case int(r.good.Add(1)) < s.Breaker.Trials || !r.signal.CompareAndSwap(noSignal, trialWorked):
 		return
 	}
 	p.wakeRun()
@@ -208,7 +209,7 @@ func (p *Pool) wakeRun() {
 // its own can serve.
 func (s *snapshot) trial(pc *PickContext) *Backend {
 	for _, b := range s.trials {
-		if b.record.trials.Load() <= 0 || len(s.tiers) > 0 && b.group.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) {
+		if b.record.trials.Load() <= 0 || len(s.tiers) > 0 && b.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) {
 			continue
 		}
 		if b.record.trials.Add(-1) < 0 {
@@ -246,7 +247,7 @@ func (p *Pool) Run(ctx context.Context) {
 // actOnRecords changes the breakers that are to change, and returns how long none will by itself; 0 is for ever.
 func (p *Pool) actOnRecords() (next time.Duration) {
 	p.mu.Lock()
-	now := p.o.Clock()
+	now := p.clock()
 	var c changes
 	members := p.snap.Load().members
 	notClosed := 0
@@ -280,10 +281,13 @@ func (p *Pool) actOnRecords() (next time.Duration) {
 func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Change) Event {
 	r := &m.backend.record
 	s := r.signal.Load()
-	from, o := m.breaker, p.o.Breaker
+	from, o := m.breaker, p.settings.Breaker
 	var reason string
 	var length time.Duration
 	switch {
+	case !o.on():
+		r.signal.Store(noSignal) // of a session that ended just before breakers were turned off
+		return nil
 	case from == Open && now >= m.until:
 		m.breaker, reason = HalfOpen, "its time is over"
 		r.good.Store(0)
@@ -315,5 +319,9 @@ func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Chang
 		return nil
 	}
 	to := m.breaker
+	if to == Open {
+		m.backend.openings.Add(1)
+		p.counts.openings.Add(1)
+	}
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
 }

@@ -4,7 +4,7 @@ import "time"
 
 // changes is what one call makes of a pool, all at once.
 type changes struct {
-	added, removed []*member
+	added, removed []*member // of those added the limits are set here, too
 	edits          []*edit
 }
 
@@ -26,7 +26,7 @@ func (e *edit) note(event func(Change) Event) {
 func (e *edit) noteMode(mode Mode) {
 	if event := e.next.setMode(mode); event != nil {
 		e.note(event)
-		e.note(e.next.closeBreaker())
+		e.note(e.next.closeBreaker("another mode"))
 	}
 }
 
@@ -53,6 +53,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		}
 	}
 	for _, m := range c.added {
+		m.backend.load.SetLimit(int64(m.maxSessions))
 		p.byID[m.backend.id] = m
 		p.begun[m.source] = true
 	}
@@ -93,12 +94,12 @@ func (m *member) setMode(mode Mode) func(Change) Event {
 	return unless(from == mode, func(c Change) Event { return ModeChanged{c, from, mode} })
 }
 
-// closeBreaker goes with another mode: the operator knows better than the traffic of before.
-func (m *member) closeBreaker() func(Change) Event {
+// closeBreaker forgets the traffic of before: with another mode, since the operator knows better.
+func (m *member) closeBreaker(why string) func(Change) Event {
 	from := m.breaker
 	m.breaker, m.reopenings = Closed, 0
 	m.backend.record.reset()
-	return unless(from == Closed, func(c Change) Event { return BreakerChanged{c, from, Closed, "another mode", 0} })
+	return unless(from == Closed, func(c Change) Event { return BreakerChanged{c, from, Closed, why, 0} })
 }
 
 func (m *member) setVerdict(j Judgement, now time.Time) func(Change) Event {

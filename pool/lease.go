@@ -22,18 +22,18 @@ func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	l.b.load.Release()
 	p := l.b.pool
-	if p.o.Breaker.on() {
-		p.judge(&l, o)
+	if s := p.snap.Load().settings; s.Breaker.on() {
+		p.judge(s, &l, o)
 	}
 	p.queue.serve()
 }
 
 // ConnectTook says how long it took to connect to the backend. Only least_time wants to know.
 func (l Lease) ConnectTook(took time.Duration) {
-	if p := l.b.pool; p.timed {
-		now := p.o.Clock()
+	if p := l.b.pool; p.snap.Load().settings.timed {
+		now := p.clock()
 		l.b.load.ObserveConnect(took, now)
-		l.b.group.state.Advance(now)
+		l.b.group.Load().state.Advance(now)
 	}
 }
 
@@ -41,13 +41,14 @@ func (l Lease) ConnectTook(took time.Duration) {
 // breaker wants to know the one, least_time the other. It is called once at most.
 func (l *Lease) FirstByteTook(took time.Duration) {
 	p := l.b.pool
-	if p.o.Breaker.on() {
-		p.judgeFirstByte(l)
+	s := p.snap.Load().settings
+	if s.Breaker.on() {
+		p.judgeFirstByte(s, l)
 	}
-	if p.timed {
-		now := p.o.Clock()
+	if s.timed {
+		now := p.clock()
 		l.b.load.ObserveFirstByte(took, now)
-		l.b.group.state.Advance(now)
+		l.b.group.Load().state.Advance(now)
 	}
 }
 

@@ -204,7 +204,7 @@ func TestPoolFollowsItsModel(t *testing.T) {
 				l, err := p.Pick(PickContext{Client: client(len(held))})
 				switch {
 				case err == nil:
-					if tier := l.Backend().group.tier; tier != first {
+					if tier := l.Backend().tier; tier != first {
 						t.Fatalf("picked of tier %d, want %d", tier, first)
 					}
 					l.Release(Neutral)

@@ -7,7 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// Options are the settings of a pool, fixed for its life. Name and Algorithm are required; what is zero is off.
+// Options are the settings of a pool. Name and Algorithm are required; what is zero is off. New takes them, and Reconfigure others.
 type Options struct {
 	Name           string
 	Algorithm      string        // one of algo.Kinds
@@ -37,18 +37,23 @@ type Options struct {
 	Breaker BreakerOptions
 
 	// Clock is what time it is, for slow start, stickiness, breakers and least_time: monotonic and never negative. Nil is the
-	// time since New. A simulation has its own.
+	// time since New. A simulation has its own. It is the only option that a pool keeps for life.
 	Clock func() time.Duration
 }
 
-// checked returns o with its defaults, or what is wrong with it.
-func (o Options) checked() (Options, error) {
-	if o.Clock == nil {
-		start := time.Now()
-		o.Clock = func() time.Duration { return time.Since(start) }
+// CheckOptions returns the error that New or Reconfigure would return for o, and makes no pool.
+// An unknown algorithm is an *algo.UnknownKindError; settings that make no sense are refused, too.
+func CheckOptions(o Options) error {
+	if _, err := algo.Build(o.Algorithm, nil, algo.Options{}); err != nil {
+		return fmt.Errorf("pool %s: %w", o.Name, err)
 	}
-	refuse := func(what string, value any) (Options, error) {
-		return Options{}, fmt.Errorf("pool %s: %s %v", o.Name, what, value)
+	return o.check()
+}
+
+// check returns what is wrong with options of a known algorithm.
+func (o Options) check() error {
+	refuse := func(what string, value any) error {
+		return fmt.Errorf("pool %s: %s %v", o.Name, what, value)
 	}
 	switch {
 	case o.Initial > Unhealthy:
@@ -70,7 +75,7 @@ func (o Options) checked() (Options, error) {
 	case !o.Breaker.valid():
 		return refuse("breaker of", fmt.Sprintf("%+v", o.Breaker))
 	}
-	return o, nil
+	return nil
 }
 
 // kind describes the algorithm; its zero value one that there is not.

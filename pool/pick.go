@@ -21,34 +21,65 @@ type PickContext struct {
 // returned, and never has a backend more leases than its limit.
 func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	if p.queue.waiting.Load() > 0 {
-		return Lease{}, ErrBusy
+		return Lease{}, p.counts.refused(ErrBusy)
 	}
-	return p.pick(&pc)
+	l, err := p.pick(&pc)
+	if err != nil {
+		return l, p.counts.refused(err)
+	}
+	return l, nil
 }
 
 // pick is Pick, also for those who wait.
 func (p *Pool) pick(pc *PickContext) (Lease, error) {
 	s := p.snap.Load()
 	if s.slow != nil {
-		s.slow.grow(p.o.Clock)
+		s.slow.grow(s.settings.Clock)
 	}
+	if s.settings.sticky != nil {
+		return s.pickSticky(pc)
+	}
+	l, _, err := s.decide(pc, nil)
+	return l, err
+}
+
+// pickSticky decides with what is remembered of the client, and remembers what came of it.
+func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
+	t := s.settings.sticky
+	client, now := algo.HashAddr(pc.Client.Addr()), s.settings.Clock()
+	l, _, err := s.decide(pc, t.backend(client, now))
+	if err == nil && !l.trial {
+		t.remember(client, l.b, now)
+	}
+	return l, err
+}
+
+// decide is the whole decision, also Explain's: a trial goes first, then the client's home, the backend that it is remembered to
+// have had (nil is none), then the algorithm. It returns who decided.
+func (s *snapshot) decide(pc *PickContext, home *Backend) (Lease, Decider, error) {
 	if len(s.trials) > 0 {
 		if b := s.trial(pc); b != nil {
-			return Lease{b: b, trial: true}, nil
+			return Lease{b: b, trial: true}, ByTrial, nil
 		}
 	}
-	if p.sticky != nil && len(s.tiers) > 0 {
-		return p.pickSticky(s, pc)
+	if home != nil {
+		if l, by := s.pickAgain(pc, home); by != ByNothing {
+			return l, by, nil
+		}
 	}
-	return p.pickAnew(s.tiers, pc)
+	l, err := s.pickAnew(s.tiers, pc)
+	if err != nil {
+		return l, ByNothing, err
+	}
+	return l, ByAlgorithm, nil
 }
 
 // pickAnew asks the tiers, each after all that come before it.
-func (p *Pool) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
-	key := p.key(pc.Client)
+func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
+	key := s.settings.key(pc.Client)
 	err := ErrNoBackend
 	for _, t := range tiers {
-		b, full := t.pick(p, key, pc)
+		b, full := t.pick(s.settings, key, pc)
 		if b != nil {
 			return Lease{b: b}, nil
 		}
@@ -59,43 +90,32 @@ func (p *Pool) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	return Lease{}, err
 }
 
-// pickSticky returns the client to its backend, unless that is not eligible, full or tried already, or a better tier can
-// serve: who was sent to a stand-in goes home when that is possible again, and until then stays with it.
-func (p *Pool) pickSticky(s *snapshot, pc *PickContext) (Lease, error) {
-	client, now := algo.HashAddr(pc.Client.Addr()), p.o.Clock()
-	l, returned := p.pickAgain(s, pc, p.sticky.backend(client, now))
-	if !returned {
-		var err error
-		if l, err = p.pickAnew(s.tiers, pc); err != nil {
-			return l, err
-		}
-	}
-	p.sticky.remember(client, l.b, now)
-	return l, nil
-}
-
-// pickAgain returns a lease on home, the backend that a client had last, or on one of a better tier; false when it has to be
+// pickAgain returns the client to its home, unless that is not eligible, full or tried already, or a better tier can serve: who
+// was sent to a stand-in goes home when that is possible again, and until then stays with it. ByNothing is that it has to be
 // picked anew.
-func (p *Pool) pickAgain(s *snapshot, pc *PickContext, home *Backend) (Lease, bool) {
-	if home == nil || !home.inUse.Load() || slices.Contains(pc.Tried, home) {
-		return Lease{}, false
+func (s *snapshot) pickAgain(pc *PickContext, home *Backend) (Lease, Decider) {
+	if !home.inUse.Load() || slices.Contains(pc.Tried, home) {
+		return Lease{}, ByNothing
 	}
 	better := 0
-	for better < len(s.tiers) && s.tiers[better].group.tier < home.group.tier {
+	for better < len(s.tiers) && s.tiers[better].group.tier < home.tier {
 		better++
 	}
 	if better > 0 {
-		if l, err := p.pickAnew(s.tiers[:better], pc); err == nil {
-			return l, true
+		if l, err := s.pickAnew(s.tiers[:better], pc); err == nil {
+			return l, ByAlgorithm
 		}
 	}
-	return Lease{b: home}, home.load.TryAcquire()
+	if !home.load.TryAcquire() {
+		return Lease{}, ByNothing
+	}
+	return Lease{b: home}, BySticky
 }
 
 // key is what the hashing algorithms go by.
-func (p *Pool) key(client netip.AddrPort) uint64 {
+func (s *settings) key(client netip.AddrPort) uint64 {
 	key := algo.HashAddr(client.Addr())
-	if p.o.HashPort {
+	if s.HashPort {
 		key = algo.Mix(key ^ uint64(client.Port()))
 	}
 	return key
@@ -105,7 +125,7 @@ func (p *Pool) key(client netip.AddrPort) uint64 {
 const acquireTries = 4
 
 // pick returns a backend of the tier with a lease on it, or nil and whether one that was not tried is full.
-func (t *tier) pick(p *Pool, key uint64, pc *PickContext) (b *Backend, full bool) {
+func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full bool) {
 	for range acquireTries {
 		i := t.picker.Pick(key)
 		if i < 0 {
@@ -113,7 +133,7 @@ func (t *tier) pick(p *Pool, key uint64, pc *PickContext) (b *Backend, full bool
 		}
 		b := t.backends[i]
 		if len(pc.Tried) != 0 && slices.Contains(pc.Tried, b) {
-			if b = t.untried(p, key, pc); b == nil {
+			if b = t.untried(s, key, pc); b == nil {
 				break
 			}
 		}
@@ -121,17 +141,17 @@ func (t *tier) pick(p *Pool, key uint64, pc *PickContext) (b *Backend, full bool
 			return b, false
 		}
 	}
-	return t.leftOver(p, key, pc.Tried)
+	return t.leftOver(s, key, pc.Tried)
 }
 
 // leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without. It is
 // for a pick that others forestalled again and again: first and least_conn send all who ask at once to the same backend,
 // and without it one pick of first in 160 was told that all are full, with eight threads and a fifth of the places free.
 // It begins where the key says, unless the order is the point.
-func (t *tier) leftOver(p *Pool, key uint64, tried []*Backend) (b *Backend, full bool) {
+func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, full bool) {
 	n := len(t.backends)
 	at := int(key % uint64(n))
-	if p.ordered {
+	if s.ordered {
 		at = 0
 	}
 	for range n {
@@ -158,7 +178,7 @@ func (t *tier) someUntried(tried []*Backend) bool {
 // that refuses every connection is always the one with the fewest leases. Then the client decides, evenly among all that
 // are untried; to take the next one after a tried one would send all sessions of a dead backend to its neighbour. The
 // client's port counts here, since all sessions may come from one address. Only where the order is the point, it is kept.
-func (t *tier) untried(p *Pool, key uint64, pc *PickContext) *Backend {
+func (t *tier) untried(s *settings, key uint64, pc *PickContext) *Backend {
 	const furtherAsks = 2
 	for attempt := range uint64(furtherAsks) {
 		i := t.picker.Pick(algo.Mix(key + attempt))
@@ -176,7 +196,7 @@ func (t *tier) untried(p *Pool, key uint64, pc *PickContext) *Backend {
 		return nil
 	}
 	skip := algo.Mix(key+uint64(pc.Client.Port())) % left
-	if p.ordered {
+	if s.ordered {
 		skip = 0
 	}
 	for _, b := range t.backends {

@@ -163,7 +163,7 @@ func TestPickOutlastsLostRaces(t *testing.T) {
 			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1), at("d", 0, "", 1))
 			first := *p.snap.Load().tiers[0]
 			first.picker = insistent(0)
-			p.snap.Store(&snapshot{tiers: []*tier{&first}})
+			p.snap.Store(&snapshot{settings: p.settings, tiers: []*tier{&first}})
 			pc := PickContext{Tried: first.backends[:tried]}
 			var ids []string
 			for range 4 - max(tried, 1) {
@@ -270,15 +270,13 @@ func TestLimitIsStrict(t *testing.T) {
 					most[1].Store(math.MaxInt64)
 				}
 				phase.Add(1)
-				for until := served.Load() + 20; served.Load() < until; {
+				// Eight on four places: somebody is told at last that all are full.
+				for until := served.Load() + 20; served.Load() < until || i == 0 && busy.Load() == 0; {
 					runtime.Gosched()
 				}
 			}
 			done.Store(true)
 			wg.Wait()
-			if busy.Load() == 0 {
-				t.Errorf("%d served and nobody told that all are full: too little happened", served.Load())
-			}
 		})
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/limeload/limeload-l4/algo"
 )
 
 // A Pool is a named set of interchangeable backends.
@@ -23,10 +21,8 @@ import (
 // Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones.
 type Pool struct {
 	// set once, then read-only
-	o       Options
-	timed   bool         // the algorithm goes by times
-	ordered bool         // it goes by the order of the backends
-	sticky  *stickyTable // nil without stickiness
+	name  string
+	clock func() time.Duration
 
 	snap  atomic.Pointer[snapshot] // never nil; replaced with mu held
 	queue queue
@@ -34,44 +30,48 @@ type Pool struct {
 
 	mu sync.Mutex
 	// mu guards the fields below
+	settings      *settings          // in force; those of snap, but within Reconfigure
 	byID          map[string]*member // the latest of each, as in snap
 	groups        []*group           // all there ever were, in the order in which they are asked
 	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
 	edition       uint64             // how many snapshots there were
+	slowed        bool               // there was slow start once, and now is none: weights may be left that are not whole
+	reconciled    bool               // a source has named its backends: those that the pool begins with
+	removals      map[named]removal  // backends removed by hand, for as long as their sources go on to name them
+	awaited       map[named]Override // run-time values restored for backends that their sources have not named yet
 	subscriptions []*Subscription
 	revokers      []func(*Backend, Revocation)
+
+	counts counts // last: what is written here and what picks read are not to share a cache line
 }
 
-// New returns a pool without backends.
-// An unknown algorithm is an *algo.UnknownKindError; settings that make no sense are refused, too.
+// New returns a pool without backends. What it refuses, CheckOptions says.
 func New(o Options) (*Pool, error) {
-	if _, err := algo.Build(o.Algorithm, nil, algo.Options{}); err != nil {
-		return nil, fmt.Errorf("pool %s: %w", o.Name, err)
-	}
-	o, err := o.checked()
-	if err != nil {
+	if err := CheckOptions(o); err != nil {
 		return nil, err
 	}
+	if o.Clock == nil {
+		start := time.Now()
+		o.Clock = func() time.Duration { return time.Since(start) }
+	}
 	p := &Pool{
-		o: o, timed: o.Algorithm == "least_time", ordered: o.kind().Ordered, byID: make(map[string]*member),
-		begun: make(map[string]bool), wake: make(chan struct{}, 1),
+		name: o.Name, clock: o.Clock, settings: o.settings(nil), wake: make(chan struct{}, 1),
+		byID: make(map[string]*member), begun: make(map[string]bool),
+		removals: make(map[named]removal), awaited: make(map[named]Override),
 	}
-	p.queue.pool, p.queue.max = p, int64(o.QueueMax)
-	if o.StickyTTL > 0 {
-		p.sticky = newStickyTable(o.StickyTTL, o.StickyEntries)
-	}
-	p.snap.Store(&snapshot{})
+	p.queue.pool = p
+	p.snap.Store(&snapshot{settings: p.settings})
 	return p, nil
 }
 
 // Name returns the pool's name.
-func (p *Pool) Name() string { return p.o.Name }
+func (p *Pool) Name() string { return p.name }
 
 // ConnectTimeout returns how long one connect to a backend may take.
-func (p *Pool) ConnectTimeout() time.Duration { return p.o.ConnectTimeout }
+func (p *Pool) ConnectTimeout() time.Duration { return p.snap.Load().settings.ConnectTimeout }
 
 // Retries returns how many further backends a session may try when one cannot be connected to.
-func (p *Pool) Retries() int { return p.o.Retries }
+func (p *Pool) Retries() int { return p.snap.Load().settings.Retries }
 
 // Eligible returns how many backends may get new sessions now, but for their limits.
 func (p *Pool) Eligible() int { return p.snap.Load().eligible }
@@ -111,7 +111,11 @@ func (p *Pool) Add(specs ...Spec) error {
 			return p.failed("add", s.ID, err)
 		}
 		seen[s.ID] = true
-		added = append(added, p.memberLocked(s, "", now))
+		m := p.memberLocked(s, "", now)
+		// One that comes to backends of other sources does not begin with the pool.
+		m.fresh = m.fresh && len(p.begun) == 0
+		p.noteReturn(nil, m)
+		added = append(added, m)
 	}
 	p.applyLocked(changes{added: added}, now)
 	p.mu.Unlock()
@@ -119,26 +123,28 @@ func (p *Pool) Add(specs ...Spec) error {
 	return nil
 }
 
-// memberLocked makes the member that a checked Spec describes.
+// memberLocked makes the member that a checked Spec describes. Whoever calls it calls noteReturn once its settings are final.
 func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
-	b := &Backend{id: s.ID, addr: s.Addr, pool: p, group: p.groupLocked(s)}
-	b.load.SetLimit(int64(s.MaxSessions))
-	m := &member{
+	b := &Backend{id: s.ID, addr: s.Addr, tier: s.Tier, pool: p}
+	b.group.Store(p.groupLocked(s))
+	return &member{
 		backend: b, source: source, spec: s, weight: s.Weight, maxSessions: s.MaxSessions, mode: s.Mode,
-		verdict: p.o.Initial, reason: "initial", since: now, fresh: !p.begun[source],
+		verdict: p.settings.Initial, reason: "initial", since: now, fresh: !p.begun[source],
 	}
-	p.noteReturn(nil, m)
-	return m
 }
 
 // Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it returns,
-// Pick does not return the backend. The error wraps ErrUnknownBackend.
+// Pick does not return the backend. Its source, if it has one, does not bring it back by naming it as before; see Reconcile.
+// The error wraps ErrUnknownBackend.
 func (p *Pool) Remove(id string) error {
 	p.mu.Lock()
 	m := p.byID[id]
 	if m == nil {
 		p.mu.Unlock()
 		return p.failed("remove", id, ErrUnknownBackend)
+	}
+	if m.source != "" {
+		p.removals[named{m.source, id}] = removal{spec: m.spec}
 	}
 	p.applyLocked(changes{removed: []*member{m}}, time.Now())
 	p.mu.Unlock()
@@ -200,12 +206,12 @@ func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	latest := make(map[string]*edit, len(judgements)) // one of the same backend follows the one before
 	for _, j := range judgements {
 		m := p.byID[j.ID]
-		switch {
-		case j.Verdict > Lagging:
-			failures = append(failures, p.failed(doing, j.ID, &InvalidBackendError{"verdict", j.Verdict.String(), "unknown, healthy, unhealthy, wrong_role or lagging"}))
-			continue
-		case m == nil:
-			failures = append(failures, p.failed(doing, j.ID, ErrUnknownBackend))
+		err := validateVerdict(j.Verdict)
+		if err == nil && m == nil {
+			err = ErrUnknownBackend
+		}
+		if err != nil {
+			failures = append(failures, p.failed(doing, j.ID, err))
 			continue
 		}
 		e := latest[j.ID]
@@ -248,10 +254,10 @@ func (p *Pool) edit(doing, id string, change func(e *edit)) error {
 
 // change returns the common part of an event on m.
 func (p *Pool) change(m *member, at time.Time) Change {
-	return Change{Pool: p.o.Name, Backend: m.info(), At: at}
+	return Change{Pool: p.name, Backend: m.info(), At: at}
 }
 
 // failed wraps err with what was being done to which backend.
 func (p *Pool) failed(doing, id string, err error) error {
-	return fmt.Errorf("pool %s: %s backend %q: %w", p.o.Name, doing, id, err)
+	return fmt.Errorf("pool %s: %s backend %q: %w", p.name, doing, id, err)
 }

@@ -119,6 +119,7 @@ func TestAddShowsTheBackend(t *testing.T) {
 		want := BackendInfo{
 			ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:80"), Weight: 3,
 			Verdict: Healthy, Reason: "initial", Since: time.Now(), Mode: Ready,
+			Given: Spec{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:80"), Weight: 3}, Eligible: true,
 		}
 		if got := p.Backends(); len(got) != 1 || got[0] != want {
 			t.Errorf("Backends = %+v, want [%+v]", got, want)

@@ -27,20 +27,20 @@ type Waiter struct {
 type queue struct {
 	// set once, then read-only
 	pool *Pool
-	max  int64
 
 	waiting atomic.Int64 // changed with mu held; read without by those who give leases back
 
 	mu sync.Mutex
 	// mu guards the fields below
 	first, last *Waiter
+	waited      waited
 }
 
 // QueueMax returns how many sessions may wait; 0 is a pool without a queue.
-func (p *Pool) QueueMax() int { return p.o.QueueMax }
+func (p *Pool) QueueMax() int { return p.snap.Load().settings.QueueMax }
 
 // QueueTimeout returns how long a session may wait. Whoever called Wait keeps that time, and calls Leave at its end.
-func (p *Pool) QueueTimeout() time.Duration { return p.o.QueueTimeout }
+func (p *Pool) QueueTimeout() time.Duration { return p.snap.Load().settings.QueueTimeout }
 
 // Waiting returns how many sessions wait for a backend now.
 func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
@@ -50,7 +50,8 @@ func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
 func (p *Pool) Wait(w *Waiter) error {
 	q := &p.queue
 	q.mu.Lock()
-	if q.waiting.Load() >= q.max {
+	if q.waiting.Load() >= int64(p.QueueMax()) {
+		q.waited.turnedAway++
 		q.mu.Unlock()
 		return ErrQueueFull
 	}
@@ -62,6 +63,7 @@ func (p *Pool) Wait(w *Waiter) error {
 	}
 	q.last = w
 	q.waiting.Add(1)
+	q.waited.all++
 	q.mu.Unlock()
 	// A lease given back since Pick failed has found nobody waiting.
 	q.serve()
@@ -75,6 +77,7 @@ func (p *Pool) Leave(w *Waiter) bool {
 	left := w.queued
 	if left {
 		q.removeLocked(w)
+		q.waited.left++
 	}
 	q.mu.Unlock()
 	if left {
@@ -118,6 +121,11 @@ func (q *queue) take() (*Waiter, Lease, error) {
 		l, err := q.pool.pick(&w.Context)
 		if err != ErrBusy {
 			q.removeLocked(w)
+			if err == nil {
+				q.waited.served++
+			} else {
+				q.waited.inVain++
+			}
 			return w, l, err
 		}
 		if len(w.Context.Tried) == 0 {

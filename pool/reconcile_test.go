@@ -188,21 +188,26 @@ type sourced struct {
 	backend *Backend
 }
 
-// reconciled is what Reconcile is to make of a pool, by its model, and false for an answer that is refused.
-func reconciled(model map[string]sourced, source string, specs []Spec) (after map[string]sourced, r Reconciled, ok bool) {
+// reconciled is what Reconcile is to make of a pool, by its model, and false for an answer that is refused. In the end it forgets
+// those of away, the backends removed by hand, that may come back.
+func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced, r Reconciled, ok bool) {
 	after = maps.Clone(model)
-	named, kept := make(map[string]bool), make(map[string]bool)
+	mentioned, kept := make(map[string]Spec), make(map[string]bool)
 	for _, s := range specs {
-		if named[s.ID] {
+		if _, twice := mentioned[s.ID]; twice {
 			return model, Reconciled{}, false
 		}
-		named[s.ID] = true
+		mentioned[s.ID] = s
 		foreign := false
 		for id, m := range model {
 			foreign = foreign || m.source != source && (id == s.ID || m.spec.Addr == s.Addr)
 		}
 		if foreign {
 			r.Ignored++
+			continue
+		}
+		if away[named{source, s.ID}] == s {
+			r.Held++
 			continue
 		}
 		kept[s.ID] = true
@@ -235,6 +240,7 @@ func reconciled(model map[string]sourced, source string, specs []Spec) (after ma
 			delete(after, id)
 		}
 	}
+	maps.DeleteFunc(away, func(n named, s Spec) bool { return n.source == source && mentioned[n.id] != s })
 	return after, r, true
 }
 
@@ -252,7 +258,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 		}
 		events := p.Subscribe(100)
 		defer events.Close()
-		model, known := make(map[string]sourced), make(map[string]setting)
+		model, known, away := make(map[string]sourced), make(map[string]setting), make(map[named]Spec)
 		id := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 		draw := func(t *rapid.T) Spec {
 			id := id.Draw(t, "id")
@@ -280,8 +286,11 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 					named := make(map[string]bool)
 					specs = slices.DeleteFunc(specs, func(s Spec) bool { again := named[s.ID]; named[s.ID] = true; return again })
 				}
-				after, want, ok := reconciled(model, source, specs)
+				after, want, ok := reconciled(model, away, source, specs)
 				before := p.snap.Load()
+				if d, err := p.WouldReconcile(source, specs); d.Counts != want || ok != (err == nil) || p.snap.Load() != before {
+					t.Fatalf("of %+v: foretold %+v, error %v, want %+v, taken: %v", specs, d, err, want, ok)
+				}
 				r, err := p.Reconcile(source, specs)
 				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) {
 					t.Fatalf("of %+v: %+v, error %v, want %+v, taken: %v", specs, r, err, want, ok)
@@ -300,7 +309,29 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 			"remove": func(t *rapid.T) {
 				id := id.Draw(t, "id")
 				set(id, p.Remove(id), func(*sourced) {})
+				if m := model[id]; m.source != "" {
+					away[named{m.source, id}] = m.spec
+				}
 				delete(model, id)
+			},
+			"the same again": func(t *rapid.T) {
+				source := rapid.SampledFrom([]string{"dns", "file"}).Draw(t, "source")
+				var specs []Spec
+				for _, id := range slices.Sorted(maps.Keys(model)) {
+					if m := model[id]; m.source == source {
+						specs = append(specs, m.spec)
+					}
+				}
+				for _, id := range []string{"a", "b", "c", "d"} {
+					if s, is := away[named{source, id}]; is && rapid.Bool().Draw(t, "one removed") {
+						specs = append(specs, s)
+					}
+				}
+				after, want, ok := reconciled(model, away, source, specs)
+				if r, err := p.Reconcile(source, specs); r != want || ok != (err == nil) {
+					t.Fatalf("of %+v: %+v, error %v, want %+v", specs, r, err, want)
+				}
+				model = after
 			},
 			"set": func(t *rapid.T) {
 				id, n := id.Draw(t, "id"), rapid.IntRange(0, 2).Draw(t, "to")

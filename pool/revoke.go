@@ -29,9 +29,9 @@ func (p *Pool) revokeLocked(old, next *member) {
 	b := old.backend
 	var why Revocation
 	switch {
-	case p.o.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
+	case p.settings.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
 		why = RevokedRemoved
-	case p.o.CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
+	case p.settings.CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
 		!(old.verdict.final() && b.revoked.Load()): // it is not when it was tried in spite of the verdict before
 		why = RevokedUnhealthy
 	default:
@@ -41,6 +41,7 @@ func (p *Pool) revokeLocked(old, next *member) {
 		return // no other is healthy, and so it is tried all the same
 	}
 	b.revoked.Store(true)
+	p.counts.revocations.Add(1)
 	for _, f := range p.revokers {
 		f(b, why)
 	}

@@ -16,10 +16,24 @@ func (p *Pool) noteReturn(old, next *member) {
 	}
 	next.returning = !next.fresh
 	next.fresh = false
-	next.returned = p.o.Clock()
-	if p.o.SlowStart > 0 && next.returning {
+	next.returned = p.clock()
+	if p.settings.SlowStart > 0 && next.returning {
 		next.backend.load.SetShare(0)
 	}
+}
+
+// regrow keeps the part of its weight that a backend has at now when slow start takes another time, and reports whether that is a
+// change. One that has all of it does not start again.
+func (m *member) regrow(from, to, now time.Duration) bool {
+	if !m.returning || from == to {
+		return false
+	}
+	if grew := now - m.returned; to == 0 || grew >= from {
+		m.returning = false
+	} else {
+		m.returned = now - time.Duration(float64(grew)/float64(from)*float64(to))
+	}
+	return true
 }
 
 // slowSteps is in how many steps a weight grows.
@@ -46,14 +60,15 @@ type growing struct {
 
 // slowStartsLocked returns the eligible backends that still grow, or nil; the others have their whole weight.
 func (p *Pool) slowStartsLocked() *slowStarts {
-	if p.o.SlowStart == 0 {
+	length := p.settings.SlowStart
+	if length == 0 && !p.slowed {
 		return nil
 	}
-	now := p.o.Clock()
-	s := &slowStarts{length: p.o.SlowStart}
+	now := p.clock()
+	s := &slowStarts{length: length}
 	for _, g := range p.groups {
 		for _, m := range g.eligible {
-			if m.returning && now < m.returned+p.o.SlowStart {
+			if m.returning && now < m.returned+length {
 				s.growing = append(s.growing, growing{m.backend, m.returned})
 			} else {
 				m.backend.load.SetShare(1)

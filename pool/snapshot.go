@@ -10,6 +10,7 @@ import (
 
 // A snapshot is a pool at one moment. It is immutable: readers may use it for as long as they like.
 type snapshot struct {
+	settings *settings
 	members  []*member // in the order of their addition
 	eligible int
 	tiers    []*tier    // those with an eligible backend, in the order in which they are asked
@@ -27,7 +28,8 @@ type tier struct {
 }
 
 // A group is what a backend competes in: those of one tier, and of these the ones in the pool's zone and the others. It
-// holds what outlives the tier's snapshots. A backend stays in its group for life.
+// holds what outlives the tier's snapshots. A backend stays in its tier for life, and in its group until the pool has another zone: so
+// its leases count in one of two totals.
 type group struct {
 	// set once, then read-only
 	tier  int
@@ -52,7 +54,8 @@ func (g *group) compare(other *group) int {
 
 // groupLocked returns the group that a backend belongs to.
 func (p *Pool) groupLocked(s Spec) *group {
-	other := p.o.Zone != "" && s.Zone != p.o.Zone
+	zone := p.settings.Zone
+	other := zone != "" && s.Zone != zone
 	for _, g := range p.groups {
 		if g.tier == s.Tier && g.other == other {
 			return g
@@ -68,14 +71,14 @@ func (p *Pool) groupLocked(s Spec) *group {
 // many backends that stay out of use cost next to nothing.
 func (p *Pool) replaceLocked(members []*member) {
 	old := p.snap.Load()
-	s := &snapshot{members: members}
+	s := &snapshot{settings: p.settings, members: members}
 	eligible := (*member).eligible
-	if p.o.TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
+	if p.settings.TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
 		s.tryAll, eligible = true, (*member).tryable
 	}
 	for _, m := range members {
 		if eligible(m) {
-			g := m.backend.group
+			g := m.backend.group.Load()
 			g.eligible = append(g.eligible, m)
 			s.eligible++
 		}
@@ -96,40 +99,64 @@ func (p *Pool) replaceLocked(members []*member) {
 }
 
 // publishTiersLocked puts s in old's place. What leaves is out of use before the call that made it leave returns, and what
-// comes is in the totals before the first pick of it.
+// comes is in the totals before the first pick of it. What changes over from one total to another is in both meanwhile: whoever picks
+// by either snapshot finds its own whole.
 func (p *Pool) publishTiersLocked(old, s *snapshot) {
 	p.edition++
 	for _, t := range s.tiers {
 		for _, b := range t.backends {
 			b.edition = p.edition
-			if b.inUse.Load() {
-				continue
+			if g := t.counting(s.settings); g != nil && g != b.counted {
+				g.total.Join(&b.load)
+				if b.counted == nil {
+					b.counted = g
+				}
 			}
-			if p.o.HashBalance > 0 {
-				b.group.total.Join(&b.load)
+			if !b.inUse.Load() {
+				b.revoked.Store(false)
+				b.inUse.Store(true)
 			}
-			b.revoked.Store(false)
-			b.inUse.Store(true)
 		}
 	}
 	p.snap.Store(s)
 	for _, t := range old.tiers {
 		for _, b := range t.backends {
-			if b.edition == p.edition {
-				continue
-			}
-			b.inUse.Store(false)
-			if p.o.HashBalance > 0 {
-				b.group.total.Leave(&b.load)
+			if b.edition != p.edition {
+				b.inUse.Store(false)
+				b.countIn(nil)
 			}
 		}
 	}
+	if old.settings == s.settings {
+		return
+	}
+	for _, t := range s.tiers { // a zone or a balance may be another
+		for _, b := range t.backends {
+			b.countIn(t.counting(s.settings))
+		}
+	}
+}
+
+// counting returns the group in whose total the tier's leases count; nil is none.
+func (t *tier) counting(s *settings) *group {
+	if s.HashBalance == 0 {
+		return nil
+	}
+	return t.group
+}
+
+// countIn has the backend, which has joined g's total if g is not nil, leave another one's.
+func (b *Backend) countIn(g *group) {
+	if b.counted != nil && b.counted != g {
+		b.counted.total.Leave(&b.load)
+	}
+	b.counted = g
 }
 
 // tierLocked returns the tier of a group's eligible members, the old one if it serves.
 func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 	for _, t := range old.tiers {
-		if t.group == g && t.is(g.eligible) {
+		if t.group == g && old.settings.picksLike(p.settings) && t.is(g.eligible) {
 			return t
 		}
 	}
@@ -140,9 +167,9 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 		t.weights = append(t.weights, m.weight)
 		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
 	}
-	picker, err := algo.Build(p.o.Algorithm, candidates, algo.Options{State: &g.state, Balance: p.o.HashBalance, Total: &g.total})
+	picker, err := algo.Build(p.settings.Algorithm, candidates, algo.Options{State: &g.state, Balance: p.settings.HashBalance, Total: &g.total})
 	if err != nil {
-		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.o.Name, err))
+		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.name, err))
 	}
 	t.picker = picker
 	return t

@@ -90,7 +90,7 @@ func TestFirstTierHasAllWhileItCan(t *testing.T) {
 			_, leases := picks(p, 6+2+2)
 			for i, l := range leases {
 				want := []int{2, 2, 2, 2, 2, 2, 900, 900, MaxTier, MaxTier}[i]
-				if tier := l.Backend().group.tier; tier != want {
+				if tier := l.Backend().tier; tier != want {
 					t.Errorf("pick %d went to tier %d, want %d", i, tier, want)
 				}
 			}
@@ -110,7 +110,7 @@ func TestTriedOnesLeadToTheNextTier(t *testing.T) {
 	for i := range 3 {
 		l, err := p.Pick(pc)
 		must(t, err)
-		if tier := l.Backend().group.tier; tier != i/2 {
+		if tier := l.Backend().tier; tier != i/2 {
 			t.Errorf("try %d went to tier %d", i, tier)
 		}
 		l.Release(ConnectRefused)

@@ -36,9 +36,71 @@ const (
 	stickyReserved
 )
 
-func newStickyTable(ttl time.Duration, entries int) *stickyTable {
-	return &stickyTable{ttl: ttl, sets: make([]stickySet, (entries+stickyWays-1)/stickyWays)}
+// resized returns a table of another time and number of entries with what t remembers, or t itself when it is one. Of clients that
+// compete for too few entries those seen last remain.
+func (t *stickyTable) resized(ttl time.Duration, entries int, now time.Duration) *stickyTable {
+	if stickySets(entries) == len(t.sets) {
+		if ttl == t.ttl {
+			return t
+		}
+		return &stickyTable{ttl: ttl, sets: t.sets}
+	}
+	r := newStickyTable(ttl, entries)
+	r.takeOver(t, now)
+	return r
 }
+
+// takeOver remembers what other does, as far as there is room. Both tables may be in use.
+func (t *stickyTable) takeOver(other *stickyTable, now time.Duration) {
+	if len(t.sets) == len(other.sets) && &t.sets[0] == &other.sets[0] {
+		return
+	}
+	for i := range other.sets {
+		s := &other.sets[i]
+		for way := range s.keys {
+			key := s.keys[way].Load()
+			b, seen := s.backends[way].Load(), s.seen[way].Load()
+			if key >= stickyReserved && s.keys[way].Load() == key {
+				t.adopt(key, b, seen, now)
+			}
+		}
+	}
+}
+
+// adopt notes what another table knows of the client with that key there, unless this one knows it, or needs the room for clients
+// that came later.
+func (t *stickyTable) adopt(key uint64, b *Backend, seen int64, now time.Duration) {
+	expired := now - t.ttl
+	if time.Duration(seen) <= expired {
+		return
+	}
+	s, key := t.set(key)
+	way, was := s.way(key, expired)
+	if was == key || was >= stickyReserved && s.seen[way].Load() >= seen {
+		return
+	}
+	s.write(way, was, key, b, seen)
+}
+
+// len returns how many clients are remembered at now.
+func (t *stickyTable) len(now time.Duration) (n int) {
+	for i := range t.sets {
+		s := &t.sets[i]
+		for way := range s.keys {
+			if s.keys[way].Load() >= stickyReserved && now-time.Duration(s.seen[way].Load()) < t.ttl {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func newStickyTable(ttl time.Duration, entries int) *stickyTable {
+	return &stickyTable{ttl: ttl, sets: make([]stickySet, stickySets(entries))}
+}
+
+// stickySets is how many sets have room for so many entries.
+func stickySets(entries int) int { return (entries + stickyWays - 1) / stickyWays }
 
 // set returns the set of a client and its key there.
 func (t *stickyTable) set(client uint64) (*stickySet, uint64) {
@@ -73,11 +135,16 @@ func (t *stickyTable) remember(client uint64, b *Backend, now time.Duration) {
 		s.seen[way].Store(int64(now))
 		return
 	}
+	s.write(way, was, key, b, int64(now))
+}
+
+// write makes an entry another one, unless another thread has it in hand.
+func (s *stickySet) write(way int, was, key uint64, b *Backend, seen int64) {
 	if was == stickyTaken || !s.keys[way].CompareAndSwap(was, stickyTaken) {
 		return
 	}
 	s.backends[way].Store(b)
-	s.seen[way].Store(int64(now))
+	s.seen[way].Store(seen)
 	s.keys[way].Store(key)
 }
 

@@ -36,11 +36,11 @@ func TestEvents(t *testing.T) {
 
 		info := BackendInfo{
 			ID: "a", Addr: netip.MustParseAddrPort("127.1.0.0:80"), Weight: 1,
-			Verdict: Healthy, Reason: "initial", Since: t0,
+			Verdict: Healthy, Reason: "initial", Since: t0, Given: spec("a", 0), Eligible: true,
 		}
 		change := func(after time.Duration) Change { return Change{Pool: "test", Backend: info, At: t0.Add(after)} }
 		want := []Event{Added{change(0)}}
-		info.Verdict, info.Reason, info.Since = Unhealthy, "connect refused", t0.Add(time.Second)
+		info.Verdict, info.Reason, info.Since, info.Eligible = Unhealthy, "connect refused", t0.Add(time.Second), false
 		want = append(want, VerdictChanged{change(time.Second), Healthy, Unhealthy, "connect refused"})
 		info.Mode = Drain
 		want = append(want, ModeChanged{change(2 * time.Second), Ready, Drain})

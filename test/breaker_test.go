@@ -3,8 +3,10 @@ package test
 import (
 	"context"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,5 +186,124 @@ func TestBreakerIsNotTheClients(t *testing.T) {
 		if l.Message == harness.MessageBreaker {
 			t.Errorf("clients have changed a breaker: %s", l.Text)
 		}
+	}
+}
+
+// A moody backend has its port all the time and listens only now and then: in between the kernel answers each SYN with a reset.
+// Its methods are called by the test's goroutine.
+type moody struct {
+	address string
+	open    *harness.Backend // nil while it refuses
+}
+
+// startMoody returns one that refuses. Its port is nobody else's until the test ends: a socket that does not listen has it, too.
+func startMoody(t *testing.T) *moody {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	check(t, err)
+	t.Cleanup(func() { check(t, syscall.Close(fd)) })
+	check(t, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)) // as net.Listen does: then both may bind
+	check(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	check(t, err)
+	return &moody{address: net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))}
+}
+
+// listen has it accept and greet from now on.
+func (m *moody) listen(t *testing.T) {
+	t.Helper()
+	m.open = harness.ServeOn(t, m.address, harness.SpeakFirst("b1"))
+}
+
+// refuse ends that.
+func (m *moody) refuse() {
+	m.open.Close()
+	m.open = nil
+}
+
+// TestBreakerOfOneThatRefusesTwoOfThree has a backend refuse two of three connects, by its kernel: never three in a row, and no
+// client notices. Its breaker opens at the failure at which the ratio has its samples, not before, and then nothing is
+// sent there; unless as many breakers are open as may be: then it stays in use, and clients still notice nothing.
+func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		refuses bool // b2 refuses always, and takes the one breaker that may be open
+		tries   int  // connects to b1 until the end
+	}{
+		// Four rounds of two refusals and a session are twelve samples, and the thirteenth outcome is a failure.
+		{"alone", false, 13},
+		{"beside one that is open", true, 30},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b1, second := startMoody(t), startMoody(t)
+			b2 := second.address
+			if !tc.refuses {
+				b2 = harness.Serve(t, harness.SpeakFirst("b2")).Address()
+			}
+			well := harness.Serve(t, harness.SpeakFirst("b3"))
+			started := time.Now()
+			b := world{
+				Backends: []string{b1.address, b2, well.Address()},
+				Pool:     []string{`algorithm = "round_robin"`},
+				Breaker: []string{
+					`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "10m"`, `open_for = "10m"`, `max_open_for = "10m"`,
+					`max_open_share = 0.34`,
+				},
+			}.start(t)
+			call := func() harness.Line {
+				t.Helper()
+				c := b.Dial(t, "main")
+				check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
+				if _, err := c.Read(make([]byte, 2)); err != nil {
+					t.Fatalf("a client notices: %v", err)
+				}
+				check(t, c.Close())
+				return b.WaitSession(t, c.LocalAddr())
+			}
+			if tc.refuses {
+				b1.listen(t)
+				for refused := 0; refused < 3; {
+					refused += call().Retries
+				}
+				awaitBreaker(t, b, "b2", "open", started)
+				b1.refuse()
+			}
+
+			// One client after the other: from the line of each it is known whether b1 was tried, and what it is to do next.
+			refused, accepted := 0, 0
+			for calls := 0; refused+accepted < tc.tries; calls++ {
+				switch l := call(); {
+				case l.Retries == 1:
+					if refused++; refused%2 == 0 {
+						b1.listen(t)
+					}
+				case l.Backend == "b1":
+					accepted++
+					b1.refuse()
+				case l.Retries > 1 || calls > 10*tc.tries:
+					t.Fatalf("b1 refused %d and served %d of %d sessions, the last one: %s", refused, accepted, calls, l.Text)
+				}
+			}
+			if accepted != tc.tries/3 {
+				t.Errorf("b1 served %d of %d, expected a third", accepted, tc.tries)
+			}
+			if !tc.refuses {
+				if line := awaitBreaker(t, b, "b1", "open", started); line.Reason != "too many failures within 10m0s" {
+					t.Errorf("opened since %q", line.Reason)
+				}
+				b1.listen(t) // and well it is, if anybody asked
+			}
+			for range 30 {
+				if l := call(); !tc.refuses && (l.Backend == "b1" || l.Retries > 0) {
+					t.Errorf("with the breaker open a session went there: %s", l.Text)
+				}
+			}
+			for _, l := range b.Lines() {
+				if l.Message == harness.MessageBreaker && l.To == "open" && (l.Backend == "b1") == tc.refuses {
+					t.Errorf("the breaker of %s opens: %s", l.Backend, l.Text)
+				}
+			}
+		})
 	}
 }

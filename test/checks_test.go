@@ -57,7 +57,9 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	address := l.Addr().String()
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: harness.Patience}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: harness.Patience, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	if c != nil {
 		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{c.pair}}
 		l = tls.NewListener(l, server.TLSConfig)
@@ -72,6 +74,24 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
 		<-done
 	})
 	return address
+}
+
+// serveHealth serves grpc.health.v1 over HTTP/2 in plain: SERVING to whoever asks, until ill is set.
+func serveHealth(t *testing.T, ill *atomic.Bool) string {
+	t.Helper()
+	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		message := []byte{0, 0, 0, 0, 2, 8, 1} // not compressed, two bytes, field 1 as a varint: SERVING
+		if ill.Load() {
+			message[6] = 2 // NOT_SERVING
+		}
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		if r.URL.Path != "/grpc.health.v1.Health/Check" {
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "12") // UNIMPLEMENTED
+			return
+		}
+		_, _ = w.Write(message)
+	}, nil)
 }
 
 // TestChecks runs each kind of check through the binary against a server that is well and then is not, or never was: the reason
@@ -118,9 +138,12 @@ func TestChecks(t *testing.T) {
 		{"dns of a zone that is not its", resolver.Address, []string{`type = "dns"`, `query = "example.com AAAA"`}, "", "REFUSED"},
 		{"udp where nobody listens", redis.Address, []string{`type = "udp"`, `payload = "hello"`}, "", "unreachable"},
 		{"udp with an answer", resolver.Address, []string{`type = "udp"`, `payload_hex = "abcd01000001000000000000026462026c6204746573740000010001"`, `answer_hex = "0a000001"`}, "answered", ""},
-		{"icmp", redis.Address, []string{`type = "icmp"`}, "", ""},
+		{"icmp", redis.Address, []string{`type = "icmp"`}, "echo reply", ""},
 		{"exec", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "well"]`}, "", ""},
 		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "", redis.Address + " is asked for"},
+		{"icmp by IPv6", "[::1]:1", []string{`type = "icmp"`}, "echo reply", ""},
+		{"grpc", serveHealth(t, &ill), []string{`type = "grpc"`, `service = "main"`}, "serving", "not serving"},
+		{"grpc of a server without the service", serveHTTP(t, answer, nil), []string{`type = "grpc"`}, "", "not a grpc server: content type"},
 		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
 		{"all of", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary", ""},
 		{"all of, and one is not", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "http" }]`}, "", "check 2 of 2"},

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/daemon"
 	"github.com/limeload/limeload-l4/conf"
 )
 
@@ -64,7 +65,7 @@ func demo(ctx context.Context, out io.Writer) error {
 		serving.Go(func() { b.run(ctx) })
 	}
 	fmt.Fprintf(out, demoWelcome, front, front, front, demoOutage, front)
-	d.run(ctx, nil)
+	d.Run(ctx, nil)
 	serving.Wait()
 	fmt.Fprintln(out, "\nThe demo has ended.")
 	return nil
@@ -73,6 +74,8 @@ func demo(ctx context.Context, out io.Writer) error {
 const demoConfig = `
 [log]
 access = false
+[admin]
+address = ""
 [listener.demo]
 address = %q
 pool = "demo"
@@ -97,12 +100,12 @@ Ctrl-C ends it.
 `
 
 // newDemo makes the demo's balancer at front, over backends given as names and addresses in turn.
-func newDemo(front string, backends []any, say *narrator) (*daemon, error) {
+func newDemo(front string, backends []any, say *narrator) (*daemon.Daemon, error) {
 	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, backends...)...))
 	if err != nil {
 		return nil, err
 	}
-	return newDaemon(cfg, zerolog.New(say).Level(zerolog.InfoLevel))
+	return daemon.New(daemon.Options{Config: cfg, Version: version(), Log: zerolog.New(say).Level(zerolog.InfoLevel)})
 }
 
 // freeAddress is an address of this machine with a free port.

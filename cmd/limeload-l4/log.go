@@ -14,13 +14,17 @@ import (
 const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // newLog makes the process's log. Its lines go out from the writer's goroutine, so that none who logs is
-// ever held up; the caller starts and closes that.
+// ever held up; the caller starts and closes that. In the journal each line has its priority.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
-	console := o.Format == "console"
-	if console {
+	console, perLine := o.Format == "console", false
+	switch {
+	case toJournal(to):
+		to = newJournalWriter(to, console)
+	case console:
 		to = zerolog.ConsoleWriter{Out: to, TimeFormat: "2006-01-02 15:04:05.000", NoColor: !terminal(to)}
+		perLine = true
 	}
-	w := newLogWriter(to, console)
+	w := newLogWriter(to, perLine)
 	level, err := zerolog.ParseLevel(o.Level)
 	if err != nil {
 		panic("conf let an unknown log level through: " + o.Level)

@@ -16,9 +16,10 @@ import (
 
 // The exit codes.
 const (
-	exitDone   = 0
-	exitFailed = 1 // it failed, or the configuration is wrong
-	exitUsage  = 2 // the command line is wrong
+	exitDone        = 0
+	exitFailed      = 1 // it failed, or the configuration is wrong
+	exitUsage       = 2 // the command line is wrong
+	exitUnreachable = 3 // no daemon answers at the admin address
 )
 
 func main() {
@@ -28,17 +29,15 @@ func main() {
 // run is the whole program, and returns its exit code. It ends early when ctx does, as after an INT.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := newApp(stdout, stderr).RunContext(ctx, args)
-	var usage *usageError
-	var coder cli.ExitCoder // the library's own, of a help topic that there is not
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.As(err, &usage), errors.As(err, &coder):
+	code := exitCode(err)
+	switch code {
+	case exitDone:
+	case exitUsage:
 		fmt.Fprintf(stderr, "limeload-l4: %v\nSee `limeload-l4 --help`.\n", err)
-		return exitUsage
+	default:
+		printError(stderr, err)
 	}
-	fmt.Fprintln(stderr, err)
-	return exitFailed
+	return code
 }
 
 // A usageError is a command line that makes no sense.
@@ -80,6 +79,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		c.Action = noArguments(c.Action)
 		c.HideHelpCommand = true
 	}
+	app.Commands = append(app.Commands, commandsWithArguments()...)
 	return app
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/daemon"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -96,7 +97,7 @@ func simulate(c *cli.Context, cfg *conf.Config) error {
 	}
 	var reports []report
 	for _, kind := range kinds {
-		o := poolOptions(p)
+		o := daemon.PoolOptions(p)
 		o.Algorithm = kind.Name
 		if !kind.Hash {
 			o.HashBalance = 0
@@ -148,7 +149,7 @@ func simulatedBackends(p *conf.Pool) ([]pool.Spec, error) {
 	if len(backends) == 0 {
 		return nil, fmt.Errorf("pool %s: its backends come from the DNS; list some in the file to simulate with", p.Name)
 	}
-	specs := backendSpecs(backends)
+	specs := daemon.BackendSpecs(backends)
 	for i := range specs {
 		if !specs[i].Addr.IsValid() {
 			specs[i].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)

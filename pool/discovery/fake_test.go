@@ -84,7 +84,7 @@ type fakePool struct {
 }
 
 // Reconcile implements Pool.
-func (p *fakePool) Reconcile(source string, specs []pool.Spec) (r pool.Reconciled, err error) {
+func (p *fakePool) Reconcile(source string, specs []pool.Spec, _ ...pool.Judgement) (r pool.Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reconcile++

@@ -55,7 +55,7 @@ func (o OnError) String() string {
 // A Pool is what a Runner changes and reports to; a *pool.Pool is one.
 type Pool interface {
 	// Reconcile makes the backends that came from source those of specs, or on an error changes nothing.
-	Reconcile(source string, specs []pool.Spec) (pool.Reconciled, error)
+	Reconcile(source string, specs []pool.Spec, known ...pool.Judgement) (pool.Reconciled, error)
 	// NoteDiscovery is told of what an observer would want to know.
 	NoteDiscovery(source string, found int, changed pool.Reconciled, err error)
 }

@@ -42,7 +42,19 @@ func needs() []need {
 		{[]string{"gcc"}, "gcc", nil},
 		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
 		{[]string{"ip"}, "iproute2", nil},
+		{[]string{"curl"}, "curl", nil},
+		{[]string{"strace"}, "strace", nil},
+		{[]string{"systemd-analyze"}, "systemd", nil}, // it need not run
+		{[]string{"systemd-socket-activate"}, "systemd", nil},
+		{[]string{"systemd-sysusers"}, "systemd", nil},
+		{[]string{"systemd-tmpfiles"}, "systemd", nil},
+		{[]string{"zsh"}, "zsh", nil},
+		{[]string{"fish"}, "fish", nil},
+		{[]string{"mandoc"}, "mandoc", nil},
+		{[]string{"groff"}, "groff", nil},
 		{[]string{"unshare"}, "util-linux", nil},
+		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
+		{[]string{"prometheus"}, "prometheus", nil},
 	}
 }
 

@@ -69,6 +69,17 @@ func (p *Poller) AddListener(fd int, id int32) Errno {
 	return p.ctl(fd, id, 0, unix.EPOLLIN)
 }
 
+// AddSharedListener registers a listening socket that other Pollers have too, by other descriptors of the same socket. It is
+// level-triggered like AddListener's, and exclusive (EPOLLEXCLUSIVE): the kernel wakes one Poller that waits, and not all of
+// them, for each client.
+//
+// No client is left waiting while a Poller sleeps: a Poller that does not wait just now is passed over, and the next one woken;
+// it still has the socket on its list of what is ready, and looks again at its next Wait. Edge-triggered, whoever is woken would
+// have to take all that wait, or they would be told of no more.
+func (p *Poller) AddSharedListener(fd int, id int32) Errno {
+	return p.ctl(fd, id, 0, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
+}
+
 // RemoveListener takes a listening socket out until it is added again; its clients wait in the kernel's queue.
 func (p *Poller) RemoveListener(fd int) {
 	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)

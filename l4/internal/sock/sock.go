@@ -84,7 +84,8 @@ func Write(fd int, p []byte, more bool) (int, Errno) {
 	}
 }
 
-// Close closes a descriptor; epoll forgets it by itself, as descriptors here are never duplicated.
+// Close closes a descriptor. Epoll forgets a connection by itself, as there is one descriptor for it; a listening socket may have
+// others, here or in the process it was inherited from, and is taken out beforehand (Poller.RemoveListener).
 // An error of close(2) is of no use: the descriptor is gone in any case.
 func Close(fd int) {
 	unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)

@@ -1,0 +1,188 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// TestListenUnixMode binds under umasks that would give too much and too little. It is not parallel, as a umask is the process's.
+func TestListenUnixMode(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o077, 0o777} {
+		for _, mode := range []fs.FileMode{0o660, 0o600, 0o666, 0} {
+			path := filepath.Join(t.TempDir(), "s")
+			before := syscall.Umask(umask)
+			bound, err := bindUnix(t.Context(), path, mode)
+			if err != nil {
+				syscall.Umask(before)
+				t.Fatal(err)
+			}
+			info, err := os.Stat(path)
+			check(t, err)
+			if got := info.Mode().Perm(); got&^mode != 0 {
+				t.Errorf("umask %03o, mode %03o: %03o before chmod", umask, mode, got)
+			}
+			check(t, bound.Close())
+			l, err := ListenUnix(t.Context(), path, mode)
+			syscall.Umask(before)
+			check(t, err)
+			info, err = os.Stat(path)
+			check(t, err)
+			if got := info.Mode().Perm(); got != mode {
+				t.Errorf("umask %03o, mode %03o: %03o", umask, mode, got)
+			}
+			check(t, l.Close())
+		}
+	}
+}
+
+// TestListenUnixStale finds each kind of thing at its path.
+func TestListenUnixStale(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	listen := func() (net.Listener, error) { return ListenUnix(t.Context(), path, 0o600) }
+
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	check(t, err)
+	stale.SetUnlinkOnClose(false)
+	check(t, stale.Close())
+	first, err := listen()
+	check(t, err)
+
+	if _, err := listen(); err == nil || !strings.Contains(err.Error(), "another process answers there") {
+		t.Errorf("beside one that answers: %v", err)
+	}
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Errorf("the first does not answer any more: %v", err)
+	} else {
+		check(t, c.Close())
+	}
+	check(t, first.Close())
+	if err := first.Close(); err != nil {
+		t.Errorf("Close for the second time: %v", err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after Close: %v", err)
+	}
+
+	check(t, os.WriteFile(path, []byte("precious"), 0o600))
+	if _, err := listen(); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("over a file: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+	check(t, os.Remove(path))
+	check(t, os.Symlink("elsewhere", path))
+	if _, err := listen(); err == nil {
+		t.Error("over a symbolic link")
+	}
+	check(t, os.Remove(path))
+	check(t, os.Mkdir(path, 0o700))
+	if _, err := listen(); err == nil {
+		t.Error("over a folder")
+	}
+	path = filepath.Join(path, "none", "s")
+	if _, err := listen(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("in a folder that is not there: %v", err)
+	}
+}
+
+// TestListenUnixReplaced sees that a file that somebody else put there outlives Close.
+func TestListenUnixReplaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := ListenUnix(t.Context(), path, 0o600)
+	check(t, err)
+	check(t, os.Remove(path))
+	check(t, os.WriteFile(path, []byte("other"), 0o600))
+	check(t, l.Close())
+	if text, err := os.ReadFile(path); err != nil || string(text) != "other" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+}
+
+// TestListenUnixRace starts many at once over a stale socket: one of them gets it, and it answers.
+func TestListenUnixRace(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		path := filepath.Join(t.TempDir(), "s")
+		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		check(t, err)
+		stale.SetUnlinkOnClose(false)
+		check(t, stale.Close())
+		var won atomic.Pointer[net.Listener]
+		var racing sync.WaitGroup
+		begin := make(chan struct{})
+		for range 8 {
+			racing.Go(func() {
+				<-begin
+				if l, err := ListenUnix(t.Context(), path, 0o600); err == nil && !won.CompareAndSwap(nil, &l) {
+					t.Error("two of them have the socket")
+					l.Close()
+				}
+			})
+		}
+		close(begin)
+		racing.Wait()
+		if won.Load() == nil {
+			t.Fatal("nobody has the socket")
+		}
+		c, err := net.Dial("unix", path)
+		check(t, err)
+		check(t, c.Close())
+		check(t, (*won.Load()).Close())
+	}
+}
+
+// TestListenUnixLocked waits for a lock no longer than its context.
+func TestListenUnixLocked(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	unlock, err := lockFolder(t.Context(), folder)
+	check(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ListenUnix(ctx, filepath.Join(folder, "s"), 0o600); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	unlock()
+	l, err := ListenUnix(t.Context(), filepath.Join(folder, "s"), 0o600)
+	check(t, err)
+	check(t, l.Close())
+}
+
+func TestListenTCP(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		address, token string
+		ok             bool
+	}{
+		{"127.0.0.1:0", "", true},
+		{"[::ffff:127.0.0.1]:0", "", true},
+		{"[::1]:0", "", true},
+		{"0.0.0.0:0", "", false},
+		{"[::]:0", "", false},
+		{"[::]:0", "secret", true},
+	} {
+		t.Run(fmt.Sprint(c.address, c.token), func(t *testing.T) {
+			l, err := ListenTCP(t.Context(), netip.MustParseAddrPort(c.address), c.token)
+			if (err == nil) != c.ok {
+				t.Fatalf("%v", err)
+			}
+			if err == nil {
+				check(t, l.Close())
+			}
+		})
+	}
+}

@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A Problem is an error as the API tells it (RFC 9457, application/problem+json). Its text is Detail.
+//
+// errors.Is finds in it the error that the daemon had, where that is one of ErrUnknownPool, ErrUnknownListener, ErrEnding,
+// pool.ErrUnknownBackend and pool.ErrDuplicateBackend.
+type Problem struct {
+	Type     string   `json:"type"`   // "/problems/..." of a closed set, see ProblemTypes; it stays the same from version to version
+	Title    string   `json:"title"`  // what the type means; the same for each problem of a type
+	Status   int      `json:"status"` // of the HTTP answer
+	Detail   string   `json:"detail"`
+	Field    string   `json:"field,omitempty"`    // of the body or the query, if one is at fault
+	Mistakes []string `json:"mistakes,omitempty"` // of a configuration, the lines that `limeload-l4 check` prints
+}
+
+// Error returns what went wrong in the daemon's words.
+func (p *Problem) Error() string { return p.Detail }
+
+// Is tells whether the daemon's error was target.
+func (p *Problem) Is(target error) bool {
+	cause := problemCauses()[p.Type]
+	return cause != nil && cause == target
+}
+
+// ProblemType is one kind of problem.
+type ProblemType struct {
+	Type   string
+	Title  string
+	Status int
+}
+
+// The kinds of problems.
+const (
+	problemBadRequest       = "/problems/bad-request"
+	problemUnauthorized     = "/problems/unauthorized"
+	problemCrossOrigin      = "/problems/cross-origin"
+	problemNotFound         = "/problems/not-found"
+	problemUnknownPool      = "/problems/unknown-pool"
+	problemUnknownListener  = "/problems/unknown-listener"
+	problemUnknownBackend   = "/problems/unknown-backend"
+	problemUnknownSession   = "/problems/unknown-session"
+	problemMethod           = "/problems/method-not-allowed"
+	problemSlowBody         = "/problems/slow-body"
+	problemDuplicateBackend = "/problems/duplicate-backend"
+	problemBodyTooLarge     = "/problems/body-too-large"
+	problemMediaType        = "/problems/unsupported-media-type"
+	problemWrongHost        = "/problems/wrong-host"
+	problemInvalidValue     = "/problems/invalid-value"
+	problemConfiguration    = "/problems/invalid-configuration"
+	problemInternal         = "/problems/internal"
+	problemNotSaved         = "/problems/not-saved"
+	problemEnding           = "/problems/ending"
+	problemTooManyStreams   = "/problems/too-many-streams"
+)
+
+// ProblemTypes lists every type of Problem, in the order of their status.
+func ProblemTypes() []ProblemType {
+	return []ProblemType{
+		{problemBadRequest, "The request cannot be understood", http.StatusBadRequest},
+		{problemUnauthorized, "The token is missing or wrong", http.StatusUnauthorized},
+		{problemCrossOrigin, "A page of another origin asks", http.StatusForbidden},
+		{problemNotFound, "There is no such route", http.StatusNotFound},
+		{problemUnknownPool, "There is no such pool", http.StatusNotFound},
+		{problemUnknownListener, "There is no such listener", http.StatusNotFound},
+		{problemUnknownBackend, "There is no such backend", http.StatusNotFound},
+		{problemUnknownSession, "There is no such session", http.StatusNotFound},
+		{problemMethod, "The route does not have this method", http.StatusMethodNotAllowed},
+		{problemSlowBody, "The body did not come in time", http.StatusRequestTimeout},
+		{problemDuplicateBackend, "The pool has a backend of this name", http.StatusConflict},
+		{problemBodyTooLarge, "The body is too large", http.StatusRequestEntityTooLarge},
+		{problemMediaType, "The route does not take this Content-Type", http.StatusUnsupportedMediaType},
+		{problemWrongHost, "The Host is not one of this machine", http.StatusMisdirectedRequest},
+		{problemInvalidValue, "A value is not allowed", http.StatusUnprocessableEntity},
+		{problemConfiguration, "The configuration cannot be taken up", http.StatusUnprocessableEntity},
+		{problemInternal, "The daemon failed", http.StatusInternalServerError},
+		{problemNotSaved, "It is done, and will not survive a restart", http.StatusInternalServerError},
+		{problemEnding, "The daemon is shutting down", http.StatusServiceUnavailable},
+		{problemTooManyStreams, "Too many streams of events are open", http.StatusServiceUnavailable},
+	}
+}
+
+// problemCauses is the sentinel that a type of problem stands for.
+func problemCauses() map[string]error {
+	return map[string]error{
+		problemUnknownPool:      ErrUnknownPool,
+		problemUnknownListener:  ErrUnknownListener,
+		problemUnknownBackend:   pool.ErrUnknownBackend,
+		problemDuplicateBackend: pool.ErrDuplicateBackend,
+		problemEnding:           ErrEnding,
+	}
+}
+
+// newProblem makes a problem of a type of the closed set; another is a mistake of ours.
+func newProblem(kind, detail string) *Problem {
+	for _, t := range ProblemTypes() {
+		if t.Type == kind {
+			return &Problem{Type: t.Type, Title: t.Title, Status: t.Status, Detail: detail}
+		}
+	}
+	panic("admin: no problem type " + kind)
+}
+
+// of names the field that is at fault.
+func (p *Problem) of(field string) *Problem {
+	p.Field = field
+	return p
+}
+
+// problemOf is what the API tells of an error.
+func problemOf(err error) *Problem {
+	var (
+		known         *Problem
+		request       *RequestError
+		backend       *pool.InvalidBackendError
+		configuration *ConfigError
+		notSaved      *NotSavedError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &notSaved): // before its cause: the change is in force
+		return newProblem(problemNotSaved, err.Error())
+	case errors.As(err, &configuration):
+		p := newProblem(problemConfiguration, err.Error())
+		p.Mistakes = strings.Split(strings.TrimRight(configuration.Error(), "\n"), "\n")
+		return p
+	case errors.As(err, &request):
+		return newProblem(problemInvalidValue, err.Error()).of(request.Field)
+	case errors.As(err, &backend):
+		return newProblem(problemInvalidValue, err.Error()).of(apiField(backend.Field))
+	case errors.Is(err, context.Canceled):
+		return newProblem(problemEnding, ErrEnding.Error()) // or the client is gone, and nobody reads this
+	}
+	causes := problemCauses()
+	for _, t := range ProblemTypes() { // in an order that is always the same
+		if cause := causes[t.Type]; cause != nil && errors.Is(err, cause) {
+			return newProblem(t.Type, err.Error())
+		}
+	}
+	return newProblem(problemInternal, err.Error())
+}
+
+// apiField is the API's name of a property that package pool refused.
+func apiField(field string) string {
+	switch field {
+	case "id":
+		return "name"
+	case "addr":
+		return "address"
+	}
+	return field
+}

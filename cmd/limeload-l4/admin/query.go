@@ -1,0 +1,154 @@
+package admin
+
+import (
+	"math"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxLimit is how many sessions can be asked for at once.
+const maxLimit = 1_000_000
+
+// parameters returns the query of a request. Each parameter is one of those allowed, has a value, and is there once, but for kind.
+// An empty value is refused, and not taken for none: "?pool=" of a script whose variable is empty is not to mean all pools.
+func parameters(r *http.Request, allowed []string) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, newProblem(problemBadRequest, "the query cannot be understood: "+clip(err.Error()))
+	}
+	for name, values := range query {
+		switch {
+		case !slices.Contains(allowed, name) && len(allowed) == 0:
+			return nil, newProblem(problemBadRequest, clip(name)+": there is no such parameter; there are none").of(clip(name))
+		case !slices.Contains(allowed, name):
+			return nil, newProblem(problemBadRequest,
+				clip(name)+": there is no such parameter; there are "+strings.Join(allowed, ", ")).of(clip(name))
+		case len(values) > 1 && name != "kind":
+			return nil, newProblem(problemBadRequest, name+": it is there more than once").of(name)
+		case slices.Contains(values, ""):
+			return nil, newProblem(problemBadRequest, name+": it has no value").of(name)
+		}
+	}
+	return query, nil
+}
+
+// sessionFilter reads the filter of a query.
+func sessionFilter(q url.Values) (SessionFilter, error) {
+	f := SessionFilter{
+		ID: q.Get("id"), Listener: q.Get("listener"), Pool: q.Get("pool"), Backend: q.Get("backend"), Client: q.Get("client"),
+	}
+	if f.Client != "" && !isAddress(f.Client) && !isPrefix(f.Client) {
+		return f, invalid("client", f.Client, "an IP address or a prefix, such as 192.0.2.0/24")
+	}
+	var err error
+	if f.MinAge, err = duration(q, "min_age"); err != nil {
+		return f, err
+	}
+	if f.MinIdle, err = duration(q, "min_idle"); err != nil {
+		return f, err
+	}
+	f.Limit, err = limit(q)
+	return f, err
+}
+
+// duration reads a parameter such as 90s. Zero is refused: it would look like a filter, and be none.
+func duration(q url.Values, name string) (time.Duration, error) {
+	text := q.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, invalid(name, text, "a time above 0 with its unit, such as 90s or 1h30m")
+	}
+	return d, nil
+}
+
+// limit reads how many sessions are asked for; 0 if that is not said.
+func limit(q url.Values) (int, error) {
+	text := q.Get("limit")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, invalid("limit", text, "1 to "+strconv.Itoa(maxLimit))
+	}
+	return n, nil
+}
+
+// explainQuery reads whose way is asked for.
+func explainQuery(q url.Values) (ExplainQuery, error) {
+	e := ExplainQuery{Listener: q.Get("listener"), Pool: q.Get("pool"), Client: q.Get("client")}
+	switch {
+	case e.Listener == "" && e.Pool == "":
+		return e, newProblem(problemBadRequest, "listener: a listener or a pool needs to be named").of("listener")
+	case e.Listener != "" && e.Pool != "":
+		return e, newProblem(problemBadRequest, "pool: a listener or a pool needs to be named, and not both").of("pool")
+	case e.Client == "":
+		return e, newProblem(problemBadRequest, "client: it needs to be there").of("client")
+	}
+	if _, err := netip.ParseAddrPort(e.Client); err != nil && !isAddress(e.Client) {
+		return e, invalid("client", e.Client, "an IP address, or one and a port")
+	}
+	return e, nil
+}
+
+// eventFilter reads which events are asked for. Kinds may come as one parameter or as several, divided by commas.
+func eventFilter(q url.Values) (EventFilter, error) {
+	f := EventFilter{Pool: q.Get("pool")}
+	for _, list := range q["kind"] {
+		for kind := range strings.SplitSeq(list, ",") {
+			if !slices.Contains(EventKinds(), kind) {
+				return f, invalid("kind", kind, "one of "+strings.Join(EventKinds(), ", "))
+			}
+			f.Kinds = append(f.Kinds, kind)
+		}
+	}
+	return f, nil
+}
+
+// applies tells whether the filter means an event.
+func (f EventFilter) applies(e Event) bool {
+	return (f.Pool == "" || f.Pool == e.Pool) && (len(f.Kinds) == 0 || slices.Contains(f.Kinds, e.Kind))
+}
+
+// maxProfileSeconds is how long a profile may take: nobody is to profile for days by mistake.
+const maxProfileSeconds = 600
+
+// checkProfile refuses a profile that takes too long or for how long cannot be said. Only a trace has fractions of seconds:
+// net/http/pprof takes 0.5 for the 30 of the default elsewhere.
+func checkProfile(r *http.Request) error {
+	text := r.URL.Query().Get("seconds")
+	if text == "" {
+		return nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsNaN(seconds) || seconds <= 0 || seconds > maxProfileSeconds {
+		return invalid("seconds", text, "a number above 0 and up to "+strconv.Itoa(maxProfileSeconds))
+	}
+	if seconds != math.Trunc(seconds) && r.URL.Path != tracePath {
+		return invalid("seconds", text, "a whole number")
+	}
+	return nil
+}
+
+// invalid is a value that is not allowed.
+func invalid(field, value, want string) error {
+	return &RequestError{Field: field, Value: clip(value), Want: want}
+}
+
+func isAddress(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
+}
+
+func isPrefix(text string) bool {
+	_, err := netip.ParsePrefix(text)
+	return err == nil
+}

@@ -1,0 +1,155 @@
+package admin
+
+import (
+	"context"
+	_ "embed" // for openapi.yaml
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// openAPIDocument describes the API for programs.
+//
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+func (s *Server) status(a *asked) (any, error) { return s.balancer.Status(), noBody(a) }
+
+func (s *Server) listenerList(a *asked) (any, error) {
+	return listenerList{s.balancer.Listeners()}, noBody(a)
+}
+
+func (s *Server) poolList(a *asked) (any, error) { return poolList{s.balancer.Pools()}, noBody(a) }
+
+func (s *Server) pool(a *asked) (any, error) {
+	name := a.PathValue("pool")
+	pools := s.balancer.Pools()
+	i := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("pool %q: %w", clip(name), ErrUnknownPool)
+	}
+	return pools[i], noBody(a)
+}
+
+// backendList answers for one pool and for all of them.
+func (s *Server) backendList(a *asked) (any, error) {
+	if err := noBody(a); err != nil {
+		return nil, err
+	}
+	backends, err := s.balancer.Backends(a.PathValue("pool"))
+	return backendList{backends}, err
+}
+
+func (s *Server) backend(a *asked) (any, error) {
+	if err := noBody(a); err != nil {
+		return nil, err
+	}
+	backends, err := s.balancer.Backends(a.PathValue("pool"))
+	if err != nil {
+		return nil, err
+	}
+	name := a.PathValue("backend")
+	i := slices.IndexFunc(backends, func(b Backend) bool { return b.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("backend %q: %w", clip(name), pool.ErrUnknownBackend)
+	}
+	return backends[i], nil
+}
+
+func (s *Server) sessionList(a *asked) (any, error) {
+	if err := noBody(a); err != nil {
+		return nil, err
+	}
+	f, err := sessionFilter(a.query)
+	if err != nil {
+		return nil, err
+	}
+	return result(s.balancer.Sessions(a.Context(), f))
+}
+
+func (s *Server) explain(a *asked) (any, error) {
+	if err := noBody(a); err != nil {
+		return nil, err
+	}
+	q, err := explainQuery(a.query)
+	if err != nil {
+		return nil, err
+	}
+	return result(s.balancer.Explain(q))
+}
+
+// plan answers for the daemon's own file without a body, and for the one in the body else.
+func (s *Server) plan(a *asked) (any, error) {
+	if a.ContentLength == 0 && a.Header.Get("Content-Type") == "" {
+		if a.query.Has("name") {
+			return nil, newProblem(problemBadRequest, "name: it is for a configuration in the body, and there is none").of("name")
+		}
+		return result(s.balancer.Plan(a.Context(), nil))
+	}
+	if err := wantType(a.Request, mediaTOML); err != nil {
+		return nil, err
+	}
+	text, err := readAll(a, s.limits.tomlBytes)
+	if err != nil {
+		return nil, err
+	}
+	name := a.query.Get("name")
+	if name == "" {
+		name = "request"
+	}
+	return result(s.balancer.Plan(a.Context(), &Configuration{Name: clip(name), Text: text}))
+}
+
+func (s *Server) logLevel(a *asked) (any, error) { return logLevel{s.balancer.LogLevel()}, noBody(a) }
+
+func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
+	s.send(w, reply{status: http.StatusOK, media: mediaYAML, body: openAPIDocument})
+}
+
+func (s *Server) writeMetrics(w http.ResponseWriter, r *http.Request) { s.metrics.ServeHTTP(w, r) }
+
+// ready answers what a load balancer's check asks, who has no token. Why not is told only to who may know.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	s.writeHealth(w, r, "ready", s.balancer.Ready())
+}
+
+func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.live)
+	defer cancel()
+	s.writeHealth(w, r, "live", s.balancer.Live(ctx))
+}
+
+func (s *Server) writeHealth(w http.ResponseWriter, r *http.Request, what string, err error) {
+	status, text := http.StatusOK, what
+	if err != nil {
+		status, text = http.StatusServiceUnavailable, "not "+what
+		if s.token.Load().allows(r) {
+			text += ": " + err.Error()
+		}
+	}
+	s.send(w, reply{status: status, media: mediaText + "; charset=utf-8", body: []byte(text + "\n")})
+}
+
+// profiler serves a handler of net/http/pprof, which sets the time for its answer itself.
+func profiler(serve http.HandlerFunc) func(*Server, http.ResponseWriter, *http.Request) {
+	return func(s *Server, w http.ResponseWriter, r *http.Request) {
+		if err := checkProfile(r); err != nil {
+			s.refuse(w, err)
+			return
+		}
+		if r.Method == http.MethodHead {
+			return // nobody profiles for a header
+		}
+		serve(w, r)
+	}
+}
+
+// result drops a value that came with an error, so that it is never sent.
+func result[T any](value T, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
+}

@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"net/url"
+)
+
+const (
+	metricsPath = "/metrics"
+	tracePath   = "/debug/pprof/trace"
+)
+
+// A route is one method of one path. Exactly one of answer and raw is set.
+type route struct {
+	method, path string
+	query        []string // the parameters it takes
+	open         bool     // without a token, too: a load balancer's check has none
+	changes      bool     // something in the daemon, and so has a line in the log
+
+	answer func(*Server, *asked) (any, error) // what it returns is sent as JSON; nil is an answer without a body
+	raw    func(*Server, http.ResponseWriter, *http.Request)
+}
+
+// asked is a request to a route with an answer.
+type asked struct {
+	*http.Request
+	w     http.ResponseWriter
+	query url.Values // those the route takes, each with a value
+	body  any        // as it was decoded, for the log; nil before, and if there is none
+}
+
+// routes are all there are. openapi.yaml and docs/api.md describe each of them.
+func routes() []route {
+	sessions := []string{"id", "listener", "pool", "backend", "client", "min_age", "min_idle"}
+	profile := []string{"debug", "gc", "seconds"}
+	return []route{
+		{method: "GET", path: "/v1/status", answer: (*Server).status},
+		{method: "GET", path: "/v1/listeners", answer: (*Server).listenerList},
+		{method: "GET", path: "/v1/pools", answer: (*Server).poolList},
+		{method: "GET", path: "/v1/pools/{pool}", answer: (*Server).pool},
+		{method: "GET", path: "/v1/backends", answer: (*Server).backendList},
+		{method: "GET", path: "/v1/pools/{pool}/backends", answer: (*Server).backendList},
+		{method: "POST", path: "/v1/pools/{pool}/backends", changes: true, answer: (*Server).addBackend},
+		{method: "GET", path: "/v1/pools/{pool}/backends/{backend}", answer: (*Server).backend},
+		{method: "PATCH", path: "/v1/pools/{pool}/backends/{backend}", changes: true, answer: (*Server).changeBackend},
+		{method: "DELETE", path: "/v1/pools/{pool}/backends/{backend}", changes: true, answer: (*Server).removeBackend},
+		{method: "POST", path: "/v1/pools/{pool}/backends/{backend}/drain", changes: true, answer: (*Server).drainBackend},
+		{method: "GET", path: "/v1/sessions", query: append(sessions, "limit"), answer: (*Server).sessionList},
+		{method: "DELETE", path: "/v1/sessions", query: sessions, changes: true, answer: (*Server).endSessions},
+		{method: "DELETE", path: "/v1/sessions/{id}", changes: true, answer: (*Server).endSession},
+		{method: "GET", path: "/v1/explain", query: []string{"listener", "pool", "client"}, answer: (*Server).explain},
+		{method: "GET", path: "/v1/events", query: []string{"pool", "kind"}, raw: (*Server).streamEvents},
+		{method: "POST", path: "/v1/reload", changes: true, answer: (*Server).reload},
+		{method: "POST", path: "/v1/plan", query: []string{"name"}, answer: (*Server).plan},
+		{method: "GET", path: "/v1/log", answer: (*Server).logLevel},
+		{method: "PUT", path: "/v1/log", changes: true, answer: (*Server).setLogLevel},
+		{method: "GET", path: "/v1/openapi.yaml", raw: (*Server).openAPI},
+		{method: "GET", path: metricsPath, raw: (*Server).writeMetrics},
+		{method: "GET", path: "/ready", open: true, raw: (*Server).ready},
+		{method: "GET", path: "/live", open: true, raw: (*Server).live},
+		{method: "GET", path: "/debug/pprof/{$}", raw: profiler(pprof.Index)},
+		{method: "GET", path: "/debug/pprof/cmdline", raw: profiler(pprof.Cmdline)},
+		{method: "GET", path: "/debug/pprof/profile", query: profile, raw: profiler(pprof.Profile)},
+		{method: "GET", path: tracePath, query: profile, raw: profiler(pprof.Trace)},
+		{method: "GET", path: "/debug/pprof/{profile}", query: profile, raw: profiler(pprof.Index)},
+	}
+}

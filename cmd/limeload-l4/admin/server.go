@@ -1,0 +1,300 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
+)
+
+// Media types that the API takes and gives.
+const (
+	mediaJSON    = "application/json"
+	mediaTOML    = "application/toml"
+	mediaProblem = "application/problem+json" // RFC 9457
+	mediaEvents  = "text/event-stream"
+	mediaText    = "text/plain"
+	mediaYAML    = "application/yaml" // RFC 9512
+)
+
+const (
+	// idleTimeout is for a connection between two requests, here and in the Client: longer than any scrape interval.
+	idleTimeout = 2 * time.Minute
+	// heartbeatInterval is how often a stream without events says that it is alive: below the minute after which NATs and
+	// proxies forget a silent connection.
+	heartbeatInterval = 15 * time.Second
+)
+
+// Options are what a Server needs. Only Balancer must be set.
+type Options struct {
+	Balancer Balancer
+	Metrics  http.Handler   // answers /metrics; nil: there is no such route
+	Token    string         // a bearer token that every request needs, but for /ready and /live; "" if none is asked for
+	Log      zerolog.Logger // gets a line for each request that is to change something
+}
+
+// limits bound what a client can hold of the daemon. Tests make them small.
+type limits struct {
+	header      time.Duration // to send the header of a request
+	request     time.Duration // to send all of it
+	idle        time.Duration // between two requests
+	write       time.Duration // to take an answer, or an event
+	heartbeat   time.Duration // between two signs of life on a stream
+	live        time.Duration // for the loops to answer /live
+	connections int           // at once; more wait in the kernel's queue
+	streams     int           // of events at once; more are refused
+	headerBytes int
+	jsonBytes   int64 // of a body
+	tomlBytes   int64
+}
+
+func defaultLimits() limits {
+	return limits{
+		header:      10 * time.Second,
+		request:     time.Minute, // 16 MiB in that time are 2.2 Mbit/s
+		idle:        idleTimeout,
+		write:       30 * time.Second,
+		heartbeat:   heartbeatInterval,
+		live:        2 * time.Second, // a loop turns within milliseconds, and who asks waits a few seconds at most
+		connections: 256,             // descriptors that sessions then do not have
+		streams:     128,             // so that streams never take all connections
+		headerBytes: 32 << 10,        // a backend's name in the path is short, a filter is, too
+		jsonBytes:   1 << 20,
+		tomlBytes:   16 << 20, // 100,000 backends with their keys
+	}
+}
+
+// A Server is the control API. Its zero value is of no use, see NewServer; its methods may be called from any goroutine.
+//
+// A token, where one is set, is asked for on each listener, a Unix socket's too. Without one, a Unix socket is guarded by
+// its file mode, and a TCP listener must be on loopback.
+type Server struct {
+	// set once, then read-only
+	balancer Balancer
+	metrics  http.Handler
+	log      zerolog.Logger
+	limits   limits
+	mux      *http.ServeMux
+	origins  *http.CrossOriginProtection
+	http     *http.Server
+	streams  chan struct{} // one element for each open stream of events
+
+	token atomic.Pointer[token] // never nil
+
+	ending      chan struct{} // closed by Shutdown; streams end then
+	serving     sync.WaitGroup
+	connections sync.WaitGroup // added to while serving only
+
+	// mu guards the fields below
+	mu        sync.Mutex
+	isEnding  bool
+	listeners map[net.Listener]bool
+	resting   map[net.Conn]bool // connections between two requests
+}
+
+// NewServer makes a server. Nothing runs before Serve.
+func NewServer(o Options) *Server { return newServer(o, defaultLimits()) }
+
+func newServer(o Options, l limits) *Server {
+	s := &Server{
+		balancer:  o.Balancer,
+		metrics:   o.Metrics,
+		log:       o.Log,
+		limits:    l,
+		mux:       http.NewServeMux(),
+		origins:   http.NewCrossOriginProtection(),
+		streams:   make(chan struct{}, l.streams),
+		ending:    make(chan struct{}),
+		listeners: make(map[net.Listener]bool),
+		resting:   make(map[net.Conn]bool),
+	}
+	s.SetToken(o.Token)
+	for _, r := range routes() {
+		if r.path != metricsPath || o.Metrics != nil {
+			s.mux.Handle(r.method+" "+r.path, &handler{server: s, route: r})
+		}
+	}
+	s.http = &http.Server{
+		Handler:                      s,
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            l.header,
+		ReadTimeout:                  l.request,
+		WriteTimeout:                 l.write, // each answer gets it anew, see extend
+		IdleTimeout:                  l.idle,
+		MaxHeaderBytes:               l.headerBytes,
+		ConnState:                    s.follow,
+		ErrorLog:                     log.New(errorLog{o.Log}, "", 0),
+	}
+	return s
+}
+
+// SetToken has requests need another token from now on; "" is none.
+func (s *Server) SetToken(text string) { s.token.Store(newToken(text)) }
+
+// Serve answers on l until Shutdown, then returns nil, and owns l from the call on. It may be called for several listeners.
+// A TCP listener that other machines reach is refused where no token is set.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.token.Load().isSet() && !guardedByPlace(l.Addr()) {
+		l.Close()
+		return fmt.Errorf("admin address %s: other machines can reach it, and there is no token", l.Addr())
+	}
+	s.mu.Lock()
+	if s.isEnding {
+		s.mu.Unlock()
+		l.Close()
+		return nil
+	}
+	s.listeners[l] = true
+	s.serving.Add(1)
+	s.mu.Unlock()
+	defer s.serving.Done()
+
+	err := s.http.Serve(netutil.LimitListener(peerListener{l}, s.limits.connections))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+	if s.isEnding || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("admin address %s: %w", l.Addr(), err)
+}
+
+// Shutdown closes the listeners, ends the streams of events, lets the requests under way finish, and returns when the last
+// goroutine is gone. When ctx ends first their connections are closed, and it returns the error of ctx.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.http.SetKeepAlivesEnabled(false)
+	s.beginEnd()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		s.http.Close()
+	})
+	s.serving.Wait()
+	s.connections.Wait()
+	if stop() {
+		return nil
+	}
+	<-cut
+	return ctx.Err()
+}
+
+// Close is Shutdown without patience.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// beginEnd closes what nobody is being answered on. Calls after the first do nothing.
+func (s *Server) beginEnd() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isEnding {
+		return
+	}
+	s.isEnding = true
+	close(s.ending)
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.resting {
+		c.Close()
+	}
+}
+
+// follow is told of each change of a connection's state. StateNew comes before Serve can return, StateClosed is the last thing
+// a connection's goroutine does.
+func (s *Server) follow(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.connections.Add(1)
+	case http.StateClosed:
+		defer s.connections.Done()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew, http.StateIdle:
+		s.resting[c] = true
+		if s.isEnding { // it was accepted just before its listener closed
+			c.Close()
+		}
+	default:
+		delete(s.resting, c)
+	}
+}
+
+// ServeHTTP answers one request: who asks is looked at before what is asked.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if err := s.checkOrigin(r); err != nil {
+		s.refuse(w, err)
+		return
+	}
+	found, _ := s.mux.Handler(r)
+	h, isRoute := found.(*handler)
+	if !s.token.Load().allows(r) && !(isRoute && h.route.open) {
+		header.Set("WWW-Authenticate", "Bearer")
+		s.refuse(w, newProblem(problemUnauthorized, "a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
+		return
+	}
+	if !isRoute {
+		s.refuse(w, noRoute(found, header, r))
+		return
+	}
+	s.mux.ServeHTTP(w, r) // and not h, since the mux fills in the values of the path
+}
+
+// noRoute says why the mux has no route for a request. A path that the mux would redirect to its clean form is none of ours.
+func noRoute(found http.Handler, header http.Header, r *http.Request) *Problem {
+	answer := discarded{header: make(http.Header)}
+	found.ServeHTTP(&answer, r)
+	if answer.status != http.StatusMethodNotAllowed {
+		return newProblem(problemNotFound, "there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
+	}
+	allowed := answer.header.Get("Allow")
+	header.Set("Allow", allowed)
+	return newProblem(problemMethod, clip(r.URL.EscapedPath())+" has not the method "+clip(r.Method)+"; it has "+allowed)
+}
+
+// discarded is an answer of which only the header is of interest.
+type discarded struct {
+	header http.Header
+	status int
+}
+
+func (d *discarded) Header() http.Header         { return d.header }
+func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discarded) WriteHeader(status int)      { d.status = status }
+
+// clip shortens what a client sent to what a message can bear.
+func clip(text string) string {
+	const most = 512 // bytes
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
+// errorLog takes what net/http has to say: accepts that fail, and panics of handlers with their stack.
+type errorLog struct{ log zerolog.Logger }
+
+// Write logs one message of net/http.
+func (l errorLog) Write(p []byte) (int, error) {
+	l.log.Error().Str("err", strings.TrimSpace(string(p))).Msg("admin server")
+	return len(p), nil
+}

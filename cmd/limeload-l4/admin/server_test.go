@@ -1,0 +1,294 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func listenLoopback(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	return l
+}
+
+// connect opens a connection on which a test speaks HTTP itself.
+func (w *world) connect(t testing.TB) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", w.tcp)
+	check(t, err)
+	t.Cleanup(func() { c.Close() })
+	check(t, c.SetDeadline(time.Now().Add(30*time.Second)))
+	return c.(*net.TCPConn)
+}
+
+// TestSlowClients sends too slowly in each part of a request. All of it ends with the connection, and changes nothing.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) {
+		l.header, l.request, l.idle = 3*time.Second, 4*time.Second, 3*time.Second
+	})
+	head := "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+	var work sync.WaitGroup
+	for name, c := range map[string]struct{ sent, answer string }{
+		"nothing":       {"", ""},
+		"half a line":   {"PATCH /v1", ""},
+		"half a head":   {head, ""},
+		"no body":       {head + "Content-Length: 12\r\n\r\n", "HTTP/1.1 408 "},
+		"half a body":   {head + "Content-Length: 12\r\n\r\n{\"weight\"", "HTTP/1.1 408 "},
+		"half a chunk":  {head + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"wei", "HTTP/1.1 408 "},
+		"where none is": {"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 408 "},
+		"between two":   {"GET /v1/log HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "},
+	} {
+		conn := w.connect(t)
+		work.Go(func() { // all at once, as each takes seconds
+			if _, err := io.WriteString(conn, c.sent); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			got, err := io.ReadAll(conn) // until the server closes
+			if err != nil || !strings.HasPrefix(string(got), c.answer) || c.answer == "" && strings.Contains(string(got), " 200 ") {
+				t.Errorf("%s: the answer is %q, %v, expected %q", name, got, err, c.answer)
+			}
+		})
+	}
+	work.Wait()
+	if done := w.fake.done(); len(done) > 0 {
+		t.Errorf("the daemon did %q", done)
+	}
+}
+
+// TestClientGone leaves in the middle of each part of a request.
+func TestClientGone(t *testing.T) {
+	t.Parallel()
+	w := start(t, "")
+	for _, sent := range []string{
+		"", "PATCH", "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"weight\":7",
+		"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/toml\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx",
+	} {
+		for _, reset := range []bool{false, true} {
+			conn := w.connect(t)
+			_, err := io.WriteString(conn, sent)
+			check(t, err)
+			if reset {
+				check(t, conn.SetLinger(0))
+			}
+			check(t, conn.Close())
+		}
+	}
+	// half-open: the client has said all it will, and still wants its answer
+	conn := w.connect(t)
+	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.0\r\n\r\n")
+	check(t, err)
+	check(t, conn.CloseWrite())
+	if got, err := io.ReadAll(conn); err != nil || !strings.Contains(string(got), `{"level":"info"}`) {
+		t.Errorf("half-open: %q, %v", got, err)
+	}
+	check(t, w.server.Shutdown(t.Context())) // all of them are gone
+	if done := w.fake.done(); len(done) > 0 || len(w.fake.plans) > 0 {
+		t.Errorf("the daemon did %q and planned %d times", done, len(w.fake.plans))
+	}
+}
+
+// TestLargeRequests sends more than is taken.
+func TestLargeRequests(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) { l.tomlBytes = 2 << 20 })
+	header := map[string]string{"Content-Type": mediaTOML}
+	if got := w.do(t, request{"POST", "/v1/plan", "", header, strings.Repeat("#", 2<<20)}); got.status != 200 {
+		t.Errorf("a body as large as it may be: %d %s", got.status, got.body)
+	}
+	if p := w.do(t, request{"POST", "/v1/plan", "", header, strings.Repeat("#", 2<<20+1)}).problem(t); p.Type != problemBodyTooLarge {
+		t.Errorf("a body one byte larger: %s", p.Type)
+	}
+	if n := len(w.fake.plans); n != 1 || len(w.fake.plans[0].Text) != 2<<20 || w.fake.plans[0].Name != "request" {
+		t.Errorf("planned %d times", n)
+	}
+	conn := w.connect(t)
+	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.1\r\nX: "+strings.Repeat("x", 64<<10)) // the server leaves some of it unread, and so resets
+	check(t, err)
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 431 ") {
+		t.Errorf("a large header: %q, %v", line, err)
+	}
+}
+
+// TestConnectionLimit has more clients than may be connected: the one too many waits, and nobody is lost.
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) { l.connections = 2 })
+	ask := func(c net.Conn) error {
+		if _, err := io.WriteString(c, "GET /v1/log HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			return err
+		}
+		response, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		return err
+	}
+	first, second, third := w.connect(t), w.connect(t), w.connect(t)
+	check(t, ask(first))
+	check(t, ask(second))
+	check(t, third.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	if err := ask(third); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the third is answered beside two others: %v", err)
+	}
+	check(t, first.Close())
+	check(t, third.SetReadDeadline(time.Now().Add(30*time.Second)))
+	if _, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil {
+		t.Errorf("when the first has left: %v", err)
+	}
+}
+
+// TestShutdown has a request under way, connections at rest and streams: the first is finished, the others end.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) { l.header, l.request, l.idle = time.Hour, time.Hour, time.Hour }) // so that none of these ends a connection
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	w.fake.reload = func(context.Context) (Reloaded, error) {
+		close(entered)
+		<-proceed
+		return Reloaded{Took: 1}, nil
+	}
+	silent, resting := w.connect(t), w.client(t, "")
+	if _, err := resting.LogLevel(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		if r, err := w.client(t, "").Reload(t.Context()); err != nil || r.Took != 1 {
+			t.Errorf("the request under way: %+v, %v", r, err)
+		}
+	})
+	receive(t, entered)
+	work.Go(func() {
+		if err := w.server.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	if _, err := io.ReadAll(silent); err != nil { // Shutdown closed it
+		t.Error(err)
+	}
+	if _, err := os.Stat(w.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket file is there still: %v", err)
+	}
+	close(proceed)
+	work.Wait()
+	if err := w.server.Serve(listenLoopback(t)); err != nil {
+		t.Errorf("Serve after Shutdown: %v", err)
+	}
+	late, other := net.Pipe()
+	defer other.Close()
+	w.server.follow(late, http.StateNew)
+	if _, err := late.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a connection that comes too late: %v", err)
+	}
+	w.server.follow(late, http.StateClosed)
+}
+
+// TestShutdownCut has a request that only ends when its context does.
+func TestShutdownCut(t *testing.T) {
+	t.Parallel()
+	w := start(t, "")
+	entered := make(chan struct{})
+	var left atomic.Bool
+	w.fake.reload = func(ctx context.Context) (Reloaded, error) {
+		close(entered)
+		<-ctx.Done()
+		<-time.After(50 * time.Millisecond) // it has something to put in order, and Shutdown waits for that
+		left.Store(true)
+		return Reloaded{}, ctx.Err()
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		if _, err := w.client(t, "").Reload(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "is not known") {
+			t.Errorf("the request that was cut: %v", err)
+		}
+	})
+	receive(t, entered)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.server.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if !left.Load() {
+		t.Error("Shutdown has returned before the request")
+	}
+	work.Wait()
+}
+
+// TestProfileTime has profiles that take longer than a client may to take an answer.
+func TestProfileTime(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) { l.write = 3 * time.Second })
+	var work sync.WaitGroup
+	for _, target := range []string{"trace?seconds=4", "profile?seconds=4", "mutex?seconds=4"} {
+		work.Go(func() {
+			response, err := http.Get("http://" + w.tcp + "/debug/pprof/" + target)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer response.Body.Close()
+			if n, err := io.Copy(io.Discard, response.Body); response.StatusCode != 200 || n == 0 || err != nil {
+				t.Errorf("%s: %d and %d bytes, %v", target, response.StatusCode, n, err)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// TestNoTokenForStrangers serves on an address that other machines reach.
+func TestNoTokenForStrangers(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", ":0")
+	check(t, err)
+	if err := NewServer(Options{Balancer: newFake()}).Serve(l); err == nil || !strings.Contains(err.Error(), "no token") {
+		t.Errorf("Serve: %v", err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
+	}
+}
+
+// TestLogLine reads what the log says of a change, and of one that fails, over both kinds of sockets.
+func TestLogLine(t *testing.T) {
+	t.Parallel()
+	w := start(t, "")
+	weight := 9
+	if _, err := w.client(t, "").ChangeBackend(t.Context(), "redis", "b1", BackendChange{Weight: &weight}); err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, request{method: "DELETE", target: "/v1/sessions?pool=redis&x=%0a" + strings.Repeat("x", 2000)})
+	w.do(t, request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), `{"address":"` + strings.Repeat("x", 100_000) + `"}`})
+	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("the log is %q", lines)
+	}
+	for i, parts := range [][]string{
+		{fmt.Sprintf(`"client":"uid %d pid %d"`, os.Getuid(), os.Getpid()), `"level":"info"`, `"request":"PATCH ` + path1 + `"`,
+			`"body":"{\"weight\":9}"`, `"status":200`, `"message":"admin request"`},
+		{`"client":"127.0.0.1:`, `"request":"DELETE /v1/sessions?pool=redis&x=%0axxx`, `"status":400`, `"err":"x: there is no such parameter`},
+		{`"request":"POST /v1/pools/redis/backends"`, `"status":422`, `"body":"{`},
+	} {
+		for _, part := range parts {
+			if !strings.Contains(lines[i], part) {
+				t.Errorf("%s\nhas no %s", lines[i], part)
+			}
+		}
+		if len(lines[i]) > 1500 {
+			t.Errorf("a line of %d bytes", len(lines[i]))
+		}
+	}
+}

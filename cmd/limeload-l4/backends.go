@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+func backendsCommand() *cli.Command {
+	list := backendsListCommand()
+	list.Name = "backends"
+	list.Usage = "list backends, or add, remove, change or drain one, without touching the file"
+	list.Description = `Without a further command it lists them. What is changed so is in force at once, goes over the configuration
+file, and survives reloads; with global.state_file it survives a restart, too. "status" lists what differs.`
+	list.Subcommands = []*cli.Command{
+		backendsListCommand(), backendsAddCommand(), backendsRemoveCommand(), backendsSetCommand(), backendsDrainCommand(),
+	}
+	return list
+}
+
+func backendsListCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:  "list",
+		Usage: "list the backends and how they are",
+		Flags: []cli.Flag{&cli.StringFlag{Name: "pool", Usage: "only those of the pool `NAME`"}},
+	}, answerIn, func(c *cli.Context, r *remote, _ []string) error {
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		backends, err := r.client.Backends(ctx, from(c, "pool").String("pool"))
+		if err != nil {
+			return err
+		}
+		answer := struct {
+			Backends []admin.Backend `json:"backends"`
+		}{notNil(backends)}
+		return r.print(answer, func(w io.Writer) error { return backendTable(backends).print(w, r.width) })
+	})
+}
+
+func backendTable(backends []admin.Backend) *table {
+	t := newTable("pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions", ">in", ">out", ">since", "reason")
+	for _, b := range backends {
+		eligible := "no"
+		if b.Eligible {
+			eligible = "yes"
+		}
+		sessions := strconv.FormatInt(b.Sessions, 10)
+		if b.MaxSessions > 0 {
+			sessions += "/" + strconv.Itoa(b.MaxSessions)
+		}
+		reason := b.Reason
+		if b.Drain != nil {
+			reason = draining(b.Drain)
+		}
+		since := ""
+		if !b.Since.IsZero() {
+			since = ago(b.Since)
+		}
+		t.add(b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker, eligible, sessions,
+			size(b.BytesIn), size(b.BytesOut), since, reason)
+	}
+	return t
+}
+
+// draining is how far a drain has come, in words.
+func draining(d *admin.DrainProgress) string {
+	text := fmt.Sprintf("drains: %d of %s left", d.Left, counted(d.Sessions, "session"))
+	if d.Deadline != nil {
+		text += ", ended in " + duration(time.Until(*d.Deadline).Round(time.Second))
+	}
+	if d.Remove {
+		text += ", then removed"
+	}
+	return text
+}
+
+func backendsAddCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:      "add",
+		Usage:     "add a backend to a pool",
+		ArgsUsage: "POOL ADDRESS",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "its `NAME`; else the address"},
+			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to 256"},
+			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none"},
+			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
+			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
+			&cli.StringFlag{Name: "mode", Value: pool.Ready.String(), Usage: "`MODE`: ready, drain or maintenance"},
+		},
+	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
+		if err := knownMode(c); err != nil {
+			return err
+		}
+		b := admin.NewBackend{
+			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), Tier: c.Int("tier"), Zone: c.String("zone"),
+			Mode: c.String("mode"),
+		}
+		if weight := c.Int("weight"); c.IsSet("weight") {
+			b.Weight = &weight
+		}
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		added, err := r.client.AddBackend(ctx, args[0], b)
+		return r.changed(added, err, "backend %s is in pool %s", added.Name, args[0])
+	})
+}
+
+func backendsRemoveCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:      "remove",
+		Usage:     "remove a backend; the pool's on_remove says what becomes of its sessions",
+		ArgsUsage: "POOL BACKEND",
+	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		err := r.client.RemoveBackend(ctx, args[0], args[1])
+		removed := struct {
+			Pool    string `json:"pool"`
+			Backend string `json:"removed"`
+		}{args[0], args[1]}
+		return r.changed(removed, err, "backend %s is no longer in pool %s", args[1], args[0])
+	})
+}
+
+func backendsSetCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:      "set",
+		Usage:     "change a backend's weight, limit or mode: all of it or, on a mistake, nothing",
+		ArgsUsage: "POOL BACKEND",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to 256", DefaultText: "as it is"},
+			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none", DefaultText: "as it is"},
+			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ready, drain or maintenance", DefaultText: "as it is"},
+		},
+	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
+		if err := knownMode(c); err != nil {
+			return err
+		}
+		var change admin.BackendChange
+		if n := c.Int("weight"); c.IsSet("weight") {
+			change.Weight = &n
+		}
+		if n := c.Int("max-sessions"); c.IsSet("max-sessions") {
+			change.MaxSessions = &n
+		}
+		if mode := c.String("mode"); c.IsSet("mode") {
+			change.Mode = &mode
+		}
+		if change == (admin.BackendChange{}) {
+			return &usageError{errors.New("nothing to set: needs --weight, --max-sessions or --mode")}
+		}
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		b, err := r.client.ChangeBackend(ctx, args[0], args[1], change)
+		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d, mode %s", b.Name, b.Pool, b.Weight, b.MaxSessions, b.Mode)
+	})
+}
+
+// modes is what --mode may be.
+func modes() []string {
+	return []string{pool.Ready.String(), pool.Drain.String(), pool.Maintenance.String()}
+}
+
+// knownMode refuses a mode that there is not.
+func knownMode(c *cli.Context) error {
+	if mode := c.String("mode"); c.IsSet("mode") && !slices.Contains(modes(), mode) {
+		return &usageError{fmt.Errorf("--mode %q: needs ready, drain or maintenance", mode)}
+	}
+	return nil
+}
+
+// changed prints what a change has come to, unless it has failed.
+func (r *remote) changed(answer any, err error, format string, args ...any) error {
+	if err != nil {
+		return err
+	}
+	return r.print(answer, r.say(format, args...))
+}
+
+// notNil is a list that JSON shows as [] when it is empty.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+)
+
+// adminVariable is the environment's variable that stands for --admin.
+const adminVariable = "LIMELOAD_ADMIN"
+
+// daemonFlags is the category of the flags that every command has that speaks with the daemon.
+const daemonFlags = "For every command that asks the daemon:"
+
+// exitCode is what the program ends with after err.
+func exitCode(err error) int {
+	var usage *usageError
+	var coder cli.ExitCoder // the library's own, of a help topic that there is not
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage), errors.As(err, &coder):
+		return exitUsage
+	case errors.Is(err, admin.ErrUnreachable):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+// A remote is the running daemon, as a command speaks to it and prints what it says. A command makes one and uses it from
+// one goroutine; its zero value is of no use.
+type remote struct {
+	client  *admin.Client
+	timeout time.Duration // of one request
+	out     io.Writer
+	json    bool
+	width   int // of the terminal that out is; 0 if it is none
+}
+
+// controlCommand makes a command that asks the daemon something. The flags of its own stand before those that all have.
+func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context, r *remote, args []string) error) *cli.Command {
+	config := *configFlag().(*cli.StringFlag)
+	if flagNamed(c.Flags, "config") == nil {
+		config.Usage = "the configuration `FILE`, which says where the daemon is"
+		config.Category = daemonFlags
+		c.Flags = append(c.Flags, &config)
+	}
+	c.Flags = append(c.Flags,
+		&cli.StringFlag{Name: "admin", Category: daemonFlags, Usage: "the daemon's admin `ADDRESS`, \"unix:PATH\" or \"IP:PORT\"; else " +
+			adminVariable + " of the environment, else what the configuration file says"},
+		&cli.StringFlag{Name: "token-file", Category: daemonFlags, TakesFile: true,
+			Usage: "a `FILE` with the token that the daemon asks for; else what the configuration file says"},
+		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table", Usage: "`FORMAT`: table, or json as the API has it"},
+		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout, Usage: "how long an answer may take, a `TIME`",
+			DefaultText: fmt.Sprintf("%s; %s for reload and plan", duration(answerIn), duration(reloadIn))},
+	)
+	c.HideHelpCommand = true
+	c.OnUsageError = asUsageError
+	c.Action = func(c *cli.Context) error {
+		args, asked, err := arguments(c)
+		if asked || err != nil {
+			return err
+		}
+		if err := noneEmpty(c); err != nil {
+			return err
+		}
+		r, err := newRemote(c)
+		if err != nil {
+			return err
+		}
+		defer r.client.Close()
+		return told(do(c, r, args))
+	}
+	return &c
+}
+
+// noneEmpty refuses a flag with an empty value: the empty variable of a script is not to mean all pools.
+func noneEmpty(c *cli.Context) error {
+	for _, at := range c.Lineage() {
+		if at.Command == nil {
+			continue
+		}
+		for _, f := range at.Command.Flags {
+			name := f.Names()[0]
+			if _, is := f.(*cli.StringFlag); is && at.IsSet(name) && at.String(name) == "" {
+				return &usageError{fmt.Errorf("--%s is empty", name)}
+			}
+		}
+	}
+	return nil
+}
+
+// newRemote reads the flags that all control commands have.
+func newRemote(c *cli.Context) (*remote, error) {
+	r := &remote{
+		timeout: from(c, "timeout").Duration("timeout"),
+		out:     c.App.Writer,
+		width:   terminalWidth(c.App.Writer),
+	}
+	switch format := from(c, "output").String("output"); format {
+	case "table":
+	case "json":
+		r.json = true
+	default:
+		return nil, &usageError{fmt.Errorf("--output %q: needs table or json", format)}
+	}
+	if r.timeout <= 0 {
+		return nil, &usageError{fmt.Errorf("--timeout %s: needs a time above 0", r.timeout)}
+	}
+	file, err := configFile(c)
+	if err != nil {
+		return nil, err
+	}
+	at := place{address: from(c, "admin").String("admin"), tokenFile: from(c, "token-file").String("token-file")}
+	if at, err = at.orOf(file, from(c, "config").IsSet("config")); err != nil {
+		return nil, err
+	}
+	r.client, err = at.client()
+	return r, err
+}
+
+// A place is where a daemon is asked, and the file with the token it wants. What is "" is not known.
+type place struct{ address, tokenFile string }
+
+// orOf is at, completed by what the environment and the configuration file say, in this order. A token of the file's is for
+// the address of the file only: it is not shown to whoever listens elsewhere. A file that nobody has named need not be
+// readable, and each may have mistakes: the daemon runs with an earlier one, and is to be asked about them.
+func (at place) orOf(file string, named bool) (place, error) {
+	inFile := place{address: conf.DefaultAdminAddress}
+	text, err := os.ReadFile(file)
+	if err != nil && named {
+		return at, unreadable(err)
+	}
+	var said struct {
+		Admin struct {
+			Address   *string `toml:"address"`
+			TokenFile string  `toml:"token_file"`
+		} `toml:"admin"`
+	}
+	_, _ = toml.Decode(string(text), &said) // what could be read of it, if anything
+	if said.Admin.Address != nil {
+		inFile.address = *said.Admin.Address
+	}
+	inFile.tokenFile = said.Admin.TokenFile
+
+	at.address = cmp.Or(at.address, os.Getenv(adminVariable))
+	if at.address == "" || at.address == inFile.address {
+		at = place{inFile.address, cmp.Or(at.tokenFile, inFile.tokenFile)}
+	}
+	if at.address == "" {
+		return at, fmt.Errorf("%w: %s turns its admin socket off; set admin.address there, or name another with --admin", admin.ErrUnreachable, file)
+	}
+	return at, nil
+}
+
+// client makes a client for a place. The caller closes it.
+func (at place) client() (*admin.Client, error) {
+	token := ""
+	if at.tokenFile != "" {
+		text, err := os.ReadFile(at.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", err)
+		}
+		token = string(bytes.TrimSpace(text))
+	}
+	client, err := admin.NewClient(admin.ClientOptions{Address: at.address, Token: token})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return client, nil
+}
+
+// unreadable is the error of a configuration file that cannot be read, as check has it.
+func unreadable(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return fmt.Errorf("%s: %w", at.Path, at.Err)
+	}
+	return err
+}
+
+// bounded is ctx for one request.
+func (r *remote) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, r.timeout)
+}
+
+// A toldError is an error as a terminal may have it, and what to do about it.
+type toldError struct {
+	err  error
+	text string
+}
+
+func (e *toldError) Error() string { return e.text }
+func (e *toldError) Unwrap() error { return e.err }
+
+// told makes of an error of the client's what is told to a person. A usage error is left as it is.
+func told(err error) error {
+	var usage *usageError
+	if err == nil || errors.As(err, &usage) {
+		return err
+	}
+	text := cleanLines(err.Error())
+	var problem *admin.Problem
+	switch {
+	case errors.As(err, &problem) && problem.Status == http.StatusUnauthorized:
+		text += "; name the file that holds it with --token-file"
+	case errors.Is(err, context.DeadlineExceeded):
+		text += "; the daemon did not answer in time, give it longer with --timeout"
+	}
+	return &toldError{err, text}
+}
+
+// print prints an answer: the API's JSON, or what table writes for a person.
+func (r *remote) print(answer any, table func(w io.Writer) error) error {
+	if !r.json {
+		return table(r.out)
+	}
+	text, err := cleanJSON(answer, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = r.out.Write(text)
+	return err
+}
+
+// cleanJSON is v in JSON and a line break, as a terminal may have it: JSON itself has no control characters but those of
+// ASCII escaped. What is not printable stands in strings alone, and so may be escaped there.
+func cleanJSON(v any, indent string) ([]byte, error) {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, r := range text.String() {
+		if unicode.IsPrint(r) || r == '\n' {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out, nil
+}
+
+// say prints one line for a person.
+func (r *remote) say(format string, args ...any) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, clean(fmt.Sprintf(format, args...)))
+		return err
+	}
+}

@@ -1,0 +1,348 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// The methods in the files api*.go make a Daemon an admin.Balancer.
+var _ admin.Balancer = (*Daemon)(nil)
+
+// sourceAPI is what the API calls itself as a source of backends, which is "" to the pools.
+const sourceAPI = "api"
+
+// Status tells of everything.
+func (d *Daemon) Status() admin.Status {
+	d.mu.RLock()
+	cfg, reloads, needs := d.cfg, d.reloads, slices.Clone(d.needsRestart)
+	d.mu.RUnlock()
+	s := admin.Status{
+		Version: d.version, PID: os.Getpid(), Config: cfg.File, Started: d.began,
+		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
+		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
+		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
+		Differences: d.differences(), NeedsRestart: needs, Warnings: cfg.Warnings(), StateFile: d.state.path,
+	}
+	if err := d.stateError(); err != nil {
+		s.StateError = err.Error()
+	}
+	for _, l := range d.server.Loops() {
+		s.Loops = append(s.Loops, admin.Loop{Index: l.Index, Sessions: l.Sessions, Turns: l.Turns})
+	}
+	return s
+}
+
+// Listeners tells of every listener, in the order of their names.
+func (d *Daemon) Listeners() []admin.Listener {
+	infos := d.server.Listeners()
+	listeners := make([]admin.Listener, len(infos))
+	for i, l := range infos {
+		ended := make(map[string]uint64, len(l.Ended))
+		for why, n := range l.Ended {
+			ended[why.String()] = n
+		}
+		listeners[i] = admin.Listener{
+			Name: l.Name, Protocol: "tcp", Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
+			Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut, Ended: ended,
+		}
+	}
+	return listeners
+}
+
+// retries is how many connects followed a failed one.
+func retries(l l4.ListenerInfo) (n uint64) {
+	for _, times := range l.Retries {
+		n += times
+	}
+	return n
+}
+
+// Pools tells of every pool, in the order of the file.
+func (d *Daemon) Pools() []admin.Pool {
+	d.mu.RLock()
+	cfg, served := d.cfg, d.pools
+	d.mu.RUnlock()
+	pools := make([]admin.Pool, 0, len(cfg.Pools))
+	for i := range cfg.Pools {
+		c := &cfg.Pools[i]
+		s := served[c.Name]
+		p := admin.Pool{
+			Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
+			Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
+			Rivalries: s.rivalries(),
+		}
+		if c.Health != nil {
+			p.Check = c.Health.Type
+		}
+		if c.Discovery != nil {
+			p.Discovery = c.Discovery.Type
+		}
+		for _, b := range s.pool.Backends() {
+			p.Backends++
+			p.Sessions += int(b.Leases)
+			if b.Verdict == pool.Healthy {
+				p.Healthy++
+			}
+		}
+		for _, l := range cfg.Listeners {
+			if l.Pool == c.Name {
+				p.Listeners = append(p.Listeners, l.Name)
+			}
+		}
+		pools = append(pools, p)
+	}
+	return pools
+}
+
+// Backends tells of every backend of a pool, or of all pools in the order of the file.
+func (d *Daemon) Backends(name string) ([]admin.Backend, error) {
+	names := []string{name}
+	if name == "" {
+		names = nil
+		for _, p := range d.config().Pools {
+			names = append(names, p.Name)
+		}
+	}
+	backends := []admin.Backend{}
+	checks := d.checks.Stats().Targets
+	for _, name := range names {
+		s, err := d.served(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range s.pool.Backends() {
+			backends = append(backends, d.backend(name, b, checks))
+		}
+	}
+	return backends, nil
+}
+
+// backend puts what is known of a backend into the API's form.
+func (d *Daemon) backend(pool string, b pool.BackendInfo, checks map[string]healthcheck.TargetStats) admin.Backend {
+	return admin.Backend{
+		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
+		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
+		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
+		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
+		Drain: d.drains.progress(pool, b), Check: lastCheck(checks, targetID(pool, b.ID)),
+	}
+}
+
+// lastCheck is what is known of a target's checks; nil for one that is not checked.
+func lastCheck(checks map[string]healthcheck.TargetStats, id string) *admin.LastCheck {
+	t, checked := checks[id]
+	if !checked {
+		return nil
+	}
+	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
+	if !t.Last.At.IsZero() {
+		c.At = &t.Last.At
+	}
+	if !t.Due.IsZero() {
+		c.Next = &t.Due
+	}
+	return c
+}
+
+func apiSource(source string) string {
+	if source == "" {
+		return sourceAPI
+	}
+	return source
+}
+
+func outcomes(b pool.BackendInfo) map[string]uint64 {
+	counts := make(map[string]uint64, len(b.Outcomes))
+	for o, n := range b.Outcomes {
+		counts[pool.Outcome(o).String()] = n
+	}
+	return counts
+}
+
+// config is the configuration in force.
+func (d *Daemon) config() *conf.Config {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.cfg
+}
+
+// served is the pool of that name. The error wraps admin.ErrUnknownPool.
+func (d *Daemon) served(name string) (*served, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if s := d.pools[name]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("pool %q: %w", name, admin.ErrUnknownPool)
+}
+
+// AddBackend adds a backend to a pool for as long as the process lives or, with a state file, for longer.
+func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, error) {
+	s, err := d.served(name)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	spec, err := newBackendSpec(b)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	if err := s.pool.Add(spec); err != nil {
+		return admin.Backend{}, err
+	}
+	return d.changedBackend(s, spec.ID)
+}
+
+// newBackendSpec reads a backend as a file of backends has it: one set of rules for both.
+func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
+	const nobody = "backends[0]"
+	text, err := json.Marshal(map[string]any{"backends": []any{b}})
+	if err != nil {
+		return pool.Spec{}, err
+	}
+	found, err := conf.ParseBackends("request", text)
+	var mistake *conf.Error
+	if errors.As(err, &mistake) {
+		want := strings.TrimPrefix(strings.TrimPrefix(mistake.Allowed, "needs "), "allowed is ")
+		if mistake.Message != "" {
+			want = strings.TrimSuffix(mistake.Message+"; needs "+want, "; needs ")
+		}
+		return pool.Spec{}, &admin.RequestError{
+			Field: strings.TrimPrefix(strings.TrimPrefix(mistake.Path, nobody), "."), Value: mistake.Found, Want: want,
+		}
+	}
+	if err != nil {
+		return pool.Spec{}, err
+	}
+	return BackendSpecs(found)[0], nil
+}
+
+// ChangeBackend changes a backend's weight, limit or mode.
+func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Backend, error) {
+	s, err := d.served(name)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	if err := validChange(c); err != nil {
+		return admin.Backend{}, err
+	}
+	if _, err := s.info(id); err != nil {
+		return admin.Backend{}, err
+	}
+	var failures []error
+	if c.Weight != nil {
+		failures = append(failures, s.pool.SetWeight(id, uint32(*c.Weight)))
+	}
+	if c.MaxSessions != nil {
+		failures = append(failures, s.pool.SetMaxSessions(id, *c.MaxSessions))
+	}
+	if c.Mode != nil {
+		d.drains.cancel(name, id)
+		failures = append(failures, s.pool.SetMode(id, poolMode(*c.Mode)))
+	}
+	if err := errors.Join(failures...); err != nil {
+		return admin.Backend{}, err
+	}
+	return d.changedBackend(s, id)
+}
+
+// validChange looks at all of a change before any of it is made.
+func validChange(c admin.BackendChange) error {
+	if c.Weight == nil && c.MaxSessions == nil && c.Mode == nil {
+		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions or mode"}
+	}
+	b := admin.NewBackend{Address: "127.0.0.1:1", Weight: c.Weight}
+	if c.MaxSessions != nil {
+		b.MaxSessions = *c.MaxSessions
+	}
+	if c.Mode != nil {
+		if b.Mode = *c.Mode; b.Mode == "" {
+			return &admin.RequestError{Field: "mode", Value: `""`, Want: `"ready", "drain" or "maintenance"`}
+		}
+	}
+	_, err := newBackendSpec(b)
+	return err
+}
+
+// RemoveBackend takes a backend out of its pool.
+func (d *Daemon) RemoveBackend(name, id string) error {
+	s, err := d.served(name)
+	if err != nil {
+		return err
+	}
+	d.drains.cancel(name, id)
+	if err := s.pool.Remove(id); err != nil {
+		return err
+	}
+	return d.saveState()
+}
+
+// info is what is known of a backend. The error wraps pool.ErrUnknownBackend.
+func (s *served) info(id string) (pool.BackendInfo, error) {
+	for _, b := range s.pool.Backends() {
+		if b.ID == id {
+			return b, nil
+		}
+	}
+	return pool.BackendInfo{}, fmt.Errorf("pool %s: backend %q: %w", s.pool.Name(), id, pool.ErrUnknownBackend)
+}
+
+// changedBackend saves that a backend was changed, and tells how it is now.
+func (d *Daemon) changedBackend(s *served, id string) (admin.Backend, error) {
+	saved := d.saveState()
+	b, err := s.info(id)
+	if err != nil {
+		return admin.Backend{}, err // it was removed meanwhile
+	}
+	return d.backend(s.pool.Name(), b, d.checks.Stats().Targets), saved
+}
+
+// LogLevel is the level from which on lines are logged.
+func (d *Daemon) LogLevel() string { return zerolog.GlobalLevel().String() }
+
+// SetLogLevel logs from another level on, until the next one or the configuration's changes.
+func (d *Daemon) SetLogLevel(text string) error {
+	level, err := zerolog.ParseLevel(text)
+	if err != nil || text == "" || level < zerolog.TraceLevel || level > zerolog.ErrorLevel {
+		return &admin.RequestError{Field: "level", Value: text, Want: `"trace", "debug", "info", "warn" or "error"`}
+	}
+	from := d.LogLevel()
+	zerolog.SetGlobalLevel(level)
+	d.events.publish(admin.Event{At: time.Now(), Kind: "log_level_changed", From: from, To: text})
+	return nil
+}
+
+// Events returns what happens from now on.
+func (d *Daemon) Events() (<-chan admin.Event, func()) { return d.events.subscribe() }
+
+// Ready tells why the daemon takes no new sessions, if it does not.
+func (d *Daemon) Ready() error {
+	switch d.phase.Load() {
+	case starting:
+		return errors.New("starting: the first checks are not done")
+	case draining:
+		return admin.ErrEnding
+	}
+	return nil
+}
+
+// Live tells which loop does not answer before ctx is done, if one does not.
+func (d *Daemon) Live(ctx context.Context) error {
+	if d.phase.Load() == starting {
+		return nil // the loops do not turn yet
+	}
+	return d.server.Live(ctx)
+}

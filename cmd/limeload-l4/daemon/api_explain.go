@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// refusalQueued stands where other refusals have a session's reason: it would not be refused, but wait.
+const refusalQueued = "queued"
+
+// Explain tells where a client would be sent at this moment, and why. It changes nothing.
+func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
+	client, err := explainedClient(q.Client)
+	if err != nil {
+		return admin.Explanation{}, err
+	}
+	name, err := d.explainedPool(q)
+	if err != nil {
+		return admin.Explanation{}, err
+	}
+	s, err := d.served(name)
+	if err != nil {
+		return admin.Explanation{}, err
+	}
+	x := s.pool.Explain(pool.PickContext{Client: client})
+	e := admin.Explanation{
+		Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm, Deterministic: x.Deterministic,
+		DecidedBy: x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
+		Candidates: []admin.Candidate{}, Others: []admin.NotPicked{},
+	}
+	if x.Addr.IsValid() {
+		e.Address = x.Addr.String()
+	}
+	for _, c := range x.Candidates {
+		e.Candidates = append(e.Candidates, admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
+	}
+	for _, o := range x.Others {
+		e.Others = append(e.Others, admin.NotPicked{Backend: o.ID, Why: o.Why.String(), Reason: o.Reason})
+	}
+	e.Text = explanationText(e, x)
+	return e, nil
+}
+
+// explainedClient reads the client of a question, an address with or without a port.
+func explainedClient(text string) (netip.AddrPort, error) {
+	client, err := netip.ParseAddrPort(text)
+	if err != nil {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(text)
+		client = netip.AddrPortFrom(addr, 0)
+	}
+	if err != nil {
+		return client, &admin.RequestError{Field: "client", Value: text, Want: `an address, such as "10.0.0.7" or "10.0.0.7:4711"`}
+	}
+	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), nil
+}
+
+// explainedPool is the pool of a question: its own, or its listener's.
+func (d *Daemon) explainedPool(q admin.ExplainQuery) (string, error) {
+	if q.Listener == "" {
+		return q.Pool, nil
+	}
+	for _, l := range d.config().Listeners {
+		if l.Name == q.Listener {
+			return l.Pool, nil
+		}
+	}
+	return "", fmt.Errorf("listener %q: %w", q.Listener, admin.ErrUnknownListener)
+}
+
+// refusal is why a client would get no backend, as its access line would say; "" if it would.
+func refusal(x pool.Explanation, queues bool) string {
+	switch {
+	case x.Err == nil:
+		return ""
+	case errors.Is(x.Err, pool.ErrNoBackend):
+		return l4.NoBackend.String()
+	case x.MayWait:
+		return refusalQueued
+	case queues:
+		return l4.QueueFull.String()
+	}
+	return l4.BackendsFull.String()
+}
+
+// explanationText says it in sentences.
+func explanationText(e admin.Explanation, x pool.Explanation) string {
+	var text strings.Builder
+	switch {
+	case e.Refusal == refusalQueued:
+		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.", e.Client, x.Waiting)
+	case e.Refusal != "":
+		fmt.Fprintf(&text, "%s would be refused: %s.", e.Client, e.Refusal)
+	default:
+		fmt.Fprintf(&text, "%s would get %s (%s): ", e.Client, e.Backend, e.Address)
+		switch x.By {
+		case pool.BySticky:
+			text.WriteString("the client had it before, and it is still eligible.")
+		case pool.ByTrial:
+			text.WriteString("its breaker is half-open and lets a few try whether it works.")
+		default:
+			fmt.Fprintf(&text, "%s chose it among %d of tier %d.", e.Algorithm, len(e.Candidates), x.Tier)
+			if !e.Deterministic {
+				text.WriteString(" It draws: the next client may get another of them.")
+			}
+		}
+	}
+	if x.TriesAll {
+		text.WriteString(" No backend is healthy, and when_none has all that are enabled tried.")
+	}
+	for _, o := range e.Others {
+		fmt.Fprintf(&text, " Not %s: %s (%s).", o.Backend, o.Why, o.Reason)
+	}
+	return text.String()
+}

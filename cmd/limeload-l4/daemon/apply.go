@@ -1,0 +1,284 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// Reload reads the configuration's file again and takes it up. It first does all that can fail; on an error, a *admin.ConfigError
+// unless the daemon itself is at fault, nothing has changed.
+//
+// Pools and listeners that are in both configurations stay what they are: their sockets, sessions, counters, verdicts and
+// positions. Who is not in the new one gets nothing new, and its sessions go on to their end unless on_remove says otherwise.
+func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
+	select {
+	case <-d.started: // before, the first configuration is not in force yet
+	case <-ctx.Done():
+		return admin.Reloaded{}, ctx.Err()
+	}
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if d.phase.Load() == draining {
+		return admin.Reloaded{}, admin.ErrEnding
+	}
+	began := time.Now()
+	d.notify.reloading()
+	plan, err := d.reload(ctx)
+	took := time.Since(began)
+	d.noteReload(began, took, err)
+	if err != nil {
+		d.notify.ready("the last reload failed, and the configuration of before is in force: " + err.Error())
+		return admin.Reloaded{}, err
+	}
+	d.notify.ready(d.summary())
+	return admin.Reloaded{Took: took.Seconds(), Plan: plan}, nil
+}
+
+// reload is Reload with applying held.
+func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
+	cfg, err := Load(ctx, d.config().File)
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	p, err := d.propose(cfg)
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	if err := d.audition(ctx, p); err != nil {
+		return admin.Plan{}, err
+	}
+	change, err := d.server.Prepare(p.plan)
+	if err != nil {
+		d.dismiss(p)
+		return admin.Plan{}, &admin.ConfigError{Err: located(cfg, err)}
+	}
+	socket, err := d.nextAdmin(cfg)
+	if err != nil {
+		change.Discard()
+		d.dismiss(p)
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	plan := d.planOf(ctx, p)
+	d.commit(p, change)
+	d.useAdmin(socket)
+	if err := d.saveState(); err != nil {
+		d.log.Error().AnErr("err", err).Msg("state not saved")
+	}
+	return plan, nil
+}
+
+// audition lets those be judged who are to serve clients from the first moment: backends that take over from all there are, and
+// those of new pools, which run from here on.
+func (d *Daemon) audition(ctx context.Context, p *proposal) error {
+	for _, pp := range p.pools {
+		if pp.isNew {
+			if err := pp.served.start(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, pp := range p.pools {
+		switch {
+		case pp.isNew:
+			pp.served.await(ctx)
+		case pp.checker != nil && pp.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
+			var coming []pool.Spec
+			for _, s := range pp.specs {
+				if slices.Contains(pp.difference.Added, s.ID) {
+					coming = append(coming, s)
+				}
+			}
+			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.checker, pp.policy)
+			if wantsPrimary(pp.conf.Health) {
+				pp.known = onePrimary(pp.known)
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		d.dismiss(p)
+		return err
+	}
+	return nil
+}
+
+// onePrimary leaves one healthy backend of those that say they are the primary; the fence judges them all once they are in.
+func onePrimary(known []pool.Judgement) []pool.Judgement {
+	if i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.Verdict == pool.Healthy }); i >= 0 {
+		return known[i : i+1]
+	}
+	return known
+}
+
+// dismiss ends what audition has started.
+func (d *Daemon) dismiss(p *proposal) {
+	for _, pp := range p.pools {
+		if pp.isNew {
+			pp.served.end()
+		}
+	}
+}
+
+// commit puts a proposal in force. Nothing in it can fail: what could was tried.
+func (d *Daemon) commit(p *proposal, change *l4.Change) {
+	var failures []error
+	pools := make(map[string]*served, len(p.pools))
+	for _, pp := range p.pools {
+		pools[pp.conf.Name] = pp.served
+		if !pp.isNew {
+			failures = append(failures, d.commitPool(p.cfg, pp))
+		}
+	}
+	change.Commit()
+	before := d.config()
+	d.mu.Lock()
+	d.cfg, d.pools = p.cfg, pools
+	d.needsRestart = needsRestart(d.boot, p.cfg)
+	d.mu.Unlock()
+	for _, s := range p.gone {
+		failures = append(failures, s.retire())
+	}
+	d.server.Set(l4.Settings{MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access})
+	if before.Log.Level != p.cfg.Log.Level {
+		zerolog.SetGlobalLevel(logLevel(p.cfg))
+	}
+	d.watchFile(p.cfg.Global.Watch)
+	d.forgetSockets(p.plan)
+	told := before.Warnings()
+	for _, warning := range p.cfg.Warnings() {
+		if slices.Contains(told, warning) {
+			continue
+		}
+		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+	}
+	if err := errors.Join(failures...); err != nil {
+		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
+	}
+}
+
+// forgetSockets forgets the inherited sockets that no listener has any more: they are closed, and their numbers mean others.
+func (d *Daemon) forgetSockets(plan l4.Plan) {
+	for name := range d.inherited {
+		if !slices.ContainsFunc(plan.Listeners, func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }) {
+			delete(d.inherited, name)
+		}
+	}
+}
+
+// commitPool changes a pool that stays.
+func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
+	s := pp.served
+	failures := []error{s.pool.Reconfigure(pp.options)}
+	if pp.checker == nil && s.checks != nil {
+		s.checks.end()
+		s.checks = nil
+	}
+	_, err := s.pool.Reconcile(sourceConfig, pp.specs, pp.known...)
+	failures = append(failures, err)
+	switch {
+	case pp.checker == nil:
+		failures = append(failures, s.acquit())
+	case s.checks == nil:
+		s.checks = newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health))
+		failures = append(failures, s.checks.start())
+	case pp.changes("health") || readsFiles(pp.conf.Health): // what the files say may be new
+		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
+	}
+	if pp.changes("discovery") {
+		failures = append(failures, s.rediscover(pp.conf.Discovery))
+	}
+	return errors.Join(failures...)
+}
+
+// acquit makes every backend of a pool healthy whose checks have ended: nothing will ever say so.
+func (s *served) acquit() error {
+	var judgements []pool.Judgement
+	for _, b := range s.pool.Backends() {
+		judgements = append(judgements, pool.Judgement{ID: b.ID, Verdict: pool.Healthy, Reason: "not checked any more"})
+	}
+	return ignoreUnknown(s.pool.SetVerdicts(judgements...))
+}
+
+// rediscover finds backends otherwise from now on, or not at all. What was found before stays until there is another answer, if
+// one of that kind is to be expected.
+func (s *served) rediscover(c *conf.Discovery) error {
+	var before string
+	if s.finder != nil {
+		s.finder.end()
+		before = s.finder.kind
+	}
+	s.finder = nil
+	if c != nil {
+		s.finder = newFinder(c, s.pool)
+		s.finder.start(s.daemon.poke)
+		if c.Type == before {
+			return nil
+		}
+	}
+	if before == "" {
+		return nil
+	}
+	_, err := s.pool.Reconcile(before, nil)
+	return err
+}
+
+// retire ends a pool that the configuration has no more: its backends are removed, as on_remove says.
+func (s *served) retire() error {
+	s.end()
+	var failures []error
+	for _, b := range s.pool.Backends() {
+		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
+	}
+	return errors.Join(failures...)
+}
+
+// ignoreUnknown is err, unless that only says that a backend was removed by another at the same time.
+func ignoreUnknown(err error) error {
+	if errors.Is(err, pool.ErrUnknownBackend) {
+		return nil
+	}
+	return err
+}
+
+// needsRestart is the keys that a process keeps for life and that next has otherwise than boot, which it was started with.
+func needsRestart(boot, next *conf.Config) []string {
+	keys := []string{}
+	for _, k := range boot.Compare(next) {
+		switch path := conf.Path(k.Keys...); path {
+		case "global.workers", "global.state_file", "log.format":
+			keys = append(keys, path)
+		}
+	}
+	return keys
+}
+
+// noteReload counts a reload and tells of it.
+func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
+	d.mu.Lock()
+	d.reloads.Last = &began
+	if err != nil {
+		d.reloads.Failed++
+		d.reloads.Error = err.Error()
+	} else {
+		d.reloads.Done++
+		d.reloads.Error, d.reloads.Took = "", took.Seconds()
+	}
+	needs := d.needsRestart
+	d.mu.Unlock()
+	if err != nil {
+		d.log.Error().AnErr("err", err).Msg("configuration not taken up: the old one stays")
+		d.events.publish(admin.Event{At: began, Kind: "reload_failed", Reason: err.Error()})
+		return
+	}
+	d.log.Info().Float64("took", took.Seconds()).Strs("needs_restart", needs).Msg("configuration taken up")
+	d.events.publish(admin.Event{At: began, Kind: "reloaded"})
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
+)
+
+// PoolOptions is a pool's part of the configuration in the pool's own words.
+func PoolOptions(c *conf.Pool) pool.Options {
+	return pool.Options{
+		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
+		ConnectTimeout: c.ConnectTimeout.Std(), Retries: c.Retries,
+		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
+		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
+		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
+		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
+		Breaker: pool.BreakerOptions{
+			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
+			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),
+			Trials: c.Breaker.Trials, MaxOpenShare: c.Breaker.MaxOpenShare,
+		},
+	}
+}
+
+// BackendSpecs describes backends of the configuration, or of a file of them, to a pool.
+func BackendSpecs(backends []conf.Backend) []pool.Spec {
+	specs := make([]pool.Spec, len(backends))
+	for i, b := range backends {
+		specs[i] = pool.Spec{
+			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
+			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode),
+		}
+	}
+	return specs
+}
+
+// poolMode is the pool's word for a mode of the configuration.
+func poolMode(text string) pool.Mode {
+	for _, m := range []pool.Mode{pool.Drain, pool.Maintenance} {
+		if m.String() == text {
+			return m
+		}
+	}
+	return pool.Ready
+}
+
+// buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.
+func buildDiscovery(c *conf.Discovery, p *pool.Pool) *discovery.Runner {
+	o := discovery.Options{Name: c.Type, Source: discoverySource(c), Pool: p, Refresh: c.Refresh.Std()}
+	if c.OnError == "empty" {
+		o.OnError = discovery.Empty
+	}
+	return discovery.New(o)
+}
+
+func discoverySource(d *conf.Discovery) discovery.Source {
+	switch d.Type {
+	case "dns":
+		return discovery.DNS{Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver}
+	case "srv":
+		return discovery.SRV{Name: d.Name, Resolver: d.Resolver}
+	}
+	return discovery.File{Path: d.File, Parse: parseBackends}
+}
+
+// parseBackends reads a file of backends for the pool that it is discovered for.
+func parseBackends(path string, data []byte) ([]pool.Spec, error) {
+	found, err := conf.ParseBackends(path, data)
+	if err != nil {
+		return nil, err
+	}
+	return BackendSpecs(found), nil
+}
+
+// initialVerdict is what is thought of a backend before its first check; without checks it is healthy for good.
+func initialVerdict(h *conf.Health) pool.Verdict {
+	if h == nil || h.Initial == "healthy" {
+		return pool.Healthy
+	}
+	return pool.Unknown
+}
+
+// buildPlan is what the data plane is to do.
+func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
+	var plan l4.Plan
+	for _, c := range cfg.Listeners {
+		spec := l4.ListenerSpec{
+			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.Pool],
+			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
+			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(), UserTimeout: c.UserTimeout.Std(),
+			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(), Count: c.Keepalive.Count},
+		}
+		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
+			spec.Inherited = from.fds
+		}
+		if c.RefuseWith == "close" {
+			spec.Refuse = l4.RefuseClose
+		}
+		plan.Listeners = append(plan.Listeners, spec)
+	}
+	return plan
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}

@@ -1,0 +1,229 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// buildCheck makes the check of a pool's backends; echo is for all that ping. It reads the files that the configuration names
+// for it; what is wrong with one is an error with the key's place.
+func buildCheck(cfg *conf.Config, p *conf.Pool, echo *healthcheck.ICMP) (healthcheck.Checker, healthcheck.Policy, error) {
+	h := p.Health
+	policy := healthcheck.Policy{
+		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
+		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
+		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
+		Initial: healthcheck.Unknown,
+	}
+	if h.Initial == "healthy" {
+		policy.Initial = healthcheck.Healthy
+	}
+	path := conf.Path("pool", p.Name, "health")
+	if h.Type != "all_of" && h.Type != "any_of" {
+		c, err := buildChecker(cfg, path, &h.Check, echo)
+		return c, policy, err
+	}
+	var checkers []healthcheck.Checker
+	for i := range h.Checks {
+		c, err := buildChecker(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], echo)
+		if err != nil {
+			return nil, policy, err
+		}
+		checkers = append(checkers, c)
+	}
+	if h.Type == "all_of" {
+		return healthcheck.AllOf(checkers), policy, nil
+	}
+	return healthcheck.AnyOf(checkers), policy, nil
+}
+
+// buildChecker makes one check of a plain kind.
+func buildChecker(cfg *conf.Config, path string, c *conf.Check, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+	secure, err := checkTLS(cfg, path, c)
+	if err != nil {
+		return nil, err
+	}
+	password, err := checkPassword(cfg, path, c)
+	if err != nil {
+		return nil, err
+	}
+	port := uint16(c.Port)
+	switch c.Type {
+	case "postgres":
+		return healthcheck.Postgres{
+			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
+			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+		}, nil
+	case "redis":
+		return healthcheck.Redis{
+			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+		}, nil
+	case "tls":
+		return healthcheck.TLS{
+			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,
+			ALPN: c.ALPN, MinDays: c.MinDays,
+		}, nil
+	case "http", "https":
+		h := healthcheck.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
+		for _, s := range c.Statuses {
+			h.Status = append(h.Status, healthcheck.StatusRange{From: s.First, To: s.Last})
+		}
+		return h, nil
+	case "grpc":
+		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
+	case "icmp":
+		return echo, nil
+	case "udp":
+		return healthcheck.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
+	case "dns":
+		return checkDNS(cfg, path, c)
+	case "exec":
+		return healthcheck.Exec{Argv: c.Command}, nil
+	case "tcp":
+		if len(c.Steps) == 0 {
+			return healthcheck.TCP{Port: port}, nil
+		}
+		script, err := checkScript(c.Steps)
+		if err != nil {
+			return nil, cfg.ErrorAt(path+".steps", err)
+		}
+		script.Port, script.TLS = port, secure
+		return script, nil
+	}
+	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
+}
+
+// readsFiles tells whether a check was made of more than the configuration.
+func readsFiles(h *conf.Health) bool {
+	return slices.ContainsFunc(append([]conf.Check{h.Check}, h.Checks...), func(c conf.Check) bool {
+		return c.PasswordFile != "" || c.CA != "" || c.Cert != ""
+	})
+}
+
+// checkDNS is what a dns check asks, and which answers will do.
+func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
+	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
+	if err != nil {
+		return nil, cfg.ErrorAt(path+".query", err)
+	}
+	codes := map[string]dnsmessage.RCode{
+		"NOERROR": dnsmessage.RCodeSuccess, "FORMERR": dnsmessage.RCodeFormatError, "SERVFAIL": dnsmessage.RCodeServerFailure,
+		"NXDOMAIN": dnsmessage.RCodeNameError, "NOTIMP": dnsmessage.RCodeNotImplemented, "REFUSED": dnsmessage.RCodeRefused,
+	}
+	d := healthcheck.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
+	for _, name := range c.Expect {
+		d.Rcodes = append(d.Rcodes, codes[name])
+	}
+	return d, nil
+}
+
+// checkScript is what a tcp check sends and waits for.
+func checkScript(steps []conf.Step) (healthcheck.Script, error) {
+	var script []healthcheck.Step
+	for _, s := range steps {
+		var step healthcheck.Step
+		var err error
+		switch {
+		case s.Send != "":
+			step, err = healthcheck.SendText(s.Send)
+		case s.SendHex != "":
+			step, err = healthcheck.SendHex(s.SendHex)
+		case s.Expect != "":
+			step, err = healthcheck.ExpectText(s.Expect)
+		case s.ExpectHex != "":
+			step, err = healthcheck.ExpectHex(s.ExpectHex)
+		default:
+			step, err = healthcheck.ExpectRegexp(s.ExpectRegexp)
+		}
+		if err != nil {
+			return healthcheck.Script{}, err
+		}
+		script = append(script, step)
+	}
+	return healthcheck.NewScript(script...)
+}
+
+// checkTLS is how the check speaks TLS; nil when it does not.
+func checkTLS(cfg *conf.Config, path string, c *conf.Check) (*tls.Config, error) {
+	if !c.UsesTLS() {
+		return nil, nil
+	}
+	secure := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: !c.Verify}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		secure.RootCAs = x509.NewCertPool()
+		if err == nil && !secure.RootCAs.AppendCertsFromPEM(pem) {
+			err = errors.New("there is no certificate in it: needs a PEM file")
+		}
+		if err != nil {
+			return nil, cfg.ErrorAt(path+".ca", err)
+		}
+	}
+	if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, cfg.ErrorAt(path+".cert", err)
+		}
+		secure.Certificates = []tls.Certificate{pair}
+	}
+	return secure, nil
+}
+
+// maxPasswordBytes bounds a file that holds one password.
+const maxPasswordBytes = 4 << 10
+
+// checkPassword reads the password of a check: the file's first line.
+func checkPassword(cfg *conf.Config, path string, c *conf.Check) (string, error) {
+	if c.PasswordFile == "" {
+		return "", nil
+	}
+	line, err := firstLine(c.PasswordFile, maxPasswordBytes)
+	if err != nil {
+		return "", cfg.ErrorAt(path+".password_file", err)
+	}
+	return line, nil
+}
+
+func checkRole(text string) healthcheck.Role {
+	for _, r := range []healthcheck.Role{healthcheck.RolePrimary, healthcheck.RoleReplica} {
+		if r.String() == text {
+			return r
+		}
+	}
+	return healthcheck.RoleUnknown
+}
+
+// wantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is.
+func wantsPrimary(h *conf.Health) bool {
+	for _, c := range append([]conf.Check{h.Check}, h.Checks...) {
+		if (c.Type == "postgres" || c.Type == "redis") && c.Role == "primary" {
+			return true
+		}
+	}
+	return false
+}
+
+// verdict is the pool's word for a check's.
+func verdict(v healthcheck.Verdict) pool.Verdict {
+	switch v {
+	case healthcheck.Healthy:
+		return pool.Healthy
+	case healthcheck.Unhealthy:
+		return pool.Unhealthy
+	case healthcheck.WrongRole:
+		return pool.WrongRole
+	case healthcheck.Lagging:
+		return pool.Lagging
+	}
+	return pool.Unknown
+}

@@ -1,0 +1,172 @@
+// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket, made from a
+// configuration, changed by the next one and by the control API, and drained at the end.
+//
+// It is where the packages of the house meet. What it is told comes from a configuration, from signals and from package admin; it
+// owns no command line and no log output.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// Options are what a Daemon is made of. Config and Version are required.
+type Options struct {
+	Config  *conf.Config // resolved; its File is read again at each reload
+	Version string
+	Log     zerolog.Logger // its writer must never block
+}
+
+// A phase is where in its life a daemon is.
+type phase = int32
+
+const (
+	starting phase = iota
+	serving
+	draining
+)
+
+// A Daemon is a running balancer. Its zero value is of no use, see New.
+type Daemon struct {
+	// set once, then read-only
+	version string
+	log     zerolog.Logger
+	began   time.Time
+	boot    *conf.Config // what it was started with
+	server  *l4.Server
+	checks  *healthcheck.Scheduler
+	echo    *healthcheck.ICMP // for all checks that ping
+	state   *stateStore
+	drains  *drains
+	notify  *notifier
+	metrics http.Handler
+
+	loadFailure error // why the state file was not read; nil if it was
+
+	inherited map[string]inheritedSocket // by listener
+	changed   chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
+	started   chan struct{}              // closed when clients are served
+	events    hub
+	phase     atomic.Int32
+
+	// applying is held by who reloads or plans, and guards the fields below
+	applying sync.Mutex
+	admin    *adminSocket
+	retiring sync.WaitGroup // admin sockets that end
+	watcher  watcher
+
+	mu sync.RWMutex
+	// mu guards the fields below; cfg and pools change with applying held
+	cfg          *conf.Config // in force
+	pools        map[string]*served
+	receivers    map[string]func(...pool.Judgement) error // of verdicts, by the pool in the target's id
+	reloads      admin.Reloads
+	needsRestart []string
+}
+
+// New makes pools, checks and the server and opens the listeners and the admin socket. Clients that connect from now on wait in the
+// kernel's queue. All that can fail is done here; nothing runs before Run.
+func New(o Options) (*Daemon, error) {
+	d := &Daemon{
+		version: o.Version, log: o.Log, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
+		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error), needsRestart: []string{},
+	}
+	zerolog.SetGlobalLevel(logLevel(o.Config))
+	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
+	d.state = newStateStore(o.Config.Global.StateFile, d.collectState)
+	for i := range o.Config.Pools {
+		s, err := d.newServed(o.Config, &o.Config.Pools[i])
+		if err != nil {
+			return nil, err
+		}
+		d.pools[s.pool.Name()] = s
+	}
+	d.loadState()
+	var err error
+	if d.inherited, err = inheritedSockets(); err != nil {
+		return nil, err
+	}
+	if err := checkInherited(o.Config, d.inherited); err != nil {
+		return nil, err
+	}
+	d.server, err = l4.New(l4.Options{
+		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, Access: o.Config.Log.Access, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName())); err != nil {
+		_ = d.server.Shutdown(context.Background()) // it has not started
+		return nil, located(o.Config, err)
+	}
+	d.metrics = d.newMetrics()
+	if d.admin, err = d.openAdmin(o.Config); err != nil {
+		_ = d.server.Shutdown(context.Background())
+		return nil, err
+	}
+	return d, nil
+}
+
+// logLevel is the level of a configuration.
+func logLevel(cfg *conf.Config) zerolog.Level {
+	level, err := zerolog.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		panic("conf let an unknown log level through: " + cfg.Log.Level)
+	}
+	return level
+}
+
+// poolsByName is the pools in force.
+func (d *Daemon) poolsByName() map[string]*pool.Pool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	pools := make(map[string]*pool.Pool, len(d.pools))
+	for name, s := range d.pools {
+		pools[name] = s.pool
+	}
+	return pools
+}
+
+// located says of an error about a listener where in the file the cause stands.
+func located(cfg *conf.Config, err error) error {
+	var listen *l4.ListenError
+	if !errors.As(err, &listen) {
+		return err
+	}
+	e := cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
+	e.Allowed = remedy(listen.Err)
+	for _, l := range cfg.Listeners {
+		if l.Name == listen.Listener {
+			e.Found = fmt.Sprintf("%q", l.Address)
+		}
+	}
+	return e
+}
+
+// remedy is what to do about an address that cannot be listened on.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "end what listens there already (see `ss -ltnp`), or choose another port"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "needs an address of this machine (see `ip address`)"
+	case errors.Is(err, syscall.EACCES):
+		return "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or choose another port"
+	}
+	return ""
+}

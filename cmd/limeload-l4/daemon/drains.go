@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// drainLook is how often a drain looks how many sessions are left.
+const drainLook = 100 * time.Millisecond
+
+// drains are the drains with a deadline, or with a removal at their end, that are under way. Its methods may be called from any
+// goroutine; its zero value is of no use, see newDrains.
+type drains struct {
+	// set once, then read-only
+	ctx  context.Context // ends all of them
+	stop context.CancelFunc
+
+	running sync.WaitGroup
+
+	mu sync.Mutex
+	// mu guards the fields below
+	byTarget map[string]*drain
+}
+
+// A drain is one backend's. It is immutable.
+type drain struct {
+	progress admin.DrainProgress // but for Left
+	stop     context.CancelFunc
+}
+
+func newDrains() *drains {
+	ctx, stop := context.WithCancel(context.Background())
+	return &drains{ctx: ctx, stop: stop, byTarget: make(map[string]*drain)}
+}
+
+// progress is how far the drain of a backend has come; nil if there is none.
+func (ds *drains) progress(pool string, b pool.BackendInfo) *admin.DrainProgress {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	dr := ds.byTarget[targetID(pool, b.ID)]
+	if dr == nil {
+		return nil
+	}
+	p := dr.progress
+	p.Left = b.Leases
+	return &p
+}
+
+// cancel ends the drain of a backend, if there is one. The backend stays as it is.
+func (ds *drains) cancel(pool, backend string) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	id := targetID(pool, backend)
+	if dr := ds.byTarget[id]; dr != nil {
+		dr.stop()
+		delete(ds.byTarget, id)
+	}
+}
+
+// begin puts a drain in the place of the one there may be before, and runs it.
+func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(context.Context)) {
+	ctx, stop := context.WithCancel(ds.ctx)
+	dr := &drain{progress: p, stop: stop}
+	id := targetID(pool, backend)
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if before := ds.byTarget[id]; before != nil {
+		before.stop()
+	}
+	ds.byTarget[id] = dr
+	ds.running.Go(func() {
+		defer stop()
+		run(ctx)
+		ds.mu.Lock()
+		defer ds.mu.Unlock()
+		if ds.byTarget[id] == dr {
+			delete(ds.byTarget, id)
+		}
+	})
+}
+
+// end ends all drains.
+func (ds *drains) end() {
+	ds.stop()
+	ds.running.Wait()
+}
+
+// maxDrain bounds a drain's deadline; it keeps it a time that can be reckoned with.
+const maxDrain = 30 * 24 * time.Hour
+
+// DrainBackend gives a backend nothing new, ends its sessions at the deadline, if there is one, and may remove it then.
+func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
+	s, err := d.served(name)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	if !(r.Deadline >= 0 && r.Deadline <= maxDrain.Seconds()) {
+		return admin.Backend{}, &admin.RequestError{
+			Field: "deadline_seconds", Value: fmt.Sprint(r.Deadline), Want: fmt.Sprintf("0 to %.0f", maxDrain.Seconds()),
+		}
+	}
+	b, err := s.info(id)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	if err := s.pool.SetMode(id, pool.Drain); err != nil {
+		return admin.Backend{}, err
+	}
+	d.drains.cancel(name, id)
+	// Before it is run: a backend without sessions is removed at once.
+	answer, err := d.changedBackend(s, id)
+	if r.Deadline > 0 || r.Remove {
+		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases, Left: answer.Sessions, Remove: r.Remove}
+		deadline := time.Duration(r.Deadline * float64(time.Second))
+		if deadline > 0 {
+			at := p.Started.Add(deadline)
+			p.Deadline = &at
+		}
+		d.drains.begin(name, id, p, func(ctx context.Context) { d.drain(ctx, s, id, deadline, r.Remove) })
+		answer.Drain = &p
+	}
+	return answer, err
+}
+
+// drain waits until a backend has no sessions left or the deadline has passed, and ends it.
+func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove bool) {
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	var over <-chan time.Time // never, without a deadline
+	if deadline > 0 {
+		timer := time.NewTimer(deadline)
+		defer timer.Stop()
+		over = timer.C
+	}
+	ended := 0
+	for {
+		b, err := s.info(id)
+		if err != nil {
+			return // it was removed by another
+		}
+		if b.Leases == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		case <-over:
+			n, err := d.endSessions(ctx, s.pool.Name(), id)
+			if err != nil {
+				return
+			}
+			ended, over = n, nil
+		}
+	}
+	if remove {
+		if err := s.pool.Remove(id); err != nil {
+			return
+		}
+		if err := d.saveState(); err != nil {
+			d.log.Error().AnErr("err", err).Msg("state not saved")
+		}
+	}
+	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).Msg("backend drained")
+	d.events.publish(admin.Event{
+		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id, Text: fmt.Sprintf("%d sessions ended", ended),
+	})
+}

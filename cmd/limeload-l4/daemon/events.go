@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// eventBuffer is how many events of one pool wait for an observer: a whole large pool changing at once.
+const eventBuffer = 1024
+
+// An eventLog writes a pool's events to the log: each change, and what clients will notice of it.
+type eventLog struct {
+	// set once, then read-only
+	daemon *Daemon
+	log    zerolog.Logger
+	pool   *pool.Pool
+	events *pool.Subscription
+
+	lost   uint64
+	served bool // a backend was eligible after the last event
+	trying bool // nobody was healthy, and all were tried
+}
+
+func newEventLog(d *Daemon, p *pool.Pool, events *pool.Subscription) *eventLog {
+	return &eventLog{daemon: d, log: d.log, pool: p, events: events}
+}
+
+// follow logs until the subscription is closed.
+func (l *eventLog) follow() {
+	l.served = l.pool.Eligible() > 0
+	for e := range l.events.C() {
+		if n := l.events.Dropped(); n > l.lost {
+			l.log.Warn().Str("pool", l.pool.Name()).Uint64("events", n-l.lost).Msg("pool events lost")
+			l.lost = n
+		}
+		l.write(e)
+		l.publish(e)
+		l.writeService()
+		l.daemon.poke()
+	}
+}
+
+// write logs one event. from and to are texts in all of them: who stores logs wants one type for one name.
+func (l *eventLog) write(e pool.Event) {
+	switch e := e.(type) {
+	case pool.VerdictChanged:
+		line := l.log.Info()
+		if e.To != pool.Healthy {
+			line = l.log.Warn()
+		}
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("verdict changed")
+	case pool.Added:
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).Msg("backend added")
+	case pool.Removed:
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).Msg("backend removed")
+	case pool.ModeChanged:
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).Msg("mode changed")
+	case pool.WeightChanged:
+		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
+	case pool.LimitChanged:
+		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+	case pool.BreakerChanged:
+		line := l.log.Info()
+		if e.To == pool.Open {
+			line = l.log.Warn().Float64("open_for", e.For.Seconds())
+		}
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
+	case pool.Discovered:
+		if e.Err != nil {
+			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
+			return
+		}
+		l.log.Info().Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
+			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).Msg("discovered")
+	}
+}
+
+// of adds to a line which backend it is about.
+func (l *eventLog) of(line *zerolog.Event, c pool.Change) *zerolog.Event {
+	return line.Str("pool", c.Pool).Str("backend", c.Backend.ID).Stringer("backend_address", c.Backend.Addr)
+}
+
+// writeService logs when the last eligible backend goes or the first comes, and when a pool tries what is not healthy.
+func (l *eventLog) writeService() {
+	eligible, trying := l.pool.Eligible(), l.pool.TriesAll()
+	switch {
+	case eligible == 0 && l.served:
+		l.log.Error().Str("pool", l.pool.Name()).Msg("no backend is eligible: clients are refused")
+	case trying && !l.trying:
+		l.log.Error().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("no backend is healthy: all are tried")
+	case eligible > 0 && (!l.served || !trying && l.trying):
+		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("pool can serve")
+	}
+	l.served, l.trying = eligible > 0, trying && eligible > 0
+}
+
+// publish hands one event to the readers of the API's stream.
+func (l *eventLog) publish(e pool.Event) {
+	of := func(kind string, c pool.Change, from, to any, reason string) {
+		event := admin.Event{At: c.At, Kind: kind, Pool: c.Pool, Backend: c.Backend.ID, Reason: reason}
+		if c.Backend.Addr.IsValid() {
+			event.Address = c.Backend.Addr.String()
+		}
+		if from != nil {
+			event.From, event.To = fmt.Sprint(from), fmt.Sprint(to)
+		}
+		l.daemon.events.publish(event)
+	}
+	switch e := e.(type) {
+	case pool.Added:
+		of("backend_added", e.Change, nil, nil, apiSource(e.Backend.Source))
+	case pool.Removed:
+		of("backend_removed", e.Change, nil, nil, "")
+	case pool.VerdictChanged:
+		of("verdict_changed", e.Change, e.From, e.To, e.Reason)
+	case pool.ModeChanged:
+		of("mode_changed", e.Change, e.From, e.To, "")
+	case pool.WeightChanged:
+		of("weight_changed", e.Change, e.From, e.To, "")
+	case pool.LimitChanged:
+		of("max_sessions_changed", e.Change, e.From, e.To, "")
+	case pool.BreakerChanged:
+		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
+	case pool.Discovered:
+		reason := fmt.Sprintf("%s named %d %s", e.Source, e.Found, plural(e.Found, "backend"))
+		if e.Err != nil {
+			reason = e.Source + ": " + e.Err.Error()
+		}
+		of("discovered", e.Change, nil, nil, reason)
+	}
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/limeload/limeload-l4/healthcheck"
+)
+
+// ofChecks declares what the health checks have come to. Numbers of a single backend's checks are in its verdict; the rest is told
+// of each pool.
+func (c *catalog) ofChecks(d *Daemon) part {
+	var (
+		checks   = c.counter("limeload_checks_total", "Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
+		duration = c.histogram("limeload_check_duration_seconds", "How long checks took, whatever their outcome.", "pool")
+		running  = c.gauge("limeload_checks_running", "Checks under way now.")
+		waiting  = c.gauge("limeload_checks_waiting", "Checks that are due and wait until one of those under way ends.")
+		slots    = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.")
+	)
+	outcomes := labelsOf("outcome", healthcheck.Outcome(len(healthcheck.Counts{})-1))
+	return func(to sink) {
+		stats := d.checks.Stats()
+		to.put(running, float64(stats.Running))
+		to.put(waiting, float64(stats.Waiting))
+		to.put(slots, float64(stats.Slots))
+		for _, p := range d.config().Pools {
+			if p.Health == nil {
+				continue
+			}
+			tally, name := stats.Groups[p.Name], label("pool", p.Name)
+			for o, outcome := range outcomes {
+				to.put(checks, float64(tally.Checks[o]), outcome, name)
+			}
+			to <- &distribution{of: duration, form: checkTimes(tally), labels: []*dto.LabelPair{name}}
+		}
+	}
+}
+
+// checkTimes is how long the checks of a tally took, in the form that is sent.
+func checkTimes(t healthcheck.Tally) *dto.Histogram {
+	var all, upTo uint64
+	for _, n := range t.Checks {
+		all += n
+	}
+	h := &dto.Histogram{SampleCount: &all, SampleSum: new(t.Duration.Seconds())}
+	for i, bound := range healthcheck.DurationBounds() {
+		upTo += t.Buckets[i]
+		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: new(bound.Seconds()), CumulativeCount: new(upTo)})
+	}
+	return h
+}

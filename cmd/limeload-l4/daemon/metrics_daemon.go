@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ofDaemon declares what is known of the process as a whole.
+func (c *catalog) ofDaemon(d *Daemon) part {
+	var (
+		build = c.gauge("limeload_build_info", "Always 1; the labels say which version of the program runs, and which Go made it.", "goversion", "version")
+		began = c.gauge("limeload_start_time_seconds", "When the daemon was started, in seconds since 1970.")
+		ready = c.gauge("limeload_ready", "1 while new sessions are taken, as /ready says: not before the first checks, and not from the shutdown's beginning on.")
+		drain = c.gauge("limeload_draining", "1 from the shutdown's beginning on, until the last session is gone.")
+
+		sessions = c.gauge("limeload_sessions", "Sessions now, those of removed listeners included.")
+		limit    = c.gauge("limeload_max_sessions", "Sessions there may be at once in the whole process; 0 is no limit but that of descriptors.")
+
+		reloads    = c.counter("limeload_reloads_total", "Reloads of the configuration, by their result.", "result")
+		success    = c.gauge("limeload_last_reload_success", "1 if the last reload was done, or there was none; 0 if it failed, and the configuration of before is in force.")
+		reloaded   = c.gauge("limeload_last_reload_timestamp_seconds", "When the last reload began, done or failed, in seconds since 1970; 0 if there was none.")
+		took       = c.gauge("limeload_last_reload_duration_seconds", "How long the last reload took that was done; 0 if none was.")
+		warnings   = c.gauge("limeload_config_warnings", "What is allowed in the configuration in force, and perhaps not meant.")
+		restart    = c.gauge("limeload_config_needs_restart", "Keys of the configuration in force whose new values only a restart will take up.")
+		stateError = c.gauge("limeload_state_file_failure", "1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
+	)
+	version, _, _ := strings.Cut(d.version, " ")
+	built := []string{runtime.Version(), version}
+	results := labelsFor("result", "done", "failed")
+	return func(to sink) {
+		to.put(build, 1, label("goversion", built[0]), label("version", built[1]))
+		to.put(began, timestamp(d.began))
+		to.claim(ready, d.Ready() == nil)
+		to.claim(drain, d.phase.Load() == draining)
+
+		d.mu.RLock()
+		cfg, r, needs := d.cfg, d.reloads, len(d.needsRestart)
+		d.mu.RUnlock()
+		to.put(sessions, float64(d.server.Sessions()))
+		to.put(limit, float64(cfg.Global.MaxSessions))
+		to.put(reloads, float64(r.Done), results[0])
+		to.put(reloads, float64(r.Failed), results[1])
+		to.claim(success, r.Error == "")
+		var last time.Time
+		if r.Last != nil {
+			last = *r.Last
+		}
+		to.put(reloaded, timestamp(last))
+		to.put(took, r.Took)
+		to.put(warnings, float64(len(cfg.Warnings())))
+		to.put(restart, float64(needs))
+		to.claim(stateError, d.stateError() != nil)
+	}
+}
+
+// ofLoops declares what the loops are at.
+func (c *catalog) ofLoops(d *Daemon) part {
+	var (
+		sessions = c.gauge("limeload_loop_sessions", "Sessions of the loop now.", "loop")
+		turns    = c.counter("limeload_loop_turns_total", "How often the loop has woken up.", "loop")
+		turn     = c.gauge("limeload_loop_turn_seconds", "How long the loop has been in its present turn, 0 while it waits. A loop that has been so for seconds is stuck.", "loop")
+	)
+	return func(to sink) {
+		for _, l := range d.server.Loops() {
+			loop := label("loop", strconv.Itoa(l.Index))
+			to.put(sessions, float64(l.Sessions), loop)
+			to.put(turns, float64(l.Turns), loop)
+			var since time.Duration
+			if !l.Waiting && !l.LastTurn.IsZero() {
+				since = max(0, time.Since(l.LastTurn))
+			}
+			to.put(turn, since.Seconds(), loop)
+		}
+	}
+}
+
+// timestamp is a time in seconds since 1970; 0 is that there was none.
+func timestamp(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
+}

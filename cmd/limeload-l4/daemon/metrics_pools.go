@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// ofPools declares what the pools and their backends have come to.
+func (c *catalog) ofPools(d *Daemon) part {
+	var (
+		backends = c.gauge("limeload_pool_backends", "Backends of the pool.", "pool")
+		eligible = c.gauge("limeload_pool_eligible_backends", "Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.", "pool")
+		triesAll = c.gauge("limeload_pool_tries_all", "1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
+		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
+
+		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
+		queueMax = c.gauge("limeload_pool_queue_max_sessions", "Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
+		waited   = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
+		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (no backend was eligible any more).", "pool", "result")
+		full     = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
+		refused  = c.counter("limeload_pool_refused_picks_total", "Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.", "pool", "reason")
+
+		sticky      = c.gauge("limeload_pool_sticky_entries", "Clients that will return to their backend if they come in time.", "pool")
+		openings    = c.counter("limeload_pool_breaker_openings_total", "How often a breaker opened, those of removed backends included.", "pool")
+		revocations = c.counter("limeload_pool_revocations_total", "How often all sessions of a backend were ended, since it was removed or unhealthy.", "pool")
+		rivalries   = c.counter("limeload_pool_rivalries_total", "How often a second backend claimed to be the primary and was fenced off.", "pool")
+	)
+	of := c.ofBackends()
+	lefts := labelsFor("result", "served", "left", "in_vain")
+	reasons := labelsFor("reason", "no_backend", "busy")
+	return func(to sink) {
+		for name, s := range d.servedPools() {
+			p := label("pool", name)
+			infos := s.pool.Backends()
+			var leases int64
+			for i := range infos {
+				leases += infos[i].Leases
+				of.put(to, p, &infos[i])
+			}
+			to.put(backends, float64(len(infos)), p)
+			to.put(eligible, float64(s.pool.Eligible()), p)
+			to.claim(triesAll, s.pool.TriesAll(), p)
+			to.put(sessions, float64(leases), p)
+
+			stats := s.pool.Stats()
+			to.put(waiting, float64(stats.Waiting), p)
+			to.put(queueMax, float64(s.pool.QueueMax()), p)
+			to.put(waited, float64(stats.Waited), p)
+			for i, n := range []uint64{stats.Served, stats.Left, stats.InVain} {
+				to.put(left, float64(n), p, lefts[i])
+			}
+			to.put(full, float64(stats.QueueFull), p)
+			for i, n := range []uint64{stats.NoBackend, stats.Busy} {
+				to.put(refused, float64(n), p, reasons[i])
+			}
+			to.put(sticky, float64(stats.Remembered), p)
+			to.put(openings, float64(stats.Openings), p)
+			to.put(revocations, float64(stats.Revocations), p)
+			to.put(rivalries, float64(s.rivalries()), p)
+		}
+	}
+}
+
+// backendSeries is what is told of each backend: 25 numbers, which 10,000 backends make a lot of.
+type backendSeries struct {
+	sessions, outcomes, bytes, weight, maxSessions, eligible, verdict, mode, breaker, openings *series
+
+	in, out                                          *dto.LabelPair
+	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
+}
+
+// ofBackends declares it.
+func (c *catalog) ofBackends() *backendSeries {
+	return &backendSeries{
+		sessions:    c.gauge("limeload_backend_sessions", "Sessions on the backend now.", "backend", "pool"),
+		outcomes:    c.counter("limeload_backend_outcomes_total", "Uses of the backend that are over, by what they showed of it: a session that was served, or an attempt that failed.", "backend", "outcome", "pool"),
+		bytes:       c.counter("limeload_backend_bytes_total", "Bytes moved, in to the backend and out from it; of running sessions up to some seconds ago.", "backend", "direction", "pool"),
+		weight:      c.gauge("limeload_backend_weight", "The backend's share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
+		maxSessions: c.gauge("limeload_backend_max_sessions", "Sessions it may have at once; 0 is no limit.", "backend", "pool"),
+		eligible:    c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limit.", "backend", "pool"),
+		verdict:     c.gauge("limeload_backend_verdict", "What the checks say of it: 1 for the verdict it has, 0 for the others.", "backend", "pool", "verdict"),
+		mode:        c.gauge("limeload_backend_mode", "What the operator wants of it: 1 for the mode it is in, 0 for the others.", "backend", "mode", "pool"),
+		breaker:     c.gauge("limeload_backend_breaker", "What the traffic says of it: 1 for the state its breaker is in, 0 for the others.", "backend", "breaker", "pool"),
+		openings:    c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.", "backend", "pool"),
+
+		in: label("direction", "in"), out: label("direction", "out"),
+		outcomeLabels: labelsOf("outcome", pool.Neutral), verdicts: labelsOf("verdict", pool.Lagging),
+		modes: labelsOf("mode", pool.Maintenance), breakerPositions: labelsOf("breaker", pool.HalfOpen),
+	}
+}
+
+// put sends all of one backend.
+func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
+	backend := label("backend", b.ID)
+	to.put(s.sessions, float64(b.Leases), backend, p)
+	for o, outcome := range s.outcomeLabels {
+		to.put(s.outcomes, float64(b.Outcomes[o]), backend, outcome, p)
+	}
+	to.put(s.bytes, float64(b.BytesIn), backend, s.in, p)
+	to.put(s.bytes, float64(b.BytesOut), backend, s.out, p)
+	to.put(s.weight, float64(b.Weight), backend, p)
+	to.put(s.maxSessions, float64(b.MaxSessions), backend, p)
+	to.claim(s.eligible, b.Eligible, backend, p)
+	for v, verdict := range s.verdicts {
+		to.claim(s.verdict, b.Verdict == pool.Verdict(v), backend, p, verdict)
+	}
+	for m, mode := range s.modes {
+		to.claim(s.mode, b.Mode == pool.Mode(m), backend, mode, p)
+	}
+	for k, breaker := range s.breakerPositions {
+		to.claim(s.breaker, b.Breaker == pool.Breaker(k), backend, breaker, p)
+	}
+	to.put(s.openings, float64(b.Openings), backend, p)
+}

@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// notifyTimeout is how long a message may wait for a manager that does not read: longer than one is held up in passing,
+	// and short enough for whoever waits.
+	notifyTimeout = time.Second
+
+	// maxStatusBytes bounds a status text. systemd drops a message of more than 4096 bytes whole (NOTIFY_BUFFER_MAX of its
+	// manager.c), and a person reads one line.
+	maxStatusBytes = 1024
+
+	// drainTick is how often a drain is told of.
+	drainTick = time.Second
+
+	// drainExtension is the time that each word of a drain asks for. It outlives some words that come late on a busy machine,
+	// and ends a daemon soon that says no more. It never shortens TimeoutStopSec=.
+	drainExtension = 10 * time.Second
+)
+
+// A notifier tells the service manager how the daemon is doing, by sd_notify(3). Without a manager that wants to know it does
+// nothing. Its zero value is such a one. Its methods may be called from any goroutine.
+//
+// No method fails or stays in a message for longer than notifyTimeout: a manager that cannot be told must not hurt the sessions.
+// The first message that got lost is logged.
+//
+// Of the library only what knows the clock and the watchdog's variables is used. Its SdNotify writes without a deadline, and so
+// waits for as long as the manager hangs.
+type notifier struct {
+	// set once, then read-only
+	log      zerolog.Logger
+	write    func(message string) error // nil: no manager wants to know
+	watchdog time.Duration              // WatchdogSec=; 0: there is none, or it is not for this process
+
+	lost sync.Once // the first lost message is logged
+}
+
+// newNotifier makes a notifier of what the manager left in the environment, and takes that out of it: it is not meant for the
+// programs that checks run.
+func newNotifier(log zerolog.Logger) *notifier {
+	n := &notifier{log: log}
+	socket := os.Getenv("NOTIFY_SOCKET")
+	watchdog, err := systemd.SdWatchdogEnabled(true)
+	_ = os.Unsetenv("NOTIFY_SOCKET") // a valid name: it cannot fail
+	if socket == "" {
+		return n
+	}
+	if err != nil {
+		log.Warn().AnErr("err", err).Msg("watchdog not served")
+	}
+	n.watchdog = watchdog
+	n.write = func(message string) error { return writeDatagram(socket, message) }
+	return n
+}
+
+// writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It opens a
+// socket each time: messages are rare, and a manager may have bound its own anew.
+func writeDatagram(socket, message string) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetWriteDeadline(time.Now().Add(notifyTimeout)); err != nil {
+		return err
+	}
+	_, err = c.Write([]byte(message))
+	return err
+}
+
+// ready says that the daemon serves: after its start, and after each reload, whether that succeeded or not.
+func (n *notifier) ready(status string) { n.send(systemd.SdNotifyReady, statusLine(status)) }
+
+// reloading says that a reload begins; ready ends it.
+func (n *notifier) reloading() {
+	// Type=notify-reload tells this answer from that to an older request by the time in it.
+	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"), statusLine("reloading the configuration"))
+}
+
+// status sets the text that `systemctl status` shows.
+func (n *notifier) status(text string) { n.send(statusLine(text)) }
+
+// stopping says that the daemon ends from now on.
+func (n *notifier) stopping(status string) { n.send(systemd.SdNotifyStopping, statusLine(status)) }
+
+// keepAlive feeds the manager's watchdog until ctx ends, at half of its time, as long as live says that the daemon is well; live
+// gets the time in which it must answer. One bad answer is no end: live is asked again before the watchdog's time is over.
+func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration) error) {
+	if n.write == nil || n.watchdog <= 0 {
+		return
+	}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := live(n.watchdog / 8); err != nil {
+			n.log.Error().AnErr("err", err).Msg("watchdog not fed: the daemon does not answer itself")
+			next.Reset(n.watchdog / 8)
+			continue
+		}
+		n.send(systemd.SdNotifyWatchdog)
+		next.Reset(n.watchdog / 2) // sd_watchdog_enabled(3)
+	}
+}
+
+// tellDelay says until ctx ends how long clients are still served before the drain, and asks for more time as tellDrain does.
+func (n *notifier) tellDelay(ctx context.Context, end time.Time) {
+	n.tell(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
+}
+
+// tellDrain says until ctx ends how many sessions a drain still waits for, and how long until the end of it. It asks for more
+// time as it goes on, so that drain_timeout may be longer than TimeoutStopSec=.
+func (n *notifier) tellDrain(ctx context.Context, sessions func() int, end time.Time) {
+	n.tell(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
+}
+
+// tell sends a text and asks for more time at each tick, until ctx ends.
+func (n *notifier) tell(ctx context.Context, text func() string) {
+	if n.write == nil {
+		return
+	}
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	for {
+		n.send(statusLine(text()), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", drainExtension.Microseconds()))
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// secondsUntil is rounded up, so that 0 is the end; it is never negative.
+func secondsUntil(end time.Time) int {
+	return int((max(time.Until(end), 0) + time.Second - 1) / time.Second)
+}
+
+// drainStatus is what a drain waits for.
+func drainStatus(sessions, seconds int) string {
+	noun, they := "sessions", "they are"
+	if sessions == 1 {
+		noun, they = "session", "it is"
+	}
+	if sessions > 0 && seconds == 0 {
+		return fmt.Sprintf("ending %d %s", sessions, noun)
+	}
+	return fmt.Sprintf("draining: %d %s left, %d s until %s ended", sessions, noun, seconds, they)
+}
+
+// send sends lines as one message.
+func (n *notifier) send(lines ...string) {
+	if n.write == nil {
+		return
+	}
+	if err := n.write(strings.Join(lines, "\n")); err != nil {
+		n.lost.Do(func() { n.log.Warn().AnErr("err", err).Msg("service manager not told") })
+	}
+}
+
+// statusLine is the assignment of a status: one line of valid UTF-8 (sd_notify(3)), cut to maxStatusBytes.
+func statusLine(text string) string {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	if len(text) > maxStatusBytes {
+		text = text[:maxStatusBytes]
+	}
+	return "STATUS=" + strings.ToValidUTF8(text, "")
+}

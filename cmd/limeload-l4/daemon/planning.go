@@ -1,0 +1,357 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// Plan tells what taking up a configuration would change, and changes nothing. nil is the daemon's own file as it is now. The error
+// is a *admin.ConfigError unless the daemon itself is at fault.
+func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
+	var cfg *conf.Config
+	var err error
+	if c == nil {
+		cfg, err = Load(ctx, d.config().File)
+	} else if cfg, err = conf.Parse(c.Name, c.Text); err == nil {
+		err = Resolve(ctx, cfg)
+	}
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	p, err := d.propose(cfg)
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	return d.planOf(ctx, p), nil
+}
+
+// planOf puts into words what a proposal changes, with the sessions and the run-time values there are at this moment.
+func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
+	plan := admin.Plan{
+		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
+		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: p.cfg.Warnings(), Differences: d.staying(p),
+	}
+	for _, table := range []string{"global", "log", "admin"} {
+		for _, k := range keysOf(p.keys, table) {
+			plan.Settings = append(plan.Settings, changeOf(k, table))
+		}
+	}
+	fates := newFates(p)
+	for _, c := range d.server.Compare(p.plan) {
+		l := admin.ListenerChange{
+			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(), Changes: changesOf(keysOf(p.keys, "listener", c.Name)),
+			Sessions: c.Sessions,
+		}
+		if c.Fate == l4.Removed {
+			l.Address = c.From.String()
+		}
+		fates.listeners[c.Name] = c.Fate
+		plan.Listeners = append(plan.Listeners, l)
+	}
+	for _, pp := range p.pools {
+		plan.Pools = append(plan.Pools, d.planOfPool(pp))
+	}
+	for _, s := range p.gone {
+		fates.closing[s.pool.Name()] = d.poolConfig(s.pool.Name()).OnRemove == "close"
+		c := admin.PoolChange{Name: s.pool.Name(), What: "removed", Changes: []admin.Change{}, Backends: []admin.BackendPlan{}}
+		for _, b := range s.pool.Backends() {
+			c.Backends = append(c.Backends, backendPlan(b, "removed", nil))
+		}
+		plan.Pools = append(plan.Pools, c)
+	}
+	counts, err := d.server.Count(ctx)
+	if err != nil {
+		return plan // who asked has gone
+	}
+	for group, n := range counts {
+		switch fates.of(group) {
+		case ended:
+			plan.Ended += n
+		case drained:
+			plan.Drained += n
+		}
+	}
+	plan.Same = len(p.keys) == 0 && !slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return len(c.Backends) > 0 })
+	return plan
+}
+
+// planOfPool puts into words what becomes of a pool that the configuration has.
+func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
+	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys), Backends: []admin.BackendPlan{}}
+	if pp.isNew {
+		c.What = "added"
+		for _, b := range pp.served.pool.Backends() {
+			c.Backends = append(c.Backends, backendPlan(b, "added", nil))
+		}
+		return c
+	}
+	if len(c.Changes) > 0 {
+		c.What = "changed"
+	}
+	now := make(map[string]pool.BackendInfo)
+	for _, b := range pp.served.pool.Backends() {
+		now[b.ID] = b
+	}
+	specs := make(map[string]pool.Spec, len(pp.specs))
+	for _, s := range pp.specs {
+		specs[s.ID] = s
+	}
+	for _, id := range pp.difference.Removed {
+		if _, again := specs[id]; again && slices.Contains(pp.difference.Added, id) {
+			continue // told of as replaced
+		}
+		c.Backends = append(c.Backends, backendPlan(now[id], "removed", nil))
+	}
+	for _, id := range pp.difference.Added {
+		s := specs[id]
+		b := pool.BackendInfo{ID: id, Addr: s.Addr}
+		what, changes := "added", []admin.Change(nil)
+		if old, replaced := now[id]; replaced && slices.Contains(pp.difference.Removed, id) {
+			what = "replaced"
+			changes = specChanges(old.Given, s)
+			b.Leases = old.Leases
+		}
+		c.Backends = append(c.Backends, backendPlan(b, what, changes))
+	}
+	for _, change := range pp.difference.Changed {
+		c.Backends = append(c.Backends, backendPlan(now[change.ID], "changed", specChanges(now[change.ID].Given, specs[change.ID])))
+	}
+	if before := d.poolConfig(c.Name); isHash(before.Algorithm) || isHash(pp.conf.Algorithm) {
+		c.KeysMoved = keysMoved(PoolOptions(before), pp)
+	}
+	return c
+}
+
+func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.BackendPlan {
+	if changes == nil {
+		changes = []admin.Change{}
+	}
+	return admin.BackendPlan{Name: b.ID, Address: b.Addr.String(), What: what, Changes: changes, Sessions: b.Leases}
+}
+
+// staying is the differences that a proposal leaves.
+func (d *Daemon) staying(p *proposal) []admin.Difference {
+	staying := []admin.Difference{}
+	for _, pp := range p.pools {
+		for _, o := range pp.served.pool.Overrides() {
+			for _, diff := range differencesOf(pp.conf.Name, o) {
+				if pp.leaves(o.Source, diff) {
+					staying = append(staying, diff)
+				}
+			}
+		}
+	}
+	return staying
+}
+
+// leaves tells whether a difference from what that source says is one still when the proposed pool is in force.
+func (pp *proposedPool) leaves(source string, diff admin.Difference) bool {
+	switch {
+	case slices.Contains(pp.difference.Removed, diff.Backend):
+		return false
+	case source != sourceConfig:
+		return true
+	case diff.What == "removed":
+		named := slices.ContainsFunc(pp.specs, func(s pool.Spec) bool { return s.ID == diff.Backend })
+		return named && !slices.Contains(pp.difference.Added, diff.Backend)
+	}
+	return !slices.ContainsFunc(pp.difference.Changed, func(c pool.Changed) bool {
+		return c.ID == diff.Backend && slices.Contains(c.Fields, diff.What)
+	})
+}
+
+// listenerFate is the API's word for what becomes of a listener.
+func listenerFate(f l4.Fate) string {
+	if f == l4.Updated {
+		return "changed"
+	}
+	return f.String()
+}
+
+// specChanges is what a source says otherwise of a backend than before.
+func specChanges(from, to pool.Spec) []admin.Change {
+	changes := []admin.Change{}
+	note := func(key, from, to string) {
+		if from != to {
+			changes = append(changes, admin.Change{Key: key, From: from, To: to})
+		}
+	}
+	note("address", from.Addr.String(), to.Addr.String())
+	note("weight", strconv.FormatUint(uint64(from.Weight), 10), strconv.FormatUint(uint64(to.Weight), 10))
+	note("max_sessions", strconv.Itoa(from.MaxSessions), strconv.Itoa(to.MaxSessions))
+	note("tier", strconv.Itoa(from.Tier), strconv.Itoa(to.Tier))
+	note("zone", from.Zone, to.Zone)
+	note("mode", from.Mode.String(), to.Mode.String())
+	return changes
+}
+
+// changesOf is the differences of one table as the API has them.
+func changesOf(keys []conf.Difference) []admin.Change {
+	changes := []admin.Change{}
+	for _, k := range keys {
+		changes = append(changes, changeOf(k))
+	}
+	return changes
+}
+
+func changeOf(k conf.Difference, under ...string) admin.Change {
+	return admin.Change{Key: conf.Path(append(under, k.Keys...)...), From: k.From, To: k.To}
+}
+
+// fates is what becomes of the sessions there are, by where they came in and where they went.
+type fates struct {
+	listeners map[string]l4.Fate
+	pools     map[string]*proposedPool
+	closing   map[string]bool // pools without a successor that end the sessions of what is removed
+}
+
+// A fate is what becomes of a session.
+type fate int
+
+const (
+	untouched fate = iota
+	drained        // nothing new goes where it went or came from, and it goes on to its end
+	ended
+)
+
+func newFates(p *proposal) *fates {
+	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool), closing: make(map[string]bool)}
+	for _, pp := range p.pools {
+		f.pools[pp.conf.Name] = pp
+	}
+	return f
+}
+
+// of tells what becomes of the sessions of one kind.
+func (f *fates) of(n l4.SessionGroup) fate {
+	if closes, gone := f.closing[n.Pool]; gone {
+		if closes {
+			return ended
+		}
+		return drained
+	}
+	at := untouched
+	if to, told := f.listeners[n.Listener]; !told || to == l4.Removed || to == l4.Rebound {
+		at = drained
+	}
+	pp := f.pools[n.Pool]
+	if pp == nil || n.Backend == "" {
+		return at // it waits for a backend
+	}
+	if slices.Contains(pp.difference.Removed, n.Backend) {
+		if pp.options.CloseOnRemove {
+			return ended
+		}
+		return drained
+	}
+	i := slices.IndexFunc(pp.difference.Changed, func(c pool.Changed) bool { return c.ID == n.Backend })
+	if i < 0 {
+		return at
+	}
+	to := pp.specs[slices.IndexFunc(pp.specs, func(s pool.Spec) bool { return s.ID == n.Backend })]
+	c := pp.difference.Changed[i]
+	switch {
+	case slices.Contains(c.Fields, "mode") && to.Mode == pool.Maintenance && pp.options.CloseOnRemove:
+		return ended
+	case slices.Contains(c.Fields, "mode") && to.Mode != pool.Ready, slices.Contains(c.Fields, "weight") && to.Weight == 0:
+		return drained
+	}
+	return at
+}
+
+// poolConfig is the configuration in force of a pool that it has.
+func (d *Daemon) poolConfig(name string) *conf.Pool {
+	cfg := d.config()
+	i := slices.IndexFunc(cfg.Pools, func(p conf.Pool) bool { return p.Name == name })
+	return &cfg.Pools[i]
+}
+
+func isHash(algorithm string) bool {
+	return slices.ContainsFunc(algo.Kinds(), func(k algo.Kind) bool { return k.Name == algorithm && k.Hash })
+}
+
+// movedSamples is for how many clients is looked where they go before and after: enough to tell 1 % from 2 %.
+const movedSamples = 8192
+
+// keysMoved is the share of clients that would go to another backend than now, of those that have one: with every backend below its
+// limit, and new ones judged healthy.
+func keysMoved(now pool.Options, pp *proposedPool) *float64 {
+	specs := make(map[string]pool.Spec, len(pp.specs))
+	for _, s := range pp.specs {
+		specs[s.ID] = s
+	}
+	var before, after []pool.Spec
+	for _, b := range pp.served.pool.Backends() {
+		if !b.Eligible {
+			continue
+		}
+		s := pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode}
+		before = append(before, s)
+		if slices.Contains(pp.difference.Removed, b.ID) {
+			continue
+		}
+		if i := slices.IndexFunc(pp.difference.Changed, func(c pool.Changed) bool { return c.ID == b.ID }); i >= 0 {
+			for _, field := range pp.difference.Changed[i].Fields {
+				switch field {
+				case "weight":
+					s.Weight = specs[b.ID].Weight
+				case "mode":
+					s.Mode = specs[b.ID].Mode
+				}
+			}
+		}
+		after = append(after, s)
+	}
+	for _, id := range pp.difference.Added {
+		after = append(after, specs[id])
+	}
+	from, to := sketch(now, before), sketch(pp.options, after)
+	moved, all := 0, 0
+	for i := range movedSamples {
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), uint16(1024+i))
+		one, other := from(client), to(client)
+		if one == "" {
+			continue
+		}
+		all++
+		if one != other {
+			moved++
+		}
+	}
+	var share float64
+	if all > 0 {
+		share = float64(moved) / float64(all)
+	}
+	return &share
+}
+
+// sketch is a pool of healthy backends without anything that a session leaves behind, and where it would send a client; "" is
+// nowhere.
+func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
+	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort, Zone: o.Zone}
+	p, err := pool.New(o)
+	if err == nil {
+		err = p.Add(specs...)
+	}
+	if err != nil {
+		panic("daemon: what a pool has does not make a pool: " + err.Error())
+	}
+	return func(client netip.AddrPort) string {
+		lease, err := p.Pick(pool.PickContext{Client: client})
+		if err != nil {
+			return ""
+		}
+		defer lease.Release(pool.Neutral)
+		return lease.Backend().ID()
+	}
+}

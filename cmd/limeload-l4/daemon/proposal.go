@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"slices"
+
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A proposal is a configuration that may be taken up, next to what is in force: all that can be known of it before anything is
+// done. It is for the goroutine that made it, which holds Daemon.applying: nothing in force changes meanwhile but by the API.
+type proposal struct {
+	cfg   *conf.Config
+	keys  []conf.Difference // from the configuration in force
+	pools []*proposedPool   // in the file's order
+	gone  []*served         // pools in force that it does not have
+	plan  l4.Plan
+}
+
+// A proposedPool is a pool of a proposal.
+type proposedPool struct {
+	conf   *conf.Pool
+	served *served // the pool it is now, or one that was made for it and does not run
+	isNew  bool
+	keys   []conf.Difference // of its own and its tables', without backends
+
+	options    pool.Options
+	specs      []pool.Spec
+	difference pool.Difference // what taking up specs changes
+	known      []pool.Judgement
+
+	checker healthcheck.Checker // nil without checks
+	policy  healthcheck.Policy
+}
+
+// propose reads everything that a configuration names and looks what taking it up would change. It starts nothing, and leaves
+// nothing that would have to be given back.
+func (d *Daemon) propose(cfg *conf.Config) (*proposal, error) {
+	in := d.servedPools()
+	p := &proposal{cfg: cfg, keys: d.config().Compare(cfg)}
+	pools := make(map[string]*pool.Pool, len(cfg.Pools))
+	for i := range cfg.Pools {
+		c := &cfg.Pools[i]
+		pp, err := d.proposePool(cfg, c, in[c.Name])
+		if err != nil {
+			return nil, err
+		}
+		delete(in, c.Name)
+		pp.keys = keysOf(p.keys, "pool", c.Name)
+		p.pools = append(p.pools, pp)
+		pools[c.Name] = pp.served.pool
+	}
+	for _, c := range d.config().Pools {
+		if s := in[c.Name]; s != nil {
+			p.gone = append(p.gone, s)
+		}
+	}
+	p.plan = d.buildPlan(cfg, pools)
+	return p, nil
+}
+
+// proposePool looks at one pool; now is the one of its name in force, or nil.
+func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served) (*proposedPool, error) {
+	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: BackendSpecs(c.Backends)}
+	if pp.isNew {
+		s, err := d.newServed(cfg, c)
+		if err != nil {
+			return nil, err
+		}
+		pp.served = s
+		return pp, nil
+	}
+	if err := pool.CheckOptions(pp.options); err != nil {
+		return nil, err
+	}
+	var err error
+	if pp.difference, err = now.pool.WouldReconcile(sourceConfig, pp.specs); err != nil {
+		return nil, err
+	}
+	if c.Health != nil {
+		pp.checker, pp.policy, err = buildCheck(cfg, c, d.echo)
+	}
+	return pp, err
+}
+
+// keysOf is those of the differences that lie under the keys, but for backends, without these keys.
+func keysOf(all []conf.Difference, under ...string) []conf.Difference {
+	var mine []conf.Difference
+	for _, k := range all {
+		n := len(under)
+		if len(k.Keys) <= n || !slices.Equal(k.Keys[:n], under) || k.Keys[n] == "backends" {
+			continue
+		}
+		mine = append(mine, conf.Difference{Keys: k.Keys[n:], From: k.From, To: k.To})
+	}
+	return mine
+}
+
+// changes tells whether a key under that one has changed.
+func (pp *proposedPool) changes(key string) bool {
+	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool { return k.Keys[0] == key })
+}
+
+// survives tells whether a backend that is eligible now stays so: then new ones may take the time for their checks.
+func (pp *proposedPool) survives() bool {
+	next := make(map[string]pool.Spec, len(pp.specs))
+	for _, s := range pp.specs {
+		next[s.ID] = s
+	}
+	for _, b := range pp.served.pool.Backends() {
+		if !b.Eligible || slices.Contains(pp.difference.Removed, b.ID) {
+			continue
+		}
+		if s, named := next[b.ID]; named && b.Source == sourceConfig && (s.Addr != b.Addr || s.Tier != b.Tier || s.Zone != b.Zone) {
+			continue // it makes room for another of its name
+		}
+		weight, mode := b.Weight, b.Mode
+		if s, named := next[b.ID]; named && b.Source == sourceConfig {
+			if s.Weight != b.Given.Weight {
+				weight = s.Weight
+			}
+			if s.Mode != b.Given.Mode {
+				mode = s.Mode
+			}
+		}
+		if weight > 0 && mode == pool.Ready {
+			return true
+		}
+	}
+	return false
+}

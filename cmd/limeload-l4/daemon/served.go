@@ -1,0 +1,151 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
+)
+
+// sourceConfig is what the pools call the configuration as a source of backends; those added through the API have "".
+const sourceConfig = "config"
+
+// A served pool is a pool with all that works for it: its checks, its discovery, and who follows its events.
+type served struct {
+	// set once, then read-only
+	daemon *Daemon
+	pool   *pool.Pool
+	events *pool.Subscription
+
+	// one goroutine at a time uses the fields below: who makes, changes or ends the pool
+	checks   *checkedPool // nil without checks
+	finder   *finder      // nil without discovery
+	stopWork context.CancelFunc
+	working  sync.WaitGroup // stopWork ends them
+	watching sync.WaitGroup // the end of the subscription ends them
+}
+
+// A finder is a discovery under way.
+type finder struct {
+	kind   string // of its source, as the pool knows it
+	runner *discovery.Runner
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the runner has ended
+}
+
+// newServed makes a pool of the configuration with its checks. Nothing runs before start.
+func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool) (*served, error) {
+	p, err := pool.New(PoolOptions(c))
+	if err != nil {
+		return nil, err
+	}
+	s := &served{daemon: d, pool: p}
+	if c.Health != nil {
+		checker, policy, err := buildCheck(cfg, c, d.echo)
+		if err != nil {
+			return nil, err
+		}
+		s.checks = newCheckedPool(d.log, d.checks, p, checker, policy, wantsPrimary(c.Health))
+	}
+	if c.Discovery != nil {
+		s.finder = newFinder(c.Discovery, p)
+	}
+	if _, err := p.Reconcile(sourceConfig, BackendSpecs(c.Backends)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newFinder(c *conf.Discovery, p *pool.Pool) *finder {
+	return &finder{kind: c.Type, runner: buildDiscovery(c, p), done: make(chan struct{})}
+}
+
+// start sets all that works for the pool going.
+func (s *served) start() error {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stopWork = stop
+	s.daemon.receive(s.pool.Name(), s.pool.SetVerdicts)
+	s.events = s.pool.Subscribe(eventBuffer)
+	log := newEventLog(s.daemon, s.pool, s.events)
+	s.watching.Go(log.follow)
+	s.working.Go(func() { s.pool.Run(ctx) })
+	if s.finder != nil {
+		s.finder.start(s.daemon.poke)
+	}
+	if s.checks != nil {
+		return s.checks.start()
+	}
+	return nil
+}
+
+// rivalries is how often a second backend claimed to be the primary.
+func (s *served) rivalries() int {
+	if s.checks == nil {
+		return 0
+	}
+	return s.checks.rivalries()
+}
+
+// end ends all that works for the pool. Its sessions go on.
+func (s *served) end() {
+	if s.finder != nil {
+		s.finder.end()
+	}
+	s.stopWork()
+	s.working.Wait()
+	if s.checks != nil {
+		s.checks.end()
+	}
+	s.daemon.receive(s.pool.Name(), nil)
+	s.events.Close()
+	s.watching.Wait()
+}
+
+// start begins to ask the source; answered is called after the first answer, or at the end.
+func (f *finder) start(answered func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	f.stop = stop
+	go f.run(ctx)
+	go func() { // ends at the latest with the runner
+		<-f.runner.First()
+		answered()
+	}()
+}
+
+func (f *finder) run(ctx context.Context) {
+	defer close(f.done)
+	_ = f.runner.Run(ctx)
+}
+
+// end ends the runner. The backends it found stay.
+func (f *finder) end() {
+	f.stop()
+	<-f.done
+}
+
+// judged tells whether the pool's discovery has answered or failed once, and there is a verdict on every backend.
+func (s *served) judged() bool {
+	if s.finder != nil {
+		select {
+		case <-s.finder.runner.First():
+		default:
+			return false
+		}
+	}
+	for _, b := range s.pool.Backends() {
+		if b.Verdict == pool.Unknown {
+			return false
+		}
+	}
+	return true
+}
+
+// poke wakes up who waits for verdicts. It never blocks.
+func (d *Daemon) poke() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,157 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+)
+
+// maxTokenBytes bounds a file that holds one token.
+const maxTokenBytes = 4 << 10
+
+// adminPatience is how long requests under way may take when the admin socket is closed.
+const adminPatience = 2 * time.Second
+
+// An adminSocket is the control API at one address. The zero value is none.
+type adminSocket struct {
+	settings conf.Admin
+	token    string
+	server   *admin.Server // nil where there is none
+	listener net.Listener
+	served   chan struct{} // closed when Serve has returned
+}
+
+// openAdmin opens the admin socket that a configuration wants. It answers from serve on.
+//
+// Where nobody chose the address and there is no right to it or no folder for it, as when somebody tries the program out, the
+// balancer serves without: that is only logged.
+func (d *Daemon) openAdmin(cfg *conf.Config) (*adminSocket, error) {
+	a := &adminSocket{settings: cfg.Admin}
+	if cfg.Admin.Address == "" {
+		return a, nil
+	}
+	var err error
+	if a.token, err = readToken(cfg); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	if cfg.Admin.Socket != "" {
+		a.listener, err = admin.ListenUnix(ctx, cfg.Admin.Socket, cfg.Admin.Mode)
+	} else {
+		a.listener, err = admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
+	}
+	switch {
+	case err != nil && cfg.Admin.Address == conf.DefaultAdminAddress:
+		d.log.Warn().AnErr("err", err).Msg("no admin socket: set admin.address to a place of your own")
+		return &adminSocket{settings: cfg.Admin}, nil
+	case err != nil:
+		e := cfg.ErrorAt(conf.Path("admin", "address"), err)
+		e.Found = fmt.Sprintf("%q", cfg.Admin.Address)
+		e.Allowed = remedy(err)
+		return nil, e
+	}
+	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log})
+	return a, nil
+}
+
+// readToken reads the token of the configuration: the first line of its file; "" without one.
+func readToken(cfg *conf.Config) (string, error) {
+	if cfg.Admin.TokenFile == "" {
+		return "", nil
+	}
+	line, err := firstLine(cfg.Admin.TokenFile, maxTokenBytes)
+	if err != nil {
+		return "", cfg.ErrorAt(conf.Path("admin", "token_file"), err)
+	}
+	return line, nil
+}
+
+// firstLine reads the one line of a file that holds a secret.
+func firstLine(path string, maxBytes int) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if len(text) > maxBytes {
+		return "", fmt.Errorf("the file is larger than %d bytes: needs one line", maxBytes)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSuffix(line, "\r"); line == "" {
+		return "", fmt.Errorf("the file is empty: needs one line")
+	}
+	return line, nil
+}
+
+// serve answers until end.
+func (a *adminSocket) serve(d *Daemon) {
+	if a.server == nil {
+		return
+	}
+	a.served = make(chan struct{})
+	go func() {
+		defer close(a.served)
+		if err := a.server.Serve(a.listener); err != nil {
+			d.log.Error().AnErr("err", err).Msg("admin socket")
+		}
+	}()
+}
+
+// discard closes a socket that has not served.
+func (a *adminSocket) discard() {
+	if a.server != nil {
+		a.listener.Close()
+	}
+}
+
+// end closes the socket; requests under way have adminPatience to finish.
+func (a *adminSocket) end() {
+	if a.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
+	defer cancel()
+	_ = a.server.Shutdown(ctx) // what did not finish was cut
+	<-a.served
+}
+
+// nextAdmin opens the admin socket that a new configuration wants. Where the address stays, it is the same socket with other
+// settings.
+func (d *Daemon) nextAdmin(cfg *conf.Config) (*adminSocket, error) {
+	if d.admin.settings.Address != cfg.Admin.Address {
+		return d.openAdmin(cfg)
+	}
+	token, err := readToken(cfg)
+	if err != nil {
+		return nil, err
+	}
+	next := *d.admin
+	next.settings, next.token = cfg.Admin, token
+	return &next, nil
+}
+
+// useAdmin puts a socket in the place of the one before.
+func (d *Daemon) useAdmin(next *adminSocket) {
+	old := d.admin
+	d.admin = next
+	if next.server != old.server {
+		d.retiring.Go(old.end) // not waited for: it may be answering who asked for this
+		next.serve(d)
+		return
+	}
+	if next.server == nil {
+		return
+	}
+	next.server.SetToken(next.token)
+	if next.settings.Mode != old.settings.Mode && next.settings.Socket != "" {
+		if err := os.Chmod(next.settings.Socket, next.settings.Mode); err != nil {
+			d.log.Error().AnErr("err", err).Msg("mode of the admin socket not changed")
+		}
+	}
+}

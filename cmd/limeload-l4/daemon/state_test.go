@@ -1,0 +1,284 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// deadlyStep is the variable that has TestStateWriter write a state and kill its process before that step.
+const deadlyStep = "LIMELOAD_TEST_STATE_STEP"
+
+// A deadlyDisk is the real one until its step comes.
+type deadlyDisk struct {
+	disk
+	left int // steps
+}
+
+// step counts one call, and kills the process when it is the one.
+func (d *deadlyDisk) step() {
+	if d.left--; d.left < 0 {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+
+// deadly returns the calls with a step before each, and one within the write.
+func (d *deadlyDisk) deadly() disk {
+	return disk{
+		create: func(path string) (diskFile, error) {
+			d.step()
+			f, err := d.disk.create(path)
+			return deadlyFile{f, d}, err
+		},
+		rename: func(from, to string) error { d.step(); return d.disk.rename(from, to) },
+		sync:   func(folder string) error { d.step(); return d.disk.sync(folder) },
+	}
+}
+
+type deadlyFile struct {
+	diskFile
+	disk *deadlyDisk
+}
+
+func (f deadlyFile) Write(p []byte) (int, error) {
+	f.disk.step()
+	n, err := f.diskFile.Write(p[:len(p)/2])
+	if err != nil {
+		return n, err
+	}
+	f.disk.step()
+	m, err := f.diskFile.Write(p[len(p)/2:])
+	return n + m, err
+}
+func (f deadlyFile) Sync() error  { f.disk.step(); return f.diskFile.Sync() }
+func (f deadlyFile) Close() error { f.disk.step(); return f.diskFile.Close() }
+
+// TestStateWriter is the process that TestStateSurvivesAKill kills.
+func TestStateWriter(t *testing.T) {
+	text, asked := os.LookupEnv(deadlyStep)
+	if !asked {
+		return // it is no test by itself
+	}
+	step, path, _ := strings.Cut(text, " ")
+	n, err := strconv.Atoi(step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStateStore(path, func() any { return map[string]string{"what": "new", "padding": strings.Repeat("n", 100_000)} })
+	s.disk = (&deadlyDisk{disk: s.disk, left: n}).deadly()
+	if err := s.save(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStateSurvivesAKill kills a process at each step of a write: the file is then what it was or what it was to be, whole, and the
+// next process can write it.
+func TestStateSurvivesAKill(t *testing.T) {
+	type content struct{ What, Padding string }
+	seen := make(map[string]int)
+	killed := true
+	for step := 0; killed; step++ {
+		path := filepath.Join(t.TempDir(), "state.json")
+		old := newStateStore(path, func() any { return map[string]string{"what": "old", "padding": strings.Repeat("o", 200_000)} })
+		if err := old.save(); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command(os.Args[0], "-test.run=^TestStateWriter$")
+		command.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", deadlyStep, step, path))
+		err := command.Run()
+		var exit *exec.ExitError
+		killed = errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+		if err != nil && !killed {
+			t.Fatal(err)
+		}
+		var found content
+		if err := old.load(&found); err != nil {
+			t.Fatalf("killed before step %d: %v", step, err)
+		}
+		want := map[string]int{"old": 200_000, "new": 100_000}[found.What]
+		if len(found.Padding) != want {
+			t.Errorf("killed before step %d: %q with %d bytes", step, found.What, len(found.Padding))
+		}
+		seen[found.What]++
+		if err := old.save(); err != nil {
+			t.Errorf("killed before step %d: the next process: %v", step, err)
+		}
+	}
+	// create, two halves of the write, sync, close, rename: old before each of them; new before the sync of the folder, and at the end.
+	if want := map[string]int{"old": 6, "new": 2}; !reflect.DeepEqual(seen, want) {
+		t.Errorf("seen %v, want %v", seen, want)
+	}
+}
+
+// TestStateDamaged has what is no state set aside, and is no reason not to begin.
+func TestStateDamaged(t *testing.T) {
+	backend := `{"name":"b","address":"127.0.0.1:7","weight":1,"max_sessions":0,"tier":0,"zone":"","mode":"ready"}`
+	for name, text := range map[string]string{
+		"not JSON":        `{"version":1,`,
+		"empty":           ``,
+		"another type":    `[]`,
+		"another version": `{"version":2,"pools":{}}`,
+		"an unknown mode": `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, "ready", "redy", 1) + `}]}}`,
+		"a bad weight":    `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
+		"a bad address":   `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
+		"unknown what":    `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
+		"the same twice":  `{"version":1,"pools":{"web":[{"what":"added","base":` + backend + `},{"what":"added","base":` + backend + `}]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state.json")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d := testDaemon(t, parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", path)))
+			if kept, err := os.ReadFile(path + damagedSuffix); err != nil || string(kept) != text {
+				t.Errorf("set aside is %q, %v", kept, err)
+			}
+			if n := len(d.pools["web"].pool.Backends()); n != 1 {
+				t.Errorf("there are %d backends", n)
+			}
+			if s := d.Status(); !strings.Contains(s.StateError, damagedSuffix) {
+				t.Errorf("status says %q", s.StateError)
+			}
+			if _, err := d.AddBackend("web", admin.NewBackend{Address: "127.0.0.1:9"}); err != nil {
+				t.Error(err)
+			}
+			if s := d.Status(); s.StateError != "" {
+				t.Errorf("after the next change status says %q", s.StateError)
+			}
+		})
+	}
+}
+
+// TestStateOutlivesTheProcess changes everything that can be changed and has another daemon begin with it. What the file says
+// otherwise by then wins.
+func TestStateOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	global := fmt.Sprintf("[global]\nstate_file = %q\n", path)
+	const three = `{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }`
+	with := func(backends string) *conf.Config {
+		return parsed(t, global+"[pool.other]\nbackends = ["+backends+"]\n")
+	}
+	d := testDaemon(t, with(three))
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	weight, limit, mode := 7, 9, "drain"
+	_, err := d.ChangeBackend("other", "b1", admin.BackendChange{Weight: &weight, MaxSessions: &limit, Mode: &mode})
+	must(err)
+	must(d.RemoveBackend("other", "b2"))
+	_, err = d.AddBackend("other", admin.NewBackend{Name: "b4", Address: "127.0.0.1:7995", Zone: "z"})
+	must(err)
+	want := d.differences()
+	if len(want) != 5 {
+		t.Fatalf("%d differences: %v", len(want), want)
+	}
+	again := testDaemon(t, with(three))
+	if got := again.differences(); !reflect.DeepEqual(got, want) {
+		t.Errorf("after a restart the differences are\n%v, want\n%v", got, want)
+	}
+	backends, err := again.Backends("other")
+	must(err)
+	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 || b.Mode != "drain" {
+		t.Errorf("b1 is %+v", b)
+	}
+	// b1 has another weight in the file, b2 another address, and b4 is there.
+	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994").Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
+	third := testDaemon(t, with(changed))
+	got := fmt.Sprint(third.differences())
+	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain}]"; got != want {
+		t.Errorf("with another file the differences are %s, want %s", got, want)
+	}
+}
+
+// TestStateConcurrent saves from many goroutines: each finds its own change in the file when its save returns.
+func TestStateConcurrent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	var n atomic.Int64
+	s := newStateStore(path, func() any { return n.Load() })
+	var savers sync.WaitGroup
+	for range 8 {
+		savers.Go(func() {
+			for range 20 {
+				mine := n.Add(1)
+				if err := s.save(); err != nil {
+					t.Error(err)
+				}
+				text, err := os.ReadFile(path)
+				var found int64
+				if err == nil {
+					err = json.Unmarshal(text, &found)
+				}
+				if err != nil || found < mine {
+					t.Errorf("saved %d, found %d, %v", mine, found, err)
+				}
+			}
+		})
+	}
+	savers.Wait()
+}
+
+// TestStateNotSaved has a change stay in force that cannot be saved, and whoever made it told.
+func TestStateNotSaved(t *testing.T) {
+	d := testDaemon(t, parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
+	b, err := d.AddBackend("web", admin.NewBackend{Address: "127.0.0.1:9"})
+	var unsaved *admin.NotSavedError
+	if !errors.As(err, &unsaved) || b.Address != "127.0.0.1:9" {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if backends, _ := d.Backends("web"); len(backends) != 2 {
+		t.Errorf("there are %d backends", len(backends))
+	}
+	if s := d.Status(); s.StateError == "" {
+		t.Error("status says nothing")
+	}
+}
+
+// TestSavedOverride holds that nothing is lost on the way to the file and back.
+func TestSavedOverride(t *testing.T) {
+	weight, limit, mode := uint32(0), 3, pool.Maintenance
+	for _, o := range []pool.Override{
+		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain}},
+		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit, Mode: &mode},
+	} {
+		text, err := json.Marshal(toSaved(o))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var saved savedOverride
+		if err := json.Unmarshal(text, &saved); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := fromSaved(saved); err != nil || !reflect.DeepEqual(got, o) {
+			t.Errorf("%+v became %+v, %v by %s", o, got, err, text)
+		}
+	}
+}
+
+// parsed is goodConfig with more.
+func parsed(t *testing.T, more string) *conf.Config {
+	t.Helper()
+	cfg, err := conf.Parse("lb.toml", []byte(goodConfig+more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}

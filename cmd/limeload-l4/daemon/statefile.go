@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// stateVersion is of the form of the state file. A file of another one is not understood.
+const stateVersion = 1
+
+// A savedState is what a state file holds: what was changed at run time, and what it was changed from.
+type savedState struct {
+	Version int                        `json:"version"`
+	Pools   map[string][]savedOverride `json:"pools"`
+}
+
+// A savedOverride is one backend's.
+type savedOverride struct {
+	What   string       `json:"what"`             // added, removed or changed
+	Source string       `json:"source,omitempty"` // who else names it
+	Base   savedBackend `json:"base"`             // as its source named it then; of an added one as it is
+
+	Weight      *uint32 `json:"weight,omitempty"` // of a changed one, what differs
+	MaxSessions *int    `json:"max_sessions,omitempty"`
+	Mode        *string `json:"mode,omitempty"`
+}
+
+// A savedBackend is a backend as a source names it.
+type savedBackend struct {
+	Name        string         `json:"name"`
+	Address     netip.AddrPort `json:"address"`
+	Weight      uint32         `json:"weight"`
+	MaxSessions int            `json:"max_sessions"`
+	Tier        int            `json:"tier"`
+	Zone        string         `json:"zone"`
+	Mode        string         `json:"mode"`
+}
+
+// collectState is what the state file is to hold.
+func (d *Daemon) collectState() any {
+	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride)}
+	for name, s := range d.servedPools() {
+		for _, o := range s.pool.Overrides() {
+			state.Pools[name] = append(state.Pools[name], toSaved(o))
+		}
+	}
+	return state
+}
+
+func toSaved(o pool.Override) savedOverride {
+	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions, Base: savedBackend{
+		Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
+		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(),
+	}}
+	if o.Mode != nil {
+		mode := o.Mode.String()
+		s.Mode = &mode
+	}
+	return s
+}
+
+func fromSaved(s savedOverride) (pool.Override, error) {
+	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions, Base: pool.Spec{
+		ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
+		Tier: s.Base.Tier, Zone: s.Base.Zone,
+	}}
+	var err error
+	if o.Base.Mode, err = savedMode(s.Base.Mode); err == nil && s.Mode != nil {
+		var mode pool.Mode
+		mode, err = savedMode(*s.Mode)
+		o.Mode = &mode
+	}
+	return o, err
+}
+
+// savedMode reads a mode: a word that is none must not become ready.
+func savedMode(text string) (pool.Mode, error) {
+	if m := poolMode(text); m.String() == text {
+		return m, nil
+	}
+	return 0, fmt.Errorf("unknown mode %q", text)
+}
+
+// loadState does again what was changed at run time before the process began. What is wrong with the file is no reason not to
+// serve: it is logged and, when the file makes no sense, that is set aside.
+func (d *Daemon) loadState() {
+	var state savedState
+	err := d.state.load(&state)
+	if err == nil && state.Version != stateVersion && len(state.Pools)+state.Version > 0 {
+		err = d.state.setAside(fmt.Errorf("its version is %d, and not %d", state.Version, stateVersion))
+	}
+	if err == nil {
+		err = d.restore(state)
+	}
+	if err != nil {
+		d.loadFailure = err
+		d.log.Error().AnErr("err", err).Msg("run-time changes not restored")
+	}
+}
+
+// restore takes up a state: all of it, or nothing.
+func (d *Daemon) restore(state savedState) error {
+	overrides := make(map[string][]pool.Override, len(state.Pools))
+	for name, saved := range state.Pools {
+		for _, s := range saved {
+			o, err := fromSaved(s)
+			if err != nil {
+				return d.state.setAside(fmt.Errorf("pool %s: backend %q: %w", name, s.Base.Name, err))
+			}
+			overrides[name] = append(overrides[name], o)
+		}
+	}
+	for name, all := range overrides {
+		s := d.pools[name]
+		if s == nil {
+			d.log.Warn().Str("pool", name).Int("changes", len(all)).Msg("run-time changes dropped: there is no such pool any more")
+			continue
+		}
+		unapplied, err := s.pool.Restore(all)
+		if err != nil {
+			return d.state.setAside(err)
+		}
+		for _, u := range unapplied {
+			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).Msg("run-time change dropped")
+		}
+		if n := len(all) - len(unapplied); n > 0 {
+			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")
+		}
+	}
+	return nil
+}
+
+// saveState writes the state file, if there is one. The error is an *admin.NotSavedError.
+func (d *Daemon) saveState() error {
+	if err := d.state.save(); err != nil {
+		return &admin.NotSavedError{Err: err}
+	}
+	return nil
+}
+
+// stateError is why the state file could not be written last or, before that, read.
+func (d *Daemon) stateError() error {
+	if written, err := d.state.outcome(); written {
+		return err
+	}
+	return d.loadFailure
+}
+
+// differences is all that was set at run time and that the sources of the backends say otherwise.
+func (d *Daemon) differences() []admin.Difference {
+	all := []admin.Difference{}
+	in := d.servedPools()
+	for _, c := range d.config().Pools {
+		if s := in[c.Name]; s != nil {
+			for _, o := range s.pool.Overrides() {
+				all = append(all, differencesOf(c.Name, o)...)
+			}
+		}
+	}
+	return all
+}
+
+func differencesOf(name string, o pool.Override) []admin.Difference {
+	var all []admin.Difference
+	note := func(what, file, running string) {
+		all = append(all, admin.Difference{Pool: name, Backend: o.Base.ID, What: what, File: file, Running: running})
+	}
+	switch o.Kind {
+	case pool.OverrideAdded:
+		note("added", "", o.Base.Addr.String())
+	case pool.OverrideRemoved:
+		note("removed", o.Base.Addr.String(), "")
+	}
+	if o.Weight != nil {
+		note("weight", fmt.Sprint(o.Base.Weight), fmt.Sprint(*o.Weight))
+	}
+	if o.MaxSessions != nil {
+		note("max_sessions", fmt.Sprint(o.Base.MaxSessions), fmt.Sprint(*o.MaxSessions))
+	}
+	if o.Mode != nil {
+		note("mode", o.Base.Mode.String(), o.Mode.String())
+	}
+	return all
+}

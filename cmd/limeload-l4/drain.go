@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// progressEvery is how often a drain that is waited for is looked at: often enough that a person sees it move.
+const progressEvery = 250 * time.Millisecond
+
+func backendsDrainCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:      "drain",
+		Usage:     "give a backend no new sessions, and let those it has end",
+		ArgsUsage: "POOL BACKEND",
+		Description: `The backend's mode becomes drain; "set --mode ready" takes that back. Sessions that are left when the deadline has
+passed are ended.`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "deadline", Usage: "end the sessions that are left after this `TIME`", DefaultText: "never"},
+			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone", DisableDefaultText: true},
+		},
+	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
+		deadline := c.Duration("deadline")
+		if deadline < 0 {
+			return &usageError{fmt.Errorf("--deadline %s: needs a time of 0 or more", deadline)}
+		}
+		d := admin.Drain{Deadline: deadline.Seconds(), Remove: c.Bool("remove")}
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		b, err := r.client.DrainBackend(ctx, args[0], args[1], d)
+		if err != nil {
+			return err
+		}
+		if c.Bool("wait") {
+			return r.awaitDrain(c.Context, b, d.Remove)
+		}
+		return r.print(b, r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b)))
+	})
+}
+
+// drainLeft is what a drain still waits for, in words.
+func drainLeft(b *admin.Backend) string {
+	if b.Drain != nil {
+		return draining(b.Drain)
+	}
+	return fmt.Sprintf("drains: %s left", counted(b.Sessions, "session"))
+}
+
+// awaitDrain follows a drain until the last session is gone, and prints a line whenever fewer are left; for JSON it prints
+// the backend as it was last.
+func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) error {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	left := int64(-1)
+	for {
+		done := b.Sessions == 0
+		switch {
+		case b.Mode != pool.Drain.String() && !done, remove && b.Drain == nil:
+			return fmt.Errorf("backend %s of pool %s drains no longer: its mode is %s", b.Name, b.Pool, b.Mode)
+		case done && !remove:
+			return r.print(b, r.say("backend %s of pool %s is drained", b.Name, b.Pool))
+		case b.Sessions != left && !r.json:
+			left = b.Sessions
+			if err := r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b))(r.out); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		backends, err := r.backendsOf(ctx, b.Pool)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(backends, func(other admin.Backend) bool { return other.Name == b.Name })
+		if i < 0 {
+			return r.gone(b, remove)
+		}
+		b = backends[i]
+	}
+}
+
+func (r *remote) backendsOf(ctx context.Context, pool string) ([]admin.Backend, error) {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	return r.client.Backends(ctx, pool)
+}
+
+// gone is what to say of a backend that was drained and is no longer there.
+func (r *remote) gone(b admin.Backend, asked bool) error {
+	text := "is drained and removed"
+	if !asked {
+		text = "was removed meanwhile"
+	}
+	return r.print(b, func(w io.Writer) error { return r.say("backend %s of pool %s %s", b.Name, b.Pool, text)(w) })
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+)
+
+func explainCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:        "explain",
+		Usage:       "tell where a client would be sent now, and why; nothing is changed by asking",
+		ArgsUsage:   "CLIENT",
+		Description: `CLIENT is an address, or an address and port. Without --listener and --pool the daemon's only listener is meant.`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "listener", Usage: "who comes to the listener `NAME`"},
+			&cli.StringFlag{Name: "pool", Usage: "who is sent to the pool `NAME`"},
+		},
+	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
+		q := admin.ExplainQuery{Listener: c.String("listener"), Pool: c.String("pool"), Client: args[0]}
+		if q.Listener != "" && q.Pool != "" {
+			return &usageError{errors.New("--listener or --pool: needs one of them")}
+		}
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		if q.Listener == "" && q.Pool == "" {
+			listeners, err := r.client.Listeners(ctx)
+			if err != nil {
+				return err
+			}
+			if len(listeners) != 1 {
+				return &usageError{fmt.Errorf("there are %s: needs --listener or --pool", counted(len(listeners), "listener"))}
+			}
+			q.Listener = listeners[0].Name
+		}
+		e, err := r.client.Explain(ctx, q)
+		if err != nil {
+			return err
+		}
+		return r.print(e, func(w io.Writer) error { return printExplanation(w, &e, r.width) })
+	})
+}
+
+func printExplanation(w io.Writer, e *admin.Explanation, width int) error {
+	fmt.Fprintf(w, "%s\n", cleanLines(e.Text))
+	if len(e.Candidates) > 0 {
+		fmt.Fprintln(w)
+		t := newTable("candidate", ">weight", ">of its weight", ">sessions", "picked")
+		for _, b := range e.Candidates {
+			picked := ""
+			switch {
+			case b.Backend != e.Backend:
+			case e.Deterministic:
+				picked = "yes"
+			default:
+				picked = "this time"
+			}
+			t.add(b.Backend, strconv.Itoa(b.Weight), strconv.FormatFloat(100*b.Share, 'f', 0, 64)+"%", strconv.FormatInt(b.Sessions, 10), picked)
+		}
+		if err := t.print(w, width); err != nil {
+			return err
+		}
+	}
+	if len(e.Others) > 0 {
+		fmt.Fprintln(w)
+		t := newTable("not picked", "why", "reason")
+		for _, b := range e.Others {
+			t.add(b.Backend, b.Why, b.Reason)
+		}
+		return t.print(w, width)
+	}
+	return nil
+}

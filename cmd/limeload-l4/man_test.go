@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/conf"
+)
+
+// page prints a manual page through the command, and returns its source.
+func page(t *testing.T, section string) string {
+	t.Helper()
+	code, stdout, stderr := command(t, "man", section)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	return stdout
+}
+
+// rendered is a page as a person reads it: one line for each paragraph, and without its fonts.
+func rendered(t *testing.T, source string) string {
+	t.Helper()
+	text := tool(t, source, "mandoc", "-T", "ascii", "-O", "width=1000")
+	return regexp.MustCompile(`.\x08`).ReplaceAllString(text, "")
+}
+
+// tool pipes a page through a program and returns all that it says.
+func tool(t *testing.T, source, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%v: install it, on Debian with `apt-get install %s`", err, name)
+	}
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Stdin = strings.NewReader(source)
+	out, _ := cmd.CombinedOutput() // a lint that finds something fails, and says what
+	return string(out)
+}
+
+// TestManLint has mandoc and groff find nothing wrong with the pages.
+func TestManLint(t *testing.T) {
+	bad := ".TH X 8\n.SH NAME\nx\n.XX\n"
+	if tool(t, bad, "mandoc", "-T", "lint", "-W", "warning") == "" || tool(t, bad, "groff", "-man", "-ww", "-z") == "" {
+		t.Fatal("nothing is found in a bad page: this test cannot fail")
+	}
+	for _, section := range []string{"8", "5"} {
+		source := page(t, section)
+		if out := tool(t, source, "mandoc", "-T", "lint", "-W", "warning"); out != "" {
+			t.Errorf("mandoc about section %s:\n%s", section, out)
+		}
+		if out := tool(t, source, "groff", "-man", "-ww", "-z"); out != "" {
+			t.Errorf("groff about section %s:\n%s", section, out)
+		}
+	}
+}
+
+// notInPage is which commands, flags and exit codes the rendered limeload-l4(8) does not tell of.
+func notInPage(app *cli.App, text string) (missing []string) {
+	var walk func(before string, commands []*cli.Command)
+	walk = func(before string, commands []*cli.Command) {
+		for _, c := range commands {
+			if c.Hidden {
+				continue
+			}
+			name := before + " " + c.Name
+			_, part, found := strings.Cut(text, "\n   "+strings.TrimSpace(name+" "+c.ArgsUsage)+"\n")
+			if !found {
+				missing = append(missing, name)
+			}
+			part, _, _ = strings.Cut(part, "\n   "+app.Name)
+			for _, f := range c.Flags {
+				in := part
+				if categoryOf(f) == daemonFlags {
+					_, in, _ = strings.Cut(text, "OPTIONS OF THE COMMANDS THAT ASK THE DAEMON")
+				}
+				if !strings.Contains(in, "--"+f.Names()[0]) || !strings.Contains(in, flagUsage(f)[1:]) {
+					missing = append(missing, name+" --"+f.Names()[0])
+				}
+			}
+			walk(name, c.Subcommands)
+		}
+	}
+	walk(app.Name, app.Commands)
+	_, codes, _ := strings.Cut(text, "EXIT STATUS")
+	for _, e := range exitCodes() {
+		if !regexp.MustCompile(`\n\s+` + strconv.Itoa(e.code) + `\s+` + regexp.QuoteMeta(e.meaning)).MatchString(codes) {
+			missing = append(missing, "exit code "+strconv.Itoa(e.code))
+		}
+	}
+	return missing
+}
+
+func TestProgramPage(t *testing.T) {
+	app := wholeApp(io.Discard, io.Discard)
+	text := rendered(t, page(t, "8"))
+	for _, gone := range []string{"backends drain", "--deadline", "--admin", "cannot be reached"} {
+		if len(notInPage(app, strings.ReplaceAll(text, gone, ""))) == 0 {
+			t.Fatalf("nobody misses %q: this test cannot fail", gone)
+		}
+	}
+	for _, what := range notInPage(app, text) {
+		t.Errorf("limeload-l4(8) does not tell of %s", what)
+	}
+	if strings.Contains(text, completeName) {
+		t.Error("limeload-l4(8) tells of a hidden command")
+	}
+}
+
+// keys is the names of all keys in a configuration, without those that its owner chooses.
+func keys(v any, path string, into map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, sub := range v {
+			if path != "listener" && path != "pool" {
+				into[key] = true
+			}
+			keys(sub, key, into)
+		}
+	case []map[string]any:
+		for _, sub := range v {
+			keys(sub, "", into)
+		}
+	case []any:
+		for _, sub := range v {
+			keys(sub, "", into)
+		}
+	}
+}
+
+// TestConfigurationPage has every key of the reference stand in lb.toml(5), and each key with a line of its own with its default
+// and the whole of its comment.
+func TestConfigurationPage(t *testing.T) {
+	text := rendered(t, page(t, "5"))
+	var reference map[string]any
+	if _, err := toml.Decode(string(conf.Reference), &reference); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	keys(reference, "", all)
+	if len(all) < 80 {
+		t.Fatalf("only %d keys are found", len(all))
+	}
+	for key := range all {
+		if !regexp.MustCompile(`(?m)\b` + key + `( =|\.|])`).MatchString(text) {
+			t.Errorf("lb.toml(5) does not tell of %s", key)
+		}
+	}
+	squeeze := func(text string) string { return strings.Join(strings.Fields(text), " ") }
+	squeezed := squeeze(text)
+	for line := range strings.Lines(string(conf.Reference)) {
+		code, comment, _ := splitComment(strings.TrimSuffix(line, "\n"))
+		if comment == "" || strings.HasPrefix(comment, "---") {
+			continue
+		}
+		code = strings.TrimSuffix(strings.TrimSuffix(code, ","), "[") // a list of several lines has its elements below
+		for _, part := range []string{squeeze(code), squeeze(comment)} {
+			if !strings.Contains(squeezed, part) {
+				t.Errorf("lb.toml(5) lacks %q", part)
+			}
+		}
+	}
+}
+
+// TestParseReference reads a small one.
+func TestParseReference(t *testing.T) {
+	intro, tables := parseReference(`# What it is.
+#
+# More of it.
+
+[a]
+key = "#" # one, \ two
+          # and more
+list = [  # of these
+  # before
+  { x = 1 }, # an x
+  'plain',
+]
+[listener.b] # again
+port = 1     # required
+[listener.c]
+port = 2
+[pool.d]
+port = 2
+[pool.d.health]
+[pool.e]
+port = 3
+`)
+	if want := "What it is.\n\nMore of it."; intro != want {
+		t.Errorf("%q, want %q", intro, want)
+	}
+	var got bytes.Buffer
+	for _, table := range tables {
+		got.WriteString("[" + table.name + "] " + table.note + "\n")
+		for _, e := range table.entries {
+			got.WriteString(e.text + ": " + e.note + "\n")
+			for _, sub := range e.elements {
+				got.WriteString("  " + sub.text + ": " + sub.note + "\n")
+			}
+		}
+	}
+	want := "[a] \nkey = \"#\": one, \\ two and more\nlist = [ ... ]: of these\n  { x = 1 }: before an x\n  'plain': \n" +
+		"[listener.b] again\nport = 1: required\n[pool.d] \nport = 2: \n"
+	if got.String() != want {
+		t.Errorf("%s\nwant\n%s", got.String(), want)
+	}
+}
+
+// TestRoff: no text becomes a macro or an escape.
+func TestRoff(t *testing.T) {
+	p := new(roff)
+	p.title("x", 8, "2026-01-01", "x")
+	p.section("name")
+	p.text.WriteString("x \\- x\n")
+	p.section("description")
+	p.prose(".TH is 'no' \\fBmacro -- ~/x^2 `y` é.\n'and this\n\n   .TH either \\e\n   'nor this")
+	p.subsection(`a "b" \c`)
+	p.item(bold(".x"), "")
+	source := p.text.String()
+	if out := tool(t, source, "mandoc", "-T", "lint", "-W", "warning"); out != "" {
+		t.Error(out)
+	}
+	text := regexp.MustCompile(`.\x08`).ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
+	for _, want := range []string{".TH is 'no' \\fBmacro -- ~/x^2 `y` é.", "'and this", ".TH either \\e\n", "'nor this", `a "b" \c`, ".x"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+}

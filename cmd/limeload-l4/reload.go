@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// reloadIn is how long a reload or a plan may take: names are looked up for it.
+const reloadIn = time.Minute
+
+func reloadCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:  "reload",
+		Usage: "have the daemon take up its configuration file, wait for that, and print what was changed",
+		Description: `A file with a mistake changes nothing: the mistakes are printed as "check" prints them, and the exit code is 1. The
+daemon reads its own file; --config says only where the daemon is.`,
+	}, reloadIn, func(c *cli.Context, r *remote, _ []string) error {
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		done, err := r.client.Reload(ctx)
+		if err != nil {
+			return err
+		}
+		return r.print(done, func(w io.Writer) error {
+			fmt.Fprintf(w, "%s: taken up in %s\n", clean(done.Plan.Config), seconds(done.Took))
+			return printPlan(w, &done.Plan, r.width)
+		})
+	})
+}

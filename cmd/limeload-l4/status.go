@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+)
+
+// answerIn is how long an answer may take that the daemon has at hand.
+const answerIn = 10 * time.Second
+
+func statusCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:  "status",
+		Usage: "print how the running daemon is: listeners, pools, reloads, and what differs from its file",
+	}, answerIn, func(c *cli.Context, r *remote, _ []string) error {
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		s, err := r.client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return r.print(s, func(w io.Writer) error { return printStatus(w, &s, r.width) })
+	})
+}
+
+// printStatus prints a page for a person.
+func printStatus(w io.Writer, s *admin.Status, width int) error {
+	facts := [][2]string{
+		{"version", s.Version},
+		{"process", fmt.Sprintf("%d, %s, started %s ago", s.PID, s.State, ago(s.Started))},
+		{"configuration", s.Config},
+		{"last reload", lastReload(&s.Reloads)},
+		{"state file", stateFile(s)},
+		{"sessions", ofAtMost(s.Sessions, s.MaxSessions)},
+		{"loops", loops(s.Loops)},
+		{"log level", s.LogLevel},
+	}
+	for _, f := range facts {
+		fmt.Fprintf(w, "%-15s%s\n", f[0], clean(f[1]))
+	}
+	fmt.Fprintln(w)
+	if err := listenerTable(s.Listeners).print(w, width); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if err := poolTable(s.Pools).print(w, width); err != nil {
+		return err
+	}
+	if len(s.Differences) > 0 {
+		fmt.Fprintln(w, "\nset at run time, and not in the file:")
+		if err := differenceTable(s.Differences).print(w, width); err != nil {
+			return err
+		}
+	}
+	if len(s.NeedsRestart) > 0 || len(s.Warnings) > 0 {
+		fmt.Fprintln(w)
+	}
+	return printNotes(w, s.NeedsRestart, s.Warnings)
+}
+
+func lastReload(r *admin.Reloads) string {
+	if r.Last == nil {
+		return "none since the start"
+	}
+	text := ago(*r.Last) + " ago, done in " + seconds(r.Took)
+	if r.Error != "" {
+		text = ago(*r.Last) + " ago, failed: " + r.Error
+	}
+	return fmt.Sprintf("%s (%d done, %d failed)", text, r.Done, r.Failed)
+}
+
+func stateFile(s *admin.Status) string {
+	switch {
+	case s.StateError != "":
+		return s.StateFile + ": " + s.StateError
+	case s.StateFile == "":
+		return "none; changes at run time end with the process"
+	}
+	return s.StateFile
+}
+
+// ofAtMost is a number and its limit; 0 is none.
+func ofAtMost(n, limit int) string {
+	if limit == 0 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%d of at most %d", n, limit)
+}
+
+func loops(all []admin.Loop) string {
+	var sessions []string
+	for _, l := range all {
+		sessions = append(sessions, strconv.Itoa(l.Sessions))
+	}
+	return fmt.Sprintf("%d, sessions %s", len(all), strings.Join(sessions, " "))
+}
+
+func listenerTable(listeners []admin.Listener) *table {
+	t := newTable("listener", "protocol", "address", "pool", ">sessions", ">accepted", ">retries", ">in", ">out")
+	for _, l := range listeners {
+		t.add(l.Name, l.Protocol, l.Address, l.Pool, strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries), size(l.BytesIn), size(l.BytesOut))
+	}
+	return t
+}
+
+func poolTable(pools []admin.Pool) *table {
+	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check", "discovery", "listeners", "note")
+	for _, p := range pools {
+		var notes []string
+		if p.TriesAll {
+			notes = append(notes, "none is healthy, all are tried")
+		}
+		if p.Rivalries > 0 {
+			notes = append(notes, fmt.Sprintf("two primaries at once: %d times", p.Rivalries))
+		}
+		waiting := strconv.Itoa(p.Waiting)
+		if p.QueueMax > 0 {
+			waiting += "/" + strconv.Itoa(p.QueueMax)
+		}
+		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible), strconv.Itoa(p.Sessions),
+			waiting, p.Check, p.Discovery, strings.Join(p.Listeners, " "), strings.Join(notes, "; "))
+	}
+	return t
+}
+
+func differenceTable(differences []admin.Difference) *table {
+	t := newTable("pool", "backend", "what", "in the file", "running")
+	for _, d := range differences {
+		t.add(d.Pool, d.Backend, d.What, d.File, d.Running)
+	}
+	return t
+}
+
+// printNotes prints what a person should know besides.
+func printNotes(w io.Writer, needsRestart, warnings []string) error {
+	for _, key := range needsRestart {
+		fmt.Fprintf(w, "needs a restart: %s\n", clean(key))
+	}
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", clean(warning))
+	}
+	return nil
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }

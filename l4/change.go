@@ -1,0 +1,406 @@
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"weak"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A Fate is what a Plan makes of a listener.
+type Fate uint8
+
+// The fates.
+const (
+	Kept    Fate = iota // it stays as it is
+	Updated             // it keeps its sockets, and has other settings for new sessions
+	Added               // it is new
+	Removed             // it stops accepting, and its sessions go on to their end
+	Rebound             // it gets other sockets, for another address; its sessions and counters stay
+)
+
+// String returns the fate as a lower-case word.
+func (f Fate) String() string {
+	return [...]string{Kept: "kept", Updated: "updated", Added: "added", Removed: "removed", Rebound: "rebound"}[f]
+}
+
+// A ListenerChange is what a Plan makes of one listener.
+type ListenerChange struct {
+	Name     string
+	Fate     Fate
+	From     netip.AddrPort // where it listens now; invalid for one that is added
+	To       netip.AddrPort // where it will; invalid for one that is removed
+	Sessions int            // it has now
+}
+
+// A Change is a Plan that is ready: all that can fail is done. It is for one goroutine, which calls Commit or Discard, soon, since
+// until then every other Prepare and Apply waits, and since clients that the new sockets attract do, too.
+type Change struct {
+	// Listeners is what becomes of each: those of the plan in its order, then those that go, by name.
+	Listeners []ListenerChange
+
+	server *Server
+	specs  []ListenerSpec
+	opened map[string]*binding // by listener
+	over   bool
+}
+
+// ErrShutdown is what Prepare and Apply return once Shutdown was called.
+var ErrShutdown = errors.New("l4: the server is shut down")
+
+// Apply makes the server serve exactly p: Prepare and Commit in one. On an error, nothing has changed.
+func (s *Server) Apply(p Plan) error {
+	c, err := s.Prepare(p)
+	if err != nil {
+		return err
+	}
+	c.Commit()
+	return nil
+}
+
+// Prepare does all that can fail of making the server serve exactly p: it looks p over and opens the sockets that are new. A
+// listener that cannot be opened is a *ListenError. While another Change is neither committed nor discarded, Prepare
+// waits.
+func (s *Server) Prepare(p Plan) (*Change, error) {
+	s.changing.Lock() // until the change is over
+	c, err := s.prepare(p)
+	if err != nil {
+		s.changing.Unlock()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s *Server) prepare(p Plan) (*Change, error) {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return nil, ErrShutdown
+	}
+	c := &Change{server: s, opened: make(map[string]*binding)}
+	for _, spec := range p.Listeners {
+		spec.Inherited = slices.Clone(spec.Inherited)
+		c.specs = append(c.specs, spec)
+	}
+	err := c.check()
+	if err == nil {
+		err = c.open()
+	}
+	if err != nil {
+		c.discard()
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.Listeners = s.compareLocked(c.specs)
+	for i := range c.specs {
+		if b := c.opened[c.specs[i].Name]; b != nil {
+			c.Listeners[i].To = b.address
+		}
+	}
+	return c, nil
+}
+
+// Compare tells what Apply would make of the listeners, as Change.Listeners does; it opens and changes nothing, and does not look
+// whether p is valid.
+func (s *Server) Compare(p Plan) []ListenerChange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.compareLocked(p.Listeners)
+}
+
+func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
+	changes := make([]ListenerChange, 0, len(specs))
+	staying := make(map[string]bool, len(specs))
+	for i := range specs {
+		spec := &specs[i]
+		staying[spec.Name] = true
+		c := ListenerChange{Name: spec.Name, Fate: Added, To: spec.address()}
+		if ls := s.listeners[spec.Name]; ls != nil {
+			old := ls.spec.Load()
+			c.From, c.Sessions = ls.bound.address, int(ls.sessions.Load())
+			switch {
+			case !old.sameSockets(spec):
+				c.Fate = Rebound
+			case old.equal(spec):
+				c.Fate, c.To = Kept, c.From
+			default:
+				c.Fate, c.To = Updated, c.From
+			}
+		}
+		changes = append(changes, c)
+	}
+	stay := len(changes)
+	for _, ls := range s.listeners {
+		if !staying[ls.name] {
+			changes = append(changes, ListenerChange{
+				Name: ls.name, Fate: Removed, From: ls.bound.address, Sessions: int(ls.sessions.Load()),
+			})
+		}
+	}
+	slices.SortFunc(changes[stay:], func(a, b ListenerChange) int { return strings.Compare(a.Name, b.Name) })
+	return changes
+}
+
+// check looks the plan over. The server's listeners stay as they are meanwhile, here and in open, since this is the only change.
+func (c *Change) check() error {
+	s := c.server
+	seen := make(map[string]bool, len(c.specs))
+	type place struct {
+		address  netip.AddrPort
+		protocol Protocol
+	}
+	at := make(map[place]string, len(c.specs))
+	owned := s.descriptors()
+	for i := range c.specs {
+		spec := &c.specs[i]
+		if err := spec.validate(); err != nil {
+			return err
+		}
+		if seen[spec.Name] {
+			return fmt.Errorf("listener %q stands in the plan twice", spec.Name)
+		}
+		seen[spec.Name] = true
+		address := spec.address()
+		if c.keepsSockets(spec) {
+			address = s.listeners[spec.Name].bound.address
+		} else {
+			for _, fd := range spec.Inherited {
+				if owned[fd] {
+					return spec.failed(fmt.Errorf("inherited descriptor %d is in use already", fd))
+				}
+				owned[fd] = true
+			}
+		}
+		// The kernel would not mind: it spreads clients over all sockets of an address that are ours.
+		here := place{address, spec.Protocol}
+		if other, taken := at[here]; taken && address.Port() != 0 {
+			return fmt.Errorf("listeners %q and %q have one address, %s", other, spec.Name, address)
+		}
+		at[here] = spec.Name
+	}
+	return nil
+}
+
+// open opens the sockets that the server has not got, and tries options on one of its own that are to be changed in place. What it
+// has opened when it returns an error is left to discard.
+func (c *Change) open() error {
+	for i := range c.specs {
+		spec := &c.specs[i]
+		keeps := c.keepsSockets(spec)
+		if spec.Protocol == TCP && (keeps || len(spec.Inherited) > 0) {
+			if err := sock.CheckListenOptions(spec.listenOptions()); err != nil {
+				return spec.failed(err)
+			}
+		}
+		if keeps {
+			continue
+		}
+		b, err := bindFor(spec, len(c.server.loops), c.server.offload, c.holds(spec))
+		if err != nil {
+			return err
+		}
+		c.opened[spec.Name] = b
+	}
+	return nil
+}
+
+// keepsSockets tells whether the server has a listener of that name whose sockets serve.
+func (c *Change) keepsSockets(spec *ListenerSpec) bool {
+	ls := c.server.listeners[spec.Name]
+	return ls != nil && ls.spec.Load().sameSockets(spec)
+}
+
+// holds tells whether a listener of this server, or one just opened for it, has the port of a spec: a wildcard may stand beside one
+// of its addresses, which the kernel prefers, and an old listener beside its successor, also one that is only waiting for the
+// end of its flows.
+func (c *Change) holds(spec *ListenerSpec) bool {
+	has := func(b *binding) bool { return b.protocol == spec.Protocol && b.address.Port() == spec.Address.Port() }
+	for _, ls := range c.server.listeners {
+		if has(ls.bound) {
+			return true
+		}
+	}
+	for _, b := range c.opened {
+		if has(b) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.server.leaving, func(b *binding) bool { return has(b) && b.doors.Load() > 0 })
+}
+
+// descriptors is every listening socket that the server holds. changing must be held.
+func (s *Server) descriptors() map[int]bool {
+	all := make(map[int]bool)
+	for _, ls := range s.listeners {
+		ls.bound.all(func(fd int) { all[fd] = true })
+	}
+	return all
+}
+
+// Commit makes the change, and cannot fail. Listeners that are in the plan as they were keep their sockets and sessions;
+// one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the plan any more
+// stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by; datagrams of
+// other clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that is closed are served,
+// those whose handshake is just under way may be reset.
+//
+// When Commit returns, addresses that were left are free, but for those of UDP that still have flows, and inherited descriptors
+// are the server's. After Shutdown it does what Discard does. A second call, or one after Discard, does nothing.
+func (c *Change) Commit() {
+	if c.over {
+		return
+	}
+	c.over = true
+	s := c.server
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		c.discard()
+		return
+	}
+	closing := s.commitLocked(c)
+	live := s.live
+	s.mu.Unlock()
+	if !live {
+		return // what closes does so when the loops start
+	}
+	for _, closed := range closing {
+		<-closed
+	}
+}
+
+// commitLocked swaps the listeners, and returns channels that are closed when the doors of old bindings are.
+func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}) {
+	next := make(map[string]*listener, len(c.specs))
+	var left []*binding
+	for i := range c.specs {
+		spec := &c.specs[i]
+		s.followRevocationsLocked(spec.Pool)
+		ls, b := s.listeners[spec.Name], c.opened[spec.Name]
+		if ls == nil {
+			ls = &listener{name: spec.Name, counters: make([]loopCounters, len(s.loops))}
+		}
+		next[spec.Name] = ls
+		old := ls.spec.Swap(spec)
+		if b == nil {
+			if !old.sameOptions(spec) {
+				ls.bound.tune(spec)
+			}
+			continue
+		}
+		if ls.bound != nil {
+			left = append(left, ls.bound)
+		}
+		ls.bound = b
+		if len(b.inherited) > 0 {
+			b.tune(spec)
+		}
+		for i, l := range s.loops {
+			l.mailbox.post(message{do: func() {
+				for _, fd := range b.sockets[i] {
+					l.openDoor(fd, b, ls)
+				}
+			}})
+		}
+	}
+	for name, ls := range s.listeners {
+		if next[name] == nil {
+			left = append(left, ls.bound)
+		}
+	}
+	s.leaving = slices.DeleteFunc(s.leaving, func(b *binding) bool { return b.doors.Load() == 0 })
+	for _, b := range left {
+		if b.protocol == UDP {
+			s.leaving = append(s.leaving, b)
+		}
+	}
+	// Only now: an address that passes from one listener to another is never without a door.
+	for _, b := range left {
+		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
+	}
+	s.listeners = next
+	s.reckonLocked()
+	return closing
+}
+
+// followRevocationsLocked has the server told of the backends of a pool whose sessions are to end. Pools that are gone are
+// forgotten.
+func (s *Server) followRevocationsLocked(p *pool.Pool) {
+	for known := range s.revoking {
+		if known.Value() == nil {
+			delete(s.revoking, known)
+		}
+	}
+	if key := weak.Make(p); !s.revoking[key] {
+		s.revoking[key] = true
+		p.OnRevoke(s.revoke)
+	}
+}
+
+// Discard gives the change up: what Prepare has opened is closed when it returns, and inherited descriptors are the caller's as
+// before. Clients that have found a new socket are served by the listener whose address includes it, and reset if there is
+// none or the server has not started. A second call, or one after Commit, does nothing.
+func (c *Change) Discard() {
+	if c.over {
+		return
+	}
+	c.over = true
+	defer c.server.changing.Unlock()
+	c.discard()
+}
+
+func (c *Change) discard() {
+	s := c.server
+	s.mu.Lock()
+	var closing []<-chan struct{}
+	for _, b := range c.opened {
+		heir := s.heirLocked(b)
+		if len(b.inherited) > 0 || heir == nil || !s.live || s.ended {
+			b.close()
+			continue
+		}
+		closing = append(closing, s.onLoops(func(l *loop) { l.shutOut(b, heir) }))
+	}
+	s.mu.Unlock()
+	for _, closed := range closing {
+		<-closed
+	}
+}
+
+// heirLocked returns the listener that clients of b's address had before b's sockets were opened, nil if none.
+func (s *Server) heirLocked(b *binding) (heir *listener) {
+	for _, ls := range s.listeners {
+		switch at := ls.bound.address; {
+		case ls.bound.protocol != b.protocol:
+		case at == b.address:
+			return ls
+		case at.Port() == b.address.Port() && at.Addr().IsUnspecified():
+			heir = ls
+		}
+	}
+	return heir
+}
+
+// onLoops has every loop do f, and returns a channel that is closed when all have.
+func (s *Server) onLoops(f func(*loop)) <-chan struct{} {
+	done := make(chan struct{})
+	var left atomic.Int64
+	left.Store(int64(len(s.loops)))
+	for _, l := range s.loops {
+		l.mailbox.post(message{do: func() {
+			f(l)
+			if left.Add(-1) == 0 {
+				close(done)
+			}
+		}})
+	}
+	return done
+}

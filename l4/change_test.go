@@ -1,0 +1,681 @@
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// descriptors counts what the process has open, but for pipes: io.Copy, which backends here use, keeps some until a garbage
+// collection. What other tests had may still be closing, so it waits until two counts agree.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	last := -1
+	eventually(t, "the number of descriptors is steady", func() bool {
+		before := last
+		last = openDescriptors(t)
+		return last == before
+	})
+	return last
+}
+
+func openDescriptors(t *testing.T) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		// The one that read the folder is closed by now.
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "pipe:") {
+			n++
+		}
+	}
+	return n
+}
+
+// hold keeps a loop busy until release is called, or the test ends.
+func (s *Server) hold(t *testing.T, loop int) (release func()) {
+	t.Helper()
+	held, free := make(chan struct{}), make(chan struct{})
+	s.loops[loop].mailbox.post(message{do: func() {
+		close(held)
+		<-free
+	}})
+	<-held
+	release = sync.OnceFunc(func() { close(free) })
+	t.Cleanup(release)
+	return release
+}
+
+// TestSpecsDiffer holds that no field of a spec is forgotten when two are compared.
+func TestSpecsDiffer(t *testing.T) {
+	spec := spec(newPool(t))
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[ListenerSpec]()) {
+		if field.Name == "KeepAlive" {
+			continue // below
+		}
+		other := spec
+		v := reflect.ValueOf(&other).Elem().FieldByIndex(field.Index)
+		switch field.Name {
+		case "Address":
+			other.Address = netip.MustParseAddrPort("127.0.0.2:0")
+		case "Inherited":
+			other.Inherited = []int{3}
+		case "Pool":
+			other.Pool = newPool(t)
+		default:
+			switch v.Kind() {
+			case reflect.String:
+				v.SetString("other")
+			case reflect.Bool:
+				v.SetBool(true)
+			case reflect.Int, reflect.Int64:
+				v.SetInt(7)
+			case reflect.Uint8:
+				v.SetUint(1)
+			default:
+				t.Fatalf("field %s is of a kind that this test does not know", field.Name)
+			}
+		}
+		if spec.sameSockets(&other) && spec.equal(&other) {
+			t.Errorf("specs that differ in %s pass for the same", field.Name)
+		}
+	}
+	for _, k := range []KeepAlive{{Idle: 1}, {Interval: 1}, {Count: 1}} {
+		other := spec
+		other.KeepAlive = k
+		if !spec.sameSockets(&other) || spec.equal(&other) {
+			t.Errorf("other keepalive, %+v: same sockets %v, equal %v", k, spec.sameSockets(&other), spec.equal(&other))
+		}
+	}
+	if same := spec; !spec.sameSockets(&same) || !spec.equal(&same) {
+		t.Error("a spec differs from itself")
+	}
+}
+
+// TestCompare holds that a plan is told of as it then comes, by Compare and by the Change, without a descriptor for the asking.
+func TestCompare(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	named := func(name string) ListenerSpec {
+		s := spec(p)
+		s.Name = name
+		return s
+	}
+	stays, changes, goes, leaves, moves := named("stays"), named("changes"), named("goes"), named("also goes"), named("moves")
+	s := start(t, Options{Loops: 2}, stays, changes, goes, leaves, moves)
+	at := make(map[string]netip.AddrPort)
+	for _, l := range s.Listeners() {
+		at[l.Name] = l.Address
+	}
+	c := dial(t, at["goes"].String())
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	changes.Backlog = 7
+	moves.Address = netip.MustParseAddrPort(refusing(t))
+	comes := named("comes")
+	comes.Address = netip.MustParseAddrPort(refusing(t))
+	plan := Plan{Listeners: []ListenerSpec{comes, moves, stays, changes}}
+	want := []ListenerChange{
+		{Name: "comes", Fate: Added, To: comes.Address},
+		{Name: "moves", Fate: Rebound, From: at["moves"], To: moves.Address},
+		{Name: "stays", Fate: Kept, From: at["stays"], To: at["stays"]},
+		{Name: "changes", Fate: Updated, From: at["changes"], To: at["changes"]},
+		{Name: "also goes", Fate: Removed, From: at["also goes"]},
+		{Name: "goes", Fate: Removed, From: at["goes"], Sessions: 1},
+	}
+	addrs := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+	before := descriptors(t)
+	if diff := cmp.Diff(want, s.Compare(plan), addrs); diff != "" {
+		t.Errorf("Compare (-want +got):\n%s", diff)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("Compare made %d descriptors of %d", after, before)
+	}
+	change, err := s.Prepare(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, change.Listeners, addrs); diff != "" {
+		t.Errorf("Change.Listeners (-want +got):\n%s", diff)
+	}
+	change.Commit()
+	for _, c := range s.Compare(plan) {
+		if c.Fate != Kept || at[c.Name] == c.To && c.Name == "moves" {
+			t.Errorf("after Commit: %+v", c)
+		}
+	}
+	if n := len(s.Listeners()); n != 4 {
+		t.Errorf("%d listeners, want 4", n)
+	}
+}
+
+// TestDiscard holds that a change which does not come leaves descriptors, listeners and clients as they were, of a server that
+// runs and of one that does not yet.
+func TestDiscard(t *testing.T) {
+	for _, runs := range []bool{false, true} {
+		t.Run(fmt.Sprintf("runs %v", runs), func(t *testing.T) {
+			p := newPool(t, backend(t, echo))
+			s, err := New(Options{Loops: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Shutdown(done(t)) }()
+			if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(p)}}); err != nil {
+				t.Fatal(err)
+			}
+			if runs {
+				s.Start()
+			}
+			stolen, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 1}, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sock.Close(stolen)
+			busy, err := sock.LocalAddr(stolen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := descriptors(t)
+			moved, other, taken, inherits := spec(p), spec(p), spec(p), spec(p)
+			moved.Address = netip.MustParseAddrPort(refusing(t))
+			other.Name, taken.Name, inherits.Name = "other", "taken", "inherits"
+			taken.Address = busy
+			inherits.Inherited = []int{stolen}
+			for _, plan := range []Plan{
+				{}, {Listeners: []ListenerSpec{moved, other}}, {Listeners: []ListenerSpec{spec(p), inherits}},
+			} {
+				c, err := s.Prepare(plan)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Discard()
+				c.Discard()
+				c.Commit() // too late
+			}
+			if _, err := s.Prepare(Plan{Listeners: []ListenerSpec{moved, other, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("an address in use: %v", err)
+			}
+			if after := descriptors(t); after != before {
+				t.Errorf("%d descriptors, and %d before", after, before)
+			}
+			if n := s.Listeners(); len(n) != 1 || n[0].Name != "test" {
+				t.Errorf("listeners are %v", n)
+			}
+			s.Start()
+			if err := ask(dial(t, s.address())); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestDiscardServesClients holds that clients which found the sockets of a change that does not come are served all the same, when
+// they were on their way to a listener that stays.
+func TestDiscardServesClients(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	all := spec(p)
+	all.Address = netip.MustParseAddrPort("0.0.0.0:0")
+	s := start(t, Options{Loops: 2}, all)
+	one := spec(newPool(t)) // would refuse them
+	one.Name = "one"
+	one.Address = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Listeners()[0].Address.Port())
+	c, err := s.Prepare(Plan{Listeners: []ListenerSpec{all, one}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []net.Conn
+	for range 20 {
+		clients = append(clients, dial(t, one.Address.String()))
+	}
+	c.Discard()
+	for i, c := range clients {
+		if err := ask(c); err != nil {
+			t.Errorf("client %d: %v", i, err)
+		}
+	}
+	if n := s.Listeners()[0].Accepted; n != 20 {
+		t.Errorf("the listener took %d clients, want 20", n)
+	}
+}
+
+// TestOneChange holds that a change waits for the one before, and that a shutdown waits for none.
+func TestOneChange(t *testing.T) {
+	s := start(t, Options{Loops: 1}, spec(newPool(t)))
+	for _, end := range []func(*Change){(*Change).Commit, (*Change).Discard} {
+		first, err := s.Prepare(Plan{Listeners: []ListenerSpec{spec(newPool(t))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		applied := make(chan error)
+		go func() { applied <- s.Apply(Plan{}) }()
+		select {
+		case <-applied:
+			t.Fatal("a second change came between")
+		case <-time.After(20 * time.Millisecond): // proves little when slow, and never fails wrongly
+		}
+		end(first)
+		if err := <-applied; err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Listeners()); n != 0 {
+			t.Fatalf("%d listeners, want the second change's none", n)
+		}
+	}
+	late, err := s.Prepare(Plan{Listeners: []ListenerSpec{spec(newPool(t))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	late.Commit()
+	// Beside the change's socket: epoll and mailbox of the loop.
+	if after := descriptors(t); after != before-3 || len(s.Listeners()) != 0 {
+		t.Errorf("a change after the end: %d of %d descriptors, listeners %v", after, before, s.Listeners())
+	}
+	if _, err := s.Prepare(Plan{}); !errors.Is(err, ErrShutdown) {
+		t.Errorf("prepare after the end: %v", err)
+	}
+}
+
+// TestChangesLoseNobody applies plans back and forth beside a stream of short sessions, and holds that not one is refused at the
+// listener that stays, whatever else of it and around it changes, and that its counters go on.
+func TestChangesLoseNobody(t *testing.T) {
+	const applies, clients = 200, 4
+	p, other := newPool(t, backend(t, echo)), newPool(t, backend(t, echo))
+	stays, comes := spec(p), spec(p)
+	comes.Name = "also"
+	s := start(t, Options{Loops: 2}, stays)
+	address := s.address()
+	ended := make(chan struct{})
+	var total atomic.Uint64
+	var running sync.WaitGroup
+	for range clients {
+		running.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				c, err := net.Dial("tcp", address)
+				if err == nil {
+					c.SetDeadline(time.Now().Add(20 * time.Second))
+					err = ask(c)
+					c.Close()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				total.Add(1)
+			}
+		})
+	}
+	for i := range applies {
+		plan := Plan{Listeners: []ListenerSpec{stays}}
+		changed := &plan.Listeners[0]
+		switch i % 4 {
+		case 1:
+			changed.Backlog, changed.KeepAlive = 128, KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
+		case 2:
+			changed.Pool = other
+		case 3:
+			plan.Listeners = append(plan.Listeners, comes)
+		}
+		so := total.Load()
+		if err := s.Apply(plan); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "sessions go on", func() bool { return t.Failed() || total.Load() > so })
+	}
+	close(ended)
+	running.Wait()
+	eventually(t, "all sessions have ended", func() bool { return s.Sessions() == 0 })
+	info := s.Listeners()[1]
+	if want := total.Load(); info.Accepted != want || info.BytesIn != want || info.Duration.Count != want {
+		t.Errorf("%d sessions; accepted %d, bytes in %d, durations %d", want, info.Accepted, info.BytesIn, info.Duration.Count)
+	}
+	if other.Backends()[0].BytesIn == 0 {
+		t.Error("no session went to the other pool: the changes came to nothing")
+	}
+	if n := len(s.revoking); n != 2 {
+		t.Errorf("the server follows %d pools, want 2", n)
+	}
+	slots := 0
+	for _, l := range s.loops {
+		slots = max(slots, len(l.doors))
+	}
+	if slots > 2 {
+		t.Errorf("%d places for the doors of two listeners", slots)
+	}
+}
+
+// TestPoolsAreForgotten holds that a server which is given new pools again and again does not keep the old ones.
+func TestPoolsAreForgotten(t *testing.T) {
+	s := start(t, Options{Loops: 1})
+	const pools = 50
+	for range pools {
+		if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the pools are forgotten", func() bool {
+		runtime.GC()
+		if err := s.Apply(Plan{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+			t.Fatal(err)
+		}
+		return len(s.revoking) < pools/2
+	})
+}
+
+// TestMoveServesWaiting holds that clients which wait at the old sockets when a listener moves to overlapping ones are served,
+// each once, and that the listener's counters go on.
+func TestMoveServesWaiting(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	one := spec(p)
+	one.Address = netip.MustParseAddrPort("0.0.0.0:0") // its port is then free at all addresses
+	s := start(t, Options{Loops: 2}, one)
+	one.Address = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Listeners()[0].Address.Port())
+	if err := ask(dial(t, one.Address.String())); err != nil {
+		t.Fatal(err)
+	}
+	release := []func(){s.hold(t, 0), s.hold(t, 1)}
+	var clients []net.Conn
+	for range 50 {
+		clients = append(clients, dial(t, one.Address.String()))
+	}
+	c, err := s.Prepare(Plan{Listeners: []ListenerSpec{one}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := c.Listeners[0].Fate; f != Rebound {
+		t.Fatalf("the listener is to be %v", f)
+	}
+	for _, f := range release {
+		f()
+	}
+	c.Commit()
+	clients = append(clients, dial(t, s.address()))
+	for i, c := range clients {
+		if err := ask(c); err != nil {
+			t.Errorf("client %d: %v", i, err)
+		}
+	}
+	if info := s.Listeners()[0]; info.Accepted != 52 || info.Sessions != 52 || info.Address != one.Address {
+		t.Errorf("the listener at %s has accepted %d and holds %d, want 52", info.Address, info.Accepted, info.Sessions)
+	}
+}
+
+// TestCommitRefusesOptions holds that options the kernel does not take are found out by Prepare, also where no socket is new.
+func TestCommitRefusesOptions(t *testing.T) {
+	ls := spec(newPool(t))
+	s := start(t, Options{Loops: 1}, ls)
+	ls.KeepAlive = KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
+	var listen *ListenError
+	if _, err := s.Prepare(Plan{Listeners: []ListenerSpec{ls}}); !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("keepalive after two days: %v", err)
+	}
+}
+
+// TestUpdateInPlace holds that other options reach sockets that stay, with the clients that wait there.
+func TestUpdateInPlace(t *testing.T) {
+	ls := spec(newPool(t, backend(t, echo)))
+	ls.KeepAlive = KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
+	s := start(t, Options{Loops: 1}, ls)
+	option := func(level, name int) int {
+		t.Helper()
+		v, err := syscall.GetsockoptInt(s.listeners["test"].bound.sockets[0][0], level, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 1 {
+		t.Error("keepalive is off")
+	}
+	release := s.hold(t, 0)
+	waits := dial(t, s.address())
+	fd := s.listeners["test"].bound.sockets[0][0]
+	ls.KeepAlive, ls.Backlog = KeepAlive{}, 5
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.listeners["test"].bound.sockets[0][0]; now != fd || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 0 {
+		t.Errorf("the socket is %d and was %d, its keepalive %d", now, fd, option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+	}
+	release()
+	if err := ask(waits); err != nil {
+		t.Error(err)
+	}
+}
+
+// inheritable opens n listening sockets of one address, as whoever starts the daemon would, and a descriptor of each to be given
+// away.
+func inheritable(t *testing.T, n int) (address string, fds []int) {
+	t.Helper()
+	at := netip.MustParseAddrPort("127.0.0.1:0")
+	for i := range n {
+		fd, err := sock.Listen(at, sock.ListenOptions{Backlog: 512}, i == 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sock.Close(fd) })
+		if at, err = sock.LocalAddr(fd); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 0); err != nil {
+			t.Fatal(err)
+		}
+		given, err := sock.Duplicate(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, given)
+	}
+	return at.String(), fds
+}
+
+// doorEvents is how many of the loop's listening sockets have a client, as its Poller sees it. The loop must have no sessions, whose
+// events would be lost.
+func (l *loop) doorEvents() int {
+	answer := make(chan int, 1)
+	l.mailbox.post(message{do: func() {
+		clients := 0
+		for i := range l.poller.Wait(0) {
+			if key, _ := l.poller.Event(i).Key(); key <= doorKey {
+				clients++
+			}
+		}
+		l.mailbox.wake.Signal() // its event may have been one of them
+		answer <- clients
+	}})
+	return <-answer
+}
+
+// TestInherited holds that sockets which somebody else has opened serve like one's own, be they fewer or more than the loops:
+// no client waits while a loop is free, changes keep them, and the last one gives them back.
+func TestInherited(t *testing.T) {
+	for sockets := 1; sockets <= 5; sockets++ {
+		t.Run(fmt.Sprintf("%d sockets", sockets), func(t *testing.T) {
+			p := newPool(t, backend(t, echo))
+			s := start(t, Options{Loops: 2})
+			before := descriptors(t)
+			address, fds := inheritable(t, sockets)
+			early := dial(t, address)
+			ls := ListenerSpec{Name: "inherits", Pool: p, Inherited: fds}
+			if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+				t.Fatal(err)
+			}
+			if shared := s.listeners["inherits"].bound.shared; shared != (sockets < len(s.loops)) {
+				t.Errorf("loops share sockets: %v", shared)
+			}
+			if got := s.address(); got != address {
+				t.Errorf("the listener is at %s, want %s", got, address)
+			}
+			if err := ask(early); err != nil {
+				t.Error(err)
+			}
+			noDelay := make(chan int, 2)
+			for _, l := range s.loops {
+				l.mailbox.post(message{do: func() {
+					l.sessions.all(func(s *session) {
+						v, _ := syscall.GetsockoptInt(int(s.client.fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+						noDelay <- v
+					})
+				}})
+			}
+			if v := <-noDelay; v == 0 {
+				t.Error("a client that had connected before has no TCP_NODELAY")
+			}
+			early.Close()
+			eventually(t, "the first session has ended", func() bool { return s.Sessions() == 0 })
+
+			const clients, rounds = 16, 50
+			var running sync.WaitGroup
+			for range clients {
+				running.Go(func() {
+					for range rounds {
+						c, err := net.Dial("tcp", address)
+						if err == nil {
+							c.SetDeadline(time.Now().Add(20 * time.Second))
+							err = ask(c)
+							c.Close()
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			for i := range 20 {
+				ls.Backlog = 100 + i
+				if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			running.Wait()
+			eventually(t, "all sessions have ended", func() bool { return s.Sessions() == 0 })
+			if n := s.Listeners()[0].Accepted; n != clients*rounds+1 {
+				t.Errorf("%d sessions were accepted, want %d", n, clients*rounds+1)
+			}
+			if err := s.Apply(Plan{}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the descriptors given are closed", func() bool { return openDescriptors(t) == before+sockets })
+			waits := dial(t, address) // at a socket that whoever opened it still has, and no loop any more
+			waits.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if err := ask(waits); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a client of a listener that was removed: %v", err)
+			}
+			for _, l := range s.loops {
+				if n := l.doorEvents(); n != 0 {
+					t.Errorf("loop %d has %d events of sockets that it has closed", l.index, n)
+				}
+			}
+		})
+	}
+}
+
+// TestInheritedWithStuckLoop holds that a client of a shared socket does not wait for the loop that is busy.
+func TestInheritedWithStuckLoop(t *testing.T) {
+	address, fds := inheritable(t, 1)
+	s := start(t, Options{Loops: 2}, ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
+	for loop := range s.loops {
+		release := s.hold(t, loop)
+		for range 50 {
+			c := dial(t, address)
+			if err := ask(c); err != nil {
+				t.Fatalf("with loop %d busy: %v", loop, err)
+			}
+			c.Close()
+			eventually(t, "the session has ended", func() bool { return s.Sessions() == 0 })
+		}
+		release()
+	}
+}
+
+// TestInheritedNonsense holds that a descriptor which is no listening socket, or is in use already, is refused and stays open.
+func TestInheritedNonsense(t *testing.T) {
+	p := newPool(t)
+	_, fds := inheritable(t, 2)
+	_, others := inheritable(t, 1)
+	s := start(t, Options{Loops: 3}, ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]})
+	bound := s.listeners["inherits"].bound
+	connection, e := sock.Connect(bound.address)
+	if e != 0 && e != sock.InProgress {
+		t.Fatal(e)
+	}
+	defer sock.Close(connection)
+	defer sock.Close(fds[1])
+	defer sock.Close(others[0])
+	before := descriptors(t)
+	for name, inherited := range map[string][]int{
+		"no descriptor":     {1 << 20},
+		"no socket":         {0},
+		"not listening":     {connection},
+		"owned":             {fds[0]},
+		"owned duplicate":   {bound.sockets[1][0]},
+		"twice":             {fds[1], fds[1]},
+		"another address":   {others[0], fds[1]},
+		"one address twice": {fds[1]},
+	} {
+		keeps := ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]}
+		var listen *ListenError
+		_, err := s.Prepare(Plan{Listeners: []ListenerSpec{keeps, {Name: "second", Pool: p, Inherited: inherited}}})
+		if err == nil || name != "one address twice" && !errors.As(err, &listen) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors, and %d before", after, before)
+	}
+}
+
+// TestInheritedDiscard holds that sockets which were to be inherited by a change that does not come are as before: one that does
+// come takes them, with the client that waits.
+func TestInheritedDiscard(t *testing.T) {
+	address, fds := inheritable(t, 1)
+	s := start(t, Options{Loops: 2})
+	p := newPool(t, backend(t, echo))
+	plan := Plan{Listeners: []ListenerSpec{{Name: "inherits", Pool: p, Inherited: fds}}}
+	c, err := s.Prepare(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := dial(t, address)
+	c.Discard()
+	if err := s.Apply(plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(waits); err != nil {
+		t.Error(err)
+	}
+	waits.CloseWrite()
+	if _, err := io.ReadAll(waits); err != nil {
+		t.Error(err)
+	}
+}

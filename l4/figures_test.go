@@ -1,0 +1,278 @@
+package l4
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// skip takes a loop's clock ahead. Nothing else may read the server's clock.
+func (s *Server) skip(d time.Duration) {
+	done := make(chan struct{})
+	s.loops[0].mailbox.post(message{do: func() {
+		s.started = s.started.Add(-d)
+		close(done)
+	}})
+	<-done
+}
+
+// TestBytesOfRunningSessions holds that a session's bytes are counted while it goes on, a second time not at all, and at its end
+// to the last one; of the listener as of the backend.
+func TestBytesOfRunningSessions(t *testing.T) {
+	p := newPool(t, backend(t, echo))
+	s := start(t, Options{Loops: 1}, spec(p))
+	counted := func() [4]uint64 {
+		l, b := s.Listeners()[0], p.Backends()[0]
+		return [4]uint64{l.BytesIn, l.BytesOut, b.BytesIn, b.BytesOut}
+	}
+	all := func(n uint64) [4]uint64 { return [4]uint64{n, n, n, n} }
+	c := dial(t, s.address())
+	for range 3 * tableChunk * sliceChunks { // others, so that it takes several turns
+		if err := ask(dial(t, s.address())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others := uint64(3 * tableChunk * sliceChunks)
+	for range 100 {
+		if err := ask(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint64(3) {
+		s.skip(2 * tellEvery)
+		eventually(t, "the bytes are counted", func() bool { return counted() == all(others+100+i) })
+		if err := ask(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.CloseWrite()
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the last byte is counted", func() bool { return counted() == all(others+103) })
+	if err := s.Shutdown(done(t)); err == nil {
+		t.Fatal("nothing was cut")
+	}
+	if got := counted(); got != all(others+103) {
+		t.Errorf("at the end %v bytes, want %d each", got, others+103)
+	}
+}
+
+// TestTellRounds holds when a loop goes round to count bytes: some time after an event, as often as there are events, and not at
+// all while all is quiet, so that it sleeps.
+func TestTellRounds(t *testing.T) {
+	s, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Shutdown(done(t)) }()
+	l := s.loops[0]
+	want := func(what string, patience time.Duration) {
+		t.Helper()
+		if got := l.patience(); got != patience {
+			t.Fatalf("%s: it waits for %v, want %v", what, got, patience)
+		}
+	}
+	const forever = -1
+	for range 2 * sliceChunks * tableChunk { // two slices
+		l.sessions.take().phase = relaying
+	}
+	want("at first", forever)
+	l.tellSome(1)
+	want("after an event", tellEvery)
+	l.now += tellEvery
+	l.tellSome(0)
+	want("after the first slice", 0)
+	l.tellSome(0)
+	want("after the round", forever)
+
+	l.tellSome(1)
+	l.now += tellEvery
+	l.tellSome(1)
+	l.tellSome(0)
+	want("an event right before the first slice", forever)
+
+	l.tellSome(1)
+	l.now += tellEvery
+	l.tellSome(0)
+	l.tellSome(1)
+	want("an event after the first slice, for a session of it", tellEvery)
+}
+
+// TestFigures holds that each phase of a session is measured once, and retries are counted by what failed before.
+func TestFigures(t *testing.T) {
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: 100 * time.Millisecond, Retries: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []string{refusing(t), swallowing(t), backend(t, echo)} {
+		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, Options{Loops: 1}, spec(p))
+	c := dial(t, s.address())
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	info := s.Listeners()[0]
+	if info.ConnectTime.Count != 1 || info.FirstByteTime.Count != 1 || info.Duration.Count != 0 || info.QueueTime.Count != 0 {
+		t.Errorf("counts of a running session: %d connects, %d first bytes, %d durations, %d waits",
+			info.ConnectTime.Count, info.FirstByteTime.Count, info.Duration.Count, info.QueueTime.Count)
+	}
+	if info.Accepted != 1 || info.Retries[pool.ConnectRefused] != 1 || info.Retries[pool.ConnectTimeout] != 1 || len(info.Retries) != 2 {
+		t.Errorf("accepted %d, retries %v; want 1, and one after each failure", info.Accepted, info.Retries)
+	}
+	c.Close()
+	eventually(t, "the duration is measured", func() bool { return s.Listeners()[0].Duration.Count == 1 })
+	if sum := s.Listeners()[0].Duration.Sum; sum < 0.05 || sum > 20 {
+		t.Errorf("the session took %v s, with a timeout of 0.1 s in it", sum)
+	}
+	if info := s.Listeners()[0]; info.ConnectTime.Sum >= info.Duration.Sum-0.05 {
+		t.Errorf("the connect took %v s of %v: failed ones are in it", info.ConnectTime.Sum, info.Duration.Sum)
+	}
+}
+
+// TestQueueTime holds that each wait is measured once, however it ended, and that who found the queue full has not waited.
+func TestQueueTime(t *testing.T) {
+	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(p))
+	holder := dial(t, s.address())
+	if err := ask(holder); err != nil {
+		t.Fatal(err)
+	}
+	waiting := queuedClients(t, s, p, 2)
+	if !refusedWithReset(t, s.address()) {
+		t.Error("a third client was not refused")
+	}
+	if line := lines.next(t); line.Reason != QueueFull.String() || line.QueueTime != 0 {
+		t.Errorf("the third client ended with %s after %v s in the queue", line.Reason, line.QueueTime)
+	}
+	if n := s.Listeners()[0].QueueTime.Count; n != 0 {
+		t.Errorf("%d waits before one has ended", n)
+	}
+	waiting[1].Close()
+	eventually(t, "the wait of who left is measured", func() bool { return s.Listeners()[0].QueueTime.Count == 1 })
+	holder.Close()
+	if err := ask(waiting[0]); err != nil {
+		t.Fatal(err)
+	}
+	waiting[0].Close()
+	eventually(t, "all have ended", func() bool { return s.Sessions() == 0 })
+	if info := s.Listeners()[0]; info.QueueTime.Count != 2 || info.QueueTime.Sum <= 0 || info.Duration.Count != 2 {
+		t.Errorf("%d waits of %v s in all, %d durations; want 2 and 2", info.QueueTime.Count, info.QueueTime.Sum, info.Duration.Count)
+	}
+}
+
+// TestSet holds that the settings of a server that runs can be changed.
+func TestSet(t *testing.T) {
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 2, MaxSessions: 1, Log: log}, spec(newPool(t, backend(t, echo))))
+	if got := s.Settings(); got != (Settings{MaxSessions: 1}) {
+		t.Errorf("settings at first: %+v", got)
+	}
+	c := dial(t, s.address())
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	if !refusedWithReset(t, s.address()) {
+		t.Error("a second session was taken")
+	}
+	<-lines.lines // the warning about that
+	want := Settings{MaxSessions: 2, Access: true}
+	s.Set(want)
+	if got := s.Settings(); got != want {
+		t.Errorf("settings: %+v, want %+v", got, want)
+	}
+	second := dial(t, s.address())
+	if err := ask(second); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	if line := lines.next(t); line.Client != c.LocalAddr().String() {
+		t.Errorf("another line than the session's: %+v", line)
+	}
+	s.Set(Settings{MaxSessions: 1})
+	if err := ask(second); err != nil {
+		t.Errorf("a session that was there: %v", err)
+	}
+	second.Close()
+	eventually(t, "all have ended", func() bool { return s.Sessions() == 0 })
+	if n := len(lines.lines); n != 0 {
+		t.Errorf("%d lines with access off", n)
+	}
+}
+
+// TestLoops holds that a stuck loop is found, and which, and that one which waits passes for alive.
+func TestLoops(t *testing.T) {
+	s, err := New(Options{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Shutdown(done(t)) }()
+	if err := s.Live(done(t)); err != nil {
+		t.Errorf("before the start: %v", err)
+	}
+	for _, l := range s.Loops() {
+		if !l.Waiting || l.Turns != 0 || !l.LastTurn.IsZero() {
+			t.Errorf("before the start: %+v", l)
+		}
+	}
+	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t, backend(t, echo)))}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	began := time.Now()
+	if err := s.Live(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for i, l := range s.Loops() {
+		if l.Index != i || l.Turns == 0 || l.LastTurn.After(time.Now()) || l.LastTurn.Before(began.Add(-time.Minute)) {
+			t.Errorf("after the start: %+v", l)
+		}
+	}
+	eventually(t, "both wait", func() bool { l := s.Loops(); return l[0].Waiting && l[1].Waiting })
+	if err := ask(dial(t, s.address())); err != nil {
+		t.Fatal(err)
+	}
+	if l := s.Loops(); l[0].Sessions+l[1].Sessions != 1 {
+		t.Errorf("one session, and the loops have %d and %d", l[0].Sessions, l[1].Sessions)
+	}
+	release := s.hold(t, 1)
+	defer release() // before the server is to end
+	if l := s.Loops()[1]; l.Waiting {
+		t.Error("a loop in a turn passes for waiting")
+	}
+	for range 3 { // the question that is under way stands for all
+		eventually(t, "it is loop 1 that is stuck", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			var stuck *StuckLoopError
+			return errors.As(s.Live(ctx), &stuck) && stuck.Loop == 1 // on a slow day loop 0 takes longer, too
+		})
+	}
+	if err := s.Live(done(t)); !errors.Is(err, context.Canceled) {
+		t.Errorf("no time to answer: %v", err)
+	}
+	if n := len(s.loops[1].mailbox.queue); n != 1 {
+		t.Errorf("%d messages wait for the stuck loop, want one", n)
+	}
+	release()
+	if err := s.Live(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Shutdown(done(t)); err == nil {
+		t.Error("nothing was cut")
+	}
+	if err := s.Live(done(t)); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
+}

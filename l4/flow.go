@@ -1,0 +1,244 @@
+package l4
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A flow is one client's datagrams and the answers to them, until it is idle. It belongs to one loop, which uses it onLoop only;
+// its memory is used again for a later flow, of another generation.
+//
+// At rest it is one descriptor, a connected UDP socket, and this struct.
+type flow struct {
+	// set once for the slot, see flowStore
+	index uint32
+
+	generation uint32    // of the slot's use; an event of an earlier one is not this flow's
+	door       *flowDoor // nil while the slot is free
+	listener   *listener // the door's when the flow began
+	settings   *ListenerSpec
+
+	id      flowID
+	hash    uint32
+	serial  uint64 // what the access line has
+	sibling *flow  // the next of the same id, ByPacket
+	peer    sock.Peer
+	local   sock.Local
+	header  []byte // PROXY; empty for none
+
+	home    *home
+	own     home          // unless others share it
+	moves   uint32        // home's when the socket was connected
+	backend *pool.Backend // that the socket is connected to, or was last
+	fd      int32
+	open    bool
+	counted bool // among its client's
+	batch   uint8
+	expects bool // that the backend sends much: the socket is prepared for it
+	singly  bool // the way to the backend, or from it, takes no trains
+	blocked bool // the socket takes no more for the moment
+	inLine  bool
+	waits   bool // stands in its door's waiting
+
+	kept        *backlog // datagrams that the socket did not take; nil when there are none
+	first, last int      // of its pieces in the batch in work; 0 outside
+
+	in, out     traffic
+	sentIn      uint64 // datagrams that went to a backend
+	connections int
+	lost        uint32 // datagrams of the backend that the kernel says it has dropped
+
+	timer       timer
+	began       time.Duration // these are moments since Server.started
+	connected   time.Duration // the socket was
+	firstAnswer time.Duration // zero before
+	answered    bool          // the backend that it is connected to has
+	active      time.Duration
+	cause       sock.Errno // what the last failure said
+
+	next *flow // in the store's free list
+}
+
+// A traffic is one way of a flow.
+type traffic struct {
+	datagrams uint64
+	bytes     uint64 // taken from the source
+	told      uint64 // those of bytes that the backend's counters have
+}
+
+// admitFlow makes a flow for a client that has none, or says why not.
+func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, hash uint32) (*flow, Drop) {
+	s := l.server
+	client := limitedAs(id.client)
+	limited := settings.Flows.ClientMax > 0
+	if limited && d.clients[client] >= settings.Flows.ClientMax {
+		return nil, DropClientLimit
+	}
+	if drop := s.enterFlow(d.listener, settings); drop != dropNone {
+		return nil, drop
+	}
+	f := l.flows.store.take()
+	f.door, f.listener, f.settings = d, d.listener, settings
+	f.id, f.hash, f.peer, f.local = id, hash, *peer, *local
+	f.began, f.active = l.now, l.now
+	l.nextID++
+	f.serial = l.nextID
+	f.home = l.homeFor(f)
+	if drop := l.makeReady(f); drop != dropNone {
+		l.leaveHome(f)
+		l.flows.store.give(f)
+		s.leaveFlow(d.listener)
+		return nil, drop
+	}
+	if first := d.table.find(&id, hash); first != nil {
+		f.sibling = first
+		d.table.replace(first, f)
+	} else {
+		d.table.insert(f)
+	}
+	if limited {
+		f.counted = true
+		d.clients[client]++
+	}
+	if settings.Flows.SendProxy {
+		f.header = appendProxyV2(f.header[:0], peer.AddrPort(), f.sentTo())
+	}
+	d.flows++
+	l.flows.count++
+	f.timer.flow = f
+	l.armFlow(f)
+	d.listener.counters[l.index].accepted.Add(1)
+	return f, dropNone
+}
+
+// sentTo is where the client has sent its datagrams.
+func (f *flow) sentTo() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(f.local.Addr16()).Unmap(), f.door.binding.address.Port())
+}
+
+// flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client may have
+// a flow to it already. first is one of its flows.
+func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
+	lease, err := first.settings.Pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
+	if err != nil {
+		return nil, dropOf(err)
+	}
+	f := first
+	for f != nil && f.destination() != lease.Backend() {
+		f = f.sibling
+	}
+	w := &l.flows
+	w.picked, w.hasPicked = lease, true
+	drop := dropNone
+	if f != nil {
+		drop = l.makeReady(f)
+	} else {
+		f, drop = l.admitFlow(d, first.settings, &first.peer, &first.local, first.id, first.hash)
+	}
+	if w.hasPicked { // the flow has one of its own, or there is none
+		w.hasPicked = false
+		lease.Release(pool.Neutral)
+	}
+	return f, drop
+}
+
+// destination is the backend that the flow's datagrams go to, or went to last.
+func (f *flow) destination() *pool.Backend {
+	if f.home.housed {
+		return f.home.lease.Backend()
+	}
+	return f.backend
+}
+
+// armFlow sets the timer to the moment at which the flow may be idle.
+func (l *loop) armFlow(f *flow) {
+	l.wheel.arm(&f.timer, int64((f.active+f.settings.Flows.timeout()+tick-1)/tick))
+}
+
+// onFlowTimer looks at a flow whose timer fired. Datagrams do not touch the timer, so it often fires early and is set again.
+func (l *loop) onFlowTimer(f *flow) {
+	if l.now >= f.active+f.settings.Flows.timeout() {
+		l.endFlow(f, Idle)
+		return
+	}
+	l.armFlow(f)
+}
+
+// endFlow ends a flow and gives its memory back.
+func (l *loop) endFlow(f *flow, why Reason) {
+	d := f.door
+	l.wheel.stop(&f.timer)
+	l.closeFlowSocket(f)
+	l.dropKept(f, DropFlowEnded)
+	l.unlink(f)
+	l.leaveHome(f)
+	c := &f.listener.counters[l.index]
+	c.ended[why].Add(1)
+	c.duration.observe(l.now - f.began)
+	if l.server.access.Load() {
+		l.logFlowEnd(f, why)
+	}
+	ls := f.listener
+	if d.outbox.last == f {
+		d.outbox.last = nil
+	}
+	l.flows.store.give(f)
+	l.flows.count--
+	l.freed = true
+	if d.flows--; d.flows == 0 && d.draining {
+		l.flows.emptied = append(l.flows.emptied, d)
+	}
+	l.server.leaveFlow(ls)
+}
+
+// unlink takes a flow out of its door's tables.
+func (l *loop) unlink(f *flow) {
+	d := f.door
+	switch first := d.table.find(&f.id, f.hash); {
+	case first != f:
+		for first.sibling != f {
+			first = first.sibling
+		}
+		first.sibling = f.sibling
+	case f.sibling != nil:
+		d.table.replace(f, f.sibling)
+	default:
+		d.table.remove(f)
+	}
+	if !f.counted {
+		return
+	}
+	client := limitedAs(f.id.client)
+	if n := d.clients[client]; n > 1 {
+		d.clients[client] = n - 1
+	} else {
+		delete(d.clients, client)
+	}
+}
+
+// closeFlowSocket closes the socket to the backend if it is open, after what it moved was counted.
+func (l *loop) closeFlowSocket(f *flow) {
+	if !f.open {
+		return
+	}
+	l.tellFlow(f)
+	f.open = false
+	sock.Close(int(f.fd))
+}
+
+// tellFlow adds to the backend's counters what a flow has moved since it last did; the listener's have it already.
+func (l *loop) tellFlow(f *flow) {
+	in, out := f.in.untold(), f.out.untold()
+	if f.backend != nil && in+out > 0 {
+		f.backend.AddBytes(in, out)
+	}
+}
+
+func (t *traffic) untold() uint64 {
+	n := t.bytes - t.told
+	t.told = t.bytes
+	return n
+}

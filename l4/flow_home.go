@@ -1,0 +1,240 @@
+package l4
+
+import (
+	"errors"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A home is where datagrams go: a lease, of one flow or, ByClientIP, of all flows of an address.
+type home struct {
+	lease    pool.Lease
+	housed   bool          // lease is one
+	inUse    bool          // the lease's backend was, when last looked at: one that is tried at its breaker's wish is not
+	answered bool          // the lease's backend has
+	failed   *pool.Backend // which the next lease is not to be on, if another is to be had; nil for none
+	moves    uint32        // how many leases there were before
+	lookedAt time.Duration // when another backend was looked for in vain
+
+	shared bool
+	client clientID // of a shared one
+	flows  int      // that share it
+}
+
+// lookAgain is how soon a flow whose backend is not eligible looks again for another when there was none.
+const lookAgain = 100 * time.Millisecond
+
+// homeFor returns the home of a new flow.
+func (l *loop) homeFor(f *flow) *home {
+	if f.settings.Flows.Key != ByClientIP {
+		return &f.own
+	}
+	client := clientID(f.id.client)
+	h := f.door.homes[client]
+	if h == nil {
+		w := &l.flows
+		if last := len(w.freeHomes) - 1; last >= 0 {
+			h, w.freeHomes = w.freeHomes[last], w.freeHomes[:last]
+		} else {
+			h = new(home)
+		}
+		h.shared, h.client = true, client
+		f.door.homes[client] = h
+	}
+	h.flows++
+	return h
+}
+
+// leaveHome gives a flow's home up.
+func (l *loop) leaveHome(f *flow) {
+	h := f.home
+	if h.shared {
+		if h.flows--; h.flows > 0 {
+			return
+		}
+		delete(f.door.homes, h.client)
+	}
+	h.release()
+	if h.shared {
+		*h = home{}
+		l.flows.freeHomes = append(l.flows.freeHomes, h)
+	}
+}
+
+// release gives the lease back if there is one.
+func (h *home) release() {
+	if !h.housed {
+		return
+	}
+	h.housed = false
+	if h.answered {
+		h.lease.Release(pool.Served)
+	} else {
+		h.lease.Release(pool.Neutral)
+	}
+}
+
+// fail gives the lease back with what has failed.
+func (h *home) fail(o pool.Outcome) {
+	if h.housed {
+		h.housed = false
+		h.failed = h.lease.Backend()
+		h.lease.Release(o)
+	}
+}
+
+// ready tells whether the flow can send at once.
+func (f *flow) ready() bool {
+	return f.open && f.home.housed && f.moves == f.home.moves && f.home.fit()
+}
+
+// fit tells whether the lease's backend may go on being used.
+func (h *home) fit() bool {
+	b := h.lease.Backend()
+	if inUse(b) {
+		h.inUse = true
+		return true
+	}
+	return !h.inUse && !b.Revoked()
+}
+
+// makeReady sees to it that a flow has a socket to a backend that is eligible, or says why it has not. A datagram that is to be sent has been
+// nowhere yet, so another try is always safe.
+func (l *loop) makeReady(f *flow) Drop {
+	if f.ready() {
+		return dropNone
+	}
+	h := f.home
+	if h.housed && !h.fit() && !l.moveHome(f) {
+		return DropNoBackend
+	}
+	w := &l.flows
+	w.tried = w.tried[:0]
+	for {
+		if !h.housed {
+			if drop := l.house(f); drop != dropNone {
+				return drop
+			}
+		}
+		if f.open && f.moves == h.moves {
+			return dropNone
+		}
+		e := l.connectFlow(f)
+		if e == 0 {
+			return dropNone
+		}
+		f.cause = e
+		if e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
+			return DropNoDescriptors
+		}
+		h.fail(connectOutcome(e))
+		w.tried = append(w.tried, h.failed)
+		if len(w.tried) > f.settings.Pool.Retries() {
+			return DropBackendRefused
+		}
+	}
+}
+
+// house picks a backend for a home that has none.
+func (l *loop) house(f *flow) Drop {
+	h, w := f.home, &l.flows
+	if w.hasPicked {
+		w.hasPicked = false
+		h.move(w.picked)
+		return dropNone
+	}
+	first := len(w.tried) == 0
+	if first && h.failed != nil {
+		w.tried = append(w.tried, h.failed)
+	}
+	lease, err := f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort(), Tried: w.tried})
+	if first {
+		w.tried = w.tried[:0]
+		if errors.Is(err, pool.ErrNoBackend) && h.failed != nil { // it is the only one
+			lease, err = f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
+		}
+	}
+	if err != nil {
+		return dropOf(err)
+	}
+	h.move(lease)
+	return dropNone
+}
+
+// move gives the home a lease.
+func (h *home) move(lease pool.Lease) {
+	h.lease, h.housed, h.inUse, h.answered, h.failed = lease, true, inUse(lease.Backend()), false, nil
+	h.moves++
+}
+
+// moveHome looks for another backend than the one that is not eligible any more. When there is none the old one serves on, unless
+// the pool wants its leases back; then it reports false.
+func (l *loop) moveHome(f *flow) bool {
+	h := f.home
+	revoked := h.lease.Backend().Revoked()
+	if !revoked && h.lookedAt != 0 && l.now < h.lookedAt+lookAgain {
+		return true
+	}
+	lease, err := f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
+	switch {
+	case err == nil:
+		h.release()
+		h.move(lease)
+		h.lookedAt = 0
+	case revoked:
+		h.release()
+		return false
+	default:
+		h.lookedAt = l.now
+	}
+	return true
+}
+
+// dropOf is why a datagram is dropped when Pick has that error.
+func dropOf(err error) Drop {
+	if errors.Is(err, pool.ErrBusy) {
+		return DropBackendsFull
+	}
+	return DropNoBackend
+}
+
+// connectFlow gives a flow a socket that is connected to its home's backend.
+func (l *loop) connectFlow(f *flow) sock.Errno {
+	l.closeFlowSocket(f)
+	h := f.home
+	b := h.lease.Backend()
+	fd, e := sock.ConnectDatagram(b.Addr())
+	if e != 0 {
+		return e
+	}
+	if e := l.poller.AddDatagram(fd, keyOf(f), f.generation); e != 0 {
+		sock.Close(fd)
+		return e
+	}
+	f.fd, f.open = int32(fd), true
+	f.backend, f.moves = b, h.moves
+	f.batch, f.expects, f.singly, f.blocked, f.answered = leastBatch, false, false, false, false
+	f.connected, f.cause = l.now, 0
+	f.connections++
+	return 0
+}
+
+// backendFailed takes it that a flow's backend cannot be reached: it gets another at its next datagram. The one that came to
+// nothing is counted.
+func (l *loop) backendFailed(f *flow, e sock.Errno) {
+	f.cause = e
+	l.drop(f.listener, DropBackendRefused, 1)
+	l.closeFlowSocket(f)
+	if f.moves == f.home.moves { // no other of its flows has found out before
+		f.home.fail(connectOutcome(e))
+	}
+}
+
+// inUse tells whether a backend may get new flows, but for its limit.
+func inUse(b *pool.Backend) bool {
+	// TODO(#6): call b.InUse when package pool has it; until then a flow moves only when its backend's leases are revoked.
+	u, ok := any(b).(interface{ InUse() bool })
+	return !ok || u.InUse()
+}

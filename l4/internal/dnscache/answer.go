@@ -1,0 +1,265 @@
+package dnscache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"slices"
+)
+
+// pointerRange is how far into a message a compressed name can point (RFC 1035, 4.1.4: 14 bits).
+const pointerRange = 1 << 14
+
+// An answer is what reading a backend's answer found. It and its buffers belong to one Resolver and hold until the next one is read.
+//
+// To be written again with another spelling of the question, other TTLs and without its OPT record, a message must not point into
+// what changes. So a compressed name may point to a label of the question or of an earlier record's name, or into an earlier record's
+// data, and nowhere else. No server compresses otherwise, and each step goes back, so none of this can loop.
+type answer struct {
+	found
+	ttls     []uint16 // where the TTLs of all records but OPT stand
+	pointers []uint16 // where compressed names point from to behind the OPT record
+	errors   []byte   // the options of extended errors
+	labels   [pointerRange / 64]uint64
+}
+
+// found is the part of an answer that starts empty for each message.
+type found struct {
+	message []byte
+	flags   uint16
+	rcode   uint16 // the header's part
+	end     int    // of the last record; what follows is no part of the message. 0 = there is not even a question
+	counts  [3]uint16
+
+	optFrom  int    // where the OPT record begins; 0 = there is none
+	optTo    int    // where it ends
+	extended uint8  // upper bits of the code, from the OPT record
+	subnet   []byte // data of the subnet's option; nil = none
+
+	truncated bool
+	matching  bool   // the answer section has a record of the type that was asked for
+	soa       bool   // the authority section has an SOA record
+	soaTTL    uint32 // the lower of its TTL and its minimum
+	lowest    uint32 // of all TTLs
+}
+
+// read reads a message that is to answer, under this id, the question that a key says whose name is nameLen long. It reports false when
+// the message is none, answers something else or is malformed.
+func (a *answer) read(message []byte, id uint16, key []byte, nameLen int) bool {
+	if len(message) < headerLen || len(message) > maxMessage || binary.BigEndian.Uint16(message) != id {
+		return false
+	}
+	clear(a.labels[:min(len(a.labels), len(message)/64+1)])
+	a.ttls, a.pointers, a.errors = a.ttls[:0], a.pointers[:0], a.errors[:0]
+	flags := binary.BigEndian.Uint16(message[2:])
+	a.found = found{message: message, flags: flags, rcode: flags & maskRcode, truncated: flags&flagTC != 0, lowest: math.MaxUint32}
+	if a.flags&flagQR == 0 || a.flags&maskOpcode != 0 {
+		return false
+	}
+	switch binary.BigEndian.Uint16(message[4:]) {
+	case 1:
+	case 0:
+		// Some servers send the header alone when they fail. There is only its id to go by; all that it can do is fail.
+		return a.rcode != rcodeOK && a.rcode != rcodeNoName && binary.BigEndian.Uint64(message[4:]) == 0
+	default:
+		return false
+	}
+	var lower [maxNameLen]byte
+	n := lowerName(lower[:], message[headerLen:])
+	a.end = headerLen + n + questionLen
+	if n != nameLen || len(message) < a.end || !bytes.Equal(lower[:n], key[:n]) {
+		return false
+	}
+	typ := binary.BigEndian.Uint16(key[n:])
+	if binary.BigEndian.Uint32(message[headerLen+n:]) != uint32(typ)<<16|classIN {
+		return false
+	}
+	if a.truncated {
+		return true // and may end anywhere; only that it is truncated will be passed on
+	}
+	for at := headerLen; message[at] != 0; at += 1 + int(message[at]) {
+		a.mark(at)
+	}
+	return a.readRecords(typ)
+}
+
+// readRecords reads the three sections.
+func (a *answer) readRecords(asked uint16) bool {
+	for section := range a.counts {
+		a.counts[section] = binary.BigEndian.Uint16(a.message[6+2*section:])
+		for range a.counts[section] {
+			at := a.name(a.end, len(a.message), true)
+			if at == 0 || at+recordLen > len(a.message) {
+				return false
+			}
+			typ := binary.BigEndian.Uint16(a.message[at:])
+			to := at + recordLen + int(binary.BigEndian.Uint16(a.message[at+8:]))
+			if to > len(a.message) {
+				return false
+			}
+			if typ == typeOPT {
+				if section != 2 || a.optFrom != 0 || at != a.end+1 || !a.readOPT(at, to) {
+					return false
+				}
+				a.optFrom, a.optTo, a.end = a.end, to, to
+				continue
+			}
+			if !a.readData(typ, at+recordLen, to) {
+				return false
+			}
+			a.note(section, typ, asked, at+4, to)
+			a.end = to
+		}
+	}
+	if a.optFrom != 0 {
+		a.counts[2]--
+	}
+	return true
+}
+
+// note takes down what a record means for how long the answer is good.
+func (a *answer) note(section int, typ, asked uint16, ttlAt, to int) {
+	a.ttls = append(a.ttls, uint16(ttlAt))
+	ttl := seconds(a.message[ttlAt:])
+	a.lowest = min(a.lowest, ttl)
+	switch {
+	case section == 0 && typ == asked:
+		a.matching = true
+	case section == 1 && typ == typeSOA:
+		a.soaTTL = min(ttl, seconds(a.message[to-4:]))
+		a.soa = true
+	}
+}
+
+// seconds reads a TTL. One with the top bit set counts as zero (RFC 2181, 8).
+func seconds(b []byte) uint32 {
+	ttl := binary.BigEndian.Uint32(b)
+	if ttl > math.MaxInt32 {
+		return 0
+	}
+	return ttl
+}
+
+// readOPT reads the options that are of use: extended errors, and the subnet. Cookies and what else there is end here.
+func (a *answer) readOPT(at, to int) bool {
+	a.extended = a.message[at+4]
+	for rest := a.message[at+recordLen : to]; len(rest) > 0; {
+		if len(rest) < 4 {
+			return false
+		}
+		size := 4 + int(binary.BigEndian.Uint16(rest[2:]))
+		if size > len(rest) {
+			return false
+		}
+		switch binary.BigEndian.Uint16(rest) {
+		case optionError:
+			a.errors = append(a.errors, rest[:size]...)
+		case optionSubnet:
+			if a.subnet != nil || size < 8 {
+				return false
+			}
+			a.subnet = rest[4:size]
+		}
+		rest = rest[size:]
+	}
+	return true
+}
+
+// readData walks the names in a record's data, which may be compressed.
+func (a *answer) readData(typ uint16, at, to int) bool {
+	skip, names := dataNames(typ)
+	if typ == typeNAPTR {
+		skip = naptrNameAt(a.message[at:to])
+	}
+	if names > 0 && skip > to-at {
+		return false
+	}
+	at += skip
+	for range names {
+		if at = a.name(at, to, false); at == 0 {
+			return false
+		}
+	}
+	return typ != typeSOA || to-at == 20 // five numbers, RFC 1035, 3.3.13
+}
+
+// mark says that a label of the question's or a record's name begins here.
+func (a *answer) mark(at int) {
+	if at < pointerRange {
+		a.labels[at/64] |= 1 << (at % 64)
+	}
+}
+
+// name walks the name at a place whose own bytes end before to. It returns where they end, or 0 when the name is malformed or points
+// where it must not. The labels of an owner's name may be pointed to afterwards.
+func (a *answer) name(at, to int, owner bool) int {
+	var end int // of the name's own bytes, 0 before the first pointer
+	length := 0 // of the whole name
+	for at < to {
+		size := int(a.message[at])
+		switch {
+		case size == 0:
+			if end == 0 {
+				end = at + 1
+			}
+			return end
+		case size <= 63:
+			if length += 1 + size; length >= maxNameLen {
+				return 0
+			}
+			if owner && end == 0 {
+				a.mark(at)
+			}
+			at += 1 + size
+		case size >= 0xc0 && at+2 <= to:
+			target := (size&0x3f)<<8 | int(a.message[at+1])
+			limit := a.target(target, at)
+			if limit == 0 {
+				return 0
+			}
+			moves := a.optFrom != 0 && target >= a.optTo
+			switch {
+			case end == 0:
+				end = at + 2
+				if owner {
+					a.mark(at)
+				}
+				if moves {
+					a.pointers = append(a.pointers, uint16(at))
+				}
+			case moves && !slices.Contains(a.pointers, uint16(at)):
+				return 0 // within data that is no name, and so nobody would correct it
+			}
+			at, to = target, limit
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// target returns where the bytes end that a name at a place may use when it points to target, or 0 when it may not.
+func (a *answer) target(target, from int) int {
+	if target >= from {
+		return 0
+	}
+	if a.labels[target/64]>>(target%64)&1 != 0 {
+		return from
+	}
+	for _, at := range a.ttls { // seldom: data that is no owner's name
+		data := int(at) + 6
+		if end := data + int(binary.BigEndian.Uint16(a.message[data-2:])); target >= data && target < end {
+			return min(from, end)
+		}
+	}
+	return 0
+}
+
+// subnetMatches reports whether the subnet in the answer, if there is one, is the query's (RFC 7871, 7.3 has the answer dropped when not).
+// When the query had none, the answer's is of no meaning.
+func (a *answer) subnetMatches(asked []byte) bool {
+	if a.subnet == nil || len(asked) == 0 {
+		return true
+	}
+	return bytes.Equal(a.subnet[:3], asked[:3]) && bytes.Equal(a.subnet[4:], asked[3:])
+}

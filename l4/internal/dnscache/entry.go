@@ -1,0 +1,257 @@
+package dnscache
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// advertisedUDP is the size in the OPT record of answers: what no path fragments (DNS flag day 2020). It is for what clients send.
+	advertisedUDP = 1232
+
+	// staleSeconds is the TTL of all records of a stale answer (RFC 8767, 4).
+	staleSeconds = 30
+
+	// entryBytes is what an entry costs beside its data: itself, the slot in the table, the fingerprint of its ghost, and what the
+	// allocator rounds up.
+	entryBytes = 192
+
+	// maxHits is how far hits are counted: what S3-FIFO needs. Further hits only read, so that a popular name's memory is
+	// not written by every loop at once.
+	maxHits = 3
+)
+
+// An entry is an answer as it is kept, or once delivered without being kept. Any goroutine may read it.
+//
+// Its data is, one behind the other: the key, the message without OPT record and with the question's name in lower case, the options
+// of extended errors, and where in the message the TTLs stand, two bytes each.
+type entry struct {
+	// set once, then read-only
+	data       []byte
+	hash       uint64
+	keyLen     uint16
+	nameLen    uint16
+	messageLen uint16
+	errorLen   uint16
+	extended   uint8 // upper bits of the code
+	scope      uint8 // of the subnet, in bits
+	scoped     bool  // the answer had a subnet
+	bare       bool  // a failure without an OPT record: the backend does not know EDNS, and the client is to see it
+	stored     time.Duration
+	expires    time.Duration
+	dead       time.Duration // when it is of no use any more, stale neither
+
+	hits    atomic.Uint32 // up to maxHits; eviction counts it down
+	asked   atomic.Bool   // a prefetch has been asked for
+	retryAt atomic.Int64  // when a backend may be asked again, after a refresh was late or failed; 0 = none did
+
+	// the shard's mu guards the fields below for writers; next is read without it
+	next         atomic.Pointer[entry] // in its slot of the table
+	newer, older *entry                // in its queue
+	queue        *queue
+}
+
+func (e *entry) key() []byte     { return e.data[:e.keyLen] }
+func (e *entry) message() []byte { return e.data[e.keyLen:][:e.messageLen] }
+func (e *entry) errors() []byte  { return e.data[int(e.keyLen)+int(e.messageLen):][:e.errorLen] }
+func (e *entry) ttls() []byte    { return e.data[int(e.keyLen)+int(e.messageLen)+int(e.errorLen):] }
+func (e *entry) bytes() int64    { return int64(len(e.data)) + entryBytes }
+
+// fresh reports whether the entry has not expired; live whether it is of any use.
+func (e *entry) fresh(now time.Duration) bool { return now < e.expires }
+func (e *entry) live(now time.Duration) bool  { return now < e.dead }
+
+// touch counts a hit and reports whether there was one before.
+func (e *entry) touch() bool {
+	hits := e.hits.Load()
+	if hits < maxHits {
+		e.hits.Store(hits + 1) // one of two at the same time may be lost
+	}
+	return hits > 0
+}
+
+// aging reports whether less than a tenth of the entry's life is left (as unbound has it).
+func (e *entry) aging(now time.Duration) bool { return now >= e.expires-(e.expires-e.stored)/10 }
+
+// newEntry makes an entry of an answer to a question with this key, of which hash is the hash. With a lifetime of 0 it is not to
+// be kept, and TTLs are as the backend has them.
+func newEntry(a *answer, key []byte, nameLen int, hash uint64, s span, stale, now time.Duration) *entry {
+	e := &entry{
+		hash: hash, keyLen: uint16(len(key)), nameLen: uint16(nameLen), extended: a.extended, bare: a.failed() && a.optFrom == 0,
+		stored: now, expires: now + time.Duration(s.lifetime)*time.Second,
+	}
+	e.dead = e.expires + stale
+	if a.subnet != nil {
+		e.scope, e.scoped = a.subnet[3], true
+	}
+	question := headerLen + nameLen + questionLen
+	body, tail := a.message[min(question, a.end):a.end], []byte(nil)
+	if a.truncated || a.end == 0 {
+		body = nil
+	} else if a.optFrom != 0 {
+		body, tail = a.message[question:a.optFrom], a.message[a.optTo:a.end]
+	}
+	e.messageLen = uint16(question + len(body) + len(tail))
+	e.errorLen = uint16(len(a.errors))
+	data := make([]byte, 0, len(key)+int(e.messageLen)+len(a.errors)+2*len(a.ttls))
+	data = append(data, key...)
+	bits := key[nameLen+2]
+	flags := a.flags &^ (flagRD | flagCD | flagZ)
+	if bits&keyRD != 0 {
+		flags |= flagRD
+	}
+	if bits&keyCD != 0 {
+		flags |= flagCD
+	}
+	data = binary.BigEndian.AppendUint16(data, 0)
+	data = binary.BigEndian.AppendUint16(data, flags)
+	data = binary.BigEndian.AppendUint16(data, 1)
+	for _, count := range a.counts {
+		data = binary.BigEndian.AppendUint16(data, count)
+	}
+	data = append(data, key[:nameLen+2]...)
+	data = append(data, 0, classIN)
+	data = append(data, body...)
+	data = append(data, tail...)
+	data = append(data, a.errors...)
+	e.data = data
+	if len(tail) > 0 {
+		e.closeGap(a)
+	}
+	if s.lifetime > 0 {
+		e.bound(a, &s)
+	}
+	return e
+}
+
+// closeGap has compressed names point to where things stand without the OPT record, when it was not the last one.
+func (e *entry) closeGap(a *answer) {
+	gap := a.optTo - a.optFrom
+	message := e.message()
+	for _, at := range a.pointers {
+		to := message[int(at)-gap:]
+		binary.BigEndian.PutUint16(to, binary.BigEndian.Uint16(to)-uint16(gap))
+	}
+}
+
+// bound puts the TTLs within their bounds, and takes down where they stand.
+func (e *entry) bound(a *answer, s *span) {
+	for _, at := range a.ttls {
+		if a.optFrom != 0 && int(at) > a.optFrom {
+			at -= uint16(a.optTo - a.optFrom)
+		}
+		ttl := e.message()[at:]
+		binary.BigEndian.PutUint32(ttl, s.bound(seconds(ttl)))
+		e.data = binary.BigEndian.AppendUint16(e.data, at)
+	}
+}
+
+// A form is how an entry is written for one client.
+type form struct {
+	caller
+	name   []byte // as the client spells it
+	subnet []byte // as in the key; empty when the client sent none
+	stale  bool
+	now    time.Duration
+}
+
+// appendTo appends the entry as an answer for one client. What does not fit is left out and TC set (RFC 2181, 9); extended errors
+// go first, without it.
+func (e *entry) appendTo(dst []byte, f *form) []byte {
+	message := e.message()
+	size, limit := len(message), int(f.limit)
+	opt := f.edns && !e.bare
+	subnet := opt && e.scoped && len(f.subnet) > 0
+	if opt {
+		size += optLen
+	}
+	if subnet {
+		size += 5 + len(f.subnet) // the option's head, and the scope
+	}
+	truncated := size > limit
+	if truncated {
+		message = message[:headerLen+int(e.nameLen)+questionLen]
+	}
+	from := len(dst)
+	dst = append(dst, message...)
+	written := dst[from:]
+	binary.BigEndian.PutUint16(written, f.id)
+	copy(written[headerLen:], f.name)
+	if truncated {
+		written[2] |= flagTC >> 8
+		clear(written[6:headerLen])
+	} else {
+		e.age(written, f)
+	}
+	if !opt {
+		return dst
+	}
+	additional := written[10:]
+	binary.BigEndian.PutUint16(additional, binary.BigEndian.Uint16(additional)+1)
+	errors := e.errors()
+	var stale [6]byte
+	if f.stale {
+		errors = append(stale[:0], staleError(message)...)
+	}
+	if size+len(errors) > limit {
+		errors = nil
+	}
+	return e.appendOPT(dst, f, subnet, errors)
+}
+
+// age counts the TTLs down.
+func (e *entry) age(message []byte, f *form) {
+	gone := uint32(max(f.now-e.stored, 0) / time.Second)
+	if gone == 0 && !f.stale {
+		return
+	}
+	for at := e.ttls(); len(at) > 0; at = at[2:] {
+		ttl := message[binary.BigEndian.Uint16(at):]
+		left := uint32(staleSeconds)
+		if !f.stale {
+			left = binary.BigEndian.Uint32(ttl) - gone // above 0: a fresh entry is younger than its lowest TTL
+		}
+		binary.BigEndian.PutUint32(ttl, left)
+	}
+}
+
+// appendOPT appends the OPT record (RFC 6891, 6.1.2).
+func (e *entry) appendOPT(dst []byte, f *form, subnet bool, errors []byte) []byte {
+	options := len(errors)
+	if subnet {
+		options += 5 + len(f.subnet)
+	}
+	var do byte
+	if f.do {
+		do = flagDO >> 8
+	}
+	dst = append(dst, 0, 0, typeOPT, advertisedUDP>>8, advertisedUDP&0xff, e.extended, 0, do, 0, byte(options>>8), byte(options))
+	if subnet {
+		dst = append(dst, 0, optionSubnet, 0, byte(1+len(f.subnet)))
+		dst = append(dst, f.subnet[:3]...)
+		dst = append(dst, e.scope)
+		dst = append(dst, f.subnet[3:]...)
+	}
+	return append(dst, errors...)
+}
+
+// staleError is the option that says of an answer that it is stale (RFC 8914, 4.4 and 4.20).
+func staleError(message []byte) []byte {
+	if message[3]&maskRcode == rcodeNoName {
+		return []byte{0, optionError, 0, 2, 0, 19}
+	}
+	return []byte{0, optionError, 0, 2, 0, 3}
+}
+
+// newFailure makes the answer for clients whose question no backend answered: SERVFAIL.
+func newFailure(key []byte, nameLen int) *entry {
+	flags := uint16(flagQR | rcodeFailed)
+	if key[nameLen+2]&keyRD != 0 {
+		flags |= flagRA // whoever asked for recursion expects it, also of who fails
+	}
+	a := answer{found: found{flags: flags, rcode: rcodeFailed}}
+	e := newEntry(&a, key, nameLen, 0, span{}, 0, 0)
+	e.bare = false // it is ours, and we know EDNS
+	return e
+}

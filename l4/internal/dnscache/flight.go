@@ -1,0 +1,149 @@
+package dnscache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Flight is a question that has been or is to be sent to a backend, and the clients that wait for its answer. Whoever Ask gave it to
+// ends it, by Answered or Failed; that may happen on any goroutine. Its zero value is of no use.
+type Flight[W any] struct {
+	// set once, then read-only
+	hash    uint64
+	key     []byte
+	query   []byte
+	base    int // length of the key without the subnet
+	nameLen int
+	limit   uint16 // of the client that asked first, and so of the query
+
+	// the board's mu guards the fields below
+	next    *Flight[W] // with the same hash
+	waiters []waiter[W]
+	first   [1]waiter[W] // room for the usual case
+	ended   bool
+	purged  bool // its answer is not kept
+}
+
+// A waiter is a client that waits for an answer.
+type waiter[W any] struct {
+	caller
+	spelling spelling
+	who      W
+}
+
+// AppendQuery appends the query as it is to be sent to a backend, with an id. It may be called again for another backend, with another
+// id. Any goroutine may call it.
+func (f *Flight[W]) AppendQuery(dst []byte, id uint16) []byte {
+	at := len(dst)
+	dst = append(dst, f.query...)
+	binary.BigEndian.PutUint16(dst[at:], id)
+	return dst
+}
+
+// subnet is the client's, as in the key.
+func (f *Flight[W]) subnet() []byte { return f.key[f.base:] }
+
+// A board is the flights of a part of all questions.
+type board[W any] struct {
+	// mu guards the fields below, and those of the flights. A shard's mu may be taken while it is held, never the other way round
+	mu      sync.Mutex
+	flights map[uint64]*Flight[W]
+
+	_ [64]byte // no two locks in one cache line
+}
+
+// find returns the flight with this key that was asked with at least this limit, or nil: the answer to a smaller one might be truncated for
+// that reason alone. mu is held.
+func (b *board[W]) find(hash uint64, key []byte, limit uint16) *Flight[W] {
+	for f := b.flights[hash]; f != nil; f = f.next {
+		if f.limit >= limit && bytes.Equal(f.key, key) {
+			return f
+		}
+	}
+	return nil
+}
+
+// start adds a flight for a question. mu is held.
+func (b *board[W]) start(hash uint64, q *question, query []byte) *Flight[W] {
+	f := &Flight[W]{hash: hash, limit: q.limit, base: q.base, nameLen: len(q.name), next: b.flights[hash]}
+	data := append(make([]byte, 0, len(q.key)+len(query)), q.key...)
+	data = q.appendForwarded(data, query)
+	f.key, f.query = data[:len(q.key):len(q.key)], data[len(q.key):]
+	b.flights[hash] = f
+	return f
+}
+
+// end takes a flight out and returns who waits. mu is held, and it has not ended.
+func (b *board[W]) end(f *Flight[W]) []waiter[W] {
+	f.ended = true
+	switch head := b.flights[f.hash]; {
+	case head != f:
+		for head.next != f {
+			head = head.next
+		}
+		head.next = f.next
+	case f.next != nil:
+		b.flights[f.hash] = f.next
+	default:
+		delete(b.flights, f.hash)
+	}
+	waiters := f.waiters
+	f.waiters = nil
+	return waiters
+}
+
+// markPurged has the answers of all flights whose name, in lower case, which accepts, not be kept: they may be older than the purge.
+func (b *board[W]) markPurged(which func(name []byte) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.flights {
+		for ; f != nil; f = f.next {
+			f.purged = f.purged || which(f.key[:f.nameLen])
+		}
+	}
+}
+
+// Answers are what the clients of one flight get. They are a value that any goroutine may read for as long as it likes, also in part: a loop may
+// send them to another one, whose clients wait there too. The zero value is no answers.
+type Answers[W any] struct {
+	entry   *entry
+	waiters []waiter[W]
+	subnet  []byte
+	stale   bool
+	now     time.Duration
+}
+
+// Len is how many clients there are.
+func (a Answers[W]) Len() int { return len(a.waiters) }
+
+// Waiter is what Ask was given for client i.
+func (a Answers[W]) Waiter(i int) W { return a.waiters[i].who }
+
+// Append appends the answer for client i: with its id, its spelling of the name, and no larger than it may be.
+func (a Answers[W]) Append(dst []byte, i int) []byte {
+	w := &a.waiters[i]
+	var spelled [maxNameLen]byte
+	name := spelled[:copy(spelled[:], a.entry.key()[:a.entry.nameLen])]
+	w.spelling.apply(name)
+	return a.entry.appendTo(dst, &form{caller: w.caller, name: name, subnet: a.subnet, stale: a.stale, now: a.now})
+}
+
+// A crowd counts the clients that wait, of all questions. Any goroutine may use it.
+type crowd struct {
+	waiting atomic.Int64
+	max     int64
+}
+
+// join reports whether there is room for one more, who then has to leave.
+func (c *crowd) join() bool {
+	if c.waiting.Add(1) <= c.max {
+		return true
+	}
+	c.leave(1)
+	return false
+}
+
+func (c *crowd) leave(n int) { c.waiting.Add(-int64(n)) }

@@ -1,0 +1,180 @@
+package dnscache
+
+import (
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// The entry of these tests lives for 300 s, and is stale for an hour after that.
+const (
+	expired = 300 * time.Second
+	window  = time.Hour
+)
+
+func staleResolver(t *testing.T) (*Resolver[int], *dns.Msg) {
+	o := testOptions()
+	o.StaleTTL = window
+	r := newTestResolver(o)
+	q := ask("www.example.com.", dns.TypeA, withEDNS(1232, false))
+	fill(t, r, q, 0, usualAnswer(t))
+	return r, q
+}
+
+// wantStale holds an answer to being stale.
+func wantStale(t *testing.T, m *dns.Msg) {
+	t.Helper()
+	wantTTLs(t, m, []uint32{30, 30, 30}, 0)
+	if opt := m.IsEdns0(); opt == nil || len(opt.Option) != 1 || opt.Option[0].(*dns.EDNS0_EDE).InfoCode != dns.ExtendedErrorCodeStaleAnswer {
+		t.Errorf("options of a stale answer: %v", opt)
+	}
+}
+
+// TestStaleIsForFailures only: a client waits for the backend first.
+func TestStaleIsForFailures(t *testing.T) {
+	t.Parallel()
+	r, q := staleResolver(t)
+	f := forward(t, r, q, 1, expired)
+	wantVerdict(t, r, q, expired, Wait)
+	answers, ok := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), usualAnswer(t)), expired)
+	if !ok || answers.Len() != 2 {
+		t.Fatalf("taken is %v for %d clients", ok, answers.Len())
+	}
+	wantTTLs(t, unpack(t, answers.Append(nil, 1)), []uint32{300, 300, 300}, 0)
+	wantVerdict(t, r, q, expired, Hit)
+}
+
+func TestStaleWhenFailed(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(*testing.T, *Resolver[int], *Flight[int], time.Duration) Answers[int]{
+		"failed": func(_ *testing.T, r *Resolver[int], f *Flight[int], now time.Duration) Answers[int] {
+			return r.Failed(f, now)
+		},
+		"servfail": func(t *testing.T, r *Resolver[int], f *Flight[int], now time.Duration) Answers[int] {
+			answers, _ := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), now)
+			return answers
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, q := staleResolver(t)
+			now := expired + time.Minute
+			f := forward(t, r, q, 1, now)
+			wantVerdict(t, r, q, now, Wait)
+			answers := fail(t, r, f, now)
+			if answers.Len() != 2 {
+				t.Fatalf("%d answers, expected 2", answers.Len())
+			}
+			wantStale(t, unpack(t, answers.Append(nil, 0)))
+			wantStale(t, unpack(t, answers.Append(nil, 1)))
+
+			// from now on at once, and the backend is asked behind it, but not more often than every 30 s
+			got := r.Ask(pack(t, q), UDP, 1, now+retryPause-1, nil)
+			if got.Verdict != Stale || got.Flight != nil {
+				t.Fatalf("%+v, expected a stale answer and no flight", got)
+			}
+			wantStale(t, unpack(t, got.Answer))
+			got = r.Ask(pack(t, q), UDP, 1, now+retryPause, nil)
+			if got.Verdict != Stale || got.Flight == nil {
+				t.Fatalf("%+v, expected a stale answer and a flight", got)
+			}
+			if again := r.Ask(pack(t, q), UDP, 1, now+2*retryPause, nil); again.Verdict != Stale || again.Flight != nil {
+				t.Fatalf("%+v, expected no second flight", again)
+			}
+			if n := r.cache.Counters(); n.Stale != 5 || n.Waiting != 0 {
+				t.Errorf("%+v, expected 5 stale", n)
+			}
+			answers, ok := r.Answered(got.Flight, flightID, reply(t, got.Flight.AppendQuery(nil, flightID), usualAnswer(t)), now+2*retryPause)
+			if !ok || answers.Len() != 0 {
+				t.Errorf("taken is %v for %d clients", ok, answers.Len())
+			}
+			wantTTLs(t, wantVerdict(t, r, q, now+2*retryPause, Hit), []uint32{300, 300, 300}, 0)
+		})
+	}
+}
+
+// TestStaleWhenLate has clients get the stale answer while the flight goes on, whose answer is still good.
+func TestStaleWhenLate(t *testing.T) {
+	t.Parallel()
+	r, q := staleResolver(t)
+	f := forward(t, r, q, 1, expired)
+	late := r.Late(f, expired+2*time.Second)
+	if late.Len() != 1 {
+		t.Fatalf("%d answers, expected 1", late.Len())
+	}
+	wantStale(t, unpack(t, late.Append(nil, 0)))
+	wantVerdict(t, r, q, expired+3*time.Second, Stale)
+	if again := r.Late(f, expired+3*time.Second); again.Len() != 0 {
+		t.Errorf("%d answers again", again.Len())
+	}
+	if got := r.Ask(pack(t, q), UDP, 1, expired+time.Minute, nil); got.Verdict != Stale || got.Flight != nil {
+		t.Fatalf("%+v, expected no second flight beside the late one", got)
+	}
+	answers, ok := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), usualAnswer(t)), expired+time.Minute)
+	if !ok || answers.Len() != 0 {
+		t.Errorf("taken is %v for %d clients", ok, answers.Len())
+	}
+	wantVerdict(t, r, q, expired+time.Minute, Hit)
+	if n := r.Late(f, expired+time.Minute).Len(); n != 0 {
+		t.Errorf("%d answers of a flight that has ended", n)
+	}
+}
+
+func TestStaleEnds(t *testing.T) {
+	t.Parallel()
+	r, q := staleResolver(t)
+	answers := r.Failed(forward(t, r, q, 1, expired+window-1), expired+window-1)
+	wantStale(t, unpack(t, answers.Append(nil, 0)))
+	wantVerdict(t, r, q, expired+window-1, Stale)
+	answers = r.Failed(forward(t, r, q, 1, expired+window), expired+window)
+	if got := unpack(t, answers.Append(nil, 0)); got.Rcode != dns.RcodeServerFailure {
+		t.Errorf("after the window: %v", got)
+	}
+
+	off := newTestResolver(testOptions())
+	fill(t, off, q, 0, usualAnswer(t))
+	answers = off.Failed(forward(t, off, q, 1, expired), expired)
+	if got := unpack(t, answers.Append(nil, 0)); got.Rcode != dns.RcodeServerFailure {
+		t.Errorf("without stale_ttl: %v", got)
+	}
+}
+
+// TestStaleIsRefuted has an answer that says something else, and is not kept itself, end the stale one (RFC 8767, 4).
+func TestStaleIsRefuted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*dns.Msg)
+		rcode  int // of what clients get when a backend fails next
+	}{
+		"nothing without SOA": {func(*dns.Msg) {}, dns.RcodeServerFailure},
+		"no such name":        {func(m *dns.Msg) { m.Rcode = dns.RcodeNameError }, dns.RcodeServerFailure},
+		"TTL zero":            {func(m *dns.Msg) { m.Answer = records(t, "www.example.com. 0 IN A 192.0.2.1") }, dns.RcodeServerFailure},
+		"truncated":           {func(m *dns.Msg) { m.Truncated = true }, dns.RcodeSuccess}, // says nothing
+	} {
+		r, q := staleResolver(t)
+		fill(t, r, q, expired, c.change)
+		answers := r.Failed(forward(t, r, q, 1, expired), expired)
+		if got := unpack(t, answers.Append(nil, 0)); got.Rcode != c.rcode {
+			t.Errorf("%s: then %v", name, got)
+		}
+	}
+}
+
+// TestStaleNoName is a name that did not exist when it could last be asked for.
+func TestStaleNoName(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.StaleTTL = window
+	r := newTestResolver(o)
+	q := ask("www.example.com.", dns.TypeA, withEDNS(1232, false))
+	fill(t, r, q, 0, func(m *dns.Msg) {
+		m.Rcode = dns.RcodeNameError
+		m.Ns = records(t, "example.com. 300 IN SOA a. b. 1 2 3 4 300")
+	})
+	answers := r.Failed(forward(t, r, q, 1, expired), expired)
+	got := unpack(t, answers.Append(nil, 0))
+	if code := got.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode; got.Rcode != dns.RcodeNameError || code != dns.ExtendedErrorCodeStaleNXDOMAINAnswer {
+		t.Errorf("extended error %d in %v", code, got)
+	}
+}

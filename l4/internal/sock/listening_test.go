@@ -1,0 +1,266 @@
+package sock
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listening is a listening socket of the loopback address, closed when the test ends.
+func listening(t *testing.T, o ListenOptions) (fd int, at netip.AddrPort) {
+	t.Helper()
+	fd, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { Close(fd) })
+	if at, err = LocalAddr(fd); err != nil {
+		t.Fatal(err)
+	}
+	return fd, at
+}
+
+// connected is a client that waits to be accepted, closed when the test ends.
+func connected(t *testing.T, to netip.AddrPort) int {
+	t.Helper()
+	fd, e := Connect(to)
+	if e != 0 && e != InProgress {
+		t.Fatal(e)
+	}
+	t.Cleanup(func() { Close(fd) })
+	return fd
+}
+
+// TestTune holds that a listening socket can be given all options, and have them taken away, while a client waits at it.
+func TestTune(t *testing.T) {
+	all := ListenOptions{
+		Backlog: 64, UserTimeout: 5 * time.Second, KeepAlive: KeepAlive{Idle: 7 * time.Second, Interval: 2 * time.Second, Count: 3},
+	}
+	none := ListenOptions{Backlog: 16}
+	fd, at := listening(t, none)
+	connected(t, at)
+	for _, o := range []ListenOptions{all, none} {
+		if err := Tune(fd, o); err != nil {
+			t.Fatal(err)
+		}
+		keepAlive := 0
+		if o == all {
+			keepAlive = 1
+		}
+		for _, want := range []struct{ level, name, value int }{
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, keepAlive},
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout.Milliseconds())},
+			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		} {
+			if got, err := unix.GetsockoptInt(fd, want.level, want.name); err != nil || got != want.value {
+				t.Errorf("option %d of level %d: %d (%v), want %d", want.name, want.level, got, err, want.value)
+			}
+		}
+		// tcp_info of a listening socket: the longest its queue may be, and how many wait now.
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int(info.Sacked) != o.Backlog || info.Unacked != 1 {
+			t.Errorf("%d of %d wait, want 1 of %d", info.Unacked, info.Sacked, o.Backlog)
+		}
+	}
+	client, _, e := Accept(fd)
+	if e != 0 {
+		t.Fatalf("the client that waited: %v", e)
+	}
+	Close(client)
+}
+
+func TestCheckListenOptions(t *testing.T) {
+	if err := CheckListenOptions(ListenOptions{UserTimeout: time.Second, KeepAlive: KeepAlive{Idle: time.Hour, Count: 127}}); err != nil {
+		t.Error(err)
+	}
+	for _, o := range []ListenOptions{
+		{KeepAlive: KeepAlive{Idle: 48 * time.Hour, Count: 1}}, // tcp(7): 32767 s, and 127 questions at most
+		{KeepAlive: KeepAlive{Idle: time.Second, Count: 128}},
+	} {
+		if err := CheckListenOptions(o); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+// TestInherit holds what passes for a listening socket, and that it cannot block or pass to a child afterwards.
+func TestInherit(t *testing.T) {
+	fd, at := listening(t, ListenOptions{Backlog: 4})
+	flags := func(command int) int {
+		v, err := unix.FcntlInt(uintptr(fd), command, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Inherit(fd)
+	if err != nil || got != at {
+		t.Fatalf("inherited at %v, %v; want %v", got, err, at)
+	}
+	if flags(unix.F_GETFL)&unix.O_NONBLOCK == 0 || flags(unix.F_GETFD)&unix.FD_CLOEXEC == 0 {
+		t.Error("the socket blocks, or passes to children")
+	}
+
+	local, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(local)
+	if err := unix.Bind(local, &unix.SockaddrUnix{Name: t.TempDir() + "/s"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(local, 1); err != nil {
+		t.Fatal(err)
+	}
+	datagrams, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(datagrams)
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for name, fd := range map[string]int{
+		"a connection": connected(t, at), "a local socket": local, "datagrams": datagrams, "a file": int(file.Fd()),
+	} {
+		if _, err := Inherit(fd); !errors.Is(err, ErrNotListening) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Inherit(1 << 20); !errors.Is(err, unix.EBADF) {
+		t.Errorf("no descriptor: %v", err)
+	}
+}
+
+// TestSharedListener holds that of two Pollers with one socket each gets to know of every client that the other leaves waiting,
+// also one that did not wait for events when it came, and that a client wakes one of those that do.
+func TestSharedListener(t *testing.T) {
+	const key, wake = 7, 1
+	fd, at := listening(t, ListenOptions{Backlog: 64})
+	other, err := Duplicate(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(other)
+	pollers := make([]*Poller, 2)
+	wakeups := make([]Wakeup, 2)
+	for i, fd := range []int{fd, other} {
+		if pollers[i], err = NewPoller(); err != nil {
+			t.Fatal(err)
+		}
+		defer pollers[i].Close()
+		if wakeups[i], err = NewWakeup(pollers[i], wake); err != nil {
+			t.Fatal(err)
+		}
+		defer wakeups[i].Close()
+		if e := pollers[i].AddSharedListener(fd, key); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	sees := func(p *Poller) bool {
+		for i := range p.Wait(0) {
+			if id, _ := p.Event(i).Key(); id == key {
+				return true
+			}
+		}
+		return false
+	}
+	take := func(want int) {
+		t.Helper()
+		for i := range want {
+			client, _, e := Accept(fd)
+			if e != 0 {
+				t.Fatalf("client %d of %d: %v", i, want, e)
+			}
+			Close(client)
+		}
+	}
+
+	// Neither waits when they come: whoever looks first does not take the news from the other, until nobody waits any more.
+	connected(t, at)
+	connected(t, at)
+	wait(t, "both know of two clients", func() bool { return sees(pollers[0]) && sees(pollers[1]) })
+	take(1)
+	if !sees(pollers[0]) || !sees(pollers[1]) {
+		t.Error("a client waits, and not both know")
+	}
+	take(1)
+	if sees(pollers[0]) || sees(pollers[1]) {
+		t.Error("nobody waits, and one is told of somebody")
+	}
+
+	// Once both wait, a client wakes one of them, although it goes on waiting itself: the other is woken afterwards, and has no news
+	// of it. Whether both wait already cannot be seen from here, so this is tried until it comes about.
+	wait(t, "a client wakes one Poller only", func() bool {
+		news := make(chan int, 2)
+		var waiting sync.WaitGroup
+		for i, p := range pollers {
+			waiting.Go(func() {
+				n := 0
+				for n == 0 {
+					n = p.Wait(-1)
+				}
+				for j := range n {
+					if id, _ := p.Event(j).Key(); id == key {
+						news <- i
+					}
+				}
+			})
+		}
+		runtime.Gosched()
+		connected(t, at)
+		first := <-news
+		wakeups[1-first].Signal()
+		waiting.Wait()
+		take(1)
+		for _, p := range pollers {
+			p.Wait(0) // a wake-up that was not needed
+		}
+		return len(news) == 0
+	})
+}
+
+// TestRemovedListener holds that a socket which others have too is out of the Poller when it was taken out, which closing it does
+// not do.
+func TestRemovedListener(t *testing.T) {
+	fd, at := listening(t, ListenOptions{Backlog: 4})
+	other, err := Duplicate(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if e := p.AddListener(other, 1); e != 0 {
+		t.Fatal(e)
+	}
+	p.RemoveListener(other)
+	Close(other)
+	connected(t, at)
+	wait(t, "the client waits", func() bool {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		return err == nil && info.Unacked == 1
+	})
+	if n := p.Wait(0); n != 0 {
+		t.Errorf("%d events of a socket that was taken out", n)
+	}
+}

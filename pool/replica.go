@@ -1,0 +1,76 @@
+package pool
+
+import "github.com/limeload/limeload-l4/algo"
+
+// A replica is a copy of a snapshot with backends, loads and pickers of its own: what is picked of it leaves no trace in the pool.
+type replica struct {
+	*snapshot
+	of map[*Backend]*Backend // the copy of each of the pool's
+}
+
+// replica returns a copy of the snapshot as it is at this moment.
+func (s *snapshot) replica() *replica {
+	r := &replica{
+		snapshot: &snapshot{settings: s.settings, eligible: s.eligible, tryAll: s.tryAll},
+		of:       make(map[*Backend]*Backend, len(s.members)),
+	}
+	for _, m := range s.members {
+		r.of[m.backend] = m.backend.replica()
+	}
+	for _, t := range s.tiers {
+		r.tiers = append(r.tiers, r.tier(t))
+	}
+	r.trials = r.backends(s.trials)
+	if s.slow != nil {
+		r.slow = &slowStarts{length: s.slow.length}
+		for _, g := range s.slow.growing {
+			r.slow.growing = append(r.slow.growing, growing{r.of[g.backend], g.since})
+		}
+		r.slow.next.Store(s.slow.next.Load())
+	}
+	return r
+}
+
+// replica returns a copy with what a pick goes by, and none of the counters.
+func (b *Backend) replica() *Backend {
+	r := &Backend{id: b.id, addr: b.addr, tier: b.tier, pool: b.pool}
+	r.group.Store(b.group.Load())
+	r.load.CopyFrom(&b.load)
+	r.inUse.Store(b.inUse.Load())
+	r.record.trials.Store(b.record.trials.Load())
+	return r
+}
+
+func (r *replica) tier(t *tier) *tier {
+	c := &tier{
+		group: &group{tier: t.group.tier, other: t.group.other}, backends: r.backends(t.backends), weights: t.weights,
+	}
+	c.group.state.CopyFrom(&t.group.state)
+	loads := make([]*algo.Load, len(c.backends))
+	for i, b := range c.backends {
+		loads[i] = &b.load
+		c.group.total.Join(loads[i])
+	}
+	c.picker = algo.Replica(t.picker, loads, algo.Options{State: &c.group.state, Total: &c.group.total})
+	return c
+}
+
+// backends returns the copies of the pool's backends, but of those that it has no more.
+func (r *replica) backends(of []*Backend) []*Backend {
+	var copies []*Backend
+	for _, b := range of {
+		if c := r.of[b]; c != nil {
+			copies = append(copies, c)
+		}
+	}
+	return copies
+}
+
+// home returns the copy of the backend that the client is remembered to have had, or nil.
+func (r *replica) home(pc *PickContext) *Backend {
+	t := r.settings.sticky
+	if t == nil {
+		return nil
+	}
+	return r.of[t.backend(algo.HashAddr(pc.Client.Addr()), r.settings.Clock())]
+}

@@ -121,7 +121,9 @@ func Build(kindName string, members []Member, o Options) (Picker, error) {
 		}
 		c := candidates(members)
 		for i := range c { // of a picker of another kind, which knew more of its members
-			c[i].load.seat.Store(nil)
+			if l := c[i].load; l.seat.Load() != nil {
+				l.seat.Store(nil)
+			}
 		}
 		if len(c) == 0 {
 			return nobody{}, nil

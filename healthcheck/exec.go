@@ -36,7 +36,8 @@ const (
 //	LIMELOAD_HOST, LIMELOAD_PORT
 //
 // Of its output the last line counts, on either of standard output and standard error. When it ends, or when its time
-// is over, it is killed with all that it started, except for what has left its process group (as daemons do).
+// is over, it is killed with all that it started, except for what has left its process group (as daemons do). What has made
+// itself another user's (sudo) cannot be killed, and keeps the check until it ends.
 //
 // A program that is missing, or that may not be run, is a failure: the operator finds the reason at the target.
 type Exec struct {

@@ -104,6 +104,14 @@ func TestHTTPRequest(t *testing.T) {
 	if client.NextProtos != nil || client.ServerName != "" {
 		t.Error("the caller's configuration was changed")
 	}
+	silent := harness.Serve(t, overTLS(server(), func(_ context.Context, c net.Conn) { // a server that knows no ALPN
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+		}
+	}))
+	if got, err := (HTTP{TLS: client}).Check(deadlineIn(t, patience), talkTarget(silent.Address())); err != nil || got.Detail != "status 204" {
+		t.Errorf("without ALPN: %+v, %v, want status 204", got, err)
+	}
 	_, err := HTTP{TLS: client, Host: "b.example"}.Check(deadlineIn(t, patience), both)
 	failsWith(t, err, `certificate is for another name: "lime.example, 127.0.0.1", wanted "b.example"`)
 	_, err = HTTP{TLS: client}.Check(deadlineIn(t, patience), plain)

@@ -29,15 +29,16 @@ func (l *loop) tellSome(n int) {
 }
 
 // flowsFrom is where a walk through a loop's sessions goes on with its flows.
-const flowsFrom = 1 << 40
+const flowsFrom = 1 << 30
 
 // some calls one of the functions for each of a slice of the loop's sessions and flows, as table.some does.
 func (l *loop) some(from int, session func(*session), flow func(*flow)) int {
 	if from < flowsFrom {
-		if next := l.sessions.some(from, session); next >= 0 {
-			return next
+		next := l.sessions.some(from, session)
+		if next < 0 && len(l.flows.store.chunks) > 0 {
+			next = flowsFrom
 		}
-		return flowsFrom
+		return next
 	}
 	if next := l.flows.store.some(from-flowsFrom, flow); next >= 0 {
 		return flowsFrom + next

@@ -281,7 +281,7 @@ func (p *Pool) actOnRecords() (next time.Duration) {
 func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Change) Event {
 	r := &m.backend.record
 	s := r.signal.Load()
-	from, o := m.breaker, p.settings.Breaker
+	from, o := m.breaker, p.settings().Breaker
 	var reason string
 	var length time.Duration
 	switch {

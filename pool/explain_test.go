@@ -111,7 +111,6 @@ func TestExplainForetellsThePick(t *testing.T) {
 			}
 		}
 	})
-	t.Log(deciders)
 	for _, by := range []Decider{ByNothing, ByAlgorithm, BySticky, ByTrial} {
 		if deciders[by] == 0 {
 			t.Errorf("no decision was by %v; this test holds nothing of it", by)
@@ -128,7 +127,7 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	if len(x.Candidates)+len(x.Others) != len(infos) || (len(x.Candidates) == 0) != (x.Err != nil) || (x.By == ByNothing) != (x.Err != nil) {
 		t.Fatalf("of %d backends, %+v", len(infos), x)
 	}
-	if x.Deterministic != (!p.settings.kind().Drawn || x.By != ByAlgorithm || len(x.Candidates) == 1) {
+	if x.Deterministic != (!p.settings().kind().Drawn || x.By != ByAlgorithm || len(x.Candidates) == 1) {
 		t.Fatalf("deterministic: %+v", x)
 	}
 	check := func(c Candidate) BackendInfo {
@@ -175,7 +174,7 @@ func traces(p *Pool) string {
 		s.CopyFrom(&g.state)
 		fmt.Fprintf(&b, "%v %d;", &s, g.total.Leases())
 	}
-	if t := p.settings.sticky; t != nil {
+	if t := p.settings().sticky; t != nil {
 		for i := range t.sets {
 			fmt.Fprint(&b, &t.sets[i])
 		}

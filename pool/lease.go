@@ -22,7 +22,7 @@ func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	l.b.load.Release()
 	p := l.b.pool
-	if s := p.snap.Load().settings; s.Breaker.on() {
+	if s := p.settings(); s.breaks {
 		p.judge(s, &l, o)
 	}
 	p.queue.serve()
@@ -30,7 +30,7 @@ func (l Lease) Release(o Outcome) {
 
 // ConnectTook says how long it took to connect to the backend. Only least_time wants to know.
 func (l Lease) ConnectTook(took time.Duration) {
-	if p := l.b.pool; p.snap.Load().settings.timed {
+	if p := l.b.pool; p.settings().timed {
 		now := p.clock()
 		l.b.load.ObserveConnect(took, now)
 		l.b.group.Load().state.Advance(now)
@@ -41,8 +41,8 @@ func (l Lease) ConnectTook(took time.Duration) {
 // breaker wants to know the one, least_time the other. It is called once at most.
 func (l *Lease) FirstByteTook(took time.Duration) {
 	p := l.b.pool
-	s := p.snap.Load().settings
-	if s.Breaker.on() {
+	s := p.settings()
+	if s.breaks {
 		p.judgeFirstByte(s, l)
 	}
 	if s.timed {

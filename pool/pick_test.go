@@ -163,7 +163,7 @@ func TestPickOutlastsLostRaces(t *testing.T) {
 			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1), at("d", 0, "", 1))
 			first := *p.snap.Load().tiers[0]
 			first.picker = insistent(0)
-			p.snap.Store(&snapshot{settings: p.settings, tiers: []*tier{&first}})
+			p.snap.Store(&snapshot{settings: p.settings(), tiers: []*tier{&first}})
 			pc := PickContext{Tried: first.backends[:tried]}
 			var ids []string
 			for range 4 - max(tried, 1) {

@@ -24,13 +24,13 @@ type Pool struct {
 	name  string
 	clock func() time.Duration
 
-	snap  atomic.Pointer[snapshot] // never nil; replaced with mu held
-	queue queue
-	wake  chan struct{} // has room for one: Run is to look at the records; nobody closes it
+	snap    atomic.Pointer[snapshot] // never nil; replaced with mu held
+	inForce atomic.Pointer[settings] // never nil; those of snap, but within Reconfigure, which replaces them with mu held
+	queue   queue
+	wake    chan struct{} // has room for one: Run is to look at the records; nobody closes it
 
 	mu sync.Mutex
 	// mu guards the fields below
-	settings      *settings          // in force; those of snap, but within Reconfigure
 	byID          map[string]*member // the latest of each, as in snap
 	groups        []*group           // all there ever were, in the order in which they are asked
 	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
@@ -55,23 +55,27 @@ func New(o Options) (*Pool, error) {
 		o.Clock = func() time.Duration { return time.Since(start) }
 	}
 	p := &Pool{
-		name: o.Name, clock: o.Clock, settings: o.settings(nil), wake: make(chan struct{}, 1),
+		name: o.Name, clock: o.Clock, wake: make(chan struct{}, 1),
 		byID: make(map[string]*member), begun: make(map[string]bool),
 		removals: make(map[named]removal), awaited: make(map[named]Override),
 	}
 	p.queue.pool = p
-	p.snap.Store(&snapshot{settings: p.settings})
+	p.inForce.Store(o.settings(nil))
+	p.snap.Store(&snapshot{settings: p.settings()})
 	return p, nil
 }
+
+// settings are the options in force.
+func (p *Pool) settings() *settings { return p.inForce.Load() }
 
 // Name returns the pool's name.
 func (p *Pool) Name() string { return p.name }
 
 // ConnectTimeout returns how long one connect to a backend may take.
-func (p *Pool) ConnectTimeout() time.Duration { return p.snap.Load().settings.ConnectTimeout }
+func (p *Pool) ConnectTimeout() time.Duration { return p.settings().ConnectTimeout }
 
 // Retries returns how many further backends a session may try when one cannot be connected to.
-func (p *Pool) Retries() int { return p.snap.Load().settings.Retries }
+func (p *Pool) Retries() int { return p.settings().Retries }
 
 // Eligible returns how many backends may get new sessions now, but for their limits.
 func (p *Pool) Eligible() int { return p.snap.Load().eligible }
@@ -129,7 +133,7 @@ func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 	b.group.Store(p.groupLocked(s))
 	return &member{
 		backend: b, source: source, spec: s, weight: s.Weight, maxSessions: s.MaxSessions, mode: s.Mode,
-		verdict: p.settings.Initial, reason: "initial", since: now, fresh: !p.begun[source],
+		verdict: p.settings().Initial, reason: "initial", since: now, fresh: !p.begun[source],
 	}
 }
 

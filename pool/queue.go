@@ -37,10 +37,10 @@ type queue struct {
 }
 
 // QueueMax returns how many sessions may wait; 0 is a pool without a queue.
-func (p *Pool) QueueMax() int { return p.snap.Load().settings.QueueMax }
+func (p *Pool) QueueMax() int { return p.settings().QueueMax }
 
 // QueueTimeout returns how long a session may wait. Whoever called Wait keeps that time, and calls Leave at its end.
-func (p *Pool) QueueTimeout() time.Duration { return p.snap.Load().settings.QueueTimeout }
+func (p *Pool) QueueTimeout() time.Duration { return p.settings().QueueTimeout }
 
 // Waiting returns how many sessions wait for a backend now.
 func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }

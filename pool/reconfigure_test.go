@@ -16,7 +16,7 @@ import (
 // reconfigured changes the options in force.
 func reconfigured(t testing.TB, p *Pool, change func(o *Options)) {
 	t.Helper()
-	o := p.settings.Options
+	o := p.settings().Options
 	change(&o)
 	must(t, p.Reconfigure(o))
 }
@@ -31,9 +31,9 @@ func TestReconfigureRefuses(t *testing.T) {
 		"balance":   func(o *Options) { o.Algorithm, o.HashBalance = "maglev", 0.5 },
 		"queue":     func(o *Options) { o.QueueMax, o.Retries = -1, 7 },
 	} {
-		o := p.settings.Options
+		o := p.settings().Options
 		change(&o)
-		if err := p.Reconfigure(o); err == nil || p.snap.Load() != before || p.settings != before.settings {
+		if err := p.Reconfigure(o); err == nil || p.snap.Load() != before || p.settings() != before.settings {
 			t.Errorf("another %s: error %v, changed: %v", name, err, p.snap.Load() != before)
 		}
 		if err := CheckOptions(o); (err == nil) != (name == "name") {
@@ -41,7 +41,7 @@ func TestReconfigureRefuses(t *testing.T) {
 		}
 	}
 	var unknown *algo.UnknownKindError
-	o := p.settings.Options
+	o := p.settings().Options
 	o.Algorithm = "fastest"
 	if err := p.Reconfigure(o); !errors.As(err, &unknown) {
 		t.Errorf("of an unknown algorithm: %v", err)
@@ -82,7 +82,7 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 			t.Errorf("%s: another snapshot %v, picker %v, sticky table %v; want %v, %v, %v", tt.name, after != before,
 				after.tiers[0] != before.tiers[0], after.settings.sticky != before.settings.sticky, tt.snapshot, tt.picker, tt.sticky)
 		}
-		o := p.settings.Options
+		o := p.settings().Options
 		if p.Retries() != o.Retries || p.ConnectTimeout() != o.ConnectTimeout || p.QueueMax() != o.QueueMax || p.QueueTimeout() != o.QueueTimeout {
 			t.Errorf("%s: %+v is not in force", tt.name, o)
 		}
@@ -133,7 +133,7 @@ func checkTotals(t *testing.T, p *Pool, what string) {
 			if g := b.group.Load(); g != tier.group {
 				t.Errorf("%s: %q is of group %+v and competes in %+v", what, b.id, g, tier.group)
 			}
-			if p.settings.HashBalance > 0 {
+			if p.settings().HashBalance > 0 {
 				want[tier.group] += b.load.Leases()
 			}
 		}
@@ -171,8 +171,8 @@ func TestReconfigureMovesLeases(t *testing.T) {
 	}
 	for _, tier := range p.snap.Load().tiers {
 		for _, b := range tier.backends {
-			if zone := p.byID[b.id].spec.Zone; tier.group.other != (p.settings.Zone != "" && zone != p.settings.Zone) {
-				t.Errorf("with zone %q, %q of %q competes with the others: %v", p.settings.Zone, b.id, zone, tier.group.other)
+			if zone := p.byID[b.id].spec.Zone; tier.group.other != (p.settings().Zone != "" && zone != p.settings().Zone) {
+				t.Errorf("with zone %q, %q of %q competes with the others: %v", p.settings().Zone, b.id, zone, tier.group.other)
 			}
 		}
 	}
@@ -317,7 +317,7 @@ func TestReconfigureSticky(t *testing.T) {
 		}
 	}
 	// Also before the table is in use: nobody is to find it empty.
-	if n := p.settings.sticky.resized(time.Hour, 512, h.now()).len(h.now()); n != p.Stats().Remembered {
+	if n := p.settings().sticky.resized(time.Hour, 512, h.now()).len(h.now()); n != p.Stats().Remembered {
 		t.Errorf("a table that is not in use yet has %d clients of %d", n, p.Stats().Remembered)
 	}
 	left := kept()

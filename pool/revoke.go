@@ -29,9 +29,9 @@ func (p *Pool) revokeLocked(old, next *member) {
 	b := old.backend
 	var why Revocation
 	switch {
-	case p.settings.CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
+	case p.settings().CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
 		why = RevokedRemoved
-	case p.settings.CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
+	case p.settings().CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
 		!(old.verdict.final() && b.revoked.Load()): // it is not when it was tried in spite of the verdict before
 		why = RevokedUnhealthy
 	default:

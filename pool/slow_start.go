@@ -17,7 +17,7 @@ func (p *Pool) noteReturn(old, next *member) {
 	next.returning = !next.fresh
 	next.fresh = false
 	next.returned = p.clock()
-	if p.settings.SlowStart > 0 && next.returning {
+	if p.settings().SlowStart > 0 && next.returning {
 		next.backend.load.SetShare(0)
 	}
 }
@@ -60,7 +60,7 @@ type growing struct {
 
 // slowStartsLocked returns the eligible backends that still grow, or nil; the others have their whole weight.
 func (p *Pool) slowStartsLocked() *slowStarts {
-	length := p.settings.SlowStart
+	length := p.settings().SlowStart
 	if length == 0 && !p.slowed {
 		return nil
 	}

@@ -43,7 +43,7 @@ func TestSlowStartGrows(t *testing.T) {
 				h.at.Store(int64(part * float64(100*time.Second)))
 				want := math.Min(part, 1)
 				share := want / (1 + want) // of two backends
-				if algo := p.settings.kind(); algo.Hash {
+				if algo := p.settings().kind(); algo.Hash {
 					share = want / 2 // of its own clients
 				}
 				if got := shareOf(t, p, "b", 4000); math.Abs(got-share) > 0.05 {

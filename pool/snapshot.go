@@ -54,7 +54,7 @@ func (g *group) compare(other *group) int {
 
 // groupLocked returns the group that a backend belongs to.
 func (p *Pool) groupLocked(s Spec) *group {
-	zone := p.settings.Zone
+	zone := p.settings().Zone
 	other := zone != "" && s.Zone != zone
 	for _, g := range p.groups {
 		if g.tier == s.Tier && g.other == other {
@@ -71,9 +71,9 @@ func (p *Pool) groupLocked(s Spec) *group {
 // many backends that stay out of use cost next to nothing.
 func (p *Pool) replaceLocked(members []*member) {
 	old := p.snap.Load()
-	s := &snapshot{settings: p.settings, members: members}
+	s := &snapshot{settings: p.settings(), members: members}
 	eligible := (*member).eligible
-	if p.settings.TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
+	if p.settings().TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
 		s.tryAll, eligible = true, (*member).tryable
 	}
 	for _, m := range members {
@@ -156,7 +156,7 @@ func (b *Backend) countIn(g *group) {
 // tierLocked returns the tier of a group's eligible members, the old one if it serves.
 func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 	for _, t := range old.tiers {
-		if t.group == g && old.settings.picksLike(p.settings) && t.is(g.eligible) {
+		if t.group == g && old.settings.picksLike(p.settings()) && t.is(g.eligible) {
 			return t
 		}
 	}
@@ -167,7 +167,7 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 		t.weights = append(t.weights, m.weight)
 		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
 	}
-	picker, err := algo.Build(p.settings.Algorithm, candidates, algo.Options{State: &g.state, Balance: p.settings.HashBalance, Total: &g.total})
+	picker, err := algo.Build(p.settings().Algorithm, candidates, algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
 	if err != nil {
 		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.name, err))
 	}

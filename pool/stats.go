@@ -32,7 +32,7 @@ func (p *Pool) Stats() Stats {
 	s.Waiting = int(q.waiting.Load())
 	q.mu.Unlock()
 	s.Waited, s.Served, s.InVain, s.Left, s.QueueFull = w.all, w.served, w.inVain, w.left, w.turnedAway
-	if t := p.snap.Load().settings.sticky; t != nil {
+	if t := p.settings().sticky; t != nil {
 		s.Remembered = t.len(p.clock())
 	}
 	return s

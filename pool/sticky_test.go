@@ -246,7 +246,7 @@ func TestStickyIsBounded(t *testing.T) {
 		h.pass(time.Millisecond)
 		homes[i] = home(t, p, from(i))
 	}
-	if n := len(p.settings.sticky.sets) * stickyWays; n != entries {
+	if n := len(p.settings().sticky.sets) * stickyWays; n != entries {
 		t.Errorf("the table has %d entries", n)
 	}
 	var kept int

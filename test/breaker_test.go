@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"strconv"
 	"strings"
@@ -58,19 +59,26 @@ func TestBreaker(t *testing.T) {
 				Breaker:  []string{`failures = 3`, `open_for = "500ms"`, `max_open_for = "2s"`},
 			}.start(t)
 			c := newCaller(t, b)
-			failed := 0
-			for range 30 {
-				if err := tryGreeting(b.Address(t, "main")); err != nil {
-					failed++
+			noticed := 0
+			for failures, calls := 0, 0; failures < 3; calls++ { // one after the other, so that it is exact
+				l, err := callOnce(t, b)
+				if err != nil {
+					noticed++
+				}
+				if failures += l.Retries; l.Backend == "b1" {
+					failures++
+				}
+				if calls > 30 {
+					t.Fatalf("30 sessions, and b1 has failed %d times", failures)
 				}
 			}
 			opened := awaitBreaker(t, b, "b1", "open", started)
-			if tc.seen != (failed > 0) || failed > 6 {
-				t.Errorf("%d of 30 clients noticed; the breaker opens after 3 failures", failed)
+			if tc.seen != (noticed == 3) || !tc.seen && noticed > 0 {
+				t.Errorf("%d clients noticed; the breaker opens after 3 failures", noticed)
 			}
 			_ = tryGreeting(b.Address(t, "main"))
 			half := awaitBreaker(t, b, "b1", "half-open", opened.Seen)
-			if waited := half.Seen.Sub(opened.Seen); waited < 400*time.Millisecond {
+			if waited := logged(t, half).Sub(logged(t, opened)); waited < 400*time.Millisecond {
 				t.Errorf("half-open %v after it opened, expected about 500ms", waited)
 			}
 			_ = tryGreeting(b.Address(t, "main")) // the trial
@@ -81,7 +89,7 @@ func TestBreaker(t *testing.T) {
 				harness.ServeOn(t, address, harness.SpeakFirst("b1"))
 			}
 			half = awaitBreaker(t, b, "b1", "half-open", again.Seen)
-			if waited := half.Seen.Sub(again.Seen); waited < 800*time.Millisecond {
+			if waited := logged(t, half).Sub(logged(t, again)); waited < 800*time.Millisecond {
 				t.Errorf("half-open %v after it opened again, expected about twice 500ms", waited)
 			}
 			c.calls(t, 3, false)
@@ -91,6 +99,27 @@ func TestBreaker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// callOnce has a client read a backend's greeting and leave, and returns the session's line; an error is what the client
+// noticed of a failure.
+func callOnce(t *testing.T, b *harness.Balancer) (harness.Line, error) {
+	t.Helper()
+	c := b.Dial(t, "main")
+	check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
+	_, err := c.Read(make([]byte, 2))
+	check(t, c.Close())
+	return b.WaitSession(t, c.LocalAddr()), err
+}
+
+// logged is when a line was written by its own word: the harness may read it later.
+func logged(t *testing.T, l harness.Line) time.Time {
+	t.Helper()
+	var line struct {
+		Time time.Time `json:"time"`
+	}
+	check(t, json.Unmarshal([]byte(l.Text), &line))
+	return line.Time
 }
 
 // tryGreeting connects and reads a backend's greeting.
@@ -253,13 +282,11 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 			}.start(t)
 			call := func() harness.Line {
 				t.Helper()
-				c := b.Dial(t, "main")
-				check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
-				if _, err := c.Read(make([]byte, 2)); err != nil {
+				l, err := callOnce(t, b)
+				if err != nil {
 					t.Fatalf("a client notices: %v", err)
 				}
-				check(t, c.Close())
-				return b.WaitSession(t, c.LocalAddr())
+				return l
 			}
 			if tc.refuses {
 				b1.listen(t)

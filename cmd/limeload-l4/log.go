@@ -14,7 +14,7 @@ import (
 const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // newLog makes the process's log. Its lines go out from the writer's goroutine, so that none who logs is
-// ever held up; the caller starts and closes that. In the journal each line has its priority.
+// ever held up; the caller starts and closes that. Which lines there are is the daemon's to say. In the journal each line has its priority.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	console, perLine := o.Format == "console", false
 	switch {
@@ -25,11 +25,7 @@ func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 		perLine = true
 	}
 	w := newLogWriter(to, perLine)
-	level, err := zerolog.ParseLevel(o.Level)
-	if err != nil {
-		panic("conf let an unknown log level through: " + o.Level)
-	}
-	return zerolog.New(w).Level(level).Hook(zerolog.HookFunc(stamp)), w
+	return zerolog.New(w).Hook(zerolog.HookFunc(stamp)), w
 }
 
 // terminal tells whether a person may be looking: colours in a file are noise.

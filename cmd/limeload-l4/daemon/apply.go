@@ -26,9 +26,12 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 	case <-ctx.Done():
 		return admin.Reloaded{}, ctx.Err()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.ending, cancel)()
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	if d.phase.Load() == draining {
+	if d.ending.Err() != nil {
 		return admin.Reloaded{}, admin.ErrEnding
 	}
 	began := time.Now()
@@ -180,7 +183,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	failures := []error{s.pool.Reconfigure(pp.options)}
 	if pp.checker == nil && s.checks != nil {
 		s.checks.end()
-		s.checks = nil
+		s.setChecks(nil)
 	}
 	_, err := s.pool.Reconcile(sourceConfig, pp.specs, pp.known...)
 	failures = append(failures, err)
@@ -188,7 +191,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case pp.checker == nil:
 		failures = append(failures, s.acquit())
 	case s.checks == nil:
-		s.checks = newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health))
+		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
 		failures = append(failures, s.checks.start())
 	case pp.changes("health") || readsFiles(pp.conf.Health): // what the files say may be new
 		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
@@ -216,9 +219,9 @@ func (s *served) rediscover(c *conf.Discovery) error {
 		s.finder.end()
 		before = s.finder.kind
 	}
-	s.finder = nil
+	s.setFinder(nil)
 	if c != nil {
-		s.finder = newFinder(c, s.pool)
+		s.setFinder(newFinder(c, s.pool))
 		s.finder.start(s.daemon.poke)
 		if c.Type == before {
 			return nil
@@ -233,11 +236,15 @@ func (s *served) rediscover(c *conf.Discovery) error {
 
 // retire ends a pool that the configuration has no more: its backends are removed, as on_remove says.
 func (s *served) retire() error {
-	s.end()
+	if s.finder != nil {
+		s.finder.end()
+		s.setFinder(nil)
+	}
 	var failures []error
 	for _, b := range s.pool.Backends() {
 		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
 	}
+	s.end()
 	return errors.Join(failures...)
 }
 

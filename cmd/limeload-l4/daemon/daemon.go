@@ -28,7 +28,7 @@ import (
 type Options struct {
 	Config  *conf.Config // resolved; its File is read again at each reload
 	Version string
-	Log     zerolog.Logger // its writer must never block
+	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
 }
 
 // A phase is where in its life a daemon is.
@@ -60,6 +60,8 @@ type Daemon struct {
 	inherited map[string]inheritedSocket // by listener
 	changed   chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
 	started   chan struct{}              // closed when clients are served
+	ending    context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
+	beginEnd  context.CancelFunc
 	events    hub
 	phase     atomic.Int32
 
@@ -86,6 +88,7 @@ func New(o Options) (*Daemon, error) {
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error), needsRestart: []string{},
 	}
+	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
 	d.state = newStateStore(o.Config.Global.StateFile, d.collectState)

@@ -17,7 +17,7 @@ const drainLook = 100 * time.Millisecond
 // goroutine; its zero value is of no use, see newDrains.
 type drains struct {
 	// set once, then read-only
-	ctx  context.Context // ends all of them
+	ctx  context.Context // ends all of them; stored, since they outlive the calls that begin them
 	stop context.CancelFunc
 
 	running sync.WaitGroup

@@ -17,8 +17,12 @@ const maxScrapes = 4
 // newMetrics is what answers /metrics: in Prometheus' text format, or in its binary one for who asks for that, which alone has
 // native histograms.
 func (d *Daemon) newMetrics() http.Handler {
-	return promhttp.HandlerFor(d.newRegistry(), promhttp.HandlerOpts{
-		ErrorLog:            scrapeLog{d.log},
+	return newHandler(d.newRegistry(), scrapeLog{d.log})
+}
+
+func newHandler(g prometheus.Gatherer, log promhttp.Logger) http.Handler {
+	return promhttp.HandlerFor(g, promhttp.HandlerOpts{
+		ErrorLog:            log,
 		ErrorHandling:       promhttp.ContinueOnError, // all that is in order is better than nothing
 		MaxRequestsInFlight: maxScrapes,
 	})

@@ -62,7 +62,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 	}
 }
 
-// backendSeries is what is told of each backend: 25 numbers, which 10,000 backends make a lot of.
+// backendSeries is what is told of each backend: 24 numbers, which 10,000 backends make a lot of.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, eligible, verdict, mode, breaker, openings *series
 

@@ -1,13 +1,20 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
+	"net"
 	"net/http"
-	"os"
 	"net/http/httptest"
-	"slices"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +27,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // metricsConfig has all that metrics are made of: two listeners, a pool with checks and a queue, and one without.
@@ -42,61 +50,430 @@ max = 7
 backends = [{ address = "127.0.0.1:7995" }]
 `
 
+// Who asks for /metrics accepts one of these.
+const (
+	textForm   = "text/plain;version=0.0.4"
+	binaryForm = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+)
+
+// metricsDaemon makes a daemon of metricsConfig that does not run.
 func metricsDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	cfg, err := conf.Parse("lb.toml", []byte(metricsConfig))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Resolve(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
 	return testDaemon(t, cfg)
 }
 
-// scrape asks for the metrics as a program does that accepts this.
-func scrape(t testing.TB, h http.Handler, accept string) *httptest.ResponseRecorder {
+// scrape asks for the metrics in a form, and reads them by their names.
+func scrape(t testing.TB, h http.Handler, accept string) map[string]*dto.MetricFamily {
 	t.Helper()
-	r := httptest.NewRequest("GET", "/metrics", nil)
-	r.Header.Set("Accept", accept)
-	r.Header.Set("Accept-Encoding", "gzip")
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	if w.Code != http.StatusOK {
-		t.Fatalf("status %d: %.500s", w.Code, w.Body)
-	}
-	return w
-}
-
-// TestMetricsOfManyBackends scrapes 10,000 backends.
-func TestMetricsOfManyBackends(t *testing.T) {
-	cfg, err := conf.Parse("lb.toml", []byte(goodConfig))
+	families, err := tryScrape(h, accept)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := testDaemon(t, cfg)
-	const backends = 10_000
-	specs := make([]pool.Spec, backends)
-	for i := range specs {
-		specs[i].ID = fmt.Sprintf("backend-%05d", i)
-		specs[i].Addr = cfg.Pools[0].Backends[0].Addr
-		specs[i].Weight = 1
+	return families
+}
+
+// tryScrape is scrape for any goroutine.
+func tryScrape(h http.Handler, accept string) (map[string]*dto.MetricFamily, error) {
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		return nil, fmt.Errorf("status %d: %.500s", w.Code, w.Body)
 	}
-	if _, err := d.pools["web"].pool.Reconcile(sourceConfig, specs); err != nil {
+	families := make(map[string]*dto.MetricFamily)
+	for decoder := expfmt.NewDecoder(w.Body, expfmt.ResponseFormat(w.Header())); ; {
+		f := new(dto.MetricFamily)
+		err := decoder.Decode(f)
+		if errors.Is(err, io.EOF) {
+			return families, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		families[f.GetName()] = f
+	}
+}
+
+// labelsText writes a metric's labels as PromQL does.
+func labelsText(m *dto.Metric) string {
+	var all []string
+	for _, l := range m.GetLabel() {
+		all = append(all, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+	}
+	return "{" + strings.Join(all, ",") + "}"
+}
+
+// numbers is the values of counters and gauges, and the counts of histograms, by name and labels.
+func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
+	all := make(map[string]float64)
+	for name, f := range families {
+		for _, m := range f.GetMetric() {
+			key := name + labelsText(m)
+			switch f.GetType() {
+			case dto.MetricType_COUNTER:
+				all[key] = m.GetCounter().GetValue()
+			case dto.MetricType_GAUGE:
+				all[key] = m.GetGauge().GetValue()
+			case dto.MetricType_HISTOGRAM:
+				all[key] = float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return all
+}
+
+// TestMetricsAreSound has client_golang's linter and its strictest registry look at all series, each of which is there from the
+// start: a rate over what appears with its first event misses that event.
+func TestMetricsAreSound(t *testing.T) {
+	bad := prometheus.NewPedanticRegistry()
+	bad.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "limeload_milliseconds"}))
+	if found, err := testutil.GatherAndLint(bad); err != nil || len(found) < 2 {
+		t.Fatalf("the linter finds %v in a bad sample, %v", found, err)
+	}
+
+	c := newCollector(metricsDaemon(t))
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	found, err := testutil.GatherAndLint(r)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for range 15 {
-		began := time.Now()
-		w := scrape(t, d.metrics, "")
-		t.Logf("%d bytes in %v", w.Body.Len(), time.Since(began))
+	for _, problem := range found {
+		t.Errorf("%s: %s", problem.Metric, problem.Text)
 	}
-	began := time.Now()
-	w := scrape(t, d.metrics, "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
-	_ = os.WriteFile("/tmp/metrics.txt", scrape(t, d.metrics, "").Body.Bytes(), 0o600)
-	t.Logf("protobuf %d bytes in %v", w.Body.Len(), time.Since(began))
-	g := prometheus.Gatherer(d.newRegistry())
-	began = time.Now()
-	_, _ = g.Gather()
-	t.Logf("gather %v", time.Since(began))
-	_ = []any{testutil.GatherAndLint, dto.MetricType_COUNTER, expfmt.NewDecoder, io.EOF, slices.Sort[[]int], strings.Cut, healthcheck.Counts{}, l4.MaxSessions}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := make(map[string]*series)
+	for _, s := range c.series {
+		if declared[s.name] != nil {
+			t.Errorf("%s is declared twice", s.name)
+		}
+		declared[s.name] = s
+	}
+	for _, f := range families {
+		s := declared[f.GetName()]
+		if s.kind != f.GetType() || s.help != f.GetHelp() {
+			t.Errorf("%s is a %v, %q; declared is a %v, %q", s.name, f.GetType(), f.GetHelp(), s.kind, s.help)
+		}
+		delete(declared, s.name)
+	}
+	for name := range declared {
+		t.Errorf("%s has no number", name)
+	}
+}
+
+// TestMetricsOfConfiguration has the numbers that a configuration makes, before anything has happened.
+func TestMetricsOfConfiguration(t *testing.T) {
+	d := metricsDaemon(t)
+	if err := d.pools["web"].pool.SetVerdict("a", pool.Healthy, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.pools["mail"].pool.Add(pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
+		t.Fatal(err)
+	}
+	got := numbers(scrape(t, d.metrics, textForm))
+	for key, want := range map[string]float64{
+		`limeload_ready{}`:    0,
+		`limeload_draining{}`: 0,
+		`limeload_build_info{goversion="` + runtime.Version() + `",version="test"}`: 1,
+		`limeload_last_reload_success{}`:                                            1,
+		`limeload_last_reload_timestamp_seconds{}`:                                  0,
+		`limeload_listener_info{listener="web",pool="web",protocol="tcp"}`:          1,
+		`limeload_pool_backends{pool="web"}`:                                        2,
+		`limeload_pool_eligible_backends{pool="web"}`:                               1,
+		`limeload_pool_queue_max_sessions{pool="web"}`:                              7,
+		`limeload_pool_queue_max_sessions{pool="mail"}`:                             0,
+		`limeload_backend_weight{backend="a",pool="web"}`:                           3,
+		`limeload_backend_eligible{backend="a",pool="web"}`:                         1,
+		`limeload_backend_eligible{backend="b",pool="web"}`:                         0,
+		`limeload_backend_verdict{backend="a",pool="web",verdict="healthy"}`:        1,
+		`limeload_backend_verdict{backend="a",pool="web",verdict="unknown"}`:        0,
+		`limeload_backend_verdict{backend="b",pool="web",verdict="unknown"}`:        1,
+		`limeload_backend_mode{backend="b",mode="drain",pool="web"}`:                1,
+		`limeload_backend_mode{backend="b",mode="ready",pool="web"}`:                0,
+		`limeload_backend_breaker{backend="a",breaker="closed",pool="web"}`:         1,
+		`limeload_backend_breaker{backend="a",breaker="half-open",pool="web"}`:      0,
+		`limeload_backend_sessions{backend="na` + "\uFFFD" + `me",pool="mail"}`:     0,
+		`limeload_checks_total{outcome="success",pool="web"}`:                       0,
+		`limeload_check_duration_seconds{pool="web"}`:                               0,
+		`limeload_checks_max_running{}`:                                             checkConcurrency,
+		`limeload_listener_refused_total{listener="web",reason="max_sessions"}`:     0,
+		`limeload_loop_turn_seconds{loop="0"}`:                                      0,
+		`limeload_start_time_seconds{}`:                                             timestamp(d.began),
+	} {
+		if value, has := got[key]; !has || math.Abs(value-want) > 1e-3 {
+			t.Errorf("%s is %v (there: %t), want %v", key, value, has, want)
+		}
+	}
+	if _, has := got[`limeload_checks_total{outcome="success",pool="mail"}`]; has {
+		t.Error("a pool without checks has numbers of checks")
+	}
+	for _, name := range []string{"go_goroutines{}", "process_open_fds{}", "process_max_fds{}"} {
+		if got[name] <= 0 {
+			t.Errorf("%s is %v", name, got[name])
+		}
+	}
+}
+
+// TestOneHot has every state of a closed set in exactly one of its lines, and all of the sets in the metrics.
+func TestOneHot(t *testing.T) {
+	for what, beyond := range map[string]fmt.Stringer{
+		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1, "outcomes": pool.Neutral + 1,
+		"outcomes of checks": healthcheck.Outcome(len(healthcheck.Counts{})),
+	} {
+		if !strings.HasSuffix(beyond.String(), ")") {
+			t.Errorf("the %s have one more: %s", what, beyond)
+		}
+	}
+	d := metricsDaemon(t)
+	p := d.pools["web"].pool
+	for v := pool.Unknown; v <= pool.Lagging; v++ {
+		if err := p.SetVerdict("a", v, ""); err != nil {
+			t.Fatal(err)
+		}
+		for m := pool.Ready; m <= pool.Maintenance; m++ {
+			if err := p.SetMode("a", m); err != nil {
+				t.Fatal(err)
+			}
+			got := numbers(scrape(t, d.metrics, textForm))
+			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(), "breaker": "closed"} {
+				var on []string
+				for key, value := range got {
+					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) && value == 1 {
+						on = append(on, key)
+					}
+				}
+				if len(on) != 1 || !strings.Contains(on[0], fmt.Sprintf("%s=%q", metric, state)) {
+					t.Errorf("%s: %q are 1, want the one of %s", metric, on, state)
+				}
+			}
+		}
+	}
+}
+
+// TestTimes has one histogram in both forms: the text has the classic buckets, the binary form both, and they agree.
+func TestTimes(t *testing.T) {
+	h := l4.Histogram{Count: 10, Sum: 12.5, Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
+	var c catalog
+	s := c.histogram("limeload_test_seconds", "A test.", "listener")
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(&collector{series: c, parts: []part{func(to sink) { to.times(s, h, newScale(4, 1e-4, 100), label("listener", "web")) }}})
+	handler := newHandler(r, nil)
+
+	text := scrape(t, handler, textForm)["limeload_test_seconds"].GetMetric()[0].GetHistogram()
+	if text.GetSampleCount() != 10 || text.GetSampleSum() != 12.5 || text.Schema != nil {
+		t.Errorf("as text it is %v", text)
+	}
+	var bounds []float64
+	classic := make(map[float64]uint64)
+	for _, b := range text.GetBucket() {
+		bounds = append(bounds, b.GetUpperBound())
+		classic[b.GetUpperBound()] = b.GetCumulativeCount()
+	}
+	if len(bounds) != 21 || bounds[0] != math.Exp2(-13) || bounds[19] != 64 || !math.IsInf(bounds[20], 1) {
+		t.Errorf("the bounds are %v", bounds)
+	}
+	for bound, want := range map[float64]uint64{math.Exp2(-13): 1, math.Exp2(-9): 1, math.Exp2(-8): 5, 0.5: 5, 1: 7, 64: 7, math.Inf(1): 10} {
+		if classic[bound] != want {
+			t.Errorf("up to %v s there are %d, want %d", bound, classic[bound], want)
+		}
+	}
+
+	both := scrape(t, handler, binaryForm)["limeload_test_seconds"].GetMetric()[0].GetHistogram()
+	if n := len(both.GetBucket()); n != 20 {
+		t.Errorf("the binary form has %d classic buckets", n)
+	}
+	if both.GetSchema() != l4.HistogramSchema || both.GetZeroCount() != 1 || both.GetSampleCount() != 10 || both.GetSampleSum() != 12.5 ||
+		both.CreatedTimestamp != nil {
+		t.Errorf("the binary form is %v", both)
+	}
+	native := nativeCounts(both)
+	want := map[float64]uint64{math.Exp2(-8.25): 4, 1: 2, math.Exp2(6.5): 2, math.Inf(1): 1}
+	for bound, n := range want {
+		if bound < math.Inf(1) && native[bound] != n {
+			t.Errorf("the native bucket up to %v has %d, want %d; all are %v", bound, native[bound], n, native)
+		}
+	}
+	if len(native) != len(want) {
+		t.Errorf("the native buckets are %v", native)
+	}
+
+	var empty l4.Histogram
+	empty.Buckets = make([]uint64, len(h.Buckets))
+	h = empty
+	none := scrape(t, handler, binaryForm)["limeload_test_seconds"].GetMetric()[0].GetHistogram()
+	if none.GetZeroThreshold() == 0 || none.GetSampleCount() != 0 || len(none.GetBucket()) != 20 {
+		t.Errorf("an empty one is %v: Prometheus takes it for native by its zero threshold", none)
+	}
+}
+
+// bucketsOf is a histogram's buckets with so many times of so many seconds.
+func bucketsOf(times map[float64]uint64) []uint64 {
+	var buckets []uint64
+	for i := 0; ; i++ {
+		buckets = append(buckets, 0)
+		bound := l4.HistogramBound(i)
+		for seconds, n := range times {
+			if seconds <= bound {
+				buckets[i] += n
+				delete(times, seconds)
+			}
+		}
+		if math.IsInf(bound, 1) {
+			return buckets
+		}
+	}
+}
+
+// nativeCounts is the native buckets of a histogram of schema 2 by their upper bounds.
+func nativeCounts(h *dto.Histogram) map[float64]uint64 {
+	counts := make(map[float64]uint64)
+	var index int32
+	var count int64
+	deltas := h.GetPositiveDelta()
+	for _, span := range h.GetPositiveSpan() {
+		index += span.GetOffset()
+		for range span.GetLength() {
+			count += deltas[0]
+			deltas = deltas[1:]
+			if count > 0 {
+				counts[math.Exp2(float64(index)/4)] = uint64(count)
+			}
+			index++
+		}
+	}
+	return counts
+}
+
+// TestMetricsOfManyBackends says what 10,000 backends come to.
+func TestMetricsOfManyBackends(t *testing.T) {
+	const backends, each = 10_000, 24 // what docs/metrics.md reckons with
+	d := metricsDaemon(t)
+	specs := make([]pool.Spec, backends)
+	for i := range specs {
+		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}
+	}
+	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	var text string
+	for _, coding := range []string{"gzip", "identity"} {
+		r.Header.Set("Accept-Encoding", coding)
+		w := httptest.NewRecorder()
+		began := time.Now()
+		d.metrics.ServeHTTP(w, r)
+		t.Logf("%s: %d bytes in %v", coding, w.Body.Len(), time.Since(began))
+		text = w.Body.String()
+	}
+	if got := strings.Count(text, `{backend="backend-`); got != backends*each {
+		t.Errorf("%d backends have %d numbers, want %d for each", backends, got, each)
+	}
+}
+
+// TestMetricsUnderLoad scrapes while clients come and go and the configuration is taken up anew again and again: no counter of
+// what stays ever goes down, and at the end they are what was done.
+func TestMetricsUnderLoad(t *testing.T) {
+	echo, address := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
+	file := filepath.Join(t.TempDir(), "lb.toml")
+	configure := func(i int) {
+		text := fmt.Sprintf("[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\nmax_sessions = %d\n"+
+			"[pool.web]\nbackends = [{ address = %q, name = \"a\", weight = %d }]\n", address, 100+i, echo.Address(), 1+i%5)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	configure(0)
+	cfg, err := Load(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Options{Config: cfg, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { d.Run(ctx, nil) })
+	defer running.Wait()
+	defer stop()
+	<-d.started
+
+	const clients, rounds, reloads = 4, 50, 20
+	var work sync.WaitGroup
+	for range clients {
+		work.Go(func() {
+			for range rounds {
+				if err := visit(address); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	work.Go(func() {
+		for i := range reloads {
+			configure(i + 1)
+			if _, err := d.Reload(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	done := make(chan struct{})
+	go func() {
+		work.Wait()
+		close(done)
+	}()
+	last := make(map[string]float64)
+	scrapes := 0
+	for busy := true; busy; scrapes++ {
+		select {
+		case <-done:
+			busy = false
+		default:
+		}
+		families, err := tryScrape(d.metrics, binaryForm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.DeleteFunc(families, func(name string, f *dto.MetricFamily) bool {
+			return f.GetType() == dto.MetricType_GAUGE || !strings.HasPrefix(name, "limeload_")
+		})
+		now := numbers(families)
+		for key, was := range last {
+			if now[key] < was {
+				t.Errorf("%s went down from %v to %v", key, was, now[key])
+			}
+		}
+		last = now
+	}
+	t.Logf("%d scrapes", scrapes)
+	for key, want := range map[string]float64{
+		`limeload_listener_accepted_total{listener="web"}`:                          clients * rounds,
+		`limeload_listener_connect_seconds{listener="web"}`:                         clients * rounds,
+		`limeload_reloads_total{result="done"}`:                                     reloads,
+		`limeload_reloads_total{result="failed"}`:                                   0,
+		`limeload_listener_retries_total{listener="web",outcome="connect_refused"}`: 0,
+	} {
+		if last[key] != want {
+			t.Errorf("%s is %v, want %v", key, last[key], want)
+		}
+	}
+}
+
+// visit is a short session.
+func visit(address string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return harness.PingPong(c, 1, 5)
 }

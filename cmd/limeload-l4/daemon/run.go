@@ -169,6 +169,7 @@ func (r *reloads) end() {
 // drain_delay while /ready says no.
 func (d *Daemon) shutDown(drain bool, signals <-chan os.Signal) {
 	d.phase.Store(draining)
+	d.beginEnd()
 	d.stopWatching()
 	cfg := d.config()
 	d.events.publish(admin.Event{At: time.Now(), Kind: "draining"})

@@ -19,12 +19,14 @@ type served struct {
 	pool   *pool.Pool
 	events *pool.Subscription
 
-	// one goroutine at a time uses the fields below: who makes, changes or ends the pool
-	checks   *checkedPool // nil without checks
-	finder   *finder      // nil without discovery
 	stopWork context.CancelFunc
 	working  sync.WaitGroup // stopWork ends them
 	watching sync.WaitGroup // the end of the subscription ends them
+
+	mu sync.Mutex
+	// mu guards the fields below; only who makes, changes or ends the pool sets them, one at a time
+	checks *checkedPool // nil without checks
+	finder *finder      // nil without discovery
 }
 
 // A finder is a discovery under way.
@@ -82,10 +84,10 @@ func (s *served) start() error {
 
 // rivalries is how often a second backend claimed to be the primary.
 func (s *served) rivalries() int {
-	if s.checks == nil {
-		return 0
+	if k, _ := s.works(); k != nil {
+		return k.rivalries()
 	}
-	return s.checks.rivalries()
+	return 0
 }
 
 // end ends all that works for the pool. Its sessions go on.
@@ -125,11 +127,32 @@ func (f *finder) end() {
 	<-f.done
 }
 
+// setChecks sets what checks the backends; nil is nothing.
+func (s *served) setChecks(k *checkedPool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks = k
+}
+
+// setFinder sets what finds backends; nil is nothing.
+func (s *served) setFinder(f *finder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finder = f
+}
+
+// works returns what works for the pool now.
+func (s *served) works() (*checkedPool, *finder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checks, s.finder
+}
+
 // judged tells whether the pool's discovery has answered or failed once, and there is a verdict on every backend.
 func (s *served) judged() bool {
-	if s.finder != nil {
+	if _, f := s.works(); f != nil {
 		select {
-		case <-s.finder.runner.First():
+		case <-f.runner.First():
 		default:
 			return false
 		}

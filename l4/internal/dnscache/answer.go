@@ -77,8 +77,8 @@ func (a *answer) read(message []byte, id uint16, key []byte, nameLen int) bool {
 	if a.truncated {
 		return true // and may end anywhere; only that it is truncated will be passed on
 	}
-	for at := headerLen; message[at] != 0; at += 1 + int(message[at]) {
-		a.mark(at)
+	for at := headerLen; at < headerLen+n; at += 1 + int(message[at]) {
+		a.mark(at) // the root too: simple servers point to the question whatever its name
 	}
 	return a.readRecords(typ)
 }
@@ -201,6 +201,9 @@ func (a *answer) name(at, to int, owner bool) int {
 		case size == 0:
 			if end == 0 {
 				end = at + 1
+				if owner {
+					a.mark(at)
+				}
 			}
 			return end
 		case size <= 63:

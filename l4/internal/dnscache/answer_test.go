@@ -105,6 +105,7 @@ func TestHostilePointers(t *testing.T) {
 		"to a record's pointer":         {[]string{pointer(headerLen+4) + a, pointer(records) + a}, true},
 		"to a record's data":            {[]string{record(pointer(headerLen), "\x02ns"+pointer(headerLen+4)), pointer(records+12) + a}, true},
 		"to a label in opaque data":     {[]string{opaque(pointer(headerLen), "\x02ns\x00"), pointer(records+12) + a}, true},
+		"to the question's root":        {[]string{pointer(headerLen+16) + a}, true},
 		"to itself":                     {[]string{pointer(records) + a}, false},
 		"forward":                       {[]string{pointer(records+20) + a, pointer(headerLen) + a}, false},
 		"to the header":                 {[]string{pointer(0) + a}, false},

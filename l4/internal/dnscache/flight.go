@@ -18,6 +18,7 @@ type Flight[W any] struct {
 	base    int // length of the key without the subnet
 	nameLen int
 	limit   uint16 // of the client that asked first, and so of the query
+	edns    bool
 
 	// the board's mu guards the fields below
 	next    *Flight[W] // with the same hash
@@ -55,20 +56,30 @@ type board[W any] struct {
 	_ [64]byte // no two locks in one cache line
 }
 
-// find returns the flight with this key that was asked with at least this limit, or nil: the answer to a smaller one might be truncated for
-// that reason alone. mu is held.
-func (b *board[W]) find(hash uint64, key []byte, limit uint16) *Flight[W] {
+// find returns the flight whose answer this client may have, whatever that will be, or nil. The query asked for at least as much as the client
+// takes, since the answer may be truncated; and with an OPT record like the client's, since the backend may not know it. mu is held.
+func (b *board[W]) find(hash uint64, key []byte, c *caller) *Flight[W] {
 	for f := b.flights[hash]; f != nil; f = f.next {
-		if f.limit >= limit && bytes.Equal(f.key, key) {
+		if f.limit >= c.limit && f.edns == c.edns && bytes.Equal(f.key, key) {
 			return f
 		}
 	}
 	return nil
 }
 
+// any reports whether there is a flight with this key. mu is held.
+func (b *board[W]) any(hash uint64, key []byte) bool {
+	for f := b.flights[hash]; f != nil; f = f.next {
+		if bytes.Equal(f.key, key) {
+			return true
+		}
+	}
+	return false
+}
+
 // start adds a flight for a question. mu is held.
 func (b *board[W]) start(hash uint64, q *question, query []byte) *Flight[W] {
-	f := &Flight[W]{hash: hash, limit: q.limit, base: q.base, nameLen: len(q.name), next: b.flights[hash]}
+	f := &Flight[W]{hash: hash, limit: q.limit, edns: q.edns, base: q.base, nameLen: len(q.name), next: b.flights[hash]}
 	data := append(make([]byte, 0, len(q.key)+len(query)), q.key...)
 	data = q.appendForwarded(data, query)
 	f.key, f.query = data[:len(q.key):len(q.key)], data[len(q.key):]

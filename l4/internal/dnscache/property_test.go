@@ -194,7 +194,7 @@ func (w *world) loop(number int) {
 	r := w.cache.NewResolver()
 	into := bigBuffer()
 	for i := range 8000 {
-		now := time.Duration(w.clock.Add(int64(time.Millisecond)))
+		now := time.Duration(w.clock.Add(int64(20 * time.Millisecond)))
 		q := randomQuery(random)
 		wire, err := q.Pack()
 		if err != nil {
@@ -258,7 +258,7 @@ func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, flights: make(chan inFlight, 100_000)}
 	w.cache = New[client](Options{
-		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, Prefetch: true, MaxWaiters: 6, MaxWaiting: 200,
+		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, Prefetch: true, MaxWaiters: 3, MaxWaiting: 200,
 	})
 	var loops sync.WaitGroup
 	for number := range 4 {

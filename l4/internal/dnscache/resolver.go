@@ -64,7 +64,7 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 	b := c.board(hash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.find(hash, q.key, q.limit)
+	f := b.find(hash, q.key, &q.caller)
 	if f == nil {
 		// The flight there was may have ended since the entry was looked for.
 		if e = c.find(hash, q, now); e != nil && e.fresh(now) {
@@ -127,7 +127,7 @@ func (r *Resolver[W]) refresh(hash uint64, query []byte) *Flight[W] {
 	b := r.cache.board(hash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.find(hash, r.query.key, 0) != nil {
+	if b.any(hash, r.query.key) {
 		return nil
 	}
 	return b.start(hash, &r.query, query)

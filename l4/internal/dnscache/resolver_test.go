@@ -156,7 +156,7 @@ func TestCoalesced(t *testing.T) {
 	other := r.cache.NewResolver()
 	f := forward(t, r, ask("www.example.com.", dns.TypeA, withID(1), withEDNS(1232, false)), 1, 0)
 	queries := []*dns.Msg{
-		ask("WWW.example.com.", dns.TypeA, withID(2)),
+		ask("WWW.example.com.", dns.TypeA, withID(2), withEDNS(100, false)),
 		ask("www.eXaMpLe.com.", dns.TypeA, withID(3), withEDNS(600, false)),
 		ask("www.example.COM.", dns.TypeA, withID(4), withEDNS(1232, false)),
 	}
@@ -169,8 +169,11 @@ func TestCoalesced(t *testing.T) {
 	if got := other.Ask(pack(t, larger), UDP, 9, 0, nil); got.Verdict != Forward {
 		t.Fatalf("a client with more room than the flight has: %v, expected forward", got.Verdict)
 	}
-	if n := r.cache.Counters(); n.Miss != 2 || n.Coalesced != 3 || n.Waiting != 5 {
-		t.Errorf("%+v, expected 2 misses, 3 coalesced, 5 waiting", n)
+	if got := other.Ask(pack(t, ask("www.example.com.", dns.TypeA)), UDP, 9, 0, nil); got.Verdict != Forward {
+		t.Fatalf("a client without EDNS: %v, expected forward", got.Verdict)
+	}
+	if n := r.cache.Counters(); n.Miss != 3 || n.Coalesced != 3 || n.Waiting != 6 {
+		t.Errorf("%+v, expected 3 misses, 3 coalesced, 6 waiting", n)
 	}
 	answers, ok := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), usualAnswer(t)), 0)
 	if !ok || answers.Len() != 4 {
@@ -178,12 +181,12 @@ func TestCoalesced(t *testing.T) {
 	}
 	for i, q := range queries {
 		got := unpack(t, answers.Append(nil, i+1))
-		if answers.Waiter(i+1) != i+2 || got.Id != q.Id || got.Question[0] != q.Question[0] || (got.IsEdns0() == nil) != (q.IsEdns0() == nil) || len(got.Answer) != 3 {
+		if answers.Waiter(i+1) != i+2 || got.Id != q.Id || got.Question[0] != q.Question[0] || got.IsEdns0() == nil || len(got.Answer) != 3 {
 			t.Errorf("waiter %d: %v", answers.Waiter(i+1), got)
 		}
 	}
-	if n := r.cache.Counters(); n.Waiting != 1 {
-		t.Errorf("%d wait, expected the one with more room", n.Waiting)
+	if n := r.cache.Counters(); n.Waiting != 2 {
+		t.Errorf("%d wait, expected the two that asked differently", n.Waiting)
 	}
 	wantVerdict(t, r, larger, 0, Hit)
 }

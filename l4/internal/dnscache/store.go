@@ -19,7 +19,7 @@ const (
 	minShardBytes = 16 * maxKept
 
 	// patience is how many entries eviction may spare for one that comes, so that a store of popular entries stays quick.
-	patience = 32
+	patience = 128
 
 	// swept is how many slots of the table are looked at for dead entries with each entry that comes.
 	swept = 2
@@ -125,7 +125,7 @@ func (s *store) put(e *entry, now time.Duration) bool {
 	}
 	sh.stored++
 	for spared := 0; sh.small.entries+sh.main.entries > sh.maxEntries || sh.small.bytes+sh.main.bytes > sh.maxBytes; {
-		if !sh.evict(spared >= patience, now) {
+		if !sh.evict(e, spared >= patience, now) {
 			spared++
 		}
 	}
@@ -146,12 +146,11 @@ func (s *store) take(hash uint64, key []byte) {
 // fingerprint is what a ghost is known by. It is never 0, and has other bits than the slot has.
 func fingerprint(hash uint64) uint32 { return uint32(hash>>24) | 1 }
 
-// evict looks at the oldest entry of the queue that is over its share, and reports whether it went. It goes for certain by force. mu is held,
-// and the shard is not empty.
-func (sh *shard) evict(force bool, now time.Duration) bool {
+// evict looks at the oldest entry of the queue that is over its share, and reports whether it went. By force it goes, unless it is the one that
+// has just come. mu is held, and the shard holds others.
+func (sh *shard) evict(newcomer *entry, force bool, now time.Duration) bool {
 	over := sh.small.entries > sh.maxEntries/10 || sh.small.bytes > sh.maxBytes/10
-	if sh.main.oldest == nil || over && sh.small.entries > 1 { // what has just come is not to go at once
-		e := sh.small.oldest
+	if e := sh.small.oldest; sh.main.oldest == nil || over && e != newcomer {
 		if e.live(now) && e.hits.Load() > 1 && !force {
 			sh.small.unlink(e)
 			e.hits.Store(0)
@@ -164,9 +163,9 @@ func (sh *shard) evict(force bool, now time.Duration) bool {
 		return true
 	}
 	e := sh.main.oldest
-	if hits := e.hits.Load(); e.live(now) && hits > 0 && !force {
+	if hits := e.hits.Load(); e == newcomer || e.live(now) && hits > 0 && !force {
 		sh.main.unlink(e)
-		e.hits.Store(hits - 1)
+		e.hits.Store(max(hits, 1) - 1)
 		sh.main.push(e)
 		return false
 	}

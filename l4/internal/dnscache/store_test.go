@@ -11,7 +11,9 @@ import (
 )
 
 // storedKey is the key of a name of one label.
-func storedKey(name string) []byte { return []byte(fmt.Sprintf("%c%s\x00\x00\x01\x01", len(name), name)) }
+func storedKey(name string) []byte {
+	return []byte(fmt.Sprintf("%c%s\x00\x00\x01\x01", len(name), name))
+}
 
 func newTestEntry(seed maphash.Seed, name string, bytes int, dead time.Duration) *entry {
 	key := storedKey(name)

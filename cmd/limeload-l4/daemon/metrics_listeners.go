@@ -27,8 +27,8 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		duration  = c.histogram("limeload_listener_session_seconds", "How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
 		queued    = c.histogram("limeload_listener_queue_seconds", "How long sessions waited for a backend, of those that had to.", "listener")
 	)
-	waits := newScale(4, 1e-4, 100)   // from what loopback takes to the longest timeout that makes sense
-	lives := newScale(8, 1e-3, 1<<20) // from one request to twelve days
+	waits := newScale(4, 1e-4, 100)       // from what loopback takes to the longest timeout that makes sense
+	lives := newScale(8, 1.0/1024, 1<<20) // from one request to twelve days
 	tcp := label("protocol", "tcp")
 	in, out := label("direction", "in"), label("direction", "out")
 	outcomes := labelsOf("outcome", pool.Neutral)

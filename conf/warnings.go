@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
@@ -79,14 +80,41 @@ func warnOfHealth(r *report, path string, h *Health) {
 		r.add(join(path, "fast_interval"), Error{Found: quote(h.FastInterval.String()),
 			Message: fmt.Sprintf("longer than interval, %v, which is used instead", h.Interval)})
 	}
+	if enough := 2*h.Interval + h.Timeout; h.StaleAfter != 0 && h.StaleAfter < enough {
+		r.add(join(path, "stale_after"), Error{Found: quote(h.StaleAfter.String()),
+			Message: fmt.Sprintf("shorter than two intervals and a timeout, %v: one late check makes a verdict unknown", enough)})
+	}
+	if h.Type == "icmp" {
+		r.add(join(path, "type"), Error{Found: quote(h.Type), Message: "a host that answers says nothing of its services: a second check in all_of does"})
+	}
 	warnOfCheck(r, path, &h.Check)
+	warnOfPrimary(r, path, h, &h.Check)
 	for i := range h.Checks {
 		warnOfCheck(r, element(join(path, "checks"), i), &h.Checks[i])
+		warnOfPrimary(r, path, h, &h.Checks[i])
 	}
 }
+
+// minRedisLag is how often an idle Redis primary sends its replicas something (repl-ping-replica-period): a shorter lag cannot be told from
+// silence.
+const minRedisLag = Duration(10 * time.Second)
 
 func warnOfCheck(r *report, path string, c *Check) {
 	if !c.Verify {
 		r.add(join(path, "verify"), Error{Found: "false", Message: "the check accepts any certificate"})
+	}
+	if c.Type == "redis" && c.MaxLag > 0 && c.MaxLag < minRedisLag {
+		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()),
+			Message: fmt.Sprintf("an idle primary says something every %v only: its replicas seem to lag in between", minRedisLag)})
+	}
+	if c.Method == "HEAD" && c.Body != "" {
+		r.add(join(path, "body"), Error{Found: quote(c.Body), Message: `the answer to "HEAD" has no body: the check always fails`})
+	}
+}
+
+// warnOfPrimary is for backends that are to be the primary.
+func warnOfPrimary(r *report, path string, h *Health, c *Check) {
+	if c.Role == "primary" && h.Initial == "healthy" {
+		r.add(join(path, "initial"), Error{Found: quote(h.Initial), Message: "until the first check is done, replicas get the sessions of the primary"})
 	}
 }

@@ -53,6 +53,25 @@ checks = [{ type = "https" },
 	}
 }
 
+// TestHealthWarnings has what each line of a health table warns of; "" is nothing.
+func TestHealthWarnings(t *testing.T) {
+	for lines, want := range map[string]string{
+		`stale_after = "3s"`:                                          `stale_after: found "3s"; shorter than two intervals and a timeout, 5s: one late check makes a verdict unknown`,
+		`stale_after = "5s"`:                                          ``,
+		`type = "icmp"`:                                               `type: found "icmp"; a host that answers says nothing of its services: a second check in all_of does`,
+		"type = \"redis\"\nmax_lag = \"9s\"":                          `max_lag: found "9s"; an idle primary says something every 10s only: its replicas seem to lag in between`,
+		"type = \"redis\"\nmax_lag = \"10s\"":                         ``,
+		"type = \"http\"\nmethod = \"HEAD\"\nbody = \"x\"":            `body: found "x"; the answer to "HEAD" has no body: the check always fails`,
+		"type = \"redis\"\nrole = \"primary\"":                        ``,
+		"type = \"redis\"\nrole = \"primary\"\ninitial = \"healthy\"": `initial: found "healthy"; until the first check is done, replicas get the sessions of the primary`,
+	} {
+		got := mustParse(t, "listener.a = { pool = \"p\", address = \":1\" }\npool.p.backends = [{ address = \"h:1\" }]\n[pool.p.health]\n"+lines+"\n").Warnings()
+		if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || !strings.HasSuffix(got[0], want)) {
+			t.Errorf("%q warns %q, want %q", lines, got, want)
+		}
+	}
+}
+
 // TestPoolWarnings has what each line of a pool warns of; discovery may bring what is missing.
 func TestPoolWarnings(t *testing.T) {
 	const (

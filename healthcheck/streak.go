@@ -4,8 +4,7 @@ package healthcheck
 // them says, whatever the others said; from one kind of failure to another it takes fall of that kind. It is plain data for
 // one goroutine; rise and fall are at least 1.
 type streak struct {
-	// set once, then read-only
-	rise, fall int
+	rise, fall int // may be changed between two results
 
 	verdict  Verdict
 	last     Verdict // result

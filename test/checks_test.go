@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,6 +19,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
@@ -76,22 +82,40 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
 	return address
 }
 
-// serveHealth serves grpc.health.v1 over HTTP/2 in plain: SERVING to whoever asks, until ill is set.
+// A grpcHealth is the health of the service "main", by grpc-go: SERVING until ill is set.
+type grpcHealth struct {
+	healthpb.UnimplementedHealthServer
+	ill *atomic.Bool
+}
+
+// Check answers one question.
+func (h grpcHealth) Check(_ context.Context, r *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	switch {
+	case r.Service != "main":
+		return nil, status.Error(codes.NotFound, "unknown service")
+	case h.ill.Load():
+		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_NOT_SERVING}, nil
+	}
+	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
+}
+
+// serveHealth serves grpc.health.v1 in plain.
 func serveHealth(t *testing.T, ill *atomic.Bool) string {
 	t.Helper()
-	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
-		message := []byte{0, 0, 0, 0, 2, 8, 1} // not compressed, two bytes, field 1 as a varint: SERVING
-		if ill.Load() {
-			message[6] = 2 // NOT_SERVING
-		}
-		w.Header().Set("Content-Type", "application/grpc")
-		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
-		if r.URL.Path != "/grpc.health.v1.Health/Check" {
-			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "12") // UNIMPLEMENTED
-			return
-		}
-		_, _ = w.Write(message)
-	}, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, grpcHealth{ill: ill})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	return l.Addr().String()
 }
 
 // TestChecks runs each kind of check through the binary against a server that is well and then is not, or never was: the reason
@@ -143,6 +167,7 @@ func TestChecks(t *testing.T) {
 		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "", redis.Address + " is asked for"},
 		{"icmp by IPv6", "[::1]:1", []string{`type = "icmp"`}, "echo reply", ""},
 		{"grpc", serveHealth(t, &ill), []string{`type = "grpc"`, `service = "main"`}, "serving", "not serving"},
+		{"grpc of a service that there is not", serveHealth(t, &ill), []string{`type = "grpc"`}, "", "service unknown"},
 		{"grpc of a server without the service", serveHTTP(t, answer, nil), []string{`type = "grpc"`}, "", "not a grpc server: content type"},
 		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
 		{"all of", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary", ""},

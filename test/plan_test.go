@@ -48,8 +48,6 @@ type backendState struct {
 	MaxSessions                     int `json:"max_sessions"`
 }
 
-func (s backendState) serves() bool { return s.Mode == "ready" && s.Weight > 0 }
-
 type sessionState struct{ ID, Listener, Pool, Backend, Phase string }
 
 // observe asks the balancer what it has.
@@ -80,6 +78,7 @@ func observe(t testing.TB, b *harness.Balancer) fleet {
 }
 
 // A draw makes random configurations of a few listeners, pools and backends.
+
 type draw struct {
 	random    *rand.Rand
 	addresses []string // of listeners, two for each

@@ -58,17 +58,26 @@ type Log struct {
 // A Listener is a bound address that accepts clients, and where they are sent. Its zero value
 // is of no use.
 type Listener struct {
-	Name             string    // of its table, [listener.NAME]
-	Address          string    `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
-	Protocol         string    `toml:"protocol" default:"tcp" oneof:"tcp" note:"this version serves only tcp"`
-	Pool             string    `toml:"pool" required:"the name of a pool"`
-	Backlog          int       `toml:"backlog" default:"4096" min:"1" max:"65535"`
-	MaxSessions      int       `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"`               // 0 is Global.MaxSessions alone
-	IdleTimeout      Duration  `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h"`           // 0 is off
-	HalfCloseTimeout Duration  `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h"`              // never 0
-	UserTimeout      Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms"` // TCP_USER_TIMEOUT; 0 is the kernel's
-	Keepalive        Keepalive `toml:"keepalive"`
-	RefuseWith       string    `toml:"refuse_with" default:"reset" oneof:"reset,close"`
+	Name        string // of its table, [listener.NAME]
+	Address     string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
+	Protocol    string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
+	Pool        string `toml:"pool" required:"the name of a pool"`
+	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000" when:"protocol=tcp"` // 0 is Global.MaxSessions alone
+
+	Backlog          int       `toml:"backlog" default:"4096" min:"1" max:"65535" when:"protocol=tcp"`
+	IdleTimeout      Duration  `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h" when:"protocol=tcp"`           // 0 is off
+	HalfCloseTimeout Duration  `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h" when:"protocol=tcp"`              // never 0
+	UserTimeout      Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"` // TCP_USER_TIMEOUT; 0 is the kernel's
+	Keepalive        Keepalive `toml:"keepalive" when:"protocol=tcp"`
+	RefuseWith       string    `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
+
+	FlowTimeout   Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
+	FlowKey       string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
+	Responses     int      `toml:"responses" default:"0" min:"0" max:"1_000_000" when:"protocol=udp"` // 0 is FlowTimeout alone
+	MaxFlows      int      `toml:"max_flows" default:"65536" min:"1" max:"10_000_000" when:"protocol=udp"`
+	ClientFlows   int      `toml:"client_flows" default:"0" min:"0" max:"10_000_000" when:"protocol=udp"` // for one client; 0 is no limit
+	ReceiveBuffer Size     `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
+	SendBuffer    Size     `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"` // 0 is the kernel's
 
 	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
@@ -100,10 +109,11 @@ type Pool struct {
 	Zone           string     `toml:"zone" default:""`                                       // whose backends are preferred
 	Sticky         Sticky     `toml:"sticky"`
 	Queue          Queue      `toml:"queue"`
-	WhenNone       string     `toml:"when_none" default:"refuse" oneof:"refuse,all"`  // no backend is healthy
-	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" oneof:"keep,close"` // the sessions of a backend that fails its checks
-	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`  // those of one that is removed or goes into maintenance
-	Health         *Health    `toml:"health"`                                         // nil: backends are always healthy
+	WhenNone       string     `toml:"when_none" default:"refuse" oneof:"refuse,all"`                         // no backend is healthy
+	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" oneof:"keep,close"`                        // the sessions of a backend that fails its checks
+	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`                         // those of one that is removed or goes into maintenance
+	SendProxy      string     `toml:"send_proxy" default:"" oneof:",v2" note:"this version sends no \"v1\""` // a PROXY protocol header to backends; UDP alone
+	Health         *Health    `toml:"health"`                                                                // nil: backends are always healthy
 	Breaker        Breaker    `toml:"breaker"`
 	Discovery      *Discovery `toml:"discovery"` // nil: Backends are all there are
 }

@@ -110,7 +110,11 @@ func TestMistakes(t *testing.T) {
 		{"admin", `socket_mode = "0600"`, ``},
 		{"admin", `socket_mode = "rw"`, `found "rw"; needs permission bits as chmod has them, such as "0660"`},
 		{"admin", `socket_mode = "1777"`, `found "1777"; needs permission bits as chmod has them, such as "0660"`},
-		{"listener.a", `protocol = "udp"`, `found "udp"; allowed is "tcp"; this version serves only tcp`},
+		{"listener.a", `protocol = "udp"`, ``},
+		{"listener.a", `protocol = "sctp"`, `found "sctp"; allowed is "tcp" or "udp"`},
+		{"listener.a", `flow_key = "client"`, `found the string "client"; protocol is "tcp"; allowed if protocol is "udp"`},
+		{"pool.p", `send_proxy = "v2"`, `found "v2"; listener.a speaks tcp, and this version sends the header with udp only; needs "", or another pool`},
+		{"pool.p", `send_proxy = "v1"`, `found "v1"; allowed is "" or "v2"; this version sends no "v1", did you mean "v2"?`},
 		{"listener.a", `backlog = 0`, `found 0; allowed is 1 to 65535`},
 		{"listener.a", `backlog = 65536`, `found 65536; allowed is 1 to 65535`},
 		{"listener.a", `max_sessions = -1`, `found -1; allowed is 0 to 100000000`},
@@ -256,7 +260,7 @@ func TestUnknownKeys(t *testing.T) {
 	for _, tt := range []struct{ table, line, want string }{
 		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
 		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
-		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, health, breaker, discovery`},
+		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, send_proxy, health, breaker, discovery`},
 		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`, `pool.p.backends[0].teir: unknown key, did you mean "tier"?`},
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
@@ -307,6 +311,29 @@ func TestShapes(t *testing.T) {
 }
 
 // TestHashBalance: beside an algorithm that is itself a mistake, the balance is none.
+// TestUDPMistakes makes one mistake at a time in a listener of UDP.
+func TestUDPMistakes(t *testing.T) {
+	for line, want := range map[string]string{
+		`flow_timeout = "99ms"`:     `flow_timeout: found "99ms"; allowed is 100ms to 24h`,
+		`flow_key = "packet"`:       ``,
+		`flow_key = "port"`:         `flow_key: found "port"; allowed is "client", "client_ip" or "packet"`,
+		`max_flows = 0`:             `max_flows: found 0; allowed is 1 to 10000000`,
+		`receive_buffer = "1MiB"`:   ``,
+		`receive_buffer = 1`:        `receive_buffer: found the integer 1; needs a size with a unit, such as "64KiB" or "10MB"`,
+		`send_buffer = "0B"`:        ``,
+		`backlog = 10`:              `backlog: found the integer 10; protocol is "udp"; allowed if protocol is "tcp"`,
+		`keepalive = { count = 1 }`: `keepalive: found a table; protocol is "udp"; allowed if protocol is "tcp"`,
+	} {
+		text := "[listener.a]\naddress = \":53\"\nprotocol = \"udp\"\npool = \"p\"\n" + line +
+			"\n[listener.b]\naddress = \":53\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"10.0.0.1:53\" }]\n"
+		if want == "" {
+			wantErrors(t, text)
+		} else {
+			wantErrors(t, text, "lb.toml:5: listener.a."+want)
+		}
+	}
+}
+
 // TestAdminToken has who may come from elsewhere show a token.
 func TestAdminToken(t *testing.T) {
 	const rest = "\n[listener.a]\naddress = \":1\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"127.0.0.1:2\" }]\n"

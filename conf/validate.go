@@ -33,6 +33,20 @@ func validate(r *report, c *Config) {
 		validateListener(r, &c.Listeners[i], pools)
 	}
 	checkListenerConflicts(r, c.Listeners)
+	checkSendProxy(r, c)
+}
+
+// checkSendProxy reports pools that would send a header to backends which this version sends in front of datagrams alone.
+func checkSendProxy(r *report, c *Config) {
+	for _, l := range c.Listeners {
+		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
+		if i < 0 || c.Pools[i].SendProxy == "" || l.Protocol == "udp" {
+			continue
+		}
+		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
+			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only", Path("listener", l.Name)),
+			Allowed: `needs "", or another pool`})
+	}
 }
 
 func validateListener(r *report, l *Listener, pools []string) {
@@ -161,6 +175,7 @@ func checkListenerConflicts(r *report, listeners []Listener) {
 	for i := range listeners {
 		l := &listeners[i]
 		for _, claim := range claims(l) {
+			claim = l.Protocol + " " + claim
 			first, conflict := taken[claim]
 			if !conflict {
 				taken[claim] = l

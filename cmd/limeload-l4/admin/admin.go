@@ -106,6 +106,10 @@ type Listener struct {
 	BytesIn  uint64            `json:"bytes_in"`
 	BytesOut uint64            `json:"bytes_out"`
 	Ended    map[string]uint64 `json:"ended"` // sessions and refusals, by reason
+
+	DatagramsIn  uint64            `json:"datagrams_in"`  // of UDP, from clients
+	DatagramsOut uint64            `json:"datagrams_out"` // to clients
+	Dropped      map[string]uint64 `json:"dropped"`       // datagrams of either way, by reason
 }
 
 // Pool is a named set of backends.

@@ -55,9 +55,14 @@ func (d *Daemon) Listeners() []admin.Listener {
 		for why, n := range l.Ended {
 			ended[why.String()] = n
 		}
+		dropped := make(map[string]uint64, len(l.Dropped))
+		for why, n := range l.Dropped {
+			dropped[why.String()] = n
+		}
 		listeners[i] = admin.Listener{
-			Name: l.Name, Protocol: "tcp", Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
+			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
 			Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut, Ended: ended,
+			DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 		}
 	}
 	return listeners

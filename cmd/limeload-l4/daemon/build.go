@@ -98,9 +98,31 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		if c.RefuseWith == "close" {
 			spec.Refuse = l4.RefuseClose
 		}
+		if c.Protocol == "udp" {
+			spec.Protocol, spec.Flows = l4.UDP, flowSettings(cfg, &c)
+		}
 		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
+}
+
+// flowSettings is a UDP listener's part of the configuration in the data plane's own words.
+func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
+	f := l4.FlowSettings{
+		Timeout: c.FlowTimeout.Std(), Responses: c.Responses, Max: c.MaxFlows, ClientMax: c.ClientFlows,
+		ReceiveBuffer: int(c.ReceiveBuffer), SendBuffer: int(c.SendBuffer),
+	}
+	for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {
+		if key.String() == c.FlowKey {
+			f.Key = key
+		}
+	}
+	for _, p := range cfg.Pools {
+		if p.Name == c.Pool {
+			f.SendProxy = p.SendProxy == "v2"
+		}
+	}
+	return f
 }
 
 func plural(n int, noun string) string {

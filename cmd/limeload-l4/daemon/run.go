@@ -174,40 +174,54 @@ func (d *Daemon) shutDown(drain bool, signals <-chan os.Signal) {
 	cfg := d.config()
 	d.events.publish(admin.Event{At: time.Now(), Kind: "draining"})
 	d.notify.stopping("shutting down")
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx, hurry := context.WithCancel(context.Background())
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	defer hurry()
+	timeout := cfg.Global.DrainTimeout.Std()
 	if drain {
-		go func() {
-			for {
-				select {
-				case sig := <-signals:
-					if sig != syscall.SIGHUP {
-						cancel()
-					}
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
+		listening.Go(func() { awaitSecond(ctx, signals, hurry) })
 		d.delay(ctx, cfg.Global.DrainDelay.Std())
 	}
-	if timeout := cfg.Global.DrainTimeout.Std(); drain && timeout > 0 {
-		d.log.Info().Int("sessions", d.server.Sessions()).Float64("drain_timeout", timeout.Seconds()).Msg("draining")
-		limited, stop := context.WithTimeout(ctx, timeout)
-		defer stop()
-		telling, told := context.WithCancel(context.Background())
-		var teller sync.WaitGroup
-		teller.Go(func() { d.notify.tellDrain(telling, d.server.Sessions, time.Now().Add(timeout)) })
-		defer teller.Wait()
-		defer told()
-		ctx = limited
+	if drain && timeout > 0 {
+		d.log.Info().Int("sessions", d.open()).Float64("drain_timeout", timeout.Seconds()).Msg("draining")
 	} else {
-		cancel()
+		hurry()
 	}
-	if err := d.server.Shutdown(ctx); err != nil {
+	if err := d.shutDownServer(ctx, timeout); err != nil {
 		d.log.Info().Msg("sessions left were ended")
 	}
 	d.log.Info().Msg("stopped")
+}
+
+// shutDownServer lets the sessions go on to their end, until timeout has passed or ctx is done, and tells the service manager
+// meanwhile.
+func (d *Daemon) shutDownServer(ctx context.Context, timeout time.Duration) error {
+	telling, told := context.WithCancel(ctx)
+	var teller sync.WaitGroup
+	teller.Go(func() { d.notify.tellDrain(telling, d.open, time.Now().Add(timeout)) })
+	defer teller.Wait()
+	defer told()
+	limited, stop := context.WithTimeout(ctx, timeout)
+	defer stop()
+	return d.server.Shutdown(limited)
+}
+
+// open is how many sessions and flows there are.
+func (d *Daemon) open() int { return d.server.Sessions() + d.server.Flows() }
+
+// awaitSecond calls hurry at the next signal that ends the daemon; it returns when ctx is done.
+func awaitSecond(ctx context.Context, signals <-chan os.Signal, hurry func()) {
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				hurry()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // delay goes on serving for so long, until ctx is done.

@@ -39,7 +39,7 @@ type found struct {
 	truncated bool
 	matching  bool   // the answer section has a record of the type that was asked for
 	soa       bool   // the authority section has an SOA record
-	soaTTL    uint32 // the lower of its TTL and its minimum
+	minimum   uint32 // that the SOA record says
 	lowest    uint32 // of all TTLs
 }
 
@@ -126,8 +126,7 @@ func (a *answer) note(section int, typ, asked uint16, ttlAt, to int) {
 	case section == 0 && typ == asked:
 		a.matching = true
 	case section == 1 && typ == typeSOA:
-		a.soaTTL = min(ttl, seconds(a.message[to-4:]))
-		a.soa = true
+		a.soa, a.minimum = true, seconds(a.message[to-4:])
 	}
 }
 
@@ -195,7 +194,7 @@ func (a *answer) mark(at int) {
 func (a *answer) name(at, to int, owner bool) int {
 	var end int // of the name's own bytes, 0 before the first pointer
 	length := 0 // of the whole name
-	for at < to {
+	for hops := 0; at < to && hops <= maxHops; {
 		size := int(a.message[at])
 		switch {
 		case size == 0:
@@ -234,6 +233,7 @@ func (a *answer) name(at, to int, owner bool) int {
 				return 0 // within data that is no name, and so nobody would correct it
 			}
 			at, to = target, limit
+			hops++
 		default:
 			return 0
 		}
@@ -249,13 +249,16 @@ func (a *answer) target(target, from int) int {
 	if a.labels[target/64]>>(target%64)&1 != 0 {
 		return from
 	}
-	for _, at := range a.ttls { // seldom: data that is no owner's name
-		data := int(at) + 6
-		if end := data + int(binary.BigEndian.Uint16(a.message[data-2:])); target >= data && target < end {
-			return min(from, end)
-		}
+	after, _ := slices.BinarySearch(a.ttls, uint16(target)) // seldom: in data, where no owner's name stands
+	if after == 0 {
+		return 0
 	}
-	return 0
+	data := int(a.ttls[after-1]) + 6
+	end := data + int(binary.BigEndian.Uint16(a.message[data-2:]))
+	if target < data || target >= end {
+		return 0
+	}
+	return min(from, end)
 }
 
 // subnetMatches reports whether the subnet in the answer, if there is one, is the query's (RFC 7871, 7.3 has the answer dropped when not).

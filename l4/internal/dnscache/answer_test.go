@@ -90,42 +90,106 @@ func TestHostilePointers(t *testing.T) {
 	a := "\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01"
 	pointer := func(to int) string { return string([]byte{0xc0 | byte(to>>8), byte(to)}) }
 	record := func(name, data string) string {
-		return name + "\x00\x02\x00\x01\x00\x00\x01\x2c\x00" + string(rune(len(data))) + data
+		return name + "\x00\x02\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) + data
 	}
 	opaque := func(name, data string) string {
-		return name + "\x00\x10\x00\x01\x00\x00\x01\x2c\x00" + string(rune(len(data))) + data
+		return name + "\x00\x10\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) + data
+	}
+	chain := func(length int) string { // each one points to the one before, the first to the question
+		var data strings.Builder
+		data.WriteString(pointer(headerLen))
+		for i := range length - 1 {
+			data.WriteString(pointer(records + 12 + 2*i))
+		}
+		return data.String()
 	}
 	for name, c := range map[string]struct {
 		records []string
 		want    bool
 	}{
-		"to the question":               {[]string{pointer(headerLen) + a}, true},
-		"to a label of it":              {[]string{pointer(headerLen+4) + a}, true},
-		"to a record's name":            {[]string{"\x01x" + pointer(headerLen+4) + a, pointer(records) + a}, true},
-		"to a record's pointer":         {[]string{pointer(headerLen+4) + a, pointer(records) + a}, true},
-		"to a record's data":            {[]string{record(pointer(headerLen), "\x02ns"+pointer(headerLen+4)), pointer(records+12) + a}, true},
-		"to a label in opaque data":     {[]string{opaque(pointer(headerLen), "\x02ns\x00"), pointer(records+12) + a}, true},
-		"to the question's root":        {[]string{pointer(headerLen+16) + a}, true},
-		"to itself":                     {[]string{pointer(records) + a}, false},
-		"forward":                       {[]string{pointer(records+20) + a, pointer(headerLen) + a}, false},
-		"to the header":                 {[]string{pointer(0) + a}, false},
-		"to the counts":                 {[]string{pointer(4) + a}, false},
-		"into a label":                  {[]string{pointer(headerLen+1) + a}, false},
-		"to the question's type":        {[]string{pointer(headerLen+17) + a}, false},
-		"to a TTL":                      {[]string{pointer(headerLen) + a, pointer(records+6) + a}, false},
-		"to a type":                     {[]string{pointer(headerLen) + a, pointer(records+2) + a}, false},
-		"out of the data":               {[]string{opaque(pointer(headerLen), "\x05ns"), pointer(records+12) + a}, false},
-		"a name beyond its data":        {[]string{record(pointer(headerLen), "\x02ns"), pointer(headerLen) + a}, false},
-		"data whose pointer loops":      {[]string{record(pointer(headerLen), pointer(records+12))}, false},
-		"reserved label":                {[]string{"\x80" + a}, false},
-		"reserved label in opaque data": {[]string{opaque(pointer(headerLen), "\x40ns\x00"), pointer(records+12) + a}, false},
-		"longer than a name may be":     {[]string{strings.Repeat("\x01a", 120) + pointer(headerLen) + a}, false},
-		"as long as a name may be":      {[]string{strings.Repeat("\x01a", 119) + pointer(headerLen) + a}, true},
+		"to the question":                     {[]string{pointer(headerLen) + a}, true},
+		"to a label of it":                    {[]string{pointer(headerLen+4) + a}, true},
+		"to a record's name":                  {[]string{"\x01x" + pointer(headerLen+4) + a, pointer(records) + a}, true},
+		"to a record's pointer":               {[]string{pointer(headerLen+4) + a, pointer(records) + a}, true},
+		"to a record's data":                  {[]string{record(pointer(headerLen), "\x02ns"+pointer(headerLen+4)), pointer(records+12) + a}, true},
+		"to a label in opaque data":           {[]string{opaque(pointer(headerLen), "\x02ns\x00"), pointer(records+12) + a}, true},
+		"to the question's root":              {[]string{pointer(headerLen+16) + a}, true},
+		"to itself":                           {[]string{pointer(records) + a}, false},
+		"forward":                             {[]string{pointer(records+20) + a, pointer(headerLen) + a}, false},
+		"to the header":                       {[]string{pointer(0) + a}, false},
+		"to the counts":                       {[]string{pointer(4) + a}, false},
+		"into a label":                        {[]string{pointer(headerLen+1) + a}, false},
+		"to the question's type":              {[]string{pointer(headerLen+17) + a}, false},
+		"as many pointers as a name may have": {[]string{opaque(pointer(headerLen), chain(126)), pointer(records+12+2*125) + a}, true},
+		"too many pointers":                   {[]string{opaque(pointer(headerLen), chain(127)), pointer(records+12+2*126) + a}, false},
+		"to a TTL":                            {[]string{pointer(headerLen) + a, pointer(records+6) + a}, false},
+		"to a type":                           {[]string{pointer(headerLen) + a, pointer(records+2) + a}, false},
+		"out of the data":                     {[]string{opaque(pointer(headerLen), "\x05ns"), pointer(records+12) + a}, false},
+		"a name beyond its data":              {[]string{record(pointer(headerLen), "\x02ns"), pointer(headerLen) + a}, false},
+		"data whose pointer loops":            {[]string{record(pointer(headerLen), pointer(records+12))}, false},
+		"reserved label":                      {[]string{"\x80" + a}, false},
+		"reserved label in opaque data":       {[]string{opaque(pointer(headerLen), "\x40ns\x00"), pointer(records+12) + a}, false},
+		"longer than a name may be":           {[]string{strings.Repeat("\x01a", 118) + "\x02bb" + pointer(headerLen) + a}, false},
+		"as long as a name may be":            {[]string{strings.Repeat("\x01a", 119) + pointer(headerLen) + a}, true},
 	} {
 		r := newTestResolver(testOptions())
 		f := forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
 		_, got := r.Answered(f, flightID, raw(uint16(len(c.records)), 0, []byte(strings.Join(c.records, ""))...), 0)
 		if got != c.want {
+			t.Errorf("%s: taken is %v, expected %v", name, got, c.want)
+		}
+	}
+}
+
+// TestLabelsOfAnotherAnswer may not be pointed to.
+func TestLabelsOfAnotherAnswer(t *testing.T) {
+	t.Parallel()
+	const records = headerLen + 17 + questionLen
+	r := newTestResolver(testOptions())
+	f := forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
+	rest := "\x01x\x01x\x01x\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc0\x00\x02\x01"
+	if _, ok := r.Answered(f, flightID, raw(1, 0, []byte(rest)...), 0); !ok {
+		t.Fatal("the first answer is rejected")
+	}
+	f = forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
+	rest = "\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc0\x00\x02\x01\xc0" + string([]byte{records + 4}) +
+		"\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xc0\x00\x02\x01"
+	if _, ok := r.Answered(f, flightID, raw(2, 0, []byte(rest)...), 0); ok {
+		t.Error("a name points to where another answer had a label")
+	}
+}
+
+// TestMalformedData has options and data that do not fit where they stand.
+func TestMalformedData(t *testing.T) {
+	t.Parallel()
+	opt := func(options string) string {
+		return "\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00" + string([]byte{byte(len(options))}) + options
+	}
+	data := func(typ byte, data string) string {
+		return "\xc0\x0c\x00" + string([]byte{typ}) + "\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) + data
+	}
+	for name, c := range map[string]struct {
+		record string
+		want   bool
+	}{
+		"an option":                {opt("\x00\x03\x00\x01a"), true},
+		"half an option":           {opt("\x00\x03\x00"), false},
+		"an option that is longer": {opt("\x00\x03\x00\x02a"), false},
+		"half a subnet":            {opt("\x00\x08\x00\x02\x00\x01"), false},
+		"two subnets":              {opt("\x00\x08\x00\x04\x00\x01\x00\x00\x00\x08\x00\x04\x00\x01\x00\x00"), false},
+		"an MX":                    {data(15, "\x00\x01\x00"), true},
+		"half an MX":               {data(15, "\x00"), false},
+		"an MX without a name":     {data(15, "\x00\x01"), false},
+		"a NAPTR":                  {data(typeNAPTR, "\x00\x01\x00\x01\x01s\x00\x00\x00"), true},
+		"a NAPTR cut in its texts": {data(typeNAPTR, "\x00\x01\x00\x01\x01s"), false},
+		"a NAPTR without a name":   {data(typeNAPTR, "\x00\x01\x00\x01\x01s\x00\x00"), false},
+		"an SOA":                   {data(typeSOA, "\x00\x00"+strings.Repeat("\x00", 20)), true},
+		"an SOA that is too long":  {data(typeSOA, "\x00\x00"+strings.Repeat("\x00", 21)), false},
+		"an SOA that is too short": {data(typeSOA, "\x00\x00"+strings.Repeat("\x00", 19)), false},
+	} {
+		r := newTestResolver(testOptions())
+		f := forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
+		if _, got := r.Answered(f, flightID, raw(0, 1, []byte(c.record)...), 0); got != c.want {
 			t.Errorf("%s: taken is %v, expected %v", name, got, c.want)
 		}
 	}

@@ -67,8 +67,8 @@ func (b *board[W]) find(hash uint64, key []byte, c *caller) *Flight[W] {
 	return nil
 }
 
-// any reports whether there is a flight with this key. mu is held.
-func (b *board[W]) any(hash uint64, key []byte) bool {
+// has reports whether there is a flight with this key. mu is held.
+func (b *board[W]) has(hash uint64, key []byte) bool {
 	for f := b.flights[hash]; f != nil; f = f.next {
 		if bytes.Equal(f.key, key) {
 			return true

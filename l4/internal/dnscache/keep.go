@@ -40,7 +40,7 @@ func (r *rules) judge(a *answer) span {
 		if !a.soa {
 			return span{} // RFC 2308, 5
 		}
-		s = span{ceiling: min(r.maxTTL, r.negativeTTL, a.soaTTL)}
+		s = span{ceiling: min(r.maxTTL, r.negativeTTL, a.minimum)} // and by the SOA record's own TTL, as by all others
 	}
 	s.lifetime = s.bound(a.lowest)
 	return s

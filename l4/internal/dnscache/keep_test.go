@@ -54,6 +54,7 @@ func TestLifetime(t *testing.T) {
 		"no name without SOA":       {testOptions(), noName(), 0, nil},
 		"no name, minimum zero":     {testOptions(), noName("example.com. 30 IN SOA ns.example.com. root.example.com. 1 2 3 4 0"), 0, []uint32{30}},
 		"no name, but an alias":     {testOptions(), answer(dns.RcodeNameError, alias, []string{soa}), 300, []uint32{300, 600}},
+		"no name, alias, no SOA":    {testOptions(), answer(dns.RcodeNameError, alias, nil), 0, []uint32{300}},
 		"nothing":                   {testOptions(), nothing(soa), 600, []uint32{600}},
 		"nothing without SOA":       {testOptions(), nothing(), 0, nil},
 		"referral":                  {testOptions(), nothing("example.com. 300 IN NS ns.example.com."), 0, []uint32{300}},

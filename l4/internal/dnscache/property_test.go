@@ -253,6 +253,40 @@ func (w *world) end(r *Resolver[client], random *rand.Rand, now time.Duration) {
 	w.deliver(r.Failed(f.flight, now))
 }
 
+// TestOneFlightForAll has loops ask for the same cold names at the same time, each answered at once by whoever is to ask for it. A
+// client that saw no entry and then finds the flight gone must find what it left.
+func TestOneFlightForAll(t *testing.T) {
+	t.Parallel()
+	cache := New[int](Options{MaxEntries: 100_000, MaxTTL: time.Hour})
+	var flights atomic.Int64
+	var loops sync.WaitGroup
+	const names = 5000
+	for range 4 {
+		loops.Go(func() {
+			r := cache.NewResolver()
+			for i := range names {
+				query, err := ask(fmt.Sprintf("n%d.example.com.", i), dns.TypeA, withID(flightID)).Pack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got := r.Ask(query, UDP, 1, 0, nil)
+				if got.Flight == nil {
+					continue
+				}
+				flights.Add(1)
+				if _, ok := r.Answered(got.Flight, flightID, reply(t, query, func(m *dns.Msg) { m.Answer = []dns.RR{anyRecord(m)} }), 0); !ok {
+					t.Error("rejected")
+				}
+			}
+		})
+	}
+	loops.Wait()
+	if n := flights.Load(); n != names {
+		t.Errorf("%d flights for %d names", n, names)
+	}
+}
+
 // TestNobodyGetsWhatOthersAsked is the property of all that is here, with loops that do everything at once in a cache that is too small.
 func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	t.Parallel()

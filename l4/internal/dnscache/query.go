@@ -9,6 +9,7 @@ const (
 	recordLen   = 10     // type, class, TTL and length, behind the name
 	optLen      = 11     // an OPT record without options: the root's name and recordLen
 	maxNameLen  = 255    // RFC 1035, 2.3.4: with the lengths of its labels
+	maxHops     = 127    // a name has no more labels, and needs no more pointers
 	plainUDP    = 512    // RFC 1035, 4.2.1: the largest answer for who sent no EDNS
 	maxMessage  = 65_535 // what two bytes of length can say
 )
@@ -83,8 +84,8 @@ type question struct {
 // parse reads a query and builds its key in buf: the name without case, the type, the bits, the subnet. The class is not part of
 // it, since it is always IN. It reports false for what is not plain and has to pass.
 //
-// It is a walk over the wire by hand. dnsmessage, which this house prefers, copies each name into an array of 255 bytes and allocates
-// each option: 192 ns and 1 allocation for a query with EDNS, against 33 ns and none (BenchmarkParse).
+// It is a walk over the wire by hand. dnsmessage copies each name into an array of 255 bytes and allocates each option: 136 ns and two
+// allocations for a query with a subnet, against 40 ns and none that build the key besides (BenchmarkParse). A hit is 100 ns in all.
 func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 	if len(query) < headerLen+1+questionLen || len(query) > maxMessage {
 		return false

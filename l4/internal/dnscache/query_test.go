@@ -52,6 +52,10 @@ func TestPass(t *testing.T) {
 		"subnet too long": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
 			Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 33, 0, 192, 0, 2, 1, 0},
 		})),
+		"subnet too long, IPv6": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
+			Code: dns.EDNS0SUBNET, Data: append([]byte{0, 2, 129, 0}, make([]byte, 17)...),
+		})),
+		"subnet without a prefix": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1}})),
 		"subnet too short": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
 			Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 24, 0, 192, 0},
 		})),
@@ -87,6 +91,14 @@ func TestMalformedPasses(t *testing.T) {
 		query := fmt.Sprintf("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00%s\x00\x01\x00\x01", name)
 		if got := r.Ask([]byte(query), UDP, 1, 0, nil).Verdict; got != Pass {
 			t.Errorf("name %q: %v, expected pass", name, got)
+		}
+	}
+	for name, options := range map[string]string{"half an option": "\x00\x0a\x00", "an option that is longer": "\x00\x0a\x00\x02a"} {
+		query := bytes.Clone(pack(t, ask("www.example.com.", dns.TypeA, withEDNS(1232, false))))
+		query = append(query, options...)
+		query[len(query)-len(options)-1] = byte(len(options))
+		if got := r.Ask(query, UDP, 1, 0, nil).Verdict; got != Pass {
+			t.Errorf("%s: %v, expected pass", name, got)
 		}
 	}
 	longest := ask(strings.Repeat("a.", 127), dns.TypeA)

@@ -327,7 +327,9 @@ func TestSubnets(t *testing.T) {
 		})
 	}
 	r := newTestResolver(testOptions()) // in flight
-	forward(t, r, query(a), 1, 0)
+	if f := forward(t, r, query(a), 1, 0); f.key[f.base-1] != keyRD|keySubnet {
+		t.Errorf("the key's bits are %b: looking for an answer for any subnet has changed it", f.key[f.base-1])
+	}
 	wantVerdict(t, r, query(a), 0, Wait)
 	wantVerdict(t, r, query(b), 0, Forward)
 	wantVerdict(t, r, query(nil), 0, Forward)

@@ -178,3 +178,32 @@ func TestStaleNoName(t *testing.T) {
 		t.Errorf("extended error %d in %v", code, got)
 	}
 }
+
+// TestStaleOfTheSubnet has the younger one of two stale answers be given, that for the client's subnet or that for any.
+func TestStaleOfTheSubnet(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.StaleTTL = window
+	r := newTestResolver(o)
+	query := func(address string) *dns.Msg {
+		return ask("www.example.com.", dns.TypeA, withEDNS(1232, false, subnetOption(address, 24, 0)))
+	}
+	answer := func(address, record string, scope uint8) func(*dns.Msg) {
+		return func(m *dns.Msg) {
+			m.Answer = records(t, "www.example.com. 5 IN A "+record)
+			m.IsEdns0().Option = []dns.EDNS0{subnetOption(address, 24, scope)}
+		}
+	}
+	fail := func(address string, now time.Duration, want string) {
+		t.Helper()
+		answers := r.Failed(forward(t, r, query(address), 1, now), now)
+		if got := unpack(t, answers.Append(nil, 0)); len(got.Answer) != 1 || got.Answer[0].(*dns.A).A.String() != want {
+			t.Errorf("for %s at %v: %v", address, now, got)
+		}
+	}
+	fill(t, r, query("192.0.2.0"), 0, answer("192.0.2.0", "203.0.113.1", 0))
+	fill(t, r, query("192.0.3.0"), 10*time.Second, answer("192.0.3.0", "203.0.113.2", 24))
+	fail("192.0.3.0", 20*time.Second, "203.0.113.2")
+	fill(t, r, query("192.0.5.0"), 30*time.Second, answer("192.0.5.0", "203.0.113.3", 0))
+	fail("192.0.3.0", 40*time.Second, "203.0.113.3")
+}

@@ -27,7 +27,7 @@ const (
 
 // A store is a hash table of entries, bounded by their number and by their bytes. Any goroutine may use it.
 //
-// Reading takes no lock: slots and links are atomic pointers, and an entry is never changed or linked again once it was taken out.
+// Reading takes no lock: slots and links are atomic pointers, and an entry is never linked again once it was taken out.
 // Who writes holds the shard's mutex. Names are spread by a seeded hash, so nobody can aim at one slot.
 //
 // What goes when there is no room is decided by S3-FIFO (Yang and others, SOSP 2023): an entry starts in the small queue, and only
@@ -46,6 +46,8 @@ type shard struct {
 	maxEntries int
 	maxBytes   int64
 
+	_ [64]byte // who reads shares no cache line with who writes
+
 	// mu guards the fields below, and the links of entries
 	mu      sync.Mutex
 	small   queue
@@ -56,7 +58,7 @@ type shard struct {
 	expired uint64
 	stored  uint64
 
-	_ [64]byte // no two locks in one cache line
+	_ [64]byte
 }
 
 // A queue is a first in, first out list of entries. Its zero value is empty.
@@ -109,7 +111,6 @@ func (s *store) put(e *entry, now time.Duration) bool {
 	slot := &sh.slots[e.hash&sh.mask]
 	e.next.Store(slot.Load())
 	slot.Store(e) // before the old one goes, so that there always is one
-	ghost := &sh.ghosts[e.hash&sh.mask]
 	switch {
 	case old != nil:
 		if !old.live(now) {
@@ -117,8 +118,7 @@ func (s *store) put(e *entry, now time.Duration) bool {
 		}
 		old.queue.push(e)
 		sh.remove(old)
-	case *ghost == fingerprint(e.hash):
-		*ghost = 0
+	case sh.ghosts[e.hash&sh.mask] == fingerprint(e.hash):
 		sh.main.push(e)
 	default:
 		sh.small.push(e)
@@ -150,7 +150,8 @@ func fingerprint(hash uint64) uint32 { return uint32(hash>>24) | 1 }
 // has just come. mu is held, and the shard holds others.
 func (sh *shard) evict(newcomer *entry, force bool, now time.Duration) bool {
 	over := sh.small.entries > sh.maxEntries/10 || sh.small.bytes > sh.maxBytes/10
-	if e := sh.small.oldest; sh.main.oldest == nil || over && e != newcomer {
+	others := sh.main.oldest != nil && (sh.main.entries > 1 || sh.main.oldest != newcomer) // in the main queue
+	if e := sh.small.oldest; !others || over && e != newcomer {
 		if e.live(now) && e.hits.Load() > 1 && !force {
 			sh.small.unlink(e)
 			e.hits.Store(0)

@@ -190,3 +190,19 @@ func TestStoreShards(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreMakesRoomForTheLarge has one that comes back to the main queue need the room of those in the small one, which are within
+// their share.
+func TestStoreMakesRoomForTheLarge(t *testing.T) {
+	t.Parallel()
+	seed := maphash.MakeSeed()
+	s := newStore(100, 100*300)
+	large := func() *entry { return newTestEntry(seed, "large", 100*300, time.Hour) }
+	s.put(large(), 0)
+	s.put(newTestEntry(seed, "small", 300, time.Hour), 0) // drives it out, and its ghost stays
+	s.put(large(), 0)
+	sh := &s.shards[0]
+	if sh.main.entries != 1 || sh.small.entries != 0 || sh.evicted != 2 {
+		t.Errorf("%d and %d entries, %d evicted, expected the large one alone, in the main queue", sh.main.entries, sh.small.entries, sh.evicted)
+	}
+}

@@ -56,7 +56,7 @@ func listPackages(t *testing.T) []listed {
 // houseImports is which of our packages each of them may import. A package that is not named here has no place in the house.
 func houseImports() map[string][]string {
 	return map[string][]string{
-		"cmd/limeload-l4":        {"conf", "algo", "pool", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
+		"cmd/limeload-l4":        {"conf", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
 		"cmd/limeload-l4/admin":  {"pool"},
 		"cmd/limeload-l4/daemon": {"conf", "algo", "pool", "pool/discovery", "healthcheck", "l4", "cmd/limeload-l4/admin"},
 		"conf":                   nil,

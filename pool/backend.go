@@ -122,6 +122,10 @@ func (b *Backend) AddBytes(in, out uint64) {
 	b.bytesOut.Add(out)
 }
 
+// InUse reports whether the backend may get new sessions and flows, but for its limit. One that is only tried by its half-open breaker
+// may not.
+func (b *Backend) InUse() bool { return b.inUse.Load() }
+
 // Revoked reports whether whoever has a lease on the backend is to give it back; see Pool.OnRevoke.
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 

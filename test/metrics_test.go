@@ -64,7 +64,8 @@ func awaitMetric(t testing.TB, b *harness.Balancer, key string, value float64) {
 // refusals of two kinds, a verdict, reloads of either result, and the drain.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	echo, ill := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
+	const greeting = "hello"
+	echo, ill := harness.Serve(t, harness.SpeakFirst(greeting)), harness.Serve(t, harness.Echo)
 	config := fmt.Sprintf(`
 [listener.main]
 address = %q
@@ -102,6 +103,8 @@ fall = 1
 	const sessions, bytes = 5, 100
 	for i := range sessions {
 		c := b.Dial(t, "main")
+		_, err := io.ReadFull(c, make([]byte, len(greeting)))
+		check(t, err)
 		check(t, harness.PingPong(c, 1, bytes))
 		check(t, c.Close())
 		b.WaitSession(t, c.LocalAddr())
@@ -115,7 +118,7 @@ fall = 1
 		`limeload_listener_ended_total{listener="main",reason="backend_closed"}`:             0,
 		`limeload_listener_refused_total{listener="main",reason="connect_failed"}`:           0,
 		`limeload_listener_bytes_total{direction="in",listener="main"}`:                      sessions * bytes,
-		`limeload_listener_bytes_total{direction="out",listener="main"}`:                     sessions * bytes,
+		`limeload_listener_bytes_total{direction="out",listener="main"}`:                     float64(sessions * (bytes + len(greeting))),
 		`limeload_listener_retries_total{listener="main",outcome="connect_refused"}`:         2,
 		`limeload_listener_retries_total{listener="main",outcome="connect_timeout"}`:         0,
 		`limeload_listener_connect_seconds_count{listener="main"}`:                           sessions,

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
 // A setup is what a balancer is to be configured for.
 type setup struct {
+	traffic     traffic
 	listen      netip.AddrPort
 	backends    []netip.AddrPort
 	workers     int    // loops, threads or worker processes
@@ -30,6 +32,9 @@ type program struct {
 // its functions are nil.
 type contender struct {
 	name string
+
+	// takes is the traffic it can be configured for; nil for all of it.
+	takes []traffic
 
 	// rival says that the others are held against this one: what counts is the
 	// ratio to the better of the rivals.
@@ -50,7 +55,7 @@ type contender struct {
 
 // contenders returns all there are, in the order of the report.
 func contenders() []contender {
-	return []contender{limeload(), haproxy(), nginx(), {name: "direct"}}
+	return []contender{limeload(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficTrains}}}
 }
 
 func contenderNames() []string {
@@ -63,6 +68,14 @@ func contenderNames() []string {
 
 func (c contender) direct() bool { return c.find == nil }
 
+// does reports whether c takes part in s.
+func (c contender) does(s scenario) bool {
+	if c.direct() && s.job.Pattern == patternIdle {
+		return false // there is no process to look at
+	}
+	return c.takes == nil || slices.Contains(c.takes, s.traffic)
+}
+
 // pathIn returns the program that the options name for c.
 func (c contender) pathIn(o options) string {
 	switch c.name {
@@ -70,6 +83,8 @@ func (c contender) pathIn(o options) string {
 		return o.haproxy
 	case "nginx":
 		return o.nginx
+	case "dnsdist":
+		return o.dnsdist
 	}
 	return o.limeload
 }

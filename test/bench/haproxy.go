@@ -9,6 +9,7 @@ import (
 func haproxy() contender {
 	return contender{
 		name:      "haproxy",
+		takes:     []traffic{trafficTCP},
 		rival:     true,
 		processes: one, // -db: no master process
 		find: func(ctx context.Context, path string) (program, error) {

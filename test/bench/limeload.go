@@ -9,6 +9,7 @@ import (
 func limeload() contender {
 	return contender{
 		name:      "limeload-l4",
+		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficTrains},
 		processes: one,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
@@ -25,7 +26,14 @@ func limeloadConfig(_ program, s setup) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[global]\nworkers = %d\ndrain_timeout = \"1s\"\n\n", s.workers)
 	fmt.Fprint(&b, "[log]\nlevel = \"warn\"\naccess = false\n\n")
-	fmt.Fprintf(&b, "[listener.bench]\naddress = \"%s\"\npool = \"bench\"\n\n", s.listen)
+	fmt.Fprintf(&b, "[listener.bench]\naddress = \"%s\"\npool = \"bench\"\n", s.listen)
+	if s.traffic.udp() {
+		fmt.Fprint(&b, "protocol = \"udp\"\n")
+	}
+	if s.traffic == trafficDNSOnce {
+		fmt.Fprint(&b, "responses = 1\n")
+	}
+	fmt.Fprintln(&b)
 	fmt.Fprint(&b, "[pool.bench]\nalgorithm = \"round_robin\"\nbackends = [\n")
 	for _, a := range s.backends {
 		fmt.Fprintf(&b, "  { address = \"%s\" },\n", a)

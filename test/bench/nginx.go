@@ -11,6 +11,7 @@ import (
 func nginx() contender {
 	return contender{
 		name:      "nginx",
+		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficTrains},
 		rival:     true,
 		processes: func(workers int) int { return 1 + workers },
 		find:      findNginx,
@@ -80,8 +81,12 @@ func nginxConfig(p program, s setup) string {
 	for _, a := range s.backends {
 		fmt.Fprintf(&b, "        server %s;\n", a)
 	}
-	fmt.Fprintf(&b, `    }
-    server {
+	fmt.Fprint(&b, "    }\n")
+	if s.traffic.udp() {
+		b.WriteString(nginxUDPServer(s))
+		return b.String()
+	}
+	fmt.Fprintf(&b, `    server {
         listen %s reuseport backlog=%d;
         tcp_nodelay on;
         proxy_half_close on;
@@ -93,4 +98,22 @@ func nginxConfig(p program, s setup) string {
 }
 `, s.listen, listenBacklog)
 	return b.String()
+}
+
+// nginxUDPServer is the server of nginx stream as one would set it up for UDP.
+//   - proxy_responses: a session ends with the only answer, as its documentation advises for DNS. Without it a session, and its
+//     socket to the backend, are kept until proxy_timeout, which is limeload-l4's default here.
+//   - rcvbuf is limeload-l4's default: with the kernel's own, a burst is lost that others keep.
+func nginxUDPServer(s setup) string {
+	responses := ""
+	if s.traffic == trafficDNSOnce {
+		responses = "        proxy_responses 1;\n"
+	}
+	return fmt.Sprintf(`    server {
+        listen %s udp reuseport rcvbuf=4m;
+%s        proxy_timeout 30s;
+        proxy_pass bench;
+    }
+}
+`, s.listen, responses)
 }

@@ -175,6 +175,14 @@ func (b *Balancer) WaitSession(t testing.TB, client net.Addr) Line {
 	})
 }
 
+// WaitFlow waits for the access line of the flow of the client with this address, as its LocalAddr gives it.
+func (b *Balancer) WaitFlow(t testing.TB, client net.Addr) Line {
+	t.Helper()
+	return b.WaitLine(t, "end of the flow of "+client.String(), func(l Line) bool {
+		return l.IsFlow() && l.Client == client.String()
+	})
+}
+
 // WaitSessions waits until n access lines have come and returns all there are.
 func (b *Balancer) WaitSessions(t testing.TB, n int) []Line {
 	t.Helper()

@@ -12,6 +12,7 @@ const (
 	MessageReady     = "ready"
 	MessageVerdict   = "verdict changed"
 	MessageSession   = "session ended" // the access line
+	MessageFlow      = "flow ended"    // the access line of a UDP flow
 	MessageAdded     = "backend added"
 	MessageRemoved   = "backend removed"
 	MessageMode      = "mode changed"
@@ -47,6 +48,11 @@ type Line struct {
 	QueueTime      float64 `json:"queue_time"`
 	Retries        int     `json:"retries"`
 
+	// of a flow's access line besides
+	Flow         string `json:"flow"`
+	DatagramsIn  int64  `json:"datagrams_in"`
+	DatagramsOut int64  `json:"datagrams_out"`
+
 	Err string `json:"err"` // of an access line, or of a discovery that failed
 
 	Seen time.Time `json:"-"` // when the harness read it
@@ -72,5 +78,8 @@ func (l Line) Has(field string) bool {
 	return has
 }
 
-// IsAccess says that the line is an access line.
+// IsAccess says that the line is an access line of a session.
 func (l Line) IsAccess() bool { return l.Message == MessageSession }
+
+// IsFlow says that the line is an access line of a flow.
+func (l Line) IsFlow() bool { return l.Message == MessageFlow }

@@ -15,7 +15,8 @@ const (
 	lastPort  = 32000
 )
 
-// FreePort is a TCP port that nobody listens on and that no other test, in this process or another one, gets while t runs.
+// FreePort is a port that nobody listens on, by TCP or UDP, and that no other test, in this process or another one, gets while t
+// runs.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -31,6 +32,12 @@ func FreePort(t testing.TB) int {
 			continue
 		}
 		probe.Close()
+		datagrams, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			lock.Close()
+			continue
+		}
+		datagrams.Close()
 		t.Cleanup(func() { lock.Close() })
 		return port
 	}

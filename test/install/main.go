@@ -36,6 +36,8 @@ func needs() []need {
 		{[]string{"/usr/lib/postgresql/*/bin/pg_basebackup", "pg_basebackup"}, "postgresql", nil},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},
+		{[]string{"dnsperf"}, "dnsperf", nil},
+		{[]string{"dnsdist"}, "dnsdist", []string{"dnsdist.service"}},
 		{[]string{"haproxy"}, "haproxy", []string{"haproxy.service"}},
 		{[]string{"nginx"}, "nginx", []string{"nginx.service"}},
 		{[]string{"/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"}, "libnginx-mod-stream", nil},

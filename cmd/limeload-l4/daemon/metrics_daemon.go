@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // ofDaemon declares what is known of the process as a whole.
@@ -67,13 +69,17 @@ func (c *catalog) ofLoops(d *Daemon) part {
 			loop := label("loop", strconv.Itoa(l.Index))
 			to.put(sessions, float64(l.Sessions), loop)
 			to.put(turns, float64(l.Turns), loop)
-			var since time.Duration
-			if !l.Waiting && !l.LastTurn.IsZero() {
-				since = max(0, time.Since(l.LastTurn))
-			}
-			to.put(turn, since.Seconds(), loop)
+			to.put(turn, inTurn(l, time.Now()).Seconds(), loop)
 		}
 	}
+}
+
+// inTurn is how long a loop has been in its present turn; 0 while it waits.
+func inTurn(l l4.LoopInfo, now time.Time) time.Duration {
+	if l.Waiting || l.LastTurn.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(l.LastTurn)) // it may have begun one since
 }
 
 // timestamp is a time in seconds since 1970; 0 is that there was none.

@@ -22,6 +22,9 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		bytes    = c.counter("limeload_listener_bytes_total", "Bytes moved, in from clients and out to them; of running sessions up to some seconds ago.", "direction", "listener")
 		retries  = c.counter("limeload_listener_retries_total", "Connects that followed a failed one, by how that had failed.", "listener", "outcome")
 
+		datagrams = c.counter("limeload_listener_datagrams_total", "Datagrams of a UDP listener, in from clients and out to them, those that were dropped included.", "direction", "listener")
+		dropped   = c.counter("limeload_listener_dropped_total", "Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
+
 		connect   = c.histogram("limeload_listener_connect_seconds", "How long it took to connect to a backend, of connects that succeeded.", "listener")
 		firstByte = c.histogram("limeload_listener_first_byte_seconds", "How long a backend took to its first byte, from when it was asked or, if it spoke unasked, connected.", "listener")
 		duration  = c.histogram("limeload_listener_session_seconds", "How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
@@ -29,17 +32,21 @@ func (c *catalog) ofListeners(d *Daemon) part {
 	)
 	waits := newScale(4, 1e-4, 100)       // from what loopback takes to the longest timeout that makes sense
 	lives := newScale(8, 1.0/1024, 1<<20) // from one request to twelve days
-	tcp := label("protocol", "tcp")
+	protocols := labelsOf("protocol", l4.UDP)
 	in, out := label("direction", "in"), label("direction", "out")
 	outcomes := labelsOf("outcome", pool.Neutral)
 	reasons := make(map[l4.Reason]*dto.LabelPair)
 	for _, why := range l4.Reasons() {
 		reasons[why] = label("reason", why.String())
 	}
+	drops := make(map[l4.Drop]*dto.LabelPair)
+	for _, why := range l4.Drops() {
+		drops[why] = label("reason", why.String())
+	}
 	return func(to sink) {
 		for _, l := range d.server.Listeners() {
 			listener := label("listener", l.Name)
-			to.put(info, 1, listener, label("pool", l.Pool), tcp)
+			to.put(info, 1, listener, label("pool", l.Pool), protocols[l.Protocol])
 			to.put(sessions, float64(l.Sessions), listener)
 			to.put(accepted, float64(l.Accepted), listener)
 			for why, reason := range reasons {
@@ -54,6 +61,13 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			for o, outcome := range outcomes {
 				if pool.Outcome(o) != pool.Served { // nobody connects again after that
 					to.put(retries, float64(l.Retries[pool.Outcome(o)]), listener, outcome)
+				}
+			}
+			if l.Protocol == l4.UDP {
+				to.put(datagrams, float64(l.DatagramsIn), in, listener)
+				to.put(datagrams, float64(l.DatagramsOut), out, listener)
+				for why, reason := range drops {
+					to.put(dropped, float64(l.Dropped[why]), listener, reason)
 				}
 			}
 			to.times(connect, l.ConnectTime, waits, listener)

@@ -24,7 +24,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
@@ -36,6 +35,10 @@ const metricsConfig = `
 address = ""
 [listener.web]
 address = "127.0.0.1:7999"
+pool = "web"
+[listener.names]
+address = "127.0.0.1:7997"
+protocol = "udp"
 pool = "web"
 [listener.mail]
 address = "127.0.0.1:7997"
@@ -178,10 +181,17 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	if err := d.pools["mail"].pool.Add(pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
+	if n := len(d.cfg.Warnings()); n != 1 {
+		t.Fatalf("there are the warnings %q, want one", d.cfg.Warnings())
+	}
+	d.needsRestart, d.loadFailure = []string{"global.workers", "log.format", "global.state_file"}, errors.New("damaged")
 	got := numbers(scrape(t, d.metrics, textForm))
 	for key, want := range map[string]float64{
-		`limeload_ready{}`:    0,
-		`limeload_draining{}`: 0,
+		`limeload_config_warnings{}`:      1,
+		`limeload_config_needs_restart{}`: 3,
+		`limeload_state_file_failure{}`:   1,
+		`limeload_ready{}`:                0,
+		`limeload_draining{}`:             0,
 		`limeload_build_info{goversion="` + runtime.Version() + `",version="test"}`: 1,
 		`limeload_last_reload_success{}`:                                            1,
 		`limeload_last_reload_timestamp_seconds{}`:                                  0,
@@ -218,42 +228,6 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	for _, name := range []string{"go_goroutines{}", "process_open_fds{}", "process_max_fds{}"} {
 		if got[name] <= 0 {
 			t.Errorf("%s is %v", name, got[name])
-		}
-	}
-}
-
-// TestOneHot has every state of a closed set in exactly one of its lines, and all of the sets in the metrics.
-func TestOneHot(t *testing.T) {
-	for what, beyond := range map[string]fmt.Stringer{
-		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1, "outcomes": pool.Neutral + 1,
-		"outcomes of checks": healthcheck.Outcome(len(healthcheck.Counts{})),
-	} {
-		if !strings.HasSuffix(beyond.String(), ")") {
-			t.Errorf("the %s have one more: %s", what, beyond)
-		}
-	}
-	d := metricsDaemon(t)
-	p := d.pools["web"].pool
-	for v := pool.Unknown; v <= pool.Lagging; v++ {
-		if err := p.SetVerdict("a", v, ""); err != nil {
-			t.Fatal(err)
-		}
-		for m := pool.Ready; m <= pool.Maintenance; m++ {
-			if err := p.SetMode("a", m); err != nil {
-				t.Fatal(err)
-			}
-			got := numbers(scrape(t, d.metrics, textForm))
-			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(), "breaker": "closed"} {
-				var on []string
-				for key, value := range got {
-					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) && value == 1 {
-						on = append(on, key)
-					}
-				}
-				if len(on) != 1 || !strings.Contains(on[0], fmt.Sprintf("%s=%q", metric, state)) {
-					t.Errorf("%s: %q are 1, want the one of %s", metric, on, state)
-				}
-			}
 		}
 	}
 }
@@ -350,32 +324,6 @@ func nativeCounts(h *dto.Histogram) map[float64]uint64 {
 		}
 	}
 	return counts
-}
-
-// TestMetricsOfManyBackends says what 10,000 backends come to.
-func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 24 // what docs/metrics.md reckons with
-	d := metricsDaemon(t)
-	specs := make([]pool.Spec, backends)
-	for i := range specs {
-		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}
-	}
-	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewRequest("GET", "/metrics", nil)
-	var text string
-	for _, coding := range []string{"gzip", "identity"} {
-		r.Header.Set("Accept-Encoding", coding)
-		w := httptest.NewRecorder()
-		began := time.Now()
-		d.metrics.ServeHTTP(w, r)
-		t.Logf("%s: %d bytes in %v", coding, w.Body.Len(), time.Since(began))
-		text = w.Body.String()
-	}
-	if got := strings.Count(text, `{backend="backend-`); got != backends*each {
-		t.Errorf("%d backends have %d numbers, want %d for each", backends, got, each)
-	}
 }
 
 // TestMetricsUnderLoad scrapes while clients come and go and the configuration is taken up anew again and again: no counter of
@@ -479,4 +427,22 @@ func visit(address string) error {
 	}
 	defer c.Close()
 	return harness.PingPong(c, 1, 5)
+}
+
+func TestInTurn(t *testing.T) {
+	now := time.Now()
+	for _, tc := range []struct {
+		loop l4.LoopInfo
+		want time.Duration
+	}{
+		{l4.LoopInfo{Waiting: true}, 0},
+		{l4.LoopInfo{Waiting: true, LastTurn: now.Add(-time.Hour)}, 0},
+		{l4.LoopInfo{LastTurn: now.Add(-7 * time.Second)}, 7 * time.Second},
+		{l4.LoopInfo{LastTurn: now.Add(time.Millisecond)}, 0},
+		{l4.LoopInfo{}, 0},
+	} {
+		if got := inTurn(tc.loop, now); got != tc.want {
+			t.Errorf("%+v: %v, want %v", tc.loop, got, tc.want)
+		}
+	}
 }

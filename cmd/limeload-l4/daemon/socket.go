@@ -103,13 +103,6 @@ func (a *adminSocket) serve(d *Daemon) {
 	}()
 }
 
-// discard closes a socket that has not served.
-func (a *adminSocket) discard() {
-	if a.server != nil {
-		a.listener.Close()
-	}
-}
-
 // end closes the socket; requests under way have adminPatience to finish.
 func (a *adminSocket) end() {
 	if a.server == nil {

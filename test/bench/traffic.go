@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// A traffic is what goes through a balancer, and so what it is configured for.
+type traffic string
+
+const (
+	trafficTCP       traffic = "tcp"
+	trafficDNS       traffic = "dns"        // questions to a name server, by UDP; a client's flow is kept for its next question
+	trafficDNSOnce   traffic = "dns-once"   // the same; a flow ends with its answer
+	trafficDNSCached traffic = "dns-cached" // the same; the balancer answers from a cache
+	trafficTrains    traffic = "trains"     // trains of datagrams, by UDP
+)
+
+func (t traffic) udp() bool { return t != trafficTCP }
+
+func (t traffic) dns() bool { return t == trafficDNS || t == trafficDNSOnce || t == trafficDNSCached }
+
+// serverOf is the traffic whose backends serve t, too.
+func (t traffic) serverOf() traffic {
+	if t.dns() {
+		return trafficDNS
+	}
+	return t
+}
+
+// ask sends one request of this traffic to addr and waits for its answer.
+func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
+	switch {
+	case t.dns():
+		return askDNS(ctx, addr)
+	case t.udp():
+		return askTrain(ctx, addr)
+	}
+	return ask(ctx, addr)
+}
+
+// datagramPatience is how long an answer to a datagram is waited for: one that was sent before there was a socket for it is lost.
+const datagramPatience = 200 * time.Millisecond
+
+// askDatagram sends one datagram and returns the first that comes back.
+func askDatagram(ctx context.Context, addr netip.AddrPort, datagram []byte) ([]byte, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "udp4", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(datagramPatience)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(datagram); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 1<<16)
+	n, err := conn.Read(answer)
+	return answer[:n], err
+}
+
+func askDNS(ctx context.Context, addr netip.AddrPort) error {
+	name, err := dnsmessage.NewName(questionName(0))
+	if err != nil {
+		return err
+	}
+	question := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 1},
+		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	}
+	text, err := question.Pack()
+	if err != nil {
+		return err
+	}
+	text, err = askDatagram(ctx, addr, text)
+	if err != nil {
+		return err
+	}
+	var answer dnsmessage.Message
+	if err := answer.Unpack(text); err != nil {
+		return err
+	}
+	if answer.ID != 1 || answer.RCode != dnsmessage.RCodeSuccess || len(answer.Answers) != 1 {
+		return fmt.Errorf("answer to a question is %v", answer.GoString())
+	}
+	return nil
+}
+
+func askTrain(ctx context.Context, addr netip.AddrPort) error {
+	const sequence = 1
+	text, err := askDatagram(ctx, addr, train{sequence: sequence, out: trainHead}.head())
+	if err != nil {
+		return err
+	}
+	if got, ok := parseTrain(text); !ok || got.sequence != sequence {
+		return errors.New("the answer is to another train")
+	}
+	return nil
+}

@@ -20,25 +20,34 @@ const someTable = "{...}"
 // Compare returns what next says otherwise than c, in the order of c and then of next. Only keys are compared, with their
 // defaults: not what names came to, and not the order of listeners, pools and backends.
 func (c *Config) Compare(next *Config) []Difference {
-	var d differences
+	d := comparison{fields: make(map[reflect.Type][]field)}
 	d.tables(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), nil)
-	return d
+	return d.found
 }
 
-type differences []Difference
+// A comparison is a Compare under way.
+type comparison struct {
+	found  []Difference
+	fields map[reflect.Type][]field // of the tables compared so far: to read the tags took most of the time
+}
 
-func (d *differences) add(keys []string, from, to string) {
-	*d = append(*d, Difference{Keys: append([]string(nil), keys...), From: from, To: to})
+func (d *comparison) add(keys []string, from, to string) {
+	d.found = append(d.found, Difference{Keys: append([]string(nil), keys...), From: from, To: to})
 }
 
 // tables compares two structs key by key.
-func (d *differences) tables(a, b reflect.Value, keys []string) {
-	for _, f := range fieldsOf(a.Type()) {
+func (d *comparison) tables(a, b reflect.Value, keys []string) {
+	fields, known := d.fields[a.Type()]
+	if !known {
+		fields = fieldsOf(a.Type())
+		d.fields[a.Type()] = fields
+	}
+	for _, f := range fields {
 		d.values(a.FieldByIndex(f.index), b.FieldByIndex(f.index), append(keys, f.key))
 	}
 }
 
-func (d *differences) values(a, b reflect.Value, keys []string) {
+func (d *comparison) values(a, b reflect.Value, keys []string) {
 	switch {
 	case a.Kind() == reflect.Struct:
 		d.tables(a, b, keys)
@@ -51,7 +60,7 @@ func (d *differences) values(a, b reflect.Value, keys []string) {
 	case isNamed(a.Type()):
 		d.named(a, b, keys)
 	case a.Kind() == reflect.Slice && a.Type().Elem().Kind() == reflect.Struct:
-		if !sameLists(a, b) {
+		if !d.sameLists(a, b) {
 			d.add(keys, tableText(a), tableText(b))
 		}
 	default:
@@ -71,7 +80,7 @@ func isNamed(t reflect.Type) bool {
 }
 
 // named compares two lists of tables by their names.
-func (d *differences) named(a, b reflect.Value, keys []string) {
+func (d *comparison) named(a, b reflect.Value, keys []string) {
 	there := make(map[string]reflect.Value, b.Len())
 	for i := range b.Len() {
 		there[b.Index(i).FieldByName("Name").String()] = b.Index(i)
@@ -93,15 +102,15 @@ func (d *differences) named(a, b reflect.Value, keys []string) {
 }
 
 // sameLists tells whether two lists of tables without names say the same.
-func sameLists(a, b reflect.Value) bool {
+func (d *comparison) sameLists(a, b reflect.Value) bool {
 	if a.Len() != b.Len() {
 		return false
 	}
-	var d differences
+	elements := comparison{fields: d.fields}
 	for i := range a.Len() {
-		d.tables(a.Index(i), b.Index(i), nil)
+		elements.tables(a.Index(i), b.Index(i), nil)
 	}
-	return len(d) == 0
+	return len(elements.found) == 0
 }
 
 func tableText(v reflect.Value) string {

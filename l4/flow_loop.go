@@ -30,7 +30,6 @@ type flowLoop struct {
 	doorsInLine []*flowDoor // have more to read
 	flowsInLine []flowTurn
 	answering   []*flowDoor // have answers in their outbox
-	emptied     []*flowDoor // perhaps lost their last flow while they drain
 
 	freeHomes    []*home
 	freeBacklogs []*backlog
@@ -94,7 +93,7 @@ func (l *loop) flowTurns() {
 	w.flowsInLine = append(w.flowsInLine[:0], w.flowsInLine[flows:]...)
 }
 
-// finishFlows ends a turn of the loop: what waits to be sent goes out, and doors that have nothing more to do are closed.
+// finishFlows ends a turn of the loop: what waits to be sent goes out.
 func (l *loop) finishFlows() {
 	w := &l.flows
 	for i, d := range w.answering {
@@ -103,13 +102,6 @@ func (l *loop) finishFlows() {
 		l.sendAnswers(d)
 	}
 	w.answering = w.answering[:0]
-	for i, d := range w.emptied {
-		w.emptied[i] = nil
-		if d.draining && d.flows == 0 && !d.closed {
-			l.closeFlowDoor(d)
-		}
-	}
-	w.emptied = w.emptied[:0]
 }
 
 // inLine tells whether doors or flows are in line.
@@ -142,7 +134,7 @@ func (l *loop) openFlowDoor(fd int, b *binding, ls *listener) {
 		i = len(w.doors)
 		w.doors = append(w.doors, nil)
 	}
-	b.doors.Add(1)
+	b.ending.doors.Add(1)
 	d := newFlowDoor(fd, flowDoorKey-int32(i), b, ls, l.server.offload)
 	if ls.screen != nil {
 		d.screen = ls.screen(l.index)
@@ -158,24 +150,13 @@ func (l *loop) openFlowDoor(fd int, b *binding, ls *listener) {
 	}
 }
 
-// closeFlowDoors has the doors of a binding admit no new client. They are closed with their last flow.
-func (l *loop) closeFlowDoors(b *binding) {
-	for _, d := range l.flows.doors {
-		if d != nil && d.binding == b {
-			d.draining = true
-			l.flows.emptied = append(l.flows.emptied, d)
-		}
-	}
-	l.finishFlows()
-}
-
 // closeFlowDoor closes a door that has no flow.
 func (l *loop) closeFlowDoor(d *flowDoor) {
 	l.sendAnswers(d)
 	d.closed = true
 	l.poller.RemoveListener(d.fd)
 	sock.Close(d.fd)
-	d.binding.doors.Add(-1)
+	d.binding.ending.doorClosed()
 	l.flows.doors[flowDoorKey-d.key] = nil
 }
 

@@ -259,7 +259,8 @@ func ignoreUnknown(err error) error {
 // needsRestart is the keys that a process keeps for life and that next has otherwise than boot, which it was started with.
 func needsRestart(boot, next *conf.Config) []string {
 	keys := []string{}
-	for _, k := range boot.Compare(next) {
+	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} } // the pools may be large
+	for _, k := range process(boot).Compare(process(next)) {
 		switch path := conf.Path(k.Keys...); path {
 		case "global.workers", "global.state_file", "log.format":
 			keys = append(keys, path)

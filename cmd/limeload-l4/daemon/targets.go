@@ -81,19 +81,28 @@ func (k *checkedPool) end() {
 func (k *checkedPool) follow() {
 	var lost uint64
 	for e := range k.changed.C() {
+		changed := isMembership(e)
+		for range len(k.changed.C()) { // ten thousand that came at once are matched once
+			changed = isMembership(<-k.changed.C()) || changed
+		}
 		dropped := k.changed.Dropped()
-		switch e.(type) {
-		case pool.Added, pool.Removed:
-		default:
-			if dropped == lost {
-				continue
-			}
+		if !changed && dropped == lost {
+			continue
 		}
 		lost = dropped
 		if err := k.match(); err != nil {
 			k.log.Error().AnErr("err", err).Msg("backend not checked")
 		}
 	}
+}
+
+// isMembership tells whether a backend came or went.
+func isMembership(e pool.Event) bool {
+	switch e.(type) {
+	case pool.Added, pool.Removed:
+		return true
+	}
+	return false
 }
 
 // change has the backends checked otherwise from now on. Their verdicts stay.

@@ -79,6 +79,9 @@ type Listener struct {
 	ReceiveBuffer Size     `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
 	SendBuffer    Size     `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"` // 0 is the kernel's
 
+	Profile string `toml:"profile" default:"" oneof:",dns" when:"protocol=udp" note:"this version knows no other"`
+	Cache   *Cache `toml:"cache" when:"protocol=udp"` // nil: none
+
 	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
 	Bind netip.AddrPort
@@ -86,6 +89,17 @@ type Listener struct {
 	// DualStack says that Bind is [::] and takes IPv4 clients too: Address is ":port". Any other
 	// IPv6 address, "[::]:port" too, is for IPv6 alone.
 	DualStack bool
+}
+
+// Cache is which answers to DNS questions are kept, and for how long. Times count in whole seconds. Its zero value is not the default.
+type Cache struct {
+	MaxEntries  int      `toml:"max_entries" default:"100_000" min:"1" max:"10_000_000"`
+	MaxBytes    Size     `toml:"max_bytes" default:"0B" zero:"" min:"64KiB" max:"64GiB"` // of all entries; 0 is 1 KiB for each of MaxEntries
+	MinTTL      Duration `toml:"min_ttl" default:"0s" min:"0s" max:"24h" step:"1s"`
+	MaxTTL      Duration `toml:"max_ttl" default:"24h" min:"1s" max:"168h" step:"1s"`    // never below MinTTL
+	NegativeTTL Duration `toml:"negative_ttl" default:"1h" min:"0s" max:"24h" step:"1s"` // 0 is not at all
+	StaleTTL    Duration `toml:"stale_ttl" default:"0s" min:"0s" max:"168h" step:"1s"`   // 0 is never
+	Prefetch    bool     `toml:"prefetch" default:"false"`
 }
 
 // Keepalive is how silent clients are told from dead ones; the bounds are those of tcp(7). Its

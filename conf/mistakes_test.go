@@ -314,15 +314,21 @@ func TestShapes(t *testing.T) {
 // TestUDPMistakes makes one mistake at a time in a listener of UDP.
 func TestUDPMistakes(t *testing.T) {
 	for line, want := range map[string]string{
-		`flow_timeout = "99ms"`:     `flow_timeout: found "99ms"; allowed is 100ms to 24h`,
-		`flow_key = "packet"`:       ``,
-		`flow_key = "port"`:         `flow_key: found "port"; allowed is "client", "client_ip" or "packet"`,
-		`max_flows = 0`:             `max_flows: found 0; allowed is 1 to 10000000`,
-		`receive_buffer = "1MiB"`:   ``,
-		`receive_buffer = 1`:        `receive_buffer: found the integer 1; needs a size with a unit, such as "64KiB" or "10MB"`,
-		`send_buffer = "0B"`:        ``,
-		`backlog = 10`:              `backlog: found the integer 10; protocol is "udp"; allowed if protocol is "tcp"`,
-		`keepalive = { count = 1 }`: `keepalive: found a table; protocol is "udp"; allowed if protocol is "tcp"`,
+		`flow_timeout = "99ms"`:                      `flow_timeout: found "99ms"; allowed is 100ms to 24h`,
+		`flow_key = "packet"`:                        ``,
+		`flow_key = "port"`:                          `flow_key: found "port"; allowed is "client", "client_ip" or "packet"`,
+		`max_flows = 0`:                              `max_flows: found 0; allowed is 1 to 10000000`,
+		`receive_buffer = "1MiB"`:                    ``,
+		`receive_buffer = 1`:                         `receive_buffer: found the integer 1; needs a size with a unit, such as "64KiB" or "10MB"`,
+		`send_buffer = "0B"`:                         ``,
+		`profile = "dns"`:                            ``,
+		`profile = "redis"`:                          `profile: found "redis"; allowed is "" or "dns"; this version knows no other`,
+		`cache = {}`:                                 ``,
+		`cache = { max_ttl = "1500ms" }`:             `cache.max_ttl: found "1500ms"; needs a multiple of 1s`,
+		`cache = { min_ttl = "2h", max_ttl = "1h" }`: `cache.max_ttl: found "1h"; needs min_ttl, 2h, or more`,
+		`cache = { max_entries = 0 }`:                `cache.max_entries: found 0; allowed is 1 to 10000000`,
+		`backlog = 10`:                               `backlog: found the integer 10; protocol is "udp"; allowed if protocol is "tcp"`,
+		`keepalive = { count = 1 }`:                  `keepalive: found a table; protocol is "udp"; allowed if protocol is "tcp"`,
 	} {
 		text := "[listener.a]\naddress = \":53\"\nprotocol = \"udp\"\npool = \"p\"\n" + line +
 			"\n[listener.b]\naddress = \":53\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"10.0.0.1:53\" }]\n"

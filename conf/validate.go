@@ -40,7 +40,15 @@ func validate(r *report, c *Config) {
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
 		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
-		if i < 0 || c.Pools[i].SendProxy == "" || l.Protocol == "udp" {
+		if i < 0 || c.Pools[i].SendProxy == "" {
+			continue
+		}
+		if l.Protocol == "udp" {
+			if l.Cache != nil || l.Profile == "dns" {
+				r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
+					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one", Path("listener", l.Name)),
+					Allowed: `needs "", or another pool`})
+			}
 			continue
 		}
 		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
@@ -57,6 +65,11 @@ func validateListener(r *report, l *Listener, pools []string) {
 			e.Allowed = "needs the NAME of a [pool.NAME] table"
 		}
 		r.add(join(path, "pool"), e)
+	}
+	if c := l.Cache; c != nil && c.MaxTTL < c.MinTTL {
+		r.add(join(join(path, "cache"), "max_ttl"), Error{
+			Found: quote(c.MaxTTL.String()), Allowed: fmt.Sprintf("needs min_ttl, %v, or more", c.MinTTL),
+		})
 	}
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {

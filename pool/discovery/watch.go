@@ -29,15 +29,15 @@ func (f File) Watch(ctx context.Context, changed func()) error {
 	dir = filepath.Clean(dir) // of a bare name: the working folder
 	folder, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("watch folder of backends: %w", err)
+		return fmt.Errorf("watch folder %s: %w", dir, err)
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch folder of backends: %w", err)
+		return fmt.Errorf("watch folder %s: %w", dir, err)
 	}
 	defer w.Close()
 	if err := w.Add(dir); err != nil {
-		return fmt.Errorf("watch folder of backends: %w", err)
+		return fmt.Errorf("watch folder %s: %w", dir, err)
 	}
 	o := observed{dir: dir, path: filepath.Join(dir, base), folder: folder, changed: changed}
 	o.lookAgain() // from here on no change is missed; what came before is seen by whoever is told now
@@ -78,7 +78,7 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 			stays = filepath.Clean(e.Name) != o.dir || o.folderStays()
 		case err := <-w.Errors: // events were lost
 			o.changed()
-			return fmt.Errorf("watch folder of backends: %w", err)
+			return fmt.Errorf("watch folder %s: %w", o.dir, err)
 		case <-look.C:
 			if o.lookAgain() {
 				settled.Reset(o.settle(time.Now()))
@@ -90,7 +90,7 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 		}
 		if !stays {
 			o.changed()
-			return fmt.Errorf("watch folder of backends: %s was removed or replaced", o.dir)
+			return fmt.Errorf("watch folder %s: it was removed or replaced", o.dir)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 			spec.Refuse = l4.RefuseClose
 		}
 		if c.Protocol == "udp" {
-			spec.Protocol, spec.Flows = l4.UDP, flowSettings(cfg, &c)
+			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
 		}
 		plan.Listeners = append(plan.Listeners, spec)
 	}
@@ -123,6 +123,21 @@ func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 		}
 	}
 	return f
+}
+
+// dnsSettings is how a listener's DNS questions are asked and answered; nil for one that relays datagrams as they are.
+func dnsSettings(c *conf.Listener) *l4.DNSSettings {
+	if c.Cache == nil && c.Profile != "dns" {
+		return nil
+	}
+	s := new(l4.DNSSettings)
+	if k := c.Cache; k != nil {
+		s.Cache = l4.DNSCacheSettings{
+			MaxEntries: k.MaxEntries, MaxBytes: int64(k.MaxBytes), MinTTL: k.MinTTL.Std(), MaxTTL: k.MaxTTL.Std(),
+			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), Prefetch: k.Prefetch,
+		}
+	}
+	return s
 }
 
 func plural(n int, noun string) string {

@@ -3,13 +3,12 @@ package l4
 import (
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
 // A binding is the sockets of a listener. It is never modified: a listener that moves gets another. Each loop closes its own doors
-// of it.
+// of it, but for what ending has.
 type binding struct {
 	address   netip.AddrPort // as bound: a port 0 in the spec is the port it came to be
 	sockets   [][]int        // for each loop, what it is to accept from
@@ -18,7 +17,7 @@ type binding struct {
 
 	protocol Protocol
 	offload  sock.Offload
-	doors    atomic.Int32 // of flows that are open; those of a binding that was left stay open as long as it has flows
+	ending   ending // what is for UDP instead of closing at once
 }
 
 // bindFor opens the sockets for a spec, or takes those it inherits. The error is a *ListenError.
@@ -27,6 +26,7 @@ func bindFor(spec *ListenerSpec, loops int, offload sock.Offload, shared bool) (
 		address: spec.Address, sockets: make([][]int, loops), inherited: spec.Inherited,
 		protocol: spec.Protocol, offload: offload,
 	}
+	b.ending.begin(loops)
 	var err error
 	if len(spec.Inherited) > 0 {
 		err = b.inherit()

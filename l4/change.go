@@ -87,6 +87,10 @@ func (s *Server) prepare(p Plan) (*Change, error) {
 	c := &Change{server: s, opened: make(map[string]*binding)}
 	for _, spec := range p.Listeners {
 		spec.Inherited = slices.Clone(spec.Inherited)
+		if spec.DNS != nil {
+			dns := *spec.DNS
+			spec.DNS = &dns
+		}
 		c.specs = append(c.specs, spec)
 	}
 	err := c.check()
@@ -233,7 +237,7 @@ func (c *Change) holds(spec *ListenerSpec) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(c.server.leaving, func(b *binding) bool { return has(b) && b.doors.Load() > 0 })
+	return slices.ContainsFunc(c.server.leaving, func(b *binding) bool { return has(b) && !b.closed() })
 }
 
 // descriptors is every listening socket that the server holds. changing must be held.
@@ -266,7 +270,7 @@ func (c *Change) Commit() {
 		c.discard()
 		return
 	}
-	closing := s.commitLocked(c)
+	closing, left := s.commitLocked(c)
 	live := s.live
 	s.mu.Unlock()
 	if !live {
@@ -275,12 +279,14 @@ func (c *Change) Commit() {
 	for _, closed := range closing {
 		<-closed
 	}
+	awaitEmpty(left)
 }
 
-// commitLocked swaps the listeners, and returns channels that are closed when the doors of old bindings are.
-func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}) {
+// commitLocked swaps the listeners, and returns the bindings that are left, and channels that are closed when all loops have left
+// them.
+func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*binding) {
 	next := make(map[string]*listener, len(c.specs))
-	var left []*binding
+	var services []*dnsService // that are not needed any more; nil for none
 	for i := range c.specs {
 		spec := &c.specs[i]
 		s.followRevocationsLocked(spec.Pool)
@@ -290,9 +296,15 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}) {
 		}
 		next[spec.Name] = ls
 		old := ls.spec.Swap(spec)
+		retired, changed := s.swapDNSLocked(ls, old, spec)
+		dns := ls.dns
+		services = append(services, retired)
 		if b == nil {
 			if !old.sameOptions(spec) {
 				ls.bound.tune(spec)
+			}
+			if changed {
+				s.onLoops(func(l *loop) { l.screenDoors(ls, dns) })
 			}
 			continue
 		}
@@ -308,15 +320,19 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}) {
 				for _, fd := range b.sockets[i] {
 					l.openDoor(fd, b, ls)
 				}
+				if dns != nil {
+					l.screenDoors(ls, dns)
+				}
 			}})
 		}
 	}
 	for name, ls := range s.listeners {
 		if next[name] == nil {
 			left = append(left, ls.bound)
+			services = append(services, ls.dns)
 		}
 	}
-	s.leaving = slices.DeleteFunc(s.leaving, func(b *binding) bool { return b.doors.Load() == 0 })
+	s.leaving = slices.DeleteFunc(s.leaving, (*binding).closed)
 	for _, b := range left {
 		if b.protocol == UDP {
 			s.leaving = append(s.leaving, b)
@@ -326,9 +342,14 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}) {
 	for _, b := range left {
 		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
 	}
+	for _, service := range services {
+		if service != nil {
+			s.onLoops(func(l *loop) { service.askers[l.index].drain() })
+		}
+	}
 	s.listeners = next
 	s.reckonLocked()
-	return closing
+	return closing, left
 }
 
 // followRevocationsLocked has the server told of the backends of a pool whose sessions are to end. Pools that are gone are

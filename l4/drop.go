@@ -18,6 +18,7 @@ const (
 	DropDraining            // a new client's, on a listener that was removed or is shut down
 	DropSendFailed          // the kernel refused to send it: a firewall rule, an address of ours that is gone
 	DropReceiveBuffer       // the kernel had no room for it: the socket's receive buffer was full
+	DropOverload            // the loop cannot keep up with its clients, and this flow sends more than its share
 	DropFlowEnded           // it waited for its backend's socket when its flow ended
 	dropCount
 )
@@ -36,6 +37,7 @@ var dropNames = [dropCount]string{
 	DropDraining:       "draining",
 	DropSendFailed:     "send_failed",
 	DropReceiveBuffer:  "receive_buffer",
+	DropOverload:       "overload",
 	DropFlowEnded:      "flow_ended",
 }
 

@@ -22,7 +22,6 @@ type flow struct {
 	settings   *ListenerSpec
 
 	id      flowID
-	hash    uint32
 	serial  uint64 // what the access line has
 	sibling *flow  // the next of the same id, ByPacket
 	peer    sock.Peer
@@ -38,7 +37,7 @@ type flow struct {
 	counted bool // among its client's
 	batch   uint8
 	expects bool // that the backend sends much: the socket is prepared for it
-	singly  bool // the way to the backend, or from it, takes no trains
+	singly  bool // the way to the backend takes no trains
 	blocked bool // the socket takes no more for the moment
 	inLine  bool
 	waits   bool // stands in its door's waiting
@@ -46,10 +45,13 @@ type flow struct {
 	kept        *backlog // datagrams that the socket did not take; nil when there are none
 	first, last int      // of its pieces in the batch in work; 0 outside
 
+	turn  uint32 // of its door, in which it has had share messages
+	share int
+
 	in, out     traffic
 	sentIn      uint64 // datagrams that went to a backend
 	connections int
-	lost        uint32 // datagrams of the backend that the kernel says it has dropped
+	lost        uint32 // datagrams of the backend that the kernel says it has dropped, of this socket
 
 	timer       timer
 	began       time.Duration // these are moments since Server.started
@@ -70,7 +72,7 @@ type traffic struct {
 }
 
 // admitFlow makes a flow for a client that has none, or says why not.
-func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, hash uint32) (*flow, Drop) {
+func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID) (*flow, Drop) {
 	s := l.server
 	client := limitedAs(id.client)
 	limited := settings.Flows.ClientMax > 0
@@ -82,7 +84,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	}
 	f := l.flows.store.take()
 	f.door, f.listener, f.settings = d, d.listener, settings
-	f.id, f.hash, f.peer, f.local = id, hash, *peer, *local
+	f.id, f.peer, f.local = id, *peer, *local
 	f.began, f.active = l.now, l.now
 	l.nextID++
 	f.serial = l.nextID
@@ -93,12 +95,8 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 		s.leaveFlow(d.listener)
 		return nil, drop
 	}
-	if first := d.table.find(&id, hash); first != nil {
-		f.sibling = first
-		d.table.replace(first, f)
-	} else {
-		d.table.insert(f)
-	}
+	f.sibling = d.byID[id]
+	d.byID[id] = f
 	if limited {
 		f.counted = true
 		d.clients[client]++
@@ -106,7 +104,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	if settings.Flows.SendProxy {
 		f.header = appendProxyV2(f.header[:0], peer.AddrPort(), f.sentTo())
 	}
-	d.flows++
+	d.binding.ending.flows.Add(1)
 	l.flows.count++
 	f.timer.flow = f
 	l.armFlow(f)
@@ -136,7 +134,7 @@ func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
 	if f != nil {
 		drop = l.makeReady(f)
 	} else {
-		f, drop = l.admitFlow(d, first.settings, &first.peer, &first.local, first.id, first.hash)
+		f, drop = l.admitFlow(d, first.settings, &first.peer, &first.local, first.id)
 	}
 	if w.hasPicked { // the flow has one of its own, or there is none
 		w.hasPicked = false
@@ -158,13 +156,21 @@ func (l *loop) armFlow(f *flow) {
 	l.wheel.arm(&f.timer, int64((f.active+f.settings.Flows.timeout()+tick-1)/tick))
 }
 
+// endsInTurn is how many idle flows a turn ends, a millisecond or two of closing sockets: many thousands may have begun together, and
+// so be idle together. The others have their turn at the next tick.
+const endsInTurn = 1024
+
 // onFlowTimer looks at a flow whose timer fired. Datagrams do not touch the timer, so it often fires early and is set again.
 func (l *loop) onFlowTimer(f *flow) {
-	if l.now >= f.active+f.settings.Flows.timeout() {
+	switch {
+	case l.now < f.active+f.settings.Flows.timeout():
+		l.armFlow(f)
+	case l.flows.ended == endsInTurn:
+		l.wheel.arm(&f.timer, int64(l.now/tick)+1)
+	default:
+		l.flows.ended++
 		l.endFlow(f, Idle)
-		return
 	}
-	l.armFlow(f)
 }
 
 // endFlow ends a flow and gives its memory back.
@@ -188,8 +194,8 @@ func (l *loop) endFlow(f *flow, why Reason) {
 	l.flows.store.give(f)
 	l.flows.count--
 	l.freed = true
-	if d.flows--; d.flows == 0 && d.draining {
-		l.flows.emptied = append(l.flows.emptied, d)
+	if d.binding.ending.flows.Add(-1) == 0 && d.draining {
+		l.server.endIfEmpty(d.binding)
 	}
 	l.server.leaveFlow(ls)
 }
@@ -197,16 +203,16 @@ func (l *loop) endFlow(f *flow, why Reason) {
 // unlink takes a flow out of its door's tables.
 func (l *loop) unlink(f *flow) {
 	d := f.door
-	switch first := d.table.find(&f.id, f.hash); {
+	switch first := d.byID[f.id]; {
 	case first != f:
 		for first.sibling != f {
 			first = first.sibling
 		}
 		first.sibling = f.sibling
 	case f.sibling != nil:
-		d.table.replace(f, f.sibling)
+		d.byID[f.id] = f.sibling
 	default:
-		d.table.remove(f)
+		delete(d.byID, f.id)
 	}
 	if !f.counted {
 		return

@@ -60,6 +60,9 @@ func (l *loop) takeAnswers(f *flow) {
 		first, wanted := o.used, int(f.batch)
 		n, e := o.reader.Read(int(f.fd), first, wanted)
 		if e != 0 {
+			if e == sock.TooLong {
+				continue // a router's complaint, and answers may stand behind it
+			}
 			if sock.Unreachable(e) {
 				l.backendFailed(f, e)
 			}

@@ -93,7 +93,7 @@ func (f *flow) ready() bool {
 // fit tells whether the lease's backend may go on being used.
 func (h *home) fit() bool {
 	b := h.lease.Backend()
-	if inUse(b) {
+	if b.InUse() {
 		h.inUse = true
 		return true
 	}
@@ -114,7 +114,11 @@ func (l *loop) makeReady(f *flow) Drop {
 	w.tried = w.tried[:0]
 	for {
 		if !h.housed {
-			if drop := l.house(f); drop != dropNone {
+			drop := l.house(f)
+			if drop == DropNoBackend && len(w.tried) > 0 {
+				drop = DropBackendRefused
+			}
+			if drop != dropNone {
 				return drop
 			}
 		}
@@ -165,7 +169,7 @@ func (l *loop) house(f *flow) Drop {
 
 // move gives the home a lease.
 func (h *home) move(lease pool.Lease) {
-	h.lease, h.housed, h.inUse, h.answered, h.failed = lease, true, inUse(lease.Backend()), false, nil
+	h.lease, h.housed, h.inUse, h.answered, h.failed = lease, true, lease.Backend().InUse(), false, nil
 	h.moves++
 }
 
@@ -216,7 +220,7 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 	f.fd, f.open = int32(fd), true
 	f.backend, f.moves = b, h.moves
 	f.batch, f.expects, f.singly, f.blocked, f.answered = leastBatch, false, false, false, false
-	f.connected, f.cause = l.now, 0
+	f.connected, f.cause, f.lost = l.now, 0, 0
 	f.connections++
 	return 0
 }
@@ -225,16 +229,9 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 // nothing is counted.
 func (l *loop) backendFailed(f *flow, e sock.Errno) {
 	f.cause = e
-	l.drop(f.listener, DropBackendRefused, 1)
 	l.closeFlowSocket(f)
 	if f.moves == f.home.moves { // no other of its flows has found out before
 		f.home.fail(connectOutcome(e))
 	}
-}
-
-// inUse tells whether a backend may get new flows, but for its limit.
-func inUse(b *pool.Backend) bool {
-	// TODO(#6): call b.InUse when package pool has it; until then a flow moves only when its backend's leases are revoked.
-	u, ok := any(b).(interface{ InUse() bool })
-	return !ok || u.InUse()
+	l.drop(f.listener, DropBackendRefused, 1)
 }

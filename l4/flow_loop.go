@@ -21,6 +21,7 @@ type flowLoop struct {
 	store flowStore
 	doors []*flowDoor // by the key of their events; nil where one was closed
 	count int         // of flows
+	ended int         // of them, idle, in this turn
 
 	reader *sock.DatagramReader // of clients' datagrams; nil before the first door
 	writer sock.DatagramWriter  // to one backend, empty between two batches
@@ -95,7 +96,9 @@ func (l *loop) flowTurns() {
 
 // finishFlows ends a turn of the loop: what waits to be sent goes out.
 func (l *loop) finishFlows() {
+	l.sendQuestions() // first: clients of one that fails have their answer now
 	w := &l.flows
+	w.ended = 0
 	for i, d := range w.answering {
 		w.answering[i] = nil
 		d.inAnswering = false

@@ -9,7 +9,7 @@ func (l *loop) sendPieces(f *flow) {
 	w := &l.flows
 	first := f.first
 	f.first, f.last = 0, 0
-	if p := &w.pieces[first]; p.next == 0 && p.size == 0 && len(f.header) == 0 && f.kept == nil && f.open {
+	if p := &w.pieces[first]; p.next == 0 && p.size == 0 && len(f.header) == 0 && f.open && !f.blocked && f.kept == nil {
 		l.sendOne(f, p.bytes)
 		return
 	}
@@ -22,12 +22,16 @@ func (l *loop) sendPieces(f *flow) {
 
 // sendOne sends a lone datagram, the usual case, without the writer's ado.
 func (l *loop) sendOne(f *flow, datagram []byte) {
-	if e := sock.SendDatagram(int(f.fd), datagram); e != 0 {
-		l.flows.writer.Add(nil, nil, nil, datagram, false)
-		l.sendWriter(f) // tries again, and knows what to do
+	e := sock.SendDatagram(int(f.fd), datagram)
+	if e == 0 {
+		f.sentIn++
 		return
 	}
-	f.sentIn++
+	l.flows.writer.Add(nil, nil, nil, datagram, false)
+	if e != sock.TooLong { // then notSent wants a second opinion
+		l.notSent(f, e, true)
+	}
+	l.sendWriter(f)
 }
 
 // addPiece adds a piece to the writer.
@@ -61,6 +65,7 @@ func (l *loop) addPiece(f *flow, p *piece, joins bool) {
 // counted.
 func (l *loop) sendWriter(f *flow) {
 	w := &l.flows.writer
+	sure := false
 	for tries := 0; !w.Empty(); {
 		if drop := l.reopen(f, &tries); drop != dropNone {
 			w.Left(func(_, _ []byte) { l.drop(f.listener, drop, 1) })
@@ -74,18 +79,28 @@ func (l *loop) sendWriter(f *flow) {
 		e := w.Send(int(f.fd))
 		f.sentIn += uint64(w.Gone() - before)
 		f.singly = f.singly || w.Refused
-		switch {
-		case e == 0:
-		case e == sock.Again:
-			f.blocked = true
-			l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, true)
-		case sock.Unreachable(e):
-			l.backendFailed(f, e) // at an earlier datagram; this one has not been sent
-		default:
-			l.drop(f.listener, sendDrop(e), w.Skip())
+		if e != 0 {
+			sure = l.notSent(f, e, sure)
 		}
 	}
 	w.Clear()
+}
+
+// notSent handles an error of sending what is first in the writer. sure says that it came before, so that it cannot be a router's complaint
+// about an earlier datagram, which comes but once. It reports whether the next one is that.
+func (l *loop) notSent(f *flow, e sock.Errno, sure bool) bool {
+	switch {
+	case e == sock.TooLong && !sure:
+		return true
+	case e == sock.Again:
+		f.blocked = true
+		l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, true)
+	case sock.Unreachable(e):
+		l.backendFailed(f, e) // at an earlier datagram; this one has not been sent
+	default:
+		l.drop(f.listener, sendDrop(e), l.flows.writer.Skip())
+	}
+	return false
 }
 
 // reopen gives a flow that lost its socket while it sent another, a few times. It returns why it has none.

@@ -39,6 +39,7 @@ type ListenerSpec struct {
 
 	Protocol Protocol
 	Flows    FlowSettings // for UDP; and for TCP alone are Backlog and what follows upon it
+	DNS      *DNSSettings // for UDP whose clients ask DNS questions; nil = datagrams are relayed as they are
 
 	Pool    *pool.Pool
 	Backlog int // clients that wait in the kernel to be accepted; 0 = 4096
@@ -67,6 +68,7 @@ type ListenerInfo struct {
 	DatagramsIn  uint64          // from clients, those that were dropped and those of DropReceiveBuffer left out included: see Dropped
 	DatagramsOut uint64          // to clients
 	Dropped      map[Drop]uint64 // datagrams either way
+	DNS          *DNSInfo        // nil without DNS settings
 
 	ConnectTime   Histogram // of connects that succeeded
 	FirstByteTime Histogram // from when the backend was asked, or connected if it spoke unasked, to its first byte
@@ -100,7 +102,9 @@ type listener struct {
 	name     string
 	counters []loopCounters // one for each loop
 
-	bound *binding // Server.changing and Server.mu guard it
+	// Server.changing and Server.mu guard these
+	bound *binding
+	dns   *dnsService // nil without DNS settings
 
 	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
 	sessions atomic.Int64
@@ -168,6 +172,9 @@ func (ls *listener) info() ListenerInfo {
 		info.Duration.merge(&c.duration)
 		info.QueueTime.merge(&c.queueTime)
 	}
+	if ls.dns != nil {
+		info.DNS = ls.dns.info()
+	}
 	for _, r := range Reasons() {
 		if n := ls.ended(r); n > 0 {
 			info.Ended[r] = n
@@ -233,7 +240,8 @@ func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
 func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
-		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows
+		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows &&
+		spec.sameDNS(other)
 }
 
 func (spec *ListenerSpec) validate() error {
@@ -248,6 +256,9 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	}
 	if err := spec.Flows.validate(); err != nil {
+		return fmt.Errorf("listener %q: %w", spec.Name, err)
+	}
+	if err := spec.validateDNS(); err != nil {
 		return fmt.Errorf("listener %q: %w", spec.Name, err)
 	}
 	return nil

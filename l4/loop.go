@@ -35,6 +35,7 @@ type loop struct {
 	onExpiry func(*timer)
 	sessions table
 	flows    flowLoop
+	dns      dnsLoop
 	nextID   uint64
 	doors    []*door // by the key of their events; nil where one was closed
 	again    []turn  // sessions that used up their turn
@@ -66,7 +67,7 @@ type turn struct {
 }
 
 // Keys of events: a session's two sides are twice its index, and one more for the backend's; doors count
-// down from doorKey, and far below are those of flows (flowDoorKey, flowKey).
+// down from doorKey, and far below are those of DNS sockets and of flows (dnsKey, flowDoorKey, flowKey).
 const (
 	mailKey int32 = -1
 	doorKey int32 = -2
@@ -103,6 +104,7 @@ func (l *loop) run() {
 			l.dispatch(l.poller.Event(i))
 		}
 		if len(l.revoked) > 0 {
+			l.leaveRevoked()
 			l.takeRevoked()
 		}
 		if len(l.again) > 0 {
@@ -115,6 +117,7 @@ func (l *loop) run() {
 		if n < sock.EventBatch || l.behind >= maxBehind {
 			l.behind = 0
 			l.wheel.advance(int64(l.now/tick), l.onExpiry)
+			l.dnsTimers()
 		} else {
 			l.behind++
 		}
@@ -151,6 +154,9 @@ func (l *loop) patience() time.Duration {
 	if at, ok := l.wheel.due(); ok {
 		until(time.Duration(at) * tick)
 	}
+	if at, ok := l.dns.due(); ok {
+		until(at)
+	}
 	if l.paused {
 		until(l.resumeAt)
 	}
@@ -179,6 +185,8 @@ func (l *loop) dispatch(e sock.Event) {
 		l.openMail()
 	case key <= flowDoorKey:
 		l.onFlow(key, generation, e.Bits())
+	case key <= dnsKey:
+		l.onDNS(key, generation, e.Bits())
 	default:
 		if d := l.doors[doorKey-key]; d != nil {
 			l.acceptFrom(d)
@@ -228,6 +236,7 @@ func (l *loop) stop() { l.stopped = true }
 // close gives back what the loop holds; its sessions and doors are gone by then. A client that was handed
 // over and not yet taken is closed with it.
 func (l *loop) close() {
+	l.closeDNS()
 	l.closeAllFlowDoors()
 	l.mailbox.close()
 	for _, m := range l.mailbox.take(nil) {

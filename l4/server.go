@@ -180,8 +180,9 @@ func (s *Server) Flows() int { return int(s.flows.Load()) }
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// Shutdown closes the listeners and lets the sessions and flows go on to their end; those that are left when ctx is done
-// are cut, and then ctx's error is returned. It returns when the last loop is gone; a second call does nothing.
+// Shutdown closes the listeners and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
+// when ctx is done are cut, the questions' clients get an expired answer or SERVFAIL, and then ctx's error is returned. It returns when
+// the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ended {
@@ -206,6 +207,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-done
 	}
 	err := s.drain(ctx)
+	if e := s.drainQuestions(ctx); err == nil {
+		err = e
+	}
 	for _, l := range s.loops {
 		l.mailbox.post(message{do: l.stop})
 	}

@@ -113,7 +113,7 @@ func TestUDPBackendSilent(t *testing.T) {
 
 // A moodyUDP answers "moody" until it is told to be silent.
 type moodyUDP struct {
-	silent chan bool // with room for one word, which stays
+	silent chan bool // with room for one word, which holds until it is taken out
 }
 
 func newMoodyUDP() *moodyUDP { return &moodyUDP{silent: make(chan bool, 1)} }
@@ -148,6 +148,12 @@ func TestUDPFlowMoves(t *testing.T) {
 	}
 	if got := askOnce(t, b, "new"); got != "new" {
 		t.Errorf("answer %q, expected the other backend's", got)
+	}
+	started = time.Now()
+	<-moody.silent
+	b.WaitVerdict(t, "b1", "healthy", started)
+	if got := askOnce(t, b, "newer"); got != "moody" {
+		t.Errorf("answer %q, expected that of the one that is back", got)
 	}
 }
 

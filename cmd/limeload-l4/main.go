@@ -49,7 +49,7 @@ func (e *usageError) Unwrap() error { return e.err }
 func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:            "limeload-l4",
-		Usage:           "a layer-4 balancer for TCP",
+		Usage:           "a layer-4 balancer for TCP and UDP",
 		UsageText:       "limeload-l4 --config lb.toml\nlimeload-l4 command [options]",
 		HideHelpCommand: true,
 		Writer:          stdout,

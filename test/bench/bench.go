@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -38,19 +39,22 @@ type bench struct {
 	dir         string             // for configurations and logs
 	progress    io.Writer
 
-	backend  *process
-	backends []netip.AddrPort
-	ports    portFinder
-	configs  map[string]string // by contender, as of its first start
+	tools   map[string]program  // nsd and dnsperf, if there is something to do for them
+	servers map[traffic]*server // by traffic.serverOf
+	ports   portFinder
+	configs map[string]map[traffic]string // by contender, as of its first start for each traffic
 }
 
 // newBench looks up all programs and limits, so that nothing is measured before it
 // is known that all can be. Close removes what it made.
 func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error) {
-	b := &bench{opts: o, programs: map[string]program{}, progress: progress, configs: map[string]string{}}
+	b := &bench{
+		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{}, servers: map[traffic]*server{},
+		configs: map[string]map[traffic]string{},
+	}
 	var errs []error
 	for _, c := range contenders() {
-		if !slices.Contains(o.contenders, c.name) {
+		if !slices.Contains(o.contenders, c.name) || !slices.ContainsFunc(o.scenarios, c.does) {
 			continue
 		}
 		b.contenders = append(b.contenders, c)
@@ -63,6 +67,9 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 		}
 		b.programs[c.name] = p
 	}
+	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic.dns() }) {
+		errs = append(errs, b.findTools(ctx))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -72,6 +79,21 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	}
 	b.dir, err = os.MkdirTemp("", "limeload-bench-")
 	return b, err
+}
+
+// findTools looks up what scenarios about DNS need.
+func (b *bench) findTools(ctx context.Context) error {
+	nsd, _, err := lookUp(ctx, b.opts.nsd, "apt-get install nsd", "-v")
+	b.tools["nsd"] = nsd
+	// dnsperf has no option to say its version alone, and says it first whatever it is asked
+	dnsperf, out, dnsperfErr := lookUp(ctx, b.opts.dnsperf, "apt-get install dnsperf", "-h")
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "Version") {
+			dnsperf.version = "dnsperf " + strings.TrimSpace(line)
+		}
+	}
+	b.tools["dnsperf"] = dnsperf
+	return errors.Join(err, dnsperfErr)
 }
 
 // limitDescriptors sets this process's limit, which all it starts inherit, to one
@@ -97,33 +119,32 @@ func limitDescriptors(o options) (int, error) {
 
 // close ends the backends and removes all files.
 func (b *bench) close() error {
-	var err error
-	if b.backend != nil {
-		err = b.backend.stop()
+	var errs []error
+	for _, s := range b.servers {
+		errs = append(errs, s.proc.stop())
 	}
-	return errors.Join(err, os.RemoveAll(b.dir))
+	return errors.Join(errors.Join(errs...), os.RemoveAll(b.dir))
 }
 
 // run measures everything. It returns what was measured also when it ends early
 // with an error; a measurement that failed is among them and no reason to end.
 func (b *bench) run(ctx context.Context) ([]measurement, error) {
-	var err error
-	if b.backend, b.backends, err = startBackends(b.dir); err != nil {
+	if err := b.startServers(ctx); err != nil {
 		return nil, err
 	}
 	var all []measurement
 	for round := range b.opts.rounds {
 		for _, s := range b.opts.scenarios {
 			for _, c := range inTurn(b.contenders, round) {
-				if c.direct() && s.job.Pattern == patternIdle {
-					continue // there is no process to look at
+				if !c.does(s) {
+					continue
 				}
 				m, err := b.measure(ctx, s, c)
 				if ctx.Err() != nil {
 					return all, ctx.Err()
 				}
 				if err == nil {
-					err = b.backend.running()
+					err = b.servers[s.traffic.serverOf()].proc.running()
 				}
 				m.Round, m.Scenario, m.Contender = round+1, s.name, c.name
 				if err != nil {
@@ -137,6 +158,31 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 	return all, nil
 }
 
+// startServers starts the backends of every traffic there will be.
+func (b *bench) startServers(ctx context.Context) error {
+	for _, s := range b.opts.scenarios {
+		t := s.traffic.serverOf()
+		if b.servers[t] != nil {
+			continue
+		}
+		var err error
+		var behind *server
+		switch {
+		case t.dns():
+			behind, err = startNameServer(ctx, b.tools["nsd"], &b.ports, b.dir)
+		case t.udp():
+			behind, err = startBackends(roleTrainBackend, b.dir)
+		default:
+			behind, err = startBackends(roleBackend, b.dir)
+		}
+		if err != nil {
+			return err
+		}
+		b.servers[t] = behind
+	}
+	return nil
+}
+
 // inTurn returns the contenders in the order of a round: each begins in its turn,
 // so that nobody always runs after the same other one.
 func inTurn(cs []contender, round int) []contender {
@@ -148,17 +194,17 @@ func inTurn(cs []contender, round int) []contender {
 // else has run in.
 func (b *bench) measure(ctx context.Context, s scenario, c contender) (measurement, error) {
 	if c.direct() {
-		return b.load(ctx, s, b.backends, nil)
+		return b.load(ctx, s, b.servers[s.traffic.serverOf()].addrs, nil)
 	}
 	listen, err := b.ports.find()
 	if err != nil {
 		return measurement{}, err
 	}
-	proc, err := b.startContender(c, listen)
+	proc, err := b.startContender(c, s.traffic, listen)
 	if err != nil {
 		return measurement{}, err
 	}
-	pids, err := waitReady(ctx, proc, listen, c.processes(b.opts.workers))
+	pids, err := waitReady(ctx, proc, s.traffic, listen, c.processes(b.opts.workers))
 	if err != nil {
 		return measurement{}, errors.Join(err, proc.stop())
 	}
@@ -169,20 +215,24 @@ func (b *bench) measure(ctx context.Context, s scenario, c contender) (measureme
 	return m, errors.Join(err, proc.stop())
 }
 
-func (b *bench) startContender(c contender, listen netip.AddrPort) (*process, error) {
+func (b *bench) startContender(c contender, t traffic, listen netip.AddrPort) (*process, error) {
 	dir, err := os.MkdirTemp(b.dir, c.name+"-")
 	if err != nil {
 		return nil, err
 	}
 	proc, config, err := startBalancer(c, b.programs[c.name], setup{
+		traffic:     t,
 		listen:      listen,
-		backends:    b.backends,
+		backends:    b.servers[t.serverOf()].addrs,
 		workers:     b.opts.workers,
 		descriptors: b.descriptors,
 		dir:         dir,
 	})
-	if _, ok := b.configs[c.name]; !ok {
-		b.configs[c.name] = config
+	if b.configs[c.name] == nil {
+		b.configs[c.name] = map[traffic]string{}
+	}
+	if _, ok := b.configs[c.name][t]; !ok {
+		b.configs[c.name][t] = config
 	}
 	return proc, err
 }
@@ -193,7 +243,7 @@ func (b *bench) startContender(c contender, listen netip.AddrPort) (*process, er
 func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, pids []int) (measurement, error) {
 	j := s.jobFor(b.opts)
 	j.Targets = targets
-	cl, err := startClient(j, b.dir)
+	cl, err := b.startLoader(j)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -201,12 +251,19 @@ func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, 
 	return m, errors.Join(err, cl.close())
 }
 
+func (b *bench) startLoader(j job) (loader, error) {
+	if j.Pattern == patternDNS {
+		return newDNSPerf(b.tools["dnsperf"], j, b.dir)
+	}
+	return startClient(j, b.dir)
+}
+
 // observe looks at all processes before and after the client does its job.
-func (b *bench) observe(ctx context.Context, s scenario, j job, cl *client, pids []int) (measurement, error) {
+func (b *bench) observe(ctx context.Context, s scenario, j job, cl loader, pids []int) (measurement, error) {
 	if err := cl.ready(ctx, j.Warmup+stallTimeout+grace); err != nil {
 		return measurement{}, err
 	}
-	before, err := b.look(ctx, settle, cl, pids)
+	before, err := b.look(ctx, s, settle, cl, pids)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -214,17 +271,17 @@ func (b *bench) observe(ctx context.Context, s scenario, j job, cl *client, pids
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := b.look(ctx, settle, cl, pids)
+	after, err := b.look(ctx, s, settle, cl, pids)
 	if err != nil {
 		return measurement{}, err
 	}
 	m := newMeasurement(s, r, before, after)
 	if j.Pattern == patternIdle {
-		settled, err := b.look(ctx, settleIdle, cl, pids)
+		settled, err := b.look(ctx, s, settleIdle, cl, pids)
 		if err != nil {
 			return measurement{}, err
 		}
-		rested, err := b.look(ctx, settleIdle, cl, pids)
+		rested, err := b.look(ctx, s, settleIdle, cl, pids)
 		if err != nil {
 			return measurement{}, err
 		}
@@ -245,15 +302,15 @@ type view struct {
 }
 
 // look waits for everything to settle and then looks.
-func (b *bench) look(ctx context.Context, rest time.Duration, cl *client, pids []int) (view, error) {
+func (b *bench) look(ctx context.Context, s scenario, rest time.Duration, cl loader, pids []int) (view, error) {
 	if err := pause(ctx, rest); err != nil {
 		return view{}, err
 	}
 	v := view{at: time.Now(), processes: len(pids)}
 	var errs [5]error
 	v.balancer, errs[0] = readCPU(pids)
-	v.client, errs[1] = readCPU([]int{cl.proc.pid()})
-	v.backend, errs[2] = readCPU([]int{b.backend.pid()})
+	v.client, errs[1] = cl.cpu()
+	v.backend, errs[2] = readCPU(b.servers[s.traffic.serverOf()].pids)
 	v.holds, errs[3] = readHolding(pids)
 	v.machine, errs[4] = machineCPU()
 	return v, errors.Join(errs[:]...)

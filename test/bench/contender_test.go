@@ -12,6 +12,7 @@ import (
 
 func testSetup() setup {
 	return setup{
+		traffic:     trafficTCP,
 		listen:      netip.MustParseAddrPort("127.0.0.1:21000"),
 		backends:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:40001"), netip.MustParseAddrPort("127.0.0.1:40002")},
 		workers:     2,
@@ -108,6 +109,60 @@ stream {
 	}
 }
 
+// The parts of the configurations that differ by UDP.
+func TestUDPConfigs(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		config      func(program, setup) string
+		traffic     traffic
+		has, hasNot string
+	}{
+		{"limeload-l4", limeloadConfig, trafficTCP, "pool = \"bench\"\n\n[pool", "udp"},
+		{"limeload-l4", limeloadConfig, trafficDNS, "pool = \"bench\"\nprotocol = \"udp\"\n\n[pool", "responses"},
+		{"limeload-l4", limeloadConfig, trafficDNSOnce, "protocol = \"udp\"\nresponses = 1\n\n[pool", "flow_key"},
+		{"limeload-l4", limeloadConfig, trafficTrains, "protocol = \"udp\"\n\n[pool", "responses"},
+		{"nginx", nginxConfig, trafficDNS, "listen 127.0.0.1:21000 udp reuseport rcvbuf=4m;\n        proxy_timeout 30s;", "proxy_responses"},
+		{"nginx", nginxConfig, trafficDNSOnce, "rcvbuf=4m;\n        proxy_responses 1;\n        proxy_timeout 30s;", "tcp_nodelay"},
+		{"nginx", nginxConfig, trafficTCP, "tcp_nodelay on", "udp"},
+		{"dnsdist", dnsdistConfig, trafficDNS, "reusePort=true})\naddLocal(\"127.0.0.1:21000\", {reusePort=true})\nsetACL", "Cache"},
+		{"dnsdist", dnsdistConfig, trafficDNSCached, "newServer({address=\"127.0.0.1:40002\"}):setUp()\ngetPool(\"\"):setCache(newPacketCache(10000))\n", "nothing"},
+	} {
+		s := testSetup()
+		s.traffic = c.traffic
+		got := c.config(program{}, s)
+		if !strings.Contains(got, c.has) || strings.Contains(got, c.hasNot) {
+			t.Errorf("%s, %s: want %q and not %q in\n%s", c.name, c.traffic, c.has, c.hasNot, got)
+		}
+		if strings.Count(got, "{") != strings.Count(got, "}") {
+			t.Errorf("%s, %s: braces do not match in\n%s", c.name, c.traffic, got)
+		}
+	}
+}
+
+// Who takes part where: nobody is measured at what it cannot do.
+func TestWhoDoesWhat(t *testing.T) {
+	want := map[string]string{
+		"request64":  "limeload-l4 haproxy nginx direct",
+		"idle":       "limeload-l4 haproxy nginx",
+		"dns":        "limeload-l4 nginx dnsdist direct",
+		"dns-once":   "limeload-l4 nginx dnsdist",
+		"dns-paced":  "limeload-l4 nginx dnsdist direct",
+		"dns-cached": "dnsdist",
+		"trains-in":  "limeload-l4 nginx direct",
+	}
+	for _, s := range scenarios() {
+		var who []string
+		for _, c := range contenders() {
+			if c.does(s) {
+				who = append(who, c.name)
+			}
+		}
+		if list, ok := want[s.name]; ok && list != strings.Join(who, " ") {
+			t.Errorf("%s is for %q, want %q", s.name, who, list)
+		}
+	}
+}
+
 func TestStreamModule(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "ngx_stream_module.so")
@@ -138,6 +193,7 @@ func TestMissingProgramSaysWhatToInstall(t *testing.T) {
 	}{
 		{haproxy(), "apt-get install haproxy"},
 		{nginx(), "apt-get install nginx-core libnginx-mod-stream"},
+		{dnsdist(), "apt-get install dnsdist"},
 		{limeload(), "make build"},
 	} {
 		for _, path := range []string{"no-such-program", "/no/such/program"} {

@@ -19,6 +19,8 @@ const (
 	patternConnect pattern = "connect" // closed loop: connect, one request, its answer, close
 	patternPaced   pattern = "paced"   // open loop: requests have a time at which they are due, whatever became of those before
 	patternIdle    pattern = "idle"    // connections that have had one answer and then stay silent
+	patternTrains  pattern = "trains"  // closed loop: each socket has one train of datagrams under way
+	patternDNS     pattern = "dns"     // dnsperf: so many sockets, and so many questions under way in all
 )
 
 // A job is what one run of the load generator is to do. Its zero value is of no
@@ -27,18 +29,19 @@ type job struct {
 	Pattern     pattern          `json:"pattern"`
 	Targets     []netip.AddrPort `json:"targets"` // connections take turns among them
 	Connections int              `json:"connections"`
-	Depth       int              `json:"depth"` // requests under way on one connection, patternKept
+	Depth       int              `json:"depth"` // requests under way on one connection, patternKept; on all, patternDNS
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
-	Rate        int              `json:"rate"` // requests per second over all connections, patternPaced
+	Rate        int              `json:"rate"` // requests per second over all connections, patternPaced, and patternDNS unless 0
 	Warmup      time.Duration    `json:"warmup_ns"`
 	Duration    time.Duration    `json:"duration_ns"`
 }
 
 // A loadResult is what the load generator saw between "go" and the last answer.
-// Every request that was begun has been answered, or there would be no result.
+// By TCP every request that was begun has been answered, or there would be no result.
 type loadResult struct {
 	Requests uint64        `json:"requests"`
+	Lost     uint64        `json:"lost"`  // requests by UDP that were not answered
 	Bytes    int64         `json:"bytes"` // payloads and answers
 	Elapsed  time.Duration `json:"elapsed_ns"`
 	P50      time.Duration `json:"p50_ns"`
@@ -93,37 +96,56 @@ func runLoad(stdin io.Reader, stdout io.Writer) error {
 	if err := nextLine(lines, &j); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
+	if j.Pattern == patternTrains {
+		return runTrains(j, lines, stdin, stdout)
+	}
 	poll, err := newPoller()
 	if err != nil {
 		return err
 	}
 	defer poll.close()
 	l := &load{job: j, poll: poll, started: time.Now(), filler: make([]byte, chunkBytes)}
-	if err := l.warmUp(); err != nil {
-		return fmt.Errorf("warm up: %w", err)
-	}
-	l.samples = make([]time.Duration, 0, 1<<20) // 8 MiB: seldom grows while it counts
-	l.bytes = 0
-	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
-		return err
-	}
-	if !lines.Scan() {
-		return lines.Err()
-	}
-	begin := l.now()
-	if err := l.work(l.job.Duration); err != nil {
-		return err
-	}
-	if err := json.NewEncoder(stdout).Encode(l.result(l.now() - begin)); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, stdin); err != nil {
+	err = obey(lines, stdin, stdout, func() error {
+		if err := l.warmUp(); err != nil {
+			return err
+		}
+		l.samples = make([]time.Duration, 0, 1<<20) // 8 MiB: seldom grows while it counts
+		l.bytes = 0
+		return nil
+	}, func() (loadResult, error) {
+		begin := l.now()
+		err := l.work(l.job.Duration)
+		return l.result(l.now() - begin), err
+	})
+	if err != nil {
 		return err
 	}
 	if l.job.Pattern == patternIdle {
 		return l.recheckIdle()
 	}
 	return nil
+}
+
+// obey is the conversation of a load generator with the bench, once it has its job.
+func obey(lines *bufio.Scanner, stdin io.Reader, stdout io.Writer, warmUp func() error, work func() (loadResult, error)) error {
+	if err := warmUp(); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
+		return err
+	}
+	if !lines.Scan() {
+		return lines.Err()
+	}
+	r, err := work()
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(stdout).Encode(r); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, stdin)
+	return err
 }
 
 func nextLine(lines *bufio.Scanner, v any) error {

@@ -13,7 +13,8 @@ type measurement struct {
 	Contender string `json:"contender"`
 	Error     string `json:"error,omitempty"`
 
-	Units          float64 `json:"units"` // requests, connections, GB or sessions, as the scenario says
+	Units          float64 `json:"units"`          // requests, connections, GB or sessions, as the scenario says
+	Lost           float64 `json:"lost,omitempty"` // requests by UDP that were not answered
 	ElapsedSeconds float64 `json:"elapsed_seconds"`
 	Rate           float64 `json:"units_per_second"`
 	P50            float64 `json:"p50_seconds"`
@@ -47,6 +48,7 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 	cpu := after.balancer.since(before.balancer)
 	m := measurement{
 		Units:          s.units(r),
+		Lost:           float64(r.Lost),
 		ElapsedSeconds: r.Elapsed.Seconds(),
 		CPU:            cpu.clock.Seconds(),
 		CPUByStat:      cpu.stat.Seconds(),
@@ -96,6 +98,9 @@ func (m measurement) line(s scenario) string {
 	fmt.Fprintf(&b, "  %s/s", formatRate(m.Rate, s.unit))
 	if s.hasLatency() {
 		fmt.Fprintf(&b, "  p50 %s  p99 %s", formatSeconds(m.P50), formatSeconds(m.P99))
+	}
+	if m.Lost > 0 {
+		fmt.Fprintf(&b, "  %.0f lost", m.Lost)
 	}
 	if m.CPUPerUnit > 0 {
 		fmt.Fprintf(&b, "  cpu %s/%s", formatSeconds(m.CPUPerUnit), s.unit)

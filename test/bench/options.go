@@ -12,11 +12,13 @@ import (
 // options are the flags of a run. The zero value is of no use, see parseOptions.
 type options struct {
 	limeload, haproxy, nginx string // programs
+	dnsdist, dnsperf, nsd    string // programs, of scenarios about DNS alone
 	contenders               []string
 	scenarios                []scenario
 	rounds                   int
 	duration, warmup         time.Duration
 	rate, idle, workers      int
+	dnsRate                  int
 	jsonFile                 string
 	flags                    map[string]string // every flag as it was, for the report
 }
@@ -31,12 +33,16 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.limeload, "limeload", "build/limeload-l4", "the `program` to measure")
 	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy `program`")
 	fs.StringVar(&o.nginx, "nginx", "nginx", "the nginx `program`")
+	fs.StringVar(&o.dnsdist, "dnsdist", "dnsdist", "the dnsdist `program`")
+	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
+	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
 	fs.StringVar(&contenders, "contenders", strings.Join(contenderNames(), ","), "`names` of who takes part")
 	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
 	fs.IntVar(&o.rate, "rate", 10_000, "requests per second in paced; one that every contender sustains")
+	fs.IntVar(&o.dnsRate, "dns-rate", 20_000, "questions per second in dns-paced; one that every contender sustains")
 	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle")
 	fs.IntVar(&o.workers, "workers", 2, "loops, threads or worker processes of each balancer")
 	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON")
@@ -65,6 +71,7 @@ func (o *options) check(rest []string, contenders, only string) error {
 		{"duration", o.duration >= 10*time.Millisecond, "at least 10ms"},
 		{"warmup", o.warmup >= 10*time.Millisecond, "at least 10ms"},
 		{"rate", o.rate >= 1 && o.rate <= 1_000_000, "1 to 1000000"},
+		{"dns-rate", o.dnsRate >= 1 && o.dnsRate <= 1_000_000, "1 to 1000000"},
 		{"idle", o.idle >= 1, "at least 1"},
 		{"workers", o.workers >= 1 && o.workers <= 256, "1 to 256"},
 	} {

@@ -15,11 +15,13 @@ func TestSelectScenarios(t *testing.T) {
 		list string
 		want string
 	}{
-		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle"},
+		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-paced dns-cached trains-in trains-out"},
 		{"connect", "connect"},
 		{"paced, request64", "request64 paced"}, // in their own order
 		{"bulk", "bulk1-in bulk1-out bulk8-in bulk8-out"},
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
+		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
+		{"dns-", "dns-once dns-paced dns-cached"},
 	} {
 		ss, err := selectScenarios(c.list)
 		if err != nil {
@@ -42,7 +44,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 	}{
 		{"-only nothing", `no scenario "nothing"`},
 		{"-only ,", "names no scenario"},
-		{"-contenders envoy", `no contender "envoy"; known are limeload-l4, haproxy, nginx, direct`},
+		{"-contenders envoy", `no contender "envoy"; known are limeload-l4, haproxy, nginx, dnsdist, direct`},
 		{"-contenders direct,direct", "names direct twice"},
 		{"-contenders ,", "names nobody"},
 		{"-rounds 0", "-rounds 0: want at least 1"},
@@ -51,6 +53,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-warmup 0s", "-warmup 0s: want at least 10ms"},
 		{"-rate 0", "-rate 0: want 1 to 1000000"},
 		{"-idle 0", "-idle 0: want at least 1"},
+		{"-dns-rate 0", "-dns-rate 0: want 1 to 1000000"},
 		{"-workers 0", "-workers 0: want 1 to 256"},
 		{"fast", `unexpected argument "fast"`},
 	} {
@@ -90,11 +93,17 @@ func TestJobsAreWhole(t *testing.T) {
 	}
 	for _, s := range scenarios() {
 		j := s.jobFor(o)
-		if j.Connections < 1 || j.Answer < answerBytes || j.Duration != o.duration || j.Warmup != o.warmup {
+		if j.Connections < 1 || !s.traffic.udp() && j.Answer < answerBytes || j.Duration != o.duration || j.Warmup != o.warmup {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
 		if j.Pattern == patternKept && (j.Depth < 1 || j.Depth > maxDepth) {
 			t.Errorf("%s: depth %d", s.name, j.Depth)
+		}
+		if j.Pattern == patternDNS && (j.Depth < j.Connections || (j.Rate == o.dnsRate) != (s.name == "dns-paced")) {
+			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if j.Pattern == patternTrains && max(j.Payload, j.Answer) != trainBytes {
+			t.Errorf("%s: job %+v", s.name, j)
 		}
 		if j.Pattern == patternPaced && j.Rate != o.rate {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.rate)

@@ -20,7 +20,7 @@ const (
 	firstPort, lastPort = 21000, 32000
 )
 
-// A portFinder hands out loopback ports that are free, each once. Its zero value
+// A portFinder hands out loopback ports that are free, by TCP and UDP, each once. Its zero value
 // is ready for use; it is for one goroutine.
 type portFinder struct{ next uint16 }
 
@@ -35,18 +35,23 @@ func (f *portFinder) find() (netip.AddrPort, error) {
 		if err != nil {
 			continue
 		}
-		return a, l.Close()
+		datagrams, err := net.ListenPacket("udp4", a.String())
+		if err != nil {
+			l.Close()
+			continue
+		}
+		return a, errors.Join(l.Close(), datagrams.Close())
 	}
 	return netip.AddrPort{}, fmt.Errorf("no free port on 127.0.0.1 from %d to %d", firstPort, lastPort)
 }
 
 // waitReady returns the processes of a balancer once all of them are there and a
 // request through it has been answered.
-func waitReady(ctx context.Context, p *process, listen netip.AddrPort, processes int) ([]int, error) {
+func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort, processes int) ([]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
-		err := ask(ctx, listen)
+		err := t.ask(ctx, listen)
 		if err == nil {
 			pids, familyErr := family(p.pid())
 			if familyErr != nil {
@@ -69,7 +74,7 @@ func waitReady(ctx context.Context, p *process, listen netip.AddrPort, processes
 	}
 }
 
-// ask sends one request to addr and waits for its answer.
+// ask sends one request by TCP to addr and waits for its answer.
 func ask(ctx context.Context, addr netip.AddrPort) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp4", addr.String())

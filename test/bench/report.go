@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,7 +21,8 @@ type report struct {
 	Machine    machine           `json:"machine"`
 	Contenders []contenderReport `json:"contenders"`
 	Scenarios  map[string]string `json:"scenarios"`
-	Backends   int               `json:"backends"` // ports of one process, round robin
+	Backends   int               `json:"backends"`        // ports of one process, round robin
+	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of who asks it
 	Summary    []summary         `json:"summary"`
 	Rounds     []measurement     `json:"rounds"`
 }
@@ -40,6 +43,8 @@ type contenderReport struct {
 	Path    string `json:"path,omitempty"`
 	Version string `json:"version,omitempty"`
 	Config  string `json:"config,omitempty"` // as of its first start; the port differs from start to start
+
+	UDPConfigs map[traffic]string `json:"udp_configs,omitempty"` // the same for each traffic by UDP
 }
 
 func newReport(b *bench, started time.Time, all []measurement) report {
@@ -49,7 +54,8 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 		Flags:     b.opts.flags,
 		Machine:   thisMachine(b.descriptors),
 		Scenarios: map[string]string{},
-		Backends:  len(b.backends),
+		Backends:  backendCount,
+		Tools:     map[string]string{},
 		Summary:   summarize(b.opts.scenarios, b.contenders, all),
 		Rounds:    all,
 	}
@@ -58,7 +64,13 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 	}
 	for _, c := range b.contenders {
 		p := b.programs[c.name]
-		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: b.configs[c.name]})
+		configs := maps.Clone(b.configs[c.name])
+		tcp := configs[trafficTCP]
+		delete(configs, trafficTCP)
+		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp, UDPConfigs: configs})
+	}
+	for name, p := range b.tools {
+		r.Tools[name] = p.version
 	}
 	return r
 }
@@ -151,14 +163,17 @@ func (r report) disturbed() int {
 func (r report) head(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
-	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, idle sessions %s\n",
-		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"], r.Flags["idle"])
+	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, idle sessions %s\n",
+		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"], r.Flags["dns-rate"], r.Flags["idle"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
 		}
 	}
-	fmt.Fprint(b, "Figures are medians over the rounds; x is the median of the ratios to the better of HAProxy and nginx in the same round.\n\n")
+	for _, name := range slices.Sorted(maps.Keys(r.Tools)) {
+		fmt.Fprintf(b, "%s: %s\n", name, r.Tools[name])
+	}
+	fmt.Fprint(b, "Figures are medians over the rounds; x is the median of the ratios to the best of HAProxy, nginx and dnsdist in the same round.\n\n")
 }
 
 // workTable is about every scenario but the idle one.
@@ -203,12 +218,16 @@ func (r report) idleTable(b *strings.Builder) {
 	}
 }
 
-// outcome says in how many rounds the contender did its work.
+// outcome says in how many rounds the contender did its work, and how many requests it lost in all of them.
 func (s summary) outcome() string {
-	if s.Failed == 0 {
-		return fmt.Sprint(s.Rounds)
+	text := fmt.Sprint(s.Rounds)
+	if s.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", s.Failed)
 	}
-	return fmt.Sprintf("%d, %d failed", s.Rounds, s.Failed)
+	if s.Lost > 0 {
+		text += fmt.Sprintf(", %.0f lost", s.Lost)
+	}
+	return text
 }
 
 func newTable(w io.Writer, titles ...string) *tabwriter.Writer {

@@ -16,8 +16,9 @@ import (
 
 // The roles in which the bench runs itself.
 const (
-	roleBackend = "backend"
-	roleClient  = "client"
+	roleBackend      = "backend"
+	roleTrainBackend = "train-backend"
+	roleClient       = "client"
 )
 
 // runRole is what the program does under -role.
@@ -26,29 +27,47 @@ func runRole(role string, stdin io.Reader, stdout io.Writer) error {
 	switch role {
 	case roleBackend:
 		return runBackend(stdout)
+	case roleTrainBackend:
+		return runTrainBackend(stdout)
 	case roleClient:
 		return runLoad(stdin, stdout)
 	}
 	return fmt.Errorf("no role %q", role)
 }
 
-// startBackends starts the backends' process and returns it with their addresses.
-func startBackends(dir string) (*process, []netip.AddrPort, error) {
+// A server is the process, or the processes, of the backends of one kind of traffic.
+type server struct {
+	proc  *process
+	pids  []int // proc and all that descend from it
+	addrs []netip.AddrPort
+}
+
+// startBackends starts the backends' process in one of its roles.
+func startBackends(role, dir string) (*server, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer r.Close()
-	p, err := startSelf(roleBackend, dir, nil, w)
+	p, err := startSelf(role, dir, nil, w)
 	w.Close() // the process has its own; so its end is the end of the pipe
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	var addrs []netip.AddrPort
-	if err := json.NewDecoder(r).Decode(&addrs); err != nil {
-		return nil, nil, errors.Join(p.failure(fmt.Errorf("read its addresses: %w", err)), p.stop())
+	s := &server{proc: p, pids: []int{p.pid()}}
+	if err := json.NewDecoder(r).Decode(&s.addrs); err != nil {
+		return nil, errors.Join(p.failure(fmt.Errorf("read its addresses: %w", err)), p.stop())
 	}
-	return p, addrs, nil
+	return s, nil
+}
+
+// A loader is a load generator, seen from the bench: client, and dnsperf. It is for one goroutine.
+type loader interface {
+	ready(ctx context.Context, within time.Duration) error
+	run(ctx context.Context, within time.Duration) (loadResult, error)
+	finish(ctx context.Context, within time.Duration) error
+	cpu() (cpuReading, error)
+	close() error
 }
 
 // A client is a running load generator, seen from the bench. It is for one
@@ -145,6 +164,9 @@ func (c *client) finish(ctx context.Context, within time.Duration) error {
 	}
 	return nil
 }
+
+// cpu is the CPU time that the load generator has used.
+func (c *client) cpu() (cpuReading, error) { return readCPU([]int{c.proc.pid()}) }
 
 // close ends the load generator, whatever it does.
 func (c *client) close() error {

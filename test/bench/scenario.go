@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,27 +16,32 @@ const gigabyte = 1e9
 
 // A scenario is one kind of work. All contenders do the same ones.
 type scenario struct {
-	name string
-	unit string // what rate, CPU time and latency are of
-	use  string // one line for people
-	job  job    // without targets and times
+	name    string
+	traffic traffic
+	unit    string // what rate, CPU time and latency are of
+	use     string // one line for people
+	job     job    // without targets and times
 }
 
 // scenarios returns all there are, in the order in which they run.
 func scenarios() []scenario {
+	return slices.Concat(tcpScenarios(), udpScenarios())
+}
+
+func tcpScenarios() []scenario {
 	return []scenario{
 		{
-			name: "request64", unit: "request",
+			name: "request64", traffic: trafficTCP, unit: "request",
 			use: fmt.Sprintf("%d bytes out, %d back, closed loop on 64 kept connections", requestBytes, answerBytes),
 			job: job{Pattern: patternKept, Connections: 64, Depth: 1, Answer: answerBytes},
 		},
 		{
-			name: "request1", unit: "request",
+			name: "request1", traffic: trafficTCP, unit: "request",
 			use: "the same on 1 kept connection",
 			job: job{Pattern: patternKept, Connections: 1, Depth: 1, Answer: answerBytes},
 		},
 		{
-			name: "connect", unit: "connection",
+			name: "connect", traffic: trafficTCP, unit: "connection",
 			use: "connect, request, answer, close (by the client), 32 at a time",
 			job: job{Pattern: patternConnect, Connections: 32, Answer: answerBytes},
 		},
@@ -44,12 +50,12 @@ func scenarios() []scenario {
 		bulk("bulk8-in", 8, bulkBytes, answerBytes, "8 streams, client to backend"),
 		bulk("bulk8-out", 8, 0, bulkBytes, "8 streams, backend to client"),
 		{
-			name: "paced", unit: "request",
+			name: "paced", traffic: trafficTCP, unit: "request",
 			use: "request64's work at a fixed rate (-rate), open loop: latency at equal load",
 			job: job{Pattern: patternPaced, Connections: 64, Answer: answerBytes},
 		},
 		{
-			name: "idle", unit: "session",
+			name: "idle", traffic: trafficTCP, unit: "session",
 			use: "sessions at rest (-idle), after one request each: memory and descriptors",
 			job: job{Pattern: patternIdle, Answer: answerBytes},
 		},
@@ -58,8 +64,34 @@ func scenarios() []scenario {
 
 func bulk(name string, streams int, payload, answer int64, use string) scenario {
 	return scenario{
-		name: name, unit: "GB", use: use,
+		name: name, traffic: trafficTCP, unit: "GB", use: use,
 		job: job{Pattern: patternKept, Connections: streams, Depth: maxDepth, Payload: payload, Answer: answer},
+	}
+}
+
+func udpScenarios() []scenario {
+	return []scenario{
+		dns("dns", trafficDNS, "name service: dnsperf from 64 sockets, 200 questions under way; flows are kept"),
+		dns("dns-once", trafficDNSOnce, "the same, where a flow ends with its answer"),
+		dns("dns-paced", trafficDNS, "dns's work at a fixed rate (-dns-rate): CPU and latency at equal load"),
+		dns("dns-cached", trafficDNSCached, "dns's work for those that answer from a cache"),
+		trains("trains-in", trainBytes, trainHead, "8 sockets, client to backend"),
+		trains("trains-out", trainHead, trainBytes, "8 sockets, backend to client"),
+	}
+}
+
+func dns(name string, t traffic, use string) scenario {
+	return scenario{
+		name: name, traffic: t, unit: "question", use: use,
+		job: job{Pattern: patternDNS, Connections: 64, Depth: 200},
+	}
+}
+
+func trains(name string, payload, answer int64, use string) scenario {
+	return scenario{
+		name: name, traffic: trafficTrains, unit: "GB",
+		use: fmt.Sprintf("%d datagrams of %d bytes at once, as QUIC sends, %s", trainDatagrams, trainDatagram, use),
+		job: job{Pattern: patternTrains, Connections: 8, Payload: payload, Answer: answer},
 	}
 }
 
@@ -68,6 +100,10 @@ func (s scenario) jobFor(o options) job {
 	j := s.job
 	j.Warmup, j.Duration = o.warmup, o.duration
 	switch j.Pattern {
+	case patternDNS:
+		if s.name == "dns-paced" {
+			j.Rate = o.dnsRate
+		}
 	case patternPaced:
 		j.Rate = o.rate
 	case patternIdle:

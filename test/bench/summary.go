@@ -10,6 +10,7 @@ type summary struct {
 	Rounds    int    `json:"rounds"` // that succeeded
 	Failed    int    `json:"failed"`
 
+	Lost       float64 `json:"lost,omitempty"` // requests by UDP that were not answered, in all rounds
 	Rate       float64 `json:"units_per_second"`
 	P50        float64 `json:"p50_seconds"`
 	P99        float64 `json:"p99_seconds"`
@@ -86,7 +87,12 @@ func summarize(ss []scenario, cs []contender, all []measurement) []summary {
 
 // newSummary sums up the measurements of one contender in one scenario.
 func newSummary(ms []measurement, rivals [][]measurement) summary {
+	var lost float64
+	for _, m := range ms {
+		lost += m.Lost
+	}
 	s := summary{
+		Lost:       lost,
 		Rounds:     len(ms),
 		Rate:       medianOf(ms, rateOf),
 		P50:        medianOf(ms, p50Of),

@@ -129,6 +129,9 @@ func TestTrains(t *testing.T) {
 	for range 70 { // more than a train takes
 		sizes = append(sizes, 1200)
 	}
+	for range 200 {
+		sizes = append(sizes, 10)
+	}
 	sizes = append(sizes, 700, 1200, 1200, 0, 0, 1, 1, 1, 65507-10, 9000, 9000, 9000, 30_000, 30_000, 20_000)
 	for _, gso := range []bool{false, true} {
 		for _, gro := range []bool{false, true} {
@@ -230,6 +233,20 @@ func TestSkip(t *testing.T) {
 	}
 	got, _ := p.read(t, 2)
 	sameDatagrams(t, got, [][]byte{[]byte("a"), []byte("b")})
+}
+
+// TestSkipTrain holds that a train that cannot be sent, for a reason that is not its being one, is left out whole.
+func TestSkipTrain(t *testing.T) {
+	w := &DatagramWriter{Trains: true}
+	for range 3 {
+		w.Add(nil, nil, nil, []byte("x"), true)
+	}
+	if e := w.Send(-1); e != syscall.EBADF || w.Empty() {
+		t.Fatalf("%v, empty %v", e, w.Empty())
+	}
+	if n := w.Skip(); n != 3 || !w.Empty() {
+		t.Errorf("skipped %d, empty %v", n, w.Empty())
+	}
 }
 
 // TestLocal holds that a wildcard socket learns which address a datagram was sent to, and answers from it.

@@ -1,0 +1,168 @@
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/dnscache"
+)
+
+// DNSSettings have a UDP listener know that its clients ask DNS questions. A question is then no flow: all questions for a backend
+// share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a plain question is
+// relayed by a flow as without these settings. FlowSettings bound flows alone.
+//
+// It is a value, and comparable; the zero value is usable, and keeps no answers.
+type DNSSettings struct {
+	Cache DNSCacheSettings
+
+	// Timeout is how long a backend has for an answer; then another one is asked, up to the pool's retries. Without any the client gets
+	// an answer from the cache that has expired, or else SERVFAIL. 0 = 2 s.
+	Timeout time.Duration
+
+	// Sockets is how many sockets questions are asked by, for each backend and each loop; 0 = 8. While sockets are being renewed there
+	// are up to as many besides, which wait for their last answers.
+	Sockets int
+}
+
+// DNSCacheSettings say which answers are kept, and for how long. The zero value is no cache: then no question waits for another either.
+// Times count in whole seconds, as TTLs do.
+type DNSCacheSettings struct {
+	MaxEntries int   // 0 = no cache; nothing below counts then
+	MaxBytes   int64 // of all entries; 0 = 1 KiB for each of MaxEntries
+
+	MinTTL      time.Duration // shorter TTLs are raised to it, but for 0
+	MaxTTL      time.Duration // longer ones are lowered to it; 0 = 24 h
+	NegativeTTL time.Duration // how long it is at most kept that there is nothing; 0 = not at all
+	StaleTTL    time.Duration // how long expired answers are kept for when no backend answers (RFC 8767); 0 = not at all
+
+	Prefetch bool // names in demand are asked for again shortly before they expire
+}
+
+// Defaults of DNSSettings.
+const (
+	// Stub resolvers ask again after 5 s: two backends can be asked before that.
+	defaultDNSTimeout = 2 * time.Second
+
+	// Sockets beyond the first are for their buffers: a few hundred answers each where the kernel gives no more (net.core.rmem_max).
+	defaultDNSSockets = 8
+
+	defaultDNSMaxTTL = 24 * time.Hour // RFC 8767, 4 has resolvers cap at days
+)
+
+func (s *DNSSettings) timeout() time.Duration {
+	if s.Timeout == 0 {
+		return defaultDNSTimeout
+	}
+	return s.Timeout
+}
+
+func (s *DNSSettings) sockets() int {
+	if s.Sockets == 0 {
+		return defaultDNSSockets
+	}
+	return s.Sockets
+}
+
+func (s *DNSCacheSettings) options() dnscache.Options {
+	maxTTL := s.MaxTTL
+	if maxTTL == 0 {
+		maxTTL = defaultDNSMaxTTL
+	}
+	return dnscache.Options{
+		MaxEntries: s.MaxEntries, MaxBytes: s.MaxBytes, MinTTL: s.MinTTL, MaxTTL: maxTTL,
+		NegativeTTL: s.NegativeTTL, StaleTTL: s.StaleTTL, Prefetch: s.Prefetch,
+	}
+}
+
+// validateDNS looks the spec's DNS settings over.
+func (spec *ListenerSpec) validateDNS() error {
+	s := spec.DNS
+	if s == nil {
+		return nil
+	}
+	c := &s.Cache
+	switch {
+	case spec.Protocol != UDP:
+		return errors.New("DNS settings are for UDP")
+	case spec.Flows.SendProxy:
+		return errors.New("DNS questions of many clients share a socket, and cannot carry a PROXY protocol header")
+	case s.Timeout < 0 || c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0:
+		return errors.New("negative time in the DNS settings")
+	case s.Sockets < 0 || c.MaxEntries < 0 || c.MaxBytes < 0:
+		return errors.New("negative number in the DNS settings")
+	}
+	return nil
+}
+
+// sameDNS tells whether two specs have the same DNS settings, and so may share a cache.
+func (spec *ListenerSpec) sameDNS(other *ListenerSpec) bool {
+	if spec.DNS == nil || other.DNS == nil {
+		return spec.DNS == other.DNS
+	}
+	return *spec.DNS == *other.DNS
+}
+
+// DNSCacheCounters are what a cache has done since it was made, and what it holds.
+type DNSCacheCounters = dnscache.Counters
+
+// A DNSInfo is what a DNS listener has come to since its DNS settings were last changed; a plain value. Each number is true by itself,
+// not all of them at one moment.
+type DNSInfo struct {
+	Cache DNSCacheCounters // all zero without a cache
+
+	InFlight int // questions at backends now
+	Sockets  int // that they are asked by now
+
+	Asked       uint64 // questions sent to a backend, each try
+	Answered    uint64 // of these, those with an answer
+	TimedOut    uint64 // those without one in time
+	Unreachable uint64 // those whose backend could not be reached: ICMP said so
+	Failed      uint64 // questions that no backend has answered after all tries
+	Mismatched  uint64 // datagrams from backends that were no answer to anything asked: late, malformed or forged
+}
+
+// ErrUnknownListener is wrapped where a listener is named that there is not.
+var ErrUnknownListener = errors.New("l4: unknown listener")
+
+// ErrNoDNSCache is wrapped where the cache of a listener is meant that has none.
+var ErrNoDNSCache = errors.New("l4: the listener has no DNS cache")
+
+// ErrInvalidDNSName is wrapped where a text is to be a domain name and is none.
+var ErrInvalidDNSName = dnscache.ErrInvalidName
+
+// A DNSPurge says which answers are to be forgotten. Its zero value is refused.
+type DNSPurge struct {
+	Name  string // a domain name, with or without the final dot, in any case; "." is the root
+	Below bool   // all names below it too; with "." these are all there are
+}
+
+// PurgeDNS has a listener's cache forget answers, stale ones too, and returns how many it were. What is being asked just now is
+// answered, but not kept. The error is an ErrUnknownListener, ErrNoDNSCache or ErrInvalidDNSName. It may be called from any goroutine, and
+// may take some milliseconds.
+func (s *Server) PurgeDNS(listener string, what DNSPurge) (int, error) {
+	s.mu.Lock()
+	ls := s.listeners[listener]
+	var service *dnsService
+	if ls != nil {
+		service = ls.dns
+	}
+	s.mu.Unlock()
+	switch {
+	case ls == nil:
+		return 0, fmt.Errorf("purge DNS answers of listener %q: %w", listener, ErrUnknownListener)
+	case service == nil || service.cache == nil:
+		return 0, fmt.Errorf("purge DNS answers of listener %q: %w", listener, ErrNoDNSCache)
+	case what.Name == "":
+		return 0, fmt.Errorf("purge DNS answers of listener %q: %w: no name", listener, ErrInvalidDNSName)
+	}
+	purge := service.cache.Purge
+	if what.Below {
+		purge = service.cache.PurgeSuffix
+	}
+	n, err := purge(what.Name)
+	if err != nil {
+		return 0, fmt.Errorf("purge DNS answers of listener %q: %w", listener, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,89 @@
+package l4
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// BenchmarkDNS is a question and its answer over loopback, the clients' and the backend's work included: from the cache, through it, and without one.
+func BenchmarkDNS(b *testing.B) {
+	for _, tc := range []struct {
+		name    string
+		entries int
+		names   int
+	}{
+		{"hit", 10_000, 1}, {"miss", 100, 1 << 16}, {"relayed", 0, 1 << 16},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			backend := startUDP(b, answerUDP)
+			spec := flowSpec(newPool(b, backend.address()))
+			spec.DNS = &DNSSettings{Cache: DNSCacheSettings{MaxEntries: tc.entries}}
+			s := start(b, Options{Loops: 1}, spec)
+			c := dialUDP(b, s.address())
+			queries := make([][]byte, tc.names)
+			for i := range queries {
+				queries[i] = dnsQuery(b, uint16(i), fmt.Sprintf("name-%d.example.com.", i), dns.TypeA)
+			}
+			buf := make([]byte, 1000)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				askRaw(b, c, queries[i%len(queries)], buf)
+			}
+		})
+	}
+}
+
+// answerUDP makes a query the answer, with one A record of a TTL of 3600, without the work that miekg/dns would be.
+func answerUDP(b *udpBackend, from netip.AddrPort, query []byte) {
+	answer := append(query, 0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, 2, 1)
+	answer[2] |= 0x80
+	answer[7] = 1
+	_, _ = b.WriteToUDPAddrPort(answer, from)
+}
+
+// askRaw sends a query and waits for what comes back.
+func askRaw(t testing.TB, c *net.UDPConn, query, buf []byte) {
+	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(buf); err != nil || buf[0] != query[0] || buf[1] != query[1] {
+		t.Fatalf("%x came back for %x: %v", buf[:n], query, err)
+	}
+}
+
+// TestDNSAllocatesNothing holds it of a question that is answered from the cache, and of one that a backend answers without a cache.
+func TestDNSAllocatesNothing(t *testing.T) {
+	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) ListenerSpec) {
+		b := startUDP(t, answerUDP)
+		s := start(t, Options{Loops: 1}, spec(newPool(t, b.address())))
+		c := dialUDP(t, s.address())
+		buf := make([]byte, 1000)
+		query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
+		askRaw(t, c, query, buf)
+		// see TestFlowsAllocateNothing
+		const rounds = 1000
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range rounds {
+			askRaw(t, c, query, buf)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.Mallocs - before.Mallocs; n >= rounds/10 {
+			t.Errorf("%d allocations for %d questions", n, rounds)
+		}
+		if n := s.info().DatagramsOut; n != rounds+1 {
+			t.Errorf("%d answers", n)
+		}
+	})
+}

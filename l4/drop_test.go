@@ -1,0 +1,22 @@
+package l4
+
+import (
+	"bytes"
+	"os"
+	"testing"
+)
+
+// TestDropsAreExplained holds that the README has every drop, and the page on UDP, too.
+func TestDropsAreExplained(t *testing.T) {
+	for _, file := range []string{"../README.md", "../docs/udp.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range Drops() {
+			if d.String() == "" || !bytes.Contains(text, []byte("`"+d.String()+"`")) {
+				t.Errorf("%s does not explain the drop %q", file, d)
+			}
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package l4
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// BenchmarkFlow is a question and its answer over loopback: by one flow that stays, by flows that end with the answer, and by
+// many flows in turn. The clients' and the backend's work is in it.
+func BenchmarkFlow(b *testing.B) {
+	for _, tc := range []struct {
+		name      string
+		responses int
+		clients   int
+	}{
+		{"one", 0, 1}, {"short", 1, 1}, {"many", 0, 1000},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			backend := startUDP(b, echoUDP)
+			spec := flowSpec(newPool(b, backend.address()))
+			spec.Flows.Responses = tc.responses
+			s := start(b, Options{Loops: 1}, spec)
+			var clients []*net.UDPConn
+			for range tc.clients {
+				c := dialUDP(b, s.address())
+				askUDP(b, c, "a question of the usual length")
+				clients = append(clients, c)
+			}
+			buf := make([]byte, 100)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c := clients[i%len(clients)]
+				if _, err := c.Write(buf[:30]); err != nil {
+					b.Fatal(err)
+				}
+				if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := c.Read(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFlowBulk is datagrams of 1200 bytes one way, 40 at a time, as QUIC sends them, with and without trains; what the kernel drops is told.
+func BenchmarkFlowBulk(b *testing.B) {
+	for _, o := range []sock.Offload{{GRO: true, GSO: true}, {}} {
+		b.Run(fmt.Sprintf("trains=%v", o.GSO), func(b *testing.B) {
+			backend := startUDP(b, nil)
+			s := startWith(b, o, Options{Loops: 1}, flowSpec(newPool(b, backend.address())))
+			c := dialUDP(b, s.address())
+			datagrams := make([][]byte, 40)
+			for i := range datagrams {
+				datagrams[i] = make([]byte, 1200)
+			}
+			sent := int64(0)
+			b.SetBytes(40 * 1200)
+			for b.Loop() {
+				sendTrain(b, c, datagrams)
+				sent += 40
+				for deadline := time.Now().Add(time.Second); backend.got.Load() < sent-400 && time.Now().Before(deadline); {
+					time.Sleep(50 * time.Microsecond) // the window of the sender
+				}
+			}
+			b.ReportMetric(100*(1-float64(backend.got.Load())/float64(sent)), "%lost")
+		})
+	}
+}
+
+// TestFlowsAllocateNothing holds it of a datagram and its answer on a flow that there is, and of a flow that comes and goes.
+func TestFlowsAllocateNothing(t *testing.T) {
+	for _, responses := range []int{0, 1} {
+		for _, key := range []FlowKey{ByClient, ByClientIP, ByPacket} {
+			t.Run(fmt.Sprintf("responses %d, %s", responses, key), func(t *testing.T) {
+				b := startUDP(t, echoUDP)
+				spec := flowSpec(newPool(t, b.address()))
+				spec.Flows = FlowSettings{Key: key, Responses: responses, SendProxy: true, ClientMax: 10}
+				s := start(t, Options{Loops: 1}, spec)
+				c := dialUDP(t, s.address())
+				if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+				buf := make([]byte, 200)
+				ask := func() {
+					if _, err := c.Write(buf[:50]); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := c.Read(buf); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ask()
+				// testing.AllocsPerRun would leave the loop and the rest a single P. Elsewhere in the process something may be allocated
+				// now and then; it is not once per datagram.
+				const rounds = 1000
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range rounds {
+					ask()
+				}
+				runtime.ReadMemStats(&after)
+				if n := after.Mallocs - before.Mallocs; n >= rounds/10 {
+					t.Errorf("%d allocations for %d datagrams", n, rounds)
+				}
+				if responses == 1 && s.info().Accepted < 1000 {
+					t.Errorf("only %d flows", s.info().Accepted)
+				}
+			})
+		}
+	}
+}

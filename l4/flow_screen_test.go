@@ -1,0 +1,76 @@
+package l4
+
+import (
+	"bytes"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// A filter is a screen that answers "ping", swallows what begins with "-" and holds back answers that do.
+type filter struct {
+	l     *loop
+	asked atomic.Int64
+}
+
+func (f *filter) question(from caller, d []byte, _ time.Duration) bool {
+	f.asked.Add(1)
+	if string(d) == "ping" {
+		f.l.reply(&from, []byte("pong"))
+		return true
+	}
+	return bytes.HasPrefix(d, []byte("-"))
+}
+
+func (f *filter) answer(_ caller, d []byte, _ time.Duration) bool {
+	return !bytes.HasPrefix(d, []byte("-"))
+}
+
+// TestScreen holds that what stands before the flows sees each datagram by itself, also of trains, before a flow is made, and
+// what backends answer.
+func TestScreen(t *testing.T) {
+	withOffload(t, func(t *testing.T, o sock.Offload) {
+		b := startUDP(t, func(b *udpBackend, from netip.AddrPort, d []byte) {
+			_, _ = b.WriteToUDPAddrPort([]byte("-no"), from)
+			_, _ = b.WriteToUDPAddrPort(d, from)
+		})
+		s, err := New(Options{Loops: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Shutdown(done(t)) })
+		s.offload = o
+		if err := s.Apply(Plan{Listeners: []ListenerSpec{flowSpec(newPool(t, b.address()))}}); err != nil {
+			t.Fatal(err)
+		}
+		screened := &filter{l: s.loops[0]}
+		s.listeners["test"].screen = func(int) screen { return screened }
+		s.Start()
+		c := dialUDP(t, s.address())
+		buf := make([]byte, 100)
+		next := func() string {
+			n, ok := readUDP(t, c, buf, 20*time.Second)
+			if !ok {
+				t.Fatal("no answer")
+			}
+			return string(buf[:n])
+		}
+		sendTrain(t, c, [][]byte{[]byte("ping"), []byte("ping"), []byte("-x")})
+		if a, b := next(), next(); a != "pong" || b != "pong" {
+			t.Fatal(a, b)
+		}
+		if s.Flows() != 0 || b.got.Load() != 0 || screened.asked.Load() != 3 {
+			t.Errorf("%d flows, %d came to the backend, %d to the screen", s.Flows(), b.got.Load(), screened.asked.Load())
+		}
+		sendTrain(t, c, [][]byte{[]byte("yes1"), []byte("yes2"), []byte("-no"), nil})
+		if a, b := next(), next(); a != "yes1" || b != "yes2" {
+			t.Error(a, b)
+		}
+		if info := s.info(); info.DatagramsIn != 6 && info.DatagramsIn != 7 {
+			t.Errorf("%+v", info)
+		}
+	})
+}

@@ -233,6 +233,30 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("resolvers", func(t *testing.T) {
+		var resolvers []string
+		for i := range 3 { // which answer, but no question of a check
+			resolvers = append(resolvers, harness.ServeUDP(t, harness.NameDatagrams(backendName(i))).Address())
+		}
+		started := time.Now()
+		b := world{
+			Backends: resolvers, Listener: []string{`protocol = "udp"`, `responses = 1`}, Pool: []string{`when_none = "all"`, `algorithm = "round_robin"`},
+			Health: []string{`type = "dns"`, `query = "db.lb.test A"`, `timeout = "200ms"`, `fall = 1`},
+		}.start(t)
+		for i := range 3 {
+			b.WaitVerdict(t, backendName(i), "unhealthy", started)
+		}
+		b.WaitLine(t, "all are tried", func(l harness.Line) bool { return l.Message == "no backend is healthy: all are tried" })
+		got := map[string]int{}
+		for range 30 {
+			answer, err := harness.AskUDP(harness.DialUDP(t, b.Address(t, "main")), []byte("who?"))
+			check(t, err)
+			got[string(answer)]++
+		}
+		if got["b1"] != 10 || got["b2"] != 10 || got["b3"] != 10 {
+			t.Errorf("flows went to %v", got)
+		}
+	})
 	t.Run("equals", func(t *testing.T) {
 		started := time.Now()
 		b := world{

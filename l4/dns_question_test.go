@@ -61,7 +61,7 @@ func FuzzPlainQuery(f *testing.F) {
 			t.Fatalf("%x became %x", before, wire)
 		}
 		end := questionEnd(wire)
-		if !bytes.Equal(failure[12:], wire[12:end]) || !bytes.Equal(failure[:2], wire[:2]) {
+		if !bytes.Equal(failure[4:12], []byte{0, 1, 0, 0, 0, 0, 0, 0}) || !bytes.Equal(failure[12:], wire[12:end]) || !bytes.Equal(failure[:2], wire[:2]) {
 			t.Fatalf("%x is answered by %x", wire, failure)
 		}
 		if err := m.Unpack(failure); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -90,6 +91,23 @@ func TestDNSSocketsAreBounded(t *testing.T) {
 	if n := s.dnsInfo().Sockets; len(from) != 3 || n != 3 {
 		t.Errorf("asked from %d ports, %d sockets, want 3", len(from), n)
 	}
+}
+
+// TestDNSPatience holds that a loop does not sleep longer than until a question's time is over.
+func TestDNSPatience(t *testing.T) {
+	held, hold := holding(10)
+	spec := dnsSpec(newPool(t, startUDP(t, hold).address()))
+	spec.DNS.Timeout = time.Second
+	s := start(t, Options{Loops: 1}, spec)
+	if _, err := dialUDP(t, s.address()).Write(dnsQuery(t, 1, "www.example.com.", dns.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	<-held
+	s.onLoop(0, func(l *loop) {
+		if p := l.patience(); len(l.dns.askers) != 1 || onlyAsker(l).count > 0 && (p < 0 || p > spec.DNS.Timeout) {
+			t.Errorf("it would sleep %v", p)
+		}
+	})
 }
 
 // TestDNSSocketBlocked holds that questions wait in the line of a socket that takes no more, are sent when it does, and that one whose

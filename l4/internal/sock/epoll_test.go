@@ -95,12 +95,18 @@ func TestWaitGoesIdle(t *testing.T) {
 			t.Fatal("still busy after ten seconds without an event")
 		}
 	}
-	start := time.Now()
-	if n := p.Wait(50 * time.Millisecond); n != 0 {
-		t.Fatalf("%d events out of nowhere", n)
-	}
-	if d := time.Since(start); d < 45*time.Millisecond {
-		t.Fatalf("an idle wait of 50 ms took %v", d)
+	// A signal, the runtime's own among them, may cut a wait short; not one after the other.
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		start := time.Now()
+		if n := p.Wait(50 * time.Millisecond); n != 0 {
+			t.Fatalf("%d events out of nowhere", n)
+		}
+		if time.Since(start) >= 45*time.Millisecond {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no idle wait of 50 ms takes that long")
+		}
 	}
 }
 

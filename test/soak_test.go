@@ -105,9 +105,9 @@ func TestSoakAPI(t *testing.T) {
 	host, port, err := net.SplitHostPort(b.Address(t, "main"))
 	check(t, err)
 	benchmark := func() string {
-		// about fifteen seconds each here
+		// about thirty seconds each here
 		stdout := harness.MustRun(t, harness.Command{Path: harness.Tool(t, "redis-benchmark"),
-			Args: []string{"-h", host, "-p", port, "-c", "20", "-n", "500000", "-t", "get", "--csv"}})
+			Args: []string{"-h", host, "-p", port, "-c", "20", "-n", "1000000", "-t", "get", "--csv"}})
 		lines := strings.Split(strings.TrimSpace(stdout), "\n")
 		return lines[len(lines)-1]
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,14 +27,14 @@ const sourceAPI = "api"
 // Status tells of everything.
 func (d *Daemon) Status() admin.Status {
 	d.mu.RLock()
-	cfg, reloads, needs := d.cfg, d.reloads, slices.Clone(d.needsRestart)
+	cfg, reloads := d.cfg, d.reloads
 	d.mu.RUnlock()
 	s := admin.Status{
 		Version: d.version, PID: os.Getpid(), Config: cfg.File, Started: d.began,
 		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needs, Warnings: cfg.Warnings(), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: cfg.Warnings(), StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()

@@ -85,9 +85,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 	for _, pp := range p.pools {
 		if pp.isNew {
-			if err := pp.served.start(); err != nil {
-				return err
-			}
+			pp.served.start()
 		}
 	}
 	for _, pp := range p.pools {
@@ -97,7 +95,7 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 		case pp.checker != nil && pp.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
 			var coming []pool.Spec
 			for _, s := range pp.specs {
-				if slices.Contains(pp.difference.Added, s.ID) {
+				if pp.added[s.ID] {
 					coming = append(coming, s)
 				}
 			}
@@ -145,7 +143,6 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	before := d.config()
 	d.mu.Lock()
 	d.cfg, d.pools = p.cfg, pools
-	d.needsRestart = needsRestart(d.boot, p.cfg)
 	d.mu.Unlock()
 	for _, s := range p.gone {
 		failures = append(failures, s.retire())
@@ -192,7 +189,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 		failures = append(failures, s.acquit())
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
-		failures = append(failures, s.checks.start())
+		s.checks.start()
 	case pp.changes("health") || readsFiles(pp.conf.Health): // what the files say may be new
 		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
 	}
@@ -280,7 +277,7 @@ func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
 		d.reloads.Done++
 		d.reloads.Error, d.reloads.Took = "", took.Seconds()
 	}
-	needs := d.needsRestart
+	needs := needsRestart(d.boot, d.cfg)
 	d.mu.Unlock()
 	if err != nil {
 		d.log.Error().AnErr("err", err).Msg("configuration not taken up: the old one stays")

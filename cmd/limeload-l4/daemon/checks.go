@@ -179,15 +179,12 @@ func checkTLS(cfg *conf.Config, path string, c *conf.Check) (*tls.Config, error)
 	return secure, nil
 }
 
-// maxPasswordBytes bounds a file that holds one password.
-const maxPasswordBytes = 4 << 10
-
 // checkPassword reads the password of a check: the file's first line.
 func checkPassword(cfg *conf.Config, path string, c *conf.Check) (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
 	}
-	line, err := firstLine(c.PasswordFile, maxPasswordBytes)
+	line, err := firstLine(c.PasswordFile)
 	if err != nil {
 		return "", cfg.ErrorAt(path+".password_file", err)
 	}

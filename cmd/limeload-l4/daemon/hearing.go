@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,14 +21,14 @@ type hearing struct {
 
 // hear checks backends that the pool of that name is to have, until one of them is healthy, there is a verdict on each, ctx is
 // done, or maxFirstVerdicts have passed, and returns the verdicts.
-func (d *Daemon) hear(ctx context.Context, name string, specs []pool.Spec, c healthcheck.Checker, p healthcheck.Policy) []pool.Judgement {
+func (d *Daemon) hear(ctx context.Context, poolName string, specs []pool.Spec, c healthcheck.Checker, p healthcheck.Policy) []pool.Judgement {
 	h := &hearing{heard: make(chan struct{}, 1), verdicts: make(map[string]pool.Judgement)}
-	name = "?" + name // no pool is called so
+	name := "?" + poolName // no pool is called so
 	d.receive(name, h.note)
 	defer d.receive(name, nil)
 	for _, s := range specs {
 		id := targetID(name, s.ID)
-		if err := d.checks.Add(healthcheck.Target{ID: id, Group: strings.TrimPrefix(name, "?"), Addr: s.Addr}, c, p); err != nil {
+		if err := d.checks.Add(healthcheck.Target{ID: id, Group: poolName, Addr: s.Addr}, c, p); err != nil {
 			d.log.Error().AnErr("err", err).Msg("backend not checked")
 			continue
 		}

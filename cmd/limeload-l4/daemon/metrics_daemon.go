@@ -38,7 +38,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.claim(drain, d.phase.Load() == draining)
 
 		d.mu.RLock()
-		cfg, r, needs := d.cfg, d.reloads, len(d.needsRestart)
+		cfg, r := d.cfg, d.reloads
 		d.mu.RUnlock()
 		to.put(sessions, float64(d.server.Sessions()))
 		to.put(limit, float64(cfg.Global.MaxSessions))
@@ -52,7 +52,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.put(reloaded, timestamp(last))
 		to.put(took, r.Took)
 		to.put(warnings, float64(len(cfg.Warnings())))
-		to.put(restart, float64(needs))
+		to.put(restart, float64(len(needsRestart(d.boot, cfg))))
 		to.claim(stateError, d.stateError() != nil)
 	}
 }

@@ -184,7 +184,9 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	if n := len(d.cfg.Warnings()); n != 1 {
 		t.Fatalf("there are the warnings %q, want one", d.cfg.Warnings())
 	}
-	d.needsRestart, d.loadFailure = []string{"global.workers", "log.format", "global.state_file"}, errors.New("damaged")
+	next := *d.cfg
+	next.Global.Workers, next.Global.StateFile, next.Log.Format = 7, "/elsewhere", "console"
+	d.cfg, d.loadFailure = &next, errors.New("damaged")
 	got := numbers(scrape(t, d.metrics, textForm))
 	for key, want := range map[string]float64{
 		`limeload_config_warnings{}`:      1,

@@ -89,9 +89,6 @@ func (n *notifier) reloading() {
 	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"), statusLine("reloading the configuration"))
 }
 
-// status sets the text that `systemctl status` shows.
-func (n *notifier) status(text string) { n.send(statusLine(text)) }
-
 // stopping says that the daemon ends from now on.
 func (n *notifier) stopping(status string) { n.send(systemd.SdNotifyStopping, statusLine(status)) }
 

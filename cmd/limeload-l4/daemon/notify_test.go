@@ -72,7 +72,7 @@ func TestNotifierSpeaks(t *testing.T) {
 			}{
 				{func() { n.ready("serving 2 listeners") }, `READY=1\nSTATUS=serving 2 listeners`},
 				{n.reloading, `RELOADING=1\nMONOTONIC_USEC=[0-9]+\nSTATUS=reloading the configuration`},
-				{func() { n.status("one\ntwo\n") }, `STATUS=one; two`},
+				{func() { n.send(statusLine("one\ntwo\n")) }, `STATUS=one; two`},
 				{func() { n.stopping("draining") }, `STOPPING=1\nSTATUS=draining`},
 			} {
 				step.do()
@@ -158,7 +158,7 @@ func TestNotifierWithoutManager(t *testing.T) {
 		n.ready("")
 		n.reloading()
 		n.stopping("")
-		n.status("")
+		n.send(statusLine(""))
 		// they must return without their contexts' end
 		n.keepAlive(t.Context(), func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
 		n.tellDelay(t.Context(), time.Now())
@@ -189,7 +189,7 @@ func TestLostMessages(t *testing.T) {
 		n := newNotifier(zerolog.New(&log))
 		sent := 0
 		for ; log.Len() == 0; sent++ { // until its queue is full
-			n.status(strconv.Itoa(sent))
+			n.send(statusLine(strconv.Itoa(sent)))
 		}
 		if !strings.Contains(log.String(), "i/o timeout") {
 			t.Errorf("logged %s", &log)

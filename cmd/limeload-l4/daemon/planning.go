@@ -81,7 +81,10 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 			plan.Drained += n
 		}
 	}
-	plan.Same = len(p.keys) == 0 && !slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return len(c.Backends) > 0 })
+	// Where no key has changed, names in it may have come to other addresses.
+	plan.Same = len(p.keys) == 0 &&
+		!slices.ContainsFunc(plan.Listeners, func(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }) &&
+		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return len(c.Backends) > 0 })
 	return plan
 }
 
@@ -102,29 +105,23 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 	for _, b := range pp.served.pool.Backends() {
 		now[b.ID] = b
 	}
-	specs := make(map[string]pool.Spec, len(pp.specs))
-	for _, s := range pp.specs {
-		specs[s.ID] = s
-	}
 	for _, id := range pp.difference.Removed {
-		if _, again := specs[id]; again && slices.Contains(pp.difference.Added, id) {
-			continue // told of as replaced
+		if !pp.added[id] { // else it is told of as replaced
+			c.Backends = append(c.Backends, backendPlan(now[id], "removed", nil))
 		}
-		c.Backends = append(c.Backends, backendPlan(now[id], "removed", nil))
 	}
 	for _, id := range pp.difference.Added {
-		s := specs[id]
+		s := pp.spec[id]
 		b := pool.BackendInfo{ID: id, Addr: s.Addr}
 		what, changes := "added", []admin.Change(nil)
-		if old, replaced := now[id]; replaced && slices.Contains(pp.difference.Removed, id) {
-			what = "replaced"
-			changes = specChanges(old.Given, s)
-			b.Leases = old.Leases
+		if pp.removed[id] {
+			what, changes = "replaced", specChanges(now[id].Given, s)
+			b.Leases = now[id].Leases
 		}
 		c.Backends = append(c.Backends, backendPlan(b, what, changes))
 	}
 	for _, change := range pp.difference.Changed {
-		c.Backends = append(c.Backends, backendPlan(now[change.ID], "changed", specChanges(now[change.ID].Given, specs[change.ID])))
+		c.Backends = append(c.Backends, backendPlan(now[change.ID], "changed", specChanges(now[change.ID].Given, pp.spec[change.ID])))
 	}
 	if before := d.poolConfig(c.Name); isHash(before.Algorithm) || isHash(pp.conf.Algorithm) {
 		c.KeysMoved = keysMoved(PoolOptions(before), pp)
@@ -156,18 +153,15 @@ func (d *Daemon) staying(p *proposal) []admin.Difference {
 
 // leaves tells whether a difference from what that source says is one still when the proposed pool is in force.
 func (pp *proposedPool) leaves(source string, diff admin.Difference) bool {
-	switch {
-	case slices.Contains(pp.difference.Removed, diff.Backend):
+	switch _, named := pp.spec[diff.Backend]; {
+	case pp.removed[diff.Backend]:
 		return false
 	case source != sourceConfig:
 		return true
 	case diff.What == "removed":
-		named := slices.ContainsFunc(pp.specs, func(s pool.Spec) bool { return s.ID == diff.Backend })
-		return named && !slices.Contains(pp.difference.Added, diff.Backend)
+		return named && !pp.added[diff.Backend]
 	}
-	return !slices.ContainsFunc(pp.difference.Changed, func(c pool.Changed) bool {
-		return c.ID == diff.Backend && slices.Contains(c.Fields, diff.What)
-	})
+	return !slices.Contains(pp.changed[diff.Backend], diff.What)
 }
 
 // listenerFate is the API's word for what becomes of a listener.
@@ -248,22 +242,18 @@ func (f *fates) of(n l4.SessionGroup) fate {
 	if pp == nil || n.Backend == "" {
 		return at // it waits for a backend
 	}
-	if slices.Contains(pp.difference.Removed, n.Backend) {
+	if pp.removed[n.Backend] {
 		if pp.options.CloseOnRemove {
 			return ended
 		}
 		return drained
 	}
-	i := slices.IndexFunc(pp.difference.Changed, func(c pool.Changed) bool { return c.ID == n.Backend })
-	if i < 0 {
-		return at
-	}
-	to := pp.specs[slices.IndexFunc(pp.specs, func(s pool.Spec) bool { return s.ID == n.Backend })]
-	c := pp.difference.Changed[i]
+	fields, to := pp.changed[n.Backend], pp.spec[n.Backend]
+	turned := slices.Contains(fields, "mode")
 	switch {
-	case slices.Contains(c.Fields, "mode") && to.Mode == pool.Maintenance && pp.options.CloseOnRemove:
+	case turned && to.Mode == pool.Maintenance && pp.options.CloseOnRemove:
 		return ended
-	case slices.Contains(c.Fields, "mode") && to.Mode != pool.Ready, slices.Contains(c.Fields, "weight") && to.Weight == 0:
+	case turned && to.Mode != pool.Ready, slices.Contains(fields, "weight") && to.Weight == 0:
 		return drained
 	}
 	return at
@@ -286,10 +276,6 @@ const movedSamples = 8192
 // keysMoved is the share of clients that would go to another backend than now, of those that have one: with every backend below its
 // limit, and new ones judged healthy.
 func keysMoved(now pool.Options, pp *proposedPool) *float64 {
-	specs := make(map[string]pool.Spec, len(pp.specs))
-	for _, s := range pp.specs {
-		specs[s.ID] = s
-	}
 	var before, after []pool.Spec
 	for _, b := range pp.served.pool.Backends() {
 		if !b.Eligible {
@@ -297,23 +283,13 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 		}
 		s := pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode}
 		before = append(before, s)
-		if slices.Contains(pp.difference.Removed, b.ID) {
-			continue
+		var stays bool
+		if s.Weight, s.Mode, stays = pp.next(b); stays {
+			after = append(after, s)
 		}
-		if i := slices.IndexFunc(pp.difference.Changed, func(c pool.Changed) bool { return c.ID == b.ID }); i >= 0 {
-			for _, field := range pp.difference.Changed[i].Fields {
-				switch field {
-				case "weight":
-					s.Weight = specs[b.ID].Weight
-				case "mode":
-					s.Mode = specs[b.ID].Mode
-				}
-			}
-		}
-		after = append(after, s)
 	}
 	for _, id := range pp.difference.Added {
-		after = append(after, specs[id])
+		after = append(after, pp.spec[id])
 	}
 	from, to := sketch(now, before), sketch(pp.options, after)
 	moved, all := 0, 0

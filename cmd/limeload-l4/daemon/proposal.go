@@ -31,6 +31,11 @@ type proposedPool struct {
 	difference pool.Difference // what taking up specs changes
 	known      []pool.Judgement
 
+	// what of specs and difference is looked up by a backend's id, of which there may be ten thousand
+	spec           map[string]pool.Spec
+	added, removed map[string]bool
+	changed        map[string][]string // fields of the Spec
+
 	checker healthcheck.Checker // nil without checks
 	policy  healthcheck.Policy
 }
@@ -79,6 +84,7 @@ func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served) (*prop
 	if pp.difference, err = now.pool.WouldReconcile(sourceConfig, pp.specs); err != nil {
 		return nil, err
 	}
+	pp.index()
 	if c.Health != nil {
 		pp.checker, pp.policy, err = buildCheck(cfg, c, d.echo)
 	}
@@ -103,31 +109,43 @@ func (pp *proposedPool) changes(key string) bool {
 	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool { return k.Keys[0] == key })
 }
 
+// index fills what is looked up by a backend's id.
+func (pp *proposedPool) index() {
+	pp.spec, pp.changed = make(map[string]pool.Spec, len(pp.specs)), make(map[string][]string, len(pp.difference.Changed))
+	for _, s := range pp.specs {
+		pp.spec[s.ID] = s
+	}
+	for _, c := range pp.difference.Changed {
+		pp.changed[c.ID] = c.Fields
+	}
+	set := func(ids []string) map[string]bool {
+		is := make(map[string]bool, len(ids))
+		for _, id := range ids {
+			is[id] = true
+		}
+		return is
+	}
+	pp.added, pp.removed = set(pp.difference.Added), set(pp.difference.Removed)
+}
+
+// next is the weight and the mode that a backend of the pool will have; false when it goes, perhaps for another of its name.
+func (pp *proposedPool) next(b pool.BackendInfo) (weight uint32, mode pool.Mode, stays bool) {
+	weight, mode = b.Weight, b.Mode
+	for _, field := range pp.changed[b.ID] {
+		switch field {
+		case "weight":
+			weight = pp.spec[b.ID].Weight
+		case "mode":
+			mode = pp.spec[b.ID].Mode
+		}
+	}
+	return weight, mode, !pp.removed[b.ID]
+}
+
 // survives tells whether a backend that is eligible now stays so: then new ones may take the time for their checks.
 func (pp *proposedPool) survives() bool {
-	next := make(map[string]pool.Spec, len(pp.specs))
-	for _, s := range pp.specs {
-		next[s.ID] = s
-	}
-	for _, b := range pp.served.pool.Backends() {
-		if !b.Eligible || slices.Contains(pp.difference.Removed, b.ID) {
-			continue
-		}
-		if s, named := next[b.ID]; named && b.Source == sourceConfig && (s.Addr != b.Addr || s.Tier != b.Tier || s.Zone != b.Zone) {
-			continue // it makes room for another of its name
-		}
-		weight, mode := b.Weight, b.Mode
-		if s, named := next[b.ID]; named && b.Source == sourceConfig {
-			if s.Weight != b.Given.Weight {
-				weight = s.Weight
-			}
-			if s.Mode != b.Given.Mode {
-				mode = s.Mode
-			}
-		}
-		if weight > 0 && mode == pool.Ready {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(pp.served.pool.Backends(), func(b pool.BackendInfo) bool {
+		weight, mode, stays := pp.next(b)
+		return b.Eligible && stays && weight > 0 && mode == pool.Ready
+	})
 }

@@ -20,10 +20,8 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	var background sync.WaitGroup
 	background.Go(func() { _ = d.checks.Run(checking) })
 	background.Go(func() { d.notify.keepAlive(checking, d.liveWithin) })
-	for name, s := range d.servedPools() {
-		if err := s.start(); err != nil {
-			d.log.Error().Str("pool", name).AnErr("err", err).Msg("backend not checked")
-		}
+	for _, s := range d.servedPools() {
+		s.start()
 	}
 	defer d.echo.Close() // when the last check is gone
 	defer func() {

@@ -65,7 +65,7 @@ func newFinder(c *conf.Discovery, p *pool.Pool) *finder {
 }
 
 // start sets all that works for the pool going.
-func (s *served) start() error {
+func (s *served) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stopWork = stop
 	s.daemon.receive(s.pool.Name(), s.pool.SetVerdicts)
@@ -77,9 +77,8 @@ func (s *served) start() error {
 		s.finder.start(s.daemon.poke)
 	}
 	if s.checks != nil {
-		return s.checks.start()
+		s.checks.start()
 	}
-	return nil
 }
 
 // rivalries is how often a second backend claimed to be the primary.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// maxTokenBytes bounds a file that holds one token.
-const maxTokenBytes = 4 << 10
+// maxSecretBytes bounds a file that holds one token or password.
+const maxSecretBytes = 4 << 10
 
 // adminPatience is how long requests under way may take when the admin socket is closed.
 const adminPatience = 2 * time.Second
@@ -66,7 +67,7 @@ func readToken(cfg *conf.Config) (string, error) {
 	if cfg.Admin.TokenFile == "" {
 		return "", nil
 	}
-	line, err := firstLine(cfg.Admin.TokenFile, maxTokenBytes)
+	line, err := firstLine(cfg.Admin.TokenFile)
 	if err != nil {
 		return "", cfg.ErrorAt(conf.Path("admin", "token_file"), err)
 	}
@@ -74,17 +75,17 @@ func readToken(cfg *conf.Config) (string, error) {
 }
 
 // firstLine reads the one line of a file that holds a secret.
-func firstLine(path string, maxBytes int) (string, error) {
+func firstLine(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	if len(text) > maxBytes {
-		return "", fmt.Errorf("the file is larger than %d bytes: needs one line", maxBytes)
+	if len(text) > maxSecretBytes {
+		return "", fmt.Errorf("the file is larger than %d bytes: needs one line", maxSecretBytes)
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return "", fmt.Errorf("the file is empty: needs one line")
+		return "", errors.New("the file is empty: needs one line")
 	}
 	return line, nil
 }

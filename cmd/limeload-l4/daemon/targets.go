@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -60,10 +59,10 @@ func (k *checkedPool) use(c healthcheck.Checker, policy healthcheck.Policy, prim
 }
 
 // start begins to check the backends there are, and follows those that come and go until end.
-func (k *checkedPool) start() error {
+func (k *checkedPool) start() {
 	k.changed = k.pool.Subscribe(eventBuffer)
 	k.following.Go(k.follow)
-	return k.match()
+	k.match()
 }
 
 // end checks nothing more.
@@ -90,9 +89,7 @@ func (k *checkedPool) follow() {
 			continue
 		}
 		lost = dropped
-		if err := k.match(); err != nil {
-			k.log.Error().AnErr("err", err).Msg("backend not checked")
-		}
+		k.match()
 	}
 }
 
@@ -118,11 +115,10 @@ func (k *checkedPool) change(c healthcheck.Checker, policy healthcheck.Policy, p
 }
 
 // match makes the pool's backends the scheduler's targets.
-func (k *checkedPool) match() error {
+func (k *checkedPool) match() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	there := make(map[string]bool)
-	var failures []error
 	for _, b := range k.pool.Backends() {
 		there[b.ID] = true
 		if at, known := k.targets[b.ID]; known {
@@ -138,7 +134,7 @@ func (k *checkedPool) match() error {
 		}
 		t := healthcheck.Target{ID: targetID(k.pool.Name(), b.ID), Group: k.pool.Name(), Addr: b.Addr}
 		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
-			failures = append(failures, fmt.Errorf("check of backend %s: %w", t.ID, err))
+			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("backend not checked")
 		}
 	}
 	for id := range k.targets {
@@ -146,7 +142,6 @@ func (k *checkedPool) match() error {
 			k.removeLocked(id)
 		}
 	}
-	return errors.Join(failures...)
 }
 
 // removeLocked ends the checks of a backend.

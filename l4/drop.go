@@ -12,7 +12,7 @@ const (
 	DropBackendsFull        // every eligible backend is at its max_sessions
 	DropBackendRefused      // the backend's port is closed, or there is no way to it: ICMP said so, or our own routes
 	DropNoDescriptors       // no descriptor or local port was left for a flow
-	DropQueueFull           // the kernel took no more for that backend, and as much as may waits already
+	DropQueueFull           // the kernel took no more for that backend, and as much as may waits already; or as many DNS questions as may are in flight
 	DropTruncated           // the datagram was longer than any may be
 	DropTooLong             // with the PROXY header in front of it, or for the way to the receiver, it is too long
 	DropDraining            // a new client's, on a listener that was removed or is shut down

@@ -5,7 +5,7 @@
 // then the caller sends Flight.AppendQuery to a backend under an id of its own choosing, remembers which flight the id on
 // that socket stands for, and ends the flight with Answered or Failed. The cache checks the id and the question of what comes
 // back, and writes each client's answer anew: its id, its spelling of the name, its size, its OPT record. So nothing of one client
-// reaches another. What is not plain passes: the caller forwards it untouched, under an id of its own as well, and the answer back.
+// reaches another. What is not plain passes: the caller forwards it untouched, and the answer back.
 //
 // One Cache is shared by all loops, each with a Resolver of its own. SO_REUSEPORT spreads clients, not names: with a cache for each loop
 // every name would be asked once per loop and kept once per loop, a question in flight would not be known elsewhere, and

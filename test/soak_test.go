@@ -107,7 +107,7 @@ func TestSoakAPI(t *testing.T) {
 	benchmark := func() string {
 		// about thirty seconds each here
 		stdout := harness.MustRun(t, harness.Command{Path: harness.Tool(t, "redis-benchmark"),
-			Args: []string{"-h", host, "-p", port, "-c", "20", "-n", "1000000", "-t", "get", "--csv"}})
+			Args: []string{"-h", host, "-p", port, "-c", "20", "-n", "1500000", "-t", "get", "--csv"}})
 		lines := strings.Split(strings.TrimSpace(stdout), "\n")
 		return lines[len(lines)-1]
 	}

@@ -161,7 +161,8 @@ func TestShutdown(t *testing.T) {
 		<-proceed
 		return Reloaded{Took: 1}, nil
 	}
-	silent, resting := w.connect(t), w.client(t, "")
+	silent := w.connect(t)
+	resting := newClient(t, w.tcp, "") // on the same address: when it is answered, the one before has been accepted, too
 	if _, err := resting.LogLevel(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // listen returns a listener on a free loopback port, closed with the test.
@@ -23,9 +25,7 @@ func listen(t *testing.T, addr string) (net.Listener, Target) {
 // refusing returns a target that nothing listens on.
 func refusing(t *testing.T) Target {
 	t.Helper()
-	l, to := listen(t, "127.0.0.1:0")
-	must(t, l.Close())
-	return to
+	return Target{ID: "a", Addr: netip.MustParseAddrPort(harness.FreeAddress(t))}
 }
 
 func TestTCPAccepted(t *testing.T) {

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // serveUDP returns the target of a server that calls handle with each datagram, until the test ends.
@@ -52,12 +55,7 @@ func echoUDP(c *net.UDPConn, from netip.AddrPort, b []byte) { _, _ = c.WriteToUD
 // closedUDP returns a target with a port that nobody has.
 func closedUDP(t testing.TB, host string) Target {
 	t.Helper()
-	c, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return talkTarget(c.LocalAddr().String())
+	return talkTarget(net.JoinHostPort(host, strconv.Itoa(harness.FreePort(t))))
 }
 
 func TestUDPAnswered(t *testing.T) {

@@ -237,7 +237,7 @@ func TestDNSRetriesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(refusingUDP(t)), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(refusing(t)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -258,7 +258,7 @@ func TestDNSRetries(t *testing.T) {
 			outcome pool.Outcome
 		}{
 			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.ConnectTimeout},
-			{"refusing", refusingUDP, pool.ConnectRefused},
+			{"refusing", refusing, pool.ConnectRefused},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy, Retries: 1})

@@ -144,7 +144,7 @@ func TestFlowsBesideTrouble(t *testing.T) {
 	flooder := startUDP(t, func(b *udpBackend, from netip.AddrPort, d []byte) {
 		flood(func() { _, _ = b.WriteToUDPAddrPort(d, from) })
 	})
-	trouble := flowSpec(newPool(t, startUDP(t, nil).address(), refusingUDP(t), flooder.address()))
+	trouble := flowSpec(newPool(t, startUDP(t, nil).address(), refusing(t), flooder.address()))
 	trouble.Name = "trouble"
 	well := flowSpec(newPool(t, good.address(), startUDP(t, nil).address())) // the second is for the client that floods
 	well.Name = "well"

@@ -29,7 +29,7 @@ func TestFlowStranger(t *testing.T) {
 // pool, and that the flow goes on with another.
 func TestFlowRefused(t *testing.T) {
 	b := startUDP(t, naming("b"))
-	p := newPool(t, refusingUDP(t), b.address())
+	p := newPool(t, refusing(t), b.address())
 	s := start(t, Options{Loops: 1}, flowSpec(p))
 	c := dialUDP(t, s.address())
 	if got := askUDP(t, c, "x"); got != "b" {
@@ -52,7 +52,7 @@ func TestFlowRefused(t *testing.T) {
 func TestFlowOnlyRefused(t *testing.T) {
 	for _, key := range []FlowKey{ByClient, ByClientIP, ByPacket} {
 		t.Run(key.String(), func(t *testing.T) {
-			at := refusingUDP(t)
+			at := refusing(t)
 			spec := flowSpec(newPool(t, at))
 			spec.Flows.Key = key
 			s := start(t, Options{Loops: 1}, spec)

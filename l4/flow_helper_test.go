@@ -209,18 +209,6 @@ func (s *Server) pool() *pool.Pool {
 	return nil
 }
 
-// refusingUDP is an address nobody listens on: the port of a TCP socket's, which holds nothing of UDP's, may be taken by another
-// test's client.
-func refusingUDP(t testing.TB) string {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().String()
-}
-
 // onFirstLoop runs f on the first loop and waits for it.
 func (s *Server) onFirstLoop(f func(l *loop)) {
 	l := s.loops[0]

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -129,12 +130,7 @@ func done(t testing.TB) context.Context {
 // refusing is an address nobody listens on.
 func refusing(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return harness.FreeAddress(t)
 }
 
 // A capture is a log that tests read as lines.

@@ -2,10 +2,12 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 
 // A redisUser is one client's session and how it ended: nil as it wanted, after its last answer.
 type redisUser struct {
-	client string // its address
+	client string // its address; "" for one that was reset before connect returned
 	err    error
 }
 
@@ -79,7 +81,11 @@ func (l *redisLoad) session(use func(net.Conn) error) {
 	c, err := net.DialTimeout("tcp", l.address, harness.Patience)
 	if err != nil {
 		l.mu.Lock()
-		l.refused = append(l.refused, err)
+		if errors.Is(err, syscall.ECONNRESET) { // a session whose backend was killed as it began
+			l.sessions = append(l.sessions, redisUser{err: err})
+		} else {
+			l.refused = append(l.refused, err)
+		}
 		l.mu.Unlock()
 		return
 	}
@@ -177,7 +183,7 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 	t.Helper()
 	// an address may serve two sessions of a run when it comes round again, so that a client has a list of lines
 	lines := map[string][]harness.Line{}
-	var retried int
+	var retried, ownCut int
 	for _, line := range b.WaitSessions(t, len(sessions)) {
 		lines[line.Client] = append(lines[line.Client], line)
 		if line.Retries > 0 {
@@ -186,6 +192,7 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 		switch {
 		case line.Reason == "client_closed":
 		case line.Backend == "b1" && strings.HasPrefix(line.Reason, "backend_"):
+			ownCut++
 			if line.Seen.Before(killed) || line.Seen.After(unhealthy) {
 				t.Errorf("session cut although its backend was not just killed: %s", line.Text)
 			}
@@ -202,7 +209,7 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 			continue
 		}
 		cut++
-		var own bool
+		own := s.client == ""
 		for _, line := range lines[s.client] {
 			own = own || line.Backend == "b1"
 		}
@@ -211,6 +218,9 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 		}
 	}
 	t.Logf("%d sessions, %d cut with their backend, %d moved to another one by a retry", len(sessions), cut, retried)
+	if cut > ownCut {
+		t.Errorf("%d sessions ended with an error, and %d were on the killed backend", cut, ownCut)
+	}
 	if cut == 0 {
 		t.Error("no session was cut: the backend was not killed under load")
 	}

@@ -1,8 +1,11 @@
 package harness
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -132,6 +135,30 @@ func (b *Balancer) Address(t testing.TB, listener string) string {
 func (b *Balancer) Dial(t testing.TB, listener string) *net.TCPConn {
 	t.Helper()
 	return Dial(t, b.Address(t, listener))
+}
+
+// DialFrom connects to address, and tells from where, too if that fails. A connection that is reset as soon as it stands may be so before
+// connect returns: then the error is ECONNRESET, although there was a session.
+func DialFrom(address string) (c *net.TCPConn, from netip.AddrPort, err error) {
+	var d net.Dialer
+	d.Timeout = Patience
+	d.ControlContext = func(_ context.Context, _, _ string, raw syscall.RawConn) error {
+		return errors.Join(raw.Control(func(fd uintptr) {
+			if err = syscall.Bind(int(fd), &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+				return
+			}
+			var at syscall.Sockaddr
+			if at, err = syscall.Getsockname(int(fd)); err == nil {
+				in := at.(*syscall.SockaddrInet4)
+				from = netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port))
+			}
+		}), err)
+	}
+	conn, err := d.Dial("tcp4", address)
+	if err != nil {
+		return nil, from, err
+	}
+	return conn.(*net.TCPConn), from, nil
 }
 
 // Dial connects to address, which must succeed. The connection is closed at the end of the test and fails what waits on

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/limeload/limeload-l4/conf"
 )
 
@@ -46,6 +48,7 @@ func contents(t *testing.T, f *os.File) string {
 // logged is what a log makes of one line of each level and two with line breaks in them.
 func logged(t *testing.T, format string, f *os.File) []string {
 	t.Helper()
+	zerolog.SetGlobalLevel(zerolog.TraceLevel) // which is the process's, and a daemon of another test has set
 	log, w := newLog(conf.Log{Level: "trace", Format: format}, f)
 	log.Trace().Msg("trace")
 	log.Debug().Msg("debug")

@@ -55,7 +55,7 @@ type contender struct {
 
 // contenders returns all there are, in the order of the report.
 func contenders() []contender {
-	return []contender{limeload(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficTrains}}}
+	return []contender{limeload(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
 }
 
 func contenderNames() []string {

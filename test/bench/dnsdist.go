@@ -9,7 +9,7 @@ import (
 func dnsdist() contender {
 	return contender{
 		name:      "dnsdist",
-		takes:     []traffic{trafficDNS, trafficDNSOnce, trafficDNSCached},
+		takes:     []traffic{trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached},
 		rival:     true,
 		processes: one,
 		find: func(ctx context.Context, path string) (program, error) {

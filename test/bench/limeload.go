@@ -9,7 +9,7 @@ import (
 func limeload() contender {
 	return contender{
 		name:      "limeload-l4",
-		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficTrains},
+		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached, trafficTrains},
 		processes: one,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
@@ -30,8 +30,13 @@ func limeloadConfig(_ program, s setup) string {
 	if s.traffic.udp() {
 		fmt.Fprint(&b, "protocol = \"udp\"\n")
 	}
-	if s.traffic == trafficDNSOnce {
+	switch s.traffic {
+	case trafficDNSOnce:
 		fmt.Fprint(&b, "responses = 1\n")
+	case trafficDNSSingle:
+		fmt.Fprint(&b, "profile = \"dns\"\n")
+	case trafficDNSCached:
+		fmt.Fprintf(&b, "profile = \"dns\"\ncache = { max_entries = %d }\n", 10*questionCount)
 	}
 	fmt.Fprintln(&b)
 	fmt.Fprint(&b, "[pool.bench]\nalgorithm = \"round_robin\"\nbackends = [\n")

@@ -11,7 +11,7 @@ import (
 func nginx() contender {
 	return contender{
 		name:      "nginx",
-		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficTrains},
+		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficTrains},
 		rival:     true,
 		processes: func(workers int) int { return 1 + workers },
 		find:      findNginx,
@@ -106,7 +106,7 @@ func nginxConfig(p program, s setup) string {
 //   - rcvbuf is limeload-l4's default: with the kernel's own, a burst is lost that others keep.
 func nginxUDPServer(s setup) string {
 	responses := ""
-	if s.traffic == trafficDNSOnce {
+	if s.traffic == trafficDNSOnce || s.traffic == trafficDNSSingle {
 		responses = "        proxy_responses 1;\n"
 	}
 	return fmt.Sprintf(`    server {

@@ -18,13 +18,20 @@ const (
 	trafficTCP       traffic = "tcp"
 	trafficDNS       traffic = "dns"        // questions to a name server, by UDP; a client's flow is kept for its next question
 	trafficDNSOnce   traffic = "dns-once"   // the same; a flow ends with its answer
+	trafficDNSSingle traffic = "dns-single" // the same; each question by itself, as the balancer does that best
 	trafficDNSCached traffic = "dns-cached" // the same; the balancer answers from a cache
 	trafficTrains    traffic = "trains"     // trains of datagrams, by UDP
 )
 
 func (t traffic) udp() bool { return t != trafficTCP }
 
-func (t traffic) dns() bool { return t == trafficDNS || t == trafficDNSOnce || t == trafficDNSCached }
+func (t traffic) dns() bool {
+	switch t {
+	case trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached:
+		return true
+	}
+	return false
+}
 
 // serverOf is the traffic whose backends serve t, too.
 func (t traffic) serverOf() traffic {

@@ -149,8 +149,9 @@ func TestWhoDoesWhat(t *testing.T) {
 		"idle":       "limeload-l4 haproxy nginx",
 		"dns":        "limeload-l4 nginx dnsdist direct",
 		"dns-once":   "limeload-l4 nginx dnsdist",
+		"dns-single": "limeload-l4 nginx dnsdist direct",
 		"dns-paced":  "limeload-l4 nginx dnsdist direct",
-		"dns-cached": "dnsdist",
+		"dns-cached": "limeload-l4 dnsdist",
 		"trains-in":  "limeload-l4 nginx direct",
 	}
 	for _, s := range scenarios() {

@@ -15,13 +15,13 @@ func TestSelectScenarios(t *testing.T) {
 		list string
 		want string
 	}{
-		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-paced dns-cached trains-in trains-out"},
+		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-single dns-paced dns-cached trains-in trains-out"},
 		{"connect", "connect"},
 		{"paced, request64", "request64 paced"}, // in their own order
 		{"bulk", "bulk1-in bulk1-out bulk8-in bulk8-out"},
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
 		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
-		{"dns-", "dns-once dns-paced dns-cached"},
+		{"dns-", "dns-once dns-single dns-paced dns-cached"},
 	} {
 		ss, err := selectScenarios(c.list)
 		if err != nil {

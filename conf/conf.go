@@ -44,8 +44,9 @@ type Global struct {
 	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is what the limit of descriptors allows
 	DrainTimeout Duration `toml:"drain_timeout" default:"30s" min:"0s" max:"24h"`
 	DrainDelay   Duration `toml:"drain_delay" default:"0s" min:"0s" max:"1h"`
-	StateFile    string   `toml:"state_file" default:""` // a path; "" is that changes at run time end with the process
-	Watch        bool     `toml:"watch" default:"false"` // apply the file anew whenever it changes
+	StateFile    string   `toml:"state_file" default:""`      // a path; "" is that changes at run time end with the process
+	Watch        bool     `toml:"watch" default:"false"`      // apply the file anew whenever it changes
+	UDPOffload   bool     `toml:"udp_offload" default:"true"` // UDP_GRO and UDP_SEGMENT, where the kernel has them
 }
 
 // Log is what is logged and how. Its zero value is not the default.

@@ -97,6 +97,8 @@ func TestMistakes(t *testing.T) {
 		{"log", `access = "yes"`, `found the string "yes"; needs true or false`},
 		{"global", `state_file = 1`, `found the integer 1; needs a string`},
 		{"global", `watch = "yes"`, `found the string "yes"; needs true or false`},
+		{"global", `udp_offload = false`, ``},
+		{"global", `udp_offload = 0`, `found the integer 0; needs true or false`},
 		{"admin", `address = ""`, ``},
 		{"admin", `address = "unix:/tmp/a.sock"`, ``},
 		{"admin", `address = "127.0.0.1:9000"`, ``},
@@ -265,7 +267,7 @@ func TestUnknownKeys(t *testing.T) {
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
 		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
-		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout, drain_delay, state_file, watch`},
+		{"global", `"" = 1`, `global."": unknown key; allowed here: workers, max_sessions, drain_timeout, drain_delay, state_file, watch, udp_offload`},
 	} {
 		doc, at := with(tt.table, tt.line)
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))

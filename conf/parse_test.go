@@ -113,7 +113,7 @@ pool = "x"
 	a.Name, a.Address, a.Pool, a.Bind = "a", "[::]:3", "x", netip.MustParseAddrPort("[::]:3")
 	want := &Config{
 		File:      "lb.toml",
-		Global:    Global{DrainTimeout: 30 * s},
+		Global:    Global{DrainTimeout: 30 * s, UDPOffload: true},
 		Admin:     Admin{Address: DefaultAdminAddress, SocketMode: "0660", Socket: "/run/limeload/admin.sock", Mode: 0o660},
 		Log:       Log{Level: "info", Format: "json", Access: true},
 		Listeners: []Listener{z, b, a},

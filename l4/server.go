@@ -29,6 +29,7 @@ import (
 type Options struct {
 	Loops       int  // 0 = one for each usable CPU
 	MaxSessions int  // in the whole process, more are refused; 0 = no more than there are descriptors for, the rest waits
+	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
 
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never
@@ -90,9 +91,11 @@ func New(o Options) (*Server, error) {
 		empty: make(chan struct{}), gone: make(chan struct{}),
 		listeners: make(map[string]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
 	}
-	var err error
-	if s.offload, err = sock.DetectOffload(); err != nil {
-		return nil, err
+	if !o.NoOffload {
+		var err error
+		if s.offload, err = sock.DetectOffload(); err != nil {
+			return nil, err
+		}
 	}
 	for i := range loops {
 		l, err := newLoop(s, i)

@@ -29,6 +29,8 @@ type Options struct {
 	Config  *conf.Config // resolved; its File is read again at each reload
 	Version string
 	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
+
+	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
 }
 
 // A phase is where in its life a daemon is.
@@ -45,6 +47,7 @@ type Daemon struct {
 	// set once, then read-only
 	version string
 	log     zerolog.Logger
+	dropped func() uint64 // lines of the log; nil for none
 	began   time.Time
 	boot    *conf.Config // what it was started with
 	server  *l4.Server
@@ -83,7 +86,7 @@ type Daemon struct {
 // kernel's queue. All that can fail is done here; nothing runs before Run.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		version: o.Version, log: o.Log, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
+		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
 	}
@@ -107,7 +110,8 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.server, err = l4.New(l4.Options{
-		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, Access: o.Config.Log.Access, Log: o.Log,
+		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
+		Access: o.Config.Log.Access, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

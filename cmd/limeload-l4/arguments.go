@@ -11,7 +11,7 @@ import (
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), explainCommand(), reloadCommand(), planCommand(), eventsCommand(),
+		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(), planCommand(), eventsCommand(),
 		completionCommand(), completeCommand(), manCommand(),
 	}
 }

@@ -19,7 +19,8 @@ func askers(t *testing.T) [][]string {
 	return [][]string{
 		{"status"}, {"backends"}, {"backends", "list"}, {"backends", "add", "redis", "10.0.0.14:6379"}, {"backends", "remove", "redis", "b1"},
 		{"backends", "set", "redis", "b1", "--weight", "2"}, {"backends", "drain", "redis", "b2"}, {"sessions"}, {"sessions", "list"},
-		{"sessions", "end", "--all"}, {"explain", "192.0.2.7"}, {"reload"}, {"plan"}, {"plan", "--config", write(t, goodConfig)}, {"events"},
+		{"sessions", "end", "--all"}, {"dns"}, {"dns", "stats"}, {"dns", "purge", "dns", "example.com"}, {"dns", "purge", "dns", "--all"},
+		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"}, {"plan", "--config", write(t, goodConfig)}, {"events"},
 	}
 }
 
@@ -102,6 +103,13 @@ func TestUsage(t *testing.T) {
 		{"sessions end --client 192.0.2.1 --pool=", "--pool is empty"},
 		{"sessions --pool= end --client 192.0.2.1", "--pool is empty"},
 		{"backends remove redis --", "BACKEND is missing"},
+		{"dns purge", "LISTENER is missing"},
+		{"dns purge dns", "which ones? Needs a NAME, or --all"},
+		{"dns purge dns --below", "which ones? Needs a NAME, or --all"},
+		{"dns purge dns example.com --all", "--all is every answer"},
+		{"dns purge dns --below --all", "--all is every answer"},
+		{"dns purge dns a b", `"b"`},
+		{"dns list", `unknown command or argument "list"`},
 		{"explain", "CLIENT is missing"},
 		{"explain --listener a --pool b 192.0.2.1", "needs one of them"},
 		{"events --kind explosion", `--kind "explosion": needs one of backend_added`},
@@ -159,6 +167,10 @@ func TestWhatIsAsked(t *testing.T) {
 		{"backends drain redis b2 --remove", `POST /v1/pools/redis/backends/b2/drain {"deadline_seconds":0,"remove":true}`},
 		{"sessions --listener main --backend b1 --client 192.0.2.0/24 --min-age 1h", "GET /v1/sessions?backend=b1&client=192.0.2.0%2F24&limit=1000&listener=main&min_age=1h0m0s"},
 		{"sessions end 8c3f5e0000000001", "DELETE /v1/sessions?id=8c3f5e0000000001"},
+		{"dns", "GET /v1/listeners"},
+		{"dns purge dns Example.com.", `POST /v1/listeners/dns/dns/purge {"name":"Example.com."}`},
+		{"dns purge --below a/b . ", `POST /v1/listeners/a%2Fb/dns/purge {"name":".","below":true}`},
+		{"dns purge dns --all", `POST /v1/listeners/dns/dns/purge {"all":true}`},
 		{"explain --pool redis 192.0.2.7:5000", "GET /v1/explain?client=192.0.2.7%3A5000&pool=redis"},
 		{"events --pool redis --kind drained --kind reloaded", "GET /v1/events?kind=drained&kind=reloaded&pool=redis"},
 		{"plan", "POST /v1/plan"},

@@ -146,15 +146,54 @@ func TestPlanOfBackends(t *testing.T) {
 	}
 }
 
-// TestExplainNeedsOne asks which one is meant when the daemon has several listeners.
+// TestExplainNeedsOne asks which one is meant when the daemon has several listeners, and not when it has one.
 func TestExplainNeedsOne(t *testing.T) {
 	f := startFake(t)
-	f.mux = http.NewServeMux()
-	f.handle("GET /v1/listeners", func(*http.Request) any {
-		return map[string]any{"listeners": append(fixtureListeners(), fixtureListeners()...)}
-	})
-	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage || !strings.Contains(stderr, "there are 2 listeners: needs --listener or --pool") {
+	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage || !strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
 		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	f.mux = http.NewServeMux()
+	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()[:1]} })
+	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
+	command(t, "explain", "192.0.2.1")
+	if asked := f.requests(); asked[len(asked)-1] != "GET /v1/explain?client=192.0.2.1&listener=main" {
+		t.Errorf("asked %q", asked)
+	}
+}
+
+// TestDNSWithoutCaches shows what there is, and says what is missing.
+func TestDNSWithoutCaches(t *testing.T) {
+	f := startFake(t)
+	f.mux = http.NewServeMux()
+	listeners := fixtureListeners()
+	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": listeners} })
+	listeners[1].DNS.Cache = &admin.DNSCache{Passed: 1}
+	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "\ndns                 -    0 ") {
+		t.Errorf("nothing asked yet: exit code %d\n%s", code, stdout)
+	}
+	listeners[1].DNS = nil
+	if code, stdout, _ := command(t, "dns"); code != exitDone || strings.Contains(stdout, "cache of") || strings.Count(stdout, "\n") != 2 {
+		t.Errorf("no cache: exit code %d\n%s", code, stdout)
+	}
+	listeners[2].DNS = nil
+	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "[listener.*.cache]") || strings.Count(stdout, "\n") != 1 {
+		t.Errorf("no DNS: exit code %d\n%s", code, stdout)
+	}
+	if code, stdout, _ := command(t, "dns", "--output", "json"); code != exitDone || stdout != "{\n  \"listeners\": []\n}\n" {
+		t.Errorf("no DNS, as JSON: exit code %d\n%s", code, stdout)
+	}
+}
+
+// TestDNSPurgeRefused fails where there is no cache, and says what to do.
+func TestDNSPurgeRefused(t *testing.T) {
+	startFake(t)
+	for listener, want := range map[string]string{
+		"nobody":   "there is no such listener; `limeload-l4 dns` lists those with DNS settings",
+		"internal": "it has no DNS cache",
+	} {
+		if code, stdout, stderr := command(t, "dns", "purge", listener, "--all"); code != exitFailed || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit code %d, %s%s", listener, code, stdout, stderr)
+		}
 	}
 }
 

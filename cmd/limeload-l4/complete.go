@@ -258,6 +258,9 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 	case "LISTENER":
 		listeners, _ := client.Listeners(ctx)
 		for _, l := range listeners {
+			if slices.Equal(k.path, []string{"dns", "purge"}) && (l.DNS == nil || l.DNS.Cache == nil) {
+				continue
+			}
 			names = append(names, candidate{l.Name, l.Protocol + " " + l.Address})
 		}
 	case "BACKEND":

@@ -107,6 +107,7 @@ func newFake(t *testing.T) *fakeDaemon {
 	f.handle("POST /v1/pools/{pool}/backends/{name}/drain", f.drain)
 	f.handle("GET /v1/sessions", func(*http.Request) any { return fixtureSessions() })
 	f.handle("DELETE /v1/sessions", func(*http.Request) any { return map[string]int{"ended": 12} })
+	f.handle("POST /v1/listeners/{listener}/dns/purge", purge)
 	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
 	f.handle("POST /v1/reload", func(*http.Request) any {
 		return admin.Reloaded{Took: 0.0042, Plan: fixturePlan("/etc/limeload/lb.toml")}
@@ -230,6 +231,18 @@ func (f *fakeDaemon) drain(r *http.Request) any {
 	return *b
 }
 
+// purge forgets three answers of the listener that has a cache.
+func purge(r *http.Request) any {
+	p := &admin.Problem{Type: "/problems/unknown-listener", Status: http.StatusNotFound, Detail: fmt.Sprintf("listener %q: there is no such listener", r.PathValue("listener"))}
+	switch r.PathValue("listener") {
+	case "dns":
+		return map[string]int{"purged": 3}
+	case "main", "internal":
+		p.Type, p.Status, p.Detail = "/problems/no-dns-cache", http.StatusConflict, "listener \"internal\": it has no DNS cache"
+	}
+	return p
+}
+
 // before is a moment that stays "3d4h ago" however slow the test is.
 func before() time.Time { return time.Now().Add(-76*time.Hour - 30*time.Minute) }
 
@@ -249,6 +262,12 @@ func fixtureStatus() admin.Status {
 func fixtureListeners() []admin.Listener {
 	return []admin.Listener{
 		{Name: "main", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis", Sessions: 131, Accepted: 40211, Retries: 3, BytesIn: 1234567, BytesOut: 98765432101},
+		{Name: "dns", Protocol: "udp", Address: "127.0.0.1:53", Pool: "dns", BytesIn: 52_000_000, BytesOut: 104_000_000, DNS: &admin.DNS{
+			InFlight: 3, Sockets: 2, Asked: 62010, Answered: 61987, TimedOut: 20, Failed: 1, Mismatched: 4,
+			Cache: &admin.DNSCache{Hit: 938_000, Miss: 60_500, Coalesced: 1500, Stale: 12, Prefetched: 1490, Passed: 20, Stored: 61_000, Evicted: 41_000,
+				Expired: 12_500, Entries: 7500, Bytes: 3_100_000, Waiting: 3},
+		}},
+		{Name: "internal", Protocol: "udp", Address: "127.0.0.1:5353", Pool: "dns", DNS: &admin.DNS{Asked: 17, Answered: 17}},
 	}
 }
 
@@ -256,6 +275,7 @@ func fixturePools() []admin.Pool {
 	return []admin.Pool{
 		{Name: "redis", Algorithm: "least_conn", Listeners: []string{"main"}, Check: "redis", Backends: 3, Healthy: 2, Eligible: 2, Sessions: 131, Waiting: 0, QueueMax: 100},
 		{Name: "spare", Algorithm: "maglev", Discovery: "dns", Backends: 1, TriesAll: true, Rivalries: 2},
+		{Name: "dns", Algorithm: "round_robin", Listeners: []string{"dns", "internal"}, Backends: 2, Healthy: 2, Eligible: 2},
 	}
 }
 

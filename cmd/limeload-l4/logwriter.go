@@ -28,13 +28,13 @@ type logWriter struct {
 	wake  chan struct{} // one slot; closed by Close
 	done  chan struct{} // closed by run
 
-	pieces atomic.Int64 // written so far
+	pieces  atomic.Int64  // written so far
+	dropped atomic.Uint64 // lines, ever
 
 	// mu guards the fields below
-	mu      sync.Mutex
-	queue   []byte
-	dropped int
-	closed  bool
+	mu     sync.Mutex
+	queue  []byte
+	closed bool
 }
 
 // newLogWriter makes a logWriter; run does its work. With perLine, to gets one line for each Write, as a
@@ -60,7 +60,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 		return len(line), nil
 	}
 	if len(w.queue)+len(line) > maxQueuedLog {
-		w.dropped++
+		w.dropped.Add(1)
 		return len(line), nil
 	}
 	w.queue = append(w.queue, line...)
@@ -77,11 +77,12 @@ func (w *logWriter) Write(line []byte) (int, error) {
 func (w *logWriter) run() {
 	defer close(w.done)
 	var spare []byte
+	var told uint64 // of w.dropped
 	for open := true; open; {
 		_, open = <-w.wake
 		w.mu.Lock()
-		lines, dropped := w.queue, w.dropped
-		w.queue, w.dropped = spare[:0], 0
+		lines, dropped := w.queue, w.dropped.Load()
+		w.queue = spare[:0]
 		w.mu.Unlock()
 		for rest := lines; len(rest) > 0; {
 			n := pieceOf(rest)
@@ -89,9 +90,10 @@ func (w *logWriter) run() {
 			w.pieces.Add(1)
 			rest = rest[n:]
 		}
-		if dropped > 0 {
+		if dropped > told {
 			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
-				dropped, time.Now().Format(logTimeFormat)))
+				dropped-told, time.Now().Format(logTimeFormat)))
+			told = dropped
 		}
 		spare = lines
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -58,15 +60,16 @@ func TestLogWriterNeverBlocks(t *testing.T) {
 		w.Write(line)
 	}
 	w.mu.Lock()
-	queued, dropped := len(w.queue), w.dropped
+	queued, dropped := len(w.queue), w.dropped.Load()
 	w.mu.Unlock()
 	if queued > maxQueuedLog || dropped == 0 {
 		t.Errorf("%d bytes are queued, %d lines were dropped", queued, dropped)
 	}
 	close(g.open)
 	w.Close()
-	if !bytes.Contains(g.out.Bytes(), []byte(`"message":"log lines dropped`)) {
-		t.Error("nothing tells of the lines that were dropped")
+	told := regexp.MustCompile(`"lines":(\d+),.*"message":"log lines dropped`).FindAllSubmatch(g.out.Bytes(), -1)
+	if len(told) != 1 || string(told[0][1]) != strconv.FormatUint(dropped, 10) {
+		t.Errorf("%d lines were dropped, and %q tells of them", dropped, told)
 	}
 }
 

@@ -20,7 +20,7 @@ func serve(ctx context.Context, file string, stderr io.Writer) error {
 	log, writer := newLog(cfg.Log, stderr)
 	go writer.run()
 	defer writer.Close()
-	d, err := daemon.New(daemon.Options{Config: cfg, Version: version(), Log: log})
+	d, err := daemon.New(daemon.Options{Config: cfg, Version: version(), Log: log, LogDropped: writer.dropped.Load})
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +22,9 @@ const DNSZone = "lb.test."
 type DNS struct {
 	*Process
 	Address string // for UDP and TCP
+
+	// TTL is for how many seconds records without a TTL of their own may be kept, and that there is nothing, from the next SetZone on
+	TTL int
 
 	conf, zone string // files
 	serial     uint32 // of the zone that was set last
@@ -94,6 +99,32 @@ func (d *DNS) Kill(t testing.TB) {
 	d.waitProcesses(t, "", 0) // its children end when they see that it did
 }
 
+// Freeze stops the server and its children: it takes questions and answers none. The end of the test thaws it.
+func (d *DNS) Freeze(t testing.TB) {
+	t.Helper()
+	d.signalAll(t, syscall.SIGSTOP)
+	t.Cleanup(func() { d.Thaw(t) })
+}
+
+// Thaw has a server that is frozen go on. Any other one does that anyway.
+func (d *DNS) Thaw(t testing.TB) {
+	t.Helper()
+	d.signalAll(t, syscall.SIGCONT)
+}
+
+func (d *DNS) signalAll(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	all, err := d.processes("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid := range all {
+		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatalf("signal %v to process %d of the server: %v", s, pid, err)
+		}
+	}
+}
+
 func (d *DNS) start(t testing.TB) {
 	t.Helper()
 	p := Start(t, Command{Path: Tool(t, "nsd"), Args: []string{"-d", "-c", d.conf}})
@@ -110,9 +141,8 @@ func (d *DNS) start(t testing.TB) {
 func (d *DNS) write(t testing.TB, records string) {
 	t.Helper()
 	d.serial++
-	// without a TTL of its own, a record may not be kept
-	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL 0\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 0\n@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
-		DNSZone, d.serial, records)
+	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL %[4]d\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 %[4]d\n@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
+		DNSZone, d.serial, records, d.TTL)
 	err := os.WriteFile(d.zone+".new", []byte(zone), 0o600)
 	if err == nil {
 		err = os.Rename(d.zone+".new", d.zone)
@@ -150,23 +180,34 @@ func (d *DNS) waitServed(t testing.TB) {
 func (d *DNS) waitProcesses(t testing.TB, name string, n int) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("%d processes %q", n, name), func() error {
-		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		if err != nil {
-			return err
+		found, err := d.processes(name)
+		if err == nil && len(found) != n {
+			err = fmt.Errorf("there are %q", found)
 		}
-		var found []string
-		for _, file := range files {
-			// whatever cannot be read has ended meanwhile, and so has what has no command line any more
-			if args, err := os.ReadFile(file); err != nil || !strings.Contains(string(args), d.conf) {
-				continue
-			}
-			if comm, err := os.ReadFile(filepath.Join(filepath.Dir(file), "comm")); err == nil && strings.HasPrefix(string(comm), name) {
-				found = append(found, strings.TrimSpace(string(comm)))
-			}
-		}
-		if len(found) != n {
-			return fmt.Errorf("there are %q", found)
-		}
-		return nil
+		return err
 	})
+}
+
+// processes is the names, by id, of those of the server's processes whose names begin so.
+func (d *DNS) processes(name string) (map[int]string, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	found := map[int]string{}
+	for _, file := range files {
+		// whatever cannot be read has ended meanwhile, and so has what has no command line any more
+		if args, err := os.ReadFile(file); err != nil || !strings.Contains(string(args), d.conf) {
+			continue
+		}
+		dir := filepath.Dir(file)
+		if comm, err := os.ReadFile(filepath.Join(dir, "comm")); err == nil && strings.HasPrefix(string(comm), name) {
+			pid, err := strconv.Atoi(filepath.Base(dir))
+			if err != nil {
+				return nil, err
+			}
+			found[pid] = strings.TrimSpace(string(comm))
+		}
+	}
+	return found, nil
 }

@@ -34,6 +34,8 @@ type Balancer interface {
 	EndSessions(ctx context.Context, f SessionFilter) (int, error)
 	Explain(q ExplainQuery) (Explanation, error)
 
+	PurgeDNS(listener string, p DNSPurge) (int, error) // how many answers were forgotten
+
 	Reload(ctx context.Context) (Reloaded, error)
 	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil is the daemon's own file as it is now
 
@@ -110,6 +112,7 @@ type Listener struct {
 	DatagramsIn  uint64            `json:"datagrams_in"`  // of UDP, from clients
 	DatagramsOut uint64            `json:"datagrams_out"` // to clients
 	Dropped      map[string]uint64 `json:"dropped"`       // datagrams of either way, by reason
+	DNS          *DNS              `json:"dns,omitempty"` // nil without DNS settings
 }
 
 // Pool is a named set of backends.
@@ -345,6 +348,6 @@ type Event struct {
 func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
-		"breaker_changed", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "draining",
+		"breaker_changed", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A fake is a daemon with a pool "redis" of two backends, of which one has the name of an IPv6 address with a zone, and a pool
-// "empty". Its lists are nil where they are empty: the server is to send [] all the same.
+// "empty". Its listener "redis" has no DNS cache, and "names" has one. Its lists are nil where they are empty: the server is to send [] all the same.
 type fake struct {
 	mu       sync.Mutex
 	backends []Backend
@@ -82,7 +82,10 @@ func (f *fake) Status() Status {
 }
 
 func (f *fake) Listeners() []Listener {
-	return []Listener{{Name: "redis", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis"}}
+	return []Listener{
+		{Name: "redis", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis"},
+		{Name: "names", Protocol: "udp", Address: "127.0.0.1:53", Pool: "empty", DNS: &DNS{InFlight: 2, Asked: 7, Cache: &DNSCache{Hit: 90, Entries: 5}}},
+	}
 }
 
 func (f *fake) Pools() []Pool {
@@ -241,6 +244,23 @@ func (f *fake) Explain(q ExplainQuery) (Explanation, error) {
 		Listener: q.Listener, Pool: "redis", Client: q.Client, Algorithm: "least_conn", DecidedBy: "algorithm", Backend: "b1",
 		Text: "b1 has the fewest sessions <for its weight>.",
 	}, f.fail
+}
+
+func (f *fake) PurgeDNS(listener string, p DNSPurge) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.fail != nil:
+		return 0, f.fail
+	case listener == "redis":
+		return 0, fmt.Errorf("listener %q: %w", listener, ErrNoDNSCache)
+	case listener != "names":
+		return 0, fmt.Errorf("listener %q: %w", listener, ErrUnknownListener)
+	case strings.Contains(p.Name, ".."):
+		return 0, &RequestError{Field: "name", Value: p.Name, Want: "a domain name"}
+	}
+	f.changed("purge %+v", p)
+	return 3, nil
 }
 
 func (f *fake) Reload(ctx context.Context) (Reloaded, error) {

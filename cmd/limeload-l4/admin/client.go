@@ -32,7 +32,7 @@ type ClientOptions struct {
 // goroutine. Its zero value is of no use, see NewClient.
 //
 // Where no daemon answers, errors wrap ErrUnreachable and say what can be done about it. What the daemon refuses is a
-// *Problem, whose text is the daemon's; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrEnding,
+// *Problem, whose text is the daemon's; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
 // pool.ErrUnknownBackend and pool.ErrDuplicateBackend in it.
 //
 // It sets no time limit of its own but for connecting: a reload takes as long as it takes, and contexts bound it.
@@ -163,6 +163,13 @@ func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, erro
 	set(query, "pool", q.Pool)
 	set(query, "client", q.Client)
 	return answerOf[Explanation](ctx, c, call{method: http.MethodGet, path: "/v1/explain", query: query})
+}
+
+// PurgeDNS has a listener's cache forget answers, and returns how many were forgotten.
+func (c *Client) PurgeDNS(ctx context.Context, listener string, p DNSPurge) (int, error) {
+	path := "/v1/listeners/" + segment(listener) + "/dns/purge"
+	purged, err := answerOf[purgedDNS](ctx, c, call{method: http.MethodPost, path: path, json: p})
+	return purged.Purged, err
 }
 
 // Reload takes up the daemon's file, and returns when that is done.

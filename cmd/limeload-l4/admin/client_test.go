@@ -44,7 +44,7 @@ func TestClient(t *testing.T) {
 		check(t, err)
 		one, err := c.Backend(ctx, "redis", awkward)
 		check(t, err)
-		if status.PID != 42 || len(listeners) != 1 || len(pools) != 2 || redis.Name != "redis" || len(all) != 2 || len(none) != 0 || one.Name != awkward {
+		if status.PID != 42 || len(listeners) != 2 || *listeners[1].DNS.Cache != (DNSCache{Hit: 90, Entries: 5}) || len(pools) != 2 || redis.Name != "redis" || len(all) != 2 || len(none) != 0 || one.Name != awkward {
 			t.Errorf("%+v %+v %+v %+v %+v %+v %+v", status, listeners, pools, redis, all, none, one)
 		}
 
@@ -80,6 +80,11 @@ func TestClient(t *testing.T) {
 			t.Errorf("%+v, %d ended", list, ended)
 		}
 
+		purged, err := c.PurgeDNS(ctx, "names", DNSPurge{Name: "a.example", Below: true})
+		check(t, err)
+		if purged != 3 {
+			t.Errorf("%d answers purged", purged)
+		}
 		why, err := c.Explain(ctx, ExplainQuery{Listener: "redis", Client: "192.0.2.1"})
 		check(t, err)
 		reloaded, err := c.Reload(ctx)
@@ -106,7 +111,8 @@ func TestClient(t *testing.T) {
 			t.Errorf("Ready: %v", err)
 		}
 		expected := []string{
-			"add redis/a/b c", "change redis/a/b c", "drain redis/a/b c in 2.5s", "remove redis/a/b c", "end 1", "reload", "level warn",
+			"add redis/a/b c", "change redis/a/b c", "drain redis/a/b c in 2.5s", "remove redis/a/b c", "end 1",
+			"purge {Name:a.example Below:true All:false}", "reload", "level warn",
 		}
 		if done := w.fake.done(); !slices.Equal(done, expected) {
 			t.Errorf("the daemon did %q, expected %q", done, expected)
@@ -133,15 +139,16 @@ func TestClientProblems(t *testing.T) {
 	_, unknownPool := c.Backends(ctx, "none")
 	_, unknownListener := c.Explain(ctx, ExplainQuery{Listener: "none", Client: "192.0.2.1"})
 	unknownBackend := c.RemoveBackend(ctx, "redis", "none")
+	_, noCache := c.PurgeDNS(ctx, "redis", DNSPurge{All: true})
 	_, duplicate := c.AddBackend(ctx, "redis", NewBackend{Name: "b1", Address: "192.0.2.3:1"})
 	for target, err := range map[error]error{
 		ErrUnknownPool: unknownPool, ErrUnknownListener: unknownListener,
-		pool.ErrUnknownBackend: unknownBackend, pool.ErrDuplicateBackend: duplicate,
+		ErrNoDNSCache: noCache, pool.ErrUnknownBackend: unknownBackend, pool.ErrDuplicateBackend: duplicate,
 	} {
 		if !errors.Is(err, target) {
 			t.Errorf("%v is not %v", err, target)
 		}
-		for _, other := range []error{ErrUnknownPool, ErrUnknownListener, pool.ErrUnknownBackend, pool.ErrDuplicateBackend, ErrEnding, ErrUnreachable} {
+		for _, other := range []error{ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, pool.ErrUnknownBackend, pool.ErrDuplicateBackend, ErrEnding, ErrUnreachable} {
 			if other != target && errors.Is(err, other) {
 				t.Errorf("%v is %v", err, other)
 			}

@@ -10,6 +10,8 @@ var (
 	ErrUnknownPool = errors.New("there is no such pool")
 	// ErrUnknownListener is wrapped where a listener is named that there is not.
 	ErrUnknownListener = errors.New("there is no such listener")
+	// ErrNoDNSCache is wrapped where the cache of a listener is meant that has none.
+	ErrNoDNSCache = errors.New("it has no DNS cache; a [listener.*.cache] table gives it one")
 	// ErrUnreachable is wrapped by the Client's errors when no daemon answers at the admin address.
 	ErrUnreachable = errors.New("the daemon cannot be reached")
 	// ErrEnding is returned for what a daemon does not begin any more once it drains.

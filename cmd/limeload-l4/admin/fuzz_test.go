@@ -24,6 +24,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/plan?name=x", mediaTOML, []byte("[global]"))
 	f.Add("GET", "/v1/events?kind=drained,reloaded&pool=x", "", []byte(nil))
 	f.Add("DELETE", "/v1/sessions?client=::/0", "", []byte(nil))
+	f.Add("POST", pathPurge, mediaJSON, []byte(`{"name":"a.\\065.","below":true}`))
 	f.Add("GET", "/v1/explain?pool=redis&client=[::1]:1", "", []byte(nil))
 	f.Fuzz(func(t *testing.T, method, target, media string, body []byte) {
 		head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", method, target, media, len(body))

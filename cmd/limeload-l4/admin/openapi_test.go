@@ -66,6 +66,7 @@ func wire() map[string][2]any {
 	return map[string][2]any{
 		"GET /v1/status":                                 {nil, Status{}},
 		"GET /v1/listeners":                              {nil, listenerList{}},
+		"POST /v1/listeners/{listener}/dns/purge":        {DNSPurge{}, purgedDNS{}},
 		"GET /v1/pools":                                  {nil, poolList{}},
 		"GET /v1/pools/{pool}":                           {nil, Pool{}},
 		"GET /v1/backends":                               {nil, backendList{}},
@@ -328,7 +329,8 @@ func (c *documentCheck) enum(name string, s schema) {
 
 // schema compares a named schema with a struct: each field, and which are always there.
 func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
-	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() || t == reflect.TypeFor[Drain]()
+	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() || t == reflect.TypeFor[Drain]() ||
+		t == reflect.TypeFor[DNSPurge]()
 	var required []string
 	left := maps.Clone(s.Properties)
 	for i := range t.NumField() {

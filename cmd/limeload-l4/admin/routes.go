@@ -37,6 +37,7 @@ func routes() []route {
 	return []route{
 		{method: "GET", path: "/v1/status", answer: (*Server).status},
 		{method: "GET", path: "/v1/listeners", answer: (*Server).listenerList},
+		{method: "POST", path: "/v1/listeners/{listener}/dns/purge", changes: true, answer: (*Server).purgeDNS},
 		{method: "GET", path: "/v1/pools", answer: (*Server).poolList},
 		{method: "GET", path: "/v1/pools/{pool}", answer: (*Server).pool},
 		{method: "GET", path: "/v1/backends", answer: (*Server).backendList},

@@ -14,6 +14,7 @@ import (
 
 const (
 	path1       = "/v1/pools/redis/backends/b1"
+	pathPurge   = "/v1/listeners/names/dns/purge"
 	pathAwkward = "/v1/pools/redis/backends/%5Bfe80::1%25eth0%5D:6379"
 )
 
@@ -33,6 +34,11 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"GET /v1/status", request{method: "GET", target: "/v1/status"}, 200, mediaJSON, `"listeners":[]`, ""},
 		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON, `"ended":{}`, ""},
+		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON, `"dropped":{},"dns":{"in_flight":2,`, ""},
+		{"POST /v1/listeners/{listener}/dns/purge", request{"POST", pathPurge, "", jsonHeader(), `{"name":"Example.com.","below":true}`},
+			200, mediaJSON, `{"purged":3}`, "purge {Name:Example.com. Below:true All:false}"},
+		{"POST /v1/listeners/{listener}/dns/purge", request{"POST", pathPurge, "", jsonHeader(), `{"all":true}`},
+			200, mediaJSON, `{"purged":3}`, "purge {Name: Below:false All:true}"},
 		{"GET /v1/pools", request{method: "GET", target: "/v1/pools"}, 200, mediaJSON, `{"pools":[{"name":"redis"`, ""},
 		{"GET /v1/pools/{pool}", request{method: "GET", target: "/v1/pools/redis"}, 200, mediaJSON, `{"name":"redis"`, ""},
 		{"GET /v1/backends", request{method: "GET", target: "/v1/backends"}, 200, mediaJSON, `"name":"[fe80::1%eth0]:6379"`, ""},
@@ -166,12 +172,14 @@ func hostileBodies(method, target, number, text string) []refusal {
 // refusals are hostile requests to every route that changes something.
 func refusals() []refusal {
 	add := func(body string) request { return request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), body} }
+	purge := func(body string) request { return request{"POST", pathPurge, "", jsonHeader(), body} }
 	patch := func(body string) request { return request{"PATCH", path1, "", jsonHeader(), body} }
 	none := func(method, target string) request { return request{method: method, target: target} }
 	list := slices.Concat(
 		hostileBodies("PATCH", path1, "weight", "mode"),
 		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is no text
 		hostileBodies("PUT", "/v1/log", "", "level"),
+		hostileBodies("POST", pathPurge, "", "name"),
 	)
 	for _, r := range hostileBodies("POST", "/v1/pools/redis/backends", "weight", "name") {
 		r.request.body = strings.Replace(r.request.body, `:-1}`, `:-1,"address":"192.0.2.3:1"}`, 1)
@@ -227,6 +235,20 @@ func refusals() []refusal {
 		{none("DELETE", "/v1/sessions?min_idle=-1s"), problemInvalidValue, "min_idle"},
 		{none("DELETE", "/v1/sessions?min_idle=9e99h"), problemInvalidValue, "min_idle"},
 		{none("DELETE", "/v1/sessions/none"), problemUnknownSession, ""},
+		{purge(`{}`), problemBadRequest, "name"},
+		{purge(`{"name":""}`), problemBadRequest, "name"},
+		{purge(`{"name":"","below":true}`), problemBadRequest, "name"},
+		{purge(`{"below":true}`), problemBadRequest, "name"},
+		{purge(`{"all":false}`), problemBadRequest, "name"},
+		{purge(`{"all":1}`), problemBadRequest, "all"},
+		{purge(`{"all":true,"name":"a"}`), problemBadRequest, "all"},
+		{purge(`{"all":true,"below":true}`), problemBadRequest, "below"},
+		{purge(`{"name":"a..b"}`), problemInvalidValue, "name"},
+		{purge(`{"name":"` + strings.Repeat("x", 1021) + `"}`), problemInvalidValue, "name"},
+		{none("POST", pathPurge), problemMediaType, ""},
+		{none("POST", pathPurge+"?all=true"), problemBadRequest, "all"},
+		{request{"POST", "/v1/listeners/redis/dns/purge", "", jsonHeader(), `{"all":true}`}, problemNoDNSCache, ""},
+		{request{"POST", "/v1/listeners/none/dns/purge", "", jsonHeader(), `{"all":true}`}, problemUnknownListener, ""},
 		{none("POST", "/v1/reload?x=1"), problemBadRequest, "x"},
 		{request{"PUT", "/v1/log", "", jsonHeader(), `{"level":"loud"}`}, problemInvalidValue, "level"},
 		{request{"PUT", "/v1/log", "", jsonHeader(), `{}`}, problemInvalidValue, "level"},
@@ -273,6 +295,7 @@ func TestDaemonErrors(t *testing.T) {
 	kinds := map[string]error{
 		problemUnknownPool:      fmt.Errorf("pool %q: %w", "x", ErrUnknownPool),
 		problemUnknownListener:  fmt.Errorf("listener %q: %w", "x", ErrUnknownListener),
+		problemNoDNSCache:       fmt.Errorf("listener %q: %w", "x", ErrNoDNSCache),
 		problemUnknownBackend:   fmt.Errorf("backend %q: %w", "x", pool.ErrUnknownBackend),
 		problemDuplicateBackend: fmt.Errorf("backend %q: %w", "x", pool.ErrDuplicateBackend),
 		problemInvalidValue:     &RequestError{Field: "client", Value: "x", Want: "an address"},
@@ -291,6 +314,7 @@ func TestDaemonErrors(t *testing.T) {
 		{method: "DELETE", target: "/v1/sessions?pool=redis"},
 		{method: "DELETE", target: "/v1/sessions/01"},
 		{method: "GET", target: "/v1/explain?pool=redis&client=192.0.2.1"},
+		{"POST", pathPurge, "", jsonHeader(), `{"all":true}`},
 		{method: "POST", target: "/v1/reload"},
 		{method: "POST", target: "/v1/plan"},
 		{"PUT", "/v1/log", "", jsonHeader(), `{"level":"debug"}`},

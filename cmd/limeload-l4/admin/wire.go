@@ -14,6 +14,9 @@ type (
 	endedSessions struct {
 		Ended int `json:"ended"`
 	}
+	purgedDNS struct {
+		Purged int `json:"purged"`
+	}
 	logLevel struct {
 		Level string `json:"level"`
 	}

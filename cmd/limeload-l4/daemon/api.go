@@ -47,7 +47,7 @@ func (d *Daemon) Status() admin.Status {
 
 // Listeners tells of every listener, in the order of their names.
 func (d *Daemon) Listeners() []admin.Listener {
-	infos := d.server.Listeners()
+	infos, caches := d.server.Listeners(), d.dnsCaches()
 	listeners := make([]admin.Listener, len(infos))
 	for i, l := range infos {
 		ended := make(map[string]uint64, len(l.Ended))
@@ -62,6 +62,7 @@ func (d *Daemon) Listeners() []admin.Listener {
 			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
 			Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut, Ended: ended,
 			DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
+			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
 	return listeners

@@ -27,6 +27,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		warnings   = c.gauge("limeload_config_warnings", "What is allowed in the configuration in force, and perhaps not meant.")
 		restart    = c.gauge("limeload_config_needs_restart", "Keys of the configuration in force whose new values only a restart will take up.")
 		stateError = c.gauge("limeload_state_file_failure", "1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
+		dropped    = c.counter("limeload_log_lines_dropped_total", "Lines that were not logged, since the log was not read fast enough.")
 	)
 	version, _, _ := strings.Cut(d.version, " ")
 	built := []string{runtime.Version(), version}
@@ -54,6 +55,11 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.put(warnings, float64(len(cfg.Warnings())))
 		to.put(restart, float64(len(needsRestart(d.boot, cfg))))
 		to.claim(stateError, d.stateError() != nil)
+		var lines uint64
+		if d.dropped != nil {
+			lines = d.dropped()
+		}
+		to.put(dropped, float64(lines))
 	}
 }
 

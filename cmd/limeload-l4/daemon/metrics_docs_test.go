@@ -128,10 +128,13 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 		return len(regexp.MustCompile("(?m)^limeload_"+pattern).FindAllString(w.Body.String(), -1))
 	}
 	times := count(`listener_\w+_(bucket|sum|count)\{listener="web"`)
+	cached := count(`dns_(cache_\w+|questions_total)\{listener="names"`)
+	dns := count(`dns_\w+\{listener="names"`)
 	return []string{
 		fmt.Sprintf("\n| backend | %d |\n", count(`backend_\w+\{backend="a",`)),
 		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n", count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
 		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times, times),
+		fmt.Sprintf("\n| listener with DNS settings | %d more, and another %d with a cache |\n", dns-cached, cached),
 		fmt.Sprintf("\n| loop | %d |\n", count(`loop_\w+\{loop="0"`)),
 	}
 }

@@ -40,6 +40,7 @@ pool = "web"
 address = "127.0.0.1:7997"
 protocol = "udp"
 pool = "web"
+cache = { max_entries = 1000 }
 [listener.mail]
 address = "127.0.0.1:7997"
 pool = "mail"
@@ -186,7 +187,7 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	}
 	next := *d.cfg
 	next.Global.Workers, next.Global.StateFile, next.Log.Format = 7, "/elsewhere", "console"
-	d.cfg, d.loadFailure = &next, errors.New("damaged")
+	d.cfg, d.loadFailure, d.dropped = &next, errors.New("damaged"), func() uint64 { return 7 }
 	got := numbers(scrape(t, d.metrics, textForm))
 	for key, want := range map[string]float64{
 		`limeload_config_warnings{}`:      1,
@@ -217,12 +218,18 @@ func TestMetricsOfConfiguration(t *testing.T) {
 		`limeload_check_duration_seconds{pool="web"}`:                               0,
 		`limeload_checks_max_running{}`:                                             checkConcurrency,
 		`limeload_listener_refused_total{listener="web",reason="max_sessions"}`:     0,
+		`limeload_dns_questions_total{listener="names",result="coalesced"}`:         0,
+		`limeload_dns_cache_bytes{listener="names"}`:                                0,
+		`limeload_log_lines_dropped_total{}`:                                        7,
 		`limeload_loop_turn_seconds{loop="0"}`:                                      0,
 		`limeload_start_time_seconds{}`:                                             timestamp(d.began),
 	} {
 		if value, has := got[key]; !has || math.Abs(value-want) > 1e-3 {
 			t.Errorf("%s is %v (there: %t), want %v", key, value, has, want)
 		}
+	}
+	if _, has := got[`limeload_dns_tries_total{listener="web"}`]; has {
+		t.Error("a listener without DNS settings has numbers of them")
 	}
 	if _, has := got[`limeload_checks_total{outcome="success",pool="mail"}`]; has {
 		t.Error("a pool without checks has numbers of checks")

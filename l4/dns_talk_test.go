@@ -77,6 +77,8 @@ type streamBackend struct {
 type heldFrame struct {
 	c     net.Conn
 	query []byte
+	nth   int   // of its connection, from 1
+	total int64 // of its backend, the same
 }
 
 func (h heldFrame) answer(t testing.TB) {
@@ -98,13 +100,12 @@ func startStream(t testing.TB, handle func(heldFrame) bool) *streamBackend {
 	b := new(streamBackend)
 	b.address = backend(t, func(c *net.TCPConn) {
 		b.connections.Add(1)
-		for {
+		for nth := 1; ; nth++ {
 			query, err := readFrame(c)
 			if err != nil {
 				return
 			}
-			b.questions.Add(1)
-			if !handle(heldFrame{c, query}) {
+			if !handle(heldFrame{c, query, nth, b.questions.Add(1)}) {
 				return
 			}
 		}

@@ -23,8 +23,8 @@ type DNSSettings struct {
 	// an answer from the cache that has expired, or else SERVFAIL. 0 = 2 s.
 	Timeout time.Duration
 
-	// Sockets is how many sockets or connections questions are asked by, for each backend and each loop; 0 = 8. While sockets are being renewed there
-	// are up to as many besides, which wait for their last answers.
+	// Sockets is how many sockets, or connections, questions are asked by, for each backend and each loop; 0 = 8. While some are being
+	// renewed there are up to as many besides, which wait for their last answers.
 	Sockets int
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids: of UDP, or a connection, see dnsStream. Its port is the kernel's random
-// choice. The kernel gives it datagrams from the backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and
-// the socket is renewed before there is time for that. It belongs to one asker.
+// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one asker. With a stream
+// it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice, and the kernel gives it datagrams from the
+// backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and the socket is renewed before there is time for that.
 type dnsSocket struct {
 	// set once, then read-only
 	asker      *dnsAsker
@@ -26,7 +26,7 @@ type dnsSocket struct {
 	asked      int                     // questions, since born
 	used       time.Duration           // when the last of them came
 	heard      time.Duration           // when the last one was answered; zero before
-	mismatched int                     // datagrams that were no answer to any of these
+	mismatched int                     // datagrams or messages that were no answer to any of these
 	lost       uint32                  // datagrams the kernel says it has dropped
 
 	sending bool // stands in the loop's sending
@@ -199,7 +199,7 @@ func (k *dnsAsker) sweep() {
 	}
 }
 
-// old tells whether a socket is to be retired: one of UDP since somebody may have found its port, a connection when nobody needs it.
+// old tells whether a socket is to be retired with time: one of UDP before somebody finds its port, a connection when nobody needs it.
 func (s *dnsSocket) old(now time.Duration) bool {
 	if s.stream != nil {
 		return len(s.pending) == 0 && now >= s.used+renewEvery

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -71,6 +72,33 @@ func TestDNSTalkHandsOverEnded(t *testing.T) {
 	release()
 	wantCode(t, nextFrame(t, c), 2, dns.RcodeSuccess)
 	wantEnd(t, c)
+}
+
+// TestDNSTalkHandsOverQueued holds that a session that is handed over waits in the pool's queue, also when its client has closed its half.
+func TestDNSTalkHandsOverQueued(t *testing.T) {
+	b := startAnswering(t)
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: time.Second, QueueMax: 1, QueueTimeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(pool.Spec{ID: b.address, Addr: netip.MustParseAddrPort(b.address), Weight: 1, MaxSessions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Options{Loops: 1}, talkSpec(p))
+	transfer := framed(dnsQuery(t, 1, "example.com.", dns.TypeAXFR))
+	first, second := dial(t, s.address()), dial(t, s.address())
+	write(t, first, transfer)
+	wantCode(t, nextFrame(t, first), 1, dns.RcodeSuccess)
+	write(t, second, transfer)
+	if err := second.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is queued", func() bool { return s.any(func(s *session) bool { return s.phase == queued && s.client.peerDone }) })
+	first.Close()
+	wantCode(t, nextFrame(t, second), 1, dns.RcodeSuccess)
+	wantEnd(t, second)
 }
 
 // TestDNSTalkNobody holds that a question that is not plain is refused when there is no backend, and a plain one answered.

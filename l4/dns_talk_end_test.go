@@ -449,7 +449,7 @@ func FuzzDNSInbox(f *testing.F) {
 		var in dnsInbox
 		for len(stream) > 0 {
 			n := min(len(stream), int(step)+1)
-			in.add(&l, stream[:n])
+			in.append(&l, stream[:n])
 			stream = stream[n:]
 			for m, whole := in.first(); whole; m, whole = in.first() {
 				if len(m) != len(want[0]) || string(m) != string(want[0]) {

@@ -80,8 +80,8 @@ type Listener struct {
 	ReceiveBuffer Size     `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
 	SendBuffer    Size     `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"` // 0 is the kernel's
 
-	Profile string `toml:"profile" default:"" oneof:",dns" when:"protocol=udp" note:"this version knows no other"`
-	Cache   *Cache `toml:"cache" when:"protocol=udp"` // nil: none
+	Profile string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
+	Cache   *Cache `toml:"cache"` // nil: none; with tcp only beside profile dns
 
 	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.

@@ -342,6 +342,24 @@ func TestUDPMistakes(t *testing.T) {
 	}
 }
 
+// TestCacheOfTCP holds that a cache of a TCP listener takes the profile, and that a profile which is a mistake is that alone.
+func TestCacheOfTCP(t *testing.T) {
+	for lines, want := range map[string]string{
+		`profile = "dns"`:                              ``,
+		"profile = \"dns\"\ncache = {}":                ``,
+		"profile = \"dnz\"\ncache = {}":                `lb.toml:4: listener.a.profile: found "dnz"; allowed is "" or "dns"; this version knows no other, did you mean "dns"?`,
+		`cache = {}`:                                   `lb.toml:4: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
+		"profile = \"\"\ncache = { max_entries = 10 }": `lb.toml:5: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
+	} {
+		text := "[listener.a]\naddress = \":53\"\npool = \"p\"\n" + lines + "\n[pool.p]\nbackends = [{ address = \"10.0.0.1:53\" }]\n"
+		if want == "" {
+			wantErrors(t, text)
+		} else {
+			wantErrors(t, text, want)
+		}
+	}
+}
+
 // TestAdminToken has who may come from elsewhere show a token.
 func TestAdminToken(t *testing.T) {
 	const rest = "\n[listener.a]\naddress = \":1\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"127.0.0.1:2\" }]\n"

@@ -66,6 +66,10 @@ func validateListener(r *report, l *Listener, pools []string) {
 		}
 		r.add(join(path, "pool"), e)
 	}
+	// A profile that is a mistake has been replaced by the default, which nobody wrote.
+	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
+		r.add(join(path, "cache"), Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+	}
 	if c := l.Cache; c != nil && c.MaxTTL < c.MinTTL {
 		r.add(join(join(path, "cache"), "max_ttl"), Error{
 			Found: quote(c.MaxTTL.String()), Allowed: fmt.Sprintf("needs min_ttl, %v, or more", c.MinTTL),

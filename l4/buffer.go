@@ -28,11 +28,39 @@ func (p *bufferPool) get(n int) []byte {
 	return make([]byte, keptClasses[c])
 }
 
-// put takes a buffer of get's back; the caller must not use it again.
+// put takes a buffer back; the caller must not use it again. One of append's that is larger than any of get's goes to the garbage
+// collector.
 func (p *bufferPool) put(b []byte) {
+	if len(b) > scratchBytes {
+		return
+	}
 	c := keptClass(len(b))
 	if len(p.free[c]) < spareBuffers {
 		p.free[c] = append(p.free[c], b)
+	}
+}
+
+// append appends p to b, which is nil or came from here, and returns what then holds both; that may be larger than scratchBytes.
+func (p *bufferPool) append(b, more []byte) []byte {
+	n := len(b) + len(more)
+	if n <= cap(b) {
+		return append(b, more...)
+	}
+	var larger []byte
+	if n <= scratchBytes {
+		larger = p.get(n)[:0]
+	} else {
+		larger = make([]byte, 0, n+scratchBytes)
+	}
+	larger = append(append(larger, b...), more...)
+	p.drop(b)
+	return larger
+}
+
+// drop takes back what append has returned; nil is nothing.
+func (p *bufferPool) drop(b []byte) {
+	if cap(b) > 0 {
+		p.put(b[:cap(b)])
 	}
 }
 

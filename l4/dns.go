@@ -8,11 +8,14 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dnscache"
 )
 
-// DNSSettings have a UDP listener know that its clients ask DNS questions. A question is then no flow: all questions for a backend
+// DNSSettings have a listener know that its clients ask DNS questions. By UDP a question is then no flow: all questions for a backend
 // share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a plain question is
 // relayed by a flow as without these settings. FlowSettings bound flows alone.
 //
-// It is a value, and comparable; the zero value is usable, and keeps no answers.
+// By TCP, which takes a cache, a session has no backend: its questions share a few connections to each backend with those of others. With the
+// first question that is not plain it becomes a session as without these settings.
+//
+// It is a value, and comparable; the zero value is usable with UDP, and keeps no answers.
 type DNSSettings struct {
 	Cache DNSCacheSettings
 
@@ -20,8 +23,8 @@ type DNSSettings struct {
 	// an answer from the cache that has expired, or else SERVFAIL. 0 = 2 s.
 	Timeout time.Duration
 
-	// Sockets is how many sockets questions are asked by, for each backend and each loop; 0 = 8. While sockets are being renewed there
-	// are up to as many besides, which wait for their last answers.
+	// Sockets is how many sockets, or connections, questions are asked by, for each backend and each loop; 0 = 8. While some are being
+	// renewed there are up to as many besides, which wait for their last answers.
 	Sockets int
 }
 
@@ -83,8 +86,8 @@ func (spec *ListenerSpec) validateDNS() error {
 	}
 	c := &s.Cache
 	switch {
-	case spec.Protocol != UDP:
-		return errors.New("DNS settings are for UDP")
+	case spec.Protocol == TCP && c.MaxEntries == 0:
+		return errors.New("DNS questions that come by TCP are answered by a cache, and these settings have none")
 	case spec.Flows.SendProxy:
 		return errors.New("DNS questions of many clients share a socket, and cannot carry a PROXY protocol header")
 	case s.Timeout < 0 || c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0:
@@ -95,12 +98,12 @@ func (spec *ListenerSpec) validateDNS() error {
 	return nil
 }
 
-// sameDNS tells whether two specs have the same DNS settings, and so may share a cache.
+// sameDNS tells whether two specs have the same DNS settings and protocol, and so may share a cache.
 func (spec *ListenerSpec) sameDNS(other *ListenerSpec) bool {
 	if spec.DNS == nil || other.DNS == nil {
 		return spec.DNS == other.DNS
 	}
-	return *spec.DNS == *other.DNS
+	return *spec.DNS == *other.DNS && spec.Protocol == other.Protocol
 }
 
 // DNSCacheCounters are what a cache has done since it was made, and what it holds.
@@ -117,9 +120,9 @@ type DNSInfo struct {
 	Asked       uint64 // questions sent to a backend, each try
 	Answered    uint64 // of these, those with an answer
 	TimedOut    uint64 // those without one in time
-	Unreachable uint64 // those whose backend could not be reached: ICMP said so
+	Unreachable uint64 // those whose backend could not be reached: ICMP said so, or a connection was not made
 	Failed      uint64 // questions that no backend has answered after all tries
-	Mismatched  uint64 // datagrams from backends that were no answer to anything asked: late, malformed or forged
+	Mismatched  uint64 // datagrams and messages from backends that were no answer to anything asked: late, malformed or forged
 }
 
 // ErrUnknownListener is wrapped where a listener is named that there is not.

@@ -22,12 +22,14 @@ type dnsAsker struct {
 
 	tally dnsTally
 
-	routes   map[*pool.Backend]*dnsRoute
-	asked    dnsList       // all questions that a socket has
-	waiting  dnsList       // those whose clients get an expired answer if they have waited long enough
-	count    int           // questions
-	sweepAt  time.Duration // zero while there is no socket
-	draining bool          // the listener has another service, or is gone
+	routes     map[*pool.Backend]*dnsRoute
+	asked      dnsList       // all questions that a socket has
+	waiting    dnsList       // those whose clients get an expired answer if they have waited long enough
+	count      int           // questions
+	talks      int           // sessions whose questions come here
+	connecting []*dnsSocket  // connections that are being made, the oldest first
+	sweepAt    time.Duration // zero while there is no socket
+	draining   bool          // the listener has another service, or is gone
 }
 
 const (
@@ -55,7 +57,7 @@ func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (do
 		return k.relayed(from, datagram)
 	}
 	l := k.loop
-	reply := k.resolver.Ask(datagram, dnscache.UDP, dnsClient{k, from}, now, l.dns.answer[:0])
+	reply := k.resolver.Ask(datagram, dnscache.UDP, dnsClient{asker: k, from: from}, now, l.dns.answer[:0])
 	switch reply.Verdict {
 	case dnscache.Pass:
 		return false
@@ -66,20 +68,24 @@ func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (do
 	case dnscache.Refuse:
 		l.drop(from.door.listener, DropQueueFull, 1)
 	}
-	if reply.Flight == nil {
-		return true
+	if reply.Flight != nil {
+		k.fly(reply.Flight, from.peer.AddrPort())
 	}
+	return true
+}
+
+// fly has a flight's question asked; client is the first who waits.
+func (k *dnsAsker) fly(flight *dnscache.Flight[dnsClient], client netip.AddrPort) {
 	if k.count >= maxQuestions {
-		k.deliver(k.resolver.Failed(reply.Flight, now))
-		return true
+		k.deliver(k.resolver.Failed(flight, k.loop.now))
+		return
 	}
-	q := k.begin(from.peer.AddrPort())
-	q.flight = reply.Flight
+	q := k.begin(client)
+	q.flight = flight
 	if k.service.settings.Cache.StaleTTL > 0 {
 		k.waiting.push(q)
 	}
 	k.ask(q)
-	return true
 }
 
 // handOn gives a question at a door that admits no new client to the door that has the address now.
@@ -208,6 +214,7 @@ func (k *dnsAsker) take(s *dnsSocket, datagram []byte) {
 		l.reply(&q.client, datagram)
 		k.leave(q.client.door)
 	}
+	s.heard = l.now
 	took := l.now - q.sent
 	q.lease.FirstByteTook(took)
 	q.lease.Backend().AddBytes(uint64(q.bytes), uint64(len(datagram)))
@@ -255,7 +262,12 @@ func (k *dnsAsker) deliverOwn(answers dnscache.Answers[dnsClient]) (own int) {
 			continue
 		}
 		own++
-		l.reply(&client.from, answers.Append(l.dns.answer[:0], i))
+		answer := answers.Append(l.dns.answer[:0], i)
+		if client.session != nil {
+			l.tellTalk(client.session, client.generation, answer)
+			continue
+		}
+		l.reply(&client.from, answer)
 		k.leave(client.from.door)
 	}
 	return own
@@ -282,6 +294,9 @@ func (k *dnsAsker) due() (time.Duration, bool) {
 	if q := k.waiting.first; q != nil {
 		until(q.began + dnsPatience)
 	}
+	if len(k.connecting) > 0 {
+		until(k.connecting[0].born + k.service.listener.spec.Load().Pool.ConnectTimeout())
+	}
 	return at, some
 }
 
@@ -295,8 +310,10 @@ func (k *dnsAsker) onTime() {
 	timeout := k.service.settings.timeout()
 	for q := k.asked.first; q != nil && now >= q.sent+timeout; q = k.asked.first {
 		k.tally.timedOut.Add(1)
+		k.leaveSilent(q)
 		k.elsewhere(q, pool.ConnectTimeout)
 	}
+	k.giveUpStreams()
 	if k.sweepAt != 0 && now >= k.sweepAt {
 		k.sweep()
 	}
@@ -328,6 +345,9 @@ func (k *dnsAsker) failAll() {
 // drain takes note that the listener has another service or is gone: the sockets are closed as soon as they have no question.
 func (k *dnsAsker) drain() {
 	k.draining = true
+	if w := &k.loop.dns; w.talkers[k.service.listener] == k {
+		delete(w.talkers, k.service.listener)
+	}
 	for _, r := range k.routes {
 		for _, s := range slices.Clone(r.sockets) {
 			if len(s.pending) == 0 {

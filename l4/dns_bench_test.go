@@ -1,7 +1,9 @@
 package l4
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -86,4 +88,37 @@ func TestDNSAllocatesNothing(t *testing.T) {
 			t.Errorf("%d answers", n)
 		}
 	})
+}
+
+// BenchmarkDNSTalk is a question answered from the cache over one connection on loopback, the client's work included: one at a time, and in
+// hundreds.
+func BenchmarkDNSTalk(b *testing.B) {
+	for _, burst := range []int{1, 100} {
+		b.Run(fmt.Sprint(burst), func(b *testing.B) {
+			s := start(b, Options{Loops: 1}, talkSpec(newPool(b, startAnswering(b).address)))
+			c := dial(b, s.address())
+			query := framed(dnsQuery(b, 1, "www.example.com.", dns.TypeA))
+			write(b, c, query)
+			answer, err := readFrame(c)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := c.SetDeadline(time.Time{}); err != nil {
+				b.Fatal(err)
+			}
+			queries := bytes.Repeat(query, burst)
+			buf := make([]byte, burst*(frameLengthBytes+len(answer)))
+			b.ReportAllocs()
+			asked := 0
+			for b.Loop() {
+				if asked++; asked%burst != 0 {
+					continue // it goes with the others
+				}
+				write(b, c, queries)
+				if _, err := io.ReadFull(c, buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

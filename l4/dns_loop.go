@@ -30,6 +30,12 @@ type dnsLoop struct {
 	batch   []*dnsQuestion       // the same
 	answer  []byte               // for a client, as large as any may be
 
+	talkers map[*listener]*dnsAsker // that answer new questions of sessions
+	talking []turn                  // sessions that are to be looked at in the end of this turn, or in the next one
+
+	freeTalks  *dnsTalk
+	spareTalks int // in freeTalks
+
 	free  *dnsQuestion
 	spare int // in free
 }
@@ -68,7 +74,8 @@ func (w *dnsLoop) prepare(trains bool) {
 	w.random = rand.NewChaCha8(seed)
 	w.reader = sock.NewDatagramReader(false)
 	w.writer.Trains = trains
-	w.answer = make([]byte, 0, sock.MaxDatagram)
+	w.answer = make([]byte, 0, maxDNSMessage)
+	w.talkers = make(map[*listener]*dnsAsker)
 }
 
 // sendQuestions sends what this turn of the loop has brought for backends. onLoop.
@@ -95,7 +102,7 @@ func (l *loop) dnsTimers() {
 	w := &l.dns
 	w.askers = slices.DeleteFunc(w.askers, func(k *dnsAsker) bool {
 		k.onTime()
-		return k.draining && k.count == 0 && len(k.routes) == 0
+		return k.draining && k.count == 0 && k.talks == 0 && len(k.routes) == 0
 	})
 }
 

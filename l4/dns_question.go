@@ -27,6 +27,7 @@ type dnsQuestion struct {
 	unsent bool          // stands in the socket's unsent
 	sent   time.Duration // since Server.started
 	bytes  int           // that its backend was sent
+	again  bool          // a connection ended that it was asked by, and its backend may be asked once more; see streamEnded
 
 	began time.Duration
 	links [dnsOrders]dnsLinks
@@ -97,6 +98,7 @@ func (d *dnsList) remove(q *dnsQuestion) {
 // Parts of the wire format (RFC 1035, 4.1) that telling a question from something else needs.
 const (
 	dnsHeaderBytes   = 12
+	maxDNSMessage    = 1<<16 - 1
 	dnsMaxLabelBytes = 63
 	dnsMaxNameBytes  = 255 // lengths of labels included
 	dnsTypeOPT       = 41  // RFC 6891

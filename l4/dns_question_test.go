@@ -116,7 +116,7 @@ func TestDNSList(t *testing.T) {
 func TestDNSSettingsValidated(t *testing.T) {
 	p := newPool(t)
 	for name, change := range map[string]func(*ListenerSpec){
-		"TCP":         func(s *ListenerSpec) { s.Protocol = TCP },
+		"TCP":         func(s *ListenerSpec) { s.Protocol, s.DNS.Cache.MaxEntries = TCP, 0 },
 		"proxy":       func(s *ListenerSpec) { s.Flows.SendProxy = true },
 		"timeout":     func(s *ListenerSpec) { s.DNS.Timeout = -1 },
 		"sockets":     func(s *ListenerSpec) { s.DNS.Sockets = -1 },

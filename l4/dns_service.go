@@ -13,14 +13,17 @@ type dnsService struct {
 	// set once, then read-only
 	listener *listener
 	settings DNSSettings
+	tcp      bool                       // clients come, and backends are asked, by TCP
 	cache    *dnscache.Cache[dnsClient] // nil for none
 	askers   []*dnsAsker                // one for each loop
 }
 
-// A dnsClient is a client that waits for an answer, and whose asker is to give it.
+// A dnsClient is a client that waits for an answer, and whose asker is to give it: who has sent a datagram, or else a session.
 type dnsClient struct {
-	asker *dnsAsker
-	from  caller
+	asker      *dnsAsker
+	from       caller
+	session    *session // nil for a datagram
+	generation uint32   // of the session
 }
 
 // A dnsTally is what one asker has counted: written onLoop, read by anyone.
@@ -29,8 +32,9 @@ type dnsTally struct {
 	asked, answered, timedOut, unreachable, failed, mismatched atomic.Uint64
 }
 
-func newDNSService(s *Server, ls *listener, settings DNSSettings) *dnsService {
-	service := &dnsService{listener: ls, settings: settings}
+func newDNSService(s *Server, ls *listener, spec *ListenerSpec) *dnsService {
+	settings := *spec.DNS
+	service := &dnsService{listener: ls, settings: settings, tcp: spec.Protocol == TCP}
 	if settings.Cache.MaxEntries > 0 {
 		service.cache = dnscache.New[dnsClient](settings.Cache.options())
 	}
@@ -47,7 +51,7 @@ func (s *Server) swapDNSLocked(ls *listener, old, spec *ListenerSpec) (left *dns
 	}
 	left, ls.dns = ls.dns, nil
 	if spec.DNS != nil {
-		ls.dns = newDNSService(s, ls, *spec.DNS)
+		ls.dns = newDNSService(s, ls, spec)
 	}
 	return left, true
 }
@@ -71,7 +75,7 @@ func (service *dnsService) info() *DNSInfo {
 	return info
 }
 
-// screenDoors has a service, or none, stand before the flows of a listener. onLoop.
+// screenDoors has a service, or none, stand before the flows of a listener, or answer its sessions' questions. onLoop.
 func (l *loop) screenDoors(ls *listener, service *dnsService) {
 	var stands screen
 	if service != nil {
@@ -81,6 +85,10 @@ func (l *loop) screenDoors(ls *listener, service *dnsService) {
 			l.dns.askers = append(l.dns.askers, k)
 		}
 		stands = k
+		if service.tcp {
+			l.dns.talkers[ls] = k
+			return
+		}
 	}
 	for _, d := range l.flows.doors {
 		if d != nil && d.listener == ls {

@@ -8,9 +8,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. Its port is the kernel's random
-// choice. The kernel gives it datagrams from the backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and
-// the socket is renewed before there is time for that. It belongs to one asker.
+// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one asker. With a stream
+// it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice, and the kernel gives it datagrams from the
+// backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and the socket is renewed before there is time for that.
 type dnsSocket struct {
 	// set once, then read-only
 	asker      *dnsAsker
@@ -19,11 +19,14 @@ type dnsSocket struct {
 	key        int32 // of its events
 	generation uint32
 	born       time.Duration // since Server.started
+	stream     *dnsStream    // nil for UDP
 
 	pending    map[uint16]*dnsQuestion // by id
 	unsent     []uint16                // ids of questions that are to be sent; some may be over already
 	asked      int                     // questions, since born
-	mismatched int                     // datagrams that were no answer to any of these
+	used       time.Duration           // when the last of them came
+	heard      time.Duration           // when the last one was answered; zero before
+	mismatched int                     // datagrams or messages that were no answer to any of these
 	lost       uint32                  // datagrams the kernel says it has dropped
 
 	sending bool // stands in the loop's sending
@@ -92,8 +95,12 @@ func (k *dnsAsker) socketTo(b *pool.Backend) (*dnsSocket, sock.Errno) {
 func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 	l := k.loop
 	w := &l.dns
-	fd, e := sock.ConnectDatagram(r.backend.Addr())
-	if e != 0 {
+	connect := sock.ConnectDatagram
+	if k.service.tcp {
+		connect = sock.Connect
+	}
+	fd, e := connect(r.backend.Addr())
+	if e != 0 && e != sock.InProgress {
 		return nil, e
 	}
 	i := slices.Index(w.sockets, nil)
@@ -110,7 +117,11 @@ func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 		sock.Close(fd)
 		return nil, e
 	}
-	sock.ExpectTrains(fd, l.server.offload.GRO, dnsReceiveBuffer)
+	if k.service.tcp {
+		k.becomeStream(s)
+	} else {
+		sock.ExpectTrains(fd, l.server.offload.GRO, dnsReceiveBuffer)
+	}
 	w.sockets[i] = s
 	r.sockets = append(r.sockets, s)
 	k.routes[r.backend] = r
@@ -156,6 +167,11 @@ func (k *dnsAsker) close(s *dnsSocket) {
 		delete(k.routes, r.backend)
 	}
 	s.closed = true
+	if st := s.stream; st != nil {
+		k.connected(s)
+		st.in.release(k.loop)
+		st.out.release(k.loop)
+	}
 	k.loop.dns.sockets[dnsKey-s.key] = nil
 	sock.Close(s.fd)
 	k.tally.sockets.Add(-1)
@@ -167,7 +183,7 @@ func (k *dnsAsker) sweep() {
 	var old []*dnsSocket
 	for _, r := range k.routes {
 		for _, s := range r.sockets {
-			if now >= s.born+renewEvery {
+			if s.old(now) {
 				old = append(old, s)
 			}
 		}
@@ -183,6 +199,14 @@ func (k *dnsAsker) sweep() {
 	}
 }
 
+// old tells whether a socket is to be retired with time: one of UDP before somebody finds its port, a connection when nobody needs it.
+func (s *dnsSocket) old(now time.Duration) bool {
+	if s.stream != nil {
+		return len(s.pending) == 0 && now >= s.used+renewEvery
+	}
+	return now >= s.born+renewEvery
+}
+
 // add puts a question into a socket's line, under an id that no other one there has.
 func (s *dnsSocket) add(q *dnsQuestion) {
 	w := &s.asker.loop.dns
@@ -195,6 +219,7 @@ func (s *dnsSocket) add(q *dnsQuestion) {
 	s.pending[q.id] = q
 	q.socket, q.unsent = s, true
 	s.asked++
+	s.used = s.asker.loop.now
 	s.unsent = append(s.unsent, q.id)
 	s.send()
 }
@@ -210,6 +235,10 @@ func (s *dnsSocket) send() {
 
 // flush sends what stands in a socket's line, as far as the kernel takes it.
 func (k *dnsAsker) flush(s *dnsSocket) {
+	if s.stream != nil {
+		k.flushStream(s)
+		return
+	}
 	for len(s.unsent) > 0 && !s.closed && !s.blocked {
 		k.fillWriter(s)
 		k.sendBatch(s)
@@ -273,6 +302,10 @@ func (k *dnsAsker) sendBatch(s *dnsSocket) {
 // onSocket handles an event of a socket.
 func (k *dnsAsker) onSocket(s *dnsSocket, bits uint32) {
 	l := k.loop
+	if s.stream != nil {
+		k.onStream(s, bits)
+		return
+	}
 	if bits&sock.PollOut != 0 && s.blocked {
 		s.blocked = false
 		k.flush(s)

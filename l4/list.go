@@ -48,7 +48,7 @@ type SessionInfo struct {
 	Backend        string         // its id; "" while the session waits for one
 	BackendAddress netip.AddrPort // invalid then
 	Client         netip.AddrPort
-	Phase          string // queued, connecting or relaying; a flow is always relaying
+	Phase          string // asking, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration

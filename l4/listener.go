@@ -39,7 +39,7 @@ type ListenerSpec struct {
 
 	Protocol Protocol
 	Flows    FlowSettings // for UDP; and for TCP alone are Backlog and what follows upon it
-	DNS      *DNSSettings // for UDP whose clients ask DNS questions; nil = datagrams are relayed as they are
+	DNS      *DNSSettings // for clients who ask DNS questions; nil = what they send is relayed as it is
 
 	Pool    *pool.Pool
 	Backlog int // clients that wait in the kernel to be accepted; 0 = 4096

@@ -83,7 +83,7 @@ func (l *loop) onQueuedClient(s *session) {
 	switch {
 	case s.client.broken:
 		l.leaveQueue(s, ClientReset)
-	case s.client.peerDone && sock.AtEnd(int(s.client.fd)):
+	case s.client.peerDone && !s.in.held() && sock.AtEnd(int(s.client.fd)):
 		l.leaveQueue(s, ClientClosed)
 	}
 }

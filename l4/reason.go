@@ -20,6 +20,7 @@ const (
 	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
 	EndedByOperator         // the operator ended it (Server.End)
+	Malformed               // the client has sent what cannot be a DNS message
 	Answered                // a flow's: the backend has answered as often as it was to
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
@@ -45,6 +46,7 @@ var reasonNames = [reasonCount]string{
 	BackendRemoved:   "backend_removed",
 	BackendUnhealthy: "backend_unhealthy",
 	EndedByOperator:  "ended_by_operator",
+	Malformed:        "malformed",
 	Answered:         "answered",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",

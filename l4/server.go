@@ -236,6 +236,7 @@ func (s *Server) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	<-s.onLoops((*loop).failQuestions) // before the sessions that wait for the answers
 	for _, l := range s.loops {
 		l.mailbox.post(message{do: func() {
 			l.sessions.all(func(s *session) { l.cut(s, Drained) })

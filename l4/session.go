@@ -16,6 +16,7 @@ type phase uint8
 
 const (
 	unused phase = iota
+	asking       // its client's DNS questions are answered, and nothing of it goes to a backend; see dnsTalk
 	queued       // waits for a backend with room
 	connecting
 	relaying
@@ -23,7 +24,7 @@ const (
 
 // String returns the phase as a lower-case word.
 func (p phase) String() string {
-	return [...]string{unused: "unused", queued: "queued", connecting: "connecting", relaying: "relaying"}[p]
+	return [...]string{unused: "unused", asking: "asking", queued: "queued", connecting: "connecting", relaying: "relaying"}[p]
 }
 
 // A session is one client's connection and its backend's. It belongs to one loop, which uses it onLoop
@@ -53,6 +54,7 @@ type session struct {
 	lease    pool.Lease
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
+	talk     *dnsTalk     // nil but while asking
 
 	client, backend conn
 	in, out         direction
@@ -141,6 +143,8 @@ func (l *loop) onSession(s *session, c *conn, bits uint32) {
 		}
 	case queued:
 		l.onQueuedClient(s)
+	case asking:
+		l.onTalk(s, bits)
 	}
 }
 
@@ -154,6 +158,9 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
 	s.timer.session = s
+	if s.settings.DNS != nil && l.beginTalk(s) {
+		return
+	}
 	// Only now: a client's first bytes usually wait already, and one wait then brings them together
 	// with the backend's answer to the connect.
 	if l.connect(s) && !l.watchClient(s) {
@@ -185,6 +192,8 @@ func (s *session) deadline() (time.Duration, bool) {
 		return s.waiting + s.settings.Pool.QueueTimeout(), true
 	case connecting:
 		return s.connect + s.settings.Pool.ConnectTimeout(), true
+	case asking:
+		return s.active + s.talkSilence(), true
 	}
 	silence := s.silence()
 	switch {
@@ -219,6 +228,9 @@ func (l *loop) onTimer(s *session) {
 		return
 	case connecting:
 		l.connectFailed(s, pool.ConnectTimeout)
+		return
+	case asking:
+		l.onTalkTimer(s)
 		return
 	}
 	if silence := s.silence(); silence > 0 && l.now >= s.active+silence {
@@ -261,6 +273,8 @@ func (l *loop) cut(s *session, why Reason) {
 		l.abandon(s, why)
 	case relaying:
 		l.end(s, why)
+	case asking:
+		l.cutTalk(s, why)
 	}
 }
 
@@ -274,7 +288,7 @@ func (l *loop) refuse(s *session, why Reason) {
 // outcome is what a session's end says about its backend. A client that says nothing until its backend has had enough says
 // nothing about the backend, either.
 func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
-	if s.out.bytes > 0 {
+	if s.firstByte > 0 {
 		return pool.Served
 	}
 	waited := s.in.bytes == 0 && now-s.connected > s.settings.Pool.ConnectTimeout()
@@ -289,6 +303,9 @@ func (l *loop) forget(s *session, why Reason) {
 	l.wheel.stop(&s.timer)
 	l.release(&s.in)
 	l.release(&s.out)
+	if s.talk != nil {
+		l.endTalk(s)
+	}
 	s.listener.counters[l.index].count(s, why, l.now)
 	if l.server.access.Load() {
 		l.logEnd(s, why)

@@ -55,7 +55,9 @@ func (l *loop) tell(s *session) {
 	c := &s.listener.counters[l.index]
 	c.bytesIn.Add(in)
 	c.bytesOut.Add(out)
-	s.lease.Backend().AddBytes(in, out)
+	if s.phase != asking {
+		s.lease.Backend().AddBytes(in, out)
+	}
 }
 
 // untold returns the bytes the counters have not got yet, and takes it that they get them now.

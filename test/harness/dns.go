@@ -67,6 +67,7 @@ remote-control:
 zone:
 	name: "%[4]s"
 	zonefile: "%[5]s"
+	provide-xfr: 127.0.0.1 NOKEY
 `
 
 // SetZone replaces the zone's records by those given, in the form of a zone file with names relative to the zone, and

@@ -113,7 +113,7 @@ func closedSets() map[string][]string {
 		"Backend.breaker":        words(pool.Closed, pool.Open, pool.HalfOpen),
 		"Difference.what":        {"added", "removed", "weight", "max_sessions", "mode"},
 		"Listener.protocol":      {"tcp", "udp"},
-		"Session.phase":          {"queued", "connecting", "relaying"},
+		"Session.phase":          {"asking", "queued", "connecting", "relaying"},
 		"Explanation.decided_by": {"algorithm", "sticky", "trial", "nothing"},
 		"ListenerChange.what":    {"kept", "changed", "added", "removed", "rebound"},
 		"PoolChange.what":        {"kept", "changed", "added", "removed"},

@@ -100,6 +100,8 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		}
 		if c.Protocol == "udp" {
 			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
+		} else if c.Cache != nil {
+			spec.DNS = dnsSettings(&c)
 		}
 		plan.Listeners = append(plan.Listeners, spec)
 	}
@@ -125,7 +127,7 @@ func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 	return f
 }
 
-// dnsSettings is how a listener's DNS questions are asked and answered; nil for one that relays datagrams as they are.
+// dnsSettings is how a listener's DNS questions are asked and answered; nil for one that relays what they send as it is.
 func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if c.Cache == nil && c.Profile != "dns" {
 		return nil

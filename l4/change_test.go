@@ -197,9 +197,9 @@ func TestDiscard(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			before := descriptors(t)
 			moved, other, taken, inherits := spec(p), spec(p), spec(p), spec(p)
 			moved.Address = netip.MustParseAddrPort(refusing(t))
+			before := descriptors(t)
 			other.Name, taken.Name, inherits.Name = "other", "taken", "inherits"
 			taken.Address = busy
 			inherits.Inherited = []int{stolen}

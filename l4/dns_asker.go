@@ -132,11 +132,18 @@ func (k *dnsAsker) end(q *dnsQuestion) {
 	k.loop.dns.give(q)
 }
 
-// ask gives a question to a backend that it has not been tried at, or ends it when there is none or retries are used up.
+// ask gives a question to a backend that it has not been tried at, or ends it when there is none or retries are used up. If only a datagram was
+// lost, one that was tried may know the answer: where there is no other it is asked once more.
 func (k *dnsAsker) ask(q *dnsQuestion) {
 	p := k.service.listener.spec.Load().Pool
+	lost := q.lost && !q.again
+	q.lost = false
 	for len(q.tried) <= p.Retries() {
 		lease, err := p.Pick(pool.PickContext{Client: q.picksFor, Tried: q.tried})
+		if err != nil && lost {
+			lost, q.again = false, true
+			lease, err = p.Pick(pool.PickContext{Client: q.picksFor})
+		}
 		if err != nil {
 			break
 		}
@@ -310,6 +317,7 @@ func (k *dnsAsker) onTime() {
 	timeout := k.service.settings.timeout()
 	for q := k.asked.first; q != nil && now >= q.sent+timeout; q = k.asked.first {
 		k.tally.timedOut.Add(1)
+		q.lost = q.socket.stream == nil
 		k.leaveSilent(q)
 		k.elsewhere(q, pool.ConnectTimeout)
 	}

@@ -27,7 +27,8 @@ type dnsQuestion struct {
 	unsent bool          // stands in the socket's unsent
 	sent   time.Duration // since Server.started
 	bytes  int           // that its backend was sent
-	again  bool          // a connection ended that it was asked by, and its backend may be asked once more; see streamEnded
+	lost   bool          // a datagram of it, or of its answer, very likely is, just now
+	again  bool          // a backend that it was tried at may be asked once more, and was; see ask and streamEnded
 
 	began time.Duration
 	links [dnsOrders]dnsLinks

@@ -256,9 +256,10 @@ func TestDNSRetries(t *testing.T) {
 			name    string
 			first   func(t testing.TB) string
 			outcome pool.Outcome
+			asked   uint64 // in all: by one that is alone again, if it may not have heard
 		}{
-			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.ConnectTimeout},
-			{"refusing", refusing, pool.ConnectRefused},
+			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.ConnectTimeout, 4},
+			{"refusing", refusing, pool.ConnectRefused, 3},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy, Retries: 1})
@@ -291,10 +292,29 @@ func TestDNSRetries(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantCode(t, exchange(t, c, dnsQuery(t, 9, "none.example.com.", dns.TypeA)), 9, dns.RcodeServerFailure)
-				if info := s.dnsInfo(); info.Asked != 3 || info.Failed != 2 || info.InFlight != 0 {
+				if info := s.dnsInfo(); info.Asked != tc.asked || info.Failed != 2 || info.InFlight != 0 {
 					t.Errorf("%+v", info)
 				}
 			})
+		}
+	})
+}
+
+// TestDNSLost holds that a lone backend is asked once more when nothing comes back.
+func TestDNSLost(t *testing.T) {
+	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) ListenerSpec) {
+		answer, asked := answering(t, 60), 0
+		b := startUDP(t, func(b *udpBackend, from netip.AddrPort, query []byte) {
+			if asked++; asked > 1 {
+				answer(b, from, query)
+			}
+		})
+		ls := spec(newPool(t, b.address()))
+		ls.DNS.Timeout = time.Second
+		s := start(t, Options{Loops: 1}, ls)
+		wantAddress(t, exchange(t, dialUDP(t, s.address()), dnsQuery(t, 7, "www.example.com.", dns.TypeA)), 7, "www.example.com.")
+		if info := s.dnsInfo(); info.Asked != 2 || info.TimedOut != 1 || info.Answered != 1 || info.Failed != 0 {
+			t.Errorf("%+v", info)
 		}
 	})
 }

@@ -64,6 +64,12 @@ func (w *dnsLoop) give(q *dnsQuestion) {
 	}
 }
 
+// trim lets go of the memory of questions and talks that are over: it is scattered over that of a burst, and would hold all of it.
+func (w *dnsLoop) trim() {
+	w.free, w.spare = nil, 0
+	w.freeTalks, w.spareTalks = nil, 0
+}
+
 // prepare makes what the first asker of a loop needs.
 func (w *dnsLoop) prepare(trains bool) {
 	if w.random != nil {

@@ -193,6 +193,9 @@ func (k *dnsAsker) sweep() {
 			k.retire(s)
 		}
 	}
+	if k.count == 0 {
+		k.loop.dns.trim()
+	}
 	k.sweepAt = 0
 	if len(k.routes) > 0 {
 		k.sweepAt = now + renewEvery

@@ -97,12 +97,9 @@ func newEntry(a *answer, key []byte, nameLen int, hash uint64, s span, stale, no
 	data := make([]byte, 0, len(key)+int(e.messageLen)+len(a.errors)+2*len(a.ttls))
 	data = append(data, key...)
 	bits := key[nameLen+2]
-	flags := a.flags &^ (flagRD | flagCD | flagZ)
+	flags := a.flags &^ (flagRD | flagZ) // CD is the backend's: resolvers copy it (RFC 4035, 3.2.2), name servers clear it (3.1.6)
 	if bits&keyRD != 0 {
 		flags |= flagRD
-	}
-	if bits&keyCD != 0 {
-		flags |= flagCD
 	}
 	data = binary.BigEndian.AppendUint16(data, 0)
 	data = binary.BigEndian.AppendUint16(data, flags)
@@ -249,6 +246,9 @@ func newFailure(key []byte, nameLen int) *entry {
 	flags := uint16(flagQR | rcodeFailed)
 	if key[nameLen+2]&keyRD != 0 {
 		flags |= flagRA // whoever asked for recursion expects it, also of who fails
+	}
+	if key[nameLen+2]&keyCD != 0 {
+		flags |= flagCD
 	}
 	a := answer{found: found{flags: flags, rcode: rcodeFailed}}
 	e := newEntry(&a, key, nameLen, 0, span{}, 0, 0)

@@ -96,7 +96,7 @@ func (w *world) backend(random *rand.Rand, f inFlight) []byte {
 	}
 	subnet := subnetOf(q)
 	m := new(dns.Msg).SetReply(q)
-	m.Compress = true
+	m.CheckingDisabled, m.Compress = q.CheckingDisabled, true
 	m.Answer = []dns.RR{texts(q, uint32(random.IntN(20)), fingerprintOf(q), subnet)}
 	if opt := q.IsEdns0(); opt != nil {
 		m.SetEdns0(4096, opt.Do())

@@ -259,7 +259,7 @@ func needsRestart(boot, next *conf.Config) []string {
 	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} } // the pools may be large
 	for _, k := range process(boot).Compare(process(next)) {
 		switch path := conf.Path(k.Keys...); path {
-		case "global.workers", "global.state_file", "log.format":
+		case "global.workers", "global.udp_offload", "global.state_file", "log.format":
 			keys = append(keys, path)
 		}
 	}

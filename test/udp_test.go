@@ -201,11 +201,15 @@ func resolve(question, address string) (string, error) {
 // TestUDPSizes sends datagrams from none to the most bytes there are, over both IP versions on either side.
 func TestUDPSizes(t *testing.T) {
 	t.Parallel()
+	withOffload(t, exchangeSizes)
+}
+
+func exchangeSizes(t *testing.T, key string) {
 	for _, listen := range []string{"127.0.0.1:%d", "[::1]:%d"} {
 		for _, at := range []string{"127.0.0.1:%d", "[::1]:%d"} {
 			t.Run(listen+" to "+at, func(t *testing.T) {
 				backend := harness.ServeUDPOn(t, fmt.Sprintf(at, harness.FreePort(t)), harness.EchoDatagrams)
-				b := world{Listen: fmt.Sprintf(listen, harness.FreePort(t)), Backends: []string{backend.Address()}}.startUDP(t)
+				b := world{Global: []string{key}, Listen: fmt.Sprintf(listen, harness.FreePort(t)), Backends: []string{backend.Address()}}.startUDP(t)
 				c := harness.DialUDP(t, b.Address(t, "main"))
 				var total uint64
 				sizes := []int{0, 1, 512, 1472, 1473, 4096, 16_000, harness.MaxDatagram, 0, 1}
@@ -229,6 +233,10 @@ func TestUDPSizes(t *testing.T) {
 // the train on its way.
 func TestUDPTrains(t *testing.T) {
 	t.Parallel()
+	withOffload(t, exchangeTrains)
+}
+
+func exchangeTrains(t *testing.T, key string) {
 	type arrival struct {
 		from net.Addr
 		text string
@@ -239,7 +247,7 @@ func TestUDPTrains(t *testing.T) {
 		backendConn.Store(c)
 		arrivals <- arrival{net.UDPAddrFromAddrPort(from), string(datagram)}
 	})
-	b := world{Backends: []string{backend.Address()}}.startUDP(t)
+	b := world{Global: []string{key}, Backends: []string{backend.Address()}}.startUDP(t)
 	c := harness.DialUDP(t, b.Address(t, "main"))
 	for _, tc := range []struct{ size, bytes int }{
 		{100, 250}, {1, 20}, {1000, 16_000}, {1200, 16_300}, {1472, 40_000}, {8000, 64_000}, {1200, 1200}, {1200, 1201},
@@ -275,14 +283,59 @@ func TestUDPTrains(t *testing.T) {
 	}
 }
 
+// withOffload runs f with the ways to move trains of datagrams as one that this kernel has (UDP_GRO, UDP_SEGMENT), and without. Key is for the
+// global table.
+func withOffload(t *testing.T, f func(t *testing.T, key string)) {
+	for _, key := range []string{"udp_offload = true", "udp_offload = false"} {
+		t.Run(key, func(t *testing.T) { f(t, key) })
+	}
+}
+
+// TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the balancer is to move
+// no trains.
+func TestUDPOffload(t *testing.T) {
+	t.Parallel()
+	withOffload(t, func(t *testing.T, key string) {
+		const size, datagrams = 1000, 20
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		check(t, err)
+		defer c.Close()
+		check(t, c.SetDeadline(time.Now().Add(2*harness.Patience)))
+		setUDPOption(t, c, udpGRO, 1)
+		b := world{Global: []string{key}, Backends: []string{c.LocalAddr().String()}}.startUDP(t)
+		sendTrain(t, harness.DialUDP(t, b.Address(t, "main")), make([]byte, size*datagrams), size, nil)
+		var reads []int
+		buffer := make([]byte, 1<<16)
+		for got := 0; got < size*datagrams; {
+			n, err := c.Read(buffer)
+			check(t, err)
+			got, reads = got+n, append(reads, n)
+		}
+		if on := key == "udp_offload = true"; (slices.Max(reads) > size) != on {
+			t.Errorf("the backend has read %v bytes", reads)
+		}
+	})
+}
+
+// Options of UDP sockets (linux/udp.h).
+const (
+	udpSegment = 103
+	udpGRO     = 104
+)
+
+func setUDPOption(t *testing.T, c *net.UDPConn, option, value int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	check(t, err)
+	check(t, raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_UDP, option, value) }))
+	check(t, err)
+}
+
 // sendTrain sends datagrams of one size in one call, to an address unless the socket is connected.
 func sendTrain(t *testing.T, c *net.UDPConn, train []byte, size int, to net.Addr) {
 	t.Helper()
-	const solUDP, udpSegment = 17, 103 // linux/socket.h SOL_UDP, linux/udp.h UDP_SEGMENT
-	raw, err := c.SyscallConn()
-	check(t, err)
-	check(t, raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), solUDP, udpSegment, size) }))
-	check(t, err)
+	setUDPOption(t, c, udpSegment, size)
+	var err error
 	if to == nil {
 		_, err = c.Write(train)
 	} else {

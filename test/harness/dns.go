@@ -183,7 +183,7 @@ func (d *DNS) waitProcesses(t testing.TB, name string, n int) {
 	Eventually(t, fmt.Sprintf("%d processes %q", n, name), func() error {
 		found, err := d.processes(name)
 		if err == nil && len(found) != n {
-			err = fmt.Errorf("there are %q", found)
+			err = fmt.Errorf("there are %v", found)
 		}
 		return err
 	})

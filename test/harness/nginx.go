@@ -1,0 +1,69 @@
+package harness
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An Nginx is Debian's nginx with one UDP listener of its stream module, to measure beside the balancer.
+type Nginx struct {
+	*Process
+	Address string
+}
+
+// StartNginxUDP starts nginx in front of a UDP backend, with a process for each loop that the balancer would have.
+func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
+	t.Helper()
+	modules, err := filepath.Glob("/usr/lib*/nginx/modules/ngx_stream_module.so")
+	if err != nil || len(modules) == 0 {
+		t.Fatal("there is no stream module of nginx: `make tools` installs what the tests need")
+	}
+	dir := t.TempDir()
+	file, address := filepath.Join(dir, "nginx.conf"), FreeAddress(t)
+	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, modules[0], dir, processes, backend, address), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := &Nginx{Process: Start(t, Command{Path: Tool(t, "nginx"), Args: []string{"-p", dir, "-e", "stderr", "-c", file}}), Address: address}
+	Eventually(t, "nginx listens", func() error {
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return nil // it has the address
+		}
+		c.Close()
+		return fmt.Errorf("the address is free\n%s", n.Stderr())
+	})
+	return n
+}
+
+// nginxConf is what test/bench gives nginx: the balancer's receive buffer and its time for a flow, a listening socket for each process,
+// and no log.
+const nginxConf = `load_module %s;
+daemon off;
+pid %s/nginx.pid;
+worker_processes %d;
+worker_rlimit_nofile 20000;
+error_log stderr warn;
+events { worker_connections 4096; }
+stream {
+	access_log off;
+	upstream all { server %s; }
+	server {
+		listen %s udp reuseport rcvbuf=4m;
+		proxy_timeout 30s;
+		proxy_pass all;
+	}
+}
+`
+
+// End ends nginx and returns the CPU time that all of its processes have used.
+func (n *Nginx) End(t testing.TB) time.Duration {
+	t.Helper()
+	n.Signal(t, syscall.SIGTERM)
+	n.Wait(t)
+	return n.cmd.ProcessState.UserTime() + n.cmd.ProcessState.SystemTime() // wait4(2) counts the children it has waited for
+}

@@ -133,8 +133,8 @@ func TestSoakUDPManyFlows(t *testing.T) {
 	}
 }
 
-// TestSoakDNSInFlight has 50,000 questions wait for a backend at once, again and again, and states what that takes. Those kept
-// for the next burst lie far apart in the heap, so much of a burst's memory is the process's from then on; the last one needs no more.
+// TestSoakDNSInFlight has 50,000 questions wait for a backend at once, again and again, and states what that takes. The memory
+// that is free afterwards stays with the collector, which keeps about twice what is in use, buffers for datagrams above all; the last burst needs no more.
 func TestSoakDNSInFlight(t *testing.T) {
 	const questions, waves = 50_000, 3
 	h := holdDNS(t, questions)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -73,15 +72,8 @@ func TestDNSAllocatesNothing(t *testing.T) {
 		buf := make([]byte, 1000)
 		query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
 		askRaw(t, c, query, buf)
-		// see TestFlowsAllocateNothing
 		const rounds = 1000
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range rounds {
-			askRaw(t, c, query, buf)
-		}
-		runtime.ReadMemStats(&after)
-		if n := after.Mallocs - before.Mallocs; n >= rounds/10 {
+		if n := allocations(rounds, func() { askRaw(t, c, query, buf) }); n >= rounds/10 {
 			t.Errorf("%d allocations for %d questions", n, rounds)
 		}
 		if n := s.info().DatagramsOut; n != rounds+1 {

@@ -33,41 +33,26 @@ type dnsLoop struct {
 	talkers map[*listener]*dnsAsker // that answer new questions of sessions
 	talking []turn                  // sessions that are to be looked at in the end of this turn, or in the next one
 
-	freeTalks  *dnsTalk
-	spareTalks int // in freeTalks
-
-	free  *dnsQuestion
-	spare int // in free
+	freeTalks     spares[dnsTalk]
+	freeQuestions spares[dnsQuestion]
 }
 
-// spareQuestions is how many questions' memory a loop keeps, some 200 bytes each. More were a burst, and go to the garbage collector.
+// spareQuestions is how many questions' memory a loop keeps, some 200 bytes each.
 const spareQuestions = 4096
 
 // take returns a question in its zero state but for the capacity of query and tried.
-func (w *dnsLoop) take() *dnsQuestion {
-	q := w.free
-	if q == nil {
-		return new(dnsQuestion)
-	}
-	w.free, q.next = q.next, nil
-	w.spare--
-	return q
-}
+func (w *dnsLoop) take() *dnsQuestion { return w.freeQuestions.take() }
 
 // give takes a question's memory back.
 func (w *dnsLoop) give(q *dnsQuestion) {
 	clear(q.tried)
 	*q = dnsQuestion{query: q.query[:0], tried: q.tried[:0]}
-	if w.spare < spareQuestions {
-		q.next, w.free = w.free, q
-		w.spare++
-	}
+	w.freeQuestions.giveUpTo(spareQuestions, q)
 }
 
 // trim lets go of the memory of questions and talks that are over: it is scattered over that of a burst, and would hold all of it.
 func (w *dnsLoop) trim() {
-	w.free, w.spare = nil, 0
-	w.freeTalks, w.spareTalks = nil, 0
+	w.freeQuestions, w.freeTalks = spares[dnsQuestion]{}, spares[dnsTalk]{}
 }
 
 // prepare makes what the first asker of a loop needs.

@@ -32,7 +32,6 @@ type dnsQuestion struct {
 
 	began time.Duration
 	links [dnsOrders]dnsLinks
-	next  *dnsQuestion // in the loop's free list
 }
 
 // appendTo appends the query as the socket sends it.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -355,15 +354,8 @@ func TestDNSTalkAllocatesNothing(t *testing.T) {
 		}
 	}
 	ask()
-	// see TestFlowsAllocateNothing
 	const rounds = 1000
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range rounds {
-		ask()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n >= rounds/10 {
+	if n := allocations(rounds, ask); n >= rounds/10 {
 		t.Errorf("%d allocations for %d questions", n, rounds)
 	}
 	if !bytes.Equal(buf[2:2+6], want[:6]) {

@@ -19,7 +19,6 @@ type dnsTalk struct {
 	waiting int  // questions without an answer
 	passing bool // the first message in in is not plain: it is to go to a backend when nothing waits any more
 	inLine  bool // stands in dnsLoop.talking
-	next    *dnsTalk
 }
 
 const (
@@ -40,33 +39,13 @@ const (
 	spareTalks = 4096
 )
 
-// takeTalk returns a talk in its zero state.
-func (w *dnsLoop) takeTalk() *dnsTalk {
-	t := w.freeTalks
-	if t == nil {
-		return new(dnsTalk)
-	}
-	w.freeTalks, t.next = t.next, nil
-	w.spareTalks--
-	return t
-}
-
-// giveTalk takes a talk's memory back.
-func (w *dnsLoop) giveTalk(t *dnsTalk) {
-	*t = dnsTalk{}
-	if w.spareTalks < spareTalks {
-		t.next, w.freeTalks = w.freeTalks, t
-		w.spareTalks++
-	}
-}
-
 // beginTalk has a session's client asked what it wants. It reports false if the listener answers no questions any more.
 func (l *loop) beginTalk(s *session) bool {
 	k := l.dns.talkers[s.listener]
 	if k == nil {
 		return false
 	}
-	s.phase, s.talk = asking, l.dns.takeTalk()
+	s.phase, s.talk = asking, l.dns.freeTalks.take()
 	s.talk.asker = k
 	k.talks++
 	if !l.watchClient(s) {
@@ -84,7 +63,8 @@ func (l *loop) endTalk(s *session) {
 	t.asker.talks--
 	t.in.release(l)
 	t.out.release(l)
-	l.dns.giveTalk(t)
+	*t = dnsTalk{}
+	l.dns.freeTalks.giveUpTo(spareTalks, t)
 }
 
 // onTalk handles an event of a client that asks.

@@ -49,7 +49,7 @@ func TestFlowBacklog(t *testing.T) {
 		t.Errorf("%q after them", d)
 	}
 	s.onFirstLoop(func(l *loop) {
-		if f := l.oneFlow(); f.kept != nil || f.blocked || len(l.flows.freeBacklogs) != 1 {
+		if f := l.oneFlow(); f.kept != nil || f.blocked || len(l.flows.freeBacklogs.free) != 1 {
 			t.Error("the backlog was not given back")
 		}
 		l.oneFlow().blocked = true

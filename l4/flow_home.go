@@ -34,12 +34,7 @@ func (l *loop) homeFor(f *flow) *home {
 	client := clientID(f.id.client)
 	h := f.door.homes[client]
 	if h == nil {
-		w := &l.flows
-		if last := len(w.freeHomes) - 1; last >= 0 {
-			h, w.freeHomes = w.freeHomes[last], w.freeHomes[:last]
-		} else {
-			h = new(home)
-		}
+		h = l.flows.freeHomes.take()
 		h.shared, h.client = true, client
 		f.door.homes[client] = h
 	}
@@ -59,7 +54,7 @@ func (l *loop) leaveHome(f *flow) {
 	h.release()
 	if h.shared {
 		*h = home{}
-		l.flows.freeHomes = append(l.flows.freeHomes, h)
+		l.flows.freeHomes.give(h)
 	}
 }
 

@@ -32,8 +32,8 @@ type flowLoop struct {
 	flowsInLine []flowTurn
 	answering   []*flowDoor // have answers in their outbox
 
-	freeHomes    []*home
-	freeBacklogs []*backlog
+	freeHomes    spares[home]
+	freeBacklogs spares[backlog]
 	tried        []*pool.Backend // of the flow that is looking for a backend
 	picked       pool.Lease      // for the flow that is being made ready, if hasPicked
 	hasPicked    bool

@@ -148,7 +148,7 @@ func (l *loop) keep(f *flow, head, body []byte) {
 		l.drop(f.listener, DropQueueFull, 1)
 		return
 	case b == nil:
-		b = l.takeBacklog()
+		b = l.flows.freeBacklogs.take()
 		f.kept = b
 	}
 	buf := l.buffers.get(size)
@@ -157,17 +157,6 @@ func (l *loop) keep(f *flow, head, body []byte) {
 	b.queue[(b.first+b.count)%backlogDatagrams] = buf[:n]
 	b.count++
 	b.bytes += n
-}
-
-func (l *loop) takeBacklog() *backlog {
-	w := &l.flows
-	last := len(w.freeBacklogs) - 1
-	if last < 0 {
-		return new(backlog)
-	}
-	b := w.freeBacklogs[last]
-	w.freeBacklogs = w.freeBacklogs[:last]
-	return b
 }
 
 // forgetFirst gives back the buffer of the datagram in line, and the backlog with the last one.
@@ -181,7 +170,7 @@ func (l *loop) forgetFirst(f *flow) {
 	l.buffers.put(buf[:cap(buf)])
 	if b.count == 0 {
 		f.kept = nil
-		l.flows.freeBacklogs = append(l.flows.freeBacklogs, b)
+		l.flows.freeBacklogs.give(b)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -125,6 +126,18 @@ func done(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
+}
+
+// allocations is how many there are while f runs so many times. testing.AllocsPerRun would leave a loop and the rest of the process a single
+// P. Elsewhere in the process something may be allocated now and then.
+func allocations(times int, f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range times {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return after.Mallocs - before.Mallocs
 }
 
 // refusing is an address nobody listens on.

@@ -512,15 +512,8 @@ func TestSessionAllocations(t *testing.T) {
 		sock.Close(server)
 	}
 	session()
-	// testing.AllocsPerRun would leave one P, which a loop keeps while it waits.
 	const sessions = 500
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range sessions {
-		session()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > sessions/10 {
+	if n := allocations(sessions, session); n > sessions/10 {
 		t.Errorf("%d allocations for %d sessions, want next to none", n, sessions)
 	}
 }

@@ -237,6 +237,10 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 	if len(found) == 0 && f.isRequired {
 		r.add(path, Error{Found: "an empty table", Allowed: "needs " + f.required})
 	}
+	if len(found) > maxTables {
+		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)), Allowed: fmt.Sprintf("needs %d at most", maxTables)})
+		return
+	}
 	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		return cmp.Compare(at.child(a).order, at.child(b).order)
 	})

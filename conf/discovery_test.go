@@ -176,7 +176,7 @@ func TestParseBackendsMistakes(t *testing.T) {
 		{"[{\n", []string{`1: not valid JSON: unexpected end of JSON input`}},
 		{"[{\"a\": \"\x00\"}]", []string{`1: found a NUL byte; needs a text file in UTF-8`}},
 		{"[{\"a\":\n \"\xff\"}]", []string{`2: found the byte 0xff; needs a text file in UTF-8`}},
-		{"[\n{\"a\":" + strings.Repeat("[", maxFileBytes/2), []string{`2: tables and lists stand more than 32 deep in each other`}},
+		{"[\n{\"a\":" + strings.Repeat("[", MaxFileBytes/2), []string{`2: tables and lists stand more than 32 deep in each other`}},
 		{"{\"a\":\n" + strings.Repeat("{\"a\":", 1000), []string{`2: tables and lists stand more than 32 deep in each other`}},
 		{"\nbackends = nul", []string{`2: not valid TOML: expected value but found "nul" instead`}},
 	} {
@@ -205,7 +205,7 @@ func TestParseBackendsByName(t *testing.T) {
 			t.Errorf("%q gives %v, want %s", doc, err, want)
 		}
 	}
-	large := make([]byte, maxFileBytes+1)
+	large := make([]byte, MaxFileBytes+1)
 	if _, err := ParseBackends("b.json", large); err == nil || err.Error() != "b.json: found more than 4MiB; needs a file of at most that size" {
 		t.Errorf("%d bytes give %v", len(large), err)
 	}
@@ -226,7 +226,7 @@ func TestParseBackendsMany(t *testing.T) {
 	}
 	for _, piece := range []string{"{},\n", "{\"k%d\": 1},\n", "[[]],\n", "%d,"} { // no work grows with the square
 		var b strings.Builder
-		for i := 0; b.Len() < maxFileBytes/16; i++ {
+		for i := 0; b.Len() < MaxFileBytes/16; i++ {
 			b.WriteString(strings.Replace(piece, "%d", fmt.Sprint(i), 1))
 		}
 		if _, err := ParseBackends("b.json", []byte("["+b.String()+"0]")); err == nil {

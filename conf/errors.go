@@ -3,6 +3,7 @@ package conf
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -110,11 +111,15 @@ func (r *report) err() error {
 	return r.sorted()
 }
 
-// sorted returns the mistakes in the order of the file.
+// sorted returns the mistakes in the order of the file, and the number of those above maxMistakes instead of them.
 func (r *report) sorted() Errors {
 	slices.SortStableFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Path, b.Path))
 	})
+	if n := len(r.errs) - maxMistakes; n > 0 {
+		last := r.errs[maxMistakes-1]
+		r.errs = append(r.errs[:maxMistakes:maxMistakes], &Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
+	}
 	return r.errs
 }
 

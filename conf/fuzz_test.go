@@ -118,7 +118,7 @@ func checkErrors(t *testing.T, file string, data []byte, err error) {
 		if e.File != file {
 			t.Errorf("the file is %q: %v", e.File, e)
 		}
-		if e.Line < 1 && len(data) <= maxFileBytes || e.Line > lines {
+		if e.Line < 1 && len(data) <= MaxFileBytes || e.Line > lines {
 			t.Errorf("line %d of %d: %v", e.Line, lines, e)
 		}
 		if i > 0 && e.Line < errs[i-1].Line {

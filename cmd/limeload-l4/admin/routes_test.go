@@ -437,7 +437,7 @@ func TestNoMetrics(t *testing.T) {
 	l := listenLoopback(t)
 	w.tcp = l.Addr().String()
 	w.serve(t, l)
-	if p := w.do(t, request{method: "GET", target: "/metrics"}).problem(t); p.Type != problemNotFound {
+	if p := w.overTCP(t, request{method: "GET", target: "/metrics"}).problem(t); p.Type != problemNotFound {
 		t.Errorf("the problem is %s", p.Type)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
@@ -13,9 +14,14 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// planTimeout bounds how long a plan may take, its look-ups included.
+const planTimeout = 30 * time.Second
+
 // Plan tells what taking up a configuration would change, and changes nothing. nil is the daemon's own file as it is now. The error
 // is a *admin.ConfigError unless the daemon itself is at fault.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
 	var cfg *conf.Config
 	var err error
 	if c == nil {

@@ -58,7 +58,7 @@ func (d *Daemon) openAdmin(cfg *conf.Config) (*adminSocket, error) {
 		e.Allowed = remedy(err)
 		return nil, e
 	}
-	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log})
+	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log, MaxTOML: conf.MaxFileBytes})
 	return a, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 )
 
 // maxStateBytes bounds what is read of a state file: far more than ten thousand changed backends come to.
@@ -50,7 +51,12 @@ type diskFile interface {
 func realDisk() disk {
 	return disk{
 		create: func(path string) (diskFile, error) {
-			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+			// One that a crash has left is removed first. The new file is this process's own: nobody who may write to
+			// the folder gets the state written somewhere else by a link.
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 		},
 		rename: os.Rename,
 		sync: func(folder string) error {

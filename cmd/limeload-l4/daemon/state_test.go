@@ -210,6 +210,28 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 }
 
 // TestStateConcurrent saves from many goroutines: each finds its own change in the file when its save returns.
+// TestStateThroughLinks finds links where the new file is to be: what they point at stays as it is.
+func TestStateThroughLinks(t *testing.T) {
+	folder := t.TempDir()
+	victim, path := filepath.Join(folder, "victim"), filepath.Join(folder, "state.json")
+	s := newStateStore(path, func() any { return "state" })
+	for name, link := range map[string]func(from, to string) error{"symbolic": os.Symlink, "hard": os.Link} {
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"), s.save()); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(victim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(text) != "precious" {
+			t.Errorf("%s link: the file that it points at is %q", name, text)
+		}
+		if text, err = os.ReadFile(path); err != nil || string(text) != "\"state\"\n" {
+			t.Errorf("%s link: the state file is %q, %v", name, text, err)
+		}
+	}
+}
+
 func TestStateConcurrent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	var n atomic.Int64

@@ -54,8 +54,8 @@ type fenced struct {
 // Check checks t. When it is a primary and another target has the better claim, the error wraps ErrWrongRole.
 func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	r, err := c.checker.Check(ctx, t)
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return r, err // the target is gone, or has another checker: what it claims does not count, as its result does not
+	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStands) {
+		return r, err // the target is gone, has another checker, or said nothing: what it claims does not count, as its result does not
 	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID)

@@ -92,7 +92,7 @@ func (c Redis) judge(r redisReport) error {
 	case r.role == RoleUnknown && r.ping != nil:
 		return r.ping
 	case c.Role != RoleUnknown && r.role == RoleUnknown, c.MaxLag > 0 && r.role == RoleUnknown:
-		return unhealthyf("the user may run neither role nor info")
+		return refusedf("the user may run neither role nor info")
 	case c.Role != RoleUnknown && r.role != c.Role:
 		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case r.role == RoleReplica && r.link != redisLinkUp && r.silence >= 0:
@@ -102,7 +102,7 @@ func (c Redis) judge(r redisReport) error {
 	case r.ping != nil:
 		return r.ping
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence < 0:
-		return unhealthyf("the user may not run info, lag unknown")
+		return refusedf("the user may not run info, lag unknown")
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence > c.MaxLag:
 		return laggingf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
 	}
@@ -167,10 +167,10 @@ func (s redisSession) authenticated() error {
 		return s.r.noRedis([]byte(v.text))
 	}
 	// Nothing else of the text is shown: a server that does not know AUTH repeats its arguments.
-	if words := redisErrorWords(v.text); words != "" {
-		return unhealthyf("%s", words)
+	if redisErrorWords(v.text) != "" || redisRefusalWords(v.text) != "" {
+		return redisError(v.text)
 	}
-	return unhealthyf("authentication refused: wrong password, or the server has none") // before 6.0 there is no WRONGPASS
+	return refusedf("authentication refused: wrong password, or the server has none") // before 6.0 there is no WRONGPASS
 }
 
 // replication reads the answers to ROLE and, where it was asked at once, INFO.
@@ -275,7 +275,23 @@ func redisError(text string) error {
 	if words := redisErrorWords(text); words != "" {
 		said = unhealthyf("%s", words)
 	}
+	if words := redisRefusalWords(text); words != "" {
+		said = refusedf("%s", words)
+	}
 	return said.because(redisReplyError{redisErrorCode(text)})
+}
+
+// redisRefusalWords returns what is known of an error that is about the credentials of the check; "" of any other.
+func redisRefusalWords(text string) string {
+	switch redisErrorCode(text) {
+	case "NOAUTH":
+		return "the server wants a password"
+	case "WRONGPASS":
+		return "authentication refused"
+	case "NOPERM":
+		return "the user may not run ping"
+	}
+	return ""
 }
 
 // redisErrorWords returns what is known of a kind of error; "" if it is none that a check meets.
@@ -285,12 +301,6 @@ func redisErrorWords(text string) string {
 		return "loading its data"
 	case "MASTERDOWN":
 		return "replica: link to its primary is down"
-	case "NOAUTH":
-		return "the server wants a password"
-	case "WRONGPASS":
-		return "authentication refused"
-	case "NOPERM":
-		return "the user may not run ping"
 	case "DENIED":
 		return "refused: the server is in protected mode"
 	case "MISCONF":

@@ -71,6 +71,7 @@ type Daemon struct {
 	// applying is held by who reloads or plans, and guards the fields below
 	applying sync.Mutex
 	admin    *adminSocket
+	files    *files // that the configuration in force names, as they were when they were read
 	retiring sync.WaitGroup // admin sockets that end
 	watcher  watcher
 
@@ -93,16 +94,20 @@ func New(o Options) (*Daemon, error) {
 	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
-	d.state = newStateStore(o.Config.Global.StateFile, d.collectState)
+	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
+	d.files = newFiles(o.Config.File)
+	token, err := readToken(o.Config, d.files)
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.Config.Pools {
-		s, err := d.newServed(o.Config, &o.Config.Pools[i])
+		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files)
 		if err != nil {
 			return nil, err
 		}
 		d.pools[s.pool.Name()] = s
 	}
 	d.loadState()
-	var err error
 	if d.inherited, err = inheritedSockets(); err != nil {
 		return nil, err
 	}
@@ -121,7 +126,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, located(o.Config, err)
 	}
 	d.metrics = d.newMetrics()
-	if d.admin, err = d.openAdmin(o.Config); err != nil {
+	if d.admin, err = d.openAdmin(o.Config, token); err != nil {
 		_ = d.server.Shutdown(context.Background())
 		return nil, err
 	}

@@ -60,18 +60,19 @@ type Daemon struct {
 
 	loadFailure error // why the state file was not read; nil if it was
 
-	inherited map[string]inheritedSocket // by listener
-	changed   chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
-	started   chan struct{}              // closed when clients are served
-	ending    context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
-	beginEnd  context.CancelFunc
-	events    hub
-	phase     atomic.Int32
+	inherited   map[string]inheritedSocket // by listener
+	changed     chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{}              // has room for one: there is another verdict
+	started     chan struct{}              // closed when clients are served
+	ending      context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
+	beginEnd    context.CancelFunc
+	events      hub
+	phase       atomic.Int32
 
 	// applying is held by who reloads or plans, and guards the fields below
 	applying sync.Mutex
 	admin    *adminSocket
-	files    *files // that the configuration in force names, as they were when they were read
+	files    *files         // that the configuration in force names, as they were when they were read
 	retiring sync.WaitGroup // admin sockets that end
 	watcher  watcher
 
@@ -88,7 +89,7 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
 	}
 	d.ending, d.beginEnd = context.WithCancel(context.Background())

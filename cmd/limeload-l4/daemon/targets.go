@@ -33,7 +33,7 @@ type checkedPool struct {
 	checker     healthcheck.Checker // check's, behind what follows
 	credentials *healthcheck.Credentials
 	fence       *healthcheck.Fence // nil unless its backends are to be the primary
-	targets map[string]netip.AddrPort
+	targets     map[string]netip.AddrPort
 }
 
 // newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.
@@ -178,6 +178,27 @@ func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
 }
 
+// primary is the backend that is the primary, or was it last; "" where nobody is to be, or nobody knows.
+func (k *checkedPool) primary() string {
+	k.mu.Lock()
+	fence := k.fence
+	k.mu.Unlock()
+	if fence == nil {
+		return ""
+	}
+	_, backend, _ := strings.Cut(fence.Remembered(), "/")
+	return backend
+}
+
+// remember says which backend was the primary when the process before this one ended.
+func (k *checkedPool) remember(backend string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fence != nil {
+		k.fence.Remember(targetID(k.pool.Name(), backend))
+	}
+}
+
 // rivalries is how often a second backend claimed to be the primary.
 func (k *checkedPool) rivalries() int {
 	k.mu.Lock()
@@ -219,5 +240,9 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 		if err := take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
 			d.log.Error().AnErr("err", err).Msg("verdict not taken")
 		}
+	}
+	select {
+	case d.judgedAgain <- struct{}{}:
+	default:
 	}
 }

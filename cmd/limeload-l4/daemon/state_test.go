@@ -174,7 +174,9 @@ func TestStateIsWrittenToAFileOfItsOwn(t *testing.T) {
 	for _, prepare := range []func() error{
 		func() error { return os.Symlink(victim, path+".new") },
 		func() error { return os.Symlink(filepath.Join(dir, "missing"), path+".new") },
-		func() error { return os.WriteFile(path+".new", []byte("left by a process that died, and longer than the state"), 0o644) },
+		func() error {
+			return os.WriteFile(path+".new", []byte("left by a process that died, and longer than the state"), 0o644)
+		},
 	} {
 		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), prepare()); err != nil {
 			t.Fatal(err)

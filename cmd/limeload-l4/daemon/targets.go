@@ -24,16 +24,17 @@ type checkedPool struct {
 	pool      *pool.Pool
 	scheduler *healthcheck.Scheduler
 
+	credentials *healthcheck.Credentials // tells a backend that refuses the check's credentials from a mistake in them
+
 	changed   *pool.Subscription // from start on
 	following sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards the fields below
-	check       *builtCheck
-	checker     healthcheck.Checker // check's, behind what follows
-	credentials *healthcheck.Credentials
-	fence       *healthcheck.Fence // nil unless its backends are to be the primary
-	targets     map[string]netip.AddrPort
+	check   *builtCheck
+	checker healthcheck.Checker // check's, behind credentials and fence
+	fence   *healthcheck.Fence  // nil unless its backends are to be the primary
+	targets map[string]netip.AddrPort
 }
 
 // newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.

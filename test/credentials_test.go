@@ -213,6 +213,35 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_pool_credentials_refused{pool="all"}`: 0})
 }
 
+// TestWrongCredentialsAtStart starts with a password that is refused, and without one: the verdict stays unknown, or what initial says, and
+// that is told with the reason. check would have said so.
+func TestWrongCredentialsAtStart(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
+	for _, tt := range []struct {
+		key, reason string
+		initial     string
+	}{
+		{"password_file = " + passwordFile(t, "wrong"), "authentication refused", "unknown"},
+		{`user = ""`, "the server wants a password", "healthy"},
+	} {
+		b := world{
+			Backends: []string{server.Address},
+			Health: []string{`type = "redis"`, tt.key, fmt.Sprintf("initial = %q", tt.initial), `interval = "300ms"`, `fast_interval = "100ms"`,
+				`timeout = "2s"`, `rise = 1`, `fall = 2`},
+		}.start(t)
+		line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool { return strings.Contains(l.Message, "refuses the credentials") })
+		if line.Reason != tt.reason || line.Backend != "b1" {
+			t.Errorf("it is told as %s", line.Text)
+		}
+		awaitChecks(t, b, "refused", 5)
+		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`, tt.initial): 1})
+		if _, stderr, code := b.Command(t, "check", "--config", b.File()); code != 1 || !strings.Contains(stderr, tt.reason) {
+			t.Errorf("check ends with %d: %s", code, stderr)
+		}
+	}
+}
+
 // TestWrongCredentialsUnreached reloads a changed password where no server can be reached: that says nothing about the password.
 func TestWrongCredentialsUnreached(t *testing.T) {
 	t.Parallel()

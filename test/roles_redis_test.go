@@ -95,12 +95,6 @@ func TestRedisReasons(t *testing.T) {
 			_, err := harness.Dial(t, r.Address).Write([]byte("DEBUG SLEEP 5\r\n"))
 			check(t, err)
 		}, "timed out"},
-		{"wants another password", func(t *testing.T) *harness.Redis {
-			return harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
-		}, []string{"password_file = " + passwordFile(t, "wrong")}, nil, "authentication refused"},
-		{"wants a password", func(t *testing.T) *harness.Redis {
-			return harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
-		}, nil, nil, "wants a password"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			server := tc.start(t)

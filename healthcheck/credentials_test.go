@@ -160,9 +160,10 @@ func TestCredentialsAtAnyMoment(t *testing.T) {
 			p := usual
 			p.Jitter, p.Fall = 0.5, 1+r.IntN(3)
 			p.FastInterval = time.Duration(1+r.IntN(20)) * 100 * time.Millisecond
-			v, stop := newVault(t, p, r.Float64, "a", "b", "c", "d")
+			moment := 20*time.Second + time.Duration(r.IntN(int(4*time.Second)))
+			v, stop := newVault(t, p, r.Float64, "a", "b", "c", "d") // which has r from here on
 			defer stop()
-			later(20*time.Second + time.Duration(r.IntN(int(4*time.Second))))
+			later(moment)
 			v.want(t, fmt.Sprintf("seed %d, at first", seed), 4, 0, nil)
 			v.set("new", "a", "b", "c", "d")
 			later(time.Minute)

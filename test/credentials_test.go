@@ -139,7 +139,7 @@ func TestWrongCredentials(t *testing.T) {
 			// In the file: nobody takes it, so it is not taken up.
 			write("second")
 			changed := time.Now()
-			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"}, {"reload"}} {
+			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"}, {"plan", "--config", b.File()}, {"reload"}} {
 				_, stderr, code := b.Command(t, command...)
 				if code != 1 || !strings.Contains(stderr, "pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
 					t.Errorf("%s ends with %d: %s", command[0], code, stderr)

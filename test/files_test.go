@@ -134,3 +134,33 @@ func TestFilesBesideTheConfiguration(t *testing.T) {
 		t.Errorf("check ends with %d: %s, want %s twice", code, stderr, want)
 	}
 }
+
+// TestPlanSendsNoPasswords sends plans that name the password file of the running configuration, which has other contents by now, beside an
+// address that the running configuration does not have: nobody connects there.
+func TestPlanSendsNoPasswords(t *testing.T) {
+	t.Parallel()
+	server := harness.StartRedis(t)
+	password := filepath.Join(t.TempDir(), "password")
+	check(t, os.WriteFile(password, []byte("first\n"), 0o600))
+	logins := make(chan *net.TCPConn, 16)
+	thief := harness.Serve(t, handOver(logins))
+	w := world{Backends: []string{server.Address}, Health: []string{`type = "redis"`, fmt.Sprintf("password_file = %q", password)}}
+	b := w.start(t)
+	w.Listen = b.Address(t, "main")
+	check(t, os.WriteFile(password, []byte("second\n"), 0o600))
+	another := w
+	another.Backends = []string{server.Address, thief.Address()}
+	instead := w
+	instead.Backends = another.Backends[1:]
+	configs := []string{another.config(t), instead.config(t), strings.ReplaceAll(instead.config(t), "all", "new")}
+	another.Health = append([]string{w.Health[0], `user = "another"`}, w.Health[1:]...)
+	for _, config := range append(configs, another.config(t)) {
+		status, answer := b.API(t, "POST", "/v1/plan", []byte(b.Complete(config)), "Content-Type", "application/toml")
+		if status != http.StatusOK && status != http.StatusUnprocessableEntity || strings.Contains(string(answer), "second") {
+			t.Errorf("plan of\n%s\nis %d %s", config, status, answer)
+		}
+	}
+	if n := len(logins); n > 0 {
+		t.Errorf("%d logins were tried at another address", n)
+	}
+}

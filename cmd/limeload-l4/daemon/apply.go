@@ -57,7 +57,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
-	if err := p.tryLogins(ctx); err != nil {
+	if err := p.tryLogins(ctx, false); err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
 	if err := d.audition(ctx, p); err != nil {

@@ -88,20 +88,25 @@ func (l login) try(ctx context.Context, cfg *conf.Config, t trial) error {
 	return cfg.ErrorAt(l.key, fmt.Errorf("every backend that answers refuses the login; %s: %w", target.ID, refusal))
 }
 
-// changesLogin tells whether a pool's checks log in otherwise than before, or elsewhere: more has changed than their times and counts.
+// changesLogin tells whether the configuration has a pool's checks log in otherwise than before, or elsewhere: more has changed than their
+// times and counts.
 func (pp *proposedPool) changesLogin() bool {
 	timing := []string{"interval", "fast_interval", "timeout", "rise", "fall", "jitter", "initial", "stale_after"}
-	return len(pp.contents) > 0 || slices.ContainsFunc(pp.keys, func(k conf.Difference) bool {
+	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool {
 		return k.Keys[0] == "health" && (len(k.Keys) == 1 || !slices.Contains(timing, k.Keys[1]))
 	})
 }
 
-// tryLogins tries the logins that a proposal brings: those of new pools and changed checks. Others were tried before, and what became
-// of them since must not stand in the way of another change.
-func (p *proposal) tryLogins(ctx context.Context) error {
+// tryLogins tries the logins that a proposal brings: those of new pools and changed checks, and of files with other contents. Others
+// were tried before, and what became of them since must not stand in the way of another change.
+//
+// Of a configuration that was sent only the contents of files are tried, by the checks and at the backends that there are: for
+// whatever else it says, whoever sent it could have a password shown to an address of his own.
+func (p *proposal) tryLogins(ctx context.Context, sent bool) error {
 	var trials []trial
 	for _, pp := range p.pools {
-		if pp.check == nil || !pp.isNew && !pp.changesLogin() {
+		other := pp.isNew || pp.changesLogin()
+		if pp.check == nil || other && sent || !other && len(pp.contents) == 0 {
 			continue
 		}
 		var specs []pool.Spec
@@ -110,7 +115,11 @@ func (p *proposal) tryLogins(ctx context.Context) error {
 				specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr})
 			}
 		}
-		specs = append(specs, slices.DeleteFunc(slices.Clone(pp.specs), func(s pool.Spec) bool { return !pp.added[s.ID] })...)
+		for _, s := range pp.specs {
+			if pp.added[s.ID] && !sent {
+				specs = append(specs, s)
+			}
+		}
 		trials = append(trials, newTrial(pp.conf, pp.check, specs))
 	}
 	return tryLogins(ctx, p.cfg, trials)

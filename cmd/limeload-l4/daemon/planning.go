@@ -18,7 +18,7 @@ import (
 //
 // A configuration that somebody has sent is not trusted as the file is: whoever may ask for plans could learn by it which files there
 // are on this machine, and have their first lines sent as passwords to an address of his own. So of its files those alone are
-// read that the configuration in force names, too, and its logins are not tried. `check` does both, with the rights of who runs it.
+// read that the configuration in force names, too, and logins are tried as that has them. `check` does all, with the rights of who runs it.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -41,8 +41,8 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 		from.only = d.files.paths()
 	}
 	p, err := d.propose(cfg, from)
-	if err == nil && c == nil {
-		err = p.tryLogins(ctx)
+	if err == nil {
+		err = p.tryLogins(ctx, c != nil)
 	}
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}

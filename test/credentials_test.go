@@ -3,6 +3,8 @@ package test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,8 +19,8 @@ import (
 // A guarded service is servers that want a password of the user "checker", and not of anybody else.
 type guarded struct {
 	addresses []string
-	health    []string // lines of the health table, without the password file
-	change    func(t *testing.T, server int, password string)
+	health    []string                                                     // lines of the health table, without the password file
+	change    func(t *testing.T, password string, servers ...int)          // as nearly at once as can be; no servers are all of them
 	use       func(t *testing.T, address string) (stillThere func() error) // opens a session; the result says whether it is open still
 }
 
@@ -28,8 +30,27 @@ func guardedRedis(t *testing.T) guarded {
 	return guarded{
 		addresses: []string{servers[0].Address, servers[1].Address},
 		health:    []string{`type = "redis"`, `user = "checker"`},
-		change: func(t *testing.T, server int, password string) {
-			servers[server].Do(t, "acl", "setuser", "checker", "on", "resetpass", ">"+password, "+ping", "+role", "+info")
+		change: func(t *testing.T, password string, which ...int) {
+			if which == nil {
+				which = []int{0, 1}
+			}
+			var conns []net.Conn
+			for _, i := range which {
+				conns = append(conns, harness.Dial(t, servers[i].Address))
+			}
+			for _, c := range conns {
+				_, err := fmt.Fprintf(c, "acl setuser checker on resetpass >%s +ping +role +info\r\n", password)
+				check(t, err)
+			}
+			for _, c := range conns {
+				answer := make([]byte, len("+OK\r\n"))
+				_, err := io.ReadFull(c, answer)
+				check(t, err)
+				if string(answer) != "+OK\r\n" {
+					t.Fatalf("the password is not changed: %q", answer)
+				}
+				check(t, c.Close())
+			}
 		},
 		use: func(t *testing.T, address string) func() error {
 			session := harness.Dial(t, address)
@@ -49,10 +70,8 @@ func guardedPostgres(t *testing.T) guarded {
 	return guarded{
 		addresses: []string{primary.Address(), replica.Address()},
 		health:    []string{`type = "postgres"`, `user = "checker"`, `role = "primary"`},
-		change: func(t *testing.T, server int, password string) {
-			if server == 0 {
-				do(t, primary, fmt.Sprintf("ALTER ROLE checker PASSWORD '%s'", password))
-			}
+		change: func(t *testing.T, password string, _ ...int) {
+			do(t, primary, fmt.Sprintf("ALTER ROLE checker PASSWORD '%s'", password))
 		},
 		use: func(t *testing.T, address string) func() error {
 			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, address))
@@ -120,9 +139,7 @@ func TestWrongCredentials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := start(t)
-			for i := range g.addresses {
-				g.change(t, i, "first")
-			}
+			g.change(t, "first")
 			file := filepath.Join(t.TempDir(), "password")
 			write := func(password string) { check(t, os.WriteFile(file, []byte(password+"\n"), 0o600)) }
 			write("first")
@@ -130,7 +147,8 @@ func TestWrongCredentials(t *testing.T) {
 			b := world{
 				Backends: g.addresses, Pool: []string{`on_unhealthy = "close"`},
 				Health: append(g.health, fmt.Sprintf("password_file = %q", file),
-					`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "2s"`, `rise = 1`, `fall = 2`),
+					// fall leaves the second server the time to change its password, too
+					`interval = "200ms"`, `fast_interval = "200ms"`, `timeout = "2s"`, `rise = 1`, `fall = 10`),
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			awaitChecks(t, b, "success", 3)
@@ -151,10 +169,8 @@ func TestWrongCredentials(t *testing.T) {
 			}
 
 			// On the servers: the file would be right now, and nobody has said so.
-			for i := range g.addresses {
-				g.change(t, i, "second")
-			}
-			awaitChecks(t, b, "refused", 20)
+			g.change(t, "second")
+			awaitChecks(t, b, "refused", 60)
 			if changes := verdictChanges(b, changed); len(changes) > 0 {
 				t.Errorf("verdicts have changed: %s", changes)
 			}
@@ -191,9 +207,7 @@ func TestWrongCredentials(t *testing.T) {
 func TestWrongCredentialsOfOne(t *testing.T) {
 	t.Parallel()
 	g := guardedRedis(t)
-	for i := range g.addresses {
-		g.change(t, i, "first")
-	}
+	g.change(t, "first")
 	started := time.Now()
 	b := world{
 		Backends: g.addresses,
@@ -203,7 +217,7 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	b.WaitVerdict(t, "b1", "healthy", started)
 	b.WaitVerdict(t, "b2", "healthy", started)
 	changed := time.Now()
-	g.change(t, 1, "second")
+	g.change(t, "second", 1)
 	if line := b.WaitVerdict(t, "b2", "unhealthy", changed); line.Reason != "authentication refused" {
 		t.Errorf("b2 is unhealthy for %q", line.Reason)
 	}

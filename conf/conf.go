@@ -274,8 +274,8 @@ type Discovery struct {
 }
 
 // ErrorAt makes an Error of what happened later to the key at that path, see Path: it says
-// where an address stands that turned out to be in use. The line of a key left out is its
+// where an address stands that turned out to be in use. The error of a file has its whole path. The line of a key left out is its
 // table's.
 func (c *Config) ErrorAt(path string, err error) *Error {
-	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: cause(err), err: err}
+	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: causeBeside(c.File, err), err: err}
 }

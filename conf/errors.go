@@ -200,3 +200,11 @@ func cause(err error) string {
 	}
 	return printable(err.Error())
 }
+
+// causeBeside is cause with the path in front where it is that of another file than the configuration's. It is not cut: people copy it.
+func causeBeside(config string, err error) string {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path != config {
+		return strconv.Quote(pathErr.Path) + ": " + cause(err)
+	}
+	return cause(err)
+}

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
 // MaxFileBytes bounds a configuration. Ten thousand backends with all their keys are 0.7 MB and
@@ -26,16 +28,28 @@ const maxMistakes = 1000
 
 // Load reads the file at path and parses it. Its errors are Errors, also for a file that
 // cannot be read, in which case errors.Is finds the cause.
+//
+// It is for what a person names on a command line: a pipe is as good as a file, and waited for.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path)
+	return parseRead(path, ReadFile)
+}
+
+// LoadRegular is Load for a process that must not wait, nor read a device: it takes a regular file alone.
+func LoadRegular(path string) (*Config, error) {
+	return parseRead(path, func(path string) ([]byte, error) { return file.Read(path, MaxFileBytes) })
+}
+
+func parseRead(path string, read func(path string) ([]byte, error)) (*Config, error) {
+	data, err := read(path)
 	if err != nil {
 		return nil, Errors{{File: path, Message: cause(err), err: err}}
 	}
 	return Parse(path, data)
 }
 
-// readFile reads one byte more than is allowed, for Parse to see. A pipe is as good as a file.
-func readFile(path string) ([]byte, error) {
+// ReadFile reads the text of a configuration for Parse, as Load does. Of one that is larger than allowed it returns one byte more
+// than that, for Parse to see.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

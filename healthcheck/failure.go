@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// This file has how failures are worded, one way for all checks. The formats given to unhealthyf, wrongRolef, laggingf and
+// This file has how failures are worded, one way for all checks. The formats given to unhealthyf, wrongRolef, laggingf, refusedf and
 // cannotCheckf, and what functions called ...Words return, are the reasons an operator reads: each is a row of
 // docs/health.md, and TestFailuresAreDocumented holds the two together.
 
@@ -46,6 +46,16 @@ func wrongRolef(format string, args ...any) *checkError {
 // laggingf is the failure of one that works, and is behind.
 func laggingf(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(ErrLagging)
+}
+
+// refusedf is the failure of one that answers, and does not take the credentials of the check.
+func refusedf(format string, args ...any) *checkError {
+	return unhealthyf(format, args...).because(ErrCredentials)
+}
+
+// stands is err of a check that leaves the verdict as it is.
+func stands(err error) *checkError {
+	return &checkError{words: err.Error(), causes: []error{err, errStands}}
 }
 
 // cannotCheckf is what a check says that found out nothing about its target.

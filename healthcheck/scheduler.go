@@ -261,7 +261,11 @@ func (s *Scheduler) check(ctx context.Context, j *job, checker Checker, revision
 	}
 	if current {
 		s.noteLocked(j, outcomeOf(err), words(result, err), end, end.Sub(start))
-		if !errors.Is(err, ErrInconclusive) && !start.Before(j.judged) {
+		switch {
+		case errors.Is(err, ErrInconclusive), start.Before(j.judged):
+		case errors.Is(err, errStands):
+			j.stale = end.Add(j.policy.StaleAfter)
+		default:
 			s.countLocked(j, result, err, end)
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	FoundWrongRole          // ErrWrongRole
 	FoundLagging            // ErrLagging
 	FoundNothingOut         // ErrInconclusive: no result
+	Refused                 // ErrCredentials; a failure only if others take the credentials, see Credentials
 
 	outcomes // how many there are
 )
@@ -39,6 +40,8 @@ func (o Outcome) String() string {
 		return "lagging"
 	case FoundNothingOut:
 		return "inconclusive"
+	case Refused:
+		return "refused"
 	}
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }
@@ -54,6 +57,8 @@ func outcomeOf(err error) Outcome {
 		return FoundWrongRole
 	case errors.Is(err, ErrLagging):
 		return FoundLagging
+	case errors.Is(err, ErrCredentials):
+		return Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return TimedOut
 	}

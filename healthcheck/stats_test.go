@@ -82,13 +82,13 @@ func TestStatsOfThoseThatWait(t *testing.T) {
 }
 
 func TestOutcomes(t *testing.T) {
-	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive"}
+	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive", "refused"}
 	for o := range len(Counts{}) {
 		if got := Outcome(o).String(); got != want[o] {
 			t.Errorf("outcome %d is %q, want %q", o, got, want[o])
 		}
 	}
-	if got := outcomes.String(); got != "outcome(6)" {
+	if got := outcomes.String(); got != "outcome(7)" {
 		t.Errorf("an undefined outcome is %q", got)
 	}
 	for _, tt := range []struct {
@@ -97,6 +97,7 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{errors.Join(ErrInconclusive, context.Canceled), FoundNothingOut},
 		{errors.Join(ErrWrongRole, errAtOnce), FoundWrongRole},
+		{refusedf("authentication refused"), Refused},
 		{context.DeadlineExceeded, TimedOut},
 		{connectError(t.Context(), time.Now(), context.DeadlineExceeded), TimedOut},
 	} {

@@ -17,7 +17,7 @@ func checkCommand() *cli.Command {
 		UsageText: "limeload-l4 check [--syntax] [--config lb.toml]",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names"},
+			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names, read no other file, try no login"},
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := readFlagged(c)
@@ -29,7 +29,7 @@ func checkCommand() *cli.Command {
 				if err := daemon.Resolve(c.Context, cfg); err != nil {
 					return err
 				}
-				if missing, err = daemon.CheckFiles(cfg); err != nil {
+				if missing, err = daemon.Check(c.Context, cfg); err != nil {
 					return err
 				}
 			}

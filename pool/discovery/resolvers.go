@@ -7,16 +7,20 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
 // resolvConf is where the system's resolvers stand. It is read anew at each Find: networks change.
 const resolvConf = "/etc/resolv.conf"
+
+// maxResolvConfBytes is how large that file may be: more than any list of servers and domains takes.
+const maxResolvConfBytes = 64 << 10
 
 // The limits of resolv.conf(5), which keep a slip of the pen there from making a lookup take hours.
 const (
@@ -55,7 +59,7 @@ func newResolvers(given string) (resolvers, error) {
 
 // systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
 func systemResolvers(path string) (resolvers, error) {
-	text, err := os.ReadFile(path) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	text, err := file.Read(path, maxResolvConfBytes) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return resolvers{}, err
 	}

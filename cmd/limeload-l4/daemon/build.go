@@ -47,22 +47,22 @@ func poolMode(text string) pool.Mode {
 }
 
 // buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.
-func buildDiscovery(c *conf.Discovery, p *pool.Pool) *discovery.Runner {
-	o := discovery.Options{Name: c.Type, Source: discoverySource(c), Pool: p, Refresh: c.Refresh.Std()}
+func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discovery.Runner {
+	o := discovery.Options{Name: c.Type, Source: discoverySource(cfg, c), Pool: p, Refresh: c.Refresh.Std()}
 	if c.OnError == "empty" {
 		o.OnError = discovery.Empty
 	}
 	return discovery.New(o)
 }
 
-func discoverySource(d *conf.Discovery) discovery.Source {
+func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	switch d.Type {
 	case "dns":
 		return discovery.DNS{Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver}
 	case "srv":
 		return discovery.SRV{Name: d.Name, Resolver: d.Resolver}
 	}
-	return discovery.File{Path: d.File, Parse: parseBackends}
+	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
 }
 
 // parseBackends reads a file of backends for the pool that it is discovered for.

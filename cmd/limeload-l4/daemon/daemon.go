@@ -60,17 +60,19 @@ type Daemon struct {
 
 	loadFailure error // why the state file was not read; nil if it was
 
-	inherited map[string]inheritedSocket // by listener
-	changed   chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
-	started   chan struct{}              // closed when clients are served
-	ending    context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
-	beginEnd  context.CancelFunc
-	events    hub
-	phase     atomic.Int32
+	inherited   map[string]inheritedSocket // by listener
+	changed     chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{}              // has room for one: there is another verdict
+	started     chan struct{}              // closed when clients are served
+	ending      context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
+	beginEnd    context.CancelFunc
+	events      hub
+	phase       atomic.Int32
 
 	// applying is held by who reloads or plans, and guards the fields below
 	applying sync.Mutex
 	admin    *adminSocket
+	files    *files         // that the configuration in force names, as they were when they were read
 	retiring sync.WaitGroup // admin sockets that end
 	watcher  watcher
 
@@ -87,22 +89,26 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
 	}
 	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
-	d.state = newStateStore(o.Config.Global.StateFile, d.collectState)
+	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
+	d.files = newFiles(o.Config.File)
+	token, err := readToken(o.Config, d.files)
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.Config.Pools {
-		s, err := d.newServed(o.Config, &o.Config.Pools[i])
+		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files)
 		if err != nil {
 			return nil, err
 		}
 		d.pools[s.pool.Name()] = s
 	}
 	d.loadState()
-	var err error
 	if d.inherited, err = inheritedSockets(); err != nil {
 		return nil, err
 	}
@@ -121,7 +127,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, located(o.Config, err)
 	}
 	d.metrics = d.newMetrics()
-	if d.admin, err = d.openAdmin(o.Config); err != nil {
+	if d.admin, err = d.openAdmin(o.Config, token); err != nil {
 		_ = d.server.Shutdown(context.Background())
 		return nil, err
 	}

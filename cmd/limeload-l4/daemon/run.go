@@ -19,6 +19,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	checking, stopChecks := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
 	background.Go(func() { _ = d.checks.Run(checking) })
+	background.Go(func() { d.keepPrimaries(checking) })
 	background.Go(func() { d.notify.keepAlive(checking, d.liveWithin) })
 	for _, s := range d.servedPools() {
 		s.start()

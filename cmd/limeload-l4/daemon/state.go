@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
 // maxStateBytes bounds what is read of a state file: far more than ten thousand changed backends come to.
@@ -137,20 +139,14 @@ func (s *stateStore) load(state any) error {
 	if s.path == "" {
 		return nil
 	}
-	f, err := os.Open(s.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := file.Read(s.path, maxStateBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxStateBytes+1))
-	if err != nil {
-		return fmt.Errorf("read state %s: %w", s.path, err)
-	}
-	if len(data) > maxStateBytes {
+	case errors.Is(err, file.ErrTooLarge):
 		return s.setAside(fmt.Errorf("it has more than %d bytes", maxStateBytes))
+	case err != nil:
+		return fmt.Errorf("read state: %w", err)
 	}
 	if err := json.Unmarshal(data, state); err != nil {
 		return s.setAside(err)

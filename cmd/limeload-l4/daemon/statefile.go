@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
@@ -11,10 +13,14 @@ import (
 // stateVersion is of the form of the state file. A file of another one is not understood.
 const stateVersion = 1
 
-// A savedState is what a state file holds: what was changed at run time, and what it was changed from.
+// A savedState is what a state file holds: what was changed at run time and what it was changed from, and who was the primary.
 type savedState struct {
 	Version int                        `json:"version"`
 	Pools   map[string][]savedOverride `json:"pools"`
+
+	// Primaries are the backends that were the primary last, by pool; see healthcheck.Fence. Older versions do not know it, and
+	// pass over it.
+	Primaries map[string]string `json:"primaries,omitempty"`
 }
 
 // A savedOverride is one backend's.
@@ -41,13 +47,47 @@ type savedBackend struct {
 
 // collectState is what the state file is to hold.
 func (d *Daemon) collectState() any {
-	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride)}
+	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries()}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
 			state.Pools[name] = append(state.Pools[name], toSaved(o))
 		}
 	}
 	return state
+}
+
+// primaries is who is the primary in each pool that has one.
+func (d *Daemon) primaries() map[string]string {
+	all := make(map[string]string)
+	for name, s := range d.servedPools() {
+		if k, _ := s.works(); k != nil {
+			if backend := k.primary(); backend != "" {
+				all[name] = backend
+			}
+		}
+	}
+	return all
+}
+
+// keepPrimaries saves the state whenever another backend is the primary, until ctx is done.
+func (d *Daemon) keepPrimaries(ctx context.Context) {
+	if d.state.path == "" {
+		return
+	}
+	saved := d.primaries()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.judgedAgain:
+		}
+		if now := d.primaries(); !maps.Equal(now, saved) {
+			if err := d.saveState(); err != nil {
+				d.log.Error().AnErr("err", err).Msg("state not saved")
+			}
+			saved = now
+		}
+	}
 }
 
 func toSaved(o pool.Override) savedOverride {
@@ -111,6 +151,11 @@ func (d *Daemon) restore(state savedState) error {
 				return d.state.setAside(fmt.Errorf("pool %s: backend %q: %w", name, s.Base.Name, err))
 			}
 			overrides[name] = append(overrides[name], o)
+		}
+	}
+	for name, backend := range state.Primaries {
+		if s := d.pools[name]; s != nil && s.checks != nil {
+			s.checks.remember(backend)
 		}
 	}
 	for name, all := range overrides {

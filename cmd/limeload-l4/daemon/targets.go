@@ -24,28 +24,33 @@ type checkedPool struct {
 	pool      *pool.Pool
 	scheduler *healthcheck.Scheduler
 
+	credentials *healthcheck.Credentials // tells a backend that refuses the check's credentials from a mistake in them
+
 	changed   *pool.Subscription // from start on
 	following sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards the fields below
-	checker healthcheck.Checker
-	policy  healthcheck.Policy
-	fence   *healthcheck.Fence // nil unless its backends are to be the primary
+	check   *builtCheck
+	checker healthcheck.Checker // check's, behind credentials and fence
+	fence   *healthcheck.Fence  // nil unless its backends are to be the primary
 	targets map[string]netip.AddrPort
 }
 
 // newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.
-func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, c healthcheck.Checker, policy healthcheck.Policy, primary bool) *checkedPool {
+func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool) *checkedPool {
 	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]netip.AddrPort)}
-	k.use(c, policy, primary)
+	k.credentials = healthcheck.NewCredentials(s, k.logRefusal)
+	k.use(check, primary)
 	return k
 }
 
 // use sets what checks the backends from now on.
-func (k *checkedPool) use(c healthcheck.Checker, policy healthcheck.Policy, primary bool) {
+func (k *checkedPool) use(check *builtCheck, primary bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.credentials.Renew()
+	c := k.credentials.Wrap(check.checker)
 	switch {
 	case !primary:
 		k.fence = nil
@@ -55,7 +60,7 @@ func (k *checkedPool) use(c healthcheck.Checker, policy healthcheck.Policy, prim
 	if k.fence != nil {
 		c = k.fence.Wrap(c)
 	}
-	k.checker, k.policy = c, policy
+	k.check, k.checker = check, c
 }
 
 // start begins to check the backends there are, and follows those that come and go until end.
@@ -103,13 +108,13 @@ func isMembership(e pool.Event) bool {
 }
 
 // change has the backends checked otherwise from now on. Their verdicts stay.
-func (k *checkedPool) change(c healthcheck.Checker, policy healthcheck.Policy, primary bool) error {
-	k.use(c, policy, primary)
+func (k *checkedPool) change(check *builtCheck, primary bool) error {
+	k.use(check, primary)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var failures []error
 	for id := range k.targets {
-		failures = append(failures, k.scheduler.Update(targetID(k.pool.Name(), id), k.checker, k.policy))
+		failures = append(failures, k.scheduler.Update(targetID(k.pool.Name(), id), k.checker, k.check.policy))
 	}
 	return errors.Join(failures...)
 }
@@ -128,7 +133,7 @@ func (k *checkedPool) match() {
 			k.removeLocked(b.ID)
 		}
 		k.targets[b.ID] = b.Addr
-		policy := k.policy
+		policy := k.check.policy
 		if b.Verdict == pool.Healthy {
 			policy.Initial = healthcheck.Healthy // it was judged before it came, or the pool begins so
 		}
@@ -148,6 +153,7 @@ func (k *checkedPool) match() {
 func (k *checkedPool) removeLocked(id string) {
 	target := targetID(k.pool.Name(), id)
 	k.scheduler.Remove(target)
+	k.credentials.Forget(target)
 	if k.fence != nil {
 		k.fence.Forget(target)
 	}
@@ -160,6 +166,38 @@ func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
 	_, rival, _ := strings.Cut(r.Rival, "/")
 	k.log.Error().Str("pool", k.pool.Name()).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
+}
+
+// logRefusal tells the operator that the checks find nothing out any more, and again when they do.
+func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
+	if r.Ended {
+		k.log.Info().Str("pool", k.pool.Name()).Msg("the credentials of the checks are not refused any more")
+		return
+	}
+	_, backend, _ := strings.Cut(r.Target, "/")
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backend).Str("reason", r.Reason).
+		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
+}
+
+// primary is the backend that is the primary, or was it last; "" where nobody is to be, or nobody knows.
+func (k *checkedPool) primary() string {
+	k.mu.Lock()
+	fence := k.fence
+	k.mu.Unlock()
+	if fence == nil {
+		return ""
+	}
+	_, backend, _ := strings.Cut(fence.Remembered(), "/")
+	return backend
+}
+
+// remember says which backend was the primary when the process before this one ended.
+func (k *checkedPool) remember(backend string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fence != nil {
+		k.fence.Remember(targetID(k.pool.Name(), backend))
+	}
 }
 
 // rivalries is how often a second backend claimed to be the primary.
@@ -203,5 +241,9 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 		if err := take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
 			d.log.Error().AnErr("err", err).Msg("verdict not taken")
 		}
+	}
+	select {
+	case d.judgedAgain <- struct{}{}:
+	default:
 	}
 }

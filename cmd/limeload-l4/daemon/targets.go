@@ -12,10 +12,6 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// checkConcurrency bounds the checks under way at once. A check of a dead backend takes its whole timeout, so
-// this is also what a pool of dead backends can hold up; the data plane keeps as many descriptors free.
-const checkConcurrency = 32
-
 // A checkedPool is a pool whose backends are the targets of a scheduler: those that come are checked, and those that go are
 // not any more. Its methods may be called from any goroutine.
 type checkedPool struct {
@@ -156,9 +152,7 @@ func (k *checkedPool) removeLocked(id string) {
 
 // logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
-	_, primary, _ := strings.Cut(r.Primary, "/")
-	_, rival, _ := strings.Cut(r.Rival, "/")
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).Int("count", r.Count).
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backendOf(r.Rival)).Str("primary", backendOf(r.Primary)).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }
 
@@ -174,6 +168,12 @@ func (k *checkedPool) rivalries() int {
 
 // targetID names a backend's target. No pool's name has a slash in it.
 func targetID(pool, backend string) string { return pool + "/" + backend }
+
+// backendOf is the backend of a target.
+func backendOf(target string) string {
+	_, backend, _ := strings.Cut(target, "/")
+	return backend
+}
 
 // receive has the verdicts on targets of that pool, see targetID, go to take; nil is nobody.
 func (d *Daemon) receive(pool string, take func(...pool.Judgement) error) {

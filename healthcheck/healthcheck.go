@@ -84,6 +84,7 @@ type Target struct {
 	ID    string // opaque; unique in its scheduler
 	Group string // opaque; its checks are counted together with those of the others of this group, see Stats
 	Addr  netip.AddrPort
+	Exact bool // Addr is where to check, and not only whom: a Port of the checker does not count
 }
 
 // A Checker checks a target once.

@@ -43,6 +43,21 @@ func (o Outcome) String() string {
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
+// Verdict returns what a check with that outcome says by itself; Unknown if it found nothing out.
+func (o Outcome) Verdict() Verdict {
+	switch o {
+	case Succeeded:
+		return Healthy
+	case FoundWrongRole:
+		return WrongRole
+	case FoundLagging:
+		return Lagging
+	case FoundNothingOut:
+		return Unknown
+	}
+	return Unhealthy
+}
+
 // outcomeOf returns how a check ended with err.
 func outcomeOf(err error) Outcome {
 	switch {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
@@ -87,6 +88,14 @@ func (s *served) rivalries() int {
 		return k.rivalries()
 	}
 	return 0
+}
+
+// lastRivalry is when that was last; nil is never.
+func (s *served) lastRivalry() *time.Time {
+	if k, _ := s.works(); k != nil {
+		return k.lastRivalry.Load()
+	}
+	return nil
 }
 
 // end ends all that works for the pool. Its sessions go on.

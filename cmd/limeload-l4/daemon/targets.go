@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -23,17 +25,38 @@ type checkedPool struct {
 	changed   *pool.Subscription // from start on
 	following sync.WaitGroup
 
+	lastRivalry atomic.Pointer[time.Time] // nil before the first
+
 	mu sync.Mutex
 	// mu guards the fields below
 	checker healthcheck.Checker
 	policy  healthcheck.Policy
 	fence   *healthcheck.Fence // nil unless its backends are to be the primary
-	targets map[string]netip.AddrPort
+	targets map[string]place
+}
+
+// A place is where a backend is and, unless it is checked there, where it is checked.
+type place struct{ addr, check netip.AddrPort }
+
+// target is what is checked of a backend at that place.
+func (p place) target(id, group string) healthcheck.Target {
+	if p.check.IsValid() {
+		return healthcheck.Target{ID: id, Group: group, Addr: p.check, Exact: true}
+	}
+	return healthcheck.Target{ID: id, Group: group, Addr: p.addr}
+}
+
+// checkText is where a backend is checked, in the configuration's words.
+func checkText(at netip.AddrPort) string {
+	if !at.IsValid() {
+		return ""
+	}
+	return at.String()
 }
 
 // newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.
 func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, c healthcheck.Checker, policy healthcheck.Policy, primary bool) *checkedPool {
-	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]netip.AddrPort)}
+	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]place)}
 	k.use(c, policy, primary)
 	return k
 }
@@ -89,10 +112,10 @@ func (k *checkedPool) follow() {
 	}
 }
 
-// isMembership tells whether a backend came or went.
+// isMembership tells whether a backend came or went, or is to be checked elsewhere.
 func isMembership(e pool.Event) bool {
 	switch e.(type) {
-	case pool.Added, pool.Removed:
+	case pool.Added, pool.Removed, pool.CheckChanged:
 		return true
 	}
 	return false
@@ -117,18 +140,25 @@ func (k *checkedPool) match() {
 	there := make(map[string]bool)
 	for _, b := range k.pool.Backends() {
 		there[b.ID] = true
-		if at, known := k.targets[b.ID]; known {
-			if at == b.Addr {
+		t := place{b.Addr, b.Check}.target(targetID(k.pool.Name(), b.ID), k.pool.Name())
+		if was, known := k.targets[b.ID]; known {
+			switch {
+			case was == place{b.Addr, b.Check}:
+				continue
+			case was.addr == b.Addr: // it is who it was, and its verdict stays
+				k.targets[b.ID] = place{b.Addr, b.Check}
+				if err := k.scheduler.Move(t); err != nil {
+					k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
+				}
 				continue
 			}
 			k.removeLocked(b.ID)
 		}
-		k.targets[b.ID] = b.Addr
+		k.targets[b.ID] = place{b.Addr, b.Check}
 		policy := k.policy
 		if b.Verdict == pool.Healthy {
 			policy.Initial = healthcheck.Healthy // it was judged before it came, or the pool begins so
 		}
-		t := healthcheck.Target{ID: targetID(k.pool.Name(), b.ID), Group: k.pool.Name(), Addr: b.Addr}
 		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
 			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("backend not checked")
 		}
@@ -152,6 +182,7 @@ func (k *checkedPool) removeLocked(id string) {
 
 // logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
+	k.lastRivalry.Store(new(time.Now()))
 	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backendOf(r.Rival)).Str("primary", backendOf(r.Primary)).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }

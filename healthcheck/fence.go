@@ -57,6 +57,9 @@ func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return r, err // the target is gone, or has another checker: what it claims does not count, as its result does not
 	}
+	if errors.Is(err, ErrInconclusive) {
+		return r, err // it was not asked: what it claimed before stands, as its verdict does
+	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID)
 		return r, err

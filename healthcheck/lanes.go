@@ -143,7 +143,7 @@ func (s *slots) take() *job {
 			s.waiting = append(s.waiting, l)
 		}
 		if j != nil {
-			s.count(l, j.slots)
+			s.count(l, int(j.slots))
 			return j
 		}
 	}

@@ -1,28 +1,32 @@
 package healthcheck
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // A job is a target with all the scheduler knows of it. Scheduler.mu guards it.
 type job struct {
 	target   Target
 	checker  Checker
-	kind     slotKind // that a check takes
-	slots    int      // how many
-	policy   Policy   // complete
-	revision int      // counts the Updates and Moves
+	policy   Policy // complete
+	revision int    // counts the Updates and Moves
 	streak   streak
 	group    *group
 	counts   Counts // of the checks that ended
 	last     Ended  // the last of them
 
-	state  state
-	due    time.Time // of the next check, when idle; when it became due, when waiting
-	soon   bool      // the next check follows the one that runs at once
-	hangs  bool      // the last check failed, and took most of its time for that
+	kind  slotKind // of the slots that a check takes
+	state state
+	soon  bool   // the next check follows the one that runs at once
+	hangs bool   // the last check failed, and took most of its time for that
+	told  bool   // of blind, by Options.Blind
+	slots uint16 // that a check takes
+
 	lane   *lane     // where it waits, when waiting, or has its slots from, when running
+	due    time.Time // of the next check, when idle; when it became due, when waiting
 	stale  time.Time // when the verdict becomes unknown unless the check that runs has ended before
 	blind  time.Time // since when checks found nothing out; zero when the last one did
-	told   bool      // of that, by Blind
 	judged time.Time // when the verdict was made by something else than results
 	cancel func()    // ends the check, when running
 
@@ -43,7 +47,8 @@ const (
 // use has j checked with c.
 func (j *job) use(c Checker) {
 	j.checker = c
-	j.kind, j.slots = costOf(c)
+	kind, n := costOf(c)
+	j.kind, j.slots = kind, uint16(min(n, math.MaxUint16))
 }
 
 // wakeAt returns when the scheduler must look at j next, and whether it must at all.

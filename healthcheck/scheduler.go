@@ -259,7 +259,7 @@ func (s *Scheduler) checkLocked(ctx context.Context, j *job, now time.Time) {
 	}
 	ctx, j.cancel = context.WithTimeout(ctx, j.policy.Timeout)
 	s.requeueLocked(j)
-	turn := turn{checker: j.checker, target: j.target, revision: j.revision, lane: j.lane, slots: j.slots}
+	turn := turn{checker: j.checker, target: j.target, revision: j.revision, lane: j.lane, slots: int(j.slots)}
 	s.checks.Go(func() { s.check(ctx, j, turn) })
 }
 

@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,12 +16,12 @@ func TestFenceIsNotMovedByOurOwnWant(t *testing.T) {
 		var fence *Fence
 		var j journal
 		rivals := 0
-		blind := false
+		var blind atomic.Bool
 		s := NewScheduler(Options{Report: j.report})
 		fence = NewFence(s, func(Rivalry) { rivals++ })
 		c := fence.Wrap(checkerFunc(func(_ context.Context, to Target) (Result, error) {
 			switch {
-			case blind:
+			case blind.Load():
 				return Result{}, errors.Join(errors.New("no descriptor"), ErrInconclusive)
 			case to.ID == "a":
 				return primaryOf(2), nil
@@ -33,9 +34,9 @@ func TestFenceIsNotMovedByOurOwnWant(t *testing.T) {
 		defer run(t, s)()
 		later(10 * time.Second)
 		j.take(start)
-		blind = true
+		blind.Store(true)
 		later(time.Minute)
-		blind = false
+		blind.Store(false)
 		later(time.Minute)
 		wantLines(t, j.take(start))
 		if rivals != 1 || fence.Primary() != "a" {

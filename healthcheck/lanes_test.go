@@ -80,7 +80,8 @@ func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 					t.Errorf("%d verdicts on those that always hang went stale", flapped)
 				}
 				slices.Sort(changed)
-				if len(changed) != 2 || !strings.HasPrefix(changed[0], "other: unknown to healthy") || !strings.HasPrefix(changed[1], "same: unknown to healthy") {
+				if len(changed) != 2 || !strings.HasPrefix(changed[0], "other: unknown to healthy") ||
+					!strings.HasPrefix(changed[1], "same: unknown to healthy") {
 					t.Errorf("the verdicts on the healthy ones are %q, want each healthy once and for good", changed)
 				}
 				for id, settled := range map[string]time.Duration{"other": tt.other, "same": tt.same} {

@@ -140,21 +140,23 @@ func (k *checkedPool) match() {
 	there := make(map[string]bool)
 	for _, b := range k.pool.Backends() {
 		there[b.ID] = true
-		t := place{b.Addr, b.Check}.target(targetID(k.pool.Name(), b.ID), k.pool.Name())
-		if was, known := k.targets[b.ID]; known {
-			switch {
-			case was == place{b.Addr, b.Check}:
-				continue
-			case was.addr == b.Addr: // it is who it was, and its verdict stays
-				k.targets[b.ID] = place{b.Addr, b.Check}
-				if err := k.scheduler.Move(t); err != nil {
-					k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
-				}
-				continue
+		at := place{b.Addr, b.Check}
+		was, known := k.targets[b.ID]
+		if known && was == at {
+			continue
+		}
+		t := at.target(targetID(k.pool.Name(), b.ID), k.pool.Name())
+		if known && was.addr == at.addr { // it is who it was, and its verdict stays
+			k.targets[b.ID] = at
+			if err := k.scheduler.Move(t); err != nil {
+				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
 			}
+			continue
+		}
+		if known {
 			k.removeLocked(b.ID)
 		}
-		k.targets[b.ID] = place{b.Addr, b.Check}
+		k.targets[b.ID] = at
 		policy := k.policy
 		if b.Verdict == pool.Healthy {
 			policy.Initial = healthcheck.Healthy // it was judged before it came, or the pool begins so

@@ -16,12 +16,15 @@ const (
 	forListener   addressUse = iota
 	forBackend               // of the configuration: Resolve turns a name into an address
 	forDiscovered            // a backend of a discovery file: nobody would resolve a name
+	forCheck                 // where a backend is checked: it goes with a backend, wherever that is named
 	forResolver              // the DNS server that would have to resolve its own name
 	forAdmin                 // the daemon's own, which is there before any name can be asked for
 )
 
 // isLiteral says whether a host name will not do.
-func (u addressUse) isLiteral() bool { return u == forDiscovered || u == forResolver || u == forAdmin }
+func (u addressUse) isLiteral() bool {
+	return u == forDiscovered || u == forCheck || u == forResolver || u == forAdmin
+}
 
 func (u addressUse) needs() string {
 	switch u {
@@ -29,6 +32,8 @@ func (u addressUse) needs() string {
 		return `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
 	case forDiscovered:
 		return `needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
+	case forCheck:
+		return `needs "IP:PORT" or "[IPV6]:PORT", or "" for the backend's own`
 	case forResolver:
 		return `needs "IP:PORT" or "[IPV6]:PORT" of a DNS server`
 	case forAdmin:

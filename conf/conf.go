@@ -156,10 +156,13 @@ type Backend struct {
 	Tier        int    `toml:"tier" default:"0" min:"0" max:"65535"`               // used when no backend of a lower tier is eligible
 	Zone        string `toml:"zone" default:""`
 	Mode        string `toml:"mode" default:"ready" oneof:"ready,drain,maintenance"`
+	Check       string `toml:"check" default:""` // where it is checked; "" is at Address and Health.Port
 
 	// Addr is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
 	Addr netip.AddrPort
+	// CheckAddr is Check in the same way; it is not valid for "".
+	CheckAddr netip.AddrPort
 }
 
 // Health is how the backends of a pool are checked. Its zero value is not the default.

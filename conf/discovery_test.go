@@ -164,7 +164,7 @@ func TestParseBackendsMistakes(t *testing.T) {
 			`4: backends[0].weight: line 3 has this key already`,
 			`5: backends: line 1 has this key already`}},
 		{"[{\"adress\": \"10.0.0.1:1\", \"a\\nb\": [{}]}]", []string{
-			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, tier, zone, mode`,
+			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, tier, zone, mode, check`,
 			`1: backends[0].address: missing; needs an address, such as "10.0.0.11:6379"`,
 			`1: backends[0].adress: unknown key, did you mean "address"?`}},
 		{"[]]", []string{`1: not valid JSON: invalid character ']' after top-level value`}},

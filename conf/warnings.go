@@ -29,6 +29,7 @@ func (c *Config) Warnings() []string {
 				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 		}
 		warnOfCycles(r, path, p, c.Listeners)
+		warnOfChecks(r, path, p)
 		warnOfHealth(r, join(path, "health"), p.Health)
 	}
 	var lines []string
@@ -53,6 +54,16 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	if p.Queue.Max > 0 && !some(func(b Backend) bool { return b.MaxSessions > 0 }) {
 		r.add(join(join(path, "queue"), "max"), Error{Found: literal(p.Queue.Max),
 			Message: "no backend has max_sessions: none is ever full, and nobody waits"})
+	}
+}
+
+// warnOfChecks finds backends that say where to check them, in a pool that does not.
+func warnOfChecks(r *report, path string, p *Pool) {
+	for i, b := range p.Backends {
+		if b.Check != "" && p.Health == nil {
+			r.add(join(element(join(path, "backends"), i), "check"), Error{Found: quote(b.Check),
+				Message: "the pool has no table health: nothing is checked"})
+		}
 	}
 }
 

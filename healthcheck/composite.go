@@ -95,8 +95,10 @@ func inconclusive(errs []error) error {
 	return nil
 }
 
-// runAll runs checks at the same time and returns what each found.
+// runAll runs checks at the same time and returns what each found. Those that have a port keep it, even if t's address is exact: it
+// is what tells them apart.
 func runAll(ctx context.Context, t Target, checks []Checker) ([]Result, []error) {
+	t.Exact = false
 	results, errs := make([]Result, len(checks)), make([]error, len(checks))
 	var running sync.WaitGroup
 	for i, c := range checks {

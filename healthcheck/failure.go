@@ -90,6 +90,7 @@ const (
 	portUnreachable     = "port unreachable"
 	prohibited          = "administratively prohibited"
 	wayTooLong          = "time to live exceeded on the way"
+	noLocalAddress      = "no address of this machine can reach it"
 )
 
 // networkWords says what became of packets by an error of a socket; "" if it is none of that kind.
@@ -103,6 +104,8 @@ func networkWords(err error) string {
 		return protocolUnreachable
 	case errors.Is(err, syscall.EACCES): // of a route here that says prohibit, or for IPv6 of a firewall elsewhere
 		return prohibited
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT): // see shortage
+		return noLocalAddress
 	case errors.Is(err, syscall.EPERM):
 		return "not permitted by a firewall of this machine"
 	}
@@ -115,12 +118,8 @@ func commonFailure(ctx context.Context, err error) *checkError {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cancelled(err)
 	}
-	for _, short := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL,
-	} {
-		if errors.Is(err, short) {
-			return cannotCheckf("%s", short.Error()).because(err)
-		}
+	if short := shortage(err); short != nil {
+		return short
 	}
 	if words := networkWords(err); words != "" {
 		return unhealthyf("%s", words).because(err)

@@ -71,6 +71,9 @@ func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStands) {
 		return r, err // the target is gone, has another checker, or said nothing: what it claims does not count, as its result does not
 	}
+	if errors.Is(err, ErrInconclusive) {
+		return r, err // it was not asked: what it claimed before stands, as its verdict does
+	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err

@@ -30,7 +30,7 @@ type talk struct {
 	lacksCertificate bool // and there was none that it takes
 }
 
-// openTalk connects to t, at port instead of its own unless that is 0, and shakes hands if config is not nil: see
+// openTalk connects to t, see atPort, and shakes hands if config is not nil: see
 // secure. Its errors are in words.
 func openTalk(ctx context.Context, t Target, port uint16, config *tls.Config, name string) (*talk, error) {
 	d := net.Dialer{KeepAlive: -1} // it does not live long enough for keepalive
@@ -52,9 +52,9 @@ func openTalk(ctx context.Context, t Target, port uint16, config *tls.Config, na
 	return k, nil
 }
 
-// atPort returns t's address, with port instead of its own unless that is 0.
+// atPort returns t's address, with port instead of its own unless that is 0 or the address is exact.
 func atPort(t Target, port uint16) netip.AddrPort {
-	if port == 0 {
+	if port == 0 || t.Exact {
 		return t.Addr
 	}
 	return netip.AddrPortFrom(t.Addr.Addr(), port)

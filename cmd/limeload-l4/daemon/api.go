@@ -88,7 +88,7 @@ func (d *Daemon) Pools() []admin.Pool {
 		p := admin.Pool{
 			Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
 			Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
-			Rivalries: s.rivalries(),
+			Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
 		}
 		if c.Health != nil {
 			p.Check = c.Health.Type
@@ -141,7 +141,7 @@ func (d *Daemon) backend(pool string, b pool.BackendInfo, checks map[string]heal
 	return admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
-		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
+		Verdict: b.Verdict.String(), Reason: reasonOf(b, checks, targetID(pool, b.ID)), Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
 		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
 		Drain: d.drains.progress(pool, b), Check: lastCheck(checks, targetID(pool, b.ID)),
 	}
@@ -154,6 +154,9 @@ func lastCheck(checks map[string]healthcheck.TargetStats, id string) *admin.Last
 		return nil
 	}
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
+	if t.Target.Exact {
+		c.Address = t.Target.Addr.String()
+	}
 	if !t.Last.At.IsZero() {
 		c.At = &t.Last.At
 	}

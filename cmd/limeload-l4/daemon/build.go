@@ -30,7 +30,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	for i, b := range backends {
 		specs[i] = pool.Spec{
 			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
-			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode),
+			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
 		}
 	}
 	return specs

@@ -94,7 +94,10 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
-	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
+	slots := checkSlotsFor(descriptorLimit())
+	d.checks = healthcheck.NewScheduler(healthcheck.Options{
+		Concurrency: slots.sockets, Programs: slots.programs, Report: d.takeVerdicts, Blind: d.logBlindness,
+	})
 	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
 	d.files = newFiles(o.Config.File)
 	token, err := readToken(o.Config, d.files)
@@ -117,7 +120,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
-		Access: o.Config.Log.Access, Log: o.Log,
+		Reserve: slots.descriptors(), Access: o.Config.Log.Access, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -63,6 +63,8 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
 	case pool.LimitChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+	case pool.CheckChanged:
+		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
@@ -123,6 +125,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("weight_changed", e.Change, e.From, e.To, "")
 	case pool.LimitChanged:
 		of("max_sessions_changed", e.Change, e.From, e.To, "")
+	case pool.CheckChanged:
+		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
 	case pool.Discovered:

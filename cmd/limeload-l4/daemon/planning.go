@@ -214,6 +214,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	note("tier", strconv.Itoa(from.Tier), strconv.Itoa(to.Tier))
 	note("zone", from.Zone, to.Zone)
 	note("mode", from.Mode.String(), to.Mode.String())
+	note("check", checkText(from.Check), checkText(to.Check))
 	return changes
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
@@ -93,6 +94,14 @@ func (s *served) rivalries() int {
 func (s *served) refused() bool {
 	k, _ := s.works()
 	return k != nil && k.credentials.Refused()
+}
+
+// lastRivalry is when that was last; nil is never.
+func (s *served) lastRivalry() *time.Time {
+	if k, _ := s.works(); k != nil {
+		return k.lastRivalry.Load()
+	}
+	return nil
 }
 
 // end ends all that works for the pool. Its sessions go on.

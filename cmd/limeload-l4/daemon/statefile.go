@@ -43,6 +43,7 @@ type savedBackend struct {
 	Tier        int            `json:"tier"`
 	Zone        string         `json:"zone"`
 	Mode        string         `json:"mode"`
+	Check       netip.AddrPort `json:"check,omitzero"`
 }
 
 // collectState is what the state file is to hold.
@@ -93,7 +94,7 @@ func (d *Daemon) keepPrimaries(ctx context.Context) {
 func toSaved(o pool.Override) savedOverride {
 	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions, Base: savedBackend{
 		Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
-		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(),
+		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
 	}}
 	if o.Mode != nil {
 		mode := o.Mode.String()
@@ -105,7 +106,7 @@ func toSaved(o pool.Override) savedOverride {
 func fromSaved(s savedOverride) (pool.Override, error) {
 	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions, Base: pool.Spec{
 		ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
-		Tier: s.Base.Tier, Zone: s.Base.Zone,
+		Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
 	}}
 	var err error
 	if o.Base.Mode, err = savedMode(s.Base.Mode); err == nil && s.Mode != nil {

@@ -35,7 +35,8 @@ type Config struct {
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"` // in the file's order, never empty
 	Pools     []Pool     `toml:"pool,named"`                                                   // in the file's order
 
-	lines map[string]int // by path
+	lines      map[string]int // by path
+	unresolved Errors         // set by Resolve
 }
 
 // Global is what concerns the whole process. Its zero value is not the default.

@@ -81,7 +81,7 @@ func TestResolveWithDiscovery(t *testing.T) {
 pool.p.discovery = { type = "dns", name = "other", port = 1 }
 pool.p.backends = [{ address = "db:1" }]
 `)
-	if err := c.Resolve(t.Context(), hosts(map[string]string{"db": "10.0.0.1"})); err != nil {
+	if err := c.Resolve(t.Context(), hosts(map[string]string{"db": "10.0.0.1"}), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Pools[0].Backends[0].Addr.String(); got != "10.0.0.1:1" {

@@ -29,6 +29,9 @@ func checkCommand() *cli.Command {
 				if err := daemon.Resolve(c.Context, cfg); err != nil {
 					return err
 				}
+				if unresolved := cfg.Unresolved(); len(unresolved) > 0 { // the daemon would start and try again
+					return unresolved
+				}
 				if missing, err = daemon.CheckFiles(cfg); err != nil {
 					return err
 				}

@@ -34,7 +34,7 @@ func (d *Daemon) Status() admin.Status {
 		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: cfg.Warnings(), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()

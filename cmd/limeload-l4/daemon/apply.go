@@ -49,7 +49,7 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 
 // reload is Reload with applying held.
 func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
-	cfg, err := Load(ctx, d.config().File)
+	cfg, err := d.readAgain(ctx)
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
@@ -152,6 +152,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}
 	d.watchFile(p.cfg.Global.Watch)
+	d.tryNames()
 	d.forgetSockets(p.plan)
 	told := before.Warnings()
 	for _, warning := range p.cfg.Warnings() {

@@ -24,11 +24,20 @@ func Read(file string) (*conf.Config, error) {
 	return cfg, err
 }
 
-// Resolve looks up the names in a configuration.
+// Resolve looks up the names in a configuration; see conf.Config.Unresolved for those that have no address.
 func Resolve(ctx context.Context, cfg *conf.Config) error {
+	return resolve(ctx, cfg, systemLookup(), nil)
+}
+
+// systemLookup asks the hosts file and the DNS servers of this machine.
+func systemLookup() conf.Lookup { return net.DefaultResolver.LookupNetIP }
+
+// resolve looks up the names in a configuration. A name that has no address now keeps the one that it has in before, which may
+// be nil.
+func resolve(ctx context.Context, cfg *conf.Config, lookup conf.Lookup, before *conf.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	return cfg.Resolve(ctx, net.DefaultResolver.LookupNetIP)
+	return cfg.Resolve(ctx, lookup, before)
 }
 
 // Load reads a configuration and resolves the names in it.
@@ -38,6 +47,16 @@ func Load(ctx context.Context, file string) (*conf.Config, error) {
 		return nil, err
 	}
 	return cfg, Resolve(ctx, cfg)
+}
+
+// readAgain reads the daemon's own file as it is now, and resolves the names in it.
+func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
+	before := d.config()
+	cfg, err := Read(before.File)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, resolve(ctx, cfg, d.lookup, before)
 }
 
 // CheckFiles reads the files that a configuration names: lists of backends, and passwords and certificates of checks. A mistake

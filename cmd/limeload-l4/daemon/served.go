@@ -54,7 +54,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool) (*served, error) {
 	if c.Discovery != nil {
 		s.finder = newFinder(c.Discovery, p)
 	}
-	if _, err := p.Reconcile(sourceConfig, BackendSpecs(c.Backends)); err != nil {
+	if _, err := p.Reconcile(sourceConfig, configSpecs(c)); err != nil {
 		return nil, err
 	}
 	return s, nil

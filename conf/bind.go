@@ -21,6 +21,7 @@ import (
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
 //	unless:"other"    the key is not required where that other key of the same table stands
+//	if:"type=a"       of a key with when: it is required only where the deciding key says one of these
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
 //	                  is a mistake, and not required
 //	alone:""          of the keys with this tag exactly one stands in the table, and is not empty
@@ -44,6 +45,7 @@ type field struct {
 	alone          bool
 	when           string   // the key that decides
 	whenOneof      []string // what it has to say
+	requiredIf     []string // what it has to say for the key to be required; nil is whatever it allows
 	min, max, step string
 	zeroAllowed    bool
 	oneof          []string
@@ -74,6 +76,9 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		if decides, oneof, ok := strings.Cut(tag.Get("when"), "="); ok {
 			f.when, f.whenOneof = decides, strings.Split(oneof, ",")
+		}
+		if _, oneof, ok := strings.Cut(tag.Get("if"), "="); ok {
+			f.requiredIf = strings.Split(oneof, ",")
 		}
 		f.required, f.isRequired = tag.Lookup("required")
 		_, f.alone = tag.Lookup("alone")
@@ -190,7 +195,7 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	if !slices.Contains(f.whenOneof, is) {
 		return false, fmt.Sprintf("%s is %q", f.when, is)
 	}
-	return true, ""
+	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
 }
 
 // leftOut gives dst the default of a key, or of each key of a table, that the file leaves out.

@@ -262,13 +262,15 @@ type Breaker struct {
 // Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero
 // value is not the default.
 type Discovery struct {
-	Type     string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
-	Name     string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
-	Port     int      `toml:"port" required:"the backends' port, 1 to 65535" min:"1" max:"65535" when:"type=dns"` // 0 unless Type is dns
-	File     string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                    // see ParseBackends
-	Resolver string   `toml:"resolver" default:"" when:"type=dns,srv"`                                            // a DNS server's address; "" is the system's
-	Refresh  Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                        // at most so long between two readings
-	OnError  string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
+	Type          string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
+	Name          string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
+	Port          int      `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"` // with srv, 0 is the records'
+	File          string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                                      // see ParseBackends
+	Resolver      string   `toml:"resolver" default:"" when:"type=dns,srv"`                                                              // a DNS server's address; "" is the system's
+	Family        string   `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`                                       // of the addresses that are taken
+	AllowLoopback bool     `toml:"allow_loopback" default:"false" when:"type=dns,srv"`                                                   // and the other addresses of this machine and of one link
+	Refresh       Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                                          // at most so long between two readings
+	OnError       string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
 
 	// ResolverAddr is Resolver as the kernel wants it; not valid if that is "".
 	ResolverAddr netip.AddrPort

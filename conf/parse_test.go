@@ -99,11 +99,11 @@ pool = "x"
 		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
-		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Refresh: s, OnError: "empty",
+		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Family: "any", Refresh: s, OnError: "empty",
 			ResolverAddr: netip.MustParseAddrPort("10.0.0.2:53")},
 	}
-	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Refresh: 30 * s, OnError: "keep"}
-	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Refresh: 30 * s, OnError: "keep"}
+	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s, OnError: "keep"}
+	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Family: "any", Refresh: 30 * s, OnError: "keep"}
 	x.Name = "x"
 	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
 	z, b, a := defaults, defaults, defaults

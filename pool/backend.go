@@ -43,6 +43,8 @@ func (s Spec) checked() (Spec, error) {
 		return s, &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
 	case !s.Addr.IsValid() || s.Addr.Port() == 0 || a.IsUnspecified() || a.IsMulticast():
 		return s, &InvalidBackendError{Field: "addr", Value: given.String(), Want: "a unicast address and a port"}
+	case a.Zone() != "" && !ValidZone(a.Zone()):
+		return s, &InvalidBackendError{Field: "addr", Value: given.String(), Want: "the name of an interface as zone"}
 	case s.Tier < 0 || s.Tier > MaxTier:
 		return s, &InvalidBackendError{Field: "tier", Value: strconv.Itoa(s.Tier), Want: "0 to " + strconv.Itoa(MaxTier)}
 	}

@@ -75,7 +75,7 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, warning := range append(cfg.Warnings(), warnings...) {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
-	return w.Bytes()
+	return []byte(cleanLines(w.String())) // paths may hold anything
 }
 
 // backendsOf is how many backends a pool has, and where it finds others.

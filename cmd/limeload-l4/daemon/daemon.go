@@ -163,20 +163,25 @@ func located(cfg *conf.Config, err error) error {
 		return err
 	}
 	e := cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
-	e.Allowed = remedy(listen.Err)
 	for _, l := range cfg.Listeners {
 		if l.Name == listen.Listener {
 			e.Found = fmt.Sprintf("%q", l.Address)
+			e.Allowed = remedy(listen.Err, l.Protocol)
 		}
 	}
 	return e
 }
 
-// remedy is what to do about an address that cannot be listened on.
-func remedy(err error) string {
+// remedy is what to do about an address of that network ("tcp", "udp" or "unix") that cannot be listened on.
+func remedy(err error, network string) string {
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && network == "unix":
+		return "end what listens there already (see `ss -lxp`), or choose another path"
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "end what listens there already (see `ss -ltnp`), or choose another port"
+		sockets := map[string]string{"tcp": "ss -ltnp", "udp": "ss -lunp"}[network]
+		return "end what listens there already (see `" + sockets + "`), or choose another port"
+	case errors.Is(err, syscall.EACCES) && network == "unix":
+		return "needs a folder that this user may write to"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "needs an address of this machine (see `ip address`)"
 	case errors.Is(err, syscall.EACCES):

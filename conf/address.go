@@ -97,7 +97,7 @@ func splitAddress(s, needs string) (address, *Error) {
 func checkIP(ip netip.Addr, backend bool) string {
 	switch {
 	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "tcp has no use for a multicast or broadcast address"
+		return "a multicast or broadcast address is of no use here"
 	case ip.IsUnspecified() && backend:
 		return "this address can be listened on but not connected to"
 	case ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "":

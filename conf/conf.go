@@ -151,7 +151,7 @@ type Queue struct {
 // A Backend is one address that sessions are sent to. Its zero value is of no use.
 type Backend struct {
 	Name        string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
-	Address     string `toml:"address" required:"an address, such as \"10.0.0.11:6379\""`
+	Address     string `toml:"address" plain:"" required:"an address, such as \"10.0.0.11:6379\""`
 	Weight      int    `toml:"weight" default:"1" min:"0" max:"256"`               // share relative to the pool's others; 0 gets nothing new
 	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
 	Tier        int    `toml:"tier" default:"0" min:"0" max:"65535"`               // used when no backend of a lower tier is eligible

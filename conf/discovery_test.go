@@ -46,7 +46,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 		{file + "port = 0\n", []string{`5: port: found the integer 0; type is "file"; allowed if type is "dns" or "srv"`}},
 		{srv + "family = 'ipv6'\nallow_loopback = true\n", nil},
 		{dns + "family = 'any'\n", nil},
-		{dns + "family = 'inet'\nallow_loopback = 1\n", []string{`6: family: found "inet"; allowed is "any", "ipv4" or "ipv6"`, `7: allow_loopback: found the integer 1; needs true or false`}},
+		{dns + "family = 'inet'\nallow_loopback = 1\n", []string{`6: family: found "inet"; allowed is "any", "ipv4" or "ipv6", did you mean "ipv4"?`, `7: allow_loopback: found the integer 1; needs true or false`}},
 		{file + "family = 'ipv4'\nallow_loopback = true\n", []string{
 			`5: family: found the string "ipv4"; type is "file"; allowed if type is "dns" or "srv"`,
 			`6: allow_loopback: found true; type is "file"; allowed if type is "dns" or "srv"`}},
@@ -183,9 +183,9 @@ func TestParseBackendsMistakes(t *testing.T) {
 		{"[{\n", []string{`1: not valid JSON: unexpected end of JSON input`}},
 		{"[{\"a\": \"\x00\"}]", []string{`1: found a NUL byte; needs a text file in UTF-8`}},
 		{"[{\"a\":\n \"\xff\"}]", []string{`2: found the byte 0xff; needs a text file in UTF-8`}},
-		{"[\n{\"a\":" + strings.Repeat("[", maxFileBytes/2), []string{`2: tables and lists stand more than 32 deep in each other`}},
-		{"{\"a\":\n" + strings.Repeat("{\"a\":", 1000), []string{`2: tables and lists stand more than 32 deep in each other`}},
-		{"\nbackends = nul", []string{`2: not valid TOML: expected value but found "nul" instead`}},
+		{"[\n{\"a\":" + strings.Repeat("[", maxFileBytes/2), []string{`2: tables and lists are nested more than 32 deep`}},
+		{"{\"a\":\n" + strings.Repeat("{\"a\":", 1000), []string{`2: tables and lists are nested more than 32 deep`}},
+		{"\nbackends = nul", []string{`2: not valid TOML: expected value but found "nul" instead; a text needs quotes: backends = "nul"`}},
 	} {
 		var want []string
 		for _, w := range tt.want {

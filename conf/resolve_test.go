@@ -162,7 +162,7 @@ func TestResolveLater(t *testing.T) {
 	first := resolve(map[string]string{"lo": "127.0.0.1", "six": "224.0.0.1"}, nil)
 	holds(first, listeners+"invalid AddrPort invalid AddrPort invalid AddrPort 10.0.0.1:3",
 		`lb.toml:6: pool.p.backends[0].address: found "Db.internal:1"; cannot be resolved: no such host`,
-		`lb.toml:7: pool.p.backends[1].address: found "six:2"; its address is 224.0.0.1: tcp has no use for a multicast or broadcast address`,
+		`lb.toml:7: pool.p.backends[1].address: found "six:2"; its address is 224.0.0.1: a multicast or broadcast address is of no use here`,
 		`lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; cannot be resolved: no such host`)
 
 	some := first.ResolveAgain(t.Context(), hosts(map[string]string{"six": "10.0.0.6"}))

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,6 +28,42 @@ fast_interval = "5s"
 	}
 	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestOverlapWarnings has pairs of listeners on one port.
+func TestOverlapWarnings(t *testing.T) {
+	for _, tt := range []struct {
+		all, one string
+		overlap  bool
+	}{
+		{":1", "127.0.0.1:1", true},
+		{":1", "[::1]:1", true},
+		{":1", "127.0.0.1:2", false},
+		{"0.0.0.0:1", "127.0.0.1:1", true},
+		{"0.0.0.0:1", "[::1]:1", false},
+		{"0.0.0.0:1", "[::]:1", false},
+		{"[::]:1", "127.0.0.1:1", false},
+		{"[::]:1", "[::1]:1", true},
+		{":1", "[::ffff:127.0.0.1]:1", true},
+		{"127.0.0.1:1", "127.0.0.2:1", false},
+		{":1", "h:1", false}, // not resolved yet
+	} {
+		for _, protocols := range [][2]string{{"tcp", "tcp"}, {"udp", "udp"}, {"tcp", "udp"}} {
+			c := mustParse(t, fmt.Sprintf("listener.a = { pool = 'p', address = '%s', protocol = '%s' }\nlistener.b = { pool = 'p', address = '%s', protocol = '%s' }\npool.p.backends = ['h:1']\n",
+				tt.all, protocols[0], tt.one, protocols[1]))
+			var want []string
+			if tt.overlap && protocols[0] == protocols[1] {
+				want = []string{fmt.Sprintf(`lb.toml:2: listener.b.address: found %q; listener.a.address on line 1, %q, includes this address: its clients there come to this listener`, tt.one, tt.all)}
+			}
+			if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+				t.Errorf("%v: -want +got\n%s", protocols, diff)
+			}
+		}
+	}
+	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\nlistener.b = { pool = 'p', address = 'h:1' }\npool.p.backends = ['10.0.0.1:1']\n")
+	if err := c.Resolve(t.Context(), hosts(map[string]string{"h": "127.0.0.1"}), nil); err != nil || len(c.Warnings()) != 1 {
+		t.Errorf("a resolved name: %q, error %v", c.Warnings(), err)
 	}
 }
 

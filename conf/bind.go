@@ -138,7 +138,7 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		}
 		sub := join(path, key)
 		r.lines[sub] = at.child(key).line
-		ours, hint := foreignKeyHint(dst.Type(), key, here)
+		ours, hint := r.foreignKey(dst.Type(), key, here)
 		e := Error{Message: "unknown key", Nearest: cmp.Or(ours, nearest(key, known))}
 		switch {
 		case ours == "" && hint != "":

@@ -18,11 +18,14 @@ type foreignKey struct {
 	hint string   // what to write where it has none of them
 }
 
-// foreignKeyHint returns which of the known keys of a table of type t another balancer's key stands for, or else what to write
+// foreignKey returns which of the known keys of a table of type t another balancer's key stands for, or else what to write
 // instead; both may be "". Other balancers have such keys where we have listeners, pools and backends: a timeout in a check is none
 // of theirs.
-func foreignKeyHint(t reflect.Type, key string, known []string) (ours, hint string) {
-	f, ok := foreignKeys()[strings.ReplaceAll(strings.ToLower(key), "-", "_")]
+func (r *report) foreignKey(t reflect.Type, key string, known []string) (ours, hint string) {
+	if r.foreign == nil {
+		r.foreign = foreignKeys()
+	}
+	f, ok := r.foreign[strings.ReplaceAll(strings.ToLower(key), "-", "_")]
 	if !ok {
 		return "", ""
 	}

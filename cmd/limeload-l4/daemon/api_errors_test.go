@@ -33,6 +33,9 @@ func TestBackendErrors(t *testing.T) {
 		sentinel error
 	}{
 		{add(admin.NewBackend{Address: "127.0.0.1:99999"}), `address: found "127.0.0.1:99999"; the port is "99999"; needs 1 to 65535`, nil},
+		{add(admin.NewBackend{Address: "[fe80::1%\x1b[31m]:80"}), `address: found "[fe80::1%\x1b[31m]:80"; the zone "\x1b[31m" is not the name of an interface`, nil},
+		{add(admin.NewBackend{Address: "*:80"}), `address: found "*:80"; "*" is neither an IP address nor a host name; needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`, nil},
+		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint"}), `mode: found "maint"; needs "ready", "drain" or "maintenance", did you mean "maintenance"?`, nil},
 		{add(admin.NewBackend{Address: "0.0.0.0:80"}), `address: found "0.0.0.0:80"; this address can be listened on but not connected to`, nil},
 		{add(admin.NewBackend{Address: "10.0.0.1:80", Weight: &weight}), `weight: found "300"; needs 0 to 256`, nil},
 		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint\u202e"}), `mode: found "maint\u202e"; needs "ready", "drain" or "maintenance"`, nil},

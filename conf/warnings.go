@@ -31,6 +31,7 @@ func (c *Config) Warnings() []string {
 				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 		}
 		warnOfCycles(r, path, p, c.Listeners)
+		warnOfNames(r, path, p)
 		warnOfHealth(r, join(path, "health"), p.Health)
 	}
 	warnOfOverlaps(r, c.Listeners)
@@ -102,6 +103,20 @@ func warnOfCycles(r *report, path string, p *Pool, listeners []Listener) {
 					Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
 			}
 		}
+	}
+}
+
+// warnOfNames finds backends whose names came to addresses of this machine or of one link: who answers for such a name decides
+// what is open to all clients. localhost is meant so.
+func warnOfNames(r *report, path string, p *Pool) {
+	for i, b := range p.Backends {
+		end, e := splitAddress(b.Address, "")
+		ip := b.Addr.Addr()
+		if e != nil || end.ip.IsValid() || end.host == "localhost" || !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			continue
+		}
+		r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
+			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what listens there for this machine alone", ip)})
 	}
 }
 

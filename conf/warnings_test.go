@@ -67,6 +67,24 @@ func TestOverlapWarnings(t *testing.T) {
 	}
 }
 
+// TestNameWarnings has names that came to addresses of this machine.
+func TestNameWarnings(t *testing.T) {
+	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\npool.p.backends = [\n'localhost:2',\n'127.0.0.1:3',\n'db.internal:4',\n'meta.internal:5', 'ok.internal:6']\n")
+	err := c.Resolve(t.Context(), hosts(map[string]string{
+		"localhost": "127.0.0.1", "db.internal": "127.0.0.9", "meta.internal": "169.254.169.254", "ok.internal": "10.0.0.1"}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const means = ", an address of this machine or its link: clients reach what listens there for this machine alone"
+	want := []string{
+		`lb.toml:5: pool.p.backends[2].address: found "db.internal:4"; the name came to 127.0.0.9` + means,
+		`lb.toml:6: pool.p.backends[3].address: found "meta.internal:5"; the name came to 169.254.169.254` + means,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 func TestCheckWarnings(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 listener.b = { pool = "q", address = ":2" }

@@ -154,6 +154,31 @@ func TestDiscoveryThatNamesThisMachine(t *testing.T) {
 	}
 }
 
+// TestDiscoveryForbidsThisMachine takes allow_loopback away: what was found by it goes at once, although there is nothing in its place.
+func TestDiscoveryForbidsThisMachine(t *testing.T) {
+	t.Parallel()
+	private := harness.Serve(t, harness.SpeakFirst("b1"))
+	server := harness.StartDNS(t)
+	server.SetZone(t, "db 60 IN A 127.0.0.1\n")
+	w := world{
+		Pool: []string{`algorithm = "round_robin"`},
+		Discover: []string{
+			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "port = " + portOf(t, private.Address()),
+			fmt.Sprintf("resolver = %q", server.Address), "allow_loopback = true",
+		},
+	}
+	config := w.config(t)
+	b := harness.StartBalancer(t, config)
+	if got := newCaller(t, b).calls(t, 3, false); got["b1"] != 3 {
+		t.Errorf("sessions went to %v", got)
+	}
+	b.Reload(t, strings.Replace(config, "allow_loopback = true", "allow_loopback = false", 1))
+	b.WaitLine(t, "the removed address", func(l harness.Line) bool {
+		return l.Message == harness.MessageRemoved && l.Backend == private.Address()
+	})
+	_ = refusal(t, b.Address(t, "main"))
+}
+
 // TestDiscoveryThatIsEmptied has a good answer without a backend: the pool is emptied, whatever on_error says, and the log says so.
 func TestDiscoveryThatIsEmptied(t *testing.T) {
 	t.Parallel()

@@ -195,9 +195,19 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
 	}
 	if pp.changes("discovery") {
+		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
+			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)
+			failures = append(failures, err)
+		}
 		failures = append(failures, s.rediscover(pp.conf.Discovery))
 	}
 	return errors.Join(failures...)
+}
+
+// forbidsMore tells whether what was found by one setting of discovery may not be kept by the next, although that may find nothing
+// in its place: addresses of this machine that are not allowed any more.
+func forbidsMore(before, next *conf.Discovery) bool {
+	return before != nil && next != nil && before.Type == next.Type && before.AllowLoopback && !next.AllowLoopback
 }
 
 // acquit makes every backend of a pool healthy whose checks have ended: nothing will ever say so.

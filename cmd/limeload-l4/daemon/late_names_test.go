@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,8 +88,11 @@ func TestLateNames(t *testing.T) {
 		}
 		return err
 	}
+	unresolved := func(warnings []string) string { // without those of the names that came to loopback
+		return strings.Join(slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(w, "the name came to") }), "\n")
+	}
 	warned := func(want string) error {
-		if got := strings.Join(d.Status().Warnings, "\n"); got != want {
+		if got := unresolved(d.Status().Warnings); got != want {
 			return fmt.Errorf("warnings %q, want %q", got, want)
 		}
 		return nil
@@ -128,10 +132,10 @@ func TestLateNames(t *testing.T) {
 	names.set(nil)
 	write("db.test", "retries = 2\n")
 	kept := at(13, "db.test", "; it keeps the address it had, 127.0.0.1")
-	if p, err := d.Plan(t.Context(), nil); err != nil || strings.Join(p.Warnings, "\n") != kept || len(p.Pools[1].Backends) > 0 {
+	if p, err := d.Plan(t.Context(), nil); err != nil || unresolved(p.Warnings) != kept || len(p.Pools[1].Backends) > 0 {
 		t.Errorf("plan %+v, error %v", p, err)
 	}
-	if r, err := d.Reload(t.Context()); err != nil || strings.Join(r.Plan.Warnings, "\n") != kept {
+	if r, err := d.Reload(t.Context()); err != nil || unresolved(r.Plan.Warnings) != kept {
 		t.Errorf("reload %+v, error %v", r, err)
 	}
 	is(warned(kept))

@@ -132,22 +132,7 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
-		if slices.Contains(known, key) {
-			continue
-		}
-		sub := join(path, key)
-		r.lines[sub] = at.child(key).line
-		ours, hint := r.foreignKey(dst.Type(), key, here)
-		e := Error{Message: "unknown key", Nearest: cmp.Or(ours, nearest(key, known))}
-		switch {
-		case ours == "" && hint != "":
-			e.Nearest, e.Allowed = "", hint
-		case e.Nearest == "":
-			e.Allowed = "allowed here: " + strings.Join(here, ", ")
-		}
-		r.add(sub, e)
-	}
+	r.unknownKeys(dst.Type(), found, known, here, at, path)
 	r.alone(fields, found, path)
 }
 

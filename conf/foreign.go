@@ -1,7 +1,9 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -9,18 +11,36 @@ import (
 	"strings"
 )
 
-// The words of other balancers and servers, for those who come from there: what is a mistake here is right there, and too far
-// from our word for nearest. The vocabulary is the house's; see the documents for each word.
+// The words of other balancers, for those who know them. Such a word is too unlike ours for nearest to find it.
 
-// A foreignKey is what a key of another balancer is here.
+// A foreignKey is what this program has for a key of another balancer.
 type foreignKey struct {
-	ours []string // the first of these that the table has is meant
-	hint string   // what to write where it has none of them
+	ours []string // our keys; the first one that the table knows is suggested
+	hint string   // what to write if it knows none of them
 }
 
-// foreignKey returns which of the known keys of a table of type t another balancer's key stands for, or else what to write
-// instead; both may be "". Other balancers have such keys where we have listeners, pools and backends: a timeout in a check is none
-// of theirs.
+// unknownKeys reports the keys of the table found that are not known. Of a table of type t here is what this one may have.
+func (r *report) unknownKeys(t reflect.Type, found map[string]any, known, here []string, at *place, path string) {
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		if slices.Contains(known, key) {
+			continue
+		}
+		sub := join(path, key)
+		r.lines[sub] = at.child(key).line
+		ours, hint := r.foreignKey(t, key, here)
+		e := Error{Message: "unknown key", Nearest: cmp.Or(ours, nearest(key, known))}
+		switch {
+		case ours == "" && hint != "":
+			e.Nearest, e.Allowed = "", hint
+		case e.Nearest == "":
+			e.Allowed = "allowed here: " + strings.Join(here, ", ")
+		}
+		r.add(sub, e)
+	}
+}
+
+// foreignKey returns which of the known keys of a table another balancer's key means, or else what to write instead. Both may be "".
+// Only listeners, pools, backends and the file as a whole get the second: a timeout in a check is not what HAProxy calls so.
 func (r *report) foreignKey(t reflect.Type, key string, known []string) (ours, hint string) {
 	if r.foreign == nil {
 		r.foreign = foreignKeys()
@@ -41,7 +61,7 @@ func (r *report) foreignKey(t reflect.Type, key string, known []string) (ours, h
 	return "", ""
 }
 
-// foreignKeys is by the words in lower case, with "_" for "-".
+// foreignKeys maps other balancers' keys, in lower case and with "_" for "-".
 func foreignKeys() map[string]foreignKey {
 	const (
 		sessions  = "this is max_sessions, of [global], of a listener or of a backend"
@@ -92,7 +112,7 @@ func foreignKeys() map[string]foreignKey {
 	return byWord
 }
 
-// foreignValue returns which of the values allowed for a key another program's word stands for; "" if it is none.
+// foreignValue returns which of the allowed values another program's word for it means; "" if it is unknown.
 func foreignValue(key, value string, allowed []string) string {
 	ours := foreignValues()[key][strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(value))]
 	if slices.Contains(allowed, ours) {
@@ -101,7 +121,7 @@ func foreignValue(key, value string, allowed []string) string {
 	return ""
 }
 
-// foreignValues is by key and by the words in lower case, with "_" for "-".
+// foreignValues maps, for each key, other programs' values, in lower case and with "_" for "-".
 func foreignValues() map[string]map[string]string {
 	return map[string]map[string]string{
 		"algorithm": {
@@ -135,7 +155,7 @@ func foreignValues() map[string]map[string]string {
 	}
 }
 
-// meantAddress returns the address that a text was perhaps meant to be, as another program would read it; "" if there is none.
+// meantAddress returns an address that another program would read in that text, such as ":80" for "*:80"; "" if there is none.
 func meantAddress(s string, use addressUse) string {
 	meant := s
 	if scheme, rest, ok := strings.Cut(meant, "://"); ok && validName(scheme) {
@@ -148,7 +168,7 @@ func meantAddress(s string, use addressUse) string {
 		meant = ":" + meant
 	}
 	if i := strings.LastIndexByte(meant, ':'); i > 0 && !strings.HasPrefix(meant, "[") {
-		// Without brackets the last group may be the port, and is for certain where what is before it is a whole address.
+		// Nine groups: an IPv6 address without its brackets, and a port.
 		if ip, err := netip.ParseAddr(meant[:i]); err == nil && ip.Is6() && !isIPv6(meant) {
 			meant = fmt.Sprintf("[%s]:%s", meant[:i], meant[i+1:])
 		}

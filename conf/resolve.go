@@ -21,17 +21,16 @@ const maxLookups = 16
 // first IPv4 address that lookup gives, or if there is none with the first. Each name is
 // looked up once; literal addresses need no lookup. Nobody else may use c meanwhile.
 //
-// A name without a usable address is what Unresolved reports, and no error. Where before, which
-// may be nil, has an address for that name, the name keeps it; else its backend's Addr stays not
-// valid. The errors are Errors, of listeners, which cannot do without an address; they name all
-// that went wrong, and c is as before.
+// A backend whose name has no usable address is no error; Unresolved reports it. If before, which
+// may be nil, has an address for the name, the name keeps that one; otherwise Backend.Addr stays
+// invalid. A listener without an address is an error. The errors are Errors, they name all that
+// went wrong, and c is as before.
 func (c *Config) Resolve(ctx context.Context, lookup Lookup, before *Config) error {
 	return c.resolve(ctx, lookup, before.addresses(), nil)
 }
 
-// ResolveAgain returns a copy of c in which the names that Unresolved is about were looked up
-// again. What cannot be resolved this time either is as it is in c. Listeners keep the addresses
-// that they are bound to.
+// ResolveAgain looks up the names in Unresolved again and returns a copy of c with the addresses
+// found. A name that still has none is as it was in c. Listeners keep their addresses.
 func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
 	again := *c
 	failed := map[string]bool{}
@@ -45,13 +44,13 @@ func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
 	return &again
 }
 
-// Unresolved returns the mistakes, if such they are, of names for which Resolve found no usable
-// address: the name is unknown, no DNS server answers, or another backend of the pool has the
-// address. A listener's name is among them only where it kept the address it had.
+// Unresolved lists the host names for which Resolve found no usable address: the name is unknown,
+// no DNS server answers, or another backend of the pool has the address. A listener's name is in it
+// only if it kept the address it had before.
 func (c *Config) Unresolved() Errors { return c.unresolved }
 
-// resolve does what Resolve says. What has its path in again is looked up although it may have an address, and such listeners
-// are not compared with others: they stay where they are.
+// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not checked for
+// conflicts, since they stay where they are.
 func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]netip.Addr, again map[string]bool) error {
 	t := &lookups{byHost: map[string][]*pending{}, known: known}
 	listeners := append([]Listener(nil), c.Listeners...)
@@ -237,7 +236,7 @@ func lookupCause(err error) string {
 	return "cannot be resolved: " + cause(err)
 }
 
-// takenAddresses returns, for each pool, which of its backends stands at an address that needs no look-up.
+// takenAddresses maps, for each pool, the addresses that need no look-up to the indexes of their backends.
 func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
 	all := make([]map[netip.AddrPort]int, len(pools))
 	for i, p := range pools {
@@ -251,8 +250,8 @@ func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
 	return all
 }
 
-// dropConflicts reports each backend whose name came to the address of another one, and takes
-// that from it: a pool has one backend at an address. Taken is those of literal addresses, which go first.
+// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its address
+// invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
 func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 	path := Path("pool", p.Name, "backends")
 	for i := range p.Backends {

@@ -9,11 +9,10 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The TOML library says what it expected instead of what it found. People who write such a file for the first time need to hear
-// what to write: that a text has quotes, and that a line is KEY = VALUE. What is said here is a guess at a line of which the
-// library says that it is wrong.
+// The TOML library reports which character it did not expect. Somebody who writes TOML for the first time needs to know what to
+// write instead: quotes around a text, or KEY = VALUE. The functions here guess that from a line that the library has refused.
 
-// maxRemedied is how long a line may be for a remedy: what is longer is no slip of a hand.
+// maxRemedied is the longest line that is looked at. Nobody writes a longer one by hand.
 const maxRemedied = 512 // bytes
 
 // lineOf returns a line of data, counted from 1, without its end.
@@ -25,7 +24,7 @@ func lineOf(data []byte, n int) string {
 	return strings.TrimSuffix(string(line), "\r")
 }
 
-// syntaxRemedy says what a line should be that is not valid TOML; "" if there is no telling.
+// syntaxRemedy says what a line should be that is not valid TOML; "" if it cannot tell.
 func syntaxRemedy(line string) string {
 	if len(line) > maxRemedied {
 		return ""
@@ -50,28 +49,28 @@ func syntaxRemedy(line string) string {
 	return ""
 }
 
-// pairs finds KEY = VALUE where VALUE has no quotes, in lists of tables too.
+// pairs matches each KEY = VALUE without quotes, also inside inline tables.
 func pairs() *regexp.Regexp {
 	return regexp.MustCompile(`([A-Za-z0-9_.-]+)\s*=\s*([^\s"'\[{}\],#=][^,}\]#]*)`)
 }
 
-// grouped is a number with its digits in groups.
+// grouped matches a number with commas between groups of digits.
 func grouped() *regexp.Regexp {
 	return regexp.MustCompile(`^([A-Za-z0-9_-]+)\s*=\s*([0-9]{1,3}(?:,[0-9]{3})+)\b`)
 }
 
-// number is a number that is wrong for another reason than that it has no quotes.
+// number matches a whole number: if it is wrong, then not for lack of quotes.
 func number() *regexp.Regexp { return regexp.MustCompile(`^[+-]?[0-9_]+$`) }
 
-// anotherPair is a pair as YAML, or a program without a mark between the two, has it.
+// anotherPair matches KEY: VALUE and KEY VALUE, as in YAML and in nginx.
 func anotherPair() *regexp.Regexp {
 	return regexp.MustCompile(`^([A-Za-z0-9_-]+)(?:\s*:\s*|\s+)["'\[{]`)
 }
 
-// anotherTable is a line as HAProxy or nginx has it: words, perhaps with a brace.
+// anotherTable matches a line of plain words, as in HAProxy and nginx, perhaps with a brace.
 func anotherTable() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][^=\["']*$`) }
 
-// valueRemedy says how the value of a key has to be written that stands there without quotes; "" if it is good as it is.
+// valueRemedy says how to write a value that has no quotes; "" if it is valid as it is.
 func valueRemedy(key, value string) string {
 	unprintable := func(c rune) bool { return !strconv.IsPrint(c) }
 	if _, err := toml.Decode("k = "+value, new(map[string]any)); err == nil || number().MatchString(value) || strings.ContainsFunc(value, unprintable) {

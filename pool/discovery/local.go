@@ -11,11 +11,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// checkElsewhere names the backends that are not elsewhere: this machine's own addresses, and those of one link alone, where
-// the cloud's metadata service is. Whoever can answer a DNS question would otherwise open to every client what listens here
-// for this machine alone, such as the control API.
+// checkElsewhere returns an error that names the backends on this machine's own addresses, and on link-local addresses, such as a
+// cloud's metadata service. Otherwise whoever can answer a DNS question could open services that listen for this machine alone,
+// such as the control API, to every client.
 //
-// A file's backends are not looked at so: who writes it says what is a backend, as who writes the configuration.
+// Backends from a file are not checked: its owner decides what a backend is, like the owner of the configuration.
 func checkElsewhere(backends []pool.Spec) error {
 	var here []string
 	known := make(map[netip.Addr]bool) // whether it is here; an SRV answer may have one address with many ports
@@ -39,10 +39,10 @@ func checkElsewhere(backends []pool.Spec) error {
 	return errors.New(someOf(here) + "; allow_loopback = true allows them")
 }
 
-// isHere reports whether what is sent to an address stays on this machine, or on one link.
+// isHere reports whether an address is this machine's own, or link-local.
 //
-// The kernel sends from the very address that it sends to if that is its own, or one that it takes for its own by a route of
-// type local. To ask it needs no right to read the interfaces, which the service does not have (AF_NETLINK), and no datagram.
+// It asks the kernel: for a destination that is its own address, or has a route of type local, the kernel chooses that same address
+// as the source. This sends nothing, and works in a service that may not read interfaces (AF_NETLINK).
 func isHere(ip netip.Addr) (bool, error) {
 	if ip.IsLoopback() || ip.IsLinkLocalUnicast() {
 		return true, nil
@@ -57,8 +57,8 @@ func isHere(ip netip.Addr) (bool, error) {
 	return ok && from.AddrPort().Addr().Unmap() == ip, nil
 }
 
-// ours returns err if it says that this process or machine has too little of something, and nil if it is about the address,
-// such as that there is no way to it.
+// ours returns the cause if err says that this process or machine has run out of something, and nil if it is about the address, such
+// as a missing route.
 func ours(err error) error {
 	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
 		if errors.Is(err, want) {

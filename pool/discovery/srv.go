@@ -18,7 +18,7 @@ import (
 // maxWeight is the largest that a pool takes.
 const maxWeight = 256
 
-// What an SRV answer of one record in a datagram may make us ask of a resolver, which is up to whoever answers.
+// The limits of the questions that one SRV answer can cause.
 const (
 	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand hosts is
 	// large, and a message has room for more than two thousand.
@@ -147,9 +147,9 @@ func (r resolvers) targets(ctx context.Context, services []service, f Family, ex
 	return inTurn(names, func(name string) (addresses, error) { return r.addresses(ctx, name, f, known[name]) })
 }
 
-// inTurn looks names up, in their order, targetConcurrency of them at once, and none after one has failed: an answer of a
-// thousand targets that nobody knows is no reason to ask for each of them, again and again. The error is that of the first
-// that fails, whichever is the first to be known: all before it have been looked up.
+// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an answer with
+// a thousand unknown targets would cost a thousand look-ups at each attempt. Of several errors it returns that of the first name,
+// so that the same failure is reported each time: all names before a failed one have been started.
 func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[string]addresses, error) {
 	found, errs := make([]addresses, len(names)), make([]error, len(names))
 	var failed atomic.Bool

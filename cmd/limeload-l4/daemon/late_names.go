@@ -20,13 +20,13 @@ const (
 	lastNameRetry = 30 * time.Second
 )
 
-// configSpecs describes those backends of the configuration to a pool that have an address. The others have names that cannot be
-// resolved yet: tryNames adds them later.
+// configSpecs describes the backends of the configuration that have an address to a pool. The names of the others could not be
+// resolved; tryNames adds those backends later.
 func configSpecs(c *conf.Pool) []pool.Spec {
 	return slices.DeleteFunc(BackendSpecs(c.Backends), func(s pool.Spec) bool { return !s.Addr.IsValid() })
 }
 
-// warningsOf is what an operator should know of a configuration that is, or would be, in force.
+// warningsOf returns the warnings of a configuration, and its host names that cannot be resolved.
 func warningsOf(cfg *conf.Config) []string {
 	warnings := cfg.Warnings()
 	for _, e := range cfg.Unresolved() {
@@ -35,8 +35,8 @@ func warningsOf(cfg *conf.Config) []string {
 	return warnings
 }
 
-// leavesNothing returns what is wrong if a pool that has backends now would have none, for the names that cannot be resolved: a
-// mistyped name is no reason to refuse the clients that are served now. A new pool starts without them.
+// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved. A mistyped
+// name must not stop service. A new pool serves nobody yet, and may start without backends.
 func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
 	now := pp.served.pool.Backends()
 	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 || len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
@@ -45,8 +45,8 @@ func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
 	return &admin.ConfigError{Err: cfg.Unresolved()}
 }
 
-// tryNames looks the unresolved names of the configuration in force up again, in the background, until each has an address or
-// another configuration is in force. Who holds Daemon.applying may call it.
+// tryNames starts to look up the unresolved names of the configuration in force again, in the background, until each has an address
+// or another configuration is in force. The caller holds Daemon.applying.
 func (d *Daemon) tryNames() {
 	d.stopNames()
 	unresolved := d.config().Unresolved()
@@ -61,8 +61,8 @@ func (d *Daemon) tryNames() {
 	d.naming.Go(func() { d.followNames(ctx) })
 }
 
-// stopNames ends what tryNames began. It does not wait: the look-ups may be about to apply what they found, for which they wait for
-// Daemon.applying, and see then that they are not wanted any more. Who holds Daemon.applying may call it.
+// stopNames ends what tryNames started. It does not wait for the goroutine, which may itself be waiting for Daemon.applying; once
+// that has the lock it sees that it was stopped. The caller holds Daemon.applying.
 func (d *Daemon) stopNames() {
 	if d.stopNaming != nil {
 		d.stopNaming()
@@ -70,7 +70,7 @@ func (d *Daemon) stopNames() {
 	}
 }
 
-// followNames is the background of tryNames.
+// followNames is the goroutine of tryNames.
 func (d *Daemon) followNames(ctx context.Context) {
 	for pause := firstNameRetry; ; pause = min(2*pause, lastNameRetry) {
 		select {
@@ -87,8 +87,8 @@ func (d *Daemon) followNames(ctx context.Context) {
 	}
 }
 
-// takeNames puts a configuration in force that differs from it in what names came to, and reports whether there is nothing left to
-// do.
+// takeNames puts next in force, which differs from the configuration in force only in the addresses of names. It reports whether
+// there is nothing left to do.
 func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
 	d.applying.Lock()
 	defer d.applying.Unlock()

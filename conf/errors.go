@@ -86,7 +86,8 @@ type report struct {
 	errs  Errors
 	seen  map[string]bool
 
-	fields map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
+	fields  map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
+	foreign map[string]foreignKey    // nil before the first unknown key
 }
 
 func newReport(file string, lines map[string]int) *report {

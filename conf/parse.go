@@ -95,7 +95,7 @@ func readTOML(data []byte) (map[string]any, *place, *Error) {
 }
 
 func tooDeep(line int) *Error {
-	return &Error{Line: line, Message: fmt.Sprintf("tables and lists stand more than %d deep in each other", maxDepth)}
+	return &Error{Line: line, Message: fmt.Sprintf("tables and lists are nested more than %d deep", maxDepth)}
 }
 
 // checkText refuses what no TOML or JSON file may hold, in words better than the libraries'.
@@ -119,7 +119,7 @@ func checkText(data []byte) *Error {
 	return nil
 }
 
-// syntaxError says what the library says, in our form.
+// syntaxError says what the library says, in our form, and what to do about it where that can be told.
 func syntaxError(data []byte, err error) *Error {
 	e := &Error{Line: 1, Message: err.Error(), err: err}
 	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
@@ -127,6 +127,11 @@ func syntaxError(data []byte, err error) *Error {
 		e.Line = min(max(syntax.Position.Line, 1), bytes.Count(data, []byte("\n"))+1)
 		e.Message = syntax.Message
 	}
+	if again, is := secondTimeOn(data, e.Line); is {
+		e.Message = fmt.Sprintf("not valid TOML: line %d has %s already", again.first, printable(again.name))
+		return e
+	}
 	e.Message = "not valid TOML: " + printable(strings.TrimSuffix(e.Message, "."))
+	e.Allowed = syntaxRemedy(lineOf(data, e.Line))
 	return e
 }

@@ -171,6 +171,16 @@ func sameAs(r *report, path string, first int, key string) string {
 
 // validAddress reads the address text at path, and reports what is wrong with it.
 func validAddress(r *report, path, s string, use addressUse) (address, bool) {
+	end, e := readAddress(s, use)
+	if e != nil {
+		e.Found, e.Nearest = quote(s), meantAddress(s, use)
+		r.add(path, *e)
+	}
+	return end, e == nil
+}
+
+// readAddress reads an address text. The error has neither place nor Found.
+func readAddress(s string, use addressUse) (address, *Error) {
 	end, e := splitAddress(s, use.needs())
 	switch {
 	case e != nil:
@@ -183,11 +193,7 @@ func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 			e = &Error{Message: wrong}
 		}
 	}
-	if e != nil {
-		e.Found = quote(s)
-		r.add(path, *e)
-	}
-	return end, e == nil
+	return end, e
 }
 
 // checkListenerConflicts reports listeners that would share an address. A wildcard beside one

@@ -52,6 +52,10 @@ func (s Spec) checked() (Spec, error) {
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "a unicast address and a port"}
 	case s.Check != netip.AddrPort{} && !connectable(s.Check):
 		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "a unicast address and a port, or none"}
+	case s.Addr.Addr().Zone() != "" && !ValidZone(s.Addr.Addr().Zone()):
+		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "the name of an interface as zone"}
+	case s.Check.Addr().Zone() != "" && !ValidZone(s.Check.Addr().Zone()):
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "the name of an interface as zone"}
 	case s.Tier < 0 || s.Tier > MaxTier:
 		return s, &InvalidBackendError{Field: "tier", Value: strconv.Itoa(s.Tier), Want: "0 to " + strconv.Itoa(MaxTier)}
 	}

@@ -29,6 +29,9 @@ func checkCommand() *cli.Command {
 				if err := daemon.Resolve(c.Context, cfg); err != nil {
 					return err
 				}
+				if unresolved := cfg.Unresolved(); len(unresolved) > 0 { // the daemon would start and try again
+					return unresolved
+				}
 				if missing, err = daemon.Check(c.Context, cfg); err != nil {
 					return err
 				}
@@ -72,7 +75,7 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, warning := range append(cfg.Warnings(), warnings...) {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
-	return w.Bytes()
+	return []byte(cleanLines(w.String())) // paths may hold anything
 }
 
 // backendsOf is how many backends a pool has, and where it finds others.

@@ -13,9 +13,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
@@ -254,17 +251,7 @@ func cleanJSON(v any, indent string) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	var out []byte
-	for _, r := range text.String() {
-		if unicode.IsPrint(r) || r == '\n' {
-			out = utf8.AppendRune(out, r)
-			continue
-		}
-		for _, unit := range utf16.Encode([]rune{r}) {
-			out = fmt.Appendf(out, `\u%04x`, unit)
-		}
-	}
-	return out, nil
+	return appendPrintable(nil, text.Bytes()), nil
 }
 
 // say prints one line for a person.

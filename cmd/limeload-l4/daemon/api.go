@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -34,7 +33,7 @@ func (d *Daemon) Status() admin.Status {
 		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: cfg.Warnings(), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
@@ -209,14 +208,13 @@ func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, err
 		return admin.Backend{}, err
 	}
 	if err := s.pool.Add(spec); err != nil {
-		return admin.Backend{}, err
+		return admin.Backend{}, s.explained(spec.ID, err)
 	}
 	return d.changedBackend(s, spec.ID)
 }
 
 // newBackendSpec reads a backend as a file of backends has it: one set of rules for both.
 func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
-	const nobody = "backends[0]"
 	text, err := json.Marshal(map[string]any{"backends": []any{b}})
 	if err != nil {
 		return pool.Spec{}, err
@@ -224,13 +222,7 @@ func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 	found, err := conf.ParseBackends("request", text)
 	var mistake *conf.Error
 	if errors.As(err, &mistake) {
-		want := strings.TrimPrefix(strings.TrimPrefix(mistake.Allowed, "needs "), "allowed is ")
-		if mistake.Message != "" {
-			want = strings.TrimSuffix(mistake.Message+"; needs "+want, "; needs ")
-		}
-		return pool.Spec{}, &admin.RequestError{
-			Field: strings.TrimPrefix(strings.TrimPrefix(mistake.Path, nobody), "."), Value: mistake.Found, Want: want,
-		}
+		return pool.Spec{}, requestError(mistake)
 	}
 	if err != nil {
 		return pool.Spec{}, err
@@ -262,7 +254,7 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 		failures = append(failures, s.pool.SetMode(id, poolMode(*c.Mode)))
 	}
 	if err := errors.Join(failures...); err != nil {
-		return admin.Backend{}, err
+		return admin.Backend{}, s.explained(id, err)
 	}
 	return d.changedBackend(s, id)
 }
@@ -278,7 +270,7 @@ func validChange(c admin.BackendChange) error {
 	}
 	if c.Mode != nil {
 		if b.Mode = *c.Mode; b.Mode == "" {
-			return &admin.RequestError{Field: "mode", Value: `""`, Want: `"ready", "drain" or "maintenance"`}
+			return &admin.RequestError{Field: "mode", Value: "", Want: `"ready", "drain" or "maintenance"`}
 		}
 	}
 	_, err := newBackendSpec(b)
@@ -293,7 +285,7 @@ func (d *Daemon) RemoveBackend(name, id string) error {
 	}
 	d.drains.cancel(name, id)
 	if err := s.pool.Remove(id); err != nil {
-		return err
+		return s.explained(id, err)
 	}
 	return d.saveState()
 }
@@ -305,7 +297,7 @@ func (s *served) info(id string) (pool.BackendInfo, error) {
 			return b, nil
 		}
 	}
-	return pool.BackendInfo{}, fmt.Errorf("pool %s: backend %q: %w", s.pool.Name(), id, pool.ErrUnknownBackend)
+	return pool.BackendInfo{}, s.explained(id, pool.ErrUnknownBackend)
 }
 
 // changedBackend saves that a backend was changed, and tells how it is now.

@@ -49,7 +49,7 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 
 // reload is Reload with applying held.
 func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
-	cfg, err := loadAgain(ctx, d.config().File)
+	cfg, err := d.readAgain(ctx)
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
@@ -156,6 +156,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}
 	d.watchFile(p.cfg.Global.Watch)
+	d.tryNames()
 	d.forgetSockets(p.plan)
 	told := before.Warnings()
 	for _, warning := range p.cfg.Warnings() {
@@ -198,9 +199,19 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 		failures = append(failures, s.checks.change(pp.check, wantsPrimary(pp.conf.Health)))
 	}
 	if pp.changes("discovery") {
+		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
+			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)
+			failures = append(failures, err)
+		}
 		failures = append(failures, s.rediscover(cfg, pp.conf.Discovery))
 	}
 	return errors.Join(failures...)
+}
+
+// forbidsMore tells whether what was found by one setting of discovery may not be kept by the next, although that may find nothing
+// in its place: addresses of this machine that are not allowed any more.
+func forbidsMore(before, next *conf.Discovery) bool {
+	return before != nil && next != nil && before.Type == next.Type && before.AllowLoopback && !next.AllowLoopback
 }
 
 // acquit makes every backend of a pool healthy whose checks have ended: nothing will ever say so.

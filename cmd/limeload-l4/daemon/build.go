@@ -58,11 +58,25 @@ func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discover
 func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	switch d.Type {
 	case "dns":
-		return discovery.DNS{Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver}
+		return discovery.DNS{
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+		}
 	case "srv":
-		return discovery.SRV{Name: d.Name, Resolver: d.Resolver}
+		return discovery.SRV{
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+		}
 	}
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
+}
+
+// addressFamily is discovery's word for a family of the configuration.
+func addressFamily(text string) discovery.Family {
+	for _, f := range []discovery.Family{discovery.IPv4, discovery.IPv6} {
+		if f.String() == text {
+			return f
+		}
+	}
+	return discovery.AnyFamily
 }
 
 // parseBackends reads a file of backends for the pool that it is discovered for.

@@ -30,6 +30,7 @@ type Options struct {
 	Version string
 	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
 
+	Lookup     conf.Lookup   // finds the addresses of host names again; nil is by the hosts file and DNS servers of this machine
 	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
 }
 
@@ -48,6 +49,7 @@ type Daemon struct {
 	version string
 	log     zerolog.Logger
 	dropped func() uint64 // lines of the log; nil for none
+	lookup  conf.Lookup
 	began   time.Time
 	boot    *conf.Config // what it was started with
 	server  *l4.Server
@@ -76,6 +78,9 @@ type Daemon struct {
 	retiring sync.WaitGroup // admin sockets that end
 	watcher  watcher
 
+	stopNaming context.CancelFunc // nil: every name of the configuration has an address
+	naming     sync.WaitGroup     // stopNaming ends it
+
 	mu sync.RWMutex
 	// mu guards the fields below; cfg and pools change with applying held
 	cfg       *conf.Config // in force
@@ -91,6 +96,9 @@ func New(o Options) (*Daemon, error) {
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
+	}
+	if d.lookup = o.Lookup; d.lookup == nil {
+		d.lookup = systemLookup()
 	}
 	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
@@ -164,20 +172,25 @@ func located(cfg *conf.Config, err error) error {
 		return err
 	}
 	e := cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
-	e.Allowed = remedy(listen.Err)
 	for _, l := range cfg.Listeners {
 		if l.Name == listen.Listener {
 			e.Found = fmt.Sprintf("%q", l.Address)
+			e.Allowed = remedy(listen.Err, l.Protocol)
 		}
 	}
 	return e
 }
 
-// remedy is what to do about an address that cannot be listened on.
-func remedy(err error) string {
+// remedy is what to do about an address of that network ("tcp", "udp" or "unix") that cannot be listened on.
+func remedy(err error, network string) string {
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && network == "unix":
+		return "end what listens there already (see `ss -lxp`), or choose another path"
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "end what listens there already (see `ss -ltnp`), or choose another port"
+		sockets := map[string]string{"tcp": "ss -ltnp", "udp": "ss -lunp"}[network]
+		return "end what listens there already (see `" + sockets + "`), or choose another port"
+	case errors.Is(err, syscall.EACCES) && network == "unix":
+		return "needs a folder that this user may write to"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "needs an address of this machine (see `ip address`)"
 	case errors.Is(err, syscall.EACCES):

@@ -26,11 +26,20 @@ func Read(file string) (*conf.Config, error) {
 	return cfg, err
 }
 
-// Resolve looks up the names in a configuration.
+// Resolve looks up the names in a configuration; see conf.Config.Unresolved for those that have no address.
 func Resolve(ctx context.Context, cfg *conf.Config) error {
+	return resolve(ctx, cfg, systemLookup(), nil)
+}
+
+// systemLookup asks the hosts file and the DNS servers of this machine.
+func systemLookup() conf.Lookup { return net.DefaultResolver.LookupNetIP }
+
+// resolve looks up the names in a configuration. A name that has no address now keeps the one that it has in before, which may
+// be nil.
+func resolve(ctx context.Context, cfg *conf.Config, lookup conf.Lookup, before *conf.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	return cfg.Resolve(ctx, net.DefaultResolver.LookupNetIP)
+	return cfg.Resolve(ctx, lookup, before)
 }
 
 // Load reads a configuration and resolves the names in it.
@@ -42,13 +51,14 @@ func Load(ctx context.Context, file string) (*conf.Config, error) {
 	return cfg, Resolve(ctx, cfg)
 }
 
-// loadAgain is Load for a process that serves, and is not to wait for whoever writes to a pipe.
-func loadAgain(ctx context.Context, file string) (*conf.Config, error) {
-	cfg, err := conf.LoadRegular(file)
+// readAgain reads the daemon's own file as it is now, and resolves the names in it. It does not wait for whoever writes to a pipe.
+func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
+	before := d.config()
+	cfg, err := conf.LoadRegular(before.File)
 	if err != nil {
 		return nil, err
 	}
-	return cfg, Resolve(ctx, cfg)
+	return cfg, resolve(ctx, cfg, d.lookup, before)
 }
 
 // Check reads the files that a configuration names, lists of backends, passwords, certificates and the token, and tries the logins of

@@ -31,9 +31,9 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 	var err error
 	own := d.config().File
 	if c == nil {
-		cfg, err = loadAgain(ctx, own)
+		cfg, err = d.readAgain(ctx)
 	} else if cfg, err = conf.Parse(c.Name, c.Text); err == nil {
-		err = Resolve(ctx, cfg)
+		err = resolve(ctx, cfg, d.lookup, d.config())
 	}
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
@@ -58,7 +58,7 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
-		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: p.cfg.Warnings(), Differences: d.staying(p),
+		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg), Differences: d.staying(p),
 	}
 	for _, table := range []string{"global", "log", "admin"} {
 		for _, k := range keysOf(p.keys, table) {

@@ -75,7 +75,7 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 
 // proposePool looks at one pool; now is the one of its name in force, or nil.
 func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *files) (*proposedPool, error) {
-	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: BackendSpecs(c.Backends)}
+	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: configSpecs(c)}
 	if pp.isNew {
 		s, err := d.newServed(cfg, c, from)
 		if err != nil {
@@ -92,6 +92,9 @@ func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *
 	}
 	var err error
 	if pp.difference, err = now.pool.WouldReconcile(sourceConfig, pp.specs); err != nil {
+		return nil, err
+	}
+	if err := pp.leavesNothing(cfg); err != nil {
 		return nil, err
 	}
 	pp.index()

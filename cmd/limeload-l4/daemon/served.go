@@ -55,7 +55,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served
 	if c.Discovery != nil {
 		s.finder = newFinder(cfg, c.Discovery, p)
 	}
-	if _, err := p.Reconcile(sourceConfig, BackendSpecs(c.Backends)); err != nil {
+	if _, err := p.Reconcile(sourceConfig, configSpecs(c)); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -36,7 +36,9 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	var err error
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
+	network := "tcp"
 	if cfg.Admin.Socket != "" {
+		network = "unix"
 		a.listener, err = admin.ListenUnix(ctx, cfg.FilePath(cfg.Admin.Socket), cfg.Admin.Mode)
 	} else {
 		a.listener, err = admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
@@ -48,7 +50,7 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	case err != nil:
 		e := cfg.ErrorAt(conf.Path("admin", "address"), err)
 		e.Found = fmt.Sprintf("%q", cfg.Admin.Address)
-		e.Allowed = remedy(err)
+		e.Allowed = remedy(err, network)
 		return nil, e
 	}
 	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log, MaxTOML: conf.MaxFileBytes})

@@ -363,6 +363,7 @@ func (s *Server) followRevocationsLocked(p *pool.Pool) {
 	if key := weak.Make(p); !s.revoking[key] {
 		s.revoking[key] = true
 		p.OnRevoke(s.revoke)
+		p.OnDepart(s.depart)
 	}
 }
 

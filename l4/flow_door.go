@@ -246,7 +246,13 @@ func (l *loop) flowOf(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, loca
 	case f != nil && f.settings.Flows.Key == ByPacket:
 		return l.flowOfPacket(d, f)
 	case f != nil:
-		return f, l.makeReady(f)
+		drop := l.makeReady(f)
+		if drop != DropNoBackend || f.settings == settings || d.draining || f.first != 0 {
+			return f, drop
+		}
+		// Its pool has nobody left, and the listener has other settings by now, perhaps with another pool.
+		l.endFlow(f, BackendRemoved)
+		return l.admitFlow(d, settings, peer, local, id)
 	case !d.draining:
 		return l.admitFlow(d, settings, peer, local, id)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // acceptPause is how often a loop that has paused accepting looks whether descriptors are free again, besides
@@ -40,6 +41,7 @@ type loop struct {
 	doors    []*door // by the key of their events; nil where one was closed
 	again    []turn  // sessions that used up their turn
 	revoked  []revocation
+	departed map[*pool.Backend]uint64 // whose flows are to end, and at which departure
 	mail     []message
 
 	scratch []byte
@@ -106,6 +108,9 @@ func (l *loop) run() {
 		if len(l.revoked) > 0 {
 			l.leaveRevoked()
 			l.takeRevoked()
+		}
+		if len(l.departed) > 0 {
+			l.takeDeparted()
 		}
 		if len(l.again) > 0 {
 			l.takeTurns()

@@ -32,6 +32,8 @@ type Options struct {
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
 
+	DrainTimeout time.Duration // as in Settings
+
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never
 	// block: a stuck terminal would stop the data plane. The zero value is silent.
 	Log zerolog.Logger
@@ -56,7 +58,9 @@ type Server struct {
 	loops   []*loop
 	gone    chan struct{} // closed when the loops are
 
-	access    atomic.Bool
+	access       atomic.Bool
+	drainTimeout atomic.Int64 // a time.Duration
+
 	max       atomic.Int64 // sessions; more are refused, 0 = none for that
 	capacity  atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
 	sessions  atomic.Int64
@@ -109,7 +113,7 @@ func New(o Options) (*Server, error) {
 		s.discard()
 		return nil, err
 	}
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access})
+	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, DrainTimeout: o.DrainTimeout})
 	return s, nil
 }
 

@@ -131,7 +131,7 @@ func (l *loop) makeReady(f *flow) Drop {
 			return dropNone
 		}
 		f.cause = e
-		if e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
+		if e == sock.NoPort || e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
 			return DropNoDescriptors
 		}
 		h.fail(connectOutcome(e))
@@ -211,7 +211,7 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 	l.closeFlowSocket(f)
 	h := f.home
 	b := h.lease.Backend()
-	fd, e := sock.ConnectDatagram(b.Addr())
+	fd, e := l.openFlowSocket(f, b.Addr())
 	if e != 0 {
 		return e
 	}

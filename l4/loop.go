@@ -48,7 +48,7 @@ type loop struct {
 	buffers bufferPool
 	pipes   pipePool
 
-	paused   bool          // no accept: the process has no descriptor to spare
+	paused   int           // doors that do not accept: there is no descriptor to spare for their clients
 	resumeAt time.Duration // when to look again
 	freed    bool          // a session has ended since
 
@@ -126,7 +126,7 @@ func (l *loop) run() {
 		} else {
 			l.behind++
 		}
-		if l.paused && (l.freed || l.now >= l.resumeAt) {
+		if l.paused > 0 && (l.freed || l.now >= l.resumeAt) {
 			l.resume()
 		}
 		if len(l.dns.talking) > 0 {
@@ -165,7 +165,7 @@ func (l *loop) patience() time.Duration {
 	if at, ok := l.dns.due(); ok {
 		until(at)
 	}
-	if l.paused {
+	if l.paused > 0 {
 		until(l.resumeAt)
 	}
 	if l.telling {

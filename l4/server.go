@@ -61,14 +61,17 @@ type Server struct {
 	access       atomic.Bool
 	drainTimeout atomic.Int64 // a time.Duration
 
-	max       atomic.Int64 // sessions; more are refused, 0 = none for that
-	capacity  atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
-	sessions  atomic.Int64
-	flows     atomic.Int64
-	draining  atomic.Bool
-	emptyOnce sync.Once
-	empty     chan struct{} // closed by whoever sees the last session leave while draining
-	pauseNote atomic.Int64  // when notePause may log again, in nanoseconds since started
+	max        atomic.Int64 // sessions; more are refused, 0 = none for that
+	capacity   atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
+	sessions   atomic.Int64
+	flows      atomic.Int64
+	shared     atomic.Pointer[budget]
+	ports      atomic.Int64 // local ports that flows may have
+	portsAgain atomic.Int64 // when to measure them again, after they were short; 0 = they were not
+	draining   atomic.Bool
+	emptyOnce  sync.Once
+	empty      chan struct{} // closed by whoever sees the last session leave while draining
+	pauseNote  atomic.Int64  // when notePause may log again, in nanoseconds since started
 
 	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
 	// changed with both held, and read with either
@@ -136,17 +139,8 @@ func (s *Server) budget() error {
 		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
 	}
 	s.spare = rest
-	s.reckonLocked() // nobody else has the server yet
+	s.setBudgetLocked() // nobody else has the server yet
 	return nil
-}
-
-// reckonLocked says how many sessions there are descriptors for beside the listeners, at least one.
-func (s *Server) reckonLocked() {
-	left := s.spare
-	for _, ls := range s.listeners {
-		ls.bound.all(func(int) { left-- })
-	}
-	s.capacity.Store(max(1, int64(left)/2))
 }
 
 // Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue,

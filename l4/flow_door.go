@@ -294,8 +294,11 @@ func (l *loop) flowOf(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, loca
 	case d.newcomers >= newcomersInTurn && d.crowded(l.now):
 		return nil, DropOverload
 	case !d.draining:
-		d.newcomers++
-		return l.admitFlow(d, settings, peer, local, id)
+		f, drop := l.admitFlow(d, settings, peer, local, id)
+		if drop == dropNone {
+			d.newcomers++
+		}
+		return f, drop
 	}
 	heir := l.heirOf(d)
 	if heir == nil {

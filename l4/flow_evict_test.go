@@ -41,6 +41,9 @@ func (g *forger) send(t *testing.T, s *Server, n int) {
 		}
 		c.Close()
 		eventually(t, "it is taken", func() bool { return s.info().DatagramsIn > before })
+		s.onFirstLoop(func(l *loop) { // it is refused, or answered, or will not be
+			l.flows.store.all(func(f *flow) { f.began -= answerTime })
+		})
 	}
 }
 
@@ -205,4 +208,49 @@ func TestFlowMovesWhileShort(t *testing.T) {
 			t.Error("a flow that has had an answer gave way")
 		}
 	})
+}
+
+// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others, and all where it does not.
+func TestNewcomersInACrowd(t *testing.T) {
+	const flood = 100
+	for _, serves := range []bool{true, false} {
+		b := startUDP(t, answersTo("asked"))
+		spec := flowSpec(newPool(t, b.address()))
+		spec.Flows.Timeout = time.Hour
+		s := start(t, Options{Loops: 1}, spec)
+		c := dialUDP(t, s.address())
+		askUDP(t, c, "asked")
+		s.onFirstLoop(func(l *loop) {
+			d := l.flows.doors[0]
+			d.behind, d.regularAt = crowdedAfter, 0
+			if serves {
+				d.regularAt = l.now + time.Hour // the test may be slow
+			}
+		})
+		release := s.hold(t, 0)
+		to := net.UDPAddrFromAddrPort(s.info().Address)
+		for i := range flood {
+			f, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 3, 0, byte(i+1)), Port: 5000}, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Write([]byte("forged")); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		release()
+		eventually(t, "all are taken", func() bool { return s.info().DatagramsIn == flood+1 })
+		want := uint64(1 + newcomersInTurn)
+		if !serves {
+			want = 1 + flood
+		}
+		eventually(t, "they have flows or have not", func() bool {
+			info := s.info()
+			return info.Accepted == want && info.Accepted+info.Dropped[DropOverload] == 1+flood
+		})
+		if got := askUDP(t, c, "asked"); got != "asked" {
+			t.Error(got)
+		}
+	}
 }

@@ -111,11 +111,12 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	if !s.mayNote(&s.pauseNote) {
 		return
 	}
-	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
+	ev := s.log.Warn().Str("listener", ls.name).Int64("listener_sessions", ls.sessions.Load()).
+		Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
 	if e != 0 {
 		ev = ev.AnErr("err", e)
 	}
-	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
+	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; clients wait in the kernel's queue; raise the limit of open files")
 }
 
 // noteRefusal warns that a client was refused at a limit, now and then.

@@ -44,12 +44,19 @@ const hostPortPart = 16
 
 // measurePorts says how many local ports flows may have, by what the kernel says now.
 func (s *Server) measurePorts() {
+	most := portsForFlows()
+	s.portsMost.Store(most)
+	s.ports.Store(most)
+}
+
+// portsForFlows is how many local ports flows may have on this host.
+func portsForFlows() int64 {
 	n := int64(math.MaxInt64) // it does not say
 	if first, last, ok := sock.LocalPorts(); ok {
 		n = int64(last-first) + 1
 		n -= n / hostPortPart
 	}
-	s.ports.Store(max(1, n))
+	return max(1, n)
 }
 
 // portsShort is called when the kernel has no port left: others have more of them than was thought. Flows have to do with some less
@@ -66,7 +73,7 @@ const portsShortFor = 10 * time.Second
 // portsLeft is how many ports are left to flows.
 func (s *Server) portsLeft(now time.Duration) int64 {
 	if again := s.portsAgain.Load(); again != 0 && int64(now) >= again && s.portsAgain.CompareAndSwap(again, 0) {
-		s.measurePorts()
+		s.ports.Store(s.portsMost.Load())
 	}
 	return s.ports.Load() - s.flows.Load()
 }

@@ -66,8 +66,9 @@ type Server struct {
 	sessions   atomic.Int64
 	flows      atomic.Int64
 	shared     atomic.Pointer[budget]
-	ports      atomic.Int64 // local ports that flows may have
-	portsAgain atomic.Int64 // when to measure them again, after they were short; 0 = they were not
+	ports      atomic.Int64 // local ports that flows may have now
+	portsMost  atomic.Int64 // the same while the kernel has them
+	portsAgain atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
 	draining   atomic.Bool
 	emptyOnce  sync.Once
 	empty      chan struct{} // closed by whoever sees the last session leave while draining

@@ -140,8 +140,8 @@ func (l *loop) acceptFrom(d *door) bool {
 
 // admit decides whether a client is served, and by which loop.
 func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
-	if !l.server.enter(ls) {
-		ls.counters[l.index].ended[MaxSessions].Add(1)
+	if why := l.server.enter(ls); why != reasonNone {
+		ls.counters[l.index].ended[why].Add(1)
 		l.server.noteRefusal(ls)
 		l.dismiss(fd, ls.spec.Load().Refuse)
 		return

@@ -55,17 +55,17 @@ func (s *Server) leaveFlow(ls *listener, answered bool) {
 	}
 }
 
-// enter counts a session in, unless the limit of the listener or of the process is reached.
-func (s *Server) enter(ls *listener) bool {
+// enter counts a session in and returns reasonNone, or why there may not be another: the limit of the listener or of the process is reached.
+func (s *Server) enter(ls *listener) Reason {
 	if limit := int64(ls.spec.Load().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
-		return false
+		return MaxSessions
 	}
 	if limit := s.max.Load(); s.sessions.Add(1) > limit && limit > 0 {
 		s.leave(ls)
-		return false
+		return MaxSessions
 	}
-	return true
+	return reasonNone
 }
 
 // leave counts a session out.

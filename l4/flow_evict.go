@@ -53,8 +53,8 @@ func (l *loop) noteFirstAnswer(f *flow) {
 	f.listener.unanswered.Add(-1)
 }
 
-// portPause is how long no local port is looked for after there was none, but for flows that have had an answer: the search is the dearer
-// the fewer there are.
+// portPause is how long no local port is looked for after there was none, but for flows that have had an answer: the search is the dearest
+// then, see hostPortPart.
 const portPause = 100 * time.Millisecond
 
 // evictedAtOnce is how many flows give way when the kernel has no descriptor or port left, contrary to what the budget says.

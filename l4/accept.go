@@ -168,8 +168,8 @@ func (l *loop) dismiss(fd int, how Refusal) {
 	sock.Close(fd)
 }
 
-// pause stops accepting the clients of a door, who wait in the kernel's queue; the doors of other listeners go on while there is room for
-// them. e is the error that said so, zero when the process's own reckoning did.
+// pause stops accepting the clients of a door, who wait in the kernel's queue; the doors of other listeners go on while
+// there is room for them. e is the error that said so, zero when the process's own reckoning did.
 func (l *loop) pause(d *door, e sock.Errno) {
 	if !d.paused {
 		l.unwatch(d)
@@ -181,7 +181,8 @@ func (l *loop) pause(d *door, e sock.Errno) {
 	l.endHalfClosed(d.listener)
 }
 
-// resume ends the pauses of doors for whose clients there is room; while they are out of the Poller, looking costs no event.
+// resume ends the pauses of doors for whose clients there is room; while they are out of the Poller, looking costs no
+// event.
 func (l *loop) resume() {
 	l.freed, l.resumeAt = false, l.now+acceptPause
 	for _, d := range l.doors {

@@ -24,7 +24,8 @@ func (l *loop) enterFlow(d *flowDoor, settings *ListenerSpec) Drop {
 	return drop
 }
 
-// enterFlow counts a flow in, unless that is more than may be of the listener, of those without an answer, of descriptors or of local ports.
+// enterFlow counts a flow in, unless that is more than may be of the listener, of those without an answer, of
+// descriptors or of local ports.
 func (s *Server) enterFlow(ls *listener, settings *ListenerSpec, now time.Duration) Drop {
 	flows, unanswered := ls.sessions.Add(1), ls.unanswered.Add(1)
 	s.flows.Add(1)
@@ -55,7 +56,8 @@ func (s *Server) leaveFlow(ls *listener, answered bool) {
 	}
 }
 
-// enter counts a session in and returns reasonNone, or why there may not be another: the limit of the listener or of the process is reached.
+// enter counts a session in and returns reasonNone, or why there may not be another: the limit of the listener or of
+// the process is reached.
 func (s *Server) enter(ls *listener) Reason {
 	if limit := int64(ls.spec.Load().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
@@ -116,7 +118,8 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	if e != 0 {
 		ev = ev.AnErr("err", e)
 	}
-	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; clients wait in the kernel's queue; raise the limit of open files")
+	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; " +
+		"clients wait in the kernel's queue; raise the limit of open files")
 }
 
 // noteRefusal warns that a client was refused at a limit, now and then.

@@ -1,7 +1,7 @@
 package l4
 
-// An ageQueue is sessions or flows that may have to give way to others, the oldest first, each in one queue at most. It is used onLoop only;
-// its zero value is empty.
+// An ageQueue is sessions or flows that may have to give way to others, the oldest first, each in one queue at most. It
+// is used onLoop only; its zero value is empty.
 type ageQueue[T any] struct{ first, last *agePlace[T] }
 
 // An agePlace is the place of one in an ageQueue, and a part of what stands there. Its zero value is in none.

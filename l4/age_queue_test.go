@@ -7,7 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestAgeQueue holds that an ageQueue has what was added, in that order, whatever was removed or put at the end meanwhile.
+// TestAgeQueue holds that an ageQueue has what was added, in that order, whatever was removed or put at the end
+// meanwhile.
 func TestAgeQueue(t *testing.T) {
 	type thing struct{ place agePlace[thing] }
 	rapid.Check(t, func(t *rapid.T) {

@@ -7,12 +7,13 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// promisedPart is the part of a budget, one in so many, that is promised to the listeners, the same to each: however much one of them
-// takes, every other one still gets its part of that. What nobody was promised goes to whoever comes first.
+// promisedPart is the part of a budget, one in so many, that is promised to the listeners, the same to each: however
+// much one of them takes, every other one still gets its part of that. What nobody was promised goes to whoever comes
+// first.
 const promisedPart = 4
 
-// unansweredPart is the part of the descriptors and ports, one in so many, that a listener's flows may have which were never answered.
-// A client whose address is forged can have no other.
+// unansweredPart is the part of the descriptors and ports, one in so many, that a listener's flows may have which were
+// never answered. A client whose address is forged can have no other.
 const unansweredPart = 2
 
 // A budget is what listeners share: descriptors, and local ports. It is immutable; Apply makes another.
@@ -37,9 +38,9 @@ func (s *Server) setBudgetLocked() {
 	s.measurePorts()
 }
 
-// A sixteenth of the local ports is left to the rest of the host: a UDP socket needs a port that no other UDP socket of the host has,
-// wherever it sends to. It also keeps the kernel's search for a free one short: with 19,000 ports, that took 2 us while half of them were free, 9 us
-// with a sixteenth, 150 us with a hundredth, and 1.1 ms to find none.
+// A sixteenth of the local ports is left to the rest of the host: a UDP socket needs a port that no other UDP socket of
+// the host has, wherever it sends to. It also keeps the kernel's search for a free one short: with 19,000 ports, that
+// took 2 us while half of them were free, 9 us with a sixteenth, 150 us with a hundredth, and 1.1 ms to find none.
 const hostPortPart = 16
 
 // measurePorts says how many local ports flows may have, by what the kernel says now.
@@ -59,8 +60,8 @@ func portsForFlows() int64 {
 	return max(1, n)
 }
 
-// portsShort is called when the kernel has no port left: others have more of them than was thought. Flows have to do with some less
-// than they have, for a while.
+// portsShort is called when the kernel has no port left: others have more of them than was thought. Flows have to do
+// with some less than they have, for a while.
 func (s *Server) portsShort(now time.Duration) {
 	have := s.flows.Load()
 	s.ports.Store(max(1, have-have/hostPortPart))
@@ -83,8 +84,8 @@ func (s *Server) descriptorsLeft() int64 {
 	return 2*s.capacity.Load() - 2*s.sessions.Load() - s.flows.Load()
 }
 
-// keepsPromises reports whether a listener may have something of which left would be left, out of total: the others must still get what they are
-// promised and have not got. It costs nothing while there is enough for all promises.
+// keepsPromises reports whether a listener may have something of which left would be left, out of total: the others
+// must still get what they are promised and have not got. It costs nothing while there is enough for all promises.
 func (ls *listener) keepsPromises(left, total int64, sharers []*listener, has func(*listener) int64) bool {
 	if left < 0 || left >= total/promisedPart {
 		return left >= 0

@@ -33,8 +33,8 @@ func tcpAndUDP(t *testing.T) (specs []ListenerSpec) {
 	return []ListenerSpec{one, other, udp}
 }
 
-// TestPauseAlone holds that a listener whose idle clients have all descriptors but those promised to others pauses alone: the others
-// serve as many as they are promised, and it goes on when some of its own leave.
+// TestPauseAlone holds that a listener whose idle clients have all descriptors but those promised to others pauses
+// alone: the others serve as many as they are promised, and it goes on when some of its own leave.
 func TestPauseAlone(t *testing.T) {
 	for _, loops := range []int{1, 2} {
 		t.Run(fmt.Sprint(loops, " loops"), func(t *testing.T) {
@@ -70,7 +70,8 @@ func TestPauseAlone(t *testing.T) {
 	}
 }
 
-// TestFlowsLeaveWhatIsPromised holds that flows of forged clients, answered ones too, leave TCP listeners what these are promised.
+// TestFlowsLeaveWhatIsPromised holds that flows of forged clients, answered ones too, leave TCP listeners what these
+// are promised.
 func TestFlowsLeaveWhatIsPromised(t *testing.T) {
 	s := start(t, Options{Loops: 1}, tcpAndUDP(t)...)
 	s.capacity.Store(48)
@@ -104,8 +105,8 @@ func TestOneListenerHasAll(t *testing.T) {
 	}
 }
 
-// TestHalfClosedMakeRoom holds that sessions whose clients have left, and whose backends do not care, make room for clients that are there, and
-// that the others stay.
+// TestHalfClosedMakeRoom holds that sessions whose clients have left, and whose backends do not care, make room for
+// clients that are there, and that the others stay.
 func TestHalfClosedMakeRoom(t *testing.T) {
 	release := make(chan struct{})
 	spec := spec(newPool(t, backend(t, func(c *net.TCPConn) {
@@ -145,8 +146,8 @@ func TestHalfClosedMakeRoom(t *testing.T) {
 	}
 }
 
-// TestHalfClosedMayAnswer holds that a session that is half closed is not over while its backend answers, or while its client has not taken
-// the answer.
+// TestHalfClosedMayAnswer holds that a session that is half closed is not over while its backend answers, or while its
+// client has not taken the answer.
 func TestHalfClosedMayAnswer(t *testing.T) {
 	s := start(t, Options{Loops: 1}, spec(newPool(t, backend(t, func(c *net.TCPConn) {
 		_, _ = io.Copy(io.Discard, c)
@@ -175,8 +176,8 @@ func TestHalfClosedMayAnswer(t *testing.T) {
 	}
 }
 
-// TestPromises holds who may have something of a budget: what nobody was promised goes to anybody, and the rest to those who have less than
-// they were promised.
+// TestPromises holds who may have something of a budget: what nobody was promised goes to anybody, and the rest to
+// those who have less than they were promised.
 func TestPromises(t *testing.T) {
 	have := map[string]int64{}
 	has := func(ls *listener) int64 { return have[ls.name] }

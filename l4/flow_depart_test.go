@@ -10,8 +10,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestFlowDrain holds that a flow whose backend has answered stays with it when the operator takes the backend out of use, whatever the way
-// and the flow key, while new clients go elsewhere; that one without an answer moves; and that all move once the backend is unhealthy.
+// TestFlowDrain holds that a flow whose backend has answered stays with it when the operator takes the backend out of
+// use, whatever the way and the flow key, while new clients go elsewhere; that one without an answer moves; and that
+// all move once the backend is unhealthy.
 func TestFlowDrain(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -83,8 +84,8 @@ func TestFlowDrain(t *testing.T) {
 	}
 }
 
-// TestFlowOfRemoved holds that nothing goes to a backend that was removed, the last one too, once drain_timeout has passed, however busy its
-// flows are.
+// TestFlowOfRemoved holds that nothing goes to a backend that was removed, the last one too, once drain_timeout has
+// passed, however busy its flows are.
 func TestFlowOfRemoved(t *testing.T) {
 	for _, maintenance := range []bool{false, true} {
 		var late atomic.Int64
@@ -153,8 +154,8 @@ func TestFlowOfReturned(t *testing.T) {
 	}
 }
 
-// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: those whose backend has
-// answered when its time to drain is over, the others at once.
+// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: those
+// whose backend has answered when its time to drain is over, the others at once.
 func TestFlowOfRetiredPool(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		answer := naming("old")

@@ -135,13 +135,13 @@ func (l *loop) receive(d *flowDoor) {
 	l.doorLater(d)
 }
 
-// newcomersInTurn is how many flows a door begins in a turn before others have theirs. One costs some 15 us, eight times as much
-// as a datagram of a flow that is there.
+// newcomersInTurn is how many flows a door begins in a turn before others have theirs. One costs some 15 us, eight
+// times as much as a datagram of a flow that is there.
 const newcomersInTurn = 32
 
-// crowdedAfter is how many turns in a row may leave datagrams behind, some 2,000 new flows or 40 ms, before no more than newcomersInTurn are
-// begun in one, and further new clients are dropped for what reading them costs: a flood of forged addresses must not crowd out those that
-// are served. That is only where there are such, within regularFor.
+// crowdedAfter is how many turns in a row may leave datagrams behind, some 2,000 new flows or 40 ms, before no more
+// than newcomersInTurn are begun in one, and further new clients are dropped for what reading them costs: a flood of
+// forged addresses must not crowd out those that are served. That is only where there are such, within regularFor.
 const (
 	crowdedAfter = 64
 	regularFor   = time.Second

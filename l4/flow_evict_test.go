@@ -63,8 +63,8 @@ func (s *Server) ids(t *testing.T) map[netip.AddrPort]SessionID {
 
 func sourceOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever runs short, and that the new
-// ones are served, too: those without an answer give way, the oldest first.
+// TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever runs
+// short, and that the new ones are served, too: those without an answer give way, the oldest first.
 func TestFlowsThatWereAnsweredStay(t *testing.T) {
 	const flood, answered = 200, 5
 	for _, tt := range []struct {
@@ -125,8 +125,8 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 	}
 }
 
-// TestFlowsOfOneWayProtocols holds that a client which goes on sending to a backend that never answers outlives those who have sent once, and
-// that it is served when it does not.
+// TestFlowsOfOneWayProtocols holds that a client which goes on sending to a backend that never answers outlives those
+// who have sent once, and that it is served when it does not.
 func TestFlowsOfOneWayProtocols(t *testing.T) {
 	b := startUDP(t, nil)
 	spec := flowSpec(newPool(t, b.address()))
@@ -182,8 +182,8 @@ func TestFlowsThatFillTheTable(t *testing.T) {
 	}
 }
 
-// TestFlowMovesWhileShort holds that a flow which has had an answer moves to another backend in a flood, and that it does not give way to
-// itself.
+// TestFlowMovesWhileShort holds that a flow which has had an answer moves to another backend in a flood, and that it
+// does not give way to itself.
 func TestFlowMovesWhileShort(t *testing.T) {
 	p, a, _ := movePool(t, pool.Options{})
 	spec := flowSpec(p)
@@ -210,7 +210,8 @@ func TestFlowMovesWhileShort(t *testing.T) {
 	})
 }
 
-// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others, and all where it does not.
+// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others, and
+// all where it does not.
 func TestNewcomersInACrowd(t *testing.T) {
 	const flood = 100
 	for _, serves := range []bool{true, false} {

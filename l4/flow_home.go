@@ -85,8 +85,9 @@ func (f *flow) ready() bool {
 	return f.open && f.home.housed && f.moves == f.home.moves && f.home.fit()
 }
 
-// fit tells whether the lease's backend may go on being used: while it is in use, and while it drains if it has answered, since QUIC,
-// DTLS or a VPN would have to begin anew elsewhere. One that has not answered has begun nothing that could break.
+// fit tells whether the lease's backend may go on being used: while it is in use, and while it drains if it has
+// answered, since QUIC, DTLS or a VPN would have to begin anew elsewhere. One that has not answered has begun nothing
+// that could break.
 func (h *home) fit() bool {
 	b := h.lease.Backend()
 	switch {
@@ -174,8 +175,8 @@ func (h *home) move(lease pool.Lease) {
 	h.moves++
 }
 
-// moveHome looks for another backend than the one that is not fit any more. When there is none the old one serves on, unless
-// the pool wants its leases back or has it no more; then it reports false.
+// moveHome looks for another backend than the one that is not fit any more. When there is none the old one serves on,
+// unless the pool wants its leases back or has it no more; then it reports false.
 func (l *loop) moveHome(f *flow) bool {
 	h := f.home
 	b := h.lease.Backend()

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// TestNetnsFlowPorts holds that a flood of new clients neither ends flows that have had an answer nor takes all local ports of the host, and
-// that both hold, and new clients are served again, when others on the host have most of the ports.
+// TestNetnsFlowPorts holds that a flood of new clients neither ends flows that have had an answer nor takes all local
+// ports of the host, and that both hold, and new clients are served again, when others on the host have most of the
+// ports.
 func TestNetnsFlowPorts(t *testing.T) {
 	connectFarEnd(t)
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40063"), 0); err != nil {

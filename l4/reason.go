@@ -17,7 +17,7 @@ const (
 	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
 	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
 	Drained                 // shut down, or the listener's removal, ended what drain_timeout had left
-	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end; or drain_timeout has passed since, of a flow
+	BackendRemoved          // the backend was removed or put into maintenance: on_remove ends its sessions, drain_timeout its flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client has sent what cannot be a DNS message

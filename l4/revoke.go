@@ -51,8 +51,9 @@ func (l *loop) takeRevoked() {
 	l.revoked = l.revoked[:0]
 }
 
-// depart ends the flows of a backend that the pool has no more, or has in maintenance, once drain_timeout has passed, unless it has returned by
-// then. A flow has no connection: it would send to that address for as long as its client does, whoever has the address then.
+// depart ends the flows of a backend that the pool has no more, or has in maintenance, once drain_timeout has passed,
+// unless it has returned by then. A flow has no connection: it would send to that address for as long as its client
+// does, whoever has the address then.
 func (s *Server) depart(b *pool.Backend) {
 	departure := b.Departed()
 	time.AfterFunc(time.Duration(s.drainTimeout.Load()), func() {

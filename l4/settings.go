@@ -7,8 +7,8 @@ type Settings struct {
 	MaxSessions int  // as in Options
 	Access      bool // as in Options
 
-	// DrainTimeout is how long flows may go on whose backend was removed or went into maintenance; 0 = not at all. Sessions have a
-	// connection to a backend that nobody else can answer on, and go on to their end.
+	// DrainTimeout is how long flows may go on whose backend was removed or went into maintenance; 0 = not at all.
+	// Sessions have a connection to a backend that nobody else can answer on, and go on to their end.
 	DrainTimeout time.Duration
 }
 
@@ -27,5 +27,7 @@ func (s *Server) Set(to Settings) {
 
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
-	return Settings{MaxSessions: int(s.max.Load()), Access: s.access.Load(), DrainTimeout: time.Duration(s.drainTimeout.Load())}
+	return Settings{
+		MaxSessions: int(s.max.Load()), Access: s.access.Load(), DrainTimeout: time.Duration(s.drainTimeout.Load()),
+	}
 }

@@ -42,8 +42,8 @@ func TestDrains(t *testing.T) {
 	}
 }
 
-// TestDepartures holds who is told of a departure, once for each, whether leases are revoked or not, and that a return can be told from
-// the time before.
+// TestDepartures holds who is told of a departure, once for each, whether leases are revoked or not, and that a return
+// can be told from the time before.
 func TestDepartures(t *testing.T) {
 	for _, o := range []Options{{}, {CloseOnRemove: true}} {
 		p := made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))

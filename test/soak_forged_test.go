@@ -17,8 +17,9 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// TestSoakForgedFlood floods a UDP listener from ever new addresses, with few descriptors, beside clients that are served: not one flow that
-// has had an answer is lost, and a TCP listener goes on accepting. It states what the flood costs, and what the neighbours feel of it.
+// TestSoakForgedFlood floods a UDP listener from ever new addresses, with few descriptors, beside clients that are
+// served: not one flow that has had an answer is lost, and a TCP listener goes on accepting. It states what the flood
+// costs, and what the neighbours feel of it.
 func TestSoakForgedFlood(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -141,7 +142,8 @@ func at(times []time.Duration, percent int) time.Duration {
 	return times[len(times)*percent/100].Round(10 * time.Microsecond)
 }
 
-// everyTen does something again and again, ten milliseconds after it was done last, and returns how long it took each time that it came out well.
+// everyTen does something again and again, ten milliseconds after it was done last, and returns how long it took each
+// time that it came out well.
 func everyTen(stop <-chan struct{}, do func() error) (times []time.Duration) {
 	for {
 		select {

@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUDPDrainWithDeadline drains a backend of UDP: a flow that has had an answer stays until the deadline, new clients go elsewhere, and then
-// it ends and the backend is removed.
+// TestUDPDrainWithDeadline drains a backend of UDP: a flow that has had an answer stays until the deadline, new clients
+// go elsewhere, and then it ends and the backend is removed.
 func TestUDPDrainWithDeadline(t *testing.T) {
 	t.Parallel()
 	one, two := harness.ServeUDP(t, harness.NameDatagrams("one")), harness.ServeUDP(t, harness.NameDatagrams("two"))
@@ -49,8 +49,8 @@ func TestUDPDrainWithDeadline(t *testing.T) {
 	})
 }
 
-// TestUDPLastBackendRemoved removes the only backend of a pool under a client that goes on sending: drain_timeout later nothing goes there
-// any more.
+// TestUDPLastBackendRemoved removes the only backend of a pool under a client that goes on sending: drain_timeout later
+// nothing goes there any more.
 func TestUDPLastBackendRemoved(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

@@ -27,8 +27,9 @@ func OpenDescriptors() (int, error) {
 	return len(entries) - 1, nil // the one that read the folder
 }
 
-// LocalPorts is the range of ports that the kernel gives to sockets which do not choose one (net.ipv4.ip_local_port_range, of this
-// network namespace and of both IP versions). It reports false where that cannot be read.
+// LocalPorts is the range of ports that the kernel gives to sockets which do not choose one
+// (net.ipv4.ip_local_port_range, of this network namespace and of both IP versions). It reports false where that cannot
+// be read.
 func LocalPorts() (first, last int, ok bool) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 // IP_BIND_ADDRESS_NO_PORT helps TCP alone.
 
 // answerTime is how long a flow has to be answered before it may give way. A flood that is faster than that must not
-// push out a client whose answer is on its way, nor have the loop do nothing but open and close sockets: that takes 17
-// us for each datagram, refusing one takes 1 us.
+// push out a client whose answer is on its way, nor have the loop do nothing but open and close sockets: at 20,000
+// forged datagrams a second each cost 17 us of CPU time so, and 10 us with this.
 const answerTime = 250 * time.Millisecond
 
 // evictLooks bounds the search for a flow that gives way. For the first half of it, one whose client has sent again

@@ -23,6 +23,7 @@ type door struct {
 	listener *listener
 	binding  *binding
 	early    bool // clients may wait that connected before the socket had its options, and lack them
+	paused   bool // no accept: there is no descriptor for its clients
 	batch    int  // clients to take in a turn
 	full     int  // turns in a row that took so many
 }
@@ -41,9 +42,7 @@ func (l *loop) openDoor(fd int, b *binding, ls *listener) {
 	}
 	d := &door{fd: fd, key: doorKey - int32(i), listener: ls, binding: b, early: len(b.inherited) > 0, batch: 1}
 	l.doors[i] = d
-	if !l.paused {
-		l.watch(d)
-	}
+	l.watch(d)
 }
 
 // closingTurns bounds how long a door that closes goes on taking clients: longer than any queue, and not for ever
@@ -59,7 +58,7 @@ func (l *loop) closeDoors(b *binding) {
 	for i, d := range l.doors {
 		if d != nil && d.binding == b {
 			l.lastClients(d)
-			l.poller.RemoveListener(d.fd)
+			l.unwatch(d)
 			sock.Close(d.fd)
 			l.doors[i] = nil
 		}
@@ -69,7 +68,7 @@ func (l *loop) closeDoors(b *binding) {
 // lastClients takes the clients of a door that have connected already, which closing it would reset. Those there are no
 // descriptors for are left to that.
 func (l *loop) lastClients(d *door) {
-	for turn := 0; turn < closingTurns && !l.paused && !l.discarded; turn++ {
+	for turn := 0; turn < closingTurns && !d.paused && !l.discarded; turn++ {
 		if !l.acceptFrom(d) {
 			return
 		}
@@ -83,7 +82,9 @@ func (l *loop) shutOut(b *binding, heir *listener) {
 		if b.protocol == UDP {
 			l.lastDatagrams(fd, heir)
 		} else {
-			l.lastClients(&door{fd: fd, listener: heir, batch: 1})
+			d := &door{fd: fd, listener: heir, batch: 1}
+			l.lastClients(d)
+			l.unwatch(d)
 		}
 		sock.Close(fd)
 	}
@@ -104,11 +105,11 @@ func (l *loop) watch(d *door) {
 // whether more clients may wait.
 func (l *loop) acceptFrom(d *door) bool {
 	for range d.batch {
-		if l.paused {
+		if d.paused {
 			return true
 		}
-		if !l.server.room() {
-			l.pause(d.listener, 0)
+		if !l.server.room(d.listener) {
+			l.pause(d, 0)
 			return true
 		}
 		fd, client, e := sock.Accept(d.fd)
@@ -124,7 +125,7 @@ func (l *loop) acceptFrom(d *door) bool {
 			d.batch, d.full, d.early = 1, 0, false
 			return false
 		case sock.OutOfDescriptors(e):
-			l.pause(d.listener, e)
+			l.pause(d, e)
 			return true
 		default:
 			// accept4(2): errors already pending on the new connection, such as a reset, are reported
@@ -139,8 +140,8 @@ func (l *loop) acceptFrom(d *door) bool {
 
 // admit decides whether a client is served, and by which loop.
 func (l *loop) admit(fd int, client netip.AddrPort, ls *listener) {
-	if !l.server.enter(ls) {
-		ls.counters[l.index].ended[MaxSessions].Add(1)
+	if why := l.server.enter(ls); why != reasonNone {
+		ls.counters[l.index].ended[why].Add(1)
 		l.server.noteRefusal(ls)
 		l.dismiss(fd, ls.spec.Load().Refuse)
 		return
@@ -167,29 +168,42 @@ func (l *loop) dismiss(fd int, how Refusal) {
 	sock.Close(fd)
 }
 
-// pause stops accepting; clients wait in the kernel's queue. e is the error that said so, zero when the
-// process's own reckoning did.
-func (l *loop) pause(ls *listener, e sock.Errno) {
-	l.paused, l.freed = true, false
-	l.resumeAt = l.now + acceptPause
-	for _, d := range l.doors {
-		if d != nil {
-			l.poller.RemoveListener(d.fd)
-		}
+// pause stops accepting the clients of a door, who wait in the kernel's queue; the doors of other listeners go on while
+// there is room for them. e is the error that said so, zero when the process's own reckoning did.
+func (l *loop) pause(d *door, e sock.Errno) {
+	if !d.paused {
+		l.unwatch(d)
+		d.paused = true
+		l.paused++
 	}
-	l.server.notePause(ls, e)
+	l.freed, l.resumeAt = false, l.now+acceptPause
+	l.server.notePause(d.listener, e)
+	l.endHalfClosed(d.listener)
 }
 
-// resume ends a pause, if there is room; while the doors are out of the Poller, looking costs no event.
+// resume ends the pauses of doors for whose clients there is room; while they are out of the Poller, looking costs no
+// event.
 func (l *loop) resume() {
-	if !l.server.room() {
-		l.freed, l.resumeAt = false, l.now+acceptPause
-		return
-	}
-	l.paused = false
+	l.freed, l.resumeAt = false, l.now+acceptPause
 	for _, d := range l.doors {
-		if d != nil {
+		switch {
+		case d == nil || !d.paused:
+		case l.server.room(d.listener):
+			d.paused = false
+			l.paused--
 			l.watch(d)
+		default:
+			l.endHalfClosed(d.listener)
 		}
 	}
+}
+
+// unwatch takes a door out of the Poller, if it is in.
+func (l *loop) unwatch(d *door) {
+	if d.paused {
+		d.paused = false
+		l.paused--
+		return
+	}
+	l.poller.RemoveListener(d.fd)
 }

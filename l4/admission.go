@@ -7,43 +7,67 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// room tells whether there are descriptors for another session, which takes two of them; a flow takes one.
-func (s *Server) room() bool {
-	return s.sessions.Load()+(s.flows.Load()+1)/2 < s.capacity.Load()
+// room tells whether there are descriptors for another session of a listener, which takes two of them.
+func (s *Server) room(ls *listener) bool {
+	return ls.keepsPromises(s.descriptorsLeft()-2, 2*s.capacity.Load(), s.shared.Load().all, (*listener).descriptors)
 }
 
-// enterFlow counts a flow in, or says why there may not be another.
-func (s *Server) enterFlow(ls *listener, settings *ListenerSpec) Drop {
-	if ls.sessions.Add(1) > settings.Flows.max() {
-		ls.sessions.Add(-1)
-		return DropTableFull
+// evictionsForOne is how many flows may give way to a new one: more than one where there are more than may be.
+const evictionsForOne = 4
+
+// enterFlow counts a flow in, or says why there may not be another. A flow that was never answered gives way to it.
+func (l *loop) enterFlow(d *flowDoor, settings *ListenerSpec) Drop {
+	drop := l.server.enterFlow(d.listener, settings, l.now)
+	for n := 0; drop != dropNone && n < evictionsForOne && l.evict(d, nil); n++ {
+		drop = l.server.enterFlow(d.listener, settings, l.now)
 	}
-	if 2*s.sessions.Load()+s.flows.Add(1) > 2*s.capacity.Load() {
-		s.leaveFlow(ls)
-		return DropNoDescriptors
+	return drop
+}
+
+// enterFlow counts a flow in, unless that is more than may be of the listener, of those without an answer, of
+// descriptors or of local ports.
+func (s *Server) enterFlow(ls *listener, settings *ListenerSpec, now time.Duration) Drop {
+	flows, unanswered := ls.sessions.Add(1), ls.unanswered.Add(1)
+	s.flows.Add(1)
+	drop := dropNone
+	total, ports := 2*s.capacity.Load(), s.ports.Load()
+	switch {
+	case flows > settings.Flows.max():
+		drop = DropTableFull
+	case unanswered > max(1, min(total, ports)/unansweredPart),
+		!ls.keepsPromises(s.descriptorsLeft(), total, s.shared.Load().all, (*listener).descriptors),
+		!ls.keepsPromises(s.portsLeft(now), ports, s.shared.Load().udp, (*listener).flows):
+		drop = DropNoDescriptors
 	}
-	return dropNone
+	if drop != dropNone {
+		s.leaveFlow(ls, false)
+	}
+	return drop
 }
 
 // leaveFlow counts a flow out.
-func (s *Server) leaveFlow(ls *listener) {
+func (s *Server) leaveFlow(ls *listener, answered bool) {
 	ls.sessions.Add(-1)
+	if !answered {
+		ls.unanswered.Add(-1)
+	}
 	if s.flows.Add(-1) == 0 && s.draining.Load() && s.sessions.Load() == 0 {
 		s.noteEmpty()
 	}
 }
 
-// enter counts a session in, unless the limit of the listener or of the process is reached.
-func (s *Server) enter(ls *listener) bool {
+// enter counts a session in and returns reasonNone, or why there may not be another: the limit of the listener or of
+// the process is reached.
+func (s *Server) enter(ls *listener) Reason {
 	if limit := int64(ls.spec.Load().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
-		return false
+		return MaxSessions
 	}
 	if limit := s.max.Load(); s.sessions.Add(1) > limit && limit > 0 {
 		s.leave(ls)
-		return false
+		return MaxSessions
 	}
-	return true
+	return reasonNone
 }
 
 // leave counts a session out.
@@ -89,11 +113,13 @@ func (s *Server) notePause(ls *listener, e sock.Errno) {
 	if !s.mayNote(&s.pauseNote) {
 		return
 	}
-	ev := s.log.Warn().Str("listener", ls.name).Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
+	ev := s.log.Warn().Str("listener", ls.name).Int64("listener_sessions", ls.sessions.Load()).
+		Int64("sessions", s.sessions.Load()).Int64("possible", s.capacity.Load())
 	if e != 0 {
 		ev = ev.AnErr("err", e)
 	}
-	ev.Msg("accept paused: out of descriptors, clients wait in the kernel's queue; raise the limit of open files")
+	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; " +
+		"clients wait in the kernel's queue; raise the limit of open files")
 }
 
 // noteRefusal warns that a client was refused at a limit, now and then.

@@ -292,7 +292,10 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*bin
 		s.followRevocationsLocked(spec.Pool)
 		ls, b := s.listeners[spec.Name], c.opened[spec.Name]
 		if ls == nil {
-			ls = &listener{name: spec.Name, counters: make([]loopCounters, len(s.loops))}
+			ls = &listener{
+				name: spec.Name, counters: make([]loopCounters, len(s.loops)),
+				halfClosed: make([]ageQueue[session], len(s.loops)),
+			}
 		}
 		next[spec.Name] = ls
 		old := ls.spec.Swap(spec)
@@ -348,7 +351,7 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*bin
 		}
 	}
 	s.listeners = next
-	s.reckonLocked()
+	s.setBudgetLocked()
 	return closing, left
 }
 
@@ -363,6 +366,7 @@ func (s *Server) followRevocationsLocked(p *pool.Pool) {
 	if key := weak.Make(p); !s.revoking[key] {
 		s.revoking[key] = true
 		p.OnRevoke(s.revoke)
+		p.OnDepart(s.depart)
 	}
 }
 

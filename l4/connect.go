@@ -131,7 +131,7 @@ func connectOutcome(e sock.Errno) pool.Outcome {
 		return pool.ConnectRefused // the last two: it was accepted, and cut before this loop had looked
 	case e == sock.TimedOut:
 		return pool.ConnectTimeout
-	case e == sock.AddrNotAvail || sock.OutOfDescriptors(e):
+	case e == sock.AddrNotAvail || e == sock.NoPort || sock.OutOfDescriptors(e):
 		return pool.Neutral
 	}
 	return pool.ConnectUnreachable

@@ -61,6 +61,9 @@ type flow struct {
 	active      time.Duration
 	cause       sock.Errno // what the last failure said
 
+	place agePlace[flow] // among those of its door that were never answered
+	seen  uint64         // the client's datagrams when it was looked at there
+
 	next *flow // in the store's free list
 }
 
@@ -73,13 +76,12 @@ type traffic struct {
 
 // admitFlow makes a flow for a client that has none, or says why not.
 func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID) (*flow, Drop) {
-	s := l.server
 	client := limitedAs(id.client)
 	limited := settings.Flows.ClientMax > 0
 	if limited && d.clients[client] >= settings.Flows.ClientMax {
 		return nil, DropClientLimit
 	}
-	if drop := s.enterFlow(d.listener, settings); drop != dropNone {
+	if drop := l.enterFlow(d, settings); drop != dropNone {
 		return nil, drop
 	}
 	f := l.flows.store.take()
@@ -92,7 +94,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	if drop := l.makeReady(f); drop != dropNone {
 		l.leaveHome(f)
 		l.flows.store.give(f)
-		s.leaveFlow(d.listener)
+		l.server.leaveFlow(d.listener, false)
 		return nil, drop
 	}
 	f.sibling = d.byID[id]
@@ -104,6 +106,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	if settings.Flows.SendProxy {
 		f.header = appendProxyV2(f.header[:0], peer.AddrPort(), f.sentTo())
 	}
+	d.unanswered.add(&f.place, f)
 	d.binding.ending.flows.Add(1)
 	l.flows.count++
 	f.timer.flow = f
@@ -134,7 +137,8 @@ func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
 	if f != nil {
 		drop = l.makeReady(f)
 	} else {
-		f, drop = l.admitFlow(d, first.settings, &first.peer, &first.local, first.id)
+		peer, local := first.peer, first.local // it may have to give way to the new one
+		f, drop = l.admitFlow(d, first.settings, &peer, &local, first.id)
 	}
 	if w.hasPicked { // the flow has one of its own, or there is none
 		w.hasPicked = false
@@ -187,7 +191,8 @@ func (l *loop) endFlow(f *flow, why Reason) {
 	if l.server.access.Load() {
 		l.logFlowEnd(f, why)
 	}
-	ls := f.listener
+	ls, answered := f.listener, f.firstAnswer > 0
+	d.unanswered.remove(&f.place)
 	if d.outbox.last == f {
 		d.outbox.last = nil
 	}
@@ -197,7 +202,7 @@ func (l *loop) endFlow(f *flow, why Reason) {
 	if d.binding.ending.flows.Add(-1) == 0 && d.draining {
 		l.server.endIfEmpty(d.binding)
 	}
-	l.server.leaveFlow(ls)
+	l.server.leaveFlow(ls, answered)
 }
 
 // unlink takes a flow out of its door's tables.

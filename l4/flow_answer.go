@@ -115,7 +115,7 @@ func (l *loop) noteAnswer(f *flow) {
 	}
 	f.answered = true
 	if f.firstAnswer == 0 {
-		f.firstAnswer = l.now
+		l.noteFirstAnswer(f)
 	}
 	took := l.now - f.connected
 	f.listener.counters[l.index].firstByteTime.observe(took)

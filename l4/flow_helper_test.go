@@ -225,3 +225,15 @@ func (l *loop) oneFlow() (found *flow) {
 	l.flows.store.all(func(f *flow) { found = f })
 	return found
 }
+
+// dialUDPFrom is a client at an address, on a port that no flow wants.
+func dialUDPFrom(t testing.TB, from, address string) *net.UDPConn {
+	t.Helper()
+	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address))
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)}, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}

@@ -85,14 +85,21 @@ func (f *flow) ready() bool {
 	return f.open && f.home.housed && f.moves == f.home.moves && f.home.fit()
 }
 
-// fit tells whether the lease's backend may go on being used.
+// fit tells whether the lease's backend may go on being used: while it is in use, and while it drains if it has
+// answered, since QUIC, DTLS or a VPN would have to begin anew elsewhere. One that has not answered has begun nothing
+// that could break.
 func (h *home) fit() bool {
 	b := h.lease.Backend()
-	if b.InUse() {
+	switch {
+	case b.InUse():
 		h.inUse = true
 		return true
+	case b.Revoked():
+		return false
+	case b.Drains():
+		return h.answered
 	}
-	return !h.inUse && !b.Revoked()
+	return !h.inUse && b.Departed() == 0 // a trial of its breaker
 }
 
 // makeReady sees to it that a flow has a socket to a backend that is eligible, or says why it has not. A datagram that is to be sent has been
@@ -125,7 +132,7 @@ func (l *loop) makeReady(f *flow) Drop {
 			return dropNone
 		}
 		f.cause = e
-		if e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
+		if e == sock.NoPort || e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
 			return DropNoDescriptors
 		}
 		h.fail(connectOutcome(e))
@@ -168,12 +175,13 @@ func (h *home) move(lease pool.Lease) {
 	h.moves++
 }
 
-// moveHome looks for another backend than the one that is not eligible any more. When there is none the old one serves on, unless
-// the pool wants its leases back; then it reports false.
+// moveHome looks for another backend than the one that is not fit any more. When there is none the old one serves on,
+// unless the pool wants its leases back or has it no more; then it reports false.
 func (l *loop) moveHome(f *flow) bool {
 	h := f.home
-	revoked := h.lease.Backend().Revoked()
-	if !revoked && h.lookedAt != 0 && l.now < h.lookedAt+lookAgain {
+	b := h.lease.Backend()
+	over := b.Revoked() || b.Departed() != 0
+	if !over && h.lookedAt != 0 && l.now < h.lookedAt+lookAgain {
 		return true
 	}
 	lease, err := f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
@@ -182,7 +190,7 @@ func (l *loop) moveHome(f *flow) bool {
 		h.release()
 		h.move(lease)
 		h.lookedAt = 0
-	case revoked:
+	case over:
 		h.release()
 		return false
 	default:
@@ -204,7 +212,7 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 	l.closeFlowSocket(f)
 	h := f.home
 	b := h.lease.Backend()
-	fd, e := sock.ConnectDatagram(b.Addr())
+	fd, e := l.openFlowSocket(f, b.Addr())
 	if e != 0 {
 		return e
 	}

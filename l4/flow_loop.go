@@ -2,6 +2,7 @@ package l4
 
 import (
 	"slices"
+	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/pool"
@@ -31,6 +32,8 @@ type flowLoop struct {
 	doorsInLine []*flowDoor // have more to read
 	flowsInLine []flowTurn
 	answering   []*flowDoor // have answers in their outbox
+
+	portPause [2]time.Duration // until when no local port is looked for, of IPv4 and of IPv6
 
 	freeHomes    spares[home]
 	freeBacklogs spares[backlog]

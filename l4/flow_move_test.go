@@ -58,7 +58,7 @@ func TestFlowMoves(t *testing.T) {
 				t.Fatal(err)
 			}
 			want("a is unhealthy", "b")
-			if err := p.SetMode(b.address(), pool.Drain); err != nil {
+			if err := p.SetVerdict(b.address(), pool.Unhealthy, "test"); err != nil {
 				t.Fatal(err)
 			}
 			if key != ByPacket {
@@ -73,13 +73,13 @@ func TestFlowMoves(t *testing.T) {
 				t.Fatal(err)
 			}
 			becomes("a is back", "a") // in vain it has looked a moment ago
+			if err := p.SetVerdict(b.address(), pool.Healthy, "test"); err != nil {
+				t.Fatal(err)
+			}
 			if err := p.Remove(a.address()); err != nil {
 				t.Fatal(err)
 			}
-			if err := p.SetMode(b.address(), pool.Ready); err != nil {
-				t.Fatal(err)
-			}
-			becomes("a is removed", "b")
+			becomes("a is removed, and has no time to drain", "b")
 			if _, err := s.End(t.Context(), SessionFilter{}); err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +163,7 @@ func TestFlowMovesWithBacklog(t *testing.T) {
 		return waits
 	})
 	for _, b := range p.Backends()[:2] {
-		if err := p.SetMode(b.ID, pool.Drain); err != nil {
+		if err := p.SetVerdict(b.ID, pool.Unhealthy, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}

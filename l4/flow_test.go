@@ -206,20 +206,21 @@ func TestFlowLimits(t *testing.T) {
 			spec.Flows = tc.settings
 			s := start(t, Options{Loops: 2}, spec)
 			var clients []*net.UDPConn
-			for range 12 {
+			for i := range 12 {
 				c := dialUDP(t, s.address())
 				clients = append(clients, c)
-				if _, err := c.Write([]byte("x")); err != nil {
+				if i < 5 {
+					askUDP(t, c, "x") // a flow without an answer would give way to the next
+				} else if _, err := c.Write([]byte("x")); err != nil {
 					t.Fatal(err)
 				}
 			}
 			s.awaitDropped(t, tc.why, 7)
 			s.awaitFlows(t, 5)
 			s.endOne(t, 2)
-			for range 2 {
-				if _, err := dialUDP(t, s.address()).Write([]byte("x")); err != nil {
-					t.Fatal(err)
-				}
+			askUDP(t, dialUDP(t, s.address()), "x")
+			if _, err := dialUDP(t, s.address()).Write([]byte("x")); err != nil {
+				t.Fatal(err)
 			}
 			s.awaitDropped(t, tc.why, 8)
 			s.awaitFlows(t, 5)

@@ -102,12 +102,16 @@ type listener struct {
 	name     string
 	counters []loopCounters // one for each loop
 
+	halfClosed []ageQueue[session] // of each loop, used onLoop only: sessions one side of which has closed its half
+
 	// Server.changing and Server.mu guard these
 	bound *binding
 	dns   *dnsService // nil without DNS settings
 
 	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
 	sessions atomic.Int64
+
+	unanswered atomic.Int64 // flows, those that are being begun included
 
 	screen func(loop int) screen // makes what stands before the flows of each loop; nil for nothing. Set once
 

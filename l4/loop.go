@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // acceptPause is how often a loop that has paused accepting looks whether descriptors are free again, besides
@@ -40,13 +41,14 @@ type loop struct {
 	doors    []*door // by the key of their events; nil where one was closed
 	again    []turn  // sessions that used up their turn
 	revoked  []revocation
+	departed map[*pool.Backend]uint64 // whose flows are to end, and at which departure
 	mail     []message
 
 	scratch []byte
 	buffers bufferPool
 	pipes   pipePool
 
-	paused   bool          // no accept: the process has no descriptor to spare
+	paused   int           // doors that do not accept: there is no descriptor to spare for their clients
 	resumeAt time.Duration // when to look again
 	freed    bool          // a session has ended since
 
@@ -107,6 +109,9 @@ func (l *loop) run() {
 			l.leaveRevoked()
 			l.takeRevoked()
 		}
+		if len(l.departed) > 0 {
+			l.takeDeparted()
+		}
 		if len(l.again) > 0 {
 			l.takeTurns()
 		}
@@ -121,7 +126,7 @@ func (l *loop) run() {
 		} else {
 			l.behind++
 		}
-		if l.paused && (l.freed || l.now >= l.resumeAt) {
+		if l.paused > 0 && (l.freed || l.now >= l.resumeAt) {
 			l.resume()
 		}
 		if len(l.dns.talking) > 0 {
@@ -160,7 +165,7 @@ func (l *loop) patience() time.Duration {
 	if at, ok := l.dns.due(); ok {
 		until(at)
 	}
-	if l.paused {
+	if l.paused > 0 {
 		until(l.resumeAt)
 	}
 	if l.telling {

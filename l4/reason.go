@@ -17,11 +17,12 @@ const (
 	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
 	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
 	Drained                 // shut down, or the listener's removal, ended what drain_timeout had left
-	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end
+	BackendRemoved          // the backend was removed or put into maintenance: on_remove ends its sessions, drain_timeout its flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client has sent what cannot be a DNS message
 	Answered                // a flow's: the backend has answered as often as it was to
+	Evicted                 // a flow's: it was never answered, and a new client needed its place
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
@@ -48,6 +49,7 @@ var reasonNames = [reasonCount]string{
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
 	Answered:         "answered",
+	Evicted:          "evicted",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",

@@ -253,6 +253,7 @@ func (l *loop) passEnd(s *session, d *direction, from, to *conn) bool {
 	}
 	sock.ShutdownWrite(int(to.fd))
 	s.active = l.now // half_close_timeout holds, and counts from here
+	l.noteHalfClosed(s)
 	l.schedule(s)
 	return true
 }

@@ -1,6 +1,10 @@
 package l4
 
-import "github.com/limeload/limeload-l4/pool"
+import (
+	"time"
+
+	"github.com/limeload/limeload-l4/pool"
+)
 
 // A revocation is a backend whose sessions and flows are to end, and their reason.
 type revocation struct {
@@ -45,4 +49,38 @@ func (l *loop) takeRevoked() {
 		})
 	}
 	l.revoked = l.revoked[:0]
+}
+
+// depart ends the flows of a backend that the pool has no more, or has in maintenance, once drain_timeout has passed,
+// unless it has returned by then. A flow has no connection: it would send to that address for as long as its client
+// does, whoever has the address then.
+func (s *Server) depart(b *pool.Backend) {
+	departure := b.Departed()
+	time.AfterFunc(time.Duration(s.drainTimeout.Load()), func() {
+		if s.flows.Load() == 0 {
+			return
+		}
+		for _, l := range s.loops {
+			l.mailbox.post(message{do: func() { // in vain after a shut down, which has ended all flows
+				if l.departed == nil {
+					l.departed = make(map[*pool.Backend]uint64)
+				}
+				l.departed[b] = departure
+			}})
+		}
+	})
+}
+
+// takeDeparted ends the flows of backends whose time is over, with one walk for all that departed together.
+func (l *loop) takeDeparted() {
+	l.flows.store.all(func(f *flow) {
+		if !f.home.housed {
+			return
+		}
+		b := f.home.lease.Backend()
+		if departure := l.departed[b]; departure != 0 && departure == b.Departed() {
+			l.endFlow(f, BackendRemoved)
+		}
+	})
+	l.departed = nil
 }

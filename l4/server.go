@@ -34,6 +34,8 @@ type Options struct {
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
 
+	DrainTimeout time.Duration // as in Settings
+
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never
 	// block: a stuck terminal would stop the data plane. The zero value is silent.
 	Log zerolog.Logger
@@ -58,15 +60,21 @@ type Server struct {
 	loops   []*loop
 	gone    chan struct{} // closed when the loops are
 
-	access    atomic.Bool
-	max       atomic.Int64 // sessions; more are refused, 0 = none for that
-	capacity  atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
-	sessions  atomic.Int64
-	flows     atomic.Int64
-	draining  atomic.Bool
-	emptyOnce sync.Once
-	empty     chan struct{} // closed by whoever sees the last session leave while draining
-	pauseNote atomic.Int64  // when notePause may log again, in nanoseconds since started
+	access       atomic.Bool
+	drainTimeout atomic.Int64 // a time.Duration
+
+	max        atomic.Int64 // sessions; more are refused, 0 = none for that
+	capacity   atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
+	sessions   atomic.Int64
+	flows      atomic.Int64
+	shared     atomic.Pointer[budget]
+	ports      atomic.Int64 // local ports that flows may have now
+	portsMost  atomic.Int64 // the same while the kernel has them
+	portsAgain atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
+	draining   atomic.Bool
+	emptyOnce  sync.Once
+	empty      chan struct{} // closed by whoever sees the last session leave while draining
+	pauseNote  atomic.Int64  // when notePause may log again, in nanoseconds since started
 
 	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
 	// changed with both held, and read with either
@@ -111,7 +119,7 @@ func New(o Options) (*Server, error) {
 		s.discard()
 		return nil, err
 	}
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access})
+	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, DrainTimeout: o.DrainTimeout})
 	return s, nil
 }
 
@@ -134,17 +142,8 @@ func (s *Server) budget(reserve int) error {
 		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
 	}
 	s.spare = rest
-	s.reckonLocked() // nobody else has the server yet
+	s.setBudgetLocked() // nobody else has the server yet
 	return nil
-}
-
-// reckonLocked says how many sessions there are descriptors for beside the listeners, at least one.
-func (s *Server) reckonLocked() {
-	left := s.spare
-	for _, ls := range s.listeners {
-		ls.bound.all(func(int) { left-- })
-	}
-	s.capacity.Store(max(1, int64(left)/2))
 }
 
 // Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue,

@@ -59,6 +59,8 @@ type session struct {
 	client, backend conn
 	in, out         direction
 
+	place agePlace[session] // among those that are half closed
+
 	timer     timer
 	accepted  time.Duration // these are moments since Server.started
 	waiting   time.Duration // began to wait for a backend; once that is over, how long it took
@@ -311,6 +313,7 @@ func (l *loop) forget(s *session, why Reason) {
 		l.logEnd(s, why)
 	}
 	ls := s.listener
+	ls.halfClosed[l.index].remove(&s.place)
 	l.sessions.give(s)
 	l.load.Add(-1)
 	l.server.leave(ls)

@@ -1,14 +1,21 @@
 package l4
 
+import "time"
+
 // Settings are what can be changed of a Server while it runs, for sessions that begin or end from then on.
 type Settings struct {
 	MaxSessions int  // as in Options
 	Access      bool // as in Options
+
+	// DrainTimeout is how long flows may go on whose backend was removed or went into maintenance; 0 = not at all.
+	// Sessions have a connection to a backend that nobody else can answer on, and go on to their end.
+	DrainTimeout time.Duration
 }
 
 // Set changes the settings. It may be called from any goroutine; sessions there are too many of go on.
 func (s *Server) Set(to Settings) {
 	s.access.Store(to.Access)
+	s.drainTimeout.Store(int64(to.DrainTimeout))
 	if s.max.Swap(int64(to.MaxSessions)) == int64(to.MaxSessions) {
 		return
 	}
@@ -20,5 +27,7 @@ func (s *Server) Set(to Settings) {
 
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
-	return Settings{MaxSessions: int(s.max.Load()), Access: s.access.Load()}
+	return Settings{
+		MaxSessions: int(s.max.Load()), Access: s.access.Load(), DrainTimeout: time.Duration(s.drainTimeout.Load()),
+	}
 }

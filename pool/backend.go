@@ -119,12 +119,15 @@ type Backend struct {
 	load     algo.Load
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not, and its leases are to be given back
+	drains   atomic.Bool                // it is not, and only since the operator wants it so
 	record   record                     // what its traffic showed of late; the breaker goes by it
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
 
 	openings atomic.Uint64 // of its breaker
+
+	departures atomic.Uint64 // and returns from them: odd while it is removed or in maintenance
 
 	// Pool.mu guards the fields below
 	edition uint64 // the last snapshot it was eligible in

@@ -33,18 +33,21 @@ func (e *edit) noteMode(mode Mode) {
 // applyLocked puts changes in force, revokes leases where the options want that, and tells the observers.
 func (p *Pool) applyLocked(c changes, now time.Time) {
 	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for those that go
+	before := p.snap.Load()
 	for _, m := range c.removed {
 		next[m] = nil
+		noteDepartureLocked(m, nil, before.tryAll)
 		delete(p.byID, m.backend.id)
 	}
 	for _, e := range c.edits {
 		p.noteReturn(e.old, &e.next)
 		e.next.backend.load.SetLimit(int64(e.next.maxSessions))
 		next[e.old] = &e.next
+		noteDepartureLocked(e.old, &e.next, before.tryAll)
 		p.byID[e.next.backend.id] = &e.next
 	}
 	members := make([]*member, 0, len(p.byID)+len(c.added))
-	for _, m := range p.snap.Load().members {
+	for _, m := range before.members {
 		if edited, changed := next[m]; changed {
 			m = edited
 		}
@@ -61,10 +64,12 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 
 	for _, m := range c.removed {
 		p.revokeLocked(m, nil)
+		p.tellDepartureLocked(m, nil)
 		p.publishLocked(Removed{p.change(m, now)})
 	}
 	for _, e := range c.edits {
 		p.revokeLocked(e.old, &e.next)
+		p.tellDepartureLocked(e.old, &e.next)
 		for _, event := range e.events {
 			p.publishLocked(event(p.change(&e.next, now)))
 		}

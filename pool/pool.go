@@ -41,6 +41,7 @@ type Pool struct {
 	awaited       map[named]Override // run-time values restored for backends that their sources have not named yet
 	subscriptions []*Subscription
 	revokers      []func(*Backend, Revocation)
+	departers     []func(*Backend)
 
 	counts counts // last: what is written here and what picks read are not to share a cache line
 }

@@ -103,6 +103,7 @@ func (p *Pool) replaceLocked(members []*member) {
 // by either snapshot finds its own whole.
 func (p *Pool) publishTiersLocked(old, s *snapshot) {
 	p.edition++
+	s.noteDrainsLocked()
 	for _, t := range s.tiers {
 		for _, b := range t.backends {
 			b.edition = p.edition
@@ -127,6 +128,7 @@ func (p *Pool) publishTiersLocked(old, s *snapshot) {
 			}
 		}
 	}
+	s.endDrainsLocked()
 	if old.settings == s.settings {
 		return
 	}

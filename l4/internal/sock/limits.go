@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"fmt"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,4 +25,16 @@ func OpenDescriptors() (int, error) {
 		return 0, err
 	}
 	return len(entries) - 1, nil // the one that read the folder
+}
+
+// LocalPorts is the range of ports that the kernel gives to sockets which do not choose one
+// (net.ipv4.ip_local_port_range, of this network namespace and of both IP versions). It reports false where that cannot
+// be read.
+func LocalPorts() (first, last int, ok bool) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 0, 0, false
+	}
+	n, err := fmt.Sscan(string(text), &first, &last)
+	return first, last, err == nil && n == 2 && 0 <= first && first <= last && last <= math.MaxUint16
 }

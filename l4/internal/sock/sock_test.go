@@ -3,6 +3,7 @@ package sock
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -255,5 +256,18 @@ func TestNoAllocation(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations for a connection, want none", n)
+	}
+}
+
+// TestLocalPorts holds that the range is that in which the kernel's choice lies.
+func TestLocalPorts(t *testing.T) {
+	first, last, ok := LocalPorts()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if port := c.LocalAddr().(*net.UDPAddr).Port; !ok || port < first || port > last {
+		t.Errorf("%d to %d, %v; the kernel has chosen %d", first, last, ok, port)
 	}
 }

@@ -70,6 +70,8 @@ type Server struct {
 	// changed with both held, and read with either
 	changing sync.Mutex
 
+	departing sync.WaitGroup // changes that close sockets; mu is held to add one, unless ended
+
 	// mu guards the fields below
 	mu        sync.Mutex
 	listeners map[string]*listener
@@ -183,7 +185,7 @@ func (s *Server) Flows() int { return int(s.flows.Load()) }
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// Shutdown closes the listeners and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
+// Shutdown closes the listeners, once the handshakes under way are over, and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
 // when ctx is done are cut, the questions' clients get an expired answer or SERVFAIL, and then ctx's error is returned. It returns when
 // the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -199,16 +201,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
-	closing := make([]<-chan struct{}, 0, len(s.listeners))
-	for _, ls := range s.listeners {
-		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(ls.bound) }))
-	}
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
-	for _, done := range closing {
-		<-done
-	}
+	s.closeListeners(ctx, listeners)
 	err := s.drain(ctx)
 	if e := s.drainQuestions(ctx); err == nil {
 		err = e
@@ -222,6 +218,27 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.noteRefusals(ls)
 	}
 	return err
+}
+
+// closeListeners has the loops leave the listeners, and returns when they have.
+func (s *Server) closeListeners(ctx context.Context, listeners []*listener) {
+	s.departing.Wait()
+	var closing []<-chan struct{}
+	var departures []departure
+	for _, ls := range listeners {
+		if b := ls.bound; b.protocol == TCP {
+			departures = append(departures, departure{binding: b})
+		} else {
+			closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
+		}
+	}
+	departTCP(ctx, departures)
+	for _, d := range departures {
+		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(d.binding) }))
+	}
+	for _, closed := range closing {
+		<-closed
+	}
 }
 
 // drain waits for the last session and flow, and from the end of ctx on ends them.

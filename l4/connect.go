@@ -74,6 +74,7 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.phase = relaying
 	s.cause = 0
 	s.connected, s.active = l.now, l.now
+	s.looks, s.looked = true, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
 	if s.in.held() { // see handOver
 		s.lease.Backend().AddBytes(uint64(len(s.in.kept)), 0)

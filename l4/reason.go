@@ -12,7 +12,7 @@ const (
 	BackendClosed           // both halves ended in order, the backend's first
 	ClientReset             // the client reset the connection, and so was the backend's
 	BackendReset            // the backend reset the connection, and so was the client's
-	ClientLost              // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
+	ClientLost              // keepalive or user_timeout gave the client up, or the network did
 	BackendLost             // the same of the backend
 	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
 	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -42,6 +43,8 @@ type session struct {
 	watched    bool   // the client's connection is registered with the Poller
 	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
 	hurried    bool   // a side broke while its last bytes are held
+	looks      bool   // is to look at its connections, see look
+	behind     bool   // at the last look, a peer had not acknowledged all
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
 	failed  bool         // the last attempt to connect failed, and no other has begun
@@ -67,6 +70,7 @@ type session struct {
 	asked     time.Duration // the client's first byte was passed on; zero before
 	firstByte time.Duration // the backend's first; zero before
 	active    time.Duration // bytes last moved
+	looked    time.Duration // at its connections, or began to want to
 	cause     sock.Errno    // what a call on a lost or reset connection said
 
 	nextFree *session
@@ -81,6 +85,9 @@ type conn struct {
 	peerDone bool // the peer's FIN is in: a read that does not fill the buffer takes the last
 	broken   bool // an error is pending: only reading to the end will tell what and when
 	urgent   bool // urgent data came: a short read does not mean that no more is there
+
+	excused    bool // it is full, and the kernel does not give it up for that
+	unanswered bool // at the last look, probes of its window had no answer
 }
 
 // A direction is one way of the relay.
@@ -195,22 +202,24 @@ func (s *session) deadline() (time.Duration, bool) {
 	case asking:
 		return s.active + s.talkSilence(), true
 	}
-	silence := s.silence()
-	switch {
-	case s.settled && silence == 0:
-		return 0, false
-	case s.settled:
-		return s.active + silence, true
-	case silence == 0:
-		return s.connected + settleAfter, true
+	at, due := time.Duration(math.MaxInt64), false
+	if !s.settled {
+		at, due = s.connected+settleAfter, true
 	}
-	return min(s.connected+settleAfter, s.active+silence), true
+	if silence := s.silence(); silence > 0 {
+		at, due = min(at, s.active+silence), true
+	}
+	if s.watches() {
+		at, due = min(at, s.looked+s.betweenLooks()), true
+	}
+	return at, due
 }
 
-// silence is how long neither side may send anything; zero is without limit.
+// silence is how long neither side may send anything; zero is without limit. A half-closed session
+// is not silent while a receiver has yet to take what was sent.
 func (s *session) silence() time.Duration {
 	idle, half := s.settings.IdleTimeout, s.settings.HalfCloseTimeout
-	if !s.in.ended && !s.out.ended && !s.hurried || half == 0 {
+	if half == 0 || !s.hurried && (s.behind || !s.in.ended && !s.out.ended) {
 		return idle
 	}
 	if idle == 0 {
@@ -233,10 +242,16 @@ func (l *loop) onTimer(s *session) {
 		l.onTalkTimer(s)
 		return
 	}
+	if s.watches() && l.now >= s.looked+s.betweenLooks() && !l.look(s) {
+		return
+	}
 	if silence := s.silence(); silence > 0 && l.now >= s.active+silence {
 		switch {
 		case silence == s.settings.IdleTimeout:
 			l.end(s, Idle)
+		case !s.hurried && !l.look(s):
+		case !s.hurried && s.behind:
+			l.schedule(s)
 		case s.client.broken:
 			l.lose(s, &s.client, sock.ConnReset)
 		case s.backend.broken:
@@ -249,7 +264,11 @@ func (l *loop) onTimer(s *session) {
 	if !s.settled && l.now >= s.connected+settleAfter {
 		s.settled = true
 		// An error here leaves the kernel's defaults: the session is no worse for it.
-		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, s.settings.UserTimeout)
+		userTimeout := s.settings.UserTimeout
+		if s.backend.excused {
+			userTimeout = 0
+		}
+		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, userTimeout)
 	}
 	l.schedule(s)
 }

@@ -121,7 +121,7 @@ func setListenOptions(fd int, o ListenOptions) error {
 
 // SetLiveness sets how a connection finds out that its peer has vanished: keepalive while nothing is sent,
 // TCP_USER_TIMEOUT while something is. To the latter, a peer that answers but has kept its window shut for so
-// long has vanished too. On a listening socket it holds for all that it accepts.
+// long has vanished too; see Sent and SetUserTimeout. On a listening socket it holds for all that it accepts.
 func SetLiveness(fd int, k KeepAlive, userTimeout time.Duration) error {
 	if userTimeout > 0 {
 		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())); err != nil {

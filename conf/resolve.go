@@ -47,6 +47,7 @@ func (c *Config) Resolve(ctx context.Context, lookup Lookup) error {
 	for i := range pools {
 		checkBackendConflicts(r, &pools[i])
 	}
+	checkLoops(r, listeners, pools)
 	if err := r.err(); err != nil {
 		return err
 	}

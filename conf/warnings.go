@@ -28,9 +28,9 @@ func (c *Config) Warnings() []string {
 			r.add(join(path, "hash_key"), Error{Found: quote(p.HashKey),
 				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 		}
-		warnOfCycles(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
 	}
+	warnOfLoops(r, c)
 	var lines []string
 	for _, e := range r.sorted() {
 		lines = append(lines, e.Error())
@@ -53,18 +53,6 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	if p.Queue.Max > 0 && !some(func(b Backend) bool { return b.MaxSessions > 0 }) {
 		r.add(join(join(path, "queue"), "max"), Error{Found: literal(p.Queue.Max),
 			Message: "no backend has max_sessions: none is ever full, and nobody waits"})
-	}
-}
-
-// warnOfCycles finds backends that are listeners of their own pool.
-func warnOfCycles(r *report, path string, p *Pool, listeners []Listener) {
-	for i, b := range p.Backends {
-		for _, l := range listeners {
-			if l.Pool == p.Name && b.Addr.IsValid() && b.Addr == l.Bind {
-				r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
-					Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
-			}
-		}
 	}
 }
 

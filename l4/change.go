@@ -367,6 +367,7 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 		}
 	}
 	s.listeners = next
+	s.noteOwnLocked()
 	s.reckonLocked()
 	return r
 }

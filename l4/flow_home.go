@@ -204,7 +204,7 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 	l.closeFlowSocket(f)
 	h := f.home
 	b := h.lease.Backend()
-	fd, e := sock.ConnectDatagram(b.Addr())
+	fd, e := l.dial(UDP, b.Addr(), f.listener, &f.link)
 	if e != 0 {
 		return e
 	}

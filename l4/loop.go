@@ -2,6 +2,7 @@ package l4
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,8 @@ type loop struct {
 	again    []turn  // sessions that used up their turn
 	revoked  []revocation
 	mail     []message
+
+	localities map[netip.Addr]locality // see isLocal
 
 	scratch []byte
 	buffers bufferPool

@@ -22,6 +22,7 @@ const (
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client has sent what cannot be a DNS message
 	Answered                // a flow's: the backend has answered as often as it was to
+	Probe                   // the client has sent nothing and left, see probed
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
@@ -29,6 +30,7 @@ const (
 	QueueTimeout            // refused: no backend had room within the queue's timeout
 	ConnectFailed           // refused: none of the backends tried could be connected to
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
+	Loop                    // refused: the client is a socket of ours, and a backend leads back to the listener
 	reasonCount
 )
 
@@ -48,6 +50,7 @@ var reasonNames = [reasonCount]string{
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
 	Answered:         "answered",
+	Probe:            "probe",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",
@@ -55,6 +58,7 @@ var reasonNames = [reasonCount]string{
 	QueueTimeout:     "queue_timeout",
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
+	Loop:             "loop",
 }
 
 // Reasons returns every reason there is.

@@ -31,6 +31,7 @@ type Options struct {
 	MaxSessions int  // in the whole process, more are refused; 0 = no more than there are descriptors for, the rest waits
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
+	NoProbes    bool // but for those that end with Probe
 
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never
 	// block: a stuck terminal would stop the data plane. The zero value is silent.
@@ -57,6 +58,7 @@ type Server struct {
 	gone    chan struct{} // closed when the loops are
 
 	access    atomic.Bool
+	probes    atomic.Bool  // access lines for them, too
 	max       atomic.Int64 // sessions; more are refused, 0 = none for that
 	capacity  atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
 	sessions  atomic.Int64
@@ -64,7 +66,8 @@ type Server struct {
 	draining  atomic.Bool
 	emptyOnce sync.Once
 	empty     chan struct{} // closed by whoever sees the last session leave while draining
-	pauseNote atomic.Int64  // when notePause may log again, in nanoseconds since started
+	chains    chains
+	pauseNote atomic.Int64 // when notePause may log again, in nanoseconds since started
 
 	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
 	// changed with both held, and read with either
@@ -111,7 +114,7 @@ func New(o Options) (*Server, error) {
 		s.discard()
 		return nil, err
 	}
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access})
+	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes})
 	return s, nil
 }
 

@@ -58,6 +58,7 @@ type session struct {
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
 	talk     *dnsTalk     // nil but while asking
+	link     *link        // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -165,6 +166,11 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
 	s.timer.session = s
+	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&s.link, TCP, peer, ls) {
+		l.server.noteLoop(ls)
+		l.refuse(s, Loop)
+		return
+	}
 	if s.settings.DNS != nil && l.beginTalk(s) {
 		return
 	}
@@ -317,16 +323,36 @@ func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	return pool.Neutral
 }
 
+// probeFor is how long a client may have been there that resets its connection without a word, although the backend has greeted
+// it: a probe connects and leaves, and greetings cross that.
+const probeFor = time.Second
+
+// probed tells whether a client has only looked whether anybody is there: it has sent nothing, and has left before the backend said
+// anything, or has reset the connection at once. One that closes its half and takes what the backend has to say has come for that.
+func (s *session) probed(why Reason, now time.Duration) bool {
+	switch {
+	case s.in.bytes > 0:
+		return false
+	case why == ClientReset:
+		return s.out.bytes == 0 || now-s.accepted < probeFor
+	}
+	return why == ClientClosed && s.out.bytes == 0
+}
+
 // forget counts and logs a session whose connections are closed, and gives its memory back.
 func (l *loop) forget(s *session, why Reason) {
+	if s.probed(why, l.now) {
+		why = Probe
+	}
 	l.wheel.stop(&s.timer)
+	l.server.chains.forget(s.link)
 	l.release(&s.in)
 	l.release(&s.out)
 	if s.talk != nil {
 		l.endTalk(s)
 	}
 	s.listener.counters[l.index].count(s, why, l.now)
-	if l.server.access.Load() {
+	if l.server.access.Load() && (why != Probe || l.server.probes.Load()) {
 		l.logEnd(s, why)
 	}
 	ls := s.listener

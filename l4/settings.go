@@ -4,11 +4,13 @@ package l4
 type Settings struct {
 	MaxSessions int  // as in Options
 	Access      bool // as in Options
+	NoProbes    bool // as in Options
 }
 
 // Set changes the settings. It may be called from any goroutine; sessions there are too many of go on.
 func (s *Server) Set(to Settings) {
 	s.access.Store(to.Access)
+	s.probes.Store(!to.NoProbes)
 	if s.max.Swap(int64(to.MaxSessions)) == int64(to.MaxSessions) {
 		return
 	}
@@ -20,5 +22,5 @@ func (s *Server) Set(to Settings) {
 
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
-	return Settings{MaxSessions: int(s.max.Load()), Access: s.access.Load()}
+	return Settings{MaxSessions: int(s.max.Load()), Access: s.access.Load(), NoProbes: !s.probes.Load()}
 }

@@ -147,7 +147,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	for _, s := range p.gone {
 		failures = append(failures, s.retire())
 	}
-	d.server.Set(l4.Settings{MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access})
+	d.server.Set(l4.Settings{MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access, NoProbes: !p.cfg.Log.Probes})
 	if before.Log.Level != p.cfg.Log.Level {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}

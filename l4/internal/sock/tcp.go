@@ -199,6 +199,49 @@ func Connect(addr netip.AddrPort) (int, Errno) {
 	return fd, e
 }
 
+// ConnectFrom is Connect from a local address, and calls bound with the socket's own address and port before anybody can see it there.
+// For a connect to this host: of other addresses the kernel then has a port for one connection only.
+func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort)) (int, Errno) {
+	var local, sa unix.RawSockaddrInet6
+	size, e := rawSockaddr(netip.AddrPortFrom(from, 0), &local)
+	if e != 0 {
+		return -1, e
+	}
+	if _, e = rawSockaddr(to, &sa); e != 0 {
+		return -1, e
+	}
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if e != 0 {
+		return -1, e
+	}
+	fd := int(s)
+	if _, _, e = unix.RawSyscall(unix.SYS_BIND, s, uintptr(unsafe.Pointer(&local)), size); e != 0 {
+		Close(fd)
+		return -1, e
+	}
+	if at, err := LocalAddr(fd); err == nil {
+		bound(at)
+	}
+	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, s, uintptr(unsafe.Pointer(&sa)), size)
+	if e != 0 && e != InProgress {
+		Close(fd)
+		return -1, e
+	}
+	return fd, e
+}
+
+// IsLocal tells whether an address is one of this host's: the kernel then goes there from the address itself.
+func IsLocal(a netip.Addr) bool {
+	const discard = 9 // nothing is sent
+	fd, e := ConnectDatagram(netip.AddrPortFrom(a, discard))
+	if e != 0 {
+		return false
+	}
+	defer Close(fd)
+	from, err := LocalAddr(fd)
+	return err == nil && from.Addr() == a.Unmap().WithZone("")
+}
+
 // ConnectError takes the pending error of a socket (SO_ERROR): why a connect failed or a connection broke.
 func ConnectError(fd int) Errno {
 	var v, size int32 = 0, 4

@@ -62,6 +62,9 @@ func departTCP(ctx context.Context, all []departure) {
 	if len(ports) > 0 {
 		awaitHandshakes(ctx, ports)
 	}
+	for i := range all {
+		all[i].closing()
+	}
 }
 
 // turnAway has new clients come to the sockets that stay, or be refused if there are none. After an error the sockets are served until
@@ -77,6 +80,14 @@ func (d *departure) turnAway() {
 		first = 0
 	}
 	_ = sock.SteerToSome(d.stays.sockets[0][0], first, d.stays.size())
+}
+
+// closing is for when the sockets are about to be closed, one loop after the other. Each that is closed moves the last of those of the address
+// to its place, and a number that is none of theirs any more would be any of them: the first of those that stay is safe until all are gone.
+func (d *departure) closing() {
+	if d.stays != nil && !d.older {
+		_ = sock.SteerToSome(d.stays.sockets[0][0], d.binding.size(), 1)
+	}
 }
 
 // gone is for when the sockets are closed.

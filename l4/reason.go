@@ -22,7 +22,7 @@ const (
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client has sent what cannot be a DNS message
 	Answered                // a flow's: the backend has answered as often as it was to
-	Probe                   // the client has sent nothing and left, see probed
+	Probe                   // the client has sent nothing, and left at once: see probed
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue

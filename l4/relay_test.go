@@ -146,7 +146,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 		eventually(t, "the FIN is passed on", func() bool { return s.any(func(s *session) bool { return s.in.shut }) })
 		c.SetLinger(0)
 		c.Close()
-		if line := lines.next(t); line.Reason != ClientReset.String() {
+		if line := lines.next(t); line.Reason != Probe.String() {
 			t.Fatalf("ended as %+v", line)
 		}
 	})

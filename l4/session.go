@@ -44,6 +44,7 @@ type session struct {
 	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
 	hurried    bool   // a side broke while its last bytes are held
 	looks      bool   // is to look at its connections, see look
+	unread     bool   // the client had sent something when it reset its connection
 	behind     bool   // at the last look, a peer had not acknowledged all
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
@@ -147,6 +148,7 @@ func (l *loop) onSession(s *session, c *conn, bits uint32) {
 		if c == &s.backend {
 			l.onConnect(s, bits)
 		} else if bits&sock.PollError != 0 {
+			s.noteUnread()
 			l.abandon(s, ClientReset)
 		}
 	case queued:
@@ -323,21 +325,19 @@ func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	return pool.Neutral
 }
 
-// probeFor is how long a client may have been there that resets its connection without a word, although the backend has greeted
-// it: a probe connects and leaves, and greetings cross that.
+// probeFor is how long a client has been there at most that only looks whether anybody is. One that has waited for longer, and said
+// nothing, may have waited for a backend or for its greeting.
 const probeFor = time.Second
 
-// probed tells whether a client has only looked whether anybody is there: it has sent nothing, and has left before the backend said
-// anything, or has reset the connection at once. One that closes its half and takes what the backend has to say has come for that.
+// probed tells whether a client has sent nothing and left at once. One that closes its half and takes what the backend has to say has
+// come for that.
 func (s *session) probed(why Reason, now time.Duration) bool {
-	switch {
-	case s.in.bytes > 0:
-		return false
-	case why == ClientReset:
-		return s.out.bytes == 0 || now-s.accepted < probeFor
-	}
-	return why == ClientClosed && s.out.bytes == 0
+	return (why == ClientReset || why == ClientClosed && s.out.bytes == 0) &&
+		s.in.bytes == 0 && !s.unread && now-s.accepted < probeFor
 }
+
+// noteUnread notes whether a client that has reset its connection before a backend was there had sent something.
+func (s *session) noteUnread() { s.unread = sock.Unread(int(s.client.fd)) > 0 }
 
 // forget counts and logs a session whose connections are closed, and gives its memory back.
 func (l *loop) forget(s *session, why Reason) {

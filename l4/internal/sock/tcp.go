@@ -230,8 +230,25 @@ func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort))
 	return fd, e
 }
 
-// IsLocal tells whether an address is one of this host's: the kernel then goes there from the address itself.
+// Addresses that no host has (RFC 5737, RFC 3849).
+var (
+	nobodys4 = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	nobodys6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
+)
+
+// IsLocal tells whether an address is one of this host's: a socket can be bound to it. Where net.ipv4.ip_nonlocal_bind lets it be bound
+// to any, those addresses are found that the kernel goes to from themselves, which leaves out second ones of a network.
 func IsLocal(a netip.Addr) bool {
+	nobodys := nobodys6
+	if a = a.Unmap(); a.Is4() {
+		nobodys = nobodys4
+	}
+	if !bindable(a) {
+		return false
+	}
+	if !bindable(nobodys) {
+		return true
+	}
 	const discard = 9 // nothing is sent
 	fd, e := ConnectDatagram(netip.AddrPortFrom(a, discard))
 	if e != 0 {
@@ -239,7 +256,23 @@ func IsLocal(a netip.Addr) bool {
 	}
 	defer Close(fd)
 	from, err := LocalAddr(fd)
-	return err == nil && from.Addr() == a.Unmap().WithZone("")
+	return err == nil && from.Addr() == a.WithZone("")
+}
+
+// bindable tells whether a UDP socket can be bound to an address.
+func bindable(a netip.Addr) bool {
+	var sa unix.RawSockaddrInet6
+	size, e := rawSockaddr(netip.AddrPortFrom(a, 0), &sa)
+	if e != 0 {
+		return false
+	}
+	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if e != 0 {
+		return false
+	}
+	defer Close(int(fd))
+	_, _, e = unix.RawSyscall(unix.SYS_BIND, fd, uintptr(unsafe.Pointer(&sa)), size)
+	return e == 0
 }
 
 // ConnectError takes the pending error of a socket (SO_ERROR): why a connect failed or a connection broke.

@@ -7,12 +7,13 @@ import (
 	"slices"
 )
 
-// A loop of listeners is a configuration in which a session comes back to the listener it came by: a backend is the listener itself, or another
-// one whose pool leads back to it. Each session would make another until there are no descriptors left. One listener as the backend of
-// another is no mistake as long as it does not lead back.
+// A loop of listeners is a configuration in which a session comes back to the listener it came by: a backend is the
+// listener itself, or another one whose pool leads back to it. Each session would make another until there are no
+// descriptors left. One listener as the backend of another is no mistake as long as it does not lead back.
 
-// checkLoops reports backends that lead back to a listener of their pool, wherever this is known from the file alone. What follows from the
-// addresses this machine has is a warning, see warnOfLoops: the file may be meant for another machine.
+// checkLoops reports backends that lead back to a listener of their pool, wherever this is known from the file alone.
+// What follows from the addresses this machine has is a warning, see warnOfLoops: the file may be meant for another
+// machine.
 func checkLoops(r *report, listeners []Listener, pools []Pool) {
 	reportLoops(r, listeners, pools, netip.Addr.IsLoopback)
 }
@@ -88,8 +89,8 @@ func textAt(pools []Pool, name string, backend int) string {
 	return pools[i].Backends[backend].Address
 }
 
-// listenerAt is the listener that whoever connects to an address comes to, nil for none. The kernel prefers one of that address
-// to one of all addresses.
+// listenerAt is the listener that whoever connects to an address comes to, nil for none. The kernel prefers one of that
+// address to one of all addresses.
 func listenerAt(listeners []Listener, protocol string, at netip.AddrPort, isOwn func(netip.Addr) bool) *Listener {
 	if !at.IsValid() {
 		return nil

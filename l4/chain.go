@@ -10,12 +10,14 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A backend may be another listener of this process: a chain. One that comes back to a listener it has come by is a loop, where each session
-// makes another until there are no descriptors left. Configurations are checked for it, but discovery, the API and a changed address of
-// this host can make one, too. So a connection to one of our own listeners notes which listeners its client has come by, under the address
-// it has itself, and a client of such an address is refused where its chain has been already.
+// A backend may be another listener of this process: a chain. One that comes back to a listener it has come by is a
+// loop, where each session makes another until there are no descriptors left. Configurations are checked for it, but
+// discovery, the API and a changed address of this host can make one, too. So a connection to one of our own listeners
+// notes which listeners its client has come by, under the address it has itself, and a client of such an address is
+// refused where its chain has been already.
 //
-// That costs others nothing but a look at a table of ports when a backend is connected to, and at a counter when a client comes.
+// That costs others nothing but a look at a table of ports when a backend is connected to, and at a counter when a
+// client comes.
 
 // A chain is the listeners by which the clients of a socket have come. chains.mu guards it.
 type chain struct{ listeners []*listener }
@@ -36,8 +38,8 @@ type chains struct {
 	bySocket map[socketName]*chain
 }
 
-// A link is a session's, a flow's or a DNS socket's place in a chain: where its client has come from, and its own socket if that leads to
-// a listener of ours. Its zero value is of no chain.
+// A link is a session's, a flow's or a DNS socket's place in a chain: where its client has come from, and its own
+// socket if that leads to a listener of ours. Its zero value is of no chain.
 type link struct {
 	came  *chain // nil if the client is none of our sockets
 	chain *chain // that of the socket
@@ -83,7 +85,8 @@ func (c *chains) note(k *link, name socketName) {
 	c.open.Store(int64(len(c.bySocket)))
 }
 
-// forget takes the socket of a link out, which is closed or about to be; k may be nil. The kernel may have given its port away by now.
+// forget takes the socket of a link out, which is closed or about to be; k may be nil. The kernel may have given its
+// port away by now.
 func (c *chains) forget(k *link) {
 	if k == nil || !k.open {
 		return
@@ -97,8 +100,8 @@ func (c *chains) forget(k *link) {
 	c.open.Store(int64(len(c.bySocket)))
 }
 
-// dial makes a socket and connects it to a backend, for a client of a listener. *k is the client's link, nil for none, and afterwards the
-// socket's too if the backend is a listener of ours.
+// dial makes a socket and connects it to a backend, for a client of a listener. *k is the client's link, nil for none,
+// and afterwards the socket's too if the backend is a listener of ours.
 func (l *loop) dial(p Protocol, to netip.AddrPort, ls *listener, k **link) (int, sock.Errno) {
 	switch {
 	case l.isOwn(p, to):

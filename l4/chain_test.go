@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// looped makes listeners that are each other's backends in a circle, the last one's that of the first. to changes the address by which
-// one is reached.
+// looped makes listeners that are each other's backends in a circle, the last one's that of the first. to changes the
+// address by which one is reached.
 func looped(t *testing.T, listeners int, make func(*pool.Pool) ListenerSpec, at netip.Addr) (specs []ListenerSpec) {
 	t.Helper()
 	for i := range listeners {

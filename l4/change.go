@@ -291,26 +291,8 @@ func (c *Change) Commit() {
 	awaitEmpty(r.left)
 }
 
-// A remainder is what a change leaves to be closed.
-type remainder struct {
-	left       []*binding
-	departures []departure // those of left that are of TCP
-	services   []*dnsService
-}
-
-// close has the loops leave what is left. It returns channels that are closed when all have.
-func (s *Server) close(r remainder) (closing []<-chan struct{}) {
-	for _, b := range r.left {
-		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
-	}
-	for _, service := range r.services {
-		s.onLoops(func(l *loop) { service.askers[l.index].drain() })
-	}
-	return closing
-}
-
-// commitLocked swaps the listeners, and returns what is to be closed now: only now, so that an address which passes from one listener to
-// another is never without a door.
+// commitLocked swaps the listeners, and returns what is to be closed now: only now, so that an address which passes
+// from one listener to another is never without a door.
 func (s *Server) commitLocked(c *Change) (r remainder) {
 	next := make(map[string]*listener, len(c.specs))
 	for i := range c.specs {
@@ -370,13 +352,6 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 	s.noteOwnLocked()
 	s.reckonLocked()
 	return r
-}
-
-// retire adds a DNS service that is not needed any more, nil for none.
-func (r *remainder) retire(service *dnsService) {
-	if service != nil {
-		r.services = append(r.services, service)
-	}
 }
 
 // followRevocationsLocked has the server told of the backends of a pool whose sessions are to end. Pools that are gone are

@@ -7,14 +7,15 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A listening socket that is closed resets the clients whose handshake is under way, and those who wait to be accepted. So it is closed
-// in steps: it gets no new client, the handshakes under way end, who waits is accepted, and then it is closed.
+// A listening socket that is closed resets the clients whose handshake is under way, and those who wait to be accepted.
+// So it is closed in steps: it gets no new client, the handshakes under way end, who waits is accepted, and then it is
+// closed.
 const (
 	// What the kernel was doing for a SYN when new clients were turned away takes microseconds, or a scheduler's turn.
 	handshakesBegin = 10 * time.Millisecond
 
-	// A handshake takes a round trip. A segment of it that is lost is sent again after one second (RFC 6298), so most of those are
-	// over, too; and forged ones, which never are, do not hold up a change for longer.
+	// A handshake takes a round trip. A segment of it that is lost is sent again after one second (RFC 6298), so most
+	// of those are over, too; and forged ones, which never are, do not hold up a change for longer.
 	handshakesMax = 3 * time.Second
 
 	// handshakesUnseen is the wait where the kernel may not be asked which are under way: any round trip on Earth.
@@ -45,12 +46,12 @@ func (b *binding) sharesAddress(other *binding) bool {
 		len(b.inherited) == 0 && len(other.inherited) == 0
 }
 
-// departTCP has no new client come to the TCP sockets that are to be closed, and returns when the handshakes under way there are over,
-// have had handshakesMax, or ctx is done. The loops go on accepting meanwhile. Inherited sockets are left alone: whoever opened them
-// has them still.
+// departTCP has no new client come to the TCP sockets that are to be closed, and returns when the handshakes under way
+// there are over, have had handshakesMax, or ctx is done. The loops go on accepting meanwhile. Inherited sockets are
+// left alone: whoever opened them has them still.
 //
-// The kernel does not know of clients in the middle of a handshake with a SYN cookie, which it uses while a queue is full: they are
-// reset.
+// The kernel does not know of clients in the middle of a handshake with a SYN cookie, which it uses while a queue is
+// full: they are reset.
 func departTCP(ctx context.Context, all []departure) {
 	ports := make(map[uint16]bool)
 	for i := range all {
@@ -67,8 +68,8 @@ func departTCP(ctx context.Context, all []departure) {
 	}
 }
 
-// turnAway has new clients come to the sockets that stay, or be refused if there are none. After an error the sockets are served until
-// they are closed.
+// turnAway has new clients come to the sockets that stay, or be refused if there are none. After an error the sockets
+// are served until they are closed.
 func (d *departure) turnAway() {
 	if d.stays == nil {
 		d.binding.all(func(fd int) { _ = sock.StopNew(fd) })
@@ -82,8 +83,9 @@ func (d *departure) turnAway() {
 	_ = sock.SteerToSome(d.stays.sockets[0][0], first, d.stays.size())
 }
 
-// closing is for when the sockets are about to be closed, one loop after the other. Each that is closed moves the last of those of the address
-// to its place, and a number that is none of theirs any more would be any of them: the first of those that stay is safe until all are gone.
+// closing is for when the sockets are about to be closed, one loop after the other. Each that is closed moves the last
+// of those of the address to its place, and a number that is none of theirs any more would be any of them: the first of
+// those that stay is safe until all are gone.
 func (d *departure) closing() {
 	if d.stays != nil && !d.older {
 		_ = sock.SteerToSome(d.stays.sockets[0][0], d.binding.size(), 1)
@@ -107,12 +109,15 @@ func awaitHandshakes(ctx context.Context, ports map[uint16]bool) {
 		rest(ctx, handshakesUnseen)
 		return
 	}
-	for pause := time.Millisecond; len(underWay) > 0 && ctx.Err() == nil; pause = min(2*pause, handshakesBegin) {
+	pause := time.Millisecond
+	for len(underWay) > 0 && ctx.Err() == nil {
 		rest(ctx, pause)
+		began := time.Now()
 		now, err := handshakes(ports)
 		if err != nil {
 			return
 		}
+		pause = max(min(2*pause, handshakesBegin), 4*time.Since(began)) // in a flood of SYNs the answer is long
 		for h := range underWay { // those that have begun since are of other sockets
 			if !now[h] {
 				delete(underWay, h)
@@ -136,5 +141,30 @@ func rest(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
+	}
+}
+
+// A remainder is what a change leaves to be closed.
+type remainder struct {
+	left       []*binding
+	departures []departure // those of left that are of TCP
+	services   []*dnsService
+}
+
+// close has the loops leave what is left. It returns channels that are closed when all have.
+func (s *Server) close(r remainder) (closing []<-chan struct{}) {
+	for _, b := range r.left {
+		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
+	}
+	for _, service := range r.services {
+		s.onLoops(func(l *loop) { service.askers[l.index].drain() })
+	}
+	return closing
+}
+
+// retire adds a DNS service that is not needed any more, nil for none.
+func (r *remainder) retire(service *dnsService) {
+	if service != nil {
+		r.services = append(r.services, service)
 	}
 }

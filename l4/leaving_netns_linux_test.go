@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestNetnsHandshakeUnderWay holds that a client whose handshake is under way when its listening socket is left is served all the same,
-// whatever it is left for, and that no new client gets to that socket meanwhile.
+// TestNetnsHandshakeUnderWay holds that a client whose handshake is under way when its listening socket is left is
+// served all the same, whatever it is left for, and that no new client gets to that socket meanwhile.
 func TestNetnsHandshakeUnderWay(t *testing.T) {
 	at := func(address string, port uint16) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr(address), port)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestMovesLoseNobody has a listener move between an address and all addresses, and get another name, again and again beside clients
-// that come and go: the address is served all the time, so nobody may be refused or reset.
+// TestMovesLoseNobody has a listener move between an address and all addresses, and get another name, again and again
+// beside clients that come and go: the address is served all the time, so nobody may be refused or reset.
 func TestMovesLoseNobody(t *testing.T) {
 	const sessions, clients = 4000, 4
 	p := newPool(t, backend(t, echo))

@@ -6,14 +6,15 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A peer that acknowledges nothing for user_timeout has vanished. The kernel finds it (TCP_USER_TIMEOUT), but it takes a receiver that is
-// full for one that has vanished: a pager, a throttled dump. Such a receiver answers the probes of its window, so the session turns the
-// kernel's timeout off for it and looks at the answers itself.
+// A peer that acknowledges nothing for user_timeout has vanished. The kernel finds it (TCP_USER_TIMEOUT), but it takes
+// a receiver that is full for one that has vanished: a pager, a throttled dump. Such a receiver answers the probes of
+// its window, so the session turns the kernel's timeout off for it and looks at the answers itself.
 //
-// A session looks at its connections twice within user_timeout while it has sent something since it last looked, or something it has
-// sent is not acknowledged. At rest it does not look, and a request costs it nothing.
+// A session looks at its connections twice within user_timeout while it has sent something since it last looked, or
+// something it has sent is not acknowledged. At rest it does not look, and a request costs it nothing.
 
-// behindLooks is how often a half-closed session looks at a receiver that has yet to take what was sent, if there is no user_timeout.
+// behindLooks is how often a half-closed session looks at a receiver that has yet to take what was sent, if there is no
+// user_timeout.
 const behindLooks = 30 * time.Second
 
 // betweenLooks is how long a session waits from one look to the next.

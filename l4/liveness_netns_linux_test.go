@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestNetnsFullReceiver holds that a receiver whose window stays shut is kept while it answers the probes of it, and given up when it
-// does not any more, with its window shut or open again.
+// TestNetnsFullReceiver holds that a receiver whose window stays shut is kept while it answers the probes of it, and
+// given up when it does not any more, with its window shut or open again.
 func TestNetnsFullReceiver(t *testing.T) {
 	const userTimeout, pause = time.Second, 3 * time.Second
 	for _, opens := range []bool{false, true} {

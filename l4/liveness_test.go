@@ -10,8 +10,9 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// TestReaderPauses holds that whoever stops reading for a long time, and then goes on, gets all there is and an orderly end, either way
-// and also when the other side has said all, however the bytes wait: in the kernel alone, or in a session that cannot pass them on.
+// TestReaderPauses holds that whoever stops reading for a long time, and then goes on, gets all there is and an orderly
+// end, either way and also when the other side has said all, however the bytes wait: in the kernel alone, or in a
+// session that cannot pass them on.
 func TestReaderPauses(t *testing.T) {
 	const userTimeout, pause = time.Second, 5 * time.Second
 	for _, bytes := range []int{300 << 10, 16 << 20} {

@@ -325,12 +325,12 @@ func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	return pool.Neutral
 }
 
-// probeFor is how long a client has been there at most that only looks whether anybody is. One that has waited for longer, and said
-// nothing, may have waited for a backend or for its greeting.
+// probeFor is how long a client has been there at most that only looks whether anybody is. One that has waited for
+// longer, and said nothing, may have waited for a backend or for its greeting.
 const probeFor = time.Second
 
-// probed tells whether a client has sent nothing and left at once. One that closes its half and takes what the backend has to say has
-// come for that.
+// probed tells whether a client has sent nothing and left at once. One that closes its half and takes what the backend
+// has to say has come for that.
 func (s *session) probed(why Reason, now time.Duration) bool {
 	return (why == ClientReset || why == ClientClosed && s.out.bytes == 0) &&
 		s.in.bytes == 0 && !s.unread && now-s.accepted < probeFor

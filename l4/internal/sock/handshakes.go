@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Handshake is a TCP connection that a client has begun and not yet finished: the addresses and ports of both ends, as the kernel
-// writes them (struct inet_diag_sockid).
+// A Handshake is a TCP connection that a client has begun and not yet finished: the addresses and ports of both ends,
+// as the kernel writes them (struct inet_diag_sockid).
 type Handshake [36]byte
 
-// Handshakes adds to found those of the given local port that are under way in this network namespace. It asks the kernel by
-// netlink (sock_diag(7)), which takes it through the table of all connections: some milliseconds where that is large. A sandbox
-// may forbid it.
+// Handshakes adds to found those of the given local port that are under way in this network namespace. It asks the
+// kernel by netlink (sock_diag(7)), which takes it through the table of all connections: some milliseconds where that
+// is large. A sandbox may forbid it.
 func Handshakes(port uint16, found map[Handshake]bool) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {

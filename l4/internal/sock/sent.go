@@ -38,7 +38,8 @@ func Sent(fd int) (SentState, Errno) {
 	return s, 0
 }
 
-// SetUserTimeout sets TCP_USER_TIMEOUT of a connection; 0 is the kernel's own, which does not give up a peer that answers.
+// SetUserTimeout sets TCP_USER_TIMEOUT of a connection; 0 is the kernel's own, which does not give up a peer that
+// answers.
 func SetUserTimeout(fd int, timeout time.Duration) {
 	ms := int32(timeout.Milliseconds())
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unsafe.Pointer(&ms), unsafe.Sizeof(ms))

@@ -65,7 +65,8 @@ func AtEnd(fd int) bool {
 	}
 }
 
-// Unread is how many bytes wait to be read from a stream socket, also of one whose peer has reset it, where reading tells of that alone.
+// Unread is how many bytes wait to be read from a stream socket, also of one whose peer has reset it, where reading
+// tells of that alone.
 func Unread(fd int) int {
 	var n int32
 	unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&n)))

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where a filter for a socket finds the network header, and a random number (include/uapi/linux/filter.h, SKF_NET_OFF and SKF_AD_RANDOM).
+// Where a filter for a socket finds the network header, and a random number (include/uapi/linux/filter.h, SKF_NET_OFF
+// and SKF_AD_RANDOM).
 const (
 	networkHeader = 0xfff00000
 	randomNumber  = 0xfffff000 + 56
@@ -42,8 +43,8 @@ func SteerBySource(fd, count int) error {
 	return steer(fd, filter[:])
 }
 
-// SteerToSome has the kernel choose among count of the sockets that share fd's address, those from the first on, in the order in which
-// they were bound.
+// SteerToSome has the kernel choose among count of the sockets that share fd's address, those from the first on, in the
+// order in which they were bound.
 func SteerToSome(fd, first, count int) error {
 	filter := [...]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: randomNumber},

@@ -199,8 +199,8 @@ func Connect(addr netip.AddrPort) (int, Errno) {
 	return fd, e
 }
 
-// ConnectFrom is Connect from a local address, and calls bound with the socket's own address and port before anybody can see it there.
-// For a connect to this host: of other addresses the kernel then has a port for one connection only.
+// ConnectFrom is Connect from a local address, and calls bound with the socket's own address and port before anybody
+// can see it there. For a connect to this host: of other addresses the kernel then has a port for one connection only.
 func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort)) (int, Errno) {
 	var local, sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(netip.AddrPortFrom(from, 0), &local)
@@ -236,8 +236,9 @@ var (
 	nobodys6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
 )
 
-// IsLocal tells whether an address is one of this host's: a socket can be bound to it. Where net.ipv4.ip_nonlocal_bind lets it be bound
-// to any, those addresses are found that the kernel goes to from themselves, which leaves out second ones of a network.
+// IsLocal tells whether an address is one of this host's: a socket can be bound to it. Where net.ipv4.ip_nonlocal_bind
+// lets it be bound to any, those addresses are found that the kernel goes to from themselves, which leaves out second
+// ones of a network.
 func IsLocal(a netip.Addr) bool {
 	nobodys := nobodys6
 	if a = a.Unmap(); a.Is4() {

@@ -118,7 +118,7 @@ func awaitHandshakes(ctx context.Context, ports map[uint16]bool) {
 			return
 		}
 		pause = max(min(2*pause, handshakesBegin), 4*time.Since(began)) // in a flood of SYNs the answer is long
-		for h := range underWay { // those that have begun since are of other sockets
+		for h := range underWay {                                       // those that have begun since are of other sockets
 			if !now[h] {
 				delete(underWay, h)
 			}

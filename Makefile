@@ -5,7 +5,7 @@ BUILD := build
 BIN   := $(BUILD)/limeload-l4
 FUZZ_TIME ?= 30s
 
-.PHONY: help run build test tools race unit e2e fuzz soak bench plots cover fmt lint tidy check clean
+.PHONY: help run build test tools race unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,10 +59,16 @@ cover: ## test coverage of the packages, as a page
 fmt: ## format all code
 	gofmt -w $$(git ls-files '*.go')
 
-lint: ## formatting, vet and staticcheck
+lint: vuln ## formatting, vet, staticcheck, and vuln
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+vuln: ## known vulnerabilities in what the code calls, where their database can be reached
+	@found=$$($(GO) tool govulncheck ./... 2>&1) || case "$$found" in \
+		*"fetching vulnerabilities"*) found="govulncheck: its database cannot be reached, so nothing was checked" ;; \
+		*) echo "$$found"; exit 1 ;; \
+	esac; echo "$$found"
 
 tidy: ## bring go.mod and go.sum up to date
 	$(GO) mod tidy

@@ -16,12 +16,15 @@ const (
 	forListener   addressUse = iota
 	forBackend               // of the configuration: Resolve turns a name into an address
 	forDiscovered            // a backend of a discovery file: nobody would resolve a name
+	forCheck                 // where a backend is checked: it goes with a backend, wherever that is named
 	forResolver              // the DNS server that would have to resolve its own name
 	forAdmin                 // the daemon's own, which is there before any name can be asked for
 )
 
 // isLiteral says whether a host name will not do.
-func (u addressUse) isLiteral() bool { return u == forDiscovered || u == forResolver || u == forAdmin }
+func (u addressUse) isLiteral() bool {
+	return u == forDiscovered || u == forCheck || u == forResolver || u == forAdmin
+}
 
 func (u addressUse) needs() string {
 	switch u {
@@ -29,6 +32,8 @@ func (u addressUse) needs() string {
 		return `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
 	case forDiscovered:
 		return `needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
+	case forCheck:
+		return `needs "IP:PORT" or "[IPV6]:PORT", or "" for the backend's own`
 	case forResolver:
 		return `needs "IP:PORT" or "[IPV6]:PORT" of a DNS server`
 	case forAdmin:
@@ -97,15 +102,29 @@ func splitAddress(s, needs string) (address, *Error) {
 func checkIP(ip netip.Addr, backend bool) string {
 	switch {
 	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "tcp has no use for a multicast or broadcast address"
+		return "a multicast or broadcast address is of no use here"
 	case ip.IsUnspecified() && backend:
 		return "this address can be listened on but not connected to"
 	case ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "":
 		return "a link-local address needs its interface, as in fe80::1%eth0"
 	case ip.Zone() != "" && !ip.IsLinkLocalUnicast():
 		return "only a link-local address has a zone"
+	case ip.Zone() != "" && !validZone(ip.Zone()):
+		return "the zone " + quote(ip.Zone()) + " is not the name of an interface"
 	}
 	return ""
+}
+
+// maxZoneBytes is the length of an interface's name: IFNAMSIZ less a closing zero (netdevice(7)).
+const maxZoneBytes = 15
+
+// validZone says whether a zone could be the name of an interface, or its number, and has nothing in it that would disturb a
+// log, a terminal or the address around it. netip takes any text for a zone.
+func validZone(zone string) bool {
+	if zone == "" || len(zone) > maxZoneBytes || zone == "." || zone == ".." {
+		return false
+	}
+	return !strings.ContainsFunc(zone, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("/:%[]\"'`\\", c) })
 }
 
 // validHost says whether a name could be one in the DNS or in a hosts file (RFC 1123, 2.1, and

@@ -20,7 +20,9 @@ import (
 //	                  required or alone, but for tables
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
+//	plain:""          a text in place of the table is this key's value
 //	unless:"other"    the key is not required where that other key of the same table stands
+//	if:"type=a"       of a key with when: it is required only where the deciding key says one of these
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
 //	                  is a mistake, and not required
 //	alone:""          of the keys with this tag exactly one stands in the table, and is not empty
@@ -44,6 +46,7 @@ type field struct {
 	alone          bool
 	when           string   // the key that decides
 	whenOneof      []string // what it has to say
+	requiredIf     []string // what it has to say for the key to be required; nil is whatever it allows
 	min, max, step string
 	zeroAllowed    bool
 	oneof          []string
@@ -74,6 +77,9 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		if decides, oneof, ok := strings.Cut(tag.Get("when"), "="); ok {
 			f.when, f.whenOneof = decides, strings.Split(oneof, ",")
+		}
+		if _, oneof, ok := strings.Cut(tag.Get("if"), "="); ok {
+			f.requiredIf = strings.Split(oneof, ",")
 		}
 		f.required, f.isRequired = tag.Lookup("required")
 		_, f.alone = tag.Lookup("alone")
@@ -126,18 +132,7 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
-		if slices.Contains(known, key) {
-			continue
-		}
-		sub := join(path, key)
-		r.lines[sub] = at.child(key).line
-		e := Error{Message: "unknown key", Nearest: nearest(key, known)}
-		if e.Nearest == "" {
-			e.Allowed = "allowed here: " + strings.Join(here, ", ")
-		}
-		r.add(sub, e)
-	}
+	r.unknownKeys(dst.Type(), found, known, here, at, path)
 	r.alone(fields, found, path)
 }
 
@@ -190,7 +185,7 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	if !slices.Contains(f.whenOneof, is) {
 		return false, fmt.Sprintf("%s is %q", f.when, is)
 	}
-	return true, ""
+	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
 }
 
 // leftOut gives dst the default of a key, or of each key of a table, that the file leaves out.
@@ -212,6 +207,11 @@ func (r *report) value(dst reflect.Value, f field, v any, at *place, path string
 		r.value(dst.Elem(), f, v, at, path)
 	case reflect.Struct:
 		found, ok := v.(map[string]any)
+		if text, is := v.(string); is {
+			if key := plainKey(dst.Type()); key != "" {
+				found, ok = map[string]any{key: text}, true
+			}
+		}
 		if !ok {
 			r.add(path, Error{Found: describe(v), Allowed: "needs a table"})
 		}
@@ -227,6 +227,16 @@ func (r *report) value(dst reflect.Value, f field, v any, at *place, path string
 	}
 }
 
+// plainKey is the key of a table whose value alone may stand in the table's place; "" if there is none.
+func plainKey(t reflect.Type) string {
+	for i := range t.NumField() {
+		if _, plain := t.Field(i).Tag.Lookup("plain"); plain {
+			return t.Field(i).Tag.Get("toml")
+		}
+	}
+	return ""
+}
+
 // named fills the slice dst from a table of tables.
 func (r *report) named(dst reflect.Value, f field, v any, at *place, path string) {
 	found, ok := v.(map[string]any)
@@ -236,6 +246,10 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 	}
 	if len(found) == 0 && f.isRequired {
 		r.add(path, Error{Found: "an empty table", Allowed: "needs " + f.required})
+	}
+	if len(found) > maxTables {
+		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)), Allowed: fmt.Sprintf("needs %d at most", maxTables)})
+		return
 	}
 	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int {
 		return cmp.Compare(at.child(a).order, at.child(b).order)
@@ -283,7 +297,7 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 	for i, one := range found {
 		sub := element(path, i)
 		r.lines[sub] = at.item(i).line
-		r.value(elems.Index(i), field{oneof: f.oneof}, one, at.item(i), sub)
+		r.value(elems.Index(i), field{key: f.key, oneof: f.oneof}, one, at.item(i), sub)
 	}
 	dst.Set(elems)
 }
@@ -299,7 +313,7 @@ func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 	e := Error{Found: literal(v), Allowed: "allowed is " + f.allowed(got.Type())}
 	switch {
 	case f.oneof != nil && !slices.Contains(f.oneof, got.String()):
-		e.Nearest = nearest(got.String(), f.oneof)
+		e.Nearest = cmp.Or(foreignValue(f.key, got.String(), f.oneof), nearest(got.String(), f.oneof))
 	case f.alone && got.IsZero():
 		e.Allowed = "needs a text that is not empty"
 	case f.min != "" && !f.within(got):

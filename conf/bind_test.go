@@ -84,6 +84,12 @@ func wrongTags(t reflect.Type) (wrong []string) {
 		} else if i := slices.IndexFunc(k.whenOneof, func(s string) bool { return !slices.Contains(decides.oneof, s) }); i >= 0 {
 			complain("%s is never %q", k.when, k.whenOneof[i])
 		}
+		if i := slices.IndexFunc(k.requiredIf, func(s string) bool { return !k.isRequired || !slices.Contains(k.whenOneof, s) }); i >= 0 {
+			complain("if %q is of no use", k.requiredIf[i])
+		}
+		if _, plain := k.tag.Lookup("plain"); plain && k.t.Kind() != reflect.String {
+			complain("plain is for texts")
+		}
 		isList := k.t.Kind() == reflect.Slice
 		if isList && (k.min == "") != (k.max == "") {
 			complain("only one bound")
@@ -143,6 +149,8 @@ func TestTags(t *testing.T) {
 		Some  []string `toml:"some"`
 		Alone string   `toml:"alone" default:"" alone:""`
 		Apart int      `toml:"apart" min:"1" max:"2" alone:""`
+		If    string   `toml:"if" required:"y" when:"of=a" if:"of=b"`
+		Bare  bool     `toml:"bare" default:"false" plain:""`
 	}
 	type sample struct {
 		T []table `toml:"t"`
@@ -153,7 +161,8 @@ func TestTags(t *testing.T) {
 		"t[].less: unless of is of no use", "t[].lost: unless plian is of no use", `t[].when: of is never "d"`, "t[].then: fo decides nothing",
 		"t[].self: self decides nothing", "t[].chain: when decides nothing",
 		"t[].texts: only one bound", `t[].texts: the default "c" is not allowed`, "t[].some: not one of default, required and alone",
-		"t[].alone: not one of default, required and alone", "t[].apart: alone is for texts"}
+		"t[].alone: not one of default, required and alone", "t[].apart: alone is for texts",
+		`t[].if: if "b" is of no use`, "t[].bare: plain is for texts"}
 	if got := wrongTags(reflect.TypeFor[sample]()); !slices.Equal(got, want) {
 		t.Fatalf("this test cannot fail: of a bad sample it says %q, want %q", got, want)
 	}

@@ -35,7 +35,8 @@ type Config struct {
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"` // in the file's order, never empty
 	Pools     []Pool     `toml:"pool,named"`                                                   // in the file's order
 
-	lines map[string]int // by path
+	lines      map[string]int // by path
+	unresolved Errors         // set by Resolve
 }
 
 // Global is what concerns the whole process. Its zero value is not the default.
@@ -151,16 +152,19 @@ type Queue struct {
 // A Backend is one address that sessions are sent to. Its zero value is of no use.
 type Backend struct {
 	Name        string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
-	Address     string `toml:"address" required:"an address, such as \"10.0.0.11:6379\""`
+	Address     string `toml:"address" plain:"" required:"an address, such as \"10.0.0.11:6379\""`
 	Weight      int    `toml:"weight" default:"1" min:"0" max:"256"`               // share relative to the pool's others; 0 gets nothing new
 	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
 	Tier        int    `toml:"tier" default:"0" min:"0" max:"65535"`               // used when no backend of a lower tier is eligible
 	Zone        string `toml:"zone" default:""`
 	Mode        string `toml:"mode" default:"ready" oneof:"ready,drain,maintenance"`
+	Check       string `toml:"check" default:""` // where it is checked; "" is at Address and Health.Port
 
 	// Addr is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
 	Addr netip.AddrPort
+	// CheckAddr is Check in the same way; it is not valid for "".
+	CheckAddr netip.AddrPort
 }
 
 // Health is how the backends of a pool are checked. Its zero value is not the default.
@@ -262,21 +266,23 @@ type Breaker struct {
 // Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero
 // value is not the default.
 type Discovery struct {
-	Type     string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
-	Name     string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
-	Port     int      `toml:"port" required:"the backends' port, 1 to 65535" min:"1" max:"65535" when:"type=dns"` // 0 unless Type is dns
-	File     string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                    // see ParseBackends
-	Resolver string   `toml:"resolver" default:"" when:"type=dns,srv"`                                            // a DNS server's address; "" is the system's
-	Refresh  Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                        // at most so long between two readings
-	OnError  string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
+	Type          string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
+	Name          string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
+	Port          int      `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"` // with srv, 0 is the records'
+	File          string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                                      // see ParseBackends
+	Resolver      string   `toml:"resolver" default:"" when:"type=dns,srv"`                                                              // a DNS server's address; "" is the system's
+	Family        string   `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`                                       // of the addresses that are taken
+	AllowLoopback bool     `toml:"allow_loopback" default:"false" when:"type=dns,srv"`                                                   // and the other addresses of this machine and of one link
+	Refresh       Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                                          // at most so long between two readings
+	OnError       string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
 
 	// ResolverAddr is Resolver as the kernel wants it; not valid if that is "".
 	ResolverAddr netip.AddrPort
 }
 
 // ErrorAt makes an Error of what happened later to the key at that path, see Path: it says
-// where an address stands that turned out to be in use. The line of a key left out is its
+// where an address stands that turned out to be in use. The error of a file has its whole path. The line of a key left out is its
 // table's.
 func (c *Config) ErrorAt(path string, err error) *Error {
-	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: cause(err), err: err}
+	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: causeBeside(c.File, err), err: err}
 }

@@ -41,8 +41,15 @@ func TestDiscoveryMistakes(t *testing.T) {
 		{"type = 'file'\n", []string{"2: " + noFile}},
 		{dns + "file = 'x'\n", []string{`6: file: found the string "x"; type is "dns"; allowed if type is "file"`}},
 		{srv + "file = ''\n", []string{`5: file: found the string ""; type is "srv"; allowed if type is "file"`}},
-		{srv + "port = 53\n", []string{`5: port: found the integer 53; type is "srv"; allowed if type is "dns"`}},
-		{file + "port = 0\n", []string{`5: port: found the integer 0; type is "file"; allowed if type is "dns"`}},
+		{srv + "port = 53\n", nil},
+		{srv + "port = 0\n", []string{`5: port: found 0; allowed is 1 to 65535`}},
+		{file + "port = 0\n", []string{`5: port: found the integer 0; type is "file"; allowed if type is "dns" or "srv"`}},
+		{srv + "family = 'ipv6'\nallow_loopback = true\n", nil},
+		{dns + "family = 'any'\n", nil},
+		{dns + "family = 'inet'\nallow_loopback = 1\n", []string{`6: family: found "inet"; allowed is "any", "ipv4" or "ipv6", did you mean "ipv4"?`, `7: allow_loopback: found the integer 1; needs true or false`}},
+		{file + "family = 'ipv4'\nallow_loopback = true\n", []string{
+			`5: family: found the string "ipv4"; type is "file"; allowed if type is "dns" or "srv"`,
+			`6: allow_loopback: found true; type is "file"; allowed if type is "dns" or "srv"`}},
 		{file + "name = 'a b'\nresolver = 53\n", []string{
 			`5: name: found the string "a b"; type is "file"; allowed if type is "dns" or "srv"`,
 			`6: resolver: found the integer 53; type is "file"; allowed if type is "dns" or "srv"`}},
@@ -60,7 +67,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 		{dns + "refresh = '100ms'\non_error = 'empty'\n", nil},
 		{dns + "refresh = '99ms'\non_error = 'ignore'\n", []string{`6: refresh: found "99ms"; allowed is 100ms to 24h`, `7: on_error: found "ignore"; allowed is "keep" or "empty"`}},
 		{file + "refresh = 5\n", []string{`5: refresh: found the integer 5; needs a duration with a unit, such as "250ms", "2s" or "5m"`}},
-		{dns + "ttl = '5s'\n", []string{`6: ttl: unknown key; allowed here: type, name, port, resolver, refresh, on_error`}},
+		{dns + "ttl = '5s'\n", []string{`6: ttl: unknown key; allowed here: type, name, port, resolver, family, allow_loopback, refresh, on_error`}},
 	} {
 		var want []string
 		for _, w := range tt.want {
@@ -81,7 +88,7 @@ func TestResolveWithDiscovery(t *testing.T) {
 pool.p.discovery = { type = "dns", name = "other", port = 1 }
 pool.p.backends = [{ address = "db:1" }]
 `)
-	if err := c.Resolve(t.Context(), hosts(map[string]string{"db": "10.0.0.1"})); err != nil {
+	if err := c.Resolve(t.Context(), hosts(map[string]string{"db": "10.0.0.1"}), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Pools[0].Backends[0].Addr.String(); got != "10.0.0.1:1" {
@@ -164,7 +171,7 @@ func TestParseBackendsMistakes(t *testing.T) {
 			`4: backends[0].weight: line 3 has this key already`,
 			`5: backends: line 1 has this key already`}},
 		{"[{\"adress\": \"10.0.0.1:1\", \"a\\nb\": [{}]}]", []string{
-			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, tier, zone, mode`,
+			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, tier, zone, mode, check`,
 			`1: backends[0].address: missing; needs an address, such as "10.0.0.11:6379"`,
 			`1: backends[0].adress: unknown key, did you mean "address"?`}},
 		{"[]]", []string{`1: not valid JSON: invalid character ']' after top-level value`}},
@@ -176,9 +183,9 @@ func TestParseBackendsMistakes(t *testing.T) {
 		{"[{\n", []string{`1: not valid JSON: unexpected end of JSON input`}},
 		{"[{\"a\": \"\x00\"}]", []string{`1: found a NUL byte; needs a text file in UTF-8`}},
 		{"[{\"a\":\n \"\xff\"}]", []string{`2: found the byte 0xff; needs a text file in UTF-8`}},
-		{"[\n{\"a\":" + strings.Repeat("[", maxFileBytes/2), []string{`2: tables and lists stand more than 32 deep in each other`}},
-		{"{\"a\":\n" + strings.Repeat("{\"a\":", 1000), []string{`2: tables and lists stand more than 32 deep in each other`}},
-		{"\nbackends = nul", []string{`2: not valid TOML: expected value but found "nul" instead`}},
+		{"[\n{\"a\":" + strings.Repeat("[", MaxFileBytes/2), []string{`2: tables and lists are nested more than 32 deep`}},
+		{"{\"a\":\n" + strings.Repeat("{\"a\":", 1000), []string{`2: tables and lists are nested more than 32 deep`}},
+		{"\nbackends = nul", []string{`2: not valid TOML: expected value but found "nul" instead; a text needs quotes: backends = "nul"`}},
 	} {
 		var want []string
 		for _, w := range tt.want {
@@ -205,7 +212,7 @@ func TestParseBackendsByName(t *testing.T) {
 			t.Errorf("%q gives %v, want %s", doc, err, want)
 		}
 	}
-	large := make([]byte, maxFileBytes+1)
+	large := make([]byte, MaxFileBytes+1)
 	if _, err := ParseBackends("b.json", large); err == nil || err.Error() != "b.json: found more than 4MiB; needs a file of at most that size" {
 		t.Errorf("%d bytes give %v", len(large), err)
 	}
@@ -226,7 +233,7 @@ func TestParseBackendsMany(t *testing.T) {
 	}
 	for _, piece := range []string{"{},\n", "{\"k%d\": 1},\n", "[[]],\n", "%d,"} { // no work grows with the square
 		var b strings.Builder
-		for i := 0; b.Len() < maxFileBytes/16; i++ {
+		for i := 0; b.Len() < MaxFileBytes/16; i++ {
 			b.WriteString(strings.Replace(piece, "%d", fmt.Sprint(i), 1))
 		}
 		if _, err := ParseBackends("b.json", []byte("["+b.String()+"0]")); err == nil {

@@ -3,6 +3,7 @@ package conf
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -85,7 +86,8 @@ type report struct {
 	errs  Errors
 	seen  map[string]bool
 
-	fields map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
+	fields  map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
+	foreign map[string]foreignKey    // nil before the first unknown key
 }
 
 func newReport(file string, lines map[string]int) *report {
@@ -110,11 +112,15 @@ func (r *report) err() error {
 	return r.sorted()
 }
 
-// sorted returns the mistakes in the order of the file.
+// sorted returns the mistakes in the order of the file, and the number of those above maxMistakes instead of them.
 func (r *report) sorted() Errors {
 	slices.SortStableFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Path, b.Path))
 	})
+	if n := len(r.errs) - maxMistakes; n > 0 {
+		last := r.errs[maxMistakes-1]
+		r.errs = append(r.errs[:maxMistakes:maxMistakes], &Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
+	}
 	return r.errs
 }
 
@@ -194,4 +200,12 @@ func cause(err error) string {
 		err = pathErr.Err
 	}
 	return printable(err.Error())
+}
+
+// causeBeside is cause with the path in front where it is that of another file than the configuration's. It is not cut: people copy it.
+func causeBeside(config string, err error) string {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path != config {
+		return strconv.Quote(pathErr.Path) + ": " + cause(err)
+	}
+	return cause(err)
 }

@@ -23,7 +23,7 @@ backends = [{ address = "127.0.0.1:6380" }, { address = "127.0.0.1:6381", weight
 		return
 	}
 	// Here no name needs a lookup. With names, Resolve asks net.DefaultResolver.
-	if err := c.Resolve(context.Background(), net.DefaultResolver.LookupNetIP); err != nil {
+	if err := c.Resolve(context.Background(), net.DefaultResolver.LookupNetIP, nil); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -39,7 +39,7 @@ func validateHealth(r *report, path string, h *Health) {
 	for i := range h.Checks {
 		sub, c := element(join(path, "checks"), i), &h.Checks[i]
 		if c.Type == "all_of" || c.Type == "any_of" {
-			r.add(join(sub, "type"), Error{Found: quote(c.Type), Message: "a check in checks has none of its own", Allowed: "needs any other type"})
+			r.add(join(sub, "type"), Error{Found: quote(c.Type), Message: "a check in checks cannot have checks of its own", Allowed: "needs any other type"})
 		}
 		validateCheck(r, sub, c)
 	}
@@ -257,7 +257,7 @@ func validateQuery(r *report, path string, c *Check) {
 // validateLogin is for what postgres and redis share.
 func validateLogin(r *report, path string, c *Check, kind string) {
 	if kind == "postgres" && c.User == "" {
-		r.add(join(path, "user"), Error{Message: "postgres lets nobody in without", Allowed: "needs the name of a user"})
+		r.add(join(path, "user"), Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
 	}
 	if c.Database == "" {
 		r.add(join(path, "database"), Error{Found: `""`, Allowed: "needs the name of a database"})

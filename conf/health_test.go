@@ -29,7 +29,7 @@ func TestHealthMistakes(t *testing.T) {
 		codes     = `"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP" or "REFUSED"`
 		command   = `a program by its absolute path and its arguments, such as ["/usr/local/bin/check", "--fast"]`
 		checks    = `a list of two checks or more, such as [{ type = "icmp" }, { type = "tcp" }]`
-		noUser    = `8: user: postgres lets nobody in without; needs the name of a user`
+		noUser    = `8: user: missing; needs the user that the check logs in as, such as "limeload"`
 	)
 	for _, tt := range []struct{ lines, kind, want string }{
 		{``, "tls", ``},
@@ -160,7 +160,7 @@ func TestHealthMistakes(t *testing.T) {
 		{`user = "a\u0000b"`, "postgres", `9: user: found "a\x00b"; needs a text without NUL`},
 		{"database = ''\nuser = 'u'", "postgres", `9: database: found ""; needs the name of a database`},
 		{`database = "d"`, "redis", `9: database: found the string "d"; type is "redis"; allowed if type is "postgres"`},
-		{`role = "master"`, "redis", `9: role: found "master"; allowed is "any", "primary" or "replica"`},
+		{`role = "master"`, "redis", `9: role: found "master"; allowed is "any", "primary" or "replica", did you mean "primary"?`},
 		{`max_lag = "1s"`, "redis", ``},
 		{`max_lag = "25h"`, "redis", `9: max_lag: found "25h"; allowed is 0s to 24h`},
 		{"max_lag = '0s'\nrole = 'primary'", "redis", ``},
@@ -183,11 +183,11 @@ func TestHealthMistakes(t *testing.T) {
 		{`checks = [{}, {}]`, "tcp", `9: checks: found a list; type is "tcp"; allowed if type is "all_of" or "any_of"`},
 		{`checks = [{}, 5]`, "all_of", `9: checks[1]: found the integer 5; needs a table`},
 		{`checks = {}`, "all_of", `9: checks: found a table; needs ` + checks},
-		{`checks = [{}, { type = "any_of" }]`, "all_of", `9: checks[1].type: found "any_of"; a check in checks has none of its own; needs any other type`},
+		{`checks = [{}, { type = "any_of" }]`, "all_of", `9: checks[1].type: found "any_of"; a check in checks cannot have checks of its own; needs any other type`},
 		{`checks = [{}, { timeout = "1s" }]`, "all_of", `9: checks[1].timeout: unknown key; allowed here: type, port, steps, tls, verify, server_name, ca, cert, key`},
 		{`checks = [{ type = "dns" }, { type = "http", path = "x" }, { type = "postgres" }]`, "all_of",
 			`9: checks[0].query: missing; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"` + "\n" +
-				`9: checks[1].path: found "x"` + urlPath + "\n" + `9: checks[2].user: postgres lets nobody in without; needs the name of a user`},
+				`9: checks[1].path: found "x"` + urlPath + "\n" + `9: checks[2].user: missing; needs the user that the check logs in as, such as "limeload"`},
 		{`port = 5`, "any_of\"\nchecks = [{}, { port = 7 }]#", `9: port: found the integer 5; type is "any_of"` + ported},
 
 		// A type that is itself a mistake decides nothing; what stands there is still looked at.

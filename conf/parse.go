@@ -11,30 +11,51 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
-// maxFileBytes bounds a configuration. Ten thousand backends with all their keys are 0.7 MB and
+// MaxFileBytes bounds a configuration. Ten thousand backends with all their keys are 0.7 MB and
 // take 0.1 s; what is larger than 4 MiB was not meant to be one.
-const maxFileBytes = 4 << 20
+const MaxFileBytes = 4 << 20
+
+// maxTables bounds the listeners, and the pools, of a configuration. Each takes a tenth of a millisecond when all its keys
+// are left out, so a file of empty ones took 15 s.
+const maxTables = 10_000
+
+// maxMistakes bounds the mistakes that are told of one file: 4 MiB of nothing else made 30 MB of text.
+const maxMistakes = 1000
 
 // Load reads the file at path and parses it. Its errors are Errors, also for a file that
 // cannot be read, in which case errors.Is finds the cause.
+//
+// It is for what a person names on a command line: a pipe is as good as a file, and waited for.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path)
+	return parseRead(path, ReadFile)
+}
+
+// LoadRegular is Load for a process that must not wait, nor read a device: it takes a regular file alone.
+func LoadRegular(path string) (*Config, error) {
+	return parseRead(path, func(path string) ([]byte, error) { return file.Read(path, MaxFileBytes) })
+}
+
+func parseRead(path string, read func(path string) ([]byte, error)) (*Config, error) {
+	data, err := read(path)
 	if err != nil {
 		return nil, Errors{{File: path, Message: cause(err), err: err}}
 	}
 	return Parse(path, data)
 }
 
-// readFile reads one byte more than is allowed, for Parse to see. A pipe is as good as a file.
-func readFile(path string) ([]byte, error) {
+// ReadFile reads the text of a configuration for Parse, as Load does. Of one that is larger than allowed it returns one byte more
+// than that, for Parse to see.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
 // Parse makes a Config of data, and touches nothing else: host names stay unresolved, see
@@ -74,13 +95,13 @@ func readTOML(data []byte) (map[string]any, *place, *Error) {
 }
 
 func tooDeep(line int) *Error {
-	return &Error{Line: line, Message: fmt.Sprintf("tables and lists stand more than %d deep in each other", maxDepth)}
+	return &Error{Line: line, Message: fmt.Sprintf("tables and lists are nested more than %d deep", maxDepth)}
 }
 
 // checkText refuses what no TOML or JSON file may hold, in words better than the libraries'.
 func checkText(data []byte) *Error {
-	if len(data) > maxFileBytes {
-		return &Error{Found: fmt.Sprintf("more than %v", Size(maxFileBytes)), Allowed: "needs a file of at most that size"}
+	if len(data) > MaxFileBytes {
+		return &Error{Found: fmt.Sprintf("more than %v", Size(MaxFileBytes)), Allowed: "needs a file of at most that size"}
 	}
 	line := 1
 	for rest := data; len(rest) > 0; {
@@ -98,7 +119,7 @@ func checkText(data []byte) *Error {
 	return nil
 }
 
-// syntaxError says what the library says, in our form.
+// syntaxError says what the library says, in our form, and what to do about it where that can be told.
 func syntaxError(data []byte, err error) *Error {
 	e := &Error{Line: 1, Message: err.Error(), err: err}
 	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
@@ -106,6 +127,11 @@ func syntaxError(data []byte, err error) *Error {
 		e.Line = min(max(syntax.Position.Line, 1), bytes.Count(data, []byte("\n"))+1)
 		e.Message = syntax.Message
 	}
+	if again, is := secondTimeOn(data, e.Line); is {
+		e.Message = fmt.Sprintf("not valid TOML: line %d has %s already", again.first, printable(again.name))
+		return e
+	}
 	e.Message = "not valid TOML: " + printable(strings.TrimSuffix(e.Message, "."))
+	e.Allowed = syntaxRemedy(lineOf(data, e.Line))
 	return e
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,11 +100,11 @@ pool = "x"
 		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
-		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Refresh: s, OnError: "empty",
+		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Family: "any", Refresh: s, OnError: "empty",
 			ResolverAddr: netip.MustParseAddrPort("10.0.0.2:53")},
 	}
-	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Refresh: 30 * s, OnError: "keep"}
-	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Refresh: 30 * s, OnError: "keep"}
+	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s, OnError: "keep"}
+	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Family: "any", Refresh: 30 * s, OnError: "keep"}
 	x.Name = "x"
 	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
 	z, b, a := defaults, defaults, defaults
@@ -152,19 +153,19 @@ func TestParseText(t *testing.T) {
 		{"\xff\xfea\x00", `lb.toml:1: found the byte 0xff; needs a text file in UTF-8`}, // UTF-16
 		{"# one\n# t\x00o", `lb.toml:2: found a NUL byte; needs a text file in UTF-8`},
 		{"a\x00", `lb.toml:1: found a NUL byte; needs a text file in UTF-8`},
-		{strings.Repeat("#", maxFileBytes+1), `lb.toml: found more than 4MiB; needs a file of at most that size`},
+		{strings.Repeat("#", MaxFileBytes+1), `lb.toml: found more than 4MiB; needs a file of at most that size`},
 		{"[log]\nlevel = \"info", `lb.toml:2: not valid TOML: unexpected EOF; expected '"'`},
-		{"[log]\nlevel = debug", `lb.toml:2: not valid TOML: expected value but found "debug" instead`},
+		{"[log]\nlevel = debug", `lb.toml:2: not valid TOML: expected value but found "debug" instead; a text needs quotes: level = "debug"`},
 		{"[log]\nlevel = \x1b[31m", `lb.toml:2: not valid TOML: TOML files cannot contain control characters: '0x1b'`},
 		{"[log]\nlevel = \u202e", `lb.toml:2: not valid TOML: expected value but found '\u202e' instead`},
-		{"[log]\n[log]\n", `lb.toml:2: not valid TOML: Key 'log' has already been defined`},
-		{"[global]\nworkers = 1\n\nworkers = 2\n", `lb.toml:4: not valid TOML: Key 'global.workers' has already been defined`},
+		{"[log]\n[log]\n", `lb.toml:2: not valid TOML: line 1 has [log] already`},
+		{"[global]\nworkers = 1\n\nworkers = 2\n", `lb.toml:4: not valid TOML: line 2 has workers already`},
 		{"[global]\nworkers = 99999999999999999999\n", `lb.toml:2: not valid TOML: 99999999999999999999 is out of range for int64`},
 		{"[", `lb.toml:1: not valid TOML: unexpected end of table name (table names cannot be empty)`},
-		{"a = " + strings.Repeat("[", maxFileBytes-10), `lb.toml:1: tables and lists stand more than 32 deep in each other`},
-		{"\n\n[a" + strings.Repeat(".a", maxFileBytes/2-10) + "]", `lb.toml:3: tables and lists stand more than 32 deep in each other`},
-		{"\na" + strings.Repeat(".a", maxFileBytes/2-10) + " = 1", `lb.toml:2: tables and lists stand more than 32 deep in each other`},
-		{"[a.a]\n" + strings.Repeat("x={", 1000), `lb.toml:2: tables and lists stand more than 32 deep in each other`},
+		{"a = " + strings.Repeat("[", MaxFileBytes-10), `lb.toml:1: tables and lists are nested more than 32 deep`},
+		{"\n\n[a" + strings.Repeat(".a", MaxFileBytes/2-10) + "]", `lb.toml:3: tables and lists are nested more than 32 deep`},
+		{"\na" + strings.Repeat(".a", MaxFileBytes/2-10) + " = 1", `lb.toml:2: tables and lists are nested more than 32 deep`},
+		{"[a.a]\n" + strings.Repeat("x={", 1000), `lb.toml:2: tables and lists are nested more than 32 deep`},
 	} {
 		_, err := Parse("lb.toml", []byte(tt.doc))
 		if err == nil || err.Error() != tt.want {
@@ -209,11 +210,33 @@ func TestLoad(t *testing.T) {
 func TestLargeFiles(t *testing.T) {
 	for _, piece := range []string{"k%d = 1\n", "[pool.p%d]\n", "[[pool]]\n#%d\n", "a%d.b.c = [{}]\n", "pool.p.b%d = {}\n"} {
 		var b strings.Builder
-		for i := 0; b.Len() < maxFileBytes/8; i++ {
+		for i := 0; b.Len() < MaxFileBytes/8; i++ {
 			fmt.Fprintf(&b, piece, i)
 		}
 		if _, err := Parse("lb.toml", []byte(b.String())); err == nil {
 			t.Errorf("%q, repeated, is accepted", piece)
 		}
+	}
+}
+
+// TestParseBounds has files of allowed size that ask for more than a configuration needs: few mistakes tell of it.
+func TestParseBounds(t *testing.T) {
+	var pools, keys strings.Builder
+	for i := range maxTables + 1 {
+		fmt.Fprintf(&pools, "[pool.p%d]\n", i)
+	}
+	for i := range maxMistakes + 7 {
+		fmt.Fprintf(&keys, "key%d = 1\n", i)
+	}
+	_, err := Parse("lb.toml", []byte(pools.String()))
+	if errs := (Errors)(nil); !errors.As(err, &errs) || !slices.ContainsFunc(errs, func(e *Error) bool {
+		return e.Error() == "lb.toml:1: pool: found 10001 tables; needs 10000 at most"
+	}) || len(errs) > 3 {
+		t.Errorf("too many pools: %d mistakes, %.300v", len(errs), err)
+	}
+	_, err = Parse("lb.toml", []byte(keys.String()))
+	if errs := (Errors)(nil); !errors.As(err, &errs) || len(errs) != maxMistakes+1 ||
+		errs[maxMistakes].Error() != "lb.toml:999: and 8 more mistakes" { // listener is missing, too
+		t.Errorf("too many mistakes: %d, the last is %v", len(errs), errs[len(errs)-1])
 	}
 }

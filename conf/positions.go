@@ -22,6 +22,7 @@ const maxDepth = 32
 type place struct {
 	line  int // of the key, of the element's start, or of a table's own [header] if it has one
 	order int // counts places in the order of the file
+	given int // the line of its own [header] or of its value; 0 if it has neither yet
 	table map[string]*place
 	items []*place
 }
@@ -48,27 +49,62 @@ type scanner struct {
 	pos   int
 	line  int
 	order int
-	deep  int // the line where maxDepth was exceeded, 0 if none
+	deep  int                // the line where maxDepth was exceeded, 0 if none
+	again map[int]secondTime // by line
+}
+
+// A secondTime is a key or a table that is given again, which TOML does not allow.
+type secondTime struct {
+	name  string // as on that line: "retries", "[pool.redis]"
+	first int    // the line where it was given first
 }
 
 // scan maps every key of data to its place. deep is the line on which data exceeds maxDepth,
 // or 0; then, as after a syntax error, the tree ends there.
 func scan(data []byte) (root *place, deep int) {
-	s := &scanner{data: bytes.TrimPrefix(data, []byte(byteOrderMark)), line: 1}
-	root = &place{line: 1}
+	s := newScanner(data)
+	return s.run(), s.deep
+}
+
+// secondTimeOn returns what is given on that line of data for the second time, if anything is.
+func secondTimeOn(data []byte, line int) (secondTime, bool) {
+	s := newScanner(data)
+	s.run()
+	again, ok := s.again[line]
+	return again, ok
+}
+
+func newScanner(data []byte) *scanner {
+	return &scanner{data: bytes.TrimPrefix(data, []byte(byteOrderMark)), line: 1, again: map[int]secondTime{}}
+}
+
+// run reads all that it can.
+func (s *scanner) run() *place {
+	root := &place{line: 1}
 	table, depth := root, 0
 	for {
 		s.space(true)
 		switch {
 		case s.pos == len(s.data):
-			return root, s.deep
+			return root
 		case s.peek() == '[':
 			if table, depth = s.header(root); table == nil {
-				return root, s.deep
+				return root
 			}
 		case !s.pair(table, depth):
-			return root, s.deep
+			return root
 		}
+	}
+}
+
+// give notes that p has its header or its value on a line, under that name.
+func (s *scanner) give(p *place, name string, line int) {
+	if p.given == 0 {
+		p.given = line
+		return
+	}
+	if _, known := s.again[line]; !known {
+		s.again[line] = secondTime{name, p.given}
 	}
 }
 
@@ -88,8 +124,12 @@ func (s *scanner) header(root *place) (*place, int) {
 	}
 	table = s.enter(table, keys[len(keys)-1], line)
 	if !list {
+		s.give(table, "["+Path(keys...)+"]", line)
 		table.line = line // and not that of [a.b.c], if that stood before
 		return table, len(keys)
+	}
+	if table.given > 0 { // as one table, or as a list in a line
+		s.give(table, "[["+Path(keys...)+"]]", line)
 	}
 	s.enterItem(table, len(table.items), line)
 	return table.lastItem(), len(keys)
@@ -105,6 +145,7 @@ func (s *scanner) pair(table *place, depth int) bool {
 	for _, k := range keys {
 		table = s.enter(table, k, line)
 	}
+	s.give(table, Path(keys...), line)
 	return s.value(table, depth+len(keys))
 }
 

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,14 +19,48 @@ const maxLookups = 16
 
 // Resolve fills Listener.Bind and Backend.Addr where the address is a host name: with the
 // first IPv4 address that lookup gives, or if there is none with the first. Each name is
-// looked up once; literal addresses need no lookup. The errors are Errors, and name all that
-// went wrong; then c is as before. Nobody else may use c meanwhile.
-func (c *Config) Resolve(ctx context.Context, lookup Lookup) error {
-	t := &lookups{byHost: map[string][]*pending{}}
+// looked up once; literal addresses need no lookup. Nobody else may use c meanwhile.
+//
+// A backend whose name has no usable address is no error; Unresolved reports it. If before, which
+// may be nil, has an address for the name, the name keeps that one; otherwise Backend.Addr stays
+// invalid. A listener without an address is an error. The errors are Errors, they name all that
+// went wrong, and c is as before.
+func (c *Config) Resolve(ctx context.Context, lookup Lookup, before *Config) error {
+	return c.resolve(ctx, lookup, before.addresses(), nil)
+}
+
+// ResolveAgain looks up the names in Unresolved again and returns a copy of c with the addresses
+// found. A name that still has none is as it was in c. Listeners keep their addresses.
+func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
+	again := *c
+	failed := map[string]bool{}
+	for _, e := range c.unresolved {
+		failed[e.Path] = true
+	}
+	if err := again.resolve(ctx, lookup, c.addresses(), failed); err != nil {
+		panic("conf: a listener has lost its address: " + err.Error())
+	}
+	again.Listeners = c.Listeners
+	return &again
+}
+
+// Unresolved lists the host names for which Resolve found no usable address: the name is unknown,
+// no DNS server answers, or another backend of the pool has the address. A listener's name is in it
+// only if it kept the address it had before.
+func (c *Config) Unresolved() Errors { return c.unresolved }
+
+// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not checked for
+// conflicts, since they stay where they are.
+func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]netip.Addr, again map[string]bool) error {
+	t := &lookups{byHost: map[string][]*pending{}, known: known}
 	listeners := append([]Listener(nil), c.Listeners...)
 	for i := range listeners {
 		l := &listeners[i]
-		t.add(Path("listener", l.Name, "address"), l.Address, false, &l.Bind)
+		path := Path("listener", l.Name, "address")
+		if again[path] {
+			l.Bind = netip.AddrPort{}
+		}
+		t.add(path, l.Address, false, &l.Bind)
 	}
 	pools := append([]Pool(nil), c.Pools...)
 	for i := range pools {
@@ -34,25 +69,58 @@ func (c *Config) Resolve(ctx context.Context, lookup Lookup) error {
 		for k := range p.Backends {
 			b := &p.Backends[k]
 			path := join(element(Path("pool", p.Name, "backends"), k), "address")
+			if again[path] {
+				b.Addr = netip.AddrPort{}
+			}
 			t.add(path, b.Address, true, &b.Addr)
 		}
 	}
+	given := takenAddresses(pools)
 	t.lookUp(ctx, lookup)
 
-	r := newReport(c.File, c.lines)
+	stands := true // every listener has an address
 	for _, one := range t.all {
-		one.fill(r)
+		one.fill()
+		stands = stands && (one.backend || one.into.IsValid())
 	}
-	checkListenerConflicts(r, listeners)
+	r, conflicts := newReport(c.File, c.lines), newReport(c.File, c.lines)
 	for i := range pools {
-		checkBackendConflicts(r, &pools[i])
+		dropConflicts(r, &pools[i], given[i])
 	}
-	checkLoops(r, listeners, pools)
-	if err := r.err(); err != nil {
-		return err
+	for _, one := range t.all {
+		one.report(r)
 	}
-	c.Listeners, c.Pools = listeners, pools
+	if again == nil {
+		checkListenerConflicts(conflicts, listeners)
+		checkLoops(conflicts, listeners, pools)
+	}
+	if conflicts.errs = append(conflicts.errs, r.errs...); !stands || len(conflicts.errs) > len(r.errs) {
+		return conflicts.err()
+	}
+	c.Listeners, c.Pools, c.unresolved = listeners, pools, r.sorted()
 	return nil
+}
+
+// addresses returns what the host names of c came to; c may be nil.
+func (c *Config) addresses() map[string]netip.Addr {
+	known := map[string]netip.Addr{}
+	note := func(text string, addr netip.AddrPort) {
+		if end, e := splitAddress(text, ""); e == nil && !end.ip.IsValid() && end.host != "" && addr.IsValid() {
+			known[end.host] = addr.Addr()
+		}
+	}
+	if c == nil {
+		return known
+	}
+	for _, l := range c.Listeners {
+		note(l.Address, l.Bind)
+	}
+	for _, p := range c.Pools {
+		for _, b := range p.Backends {
+			note(b.Address, b.Addr)
+		}
+	}
+	return known
 }
 
 // A pending address of the file is one whose host is to be looked up.
@@ -63,10 +131,13 @@ type pending struct {
 	backend bool
 	port    uint16
 	into    *netip.AddrPort
+	had     netip.Addr // before; not valid if there was none
 
 	// lookUp sets these
 	found []netip.Addr
 	err   error
+
+	wrong string // with what was found; fill sets it
 }
 
 // lookups is all pending addresses, in the file's order and by host.
@@ -74,6 +145,7 @@ type lookups struct {
 	all    []*pending
 	hosts  []string
 	byHost map[string][]*pending
+	known  map[string]netip.Addr // what a host had before
 }
 
 // add notes an address, unless it is there already.
@@ -85,7 +157,7 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}
-	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into}
+	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into, had: t.known[end.host]}
 	t.all = append(t.all, one)
 	if t.byHost[end.host] == nil {
 		t.hosts = append(t.hosts, end.host)
@@ -117,8 +189,8 @@ func (t *lookups) lookUpHosts(ctx context.Context, lookup Lookup, hosts <-chan s
 	}
 }
 
-// fill sets the address, or reports why there is none.
-func (t *pending) fill(r *report) {
+// fill sets the address that was found, or that of before, or none.
+func (t *pending) fill() {
 	var ip netip.Addr
 	for _, a := range t.found {
 		if a = a.Unmap(); !ip.IsValid() || ip.Is6() && a.Is4() {
@@ -127,29 +199,73 @@ func (t *pending) fill(r *report) {
 	}
 	switch {
 	case t.err != nil:
-		r.add(t.path, Error{Found: quote(t.text), Message: cause(t.err), err: t.err})
+		t.wrong = lookupCause(t.err)
 	case !ip.IsValid():
-		r.add(t.path, Error{Found: quote(t.text), Message: "the name has no address"})
+		t.wrong = "the name has no address"
 	case checkIP(ip, t.backend) != "":
-		r.add(t.path, Error{Found: quote(t.text), Message: fmt.Sprintf("its address is %s: %s", printable(ip.String()), checkIP(ip, t.backend))})
-	default:
+		t.wrong = fmt.Sprintf("its address is %s: %s", printable(ip.String()), checkIP(ip, t.backend))
+	}
+	if t.wrong != "" {
+		ip = t.had
+	}
+	if ip.IsValid() && checkIP(ip, t.backend) == "" {
 		*t.into = netip.AddrPortFrom(ip, t.port)
 	}
 }
 
-// checkBackendConflicts reports backends of a pool that have one address under two names.
-func checkBackendConflicts(r *report, p *Pool) {
+// report says why no address was found, if none was.
+func (t *pending) report(r *report) {
+	if t.wrong == "" {
+		return
+	}
+	e := Error{Found: quote(t.text), Message: t.wrong, err: t.err}
+	if t.into.IsValid() {
+		e.Message += fmt.Sprintf("; it keeps the address it had, %s", t.into.Addr())
+	}
+	r.add(t.path, e)
+}
+
+// lookupCause says why a look-up failed, without what the message has in front of it already.
+func lookupCause(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		text := "cannot be resolved: " + dns.Err
+		if dns.Server != "" {
+			text += ", says " + dns.Server
+		}
+		return printable(text)
+	}
+	return "cannot be resolved: " + cause(err)
+}
+
+// takenAddresses maps, for each pool, the addresses that need no look-up to the indexes of their backends.
+func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
+	all := make([]map[netip.AddrPort]int, len(pools))
+	for i, p := range pools {
+		all[i] = make(map[netip.AddrPort]int, len(p.Backends))
+		for k, b := range p.Backends {
+			if b.Addr.IsValid() {
+				all[i][b.Addr] = k
+			}
+		}
+	}
+	return all
+}
+
+// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its address
+// invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
+func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 	path := Path("pool", p.Name, "backends")
-	taken := map[netip.AddrPort]int{}
-	for i, b := range p.Backends {
+	for i := range p.Backends {
+		b := &p.Backends[i]
 		first, conflict := taken[b.Addr]
 		switch {
-		case !b.Addr.IsValid():
+		case !b.Addr.IsValid() || conflict && first == i:
 		case conflict:
 			r.add(join(element(path, i), "address"), Error{
 				Found:   quote(b.Address),
 				Message: fmt.Sprintf("its address is %s; %s", printable(b.Addr.String()), sameAs(r, path, first, "address")),
 			})
+			b.Addr = netip.AddrPort{}
 		default:
 			taken[b.Addr] = i
 		}

@@ -19,7 +19,7 @@ func validName(name string) bool {
 }
 
 // validate reports what is wrong with c beyond single values, and fills Listener.Bind,
-// Listener.DualStack, Backend.Addr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
+// Listener.DualStack, Backend.Addr, Backend.CheckAddr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -119,8 +119,8 @@ func validateZone(r *report, path, zone string) {
 	}
 }
 
-// validateBackends checks the list at path, of a pool or a discovery file, and fills Backend.Addr
-// and Backend.Name.
+// validateBackends checks the list at path, of a pool or a discovery file, and fills Backend.Addr,
+// Backend.CheckAddr and Backend.Name.
 func validateBackends(r *report, path string, backends []Backend, use addressUse) {
 	names := map[string]int{}     // of the first backend called so
 	addresses := map[string]int{} // of the first backend there
@@ -128,6 +128,11 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 		b := &backends[i]
 		sub := element(path, i)
 		validateZone(r, sub, b.Zone)
+		if b.Check != "" {
+			if end, ok := validAddress(r, join(sub, "check"), b.Check, forCheck); ok {
+				b.CheckAddr = netip.AddrPortFrom(end.ip, end.port)
+			}
+		}
 		named := b.Name != ""
 		if named && b.Name != b.Address && !validName(b.Name) {
 			r.add(join(sub, "name"), Error{Found: quote(b.Name), Allowed: nameNeeds})
@@ -167,6 +172,16 @@ func sameAs(r *report, path string, first int, key string) string {
 
 // validAddress reads the address text at path, and reports what is wrong with it.
 func validAddress(r *report, path, s string, use addressUse) (address, bool) {
+	end, e := readAddress(s, use)
+	if e != nil {
+		e.Found, e.Nearest = quote(s), meantAddress(s, use)
+		r.add(path, *e)
+	}
+	return end, e == nil
+}
+
+// readAddress reads an address text. The error has neither place nor Found.
+func readAddress(s string, use addressUse) (address, *Error) {
 	end, e := splitAddress(s, use.needs())
 	switch {
 	case e != nil:
@@ -179,11 +194,7 @@ func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 			e = &Error{Message: wrong}
 		}
 	}
-	if e != nil {
-		e.Found = quote(s)
-		r.add(path, *e)
-	}
-	return end, e == nil
+	return end, e
 }
 
 // checkListenerConflicts reports listeners that would share an address. A wildcard beside one

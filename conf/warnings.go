@@ -2,13 +2,15 @@ package conf
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 )
 
 // Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
 // Error: pools that no listener uses or that can serve nobody, sessions sent back to where they
-// came in, checks that overlap their own rhythm or that anyone could answer, keys that change nothing.
+// came in, checks that overlap their own rhythm or that anyone could answer, keys that change
+// nothing, listeners at an address of another one.
 func (c *Config) Warnings() []string {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
@@ -28,14 +30,51 @@ func (c *Config) Warnings() []string {
 			r.add(join(path, "hash_key"), Error{Found: quote(p.HashKey),
 				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 		}
+		warnOfChecks(r, path, p)
+		warnOfNames(r, path, p)
 		warnOfHealth(r, join(path, "health"), p.Health)
 	}
+	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
 	var lines []string
 	for _, e := range r.sorted() {
 		lines = append(lines, e.Error())
 	}
 	return lines
+}
+
+// warnOfOverlaps finds listeners at one address of those that another one listens on altogether: that is allowed, and the kernel
+// gives its clients to the one with the address, which may be news to who wrote the other.
+func warnOfOverlaps(r *report, listeners []Listener) {
+	type socket struct {
+		protocol string
+		port     uint16
+	}
+	everywhere := map[socket][]*Listener{} // no more than one for each family
+	for i := range listeners {
+		if l := &listeners[i]; l.Bind.IsValid() && l.Bind.Addr().IsUnspecified() {
+			at := socket{l.Protocol, l.Bind.Port()}
+			everywhere[at] = append(everywhere[at], l)
+		}
+	}
+	for _, one := range listeners {
+		for _, all := range everywhere[socket{one.Protocol, one.Bind.Port()}] {
+			if !all.includes(one.Bind) {
+				continue
+			}
+			path := Path("listener", all.Name, "address")
+			r.add(Path("listener", one.Name, "address"), Error{Found: quote(one.Address),
+				Message: fmt.Sprintf("%s on line %d, %s, includes this address: its clients there come to this listener", path, r.lines[path], quote(all.Address))})
+		}
+	}
+}
+
+// includes reports whether the listener is for all addresses, and that is one of them.
+func (l *Listener) includes(one netip.AddrPort) bool {
+	if !one.IsValid() || !l.Bind.Addr().IsUnspecified() || one.Addr().IsUnspecified() || l.Bind.Port() != one.Port() {
+		return false
+	}
+	return l.DualStack || l.Bind.Addr().Is4() == one.Addr().Is4()
 }
 
 // warnOfBackends is for a pool whose backends are all in the configuration.
@@ -53,6 +92,30 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	if p.Queue.Max > 0 && !some(func(b Backend) bool { return b.MaxSessions > 0 }) {
 		r.add(join(join(path, "queue"), "max"), Error{Found: literal(p.Queue.Max),
 			Message: "no backend has max_sessions: none is ever full, and nobody waits"})
+	}
+}
+
+// warnOfChecks finds backends that say where to check them, in a pool that does not.
+func warnOfChecks(r *report, path string, p *Pool) {
+	for i, b := range p.Backends {
+		if b.Check != "" && p.Health == nil {
+			r.add(join(element(join(path, "backends"), i), "check"), Error{Found: quote(b.Check),
+				Message: "the pool has no table health: nothing is checked"})
+		}
+	}
+}
+
+// warnOfNames finds backends whose names came to addresses of this machine or of one link: who answers for such a name decides
+// what is open to all clients. localhost is meant so.
+func warnOfNames(r *report, path string, p *Pool) {
+	for i, b := range p.Backends {
+		end, e := splitAddress(b.Address, "")
+		ip := b.Addr.Addr()
+		if e != nil || end.ip.IsValid() || end.host == "localhost" || !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			continue
+		}
+		r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
+			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what listens there for this machine alone", ip)})
 	}
 }
 

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,6 +24,60 @@ fast_interval = "5s"
 		`lb.toml:5: pool."spare.one": no listener uses this pool`,
 		`lb.toml:8: pool."spare.one".health.timeout: found "3s"; longer than interval, 2s: a silent backend is checked less often than that`,
 		`lb.toml:9: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s, which is used instead`,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestOverlapWarnings has pairs of listeners on one port.
+func TestOverlapWarnings(t *testing.T) {
+	for _, tt := range []struct {
+		all, one string
+		overlap  bool
+	}{
+		{":1", "127.0.0.1:1", true},
+		{":1", "[::1]:1", true},
+		{":1", "127.0.0.1:2", false},
+		{"0.0.0.0:1", "127.0.0.1:1", true},
+		{"0.0.0.0:1", "[::1]:1", false},
+		{"0.0.0.0:1", "[::]:1", false},
+		{"[::]:1", "127.0.0.1:1", false},
+		{"[::]:1", "[::1]:1", true},
+		{":1", "[::ffff:127.0.0.1]:1", true},
+		{"127.0.0.1:1", "127.0.0.2:1", false},
+		{":1", "h:1", false}, // not resolved yet
+	} {
+		for _, protocols := range [][2]string{{"tcp", "tcp"}, {"udp", "udp"}, {"tcp", "udp"}} {
+			c := mustParse(t, fmt.Sprintf("listener.a = { pool = 'p', address = '%s', protocol = '%s' }\nlistener.b = { pool = 'p', address = '%s', protocol = '%s' }\npool.p.backends = ['h:1']\n",
+				tt.all, protocols[0], tt.one, protocols[1]))
+			var want []string
+			if tt.overlap && protocols[0] == protocols[1] {
+				want = []string{fmt.Sprintf(`lb.toml:2: listener.b.address: found %q; listener.a.address on line 1, %q, includes this address: its clients there come to this listener`, tt.one, tt.all)}
+			}
+			if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+				t.Errorf("%v: -want +got\n%s", protocols, diff)
+			}
+		}
+	}
+	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\nlistener.b = { pool = 'p', address = 'h:1' }\npool.p.backends = ['10.0.0.1:1']\n")
+	if err := c.Resolve(t.Context(), hosts(map[string]string{"h": "127.0.0.1"}), nil); err != nil || len(c.Warnings()) != 1 {
+		t.Errorf("a resolved name: %q, error %v", c.Warnings(), err)
+	}
+}
+
+// TestNameWarnings has names that came to addresses of this machine.
+func TestNameWarnings(t *testing.T) {
+	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\npool.p.backends = [\n'localhost:2',\n'127.0.0.1:3',\n'db.internal:4',\n'meta.internal:5', 'ok.internal:6']\n")
+	err := c.Resolve(t.Context(), hosts(map[string]string{
+		"localhost": "127.0.0.1", "db.internal": "127.0.0.9", "meta.internal": "169.254.169.254", "ok.internal": "10.0.0.1"}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const means = ", an address of this machine or its link: clients reach what listens there for this machine alone"
+	want := []string{
+		`lb.toml:5: pool.p.backends[2].address: found "db.internal:4"; the name came to 127.0.0.9` + means,
+		`lb.toml:6: pool.p.backends[3].address: found "meta.internal:5"; the name came to 169.254.169.254` + means,
 	}
 	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

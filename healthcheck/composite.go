@@ -57,19 +57,28 @@ func (c AnyOf) Check(ctx context.Context, t Target) (Result, error) {
 		return Result{}, unsure // it might have been the one
 	}
 	reasons := make([]string, len(errs))
+	causes := []error{errs[worst(errs)]}
 	for i, err := range errs {
 		reasons[i] = err.Error()
+		if errors.Is(err, ErrCredentials) {
+			causes = append(causes, ErrCredentials) // with better ones it might have been the one
+		}
 	}
-	return Result{}, unhealthyf("none of the checks succeeded: %s", strings.Join(reasons, "; ")).because(errs[worst(errs)])
+	return Result{}, unhealthyf("none of the checks succeeded: %s", strings.Join(reasons, "; ")).because(causes...)
 }
 
 // worst returns the place of the failure that makes the verdict, -1 when there is none: a wrong role before everything else,
-// since nobody may then try the target for want of a better one; lag last, since it does the least harm.
+// since nobody may then try the target for want of a better one; lag late, since it does little harm; and refused credentials last,
+// since they may say nothing of the target.
 func worst(errs []error) int {
-	rank := map[Verdict]int{Lagging: 1, Unhealthy: 2, WrongRole: 3} // Healthy has 0
+	rank := map[Verdict]int{Lagging: 2, Unhealthy: 3, WrongRole: 4} // Healthy has 0
 	at, most := -1, 0
 	for i, err := range errs {
-		if r := rank[verdictOf(err)]; r > most && !errors.Is(err, ErrInconclusive) {
+		r := rank[verdictOf(err)]
+		if errors.Is(err, ErrCredentials) {
+			r = 1
+		}
+		if r > most && !errors.Is(err, ErrInconclusive) {
 			at, most = i, r
 		}
 	}
@@ -86,8 +95,10 @@ func inconclusive(errs []error) error {
 	return nil
 }
 
-// runAll runs checks at the same time and returns what each found.
+// runAll runs checks at the same time and returns what each found. Those that have a port keep it, even if t's address is exact: it
+// is what tells them apart.
 func runAll(ctx context.Context, t Target, checks []Checker) ([]Result, []error) {
+	t.Exact = false
 	results, errs := make([]Result, len(checks)), make([]error, len(checks))
 	var running sync.WaitGroup
 	for i, c := range checks {

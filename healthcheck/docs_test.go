@@ -131,6 +131,7 @@ type codeReader struct {
 func verdictsOfTexts() map[string]string {
 	return map[string]string{
 		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "cannotCheckf": "inconclusive",
+		"refusedf": "refused", "redisRefusalWords": "refused",
 		"staleWords": "unknown", "rivalWords": "wrong_role",
 	}
 }
@@ -270,6 +271,7 @@ func f() error {
 	if d { return unhealthyf("%s", fooWords(1)) }
 	if e { return unhealthyf(strings.ToUpper(x)) }
 	if f { return unhealthyf("step %d: %v", n, err).because(err) }
+	if g { return refusedf("no %s", x) }
 	return &checkError{words: "secret"}
 }`}
 	texts, mistakes, err := codeFailures(sample)
@@ -277,6 +279,7 @@ func f() error {
 	wantTexts := map[string]string{
 		"short words": "unhealthy", "other words": "unhealthy", "as ... does": "wrong_role", "got ..., wanted ...": "unhealthy",
 		"late by ...": "lagging", "cannot check: ...": "inconclusive", "step ...: ...": "unhealthy",
+		"no ...": "refused",
 	}
 	wantMistakes := []string{"hiddenWords returns what is no text", "sample.go makes a checkError by itself", "unhealthyf has a format that is no text"}
 	if !maps.Equal(texts, wantTexts) || !slices.Equal(mistakes, wantMistakes) {
@@ -284,7 +287,7 @@ func f() error {
 	}
 	rows, err := parseFailures("# Doc\n### What each failure comes to\n| reason | verdict | x |\n|---|---|---|\n" +
 		"| `short words` | lagging | |\n| `other words` | unhealthy | |\n| `as <name> does` | wrong_role | |\n| `late by <time>` | lagging | |\n" +
-		"| `got <a>, wanted <b>` | unhealthy | |\n| `never said` | unhealthy | |\n| `step <n>: <failure>` | unhealthy | |\n## Next\n| `no row` | unhealthy | |\n")
+		"| `got <a>, wanted <b>` | unhealthy | |\n| `never said` | unhealthy | |\n| `step <n>: <failure>` | unhealthy | |\n| `no <right>` | refused | |\n## Next\n| `no row` | unhealthy | |\n")
 	must(t, err)
 	want := []string{
 		"not in the document: cannot check: ...", "only in the document: never said", "short words is unhealthy, in the document lagging",
@@ -352,6 +355,9 @@ func documented(t testing.TB, err error) {
 	verdict := verdictOf(err).String()
 	if errors.Is(err, ErrInconclusive) {
 		verdict = "inconclusive"
+	}
+	if errors.Is(err, ErrCredentials) {
+		verdict = "refused"
 	}
 	if row.verdict != verdict && row.verdict != ofAnother {
 		t.Errorf("%q is %s, in the document %s", said.words, verdict, row.verdict)

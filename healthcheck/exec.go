@@ -102,13 +102,11 @@ func (c Exec) environment(t Target) []string {
 
 // startError says why the program could not be run.
 func (c Exec) startError(err error) error {
-	for _, ours := range []syscall.Errno{
-		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE,
-		syscall.ETXTBSY, // the program is being replaced at this moment
-	} {
-		if errors.Is(err, ours) {
-			return cannotCheckf("%s", ours.Error()).because(err)
-		}
+	if short := shortage(err); short != nil {
+		return short
+	}
+	if errors.Is(err, syscall.ETXTBSY) { // the program is being replaced at this moment
+		return cannotCheckf("%s", syscall.ETXTBSY.Error()).because(err)
 	}
 	switch program := escaped(c.Argv[0]); {
 	case c.Dir != "" && !isFolder(c.Dir): // which Start does not tell from a missing program

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// This file has how failures are worded, one way for all checks. The formats given to unhealthyf, wrongRolef, laggingf and
+// This file has how failures are worded, one way for all checks. The formats given to unhealthyf, wrongRolef, laggingf, refusedf and
 // cannotCheckf, and what functions called ...Words return, are the reasons an operator reads: each is a row of
 // docs/health.md, and TestFailuresAreDocumented holds the two together.
 
@@ -48,6 +48,16 @@ func laggingf(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(ErrLagging)
 }
 
+// refusedf is the failure of one that answers, and does not take the credentials of the check.
+func refusedf(format string, args ...any) *checkError {
+	return unhealthyf(format, args...).because(ErrCredentials)
+}
+
+// stands is err of a check that leaves the verdict as it is.
+func stands(err error) *checkError {
+	return &checkError{words: err.Error(), causes: []error{err, errStands}}
+}
+
 // cannotCheckf is what a check says that found out nothing about its target.
 func cannotCheckf(format string, args ...any) *checkError {
 	return unhealthyf("cannot check: "+format, args...).because(ErrInconclusive)
@@ -80,6 +90,7 @@ const (
 	portUnreachable     = "port unreachable"
 	prohibited          = "administratively prohibited"
 	wayTooLong          = "time to live exceeded on the way"
+	noLocalAddress      = "no address of this machine can reach it"
 )
 
 // networkWords says what became of packets by an error of a socket; "" if it is none of that kind.
@@ -93,6 +104,8 @@ func networkWords(err error) string {
 		return protocolUnreachable
 	case errors.Is(err, syscall.EACCES): // of a route here that says prohibit, or for IPv6 of a firewall elsewhere
 		return prohibited
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT): // see shortage
+		return noLocalAddress
 	case errors.Is(err, syscall.EPERM):
 		return "not permitted by a firewall of this machine"
 	}
@@ -105,12 +118,8 @@ func commonFailure(ctx context.Context, err error) *checkError {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cancelled(err)
 	}
-	for _, short := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL,
-	} {
-		if errors.Is(err, short) {
-			return cannotCheckf("%s", short.Error()).because(err)
-		}
+	if short := shortage(err); short != nil {
+		return short
 	}
 	if words := networkWords(err); words != "" {
 		return unhealthyf("%s", words).because(err)

@@ -12,7 +12,8 @@ import (
 
 func TestConnectErrorsInWords(t *testing.T) {
 	syscallError := func(errno syscall.Errno) error {
-		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)}
+		loopback := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+		return &net.OpError{Op: "dial", Net: "tcp", Addr: loopback, Err: os.NewSyscallError("connect", errno)}
 	}
 	for _, tt := range []struct {
 		err          error
@@ -26,7 +27,13 @@ func TestConnectErrorsInWords(t *testing.T) {
 		{syscallError(syscall.ETIMEDOUT), "connect timed out after 2m0s", false},
 		{syscallError(syscall.EMFILE), "cannot check: too many open files", true},
 		{syscallError(syscall.ENFILE), "cannot check: too many open files in system", true},
-		{syscallError(syscall.EADDRNOTAVAIL), "cannot check: cannot assign requested address", true},
+		{syscallError(syscall.ENOMEM), "cannot check: cannot allocate memory", true},
+		{syscallError(syscall.ENOBUFS), "cannot check: no buffer space available", true},
+		{syscallError(syscall.EAGAIN), "cannot check: resource temporarily unavailable", true},
+		{syscallError(syscall.ENOSPC), "cannot check: no space left on device", true},
+		{syscallError(syscall.EADDRNOTAVAIL), "cannot check: no local port is free", true}, // loopback has an address
+		{os.NewSyscallError("sendmsg", syscall.EADDRNOTAVAIL), "no address of this machine can reach it", false},
+		{syscallError(syscall.EAFNOSUPPORT), "no address of this machine can reach it", false},
 		{syscallError(syscall.EACCES), "administratively prohibited", false},
 	} {
 		got := connectError(t.Context(), time.Now().Add(-2*time.Minute), tt.err)

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,8 @@ type stage struct {
 	both     bool // two were healthy at once
 	rivals   []Rivalry
 	fence    *Fence
+
+	scheduler *Scheduler
 }
 
 func newStage(t *testing.T, ids ...string) (*stage, func()) {
@@ -61,6 +64,7 @@ func newStage(t *testing.T, ids ...string) (*stage, func()) {
 		}
 		st.both = st.both || healthy > 1
 	}})
+	st.scheduler = s
 	st.fence = NewFence(s, func(r Rivalry) {
 		st.mu.Lock()
 		defer st.mu.Unlock()
@@ -177,22 +181,157 @@ func TestFenceRanks(t *testing.T) {
 		return Result{Role: RolePrimary, Epoch: epoch, Offset: offset, Replicas: replicas}
 	}
 	for _, tt := range []struct {
-		challenger, incumbent Result
-		want                  bool
-		why                   string
+		a, b Result
+		want int
+		why  string
 	}{
-		{claim(2, 0, 0), claim(1, 9, 9), true, "was promoted later"},
-		{claim(1, 9, 9), claim(2, 0, 0), false, "was promoted later"},
-		{claim(0, 5, 1), claim(0, 9, 0), true, "has replicas"},
-		{claim(0, 9, 0), claim(0, 5, 1), false, "has replicas"},
-		{claim(0, 9, 1), claim(0, 5, 2), true, "has written more"},
-		{claim(0, 9, 0), claim(0, 5, 0), false, "was it before"},
-		{claim(3, 5, 1), claim(3, 5, 1), false, "was it before"},
+		{claim(2, 0, 0), claim(1, 9, 9), 1, "was promoted later"},
+		{claim(0, 5, 1), claim(0, 9, 0), 1, "has replicas"},
+		{claim(0, 9, 1), claim(0, 5, 2), 1, "has written more"},
+		{claim(0, 9, 0), claim(0, 5, 0), 1, "has written more"},
+		{claim(3, 9, 0), claim(3, 5, 0), 1, "has written more"},
+		{claim(3, 5, 1), claim(3, 5, 1), 0, ""},
+		{claim(0, 5, 1), claim(0, 5, 2), 0, ""}, // a replica that is being moved tells nothing
 	} {
-		if got, why := outranks(tt.challenger, tt.incumbent); got != tt.want || why != tt.why {
-			t.Errorf("%+v against %+v: %v, %q; want %v, %q", tt.challenger, tt.incumbent, got, why, tt.want, tt.why)
+		for _, turned := range []bool{false, true} {
+			x, y, want := tt.a, tt.b, tt.want
+			if turned {
+				x, y, want = y, x, -want
+			}
+			if got, why := compareClaims(x, y); got != want || want != 0 && why != tt.why {
+				t.Errorf("%+v against %+v: %v, %q; want %v, %q", x, y, got, why, want, tt.why)
+			}
 		}
 	}
+}
+
+func masterOf(offset uint64) Result { return Result{Role: RolePrimary, Offset: offset} }
+
+// TestFenceHigherOffset has two masters without replicas after a restart: the one that has written more wins, whichever is checked
+// first, and stays the primary.
+func TestFenceHigherOffset(t *testing.T) {
+	for _, better := range []string{"a", "b"} {
+		synctest.Test(t, func(t *testing.T) {
+			st, stop := newStage(t, "a", "b")
+			defer stop()
+			st.cast.play("a", masterOf(5))
+			st.cast.play("b", masterOf(5))
+			st.cast.play(better, masterOf(9))
+			later(20 * time.Second)
+			want := map[string]Verdict{"a": WrongRole, "b": WrongRole}
+			want[better] = Healthy
+			st.want(t, better+" has written more", want)
+			if n := st.fence.Count(); n != 1 {
+				t.Errorf("%d rivalries, want 1", n)
+			}
+		})
+	}
+}
+
+// TestFenceComparesWhatIsNew has a busy primary whose replica is made a master by mistake, at any moment between two checks: what the
+// new one has may be more than the old one had when it was checked last, and is less than that has by now. The old one never loses its
+// verdict.
+func TestFenceComparesWhatIsNew(t *testing.T) {
+	for phase := range 40 {
+		synctest.Test(t, func(t *testing.T) {
+			st, stop := newStage(t, "a", "b")
+			defer stop()
+			written := func() Result { return masterOf(uint64(time.Now().UnixMicro())) }
+			st.cast.play("b", Result{Role: RoleReplica})
+			for range 400 + phase {
+				st.cast.play("a", written())
+				later(50 * time.Millisecond)
+			}
+			st.want(t, "at first", map[string]Verdict{"a": Healthy})
+			st.cast.play("b", written())
+			lost := 0
+			for range 400 {
+				st.cast.play("a", written())
+				later(50 * time.Millisecond)
+				st.mu.Lock()
+				if st.verdicts["a"] != Healthy {
+					lost++
+				}
+				st.mu.Unlock()
+			}
+			if lost > 0 {
+				t.Errorf("phase %d: the primary was not healthy %d times", phase, lost)
+			}
+			if len(st.rivals) != 1 || st.rivals[0].Rival != "b" {
+				t.Errorf("phase %d: told of %+v, want b once", phase, st.rivals)
+			}
+		})
+	}
+}
+
+// TestFencesAgree has balancers that come to the same two masters at other moments, with equal claims, or one that is better: all that
+// know nothing of what was before take the same one, and so do all that remember the same.
+func TestFencesAgree(t *testing.T) {
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 7))
+			claims := map[string]Result{"a": masterOf(uint64(r.IntN(2))), "b": masterOf(uint64(r.IntN(2)))}
+			remembered := []string{"", "a", "b"}[r.IntN(3)]
+			primaries := make(map[string]int)
+			for range 3 {
+				st, stop := newStage(t)
+				st.fence.Remember(remembered)
+				ids := []string{"a", "b"}
+				r.Shuffle(2, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+				p := usual
+				p.Rise, p.Jitter = 1+r.IntN(3), 0.5
+				for _, id := range ids {
+					st.cast.play(id, claims[id])
+					must(t, st.scheduler.Add(target(id), st.fence.Wrap(&st.cast), p))
+				}
+				later(20 * time.Second)
+				st.want(t, fmt.Sprint("seed ", seed), nil)
+				primaries[st.fence.Primary()]++
+				want := cmp.Or(remembered, "a")
+				if claims["a"].Offset != claims["b"].Offset {
+					want = "a"
+					if claims["b"].Offset > 0 {
+						want = "b"
+					}
+				}
+				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy || st.fence.Remembered() != want {
+					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts, st.fence.Remembered(), want)
+				}
+				stop()
+			}
+			if len(primaries) != 1 {
+				t.Errorf("seed %d: primaries are %v", seed, primaries)
+			}
+		})
+	}
+}
+
+// TestFenceRemembers has a fence that was told who was the primary: while that one has not been checked it is remembered still, and when
+// it is found to be none any more its successor is.
+func TestFenceRemembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, stop := newStage(t, "a", "b")
+		defer stop()
+		st.fence.Remember("b")
+		if got := st.fence.Remembered(); got != "b" {
+			t.Errorf("remembers %q at first", got)
+		}
+		st.cast.play("a", masterOf(1))
+		later(20 * time.Second)
+		st.want(t, "b is gone", map[string]Verdict{"a": Healthy, "b": Unhealthy})
+		if got := st.fence.Remembered(); got != "a" {
+			t.Errorf("remembers %q, want a", got)
+		}
+		st.cast.play("b", masterOf(1))
+		later(20 * time.Second)
+		st.want(t, "b is back", map[string]Verdict{"a": Healthy, "b": WrongRole})
+		st.scheduler.Remove("a")
+		st.fence.Forget("a")
+		later(20 * time.Second)
+		if got := st.fence.Remembered(); got != "b" {
+			t.Errorf("remembers %q, want b", got)
+		}
+	})
 }
 
 // TestFenceUnderRandomRoles plays an hour of three targets that claim, fail and follow as they like, with epochs that go up: at

@@ -2,10 +2,10 @@
 // per kind of check.
 //
 // It knows nothing of pools and sessions and does not log. It reports each change of a verdict to the function it was
-// given, and nothing else.
+// given, and to another one which checks find nothing out, and nothing else.
 //
-// Add, Update, Remove and Stats may be called from any goroutine, before Run and while it runs. All reports come from the goroutine that
-// called Run, one at a time.
+// Add, Update, Move, Remove and Stats may be called from any goroutine, before Run and while it runs. All reports come from
+// the goroutine that called Run, one at a time.
 package healthcheck
 
 import (
@@ -25,7 +25,7 @@ var (
 	// ErrRan is returned by a second Run of one scheduler.
 	ErrRan = errors.New("healthcheck: the scheduler ran already")
 	// ErrInconclusive is wrapped by the error of a check that says nothing about its target, such as one that had no
-	// file descriptor. It counts neither as a success nor as a failure, and not as a result.
+	// file descriptor. It counts neither as a success nor as a failure, and the verdict stays, however long that lasts.
 	ErrInconclusive = errors.New("healthcheck: the check says nothing about the target")
 	// ErrWrongRole is wrapped by the error of a check whose target works, and is not what is wanted of it: a replica where
 	// a primary is, or the other way round.
@@ -84,6 +84,7 @@ type Target struct {
 	ID    string // opaque; unique in its scheduler
 	Group string // opaque; its checks are counted together with those of the others of this group, see Stats
 	Addr  netip.AddrPort
+	Exact bool // Addr is where to check, and not only whom: a Port of the checker does not count
 }
 
 // A Checker checks a target once.
@@ -143,7 +144,7 @@ type Policy struct {
 	Interval     time.Duration // from one check to the next
 	FastInterval time.Duration // the same while the verdict is unknown or the last result contradicts it; 0 = Interval
 	Timeout      time.Duration // of one check
-	StaleAfter   time.Duration // a verdict without a result for so long is unknown again; 0 = 3 x Interval + Timeout
+	StaleAfter   time.Duration // a verdict without a result for so long, as a check does not end, is unknown; 0 = 3 x Interval + Timeout
 	Rise         int           // consecutive successes to become healthy, at least 1
 	Fall         int           // consecutive failures to become unhealthy, at least 1
 	Jitter       float64       // each interval is longer or shorter by up to this share of it; 0 to below 1

@@ -143,8 +143,13 @@ func exchangeHTTP1(ctx context.Context, k *talk, request *http.Request) (*httpAn
 	limited.N = 2 * maxBodyBytes // the second half is for chunked encoding, of which a chunk of one byte has six
 	return &httpAnswer{
 		Response: response,
-		failure:  func(err error, what string) error { return k.failure(ctx, err, what) },
-		end:      func() {}, // the talk's part does it
+		failure: func(err error, what string) error {
+			if limited.N <= 0 { // the target has not closed: it is this side that reads no more
+				return errEndless
+			}
+			return k.failure(ctx, err, what)
+		},
+		end: func() {}, // the talk's part does it
 	}, nil
 }
 

@@ -244,11 +244,12 @@ func TestHTTPOfOthers(t *testing.T) {
 		}
 	}
 	for answer, want := range map[string]string{
-		ok + "Content-Length: 10\r\n\r\nshort":                          "closed before the end of the body",
-		ok + "Transfer-Encoding: chunked\r\n\r\n5\r\nshort":             "closed before the end of the body",
-		ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\nshort":            "waiting for the end of the body: invalid byte in chunk length",
-		ok + "\r\n" + strings.Repeat("1", 300):                          `body lacks "x", begins with "1{100}"...`,
-		ok + "Content-Length: 5\r\n\r\nshort and what does not count x": `body lacks "x", begins with "short"`,
+		ok + "Content-Length: 10\r\n\r\nshort":                                           "closed before the end of the body",
+		ok + "Transfer-Encoding: chunked\r\n\r\n5\r\nshort":                              "closed before the end of the body",
+		ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\nshort":                             "waiting for the end of the body: invalid byte in chunk length",
+		ok + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1\r\nz\r\n", 40_000): "answered without end",
+		ok + "\r\n" + strings.Repeat("1", 300):                                           `body lacks "x", begins with "1{100}"...`,
+		ok + "Content-Length: 5\r\n\r\nshort and what does not count x":                  `body lacks "x", begins with "short"`,
 	} {
 		_, err := HTTP{Body: "x"}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, sayHTTP(answer)).Address()))
 		failsWith(t, err, want)

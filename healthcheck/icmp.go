@@ -147,6 +147,9 @@ func (c *ICMP) begin(ctx context.Context, to netip.Addr, via syscall.Sockaddr) (
 	for {
 		s, err := c.socket(!to.Unmap().Is4())
 		if err != nil {
+			if errors.Is(err, syscall.EAFNOSUPPORT) {
+				return nil, nil, unhealthyf(noLocalAddress).because(err)
+			}
 			var errno syscall.Errno
 			words := err.Error()
 			if errors.As(err, &errno) && !errors.Is(err, errICMPPermission) {

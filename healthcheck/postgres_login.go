@@ -94,7 +94,7 @@ func (c Postgres) authenticate(s *postgresSession, message pgproto3.BackendMessa
 	switch message.(type) {
 	case *pgproto3.AuthenticationCleartextPassword, *pgproto3.AuthenticationMD5Password, *pgproto3.AuthenticationSASL:
 		if c.Password == "" {
-			return unhealthyf("the server wants a password")
+			return refusedf("the server wants a password")
 		}
 	}
 	switch m := message.(type) {
@@ -105,11 +105,11 @@ func (c Postgres) authenticate(s *postgresSession, message pgproto3.BackendMessa
 		return s.send(&pgproto3.PasswordMessage{Password: "md5" + digest})
 	case *pgproto3.AuthenticationSASL:
 		if !slices.Contains(m.AuthMechanisms, mechanismSCRAM) {
-			return unhealthyf("the server wants an authentication not known here")
+			return refusedf("the server wants an authentication not known here")
 		}
 		return c.scram(s)
 	case *pgproto3.AuthenticationGSS:
-		return unhealthyf("the server wants an authentication not known here")
+		return refusedf("the server wants an authentication not known here")
 	}
 	return unhealthyf("not a postgresql server: unexpected message at login")
 }
@@ -221,11 +221,13 @@ func postgresError(m *pgproto3.ErrorResponse) error {
 	case "53300": // too_many_connections
 		said = unhealthyf("too many connections: %s", message)
 	case "28P01": // invalid_password; the message adds the user's name only
-		said = unhealthyf("authentication refused")
+		said = refusedf("authentication refused")
 	case "28000": // invalid_authorization_specification: no entry in pg_hba.conf, no such role
-		said = unhealthyf("not allowed to log in: %s", message)
+		said = refusedf("not allowed to log in: %s", message)
 	case "3D000": // invalid_catalog_name
-		said = unhealthyf("no such database: %s", message)
+		said = refusedf("no such database: %s", message)
+	case "42501": // insufficient_privilege: no CONNECT on the database, or no EXECUTE on a function
+		said = refusedf("not permitted: %s", message)
 	case "57014": // query_canceled, by statement_timeout
 		said = unhealthyf("query cancelled: %s", message)
 	}

@@ -237,6 +237,7 @@ func TestPostgresLogins(t *testing.T) {
 		"SET password_encryption = 'scram-sha-256'", "CREATE ROLE scram LOGIN PASSWORD 'pässw0rd ''1'", "CREATE ROLE clear LOGIN PASSWORD 'clear'",
 		"SET password_encryption = 'md5'", "CREATE ROLE md5 LOGIN PASSWORD 'secret'", "CREATE ROLE nologin",
 		"CREATE ROLE few LOGIN CONNECTION LIMIT 1", "CREATE ROLE slow LOGIN", "CREATE DATABASE closed ALLOW_CONNECTIONS false",
+		"CREATE DATABASE private", "REVOKE CONNECT ON DATABASE private FROM PUBLIC",
 	)
 	server.admit(t,
 		"host all scram 127.0.0.1/32 scram-sha-256", "host all md5 127.0.0.1/32 md5", "host all clear 127.0.0.1/32 password",
@@ -270,6 +271,7 @@ func TestPostgresLogins(t *testing.T) {
 		"no such database":     {in("probe", "", "nowhere"), `no such database: database "nowhere" does not exist`},
 		"database of the user": {in("probe", "", ""), `no such database: database "probe" does not exist`},
 		"closed database":      {in("probe", "", "closed"), `answered with an error: database "closed" is not currently accepting connections`},
+		"private database":     {in("probe", "", "private"), `not permitted: permission denied for database "private"`},
 		"too many":             {in("few", "", "postgres"), `too many connections: too many connections for role "few"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,20 +1,32 @@
 package healthcheck
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // A job is a target with all the scheduler knows of it. Scheduler.mu guards it.
 type job struct {
 	target   Target
 	checker  Checker
 	policy   Policy // complete
-	revision int    // counts the Updates of checker and policy
+	revision int    // counts the Updates and Moves
 	streak   streak
+	group    *group
 	counts   Counts // of the checks that ended
 	last     Ended  // the last of them
 
-	state  state
-	due    time.Time // of the next check, when idle
-	stale  time.Time // when the verdict becomes unknown unless there is a result before
+	kind  slotKind // of the slots that a check takes
+	state state
+	soon  bool   // the next check follows the one that runs at once
+	hangs bool   // the last check failed, and took most of its time for that
+	told  bool   // of blind, by Options.Blind
+	slots uint16 // that a check takes
+
+	lane   *lane     // where it waits, when waiting, or has its slots from, when running
+	due    time.Time // of the next check, when idle; when it became due, when waiting
+	stale  time.Time // when the verdict becomes unknown unless the check that runs has ended before
+	blind  time.Time // since when checks found nothing out; zero when the last one did
 	judged time.Time // when the verdict was made by something else than results
 	cancel func()    // ends the check, when running
 
@@ -27,24 +39,30 @@ type state uint8
 
 const (
 	idle    state = iota // its next check is at job.due
-	waiting              // its check is due; all slots are taken
+	waiting              // its check is due; it has no slot yet
 	running              // it is being checked
 	removed              // it is no longer the scheduler's; a check may still run
 )
 
+// use has j checked with c.
+func (j *job) use(c Checker) {
+	j.checker = c
+	kind, n := costOf(c)
+	j.kind, j.slots = kind, uint16(min(n, math.MaxUint16))
+}
+
 // wakeAt returns when the scheduler must look at j next, and whether it must at all.
+//
+// Only a check that runs, and does not end, makes a verdict stale. What was not checked because it is not time yet, because
+// others had the slots, or because this machine is short of something, is not the target's fault.
 func (j *job) wakeAt() (at time.Time, must bool) {
-	known := j.streak.verdict != Unknown
-	switch {
-	case j.state == removed:
-		return time.Time{}, false
-	case j.state == idle && known && j.stale.Before(j.due):
-		return j.stale, true
-	case j.state == idle:
+	switch j.state {
+	case idle:
 		return j.due, true
-	default:
-		return j.stale, known
+	case running:
+		return j.stale, j.streak.verdict != Unknown
 	}
+	return time.Time{}, false
 }
 
 // A queue is a heap of jobs, the earliest first, for container/heap.

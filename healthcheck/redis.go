@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Redis checks that a Redis server (2.8.12 or newer, or what speaks as it does: Valkey, KeyDB) answers PING and has the
+// Redis checks that a Redis server (2.8.12 or newer, or what speaks as it does: Valkey, KeyDB, Dragonfly) answers PING and has the
 // wanted role. It is a plain value; its zero value checks the target's own port without a password, for any role.
 //
 // It asks for ROLE, or INFO replication where the user may not run that (a user of its own needs no more than
@@ -47,6 +47,7 @@ func (c Redis) Check(ctx context.Context, t Target) (Result, error) {
 		return Result{}, k.unanswered(ctx, err)
 	}
 	latency := time.Since(k.start)
+	report = c.seenAs(report)
 	err = c.judge(report)
 	if err != nil && !errors.Is(err, ErrWrongRole) && !errors.Is(err, ErrLagging) {
 		return Result{}, err
@@ -62,6 +63,8 @@ func (c Redis) Check(ctx context.Context, t Target) (Result, error) {
 type redisReport struct {
 	ping     error // nil after PONG
 	role     Role
+	active   bool          // of a replica: it takes writes, too
+	strange  string        // what it calls its role, if that is none that is known here
 	offset   uint64        // of a primary
 	replicas int           // of a primary, those that are connected
 	link     string        // of a replica, the state of the link to its primary: "connected" is the good one
@@ -78,6 +81,10 @@ func (r redisReport) String() string {
 		return "primary with 1 replica"
 	case r.role == RolePrimary:
 		return fmt.Sprintf("primary with %d replicas", r.replicas)
+	case r.active:
+		return "active replica, takes writes"
+	case r.strange != "":
+		return "role " + quoted([]byte(r.strange))
 	case r.role == RoleReplica && r.silence >= 0:
 		return fmt.Sprintf("replica, heard from its primary %v ago", r.silence)
 	case r.role == RoleReplica:
@@ -86,13 +93,24 @@ func (r redisReport) String() string {
 	return "role not allowed to see"
 }
 
+// seenAs returns r as this check takes it. An active replica does the work of both roles: it is the one that is wanted, and a primary
+// if that is nobody's wish. What it is the primary of does not depend on its link.
+func (c Redis) seenAs(r redisReport) redisReport {
+	if r.active && c.Role != RoleReplica {
+		r.role = RolePrimary
+	}
+	return r
+}
+
 // judge says what is wrong with a server that reported so, the role before everything else.
 func (c Redis) judge(r redisReport) error {
 	switch {
 	case r.role == RoleUnknown && r.ping != nil:
 		return r.ping
+	case r.strange != "" && (c.Role != RoleUnknown || c.MaxLag > 0):
+		return unhealthyf("unknown role %s", quoted([]byte(r.strange)))
 	case c.Role != RoleUnknown && r.role == RoleUnknown, c.MaxLag > 0 && r.role == RoleUnknown:
-		return unhealthyf("the user may run neither role nor info")
+		return refusedf("the user may run neither role nor info")
 	case c.Role != RoleUnknown && r.role != c.Role:
 		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case r.role == RoleReplica && r.link != redisLinkUp && r.silence >= 0:
@@ -102,7 +120,7 @@ func (c Redis) judge(r redisReport) error {
 	case r.ping != nil:
 		return r.ping
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence < 0:
-		return unhealthyf("the user may not run info, lag unknown")
+		return refusedf("the user may not run info, lag unknown")
 	case c.MaxLag > 0 && r.role == RoleReplica && r.silence > c.MaxLag:
 		return laggingf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
 	}
@@ -167,10 +185,10 @@ func (s redisSession) authenticated() error {
 		return s.r.noRedis([]byte(v.text))
 	}
 	// Nothing else of the text is shown: a server that does not know AUTH repeats its arguments.
-	if words := redisErrorWords(v.text); words != "" {
-		return unhealthyf("%s", words)
+	if redisErrorWords(v.text) != "" || redisRefusalWords(v.text) != "" {
+		return redisError(v.text)
 	}
-	return unhealthyf("authentication refused: wrong password, or the server has none") // before 6.0 there is no WRONGPASS
+	return refusedf("authentication refused: wrong password, or the server has none") // before 6.0 there is no WRONGPASS
 }
 
 // replication reads the answers to ROLE and, where it was asked at once, INFO.
@@ -200,25 +218,61 @@ func (s redisSession) replication(report *redisReport, asked bool) error {
 	return report.addRole(role)
 }
 
+// redisRole returns the role that servers call so: Redis and Valkey "master" and "slave", Dragonfly "replica" (in INFO, and by now
+// in ROLE, too), KeyDB "active-replica" one that takes writes and follows another one that does.
+func redisRole(name string) (r Role, active bool) {
+	switch name {
+	case "master", "primary":
+		return RolePrimary, false
+	case "slave", "replica":
+		return RoleReplica, false
+	case "active-replica":
+		return RoleReplica, true
+	}
+	return RoleUnknown, false
+}
+
 // addRole adds what ROLE says (redis.io/commands/role).
 func (r *redisReport) addRole(v respValue) error {
 	if v.kind != '*' || len(v.items) == 0 {
 		return unhealthyf("not a redis server: role is no list")
 	}
-	switch name := v.items[0].text; {
-	case name == "master" && len(v.items) >= 3:
-		r.role, r.offset, r.replicas = RolePrimary, uint64(max(v.items[1].n, 0)), len(v.items[2].items)
-	case name == "slave" && len(v.items) >= 4:
+	if v.items[0].kind == '*' { // KeyDB with several masters has a list for each
+		for _, one := range v.items {
+			if err := r.addRole(one); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	name := v.items[0].text
+	switch role, active := redisRole(name); {
+	case role == RolePrimary && len(v.items) == 2: // Dragonfly's has no offset
+		r.role, r.replicas = role, len(v.items[1].items)
+	case role == RolePrimary && len(v.items) >= 3:
+		r.role, r.offset, r.replicas = role, uint64(max(v.items[1].n, 0)), len(v.items[2].items)
+	case role == RoleReplica && len(v.items) >= 4:
+		r.role, r.active = role, active
 		// INFO may have seen the link go down a moment later
-		if r.role = RoleReplica; r.link == "" || v.items[3].text != redisLinkUp {
-			r.link = v.items[3].text
+		if link := redisLink(v.items[3].text); r.link == "" || link != redisLinkUp {
+			r.link = link
 		}
 	case name == "sentinel":
 		return unhealthyf("is a sentinel, not a data server")
+	case name == "":
+		return unhealthyf("unknown role %s", quoted(nil))
 	default:
-		return unhealthyf("unknown role %s", quoted([]byte(name)))
+		r.strange = name
 	}
 	return nil
+}
+
+// redisLink returns the state of a replica's link in Redis' words. Dragonfly calls one that is up by what goes over it.
+func redisLink(text string) string {
+	if text == "stable_sync" || text == "online" {
+		return redisLinkUp
+	}
+	return text
 }
 
 // addInfo adds what the replication section of INFO says (redis.io/commands/info). What it lacks stays as it was.
@@ -236,12 +290,12 @@ func (r *redisReport) addInfo(text string) {
 		}
 		return n
 	}
-	switch fields["role"] {
-	case "master":
+	switch role, active := redisRole(fields["role"]); role {
+	case RolePrimary:
 		r.role, r.offset = RolePrimary, uint64(max(number("master_repl_offset"), 0))
 		r.replicas = int(max(number("connected_slaves"), 0))
-	case "slave":
-		r.role, r.link = RoleReplica, redisLinkUp
+	case RoleReplica:
+		r.role, r.link, r.active = RoleReplica, redisLinkUp, active
 		seconds := number("master_last_io_seconds_ago")
 		if fields["master_link_status"] != "up" {
 			r.link = "down"
@@ -275,7 +329,23 @@ func redisError(text string) error {
 	if words := redisErrorWords(text); words != "" {
 		said = unhealthyf("%s", words)
 	}
+	if words := redisRefusalWords(text); words != "" {
+		said = refusedf("%s", words)
+	}
 	return said.because(redisReplyError{redisErrorCode(text)})
+}
+
+// redisRefusalWords returns what is known of an error that is about the credentials of the check; "" of any other.
+func redisRefusalWords(text string) string {
+	switch redisErrorCode(text) {
+	case "NOAUTH":
+		return "the server wants a password"
+	case "WRONGPASS":
+		return "authentication refused"
+	case "NOPERM":
+		return "the user may not run ping"
+	}
+	return ""
 }
 
 // redisErrorWords returns what is known of a kind of error; "" if it is none that a check meets.
@@ -285,12 +355,6 @@ func redisErrorWords(text string) string {
 		return "loading its data"
 	case "MASTERDOWN":
 		return "replica: link to its primary is down"
-	case "NOAUTH":
-		return "the server wants a password"
-	case "WRONGPASS":
-		return "authentication refused"
-	case "NOPERM":
-		return "the user may not run ping"
 	case "DENIED":
 		return "refused: the server is in protected mode"
 	case "MISCONF":

@@ -58,8 +58,10 @@ func TestRedisAnswers(t *testing.T) {
 		strings.Repeat("*1\r\n", 100):                             "not a redis server: lists within lists",
 		"+PONG\r\n*0\r\n":                                         "not a redis server: role is no list",
 		"+PONG\r\n:1\r\n":                                         "not a redis server: role is no list",
-		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                         `unknown role "master"`,
-		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                         `unknown role "wizard"`,
+		"+PONG\r\n*1\r\n*0\r\n":                                   "not a redis server: role is no list",
+		"+PONG\r\n*1\r\n$0\r\n\r\n":                               "unknown role nothing",
+		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                         "",
+		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                         "", // of whom no role is wanted
 		"-ERR \x1b[31mno\r\n":                                     "answered with an error: ERR \\x1b[31mno",
 		"-NOAUTH Authentication required.\r\n":                    "the server wants a password",
 		"-MASTERDOWN Link with MASTER is down\r\n-NOPERM role\r\n-NOPERM info\r\n": "replica: link to its primary is down",
@@ -74,6 +76,61 @@ func TestRedisAnswers(t *testing.T) {
 			continue
 		}
 		wantWords(t, err, want, nil)
+	}
+}
+
+// TestRedisRelatives has servers that are not Redis and speak as it does: each with the answer to ROLE as its source code writes it.
+func TestRedisRelatives(t *testing.T) {
+	t.Parallel()
+	role := func(words ...string) string { return "+PONG\r\n" + string(appendRESP(nil, words...)) }
+	const (
+		dragonfly     = "+PONG\r\n*2\r\n$6\r\nmaster\r\n*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$4\r\n6380\r\n$11\r\nstable_sync\r\n"
+		dragonflySole = "+PONG\r\n*2\r\n$6\r\nmaster\r\n*0\r\n"
+		keyDBTwo      = "+PONG\r\n*2\r\n" +
+			"*5\r\n$14\r\nactive-replica\r\n$1\r\na\r\n:1\r\n$9\r\nconnected\r\n:7\r\n" +
+			"*5\r\n$14\r\nactive-replica\r\n$1\r\nb\r\n:1\r\n$10\r\nconnecting\r\n:-1\r\n"
+	)
+	keyDB := role("active-replica", "10.0.0.1", "6379", "connected", "7")
+	keyDBDown := role("active-replica", "10.0.0.1", "6379", "connecting", "-1")
+	for _, tt := range []struct {
+		name, answer string
+		wanted       Role
+		want         string // "" if healthy
+		role         Role
+	}{
+		{"dragonfly", dragonfly, RoleUnknown, "", RolePrimary},
+		{"dragonfly", dragonfly, RolePrimary, "", RolePrimary},
+		{"dragonfly", dragonfly, RoleReplica, "is a primary, wanted a replica", RolePrimary},
+		{"dragonfly alone", dragonflySole, RolePrimary, "", RolePrimary},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), RoleUnknown, "", RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "online"), RoleReplica, "", RoleReplica},
+		{"dragonfly's replica", role("slave", "10.0.0.1", "6379", "stable_sync"), RoleReplica, "", RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), RolePrimary, "is a replica, wanted a primary", RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "full_sync"), RoleReplica, "replica: link to its primary is down (full_sync)", RoleReplica},
+		{"keydb", keyDB, RoleUnknown, "", RolePrimary},
+		{"keydb", keyDB, RolePrimary, "", RolePrimary},
+		{"keydb", keyDB, RoleReplica, "", RoleReplica},
+		{"keydb without its peer", keyDBDown, RolePrimary, "", RolePrimary},
+		{"keydb without its peer", keyDBDown, RoleReplica, "replica: link to its primary is down (connecting)", RoleReplica},
+		{"keydb with two masters", keyDBTwo, RolePrimary, "", RolePrimary},
+		{"keydb with two masters", keyDBTwo, RoleReplica, "replica: link to its primary is down (connecting)", RoleReplica},
+		{"what is not made yet", role("wizard"), RoleUnknown, "", RoleUnknown},
+		{"what is not made yet", role("wizard"), RolePrimary, `unknown role "wizard"`, RoleUnknown},
+		{"what is not made yet", role("wizard"), RoleReplica, `unknown role "wizard"`, RoleUnknown},
+	} {
+		got, err := Redis{Role: tt.wanted}.Check(deadlineIn(t, patience), answerRedis(t, tt.answer))
+		var kind error
+		if strings.HasPrefix(tt.want, "is a ") {
+			kind = ErrWrongRole
+		}
+		if tt.want != "" {
+			wantWords(t, err, tt.want, kind)
+		} else if err != nil {
+			t.Errorf("%s, wanted %v: %v", tt.name, tt.wanted, err)
+		}
+		if (tt.want == "" || kind != nil) && got.Role != tt.role {
+			t.Errorf("%s, wanted %v: is a %v, want %v", tt.name, tt.wanted, got.Role, tt.role)
+		}
 	}
 }
 
@@ -169,6 +226,8 @@ func TestRedisInfo(t *testing.T) {
 	for text, want := range map[string]redisReport{
 		"":                            {silence: -1},
 		"# Replication\r\nrole:dog\r": {silence: -1},
+		"role:replica\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\n":                      {role: RoleReplica, link: "connected", silence: 3 * time.Second},
+		"role:active-replica\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\n":               {role: RoleReplica, active: true, link: "connected", silence: 3 * time.Second},
 		"role:master\r\nconnected_slaves:3\r\nmaster_repl_offset:77\r\n":                                 {role: RolePrimary, replicas: 3, offset: 77, silence: -1},
 		"role:master\r\nconnected_slaves:-3\r\nmaster_repl_offset:x\r\n":                                 {role: RolePrimary, silence: -1},
 		"role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:3\r\n":                        {role: RoleReplica, link: "connected", silence: 3 * time.Second},
@@ -219,7 +278,7 @@ func FuzzRESP(f *testing.F) {
 		for _, v := range replies {
 			report := redisReport{silence: -1}
 			report.addInfo(v.text)
-			if err := report.addRole(v); err == nil && report.role == RoleUnknown {
+			if err := report.addRole(v); err == nil && report.role == RoleUnknown && report.strange == "" {
 				t.Errorf("role of %+v is neither known nor refused", v)
 			}
 			_ = Redis{Role: RoleReplica, MaxLag: time.Second}.judge(report)

@@ -15,25 +15,32 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// BenchmarkTenThousandTargets is what 10,000 targets at an interval of 2 s cost for 6 s, with as many slots as the balancer has: CPU
-// time in percent of one core, heap per target, and the most checks begun in a tenth of a second where 500 are the mean.
+// BenchmarkTenThousandTargets is what 10,000 targets at an interval of 2 s cost for 6 s, with as many slots as the balancer has, in one
+// pool and in a thousand: CPU time in percent of one core, heap per target, and the most checks begun in a tenth of a second where 500
+// are the mean.
 //
 //	go test -run '^$' -bench TenThousand -benchtime 1x ./healthcheck
 func BenchmarkTenThousandTargets(b *testing.B) {
 	server := harness.ServeOn(b, "0.0.0.0:0", func(ctx context.Context, c *net.TCPConn) { readToEnd(ctx, c) })
 	port := netip.MustParseAddrPort(server.Address()).Port()
 	nothing := checkerFunc(func(context.Context, Target) (Result, error) { return Result{}, nil })
-	for name, checker := range map[string]Checker{"scheduler alone": nothing, "tcp, with the server": TCP{Port: port}} {
-		b.Run(name, func(b *testing.B) {
+	for _, run := range []struct {
+		name    string
+		checker Checker
+		groups  int
+	}{
+		{"scheduler alone", nothing, 1}, {"in 1000 pools", nothing, 1000}, {"tcp, with the server", TCP{Port: port}, 1},
+	} {
+		b.Run(run.name, func(b *testing.B) {
 			for b.Loop() {
-				measureTargets(b, checker, 10_000, 6*time.Second)
+				measureTargets(b, run.checker, 10_000, run.groups, 6*time.Second)
 			}
 		})
 	}
 }
 
-// measureTargets checks n targets for a time and reports what that took.
-func measureTargets(b *testing.B, c Checker, n int, d time.Duration) {
+// measureTargets checks n targets in so many groups for a time and reports what that took.
+func measureTargets(b *testing.B, c Checker, n, groups int, d time.Duration) {
 	b.Helper()
 	var mu sync.Mutex
 	begun := make([]int, int(d/(100*time.Millisecond))+20) // by tenth of a second; mu guards it
@@ -45,10 +52,10 @@ func measureTargets(b *testing.B, c Checker, n int, d time.Duration) {
 		return c.Check(ctx, t)
 	})
 	before := heapBytes()
-	s := NewScheduler(Options{Concurrency: 32, Report: func([]Change) {}})
+	s := NewScheduler(Options{Concurrency: 512, Report: func([]Change) {}})
 	p := Policy{Interval: 2 * time.Second, Timeout: time.Second, Rise: 1, Fall: 3, Jitter: 0.1}
 	for i := range n {
-		to := Target{ID: fmt.Sprint(i), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)}
+		to := Target{ID: fmt.Sprint(i), Group: fmt.Sprint(i % groups), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)}
 		if err := s.Add(to, counted, p); err != nil {
 			b.Fatal(err)
 		}
@@ -62,7 +69,12 @@ func measureTargets(b *testing.B, c Checker, n int, d time.Duration) {
 	}
 	used = cpuTime(b) - used
 	took := time.Since(start)
-	all := s.Stats().Groups[""]
+	var all Tally
+	for _, tally := range s.Stats().Groups {
+		for o, n := range tally.Checks {
+			all.Checks[o] += n
+		}
+	}
 	if all.Checks[Failed]+all.Checks[TimedOut] > 0 {
 		b.Errorf("checks failed: %v", all.Checks)
 	}

@@ -10,21 +10,32 @@ import (
 	"time"
 )
 
-// defaultConcurrency is enough for 10,000 targets every 2 s that take 10 ms each, twice over.
-const defaultConcurrency = 100
+const (
+	defaultConcurrency = 100 // enough for 10,000 targets every 2 s that take 10 ms each, twice over
+	defaultPrograms    = 32  // a program costs a process, and some milliseconds of CPU time to start
+)
 
 // firstCheckSpacing is the time from one target's first check to the next one's, so that a start is no burst: 10,000
 // targets are all checked within 2 s, the usual interval.
 const firstCheckSpacing = 200 * time.Microsecond
 
+// lateStep is how much too late Run may come before the scheduler itself is taken to have been stopped: far more than a busy machine
+// delays a timer by.
+const lateStep = 100 * time.Millisecond
+
 // Options are the settings of a scheduler, fixed for its life.
 type Options struct {
-	// Concurrency is how many checks may run at once; 0 means 100.
+	// Concurrency is how many sockets checks may have at once; 0 means 100. A check takes one, those that are made of several take
+	// more. How targets share them is in lanes.go.
 	Concurrency int
+	// Programs is how many checks may run a program at once, beside the others; 0 means 32.
+	Programs int
 	// Report is told by Run of the changes of verdicts, those of one target in their order: all at once that were found
 	// since the last time, so that many are not more work than they must be. It may call Add and Remove, and keep the
 	// slice. While it blocks, nothing is checked. It is required.
 	Report func([]Change)
+	// Blind is told by Run of targets whose checks find nothing out; nil is nobody. What holds for Report holds for it.
+	Blind func([]Blindness)
 	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by one
 	// goroutine at a time.
 	Random func() float64
@@ -35,9 +46,9 @@ type Options struct {
 //
 // One goroutine, that of Run, sleeps until the earliest time in a heap; each check that runs has one more. A target is
 // never checked twice at once. A check that comes late, because all slots were taken or the process was stopped, is made
-// once, and the interval counts from there.
+// once, and the interval counts from there; the time it was late by does not make the verdict older.
 //
-// Invariant: a job is in jobs unless its state is removed, in ready only if it is waiting or removed, and in queue
+// Invariant: a job is in jobs unless its state is removed, ready in a lane only if it is waiting or removed, and in queue
 // exactly while wakeAt says that it must.
 type Scheduler struct {
 	o    Options       // set once, then read-only
@@ -50,12 +61,12 @@ type Scheduler struct {
 	jobs    map[string]*job
 	fresh   []*job // added before Run, in their order
 	queue   queue
-	ready   []*job    // waiting for a slot, in the order in which they came due
-	running int       // slots taken
+	slots   [slotKinds]slots
 	first   time.Time // when the target added last has its first check
 	started bool
 	changes []Change          // not reported yet
-	groups  map[string]*Tally // of the checks that ended, by the group of their target; only ever added to
+	blind   []Blindness       // not reported yet
+	groups  map[string]*group // by Target.Group; only ever added to
 }
 
 // NewScheduler returns a scheduler without targets, which does nothing before Run.
@@ -63,10 +74,15 @@ func NewScheduler(o Options) *Scheduler {
 	if o.Concurrency <= 0 {
 		o.Concurrency = defaultConcurrency
 	}
+	if o.Programs <= 0 {
+		o.Programs = defaultPrograms
+	}
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	return &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job), groups: make(map[string]*Tally)}
+	s := &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job), groups: make(map[string]*group)}
+	s.slots[socketSlots].max, s.slots[programSlots].max = o.Concurrency, o.Programs
+	return s
 }
 
 // Add begins to check t with c as p says; its verdict is p.Initial, which is not reported.
@@ -81,14 +97,15 @@ func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
 	if s.jobs[t.ID] != nil {
 		return fmt.Errorf("check target %q: %w", t.ID, ErrDuplicateTarget)
 	}
+	if s.groups[t.Group] == nil {
+		s.groups[t.Group] = newGroup()
+	}
 	j := &job{
-		target: t, checker: c, policy: p, index: -1,
+		target: t, policy: p, index: -1, group: s.groups[t.Group],
 		streak: streak{rise: p.Rise, fall: p.Fall, verdict: p.Initial},
 	}
+	j.use(c)
 	s.jobs[t.ID] = j
-	if s.groups[t.Group] == nil {
-		s.groups[t.Group] = new(Tally)
-	}
 	if !s.started {
 		s.fresh = append(s.fresh, j)
 		return nil
@@ -126,9 +143,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		changes, next := s.step(ctx)
+		changes, blind, next := s.step(ctx)
 		if len(changes) > 0 {
 			s.o.Report(changes)
+		}
+		if len(blind) > 0 && s.o.Blind != nil {
+			s.o.Blind(blind)
 		}
 		if next.IsZero() {
 			timer.Stop()
@@ -188,40 +208,38 @@ func (s *Scheduler) requeueLocked(j *job) {
 	}
 }
 
-// step does what is due and returns the changes to report and when to come again, which is zero for not before a wake.
-func (s *Scheduler) step(ctx context.Context) (changes []Change, next time.Time) {
+// step does what is due and returns what to report and when to come again, which is zero for not before a wake.
+func (s *Scheduler) step(ctx context.Context) (changes []Change, blind []Blindness, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	for len(s.queue) > 0 && !s.queue[0].at.After(now) {
 		s.serveLocked(s.queue[0], now)
 	}
-	for s.running < s.o.Concurrency && len(s.ready) > 0 {
-		j := s.ready[0]
-		s.ready[0] = nil
-		s.ready = s.ready[1:]
-		if j.state == waiting {
-			s.checkLocked(ctx, j)
+	for kind := range s.slots {
+		for j := s.slots[kind].take(); j != nil; j = s.slots[kind].take() {
+			s.checkLocked(ctx, j, now)
 		}
 	}
 	if len(s.queue) > 0 {
 		next = s.queue[0].at
 	}
 	changes, s.changes = s.changes, nil
-	return changes, next
+	blind, s.blind = s.blind, nil
+	return changes, blind, next
 }
 
 // serveLocked does what made j the first of the queue: its check is due, or its verdict is stale.
 func (s *Scheduler) serveLocked(j *job, now time.Time) {
 	switch {
-	case j.state == idle && !j.due.After(now):
+	case j.state == idle:
 		j.state = waiting
-		s.ready = append(s.ready, j)
-		if !j.stale.After(now) {
-			// The check was to come before that: it is the scheduler that did not run. So the check has its turn
-			// first, or a process that was stopped for a moment would know nothing of any target.
-			j.stale = now.Add(j.policy.StaleAfter)
-		}
+		j.lane = j.group.lane(j)
+		s.slots[j.kind].add(j.lane, j)
+	case now.Sub(j.at) > lateStep:
+		// It is the scheduler that did not run, and the check perhaps no more than it: a process that was stopped for a moment
+		// would take back the verdicts on all targets that it was checking.
+		j.stale = now.Add(j.policy.Timeout)
 	default:
 		from := j.streak.verdict
 		j.streak.forget()
@@ -233,46 +251,59 @@ func (s *Scheduler) serveLocked(j *job, now time.Time) {
 // staleWords is the reason of a verdict that has become unknown.
 func staleWords(after time.Duration) string { return fmt.Sprintf("no result for %v", after) }
 
-// checkLocked starts the check of j.
-func (s *Scheduler) checkLocked(ctx context.Context, j *job) {
-	s.running++
+// checkLocked starts the check of j, which has its slots.
+func (s *Scheduler) checkLocked(ctx context.Context, j *job, now time.Time) {
 	j.state = running
+	if late := now.Sub(j.due); late > 0 {
+		j.stale = j.stale.Add(late)
+	}
 	ctx, j.cancel = context.WithTimeout(ctx, j.policy.Timeout)
 	s.requeueLocked(j)
-	checker, revision := j.checker, j.revision // which Update may replace meanwhile
-	s.checks.Go(func() { s.check(ctx, j, checker, revision) })
+	turn := turn{checker: j.checker, target: j.target, revision: j.revision, lane: j.lane, slots: int(j.slots)}
+	s.checks.Go(func() { s.check(ctx, j, turn) })
 }
 
-// check runs the check of j and counts its result, unless it was made by a checker that is no longer that of j.
-func (s *Scheduler) check(ctx context.Context, j *job, checker Checker, revision int) {
+// A turn is what one check of a job began with: Update and Move may replace it in the job meanwhile.
+type turn struct {
+	checker  Checker
+	target   Target
+	revision int
+	lane     *lane // that its slots are counted in
+	slots    int
+}
+
+// check runs the check of j and counts its result, unless that is of a checker or an address that are no longer those of j.
+func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	start := time.Now()
-	result, err := checker.Check(ctx, j.target)
+	result, err := t.checker.Check(ctx, t.target)
 	end := time.Now()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wakeRun() // a slot is free
-	s.running--
-	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove, Update or the end of Run; a timeout is another error
+	s.slots[t.lane.kind].count(t.lane, -t.slots)
+	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove, Update, Move or the end of Run; a timeout is another error
 	j.cancel()
-	current := j.revision == revision
+	current := j.revision == t.revision
 	if j.state == removed || cancelled && current {
 		return
 	}
 	if current {
-		s.noteLocked(j, outcomeOf(err), words(result, err), end, end.Sub(start))
-		if !errors.Is(err, ErrInconclusive) && !start.Before(j.judged) {
+		s.noteLocked(j, outcomeOf(err), words(result, err), start, end)
+		if !errors.Is(err, ErrInconclusive) && !errors.Is(err, errStands) && !start.Before(j.judged) {
 			s.countLocked(j, result, err, end)
 		}
 	}
 	j.state = idle
 	j.due = start.Add(j.policy.delay(j.streak.settled(), s.o.Random()))
+	if j.soon {
+		j.soon, j.due = false, end
+	}
 	s.requeueLocked(j)
 }
 
 // countLocked adds a result to the streak of j.
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
-	j.stale = now.Add(j.policy.StaleAfter)
 	if errors.Is(err, errAtOnce) {
 		s.judgeLocked(j, verdictOf(err), err.Error(), now)
 		return

@@ -137,7 +137,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return nil
 		})
-		const targets, slots = 100, 5
+		const targets, slots, ofOneGroup = 100, 7, 5 // which may have twice what it leaves free, and one begins with 3 free
 		s := NewScheduler(Options{Concurrency: slots, Report: func([]Change) {}})
 		for i := range targets {
 			must(t, s.Add(target(fmt.Sprint(i)), f, usual))
@@ -145,8 +145,8 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		start := time.Now()
 		defer run(t, s)()
 		later(3950 * time.Millisecond) // 5 slots make 50 checks a second: the last second one begins at 3.9 s
-		if f.most != slots {
-			t.Errorf("%d checks ran at once, want %d", f.most, slots)
+		if f.most != ofOneGroup {
+			t.Errorf("%d checks ran at once, want %d", f.most, ofOneGroup)
 		}
 		if f.twice {
 			t.Error("a target was checked twice at once")
@@ -208,19 +208,80 @@ func TestHangingCheckGoesStale(t *testing.T) {
 	})
 }
 
+// TestInconclusiveChecksAreNoResult has one that finds nothing out for a minute, fails once, and succeeds.
 func TestInconclusiveChecksAreNoResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFake(func(context.Context, int) error { return fmt.Errorf("no descriptor: %w", ErrInconclusive) })
+		f := newFake(func(_ context.Context, n int) error {
+			switch {
+			case n < 30:
+				return fmt.Errorf("no descriptor: %w", ErrInconclusive)
+			case n == 30:
+				return errSick
+			}
+			return nil
+		})
 		var j journal
-		s := NewScheduler(Options{Report: j.report})
+		var blind []string
+		start := time.Now()
+		s := NewScheduler(Options{Report: j.report, Blind: func(all []Blindness) {
+			for _, b := range all {
+				blind = append(blind, fmt.Sprintf("%s since %v: %s, over: %v, at %v", b.Target.ID, b.Since.Sub(start), b.Reason, b.Over, time.Since(start)))
+			}
+		}})
 		p := usual
 		p.Initial, p.StaleAfter = Healthy, 5*time.Second
 		must(t, s.Add(target("a"), f, p))
-		start := time.Now()
 		defer run(t, s)()
+		later(59 * time.Second)
+		wantLines(t, j.take(start)) // the verdict stays
+		wantLines(t, blind, "a since 0s: no descriptor: "+ErrInconclusive.Error()+", over: false, at 6s")
+		if got := s.Stats().Targets["a"]; !got.Blind || got.Verdict != Healthy || got.Checks != (Counts{FoundNothingOut: 30}) {
+			t.Errorf("after a minute without a result: %+v", got)
+		}
 		later(time.Minute)
-		wantLines(t, j.take(start), "a: healthy to unknown (no result for 5s) at 5s")
+		wantLines(t, j.take(start))
+		wantLines(t, blind[1:], "a since 0s: sick, over: true, at 1m0s")
+		if got := s.Stats().Targets["a"]; got.Blind {
+			t.Errorf("with results again: %+v", got)
+		}
 	})
+}
+
+// TestAfterAStallOfARunningCheck stops the scheduler while a check runs, for longer than a verdict may become old: the check has the
+// time to end. One that hangs all the same has not.
+func TestAfterAStallOfARunningCheck(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes time.Duration
+		want  []string
+	}{
+		"that ends":  {900 * time.Millisecond, nil},
+		"that hangs": {time.Hour, []string{"a: healthy to unknown (no result for 7s) at 1m1.0002s"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(func(context.Context, int) error { time.Sleep(tt.takes); return nil })
+				last := newFake(succeed)
+				var j journal
+				s := NewScheduler(Options{Report: func(changes []Change) {
+					j.report(changes)
+					if slices.ContainsFunc(changes, func(c Change) bool { return c.Target.ID == "last" }) {
+						time.Sleep(time.Minute)
+					}
+				}})
+				p := usual
+				p.Rise, p.Initial = 1, Healthy
+				must(t, s.Add(target("a"), f, p))
+				p.Initial = Unknown
+				must(t, s.Add(target("last"), last, p))
+				start := time.Now()
+				defer run(t, s)()
+				later(10 * time.Millisecond)
+				j.take(start)
+				later(70 * time.Second)
+				wantLines(t, j.take(start), tt.want...)
+			})
+		})
+	}
 }
 
 // TestAfterAStall stops the scheduler for a minute, as a stopped process would be, by a report that blocks.

@@ -20,6 +20,7 @@ const (
 	FoundWrongRole          // ErrWrongRole
 	FoundLagging            // ErrLagging
 	FoundNothingOut         // ErrInconclusive: no result
+	Refused                 // ErrCredentials; a failure only if others take the credentials, see Credentials
 
 	outcomes // how many there are
 )
@@ -39,8 +40,25 @@ func (o Outcome) String() string {
 		return "lagging"
 	case FoundNothingOut:
 		return "inconclusive"
+	case Refused:
+		return "refused"
 	}
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
+}
+
+// Verdict returns what a check with that outcome says by itself; Unknown if it found nothing out.
+func (o Outcome) Verdict() Verdict {
+	switch o {
+	case Succeeded:
+		return Healthy
+	case FoundWrongRole:
+		return WrongRole
+	case FoundLagging:
+		return Lagging
+	case FoundNothingOut:
+		return Unknown
+	}
+	return Unhealthy
 }
 
 // outcomeOf returns how a check ended with err.
@@ -54,6 +72,8 @@ func outcomeOf(err error) Outcome {
 		return FoundWrongRole
 	case errors.Is(err, ErrLagging):
 		return FoundLagging
+	case errors.Is(err, ErrCredentials):
+		return Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return TimedOut
 	}
@@ -113,13 +133,20 @@ type TargetStats struct {
 	Due     time.Time // of the next check; in the past while it waits for a slot, zero while it runs and before Run
 	Running bool
 	Waiting bool // for a slot: its check is due
+	Blind   bool // its checks have found nothing out for so long that Options.Blind was told
+}
+
+// SlotStats are the slots of one kind. It is a plain value.
+type SlotStats struct {
+	Max     int // how many there are
+	Running int // taken
+	Waiting int // checks that are due and have none; some may wait while slots are free, see lanes.go
 }
 
 // Stats are the numbers of a scheduler at one moment. It is a plain value that belongs to whoever asked for it.
 type Stats struct {
-	Slots   int // how many checks may run at once
-	Running int // slots taken
-	Waiting int // checks that are due and have no slot
+	Sockets  SlotStats // of checks over the network
+	Programs SlotStats // of those that run a program
 
 	Groups  map[string]Tally       // by Target.Group, also of the targets that were removed; a group stays
 	Targets map[string]TargetStats // by Target.ID
@@ -131,31 +158,38 @@ func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := Stats{
-		Slots: s.o.Concurrency, Running: s.running,
 		Groups: make(map[string]Tally, len(s.groups)), Targets: make(map[string]TargetStats, len(s.jobs)),
 	}
-	for name, t := range s.groups {
-		all.Groups[name] = *t
+	for name, g := range s.groups {
+		all.Groups[name] = g.tally
 	}
+	waits := [slotKinds]int{}
 	for id, j := range s.jobs {
 		t := TargetStats{
 			Target: j.target, Verdict: j.streak.verdict, Checks: j.counts, Last: j.last,
-			Due: j.due, Running: j.state == running, Waiting: j.state == waiting,
+			Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.told,
 		}
 		if t.Running {
 			t.Due = time.Time{}
 		}
 		if t.Waiting {
-			all.Waiting++
+			waits[j.kind]++
 		}
 		all.Targets[id] = t
+	}
+	for kind, to := range map[slotKind]*SlotStats{socketSlots: &all.Sockets, programSlots: &all.Programs} {
+		*to = SlotStats{Max: s.slots[kind].max, Running: s.slots[kind].running, Waiting: waits[kind]}
 	}
 	return all
 }
 
-// noteLocked counts a check of j that ended at a time.
-func (s *Scheduler) noteLocked(j *job, o Outcome, detail string, at time.Time, took time.Duration) {
+// noteLocked counts a check of j that ran from start to end.
+func (s *Scheduler) noteLocked(j *job, o Outcome, detail string, start, end time.Time) {
+	took := end.Sub(start)
 	j.counts[o]++
-	j.last = Ended{At: at, Took: took, Outcome: o, Detail: detail}
-	s.groups[j.target.Group].add(o, took)
+	j.last = Ended{At: end, Took: took, Outcome: o, Detail: detail}
+	j.group.tally.add(o, took)
+	j.stale = end.Add(j.policy.StaleAfter)
+	j.hangs = o != Succeeded && took >= j.policy.Timeout/2
+	s.lookLocked(j, o, detail, start, end)
 }

@@ -28,13 +28,13 @@ func TestStats(t *testing.T) {
 			to.Group = group
 			must(t, s.Add(to, f, p))
 		}
-		if got := s.Stats(); got.Slots != 7 || got.Targets["x/1"].Last != (Ended{}) || !got.Targets["x/1"].Due.IsZero() || len(got.Groups) != 2 {
+		if got := s.Stats(); got.Sockets.Max != 7 || got.Targets["x/1"].Last != (Ended{}) || !got.Targets["x/1"].Due.IsZero() || len(got.Groups) != 2 {
 			t.Errorf("before Run: %+v", got)
 		}
 		start := time.Now()
 		defer run(t, s)()
 		later(10 * time.Millisecond)
-		if got := s.Stats(); got.Running != 3 || !got.Targets["y/1"].Running || !got.Targets["y/1"].Due.IsZero() {
+		if got := s.Stats(); got.Sockets.Running != 3 || !got.Targets["y/1"].Running || !got.Targets["y/1"].Due.IsZero() {
 			t.Errorf("while all are checked: %+v", got)
 		}
 		later(6100 * time.Millisecond)
@@ -53,8 +53,8 @@ func TestStats(t *testing.T) {
 			y.Due.Sub(y.Last.At) != 980*time.Millisecond || y.Running || y.Waiting {
 			t.Errorf("y/1 is %+v", y)
 		}
-		if len(got.Targets) != 2 || got.Running != 0 || got.Waiting != 0 {
-			t.Errorf("there are %d targets, %d running, %d waiting", len(got.Targets), got.Running, got.Waiting)
+		if len(got.Targets) != 2 || got.Sockets.Running != 0 || got.Sockets.Waiting != 0 {
+			t.Errorf("there are %d targets, %d running, %d waiting", len(got.Targets), got.Sockets.Running, got.Sockets.Waiting)
 		}
 	})
 }
@@ -71,24 +71,24 @@ func TestStatsOfThoseThatWait(t *testing.T) {
 		defer run(t, s)()
 		later(500 * time.Millisecond)
 		got := s.Stats()
-		if got.Slots != 2 || got.Running != 2 || got.Waiting != 3 || !got.Targets["4"].Waiting || !got.Targets["4"].Due.Equal(start.Add(4*firstCheckSpacing)) {
+		if got.Sockets != (SlotStats{Max: 2, Running: 2, Waiting: 3}) || !got.Targets["4"].Waiting || !got.Targets["4"].Due.Equal(start.Add(4*firstCheckSpacing)) {
 			t.Errorf("%+v", got)
 		}
 		later(2 * time.Second)
-		if n := s.Stats().Targets["0"].Checks; n[TimedOut] != 1 {
-			t.Errorf("a check that took until its deadline counts as %v", n)
+		if n := s.Stats().Targets["0"].Checks; n[TimedOut] == 0 || n != (Counts{TimedOut: n[TimedOut]}) {
+			t.Errorf("checks that took until their deadline count as %v", n)
 		}
 	})
 }
 
 func TestOutcomes(t *testing.T) {
-	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive"}
+	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive", "refused"}
 	for o := range len(Counts{}) {
 		if got := Outcome(o).String(); got != want[o] {
 			t.Errorf("outcome %d is %q, want %q", o, got, want[o])
 		}
 	}
-	if got := outcomes.String(); got != "outcome(6)" {
+	if got := outcomes.String(); got != "outcome(7)" {
 		t.Errorf("an undefined outcome is %q", got)
 	}
 	for _, tt := range []struct {
@@ -97,6 +97,7 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{errors.Join(ErrInconclusive, context.Canceled), FoundNothingOut},
 		{errors.Join(ErrWrongRole, errAtOnce), FoundWrongRole},
+		{refusedf("authentication refused"), Refused},
 		{context.DeadlineExceeded, TimedOut},
 		{connectError(t.Context(), time.Now(), context.DeadlineExceeded), TimedOut},
 	} {

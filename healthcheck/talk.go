@@ -26,10 +26,11 @@ type talk struct {
 	start   time.Time   // of the check
 	release func() bool // cuts the tie between the context and the connection
 
-	lacksCertificate bool // the target asked for a client certificate, and there was none that it takes
+	asksCertificate  bool // the target asked for a client certificate
+	lacksCertificate bool // and there was none that it takes
 }
 
-// openTalk connects to t, at port instead of its own unless that is 0, and shakes hands if config is not nil: see
+// openTalk connects to t, see atPort, and shakes hands if config is not nil: see
 // secure. Its errors are in words.
 func openTalk(ctx context.Context, t Target, port uint16, config *tls.Config, name string) (*talk, error) {
 	d := net.Dialer{KeepAlive: -1} // it does not live long enough for keepalive
@@ -51,9 +52,9 @@ func openTalk(ctx context.Context, t Target, port uint16, config *tls.Config, na
 	return k, nil
 }
 
-// atPort returns t's address, with port instead of its own unless that is 0.
+// atPort returns t's address, with port instead of its own unless that is 0 or the address is exact.
 func atPort(t Target, port uint16) netip.AddrPort {
-	if port == 0 {
+	if port == 0 || t.Exact {
 		return t.Addr
 	}
 	return netip.AddrPortFrom(t.Addr.Addr(), port)
@@ -82,6 +83,7 @@ func (k *talk) secure(ctx context.Context, config *tls.Config, name string) erro
 func (k *talk) clientCertificate(config *tls.Config) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	given, certificates := config.GetClientCertificate, config.Certificates
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		k.asksCertificate = true
 		if given != nil {
 			return given(request)
 		}
@@ -152,7 +154,10 @@ func (k *talk) failure(ctx context.Context, err error, what string) error {
 	case errors.As(err, &op) && op.Op == remoteAlert:
 		alert := escaped(strings.TrimPrefix(op.Err.Error(), "tls: "))
 		if k.lacksCertificate {
-			return unhealthyf("tls alert: %s, it asked for a client certificate", alert).because(err)
+			return refusedf("tls alert: %s, it asked for a client certificate", alert).because(err)
+		}
+		if k.asksCertificate && !isAlert(op.Err, alertInternalError) { // whatever is wrong with ours is told so (RFC 8446, 4.4.2.4)
+			return refusedf("tls alert: %s, it was shown the client certificate", alert).because(err)
 		}
 		return unhealthyf("tls alert: %s", alert).because(err)
 	case errors.Is(err, syscall.ECONNRESET):
@@ -165,6 +170,12 @@ func (k *talk) failure(ctx context.Context, err error, what string) error {
 
 // remoteAlert is the Op of the *net.OpError that crypto/tls returns for an alert. The alert itself has no exported type.
 const remoteAlert = "remote error"
+
+// alertInternalError says that something is wrong with the target, and not with what it was shown (RFC 8446, 6.2).
+const alertInternalError tls.AlertError = 80
+
+// isAlert reports whether an error of crypto/tls is that alert.
+func isAlert(err error, alert tls.AlertError) bool { return err.Error() == alert.Error() }
 
 // handshakeError puts into words why there is no TLS.
 func (k *talk) handshakeError(ctx context.Context, err error) error {

@@ -204,10 +204,11 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	inReady := make(map[*job]bool)
-	for _, j := range s.ready {
-		inReady[j] = true
-		if j.state != waiting && j.state != removed {
-			t.Errorf("%s is ready in state %d", j.target.ID, j.state)
+	for _, g := range s.groups {
+		for kind := range g.lanes {
+			for i := range g.lanes[kind] {
+				checkLane(t, &s.slots[kind], &g.lanes[kind][i], inReady)
+			}
 		}
 	}
 	count := 0
@@ -222,8 +223,22 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 			t.Errorf("%s in state %d has index %d in the queue", id, j.state, j.index)
 		}
 	}
-	if count > s.running || s.running > s.o.Concurrency {
-		t.Errorf("%d jobs run in %d of %d slots", count, s.running, s.o.Concurrency)
+	taken := 0
+	for kind := range s.slots {
+		all := &s.slots[kind]
+		taken += all.running
+		sum, hanging := 0, 0
+		for _, g := range s.groups {
+			sum += g.lanes[kind][0].running + g.lanes[kind][1].running
+			hanging += g.lanes[kind][1].running
+		}
+		if sum != all.running || hanging != all.hanging || all.running > all.max || hanging > all.maxHanging() {
+			t.Errorf("slots of kind %d: %d of %d taken, %d of them by targets that hang; the lanes have %d and %d",
+				kind, all.running, all.max, all.hanging, sum, hanging)
+		}
+	}
+	if count > taken {
+		t.Errorf("%d jobs run in %d slots", count, taken)
 	}
 	for i, j := range s.queue {
 		at, must := j.wakeAt()
@@ -233,5 +248,25 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 		if parent := (i - 1) / 2; s.queue.Less(i, parent) {
 			t.Errorf("place %d of the queue is earlier than its parent %d", i, parent)
 		}
+	}
+}
+
+// checkLane holds a lane against its invariants, and takes down which jobs wait in it.
+func checkLane(t *testing.T, s *slots, l *lane, inReady map[*job]bool) {
+	t.Helper()
+	for _, j := range l.ready {
+		inReady[j] = true
+		if j.state != waiting && j.state != removed {
+			t.Errorf("%s is ready in state %d", j.target.ID, j.state)
+		}
+	}
+	listed := 0
+	for _, other := range s.waiting {
+		if other == l {
+			listed++
+		}
+	}
+	if l.running < 0 || l.queued != (listed == 1) || listed > 1 || len(l.ready) > 0 && !l.queued {
+		t.Errorf("a lane with %d ready and %d running is %d times among those that wait, queued: %v", len(l.ready), l.running, listed, l.queued)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -198,6 +199,28 @@ func TestTLSClientCertificates(t *testing.T) {
 			}
 			_, err = check.Check(deadlineIn(t, patience), serveTLS(t, config))
 			failsWith(t, err, "(step 1: )?"+want+"(, received nothing)?")
+		}
+	}
+}
+
+// TestTLSClientCertificateRefused shows a certificate that the target does not take, or not any more: that is a matter of credentials.
+// A target that fails for a reason of its own after it has asked for one is sick.
+func TestTLSClientCertificateRefused(t *testing.T) {
+	ca := newTLSAuthority(t, "ca")
+	old := loopbackTemplate()
+	old.NotAfter = time.Now().Add(-time.Hour)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config := &tls.Config{
+			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.roots(),
+			MaxVersion: version,
+		}
+		_, err := TLS{Certificates: []tls.Certificate{ca.issue(t, old)}}.Check(deadlineIn(t, patience), serveTLS(t, config))
+		failsWith(t, err, "tls alert: .*certificate.*, it was shown the client certificate", ErrCredentials)
+		k := talk{start: time.Now(), asksCertificate: true}
+		err = k.failure(t.Context(), &net.OpError{Op: remoteAlert, Err: alertInternalError}, "the answer")
+		failsWith(t, err, "tls alert: internal error")
+		if errors.Is(err, ErrCredentials) {
+			t.Error("an internal error of the target is taken for a refusal")
 		}
 	}
 }

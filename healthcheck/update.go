@@ -26,7 +26,8 @@ func (s *Scheduler) Update(id string, c Checker, p Policy) error {
 		return fmt.Errorf("check target %q: %w", id, ErrUnknownTarget)
 	}
 	before := j.policy
-	j.checker, j.policy = c, p
+	j.use(c)
+	j.policy = p
 	j.revision++
 	j.streak.rise, j.streak.fall = p.Rise, p.Fall
 	if !s.started {
@@ -39,6 +40,36 @@ func (s *Scheduler) Update(id string, c Checker, p Policy) error {
 		j.cancel() // when it has ended, the next check is placed by the new policy
 	case idle:
 		j.due = rescale(now, j.due, before.every(j.streak.settled()), p.every(j.streak.settled()))
+	}
+	s.requeueLocked(j)
+	s.wakeRun()
+	return nil
+}
+
+// Move has the target of that id checked at another address from now on, as soon as it is its turn. Its verdict stays, as with
+// Update, and a check that runs is cancelled. The error wraps ErrUnknownTarget; nothing has changed then.
+func (s *Scheduler) Move(t Target) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.jobs[t.ID]
+	if j == nil {
+		return fmt.Errorf("check target %q: %w", t.ID, ErrUnknownTarget)
+	}
+	t.Group = j.target.Group
+	j.target = t
+	j.revision++
+	j.hangs = false // what the other address did
+	if !s.started {
+		return nil
+	}
+	now := time.Now()
+	j.stale = now.Add(j.policy.StaleAfter)
+	switch j.state {
+	case running:
+		j.soon = true
+		j.cancel()
+	case idle:
+		j.due = now
 	}
 	s.requeueLocked(j)
 	s.wakeRun()

@@ -7,6 +7,7 @@
 package l4
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -29,6 +30,7 @@ import (
 type Options struct {
 	Loops       int  // 0 = one for each usable CPU
 	MaxSessions int  // in the whole process, more are refused; 0 = no more than there are descriptors for, the rest waits
+	Reserve     int  // descriptors that stay free for what is not a session, health checks first of all; 0 = 32
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
 	NoProbes    bool // but for those that end with Probe
@@ -43,8 +45,8 @@ type Plan struct {
 	Listeners []ListenerSpec
 }
 
-// checkReserve is how many descriptors stay free for what is not a session: health checks first of all.
-const checkReserve = 32
+// defaultReserve is Options.Reserve when that is 0.
+const defaultReserve = 32
 
 // A Server is a set of loops and the listeners they serve. Its zero value is of no use, see New.
 type Server struct {
@@ -110,7 +112,7 @@ func New(o Options) (*Server, error) {
 		}
 		s.loops = append(s.loops, l)
 	}
-	if err := s.budget(); err != nil {
+	if err := s.budget(cmp.Or(o.Reserve, defaultReserve)); err != nil {
 		s.discard()
 		return nil, err
 	}
@@ -118,8 +120,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// budget shares the descriptors out: a few for pipes and checks, two for each session of the rest.
-func (s *Server) budget() error {
+// budget shares the descriptors out: a few for pipes, the reserve, and two for each session of the rest.
+func (s *Server) budget(reserve int) error {
 	limit, err := sock.DescriptorLimit()
 	if err != nil {
 		return err
@@ -132,7 +134,7 @@ func (s *Server) budget() error {
 	for _, l := range s.loops {
 		l.pipes.limit = pipes
 	}
-	rest := limit - open - checkReserve - 2*pipes*len(s.loops)
+	rest := limit - open - reserve - 2*pipes*len(s.loops)
 	if rest < 2 {
 		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
 	}

@@ -23,26 +23,39 @@ type Spec struct {
 	Tier        int    // used when no backend of a lower tier is eligible; 0 to MaxTier
 	Zone        string // where it stands; a pool may prefer its own
 	Mode        Mode   // what the operator wants of it at first
+
+	// Check is where its health is checked, a unicast address and a port; the zero value is at Addr.
+	Check netip.AddrPort
 }
 
-// Fields of a Spec that can be changed at run time, as the configuration calls them.
+// Fields of a Spec that can be changed without making it another backend, as the configuration calls them; all but the last at run
+// time too.
 const (
 	fieldWeight      = "weight"
 	fieldMaxSessions = "max_sessions"
 	fieldMode        = "mode"
+	fieldCheck       = "check"
 )
 
-// checked returns s with an IPv4 address never in its form mapped into IPv6, or an *InvalidBackendError when it cannot be a
+// checked returns s with IPv4 addresses never in their form mapped into IPv6, or an *InvalidBackendError when it cannot be a
 // backend.
 func (s Spec) checked() (Spec, error) {
-	given := s.Addr
-	s.Addr = netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port())
-	a := s.Addr.Addr()
+	addr, check := s.Addr, s.Check
+	s.Addr = unmapped(addr)
+	if check.IsValid() {
+		s.Check = unmapped(check)
+	}
 	switch {
 	case s.ID == "":
 		return s, &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
-	case !s.Addr.IsValid() || s.Addr.Port() == 0 || a.IsUnspecified() || a.IsMulticast():
-		return s, &InvalidBackendError{Field: "addr", Value: given.String(), Want: "a unicast address and a port"}
+	case !connectable(s.Addr):
+		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "a unicast address and a port"}
+	case s.Check != netip.AddrPort{} && !connectable(s.Check):
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "a unicast address and a port, or none"}
+	case s.Addr.Addr().Zone() != "" && !ValidZone(s.Addr.Addr().Zone()):
+		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "the name of an interface as zone"}
+	case s.Check.Addr().Zone() != "" && !ValidZone(s.Check.Addr().Zone()):
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "the name of an interface as zone"}
 	case s.Tier < 0 || s.Tier > MaxTier:
 		return s, &InvalidBackendError{Field: "tier", Value: strconv.Itoa(s.Tier), Want: "0 to " + strconv.Itoa(MaxTier)}
 	}
@@ -52,6 +65,14 @@ func (s Spec) checked() (Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+// unmapped returns an address with IPv4 never in its form mapped into IPv6.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// connectable reports whether an address can be connected to.
+func connectable(a netip.AddrPort) bool {
+	return a.IsValid() && a.Port() != 0 && !a.Addr().IsUnspecified() && !a.Addr().IsMulticast()
 }
 
 func validateWeight(w uint32) error {
@@ -172,7 +193,7 @@ func (m *member) info() BackendInfo {
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
 		MaxSessions: m.maxSessions, Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
-		Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
+		Check: m.spec.Check, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for o := range b.outcomes {
@@ -195,8 +216,9 @@ type BackendInfo struct {
 	Since       time.Time // when the verdict was given
 	Mode        Mode
 	Breaker     Breaker
-	Given       Spec // as its source describes it; where the fields above differ they were set at run time
-	Eligible    bool // it may get new sessions, but for its limit
+	Check       netip.AddrPort // where it is checked; the zero value is at Addr
+	Given       Spec           // as its source describes it; where the fields above differ they were set at run time
+	Eligible    bool           // it may get new sessions, but for its limit
 
 	Openings uint64              // of its breaker
 	Leases   int64               // held now

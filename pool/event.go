@@ -1,9 +1,12 @@
 package pool
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// BreakerChanged or Discovered, no other.
+// CheckChanged, BreakerChanged or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -47,6 +50,12 @@ type WeightChanged struct {
 type LimitChanged struct {
 	Change
 	From, To int
+}
+
+// CheckChanged says that a backend is to be checked at another address; the zero value is its own.
+type CheckChanged struct {
+	Change
+	From, To netip.AddrPort
 }
 
 // BreakerChanged says that the traffic judges a backend anew.

@@ -68,6 +68,11 @@ func (o Obstacle) String() string {
 	return "obstacle(" + strconv.Itoa(int(o)) + ")"
 }
 
+// OfVerdict reports whether it is the verdict that stands against the backend.
+func (o Obstacle) OfVerdict() bool {
+	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging
+}
+
 // A Candidate is a backend with what an algorithm goes by. It is a plain value.
 type Candidate struct {
 	ID          string

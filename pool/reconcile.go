@@ -25,7 +25,7 @@ type Difference struct {
 // Changed is a backend that stays and of which its source says something else than before.
 type Changed struct {
 	ID     string
-	Fields []string // of its Spec: "weight", "max_sessions", "mode". One that was set by hand to the same value is among them
+	Fields []string // of its Spec: "weight", "max_sessions", "mode", "check". One that was set by hand to the same value is among them
 }
 
 // Reconcile makes the backends that came from source, which is not empty, those of specs: it adds, removes and changes as
@@ -190,6 +190,9 @@ func changedFields(from, to Spec) (fields []string) {
 	if from.Mode != to.Mode {
 		fields = append(fields, fieldMode)
 	}
+	if from.Check != to.Check {
+		fields = append(fields, fieldCheck)
+	}
 	return fields
 }
 
@@ -259,6 +262,9 @@ func (m *member) followed(s Spec) *edit {
 	}
 	if s.Mode != m.spec.Mode {
 		e.noteMode(s.Mode)
+	}
+	if from := m.spec.Check; s.Check != from {
+		e.note(func(c Change) Event { return CheckChanged{c, from, s.Check} })
 	}
 	e.next.spec = s
 	return e

@@ -3,6 +3,8 @@ package test
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +39,7 @@ func TestDiscoverByDNS(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "port = " + port,
+			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "allow_loopback = true", "port = " + port,
 			fmt.Sprintf("resolver = %q", server.Address), `refresh = "1h"`, // the TTL is what it goes by
 		},
 	}.start(t)
@@ -89,7 +91,7 @@ func TestDiscoverBySRV(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), fmt.Sprintf("resolver = %q", server.Address),
+			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), "allow_loopback = true", fmt.Sprintf("resolver = %q", server.Address),
 		},
 		Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`, `fall = 1`},
 	}.start(t)
@@ -116,7 +118,7 @@ func TestDiscoveryThatFailsAtFirst(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "port = " + portOf(t, backend.Address()),
+			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "allow_loopback = true", "port = " + portOf(t, backend.Address()),
 			fmt.Sprintf("resolver = %q", server.Address), `refresh = "1s"`,
 		},
 	}.start(t)
@@ -127,4 +129,75 @@ func TestDiscoveryThatFailsAtFirst(t *testing.T) {
 	if got := newCaller(t, b).calls(t, 3, false); got["b1"] != 3 {
 		t.Errorf("sessions went to %v", got)
 	}
+}
+
+// TestDiscoveryThatNamesThisMachine has an SRV record lead to a server that listens on loopback, where the control API may be: without
+// allow_loopback no client gets there, and the log says why.
+func TestDiscoveryThatNamesThisMachine(t *testing.T) {
+	t.Parallel()
+	private := harness.Serve(t, harness.SpeakFirst("private"))
+	server := harness.StartDNS(t)
+	server.SetZone(t, "_db._tcp 60 IN SRV 0 1 "+portOf(t, private.Address())+" one\none 60 IN A 127.0.0.1\n")
+	b := world{
+		Pool: []string{`algorithm = "round_robin"`},
+		Discover: []string{
+			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), fmt.Sprintf("resolver = %q", server.Address),
+		},
+	}.start(t)
+	failed := b.WaitLine(t, "the failure", func(l harness.Line) bool { return l.Message == harness.MessageNoAnswer })
+	if !strings.Contains(failed.Err, "address of this machine: "+private.Address()+"; allow_loopback = true allows them") {
+		t.Errorf("the log says %s", failed.Text)
+	}
+	_ = refusal(t, b.Address(t, "main"))
+	if n := private.Accepted(); n != 0 {
+		t.Errorf("%d connections came to a server of this machine", n)
+	}
+}
+
+// TestDiscoveryForbidsThisMachine takes allow_loopback away: what was found by it goes at once, although there is nothing in its place.
+func TestDiscoveryForbidsThisMachine(t *testing.T) {
+	t.Parallel()
+	private := harness.Serve(t, harness.SpeakFirst("b1"))
+	server := harness.StartDNS(t)
+	server.SetZone(t, "db 60 IN A 127.0.0.1\n")
+	w := world{
+		Pool: []string{`algorithm = "round_robin"`},
+		Discover: []string{
+			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "port = " + portOf(t, private.Address()),
+			fmt.Sprintf("resolver = %q", server.Address), "allow_loopback = true",
+		},
+	}
+	config := w.config(t)
+	b := harness.StartBalancer(t, config)
+	if got := newCaller(t, b).calls(t, 3, false); got["b1"] != 3 {
+		t.Errorf("sessions went to %v", got)
+	}
+	b.Reload(t, strings.Replace(config, "allow_loopback = true", "allow_loopback = false", 1))
+	b.WaitLine(t, "the removed address", func(l harness.Line) bool {
+		return l.Message == harness.MessageRemoved && l.Backend == private.Address()
+	})
+	_ = refusal(t, b.Address(t, "main"))
+}
+
+// TestDiscoveryThatIsEmptied has a good answer without a backend: the pool is emptied, whatever on_error says, and the log says so.
+func TestDiscoveryThatIsEmptied(t *testing.T) {
+	t.Parallel()
+	backend := harness.Serve(t, harness.SpeakFirst("b1"))
+	list := filepath.Join(t.TempDir(), "backends.json")
+	check(t, os.WriteFile(list, fmt.Appendf(nil, "[{\"address\": %q}]", backend.Address()), 0o600))
+	b := world{
+		Pool:     []string{`algorithm = "round_robin"`},
+		Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", list), `on_error = "keep"`},
+	}.start(t)
+	if got := newCaller(t, b).calls(t, 3, false); got["b1"] != 3 {
+		t.Errorf("sessions went to %v", got)
+	}
+	check(t, os.WriteFile(list, []byte("[]"), 0o600))
+	line := b.WaitLine(t, "the empty answer", func(l harness.Line) bool {
+		return l.Message == "discovery names no backend: the pool has none from it"
+	})
+	if line.Level != "warn" || !strings.Contains(line.Text, `"removed":1`) {
+		t.Errorf("the log says %s", line.Text)
+	}
+	_ = refusal(t, b.Address(t, "main"))
 }

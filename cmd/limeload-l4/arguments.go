@@ -64,7 +64,7 @@ func countArguments(c *cli.Context, args []string) error {
 	}
 	for _, name := range names[len(args):] {
 		if !strings.HasPrefix(name, "[") {
-			return &usageError{fmt.Errorf("%s is missing: needs %s", name, c.Command.ArgsUsage)}
+			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName, c.Command.ArgsUsage)}
 		}
 	}
 	for i, arg := range args {

@@ -46,7 +46,12 @@ func backendsListCommand() *cli.Command {
 }
 
 func backendTable(backends []admin.Backend) *table {
-	t := newTable("pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions", ">in", ">out", ">since", "reason")
+	columns := []string{"pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions", ">in", ">out", ">since", "reason"}
+	elsewhere := slices.ContainsFunc(backends, func(b admin.Backend) bool { return checkedAt(b) != "" })
+	if elsewhere {
+		columns = slices.Insert(columns, 3, "check")
+	}
+	t := newTable(columns...)
 	for _, b := range backends {
 		eligible := "no"
 		if b.Eligible {
@@ -64,10 +69,22 @@ func backendTable(backends []admin.Backend) *table {
 		if !b.Since.IsZero() {
 			since = ago(b.Since)
 		}
-		t.add(b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker, eligible, sessions,
-			size(b.BytesIn), size(b.BytesOut), since, reason)
+		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker, eligible, sessions,
+			size(b.BytesIn), size(b.BytesOut), since, reason}
+		if elsewhere {
+			cells = slices.Insert(cells, 3, checkedAt(b))
+		}
+		t.add(cells...)
 	}
 	return t
+}
+
+// checkedAt is where a backend is checked; "" is at its own address, or nowhere.
+func checkedAt(b admin.Backend) string {
+	if b.Check == nil {
+		return ""
+	}
+	return b.Check.Address
 }
 
 // draining is how far a drain has come, in words.
@@ -94,6 +111,7 @@ func backendsAddCommand() *cli.Command {
 			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
 			&cli.StringFlag{Name: "mode", Value: pool.Ready.String(), Usage: "`MODE`: ready, drain or maintenance"},
+			&cli.StringFlag{Name: "check", Usage: "check it at `ADDRESS`, an IP address and a port; else at its own"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		if err := knownMode(c); err != nil {
@@ -101,7 +119,7 @@ func backendsAddCommand() *cli.Command {
 		}
 		b := admin.NewBackend{
 			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), Tier: c.Int("tier"), Zone: c.String("zone"),
-			Mode: c.String("mode"),
+			Mode: c.String("mode"), Check: c.String("check"),
 		}
 		if weight := c.Int("weight"); c.IsSet("weight") {
 			b.Weight = &weight

@@ -17,7 +17,7 @@ func checkCommand() *cli.Command {
 		UsageText: "limeload-l4 check [--syntax] [--config lb.toml]",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names"},
+			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names, read no other file, try no login"},
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := readFlagged(c)
@@ -29,7 +29,10 @@ func checkCommand() *cli.Command {
 				if err := daemon.Resolve(c.Context, cfg); err != nil {
 					return err
 				}
-				if missing, err = daemon.CheckFiles(cfg); err != nil {
+				if unresolved := cfg.Unresolved(); len(unresolved) > 0 { // the daemon would start and try again
+					return unresolved
+				}
+				if missing, err = daemon.Check(c.Context, cfg); err != nil {
 					return err
 				}
 			}
@@ -72,7 +75,7 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, warning := range append(cfg.Warnings(), warnings...) {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
-	return w.Bytes()
+	return []byte(cleanLines(w.String())) // paths may hold anything
 }
 
 // backendsOf is how many backends a pool has, and where it finds others.

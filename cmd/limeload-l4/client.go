@@ -11,10 +11,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
@@ -144,7 +142,7 @@ type place struct{ address, tokenFile string }
 // readable, and each may have mistakes: the daemon runs with an earlier one, and is to be asked about them.
 func (at place) orOf(file string, named bool) (place, error) {
 	inFile := place{address: conf.DefaultAdminAddress}
-	text, err := os.ReadFile(file)
+	text, err := conf.ReadFile(file)
 	if err != nil && named {
 		return at, unreadable(err)
 	}
@@ -158,7 +156,10 @@ func (at place) orOf(file string, named bool) (place, error) {
 	if said.Admin.Address != nil {
 		inFile.address = *said.Admin.Address
 	}
-	inFile.tokenFile = said.Admin.TokenFile
+	if path, unix := strings.CutPrefix(inFile.address, "unix:"); unix {
+		inFile.address = "unix:" + conf.FilePath(file, path)
+	}
+	inFile.tokenFile = conf.FilePath(file, said.Admin.TokenFile)
 
 	at.address = cmp.Or(at.address, os.Getenv(adminVariable))
 	if at.address == "" || at.address == inFile.address {
@@ -174,7 +175,7 @@ func (at place) orOf(file string, named bool) (place, error) {
 func (at place) client() (*admin.Client, error) {
 	token := ""
 	if at.tokenFile != "" {
-		text, err := os.ReadFile(at.tokenFile)
+		text, err := conf.ReadFile(at.tokenFile) // a pipe will do, as with the configuration: a person has named it
 		if err != nil {
 			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", err)
 		}
@@ -250,17 +251,7 @@ func cleanJSON(v any, indent string) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	var out []byte
-	for _, r := range text.String() {
-		if unicode.IsPrint(r) || r == '\n' {
-			out = utf8.AppendRune(out, r)
-			continue
-		}
-		for _, unit := range utf16.Encode([]rune{r}) {
-			out = fmt.Appendf(out, `\u%04x`, unit)
-		}
-	}
-	return out, nil
+	return appendPrintable(nil, text.Bytes()), nil
 }
 
 // say prints one line for a person.

@@ -84,7 +84,7 @@ func TestUsage(t *testing.T) {
 		{"status --timeout 0s", "--timeout 0s: needs a time above 0"},
 		{"status --admin nowhere", `needs unix:PATH or HOST:PORT`},
 		{"backends lst", `unknown command or argument "lst"`},
-		{"backends add redis", "ADDRESS is missing"},
+		{"backends add redis", "ADDRESS is missing: the command is `limeload-l4 backends add POOL ADDRESS`"},
 		{"backends add", "POOL is missing"},
 		{"backends add redis 10.0.0.1:1 more", `"more"`},
 		{"backends add redis 10.0.0.1:1 --weight", "flag needs an argument: -weight"},
@@ -113,7 +113,7 @@ func TestUsage(t *testing.T) {
 		{"explain", "CLIENT is missing"},
 		{"explain --listener a --pool b 192.0.2.1", "needs one of them"},
 		{"events --kind explosion", `--kind "explosion": needs one of backend_added`},
-		{"completion", "SHELL is missing"},
+		{"completion", "SHELL is missing: the command is `limeload-l4 completion SHELL`"},
 		{"completion tcsh", "needs one of bash, zsh, fish"},
 		{"man 7", "needs 8 or 5"},
 	} {

@@ -100,7 +100,7 @@ func toJournal(w io.Writer) bool {
 
 // printError writes an error for a person to read; in the journal each of its lines is filed as an error.
 func printError(to io.Writer, err error) {
-	text := err.Error()
+	text := cleanLines(err.Error()) // what a file, a command line or a backend has put into it must not speak to the terminal
 	if toJournal(to) {
 		text = errorPriority + strings.ReplaceAll(text, "\n", "\n"+errorPriority)
 	}

@@ -17,14 +17,15 @@ const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 // ever held up; the caller starts and closes that. Which lines there are is the daemon's to say. In the journal each line has its priority.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	console, perLine := o.Format == "console", false
+	out := io.Writer(&printableWriter{to: to})
 	switch {
 	case toJournal(to):
-		to = newJournalWriter(to, console)
+		out = newJournalWriter(out, console)
 	case console:
-		to = zerolog.ConsoleWriter{Out: to, TimeFormat: "2006-01-02 15:04:05.000", NoColor: !terminal(to)}
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "2006-01-02 15:04:05.000", NoColor: !terminal(to)}
 		perLine = true
 	}
-	w := newLogWriter(to, perLine)
+	w := newLogWriter(out, perLine)
 	return zerolog.New(w).Hook(zerolog.HookFunc(stamp)), w
 }
 

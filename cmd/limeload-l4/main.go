@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch code {
 	case exitDone:
 	case exitUsage:
-		fmt.Fprintf(stderr, "limeload-l4: %v\nSee `limeload-l4 --help`.\n", err)
+		fmt.Fprintf(stderr, "limeload-l4: %s\nSee `limeload-l4 --help`.\n", cleanLines(err.Error()))
 	default:
 		printError(stderr, err)
 	}

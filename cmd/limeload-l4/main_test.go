@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -45,6 +46,11 @@ func TestExitCodesAndOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
+	busyUDP, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busyUDP.Close()
 	for _, test := range []struct {
 		name   string
 		args   []string
@@ -67,7 +73,9 @@ func TestExitCodesAndOutput(t *testing.T) {
 			exitDone, `good`, `^$`},
 		{"no file", []string{"--config", "/nowhere/lb.toml"}, exitFailed, `^$`, `^/nowhere/lb.toml: no such file`},
 		{"port in use", []string{"--config", write(t, strings.Replace(goodConfig, "127.0.0.1:7999", busy.Addr().String(), 1))}, exitFailed, `^$`,
-			`^\S+lb.toml:3: listener.web.address: found "127.0.0.1:\d+"; .*address already in use; .*\n$`},
+			`^\S+lb.toml:3: listener.web.address: found "127.0.0.1:\d+"; .*address already in use; .*ss -ltnp.*\n$`},
+		{"UDP port in use", []string{"--config", write(t, strings.Replace(goodConfig, `"127.0.0.1:7999"`, fmt.Sprintf("%q\nprotocol = \"udp\"", busyUDP.LocalAddr()), 1))}, exitFailed, `^$`,
+			`^\S+lb.toml:3: listener.web.address: found "127.0.0.1:\d+"; .*address already in use; .*ss -lunp.*\n$`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -53,7 +52,7 @@ func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(file)
+	text, err := conf.ReadFile(file)
 	if err != nil {
 		return nil, unreadable(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,7 +82,7 @@ func simulate(c *cli.Context, cfg *conf.Config) error {
 	if err != nil {
 		return err
 	}
-	specs, err := simulatedBackends(p)
+	specs, err := simulatedBackends(cfg, p)
 	if err != nil {
 		return err
 	}
@@ -133,19 +132,12 @@ func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 
 // simulatedBackends is the pool's backends. Names of hosts are not looked up: what a simulation hashes is the backends' own
 // names, and for the rest any address will do.
-func simulatedBackends(p *conf.Pool) ([]pool.Spec, error) {
-	backends := p.Backends
-	if d := p.Discovery; d != nil && d.Type == "file" {
-		data, err := os.ReadFile(d.File)
-		if err != nil {
-			return nil, err
-		}
-		found, err := conf.ParseBackends(d.File, data)
-		if err != nil {
-			return nil, err
-		}
-		backends = slices.Concat(backends, found)
+func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
+	found, err := daemon.DiscoveredInFile(cfg, p)
+	if err != nil {
+		return nil, err
 	}
+	backends := slices.Concat(p.Backends, found)
 	if len(backends) == 0 {
 		return nil, fmt.Errorf("pool %s: its backends come from the DNS; list some in the file to simulate with", p.Name)
 	}

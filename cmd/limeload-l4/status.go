@@ -118,7 +118,11 @@ func poolTable(pools []admin.Pool) *table {
 			notes = append(notes, "none is healthy, all are tried")
 		}
 		if p.Rivalries > 0 {
-			notes = append(notes, fmt.Sprintf("two primaries at once: %d times", p.Rivalries))
+			note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
+			if p.LastRivalry != nil {
+				note += ", last " + ago(*p.LastRivalry) + " ago"
+			}
+			notes = append(notes, note)
 		}
 		waiting := strconv.Itoa(p.Waiting)
 		if p.QueueMax > 0 {

@@ -27,7 +27,7 @@ const minTTL = time.Second
 var (
 	// ErrRan is returned by a second Run of one runner.
 	ErrRan = errors.New("discovery: the runner ran already")
-	// ErrTooMany is wrapped by the error of an answer with more than 10,000 backends.
+	// ErrTooMany is wrapped by the error of an answer with more than 10,000 backends, or 1,000 targets.
 	ErrTooMany = errors.New("discovery: too many backends")
 )
 
@@ -50,6 +50,7 @@ type watcher interface {
 type Found struct {
 	Backends []pool.Spec
 	TTL      time.Duration // how long the answer holds; 0: the source does not say
+	Asked    int           // questions that it took over the network: after many the next attempt comes later
 }
 
 // checkNumber returns an error that wraps ErrTooMany if n backends are too many.

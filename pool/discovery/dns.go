@@ -3,10 +3,8 @@ package discovery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,34 +21,35 @@ type DNS struct {
 	Name     string
 	Port     uint16
 	Resolver string // "IP:PORT", which is asked for Name as it is; "" = the servers and domains of /etc/resolv.conf
+	Family   Family
+	// AllowLoopback takes addresses of this machine and of one link, too. Without it, an answer with one is none.
+	AllowLoopback bool
 }
-
-// bothFamilies is the Type of a LookupError that is not of A or AAAA alone.
-const bothFamilies = "A/AAAA"
 
 // Find asks for the addresses of the name. Its errors are *LookupError.
 func (d DNS) Find(ctx context.Context) (Found, error) {
 	r, err := newResolvers(d.Resolver)
 	if err != nil {
-		return Found{}, badResolver(d.Name, bothFamilies, err)
+		return Found{}, badResolver(d.Name, d.Family.types(), err)
 	}
 	return d.find(ctx, r)
 }
 
 func (d DNS) find(ctx context.Context, r resolvers) (Found, error) {
-	found, err := search(r, d.Name, bothFamilies, func(name string) (addresses, error) {
-		return r.addresses(ctx, name, nil)
+	found, err := search(r, d.Name, d.Family.types(), func(name string) (addresses, error) {
+		return r.addresses(ctx, name, d.Family, nil)
 	})
 	if err != nil {
 		return Found{}, err
 	}
-	f := Found{TTL: lifetime(found.ttl)}
+	f := Found{TTL: lifetime(found.ttl), Asked: r.asked()}
 	for _, ip := range found.ips {
 		addr := netip.AddrPortFrom(ip, d.Port)
 		f.Backends = append(f.Backends, pool.Spec{ID: addr.String(), Addr: addr, Weight: 1})
 	}
-	if err := checkUsable(f.Backends); err != nil {
-		return Found{}, &LookupError{Name: found.name, Type: bothFamilies, Kind: ErrBadBackend, Detail: err.Error()}
+	if e := checkBackends(f.Backends, d.AllowLoopback); e != nil {
+		e.Name, e.Type = found.name, d.Family.types()
+		return Found{}, e
 	}
 	return f, nil
 }
@@ -65,35 +64,38 @@ type addresses struct {
 	ttl  uint32       // seconds; the least of all records used
 }
 
-// addresses asks for the addresses of a name, for both families at once, except for one that is among the known records.
-// That there is but one is no sign that there is no other: a server leaves out what does not fit (RFC 2181, 9).
-func (r resolvers) addresses(ctx context.Context, name string, known []dns.RR) (addresses, error) {
-	var v4, v6 records
-	var err4, err6 error
+// addresses asks for the addresses of a name, for both families at once where both are wanted, except for one that is among
+// the known records. That there is but one is no sign that there is no other: a server leaves out what does not fit (RFC 2181, 9).
+func (r resolvers) addresses(ctx context.Context, name string, f Family, known []dns.RR) (addresses, error) {
+	types := f.questions()
+	answers, errs := make([]records, len(types)), make([]error, len(types))
 	var asking sync.WaitGroup
-	asking.Go(func() { v4, err4 = r.family(ctx, name, dns.TypeA, known) })
-	asking.Go(func() { v6, err6 = r.family(ctx, name, dns.TypeAAAA, known) })
+	for i, qtype := range types {
+		asking.Go(func() { answers[i], errs[i] = r.family(ctx, name, qtype, known) })
+	}
 	asking.Wait()
-	switch {
-	case err4 != nil && !empty(err4):
-		return addresses{}, err4
-	case err6 != nil && !empty(err6):
-		return addresses{}, err6
-	case err4 != nil && err6 != nil:
-		if errors.Is(err4, ErrNoSuchName) {
-			err4 = err6 // whose server may say that the name exists
+	var nothing error
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case !empty(err):
+			return addresses{}, err
+		case nothing == nil || errors.Is(nothing, ErrNoSuchName): // the other one's server may say that the name exists
+			nothing = err
 		}
-		if e, ok := errors.AsType[*LookupError](err4); ok {
-			e.Type = bothFamilies
-		}
-		return addresses{}, err4
 	}
 	found := addresses{name: name, ttl: maxTTL}
-	for _, family := range []records{v4, v6} {
+	for _, family := range answers {
 		for _, rr := range family.found {
 			found.ttl = min(found.ttl, family.ttl)
 			found.ips = append(found.ips, addressOf(rr))
 		}
+	}
+	if len(found.ips) == 0 {
+		if e, ok := errors.AsType[*LookupError](nothing); ok {
+			e.Type = f.types()
+		}
+		return addresses{}, nothing
 	}
 	slices.SortFunc(found.ips, netip.Addr.Compare)
 	found.ips = slices.Compact(found.ips)
@@ -120,23 +122,36 @@ func addressOf(rr dns.RR) netip.Addr {
 	return ip.Unmap()
 }
 
+// checkBackends refuses an answer with backends that can or may not be one. The error lacks its name.
+func checkBackends(backends []pool.Spec, allowLoopback bool) *LookupError {
+	if err := checkUsable(backends); err != nil {
+		return &LookupError{Kind: ErrBadBackend, Detail: err.Error()}
+	}
+	if allowLoopback {
+		return nil
+	}
+	if err := checkElsewhere(backends); err != nil {
+		return &LookupError{Kind: ErrOwnAddress, Detail: err.Error()}
+	}
+	return nil
+}
+
 // checkUsable names the backends that nothing can listen on.
 func checkUsable(backends []pool.Spec) error {
-	const shown = 5 // of possibly thousands
 	var unusable []string
 	for _, b := range backends {
-		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() {
+		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast() {
 			unusable = append(unusable, b.Addr.String())
 		}
 	}
-	switch {
-	case len(unusable) == 0:
+	if len(unusable) == 0 {
 		return nil
-	case len(unusable) > shown:
-		return fmt.Errorf("%s and %d more", strings.Join(unusable[:shown], ", "), len(unusable)-shown)
 	}
-	return errors.New(strings.Join(unusable, ", "))
+	return errors.New(someOf(unusable))
 }
+
+// broadcast is the address of everybody on this link (RFC 919).
+func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
 // badResolver is the error of a lookup that no server could be found for.
 func badResolver(name, qtype string, err error) error {

@@ -25,6 +25,7 @@ const (
 	ErrNoAnswer     = kind("no answer")                // nothing came in time, or there was no way to the server
 	ErrBadAnswer    = kind("no usable answer")         // what came was none to the question, or contradicts itself
 	ErrBadBackend   = kind("unusable backend")         // the answer has addresses or ports nothing can listen on
+	ErrOwnAddress   = kind("address of this machine")  // or of one link alone: none that the DNS may name, unless AllowLoopback
 	ErrBadName      = kind("not a domain name")        // what was to be asked for; no server was asked
 	ErrBadResolver  = kind("no usable resolver")       // what was to be asked, or where that is said
 )

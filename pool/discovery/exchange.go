@@ -18,10 +18,12 @@ const udpSize = 1232
 
 // ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its name
 // and server.
-func ask(ctx context.Context, server string, query *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
-	m, err := exchange(ctx, "udp", server, query, timeout)
+func (r resolvers) ask(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
+	r.count()
+	m, err := exchange(ctx, "udp", server, query, r.timeout)
 	if err == nil && m.Truncated {
-		m, err = exchange(ctx, "tcp", server, query, timeout)
+		r.count()
+		m, err = exchange(ctx, "tcp", server, query, r.timeout)
 		if err == nil && m.Truncated {
 			err = &LookupError{Kind: ErrBadAnswer, Detail: "truncated, although by TCP"}
 		}

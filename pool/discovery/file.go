@@ -2,22 +2,16 @@ package discovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"syscall"
 	"time"
 
+	"github.com/limeload/limeload-l4/conf/file"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// maxFileBytes is how large a file of backends may be: 10,000 of them take about 1 MiB.
-const maxFileBytes = 4 << 20
-
-// ErrFileTooLarge is wrapped by the error of a file of more than 4 MiB.
-var ErrFileTooLarge = errors.New("discovery: the file is too large")
+// MaxFileBytes is how large a file of backends may be: 10,000 of them take about 1 MiB.
+const MaxFileBytes = 4 << 20
 
 // A File finds backends in a file. It is a plain value and safe for concurrent use if Parse is.
 //
@@ -34,7 +28,7 @@ type File struct {
 // Find reads the file.
 func (f File) Find(ctx context.Context) (Found, error) {
 	f.settle(ctx)
-	data, err := f.read()
+	data, err := file.Read(f.Path, MaxFileBytes)
 	if err != nil {
 		return Found{}, fmt.Errorf("read backends: %w", err)
 	}
@@ -63,28 +57,4 @@ func (f File) settle(ctx context.Context) {
 		case <-time.After(settleTime - age):
 		}
 	}
-}
-
-func (f File) read() ([]byte, error) {
-	// without O_NONBLOCK, to open a named pipe waits for its writer
-	file, err := os.OpenFile(f.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // a folder, a device, a pipe: the first says so itself, the others may have no end
-		return nil, &fs.PathError{Op: "read", Path: f.Path, Err: errors.New("not a regular file")}
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFileBytes {
-		return nil, &fs.PathError{Op: "read", Path: f.Path, Err: fmt.Errorf("%w: more than %d bytes", ErrFileTooLarge, maxFileBytes)}
-	}
-	return data, nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/limeload/limeload-l4/conf/file"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -54,7 +55,7 @@ func TestFile(t *testing.T) {
 	wantFound(t, found, err, 0, "10.0.0.2:1", "10.0.0.1:1") // in the file's order
 	found, err = find(func() { write(t, path, "") })
 	wantFound(t, found, err, 0)
-	found, err = find(func() { write(t, path, strings.Repeat("\n", maxFileBytes)) })
+	found, err = find(func() { write(t, path, strings.Repeat("\n", MaxFileBytes)) })
 	wantFound(t, found, err, 0)
 	found, err = find(func() {
 		write(t, path+".1", "10.0.0.1:1")
@@ -64,8 +65,8 @@ func TestFile(t *testing.T) {
 
 	found, err = find(func() {})
 	wantFailure(t, found, err, fs.ErrNotExist, "read backends: open "+path+": no such file or directory")
-	found, err = find(func() { write(t, path, strings.Repeat("\n", maxFileBytes+1)) })
-	wantFailure(t, found, err, ErrFileTooLarge, "read backends: read "+path+": discovery: the file is too large: more than 4194304 bytes")
+	found, err = find(func() { write(t, path, strings.Repeat("\n", MaxFileBytes+1)) })
+	wantFailure(t, found, err, file.ErrTooLarge, "read backends: read "+path+": the file is too large: more than 4194304 bytes")
 	for _, special := range []func(){
 		func() { must(t, os.Mkdir(path, 0o700)) },
 		func() { must(t, syscall.Mkfifo(path, 0o600)) }, // would hang here

@@ -7,16 +7,21 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
 // resolvConf is where the system's resolvers stand. It is read anew at each Find: networks change.
 const resolvConf = "/etc/resolv.conf"
+
+// maxResolvConfBytes is how large that file may be: more than any list of servers and domains takes.
+const maxResolvConfBytes = 64 << 10
 
 // The limits of resolv.conf(5), which keep a slip of the pen there from making a lookup take hours.
 const (
@@ -33,12 +38,28 @@ const (
 	givenAttempts = 3
 )
 
-// resolvers are servers and the way to ask them. They are immutable.
+// resolvers are servers and the way to ask them. They are immutable, but for the count of what they are asked.
 type resolvers struct {
 	servers  []string                   // "IP:PORT", at least one; the next is asked when one fails
 	timeout  time.Duration              // of one question to one server
 	attempts int                        // rounds through the servers
 	names    func(name string) []string // the fully qualified names that a name may stand for, in order
+
+	questions *atomic.Int64 // put to the servers so far; nil: they are not counted
+}
+
+func (r resolvers) count() {
+	if r.questions != nil {
+		r.questions.Add(1)
+	}
+}
+
+// asked is how many questions were put to the servers.
+func (r resolvers) asked() int {
+	if r.questions == nil {
+		return 0
+	}
+	return int(r.questions.Load())
 }
 
 // newResolvers is the one at given, which searches no domains, or if that is empty those of the system.
@@ -50,12 +71,12 @@ func newResolvers(given string) (resolvers, error) {
 		return resolvers{}, err
 	}
 	absolute := func(name string) []string { return []string{dns.Fqdn(name)} }
-	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute}, nil
+	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute, questions: new(atomic.Int64)}, nil
 }
 
 // systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
 func systemResolvers(path string) (resolvers, error) {
-	text, err := os.ReadFile(path) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	text, err := file.Read(path, maxResolvConfBytes) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return resolvers{}, err
 	}
@@ -67,6 +88,8 @@ func systemResolvers(path string) (resolvers, error) {
 		timeout:  time.Duration(min(conf.Timeout, maxTimeoutSeconds)) * time.Second,
 		attempts: min(conf.Attempts, maxAttempts),
 		names:    conf.NameList,
+
+		questions: new(atomic.Int64),
 	}
 	for _, server := range conf.Servers {
 		if _, err := netip.ParseAddr(server); err == nil && len(r.servers) < maxServers {
@@ -128,7 +151,7 @@ func (r resolvers) query(ctx context.Context, name string, qtype uint16) (*dns.M
 	var last *LookupError
 	for range r.attempts {
 		for _, server := range r.servers {
-			m, err := ask(ctx, server, question(name, qtype), r.timeout)
+			m, err := r.ask(ctx, server, question(name, qtype))
 			if err == nil {
 				err = failure(m)
 			}

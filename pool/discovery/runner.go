@@ -27,6 +27,9 @@ const (
 	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The default
 	// of resolv.conf(5) with three dead servers takes 30 s for one name.
 	findTimeout = time.Minute
+	// maxQuestions is how many questions a second a source may come to in the long run: a record of a thousand targets with a
+	// TTL of a second would be two thousand every second, for ever.
+	maxQuestions = 100
 	// watchRetry is how often a source that cannot be watched is asked, and whether it can be now: the folder of a file may
 	// come late, or the kernel have no watches left. For a local file both cost next to nothing.
 	watchRetry = 2 * time.Second
@@ -176,10 +179,11 @@ func (r *Runner) ask(ctx context.Context) time.Duration {
 	if err != nil {
 		return r.fail(err)
 	}
+	pause := r.o.Refresh
 	if found.TTL > 0 {
-		return min(r.o.Refresh, max(found.TTL, minTTL))
+		pause = min(pause, max(found.TTL, minTTL))
 	}
-	return r.o.Refresh
+	return max(pause, time.Duration(found.Asked)*time.Second/maxQuestions)
 }
 
 func (r *Runner) find(ctx context.Context) (Found, error) {

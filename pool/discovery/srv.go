@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/miekg/dns"
@@ -16,9 +18,17 @@ import (
 // maxWeight is the largest that a pool takes.
 const maxWeight = 256
 
-// targetConcurrency is how many targets of an SRV record are looked up at once, with two questions each: a resolver answers
-// hundreds in a round trip, but need not be sent them in one burst.
-const targetConcurrency = 16
+// The limits of the questions that one SRV answer can cause.
+const (
+	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand hosts is
+	// large, and a message has room for more than two thousand.
+	maxTargets = 1000
+	// targetConcurrency is how many targets are looked up at once: a resolver answers hundreds in a round trip, but need not
+	// be sent them in one burst.
+	targetConcurrency = 16
+	// targetPause is the least time from one of them to the next, once so many are under way: 1,000 questions a second.
+	targetPause = 2 * time.Millisecond
+)
 
 // SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain value
 // and safe for concurrent use.
@@ -31,7 +41,11 @@ const targetConcurrency = 16
 // If one target cannot be looked up, there is no answer: its backends may be well.
 type SRV struct {
 	Name     string // of the records: "_postgresql._tcp.example.com"
+	Port     uint16 // of all backends, in place of the records'; 0 = theirs
 	Resolver string // "IP:PORT", which is asked for Name as it is; "" = the servers and domains of /etc/resolv.conf
+	Family   Family // of the targets' addresses
+	// AllowLoopback takes addresses of this machine and of one link, too. Without it, an answer with one is none.
+	AllowLoopback bool
 }
 
 // Find asks for the records of the name, and for the addresses of the targets that did not come with them. Its errors wrap
@@ -55,7 +69,10 @@ func (s SRV) find(ctx context.Context, r resolvers) (Found, error) {
 	if len(services) == 0 {
 		return Found{}, &LookupError{Name: answer.name, Type: "SRV", Kind: ErrNoService}
 	}
-	targets, err := r.targets(ctx, services, answer.extra)
+	for i := range services {
+		services[i].port = cmp.Or(s.Port, services[i].port)
+	}
+	targets, err := r.targets(ctx, services, s.Family, answer.extra)
 	if err != nil {
 		return Found{}, fmt.Errorf("look up SRV of %s: target: %w", answer.name, err)
 	}
@@ -63,14 +80,15 @@ func (s SRV) find(ctx context.Context, r resolvers) (Found, error) {
 	if err != nil {
 		return Found{}, fmt.Errorf("look up SRV of %s: %w", answer.name, err)
 	}
-	if err := checkUsable(backends); err != nil {
-		return Found{}, &LookupError{Name: answer.name, Type: "SRV", Kind: ErrBadBackend, Detail: err.Error()}
+	if e := checkBackends(backends, s.AllowLoopback); e != nil {
+		e.Name, e.Type = answer.name, "SRV"
+		return Found{}, e
 	}
 	ttl := answer.ttl
 	for _, a := range targets {
 		ttl = min(ttl, a.ttl)
 	}
-	return Found{Backends: backends, TTL: lifetime(ttl)}, nil
+	return Found{Backends: backends, TTL: lifetime(ttl), Asked: r.asked()}, nil
 }
 
 // A service is one SRV record with its weight as a backend's.
@@ -110,9 +128,8 @@ func scale(weight, largest uint16) uint32 {
 	return max(w, 1)
 }
 
-// targets returns the addresses of all targets, which it looks for among extra before it asks. All are asked for even when
-// one fails, so that of several failures the same one is told each time.
-func (r resolvers) targets(ctx context.Context, services []service, extra []dns.RR) (map[string]addresses, error) {
+// targets returns the addresses of all targets, which it looks for among extra before it asks.
+func (r resolvers) targets(ctx context.Context, services []service, f Family, extra []dns.RR) (map[string]addresses, error) {
 	known := make(map[string][]dns.RR)
 	for _, rr := range extra {
 		owner := strings.ToLower(rr.Header().Name)
@@ -124,26 +141,46 @@ func (r resolvers) targets(ctx context.Context, services []service, extra []dns.
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
+	if len(names) > maxTargets {
+		return nil, fmt.Errorf("%w: more than %d targets", ErrTooMany, maxTargets)
+	}
+	return inTurn(names, func(name string) (addresses, error) { return r.addresses(ctx, name, f, known[name]) })
+}
 
+// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an answer with
+// a thousand unknown targets would cost a thousand look-ups at each attempt. Of several errors it returns that of the first name,
+// so that the same failure is reported each time: all names before a failed one have been started.
+func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[string]addresses, error) {
 	found, errs := make([]addresses, len(names)), make([]error, len(names))
+	var failed atomic.Bool
 	slots := make(chan struct{}, targetConcurrency)
+	pace := time.NewTicker(targetPause)
+	defer pace.Stop()
 	var asking sync.WaitGroup
 	for i, name := range names {
+		if i >= targetConcurrency {
+			<-pace.C
+		}
 		slots <- struct{}{}
+		if failed.Load() {
+			break
+		}
 		asking.Go(func() {
-			found[i], errs[i] = r.addresses(ctx, name, known[name])
-			<-slots
+			defer func() { <-slots }()
+			if found[i], errs[i] = lookUp(name); errs[i] != nil {
+				failed.Store(true)
+			}
 		})
 	}
 	asking.Wait()
-	targets := make(map[string]addresses, len(names))
+	all := make(map[string]addresses, len(names))
 	for i, name := range names {
 		if errs[i] != nil {
 			return nil, errs[i]
 		}
-		targets[name] = found[i]
+		all[name] = found[i]
 	}
-	return targets, nil
+	return all, nil
 }
 
 // backendsOf puts services and the addresses of their targets together.

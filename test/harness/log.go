@@ -32,6 +32,8 @@ type Line struct {
 	Backend  string `json:"backend"`
 	Reason   string `json:"reason"`
 
+	Configuration string `json:"configuration"` // of a warning about it
+
 	// of a verdict's change
 	From string `json:"from"`
 	To   string `json:"to"`

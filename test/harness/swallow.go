@@ -23,10 +23,21 @@ type Swallower struct {
 	fillers []net.Conn // fill the queue; closed by Open or at the end of the test
 }
 
-// Swallow starts a backend that swallows SYNs. After Open it serves with handle.
+// Swallow starts a backend on 127.0.0.1 that swallows SYNs. After Open it serves with handle.
 func Swallow(t testing.TB, handle Handler) *Swallower {
 	t.Helper()
-	l, err := listenBacklog(0)
+	return swallowOn(t, [4]byte{127, 0, 0, 1}, handle)
+}
+
+// SwallowEverywhere is Swallow on all IPv4 addresses of the machine, so that all of 127.0.0.0/8 are backends that swallow SYNs.
+func SwallowEverywhere(t testing.TB, handle Handler) *Swallower {
+	t.Helper()
+	return swallowOn(t, [4]byte{}, handle)
+}
+
+func swallowOn(t testing.TB, addr [4]byte, handle Handler) *Swallower {
+	t.Helper()
+	l, err := listenBacklog(addr, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,16 +112,16 @@ func (s *Swallower) closeFillers() {
 	s.fillers = nil
 }
 
-// listenBacklog listens on a free port of 127.0.0.1 with a given backlog, which net.Listen does not offer. The kernel
+// listenBacklog listens on a free port of an address with a given backlog, which net.Listen does not offer. The kernel
 // queues one connection more than backlog.
-func listenBacklog(backlog int) (*net.TCPListener, error) {
+func listenBacklog(addr [4]byte, backlog int) (*net.TCPListener, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), "listener")
 	defer f.Close() // FileListener works on a duplicate
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: addr}); err != nil {
 		return nil, os.NewSyscallError("bind", err)
 	}
 	if err := syscall.Listen(fd, backlog); err != nil {

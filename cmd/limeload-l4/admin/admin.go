@@ -130,6 +130,8 @@ type Pool struct {
 	Waiting   int      `json:"waiting"`
 	QueueMax  int      `json:"queue_max"`
 	Rivalries int      `json:"rivalries"` // how often a second backend claimed to be the primary
+
+	LastRivalry *time.Time `json:"last_rivalry,omitempty"` // when that was last
 }
 
 // Backend is one address that sessions are sent to.
@@ -144,7 +146,7 @@ type Backend struct {
 	Zone        string            `json:"zone"`
 	Mode        string            `json:"mode"`
 	Verdict     string            `json:"verdict"`
-	Reason      string            `json:"reason"` // of the verdict
+	Reason      string            `json:"reason"` // of the verdict, by what the last check found; what is past has its time
 	Since       time.Time         `json:"since"`  // of the verdict
 	Breaker     string            `json:"breaker"`
 	Openings    uint64            `json:"breaker_openings"`
@@ -159,10 +161,11 @@ type Backend struct {
 
 // LastCheck is what a backend's health check came to last.
 type LastCheck struct {
-	At     *time.Time `json:"at,omitempty"` // nil before the first
-	Took   float64    `json:"took_seconds"`
-	Detail string     `json:"detail"`
-	Next   *time.Time `json:"next,omitempty"`
+	At      *time.Time `json:"at,omitempty"` // nil before the first
+	Took    float64    `json:"took_seconds"`
+	Detail  string     `json:"detail"`
+	Next    *time.Time `json:"next,omitempty"`
+	Address string     `json:"address,omitempty"` // where it is checked, if the backend says so; "" is at its own, and the port of the pool's check
 }
 
 // NewBackend is a backend to be added; what is left out has the default of the configuration.
@@ -174,6 +177,7 @@ type NewBackend struct {
 	Tier        int    `json:"tier,omitempty"`
 	Zone        string `json:"zone,omitempty"`
 	Mode        string `json:"mode,omitempty"`
+	Check       string `json:"check,omitempty"` // where it is checked, an address and a port; "" is at its own
 }
 
 // BackendChange is what to change of a backend; nil is left as it is. All of it is done or, on an error, nothing.
@@ -347,7 +351,7 @@ type Event struct {
 // EventKinds lists the kinds of events.
 func EventKinds() []string {
 	return []string{
-		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
+		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed", "check_changed",
 		"breaker_changed", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

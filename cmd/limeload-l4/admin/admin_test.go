@@ -422,6 +422,12 @@ type request struct {
 	body           string
 }
 
+// overTCP sends a request to the server's address on loopback.
+func (w *world) overTCP(t testing.TB, r request) answer {
+	t.Helper()
+	return w.send(t, &http.Transport{DisableKeepAlives: true}, r)
+}
+
 // An answer is what came back.
 type answer struct {
 	status int
@@ -429,8 +435,15 @@ type answer struct {
 	body   string
 }
 
-// do sends a request over TCP.
+// do sends a request over the Unix socket.
 func (w *world) do(t testing.TB, r request) answer {
+	t.Helper()
+	return w.send(t, &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", w.socket)
+	}}, r)
+}
+
+func (w *world) send(t testing.TB, transport *http.Transport, r request) answer {
 	t.Helper()
 	var body io.Reader
 	if r.body != "" {
@@ -444,7 +457,6 @@ func (w *world) do(t testing.TB, r request) answer {
 	for name, value := range r.header {
 		q.Header.Set(name, value)
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := transport.RoundTrip(q)
 	check(t, err)
 	defer response.Body.Close()

@@ -101,7 +101,7 @@ func TestDocs(t *testing.T) {
 	l := defaultLimits()
 	for _, bound := range []string{
 		fmt.Sprintf("%d MiB of JSON, %d MiB of TOML", l.jsonBytes>>20, l.tomlBytes>>20), fmt.Sprintf("header above %d KiB", l.headerBytes>>10),
-		fmt.Sprintf("%d connections per listener", l.connections), fmt.Sprintf("%d streams of events, more are refused", l.streams),
+		fmt.Sprintf("%d connections; when", l.connections), fmt.Sprintf("%d more are answered", l.spares), fmt.Sprintf("%d streams of events, more are refused", l.streams),
 		fmt.Sprintf("%.0f s for a header", l.header.Seconds()), fmt.Sprintf("every %.0f seconds", l.heartbeat.Seconds()),
 		fmt.Sprintf("nothing for %.0f seconds", l.write.Seconds()), fmt.Sprintf("(up to %d)", maxProfileSeconds),
 	} {

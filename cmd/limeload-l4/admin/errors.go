@@ -21,13 +21,21 @@ var (
 // A RequestError is a request that makes no sense: which of its values, and what is allowed.
 type RequestError struct {
 	Field string // as in JSON or the query
-	Value string
-	Want  string
+	Value string // as it was given
+	Wrong string // what is wrong with it, where Value and Want do not say it all
+	Want  string // what is allowed; may be empty beside Wrong
 }
 
 // Error names the field, the value found and what is allowed.
 func (e *RequestError) Error() string {
-	return fmt.Sprintf("%s: found %q; needs %s", e.Field, e.Value, e.Want)
+	text := fmt.Sprintf("%s: found %q", e.Field, e.Value)
+	if e.Wrong != "" {
+		text += "; " + e.Wrong
+	}
+	if e.Want != "" {
+		text += "; needs " + e.Want
+	}
+	return text
 }
 
 // A ConfigError is a configuration that cannot be taken up. Nothing has changed.

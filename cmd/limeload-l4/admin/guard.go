@@ -32,6 +32,13 @@ func (t *token) allows(r *http.Request) bool {
 	return subtle.ConstantTimeCompare(hash[:], t.hash[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
+// trusts tells whether a request comes from somebody who may change things: a token was asked for, or it came by a Unix socket,
+// whose file mode says who may connect. Every user of the machine reaches a TCP address on loopback.
+func (s *Server) trusts(r *http.Request) bool {
+	_, isTCP := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return s.token.Load().isSet() || !isTCP
+}
+
 // checkOrigin refuses what a web page of somewhere else has a browser send.
 func (s *Server) checkOrigin(r *http.Request) error {
 	// The library lets GET pass, as it changes nothing. Here one is of no use to another page either, and may cost

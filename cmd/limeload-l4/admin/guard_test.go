@@ -93,7 +93,7 @@ func TestOrigin(t *testing.T) {
 				for name := range header {
 					flat[name] = header.Get(name)
 				}
-				got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host, header: flat})
+				got := w.overTCP(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host, header: flat})
 				if c.kind == "" {
 					if got.status != 200 {
 						t.Errorf("%s %s, Host %q, %v: %d %s", r.method, r.path, c.host, c.header, got.status, got.body)
@@ -122,5 +122,41 @@ func TestNoCORS(t *testing.T) {
 				t.Errorf("%s answers with %s", method, name)
 			}
 		}
+	}
+}
+
+// TestReadOnlyWithoutToken asks every route on loopback without a token: what changes something, is parsed or costs much is
+// refused, and on the Unix socket nothing is.
+func TestReadOnlyWithoutToken(t *testing.T) {
+	t.Parallel()
+	w := start(t, "")
+	refused := 0
+	for _, r := range routes() {
+		if r.path == "/v1/events" || r.path == tracePath || strings.HasSuffix(r.path, "/profile") {
+			continue // they go on until the client leaves
+		}
+		q := request{method: r.method, target: strings.TrimSuffix(r.path, "{$}")}
+		got := w.overTCP(t, q)
+		if r.method == http.MethodGet && !strings.HasPrefix(r.path, "/debug/") {
+			if got.status == http.StatusForbidden {
+				t.Errorf("%s %s: %d %s", r.method, r.path, got.status, got.body)
+			}
+			continue
+		}
+		refused++
+		if p := got.problem(t); p.Type != problemReadOnly || !strings.Contains(p.Detail, "admin.token_file") {
+			t.Errorf("%s %s: %s %q", r.method, r.path, p.Type, p.Detail)
+		}
+		if got := w.do(t, q); got.status == http.StatusForbidden {
+			t.Errorf("%s %s on the Unix socket: %d %s", r.method, r.path, got.status, got.body)
+		}
+	}
+	if refused < 10 {
+		t.Errorf("%d routes refused", refused)
+	}
+	w.server.SetToken("secret") // as a reload does
+	bearer := map[string]string{"Authorization": "Bearer secret"}
+	if got := w.overTCP(t, request{method: "DELETE", target: "/v1/sessions/01", header: bearer}); got.status != 200 {
+		t.Errorf("with a token: %d %s", got.status, got.body)
 	}
 }

@@ -58,23 +58,27 @@ func ListenTCP(ctx context.Context, address netip.AddrPort, token string) (net.L
 
 // lockFolder keeps a second daemon from replacing the same stale socket at the same time: both would find nobody there, and
 // the later one would take the earlier one's socket away. The kernel lets go of the lock when its holder dies.
+//
+// Whoever may read the folder can hold a lock on it as long as they like. So the wait is short, and after it the
+// socket is made without the lock: it guards only against two daemons that start in the same millisecond.
 func lockFolder(ctx context.Context, folder string) (unlock func(), err error) {
 	const (
-		patience = 5 * time.Second // somebody else who may read the folder could hold a lock for no good reason
+		patience = 2 * time.Second
 		pause    = 10 * time.Millisecond
 	)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	f, err := os.Open(folder)
 	if err != nil {
 		return nil, err
 	}
+	unlock = func() { f.Close() }
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	retry := time.NewTicker(pause)
 	defer retry.Stop()
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return unlock, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			f.Close()
@@ -83,7 +87,9 @@ func lockFolder(ctx context.Context, folder string) (unlock func(), err error) {
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("lock folder %s: another process holds a lock on it: %w", folder, ctx.Err())
+			return nil, fmt.Errorf("lock folder %s: %w", folder, ctx.Err())
+		case <-late.C:
+			return unlock, nil
 		case <-retry.C:
 		}
 	}

@@ -43,6 +43,7 @@ const (
 	problemBadRequest       = "/problems/bad-request"
 	problemUnauthorized     = "/problems/unauthorized"
 	problemCrossOrigin      = "/problems/cross-origin"
+	problemReadOnly         = "/problems/read-only"
 	problemNotFound         = "/problems/not-found"
 	problemUnknownPool      = "/problems/unknown-pool"
 	problemUnknownListener  = "/problems/unknown-listener"
@@ -60,6 +61,8 @@ const (
 	problemInternal         = "/problems/internal"
 	problemNotSaved         = "/problems/not-saved"
 	problemEnding           = "/problems/ending"
+	problemBusy             = "/problems/busy"
+	problemTooManyPlans     = "/problems/too-many-plans"
 	problemTooManyStreams   = "/problems/too-many-streams"
 )
 
@@ -69,6 +72,7 @@ func ProblemTypes() []ProblemType {
 		{problemBadRequest, "The request cannot be understood", http.StatusBadRequest},
 		{problemUnauthorized, "The token is missing or wrong", http.StatusUnauthorized},
 		{problemCrossOrigin, "A page of another origin asks", http.StatusForbidden},
+		{problemReadOnly, "Without a token this address only answers requests that read", http.StatusForbidden},
 		{problemNotFound, "There is no such route", http.StatusNotFound},
 		{problemUnknownPool, "There is no such pool", http.StatusNotFound},
 		{problemUnknownListener, "There is no such listener", http.StatusNotFound},
@@ -86,6 +90,8 @@ func ProblemTypes() []ProblemType {
 		{problemInternal, "The daemon failed", http.StatusInternalServerError},
 		{problemNotSaved, "It is done, and will not survive a restart", http.StatusInternalServerError},
 		{problemEnding, "The daemon is shutting down", http.StatusServiceUnavailable},
+		{problemBusy, "All connections are in use", http.StatusServiceUnavailable},
+		{problemTooManyPlans, "Too many configurations are being planned", http.StatusServiceUnavailable},
 		{problemTooManyStreams, "Too many streams of events are open", http.StatusServiceUnavailable},
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // maxLimit is how many sessions can be asked for at once.
@@ -93,7 +95,7 @@ func explainQuery(q url.Values) (ExplainQuery, error) {
 	case e.Client == "":
 		return e, newProblem(problemBadRequest, "client: it needs to be there").of("client")
 	}
-	if _, err := netip.ParseAddrPort(e.Client); err != nil && !isAddress(e.Client) {
+	if at, err := netip.ParseAddrPort(e.Client); (err != nil || !hasGoodZone(at.Addr())) && !isAddress(e.Client) {
 		return e, invalid("client", e.Client, "an IP address, or one and a port")
 	}
 	return e, nil
@@ -144,9 +146,12 @@ func invalid(field, value, want string) error {
 }
 
 func isAddress(text string) bool {
-	_, err := netip.ParseAddr(text)
-	return err == nil
+	ip, err := netip.ParseAddr(text)
+	return err == nil && hasGoodZone(ip)
 }
+
+// hasGoodZone reports whether an address may be repeated in an answer or a log: netip takes any text for a zone.
+func hasGoodZone(ip netip.Addr) bool { return ip.Zone() == "" || pool.ValidZone(ip.Zone()) }
 
 func isPrefix(text string) bool {
 	_, err := netip.ParsePrefix(text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -90,6 +91,12 @@ func (s *Server) plan(a *asked) (any, error) {
 	}
 	if err := wantType(a.Request, mediaTOML); err != nil {
 		return nil, err
+	}
+	select {
+	case s.plans <- struct{}{}:
+		defer func() { <-s.plans }()
+	default:
+		return nil, newProblem(problemTooManyPlans, strconv.Itoa(cap(s.plans))+" configurations are being planned already")
 	}
 	text, err := readAll(a, s.limits.tomlBytes)
 	if err != nil {

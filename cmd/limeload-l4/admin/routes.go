@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/url"
+	"strings"
 )
 
 const (
@@ -20,6 +21,12 @@ type route struct {
 
 	answer func(*Server, *asked) (any, error) // what it returns is sent as JSON; nil is an answer without a body
 	raw    func(*Server, http.ResponseWriter, *http.Request)
+}
+
+// reads tells whether a request to the route takes nothing from anybody: it changes nothing, parses nothing of the caller's, and
+// does not slow the daemon down, as a profile does.
+func (r route) reads() bool {
+	return r.method == http.MethodGet && !strings.HasPrefix(r.path, "/debug/")
 }
 
 // asked is a request to a route with an answer.

@@ -230,6 +230,8 @@ func refusals() []refusal {
 		{none("DELETE", "/v1/sessions?pool=redis&%zz"), problemBadRequest, ""},
 		{none("DELETE", "/v1/sessions?client=198.51.100.0/33"), problemInvalidValue, "client"},
 		{none("DELETE", "/v1/sessions?client=localhost"), problemInvalidValue, "client"},
+		{none("DELETE", "/v1/sessions?client=fe80::1%25%1b[2J"), problemInvalidValue, "client"},
+		{none("GET", "/v1/explain?pool=redis&client=[fe80::1%25%1b]:7"), problemInvalidValue, "client"},
 		{none("DELETE", "/v1/sessions?min_age=0s"), problemInvalidValue, "min_age"},
 		{none("DELETE", "/v1/sessions?min_age=10"), problemInvalidValue, "min_age"},
 		{none("DELETE", "/v1/sessions?min_idle=-1s"), problemInvalidValue, "min_idle"},
@@ -437,7 +439,7 @@ func TestNoMetrics(t *testing.T) {
 	l := listenLoopback(t)
 	w.tcp = l.Addr().String()
 	w.serve(t, l)
-	if p := w.do(t, request{method: "GET", target: "/metrics"}).problem(t); p.Type != problemNotFound {
+	if p := w.overTCP(t, request{method: "GET", target: "/metrics"}).problem(t); p.Type != problemNotFound {
 		t.Errorf("the problem is %s", p.Type)
 	}
 }

@@ -7,13 +7,13 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/net/netutil"
 )
 
 // Media types that the API takes and gives.
@@ -40,6 +40,7 @@ type Options struct {
 	Metrics  http.Handler   // answers /metrics; nil: there is no such route
 	Token    string         // a bearer token that every request needs, but for /ready and /live; "" if none is asked for
 	Log      zerolog.Logger // gets a line for each request that is to change something
+	MaxTOML  int64          // bytes of a configuration in a request; 0 = 4 MiB
 }
 
 // limits bound what a client can hold of the daemon. Tests make them small.
@@ -50,8 +51,10 @@ type limits struct {
 	write       time.Duration // to take an answer, or an event
 	heartbeat   time.Duration // between two signs of life on a stream
 	live        time.Duration // for the loops to answer /live
-	connections int           // at once; more wait in the kernel's queue
+	connections int           // at once; see connections
+	spares      int           // more, for /ready and /live
 	streams     int           // of events at once; more are refused
+	plans       int           // of configurations in a request at once; more are refused
 	headerBytes int
 	jsonBytes   int64 // of a body
 	tomlBytes   int64
@@ -60,23 +63,26 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		header:      10 * time.Second,
-		request:     time.Minute, // 16 MiB in that time are 2.2 Mbit/s
+		request:     time.Minute, // 4 MiB in that time are 0.6 Mbit/s
 		idle:        idleTimeout,
 		write:       30 * time.Second,
 		heartbeat:   heartbeatInterval,
 		live:        2 * time.Second, // a loop turns within milliseconds, and who asks waits a few seconds at most
 		connections: 256,             // descriptors that sessions then do not have
+		spares:      16,              // more health checks than one balancer in front makes at once
 		streams:     128,             // so that streams never take all connections
+		plans:       2,               // one of 4 MiB takes a second or two of CPU
 		headerBytes: 32 << 10,        // a backend's name in the path is short, a filter is, too
 		jsonBytes:   1 << 20,
-		tomlBytes:   16 << 20, // 100,000 backends with their keys
+		tomlBytes:   4 << 20,
 	}
 }
 
 // A Server is the control API. Its zero value is of no use, see NewServer; its methods may be called from any goroutine.
 //
 // A token, where one is set, is asked for on each listener, a Unix socket's too. Without one, a Unix socket is guarded by
-// its file mode, and a TCP listener must be on loopback.
+// its file mode; a TCP listener must be on loopback and only answers requests that read, since every user of the machine, and
+// every program that can be made to connect there, reaches it.
 type Server struct {
 	// set once, then read-only
 	balancer Balancer
@@ -87,6 +93,8 @@ type Server struct {
 	origins  *http.CrossOriginProtection
 	http     *http.Server
 	streams  chan struct{} // one element for each open stream of events
+	plans    chan struct{} // one element for each configuration that is being planned
+	places   *connections
 
 	token atomic.Pointer[token] // never nil
 
@@ -98,11 +106,17 @@ type Server struct {
 	mu        sync.Mutex
 	isEnding  bool
 	listeners map[net.Listener]bool
-	resting   map[net.Conn]bool // connections between two requests
+	followed  map[net.Conn]*connection
 }
 
 // NewServer makes a server. Nothing runs before Serve.
-func NewServer(o Options) *Server { return newServer(o, defaultLimits()) }
+func NewServer(o Options) *Server {
+	l := defaultLimits()
+	if o.MaxTOML > 0 {
+		l.tomlBytes = o.MaxTOML
+	}
+	return newServer(o, l)
+}
 
 func newServer(o Options, l limits) *Server {
 	s := &Server{
@@ -113,9 +127,11 @@ func newServer(o Options, l limits) *Server {
 		mux:       http.NewServeMux(),
 		origins:   http.NewCrossOriginProtection(),
 		streams:   make(chan struct{}, l.streams),
+		plans:     make(chan struct{}, l.plans),
+		places:    newConnections(l.connections, l.spares),
 		ending:    make(chan struct{}),
 		listeners: make(map[net.Listener]bool),
-		resting:   make(map[net.Conn]bool),
+		followed:  make(map[net.Conn]*connection),
 	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
@@ -131,6 +147,7 @@ func newServer(o Options, l limits) *Server {
 		WriteTimeout:                 l.write, // each answer gets it anew, see extend
 		IdleTimeout:                  l.idle,
 		MaxHeaderBytes:               l.headerBytes,
+		ConnContext:                  s.opened,
 		ConnState:                    s.follow,
 		ErrorLog:                     log.New(errorLog{o.Log}, "", 0),
 	}
@@ -158,7 +175,7 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Unlock()
 	defer s.serving.Done()
 
-	err := s.http.Serve(netutil.LimitListener(peerListener{l}, s.limits.connections))
+	err := s.http.Serve(peerListener{l})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l)
@@ -209,30 +226,37 @@ func (s *Server) beginEnd() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.resting {
-		c.Close()
-	}
+	s.places.end()
 }
 
-// follow is told of each change of a connection's state. StateNew comes before Serve can return, StateClosed is the last thing
-// a connection's goroutine does.
+// opened takes in a new connection.
+func (s *Server) opened(ctx context.Context, c net.Conn) context.Context {
+	ctx = s.places.opened(ctx, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.followed[c] = ctx.Value(connectionKey{}).(*connection)
+	return ctx
+}
+
+// follow is told of each change of a connection's state, after opened. StateNew comes before Serve can return, StateActive when the
+// header of a request is whole (whatever its documentation says), StateClosed is the last thing a connection's goroutine does.
 func (s *Server) follow(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	n := s.followed[c]
+	if state == http.StateClosed {
+		delete(s.followed, c)
+	}
+	s.mu.Unlock()
 	switch state {
 	case http.StateNew:
 		s.connections.Add(1)
+	case http.StateActive:
+		s.places.work(n)
+	case http.StateIdle:
+		s.places.rest(n)
 	case http.StateClosed:
-		defer s.connections.Done()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch state {
-	case http.StateNew, http.StateIdle:
-		s.resting[c] = true
-		if s.isEnding { // it was accepted just before its listener closed
-			c.Close()
-		}
-	default:
-		delete(s.resting, c)
+		s.places.closed(n)
+		s.connections.Done()
 	}
 }
 
@@ -241,12 +265,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	spare := onSpare(r.Context())
 	if err := s.checkOrigin(r); err != nil {
 		s.refuse(w, err)
 		return
 	}
 	found, _ := s.mux.Handler(r)
 	h, isRoute := found.(*handler)
+	if spare {
+		header.Set("Connection", "close")
+		if !isRoute || !h.route.open {
+			s.refuse(w, newProblem(problemBusy, "each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
+			return
+		}
+	}
 	if !s.token.Load().allows(r) && !(isRoute && h.route.open) {
 		header.Set("WWW-Authenticate", "Bearer")
 		s.refuse(w, newProblem(problemUnauthorized, "a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
@@ -254,6 +286,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !isRoute {
 		s.refuse(w, noRoute(found, header, r))
+		return
+	}
+	if !h.route.reads() && !s.trusts(r) {
+		s.refuse(w, newProblem(problemReadOnly, "an admin address on TCP without a token only answers requests that read: set admin.token_file, "+
+			"or make the address a Unix socket"))
 		return
 	}
 	s.mux.ServeHTTP(w, r) // and not h, since the mux fills in the values of the path

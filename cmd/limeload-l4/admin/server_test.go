@@ -33,13 +33,16 @@ func (w *world) connect(t testing.TB) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
+// bearer is the header with the token "secret".
+const bearer = "Authorization: Bearer secret\r\n"
+
 // TestSlowClients sends too slowly in each part of a request. All of it ends with the connection, and changes nothing.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	w := start(t, "", func(l *limits) {
+	w := start(t, "secret", func(l *limits) {
 		l.header, l.request, l.idle = 3*time.Second, 4*time.Second, 3*time.Second
 	})
-	head := "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+	head := "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/json\r\n"
 	var work sync.WaitGroup
 	for name, c := range map[string]struct{ sent, answer string }{
 		"nothing":       {"", ""},
@@ -48,8 +51,8 @@ func TestSlowClients(t *testing.T) {
 		"no body":       {head + "Content-Length: 12\r\n\r\n", "HTTP/1.1 408 "},
 		"half a body":   {head + "Content-Length: 12\r\n\r\n{\"weight\"", "HTTP/1.1 408 "},
 		"half a chunk":  {head + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"wei", "HTTP/1.1 408 "},
-		"where none is": {"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 408 "},
-		"between two":   {"GET /v1/log HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "},
+		"where none is": {"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Length: 5\r\n\r\n", "HTTP/1.1 408 "},
+		"between two":   {"GET /v1/log HTTP/1.1\r\nHost: localhost\r\n" + bearer + "\r\n", "HTTP/1.1 200 "},
 	} {
 		conn := w.connect(t)
 		work.Go(func() { // all at once, as each takes seconds
@@ -71,10 +74,10 @@ func TestSlowClients(t *testing.T) {
 // TestClientGone leaves in the middle of each part of a request.
 func TestClientGone(t *testing.T) {
 	t.Parallel()
-	w := start(t, "")
+	w := start(t, "secret")
 	for _, sent := range []string{
-		"", "PATCH", "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"weight\":7",
-		"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/toml\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx",
+		"", "PATCH", "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"weight\":7",
+		"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/toml\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx",
 	} {
 		for _, reset := range []bool{false, true} {
 			conn := w.connect(t)
@@ -88,7 +91,7 @@ func TestClientGone(t *testing.T) {
 	}
 	// half-open: the client has said all it will, and still wants its answer
 	conn := w.connect(t)
-	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.0\r\n\r\n")
+	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.0\r\n"+bearer+"\r\n")
 	check(t, err)
 	check(t, conn.CloseWrite())
 	if got, err := io.ReadAll(conn); err != nil || !strings.Contains(string(got), `{"level":"info"}`) {
@@ -122,32 +125,121 @@ func TestLargeRequests(t *testing.T) {
 	}
 }
 
-// TestConnectionLimit has more clients than may be connected: the one too many waits, and nobody is lost.
+// TestConnectionLimit has more clients than may be connected: of those without a request under way one gives way.
 func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
-	w := start(t, "", func(l *limits) { l.connections = 2 })
-	ask := func(c net.Conn) error {
-		if _, err := io.WriteString(c, "GET /v1/log HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			return err
+	w := start(t, "", func(l *limits) { l.connections, l.spares = 2, 1 })
+	ask := func(c net.Conn) net.Conn {
+		isAnswered(t, c, "/v1/log", 200)
+		for !w.rests(c) {
+			time.Sleep(time.Millisecond)
 		}
-		response, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			return err
+		return c
+	}
+	first, second := ask(w.connect(t)), ask(w.connect(t))
+	third := ask(w.connect(t))
+	isClosed(t, first) // it has rested longest
+	ask(second)
+	_, err := io.WriteString(second, "GET /v1/log HTTP/1.1\r\nHost: ") // which is no request yet
+	check(t, err)
+	fourth := ask(w.connect(t))
+	isClosed(t, third)
+	ask(w.connect(t))
+	isClosed(t, second)
+	ask(w.connect(t))
+	isClosed(t, fourth)
+}
+
+// TestConnectionSpares has requests under way on all connections: health checks are answered all the same, by idle clients that
+// come after them, too.
+func TestConnectionSpares(t *testing.T) {
+	t.Parallel()
+	w := start(t, "", func(l *limits) { l.connections, l.spares = 2, 2 })
+	for range 2 {
+		stream := w.connect(t)
+		_, err := io.WriteString(stream, "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		check(t, err)
+		receive(t, w.fake.began)
+	}
+	for _, path := range []string{"/live", "/ready"} {
+		for range 3 {
+			w.connect(t) // and says nothing
 		}
-		_, err = io.Copy(io.Discard, response.Body)
-		return err
+		c := w.connect(t)
+		isAnswered(t, c, path, 200)
+		isClosed(t, c)
 	}
-	first, second, third := w.connect(t), w.connect(t), w.connect(t)
-	check(t, ask(first))
-	check(t, ask(second))
-	check(t, third.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
-	if err := ask(third); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("the third is answered beside two others: %v", err)
+	c := w.connect(t)
+	isAnswered(t, c, "/v1/log", 503)
+	isClosed(t, c)
+}
+
+// TestPlansAtOnce sends more configurations than are planned at once.
+func TestPlansAtOnce(t *testing.T) {
+	t.Parallel()
+	w := start(t, "secret")
+	for range cap(w.server.plans) {
+		c := w.connect(t)
+		_, err := io.WriteString(c, "POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n"+bearer+"Content-Type: application/toml\r\nContent-Length: 5\r\n\r\n[")
+		check(t, err)
 	}
-	check(t, first.Close())
-	check(t, third.SetReadDeadline(time.Now().Add(30*time.Second)))
-	if _, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil {
-		t.Errorf("when the first has left: %v", err)
+	for len(w.server.plans) < cap(w.server.plans) {
+		time.Sleep(time.Millisecond)
+	}
+	header := map[string]string{"Authorization": "Bearer secret", "Content-Type": mediaTOML}
+	if p := w.do(t, request{"POST", "/v1/plan", "", header, "[log]"}).problem(t); p.Type != problemTooManyPlans {
+		t.Errorf("the problem is %s", p.Type)
+	}
+}
+
+// TestIdleClients holds three hundred connections that say nothing, twice: with half a request, too.
+func TestIdleClients(t *testing.T) {
+	t.Parallel()
+	w := start(t, "")
+	for _, sent := range []string{"", "GET /v1/log HTTP/1.1\r\nHost: "} {
+		for range 300 {
+			_, _ = io.WriteString(w.connect(t), sent) // it may have given way by then
+		}
+		for range 10 {
+			isAnswered(t, w.connect(t), "/live", 200)
+		}
+	}
+	w.server.places.mu.Lock()
+	defer w.server.places.mu.Unlock()
+	if n := len(w.server.places.held); n != 256 {
+		t.Errorf("%d connections are held", n)
+	}
+}
+
+// rests tells whether the server takes a connection to have no request under way.
+func (w *world) rests(c net.Conn) bool {
+	w.server.places.mu.Lock()
+	defer w.server.places.mu.Unlock()
+	for k := range w.server.places.held {
+		if k.conn.RemoteAddr().String() == c.LocalAddr().String() {
+			return !k.busy
+		}
+	}
+	return false
+}
+
+// isAnswered asks for path on a connection.
+func isAnswered(t *testing.T, c net.Conn, path string, status int) {
+	t.Helper()
+	_, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	check(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(c), nil)
+	check(t, err)
+	if body, err := io.ReadAll(response.Body); response.StatusCode != status || err != nil {
+		t.Errorf("%s: %d %s, %v, expected %d", path, response.StatusCode, body, err, status)
+	}
+}
+
+// isClosed waits for the server to close a connection.
+func isClosed(t *testing.T, c net.Conn) {
+	t.Helper()
+	if n, err := io.Copy(io.Discard, c); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is open: %d bytes, %v", n, err)
 	}
 }
 
@@ -191,6 +283,7 @@ func TestShutdown(t *testing.T) {
 	}
 	late, other := net.Pipe()
 	defer other.Close()
+	w.server.opened(t.Context(), late)
 	w.server.follow(late, http.StateNew)
 	if _, err := late.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("a connection that comes too late: %v", err)
@@ -232,11 +325,14 @@ func TestShutdownCut(t *testing.T) {
 // TestProfileTime has profiles that take longer than a client may to take an answer.
 func TestProfileTime(t *testing.T) {
 	t.Parallel()
-	w := start(t, "", func(l *limits) { l.write = 3 * time.Second })
+	w := start(t, "secret", func(l *limits) { l.write = 3 * time.Second })
 	var work sync.WaitGroup
 	for _, target := range []string{"trace?seconds=4", "profile?seconds=4", "mutex?seconds=4"} {
 		work.Go(func() {
-			response, err := http.Get("http://" + w.tcp + "/debug/pprof/" + target)
+			q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.tcp+"/debug/pprof/"+target, nil)
+			check(t, err)
+			q.Header.Set("Authorization", "Bearer secret")
+			response, err := http.DefaultClient.Do(q)
 			if err != nil {
 				t.Error(err)
 				return
@@ -266,13 +362,15 @@ func TestNoTokenForStrangers(t *testing.T) {
 // TestLogLine reads what the log says of a change, and of one that fails, over both kinds of sockets.
 func TestLogLine(t *testing.T) {
 	t.Parallel()
-	w := start(t, "")
+	w := start(t, "secret")
+	bearer := map[string]string{"Authorization": "Bearer secret"}
 	weight := 9
-	if _, err := w.client(t, "").ChangeBackend(t.Context(), "redis", "b1", BackendChange{Weight: &weight}); err != nil {
+	if _, err := w.client(t, "secret").ChangeBackend(t.Context(), "redis", "b1", BackendChange{Weight: &weight}); err != nil {
 		t.Fatal(err)
 	}
-	w.do(t, request{method: "DELETE", target: "/v1/sessions?pool=redis&x=%0a" + strings.Repeat("x", 2000)})
-	w.do(t, request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), `{"address":"` + strings.Repeat("x", 100_000) + `"}`})
+	w.overTCP(t, request{method: "DELETE", target: "/v1/sessions?pool=redis&x=%0a" + strings.Repeat("x", 2000), header: bearer})
+	bearer["Content-Type"] = mediaJSON
+	w.do(t, request{"POST", "/v1/pools/redis/backends", "", bearer, `{"address":"` + strings.Repeat("x", 100_000) + `"}`})
 	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("the log is %q", lines)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -34,7 +33,7 @@ func (d *Daemon) Status() admin.Status {
 		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: cfg.Warnings(), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
@@ -88,7 +87,7 @@ func (d *Daemon) Pools() []admin.Pool {
 		p := admin.Pool{
 			Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
 			Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
-			Rivalries: s.rivalries(),
+			Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
 		}
 		if c.Health != nil {
 			p.Check = c.Health.Type
@@ -141,7 +140,7 @@ func (d *Daemon) backend(pool string, b pool.BackendInfo, checks map[string]heal
 	return admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
-		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
+		Verdict: b.Verdict.String(), Reason: reasonOf(b, checks, targetID(pool, b.ID)), Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
 		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
 		Drain: d.drains.progress(pool, b), Check: lastCheck(checks, targetID(pool, b.ID)),
 	}
@@ -154,6 +153,9 @@ func lastCheck(checks map[string]healthcheck.TargetStats, id string) *admin.Last
 		return nil
 	}
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
+	if t.Target.Exact {
+		c.Address = t.Target.Addr.String()
+	}
 	if !t.Last.At.IsZero() {
 		c.At = &t.Last.At
 	}
@@ -206,14 +208,13 @@ func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, err
 		return admin.Backend{}, err
 	}
 	if err := s.pool.Add(spec); err != nil {
-		return admin.Backend{}, err
+		return admin.Backend{}, s.explained(spec.ID, err)
 	}
 	return d.changedBackend(s, spec.ID)
 }
 
 // newBackendSpec reads a backend as a file of backends has it: one set of rules for both.
 func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
-	const nobody = "backends[0]"
 	text, err := json.Marshal(map[string]any{"backends": []any{b}})
 	if err != nil {
 		return pool.Spec{}, err
@@ -221,13 +222,7 @@ func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 	found, err := conf.ParseBackends("request", text)
 	var mistake *conf.Error
 	if errors.As(err, &mistake) {
-		want := strings.TrimPrefix(strings.TrimPrefix(mistake.Allowed, "needs "), "allowed is ")
-		if mistake.Message != "" {
-			want = strings.TrimSuffix(mistake.Message+"; needs "+want, "; needs ")
-		}
-		return pool.Spec{}, &admin.RequestError{
-			Field: strings.TrimPrefix(strings.TrimPrefix(mistake.Path, nobody), "."), Value: mistake.Found, Want: want,
-		}
+		return pool.Spec{}, requestError(mistake)
 	}
 	if err != nil {
 		return pool.Spec{}, err
@@ -259,7 +254,7 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 		failures = append(failures, s.pool.SetMode(id, poolMode(*c.Mode)))
 	}
 	if err := errors.Join(failures...); err != nil {
-		return admin.Backend{}, err
+		return admin.Backend{}, s.explained(id, err)
 	}
 	return d.changedBackend(s, id)
 }
@@ -275,7 +270,7 @@ func validChange(c admin.BackendChange) error {
 	}
 	if c.Mode != nil {
 		if b.Mode = *c.Mode; b.Mode == "" {
-			return &admin.RequestError{Field: "mode", Value: `""`, Want: `"ready", "drain" or "maintenance"`}
+			return &admin.RequestError{Field: "mode", Value: "", Want: `"ready", "drain" or "maintenance"`}
 		}
 	}
 	_, err := newBackendSpec(b)
@@ -290,7 +285,7 @@ func (d *Daemon) RemoveBackend(name, id string) error {
 	}
 	d.drains.cancel(name, id)
 	if err := s.pool.Remove(id); err != nil {
-		return err
+		return s.explained(id, err)
 	}
 	return d.saveState()
 }
@@ -302,7 +297,7 @@ func (s *served) info(id string) (pool.BackendInfo, error) {
 			return b, nil
 		}
 	}
-	return pool.BackendInfo{}, fmt.Errorf("pool %s: backend %q: %w", s.pool.Name(), id, pool.ErrUnknownBackend)
+	return pool.BackendInfo{}, s.explained(id, pool.ErrUnknownBackend)
 }
 
 // changedBackend saves that a backend was changed, and tells how it is now.

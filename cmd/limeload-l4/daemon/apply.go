@@ -49,12 +49,15 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 
 // reload is Reload with applying held.
 func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
-	cfg, err := Load(ctx, d.config().File)
+	cfg, err := d.readAgain(ctx)
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
-	p, err := d.propose(cfg)
+	p, err := d.propose(cfg, newFiles(cfg.File))
 	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	if err := p.tryLogins(ctx, false); err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
 	if err := d.audition(ctx, p); err != nil {
@@ -65,7 +68,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 		d.dismiss(p)
 		return admin.Plan{}, &admin.ConfigError{Err: located(cfg, err)}
 	}
-	socket, err := d.nextAdmin(cfg)
+	socket, err := d.nextAdmin(cfg, p.token)
 	if err != nil {
 		change.Discard()
 		d.dismiss(p)
@@ -92,14 +95,14 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 		switch {
 		case pp.isNew:
 			pp.served.await(ctx)
-		case pp.checker != nil && pp.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
+		case pp.check != nil && pp.check.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
 			var coming []pool.Spec
 			for _, s := range pp.specs {
 				if pp.added[s.ID] {
 					coming = append(coming, s)
 				}
 			}
-			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.checker, pp.policy)
+			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.check.checker, pp.check.policy)
 			if wantsPrimary(pp.conf.Health) {
 				pp.known = onePrimary(pp.known)
 			}
@@ -144,6 +147,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.mu.Lock()
 	d.cfg, d.pools = p.cfg, pools
 	d.mu.Unlock()
+	d.files = p.files
 	for _, s := range p.gone {
 		failures = append(failures, s.retire())
 	}
@@ -152,6 +156,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}
 	d.watchFile(p.cfg.Global.Watch)
+	d.tryNames()
 	d.forgetSockets(p.plan)
 	told := before.Warnings()
 	for _, warning := range p.cfg.Warnings() {
@@ -178,25 +183,35 @@ func (d *Daemon) forgetSockets(plan l4.Plan) {
 func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	s := pp.served
 	failures := []error{s.pool.Reconfigure(pp.options)}
-	if pp.checker == nil && s.checks != nil {
+	if pp.check == nil && s.checks != nil {
 		s.checks.end()
 		s.setChecks(nil)
 	}
 	_, err := s.pool.Reconcile(sourceConfig, pp.specs, pp.known...)
 	failures = append(failures, err)
 	switch {
-	case pp.checker == nil:
+	case pp.check == nil:
 		failures = append(failures, s.acquit())
 	case s.checks == nil:
-		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
+		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, wantsPrimary(pp.conf.Health)))
 		s.checks.start()
-	case pp.changes("health") || readsFiles(pp.conf.Health): // what the files say may be new
-		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
+	case pp.changes("health") || len(pp.contents) > 0:
+		failures = append(failures, s.checks.change(pp.check, wantsPrimary(pp.conf.Health)))
 	}
 	if pp.changes("discovery") {
-		failures = append(failures, s.rediscover(pp.conf.Discovery))
+		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
+			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)
+			failures = append(failures, err)
+		}
+		failures = append(failures, s.rediscover(cfg, pp.conf.Discovery))
 	}
 	return errors.Join(failures...)
+}
+
+// forbidsMore tells whether what was found by one setting of discovery may not be kept by the next, although that may find nothing
+// in its place: addresses of this machine that are not allowed any more.
+func forbidsMore(before, next *conf.Discovery) bool {
+	return before != nil && next != nil && before.Type == next.Type && before.AllowLoopback && !next.AllowLoopback
 }
 
 // acquit makes every backend of a pool healthy whose checks have ended: nothing will ever say so.
@@ -210,7 +225,7 @@ func (s *served) acquit() error {
 
 // rediscover finds backends otherwise from now on, or not at all. What was found before stays until there is another answer, if
 // one of that kind is to be expected.
-func (s *served) rediscover(c *conf.Discovery) error {
+func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 	var before string
 	if s.finder != nil {
 		s.finder.end()
@@ -218,7 +233,7 @@ func (s *served) rediscover(c *conf.Discovery) error {
 	}
 	s.setFinder(nil)
 	if c != nil {
-		s.setFinder(newFinder(c, s.pool))
+		s.setFinder(newFinder(cfg, c, s.pool))
 		s.finder.start(s.daemon.poke)
 		if c.Type == before {
 			return nil

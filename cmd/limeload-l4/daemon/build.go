@@ -30,7 +30,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	for i, b := range backends {
 		specs[i] = pool.Spec{
 			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
-			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode),
+			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
 		}
 	}
 	return specs
@@ -47,22 +47,36 @@ func poolMode(text string) pool.Mode {
 }
 
 // buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.
-func buildDiscovery(c *conf.Discovery, p *pool.Pool) *discovery.Runner {
-	o := discovery.Options{Name: c.Type, Source: discoverySource(c), Pool: p, Refresh: c.Refresh.Std()}
+func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discovery.Runner {
+	o := discovery.Options{Name: c.Type, Source: discoverySource(cfg, c), Pool: p, Refresh: c.Refresh.Std()}
 	if c.OnError == "empty" {
 		o.OnError = discovery.Empty
 	}
 	return discovery.New(o)
 }
 
-func discoverySource(d *conf.Discovery) discovery.Source {
+func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	switch d.Type {
 	case "dns":
-		return discovery.DNS{Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver}
+		return discovery.DNS{
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+		}
 	case "srv":
-		return discovery.SRV{Name: d.Name, Resolver: d.Resolver}
+		return discovery.SRV{
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+		}
 	}
-	return discovery.File{Path: d.File, Parse: parseBackends}
+	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
+}
+
+// addressFamily is discovery's word for a family of the configuration.
+func addressFamily(text string) discovery.Family {
+	for _, f := range []discovery.Family{discovery.IPv4, discovery.IPv6} {
+		if f.String() == text {
+			return f
+		}
+	}
+	return discovery.AnyFamily
 }
 
 // parseBackends reads a file of backends for the pool that it is discovered for.

@@ -5,8 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -15,45 +13,62 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// A builtCheck is how a pool's backends are checked.
+type builtCheck struct {
+	checker healthcheck.Checker
+	policy  healthcheck.Policy
+	logins  []login // those of the checker's parts that show credentials
+}
+
 // buildCheck makes the check of a pool's backends; echo is for all that ping. It reads the files that the configuration names
 // for it; what is wrong with one is an error with the key's place.
-func buildCheck(cfg *conf.Config, p *conf.Pool, echo *healthcheck.ICMP) (healthcheck.Checker, healthcheck.Policy, error) {
+func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.ICMP) (*builtCheck, error) {
 	h := p.Health
-	policy := healthcheck.Policy{
+	b := &builtCheck{policy: healthcheck.Policy{
 		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
 		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
 		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
 		Initial: healthcheck.Unknown,
-	}
+	}}
 	if h.Initial == "healthy" {
-		policy.Initial = healthcheck.Healthy
+		b.policy.Initial = healthcheck.Healthy
 	}
 	path := conf.Path("pool", p.Name, "health")
+	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
-		c, err := buildChecker(cfg, path, &h.Check, echo)
-		return c, policy, err
+		b.checker, err = b.add(cfg, path, &h.Check, from, echo)
+		return b, err
 	}
 	var checkers []healthcheck.Checker
 	for i := range h.Checks {
-		c, err := buildChecker(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], echo)
+		c, err := b.add(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], from, echo)
 		if err != nil {
-			return nil, policy, err
+			return nil, err
 		}
 		checkers = append(checkers, c)
 	}
-	if h.Type == "all_of" {
-		return healthcheck.AllOf(checkers), policy, nil
+	if b.checker = healthcheck.AnyOf(checkers); h.Type == "all_of" {
+		b.checker = healthcheck.AllOf(checkers)
 	}
-	return healthcheck.AnyOf(checkers), policy, nil
+	return b, nil
+}
+
+// add makes one check, and notes it where it shows credentials.
+func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+	checker, err := buildChecker(cfg, path, c, from, echo)
+	if key := credentialsKey(c); err == nil && key != "" {
+		b.logins = append(b.logins, login{key: path + "." + key, checker: checker})
+	}
+	return checker, err
 }
 
 // buildChecker makes one check of a plain kind.
-func buildChecker(cfg *conf.Config, path string, c *conf.Check, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
-	secure, err := checkTLS(cfg, path, c)
+func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+	secure, err := checkTLS(cfg, path, c, from)
 	if err != nil {
 		return nil, err
 	}
-	password, err := checkPassword(cfg, path, c)
+	password, err := checkPassword(cfg, path, c, from)
 	if err != nil {
 		return nil, err
 	}
@@ -103,13 +118,6 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, echo *healthchec
 	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
 }
 
-// readsFiles tells whether a check was made of more than the configuration.
-func readsFiles(h *conf.Health) bool {
-	return slices.ContainsFunc(append([]conf.Check{h.Check}, h.Checks...), func(c conf.Check) bool {
-		return c.PasswordFile != "" || c.CA != "" || c.Cert != ""
-	})
-}
-
 // checkDNS is what a dns check asks, and which answers will do.
 func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
 	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
@@ -154,38 +162,49 @@ func checkScript(steps []conf.Step) (healthcheck.Script, error) {
 }
 
 // checkTLS is how the check speaks TLS; nil when it does not.
-func checkTLS(cfg *conf.Config, path string, c *conf.Check) (*tls.Config, error) {
+func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.Config, error) {
 	if !c.UsesTLS() {
 		return nil, nil
 	}
 	secure := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: !c.Verify}
 	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
+		pem, err := from.read(path+".ca", c.CA, maxPEMBytes)
 		secure.RootCAs = x509.NewCertPool()
 		if err == nil && !secure.RootCAs.AppendCertsFromPEM(pem) {
-			err = errors.New("there is no certificate in it: needs a PEM file")
+			err = from.wrong(c.CA, errors.New("there is no certificate in it: needs a PEM file"))
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errNotRead) {
 			return nil, cfg.ErrorAt(path+".ca", err)
 		}
 	}
-	if c.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, cfg.ErrorAt(path+".cert", err)
-		}
-		secure.Certificates = []tls.Certificate{pair}
+	if c.Cert == "" {
+		return secure, nil
 	}
+	certificate, certErr := from.read(path+".cert", c.Cert, maxPEMBytes)
+	key, keyErr := from.read(path+".key", c.Key, maxPEMBytes)
+	switch {
+	case errors.Is(certErr, errNotRead), errors.Is(keyErr, errNotRead):
+		return secure, nil
+	case certErr != nil:
+		return nil, cfg.ErrorAt(path+".cert", certErr)
+	case keyErr != nil:
+		return nil, cfg.ErrorAt(path+".key", keyErr)
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return nil, cfg.ErrorAt(path+".cert", from.wrong(c.Cert, err))
+	}
+	secure.Certificates = []tls.Certificate{pair}
 	return secure, nil
 }
 
 // checkPassword reads the password of a check: the file's first line.
-func checkPassword(cfg *conf.Config, path string, c *conf.Check) (string, error) {
+func checkPassword(cfg *conf.Config, path string, c *conf.Check, from *files) (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
 	}
-	line, err := firstLine(c.PasswordFile)
-	if err != nil {
+	line, err := from.firstLine(path+".password_file", c.PasswordFile)
+	if err != nil && !errors.Is(err, errNotRead) {
 		return "", cfg.ErrorAt(path+".password_file", err)
 	}
 	return line, nil

@@ -30,6 +30,7 @@ type Options struct {
 	Version string
 	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
 
+	Lookup     conf.Lookup   // finds the addresses of host names again; nil is by the hosts file and DNS servers of this machine
 	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
 }
 
@@ -48,6 +49,7 @@ type Daemon struct {
 	version string
 	log     zerolog.Logger
 	dropped func() uint64 // lines of the log; nil for none
+	lookup  conf.Lookup
 	began   time.Time
 	boot    *conf.Config // what it was started with
 	server  *l4.Server
@@ -60,19 +62,24 @@ type Daemon struct {
 
 	loadFailure error // why the state file was not read; nil if it was
 
-	inherited map[string]inheritedSocket // by listener
-	changed   chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
-	started   chan struct{}              // closed when clients are served
-	ending    context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
-	beginEnd  context.CancelFunc
-	events    hub
-	phase     atomic.Int32
+	inherited   map[string]inheritedSocket // by listener
+	changed     chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{}              // has room for one: there is another verdict
+	started     chan struct{}              // closed when clients are served
+	ending      context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
+	beginEnd    context.CancelFunc
+	events      hub
+	phase       atomic.Int32
 
 	// applying is held by who reloads or plans, and guards the fields below
 	applying sync.Mutex
 	admin    *adminSocket
+	files    *files         // that the configuration in force names, as they were when they were read
 	retiring sync.WaitGroup // admin sockets that end
 	watcher  watcher
+
+	stopNaming context.CancelFunc // nil: every name of the configuration has an address
+	naming     sync.WaitGroup     // stopNaming ends it
 
 	mu sync.RWMutex
 	// mu guards the fields below; cfg and pools change with applying held
@@ -87,22 +94,32 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), started: make(chan struct{}),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
+	}
+	if d.lookup = o.Lookup; d.lookup == nil {
+		d.lookup = systemLookup()
 	}
 	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
-	d.checks = healthcheck.NewScheduler(healthcheck.Options{Concurrency: checkConcurrency, Report: d.takeVerdicts})
-	d.state = newStateStore(o.Config.Global.StateFile, d.collectState)
+	slots := checkSlotsFor(descriptorLimit())
+	d.checks = healthcheck.NewScheduler(healthcheck.Options{
+		Concurrency: slots.sockets, Programs: slots.programs, Report: d.takeVerdicts, Blind: d.logBlindness,
+	})
+	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
+	d.files = newFiles(o.Config.File)
+	token, err := readToken(o.Config, d.files)
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.Config.Pools {
-		s, err := d.newServed(o.Config, &o.Config.Pools[i])
+		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files)
 		if err != nil {
 			return nil, err
 		}
 		d.pools[s.pool.Name()] = s
 	}
 	d.loadState()
-	var err error
 	if d.inherited, err = inheritedSockets(); err != nil {
 		return nil, err
 	}
@@ -111,7 +128,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
-		Access: o.Config.Log.Access, NoProbes: !o.Config.Log.Probes, Log: o.Log,
+		Reserve: slots.descriptors(), Access: o.Config.Log.Access, NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -121,7 +138,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, located(o.Config, err)
 	}
 	d.metrics = d.newMetrics()
-	if d.admin, err = d.openAdmin(o.Config); err != nil {
+	if d.admin, err = d.openAdmin(o.Config, token); err != nil {
 		_ = d.server.Shutdown(context.Background())
 		return nil, err
 	}
@@ -155,20 +172,25 @@ func located(cfg *conf.Config, err error) error {
 		return err
 	}
 	e := cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
-	e.Allowed = remedy(listen.Err)
 	for _, l := range cfg.Listeners {
 		if l.Name == listen.Listener {
 			e.Found = fmt.Sprintf("%q", l.Address)
+			e.Allowed = remedy(listen.Err, l.Protocol)
 		}
 	}
 	return e
 }
 
-// remedy is what to do about an address that cannot be listened on.
-func remedy(err error) string {
+// remedy is what to do about an address of that network ("tcp", "udp" or "unix") that cannot be listened on.
+func remedy(err error, network string) string {
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && network == "unix":
+		return "end what listens there already (see `ss -lxp`), or choose another path"
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "end what listens there already (see `ss -ltnp`), or choose another port"
+		sockets := map[string]string{"tcp": "ss -ltnp", "udp": "ss -lunp"}[network]
+		return "end what listens there already (see `" + sockets + "`), or choose another port"
+	case errors.Is(err, syscall.EACCES) && network == "unix":
+		return "needs a folder that this user may write to"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "needs an address of this machine (see `ip address`)"
 	case errors.Is(err, syscall.EACCES):

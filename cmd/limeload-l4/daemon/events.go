@@ -63,6 +63,8 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
 	case pool.LimitChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+	case pool.CheckChanged:
+		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
@@ -74,8 +76,12 @@ func (l *eventLog) write(e pool.Event) {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
 			return
 		}
-		l.log.Info().Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
-			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).Msg("discovered")
+		line, message := l.log.Info(), "discovered"
+		if e.Found == 0 { // a good answer, which on_error has nothing to do with
+			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
+		}
+		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
+			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).Msg(message)
 	}
 }
 
@@ -123,10 +129,15 @@ func (l *eventLog) publish(e pool.Event) {
 		of("weight_changed", e.Change, e.From, e.To, "")
 	case pool.LimitChanged:
 		of("max_sessions_changed", e.Change, e.From, e.To, "")
+	case pool.CheckChanged:
+		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
 	case pool.Discovered:
 		reason := fmt.Sprintf("%s named %d %s", e.Source, e.Found, plural(e.Found, "backend"))
+		if e.Found == 0 {
+			reason = fmt.Sprintf("%s named no backend: %d removed", e.Source, e.Changed.Removed)
+		}
 		if e.Err != nil {
 			reason = e.Source + ": " + e.Err.Error()
 		}

@@ -28,7 +28,7 @@ func (d *Daemon) hear(ctx context.Context, poolName string, specs []pool.Spec, c
 	defer d.receive(name, nil)
 	for _, s := range specs {
 		id := targetID(name, s.ID)
-		if err := d.checks.Add(healthcheck.Target{ID: id, Group: poolName, Addr: s.Addr}, c, p); err != nil {
+		if err := d.checks.Add(place{s.Addr, s.Check}.target(id, poolName), c, p); err != nil {
 			d.log.Error().AnErr("err", err).Msg("backend not checked")
 			continue
 		}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/conf/file"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // resolveTimeout bounds the look-up of all names in a configuration.
@@ -24,11 +26,20 @@ func Read(file string) (*conf.Config, error) {
 	return cfg, err
 }
 
-// Resolve looks up the names in a configuration.
+// Resolve looks up the names in a configuration; see conf.Config.Unresolved for those that have no address.
 func Resolve(ctx context.Context, cfg *conf.Config) error {
+	return resolve(ctx, cfg, systemLookup(), nil)
+}
+
+// systemLookup asks the hosts file and the DNS servers of this machine.
+func systemLookup() conf.Lookup { return net.DefaultResolver.LookupNetIP }
+
+// resolve looks up the names in a configuration. A name that has no address now keeps the one that it has in before, which may
+// be nil.
+func resolve(ctx context.Context, cfg *conf.Config, lookup conf.Lookup, before *conf.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	return cfg.Resolve(ctx, net.DefaultResolver.LookupNetIP)
+	return cfg.Resolve(ctx, lookup, before)
 }
 
 // Load reads a configuration and resolves the names in it.
@@ -40,33 +51,65 @@ func Load(ctx context.Context, file string) (*conf.Config, error) {
 	return cfg, Resolve(ctx, cfg)
 }
 
-// CheckFiles reads the files that a configuration names: lists of backends, and passwords and certificates of checks. A mistake
-// in one is an error; a list of backends that cannot be read is only worth a warning, since it may be written later.
-func CheckFiles(cfg *conf.Config) (warnings []string, err error) {
-	var mistakes []error
+// readAgain reads the daemon's own file as it is now, and resolves the names in it. It does not wait for whoever writes to a pipe.
+func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
+	before := d.config()
+	cfg, err := conf.LoadRegular(before.File)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, resolve(ctx, cfg, d.lookup, before)
+}
+
+// Check reads the files that a configuration names, lists of backends, passwords, certificates and the token, and tries the logins of
+// checks at the backends that it names. A mistake in one is an error; a list of backends that cannot be read is only worth a
+// warning, since it may be written later.
+func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error) {
+	from := newFiles(cfg.File)
+	_, tokenErr := readToken(cfg, from)
+	mistakes := []error{tokenErr}
+	var trials []trial
 	for i := range cfg.Pools {
 		p := &cfg.Pools[i]
+		var found []conf.Backend
 		if d := p.Discovery; d != nil && d.Type == "file" {
-			warning, err := checkBackendFile(cfg, p)
-			if warning != "" {
+			var warning string
+			var err error
+			if found, warning, err = checkBackendFile(cfg, p); warning != "" {
 				warnings = append(warnings, warning)
 			}
 			mistakes = append(mistakes, err)
 		}
-		if p.Health != nil {
-			_, _, err := buildCheck(cfg, p, nil)
-			mistakes = append(mistakes, err)
+		if p.Health == nil {
+			continue
+		}
+		check, err := buildCheck(cfg, p, from, nil)
+		mistakes = append(mistakes, err)
+		if err == nil {
+			trials = append(trials, newTrial(p, check, BackendSpecs(slices.Concat(p.Backends, found))))
 		}
 	}
-	return warnings, errors.Join(mistakes...)
+	return warnings, errors.Join(append(mistakes, tryLogins(ctx, cfg, trials))...)
 }
 
 // checkBackendFile reads the backends that a pool discovers in a file.
-func checkBackendFile(cfg *conf.Config, p *conf.Pool) (warning string, err error) {
-	data, err := os.ReadFile(p.Discovery.File)
-	if err != nil {
-		return cfg.ErrorAt(conf.Path("pool", p.Name, "discovery", "file"), err).Error(), nil
+func checkBackendFile(cfg *conf.Config, p *conf.Pool) (found []conf.Backend, warning string, err error) {
+	found, err = DiscoveredInFile(cfg, p)
+	if _, unreadable := errors.AsType[*fs.PathError](err); unreadable {
+		return nil, cfg.ErrorAt(conf.Path("pool", p.Name, "discovery", "file"), err).Error(), nil
 	}
-	_, err = conf.ParseBackends(p.Discovery.File, data)
-	return "", err
+	return found, "", err
+}
+
+// DiscoveredInFile returns the backends that a pool discovers in a file; none if it discovers them elsewhere, or not at all.
+func DiscoveredInFile(cfg *conf.Config, p *conf.Pool) ([]conf.Backend, error) {
+	if p.Discovery == nil || p.Discovery.Type != "file" {
+		return nil, nil
+	}
+	path := cfg.FilePath(p.Discovery.File)
+	data, err := file.Read(path, discovery.MaxFileBytes)
+	if err != nil {
+		return nil, err
+	}
+	return conf.ParseBackends(path, data)
 }

@@ -12,16 +12,26 @@ func (c *catalog) ofChecks(d *Daemon) part {
 	var (
 		checks   = c.counter("limeload_checks_total", "Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
 		duration = c.histogram("limeload_check_duration_seconds", "How long checks took, whatever their outcome.", "pool")
-		running  = c.gauge("limeload_checks_running", "Checks under way now.")
-		waiting  = c.gauge("limeload_checks_waiting", "Checks that are due and wait until one of those under way ends.")
-		slots    = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.")
+		running  = c.gauge("limeload_checks_running", "Checks under way now, by what each takes: one made of several counts as so many.", "kind")
+		waiting  = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
+		slots    = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
+		blind    = c.gauge("limeload_checks_blind_backends", "Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.", "pool")
 	)
 	outcomes := labelsOf("outcome", healthcheck.Outcome(len(healthcheck.Counts{})-1))
 	return func(to sink) {
 		stats := d.checks.Stats()
-		to.put(running, float64(stats.Running))
-		to.put(waiting, float64(stats.Waiting))
-		to.put(slots, float64(stats.Slots))
+		for kind, s := range map[string]healthcheck.SlotStats{"socket": stats.Sockets, "program": stats.Programs} {
+			of := label("kind", kind)
+			to.put(running, float64(s.Running), of)
+			to.put(waiting, float64(s.Waiting), of)
+			to.put(slots, float64(s.Max), of)
+		}
+		unseen := make(map[string]int)
+		for _, t := range stats.Targets {
+			if t.Blind {
+				unseen[t.Target.Group]++
+			}
+		}
 		for _, p := range d.config().Pools {
 			if p.Health == nil {
 				continue
@@ -31,6 +41,7 @@ func (c *catalog) ofChecks(d *Daemon) part {
 				to.put(checks, float64(tally.Checks[o]), outcome, name)
 			}
 			to <- &distribution{of: duration, form: checkTimes(tally), labels: []*dto.LabelPair{name}}
+			to.put(blind, float64(unseen[p.Name]), name)
 		}
 	}
 }

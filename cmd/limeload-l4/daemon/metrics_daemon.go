@@ -24,7 +24,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		success    = c.gauge("limeload_last_reload_success", "1 if the last reload was done, or there was none; 0 if it failed, and the configuration of before is in force.")
 		reloaded   = c.gauge("limeload_last_reload_timestamp_seconds", "When the last reload began, done or failed, in seconds since 1970; 0 if there was none.")
 		took       = c.gauge("limeload_last_reload_duration_seconds", "How long the last reload took that was done; 0 if none was.")
-		warnings   = c.gauge("limeload_config_warnings", "What is allowed in the configuration in force, and perhaps not meant.")
+		warnings   = c.gauge("limeload_config_warnings", "What is allowed in the configuration in force, and perhaps not meant, and host names in it that cannot be resolved.")
 		restart    = c.gauge("limeload_config_needs_restart", "Keys of the configuration in force whose new values only a restart will take up.")
 		stateError = c.gauge("limeload_state_file_failure", "1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
 		dropped    = c.counter("limeload_log_lines_dropped_total", "Lines that were not logged, since the log was not read fast enough.")
@@ -52,7 +52,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		}
 		to.put(reloaded, timestamp(last))
 		to.put(took, r.Took)
-		to.put(warnings, float64(len(cfg.Warnings())))
+		to.put(warnings, float64(len(warningsOf(cfg))))
 		to.put(restart, float64(len(needsRestart(d.boot, cfg))))
 		to.claim(stateError, d.stateError() != nil)
 		var lines uint64

@@ -25,6 +25,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 		openings    = c.counter("limeload_pool_breaker_openings_total", "How often a breaker opened, those of removed backends included.", "pool")
 		revocations = c.counter("limeload_pool_revocations_total", "How often all sessions of a backend were ended, since it was removed or unhealthy.", "pool")
 		rivalries   = c.counter("limeload_pool_rivalries_total", "How often a second backend claimed to be the primary and was fenced off.", "pool")
+		credentials = c.gauge("limeload_pool_credentials_refused", "1 while every backend that answers refuses the credentials of its checks, so that no verdict changes for them.", "pool")
 	)
 	of := c.ofBackends()
 	lefts := labelsFor("result", "served", "left", "in_vain")
@@ -58,6 +59,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 			to.put(openings, float64(stats.Openings), p)
 			to.put(revocations, float64(stats.Revocations), p)
 			to.put(rivalries, float64(s.rivalries()), p)
+			to.claim(credentials, s.refused(), p)
 		}
 	}
 }

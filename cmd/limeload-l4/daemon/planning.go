@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
@@ -13,22 +14,40 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// planTimeout bounds how long a plan may take, its look-ups included.
+const planTimeout = 30 * time.Second
+
 // Plan tells what taking up a configuration would change, and changes nothing. nil is the daemon's own file as it is now. The error
 // is a *admin.ConfigError unless the daemon itself is at fault.
+//
+// A configuration that somebody has sent is not trusted as the file is: whoever may ask for plans could learn by it which files there
+// are on this machine, and have their first lines sent as passwords to an address of his own. So of its files those alone are
+// read that the configuration in force names, too, and logins are tried as that has them. `check` does all, with the rights of who runs it.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	defer context.AfterFunc(d.ending, cancel)()
 	var cfg *conf.Config
 	var err error
+	own := d.config().File
 	if c == nil {
-		cfg, err = Load(ctx, d.config().File)
+		cfg, err = d.readAgain(ctx)
 	} else if cfg, err = conf.Parse(c.Name, c.Text); err == nil {
-		err = Resolve(ctx, cfg)
+		err = resolve(ctx, cfg, d.lookup, d.config())
 	}
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	p, err := d.propose(cfg)
+	from := newFiles(own) // where a sent one would have to stand to be taken up
+	if c != nil {
+		from.only = d.files.paths()
+	}
+	p, err := d.propose(cfg, from)
+	if err == nil {
+		err = p.tryLogins(ctx, c != nil)
+	}
 	if err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
@@ -39,12 +58,18 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
-		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: p.cfg.Warnings(), Differences: d.staying(p),
+		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg), Differences: d.staying(p),
 	}
 	for _, table := range []string{"global", "log", "admin"} {
 		for _, k := range keysOf(p.keys, table) {
 			plan.Settings = append(plan.Settings, changeOf(k, table))
 		}
+	}
+	for _, key := range d.files.changed(p.files, "admin") {
+		plan.Settings = append(plan.Settings, contentsChange(conf.Path("admin", key)))
+	}
+	for _, unread := range p.files.unread {
+		plan.Warnings = append(plan.Warnings, unread+" is not read for a plan, since the configuration in force does not name it; `limeload-l4 check` reads it")
 	}
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {
@@ -82,9 +107,9 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		}
 	}
 	// Where no key has changed, names in it may have come to other addresses.
-	plan.Same = len(p.keys) == 0 &&
+	plan.Same = len(p.keys) == 0 && len(plan.Settings) == 0 &&
 		!slices.ContainsFunc(plan.Listeners, func(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }) &&
-		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return len(c.Backends) > 0 })
+		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return c.What != "kept" || len(c.Backends) > 0 })
 	return plan
 }
 
@@ -97,6 +122,9 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 			c.Backends = append(c.Backends, backendPlan(b, "added", nil))
 		}
 		return c
+	}
+	for _, key := range pp.contents {
+		c.Changes = append(c.Changes, contentsChange(key))
 	}
 	if len(c.Changes) > 0 {
 		c.What = "changed"
@@ -186,6 +214,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	note("tier", strconv.Itoa(from.Tier), strconv.Itoa(to.Tier))
 	note("zone", from.Zone, to.Zone)
 	note("mode", from.Mode.String(), to.Mode.String())
+	note("check", checkText(from.Check), checkText(to.Check))
 	return changes
 }
 
@@ -196,6 +225,11 @@ func changesOf(keys []conf.Difference) []admin.Change {
 		changes = append(changes, changeOf(k))
 	}
 	return changes
+}
+
+// contentsChange says that a file has other contents, and the key that names it stays.
+func contentsChange(key string) admin.Change {
+	return admin.Change{Key: key, From: "the contents of before", To: "other contents"}
 }
 
 func changeOf(k conf.Difference, under ...string) admin.Change {

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -17,6 +16,9 @@ type proposal struct {
 	pools []*proposedPool   // in the file's order
 	gone  []*served         // pools in force that it does not have
 	plan  l4.Plan
+
+	files *files // as they were read for it
+	token string // of the admin socket
 }
 
 // A proposedPool is a pool of a proposal.
@@ -36,24 +38,29 @@ type proposedPool struct {
 	added, removed map[string]bool
 	changed        map[string][]string // fields of the Spec
 
-	checker healthcheck.Checker // nil without checks
-	policy  healthcheck.Policy
+	check    *builtCheck // nil without checks
+	contents []string    // keys, below the pool, of files that have other contents than before
 }
 
 // propose reads everything that a configuration names and looks what taking it up would change. It starts nothing, and leaves
 // nothing that would have to be given back.
-func (d *Daemon) propose(cfg *conf.Config) (*proposal, error) {
+func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	in := d.servedPools()
-	p := &proposal{cfg: cfg, keys: d.config().Compare(cfg)}
+	p := &proposal{cfg: cfg, keys: d.config().Compare(cfg), files: from}
+	var err error
+	if p.token, err = readToken(cfg, from); err != nil {
+		return nil, err
+	}
 	pools := make(map[string]*pool.Pool, len(cfg.Pools))
 	for i := range cfg.Pools {
 		c := &cfg.Pools[i]
-		pp, err := d.proposePool(cfg, c, in[c.Name])
+		pp, err := d.proposePool(cfg, c, in[c.Name], from)
 		if err != nil {
 			return nil, err
 		}
 		delete(in, c.Name)
 		pp.keys = keysOf(p.keys, "pool", c.Name)
+		pp.contents = d.files.changed(from, conf.Path("pool", c.Name))
 		p.pools = append(p.pools, pp)
 		pools[c.Name] = pp.served.pool
 	}
@@ -67,14 +74,17 @@ func (d *Daemon) propose(cfg *conf.Config) (*proposal, error) {
 }
 
 // proposePool looks at one pool; now is the one of its name in force, or nil.
-func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served) (*proposedPool, error) {
-	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: BackendSpecs(c.Backends)}
+func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *files) (*proposedPool, error) {
+	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: configSpecs(c)}
 	if pp.isNew {
-		s, err := d.newServed(cfg, c)
+		s, err := d.newServed(cfg, c, from)
 		if err != nil {
 			return nil, err
 		}
 		pp.served = s
+		if s.checks != nil {
+			pp.check = s.checks.check
+		}
 		return pp, nil
 	}
 	if err := pool.CheckOptions(pp.options); err != nil {
@@ -84,9 +94,12 @@ func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served) (*prop
 	if pp.difference, err = now.pool.WouldReconcile(sourceConfig, pp.specs); err != nil {
 		return nil, err
 	}
+	if err := pp.leavesNothing(cfg); err != nil {
+		return nil, err
+	}
 	pp.index()
 	if c.Health != nil {
-		pp.checker, pp.policy, err = buildCheck(cfg, c, d.echo)
+		pp.check, err = buildCheck(cfg, c, from, d.echo)
 	}
 	return pp, err
 }

@@ -19,14 +19,17 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	checking, stopChecks := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
 	background.Go(func() { _ = d.checks.Run(checking) })
+	background.Go(func() { d.keepPrimaries(checking) })
 	background.Go(func() { d.notify.keepAlive(checking, d.liveWithin) })
 	for _, s := range d.servedPools() {
 		s.start()
 	}
-	defer d.echo.Close() // when the last check is gone
+	defer d.naming.Wait() // without applying, which it may wait for
+	defer d.echo.Close()  // when the last check is gone
 	defer func() {
 		d.applying.Lock() // a reload under way ends first
 		defer d.applying.Unlock()
+		d.stopNames()
 		d.drains.end()
 		for _, s := range d.servedPools() {
 			s.end()
@@ -44,6 +47,9 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	for _, l := range d.boot.Listeners {
 		d.log.Info().Str("listener", l.Name).Str("address", conf.ResolvedText(l.Address, l.Bind)).Str("pool", l.Pool).Msg("listening")
 	}
+	d.applying.Lock()
+	d.tryNames()
+	d.applying.Unlock()
 	d.admin.serve(d)
 	d.shutDown(d.serveUntilEnd(ctx, signals), signals)
 }

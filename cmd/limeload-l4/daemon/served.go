@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
@@ -38,30 +39,30 @@ type finder struct {
 }
 
 // newServed makes a pool of the configuration with its checks. Nothing runs before start.
-func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool) (*served, error) {
+func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served, error) {
 	p, err := pool.New(PoolOptions(c))
 	if err != nil {
 		return nil, err
 	}
 	s := &served{daemon: d, pool: p}
 	if c.Health != nil {
-		checker, policy, err := buildCheck(cfg, c, d.echo)
+		check, err := buildCheck(cfg, c, from, d.echo)
 		if err != nil {
 			return nil, err
 		}
-		s.checks = newCheckedPool(d.log, d.checks, p, checker, policy, wantsPrimary(c.Health))
+		s.checks = newCheckedPool(d.log, d.checks, p, check, wantsPrimary(c.Health))
 	}
 	if c.Discovery != nil {
-		s.finder = newFinder(c.Discovery, p)
+		s.finder = newFinder(cfg, c.Discovery, p)
 	}
-	if _, err := p.Reconcile(sourceConfig, BackendSpecs(c.Backends)); err != nil {
+	if _, err := p.Reconcile(sourceConfig, configSpecs(c)); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func newFinder(c *conf.Discovery, p *pool.Pool) *finder {
-	return &finder{kind: c.Type, runner: buildDiscovery(c, p), done: make(chan struct{})}
+func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
+	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p), done: make(chan struct{})}
 }
 
 // start sets all that works for the pool going.
@@ -87,6 +88,20 @@ func (s *served) rivalries() int {
 		return k.rivalries()
 	}
 	return 0
+}
+
+// refused tells whether every backend that answers refuses the credentials of its checks.
+func (s *served) refused() bool {
+	k, _ := s.works()
+	return k != nil && k.credentials.Refused()
+}
+
+// lastRivalry is when that was last; nil is never.
+func (s *served) lastRivalry() *time.Time {
+	if k, _ := s.works(); k != nil {
+		return k.lastRivalry.Load()
+	}
+	return nil
 }
 
 // end ends all that works for the pool. Its sessions go on.

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 )
-
-// maxSecretBytes bounds a file that holds one token or password.
-const maxSecretBytes = 4 << 10
 
 // adminPatience is how long requests under way may take when the admin socket is closed.
 const adminPatience = 2 * time.Second
@@ -32,19 +28,18 @@ type adminSocket struct {
 //
 // Where nobody chose the address and there is no right to it or no folder for it, as when somebody tries the program out, the
 // balancer serves without: that is only logged.
-func (d *Daemon) openAdmin(cfg *conf.Config) (*adminSocket, error) {
-	a := &adminSocket{settings: cfg.Admin}
+func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
+	a := &adminSocket{settings: cfg.Admin, token: token}
 	if cfg.Admin.Address == "" {
 		return a, nil
 	}
 	var err error
-	if a.token, err = readToken(cfg); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
+	network := "tcp"
 	if cfg.Admin.Socket != "" {
-		a.listener, err = admin.ListenUnix(ctx, cfg.Admin.Socket, cfg.Admin.Mode)
+		network = "unix"
+		a.listener, err = admin.ListenUnix(ctx, cfg.FilePath(cfg.Admin.Socket), cfg.Admin.Mode)
 	} else {
 		a.listener, err = admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
 	}
@@ -55,37 +50,22 @@ func (d *Daemon) openAdmin(cfg *conf.Config) (*adminSocket, error) {
 	case err != nil:
 		e := cfg.ErrorAt(conf.Path("admin", "address"), err)
 		e.Found = fmt.Sprintf("%q", cfg.Admin.Address)
-		e.Allowed = remedy(err)
+		e.Allowed = remedy(err, network)
 		return nil, e
 	}
-	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log})
+	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log, MaxTOML: conf.MaxFileBytes})
 	return a, nil
 }
 
 // readToken reads the token of the configuration: the first line of its file; "" without one.
-func readToken(cfg *conf.Config) (string, error) {
-	if cfg.Admin.TokenFile == "" {
+func readToken(cfg *conf.Config, from *files) (string, error) {
+	if cfg.Admin.Address == "" || cfg.Admin.TokenFile == "" {
 		return "", nil
 	}
-	line, err := firstLine(cfg.Admin.TokenFile)
-	if err != nil {
-		return "", cfg.ErrorAt(conf.Path("admin", "token_file"), err)
-	}
-	return line, nil
-}
-
-// firstLine reads the one line of a file that holds a secret.
-func firstLine(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	if len(text) > maxSecretBytes {
-		return "", fmt.Errorf("the file is larger than %d bytes: needs one line", maxSecretBytes)
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return "", errors.New("the file is empty: needs one line")
+	key := conf.Path("admin", "token_file")
+	line, err := from.firstLine(key, cfg.Admin.TokenFile)
+	if err != nil && !errors.Is(err, errNotRead) {
+		return "", cfg.ErrorAt(key, err)
 	}
 	return line, nil
 }
@@ -117,13 +97,9 @@ func (a *adminSocket) end() {
 
 // nextAdmin opens the admin socket that a new configuration wants. Where the address stays, it is the same socket with other
 // settings.
-func (d *Daemon) nextAdmin(cfg *conf.Config) (*adminSocket, error) {
+func (d *Daemon) nextAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
 	if d.admin.settings.Address != cfg.Admin.Address {
-		return d.openAdmin(cfg)
-	}
-	token, err := readToken(cfg)
-	if err != nil {
-		return nil, err
+		return d.openAdmin(cfg, token)
 	}
 	next := *d.admin
 	next.settings, next.token = cfg.Admin, token
@@ -144,7 +120,7 @@ func (d *Daemon) useAdmin(next *adminSocket) {
 	}
 	next.server.SetToken(next.token)
 	if next.settings.Mode != old.settings.Mode && next.settings.Socket != "" {
-		if err := os.Chmod(next.settings.Socket, next.settings.Mode); err != nil {
+		if err := os.Chmod(d.boot.FilePath(next.settings.Socket), next.settings.Mode); err != nil {
 			d.log.Error().AnErr("err", err).Msg("mode of the admin socket not changed")
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
+
+	"github.com/limeload/limeload-l4/conf/file"
 )
 
 // maxStateBytes bounds what is read of a state file: far more than ten thousand changed backends come to.
@@ -50,7 +53,12 @@ type diskFile interface {
 func realDisk() disk {
 	return disk{
 		create: func(path string) (diskFile, error) {
-			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+			// One that a crash has left is removed first. The new file is this process's own: nobody who may write to
+			// the folder gets the state written somewhere else by a link.
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 		},
 		rename: os.Rename,
 		sync: func(folder string) error {
@@ -131,20 +139,14 @@ func (s *stateStore) load(state any) error {
 	if s.path == "" {
 		return nil
 	}
-	f, err := os.Open(s.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := file.Read(s.path, maxStateBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxStateBytes+1))
-	if err != nil {
-		return fmt.Errorf("read state %s: %w", s.path, err)
-	}
-	if len(data) > maxStateBytes {
+	case errors.Is(err, file.ErrTooLarge):
 		return s.setAside(fmt.Errorf("it has more than %d bytes", maxStateBytes))
+	case err != nil:
+		return fmt.Errorf("read state: %w", err)
 	}
 	if err := json.Unmarshal(data, state); err != nil {
 		return s.setAside(err)

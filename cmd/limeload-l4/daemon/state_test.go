@@ -18,6 +18,7 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/conf/file"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -165,6 +166,76 @@ func TestStateDamaged(t *testing.T) {
 	}
 }
 
+// TestStateIsWrittenToAFileOfItsOwn finds a link in the place of the file that is written first, as somebody puts there who wants another
+// file overwritten, and what a process has left that died.
+func TestStateIsWrittenToAFileOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "state.json"), filepath.Join(dir, "victim")
+	for _, prepare := range []func() error{
+		func() error { return os.Symlink(victim, path+".new") },
+		func() error { return os.Symlink(filepath.Join(dir, "missing"), path+".new") },
+		func() error {
+			return os.WriteFile(path+".new", []byte("left by a process that died, and longer than the state"), 0o644)
+		},
+	} {
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), prepare()); err != nil {
+			t.Fatal(err)
+		}
+		if err := newStateStore(path, func() any { return "state" }).save(); err != nil {
+			t.Error(err)
+		}
+		if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
+			t.Errorf("the other file is %q, %v", text, err)
+		}
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 {
+			t.Errorf("the state file is %v, %v", info, err)
+		}
+		if text, err := os.ReadFile(path); err != nil || string(text) != "\"state\"\n" {
+			t.Errorf("the state is %q, %v", text, err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "missing")); err == nil {
+			t.Error("a file was made behind a link")
+		}
+	}
+}
+
+// TestStateOfAnotherKind has something else than a file in the place of the state: it is left alone, and holds nothing up.
+func TestStateOfAnotherKind(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, "/dev/zero"} {
+		var state savedState
+		if err := newStateStore(path, nil).load(&state); !errors.Is(err, file.ErrNotRegular) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// TestStateRemembersThePrimary has another daemon know who was the primary, and a version that knows nothing of that understand the rest.
+func TestStateRemembersThePrimary(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	config := fmt.Sprintf("[global]\nstate_file = %q\n[pool.db]\nbackends = [{ address = \"127.0.0.1:7997\", name = \"b2\" }]\n"+
+		"[pool.db.health]\ntype = \"redis\"\nrole = \"primary\"\n", path)
+	if err := os.WriteFile(path, []byte(`{"version":1,"pools":{},"primaries":{"db":"b2","gone":"b1","web":"b1"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := testDaemon(t, parsed(t, config))
+	if err := d.saveState(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	var now savedState
+	if err == nil {
+		err = json.Unmarshal(text, &now)
+	}
+	if err != nil || now.Version != 1 || !reflect.DeepEqual(now.Primaries, map[string]string{"db": "b2"}) {
+		t.Errorf("the state is %s, %v", text, err)
+	}
+}
+
 // TestStateOutlivesTheProcess changes everything that can be changed and has another daemon begin with it. What the file says
 // otherwise by then wins.
 func TestStateOutlivesTheProcess(t *testing.T) {
@@ -210,6 +281,28 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 }
 
 // TestStateConcurrent saves from many goroutines: each finds its own change in the file when its save returns.
+// TestStateThroughLinks finds links where the new file is to be: what they point at stays as it is.
+func TestStateThroughLinks(t *testing.T) {
+	folder := t.TempDir()
+	victim, path := filepath.Join(folder, "victim"), filepath.Join(folder, "state.json")
+	s := newStateStore(path, func() any { return "state" })
+	for name, link := range map[string]func(from, to string) error{"symbolic": os.Symlink, "hard": os.Link} {
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"), s.save()); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(victim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(text) != "precious" {
+			t.Errorf("%s link: the file that it points at is %q", name, text)
+		}
+		if text, err = os.ReadFile(path); err != nil || string(text) != "\"state\"\n" {
+			t.Errorf("%s link: the state file is %q, %v", name, text, err)
+		}
+	}
+}
+
 func TestStateConcurrent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	var n atomic.Int64
@@ -256,7 +349,7 @@ func TestStateNotSaved(t *testing.T) {
 func TestSavedOverride(t *testing.T) {
 	weight, limit, mode := uint32(0), 3, pool.Maintenance
 	for _, o := range []pool.Override{
-		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain}},
+		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain, Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
 		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit, Mode: &mode},
 	} {
 		text, err := json.Marshal(toSaved(o))

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
@@ -11,10 +13,14 @@ import (
 // stateVersion is of the form of the state file. A file of another one is not understood.
 const stateVersion = 1
 
-// A savedState is what a state file holds: what was changed at run time, and what it was changed from.
+// A savedState is what a state file holds: what was changed at run time and what it was changed from, and who was the primary.
 type savedState struct {
 	Version int                        `json:"version"`
 	Pools   map[string][]savedOverride `json:"pools"`
+
+	// Primaries are the backends that were the primary last, by pool; see healthcheck.Fence. Older versions do not know it, and
+	// pass over it.
+	Primaries map[string]string `json:"primaries,omitempty"`
 }
 
 // A savedOverride is one backend's.
@@ -37,11 +43,12 @@ type savedBackend struct {
 	Tier        int            `json:"tier"`
 	Zone        string         `json:"zone"`
 	Mode        string         `json:"mode"`
+	Check       netip.AddrPort `json:"check,omitzero"`
 }
 
 // collectState is what the state file is to hold.
 func (d *Daemon) collectState() any {
-	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride)}
+	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries()}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
 			state.Pools[name] = append(state.Pools[name], toSaved(o))
@@ -50,10 +57,44 @@ func (d *Daemon) collectState() any {
 	return state
 }
 
+// primaries is who is the primary in each pool that has one.
+func (d *Daemon) primaries() map[string]string {
+	all := make(map[string]string)
+	for name, s := range d.servedPools() {
+		if k, _ := s.works(); k != nil {
+			if backend := k.primary(); backend != "" {
+				all[name] = backend
+			}
+		}
+	}
+	return all
+}
+
+// keepPrimaries saves the state whenever another backend is the primary, until ctx is done.
+func (d *Daemon) keepPrimaries(ctx context.Context) {
+	if d.state.path == "" {
+		return
+	}
+	saved := d.primaries()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.judgedAgain:
+		}
+		if now := d.primaries(); !maps.Equal(now, saved) {
+			if err := d.saveState(); err != nil {
+				d.log.Error().AnErr("err", err).Msg("state not saved")
+			}
+			saved = now
+		}
+	}
+}
+
 func toSaved(o pool.Override) savedOverride {
 	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions, Base: savedBackend{
 		Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
-		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(),
+		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
 	}}
 	if o.Mode != nil {
 		mode := o.Mode.String()
@@ -65,7 +106,7 @@ func toSaved(o pool.Override) savedOverride {
 func fromSaved(s savedOverride) (pool.Override, error) {
 	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions, Base: pool.Spec{
 		ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
-		Tier: s.Base.Tier, Zone: s.Base.Zone,
+		Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
 	}}
 	var err error
 	if o.Base.Mode, err = savedMode(s.Base.Mode); err == nil && s.Mode != nil {
@@ -111,6 +152,11 @@ func (d *Daemon) restore(state savedState) error {
 				return d.state.setAside(fmt.Errorf("pool %s: backend %q: %w", name, s.Base.Name, err))
 			}
 			overrides[name] = append(overrides[name], o)
+		}
+	}
+	for name, backend := range state.Primaries {
+		if s := d.pools[name]; s != nil && s.checks != nil {
+			s.checks.remember(backend)
 		}
 	}
 	for name, all := range overrides {

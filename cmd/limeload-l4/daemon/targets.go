@@ -5,16 +5,14 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
 )
-
-// checkConcurrency bounds the checks under way at once. A check of a dead backend takes its whole timeout, so
-// this is also what a pool of dead backends can hold up; the data plane keeps as many descriptors free.
-const checkConcurrency = 32
 
 // A checkedPool is a pool whose backends are the targets of a scheduler: those that come are checked, and those that go are
 // not any more. Its methods may be called from any goroutine.
@@ -24,28 +22,54 @@ type checkedPool struct {
 	pool      *pool.Pool
 	scheduler *healthcheck.Scheduler
 
+	credentials *healthcheck.Credentials // tells a backend that refuses the check's credentials from a mistake in them
+
 	changed   *pool.Subscription // from start on
 	following sync.WaitGroup
 
+	lastRivalry atomic.Pointer[time.Time] // nil before the first
+
 	mu sync.Mutex
 	// mu guards the fields below
-	checker healthcheck.Checker
-	policy  healthcheck.Policy
-	fence   *healthcheck.Fence // nil unless its backends are to be the primary
-	targets map[string]netip.AddrPort
+	check   *builtCheck
+	checker healthcheck.Checker // check's, behind credentials and fence
+	fence   *healthcheck.Fence  // nil unless its backends are to be the primary
+	targets map[string]place
+}
+
+// A place is where a backend is and, unless it is checked there, where it is checked.
+type place struct{ addr, check netip.AddrPort }
+
+// target is what is checked of a backend at that place.
+func (p place) target(id, group string) healthcheck.Target {
+	if p.check.IsValid() {
+		return healthcheck.Target{ID: id, Group: group, Addr: p.check, Exact: true}
+	}
+	return healthcheck.Target{ID: id, Group: group, Addr: p.addr}
+}
+
+// checkText is where a backend is checked, in the configuration's words.
+func checkText(at netip.AddrPort) string {
+	if !at.IsValid() {
+		return ""
+	}
+	return at.String()
 }
 
 // newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.
-func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, c healthcheck.Checker, policy healthcheck.Policy, primary bool) *checkedPool {
-	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]netip.AddrPort)}
-	k.use(c, policy, primary)
+func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool) *checkedPool {
+	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]place)}
+	k.credentials = healthcheck.NewCredentials(s, k.logRefusal)
+	k.use(check, primary)
 	return k
 }
 
 // use sets what checks the backends from now on.
-func (k *checkedPool) use(c healthcheck.Checker, policy healthcheck.Policy, primary bool) {
+func (k *checkedPool) use(check *builtCheck, primary bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.credentials.Renew()
+	c := k.credentials.Wrap(check.checker)
 	switch {
 	case !primary:
 		k.fence = nil
@@ -55,7 +79,7 @@ func (k *checkedPool) use(c healthcheck.Checker, policy healthcheck.Policy, prim
 	if k.fence != nil {
 		c = k.fence.Wrap(c)
 	}
-	k.checker, k.policy = c, policy
+	k.check, k.checker = check, c
 }
 
 // start begins to check the backends there are, and follows those that come and go until end.
@@ -93,23 +117,23 @@ func (k *checkedPool) follow() {
 	}
 }
 
-// isMembership tells whether a backend came or went.
+// isMembership tells whether a backend came or went, or is to be checked elsewhere.
 func isMembership(e pool.Event) bool {
 	switch e.(type) {
-	case pool.Added, pool.Removed:
+	case pool.Added, pool.Removed, pool.CheckChanged:
 		return true
 	}
 	return false
 }
 
 // change has the backends checked otherwise from now on. Their verdicts stay.
-func (k *checkedPool) change(c healthcheck.Checker, policy healthcheck.Policy, primary bool) error {
-	k.use(c, policy, primary)
+func (k *checkedPool) change(check *builtCheck, primary bool) error {
+	k.use(check, primary)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var failures []error
 	for id := range k.targets {
-		failures = append(failures, k.scheduler.Update(targetID(k.pool.Name(), id), k.checker, k.policy))
+		failures = append(failures, k.scheduler.Update(targetID(k.pool.Name(), id), k.checker, k.check.policy))
 	}
 	return errors.Join(failures...)
 }
@@ -121,18 +145,27 @@ func (k *checkedPool) match() {
 	there := make(map[string]bool)
 	for _, b := range k.pool.Backends() {
 		there[b.ID] = true
-		if at, known := k.targets[b.ID]; known {
-			if at == b.Addr {
-				continue
+		at := place{b.Addr, b.Check}
+		was, known := k.targets[b.ID]
+		if known && was == at {
+			continue
+		}
+		t := at.target(targetID(k.pool.Name(), b.ID), k.pool.Name())
+		if known && was.addr == at.addr { // it is who it was, and its verdict stays
+			k.targets[b.ID] = at
+			if err := k.scheduler.Move(t); err != nil {
+				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
 			}
+			continue
+		}
+		if known {
 			k.removeLocked(b.ID)
 		}
-		k.targets[b.ID] = b.Addr
-		policy := k.policy
+		k.targets[b.ID] = at
+		policy := k.check.policy
 		if b.Verdict == pool.Healthy {
 			policy.Initial = healthcheck.Healthy // it was judged before it came, or the pool begins so
 		}
-		t := healthcheck.Target{ID: targetID(k.pool.Name(), b.ID), Group: k.pool.Name(), Addr: b.Addr}
 		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
 			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("backend not checked")
 		}
@@ -148,6 +181,7 @@ func (k *checkedPool) match() {
 func (k *checkedPool) removeLocked(id string) {
 	target := targetID(k.pool.Name(), id)
 	k.scheduler.Remove(target)
+	k.credentials.Forget(target)
 	if k.fence != nil {
 		k.fence.Forget(target)
 	}
@@ -156,10 +190,41 @@ func (k *checkedPool) removeLocked(id string) {
 
 // logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
-	_, primary, _ := strings.Cut(r.Primary, "/")
-	_, rival, _ := strings.Cut(r.Rival, "/")
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", rival).Str("primary", primary).Str("reason", r.Reason).Int("count", r.Count).
+	k.lastRivalry.Store(new(time.Now()))
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backendOf(r.Rival)).Str("primary", backendOf(r.Primary)).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
+}
+
+// logRefusal tells the operator that the checks find nothing out any more, and again when they do.
+func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
+	if r.Ended {
+		k.log.Info().Str("pool", k.pool.Name()).Msg("the credentials of the checks are not refused any more")
+		return
+	}
+	_, backend, _ := strings.Cut(r.Target, "/")
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backend).Str("reason", r.Reason).
+		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
+}
+
+// primary is the backend that is the primary, or was it last; "" where nobody is to be, or nobody knows.
+func (k *checkedPool) primary() string {
+	k.mu.Lock()
+	fence := k.fence
+	k.mu.Unlock()
+	if fence == nil {
+		return ""
+	}
+	_, backend, _ := strings.Cut(fence.Remembered(), "/")
+	return backend
+}
+
+// remember says which backend was the primary when the process before this one ended.
+func (k *checkedPool) remember(backend string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fence != nil {
+		k.fence.Remember(targetID(k.pool.Name(), backend))
+	}
 }
 
 // rivalries is how often a second backend claimed to be the primary.
@@ -174,6 +239,12 @@ func (k *checkedPool) rivalries() int {
 
 // targetID names a backend's target. No pool's name has a slash in it.
 func targetID(pool, backend string) string { return pool + "/" + backend }
+
+// backendOf is the backend of a target.
+func backendOf(target string) string {
+	_, backend, _ := strings.Cut(target, "/")
+	return backend
+}
 
 // receive has the verdicts on targets of that pool, see targetID, go to take; nil is nobody.
 func (d *Daemon) receive(pool string, take func(...pool.Judgement) error) {
@@ -203,5 +274,9 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 		if err := take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
 			d.log.Error().AnErr("err", err).Msg("verdict not taken")
 		}
+	}
+	select {
+	case d.judgedAgain <- struct{}{}:
+	default:
 	}
 }

@@ -104,11 +104,11 @@ fall = 1
 		t.Fatal(err)
 	}
 	again := healthcheck.Target{ID: targetID("web", "b1"), Addr: cfg.Pools[0].Backends[0].Addr}
-	checker, policy, err := buildCheck(cfg, &cfg.Pools[0], nil)
+	check, err := buildCheck(cfg, &cfg.Pools[0], newFiles(cfg.File), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); checks.Add(again, checker, policy) != nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); checks.Add(again, check.checker, check.policy) != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a removed backend is still checked")
 		}

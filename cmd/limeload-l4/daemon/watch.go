@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
@@ -54,7 +55,7 @@ func (d *Daemon) followFile(ctx context.Context, done chan<- struct{}) {
 
 // fileChanged takes the file up, unless it says what is in force: it was only touched, or this is where the watching begins.
 func (d *Daemon) fileChanged(ctx context.Context) {
-	cfg, err := Read(d.config().File)
+	cfg, err := conf.LoadRegular(d.config().File)
 	if err == nil && len(d.config().Compare(cfg)) == 0 {
 		return
 	}

@@ -1,0 +1,35 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/healthcheck"
+)
+
+// logBlindness tells the operator of backends whose checks find nothing out, which keep the verdicts they have: one line for each
+// pool, since what this machine lacks it lacks for all of them.
+func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
+	type lines struct {
+		pool string
+		over bool
+	}
+	first := make(map[lines]healthcheck.Blindness)
+	count := make(map[lines]int)
+	for _, b := range all {
+		of := lines{b.Target.Group, b.Over}
+		if count[of]++; count[of] == 1 {
+			first[of] = b
+		}
+	}
+	for of, n := range count {
+		b := first[of]
+		level, message := zerolog.WarnLevel, "checks find nothing out: the verdicts of before stay"
+		if of.over {
+			level, message = zerolog.InfoLevel, "checks find something out again"
+		}
+		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", backendOf(b.Target.ID)).Int("backends", n).Str("reason", b.Reason).
+			Float64("duration", time.Since(b.Since).Seconds()).Msg(message)
+	}
+}

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+const (
+	// firstNameRetry is the pause before names that could not be resolved are looked up again. A resolver that restarts is back
+	// within seconds.
+	firstNameRetry = time.Second
+	// lastNameRetry is how long that pause may grow, doubled with each failure: as long as discovery's.
+	lastNameRetry = 30 * time.Second
+)
+
+// configSpecs describes the backends of the configuration that have an address to a pool. The names of the others could not be
+// resolved; tryNames adds those backends later.
+func configSpecs(c *conf.Pool) []pool.Spec {
+	return slices.DeleteFunc(BackendSpecs(c.Backends), func(s pool.Spec) bool { return !s.Addr.IsValid() })
+}
+
+// warningsOf returns the warnings of a configuration, and its host names that cannot be resolved.
+func warningsOf(cfg *conf.Config) []string {
+	warnings := cfg.Warnings()
+	for _, e := range cfg.Unresolved() {
+		warnings = append(warnings, e.Error())
+	}
+	return warnings
+}
+
+// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved. A mistyped
+// name must not stop service. A new pool serves nobody yet, and may start without backends.
+func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
+	now := pp.served.pool.Backends()
+	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 || len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
+		return nil
+	}
+	return &admin.ConfigError{Err: cfg.Unresolved()}
+}
+
+// tryNames starts to look up the unresolved names of the configuration in force again, in the background, until each has an address
+// or another configuration is in force. The caller holds Daemon.applying.
+func (d *Daemon) tryNames() {
+	d.stopNames()
+	unresolved := d.config().Unresolved()
+	if len(unresolved) == 0 {
+		return
+	}
+	for _, e := range unresolved {
+		d.log.Warn().Str("configuration", e.Error()).Msg("name not resolved: tried again until it has an address")
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d.stopNaming = stop
+	d.naming.Go(func() { d.followNames(ctx) })
+}
+
+// stopNames ends what tryNames started. It does not wait for the goroutine, which may itself be waiting for Daemon.applying; once
+// that has the lock it sees that it was stopped. The caller holds Daemon.applying.
+func (d *Daemon) stopNames() {
+	if d.stopNaming != nil {
+		d.stopNaming()
+		d.stopNaming = nil
+	}
+}
+
+// followNames is the goroutine of tryNames.
+func (d *Daemon) followNames(ctx context.Context) {
+	for pause := firstNameRetry; ; pause = min(2*pause, lastNameRetry) {
+		select {
+		case <-time.After(pause + time.Duration(rand.Float64()*float64(pause)/10)): // a fleet that started together need not ask together
+		case <-ctx.Done():
+			return
+		}
+		limited, cancel := context.WithTimeout(ctx, resolveTimeout)
+		next := d.config().ResolveAgain(limited, d.lookup)
+		cancel()
+		if d.takeNames(ctx, next) {
+			return
+		}
+	}
+}
+
+// takeNames puts next in force, which differs from the configuration in force only in the addresses of names. It reports whether
+// there is nothing left to do.
+func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if ctx.Err() != nil {
+		return true
+	}
+	before := d.config()
+	if len(next.Unresolved()) == len(before.Unresolved()) {
+		return false
+	}
+	d.mu.Lock()
+	d.cfg = next
+	d.mu.Unlock()
+	var failures []error
+	for i := range next.Pools {
+		c := &next.Pools[i]
+		if slices.Equal(c.Backends, before.Pools[i].Backends) {
+			continue
+		}
+		s, err := d.served(c.Name)
+		if err == nil {
+			_, err = s.pool.Reconcile(sourceConfig, configSpecs(c))
+		}
+		failures = append(failures, err)
+	}
+	if err := errors.Join(failures...); err != nil {
+		d.log.Error().AnErr("err", err).Msg("backends of resolved names not taken")
+	}
+	d.log.Info().Int("left", len(next.Unresolved())).Msg("names resolved")
+	return len(next.Unresolved()) == 0
+}

@@ -1,0 +1,53 @@
+package discovery
+
+import (
+	"strconv"
+
+	"github.com/miekg/dns"
+)
+
+// A Family says which addresses of a host are taken. The zero value is AnyFamily.
+type Family uint8
+
+// The families. A host with addresses of both is two backends with AnyFamily: that two addresses are one host's, the DNS does
+// not say.
+const (
+	AnyFamily Family = iota
+	IPv4
+	IPv6
+)
+
+// String returns the family as in the configuration.
+func (f Family) String() string {
+	switch f {
+	case AnyFamily:
+		return "any"
+	case IPv4:
+		return "ipv4"
+	case IPv6:
+		return "ipv6"
+	}
+	return "family(" + strconv.Itoa(int(f)) + ")"
+}
+
+// types is the types of the records that are asked for, as a LookupError has them.
+func (f Family) types() string {
+	switch f {
+	case IPv4:
+		return "A"
+	case IPv6:
+		return "AAAA"
+	}
+	return "A/AAAA"
+}
+
+// questions is the same for the library.
+func (f Family) questions() []uint16 {
+	switch f {
+	case IPv4:
+		return []uint16{dns.TypeA}
+	case IPv6:
+		return []uint16{dns.TypeAAAA}
+	}
+	return []uint16{dns.TypeA, dns.TypeAAAA}
+}

@@ -1,0 +1,77 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/test/harness"
+)
+
+// TestAPoolsChecksAreNotDelayedByAnothers has the checks of one pool hang, all of them, and clients of another pool with a single
+// healthy backend. Its check is made in time, so that its verdict stands and no client is refused.
+func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		backends    int
+		health      string
+		descriptors int
+		timeouts    float64 // checks of the pool that hang, until it is enough
+	}{
+		// With as few slots as the lowest usual limit of descriptors gives, two rounds of all of them.
+		"300 backends that swallow SYNs": {300, `type = "tcp"`, 1024, 600},
+		"40 scripts that hang":           {40, "type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			healthy, cut := harness.Serve(t, harness.Echo), harness.SwallowEverywhere(t, harness.Echo)
+			port := cut.Address()[strings.LastIndexByte(cut.Address(), ':'):]
+			var hanging []string
+			for i := range tt.backends {
+				hanging = append(hanging, fmt.Sprintf("127.1.%d.%d%s", i/250, 1+i%250, port))
+			}
+			config := fmt.Sprintf(`
+[listener.main]
+address = %q
+pool = "other"
+[listener.cut]
+address = %q
+pool = "cut"
+[pool.other]
+backends = %s
+[pool.other.health]
+type = "tcp"
+[pool.cut]
+backends = %s
+`, harness.FreeAddress(t), harness.FreeAddress(t), harness.BackendList(healthy.Address()), harness.BackendList(hanging...))
+			b := harness.StartBalancerWith(t, harness.BalancerOptions{
+				Descriptors: tt.descriptors, Config: config + "[pool.cut.health]\n" + tt.health + "\n",
+			})
+			awaitMetric(t, b, `limeload_pool_eligible_backends{pool="other"}`, 1)
+			served, done := 0, false
+			began := time.Now()
+			for begun := time.Now(); !done; served++ {
+				if err := tryService(b.Address(t, "main")); err != nil {
+					t.Fatalf("client %d, after %v: %v", served, time.Since(began), err)
+				}
+				if time.Since(begun) > time.Second {
+					begun = time.Now()
+					done = metrics(t, b)[`limeload_checks_total{outcome="timeout",pool="cut"}`] >= tt.timeouts
+				}
+				if time.Since(began) > 3*harness.Patience {
+					t.Fatal(errors.New("the checks of the pool that hangs come to nothing"))
+				}
+				<-time.After(20 * time.Millisecond) // the pace of the clients
+			}
+			t.Logf("%d clients served in %v", served, time.Since(began))
+			b.Reload(t, config) // without checks, since those under way are descriptors that it had not at its start
+			for _, l := range b.Lines() {
+				if l.Message == harness.MessageVerdict && l.Pool == "other" && l.To != "healthy" {
+					t.Errorf("the healthy backend's verdict changed: %s", l.Text)
+				}
+			}
+		})
+	}
+}

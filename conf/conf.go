@@ -55,6 +55,7 @@ type Log struct {
 	Level  string `toml:"level" default:"info" oneof:"trace,debug,info,warn,error"`
 	Format string `toml:"format" default:"json" oneof:"json,console"`
 	Access bool   `toml:"access" default:"true"` // one line at the end of each session
+	Probes bool   `toml:"probes" default:"true"` // also of one whose client has said nothing
 }
 
 // A Listener is a bound address that accepts clients, and where they are sent. Its zero value

@@ -92,6 +92,7 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 	}
 	if again == nil {
 		checkListenerConflicts(conflicts, listeners)
+		checkLoops(conflicts, listeners, pools)
 	}
 	if conflicts.errs = append(conflicts.errs, r.errs...); !stands || len(conflicts.errs) > len(r.errs) {
 		return conflicts.err()

@@ -33,6 +33,7 @@ func validate(r *report, c *Config) {
 		validateListener(r, &c.Listeners[i], pools)
 	}
 	checkListenerConflicts(r, c.Listeners)
+	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
 }
 

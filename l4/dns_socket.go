@@ -16,6 +16,7 @@ type dnsSocket struct {
 	asker      *dnsAsker
 	route      *dnsRoute
 	fd         int
+	link       *link
 	key        int32 // of its events
 	generation uint32
 	born       time.Duration // since Server.started
@@ -95,11 +96,12 @@ func (k *dnsAsker) socketTo(b *pool.Backend) (*dnsSocket, sock.Errno) {
 func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 	l := k.loop
 	w := &l.dns
-	connect := sock.ConnectDatagram
+	protocol := UDP
 	if k.service.tcp {
-		connect = sock.Connect
+		protocol = TCP
 	}
-	fd, e := connect(r.backend.Addr())
+	place := &link{chain: k.service.chain}
+	fd, e := l.dial(protocol, r.backend.Addr(), k.service.listener, &place)
 	if e != 0 && e != sock.InProgress {
 		return nil, e
 	}
@@ -110,10 +112,11 @@ func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 	}
 	w.opened++
 	s := &dnsSocket{
-		asker: k, route: r, fd: fd, key: dnsKey - int32(i), generation: w.opened, born: l.now,
+		asker: k, route: r, fd: fd, link: place, key: dnsKey - int32(i), generation: w.opened, born: l.now,
 		pending: make(map[uint16]*dnsQuestion),
 	}
 	if e := l.poller.AddDatagram(fd, s.key, s.generation); e != 0 {
+		l.server.chains.forget(place)
 		sock.Close(fd)
 		return nil, e
 	}
@@ -173,6 +176,7 @@ func (k *dnsAsker) close(s *dnsSocket) {
 		st.out.release(k.loop)
 	}
 	k.loop.dns.sockets[dnsKey-s.key] = nil
+	k.loop.server.chains.forget(s.link)
 	sock.Close(s.fd)
 	k.tally.sockets.Add(-1)
 }

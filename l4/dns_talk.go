@@ -48,6 +48,9 @@ func (l *loop) beginTalk(s *session) bool {
 	s.phase, s.talk = asking, l.dns.freeTalks.take()
 	s.talk.asker = k
 	k.talks++
+	if s.link != nil {
+		l.server.chains.join(k.service.chain, s.link)
+	}
 	if !l.watchClient(s) {
 		l.refuse(s, NoDescriptors)
 		return true

@@ -20,6 +20,7 @@ const (
 	DropReceiveBuffer       // the kernel had no room for it: the socket's receive buffer was full
 	DropOverload            // the loop cannot keep up with its clients, and this flow sends more than its share
 	DropFlowEnded           // it waited for its backend's socket when its flow ended
+	DropLoop                // its client is a socket of ours: a backend leads back to the listener
 	dropCount
 )
 
@@ -39,6 +40,7 @@ var dropNames = [dropCount]string{
 	DropReceiveBuffer:  "receive_buffer",
 	DropOverload:       "overload",
 	DropFlowEnded:      "flow_ended",
+	DropLoop:           "loop",
 }
 
 // Drops returns every reason to drop a datagram that there is.

@@ -28,6 +28,7 @@ type flow struct {
 	local   sock.Local
 	header  []byte // PROXY; empty for none
 
+	link    *link // nil if neither the client is a socket of ours nor the backend a listener
 	home    *home
 	own     home          // unless others share it
 	moves   uint32        // home's when the socket was connected
@@ -76,6 +77,11 @@ type traffic struct {
 
 // admitFlow makes a flow for a client that has none, or says why not.
 func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID) (*flow, Drop) {
+	var from *link
+	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
+		l.server.noteLoop(d.listener)
+		return nil, DropLoop
+	}
 	client := limitedAs(id.client)
 	limited := settings.Flows.ClientMax > 0
 	if limited && d.clients[client] >= settings.Flows.ClientMax {
@@ -86,7 +92,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	}
 	f := l.flows.store.take()
 	f.door, f.listener, f.settings = d, d.listener, settings
-	f.id, f.peer, f.local = id, *peer, *local
+	f.id, f.peer, f.local, f.link = id, *peer, *local, from
 	f.began, f.active = l.now, l.now
 	l.nextID++
 	f.serial = l.nextID
@@ -237,6 +243,7 @@ func (l *loop) closeFlowSocket(f *flow) {
 	}
 	l.tellFlow(f)
 	f.open = false
+	l.server.chains.forget(f.link)
 	sock.Close(int(f.fd))
 }
 

@@ -75,7 +75,7 @@ func (l *loop) openFlowSocket(f *flow, to netip.AddrPort) (int, sock.Errno) {
 	if l.now < *pause && !answered {
 		return -1, sock.NoPort
 	}
-	fd, e := sock.ConnectDatagram(to)
+	fd, e := l.dial(UDP, to, f.listener, &f.link)
 	if e != sock.NoPort && !sock.OutOfDescriptors(e) {
 		return fd, e
 	}
@@ -88,7 +88,7 @@ func (l *loop) openFlowSocket(f *flow, to netip.AddrPort) (int, sock.Errno) {
 		evicted++
 	}
 	if answered && evicted > 0 {
-		return sock.ConnectDatagram(to)
+		return l.dial(UDP, to, f.listener, &f.link)
 	}
 	return -1, e
 }

@@ -46,8 +46,8 @@ type ListenerSpec struct {
 
 	MaxSessions      int           // at once on this listener; 0 = without a limit of its own
 	IdleTimeout      time.Duration // neither side sent anything for so long
-	HalfCloseTimeout time.Duration // the same, once one side has closed its half
-	UserTimeout      time.Duration // TCP_USER_TIMEOUT, both sides; 0 = the kernel's
+	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all
+	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished, see look; both sides; 0 = the kernel's
 	KeepAlive        KeepAlive     // both sides
 	Refuse           Refusal
 }
@@ -115,6 +115,7 @@ type listener struct {
 
 	screen func(loop int) screen // makes what stands before the flows of each loop; nil for nothing. Set once
 
+	loopNote     atomic.Int64  // the same of noteLoop
 	refusalNote  atomic.Int64  // when noteRefusal may log again, in nanoseconds since Server.started
 	refusalsTold atomic.Uint64 // how many noteRefusals has told of
 }

@@ -2,6 +2,7 @@ package l4
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,8 @@ type loop struct {
 	revoked  []revocation
 	departed map[*pool.Backend]uint64 // whose flows are to end, and at which departure
 	mail     []message
+
+	localities map[netip.Addr]locality // see isLocal
 
 	scratch []byte
 	buffers bufferPool

@@ -82,6 +82,7 @@ func (l *loop) served(s *session, generation uint32, lease pool.Lease, err error
 func (l *loop) onQueuedClient(s *session) {
 	switch {
 	case s.client.broken:
+		s.noteUnread()
 		l.leaveQueue(s, ClientReset)
 	case s.client.peerDone && !s.in.held() && sock.AtEnd(int(s.client.fd)):
 		l.leaveQueue(s, ClientClosed)

@@ -95,9 +95,15 @@ func TestQueueRefusals(t *testing.T) {
 				}
 			}, NoBackend},
 		{"client leaves", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
-			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) { c.Close() }, ClientClosed},
+			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) { c.Close() }, Probe},
 		{"client resets", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
-			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) { c.SetLinger(0); c.Close() }, ClientReset},
+			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) { c.SetLinger(0); c.Close() }, Probe},
+		{"client asks and resets", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
+			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) {
+				c.Write([]byte("x"))
+				c.SetLinger(0)
+				c.Close()
+			}, ClientReset},
 		{"shutdown", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
 			func(t *testing.T, s *Server, _ *pool.Pool, _ *net.TCPConn) {
 				if err := s.Shutdown(done(t)); err == nil {

@@ -12,7 +12,7 @@ const (
 	BackendClosed           // both halves ended in order, the backend's first
 	ClientReset             // the client reset the connection, and so was the backend's
 	BackendReset            // the backend reset the connection, and so was the client's
-	ClientLost              // keepalive or TCP_USER_TIMEOUT gave the client up, or the network did
+	ClientLost              // keepalive or user_timeout gave the client up, or the network did
 	BackendLost             // the same of the backend
 	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
 	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
@@ -23,6 +23,7 @@ const (
 	Malformed               // the client has sent what cannot be a DNS message
 	Answered                // a flow's: the backend has answered as often as it was to
 	Evicted                 // a flow's: it was never answered, and a new client needed its place
+	Probe                   // the client has sent nothing, and left at once: see probed
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
@@ -30,6 +31,7 @@ const (
 	QueueTimeout            // refused: no backend had room within the queue's timeout
 	ConnectFailed           // refused: none of the backends tried could be connected to
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
+	Loop                    // refused: the client is a socket of ours, and a backend leads back to the listener
 	reasonCount
 )
 
@@ -50,6 +52,7 @@ var reasonNames = [reasonCount]string{
 	Malformed:        "malformed",
 	Answered:         "answered",
 	Evicted:          "evicted",
+	Probe:            "probe",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",
@@ -57,6 +60,7 @@ var reasonNames = [reasonCount]string{
 	QueueTimeout:     "queue_timeout",
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
+	Loop:             "loop",
 }
 
 // Reasons returns every reason there is.

@@ -205,6 +205,9 @@ func (l *loop) release(d *direction) {
 func (l *loop) moved(s *session, d *direction, n int) {
 	d.bytes += uint64(n)
 	s.active = l.now
+	if !s.looks {
+		l.lookLater(s)
+	}
 	switch {
 	case d == &s.in && s.asked == 0:
 		s.asked = l.now

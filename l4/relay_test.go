@@ -146,7 +146,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 		eventually(t, "the FIN is passed on", func() bool { return s.any(func(s *session) bool { return s.in.shut }) })
 		c.SetLinger(0)
 		c.Close()
-		if line := lines.next(t); line.Reason != ClientReset.String() {
+		if line := lines.next(t); line.Reason != Probe.String() {
 			t.Fatalf("ended as %+v", line)
 		}
 	})
@@ -218,6 +218,7 @@ func (c *capture) next(t *testing.T) accessLine {
 func TestReasons(t *testing.T) {
 	talk := func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadFull(c, make([]byte, 2)) }
 	wait := func(c *net.TCPConn) { io.Copy(io.Discard, c) }
+	greet := func(c *net.TCPConn) { c.Write([]byte("hi")); wait(c) }
 	for _, test := range []struct {
 		name    string
 		backend func(*net.TCPConn)
@@ -226,7 +227,12 @@ func TestReasons(t *testing.T) {
 		want    Reason
 	}{
 		{"client closes", echo, talk, nil, ClientClosed},
-		{"client sends nothing", echo, func(*net.TCPConn) {}, nil, ClientClosed},
+		{"client sends nothing", echo, func(*net.TCPConn) {}, nil, Probe},
+		{"client sends nothing and resets", echo, func(c *net.TCPConn) { c.SetLinger(0) }, nil, Probe},
+		{"client resets at a greeting", greet, func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) }, nil, Probe},
+		{"client takes a greeting", greet, func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)) }, nil, ClientClosed},
+		{"client comes to be told", func(c *net.TCPConn) { wait(c); c.Write([]byte("hi")) },
+			func(c *net.TCPConn) { c.CloseWrite(); wait(c) }, nil, ClientClosed},
 		{"backend closes", func(c *net.TCPConn) { talk(c) }, func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadAll(c) }, nil, BackendClosed},
 		{"backend closes at once", func(*net.TCPConn) {}, wait, nil, BackendClosed},
 		{"client resets", echo, func(c *net.TCPConn) { talk(c); c.SetLinger(0) }, nil, ClientReset},
@@ -249,5 +255,31 @@ func TestReasons(t *testing.T) {
 				t.Fatalf("ended as %+v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// TestProbesUnlogged holds that clients who say nothing and leave are counted and not logged, if so set, and others are logged; and that
+// this is one of the settings that change at run time.
+func TestProbesUnlogged(t *testing.T) {
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 1, Access: true, NoProbes: true, Log: log}, spec(newPool(t, backend(t, echo))))
+	probe := func() { dial(t, s.address()).Close() }
+	probes := func() uint64 { return s.Listeners()[0].Ended[Probe] }
+	probe()
+	eventually(t, "the probe is over", func() bool { return probes() == 1 })
+	c := dial(t, s.address())
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if line := lines.next(t); line.Reason != ClientClosed.String() {
+		t.Errorf("the first line is %+v", line)
+	}
+	settings := s.Settings()
+	settings.NoProbes = false
+	s.Set(settings)
+	probe()
+	if line := lines.next(t); line.Reason != Probe.String() {
+		t.Errorf("the next line is %+v", line)
 	}
 }

@@ -33,6 +33,7 @@ type Options struct {
 	Reserve     int  // descriptors that stay free for what is not a session, health checks first of all; 0 = 32
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
+	NoProbes    bool // but for those that end with Probe
 
 	DrainTimeout time.Duration // as in Settings
 
@@ -61,6 +62,7 @@ type Server struct {
 	gone    chan struct{} // closed when the loops are
 
 	access       atomic.Bool
+	probes       atomic.Bool  // access lines for them, too
 	drainTimeout atomic.Int64 // a time.Duration
 
 	max        atomic.Int64 // sessions; more are refused, 0 = none for that
@@ -74,11 +76,14 @@ type Server struct {
 	draining   atomic.Bool
 	emptyOnce  sync.Once
 	empty      chan struct{} // closed by whoever sees the last session leave while draining
-	pauseNote  atomic.Int64  // when notePause may log again, in nanoseconds since started
+	chains     chains
+	pauseNote  atomic.Int64 // when notePause may log again, in nanoseconds since started
 
 	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
 	// changed with both held, and read with either
 	changing sync.Mutex
+
+	departing sync.WaitGroup // changes that close sockets; mu is held to add one, unless ended
 
 	// mu guards the fields below
 	mu        sync.Mutex
@@ -119,7 +124,7 @@ func New(o Options) (*Server, error) {
 		s.discard()
 		return nil, err
 	}
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, DrainTimeout: o.DrainTimeout})
+	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
 	return s, nil
 }
 
@@ -184,7 +189,7 @@ func (s *Server) Flows() int { return int(s.flows.Load()) }
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// Shutdown closes the listeners and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
+// Shutdown closes the listeners, once the handshakes under way are over, and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
 // when ctx is done are cut, the questions' clients get an expired answer or SERVFAIL, and then ctx's error is returned. It returns when
 // the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -200,16 +205,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
-	closing := make([]<-chan struct{}, 0, len(s.listeners))
-	for _, ls := range s.listeners {
-		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(ls.bound) }))
-	}
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
-	for _, done := range closing {
-		<-done
-	}
+	s.closeListeners(ctx, listeners)
 	err := s.drain(ctx)
 	if e := s.drainQuestions(ctx); err == nil {
 		err = e
@@ -223,6 +222,27 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.noteRefusals(ls)
 	}
 	return err
+}
+
+// closeListeners has the loops leave the listeners, and returns when they have.
+func (s *Server) closeListeners(ctx context.Context, listeners []*listener) {
+	s.departing.Wait()
+	var closing []<-chan struct{}
+	var departures []departure
+	for _, ls := range listeners {
+		if b := ls.bound; b.protocol == TCP {
+			departures = append(departures, departure{binding: b})
+		} else {
+			closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
+		}
+	}
+	departTCP(ctx, departures)
+	for _, d := range departures {
+		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(d.binding) }))
+	}
+	for _, closed := range closing {
+		<-closed
+	}
 }
 
 // drain waits for the last session and flow, and from the end of ctx on ends them.

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -42,6 +43,9 @@ type session struct {
 	watched    bool   // the client's connection is registered with the Poller
 	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
 	hurried    bool   // a side broke while its last bytes are held
+	looks      bool   // is to look at its connections, see look
+	unread     bool   // the client had sent something when it reset its connection
+	behind     bool   // at the last look, a peer had not acknowledged all
 	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
 	failed  bool         // the last attempt to connect failed, and no other has begun
@@ -55,6 +59,7 @@ type session struct {
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
 	talk     *dnsTalk     // nil but while asking
+	link     *link        // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -69,6 +74,7 @@ type session struct {
 	asked     time.Duration // the client's first byte was passed on; zero before
 	firstByte time.Duration // the backend's first; zero before
 	active    time.Duration // bytes last moved
+	looked    time.Duration // at its connections, or began to want to
 	cause     sock.Errno    // what a call on a lost or reset connection said
 
 	nextFree *session
@@ -83,6 +89,9 @@ type conn struct {
 	peerDone bool // the peer's FIN is in: a read that does not fill the buffer takes the last
 	broken   bool // an error is pending: only reading to the end will tell what and when
 	urgent   bool // urgent data came: a short read does not mean that no more is there
+
+	excused    bool // it is full, and the kernel does not give it up for that
+	unanswered bool // at the last look, probes of its window had no answer
 }
 
 // A direction is one way of the relay.
@@ -141,6 +150,7 @@ func (l *loop) onSession(s *session, c *conn, bits uint32) {
 		if c == &s.backend {
 			l.onConnect(s, bits)
 		} else if bits&sock.PollError != 0 {
+			s.noteUnread()
 			l.abandon(s, ClientReset)
 		}
 	case queued:
@@ -160,6 +170,11 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
 	s.timer.session = s
+	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&s.link, TCP, peer, ls) {
+		l.server.noteLoop(ls)
+		l.refuse(s, Loop)
+		return
+	}
 	if s.settings.DNS != nil && l.beginTalk(s) {
 		return
 	}
@@ -197,22 +212,24 @@ func (s *session) deadline() (time.Duration, bool) {
 	case asking:
 		return s.active + s.talkSilence(), true
 	}
-	silence := s.silence()
-	switch {
-	case s.settled && silence == 0:
-		return 0, false
-	case s.settled:
-		return s.active + silence, true
-	case silence == 0:
-		return s.connected + settleAfter, true
+	at, due := time.Duration(math.MaxInt64), false
+	if !s.settled {
+		at, due = s.connected+settleAfter, true
 	}
-	return min(s.connected+settleAfter, s.active+silence), true
+	if silence := s.silence(); silence > 0 {
+		at, due = min(at, s.active+silence), true
+	}
+	if s.watches() {
+		at, due = min(at, s.looked+s.betweenLooks()), true
+	}
+	return at, due
 }
 
-// silence is how long neither side may send anything; zero is without limit.
+// silence is how long neither side may send anything; zero is without limit. A half-closed session
+// is not silent while a receiver has yet to take what was sent.
 func (s *session) silence() time.Duration {
 	idle, half := s.settings.IdleTimeout, s.settings.HalfCloseTimeout
-	if !s.in.ended && !s.out.ended && !s.hurried || half == 0 {
+	if half == 0 || !s.hurried && (s.behind || !s.in.ended && !s.out.ended) {
 		return idle
 	}
 	if idle == 0 {
@@ -235,10 +252,16 @@ func (l *loop) onTimer(s *session) {
 		l.onTalkTimer(s)
 		return
 	}
+	if s.watches() && l.now >= s.looked+s.betweenLooks() && !l.look(s) {
+		return
+	}
 	if silence := s.silence(); silence > 0 && l.now >= s.active+silence {
 		switch {
 		case silence == s.settings.IdleTimeout:
 			l.end(s, Idle)
+		case !s.hurried && !l.look(s):
+		case !s.hurried && s.behind:
+			l.schedule(s)
 		case s.client.broken:
 			l.lose(s, &s.client, sock.ConnReset)
 		case s.backend.broken:
@@ -251,7 +274,11 @@ func (l *loop) onTimer(s *session) {
 	if !s.settled && l.now >= s.connected+settleAfter {
 		s.settled = true
 		// An error here leaves the kernel's defaults: the session is no worse for it.
-		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, s.settings.UserTimeout)
+		userTimeout := s.settings.UserTimeout
+		if s.backend.excused {
+			userTimeout = 0
+		}
+		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, userTimeout)
 	}
 	l.schedule(s)
 }
@@ -300,16 +327,34 @@ func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	return pool.Neutral
 }
 
+// probeFor is how long a client has been there at most that only looks whether anybody is. One that has waited for
+// longer, and said nothing, may have waited for a backend or for its greeting.
+const probeFor = time.Second
+
+// probed tells whether a client has sent nothing and left at once. One that closes its half and takes what the backend
+// has to say has come for that.
+func (s *session) probed(why Reason, now time.Duration) bool {
+	return (why == ClientReset || why == ClientClosed && s.out.bytes == 0) &&
+		s.in.bytes == 0 && !s.unread && now-s.accepted < probeFor
+}
+
+// noteUnread notes whether a client that has reset its connection before a backend was there had sent something.
+func (s *session) noteUnread() { s.unread = sock.Unread(int(s.client.fd)) > 0 }
+
 // forget counts and logs a session whose connections are closed, and gives its memory back.
 func (l *loop) forget(s *session, why Reason) {
+	if s.probed(why, l.now) {
+		why = Probe
+	}
 	l.wheel.stop(&s.timer)
+	l.server.chains.forget(s.link)
 	l.release(&s.in)
 	l.release(&s.out)
 	if s.talk != nil {
 		l.endTalk(s)
 	}
 	s.listener.counters[l.index].count(s, why, l.now)
-	if l.server.access.Load() {
+	if l.server.access.Load() && (why != Probe || l.server.probes.Load()) {
 		l.logEnd(s, why)
 	}
 	ls := s.listener

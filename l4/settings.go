@@ -6,6 +6,7 @@ import "time"
 type Settings struct {
 	MaxSessions int  // as in Options
 	Access      bool // as in Options
+	NoProbes    bool // as in Options
 
 	// DrainTimeout is how long flows may go on whose backend was removed or went into maintenance; 0 = not at all.
 	// Sessions have a connection to a backend that nobody else can answer on, and go on to their end.
@@ -15,6 +16,7 @@ type Settings struct {
 // Set changes the settings. It may be called from any goroutine; sessions there are too many of go on.
 func (s *Server) Set(to Settings) {
 	s.access.Store(to.Access)
+	s.probes.Store(!to.NoProbes)
 	s.drainTimeout.Store(int64(to.DrainTimeout))
 	if s.max.Swap(int64(to.MaxSessions)) == int64(to.MaxSessions) {
 		return
@@ -28,6 +30,7 @@ func (s *Server) Set(to Settings) {
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
 	return Settings{
-		MaxSessions: int(s.max.Load()), Access: s.access.Load(), DrainTimeout: time.Duration(s.drainTimeout.Load()),
+		MaxSessions: int(s.max.Load()), Access: s.access.Load(), NoProbes: !s.probes.Load(),
+		DrainTimeout: time.Duration(s.drainTimeout.Load()),
 	}
 }

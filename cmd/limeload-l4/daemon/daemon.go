@@ -128,7 +128,8 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
-		Reserve: slots.descriptors(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access, Log: o.Log,
+		Reserve: slots.descriptors(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
+		NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

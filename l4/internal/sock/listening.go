@@ -68,6 +68,15 @@ func Inherit(fd int) (netip.AddrPort, error) {
 	return LocalAddr(fd)
 }
 
+// noInterface is an index that no network interface has: they count up from 1.
+const noInterface = 1<<31 - 1
+
+// StopNew ends that new clients come to a listening socket: the kernel answers their SYN as if the socket were closed,
+// or with another socket that listens on their address too. Handshakes under way go on to their end, and those who wait
+// to be accepted stay. Closing would reset both. It binds the socket to an interface that does not exist, which the
+// kernel looks at when a SYN comes (Linux 5.7; before, it takes CAP_NET_RAW).
+func StopNew(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noInterface) }
+
 // Duplicate returns another descriptor of the same socket, whose queue of clients the two then share.
 func Duplicate(fd int) (int, error) {
 	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

@@ -264,3 +264,33 @@ func TestRemovedListener(t *testing.T) {
 		t.Errorf("%d events of a socket that was taken out", n)
 	}
 }
+
+// TestStopNew holds that a socket which is to get no new client refuses them, and keeps those it has.
+func TestStopNew(t *testing.T) {
+	fd, at := listening(t, ListenOptions{Backlog: 4})
+	waiting := connected(t, at)
+	if err := StopNew(fd); err != nil {
+		t.Fatal(err)
+	}
+	refused, e := Connect(at)
+	switch e {
+	case InProgress:
+		defer Close(refused)
+		wait(t, "a new client is refused", func() bool { return ConnectError(refused) == ConnRefused })
+	case ConnRefused:
+	default:
+		t.Errorf("connect: %v", e)
+	}
+	client, _, e := Accept(fd)
+	if e != 0 {
+		t.Fatalf("the client that waited: %v", e)
+	}
+	defer Close(client)
+	if _, e := Write(waiting, []byte("x"), false); e != 0 {
+		t.Fatal(e)
+	}
+	wait(t, "its byte comes", func() bool {
+		n, _ := Read(client, make([]byte, 1))
+		return n == 1
+	})
+}

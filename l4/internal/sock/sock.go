@@ -65,6 +65,14 @@ func AtEnd(fd int) bool {
 	}
 }
 
+// Unread is how many bytes wait to be read from a stream socket, also of one whose peer has reset it, where reading
+// tells of that alone.
+func Unread(fd int) int {
+	var n int32
+	unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&n)))
+	return int(n)
+}
+
 // Write writes as much of p to a stream socket as its send buffer takes. With more set, the kernel may hold
 // back the last segment for what follows (MSG_MORE): only right before ShutdownWrite or Close, which send it
 // together with the FIN. p must not be empty.

@@ -7,8 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where a filter for a socket finds the network header (include/uapi/linux/filter.h, SKF_NET_OFF).
-const networkHeader = 0xfff00000
+// Where a filter for a socket finds the network header, and a random number (include/uapi/linux/filter.h, SKF_NET_OFF
+// and SKF_AD_RANDOM).
+const (
+	networkHeader = 0xfff00000
+	randomNumber  = 0xfffff000 + 56
+)
 
 // SteerBySource has the kernel choose among the count sockets that share fd's address by the client's address alone, an IPv6
 // one by its first 64 bits: all flows of a client are then on one loop. The sockets count in the order in which they were bound.
@@ -36,6 +40,23 @@ func SteerBySource(fd, count int) error {
 		{Code: operate | unix.BPF_MOD, K: uint32(count)},
 		{Code: unix.BPF_RET | unix.BPF_A},
 	}
+	return steer(fd, filter[:])
+}
+
+// SteerToSome has the kernel choose among count of the sockets that share fd's address, those from the first on, in the
+// order in which they were bound.
+func SteerToSome(fd, first, count int) error {
+	filter := [...]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: randomNumber},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(count)},
+		{Code: unix.BPF_ALU | unix.BPF_ADD | unix.BPF_K, K: uint32(first)},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+	return steer(fd, filter[:])
+}
+
+// steer gives the sockets that share fd's address a program that returns the number of one of them.
+func steer(fd int, filter []unix.SockFilter) error {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if e := setsockopt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, unsafe.Pointer(&program), unsafe.Sizeof(program)); e != 0 {
 		return os.NewSyscallError("setsockopt", e)
@@ -43,7 +64,7 @@ func SteerBySource(fd, count int) error {
 	return nil
 }
 
-// SteerAsUsual undoes SteerBySource.
+// SteerAsUsual undoes SteerBySource and SteerToSome.
 func SteerAsUsual(fd int) {
 	var unused int32
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, unsafe.Pointer(&unused), unsafe.Sizeof(unused))

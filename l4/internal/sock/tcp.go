@@ -121,7 +121,7 @@ func setListenOptions(fd int, o ListenOptions) error {
 
 // SetLiveness sets how a connection finds out that its peer has vanished: keepalive while nothing is sent,
 // TCP_USER_TIMEOUT while something is. To the latter, a peer that answers but has kept its window shut for so
-// long has vanished too. On a listening socket it holds for all that it accepts.
+// long has vanished too; see Sent and SetUserTimeout. On a listening socket it holds for all that it accepts.
 func SetLiveness(fd int, k KeepAlive, userTimeout time.Duration) error {
 	if userTimeout > 0 {
 		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())); err != nil {
@@ -197,6 +197,83 @@ func Connect(addr netip.AddrPort) (int, Errno) {
 		return -1, e
 	}
 	return fd, e
+}
+
+// ConnectFrom is Connect from a local address, and calls bound with the socket's own address and port before anybody
+// can see it there. For a connect to this host: of other addresses the kernel then has a port for one connection only.
+func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort)) (int, Errno) {
+	var local, sa unix.RawSockaddrInet6
+	size, e := rawSockaddr(netip.AddrPortFrom(from, 0), &local)
+	if e != 0 {
+		return -1, e
+	}
+	if _, e = rawSockaddr(to, &sa); e != 0 {
+		return -1, e
+	}
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if e != 0 {
+		return -1, e
+	}
+	fd := int(s)
+	if _, _, e = unix.RawSyscall(unix.SYS_BIND, s, uintptr(unsafe.Pointer(&local)), size); e != 0 {
+		Close(fd)
+		return -1, e
+	}
+	if at, err := LocalAddr(fd); err == nil {
+		bound(at)
+	}
+	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, s, uintptr(unsafe.Pointer(&sa)), size)
+	if e != 0 && e != InProgress {
+		Close(fd)
+		return -1, e
+	}
+	return fd, e
+}
+
+// Addresses that no host has (RFC 5737, RFC 3849).
+var (
+	nobodys4 = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	nobodys6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
+)
+
+// IsLocal tells whether an address is one of this host's: a socket can be bound to it. Where net.ipv4.ip_nonlocal_bind
+// lets it be bound to any, those addresses are found that the kernel goes to from themselves, which leaves out second
+// ones of a network.
+func IsLocal(a netip.Addr) bool {
+	nobodys := nobodys6
+	if a = a.Unmap(); a.Is4() {
+		nobodys = nobodys4
+	}
+	if !bindable(a) {
+		return false
+	}
+	if !bindable(nobodys) {
+		return true
+	}
+	const discard = 9 // nothing is sent
+	fd, e := ConnectDatagram(netip.AddrPortFrom(a, discard))
+	if e != 0 {
+		return false
+	}
+	defer Close(fd)
+	from, err := LocalAddr(fd)
+	return err == nil && from.Addr() == a.WithZone("")
+}
+
+// bindable tells whether a UDP socket can be bound to an address.
+func bindable(a netip.Addr) bool {
+	var sa unix.RawSockaddrInet6
+	size, e := rawSockaddr(netip.AddrPortFrom(a, 0), &sa)
+	if e != 0 {
+		return false
+	}
+	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if e != 0 {
+		return false
+	}
+	defer Close(int(fd))
+	_, _, e = unix.RawSyscall(unix.SYS_BIND, fd, uintptr(unsafe.Pointer(&sa)), size)
+	return e == 0
 }
 
 // ConnectError takes the pending error of a socket (SO_ERROR): why a connect failed or a connection broke.

@@ -1,0 +1,123 @@
+package conf
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// A loop of listeners is a configuration in which a session comes back to the listener it came by: a backend is the
+// listener itself, or another one whose pool leads back to it. Each session would make another until there are no
+// descriptors left. One listener as the backend of another is no mistake as long as it does not lead back.
+
+// checkLoops reports backends that lead back to a listener of their pool, wherever this is known from the file alone.
+// What follows from the addresses this machine has is a warning, see warnOfLoops: the file may be meant for another
+// machine.
+func checkLoops(r *report, listeners []Listener, pools []Pool) {
+	reportLoops(r, listeners, pools, netip.Addr.IsLoopback)
+}
+
+// warnOfLoops is for loops by addresses that this machine has. Those that checkLoops finds are mistakes already.
+func warnOfLoops(r *report, c *Config) {
+	var own []netip.Addr
+	addresses, _ := net.InterfaceAddrs() // without them there are fewer warnings
+	for _, a := range addresses {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	reportLoops(r, c.Listeners, c.Pools, func(a netip.Addr) bool { return slices.Contains(own, a) })
+	warnOfOpenAdmin(r, c)
+}
+
+// warnOfOpenAdmin finds backends that are the control API.
+func warnOfOpenAdmin(r *report, c *Config) {
+	for _, p := range c.Pools {
+		for i, b := range p.Backends {
+			if c.Admin.Bind.IsValid() && b.Addr == c.Admin.Bind {
+				r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
+					Message: "the control API listens there: whoever reaches a listener of this pool reaches it"})
+			}
+		}
+	}
+}
+
+// A hop leads from the listeners of a pool to the listener that a backend is.
+type hop struct {
+	backend int // in the pool
+	to      *Listener
+}
+
+// reportLoops reports each backend that leads back; isOwn tells of addresses that a wildcard listens on.
+func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip.Addr) bool) {
+	hops := make(map[*Listener][]hop, len(listeners))
+	for i := range listeners {
+		from := &listeners[i]
+		at := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == from.Pool })
+		if at < 0 {
+			continue
+		}
+		for k, b := range pools[at].Backends {
+			if to := listenerAt(listeners, from.Protocol, b.Addr, isOwn); to != nil {
+				hops[from] = append(hops[from], hop{k, to})
+			}
+		}
+	}
+	for i := range listeners {
+		from := &listeners[i]
+		for _, h := range hops[from] {
+			if !leadsTo(hops, h.to, from, map[*Listener]bool{}) {
+				continue
+			}
+			path := Path("listener", h.to.Name, "address")
+			back := "sends its clients to this pool"
+			if h.to.Pool != from.Pool {
+				back = fmt.Sprintf("its pool, %s, leads back to %s", quote(h.to.Pool), Path("listener", from.Name))
+			}
+			sub := join(element(Path("pool", from.Pool, "backends"), h.backend), "address")
+			r.add(sub, Error{
+				Found:   quote(textAt(pools, from.Pool, h.backend)),
+				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another", path, r.lines[path], quote(h.to.Address), back),
+			})
+		}
+	}
+}
+
+func textAt(pools []Pool, name string, backend int) string {
+	i := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == name })
+	return pools[i].Backends[backend].Address
+}
+
+// listenerAt is the listener that whoever connects to an address comes to, nil for none. The kernel prefers one of that
+// address to one of all addresses.
+func listenerAt(listeners []Listener, protocol string, at netip.AddrPort, isOwn func(netip.Addr) bool) *Listener {
+	if !at.IsValid() {
+		return nil
+	}
+	var wildcard *Listener
+	for i := range listeners {
+		l := &listeners[i]
+		bound := l.Bind.Addr()
+		switch {
+		case !l.Bind.IsValid() || l.Protocol != protocol || l.Bind.Port() != at.Port():
+		case bound == at.Addr():
+			return l
+		case bound.IsUnspecified() && (l.DualStack || bound.Is4() == at.Addr().Is4()) && isOwn(at.Addr()):
+			wildcard = l
+		}
+	}
+	return wildcard
+}
+
+// leadsTo tells whether sessions of a listener may come to another, or are there.
+func leadsTo(hops map[*Listener][]hop, from, to *Listener, seen map[*Listener]bool) bool {
+	if from == to {
+		return true
+	}
+	if seen[from] {
+		return false
+	}
+	seen[from] = true
+	return slices.ContainsFunc(hops[from], func(h hop) bool { return leadsTo(hops, h.to, to, seen) })
+}

@@ -1,0 +1,46 @@
+package sock
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A SentState is what has become of the bytes that were written to a connection.
+type SentState struct {
+	Outstanding bool          // the peer has not acknowledged all of them
+	Full        bool          // and says that it takes no more
+	Probes      int           // of its window since its last answer
+	SinceAck    time.Duration // since its last answer of any kind
+}
+
+// Sent asks the kernel (TCP_INFO).
+func Sent(fd int) (SentState, Errno) {
+	var info unix.TCPInfo
+	size := uint32(unsafe.Sizeof(info))
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 {
+		return SentState{}, e
+	}
+	s := SentState{
+		Outstanding: info.Unacked > 0 || info.Notsent_bytes > 0,
+		// Nothing is under way although bytes wait: the window lets none through.
+		Full:     info.Unacked == 0 && info.Notsent_bytes > 0,
+		Probes:   int(info.Probes),
+		SinceAck: time.Duration(info.Last_ack_recv) * time.Millisecond,
+	}
+	// A window that was shrunk to nothing is probed with what is under way. Linux tells of the window since 5.15.
+	if uintptr(size) >= unsafe.Offsetof(info.Snd_wnd)+unsafe.Sizeof(info.Snd_wnd) && info.Unacked > 0 && info.Snd_wnd == 0 {
+		s.Full = true
+	}
+	return s, 0
+}
+
+// SetUserTimeout sets TCP_USER_TIMEOUT of a connection; 0 is the kernel's own, which does not give up a peer that
+// answers.
+func SetUserTimeout(fd int, timeout time.Duration) {
+	ms := int32(timeout.Milliseconds())
+	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unsafe.Pointer(&ms), unsafe.Sizeof(ms))
+}

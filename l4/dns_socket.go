@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 
 // A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one asker. With a stream
 // it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice, and the kernel gives it datagrams from the
-// backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and the socket is renewed before there is time for that.
+// backend's address and port alone, so a forger has to guess port and id both (RFC 5452). The socket is renewed before there is time to find the
+// port, and given up as soon as somebody tries ids.
 type dnsSocket struct {
 	// set once, then read-only
 	asker      *dnsAsker
@@ -22,11 +24,12 @@ type dnsSocket struct {
 	stream     *dnsStream    // nil for UDP
 
 	pending    map[uint16]*dnsQuestion // by id
+	ids        *[1 << 10]uint64        // a bit for each that was asked by; nil for a stream
 	unsent     []uint16                // ids of questions that are to be sent; some may be over already
 	asked      int                     // questions, since born
 	used       time.Duration           // when the last of them came
 	heard      time.Duration           // when the last one was answered; zero before
-	mismatched int                     // datagrams or messages that were no answer to any of these
+	mismatched int                     // datagrams that were no answer to any of these, but for late ones
 	lost       uint32                  // datagrams the kernel says it has dropped
 
 	sending bool // stands in the loop's sending
@@ -54,8 +57,9 @@ const (
 	renewEvery = 10 * time.Second
 	renewAfter = 1 << 15
 
-	// suspicious is how many wrong answers have a socket renewed at once: more than come late of a backend that is only slow, few against 65536 ids.
-	suspicious = 256
+	// suspicious is how many wrong answers have a socket given up, see flee: few against 65536 ids. No backend that is only slow, or a network
+	// that doubles datagrams, sends any, since those of ids that were asked by do not count.
+	suspicious = 64
 
 	// dnsReceiveBuffer is what is asked for; see DNSSettings.Sockets for when the kernel gives less.
 	dnsReceiveBuffer = 4 << 20
@@ -72,7 +76,7 @@ func (k *dnsAsker) socketTo(b *pool.Backend) (*dnsSocket, sock.Errno) {
 		return k.open(r)
 	}
 	s := r.sockets[k.loop.dns.random.Uint64()%uint64(n)]
-	worn := (s.asked >= renewAfter || s.mismatched >= suspicious) && k.mayRetire(s)
+	worn := s.asked >= renewAfter && k.mayRetire(s)
 	if worn || len(s.pending) >= crowded && n < k.service.settings.sockets() {
 		if another, e := k.open(r); e == 0 { // else this one has to do
 			if worn {
@@ -121,6 +125,7 @@ func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 		k.becomeStream(s)
 	} else {
 		sock.ExpectTrains(fd, l.server.offload.GRO, dnsReceiveBuffer)
+		s.ids = new([1 << 10]uint64)
 	}
 	w.sockets[i] = s
 	r.sockets = append(r.sockets, s)
@@ -220,6 +225,9 @@ func (s *dnsSocket) add(q *dnsQuestion) {
 		}
 	}
 	s.pending[q.id] = q
+	if s.ids != nil {
+		s.ids[q.id/64] |= 1 << (q.id % 64)
+	}
 	q.socket, q.unsent = s, true
 	s.asked++
 	s.used = s.asker.loop.now
@@ -370,5 +378,42 @@ func (k *dnsAsker) socketFailed(s *dnsSocket, e sock.Errno) {
 	k.tally.unreachable.Add(uint64(len(s.pending)))
 	for _, q := range s.pending {
 		k.elsewhere(q, connectOutcome(e))
+	}
+}
+
+// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come. One whose id was asked before by this
+// socket is most likely late, or comes twice; others are guesses.
+func (k *dnsAsker) mismatch(s *dnsSocket, datagram []byte) {
+	k.tally.mismatched.Add(1)
+	if s.stream != nil || s.closed || s.late(datagram) {
+		return
+	}
+	if s.mismatched++; s.mismatched == suspicious {
+		k.flee(s)
+	}
+}
+
+// late reports whether a datagram has the id of a question that waits no more.
+func (s *dnsSocket) late(datagram []byte) bool {
+	if len(datagram) < dnsHeaderBytes {
+		return false
+	}
+	id := binary.BigEndian.Uint16(datagram)
+	return s.ids[id/64]>>(id%64)&1 != 0 && s.pending[id] == nil
+}
+
+// flee leaves a port that somebody knows who tries ids: its questions are asked by another one, or fail if they were asked anew for that before.
+// So nobody has more than twice as many guesses for a question, and must find the port again for the second half.
+func (k *dnsAsker) flee(s *dnsSocket) {
+	k.close(s)
+	for _, q := range s.pending {
+		k.recall(q, pool.Neutral)
+		if q.fled {
+			q.silent = true
+			k.fail(q)
+			continue
+		}
+		q.fled = true
+		k.ask(q)
 	}
 }

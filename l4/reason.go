@@ -20,7 +20,8 @@ const (
 	BackendRemoved          // the backend was removed or put into maintenance, and on_remove says that its sessions end
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client has sent what cannot be a DNS message
+	Malformed               // the client has sent what cannot be a DNS question
+	NotReading              // the DNS client takes no answers, and more are held for such clients than may be
 	Answered                // a flow's: the backend has answered as often as it was to
 	MaxSessions             // refused: the listener or the process holds all the sessions it may
 	NoBackend               // refused: no backend is eligible
@@ -47,6 +48,7 @@ var reasonNames = [reasonCount]string{
 	BackendUnhealthy: "backend_unhealthy",
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
+	NotReading:       "not_reading",
 	Answered:         "answered",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",

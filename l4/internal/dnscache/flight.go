@@ -161,3 +161,6 @@ func (c *crowd) join() bool {
 }
 
 func (c *crowd) leave(n int) { c.waiting.Add(-int64(n)) }
+
+// Waiting is how many clients wait, for all questions.
+func (c *Cache[W]) Waiting() int { return int(c.crowd.waiting.Load()) }

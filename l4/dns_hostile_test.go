@@ -311,3 +311,30 @@ func TestDNSManyVariants(t *testing.T) {
 	}
 	<-held
 }
+
+// TestDNSListenersFaceEachOther holds that what one client sends does not go to and fro between two listeners that are each other's backends.
+func TestDNSListenersFaceEachOther(t *testing.T) {
+	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) ListenerSpec) {
+		free, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := free.LocalAddr().(*net.UDPAddr).AddrPort()
+		free.Close()
+		one := start(t, Options{Loops: 1}, spec(newPool(t, address.String())))
+		ls := spec(newPool(t, one.address()))
+		ls.Address = address
+		other := start(t, Options{Loops: 1}, ls)
+		c := dialUDP(t, one.address())
+		const answers = 5
+		for range answers {
+			if _, err := c.Write(dnsQuery(t, 1, "example.com.", dns.TypeANY, func(m *dns.Msg) { m.Response = true })); err != nil {
+				t.Fatal(err)
+			}
+		}
+		one.awaitDropped(t, DropMisdirected, answers)
+		if n, m := one.info().DatagramsIn, other.info().DatagramsIn; n != answers || m != 0 || one.Flows() != 0 {
+			t.Errorf("%d datagrams came to the one, %d to the other, %d flows", n, m, one.Flows())
+		}
+	})
+}

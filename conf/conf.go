@@ -82,8 +82,9 @@ type Listener struct {
 	ReceiveBuffer Size     `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
 	SendBuffer    Size     `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"` // 0 is the kernel's
 
-	Profile string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
-	Cache   *Cache `toml:"cache"` // nil: none; with tcp only beside profile dns
+	Profile      string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
+	MaxUDPAnswer Size   `toml:"max_udp_answer" default:"1232B" min:"512B" max:"65535B" when:"protocol=udp"` // beside profile dns or a cache alone
+	Cache        *Cache `toml:"cache"`                                                                      // nil: none; with tcp only beside profile dns
 
 	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
 	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
@@ -102,6 +103,7 @@ type Cache struct {
 	MaxTTL      Duration `toml:"max_ttl" default:"24h" min:"1s" max:"168h" step:"1s"`    // never below MinTTL
 	NegativeTTL Duration `toml:"negative_ttl" default:"1h" min:"0s" max:"24h" step:"1s"` // 0 is not at all
 	StaleTTL    Duration `toml:"stale_ttl" default:"0s" min:"0s" max:"168h" step:"1s"`   // 0 is never
+	FailureTTL  Duration `toml:"failure_ttl" default:"30s" min:"0s" max:"5m" step:"1s"`  // 0 is not at all; RFC 9520, 3.2 has the bound
 	Prefetch    bool     `toml:"prefetch" default:"false"`
 }
 

@@ -58,6 +58,9 @@ func checkSendProxy(r *report, c *Config) {
 	}
 }
 
+// defaultMaxUDPAnswer is the default of max_udp_answer, which may stand where there are no DNS questions.
+const defaultMaxUDPAnswer = 1232
+
 func validateListener(r *report, l *Listener, pools []string) {
 	path := Path("listener", l.Name)
 	if !slices.Contains(pools, l.Pool) {
@@ -70,6 +73,9 @@ func validateListener(r *report, l *Listener, pools []string) {
 	// A profile that is a mistake has been replaced by the default, which nobody wrote.
 	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
 		r.add(join(path, "cache"), Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+	}
+	if l.MaxUDPAnswer != defaultMaxUDPAnswer && l.Protocol == "udp" && l.Cache == nil && l.Profile != "dns" && !r.seen[join(path, "profile")] {
+		r.add(join(path, "max_udp_answer"), Error{Found: quote(l.MaxUDPAnswer.String()), Message: "profile is " + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
 	}
 	if c := l.Cache; c != nil && c.MaxTTL < c.MinTTL {
 		r.add(join(join(path, "cache"), "max_ttl"), Error{

@@ -10,7 +10,8 @@ import (
 
 // DNSSettings have a listener know that its clients ask DNS questions. By UDP a question is then no flow: all questions for a backend
 // share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a plain question is
-// relayed by a flow as without these settings. FlowSettings bound flows alone.
+// relayed by a flow as without these settings, unless it is no DNS question at all. Of FlowSettings only ClientMax bounds questions, too: those of one
+// client that wait for an answer.
 //
 // By TCP, which takes a cache, a session has no backend: its questions share a few connections to each backend with those of others. With the
 // first question that is not plain it becomes a session as without these settings.
@@ -22,6 +23,10 @@ type DNSSettings struct {
 	// Timeout is how long a backend has for an answer; then another one is asked, up to the pool's retries. Without any the client gets
 	// an answer from the cache that has expired, or else SERVFAIL. 0 = 2 s.
 	Timeout time.Duration
+
+	// MaxUDP is the largest answer by UDP, in bytes, whatever the client takes: a larger one is cut, and the client told to ask by TCP.
+	// By UDP anybody can ask in another's name. 0 = 1232.
+	MaxUDP int
 
 	// Sockets is how many sockets, or connections, questions are asked by, for each backend and each loop; 0 = 8. While some are being
 	// renewed there are up to as many besides, which wait for their last answers.
@@ -38,6 +43,7 @@ type DNSCacheSettings struct {
 	MaxTTL      time.Duration // longer ones are lowered to it; 0 = 24 h
 	NegativeTTL time.Duration // how long it is at most kept that there is nothing; 0 = not at all
 	StaleTTL    time.Duration // how long expired answers are kept for when no backend answers (RFC 8767); 0 = not at all
+	FailureTTL  time.Duration // how long it is remembered at most that a question cannot be answered (RFC 9520); 0 = not at all
 
 	Prefetch bool // names in demand are asked for again shortly before they expire
 }
@@ -51,6 +57,8 @@ const (
 	defaultDNSSockets = 8
 
 	defaultDNSMaxTTL = 24 * time.Hour // RFC 8767, 4 has resolvers cap at days
+
+	defaultDNSMaxUDP = 1232 // what no path fragments (DNS flag day 2020), and thirty times a small question
 )
 
 func (s *DNSSettings) timeout() time.Duration {
@@ -67,14 +75,22 @@ func (s *DNSSettings) sockets() int {
 	return s.Sockets
 }
 
-func (s *DNSCacheSettings) options() dnscache.Options {
-	maxTTL := s.MaxTTL
+func (s *DNSSettings) maxUDP() int {
+	if s.MaxUDP == 0 {
+		return defaultDNSMaxUDP
+	}
+	return s.MaxUDP
+}
+
+func (s *DNSSettings) cacheOptions() dnscache.Options {
+	c := &s.Cache
+	maxTTL := c.MaxTTL
 	if maxTTL == 0 {
 		maxTTL = defaultDNSMaxTTL
 	}
 	return dnscache.Options{
-		MaxEntries: s.MaxEntries, MaxBytes: s.MaxBytes, MinTTL: s.MinTTL, MaxTTL: maxTTL,
-		NegativeTTL: s.NegativeTTL, StaleTTL: s.StaleTTL, Prefetch: s.Prefetch,
+		MaxEntries: c.MaxEntries, MaxBytes: c.MaxBytes, MinTTL: c.MinTTL, MaxTTL: maxTTL,
+		NegativeTTL: c.NegativeTTL, StaleTTL: c.StaleTTL, FailureTTL: c.FailureTTL, Prefetch: c.Prefetch, MaxUDP: s.maxUDP(),
 	}
 }
 
@@ -90,10 +106,12 @@ func (spec *ListenerSpec) validateDNS() error {
 		return errors.New("DNS questions that come by TCP are answered by a cache, and these settings have none")
 	case spec.Flows.SendProxy:
 		return errors.New("DNS questions of many clients share a socket, and cannot carry a PROXY protocol header")
-	case s.Timeout < 0 || c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0:
+	case s.Timeout < 0 || c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0 || c.FailureTTL < 0:
 		return errors.New("negative time in the DNS settings")
 	case s.Sockets < 0 || c.MaxEntries < 0 || c.MaxBytes < 0:
 		return errors.New("negative number in the DNS settings")
+	case s.MaxUDP != 0 && (s.MaxUDP < 512 || s.MaxUDP > maxDNSMessage):
+		return fmt.Errorf("the largest answer by UDP is %d bytes, needs 512 to %d", s.MaxUDP, maxDNSMessage)
 	}
 	return nil
 }

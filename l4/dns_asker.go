@@ -26,6 +26,7 @@ type dnsAsker struct {
 	asked      dnsList       // all questions that a socket has
 	waiting    dnsList       // those whose clients get an expired answer if they have waited long enough
 	count      int           // questions
+	clients    dnsClients    // that wait for answers
 	talks      int           // sessions whose questions come here
 	connecting []*dnsSocket  // connections that are being made, the oldest first
 	sweepAt    time.Duration // zero while there is no socket
@@ -41,15 +42,23 @@ const (
 )
 
 func newDNSAsker(l *loop, service *dnsService) *dnsAsker {
-	k := &dnsAsker{loop: l, service: service, routes: make(map[*pool.Backend]*dnsRoute), waiting: dnsList{order: byBegun}}
+	k := &dnsAsker{
+		loop: l, service: service, routes: make(map[*pool.Backend]*dnsRoute), waiting: dnsList{order: byBegun},
+		clients: dnsClients{waiting: make(map[clientID]int)},
+	}
 	if service.cache != nil {
 		k.resolver = service.cache.NewResolver()
+		k.resolver.Admit = k.admit
 	}
 	return k
 }
 
 // question answers a client's question or has it asked; it is a screen's.
 func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (done bool) {
+	if !isQuestion(datagram) {
+		k.loop.drop(from.door.listener, DropMisdirected, 1)
+		return true
+	}
 	if from.door.draining {
 		return k.handOn(from, datagram, now)
 	}
@@ -69,7 +78,7 @@ func (k *dnsAsker) question(from caller, datagram []byte, now time.Duration) (do
 	case dnscache.Wait, dnscache.Forward:
 		from.door.binding.ending.flows.Add(1)
 	case dnscache.Refuse:
-		l.drop(from.door.listener, DropQueueFull, 1)
+		l.drop(from.door.listener, k.clients.refusal(), 1)
 	}
 	if reply.Flight != nil {
 		k.fly(reply.Flight, from.peer.AddrPort())
@@ -115,8 +124,15 @@ func (k *dnsAsker) handOn(from caller, datagram []byte, now time.Duration) (done
 	return heir.screen.question(caller{heir, from.peer, from.local}, datagram, now)
 }
 
-// answer lets pass what a flow's backend has sent: what was no plain question is relayed untouched.
-func (k *dnsAsker) answer(caller, []byte, time.Duration) (pass bool) { return true }
+// answer lets pass what a flow's backend answers. It is relayed untouched unless it is too large for who may not have asked. A question is
+// none: two listeners that are each other's backends would send one to and fro for ever.
+func (k *dnsAsker) answer(to caller, datagram []byte, _ time.Duration) (pass []byte) {
+	if !isAnswer(datagram) {
+		k.loop.drop(to.door.listener, DropMisdirected, 1)
+		return nil
+	}
+	return dnscache.Truncate(datagram, k.service.settings.maxUDP())
+}
 
 // relayed has a question asked that no cache knows of. It reports false if it is not a plain one.
 func (k *dnsAsker) relayed(from caller, datagram []byte) (done bool) {
@@ -125,6 +141,10 @@ func (k *dnsAsker) relayed(from caller, datagram []byte) (done bool) {
 	}
 	if k.count >= maxQuestions {
 		k.loop.drop(from.door.listener, DropQueueFull, 1)
+		return true
+	}
+	if !k.clients.enter(clientOf(&from.peer), from.door.listener.spec.Load().Flows.ClientMax, k.count) {
+		k.loop.drop(from.door.listener, DropClientLimit, 1)
 		return true
 	}
 	from.door.binding.ending.flows.Add(1)
@@ -184,11 +204,14 @@ func (k *dnsAsker) ask(q *dnsQuestion) {
 func (k *dnsAsker) fail(q *dnsQuestion) {
 	l := k.loop
 	k.tally.failed.Add(1)
-	if q.flight != nil {
-		k.deliver(k.resolver.Failed(q.flight, l.now))
-	} else {
+	switch {
+	case q.flight == nil:
 		l.reply(&q.client, appendServFail(l.dns.answer[:0], q.query))
-		k.leave(q.client.door)
+		k.leave(q.client.door, clientOf(&q.client.peer))
+	case q.silent:
+		k.deliver(k.resolver.Unanswered(q.flight, l.now))
+	default:
+		k.deliver(k.resolver.Failed(q.flight, l.now))
 	}
 	k.end(q)
 }
@@ -220,24 +243,24 @@ func (k *dnsAsker) take(s *dnsSocket, datagram []byte) {
 		q = s.pending[binary.BigEndian.Uint16(datagram)]
 	}
 	if q == nil || q.unsent { // nobody has been asked yet who could answer
-		k.mismatch(s)
+		k.mismatch(s, datagram)
 		return
 	}
 	if q.flight != nil {
 		answers, ok := k.resolver.Answered(q.flight, q.id, datagram, l.now)
 		if !ok {
-			k.mismatch(s)
+			k.mismatch(s, datagram)
 			return
 		}
 		k.deliver(answers)
 	} else {
 		if !dnscache.SameQuestion(q.query, datagram) {
-			k.mismatch(s)
+			k.mismatch(s, datagram)
 			return
 		}
 		copy(datagram, q.query[:2]) // the client's id
-		l.reply(&q.client, datagram)
-		k.leave(q.client.door)
+		l.reply(&q.client, dnscache.Truncate(datagram, k.service.settings.maxUDP()))
+		k.leave(q.client.door, clientOf(&q.client.peer))
 	}
 	s.heard = l.now
 	took := l.now - q.sent
@@ -249,57 +272,9 @@ func (k *dnsAsker) take(s *dnsSocket, datagram []byte) {
 	k.end(q)
 }
 
-// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come.
-func (k *dnsAsker) mismatch(s *dnsSocket) {
-	s.mismatched++
-	k.tally.mismatched.Add(1)
-}
-
-// deliver gives answers to those who wait for them, on whatever loop. An answer belongs to its client's loop alone: others are sent a
-// message, each one.
-func (k *dnsAsker) deliver(answers dnscache.Answers[dnsClient]) {
-	own := k.deliverOwn(answers)
-	if own == answers.Len() {
-		return
-	}
-	for _, other := range k.service.askers {
-		if other != k && other.isAmong(answers) {
-			other.loop.mailbox.post(message{do: func() { other.deliverOwn(answers) }})
-		}
-	}
-}
-
-func (k *dnsAsker) isAmong(answers dnscache.Answers[dnsClient]) bool {
-	for i := range answers.Len() {
-		if answers.Waiter(i).asker == k {
-			return true
-		}
-	}
-	return false
-}
-
-// deliverOwn gives answers to the clients of this loop, and returns how many they are.
-func (k *dnsAsker) deliverOwn(answers dnscache.Answers[dnsClient]) (own int) {
-	l := k.loop
-	for i := range answers.Len() {
-		client := answers.Waiter(i)
-		if client.asker != k {
-			continue
-		}
-		own++
-		answer := answers.Append(l.dns.answer[:0], i)
-		if client.session != nil {
-			l.tellTalk(client.session, client.generation, answer)
-			continue
-		}
-		l.reply(&client.from, answer)
-		k.leave(client.from.door)
-	}
-	return own
-}
-
 // leave takes note that a client of a door waits no more.
-func (k *dnsAsker) leave(d *flowDoor) {
+func (k *dnsAsker) leave(d *flowDoor, id clientID) {
+	k.clients.leave(id)
 	if d.binding.ending.flows.Add(-1) == 0 && d.draining {
 		k.loop.server.endIfEmpty(d.binding)
 	}
@@ -335,7 +310,7 @@ func (k *dnsAsker) onTime() {
 	timeout := k.service.settings.timeout()
 	for q := k.asked.first; q != nil && now >= q.sent+timeout; q = k.asked.first {
 		k.tally.timedOut.Add(1)
-		q.lost = q.socket.stream == nil
+		q.silent, q.lost = true, q.socket.stream == nil
 		k.leaveSilent(q)
 		k.elsewhere(q, pool.ConnectTimeout)
 	}

@@ -33,6 +33,9 @@ type dnsLoop struct {
 	talkers map[*listener]*dnsAsker // that answer new questions of sessions
 	talking []turn                  // sessions that are to be looked at in the end of this turn, or in the next one
 
+	deliveries []dnsDelivery // that go on in the next turn
+	atOnce     bool          // there are to be none: the loop ends all questions
+
 	freeTalks     spares[dnsTalk]
 	freeQuestions spares[dnsQuestion]
 }
@@ -123,9 +126,23 @@ func (l *loop) leaveRevoked() {
 
 // failQuestions ends all questions as if no backend had answered. onLoop.
 func (l *loop) failQuestions() {
+	l.dns.atOnce = true
 	for _, k := range l.dns.askers {
 		k.failAll()
 	}
+	l.dns.atOnce = false
+	l.deliverAll()
+}
+
+// inLine tells whether something is left over for the next turn.
+func (w *dnsLoop) inLine() bool { return len(w.talking)+len(w.deliveries) > 0 }
+
+// dnsTurns goes on with what is in line. onLoop.
+func (l *loop) dnsTurns() {
+	if len(l.dns.deliveries) > 0 {
+		l.deliverTurns()
+	}
+	l.talkTurns()
 }
 
 // closeDNS gives back what is left when the loop ends. Nobody waits any more.

@@ -27,6 +27,8 @@ type dnsQuestion struct {
 	unsent bool          // stands in the socket's unsent
 	sent   time.Duration // since Server.started
 	bytes  int           // that its backend was sent
+	silent bool          // a backend that it was tried at has not answered
+	fled   bool          // it was asked anew since somebody tries ids; see flee
 	lost   bool          // a datagram of it, or of its answer, very likely is, just now
 	again  bool          // a backend that it was tried at may be asked once more, and was; see ask and streamEnded
 
@@ -98,6 +100,7 @@ func (d *dnsList) remove(q *dnsQuestion) {
 // Parts of the wire format (RFC 1035, 4.1) that telling a question from something else needs.
 const (
 	dnsHeaderBytes   = 12
+	dnsAnswerBit     = 0x80 // of the third byte
 	maxDNSMessage    = 1<<16 - 1
 	dnsMaxLabelBytes = 63
 	dnsMaxNameBytes  = 255 // lengths of labels included
@@ -134,6 +137,12 @@ func plainQuery(m []byte) bool {
 	return len(m) >= end+3 && m[end] == 0 && binary.BigEndian.Uint16(m[end+1:]) == dnsTypeOPT
 }
 
+// isQuestion reports whether a datagram may be a question, of whatever kind, and not an answer (RFC 1035, 4.1.1).
+func isQuestion(m []byte) bool { return len(m) >= dnsHeaderBytes && m[2]&dnsAnswerBit == 0 }
+
+// isAnswer is the reverse.
+func isAnswer(m []byte) bool { return len(m) >= dnsHeaderBytes && m[2]&dnsAnswerBit != 0 }
+
 // questionEnd is where the first question of a message ends, or 0 if it is not whole, or its name is compressed or too long.
 func questionEnd(m []byte) int {
 	for at := dnsHeaderBytes; at < len(m); {
@@ -155,7 +164,6 @@ func questionEnd(m []byte) int {
 // appendServFail appends the answer to a plainQuery that no backend has answered.
 func appendServFail(dst, query []byte) []byte {
 	const (
-		answer             = 0x80
 		recursionWanted    = 0x01
 		recursionAvailable = 0x80
 		checkingDisabled   = 0x10
@@ -165,7 +173,7 @@ func appendServFail(dst, query []byte) []byte {
 	dst = append(dst, query[:questionEnd(query)]...)
 	m := dst[at:]
 	wanted := m[2] & recursionWanted
-	m[2] = answer | wanted
+	m[2] = dnsAnswerBit | wanted
 	m[3] = m[3]&checkingDisabled | servFail
 	if wanted != 0 {
 		m[3] |= recursionAvailable // whoever asked for recursion expects it, also of who fails

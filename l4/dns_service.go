@@ -22,6 +22,7 @@ type dnsService struct {
 // A dnsClient is a client that waits for an answer, and whose asker is to give it: who has sent a datagram, or else a session.
 type dnsClient struct {
 	asker      *dnsAsker
+	id         clientID // as which it is counted
 	from       caller
 	session    *session // nil for a datagram
 	generation uint32   // of the session
@@ -37,7 +38,7 @@ func newDNSService(s *Server, ls *listener, spec *ListenerSpec) *dnsService {
 	settings := *spec.DNS
 	service := &dnsService{listener: ls, chain: &chain{[]*listener{ls}}, settings: settings, tcp: spec.Protocol == TCP}
 	if settings.Cache.MaxEntries > 0 {
-		service.cache = dnscache.New[dnsClient](settings.Cache.options())
+		service.cache = dnscache.New[dnsClient](settings.cacheOptions())
 	}
 	for _, l := range s.loops {
 		service.askers = append(service.askers, newDNSAsker(l, service))

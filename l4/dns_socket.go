@@ -10,7 +10,8 @@ import (
 
 // A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one asker. With a stream
 // it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice, and the kernel gives it datagrams from the
-// backend's address and port alone, so a forger has to guess port and id both (RFC 5452), and the socket is renewed before there is time for that.
+// backend's address and port alone, so a forger has to guess port and id both (RFC 5452). The socket is renewed before there is time to find the
+// port, and given up as soon as somebody tries ids.
 type dnsSocket struct {
 	// set once, then read-only
 	asker      *dnsAsker
@@ -23,11 +24,12 @@ type dnsSocket struct {
 	stream     *dnsStream    // nil for UDP
 
 	pending    map[uint16]*dnsQuestion // by id
+	ids        *[1 << 10]uint64        // a bit for each that was asked by; nil for a stream
 	unsent     []uint16                // ids of questions that are to be sent; some may be over already
 	asked      int                     // questions, since born
 	used       time.Duration           // when the last of them came
 	heard      time.Duration           // when the last one was answered; zero before
-	mismatched int                     // datagrams or messages that were no answer to any of these
+	mismatched int                     // datagrams that were no answer to any of these, but for late ones
 	lost       uint32                  // datagrams the kernel says it has dropped
 
 	sending bool // stands in the loop's sending
@@ -55,9 +57,6 @@ const (
 	renewEvery = 10 * time.Second
 	renewAfter = 1 << 15
 
-	// suspicious is how many wrong answers have a socket renewed at once: more than come late of a backend that is only slow, few against 65536 ids.
-	suspicious = 256
-
 	// dnsReceiveBuffer is what is asked for; see DNSSettings.Sockets for when the kernel gives less.
 	dnsReceiveBuffer = 4 << 20
 )
@@ -73,7 +72,7 @@ func (k *dnsAsker) socketTo(b *pool.Backend) (*dnsSocket, sock.Errno) {
 		return k.open(r)
 	}
 	s := r.sockets[k.loop.dns.random.Uint64()%uint64(n)]
-	worn := (s.asked >= renewAfter || s.mismatched >= suspicious) && k.mayRetire(s)
+	worn := s.asked >= renewAfter && k.mayRetire(s)
 	if worn || len(s.pending) >= crowded && n < k.service.settings.sockets() {
 		if another, e := k.open(r); e == 0 { // else this one has to do
 			if worn {
@@ -124,6 +123,7 @@ func (k *dnsAsker) open(r *dnsRoute) (*dnsSocket, sock.Errno) {
 		k.becomeStream(s)
 	} else {
 		sock.ExpectTrains(fd, l.server.offload.GRO, dnsReceiveBuffer)
+		s.ids = new([1 << 10]uint64)
 	}
 	w.sockets[i] = s
 	r.sockets = append(r.sockets, s)
@@ -224,6 +224,9 @@ func (s *dnsSocket) add(q *dnsQuestion) {
 		}
 	}
 	s.pending[q.id] = q
+	if s.ids != nil {
+		s.ids[q.id/64] |= 1 << (q.id % 64)
+	}
 	q.socket, q.unsent = s, true
 	s.asked++
 	s.used = s.asker.loop.now

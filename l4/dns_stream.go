@@ -111,7 +111,7 @@ func (k *dnsAsker) receiveStream(s *dnsSocket) {
 		}
 		for message, whole := in.first(); whole; message, whole = in.first() {
 			if len(message) < dnsHeaderBytes {
-				k.mismatch(s) // and what follows is anything
+				k.mismatch(s, message) // and what follows is anything
 				k.streamEnded(s)
 				return
 			}

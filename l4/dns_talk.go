@@ -16,20 +16,25 @@ type dnsTalk struct {
 	asker   *dnsAsker // that of the next question
 	in      dnsInbox
 	out     dnsOutbox
-	waiting int  // questions without an answer
-	passing bool // the first message in in is not plain: it is to go to a backend when nothing waits any more
-	inLine  bool // stands in dnsLoop.talking
+	held    heldAnswers // that follow when out has room
+	waiting int         // questions without an answer
+	passing bool        // the first message in in is not plain: it is to go to a backend when nothing waits any more
+	inLine  bool        // stands in dnsLoop.talking
+	overrun bool        // it was to hold more than may be held, and ends
 }
 
 const (
-	// maxTalkQuestions is how many questions of a client wait for answers at once; then no more are read. Resolvers pipeline some dozens.
+	// maxTalkQuestions is how many questions of a client wait for answers at once, or to be sent theirs; then no more are read. Resolvers pipeline
+	// some dozens.
 	maxTalkQuestions = 100
 
-	// maxTalkBytes is how many bytes of answers there are before they are sent and, while the client does not take them, nothing more is read.
+	// maxTalkBytes is how many bytes of answers are written before they are sent. While the client does not take them nothing more is read, and
+	// further answers are held.
 	maxTalkBytes = 32 << 10
 
-	// talkTurnReads bounds what a client has done before others have their turn.
+	// talkTurnReads bounds what a client has done before others have their turn, and talkTurnBytes what it is sent.
 	talkTurnReads = 4
+	talkTurnBytes = 128 << 10
 
 	// talkSilence is how long a client without a question is kept if the listener has no idle_timeout: RFC 7766, 6.2.3 advises a few
 	// seconds, and stub resolvers come back within that or not at all.
@@ -66,6 +71,7 @@ func (l *loop) endTalk(s *session) {
 	t.asker.talks--
 	t.in.release(l)
 	t.out.release(l)
+	t.held.release()
 	*t = dnsTalk{}
 	l.dns.freeTalks.giveUpTo(spareTalks, t)
 }
@@ -103,14 +109,27 @@ func (l *loop) talkTurns() {
 // talkOn sends the answers there are, and reads and asks as long as there is something to read and room for answers.
 func (l *loop) talkOn(s *session) {
 	t := s.talk
+	if t.overrun {
+		l.hangUp(s, NotReading)
+		return
+	}
+	before := s.out.bytes
 	for reads := 0; ; {
+		l.writeHeld(t)
 		if t.out.size() < maxTalkBytes && !l.askAll(s) || !l.sendTalk(s) {
 			return
 		}
 		_, more := t.in.first()
 		switch {
-		case t.out.size() > 0 || t.waiting >= maxTalkQuestions:
-			return // there is an event when there is room, and an answer will come
+		case t.out.size() > 0:
+			return // there is an event when there is room
+		case s.out.bytes-before >= talkTurnBytes:
+			l.talkLater(s)
+			return
+		case t.held.size() > 0:
+			continue
+		case t.waiting >= maxTalkQuestions:
+			return // an answer will come
 		case t.passing:
 			if t.waiting == 0 {
 				l.handOver(s)
@@ -163,12 +182,12 @@ func (l *loop) readTalk(s *session) bool {
 // askAll asks what was read, as far as answers may wait. It reports false when the session has ended.
 func (l *loop) askAll(s *session) bool {
 	t := s.talk
-	for t.waiting < maxTalkQuestions && t.out.size() < maxTalkBytes && !t.passing {
+	for t.waiting+t.held.size() < maxTalkQuestions && t.out.size() < maxTalkBytes && !t.passing {
 		message, whole := t.in.first()
 		switch {
 		case !whole:
 			return true
-		case len(message) < dnsHeaderBytes:
+		case !isQuestion(message):
 			if l.sendTalk(s) {
 				l.hangUp(s, Malformed)
 			}
@@ -236,16 +255,6 @@ func (k *dnsAsker) questionOf(s *session, query []byte) (plain bool) {
 	return true
 }
 
-// tellTalk gives a session the answer that it has waited for, if it is there still.
-func (l *loop) tellTalk(s *session, generation uint32, answer []byte) {
-	if s.generation != generation {
-		return
-	}
-	s.talk.waiting--
-	s.talk.out.add(l, answer)
-	l.talkLater(s)
-}
-
 // handOver makes a session one like any other, whose backend gets the question that is not plain and what has come behind it.
 func (l *loop) handOver(s *session) {
 	l.tell(s)
@@ -299,7 +308,7 @@ func (l *loop) cutTalk(s *session, why Reason) {
 
 // hangUp ends a session that asks. All that was answered is whole, so that a drain is an orderly end to it.
 func (l *loop) hangUp(s *session, why Reason) {
-	s.client.close(why.abrupt() && why != Drained || s.talk.out.size() > 0)
+	s.client.close(why.abrupt() && why != Drained || s.talk.out.size()+s.talk.held.size() > 0)
 	l.tell(s)
 	l.forget(s, why)
 }

@@ -7,7 +7,7 @@ type Drop uint8
 const (
 	dropNone           Drop = iota
 	DropTableFull           // the listener has as many flows as it may (max_flows)
-	DropClientLimit         // the client has as many flows as it may (client_flows)
+	DropClientLimit         // the client has as many flows, or DNS questions in flight, as it may (client_flows)
 	DropNoBackend           // no backend is eligible
 	DropBackendsFull        // every eligible backend is at its max_sessions
 	DropBackendRefused      // the backend's port is closed, or there is no way to it: ICMP said so, or our own routes
@@ -21,6 +21,7 @@ const (
 	DropOverload            // the loop cannot keep up with its clients, and this flow sends more than its share
 	DropFlowEnded           // it waited for its backend's socket when its flow ended
 	DropLoop                // its client is a socket of ours: a backend leads back to the listener
+	DropMisdirected         // at a DNS listener: a client sent an answer, or a backend a question; or it is shorter than either may be
 	dropCount
 )
 
@@ -41,6 +42,7 @@ var dropNames = [dropCount]string{
 	DropOverload:       "overload",
 	DropFlowEnded:      "flow_ended",
 	DropLoop:           "loop",
+	DropMisdirected:    "misdirected",
 }
 
 // Drops returns every reason to drop a datagram that there is.

@@ -140,12 +140,16 @@ func (l *loop) addAnswer(f *flow, bytes []byte, size int) {
 		}
 		joins := d.outbox.last == f
 		n := len(rest)
-		if size > 0 && !(w.Trains && d.screen == nil) {
+		if size > 0 && !(w.Trains && d.screen == nil) { // one by one
 			n = min(size, n)
 		}
 		switch {
-		case d.screen != nil && !d.screen.answer(caller{d, f.peer, f.local}, rest[:n], l.now):
-		case size > 0 && w.Trains && d.screen == nil:
+		case d.screen != nil:
+			if one := d.screen.answer(caller{d, f.peer, f.local}, rest[:n], l.now); one != nil {
+				w.Add(&f.peer, from, nil, one, joins)
+				d.outbox.last = f
+			}
+		case size > 0 && w.Trains:
 			n = w.AddTrain(&f.peer, from, rest, size, joins)
 			d.outbox.last = f
 		default:

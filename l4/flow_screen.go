@@ -13,8 +13,9 @@ type screen interface {
 	// loop.reply, or will, or the datagram is to be forgotten. The datagram is not kept; the caller may be.
 	question(from caller, datagram []byte, now time.Duration) (done bool)
 
-	// answer sees a datagram from a flow's backend, and reports whether the flow's client is to have it. It is not kept.
-	answer(to caller, datagram []byte, now time.Duration) (pass bool)
+	// answer sees a datagram from a flow's backend, and returns what the flow's client gets instead, which may be a part of it, changed in place, or
+	// nil for nothing. It is not kept.
+	answer(to caller, datagram []byte, now time.Duration) (pass []byte)
 }
 
 // A caller is a client that has sent a datagram to a door. It is a value, and comparable.

@@ -25,8 +25,11 @@ func (f *filter) question(from caller, d []byte, _ time.Duration) bool {
 	return bytes.HasPrefix(d, []byte("-"))
 }
 
-func (f *filter) answer(_ caller, d []byte, _ time.Duration) bool {
-	return !bytes.HasPrefix(d, []byte("-"))
+func (f *filter) answer(_ caller, d []byte, _ time.Duration) []byte {
+	if bytes.HasPrefix(d, []byte("-")) {
+		return nil
+	}
+	return d
 }
 
 // TestScreen holds that what stands before the flows sees each datagram by itself, also of trains, before a flow is made, and

@@ -132,8 +132,8 @@ func (l *loop) run() {
 		if l.paused > 0 && (l.freed || l.now >= l.resumeAt) {
 			l.resume()
 		}
-		if len(l.dns.talking) > 0 {
-			l.talkTurns()
+		if l.dns.inLine() {
+			l.dnsTurns()
 		}
 		l.finishFlows()
 		l.tellSome(n)
@@ -153,7 +153,7 @@ func (l *loop) expire(t *timer) {
 // patience is how long the next wait may take: not at all while work is left over, until the next timer,
 // or without a limit.
 func (l *loop) patience() time.Duration {
-	if len(l.again) > 0 || l.flows.inLine() || len(l.dns.talking) > 0 || l.behind > 0 {
+	if len(l.again) > 0 || l.flows.inLine() || l.dns.inLine() || l.behind > 0 {
 		return 0
 	}
 	limit := time.Duration(-1)

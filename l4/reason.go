@@ -20,7 +20,8 @@ const (
 	BackendRemoved          // the backend was removed or put into maintenance: on_remove ends its sessions, drain_timeout its flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client has sent what cannot be a DNS message
+	Malformed               // the client has sent what cannot be a DNS question
+	NotReading              // the DNS client takes no answers, and more are held for such clients than may be
 	Answered                // a flow's: the backend has answered as often as it was to
 	Evicted                 // a flow's: it was never answered, and a new client needed its place
 	Probe                   // the client has sent nothing, and left at once: see probed
@@ -50,6 +51,7 @@ var reasonNames = [reasonCount]string{
 	BackendUnhealthy: "backend_unhealthy",
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
+	NotReading:       "not_reading",
 	Answered:         "answered",
 	Evicted:          "evicted",
 	Probe:            "probe",

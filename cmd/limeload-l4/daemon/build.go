@@ -146,11 +146,11 @@ func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if c.Cache == nil && c.Profile != "dns" {
 		return nil
 	}
-	s := new(l4.DNSSettings)
+	s := &l4.DNSSettings{MaxUDP: int(c.MaxUDPAnswer)}
 	if k := c.Cache; k != nil {
 		s.Cache = l4.DNSCacheSettings{
 			MaxEntries: k.MaxEntries, MaxBytes: int64(k.MaxBytes), MinTTL: k.MinTTL.Std(), MaxTTL: k.MaxTTL.Std(),
-			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), Prefetch: k.Prefetch,
+			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), FailureTTL: k.FailureTTL.Std(), Prefetch: k.Prefetch,
 		}
 	}
 	return s

@@ -276,3 +276,37 @@ func TestAllTypes(t *testing.T) {
 		}
 	}
 }
+
+// TestSecondNamePointsToFirst is an SOA record as name servers write it: its second name is compressed with the first one.
+func TestSecondNamePointsToFirst(t *testing.T) {
+	t.Parallel()
+	for _, first := range []bool{false, true} { // the OPT record
+		r := newTestResolver(testOptions())
+		f := forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
+		opt := []byte{0, 0, typeOPT, 4, 208, 0, 0, 0, 0, 0, 0}
+		message := raw(0, 1)
+		if first {
+			message = append(message, opt...)
+		}
+		at := len(message) + 2 + recordLen
+		soa := append([]byte{0xc0, headerLen + 4, 0, typeSOA, 0, classIN, 0, 0, 1, 44, 0, 39}, "\x02ns\x04host\x03net\x00\x01a"...)
+		soa = append(soa, 0xc0, byte(at+3))
+		soa = append(soa, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 60)
+		soa[11] = byte(len(soa) - 12)
+		message = append(message, soa...)
+		if first {
+			message[11] = 2
+		} else {
+			message[9], message[11] = 1, 1 // the usual place
+			message = append(message, opt...)
+		}
+		answers, ok := r.Answered(f, flightID, message, 0)
+		if !ok {
+			t.Fatalf("OPT record in front is %v: rejected", first)
+		}
+		got := unpack(t, answers.Append(nil, 0))
+		if rr := append(got.Ns, got.Extra...)[0].(*dns.SOA); rr.Ns != "ns.host.net." || rr.Mbox != "a.host.net." {
+			t.Errorf("OPT record in front is %v: %v", first, rr)
+		}
+	}
+}

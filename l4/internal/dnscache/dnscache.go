@@ -23,6 +23,7 @@ package dnscache
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,7 +46,7 @@ const (
 	Stale                  // here is an answer that has expired, since no backend answered in time (RFC 8767)
 	Forward                // ask a backend; the client waits for the flight
 	Wait                   // the client waits for a flight that another one is to end
-	Refuse                 // too many wait, for this question or in all: drop it
+	Refuse                 // too many wait, for this question or in all, or this client may not: drop it
 )
 
 var verdictNames = [...]string{Pass: "pass", Hit: "hit", Stale: "stale", Forward: "forward", Wait: "wait", Refuse: "refuse"}
@@ -58,6 +59,13 @@ const (
 	entryShare        = 1024 // bytes for each entry: some four times the usual, so that the number decides as long as answers are usual
 	defaultMaxWaiters = 16_384
 	defaultMaxWaiting = 131_072
+
+	// maxHeldBytes bounds the answers that are held for clients which do not take them, see Held. Clients that read have no need of it.
+	maxHeldBytes = 64 << 20
+
+	// maxSubnetFlights is how many questions for one name and type are under way at once that differ in their client's subnet, which a
+	// client may choose at will.
+	maxSubnetFlights = 8
 )
 
 // Options are what a Cache is made with and keeps for life.
@@ -69,6 +77,9 @@ type Options struct {
 	MaxTTL      time.Duration // longer ones are lowered to it; wins over MinTTL
 	NegativeTTL time.Duration // how long it is at most kept that there is nothing; 0 = not at all
 	StaleTTL    time.Duration // how long expired answers are kept for when no backend answers; 0 = not at all
+	FailureTTL  time.Duration // how long a failure is remembered at most (RFC 9520), see Resolver.Unanswered; 0 = not at all
+
+	MaxUDP int // the largest answer by UDP, whatever the client takes, and what backends are told we take; 0 = 1232
 
 	Prefetch bool // have names in demand asked again shortly before they expire
 
@@ -83,10 +94,12 @@ type Cache[W any] struct {
 	rules      rules
 	prefetch   bool
 	maxWaiters int
+	maxUDP     uint16
 	store      *store
-	boards     []board[W]
+	boards     []board[W] // by the hash of the name and the type
 
 	crowd crowd
+	held  atomic.Int64 // bytes, see Held
 
 	// mu guards the fields below
 	mu        sync.Mutex
@@ -98,6 +111,7 @@ func New[W any](o Options) *Cache[W] {
 	entries := max(o.MaxEntries, 1)
 	c := &Cache[W]{
 		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch, maxWaiters: orDefault(o.MaxWaiters, defaultMaxWaiters),
+		maxUDP: uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
 		store:  newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),
 		boards: make([]board[W], maxShards),
 		crowd:  crowd{max: int64(orDefault(o.MaxWaiting, defaultMaxWaiting))},
@@ -124,13 +138,18 @@ func (c *Cache[W]) NewResolver() *Resolver[W] {
 	return r
 }
 
-func (c *Cache[W]) board(hash uint64) *board[W] { return &c.boards[hash%maxShards] }
+// nameHash is the hash of a key's name and type, by which its board and its flights are found.
+func (c *Cache[W]) nameHash(key []byte, nameLen int) uint64 {
+	return maphash.Bytes(c.seed, key[:nameLen+2])
+}
+
+func (c *Cache[W]) board(nameHash uint64) *board[W] { return &c.boards[nameHash%maxShards] }
 
 // find returns the best entry for a question that is of any use now, or nil: of one for exactly its subnet and one for any, the one
 // that lasts longer.
 func (c *Cache[W]) find(hash uint64, q *question, now time.Duration) *entry {
 	e := c.store.find(hash, q.key)
-	if e != nil && !e.live(now) {
+	if e != nil && !e.useful(now) {
 		e = nil
 	}
 	if len(q.subnet) == 0 || e != nil && e.fresh(now) {
@@ -141,7 +160,7 @@ func (c *Cache[W]) find(hash uint64, q *question, now time.Duration) *entry {
 	key, hash := c.anySubnet(q.key, q.base)
 	general := c.store.find(hash, key)
 	*bits = exact
-	if general != nil && general.live(now) && (e == nil || general.expires > e.expires) {
+	if general != nil && general.useful(now) && (e == nil || general.expires > e.expires) {
 		return general
 	}
 	return e

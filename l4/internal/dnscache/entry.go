@@ -38,12 +38,14 @@ type entry struct {
 	scope      uint8 // of the subnet, in bits
 	scoped     bool  // the answer had a subnet
 	bare       bool  // a failure without an OPT record: the backend does not know EDNS, and the client is to see it
+	failure    bool  // a remembered one; it is of no use when it has expired
 	stored     time.Duration
 	expires    time.Duration
 	dead       time.Duration // when it is of no use any more, stale neither
 
 	hits    atomic.Uint32 // up to maxHits; eviction counts it down
 	asked   atomic.Bool   // a prefetch has been asked for
+	holders atomic.Int32  // clients that it is held for, see Held
 	retryAt atomic.Int64  // when a backend may be asked again, after a refresh was late or failed; 0 = none did
 
 	// the shard's mu guards the fields below for writers; next is read without it
@@ -61,6 +63,14 @@ func (e *entry) bytes() int64    { return int64(len(e.data)) + entryBytes }
 // fresh reports whether the entry has not expired; live whether it is of any use.
 func (e *entry) fresh(now time.Duration) bool { return now < e.expires }
 func (e *entry) live(now time.Duration) bool  { return now < e.dead }
+
+// useful reports whether a client may be given the entry. A failure that has expired is live for its successor's sake alone.
+func (e *entry) useful(now time.Duration) bool {
+	if e.failure {
+		return e.fresh(now)
+	}
+	return e.live(now)
+}
 
 // touch counts a hit and reports whether there was one before.
 func (e *entry) touch() bool {
@@ -150,6 +160,7 @@ type form struct {
 	name   []byte // as the client spells it
 	subnet []byte // as in the key; empty when the client sent none
 	stale  bool
+	cached bool // a failure out of memory
 	now    time.Duration
 }
 
@@ -187,9 +198,11 @@ func (e *entry) appendTo(dst []byte, f *form) []byte {
 	additional := written[10:]
 	binary.BigEndian.PutUint16(additional, binary.BigEndian.Uint16(additional)+1)
 	errors := e.errors()
-	var stale [6]byte
-	if f.stale {
-		errors = append(stale[:0], staleError(message)...)
+	switch {
+	case f.stale:
+		errors = staleError(message)
+	case f.cached && len(errors) == 0:
+		errors = cachedError
 	}
 	if size+len(errors) > limit {
 		errors = nil
@@ -236,13 +249,20 @@ func (e *entry) appendOPT(dst []byte, f *form, subnet bool, errors []byte) []byt
 // staleError is the option that says of an answer that it is stale (RFC 8914, 4.4 and 4.20).
 func staleError(message []byte) []byte {
 	if message[3]&maskRcode == rcodeNoName {
-		return []byte{0, optionError, 0, 2, 0, 19}
+		return staleNoNameError
 	}
-	return []byte{0, optionError, 0, 2, 0, 3}
+	return staleAnswerError
 }
 
+// Options of extended errors that are ours; read-only.
+var (
+	staleAnswerError = []byte{0, optionError, 0, 2, 0, 3}
+	staleNoNameError = []byte{0, optionError, 0, 2, 0, 19}
+	cachedError      = []byte{0, optionError, 0, 2, 0, 13} // RFC 8914, 4.14
+)
+
 // newFailure makes the answer for clients whose question no backend answered: SERVFAIL.
-func newFailure(key []byte, nameLen int) *entry {
+func newFailure(key []byte, nameLen int, hash uint64, now time.Duration) *entry {
 	flags := uint16(flagQR | rcodeFailed)
 	if key[nameLen+2]&keyRD != 0 {
 		flags |= flagRA // whoever asked for recursion expects it, also of who fails
@@ -251,7 +271,7 @@ func newFailure(key []byte, nameLen int) *entry {
 		flags |= flagCD
 	}
 	a := answer{found: found{flags: flags, rcode: rcodeFailed}}
-	e := newEntry(&a, key, nameLen, 0, span{}, 0, 0)
+	e := newEntry(&a, key, nameLen, hash, span{}, 0, now)
 	e.bare = false // it is ours, and we know EDNS
 	return e
 }

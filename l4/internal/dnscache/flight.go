@@ -12,16 +12,16 @@ import (
 // ends it, by Answered or Failed; that may happen on any goroutine. Its zero value is of no use.
 type Flight[W any] struct {
 	// set once, then read-only
-	hash    uint64
-	key     []byte
-	query   []byte
-	base    int // length of the key without the subnet
-	nameLen int
-	limit   uint16 // of the client that asked first, and so of the query
-	edns    bool
+	hash     uint64 // of the key
+	nameHash uint64
+	key      []byte
+	query    []byte
+	base     int // length of the key without the subnet
+	nameLen  int
+	edns     bool
 
 	// the board's mu guards the fields below
-	next    *Flight[W] // with the same hash
+	next    *Flight[W] // with the same nameHash
 	waiters []waiter[W]
 	first   [1]waiter[W] // room for the usual case
 	ended   bool
@@ -47,7 +47,10 @@ func (f *Flight[W]) AppendQuery(dst []byte, id uint16) []byte {
 // subnet is the client's, as in the key.
 func (f *Flight[W]) subnet() []byte { return f.key[f.base:] }
 
-// A board is the flights of a part of all questions.
+// name is the name as it was asked for.
+func (f *Flight[W]) name() []byte { return f.query[headerLen : headerLen+f.nameLen] }
+
+// A board is the flights of a part of all names and types.
 type board[W any] struct {
 	// mu guards the fields below, and those of the flights. A shard's mu may be taken while it is held, never the other way round
 	mu      sync.Mutex
@@ -56,50 +59,45 @@ type board[W any] struct {
 	_ [64]byte // no two locks in one cache line
 }
 
-// find returns the flight whose answer this client may have, whatever that will be, or nil. The query asked for at least as much as the client
-// takes, since the answer may be truncated; and with an OPT record like the client's, since the backend may not know it. mu is held.
-func (b *board[W]) find(hash uint64, key []byte, c *caller) *Flight[W] {
-	for f := b.flights[hash]; f != nil; f = f.next {
-		if f.limit >= c.limit && f.edns == c.edns && bytes.Equal(f.key, key) {
-			return f
+// find returns the flight whose answer this client may have, or nil. It was asked for with an OPT record if the client has sent one, and
+// without if not, since the backend may not know it: so there are two flights for a key at most, and whatever else clients vary, one for each
+// of the flags that change the answer. Only subnets are theirs to make up: more than maxSubnetFlights are not to be. mu is held.
+func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded bool) {
+	subnets := 0
+	for f := b.flights[nameHash]; f != nil; f = f.next {
+		if f.edns == q.edns && bytes.Equal(f.key, q.key) {
+			return f, false
+		}
+		if len(f.subnet()) > 0 {
+			subnets++
 		}
 	}
-	return nil
+	return nil, len(q.subnet) > 0 && subnets >= maxSubnetFlights
 }
 
-// has reports whether there is a flight with this key. mu is held.
-func (b *board[W]) has(hash uint64, key []byte) bool {
-	for f := b.flights[hash]; f != nil; f = f.next {
-		if bytes.Equal(f.key, key) {
-			return true
-		}
-	}
-	return false
-}
-
-// start adds a flight for a question. mu is held.
-func (b *board[W]) start(hash uint64, q *question, query []byte) *Flight[W] {
-	f := &Flight[W]{hash: hash, limit: q.limit, edns: q.edns, base: q.base, nameLen: len(q.name), next: b.flights[hash]}
+// start adds a flight for a question, whose key has this hash. mu is held.
+func (b *board[W]) start(hash, nameHash uint64, q *question, query []byte, udp uint16) *Flight[W] {
+	f := &Flight[W]{hash: hash, nameHash: nameHash, edns: q.edns, base: q.base, nameLen: len(q.name), next: b.flights[nameHash]}
 	data := append(make([]byte, 0, len(q.key)+len(query)), q.key...)
-	data = q.appendForwarded(data, query)
+	data = q.appendForwarded(data, query, udp)
 	f.key, f.query = data[:len(q.key):len(q.key)], data[len(q.key):]
-	b.flights[hash] = f
+	b.flights[nameHash] = f
 	return f
 }
 
 // end takes a flight out and returns who waits. mu is held, and it has not ended.
 func (b *board[W]) end(f *Flight[W]) []waiter[W] {
 	f.ended = true
-	switch head := b.flights[f.hash]; {
+	switch head := b.flights[f.nameHash]; {
 	case head != f:
 		for head.next != f {
 			head = head.next
 		}
 		head.next = f.next
 	case f.next != nil:
-		b.flights[f.hash] = f.next
+		b.flights[f.nameHash] = f.next
 	default:
-		delete(b.flights, f.hash)
+		delete(b.flights, f.nameHash)
 	}
 	waiters := f.waiters
 	f.waiters = nil
@@ -136,10 +134,15 @@ func (a Answers[W]) Waiter(i int) W { return a.waiters[i].who }
 // Append appends the answer for client i: with its id, its spelling of the name, and no larger than it may be.
 func (a Answers[W]) Append(dst []byte, i int) []byte {
 	w := &a.waiters[i]
+	return appendSpelled(dst, a.entry, &w.spelling, form{caller: w.caller, subnet: a.subnet, stale: a.stale, now: a.now})
+}
+
+// appendSpelled appends an entry in a form but for the name, which is the entry's in a spelling.
+func appendSpelled(dst []byte, e *entry, s *spelling, f form) []byte {
 	var spelled [maxNameLen]byte
-	name := spelled[:copy(spelled[:], a.entry.key()[:a.entry.nameLen])]
-	w.spelling.apply(name)
-	return a.entry.appendTo(dst, &form{caller: w.caller, name: name, subnet: a.subnet, stale: a.stale, now: a.now})
+	f.name = spelled[:copy(spelled[:], e.key()[:e.nameLen])]
+	s.apply(f.name)
+	return e.appendTo(dst, &f)
 }
 
 // A crowd counts the clients that wait, of all questions. Any goroutine may use it.
@@ -158,3 +161,6 @@ func (c *crowd) join() bool {
 }
 
 func (c *crowd) leave(n int) { c.waiting.Add(-int64(n)) }
+
+// Waiting is how many clients wait, for all questions.
+func (c *Cache[W]) Waiting() int { return int(c.crowd.waiting.Load()) }

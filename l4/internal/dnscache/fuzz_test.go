@@ -82,8 +82,8 @@ func FuzzAsk(f *testing.F) {
 	})
 }
 
-// FuzzAnswered has any bytes be what a backend says of a good question. What clients get is readable when that was, at any age, and no larger
-// than it may be.
+// FuzzAnswered has any bytes be what a backend says of a good question. Reading them takes a number of steps that is linear in their length; what
+// clients get is readable when that was, at any age, and no larger than it may be.
 func FuzzAnswered(f *testing.F) {
 	query := pack(f, ask("www.example.com.", dns.TypeMX, withID(flightID), withEDNS(4096, true, subnetOption("192.0.2.0", 24, 0))))
 	question := headerLen + 17 + questionLen
@@ -103,6 +103,8 @@ func FuzzAnswered(f *testing.F) {
 		m.Extra = append(m.Extra, records(f, "x.example.org. 300 IN A 192.0.2.1", "x.example.org. 300 IN NAPTR 1 2 \"s\" \"a\" \"b\" x.example.org.")...)
 	})
 	add(func(m *dns.Msg) { m.Rcode, m.Truncated = dns.RcodeServerFailure, true })
+	hostile := hostileAnswer() // which asks something else, and its pointers fit all the same
+	f.Add(hostile[2:headerLen], hostile[question:], uint16(17))
 	f.Fuzz(func(t *testing.T, head, rest []byte, age uint16) {
 		if len(head) != headerLen-2 {
 			return
@@ -134,6 +136,9 @@ func FuzzAnswered(f *testing.F) {
 			}
 		}
 		answers, ok := r.Answered(flight, flightID, message, 0)
+		if steps := r.answer.steps; steps > 2*len(message) {
+			t.Fatalf("%d steps for %d bytes", steps, len(message))
+		}
 		if !ok {
 			answers = r.Failed(flight, 0)
 		}

@@ -12,7 +12,7 @@ import (
 func bigBuffer() []byte { return make([]byte, 0, maxMessage) }
 
 func testOptions() Options {
-	return Options{MaxEntries: 1000, MaxTTL: 24 * time.Hour, NegativeTTL: time.Hour}
+	return Options{MaxEntries: 1000, MaxTTL: 24 * time.Hour, NegativeTTL: time.Hour, MaxUDP: maxMessage}
 }
 
 func newTestResolver(o Options) *Resolver[int] { return New[int](o).NewResolver() }

@@ -12,14 +12,14 @@ const maxKept = 4096
 // rules say for how long answers are good; all but stale in seconds, as TTLs are.
 type rules struct {
 	minTTL, maxTTL, negativeTTL uint32
-	stale                       time.Duration
+	stale, failure              time.Duration
 }
 
 func newRules(o *Options) rules {
 	whole := func(d time.Duration) uint32 { return uint32(min(max(d, 0)/time.Second, math.MaxInt32)) }
 	return rules{
 		minTTL: whole(o.MinTTL), maxTTL: whole(o.MaxTTL), negativeTTL: whole(o.NegativeTTL),
-		stale: max(o.StaleTTL, 0),
+		stale: max(o.StaleTTL, 0), failure: max(o.FailureTTL, 0),
 	}
 }
 
@@ -59,4 +59,25 @@ func (a *answer) failed() bool {
 // of a chain of aliases. A referral looks like the latter without its SOA record, and is not kept either.
 func (a *answer) negative() bool {
 	return a.rcode == rcodeNoName || !a.matching && (a.soa || a.counts[0] == 0)
+}
+
+// firstFailure is for how long a failure is remembered that comes for the first time: the least that RFC 9520, 3.2 allows. It may be one backend's
+// alone, and the next question goes to another.
+const firstFailure = time.Second
+
+// remembered reports whether an answer to a question that was sent with EDNS, or without, is a failure that others would get as well: not
+// what a server says that does not know EDNS, and not what is believed by its id alone.
+func (a *answer) remembered(edns bool) bool {
+	return (a.rcode == rcodeFailed || a.rcode == rcodeRefused) && a.extended == 0 && a.end > 0 && !a.truncated && (a.optFrom != 0 || !edns)
+}
+
+// fail turns an entry into a failure that is remembered for a while, twice as long as the one before it if that was lately.
+func (r *rules) fail(e, before *entry, now time.Duration) {
+	lasts := firstFailure
+	if before != nil && before.failure && before.live(now) {
+		lasts = 2 * (before.expires - before.stored)
+	}
+	lasts = min(lasts, r.failure)
+	e.bare = false // it was not asked with EDNS, or knows it
+	e.failure, e.stored, e.expires, e.dead = true, now, now+lasts, now+2*lasts
 }

@@ -243,6 +243,9 @@ func (w *world) end(r *Resolver[client], random *rand.Rand, now time.Duration) {
 	case 0:
 		w.deliver(r.Failed(f.flight, now))
 		return
+	case 2:
+		w.deliver(r.Unanswered(f.flight, now))
+		return
 	case 1:
 		w.deliver(r.Late(f.flight, now))
 	}
@@ -292,7 +295,7 @@ func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, flights: make(chan inFlight, 100_000)}
 	w.cache = New[client](Options{
-		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, Prefetch: true, MaxWaiters: 3, MaxWaiting: 200,
+		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, FailureTTL: 2 * time.Second, Prefetch: true, MaxWaiters: 3, MaxWaiting: 200,
 	})
 	var loops sync.WaitGroup
 	for number := range 4 {

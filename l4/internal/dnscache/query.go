@@ -1,6 +1,9 @@
 package dnscache
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Fixed sizes of the wire format (RFC 1035, 4.1; RFC 6891, 6.1.2).
 const (
@@ -30,6 +33,8 @@ const (
 	rcodeOK     = 0
 	rcodeFailed = 2 // SERVFAIL
 	rcodeNoName = 3 // NXDOMAIN
+
+	rcodeRefused = 5
 )
 
 // Types and the one class that are known by number (IANA's registry of DNS parameters).
@@ -204,17 +209,20 @@ func validSubnet(data []byte) bool {
 	return source%8 == 0 || address[len(address)-1]<<(source%8) == 0
 }
 
-// appendForwarded appends the query as a backend is to get it, but for the id: without the options that are between the client and us.
-func (q *question) appendForwarded(dst, query []byte) []byte {
+// appendForwarded appends the query as a backend is to get it, but for the id: without the options that are between the client and us, and with
+// the size that we take by UDP, so that the answer is for all who ask the same.
+func (q *question) appendForwarded(dst, query []byte, udp uint16) []byte {
 	if q.opt == 0 {
 		return append(dst, query...)
 	}
+	at := len(dst) + q.opt
 	dst = append(dst, query[:q.opt+optLen-2]...)
+	binary.BigEndian.PutUint16(dst[at+3:], udp)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(q.option)))
 	return append(dst, q.option...)
 }
 
-// SameQuestion reports whether a message is an answer whose question is the query's, but for case. It is for what passes: of a query with no
+// SameQuestion reports whether a message is an answer whose question is the query's, case too. It is for what passes: of a query with no
 // or several questions only that the message is an answer. It does not look at the ids, since the query went out under another one.
 // Any goroutine may call it.
 func SameQuestion(query, message []byte) bool {
@@ -227,10 +235,9 @@ func SameQuestion(query, message []byte) bool {
 	if failure := message[3]&maskRcode != rcodeOK && message[3]&maskRcode != rcodeNoName; failure && binary.BigEndian.Uint64(message[4:]) == 0 {
 		return true // see answer.read
 	}
-	var asked, answered [maxNameLen]byte
+	var asked [maxNameLen]byte
 	n := lowerName(asked[:], query[headerLen:])
 	end := headerLen + n + questionLen
 	return n > 0 && binary.BigEndian.Uint16(message[4:]) == 1 && len(query) >= end && len(message) >= end &&
-		lowerName(answered[:], message[headerLen:]) == n && asked == answered &&
-		[questionLen]byte(query[end-questionLen:]) == [questionLen]byte(message[end-questionLen:])
+		bytes.Equal(query[headerLen:end], message[headerLen:end])
 }

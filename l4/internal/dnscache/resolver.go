@@ -1,6 +1,7 @@
 package dnscache
 
 import (
+	"bytes"
 	"hash/maphash"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,10 @@ const retryPause = 30 * time.Second
 //
 // W is what the caller knows a waiting client by. It is kept as it is and given back.
 type Resolver[W any] struct {
+	// Admit, if it is set, says whether a client may wait for an answer, and returns what it is then known by. It is called with a lock held
+	// and must not block; a client that it has admitted is among some flight's Answers later.
+	Admit func(who W) (W, bool)
+
 	cache  *Cache[W]
 	tally  tally
 	key    [maxKeyLen]byte
@@ -51,6 +56,9 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 		return Reply[W]{Verdict: Pass}
 	}
 	c := r.cache
+	if t == UDP {
+		q.limit = min(q.limit, c.maxUDP)
+	}
 	hash := maphash.Bytes(c.seed, q.key)
 	e := c.find(hash, q, now)
 	switch {
@@ -61,19 +69,28 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 		return r.stale(e, hash, query, now, dst)
 	}
 
-	b := c.board(hash)
+	nameHash := c.nameHash(q.key, len(q.name))
+	b := c.board(nameHash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.find(hash, q.key, &q.caller)
+	f, crowded := b.find(nameHash, q)
 	if f == nil {
 		// The flight there was may have ended since the entry was looked for.
 		if e = c.find(hash, q, now); e != nil && e.fresh(now) {
 			return r.hitLocked(e, now, dst)
 		}
 	}
-	if f != nil && len(f.waiters) >= c.maxWaiters || !c.crowd.join() {
+	if crowded || f != nil && len(f.waiters) >= c.maxWaiters || !c.crowd.join() {
 		r.tally.refused.Add(1)
 		return Reply[W]{Verdict: Refuse}
+	}
+	if r.Admit != nil {
+		admitted := false
+		if who, admitted = r.Admit(who); !admitted {
+			c.crowd.leave(1)
+			r.tally.refused.Add(1)
+			return Reply[W]{Verdict: Refuse}
+		}
 	}
 	w := waiter[W]{caller: q.caller, spelling: spellingOf(q.name), who: who}
 	if f != nil {
@@ -82,7 +99,7 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 		return Reply[W]{Verdict: Wait}
 	}
 	r.tally.miss.Add(1)
-	f = b.start(hash, q, query)
+	f = b.start(hash, nameHash, q, query, c.maxUDP)
 	f.waiters = append(f.first[:0], w)
 	return Reply[W]{Verdict: Forward, Flight: f}
 }
@@ -91,7 +108,7 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 func (r *Resolver[W]) hit(e *entry, hash uint64, query []byte, now time.Duration, dst []byte) Reply[W] {
 	wanted := e.touch()
 	reply := r.hitLocked(e, now, dst)
-	if r.cache.prefetch && wanted && e.aging(now) && !e.asked.Swap(true) {
+	if r.cache.prefetch && wanted && !e.failure && e.aging(now) && !e.asked.Swap(true) {
 		if reply.Flight = r.refresh(hash, query); reply.Flight != nil {
 			r.tally.prefetched.Add(1)
 		}
@@ -119,18 +136,25 @@ func (r *Resolver[W]) stale(e *entry, hash uint64, query []byte, now time.Durati
 // appendTo appends an entry as the answer to the query that was read last.
 func (r *Resolver[W]) appendTo(dst []byte, e *entry, now time.Duration, stale bool) []byte {
 	q := &r.query
-	return e.appendTo(dst, &form{caller: q.caller, name: q.name, subnet: q.subnet, stale: stale, now: now})
+	return e.appendTo(dst, &form{caller: q.caller, name: q.name, subnet: q.subnet, stale: stale, cached: e.failure, now: now})
 }
 
 // refresh starts a flight that nobody waits for, unless there is one for the question that was read last.
 func (r *Resolver[W]) refresh(hash uint64, query []byte) *Flight[W] {
-	b := r.cache.board(hash)
+	c, q := r.cache, &r.query
+	nameHash := c.nameHash(q.key, len(q.name))
+	b := c.board(nameHash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.has(hash, r.query.key) {
+	for f := b.flights[nameHash]; f != nil; f = f.next {
+		if bytes.Equal(f.key, q.key) {
+			return nil
+		}
+	}
+	if _, crowded := b.find(nameHash, q); crowded {
 		return nil
 	}
-	return b.start(hash, &r.query, query)
+	return b.start(hash, nameHash, q, query, c.maxUDP)
 }
 
 // Answered takes what a backend sent for a flight that was sent with this id. It reports false when the message is not the answer: another
@@ -139,19 +163,19 @@ func (r *Resolver[W]) refresh(hash uint64, query []byte) *Flight[W] {
 // not kept.
 func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time.Duration) (Answers[W], bool) {
 	a := &r.answer
-	if !a.read(message, id, f.key, f.nameLen) || !a.subnetMatches(f.subnet()) {
+	if !a.read(message, id, f.name(), f.key) || !a.subnetMatches(f.subnet()) {
 		r.tally.rejected.Add(1)
 		return Answers[W]{}, false
 	}
 	c := r.cache
 	key, hash := f.key, f.hash
-	if len(f.subnet()) > 0 && (a.subnet == nil || a.subnet[3] == 0) {
+	if a.forAnySubnet(f.subnet()) {
 		key, hash = c.anySubnet(append(r.key[:0], f.key...), f.base)
 	}
 	s := c.rules.judge(a)
 	e := newEntry(a, key, f.nameLen, hash, s, c.rules.stale, now)
 
-	b := c.board(f.hash)
+	b := c.board(f.nameHash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if f.ended {
@@ -161,7 +185,9 @@ func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time
 	c.crowd.leave(len(waiters))
 	answers := Answers[W]{entry: e, waiters: waiters, subnet: f.subnet(), now: now}
 	if a.failed() {
-		r.fallBack(&answers, f, now)
+		if !r.fallBack(&answers, f, now) && a.remembered(f.edns) {
+			r.remember(e, f, now)
+		}
 		return answers, true
 	}
 	if kept := s.lifetime > 0 && !f.purged && len(e.data)-len(key) <= maxKept && c.store.put(e, now); !kept && !a.truncated {
@@ -174,7 +200,7 @@ func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time
 // those who wait, if there is one. The flight goes on, with or without them, and its answer will be stored.
 func (r *Resolver[W]) Late(f *Flight[W], now time.Duration) Answers[W] {
 	c := r.cache
-	b := c.board(f.hash)
+	b := c.board(f.nameHash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	answers := Answers[W]{waiters: f.waiters, subnet: f.subnet(), now: now}
@@ -189,8 +215,18 @@ func (r *Resolver[W]) Late(f *Flight[W], now time.Duration) Answers[W] {
 // Failed ends a flight that no backend will answer any more. The answers for those who waited are stale ones, or SERVFAIL.
 // A flight that has ended already has no answers.
 func (r *Resolver[W]) Failed(f *Flight[W], now time.Duration) Answers[W] {
+	return r.failed(f, false, now)
+}
+
+// Unanswered is Failed for a flight that backends were asked and have not answered. That is remembered (RFC 9520), for a second at first and then for
+// twice as long each time, up to FailureTTL: whoever asks the same meanwhile gets SERVFAIL at once.
+func (r *Resolver[W]) Unanswered(f *Flight[W], now time.Duration) Answers[W] {
+	return r.failed(f, true, now)
+}
+
+func (r *Resolver[W]) failed(f *Flight[W], remember bool, now time.Duration) Answers[W] {
 	c := r.cache
-	b := c.board(f.hash)
+	b := c.board(f.nameHash)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if f.ended {
@@ -200,9 +236,22 @@ func (r *Resolver[W]) Failed(f *Flight[W], now time.Duration) Answers[W] {
 	c.crowd.leave(len(waiters))
 	answers := Answers[W]{waiters: waiters, subnet: f.subnet(), now: now}
 	if !r.fallBack(&answers, f, now) {
-		answers.entry = newFailure(f.key, f.nameLen)
+		answers.entry = newFailure(f.key, f.nameLen, f.hash, now)
+		if remember {
+			r.remember(answers.entry, f, now)
+		}
 	}
 	return answers
+}
+
+// remember keeps a failure of a flight for a while. The board's mu is held, and nobody else has the entry.
+func (r *Resolver[W]) remember(e *entry, f *Flight[W], now time.Duration) {
+	c := r.cache
+	if c.rules.failure == 0 || f.purged || len(e.data)-len(f.key) > maxKept {
+		return
+	}
+	c.rules.fail(e, c.store.find(e.hash, e.key()), now)
+	c.store.put(e, now)
 }
 
 // fallBack has those who wait for a flight that failed or is late get what is known, if it is: most likely a stale answer. Further clients

@@ -165,19 +165,19 @@ func TestCoalesced(t *testing.T) {
 			t.Fatalf("client %d: %+v, expected wait", 2+i, got)
 		}
 	}
-	larger := ask("www.example.com.", dns.TypeA, withEDNS(4096, false))
-	if got := other.Ask(pack(t, larger), UDP, 9, 0, nil); got.Verdict != Forward {
-		t.Fatalf("a client with more room than the flight has: %v, expected forward", got.Verdict)
+	queries = append(queries, ask("www.example.com.", dns.TypeA, withID(5), withEDNS(4096, false)))
+	if got := other.Ask(pack(t, queries[3]), UDP, 5, 0, nil); got.Verdict != Wait {
+		t.Fatalf("a client with more room: %v, expected wait", got.Verdict)
 	}
 	if got := other.Ask(pack(t, ask("www.example.com.", dns.TypeA)), UDP, 9, 0, nil); got.Verdict != Forward {
 		t.Fatalf("a client without EDNS: %v, expected forward", got.Verdict)
 	}
-	if n := r.cache.Counters(); n.Miss != 3 || n.Coalesced != 3 || n.Waiting != 6 {
-		t.Errorf("%+v, expected 3 misses, 3 coalesced, 6 waiting", n)
+	if n := r.cache.Counters(); n.Miss != 2 || n.Coalesced != 4 || n.Waiting != 6 {
+		t.Errorf("%+v, expected 2 misses, 4 coalesced, 6 waiting", n)
 	}
 	answers, ok := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), usualAnswer(t)), 0)
-	if !ok || answers.Len() != 4 {
-		t.Fatalf("%d answers, expected 4", answers.Len())
+	if !ok || answers.Len() != 5 {
+		t.Fatalf("%d answers, expected 5", answers.Len())
 	}
 	for i, q := range queries {
 		got := unpack(t, answers.Append(nil, i+1))
@@ -185,10 +185,10 @@ func TestCoalesced(t *testing.T) {
 			t.Errorf("waiter %d: %v", answers.Waiter(i+1), got)
 		}
 	}
-	if n := r.cache.Counters(); n.Waiting != 2 {
-		t.Errorf("%d wait, expected the two that asked differently", n.Waiting)
+	if n := r.cache.Counters(); n.Waiting != 1 {
+		t.Errorf("%d wait, expected the one without EDNS", n.Waiting)
 	}
-	wantVerdict(t, r, larger, 0, Hit)
+	wantVerdict(t, r, queries[3], 0, Hit)
 }
 
 // TestTenThousandClients cost one query to a backend.
@@ -296,7 +296,10 @@ func TestSubnets(t *testing.T) {
 		"within a wider scope":          {a, subnetOption("192.0.2.0", 24, 1), subnetOption("192.0.3.0", 24, 0), Forward, 0},
 		"other length":                  {a, subnetOption("192.0.2.0", 24, 24), subnetOption("192.0.2.0", 23, 0), Forward, 0},
 		"other, scope 0":                {a, subnetOption("192.0.2.0", 24, 0), b, Hit, 0},
-		"other, backend without":        {a, nil, b, Hit, -1},
+		"other, backend without":        {a, nil, b, Forward, 0},
+		"same, backend without":         {a, nil, a, Hit, -1},
+		"untold":                        {subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0), b, Forward, 0},
+		"untold, backend without":       {subnetOption("0.0.0.0", 0, 0), nil, b, Forward, 0},
 		"IPv6, scope 0":                 {a, subnetOption("192.0.2.0", 24, 0), subnetOption("2001:db8::", 56, 0), Hit, 0},
 		"IPv6":                          {subnetOption("2001:db8::", 56, 0), subnetOption("2001:db8::", 56, 48), subnetOption("2001:db8::", 56, 0), Hit, 48},
 		"odd length":                    {subnetOption("192.0.2.128", 25, 0), subnetOption("192.0.2.128", 25, 25), subnetOption("192.0.2.128", 25, 0), Hit, 25},

@@ -9,8 +9,9 @@ import (
 )
 
 // settleAfter is the age at which a session's backend connection gets its keepalive and user timeout. They
-// count in seconds at least, and most sessions are over before: those save five system calls each.
-const settleAfter = time.Second
+// count in seconds at least, and most sessions are over before: those save five system calls each. It is also when the pool is told
+// that the backend has held the connection.
+const settleAfter = pool.HeldAfter
 
 type phase uint8
 
@@ -68,6 +69,7 @@ type session struct {
 	firstByte time.Duration // the backend's first; zero before
 	active    time.Duration // bytes last moved
 	cause     sock.Errno    // what a call on a lost or reset connection said
+	shunned   bool          // the backend had ended the connection when it was made: nothing had been sent
 
 	nextFree *session
 }
@@ -250,6 +252,9 @@ func (l *loop) onTimer(s *session) {
 		s.settled = true
 		// An error here leaves the kernel's defaults: the session is no worse for it.
 		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, s.settings.UserTimeout)
+		if s.firstByte == 0 {
+			s.lease.Held()
+		}
 	}
 	l.schedule(s)
 }
@@ -283,19 +288,6 @@ func (l *loop) refuse(s *session, why Reason) {
 	l.dismiss(int(s.client.fd), s.settings.Refuse)
 	s.client.open = false
 	l.forget(s, why)
-}
-
-// outcome is what a session's end says about its backend. A client that says nothing until its backend has had enough says
-// nothing about the backend, either.
-func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
-	if s.firstByte > 0 {
-		return pool.Served
-	}
-	waited := s.in.bytes == 0 && now-s.connected > s.settings.Pool.ConnectTimeout()
-	if !waited && (why == BackendClosed || why == BackendReset || why == BackendLost) {
-		return pool.CutEarly
-	}
-	return pool.Neutral
 }
 
 // forget counts and logs a session whose connections are closed, and gives its memory back.

@@ -17,15 +17,18 @@ import (
 // a server resets, or close its half; or say nothing until the server has had enough of it. When this process was stopped for a moment, all
 // ends look soon after the connection; so the time counts from when it was asked for.
 func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
-	backendEnded := why == BackendClosed || why == BackendReset || why == BackendLost
-	nothingSent := s.in.bytes == 0 && !s.in.ended || s.shunned
 	switch {
 	case s.firstByte > 0:
 		return pool.Served
-	case backendEnded && nothingSent && now-s.connect < pool.HeldAfter:
+	case s.shunned, (why == BackendReset || why == BackendLost) && s.first != ClientClosed && s.endsAtOnce(now):
 		return pool.CutEarly
 	}
 	return pool.Neutral
+}
+
+// endsAtOnce tells whether the backend, which ends the connection now, cannot have been made to.
+func (s *session) endsAtOnce(now time.Duration) bool {
+	return s.in.bytes == 0 && now-s.connect < pool.HeldAfter
 }
 
 // connectOutcome is what an error of a connect says about the backend; or of a datagram, if this host has found out itself.

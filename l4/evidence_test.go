@@ -15,6 +15,7 @@ import (
 
 // TestEvidenceOfSessions is the table of docs/pools.md: what each end of a session that was connected says about its backend.
 func TestEvidenceOfSessions(t *testing.T) {
+	closesAt := func(at time.Duration) func(*session) { return func(s *session) { s.endOf(&s.out, at) } }
 	const begun, connected = 60 * time.Second, 60*time.Second + 10*time.Millisecond
 	const soon, late = connected + time.Millisecond, begun + pool.HeldAfter
 	for _, tt := range []struct {
@@ -25,18 +26,30 @@ func TestEvidenceOfSessions(t *testing.T) {
 		want   pool.Outcome
 	}{
 		// The backend ends it, and nobody has said anything.
-		{"closes at once", nil, BackendClosed, soon, pool.CutEarly},
+		{"closes at once", closesAt(soon), BackendClosed, soon, pool.CutEarly},
+		{"closes at once, and the client in its turn later", closesAt(soon), BackendClosed, late, pool.CutEarly},
+		{"closes at once, and the client resets", closesAt(soon), ClientReset, soon, pool.CutEarly},
+		{"closes at once, and the client sends something then", func(s *session) {
+			s.endOf(&s.out, soon)
+			s.in.bytes = 1
+		}, BackendClosed, late, pool.CutEarly},
 		{"resets at once", nil, BackendReset, soon, pool.CutEarly},
 		{"is lost at once", nil, BackendLost, soon, pool.CutEarly},
-		{"closes a silent client later", nil, BackendClosed, late, pool.Neutral},
+		{"closes a silent client later", closesAt(late), BackendClosed, late, pool.Neutral},
 		{"resets a silent client later", nil, BackendReset, late, pool.Neutral},
 		{"is lost later", nil, BackendLost, late, pool.Neutral},
 		// The client has done something before.
-		{"closes after a byte of the client", func(s *session) { s.in.bytes = 1 }, BackendClosed, soon, pool.Neutral},
+		{"closes after a byte of the client", func(s *session) {
+			s.in.bytes = 1
+			s.endOf(&s.out, soon)
+		}, BackendClosed, soon, pool.Neutral},
 		{"resets after a byte of the client", func(s *session) { s.in.bytes = 1 }, BackendReset, soon, pool.Neutral},
 		{"is lost after a byte of the client", func(s *session) { s.in.bytes = 1 }, BackendLost, soon, pool.Neutral},
-		{"closes after the client's FIN", func(s *session) { s.in.ended = true }, BackendClosed, soon, pool.Neutral},
-		{"resets after the client's FIN", func(s *session) { s.in.ended = true }, BackendReset, soon, pool.Neutral},
+		{"closes after the client's FIN", func(s *session) {
+			s.endOf(&s.in, soon)
+			s.endOf(&s.out, soon)
+		}, ClientClosed, soon, pool.Neutral},
+		{"resets after the client's FIN", func(s *session) { s.endOf(&s.in, soon) }, BackendReset, soon, pool.Neutral},
 		// It had closed before a byte could be sent: those came too late to be the cause.
 		{"had closed before the client's bytes", func(s *session) { s.shunned, s.in.bytes = true, 9 }, BackendClosed, soon, pool.CutEarly},
 		{"had reset before the client's bytes", func(s *session) { s.shunned, s.in.bytes = true, 9 }, BackendReset, soon, pool.CutEarly},
@@ -146,7 +159,9 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 	if sends {
 		s.in.bytes = uint64(rapid.IntRange(1, 1000).Draw(t, "bytes"))
 	}
-	s.in.ended = closes
+	if closes {
+		s.endOf(&s.in, *now)
+	}
 	served := rapid.SampledFrom([]Reason{BackendClosed, BackendReset, BackendLost})
 	client := rapid.SampledFrom([]Reason{ClientClosed, ClientReset, ClientLost, Idle, HalfClose})
 	why := client.Draw(t, "ends")
@@ -159,6 +174,9 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 		why = served.Draw(t, "the server ends")
 	case !sends && !closes && *now-s.connected >= time.Second:
 		why = served.Draw(t, "the server has had enough")
+	}
+	if why == BackendClosed {
+		s.endOf(&s.out, *now)
 	}
 	s.lease.Release(s.outcome(why, *now))
 }

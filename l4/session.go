@@ -69,7 +69,7 @@ type session struct {
 	firstByte time.Duration // the backend's first; zero before
 	active    time.Duration // bytes last moved
 	cause     sock.Errno    // what a call on a lost or reset connection said
-	shunned   bool          // the backend had ended the connection when it was made: nothing had been sent
+	shunned   bool          // the backend has ended the connection at once, and nothing had been sent; see outcome
 
 	nextFree *session
 }

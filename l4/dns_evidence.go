@@ -14,13 +14,13 @@ func unanswered(q *dnsQuestion) pool.Outcome {
 	return pool.Neutral
 }
 
-// reportOn is what an error of a call on a socket of UDP says about the backend. What this host knows itself, the next connect says.
-func reportOn(s *dnsSocket, e sock.Errno) pool.Outcome {
-	r := sock.DatagramError(s.fd)
-	if r.Errno == 0 {
-		r.Errno = e
+// reportOn is what an error of a call on a socket of UDP says about the backend. If nobody has sent one, it is this host that has no way for the
+// socket, whose own address may be gone; the connect of the next one says more.
+func reportOn(s *dnsSocket) pool.Outcome {
+	if r := sock.DatagramError(s.fd); r.Errno != 0 {
+		return datagramOutcome(r)
 	}
-	return datagramOutcome(r)
+	return pool.Neutral
 }
 
 // streamOutcome is what the end of a connection says about the backend that ended it, as of a session: only that it came at once, before
@@ -32,22 +32,15 @@ func (k *dnsAsker) streamOutcome(s *dnsSocket) pool.Outcome {
 	return pool.Neutral
 }
 
-// socketFailed takes it that a backend cannot be reached by a socket: its questions are asked elsewhere. However many they are, the backend
-// has failed once.
+// socketFailed takes it that nothing goes by a socket any more: its questions are asked elsewhere, or at the same backend once more if it is this
+// host's doing. However many they are, the backend has failed once.
 func (k *dnsAsker) socketFailed(s *dnsSocket, o pool.Outcome) {
 	k.close(s)
 	k.tally.unreachable.Add(uint64(len(s.pending)))
+	ours := o == pool.Neutral
 	for _, q := range s.pending {
+		q.lost = q.lost || ours
 		k.elsewhere(q, o)
 		o = pool.Neutral
-	}
-}
-
-// leaveSocket closes a socket that can send nothing any more, for a reason of this host, and has its questions asked again.
-func (k *dnsAsker) leaveSocket(s *dnsSocket) {
-	k.close(s)
-	for _, q := range s.pending {
-		q.lost = true // and may go to the same backend
-		k.elsewhere(q, pool.Neutral)
 	}
 }

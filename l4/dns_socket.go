@@ -290,9 +290,9 @@ func (k *dnsAsker) sendBatch(s *dnsSocket) {
 			}
 			w.writer.Clear()
 		case sock.Unreachable(e):
-			k.socketFailed(s, reportOn(s, e))
+			k.socketFailed(s, reportOn(s))
 		case sock.SourceGone(e):
-			k.leaveSocket(s)
+			k.socketFailed(s, pool.Neutral)
 		default:
 			n := w.writer.Skip()
 			for _, q := range w.batch[at : at+n] {
@@ -339,7 +339,7 @@ func (k *dnsAsker) receive(s *dnsSocket) {
 		n, e := reader.Read(s.fd, 0, sock.DatagramSlots)
 		if e != 0 {
 			if sock.Unreachable(e) {
-				k.socketFailed(s, reportOn(s, e))
+				k.socketFailed(s, reportOn(s))
 			}
 			return
 		}

@@ -3,7 +3,6 @@
 package l4
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,36 +34,6 @@ func setSysctl(t *testing.T, name, value string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.WriteFile(file, old, 0) })
-}
-
-// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
-func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
-	t.Helper()
-	var ahead atomic.Int64
-	began := time.Now()
-	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
-		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
-		Breaker: pool.BreakerOptions{
-			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, a := range addrs {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { p.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	return p, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
 // TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices, datagrams and
@@ -331,6 +299,29 @@ func TestNetnsForgedICMP(t *testing.T) {
 			for _, b := range p.Backends() {
 				if b.Breaker != pool.Closed || b.Openings > 0 || b.Outcomes[pool.ConnectRefused]+b.Outcomes[pool.ConnectUnreachable] > 0 {
 					t.Errorf("%+v", b)
+				}
+			}
+		})
+	}
+}
+
+// TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from another one, with the same
+// backend, of which nothing bad is said.
+func TestNetnsAddressGone(t *testing.T) {
+	for name, spec := range map[string]func(*pool.Pool) ListenerSpec{"flow": flowSpec, "dns": dnsSpec} {
+		t.Run(name, func(t *testing.T) {
+			f := connectFarEnd(t)
+			setSysctl(t, "ipv4/conf/here/promote_secondaries", "1")
+			f.startResolver(t, "10.77.0.2:53")
+			p := newPool(t, "10.77.0.2:53")
+			s := start(t, Options{Loops: 1}, spec(p))
+			c := dialUDP(t, s.address())
+			wantAddress(t, exchange(t, c, dnsQuery(t, 1, nameOf(1), dns.TypeA)), 1, nameOf(1))
+			ip(t, "address", "del", "10.77.0.1/24", "dev", "here") // 10.77.0.11 is left
+			wantAddress(t, exchange(t, c, dnsQuery(t, 2, nameOf(2), dns.TypeA)), 2, nameOf(2))
+			for o, n := range p.Backends()[0].Outcomes {
+				if o := pool.Outcome(o); n > 0 && o != pool.Neutral && o != pool.Served {
+					t.Errorf("%v is told %d times", o, n)
 				}
 			}
 		})

@@ -1,8 +1,11 @@
 package l4
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -179,4 +182,111 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 		s.endOf(&s.out, *now)
 	}
 	s.lease.Release(s.outcome(why, *now))
+}
+
+// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
+func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
+	t.Helper()
+	var ahead atomic.Int64
+	began := time.Now()
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
+		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
+		Breaker: pool.BreakerOptions{
+			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range addrs {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return p, func(d time.Duration) { ahead.Add(int64(d)) }
+}
+
+// TestFlowTrialWithoutAnswers holds that a one-way service, which never answers, is used again after its breaker was open: a trial that goes on in silence
+// keeps nobody out, and then the breaker closes.
+func TestFlowTrialWithoutAnswers(t *testing.T) {
+	silent, other := startUDP(t, nil), startUDP(t, nil)
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Millisecond,
+		Breaker: pool.BreakerOptions{Failures: 1, OpenFor: time.Millisecond, MaxOpenFor: time.Millisecond, Trials: 1, MaxOpenShare: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range []*udpBackend{silent, other} {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(b.address()), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	lease, err := p.Pick(pool.PickContext{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release(pool.ConnectRefused)
+	breaker := func(want pool.Breaker) {
+		t.Helper()
+		eventually(t, "the breaker is "+want.String(), func() bool { return p.Backends()[0].Breaker == want })
+	}
+	breaker(pool.HalfOpen)
+	s := start(t, Options{Loops: 1}, flowSpec(p))
+	c := dialUDP(t, s.address())
+	if _, err := c.Write([]byte("<14>a line")); err != nil {
+		t.Fatal(err)
+	}
+	breaker(pool.Closed)
+	if silent.got.Load() != 1 {
+		t.Error("there was no trial")
+	}
+}
+
+// TestFlowUnsendable holds that a flow whose datagrams a firewall of ours drops goes on with another backend if it was never answered, and stays
+// where it is if it was; the pool hears nothing against a backend.
+func TestFlowUnsendable(t *testing.T) {
+	a, b := startUDP(t, nil), startUDP(t, naming("b"))
+	p := newPool(t, a.address(), b.address())
+	s := start(t, Options{Loops: 1}, flowSpec(p))
+	c := dialUDP(t, s.address())
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitFlows(t, 1)
+	refuse := func() {
+		s.onFirstLoop(func(l *loop) {
+			l.flows.store.all(func(f *flow) { l.leaveUnsendable(f, syscall.EPERM) })
+		})
+	}
+	refuse()
+	for range 2 {
+		if got := askUDP(t, c, "x"); got != "b" {
+			t.Errorf("%q", got)
+		}
+		refuse()
+	}
+	if n := s.Flows(); n != 1 {
+		t.Errorf("%d flows", n)
+	}
+	for i, want := range []uint64{1, 0} { // the first has given its lease back, the second has it still
+		for o, n := range p.Backends()[i].Outcomes {
+			if pool.Outcome(o) == pool.Neutral && n != want || pool.Outcome(o) != pool.Neutral && n > 0 {
+				t.Errorf("backend %d: %v is told %d times", i, pool.Outcome(o), n)
+			}
+		}
+	}
 }

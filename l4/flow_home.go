@@ -232,13 +232,18 @@ func (l *loop) backendFailed(f *flow, r sock.Report) {
 	l.drop(f.listener, DropBackendRefused, 1)
 }
 
-// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from.
+// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from. If nobody has sent one, this host has no
+// way for the socket, whose own address may be gone: another socket is tried, and its connect says more.
 func (l *loop) backendFailedWith(f *flow, e sock.Errno) {
-	r := sock.DatagramError(int(f.fd))
-	if r.Errno == 0 {
-		r.Errno = e // a hint: what this host knows itself, the next connect says
+	if r := sock.DatagramError(int(f.fd)); r.Errno != 0 {
+		l.backendFailed(f, r)
+		return
 	}
-	l.backendFailed(f, r)
+	f.cause = e
+	l.closeFlowSocket(f)
+	if f.connected == l.now && f.moves == f.home.moves { // it has just had another
+		f.home.fail(pool.Neutral)
+	}
 }
 
 // leaveUnsendable has a flow that was never answered, and whose datagrams this host itself does not let go, go on with another backend.

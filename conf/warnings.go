@@ -30,6 +30,7 @@ func (c *Config) Warnings() []string {
 		}
 		warnOfCycles(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
+		warnOfSilence(r, path, p, c.Listeners)
 	}
 	var lines []string
 	for _, e := range r.sorted() {
@@ -64,6 +65,21 @@ func warnOfCycles(r *report, path string, p *Pool, listeners []Listener) {
 				r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
 					Message: fmt.Sprintf("%s listens there and sends its clients to this pool: each session makes another", Path("listener", l.Name))})
 			}
+		}
+	}
+}
+
+// warnOfSilence finds pools of resolvers that nobody checks: what questions are answered is for clients to choose, so nothing else can tell that
+// one has fallen silent.
+func warnOfSilence(r *report, path string, p *Pool, listeners []Listener) {
+	if p.Health != nil || p.Discovery == nil && len(p.Backends) < 2 {
+		return
+	}
+	for _, l := range listeners {
+		if l.Pool == p.Name && l.Profile == "dns" {
+			r.add(path, Error{Message: fmt.Sprintf(
+				"%s asks these backends, and only a check notices one that falls silent: needs a table health, of type \"dns\"", Path("listener", l.Name))})
+			return
 		}
 	}
 }

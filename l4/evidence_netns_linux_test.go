@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +36,36 @@ func setSysctl(t *testing.T, name, value string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.WriteFile(file, old, 0) })
+}
+
+// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
+func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
+	t.Helper()
+	var ahead atomic.Int64
+	began := time.Now()
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
+		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
+		Breaker: pool.BreakerOptions{
+			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range addrs {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return p, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
 // TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices, datagrams and

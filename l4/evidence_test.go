@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -182,36 +181,6 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 		s.endOf(&s.out, *now)
 	}
 	s.lease.Release(s.outcome(why, *now))
-}
-
-// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
-func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
-	t.Helper()
-	var ahead atomic.Int64
-	began := time.Now()
-	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
-		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
-		Breaker: pool.BreakerOptions{
-			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, a := range addrs {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { p.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	return p, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
 // TestFlowTrialWithoutAnswers holds that a one-way service, which never answers, is used again after its breaker was open: a trial that goes on in silence

@@ -7,9 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoPort is what Connect and ConnectDatagram fail with when the kernel has no local port left for the destination.
-const NoPort = unix.EAGAIN
-
 // A Cause is whose doing it is that a connect failed, or that something could not be sent. The zero value is Unclear.
 type Cause uint8
 

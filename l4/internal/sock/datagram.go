@@ -12,6 +12,9 @@ import (
 // TooLong is what a datagram fails with that is longer, with what stands in front of it, than UDP or the path allows.
 const TooLong = unix.EMSGSIZE
 
+// NoPort is what ConnectDatagram fails with when the kernel has no local port left (send(2)).
+const NoPort = unix.EAGAIN
+
 // An Offload says which of the kernel's ways to move several datagrams in one go are there.
 type Offload struct {
 	GRO bool // UDP_GRO, Linux 5.0: datagrams of one sender and one size are read as one train

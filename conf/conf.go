@@ -262,7 +262,7 @@ type Breaker struct {
 	OpenFor      Duration `toml:"open_for" default:"10s" min:"10ms" max:"24h"`      // doubles at each reopening
 	MaxOpenFor   Duration `toml:"max_open_for" default:"5m" min:"10ms" max:"24h"`   // never below OpenFor
 	Trials       int      `toml:"trials" default:"1" min:"1" max:"1000"`            // sessions let through half-open
-	MaxOpenShare float64  `toml:"max_open_share" default:"0.5" min:"0" max:"1"`     // of the pool's backends
+	MaxOpenShare float64  `toml:"max_open_share" default:"0.5" min:"0" max:"1"`     // of the healthy and ready backends; never the last
 }
 
 // Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero

@@ -33,6 +33,7 @@ func (c *Config) Warnings() []string {
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
 		warnOfHealth(r, join(path, "health"), p.Health)
+		warnOfSilence(r, path, p, c.Listeners)
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
@@ -116,6 +117,21 @@ func warnOfNames(r *report, path string, p *Pool) {
 		}
 		r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
 			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what listens there for this machine alone", ip)})
+	}
+}
+
+// warnOfSilence finds pools of resolvers that nobody checks: what questions are answered is for clients to choose, so nothing else can tell that
+// one has fallen silent.
+func warnOfSilence(r *report, path string, p *Pool, listeners []Listener) {
+	if p.Health != nil || p.Discovery == nil && len(p.Backends) < 2 {
+		return
+	}
+	for _, l := range listeners {
+		if l.Pool == p.Name && l.Profile == "dns" {
+			r.add(path, Error{Message: fmt.Sprintf(
+				"%s asks these backends, and only a check notices one that falls silent: needs a table health, of type \"dns\"", Path("listener", l.Name))})
+			return
+		}
 	}
 }
 

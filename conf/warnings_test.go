@@ -165,3 +165,23 @@ func TestPoolWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestSilenceWarnings holds that a pool of resolvers without checks is warned of, if there is another one to ask.
+func TestSilenceWarnings(t *testing.T) {
+	const want = `lb.toml:2: pool.p: listener.a asks these backends, and only a check notices one that falls silent: needs a table health, of type "dns"`
+	for _, tt := range []struct {
+		listener, pool string
+		warns          bool
+	}{
+		{`profile = "dns"`, `backends = [{ address = "h:1" }, { address = "h:2" }]`, true},
+		{`profile = "dns"`, `discovery = { type = "dns", name = "r.example", port = 53 }`, true},
+		{`profile = "dns"`, `backends = [{ address = "h:1" }]`, false},
+		{`profile = "dns"`, `backends = [{ address = "h:1" }, { address = "h:2" }], health = { type = "dns", query = "example.com A" }`, false},
+		{`responses = 1`, `backends = [{ address = "h:1" }, { address = "h:2" }]`, false},
+	} {
+		got := mustParse(t, `listener.a = { pool = "p", address = ":1", protocol = "udp", `+tt.listener+" }\npool.p = { "+tt.pool+" }\n").Warnings()
+		if tt.warns != (len(got) > 0) || tt.warns && got[0] != want {
+			t.Errorf("%s, %s warns %q", tt.listener, tt.pool, got)
+		}
+	}
+}

@@ -74,6 +74,7 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	}
 	s.phase = relaying
 	s.cause = 0
+	s.shunned = s.backend.peerDone || s.backend.broken
 	s.connected, s.active = l.now, l.now
 	s.looks, s.looked = true, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
@@ -121,21 +122,8 @@ func (s *session) whyRefused() Reason {
 	switch {
 	case len(s.tried) == 0:
 		return NoBackend
-	case s.cause == sock.AddrNotAvail:
+	case sock.CauseOf(s.cause) == sock.OurWant:
 		return NoDescriptors
 	}
 	return ConnectFailed
-}
-
-// connectOutcome is what an error of a connect says about the backend.
-func connectOutcome(e sock.Errno) pool.Outcome {
-	switch {
-	case e == sock.ConnRefused || e == sock.ConnReset || e == sock.BrokenPipe:
-		return pool.ConnectRefused // the last two: it was accepted, and cut before this loop had looked
-	case e == sock.TimedOut:
-		return pool.ConnectTimeout
-	case e == sock.AddrNotAvail || e == sock.NoPort || sock.OutOfDescriptors(e):
-		return pool.Neutral
-	}
-	return pool.ConnectUnreachable
 }

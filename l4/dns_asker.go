@@ -192,6 +192,7 @@ func (k *dnsAsker) ask(q *dnsQuestion) {
 			continue
 		}
 		q.lease, q.sent = lease, k.loop.now
+		lease.Opened()
 		s.add(q)
 		k.asked.push(q)
 		k.tally.asked.Add(1)
@@ -312,7 +313,7 @@ func (k *dnsAsker) onTime() {
 		k.tally.timedOut.Add(1)
 		q.silent, q.lost = true, q.socket.stream == nil
 		k.leaveSilent(q)
-		k.elsewhere(q, pool.ConnectTimeout)
+		k.elsewhere(q, unanswered(q))
 	}
 	k.giveUpStreams()
 	if k.sweepAt != 0 && now >= k.sweepAt {

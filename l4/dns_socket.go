@@ -84,7 +84,7 @@ func (k *dnsAsker) socketTo(b *pool.Backend) (*dnsSocket, sock.Errno) {
 	if len(s.pending) >= fullSocket {
 		i := slices.IndexFunc(r.sockets, func(s *dnsSocket) bool { return len(s.pending) < fullSocket })
 		if i < 0 {
-			return nil, sock.AddrNotAvail // as it were: of ids
+			return nil, sock.NoPort // as it were: of ids
 		}
 		s = r.sockets[i]
 	}
@@ -297,7 +297,9 @@ func (k *dnsAsker) sendBatch(s *dnsSocket) {
 			}
 			w.writer.Clear()
 		case sock.Unreachable(e):
-			k.socketFailed(s, e)
+			k.socketFailed(s, reportOn(s))
+		case sock.SourceGone(e):
+			k.socketFailed(s, pool.Neutral)
 		default:
 			n := w.writer.Skip()
 			for _, q := range w.batch[at : at+n] {
@@ -323,13 +325,13 @@ func (k *dnsAsker) onSocket(s *dnsSocket, bits uint32) {
 			l.poller.WatchRoom(s.fd, s.key, s.generation, false)
 		}
 	}
-	var e sock.Errno
+	var report sock.Report
 	if bits&sock.PollError != 0 && !s.closed {
-		e = sock.DatagramError(s.fd)
+		report = sock.DatagramError(s.fd)
 	}
 	k.receive(s)
-	if e != 0 && !s.closed {
-		k.socketFailed(s, e)
+	if report.Errno != 0 && !s.closed {
+		k.socketFailed(s, datagramOutcome(report))
 	}
 }
 
@@ -344,7 +346,7 @@ func (k *dnsAsker) receive(s *dnsSocket) {
 		n, e := reader.Read(s.fd, 0, sock.DatagramSlots)
 		if e != 0 {
 			if sock.Unreachable(e) {
-				k.socketFailed(s, e)
+				k.socketFailed(s, reportOn(s))
 			}
 			return
 		}
@@ -368,14 +370,5 @@ func (k *dnsAsker) receive(s *dnsSocket) {
 	}
 	if !s.closed {
 		l.poller.WatchRoom(s.fd, s.key, s.generation, s.blocked) // which tells anew of what is left
-	}
-}
-
-// socketFailed takes it that a backend cannot be reached by a socket: its questions are asked elsewhere.
-func (k *dnsAsker) socketFailed(s *dnsSocket, e sock.Errno) {
-	k.close(s)
-	k.tally.unreachable.Add(uint64(len(s.pending)))
-	for _, q := range s.pending {
-		k.elsewhere(q, connectOutcome(e))
 	}
 }

@@ -11,6 +11,7 @@ import (
 // order. It is opened with the first question and closed when there has been none for a while.
 type dnsStream struct {
 	connecting bool // questions wait in the socket's unsent
+	used       bool // something was sent by it
 	in         dnsInbox
 	out        dnsOutbox
 }
@@ -39,7 +40,7 @@ func (k *dnsAsker) onStream(s *dnsSocket, bits uint32) {
 	if s.stream.connecting {
 		if bits&(sock.PollError|sock.PollHangup) != 0 {
 			if e := sock.ConnectError(s.fd); e != 0 {
-				k.socketFailed(s, e)
+				k.socketFailed(s, connectOutcome(e))
 				return
 			}
 		}
@@ -85,6 +86,7 @@ func (k *dnsAsker) flushStream(s *dnsSocket) {
 		if out.size() == 0 {
 			return
 		}
+		s.stream.used = true
 		if _, e := out.send(l, s.fd); e == sock.Again {
 			s.blocked = true
 			l.poller.WatchRoom(s.fd, s.key, s.generation, true)
@@ -129,6 +131,7 @@ func (k *dnsAsker) receiveStream(s *dnsSocket) {
 // comes, or after so many answers (RFC 7766, 6.2.4): so if it has answered by this one, that says nothing about the backend, which may be
 // asked once more.
 func (k *dnsAsker) streamEnded(s *dnsSocket) {
+	o := k.streamOutcome(s)
 	k.close(s)
 	for _, q := range s.pending {
 		if s.heard > 0 && !q.again {
@@ -136,7 +139,8 @@ func (k *dnsAsker) streamEnded(s *dnsSocket) {
 			k.recall(q, pool.Neutral)
 			k.ask(q)
 		} else {
-			k.elsewhere(q, pool.CutEarly)
+			k.elsewhere(q, o)
+			o = pool.Neutral
 		}
 	}
 }
@@ -145,7 +149,7 @@ func (k *dnsAsker) streamEnded(s *dnsSocket) {
 func (k *dnsAsker) giveUpStreams() {
 	patience := k.service.listener.spec.Load().Pool.ConnectTimeout()
 	for len(k.connecting) > 0 && k.loop.now >= k.connecting[0].born+patience {
-		k.socketFailed(k.connecting[0], sock.TimedOut)
+		k.socketFailed(k.connecting[0], pool.ConnectTimeout)
 	}
 }
 

@@ -69,14 +69,15 @@ func TestDNSStreamCloses(t *testing.T) {
 	}
 }
 
-// TestDNSStreamCut holds that a backend that closes connections without an answer is left, and that this is told of it.
+// TestDNSStreamCut holds that a backend that closes connections without an answer is left. That says nothing about it: the question may be
+// what it does not like.
 func TestDNSStreamCut(t *testing.T) {
 	bad := startStream(t, func(heldFrame) bool { return false })
 	s := start(t, Options{Loops: 1}, talkSpec(newPool(t, bad.address)))
 	c := dial(t, s.address())
 	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA)))
 	wantCode(t, nextFrame(t, c), 1, dns.RcodeServerFailure)
-	wantOutcomes(t, s, bad.address, map[pool.Outcome]uint64{pool.CutEarly: 1})
+	wantOutcomes(t, s, bad.address, map[pool.Outcome]uint64{pool.Neutral: 1})
 
 	good := startAnswering(t)
 	s = start(t, Options{Loops: 1}, talkSpec(newPool(t, bad.address, good.address)))
@@ -116,9 +117,11 @@ func TestDNSStreamConnect(t *testing.T) {
 			if info.Failed != 0 || info.Sockets != 1 || info.Asked == questions && name == "swallowed" {
 				t.Errorf("%+v", info)
 			}
-			wantOutcomes(t, s, bad, map[pool.Outcome]uint64{outcome: s.pool().Backends()[0].Outcomes[outcome]})
-			if s.pool().Backends()[0].Outcomes[outcome] == 0 {
-				t.Errorf("the pool heard nothing of %v", outcome)
+			// A connection fails once, however many questions wait for it.
+			got := s.pool().Backends()[0].Outcomes
+			wantOutcomes(t, s, bad, map[pool.Outcome]uint64{outcome: got[outcome], pool.Neutral: got[pool.Neutral]})
+			if name == "swallowed" && (got[outcome] != 1 || got[pool.Neutral] == 0) || got[outcome] == 0 {
+				t.Errorf("told are %v", got)
 			}
 		})
 	}
@@ -140,7 +143,7 @@ func TestDNSStreamSilent(t *testing.T) {
 	if info := s.dnsInfo(); info.TimedOut != 2 || info.Sockets != 0 {
 		t.Errorf("%+v", info)
 	}
-	wantOutcomes(t, s, silent.address, map[pool.Outcome]uint64{pool.ConnectTimeout: 2})
+	wantOutcomes(t, s, silent.address, map[pool.Outcome]uint64{pool.NoAnswer: 2})
 }
 
 // TestDNSStreamGarbage holds that what is no answer is counted and does not reach the client, and that what is no message ends the connection.

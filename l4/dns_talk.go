@@ -167,12 +167,12 @@ func (l *loop) readTalk(s *session) bool {
 		l.talkLost(s, e)
 		return false
 	case n == 0:
-		s.endOf(&s.in)
+		s.endOf(&s.in, l.now)
 		return true
 	case n < len(l.scratch) && !c.urgent: // see copyOnce
 		c.readable = false
 		if c.peerDone {
-			s.endOf(&s.in)
+			s.endOf(&s.in, l.now)
 		}
 	}
 	s.in.bytes += uint64(n)

@@ -249,7 +249,7 @@ func TestDNSRetriesAreBounded(t *testing.T) {
 	}
 }
 
-// TestDNSRetries holds that another backend is asked when one is silent or refuses, that the breaker hears of it, and that clients
+// TestDNSRetries holds that another backend is asked when one is silent or refuses, that the pool is told, and that clients
 // are told when none answers.
 func TestDNSRetries(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) ListenerSpec) {
@@ -259,7 +259,7 @@ func TestDNSRetries(t *testing.T) {
 			outcome pool.Outcome
 			asked   uint64 // in all: by one that is alone again, if it may not have heard
 		}{
-			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.ConnectTimeout, 4},
+			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.NoAnswer, 4},
 			{"refusing", refusing, pool.ConnectRefused, 3},
 		} {
 			t.Run(tc.name, func(t *testing.T) {

@@ -27,14 +27,14 @@ func (l *loop) onFlowSocket(f *flow, bits uint32) {
 			l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, false)
 		}
 	}
-	var e sock.Errno
+	var report sock.Report
 	if bits&sock.PollError != 0 && f.open {
-		e = sock.DatagramError(int(f.fd))
+		report = sock.DatagramError(int(f.fd))
 	}
 	generation, moves := f.generation, f.moves
 	l.takeAnswers(f)
-	if e != 0 && f.generation == generation && f.open && f.moves == moves {
-		l.backendFailed(f, e)
+	if report.Errno != 0 && f.generation == generation && f.open && f.moves == moves {
+		l.backendFailed(f, report)
 	}
 }
 
@@ -64,7 +64,7 @@ func (l *loop) takeAnswers(f *flow) {
 				continue // a router's complaint, and answers may stand behind it
 			}
 			if sock.Unreachable(e) {
-				l.backendFailed(f, e)
+				l.backendFailedWith(f, e)
 			}
 			return
 		}
@@ -111,6 +111,9 @@ func (l *loop) addAnswers(f *flow, first, n int) bool {
 func (l *loop) noteAnswer(f *flow) {
 	f.active = l.now
 	if f.answered {
+		if h := f.home; h.housed && h.moves == f.moves {
+			h.lease.Heard()
+		}
 		return
 	}
 	f.answered = true

@@ -132,7 +132,7 @@ func (l *loop) makeReady(f *flow) Drop {
 			return dropNone
 		}
 		f.cause = e
-		if e == sock.NoPort || e == sock.AddrNotAvail || sock.OutOfDescriptors(e) {
+		if sock.CauseOf(e) == sock.OurWant {
 			return DropNoDescriptors
 		}
 		h.fail(connectOutcome(e))
@@ -225,16 +225,43 @@ func (l *loop) connectFlow(f *flow) sock.Errno {
 	f.batch, f.expects, f.singly, f.blocked, f.answered = leastBatch, false, false, false, false
 	f.connected, f.cause, f.lost = l.now, 0, 0
 	f.connections++
+	h.lease.Opened()
 	return 0
 }
 
-// backendFailed takes it that a flow's backend cannot be reached: it gets another at its next datagram. The one that came to
-// nothing is counted.
-func (l *loop) backendFailed(f *flow, e sock.Errno) {
-	f.cause = e
+// backendFailed takes it that a flow's backend cannot be reached, as a call on the flow's socket or its queue of errors says: the flow gets
+// another at its next datagram. The one that came to nothing is counted.
+func (l *loop) backendFailed(f *flow, r sock.Report) {
+	f.cause = r.Errno
 	l.closeFlowSocket(f)
 	if f.moves == f.home.moves { // no other of its flows has found out before
-		f.home.fail(connectOutcome(e))
+		f.home.fail(datagramOutcome(r))
 	}
 	l.drop(f.listener, DropBackendRefused, 1)
+}
+
+// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from. If nobody has sent one, this host has no
+// way for the socket, whose own address may be gone: another socket is tried, and its connect says more.
+func (l *loop) backendFailedWith(f *flow, e sock.Errno) {
+	if r := sock.DatagramError(int(f.fd)); r.Errno != 0 {
+		l.backendFailed(f, r)
+		return
+	}
+	f.cause = e
+	l.closeFlowSocket(f)
+	if f.connected == l.now && f.moves == f.home.moves { // it has just had another
+		f.home.fail(pool.Neutral)
+	}
+}
+
+// leaveUnsendable has a flow that was never answered, and whose datagrams this host itself does not let go, go on with another backend.
+func (l *loop) leaveUnsendable(f *flow, e sock.Errno) {
+	if f.answered || !sock.Forbidden(e) {
+		return
+	}
+	f.cause = e
+	l.closeFlowSocket(f)
+	if f.moves == f.home.moves {
+		f.home.fail(pool.Neutral)
+	}
 }

@@ -238,11 +238,11 @@ func TestSharedHomeFailsOnce(t *testing.T) {
 	s.onFirstLoop(func(l *loop) {
 		var flows []*flow
 		l.flows.store.all(func(f *flow) { flows = append(flows, f) })
-		l.backendFailed(flows[0], sock.ConnRefused)
+		l.backendFailed(flows[0], sock.Report{Errno: sock.ConnRefused, Sure: true})
 		if drop := l.makeReady(flows[0]); drop != dropNone {
 			t.Error(drop)
 		}
-		l.backendFailed(flows[1], sock.ConnRefused)
+		l.backendFailed(flows[1], sock.Report{Errno: sock.ConnRefused, Sure: true})
 	})
 	for i, want := range []uint64{1, 0} {
 		if n := p.Backends()[i].Outcomes[pool.ConnectRefused]; n != want {

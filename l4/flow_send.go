@@ -96,9 +96,12 @@ func (l *loop) notSent(f *flow, e sock.Errno, sure bool) bool {
 		f.blocked = true
 		l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, true)
 	case sock.Unreachable(e):
-		l.backendFailed(f, e) // at an earlier datagram; this one has not been sent
+		l.backendFailedWith(f, e) // at an earlier datagram; this one has not been sent
+	case sock.SourceGone(e) && l.now > f.connected:
+		l.closeFlowSocket(f) // a new one has an address that is there
 	default:
 		l.drop(f.listener, sendDrop(e), l.flows.writer.Skip())
+		l.leaveUnsendable(f, e)
 	}
 	return false
 }
@@ -197,10 +200,13 @@ func (l *loop) sendKept(f *flow) {
 			f.blocked = true
 			l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, true)
 		case sock.Unreachable(e):
-			l.backendFailed(f, e)
+			l.backendFailedWith(f, e)
+		case sock.SourceGone(e) && l.now > f.connected:
+			l.closeFlowSocket(f)
 		default:
 			l.drop(f.listener, sendDrop(e), 1)
 			l.forgetFirst(f)
+			l.leaveUnsendable(f, e)
 		}
 	}
 }

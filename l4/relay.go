@@ -1,6 +1,8 @@
 package l4
 
 import (
+	"time"
+
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
@@ -100,7 +102,7 @@ func (l *loop) copyOnce(s *session, d *direction, from, to *conn) (int, bool) {
 	}
 	switch {
 	case n == 0:
-		s.endOf(d)
+		s.endOf(d, l.now)
 		return 0, true
 	case n == len(l.scratch):
 		if d.rounds++; d.rounds >= bulkAfter {
@@ -112,7 +114,7 @@ func (l *loop) copyOnce(s *session, d *direction, from, to *conn) (int, bool) {
 			// The queue is empty, and behind a FIN nothing follows: no read is needed to be told so.
 			from.readable = false
 			if from.peerDone {
-				s.endOf(d)
+				s.endOf(d, l.now)
 			}
 		}
 	}
@@ -232,15 +234,17 @@ func (d *direction) watchQuiet(moved int) {
 }
 
 // endOf notes that the source of d has sent its FIN.
-func (s *session) endOf(d *direction) {
+func (s *session) endOf(d *direction, now time.Duration) {
 	d.ended = true
 	if s.first != reasonNone {
 		return
 	}
-	s.first = BackendClosed
 	if d == &s.in {
 		s.first = ClientClosed
+		return
 	}
+	s.first = BackendClosed
+	s.shunned = s.shunned || s.endsAtOnce(now)
 }
 
 // passEnd passes the source's FIN on, after all its bytes. With both ways ended the session is over, and

@@ -10,8 +10,9 @@ import (
 )
 
 // settleAfter is the age at which a session's backend connection gets its keepalive and user timeout. They
-// count in seconds at least, and most sessions are over before: those save five system calls each.
-const settleAfter = time.Second
+// count in seconds at least, and most sessions are over before: those save five system calls each. It is also when the pool is told
+// that the backend has held the connection.
+const settleAfter = pool.HeldAfter
 
 type phase uint8
 
@@ -76,6 +77,7 @@ type session struct {
 	active    time.Duration // bytes last moved
 	looked    time.Duration // at its connections, or began to want to
 	cause     sock.Errno    // what a call on a lost or reset connection said
+	shunned   bool          // the backend has ended the connection at once, and nothing had been sent; see outcome
 
 	nextFree *session
 }
@@ -279,6 +281,9 @@ func (l *loop) onTimer(s *session) {
 			userTimeout = 0
 		}
 		_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, userTimeout)
+		if s.firstByte == 0 {
+			s.lease.Held()
+		}
 	}
 	l.schedule(s)
 }
@@ -312,19 +317,6 @@ func (l *loop) refuse(s *session, why Reason) {
 	l.dismiss(int(s.client.fd), s.settings.Refuse)
 	s.client.open = false
 	l.forget(s, why)
-}
-
-// outcome is what a session's end says about its backend. A client that says nothing until its backend has had enough says
-// nothing about the backend, either.
-func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
-	if s.firstByte > 0 {
-		return pool.Served
-	}
-	waited := s.in.bytes == 0 && now-s.connected > s.settings.Pool.ConnectTimeout()
-	if !waited && (why == BackendClosed || why == BackendReset || why == BackendLost) {
-		return pool.CutEarly
-	}
-	return pool.Neutral
 }
 
 // probeFor is how long a client has been there at most that only looks whether anybody is. One that has waited for

@@ -183,11 +183,14 @@ func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 // a replica for want of a primary is what such a pool exists to prevent.
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
+// wouldServe reports whether the backend may get new sessions, but for its breaker and its limit.
+func (m *member) wouldServe() bool { return m.verdict == Healthy && m.enabled() }
+
 // eligible reports whether the backend may get new sessions, but for its limit.
-func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() && m.breaker == Closed }
+func (m *member) eligible() bool { return m.wouldServe() && m.breaker == Closed }
 
 // onTrial reports whether the backend may have trials.
-func (m *member) onTrial() bool { return m.verdict == Healthy && m.enabled() && m.breaker == HalfOpen }
+func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }
 
 // info returns the settings of the snapshot with the counters of this moment.
 func (m *member) info() BackendInfo {

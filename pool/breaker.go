@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -46,7 +45,7 @@ type BreakerOptions struct {
 	OpenFor      time.Duration // how long it is open the first time; it doubles at each reopening
 	MaxOpenFor   time.Duration
 	Trials       int     // sessions let through when it is half-open, one or more
-	MaxOpenShare float64 // of the pool's backends that may be open or half-open; what is rounded down
+	MaxOpenShare float64 // of the backends that would serve, how many may be open or half-open, rounded down; never the last one
 }
 
 // on reports whether there are breakers at all.
@@ -70,160 +69,6 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// A signal is what leases found out about a backend and Run has not acted upon yet.
-type signal = uint32
-
-const (
-	noSignal    signal = iota
-	tripped            // it fails too often
-	trialWorked        // a trial of the half-open breaker found it working
-	trialFailed
-)
-
-// A record is what the leases on one backend came to of late. It is safe for concurrent use.
-type record struct {
-	failures atomic.Int32 // in a row
-	signal   atomic.Uint32
-	trials   atomic.Int32 // left, of a half-open breaker
-	good     atomic.Int32 // trials that worked
-
-	// The outcomes of this and of the last half of a window, for the ratio: failures in the upper half of the word.
-	half      atomic.Int64 // which half of the time that now is
-	now, last atomic.Uint64
-}
-
-// reset forgets all but a trial under way.
-func (r *record) reset() {
-	r.failures.Store(0)
-	r.signal.Store(noSignal)
-	r.now.Store(0)
-	r.last.Store(0)
-}
-
-// count adds an outcome to its half of a window and returns the failures and all outcomes of the last window.
-func (r *record) count(failed bool, now, window time.Duration) (failures, all uint32) {
-	half := int64(now / max(window/2, 1))
-	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was slower.
-	if old := r.half.Load(); (old < half || old > half+1) && r.half.CompareAndSwap(old, half) {
-		before := r.now.Swap(0)
-		if old != half-1 {
-			before = 0 // nothing happened in the half between
-		}
-		r.last.Store(before)
-	}
-	add := uint64(1)
-	if failed {
-		add |= 1 << 32
-	}
-	sum := r.now.Add(add) + r.last.Load()
-	return uint32(sum >> 32), uint32(sum)
-}
-
-// failed reports whether an outcome speaks against the backend, and spoke whether it says anything.
-func (o Outcome) failed() (failed, spoke bool) {
-	switch o {
-	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly:
-		return true, true
-	case Served:
-		return false, true
-	}
-	return false, false
-}
-
-// judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session of a
-// backend without failures it is two atomic loads. What sessions of before find out does not count while the breaker is not
-// closed: they were there when it opened.
-func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
-	r := &l.b.record
-	failed, spoke := o.failed()
-	switch {
-	case l.trial:
-		p.judgeTrial(s, r, failed, spoke)
-		return
-	case !spoke || !l.b.inUse.Load():
-		return
-	case failed:
-		if n := r.failures.Add(1); s.Breaker.Failures > 0 && int(n) >= s.Breaker.Failures {
-			p.trip(r)
-		}
-	default:
-		r.succeeded()
-	}
-	if s.Breaker.FailureRatio > 0 {
-		failures, all := r.count(failed, s.Clock(), s.Breaker.Window)
-		if failed && int(all) >= s.Breaker.MinSamples && float64(failures) >= s.Breaker.FailureRatio*float64(all) {
-			p.trip(r)
-		}
-	}
-}
-
-// judgeFirstByte takes in that the backend has spoken: that it works is known then, and not after the hours that a session may
-// last.
-func (p *Pool) judgeFirstByte(s *settings, l *Lease) {
-	if l.trial {
-		p.judgeTrial(s, &l.b.record, false, true)
-		l.trial = false // from here on it is a session like any other
-		return
-	}
-	l.b.record.succeeded()
-}
-
-// succeeded ends a row of failures.
-func (r *record) succeeded() {
-	if r.failures.Load() != 0 {
-		r.failures.Store(0)
-	}
-}
-
-// judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are trials
-// close it. A trial that says nothing is given back.
-func (p *Pool) judgeTrial(s *settings, r *record, failed, spoke bool) {
-	switch {
-	case !spoke:
-		r.trials.Add(1)
-		return
-	case failed:
-		r.signal.Store(trialFailed)
-	case int(r.good.Add(1)) < s.Breaker.Trials || !r.signal.CompareAndSwap(noSignal, trialWorked):
-		return
-	}
-	p.wakeRun()
-}
-
-// trip has Run open the breaker. Of many failures at once only one needs to.
-func (p *Pool) trip(r *record) {
-	if r.signal.CompareAndSwap(noSignal, tripped) {
-		p.wakeRun()
-	}
-}
-
-// wakeRun makes Run look at the records soon. It never blocks.
-func (p *Pool) wakeRun() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// trial returns a backend whose breaker is half-open with a lease on it, or nil. A stand-in is not tried while the tiers before
-// its own can serve.
-func (s *snapshot) trial(pc *PickContext) *Backend {
-	for _, b := range s.trials {
-		if b.record.trials.Load() <= 0 || len(s.tiers) > 0 && b.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) {
-			continue
-		}
-		if b.record.trials.Add(-1) < 0 {
-			b.record.trials.Add(1)
-			continue
-		}
-		if b.load.TryAcquire() {
-			return b
-		}
-		b.record.trials.Add(1)
-	}
-	return nil
-}
-
 // Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path only
 // raises signals: to make a snapshot may take milliseconds, which no loop has.
 func (p *Pool) Run(ctx context.Context) {
@@ -244,41 +89,83 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 }
 
-// actOnRecords changes the breakers that are to change, and returns how long none will by itself; 0 is for ever.
+// actOnRecords changes the breakers that are to change, publishes what is suspected, and returns how long nothing will change by
+// itself; 0 is for ever.
 func (p *Pool) actOnRecords() (next time.Duration) {
 	p.mu.Lock()
 	now := p.clock()
+	at := time.Now()
 	var c changes
 	members := p.snap.Load().members
-	notClosed := 0
-	for _, m := range members {
-		if m.breaker != Closed {
-			notClosed++
-		}
-	}
+	share := breakerShareOf(members)
 	for _, m := range members {
 		e := &edit{old: m, next: *m}
-		if event := p.turn(&e.next, now, notClosed, len(members)); event != nil {
+		if event := p.turn(&e.next, now, share); event != nil {
 			e.events = append(e.events, event)
 			c.edits = append(c.edits, e)
-			if m.breaker == Closed {
-				notClosed++
-			}
+			share.note(m, &e.next)
 		}
-		if e.next.breaker == Open && (next == 0 || e.next.until-now < next) {
-			next = max(e.next.until-now, 1)
+		if wait := e.next.nextLook(now, p.settings()); wait > 0 && (next == 0 || wait < next) {
+			next = wait
 		}
 	}
 	if len(c.edits) > 0 {
-		p.applyLocked(c, time.Now())
+		p.applyLocked(c, at)
 	}
+	p.publishSuspectedLocked(at)
 	p.mu.Unlock()
 	p.queue.serve()
 	return next
 }
 
+// nextLook is how long it takes until a breaker may change by itself; 0 is for ever.
+func (m *member) nextLook(now time.Duration, s *settings) time.Duration {
+	switch {
+	case m.breaker == Open:
+		return max(m.until-now, 1)
+	case m.onTrial() && m.until > now:
+		return min(m.until-now, s.trialTime())
+	case m.onTrial():
+		return s.trialTime()
+	}
+	return 0
+}
+
+// A breakerShare is how many backends of a pool would serve, were it not for their breakers, and how many of these their breakers
+// keep from it. Others do not count: a standby that has the wrong role does not make up for the primary.
+type breakerShare struct{ serving, kept int }
+
+func breakerShareOf(members []*member) *breakerShare {
+	s := new(breakerShare)
+	for _, m := range members {
+		if m.wouldServe() {
+			s.serving++
+			if m.breaker != Closed {
+				s.kept++
+			}
+		}
+	}
+	return s
+}
+
+// note counts a change of a member's breaker.
+func (s *breakerShare) note(old, next *member) {
+	switch {
+	case !next.wouldServe() || (old.breaker == Closed) == (next.breaker == Closed):
+	case next.breaker == Closed:
+		s.kept--
+	default:
+		s.kept++
+	}
+}
+
+// allows reports whether one more may be kept from serving: never the last one.
+func (s *breakerShare) allows(o BreakerOptions) bool {
+	return s.kept+1 < s.serving && float64(s.kept+1) <= o.MaxOpenShare*float64(s.serving)
+}
+
 // turn changes a member's breaker as its record and the time say, and returns how to make the event, or nil.
-func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Change) Event {
+func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Change) Event {
 	r := &m.backend.record
 	s := r.signal.Load()
 	from, o := m.breaker, p.settings().Breaker
@@ -290,9 +177,9 @@ func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Chang
 		return nil
 	case from == Open && now >= m.until:
 		m.breaker, reason = HalfOpen, "its time is over"
-		r.good.Store(0)
+		m.until = now + o.openFor(m.reopenings)
+		r.trials.begin(o.Trials)
 		r.reset()
-		r.trials.Store(int32(o.Trials))
 	case from == HalfOpen && s == trialWorked:
 		m.breaker, m.reopenings, reason = Closed, 0, "a trial worked"
 		r.reset()
@@ -301,13 +188,19 @@ func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Chang
 		length = o.openFor(m.reopenings)
 		m.breaker, m.until, reason = Open, now+length, "a trial failed"
 		r.reset()
+	case m.onTrial() && now >= m.until && r.trials.held(now, p.settings().trialTime()):
+		m.breaker, m.reopenings, reason = Closed, 0, "no trial failed"
+		r.reset()
+	case m.onTrial() && r.trials.lost(now, p.settings().trialTime()):
+		r.trials.grant(o.Trials)
+		return nil
 	case from == Closed && s == tripped:
 		reason = fmt.Sprintf("%d failures in a row", r.failures.Load())
 		if int(r.failures.Load()) < o.Failures || o.Failures == 0 {
 			reason = fmt.Sprintf("too many failures within %v", o.Window)
 		}
 		r.reset()
-		if float64(notClosed+1) > o.MaxOpenShare*float64(all) {
+		if !m.wouldServe() || !share.allows(o) {
 			return nil // it stays in use whatever it does, and is counted anew
 		}
 		length = o.openFor(0)
@@ -319,9 +212,37 @@ func (p *Pool) turn(m *member, now time.Duration, notClosed, all int) func(Chang
 		return nil
 	}
 	to := m.breaker
+	if to != HalfOpen {
+		r.trials.grant(0)
+	}
 	if to == Open {
 		m.backend.openings.Add(1)
 		p.counts.openings.Add(1)
 	}
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
+}
+
+// rescueLocked closes the breakers of all members that are healthy and ready when no other one is eligible: the breaker alone never
+// takes the last backend that would serve. It adds to the changes what it has changed of members, which are in no snapshot yet.
+//
+// It leaves a pool alone that tries all its backends then, whatever their breakers say.
+func (p *Pool) rescueLocked(c *changes, members []*member) {
+	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) {
+		return
+	}
+	for i, m := range members {
+		if !m.wouldServe() {
+			continue
+		}
+		at := slices.IndexFunc(c.edits, func(e *edit) bool { return &e.next == m })
+		if at < 0 {
+			at = len(c.edits)
+			c.edits = append(c.edits, &edit{old: m, next: *m})
+		}
+		e := c.edits[at]
+		e.note(e.next.closeBreaker("no other backend can serve"))
+		p.noteReturn(e.old, &e.next)
+		members[i] = &e.next
+		p.byID[m.backend.id] = &e.next
+	}
 }

@@ -30,8 +30,19 @@ func (e *edit) noteMode(mode Mode) {
 	}
 }
 
+// noteRole closes the breaker of a backend that has another role than before: what its sessions showed was of another one. One of the
+// wrong role gets no trial, and its breaker would be half-open for ever.
+func (e *edit) noteRole() {
+	if from, to := e.old.verdict, e.next.verdict; from != to && (from == WrongRole || to == WrongRole) {
+		e.note(e.next.closeBreaker("another role"))
+	}
+}
+
 // applyLocked puts changes in force, revokes leases where the options want that, and tells the observers.
 func (p *Pool) applyLocked(c changes, now time.Time) {
+	for _, e := range c.edits {
+		e.noteRole()
+	}
 	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for those that go
 	before := p.snap.Load()
 	for _, m := range c.removed {
@@ -60,7 +71,9 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		p.byID[m.backend.id] = m
 		p.begun[m.source] = true
 	}
-	p.replaceLocked(append(members, c.added...))
+	members = append(members, c.added...)
+	p.rescueLocked(&c, members)
+	p.replaceLocked(members)
 
 	for _, m := range c.removed {
 		p.revokeLocked(m, nil)
@@ -99,11 +112,12 @@ func (m *member) setMode(mode Mode) func(Change) Event {
 	return unless(from == mode, func(c Change) Event { return ModeChanged{c, from, mode} })
 }
 
-// closeBreaker forgets the traffic of before: with another mode, since the operator knows better.
+// closeBreaker forgets the traffic of before.
 func (m *member) closeBreaker(why string) func(Change) Event {
 	from := m.breaker
 	m.breaker, m.reopenings = Closed, 0
 	m.backend.record.reset()
+	m.backend.record.trials.grant(0)
 	return unless(from == Closed, func(c Change) Event { return BreakerChanged{c, from, Closed, why, 0} })
 }
 

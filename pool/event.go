@@ -6,7 +6,7 @@ import (
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// CheckChanged, BreakerChanged or Discovered, no other.
+// CheckChanged, BreakerChanged, Suspected or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -65,6 +65,10 @@ type BreakerChanged struct {
 	Reason   string
 	For      time.Duration // how long an open breaker stays so
 }
+
+// Suspected says that something hints at trouble with a backend, which proves nothing: ICMP said that it cannot be reached, or a
+// question had no answer. Whoever checks backends does well to check it now. There is one a second at most for each backend.
+type Suspected struct{ Change }
 
 // Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names
 // the pool and the time, and no backend.

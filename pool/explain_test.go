@@ -106,7 +106,7 @@ func TestExplainForetellsThePick(t *testing.T) {
 			if x.Deterministic && id != x.Backend || !slices.ContainsFunc(x.Candidates, func(c Candidate) bool { return c.ID == id }) {
 				t.Fatalf("picked %q, foretold %+v", id, x)
 			}
-			if l.trial != (x.By == ByTrial) || l.b.tier != x.Tier {
+			if (l.trial != 0) != (x.By == ByTrial) || l.b.tier != x.Tier {
 				t.Fatalf("picked %q of tier %d, on trial: %v; foretold %+v", id, l.b.tier, l.trial, x)
 			}
 		}
@@ -167,7 +167,7 @@ func traces(p *Pool) string {
 	var b strings.Builder
 	for _, m := range p.snap.Load().members {
 		r := &m.backend.record
-		fmt.Fprint(&b, m.backend.load.Leases(), " ", m.backend.load.Share(), " ", r.trials.Load(), " ", r.good.Load(), "; ")
+		fmt.Fprint(&b, m.backend.load.Leases(), " ", m.backend.load.Share(), " ", r.trials.places.Load(), " ", r.trials.good.Load(), "; ")
 	}
 	for _, g := range p.groups {
 		var s algo.State
@@ -258,7 +258,7 @@ func TestTrialsAreNotRemembered(t *testing.T) {
 	if x := p.Explain(from(2)); x.By != ByTrial || x.Backend != "a" || len(x.Candidates) != 1 || x.Others[0].Why != NotOnTrial {
 		t.Fatalf("no trial: %+v", x)
 	}
-	if l, err = p.Pick(from(2)); err != nil || !l.trial || p.Stats().Remembered != remembered {
+	if l, err = p.Pick(from(2)); err != nil || l.trial == 0 || p.Stats().Remembered != remembered {
 		t.Errorf("after a trial, %v: %d remembered, before %d", err, p.Stats().Remembered, remembered)
 	}
 	if x := p.Explain(from(1)); x.Backend != "b" || x.Others[0].Why != BreakerHalfOpen {

@@ -9,7 +9,7 @@ import (
 // Whoever holds it must release it exactly once. It outlives the removal of its backend from the pool.
 type Lease struct {
 	b     *Backend
-	trial bool // it is one of a half-open breaker's
+	trial uint32 // the grant of its place, if it is a trial of a half-open breaker; else 0
 }
 
 // Backend returns the backend that was picked.
@@ -22,14 +22,22 @@ func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	l.b.load.Release()
 	p := l.b.pool
-	if s := p.settings(); s.breaks {
+	if s := p.settings(); s.breaks || o.hint() {
 		p.judge(s, &l, o)
 	}
 	p.queue.serve()
 }
 
-// ConnectTook says how long it took to connect to the backend. Only least_time wants to know.
+// Opened says that there is a way to the backend: it was connected to, or it was sent something where nothing is connected.
+func (l Lease) Opened() {
+	if l.trial != 0 {
+		l.b.record.trials.opened.CompareAndSwap(0, max(int64(l.b.pool.clock()), 1))
+	}
+}
+
+// ConnectTook is Opened, and says how long it took to connect to the backend. Only least_time wants to know that.
 func (l Lease) ConnectTook(took time.Duration) {
+	l.Opened()
 	if p := l.b.pool; p.settings().timed {
 		now := p.clock()
 		l.b.load.ObserveConnect(took, now)
@@ -43,7 +51,7 @@ func (l *Lease) FirstByteTook(took time.Duration) {
 	p := l.b.pool
 	s := p.settings()
 	if s.breaks {
-		p.judgeFirstByte(s, l)
+		p.judgeWorking(s, l)
 	}
 	if s.timed {
 		now := p.clock()
@@ -51,6 +59,17 @@ func (l *Lease) FirstByteTook(took time.Duration) {
 		l.b.group.Load().state.Advance(now)
 	}
 }
+
+// Held says that the backend has held the connection for HeldAfter, though it may have said nothing: a trial has worked with that, and
+// a row of failures has ended.
+func (l *Lease) Held() {
+	if s := l.b.pool.settings(); s.breaks {
+		l.b.pool.judgeWorking(s, l)
+	}
+}
+
+// Heard says that the backend has spoken once more, after FirstByteTook: a row of failures has ended.
+func (l Lease) Heard() { l.b.record.succeeded() }
 
 // An Outcome says what a lease showed about its backend.
 type Outcome uint8
@@ -61,8 +80,10 @@ const (
 	ConnectRefused                    // it refused the connection
 	ConnectTimeout                    // it did not answer the connect in time
 	ConnectUnreachable                // there was no way to it
-	CutEarly                          // it ended the connection before its first byte
-	Neutral                           // says nothing about it: the client left, or the cause was local
+	CutEarly                          // it ended the connection at once, before anything was sent either way
+	Neutral                           // says nothing about it: what clients do can have caused it, or want of our own
+	NoAnswer                          // a question had no answer in time; it may be one that nobody can answer
+	ICMPError                         // ICMP said that it cannot be reached, which anybody may have forged
 
 	numOutcomes = iota
 )
@@ -82,6 +103,10 @@ func (o Outcome) String() string {
 		return "cut_early"
 	case Neutral:
 		return "neutral"
+	case NoAnswer:
+		return "no_answer"
+	case ICMPError:
+		return "icmp_error"
 	}
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }

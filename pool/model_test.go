@@ -61,6 +61,9 @@ func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]st
 	case BreakerChanged: // of what the traffic did, which the model does not know
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]
+	case Suspected: // nor this
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
 	case ModeChanged:
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]

@@ -33,6 +33,9 @@ type Options struct {
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
+	// Checked says that somebody checks the backends. Then what only hints at trouble is theirs to look into, see Suspected.
+	Checked bool
+
 	// Breaker says when what traffic shows of a backend keeps sessions away from it.
 	Breaker BreakerOptions
 

@@ -51,7 +51,7 @@ func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 	t := s.settings.sticky
 	client, now := algo.HashAddr(pc.Client.Addr()), s.settings.Clock()
 	l, _, err := s.decide(pc, t.backend(client, now))
-	if err == nil && !l.trial {
+	if err == nil && l.trial == 0 {
 		t.remember(client, l.b, now)
 	}
 	return l, err
@@ -61,8 +61,8 @@ func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 // have had (nil is none), then the algorithm. It returns who decided.
 func (s *snapshot) decide(pc *PickContext, home *Backend) (Lease, Decider, error) {
 	if len(s.trials) > 0 {
-		if b := s.trial(pc); b != nil {
-			return Lease{b: b, trial: true}, ByTrial, nil
+		if b, grant := s.trial(pc); b != nil {
+			return Lease{b: b, trial: grant}, ByTrial, nil
 		}
 	}
 	if home != nil {

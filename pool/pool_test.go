@@ -315,13 +315,14 @@ func TestWords(t *testing.T) {
 		Closed: "closed", Open: "open", HalfOpen: "half-open", Breaker(9): "breaker(9)",
 		Ready: "ready", Drain: "drain", Maintenance: "maintenance", Mode(9): "mode(9)",
 		Served: "served", ConnectRefused: "connect_refused", ConnectTimeout: "connect_timeout",
-		ConnectUnreachable: "connect_unreachable", CutEarly: "cut_early", Neutral: "neutral", Outcome(9): "outcome(9)",
+		ConnectUnreachable: "connect_unreachable", CutEarly: "cut_early", Neutral: "neutral",
+		NoAnswer: "no_answer", ICMPError: "icmp_error", Outcome(9): "outcome(9)",
 	} {
 		if got.String() != want {
 			t.Errorf("word is %q, want %q", got, want)
 		}
 	}
-	if numOutcomes != Neutral+1 {
+	if numOutcomes != ICMPError+1 {
 		t.Errorf("numOutcomes = %d, want one more than the last outcome", numOutcomes)
 	}
 }

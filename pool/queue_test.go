@@ -214,7 +214,9 @@ func TestQueueLosesNoWakeUp(t *testing.T) {
 // TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that closes.
 func TestQueueWaitsForTrials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := made(t, Options{Algorithm: "first", Breaker: usual, QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 0), at("b", 0, "", 1))
+		p := made(t, Options{
+			Algorithm: "first", Breaker: usual, ConnectTimeout: 5 * time.Second, QueueMax: 9, QueueTimeout: time.Minute,
+		}, at("a", 0, "", 0), at("b", 0, "", 1))
 		defer running(t, p)()
 		for range 3 {
 			release(p, "a", ConnectRefused)

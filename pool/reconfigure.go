@@ -84,7 +84,7 @@ func (p *Pool) grantTrialsLocked(more int) {
 	}
 	for _, m := range p.byID {
 		if m.breaker == HalfOpen {
-			m.backend.record.trials.Add(int32(more))
+			m.backend.record.trials.places.Add(uint64(more))
 		}
 	}
 }

@@ -430,7 +430,7 @@ func TestReconfigureBreaker(t *testing.T) {
 		t.Errorf("after one of three trials a is %+v", b)
 	}
 	for range 2 {
-		if l, err = p.Pick(PickContext{}); err != nil || !l.trial {
+		if l, err = p.Pick(PickContext{}); err != nil || l.trial == 0 {
 			t.Fatalf("no further trial: %v", err)
 		}
 		l.Release(Served)

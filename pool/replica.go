@@ -37,7 +37,7 @@ func (b *Backend) replica() *Backend {
 	r.group.Store(b.group.Load())
 	r.load.CopyFrom(&b.load)
 	r.inUse.Store(b.inUse.Load())
-	r.record.trials.Store(b.record.trials.Load())
+	r.record.trials.places.Store(b.record.trials.places.Load())
 	return r
 }
 

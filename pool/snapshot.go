@@ -91,6 +91,9 @@ func (p *Pool) replaceLocked(members []*member) {
 			s.tiers = append(s.tiers, p.tierLocked(old, g))
 		}
 	}
+	if len(s.trials) > 0 {
+		p.wakeRun() // they have their time from now on
+	}
 	s.slow = p.slowStartsLocked()
 	for _, g := range p.groups {
 		g.eligible = slices.Delete(g.eligible, 0, len(g.eligible))

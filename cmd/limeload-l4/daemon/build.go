@@ -16,6 +16,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
+		Checked: c.Health != nil,
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
 			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),

@@ -71,6 +71,8 @@ func (l *eventLog) write(e pool.Event) {
 			line = l.log.Warn().Float64("open_for", e.For.Seconds())
 		}
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
+	case pool.Suspected:
+		l.of(l.log.Debug(), e.Change).Msg("backend suspected")
 	case pool.Discovered:
 		if e.Err != nil {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")

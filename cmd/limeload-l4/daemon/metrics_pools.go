@@ -87,7 +87,7 @@ func (c *catalog) ofBackends() *backendSeries {
 		openings:    c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.", "backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
-		outcomeLabels: labelsOf("outcome", pool.Neutral), verdicts: labelsOf("verdict", pool.Lagging),
+		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Lagging),
 		modes: labelsOf("mode", pool.Maintenance), breakerPositions: labelsOf("breaker", pool.HalfOpen),
 	}
 }

@@ -100,13 +100,14 @@ func (k *checkedPool) end() {
 	}
 }
 
-// follow matches targets and backends after each change of the membership, until the subscription is closed.
+// follow matches targets and backends after each change of the membership, and has backends checked soon that are suspected, until the
+// subscription is closed.
 func (k *checkedPool) follow() {
 	var lost uint64
 	for e := range k.changed.C() {
-		changed := isMembership(e)
+		changed := k.look(e)
 		for range len(k.changed.C()) { // ten thousand that came at once are matched once
-			changed = isMembership(<-k.changed.C()) || changed
+			changed = k.look(<-k.changed.C()) || changed
 		}
 		dropped := k.changed.Dropped()
 		if !changed && dropped == lost {
@@ -115,6 +116,14 @@ func (k *checkedPool) follow() {
 		lost = dropped
 		k.match()
 	}
+}
+
+// look has a suspected backend checked soon, and tells whether the membership changed.
+func (k *checkedPool) look(e pool.Event) bool {
+	if s, is := e.(pool.Suspected); is {
+		k.scheduler.CheckSoon(targetID(s.Pool, s.Backend.ID))
+	}
+	return isMembership(e)
 }
 
 // isMembership tells whether a backend came or went, or is to be checked elsewhere.

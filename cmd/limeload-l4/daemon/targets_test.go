@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,4 +124,47 @@ func TestHashBalanceAgrees(t *testing.T) {
 			t.Errorf("%s hashes: %v, and hash_balance for it gives %v", k.Name, k.Hash, err)
 		}
 	}
+}
+
+// TestSuspectedIsChecked holds that a hint about a backend has it checked at once, and not when its interval is over.
+func TestSuspectedIsChecked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := conf.Parse("lb.toml", []byte(strings.Replace(goodConfig, "127.0.0.1:7998", l.Addr().String(), 1)+`[pool.web.health]
+interval = "1h"
+fast_interval = "10ms"
+rise = 1
+fall = 2
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := testDaemon(t, cfg)
+	s := d.pools["web"]
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = d.checks.Run(ctx) })
+	running.Go(func() { s.pool.Run(ctx) })
+	s.start()
+	defer running.Wait()
+	defer cancel()
+	defer s.end()
+	await := func(want pool.Verdict, each func()) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); s.pool.Backends()[0].Verdict != want; time.Sleep(5 * time.Millisecond) {
+			if each(); time.Now().After(deadline) {
+				t.Fatalf("not %v within a minute", want)
+			}
+		}
+	}
+	await(pool.Healthy, func() {})
+	l.Close()
+	lease, err := s.pool.Pick(pool.PickContext{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release(pool.ICMPError)
+	await(pool.Unhealthy, func() {})
 }

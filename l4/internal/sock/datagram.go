@@ -185,7 +185,7 @@ func ConnectDatagram(addr netip.AddrPort) (int, Errno) {
 	setsockopt(fd, level, name, unsafe.Pointer(&one), unsafe.Sizeof(one))
 	if _, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size); e != 0 {
 		Close(fd)
-		return -1, e
+		return -1, whyNot(e, addr, false)
 	}
 	return fd, 0
 }
@@ -204,46 +204,80 @@ func ExpectTrains(fd int, gro bool, receiveBuffer int) {
 // maxQueuedErrors bounds what DatagramError takes in one go; a socket's buffer holds more only of a flood.
 const maxQueuedErrors = 256
 
+// A Report is why the other end of a connected UDP socket is said to be out of reach. The zero value is that nothing is said.
+type Report struct {
+	Errno Errno
+	Sure  bool // this host has found out itself; else it is a hint: ICMP says so, and whoever knows addresses and ports can forge that
+}
+
 // DatagramError takes the errors that a socket of ConnectDatagram has come to know, and returns the first that says something of
-// its other end; zero if none does. It asks the queue of errors, since sendmmsg(2) may have swallowed the pending one. That a datagram
-// was too long for the path is no such error: the kernel has taken note, and cuts the next ones.
-func DatagramError(fd int) (found Errno) {
+// its other end, one that is sure if there is any. It asks the queue of errors, since sendmmsg(2) may have swallowed the pending one. That a
+// datagram was too long for the path is no such error: the kernel has taken note, and cuts the next ones.
+func DatagramError(fd int) (found Report) {
 	var c control
 	var h unix.Msghdr
+	own, ownKnown := netip.Addr{}, false
 	for range maxQueuedErrors {
 		h.Control = (*byte)(unsafe.Pointer(&c))
 		h.SetControllen(controlBytes)
 		if _, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); e != 0 {
 			break
 		}
-		if e := c.queuedError(int(h.Controllen)); found == 0 && e != TooLong {
-			found = e
+		e, offender := c.queuedError(int(h.Controllen))
+		if e == 0 || e == TooLong || found.Sure {
+			continue
+		}
+		if !ownKnown && offender.Is4() {
+			at, _ := LocalAddr(fd)
+			own, ownKnown = at.Addr(), true
+		}
+		if sure := foundHere(offender, own); sure || found.Errno == 0 {
+			found = Report{e, sure}
 		}
 	}
-	if e := ConnectError(fd); found == 0 && e != TooLong {
-		found = e
+	if e := ConnectError(fd); found.Errno == 0 && e != TooLong {
+		found.Errno = e
 	}
 	return found
 }
 
-// queuedError is the error in a message of the queue of errors (ip(7), IP_RECVERR).
-func (c *control) queuedError(size int) (e Errno) {
+// foundHere tells whether an ICMP error comes from this host, as one does when nobody on the link has the backend's address, or when the backend is
+// on this host. The kernel takes no packet from elsewhere that comes from a loopback address, nor, with IPv4, from one of its own
+// (martians): so nobody else can have sent it.
+func foundHere(offender, own netip.Addr) bool {
+	return offender.IsLoopback() || offender.Is4() && offender == own
+}
+
+// queuedError is the error in a message of the queue of errors (ip(7), IP_RECVERR), and who has sent it.
+func (c *control) queuedError(size int) (e Errno, offender netip.Addr) {
 	c.each(size, func(level, kind int32, data unsafe.Pointer) {
 		if level == unix.IPPROTO_IP && kind == unix.IP_RECVERR || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR {
 			e = Errno((*unix.SockExtendedErr)(data).Errno)
+			behind := (*unix.RawSockaddrInet6)(unsafe.Add(data, unsafe.Sizeof(unix.SockExtendedErr{}))) // SO_EE_OFFENDER
+			if behind.Family == unix.AF_INET || behind.Family == unix.AF_INET6 {
+				offender = addrPort(behind).Addr()
+			}
 		}
 	})
-	return e
+	return e, offender
 }
 
 // Unreachable tells whether an error says that the other end of a socket of ConnectDatagram cannot be reached.
 func Unreachable(e Errno) bool {
 	switch e {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EPROTO, unix.ETIMEDOUT:
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET, unix.EACCES, unix.ENOPROTOOPT,
+		unix.EPROTO, unix.ETIMEDOUT:
 		return true
 	}
 	return false
 }
+
+// Forbidden tells whether an error of sending says that a firewall of this host forbids it, or its table of tracked connections is full.
+func Forbidden(e Errno) bool { return e == unix.EPERM }
+
+// SourceGone tells whether an error of sending says that a connected socket has an address that this host has no more. Another socket gets one
+// that is there.
+func SourceGone(e Errno) bool { return e == unix.EINVAL || e == AddrNotAvail }
 
 // SendDatagram sends one datagram on a connected UDP socket; it may be empty.
 func SendDatagram(fd int, p []byte) Errno {

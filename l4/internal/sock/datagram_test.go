@@ -449,7 +449,7 @@ func TestDatagramError(t *testing.T) {
 		t.Fatal(e)
 	}
 	defer Close(fd)
-	if e := DatagramError(fd); e != 0 {
+	if e := DatagramError(fd); e.Errno != 0 {
 		t.Errorf("%v before anything was sent", e)
 	}
 	unix.Shutdown(closed, unix.SHUT_RD) // does nothing to a UDP socket; its port closes with it
@@ -465,10 +465,10 @@ func TestDatagramError(t *testing.T) {
 			t.Fatal(e)
 		}
 	}
-	if e := DatagramError(fd); e != ConnRefused {
+	if e := DatagramError(fd); e != (Report{ConnRefused, true}) {
 		t.Errorf("%v, want %v", e, ConnRefused)
 	}
-	if e := DatagramError(fd); e != 0 {
+	if e := DatagramError(fd); e.Errno != 0 {
 		t.Errorf("%v once it was taken", e)
 	}
 }

@@ -29,13 +29,13 @@ const (
 	ConnReset    = unix.ECONNRESET    // the peer reset an established connection
 	BrokenPipe   = unix.EPIPE         // written after a reset was reported, or after our own half-close
 	TimedOut     = unix.ETIMEDOUT     // keepalive, TCP_USER_TIMEOUT or the kernel's SYN retries gave up
-	AddrNotAvail = unix.EADDRNOTAVAIL // no local port is left for this destination
+	AddrNotAvail = unix.EADDRNOTAVAIL // this host has no address to reach the destination from
 )
 
-// OutOfDescriptors reports whether e says that this process or machine has no descriptor or no memory for
+// OutOfDescriptors reports whether e says that this process or machine has no descriptor, no memory or no watch (epoll(7)) for
 // another socket: a condition that passes when sessions end, and that retrying at once would only spin on.
 func OutOfDescriptors(e Errno) bool {
-	return e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM
+	return e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM || e == unix.ENOSPC
 }
 
 // Read reads what has arrived on a stream socket, at most len(p) bytes. It returns 0 and no Errno at the

@@ -179,7 +179,8 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 
 // Connect makes a socket and starts connecting it. With InProgress, the usual answer, the connect goes on
 // and ends with an event: PollOut without PollError is success, else ConnectError says why not.
-// With any other Errno but zero there is no socket.
+// With any other Errno but zero there is no socket; CauseOf says what it means. EADDRNOTAVAIL is told apart: NoPort, or no address to
+// send from.
 func Connect(addr netip.AddrPort) (int, Errno) {
 	var sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(addr, &sa)
@@ -194,7 +195,7 @@ func Connect(addr netip.AddrPort) (int, Errno) {
 	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
 	if e != 0 && e != InProgress {
 		Close(fd)
-		return -1, e
+		return -1, whyNot(e, addr, true)
 	}
 	return fd, e
 }

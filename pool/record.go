@@ -1,0 +1,152 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A signal is what leases found out about a backend and Run has not acted upon yet.
+type signal = uint32
+
+const (
+	noSignal    signal = iota
+	tripped            // it fails too often
+	trialWorked        // a trial of the half-open breaker found it working
+	trialFailed
+)
+
+// A record is what the leases on one backend came to of late. It is safe for concurrent use.
+type record struct {
+	failures  atomic.Int32 // in a row
+	signal    atomic.Uint32
+	trials    trials
+	suspicion suspicion
+
+	// The outcomes of this and of the last half of a window, for the ratio: failures in the upper half of the word.
+	half      atomic.Int64 // which half of the time that now is
+	now, last atomic.Uint64
+}
+
+// reset forgets all but a trial under way.
+func (r *record) reset() {
+	r.failures.Store(0)
+	r.signal.Store(noSignal)
+	r.now.Store(0)
+	r.last.Store(0)
+}
+
+// count adds an outcome to its half of a window and returns the failures and all outcomes of the last window.
+func (r *record) count(failed bool, now, window time.Duration) (failures, all uint32) {
+	half := int64(now / max(window/2, 1))
+	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was slower.
+	if old := r.half.Load(); (old < half || old > half+1) && r.half.CompareAndSwap(old, half) {
+		before := r.now.Swap(0)
+		if old != half-1 {
+			before = 0 // nothing happened in the half between
+		}
+		r.last.Store(before)
+	}
+	add := uint64(1)
+	if failed {
+		add |= 1 << 32
+	}
+	sum := r.now.Add(add) + r.last.Load()
+	return uint32(sum >> 32), uint32(sum)
+}
+
+// failed reports whether an outcome speaks against the backend, and spoke whether it says anything; see docs/pools.md for why no
+// other does. Hints are judged by judge.
+func (o Outcome) failed() (failed, spoke bool) {
+	switch o {
+	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly:
+		return true, true
+	case Served:
+		return false, true
+	}
+	return false, false
+}
+
+// judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session of a
+// backend without failures it is two atomic loads. What sessions of before find out does not count while the breaker is not
+// closed: they were there when it opened.
+func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
+	r := &l.b.record
+	failed, spoke := o.failed()
+	if o.hint() {
+		// Without checks nobody else looks; then a hint a second counts.
+		failed = p.suspect(s, l.b) && o == ICMPError && !s.Checked
+		spoke = failed
+	}
+	switch {
+	case !s.breaks:
+		return
+	case l.trial != 0 && r.trials.current(l.trial):
+		p.judgeTrial(s, r, l.trial, failed, spoke)
+		return
+	case !spoke || !l.b.inUse.Load():
+		return
+	case failed:
+		if n := r.failures.Add(1); s.Breaker.Failures > 0 && int(n) >= s.Breaker.Failures {
+			p.trip(r)
+		}
+	default:
+		r.succeeded()
+	}
+	if s.Breaker.FailureRatio > 0 {
+		failures, all := r.count(failed, s.Clock(), s.Breaker.Window)
+		if failed && int(all) >= s.Breaker.MinSamples && float64(failures) >= s.Breaker.FailureRatio*float64(all) {
+			p.trip(r)
+		}
+	}
+}
+
+// judgeWorking takes in that the backend works: that is known with its first byte, or when it has held a connection, and not after
+// the hours that a session may last.
+func (p *Pool) judgeWorking(s *settings, l *Lease) {
+	r := &l.b.record
+	if l.trial != 0 {
+		if r.trials.current(l.trial) {
+			p.judgeTrial(s, r, l.trial, false, true)
+		}
+		l.trial = 0 // from here on it is a session like any other
+		return
+	}
+	r.succeeded()
+}
+
+// succeeded ends a row of failures.
+func (r *record) succeeded() {
+	if r.failures.Load() != 0 {
+		r.failures.Store(0)
+	}
+}
+
+// judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are trials
+// close it. One that says nothing gives its place back.
+func (p *Pool) judgeTrial(s *settings, r *record, grant uint32, failed, spoke bool) {
+	switch {
+	case !spoke:
+		r.trials.giveBack(grant)
+		return
+	case failed:
+		r.signal.Store(trialFailed)
+	case int(r.trials.good.Add(1)) < s.Breaker.Trials || !r.signal.CompareAndSwap(noSignal, trialWorked):
+		return
+	}
+	p.wakeRun()
+}
+
+// trip has Run open the breaker. Of many failures at once only one needs to.
+func (p *Pool) trip(r *record) {
+	if r.signal.CompareAndSwap(noSignal, tripped) {
+		p.wakeRun()
+	}
+}
+
+// wakeRun makes Run look at the records soon. It never blocks.
+func (p *Pool) wakeRun() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,111 @@
+package pool
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// suspected counts the Suspected of a backend.
+func suspected(events []Event, id string) (n int) {
+	for _, e := range events {
+		if s, is := e.(Suspected); is && s.Backend.ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+// TestHints holds what hints do: one a second and backend is told, whatever comes. Where somebody checks they never count. Where nobody
+// does, ICMP counts once a second, in a row that any answer ends; and a question without an answer does not count at all.
+func TestHints(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		checked bool
+		hint    Outcome
+		heard   bool // the backend answers others meanwhile
+		opens   bool
+	}{
+		{"ICMP, checked", true, ICMPError, false, false},
+		{"ICMP, unchecked", false, ICMPError, false, true},
+		{"ICMP, unchecked, and it answers", false, ICMPError, true, false},
+		{"no answer, checked", true, NoAnswer, false, false},
+		{"no answer, unchecked", false, NoAnswer, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := made(t, Options{Breaker: usual, Checked: tt.checked}, at("a", 0, "", 0), at("b", 0, "", 0))
+				defer running(t, p)()
+				events := p.Subscribe(1000)
+				defer events.Close()
+				long, _ := p.Pick(PickContext{}) // a flow of a's that goes on
+				long.FirstByteTook(0)
+				for range 100 {
+					release(p, "a", tt.hint)
+				}
+				synctest.Wait()
+				all := drain(events)
+				if n := suspected(all, "a"); n != 1 || len(open(p)) > 0 {
+					t.Errorf("a hundred hints at once are told %d times, and open %v", n, open(p))
+				}
+				for range 10 {
+					time.Sleep(time.Second)
+					release(p, "a", tt.hint)
+					release(p, "a", tt.hint)
+					if tt.heard {
+						long.Heard()
+					}
+					synctest.Wait()
+				}
+				if opens := len(open(p)) > 0; opens != tt.opens {
+					t.Errorf("after ten seconds of hints open are %v", open(p))
+				}
+				if n := suspected(drain(events), "a"); n > 10 || !tt.opens && n != 10 {
+					t.Errorf("ten seconds of hints are told %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// TestHintOfATrial holds that a hint about a trial gives its place to another, unless nobody checks and it is ICMP's.
+func TestHintOfATrial(t *testing.T) {
+	for _, tt := range []struct {
+		checked bool
+		hint    Outcome
+		want    Breaker
+	}{
+		{true, ICMPError, HalfOpen},
+		{false, ICMPError, Open},
+		{true, NoAnswer, HalfOpen},
+		{false, NoAnswer, HalfOpen},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, stop := halfOpen(t, func(o *Options) { o.Checked = tt.checked })
+			defer stop()
+			l, _ := tryTrial(p)
+			l.Release(tt.hint)
+			if got := breakerOfA(p); got != tt.want {
+				t.Errorf("checked: %v, after a trial with %v the breaker is %v", tt.checked, tt.hint, got)
+			}
+			if _, is := tryTrial(p); is != (tt.want == HalfOpen) {
+				t.Errorf("checked: %v, after a trial with %v there is another one: %v", tt.checked, tt.hint, is)
+			}
+		})
+	}
+}
+
+// TestHintsWithoutBreakers holds that hints are told also where there are no breakers.
+func TestHintsWithoutBreakers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := made(t, Options{Checked: true}, at("a", 0, "", 0))
+		defer running(t, p)()
+		events := p.Subscribe(10)
+		defer events.Close()
+		release(p, "a", ICMPError)
+		synctest.Wait()
+		if n := suspected(drain(events), "a"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+	})
+}

@@ -27,6 +27,7 @@ type Pool struct {
 	snap    atomic.Pointer[snapshot] // never nil; replaced with mu held
 	inForce atomic.Pointer[settings] // never nil; those of snap, but within Reconfigure, which replaces them with mu held
 	queue   queue
+	closed  atomic.Bool   // nobody is to wait any more
 	wake    chan struct{} // has room for one: Run is to look at the records; nobody closes it
 
 	mu sync.Mutex
@@ -152,7 +153,7 @@ func (p *Pool) Remove(id string) error {
 	}
 	p.applyLocked(changes{removed: []*member{m}}, time.Now())
 	p.mu.Unlock()
-	p.queue.serve() // nobody is left for those who wait, perhaps
+	p.queue.serve() // those who wait may have tried all that are left
 	return nil
 }
 

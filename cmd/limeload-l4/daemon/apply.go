@@ -241,6 +241,7 @@ func (s *served) retire() error {
 	for _, b := range s.pool.Backends() {
 		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
 	}
+	s.pool.Close() // who waits for a backend waits in vain
 	s.end()
 	return errors.Join(failures...)
 }

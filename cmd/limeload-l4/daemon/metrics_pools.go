@@ -17,7 +17,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
 		queueMax = c.gauge("limeload_pool_queue_max_sessions", "Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
 		waited   = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
-		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (no backend was eligible any more).", "pool", "result")
+		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).", "pool", "result")
 		full     = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
 		refused  = c.counter("limeload_pool_refused_picks_total", "Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.", "pool", "reason")
 

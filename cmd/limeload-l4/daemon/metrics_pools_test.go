@@ -166,6 +166,11 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 	lease.Release(pool.ConnectTimeout)
 	compare(map[string]float64{
+		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may come back
+		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`: 0,
+	})
+	p.Close()
+	compare(map[string]float64{
 		`limeload_pool_eligible_backends{pool="web"}`:                                       0,
 		`limeload_pool_queue_sessions{pool="web"}`:                                          0,
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:                       waiting,

@@ -3,7 +3,7 @@ package pool
 import "time"
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// BreakerChanged or Discovered, no other.
+// BreakerChanged, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -55,6 +55,13 @@ type BreakerChanged struct {
 	From, To Breaker
 	Reason   string
 	For      time.Duration // how long an open breaker stays so
+}
+
+// Overruled says that something that was set at run time does not hold any more, because of what a source says. It comes after the
+// changes that were made of that. Of a backend that is gone its Change has the id and the address alone.
+type Overruled struct {
+	Change
+	Dropped Unapplied
 }
 
 // Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names

@@ -33,7 +33,7 @@ type ClientOptions struct {
 //
 // Where no daemon answers, errors wrap ErrUnreachable and say what can be done about it. What the daemon refuses is a
 // *Problem, whose text is the daemon's; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
-// pool.ErrUnknownBackend and pool.ErrDuplicateBackend in it.
+// pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in it.
 //
 // It sets no time limit of its own but for connecting: a reload takes as long as it takes, and contexts bound it.
 type Client struct {

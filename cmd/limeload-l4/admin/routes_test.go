@@ -298,6 +298,7 @@ func TestDaemonErrors(t *testing.T) {
 		problemNoDNSCache:       fmt.Errorf("listener %q: %w", "x", ErrNoDNSCache),
 		problemUnknownBackend:   fmt.Errorf("backend %q: %w", "x", pool.ErrUnknownBackend),
 		problemDuplicateBackend: fmt.Errorf("backend %q: %w", "x", pool.ErrDuplicateBackend),
+		problemDuplicateAddress: fmt.Errorf("backend %q: %w", "x", pool.ErrDuplicateAddress),
 		problemInvalidValue:     &RequestError{Field: "client", Value: "x", Want: "an address"},
 		problemConfiguration:    &ConfigError{errors.New("lb.toml:1: a\nlb.toml:2: b")},
 		problemNotSaved:         fmt.Errorf("change: %w", &NotSavedError{ErrUnknownPool}),

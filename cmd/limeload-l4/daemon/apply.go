@@ -145,6 +145,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.cfg, d.pools = p.cfg, pools
 	d.mu.Unlock()
 	for _, s := range p.gone {
+		d.logDropped(s)
 		failures = append(failures, s.retire())
 	}
 	d.server.Set(l4.Settings{MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access})

@@ -69,6 +69,8 @@ func (l *eventLog) write(e pool.Event) {
 			line = l.log.Warn().Float64("open_for", e.For.Seconds())
 		}
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
+	case pool.Overruled:
+		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).Msg("run-time change dropped")
 	case pool.Discovered:
 		if e.Err != nil {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
@@ -125,6 +127,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("max_sessions_changed", e.Change, e.From, e.To, "")
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
+	case pool.Overruled:
+		of("run_time_change_dropped", e.Change, nil, nil, e.Dropped.String())
 	case pool.Discovered:
 		reason := fmt.Sprintf("%s named %d %s", e.Source, e.Found, plural(e.Found, "backend"))
 		if e.Err != nil {

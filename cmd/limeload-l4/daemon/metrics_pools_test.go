@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
-		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}
+		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
 	}
 	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 )
 
 // sourceConfig is what the pools call the configuration as a source of backends; those added through the API have "".
-const sourceConfig = "config"
+const sourceConfig = pool.Configuration
 
 // A served pool is a pool with all that works for it: its checks, its discovery, and who follows its events.
 type served struct {

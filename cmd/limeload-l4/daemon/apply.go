@@ -100,7 +100,7 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 				}
 			}
 			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.checker, pp.policy)
-			if wantsPrimary(pp.conf.Health) {
+			if pp.conf.Health.WantsPrimary() {
 				pp.known = onePrimary(pp.known)
 			}
 		}
@@ -189,10 +189,10 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case pp.checker == nil:
 		failures = append(failures, s.acquit())
 	case s.checks == nil:
-		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
+		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.checker, pp.policy, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
 	case pp.changes("health") || readsFiles(pp.conf.Health): // what the files say may be new
-		failures = append(failures, s.checks.change(pp.checker, pp.policy, wantsPrimary(pp.conf.Health)))
+		failures = append(failures, s.checks.change(pp.checker, pp.policy, pp.conf.Health.WantsPrimary()))
 	}
 	if pp.changes("discovery") {
 		failures = append(failures, s.rediscover(pp.conf.Discovery))

@@ -49,7 +49,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool) (*served, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.checks = newCheckedPool(d.log, d.checks, p, checker, policy, wantsPrimary(c.Health))
+		s.checks = newCheckedPool(d.log, d.checks, p, checker, policy, c.Health.WantsPrimary())
 	}
 	if c.Discovery != nil {
 		s.finder = newFinder(c.Discovery, p)

@@ -201,3 +201,37 @@ func TestCheckTimes(t *testing.T) {
 		}
 	}
 }
+
+// TestWantedBackends holds which backends should serve: an alert goes by the share of them that can.
+func TestWantedBackends(t *testing.T) {
+	d := testDaemon(t, parsed(t, `
+[pool.writers]
+backends = [{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }]
+health = { type = "redis", role = "primary" }
+[pool.readers]
+backends = [
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" },
+  { address = "127.0.0.1:7995", name = "drained", mode = "drain" }, { address = "127.0.0.1:7994", name = "light", weight = 0 },
+]
+health = { type = "redis", role = "replica" }
+`))
+	for name, verdicts := range map[string][]pool.Verdict{
+		"writers": {pool.Healthy, pool.WrongRole, pool.Unhealthy},
+		"readers": {pool.WrongRole, pool.Healthy, pool.Lagging},
+	} {
+		for i, v := range verdicts {
+			if err := d.pools[name].pool.SetVerdict(fmt.Sprintf("b%d", i+1), v, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := numbers(scrape(t, d.metrics, textForm))
+	for key, want := range map[string]float64{
+		`limeload_pool_wanted_backends{pool="writers"}`: 1, `limeload_pool_wanted_backends{pool="readers"}`: 2,
+		`limeload_pool_eligible_backends{pool="writers"}`: 1, `limeload_pool_eligible_backends{pool="readers"}`: 1,
+	} {
+		if is, there := got[key]; !there || is != want {
+			t.Errorf("%s is %v (there: %v), want %v", key, is, there, want)
+		}
+	}
+}

@@ -156,6 +156,12 @@ func (c *Client) EndSessions(ctx context.Context, f SessionFilter) (int, error) 
 	return ended.Ended, err
 }
 
+// EndAllSessions ends every session, and returns how many they were.
+func (c *Client) EndAllSessions(ctx context.Context) (int, error) {
+	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
+	return ended.Ended, err
+}
+
 // Explain returns where a client would be sent, and why.
 func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
 	query := url.Values{}

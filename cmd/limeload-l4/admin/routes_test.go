@@ -234,6 +234,8 @@ func refusals() []refusal {
 		{none("DELETE", "/v1/sessions?min_age=10"), problemInvalidValue, "min_age"},
 		{none("DELETE", "/v1/sessions?min_idle=-1s"), problemInvalidValue, "min_idle"},
 		{none("DELETE", "/v1/sessions?min_idle=9e99h"), problemInvalidValue, "min_idle"},
+		{none("DELETE", "/v1/sessions?all=yes"), problemInvalidValue, "all"},
+		{none("DELETE", "/v1/sessions?all=true&pool=redis"), problemBadRequest, "all"},
 		{none("DELETE", "/v1/sessions/none"), problemUnknownSession, ""},
 		{purge(`{}`), problemBadRequest, "name"},
 		{purge(`{"name":""}`), problemBadRequest, "name"},

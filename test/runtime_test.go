@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -172,4 +173,76 @@ func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	if len(got) != 2 {
 		t.Errorf("after another reload clients are sent to %v", got)
 	}
+}
+
+// TestQueueAndReloads has sessions wait in the queue while reloads and changes leave no backend eligible for a moment: they are served after
+// it. When their pool is removed they are refused at once.
+func TestQueueAndReloads(t *testing.T) {
+	t.Parallel()
+	w := world{
+		Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()}, Keys: []string{"max_sessions = 1"},
+		Pool: []string{`queue = { max = 9, timeout = "5m" }`},
+	}
+	b := w.start(t)
+	holder := b.Dial(t, "main")
+	check(t, harness.PingPong(holder, 1, 10))
+	waiting := func(n int) {
+		t.Helper()
+		harness.Eventually(t, "sessions wait", func() error {
+			var pool struct{ Waiting int }
+			b.Ask(t, "GET", "/v1/pools/all", nil, &pool)
+			if pool.Waiting != n {
+				return fmt.Errorf("%d wait, want %d", pool.Waiting, n)
+			}
+			return nil
+		})
+	}
+	first := b.Dial(t, "main")
+	waiting(1)
+	second := b.Dial(t, "main")
+	waiting(2)
+	for _, change := range []map[string]any{{"weight": 0}, {"weight": 1}, {"mode": "maintenance"}, {"mode": "ready"}} {
+		b.Ask(t, "PATCH", "/v1/pools/all/backends/b1", change, nil)
+		waiting(2)
+	}
+	for _, keys := range []string{`max_sessions = 1, weight = 0`, `max_sessions = 1`} {
+		w.Keys = []string{keys}
+		b.Reload(t, w.config(t))
+		waiting(2)
+	}
+	holder.Close()
+	check(t, harness.PingPong(first, 1, 10))
+	waiting(1)
+	b.Reload(t, strings.ReplaceAll(strings.ReplaceAll(w.config(t), "pool.all", "pool.other"), `pool = "all"`, `pool = "other"`))
+	if line := b.WaitSession(t, second.LocalAddr()); line.Reason != "no_backend" {
+		t.Errorf("with its pool gone a session that waits ends with %q", line.Reason)
+	}
+	check(t, harness.PingPong(first, 1, 10))
+}
+
+// TestPlanTellsOfAnEndingDiscovery ends a pool's discovery: what was set at run time of the backends that it found is told as dropped.
+func TestPlanTellsOfAnEndingDiscovery(t *testing.T) {
+	t.Parallel()
+	names := named(t, "b1", "found")
+	file := filepath.Join(t.TempDir(), "backends.toml")
+	check(t, os.WriteFile(file, fmt.Appendf(nil, "backends = [{ address = %q, name = \"found\" }]\n", names[1]), 0o600))
+	w := world{Listen: harness.FreeAddress(t), Backends: names[:1], Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", file)}}
+	b := w.start(t)
+	harness.Eventually(t, "the backend is found", func() error {
+		if status, answer := b.API(t, "PATCH", "/v1/pools/all/backends/found", []byte(`{"mode": "maintenance"}`)); status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, answer)
+		}
+		return nil
+	})
+	w.Discover = nil
+	b.Configure(t, w.config(t))
+	for _, command := range []string{"plan", "reload"} {
+		stdout, stderr, code := b.Command(t, command)
+		if code != 0 || !strings.Contains(stdout, "set at run time, and dropped:") || !strings.Contains(stdout, "its source does not name it any more") {
+			t.Errorf("%s ends with %d and prints\n%s%s", command, code, stdout, stderr)
+		}
+	}
+	b.WaitLine(t, "what is dropped", func(l harness.Line) bool {
+		return strings.Contains(l.Text, "run-time change dropped") && strings.Contains(l.Text, "found")
+	})
 }

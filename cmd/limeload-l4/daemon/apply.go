@@ -218,17 +218,14 @@ func (s *served) rediscover(c *conf.Discovery) error {
 		before = s.finder.kind
 	}
 	s.setFinder(nil)
+	var err error
+	if before != "" && (c == nil || c.Type != before) {
+		_, err = s.pool.Reconcile(before, nil) // before the first answer: what has other names' addresses would be left out
+	}
 	if c != nil {
 		s.setFinder(newFinder(c, s.pool))
 		s.finder.start(s.daemon.poke)
-		if c.Type == before {
-			return nil
-		}
 	}
-	if before == "" {
-		return nil
-	}
-	_, err := s.pool.Reconcile(before, nil)
 	return err
 }
 

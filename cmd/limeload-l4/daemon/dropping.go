@@ -15,8 +15,15 @@ const poolGone = "the configuration has no such pool any more"
 func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, dropped []admin.Dropped) {
 	staying, dropped = []admin.Difference{}, []admin.Dropped{}
 	for _, pp := range p.pools {
+		source := d.endingSource(pp)
 		for _, o := range pp.served.pool.Overrides() {
 			for _, diff := range differencesOf(pp.conf.Name, o) {
+				if source != "" && o.Source == source {
+					dropped = append(dropped, admin.Dropped{
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: pool.OverruledAbsent.String(),
+					})
+					continue
+				}
 				if u, ends := pp.overruled(o, diff.What); ends {
 					dropped = append(dropped, admin.Dropped{
 						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u), Running: diff.Running, Why: u.Why.String(),
@@ -40,6 +47,18 @@ func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, droppe
 		}
 	}
 	return staying, dropped
+}
+
+// endingSource is the discovery of a pool that the proposal ends, or puts another kind in the place of; "" is none.
+func (d *Daemon) endingSource(pp *proposedPool) string {
+	if pp.isNew || !pp.changes("discovery") {
+		return ""
+	}
+	now, next := d.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery
+	if now == nil || next != nil && next.Type == now.Type {
+		return ""
+	}
+	return now.Type
 }
 
 // overruled finds what the proposal has against one value of an override.

@@ -21,7 +21,7 @@ type PickContext struct {
 // returned, and never has a backend more leases than its limit.
 func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	if p.queue.waiting.Load() > 0 {
-		return Lease{}, p.counts.refused(p.snap.Load().behindWaiters())
+		return Lease{}, p.counts.refused(p.snap.Load().behindWaiters(pc.Tried))
 	}
 	l, err := p.pick(&pc)
 	if err != nil {
@@ -30,9 +30,10 @@ func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	return l, nil
 }
 
-// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible, nobody goes.
-func (s *snapshot) behindWaiters() error {
-	if len(s.tiers) == 0 && len(s.trials) == 0 {
+// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible or it has tried all there
+// are, it would wait in vain.
+func (s *snapshot) behindWaiters(tried []*Backend) error {
+	if len(s.tiers) == 0 && len(s.trials) == 0 || s.exhausted(tried) {
 		return ErrNoBackend
 	}
 	return ErrBusy

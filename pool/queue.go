@@ -123,11 +123,10 @@ func (p *Pool) Close() {
 	p.queue.serve()
 }
 
-// hopeless reports whether a session that has tried some backends, and can go nowhere now, waits in vain: the pool has no other.
-func (p *Pool) hopeless(tried []*Backend) bool {
-	members := p.snap.Load().members
-	return len(members) > 0 && len(tried) > 0 &&
-		!slices.ContainsFunc(members, func(m *member) bool { return !slices.Contains(tried, m.backend) })
+// exhausted reports whether a session has tried every backend that there is, eligible or not: it would wait in vain.
+func (s *snapshot) exhausted(tried []*Backend) bool {
+	return len(tried) > 0 && len(s.members) > 0 &&
+		!slices.ContainsFunc(s.members, func(m *member) bool { return !slices.Contains(tried, m.backend) })
 }
 
 // take takes the first waiter out of the queue that can be told something, or returns nil. One that has tried some
@@ -139,7 +138,7 @@ func (q *queue) take() (*Waiter, Lease, error) {
 		l, err := q.pool.pick(&w.Context)
 		if err != nil && q.pool.closed.Load() {
 			err = ErrNoBackend
-		} else if err == ErrNoBackend && !q.pool.hopeless(w.Context.Tried) {
+		} else if err == ErrNoBackend && !q.pool.snap.Load().exhausted(w.Context.Tried) {
 			err = ErrBusy // it may not last
 		}
 		if err != ErrBusy {

@@ -232,6 +232,9 @@ func TestQueueTellsThoseInVain(t *testing.T) {
 	a, b := leases[0].Backend(), leases[1].Backend()
 	l := &line{pool: p}
 	any := l.wait(t, "any")
+	if _, err := p.Pick(PickContext{Tried: []*Backend{a, b}}); err != ErrNoBackend {
+		t.Errorf("one that has tried all there are and does not wait yet is told %v", err)
+	}
 	l.wait(t, "neither", a, b)
 	l.wait(t, "not "+a.ID(), a)
 	wantIDs(t, "behind one who waits for any", l.names())

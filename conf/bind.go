@@ -18,6 +18,8 @@ import (
 //	toml:"key,named"  a table of tables, []T; each one's key becomes its Name, the order is the file's
 //	default:"3s"      what a key left out stands for, for a list of texts "a,b"; each key has this,
 //	                  required or alone, but for tables
+//	depends:""        what a key left out stands for may be something else, by what other keys say:
+//	                  validate decides, and report.absent says that the file leaves it out
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
 //	plain:""          a text in place of the table is this key's value
@@ -41,6 +43,7 @@ type field struct {
 	key            string
 	named          bool
 	def, required  string
+	depends        bool
 	isRequired     bool
 	unless         string
 	alone          bool
@@ -82,6 +85,7 @@ func fieldsOf(t reflect.Type) []field {
 			f.requiredIf = strings.Split(oneof, ",")
 		}
 		f.required, f.isRequired = tag.Lookup("required")
+		_, f.depends = tag.Lookup("depends")
 		_, f.alone = tag.Lookup("alone")
 		_, f.zeroAllowed = tag.Lookup("zero")
 		if oneof := tag.Get("oneof"); oneof != "" {
@@ -196,6 +200,9 @@ func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
 	case reflect.Pointer:
 	default:
 		dst.Set(fromTag(dst.Type(), f.def))
+		if f.depends {
+			r.absent[path] = true
+		}
 	}
 }
 

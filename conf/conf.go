@@ -129,7 +129,7 @@ type Pool struct {
 	Sticky         Sticky     `toml:"sticky"`
 	Queue          Queue      `toml:"queue"`
 	WhenNone       string     `toml:"when_none" default:"refuse" oneof:"refuse,all"`                         // no backend is healthy
-	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" oneof:"keep,close"`                        // the sessions of a backend that fails its checks
+	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" depends:"" oneof:"keep,close"`             // the sessions of a backend that fails its checks; see Health.WantsPrimary
 	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`                         // those of one that is removed or goes into maintenance
 	SendProxy      string     `toml:"send_proxy" default:"" oneof:",v2" note:"this version sends no \"v1\""` // a PROXY protocol header to backends; UDP alone
 	Health         *Health    `toml:"health"`                                                                // nil: backends are always healthy

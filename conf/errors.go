@@ -86,12 +86,14 @@ type report struct {
 	errs  Errors
 	seen  map[string]bool
 
+	absent map[string]bool // paths of the keys left out whose default depends on others
+
 	fields  map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
 	foreign map[string]foreignKey    // nil before the first unknown key
 }
 
 func newReport(file string, lines map[string]int) *report {
-	return &report{file: file, lines: lines, seen: map[string]bool{}, fields: map[reflect.Type][]field{}}
+	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{}, fields: map[reflect.Type][]field{}}
 }
 
 // add files e under path, at the path's line.

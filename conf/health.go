@@ -287,3 +287,13 @@ func validateCommand(r *report, path string, command []string) {
 const noNUL = "needs a text without NUL"
 
 func hasNUL(s string) bool { return strings.Contains(s, "\x00") }
+
+// WantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is, and Pool.OnUnhealthy is "close"
+// where the file does not say. Nil does not.
+func (h *Health) WantsPrimary() bool {
+	if h == nil {
+		return false
+	}
+	wants := func(c Check) bool { return (c.Type == "postgres" || c.Type == "redis") && c.Role == "primary" }
+	return wants(h.Check) || slices.ContainsFunc(h.Checks, wants)
+}

@@ -275,3 +275,28 @@ checks = [
 		t.Errorf("the port of a check is on line %d", got)
 	}
 }
+
+// TestOnUnhealthyOfPrimaries holds what on_unhealthy is where it is left out, and that what is written stays.
+func TestOnUnhealthyOfPrimaries(t *testing.T) {
+	const pg = `type = "postgres", user = "u"`
+	for _, tt := range []struct{ line, health, want string }{
+		{``, ``, "keep"},
+		{``, `health = { type = "tcp" }`, "keep"},
+		{``, `health = { ` + pg + ` }`, "keep"},
+		{``, `health = { ` + pg + `, role = "replica" }`, "keep"},
+		{``, `health = { ` + pg + `, role = "primary" }`, "close"},
+		{``, `health = { type = "redis", role = "primary" }`, "close"},
+		{``, `health = { type = "all_of", checks = [{ type = "tcp" }, { type = "redis", role = "primary" }] }`, "close"},
+		{`on_unhealthy = "keep"`, `health = { type = "redis", role = "primary" }`, "keep"},
+		{`on_unhealthy = "close"`, `health = { type = "tcp" }`, "close"},
+	} {
+		c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = [{ address = \"h:1\" }]\n"+tt.line+"\n"+tt.health)
+		if got := c.Pools[0].OnUnhealthy; got != tt.want {
+			t.Errorf("%s %s: %q, want %q", tt.line, tt.health, got, tt.want)
+		}
+	}
+	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\npool.p = { backends = [{ address = \"h:1\" }], on_unhealthy = \"keep\", health = { type = \"redis\", role = \"primary\" } }")
+	if got := c.Pools[0].OnUnhealthy; got != "keep" {
+		t.Errorf("in an inline table: %q", got)
+	}
+}

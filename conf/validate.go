@@ -94,6 +94,11 @@ func validateListener(r *report, l *Listener, pools []string) {
 
 func validatePool(r *report, p *Pool) {
 	path := Path("pool", p.Name)
+	if r.absent[join(path, "on_unhealthy")] && p.Health.WantsPrimary() {
+		// A demoted primary, or one that was given up, must not keep its writers: what they write there is lost. A session that is
+		// cut connects anew, and finds the primary.
+		p.OnUnhealthy = "close"
+	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
 	validateZone(r, path, p.Zone)
 	// An algorithm that is a mistake has been replaced by the default, which nobody wrote.

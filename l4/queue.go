@@ -67,9 +67,9 @@ func (l *loop) served(s *session, generation uint32, lease pool.Lease, err error
 		l.refuse(s, s.whyRefused())
 		return
 	}
-	if lease.Backend().Revoked() { // since it was picked
+	if lease.Backend().Revoked() { // since it was picked, and so the session waits on
 		lease.Release(pool.Neutral)
-		l.connect(s)
+		l.enqueue(s)
 		return
 	}
 	if started, ended := l.connectTo(s, lease); !started && !ended {
@@ -87,6 +87,16 @@ func (l *loop) onQueuedClient(s *session) {
 	case s.client.peerDone && !s.in.held() && sock.AtEnd(int(s.client.fd)):
 		l.leaveQueue(s, ClientClosed)
 	}
+}
+
+// onQueueTimeout ends a session that has waited for as long as it may. The reason says what it waited for in the end: for room, or for
+// any backend to become eligible.
+func (l *loop) onQueueTimeout(s *session) {
+	if s.settings.Pool.Eligible() == 0 {
+		l.leaveQueue(s, s.whyRefused())
+		return
+	}
+	l.leaveQueue(s, QueueTimeout)
 }
 
 // leaveQueue ends a session that waits for a backend. When it is being served just now, that is left to served, whose

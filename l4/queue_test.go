@@ -88,11 +88,18 @@ func TestQueueRefusals(t *testing.T) {
 	}{
 		{"timeout", pool.Options{QueueMax: 1, QueueTimeout: 50 * time.Millisecond}, nil, QueueTimeout},
 		{"no queue", pool.Options{QueueTimeout: time.Minute}, nil, BackendsFull},
-		{"no backend left", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
+		{"timeout without an eligible backend", pool.Options{QueueMax: 1, QueueTimeout: time.Second},
+			func(t *testing.T, _ *Server, p *pool.Pool, _ *net.TCPConn) {
+				if err := p.SetWeight(p.Backends()[0].ID, 0); err != nil {
+					t.Fatal(err)
+				}
+			}, NoBackend},
+		{"no pool any more", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
 			func(t *testing.T, _ *Server, p *pool.Pool, _ *net.TCPConn) {
 				if err := p.Remove(p.Backends()[0].ID); err != nil {
 					t.Fatal(err)
 				}
+				p.Close()
 			}, NoBackend},
 		{"client leaves", pool.Options{QueueMax: 1, QueueTimeout: time.Minute},
 			func(_ *testing.T, _ *Server, _ *pool.Pool, c *net.TCPConn) { c.Close() }, Probe},
@@ -144,6 +151,40 @@ func TestQueueRefusals(t *testing.T) {
 				t.Errorf("%d still wait", n)
 			}
 		})
+	}
+}
+
+// TestQueueOutlastsAMoment has the only backend go out of use for a moment while clients wait for it: they are served by it, in their
+// order, when it is back.
+func TestQueueOutlastsAMoment(t *testing.T) {
+	p := newQueuePool(t, pool.Options{QueueMax: 3, QueueTimeout: time.Minute}, backend(t, echo))
+	id := p.Backends()[0].ID
+	lines, log := newCapture()
+	s := start(t, Options{Loops: 2, Access: true, Log: log}, spec(p))
+	holder := dial(t, s.address())
+	if err := ask(holder); err != nil {
+		t.Fatal(err)
+	}
+	waiting := queuedClients(t, s, p, 3)
+	for _, moment := range [][2]func() error{
+		{func() error { return p.SetWeight(id, 0) }, func() error { return p.SetWeight(id, 1) }},
+		{func() error { return p.SetMode(id, pool.Maintenance) }, func() error { return p.SetMode(id, pool.Ready) }},
+		{func() error { return p.SetVerdict(id, pool.Unhealthy, "test") }, func() error { return p.SetVerdict(id, pool.Healthy, "test") }},
+	} {
+		for _, change := range moment {
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i, c := range append([]*net.TCPConn{holder}, waiting...) {
+		if err := ask(c); err != nil {
+			t.Fatalf("client %d: %v", i, err)
+		}
+		c.Close()
+		if line := lines.next(t); line.Reason != ClientClosed.String() {
+			t.Errorf("client %d ended with %s after %v s in the queue", i, line.Reason, line.QueueTime)
+		}
 	}
 }
 

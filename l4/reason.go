@@ -29,7 +29,7 @@ const (
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
 	QueueFull               // refused: as many sessions wait for a backend as may
-	QueueTimeout            // refused: no backend had room within the queue's timeout
+	QueueTimeout            // refused: no eligible backend had room within the queue's timeout
 	ConnectFailed           // refused: none of the backends tried could be connected to
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
 	Loop                    // refused: the client is a socket of ours, and a backend leads back to the listener

@@ -245,7 +245,7 @@ func (s *session) silence() time.Duration {
 func (l *loop) onTimer(s *session) {
 	switch s.phase {
 	case queued:
-		l.leaveQueue(s, QueueTimeout)
+		l.onQueueTimeout(s)
 		return
 	case connecting:
 		l.connectFailed(s, pool.ConnectTimeout)

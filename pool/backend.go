@@ -114,6 +114,8 @@ type Backend struct {
 	addr netip.AddrPort
 	tier int
 	pool *Pool
+	// former are backends of its id before it, of which there may be leases: a drain of that id waits for them, too.
+	former []*Backend
 
 	group    atomic.Pointer[group] // which it competes in; stored with Pool.mu held
 	load     algo.Load
@@ -160,7 +162,6 @@ type member struct {
 	backend     *Backend
 	source      string // who named it: "" for Add, else as given to Reconcile
 	spec        Spec   // as its source described it last; what was changed at run time stands beside it
-	restored    bool   // it was given by hand to the process before this one
 	weight      uint32
 	maxSessions int
 	verdict     Verdict
@@ -202,6 +203,9 @@ func (m *member) info() BackendInfo {
 		Check: m.spec.Check, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
+	for _, f := range b.former {
+		i.Former += f.load.Leases()
+	}
 	for o := range b.outcomes {
 		i.Outcomes[o] = b.outcomes[o].Load()
 	}
@@ -228,6 +232,7 @@ type BackendInfo struct {
 
 	Openings uint64              // of its breaker
 	Leases   int64               // held now
+	Former   int64               // held now of backends of its id that it has replaced: at other addresses, or in other tiers or zones
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome
 	BytesIn  uint64              // from clients to the backend
 	BytesOut uint64              // from the backend to clients

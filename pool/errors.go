@@ -14,6 +14,8 @@ var (
 	ErrQueueFull = errors.New("pool: the queue is full")
 	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
 	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")
+	// ErrDuplicateAddress is wrapped by the error of Add when the pool has a backend of that address under another id.
+	ErrDuplicateAddress = errors.New("pool: a backend of this address exists already")
 	// ErrUnknownBackend is wrapped by the errors of all methods that name a backend the pool does not have.
 	ErrUnknownBackend = errors.New("pool: no backend of this id")
 )

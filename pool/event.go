@@ -6,7 +6,7 @@ import (
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// CheckChanged, BreakerChanged, Suspected or Discovered, no other.
+// CheckChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -69,6 +69,13 @@ type BreakerChanged struct {
 // Suspected says that something hints at trouble with a backend, which proves nothing: ICMP said that it cannot be reached, or a
 // question had no answer. Whoever checks backends does well to check it now. There is one a second at most for each backend.
 type Suspected struct{ Change }
+
+// Overruled says that something that was set at run time does not hold any more, because of what a source says. It comes after the
+// changes that were made of that. Of a backend that is gone its Change has the id and the address alone.
+type Overruled struct {
+	Change
+	Dropped Unapplied
+}
 
 // Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names
 // the pool and the time, and no backend.

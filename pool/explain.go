@@ -129,7 +129,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 		e.r.slow.grow(s.settings.Clock)
 	}
 	e.look(s)
-	lease, by, err := Lease{}, ByNothing, ErrBusy
+	lease, by, err := Lease{}, ByNothing, s.behindWaiters(pc.Tried)
 	if e.x.Waiting == 0 {
 		lease, by, err = e.r.decide(&e.pc, e.r.home(&e.pc))
 	}

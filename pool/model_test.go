@@ -78,6 +78,8 @@ func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]st
 		before.most, after.most = e.From, e.To
 	case Discovered: // of no backend
 		return order, e.Change
+	case Overruled: // its backend may be gone
+		return order, e.Change
 	default:
 		t.Fatalf("event of type %T", e)
 	}

@@ -62,6 +62,12 @@ func (m *member) overrides() (Override, bool) {
 		s.Weight, s.MaxSessions, s.Mode = m.weight, m.maxSessions, m.mode
 		return Override{Kind: OverrideAdded, Base: s}, true
 	}
+	o := m.changes()
+	return o, o.Weight != nil || o.MaxSessions != nil || o.Mode != nil
+}
+
+// changes are the settings of a backend that differ from its spec.
+func (m *member) changes() Override {
 	o := Override{Kind: OverrideChanged, Source: m.source, Base: m.spec}
 	if m.weight != m.spec.Weight {
 		weight := m.weight
@@ -75,7 +81,7 @@ func (m *member) overrides() (Override, bool) {
 		mode := m.mode
 		o.Mode = &mode
 	}
-	return o, o.Weight != nil || o.MaxSessions != nil || o.Mode != nil
+	return o
 }
 
 // checked returns o with its Base in the form in which sources' specs are kept, or an *InvalidBackendError when it is none of

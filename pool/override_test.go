@@ -51,13 +51,13 @@ func TestRemovedStaysAway(t *testing.T) {
 			}))
 		}, Reconciled{Held: 1}, "b", 1},
 		{"another source", func() Reconciled { return answer(t, p, "dns", a) }, Reconciled{Added: 1}, "b a", 1},
-		{"with that there", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Ignored: 1}, "b a", 1},
+		{"with that there", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b a", 1},
 		{"and gone again", func() Reconciled { answer(t, p, "dns"); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b", 1},
-		{"added by hand", func() Reconciled { must(t, p.Add(a)); return answer(t, p, "config", a, b) }, Reconciled{Ignored: 1}, "b a", 1},
+		{"added by hand", func() Reconciled { must(t, p.Add(a)); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b a", 1},
 		{"removed again", func() Reconciled { must(t, p.Remove("a")); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b", 1},
-		{"described otherwise", func() Reconciled { return answer(t, p, "config", changed(a, heavier), b) }, Reconciled{Added: 1}, "b a", 0},
-		{"and as before", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Changed: 1}, "b a", 0},
-		{"removed", func() Reconciled { must(t, p.Remove("a")); return answer(t, p, "config", b) }, Reconciled{}, "b", 0},
+		{"described otherwise", func() Reconciled { return answer(t, p, "config", changed(a, heavier), b) }, Reconciled{Held: 1}, "b", 1},
+		{"elsewhere", func() Reconciled { return answer(t, p, "config", changed(a, elsewhere), b) }, Reconciled{Held: 1}, "b", 1},
+		{"not named", func() Reconciled { return answer(t, p, "config", b) }, Reconciled{}, "b", 0},
 		{"named again", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Added: 1}, "b a", 0},
 	} {
 		if got := step.do(); got != step.want || strings.Join(ids(p), " ") != step.ids || len(p.removals) != step.holds {
@@ -68,18 +68,33 @@ func TestRemovedStaysAway(t *testing.T) {
 
 // TestWouldReconcileTells holds what is told of each kind of change, and that nothing is done.
 func TestWouldReconcileTells(t *testing.T) {
-	p := made(t, Options{Breaker: usual}, at("by hand", 0, "", 0))
+	byHand, moved := at("by hand", 0, "", 0), changed(at("b", 0, "", 0), elsewhere)
+	p := made(t, Options{Breaker: usual}, byHand)
 	answer(t, p, "config", at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("gone", 0, "", 0), at("held", 0, "", 0))
 	must(t, p.Remove("held"))
+	must(t, p.SetWeight("a", 9))
+	must(t, p.SetMode("b", Maintenance))
+	must(t, p.SetMode("gone", Drain))
 	p.byID["a"].backend.record.failures.Store(2)
 	before := p.snap.Load()
 	specs := []Spec{
-		at("new", 0, "", 0), changed(at("a", 0, "", 5), func(s *Spec) { s.Weight, s.Mode = 3, Drain }), changed(at("b", 0, "", 0), elsewhere),
-		at("c", 0, "", 0), at("held", 0, "", 0), at("by hand", 0, "", 0),
+		at("new", 0, "", 0), changed(at("a", 0, "", 5), func(s *Spec) { s.Weight, s.Mode = 3, Drain }), moved,
+		at("c", 0, "", 0), at("held", 0, "", 0), byHand,
 	}
+	weight, draining := uint32(9), Drain
+	ofA := Override{Kind: OverrideChanged, Source: "config", Base: at("a", 0, "", 0), Weight: &weight}
+	ofGone := Override{Kind: OverrideChanged, Source: "config", Base: at("gone", 0, "", 0), Mode: &draining}
 	want := Difference{
-		Counts: Reconciled{Added: 1, Removed: 1, Changed: 2, Ignored: 1, Held: 1}, Removed: []string{"b", "gone"}, Added: []string{"new", "b"},
-		Changed: []Changed{{"a", []string{"weight", "max_sessions", "mode"}}},
+		Counts: Reconciled{Added: 1, Removed: 1, Changed: 3, Held: 1}, Removed: []string{"b", "gone"}, Added: []string{"new", "b"},
+		Coming: []Spec{specs[0], changed(moved, func(s *Spec) { s.Mode = Maintenance })},
+		Changed: []Changed{
+			{ID: "a", Fields: []string{"weight", "max_sessions", "mode"}}, {ID: "by hand", Owner: true},
+		},
+		Dropped: []Unapplied{
+			{Override: ofA, Field: "weight", Why: OverruledValue, Now: specs[1]},
+			{Override: Override{Kind: OverrideAdded, Base: byHand}, Why: OverruledID, Now: byHand},
+			{Override: ofGone, Why: OverruledAbsent},
+		},
 	}
 	d, err := p.WouldReconcile("config", specs)
 	if err != nil || !reflect.DeepEqual(d, want) {
@@ -252,7 +267,7 @@ func TestRestoreYieldsToTheSource(t *testing.T) {
 	overrides := p.Overrides()
 	config[0].Weight = 3              // of which the mode stays
 	config[1].MaxSessions = 9         // which was removed
-	elsewhere(&config[2])             // another backend
+	elsewhere(&config[2])             // of which the limit stays
 	handAddr := at("other", 0, "", 0) // where one was added by hand
 	handAddr.Addr = overrides[3].Base.Addr
 	config = append(config, handAddr)
@@ -269,7 +284,7 @@ func TestRestoreYieldsToTheSource(t *testing.T) {
 			restore()
 		}
 		r := answer(t, q, "config", config...)
-		if want := (Reconciled{Added: 4, Removed: 1}); first && r != want {
+		if want := (Reconciled{Added: 3, Removed: 1, Held: 1}); first && r != want {
 			t.Errorf("after Restore the first answer makes %+v, want %+v", r, want)
 		}
 		if !first {
@@ -280,24 +295,22 @@ func TestRestoreYieldsToTheSource(t *testing.T) {
 			}
 			want := []string{
 				`weight of backend "a" stays as it is configured: its source says something else now`,
-				`backend "c" stays as it is configured, and not changed by hand: its source describes it otherwise now`,
-				`backend "b" stays as it is configured, and not removed by hand: its source describes it otherwise now`,
 				`backend "hand" stays as it is configured, and not added by hand: there is another backend at that address now`,
 			}
-			if !slices.Equal(words, want) || unapplied[0].Now != config[0] || unapplied[3].Now != handAddr {
+			if !slices.Equal(words, want) || unapplied[0].Now != config[0] || unapplied[1].Now != handAddr {
 				t.Errorf("not applied are %q, want %q", words, want)
 			}
 		}
 		answer(t, q, "dns", changed(dns[0], func(s *Spec) { s.Mode = Maintenance }))
-		if len(q.removals) != 1 || len(q.awaited) != 0 {
-			t.Errorf("restored first %v: remembered are %v and %v, want the removal of y", first, q.removals, q.awaited)
+		if len(q.removals) != 2 || len(q.awaited) != 0 {
+			t.Errorf("restored first %v: remembered are %v and %v, want the removals of b and y", first, q.removals, q.awaited)
 		}
 		got := make(map[string]setting)
 		for _, b := range q.Backends() {
 			got[b.ID] = settingOf(b)
 		}
 		want := map[string]setting{
-			"a": {3, Healthy, Maintenance, 0, 0}, "b": {1, Healthy, Ready, 9, 0}, "c": {1, Healthy, Ready, 4, 0}, "other": {1, Healthy, Ready, 0, 0},
+			"a": {3, Healthy, Maintenance, 0, 0}, "c": {1, Healthy, Ready, 0, 0}, "other": {1, Healthy, Ready, 0, 0},
 			"x": {1, Healthy, Maintenance, 0, 1},
 		}
 		if !reflect.DeepEqual(got, want) {
@@ -347,12 +360,12 @@ func TestRestoredByHand(t *testing.T) {
 	if partOf(p, "late") == 1 {
 		t.Error("the first that is added by hand to a pool at work does not start slowly")
 	}
-	beside := at("beside", 0, "", 0) // by hand, as before: several may share an address
-	beside.Addr = at("late", 0, "", 0).Addr
-	unapplied, err = p.Restore([]Override{{Kind: OverrideAdded, Base: beside}})
+	beside, again := at("beside", 0, "", 0), at("again", 0, "", 0)
+	beside.Addr, again.Addr = at("late", 0, "", 0).Addr, hand[0].Base.Addr
+	unapplied, err = p.Restore([]Override{{Kind: OverrideAdded, Base: beside}, hand[0], {Kind: OverrideAdded, Base: again}})
 	must(t, err)
-	if len(unapplied) != 0 || partOf(p, "beside") != 1 {
-		t.Errorf("not applied are %v; it has %v of its weight", unapplied, partOf(p, "beside"))
+	if len(unapplied) != 2 || unapplied[0].Why != OverruledAddr || unapplied[1].Why != OverruledAddr || unapplied[1].Now != hand[0].Base {
+		t.Errorf("of two at addresses that there are, not applied are %v", unapplied)
 	}
 
 	// In the place of one removed by hand.
@@ -362,7 +375,7 @@ func TestRestoredByHand(t *testing.T) {
 	take := revocations(t, p)
 	unapplied, err = p.Restore([]Override{hand[0], {Kind: OverrideRemoved, Source: "config", Base: base}})
 	must(t, err)
-	if r := answer(t, p, "config", base); len(unapplied) != 0 || len(ids(p)) != 1 || p.Backends()[0].Tier != 3 || r.Ignored != 1 || len(take()) != 0 {
+	if r := answer(t, p, "config", base); len(unapplied) != 0 || len(ids(p)) != 1 || p.Backends()[0].Tier != 3 || r.Held != 1 || len(take()) != 0 {
 		t.Errorf("in the place of a removed one: %+v, %+v, not applied %v", p.Backends(), r, unapplied)
 	}
 }

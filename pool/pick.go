@@ -21,13 +21,22 @@ type PickContext struct {
 // returned, and never has a backend more leases than its limit.
 func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	if p.queue.waiting.Load() > 0 {
-		return Lease{}, p.counts.refused(ErrBusy)
+		return Lease{}, p.counts.refused(p.snap.Load().behindWaiters(pc.Tried))
 	}
 	l, err := p.pick(&pc)
 	if err != nil {
 		return l, p.counts.refused(err)
 	}
 	return l, nil
+}
+
+// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible or it has tried all there
+// are, it would wait in vain.
+func (s *snapshot) behindWaiters(tried []*Backend) error {
+	if len(s.tiers) == 0 && len(s.trials) == 0 || s.exhausted(tried) {
+		return ErrNoBackend
+	}
+	return ErrBusy
 }
 
 // pick is Pick, also for those who wait.

@@ -10,6 +10,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ import (
 // A Pool is a named set of interchangeable backends.
 // Its methods may be called from any goroutine; its zero value is of no use, see New.
 //
-// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones.
+// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones. No two have the same address.
 type Pool struct {
 	// set once, then read-only
 	name  string
@@ -27,6 +28,7 @@ type Pool struct {
 	snap    atomic.Pointer[snapshot] // never nil; replaced with mu held
 	inForce atomic.Pointer[settings] // never nil; those of snap, but within Reconfigure, which replaces them with mu held
 	queue   queue
+	closed  atomic.Bool   // nobody is to wait any more
 	wake    chan struct{} // has room for one: Run is to look at the records; nobody closes it
 
 	mu sync.Mutex
@@ -36,7 +38,6 @@ type Pool struct {
 	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
 	edition       uint64             // how many snapshots there were
 	slowed        bool               // there was slow start once, and now is none: weights may be left that are not whole
-	reconciled    bool               // a source has named its backends: those that the pool begins with
 	removals      map[named]removal  // backends removed by hand, for as long as their sources go on to name them
 	awaited       map[named]Override // run-time values restored for backends that their sources have not named yet
 	subscriptions []*Subscription
@@ -97,7 +98,7 @@ func (p *Pool) Backends() []BackendInfo {
 
 // Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
 // together, so that the first of many is not for a moment the only one.
-// The error wraps an *InvalidBackendError or ErrDuplicateBackend.
+// The error wraps an *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.
 func (p *Pool) Add(specs ...Spec) error {
 	if len(specs) == 0 {
 		return nil
@@ -105,17 +106,16 @@ func (p *Pool) Add(specs ...Spec) error {
 	p.mu.Lock()
 	now := time.Now()
 	added := make([]*member, 0, len(specs))
-	seen := make(map[string]bool, len(specs))
+	there := newDirectory(p.snap.Load().members)
 	for _, s := range specs {
 		s, err := s.checked()
-		if err == nil && (p.byID[s.ID] != nil || seen[s.ID]) {
-			err = ErrDuplicateBackend
+		if err == nil {
+			err = there.add(s)
 		}
 		if err != nil {
 			p.mu.Unlock()
 			return p.failed("add", s.ID, err)
 		}
-		seen[s.ID] = true
 		m := p.memberLocked(s, "", now)
 		// One that comes to backends of other sources does not begin with the pool.
 		m.fresh = m.fresh && len(p.begun) == 0
@@ -125,6 +125,32 @@ func (p *Pool) Add(specs ...Spec) error {
 	p.applyLocked(changes{added: added}, now)
 	p.mu.Unlock()
 	p.queue.serve()
+	return nil
+}
+
+// A directory knows which ids and addresses are taken.
+type directory struct {
+	ids   map[string]bool
+	addrs map[netip.AddrPort]string // the id of who is there
+}
+
+func newDirectory(members []*member) *directory {
+	d := &directory{ids: make(map[string]bool, len(members)), addrs: make(map[netip.AddrPort]string, len(members))}
+	for _, m := range members {
+		d.ids[m.backend.id], d.addrs[m.backend.addr] = true, m.backend.id
+	}
+	return d
+}
+
+// add takes the id and the address of a checked Spec. The error wraps ErrDuplicateBackend or ErrDuplicateAddress.
+func (d *directory) add(s Spec) error {
+	if d.ids[s.ID] {
+		return ErrDuplicateBackend
+	}
+	if other, taken := d.addrs[s.Addr]; taken {
+		return fmt.Errorf("%w: %s is that of backend %q", ErrDuplicateAddress, s.Addr, other)
+	}
+	d.ids[s.ID], d.addrs[s.Addr] = true, s.ID
 	return nil
 }
 
@@ -139,7 +165,7 @@ func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 }
 
 // Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it returns,
-// Pick does not return the backend. Its source, if it has one, does not bring it back by naming it as before; see Reconcile.
+// Pick does not return the backend. Its source, if it has one, does not bring it back by going on to name it; see Reconcile.
 // The error wraps ErrUnknownBackend.
 func (p *Pool) Remove(id string) error {
 	p.mu.Lock()
@@ -153,7 +179,7 @@ func (p *Pool) Remove(id string) error {
 	}
 	p.applyLocked(changes{removed: []*member{m}}, time.Now())
 	p.mu.Unlock()
-	p.queue.serve() // nobody is left for those who wait, perhaps
+	p.queue.serve() // those who wait may have tried all that are left
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,8 +12,9 @@ import (
 type Waiter struct {
 	Context PickContext
 
-	// Serve is told what became of the wait: a lease, which is the session's from then on, or ErrNoBackend when no backend
-	// is eligible any more. It is called once at most, from any goroutine, and must neither block nor call the pool.
+	// Serve is told what became of the wait: a lease, which is the session's from then on, or ErrNoBackend when there is nothing
+	// left to wait for: the pool was closed, or the session has tried every backend that the pool has. It is called once at most,
+	// from any goroutine, and must neither block nor call the pool.
 	Serve func(Lease, error)
 
 	// queue.mu guards the fields below
@@ -24,6 +26,9 @@ type Waiter struct {
 // does who changes the pool: a waiting session costs no goroutine.
 //
 // Waiters go before newcomers, who are told ErrBusy while anybody waits; so a lease given back is the first waiter's.
+//
+// Whoever waits goes on waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may end a moment
+// later, and the wait has an end of its own. Newcomers are refused meanwhile.
 type queue struct {
 	// set once, then read-only
 	pool *Pool
@@ -112,6 +117,18 @@ func (q *queue) serve() {
 	}
 }
 
+// Close says that the pool will not have a backend again: whoever waits is told ErrNoBackend now, and whoever comes to wait then.
+func (p *Pool) Close() {
+	p.closed.Store(true)
+	p.queue.serve()
+}
+
+// exhausted reports whether a session has tried every backend that there is, eligible or not: it would wait in vain.
+func (s *snapshot) exhausted(tried []*Backend) bool {
+	return len(tried) > 0 && len(s.members) > 0 &&
+		!slices.ContainsFunc(s.members, func(m *member) bool { return !slices.Contains(tried, m.backend) })
+}
+
 // take takes the first waiter out of the queue that can be told something, or returns nil. One that has tried some
 // backends in vain does not hold up those behind it, who may go there.
 func (q *queue) take() (*Waiter, Lease, error) {
@@ -119,6 +136,11 @@ func (q *queue) take() (*Waiter, Lease, error) {
 	defer q.mu.Unlock()
 	for w := q.first; w != nil; w = w.next {
 		l, err := q.pool.pick(&w.Context)
+		if err != nil && q.pool.closed.Load() {
+			err = ErrNoBackend
+		} else if err == ErrNoBackend && !q.pool.snap.Load().exhausted(w.Context.Tried) {
+			err = ErrBusy // it may not last
+		}
 		if err != ErrBusy {
 			q.removeLocked(w)
 			if err == nil {

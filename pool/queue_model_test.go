@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases and limits, and holds who is served, and with what,
-// against a list.
+// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases, limits and modes, until the pool is closed, and holds who is
+// served, and with what, against a list.
 func TestQueueFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := rapid.IntRange(0, 4).Draw(t, "queue")
@@ -30,14 +30,20 @@ func TestQueueFollowsItsModel(t *testing.T) {
 		hasTried := func(tried []*Backend, id string) bool {
 			return slices.ContainsFunc(tried, func(b *Backend) bool { return b.ID() == id })
 		}
-		// expected is what a session gets that has tried some: an id, "busy" or "none".
-		expected := func(tried []*Backend) string {
+		out, closed := map[string]bool{}, false
+		// expected is what a session gets that has tried some: an id, "busy" or "none". Whoever waits is not told "none" for
+		// want of an eligible backend.
+		expected := func(tried []*Backend, waits bool) string {
+			hope := waits
 			for _, id := range []string{"a", "b"} {
-				if !hasTried(tried, id) && len(held[id]) < limits[id] {
-					return id
+				if !hasTried(tried, id) && !out[id] {
+					if len(held[id]) < limits[id] {
+						return id
+					}
+					hope = true
 				}
 			}
-			if len(tried) == len(backends) {
+			if len(tried) == len(backends) || !hope || waits && closed {
 				return "none"
 			}
 			return "busy"
@@ -54,7 +60,7 @@ func TestQueueFollowsItsModel(t *testing.T) {
 		settle := func() {
 			for i := 0; i < len(waiting); {
 				w := waiting[i]
-				want := expected(w.Context.Tried)
+				want := expected(w.Context.Tried, true)
 				if want == "busy" {
 					if i++; len(w.Context.Tried) == 0 {
 						break
@@ -76,9 +82,12 @@ func TestQueueFollowsItsModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"come": func(t *rapid.T) {
 				tried := [][]*Backend{nil, backends[:1], backends[1:], backends}[rapid.IntRange(0, 3).Draw(t, "tried")]
-				pc, want := PickContext{Tried: tried}, expected(tried)
+				pc, want := PickContext{Tried: tried}, expected(tried, false)
 				if len(waiting) > 0 {
 					want = "busy"
+					if out["a"] && out["b"] || len(tried) == len(backends) {
+						want = "none"
+					}
 				}
 				lease, err := p.Pick(pc)
 				if check("a newcomer", want, lease, err); want != "busy" {
@@ -117,6 +126,19 @@ func TestQueueFollowsItsModel(t *testing.T) {
 				limits[id] = rapid.IntRange(1, 3).Draw(t, "limit")
 				if err := p.SetMaxSessions(id, limits[id]); err != nil {
 					t.Fatal(err)
+				}
+			},
+			"mode": func(t *rapid.T) {
+				id := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of")
+				out[id] = !out[id]
+				if err := p.SetMode(id, map[bool]Mode{true: Drain, false: Ready}[out[id]]); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"close": func(t *rapid.T) {
+				if rapid.IntRange(0, 9).Draw(t, "once in ten") == 0 {
+					closed = true
+					p.Close()
 				}
 			},
 			"": func(*rapid.T) { settle() },

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -114,22 +115,73 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 	}
 }
 
-// TestQueueEndsWithTheBackends holds that nobody waits for a backend that cannot come, and that whoever waits is told.
-func TestQueueEndsWithTheBackends(t *testing.T) {
+// TestQueueOutlastsAMomentWithoutBackends has the last eligible backend go out of use for a moment, in every way there is: who waits
+// goes on waiting, newcomers are refused and do not queue, and who waits is served when a backend is back.
+func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
+	reconcile := func(p *Pool, specs ...Spec) error {
+		_, err := p.Reconcile("file", specs)
+		return err
+	}
+	moved := at("a", 0, "", 1)
+	moved.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	for name, moment := range map[string]struct{ out, back func(p *Pool) error }{
+		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) }, func(p *Pool) error { return p.SetWeight("a", 1) }},
+		"maintenance": {func(p *Pool) error { return p.SetMode("a", Maintenance) },
+			func(p *Pool) error { return p.SetMode("a", Ready) }},
+		"drain": {func(p *Pool) error { return p.SetMode("a", Drain) }, func(p *Pool) error { return p.SetMode("a", Ready) }},
+		"unhealthy": {func(p *Pool) error { return p.SetVerdict("a", Unhealthy, "test") },
+			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
+		"unknown": {func(p *Pool) error { return p.SetVerdict("a", Unknown, "stale") },
+			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
+		"wrong role": {func(p *Pool) error { return p.SetVerdict("a", WrongRole, "test") },
+			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
+		"removed": {func(p *Pool) error { return p.Remove("a") }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+		"replaced by one not judged": {func(p *Pool) error { return reconcile(p, moved) },
+			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
+		"an empty answer": {func(p *Pool) error { return reconcile(p) }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute})
+			must(t, reconcile(p, at("a", 0, "", 1)))
+			_, leases := picks(p, 1)
+			reconfigured(t, p, func(o *Options) { o.Initial = Unknown })
+			l := &line{pool: p}
+			first, second := l.wait(t, "first"), l.wait(t, "second")
+			must(t, moment.out(p))
+			wantIDs(t, "with nobody eligible", l.names())
+			ids, _ := picks(p, 1)
+			wantIDs(t, "a newcomer, meanwhile", ids, "none")
+			if x := p.Explain(PickContext{Client: client(1)}); x.Err != ErrNoBackend || x.MayWait {
+				t.Errorf("explained as %v, may wait: %v; want %v and false", x.Err, x.MayWait, ErrNoBackend)
+			}
+			leases[0].Release(Served)
+			wantIDs(t, "with a lease given back", l.names())
+			reconfigured(t, p, func(o *Options) { o.Initial = Healthy })
+			must(t, moment.back(p))
+			wantIDs(t, "with one back", l.names(), "first")
+			if p.Leave(first) || !p.Leave(second) {
+				t.Error("the first waits still, or the second does not")
+			}
+			if s := p.Stats(); s.InVain != 0 {
+				t.Errorf("%d waited in vain", s.InVain)
+			}
+		})
+	}
+}
+
+// TestQueueEndsWithThePool holds that nobody waits for a backend of a pool that is closed, and that whoever waits is told.
+func TestQueueEndsWithThePool(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	picks(p, 1)
 	l := &line{pool: p}
 	l.wait(t, "first")
 	l.wait(t, "second")
-	must(t, p.Add(at("b", 0, "", 0)))
-	wantIDs(t, "with another one", l.names(), "first", "second")
-	must(t, p.SetMaxSessions("b", 1))
-	l.wait(t, "third")
-	l.wait(t, "fourth")
 	must(t, p.Remove("a"))
-	wantIDs(t, "with one of two gone", l.names())
-	must(t, p.SetVerdict("b", Unhealthy, "test"))
-	wantIDs(t, "with the last one out of use", l.names(), "third!", "fourth!")
+	wantIDs(t, "with the last one gone", l.names())
+	p.Close()
+	wantIDs(t, "closed", l.names(), "first!", "second!")
+	l.wait(t, "late")
+	wantIDs(t, "closed before", l.names(), "late!")
 }
 
 // TestQueueLeave holds that leaving is final, and too late once served.
@@ -180,6 +232,9 @@ func TestQueueTellsThoseInVain(t *testing.T) {
 	a, b := leases[0].Backend(), leases[1].Backend()
 	l := &line{pool: p}
 	any := l.wait(t, "any")
+	if _, err := p.Pick(PickContext{Tried: []*Backend{a, b}}); err != ErrNoBackend {
+		t.Errorf("one that has tried all there are and does not wait yet is told %v", err)
+	}
 	l.wait(t, "neither", a, b)
 	l.wait(t, "not "+a.ID(), a)
 	wantIDs(t, "behind one who waits for any", l.names())
@@ -205,10 +260,6 @@ func TestQueueLosesNoWakeUp(t *testing.T) {
 	if p.QueueMax() != 2 || p.QueueTimeout() != time.Minute {
 		t.Errorf("the queue is of %d for %v", p.QueueMax(), p.QueueTimeout())
 	}
-	must(t, p.Remove("a"))
-	must(t, p.Remove("b"))
-	l.wait(t, "late")
-	wantIDs(t, "with nobody left to wait for", l.names(), "late!")
 }
 
 // TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that closes.
@@ -253,7 +304,7 @@ type visitor struct {
 func TestQueueUnderContention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2), at("b", 0, "", 1))
-		a := p.snap.Load().tiers[0].backends[0]
+		a, b := p.snap.Load().tiers[0].backends[0], p.snap.Load().tiers[0].backends[1]
 		var waited, left, vain atomic.Int64
 		var mu sync.Mutex
 		var visitors []*visitor
@@ -262,6 +313,9 @@ func TestQueueUnderContention(t *testing.T) {
 			pc := PickContext{Client: client(number)}
 			if round%7 == 0 {
 				pc.Tried = []*Backend{a}
+			}
+			if round%11 == 0 {
+				pc.Tried = []*Backend{a, b}
 			}
 			lease, err := p.Pick(pc)
 			if err == ErrBusy {
@@ -312,6 +366,7 @@ func TestQueueUnderContention(t *testing.T) {
 				}
 				runtime.Gosched()
 			}
+			must(t, p.SetMode("b", Ready)) // who cannot go to a may wait for it
 		})
 		wg.Wait()
 		if waited.Load() == 0 || left.Load() == 0 || vain.Load() == 0 {

@@ -2,44 +2,50 @@ package pool
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
+
+// Configuration is the source that goes before all others: what it names takes the place of backends of the same id or address that
+// another source named, or that were added by hand. Among the others who came first stays.
+const Configuration = "config"
 
 // Reconciled is what a Reconcile changed, in numbers of backends. It is a plain value.
 type Reconciled struct {
 	Added, Removed, Changed int // one that becomes another backend of the same id is changed
 	Ignored                 int // backends that the pool has from elsewhere under the same id or address
-	Held                    int // backends that were removed by hand and that the source describes as before
+	Held                    int // backends that were removed by hand and that the source goes on to name
 }
 
 // A Difference is what a Reconcile would change. It is a plain value. A backend that becomes another one of the same id, with
 // another address, tier or zone, is among both the Removed and the Added.
 type Difference struct {
 	Counts  Reconciled
-	Removed []string  // ids, in the pool's order; of backends that were given by hand those, too, that make room
-	Added   []string  // ids, in the order of the specs
-	Changed []Changed // backends that stay and get other settings, in the order of the specs
+	Removed []string    // ids, in the pool's order; of backends of other sources those, too, that make room
+	Added   []string    // ids, in the order of the specs
+	Coming  []Spec      // the Added as they will be, with the run-time settings of those that they replace
+	Changed []Changed   // backends that stay and get other settings, in the order of the specs
+	Dropped []Unapplied // run-time changes that end
 }
 
 // Changed is a backend that stays and of which its source says something else than before.
 type Changed struct {
 	ID     string
 	Fields []string // of its Spec: "weight", "max_sessions", "mode", "check". One that was set by hand to the same value is among them
+	Owner  bool     // it is the source's from now on, and was another's or added by hand
 }
 
 // Reconcile makes the backends that came from source, which is not empty, those of specs: it adds, removes and changes as
 // needed, all at once, or on an error nothing. Backends of other sources are left alone, and stay when specs names one of
-// them too.
+// them too, unless source is Configuration.
 //
-// A backend that stays gets only what its source has changed since the last time: what was set at run time holds until the
-// source says something else of the same setting. Another address, tier or zone makes it another backend, and that of
-// before is removed. One that was removed by Remove stays away for as long as its source describes it as it did then.
+// A backend is its id. What was set of it at run time holds until the source says something else of the same setting, or does not
+// name it any more. Another address, tier or zone makes it another Backend with the same run-time settings, and that of before is
+// removed. One that was removed by Remove stays away for as long as its source names it.
 //
 // What is known of backends to be added is their verdict from the first moment on, in place of Options.Initial; what else is known
 // is ignored. What a source names first does not start slowly.
 //
-// The error wraps an *InvalidBackendError, or ErrDuplicateBackend when specs has an id twice.
+// The error wraps an *InvalidBackendError, or ErrDuplicateBackend or ErrDuplicateAddress when specs has an id or an address twice.
 func (p *Pool) Reconcile(source string, specs []Spec, known ...Judgement) (Reconciled, error) {
 	p.mu.Lock()
 	r, err := p.reconcileLocked(source, specs, known)
@@ -65,16 +71,18 @@ type named struct{ source, id string }
 // A comparison is what a source says next to what the pool has: all that a Reconcile will do. It is made under Pool.mu and holds
 // until that is unlocked.
 type comparison struct {
+	source        string
 	added         []Spec             // checked; also those that replace another of their id
 	removed       map[string]*member // by id; also those that are replaced or make room
 	replaced      int                // ids that are in both
 	changed       []described
 	ignored, held int
+	overruled     []Unapplied
 	named         map[string]bool // ids that specs has
-	stillHeld     map[string]bool // ids that stay away, whatever stands in their place
+	stillHeld     map[string]Spec // what stays away, whatever stands in its place
 }
 
-// A described backend stays, and its source describes it otherwise than before.
+// A described backend stays, and its source describes it otherwise than before, or is another one.
 type described struct {
 	member *member
 	spec   Spec
@@ -83,19 +91,20 @@ type described struct {
 // compareLocked finds out what a Reconcile is to do.
 func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	c := &comparison{
-		removed: make(map[string]*member), named: make(map[string]bool, len(specs)), stillHeld: make(map[string]bool),
+		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)), stillHeld: make(map[string]Spec),
 	}
-	taken := make(map[netip.AddrPort][]*member) // by backends of other sources
+	taken := make(map[netip.AddrPort]*member) // by backends of other sources
 	for _, m := range p.snap.Load().members {
 		if m.source != source {
-			taken[m.backend.addr] = append(taken[m.backend.addr], m)
+			taken[m.backend.addr] = m
 		}
 	}
 	checked := make([]Spec, len(specs))
+	there := newDirectory(nil)
 	for i, s := range specs {
 		s, err := s.checked()
-		if err == nil && c.named[s.ID] {
-			err = ErrDuplicateBackend
+		if err == nil {
+			err = there.add(s)
 		}
 		if err != nil {
 			return nil, p.failed("take from "+source, s.ID, err)
@@ -104,56 +113,68 @@ func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	}
 	kept := make(map[string]bool, len(specs))
 	for _, s := range checked {
-		if p.removals[named{source, s.ID}].spec == s { // no checked spec is the zero one
-			c.stillHeld[s.ID] = true
-		}
-		kept[s.ID] = p.compareOneLocked(c, source, s, taken[s.Addr])
+		kept[s.ID] = p.compareOneLocked(c, s, taken[s.Addr])
 	}
-	for _, m := range p.byID {
-		if m.source == source && !kept[m.backend.id] {
-			c.removed[m.backend.id] = m
+	for _, m := range p.snap.Load().members {
+		if m.source != source || kept[m.backend.id] {
+			continue
+		}
+		c.removed[m.backend.id] = m
+		if o, is := m.overrides(); is {
+			c.overruled = append(c.overruled, Unapplied{Override: o, Why: OverruledAbsent})
+		}
+	}
+	for n, r := range p.removals {
+		if n.source == source && !c.named[n.id] && !r.awaited {
+			c.overruled = append(c.overruled, Unapplied{
+				Override: Override{Kind: OverrideRemoved, Source: source, Base: r.spec}, Why: OverruledAbsent,
+			})
 		}
 	}
 	return c, nil
 }
 
-// compareOneLocked compares one backend, and reports whether it is the source's in the end. Rivals are those of other sources at its
-// address.
-func (p *Pool) compareOneLocked(c *comparison, source string, s Spec, rivals []*member) bool {
-	m := p.byID[s.ID]
-	if m != nil && m.source != source {
-		rivals, m = append(slices.Clip(rivals), m), nil
-	}
-	if slices.ContainsFunc(rivals, func(r *member) bool { return !p.yieldsLocked(r) }) {
-		c.ignored++
-		return false
-	}
-	if c.stillHeld[s.ID] {
+// compareOneLocked compares one backend, and reports whether it is the source's in the end. Rival is who has its address and is of
+// another source, or nil.
+func (p *Pool) compareOneLocked(c *comparison, s Spec, rival *member) bool {
+	if _, held := p.removals[named{c.source, s.ID}]; held {
+		c.stillHeld[s.ID] = s
 		c.held++
 		return false
 	}
-	for _, r := range rivals {
-		c.removed[r.backend.id] = r
+	m := p.byID[s.ID]
+	foreign := m != nil && m.source != c.source
+	if (foreign || rival != nil) && c.source != Configuration {
+		c.ignored++
+		return false
+	}
+	if rival != nil && rival != m {
+		c.removed[rival.backend.id] = rival
+		if o, is := rival.overrides(); is {
+			c.overruled = append(c.overruled, Unapplied{Override: o, Why: OverruledAddr, Now: s})
+		}
+	}
+	if m == nil {
+		c.added = append(c.added, s)
+		return true
+	}
+	if foreign && m.source == "" {
+		o, _ := m.overrides()
+		c.overruled = append(c.overruled, Unapplied{Override: o, Why: OverruledID, Now: s})
+	} else {
+		_, dropped := m.changes().against(s)
+		c.overruled = append(c.overruled, dropped...)
 	}
 	switch {
-	case m == nil:
-		c.added = append(c.added, s)
-		if r := c.removed[s.ID]; r != nil && r.source != source {
-			c.replaced++
-		}
 	case m.spec.Addr != s.Addr || m.spec.Tier != s.Tier || m.spec.Zone != s.Zone:
 		c.removed[s.ID] = m
 		c.added = append(c.added, s)
 		c.replaced++
-	case m.spec != s:
+	case m.spec != s || foreign:
 		c.changed = append(c.changed, described{m, s})
 	}
 	return true
 }
-
-// yieldsLocked reports whether a backend makes room for one of the same id or address: one that was restored before the
-// configuration had its say.
-func (p *Pool) yieldsLocked(m *member) bool { return m.restored && !p.reconciled }
 
 // counts returns the comparison in numbers.
 func (c *comparison) counts() Reconciled {
@@ -172,10 +193,17 @@ func (c *comparison) difference(members []*member) Difference {
 	}
 	for _, s := range c.added {
 		d.Added = append(d.Added, s.ID)
+		if old := c.removed[s.ID]; old != nil {
+			s = old.carried(s)
+		}
+		d.Coming = append(d.Coming, s)
 	}
 	for _, e := range c.changed {
-		d.Changed = append(d.Changed, Changed{ID: e.spec.ID, Fields: changedFields(e.member.spec, e.spec)})
+		d.Changed = append(d.Changed, Changed{
+			ID: e.spec.ID, Fields: changedFields(e.member.spec, e.spec), Owner: e.member.source != c.source,
+		})
 	}
+	d.Dropped = c.overruled
 	return d
 }
 
@@ -211,7 +239,9 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 	now := time.Now()
 	var c changes
 	for _, d := range compared.changed {
-		c.edits = append(c.edits, d.member.followed(d.spec))
+		e := d.member.followed(d.spec)
+		e.next.source, p.begun[source] = source, true
+		c.edits = append(c.edits, e)
 	}
 	for _, m := range p.snap.Load().members {
 		if compared.removed[m.backend.id] != nil {
@@ -220,6 +250,9 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 	}
 	for _, s := range compared.added {
 		m := p.memberLocked(s, source, now)
+		if old := compared.removed[s.ID]; old != nil {
+			m.follow(old)
+		}
 		if j, is := judged[s.ID]; is {
 			m.verdict, m.reason = j.Verdict, j.Reason
 		}
@@ -230,25 +263,60 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 		p.noteReturn(nil, m)
 		c.added = append(c.added, m)
 	}
-	p.rememberRemovalsLocked(source, compared)
-	p.reconciled = true
+	p.rememberRemovalsLocked(compared)
 	if len(c.added)+len(c.removed)+len(c.edits) > 0 {
 		p.applyLocked(c, now)
+	}
+	for _, u := range compared.overruled {
+		change := Change{Pool: p.name, Backend: BackendInfo{ID: u.Override.Base.ID, Addr: u.Override.Base.Addr, Source: source}, At: now}
+		if m := p.byID[change.Backend.ID]; m != nil {
+			change = p.change(m, now)
+		}
+		p.publishLocked(Overruled{change, u})
 	}
 	return compared.counts(), nil
 }
 
-// rememberRemovalsLocked forgets the removals of backends that their source describes otherwise now, or names no more.
-func (p *Pool) rememberRemovalsLocked(source string, c *comparison) {
+// rememberRemovalsLocked forgets the removals of backends that their source does not name any more. One that was restored may wait for
+// its source.
+func (p *Pool) rememberRemovalsLocked(c *comparison) {
 	for n, r := range p.removals {
+		s, held := c.stillHeld[n.id]
 		switch {
-		case n.source != source:
-		case c.stillHeld[n.id]:
-			p.removals[n] = removal{spec: r.spec}
-		case c.named[n.id] || !r.awaited:
+		case n.source != c.source:
+		case held:
+			p.removals[n] = removal{spec: s}
+		case !r.awaited:
 			delete(p.removals, n)
 		}
 	}
+}
+
+// follow makes a new member the one of its id after old: it has what was set of that at run time, unless its source says otherwise.
+func (m *member) follow(old *member) {
+	s := old.carried(m.spec)
+	m.weight, m.maxSessions, m.mode = s.Weight, s.MaxSessions, s.Mode
+	for _, f := range old.backend.former {
+		if f.load.Leases() > 0 {
+			m.backend.former = append(m.backend.former, f)
+		}
+	}
+	m.backend.former = append(m.backend.former, old.backend)
+}
+
+// carried returns s with what was set at run time and is not overruled by it.
+func (m *member) carried(s Spec) Spec {
+	o, _ := m.changes().against(s)
+	if o.Weight != nil {
+		s.Weight = *o.Weight
+	}
+	if o.MaxSessions != nil {
+		s.MaxSessions = *o.MaxSessions
+	}
+	if o.Mode != nil {
+		s.Mode = *o.Mode
+	}
+	return s
 }
 
 // followed is the edit of a backend that its source describes by s now.

@@ -192,56 +192,80 @@ type sourced struct {
 // those of away, the backends removed by hand, that may come back.
 func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced, r Reconciled, ok bool) {
 	after = maps.Clone(model)
-	mentioned, kept := make(map[string]Spec), make(map[string]bool)
-	for _, s := range specs {
-		if _, twice := mentioned[s.ID]; twice {
+	mentioned, kept, gone := make(map[string]Spec), make(map[string]bool), make(map[string]bool)
+	for i, s := range specs {
+		if _, twice := mentioned[s.ID]; twice || slices.ContainsFunc(specs[:i], func(o Spec) bool { return o.Addr == s.Addr }) {
 			return model, Reconciled{}, false
 		}
 		mentioned[s.ID] = s
-		foreign := false
-		for id, m := range model {
-			foreign = foreign || m.source != source && (id == s.ID || m.spec.Addr == s.Addr)
-		}
-		if foreign {
-			r.Ignored++
-			continue
-		}
-		if away[named{source, s.ID}] == s {
+		if _, held := away[named{source, s.ID}]; held {
 			r.Held++
 			continue
 		}
+		var foreign []string
+		for id, m := range model {
+			if m.source != source && (id == s.ID || m.spec.Addr == s.Addr) {
+				foreign = append(foreign, id)
+			}
+		}
+		if len(foreign) > 0 && source != Configuration {
+			r.Ignored++
+			continue
+		}
+		for _, id := range foreign {
+			if id != s.ID {
+				gone[id] = true
+			}
+		}
 		kept[s.ID] = true
 		m, exists := model[s.ID]
-		switch {
-		case !exists:
+		if !exists {
 			r.Added++
-			m = sourced{settingOfSpec(s), source, s, nil}
-		case m.spec.Addr != s.Addr || m.spec.Tier != s.Tier || m.spec.Zone != s.Zone:
-			r.Changed++
-			m = sourced{settingOfSpec(s), source, s, nil}
-		case m.spec != s:
-			r.Changed++
-			if s.Weight != m.spec.Weight {
-				m.weight = s.Weight
-			}
-			if s.MaxSessions != m.spec.MaxSessions {
-				m.most = s.MaxSessions
-			}
-			if s.Mode != m.spec.Mode {
-				m.mode = s.Mode
-			}
-			m.spec = s
+			after[s.ID] = sourced{settingOfSpec(s), source, s, nil}
+			continue
 		}
+		if m.spec != s || m.source != source {
+			r.Changed++
+		}
+		if m.spec.Addr != s.Addr || m.spec.Tier != s.Tier || m.spec.Zone != s.Zone {
+			m.tier, m.verdict, m.backend = s.Tier, Healthy, nil
+		}
+		if s.Weight != m.spec.Weight {
+			m.weight = s.Weight
+		}
+		if s.MaxSessions != m.spec.MaxSessions {
+			m.most = s.MaxSessions
+		}
+		if s.Mode != m.spec.Mode {
+			m.mode = s.Mode
+		}
+		m.source, m.spec = source, s
 		after[s.ID] = m
 	}
 	for id, m := range model {
-		if m.source == source && !kept[id] {
+		if (m.source == source || gone[id]) && !kept[id] {
 			r.Removed++
 			delete(after, id)
 		}
 	}
-	maps.DeleteFunc(away, func(n named, s Spec) bool { return n.source == source && mentioned[n.id] != s })
+	for n := range away {
+		if s, named := mentioned[n.id]; n.source == source && named {
+			away[n] = s
+		} else if n.source == source {
+			delete(away, n)
+		}
+	}
 	return after, r, true
+}
+
+// wantOwnAddresses holds that no two backends have the same address.
+func wantOwnAddresses(t rapid.TB, p *Pool) {
+	there := newDirectory(nil)
+	for _, b := range p.Backends() {
+		if err := there.add(Spec{ID: b.ID, Addr: b.Addr}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func settingOfSpec(s Spec) setting {
@@ -280,11 +304,11 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"answer": func(t *rapid.T) {
-				source := rapid.SampledFrom([]string{"dns", "file"}).Draw(t, "source")
+				source := rapid.SampledFrom([]string{"dns", "file", Configuration}).Draw(t, "source")
 				specs := rapid.SliceOfN(rapid.Custom(draw), 0, 4).Draw(t, "specs")
 				if rapid.Bool().Draw(t, "each once") { // else most answers are refused
-					named := make(map[string]bool)
-					specs = slices.DeleteFunc(specs, func(s Spec) bool { again := named[s.ID]; named[s.ID] = true; return again })
+					there := newDirectory(nil)
+					specs = slices.DeleteFunc(specs, func(s Spec) bool { return there.add(s) != nil })
 				}
 				after, want, ok := reconciled(model, away, source, specs)
 				before := p.snap.Load()
@@ -292,7 +316,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 					t.Fatalf("of %+v: foretold %+v, error %v, want %+v, taken: %v", specs, d, err, want, ok)
 				}
 				r, err := p.Reconcile(source, specs)
-				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) {
+				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) && !errors.Is(err, ErrDuplicateAddress) {
 					t.Fatalf("of %+v: %+v, error %v, want %+v, taken: %v", specs, r, err, want, ok)
 				}
 				if !ok && p.snap.Load() != before {
@@ -302,7 +326,13 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 			},
 			"add": func(t *rapid.T) {
 				s := draw(t)
-				if err := p.Add(s); err == nil {
+				_, exists := model[s.ID]
+				for _, m := range model {
+					exists = exists || m.spec.Addr == s.Addr
+				}
+				if err := p.Add(s); exists != (err != nil) {
+					t.Fatalf("add of %+v: error %v", s, err)
+				} else if err == nil {
 					model[s.ID] = sourced{settingOfSpec(s), "", s, nil}
 				}
 			},
@@ -315,7 +345,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 				delete(model, id)
 			},
 			"the same again": func(t *rapid.T) {
-				source := rapid.SampledFrom([]string{"dns", "file"}).Draw(t, "source")
+				source := rapid.SampledFrom([]string{"dns", "file", Configuration}).Draw(t, "source")
 				var specs []Spec
 				for _, id := range slices.Sorted(maps.Keys(model)) {
 					if m := model[id]; m.source == source {
@@ -345,6 +375,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
+				wantOwnAddresses(t, p)
 				var order []string
 				for len(events.C()) > 0 {
 					order, _ = follow(t, known, order, <-events.C())

@@ -371,7 +371,10 @@ func TestReconfigureQueue(t *testing.T) {
 	picks(p, 1)
 	l.wait(t, "one")
 	reconfigured(t, p, func(o *Options) { o.TryAllWhenNone = false })
-	wantIDs(t, "told when nobody is tried any more", l.names(), "one!")
+	wantIDs(t, "told when nobody is tried any more", l.names())
+	must(t, p.SetVerdict("a", Healthy, ""))
+	must(t, p.SetMaxSessions("a", 2))
+	wantIDs(t, "told when one is healthy", l.names(), "one")
 
 	p = made(t, Options{QueueMax: 3, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	l = &line{pool: p}
@@ -380,7 +383,9 @@ func TestReconfigureQueue(t *testing.T) {
 	must(t, p.Add(at("b", 0, "", 1)))
 	l.wait(t, "two")
 	must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Unhealthy, ""}))
-	wantIDs(t, "told", l.names(), "one", "two!")
+	wantIDs(t, "told", l.names(), "one")
+	p.Close()
+	wantIDs(t, "told", l.names(), "two!")
 	if got, want := p.Stats(), (Stats{Waited: 2, Served: 1, InVain: 1}); got != want {
 		t.Errorf("numbers are %+v, want %+v", got, want)
 	}

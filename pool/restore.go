@@ -3,60 +3,15 @@ package pool
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"time"
 )
 
-// An Overruling says why a run-time value was not restored.
-type Overruling uint8
-
-// The overrulings.
-const (
-	OverruledValue   Overruling = iota // the source says something else of that setting than when it was set
-	OverruledBackend                   // the source describes another backend under that id, or the removed one otherwise
-	OverruledID                        // the pool has a backend under the id of one that was added by hand
-	OverruledAddr                      // a source names another backend at the address of one that was added by hand
-)
-
-// String returns the reason in words.
-func (o Overruling) String() string {
-	switch o {
-	case OverruledValue:
-		return "its source says something else now"
-	case OverruledBackend:
-		return "its source describes it otherwise now"
-	case OverruledID:
-		return "there is another backend of that name now"
-	case OverruledAddr:
-		return "there is another backend at that address now"
-	}
-	return "overruling(" + strconv.Itoa(int(o)) + ")"
-}
-
-// An Unapplied is a run-time value, or all of them, of one backend that Restore did not bring back. It is a plain value.
-type Unapplied struct {
-	Override Override
-	Field    string // "weight", "max_sessions" or "mode"; "" when it is all of the override
-	Why      Overruling
-	Now      Spec // that of the backend which stands against it
-}
-
-// String says what was not restored, and why.
-func (u Unapplied) String() string {
-	id := u.Override.Base.ID
-	if u.Field == "" {
-		return fmt.Sprintf("backend %q stays as it is configured, and not %s by hand: %v", id, u.Override.Kind, u.Why)
-	}
-	return fmt.Sprintf("%s of backend %q stays as it is configured: %v", u.Field, id, u.Why)
-}
-
 // Restore does again what Overrides told of, in a new pool: all at once, or on an error nothing. It may be called before or after
 // the first Reconcile. It returns what was overruled:
-//   - A changed setting is taken up unless the source says something else of it than it did then (Base). With another address, tier
-//     or zone it is another backend, of which nothing is taken up.
-//   - A removed backend is removed unless its source describes it otherwise than it did then.
-//   - An added backend is added unless the pool has one of its id, or a source one at its address. If no source has named
-//     anything yet, the first Reconcile has the same right: what it names takes the place of one added by hand.
+//   - A changed setting is taken up unless the source says something else of it than it did then (Base). Another address, tier or zone
+//     does not matter: what was set belongs to the backend's id.
+//   - A removed backend is removed.
+//   - An added backend is added unless the pool has one of its id or address. What Configuration names afterwards takes its place.
 //
 // What a source has not named yet waits until it does, however long that takes, and is then judged in the same way, in silence. A
 // backend that is added does not start slowly.
@@ -98,9 +53,7 @@ func (p *Pool) restoreLocked(overrides []Override) []Unapplied {
 		}
 	}
 	for _, m := range r.ids {
-		if m.source != "" {
-			r.addrs[m.backend.addr] = m
-		}
+		r.addrs[m.backend.addr] = m
 	}
 	for _, o := range overrides {
 		if o.Kind == OverrideAdded {
@@ -118,8 +71,8 @@ type restoring struct {
 	pool      *Pool
 	now       time.Time
 	changes   changes
-	ids       map[string]*member         // of the backends that there will be, without those it adds
-	addrs     map[netip.AddrPort]*member // of those of these that have a source
+	ids       map[string]*member         // of the backends that there will be
+	addrs     map[netip.AddrPort]*member // the same, by address
 	unapplied []Unapplied
 }
 
@@ -133,16 +86,13 @@ func (r *restoring) mine(o Override) *member {
 
 func (r *restoring) remove(o Override) {
 	m := r.mine(o)
-	switch {
-	case m == nil:
+	if m == nil {
 		r.pool.removals[named{o.Source, o.Base.ID}] = removal{spec: o.Base, awaited: true}
-	case m.spec != o.Base:
-		r.unapplied = append(r.unapplied, Unapplied{Override: o, Why: OverruledBackend, Now: m.spec})
-	default:
-		r.pool.removals[named{o.Source, o.Base.ID}] = removal{spec: o.Base}
-		r.changes.removed = append(r.changes.removed, m)
-		delete(r.ids, o.Base.ID)
+		return
 	}
+	r.pool.removals[named{o.Source, o.Base.ID}] = removal{spec: m.spec}
+	r.changes.removed = append(r.changes.removed, m)
+	delete(r.ids, o.Base.ID)
 }
 
 func (r *restoring) change(o Override) {
@@ -178,37 +128,10 @@ func (r *restoring) add(o Override) {
 		return
 	}
 	m := r.pool.memberLocked(o.Base, "", r.now)
-	m.fresh, m.restored = true, true
+	m.fresh = true
 	r.pool.noteReturn(nil, m)
+	r.ids[o.Base.ID], r.addrs[o.Base.Addr] = m, m
 	r.changes.added = append(r.changes.added, m)
-}
-
-// against returns the values of o that hold now that the source says s, and those that it overrules.
-func (o Override) against(s Spec) (Override, []Unapplied) {
-	base := o.Base
-	if base.Addr != s.Addr || base.Tier != s.Tier || base.Zone != s.Zone {
-		none := o
-		none.Weight, none.MaxSessions, none.Mode = nil, nil, nil
-		return none, []Unapplied{{Override: o, Why: OverruledBackend, Now: s}}
-	}
-	held := o
-	var overruled []Unapplied
-	overrule := func(field string) {
-		overruled = append(overruled, Unapplied{Override: o, Field: field, Why: OverruledValue, Now: s})
-	}
-	if o.Weight != nil && s.Weight != base.Weight {
-		held.Weight = nil
-		overrule(fieldWeight)
-	}
-	if o.MaxSessions != nil && s.MaxSessions != base.MaxSessions {
-		held.MaxSessions = nil
-		overrule(fieldMaxSessions)
-	}
-	if o.Mode != nil && s.Mode != base.Mode {
-		held.Mode = nil
-		overrule(fieldMode)
-	}
-	return held, overruled
 }
 
 // take gives a backend that its source has just named the run-time values that waited for it.
@@ -227,6 +150,6 @@ func (m *member) take(o Override) {
 
 // A removal is a backend that was removed by hand.
 type removal struct {
-	spec    Spec // as its source described it
+	spec    Spec // as its source described it last
 	awaited bool // it was restored, and its source has not named it yet
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -28,7 +29,9 @@ func made(t testing.TB, o Options, specs ...Spec) *Pool {
 
 // at returns a backend of a tier and zone that takes so many sessions at once.
 func at(id string, tier int, zone string, most int) Spec {
-	s := spec(id, int(algo.HashString(id)%60_000))
+	h := algo.HashString(id)
+	s := spec(id, int(h%60_000))
+	s.Addr = netip.AddrPortFrom(s.Addr.Addr(), uint16(1+h>>32%60_000)) // no two share an address
 	s.Tier, s.Zone, s.MaxSessions = tier, zone, most
 	return s
 }

@@ -7,7 +7,7 @@ type Stats struct {
 	Waiting     int    // sessions that wait for a backend now
 	Waited      uint64 // that had to wait, ever
 	Served      uint64 // of these, that were given a backend
-	InVain      uint64 // that were told that no backend is eligible any more
+	InVain      uint64 // that were told that there is nothing left to wait for; see Waiter.Serve
 	Left        uint64 // that left the queue: their time was over, or their clients went
 	QueueFull   uint64 // that found no room in the queue
 	NoBackend   uint64 // picks refused with ErrNoBackend

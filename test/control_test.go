@@ -203,6 +203,12 @@ func TestSessionsCommand(t *testing.T) {
 		t.Errorf("it ended with %q", line.Reason)
 	}
 	check(t, harness.PingPong(two, 1, 10))
+	if stdout, stderr, code := b.Command(t, "sessions", "end", "--all"); code != 0 || strings.TrimSpace(stdout) != "1 session ended" {
+		t.Errorf("to end all of them ends with %d: %s%s", code, stdout, stderr)
+	}
+	if line := b.WaitSession(t, two.LocalAddr()); line.Reason != "ended_by_operator" {
+		t.Errorf("the other ended with %q", line.Reason)
+	}
 }
 
 // TestNotReadyBeforeTheDrain has /ready say no while clients are still served, for drain_delay.

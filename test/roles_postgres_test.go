@@ -122,7 +122,7 @@ func TestPostgresFailover(t *testing.T) {
 			started := time.Now()
 			b := world{
 				Backends: []string{primary.Address(), replica.Address()},
-				Pool:     []string{`algorithm = "least_conn"`, `on_unhealthy = "close"`},
+				Pool:     []string{`algorithm = "least_conn"`}, // on_unhealthy is "close" by default
 				Health: []string{
 					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, fmt.Sprintf(`interval = "%v"`, checkInterval),
 					`fast_interval = "200ms"`, `timeout = "500ms"`, `rise = 2`, `fall = 2`,
@@ -165,6 +165,49 @@ func TestPostgresFailover(t *testing.T) {
 			w.stop()
 			if len(w.refused) > 0 {
 				t.Errorf("%d writes went to a standby: %v", len(w.refused), w.refused[0])
+			}
+		})
+	}
+}
+
+// TestDemotedPrimaryLosesItsWriters promotes a standby while the old primary runs on and knows nothing of it: the old one is fenced off,
+// and its sessions are cut, unless the configuration keeps them.
+func TestDemotedPrimaryLosesItsWriters(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		pool []string
+		cut  bool
+	}{
+		{"by default", nil, true},
+		{"kept", []string{`on_unhealthy = "keep"`}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			primary := harness.StartPostgres(t)
+			replica := primary.StartReplica(t)
+			started := time.Now()
+			b := world{
+				Backends: []string{primary.Address(), replica.Address()}, Pool: tc.pool,
+				Health: []string{
+					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "200ms"`, `timeout = "5s"`,
+				},
+			}.start(t)
+			b.WaitVerdict(t, "b1", "healthy", started)
+			writer, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, b.Address(t, "main")))
+			check(t, err)
+			defer writer.Close(context.Background())
+			promoted := time.Now()
+			do(t, replica, "SELECT pg_promote()")
+			b.WaitVerdict(t, "b1", "wrong_role", promoted)
+			if tc.cut {
+				b.WaitLine(t, "the old primary's writer is cut", func(l harness.Line) bool {
+					return l.IsAccess() && l.Backend == "b1" && l.Reason == "backend_unhealthy"
+				})
+			}
+			_, err = writer.Exec(t.Context(), "CREATE TABLE lost ()")
+			if cut := err != nil; cut != tc.cut {
+				t.Errorf("a statement of the writer ends with %v, want an error: %v", err, tc.cut)
 			}
 		})
 	}

@@ -32,7 +32,6 @@ func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	}
 	return world{
 		Backends: addresses,
-		Pool:     []string{`on_unhealthy = "close"`},
 		Health: []string{
 			`type = "redis"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "100ms"`, `timeout = "400ms"`, `rise = 2`, `fall = 2`,
 		},

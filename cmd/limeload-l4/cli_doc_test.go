@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -76,43 +75,70 @@ func TestDocNamesAll(t *testing.T) {
 	}
 }
 
-// TestDocOutputs runs what docs/cli.md shows, each against a fake daemon of its own, and compares the output. -update
-// writes it anew.
-func TestDocOutputs(t *testing.T) {
-	text, err := os.ReadFile(cliDoc)
+// docCommands are the commands of the program in a page, in blocks and within lines, as their arguments; a shell's comments are left out.
+func docCommands(page string) (commands [][]string) {
+	inline := regexp.MustCompile("`(?:build/)?limeload-l4 ([^`]+)`")
+	inBlock, block := regexp.MustCompile(`^(?:\$ )?(?:build/)?limeload-l4 (.*)`), false
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "```") {
+			block = !block
+		}
+		var found [][]string
+		if !block {
+			found = inline.FindAllStringSubmatch(line, -1)
+		} else if m := inBlock.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			found = [][]string{m}
+		}
+		for _, m := range found {
+			text, _, _ := strings.Cut(m[1], " #")
+			text, _, _ = strings.Cut(text, " | ")
+			text, _, _ = strings.Cut(text, " > ")
+			words := regexp.MustCompile(`'[^']*'|\S+`).FindAllString(text, -1)
+			for i := range words {
+				words[i] = strings.Trim(words[i], "'")
+			}
+			if !strings.ContainsAny(text, "<>()…") && words[0] == strings.ToLower(words[0]) {
+				commands = append(commands, words)
+			}
+		}
+	}
+	return commands
+}
+
+// TestDocCommands holds that every command which a document shows is one, with flags that it has.
+func TestDocCommands(t *testing.T) {
+	for _, bad := range []string{"`limeload-l4 sesions end`", "```sh\nlimeload-l4 backends drain redis b1 --dead 5m   # for long\n```\n"} {
+		if c := docCommands(bad); len(c) != 1 || parses(t, c[0]) == nil {
+			t.Fatalf("the guard does not miss %s", bad)
+		}
+	}
+	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "new.toml"), []byte(goodConfig), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	here, err := filepath.Abs(cliDoc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(folder)
-	examples := 0
-	written := regexp.MustCompile("(?s)```console\n\\$ limeload-l4 ([^\n]*)\n(.*?)```").ReplaceAllFunc(text, func(block []byte) []byte {
-		examples++
-		line, shown, _ := strings.Cut(strings.TrimPrefix(string(block), "```console\n$ limeload-l4 "), "\n")
-		startFake(t)
-		code, stdout, stderr := command(t, strings.Fields(line)...)
-		if want := map[bool]int{true: exitUnreachable}[line == "events"]; code != want { // the fake daemon ends its stream
-			t.Errorf("limeload-l4 %s: exit code %d: %s", line, code, stderr)
-		}
-		stdout = zoneless(stdout)
-		if shown = strings.TrimSuffix(shown, "```"); shown != stdout && !*update {
-			t.Errorf("limeload-l4 %s: docs/cli.md shows\n%sit prints\n%s", line, shown, stdout)
-		}
-		return fmt.Appendf(nil, "```console\n$ limeload-l4 %s\n%s```", line, stdout)
-	})
-	if examples < 12 {
-		t.Fatalf("docs/cli.md has %d examples", examples)
-	}
-	if *update && !bytes.Equal(written, text) {
-		if err := os.WriteFile(here, written, 0o644); err != nil {
+	n := 0
+	for _, file := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
+		for _, args := range docCommands(string(text)) {
+			n++
+			if err := parses(t, args); err != nil {
+				t.Errorf("%s: limeload-l4 %s: %v", filepath.Base(file), strings.Join(args, " "), err)
+			}
+		}
 	}
+	if n < 60 {
+		t.Errorf("the documents show %d commands", n)
+	}
+}
+
+// parses tells what is wrong with a command line but for arguments that are left out: with --help nothing is done.
+func parses(t *testing.T, args []string) error {
+	t.Helper()
+	if code, stdout, stderr := command(t, append(args, "--help")...); code != 0 || !strings.Contains(stdout, "USAGE") {
+		return fmt.Errorf("it ends with %d: %s", code, stderr)
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +21,6 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
-
-var update = flag.Bool("update", false, "write the outputs in docs/cli.md anew")
 
 // wholeApp is the program with every command.
 func wholeApp(stdout, stderr io.Writer) *cli.App {
@@ -343,16 +339,4 @@ func fixtureEvents() []admin.Event {
 		{At: at.Add(time.Second), Kind: "reloaded", Text: "taken up in 4.2ms"},
 		{At: at.Add(2 * time.Second), Kind: "weight_changed", Pool: "redis", Backend: "b2", Address: "10.0.0.12:6379", From: "1", To: "3", Lost: 2},
 	}
-}
-
-// zoneless is a text with its times in no particular zone.
-func zoneless(text string) string {
-	text = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`).ReplaceAllStringFunc(text, func(s string) string {
-		at, err := time.Parse(eventTime, s)
-		if err != nil {
-			return s
-		}
-		return at.UTC().Format(eventTime)
-	})
-	return text
 }

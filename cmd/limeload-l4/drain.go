@@ -60,16 +60,20 @@ func drainLeft(b *admin.Backend) string {
 func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	left := int64(-1)
+	last := int64(-1)
 	for {
-		done := b.Sessions == 0
+		left := b.Sessions
+		if b.Drain != nil {
+			left = b.Drain.Left // also those at an address that it had before
+		}
+		done := left == 0
 		switch {
 		case b.Mode != pool.Drain.String() && !done, remove && b.Drain == nil:
 			return fmt.Errorf("backend %s of pool %s drains no longer: its mode is %s", b.Name, b.Pool, b.Mode)
 		case done && !remove:
 			return r.print(b, r.say("backend %s of pool %s is drained", b.Name, b.Pool))
-		case b.Sessions != left && !r.json:
-			left = b.Sessions
+		case left != last && !r.json:
+			last = left
 			if err := r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b))(r.out); err != nil {
 				return err
 			}

@@ -96,6 +96,16 @@ func printPlan(w io.Writer, p *admin.Plan, width int) error {
 			return err
 		}
 	}
+	if len(p.Dropped) > 0 {
+		fmt.Fprintln(w, "set at run time, and dropped:")
+		t := newTable("pool", "backend", "what", "running", "in the file", "why")
+		for _, d := range p.Dropped {
+			t.add(d.Pool, d.Backend, d.What, d.Running, d.File, d.Why)
+		}
+		if err := t.print(w, width); err != nil {
+			return err
+		}
+	}
 	return printNotes(w, p.NeedsRestart, p.Warnings)
 }
 

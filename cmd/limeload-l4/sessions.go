@@ -104,15 +104,20 @@ func sessionsEndCommand() *cli.Command {
 		if len(args) > 0 {
 			f.ID = args[0]
 		}
-		switch all := f == (admin.SessionFilter{}); {
-		case all && !c.Bool("all"):
+		all, some := c.Bool("all"), f != (admin.SessionFilter{})
+		switch {
+		case !all && !some:
 			return &usageError{errors.New("which ones? Needs an ID, a filter such as --pool, or --all")}
-		case !all && c.Bool("all"):
+		case all && some:
 			return &usageError{errors.New("--all is every session: needs no ID and no filter beside it")}
 		}
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
-		n, err := r.client.EndSessions(ctx, f)
+		end := func() (int, error) { return r.client.EndSessions(ctx, f) }
+		if all {
+			end = func() (int, error) { return r.client.EndAllSessions(ctx) }
+		}
+		n, err := end()
 		if err != nil {
 			return err
 		}

@@ -96,6 +96,16 @@ type Difference struct {
 	Running string `json:"running"`
 }
 
+// Dropped is a value that was set at run time and that ends with a reload.
+type Dropped struct {
+	Pool    string `json:"pool"`
+	Backend string `json:"backend"`
+	What    string `json:"what"`    // added, removed, weight, max_sessions or mode
+	File    string `json:"file"`    // what holds instead; "" where that is nothing
+	Running string `json:"running"` // what ends
+	Why     string `json:"why"`
+}
+
 // Listener is a bound address.
 type Listener struct {
 	Name     string            `json:"name"`
@@ -290,6 +300,7 @@ type Plan struct {
 	Drained      int              `json:"drained"`       // sessions that go on to their end where nothing new goes
 	Ended        int              `json:"ended"`         // sessions that are ended
 	Differences  []Difference     `json:"differences"`   // run-time values that stay in force over the file's
+	Dropped      []Dropped        `json:"dropped"`       // run-time values that end
 	NeedsRestart []string         `json:"needs_restart"` // keys that change nothing before a restart
 	Warnings     []string         `json:"warnings"`
 }
@@ -352,6 +363,6 @@ type Event struct {
 func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed", "check_changed",
-		"breaker_changed", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
+		"breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

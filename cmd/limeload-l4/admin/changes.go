@@ -95,8 +95,14 @@ func (s *Server) endSessions(a *asked) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f == (SessionFilter{}) {
-		return nil, newProblem(problemBadRequest, "the query needs to say which sessions; client=0.0.0.0/0 and client=::/0 are all of them")
+	all := a.query.Get("all")
+	switch some := f != (SessionFilter{}); {
+	case all != "" && all != "true":
+		return nil, invalid("all", all, "true")
+	case all == "" && !some:
+		return nil, newProblem(problemBadRequest, "the query needs to say which sessions; all=true is all of them")
+	case all != "" && some:
+		return nil, newProblem(problemBadRequest, "all: it is every session, and needs no other parameter beside it").of("all")
 	}
 	n, err := s.balancer.EndSessions(a.Context(), f)
 	return endedSessions{n}, err

@@ -33,7 +33,7 @@ type ClientOptions struct {
 //
 // Where no daemon answers, errors wrap ErrUnreachable and say what can be done about it. What the daemon refuses is a
 // *Problem, whose text is the daemon's; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
-// pool.ErrUnknownBackend and pool.ErrDuplicateBackend in it.
+// pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in it.
 //
 // It sets no time limit of its own but for connecting: a reload takes as long as it takes, and contexts bound it.
 type Client struct {
@@ -153,6 +153,12 @@ func (c *Client) Sessions(ctx context.Context, f SessionFilter) (SessionList, er
 func (c *Client) EndSessions(ctx context.Context, f SessionFilter) (int, error) {
 	f.Limit = 0
 	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: f.values()})
+	return ended.Ended, err
+}
+
+// EndAllSessions ends every session, and returns how many they were.
+func (c *Client) EndAllSessions(ctx context.Context) (int, error) {
+	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
 	return ended.Ended, err
 }
 

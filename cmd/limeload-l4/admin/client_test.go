@@ -165,6 +165,9 @@ func TestClientProblems(t *testing.T) {
 	if n, err := c.EndSessions(ctx, SessionFilter{}); err == nil || n != 0 {
 		t.Errorf("all sessions: %d, %v", n, err)
 	}
+	if n, err := c.EndAllSessions(ctx); err != nil || n != 2 {
+		t.Errorf("all sessions, meant: %d, %v", n, err)
+	}
 	for _, name := range []string{".", "..", "a/../b"} {
 		if err := c.RemoveBackend(ctx, "redis", name); !errors.Is(err, pool.ErrUnknownBackend) {
 			t.Errorf("backend %q: %v", name, err)

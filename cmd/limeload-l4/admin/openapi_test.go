@@ -112,6 +112,7 @@ func closedSets() map[string][]string {
 		"Backend.verdict":        words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging),
 		"Backend.breaker":        words(pool.Closed, pool.Open, pool.HalfOpen),
 		"Difference.what":        {"added", "removed", "weight", "max_sessions", "mode"},
+		"Dropped.what":           {"added", "removed", "weight", "max_sessions", "mode"},
 		"Listener.protocol":      {"tcp", "udp"},
 		"Session.phase":          {"asking", "queued", "connecting", "relaying"},
 		"Explanation.decided_by": {"algorithm", "sticky", "trial", "nothing"},

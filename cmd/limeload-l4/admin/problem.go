@@ -12,7 +12,7 @@ import (
 // A Problem is an error as the API tells it (RFC 9457, application/problem+json). Its text is Detail.
 //
 // errors.Is finds in it the error that the daemon had, where that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
-// pool.ErrUnknownBackend and pool.ErrDuplicateBackend.
+// pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
 type Problem struct {
 	Type     string   `json:"type"`   // "/problems/..." of a closed set, see ProblemTypes; it stays the same from version to version
 	Title    string   `json:"title"`  // what the type means; the same for each problem of a type
@@ -52,6 +52,7 @@ const (
 	problemMethod           = "/problems/method-not-allowed"
 	problemSlowBody         = "/problems/slow-body"
 	problemDuplicateBackend = "/problems/duplicate-backend"
+	problemDuplicateAddress = "/problems/duplicate-address"
 	problemNoDNSCache       = "/problems/no-dns-cache"
 	problemBodyTooLarge     = "/problems/body-too-large"
 	problemMediaType        = "/problems/unsupported-media-type"
@@ -81,6 +82,7 @@ func ProblemTypes() []ProblemType {
 		{problemMethod, "The route does not have this method", http.StatusMethodNotAllowed},
 		{problemSlowBody, "The body did not come in time", http.StatusRequestTimeout},
 		{problemDuplicateBackend, "The pool has a backend of this name", http.StatusConflict},
+		{problemDuplicateAddress, "Another backend of the pool has this address", http.StatusConflict},
 		{problemNoDNSCache, "The listener has no DNS cache", http.StatusConflict},
 		{problemBodyTooLarge, "The body is too large", http.StatusRequestEntityTooLarge},
 		{problemMediaType, "The route does not take this Content-Type", http.StatusUnsupportedMediaType},
@@ -103,6 +105,7 @@ func problemCauses() map[string]error {
 		problemUnknownListener:  ErrUnknownListener,
 		problemUnknownBackend:   pool.ErrUnknownBackend,
 		problemDuplicateBackend: pool.ErrDuplicateBackend,
+		problemDuplicateAddress: pool.ErrDuplicateAddress,
 		problemNoDNSCache:       ErrNoDNSCache,
 		problemEnding:           ErrEnding,
 	}

@@ -103,7 +103,7 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 				}
 			}
 			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.check.checker, pp.check.policy)
-			if wantsPrimary(pp.conf.Health) {
+			if pp.conf.Health.WantsPrimary() {
 				pp.known = onePrimary(pp.known)
 			}
 		}
@@ -149,6 +149,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.mu.Unlock()
 	d.files = p.files
 	for _, s := range p.gone {
+		d.logDropped(s)
 		failures = append(failures, s.retire())
 	}
 	d.server.Set(l4.Settings{
@@ -196,10 +197,10 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case pp.check == nil:
 		failures = append(failures, s.acquit())
 	case s.checks == nil:
-		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, wantsPrimary(pp.conf.Health)))
+		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
 	case pp.changes("health") || len(pp.contents) > 0:
-		failures = append(failures, s.checks.change(pp.check, wantsPrimary(pp.conf.Health)))
+		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
 	if pp.changes("discovery") {
 		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
@@ -235,17 +236,14 @@ func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 		before = s.finder.kind
 	}
 	s.setFinder(nil)
+	var err error
+	if before != "" && (c == nil || c.Type != before) {
+		_, err = s.pool.Reconcile(before, nil) // before the first answer: what has other names' addresses would be left out
+	}
 	if c != nil {
 		s.setFinder(newFinder(cfg, c, s.pool))
 		s.finder.start(s.daemon.poke)
-		if c.Type == before {
-			return nil
-		}
 	}
-	if before == "" {
-		return nil
-	}
-	_, err := s.pool.Reconcile(before, nil)
 	return err
 }
 
@@ -259,6 +257,7 @@ func (s *served) retire() error {
 	for _, b := range s.pool.Backends() {
 		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
 	}
+	s.pool.Close() // who waits for a backend waits in vain
 	s.end()
 	return errors.Join(failures...)
 }

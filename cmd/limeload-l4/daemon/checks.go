@@ -219,16 +219,6 @@ func checkRole(text string) healthcheck.Role {
 	return healthcheck.RoleUnknown
 }
 
-// wantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is.
-func wantsPrimary(h *conf.Health) bool {
-	for _, c := range append([]conf.Check{h.Check}, h.Checks...) {
-		if (c.Type == "postgres" || c.Type == "redis") && c.Role == "primary" {
-			return true
-		}
-	}
-	return false
-}
-
 // verdict is the pool's word for a check's.
 func verdict(v healthcheck.Verdict) pool.Verdict {
 	switch v {

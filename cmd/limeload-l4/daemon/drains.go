@@ -47,7 +47,7 @@ func (ds *drains) progress(pool string, b pool.BackendInfo) *admin.DrainProgress
 		return nil
 	}
 	p := dr.progress
-	p.Left = b.Leases
+	p.Left = b.Leases + b.Former
 	return &p
 }
 
@@ -115,7 +115,7 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	// Before it is run: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
 	if r.Deadline > 0 || r.Remove {
-		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases, Left: answer.Sessions, Remove: r.Remove}
+		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former, Remove: r.Remove}
 		deadline := time.Duration(r.Deadline * float64(time.Second))
 		if deadline > 0 {
 			at := p.Started.Add(deadline)
@@ -127,7 +127,9 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	return answer, err
 }
 
-// drain waits until a backend has no sessions left or the deadline has passed, and ends it.
+// drain waits until a backend has no sessions left or the deadline has passed, and ends it. A reload that gives the backend another
+// address changes nothing of that: the sessions at the old one are waited for, and ended, too. One that gives it another mode ends the
+// drain.
 func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove bool) {
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
@@ -140,10 +142,10 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 	ended := 0
 	for {
 		b, err := s.info(id)
-		if err != nil {
-			return // it was removed by another
+		if err != nil || b.Mode != pool.Drain {
+			return // it was removed by another, or is to serve again
 		}
-		if b.Leases == 0 {
+		if b.Leases+b.Former == 0 {
 			break
 		}
 		select {

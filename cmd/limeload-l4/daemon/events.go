@@ -73,6 +73,8 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
 	case pool.Suspected:
 		l.of(l.log.Debug(), e.Change).Msg("backend suspected")
+	case pool.Overruled:
+		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).Msg("run-time change dropped")
 	case pool.Discovered:
 		if e.Err != nil {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
@@ -135,6 +137,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
+	case pool.Overruled:
+		of("run_time_change_dropped", e.Change, nil, nil, e.Dropped.String())
 	case pool.Discovered:
 		reason := fmt.Sprintf("%s named %d %s", e.Source, e.Found, plural(e.Found, "backend"))
 		if e.Found == 0 {

@@ -11,13 +11,14 @@ func (c *catalog) ofPools(d *Daemon) part {
 	var (
 		backends = c.gauge("limeload_pool_backends", "Backends of the pool.", "pool")
 		eligible = c.gauge("limeload_pool_eligible_backends", "Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.", "pool")
+		wanted   = c.gauge("limeload_pool_wanted_backends", "Backends that should serve: in mode ready, with a weight and not of the wrong role; at most 1 where the primary is wanted.", "pool")
 		triesAll = c.gauge("limeload_pool_tries_all", "1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
 		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
 
 		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
 		queueMax = c.gauge("limeload_pool_queue_max_sessions", "Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
 		waited   = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
-		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (no backend was eligible any more).", "pool", "result")
+		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).", "pool", "result")
 		full     = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
 		refused  = c.counter("limeload_pool_refused_picks_total", "Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.", "pool", "reason")
 
@@ -31,6 +32,10 @@ func (c *catalog) ofPools(d *Daemon) part {
 	lefts := labelsFor("result", "served", "left", "in_vain")
 	reasons := labelsFor("reason", "no_backend", "busy")
 	return func(to sink) {
+		primary := make(map[string]bool) // pools that want the primary
+		for _, c := range d.config().Pools {
+			primary[c.Name] = c.Health.WantsPrimary()
+		}
 		for name, s := range d.servedPools() {
 			p := label("pool", name)
 			infos := s.pool.Backends()
@@ -41,6 +46,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 			}
 			to.put(backends, float64(len(infos)), p)
 			to.put(eligible, float64(s.pool.Eligible()), p)
+			to.put(wanted, float64(wantedBackends(infos, primary[name])), p)
 			to.claim(triesAll, s.pool.TriesAll(), p)
 			to.put(sessions, float64(leases), p)
 
@@ -62,6 +68,19 @@ func (c *catalog) ofPools(d *Daemon) part {
 			to.claim(credentials, s.refused(), p)
 		}
 	}
+}
+
+// wantedBackends counts the backends that should serve; of those that are to be the primary one does.
+func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
+	for i := range infos {
+		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole {
+			n++
+		}
+	}
+	if primary {
+		return min(n, 1)
+	}
+	return n
 }
 
 // backendSeries is what is told of each backend: 24 numbers, which 10,000 backends make a lot of.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
-		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}
+		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
 	}
 	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
 		t.Fatal(err)
@@ -166,6 +167,11 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 	lease.Release(pool.ConnectTimeout)
 	compare(map[string]float64{
+		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may come back
+		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`: 0,
+	})
+	p.Close()
+	compare(map[string]float64{
 		`limeload_pool_eligible_backends{pool="web"}`:                                       0,
 		`limeload_pool_queue_sessions{pool="web"}`:                                          0,
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:                       waiting,
@@ -192,6 +198,40 @@ func TestCheckTimes(t *testing.T) {
 		}
 		if b.GetCumulativeCount() != want || b.GetUpperBound() != healthcheck.DurationBounds()[i].Seconds() {
 			t.Errorf("bucket %d is %v, want %d", i, b, want)
+		}
+	}
+}
+
+// TestWantedBackends holds which backends should serve: an alert goes by the share of them that can.
+func TestWantedBackends(t *testing.T) {
+	d := testDaemon(t, parsed(t, `
+[pool.writers]
+backends = [{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }]
+health = { type = "redis", role = "primary" }
+[pool.readers]
+backends = [
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" },
+  { address = "127.0.0.1:7995", name = "drained", mode = "drain" }, { address = "127.0.0.1:7994", name = "light", weight = 0 },
+]
+health = { type = "redis", role = "replica" }
+`))
+	for name, verdicts := range map[string][]pool.Verdict{
+		"writers": {pool.Healthy, pool.WrongRole, pool.Unhealthy},
+		"readers": {pool.WrongRole, pool.Healthy, pool.Lagging},
+	} {
+		for i, v := range verdicts {
+			if err := d.pools[name].pool.SetVerdict(fmt.Sprintf("b%d", i+1), v, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := numbers(scrape(t, d.metrics, textForm))
+	for key, want := range map[string]float64{
+		`limeload_pool_wanted_backends{pool="writers"}`: 1, `limeload_pool_wanted_backends{pool="readers"}`: 2,
+		`limeload_pool_eligible_backends{pool="writers"}`: 1, `limeload_pool_eligible_backends{pool="readers"}`: 1,
+	} {
+		if is, there := got[key]; !there || is != want {
+			t.Errorf("%s is %v (there: %v), want %v", key, is, there, want)
 		}
 	}
 }

@@ -58,8 +58,9 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
-		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg), Differences: d.staying(p),
+		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
 	}
+	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {
 		for _, k := range keysOf(p.keys, table) {
 			plan.Settings = append(plan.Settings, changeOf(k, table))
@@ -149,7 +150,12 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 		c.Backends = append(c.Backends, backendPlan(b, what, changes))
 	}
 	for _, change := range pp.difference.Changed {
-		c.Backends = append(c.Backends, backendPlan(now[change.ID], "changed", specChanges(now[change.ID].Given, pp.spec[change.ID])))
+		b := now[change.ID]
+		changes := specChanges(b.Given, pp.spec[change.ID])
+		if change.Owner {
+			changes = append(changes, admin.Change{Key: "source", From: apiSource(b.Source), To: sourceConfig})
+		}
+		c.Backends = append(c.Backends, backendPlan(b, "changed", changes))
 	}
 	if before := d.poolConfig(c.Name); isHash(before.Algorithm) || isHash(pp.conf.Algorithm) {
 		c.KeysMoved = keysMoved(PoolOptions(before), pp)
@@ -162,34 +168,6 @@ func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.
 		changes = []admin.Change{}
 	}
 	return admin.BackendPlan{Name: b.ID, Address: b.Addr.String(), What: what, Changes: changes, Sessions: b.Leases}
-}
-
-// staying is the differences that a proposal leaves.
-func (d *Daemon) staying(p *proposal) []admin.Difference {
-	staying := []admin.Difference{}
-	for _, pp := range p.pools {
-		for _, o := range pp.served.pool.Overrides() {
-			for _, diff := range differencesOf(pp.conf.Name, o) {
-				if pp.leaves(o.Source, diff) {
-					staying = append(staying, diff)
-				}
-			}
-		}
-	}
-	return staying
-}
-
-// leaves tells whether a difference from what that source says is one still when the proposed pool is in force.
-func (pp *proposedPool) leaves(source string, diff admin.Difference) bool {
-	switch _, named := pp.spec[diff.Backend]; {
-	case pp.removed[diff.Backend]:
-		return false
-	case source != sourceConfig:
-		return true
-	case diff.What == "removed":
-		return named && !pp.added[diff.Backend]
-	}
-	return !slices.Contains(pp.changed[diff.Backend], diff.What)
 }
 
 // listenerFate is the API's word for what becomes of a listener.
@@ -322,9 +300,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 			after = append(after, s)
 		}
 	}
-	for _, id := range pp.difference.Added {
-		after = append(after, pp.spec[id])
-	}
+	after = append(after, pp.difference.Coming...)
 	from, to := sketch(now, before), sketch(pp.options, after)
 	moved, all := 0, 0
 	for i := range movedSamples {

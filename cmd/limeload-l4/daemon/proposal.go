@@ -35,6 +35,7 @@ type proposedPool struct {
 
 	// what of specs and difference is looked up by a backend's id, of which there may be ten thousand
 	spec           map[string]pool.Spec
+	coming         map[string]pool.Spec // of those added: with the run-time settings that they will have
 	added, removed map[string]bool
 	changed        map[string][]string // fields of the Spec
 
@@ -127,6 +128,10 @@ func (pp *proposedPool) index() {
 	pp.spec, pp.changed = make(map[string]pool.Spec, len(pp.specs)), make(map[string][]string, len(pp.difference.Changed))
 	for _, s := range pp.specs {
 		pp.spec[s.ID] = s
+	}
+	pp.coming = make(map[string]pool.Spec, len(pp.difference.Coming))
+	for _, s := range pp.difference.Coming {
+		pp.coming[s.ID] = s
 	}
 	for _, c := range pp.difference.Changed {
 		pp.changed[c.ID] = c.Fields

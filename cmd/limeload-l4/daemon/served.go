@@ -11,7 +11,7 @@ import (
 )
 
 // sourceConfig is what the pools call the configuration as a source of backends; those added through the API have "".
-const sourceConfig = "config"
+const sourceConfig = pool.Configuration
 
 // A served pool is a pool with all that works for it: its checks, its discovery, and who follows its events.
 type served struct {
@@ -50,7 +50,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served
 		if err != nil {
 			return nil, err
 		}
-		s.checks = newCheckedPool(d.log, d.checks, p, check, wantsPrimary(c.Health))
+		s.checks = newCheckedPool(d.log, d.checks, p, check, c.Health.WantsPrimary())
 	}
 	if c.Discovery != nil {
 		s.finder = newFinder(cfg, c.Discovery, p)

@@ -271,11 +271,11 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 || b.Mode != "drain" {
 		t.Errorf("b1 is %+v", b)
 	}
-	// b1 has another weight in the file, b2 another address, and b4 is there.
-	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994").Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
+	// b1 has another weight and address in the file, b2 another address, and b4 is there.
+	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994", "7998", "7992").Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain}]"; got != want {
+	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"; got != want {
 		t.Errorf("with another file the differences are %s, want %s", got, want)
 	}
 }

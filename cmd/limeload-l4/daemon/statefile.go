@@ -162,7 +162,7 @@ func (d *Daemon) restore(state savedState) error {
 	for name, all := range overrides {
 		s := d.pools[name]
 		if s == nil {
-			d.log.Warn().Str("pool", name).Int("changes", len(all)).Msg("run-time changes dropped: there is no such pool any more")
+			d.log.Warn().Str("pool", name).Int("changes", len(all)).Msg("run-time changes dropped: " + poolGone)
 			continue
 		}
 		unapplied, err := s.pool.Restore(all)

@@ -218,7 +218,10 @@ func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort))
 	fd := int(s)
 	if _, _, e = unix.RawSyscall(unix.SYS_BIND, s, uintptr(unsafe.Pointer(&local)), size); e != 0 {
 		Close(fd)
-		return -1, e
+		if e == unix.EADDRINUSE { // bind(2): all ephemeral ports are taken
+			return -1, NoPort
+		}
+		return -1, whyNot(e, to, true)
 	}
 	if at, err := LocalAddr(fd); err == nil {
 		bound(at)
@@ -226,7 +229,7 @@ func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort))
 	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, s, uintptr(unsafe.Pointer(&sa)), size)
 	if e != 0 && e != InProgress {
 		Close(fd)
-		return -1, e
+		return -1, whyNot(e, to, true)
 	}
 	return fd, e
 }

@@ -1,0 +1,97 @@
+package daemon
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// poolGone is why what was set at run time ends with its pool.
+const poolGone = "the configuration has no such pool any more"
+
+// runTimeChanges are the run-time changes that stay in force when a proposal is taken up, and those that end, with the reason.
+func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, dropped []admin.Dropped) {
+	staying, dropped = []admin.Difference{}, []admin.Dropped{}
+	for _, pp := range p.pools {
+		source := d.endingSource(pp)
+		for _, o := range pp.served.pool.Overrides() {
+			for _, diff := range differencesOf(pp.conf.Name, o) {
+				if source != "" && o.Source == source {
+					dropped = append(dropped, admin.Dropped{
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: pool.OverruledAbsent.String(),
+					})
+					continue
+				}
+				if u, ends := pp.overruled(o, diff.What); ends {
+					dropped = append(dropped, admin.Dropped{
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u), Running: diff.Running, Why: u.Why.String(),
+					})
+					continue
+				}
+				if s, named := pp.spec[o.Base.ID]; named && o.Kind == pool.OverrideRemoved && o.Source == sourceConfig {
+					diff.File = s.Addr.String() // it may be another one
+				}
+				staying = append(staying, diff)
+			}
+		}
+	}
+	for _, s := range p.gone {
+		for _, o := range s.pool.Overrides() {
+			for _, diff := range differencesOf(s.pool.Name(), o) {
+				dropped = append(dropped, admin.Dropped{
+					Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: poolGone,
+				})
+			}
+		}
+	}
+	return staying, dropped
+}
+
+// endingSource is the discovery of a pool that the proposal ends, or puts another kind in the place of; "" is none.
+func (d *Daemon) endingSource(pp *proposedPool) string {
+	if pp.isNew || !pp.changes("discovery") {
+		return ""
+	}
+	now, next := d.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery
+	if now == nil || next != nil && next.Type == now.Type {
+		return ""
+	}
+	return now.Type
+}
+
+// overruled finds what the proposal has against one value of an override.
+func (pp *proposedPool) overruled(o pool.Override, what string) (pool.Unapplied, bool) {
+	i := slices.IndexFunc(pp.difference.Dropped, func(u pool.Unapplied) bool {
+		of := u.Override
+		return of.Kind == o.Kind && of.Source == o.Source && of.Base.ID == o.Base.ID && (u.Field == "" || u.Field == what)
+	})
+	if i < 0 {
+		return pool.Unapplied{}, false
+	}
+	return pp.difference.Dropped[i], true
+}
+
+// fileValue is what the file says in place of a value that ends; "" is nothing.
+func fileValue(what string, u pool.Unapplied) string {
+	if u.Why == pool.OverruledAbsent {
+		return ""
+	}
+	switch what {
+	case "weight":
+		return fmt.Sprint(u.Now.Weight)
+	case "max_sessions":
+		return fmt.Sprint(u.Now.MaxSessions)
+	case "mode":
+		return u.Now.Mode.String()
+	}
+	return u.Now.Addr.String()
+}
+
+// logDropped says what ends with a pool that the configuration does not have any more. Of those that stay, their events say it.
+func (d *Daemon) logDropped(s *served) {
+	if n := len(s.pool.Overrides()); n > 0 {
+		d.log.Warn().Str("pool", s.pool.Name()).Int("changes", n).Msg("run-time changes dropped: " + poolGone)
+	}
+}

@@ -228,12 +228,12 @@ func (f farEnd) startResolver(t *testing.T, address string) {
 	})
 }
 
-// A forger sends ICMP errors from the far end, from whatever address it likes.
-type forger struct{ fd int }
+// An icmpForger sends ICMP errors from the far end, from whatever address it likes.
+type icmpForger struct{ fd int }
 
-func (f farEnd) forger(t *testing.T) *forger {
+func (f farEnd) icmpForger(t *testing.T) *icmpForger {
 	t.Helper()
-	g := new(forger)
+	g := new(icmpForger)
 	f.inside(t, func() (err error) {
 		g.fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_RAW)
 		return os.NewSyscallError("socket", err)
@@ -243,7 +243,7 @@ func (f farEnd) forger(t *testing.T) *forger {
 }
 
 // portClosed tells us, as from, that the port is closed to which a datagram of ours went from a local port.
-func (g *forger) portClosed(t *testing.T, from, ours, to netip.Addr, localPort, port uint16) {
+func (g *icmpForger) portClosed(t *testing.T, from, ours, to netip.Addr, localPort, port uint16) {
 	t.Helper()
 	header := func(b []byte, source, destination netip.Addr, protocol byte, length int) []byte {
 		h := make([]byte, 20)
@@ -302,7 +302,7 @@ func TestNetnsForgedICMP(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p, pass := breaking(t, "first", tt.checked, "10.77.0.2:53", "10.77.0.3:53")
 			s := start(t, Options{Loops: 1}, dnsSpec(p))
-			g := f.forger(t)
+			g := f.icmpForger(t)
 			c, attacker := dialUDP(t, s.address()), dialUDP(t, s.address())
 			id, sent := uint16(0), 0
 			for range 10 {

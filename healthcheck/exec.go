@@ -100,25 +100,23 @@ func (c Exec) environment(t Target) []string {
 		"LIMELOAD_ADDRESS="+net.JoinHostPort(host, port), "LIMELOAD_HOST="+host, "LIMELOAD_PORT="+port)
 }
 
-// startError says why the program could not be run.
+// startError says why the program could not be run. That is never the target's failure: a program that is being replaced, or was
+// never installed, must not take every target away.
 func (c Exec) startError(err error) error {
 	if short := shortage(err); short != nil {
 		return short
 	}
-	if errors.Is(err, syscall.ETXTBSY) { // the program is being replaced at this moment
-		return cannotCheckf("%s", syscall.ETXTBSY.Error()).because(err)
-	}
 	switch program := escaped(c.Argv[0]); {
 	case c.Dir != "" && !isFolder(c.Dir): // which Start does not tell from a missing program
-		return unhealthyf("no folder %s", escaped(c.Dir)).because(err)
+		return cannotCheckf("no folder %s", escaped(c.Dir)).because(err)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return unhealthyf("no program %s", program).because(err) // nor an interpreter, when it is a script
+		return cannotCheckf("no program %s", program).because(err) // nor an interpreter, when it is a script
 	case errors.Is(err, fs.ErrPermission):
-		return unhealthyf("not permitted to run %s", program).because(err)
+		return cannotCheckf("not permitted to run %s", program).because(err)
 	case errors.Is(err, syscall.ENOEXEC):
-		return unhealthyf("not a program: %s", program).because(err)
+		return cannotCheckf("not a program: %s", program).because(err)
 	default:
-		return unhealthyf("cannot run %s: %s", program, escaped(err.Error())).because(err)
+		return cannotCheckf("cannot run %s: %s", program, escaped(err.Error())).because(err)
 	}
 }
 

@@ -185,20 +185,20 @@ func TestExecCannotRun(t *testing.T) {
 	notAProgram := filepath.Join(dir, "junk")
 	must(t, os.WriteFile(notAProgram, []byte("\x00\x01junk"), 0o700))
 	for want, c := range map[string]Exec{
-		"cannot check: no program to run": {},
-		"no program /nonexistent":         {Argv: []string{"/nonexistent"}},
-		"no program limeload-nonexistent": {Argv: []string{"limeload-nonexistent"}},
-		"no program .*/script":            {Argv: []string{noInterpreter}},
-		"not permitted to run .*/text":    {Argv: []string{text}},
-		"not permitted to run " + dir:     {Argv: []string{dir}},
-		"not a program: .*/junk":          {Argv: []string{notAProgram}},
-		"no folder /nonexistent":          {Argv: []string{"/bin/true"}, Dir: "/nonexistent"},
+		"cannot check: no program to run":               {},
+		"cannot check: no program /nonexistent":         {Argv: []string{"/nonexistent"}},
+		"cannot check: no program limeload-nonexistent": {Argv: []string{"limeload-nonexistent"}},
+		"cannot check: no program .*/script":            {Argv: []string{noInterpreter}},
+		"cannot check: not permitted to run .*/text":    {Argv: []string{text}},
+		"cannot check: not permitted to run " + dir:     {Argv: []string{dir}},
+		"cannot check: not a program: .*/junk":          {Argv: []string{notAProgram}},
+		"cannot check: no folder /nonexistent":          {Argv: []string{"/bin/true"}, Dir: "/nonexistent"},
 	} {
 		_, err := c.Check(deadlineIn(t, patience), target("db/b1"))
-		failsWith(t, err, want)
+		failsWith(t, err, want, ErrInconclusive)
 	}
 	_, err := Exec{Argv: []string{"/bin/true", strings.Repeat("x", 1<<20)}}.Check(deadlineIn(t, patience), target("db/b1"))
-	failsWith(t, err, "cannot run /bin/true: .*argument list too long", syscall.E2BIG)
+	failsWith(t, err, "cannot check: cannot run /bin/true: .*argument list too long", syscall.E2BIG)
 	for _, ours := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY} {
 		err := Exec{Argv: []string{"x"}}.startError(&fs.PathError{Op: "fork/exec", Path: "x", Err: ours})
 		failsWith(t, err, "cannot check: .*", ErrInconclusive, ours)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os/exec"
 	"slices"
 	"time"
 
@@ -84,12 +85,32 @@ func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error)
 			continue
 		}
 		check, err := buildCheck(cfg, p, from, nil)
-		mistakes = append(mistakes, err)
+		mistakes = append(mistakes, err, findPrograms(cfg, p))
 		if err == nil {
 			trials = append(trials, newTrial(p, check, BackendSpecs(slices.Concat(p.Backends, found))))
 		}
 	}
 	return warnings, errors.Join(append(mistakes, tryLogins(ctx, cfg, trials))...)
+}
+
+// findPrograms looks for the programs that a pool's checks run. A running balancer goes without: such a check finds nothing out.
+func findPrograms(cfg *conf.Config, p *conf.Pool) error {
+	var missing []error
+	look := func(path string, c *conf.Check) {
+		if c.Type != "exec" {
+			return
+		}
+		_, err := exec.LookPath(c.Command[0])
+		if e, is := errors.AsType[*exec.Error](err); is {
+			missing = append(missing, cfg.ErrorAt(path+".command", fmt.Errorf("program %s: %w", e.Name, e.Err)))
+		}
+	}
+	path := conf.Path("pool", p.Name, "health")
+	look(path, &p.Health.Check)
+	for i := range p.Health.Checks {
+		look(fmt.Sprintf("%s.checks[%d]", path, i), &p.Health.Checks[i])
+	}
+	return errors.Join(missing...)
 }
 
 // checkBackendFile reads the backends that a pool discovers in a file.

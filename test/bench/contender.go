@@ -55,7 +55,7 @@ type contender struct {
 
 // contenders returns all there are, in the order of the report.
 func contenders() []contender {
-	return []contender{limeload(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
+	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
 }
 
 func contenderNames() []string {
@@ -79,6 +79,8 @@ func (c contender) does(s scenario) bool {
 // pathIn returns the program that the options name for c.
 func (c contender) pathIn(o options) string {
 	switch c.name {
+	case nameBefore:
+		return o.before
 	case "haproxy":
 		return o.haproxy
 	case "nginx":

@@ -145,14 +145,14 @@ func TestUDPConfigs(t *testing.T) {
 // Who takes part where: nobody is measured at what it cannot do.
 func TestWhoDoesWhat(t *testing.T) {
 	want := map[string]string{
-		"request64":  "limeload-l4 haproxy nginx direct",
-		"idle":       "limeload-l4 haproxy nginx",
-		"dns":        "limeload-l4 nginx dnsdist direct",
-		"dns-once":   "limeload-l4 nginx dnsdist",
-		"dns-single": "limeload-l4 nginx dnsdist direct",
-		"dns-paced":  "limeload-l4 nginx dnsdist direct",
-		"dns-cached": "limeload-l4 dnsdist",
-		"trains-in":  "limeload-l4 nginx direct",
+		"request64":  "limeload-l4 before haproxy nginx direct",
+		"idle":       "limeload-l4 before haproxy nginx",
+		"dns":        "limeload-l4 before nginx dnsdist direct",
+		"dns-once":   "limeload-l4 before nginx dnsdist",
+		"dns-single": "limeload-l4 before nginx dnsdist direct",
+		"dns-paced":  "limeload-l4 before nginx dnsdist direct",
+		"dns-cached": "limeload-l4 before dnsdist",
+		"trains-in":  "limeload-l4 before nginx direct",
 	}
 	for _, s := range scenarios() {
 		var who []string

@@ -12,6 +12,7 @@ import (
 // options are the flags of a run. The zero value is of no use, see parseOptions.
 type options struct {
 	limeload, haproxy, nginx string // programs
+	before                   string // an earlier limeload; "" for none
 	dnsdist, dnsperf, nsd    string // programs, of scenarios about DNS alone
 	contenders               []string
 	scenarios                []scenario
@@ -31,12 +32,13 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.limeload, "limeload", "build/limeload-l4", "the `program` to measure")
+	fs.StringVar(&o.before, "before", "", "an earlier limeload-l4, a `program`: unless -contenders says otherwise, it alone is held against the one to measure")
 	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy `program`")
 	fs.StringVar(&o.nginx, "nginx", "nginx", "the nginx `program`")
 	fs.StringVar(&o.dnsdist, "dnsdist", "dnsdist", "the dnsdist `program`")
 	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
 	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
-	fs.StringVar(&contenders, "contenders", strings.Join(contenderNames(), ","), "`names` of who takes part")
+	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
 	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
@@ -48,6 +50,11 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
+	}
+	chosen := false
+	fs.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "contenders" })
+	if o.before != "" && !chosen {
+		contenders = "limeload-l4," + nameBefore
 	}
 	o.flags = map[string]string{}
 	fs.VisitAll(func(f *flag.Flag) { o.flags[f.Name] = f.Value.String() })
@@ -83,6 +90,9 @@ func (o *options) check(rest []string, contenders, only string) error {
 	if o.contenders, err = selectContenders(contenders); err != nil {
 		return err
 	}
+	if o.before == "" && slices.Contains(o.contenders, nameBefore) {
+		return fmt.Errorf("-contenders: %s needs a program, -%s", nameBefore, nameBefore)
+	}
 	o.scenarios, err = selectScenarios(only)
 	return err
 }
@@ -94,6 +104,11 @@ func splitNames(list string) []string {
 		names[i] = strings.TrimSpace(names[i])
 	}
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
+}
+
+// peerNames returns all contenders but the one that takes a program of an earlier version.
+func peerNames() []string {
+	return slices.DeleteFunc(contenderNames(), func(n string) bool { return n == nameBefore })
 }
 
 func selectContenders(list string) ([]string, error) {

@@ -44,7 +44,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 	}{
 		{"-only nothing", `no scenario "nothing"`},
 		{"-only ,", "names no scenario"},
-		{"-contenders envoy", `no contender "envoy"; known are limeload-l4, haproxy, nginx, dnsdist, direct`},
+		{"-contenders envoy", `no contender "envoy"; known are limeload-l4, before, haproxy, nginx, dnsdist, direct`},
 		{"-contenders direct,direct", "names direct twice"},
 		{"-contenders ,", "names nobody"},
 		{"-rounds 0", "-rounds 0: want at least 1"},
@@ -64,6 +64,23 @@ func TestParseOptionsRefuses(t *testing.T) {
 		if !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("%s: printed %q, want %q in it", c.args, stderr.String(), c.want)
 		}
+	}
+}
+
+func TestParseOptionsBefore(t *testing.T) {
+	o, err := parseOptions([]string{"-before", "old"}, io.Discard)
+	if err != nil || strings.Join(o.contenders, " ") != "limeload-l4 before" {
+		t.Errorf("with an earlier program alone: %q, %v", o.contenders, err)
+	}
+	o, err = parseOptions([]string{"-before", "old", "-contenders", "limeload-l4,before,nginx"}, io.Discard)
+	if err != nil || strings.Join(o.contenders, " ") != "limeload-l4 before nginx" {
+		t.Errorf("with contenders: %q, %v", o.contenders, err)
+	}
+	if o, err = parseOptions(nil, io.Discard); err != nil || strings.Contains(strings.Join(o.contenders, " "), "before") {
+		t.Errorf("without: %q, %v", o.contenders, err)
+	}
+	if _, err := parseOptions([]string{"-contenders", "before"}, io.Discard); err == nil {
+		t.Error("before without a program is taken")
 	}
 }
 

@@ -2,7 +2,6 @@ package sock
 
 import (
 	"net/netip"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,21 +62,12 @@ func whyNot(e Errno, addr netip.AddrPort, stream bool) Errno {
 }
 
 // whyNoAddress says what EADDRNOTAVAIL of a TCP connect means, which stands for two things: NoPort, or AddrNotAvail. For UDP the kernel has two
-// words, and so it is asked there. It costs three system calls, in a case in which the kernel has just searched all ports in vain.
+// words, and so it is asked there. It costs a few system calls, in a case in which the kernel has just searched all ports in vain.
 func whyNoAddress(addr netip.AddrPort) Errno {
-	var sa unix.RawSockaddrInet6
-	size, e := rawSockaddr(addr, &sa)
+	fd, e := ConnectDatagram(addr)
 	if e != 0 {
 		return e
 	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
-	if e != 0 {
-		return e
-	}
-	defer Close(int(s))
-	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, s, uintptr(unsafe.Pointer(&sa)), size)
-	if e == 0 {
-		return NoPort
-	}
-	return e
+	Close(fd)
+	return NoPort
 }

@@ -203,7 +203,8 @@ func TestDNSPrefetch(t *testing.T) {
 		return s.dnsInfo().Cache.Prefetched > 0
 	})
 	eventually(t, "it is answered", func() bool { return s.dnsInfo().InFlight == 0 })
-	if info := s.dnsInfo(); info.Cache.Miss != 1 || info.Answered != info.Asked {
+	// More than one miss is a test that did not run for a while: the entry had expired by then.
+	if info := s.dnsInfo(); info.Asked != info.Cache.Miss+info.Cache.Prefetched || info.Answered != info.Asked {
 		t.Errorf("%+v", info)
 	}
 }

@@ -192,7 +192,10 @@ func walk[T any](ctx context.Context, s *Server, visit func(*loop, listed, *T), 
 			if p.next < 0 || !ask(p.loop, p.next) {
 				left--
 			}
-		case <-s.gone:
+		case <-s.gone: // what the loops have made is there: with what they did the last session may have gone, and they with it
+			for len(parts) > 0 {
+				take((<-parts).made)
+			}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/urfave/cli/v2"
 
 	"github.com/limeload/limeload-l4/conf"
@@ -73,69 +74,74 @@ func builtOn() string {
 
 // programPage is limeload-l4(8).
 func programPage(app *cli.App, date string) []byte {
-	p := new(roff)
-	p.title(app.Name, 8, date, app.Name)
-	p.section("name")
-	fmt.Fprintf(&p.text, "%s \\- %s\n", roffEscape(app.Name), roffEscape(app.Usage))
-	p.section("synopsis")
-	for i, line := range strings.Split(app.UsageText, "\n") {
-		if i > 0 {
-			p.text.WriteString(".br\n")
-		}
+	p := new(strings.Builder)
+	fmt.Fprintf(p, "# %s 8 %s %s\n\n", strings.ToUpper(app.Name), date, app.Name)
+	fmt.Fprintf(p, "## NAME\n\n%s - %s\n\n## SYNOPSIS\n\n", app.Name, plain(app.Usage))
+	for line := range strings.SplitSeq(app.UsageText, "\n") {
 		program, rest, _ := strings.Cut(line, " ")
-		p.text.WriteString(bold(program) + " " + roffEscape(rest) + "\n")
+		fmt.Fprintf(p, "**%s** %s  \n", program, plain(rest)) // two blanks at the end keep the line break
 	}
-	p.section("description")
-	p.prose(`Without a command it is the balancer itself: it reads the configuration, see lb.toml(5), listens, and sends each client to a backend until a signal ends it.
+	p.WriteString(`
+## DESCRIPTION
+
+Without a command it is the balancer itself: it reads the configuration, see lb.toml(5), listens, and sends each
+client to a backend until a signal ends it.
 The commands check and try configurations, or ask the running balancer, the daemon, over its admin socket.
 
-Flags may stand before and behind a command's arguments. Every command has --help.`)
-	p.section("options")
+Flags may stand before and behind a command's arguments. Every command has --help.
+
+## OPTIONS
+
+`)
 	writeFlags(p, app.Flags, "")
-	p.section("commands")
+	p.WriteString("## COMMANDS\n\n")
 	for _, c := range app.Commands {
 		writeCommand(p, app.Name, c)
 	}
-	p.section("options of the commands that ask the daemon")
+	p.WriteString("## OPTIONS OF THE COMMANDS THAT ASK THE DAEMON\n\n")
 	writeFlags(p, statusCommand().Flags, daemonFlags)
-	p.section("signals")
-	p.item(bold("TERM"), "Drain: take no new sessions, end when the last one is gone or global.drain_timeout has passed. A second one ends at once.")
-	p.item(bold("INT"), "End at once.")
-	p.item(bold("HUP"), "Reload the configuration file, as the command reload does.")
-	p.section("exit status")
+	p.WriteString("## SIGNALS\n\n")
+	writeItem(p, "**TERM**", "Drain: take no new sessions, end when the last one is gone or global.drain_timeout has "+
+		"passed. A second one ends at once.")
+	writeItem(p, "**INT**", "End at once.")
+	writeItem(p, "**HUP**", "Reload the configuration file, as the command reload does.")
+	p.WriteString("## EXIT STATUS\n\n")
 	for _, e := range exitCodes() {
-		p.item(bold(strconv.Itoa(e.code)), e.meaning)
+		writeItem(p, fmt.Sprintf("**%d**", e.code), e.meaning)
 	}
-	p.section("environment")
-	p.item(bold(adminVariable), "The daemon's admin address where --admin is not given.")
-	p.section("files")
-	p.item(italic(configFlag().(*cli.StringFlag).Value), "The configuration, if --config names no other.")
-	p.item(italic(strings.TrimPrefix(conf.DefaultAdminAddress, "unix:")), "The admin socket, if the configuration names no other.")
-	p.section("see also")
-	p.text.WriteString(".BR lb.toml (5)\n")
-	return p.text.Bytes()
+	p.WriteString("## ENVIRONMENT\n\n")
+	writeItem(p, "**"+adminVariable+"**", "The daemon's admin address where --admin is not given.")
+	p.WriteString("## FILES\n\n")
+	writeItem(p, "*"+configFlag().(*cli.StringFlag).Value+"*", "The configuration, if --config names no other.")
+	socket := strings.TrimPrefix(conf.DefaultAdminAddress, "unix:")
+	writeItem(p, "*"+socket+"*", "The admin socket, if the configuration names no other.")
+	p.WriteString("## SEE ALSO\n\n**lb.toml**(5)\n")
+	return manPage(p.String())
 }
 
-// writeCommand writes a part for a command, and one for each of its own.
-func writeCommand(p *roff, before string, c *cli.Command) {
+// writeCommand writes the part of a command, and those of its subcommands.
+func writeCommand(p *strings.Builder, before string, c *cli.Command) {
 	if c.Hidden {
 		return
 	}
 	name := before + " " + c.Name
-	p.subsection(strings.TrimSpace(name + " " + c.ArgsUsage))
-	p.prose(sentence(c.Usage))
-	if c.Description != "" {
-		p.text.WriteString(".PP\n")
-		p.prose(c.Description)
+	fmt.Fprintf(p, "### %s\n\n%s\n\n", plain(strings.TrimSpace(name+" "+c.ArgsUsage)), plain(sentence(c.Usage)))
+	for line := range strings.Lines(c.Description) {
+		if strings.HasPrefix(line, "   ") {
+			p.WriteString(" " + line) // an example: Markdown wants four blanks
+		} else {
+			p.WriteString(plain(line))
+		}
 	}
+	p.WriteString("\n\n")
 	writeFlags(p, c.Flags, "")
 	for _, sub := range c.Subcommands {
 		writeCommand(p, name, sub)
 	}
 }
 
-// writeFlags writes the flags of a category; "" is those of none.
-func writeFlags(p *roff, flags []cli.Flag, category string) {
+// writeFlags writes the flags of a category; "" is the flags without one.
+func writeFlags(p *strings.Builder, flags []cli.Flag, category string) {
 	for _, f := range flags {
 		d, is := f.(cli.DocGenerationFlag)
 		if !is || f.Names()[0] == "help" || categoryOf(f) != category {
@@ -143,17 +149,40 @@ func writeFlags(p *roff, flags []cli.Flag, category string) {
 		}
 		var names []string
 		for _, name := range f.Names() {
-			text := bold("--" + name)
+			text := "**--" + name + "**"
 			if len(name) == 1 {
-				text = bold("-" + name)
+				text = "**-" + name + "**"
 			}
 			if value := placeholder(f); value != "" {
-				text += " " + italic(value)
+				text += " *" + value + "*"
 			}
 			names = append(names, text)
 		}
-		p.item(strings.Join(names, ", "), sentence(flagUsage(f)+flagDefault(f, d)))
+		writeItem(p, strings.Join(names, ", "), sentence(flagUsage(f)+flagDefault(f, d)))
 	}
+}
+
+// writeItem writes an item of a definition list. The term is Markdown, the text is not.
+func writeItem(p *strings.Builder, term, text string) {
+	fmt.Fprintf(p, "%s\n:   %s\n\n", term, plain(text))
+}
+
+// plain returns text as Markdown that shows it unchanged.
+func plain(text string) string {
+	return regexp.MustCompile("[\\\\`*_{}\\[\\]<>&|~]").ReplaceAllString(text, `\$0`)
+}
+
+// manPage renders Markdown as a manual page.
+//
+// It corrects two things that go-md2man does. Empty lines before its macros double the space between paragraphs. Minus
+// signs and quotes are printed as typographic characters, and an option copied from the page would not work.
+func manPage(markdown string) []byte {
+	page := string(md2man.Render([]byte(markdown)))
+	// .EX begins an example and keeps its empty line
+	page = regexp.MustCompile(`\n\n+(\.[^E])`).ReplaceAllString(page, "\n$1")
+	title, text, _ := strings.Cut(page, ".SH") // the date in the title is written with bare hyphens
+	ascii := strings.NewReplacer(`\\`, `\e`, `\-`, `\-`, `-`, `\-`, `'`, `\(aq`, "`", `\(ga`, `^`, `\(ha`, `~`, `\(ti`)
+	return []byte(title + ".SH" + ascii.Replace(text))
 }
 
 func categoryOf(f cli.Flag) string {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"os/exec"
 	"regexp"
@@ -148,12 +147,12 @@ func TestConfigurationPage(t *testing.T) {
 		t.Fatalf("only %d keys are found", len(all))
 	}
 	for key := range all {
-		if !regexp.MustCompile(`(?m)\b` + key + `( =|\.|])`).MatchString(text) {
+		if !regexp.MustCompile(`(?m)\b` + key + `( +=|\.|])`).MatchString(text) {
 			t.Errorf("lb.toml(5) does not tell of %s", key)
 		}
 	}
 	squeeze := func(text string) string { return strings.Join(strings.Fields(text), " ") }
-	squeezed := squeeze(text)
+	squeezed := squeeze(regexp.MustCompile(`\n +# `).ReplaceAllString(text, " ")) // comments may be wrapped
 	for line := range strings.Lines(string(conf.Reference)) {
 		code, comment, _ := splitComment(strings.TrimSuffix(line, "\n"))
 		if comment == "" || strings.HasPrefix(comment, "---") {
@@ -168,68 +167,62 @@ func TestConfigurationPage(t *testing.T) {
 	}
 }
 
-// TestParseReference reads a small one.
-func TestParseReference(t *testing.T) {
-	intro, tables := parseReference(`# What it is.
-#
-# More of it.
-
-[a]
-key = "#" # one, \ two
-          # and more
-list = [  # of these
-  # before
-  { x = 1 }, # an x
-  'plain',
-]
-[listener.b] # again
-port = 1     # required
-[listener.c]
-port = 2
-[pool.d]
-port = 2
-[pool.d.health]
-[pool.e]
-port = 3
-`)
-	if want := "What it is.\n\nMore of it."; intro != want {
-		t.Errorf("%q, want %q", intro, want)
-	}
-	var got bytes.Buffer
-	for _, table := range tables {
-		got.WriteString("[" + table.name + "] " + table.note + "\n")
-		for _, e := range table.entries {
-			got.WriteString(e.text + ": " + e.note + "\n")
-			for _, sub := range e.elements {
-				got.WriteString("  " + sub.text + ": " + sub.note + "\n")
+// TestManWidth fits the pages into a terminal of 80 columns, but for lines of code that cannot be broken.
+func TestManWidth(t *testing.T) {
+	for _, section := range []string{"8", "5"} {
+		shown := tool(t, page(t, section), "groff", "-man", "-Tascii", "-P-cbou", "-rLL=78n")
+		for line := range strings.SplitSeq(shown, "\n") {
+			code := strings.TrimSpace(line)
+			isCode := strings.Contains(string(conf.Reference), code) && !strings.Contains(code, "#") ||
+				strings.Contains(code, "limeload-l4 completion")
+			if len(line) > 80 && !isCode {
+				t.Errorf("section %s: %d columns: %s", section, len(line), line)
 			}
 		}
 	}
-	want := "[a] \nkey = \"#\": one, \\ two and more\nlist = [ ... ]: of these\n  { x = 1 }: before an x\n  'plain': \n" +
-		"[listener.b] again\nport = 1: required\n[pool.d] \nport = 2: \n"
-	if got.String() != want {
-		t.Errorf("%s\nwant\n%s", got.String(), want)
+}
+
+func TestNarrow(t *testing.T) {
+	long := strings.Repeat("word ", 12) + "end"
+	got := narrow(`
+[a]
+key = "#"          # short
+list = [           # ` + long + `
+  { x = 1, y = 2, z = "a text of some length" },   # ` + long + `
+  { x = 2 },
+]
+`)
+	want := `[a]
+key = "#"          # short
+list = [           # word word word word word word word word word word
+                   # word word end
+  # word word word word word word word word word word word word end
+  { x = 1, y = 2, z = "a text of some length" },
+  { x = 2 },
+]
+`
+	if got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
 
-// TestRoff: no text becomes a macro or an escape.
-func TestRoff(t *testing.T) {
-	p := new(roff)
-	p.title("x", 8, "2026-01-01", "x")
-	p.section("name")
-	p.text.WriteString("x \\- x\n")
-	p.section("description")
-	p.prose(".TH is 'no' \\fBmacro -- ~/x^2 `y` é.\n'and this\n\n   .TH either \\e\n   'nor this")
-	p.subsection(`a "b" \c`)
-	p.item(bold(".x"), "")
-	source := p.text.String()
+// TestManPage: text is shown as it is, whatever it would mean in Markdown or roff, and in ASCII that can be copied.
+func TestManPage(t *testing.T) {
+	p := new(strings.Builder)
+	p.WriteString("# X 8 2026-01-01 x\n\n## NAME\n\nx - x\n\n## DESCRIPTION\n\n")
+	text := ".TH is 'no' \\fBmacro -- ~/x^2 `y` é, *a* _b_ 100_000 [c](d) <e> &lt; {f} g|h \\*"
+	p.WriteString(plain(text+"\n'and this") + "\n\n    .TH either \\e\n    'nor *this*\n\n")
+	writeItem(p, "**-x**", text)
+	source := string(manPage(p.String()))
 	if out := tool(t, source, "mandoc", "-T", "lint", "-W", "warning"); out != "" {
 		t.Error(out)
 	}
-	text := regexp.MustCompile(`.\x08`).ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
-	for _, want := range []string{".TH is 'no' \\fBmacro -- ~/x^2 `y` é.", "'and this", ".TH either \\e\n", "'nor this", `a "b" \c`, ".x"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is missing in\n%s", want, text)
+	shown := regexp.MustCompile(`.\x08`).ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
+	for _, want := range []string{
+		" " + text + " 'and this\n", " .TH either \\e\n", " 'nor *this*\n", "-x     " + text + "\n",
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is missing in\n%s", want, shown)
 		}
 	}
 }

@@ -14,9 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// readJSON decodes the body of a request, one JSON object, into the struct that into points at. An object is required unless
-// optional. It is stricter than encoding/json, which takes names in any case, a name twice, null for everything and text
-// that is no UTF-8: whoever sends one of these does not get what they mean.
+// readJSON decodes the body of a request, one JSON object, into the struct that into points at. An object is required
+// unless optional.
 func (s *Server) readJSON(a *asked, into any, optional bool) error {
 	if optional && a.ContentLength == 0 {
 		return nil
@@ -96,94 +95,77 @@ func bodyError(err error, most int64) error {
 	return newProblem(problemBadRequest, "read the body: "+err.Error())
 }
 
-// decodeObject decodes a JSON object into the struct that into points at. The fields of the struct are texts, numbers and
-// booleans, and pointers to these.
+// decodeObject decodes a JSON object into the struct that into points at. The fields of the struct are texts, numbers
+// and booleans, and pointers to these. On an error the struct may have been changed.
 func decodeObject(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return newProblem(problemBadRequest, "the body is not UTF-8")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return newProblem(problemBadRequest, "the body needs to be a JSON object")
-	}
-	seen := make(map[string]bool)
-	for d.More() {
-		t, err := d.Token()
-		name, isText := t.(string)
-		if err != nil || !isText {
-			return malformed(err)
-		}
-		field, known := fieldNamed(reflect.ValueOf(into).Elem(), name)
-		switch {
-		case !known:
-			return newProblem(problemBadRequest, clip(name)+": there is no such field").of(clip(name))
-		case seen[name]:
-			return newProblem(problemBadRequest, name+": it is there twice").of(name)
-		}
-		seen[name] = true
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return malformedAt(name, err)
-		}
-		if err := decodeValue(value, field, name); err != nil {
-			return err
-		}
-	}
-	if _, err := d.Token(); err != nil { // the closing brace
-		return malformed(err)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return decodeProblem(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return newProblem(problemBadRequest, "the body needs to be one JSON object, and there is something after it")
 	}
-	return nil
+	return checkNames(body)
 }
 
-// decodeValue decodes one value of an object.
-func decodeValue(value json.RawMessage, field reflect.Value, name string) error {
-	if string(value) == "null" {
-		return newProblem(problemBadRequest, name+": found null; needs a value, or to be left out").of(name)
-	}
-	err := json.Unmarshal(value, field.Addr().Interface())
+// decodeProblem says why encoding/json refused a body.
+func decodeProblem(err error) error {
 	var mistyped *json.UnmarshalTypeError
-	if errors.As(err, &mistyped) {
-		return newProblem(problemBadRequest, name+": found "+clip(mistyped.Value)+"; needs "+wanted(field.Type())).of(name)
+	var syntax *json.SyntaxError
+	name, unknown := strings.CutPrefix(err.Error(), "json: unknown field ") // this error has no type of its own
+	switch {
+	case errors.As(err, &mistyped) && mistyped.Field == "":
+		return newProblem(problemBadRequest, "the body needs to be a JSON object")
+	case errors.As(err, &mistyped):
+		detail := mistyped.Field + ": found " + clip(mistyped.Value) + "; needs " + wanted(mistyped.Type)
+		return newProblem(problemBadRequest, detail).of(mistyped.Field)
+	case unknown:
+		if text, err := strconv.Unquote(name); err == nil {
+			name = text
+		}
+		return noSuchField(name)
+	case errors.As(err, &syntax):
+		at := strconv.FormatInt(syntax.Offset, 10)
+		return newProblem(problemBadRequest, "the body is no JSON: byte "+at+": "+err.Error())
 	}
-	if err != nil {
-		return malformedAt(name, err)
+	return newProblem(problemBadRequest, "the body is no JSON: "+io.ErrUnexpectedEOF.Error()) // it ends too early
+}
+
+// checkNames refuses what encoding/json accepts although the caller cannot mean it: null, a name twice, and a name in
+// another case. The body has been decoded, so it is null or an object without objects and lists in it.
+func checkNames(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if begin, _ := d.Token(); begin != json.Delim('{') {
+		return newProblem(problemBadRequest, "the body needs to be a JSON object")
+	}
+	for seen := make(map[string]bool); d.More(); {
+		t, _ := d.Token()
+		value, _ := d.Token()
+		name, _ := t.(string)
+		switch {
+		case name != strings.ToLower(strings.ToUpper(name)): // every field is in lower case, and of ASCII
+			return noSuchField(name)
+		case seen[name]:
+			return newProblem(problemBadRequest, name+": it is there twice").of(name)
+		case value == nil:
+			return newProblem(problemBadRequest, name+": found null; needs a value, or to be left out").of(name)
+		}
+		seen[name] = true
 	}
 	return nil
 }
 
-// malformed is a body that is no JSON.
-func malformed(err error) *Problem {
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return newProblem(problemBadRequest, "the body is no JSON: "+err.Error())
-}
-
-// malformedAt is a body that is no JSON from the value of a field on.
-func malformedAt(name string, err error) *Problem {
-	p := malformed(err).of(name)
-	p.Detail = name + ": " + p.Detail
-	return p
-}
-
-// fieldNamed returns the field of a struct that has a name in JSON.
-func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
-	for i := range v.NumField() {
-		if tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); tag == name {
-			return v.Field(i), true
-		}
-	}
-	return reflect.Value{}, false
+func noSuchField(name string) error {
+	return newProblem(problemBadRequest, clip(name)+": there is no such field").of(clip(name))
 }
 
 // wanted says what JSON a field takes.
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
-	case reflect.Pointer:
-		return wanted(t.Elem())
 	case reflect.String:
 		return "a text"
 	case reflect.Int:

@@ -32,10 +32,10 @@ type served struct {
 
 // A finder is a discovery under way.
 type finder struct {
-	kind   string // of its source, as the pool knows it
-	runner *discovery.Runner
-	stop   context.CancelFunc
-	done   chan struct{} // closed when the runner has ended
+	kind    string // of its source, as the pool knows it
+	runner  *discovery.Runner
+	stop    context.CancelFunc
+	working sync.WaitGroup // stop ends them
 }
 
 // newServed makes a pool of the configuration with its checks. Nothing runs before start.
@@ -62,7 +62,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served
 }
 
 func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
-	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p), done: make(chan struct{})}
+	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p)}
 }
 
 // start sets all that works for the pool going.
@@ -119,26 +119,26 @@ func (s *served) end() {
 	s.watching.Wait()
 }
 
-// start begins to ask the source; answered is called after the first answer, or at the end.
+// start starts the discovery. It calls answered after the first attempt, or when the discovery ends before that.
 func (f *finder) start(answered func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	f.stop = stop
-	go f.run(ctx)
-	go func() { // ends at the latest with the runner
-		<-f.runner.First()
-		answered()
-	}()
+	f.working.Go(func() { f.run(ctx) })
+	f.working.Go(func() { f.announce(answered) })
 }
 
-func (f *finder) run(ctx context.Context) {
-	defer close(f.done)
-	_ = f.runner.Run(ctx)
+func (f *finder) run(ctx context.Context) { _ = f.runner.Run(ctx) }
+
+// announce waits for the first attempt. The runner closes First when it ends at the latest, so stop ends announce too.
+func (f *finder) announce(answered func()) {
+	<-f.runner.First()
+	answered()
 }
 
-// end ends the runner. The backends it found stay.
+// end stops the discovery and waits for its goroutines. The backends it found stay.
 func (f *finder) end() {
 	f.stop()
-	<-f.done
+	f.working.Wait()
 }
 
 // setChecks sets what checks the backends; nil is nothing.

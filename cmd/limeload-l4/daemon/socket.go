@@ -21,7 +21,7 @@ type adminSocket struct {
 	token    string
 	server   *admin.Server // nil where there is none
 	listener net.Listener
-	served   chan struct{} // closed when Serve has returned
+	served   chan struct{} // closed by run
 }
 
 // openAdmin opens the admin socket that a configuration wants. It answers from serve on.
@@ -76,12 +76,15 @@ func (a *adminSocket) serve(d *Daemon) {
 		return
 	}
 	a.served = make(chan struct{})
-	go func() {
-		defer close(a.served)
-		if err := a.server.Serve(a.listener); err != nil {
-			d.log.Error().AnErr("err", err).Msg("admin socket")
-		}
-	}()
+	go a.run(d) // end stops it and waits for it
+}
+
+// run answers requests until the server is shut down.
+func (a *adminSocket) run(d *Daemon) {
+	defer close(a.served)
+	if err := a.server.Serve(a.listener); err != nil {
+		d.log.Error().AnErr("err", err).Msg("admin socket")
+	}
 }
 
 // end closes the socket; requests under way have adminPatience to finish.

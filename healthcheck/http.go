@@ -24,6 +24,9 @@ const (
 //
 // It follows no redirects and knows no proxies: it is about this target. It speaks HTTP/1.1, and over TLS also HTTP/2 when
 // the target chooses that; the NextProtos of TLS do not count.
+//
+// net/http writes to the standard logger what it finds odd about a target's HTTP/2 frames, as often as the target likes.
+// A program that has a log of its own silences that one: log.SetOutput(io.Discard).
 type HTTP struct {
 	Port   uint16        // instead of the target's; 0 = the target's
 	TLS    *tls.Config   // nil = http; without a ServerName the certificate has to be for Host, or the target's address

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log"
 	"os"
 	"time"
 
@@ -15,7 +16,10 @@ const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // newLog makes the process's log. Its lines go out from the writer's goroutine, so that none who logs is
 // ever held up; the caller starts and closes that. Which lines there are is the daemon's to say. In the journal each line has its priority.
+//
+// It silences the standard library's logger, where net/http writes a line for each odd HTTP/2 frame of a backend under check.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
+	log.SetOutput(io.Discard)
 	console, perLine := o.Format == "console", false
 	out := io.Writer(&printableWriter{to: to})
 	switch {

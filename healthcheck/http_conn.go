@@ -10,9 +10,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // userAgent is what a target finds in its access log.
@@ -24,34 +22,12 @@ const (
 	protocolHTTP2 = "h2"
 )
 
-// httpOptions are what HTTP and GRPC have their own ideas of.
-type httpOptions struct {
-	method, host string      // may be empty
-	port         uint16      // instead of the target's, if not 0
-	tls          *tls.Config // nil = plain
-	protocols    []string    // offered over TLS; in plain the last one is spoken
-}
-
-// checkRequest returns a request for u at t.
-func checkRequest(ctx context.Context, t Target, u *url.URL, o httpOptions) (*http.Request, error) {
-	u.Scheme = "http"
-	if o.tls != nil {
-		u.Scheme = "https"
+// validHost returns an error if host, with a port or without, cannot be a header Host. It may be empty.
+func validHost(host string) error {
+	if u, err := url.Parse("//" + host); err != nil || u.Host != host {
+		return fmt.Errorf("%s is no host", quoted([]byte(host)))
 	}
-	u.Host = net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, o.port).Port())))
-	request, err := http.NewRequestWithContext(ctx, o.method, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	if o.host != "" {
-		host, err := url.Parse("//" + o.host)
-		if err != nil || host.Host != o.host {
-			return nil, fmt.Errorf("%s is no host", quoted([]byte(o.host)))
-		}
-		request.Host = o.host
-	}
-	request.Header.Set("User-Agent", userAgent)
-	return request, nil
+	return nil
 }
 
 // certificateName returns what the certificate has to be for when the configuration of TLS does not say: the host of a
@@ -66,52 +42,32 @@ func certificateName(host string, t Target) string {
 	return strings.Trim(host, "[]") // of an IPv6 address without a port
 }
 
-// exchangeHTTP sends a request to t and calls judge with the answer. It returns how long that took.
-func exchangeHTTP(
-	ctx context.Context, t Target, o httpOptions, request *http.Request, judge func(*httpAnswer) error,
-) (time.Duration, error) {
-	config := o.tls
+// openHTTP connects to t, with TLS if config is not nil, and returns the protocol to speak: the one agreed on in the TLS
+// handshake, or without TLS the last of those offered. host is the header Host.
+func openHTTP(
+	ctx context.Context, t Target, port uint16, config *tls.Config, host string, offered ...string,
+) (k *talk, protocol string, err error) {
 	if config != nil {
 		config = config.Clone()
-		config.NextProtos = o.protocols
+		config.NextProtos = offered
 	}
-	k, err := openTalk(ctx, t, o.port, config, certificateName(o.host, t))
+	k, err = openTalk(ctx, t, port, config, certificateName(host, t))
 	if err != nil {
-		return 0, err
+		return nil, "", err
 	}
-	protocol, err := agreedProtocol(k, o.protocols)
-	if err != nil {
-		k.part(ctx)
-		return 0, err
-	}
-	w := newWitness(k.Conn, protocol)
-	defer func() {
-		w.end(k.raw)
-		k.part(ctx)
-	}()
-	var latency time.Duration
-	err = roundTrip(ctx, k, w, request, func(answer *httpAnswer) error {
-		err := judge(answer)
-		latency = time.Since(k.start)
-		return err
-	})
-	return latency, err
-}
-
-// agreedProtocol returns the protocol to speak: the one of the TLS handshake, or the last of those offered without TLS.
-func agreedProtocol(k *talk, offered []string) (string, error) {
 	conn, ok := k.Conn.(*tls.Conn)
 	if !ok {
-		return offered[len(offered)-1], nil
+		return k, offered[len(offered)-1], nil
 	}
-	protocol := conn.ConnectionState().NegotiatedProtocol
+	protocol = conn.ConnectionState().NegotiatedProtocol
 	if protocol == "" {
 		protocol = protocolHTTP1 // a server without ALPN knows no other
 	}
 	if !slices.Contains(offered, protocol) {
-		return "", noProtocol(offered)
+		k.part(ctx)
+		return nil, "", noProtocol(offered)
 	}
-	return protocol, nil
+	return k, protocol, nil
 }
 
 // An httpAnswer is the answer to a request. It is valid until judge returns.

@@ -368,7 +368,7 @@ type writerFunc func(p []byte) (int, error)
 // Write implements io.Writer.
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// FuzzWitness checks that what an answer begins with is refused or not, in whatever pieces it comes, and read within limits.
+// FuzzWitness checks that the pieces in which an answer comes do not decide whether it is refused, and that reading is limited.
 func FuzzWitness(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"), []byte{2}, false)
 	f.Add([]byte("SSH-2.0-x\r\n"), []byte{0}, false)
@@ -398,7 +398,9 @@ func FuzzWitness(f *testing.F) {
 
 // BenchmarkHTTP is what a check costs, with the server that answers it.
 func BenchmarkHTTP(b *testing.B) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "all is well") }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "all is well")
+	}))
 	defer s.Close()
 	to := talkTarget(s.Listener.Addr().String())
 	b.ReportAllocs()

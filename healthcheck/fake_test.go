@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,6 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // see HTTP
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if left, err := unprovoked(); code == 0 && (err != nil || len(left) > 0) {
 			fmt.Fprintf(os.Stderr, "failures in %s that no test provokes: %q, %v\n", healthDocument, left, err)

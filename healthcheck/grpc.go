@@ -1,15 +1,29 @@
 package healthcheck
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"io"
-	"net/http"
-	"net/url"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 )
+
+// maxGRPCBytes is how long an answer may be. It has two bytes; the rest is for fields that we do not know.
+const maxGRPCBytes = 1 << 10
 
 // GRPC checks that a target's gRPC health service (grpc.health.v1.Health/Check) calls it, or one service of it, serving.
 // It is a plain value; its zero value asks for the server as a whole, on the target's own port and without TLS.
@@ -20,117 +34,195 @@ type GRPC struct {
 	Authority string      // what would be Host in HTTP/1.1; "" = the target's address and port
 }
 
-// healthMethod is the path of the call. Source: the gRPC health checking protocol, health.proto of grpc.health.v1.
-const healthMethod = "/grpc.health.v1.Health/Check"
-
 // Check asks t once. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c GRPC) Check(ctx context.Context, t Target) (Result, error) {
-	o := httpOptions{method: http.MethodPost, host: c.Authority, port: c.Port, tls: c.TLS, protocols: []string{protocolHTTP2}}
-	request, err := c.request(ctx, t, o)
-	if err != nil {
+	if err := validHost(c.Authority); err != nil {
 		return Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
-	latency, err := exchangeHTTP(ctx, t, o, request, judgeGRPC)
+	k, _, err := openHTTP(ctx, t, c.Port, c.TLS, c.Authority, protocolHTTP2)
+	if err != nil {
+		return Result{}, err
+	}
+	defer k.part(ctx)
+	latency, err := c.ask(ctx, k, t)
 	if err != nil {
 		return Result{}, err
 	}
 	return Result{Latency: latency, Detail: "serving"}, nil
 }
 
-// request builds the call; an error is a mistake of the configuration.
-func (c GRPC) request(ctx context.Context, t Target, o httpOptions) (*http.Request, error) {
-	request, err := checkRequest(ctx, t, &url.URL{Path: healthMethod}, o)
+// ask makes the call over k, and returns how long the check took.
+//
+// The connection exists already, made as for the other checks, so that a failed connect or handshake has the same reason
+// everywhere. A witness stands between grpc and it, as for net/http.
+func (c GRPC) ask(ctx context.Context, k *talk, t Target) (time.Duration, error) {
+	w := newWitness(k.Conn, protocolHTTP2)
+	progress := new(callProgress)
+	made := insecure.NewCredentials()
+	if c.TLS != nil {
+		made = doneTLS{made}
+	}
+	address := net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, c.Port).Port())))
+	conn, err := grpc.NewClient("passthrough:///the connection of the check",
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if progress.dials.Add(1) > 1 {
+				return nil, errGoAway
+			}
+			return w, nil
+		}),
+		grpc.WithTransportCredentials(made),
+		grpc.WithAuthority(cmp.Or(c.Authority, address)), grpc.WithUserAgent(userAgent), grpc.WithStatsHandler(progress),
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithDisableHealthCheck(),
+		grpc.WithMaxHeaderListSize(maxHeaderBytes), grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(1<<10),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxGRPCBytes)),
+	)
 	if err != nil {
-		return nil, err
+		w.end(k.raw)
+		return 0, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
-	message := appendGRPCMessage(nil, appendHealthRequest(nil, c.Service))
-	request.Body = io.NopCloser(strings.NewReader(string(message)))
-	request.ContentLength = int64(len(message))
-	request.Header.Set("Content-Type", "application/grpc")
-	request.Header.Set("Te", "trailers") // some servers take what lacks it for a proxy that does not know trailers
-	if deadline, ok := ctx.Deadline(); ok {
-		left := max(1, time.Until(deadline).Milliseconds())
-		request.Header.Set("Grpc-Timeout", strconv.FormatInt(min(left, 99_999_999), 10)+"m") // eight digits at most
-	}
-	return request, nil
-}
-
-// judgeGRPC reads the rest of an answer and says what is wrong with it.
-func judgeGRPC(answer *httpAnswer) error {
-	if answer.StatusCode != http.StatusOK {
-		return unhealthyf("not a grpc server: status %s", httpStatus(answer.StatusCode))
-	}
-	contentType := answer.Header.Get("Content-Type")
-	if !isGRPC(contentType) {
-		return unhealthyf("not a grpc server: content type %s", quoted([]byte(contentType)))
-	}
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxGRPCBytes+1)) // the byte more is for knowing that it is too long
+	defer conn.Close()
+	defer w.end(k.raw) // first, since closing waits for whoever reads or writes
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: c.Service})
 	if err != nil {
-		return answer.failure(err, "the end of the answer")
+		return 0, progress.failure(ctx, k, w, err)
 	}
-	if len(body) > maxGRPCBytes {
-		return unhealthyf("answer longer than %d bytes", maxGRPCBytes)
-	}
-	// An answer without a message has its status in the header, and no trailers.
-	status, ok := grpcStatus(answer.Trailer)
-	if !ok {
-		status, ok = grpcStatus(answer.Header)
-	}
-	if !ok {
-		return unhealthyf("no grpc status: the trailers are missing")
-	}
-	if err := status.err(); err != nil {
-		return err
-	}
-	serving, err := parseGRPCAnswer(body)
-	if err != nil {
-		return unhealthyf("not an answer of the health service: %v", err).because(err)
-	}
-	return serving.err()
+	return time.Since(k.start), servingError(answer.GetStatus())
 }
 
-// isGRPC reports whether a content type is gRPC's, perhaps with the format of the messages: "application/grpc+proto".
-func isGRPC(contentType string) bool {
-	rest, ok := strings.CutPrefix(strings.ToLower(contentType), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+// doneTLS are the credentials of a connection whose TLS handshake is done: only the scheme of the request, https, is left.
+type doneTLS struct {
+	credentials.TransportCredentials
 }
 
-// A grpcResult is how a call ended, as grpc-status and grpc-message say.
-type grpcResult struct {
-	code, message string
+// Info implements credentials.TransportCredentials.
+func (doneTLS) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// grpcStatus finds the result in a header or trailers.
-func grpcStatus(h http.Header) (grpcResult, bool) {
-	codes := h.Values("Grpc-Status")
-	if len(codes) == 0 {
-		return grpcResult{}, false
+// Clone implements credentials.TransportCredentials.
+func (d doneTLS) Clone() credentials.TransportCredentials { return d }
+
+// callProgress records how far a call came, since grpc's errors do not say whether the server or grpc made a status.
+// Its zero value is ready to use, by any goroutine.
+type callProgress struct {
+	header, trailers atomic.Bool
+	dials            atomic.Int32
+}
+
+// errGoAway is what is wrong when grpc dials again although the connection did not break.
+var errGoAway = errors.New("the server wants another connection")
+
+// HandleRPC implements stats.Handler.
+func (p *callProgress) HandleRPC(_ context.Context, s stats.RPCStats) {
+	switch s.(type) {
+	case *stats.InHeader:
+		p.header.Store(true)
+	case *stats.InTrailer:
+		p.trailers.Store(true)
 	}
-	return grpcResult{codes[0], h.Get("Grpc-Message")}, true
 }
 
-// err puts the result into words; nil is OK.
-func (r grpcResult) err() error {
-	code, err := strconv.ParseUint(r.code, 10, 32)
-	if err != nil {
-		return unhealthyf("not a grpc status: %s", quoted([]byte(r.code))).because(err)
+// TagRPC implements stats.Handler.
+func (p *callProgress) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// TagConn implements stats.Handler.
+func (p *callProgress) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (p *callProgress) HandleConn(context.Context, stats.ConnStats) {}
+
+// What grpc says of answers that it does not understand, or how that begins; there are no errors to compare with. If grpc
+// words them in another way, TestGRPC fails.
+const (
+	grpcWrongHTTP   = "unexpected HTTP status code received from server: "
+	grpcWrongType   = "transport: received unexpected content-type "
+	grpcWrongStatus = "transport: malformed grpc-status: "
+	grpcNoTrailers  = "server closed the stream without sending trailers"
+	grpcTooLong     = "grpc: received message larger than max"
+)
+
+// grpcWrongAnswers are the beginnings of what it says of an answer that is not exactly one good message.
+var grpcWrongAnswers = []string{
+	"grpc: failed to unmarshal ", "grpc: compressed flag ", "grpc: received unexpected payload format ",
+	"grpc: Decompressor is not installed ", "cardinality violation: ", "unexpected EOF",
+}
+
+// failure puts an error of the call into words.
+func (p *callProgress) failure(ctx context.Context, k *talk, w *witness, err error) error {
+	what := "the answer"
+	if p.header.Load() {
+		what = "the end of the answer"
 	}
-	switch code {
-	case 0:
+	s := status.Convert(err)
+	message, _, _ := strings.Cut(s.Message(), "\ndata: ")
+	switch {
+	case ctx.Err() != nil && !p.trailers.Load():
+		return w.failure(ctx, k, ctx.Err(), what)
+	case strings.HasPrefix(message, grpcTooLong):
+		return unhealthyf("answer longer than %d bytes", maxGRPCBytes).because(err)
+	case slices.ContainsFunc(grpcWrongAnswers, func(begin string) bool { return strings.HasPrefix(message, begin) }):
+		return unhealthyf("not an answer of the health service: %s", escaped(message)).because(err)
+	case p.trailers.Load():
+		return grpcStatusError(s)
+	case strings.HasPrefix(message, grpcWrongHTTP):
+		return notGRPC(message).because(err)
+	case strings.HasPrefix(message, grpcWrongStatus):
+		return unhealthyf("not a grpc status: %s", escaped(strings.TrimPrefix(message, grpcWrongStatus))).because(err)
+	case message == grpcNoTrailers:
+		return unhealthyf("no grpc status: the trailers are missing").because(err)
+	}
+	if p.dials.Load() > 1 {
+		return w.failure(ctx, k, errGoAway, what)
+	}
+	return w.failure(ctx, k, errors.New(message), what)
+}
+
+// notGRPC is the failure of a server that answered something else, of which grpc said message.
+func notGRPC(message string) *checkError {
+	status, rest, _ := strings.Cut(strings.TrimPrefix(message, grpcWrongHTTP), "; ")
+	code := 0
+	_, _ = fmt.Sscan(status, &code)
+	if code != 200 {
+		return unhealthyf("not a grpc server: status %s", httpStatus(code))
+	}
+	contentType := "" // there may be none
+	if given, ok := strings.CutPrefix(rest, grpcWrongType); ok {
+		contentType, _ = strconv.Unquote(given)
+	}
+	return unhealthyf("not a grpc server: content type %s", quoted([]byte(contentType)))
+}
+
+// servingError puts a status other than serving into words. Any number may come.
+func servingError(s healthpb.HealthCheckResponse_ServingStatus) error {
+	switch s {
+	case healthpb.HealthCheckResponse_SERVING:
 		return nil
-	case 5: // NOT_FOUND is what Check answers where Watch answers SERVICE_UNKNOWN
+	case healthpb.HealthCheckResponse_UNKNOWN:
+		return unhealthyf("serving status unknown")
+	case healthpb.HealthCheckResponse_NOT_SERVING:
+		return unhealthyf("not serving")
+	case healthpb.HealthCheckResponse_SERVICE_UNKNOWN:
 		return unhealthyf("service unknown")
-	case 12:
-		return unhealthyf("the server has no health service")
 	}
-	status := strconv.FormatUint(code, 10)
-	if code < uint64(len(grpcCodes)) {
-		status += " (" + grpcCodes[code] + ")"
+	return unhealthyf("serving status %d", int32(s))
+}
+
+// grpcStatusError puts the server's status into words.
+func grpcStatusError(s *status.Status) error {
+	switch s.Code() {
+	case codes.NotFound: // what Check answers where Watch answers SERVICE_UNKNOWN
+		return unhealthyf("service unknown").because(s.Err())
+	case codes.Unimplemented:
+		return unhealthyf("the server has no health service").because(s.Err())
 	}
-	if r.message != "" {
-		return unhealthyf("grpc status %s: %s", status, quoted(decodeGRPCMessage(r.message)))
+	code := strconv.FormatUint(uint64(s.Code()), 10)
+	if int(s.Code()) < len(grpcCodes) {
+		code += " (" + grpcCodes[s.Code()] + ")"
 	}
-	return unhealthyf("grpc status %s", status)
+	if s.Message() != "" {
+		return unhealthyf("grpc status %s: %s", code, quoted([]byte(s.Message()))).because(s.Err())
+	}
+	return unhealthyf("grpc status %s", code).because(s.Err())
 }
 
 // grpcCodes are the names of the statuses. Source: statuscodes.md of gRPC.
@@ -138,21 +230,4 @@ var grpcCodes = [...]string{
 	"ok", "cancelled", "unknown", "invalid argument", "deadline exceeded", "not found", "already exists", "permission denied",
 	"resource exhausted", "failed precondition", "aborted", "out of range", "unimplemented", "internal", "unavailable",
 	"data loss", "unauthenticated",
-}
-
-// decodeGRPCMessage undoes the percent-encoding of grpc-message. What is not well encoded stays as it is, as PROTOCOL-HTTP2.md
-// of gRPC asks.
-func decodeGRPCMessage(s string) []byte {
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
-				b = append(b, byte(n))
-				i += 2
-				continue
-			}
-		}
-		b = append(b, s[i])
-	}
-	return b
 }

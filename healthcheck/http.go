@@ -2,15 +2,18 @@ package healthcheck
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // maxBodyBytes is how much of a body is searched for the text, and maxHeaderBytes how long a header may be.
@@ -24,6 +27,9 @@ const (
 //
 // It follows no redirects and knows no proxies: it is about this target. It speaks HTTP/1.1, and over TLS also HTTP/2 when
 // the target chooses that; the NextProtos of TLS do not count.
+//
+// net/http writes to the standard logger what it finds odd about a target's HTTP/2 frames, as often as the target likes.
+// A program that has a log of its own silences that one: log.SetOutput(io.Discard).
 type HTTP struct {
 	Port   uint16        // instead of the target's; 0 = the target's
 	TLS    *tls.Config   // nil = http; without a ServerName the certificate has to be for Host, or the target's address
@@ -52,24 +58,30 @@ func (r StatusRange) String() string {
 
 // Check sends one request to t. Its errors wrap their cause, and ErrInconclusive when that is ours.
 func (c HTTP) Check(ctx context.Context, t Target) (Result, error) {
-	o := httpOptions{method: c.Method, host: c.Host, port: c.Port, tls: c.TLS, protocols: []string{protocolHTTP2, protocolHTTP1}}
-	request, err := c.request(ctx, t, o)
+	request, err := c.request(ctx, t)
 	if err != nil {
 		return Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
-	status := 0
-	latency, err := exchangeHTTP(ctx, t, o, request, func(answer *httpAnswer) error {
-		status = answer.StatusCode
-		return c.judge(answer)
-	})
+	k, protocol, err := openHTTP(ctx, t, c.Port, c.TLS, c.Host, protocolHTTP2, protocolHTTP1)
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Latency: latency, Detail: "status " + strconv.Itoa(status)}, nil
+	defer k.part(ctx)
+	w := newWitness(k.Conn, protocol)
+	defer w.end(k.raw)
+	var result Result
+	err = roundTrip(ctx, k, w, request, func(answer *httpAnswer) error {
+		if err := c.judge(answer); err != nil {
+			return err
+		}
+		result = Result{Latency: time.Since(k.start), Detail: "status " + strconv.Itoa(answer.StatusCode)}
+		return nil
+	})
+	return result, err
 }
 
 // request builds what is sent; an error is a mistake of the configuration.
-func (c HTTP) request(ctx context.Context, t Target, o httpOptions) (*http.Request, error) {
+func (c HTTP) request(ctx context.Context, t Target) (*http.Request, error) {
 	path := c.Path
 	if path == "" {
 		path = "/"
@@ -81,7 +93,21 @@ func (c HTTP) request(ctx context.Context, t Target, o httpOptions) (*http.Reque
 	if err != nil {
 		return nil, err
 	}
-	return checkRequest(ctx, t, u, o)
+	u.Scheme = "http"
+	if c.TLS != nil {
+		u.Scheme = "https"
+	}
+	u.Host = net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, c.Port).Port())))
+	request, err := http.NewRequestWithContext(ctx, c.Method, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := validHost(c.Host); err != nil {
+		return nil, err
+	}
+	request.Host = cmp.Or(c.Host, u.Host)
+	request.Header.Set("User-Agent", userAgent)
+	return request, nil
 }
 
 // judge looks at an answer.

@@ -2,7 +2,6 @@ package healthcheck
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -338,26 +337,78 @@ func TestHTTPCancelled(t *testing.T) {
 	failsWith(t, err, "cancelled", context.Canceled, ErrInconclusive)
 }
 
-// FuzzHTTPAnswer checks that an answer is either understood or refused in words of ours, however long it is.
-func FuzzHTTPAnswer(f *testing.F) {
-	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"))
-	f.Add([]byte("HTTP/1.1 103 Early\r\n\r\nHTTP/1.0 404\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwell\r\n0\r\n\r\n"))
-	f.Add([]byte("SSH-2.0-x\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		request, err := http.NewRequest("GET", "http://a/", nil)
-		must(t, err)
-		noted := &errorNoter{r: bytes.NewReader(b)}
-		response, err := readHTTP1(bufio.NewReader(noted), request)
-		if err != nil {
-			var said *checkError
-			if noted.err == nil && !errors.As(err, &said) {
-				t.Errorf("%q is refused with %v", b, err)
+// TestHTTPLogsNothing has targets that speak first, and one that says more than it announced.
+func TestHTTPLogsNothing(t *testing.T) {
+	before := log.Writer()
+	defer log.SetOutput(before)
+	logged := make(chan string, 100)
+	log.SetOutput(writerFunc(func(p []byte) (int, error) {
+		select {
+		case logged <- string(p):
+		default:
+		}
+		return len(p), nil
+	}))
+	for _, handle := range []harness.Handler{
+		harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"), harness.SpeakFirst("HTTP/1.1 200 OK\r\n\r\n"), harness.CloseAtOnce,
+		sayHTTP("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n"),
+	} {
+		_, _ = HTTP{}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, handle).Address()))
+	}
+	select {
+	case line := <-logged:
+		t.Errorf("the process's log has %q", line)
+	default:
+	}
+}
+
+// A writerFunc is an io.Writer that is a function.
+type writerFunc func(p []byte) (int, error)
+
+// Write implements io.Writer.
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// FuzzWitness checks that the pieces in which an answer comes do not decide whether it is refused, and that reading is limited.
+func FuzzWitness(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"), []byte{2}, false)
+	f.Add([]byte("SSH-2.0-x\r\n"), []byte{0}, false)
+	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"), []byte{3}, true)
+	f.Add([]byte("hi"), []byte{0}, true)
+	f.Fuzz(func(t *testing.T, b, sizes []byte, http2 bool) {
+		read := func(sizes []byte) (int, error) {
+			protocol := protocolHTTP1
+			if http2 {
+				protocol = protocolHTTP2
 			}
-			return
+			w := newWitness(&chunks{b: b, sizes: sizes}, protocol)
+			w.begin()
+			got, err := io.ReadAll(w)
+			return len(got), err
 		}
-		if response.StatusCode < 200 && response.StatusCode != 101 {
-			t.Errorf("%q has status %d", b, response.StatusCode)
+		n, whole := read([]byte{255})
+		_, pieces := read(sizes)
+		if (whole == nil) != (pieces == nil) || n > maxHTTP2Bytes {
+			t.Errorf("%q: %v at once, %v in pieces", b, whole, pieces)
 		}
-		_, _ = io.Copy(io.Discard, response.Body)
+		if said, ok := errors.AsType[*checkError](whole); whole != nil && (!ok || len(said.words) > 200) {
+			t.Errorf("%q is refused with %v", b, whole)
+		}
 	})
+}
+
+// BenchmarkHTTP is what a check costs, with the server that answers it.
+func BenchmarkHTTP(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "all is well")
+	}))
+	defer s.Close()
+	to := talkTarget(s.Listener.Addr().String())
+	b.ReportAllocs()
+	for b.Loop() {
+		ctx, cancel := context.WithTimeout(b.Context(), patience)
+		if _, err := (HTTP{Body: "well"}).Check(ctx, to); err != nil {
+			b.Fatal(err)
+		}
+		cancel()
+	}
 }

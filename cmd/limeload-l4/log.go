@@ -2,10 +2,13 @@ package main
 
 import (
 	"io"
+	"log"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/limeload/limeload-l4/conf"
 )
@@ -15,7 +18,10 @@ const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // newLog makes the process's log. Its lines go out from the writer's goroutine, so that none who logs is
 // ever held up; the caller starts and closes that. Which lines there are is the daemon's to say. In the journal each line has its priority.
+//
+// It silences the loggers of libraries.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
+	silenceLibraries()
 	console, perLine := o.Format == "console", false
 	out := io.Writer(&printableWriter{to: to})
 	switch {
@@ -28,6 +34,13 @@ func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	w := newLogWriter(out, perLine)
 	return zerolog.New(w).Hook(zerolog.HookFunc(stamp)), w
 }
+
+// silenceLibraries silences the loggers of the standard library and of grpc, once. Both write a line for what they find
+// odd about a backend under check, as often as the backend likes.
+var silenceLibraries = sync.OnceFunc(func() {
+	log.SetOutput(io.Discard)
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+})
 
 // terminal tells whether a person may be looking: colours in a file are noise.
 func terminal(w io.Writer) bool {

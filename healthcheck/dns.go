@@ -2,7 +2,6 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,11 +10,18 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 )
 
 // ednsBytes is the largest answer by UDP that is asked for (DNS flag day 2020: what no path fragments).
 const ednsBytes = 1232
+
+// Sizes on the wire (RFC 1035, 4.1 and 2.3.4).
+const (
+	dnsHeaderBytes   = 12
+	dnsQuestionBytes = 255 + 4 // at most: a name, a type and a class
+	dnsRecordBytes   = 10      // between a record's name and its data
+)
 
 // DNS checks that a server answers a query by one of the wanted codes. It is a plain value; its zero value asks the
 // target's own port for the address of the root, and takes NOERROR.
@@ -24,25 +30,20 @@ const ednsBytes = 1232
 // id or with another question is ignored until the deadline, since anybody may send it; by TCP it is the server's, and
 // fails at once. By UDP the query is sent again once, halfway.
 type DNS struct {
-	Port   uint16             // instead of the target's; 0 = the target's
-	Name   string             // with or without the final dot; "" = the root
-	Type   dnsmessage.Type    // 0 = A
-	Rcodes []dnsmessage.RCode // wanted; empty = NOERROR alone
-	TCP    bool               // ask by TCP instead of UDP
+	Port   uint16 // instead of the target's; 0 = the target's
+	Name   string // with or without the final dot; "" = the root
+	Type   uint16 // dns.TypeAAAA and so on; 0 = A
+	Rcodes []int  // wanted: dns.RcodeNameError and so on; empty = NOERROR alone
+	TCP    bool   // ask by TCP instead of UDP
 }
 
-// dnsTypes are the types that ParseDNSQuery knows.
-var dnsTypes = []struct {
-	name string
-	typ  dnsmessage.Type
-}{
-	{"A", dnsmessage.TypeA}, {"AAAA", dnsmessage.TypeAAAA}, {"NS", dnsmessage.TypeNS}, {"SOA", dnsmessage.TypeSOA},
-	{"MX", dnsmessage.TypeMX}, {"TXT", dnsmessage.TypeTXT}, {"SRV", dnsmessage.TypeSRV}, {"CNAME", dnsmessage.TypeCNAME},
-	{"PTR", dnsmessage.TypePTR},
+// dnsTypes returns the names of the types that ParseDNSQuery knows.
+func dnsTypes() []string {
+	return []string{"A", "AAAA", "NS", "SOA", "MX", "TXT", "SRV", "CNAME", "PTR"}
 }
 
 // ParseDNSQuery reads a query as in "example.com AAAA"; without a type it is for A. The name it returns ends with a dot.
-func ParseDNSQuery(s string) (name string, typ dnsmessage.Type, err error) {
+func ParseDNSQuery(s string) (name string, typ uint16, err error) {
 	words := strings.Fields(s)
 	switch {
 	case len(words) == 0:
@@ -50,44 +51,42 @@ func ParseDNSQuery(s string) (name string, typ dnsmessage.Type, err error) {
 	case len(words) > 2:
 		return "", 0, fmt.Errorf(`dns query %q has %d words: want a name and a type, as in "example.com A"`, s, len(words))
 	}
-	n, err := dnsName(words[0])
-	if err != nil {
+	if name, err = dnsName(words[0]); err != nil {
 		return "", 0, err
 	}
 	if len(words) == 1 {
-		return n.String(), dnsmessage.TypeA, nil
+		return name, dns.TypeA, nil
 	}
-	var known []string
-	for _, t := range dnsTypes {
-		if strings.EqualFold(t.name, words[1]) {
-			return n.String(), t.typ, nil
-		}
-		known = append(known, t.name)
+	if known := strings.ToUpper(words[1]); slices.Contains(dnsTypes(), known) {
+		return name, dns.StringToType[known], nil
 	}
-	return "", 0, fmt.Errorf("unknown dns type %q: want one of %s", words[1], strings.Join(known, ", "))
+	return "", 0, fmt.Errorf("unknown dns type %q: want one of %s", words[1], strings.Join(dnsTypes(), ", "))
 }
 
-// dnsName returns a name as it goes into a query. Escapes ("\.") are not known.
-func dnsName(s string) (dnsmessage.Name, error) {
+// dnsName returns a name as it goes into a query: with the final dot. It refuses escapes ("\.").
+//
+// The rules are written here because dns.IsDomainName only says that a name is wrong, and the operator wants to know
+// what is wrong.
+func dnsName(s string) (string, error) {
 	const (
 		maxName  = 254 // RFC 1035, 2.3.4: 255 bytes on the wire, of which this form lacks the first length
 		maxLabel = 63  // RFC 1035, 2.3.4
 	)
 	s = strings.TrimSuffix(s, ".")
 	if len(s)+1 > maxName {
-		return dnsmessage.Name{}, fmt.Errorf("dns name of %d characters: want up to %d", len(s), maxName-1)
+		return "", fmt.Errorf("dns name of %d characters: want up to %d", len(s), maxName-1)
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		switch {
 		case label == "" && s != "":
-			return dnsmessage.Name{}, fmt.Errorf("dns name %q has an empty label", s)
+			return "", fmt.Errorf("dns name %q has an empty label", s)
 		case len(label) > maxLabel:
-			return dnsmessage.Name{}, fmt.Errorf("dns name %q has a label of %d characters: want up to %d", s, len(label), maxLabel)
+			return "", fmt.Errorf("dns name %q has a label of %d characters: want up to %d", s, len(label), maxLabel)
 		case strings.ContainsFunc(label, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }):
-			return dnsmessage.Name{}, fmt.Errorf("dns name %q: want printable ASCII (xn-- for the rest), and no \\", s)
+			return "", fmt.Errorf("dns name %q: want printable ASCII (xn-- for the rest), and no \\", s)
 		}
 	}
-	return dnsmessage.NewName(s + ".")
+	return s + ".", nil
 }
 
 // Check asks t.
@@ -113,9 +112,9 @@ func (c DNS) Check(ctx context.Context, t Target) (Result, error) {
 }
 
 // wanted returns the codes that are fine.
-func (c DNS) wanted() []dnsmessage.RCode {
+func (c DNS) wanted() []int {
 	if len(c.Rcodes) == 0 {
-		return []dnsmessage.RCode{dnsmessage.RCodeSuccess}
+		return []int{dns.RcodeSuccess}
 	}
 	return c.Rcodes
 }
@@ -123,7 +122,7 @@ func (c DNS) wanted() []dnsmessage.RCode {
 // A dnsQuery is a query on its way. Its zero value is of no use.
 type dnsQuery struct {
 	id       uint16
-	question dnsmessage.Question
+	question dns.Question
 	packed   []byte
 }
 
@@ -133,30 +132,26 @@ func (c DNS) query() (dnsQuery, error) {
 	if err != nil {
 		return dnsQuery{}, err
 	}
-	var id [2]byte
-	rand.Read(id[:]) // never fails
-	q := dnsQuery{id: binary.BigEndian.Uint16(id[:])}
-	q.question = dnsmessage.Question{Name: name, Type: c.Type, Class: dnsmessage.ClassINET}
-	if q.question.Type == 0 {
-		q.question.Type = dnsmessage.TypeA
+	typ := c.Type
+	if typ == 0 {
+		typ = dns.TypeA
 	}
-	m := dnsmessage.Message{
-		Header:      dnsmessage.Header{ID: q.id, RecursionDesired: true},
-		Questions:   []dnsmessage.Question{q.question},
-		Additionals: []dnsmessage.Resource{{Body: &dnsmessage.OPTResource{}}},
-	}
-	if err := m.Additionals[0].Header.SetEDNS0(ednsBytes, dnsmessage.RCodeSuccess, false); err != nil {
+	packed, err := new(dns.Msg).SetQuestion(name, typ).SetEdns0(ednsBytes, false).Pack()
+	if err != nil {
 		return dnsQuery{}, err
 	}
-	q.packed, err = m.Pack()
-	return q, err
+	m, err := unpackHead(packed) // which writes the name as it writes that of an answer: with escapes
+	if err != nil {
+		return dnsQuery{}, err
+	}
+	return dnsQuery{id: m.Id, question: m.Question[0], packed: packed}, nil
 }
 
 // overUDP asks by UDP and returns the answer's code.
-func (c DNS) overUDP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCode, error) {
+func (c DNS) overUDP(ctx context.Context, t Target, q dnsQuery) (int, error) {
 	start := time.Now()
 	until, _ := ctx.Deadline()
-	var rcode dnsmessage.RCode
+	var rcode int
 	var ignored error
 	answered, err := exchangeUDP(ctx, atPort(t, c.Port), q.packed, until, func(b []byte) bool {
 		var err error
@@ -179,7 +174,7 @@ func (c DNS) overUDP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCod
 }
 
 // overTCP asks by TCP and returns the answer's code.
-func (c DNS) overTCP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCode, error) {
+func (c DNS) overTCP(ctx context.Context, t Target, q dnsQuery) (int, error) {
 	k, err := openTalk(ctx, t, c.Port, nil, "")
 	if err != nil {
 		return 0, err
@@ -205,87 +200,106 @@ func (c DNS) overTCP(ctx context.Context, t Target, q dnsQuery) (dnsmessage.RCod
 	return q.read(b)
 }
 
+// unpackHead returns the header and the questions of a message. Its header is valid even if the questions are not,
+// unless b is shorter than a header.
+//
+// It hides the records from the library, which can only unpack all of them. A name of two bytes that points to another
+// one (RFC 1035, 4.1.4) becomes a string of up to a thousand, so an answer of 64 KiB could take more than 30 MB.
+// And a record that the library cannot read would spoil an answer of which only the code counts.
+func unpackHead(b []byte) (m dns.Msg, err error) {
+	head := slices.Clone(b[:min(len(b), dnsHeaderBytes+dnsQuestionBytes)])
+	if len(head) < dnsHeaderBytes {
+		return m, dns.ErrShortRead
+	}
+	clear(head[6:dnsHeaderBytes]) // the numbers of records
+	err = m.Unpack(head)
+	return m, err
+}
+
+// extendedRcode returns the bits of an answer's code for which the header has no room (RFC 6891, 6.1.3). b is an answer
+// with one question. It fails when b does not have all the records that its header announces.
+//
+// The library reads the names. The fixed part of a record is read by hand, since the library cannot skip the data.
+func extendedRcode(b []byte) (bits int, err error) {
+	_, off, err := dns.UnpackDomainName(b, dnsHeaderBytes)
+	if err != nil {
+		return 0, err
+	}
+	off += 4 // the type and class of the question
+	records := 0
+	for section := 6; section < dnsHeaderBytes; section += 2 { // answers, authorities, additional records
+		records += int(binary.BigEndian.Uint16(b[section:]))
+	}
+	for range records {
+		if _, off, err = dns.UnpackDomainName(b, off); err != nil {
+			return 0, err
+		}
+		if len(b)-off < dnsRecordBytes {
+			return 0, dns.ErrShortRead
+		}
+		fixed := b[off : off+dnsRecordBytes] // type, class, TTL and the length of the data
+		if binary.BigEndian.Uint16(fixed) == dns.TypeOPT {
+			bits = int(fixed[4]) << 4 // the first byte of what is the TTL elsewhere
+		}
+		if off += dnsRecordBytes + int(binary.BigEndian.Uint16(fixed[8:])); off > len(b) {
+			return 0, dns.ErrShortRead
+		}
+	}
+	return bits, nil
+}
+
 // headerError says what is wrong with the first bytes of what should be the answer.
 func (q dnsQuery) headerError(b []byte) error {
-	var p dnsmessage.Parser
-	switch h, err := p.Start(b); {
-	case err != nil:
+	m, err := unpackHead(b)
+	switch {
+	case len(b) < dnsHeaderBytes:
 		return unhealthyf("not dns: %s", quoted(b[:min(len(b), 4*longestQuote)])).because(err)
-	case !h.Response:
+	case !m.Response:
 		return unhealthyf("not an answer, but a query")
-	case h.ID != q.id:
+	case m.Id != q.id:
 		return unhealthyf("answer to another query")
 	}
 	return nil
 }
 
 // read returns the code of the answer b, or says why it is not one to q.
-func (q dnsQuery) read(b []byte) (dnsmessage.RCode, error) {
+func (q dnsQuery) read(b []byte) (int, error) {
 	if err := q.headerError(b); err != nil {
 		return 0, err
 	}
-	garbled := func(err error) error { return unhealthyf("garbled answer").because(err) }
-	var p dnsmessage.Parser
-	h, err := p.Start(b)
+	m, err := unpackHead(b)
 	if err != nil {
-		return 0, garbled(err)
+		return 0, unhealthyf("garbled answer").because(err)
 	}
-	questions, err := p.AllQuestions()
-	if err != nil {
-		return 0, garbled(err)
-	}
-	if len(questions) != 1 || !sameQuestion(questions[0], q.question) {
+	if len(m.Question) != 1 || !sameQuestion(m.Question[0], q.question) {
 		return 0, unhealthyf("answer to another question")
 	}
-	if h.Truncated { // it may end anywhere
-		return h.RCode, nil
+	if m.Truncated { // it may end anywhere
+		return m.Rcode, nil
 	}
-	if err := errors.Join(p.SkipAllAnswers(), p.SkipAllAuthorities()); err != nil {
-		return 0, garbled(err)
+	bits, err := extendedRcode(b)
+	if err != nil {
+		return 0, unhealthyf("garbled answer").because(err)
 	}
-	for {
-		r, err := p.AdditionalHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			return h.RCode, nil
-		}
-		if err != nil {
-			return 0, garbled(err)
-		}
-		if r.Type == dnsmessage.TypeOPT {
-			h.RCode = r.ExtendedRCode(h.RCode) // which has bits that the header has no room for
-		}
-		if err := p.SkipAdditional(); err != nil {
-			return 0, garbled(err)
-		}
-	}
+	return bits | m.Rcode, nil
 }
 
 // sameQuestion reports whether a and b ask the same. The case of letters does not matter (RFC 1035, 2.3.3).
-func sameQuestion(a, b dnsmessage.Question) bool {
-	return a.Type == b.Type && a.Class == b.Class && strings.EqualFold(a.Name.String(), b.Name.String())
+func sameQuestion(a, b dns.Question) bool {
+	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
 }
 
 // rcodeName returns a code as the tools of the DNS write it.
-func rcodeName(r dnsmessage.RCode) string {
-	switch r {
-	case dnsmessage.RCodeSuccess:
-		return "NOERROR"
-	case dnsmessage.RCodeFormatError:
-		return "FORMERR"
-	case dnsmessage.RCodeServerFailure:
-		return "SERVFAIL"
-	case dnsmessage.RCodeNameError:
-		return "NXDOMAIN"
-	case dnsmessage.RCodeNotImplemented:
-		return "NOTIMP"
-	case dnsmessage.RCodeRefused:
-		return "REFUSED"
+func rcodeName(r int) string {
+	// Only the codes that expect can name: the library calls 16 BADSIG, which in an answer without TSIG is BADVERS.
+	if name, ok := dns.RcodeToString[r]; ok && r <= dns.RcodeRefused {
+		return name
 	}
-	return fmt.Sprintf("RCODE%d", uint16(r)) // as RFC 3597 does with types
+	return fmt.Sprintf("RCODE%d", r) // as RFC 3597 does with types
 }
 
 // rcodeNames returns codes as a person would list them.
-func rcodeNames(rs []dnsmessage.RCode) string {
+func rcodeNames(rs []int) string {
 	var names []string
 	for _, r := range rs {
 		names = append(names, rcodeName(r))

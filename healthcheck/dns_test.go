@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,17 +9,20 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// replyTo returns the answer to a packed query, after change has had its way with it.
+// replyTo returns the answer to a packed query, after change has changed it. The servers of these tests use another
+// library than the check, so that a mistake of the one is not hidden by the same mistake of the other.
 func replyTo(t testing.TB, query []byte, change func(m *dnsmessage.Message)) []byte {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {
@@ -67,12 +71,12 @@ func TestDNSOfARealServer(t *testing.T) {
 	server.SetZone(t, "www A 192.0.2.1\nwww AAAA 2001:db8::1\nmail MX 10 www\n"+
 		strings.Repeat("big TXT \""+strings.Repeat("x", 200)+"\"\n", 1)+bigZone())
 	to := talkTarget(server.Address)
-	nothing := []dnsmessage.RCode{dnsmessage.RCodeNameError}
-	either := []dnsmessage.RCode{dnsmessage.RCodeSuccess, dnsmessage.RCodeNameError}
+	nothing := []int{dns.RcodeNameError}
+	either := []int{dns.RcodeSuccess, dns.RcodeNameError}
 	for _, tcp := range []bool{false, true} {
 		for _, tt := range []struct {
 			query  string
-			rcodes []dnsmessage.RCode
+			rcodes []int
 			detail string
 			want   string
 		}{
@@ -166,6 +170,9 @@ func TestDNSHostileServers(t *testing.T) {
 		"half":     {func(query []byte) []byte { return good(query)[:20] }, "garbled answer"},
 		"cut":      {func(query []byte) []byte { b := good(query); return b[:len(b)-1] }, "garbled answer"},
 		"promises": {func(query []byte) []byte { b := good(query); b[7] = 9; return b }, "garbled answer"},
+		"loop":     {func(query []byte) []byte { b := good(query); b[12], b[13] = 0xc0, 12; return b }, "garbled answer"},
+		"owner":    {func(query []byte) []byte { b := good(query); return append(b[:len(b)-11], 0xc0, byte(len(b)-11)) }, "garbled answer"},
+		"ahead":    {func(query []byte) []byte { b := good(query); b[len(b)-1] = 1; return b }, "garbled answer"},
 	}
 	check := DNS{Name: "www.lb.test"}
 	for name, tt := range bad {
@@ -216,6 +223,53 @@ func TestDNSHostileServers(t *testing.T) {
 		return b[:len(b)-5]
 	}))
 	must(t, err)
+}
+
+// TestDNSRecordsCostNothing has an answer with a record that would become a list of 30,000 long names, and with one that
+// the library cannot read. Only the code counts.
+func TestDNSRecordsCostNothing(t *testing.T) {
+	q, err := DNS{Name: "www.lb.test"}.query()
+	must(t, err)
+	// In the library's strings each byte 0x80 becomes four.
+	name := append(bytes.Repeat(append([]byte{49}, bytes.Repeat([]byte{0x80}, 49)...), 5), 0)
+	where := byte(len(q.packed)) // of the first record's data: before it is as much as the query has
+	answer := replyTo(t, q.packed, func(m *dnsmessage.Message) {
+		for _, r := range []dnsmessage.UnknownResource{
+			{Type: dnsmessage.Type(dns.TypeNULL), Data: name},
+			{Type: dnsmessage.Type(dns.TypeHIP), Data: append(make([]byte, 4), bytes.Repeat([]byte{0xc0, where}, 30000)...)},
+			{Type: dnsmessage.TypeA, Data: []byte("not an address")},
+		} {
+			h := dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("."), Class: dnsmessage.ClassINET}
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &r})
+		}
+	})
+	if !bytes.HasPrefix(answer[where:], name) {
+		t.Fatalf("at %d of the answer there is no name: %x", where, answer[:100])
+	}
+	if err := new(dns.Msg).Unpack(answer); err == nil {
+		t.Fatal("the library understands all records of the answer")
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	rcode, err := q.read(answer)
+	runtime.ReadMemStats(&after)
+	if err != nil || rcode != dns.RcodeSuccess {
+		t.Errorf("the answer is of code %d, %v", rcode, err)
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<10 {
+		t.Errorf("an answer of %d bytes took %d bytes to read", len(answer), got)
+	}
+}
+
+// TestDNSNamesWithSigns has names that the library writes with escapes.
+func TestDNSNamesWithSigns(t *testing.T) {
+	for _, name := range []string{`a@b.test`, `a"b.test`, "(a);'b$.test", "."} {
+		q, err := DNS{Name: name}.query()
+		must(t, err)
+		if rcode, err := q.read(replyTo(t, q.packed, nil)); err != nil || rcode != dns.RcodeSuccess {
+			t.Errorf("the answer about %s is of code %d, %v", name, rcode, err)
+		}
+	}
 }
 
 func TestDNSOverTCPHostileServers(t *testing.T) {
@@ -284,13 +338,13 @@ func TestDNSMistakes(t *testing.T) {
 func TestParseDNSQuery(t *testing.T) {
 	for s, want := range map[string]struct {
 		name string
-		typ  dnsmessage.Type
+		typ  uint16
 	}{
-		"example.com":          {"example.com.", dnsmessage.TypeA},
-		"example.com A":        {"example.com.", dnsmessage.TypeA},
-		" example.com.  aaaa":  {"example.com.", dnsmessage.TypeAAAA},
-		". NS":                 {".", dnsmessage.TypeNS},
-		"_sip._udp.a.test SRV": {"_sip._udp.a.test.", dnsmessage.TypeSRV},
+		"example.com":          {"example.com.", dns.TypeA},
+		"example.com A":        {"example.com.", dns.TypeA},
+		" example.com.  aaaa":  {"example.com.", dns.TypeAAAA},
+		". NS":                 {".", dns.TypeNS},
+		"_sip._udp.a.test SRV": {"_sip._udp.a.test.", dns.TypeSRV},
 	} {
 		name, typ, err := ParseDNSQuery(s)
 		if err != nil || name != want.name || typ != want.typ {
@@ -350,8 +404,12 @@ func FuzzParseDNSQuery(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := (DNS{Name: name, Type: typ}).query(); err != nil {
-			t.Errorf("%q is %q %v, of which there is no query: %v", s, name, typ, err)
+		q, err := DNS{Name: name, Type: typ}.query()
+		if err != nil {
+			t.Fatalf("%q is %q %v, of which there is no query: %v", s, name, typ, err)
+		}
+		if _, err := q.read(replyTo(t, q.packed, nil)); err != nil {
+			t.Errorf("%q is %q %v, to which an answer is refused: %v", s, name, typ, err)
 		}
 	})
 }

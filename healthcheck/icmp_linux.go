@@ -10,6 +10,10 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 )
 
 // An icmpKind is a way to have ICMP of the kernel.
@@ -36,8 +40,11 @@ const (
 	extendedErrLen = 16 // of struct sock_extended_err
 )
 
-// An icmpSocket sends the echoes of one family and receives what comes of them. Its methods may be called from any
+// An icmpSocket sends the echoes of one family and receives the replies and the errors. Its methods may be called from any
 // goroutine, read from one only; openICMP makes it. Whoever opened it closes it, and has read it to the end.
+//
+// x/net/icmp packs and parses the messages, but the socket is ours: icmp.PacketConn hides the descriptor, and so the queue
+// of errors of a ping socket.
 type icmpSocket struct {
 	echoTable
 
@@ -148,12 +155,14 @@ func filterICMP(fd int, v6 bool) error {
 		for i := range block.Data {
 			block.Data[i] = math.MaxUint32
 		}
-		for _, typ := range []uint{icmp6EchoReply, icmp6Unreachable, icmp6TimeExceeded} {
+		for _, typ := range []ipv6.ICMPType{
+			ipv6.ICMPTypeEchoReply, ipv6.ICMPTypeDestinationUnreachable, ipv6.ICMPTypeTimeExceeded,
+		} {
 			block.Data[typ/32] &^= 1 << (typ % 32)
 		}
 		return syscall.SetsockoptICMPv6Filter(fd, syscall.IPPROTO_ICMPV6, optICMPFilter, &block)
 	}
-	const pass = 1<<icmp4EchoReply | 1<<icmp4Unreachable | 1<<icmp4TimeExceeded
+	const pass = 1<<ipv4.ICMPTypeEchoReply | 1<<ipv4.ICMPTypeDestinationUnreachable | 1<<ipv4.ICMPTypeTimeExceeded
 	return syscall.SetsockoptInt(fd, levelRaw, optICMPFilter, ^pass)
 }
 
@@ -164,7 +173,11 @@ func (s *icmpSocket) begin(to netip.Addr, via syscall.Sockaddr) (*echo, error) {
 	if err := s.add(e); err != nil {
 		return nil, err
 	}
-	e.packet = appendEcho(nil, s.v6, echoMessage{id: s.id, seq: e.seq, token: e.token})
+	var err error
+	if e.packet, err = marshalEcho(s.v6, echoMessage{id: s.id, seq: e.seq, token: e.token}); err != nil {
+		s.forget(e)
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -263,7 +276,7 @@ func (s *icmpSocket) deliver(from netip.Addr, b []byte) {
 	if m, ok := parseEchoReply(b, s.v6); ok {
 		s.settle(from, m, nil)
 	} else if m, ok := parseICMPError(b, s.v6); ok {
-		s.settle(m.to, m.echo, unhealthyf("%s", icmpWords(s.v6, m.typ, m.code)).because(icmpErrno(m.typ, s.v6)))
+		s.settle(m.to, m.echo, unhealthyf("%s", icmpWords(m.typ, m.code)).because(icmpErrno(m.typ)))
 	}
 }
 
@@ -278,14 +291,12 @@ func (s *icmpSocket) receiveErrors(fd int, buf *icmpBuffers) {
 		if err != nil {
 			return
 		}
-		request := byte(icmp4EchoRequest)
-		if s.v6 {
-			request = icmp6EchoRequest
-		}
-		m, ok := parseEcho(buf.data[:n], request)
-		typ, code, isICMP := extendedError(buf.control[:controlled])
-		if words := icmpWords(s.v6, typ, code); ok && isICMP && words != "" {
-			s.settle(sockaddrAddr(to), m, unhealthyf("%s", words).because(icmpErrno(typ, s.v6)))
+		request, _ := echoTypes(s.v6)
+		m, _, ok := parseEcho(buf.data[:n], request)
+		number, code, isICMP := extendedError(buf.control[:controlled])
+		typ := icmpType(s.v6, number)
+		if words := icmpWords(typ, int(code)); ok && isICMP && words != "" {
+			s.settle(sockaddrAddr(to), m, unhealthyf("%s", words).because(icmpErrno(typ)))
 		}
 	}
 }
@@ -310,8 +321,8 @@ func extendedError(control []byte) (typ, code byte, isICMP bool) {
 }
 
 // icmpErrno returns the cause of an error for errors.Is, which is the kernel's for most codes.
-func icmpErrno(typ byte, v6 bool) error {
-	if !v6 && typ == icmp4Unreachable || v6 && typ == icmp6Unreachable {
+func icmpErrno(typ icmp.Type) error {
+	if typ == ipv4.ICMPTypeDestinationUnreachable || typ == ipv6.ICMPTypeDestinationUnreachable {
 		return syscall.EHOSTUNREACH
 	}
 	return syscall.ETIME

@@ -212,9 +212,9 @@ func forgeErrors(t *testing.T, c *ICMP, addr string) {
 	must(t, err)
 	defer s.forget(e)
 	must(t, s.send(e))
-	network, local, typ := "ip4:icmp", "127.0.0.1", byte(icmp4Unreachable)
+	network, local, typ := "ip4:icmp", "127.0.0.1", unreachable(to.Is6())
 	if to.Is6() {
-		network, local, typ = "ip6:ipv6-icmp", "::1", icmp6Unreachable
+		network, local = "ip6:ipv6-icmp", "::1"
 	}
 	conn, err := net.Dial(network, local)
 	must(t, err)
@@ -227,7 +227,7 @@ func forgeErrors(t *testing.T, c *ICMP, addr string) {
 		if change != nil {
 			change(&m)
 		}
-		b := quoteEcho(typ, 1, to, m)
+		b := quoteEcho(t, typ, 1, to, m)
 		if to.Is6() {
 			// The source of what we quote has to be the one it was sent from; nothing looks at it but the kernel.
 			copy(b[16:32], netip.MustParseAddr("fd77::1").AsSlice())

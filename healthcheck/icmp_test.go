@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
@@ -223,8 +227,37 @@ func TestEchoTable(t *testing.T) {
 	}
 }
 
+// packEcho returns the packet of an echo.
+func packEcho(t testing.TB, v6 bool, m echoMessage) []byte {
+	t.Helper()
+	b, err := marshalEcho(v6, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// icmpNumber returns the one of two types that belongs to a family.
+func icmpNumber(v6 bool, four ipv4.ICMPType, six ipv6.ICMPType) byte {
+	if v6 {
+		return byte(six)
+	}
+	return byte(four)
+}
+
+// unreachable, timeExceeded and echoReply are the types of ICMP messages.
+func unreachable(v6 bool) byte {
+	return icmpNumber(v6, ipv4.ICMPTypeDestinationUnreachable, ipv6.ICMPTypeDestinationUnreachable)
+}
+
+func timeExceeded(v6 bool) byte {
+	return icmpNumber(v6, ipv4.ICMPTypeTimeExceeded, ipv6.ICMPTypeTimeExceeded)
+}
+
+func echoReply(v6 bool) byte { return icmpNumber(v6, ipv4.ICMPTypeEchoReply, ipv6.ICMPTypeEchoReply) }
+
 // quoteEcho returns an ICMP error about an echo that was sent to an address.
-func quoteEcho(typ, code byte, to netip.Addr, m echoMessage) []byte {
+func quoteEcho(t testing.TB, typ, code byte, to netip.Addr, m echoMessage) []byte {
 	b := []byte{typ, code, 0, 0, 0, 0, 0, 0}
 	if to.Is4() {
 		b = append(b, 0x45, 0, 0, 44, 0, 0, 0, 0, 64, syscall.IPPROTO_ICMP, 0, 0, 127, 0, 0, 1)
@@ -232,10 +265,24 @@ func quoteEcho(typ, code byte, to netip.Addr, m echoMessage) []byte {
 		b = append(b, 0x60, 0, 0, 0, 0, 24, syscall.IPPROTO_ICMPV6, 64)
 		b = append(b, make([]byte, 16)...)
 	}
-	b = appendEcho(append(b, to.AsSlice()...), !to.Is4(), m)
+	b = append(append(b, to.AsSlice()...), packEcho(t, !to.Is4(), m)...)
 	if to.Is4() {
 		sum := internetChecksum(b)
 		b[2], b[3] = byte(sum>>8), byte(sum)
+	}
+	return b
+}
+
+// quoteWithExtension returns an ICMP error that also says which label a router switched the echo by (RFC 4884, RFC 4950).
+func quoteWithExtension(t testing.TB, to netip.Addr, m echoMessage) []byte {
+	v6 := !to.Is4()
+	body := &icmp.DstUnreach{
+		Data:       quoteEcho(t, unreachable(v6), 1, to, m)[8:],
+		Extensions: []icmp.Extension{&icmp.MPLSLabelStack{Class: 1, Type: 1, Labels: []icmp.MPLSLabel{{Label: 16014, S: true}}}},
+	}
+	b, err := (&icmp.Message{Type: icmpType(v6, unreachable(v6)), Code: 1, Body: body}).Marshal(nil)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return b
 }
@@ -245,27 +292,35 @@ func TestICMPMessages(t *testing.T) {
 	for _, addr := range hosts {
 		to := netip.MustParseAddr(addr)
 		v6 := to.Is6()
-		echo := appendEcho(nil, v6, m)
+		echo := packEcho(t, v6, m)
 		if !v6 && internetChecksum(echo) != 0 {
 			t.Errorf("the checksum is wrong: %x", echo)
 		}
 		if _, ok := parseEchoReply(echo, v6); ok {
 			t.Error("a request is taken for a reply")
 		}
-		echo[0] = map[bool]byte{false: icmp4EchoReply, true: icmp6EchoReply}[v6]
+		echo[0] = echoReply(v6)
 		if got, ok := parseEchoReply(echo, v6); !ok || got != m {
 			t.Errorf("the reply is %+v, want %+v", got, m)
 		}
 		if _, ok := parseEchoReply(append(echo, 0), v6); ok {
 			t.Error("a reply with more in it than we sent was taken")
 		}
-		typ := map[bool]byte{false: icmp4Unreachable, true: icmp6Unreachable}[v6]
-		whole := quoteEcho(typ, 1, to, m)
-		if got, ok := parseICMPError(whole, v6); !ok || got != (icmpError{m, to, typ, 1}) {
+		typ := unreachable(v6)
+		whole := quoteEcho(t, typ, 1, to, m)
+		if got, ok := parseICMPError(whole, v6); !ok || got != (icmpError{m, to, icmpType(v6, typ), 1}) {
 			t.Errorf("the error is %+v", got)
 		}
 		if got, ok := parseICMPError(append(whole, make([]byte, 100)...), v6); !ok || got.echo != m { // RFC 4884
 			t.Errorf("the error with an extension is %+v", got)
+		}
+		labelled := quoteWithExtension(t, to, m)
+		if got, ok := parseICMPError(labelled, v6); !ok || got != (icmpError{m, to, icmpType(v6, typ), 1}) {
+			t.Errorf("the error with a label is %+v", got)
+		}
+		labelled[len(labelled)-8] = 0xff // the extension is longer than the message
+		if got, ok := parseICMPError(labelled, v6); !ok || got.echo != m {
+			t.Errorf("the error with a garbled extension is %+v", got)
 		}
 		short := whole[:len(whole)-tokenBytes]
 		if got, ok := parseICMPError(short, v6); !ok || got.echo != (echoMessage{id: m.id, seq: m.seq}) {
@@ -278,7 +333,7 @@ func TestICMPMessages(t *testing.T) {
 		}
 		for typ := range 256 {
 			for code := range 256 {
-				if words := icmpWords(v6, byte(typ), byte(code)); len(words) > 40 {
+				if words := icmpWords(icmpType(v6, byte(typ)), code); len(words) > 40 {
 					t.Errorf("type %d, code %d is %q", typ, code, words)
 				}
 			}
@@ -294,9 +349,10 @@ func TestICMPMessages(t *testing.T) {
 
 func TestICMPWords(t *testing.T) {
 	for _, tt := range []struct {
-		v6        bool
-		typ, code byte
-		want      string
+		v6   bool
+		typ  byte
+		code int
+		want string
 	}{
 		{false, 3, 0, "network unreachable"},
 		{false, 3, 1, "host unreachable"},
@@ -314,7 +370,7 @@ func TestICMPWords(t *testing.T) {
 		{true, 3, 1, ""},
 		{true, 2, 0, ""},
 	} {
-		if got := icmpWords(tt.v6, tt.typ, tt.code); got != tt.want {
+		if got := icmpWords(icmpType(tt.v6, tt.typ), tt.code); got != tt.want {
 			t.Errorf("type %d, code %d (IPv6: %v) is %q, want %q", tt.typ, tt.code, tt.v6, got, tt.want)
 		}
 	}
@@ -326,11 +382,12 @@ func FuzzICMP(f *testing.F) {
 	for _, addr := range hosts {
 		to := netip.MustParseAddr(addr)
 		v6 := to.Is6()
-		reply := appendEcho(nil, v6, m)
-		reply[0] = map[bool]byte{false: icmp4EchoReply, true: icmp6EchoReply}[v6]
+		reply := packEcho(f, v6, m)
+		reply[0] = echoReply(v6)
 		f.Add(v6, false, reply)
-		f.Add(v6, false, quoteEcho(map[bool]byte{false: icmp4Unreachable, true: icmp6Unreachable}[v6], 1, to, m))
-		f.Add(v6, false, quoteEcho(map[bool]byte{false: icmp4TimeExceeded, true: icmp6TimeExceeded}[v6], 0, to, m))
+		f.Add(v6, false, quoteEcho(f, unreachable(v6), 1, to, m))
+		f.Add(v6, false, quoteEcho(f, timeExceeded(v6), 0, to, m))
+		f.Add(v6, false, quoteWithExtension(f, to, m))
 		ip := append([]byte{0x45, 0, 0, 44, 0, 0, 0, 0, 64, syscall.IPPROTO_ICMP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}, reply...)
 		f.Add(v6, true, ip)
 	}

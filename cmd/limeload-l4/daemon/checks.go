@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
@@ -124,13 +124,9 @@ func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker
 	if err != nil {
 		return nil, cfg.ErrorAt(path+".query", err)
 	}
-	codes := map[string]dnsmessage.RCode{
-		"NOERROR": dnsmessage.RCodeSuccess, "FORMERR": dnsmessage.RCodeFormatError, "SERVFAIL": dnsmessage.RCodeServerFailure,
-		"NXDOMAIN": dnsmessage.RCodeNameError, "NOTIMP": dnsmessage.RCodeNotImplemented, "REFUSED": dnsmessage.RCodeRefused,
-	}
 	d := healthcheck.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
 	for _, name := range c.Expect {
-		d.Rcodes = append(d.Rcodes, codes[name])
+		d.Rcodes = append(d.Rcodes, dns.StringToRcode[name])
 	}
 	return d, nil
 }

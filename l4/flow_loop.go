@@ -142,9 +142,6 @@ func (l *loop) openFlowDoor(fd int, b *binding, ls *listener) {
 	}
 	b.ending.doors.Add(1)
 	d := newFlowDoor(fd, flowDoorKey-int32(i), b, ls, l.server.offload)
-	if ls.screen != nil {
-		d.screen = ls.screen(l.index)
-	}
 	if w.reader == nil {
 		w.reader = sock.NewDatagramReader(true)
 		w.writer.Trains = l.server.offload.GSO

@@ -247,7 +247,7 @@ func (k *dnsAsker) questionOf(s *session, query []byte) (plain bool) {
 	case dnscache.Wait, dnscache.Forward:
 		s.talk.waiting++
 	case dnscache.Refuse: // unlike a datagram's client it would wait for an answer for good
-		s.talk.out.add(l, appendServFail(l.dns.answer[:0], query))
+		s.talk.out.add(l, dnscache.AppendServFail(l.dns.answer[:0], query))
 	}
 	if reply.Flight != nil {
 		k.fly(reply.Flight, s.peer)

@@ -51,8 +51,6 @@ func TestDNSSettingsValidated(t *testing.T) {
 	for name, change := range map[string]func(*ListenerSpec){
 		"TCP":         func(s *ListenerSpec) { s.Protocol, s.DNS.Cache.MaxEntries = TCP, 0 },
 		"proxy":       func(s *ListenerSpec) { s.Flows.SendProxy = true },
-		"timeout":     func(s *ListenerSpec) { s.DNS.Timeout = -1 },
-		"sockets":     func(s *ListenerSpec) { s.DNS.Sockets = -1 },
 		"entries":     func(s *ListenerSpec) { s.DNS.Cache.MaxEntries = -1 },
 		"bytes":       func(s *ListenerSpec) { s.DNS.Cache.MaxBytes = -1 },
 		"min TTL":     func(s *ListenerSpec) { s.DNS.Cache.MinTTL = -1 },

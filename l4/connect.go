@@ -11,7 +11,7 @@ import (
 // Nothing has been read from the client before a backend is connected, so another try is always safe.
 func (l *loop) connect(s *session) bool {
 	for {
-		lease, err := s.settings.Pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
+		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
 		if err == pool.ErrBusy {
 			return l.enqueue(s)
 		}
@@ -49,7 +49,7 @@ func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
 	switch {
 	case sock.OutOfDescriptors(e):
 		l.refuse(s, NoDescriptors)
-	case len(s.tried) > s.settings.Pool.Retries():
+	case len(s.tried) > s.pool.Retries():
 		l.refuse(s, s.whyRefused())
 	default:
 		return false, false
@@ -95,7 +95,7 @@ func (l *loop) connectFailed(s *session, o pool.Outcome) {
 	s.backend.close(false)
 	l.server.chains.forget(s.link)
 	s.fail(s.lease, o)
-	if len(s.tried) > s.settings.Pool.Retries() {
+	if len(s.tried) > s.pool.Retries() {
 		l.refuse(s, s.whyRefused())
 		return
 	}

@@ -20,6 +20,7 @@ type flow struct {
 	door       *flowDoor // nil while the slot is free
 	listener   *listener // the door's when the flow began
 	settings   *ListenerSpec
+	pool       *pool.Pool // that its backend is picked from
 
 	id      flowID
 	serial  uint64 // what the access line has
@@ -91,7 +92,7 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 		return nil, drop
 	}
 	f := l.flows.store.take()
-	f.door, f.listener, f.settings = d, d.listener, settings
+	f.door, f.listener, f.settings, f.pool = d, d.listener, settings, settings.Pool
 	f.id, f.peer, f.local, f.link = id, *peer, *local, from
 	f.began, f.active = l.now, l.now
 	l.nextID++
@@ -129,7 +130,7 @@ func (f *flow) sentTo() netip.AddrPort {
 // flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client may have
 // a flow to it already. first is one of its flows.
 func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
-	lease, err := first.settings.Pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
+	lease, err := first.pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
 	if err != nil {
 		return nil, dropOf(err)
 	}

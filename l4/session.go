@@ -55,6 +55,7 @@ type session struct {
 	id       uint64
 	listener *listener
 	settings *ListenerSpec // the listener's when the session began
+	pool     *pool.Pool    // that its backend is picked from
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend
@@ -168,6 +169,7 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	l.nextID++
 	s.id = l.nextID
 	s.listener, s.settings = ls, ls.spec.Load()
+	s.pool = s.settings.Pool
 	s.peer = peer
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
@@ -208,9 +210,9 @@ func (l *loop) schedule(s *session) {
 func (s *session) deadline() (time.Duration, bool) {
 	switch s.phase {
 	case queued:
-		return s.waiting + s.settings.Pool.QueueTimeout(), true
+		return s.waiting + s.pool.QueueTimeout(), true
 	case connecting:
-		return s.connect + s.settings.Pool.ConnectTimeout(), true
+		return s.connect + s.pool.ConnectTimeout(), true
 	case asking:
 		return s.active + s.talkSilence(), true
 	}

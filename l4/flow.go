@@ -76,19 +76,14 @@ type traffic struct {
 	told      uint64 // those of bytes that the backend's counters have
 }
 
-// admitFlow makes a flow for a client that has none, or says why not.
-func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID) (*flow, Drop) {
-	var from *link
-	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
-		l.server.noteLoop(d.listener)
-		return nil, DropLoop
-	}
-	client := limitedAs(id.client)
-	limited := settings.Flows.ClientMax > 0
-	if limited && d.clients[client] >= settings.Flows.ClientMax {
-		return nil, DropClientLimit
-	}
-	if drop := l.enterFlow(d, settings); drop != dropNone {
+// admitFlow makes a flow for a client that has none, or says why not. lease is for the flow's backend, which it takes over, or nil if none is picked
+// yet.
+func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, lease *pool.Lease) (*flow, Drop) {
+	from, drop := l.mayBegin(d, settings, peer, limitedAs(id.client))
+	if drop != dropNone {
+		if lease != nil {
+			lease.Release(pool.Neutral)
+		}
 		return nil, drop
 	}
 	f := l.flows.store.take()
@@ -98,6 +93,9 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	l.nextID++
 	f.serial = l.nextID
 	f.home = l.homeFor(f)
+	if lease != nil {
+		f.home.move(*lease)
+	}
 	if drop := l.makeReady(f); drop != dropNone {
 		l.leaveHome(f)
 		l.flows.store.give(f)
@@ -106,9 +104,9 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	}
 	f.sibling = d.byID[id]
 	d.byID[id] = f
-	if limited {
+	if settings.Flows.ClientMax > 0 {
 		f.counted = true
-		d.clients[client]++
+		d.clients[limitedAs(id.client)]++
 	}
 	if settings.Flows.SendProxy {
 		f.header = appendProxyV2(f.header[:0], peer.AddrPort(), f.sentTo())
@@ -120,6 +118,19 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	l.armFlow(f)
 	d.listener.counters[l.index].accepted.Add(1)
 	return f, dropNone
+}
+
+// mayBegin says whether a client may have another flow, and which listener of ours the client is, nil for none. With dropNone the flow is counted:
+// leaveFlow takes that back.
+func (l *loop) mayBegin(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, client clientID) (from *link, why Drop) {
+	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
+		l.server.noteLoop(d.listener)
+		return nil, DropLoop
+	}
+	if most := settings.Flows.ClientMax; most > 0 && d.clients[client] >= most {
+		return nil, DropClientLimit
+	}
+	return from, l.enterFlow(d, settings)
 }
 
 // sentTo is where the client has sent its datagrams.
@@ -138,19 +149,16 @@ func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
 	for f != nil && f.destination() != lease.Backend() {
 		f = f.sibling
 	}
-	w := &l.flows
-	w.picked, w.hasPicked = lease, true
-	drop := dropNone
-	if f != nil {
-		drop = l.makeReady(f)
-	} else {
+	if f == nil {
 		peer, local := first.peer, first.local // it may have to give way to the new one
-		f, drop = l.admitFlow(d, first.settings, &peer, &local, first.id)
+		return l.admitFlow(d, first.settings, &peer, &local, first.id, &lease)
 	}
-	if w.hasPicked { // the flow has one of its own, or there is none
-		w.hasPicked = false
-		lease.Release(pool.Neutral)
+	if !f.home.housed {
+		f.home.move(lease)
+		return f, l.makeReady(f)
 	}
+	drop := l.makeReady(f)
+	lease.Release(pool.Neutral) // the flow has its own
 	return f, drop
 }
 

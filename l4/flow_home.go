@@ -146,11 +146,6 @@ func (l *loop) makeReady(f *flow) Drop {
 // house picks a backend for a home that has none.
 func (l *loop) house(f *flow) Drop {
 	h, w := f.home, &l.flows
-	if w.hasPicked {
-		w.hasPicked = false
-		h.move(w.picked)
-		return dropNone
-	}
 	first := len(w.tried) == 0
 	if first && h.failed != nil {
 		w.tried = append(w.tried, h.failed)

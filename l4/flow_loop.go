@@ -38,8 +38,6 @@ type flowLoop struct {
 	freeHomes    spares[home]
 	freeBacklogs spares[backlog]
 	tried        []*pool.Backend // of the flow that is looking for a backend
-	picked       pool.Lease      // for the flow that is being made ready, if hasPicked
-	hasPicked    bool
 }
 
 // A flowTurn is a flow that has more to do, and the generation that had it.

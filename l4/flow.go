@@ -13,14 +13,11 @@ import (
 //
 // At rest it is one descriptor, a connected UDP socket, and this struct.
 type flow struct {
-	// set once for the slot, see flowStore
-	index uint32
-
-	generation uint32    // of the slot's use; an event of an earlier one is not this flow's
-	door       *flowDoor // nil while the slot is free
-	listener   *listener // the door's when the flow began
-	settings   *ListenerSpec
-	pool       *pool.Pool // that its backend is picked from
+	slot[flow]
+	door     *flowDoor // nil while the slot is free
+	listener *listener // the door's when the flow began
+	settings *ListenerSpec
+	pool     *pool.Pool // that its backend is picked from
 
 	id      flowID
 	serial  uint64 // what the access line has
@@ -65,9 +62,12 @@ type flow struct {
 
 	place agePlace[flow] // among those of its door that were never answered
 	seen  uint64         // the client's datagrams when it was looked at there
-
-	next *flow // in the store's free list
 }
+
+func (f *flow) inUse() bool { return f.door != nil }
+
+// reset keeps the capacity of header.
+func (f *flow) reset() { *f = flow{slot: f.slot, header: f.header[:0]} }
 
 // A traffic is one way of a flow.
 type traffic struct {

@@ -19,7 +19,7 @@ func keyOf(f *flow) int32 { return flowKey - int32(f.index) }
 
 // A flowLoop is what a loop has for flows, used onLoop only like the rest of it.
 type flowLoop struct {
-	store flowStore
+	store slab[flow, *flow]
 	doors []*flowDoor // by the key of their events; nil where one was closed
 	count int         // of flows
 	ended int         // of them, idle, in this turn
@@ -69,7 +69,7 @@ func (l *loop) onFlow(key int32, generation, bits uint32) {
 		}
 		return
 	}
-	if f := l.flows.store.at(uint32(flowKey - key)); f.generation == generation && f.door != nil {
+	if f := l.flows.store.at(uint32(flowKey - key)); f.generation == generation && f.inUse() {
 		l.onFlowSocket(f, bits)
 	}
 }

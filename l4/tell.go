@@ -31,7 +31,7 @@ func (l *loop) tellSome(n int) {
 // flowsFrom is where a walk through a loop's sessions goes on with its flows.
 const flowsFrom = 1 << 30
 
-// some calls one of the functions for each of a slice of the loop's sessions and flows, as table.some does.
+// some calls one of the functions for each of a slice of the loop's sessions and flows, as slab.some does.
 func (l *loop) some(from int, session func(*session), flow func(*flow)) int {
 	if from < flowsFrom {
 		next := l.sessions.some(from, session)

@@ -78,9 +78,6 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.connected, s.active = l.now, l.now
 	s.looks, s.looked = true, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
-	if s.in.held() { // see handOver
-		s.lease.Backend().AddBytes(uint64(len(s.in.kept)), 0)
-	}
 	c := &s.listener.counters[l.index]
 	c.connectTime.observe(s.connected - s.connect)
 	if s.waiter != nil {

@@ -50,6 +50,8 @@ type session struct {
 	failed  bool         // the last attempt to connect failed, and no other has begun
 	failure pool.Outcome // how
 
+	prefilled uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
+
 	id       uint64
 	listener *listener
 	settings *ListenerSpec // the listener's when the session began

@@ -45,13 +45,14 @@ type DNSCacheSettings struct {
 }
 
 const (
-	// dnsTimeout is how long a backend has for an answer. Then another one is asked, up to the pool's retries. If none answers, the client gets an
-	// expired answer from the cache, or else SERVFAIL. Stub resolvers ask again after 5 s: two backends can be asked before that.
+	// dnsTimeout is how long a backend has for an answer. Then another one is asked, up to the pool's retries. If none
+	// answers, the client gets an expired answer from the cache, or else SERVFAIL. Stub resolvers ask again after 5 s:
+	// two backends can be asked before that.
 	dnsTimeout = 2 * time.Second
 
-	// dnsSockets is how many sockets, or connections, send questions to one backend, for each loop. While some are being renewed, up to as many
-	// again wait for their last answers. More than one is for their buffers: a few hundred answers each where the kernel gives no more
-	// (net.core.rmem_max).
+	// dnsSockets is how many sockets, or connections, send questions to one backend, for each loop. While some are
+	// being renewed, up to as many again wait for their last answers. More than one is for their buffers: a few hundred
+	// answers each where the kernel gives no more (net.core.rmem_max).
 	dnsSockets = 8
 )
 

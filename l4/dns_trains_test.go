@@ -10,10 +10,11 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// TestDNSTrainsPass holds that a train of answers leaves a DNS listener as it came, in one message, unless one of its datagrams is to be cut or
-// dropped. It counts the messages that the client gets.
+// TestDNSTrainsPass holds that a train of answers leaves a DNS listener as it came, in one message, unless one of its
+// datagrams is to be cut or dropped. It counts the messages that the client gets.
 func TestDNSTrainsPass(t *testing.T) {
 	const most = 64 // datagrams of a train
+	const largest = defaultDNSMaxUDP
 	answer := func(size int) []byte { return append([]byte{0, 1, dnsAnswerBit}, make([]byte, size-3)...) }
 	oneQuestion := bytes.Repeat(answer(20), most)
 	oneQuestion[20*(most-1)+2] = 0
@@ -25,8 +26,8 @@ func TestDNSTrainsPass(t *testing.T) {
 		bytes               int // of each datagram
 	}{
 		{"nothing to cut", bytes.Repeat(answer(20), most), 20, 5, 5 * most, 20},
-		{"as large as may be", bytes.Repeat(answer(defaultDNSMaxUDP), 50), defaultDNSMaxUDP, 5, 5 * 50, defaultDNSMaxUDP},
-		{"too large", bytes.Repeat(answer(defaultDNSMaxUDP+1), 2), defaultDNSMaxUDP + 1, 1, 10, dnsHeaderBytes}, // cut, ten make one train
+		{"as large as may be", bytes.Repeat(answer(largest), 50), largest, 5, 5 * 50, largest},
+		{"too large", bytes.Repeat(answer(largest+1), 2), largest + 1, 1, 10, dnsHeaderBytes}, // cut, ten make one train
 		{"a question", oneQuestion, 20, 5, 5 * (most - 1), 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -76,9 +76,11 @@ type traffic struct {
 	told      uint64 // those of bytes that the backend's counters have
 }
 
-// admitFlow makes a flow for a client that has none, or says why not. lease is for the flow's backend, which it takes over, or nil if none is picked
-// yet.
-func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, lease *pool.Lease) (*flow, Drop) {
+// admitFlow makes a flow for a client that has none, or says why not. lease is for the flow's backend, which it takes
+// over, or nil if none is picked yet.
+func (l *loop) admitFlow(
+	d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, lease *pool.Lease,
+) (*flow, Drop) {
 	from, drop := l.mayBegin(d, settings, peer, limitedAs(id.client))
 	if drop != dropNone {
 		if lease != nil {
@@ -120,8 +122,8 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	return f, dropNone
 }
 
-// mayBegin says whether a client may have another flow, and which listener of ours the client is, nil for none. With dropNone the flow is counted:
-// leaveFlow takes that back.
+// mayBegin says whether a client may have another flow, and which listener of ours the client is, nil for none. With
+// dropNone the flow is counted: leaveFlow takes that back.
 func (l *loop) mayBegin(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, client clientID) (from *link, why Drop) {
 	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
 		l.server.noteLoop(d.listener)

@@ -17,8 +17,8 @@ type screen interface {
 	// nil for nothing. It is not kept.
 	answer(to caller, datagram []byte, now time.Duration) (pass []byte)
 
-	// passes reports whether answer would pass each datagram of a train as it is. Their size is size bytes; the last may be shorter. Such a train
-	// is sent in one piece.
+	// passes reports whether answer would pass each datagram of a train as it is. Their size is size bytes; the last
+	// may be shorter. Such a train is sent in one piece.
 	passes(train []byte, size int) bool
 }
 

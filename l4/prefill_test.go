@@ -2,8 +2,8 @@ package l4
 
 import "testing"
 
-// TestPrefill holds that the prefill is what was added, in its order, whether it fits in one buffer or not; that only the client's bytes count as bytes
-// to the backend; and that the buffers it came in are given back.
+// TestPrefill holds that the prefill is what was added, in its order, whether it fits in one buffer or not; that only
+// the client's bytes count as bytes to the backend; and that the buffers it came in are given back.
 func TestPrefill(t *testing.T) {
 	var l loop
 	fill := func(text string, done int) *streamBuffer {
@@ -23,7 +23,8 @@ func TestPrefill(t *testing.T) {
 	}
 	l.prefill(s, early, true)
 	l.prefill(s, late, true)
-	if got := string(s.in.kept); got != "HEADERearly"+string(make([]byte, scratchBytes)) || s.prefilled != 5+scratchBytes {
+	want := "HEADERearly" + string(make([]byte, scratchBytes))
+	if got := string(s.in.kept); got != want || s.prefilled != 5+scratchBytes {
 		t.Fatalf("%d bytes that begin with %.20q, %d of the client", len(got), got, s.prefilled)
 	}
 	for _, b := range []*streamBuffer{header, early, late} {

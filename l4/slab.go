@@ -3,8 +3,9 @@ package l4
 // slabChunk is how many values of a slab are allocated at once: few enough that a quiet loop stays small.
 const slabChunk = 128
 
-// A slab is the memory of a loop's sessions, or of its flows. The index that an event carries finds one. Values never move, so pointers to them stay
-// valid. A slot is used again for a later value, of another generation. Used onLoop only; its zero value is empty and ready.
+// A slab is the memory of a loop's sessions, or of its flows. The index that an event carries finds one. Values never
+// move, so pointers to them stay valid. A slot is used again for a later value, of another generation. Used onLoop
+// only; its zero value is empty and ready.
 type slab[T any, P slotted[T]] struct {
 	chunks []*[slabChunk]T
 	free   P
@@ -71,8 +72,8 @@ func (t *slab[T, P]) all(f func(*T)) {
 // sliceChunks is how many chunks a slice of a long walk is: 256 values, some ten microseconds at most.
 const sliceChunks = 2
 
-// some is all for one slice of the values. It begins with the chunk that an earlier call returned, at first 0, and returns the chunk that the next
-// slice begins with, or a negative number after the last slice.
+// some is all for one slice of the values. It begins with the chunk that an earlier call returned, at first 0, and
+// returns the chunk that the next slice begins with, or a negative number after the last slice.
 func (t *slab[T, P]) some(from int, f func(*T)) int {
 	to := min(from+sliceChunks, len(t.chunks))
 	for _, chunk := range t.chunks[min(from, to):to] {

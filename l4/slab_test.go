@@ -2,7 +2,8 @@ package l4
 
 import "testing"
 
-// TestSlab holds that a slot is used again for another generation, that walks see what is in use, and that events find it.
+// TestSlab holds that a slot is used again for another generation, that walks see what is in use, and that events find
+// it.
 func TestSlab(t *testing.T) {
 	var s slab[flow, *flow]
 	const n = 3*slabChunk + 1

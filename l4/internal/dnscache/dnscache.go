@@ -111,11 +111,12 @@ type Cache[W any] struct {
 func New[W any](o Options) *Cache[W] {
 	entries := max(o.MaxEntries, 1)
 	c := &Cache[W]{
-		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch, maxWaiters: orDefault(o.maxWaitersForTest, maxWaiters),
-		maxUDP: uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
-		store:  newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),
-		boards: make([]board[W], maxShards),
-		crowd:  crowd{max: int64(orDefault(o.maxWaitingForTest, maxWaiting))},
+		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch,
+		maxWaiters: orDefault(o.maxWaitersForTest, maxWaiters),
+		maxUDP:     uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
+		store:      newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),
+		boards:     make([]board[W], maxShards),
+		crowd:      crowd{max: int64(orDefault(o.maxWaitingForTest, maxWaiting))},
 	}
 	for i := range c.boards {
 		c.boards[i].flights = make(map[uint64]*Flight[W])

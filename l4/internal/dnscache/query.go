@@ -85,11 +85,13 @@ type question struct {
 	option []byte // the subnet's option in the query, whole
 }
 
-// readQuestion reads what every query that one answer is enough for has in common: the opcode QUERY, one question, and no record but one OPT
-// record, whose content it does not read. It copies the question's name to name, in lower case, and returns its length and the question's type; the length
-// is 0 for any other message. name has room for maxNameLen bytes.
+// readQuestion reads what every query that one answer is enough for has in common: the opcode QUERY, one question, and
+// no record but one OPT record, whose content it does not read. It copies the question's name to name, in lower case,
+// and returns its length and the question's type; the length is 0 for any other message. name has room for maxNameLen
+// bytes.
 func readQuestion(query, name []byte) (n int, typ uint16) {
-	if len(query) < headerLen+1+questionLen || len(query) > maxMessage || binary.BigEndian.Uint16(query[2:])&(flagQR|maskOpcode) != 0 ||
+	if len(query) < headerLen+1+questionLen || len(query) > maxMessage ||
+		binary.BigEndian.Uint16(query[2:])&(flagQR|maskOpcode) != 0 ||
 		binary.BigEndian.Uint32(query[4:]) != 1<<16 || binary.BigEndian.Uint16(query[8:]) != 0 {
 		return 0, 0 // not QUERY, not a question, several, or with records where none belong
 	}
@@ -99,7 +101,7 @@ func readQuestion(query, name []byte) (n int, typ uint16) {
 		return 0, 0
 	}
 	if typ = binary.BigEndian.Uint16(query[end-questionLen:]); typ >= 128 && typ <= 255 {
-		return 0, 0 // RFC 6895, 3.1: questions like AXFR and ANY, which may have several answers, and types of meta records
+		return 0, 0 // RFC 6895, 3.1: questions like AXFR and ANY with several answers, and types of meta records
 	}
 	switch rest := query[end:]; binary.BigEndian.Uint16(query[10:]) {
 	case 0:
@@ -128,7 +130,8 @@ func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 	}
 	flags := binary.BigEndian.Uint16(query[2:])
 	end := headerLen + n + questionLen
-	if flags&^(flagRD|flagAD|flagCD) != 0 || binary.BigEndian.Uint16(query[end-2:]) != classIN || typ == 0 || typ == typeOPT {
+	if flags&^(flagRD|flagAD|flagCD) != 0 || typ == 0 || typ == typeOPT ||
+		binary.BigEndian.Uint16(query[end-2:]) != classIN {
 		return false
 	}
 	q.caller = caller{id: binary.BigEndian.Uint16(query), limit: plainUDP}

@@ -12,7 +12,7 @@ func (l *loop) logEnd(s *session, why Reason) {
 	var text [64]byte
 	ev.Bytes("session", hexID(text[:0], s.id)).
 		Str("listener", s.listener.name).
-		Str("pool", s.settings.Pool.Name())
+		Str("pool", s.pool.Name())
 	retries := len(s.tried)
 	b := s.lease.Backend()
 	if s.phase != relaying {

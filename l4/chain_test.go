@@ -116,7 +116,7 @@ func TestLoopDNS(t *testing.T) {
 			eitherWay(t, func(t *testing.T, make func(*pool.Pool) ListenerSpec) {
 				specs := looped(t, way.listeners, func(p *pool.Pool) ListenerSpec {
 					one := make(p)
-					one.DNS.Timeout = time.Second
+					one.DNS.timeoutForTest = time.Second
 					return one
 				}, netip.MustParseAddr(way.at))
 				s := start(t, Options{Loops: 2}, specs...)

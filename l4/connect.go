@@ -11,7 +11,7 @@ import (
 // Nothing has been read from the client before a backend is connected, so another try is always safe.
 func (l *loop) connect(s *session) bool {
 	for {
-		lease, err := s.settings.Pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
+		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
 		if err == pool.ErrBusy {
 			return l.enqueue(s)
 		}
@@ -49,7 +49,7 @@ func (l *loop) connectTo(s *session, lease pool.Lease) (started, ended bool) {
 	switch {
 	case sock.OutOfDescriptors(e):
 		l.refuse(s, NoDescriptors)
-	case len(s.tried) > s.settings.Pool.Retries():
+	case len(s.tried) > s.pool.Retries():
 		l.refuse(s, s.whyRefused())
 	default:
 		return false, false
@@ -78,9 +78,6 @@ func (l *loop) onConnect(s *session, bits uint32) {
 	s.connected, s.active = l.now, l.now
 	s.looks, s.looked = true, l.now
 	s.lease.ConnectTook(s.connected - s.connect)
-	if s.in.held() { // see handOver
-		s.lease.Backend().AddBytes(uint64(len(s.in.kept)), 0)
-	}
 	c := &s.listener.counters[l.index]
 	c.connectTime.observe(s.connected - s.connect)
 	if s.waiter != nil {
@@ -95,7 +92,7 @@ func (l *loop) connectFailed(s *session, o pool.Outcome) {
 	s.backend.close(false)
 	l.server.chains.forget(s.link)
 	s.fail(s.lease, o)
-	if len(s.tried) > s.settings.Pool.Retries() {
+	if len(s.tried) > s.pool.Retries() {
 		l.refuse(s, s.whyRefused())
 		return
 	}

@@ -20,17 +20,13 @@ import (
 type DNSSettings struct {
 	Cache DNSCacheSettings
 
-	// Timeout is how long a backend has for an answer; then another one is asked, up to the pool's retries. Without any the client gets
-	// an answer from the cache that has expired, or else SERVFAIL. 0 = 2 s.
-	Timeout time.Duration
-
 	// MaxUDP is the largest answer by UDP, in bytes, whatever the client takes: a larger one is cut, and the client told to ask by TCP.
 	// By UDP anybody can ask in another's name. 0 = 1232.
 	MaxUDP int
 
-	// Sockets is how many sockets, or connections, questions are asked by, for each backend and each loop; 0 = 8. While some are being
-	// renewed there are up to as many besides, which wait for their last answers.
-	Sockets int
+	// Only this package's tests set the fields below.
+	timeoutForTest time.Duration // instead of dnsTimeout; 0 = dnsTimeout
+	socketsForTest int           // instead of dnsSockets; 0 = dnsSockets
 }
 
 // DNSCacheSettings say which answers are kept, and for how long. The zero value is no cache: then no question waits for another either.
@@ -48,31 +44,37 @@ type DNSCacheSettings struct {
 	Prefetch bool // names in demand are asked for again shortly before they expire
 }
 
+const (
+	// dnsTimeout is how long a backend has for an answer. Then another one is asked, up to the pool's retries. If none
+	// answers, the client gets an expired answer from the cache, or else SERVFAIL. Stub resolvers ask again after 5 s:
+	// two backends can be asked before that.
+	dnsTimeout = 2 * time.Second
+
+	// dnsSockets is how many sockets, or connections, send questions to one backend, for each loop. While some are
+	// being renewed, up to as many again wait for their last answers. More than one is for their buffers: a few hundred
+	// answers each where the kernel gives no more (net.core.rmem_max).
+	dnsSockets = 8
+)
+
 // Defaults of DNSSettings.
 const (
-	// Stub resolvers ask again after 5 s: two backends can be asked before that.
-	defaultDNSTimeout = 2 * time.Second
-
-	// Sockets beyond the first are for their buffers: a few hundred answers each where the kernel gives no more (net.core.rmem_max).
-	defaultDNSSockets = 8
-
 	defaultDNSMaxTTL = 24 * time.Hour // RFC 8767, 4 has resolvers cap at days
 
 	defaultDNSMaxUDP = 1232 // what no path fragments (DNS flag day 2020), and thirty times a small question
 )
 
 func (s *DNSSettings) timeout() time.Duration {
-	if s.Timeout == 0 {
-		return defaultDNSTimeout
+	if s.timeoutForTest == 0 {
+		return dnsTimeout
 	}
-	return s.Timeout
+	return s.timeoutForTest
 }
 
 func (s *DNSSettings) sockets() int {
-	if s.Sockets == 0 {
-		return defaultDNSSockets
+	if s.socketsForTest == 0 {
+		return dnsSockets
 	}
-	return s.Sockets
+	return s.socketsForTest
 }
 
 func (s *DNSSettings) maxUDP() int {
@@ -106,9 +108,9 @@ func (spec *ListenerSpec) validateDNS() error {
 		return errors.New("DNS questions that come by TCP are answered by a cache, and these settings have none")
 	case spec.Flows.SendProxy:
 		return errors.New("DNS questions of many clients share a socket, and cannot carry a PROXY protocol header")
-	case s.Timeout < 0 || c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0 || c.FailureTTL < 0:
+	case c.MinTTL < 0 || c.MaxTTL < 0 || c.NegativeTTL < 0 || c.StaleTTL < 0 || c.FailureTTL < 0:
 		return errors.New("negative time in the DNS settings")
-	case s.Sockets < 0 || c.MaxEntries < 0 || c.MaxBytes < 0:
+	case c.MaxEntries < 0 || c.MaxBytes < 0:
 		return errors.New("negative number in the DNS settings")
 	case s.MaxUDP != 0 && (s.MaxUDP < 512 || s.MaxUDP > maxDNSMessage):
 		return fmt.Errorf("the largest answer by UDP is %d bytes, needs 512 to %d", s.MaxUDP, maxDNSMessage)

@@ -134,9 +134,22 @@ func (k *dnsAsker) answer(to caller, datagram []byte, _ time.Duration) (pass []b
 	return dnscache.Truncate(datagram, k.service.settings.maxUDP())
 }
 
+// passes reports whether each datagram of a train is an answer that need not be cut.
+func (k *dnsAsker) passes(train []byte, size int) bool {
+	if size > k.service.settings.maxUDP() {
+		return false
+	}
+	for ; len(train) > size; train = train[size:] {
+		if !isAnswer(train[:size]) {
+			return false
+		}
+	}
+	return isAnswer(train)
+}
+
 // relayed has a question asked that no cache knows of. It reports false if it is not a plain one.
 func (k *dnsAsker) relayed(from caller, datagram []byte) (done bool) {
-	if !plainQuery(datagram) {
+	if !dnscache.Forwardable(datagram) {
 		return false
 	}
 	if k.count >= maxQuestions {
@@ -207,7 +220,7 @@ func (k *dnsAsker) fail(q *dnsQuestion) {
 	k.tally.failed.Add(1)
 	switch {
 	case q.flight == nil:
-		l.reply(&q.client, appendServFail(l.dns.answer[:0], q.query))
+		l.reply(&q.client, dnscache.AppendServFail(l.dns.answer[:0], q.query))
 		k.leave(q.client.door, clientOf(&q.client.peer))
 	case q.silent:
 		k.deliver(k.resolver.Unanswered(q.flight, l.now))

@@ -19,7 +19,9 @@ import (
 // dnsSpec is a DNS listener on a free port of 127.0.0.1, with a cache.
 func dnsSpec(p *pool.Pool) ListenerSpec {
 	s := flowSpec(p)
-	s.DNS = &DNSSettings{Cache: DNSCacheSettings{MaxEntries: 1000, NegativeTTL: time.Hour}, Timeout: 30 * time.Second}
+	s.DNS = &DNSSettings{
+		Cache: DNSCacheSettings{MaxEntries: 1000, NegativeTTL: time.Hour}, timeoutForTest: 30 * time.Second,
+	}
 	return s
 }
 

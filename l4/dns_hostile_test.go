@@ -235,7 +235,7 @@ func TestDNSClientShare(t *testing.T) {
 func TestDNSFailureIsRemembered(t *testing.T) {
 	b := startUDP(t, nil)
 	ls := dnsSpec(newPool(t, b.address()))
-	ls.DNS.Cache.FailureTTL, ls.DNS.Timeout = time.Hour, 50*time.Millisecond
+	ls.DNS.Cache.FailureTTL, ls.DNS.timeoutForTest = time.Hour, 50*time.Millisecond
 	s := start(t, Options{Loops: 1}, ls)
 	c := dialUDP(t, s.address())
 	query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)

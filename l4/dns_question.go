@@ -97,87 +97,15 @@ func (d *dnsList) remove(q *dnsQuestion) {
 	q.links[d.order] = dnsLinks{}
 }
 
-// Parts of the wire format (RFC 1035, 4.1) that telling a question from something else needs.
+// Parts of the wire format (RFC 1035, 4.1) that tell a question from an answer. dnscache reads the rest.
 const (
-	dnsHeaderBytes   = 12
-	dnsAnswerBit     = 0x80 // of the third byte
-	maxDNSMessage    = 1<<16 - 1
-	dnsMaxLabelBytes = 63
-	dnsMaxNameBytes  = 255 // lengths of labels included
-	dnsTypeOPT       = 41  // RFC 6891
-	dnsFirstMetaType = 128 // up to 255: questions like AXFR, which may have several answers, and TSIG (RFC 6895, 3.1)
-	dnsLastMetaType  = 255
+	dnsHeaderBytes = 12
+	dnsAnswerBit   = 0x80 // of the third byte
+	maxDNSMessage  = 1<<16 - 1
 )
-
-// maxPlainQuery is how long a query may be to go by a shared socket without a cache: what a plain one ever is, cookie, subnet and padding
-// included.
-const maxPlainQuery = 512
-
-// plainQuery tells whether a message is one question that has one answer, and nothing but an OPT record besides. Only such a one goes by a
-// shared socket without a cache; it goes as it is but for its id. A cache is choosier.
-func plainQuery(m []byte) bool {
-	if len(m) < dnsHeaderBytes || len(m) > maxPlainQuery {
-		return false
-	}
-	const answerAndOpcode = 0xf8
-	records := binary.BigEndian.Uint16(m[10:])
-	if m[2]&answerAndOpcode != 0 || binary.BigEndian.Uint32(m[4:]) != 1<<16 || binary.BigEndian.Uint16(m[8:]) != 0 || records > 1 {
-		return false
-	}
-	end := questionEnd(m)
-	if end == 0 {
-		return false
-	}
-	if typ := binary.BigEndian.Uint16(m[end-4:]); typ >= dnsFirstMetaType && typ <= dnsLastMetaType {
-		return false
-	}
-	if records == 0 {
-		return end == len(m)
-	}
-	return len(m) >= end+3 && m[end] == 0 && binary.BigEndian.Uint16(m[end+1:]) == dnsTypeOPT
-}
 
 // isQuestion reports whether a datagram may be a question, of whatever kind, and not an answer (RFC 1035, 4.1.1).
 func isQuestion(m []byte) bool { return len(m) >= dnsHeaderBytes && m[2]&dnsAnswerBit == 0 }
 
 // isAnswer is the reverse.
 func isAnswer(m []byte) bool { return len(m) >= dnsHeaderBytes && m[2]&dnsAnswerBit != 0 }
-
-// questionEnd is where the first question of a message ends, or 0 if it is not whole, or its name is compressed or too long.
-func questionEnd(m []byte) int {
-	for at := dnsHeaderBytes; at < len(m); {
-		size := int(m[at])
-		switch {
-		case size == 0:
-			if at+1-dnsHeaderBytes > dnsMaxNameBytes || at+5 > len(m) {
-				return 0
-			}
-			return at + 5
-		case size > dnsMaxLabelBytes:
-			return 0
-		}
-		at += 1 + size
-	}
-	return 0
-}
-
-// appendServFail appends the answer to a plainQuery that no backend has answered.
-func appendServFail(dst, query []byte) []byte {
-	const (
-		recursionWanted    = 0x01
-		recursionAvailable = 0x80
-		checkingDisabled   = 0x10
-		servFail           = 2
-	)
-	at := len(dst)
-	dst = append(dst, query[:questionEnd(query)]...)
-	m := dst[at:]
-	wanted := m[2] & recursionWanted
-	m[2] = dnsAnswerBit | wanted
-	m[3] = m[3]&checkingDisabled | servFail
-	if wanted != 0 {
-		m[3] |= recursionAvailable // whoever asked for recursion expects it, also of who fails
-	}
-	clear(m[6:dnsHeaderBytes])
-	return dst
-}

@@ -76,7 +76,7 @@ func TestDNSSocketsAreBounded(t *testing.T) {
 	held, hold := holding(10)
 	b := startUDP(t, hold)
 	spec := dnsSpec(newPool(t, b.address()))
-	spec.DNS.Sockets = 2
+	spec.DNS.socketsForTest = 2
 	s := start(t, Options{Loops: 1}, spec)
 	c := dialUDP(t, s.address())
 	from := make(map[netip.AddrPort]bool)
@@ -96,14 +96,14 @@ func TestDNSSocketsAreBounded(t *testing.T) {
 func TestDNSPatience(t *testing.T) {
 	held, hold := holding(10)
 	spec := dnsSpec(newPool(t, startUDP(t, hold).address()))
-	spec.DNS.Timeout = time.Second
+	spec.DNS.timeoutForTest = time.Second
 	s := start(t, Options{Loops: 1}, spec)
 	if _, err := dialUDP(t, s.address()).Write(dnsQuery(t, 1, "www.example.com.", dns.TypeA)); err != nil {
 		t.Fatal(err)
 	}
 	<-held
 	s.onLoop(0, func(l *loop) {
-		if p := l.patience(); len(l.dns.askers) != 1 || onlyAsker(l).count > 0 && (p < 0 || p > spec.DNS.Timeout) {
+		if p := l.patience(); len(l.dns.askers) != 1 || onlyAsker(l).count > 0 && (p < 0 || p > spec.DNS.timeoutForTest) {
 			t.Errorf("it would sleep %v", p)
 		}
 	})

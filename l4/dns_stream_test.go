@@ -132,7 +132,7 @@ func TestDNSStreamConnect(t *testing.T) {
 func TestDNSStreamSilent(t *testing.T) {
 	silent, _ := startHolding(t)
 	spec := talkSpec(newPool(t, silent.address))
-	spec.DNS.Timeout = 500 * time.Millisecond
+	spec.DNS.timeoutForTest = 500 * time.Millisecond
 	s := start(t, Options{Loops: 1}, spec)
 	c := dial(t, s.address())
 	for i := range 2 {
@@ -295,7 +295,7 @@ func TestDNSStreamBlocked(t *testing.T) {
 		}
 	})
 	spec := talkSpec(newPool(t, address))
-	spec.DNS.Sockets = 1
+	spec.DNS.socketsForTest = 1
 	s := start(t, Options{Loops: 1}, spec)
 	var all []net.Conn
 	for i := range clients {

@@ -247,7 +247,7 @@ func (k *dnsAsker) questionOf(s *session, query []byte) (plain bool) {
 	case dnscache.Wait, dnscache.Forward:
 		s.talk.waiting++
 	case dnscache.Refuse: // unlike a datagram's client it would wait for an answer for good
-		s.talk.out.add(l, appendServFail(l.dns.answer[:0], query))
+		s.talk.out.add(l, dnscache.AppendServFail(l.dns.answer[:0], query))
 	}
 	if reply.Flight != nil {
 		k.fly(reply.Flight, s.peer)
@@ -258,10 +258,7 @@ func (k *dnsAsker) questionOf(s *session, query []byte) (plain bool) {
 // handOver makes a session one like any other, whose backend gets the question that is not plain and what has come behind it.
 func (l *loop) handOver(s *session) {
 	l.tell(s)
-	in := &s.talk.in
-	s.in.buf, s.in.kept = in.buf[:cap(in.buf)], in.buf[in.from:]
-	s.in.writes = 1 // the kept bytes will be the first
-	*in = dnsInbox{}
+	l.prefill(s, &s.talk.in.streamBuffer, true)
 	l.endTalk(s)
 	s.phase = connecting
 	l.connect(s)

@@ -17,7 +17,9 @@ import (
 // talkSpec is a DNS listener of TCP on a free port of 127.0.0.1.
 func talkSpec(p *pool.Pool) ListenerSpec {
 	s := spec(p)
-	s.DNS = &DNSSettings{Cache: DNSCacheSettings{MaxEntries: 1000, NegativeTTL: time.Hour}, Timeout: 30 * time.Second}
+	s.DNS = &DNSSettings{
+		Cache: DNSCacheSettings{MaxEntries: 1000, NegativeTTL: time.Hour}, timeoutForTest: 30 * time.Second,
+	}
 	return s
 }
 

@@ -274,7 +274,7 @@ func TestDNSRetries(t *testing.T) {
 					}
 				}
 				ls := spec(p)
-				ls.DNS.Timeout = time.Second
+				ls.DNS.timeoutForTest = time.Second
 				s := start(t, Options{Loops: 1}, ls)
 				c := dialUDP(t, s.address())
 				wantAddress(t, exchange(t, c, dnsQuery(t, 7, "www.example.com.", dns.TypeA)), 7, "www.example.com.")
@@ -311,7 +311,7 @@ func TestDNSLost(t *testing.T) {
 			}
 		})
 		ls := spec(newPool(t, b.address()))
-		ls.DNS.Timeout = time.Second
+		ls.DNS.timeoutForTest = time.Second
 		s := start(t, Options{Loops: 1}, ls)
 		wantAddress(t, exchange(t, dialUDP(t, s.address()), dnsQuery(t, 7, "www.example.com.", dns.TypeA)), 7, "www.example.com.")
 		if info := s.dnsInfo(); info.Asked != 2 || info.TimedOut != 1 || info.Answered != 1 || info.Failed != 0 {
@@ -392,7 +392,7 @@ func TestManyDNSQuestions(t *testing.T) {
 		held, hold := holding(clients * each)
 		b := startUDP(t, hold)
 		ls := spec(newPool(t, b.address()))
-		ls.DNS.Timeout = time.Minute
+		ls.DNS.timeoutForTest = time.Minute
 		s := start(t, Options{Loops: loops}, ls)
 		name := func(client int, id uint16) string { return fmt.Sprintf("name-%d-%d.example.com.", client, id) }
 		var conns []*net.UDPConn
@@ -411,7 +411,7 @@ func TestManyDNSQuestions(t *testing.T) {
 		if info.InFlight != clients*each || info.Asked != clients*each {
 			t.Fatalf("%+v", info)
 		}
-		if limit := 2 * loops * defaultDNSSockets; info.Sockets <= loops || info.Sockets > limit {
+		if limit := 2 * loops * dnsSockets; info.Sockets <= loops || info.Sockets > limit {
 			t.Errorf("%d sockets, at most %d are allowed", info.Sockets, limit)
 		}
 		var reading sync.WaitGroup

@@ -32,12 +32,12 @@ func TestBytesOfRunningSessions(t *testing.T) {
 	}
 	all := func(n uint64) [4]uint64 { return [4]uint64{n, n, n, n} }
 	c := dial(t, s.address())
-	for range 3 * tableChunk * sliceChunks { // others, so that it takes several turns
+	for range 3 * slabChunk * sliceChunks { // others, so that it takes several turns
 		if err := ask(dial(t, s.address())); err != nil {
 			t.Fatal(err)
 		}
 	}
-	others := uint64(3 * tableChunk * sliceChunks)
+	others := uint64(3 * slabChunk * sliceChunks)
 	for range 100 {
 		if err := ask(c); err != nil {
 			t.Fatal(err)
@@ -79,7 +79,7 @@ func TestTellRounds(t *testing.T) {
 		}
 	}
 	const forever = -1
-	for range 2 * sliceChunks * tableChunk { // two slices
+	for range 2 * sliceChunks * slabChunk { // two slices
 		l.sessions.take().phase = relaying
 	}
 	want("at first", forever)

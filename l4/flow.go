@@ -13,13 +13,11 @@ import (
 //
 // At rest it is one descriptor, a connected UDP socket, and this struct.
 type flow struct {
-	// set once for the slot, see flowStore
-	index uint32
-
-	generation uint32    // of the slot's use; an event of an earlier one is not this flow's
-	door       *flowDoor // nil while the slot is free
-	listener   *listener // the door's when the flow began
-	settings   *ListenerSpec
+	slot[flow]
+	door     *flowDoor // nil while the slot is free
+	listener *listener // the door's when the flow began
+	settings *ListenerSpec
+	pool     *pool.Pool // that its backend is picked from
 
 	id      flowID
 	serial  uint64 // what the access line has
@@ -64,9 +62,12 @@ type flow struct {
 
 	place agePlace[flow] // among those of its door that were never answered
 	seen  uint64         // the client's datagrams when it was looked at there
-
-	next *flow // in the store's free list
 }
+
+func (f *flow) inUse() bool { return f.door != nil }
+
+// reset keeps the capacity of header.
+func (f *flow) reset() { *f = flow{slot: f.slot, header: f.header[:0]} }
 
 // A traffic is one way of a flow.
 type traffic struct {
@@ -75,28 +76,28 @@ type traffic struct {
 	told      uint64 // those of bytes that the backend's counters have
 }
 
-// admitFlow makes a flow for a client that has none, or says why not.
-func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID) (*flow, Drop) {
-	var from *link
-	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
-		l.server.noteLoop(d.listener)
-		return nil, DropLoop
-	}
-	client := limitedAs(id.client)
-	limited := settings.Flows.ClientMax > 0
-	if limited && d.clients[client] >= settings.Flows.ClientMax {
-		return nil, DropClientLimit
-	}
-	if drop := l.enterFlow(d, settings); drop != dropNone {
+// admitFlow makes a flow for a client that has none, or says why not. lease is for the flow's backend, which it takes
+// over, or nil if none is picked yet.
+func (l *loop) admitFlow(
+	d *flowDoor, settings *ListenerSpec, peer *sock.Peer, local *sock.Local, id flowID, lease *pool.Lease,
+) (*flow, Drop) {
+	from, drop := l.mayBegin(d, settings, peer, limitedAs(id.client))
+	if drop != dropNone {
+		if lease != nil {
+			lease.Release(pool.Neutral)
+		}
 		return nil, drop
 	}
 	f := l.flows.store.take()
-	f.door, f.listener, f.settings = d, d.listener, settings
+	f.door, f.listener, f.settings, f.pool = d, d.listener, settings, settings.Pool
 	f.id, f.peer, f.local, f.link = id, *peer, *local, from
 	f.began, f.active = l.now, l.now
 	l.nextID++
 	f.serial = l.nextID
 	f.home = l.homeFor(f)
+	if lease != nil {
+		f.home.move(*lease)
+	}
 	if drop := l.makeReady(f); drop != dropNone {
 		l.leaveHome(f)
 		l.flows.store.give(f)
@@ -105,9 +106,9 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	}
 	f.sibling = d.byID[id]
 	d.byID[id] = f
-	if limited {
+	if settings.Flows.ClientMax > 0 {
 		f.counted = true
-		d.clients[client]++
+		d.clients[limitedAs(id.client)]++
 	}
 	if settings.Flows.SendProxy {
 		f.header = appendProxyV2(f.header[:0], peer.AddrPort(), f.sentTo())
@@ -121,6 +122,19 @@ func (l *loop) admitFlow(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, l
 	return f, dropNone
 }
 
+// mayBegin says whether a client may have another flow, and which listener of ours the client is, nil for none. With
+// dropNone the flow is counted: leaveFlow takes that back.
+func (l *loop) mayBegin(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, client clientID) (from *link, why Drop) {
+	if c := &l.server.chains; c.open.Load() > 0 && c.comesBack(&from, UDP, peer.AddrPort(), d.listener) {
+		l.server.noteLoop(d.listener)
+		return nil, DropLoop
+	}
+	if most := settings.Flows.ClientMax; most > 0 && d.clients[client] >= most {
+		return nil, DropClientLimit
+	}
+	return from, l.enterFlow(d, settings)
+}
+
 // sentTo is where the client has sent its datagrams.
 func (f *flow) sentTo() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(f.local.Addr16()).Unmap(), f.door.binding.address.Port())
@@ -129,7 +143,7 @@ func (f *flow) sentTo() netip.AddrPort {
 // flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client may have
 // a flow to it already. first is one of its flows.
 func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
-	lease, err := first.settings.Pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
+	lease, err := first.pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
 	if err != nil {
 		return nil, dropOf(err)
 	}
@@ -137,19 +151,16 @@ func (l *loop) flowOfPacket(d *flowDoor, first *flow) (*flow, Drop) {
 	for f != nil && f.destination() != lease.Backend() {
 		f = f.sibling
 	}
-	w := &l.flows
-	w.picked, w.hasPicked = lease, true
-	drop := dropNone
-	if f != nil {
-		drop = l.makeReady(f)
-	} else {
+	if f == nil {
 		peer, local := first.peer, first.local // it may have to give way to the new one
-		f, drop = l.admitFlow(d, first.settings, &peer, &local, first.id)
+		return l.admitFlow(d, first.settings, &peer, &local, first.id, &lease)
 	}
-	if w.hasPicked { // the flow has one of its own, or there is none
-		w.hasPicked = false
-		lease.Release(pool.Neutral)
+	if !f.home.housed {
+		f.home.move(lease)
+		return f, l.makeReady(f)
 	}
+	drop := l.makeReady(f)
+	lease.Release(pool.Neutral) // the flow has its own
 	return f, drop
 }
 

@@ -10,7 +10,7 @@ func (l *loop) logFlowEnd(f *flow, why Reason) {
 	var text [64]byte
 	ev.Bytes("flow", hexID(text[:0], f.serial)).
 		Str("listener", f.listener.name).
-		Str("pool", f.settings.Pool.Name())
+		Str("pool", f.pool.Name())
 	if b := f.backend; b != nil {
 		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
 	}

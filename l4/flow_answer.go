@@ -133,6 +133,7 @@ func (l *loop) addAnswer(f *flow, bytes []byte, size int) {
 	d := f.door
 	w := &d.outbox.writer
 	from := d.from(&f.local)
+	whole := size > 0 && w.Trains && (d.screen == nil || d.screen.passes(bytes, size))
 	for rest := bytes; ; {
 		if !w.Room() {
 			l.sendOutbox(d)
@@ -143,18 +144,18 @@ func (l *loop) addAnswer(f *flow, bytes []byte, size int) {
 		}
 		joins := d.outbox.last == f
 		n := len(rest)
-		if size > 0 && !(w.Trains && d.screen == nil) { // one by one
+		if size > 0 && !whole {
 			n = min(size, n)
 		}
 		switch {
+		case whole:
+			n = w.AddTrain(&f.peer, from, rest, size, joins)
+			d.outbox.last = f
 		case d.screen != nil:
 			if one := d.screen.answer(caller{d, f.peer, f.local}, rest[:n], l.now); one != nil {
 				w.Add(&f.peer, from, nil, one, joins)
 				d.outbox.last = f
 			}
-		case size > 0 && w.Trains:
-			n = w.AddTrain(&f.peer, from, rest, size, joins)
-			d.outbox.last = f
 		default:
 			w.Add(&f.peer, from, nil, rest[:n], joins)
 			d.outbox.last = f

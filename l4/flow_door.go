@@ -290,11 +290,11 @@ func (l *loop) flowOf(d *flowDoor, settings *ListenerSpec, peer *sock.Peer, loca
 		}
 		// Its pool has nobody left, and the listener has other settings by now, perhaps with another pool.
 		l.endFlow(f, BackendRemoved)
-		return l.admitFlow(d, settings, peer, local, id)
+		return l.admitFlow(d, settings, peer, local, id, nil)
 	case d.newcomers >= newcomersInTurn && d.crowded(l.now):
 		return nil, DropOverload
 	case !d.draining:
-		f, drop := l.admitFlow(d, settings, peer, local, id)
+		f, drop := l.admitFlow(d, settings, peer, local, id, nil)
 		if drop == dropNone {
 			d.newcomers++
 		}

@@ -137,7 +137,7 @@ func (l *loop) makeReady(f *flow) Drop {
 		}
 		h.fail(connectOutcome(e))
 		w.tried = append(w.tried, h.failed)
-		if len(w.tried) > f.settings.Pool.Retries() {
+		if len(w.tried) > f.pool.Retries() {
 			return DropBackendRefused
 		}
 	}
@@ -146,20 +146,15 @@ func (l *loop) makeReady(f *flow) Drop {
 // house picks a backend for a home that has none.
 func (l *loop) house(f *flow) Drop {
 	h, w := f.home, &l.flows
-	if w.hasPicked {
-		w.hasPicked = false
-		h.move(w.picked)
-		return dropNone
-	}
 	first := len(w.tried) == 0
 	if first && h.failed != nil {
 		w.tried = append(w.tried, h.failed)
 	}
-	lease, err := f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort(), Tried: w.tried})
+	lease, err := f.pool.Pick(pool.PickContext{Client: f.peer.AddrPort(), Tried: w.tried})
 	if first {
 		w.tried = w.tried[:0]
 		if errors.Is(err, pool.ErrNoBackend) && h.failed != nil { // it is the only one
-			lease, err = f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
+			lease, err = f.pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
 		}
 	}
 	if err != nil {
@@ -184,7 +179,7 @@ func (l *loop) moveHome(f *flow) bool {
 	if !over && h.lookedAt != 0 && l.now < h.lookedAt+lookAgain {
 		return true
 	}
-	lease, err := f.settings.Pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
+	lease, err := f.pool.Pick(pool.PickContext{Client: f.peer.AddrPort()})
 	switch {
 	case err == nil:
 		h.release()

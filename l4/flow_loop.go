@@ -19,7 +19,7 @@ func keyOf(f *flow) int32 { return flowKey - int32(f.index) }
 
 // A flowLoop is what a loop has for flows, used onLoop only like the rest of it.
 type flowLoop struct {
-	store flowStore
+	store slab[flow, *flow]
 	doors []*flowDoor // by the key of their events; nil where one was closed
 	count int         // of flows
 	ended int         // of them, idle, in this turn
@@ -38,8 +38,6 @@ type flowLoop struct {
 	freeHomes    spares[home]
 	freeBacklogs spares[backlog]
 	tried        []*pool.Backend // of the flow that is looking for a backend
-	picked       pool.Lease      // for the flow that is being made ready, if hasPicked
-	hasPicked    bool
 }
 
 // A flowTurn is a flow that has more to do, and the generation that had it.
@@ -71,7 +69,7 @@ func (l *loop) onFlow(key int32, generation, bits uint32) {
 		}
 		return
 	}
-	if f := l.flows.store.at(uint32(flowKey - key)); f.generation == generation && f.door != nil {
+	if f := l.flows.store.at(uint32(flowKey - key)); f.generation == generation && f.inUse() {
 		l.onFlowSocket(f, bits)
 	}
 }
@@ -142,9 +140,6 @@ func (l *loop) openFlowDoor(fd int, b *binding, ls *listener) {
 	}
 	b.ending.doors.Add(1)
 	d := newFlowDoor(fd, flowDoorKey-int32(i), b, ls, l.server.offload)
-	if ls.screen != nil {
-		d.screen = ls.screen(l.index)
-	}
 	if w.reader == nil {
 		w.reader = sock.NewDatagramReader(true)
 		w.writer.Trains = l.server.offload.GSO

@@ -128,7 +128,7 @@ func TestShortFlows(t *testing.T) {
 	}
 	for _, l := range s.loops {
 		if n := len(l.flows.store.chunks); n > 1 {
-			t.Errorf("a loop has memory for %d flows", n*flowChunk)
+			t.Errorf("a loop has memory for %d flows", n*slabChunk)
 		}
 	}
 	eventually(t, "the descriptors are back", func() bool { return descriptors(t) == before })

@@ -16,6 +16,10 @@ type screen interface {
 	// answer sees a datagram from a flow's backend, and returns what the flow's client gets instead, which may be a part of it, changed in place, or
 	// nil for nothing. It is not kept.
 	answer(to caller, datagram []byte, now time.Duration) (pass []byte)
+
+	// passes reports whether answer would pass each datagram of a train as it is. Their size is size bytes; the last
+	// may be shorter. Such a train is sent in one piece.
+	passes(train []byte, size int) bool
 }
 
 // A caller is a client that has sent a datagram to a door. It is a value, and comparable.

@@ -25,6 +25,8 @@ func (f *filter) question(from caller, d []byte, _ time.Duration) bool {
 	return bytes.HasPrefix(d, []byte("-"))
 }
 
+func (f *filter) passes([]byte, int) bool { return false }
+
 func (f *filter) answer(_ caller, d []byte, _ time.Duration) []byte {
 	if bytes.HasPrefix(d, []byte("-")) {
 		return nil
@@ -40,18 +42,13 @@ func TestScreen(t *testing.T) {
 			_, _ = b.WriteToUDPAddrPort([]byte("-no"), from)
 			_, _ = b.WriteToUDPAddrPort(d, from)
 		})
-		s, err := New(Options{Loops: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Shutdown(done(t)) })
-		s.offload = o
-		if err := s.Apply(Plan{Listeners: []ListenerSpec{flowSpec(newPool(t, b.address()))}}); err != nil {
-			t.Fatal(err)
-		}
+		s := startWith(t, o, Options{Loops: 1}, flowSpec(newPool(t, b.address())))
 		screened := &filter{l: s.loops[0]}
-		s.listeners["test"].screen = func(int) screen { return screened }
-		s.Start()
+		s.onFirstLoop(func(l *loop) {
+			for _, d := range l.flows.doors {
+				d.screen = screened
+			}
+		})
 		c := dialUDP(t, s.address())
 		buf := make([]byte, 100)
 		next := func() string {

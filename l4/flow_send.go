@@ -111,7 +111,7 @@ func (l *loop) reopen(f *flow, tries *int) Drop {
 	if f.open {
 		return dropNone
 	}
-	if *tries++; *tries > f.settings.Pool.Retries()+1 {
+	if *tries++; *tries > f.pool.Retries()+1 {
 		return DropBackendRefused
 	}
 	return l.makeReady(f)

@@ -138,7 +138,7 @@ func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 				*groups = make(map[group]int)
 			}
 			f := e.facts()
-			(*groups)[group{f.listener, f.settings.Pool, f.backend}]++
+			(*groups)[group{f.listener, f.pool, f.backend}]++
 		},
 		func(groups map[group]int) {
 			for g, n := range groups {
@@ -224,7 +224,7 @@ func (f *compiledFilter) fits(l *loop, e listed) bool {
 	switch {
 	case f.ID != 0 && f.ID != SessionID(s.id),
 		f.Listener != "" && f.Listener != s.listener.name,
-		f.Pool != "" && f.Pool != s.settings.Pool.Name(),
+		f.Pool != "" && f.Pool != s.pool.Name(),
 		f.Client.IsValid() && !f.Client.Contains(s.peer.Addr()),
 		l.now-s.began < f.MinAge,
 		l.now-s.active < f.MinIdle:
@@ -248,20 +248,20 @@ type listed interface {
 type facts struct {
 	id            uint64
 	listener      *listener
-	settings      *ListenerSpec
+	pool          *pool.Pool
 	peer          netip.AddrPort
 	began, active time.Duration
 	backend       *pool.Backend // nil for none
 }
 
 func (s *session) facts() facts {
-	return facts{s.id, s.listener, s.settings, s.peer, s.accepted, s.active, s.currentBackend()}
+	return facts{s.id, s.listener, s.pool, s.peer, s.accepted, s.active, s.currentBackend()}
 }
 
 func (s *session) cut(l *loop, why Reason) { l.cut(s, why) }
 
 func (f *flow) facts() facts {
-	return facts{f.serial, f.listener, f.settings, f.peer.AddrPort(), f.began, f.active, f.destination()}
+	return facts{f.serial, f.listener, f.pool, f.peer.AddrPort(), f.began, f.active, f.destination()}
 }
 
 func (f *flow) cut(l *loop, why Reason) { l.endFlow(f, why) }
@@ -269,7 +269,7 @@ func (f *flow) cut(l *loop, why Reason) { l.endFlow(f, why) }
 // describe copies what is to be known of a flow.
 func (f *flow) describe(l *loop) SessionInfo {
 	info := SessionInfo{
-		ID: SessionID(f.serial), Protocol: UDP, Listener: f.listener.name, Pool: f.settings.Pool.Name(), Client: f.peer.AddrPort(),
+		ID: SessionID(f.serial), Protocol: UDP, Listener: f.listener.name, Pool: f.pool.Name(), Client: f.peer.AddrPort(),
 		Phase: relaying.String(), Accepted: l.server.started.Add(f.began), Connected: l.server.started.Add(f.connected),
 		Age: l.now - f.began, Idle: l.now - f.active,
 		BytesIn: f.in.bytes, BytesOut: f.out.bytes, DatagramsIn: f.in.datagrams, DatagramsOut: f.out.datagrams,
@@ -292,7 +292,7 @@ func (s *session) currentBackend() *pool.Backend {
 // describe copies what is to be known of a session.
 func (s *session) describe(l *loop) SessionInfo {
 	info := SessionInfo{
-		ID: SessionID(s.id), Protocol: TCP, Listener: s.listener.name, Pool: s.settings.Pool.Name(), Client: s.peer,
+		ID: SessionID(s.id), Protocol: TCP, Listener: s.listener.name, Pool: s.pool.Name(), Client: s.peer,
 		Phase: s.phase.String(), Accepted: l.server.started.Add(s.accepted),
 		Age: l.now - s.accepted, Idle: l.now - s.active,
 		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),

@@ -128,7 +128,7 @@ func addrPort(c *net.TCPConn) netip.AddrPort { return c.LocalAddr().(*net.TCPAdd
 // TestListMany holds that a list of more sessions than a slice has tells of all of them once, the oldest first, and which of them
 // a limit keeps.
 func TestListMany(t *testing.T) {
-	const sessions = 3 * tableChunk * sliceChunks
+	const sessions = 3 * slabChunk * sliceChunks
 	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
 	var ids []string
 	for range sessions {
@@ -217,7 +217,7 @@ func TestListUnderLoad(t *testing.T) {
 	const clients, rounds = 16, 60
 	p := newPool(t, backend(t, echo), backend(t, echo), refusing(t))
 	s := start(t, Options{Loops: 3}, spec(p))
-	for range 2 * tableChunk * sliceChunks { // who stay, so that there are several slices
+	for range 2 * slabChunk * sliceChunks { // who stay, so that there are several slices
 		if err := ask(dial(t, s.address())); err != nil {
 			t.Fatal(err)
 		}
@@ -390,8 +390,8 @@ func TestParseSessionID(t *testing.T) {
 
 // TestSliceBounds holds that a slice is what bounds a turn's share of a walk.
 func TestSliceBounds(t *testing.T) {
-	var tb table
-	for range 5 * tableChunk {
+	var tb slab[session, *session]
+	for range 5 * slabChunk {
 		tb.take().phase = relaying
 	}
 	var sizes []int
@@ -400,10 +400,10 @@ func TestSliceBounds(t *testing.T) {
 		next = tb.some(next, func(*session) { n++ })
 		sizes = append(sizes, n)
 	}
-	if want := []int{2 * tableChunk, 2 * tableChunk, tableChunk}; !slices.Equal(sizes, want) {
+	if want := []int{2 * slabChunk, 2 * slabChunk, slabChunk}; !slices.Equal(sizes, want) {
 		t.Errorf("slices of %v sessions, want %v", sizes, want)
 	}
-	if sliceChunks*tableChunk > sock.EventBatch {
+	if sliceChunks*slabChunk > sock.EventBatch {
 		t.Error("a slice is more than a batch of events")
 	}
 }

@@ -113,8 +113,6 @@ type listener struct {
 
 	unanswered atomic.Int64 // flows, those that are being begun included
 
-	screen func(loop int) screen // makes what stands before the flows of each loop; nil for nothing. Set once
-
 	loopNote     atomic.Int64  // the same of noteLoop
 	refusalNote  atomic.Int64  // when noteRefusal may log again, in nanoseconds since Server.started
 	refusalsTold atomic.Uint64 // how many noteRefusals has told of

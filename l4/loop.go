@@ -35,7 +35,7 @@ type loop struct {
 	now      time.Duration // since Server.started; read once per batch of events
 	wheel    wheel
 	onExpiry func(*timer)
-	sessions table
+	sessions slab[session, *session]
 	flows    flowLoop
 	dns      dnsLoop
 	nextID   uint64
@@ -184,7 +184,7 @@ func (l *loop) dispatch(e sock.Event) {
 	switch {
 	case key >= 0:
 		s := l.sessions.at(uint32(key) >> 1)
-		if s.generation != generation || s.phase == unused {
+		if s.generation != generation || !s.inUse() {
 			return
 		}
 		if key&1 == 0 {

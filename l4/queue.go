@@ -26,10 +26,10 @@ func (l *loop) enqueue(s *session) bool {
 		l.refuse(s, NoDescriptors)
 		return false
 	}
-	if err := s.settings.Pool.Wait(s.waiter); err != nil {
+	if err := s.pool.Wait(s.waiter); err != nil {
 		s.waiting = s.waited(l.now)
 		s.phase = connecting // it does not wait, and waited says what it did before
-		if s.settings.Pool.QueueMax() == 0 {
+		if s.pool.QueueMax() == 0 {
 			s.waiter = nil // there is no queue
 			l.refuse(s, BackendsFull)
 		} else {
@@ -92,7 +92,7 @@ func (l *loop) onQueuedClient(s *session) {
 // onQueueTimeout ends a session that has waited for as long as it may. The reason says what it waited for in the end: for room, or for
 // any backend to become eligible.
 func (l *loop) onQueueTimeout(s *session) {
-	if s.settings.Pool.Eligible() == 0 {
+	if s.pool.Eligible() == 0 {
 		l.leaveQueue(s, s.whyRefused())
 		return
 	}
@@ -102,7 +102,7 @@ func (l *loop) onQueueTimeout(s *session) {
 // leaveQueue ends a session that waits for a backend. When it is being served just now, that is left to served, whose
 // message is on its way.
 func (l *loop) leaveQueue(s *session, why Reason) {
-	if !s.settings.Pool.Leave(s.waiter) {
+	if !s.pool.Leave(s.waiter) {
 		s.left = why
 		return
 	}

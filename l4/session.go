@@ -34,27 +34,28 @@ func (p phase) String() string {
 //
 // At rest, nothing kept and no pipe held, it is two descriptors and this struct.
 type session struct {
-	// set once for the slot, see table
-	index uint32
+	slot[session]
 
-	generation uint32 // of the slot's use; an event of an earlier one is not this session's
-	phase      phase
-	settled    bool   // settleAfter has passed
-	inLine     bool   // stands in loop.again
-	watched    bool   // the client's connection is registered with the Poller
-	left       Reason // why a queued session that is being served just now ends all the same; else reasonNone
-	hurried    bool   // a side broke while its last bytes are held
-	looks      bool   // is to look at its connections, see look
-	unread     bool   // the client had sent something when it reset its connection
-	behind     bool   // at the last look, a peer had not acknowledged all
-	first      Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
+	phase   phase
+	settled bool   // settleAfter has passed
+	inLine  bool   // stands in loop.again
+	watched bool   // the client's connection is registered with the Poller
+	left    Reason // why a queued session that is being served just now ends all the same; else reasonNone
+	hurried bool   // a side broke while its last bytes are held
+	looks   bool   // is to look at its connections, see look
+	unread  bool   // the client had sent something when it reset its connection
+	behind  bool   // at the last look, a peer had not acknowledged all
+	first   Reason // ClientClosed or BackendClosed: whose FIN came first; reasonNone before
 
 	failed  bool         // the last attempt to connect failed, and no other has begun
 	failure pool.Outcome // how
 
+	prefilled uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
+
 	id       uint64
 	listener *listener
 	settings *ListenerSpec // the listener's when the session began
+	pool     *pool.Pool    // that its backend is picked from
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend
@@ -78,8 +79,14 @@ type session struct {
 	looked    time.Duration // at its connections, or began to want to
 	cause     sock.Errno    // what a call on a lost or reset connection said
 	shunned   bool          // the backend has ended the connection at once, and nothing had been sent; see outcome
+}
 
-	nextFree *session
+func (s *session) inUse() bool { return s.phase != unused }
+
+// reset keeps the capacity of tried.
+func (s *session) reset() {
+	clear(s.tried)
+	*s = session{slot: s.slot, tried: s.tried[:0]}
 }
 
 // A conn is one side of a session. Its readiness is what events said and calls have not yet disproved.
@@ -168,6 +175,7 @@ func (l *loop) begin(fd int, peer netip.AddrPort, ls *listener) {
 	l.nextID++
 	s.id = l.nextID
 	s.listener, s.settings = ls, ls.spec.Load()
+	s.pool = s.settings.Pool
 	s.peer = peer
 	s.client = conn{fd: int32(fd), open: true, writable: true}
 	s.accepted, s.active = l.now, l.now
@@ -208,9 +216,9 @@ func (l *loop) schedule(s *session) {
 func (s *session) deadline() (time.Duration, bool) {
 	switch s.phase {
 	case queued:
-		return s.waiting + s.settings.Pool.QueueTimeout(), true
+		return s.waiting + s.pool.QueueTimeout(), true
 	case connecting:
-		return s.connect + s.settings.Pool.ConnectTimeout(), true
+		return s.connect + s.pool.ConnectTimeout(), true
 	case asking:
 		return s.active + s.talkSilence(), true
 	}

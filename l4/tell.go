@@ -31,7 +31,7 @@ func (l *loop) tellSome(n int) {
 // flowsFrom is where a walk through a loop's sessions goes on with its flows.
 const flowsFrom = 1 << 30
 
-// some calls one of the functions for each of a slice of the loop's sessions and flows, as table.some does.
+// some calls one of the functions for each of a slice of the loop's sessions and flows, as slab.some does.
 func (l *loop) some(from int, session func(*session), flow func(*flow)) int {
 	if from < flowsFrom {
 		next := l.sessions.some(from, session)
@@ -49,14 +49,17 @@ func (l *loop) some(from int, session func(*session), flow func(*flow)) int {
 // tell adds to the counters of its listener and its backend what a session has moved since it last did.
 func (l *loop) tell(s *session) {
 	in, out := s.in.untold(), s.out.untold()
-	if in == 0 && out == 0 {
+	if in > 0 || out > 0 {
+		c := &s.listener.counters[l.index]
+		c.bytesIn.Add(in)
+		c.bytesOut.Add(out)
+	}
+	if s.phase != relaying {
 		return
 	}
-	c := &s.listener.counters[l.index]
-	c.bytesIn.Add(in)
-	c.bytesOut.Add(out)
-	if s.phase != asking {
+	if in += uint64(s.prefilled); in > 0 || out > 0 {
 		s.lease.Backend().AddBytes(in, out)
+		s.prefilled = 0
 	}
 }
 

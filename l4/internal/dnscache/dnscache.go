@@ -56,9 +56,9 @@ func (v Verdict) String() string { return verdictNames[v] }
 
 // Defaults of Options.
 const (
-	entryShare        = 1024 // bytes for each entry: some four times the usual, so that the number decides as long as answers are usual
-	defaultMaxWaiters = 16_384
-	defaultMaxWaiting = 131_072
+	entryShare = 1024    // bytes for each entry: some four times the usual, so that the number decides as long as answers are usual
+	maxWaiters = 16_384  // clients that wait for one question
+	maxWaiting = 131_072 // clients that wait in all
 
 	// maxHeldBytes bounds the answers that are held for clients which do not take them, see Held. Clients that read have no need of it.
 	maxHeldBytes = 64 << 20
@@ -83,8 +83,9 @@ type Options struct {
 
 	Prefetch bool // have names in demand asked again shortly before they expire
 
-	MaxWaiters int // clients that wait for one question; 0 = 16,384
-	MaxWaiting int // clients that wait in all; 0 = 131,072
+	// Only this package's tests set the fields below.
+	maxWaitersForTest int // instead of maxWaiters; 0 = maxWaiters
+	maxWaitingForTest int // instead of maxWaiting; 0 = maxWaiting
 }
 
 // A Cache is answers, and the questions under way. It may be used from any goroutine; its zero value is of no use, see New.
@@ -110,11 +111,12 @@ type Cache[W any] struct {
 func New[W any](o Options) *Cache[W] {
 	entries := max(o.MaxEntries, 1)
 	c := &Cache[W]{
-		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch, maxWaiters: orDefault(o.MaxWaiters, defaultMaxWaiters),
-		maxUDP: uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
-		store:  newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),
-		boards: make([]board[W], maxShards),
-		crowd:  crowd{max: int64(orDefault(o.MaxWaiting, defaultMaxWaiting))},
+		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch,
+		maxWaiters: orDefault(o.maxWaitersForTest, maxWaiters),
+		maxUDP:     uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
+		store:      newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),
+		boards:     make([]board[W], maxShards),
+		crowd:      crowd{max: int64(orDefault(o.maxWaitingForTest, maxWaiting))},
 	}
 	for i := range c.boards {
 		c.boards[i].flights = make(map[uint64]*Flight[W])

@@ -295,7 +295,7 @@ func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, flights: make(chan inFlight, 100_000)}
 	w.cache = New[client](Options{
-		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, FailureTTL: 2 * time.Second, Prefetch: true, MaxWaiters: 3, MaxWaiting: 200,
+		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, FailureTTL: 2 * time.Second, Prefetch: true, maxWaitersForTest: 3, maxWaitingForTest: 200,
 	})
 	var loops sync.WaitGroup
 	for number := range 4 {

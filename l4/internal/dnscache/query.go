@@ -21,7 +21,6 @@ const (
 const (
 	flagQR      = 0x8000
 	maskOpcode  = 0x7800
-	flagAA      = 0x0400
 	flagTC      = 0x0200
 	flagRD      = 0x0100
 	flagRA      = 0x0080
@@ -86,32 +85,57 @@ type question struct {
 	option []byte // the subnet's option in the query, whole
 }
 
+// readQuestion reads what every query that one answer is enough for has in common: the opcode QUERY, one question, and
+// no record but one OPT record, whose content it does not read. It copies the question's name to name, in lower case,
+// and returns its length and the question's type; the length is 0 for any other message. name has room for maxNameLen
+// bytes.
+func readQuestion(query, name []byte) (n int, typ uint16) {
+	if len(query) < headerLen+1+questionLen || len(query) > maxMessage ||
+		binary.BigEndian.Uint16(query[2:])&(flagQR|maskOpcode) != 0 ||
+		binary.BigEndian.Uint32(query[4:]) != 1<<16 || binary.BigEndian.Uint16(query[8:]) != 0 {
+		return 0, 0 // not QUERY, not a question, several, or with records where none belong
+	}
+	n = lowerName(name, query[headerLen:])
+	end := headerLen + n + questionLen
+	if n == 0 || len(query) < end {
+		return 0, 0
+	}
+	if typ = binary.BigEndian.Uint16(query[end-questionLen:]); typ >= 128 && typ <= 255 {
+		return 0, 0 // RFC 6895, 3.1: questions like AXFR and ANY with several answers, and types of meta records
+	}
+	switch rest := query[end:]; binary.BigEndian.Uint16(query[10:]) {
+	case 0:
+		if len(rest) != 0 {
+			return 0, 0
+		}
+	case 1:
+		if len(rest) < 3 || rest[0] != 0 || binary.BigEndian.Uint16(rest[1:]) != typeOPT {
+			return 0, 0
+		}
+	default:
+		return 0, 0
+	}
+	return n, typ
+}
+
 // parse reads a query and builds its key in buf: the name without case, the type, the bits, the subnet. The class is not part of
 // it, since it is always IN. It reports false for what is not plain and has to pass.
 //
 // It is a walk over the wire by hand. dnsmessage copies each name into an array of 255 bytes and allocates each option: 136 ns and two
 // allocations for a query with a subnet, against 40 ns and none that build the key besides (BenchmarkParse). A hit is 100 ns in all.
 func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
-	if len(query) < headerLen+1+questionLen || len(query) > maxMessage {
+	n, typ := readQuestion(query, buf[:maxNameLen])
+	if n == 0 {
 		return false
 	}
 	flags := binary.BigEndian.Uint16(query[2:])
-	additional := binary.BigEndian.Uint16(query[10:])
-	if flags&^(flagRD|flagAD|flagCD) != 0 || additional > 1 ||
-		binary.BigEndian.Uint32(query[4:]) != 1<<16 || binary.BigEndian.Uint16(query[8:]) != 0 {
-		return false // not QUERY, not a question, several, or with records where none belong
-	}
-	q.caller = caller{id: binary.BigEndian.Uint16(query), limit: plainUDP}
-	n := lowerName(buf[:maxNameLen], query[headerLen:])
-	if n == 0 || len(query) < headerLen+n+questionLen {
+	end := headerLen + n + questionLen
+	if flags&^(flagRD|flagAD|flagCD) != 0 || typ == 0 || typ == typeOPT ||
+		binary.BigEndian.Uint16(query[end-2:]) != classIN {
 		return false
 	}
-	end := headerLen + n + questionLen
+	q.caller = caller{id: binary.BigEndian.Uint16(query), limit: plainUDP}
 	q.name = query[headerLen : headerLen+n]
-	typ := binary.BigEndian.Uint16(query[end-questionLen:])
-	if binary.BigEndian.Uint16(query[end-2:]) != classIN || typ == 0 || typ == typeOPT || typ >= 128 && typ <= 255 {
-		return false // RFC 6895, 3.1: 128 to 255 are questions like AXFR and ANY, and types of meta records
-	}
 	bits := byte(flags>>8&1) * keyRD
 	if flags&flagAD != 0 {
 		bits |= keyAD
@@ -120,15 +144,13 @@ func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 		bits |= keyCD
 	}
 	q.subnet, q.option, q.opt = nil, nil, 0
-	if additional == 1 {
+	if end < len(query) {
 		if !q.parseOPT(query, end) {
 			return false
 		}
 		if q.do {
 			bits |= keyDO
 		}
-	} else if end != len(query) {
-		return false
 	}
 	if t == TCP {
 		q.limit = maxMessage
@@ -148,7 +170,7 @@ func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 // parseOPT reads the OPT record that is to be the rest of the query. What it does not know, the backend may: then the query passes.
 func (q *question) parseOPT(query []byte, at int) bool {
 	opt := query[at:]
-	if len(opt) < optLen || opt[0] != 0 || binary.BigEndian.Uint16(opt[1:]) != typeOPT {
+	if len(opt) < optLen {
 		return false
 	}
 	// the upper bits of the code, the version, and every flag but DO must be zero

@@ -215,7 +215,7 @@ func TestTenThousandClients(t *testing.T) {
 func TestWaitersAreBounded(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
-	o.MaxWaiters, o.MaxWaiting = 3, 5
+	o.maxWaitersForTest, o.maxWaitingForTest = 3, 5
 	r := newTestResolver(o)
 	a, b := ask("a.example.", dns.TypeA), ask("b.example.", dns.TypeA)
 	f := forward(t, r, a, 1, 0)

@@ -2,10 +2,11 @@ package l4
 
 import "testing"
 
-// TestFlowStore holds that a slot is used again for another generation, that walks see what is in use, and that events find it.
-func TestFlowStore(t *testing.T) {
-	var s flowStore
-	const n = 3*flowChunk + 1
+// TestSlab holds that a slot is used again for another generation, that walks see what is in use, and that events find
+// it.
+func TestSlab(t *testing.T) {
+	var s slab[flow, *flow]
+	const n = 3*slabChunk + 1
 	door := new(flowDoor)
 	var flows []*flow
 	for i := range n {

@@ -122,6 +122,7 @@ type Backend struct {
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not, and its leases are to be given back
 	drains   atomic.Bool                // it is not, and only since the operator wants it so
+	watchers watchers                   // woken when its last lease is released, and when its member changes
 	record   record                     // what its traffic showed of late; the breaker goes by it
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64

@@ -96,6 +96,17 @@ func (p *Pool) Backends() []BackendInfo {
 	return infos
 }
 
+// Backend returns a copy of one backend, as Backends does of all; false if there is none of that id.
+func (p *Pool) Backend(id string) (BackendInfo, bool) {
+	p.mu.Lock()
+	m := p.byID[id]
+	p.mu.Unlock()
+	if m == nil {
+		return BackendInfo{}, false
+	}
+	return m.info(), true
+}
+
 // Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
 // together, so that the first of many is not for a moment the only one.
 // The error wraps an *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.

@@ -296,22 +296,12 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 	return d.changedBackend(s, id)
 }
 
-// validChange looks at all of a change before any of it is made.
+// validChange checks all of a change before any of it is made.
 func validChange(c admin.BackendChange) error {
-	if c.Weight == nil && c.MaxSessions == nil && c.Mode == nil {
+	if c == (admin.BackendChange{}) {
 		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions or mode"}
 	}
-	b := admin.NewBackend{Address: "127.0.0.1:1", Weight: c.Weight}
-	if c.MaxSessions != nil {
-		b.MaxSessions = *c.MaxSessions
-	}
-	if c.Mode != nil {
-		if b.Mode = *c.Mode; b.Mode == "" {
-			return &admin.RequestError{Field: "mode", Value: "", Want: `"ready", "drain" or "maintenance"`}
-		}
-	}
-	_, err := newBackendSpec(b)
-	return err
+	return c.Check()
 }
 
 // RemoveBackend takes a backend out of its pool.

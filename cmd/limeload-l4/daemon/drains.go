@@ -88,19 +88,15 @@ func (ds *drains) end() {
 	ds.running.Wait()
 }
 
-// maxDrain bounds a drain's deadline; it keeps it a time that can be reckoned with.
-const maxDrain = 30 * 24 * time.Hour
-
 // DrainBackend gives a backend nothing new, ends its sessions at the deadline, if there is one, and may remove it then.
 func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Backend{}, err
 	}
-	if !(r.Deadline >= 0 && r.Deadline <= maxDrain.Seconds()) {
-		return admin.Backend{}, &admin.RequestError{
-			Field: "deadline_seconds", Value: fmt.Sprint(r.Deadline), Want: fmt.Sprintf("0 to %.0f", maxDrain.Seconds()),
-		}
+	deadline, err := r.Time()
+	if err != nil {
+		return admin.Backend{}, err
 	}
 	b, err := s.info(id)
 	if err != nil {
@@ -112,9 +108,8 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	d.drains.cancel(name, id)
 	// Before it is run: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
-	if r.Deadline > 0 || r.Remove {
+	if deadline > 0 || r.Remove {
 		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former, Remove: r.Remove}
-		deadline := time.Duration(r.Deadline * float64(time.Second))
 		if deadline > 0 {
 			at := p.Started.Add(deadline)
 			p.Deadline = &at

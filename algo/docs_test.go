@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestDocNamesAlgorithms holds the page on algorithms against the list of them: each has a section of its own, and no other is there.
+// TestDocNamesAlgorithms holds the page on algorithms against the list of them: each has a section of its own, and no
+// other is there.
 func TestDocNamesAlgorithms(t *testing.T) {
 	page, err := os.ReadFile("../docs/algorithms.md")
 	if err != nil {

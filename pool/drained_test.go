@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestWaitDrained holds that a drain ends with the last lease, or with what takes the backend out of Drain, and not before.
+// TestWaitDrained holds that a drain ends with the last lease, or with what takes the backend out of Drain, and not
+// before.
 func TestWaitDrained(t *testing.T) {
 	for name, tt := range map[string]struct {
 		meanwhile func(t *testing.T, p *Pool, leases []Lease) // what does not end the wait

@@ -7,8 +7,9 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// The limits of what may be set of a backend at run time. They and the functions below are the one place that says what is allowed:
-// the API and the discovery ask here, and tests hold its document and the keys of the configuration's file against the constants.
+// The limits of what may be set of a backend at run time. They and the functions below are the one place that says
+// what is allowed: the API and the discovery ask here, and tests hold its document and the keys of the configuration's
+// file against the constants.
 const (
 	MaxWeight       = algo.MaxWeight
 	MaxSessionLimit = 100_000_000         // of max_sessions: more than any machine has descriptors
@@ -39,7 +40,8 @@ func DrainDeadline(seconds float64) (time.Duration, error) {
 		return time.Duration(seconds * float64(time.Second)), nil
 	}
 	return 0, &InvalidBackendError{
-		Field: "deadline_seconds", Value: strconv.FormatFloat(seconds, 'g', -1, 64), Want: "0 to " + strconv.Itoa(int(MaxDrain.Seconds())),
+		Field: "deadline_seconds", Value: strconv.FormatFloat(seconds, 'g', -1, 64),
+		Want: "0 to " + strconv.Itoa(int(MaxDrain.Seconds())),
 	}
 }
 

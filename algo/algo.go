@@ -56,6 +56,7 @@ type Kind struct {
 	Hash    bool // one key, one member: it looks at the key, and Options.Balance means something
 	Ordered bool // the members' order is the point: who cannot have one wants the next
 	Drawn   bool // a pick is a draw, which nobody can foretell; the others' next pick follows from what there is
+	Timed   bool // it goes by how long members take: Load.ObserveConnect and ObserveFirstByte are of use
 }
 
 // kind is one row of the registry.
@@ -71,7 +72,7 @@ func registry() []kind {
 		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step", Drawn: true}, newRandom},
 		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
 		{Kind{Name: "p2c", Use: "the less loaded of two draws; nearly as even as least_conn, for many backends or balancers", Drawn: true}, newP2C},
-		{Kind{Name: "least_time", Use: "of two draws the sooner to answer for its load; for backends of unequal or changing speed", Drawn: true}, newLeastTime},
+		{Kind{Name: "least_time", Use: "of two draws the sooner to answer for its load; for backends of unequal or changing speed", Drawn: true, Timed: true}, newLeastTime},
 		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins", Ordered: true}, newFirst},
 		{Kind{Name: "client_hash", Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true}, newClientHash},
 		{Kind{Name: "ring_hash", Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true}, newRingHash},
@@ -86,6 +87,16 @@ func Kinds() []Kind {
 		kinds = append(kinds, k.Kind)
 	}
 	return kinds
+}
+
+// KindOf returns the algorithm of that name; its zero value if there is none.
+func KindOf(name string) Kind {
+	for _, k := range registry() {
+		if k.Name == name {
+			return k.Kind
+		}
+	}
+	return Kind{}
 }
 
 // An UnknownKindError says that no algorithm has the name asked for.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/limeload/limeload-l4/algo"
 )
 
 // The binder fills structs from the tree of values that the TOML library decoded. It knows no
@@ -34,6 +36,7 @@ import (
 //	                  a list that is required or has a default is not empty otherwise
 //	step:"1s"         durations: only whole multiples
 //	oneof:"a,b"       the texts allowed, also in a list
+//	oneof:"algorithms" the names of algo.Kinds
 //	note:"..."        is added to what the error says is allowed
 //
 // A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left
@@ -88,7 +91,11 @@ func fieldsOf(t reflect.Type) []field {
 		_, f.depends = tag.Lookup("depends")
 		_, f.alone = tag.Lookup("alone")
 		_, f.zeroAllowed = tag.Lookup("zero")
-		if oneof := tag.Get("oneof"); oneof != "" {
+		switch oneof := tag.Get("oneof"); oneof {
+		case "":
+		case "algorithms":
+			f.oneof = algorithms(func(algo.Kind) bool { return true })
+		default:
 			f.oneof = strings.Split(oneof, ",")
 		}
 		fields = append(fields, f)

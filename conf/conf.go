@@ -118,7 +118,7 @@ type Keepalive struct {
 // A Pool is a named set of interchangeable backends. Its zero value is of no use.
 type Pool struct {
 	Name           string     // of its table, [pool.NAME]
-	Algorithm      string     `toml:"algorithm" default:"least_conn" oneof:"round_robin,random,least_conn,p2c,least_time,first,client_hash,ring_hash,maglev"`
+	Algorithm      string     `toml:"algorithm" default:"least_conn" oneof:"algorithms"`
 	Backends       []Backend  `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]" unless:"discovery"` // in the file's order; empty only beside Discovery
 	ConnectTimeout Duration   `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
 	Retries        int        `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/limeload/limeload-l4/algo"
 )
 
 // maxNameBytes keeps names readable in logs and short in metrics, where each series has them.
@@ -118,10 +120,21 @@ func validatePool(r *report, p *Pool) {
 	validateDiscovery(r, join(path, "discovery"), p.Discovery)
 }
 
-// hashing lists the algorithms that send a client where a hash of its hash_key says.
-func hashing() []string { return []string{"client_hash", "ring_hash", "maglev"} }
+// algorithms lists the names of the algorithms of which is holds.
+func algorithms(is func(algo.Kind) bool) []string {
+	var names []string
+	for _, k := range algo.Kinds() {
+		if is(k) {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
 
-func hashes(algorithm string) bool { return slices.Contains(hashing(), algorithm) }
+// hashing lists the algorithms that send a client where a hash of its hash_key says.
+func hashing() []string { return algorithms(func(k algo.Kind) bool { return k.Hash }) }
+
+func hashes(algorithm string) bool { return algo.KindOf(algorithm).Hash }
 
 // validateZone is for the key zone of the table at path.
 func validateZone(r *report, path, zone string) {

@@ -39,7 +39,7 @@ type Credentials struct {
 // plain value.
 type Refusal struct {
 	Ended  bool
-	Target string // that was checked last
+	Target Target // that was checked last; the zero value when one that was removed has ended it
 	Reason string // why it refuses; "" at the end
 }
 
@@ -72,7 +72,7 @@ func (c *Credentials) Forget(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.answers, id)
-	c.lookLocked("", "")
+	c.lookLocked(Target{}, "")
 }
 
 // Refused reports whether every target that answers refuses the credentials.
@@ -95,32 +95,32 @@ func (c credentialed) Check(ctx context.Context, t Target) (Result, error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return r, err // as with a Fence
 	}
-	if c.credentials.note(t.ID, began, err) {
+	if c.credentials.note(t, began, err) {
 		return Result{}, stands(err)
 	}
 	return r, err
 }
 
 // note takes in how a check has ended that began at a time. It reports whether the target's verdict stands.
-func (c *Credentials) note(id string, began time.Time, err error) (stands bool) {
+func (c *Credentials) note(t Target, began time.Time, err error) (stands bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.scheduler.verdict(id); !known {
+	if _, known := c.scheduler.verdict(t.ID); !known {
 		return false // removed just when its check ended: nobody would ever take the answer back
 	}
-	a := c.answers[id]
+	a := c.answers[t.ID]
 	switch a.takes, a.refuses = takesCredentials(err), errors.Is(err, ErrCredentials); {
 	case a.takes:
 		a.began, a.since = began, time.Time{}
 	case a.refuses && a.since.IsZero():
 		a.since = began
 	}
-	c.answers[id] = a
+	c.answers[t.ID] = a
 	reason := ""
 	if a.refuses {
 		reason = err.Error()
 	}
-	c.lookLocked(id, reason)
+	c.lookLocked(t, reason)
 	return a.refuses && !c.takenSinceLocked(a.since)
 }
 
@@ -140,7 +140,7 @@ func (c *Credentials) takenSinceLocked(at time.Time) bool {
 }
 
 // lookLocked finds out whether all refuse after the check of a target, and tells of a change.
-func (c *Credentials) lookLocked(id, reason string) {
+func (c *Credentials) lookLocked(checked Target, reason string) {
 	refuse, take := false, false
 	for _, a := range c.answers {
 		refuse, take = refuse || a.refuses, take || a.takes
@@ -148,10 +148,10 @@ func (c *Credentials) lookLocked(id, reason string) {
 	switch {
 	case !c.refused && refuse && !take && reason != "":
 		c.refused = true
-		c.report(Refusal{Target: id, Reason: reason})
+		c.report(Refusal{Target: checked, Reason: reason})
 	case c.refused && take:
 		c.refused = false
-		c.report(Refusal{Ended: true, Target: id})
+		c.report(Refusal{Ended: true, Target: checked})
 	}
 }
 

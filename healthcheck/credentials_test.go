@@ -106,7 +106,7 @@ func TestCredentialsOfAll(t *testing.T) {
 		v.set("new", "a", "b", "c")
 		later(time.Hour)
 		v.want(t, "an hour later", 3, 1, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
-		if r := v.refusals[0]; r.Ended || r.Target == "" || r.Reason != "authentication refused" || !v.credentials.Refused() {
+		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" || !v.credentials.Refused() {
 			t.Errorf("told %+v", r)
 		}
 		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused || s.Last.Detail != "authentication refused" {

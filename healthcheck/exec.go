@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,8 +29,8 @@ const (
 // The program is run without a shell. Its standard input is empty, and its environment has nothing of the balancer's but
 // PATH; the target is told by
 //
-//	LIMELOAD_TARGET   its id, which is pool/backend
-//	LIMELOAD_BACKEND  what follows the slash
+//	LIMELOAD_TARGET   its group and name, which is pool/backend
+//	LIMELOAD_BACKEND  its name
 //	LIMELOAD_ADDRESS  host:port, with brackets around an IPv6 host
 //	LIMELOAD_HOST, LIMELOAD_PORT
 //
@@ -90,13 +89,9 @@ func (c Exec) Check(ctx context.Context, t Target) (Result, error) {
 
 // environment returns the program's. Of variables with one name the last counts.
 func (c Exec) environment(t Target) []string {
-	_, backend, found := strings.Cut(t.ID, "/")
-	if !found {
-		backend = t.ID
-	}
 	host, port := t.Addr.Addr().String(), strconv.Itoa(int(t.Addr.Port()))
 	env := append([]string{"PATH=" + orElse(os.Getenv("PATH"), plainPath)}, c.Env...)
-	return append(env, "LIMELOAD_TARGET="+t.ID, "LIMELOAD_BACKEND="+backend,
+	return append(env, "LIMELOAD_TARGET="+t.Group+"/"+t.Name, "LIMELOAD_BACKEND="+t.Name,
 		"LIMELOAD_ADDRESS="+net.JoinHostPort(host, port), "LIMELOAD_HOST="+host, "LIMELOAD_PORT="+port)
 }
 

@@ -33,7 +33,7 @@ type Fence struct {
 	holds    bool            // it said so at its last check
 	others   map[string]bool // targets that were seen not to be the primary while it was
 	ahead    claimant        // that has written more than the primary had at its last check; without an ID if none has
-	remember string          // the primary of before the fence was made, or whose claim was the better one last; "" if nobody knows
+	remember Target          // the primary of before the fence was made, or whose claim was the better one last; without an ID if nobody knows
 	rivals   map[string]bool // targets told of as rivals, until they are none any more
 	count    int
 }
@@ -46,7 +46,7 @@ type claimant struct {
 
 // A Rivalry says that two targets claim to be the primary, and which of them is fenced off. It is a plain value.
 type Rivalry struct {
-	Primary, Rival string // targets
+	Primary, Rival Target
 	Reason         string
 	Count          int // of the fence's rivalries so far, this one included
 }
@@ -101,21 +101,21 @@ func (f *Fence) Primary() string {
 
 // Remembered returns what to tell the next fence, see Remember: the primary, or the one of before as long as nobody knows what has
 // become of it.
-func (f *Fence) Remembered() string {
+func (f *Fence) Remembered() Target {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, known := f.scheduler.verdict(f.remember)
-	if f.primary.ID == "" || known && !f.others[f.remember] {
+	_, known := f.scheduler.verdict(f.remember.ID)
+	if f.primary.ID == "" || known && !f.others[f.remember.ID] {
 		return f.remember
 	}
-	return f.primary.ID
+	return f.primary
 }
 
 // Remember tells a new fence which target was the primary when its process ended, as Remembered said.
-func (f *Fence) Remember(id string) {
+func (f *Fence) Remember(t Target) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.remember = id
+	f.remember = t
 }
 
 // Forget is told of a target that is no longer the scheduler's, after its Remove.
@@ -124,8 +124,8 @@ func (f *Fence) Forget(id string) {
 	defer f.mu.Unlock()
 	f.leaveLocked(id)
 	delete(f.others, id)
-	if f.remember == id {
-		f.remember = ""
+	if f.remember.ID == id {
+		f.remember = Target{}
 	}
 	if f.primary.ID == id {
 		f.installLocked(claimant{})
@@ -187,10 +187,10 @@ func (f *Fence) confirmLocked(c claimant) (reason string) {
 	if a := f.ahead; a.ID != "" {
 		f.ahead = claimant{}
 		if order, why := compareClaims(a.claim, c.claim); order > 0 {
-			f.remember = a.ID
+			f.remember = a.Target
 			f.installLocked(a)
-			reason = rivalWords(a.ID, why)
-			f.tell(c.ID, a.ID, reason)
+			reason = rivalWords(a.Target, why)
+			f.tell(c.Target, a.Target, reason)
 			return reason
 		}
 	}
@@ -200,8 +200,8 @@ func (f *Fence) confirmLocked(c claimant) (reason string) {
 
 // challengeLocked takes in the claim of another target than the primary.
 func (f *Fence) challengeLocked(c claimant) (reason string) {
-	primary := f.primary.ID
-	verdict, known := f.scheduler.verdict(primary)
+	primary := f.primary
+	verdict, known := f.scheduler.verdict(primary.ID)
 	if !known || !f.holds && verdict != Healthy { // not known: removed, and not forgotten yet
 		f.installLocked(c)
 		return ""
@@ -216,28 +216,28 @@ func (f *Fence) challengeLocked(c claimant) (reason string) {
 	if !better {
 		f.remember = primary
 		reason = rivalWords(primary, why)
-		f.tell(c.ID, primary, reason)
+		f.tell(c.Target, primary, reason)
 		return reason
 	}
-	reason = rivalWords(c.ID, why)
+	reason = rivalWords(c.Target, why)
 	if f.holds {
-		f.tell(primary, c.ID, reason)
+		f.tell(primary, c.Target, reason)
 	}
-	f.remember = c.ID
-	f.scheduler.judge(primary, WrongRole, reason)
+	f.remember = c.Target
+	f.scheduler.judge(primary.ID, WrongRole, reason)
 	f.installLocked(c)
 	return ""
 }
 
 // rivalWords says why a target that claims to be the primary is not taken for it.
-func rivalWords(primary, why string) string {
-	return fmt.Sprintf("claims to be the primary, as %s does, which %s", primary, why)
+func rivalWords(primary Target, why string) string {
+	return fmt.Sprintf("claims to be the primary, as %s does, which %s", primary.ID, why)
 }
 
 // tell reports a rival, once until it is none any more.
-func (f *Fence) tell(rival, primary, reason string) {
-	if !f.rivals[rival] {
-		f.rivals[rival] = true
+func (f *Fence) tell(rival, primary Target, reason string) {
+	if !f.rivals[rival.ID] {
+		f.rivals[rival.ID] = true
 		f.count++
 		f.report(Rivalry{Primary: primary, Rival: rival, Reason: reason, Count: f.count})
 	}
@@ -249,9 +249,9 @@ func (f *Fence) outranksLocked(c claimant) (better bool, why string) {
 	switch {
 	case order != 0:
 		return order > 0, why
-	case f.others[c.ID], f.remember == f.primary.ID:
+	case f.others[c.ID], f.remember.ID == f.primary.ID:
 		return false, wasBefore
-	case f.remember == c.ID:
+	case f.remember.ID == c.ID:
 		return true, wasBefore
 	}
 	return cmp.Or(c.Addr.Compare(f.primary.Addr), strings.Compare(c.ID, f.primary.ID)) < 0, "has the lower address"

@@ -110,7 +110,7 @@ func TestFenceFailover(t *testing.T) {
 		st.cast.play("a", primaryOf(1))
 		later(20 * time.Second)
 		st.want(t, "with the old one back", map[string]Verdict{"a": WrongRole, "b": Healthy})
-		if len(st.rivals) != 1 || st.rivals[0].Rival != "a" || st.rivals[0].Primary != "b" || st.rivals[0].Count != 1 {
+		if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "a" || st.rivals[0].Primary.ID != "b" || st.rivals[0].Count != 1 {
 			t.Errorf("told of %+v, want the one rival once", st.rivals)
 		}
 		if n, primary := st.fence.Count(), st.fence.Primary(); n != 1 || primary != "b" {
@@ -257,7 +257,7 @@ func TestFenceComparesWhatIsNew(t *testing.T) {
 			if lost > 0 {
 				t.Errorf("phase %d: the primary was not healthy %d times", phase, lost)
 			}
-			if len(st.rivals) != 1 || st.rivals[0].Rival != "b" {
+			if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "b" {
 				t.Errorf("phase %d: told of %+v, want b once", phase, st.rivals)
 			}
 		})
@@ -275,7 +275,7 @@ func TestFencesAgree(t *testing.T) {
 			primaries := make(map[string]int)
 			for range 3 {
 				st, stop := newStage(t)
-				st.fence.Remember(remembered)
+				st.fence.Remember(target(remembered))
 				ids := []string{"a", "b"}
 				r.Shuffle(2, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 				p := usual
@@ -294,8 +294,8 @@ func TestFencesAgree(t *testing.T) {
 						want = "b"
 					}
 				}
-				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy || st.fence.Remembered() != want {
-					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts, st.fence.Remembered(), want)
+				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy || st.fence.Remembered().ID != want {
+					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts, st.fence.Remembered().ID, want)
 				}
 				stop()
 			}
@@ -312,14 +312,14 @@ func TestFenceRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
 		defer stop()
-		st.fence.Remember("b")
-		if got := st.fence.Remembered(); got != "b" {
+		st.fence.Remember(target("b"))
+		if got := st.fence.Remembered().ID; got != "b" {
 			t.Errorf("remembers %q at first", got)
 		}
 		st.cast.play("a", masterOf(1))
 		later(20 * time.Second)
 		st.want(t, "b is gone", map[string]Verdict{"a": Healthy, "b": Unhealthy})
-		if got := st.fence.Remembered(); got != "a" {
+		if got := st.fence.Remembered().ID; got != "a" {
 			t.Errorf("remembers %q, want a", got)
 		}
 		st.cast.play("b", masterOf(1))
@@ -328,7 +328,7 @@ func TestFenceRemembers(t *testing.T) {
 		st.scheduler.Remove("a")
 		st.fence.Forget("a")
 		later(20 * time.Second)
-		if got := st.fence.Remembered(); got != "b" {
+		if got := st.fence.Remembered().ID; got != "b" {
 			t.Errorf("remembers %q, want b", got)
 		}
 	})

@@ -81,10 +81,14 @@ func (v Verdict) String() string {
 
 // A Target is what is checked. It is a plain value.
 type Target struct {
-	ID    string // opaque; unique in its scheduler
+	ID    string // opaque; unique in its scheduler. Messages name the target by it
 	Group string // opaque; its checks are counted together with those of the others of this group, see Stats
+	Name  string // of the target within its group; nothing here goes by it
 	Addr  netip.AddrPort
 	Exact bool // Addr is where to check, and not only whom: a Port of the checker does not count
+
+	// Receiver is whom its verdicts are for. It is opaque and comparable: Options.Report finds it in each Change.
+	Receiver any
 }
 
 // A Checker checks a target once.

@@ -165,13 +165,7 @@ func (s *Scheduler) Stats() Stats {
 	}
 	waits := [slotKinds]int{}
 	for id, j := range s.jobs {
-		t := TargetStats{
-			Target: j.target, Verdict: j.streak.verdict, Checks: j.counts, Last: j.last,
-			Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.told,
-		}
-		if t.Running {
-			t.Due = time.Time{}
-		}
+		t := j.statsLocked()
 		if t.Waiting {
 			waits[j.kind]++
 		}
@@ -181,6 +175,29 @@ func (s *Scheduler) Stats() Stats {
 		*to = SlotStats{Max: s.slots[kind].max, Running: s.slots[kind].running, Waiting: waits[kind]}
 	}
 	return all
+}
+
+// Target returns the numbers of one target, as Stats does of all; false if there is none of that id.
+func (s *Scheduler) Target(id string) (TargetStats, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.jobs[id]
+	if j == nil {
+		return TargetStats{}, false
+	}
+	return j.statsLocked(), true
+}
+
+// statsLocked returns the numbers of j; its scheduler's mu is held.
+func (j *job) statsLocked() TargetStats {
+	t := TargetStats{
+		Target: j.target, Verdict: j.streak.verdict, Checks: j.counts, Last: j.last,
+		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.told,
+	}
+	if t.Running {
+		t.Due = time.Time{}
+	}
+	return t
 }
 
 // noteLocked counts a check of j that ran from start to end.

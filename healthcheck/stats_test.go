@@ -47,6 +47,14 @@ func TestStats(t *testing.T) {
 		if x := got.Groups["x"]; x.Checks != (Counts{4, 2, 2, 2, 2, 2}) || x.Duration != 14*20*time.Millisecond || x.Buckets[4] != 14 {
 			t.Errorf("group x, of which one was removed, is %+v", x)
 		}
+		for id, all := range got.Targets {
+			if one, known := s.Target(id); !known || one != all {
+				t.Errorf("%s by itself is %+v, %v, and among all %+v", id, one, known, all)
+			}
+		}
+		if one, known := s.Target("x/2"); known {
+			t.Errorf("x/2, which was removed, is %+v", one)
+		}
 		y := got.Targets["y/1"]
 		if y.Verdict != Unknown || y.Target.Group != "y" || y.Last.Outcome != Succeeded || y.Last.Detail != "check succeeded" ||
 			y.Last.Took != 20*time.Millisecond || y.Last.At.Sub(start).Truncate(time.Millisecond) != 6020*time.Millisecond ||

@@ -55,7 +55,7 @@ func (s *Scheduler) Move(t Target) error {
 	if j == nil {
 		return fmt.Errorf("check target %q: %w", t.ID, ErrUnknownTarget)
 	}
-	t.Group = j.target.Group
+	t.Group, t.Name, t.Receiver = j.target.Group, j.target.Name, j.target.Receiver
 	j.target = t
 	j.revision++
 	j.hangs = false // what the other address did

@@ -2,15 +2,11 @@ package pool
 
 import (
 	"net/netip"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
 )
-
-// MaxTier is the largest number of a tier; that of a priority in the DNS, which becomes one.
-const MaxTier = 65535
 
 // A Spec describes a backend to be added. It is a plain value; whoever takes one validates it. Two that are equal describe
 // the same.
@@ -56,10 +52,10 @@ func (s Spec) checked() (Spec, error) {
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "the name of an interface as zone"}
 	case s.Check.Addr().Zone() != "" && !ValidZone(s.Check.Addr().Zone()):
 		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "the name of an interface as zone"}
-	case s.Tier < 0 || s.Tier > MaxTier:
-		return s, &InvalidBackendError{Field: "tier", Value: strconv.Itoa(s.Tier), Want: "0 to " + strconv.Itoa(MaxTier)}
 	}
-	for _, err := range []error{validateWeight(s.Weight), validateMaxSessions(s.MaxSessions), validateMode(s.Mode)} {
+	for _, err := range []error{
+		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), validateMode(s.Mode),
+	} {
 		if err != nil {
 			return s, err
 		}
@@ -75,32 +71,9 @@ func connectable(a netip.AddrPort) bool {
 	return a.IsValid() && a.Port() != 0 && !a.Addr().IsUnspecified() && !a.Addr().IsMulticast()
 }
 
-func validateWeight(w uint32) error {
-	if w > algo.MaxWeight {
-		return &InvalidBackendError{
-			Field: fieldWeight, Value: strconv.FormatUint(uint64(w), 10), Want: "0 to " + strconv.Itoa(algo.MaxWeight),
-		}
-	}
-	return nil
-}
-
-func validateMaxSessions(n int) error {
-	if n < 0 {
-		return &InvalidBackendError{Field: fieldMaxSessions, Value: strconv.Itoa(n), Want: "0 or more"}
-	}
-	return nil
-}
-
 func validateVerdict(v Verdict) error {
 	if v > Lagging {
 		return &InvalidBackendError{Field: "verdict", Value: v.String(), Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
-	}
-	return nil
-}
-
-func validateMode(m Mode) error {
-	if m > Maintenance {
-		return &InvalidBackendError{Field: fieldMode, Value: m.String(), Want: "ready, drain or maintenance"}
 	}
 	return nil
 }
@@ -122,6 +95,7 @@ type Backend struct {
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not, and its leases are to be given back
 	drains   atomic.Bool                // it is not, and only since the operator wants it so
+	watchers watchers                   // woken when its last lease is released, and when its member changes
 	record   record                     // what its traffic showed of late; the breaker goes by it
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64

@@ -76,11 +76,13 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	p.replaceLocked(members)
 
 	for _, m := range c.removed {
+		m.backend.watchers.wake()
 		p.revokeLocked(m, nil)
 		p.tellDepartureLocked(m, nil)
 		p.publishLocked(Removed{p.change(m, now)})
 	}
 	for _, e := range c.edits {
+		e.old.backend.watchers.wake()
 		p.revokeLocked(e.old, &e.next)
 		p.tellDepartureLocked(e.old, &e.next)
 		for _, event := range e.events {

@@ -20,7 +20,9 @@ func (l Lease) Backend() *Backend { return l.b }
 // A second release panics once the load falls below zero, and counts as someone else's until then.
 func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
-	l.b.load.Release()
+	if l.b.load.Release() == 0 {
+		l.b.watchers.wake()
+	}
 	p := l.b.pool
 	if s := p.settings(); s.breaks || o.hint() {
 		p.judge(s, &l, o)

@@ -30,6 +30,22 @@ func TestLeasesAreCounted(t *testing.T) {
 	}
 }
 
+// TestBackend holds that a backend by itself is what it is among all.
+func TestBackend(t *testing.T) {
+	p := newPool(t, "round_robin", "a", "b")
+	picks(p, 3)
+	must(t, p.SetWeight("b", 9))
+	for _, want := range p.Backends() {
+		if got, known := p.Backend(want.ID); !known || got != want {
+			t.Errorf("%s by itself is %+v, %v, and among all %+v", want.ID, got, known, want)
+		}
+	}
+	must(t, p.Remove("a"))
+	if got, known := p.Backend("a"); known {
+		t.Errorf("a, which was removed, is %+v", got)
+	}
+}
+
 func TestLeaseOutlivesItsBackend(t *testing.T) {
 	p := newPool(t, "round_robin", "a")
 	old, err := p.Pick(PickContext{})

@@ -82,11 +82,4 @@ func (o Options) check() error {
 }
 
 // kind describes the algorithm; its zero value one that there is not.
-func (o Options) kind() algo.Kind {
-	for _, k := range algo.Kinds() {
-		if k.Name == o.Algorithm {
-			return k
-		}
-	}
-	return algo.Kind{}
-}
+func (o Options) kind() algo.Kind { return algo.KindOf(o.Algorithm) }

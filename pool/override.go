@@ -102,10 +102,10 @@ func (o Override) checked() (Override, error) {
 		return o, &InvalidBackendError{Field: "source", Value: o.Source, Want: "a name, but for one added by hand"}
 	}
 	if o.Weight != nil {
-		err = validateWeight(*o.Weight)
+		err = CheckWeight(int(*o.Weight))
 	}
 	if err == nil && o.MaxSessions != nil {
-		err = validateMaxSessions(*o.MaxSessions)
+		err = CheckMaxSessions(*o.MaxSessions)
 	}
 	if err == nil && o.Mode != nil {
 		err = validateMode(*o.Mode)

@@ -96,6 +96,17 @@ func (p *Pool) Backends() []BackendInfo {
 	return infos
 }
 
+// Backend returns a copy of one backend, as Backends does of all; false if there is none of that id.
+func (p *Pool) Backend(id string) (BackendInfo, bool) {
+	p.mu.Lock()
+	m := p.byID[id]
+	p.mu.Unlock()
+	if m == nil {
+		return BackendInfo{}, false
+	}
+	return m.info(), true
+}
+
 // Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
 // together, so that the first of many is not for a moment the only one.
 // The error wraps an *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.
@@ -183,11 +194,11 @@ func (p *Pool) Remove(id string) error {
 	return nil
 }
 
-// SetWeight gives a backend another share, 0 to 256; with 0 it gets nothing new.
+// SetWeight gives a backend another share, 0 to MaxWeight; with 0 it gets nothing new.
 // The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetWeight(id string, weight uint32) error {
 	const doing = "set weight of"
-	if err := validateWeight(weight); err != nil {
+	if err := CheckWeight(int(weight)); err != nil {
 		return p.failed(doing, id, err)
 	}
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setWeight(weight)) })
@@ -197,7 +208,7 @@ func (p *Pool) SetWeight(id string, weight uint32) error {
 // already go on. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetMaxSessions(id string, n int) error {
 	const doing = "set max_sessions of"
-	if err := validateMaxSessions(n); err != nil {
+	if err := CheckMaxSessions(n); err != nil {
 		return p.failed(doing, id, err)
 	}
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxSessions(n)) })

@@ -17,7 +17,7 @@ type settings struct {
 // settings returns checked options as settings, with old's sticky table where that serves; nil is none before.
 func (o Options) settings(old *settings) *settings {
 	kind := o.kind()
-	s := &settings{Options: o, timed: o.Algorithm == "least_time", ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on()}
+	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on()}
 	switch {
 	case o.StickyTTL == 0:
 	case old == nil || old.sticky == nil:

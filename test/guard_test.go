@@ -59,8 +59,8 @@ func houseImports() map[string][]string {
 		"cmd/limeload-l4":        {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
 		"cmd/limeload-l4/admin":  {"pool"},
 		"cmd/limeload-l4/daemon": {"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "l4", "cmd/limeload-l4/admin"},
-		"conf":                   {"conf/file"},
-		"conf/file":              nil, // a leaf that knows nothing of conf: how files are read, whoever reads them
+		"conf":                   {"conf/file", "algo"}, // for the names of the algorithms
+		"conf/file":              nil,                   // a leaf that knows nothing of conf: how files are read, whoever reads them
 		"algo":                   nil,
 		"pool":                   {"algo"},
 		"pool/discovery":         {"pool", "conf/file"},

@@ -106,7 +106,7 @@ func backendsAddCommand() *cli.Command {
 		ArgsUsage: "POOL ADDRESS",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "its `NAME`; else the address"},
-			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to 256"},
+			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to " + strconv.Itoa(pool.MaxWeight)},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none"},
 			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
@@ -154,7 +154,7 @@ func backendsSetCommand() *cli.Command {
 		Usage:     "change a backend's weight, limit or mode: all of it or, on a mistake, nothing",
 		ArgsUsage: "POOL BACKEND",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to 256", DefaultText: "as it is"},
+			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to " + strconv.Itoa(pool.MaxWeight), DefaultText: "as it is"},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none", DefaultText: "as it is"},
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ready, drain or maintenance", DefaultText: "as it is"},
 		},
@@ -184,7 +184,11 @@ func backendsSetCommand() *cli.Command {
 
 // modes is what --mode may be.
 func modes() []string {
-	return []string{pool.Ready.String(), pool.Drain.String(), pool.Maintenance.String()}
+	var names []string
+	for _, m := range pool.Modes() {
+		names = append(names, m.String())
+	}
+	return names
 }
 
 // knownMode refuses a mode that there is not.

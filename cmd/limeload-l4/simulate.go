@@ -158,10 +158,8 @@ func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	if asked == "" {
 		asked = own
 	}
-	for _, k := range algo.Kinds() {
-		if k.Name == asked {
-			return []algo.Kind{k}, nil
-		}
+	if k := algo.KindOf(asked); k.Name != "" {
+		return []algo.Kind{k}, nil
 	}
 	_, err := algo.Build(asked, nil, algo.Options{})
 	return nil, &usageError{fmt.Errorf("--algorithm: %w", err)}

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -257,7 +256,7 @@ func (s *simulation) changeNow(sessions []simulated) error {
 // nothing to do. It is empty for algorithms that do not hash.
 func (s *simulation) homes(clients map[netip.Addr]netip.AddrPort) (map[netip.Addr]string, error) {
 	homes := make(map[netip.Addr]string)
-	hashes := slices.ContainsFunc(algo.Kinds(), func(k algo.Kind) bool { return k.Hash && k.Name == s.options.Algorithm })
+	hashes := algo.KindOf(s.options.Algorithm).Hash
 	if !hashes {
 		return homes, nil
 	}

@@ -15,9 +15,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxWeight is the largest that a pool takes.
-const maxWeight = 256
-
 // The limits of the questions that one SRV answer can cause.
 const (
 	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand hosts is
@@ -122,8 +119,8 @@ func servicesOf(rrs []dns.RR) []service {
 // scale makes a weight of 0 to largest one of 1 to 256.
 func scale(weight, largest uint16) uint32 {
 	w := uint32(weight)
-	if l := uint32(largest); l > maxWeight {
-		w = (w*maxWeight + l/2) / l
+	if l := uint32(largest); l > pool.MaxWeight {
+		w = (w*pool.MaxWeight + l/2) / l
 	}
 	return max(w, 1)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
 	"github.com/miekg/dns"
 )
@@ -191,7 +192,7 @@ func TestScale(t *testing.T) {
 	for largest := range 1 << 16 { // none is out of bounds, and the largest keeps the largest share
 		l := uint16(largest)
 		for _, w := range []uint16{0, 1, l / 2, l} {
-			if got := scale(w, l); got < 1 || got > maxWeight || w == l && l > maxWeight && got != maxWeight {
+			if got := scale(w, l); got < 1 || got > pool.MaxWeight || w == l && l > pool.MaxWeight && got != pool.MaxWeight {
 				t.Fatalf("weight %d beside %d becomes %d", w, l, got)
 			}
 		}

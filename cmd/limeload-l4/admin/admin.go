@@ -23,7 +23,9 @@ type Balancer interface {
 	Status() Status
 	Listeners() []Listener
 	Pools() []Pool
+	Pool(name string) (Pool, error)
 	Backends(pool string) ([]Backend, error) // "" is those of all pools
+	Backend(pool, name string) (Backend, error)
 
 	AddBackend(pool string, b NewBackend) (Backend, error)
 	ChangeBackend(pool, name string, c BackendChange) (Backend, error)

@@ -109,6 +109,25 @@ func (f *fake) Backends(name string) ([]Backend, error) {
 	return found, f.fail
 }
 
+func (f *fake) Pool(name string) (Pool, error) {
+	for _, p := range f.Pools() {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Pool{}, fmt.Errorf("pool %q: %w", name, ErrUnknownPool)
+}
+
+func (f *fake) Backend(poolName, name string) (Backend, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, err := f.find(poolName, name)
+	if err != nil {
+		return Backend{}, err
+	}
+	return f.backends[i], nil
+}
+
 func (f *fake) checkPool(name string) error {
 	if f.fail != nil {
 		return f.fail

@@ -1,23 +1,23 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
-)
+	"time"
 
-// What a body may say. The daemon has the same bounds; here they keep a number from being cut down to another on its way there.
-const (
-	maxWeight       = 256
-	maxTier         = 65535
-	maxSessionLimit = 100_000_000
-	maxDrainSeconds = 365 * 24 * 60 * 60 // who waits longer wants no deadline
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // modes are what an operator may want of a backend.
-func modes() []string { return []string{"ready", "drain", "maintenance"} }
+func modes() []string {
+	var names []string
+	for _, m := range pool.Modes() {
+		names = append(names, m.String())
+	}
+	return names
+}
 
 // logLevels are those of the configuration.
 func logLevels() []string { return []string{"trace", "debug", "info", "warn", "error"} }
@@ -36,18 +36,15 @@ func (s *Server) addBackend(a *asked) (any, error) {
 	if b.Address == "" {
 		return nil, newProblem(problemBadRequest, "address: it needs to be there").of("address")
 	}
-	if err := firstError(
-		inRange("weight", b.Weight, maxWeight), inRange("max_sessions", &b.MaxSessions, maxSessionLimit),
-		inRange("tier", &b.Tier, maxTier), modeAllowed(b.Mode),
-	); err != nil {
+	if err := b.check(); err != nil {
 		return nil, err
 	}
-	pool := a.PathValue("pool")
-	made, err := s.balancer.AddBackend(pool, b)
+	name := a.PathValue("pool")
+	made, err := s.balancer.AddBackend(name, b)
 	if err != nil {
 		return nil, err
 	}
-	return created{made, backendPath(pool, made.Name)}, nil
+	return created{made, backendPath(name, made.Name)}, nil
 }
 
 func (s *Server) changeBackend(a *asked) (any, error) {
@@ -58,13 +55,8 @@ func (s *Server) changeBackend(a *asked) (any, error) {
 	if c == (BackendChange{}) {
 		return nil, newProblem(problemBadRequest, "the body changes nothing; it needs weight, max_sessions or mode")
 	}
-	if err := firstError(inRange("weight", c.Weight, maxWeight), inRange("max_sessions", c.MaxSessions, maxSessionLimit)); err != nil {
+	if err := c.Check(); err != nil {
 		return nil, err
-	}
-	if c.Mode != nil {
-		if err := oneOf("mode", *c.Mode, modes()); err != nil {
-			return nil, err
-		}
 	}
 	return result(s.balancer.ChangeBackend(a.PathValue("pool"), a.PathValue("backend"), c))
 }
@@ -81,8 +73,8 @@ func (s *Server) drainBackend(a *asked) (any, error) {
 	if err := s.readJSON(a, &d, true); err != nil {
 		return nil, err
 	}
-	if math.IsNaN(d.Deadline) || d.Deadline < 0 || d.Deadline > maxDrainSeconds {
-		return nil, invalid("deadline_seconds", strconv.FormatFloat(d.Deadline, 'g', -1, 64), "0 to "+strconv.Itoa(maxDrainSeconds))
+	if _, err := d.Time(); err != nil {
+		return nil, err
 	}
 	return result(s.balancer.DrainBackend(a.PathValue("pool"), a.PathValue("backend"), d))
 }
@@ -141,20 +133,44 @@ func (s *Server) setLogLevel(a *asked) (any, error) {
 	return logLevel{s.balancer.LogLevel()}, nil
 }
 
-// inRange refuses a number below 0 or above most; nil is fine.
-func inRange(field string, n *int, most int) error {
-	if n == nil || 0 <= *n && *n <= most {
-		return nil
+// check returns a *RequestError for a number or a mode that no backend may have. The address, the name and the zone are for the
+// Balancer to check.
+func (b NewBackend) check() error {
+	c := BackendChange{Weight: b.Weight, MaxSessions: &b.MaxSessions}
+	if b.Mode != "" { // the default
+		c.Mode = &b.Mode
 	}
-	return invalid(field, strconv.Itoa(*n), "0 to "+strconv.Itoa(most))
+	return firstError(c.Check(), asRequest(pool.CheckTier(b.Tier)))
 }
 
-// modeAllowed refuses what is no mode; "" is the default.
-func modeAllowed(mode string) error {
-	if mode == "" {
-		return nil
+// Check returns a *RequestError for a value that no backend may have.
+func (c BackendChange) Check() error {
+	var weight, limit, mode error
+	if c.Weight != nil {
+		weight = pool.CheckWeight(*c.Weight)
 	}
-	return oneOf("mode", mode, modes())
+	if c.MaxSessions != nil {
+		limit = pool.CheckMaxSessions(*c.MaxSessions)
+	}
+	if c.Mode != nil {
+		_, mode = pool.ParseMode(*c.Mode)
+	}
+	return asRequest(firstError(weight, limit, mode))
+}
+
+// Time returns the deadline, 0 is none, or a *RequestError.
+func (d Drain) Time() (time.Duration, error) {
+	deadline, err := pool.DrainDeadline(d.Deadline)
+	return deadline, asRequest(err)
+}
+
+// asRequest puts what package pool refuses into the words of the API.
+func asRequest(err error) error {
+	var refused *pool.InvalidBackendError
+	if errors.As(err, &refused) {
+		return invalid(apiField(refused.Field), refused.Value, refused.Want)
+	}
+	return err
 }
 
 func oneOf(field, value string, allowed []string) error {

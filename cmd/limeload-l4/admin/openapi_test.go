@@ -381,14 +381,15 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// TestOpenAPIBounds holds the bounds of numbers against those that bodies are checked with.
+// TestOpenAPIBounds holds the bounds of numbers against those of package pool, which bodies are checked with.
 func TestOpenAPIBounds(t *testing.T) {
 	t.Parallel()
 	var doc openAPI
 	check(t, yaml.Unmarshal(openAPIDocument, &doc))
 	for name, most := range map[string]float64{
-		"NewBackend.weight": maxWeight, "NewBackend.max_sessions": maxSessionLimit, "NewBackend.tier": maxTier,
-		"BackendChange.weight": maxWeight, "BackendChange.max_sessions": maxSessionLimit, "Drain.deadline_seconds": maxDrainSeconds,
+		"NewBackend.weight": pool.MaxWeight, "NewBackend.max_sessions": pool.MaxSessionLimit, "NewBackend.tier": pool.MaxTier,
+		"BackendChange.weight": pool.MaxWeight, "BackendChange.max_sessions": pool.MaxSessionLimit,
+		"Drain.deadline_seconds": pool.MaxDrain.Seconds(),
 	} {
 		typeName, field, _ := strings.Cut(name, ".")
 		s := doc.Components.Schemas[typeName].Properties[field]

@@ -3,12 +3,8 @@ package admin
 import (
 	"context"
 	_ "embed" // for openapi.yaml
-	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-
-	"github.com/limeload/limeload-l4/pool"
 )
 
 // openAPIDocument describes the API for programs.
@@ -25,13 +21,10 @@ func (s *Server) listenerList(a *asked) (any, error) {
 func (s *Server) poolList(a *asked) (any, error) { return poolList{s.balancer.Pools()}, noBody(a) }
 
 func (s *Server) pool(a *asked) (any, error) {
-	name := a.PathValue("pool")
-	pools := s.balancer.Pools()
-	i := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("pool %q: %w", clip(name), ErrUnknownPool)
+	if err := noBody(a); err != nil {
+		return nil, err
 	}
-	return pools[i], noBody(a)
+	return result(s.balancer.Pool(a.PathValue("pool")))
 }
 
 // backendList answers for one pool and for all of them.
@@ -47,16 +40,7 @@ func (s *Server) backend(a *asked) (any, error) {
 	if err := noBody(a); err != nil {
 		return nil, err
 	}
-	backends, err := s.balancer.Backends(a.PathValue("pool"))
-	if err != nil {
-		return nil, err
-	}
-	name := a.PathValue("backend")
-	i := slices.IndexFunc(backends, func(b Backend) bool { return b.Name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("backend %q: %w", clip(name), pool.ErrUnknownBackend)
-	}
-	return backends[i], nil
+	return result(s.balancer.Backend(a.PathValue("pool"), a.PathValue("backend")))
 }
 
 func (s *Server) sessionList(a *asked) (any, error) {

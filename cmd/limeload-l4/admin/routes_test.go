@@ -215,7 +215,7 @@ func refusals() []refusal {
 		{none("DELETE", "/v1/pools/redis/backends/none"), problemUnknownBackend, ""},
 		{none("DELETE", "/v1/pools/none/backends/b1"), problemUnknownPool, ""},
 		{none("DELETE", "/v1/pools/redis/backends/b1%2F"), problemUnknownBackend, ""},
-		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":31536001}`}, problemInvalidValue, "deadline_seconds"},
+		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":2592001}`}, problemInvalidValue, "deadline_seconds"},
 		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":-0.1}`}, problemInvalidValue, "deadline_seconds"},
 		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"remove":"yes"}`}, problemBadRequest, "remove"},
 		{request{"POST", path1 + "/drain", "", nil, `{}`}, problemMediaType, ""},

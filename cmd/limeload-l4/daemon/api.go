@@ -83,33 +83,50 @@ func (d *Daemon) Pools() []admin.Pool {
 	pools := make([]admin.Pool, 0, len(cfg.Pools))
 	for i := range cfg.Pools {
 		c := &cfg.Pools[i]
-		s := served[c.Name]
-		p := admin.Pool{
-			Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
-			Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
-			Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
-		}
-		if c.Health != nil {
-			p.Check = c.Health.Type
-		}
-		if c.Discovery != nil {
-			p.Discovery = c.Discovery.Type
-		}
-		for _, b := range s.pool.Backends() {
-			p.Backends++
-			p.Sessions += int(b.Leases)
-			if b.Verdict == pool.Healthy {
-				p.Healthy++
-			}
-		}
-		for _, l := range cfg.Listeners {
-			if l.Pool == c.Name {
-				p.Listeners = append(p.Listeners, l.Name)
-			}
-		}
-		pools = append(pools, p)
+		pools = append(pools, served[c.Name].answer(cfg, c))
 	}
 	return pools
+}
+
+// Pool tells of one pool.
+func (d *Daemon) Pool(name string) (admin.Pool, error) {
+	d.mu.RLock()
+	cfg, s := d.cfg, d.pools[name]
+	d.mu.RUnlock()
+	for i := range cfg.Pools {
+		if c := &cfg.Pools[i]; c.Name == name {
+			return s.answer(cfg, c), nil
+		}
+	}
+	return admin.Pool{}, fmt.Errorf("pool %q: %w", name, admin.ErrUnknownPool)
+}
+
+// answer puts what is known of a pool into the API's form; c is its part of the configuration.
+func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
+	p := admin.Pool{
+		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
+		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
+		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
+	}
+	if c.Health != nil {
+		p.Check = c.Health.Type
+	}
+	if c.Discovery != nil {
+		p.Discovery = c.Discovery.Type
+	}
+	for _, b := range s.pool.Backends() {
+		p.Backends++
+		p.Sessions += int(b.Leases)
+		if b.Verdict == pool.Healthy {
+			p.Healthy++
+		}
+	}
+	for _, l := range cfg.Listeners {
+		if l.Pool == c.Name {
+			p.Listeners = append(p.Listeners, l.Name)
+		}
+	}
+	return p
 }
 
 // Backends tells of every backend of a pool, or of all pools in the order of the file.
@@ -129,29 +146,49 @@ func (d *Daemon) Backends(name string) ([]admin.Backend, error) {
 			return nil, err
 		}
 		for _, b := range s.pool.Backends() {
-			backends = append(backends, d.backend(name, b, checks))
+			t, checked := checks[targetID(name, b.ID)]
+			backends = append(backends, d.checkedBackend(name, b, t, checked))
 		}
 	}
 	return backends, nil
 }
 
-// backend puts what is known of a backend into the API's form.
-func (d *Daemon) backend(pool string, b pool.BackendInfo, checks map[string]healthcheck.TargetStats) admin.Backend {
-	return admin.Backend{
-		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
-		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
-		Verdict: b.Verdict.String(), Reason: reasonOf(b, checks, targetID(pool, b.ID)), Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
-		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
-		Drain: d.drains.progress(pool, b), Check: lastCheck(checks, targetID(pool, b.ID)),
+// Backend tells of one backend.
+func (d *Daemon) Backend(name, id string) (admin.Backend, error) {
+	s, err := d.served(name)
+	if err != nil {
+		return admin.Backend{}, err
 	}
+	b, err := s.info(id)
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	return d.backend(name, b), nil
 }
 
-// lastCheck is what is known of a target's checks; nil for one that is not checked.
-func lastCheck(checks map[string]healthcheck.TargetStats, id string) *admin.LastCheck {
-	t, checked := checks[id]
-	if !checked {
-		return nil
+// backend puts what is known of a backend into the API's form.
+func (d *Daemon) backend(pool string, b pool.BackendInfo) admin.Backend {
+	t, checked := d.checks.Target(targetID(pool, b.ID))
+	return d.checkedBackend(pool, b, t, checked)
+}
+
+// checkedBackend is backend, with what is known of the backend's checks if it is checked.
+func (d *Daemon) checkedBackend(pool string, b pool.BackendInfo, t healthcheck.TargetStats, checked bool) admin.Backend {
+	a := admin.Backend{
+		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
+		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
+		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
+		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
+		Drain: d.drains.progress(pool, b),
 	}
+	if checked {
+		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)
+	}
+	return a
+}
+
+// lastCheck puts what is known of a target's checks into the API's form.
+func lastCheck(t healthcheck.TargetStats) *admin.LastCheck {
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
 	if t.Target.Exact {
 		c.Address = t.Target.Addr.String()
@@ -259,22 +296,12 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 	return d.changedBackend(s, id)
 }
 
-// validChange looks at all of a change before any of it is made.
+// validChange checks all of a change before any of it is made.
 func validChange(c admin.BackendChange) error {
-	if c.Weight == nil && c.MaxSessions == nil && c.Mode == nil {
+	if c == (admin.BackendChange{}) {
 		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions or mode"}
 	}
-	b := admin.NewBackend{Address: "127.0.0.1:1", Weight: c.Weight}
-	if c.MaxSessions != nil {
-		b.MaxSessions = *c.MaxSessions
-	}
-	if c.Mode != nil {
-		if b.Mode = *c.Mode; b.Mode == "" {
-			return &admin.RequestError{Field: "mode", Value: "", Want: `"ready", "drain" or "maintenance"`}
-		}
-	}
-	_, err := newBackendSpec(b)
-	return err
+	return c.Check()
 }
 
 // RemoveBackend takes a backend out of its pool.
@@ -292,10 +319,8 @@ func (d *Daemon) RemoveBackend(name, id string) error {
 
 // info is what is known of a backend. The error wraps pool.ErrUnknownBackend.
 func (s *served) info(id string) (pool.BackendInfo, error) {
-	for _, b := range s.pool.Backends() {
-		if b.ID == id {
-			return b, nil
-		}
+	if b, known := s.pool.Backend(id); known {
+		return b, nil
 	}
 	return pool.BackendInfo{}, s.explained(id, pool.ErrUnknownBackend)
 }
@@ -307,7 +332,7 @@ func (d *Daemon) changedBackend(s *served, id string) (admin.Backend, error) {
 	if err != nil {
 		return admin.Backend{}, err // it was removed meanwhile
 	}
-	return d.backend(s.pool.Name(), b, d.checks.Stats().Targets), saved
+	return d.backend(s.pool.Name(), b), saved
 }
 
 // LogLevel is the level from which on lines are logged.

@@ -45,7 +45,7 @@ func TestBackendErrors(t *testing.T) {
 		{d.RemoveBackend("web", "bb"), unknown, pool.ErrUnknownBackend},
 		{change, unknown, pool.ErrUnknownBackend},
 		{drain, unknown, pool.ErrUnknownBackend},
-		{noMode, `mode: found ""; needs "ready", "drain" or "maintenance"`, nil},
+		{noMode, `mode: found ""; needs ready, drain or maintenance`, nil},
 	} {
 		if tt.err == nil || tt.err.Error() != tt.want || tt.sentinel != nil && !errors.Is(tt.err, tt.sentinel) {
 			t.Errorf("got  %v\nwant %s", tt.err, tt.want)

@@ -40,11 +40,12 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	for _, c := range x.Candidates {
 		e.Candidates = append(e.Candidates, admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
 	}
-	reasons := d.reasons(s)
 	for _, o := range x.Others {
 		not := admin.NotPicked{Backend: o.ID, Why: o.Why.String(), Reason: o.Reason}
-		if reason, is := reasons[o.ID]; is && o.Why.OfVerdict() {
-			not.Reason = reason
+		if o.Why.OfVerdict() {
+			if reason, known := d.reason(s.pool, o.ID); known {
+				not.Reason = reason
+			}
 		}
 		e.Others = append(e.Others, not)
 	}

@@ -37,14 +37,13 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	return specs
 }
 
-// poolMode is the pool's word for a mode of the configuration.
+// poolMode is the pool's mode for one of the configuration, or of a request, that was checked; "" is ready.
 func poolMode(text string) pool.Mode {
-	for _, m := range []pool.Mode{pool.Drain, pool.Maintenance} {
-		if m.String() == text {
-			return m
-		}
+	mode, err := pool.ParseMode(text)
+	if err != nil {
+		return pool.Ready
 	}
-	return pool.Ready
+	return mode
 }
 
 // buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.

@@ -83,10 +83,9 @@ type Daemon struct {
 
 	mu sync.RWMutex
 	// mu guards the fields below; cfg and pools change with applying held
-	cfg       *conf.Config // in force
-	pools     map[string]*served
-	receivers map[string]func(...pool.Judgement) error // of verdicts, by the pool in the target's id
-	reloads   admin.Reloads
+	cfg     *conf.Config // in force
+	pools   map[string]*served
+	reloads admin.Reloads
 }
 
 // New makes pools, checks and the server and opens the listeners and the admin socket. Clients that connect from now on wait in the
@@ -95,7 +94,7 @@ func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
-		pools: make(map[string]*served), receivers: make(map[string]func(...pool.Judgement) error),
+		pools: make(map[string]*served),
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,9 +10,6 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/pool"
 )
-
-// drainLook is how often a drain looks how many sessions are left.
-const drainLook = 100 * time.Millisecond
 
 // drains are the drains with a deadline, or with a removal at their end, that are under way. Its methods may be called from any
 // goroutine; its zero value is of no use, see newDrains.
@@ -90,19 +88,15 @@ func (ds *drains) end() {
 	ds.running.Wait()
 }
 
-// maxDrain bounds a drain's deadline; it keeps it a time that can be reckoned with.
-const maxDrain = 30 * 24 * time.Hour
-
 // DrainBackend gives a backend nothing new, ends its sessions at the deadline, if there is one, and may remove it then.
 func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Backend{}, err
 	}
-	if !(r.Deadline >= 0 && r.Deadline <= maxDrain.Seconds()) {
-		return admin.Backend{}, &admin.RequestError{
-			Field: "deadline_seconds", Value: fmt.Sprint(r.Deadline), Want: fmt.Sprintf("0 to %.0f", maxDrain.Seconds()),
-		}
+	deadline, err := r.Time()
+	if err != nil {
+		return admin.Backend{}, err
 	}
 	b, err := s.info(id)
 	if err != nil {
@@ -114,9 +108,8 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	d.drains.cancel(name, id)
 	// Before it is run: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
-	if r.Deadline > 0 || r.Remove {
+	if deadline > 0 || r.Remove {
 		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former, Remove: r.Remove}
-		deadline := time.Duration(r.Deadline * float64(time.Second))
 		if deadline > 0 {
 			at := p.Started.Add(deadline)
 			p.Deadline = &at
@@ -127,38 +120,11 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	return answer, err
 }
 
-// drain waits until a backend has no sessions left or the deadline has passed, and ends it. A reload that gives the backend another
-// address changes nothing of that: the sessions at the old one are waited for, and ended, too. One that gives it another mode ends the
-// drain.
+// drain waits for the end of a backend's drain, removes the backend if that is wanted, and says so.
 func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove bool) {
-	look := time.NewTicker(drainLook)
-	defer look.Stop()
-	var over <-chan time.Time // never, without a deadline
-	if deadline > 0 {
-		timer := time.NewTimer(deadline)
-		defer timer.Stop()
-		over = timer.C
-	}
-	ended := 0
-	for {
-		b, err := s.info(id)
-		if err != nil || b.Mode != pool.Drain {
-			return // it was removed by another, or is to serve again
-		}
-		if b.Leases+b.Former == 0 {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-look.C:
-		case <-over:
-			n, err := d.endSessions(ctx, s.pool.Name(), id)
-			if err != nil {
-				return
-			}
-			ended, over = n, nil
-		}
+	ended, err := d.awaitDrained(ctx, s, id, deadline)
+	if err != nil {
+		return // another call or a reload has ended the drain
 	}
 	if remove {
 		if err := s.pool.Remove(id); err != nil {
@@ -172,4 +138,22 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 	d.events.publish(admin.Event{
 		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id, Text: fmt.Sprintf("%d sessions ended", ended),
 	})
+}
+
+// awaitDrained waits until a backend has no sessions left. It ends those that are left at the deadline, 0 is none, and returns how many
+// they were. A reload that gives the backend another address changes nothing: the sessions at the old one are waited for, and ended,
+// too. One that removes the backend or gives it another mode is an error.
+func (d *Daemon) awaitDrained(ctx context.Context, s *served, id string, deadline time.Duration) (ended int, err error) {
+	if deadline > 0 {
+		untilDeadline, cancel := context.WithTimeout(ctx, deadline)
+		err = s.pool.WaitDrained(untilDeadline, id)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return 0, err
+		}
+		if ended, err = d.endSessions(ctx, s.pool.Name(), id); err != nil {
+			return 0, err
+		}
+	}
+	return ended, s.pool.WaitDrained(ctx, id)
 }

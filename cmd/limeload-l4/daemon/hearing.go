@@ -23,16 +23,14 @@ type hearing struct {
 // done, or maxFirstVerdicts have passed, and returns the verdicts.
 func (d *Daemon) hear(ctx context.Context, poolName string, specs []pool.Spec, c healthcheck.Checker, p healthcheck.Policy) []pool.Judgement {
 	h := &hearing{heard: make(chan struct{}, 1), verdicts: make(map[string]pool.Judgement)}
-	name := "?" + poolName // no pool is called so
-	d.receive(name, h.note)
-	defer d.receive(name, nil)
 	for _, s := range specs {
-		id := targetID(name, s.ID)
-		if err := d.checks.Add(place{s.Addr, s.Check}.target(id, poolName), c, p); err != nil {
+		// Another id than that of the target which the pool may have for a backend of this name.
+		t := healthcheck.Target{ID: targetID(poolName, s.ID) + " (new)", Group: poolName, Name: s.ID, Receiver: h}
+		if err := d.checks.Add(place{s.Addr, s.Check}.locate(t), c, p); err != nil {
 			d.log.Error().AnErr("err", err).Msg("backend not checked")
 			continue
 		}
-		defer d.checks.Remove(id)
+		defer d.checks.Remove(t.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxFirstVerdicts)
 	defer cancel()
@@ -49,8 +47,8 @@ func (d *Daemon) hear(ctx context.Context, poolName string, specs []pool.Spec, c
 	}
 }
 
-// note takes verdicts.
-func (h *hearing) note(judgements ...pool.Judgement) error {
+// take notes verdicts.
+func (h *hearing) take(judgements ...pool.Judgement) error {
 	h.mu.Lock()
 	for _, j := range judgements {
 		h.verdicts[j.ID] = j

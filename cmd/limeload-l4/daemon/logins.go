@@ -51,7 +51,7 @@ func newTrial(p *conf.Pool, check *builtCheck, specs []pool.Spec) trial {
 	t := trial{logins: check.logins, timeout: max(check.policy.Timeout, loginPatience)}
 	for _, s := range specs {
 		if s.Addr.IsValid() {
-			t.targets = append(t.targets, healthcheck.Target{ID: s.ID, Group: p.Name, Addr: s.Addr})
+			t.targets = append(t.targets, healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
 		}
 	}
 	return t
@@ -85,7 +85,7 @@ func (l login) try(ctx context.Context, cfg *conf.Config, t trial) error {
 	if refusal == nil {
 		return nil
 	}
-	return cfg.ErrorAt(l.key, fmt.Errorf("every backend that answers refuses the login; %s: %w", target.ID, refusal))
+	return cfg.ErrorAt(l.key, fmt.Errorf("every backend that answers refuses the login; %s: %w", target.Name, refusal))
 }
 
 // changesLogin tells whether the configuration has a pool's checks log in otherwise than before, or elsewhere: more has changed than their

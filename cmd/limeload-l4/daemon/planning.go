@@ -157,7 +157,7 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 		}
 		c.Backends = append(c.Backends, backendPlan(b, "changed", changes))
 	}
-	if before := d.poolConfig(c.Name); isHash(before.Algorithm) || isHash(pp.conf.Algorithm) {
+	if before := d.poolConfig(c.Name); algo.KindOf(before.Algorithm).Hash || algo.KindOf(pp.conf.Algorithm).Hash {
 		c.KeysMoved = keysMoved(PoolOptions(before), pp)
 	}
 	return c
@@ -276,10 +276,6 @@ func (d *Daemon) poolConfig(name string) *conf.Pool {
 	cfg := d.config()
 	i := slices.IndexFunc(cfg.Pools, func(p conf.Pool) bool { return p.Name == name })
 	return &cfg.Pools[i]
-}
-
-func isHash(algorithm string) bool {
-	return slices.ContainsFunc(algo.Kinds(), func(k algo.Kind) bool { return k.Name == algorithm && k.Hash })
 }
 
 // movedSamples is for how many clients is looked where they go before and after: enough to tell 1 % from 2 %.

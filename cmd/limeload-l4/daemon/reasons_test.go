@@ -24,7 +24,7 @@ func TestReasonOf(t *testing.T) {
 		outcome healthcheck.Outcome
 		want    string
 	}{
-		"not checked":                       {pool.Healthy, 0, 0, "then"},
+		"not checked yet":                   {pool.Healthy, 0, 0, "then"},
 		"judged after its last check":       {pool.WrongRole, -time.Second, healthcheck.Succeeded, "then"},
 		"still so, for another cause":       {pool.Unhealthy, time.Second, healthcheck.TimedOut, "now"},
 		"the same at the same moment":       {pool.Unhealthy, time.Nanosecond, healthcheck.Failed, "now"},
@@ -35,11 +35,11 @@ func TestReasonOf(t *testing.T) {
 		"nothing found out":                 {pool.Healthy, time.Hour, healthcheck.FoundNothingOut, "then (2026-03-04T05:06:07Z); last check: now"},
 	} {
 		b := pool.BackendInfo{Verdict: tt.verdict, Reason: "then", Since: since}
-		checks := map[string]healthcheck.TargetStats{}
+		var last healthcheck.Ended
 		if tt.after != 0 {
-			checks["web/a"] = healthcheck.TargetStats{Last: healthcheck.Ended{At: since.Add(tt.after), Outcome: tt.outcome, Detail: "now"}}
+			last = healthcheck.Ended{At: since.Add(tt.after), Outcome: tt.outcome, Detail: "now"}
 		}
-		if got := reasonOf(b, checks, "web/a"); got != tt.want {
+		if got := reasonOf(b, last); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}

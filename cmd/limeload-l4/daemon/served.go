@@ -69,7 +69,6 @@ func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
 func (s *served) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stopWork = stop
-	s.daemon.receive(s.pool.Name(), s.pool.SetVerdicts)
 	s.events = s.pool.Subscribe(eventBuffer)
 	log := newEventLog(s.daemon, s.pool, s.events)
 	s.watching.Go(log.follow)
@@ -114,7 +113,6 @@ func (s *served) end() {
 	if s.checks != nil {
 		s.checks.end()
 	}
-	s.daemon.receive(s.pool.Name(), nil)
 	s.events.Close()
 	s.watching.Wait()
 }

@@ -109,20 +109,12 @@ func fromSaved(s savedOverride) (pool.Override, error) {
 		Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
 	}}
 	var err error
-	if o.Base.Mode, err = savedMode(s.Base.Mode); err == nil && s.Mode != nil {
+	if o.Base.Mode, err = pool.ParseMode(s.Base.Mode); err == nil && s.Mode != nil {
 		var mode pool.Mode
-		mode, err = savedMode(*s.Mode)
+		mode, err = pool.ParseMode(*s.Mode)
 		o.Mode = &mode
 	}
 	return o, err
-}
-
-// savedMode reads a mode: a word that is none must not become ready.
-func savedMode(text string) (pool.Mode, error) {
-	if m := poolMode(text); m.String() == text {
-		return m, nil
-	}
-	return 0, fmt.Errorf("unknown mode %q", text)
 }
 
 // loadState does again what was changed at run time before the process began. What is wrong with the file is no reason not to

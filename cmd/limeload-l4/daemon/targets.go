@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,12 +39,13 @@ type checkedPool struct {
 // A place is where a backend is and, unless it is checked there, where it is checked.
 type place struct{ addr, check netip.AddrPort }
 
-// target is what is checked of a backend at that place.
-func (p place) target(id, group string) healthcheck.Target {
+// locate returns a target that is checked at that place.
+func (p place) locate(t healthcheck.Target) healthcheck.Target {
+	t.Addr = p.addr
 	if p.check.IsValid() {
-		return healthcheck.Target{ID: id, Group: group, Addr: p.check, Exact: true}
+		t.Addr, t.Exact = p.check, true
 	}
-	return healthcheck.Target{ID: id, Group: group, Addr: p.addr}
+	return t
 }
 
 // checkText is where a backend is checked, in the configuration's words.
@@ -159,7 +159,7 @@ func (k *checkedPool) match() {
 		if known && was == at {
 			continue
 		}
-		t := at.target(targetID(k.pool.Name(), b.ID), k.pool.Name())
+		t := at.locate(k.target(b.ID))
 		if known && was.addr == at.addr { // it is who it was, and its verdict stays
 			k.targets[b.ID] = at
 			if err := k.scheduler.Move(t); err != nil {
@@ -186,6 +186,16 @@ func (k *checkedPool) match() {
 	}
 }
 
+// target is a backend's target, without a place.
+func (k *checkedPool) target(backend string) healthcheck.Target {
+	return healthcheck.Target{ID: targetID(k.pool.Name(), backend), Group: k.pool.Name(), Name: backend, Receiver: k}
+}
+
+// take gives the backends the verdicts of their checks.
+func (k *checkedPool) take(judgements ...pool.Judgement) error {
+	return k.pool.SetVerdicts(judgements...)
+}
+
 // removeLocked ends the checks of a backend.
 func (k *checkedPool) removeLocked(id string) {
 	target := targetID(k.pool.Name(), id)
@@ -200,7 +210,7 @@ func (k *checkedPool) removeLocked(id string) {
 // logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
 	k.lastRivalry.Store(new(time.Now()))
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backendOf(r.Rival)).Str("primary", backendOf(r.Primary)).Str("reason", r.Reason).Int("count", r.Count).
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }
 
@@ -210,8 +220,7 @@ func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 		k.log.Info().Str("pool", k.pool.Name()).Msg("the credentials of the checks are not refused any more")
 		return
 	}
-	_, backend, _ := strings.Cut(r.Target, "/")
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", backend).Str("reason", r.Reason).
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Target.Name).Str("reason", r.Reason).
 		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
 }
 
@@ -223,8 +232,7 @@ func (k *checkedPool) primary() string {
 	if fence == nil {
 		return ""
 	}
-	_, backend, _ := strings.Cut(fence.Remembered(), "/")
-	return backend
+	return fence.Remembered().Name
 }
 
 // remember says which backend was the primary when the process before this one ended.
@@ -232,7 +240,7 @@ func (k *checkedPool) remember(backend string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fence != nil {
-		k.fence.Remember(targetID(k.pool.Name(), backend))
+		k.fence.Remember(k.target(backend))
 	}
 }
 
@@ -246,41 +254,24 @@ func (k *checkedPool) rivalries() int {
 	return k.fence.Count()
 }
 
-// targetID names a backend's target. No pool's name has a slash in it.
+// targetID is the id of a backend's target. Its parts are in the target, too: nobody takes it apart.
 func targetID(pool, backend string) string { return pool + "/" + backend }
 
-// backendOf is the backend of a target.
-func backendOf(target string) string {
-	_, backend, _ := strings.Cut(target, "/")
-	return backend
+// A receiver takes the verdicts on the targets that carry it.
+type receiver interface {
+	take(...pool.Judgement) error
 }
 
-// receive has the verdicts on targets of that pool, see targetID, go to take; nil is nobody.
-func (d *Daemon) receive(pool string, take func(...pool.Judgement) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if take == nil {
-		delete(d.receivers, pool)
-	} else {
-		d.receivers[pool] = take
-	}
-}
-
-// takeVerdicts tells the pools what the checks found. A pool or a backend may have been removed since it was checked.
+// takeVerdicts gives each receiver what the checks found. A pool or a backend may have been removed since it was checked.
 func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
-	judgements := make(map[string][]pool.Judgement)
+	judgements := make(map[receiver][]pool.Judgement)
 	for _, c := range changes {
-		name, backend, _ := strings.Cut(c.Target.ID, "/")
-		judgements[name] = append(judgements[name], pool.Judgement{ID: backend, Verdict: verdict(c.To), Reason: c.Reason})
-	}
-	for name, js := range judgements {
-		d.mu.RLock()
-		take := d.receivers[name]
-		d.mu.RUnlock()
-		if take == nil {
-			continue
+		if r, is := c.Target.Receiver.(receiver); is {
+			judgements[r] = append(judgements[r], pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
 		}
-		if err := take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
+	}
+	for r, js := range judgements {
+		if err := r.take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
 			d.log.Error().AnErr("err", err).Msg("verdict not taken")
 		}
 	}

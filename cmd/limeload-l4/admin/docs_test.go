@@ -155,7 +155,14 @@ func TestDocsExamples(t *testing.T) {
 				w.fake.endEvents() // curl does not notice that head has left before there is more to write
 			}()
 		}
+		profiles := strings.Contains(e.command, "/debug/pprof/")
+		if profiles {
+			profiling.Lock()
+		}
 		got, err := command.Output()
+		if profiles {
+			profiling.Unlock()
+		}
 		if err != nil || !shows(e.printed, strings.TrimSuffix(string(got), "\n")) {
 			t.Errorf("%s\nprints %s%s, %v, expected\n%s", e.command, got, &stderr, err, e.printed)
 		}

@@ -76,7 +76,14 @@ func TestRoutes(t *testing.T) {
 	var asked []string
 	for _, c := range cases {
 		w := start(t, "")
+		profiles := strings.HasPrefix(c.request.target, "/debug/pprof/")
+		if profiles {
+			profiling.Lock()
+		}
 		got := w.do(t, c.request)
+		if profiles {
+			profiling.Unlock()
+		}
 		if got.status != c.status || got.header.Get("Content-Type") != c.media || !strings.Contains(got.body, c.body) {
 			t.Errorf("%s %s: status %d, %s, body %.200q; expected %d, %s, %q",
 				c.request.method, c.request.target, got.status, got.header.Get("Content-Type"), got.body, c.status, c.media, c.body)

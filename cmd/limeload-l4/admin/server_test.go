@@ -322,9 +322,14 @@ func TestShutdownCut(t *testing.T) {
 	work.Wait()
 }
 
+// profiling is held by a test while it has a trace or a profile of the CPU made: a process makes one of each at a time.
+var profiling sync.Mutex
+
 // TestProfileTime has profiles that take longer than a client may to take an answer.
 func TestProfileTime(t *testing.T) {
 	t.Parallel()
+	profiling.Lock()
+	defer profiling.Unlock()
 	w := start(t, "secret", func(l *limits) { l.write = 3 * time.Second })
 	var work sync.WaitGroup
 	for _, target := range []string{"trace?seconds=4", "profile?seconds=4", "mutex?seconds=4"} {

@@ -120,8 +120,8 @@ func warnOfNames(r *report, path string, p *Pool) {
 	}
 }
 
-// warnOfSilence finds pools of resolvers that nobody checks: what questions are answered is for clients to choose, so nothing else can tell that
-// one has fallen silent.
+// warnOfSilence finds pools of resolvers that nobody checks: what questions are answered is for clients to choose, so
+// nothing else can tell that one has fallen silent.
 func warnOfSilence(r *report, path string, p *Pool, listeners []Listener) {
 	if p.Health != nil || p.Discovery == nil && len(p.Backends) < 2 {
 		return

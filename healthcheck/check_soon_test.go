@@ -44,8 +44,8 @@ func TestCheckSoon(t *testing.T) {
 	})
 }
 
-// TestCheckSoonIsBounded holds that no number of hints has a target checked more often than once in a fast interval, nor twice at once, nor later
-// than without them.
+// TestCheckSoonIsBounded holds that no number of hints has a target checked more often than once in a fast interval,
+// nor twice at once, nor later than without them.
 func TestCheckSoonIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(ctx context.Context, n int) error {

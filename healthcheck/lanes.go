@@ -52,11 +52,10 @@ func costOfParts(checkers ...Checker) (sockets, programs int) {
 }
 
 // Costs of the checkers that are not one socket each.
-func (c Exec) cost() (sockets, programs int)   { return 0, 1 }
-func (c AllOf) cost() (sockets, programs int)  { return costOfParts(c...) }
-func (c AnyOf) cost() (sockets, programs int)  { return costOfParts(c...) }
-func (c fenced) cost() (sockets, programs int) { return costOfParts(c.checker) }
-
+func (c Exec) cost() (sockets, programs int)         { return 0, 1 }
+func (c AllOf) cost() (sockets, programs int)        { return costOfParts(c...) }
+func (c AnyOf) cost() (sockets, programs int)        { return costOfParts(c...) }
+func (c fenced) cost() (sockets, programs int)       { return costOfParts(c.checker) }
 func (c credentialed) cost() (sockets, programs int) { return costOfParts(c.checker) }
 
 // A group is the targets of one Target.Group. Scheduler.mu guards it; newGroup makes it.

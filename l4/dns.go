@@ -8,13 +8,13 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dnscache"
 )
 
-// DNSSettings have a listener know that its clients ask DNS questions. By UDP a question is then no flow: all questions for a backend
-// share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a plain question is
-// relayed by a flow as without these settings, unless it is no DNS question at all. Of FlowSettings only ClientMax bounds questions, too: those of one
-// client that wait for an answer.
+// DNSSettings have a listener know that its clients ask DNS questions. By UDP a question is then no flow: all questions
+// for a backend share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not
+// a plain question is relayed by a flow as without these settings, unless it is no DNS question at all. Of FlowSettings
+// only ClientMax bounds questions, too: those of one client that wait for an answer.
 //
-// By TCP, which takes a cache, a session has no backend: its questions share a few connections to each backend with those of others. With the
-// first question that is not plain it becomes a session as without these settings.
+// By TCP, which takes a cache, a session has no backend: its questions share a few connections to each backend with
+// those of others. With the first question that is not plain it becomes a session as without these settings.
 //
 // It is a value, and comparable; the zero value is usable with UDP, and keeps no answers.
 type DNSSettings struct {

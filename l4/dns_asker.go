@@ -183,8 +183,9 @@ func (k *dnsAsker) end(q *dnsQuestion) {
 	k.loop.dns.give(q)
 }
 
-// ask gives a question to a backend that it has not been tried at, or ends it when there is none or retries are used up. If only a datagram was
-// lost, one that was tried may know the answer: where there is no other it is asked once more.
+// ask gives a question to a backend that it has not been tried at, or ends it when there is none or retries are used
+// up. If only a datagram was lost, one that was tried may know the answer: where there is no other it is asked once
+// more.
 func (k *dnsAsker) ask(q *dnsQuestion) {
 	p := k.service.listener.spec.Load().Pool
 	lost := q.lost && !q.again

@@ -29,8 +29,8 @@ func clientOf(peer *sock.Peer) clientID {
 // clientAt is as whom a session's client is counted.
 func clientAt(addr netip.Addr) clientID { return limitedAs(addr.As16()) }
 
-// enter counts a question of a client that waits from now on, and reports whether it may: limit is how many the client may have, 0 = no limit,
-// and all how many questions wait.
+// enter counts a question of a client that waits from now on, and reports whether it may: limit is how many the client
+// may have, 0 = no limit, and all how many questions wait.
 func (c *dnsClients) enter(id clientID, limit, all int) bool {
 	n := c.waiting[id]
 	if limit > 0 && n >= limit || all >= crowdedQuestions && n >= clientShare {

@@ -39,7 +39,8 @@ func (k *dnsAsker) isAmong(answers dnscache.Answers[dnsClient]) bool {
 	return false
 }
 
-// deliverOwn gives answers to the clients of this loop, now or in turns to come, and returns how many of those it has looked at are this loop's.
+// deliverOwn gives answers to the clients of this loop, now or in turns to come, and returns how many of those it has
+// looked at are this loop's.
 func (k *dnsAsker) deliverOwn(answers dnscache.Answers[dnsClient], atOnce bool) (own int) {
 	to := answers.Len()
 	if !atOnce && to > deliverTurn {

@@ -14,8 +14,8 @@ func unanswered(q *dnsQuestion) pool.Outcome {
 	return pool.Neutral
 }
 
-// reportOn is what an error of a call on a socket of UDP says about the backend. If nobody has sent one, it is this host that has no way for the
-// socket, whose own address may be gone; the connect of the next one says more.
+// reportOn is what an error of a call on a socket of UDP says about the backend. If nobody has sent one, it is this
+// host that has no way for the socket, whose own address may be gone; the connect of the next one says more.
 func reportOn(s *dnsSocket) pool.Outcome {
 	if r := sock.DatagramError(s.fd); r.Errno != 0 {
 		return datagramOutcome(r)
@@ -32,8 +32,8 @@ func (k *dnsAsker) streamOutcome(s *dnsSocket) pool.Outcome {
 	return pool.Neutral
 }
 
-// socketFailed takes it that nothing goes by a socket any more: its questions are asked elsewhere, or at the same backend once more if it is this
-// host's doing. However many they are, the backend has failed once.
+// socketFailed takes it that nothing goes by a socket any more: its questions are asked elsewhere, or at the same
+// backend once more if it is this host's doing. However many they are, the backend has failed once.
 func (k *dnsAsker) socketFailed(s *dnsSocket, o pool.Outcome) {
 	k.close(s)
 	k.tally.unreachable.Add(uint64(len(s.pending)))

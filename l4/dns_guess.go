@@ -10,8 +10,8 @@ import (
 // that doubles datagrams, sends any, since those of ids that were asked by do not count.
 const suspicious = 64
 
-// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come. One whose id was asked before by this
-// socket is most likely late, or comes twice; others are guesses.
+// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come. One whose id
+// was asked before by this socket is most likely late, or comes twice; others are guesses.
 func (k *dnsAsker) mismatch(s *dnsSocket, datagram []byte) {
 	k.tally.mismatched.Add(1)
 	if s.stream != nil || s.closed || s.late(datagram) {
@@ -31,8 +31,9 @@ func (s *dnsSocket) late(datagram []byte) bool {
 	return s.ids[id/64]>>(id%64)&1 != 0 && s.pending[id] == nil
 }
 
-// flee leaves a port that somebody knows who tries ids: its questions are asked by another one, or fail if they were asked anew for that before.
-// So nobody has more than twice as many guesses for a question, and must find the port again for the second half.
+// flee leaves a port that somebody knows who tries ids: its questions are asked by another one, or fail if they were
+// asked anew for that before. So nobody has more than twice as many guesses for a question, and must find the port
+// again for the second half.
 func (k *dnsAsker) flee(s *dnsSocket) {
 	k.close(s)
 	for _, q := range s.pending {

@@ -312,7 +312,8 @@ func TestDNSManyVariants(t *testing.T) {
 	<-held
 }
 
-// TestDNSListenersFaceEachOther holds that what one client sends does not go to and fro between two listeners that are each other's backends.
+// TestDNSListenersFaceEachOther holds that what one client sends does not go to and fro between two listeners that are
+// each other's backends.
 func TestDNSListenersFaceEachOther(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) ListenerSpec) {
 		free, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

@@ -8,10 +8,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one asker. With a stream
-// it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice, and the kernel gives it datagrams from the
-// backend's address and port alone, so a forger has to guess port and id both (RFC 5452). The socket is renewed before there is time to find the
-// port, and given up as soon as somebody tries ids.
+// A dnsSocket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one
+// asker. With a stream it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice,
+// and the kernel gives it datagrams from the backend's address and port alone, so a forger has to guess port and id
+// both (RFC 5452). The socket is renewed before there is time to find the port, and given up as soon as somebody tries
+// ids.
 type dnsSocket struct {
 	// set once, then read-only
 	asker      *dnsAsker

@@ -127,9 +127,9 @@ func (k *dnsAsker) receiveStream(s *dnsSocket) {
 	l.poller.WatchRoom(s.fd, s.key, s.generation, s.blocked) // which tells anew of what is left
 }
 
-// streamEnded has the questions at a connection asked again that its backend has closed. It may close one that was idle just when a question
-// comes, or after so many answers (RFC 7766, 6.2.4): so if it has answered by this one, that says nothing about the backend, which may be
-// asked once more.
+// streamEnded has the questions at a connection asked again that its backend has closed. It may close one that was idle
+// just when a question comes, or after so many answers (RFC 7766, 6.2.4): so if it has answered by this one, that says
+// nothing about the backend, which may be asked once more.
 func (k *dnsAsker) streamEnded(s *dnsSocket) {
 	o := k.streamOutcome(s)
 	k.close(s)
@@ -153,8 +153,8 @@ func (k *dnsAsker) giveUpStreams() {
 	}
 }
 
-// leaveSilent has a connection get no more questions by which none of those sent since was answered in time: most likely the backend, or the
-// way to it, is gone.
+// leaveSilent has a connection get no more questions by which none of those sent since was answered in time: most
+// likely the backend, or the way to it, is gone.
 func (k *dnsAsker) leaveSilent(q *dnsQuestion) {
 	if s := q.socket; s.stream != nil && s.heard < q.sent && !s.retired && k.mayRetire(s) {
 		k.retire(s)

@@ -127,8 +127,8 @@ func TestDNSStreamConnect(t *testing.T) {
 	}
 }
 
-// TestDNSStreamSilent holds that another backend is asked when one does not answer in time, and that its connection, which may be dead, gets no
-// more questions.
+// TestDNSStreamSilent holds that another backend is asked when one does not answer in time, and that its connection,
+// which may be dead, gets no more questions.
 func TestDNSStreamSilent(t *testing.T) {
 	silent, _ := startHolding(t)
 	spec := talkSpec(newPool(t, silent.address))
@@ -146,7 +146,8 @@ func TestDNSStreamSilent(t *testing.T) {
 	wantOutcomes(t, s, silent.address, map[pool.Outcome]uint64{pool.NoAnswer: 2})
 }
 
-// TestDNSStreamGarbage holds that what is no answer is counted and does not reach the client, and that what is no message ends the connection.
+// TestDNSStreamGarbage holds that what is no answer is counted and does not reach the client, and that what is no
+// message ends the connection.
 func TestDNSStreamGarbage(t *testing.T) {
 	for name, tc := range map[string]struct {
 		garbage     func(query []byte) []byte

@@ -24,12 +24,12 @@ type dnsTalk struct {
 }
 
 const (
-	// maxTalkQuestions is how many questions of a client wait for answers at once, or to be sent theirs; then no more are read. Resolvers pipeline
-	// some dozens.
+	// maxTalkQuestions is how many questions of a client wait for answers at once, or to be sent theirs; then no more
+	// are read. Resolvers pipeline some dozens.
 	maxTalkQuestions = 100
 
-	// maxTalkBytes is how many bytes of answers are written before they are sent. While the client does not take them nothing more is read, and
-	// further answers are held.
+	// maxTalkBytes is how many bytes of answers are written before they are sent. While the client does not take them
+	// nothing more is read, and further answers are held.
 	maxTalkBytes = 32 << 10
 
 	// talkTurnReads bounds what a client has done before others have their turn, and talkTurnBytes what it is sent.

@@ -82,8 +82,8 @@ func (s *Server) dnsHasCache() bool {
 	return s.listeners["test"].dns.cache != nil
 }
 
-// TestDNSCoalesces holds that 10,000 clients that ask one cold name cost one question, and that each has its answer: on whichever loop, with its id
-// and its spelling.
+// TestDNSCoalesces holds that 10,000 clients that ask one cold name cost one question, and that each has its answer: on
+// whichever loop, with its id and its spelling.
 func TestDNSCoalesces(t *testing.T) {
 	const sockets, each = 100, 100
 	held, hold := holding(sockets * each)

@@ -12,10 +12,11 @@ import (
 
 // outcome is what the end of a session that was connected says about its backend.
 //
-// It speaks against it to end a connection by which nothing was sent, soon after it was asked for: a server that works does not. All else a
-// client can bring about. It may send what no server answers (a CancelRequest of Postgres, HTTP to a server of something else), or something that
-// a server resets, or close its half; or say nothing until the server has had enough of it. When this process was stopped for a moment, all
-// ends look soon after the connection; so the time counts from when it was asked for.
+// It speaks against it to end a connection by which nothing was sent, soon after it was asked for: a server that works
+// does not. All else a client can bring about. It may send what no server answers (a CancelRequest of Postgres, HTTP to
+// a server of something else), or something that a server resets, or close its half; or say nothing until the server
+// has had enough of it. When this process was stopped for a moment, all ends look soon after the connection; so the
+// time counts from when it was asked for.
 func (s *session) outcome(why Reason, now time.Duration) pool.Outcome {
 	switch {
 	case s.firstByte > 0:

@@ -126,8 +126,8 @@ func wantLearned(t *testing.T, p *pool.Pool) {
 	}
 }
 
-// TestNetnsFewPorts has local ports run out for one backend: sessions go to another, for which there are as many, and nothing is held against the
-// first.
+// TestNetnsFewPorts has local ports run out for one backend: sessions go to another, for which there are as many, and
+// nothing is held against the first.
 func TestNetnsFewPorts(t *testing.T) {
 	ip(t, "link", "set", "lo", "up")
 	const ports = 8
@@ -169,8 +169,8 @@ func TestNetnsFewPorts(t *testing.T) {
 	}
 }
 
-// inside calls do in the far end's namespace: sockets that it makes stay there. The thread comes back: if it ended, so would the processes that
-// it has started (PR_SET_PDEATHSIG).
+// inside calls do in the far end's namespace: sockets that it makes stay there. The thread comes back: if it ended, so
+// would the processes that it has started (PR_SET_PDEATHSIG).
 func (f farEnd) inside(t *testing.T, do func() error) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -276,9 +276,9 @@ func (g *icmpForger) portClosed(t *testing.T, from, ours, to netip.Addr, localPo
 	}
 }
 
-// TestNetnsForgedICMP has a stranger forge ICMP errors for all local ports, again and again, while it keeps a resolver busy with questions that
-// nobody can answer: they move questions, are told as hints, and open no breaker, as long as backends are checked, or answer somebody now
-// and then. Not even those that claim to come from this host.
+// TestNetnsForgedICMP has a stranger forge ICMP errors for all local ports, again and again, while it keeps a resolver
+// busy with questions that nobody can answer: they move questions, are told as hints, and open no breaker, as long as
+// backends are checked, or answer somebody now and then. Not even those that claim to come from this host.
 func TestNetnsForgedICMP(t *testing.T) {
 	f := connectFarEnd(t)
 	f.run(t, "ip", "address", "add", "10.77.0.3/24", "dev", "there")

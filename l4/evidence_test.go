@@ -79,8 +79,8 @@ func TestEvidenceOfSessions(t *testing.T) {
 	}
 }
 
-// TestEvidenceOfErrors is the table of what an error of a connect or of a datagram says about a backend, by an error that this host knows and
-// by one that ICMP tells.
+// TestEvidenceOfErrors is the table of what an error of a connect or of a datagram says about a backend, by an error
+// that this host knows and by one that ICMP tells.
 func TestEvidenceOfErrors(t *testing.T) {
 	for want, errnos := range map[pool.Outcome][]sock.Errno{
 		pool.ConnectRefused: {syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED},
@@ -109,9 +109,10 @@ func TestEvidenceOfErrors(t *testing.T) {
 	}
 }
 
-// TestClientsAreNoEvidence has clients do anything to servers that work, which means: such a server ends a connection only because of something
-// that its client has done, or after a second or more of silence. In any order and number, the pool hears nothing against a backend. That
-// whatever it hears takes no pool's last backend is pool.TestBreakerNeverTakesTheLast.
+// TestClientsAreNoEvidence has clients do anything to servers that work, which means: such a server ends a connection
+// only because of something that its client has done, or after a second or more of silence. In any order and number,
+// the pool hears nothing against a backend. That whatever it hears takes no pool's last backend is
+// pool.TestBreakerNeverTakesTheLast.
 func TestClientsAreNoEvidence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Hour
@@ -183,8 +184,8 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 	s.lease.Release(s.outcome(why, *now))
 }
 
-// TestFlowTrialWithoutAnswers holds that a one-way service, which never answers, is used again after its breaker was open: a trial that goes on in silence
-// keeps nobody out, and then the breaker closes.
+// TestFlowTrialWithoutAnswers holds that a one-way service, which never answers, is used again after its breaker was
+// open: a trial that goes on in silence keeps nobody out, and then the breaker closes.
 func TestFlowTrialWithoutAnswers(t *testing.T) {
 	silent, other := startUDP(t, nil), startUDP(t, nil)
 	p, err := pool.New(pool.Options{
@@ -225,8 +226,8 @@ func TestFlowTrialWithoutAnswers(t *testing.T) {
 	}
 }
 
-// TestFlowUnsendable holds that a flow whose datagrams a firewall of ours drops goes on with another backend if it was never answered, and stays
-// where it is if it was; the pool hears nothing against a backend.
+// TestFlowUnsendable holds that a flow whose datagrams a firewall of ours drops goes on with another backend if it was
+// never answered, and stays where it is if it was; the pool hears nothing against a backend.
 func TestFlowUnsendable(t *testing.T) {
 	a, b := startUDP(t, nil), startUDP(t, naming("b"))
 	p := newPool(t, a.address(), b.address())

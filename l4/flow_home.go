@@ -102,8 +102,8 @@ func (h *home) fit() bool {
 	return !h.inUse && b.Departed() == 0 // a trial of its breaker
 }
 
-// makeReady sees to it that a flow has a socket to a backend that is eligible, or says why it has not. A datagram that is to be sent has been
-// nowhere yet, so another try is always safe.
+// makeReady sees to it that a flow has a socket to a backend that is eligible, or says why it has not. A datagram that
+// is to be sent has been nowhere yet, so another try is always safe.
 func (l *loop) makeReady(f *flow) Drop {
 	if f.ready() {
 		return dropNone
@@ -235,8 +235,9 @@ func (l *loop) backendFailed(f *flow, r sock.Report) {
 	l.drop(f.listener, DropBackendRefused, 1)
 }
 
-// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from. If nobody has sent one, this host has no
-// way for the socket, whose own address may be gone: another socket is tried, and its connect says more.
+// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from. If nobody has
+// sent one, this host has no way for the socket, whose own address may be gone: another socket is tried, and its
+// connect says more.
 func (l *loop) backendFailedWith(f *flow, e sock.Errno) {
 	if r := sock.DatagramError(int(f.fd)); r.Errno != 0 {
 		l.backendFailed(f, r)

@@ -20,8 +20,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A farEnd is a network namespace at the other end of a cable. Ours has the addresses 10.77.0.1 and 11 and fd77::1 and 11 on it, its own has
-// those that end with 2.
+// A farEnd is a network namespace at the other end of a cable. Ours has the addresses 10.77.0.1 and 11 and fd77::1 and
+// 11 on it, its own has those that end with 2.
 type farEnd struct{ pid string }
 
 // connectFarEnd checks that no other network can be harmed, sets loopback going and lays the cable.

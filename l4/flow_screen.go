@@ -13,8 +13,8 @@ type screen interface {
 	// loop.reply, or will, or the datagram is to be forgotten. The datagram is not kept; the caller may be.
 	question(from caller, datagram []byte, now time.Duration) (done bool)
 
-	// answer sees a datagram from a flow's backend, and returns what the flow's client gets instead, which may be a part of it, changed in place, or
-	// nil for nothing. It is not kept.
+	// answer sees a datagram from a flow's backend, and returns what the flow's client gets instead, which may be a
+	// part of it, changed in place, or nil for nothing. It is not kept.
 	answer(to caller, datagram []byte, now time.Duration) (pass []byte)
 
 	// passes reports whether answer would pass each datagram of a train as it is. Their size is size bytes; the last

@@ -32,9 +32,9 @@ type ListenerSpec struct {
 	Address   netip.AddrPort
 	DualStack bool // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
 
-	// Inherited are descriptors of sockets of one address, TCP ones that listen already or bound UDP ones (systemd socket
-	// activation); Address and DualStack mean nothing then. They become the server's with Commit, which gives them its options, and are closed when the
-	// listener goes. A later Plan names the same numbers, and keeps them.
+	// Inherited are descriptors of sockets of one address, TCP ones that listen already or bound UDP ones (systemd
+	// socket activation); Address and DualStack mean nothing then. They become the server's with Commit, which gives
+	// them its options, and are closed when the listener goes. A later Plan names the same numbers, and keeps them.
 	Inherited []int
 
 	Protocol Protocol

@@ -189,9 +189,10 @@ func (s *Server) Flows() int { return int(s.flows.Load()) }
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// Shutdown closes the listeners, once the handshakes under way are over, and lets the sessions and flows go on to their end, and DNS questions be answered; those that are left
-// when ctx is done are cut, the questions' clients get an expired answer or SERVFAIL, and then ctx's error is returned. It returns when
-// the last loop is gone; a second call does nothing.
+// Shutdown closes the listeners, once the handshakes under way are over, and lets the sessions and flows go on to their
+// end, and DNS questions be answered; those that are left when ctx is done are cut, the questions' clients get an
+// expired answer or SERVFAIL, and then ctx's error is returned. It returns when the last loop is gone; a second call
+// does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ended {

@@ -39,8 +39,8 @@ func sendAndWait(t *testing.T, b *harness.Balancer, bytes []byte) {
 	check(t, c.Close())
 }
 
-// TestBreakerIsNotTheClientsOfPostgres has clients do to a Postgres what it answers by closing without a word: requests to cancel a query, and
-// a scanner's HTTP. It stays in use, beside another that could take its place.
+// TestBreakerIsNotTheClientsOfPostgres has clients do to a Postgres what it answers by closing without a word: requests
+// to cancel a query, and a scanner's HTTP. It stays in use, beside another that could take its place.
 func TestBreakerIsNotTheClientsOfPostgres(t *testing.T) {
 	t.Parallel()
 	server, other := harness.StartPostgres(t), harness.Serve(t, harness.SpeakFirst("b2"))

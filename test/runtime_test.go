@@ -175,8 +175,8 @@ func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	}
 }
 
-// TestQueueAndReloads has sessions wait in the queue while reloads and changes leave no backend eligible for a moment: they are served after
-// it. When their pool is removed they are refused at once.
+// TestQueueAndReloads has sessions wait in the queue while reloads and changes leave no backend eligible for a moment:
+// they are served after it. When their pool is removed they are refused at once.
 func TestQueueAndReloads(t *testing.T) {
 	t.Parallel()
 	w := world{

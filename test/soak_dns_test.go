@@ -21,7 +21,8 @@ import (
 // forgedAddress is what a forger wants clients to have.
 const forgedAddress = "203.0.113.66"
 
-// A forger knows the backend's address and the ports that it is asked from, and guesses ids: it is far better placed than one on another network.
+// A forger knows the backend's address and the ports that it is asked from, and guesses ids: it is far better placed
+// than one on another network.
 type forger struct {
 	backend *net.UDPConn
 	answer  []byte
@@ -87,8 +88,9 @@ func forgedQuery(t *testing.T, name string, size uint16, subnet net.IP) []byte {
 	return wire
 }
 
-// TestSoakDNSForger has a client ask for one name in as many ways as there are, over and over, while a forger guesses ids. It states how long it
-// takes until another client has a forged answer; luck is not asserted, that nobody can multiply the chances is.
+// TestSoakDNSForger has a client ask for one name in as many ways as there are, over and over, while a forger guesses
+// ids. It states how long it takes until another client has a forged answer; luck is not asserted, that nobody can
+// multiply the chances is.
 func TestSoakDNSForger(t *testing.T) {
 	const variants, limit = 20_000, 30 * time.Second
 	backend, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

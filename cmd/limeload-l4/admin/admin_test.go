@@ -25,8 +25,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fake is a daemon with a pool "redis" of two backends, of which one has the name of an IPv6 address with a zone, and a pool
-// "empty". Its listener "redis" has no DNS cache, and "names" has one. Its lists are nil where they are empty: the server is to send [] all the same.
+// A fake is a daemon with a pool "redis" of two backends, of which one has the name of an IPv6 address with a zone, and
+// a pool "empty". Its listener "redis" has no DNS cache, and "names" has one. Its lists are nil where they are empty:
+// the server is to send [] all the same.
 type fake struct {
 	mu       sync.Mutex
 	backends []Backend

@@ -57,9 +57,10 @@ type found struct {
 	lowest    uint32 // of all TTLs
 }
 
-// read reads a message that is to answer, under this id, the question for a name, spelled as it was sent, and the type that stands behind the
-// name in a key. It reports false when the message is none, answers something else or is malformed. A name that is spelled otherwise is
-// something else: whoever forges an answer does not know how it was (draft-vixie-dnsext-dns0x20).
+// read reads a message that is to answer, under this id, the question for a name, spelled as it was sent, and the type
+// that stands behind the name in a key. It reports false when the message is none, answers something else or is
+// malformed. A name that is spelled otherwise is something else: whoever forges an answer does not know how it was
+// (draft-vixie-dnsext-dns0x20).
 func (a *answer) read(message []byte, id uint16, name, key []byte) bool {
 	if len(message) < headerLen || len(message) > maxMessage || binary.BigEndian.Uint16(message) != id {
 		return false
@@ -304,9 +305,9 @@ func (a *answer) subnetMatches(asked []byte) bool {
 	return bytes.Equal(a.subnet[:3], asked[:3]) && bytes.Equal(a.subnet[4:], asked[3:])
 }
 
-// forAnySubnet reports whether an answer to a question with a client's subnet holds for all others. It has to say so, by a scope of 0: one that does
-// not speak of the subnet is easier to forge, by whoever asks for many. When the client has not told of its address there is no other scope
-// to say (RFC 7871, 7.2.1), so that it means nothing.
+// forAnySubnet reports whether an answer to a question with a client's subnet holds for all others. It has to say so,
+// by a scope of 0: one that does not speak of the subnet is easier to forge, by whoever asks for many. When the client
+// has not told of its address there is no other scope to say (RFC 7871, 7.2.1), so that it means nothing.
 func (a *answer) forAnySubnet(asked []byte) bool {
 	return len(asked) > 0 && asked[2] > 0 && a.subnet != nil && a.subnet[3] == 0
 }

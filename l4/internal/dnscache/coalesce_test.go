@@ -96,7 +96,8 @@ func TestSpellingIsChecked(t *testing.T) {
 	}
 }
 
-// TestLargestByUDP holds that no answer by UDP is larger than allowed, whatever the client takes, and that backends are asked for that much.
+// TestLargestByUDP holds that no answer by UDP is larger than allowed, whatever the client takes, and that backends are
+// asked for that much.
 func TestLargestByUDP(t *testing.T) {
 	t.Parallel()
 	o := testOptions()

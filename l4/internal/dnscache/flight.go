@@ -59,9 +59,10 @@ type board[W any] struct {
 	_ [64]byte // no two locks in one cache line
 }
 
-// find returns the flight whose answer this client may have, or nil. It was asked for with an OPT record if the client has sent one, and
-// without if not, since the backend may not know it: so there are two flights for a key at most, and whatever else clients vary, one for each
-// of the flags that change the answer. Only subnets are theirs to make up: more than maxSubnetFlights are not to be. mu is held.
+// find returns the flight whose answer this client may have, or nil. It was asked for with an OPT record if the client
+// has sent one, and without if not, since the backend may not know it: so there are two flights for a key at most, and
+// whatever else clients vary, one for each of the flags that change the answer. Only subnets are theirs to make up:
+// more than maxSubnetFlights are not to be. mu is held.
 func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded bool) {
 	subnets := 0
 	for f := b.flights[nameHash]; f != nil; f = f.next {
@@ -115,8 +116,8 @@ func (b *board[W]) markPurged(which func(name []byte) bool) {
 	}
 }
 
-// Answers are what the clients of one flight get. They are a value that any goroutine may read for as long as it likes, also in part: a loop may
-// send them to another one, whose clients wait there too. The zero value is no answers.
+// Answers are what the clients of one flight get. They are a value that any goroutine may read for as long as it likes,
+// also in part: a loop may send them to another one, whose clients wait there too. The zero value is no answers.
 type Answers[W any] struct {
 	entry   *entry
 	waiters []waiter[W]

@@ -11,8 +11,8 @@ import (
 // readable reports whether the second opinion reads a message.
 func readable(wire []byte) bool { return new(dns.Msg).Unpack(wire) == nil }
 
-// FuzzAsk has any bytes be a query. What is forwarded and answered is readable when the query was, no larger than it may be, and has the query's
-// id and question, byte for byte.
+// FuzzAsk has any bytes be a query. What is forwarded and answered is readable when the query was, no larger than it
+// may be, and has the query's id and question, byte for byte.
 func FuzzAsk(f *testing.F) {
 	for _, m := range []*dns.Msg{
 		ask("www.Example.com.", dns.TypeA), ask(".", dns.TypeNS, withEDNS(0, true)), ask("a.example.", dns.TypeAXFR),
@@ -82,8 +82,8 @@ func FuzzAsk(f *testing.F) {
 	})
 }
 
-// FuzzAnswered has any bytes be what a backend says of a good question. Reading them takes a number of steps that is linear in their length; what
-// clients get is readable when that was, at any age, and no larger than it may be.
+// FuzzAnswered has any bytes be what a backend says of a good question. Reading them takes a number of steps that is
+// linear in their length; what clients get is readable when that was, at any age, and no larger than it may be.
 func FuzzAnswered(f *testing.F) {
 	query := pack(f, ask("www.example.com.", dns.TypeMX, withID(flightID), withEDNS(4096, true, subnetOption("192.0.2.0", 24, 0))))
 	question := headerLen + 17 + questionLen

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// A Held is one client's answer that cannot be sent yet. It shares the answer's memory with all others who get the same, and is written
-// when there is room; until then it is a hundred bytes. It has to be released once. Only one goroutine may use it; its zero value is of no use.
+// A Held is one client's answer that cannot be sent yet. It shares the answer's memory with all others who get the
+// same, and is written when there is room; until then it is a hundred bytes. It has to be released once. Only one
+// goroutine may use it; its zero value is of no use.
 type Held struct {
 	caller
 	entry    *entry

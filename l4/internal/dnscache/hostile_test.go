@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// hostileAnswer is the largest answer there can be to www.example.com A, with its OPT record in front of records that have three names each,
-// which are chains of as many pointers as a name may have.
+// hostileAnswer is the largest answer there can be to www.example.com A, with its OPT record in front of records that
+// have three names each, which are chains of as many pointers as a name may have.
 func hostileAnswer() []byte {
 	message := append(raw(0, 0), 0, 0, typeOPT, 4, 208, 0, 0, 0, 0, 0, 0)
 	records, hops, longest := 1, 0, headerLen

@@ -61,8 +61,8 @@ func (a *answer) negative() bool {
 	return a.rcode == rcodeNoName || !a.matching && (a.soa || a.counts[0] == 0)
 }
 
-// firstFailure is for how long a failure is remembered that comes for the first time: the least that RFC 9520, 3.2 allows. It may be one backend's
-// alone, and the next question goes to another.
+// firstFailure is for how long a failure is remembered that comes for the first time: the least that RFC 9520, 3.2
+// allows. It may be one backend's alone, and the next question goes to another.
 const firstFailure = time.Second
 
 // remembered reports whether an answer to a question that was sent with EDNS, or without, is a failure that others would get as well: not

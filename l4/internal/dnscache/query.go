@@ -231,8 +231,8 @@ func validSubnet(data []byte) bool {
 	return source%8 == 0 || address[len(address)-1]<<(source%8) == 0
 }
 
-// appendForwarded appends the query as a backend is to get it, but for the id: without the options that are between the client and us, and with
-// the size that we take by UDP, so that the answer is for all who ask the same.
+// appendForwarded appends the query as a backend is to get it, but for the id: without the options that are between the
+// client and us, and with the size that we take by UDP, so that the answer is for all who ask the same.
 func (q *question) appendForwarded(dst, query []byte, udp uint16) []byte {
 	if q.opt == 0 {
 		return append(dst, query...)

@@ -218,8 +218,9 @@ func (r *Resolver[W]) Failed(f *Flight[W], now time.Duration) Answers[W] {
 	return r.failed(f, false, now)
 }
 
-// Unanswered is Failed for a flight that backends were asked and have not answered. That is remembered (RFC 9520), for a second at first and then for
-// twice as long each time, up to FailureTTL: whoever asks the same meanwhile gets SERVFAIL at once.
+// Unanswered is Failed for a flight that backends were asked and have not answered. That is remembered (RFC 9520), for
+// a second at first and then for twice as long each time, up to FailureTTL: whoever asks the same meanwhile gets
+// SERVFAIL at once.
 func (r *Resolver[W]) Unanswered(f *Flight[W], now time.Duration) Answers[W] {
 	return r.failed(f, true, now)
 }

@@ -2,8 +2,9 @@ package dnscache
 
 import "encoding/binary"
 
-// Truncate cuts an answer that is longer than limit, which is 512 at least, in place: there remain its header with TC set, its question and its
-// OPT record, if that fits with or without its options. It is for what passes. Any goroutine may call it.
+// Truncate cuts an answer that is longer than limit, which is 512 at least, in place: there remain its header with TC
+// set, its question and its OPT record, if that fits with or without its options. It is for what passes. Any goroutine
+// may call it.
 func Truncate(message []byte, limit int) []byte {
 	if len(message) <= limit || len(message) < headerLen {
 		return message

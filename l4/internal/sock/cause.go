@@ -61,8 +61,9 @@ func whyNot(e Errno, addr netip.AddrPort, stream bool) Errno {
 	return e
 }
 
-// whyNoAddress says what EADDRNOTAVAIL of a TCP connect means, which stands for two things: NoPort, or AddrNotAvail. For UDP the kernel has two
-// words, and so it is asked there. It costs a few system calls, in a case in which the kernel has just searched all ports in vain.
+// whyNoAddress says what EADDRNOTAVAIL of a TCP connect means, which stands for two things: NoPort, or AddrNotAvail.
+// For UDP the kernel has two words, and so it is asked there. It costs a few system calls, in a case in which the
+// kernel has just searched all ports in vain.
 func whyNoAddress(addr netip.AddrPort) Errno {
 	fd, e := ConnectDatagram(addr)
 	if e != 0 {

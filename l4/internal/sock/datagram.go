@@ -210,9 +210,10 @@ type Report struct {
 	Sure  bool // this host has found out itself; else it is a hint: ICMP says so, and whoever knows addresses and ports can forge that
 }
 
-// DatagramError takes the errors that a socket of ConnectDatagram has come to know, and returns the first that says something of
-// its other end, one that is sure if there is any. It asks the queue of errors, since sendmmsg(2) may have swallowed the pending one. That a
-// datagram was too long for the path is no such error: the kernel has taken note, and cuts the next ones.
+// DatagramError takes the errors that a socket of ConnectDatagram has come to know, and returns the first that says
+// something of its other end, one that is sure if there is any. It asks the queue of errors, since sendmmsg(2) may have
+// swallowed the pending one. That a datagram was too long for the path is no such error: the kernel has taken note, and
+// cuts the next ones.
 func DatagramError(fd int) (found Report) {
 	var c control
 	var h unix.Msghdr
@@ -241,9 +242,9 @@ func DatagramError(fd int) (found Report) {
 	return found
 }
 
-// foundHere tells whether an ICMP error comes from this host, as one does when nobody on the link has the backend's address, or when the backend is
-// on this host. The kernel takes no packet from elsewhere that comes from a loopback address, nor, with IPv4, from one of its own
-// (martians): so nobody else can have sent it.
+// foundHere tells whether an ICMP error comes from this host, as one does when nobody on the link has the backend's
+// address, or when the backend is on this host. The kernel takes no packet from elsewhere that comes from a loopback
+// address, nor, with IPv4, from one of its own (martians): so nobody else can have sent it.
 func foundHere(offender, own netip.Addr) bool {
 	return offender.IsLoopback() || offender.Is4() && offender == own
 }
@@ -275,8 +276,8 @@ func Unreachable(e Errno) bool {
 // Forbidden tells whether an error of sending says that a firewall of this host forbids it, or its table of tracked connections is full.
 func Forbidden(e Errno) bool { return e == unix.EPERM }
 
-// SourceGone tells whether an error of sending says that a connected socket has an address that this host has no more. Another socket gets one
-// that is there.
+// SourceGone tells whether an error of sending says that a connected socket has an address that this host has no more.
+// Another socket gets one that is there.
 func SourceGone(e Errno) bool { return e == unix.EINVAL || e == AddrNotAvail }
 
 // SendDatagram sends one datagram on a connected UDP socket; it may be empty.

@@ -1,9 +1,10 @@
 // Package sock is the boundary to the kernel: the only importer of golang.org/x/sys/unix, so that the data
 // plane above it reads as a protocol and not as a list of flags.
 //
-// It is for Linux alone, like the program. It keeps no state of its own but a Poller's and a Pipe's. Every descriptor it returns is non-blocking and
-// close-on-exec and belongs to the caller. Calls on the data path return an Errno and never an error value
-// that would have to be allocated; calls made once per listener or loop return errors that name the system call.
+// It is for Linux alone, like the program. It keeps no state of its own but a Poller's and a Pipe's. Every descriptor
+// it returns is non-blocking and close-on-exec and belongs to the caller. Calls on the data path return an Errno and
+// never an error value that would have to be allocated; calls made once per listener or loop return errors that name
+// the system call.
 //
 // Calls that cannot block go through RawSyscall: the Go scheduler is not told, which alone was 10 to 20 % of
 // the cost of relaying a request. Poller.Wait is the one place where that needs care; see there.

@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"weak"
 
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/listen"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -48,7 +50,7 @@ type Change struct {
 
 	server *Server
 	specs  []ListenerSpec
-	opened map[string]*binding // by listener
+	opened map[string]*listen.Binding // by listener
 	over   bool
 }
 
@@ -85,7 +87,7 @@ func (s *Server) prepare(p Plan) (*Change, error) {
 	if ended {
 		return nil, ErrShutdown
 	}
-	c := &Change{server: s, opened: make(map[string]*binding)}
+	c := &Change{server: s, opened: make(map[string]*listen.Binding)}
 	for _, spec := range p.Listeners {
 		spec.Inherited = slices.Clone(spec.Inherited)
 		if spec.DNS != nil {
@@ -107,14 +109,14 @@ func (s *Server) prepare(p Plan) (*Change, error) {
 	c.Listeners = s.compareLocked(c.specs)
 	for i := range c.specs {
 		if b := c.opened[c.specs[i].Name]; b != nil {
-			c.Listeners[i].To = b.address
+			c.Listeners[i].To = b.Address
 		}
 	}
 	return c, nil
 }
 
-// Compare tells what Apply would make of the listeners, as Change.Listeners does; it opens and changes nothing, and does not look
-// whether p is valid.
+// Compare returns what Apply would make of the listeners, as Change.Listeners does. It opens and changes nothing, and
+// does not look whether p is valid.
 func (s *Server) Compare(p Plan) []ListenerChange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +132,7 @@ func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
 		c := ListenerChange{Name: spec.Name, Fate: Added, To: spec.address()}
 		if ls := s.listeners[spec.Name]; ls != nil {
 			old := ls.spec.Load()
-			c.From, c.Sessions = ls.bound.address, int(ls.sessions.Load())
+			c.From, c.Sessions = ls.bound.Address, ls.now()
 			switch {
 			case !old.sameSockets(spec):
 				c.Fate = Rebound
@@ -146,7 +148,7 @@ func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
 	for _, ls := range s.listeners {
 		if !staying[ls.name] {
 			changes = append(changes, ListenerChange{
-				Name: ls.name, Fate: Removed, From: ls.bound.address, Sessions: int(ls.sessions.Load()),
+				Name: ls.name, Fate: Removed, From: ls.bound.Address, Sessions: ls.now(),
 			})
 		}
 	}
@@ -175,7 +177,7 @@ func (c *Change) check() error {
 		seen[spec.Name] = true
 		address := spec.address()
 		if c.keepsSockets(spec) {
-			address = s.listeners[spec.Name].bound.address
+			address = s.listeners[spec.Name].bound.Address
 		} else {
 			for _, fd := range spec.Inherited {
 				if owned[fd] {
@@ -208,9 +210,10 @@ func (c *Change) open() error {
 		if keeps {
 			continue
 		}
-		b, err := bindFor(spec, len(c.server.loops), c.server.offload, c.holds(spec))
+		s := c.server
+		b, err := listen.Open(spec.sockets(s.offload), len(s.loops), c.holds(spec), s.closeSockets)
 		if err != nil {
-			return err
+			return spec.failed(err)
 		}
 		c.opened[spec.Name] = b
 	}
@@ -227,7 +230,9 @@ func (c *Change) keepsSockets(spec *ListenerSpec) bool {
 // of its addresses, which the kernel prefers, and an old listener beside its successor, also one that is only waiting for the
 // end of its flows.
 func (c *Change) holds(spec *ListenerSpec) bool {
-	has := func(b *binding) bool { return b.protocol == spec.Protocol && b.address.Port() == spec.Address.Port() }
+	has := func(b *listen.Binding) bool {
+		return b.Protocol == spec.Protocol && b.Address.Port() == spec.Address.Port()
+	}
 	for _, ls := range c.server.listeners {
 		if has(ls.bound) {
 			return true
@@ -238,26 +243,30 @@ func (c *Change) holds(spec *ListenerSpec) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(c.server.leaving, func(b *binding) bool { return has(b) && !b.closed() })
+	return slices.ContainsFunc(c.server.leaving, func(b *listen.Binding) bool {
+		return has(b) && !b.Ending.IsGone()
+	})
 }
 
 // descriptors is every listening socket that the server holds. changing must be held.
 func (s *Server) descriptors() map[int]bool {
 	all := make(map[int]bool)
 	for _, ls := range s.listeners {
-		ls.bound.all(func(fd int) { all[fd] = true })
+		ls.bound.Each(func(fd int) { all[fd] = true })
 	}
 	return all
 }
 
 // Commit makes the change, and cannot fail. Listeners that are in the plan as they were keep their sockets and sessions;
-// one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the plan any more
-// stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by; datagrams of
-// other clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that is closed
-// are served, and so are those whose handshake is under way: Commit waits for them for up to three seconds, see departTCP.
+// one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the plan any
+// more stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by; datagrams of other
+// clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that
+// is closed are served, and so are those whose handshake is under way: Commit waits for them for up to three seconds, see
+// listen.Depart.
 //
-// When Commit returns, addresses that were left are free, but for those of UDP that still have flows, and inherited descriptors
-// are the server's. After Shutdown it does what Discard does. A second call, or one after Discard, does nothing.
+// When Commit returns, addresses that were left are free, but for those of UDP that still have flows, and inherited
+// descriptors are the server's. After Shutdown it does what Discard does. A second call, or one after Discard, does
+// nothing.
 func (c *Change) Commit() {
 	if c.over {
 		return
@@ -279,63 +288,36 @@ func (c *Change) Commit() {
 	}
 	s.departing.Add(1)
 	s.mu.Unlock()
-	departTCP(context.Background(), r.departures)
+	listen.Depart(context.Background(), r.departures)
 	closing := s.close(r)
 	s.departing.Done()
 	for _, closed := range closing {
 		<-closed
 	}
 	for i := range r.departures {
-		r.departures[i].gone()
+		r.departures[i].Gone()
 	}
-	awaitEmpty(r.left)
+	for _, b := range r.left {
+		if b.Protocol == UDP && !b.Ending.Held() {
+			<-b.Ending.Gone()
+		}
+	}
 }
 
 // commitLocked swaps the listeners, and returns what is to be closed now: only now, so that an address which passes
-// from one listener to another is never without a door.
+// from one listener to another is never without a socket. mu is held.
 func (s *Server) commitLocked(c *Change) (r remainder) {
 	next := make(map[string]*listener, len(c.specs))
 	for i := range c.specs {
 		spec := &c.specs[i]
 		s.followRevocationsLocked(spec.Pool)
-		ls, b := s.listeners[spec.Name], c.opened[spec.Name]
+		ls := s.listeners[spec.Name]
 		if ls == nil {
-			ls = &listener{
-				name: spec.Name, counters: make([]loopCounters, len(s.loops)),
-				halfClosed: make([]ageQueue[session], len(s.loops)),
-			}
+			s.lastID++
+			ls = s.newListener(spec.Name, s.lastID)
 		}
 		next[spec.Name] = ls
-		old := ls.spec.Swap(spec)
-		retired, changed := s.swapDNSLocked(ls, old, spec)
-		dns := ls.dns
-		r.retire(retired)
-		if b == nil {
-			if !old.sameOptions(spec) {
-				ls.bound.tune(spec)
-			}
-			if changed {
-				s.onLoops(func(l *loop) { l.screenDoors(ls, dns) })
-			}
-			continue
-		}
-		if ls.bound != nil {
-			r.left = append(r.left, ls.bound)
-		}
-		ls.bound = b
-		if len(b.inherited) > 0 {
-			b.tune(spec)
-		}
-		for i, l := range s.loops {
-			l.mailbox.post(message{do: func() {
-				for _, fd := range b.sockets[i] {
-					l.openDoor(fd, b, ls)
-				}
-				if dns != nil {
-					l.screenDoors(ls, dns)
-				}
-			}})
-		}
+		s.commitOneLocked(ls, spec, c.opened[spec.Name], &r)
 	}
 	for name, ls := range s.listeners {
 		if next[name] == nil {
@@ -343,33 +325,127 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 			r.retire(ls.dns)
 		}
 	}
-	s.leaving = slices.DeleteFunc(s.leaving, (*binding).closed)
+	s.leaving = slices.DeleteFunc(s.leaving, func(b *listen.Binding) bool { return b.Ending.IsGone() })
+	serving := bindings(next)
 	for _, b := range r.left {
-		if b.protocol == UDP {
+		if b.Protocol == UDP {
 			s.leaving = append(s.leaving, b)
 		} else {
-			r.departures = append(r.departures, departureOf(b, next, false))
+			r.departures = append(r.departures, listen.DepartureOf(b, serving, false))
 		}
 	}
 	s.listeners = next
-	s.noteOwnLocked()
-	s.setBudgetLocked()
+	s.shareLocked()
 	return r
 }
 
-// followRevocationsLocked has the server told of the backends of a pool whose sessions are to end. Pools that are gone are
-// forgotten.
-func (s *Server) followRevocationsLocked(p *pool.Pool) {
-	for known := range s.revoking {
-		if known.Value() == nil {
-			delete(s.revoking, known)
+// commitOneLocked gives a listener its spec, and the sockets that were opened for it, nil for none. mu is held.
+func (s *Server) commitOneLocked(ls *listener, spec *ListenerSpec, b *listen.Binding, r *remainder) {
+	old := ls.spec.Swap(spec)
+	changed := s.swapDNSLocked(ls, old, spec, r)
+	ls.set()
+	service, udp := ls.dns, ls.udp
+	if spec.Protocol == TCP {
+		udp = nil
+	}
+	serve := func(i int) {
+		switch {
+		case service != nil:
+			s.questions[i].Serve(service, udp)
+		case udp != nil:
+			s.flows[i].Filter(udp, nil)
 		}
 	}
-	if key := weak.Make(p); !s.revoking[key] {
-		s.revoking[key] = true
-		p.OnRevoke(s.revoke)
-		p.OnDepart(s.depart)
+	if b == nil {
+		if !old.sameOptions(spec) {
+			ls.bound.Tune(spec.sockets(s.offload))
+		}
+		if changed {
+			s.onLoops(serve)
+		}
+		return
 	}
+	if ls.bound != nil {
+		r.left = append(r.left, ls.bound)
+	}
+	ls.bound = b
+	if len(b.Inherited) > 0 {
+		b.Tune(spec.sockets(s.offload))
+	}
+	s.onLoops(func(i int) {
+		for _, fd := range b.Sockets[i] {
+			if udp == nil {
+				s.sessions[i].Open(fd, b, ls.tcp)
+			} else {
+				s.flows[i].Open(fd, b, udp)
+			}
+		}
+		if service != nil {
+			serve(i)
+		}
+	})
+}
+
+// swapDNSLocked gives a listener the DNS service that its new spec asks for, if that is another one than it has. mu is
+// held.
+func (s *Server) swapDNSLocked(ls *listener, old, spec *ListenerSpec, r *remainder) (changed bool) {
+	if old != nil && old.sameDNS(spec) || old == nil && spec.DNS == nil {
+		return false
+	}
+	r.retire(ls.dns)
+	ls.dns = nil
+	if spec.DNS != nil {
+		current := func() *pool.Pool { return ls.spec.Load().Pool }
+		ls.dns = dns.NewService(s.questions, ls.gate, current, *spec.DNS, spec.Protocol == TCP)
+	}
+	return true
+}
+
+// shareLocked says where the listeners are, and among which descriptors and ports are shared out. mu is held.
+func (s *Server) shareLocked() {
+	var at []dial.Address
+	var sharers []gate.Sharer
+	held := 0
+	for _, ls := range s.listeners {
+		b := ls.bound
+		at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
+		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: b.Protocol})
+		held += b.Size()
+	}
+	s.gate.Chains.Listen(at)
+	s.gate.Share(sharers, held)
+}
+
+func bindings(listeners map[string]*listener) (all []*listen.Binding) {
+	for _, ls := range listeners {
+		all = append(all, ls.bound)
+	}
+	return all
+}
+
+// A remainder is what a change leaves to be closed.
+type remainder struct {
+	left       []*listen.Binding
+	departures []listen.Departure // those of left that are of TCP
+	services   []*dns.Service
+}
+
+// retire adds a DNS service that is not needed any more, nil for none.
+func (r *remainder) retire(service *dns.Service) {
+	if service != nil {
+		r.services = append(r.services, service)
+	}
+}
+
+// close makes the loops leave what is left. It returns channels that are closed when all have.
+func (s *Server) close(r remainder) (closing []<-chan struct{}) {
+	for _, b := range r.left {
+		closing = append(closing, s.leave(b))
+	}
+	for _, service := range r.services {
+		s.onLoops(func(i int) { s.questions[i].Retire(service) })
+	}
+	return closing
 }
 
 // Discard gives the change up: what Prepare has opened is closed when it returns, and inherited descriptors are the caller's as
@@ -387,61 +463,52 @@ func (c *Change) Discard() {
 func (c *Change) discard() {
 	s := c.server
 	s.mu.Lock()
-	successors := make(map[*binding]*listener)
-	var departures []departure
+	successors := make(map[*listen.Binding]*listener)
+	var departures []listen.Departure
 	for _, b := range c.opened {
-		successor := s.heirLocked(b)
-		if len(b.inherited) > 0 || successor == nil || !s.live || s.ended {
-			b.close()
+		successor := s.successorLocked(b)
+		if len(b.Inherited) > 0 || successor == nil || !s.live || s.ended {
+			b.Close()
 			continue
 		}
 		successors[b] = successor
-		if b.protocol == TCP {
-			departures = append(departures, departureOf(b, s.listeners, true))
+		if b.Protocol == TCP {
+			departures = append(departures, listen.DepartureOf(b, bindings(s.listeners), true))
 		}
 	}
 	s.departing.Add(1)
 	s.mu.Unlock()
-	departTCP(context.Background(), departures)
+	listen.Depart(context.Background(), departures)
 	var closing []<-chan struct{}
 	for b, successor := range successors {
-		closing = append(closing, s.onLoops(func(l *loop) { l.shutOut(b, successor) }))
+		closing = append(closing, s.onLoops(func(i int) {
+			if b.Protocol == TCP {
+				s.sessions[i].GiveBack(b, successor.tcp)
+			} else {
+				s.flows[i].GiveBack(b, successor.udp)
+			}
+		}))
 	}
 	s.departing.Done()
 	for _, closed := range closing {
 		<-closed
 	}
 	for i := range departures {
-		departures[i].gone()
+		departures[i].Gone()
 	}
 }
 
-// heirLocked returns the listener that clients of b's address had before b's sockets were opened, nil if none.
-func (s *Server) heirLocked(b *binding) (heir *listener) {
+// successorLocked returns the listener that clients of b's address had before b's sockets were opened, nil if none. mu
+// is held.
+func (s *Server) successorLocked(b *listen.Binding) (successor *listener) {
 	for _, ls := range s.listeners {
-		switch at := ls.bound.address; {
-		case ls.bound.protocol != b.protocol:
-		case at == b.address:
+		switch at := ls.bound.Address; {
+		case ls.bound.Protocol != b.Protocol:
+		case at == b.Address:
 			return ls
-		case at.Port() == b.address.Port() && at.Addr().IsUnspecified():
-			heir = ls
+		case at.Port() == b.Address.Port() && at.Addr().IsUnspecified():
+			successor = ls
 		}
 	}
-	return heir
-}
-
-// onLoops has every loop do f, and returns a channel that is closed when all have.
-func (s *Server) onLoops(f func(*loop)) <-chan struct{} {
-	done := make(chan struct{})
-	var left atomic.Int64
-	left.Store(int64(len(s.loops)))
-	for _, l := range s.loops {
-		l.mailbox.post(message{do: func() {
-			f(l)
-			if left.Add(-1) == 0 {
-				close(done)
-			}
-		}})
-	}
-	return done
+	return successor
 }

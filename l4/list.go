@@ -3,29 +3,21 @@ package l4
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A SessionID is a session's number, as its access line has it. No two sessions of a Server have the same.
-type SessionID uint64
+// A SessionID is a session's or a flow's number, as its access line has it. No two of a Server have the same.
+type SessionID = tally.ID
 
-// String returns the id as the access line does, in sixteen hexadecimal digits.
-func (id SessionID) String() string { return string(hexID(nil, uint64(id))) }
-
-// ParseSessionID reads what String has written.
-func ParseSessionID(s string) (SessionID, error) {
-	id, err := strconv.ParseUint(s, 16, 64)
-	if err != nil || len(s) != 16 {
-		return 0, fmt.Errorf("session id %q: needs sixteen hexadecimal digits", s)
-	}
-	return SessionID(id), nil
-}
+// ParseSessionID reads what SessionID.String has written.
+func ParseSessionID(s string) (SessionID, error) { return tally.ParseID(s) }
 
 // A SessionFilter says which sessions and flows are meant: those to which all that is set applies. Its zero value is all.
 type SessionFilter struct {
@@ -66,16 +58,16 @@ type SessionList struct {
 	Total    int           // that the filter fits; more than there are Sessions if it has a limit
 }
 
-// List tells of the sessions and flows that f fits. The loops look at a few hundred sessions in a turn, so that traffic does not wait for
-// a list of many; one that begins or ends meanwhile may be in it or not. When ctx is done first, the list is what was found
-// until then, and the error is ctx's. It may be called from any goroutine.
+// List describes the sessions and flows that f fits. The loops look at a few hundred sessions in a turn, so that traffic
+// does not wait for a list of many; one that begins or ends meanwhile may be in it or not. When ctx is done first, the
+// list is what was found until then, and the error is ctx's. It may be called from any goroutine.
 func (s *Server) List(ctx context.Context, f SessionFilter) (SessionList, error) {
 	var list SessionList
 	wanted := f.compile()
 	err := walk(ctx, s,
-		func(l *loop, e listed, found *[]SessionInfo) {
-			if wanted.fits(l, e) {
-				*found = append(*found, e.describe(l))
+		func(now time.Duration, e *tally.Entry, _ func(Reason), found *[]SessionInfo) {
+			if wanted.fits(now, e) {
+				*found = append(*found, s.describe(now, e))
 			}
 		},
 		func(found []SessionInfo) {
@@ -100,16 +92,16 @@ func (l *SessionList) keepOldest(limit int) {
 	}
 }
 
-// End ends the sessions and flows that f fits, with reason EndedByOperator, and tells how many they were; f.Limit does not bound them. When
-// ctx is done first, the error is ctx's, and some more than are told of may have been ended. Sessions that begin
+// End ends the sessions and flows that f fits, with reason EndedByOperator, and returns how many they were; f.Limit does
+// not bound them. When ctx is done first, the error is ctx's, and some more may have been ended. Sessions that begin
 // meanwhile may live. It may be called from any goroutine.
 func (s *Server) End(ctx context.Context, f SessionFilter) (int, error) {
 	total := 0
 	wanted := f.compile()
 	err := walk(ctx, s,
-		func(l *loop, e listed, ended *int) {
-			if wanted.fits(l, e) {
-				e.cut(l, EndedByOperator)
+		func(now time.Duration, e *tally.Entry, end func(Reason), ended *int) {
+			if wanted.fits(now, e) {
+				end(tally.EndedByOperator)
 				*ended++
 			}
 		},
@@ -117,32 +109,31 @@ func (s *Server) End(ctx context.Context, f SessionFilter) (int, error) {
 	return total, err
 }
 
-// A SessionGroup is the sessions or flows of a listener that go to one backend of a pool. A session keeps the pool that its listener had
-// when it began.
+// A SessionGroup is the sessions or flows of a listener that go to one backend of a pool. A session keeps the pool that
+// its listener had when it began.
 type SessionGroup struct {
 	Listener, Pool string
 	Backend        string // its id; "" for those that wait for one
 }
 
-// Count tells how many sessions each group has, and walks as List does, with less to carry.
+// Count returns how many sessions each group has. It walks as List does, with less to carry.
 func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 	type group struct {
-		listener *listener
+		listener string
 		pool     *pool.Pool
 		backend  *pool.Backend
 	}
 	counts := make(map[SessionGroup]int)
 	err := walk(ctx, s,
-		func(_ *loop, e listed, groups *map[group]int) {
+		func(_ time.Duration, e *tally.Entry, _ func(Reason), groups *map[group]int) {
 			if *groups == nil {
 				*groups = make(map[group]int)
 			}
-			f := e.facts()
-			(*groups)[group{f.listener, f.pool, f.backend}]++
+			(*groups)[group{e.Listener, e.Pool, e.Backend}]++
 		},
 		func(groups map[group]int) {
 			for g, n := range groups {
-				key := SessionGroup{Listener: g.listener.name, Pool: g.pool.Name()}
+				key := SessionGroup{Listener: g.listener, Pool: g.pool.Name()}
 				if g.backend != nil {
 					key.Backend = g.backend.ID()
 				}
@@ -152,17 +143,23 @@ func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 	return counts, err
 }
 
-// A part is what a loop has made of a slice of its sessions.
+// A part is what a loop has made of a slice of its sessions or flows.
 type part[T any] struct {
-	loop *loop
+	loop int
 	next int // where the next slice begins, negative after the last
 	made T
 }
 
-// walk has visit called onLoop for each session of each loop, and take with what that has made of a slice of them, on the
-// caller's goroutine. A loop gets its next slice when the last one was taken, so there is never more than one part of it, and
-// many callers at once are only so many slices. It returns ctx's error when that is done first.
-func walk[T any](ctx context.Context, s *Server, visit func(*loop, listed, *T), take func(T)) error {
+// flowsFrom is where a walk through a loop's sessions goes on with its flows.
+const flowsFrom = 1 << 30
+
+// walk calls visit onLoop for each session and flow of each loop, with a function that ends it. It calls take with what
+// visit has made of a slice of them, on the caller's goroutine. A loop gets its next slice when the last one was taken,
+// so there is never more than one part of it, and many callers at once are only so many slices. It returns ctx's error
+// when that is done first.
+func walk[T any](
+	ctx context.Context, s *Server, visit func(time.Duration, *tally.Entry, func(Reason), *T), take func(T),
+) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -170,18 +167,18 @@ func walk[T any](ctx context.Context, s *Server, visit func(*loop, listed, *T), 
 		return nil // there is no session
 	}
 	parts := make(chan part[T], len(s.loops)) // no loop ever waits for it
-	ask := func(l *loop, from int) bool {
-		return l.mailbox.post(message{do: func() {
-			p := part[T]{loop: l}
-			p.next = l.some(from,
-				func(s *session) { visit(l, s, &p.made) },
-				func(f *flow) { visit(l, f, &p.made) })
+	ask := func(i, from int) bool {
+		return s.loops[i].Post(func() {
+			p := part[T]{loop: i}
+			p.next = s.someOnLoop(i, from, func(e *tally.Entry, end func(Reason)) {
+				visit(s.loops[i].Now, e, end, &p.made)
+			})
 			parts <- p
-		}})
+		})
 	}
 	left := 0
-	for _, l := range s.loops {
-		if ask(l, 0) {
+	for i := range s.loops {
+		if ask(i, 0) {
 			left++
 		}
 	}
@@ -192,7 +189,7 @@ func walk[T any](ctx context.Context, s *Server, visit func(*loop, listed, *T), 
 			if p.next < 0 || !ask(p.loop, p.next) {
 				left--
 			}
-		case <-s.gone: // what the loops have made is there: with what they did the last session may have gone, and they with it
+		case <-s.gone: // what the loops have made is there: it may have ended the last session, and with it the loops
 			for len(parts) > 0 {
 				take((<-parts).made)
 			}
@@ -202,6 +199,30 @@ func walk[T any](ctx context.Context, s *Server, visit func(*loop, listed, *T), 
 		}
 	}
 	return nil
+}
+
+// someOnLoop visits a slice of a loop's sessions, and after the last of them of its flows, as loop.Slab.Some does.
+func (s *Server) someOnLoop(i, from int, visit func(e *tally.Entry, end func(Reason))) int {
+	if from < flowsFrom {
+		sessions := s.sessions[i]
+		next := sessions.Some(from, func(one *session.Session) {
+			e := sessions.Entry(one)
+			visit(&e, func(why Reason) { sessions.Cut(one, why) })
+		})
+		if next < 0 {
+			next = flowsFrom
+		}
+		return next
+	}
+	flows := s.flows[i]
+	next := flows.Some(from-flowsFrom, func(one *flow.Flow) {
+		e := flows.Entry(one)
+		visit(&e, func(why Reason) { flows.End(one, why) })
+	})
+	if next >= 0 {
+		return flowsFrom + next
+	}
+	return -1
 }
 
 // A compiledFilter is a SessionFilter and what it would be dear to find out for each session anew.
@@ -218,90 +239,37 @@ func (f SessionFilter) compile() compiledFilter {
 	return c
 }
 
-// fits tells whether the filter fits a session or a flow. onLoop.
-func (f *compiledFilter) fits(l *loop, e listed) bool {
-	s := e.facts()
+// fits reports whether the filter fits a session or a flow.
+func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 	switch {
-	case f.ID != 0 && f.ID != SessionID(s.id),
-		f.Listener != "" && f.Listener != s.listener.name,
-		f.Pool != "" && f.Pool != s.pool.Name(),
-		f.Client.IsValid() && !f.Client.Contains(s.peer.Addr()),
-		l.now-s.began < f.MinAge,
-		l.now-s.active < f.MinIdle:
+	case f.ID != 0 && f.ID != e.ID,
+		f.Listener != "" && f.Listener != e.Listener,
+		f.Pool != "" && f.Pool != e.Pool.Name(),
+		f.Client.IsValid() && !f.Client.Contains(e.Client.Addr()),
+		now-e.Began < f.MinAge,
+		now-e.Active < f.MinIdle:
 		return false
 	}
 	if f.Backend == "" {
 		return true
 	}
-	b := s.backend
+	b := e.Backend
 	return b != nil && (b.ID() == f.Backend || b.Addr() == f.backend)
 }
 
-// A listed is a session or a flow, as List, End and Count see it. Its methods are for its loop.
-type listed interface {
-	facts() facts
-	describe(l *loop) SessionInfo
-	cut(l *loop, why Reason)
-}
-
-// facts are what a filter goes by.
-type facts struct {
-	id            uint64
-	listener      *listener
-	pool          *pool.Pool
-	peer          netip.AddrPort
-	began, active time.Duration
-	backend       *pool.Backend // nil for none
-}
-
-func (s *session) facts() facts {
-	return facts{s.id, s.listener, s.pool, s.peer, s.accepted, s.active, s.currentBackend()}
-}
-
-func (s *session) cut(l *loop, why Reason) { l.cut(s, why) }
-
-func (f *flow) facts() facts {
-	return facts{f.serial, f.listener, f.pool, f.peer.AddrPort(), f.began, f.active, f.destination()}
-}
-
-func (f *flow) cut(l *loop, why Reason) { l.endFlow(f, why) }
-
-// describe copies what is to be known of a flow.
-func (f *flow) describe(l *loop) SessionInfo {
+// describe returns what is to be known of a session or a flow.
+func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 	info := SessionInfo{
-		ID: SessionID(f.serial), Protocol: UDP, Listener: f.listener.name, Pool: f.pool.Name(), Client: f.peer.AddrPort(),
-		Phase: relaying.String(), Accepted: l.server.started.Add(f.began), Connected: l.server.started.Add(f.connected),
-		Age: l.now - f.began, Idle: l.now - f.active,
-		BytesIn: f.in.bytes, BytesOut: f.out.bytes, DatagramsIn: f.in.datagrams, DatagramsOut: f.out.datagrams,
-		Retries: f.retries(),
+		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.Pool.Name(), Client: e.Client, Phase: e.Phase,
+		Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
+		BytesIn: e.BytesIn, BytesOut: e.BytesOut, DatagramsIn: e.DatagramsIn, DatagramsOut: e.DatagramsOut,
+		Retries: e.Retries,
 	}
-	if b := f.destination(); b != nil {
+	if e.Connected > 0 {
+		info.Connected = s.started.Add(e.Connected)
+	}
+	if b := e.Backend; b != nil {
 		info.Backend, info.BackendAddress = b.ID(), b.Addr()
-	}
-	return info
-}
-
-// currentBackend is the session's backend, nil while it waits for one.
-func (s *session) currentBackend() *pool.Backend {
-	if s.phase == queued {
-		return nil
-	}
-	return s.lease.Backend()
-}
-
-// describe copies what is to be known of a session.
-func (s *session) describe(l *loop) SessionInfo {
-	info := SessionInfo{
-		ID: SessionID(s.id), Protocol: TCP, Listener: s.listener.name, Pool: s.pool.Name(), Client: s.peer,
-		Phase: s.phase.String(), Accepted: l.server.started.Add(s.accepted),
-		Age: l.now - s.accepted, Idle: l.now - s.active,
-		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),
-	}
-	if b := s.currentBackend(); b != nil {
-		info.Backend, info.BackendAddress = b.ID(), b.Addr()
-	}
-	if s.phase == relaying {
-		info.Connected = l.server.started.Add(s.connected)
 	}
 	return info
 }

@@ -8,21 +8,50 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/listen"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// KeepAlive says when the kernel asks a silent peer whether it is still there (tcp(7)).
-// Idle 0 turns it off; both times count in whole seconds.
+// A Protocol is what a listener's clients speak.
+type Protocol = sock.Protocol
+
+// The protocols.
+const (
+	TCP = sock.TCP
+	UDP = sock.UDP
+)
+
+// KeepAlive says when the kernel asks a silent peer whether it is still there (tcp(7)). Idle 0 turns it off; both times
+// count in whole seconds.
 type KeepAlive = sock.KeepAlive
 
 // A Refusal is how a client that cannot be served is turned away.
-type Refusal uint8
+type Refusal = session.Refusal
 
 // The refusals.
 const (
-	RefuseReset Refusal = iota // with a RST: the client knows at once that this was no orderly end
-	RefuseClose                // with a FIN, after reading what the client has sent so far
+	RefuseReset = session.RefuseReset // with a RST: the client knows at once that this was no orderly end
+	RefuseClose = session.RefuseClose // with a FIN, after reading what the client has sent so far
+)
+
+// FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
+type FlowSettings = flow.Settings
+
+// A FlowKey says which datagrams go to one backend.
+type FlowKey = flow.Key
+
+// The flow keys.
+const (
+	ByClient   = flow.ByClient   // those of one address and port
+	ByClientIP = flow.ByClientIP // those of one address
+	ByPacket   = flow.ByPacket   // each has a backend chosen for it
 )
 
 // A ListenerSpec describes a listener: where it listens, what it sends clients to, and how. It is a value;
@@ -96,102 +125,95 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 const defaultBacklog = 4096 // net.core.somaxconn's default since Linux 5.4; the kernel caps what is above it
 
-// A listener is a bound address and its doors. Its methods may be called from any goroutine.
+// A listener is a bound address, and what the rooms of the data plane know of it. Its methods may be called from any
+// goroutine.
 type listener struct {
 	// set once, then read-only
-	name     string
-	counters []loopCounters // one for each loop
-
-	halfClosed []ageQueue[session] // of each loop, used onLoop only: sessions one side of which has closed its half
+	name string
+	gate *gate.Listener
+	tcp  *session.Listener
+	udp  *flow.Listener
 
 	// Server.changing and Server.mu guard these
-	bound *binding
-	dns   *dnsService // nil without DNS settings
+	bound *listen.Binding
+	dns   *dns.Service // nil without DNS settings
 
-	spec     atomic.Pointer[ListenerSpec] // replaced by Apply; sessions keep what they began with
-	sessions atomic.Int64
-
-	unanswered atomic.Int64 // flows, those that are being begun included
-
-	loopNote     atomic.Int64  // the same of noteLoop
-	refusalNote  atomic.Int64  // when noteRefusal may log again, in nanoseconds since Server.started
-	refusalsTold atomic.Uint64 // how many noteRefusals has told of
+	spec atomic.Pointer[ListenerSpec] // replaced by Apply
 }
 
-// loopCounters are one listener's counts on one loop: written there only, read by anyone. The padding
-// keeps loops out of each other's cache lines.
-type loopCounters struct {
-	accepted atomic.Uint64
-	ended    [reasonCount]atomic.Uint64
-	retries  [pool.Neutral + 1]atomic.Uint64
-	bytesIn  atomic.Uint64
-	bytesOut atomic.Uint64
-
-	datagramsIn  atomic.Uint64
-	datagramsOut atomic.Uint64
-	dropped      [dropCount]atomic.Uint64
-
-	connectTime, firstByteTime, duration, queueTime histogram
-
-	_ [64]byte
+// newListener makes a listener. id is its own, and no other's.
+func (s *Server) newListener(name string, id dial.ListenerID) *listener {
+	g := s.gate.NewListener(name, id, len(s.loops))
+	return &listener{name: name, gate: g, tcp: session.NewListener(g, len(s.loops)), udp: flow.NewListener(g)}
 }
 
-// count adds a session that ends to the loop's figures, all but its bytes.
-func (c *loopCounters) count(s *session, why Reason, now time.Duration) {
-	c.ended[why].Add(1)
-	switch {
-	case s.phase == relaying:
-		c.duration.observe(now - s.accepted)
-	case s.waiter != nil && (why != QueueFull || s.waiting > 0):
-		c.queueTime.observe(s.waited(now))
+// set gives the rooms what the listener's spec and DNS service say, for clients that come from now on.
+func (ls *listener) set() {
+	spec := ls.spec.Load()
+	ls.gate.SetLimits(gate.Limits{
+		Pool: spec.Pool.Name(), MaxSessions: spec.MaxSessions,
+		MaxFlows: spec.Flows.MaxFlows(), ClientFlows: spec.Flows.ClientMax,
+	})
+	ls.udp.Set(spec.Flows, spec.Pool)
+	to := &session.Settings{
+		Pool: spec.Pool, IdleTimeout: spec.IdleTimeout, HalfCloseTimeout: spec.HalfCloseTimeout,
+		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive, Refuse: spec.Refuse,
 	}
+	if ls.dns != nil && spec.Protocol == TCP {
+		to.Prefaces = append(to.Prefaces, ls.dns)
+	}
+	ls.tcp.Set(to)
 }
 
 func (ls *listener) info() ListenerInfo {
+	spec := ls.spec.Load()
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.bound.address, Pool: ls.spec.Load().Pool.Name(),
-		Sessions: int(ls.sessions.Load()), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
-		Protocol: ls.spec.Load().Protocol, Dropped: make(map[Drop]uint64),
+		Name: ls.name, Address: ls.bound.Address, Pool: spec.Pool.Name(), Protocol: spec.Protocol,
+		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
+		Dropped: make(map[Drop]uint64),
 	}
-	for i := range ls.counters {
-		c := &ls.counters[i]
-		info.Accepted += c.accepted.Load()
-		info.BytesIn += c.bytesIn.Load()
-		info.BytesOut += c.bytesOut.Load()
-		info.DatagramsIn += c.datagramsIn.Load()
-		info.DatagramsOut += c.datagramsOut.Load()
-		for drop := range c.dropped {
-			if n := c.dropped[drop].Load(); n > 0 {
+	for i := range ls.gate.Counters {
+		c := &ls.gate.Counters[i]
+		info.Accepted += c.Accepted.Load()
+		info.BytesIn += c.BytesIn.Load()
+		info.BytesOut += c.BytesOut.Load()
+		info.DatagramsIn += c.DatagramsIn.Load()
+		info.DatagramsOut += c.DatagramsOut.Load()
+		for drop := range c.Dropped {
+			if n := c.Dropped[drop].Load(); n > 0 {
 				info.Dropped[Drop(drop)] += n
 			}
 		}
-		for outcome := range c.retries {
-			if n := c.retries[outcome].Load(); n > 0 {
+		for outcome := range c.Retries {
+			if n := c.Retries[outcome].Load(); n > 0 {
 				info.Retries[pool.Outcome(outcome)] += n
 			}
 		}
-		info.ConnectTime.merge(&c.connectTime)
-		info.FirstByteTime.merge(&c.firstByteTime)
-		info.Duration.merge(&c.duration)
-		info.QueueTime.merge(&c.queueTime)
+		info.ConnectTime.Merge(&c.ConnectTime)
+		info.FirstByteTime.Merge(&c.FirstByteTime)
+		info.Duration.Merge(&c.Duration)
+		info.QueueTime.Merge(&c.QueueTime)
 	}
 	if ls.dns != nil {
-		info.DNS = ls.dns.info()
+		info.DNS = ls.dns.Info()
 	}
 	for _, r := range Reasons() {
-		if n := ls.ended(r); n > 0 {
+		if n := tally.Ended(ls.gate.Counters, r); n > 0 {
 			info.Ended[r] = n
 		}
 	}
 	return info
 }
 
-// ended counts the sessions and refusals of that reason, over all loops.
-func (ls *listener) ended(r Reason) (n uint64) {
-	for i := range ls.counters {
-		n += ls.counters[i].ended[r].Load()
+// now is how many sessions, or flows, the listener has now.
+func (ls *listener) now() int { return ls.gate.Sessions() + ls.gate.Flows() }
+
+// sockets are what the spec says of the listener's sockets.
+func (spec *ListenerSpec) sockets(o sock.Offload) *listen.Spec {
+	return &listen.Spec{
+		Protocol: spec.Protocol, Address: spec.Address, DualStack: spec.DualStack, Inherited: spec.Inherited,
+		Stream: spec.listenOptions(), Datagram: spec.Flows.SocketOptions(o), Steered: spec.Flows.Steered(),
 	}
-	return n
 }
 
 func (spec *ListenerSpec) listenOptions() sock.ListenOptions {
@@ -219,7 +241,7 @@ func (spec *ListenerSpec) failed(err error) error {
 	return &ListenError{Listener: spec.Name, Address: spec.Address, Err: err}
 }
 
-// sameSockets tells whether the sockets of one spec serve the other too.
+// sameSockets reports whether the sockets of one spec serve the other too.
 func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
 	if spec.Protocol != other.Protocol {
 		return false
@@ -230,16 +252,16 @@ func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
 	return spec.Address == other.Address && spec.DualStack == other.DualStack
 }
 
-// sameOptions tells whether the sockets of one spec have the options of the other.
+// sameOptions reports whether the sockets of one spec have the options of the other.
 func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
 	if spec.Protocol == UDP {
-		return spec.datagramOptions(sock.Offload{}) == other.datagramOptions(sock.Offload{}) &&
-			spec.Flows.steered() == other.Flows.steered()
+		return spec.Flows.SocketOptions(sock.Offload{}) == other.Flows.SocketOptions(sock.Offload{}) &&
+			spec.Flows.Steered() == other.Flows.Steered()
 	}
 	return spec.listenOptions() == other.listenOptions()
 }
 
-// equal tells whether two specs, whose sockets are the same, mean the same.
+// equal reports whether two specs, whose sockets are the same, mean the same.
 func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
@@ -258,10 +280,11 @@ func (spec *ListenerSpec) validate() error {
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	}
-	if err := spec.Flows.validate(); err != nil {
-		return fmt.Errorf("listener %q: %w", spec.Name, err)
+	err := spec.Flows.Validate()
+	if err == nil && spec.DNS != nil {
+		err = spec.DNS.Validate(spec.Protocol == TCP, spec.Flows.SendProxy)
 	}
-	if err := spec.validateDNS(); err != nil {
+	if err != nil {
 		return fmt.Errorf("listener %q: %w", spec.Name, err)
 	}
 	return nil

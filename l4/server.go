@@ -2,14 +2,16 @@
 // bytes both ways until the session ends. It knows nothing of configuration files, of health checks or of
 // why a backend is eligible.
 //
-// A Server's methods may be called from any goroutine. Inside, each session belongs to one loop, and
-// what belongs to a loop is touched on that loop's goroutine only; see loop.
+// A Server's methods may be called from any goroutine. Inside, each session belongs to one loop, and what belongs to a
+// loop is touched on that loop's goroutine only. The rooms behind this package, below internal: loop is the event loop,
+// gate decides who may come in, session, flow and dns serve TCP, UDP and DNS, dial connects to backends, listen holds
+// the listeners' sockets, wire reads network bytes, sock makes system calls, and tally counts. docs/architecture.md
+// follows a session, a flow and a question through them.
 package l4
 
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -22,7 +24,15 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/listen"
+	"github.com/limeload/limeload-l4/l4/internal/loop"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -54,42 +64,32 @@ const defaultReserve = 32
 type Server struct {
 	// set once, then read-only
 	log     zerolog.Logger
-	spare   int // descriptors for sessions, flows and listeners
 	offload sock.Offload
 	started time.Time
-	firstID uint64
-	loops   []*loop
+	gate    *gate.Gate
+	access  *tally.AccessLog
 	gone    chan struct{} // closed when the loops are
 
-	access       atomic.Bool
-	probes       atomic.Bool  // access lines for them, too
+	// The loops, and what each has on it, by the loop's index.
+	loops     []*loop.Loop
+	sessions  []*session.Loop
+	flows     []*flow.Loop
+	questions []*dns.Loop
+
 	drainTimeout atomic.Int64 // a time.Duration
 
-	max        atomic.Int64 // sessions; more are refused, 0 = none for that
-	capacity   atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
-	sessions   atomic.Int64
-	flows      atomic.Int64
-	shared     atomic.Pointer[budget]
-	ports      atomic.Int64 // local ports that flows may have now
-	portsMost  atomic.Int64 // the same while the kernel has them
-	portsAgain atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
-	draining   atomic.Bool
-	emptyOnce  sync.Once
-	empty      chan struct{} // closed by whoever sees the last session leave while draining
-	chains     chains
-	pauseNote  atomic.Int64 // when notePause may log again, in nanoseconds since started
-
-	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their bindings are
-	// changed with both held, and read with either
+	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their
+	// bindings are changed with both held, and read with either
 	changing sync.Mutex
+	lastID   dial.ListenerID // changing guards it
 
 	departing sync.WaitGroup // changes that close sockets; mu is held to add one, unless ended
 
 	// mu guards the fields below
 	mu        sync.Mutex
 	listeners map[string]*listener
-	leaving   []*binding                       // of UDP listeners that are gone, and perhaps have flows
-	revoking  map[weak.Pointer[pool.Pool]]bool // those that tell of revoked leases
+	leaving   []*listen.Binding                // of UDP listeners that are gone, and perhaps have flows
+	revoking  map[weak.Pointer[pool.Pool]]bool // pools that report revoked leases
 	running   sync.WaitGroup                   // loops
 	live      bool
 	ended     bool
@@ -97,13 +97,12 @@ type Server struct {
 
 // New makes a server with its loops, which Start sets going. The process's descriptor limit is read here.
 func New(o Options) (*Server, error) {
-	loops := o.Loops
-	if loops <= 0 {
-		loops = runtime.GOMAXPROCS(0)
+	n := o.Loops
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
 	}
 	s := &Server{
-		log: o.Log, started: time.Now(), firstID: rand.Uint64() << 40,
-		empty: make(chan struct{}), gone: make(chan struct{}),
+		log: o.Log, started: time.Now(), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
 		listeners: make(map[string]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
 	}
 	if !o.NoOffload {
@@ -112,50 +111,50 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	for i := range loops {
-		l, err := newLoop(s, i)
+	firstID := rand.Uint64() << 40
+	for i := range n {
+		l, err := loop.New(i, s.started, firstID|uint64(i)<<32)
 		if err != nil {
 			s.discard()
 			return nil, err
 		}
 		s.loops = append(s.loops, l)
 	}
-	if err := s.budget(cmp.Or(o.Reserve, defaultReserve)); err != nil {
+	var pipes int
+	var err error
+	s.gate, pipes, err = gate.New(gate.Options{
+		Log: o.Log, Started: s.started, Reserve: cmp.Or(o.Reserve, defaultReserve), Loops: n,
+	})
+	if err != nil {
 		s.discard()
 		return nil, err
 	}
+	s.furnish(pipes)
 	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
 	return s, nil
 }
 
-// budget shares the descriptors out: a few for pipes, the reserve, and two for each session of the rest.
-func (s *Server) budget(reserve int) error {
-	limit, err := sock.DescriptorLimit()
-	if err != nil {
-		return err
+// furnish puts sessions, flows and DNS on each loop. In a turn, DNS comes first: clients of a question that fails have
+// their answer at once.
+func (s *Server) furnish(pipes int) {
+	dialers := make([]*dial.Dialer, len(s.loops))
+	for i, l := range s.loops {
+		l.Pipes.Limit = pipes
+		dialers[i] = dial.NewDialer(&s.gate.Chains)
 	}
-	open, err := sock.OpenDescriptors()
-	if err != nil {
-		return fmt.Errorf("count open descriptors: %w", err)
+	s.questions = dns.Attach(s.loops, dialers, s.offload)
+	s.sessions = session.Attach(s.loops, dialers, s.access)
+	s.flows = flow.Attach(s.loops, dialers, s.access, s.offload)
+	for i, q := range s.questions {
+		q.Join(s.flows[i], s.sessions[i])
 	}
-	pipes := min(64, limit/64/len(s.loops))
-	for _, l := range s.loops {
-		l.pipes.limit = pipes
-	}
-	rest := limit - open - reserve - 2*pipes*len(s.loops)
-	if rest < 2 {
-		return fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)", limit)
-	}
-	s.spare = rest
-	s.setBudgetLocked() // nobody else has the server yet
-	return nil
 }
 
-// Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue,
-// are served from now on.
+// Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue, are
+// served from now on.
 //
-// A loop waits in raw system calls (see sock.Poller.Wait) and keeps its P meanwhile, so the runtime
-// gets as many as there are loops and two more for all else, garbage collection included.
+// A loop waits in raw system calls (see sock.Poller.Wait) and keeps its P meanwhile, so the runtime gets as many as there
+// are loops and two more for all else, garbage collection included.
 func (s *Server) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,11 +166,16 @@ func (s *Server) Start() {
 		runtime.GOMAXPROCS(want)
 	}
 	for _, l := range s.loops {
-		s.running.Go(l.run)
+		s.running.Go(l.Run)
 	}
 }
 
-// Listeners tells of every listener, in the order of their names. It may be called from any goroutine.
+// onLoops calls f with the index of each loop, on that loop. It returns a channel that is closed when all have.
+func (s *Server) onLoops(f func(i int)) <-chan struct{} {
+	return loop.Each(s.loops, func(l *loop.Loop) { f(l.Index) })
+}
+
+// Listeners describes every listener, in the order of their names. It may be called from any goroutine.
 func (s *Server) Listeners() []ListenerInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,15 +188,14 @@ func (s *Server) Listeners() []ListenerInfo {
 }
 
 // Flows is how many flows there are now.
-func (s *Server) Flows() int { return int(s.flows.Load()) }
+func (s *Server) Flows() int { return s.gate.Flows() }
 
 // Sessions is how many sessions there are now.
-func (s *Server) Sessions() int { return int(s.sessions.Load()) }
+func (s *Server) Sessions() int { return s.gate.Sessions() }
 
-// Shutdown closes the listeners, once the handshakes under way are over, and lets the sessions and flows go on to their
-// end, and DNS questions be answered; those that are left when ctx is done are cut, the questions' clients get an
-// expired answer or SERVFAIL, and then ctx's error is returned. It returns when the last loop is gone; a second call
-// does nothing.
+// Shutdown closes the listeners, once the handshakes under way are over. Sessions and flows go on to their end, and DNS
+// questions are answered. Those that are left when ctx is done are cut, the questions' clients get an expired answer or
+// SERVFAIL, and then ctx's error is returned. Shutdown returns when the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ended {
@@ -215,75 +218,106 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = e
 	}
 	for _, l := range s.loops {
-		l.mailbox.post(message{do: l.stop})
+		l.Post(l.Stop)
 	}
 	s.running.Wait()
 	close(s.gone)
 	for _, ls := range listeners {
-		s.noteRefusals(ls)
+		ls.gate.NoteRefusals()
 	}
 	return err
 }
 
-// closeListeners has the loops leave the listeners, and returns when they have.
+// closeListeners makes the loops leave the listeners, and returns when they have.
 func (s *Server) closeListeners(ctx context.Context, listeners []*listener) {
 	s.departing.Wait()
 	var closing []<-chan struct{}
-	var departures []departure
+	var departures []listen.Departure
 	for _, ls := range listeners {
-		if b := ls.bound; b.protocol == TCP {
-			departures = append(departures, departure{binding: b})
+		if b := ls.bound; b.Protocol == TCP {
+			departures = append(departures, listen.Departure{Binding: b})
 		} else {
-			closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(b) }))
+			closing = append(closing, s.leave(b))
 		}
 	}
-	departTCP(ctx, departures)
+	listen.Depart(ctx, departures)
 	for _, d := range departures {
-		closing = append(closing, s.onLoops(func(l *loop) { l.closeDoors(d.binding) }))
+		closing = append(closing, s.leave(d.Binding))
 	}
 	for _, closed := range closing {
 		<-closed
 	}
 }
 
-// drain waits for the last session and flow, and from the end of ctx on ends them.
+// leave makes every loop leave its sockets of a binding. It returns a channel that is closed when all have.
+func (s *Server) leave(b *listen.Binding) <-chan struct{} {
+	return s.onLoops(func(i int) {
+		if b.Protocol == TCP {
+			s.sessions[i].Leave(b)
+		} else {
+			s.flows[i].Leave(b)
+		}
+	})
+}
+
+// closeSockets makes every loop close its sockets of a UDP listener that was left, and that has no flow any more.
+func (s *Server) closeSockets(b *listen.Binding) {
+	s.onLoops(func(i int) { s.flows[i].CloseSockets(b) })
+}
+
+// drain waits for the last session and flow. When ctx is done first, it ends them.
 func (s *Server) drain(ctx context.Context) error {
-	s.draining.Store(true)
-	if s.sessions.Load()+s.flows.Load() == 0 {
-		s.noteEmpty()
+	empty := s.gate.Drain()
+	select {
+	case <-empty:
 		return nil
+	default:
 	}
 	select {
-	case <-s.empty:
+	case <-empty:
 		return nil
 	case <-ctx.Done():
 	}
-	<-s.onLoops((*loop).failQuestions) // before the sessions that wait for the answers
-	for _, l := range s.loops {
-		l.mailbox.post(message{do: func() {
-			l.sessions.all(func(s *session) { l.cut(s, Drained) })
-			l.flows.store.all(func(f *flow) { l.endFlow(f, Drained) })
-		}})
-	}
-	<-s.empty
+	<-s.onLoops(func(i int) { s.questions[i].FailAll() }) // before the sessions that wait for the answers
+	s.onLoops(func(i int) {
+		s.sessions[i].EndAll(tally.Drained)
+		s.flows[i].EndAll(tally.Drained)
+	})
+	<-empty
 	return ctx.Err()
+}
+
+// drainQuestions waits for the answers of clients at sockets that admit nobody any more. When ctx is done first, they
+// are answered without a backend. Flows are over by then.
+func (s *Server) drainQuestions(ctx context.Context) error {
+	s.mu.Lock()
+	bindings := slices.Clone(s.leaving)
+	for _, ls := range s.listeners {
+		bindings = append(bindings, ls.bound)
+	}
+	s.mu.Unlock()
+	var err error
+	for _, b := range bindings {
+		if b.Protocol != UDP || !b.Ending.Held() {
+			continue
+		}
+		select {
+		case <-b.Ending.Gone():
+			continue
+		case <-ctx.Done():
+		}
+		if err == nil {
+			err = ctx.Err()
+			s.onLoops(func(i int) { s.questions[i].FailAll() })
+		}
+		<-b.Ending.Gone()
+	}
+	return err
 }
 
 // discard closes what New and Apply opened when the loops never ran; clients that wait are reset.
 func (s *Server) discard() {
 	for _, l := range s.loops {
-		l.discarded = true
-		for _, m := range l.mailbox.take(nil) {
-			m.do() // doors that were to be opened or closed; clients come from loops that run
-		}
-		for _, d := range l.doors {
-			if d != nil {
-				sock.Close(d.fd)
-			}
-		}
-		l.close()
+		l.Discard()
 	}
 }
-
-// clock is the time since the server was made.
-func (s *Server) clock() time.Duration { return time.Since(s.started) }

@@ -13,24 +13,19 @@ type Settings struct {
 	DrainTimeout time.Duration
 }
 
-// Set changes the settings. It may be called from any goroutine; sessions there are too many of go on.
+// Set changes the settings. It may be called from any goroutine. Sessions that are there go on, even if they are too
+// many now.
 func (s *Server) Set(to Settings) {
-	s.access.Store(to.Access)
-	s.probes.Store(!to.NoProbes)
+	s.access.Set(to.Access, !to.NoProbes)
 	s.drainTimeout.Store(int64(to.DrainTimeout))
-	if s.max.Swap(int64(to.MaxSessions)) == int64(to.MaxSessions) {
-		return
-	}
-	if possible := s.capacity.Load(); int64(to.MaxSessions) > possible {
-		s.log.Warn().Int("max_sessions", to.MaxSessions).Int64("possible", possible).
-			Msg("fewer sessions are possible than max_sessions: raise the limit of open files")
-	}
+	s.gate.SetMaxSessions(to.MaxSessions)
 }
 
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
+	access, probes := s.access.Settings()
 	return Settings{
-		MaxSessions: int(s.max.Load()), Access: s.access.Load(), NoProbes: !s.probes.Load(),
+		MaxSessions: s.gate.MaxSessions(), Access: access, NoProbes: !probes,
 		DrainTimeout: time.Duration(s.drainTimeout.Load()),
 	}
 }

@@ -1,0 +1,118 @@
+// Package dial connects sockets to backends, and says what the end of an attempt means for the backend. It also notices
+// backends that are listeners of this very process, so that clients do not go round in a circle.
+package dial
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// A Dialer is one loop's, used onLoop only. See NewDialer.
+type Dialer struct {
+	chains     *Chains
+	localities map[netip.Addr]locality
+}
+
+// NewDialer returns a dialer that notes its sockets in c.
+func NewDialer(c *Chains) *Dialer { return &Dialer{chains: c} }
+
+// Dial makes a socket and connects it to a backend, for a client of a listener. For TCP the error is sock.InProgress
+// while the connect goes on. *k is the client's link, nil for none, and afterwards the socket's too if the backend is a
+// listener of ours. The socket belongs to the caller, who calls Forget when it is closed.
+func (d *Dialer) Dial(
+	now time.Duration, p sock.Protocol, to netip.AddrPort, by ListenerID, k **Link,
+) (fd int, e sock.Errno) {
+	switch {
+	case d.isOwn(now, p, to):
+		return d.dialOwn(p, to, by, k)
+	case p == sock.UDP:
+		return sock.ConnectDatagram(to)
+	}
+	return sock.Connect(to)
+}
+
+// Chains are where the dialer notes its sockets.
+func (d *Dialer) Chains() *Chains { return d.chains }
+
+// Forget says that the socket of a link is closed, or about to be; k may be nil.
+func (d *Dialer) Forget(k *Link) { d.chains.Forget(k) }
+
+func (d *Dialer) dialOwn(p sock.Protocol, to netip.AddrPort, by ListenerID, k **Link) (int, sock.Errno) {
+	c := d.chains
+	if *k == nil {
+		*k = new(Link)
+	}
+	one := *k
+	c.Forget(one)
+	if one.chain == nil {
+		one.chain = NewChain(by)
+		if one.came != nil {
+			one.chain.listeners = append(one.chain.listeners, one.came.listeners...)
+		}
+	}
+	note := func(at netip.AddrPort) { c.note(one, socketName{p, at}) }
+	if p == sock.TCP { // the listener may accept it before connect returns
+		fd, e := sock.ConnectFrom(to.Addr(), to, note)
+		if e != 0 && e != sock.InProgress {
+			c.Forget(one)
+		}
+		return fd, e
+	}
+	fd, e := sock.ConnectDatagram(to)
+	if e == 0 {
+		if at, err := sock.LocalAddr(fd); err == nil {
+			note(at)
+		}
+	}
+	return fd, e
+}
+
+// isOwn reports whether a listener of this process listens at an address.
+func (d *Dialer) isOwn(now time.Duration, p sock.Protocol, at netip.AddrPort) bool {
+	own := d.chains.own.Load()
+	if own == nil || own.ports[p][at.Port()/64]&(1<<(at.Port()%64)) == 0 {
+		return false
+	}
+	for _, bound := range own.at[p] {
+		if bound.Port() != at.Port() {
+			continue
+		}
+		if bound.Addr() == at.Addr() || bound.Addr().IsUnspecified() && d.isLocal(now, at.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// A host's addresses change seldom. Those that are asked about are backends', and few; but there is a bound.
+const (
+	localFor = 5 * time.Second
+	localMax = 4096
+)
+
+// A locality is whether an address is one of this host's, and until when that is taken to be so.
+type locality struct {
+	local bool
+	until time.Duration
+}
+
+// isLocal reports whether an address is one of this host's.
+func (d *Dialer) isLocal(now time.Duration, a netip.Addr) bool {
+	if a.IsLoopback() {
+		return true
+	}
+	known := d.localities[a]
+	if now >= known.until {
+		if len(d.localities) >= localMax {
+			clear(d.localities)
+		}
+		if d.localities == nil {
+			d.localities = make(map[netip.Addr]locality)
+		}
+		known = locality{sock.IsLocal(a), now + localFor}
+		d.localities[a] = known
+	}
+	return known.local
+}

@@ -1,0 +1,50 @@
+package dns
+
+import (
+	"encoding/binary"
+
+	"github.com/limeload/limeload-l4/l4/internal/wire"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// suspicious is how many wrong answers have a socket given up, see flee: few against 65536 ids. No backend that is only slow, or a network
+// that doubles datagrams, sends any, since those of ids that were asked by do not count.
+const suspicious = 64
+
+// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come. One whose id
+// was asked before by this socket is most likely late, or comes twice; others are guesses.
+func (f *forwarder) mismatch(s *socket, datagram []byte) {
+	f.counts.mismatched.Add(1)
+	if s.stream != nil || s.closed || s.late(datagram) {
+		return
+	}
+	if s.mismatched++; s.mismatched == suspicious {
+		f.flee(s)
+	}
+}
+
+// late reports whether a datagram has the id of a question that waits no more.
+func (s *socket) late(datagram []byte) bool {
+	if len(datagram) < wire.DNSHeaderBytes {
+		return false
+	}
+	id := binary.BigEndian.Uint16(datagram)
+	return s.ids[id/64]>>(id%64)&1 != 0 && s.pending[id] == nil
+}
+
+// flee leaves a port that somebody knows who tries ids: its questions are asked by another one, or fail if they were
+// asked anew for that before. So nobody has more than twice as many guesses for a question, and must find the port
+// again for the second half.
+func (f *forwarder) flee(s *socket) {
+	f.close(s)
+	for _, q := range s.pending {
+		f.recall(q, pool.Neutral)
+		if q.fled {
+			q.silent = true
+			f.fail(q)
+			continue
+		}
+		q.fled = true
+		f.ask(q)
+	}
+}

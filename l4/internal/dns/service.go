@@ -1,0 +1,108 @@
+package dns
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/dns/dnscache"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// A Service is what the loops share of a listener with DNS settings. It lasts until these change, or the listener goes.
+// Its methods may be called from any goroutine, but for Open.
+type Service struct {
+	// set once, then read-only
+	listener   *gate.Listener
+	pool       func() *pool.Pool // the listener's, now
+	chain      *dial.Chain       // of the sockets to backends
+	settings   Settings
+	tcp        bool                    // clients come, and backends are asked, by TCP
+	cache      *dnscache.Cache[client] // nil for none
+	forwarders []*forwarder            // one for each loop
+}
+
+// A client is who waits for an answer, and whose forwarder is to give it: the sender of a datagram, or else a session.
+type client struct {
+	forwarder *forwarder
+	id        gate.ClientID // as which it is counted
+	byTCP     bool
+	from      flow.Sender // unless byTCP
+	session   session.Ref // if byTCP
+}
+
+// NewService makes the service of a listener, whose backends pool returns. tcp says that its clients come by TCP: then
+// the service is an Opener of its sessions. Settings are valid, see Settings.Validate.
+func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settings Settings, tcp bool) *Service {
+	s := &Service{listener: ls, pool: pool, chain: dial.NewChain(ls.ID), settings: settings, tcp: tcp}
+	if settings.Cache.MaxEntries > 0 {
+		s.cache = dnscache.New[client](settings.cacheOptions())
+	}
+	for _, l := range loops {
+		s.forwarders = append(s.forwarders, newForwarder(l, s))
+	}
+	return s
+}
+
+// Serve puts the service before the flows of a listener of UDP on this loop, or has it answer its listener's sessions if
+// udp is nil.
+func (l *Loop) Serve(s *Service, udp *flow.Listener) {
+	f := s.forwarders[l.Index]
+	l.prepare()
+	if !slices.Contains(l.forwarders, f) {
+		l.forwarders = append(l.forwarders, f)
+	}
+	if udp == nil {
+		l.talkers[s.listener] = f
+		return
+	}
+	l.flows.Filter(udp, f)
+}
+
+// Retire says that the listener has another service, or is gone. The questions in flight are answered still.
+func (l *Loop) Retire(s *Service) { s.forwarders[l.Index].drain() }
+
+// An Info is what a service has counted since it was made; a plain value. Each number is true by itself, not all of them
+// at one moment.
+type Info struct {
+	Cache dnscache.Counters // all zero without a cache
+
+	InFlight int // questions at backends now
+	Sockets  int // that they are asked by now
+
+	Asked       uint64 // questions sent to a backend, each try
+	Answered    uint64 // of these, those with an answer
+	TimedOut    uint64 // those without one in time
+	Unreachable uint64 // those whose backend could not be reached: ICMP said so, or a connection was not made
+	Failed      uint64 // questions that no backend has answered after all tries
+	Mismatched  uint64 // datagrams and messages from backends that answer nothing that was asked: late, malformed, forged
+}
+
+// counts is what one forwarder has counted: written onLoop, read by anyone.
+type counts struct {
+	inFlight, sockets                                          atomic.Int64
+	asked, answered, timedOut, unreachable, failed, mismatched atomic.Uint64
+}
+
+// Info returns what the service has counted.
+func (s *Service) Info() *Info {
+	info := new(Info)
+	if s.cache != nil {
+		info.Cache = s.cache.Counters()
+	}
+	for _, f := range s.forwarders {
+		c := &f.counts
+		info.InFlight += int(c.inFlight.Load())
+		info.Sockets += int(c.sockets.Load())
+		info.Asked += c.asked.Load()
+		info.Answered += c.answered.Load()
+		info.TimedOut += c.timedOut.Load()
+		info.Unreachable += c.unreachable.Load()
+		info.Failed += c.failed.Load()
+		info.Mismatched += c.mismatched.Load()
+	}
+	return info
+}

@@ -1,0 +1,196 @@
+// Package gate decides who may come in. It is asked in three places: when a client of TCP is accepted, before a flow
+// begins, and at a DNS question; each time before anything is allocated for the client. It holds the limits of sessions
+// and flows, and shares descriptors and local ports out among the listeners. A refusal is a Reason, which the caller
+// counts; the gate itself only logs, now and then.
+//
+// A Gate and its Listeners may be used from any goroutine. A Flows and a Questions belong to one loop.
+package gate
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
+
+// Options are what a Gate is made with.
+type Options struct {
+	Log     zerolog.Logger
+	Started time.Time // from which moments count, as loop.Loop.Now does
+	Reserve int       // descriptors that stay free for what is neither a session, a flow nor a listener
+	Loops   int
+}
+
+// A Gate is the gate of a process. Its zero value is of no use, see New.
+type Gate struct {
+	// set once, then read-only
+	log     zerolog.Logger
+	started time.Time
+	spare   int // descriptors for sessions, flows and listeners
+
+	Chains dial.Chains // of the sockets that lead from this process back to itself
+
+	max        atomic.Int64 // sessions; more are refused, 0 = none for that
+	capacity   atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
+	sessions   atomic.Int64
+	flows      atomic.Int64
+	shared     atomic.Pointer[budget]
+	ports      atomic.Int64 // local ports that flows may have now
+	portsMost  atomic.Int64 // the same while the kernel has them
+	portsAgain atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
+
+	draining  atomic.Bool
+	emptyOnce sync.Once
+	empty     chan struct{} // closed by whoever sees the last session or flow leave while draining
+
+	pauseNote note
+}
+
+// maxPipes is how many pipes a loop may have. The descriptor limit may allow fewer.
+const maxPipes = 64
+
+// New makes a gate, and reads the process's descriptor limit. pipes is how many of them are left for the pipes of each
+// loop. The limit leaves room for one session at least, or else there is an error.
+func New(o Options) (g *Gate, pipes int, err error) {
+	limit, err := sock.DescriptorLimit()
+	if err != nil {
+		return nil, 0, err
+	}
+	open, err := sock.OpenDescriptors()
+	if err != nil {
+		return nil, 0, fmt.Errorf("count open descriptors: %w", err)
+	}
+	pipes = min(maxPipes, limit/64/o.Loops)
+	rest := limit - open - o.Reserve - 2*pipes*o.Loops
+	if rest < 2 {
+		return nil, 0, fmt.Errorf("a limit of %d open files leaves none for sessions; raise it (ulimit -n, LimitNOFILE=)",
+			limit)
+	}
+	g = &Gate{log: o.Log, started: o.Started, spare: rest, empty: make(chan struct{})}
+	g.Share(nil, 0)
+	return g, pipes, nil
+}
+
+// SetMaxSessions says how many sessions there may be in the process: more are refused, 0 = none for that. Those that
+// are there already stay.
+func (g *Gate) SetMaxSessions(n int) {
+	if g.max.Swap(int64(n)) == int64(n) {
+		return
+	}
+	if possible := g.capacity.Load(); int64(n) > possible {
+		g.log.Warn().Int("max_sessions", n).Int64("possible", possible).
+			Msg("fewer sessions are possible than max_sessions: raise the limit of open files")
+	}
+}
+
+// MaxSessions returns what SetMaxSessions has set last.
+func (g *Gate) MaxSessions() int { return int(g.max.Load()) }
+
+// Sessions is how many sessions there are now.
+func (g *Gate) Sessions() int { return int(g.sessions.Load()) }
+
+// Flows is how many flows there are now.
+func (g *Gate) Flows() int { return int(g.flows.Load()) }
+
+// Drain returns a channel that is closed when the last session and the last flow have left. Nobody may be admitted from
+// now on.
+func (g *Gate) Drain() <-chan struct{} {
+	g.draining.Store(true)
+	g.left()
+	return g.empty
+}
+
+// left is called after a session or a flow has left.
+func (g *Gate) left() {
+	if g.draining.Load() && g.sessions.Load()+g.flows.Load() == 0 {
+		g.emptyOnce.Do(func() { close(g.empty) })
+	}
+}
+
+// A Client is who wants to come in.
+type Client struct {
+	Addr netip.AddrPort
+	From *dial.Link // set by an Admit that lets a socket of this process in; nil for all other clients
+}
+
+// admit is what all clients pass, of whatever they want to have another one.
+func (ls *Listener) admit(p sock.Protocol, c *Client) Reason {
+	from, back := ls.gate.Chains.ComesBack(p, c.Addr, ls.ID)
+	if back {
+		ls.noteLoop()
+		return Loop
+	}
+	c.From = from
+	return Admitted
+}
+
+// AdmitSession asks for one more session for a client that was accepted. With Admitted the session is counted, until
+// LeaveSession.
+func (ls *Listener) AdmitSession(c *Client) Reason {
+	if why := ls.admit(sock.TCP, c); why != Admitted {
+		return why
+	}
+	g := ls.gate
+	if limit := int64(ls.limits().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
+		ls.sessions.Add(-1)
+		ls.noteRefusal()
+		return ListenerFull
+	}
+	if limit := g.max.Load(); g.sessions.Add(1) > limit && limit > 0 {
+		ls.LeaveSession()
+		ls.noteRefusal()
+		return ProcessFull
+	}
+	return Admitted
+}
+
+// LeaveSession counts a session out.
+func (ls *Listener) LeaveSession() {
+	ls.sessions.Add(-1)
+	ls.gate.sessions.Add(-1)
+	ls.gate.left()
+}
+
+// Room reports whether there are descriptors for another session of the listener, which takes two. Where there are not,
+// clients wait in the kernel's queue.
+func (ls *Listener) Room() bool {
+	g := ls.gate
+	return ls.keepsPromises(g.descriptorsLeft()-2, 2*g.capacity.Load(), g.shared.Load().all, (*Listener).descriptors)
+}
+
+// A Reason is why the gate has refused somebody. The zero value is Admitted.
+type Reason uint8
+
+// The reasons.
+const (
+	Admitted      Reason = iota
+	ListenerFull         // the listener has all the sessions, or flows, that it may have
+	ProcessFull          // the process has all the sessions that it may have
+	ClientFull           // the client has all the flows, or questions in flight, that it may have
+	QuestionsFull        // as many DNS questions are in flight as may be
+	NoDescriptors        // no descriptor or local port is left
+	Loop                 // the client is a socket of this process, and has come by this listener before
+)
+
+// Ends returns the reason as the end of a session that was refused.
+func (r Reason) Ends() tally.Reason {
+	return [...]tally.Reason{
+		ListenerFull: tally.MaxSessions, ProcessFull: tally.MaxSessions, ClientFull: tally.MaxSessions,
+		NoDescriptors: tally.NoDescriptors, Loop: tally.Loop,
+	}[r]
+}
+
+// Drops returns the reason as that of a datagram's drop; Admitted is tally.NoDrop.
+func (r Reason) Drops() tally.Drop {
+	return [...]tally.Drop{
+		ListenerFull: tally.DropTableFull, ClientFull: tally.DropClientLimit, QuestionsFull: tally.DropQueueFull,
+		NoDescriptors: tally.DropNoDescriptors, Loop: tally.DropLoop,
+	}[r]
+}

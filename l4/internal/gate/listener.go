@@ -1,0 +1,112 @@
+package gate
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
+
+// Limits are what a listener's settings allow its clients. The zero value has no limit of the listener's own.
+type Limits struct {
+	Pool        string // the pool's name, for the log
+	MaxSessions int    // at once; 0 = without a limit of its own
+	MaxFlows    int    // at once; at least 1 for a listener of UDP
+	ClientFlows int    // at once for one client, and DNS questions in flight; 0 = without a limit
+}
+
+// A Listener is a listener as the gate knows it, and what all rooms of the data plane count for it. It lasts as long as
+// there is a listener of its name. Its methods may be called from any goroutine.
+type Listener struct {
+	// set once, then read-only
+	Name     string
+	ID       dial.ListenerID
+	Counters []tally.Counters // one for each loop
+	gate     *Gate
+
+	limited  atomic.Pointer[Limits]
+	sessions atomic.Int64
+	flows    atomic.Int64
+
+	unanswered atomic.Int64 // flows, those that are being begun included
+
+	loopNote, refusalNote note
+	refusalsNoted         atomic.Uint64 // how many noteRefusals has told of
+}
+
+// NewListener makes a listener without sessions. id is its own, and loops how many loops there are.
+func (g *Gate) NewListener(name string, id dial.ListenerID, loops int) *Listener {
+	ls := &Listener{Name: name, ID: id, Counters: make([]tally.Counters, loops), gate: g}
+	ls.limited.Store(new(Limits))
+	return ls
+}
+
+// SetLimits gives the listener other limits, for clients that come from now on.
+func (ls *Listener) SetLimits(to Limits) { ls.limited.Store(&to) }
+
+func (ls *Listener) limits() *Limits { return ls.limited.Load() }
+
+// Sessions is how many sessions the listener has now.
+func (ls *Listener) Sessions() int { return int(ls.sessions.Load()) }
+
+// Flows is how many flows the listener has now.
+func (ls *Listener) Flows() int { return int(ls.flows.Load()) }
+
+// noteEvery keeps a long shortage or a flood from filling the log.
+const noteEvery = 10 * time.Second
+
+// A note is a line of the log that is written every noteEvery at most. Its zero value is ready.
+type note struct{ next atomic.Int64 }
+
+// due reports whether it is time for the line.
+func (n *note) due(g *Gate) bool {
+	now := int64(time.Since(g.started))
+	next := n.next.Load()
+	return now >= next && n.next.CompareAndSwap(next, now+int64(noteEvery))
+}
+
+// NotePause warns that accepting the listener's clients has paused, now and then. e is the error that said so, zero if
+// it was Room.
+func (ls *Listener) NotePause(e sock.Errno) {
+	g := ls.gate
+	if !g.pauseNote.due(g) {
+		return
+	}
+	ev := g.log.Warn().Str("listener", ls.Name).Int64("listener_sessions", ls.sessions.Load()).
+		Int64("sessions", g.sessions.Load()).Int64("possible", g.capacity.Load())
+	if e != 0 {
+		ev = ev.AnErr("err", e)
+	}
+	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; " +
+		"clients wait in the kernel's queue; raise the limit of open files")
+}
+
+// noteLoop warns of clients that come back to the listener, now and then.
+func (ls *Listener) noteLoop() {
+	if ls.loopNote.due(ls.gate) {
+		ls.gate.log.Warn().Str("listener", ls.Name).Str("pool", ls.limits().Pool).
+			Msg("clients refused that come from this listener: a backend leads back to it")
+	}
+}
+
+// noteRefusal warns that a client was refused at a limit, now and then.
+func (ls *Listener) noteRefusal() {
+	if ls.refusalNote.due(ls.gate) {
+		ls.NoteRefusals()
+	}
+}
+
+// NoteRefusals logs how many clients were refused at a limit of sessions since the start, if that is more than was
+// logged before.
+func (ls *Listener) NoteRefusals() {
+	refused := tally.Ended(ls.Counters, tally.MaxSessions)
+	if ls.refusalsNoted.Swap(refused) == refused {
+		return
+	}
+	g := ls.gate
+	g.log.Warn().Str("listener", ls.Name).Int64("listener_sessions", ls.sessions.Load()).
+		Int64("sessions", g.sessions.Load()).Stringer("reason", tally.MaxSessions).
+		Uint64("refused_since_start", refused).Msg("clients refused at max_sessions")
+}

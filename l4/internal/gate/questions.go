@@ -1,0 +1,59 @@
+package gate
+
+import "github.com/limeload/limeload-l4/l4/internal/sock"
+
+const (
+	// MaxQuestions bounds the DNS questions of one loop of a listener: as many as the cache lets clients wait.
+	MaxQuestions = 131_072
+
+	// crowdedQuestions is how many questions wait when those of one client are bounded whatever its limit: half of
+	// what may.
+	crowdedQuestions = MaxQuestions / 2
+
+	// clientShare is how many of them one client then has at most. A resolver with 20,000 questions a second that take
+	// 100 ms has as many.
+	clientShare = 2048
+)
+
+// A Questions is where the DNS questions of a listener come in on one loop, onLoop only. See NewQuestions.
+type Questions struct {
+	listener *Listener
+	waiting  map[ClientID]int // questions of each client that wait for an answer
+}
+
+// NewQuestions makes the way in for DNS questions.
+func (ls *Listener) NewQuestions() *Questions {
+	return &Questions{listener: ls, waiting: make(map[ClientID]int)}
+}
+
+// Admit asks whether a client's datagram may be looked at. One that is answered from the cache counts nowhere; one that
+// has to wait asks Wait.
+func (q *Questions) Admit(c *Client) Reason { return q.listener.admit(sock.UDP, c) }
+
+// Wait asks for one more question of a client that waits for its answer. waiting is how many questions wait there. With
+// Admitted it is counted, until Leave.
+func (q *Questions) Wait(id ClientID, waiting int) Reason {
+	return q.wait(id, q.listener.limits().ClientFlows, waiting)
+}
+
+// WaitOfSession is Wait for a session's question, of which a session may have no more than a few: the listener's limit
+// does not count here.
+func (q *Questions) WaitOfSession(id ClientID, waiting int) Reason { return q.wait(id, 0, waiting) }
+
+func (q *Questions) wait(id ClientID, limit, waiting int) Reason {
+	n := q.waiting[id]
+	if limit > 0 && n >= limit || waiting >= crowdedQuestions && n >= clientShare {
+		return ClientFull
+	}
+	q.waiting[id] = n + 1
+	return Admitted
+}
+
+// Leave counts a question out that has its answer.
+func (q *Questions) Leave(id ClientID) {
+	if n := q.waiting[id]; n > 1 {
+		q.waiting[id] = n - 1
+	} else {
+		delete(q.waiting, id)
+	}
+}

@@ -1,0 +1,46 @@
+package session
+
+import "github.com/limeload/limeload-l4/l4/internal/tally"
+
+// logEnd writes the access line of a session. Times are in seconds; those of phases it did not reach are
+// left out. connect_time is that of the connect that succeeded, retries the ones that did not before it.
+func (l *Loop) logEnd(s *Session, why tally.Reason) {
+	ev := l.access.Log.Info()
+	if !ev.Enabled() {
+		return
+	}
+	var text [64]byte
+	ev.Bytes("session", s.id.Append(text[:0])).
+		Str("listener", s.listener.Name).
+		Str("pool", s.pool.Name())
+	retries := len(s.tried)
+	b := s.lease.Backend()
+	if s.phase != relaying {
+		b = nil
+		if retries > 0 {
+			b = s.tried[retries-1]
+			retries--
+		}
+	}
+	if b != nil {
+		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
+	}
+	ev.Bytes("client", s.peer.AppendTo(text[:0])).
+		Uint64("bytes_in", s.in.bytes).
+		Uint64("bytes_out", s.out.bytes).
+		Float64("duration", (l.Now - s.accepted).Seconds())
+	if s.waiter != nil {
+		ev.Float64("queue_time", s.waited(l.Now).Seconds())
+	}
+	if s.phase == relaying {
+		ev.Float64("connect_time", (s.connected - s.connect).Seconds())
+	}
+	if s.firstByte > 0 {
+		ev.Float64("first_byte_time", (s.firstByte - s.accepted).Seconds())
+	}
+	ev.Int("retries", retries).Str("reason", why.String())
+	if s.cause != 0 {
+		ev.Str("err", s.cause.Error())
+	}
+	ev.Msg("session ended")
+}

@@ -1,0 +1,128 @@
+package session
+
+import (
+	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// connect picks a backend for the session and starts connecting to it; a backend that fails at once is
+// followed by the next. It reports false when no way was left and the session is over.
+//
+// Nothing has been read from the client before a backend is connected, so another try is always safe.
+func (l *Loop) connect(s *Session) bool {
+	for {
+		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})
+		if err == pool.ErrBusy {
+			return l.enqueue(s)
+		}
+		if err != nil {
+			l.refuse(s, s.whyRefused())
+			return false
+		}
+		if connecting, ended := l.connectTo(s, lease); connecting || ended {
+			return connecting
+		}
+	}
+}
+
+// connectTo starts connecting to the backend of a lease. When that fails at once, the lease is given back, and the
+// session has ended if it may not try another backend.
+func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
+	if s.failed {
+		s.failed = false
+		l.counters(s).Retries[s.failure].Add(1)
+	}
+	fd, e := l.dialer.Dial(l.Now, sock.TCP, lease.Backend().Addr(), s.listener.ID, &s.link)
+	if e == 0 || e == sock.InProgress {
+		if e = l.conns.Add(fd, backendSlot(s), s.Generation()); e == 0 {
+			s.phase = connecting
+			s.lease, s.connect = lease, l.Now
+			s.backend = conn{fd: int32(fd), open: true}
+			l.schedule(s)
+			return true, false
+		}
+		sock.Close(fd)
+	}
+	l.dialer.Forget(s.link)
+	s.cause = e
+	s.fail(lease, dial.Outcome(e))
+	switch {
+	case sock.OutOfDescriptors(e):
+		l.refuse(s, tally.NoDescriptors)
+	case len(s.tried) > s.pool.Retries():
+		l.refuse(s, s.whyRefused())
+	default:
+		return false, false
+	}
+	return false, true
+}
+
+// onConnect handles an event of the backend's connection while it is being made.
+//
+// A failed attempt's descriptor is closed in the handling of its own event, or by a timer after all
+// events of the batch, so no event of it can be taken for one of the next attempt's.
+func (l *Loop) onConnect(s *Session, bits uint32) {
+	if bits&(sock.PollError|sock.PollHangup) != 0 {
+		if e := sock.ConnectError(int(s.backend.fd)); e != 0 {
+			s.cause = e
+			l.connectFailed(s, dial.Outcome(e))
+			return
+		}
+	}
+	if bits&sock.PollOut == 0 {
+		return
+	}
+	s.phase = relaying
+	s.cause = 0
+	s.shunned = s.backend.peerDone || s.backend.broken
+	s.connected, s.active = l.Now, l.Now
+	s.looks, s.looked = true, l.Now
+	s.lease.ConnectTook(s.connected - s.connect)
+	c := l.counters(s)
+	c.ConnectTime.Observe(s.connected - s.connect)
+	if s.waiter != nil {
+		c.QueueTime.Observe(s.waiting)
+	}
+	l.schedule(s)
+	l.relay(s)
+}
+
+// connectFailed gives the backend back and tries another, if retries allow.
+func (l *Loop) connectFailed(s *Session, o pool.Outcome) {
+	s.backend.close(false)
+	l.dialer.Forget(s.link)
+	s.fail(s.lease, o)
+	if len(s.tried) > s.pool.Retries() {
+		l.refuse(s, s.whyRefused())
+		return
+	}
+	l.connect(s)
+}
+
+// fail gives the lease of an attempt back that has failed with outcome o.
+func (s *Session) fail(lease pool.Lease, o pool.Outcome) {
+	lease.Release(o)
+	s.tried = append(s.tried, lease.Backend())
+	s.failed, s.failure = true, o
+}
+
+// abandon ends a session whose backend is still being connected to, for a reason that is not the backend's.
+func (l *Loop) abandon(s *Session, why tally.Reason) {
+	s.backend.close(false)
+	s.lease.Release(pool.Neutral)
+	s.tried = append(s.tried, s.lease.Backend())
+	l.refuse(s, why)
+}
+
+// whyRefused is the reason when no backend is left to try.
+func (s *Session) whyRefused() tally.Reason {
+	switch {
+	case len(s.tried) == 0:
+		return tally.NoBackend
+	case sock.CauseOf(s.cause) == sock.OurWant:
+		return tally.NoDescriptors
+	}
+	return tally.ConnectFailed
+}

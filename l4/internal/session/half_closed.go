@@ -1,0 +1,38 @@
+package session
+
+import (
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
+
+// A session whose client has left looks like one whose client has asked its last question and waits for the answer: all
+// that comes is a FIN. So it stays for half_close_timeout. While its listener is short of descriptors it stays for
+// halfClosedPatience only, and makes room for a client that is there.
+//
+// halfClosedPatience is silence in which a backend that means to answer would have begun to, nearly always.
+const halfClosedPatience = 3 * time.Second
+
+// noteHalfClosed has a session stand among those that may have to make room.
+func (l *Loop) noteHalfClosed(s *Session) {
+	if !s.place.In() {
+		s.listener.halfClosed[l.Index].Add(&s.place, s)
+	}
+}
+
+// endHalfClosed ends sessions of a listener on this loop that are half closed and silent, those first that became so
+// first. One with bytes that its peer has not taken yet is not over.
+func (l *Loop) endHalfClosed(ls *Listener) {
+	q := &ls.halfClosed[l.Index]
+	for range acceptBatch {
+		s := q.First()
+		if s == nil {
+			return
+		}
+		if l.Now < s.active+halfClosedPatience || s.in.held() || s.out.held() {
+			q.Again(&s.place)
+			continue
+		}
+		l.end(s, tally.HalfClose)
+	}
+}

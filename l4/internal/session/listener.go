@@ -1,0 +1,48 @@
+package session
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/loop"
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// Settings are those of a listener's sessions. A session keeps what it began with. A zero time is without a limit.
+type Settings struct {
+	Pool     *pool.Pool // unless a preface chooses another one
+	Prefaces []Opener   // in their order
+
+	IdleTimeout      time.Duration // neither side sent anything for so long
+	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all
+	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished, see look; 0 = the kernel's
+	KeepAlive        sock.KeepAlive
+	Refuse           Refusal
+}
+
+// A Refusal is how a client that cannot be served is turned away.
+type Refusal uint8
+
+// The refusals.
+const (
+	RefuseReset Refusal = iota // with a RST: the client knows at once that this was no orderly end
+	RefuseClose                // with a FIN, after reading what the client has sent so far
+)
+
+// A Listener is a listener of TCP as its sessions know it.
+type Listener struct {
+	*gate.Listener
+	settings   atomic.Pointer[Settings]
+	halfClosed []loop.AgeQueue[Session] // of each loop, used onLoop only: sessions that may have to make room
+}
+
+// NewListener makes a listener for so many loops. Set gives it its settings, before its first client.
+func NewListener(ls *gate.Listener, loops int) *Listener {
+	return &Listener{Listener: ls, halfClosed: make([]loop.AgeQueue[Session], loops)}
+}
+
+// Set changes the settings, for sessions that begin from now on. It may be called from any goroutine, which does not
+// change them afterwards.
+func (ls *Listener) Set(to *Settings) { ls.settings.Store(to) }

@@ -1,0 +1,13 @@
+package sock
+
+// A Protocol is what a listener's clients speak.
+type Protocol uint8
+
+// The protocols.
+const (
+	TCP Protocol = iota
+	UDP
+)
+
+// String returns the protocol as a lower-case word.
+func (p Protocol) String() string { return [...]string{TCP: "tcp", UDP: "udp"}[p] }

@@ -1,13 +1,15 @@
 //go:build netns
 
-package l4
+package l4_test
 
 import (
 	"net/netip"
 	"os"
 	"testing"
 
+	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -32,7 +34,7 @@ func TestNetnsLoop(t *testing.T) {
 		all := spec(p)
 		all.Address, all.DualStack = netip.MustParseAddrPort("[::]:7000"), true
 		own := netip.AddrPortFrom(netip.MustParseAddr(address), all.Address.Port())
-		s := start(t, Options{Loops: 2, MaxSessions: 100}, all)
+		s := start(t, l4.Options{Loops: 2, MaxSessions: 100}, all)
 		if err := p.Add(pool.Spec{ID: "own", Addr: own, Weight: 1}); err != nil { // while it runs
 			t.Fatal(err)
 		}
@@ -40,8 +42,8 @@ func TestNetnsLoop(t *testing.T) {
 			t.Errorf("%s: the client got an orderly end", own)
 		}
 		eventually(t, "all sessions are over", func() bool { return s.Sessions() == 0 })
-		if info := s.Listeners()[0]; info.Accepted != 2 || info.Ended[Loop] != 1 {
-			t.Errorf("%s: %d sessions, %d of them refused; want 2 and 1", own, info.Accepted, info.Ended[Loop])
+		if info := s.Listeners()[0]; info.Accepted != 2 || info.Ended[tally.Loop] != 1 {
+			t.Errorf("%s: %d sessions, %d of them refused; want 2 and 1", own, info.Accepted, info.Ended[tally.Loop])
 		}
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)

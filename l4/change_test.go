@@ -1,4 +1,4 @@
-package l4
+package l4_test
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"os"
 	"reflect"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,56 +18,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
-
-// descriptors counts what the process has open, but for pipes: io.Copy, which backends here use, keeps some until a garbage
-// collection. What other tests had may still be closing, so it waits until two counts agree.
-func descriptors(t *testing.T) int {
-	t.Helper()
-	last := -1
-	eventually(t, "the number of descriptors is steady", func() bool {
-		before := last
-		last = openDescriptors(t)
-		return last == before
-	})
-	return last
-}
-
-func openDescriptors(t *testing.T) (n int) {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		// The one that read the folder is closed by now.
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "pipe:") {
-			n++
-		}
-	}
-	return n
-}
-
-// hold keeps a loop busy until release is called, or the test ends.
-func (s *Server) hold(t *testing.T, loop int) (release func()) {
-	t.Helper()
-	held, free := make(chan struct{}), make(chan struct{})
-	s.loops[loop].mailbox.post(message{do: func() {
-		close(held)
-		<-free
-	}})
-	<-held
-	release = sync.OnceFunc(func() { close(free) })
-	t.Cleanup(release)
-	return release
-}
 
 // TestSpecsDiffer holds that no field of a spec is forgotten when two are compared.
 func TestSpecsDiffer(t *testing.T) {
 	spec := spec(newPool(t))
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[ListenerSpec]()) {
-		if field.Name == "KeepAlive" {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[l4.ListenerSpec]()) {
+		if field.Name == "l4.KeepAlive" {
 			continue // below
 		}
 		other := spec
@@ -83,7 +41,7 @@ func TestSpecsDiffer(t *testing.T) {
 		case "Flows":
 			other.Flows.Responses = 1 // compared as a whole
 		case "DNS":
-			other.DNS = new(DNSSettings)
+			other.DNS = new(l4.DNSSettings)
 		default:
 			switch v.Kind() {
 			case reflect.String:
@@ -102,7 +60,7 @@ func TestSpecsDiffer(t *testing.T) {
 			t.Errorf("specs that differ in %s pass for the same", field.Name)
 		}
 	}
-	for _, k := range []KeepAlive{{Idle: 1}, {Interval: 1}, {Count: 1}} {
+	for _, k := range []l4.KeepAlive{{Idle: 1}, {Interval: 1}, {Count: 1}} {
 		other := spec
 		other.KeepAlive = k
 		if !spec.sameSockets(&other) || spec.equal(&other) {
@@ -114,16 +72,16 @@ func TestSpecsDiffer(t *testing.T) {
 	}
 }
 
-// TestCompare holds that a plan is told of as it then comes, by Compare and by the Change, without a descriptor for the asking.
+// TestCompare holds that a plan is told of as it then comes, by Compare and by the l4.Change, without a descriptor for the asking.
 func TestCompare(t *testing.T) {
 	p := newPool(t, backend(t, echo))
-	named := func(name string) ListenerSpec {
+	named := func(name string) l4.ListenerSpec {
 		s := spec(p)
 		s.Name = name
 		return s
 	}
 	stays, changes, goes, leaves, moves := named("stays"), named("changes"), named("goes"), named("also goes"), named("moves")
-	s := start(t, Options{Loops: 2}, stays, changes, goes, leaves, moves)
+	s := start(t, l4.Options{Loops: 2}, stays, changes, goes, leaves, moves)
 	at := make(map[string]netip.AddrPort)
 	for _, l := range s.Listeners() {
 		at[l.Name] = l.Address
@@ -136,14 +94,14 @@ func TestCompare(t *testing.T) {
 	moves.Address = netip.MustParseAddrPort(refusing(t))
 	comes := named("comes")
 	comes.Address = netip.MustParseAddrPort(refusing(t))
-	plan := Plan{Listeners: []ListenerSpec{comes, moves, stays, changes}}
-	want := []ListenerChange{
-		{Name: "comes", Fate: Added, To: comes.Address},
-		{Name: "moves", Fate: Rebound, From: at["moves"], To: moves.Address},
-		{Name: "stays", Fate: Kept, From: at["stays"], To: at["stays"]},
-		{Name: "changes", Fate: Updated, From: at["changes"], To: at["changes"]},
-		{Name: "also goes", Fate: Removed, From: at["also goes"]},
-		{Name: "goes", Fate: Removed, From: at["goes"], Sessions: 1},
+	plan := l4.Plan{Listeners: []l4.ListenerSpec{comes, moves, stays, changes}}
+	want := []l4.ListenerChange{
+		{Name: "comes", Fate: l4.Added, To: comes.Address},
+		{Name: "moves", Fate: l4.Rebound, From: at["moves"], To: moves.Address},
+		{Name: "stays", Fate: l4.Kept, From: at["stays"], To: at["stays"]},
+		{Name: "changes", Fate: l4.Updated, From: at["changes"], To: at["changes"]},
+		{Name: "also goes", Fate: l4.Removed, From: at["also goes"]},
+		{Name: "goes", Fate: l4.Removed, From: at["goes"], Sessions: 1},
 	}
 	addrs := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 	before := descriptors(t)
@@ -158,11 +116,11 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, change.Listeners, addrs); diff != "" {
-		t.Errorf("Change.Listeners (-want +got):\n%s", diff)
+		t.Errorf("l4.Change.Listeners (-want +got):\n%s", diff)
 	}
 	change.Commit()
 	for _, c := range s.Compare(plan) {
-		if c.Fate != Kept || at[c.Name] == c.To && c.Name == "moves" {
+		if c.Fate != l4.Kept || at[c.Name] == c.To && c.Name == "moves" {
 			t.Errorf("after Commit: %+v", c)
 		}
 	}
@@ -177,12 +135,12 @@ func TestDiscard(t *testing.T) {
 	for _, runs := range []bool{false, true} {
 		t.Run(fmt.Sprintf("runs %v", runs), func(t *testing.T) {
 			p := newPool(t, backend(t, echo))
-			s, err := New(Options{Loops: 2})
+			s, err := l4.New(l4.Options{Loops: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Shutdown(done(t)) }()
-			if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(p)}}); err != nil {
+			if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(p)}}); err != nil {
 				t.Fatal(err)
 			}
 			if runs {
@@ -203,8 +161,8 @@ func TestDiscard(t *testing.T) {
 			other.Name, taken.Name, inherits.Name = "other", "taken", "inherits"
 			taken.Address = busy
 			inherits.Inherited = []int{stolen}
-			for _, plan := range []Plan{
-				{}, {Listeners: []ListenerSpec{moved, other}}, {Listeners: []ListenerSpec{spec(p), inherits}},
+			for _, plan := range []l4.Plan{
+				{}, {Listeners: []l4.ListenerSpec{moved, other}}, {Listeners: []l4.ListenerSpec{spec(p), inherits}},
 			} {
 				c, err := s.Prepare(plan)
 				if err != nil {
@@ -214,7 +172,7 @@ func TestDiscard(t *testing.T) {
 				c.Discard()
 				c.Commit() // too late
 			}
-			if _, err := s.Prepare(Plan{Listeners: []ListenerSpec{moved, other, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{moved, other, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("an address in use: %v", err)
 			}
 			if after := descriptors(t); after != before {
@@ -224,7 +182,7 @@ func TestDiscard(t *testing.T) {
 				t.Errorf("listeners are %v", n)
 			}
 			s.Start()
-			if err := ask(dial(t, s.address())); err != nil {
+			if err := ask(dial(t, address(s))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -237,11 +195,11 @@ func TestDiscardServesClients(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	all := spec(p)
 	all.Address = netip.MustParseAddrPort("0.0.0.0:0")
-	s := start(t, Options{Loops: 2}, all)
+	s := start(t, l4.Options{Loops: 2}, all)
 	one := spec(newPool(t)) // would refuse them
 	one.Name = "one"
 	one.Address = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Listeners()[0].Address.Port())
-	c, err := s.Prepare(Plan{Listeners: []ListenerSpec{all, one}})
+	c, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{all, one}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,14 +220,14 @@ func TestDiscardServesClients(t *testing.T) {
 
 // TestOneChange holds that a change waits for the one before, and that a shutdown waits for none.
 func TestOneChange(t *testing.T) {
-	s := start(t, Options{Loops: 1}, spec(newPool(t)))
-	for _, end := range []func(*Change){(*Change).Commit, (*Change).Discard} {
-		first, err := s.Prepare(Plan{Listeners: []ListenerSpec{spec(newPool(t))}})
+	s := start(t, l4.Options{Loops: 1}, spec(newPool(t)))
+	for _, end := range []func(*l4.Change){(*l4.Change).Commit, (*l4.Change).Discard} {
+		first, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		applied := make(chan error)
-		go func() { applied <- s.Apply(Plan{}) }()
+		go func() { applied <- s.Apply(l4.Plan{}) }()
 		select {
 		case <-applied:
 			t.Fatal("a second change came between")
@@ -283,7 +241,7 @@ func TestOneChange(t *testing.T) {
 			t.Fatalf("%d listeners, want the second change's none", n)
 		}
 	}
-	late, err := s.Prepare(Plan{Listeners: []ListenerSpec{spec(newPool(t))}})
+	late, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +254,7 @@ func TestOneChange(t *testing.T) {
 	if after := descriptors(t); after != before-3 || len(s.Listeners()) != 0 {
 		t.Errorf("a change after the end: %d of %d descriptors, listeners %v", after, before, s.Listeners())
 	}
-	if _, err := s.Prepare(Plan{}); !errors.Is(err, ErrShutdown) {
+	if _, err := s.Prepare(l4.Plan{}); !errors.Is(err, l4.ErrShutdown) {
 		t.Errorf("prepare after the end: %v", err)
 	}
 }
@@ -308,8 +266,8 @@ func TestChangesLoseNobody(t *testing.T) {
 	p, other := newPool(t, backend(t, echo)), newPool(t, backend(t, echo))
 	stays, comes := spec(p), spec(p)
 	comes.Name = "also"
-	s := start(t, Options{Loops: 2}, stays)
-	address := s.address()
+	s := start(t, l4.Options{Loops: 2}, stays)
+	address := address(s)
 	ended := make(chan struct{})
 	var total atomic.Uint64
 	var running sync.WaitGroup
@@ -336,11 +294,11 @@ func TestChangesLoseNobody(t *testing.T) {
 		})
 	}
 	for i := range applies {
-		plan := Plan{Listeners: []ListenerSpec{stays}}
+		plan := l4.Plan{Listeners: []l4.ListenerSpec{stays}}
 		changed := &plan.Listeners[0]
 		switch i % 4 {
 		case 1:
-			changed.Backlog, changed.KeepAlive = 128, KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
+			changed.Backlog, changed.KeepAlive = 128, l4.KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
 		case 2:
 			changed.Pool = other
 		case 3:
@@ -376,19 +334,19 @@ func TestChangesLoseNobody(t *testing.T) {
 
 // TestPoolsAreForgotten holds that a server which is given new pools again and again does not keep the old ones.
 func TestPoolsAreForgotten(t *testing.T) {
-	s := start(t, Options{Loops: 1})
+	s := start(t, l4.Options{Loops: 1})
 	const pools = 50
 	for range pools {
-		if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "the pools are forgotten", func() bool {
 		runtime.GC()
-		if err := s.Apply(Plan{}); err != nil {
+		if err := s.Apply(l4.Plan{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}}); err != nil {
 			t.Fatal(err)
 		}
 		return len(s.revoking) < pools/2
@@ -401,28 +359,28 @@ func TestMoveServesWaiting(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	one := spec(p)
 	one.Address = netip.MustParseAddrPort("0.0.0.0:0") // its port is then free at all addresses
-	s := start(t, Options{Loops: 2}, one)
+	s := start(t, l4.Options{Loops: 2}, one)
 	one.Address = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Listeners()[0].Address.Port())
 	if err := ask(dial(t, one.Address.String())); err != nil {
 		t.Fatal(err)
 	}
-	release := []func(){s.hold(t, 0), s.hold(t, 1)}
+	release := []func(){hold(t, s, 0), hold(t, s, 1)}
 	var clients []net.Conn
 	for range 50 {
 		clients = append(clients, dial(t, one.Address.String()))
 	}
-	c, err := s.Prepare(Plan{Listeners: []ListenerSpec{one}})
+	c, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{one}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := c.Listeners[0].Fate; f != Rebound {
+	if f := c.Listeners[0].Fate; f != l4.Rebound {
 		t.Fatalf("the listener is to be %v", f)
 	}
 	for _, f := range release {
 		f()
 	}
 	c.Commit()
-	clients = append(clients, dial(t, s.address()))
+	clients = append(clients, dial(t, address(s)))
 	for i, c := range clients {
 		if err := ask(c); err != nil {
 			t.Errorf("client %d: %v", i, err)
@@ -436,10 +394,10 @@ func TestMoveServesWaiting(t *testing.T) {
 // TestCommitRefusesOptions holds that options the kernel does not take are found out by Prepare, also where no socket is new.
 func TestCommitRefusesOptions(t *testing.T) {
 	ls := spec(newPool(t))
-	s := start(t, Options{Loops: 1}, ls)
-	ls.KeepAlive = KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
-	var listen *ListenError
-	if _, err := s.Prepare(Plan{Listeners: []ListenerSpec{ls}}); !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
+	s := start(t, l4.Options{Loops: 1}, ls)
+	ls.KeepAlive = l4.KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
+	var listen *l4.ListenError
+	if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("keepalive after two days: %v", err)
 	}
 }
@@ -447,8 +405,8 @@ func TestCommitRefusesOptions(t *testing.T) {
 // TestUpdateInPlace holds that other options reach sockets that stay, with the clients that wait there.
 func TestUpdateInPlace(t *testing.T) {
 	ls := spec(newPool(t, backend(t, echo)))
-	ls.KeepAlive = KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
-	s := start(t, Options{Loops: 1}, ls)
+	ls.KeepAlive = l4.KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 3}
+	s := start(t, l4.Options{Loops: 1}, ls)
 	option := func(level, name int) int {
 		t.Helper()
 		v, err := syscall.GetsockoptInt(s.listeners["test"].bound.sockets[0][0], level, name)
@@ -460,11 +418,11 @@ func TestUpdateInPlace(t *testing.T) {
 	if option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 1 {
 		t.Error("keepalive is off")
 	}
-	release := s.hold(t, 0)
-	waits := dial(t, s.address())
+	release := hold(t, s, 0)
+	waits := dial(t, address(s))
 	fd := s.listeners["test"].bound.sockets[0][0]
-	ls.KeepAlive, ls.Backlog = KeepAlive{}, 5
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+	ls.KeepAlive, ls.Backlog = l4.KeepAlive{}, 5
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 		t.Fatal(err)
 	}
 	if now := s.listeners["test"].bound.sockets[0][0]; now != fd || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 0 {
@@ -525,18 +483,18 @@ func TestInherited(t *testing.T) {
 	for sockets := 1; sockets <= 5; sockets++ {
 		t.Run(fmt.Sprintf("%d sockets", sockets), func(t *testing.T) {
 			p := newPool(t, backend(t, echo))
-			s := start(t, Options{Loops: 2})
+			s := start(t, l4.Options{Loops: 2})
 			before := descriptors(t)
 			address, fds := inheritable(t, sockets)
 			early := dial(t, address)
-			ls := ListenerSpec{Name: "inherits", Pool: p, Inherited: fds}
-			if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+			ls := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds}
+			if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 				t.Fatal(err)
 			}
 			if shared := s.listeners["inherits"].bound.shared; shared != (sockets < len(s.loops)) {
 				t.Errorf("loops share sockets: %v", shared)
 			}
-			if got := s.address(); got != address {
+			if got := address(s); got != address {
 				t.Errorf("the listener is at %s, want %s", got, address)
 			}
 			if err := ask(early); err != nil {
@@ -577,7 +535,7 @@ func TestInherited(t *testing.T) {
 			}
 			for i := range 20 {
 				ls.Backlog = 100 + i
-				if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+				if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -586,7 +544,7 @@ func TestInherited(t *testing.T) {
 			if n := s.Listeners()[0].Accepted; n != clients*rounds+1 {
 				t.Errorf("%d sessions were accepted, want %d", n, clients*rounds+1)
 			}
-			if err := s.Apply(Plan{}); err != nil {
+			if err := s.Apply(l4.Plan{}); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "the descriptors given are closed", func() bool { return openDescriptors(t) == before+sockets })
@@ -607,9 +565,9 @@ func TestInherited(t *testing.T) {
 // TestInheritedWithStuckLoop holds that a client of a shared socket does not wait for the loop that is busy.
 func TestInheritedWithStuckLoop(t *testing.T) {
 	address, fds := inheritable(t, 1)
-	s := start(t, Options{Loops: 2}, ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
+	s := start(t, l4.Options{Loops: 2}, l4.ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
 	for loop := range s.loops {
-		release := s.hold(t, loop)
+		release := hold(t, s, loop)
 		for range 50 {
 			c := dial(t, address)
 			if err := ask(c); err != nil {
@@ -627,7 +585,7 @@ func TestInheritedNonsense(t *testing.T) {
 	p := newPool(t)
 	_, fds := inheritable(t, 2)
 	_, others := inheritable(t, 1)
-	s := start(t, Options{Loops: 3}, ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]})
+	s := start(t, l4.Options{Loops: 3}, l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]})
 	bound := s.listeners["inherits"].bound
 	connection, e := sock.Connect(bound.address)
 	if e != 0 && e != sock.InProgress {
@@ -647,9 +605,9 @@ func TestInheritedNonsense(t *testing.T) {
 		"another address":   {others[0], fds[1]},
 		"one address twice": {fds[1]},
 	} {
-		keeps := ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]}
-		var listen *ListenError
-		_, err := s.Prepare(Plan{Listeners: []ListenerSpec{keeps, {Name: "second", Pool: p, Inherited: inherited}}})
+		keeps := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]}
+		var listen *l4.ListenError
+		_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{keeps, {Name: "second", Pool: p, Inherited: inherited}}})
 		if err == nil || name != "one address twice" && !errors.As(err, &listen) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -663,9 +621,9 @@ func TestInheritedNonsense(t *testing.T) {
 // come takes them, with the client that waits.
 func TestInheritedDiscard(t *testing.T) {
 	address, fds := inheritable(t, 1)
-	s := start(t, Options{Loops: 2})
+	s := start(t, l4.Options{Loops: 2})
 	p := newPool(t, backend(t, echo))
-	plan := Plan{Listeners: []ListenerSpec{{Name: "inherits", Pool: p, Inherited: fds}}}
+	plan := l4.Plan{Listeners: []l4.ListenerSpec{{Name: "inherits", Pool: p, Inherited: fds}}}
 	c, err := s.Prepare(plan)
 	if err != nil {
 		t.Fatal(err)

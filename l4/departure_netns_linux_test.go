@@ -1,12 +1,14 @@
 //go:build netns
 
-package l4
+package l4_test
 
 import (
 	"context"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // TestNetnsHandshakeUnderWay holds that a client whose handshake is under way when its listening socket is left is
@@ -18,12 +20,12 @@ func TestNetnsHandshakeUnderWay(t *testing.T) {
 	const here, elsewhere = 7000, 7001
 	type change struct {
 		name     string
-		from, to func(*ListenerSpec)
+		from, to func(*l4.ListenerSpec)
 		discard  bool // the change is given up
 		closed   bool // nobody listens there afterwards
 	}
-	set := func(address netip.AddrPort, dual bool) func(*ListenerSpec) {
-		return func(spec *ListenerSpec) { spec.Address, spec.DualStack = address, dual }
+	set := func(address netip.AddrPort, dual bool) func(*l4.ListenerSpec) {
+		return func(spec *l4.ListenerSpec) { spec.Address, spec.DualStack = address, dual }
 	}
 	one, all, dual := set(at("10.99.0.1", here), false), set(at("0.0.0.0", here), false), set(at("::", here), true)
 	for _, tc := range []change{
@@ -31,27 +33,27 @@ func TestNetnsHandshakeUnderWay(t *testing.T) {
 		{name: "all addresses to one", from: all, to: one},
 		{name: "one address to all", from: one, to: all},
 		{name: "all addresses of both families to one", from: dual, to: one},
-		{name: "another name", from: one, to: func(spec *ListenerSpec) { one(spec); spec.Name = "renamed" }},
-		{name: "another name for both families", from: dual, to: func(spec *ListenerSpec) { dual(spec); spec.Name = "renamed" }},
+		{name: "another name", from: one, to: func(spec *l4.ListenerSpec) { one(spec); spec.Name = "renamed" }},
+		{name: "another name for both families", from: dual, to: func(spec *l4.ListenerSpec) { dual(spec); spec.Name = "renamed" }},
 		{name: "removed", from: one, closed: true},
 		{name: "shut down", from: dual, closed: true},
 		{name: "discarded", from: all, to: one, discard: true},
-		{name: "a name discarded", from: one, to: func(spec *ListenerSpec) { one(spec); spec.Name = "renamed" }, discard: true},
+		{name: "a name discarded", from: one, to: func(spec *l4.ListenerSpec) { one(spec); spec.Name = "renamed" }, discard: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			far := newStranger(t)
 			old := spec(newPool(t, backend(t, echo)))
 			tc.from(&old)
-			s := start(t, Options{Loops: 2}, old)
-			var next []ListenerSpec
+			s := start(t, l4.Options{Loops: 2}, old)
+			var next []l4.ListenerSpec
 			if tc.to != nil {
-				next = []ListenerSpec{old}
+				next = []l4.ListenerSpec{old}
 				tc.to(&next[0])
 			}
-			var c *Change
+			var c *l4.Change
 			prepare := func() {
 				var err error
-				if c, err = s.Prepare(Plan{Listeners: next}); err != nil {
+				if c, err = s.Prepare(l4.Plan{Listeners: next}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -1,4 +1,4 @@
-package l4
+package l4_test
 
 import (
 	"net"
@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // TestMovesLoseNobody has a listener move between an address and all addresses, and get another name, again and again
@@ -16,7 +18,7 @@ func TestMovesLoseNobody(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	one := spec(p)
 	one.Address = netip.MustParseAddrPort("0.0.0.0:0")
-	s := start(t, Options{Loops: 2}, one)
+	s := start(t, l4.Options{Loops: 2}, one)
 	address := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Listeners()[0].Address.Port())
 	var begun atomic.Int64
 	var lost atomic.Int64
@@ -46,7 +48,7 @@ func TestMovesLoseNobody(t *testing.T) {
 		case 2:
 			one.Address = netip.AddrPortFrom(netip.IPv4Unspecified(), address.Port())
 		}
-		if err := s.Apply(Plan{Listeners: []ListenerSpec{one}}); err != nil {
+		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{one}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build netns
 
-package l4
+package l4_test
 
 import (
 	"context"
@@ -21,6 +21,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -76,10 +78,10 @@ func TestNetnsNoIPv6(t *testing.T) {
 	const clients = 60
 	t.Run("udp", func(t *testing.T) {
 		b := startUDP(t, naming("b"))
-		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.address())
-		s := start(t, Options{Loops: 1}, flowSpec(p))
+		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.Address())
+		s := start(t, l4.Options{Loops: 1}, flowSpec(p))
 		for i := range clients {
-			c := dialUDP(t, s.address())
+			c := dialUDP(t, address(s))
 			if _, err := c.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
@@ -88,18 +90,18 @@ func TestNetnsNoIPv6(t *testing.T) {
 				t.Fatalf("client %d: its first datagram is lost", i)
 			}
 		}
-		for why, n := range s.info().Dropped {
+		for why, n := range info(s).Dropped {
 			if n > 0 {
-				t.Errorf("%d are dropped: %v", n, Drop(why))
+				t.Errorf("%d are dropped: %v", n, l4.Drop(why))
 			}
 		}
 		wantLearned(t, p)
 	})
 	t.Run("tcp", func(t *testing.T) {
 		p, _ := breaking(t, "round_robin", true, "[::1]:53", backend(t, echo))
-		s := start(t, Options{Loops: 1}, spec(p))
+		s := start(t, l4.Options{Loops: 1}, spec(p))
 		for range clients {
-			if err := ask(dial(t, s.address())); err != nil {
+			if err := ask(dial(t, address(s))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -107,9 +109,9 @@ func TestNetnsNoIPv6(t *testing.T) {
 	})
 	t.Run("dns", func(t *testing.T) {
 		b := startUDP(t, answering(t, 60))
-		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.address())
-		s := start(t, Options{Loops: 1}, dnsSpec(p))
-		c := dialUDP(t, s.address())
+		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.Address())
+		s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
+		c := dialUDP(t, address(s))
 		for i := range clients {
 			wantAddress(t, exchange(t, c, dnsQuery(t, uint16(i), nameOf(i), dns.TypeA)), uint16(i), nameOf(i))
 		}
@@ -133,7 +135,7 @@ func TestNetnsFewPorts(t *testing.T) {
 	const ports = 8
 	first, second := backend(t, echo), backend(t, echo)
 	p, _ := breaking(t, "first", true, first, second)
-	s := start(t, Options{Loops: 1}, spec(p))
+	s := start(t, l4.Options{Loops: 1}, spec(p))
 	setSysctl(t, "ipv4/ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1))
 	const own = 10000
 	refused := 0
@@ -142,7 +144,7 @@ func TestNetnsFewPorts(t *testing.T) {
 			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
 		}
 		d := net.Dialer{Control: again, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: own + i}} // of our own, that nobody is given
-		c, err := d.Dial("tcp", s.address())
+		c, err := d.Dial("tcp", address(s))
 		if errors.Is(err, syscall.ECONNRESET) { // refused so soon
 			refused++
 			continue
@@ -159,7 +161,7 @@ func TestNetnsFewPorts(t *testing.T) {
 	if a.Leases != ports || b.Leases != ports || refused != ports {
 		t.Errorf("%d sessions at the first, %d at the second and %d refused, want %d each", a.Leases, b.Leases, refused, ports)
 	}
-	eventually(t, "those are counted as refused for want of ports", func() bool { return s.info().Ended[NoDescriptors] == ports })
+	eventually(t, "those are counted as refused for want of ports", func() bool { return info(s).Ended[tally.NoDescriptors] == ports })
 	for _, x := range []pool.BackendInfo{a, b} {
 		for o, n := range x.Outcomes {
 			if n > 0 && pool.Outcome(o) != pool.Neutral || x.Breaker != pool.Closed {
@@ -301,9 +303,9 @@ func TestNetnsForgedICMP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, pass := breaking(t, "first", tt.checked, "10.77.0.2:53", "10.77.0.3:53")
-			s := start(t, Options{Loops: 1}, dnsSpec(p))
+			s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
 			g := f.icmpForger(t)
-			c, attacker := dialUDP(t, s.address()), dialUDP(t, s.address())
+			c, attacker := dialUDP(t, address(s)), dialUDP(t, address(s))
 			id, sent := uint16(0), 0
 			for range 10 {
 				for range 8 {
@@ -322,7 +324,7 @@ func TestNetnsForgedICMP(t *testing.T) {
 			}
 			id++ // after what was forged, the answer comes
 			wantAddress(t, exchange(t, c, dnsQuery(t, id, nameOf(int(id)), dns.TypeA)), id, nameOf(int(id)))
-			hits := s.dnsInfo().Unreachable
+			hits := dnsInfo(s).Unreachable
 			t.Logf("%d forged errors, %d questions moved; outcomes %v; breakers %v, %v",
 				sent, hits, p.Backends()[0].Outcomes, p.Backends()[0].Breaker, p.Backends()[1].Breaker)
 			if hits > 0 != tt.hits {
@@ -340,14 +342,14 @@ func TestNetnsForgedICMP(t *testing.T) {
 // TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from another one, with the same
 // backend, of which nothing bad is said.
 func TestNetnsAddressGone(t *testing.T) {
-	for name, spec := range map[string]func(*pool.Pool) ListenerSpec{"flow": flowSpec, "dns": dnsSpec} {
+	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": dnsSpec} {
 		t.Run(name, func(t *testing.T) {
 			f := connectFarEnd(t)
 			setSysctl(t, "ipv4/conf/here/promote_secondaries", "1")
 			f.startResolver(t, "10.77.0.2:53")
 			p := newPool(t, "10.77.0.2:53")
-			s := start(t, Options{Loops: 1}, spec(p))
-			c := dialUDP(t, s.address())
+			s := start(t, l4.Options{Loops: 1}, spec(p))
+			c := dialUDP(t, address(s))
 			wantAddress(t, exchange(t, c, dnsQuery(t, 1, nameOf(1), dns.TypeA)), 1, nameOf(1))
 			ip(t, "address", "del", "10.77.0.1/24", "dev", "here") // 10.77.0.11 is left
 			wantAddress(t, exchange(t, c, dnsQuery(t, 2, nameOf(2), dns.TypeA)), 2, nameOf(2))

@@ -1,4 +1,4 @@
-package l4
+package l4_test
 
 import (
 	"context"
@@ -8,11 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
 // skip takes a loop's clock ahead. Nothing else may read the server's clock.
-func (s *Server) skip(d time.Duration) {
+func (s *l4.Server) skip(d time.Duration) {
 	done := make(chan struct{})
 	s.loops[0].mailbox.post(message{do: func() {
 		s.started = s.started.Add(-d)
@@ -25,15 +27,15 @@ func (s *Server) skip(d time.Duration) {
 // to the last one; of the listener as of the backend.
 func TestBytesOfRunningSessions(t *testing.T) {
 	p := newPool(t, backend(t, echo))
-	s := start(t, Options{Loops: 1}, spec(p))
+	s := start(t, l4.Options{Loops: 1}, spec(p))
 	counted := func() [4]uint64 {
 		l, b := s.Listeners()[0], p.Backends()[0]
 		return [4]uint64{l.BytesIn, l.BytesOut, b.BytesIn, b.BytesOut}
 	}
 	all := func(n uint64) [4]uint64 { return [4]uint64{n, n, n, n} }
-	c := dial(t, s.address())
+	c := dial(t, address(s))
 	for range 3 * slabChunk * sliceChunks { // others, so that it takes several turns
-		if err := ask(dial(t, s.address())); err != nil {
+		if err := ask(dial(t, address(s))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +68,7 @@ func TestBytesOfRunningSessions(t *testing.T) {
 // TestTellRounds holds when a loop goes round to count bytes: some time after an event, as often as there are events, and not at
 // all while all is quiet, so that it sleeps.
 func TestTellRounds(t *testing.T) {
-	s, err := New(Options{Loops: 1})
+	s, err := l4.New(l4.Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +119,8 @@ func TestFigures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, Options{Loops: 1}, spec(p))
-	c := dial(t, s.address())
+	s := start(t, l4.Options{Loops: 1}, spec(p))
+	c := dial(t, address(s))
 	if err := ask(c); err != nil {
 		t.Fatal(err)
 	}
@@ -144,16 +146,16 @@ func TestFigures(t *testing.T) {
 func TestQueueTime(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
 	lines, log := newCapture()
-	s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(p))
-	holder := dial(t, s.address())
+	s := start(t, l4.Options{Loops: 1, Access: true, Log: log}, spec(p))
+	holder := dial(t, address(s))
 	if err := ask(holder); err != nil {
 		t.Fatal(err)
 	}
 	waiting := queuedClients(t, s, p, 2)
-	if !refusedWithReset(t, s.address()) {
+	if !refusedWithReset(t, address(s)) {
 		t.Error("a third client was not refused")
 	}
-	if line := lines.next(t); line.Reason != QueueFull.String() || line.QueueTime != 0 {
+	if line := lines.Next(t); line.Reason != tally.QueueFull.String() || line.QueueTime != 0 {
 		t.Errorf("the third client ended with %s after %v s in the queue", line.Reason, line.QueueTime)
 	}
 	if n := s.Listeners()[0].QueueTime.Count; n != 0 {
@@ -175,32 +177,32 @@ func TestQueueTime(t *testing.T) {
 // TestSet holds that the settings of a server that runs can be changed.
 func TestSet(t *testing.T) {
 	lines, log := newCapture()
-	s := start(t, Options{Loops: 2, MaxSessions: 1, Log: log}, spec(newPool(t, backend(t, echo))))
-	if got := s.Settings(); got != (Settings{MaxSessions: 1}) {
+	s := start(t, l4.Options{Loops: 2, MaxSessions: 1, Log: log}, spec(newPool(t, backend(t, echo))))
+	if got := s.Settings(); got != (l4.Settings{MaxSessions: 1}) {
 		t.Errorf("settings at first: %+v", got)
 	}
-	c := dial(t, s.address())
+	c := dial(t, address(s))
 	if err := ask(c); err != nil {
 		t.Fatal(err)
 	}
-	if !refusedWithReset(t, s.address()) {
+	if !refusedWithReset(t, address(s)) {
 		t.Error("a second session was taken")
 	}
 	<-lines.lines // the warning about that
-	want := Settings{MaxSessions: 2, Access: true}
+	want := l4.Settings{MaxSessions: 2, Access: true}
 	s.Set(want)
 	if got := s.Settings(); got != want {
 		t.Errorf("settings: %+v, want %+v", got, want)
 	}
-	second := dial(t, s.address())
+	second := dial(t, address(s))
 	if err := ask(second); err != nil {
 		t.Error(err)
 	}
 	c.Close()
-	if line := lines.next(t); line.Client != c.LocalAddr().String() {
+	if line := lines.Next(t); line.Client != c.LocalAddr().String() {
 		t.Errorf("another line than the session's: %+v", line)
 	}
-	s.Set(Settings{MaxSessions: 1})
+	s.Set(l4.Settings{MaxSessions: 1})
 	if err := ask(second); err != nil {
 		t.Errorf("a session that was there: %v", err)
 	}
@@ -213,7 +215,7 @@ func TestSet(t *testing.T) {
 
 // TestLoops holds that a stuck loop is found, and which, and that one which waits passes for alive.
 func TestLoops(t *testing.T) {
-	s, err := New(Options{Loops: 2})
+	s, err := l4.New(l4.Options{Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,7 @@ func TestLoops(t *testing.T) {
 			t.Errorf("before the start: %+v", l)
 		}
 	}
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t, backend(t, echo)))}}); err != nil {
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t, backend(t, echo)))}}); err != nil {
 		t.Fatal(err)
 	}
 	s.Start()
@@ -240,13 +242,13 @@ func TestLoops(t *testing.T) {
 		}
 	}
 	eventually(t, "both wait", func() bool { l := s.Loops(); return l[0].Waiting && l[1].Waiting })
-	if err := ask(dial(t, s.address())); err != nil {
+	if err := ask(dial(t, address(s))); err != nil {
 		t.Fatal(err)
 	}
 	if l := s.Loops(); l[0].Sessions+l[1].Sessions != 1 {
 		t.Errorf("one session, and the loops have %d and %d", l[0].Sessions, l[1].Sessions)
 	}
-	release := s.hold(t, 1)
+	release := hold(t, s, 1)
 	defer release() // before the server is to end
 	if l := s.Loops()[1]; l.Waiting {
 		t.Error("a loop in a turn passes for waiting")
@@ -255,7 +257,7 @@ func TestLoops(t *testing.T) {
 		eventually(t, "it is loop 1 that is stuck", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
-			var stuck *StuckLoopError
+			var stuck *l4.StuckLoopError
 			return errors.As(s.Live(ctx), &stuck) && stuck.Loop == 1 // on a slow day loop 0 takes longer, too
 		})
 	}

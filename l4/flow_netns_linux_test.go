@@ -4,7 +4,7 @@
 //
 //	unshare --user --map-root-user --net go test -tags netns -run Netns ./l4
 
-package l4
+package l4_test
 
 import (
 	"fmt"
@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
 )
@@ -88,16 +90,16 @@ func (f farEnd) run(t *testing.T, args ...string) string {
 func TestNetnsFlowSource(t *testing.T) {
 	f := connectFarEnd(t)
 	b := startUDP(t, echoUDP)
-	spec := flowSpec(newPool(t, b.address()))
+	spec := flowSpec(newPool(t, b.Address()))
 	spec.Address, spec.DualStack = netip.MustParseAddrPort("[::]:0"), true
-	s := start(t, Options{Loops: 2}, spec)
+	s := start(t, l4.Options{Loops: 2}, spec)
 	for _, a := range []string{"10.77.0.1", "10.77.0.11", "fd77::1", "fd77::11"} {
-		ask := fmt.Sprintf(`exec 3<>/dev/udp/%s/%d; printf %%s %[1]s >&3; timeout 10 head -c %[3]d <&3`, a, s.info().Address.Port(), len(a))
+		ask := fmt.Sprintf(`exec 3<>/dev/udp/%s/%d; printf %%s %[1]s >&3; timeout 10 head -c %[3]d <&3`, a, info(s).Address.Port(), len(a))
 		if got := f.run(t, harness.Tool(t, "bash"), "-c", ask); got != a {
 			t.Errorf("asked %s and got %q", a, got)
 		}
 	}
-	if n := s.info().DatagramsOut; n != 4 {
+	if n := info(s).DatagramsOut; n != 4 {
 		t.Errorf("%d answers", n)
 	}
 }
@@ -115,13 +117,13 @@ func TestNetnsFlowHostGone(t *testing.T) {
 	b := startUDP(t, naming("b"))
 	// Of IPv6, the kernel also takes what others send in our own name; so it is a hint.
 	for gone, outcome := range map[string]pool.Outcome{"10.77.0.99:53": pool.ConnectUnreachable, "[fd77::99]:53": pool.ICMPError} {
-		p := newPool(t, gone, b.address())
-		s := start(t, Options{Loops: 1}, flowSpec(p))
-		c := dialUDP(t, s.address())
+		p := newPool(t, gone, b.Address())
+		s := start(t, l4.Options{Loops: 1}, flowSpec(p))
+		c := dialUDP(t, address(s))
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		s.awaitDropped(t, DropBackendRefused, 1)
+		awaitDropped(t, s, tally.DropBackendRefused, 1)
 		if n := p.Backends()[0].Outcomes[outcome]; n != 1 {
 			t.Errorf("%s: %d told to the pool", gone, n)
 		}

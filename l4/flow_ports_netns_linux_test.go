@@ -1,6 +1,6 @@
 //go:build netns
 
-package l4
+package l4_test
 
 import (
 	"net"
@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // TestNetnsFlowPorts holds that a flood of new clients neither ends flows that have had an answer nor takes all local
@@ -48,7 +50,7 @@ func TestNetnsFlowPorts(t *testing.T) {
 		spec := flowSpec(newPool(t, "127.0.0.1:30000"))
 		spec.Address = netip.MustParseAddrPort("127.0.0.1:30001")
 		spec.Flows.Timeout = time.Hour
-		s := start(t, Options{Loops: 1}, spec)
+		s := start(t, l4.Options{Loops: 1}, spec)
 		client := func(port int) *net.UDPConn {
 			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, net.UDPAddrFromAddrPort(spec.Address))
 			if err != nil {
@@ -66,7 +68,7 @@ func TestNetnsFlowPorts(t *testing.T) {
 		before := s.ids(t)
 		(&forger{to: spec.Address}).send(t, s, 300)
 		if taken == 0 {
-			if d := s.info().Dropped; len(d) != 0 {
+			if d := info(s).Dropped; len(d) != 0 {
 				t.Errorf("dropped: %v", d)
 			}
 			free, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -84,7 +86,7 @@ func TestNetnsFlowPorts(t *testing.T) {
 			askUDP(t, c, "asked")
 		}
 		askUDP(t, client(20_005+taken), "asked")
-		t.Logf("%d flows, ended %v, dropped %v", s.Flows(), s.info().Ended, s.info().Dropped)
+		t.Logf("%d flows, ended %v, dropped %v", s.Flows(), info(s).Ended, info(s).Dropped)
 		for _, c := range append(others, b) {
 			c.Close()
 		}

@@ -1,4 +1,4 @@
-package l4
+package l4_test
 
 import (
 	"context"
@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
 // list is List of a server whose loops answer.
-func (s *Server) list(t *testing.T, f SessionFilter) SessionList {
+func (s *l4.Server) list(t *testing.T, f l4.SessionFilter) l4.SessionList {
 	t.Helper()
 	list, err := s.List(t.Context(), f)
 	if err != nil {
@@ -41,7 +43,7 @@ func TestList(t *testing.T) {
 	}
 	one, two := spec(queueing), spec(hanging)
 	one.Name, two.Name = "one", "two"
-	s := start(t, Options{Loops: 2}, one, two)
+	s := start(t, l4.Options{Loops: 2}, one, two)
 	at := s.Listeners()
 	relayed := dial(t, at[0].Address.String())
 	for range 3 {
@@ -53,14 +55,14 @@ func TestList(t *testing.T) {
 	eventually(t, "a client waits", func() bool { return queueing.Waiting() == 1 })
 	connectingClient := dial(t, at[1].Address.String())
 	eventually(t, "a session connects", func() bool {
-		return len(s.list(t, SessionFilter{Backend: silent}).Sessions) == 1
+		return len(s.list(t, l4.SessionFilter{Backend: silent}).Sessions) == 1
 	})
 
-	all := s.list(t, SessionFilter{})
+	all := s.list(t, l4.SessionFilter{})
 	if all.Total != 3 || len(all.Sessions) != 3 {
 		t.Fatalf("%d of %d sessions: %+v", len(all.Sessions), all.Total, all.Sessions)
 	}
-	for i, want := range []SessionInfo{
+	for i, want := range []l4.SessionInfo{
 		{Listener: "one", Pool: "pool", Backend: good, Client: addrPort(relayed), Phase: "relaying", BytesIn: 3, BytesOut: 3},
 		{Listener: "one", Pool: "pool", Client: addrPort(queuedClient), Phase: "queued"},
 		{Listener: "two", Pool: "hanging", Backend: "id of " + silent, Client: addrPort(connectingClient), Phase: "connecting", Retries: 1},
@@ -80,26 +82,26 @@ func TestList(t *testing.T) {
 	}
 
 	for name, test := range map[string]struct {
-		filter SessionFilter
+		filter l4.SessionFilter
 		want   []int
 	}{
-		"listener":           {SessionFilter{Listener: "one"}, []int{0, 1}},
-		"pool":               {SessionFilter{Pool: "hanging"}, []int{2}},
-		"backend":            {SessionFilter{Backend: "id of " + silent}, []int{2}},
-		"backend by address": {SessionFilter{Backend: silent}, []int{2}},
-		"no such backend":    {SessionFilter{Backend: "nowhere"}, nil},
-		"client":             {SessionFilter{Client: netip.MustParsePrefix("127.0.0.0/8")}, []int{0, 1, 2}},
-		"another client":     {SessionFilter{Client: netip.MustParsePrefix("10.0.0.0/8")}, nil},
-		"id":                 {SessionFilter{ID: all.Sessions[1].ID}, []int{1}},
-		"age":                {SessionFilter{MinAge: time.Hour}, nil},
-		"idle":               {SessionFilter{MinIdle: time.Hour}, nil},
-		"both":               {SessionFilter{Listener: "one", Pool: "hanging"}, nil},
+		"listener":           {l4.SessionFilter{Listener: "one"}, []int{0, 1}},
+		"pool":               {l4.SessionFilter{Pool: "hanging"}, []int{2}},
+		"backend":            {l4.SessionFilter{Backend: "id of " + silent}, []int{2}},
+		"backend by address": {l4.SessionFilter{Backend: silent}, []int{2}},
+		"no such backend":    {l4.SessionFilter{Backend: "nowhere"}, nil},
+		"client":             {l4.SessionFilter{Client: netip.MustParsePrefix("127.0.0.0/8")}, []int{0, 1, 2}},
+		"another client":     {l4.SessionFilter{Client: netip.MustParsePrefix("10.0.0.0/8")}, nil},
+		"id":                 {l4.SessionFilter{ID: all.Sessions[1].ID}, []int{1}},
+		"age":                {l4.SessionFilter{MinAge: time.Hour}, nil},
+		"idle":               {l4.SessionFilter{MinIdle: time.Hour}, nil},
+		"both":               {l4.SessionFilter{Listener: "one", Pool: "hanging"}, nil},
 	} {
-		var want []SessionID
+		var want []l4.SessionID
 		for _, i := range test.want {
 			want = append(want, all.Sessions[i].ID)
 		}
-		var got []SessionID
+		var got []l4.SessionID
 		list := s.list(t, test.filter)
 		for _, session := range list.Sessions {
 			got = append(got, session.ID)
@@ -108,7 +110,7 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: sessions %v of %d, want %v", name, got, list.Total, want)
 		}
 	}
-	if list := s.list(t, SessionFilter{Limit: 2}); list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
+	if list := s.list(t, l4.SessionFilter{Limit: 2}); list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
 		t.Errorf("with a limit of 2: %+v", list)
 	}
 
@@ -116,7 +118,7 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := map[SessionGroup]int{
+	if want := map[l4.SessionGroup]int{
 		{"one", "pool", good}: 1, {"one", "pool", ""}: 1, {"two", "hanging", "id of " + silent}: 1,
 	}; !maps.Equal(counts, want) {
 		t.Errorf("counts are %v, want %v", counts, want)
@@ -129,16 +131,16 @@ func addrPort(c *net.TCPConn) netip.AddrPort { return c.LocalAddr().(*net.TCPAdd
 // a limit keeps.
 func TestListMany(t *testing.T) {
 	const sessions = 3 * slabChunk * sliceChunks
-	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
+	s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
 	var ids []string
 	for range sessions {
-		c := dial(t, s.address())
+		c := dial(t, address(s))
 		if err := ask(c); err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, c.LocalAddr().String())
 	}
-	list := s.list(t, SessionFilter{})
+	list := s.list(t, l4.SessionFilter{})
 	var got []string
 	for _, s := range list.Sessions {
 		got = append(got, s.Client.String())
@@ -162,7 +164,7 @@ func TestEnd(t *testing.T) {
 	one, two, other := spec(p), spec(silent), spec(newPool(t, backend(t, echo)))
 	one.Name, two.Name, other.Name = "a queues", "b hangs", "c stays"
 	lines, log := newCapture()
-	s := start(t, Options{Loops: 2, Access: true, Log: log}, one, two, other)
+	s := start(t, l4.Options{Loops: 2, Access: true, Log: log}, one, two, other)
 	at := s.Listeners()
 	relayed := dial(t, at[0].Address.String())
 	if err := ask(relayed); err != nil {
@@ -171,20 +173,20 @@ func TestEnd(t *testing.T) {
 	waits := dial(t, at[0].Address.String())
 	eventually(t, "a client waits", func() bool { return p.Waiting() == 1 })
 	connects := dial(t, at[1].Address.String())
-	eventually(t, "a session connects", func() bool { return len(s.list(t, SessionFilter{Listener: "b hangs"}).Sessions) == 1 })
+	eventually(t, "a session connects", func() bool { return len(s.list(t, l4.SessionFilter{Listener: "b hangs"}).Sessions) == 1 })
 	stays := dial(t, at[2].Address.String())
 	if err := ask(stays); err != nil {
 		t.Fatal(err)
 	}
 
-	id := s.list(t, SessionFilter{Listener: "a queues"}).Sessions[1].ID
+	id := s.list(t, l4.SessionFilter{Listener: "a queues"}).Sessions[1].ID
 	for i, test := range []struct {
-		filter SessionFilter
+		filter l4.SessionFilter
 		client *net.TCPConn
 	}{
-		{SessionFilter{ID: id}, waits},
-		{SessionFilter{Backend: p.Backends()[0].ID}, relayed},
-		{SessionFilter{Pool: "pool", Listener: "b hangs"}, connects},
+		{l4.SessionFilter{ID: id}, waits},
+		{l4.SessionFilter{Backend: p.Backends()[0].ID}, relayed},
+		{l4.SessionFilter{Pool: "pool", Listener: "b hangs"}, connects},
 	} {
 		if n, err := s.End(t.Context(), test.filter); n != 1 || err != nil {
 			t.Fatalf("%d: %d sessions ended, error %v", i, n, err)
@@ -192,8 +194,8 @@ func TestEnd(t *testing.T) {
 		if !reset(t, test.client) {
 			t.Errorf("%d: the client saw an orderly end", i)
 		}
-		line := lines.next(t)
-		if line.Reason != EndedByOperator.String() || line.Client != test.client.LocalAddr().String() {
+		line := lines.Next(t)
+		if line.Reason != tally.EndedByOperator.String() || line.Client != test.client.LocalAddr().String() {
 			t.Errorf("%d: the access line is %+v", i, line)
 		}
 		if i == 0 && line.Session != id.String() {
@@ -203,7 +205,7 @@ func TestEnd(t *testing.T) {
 	if err := ask(stays); err != nil {
 		t.Errorf("another session: %v", err)
 	}
-	if n, err := s.End(t.Context(), SessionFilter{Listener: "nowhere"}); n != 0 || err != nil {
+	if n, err := s.End(t.Context(), l4.SessionFilter{Listener: "nowhere"}); n != 0 || err != nil {
 		t.Errorf("nothing fits: %d sessions ended, error %v", n, err)
 	}
 	if p.Waiting() != 0 || p.Backends()[0].Leases != 0 || silent.Backends()[0].Leases != 0 {
@@ -216,9 +218,9 @@ func TestEnd(t *testing.T) {
 func TestListUnderLoad(t *testing.T) {
 	const clients, rounds = 16, 60
 	p := newPool(t, backend(t, echo), backend(t, echo), refusing(t))
-	s := start(t, Options{Loops: 3}, spec(p))
+	s := start(t, l4.Options{Loops: 3}, spec(p))
 	for range 2 * slabChunk * sliceChunks { // who stay, so that there are several slices
-		if err := ask(dial(t, s.address())); err != nil {
+		if err := ask(dial(t, address(s))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +232,7 @@ func TestListUnderLoad(t *testing.T) {
 		working.Go(func() {
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
 			for range rounds {
-				c, err := d.Dial("tcp", s.address())
+				c, err := d.Dial("tcp", address(s))
 				if err != nil {
 					continue // it was ended before Dial had looked
 				}
@@ -265,12 +267,12 @@ func TestListUnderLoad(t *testing.T) {
 	}
 	ended := 0
 	repeat(func() error {
-		n, err := s.End(t.Context(), SessionFilter{Client: netip.MustParsePrefix("127.0.0.11/32")})
+		n, err := s.End(t.Context(), l4.SessionFilter{Client: netip.MustParsePrefix("127.0.0.11/32")})
 		ended += n
 		return err
 	})
 	repeat(func() error {
-		list, err := s.List(t.Context(), SessionFilter{Limit: 10})
+		list, err := s.List(t.Context(), l4.SessionFilter{Limit: 10})
 		if err == nil && (list.Total < staying || len(list.Sessions) != 10) {
 			err = fmt.Errorf("%d of %d sessions, and %d stay", len(list.Sessions), list.Total, staying)
 		}
@@ -292,8 +294,8 @@ func TestListUnderLoad(t *testing.T) {
 	asking.Wait()
 	eventually(t, "the clients' sessions have ended", func() bool { return s.Sessions() == staying })
 	info := s.Listeners()[0]
-	if info.Ended[EndedByOperator] != uint64(ended) || ended == 0 {
-		t.Errorf("End told of %d sessions, and %d have that reason", ended, info.Ended[EndedByOperator])
+	if info.Ended[tally.EndedByOperator] != uint64(ended) || ended == 0 {
+		t.Errorf("End told of %d sessions, and %d have that reason", ended, info.Ended[tally.EndedByOperator])
 	}
 	var all uint64
 	for _, n := range info.Ended {
@@ -306,20 +308,20 @@ func TestListUnderLoad(t *testing.T) {
 
 // TestListEnds holds that a list of a loop that does not answer ends with its context, and of one that is gone at once.
 func TestListEnds(t *testing.T) {
-	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
+	s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
 	for range 4 {
-		if err := ask(dial(t, s.address())); err != nil {
+		if err := ask(dial(t, address(s))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	release := s.hold(t, 0)
+	release := hold(t, s, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	list, err := s.List(ctx, SessionFilter{})
+	list, err := s.List(ctx, l4.SessionFilter{})
 	if !errors.Is(err, context.DeadlineExceeded) || list.Total == 4 {
 		t.Errorf("with a loop stuck: %d sessions, error %v", list.Total, err)
 	}
-	if n, err := s.End(done(t), SessionFilter{}); n != 0 || !errors.Is(err, context.Canceled) {
+	if n, err := s.End(done(t), l4.SessionFilter{}); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %d sessions, error %v", n, err)
 	}
 	release()
@@ -329,14 +331,14 @@ func TestListEnds(t *testing.T) {
 	if err := s.Shutdown(done(t)); err == nil {
 		t.Error("nothing was cut")
 	}
-	if list := s.list(t, SessionFilter{}); list.Total != 0 {
+	if list := s.list(t, l4.SessionFilter{}); list.Total != 0 {
 		t.Errorf("%d sessions after the end", list.Total)
 	}
 }
 
 // TestLostQuestions holds that nobody waits for a loop which has ended in spite of a message that came too late.
 func TestLostQuestions(t *testing.T) {
-	s := start(t, Options{Loops: 1})
+	s := start(t, l4.Options{Loops: 1})
 	box := &s.loops[0].mailbox
 	mail := func(n int) func() bool {
 		return func() bool {
@@ -345,7 +347,7 @@ func TestLostQuestions(t *testing.T) {
 			return len(box.queue) == n
 		}
 	}
-	release := s.hold(t, 0)
+	release := hold(t, s, 0)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Shutdown(context.Background()) }()
 	eventually(t, "the loop is told to stop", mail(1))
@@ -358,7 +360,7 @@ func TestLostQuestions(t *testing.T) {
 	<-held // in the loop's last turn
 	answers := make(chan error, 2)
 	go func() {
-		_, err := s.List(t.Context(), SessionFilter{})
+		_, err := s.List(t.Context(), l4.SessionFilter{})
 		answers <- err
 	}()
 	go func() { answers <- s.Live(t.Context()) }()
@@ -376,13 +378,13 @@ func TestLostQuestions(t *testing.T) {
 
 // TestParseSessionID holds that ids are read as they are written, and nothing else.
 func TestParseSessionID(t *testing.T) {
-	for _, id := range []SessionID{1, 0xfedcba9876543210} {
-		if got, err := ParseSessionID(id.String()); got != id || err != nil {
+	for _, id := range []l4.SessionID{1, 0xfedcba9876543210} {
+		if got, err := l4.ParseSessionID(id.String()); got != id || err != nil {
 			t.Errorf("%v was read as %v, %v", id, got, err)
 		}
 	}
 	for _, s := range []string{"", "1", "+000000000000001", "00000000000000000", "000000000000000g"} {
-		if _, err := ParseSessionID(s); err == nil {
+		if _, err := l4.ParseSessionID(s); err == nil {
 			t.Errorf("%q was taken", s)
 		}
 	}

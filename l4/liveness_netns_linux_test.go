@@ -1,6 +1,6 @@
 //go:build netns
 
-package l4
+package l4_test
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // TestNetnsFullReceiver holds that a receiver whose window stays shut is kept while it answers the probes of it, and
@@ -25,7 +27,7 @@ func TestNetnsFullReceiver(t *testing.T) {
 			})))
 			spec.Address, spec.UserTimeout = netip.MustParseAddrPort("10.99.0.1:7000"), userTimeout
 			lines, log := newCapture()
-			start(t, Options{Loops: 1, Access: true, Log: log}, spec)
+			start(t, l4.Options{Loops: 1, Access: true, Log: log}, spec)
 			answer := far.begin(7000)
 			far.finish(answer)
 			ack := segment{from: answer.to, to: answer.from, sequence: 1002, flags: flagACK, shut: true}

@@ -1,4 +1,4 @@
-package l4
+package l4_test
 
 import (
 	"context"
@@ -12,45 +12,11 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
-
-// eventually polls until f says so.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within ten seconds", what)
-		}
-		runtime.Gosched()
-	}
-}
-
-// reset tells whether the peer ends a connection with a reset, as opposed to a FIN.
-func reset(t *testing.T, c net.Conn) bool {
-	t.Helper()
-	_, err := io.Copy(io.Discard, c)
-	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Fatal(err)
-	}
-	return err != nil
-}
-
-// refusedWithReset tells how a new client is refused. The reset may come so soon that it is connect that sees it.
-func refusedWithReset(t *testing.T, address string) bool {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	if errors.Is(err, syscall.ECONNRESET) {
-		return true
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return reset(t, c)
-}
 
 // TestApply walks a server through plans: what stays the same keeps its socket and sessions, what goes stops
 // accepting while its sessions go on, and a plan that fails changes nothing.
@@ -58,7 +24,7 @@ func TestApply(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	one, two := spec(p), spec(p)
 	one.Name, two.Name = "one", "two"
-	s := start(t, Options{Loops: 2}, one, two)
+	s := start(t, l4.Options{Loops: 2}, one, two)
 	address := func(name string) string {
 		for _, l := range s.Listeners() {
 			if l.Name == name {
@@ -89,16 +55,16 @@ func TestApply(t *testing.T) {
 	defer busy.Close()
 	three := spec(p)
 	three.Name, three.Address = "three", netip.MustParseAddrPort(busy.Addr().String())
-	var listen *ListenError
-	err = s.Apply(Plan{Listeners: []ListenerSpec{three}})
+	var listen *l4.ListenError
+	err = s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{three}})
 	if !errors.As(err, &listen) || listen.Listener != "three" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Fatalf("apply with a port in use: %v", err)
 	}
 	talk(dial(t, at1))
 	talk(dial(t, at2))
 
-	one.Refuse = RefuseClose // a setting that needs no other socket
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{one}}); err != nil {
+	one.Refuse = l4.RefuseClose // a setting that needs no other socket
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{one}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := address("one"); got != at1 {
@@ -125,12 +91,12 @@ func TestWildcardBesideAddress(t *testing.T) {
 	one.Name, all.Name = "one", "all"
 	one.Address = netip.MustParseAddrPort(refusing(t))
 	all.Address = netip.AddrPortFrom(netip.IPv4Unspecified(), one.Address.Port())
-	for _, specs := range [][]ListenerSpec{{one, all}, {all, one}} {
+	for _, specs := range [][]l4.ListenerSpec{{one, all}, {all, one}} {
 		lines, log := newCapture()
-		s := start(t, Options{Loops: 2, Access: true, Log: log}, specs...)
+		s := start(t, l4.Options{Loops: 2, Access: true, Log: log}, specs...)
 		for _, to := range []struct{ host, listener string }{{"127.0.0.1", "one"}, {"127.0.0.2", "all"}} {
 			dial(t, netip.AddrPortFrom(netip.MustParseAddr(to.host), one.Address.Port()).String()).Close()
-			if line := lines.next(t); line.Listener != to.listener {
+			if line := lines.Next(t); line.Listener != to.listener {
 				t.Errorf("a client of %s came to listener %s", to.host, line.Listener)
 			}
 		}
@@ -142,17 +108,17 @@ func TestWildcardBesideAddress(t *testing.T) {
 
 func TestApplyRefusesNonsense(t *testing.T) {
 	p := newPool(t)
-	s := start(t, Options{Loops: 1})
+	s := start(t, l4.Options{Loops: 1})
 	good := spec(p)
 	here, there := spec(p), spec(p)
 	here.Address = netip.MustParseAddrPort(refusing(t))
 	there.Address, there.Name = here.Address, "there"
-	for name, plan := range map[string]Plan{
-		"no name":    {[]ListenerSpec{{Address: good.Address, Pool: p}}},
-		"no pool":    {[]ListenerSpec{{Name: "x", Address: good.Address}}},
-		"no address": {[]ListenerSpec{{Name: "x", Pool: p}}},
-		"twice":      {[]ListenerSpec{good, good}},
-		"one port":   {[]ListenerSpec{here, there}},
+	for name, plan := range map[string]l4.Plan{
+		"no name":    {[]l4.ListenerSpec{{Address: good.Address, Pool: p}}},
+		"no pool":    {[]l4.ListenerSpec{{Name: "x", Address: good.Address}}},
+		"no address": {[]l4.ListenerSpec{{Name: "x", Pool: p}}},
+		"twice":      {[]l4.ListenerSpec{good, good}},
+		"one port":   {[]l4.ListenerSpec{here, there}},
 	} {
 		if err := s.Apply(plan); err == nil {
 			t.Errorf("%s: taken", name)
@@ -165,8 +131,8 @@ func TestApplyRefusesNonsense(t *testing.T) {
 
 func TestShutdownDrains(t *testing.T) {
 	lines, log := newCapture()
-	s := start(t, Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
-	at := s.address()
+	s := start(t, l4.Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
+	at := address(s)
 	c := dial(t, at)
 	c.Write([]byte("x"))
 	io.ReadFull(c, make([]byte, 1))
@@ -191,20 +157,20 @@ func TestShutdownDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	for {
-		line := lines.next(t)
-		if line.In == 2 && line.Reason == ClientClosed.String() {
+		line := lines.Next(t)
+		if line.In == 2 && line.Reason == tally.ClientClosed.String() {
 			break
 		}
 	}
-	if err := s.Apply(Plan{}); !errors.Is(err, ErrShutdown) {
+	if err := s.Apply(l4.Plan{}); !errors.Is(err, l4.ErrShutdown) {
 		t.Errorf("apply after the end: %v", err)
 	}
 }
 
 func TestShutdownCuts(t *testing.T) {
 	lines, log := newCapture()
-	s := start(t, Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
-	c := dial(t, s.address())
+	s := start(t, l4.Options{Loops: 2, Access: true, Log: log}, spec(newPool(t, backend(t, echo))))
+	c := dial(t, address(s))
 	c.Write([]byte("x"))
 	io.ReadFull(c, make([]byte, 1))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -215,21 +181,21 @@ func TestShutdownCuts(t *testing.T) {
 	if !reset(t, c) {
 		t.Error("a cut session ended like an orderly one")
 	}
-	if line := lines.next(t); line.Reason != Drained.String() {
+	if line := lines.Next(t); line.Reason != tally.Drained.String() {
 		t.Errorf("ended as %+v", line)
 	}
 }
 
 // TestNeverStarted holds that clients wait until Start, and that a server may be given up before it.
 func TestNeverStarted(t *testing.T) {
-	s, err := New(Options{Loops: 2})
+	s, err := l4.New(l4.Options{Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(newPool(t))}}); err != nil {
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}}); err != nil {
 		t.Fatal(err)
 	}
-	c := dial(t, s.address())
+	c := dial(t, address(s))
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -242,16 +208,16 @@ func TestNeverStarted(t *testing.T) {
 // begins on a loop that does not run.
 func TestNeverStartedServesNobody(t *testing.T) {
 	p := newPool(t, backend(t, nil))
-	s, err := New(Options{Loops: 2})
+	s, err := l4.New(l4.Options{Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{spec(p)}}); err != nil {
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(p)}}); err != nil {
 		t.Fatal(err)
 	}
 	var clients []*net.TCPConn
 	for range 40 {
-		clients = append(clients, dial(t, s.address()))
+		clients = append(clients, dial(t, address(s)))
 	}
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
@@ -268,14 +234,14 @@ func TestNeverStartedServesNobody(t *testing.T) {
 
 // TestReadd holds that an address is free as soon as Apply has taken its listener away.
 func TestReadd(t *testing.T) {
-	s := start(t, Options{Loops: 2}, spec(newPool(t)))
+	s := start(t, l4.Options{Loops: 2}, spec(newPool(t)))
 	again := spec(newPool(t))
 	again.Name, again.Address = "again", s.Listeners()[0].Address
 	for range 50 {
-		if err := s.Apply(Plan{}); err != nil {
+		if err := s.Apply(l4.Plan{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Apply(Plan{Listeners: []ListenerSpec{again}}); err != nil {
+		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{again}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -283,11 +249,11 @@ func TestReadd(t *testing.T) {
 
 // TestListenersTakeDescriptors holds that the sockets of listeners are reckoned with.
 func TestListenersTakeDescriptors(t *testing.T) {
-	s := start(t, Options{Loops: 2})
+	s := start(t, l4.Options{Loops: 2})
 	before := s.capacity.Load()
 	a, b := spec(newPool(t)), spec(newPool(t))
 	a.Name, b.Name = "a", "b"
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{a, b}}); err != nil {
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{a, b}}); err != nil {
 		t.Fatal(err)
 	}
 	if after := s.capacity.Load(); before-after != 2 {
@@ -301,10 +267,10 @@ func TestStall(t *testing.T) {
 	const sessions = 2*sock.EventBatch + 50
 	ls := spec(newPool(t, backend(t, echo)))
 	ls.IdleTimeout = time.Minute
-	s := start(t, Options{Loops: 1}, ls)
+	s := start(t, l4.Options{Loops: 1}, ls)
 	var clients []*net.TCPConn
 	for range sessions {
-		c := dial(t, s.address())
+		c := dial(t, address(s))
 		c.Write([]byte("x"))
 		io.ReadFull(c, make([]byte, 1))
 		clients = append(clients, c)
@@ -330,16 +296,16 @@ func TestStall(t *testing.T) {
 // TestRefuseCloseReads holds that a client that has spoken sees a FIN too when it is to see one.
 func TestRefuseCloseReads(t *testing.T) {
 	ls := spec(newPool(t))
-	ls.Refuse = RefuseClose
-	s, err := New(Options{Loops: 1})
+	ls.Refuse = l4.RefuseClose
+	s, err := l4.New(l4.Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Shutdown(context.Background())
-	if err := s.Apply(Plan{Listeners: []ListenerSpec{ls}}); err != nil {
+	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 		t.Fatal(err)
 	}
-	c := dial(t, s.address())
+	c := dial(t, address(s))
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
@@ -352,9 +318,9 @@ func TestRefuseCloseReads(t *testing.T) {
 // TestHandOver holds that long-lived sessions do not all sit on one loop, although the kernel may give all
 // of their clients to one door.
 func TestHandOver(t *testing.T) {
-	s := start(t, Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
+	s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
 	for range 8 {
-		c := dial(t, s.address())
+		c := dial(t, address(s))
 		c.Write([]byte("x"))
 		io.ReadFull(c, make([]byte, 1))
 	}
@@ -369,30 +335,30 @@ func TestRefusals(t *testing.T) {
 	full := spec(newPool(t, backend(t, echo)))
 	full.MaxSessions = 1
 	closing := full
-	closing.Refuse = RefuseClose
+	closing.Refuse = l4.RefuseClose
 	for _, test := range []struct {
 		name  string
-		spec  ListenerSpec
-		o     Options
+		spec  l4.ListenerSpec
+		o     l4.Options
 		hold  int // sessions open already
 		reset bool
-		want  Reason
+		want  l4.Reason
 	}{
-		{"listener full", full, Options{}, 1, true, MaxSessions},
-		{"listener full, close", closing, Options{}, 1, false, MaxSessions},
-		{"process full", spec(full.Pool), Options{MaxSessions: 1}, 1, true, MaxSessions},
-		{"no backend", spec(newPool(t)), Options{}, 0, true, NoBackend},
-		{"all refuse", spec(newPool(t, refusing(t), refusing(t))), Options{}, 0, true, ConnectFailed},
+		{"listener full", full, l4.Options{}, 1, true, tally.MaxSessions},
+		{"listener full, close", closing, l4.Options{}, 1, false, tally.MaxSessions},
+		{"process full", spec(full.Pool), l4.Options{MaxSessions: 1}, 1, true, tally.MaxSessions},
+		{"no backend", spec(newPool(t)), l4.Options{}, 0, true, tally.NoBackend},
+		{"all refuse", spec(newPool(t, refusing(t), refusing(t))), l4.Options{}, 0, true, tally.ConnectFailed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.o.Loops = 2
 			s := start(t, test.o, test.spec)
 			for range test.hold {
-				c := dial(t, s.address())
+				c := dial(t, address(s))
 				c.Write([]byte("x"))
 				io.ReadFull(c, make([]byte, 1))
 			}
-			if got := refusedWithReset(t, s.address()); got != test.reset {
+			if got := refusedWithReset(t, address(s)); got != test.reset {
 				t.Errorf("refused with a reset: %v, want %v", got, test.reset)
 			}
 			eventually(t, "the refusal is counted", func() bool { return s.Listeners()[0].Ended[test.want] == 1 })
@@ -418,17 +384,17 @@ func TestRetries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, Options{Loops: 1, Access: true, Log: log}, spec(p))
+	s := start(t, l4.Options{Loops: 1, Access: true, Log: log}, spec(p))
 	tried := 0
 	for range 9 {
-		c := dial(t, s.address())
+		c := dial(t, address(s))
 		c.Write([]byte("early")) // waits in the kernel until a backend is connected
 		c.CloseWrite()
 		if got, err := io.ReadAll(c); err != nil || string(got) != "early" {
 			t.Fatalf("got %q, %v", got, err)
 		}
-		line := lines.next(t)
-		if line.Retries > 2 || line.Reason != ClientClosed.String() {
+		line := lines.Next(t)
+		if line.Retries > 2 || line.Reason != tally.ClientClosed.String() {
 			t.Fatalf("ended as %+v", line)
 		}
 		tried += line.Retries
@@ -441,29 +407,6 @@ func TestRetries(t *testing.T) {
 			t.Errorf("%s still has %d leases", b.ID, b.Leases)
 		}
 	}
-}
-
-// swallowing is an address whose accept queue is full, so that its kernel drops further SYNs.
-func swallowing(t *testing.T) string {
-	t.Helper()
-	fd, err := sock.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sock.ListenOptions{Backlog: 0}, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sock.Close(fd) })
-	addr, err := sock.LocalAddr(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 4 {
-		c, err := net.DialTimeout("tcp", addr.String(), 200*time.Millisecond)
-		if err != nil {
-			return addr.String()
-		}
-		t.Cleanup(func() { c.Close() })
-	}
-	t.Fatal("the accept queue does not fill")
-	return ""
 }
 
 // TestSessionSize holds what an idle session costs: memory is promised to stay below 1 KiB for each.
@@ -481,7 +424,7 @@ func TestSessionAllocations(t *testing.T) {
 	}
 	defer sock.Close(ends)
 	at, _ := sock.LocalAddr(ends)
-	s := start(t, Options{Loops: 1}, spec(newPool(t, at.String())))
+	s := start(t, l4.Options{Loops: 1}, spec(newPool(t, at.String())))
 	front := s.Listeners()[0].Address
 	buf := make([]byte, 64)
 	await := func(f func() sock.Errno) {

@@ -1,0 +1,260 @@
+package flow_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// answersTo answers datagrams that say so, and no others.
+func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
+	return func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
+		if string(d) == wanted {
+			echoUDP(b, from, d)
+		}
+	}
+}
+
+// A forger sends a datagram from each of many addresses, as one whose sources are forged seems to.
+type forger struct {
+	to   netip.AddrPort
+	sent int
+}
+
+// send sends n more, and waits until the server has taken them: those of one batch do not give way to each other.
+func (g *forger) send(t *testing.T, s *l4.Server, n int) {
+	t.Helper()
+	for range n {
+		before := info(s).DatagramsIn
+		g.sent++
+		from := net.IPv4(127, 3, byte(g.sent>>8), byte(g.sent))
+		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: from, Port: 5000}, net.UDPAddrFromAddrPort(g.to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("forged")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		eventually(t, "it is taken", func() bool { return info(s).DatagramsIn > before })
+		s.onFirstLoop(func(l *loop) { // it is refused, or answered, or will not be
+			l.flows.store.all(func(f *flow) { f.began -= answerTime })
+		})
+	}
+}
+
+// ids are those of the flows there are, by client.
+func (s *l4.Server) ids(t *testing.T) map[netip.AddrPort]l4.SessionID {
+	t.Helper()
+	list, err := s.List(t.Context(), l4.SessionFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[netip.AddrPort]l4.SessionID)
+	for _, f := range list.Sessions {
+		ids[f.Client] = f.ID
+	}
+	return ids
+}
+
+func sourceOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever runs
+// short, and that the new ones are served, too: those without an answer give way, the oldest first.
+func TestFlowsThatWereAnsweredStay(t *testing.T) {
+	const flood, answered = 200, 5
+	for _, tt := range []struct {
+		name   string
+		short  func(s *l4.Server, settings *l4.FlowSettings)
+		remain int // of the flood
+	}{
+		{"table", func(_ *l4.Server, f *l4.FlowSettings) { f.Max = 15 }, 10},
+		{"descriptors", func(s *l4.Server, _ *l4.FlowSettings) { s.capacity.Store(10) }, 10},
+		{"ports", func(s *l4.Server, _ *l4.FlowSettings) { s.ports.Store(20) }, 10},
+		{"most descriptors have answers", func(s *l4.Server, _ *l4.FlowSettings) { s.capacity.Store(4) }, 3},
+	} {
+		for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {
+			t.Run(fmt.Sprint(tt.name, " ", key), func(t *testing.T) {
+				b := startUDP(t, answersTo("asked"))
+				spec := flowSpec(newPool(t, b.Address()))
+				spec.Flows.Key, spec.Flows.Timeout = key, time.Hour
+				s := start(t, l4.Options{Loops: 1}, spec)
+				var clients []*net.UDPConn
+				for range answered {
+					c := dialUDP(t, address(s))
+					askUDP(t, c, "asked")
+					clients = append(clients, c)
+				}
+				before := s.ids(t)
+				tt.short(s, &spec.Flows)
+				if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}}); err != nil {
+					t.Fatal(err)
+				}
+				tt.short(s, &spec.Flows) // Apply has measured anew
+				g := &forger{to: info(s).Address}
+				g.send(t, s, flood)
+				eventually(t, "the backend has all", func() bool { return b.Got.Load() == answered+flood })
+				after := s.ids(t)
+				for _, c := range clients {
+					if id := before[sourceOf(c)]; after[sourceOf(c)] != id {
+						t.Errorf("flow %v is %v now", id, after[sourceOf(c)])
+					}
+					if got := askUDP(t, c, "asked"); got != "asked" {
+						t.Error(got)
+					}
+				}
+				for i := flood - tt.remain; i < flood; i++ { // the youngest
+					from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 3, byte((i + 1) >> 8), byte(i + 1)}), 5000)
+					if after[from] == 0 {
+						t.Errorf("flow %d of the flood is gone", i)
+					}
+				}
+				info := info(s)
+				if info.Sessions != answered+tt.remain || info.Ended[tally.Evicted] != uint64(flood-tt.remain) || len(info.Dropped) != 0 {
+					t.Errorf("%d flows, ended %v, dropped %v", info.Sessions, info.Ended, info.Dropped)
+				}
+				if n := s.listeners["test"].unanswered.Load(); n != int64(tt.remain) {
+					t.Errorf("%d count as without an answer", n)
+				}
+			})
+		}
+	}
+}
+
+// TestFlowsOfOneWayProtocols holds that a client which goes on sending to a backend that never answers outlives those
+// who have sent once, and that it is served when it does not.
+func TestFlowsOfOneWayProtocols(t *testing.T) {
+	b := startUDP(t, nil)
+	spec := flowSpec(newPool(t, b.Address()))
+	spec.Flows.Timeout, spec.Flows.Max = time.Hour, 10
+	s := start(t, l4.Options{Loops: 1}, spec)
+	g := &forger{to: info(s).Address}
+	c := dialUDP(t, address(s))
+	send := func() {
+		t.Helper()
+		before := info(s).DatagramsIn
+		if _, err := c.Write([]byte("a line of a log")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is taken", func() bool { return info(s).DatagramsIn > before })
+	}
+	send()
+	send()
+	id := s.ids(t)[sourceOf(c)]
+	for range 20 {
+		g.send(t, s, 5)
+		send()
+	}
+	if now := s.ids(t)[sourceOf(c)]; now != id {
+		t.Errorf("flow %v is %v now", id, now)
+	}
+	g.send(t, s, 50)
+	if now := s.ids(t)[sourceOf(c)]; now != 0 {
+		t.Errorf("flow %v is still there", now)
+	}
+	send()
+	eventually(t, "the backend has all", func() bool { return b.Got.Load() == int64(23+g.sent) })
+}
+
+// TestFlowsThatFillTheTable holds that a new client is refused where only flows are that have had an answer.
+func TestFlowsThatFillTheTable(t *testing.T) {
+	b := startUDP(t, echoUDP)
+	spec := flowSpec(newPool(t, b.Address()))
+	spec.Flows.Max = 5
+	s := start(t, l4.Options{Loops: 1}, spec)
+	var clients []*net.UDPConn
+	for range 5 {
+		c := dialUDP(t, address(s))
+		askUDP(t, c, "x")
+		clients = append(clients, c)
+	}
+	(&forger{to: info(s).Address}).send(t, s, 20)
+	awaitDropped(t, s, tally.DropTableFull, 20)
+	for _, c := range clients {
+		askUDP(t, c, "y")
+	}
+	if info := info(s); info.Accepted != 5 || len(info.Ended) != 0 {
+		t.Errorf("%d accepted, ended %v", info.Accepted, info.Ended)
+	}
+}
+
+// TestFlowMovesWhileShort holds that a flow which has had an answer moves to another backend in a flood, and that it
+// does not give way to itself.
+func TestFlowMovesWhileShort(t *testing.T) {
+	p, a, _ := movePool(t, pool.Options{})
+	spec := flowSpec(p)
+	spec.Flows.Timeout = time.Hour
+	s := start(t, l4.Options{Loops: 1}, spec)
+	c := dialUDP(t, address(s))
+	askUDP(t, c, "x")
+	if err := p.SetVerdict(a.Address(), pool.Unhealthy, "test"); err != nil {
+		t.Fatal(err)
+	}
+	s.onFirstLoop(func(l *loop) { l.flows.portPause[0] = l.now + time.Hour }) // as after a search in vain
+	if got := askUDP(t, c, "x"); got != "b" {
+		t.Errorf("%q answers", got)
+	}
+	if _, err := dialUDP(t, address(s)).Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	awaitDropped(t, s, tally.DropNoDescriptors, 1) // without another search
+	s.onFirstLoop(func(l *loop) {
+		l.flows.portPause[0] = 0
+		if l.evict(l.flows.doors[0], nil) {
+			t.Error("a flow that has had an answer gave way")
+		}
+	})
+}
+
+// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others, and
+// all where it does not.
+func TestNewcomersInACrowd(t *testing.T) {
+	const flood = 100
+	for _, serves := range []bool{true, false} {
+		b := startUDP(t, answersTo("asked"))
+		spec := flowSpec(newPool(t, b.Address()))
+		spec.Flows.Timeout = time.Hour
+		s := start(t, l4.Options{Loops: 1}, spec)
+		c := dialUDP(t, address(s))
+		askUDP(t, c, "asked")
+		s.onFirstLoop(func(l *loop) {
+			d := l.flows.doors[0]
+			d.behind, d.regularAt = crowdedAfter, 0
+			if serves {
+				d.regularAt = l.now + time.Hour // the test may be slow
+			}
+		})
+		release := hold(t, s, 0)
+		to := net.UDPAddrFromAddrPort(info(s).Address)
+		for i := range flood {
+			f, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 3, 0, byte(i+1)), Port: 5000}, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Write([]byte("forged")); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		release()
+		eventually(t, "all are taken", func() bool { return info(s).DatagramsIn == flood+1 })
+		want := uint64(1 + newcomersInTurn)
+		if !serves {
+			want = 1 + flood
+		}
+		eventually(t, "they have flows or have not", func() bool {
+			info := info(s)
+			return info.Accepted == want && info.Accepted+info.Dropped[tally.DropOverload] == 1+flood
+		})
+		if got := askUDP(t, c, "asked"); got != "asked" {
+			t.Error(got)
+		}
+	}
+}

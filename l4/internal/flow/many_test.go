@@ -1,0 +1,138 @@
+package flow_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
+
+// TestFlowsAtOnce holds that 15,000 flows can be at once in a process that may open 20,000 files, and that all of it comes back.
+func TestFlowsAtOnce(t *testing.T) {
+	const flows, batch = 15_000, 500
+	b := startUDP(t, echoUDP)
+	spec := flowSpec(newPool(t, b.Address()))
+	spec.Flows.Timeout = time.Hour
+	s := start(t, l4.Options{Loops: 2}, spec)
+	if possible := 2 * int(s.capacity.Load()); possible < flows {
+		t.Fatalf("this needs a limit of 20,000 open files: there are descriptors for %d flows", possible)
+	}
+	before := descriptors(t)
+	to := net.UDPAddrFromAddrPort(info(s).Address)
+	for i := range flows / batch {
+		var clients []*net.UDPConn
+		for range batch {
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			clients = append(clients, c)
+		}
+		for _, c := range clients {
+			if got := askUDP(t, c, "x"); got != "x" {
+				t.Fatal(got)
+			}
+			c.Close()
+		}
+	}
+	awaitFlows(t, s, flows)
+	if n := descriptors(t); n-before != flows {
+		t.Errorf("%d descriptors more for %d flows", n-before, flows)
+	}
+	if n, err := s.End(t.Context(), l4.SessionFilter{}); n != flows || err != nil {
+		t.Errorf("%d ended, %v", n, err)
+	}
+	awaitFlows(t, s, 0)
+	eventually(t, "the descriptors are back", func() bool { return descriptors(t) == before })
+}
+
+// TestFlowsIdleTogether holds that many flows that are idle at one moment do not all end in one turn of their loop, and all end.
+func TestFlowsIdleTogether(t *testing.T) {
+	const flows = 5 * endsInTurn
+	b := startUDP(t, nil)
+	spec := flowSpec(newPool(t, b.Address()))
+	spec.Flows.Timeout = time.Hour
+	s := start(t, l4.Options{Loops: 1}, spec)
+	to := net.UDPAddrFromAddrPort(info(s).Address)
+	for i := range flows {
+		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 2, byte(i>>8), byte(i))}, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if i%100 == 99 {
+			awaitFlows(t, s, i+1) // no faster than they are taken
+		}
+	}
+	awaitFlows(t, s, flows)
+	s.onFirstLoop(func(l *loop) {
+		l.flows.store.all(func(f *flow) {
+			f.active -= time.Hour
+			l.armFlow(f)
+		})
+	})
+	before := s.Loops()[0].Turns
+	awaitFlows(t, s, 0)
+	// The turn that was begun before may have been the first, and the last is not over yet.
+	if turns := s.Loops()[0].Turns - before; turns < flows/endsInTurn-2 {
+		t.Errorf("%d flows ended in %d turns", flows, turns)
+	}
+	if n := info(s).Ended[tally.Idle]; n != flows {
+		t.Errorf("%d ended idle", n)
+	}
+}
+
+// TestShortFlows holds that 100,000 flows one after another take no more than those that there are at once.
+func TestShortFlows(t *testing.T) {
+	const flows, clients = 100_000, 10
+	b := startUDP(t, echoUDP)
+	spec := flowSpec(newPool(t, b.Address()))
+	spec.Flows.Responses = 1
+	s := start(t, l4.Options{Loops: 2}, spec)
+	before := descriptors(t)
+	var asking sync.WaitGroup
+	for range clients {
+		c := dialUDP(t, address(s))
+		asking.Go(func() {
+			defer c.Close()
+			buf := make([]byte, 100)
+			for asked := 0; asked < flows/clients; {
+				if _, err := c.Write([]byte("a question")); err != nil {
+					t.Error(err)
+					return
+				}
+				if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+					t.Error(err)
+					return
+				}
+				switch _, err := c.Read(buf); {
+				case err == nil:
+					asked++
+				case !errors.Is(err, os.ErrDeadlineExceeded): // lost, then
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	asking.Wait()
+	awaitFlows(t, s, 0)
+	if info := info(s); info.Accepted < flows || info.Ended[tally.Answered] != info.Accepted {
+		t.Errorf("%d flows, %v ended", info.Accepted, info.Ended)
+	}
+	for _, l := range s.loops {
+		if n := len(l.flows.store.chunks); n > 1 {
+			t.Errorf("a loop has memory for %d flows", n*slabChunk)
+		}
+	}
+	eventually(t, "the descriptors are back", func() bool { return descriptors(t) == before })
+}

@@ -189,7 +189,7 @@ func NewQueuePool(t testing.TB, o pool.Options, addrs ...string) *pool.Pool {
 	t.Helper()
 	o.Name, o.Algorithm, o.Initial = "pool", "least_conn", pool.Healthy
 	o.ConnectTimeout, o.Retries = time.Second, 2
-	p, err := pool.l4.New(o)
+	p, err := pool.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func SendTrain(t testing.TB, c *net.UDPConn, datagrams [][]byte) {
 // A UDPBackend is a socket whose datagrams are handled one after another until the test ends.
 type UDPBackend struct {
 	*net.UDPConn
-	got atomic.Int64 // datagrams
+	Got atomic.Int64 // datagrams
 }
 
 func (b *UDPBackend) Address() string { return b.LocalAddr().String() }

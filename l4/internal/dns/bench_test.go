@@ -13,6 +13,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -101,7 +102,7 @@ func BenchmarkDNSTalk(b *testing.B) {
 				b.Fatal(err)
 			}
 			queries := bytes.Repeat(query, burst)
-			buf := make([]byte, burst*(frameLengthBytes+len(answer)))
+			buf := make([]byte, burst*(wire.DNSLengthBytes+len(answer)))
 			b.ReportAllocs()
 			asked := 0
 			for b.Loop() {

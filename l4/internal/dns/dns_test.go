@@ -16,8 +16,10 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
 )
@@ -28,7 +30,9 @@ func TestDNSServer(t *testing.T) {
 	server := harness.StartDNS(t)
 	server.SetZone(t, "www 300 A 192.0.2.1\nwww 300 AAAA 2001:db8::1\nalias 300 CNAME www\nmail 300 MX 10 www\n"+kept("text", 300))
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
-		s := start(t, l4.Options{Loops: 2}, spec(newPool(t, server.Address)))
+		ls := spec(newPool(t, server.Address))
+		cached := ls.DNS.Cache.MaxEntries > 0
+		s := start(t, l4.Options{Loops: 2}, ls)
 		c := dialUDP(t, address(s))
 		questions := 0
 		for _, q := range []struct {
@@ -52,22 +56,23 @@ func TestDNSServer(t *testing.T) {
 				}
 			}
 		}
-		info := dnsInfo(s)
+		got := dnsInfo(s)
 		asked := uint64(questions)
-		if s.dnsHasCache() {
+		if cached {
 			asked-- // the text
-			if info.Cache.Hit != 1 || info.Cache.Miss != asked {
-				t.Errorf("%+v", info.Cache)
+			if got.Cache.Hit != 1 || got.Cache.Miss != asked {
+				t.Errorf("%+v", got.Cache)
 			}
 		}
-		if info.Asked != asked || info.Answered != asked || info.InFlight != 0 || info.Sockets != 1 || info.Mismatched != 0 {
-			t.Errorf("%d questions: %+v", questions, info)
+		if got.Asked != asked || got.Answered != asked || got.InFlight != 0 || got.Sockets != 1 || got.Mismatched != 0 {
+			t.Errorf("%d questions: %+v", questions, got)
 		}
 		li := info(s)
 		if s.Flows() != 0 || li.DatagramsIn != uint64(questions) || li.DatagramsOut != uint64(questions) || len(li.Dropped) != 0 {
 			t.Errorf("%+v", li)
 		}
-		if b := s.pool().Backends()[0]; b.Outcomes[pool.Served] != asked || b.Leases != 0 || b.BytesOut == 0 || li.FirstByteTime.Count != asked {
+		b := firstPool(s).Backends()[0]
+		if b.Outcomes[pool.Served] != asked || b.Leases != 0 || b.BytesOut == 0 || li.FirstByteTime.Count != asked {
 			t.Errorf("%+v", b)
 		}
 	})
@@ -77,12 +82,6 @@ func TestDNSServer(t *testing.T) {
 // the harness has with a TTL of 0. This one leaves none, of 512 bytes.
 func kept(name string, ttl int) string {
 	return fmt.Sprintf("%s %d TXT %s %s\n", name, ttl, strings.Repeat("x", 233), strings.Repeat("y", 233))
-}
-
-func (s *l4.Server) dnsHasCache() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.listeners["test"].dns.cache != nil
 }
 
 // TestDNSCoalesces holds that 10,000 clients that ask one cold name cost one question, and that each has its answer: on
@@ -109,7 +108,7 @@ func TestDNSCoalesces(t *testing.T) {
 	if dnsInfo(s).InFlight != 1 || info(s).DNS.Asked != 1 {
 		t.Fatalf("%+v", dnsInfo(s))
 	}
-	b.answer(t, one)
+	answer(t, b, one)
 	for _, c := range clients {
 		got := make(map[uint16]bool)
 		err := collect(c, each, func(m []byte) error {
@@ -150,7 +149,7 @@ func TestDNSStale(t *testing.T) {
 	if info.Cache.Stale == 0 || info.Unreachable == 0 || info.Failed == 0 {
 		t.Errorf("%+v", info)
 	}
-	if o := s.pool().Backends()[0].Outcomes; o[pool.ConnectRefused] != info.Unreachable {
+	if o := firstPool(s).Backends()[0].Outcomes; o[pool.ConnectRefused] != info.Unreachable {
 		t.Errorf("%v", o)
 	}
 	if m := exchange(t, c, dnsQuery(t, 2, "unknown."+harness.DNSZone, dns.TypeA)); m.Id != 2 || m.Rcode != dns.RcodeServerFailure {
@@ -192,7 +191,7 @@ func TestDNSLate(t *testing.T) {
 	if info.Cache.Stale == 0 || info.InFlight != 1 || info.Failed != 0 {
 		t.Errorf("%+v", info)
 	}
-	b.answer(t, again)
+	answer(t, b, again)
 	eventually(t, "it has answered", func() bool { return dnsInfo(s).InFlight == 0 })
 	m := ask(3)
 	wantAddress(t, m, 3, name)
@@ -229,7 +228,7 @@ func TestDNSShutdownDoesNotWait(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if leases := s.pool().Backends()[0].Leases; leases != 0 {
+	if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 		t.Errorf("%d leases", leases)
 	}
 }
@@ -262,7 +261,7 @@ func TestDNSRetries(t *testing.T) {
 			outcome pool.Outcome
 			asked   uint64 // in all: by one that is alone again, if it may not have heard
 		}{
-			{"silent", func(t testing.TB) string { return startUDP(t, nil).address() }, pool.NoAnswer, 4},
+			{"silent", func(t testing.TB) string { return startUDP(t, nil).Address() }, pool.NoAnswer, 4},
 			{"refusing", refusing, pool.ConnectRefused, 3},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
@@ -277,7 +276,7 @@ func TestDNSRetries(t *testing.T) {
 					}
 				}
 				ls := spec(p)
-				ls.DNS.timeoutForTest = time.Second
+				setDNSTimeout(ls.DNS, time.Second)
 				s := start(t, l4.Options{Loops: 1}, ls)
 				c := dialUDP(t, address(s))
 				wantAddress(t, exchange(t, c, dnsQuery(t, 7, "www.example.com.", dns.TypeA)), 7, "www.example.com.")
@@ -314,7 +313,7 @@ func TestDNSLost(t *testing.T) {
 			}
 		})
 		ls := spec(newPool(t, b.Address()))
-		ls.DNS.timeoutForTest = time.Second
+		setDNSTimeout(ls.DNS, time.Second)
 		s := start(t, l4.Options{Loops: 1}, ls)
 		wantAddress(t, exchange(t, dialUDP(t, address(s)), dnsQuery(t, 7, "www.example.com.", dns.TypeA)), 7, "www.example.com.")
 		if info := dnsInfo(s); info.Asked != 2 || info.TimedOut != 1 || info.Answered != 1 || info.Failed != 0 {
@@ -370,20 +369,20 @@ func TestDNSForgeries(t *testing.T) {
 			change(m)
 			return m
 		}
-		stranger.send(t, one.from, forged(func(*dns.Msg) {}))
-		b.send(t, one.from, forged(func(m *dns.Msg) { m.Id++ }))
-		b.send(t, one.from, forged(func(m *dns.Msg) { m.Question[0].Name = "other.example.com." }))
-		b.send(t, one.from, forged(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAAAA }))
-		b.send(t, one.from, forged(func(m *dns.Msg) { m.Response = false }))
+		sendDNS(t, stranger, one.from, forged(func(*dns.Msg) {}))
+		sendDNS(t, b, one.from, forged(func(m *dns.Msg) { m.Id++ }))
+		sendDNS(t, b, one.from, forged(func(m *dns.Msg) { m.Question[0].Name = "other.example.com." }))
+		sendDNS(t, b, one.from, forged(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAAAA }))
+		sendDNS(t, b, one.from, forged(func(m *dns.Msg) { m.Response = false }))
 		if _, err := b.WriteToUDPAddrPort([]byte("x"), one.from); err != nil {
 			t.Fatal(err)
 		}
-		b.answer(t, one)
+		answer(t, b, one)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "www.example.com.")
-		b.answer(t, one) // again, and nobody waits
+		answer(t, b, one) // again, and nobody waits
 		eventually(t, "all forgeries are counted", func() bool { return dnsInfo(s).Mismatched == 6 })
-		if info := dnsInfo(s); info.Answered != 1 || info(s).DatagramsOut != 1 {
-			t.Errorf("%+v", info)
+		if got := dnsInfo(s); got.Answered != 1 || info(s).DatagramsOut != 1 {
+			t.Errorf("%+v", got)
 		}
 	})
 }
@@ -395,7 +394,7 @@ func TestManyDNSQuestions(t *testing.T) {
 		held, hold := holding(clients * each)
 		b := startUDP(t, hold)
 		ls := spec(newPool(t, b.Address()))
-		ls.DNS.timeoutForTest = time.Minute
+		setDNSTimeout(ls.DNS, time.Minute)
 		s := start(t, l4.Options{Loops: loops}, ls)
 		name := func(client int, id uint16) string { return fmt.Sprintf("name-%d-%d.example.com.", client, id) }
 		var conns []*net.UDPConn
@@ -414,7 +413,7 @@ func TestManyDNSQuestions(t *testing.T) {
 		if info.InFlight != clients*each || info.Asked != clients*each {
 			t.Fatalf("%+v", info)
 		}
-		if limit := 2 * loops * dnsSockets; info.Sockets <= loops || info.Sockets > limit {
+		if limit := 2 * loops * room.DefaultSockets; info.Sockets <= loops || info.Sockets > limit {
 			t.Errorf("%d sockets, at most %d are allowed", info.Sockets, limit)
 		}
 		var reading sync.WaitGroup
@@ -438,7 +437,7 @@ func TestManyDNSQuestions(t *testing.T) {
 			})
 		}
 		for i := range uint64(clients * each) {
-			b.answer(t, <-held)
+			answer(t, b, <-held)
 			if i%200 == 0 { // no buffer is to overflow
 				eventually(t, "answers are taken", func() bool { return dnsInfo(s).Answered+200 >= i })
 			}
@@ -447,7 +446,7 @@ func TestManyDNSQuestions(t *testing.T) {
 		if info := dnsInfo(s); info.InFlight != 0 || info.Answered != clients*each || info.Mismatched != 0 {
 			t.Errorf("%+v", info)
 		}
-		if leases := s.pool().Backends()[0].Leases; leases != 0 {
+		if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 			t.Errorf("%d leases", leases)
 		}
 	})
@@ -496,9 +495,9 @@ func TestPurgeDNS(t *testing.T) {
 			t.Errorf("%q %+v: %d, %v", tc.listener, tc.what, n, err)
 		}
 	}
-	off := flowSpec(s.pool())
+	off := flowSpec(firstPool(s))
 	off.DNS = &l4.DNSSettings{}
-	for _, ls := range []l4.ListenerSpec{off, flowSpec(s.pool())} {
+	for _, ls := range []l4.ListenerSpec{off, flowSpec(firstPool(s))} {
 		if _, err := start(t, l4.Options{Loops: 1}, ls).PurgeDNS("test", l4.DNSPurge{Name: "."}); !errors.Is(err, l4.ErrNoDNSCache) {
 			t.Errorf("%+v: %v", ls.DNS, err)
 		}
@@ -534,9 +533,7 @@ func TestDNSReload(t *testing.T) {
 		if err := s.Apply(plan); err != nil {
 			t.Fatal(err)
 		}
-		for i := range s.loops {
-			s.onLoop(i, func(*loop) {}) // it has its mail
-		}
+		onEach(s, func(*room.Loop) {}) // they have their mail
 	}
 	ask(1)
 	ask(0)
@@ -562,9 +559,7 @@ func TestDNSReload(t *testing.T) {
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range s.loops {
-		s.onLoop(i, func(*loop) {})
-	}
+	onEach(s, func(*room.Loop) {})
 	if info(s).DNS != nil {
 		t.Errorf("%+v", info(s).DNS)
 	}
@@ -575,18 +570,16 @@ func TestDNSReload(t *testing.T) {
 	apply(func(*l4.ListenerSpec) {}, l4.Updated)
 	ask(1)
 	ask(0)
-	for i := range s.loops {
-		s.onLoop(i, func(l *loop) {
-			if n := len(l.dns.askers); n != 1 {
-				t.Errorf("loop %d still has %d askers", i, n)
-			}
-		})
-	}
+	onEach(s, func(l *room.Loop) {
+		if n := len(room.Forwarders(l)); n != 1 {
+			t.Errorf("loop %d still has %d forwarders", l.Index, n)
+		}
+	})
 }
 
 // TestDNSSettingsAreCopied holds that a plan's settings are the server's own from Apply on.
 func TestDNSSettingsAreCopied(t *testing.T) {
-	spec := dnsSpec(newPool(t, startUDP(t, nil).address()))
+	spec := dnsSpec(newPool(t, startUDP(t, nil).Address()))
 	s := start(t, l4.Options{Loops: 1}, spec)
 	spec.DNS.Cache.MaxEntries++
 	if got := s.Compare(l4.Plan{Listeners: []l4.ListenerSpec{spec}})[0].Fate; got != l4.Updated {
@@ -606,7 +599,7 @@ func TestDNSListenerLeaves(t *testing.T) {
 		s := start(t, l4.Options{Loops: 2}, ls, other)
 		before := descriptors(t)
 		ask := func() (*net.UDPConn, askedOnce) {
-			c := dialUDP(t, s.listenerInfo("test").Address.String())
+			c := dialUDP(t, listenerInfo(s, "test").Address.String())
 			if _, err := c.Write(dnsQuery(t, 1, "www.example.com.", dns.TypeA)); err != nil {
 				t.Fatal(err)
 			}
@@ -622,42 +615,35 @@ func TestDNSListenerLeaves(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b.answer(t, first)
+		answer(t, b, first)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, moved)), 1, "www.example.com.")
 		gone, second := ask()
-		for i := range s.loops { // age is not to be what closes the sockets
-			s.onLoop(i, func(l *loop) { onlyAsker(l).sweepAt = l.now + time.Hour })
-		}
+		onEach(s, func(l *room.Loop) { // age is not to be what closes the sockets
+			room.SetSweepAt(room.Forwarders(l)[0], l.Now+time.Hour)
+		})
 		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{other}}); err != nil {
 			t.Fatal(err)
 		}
-		b.answer(t, second)
+		answer(t, b, second)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, gone)), 1, "www.example.com.")
 		moved.Close()
 		gone.Close()
 		eventually(t, "nothing of it is left", func() bool {
 			left := 0
-			for i := range s.loops {
-				s.onLoop(i, func(l *loop) {
-					left += len(l.dns.askers)
-					for _, d := range l.flows.doors {
-						if d != nil && d.listener.name == "test" {
-							left++
-						}
-					}
-				})
-			}
+			onEach(s, func(l *room.Loop) {
+				left += len(room.Forwarders(l)) + l4test.OpenSockets(s, l.Index, "test")
+			})
 			return left == 0
 		})
-		if now := descriptors(t); now != before-len(s.loops) { // its doors
+		if now := descriptors(t); now != before-len(loops(s)) { // its sockets
 			t.Errorf("%d descriptors, were %d", now, before)
 		}
 	})
 }
 
-// TestDNSAtDrainingDoor holds that a door which is only open for an answer takes no further question: it is another listener's that has the
+// TestDNSAtDrainingSocket holds that a socket which is only open for an answer takes no further question: it is another listener's that has the
 // address now, or dropped.
-func TestDNSAtDrainingDoor(t *testing.T) {
+func TestDNSAtDrainingSocket(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		held, hold := holding(10)
 		b := startUDP(t, hold)
@@ -684,23 +670,14 @@ func TestDNSAtDrainingDoor(t *testing.T) {
 			t.Fatal(err)
 		}
 		ask(3)
-		b.answer(t, <-held)
+		answer(t, b, <-held)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 3, "name-3.example.com.")
-		b.answer(t, first)
+		answer(t, b, first)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "name-1.example.com.")
-		if n := s.listenerInfo("wide").DNS.Answered; n != 1 {
+		if n := listenerInfo(s, "wide").DNS.Answered; n != 1 {
 			t.Errorf("the listener that has the address has answered %d", n)
 		}
 	})
-}
-
-func (s *l4.Server) listenerInfo(name string) l4.ListenerInfo {
-	for _, info := range s.Listeners() {
-		if info.Name == name {
-			return info
-		}
-	}
-	return l4.ListenerInfo{}
 }
 
 // TestDNSShutdown holds that Shutdown waits for answers, and at its end tells clients that there will be none.
@@ -720,14 +697,10 @@ func TestDNSShutdown(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() { ended <- s.Shutdown(ctx) }()
-				eventually(t, "it is shutting down", func() bool {
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					return s.ended
-				})
+				eventually(t, "it is shutting down", func() bool { return l4test.ShuttingDown(s) })
 				var err error
 				if patient {
-					b.answer(t, one)
+					answer(t, b, one)
 					wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "www.example.com.")
 					err = <-ended
 				} else {
@@ -741,7 +714,7 @@ func TestDNSShutdown(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if leases := s.pool().Backends()[0].Leases; leases != 0 {
+				if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 					t.Errorf("%d leases", leases)
 				}
 				c.Close()
@@ -758,11 +731,11 @@ func TestDNSShutdown(t *testing.T) {
 func TestDNSPasses(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		b := startUDP(t, func(b *l4test.UDPBackend, from netip.AddrPort, query []byte) {
-			query[2] |= dnsAnswerBit
+			query[2] |= answerBit
 			_, _ = b.WriteToUDPAddrPort(query, from)
 		})
 		ls := spec(newPool(t, b.Address()))
-		ls.DNS.MaxUDP = maxDNSMessage
+		ls.DNS.MaxUDP = wire.MaxDNSMessage
 		s := start(t, l4.Options{Loops: 1}, ls)
 		c := dialUDP(t, address(s))
 		plain := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
@@ -781,7 +754,7 @@ func TestDNSPasses(t *testing.T) {
 			if _, err := c.Write(datagram); err != nil {
 				t.Fatal(err)
 			}
-			datagram[2] |= dnsAnswerBit
+			datagram[2] |= answerBit
 			if got := awaitUDP(t, c); string(got) != string(datagram) {
 				t.Errorf("%s: %x came back as %x", name, datagram, got)
 			}
@@ -879,23 +852,23 @@ func TestDNSQuestionsAndAnswers(t *testing.T) {
 			}
 			switch rand.IntN(6) {
 			case 0:
-				if guesses++; guesses < 2*suspicious {
+				if guesses++; guesses < 2*room.Suspicious {
 					wrong := answer.Copy()
 					wrong.Id, wrong.Question[0].Name = uint16(rand.Uint32()), "other.example.com."
-					b.send(t, from, wrong)
+					sendDNS(t, b, from, wrong)
 				}
 			case 1:
 				if last.from == from {
 					answering(t, 1)(b, from, last.query)
 				}
 			case 2:
-				b.send(t, from, answer) // twice
+				sendDNS(t, b, from, answer) // twice
 			case 3:
 				if last.query != nil {
 					answering(t, 1)(b, last.from, last.query)
 				}
 			}
-			b.send(t, from, answer)
+			sendDNS(t, b, from, answer)
 			last = askedOnce{from, append([]byte(nil), query...)}
 		})
 		s := start(t, l4.Options{Loops: 2}, spec(newPool(t, b.Address())))

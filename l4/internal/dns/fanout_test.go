@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/l4"
-	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
 // largeAnswer is an answer of some 63 KB to a framed question, framed.
@@ -66,7 +70,7 @@ func askWithoutReading(t *testing.T, s *l4.Server, clients int, name func(client
 			t.Fatal(err)
 		}
 		var queries []byte
-		for i := range maxTalkQuestions {
+		for i := range room.MaxPipelined {
 			queries = append(queries, framed(dnsQuery(t, uint16(i), name(client, i), dns.TypeTXT))...)
 		}
 		write(t, c, queries)
@@ -97,7 +101,7 @@ func TestDNSFanOut(t *testing.T) {
 	s := talkServer(t, b.address, 2)
 	neighbour := dial(t, address(s))
 	conns := askWithoutReading(t, s, clients, func(int, int) string { return "large.example.com." })
-	eventually(t, "all wait", func() bool { return dnsInfo(s).Cache.Waiting == clients*maxTalkQuestions })
+	eventually(t, "all wait", func() bool { return dnsInfo(s).Cache.Waiting == clients*room.MaxPipelined })
 	runtime.GC()
 	peak := heapPeak()
 	one := <-held
@@ -105,8 +109,8 @@ func TestDNSFanOut(t *testing.T) {
 	var slowest time.Duration
 	answered := func() bool {
 		waiting := 0
-		for i := range s.loops {
-			s.onLoop(i, func(l *loop) { l.sessions.all(func(s *session) { waiting += s.talk.waiting }) })
+		for i := range loops(s) {
+			eachSession(s, i, func(one *session.Session) { waiting += room.Waiting(one) })
 		}
 		return waiting == 0
 	}
@@ -127,7 +131,7 @@ func TestDNSFanOut(t *testing.T) {
 	var reading sync.WaitGroup
 	for _, c := range conns[:8] {
 		reading.Go(func() {
-			for i := range maxTalkQuestions {
+			for i := range room.MaxPipelined {
 				m, err := readFrame(c)
 				if err != nil || len(m) < 60_000 {
 					t.Errorf("answer %d is %d bytes: %v", i, len(m), err)
@@ -146,7 +150,7 @@ func TestDNSFanOut(t *testing.T) {
 // read are let go, and others are not.
 func TestDNSFanOutIsBounded(t *testing.T) {
 	const clients = 40
-	name := func(client, i int) string { return fmt.Sprintf("n%05d.example.com.", client*maxTalkQuestions+i) }
+	name := func(client, i int) string { return fmt.Sprintf("n%05d.example.com.", client*room.MaxPipelined+i) }
 	template := largeAnswer(t, dnsQuery(t, 0, name(0, 0), dns.TypeTXT)) // whose records point to the name in the question
 	b := startStream(t, func(h heldFrame) bool {
 		if bytes.Contains(h.query, []byte("neighbour")) {
@@ -154,8 +158,8 @@ func TestDNSFanOutIsBounded(t *testing.T) {
 			return true
 		}
 		answer := slices.Clone(template)
-		copy(answer[frameLengthBytes:], h.query[:2])
-		copy(answer[frameLengthBytes+dnsHeaderBytes:], h.query[dnsHeaderBytes:])
+		copy(answer[wire.DNSLengthBytes:], h.query[:2])
+		copy(answer[wire.DNSLengthBytes+wire.DNSHeaderBytes:], h.query[wire.DNSHeaderBytes:])
 		_, _ = h.c.Write(answer)
 		return true
 	})

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/l4"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // chaoticDNS is a backend that answers in any order, and may close a connection at any moment, also in the midst of an answer.
@@ -61,7 +62,7 @@ func TestDNSTalkChaos(t *testing.T) {
 	if info.Cache.Waiting != 0 || info.Mismatched != 0 || info.Answered == 0 || info.Cache.Hit == 0 {
 		t.Errorf("%+v", info)
 	}
-	for _, b := range s.pool().Backends() {
+	for _, b := range firstPool(s).Backends() {
 		if b.Leases != 0 {
 			t.Errorf("%s: %d leases", b.ID, b.Leases)
 		}

@@ -12,7 +12,11 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -42,7 +46,7 @@ func TestDNSTalkHandsOver(t *testing.T) {
 	if three.c != two.c || idOfMessage(three.query) != 3 {
 		t.Fatalf("%x", three.query)
 	}
-	if !s.any(func(s *session) bool { return s.phase == relaying && s.talk == nil }) {
+	if !anySession(s, func(s *session.Session, phase string) bool { return phase == "relaying" && s.Preface() == nil }) {
 		t.Error("the session is not relaying")
 	}
 	if err := c.CloseWrite(); err != nil {
@@ -56,7 +60,7 @@ func TestDNSTalkHandsOver(t *testing.T) {
 	if li := info(s); li.Ended[tally.ClientClosed] != 1 || li.Duration.Count != 1 {
 		t.Errorf("%+v", li)
 	}
-	if b := s.pool().Backends()[0]; b.Leases != 0 || b.Outcomes[pool.Served] != 2 || b.BytesIn == 0 {
+	if b := firstPool(s).Backends()[0]; b.Leases != 0 || b.Outcomes[pool.Served] != 2 || b.BytesIn == 0 {
 		t.Errorf("%+v", b)
 	}
 }
@@ -97,7 +101,9 @@ func TestDNSTalkHandsOverQueued(t *testing.T) {
 	if err := second.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is queued", func() bool { return s.any(func(s *session) bool { return s.phase == queued && s.client.peerDone }) })
+	eventually(t, "it is queued", func() bool {
+		return anySession(s, func(s *session.Session, phase string) bool { return phase == "queued" && l4test.HalfClosed(s) })
+	})
 	first.Close()
 	wantCode(t, nextFrame(t, second), 1, dns.RcodeSuccess)
 	wantEnd(t, second)
@@ -132,7 +138,7 @@ func TestDNSTalkMalformed(t *testing.T) {
 		eventually(t, "it is counted", func() bool { return info(s).Ended[tally.Malformed] == uint64(i+1) })
 	}
 	// The longest message there may be is for a backend.
-	long := make([]byte, maxDNSMessage)
+	long := make([]byte, wire.MaxDNSMessage)
 	copy(long, dnsQuery(t, 9, nameOf(2), dns.TypeA))
 	write(t, warm, framed(long))
 	if m, err := readFrame(warm); err != nil || idOfMessage(m) != 9 {
@@ -262,8 +268,9 @@ func TestDNSTalkDoesNotRead(t *testing.T) {
 	}()
 	most := 0
 	eventually(t, "it is gone", func() bool {
-		s.onLoop(0, func(l *loop) {
-			l.sessions.all(func(s *session) { most = max(most, cap(s.talk.in.buf)+cap(s.talk.out.buf)) })
+		eachSession(s, 0, func(one *session.Session) {
+			in, out := room.Queues(one)
+			most = max(most, l4test.HeldBytes(in)+l4test.HeldBytes(out))
 		})
 		return s.Sessions() == 0 && info(s).Accepted == 1
 	})
@@ -318,7 +325,7 @@ func TestDNSTalkReload(t *testing.T) {
 		write(t, c, framed(dnsQuery(t, id, nameOf(1), dns.TypeA)))
 		wantAddress(t, nextFrame(t, c), id, nameOf(1))
 	}
-	apply := func(specs ...ListenerSpec) {
+	apply := func(specs ...l4.ListenerSpec) {
 		t.Helper()
 		if err := s.Apply(l4.Plan{Listeners: specs}); err != nil {
 			t.Fatal(err)
@@ -354,14 +361,9 @@ func TestDNSTalkReload(t *testing.T) {
 	ask(c)
 	c.Close()
 	eventually(t, "all is gone", func() bool {
-		for i := range s.loops {
-			left := false
-			s.onLoop(i, func(l *loop) { left = len(l.dns.askers)+len(l.dns.talkers) > 0 })
-			if left {
-				return false
-			}
-		}
-		return s.Sessions() == 0
+		left := 0
+		onEach(s, func(l *room.Loop) { left += len(room.Forwarders(l)) + room.Talkers(l) })
+		return left == 0 && s.Sessions() == 0
 	})
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
@@ -387,7 +389,7 @@ func TestDNSTalkShutdown(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- s.Shutdown(ctx) }()
-			eventually(t, "it is shutting down", s.draining.Load)
+			eventually(t, "it is shutting down", func() bool { return l4test.AwaitsTheLast(s) })
 			code := dns.RcodeServerFailure
 			if patient {
 				one.answer(t)
@@ -407,7 +409,7 @@ func TestDNSTalkShutdown(t *testing.T) {
 				t.Error(err)
 			}
 			cancel()
-			if leases := s.pool().Backends()[0].Leases; leases != 0 {
+			if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 				t.Errorf("%d leases", leases)
 			}
 		})
@@ -437,32 +439,4 @@ func TestDNSTalkListed(t *testing.T) {
 	if _, err := io.Copy(io.Discard, c); err == nil {
 		t.Error("want a reset")
 	}
-}
-
-// FuzzDNSInbox holds that messages come out as they went in, however they were cut, and that nothing is kept then.
-func FuzzDNSInbox(f *testing.F) {
-	f.Add([]byte("abc"), uint16(1), uint16(0))
-	f.Add([]byte{}, uint16(3), uint16(70))
-	f.Add(make([]byte, 300), uint16(255), uint16(11))
-	f.Fuzz(func(t *testing.T, text []byte, step, size uint16) {
-		var l loop
-		stream := framed(text, make([]byte, size), text)
-		want := [][]byte{text, make([]byte, size), text}
-		var in dnsInbox
-		for len(stream) > 0 {
-			n := min(len(stream), int(step)+1)
-			in.append(&l, stream[:n])
-			stream = stream[n:]
-			for m, whole := in.first(); whole; m, whole = in.first() {
-				if len(m) != len(want[0]) || string(m) != string(want[0]) {
-					t.Fatalf("want %x, got %x", want[0], m)
-				}
-				want = want[1:]
-				in.skip(&l, m)
-			}
-		}
-		if len(want) > 0 || in.buf != nil {
-			t.Fatalf("%d messages are missing, %d bytes kept", len(want), len(in.buf))
-		}
-	})
 }

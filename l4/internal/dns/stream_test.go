@@ -11,14 +11,18 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
 // wantOutcomes checks what the first backend's pool was told of it, and that no lease is out.
 func wantOutcomes(t *testing.T, s *l4.Server, id string, want map[pool.Outcome]uint64) {
 	t.Helper()
-	for _, b := range s.pool().Backends() {
+	for _, b := range firstPool(s).Backends() {
 		if b.Leases != 0 {
 			t.Errorf("%s: %d leases", b.ID, b.Leases)
 		}
@@ -119,7 +123,7 @@ func TestDNSStreamConnect(t *testing.T) {
 				t.Errorf("%+v", info)
 			}
 			// A connection fails once, however many questions wait for it.
-			got := s.pool().Backends()[0].Outcomes
+			got := firstPool(s).Backends()[0].Outcomes
 			wantOutcomes(t, s, bad, map[pool.Outcome]uint64{outcome: got[outcome], pool.Neutral: got[pool.Neutral]})
 			if name == "swallowed" && (got[outcome] != 1 || got[pool.Neutral] == 0) || got[outcome] == 0 {
 				t.Errorf("told are %v", got)
@@ -133,7 +137,7 @@ func TestDNSStreamConnect(t *testing.T) {
 func TestDNSStreamSilent(t *testing.T) {
 	silent, _ := startHolding(t)
 	spec := talkSpec(newPool(t, silent.address))
-	spec.DNS.timeoutForTest = 500 * time.Millisecond
+	setDNSTimeout(spec.DNS, 500*time.Millisecond)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	c := dial(t, address(s))
 	for i := range 2 {
@@ -163,7 +167,7 @@ func TestDNSStreamGarbage(t *testing.T) {
 			m.Id++
 			return framed(dnsPack(t, m))
 		}, 1},
-		"the longest":   {func([]byte) []byte { return framed(make([]byte, maxDNSMessage)) }, 1},
+		"the longest":   {func([]byte) []byte { return framed(make([]byte, wire.MaxDNSMessage)) }, 1},
 		"nothing":       {func([]byte) []byte { return framed(nil) }, 2},
 		"half a header": {func([]byte) []byte { return framed(make([]byte, 6)) }, 2},
 	} {
@@ -202,10 +206,7 @@ func TestDNSStreamRests(t *testing.T) {
 	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA)))
 	one := <-held
 	sweep := func(used time.Duration) {
-		s.eachSocket(func(k *dnsAsker, d *dnsSocket) {
-			d.used = used
-			k.sweep()
-		})
+		eachSocket(s, func(f *room.Forwarder, d *room.Socket) { room.SetUsed(f, d, used) })
 	}
 	sweep(-time.Hour)
 	if n := dnsInfo(s).Sockets; n != 1 {
@@ -213,7 +214,7 @@ func TestDNSStreamRests(t *testing.T) {
 	}
 	one.answer(t)
 	wantAddress(t, nextFrame(t, c), 1, nameOf(1))
-	sweep(s.clock())
+	sweep(time.Since(loops(s)[0].Started))
 	if n := dnsInfo(s).Sockets; n != 1 {
 		t.Fatalf("%d sockets", n)
 	}
@@ -261,7 +262,7 @@ func TestDNSStreamLarge(t *testing.T) {
 		m.SetReply(m)
 		text := &dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}}
 		m.Answer = []dns.RR{text}
-		for left := maxDNSMessage - m.Len(); left > 0; left = maxDNSMessage - m.Len() {
+		for left := wire.MaxDNSMessage - m.Len(); left > 0; left = wire.MaxDNSMessage - m.Len() {
 			text.Txt = append(text.Txt, strings.Repeat("x", min(left-1, 255)))
 		}
 		_, _ = h.c.Write(framed(dnsPack(t, m)))
@@ -272,7 +273,7 @@ func TestDNSStreamLarge(t *testing.T) {
 	for i := range 3 {
 		write(t, c, framed(dnsQuery(t, uint16(i), nameOf(1), dns.TypeTXT)))
 		m, err := readFrame(c)
-		if err != nil || len(m) != maxDNSMessage {
+		if err != nil || len(m) != wire.MaxDNSMessage {
 			t.Fatalf("%d bytes, %v", len(m), err)
 		}
 		wantCode(t, dnsUnpack(t, m), uint16(i), dns.RcodeSuccess)
@@ -281,10 +282,10 @@ func TestDNSStreamLarge(t *testing.T) {
 
 // TestDNSStreamBlocked holds that no question is lost or spoiled when a backend does not read for a while.
 func TestDNSStreamBlocked(t *testing.T) {
-	const clients, each = 40, maxTalkQuestions
+	const clients, each = 40, room.MaxPipelined
 	reads := make(chan bool)
 	opened := make(chan bool, 100)
-	address := backend(t, func(c *net.TCPConn) {
+	slow := backend(t, func(c *net.TCPConn) {
 		_ = c.SetReadBuffer(64 << 10)
 		opened <- true
 		<-reads
@@ -296,8 +297,8 @@ func TestDNSStreamBlocked(t *testing.T) {
 			heldFrame{c: c, query: query}.answer(t)
 		}
 	})
-	spec := talkSpec(newPool(t, address))
-	spec.DNS.socketsForTest = 1
+	spec := talkSpec(newPool(t, slow))
+	room.SetSockets(spec.DNS, 1)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	var all []net.Conn
 	for i := range clients {
@@ -310,12 +311,14 @@ func TestDNSStreamBlocked(t *testing.T) {
 		write(t, c, stream)
 		if i == 0 {
 			<-opened
-			s.eachSocket(func(_ *dnsAsker, d *dnsSocket) { sock.SetBuffers(d.fd, 0, 64<<10) })
+			eachSocket(s, func(_ *room.Forwarder, d *room.Socket) { sock.SetBuffers(room.Descriptor(d), 0, 64<<10) })
 		}
 	}
 	eventually(t, "all are asked", func() bool { return dnsInfo(s).InFlight == clients*each })
 	blocked := false
-	s.eachSocket(func(_ *dnsAsker, d *dnsSocket) { blocked = blocked || d.blocked && !d.stream.connecting })
+	eachSocket(s, func(_ *room.Forwarder, d *room.Socket) {
+		blocked = blocked || room.Blocked(d) && !room.Connecting(d)
+	})
 	if !blocked {
 		t.Error("the backend's connection has room for all")
 	}
@@ -369,11 +372,10 @@ func TestDNSTalkAllocatesNothing(t *testing.T) {
 	if hits := dnsInfo(s).Cache.Hit; hits != rounds+1 {
 		t.Errorf("%d answered from the cache", hits)
 	}
-	s.onLoop(0, func(l *loop) {
-		l.sessions.all(func(s *session) {
-			if s.talk.in.buf != nil || s.talk.out.buf != nil {
-				t.Error("it holds a buffer at rest")
-			}
-		})
+	eachSession(s, 0, func(one *session.Session) {
+		in, out := room.Queues(one)
+		if l4test.HeldBytes(in)+l4test.HeldBytes(out) > 0 {
+			t.Error("it holds a buffer at rest")
+		}
 	})
 }

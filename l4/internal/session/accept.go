@@ -129,6 +129,7 @@ func (l *Loop) acceptFrom(d *socket) bool {
 type arrival struct {
 	fd       int
 	client   gate.Client
+	looped   bool // the client has come by this listener before: its session ends at once
 	listener *Listener
 	to       *Loop
 }
@@ -142,7 +143,9 @@ func (a *arrival) GiveUp() { sock.Close(a.fd) }
 // admit decides whether a client is served, and by which loop.
 func (l *Loop) admit(a *arrival) {
 	ls := a.listener
-	if why := ls.AdmitSession(&a.client); why != gate.Admitted {
+	why := ls.AdmitSession(&a.client)
+	a.looped = why == gate.Loop
+	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		l.dismiss(a.fd, ls.settings.Load().Refuse)
 		return

@@ -31,7 +31,8 @@ func largeAnswer(t testing.TB, query []byte) []byte {
 	m.Compress = true
 	for range 237 {
 		m.Answer = append(m.Answer, &dns.TXT{
-			Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{strings.Repeat("x", 250)},
+			Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+			Txt: []string{strings.Repeat("x", 250)},
 		})
 	}
 	wire, err := m.Pack()
@@ -62,7 +63,8 @@ func heapPeak() (end func() uint64) {
 	return func() uint64 { close(done); return <-peak }
 }
 
-// askWithoutReading has clients pipeline 100 questions each, of which name gives the name, and take no answers.
+// askWithoutReading connects clients that pipeline 100 questions each, for the names that name returns, and read no
+// answers.
 func askWithoutReading(t *testing.T, s *l4.Server, clients int, name func(client, i int) string) (conns []net.Conn) {
 	for client := range clients {
 		c := dial(t, address(s))
@@ -85,8 +87,9 @@ func talkServer(t *testing.T, address string, loops int) *l4.Server {
 	return start(t, l4.Options{Loops: loops}, spec)
 }
 
-// TestDNSFanOut holds that one large answer to thousands of questions of clients that do not read costs little more than itself and what is
-// written of it for each, that a neighbour is served meanwhile, and that those who then read get all of their answers.
+// TestDNSFanOut holds that one large answer to thousands of questions costs little more than the answer itself and what
+// is written for each client, while the clients do not read. Another client is served meanwhile, and clients who then
+// read get all of their answers.
 func TestDNSFanOut(t *testing.T) {
 	const clients = 160
 	held := make(chan heldFrame, 10)
@@ -146,8 +149,8 @@ func TestDNSFanOut(t *testing.T) {
 	}
 }
 
-// TestDNSFanOutIsBounded holds that answers which differ cannot be held without a bound either: when it is reached, clients that do not
-// read are let go, and others are not.
+// TestDNSFanOutIsBounded holds that there is a bound for different answers that are held: when it is reached, sessions
+// end whose clients do not read, and other sessions go on.
 func TestDNSFanOutIsBounded(t *testing.T) {
 	const clients = 40
 	name := func(client, i int) string { return fmt.Sprintf("n%05d.example.com.", client*room.MaxPipelined+i) }
@@ -171,7 +174,8 @@ func TestDNSFanOutIsBounded(t *testing.T) {
 	eventually(t, "all are answered", func() bool { return dnsInfo(s).Cache.Waiting == 0 })
 	write(t, neighbour, framed(dnsQuery(t, 1, "neighbour.example.com.", dns.TypeA)))
 	wantAddress(t, nextFrame(t, neighbour), 1, "neighbour.example.com.")
-	if grown := peak(); grown > 512<<20 { // twice what is held, by the collector's measure, what is written and what the test has
+	// twice what is held, by the collector's measure, what is written and what the test has
+	if grown := peak(); grown > 512<<20 {
 		t.Errorf("%d MiB of heap", grown>>20)
 	} else {
 		t.Logf("%d MiB of heap", grown>>20)

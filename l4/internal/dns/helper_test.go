@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/session"
 )
 
-// loops are the server's, as this package has them.
+// loops returns the DNS part of each loop of a server.
 func loops(s *l4.Server) []*room.Loop { return l4test.RoomsOf(s).Questions }
 
 // onEach calls f on each loop of a server, one after the other.
@@ -38,7 +38,7 @@ func eachSocket(s *l4.Server, f func(*room.Forwarder, *room.Socket)) {
 	onLoop(s, 0, func() { room.EachSocket(l, f) })
 }
 
-// listenerInfo is a listener's of a server that has several.
+// listenerInfo describes a listener of a server that has several.
 func listenerInfo(s *l4.Server, name string) l4.ListenerInfo {
 	for _, info := range s.Listeners() {
 		if info.Name == name {
@@ -62,7 +62,7 @@ func holding(size int) (chan askedOnce, func(*l4test.UDPBackend, netip.AddrPort,
 	}
 }
 
-// answer answers what a backend holds, with a TTL of 60.
+// answer sends a backend's answer to a query that it held, with a TTL of 60.
 func answer(t testing.TB, b *l4test.UDPBackend, a askedOnce) {
 	t.Helper()
 	answering(t, 60)(b, a.from, a.query)
@@ -94,7 +94,7 @@ func idOfMessage(m []byte) uint16 { return binary.BigEndian.Uint16(m) }
 // answerBit tells an answer from a question, in the third byte of a message (RFC 1035, 4.1.1).
 const answerBit = 0x80
 
-// anySession reports whether f holds for a session of the first loop, which is in a phase.
+// anySession reports whether f is true of a session of the first loop. phase is what that session is doing.
 func anySession(s *l4.Server, f func(one *session.Session, phase string) bool) (yes bool) {
 	sessions := l4test.RoomsOf(s).Sessions[0]
 	eachSession(s, 0, func(one *session.Session) { yes = yes || f(one, sessions.Entry(one).Phase) })

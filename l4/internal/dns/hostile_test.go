@@ -16,7 +16,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestDNSFlees holds that a question whose port somebody tries ids at is asked anew from another, once, and fails if that happens again.
+// TestDNSFlees holds that a question is asked anew from another port, once, when somebody tries ids at its port, and
+// fails if that happens again.
 func TestDNSFlees(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		held, hold := holding(10)
@@ -48,7 +49,8 @@ func TestDNSFlees(t *testing.T) {
 		guess(first, 1)
 		again := <-held
 		if again.from == first.from || idOfMessage(again.query) == idOfMessage(first.query) && dnsInfo(s).Sockets != 1 {
-			t.Errorf("asked again from %s with id %x, before from %s with %x", again.from, again.query[:2], first.from, first.query[:2])
+			t.Errorf("asked again from %s with id %x, before from %s with %x",
+				again.from, again.query[:2], first.from, first.query[:2])
 		}
 		answer(t, b, again)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "www.example.com.")
@@ -91,7 +93,8 @@ func TestDNSLateAnswers(t *testing.T) {
 	}
 }
 
-// TestDNSMisdirected holds that an answer from a client goes nowhere, nor a question from a backend, and that both are counted.
+// TestDNSMisdirected holds that an answer from a client goes nowhere, nor a question from a backend, and that both are
+// counted.
 func TestDNSMisdirected(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		b := startUDP(t, echoUDP)
@@ -117,7 +120,8 @@ func TestDNSMisdirected(t *testing.T) {
 	})
 }
 
-// TestDNSAmplification holds that nobody gets more by l4.UDP than the listener allows: from the cache, by a shared socket, or by a flow.
+// TestDNSAmplification holds that nobody gets more by UDP than the listener allows: from the cache, by a shared socket,
+// or by a flow.
 func TestDNSAmplification(t *testing.T) {
 	large := func(b *l4test.UDPBackend, from netip.AddrPort, query []byte) {
 		m := new(dns.Msg)
@@ -128,7 +132,8 @@ func TestDNSAmplification(t *testing.T) {
 		m.SetReply(m)
 		for range 14 {
 			m.Answer = append(m.Answer, &dns.TXT{
-				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{strings.Repeat("x", 250)},
+				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+				Txt: []string{strings.Repeat("x", 250)},
 			})
 		}
 		sendDNS(t, b, from, m)
@@ -140,12 +145,15 @@ func TestDNSAmplification(t *testing.T) {
 			s := start(t, l4.Options{Loops: 1}, ls)
 			c := dialUDP(t, address(s))
 			for _, typ := range []uint16{dns.TypeTXT, dns.TypeTXT, dns.TypeANY} {
-				if _, err := c.Write(dnsQuery(t, 1, "www.example.com.", typ, func(m *dns.Msg) { m.SetEdns0(65535, false) })); err != nil {
+				takesAll := func(m *dns.Msg) { m.SetEdns0(65535, false) }
+				if _, err := c.Write(dnsQuery(t, 1, "www.example.com.", typ, takesAll)); err != nil {
 					t.Fatal(err)
 				}
 				wire := awaitUDP(t, c)
 				m := dnsUnpack(t, wire)
-				if cut := most == 0; m.Id != 1 || m.Truncated != cut || cut && (len(wire) > room.DefaultMaxUDP || len(m.Question) != 1) || !cut && len(m.Answer) != 14 {
+				cut := most == 0
+				if m.Id != 1 || m.Truncated != cut || cut && (len(wire) > room.DefaultMaxUDP || len(m.Question) != 1) ||
+					!cut && len(m.Answer) != 14 {
 					t.Errorf("at most %d: %s is answered with %d bytes, TC is %v", most, dns.TypeToString[typ], len(wire), m.Truncated)
 				}
 			}
@@ -153,7 +161,8 @@ func TestDNSAmplification(t *testing.T) {
 	})
 }
 
-// TestDNSClientLimit holds that client_flows bounds what a client has in flight, apart from what the cache knows, and nobody else.
+// TestDNSClientLimit holds that client_flows bounds what a client has in flight, apart from what the cache knows, and
+// nobody else.
 func TestDNSClientLimit(t *testing.T) {
 	const most = 5
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
@@ -178,7 +187,8 @@ func TestDNSClientLimit(t *testing.T) {
 		if ls.DNS.Cache.MaxEntries > 0 {
 			wantAddress(t, exchange(t, c, dnsQuery(t, 7, "known.example.com.", dns.TypeA)), 7, "known.example.com.")
 		}
-		other, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 9)}, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address(s))))
+		to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address(s)))
+		other, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 9)}, to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +270,8 @@ func TestDNSDeliversInTurns(t *testing.T) {
 	})
 }
 
-// TestDNSManyVariants holds that a client who varies what it may has one question in flight for a name, or a handful.
+// TestDNSManyVariants holds that a client who asks one name in thousands of variants has a handful of questions in
+// flight at most.
 func TestDNSManyVariants(t *testing.T) {
 	held, hold := holding(1000)
 	s := start(t, l4.Options{Loops: 2}, dnsSpec(newPool(t, startUDP(t, hold).Address())))
@@ -302,8 +313,9 @@ func TestDNSListenersFaceEachOther(t *testing.T) {
 		other := start(t, l4.Options{Loops: 1}, ls)
 		c := dialUDP(t, address(one))
 		const answers = 5
+		response := dnsQuery(t, 1, "example.com.", dns.TypeANY, func(m *dns.Msg) { m.Response = true })
 		for range answers {
-			if _, err := c.Write(dnsQuery(t, 1, "example.com.", dns.TypeANY, func(m *dns.Msg) { m.Response = true })); err != nil {
+			if _, err := c.Write(response); err != nil {
 				t.Fatal(err)
 			}
 		}

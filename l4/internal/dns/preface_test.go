@@ -59,7 +59,7 @@ func wantEnd(t testing.TB, c net.Conn) {
 	}
 }
 
-// A streamBackend is a DNS server of l4.TCP.
+// A streamBackend is a DNS server of TCP.
 type streamBackend struct {
 	address     string
 	connections atomic.Int64
@@ -117,8 +117,8 @@ func startHolding(t testing.TB) (*streamBackend, chan heldFrame) {
 	return startStream(t, func(h heldFrame) bool { held <- h; return true }), held
 }
 
-// TestDNSTalk holds that questions by l4.TCP are answered by a backend first and then from the cache, whole, byte by byte and many in one
-// segment.
+// TestDNSTalk holds that questions by TCP are answered by a backend first and then from the cache, whole, byte by byte
+// and many in one segment.
 func TestDNSTalk(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 2}, talkSpec(newPool(t, b.address)))

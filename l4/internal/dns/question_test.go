@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestDNSList holds that a list is its questions in the order in which they came, whichever are taken out, and is not
-// in the way of another list.
+// TestDNSList holds that a list has its questions in the order in which they came, whichever are taken out, and does
+// not disturb another list.
 func TestDNSList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		lists := [orders]list{{order: bySent}, {order: byBegun}}

@@ -18,8 +18,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestDNSSocketsAreRenewed holds that a socket is left for another after a number of questions, and with time, that what it still waits for
-// comes, and that then it is closed.
+// TestDNSSocketsAreRenewed holds that a socket is replaced after a number of questions, and after a time, that the
+// answers it still waits for come, and that then it is closed.
 func TestDNSSocketsAreRenewed(t *testing.T) {
 	for name, wearOut := range map[string]func(*room.Forwarder, *room.Socket){
 		"questions": room.WearOut,
@@ -61,7 +61,7 @@ func TestDNSSocketsAreRenewed(t *testing.T) {
 	}
 }
 
-// TestDNSSocketsAreBounded holds that no more are retired than are allowed, however slow the backend is.
+// TestDNSSocketsAreBounded holds that there is a bound for retired sockets, however slow the backend is.
 func TestDNSSocketsAreBounded(t *testing.T) {
 	held, hold := holding(10)
 	b := startUDP(t, hold)
@@ -101,8 +101,8 @@ func TestDNSPatience(t *testing.T) {
 	})
 }
 
-// TestDNSSocketBlocked holds that questions wait in the line of a socket that takes no more, are sent when it does, and that one whose
-// time is over meanwhile is not.
+// TestDNSSocketBlocked holds that questions wait in the line of a socket that takes no more, and are sent when it does,
+// but for one whose time is over by then.
 func TestDNSSocketBlocked(t *testing.T) {
 	held, hold := holding(10)
 	b := startUDP(t, hold)
@@ -151,7 +151,7 @@ func TestDNSSocketBlocked(t *testing.T) {
 	}
 }
 
-// TestDNSIDs holds that the ids of questions are no client's, and differ.
+// TestDNSIDs holds that the ids of questions are not the clients', and differ.
 func TestDNSIDs(t *testing.T) {
 	const questions = 300
 	held, hold := holding(questions)
@@ -180,7 +180,8 @@ func TestDNSIDs(t *testing.T) {
 	}
 }
 
-// TestDNSPrefetch holds that a name in demand is asked for again behind its clients' backs.
+// TestDNSPrefetch holds that a name in demand is asked for again before its answer expires, while clients get the old
+// one.
 func TestDNSPrefetch(t *testing.T) {
 	b := startUDP(t, answering(t, 2))
 	spec := dnsSpec(newPool(t, b.Address()))
@@ -199,7 +200,7 @@ func TestDNSPrefetch(t *testing.T) {
 	}
 }
 
-// TestDNSSendFails holds that clients are told when a question cannot be sent at all.
+// TestDNSSendFails holds that clients get SERVFAIL when a question cannot be sent at all.
 func TestDNSSendFails(t *testing.T) {
 	// An address that may not be sent to: a broadcast one, without SO_BROADCAST.
 	p := newPool(t, "127.255.255.255:9")
@@ -307,7 +308,8 @@ func TestDNSTooMany(t *testing.T) {
 	})
 }
 
-// TestDNSTooManyWait holds that no more clients wait for one question than may, and that the others are dropped and counted.
+// TestDNSTooManyWait holds that no more clients wait for one question than may, and that the others are dropped and
+// counted.
 func TestDNSTooManyWait(t *testing.T) {
 	const most, more = 16_384, 10
 	s := start(t, l4.Options{Loops: 1}, dnsSpec(newPool(t, startUDP(t, nil).Address())))

@@ -19,7 +19,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// wantOutcomes checks what the first backend's pool was told of it, and that no lease is out.
+// wantOutcomes checks which outcomes a backend has had, and that no backend has a lease.
 func wantOutcomes(t *testing.T, s *l4.Server, id string, want map[pool.Outcome]uint64) {
 	t.Helper()
 	for _, b := range firstPool(s).Backends() {
@@ -37,8 +37,8 @@ func wantOutcomes(t *testing.T, s *l4.Server, id string, want map[pool.Outcome]u
 	}
 }
 
-// TestDNSStreamCloses holds that a question gets its answer although its backend closes the connection: idle, which is normal, or with the
-// question outstanding after it has answered another one, also in the midst of the answer.
+// TestDNSStreamCloses holds that a question gets its answer although its backend closes the connection: idle, which is
+// normal, or with the question outstanding after it has answered another one, also in the midst of the answer.
 func TestDNSStreamCloses(t *testing.T) {
 	for name, part := range map[string]int{"idle": 0, "outstanding": 1, "in a message": 20} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +64,9 @@ func TestDNSStreamCloses(t *testing.T) {
 			if part > 0 {
 				again = questions - 1
 			}
-			if info := dnsInfo(s); info.Answered != questions || info.Failed != 0 || info.Mismatched != 0 || part > 0 && info.Asked != questions+again {
+			info := dnsInfo(s)
+			if info.Answered != questions || info.Failed != 0 || info.Mismatched != 0 ||
+				part > 0 && info.Asked != questions+again {
 				t.Errorf("%+v", info)
 			}
 			if part > 0 {
@@ -74,8 +76,8 @@ func TestDNSStreamCloses(t *testing.T) {
 	}
 }
 
-// TestDNSStreamCut holds that a backend that closes connections without an answer is left. That says nothing about it: the question may be
-// what it does not like.
+// TestDNSStreamCut holds that a question goes to another backend when one closes connections without an answer. That
+// says nothing about the backend: it may not like the question.
 func TestDNSStreamCut(t *testing.T) {
 	bad := startStream(t, func(heldFrame) bool { return false })
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, bad.address)))
@@ -151,8 +153,8 @@ func TestDNSStreamSilent(t *testing.T) {
 	wantOutcomes(t, s, silent.address, map[pool.Outcome]uint64{pool.NoAnswer: 2})
 }
 
-// TestDNSStreamGarbage holds that what is no answer is counted and does not reach the client, and that what is no
-// message ends the connection.
+// TestDNSStreamGarbage holds that a message that is no answer is counted and does not reach the client, and that bytes
+// that are no message end the connection.
 func TestDNSStreamGarbage(t *testing.T) {
 	for name, tc := range map[string]struct {
 		garbage     func(query []byte) []byte
@@ -198,7 +200,7 @@ func TestDNSStreamGarbage(t *testing.T) {
 	}
 }
 
-// TestDNSStreamRests holds that a connection is closed that nobody needs, and not before.
+// TestDNSStreamRests holds that a connection is closed when nobody needs it, and not before.
 func TestDNSStreamRests(t *testing.T) {
 	b, held := startHolding(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -227,7 +229,8 @@ func TestDNSStreamRests(t *testing.T) {
 	}
 }
 
-// TestDNSStreamRevoked holds that questions at a backend whose leases are revoked are asked elsewhere, and the connection closed.
+// TestDNSStreamRevoked holds that questions at a backend whose leases are revoked are asked elsewhere, and the
+// connection closed.
 func TestDNSStreamRevoked(t *testing.T) {
 	silent, held := startHolding(t)
 	good := startAnswering(t)
@@ -255,7 +258,7 @@ func TestDNSStreamRevoked(t *testing.T) {
 	}
 }
 
-// TestDNSStreamLarge holds that the largest answer there is comes whole, which no datagram could carry.
+// TestDNSStreamLarge holds that the largest possible answer, which no datagram could carry, comes whole.
 func TestDNSStreamLarge(t *testing.T) {
 	b := startStream(t, func(h heldFrame) bool {
 		m := dnsUnpack(t, h.query)
@@ -339,7 +342,7 @@ func longName(i int) string {
 	return strings.Repeat(strings.Repeat("x", 50)+".", 4) + nameOf(i)
 }
 
-// TestDNSTalkAllocatesNothing holds it of a question that is answered from the cache.
+// TestDNSTalkAllocatesNothing holds that a question that is answered from the cache allocates nothing.
 func TestDNSTalkAllocatesNothing(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))

@@ -36,7 +36,8 @@ func TestDNSTrainsPass(t *testing.T) {
 	}{
 		{"nothing to cut", bytes.Repeat(answer(20), most), 20, true, 5, 5 * most, 20},
 		{"as large as may be", bytes.Repeat(answer(largest), 50), largest, true, 5, 5 * 50, largest},
-		{"too large", bytes.Repeat(answer(largest+1), 2), largest + 1, false, 1, 10, wire.DNSHeaderBytes}, // cut, ten make one train
+		// cut, ten make one train
+		{"too large", bytes.Repeat(answer(largest+1), 2), largest + 1, false, 1, 10, wire.DNSHeaderBytes},
 		{"a question", oneQuestion, 20, false, 5, 5 * (most - 1), 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -111,8 +112,8 @@ func connectTo(t *testing.T, c *net.UDPConn, to netip.AddrPort) {
 	}
 }
 
-// trainReader has a client take trains. The function that it returns hands out each message that comes, for as long as
-// more are wanted.
+// trainReader makes a client take trains. The function that it returns calls take for each message, as long as take
+// wants more.
 func trainReader(t *testing.T, c *net.UDPConn) func(take func(sock.Message) (more bool)) error {
 	t.Helper()
 	raw, err := c.SyscallConn()

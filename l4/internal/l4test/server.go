@@ -1,4 +1,5 @@
-// Package l4test helps the tests of the data plane: servers, backends and clients on the loopback. It is for tests only.
+// Package l4test helps the tests of the data plane: servers, backends and clients on the loopback. It is for tests
+// only.
 package l4test
 
 import (
@@ -75,8 +76,8 @@ func Done(t testing.TB) context.Context {
 	return ctx
 }
 
-// Allocations is how many there are while f runs so many times. testing.AllocsPerRun would leave a loop and the rest of the process a single
-// P. Elsewhere in the process something may be allocated now and then.
+// Allocations is how many there are while f runs so many times. testing.AllocsPerRun would leave a loop and the rest of
+// the process a single P. Elsewhere in the process something may be allocated now and then.
 func Allocations(times int, f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -144,8 +145,8 @@ func Hold(t *testing.T, s *l4.Server, i int) (release func()) {
 	return release
 }
 
-// Descriptors counts what the process has open, but for pipes: io.Copy, which backends here use, keeps some until a garbage
-// collection. What other tests had may still be closing, so it waits until two counts agree.
+// Descriptors counts what the process has open, but for pipes: io.Copy, which backends here use, keeps some until a
+// garbage collection. What other tests had may still be closing, so it waits until two counts agree.
 func Descriptors(t *testing.T) int {
 	t.Helper()
 	last := -1

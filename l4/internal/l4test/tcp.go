@@ -126,7 +126,8 @@ func Ask(c net.Conn) error {
 	return err
 }
 
-// QueuedClients connects clients that find the backend taken, one after the other, and waits until each stands in the queue.
+// QueuedClients connects clients that find the backend taken, one after the other, and waits until each stands in the
+// queue.
 func QueuedClients(t *testing.T, s *l4.Server, p *pool.Pool, n int) []*net.TCPConn {
 	t.Helper()
 	var clients []*net.TCPConn

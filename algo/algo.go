@@ -1,8 +1,8 @@
 // Package algo chooses one member of a set: one file per algorithm, each built once for one immutable membership.
 //
-// It knows nothing of sockets, health or the time of day. Who may be chosen at all is decided by the caller, who
-// builds a new [Picker] whenever the membership or a weight changes; what must outlive that is kept in a [State]. What
-// changes from one session to the next (leases, limits, a weight that is still growing, times) is read live through each
+// It knows nothing of sockets, health or the time of day. Who may be chosen at all is decided by the caller, who builds
+// a new [Picker] whenever the membership or a weight changes; what must outlive that is kept in a [State]. What changes
+// from one session to the next (leases, limits, a weight that is still growing, times) is read live through each
 // member's [Load].
 //
 // [Build] and [Kinds] are for the writer's side. [Picker.Pick] and the methods of [Load] are the hot path: any
@@ -27,11 +27,12 @@ type Member struct {
 
 // A Picker chooses among the members it was built for.
 //
-// Pick returns an index into those members, and -1 only when there is none or each is at the limit of its Load. It may be
-// called from any goroutine; it never allocates, blocks or spins. The key says who asks: algorithms that hash give the
-// same key the same member, the others ignore it.
+// Pick returns an index into those members, and -1 only when there is none or each is at the limit of its Load. It may
+// be called from any goroutine; it never allocates, blocks or spins. The key says who asks: algorithms that hash give
+// the same key the same member, the others ignore it.
 //
-// A member of weight 0 is picked only when all are of weight 0, and then all alike. A member at its limit is passed over.
+// A member of weight 0 is picked only when all are of weight 0, and then all alike. A member at its limit is passed
+// over.
 type Picker interface {
 	Pick(key uint64) int
 }
@@ -40,9 +41,9 @@ type Picker interface {
 type Options struct {
 	// State is carried from one build to the next of the same set; nil starts anew.
 	State *State
-	// Balance bounds the loads of the hashing algorithms: no member gets a lease that would take it above this multiple of
-	// the mean, by weight, rounded up (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018).
-	// 0 is without a bound, else it is above 1. The other algorithms have no use for it.
+	// Balance bounds the loads of the hashing algorithms: no member gets a lease that would take it above this multiple
+	// of the mean, by weight, rounded up (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA
+	// 2018). 0 is without a bound, else it is above 1. The other algorithms have no use for it.
 	Balance float64
 	// Total is what the loads of the members have joined; needed with Balance, else not looked at.
 	Total *Total
@@ -68,14 +69,24 @@ type kind struct {
 // registry lists the algorithms in the order in which people read about them.
 func registry() []kind {
 	return []kind{
-		{Kind{Name: "round_robin", Use: "turns by weight, evenly mixed; for short sessions that cost about the same"}, newRoundRobin},
-		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step", Drawn: true}, newRandom},
-		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
+		{Kind{Name: "round_robin", Use: "turns by weight, evenly mixed; for short sessions that cost about the same"},
+			newRoundRobin},
+		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step",
+			Drawn: true}, newRandom},
+		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"},
+			newLeastConn},
 		{Kind{Name: "p2c", Use: "the less loaded of two draws; nearly as even as least_conn, for many backends or balancers", Drawn: true}, newP2C},
-		{Kind{Name: "least_time", Use: "of two draws the sooner to answer for its load; for backends of unequal or changing speed", Drawn: true, Timed: true}, newLeastTime},
-		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins", Ordered: true}, newFirst},
-		{Kind{Name: "client_hash", Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true}, newClientHash},
-		{Kind{Name: "ring_hash", Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true}, newRingHash},
+		{Kind{Name: "least_time",
+			Use:   "of two draws the sooner to answer for its load; for backends of unequal or changing speed",
+			Drawn: true, Timed: true}, newLeastTime},
+		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins",
+			Ordered: true}, newFirst},
+		{Kind{Name: "client_hash",
+			Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true},
+			newClientHash},
+		{Kind{Name: "ring_hash",
+			Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true},
+			newRingHash},
 		{Kind{Name: "maglev", Use: "the same by a table; the evenest and the fastest, but a change moves a few clients more", Hash: true}, newMaglev},
 	}
 }
@@ -110,10 +121,9 @@ func (e *UnknownKindError) Error() string {
 	return fmt.Sprintf("unknown algorithm %q (known: %s)", e.Kind, strings.Join(e.Known, ", "))
 }
 
-// Build makes the picker of the given kind for members, which it does not keep.
-// Its only error is an *UnknownKindError. No member at all is allowed: Pick then returns -1.
-// A member without a Load or heavier than MaxWeight, and a Balance without a Total or of 1 or less, are the caller's bug,
-// and panic.
+// Build makes the picker of the given kind for members, which it does not keep. Its only error is an *UnknownKindError.
+// No member at all is allowed: Pick then returns -1. A member without a Load or heavier than MaxWeight, and a Balance
+// without a Total or of 1 or less, are the caller's bug, and panic.
 //
 // A Load serves one picker at a time at its best: least_conn and first learn through it of leases that are given back,
 // and an older picker of the same Load may then overlook a member that became free.
@@ -185,14 +195,14 @@ func totalWeight(members []candidate) (sum int64) {
 }
 
 // admits reports whether the member may be picked: it is not full, and while its weight still grows, chance, any 64
-// random bits, favours it. By that a member that has a quarter of its weight refuses three picks of four, which makes the
-// shares of all right, whatever the algorithm, without another table.
+// random bits, favours it. By that a member that has a quarter of its weight refuses three picks of four, which makes
+// the shares of all right, whatever the algorithm, without another table.
 func (c *candidate) admits(chance uint64) bool {
 	return !c.load.Full() && c.load.favoured(chance)
 }
 
-// withRoom returns the first member after start, which may be any number, that is not full, or -1. It is what algorithms
-// resort to when a few tries met only members that are full or still slow.
+// withRoom returns the first member after start, which may be any number, that is not full, or -1. It is what
+// algorithms resort to when a few tries met only members that are full or still slow.
 func withRoom(members []candidate, start uint64) int {
 	n := len(members)
 	at := int(start % uint64(n))

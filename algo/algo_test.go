@@ -151,8 +151,8 @@ func sharesOf(p Picker, members []Member, picks int) []int {
 	return counts
 }
 
-// tolerance is how far a member's picks may be from its share of them: not at all, or by five standard deviations of a fair
-// draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
+// tolerance is how far a member's picks may be from its share of them: not at all, or by five standard deviations of a
+// fair draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
 func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 	switch chance := 5 * math.Sqrt(picks*share*(1-share)); k.Name {
 	case "round_robin", "least_conn":
@@ -167,7 +167,8 @@ func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 // TestSharesFollowWeights includes weights that are all 0, which count as all alike, and one that does among others.
 func TestSharesFollowWeights(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
-		for _, weights := range [][]uint32{{0, 0, 0}, {1, 2, 0, 5}, {7, 7}, {MaxWeight, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 11}} {
+		for _, weights := range [][]uint32{{0, 0, 0}, {1, 2, 0, 5}, {7, 7}, {MaxWeight, 1, 1},
+			{1, 1, 1, 1, 1, 1, 1, 1, 1, 11}} {
 			members := membersOf(weights...)
 			var sum uint32
 			for _, w := range weights {
@@ -230,8 +231,8 @@ func TestTenThousandMembers(t *testing.T) {
 	})
 }
 
-// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about the sessions of that; by
-// hashing, a quarter of its own keys.
+// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about the sessions of that;
+// by hashing, a quarter of its own keys.
 func TestGrowingShare(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {
@@ -246,7 +247,8 @@ func TestGrowingShare(t *testing.T) {
 			want = picks / 12.0
 		}
 		if got := float64(counts[1]); got < 0.85*want || got > 1.15*want {
-			t.Errorf("of three equal members, the one at a quarter of its weight got %v of %d, want about %.0f", got, picks, want)
+			t.Errorf("of three equal members, the one at a quarter of its weight got %v of %d, want about %.0f",
+				got, picks, want)
 		}
 	})
 }

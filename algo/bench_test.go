@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// benchMembers returns n members of mixed weights that hold some leases and have answered in some milliseconds each, the
-// same at every run.
+// benchMembers returns n members of mixed weights that hold some leases and have answered in some milliseconds each,
+// the same at every run.
 func benchMembers(n int) []Member {
 	r := rand.New(rand.NewPCG(1, 2))
 	members := make([]Member, n)

@@ -5,16 +5,16 @@ import (
 	"sync/atomic"
 )
 
-// blockSize is how many members share a hint: about the root of the largest pools there are, so that a search reads about
-// as many hints as members. Fewer members than that need no hints.
+// blockSize is how many members share a hint: about the root of the largest pools there are, so that a search reads
+// about as many hints as members. Fewer members than that need no hints.
 const blockSize = 64
 
 // full is the cost of a member that must not be picked, above all others.
 const full = math.MaxUint32
 
 // costOf is what one more lease on the member would come to for its weight: (leases + 1) / weight. It is the bits of a
-// float32, which for positive numbers compare as the numbers do: equal fractions are equal, and others differ as long as
-// there are fewer than some 100,000 leases on each.
+// float32, which for positive numbers compare as the numbers do: equal fractions are equal, and others differ as long
+// as there are fewer than some 100,000 leases on each.
 func costOf(l *Load, weight float32) uint32 {
 	n := l.Leases()
 	if limit := l.limit.Load(); limit > 0 && n >= limit {
@@ -26,10 +26,10 @@ func costOf(l *Load, weight float32) uint32 {
 	return math.Float32bits(float32(n+1) / weight)
 }
 
-// blocks finds the cheapest of many members without looking at all of them. Members stand in blocks; of each block there
-// is a hint, a bound below which none of its members costs. A search looks only into the block of the lowest hint, which
-// mostly ends it, and sets that hint to what it found. An acquired lease makes hints too low, which costs a look and no
-// mistake; a released one lowers its block's hint, through the member's seat.
+// blocks finds the cheapest of many members without looking at all of them. Members stand in blocks; of each block
+// there is a hint, a bound below which none of its members costs. A search looks only into the block of the lowest
+// hint, which mostly ends it, and sets that hint to what it found. An acquired lease makes hints too low, which costs a
+// look and no mistake; a released one lowers its block's hint, through the member's seat.
 //
 // Invariant: once all releases and searches under way have ended, no member costs less than its block's hint.
 type blocks struct {
@@ -38,8 +38,8 @@ type blocks struct {
 	hints   []hint    // nil for a single block
 }
 
-// A hint is the bound of one block: a uint32 below, and above it a number that every release raises, so that a search that
-// read the members before the release cannot overwrite the hint behind it.
+// A hint is the bound of one block: a uint32 below, and above it a number that every release raises, so that a search
+// that read the members before the release cannot overwrite the hint behind it.
 type hint struct{ bits atomic.Uint64 }
 
 // A seat is a member's place in the blocks.
@@ -75,8 +75,8 @@ func (s *seat) lower(l *Load) {
 	}
 }
 
-// searches is how many blocks a pick looks into before it is content with the best it has met, if it has met any. One or two do; more only
-// when other threads acquire and release at the same time.
+// searches is how many blocks a pick looks into before it is content with the best it has met, if it has met any. One
+// or two do; more only when other threads acquire and release at the same time.
 const searches = 8
 
 // cheapest returns the index of the member that costs least, or -1 when all are full. Of several the first one after

@@ -14,7 +14,8 @@ func TestBlocksFindTheCheapest(t *testing.T) {
 	for _, kind := range []string{"least_conn", "first"} {
 		t.Run(kind, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				members := named(rapid.IntRange(1, 5*blockSize).Draw(t, "members"), rapid.SliceOfN(rapid.Uint32Range(1, 9), 1, 5).Draw(t, "weights")...)
+				members := named(rapid.IntRange(1, 5*blockSize).Draw(t, "members"),
+					rapid.SliceOfN(rapid.Uint32Range(1, 9), 1, 5).Draw(t, "weights")...)
 				p, _ := Build(kind, members, Options{})
 				r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 				limits := rapid.Int64Range(0, 3).Draw(t, "limits")
@@ -128,8 +129,8 @@ func TestFirstFills(t *testing.T) {
 	}
 }
 
-// TestBlocksFindTheLastPlace builds pickers over members that are all full but one, which stands in any block: a pick that knows
-// nothing yet must not take the first blocks for all.
+// TestBlocksFindTheLastPlace builds pickers over members that are all full but one, which stands in any block: a pick
+// that knows nothing yet must not take the first blocks for all.
 func TestBlocksFindTheLastPlace(t *testing.T) {
 	members := named(20*blockSize, 1)
 	for _, m := range members {

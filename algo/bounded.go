@@ -2,8 +2,8 @@ package algo
 
 import "math"
 
-// A hashed member is a candidate as the hashing algorithms see it: by a hash of its name, so that neither its place in the
-// list nor the machine matters.
+// A hashed member is a candidate as the hashing algorithms see it: by a hash of its name, so that neither its place in
+// the list nor the machine matters.
 type hashed struct {
 	candidate
 	hash uint64
@@ -20,7 +20,8 @@ type preference struct {
 
 func newPreference(members []candidate, o Options) preference {
 	p := preference{
-		members: make([]hashed, len(members)), balance: o.Balance, total: o.Total, weights: float64(totalWeight(members)),
+		members: make([]hashed, len(members)), balance: o.Balance, total: o.Total,
+		weights: float64(totalWeight(members)),
 	}
 	for i, m := range members {
 		p.members[i] = hashed{candidate: m, hash: HashString(m.id)}
@@ -41,16 +42,16 @@ func (p *preference) admits(m *hashed, key uint64) bool {
 // shareSalt makes a key's luck with a growing weight independent of where the key falls.
 const shareSalt = 0x6c696d656c6f6164
 
-// withinBound reports whether one more lease leaves the member within the bound: at most the balance times the mean with
-// that lease counted, by weight, rounded up. Some member always is.
+// withinBound reports whether one more lease leaves the member within the bound: at most the balance times the mean
+// with that lease counted, by weight, rounded up. Some member always is.
 func (p *preference) withinBound(m *hashed) bool {
 	mean := float64(p.total.Leases()+1) * float64(m.weight) / p.weights
 	return float64(m.load.Leases()+1) <= math.Ceil(p.balance*mean)
 }
 
-// favourite returns the index of the member that the key prefers among those that may be picked: the order is the same on
-// every machine and for each key another. When none may, the first reasons to go are the bound and a growing weight, which
-// are about shares; a limit holds, and when all are at theirs it returns -1.
+// favourite returns the index of the member that the key prefers among those that may be picked: the order is the same
+// on every machine and for each key another. When none may, the first reasons to go are the bound and a growing weight,
+// which are about shares; a limit holds, and when all are at theirs it returns -1.
 func (p *preference) favourite(key uint64) int {
 	if m := p.rank(key, func(m *hashed) bool { return p.admits(m, key) }); m != nil {
 		return m.index
@@ -61,8 +62,8 @@ func (p *preference) favourite(key uint64) int {
 	return -1
 }
 
-// rank returns the member of the best score for the key among those that may be picked, or nil. Whether one may is asked
-// only of those that are better than all before.
+// rank returns the member of the best score for the key among those that may be picked, or nil. Whether one may is
+// asked only of those that are better than all before.
 func (p *preference) rank(key uint64, may func(*hashed) bool) *hashed {
 	var best *hashed
 	var bestScore uint64

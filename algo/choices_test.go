@@ -47,15 +47,17 @@ func TestP2CWeights(t *testing.T) {
 	}
 }
 
-// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. By least_conn all next sessions are its until
-// it has as many, unless its weight grows slowly; by p2c at most one in five is, and slow start lowers that further.
+// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. By least_conn all next sessions are its
+// until it has as many, unless its weight grows slowly; by p2c at most one in five is, and slow start lowers that
+// further.
 func TestNewcomerIsNotFlooded(t *testing.T) {
 	for _, tt := range []struct {
 		kind  string
 		share float64
 		most  int
 	}{
-		{"least_conn", 1, 100}, {"least_conn", 1.0 / 16, 8}, {"p2c", 1, 35}, {"p2c", 1.0 / 16, 8}, {"least_time", 1, 35},
+		{"least_conn", 1, 100}, {"least_conn", 1.0 / 16, 8}, {"p2c", 1, 35}, {"p2c", 1.0 / 16, 8},
+		{"least_time", 1, 35},
 		{"round_robin", 1, 11}, {"random", 1, 25},
 	} {
 		members := named(10, 1)
@@ -72,7 +74,8 @@ func TestNewcomerIsNotFlooded(t *testing.T) {
 			members[p.Pick(key)].Load.Acquire()
 		}
 		if n := newcomer.Leases(); n > int64(tt.most) {
-			t.Errorf("%s at %v of its weight: a newcomer got %d of 100 sessions, want at most %d", tt.kind, tt.share, n, tt.most)
+			t.Errorf("%s at %v of its weight: a newcomer got %d of 100 sessions, want at most %d",
+				tt.kind, tt.share, n, tt.most)
 		}
 	}
 }
@@ -120,8 +123,8 @@ func simulate(t *testing.T, s *State, members []Member, servers []slowServer, se
 	return counts
 }
 
-// TestLeastTimeFollowsSpeed has one of three servers ten times as slow: it gets little, and its share back once it is fast
-// again and its bad times have faded.
+// TestLeastTimeFollowsSpeed has one of three servers ten times as slow: it gets little, and its share back once it is
+// fast again and its bad times have faded.
 func TestLeastTimeFollowsSpeed(t *testing.T) {
 	var s State
 	members := named(3, 1)

@@ -6,8 +6,8 @@ import (
 )
 
 // HashAddr returns the key of a client's address. It is the same in every process and on every machine, so that a fleet
-// of balancers agrees. An IPv4 address and its form mapped into IPv6 have one key; a zone, which only means something on
-// one machine, does not count. Anyone can construct collisions: it spreads load, it defends nothing.
+// of balancers agrees. An IPv4 address and its form mapped into IPv6 have one key; a zone, which only means something
+// on one machine, does not count. Anyone can construct collisions: it spreads load, it defends nothing.
 func HashAddr(a netip.Addr) uint64 {
 	b := a.As16()
 	return Mix(Mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))

@@ -23,7 +23,8 @@ func forEachHash(t *testing.T, f func(t *testing.T, kind string)) {
 func named(n int, weights ...uint32) []Member {
 	members := make([]Member, n)
 	for i := range members {
-		members[i] = Member{ID: fmt.Sprintf("10.0.%d.%d:5432", i/250, i%250+1), Weight: weights[i%len(weights)], Load: new(Load)}
+		members[i] = Member{ID: fmt.Sprintf("10.0.%d.%d:5432", i/250, i%250+1), Weight: weights[i%len(weights)],
+			Load: new(Load)}
 	}
 	return members
 }
@@ -74,8 +75,8 @@ func TestHashingDoesNotDependOnTheOrder(t *testing.T) {
 // without returns the members but one.
 func without(members []Member, i int) []Member { return slices.Concat(members[:i], members[i+1:]) }
 
-// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. That an addition does the same is the same statement
-// read backwards.
+// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. That an addition does the same is the same
+// statement read backwards.
 func TestRemovalMovesOnlyItsKeys(t *testing.T) {
 	for _, kind := range []string{"client_hash", "ring_hash"} {
 		t.Run(kind, func(t *testing.T) {
@@ -120,8 +121,8 @@ func TestTheKeysOfTheGoneSpread(t *testing.T) {
 	})
 }
 
-// TestMaglevMovesFewKeys measures what docs/algorithms.md states: keys that move although their member stays. The first two
-// rows are the setting of the paper's figure on resilience: 1,000 backends in a small and in a large table.
+// TestMaglevMovesFewKeys measures what docs/algorithms.md states: keys that move although their member stays. The first
+// two rows are the setting of the paper's figure on resilience: 1,000 backends in a small and in a large table.
 func TestMaglevMovesFewKeys(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -163,9 +164,11 @@ func TestMaglevMovesFewKeys(t *testing.T) {
 		}
 		all := float64(trials * len(before.table))
 		percent := 100 * float64(moved) / all
-		t.Logf("%-24s table %6d: %.2f %% of the keys had to move, %.2f %% more did", tt.name, len(before.table), 100*float64(own)/all, percent)
+		t.Logf("%-24s table %6d: %.2f %% of the keys had to move, %.2f %% more did",
+			tt.name, len(before.table), 100*float64(own)/all, percent)
 		if percent > tt.most {
-			t.Errorf("%s: %.2f %% of the keys moved although their member stayed, want at most %v %%", tt.name, percent, tt.most)
+			t.Errorf("%s: %.2f %% of the keys moved although their member stayed, want at most %v %%",
+				tt.name, percent, tt.most)
 		}
 	}
 }
@@ -285,7 +288,8 @@ func TestGrowingShareIsSteady(t *testing.T) {
 // TestNegLog holds the table against the library's logarithm, and the bound against the table.
 func TestNegLog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := rapid.OneOf(rapid.Uint64(), rapid.Map(rapid.Uint64Range(0, 1<<30), func(x uint64) uint64 { return ^x })).Draw(t, "h")
+		h := rapid.OneOf(rapid.Uint64(),
+			rapid.Map(rapid.Uint64Range(0, 1<<30), func(x uint64) uint64 { return ^x })).Draw(t, "h")
 		got := float64(negLog(h)) / (1 << 32)
 		want := 64 - math.Log2(float64(max(h, 1)))
 		if got < want-1e-9 || got > want+0x1p-22 {
@@ -321,7 +325,8 @@ func TestClientHashScoresAreIndependent(t *testing.T) {
 func TestHashString(t *testing.T) {
 	seen := map[uint64]string{}
 	for i := range 20 {
-		for _, s := range []string{"abcdefghijklmnopqrst"[:i], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[:i]} {
+		for _, s := range []string{"abcdefghijklmnopqrst"[:i],
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[:i]} {
 			if other, is := seen[HashString(s)]; is && other != s {
 				t.Errorf("%q and %q have one hash", s, other)
 			}

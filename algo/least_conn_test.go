@@ -65,7 +65,8 @@ func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 	})
 }
 
-// TestLeastConnTiesDoNotHerd picks without acquiring, as many loops at once would see it: equal members are taken in turn.
+// TestLeastConnTiesDoNotHerd picks without acquiring, as many loops at once would see it: equal members are taken in
+// turn.
 func TestLeastConnTiesDoNotHerd(t *testing.T) {
 	p := build(t, "least_conn", membersOf(2, 2, 2, 2), Options{})
 	var counts [4]int

@@ -104,8 +104,8 @@ func (l *Load) Full() bool {
 // fullShare is a whole weight, as SetShare counts.
 const fullShare = 256
 
-// SetShare says which part of its weight a member has now, from nearly 0 to 1: one that has just come back grows into it.
-// It is kept in steps of 1/256, and never quite 0.
+// SetShare says which part of its weight a member has now, from nearly 0 to 1: one that has just come back grows into
+// it. It is kept in steps of 1/256, and never quite 0.
 func (l *Load) SetShare(share float64) {
 	kept := min(max(uint32(share*fullShare), 1), fullShare)
 	if l.withheld.Swap(fullShare-kept) != fullShare-kept {
@@ -135,8 +135,8 @@ func (l *Load) lighter() {
 // ObserveFirstByte takes in how long the member took to its first byte, now on the clock of State.Advance.
 func (l *Load) ObserveFirstByte(took, now time.Duration) { l.firstByte.observe(took, now) }
 
-// ObserveConnect takes in how long it took to connect to the member, now on the clock of State.Advance. It stands in for
-// the time to the first byte until there is one.
+// ObserveConnect takes in how long it took to connect to the member, now on the clock of State.Advance. It stands in
+// for the time to the first byte until there is one.
 func (l *Load) ObserveConnect(took, now time.Duration) { l.connect.observe(took, now) }
 
 // Latency returns the average that least_time goes by, as observed last; false when nothing was observed yet.
@@ -162,9 +162,9 @@ type Total struct {
 // Leases returns the number of leases held now by the loads that have joined.
 func (t *Total) Leases() int64 { return t.leases.Load() }
 
-// Join counts l's leases, those it has and those to come, until Leave. Joining again does nothing. A Load may join two Totals
-// in its life, also both at once, so that it can change from one to the other; a third one is the caller's bug, and panics.
-// Calls of Join and Leave for one Load must not overlap.
+// Join counts l's leases, those it has and those to come, until Leave. Joining again does nothing. A Load may join two
+// Totals in its life, also both at once, so that it can change from one to the other; a third one is the caller's bug,
+// and panics. Calls of Join and Leave for one Load must not overlap.
 func (t *Total) Join(l *Load) {
 	bit := joinedFirst
 	switch {

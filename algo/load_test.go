@@ -22,8 +22,8 @@ func TestLoadBelowZeroPanics(t *testing.T) {
 	wantPanic(t, func() { new(Load).Release() })
 }
 
-// TestTryAcquireHoldsTheLimit has many goroutines compete for few leases: never more are held than there may be, and while
-// there is room somebody gets in.
+// TestTryAcquireHoldsTheLimit has many goroutines compete for few leases: never more are held than there may be, and
+// while there is room somebody gets in.
 func TestTryAcquireHoldsTheLimit(t *testing.T) {
 	const limit = 3
 	var l Load
@@ -47,7 +47,8 @@ func TestTryAcquireHoldsTheLimit(t *testing.T) {
 	}
 	wg.Wait()
 	if l.Leases() != 0 || most.Load() > limit || got.Load() < 1000 {
-		t.Errorf("at the end %d leases, at most %d of %d at once, %d acquired", l.Leases(), most.Load(), limit, got.Load())
+		t.Errorf("at the end %d leases, at most %d of %d at once, %d acquired", l.Leases(), most.Load(), limit,
+			got.Load())
 	}
 	for range limit {
 		if !l.TryAcquire() {
@@ -107,8 +108,8 @@ func TestTotalIsExact(t *testing.T) {
 	}
 }
 
-// TestTotalsChangeOver moves loads between two totals while leases are taken and given back: both stay exact, also while a load
-// is in both.
+// TestTotalsChangeOver moves loads between two totals while leases are taken and given back: both stay exact, also
+// while a load is in both.
 func TestTotalsChangeOver(t *testing.T) {
 	var totals [2]Total
 	loads := make([]Load, 3)

@@ -1,12 +1,13 @@
 package algo
 
-// Replica returns a picker that picks as p would at this moment: to ask it what comes next changes nothing that p goes by.
-// The load of member i is loads[i] instead, a copy as by Load.CopyFrom, and State and Total are o's, in place of those that p
-// was built with. Kind, weights and Balance remain p's. What p draws, the replica draws, too, and each draws its own.
+// Replica returns a picker that picks as p would at this moment: to ask it what comes next changes nothing that p goes
+// by. The load of member i is loads[i] instead, a copy as by Load.CopyFrom, and State and Total are o's, in place of
+// those that p was built with. Kind, weights and Balance remain p's. What p draws, the replica draws, too, and each
+// draws its own.
 //
-// It costs little more than the copies of the members: tables are shared. p is one of Build; another kind of Picker is the
-// caller's bug, and panics. It may be called from any goroutine. The replica's loads hear nothing of released leases: it is for
-// a few picks, one after the other, and then of no use.
+// It costs little more than the copies of the members: tables are shared. p is one of Build; another kind of Picker is
+// the caller's bug, and panics. It may be called from any goroutine. The replica's loads hear nothing of released
+// leases: it is for a few picks, one after the other, and then of no use.
 func Replica(p Picker, loads []*Load, o Options) Picker {
 	if o.State == nil {
 		o.State = new(State)
@@ -88,8 +89,8 @@ func (p *preference) replica(loads []*Load, o Options) preference {
 	return c
 }
 
-// CopyFrom makes l, which is new and used by nobody yet, hold as many leases as other does at this moment, with the same limit,
-// share and times. It joins no Total.
+// CopyFrom makes l, which is new and used by nobody yet, hold as many leases as other does at this moment, with the
+// same limit, share and times. It joins no Total.
 func (l *Load) CopyFrom(other *Load) {
 	l.leases.Store(other.Leases())
 	l.limit.Store(other.limit.Load())

@@ -2,18 +2,18 @@ package algo
 
 import "math/bits"
 
-// pointsPerWeight is how many points of the ring a unit of weight has, as many as in nginx. With 160, the share of a member
-// of weight 1 is off by 8 % (one standard deviation); by 2.5 % for weight 10.
+// pointsPerWeight is how many points of the ring a unit of weight has, as many as in nginx. With 160, the share of a
+// member of weight 1 is off by 8 % (one standard deviation); by 2.5 % for weight 10.
 const pointsPerWeight = 160
 
-// maxPoints bounds a ring to 16 MiB. A total weight above 13,107 gets by with 80 points, above 26,214 with 40, and so on.
-// The number depends on nothing else, so that a change moves only the keys of the changed member unless it crosses one of
-// these marks.
+// maxPoints bounds a ring to 16 MiB. A total weight above 13,107 gets by with 80 points, above 26,214 with 40, and so
+// on. The number depends on nothing else, so that a change moves only the keys of the changed member unless it crosses
+// one of these marks.
 const maxPoints = 2 << 20
 
-// ringHash puts each member on a ring at many places, by its weight, and gives a key to the first place after its own: the
-// consistent hashing of Karger et al. (1997) in the manner of libketama. What is removed leaves its keys to the next places,
-// which are anyone's, and no other key moves.
+// ringHash puts each member on a ring at many places, by its weight, and gives a key to the first place after its own:
+// the consistent hashing of Karger et al. (1997) in the manner of libketama. What is removed leaves its keys to the
+// next places, which are anyone's, and no other key moves.
 //
 // A pick is a look into an index by the upper bits and a few neighbours (BenchmarkPick/ring_hash).
 type ringHash struct {
@@ -81,8 +81,8 @@ func (r *ringHash) sortPoints() {
 	}
 }
 
-// Pick returns the member that has the next place after the key's, or while that may not be picked one of the places that
-// follow.
+// Pick returns the member that has the next place after the key's, or while that may not be picked one of the places
+// that follow.
 func (r *ringHash) Pick(key uint64) int {
 	place := uint32(Mix(key) >> 32)
 	at := int(r.starts[place>>r.shift])

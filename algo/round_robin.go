@@ -40,8 +40,8 @@ type occurrence struct {
 // member of rank i among n, of weight w, is due at (k + i/n) / w: members keep their distance from themselves, and the
 // i/n keeps members of equal weight from all coming at once. Members due at the same time stand in their order.
 //
-// It is a counting sort into as many buckets as there are occurrences, and so linear in the sum of the weights:
-// 1 ms for 10,000 members of weights up to 10 (BenchmarkBuild), and 40 ms and 10 MB for the largest table there is for as
+// It is a counting sort into as many buckets as there are occurrences, and so linear in the sum of the weights: 1 ms
+// for 10,000 members of weights up to 10 (BenchmarkBuild), and 40 ms and 10 MB for the largest table there is for as
 // many, of 2,559,999 entries.
 func mixedTable(members []candidate) []int32 {
 	n := int64(len(members))

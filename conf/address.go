@@ -118,13 +118,15 @@ func checkIP(ip netip.Addr, backend bool) string {
 // maxZoneBytes is the length of an interface's name: IFNAMSIZ less a closing zero (netdevice(7)).
 const maxZoneBytes = 15
 
-// validZone says whether a zone could be the name of an interface, or its number, and has nothing in it that would disturb a
-// log, a terminal or the address around it. netip takes any text for a zone.
+// validZone says whether a zone could be the name of an interface, or its number, and has nothing in it that would
+// disturb a log, a terminal or the address around it. netip takes any text for a zone.
 func validZone(zone string) bool {
 	if zone == "" || len(zone) > maxZoneBytes || zone == "." || zone == ".." {
 		return false
 	}
-	return !strings.ContainsFunc(zone, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("/:%[]\"'`\\", c) })
+	return !strings.ContainsFunc(zone, func(c rune) bool {
+		return c <= ' ' || c > '~' || strings.ContainsRune("/:%[]\"'`\\", c)
+	})
 }
 
 // validHost says whether a name could be one in the DNS or in a hosts file (RFC 1123, 2.1, and

@@ -131,7 +131,8 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		switch {
 		case present && foreign != "":
 			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
-			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when, either(f.whenOneof))})
+			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when,
+				either(f.whenOneof))})
 		case present:
 			f.isRequired = f.isRequired && fits // for a list, which may then be empty
 			r.value(dst.FieldByIndex(f.index), f, v, subAt, sub)
@@ -262,7 +263,8 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 		r.add(path, Error{Found: "an empty table", Allowed: "needs " + f.required})
 	}
 	if len(found) > maxTables {
-		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)), Allowed: fmt.Sprintf("needs %d at most", maxTables)})
+		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)),
+			Allowed: fmt.Sprintf("needs %d at most", maxTables)})
 		return
 	}
 	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int {

@@ -8,8 +8,8 @@ import (
 
 // A Difference is a key that has another value in another configuration. It is a plain value.
 type Difference struct {
-	// Keys is the way to it, such as "pool", "redis", "retries". Of a table or a backend that only one of the two has it ends
-	// with its name; the elements of other lists are not told apart.
+	// Keys is the way to it, such as "pool", "redis", "retries". Of a table or a backend that only one of the two has
+	// it ends with its name; the elements of other lists are not told apart.
 	Keys     []string
 	From, To string // as a file has them; "" where there is none
 }
@@ -17,8 +17,8 @@ type Difference struct {
 // someTable stands for a table, or a list of tables, in a Difference.
 const someTable = "{...}"
 
-// Compare returns what next says otherwise than c, in the order of c and then of next. Only keys are compared, with their
-// defaults: not what names came to, and not the order of listeners, pools and backends.
+// Compare returns what next says otherwise than c, in the order of c and then of next. Only keys are compared, with
+// their defaults: not what names came to, and not the order of listeners, pools and backends.
 func (c *Config) Compare(next *Config) []Difference {
 	d := comparison{fields: make(map[reflect.Type][]field)}
 	d.tables(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), nil)

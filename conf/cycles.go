@@ -77,8 +77,9 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			}
 			sub := join(element(Path("pool", from.Pool, "backends"), h.backend), "address")
 			r.add(sub, Error{
-				Found:   quote(textAt(pools, from.Pool, h.backend)),
-				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another", path, r.lines[path], quote(h.to.Address), back),
+				Found: quote(textAt(pools, from.Pool, h.backend)),
+				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another",
+					path, r.lines[path], quote(h.to.Address), back),
 			})
 		}
 	}

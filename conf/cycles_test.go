@@ -59,7 +59,8 @@ func TestLoopsByName(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 pool.p.backends = [{ address = "localhost:1" }]`)
 	err := c.Resolve(t.Context(), hosts(map[string]string{"localhost": "127.0.0.1"}), nil)
-	if err == nil || !strings.Contains(err.Error(), `pool.p.backends[0].address: found "localhost:1"; listener.a.address on line 1`) {
+	if err == nil || !strings.Contains(err.Error(),
+		`pool.p.backends[0].address: found "localhost:1"; listener.a.address on line 1`) {
 		t.Errorf("a backend that is the listener: %v", err)
 	}
 }

@@ -15,7 +15,8 @@ func validateDiscovery(r *report, path string, d *Discovery) {
 	}
 	asksDNS := d.Type == "dns" || d.Type == "srv"
 	if (asksDNS || d.Name != "") && !validHost(d.Name) {
-		r.add(join(path, "name"), Error{Found: quote(d.Name), Message: "this is not a host name", Allowed: `needs one such as "redis.internal" or "_redis._tcp.internal"`})
+		r.add(join(path, "name"), Error{Found: quote(d.Name), Message: "this is not a host name",
+			Allowed: `needs one such as "redis.internal" or "_redis._tcp.internal"`})
 	}
 	if d.Type == "file" && d.File == "" {
 		r.add(join(path, "file"), Error{Found: quote(d.File), Allowed: "needs the path of a list of backends"})

@@ -93,7 +93,8 @@ type report struct {
 }
 
 func newReport(file string, lines map[string]int) *report {
-	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{}, fields: map[reflect.Type][]field{}}
+	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{},
+		fields: map[reflect.Type][]field{}}
 }
 
 // add files e under path, at the path's line.
@@ -121,7 +122,8 @@ func (r *report) sorted() Errors {
 	})
 	if n := len(r.errs) - maxMistakes; n > 0 {
 		last := r.errs[maxMistakes-1]
-		r.errs = append(r.errs[:maxMistakes:maxMistakes], &Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
+		r.errs = append(r.errs[:maxMistakes:maxMistakes],
+			&Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
 	}
 	return r.errs
 }
@@ -204,7 +206,8 @@ func cause(err error) string {
 	return printable(err.Error())
 }
 
-// causeBeside is cause with the path in front where it is that of another file than the configuration's. It is not cut: people copy it.
+// causeBeside is cause with the path in front where it is that of another file than the configuration's. It is not cut:
+// people copy it.
 func causeBeside(config string, err error) string {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path != config {
 		return strconv.Quote(pathErr.Path) + ": " + cause(err)

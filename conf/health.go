@@ -39,7 +39,9 @@ func validateHealth(r *report, path string, h *Health) {
 	for i := range h.Checks {
 		sub, c := element(join(path, "checks"), i), &h.Checks[i]
 		if c.Type == "all_of" || c.Type == "any_of" {
-			r.add(join(sub, "type"), Error{Found: quote(c.Type), Message: "a check in checks cannot have checks of its own", Allowed: "needs any other type"})
+			r.add(join(sub, "type"),
+				Error{Found: quote(c.Type), Message: "a check in checks cannot have checks of its own",
+					Allowed: "needs any other type"})
 		}
 		validateCheck(r, sub, c)
 	}
@@ -112,33 +114,40 @@ func validRegexp(r *report, path, s string) *regexp.Regexp {
 
 func validateTLS(r *report, path string, c *Check, kind string) {
 	if kind == "tcp" && c.TLS && len(c.Steps) == 0 && !r.seen[join(path, "steps")] {
-		r.add(join(path, "tls"), Error{Found: "true", Message: "there are no steps", Allowed: `needs steps, or type "tls", which does without`})
+		r.add(join(path, "tls"), Error{Found: "true", Message: "there are no steps",
+			Allowed: `needs steps, or type "tls", which does without`})
 	}
 	if kind != "" && !c.UsesTLS() && !r.seen[join(path, "tls")] {
 		without := func(key, found string) {
-			r.add(join(path, key), Error{Found: found, Message: "the check does not speak TLS", Allowed: "needs tls = true"})
+			r.add(join(path, key), Error{Found: found, Message: "the check does not speak TLS",
+				Allowed: "needs tls = true"})
 		}
 		if !c.Verify {
 			without("verify", "false")
 		}
-		for _, text := range [][2]string{{"server_name", c.ServerName}, {"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key}} {
+		for _, text := range [][2]string{{"server_name", c.ServerName}, {"ca", c.CA}, {"cert", c.Cert},
+			{"key", c.Key}} {
 			if text[1] != "" {
 				without(text[0], quote(text[1]))
 			}
 		}
 	}
 	if c.ServerName != "" && !validHost(c.ServerName) && !isIP(c.ServerName) {
-		r.add(join(path, "server_name"), Error{Found: quote(c.ServerName), Message: "this is neither an IP address nor a host name"})
+		r.add(join(path, "server_name"),
+			Error{Found: quote(c.ServerName), Message: "this is neither an IP address nor a host name"})
 	}
 	switch {
 	case c.Cert != "" && c.Key == "" && !r.seen[join(path, "key")]:
-		r.add(join(path, "cert"), Error{Found: quote(c.Cert), Message: "its key is missing", Allowed: "needs both cert and key, or none"})
+		r.add(join(path, "cert"), Error{Found: quote(c.Cert), Message: "its key is missing",
+			Allowed: "needs both cert and key, or none"})
 	case c.Key != "" && c.Cert == "" && !r.seen[join(path, "cert")]:
-		r.add(join(path, "key"), Error{Found: quote(c.Key), Message: "its cert is missing", Allowed: "needs both cert and key, or none"})
+		r.add(join(path, "key"), Error{Found: quote(c.Key), Message: "its cert is missing",
+			Allowed: "needs both cert and key, or none"})
 	}
 	for i, name := range c.ALPN {
 		if len(name) == 0 || len(name) > 255 { // RFC 7301, 3.1
-			r.add(element(join(path, "alpn"), i), Error{Found: quote(name), Allowed: `needs 1 to 255 bytes, such as "h2"`})
+			r.add(element(join(path, "alpn"), i),
+				Error{Found: quote(name), Allowed: `needs 1 to 255 bytes, such as "h2"`})
 		}
 	}
 }
@@ -147,12 +156,14 @@ func validateHTTP(r *report, path string, c *Check) {
 	// The letters of a token in RFC 9110, 5.6.2, without the small ones: "get" is a typo.
 	const methodChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 	if c.Method == "" || strings.Trim(c.Method, methodChars) != "" {
-		r.add(join(path, "method"), Error{Found: quote(c.Method), Allowed: `needs a method in upper case, such as "GET"`})
+		r.add(join(path, "method"),
+			Error{Found: quote(c.Method), Allowed: `needs a method in upper case, such as "GET"`})
 	}
 	_, err := url.ParseRequestURI(c.Path)
 	notInURL := func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }
 	if !strings.HasPrefix(c.Path, "/") || err != nil || strings.ContainsFunc(c.Path, notInURL) {
-		r.add(join(path, "path"), Error{Found: quote(c.Path), Allowed: `needs a path that begins with "/", with blanks and the like as %20`})
+		r.add(join(path, "path"),
+			Error{Found: quote(c.Path), Allowed: `needs a path that begins with "/", with blanks and the like as %20`})
 	}
 	if c.Host != "" && !validAuthority(c.Host) {
 		r.add(join(path, "host"), Error{Found: quote(c.Host), Allowed: authorityNeeds})
@@ -161,7 +172,9 @@ func validateHTTP(r *report, path string, c *Check) {
 	for i, s := range c.Status {
 		codes, ok := parseStatus(s)
 		if !ok {
-			r.add(element(join(path, "status"), i), Error{Found: quote(s), Allowed: `needs a status or a range of them from 100 to 599, such as "204" or "200-399"`})
+			r.add(element(join(path, "status"), i),
+				Error{Found: quote(s),
+					Allowed: `needs a status or a range of them from 100 to 599, such as "204" or "200-399"`})
 		}
 		c.Statuses[i] = codes
 	}
@@ -215,13 +228,15 @@ func validBytes(r *report, path, key, text, hexText string) []byte {
 	if hexText != "" {
 		at = join(path, key+"_hex")
 		if text != "" {
-			r.add(at, Error{Found: quote(hexText), Message: key + " stands beside it", Allowed: "needs one of them alone"})
+			r.add(at, Error{Found: quote(hexText), Message: key + " stands beside it",
+				Allowed: "needs one of them alone"})
 			return nil
 		}
 		b = validHex(r, at, hexText)
 	}
 	if len(b) > maxDatagramBytes {
-		r.add(at, Error{Found: fmt.Sprintf("%d bytes", len(b)), Allowed: fmt.Sprintf("needs what a datagram holds, %d or less", maxDatagramBytes)})
+		r.add(at, Error{Found: fmt.Sprintf("%d bytes", len(b)),
+			Allowed: fmt.Sprintf("needs what a datagram holds, %d or less", maxDatagramBytes)})
 	}
 	return b
 }
@@ -257,7 +272,8 @@ func validateQuery(r *report, path string, c *Check) {
 // validateLogin is for what postgres and redis share.
 func validateLogin(r *report, path string, c *Check, kind string) {
 	if kind == "postgres" && c.User == "" {
-		r.add(join(path, "user"), Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
+		r.add(join(path, "user"),
+			Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
 	}
 	if c.Database == "" {
 		r.add(join(path, "database"), Error{Found: `""`, Allowed: "needs the name of a database"})
@@ -268,7 +284,8 @@ func validateLogin(r *report, path string, c *Check, kind string) {
 		}
 	}
 	if c.MaxLag != 0 && c.Role == "primary" {
-		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()), Message: `role "primary" has no lag`, Allowed: `needs role "replica" or "any", or 0s`})
+		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()), Message: `role "primary" has no lag`,
+			Allowed: `needs role "replica" or "any", or 0s`})
 	}
 }
 
@@ -288,8 +305,8 @@ const noNUL = "needs a text without NUL"
 
 func hasNUL(s string) bool { return strings.Contains(s, "\x00") }
 
-// WantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is, and Pool.OnUnhealthy is "close"
-// where the file does not say. Nil does not.
+// WantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is, and
+// Pool.OnUnhealthy is "close" where the file does not say. Nil does not.
 func (h *Health) WantsPrimary() bool {
 	if h == nil {
 		return false

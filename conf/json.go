@@ -48,7 +48,8 @@ func (r *report) readJSON(data []byte) (map[string]any, *place, *Error) {
 	case []any:
 		return map[string]any{path: v}, &place{line: 1, table: map[string]*place{path: root}}, nil
 	}
-	return nil, nil, &Error{Line: j.line, Found: describe(found), Allowed: `needs a list of backends, or a table with the key "backends"`}
+	return nil, nil, &Error{Line: j.line, Found: describe(found),
+		Allowed: `needs a list of backends, or a table with the key "backends"`}
 }
 
 // jsonSyntaxError says what the library says, in our form.

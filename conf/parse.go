@@ -19,8 +19,8 @@ import (
 // take 0.1 s; what is larger than 4 MiB was not meant to be one.
 const MaxFileBytes = 4 << 20
 
-// maxTables bounds the listeners, and the pools, of a configuration. Each takes a tenth of a millisecond when all its keys
-// are left out, so a file of empty ones took 15 s.
+// maxTables bounds the listeners, and the pools, of a configuration. Each takes a tenth of a millisecond when all its
+// keys are left out, so a file of empty ones took 15 s.
 const maxTables = 10_000
 
 // maxMistakes bounds the mistakes that are told of one file: 4 MiB of nothing else made 30 MB of text.
@@ -47,8 +47,8 @@ func parseRead(path string, read func(path string) ([]byte, error)) (*Config, er
 	return Parse(path, data)
 }
 
-// ReadFile reads the text of a configuration for Parse, as Load does. Of one that is larger than allowed it returns one byte more
-// than that, for Parse to see.
+// ReadFile reads the text of a configuration for Parse, as Load does. Of one that is larger than allowed it returns one
+// byte more than that, for Parse to see.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -101,7 +101,8 @@ func tooDeep(line int) *Error {
 // checkText refuses what no TOML or JSON file may hold, in words better than the libraries'.
 func checkText(data []byte) *Error {
 	if len(data) > MaxFileBytes {
-		return &Error{Found: fmt.Sprintf("more than %v", Size(MaxFileBytes)), Allowed: "needs a file of at most that size"}
+		return &Error{Found: fmt.Sprintf("more than %v", Size(MaxFileBytes)),
+			Allowed: "needs a file of at most that size"}
 	}
 	line := 1
 	for rest := data; len(rest) > 0; {
@@ -110,7 +111,8 @@ func checkText(data []byte) *Error {
 		case c == 0:
 			return &Error{Line: line, Found: "a NUL byte", Allowed: "needs a text file in UTF-8"}
 		case c == utf8.RuneError && size == 1:
-			return &Error{Line: line, Found: fmt.Sprintf("the byte 0x%02x", rest[0]), Allowed: "needs a text file in UTF-8"}
+			return &Error{Line: line, Found: fmt.Sprintf("the byte 0x%02x", rest[0]),
+				Allowed: "needs a text file in UTF-8"}
 		case c == '\n':
 			line++
 		}

@@ -49,8 +49,8 @@ func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
 // only if it kept the address it had before.
 func (c *Config) Unresolved() Errors { return c.unresolved }
 
-// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not checked for
-// conflicts, since they stay where they are.
+// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not
+// checked for conflicts, since they stay where they are.
 func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]netip.Addr, again map[string]bool) error {
 	t := &lookups{byHost: map[string][]*pending{}, known: known}
 	listeners := append([]Listener(nil), c.Listeners...)
@@ -157,7 +157,8 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}
-	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into, had: t.known[end.host]}
+	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into,
+		had: t.known[end.host]}
 	t.all = append(t.all, one)
 	if t.byHost[end.host] == nil {
 		t.hosts = append(t.hosts, end.host)
@@ -251,8 +252,8 @@ func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
 	return all
 }
 
-// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its address
-// invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
+// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its
+// address invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
 func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 	path := Path("pool", p.Name, "backends")
 	for i := range p.Backends {
@@ -262,8 +263,9 @@ func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 		case !b.Addr.IsValid() || conflict && first == i:
 		case conflict:
 			r.add(join(element(path, i), "address"), Error{
-				Found:   quote(b.Address),
-				Message: fmt.Sprintf("its address is %s; %s", printable(b.Addr.String()), sameAs(r, path, first, "address")),
+				Found: quote(b.Address),
+				Message: fmt.Sprintf("its address is %s; %s",
+					printable(b.Addr.String()), sameAs(r, path, first, "address")),
 			})
 			b.Addr = netip.AddrPort{}
 		default:

@@ -9,8 +9,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The TOML library reports which character it did not expect. Somebody who writes TOML for the first time needs to know what to
-// write instead: quotes around a text, or KEY = VALUE. The functions here guess that from a line that the library has refused.
+// The TOML library reports which character it did not expect. Somebody who writes TOML for the first time needs to know
+// what to write instead: quotes around a text, or KEY = VALUE. The functions here guess that from a line that the
+// library has refused.
 
 // maxRemedied is the longest line that is looked at. Nobody writes a longer one by hand.
 const maxRemedied = 512 // bytes
@@ -73,7 +74,8 @@ func anotherTable() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][^=\["
 // valueRemedy says how to write a value that has no quotes; "" if it is valid as it is.
 func valueRemedy(key, value string) string {
 	unprintable := func(c rune) bool { return !strconv.IsPrint(c) }
-	if _, err := toml.Decode("k = "+value, new(map[string]any)); err == nil || number().MatchString(value) || strings.ContainsFunc(value, unprintable) {
+	if _, err := toml.Decode("k = "+value, new(map[string]any)); err == nil || number().MatchString(value) ||
+		strings.ContainsFunc(value, unprintable) {
 		return ""
 	}
 	switch strings.ToLower(value) {

@@ -17,11 +17,12 @@ const nameNeeds = "needs 1 to 64 letters, digits, '_', '-' or '.'"
 // validName says whether a listener, pool, backend or zone may be called so. bareKeyChars are the
 // letters, digits, '_' and '-'.
 func validName(name string) bool {
-	return name != "" && len(name) <= maxNameBytes && strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
+	return name != "" && len(name) <= maxNameBytes && strings.Trim(strings.ReplaceAll(name, ".", ""),
+		bareKeyChars) == ""
 }
 
-// validate reports what is wrong with c beyond single values, and fills Listener.Bind,
-// Listener.DualStack, Backend.Addr, Backend.CheckAddr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
+// validate reports what is wrong with c beyond single values, and fills Listener.Bind, Listener.DualStack,
+// Backend.Addr, Backend.CheckAddr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -39,7 +40,8 @@ func validate(r *report, c *Config) {
 	checkSendProxy(r, c)
 }
 
-// checkSendProxy reports pools that would send a header to backends which this version sends in front of datagrams alone.
+// checkSendProxy reports pools that would send a header to backends which this version sends in front of datagrams
+// alone.
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
 		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
@@ -49,13 +51,15 @@ func checkSendProxy(r *report, c *Config) {
 		if l.Protocol == "udp" {
 			if l.Cache != nil || l.Profile == "dns" {
 				r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one", Path("listener", l.Name)),
+					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one",
+						Path("listener", l.Name)),
 					Allowed: `needs "", or another pool`})
 			}
 			continue
 		}
 		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only", Path("listener", l.Name)),
+			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only",
+				Path("listener", l.Name)),
 			Allowed: `needs "", or another pool`})
 	}
 }
@@ -74,10 +78,15 @@ func validateListener(r *report, l *Listener, pools []string) {
 	}
 	// A profile that is a mistake has been replaced by the default, which nobody wrote.
 	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
-		r.add(join(path, "cache"), Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+		r.add(join(path, "cache"),
+			Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile),
+				Allowed: `needs profile = "dns" beside it`})
 	}
-	if l.MaxUDPAnswer != defaultMaxUDPAnswer && l.Protocol == "udp" && l.Cache == nil && l.Profile != "dns" && !r.seen[join(path, "profile")] {
-		r.add(join(path, "max_udp_answer"), Error{Found: quote(l.MaxUDPAnswer.String()), Message: "profile is " + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+	if l.MaxUDPAnswer != defaultMaxUDPAnswer && l.Protocol == "udp" && l.Cache == nil && l.Profile != "dns" &&
+		!r.seen[join(path, "profile")] {
+		r.add(join(path, "max_udp_answer"),
+			Error{Found: quote(l.MaxUDPAnswer.String()), Message: "profile is " + quote(l.Profile),
+				Allowed: `needs profile = "dns" beside it`})
 	}
 	if c := l.Cache; c != nil && c.MaxTTL < c.MinTTL {
 		r.add(join(join(path, "cache"), "max_ttl"), Error{
@@ -97,8 +106,8 @@ func validateListener(r *report, l *Listener, pools []string) {
 func validatePool(r *report, p *Pool) {
 	path := Path("pool", p.Name)
 	if r.absent[join(path, "on_unhealthy")] && p.Health.WantsPrimary() {
-		// A demoted primary, or one that was given up, must not keep its writers: what they write there is lost. A session that is
-		// cut connects anew, and finds the primary.
+		// A demoted primary, or one that was given up, must not keep its writers: what they write there is lost. A
+		// session that is cut connects anew, and finds the primary.
 		p.OnUnhealthy = "close"
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
@@ -236,8 +245,9 @@ func checkListenerConflicts(r *report, listeners []Listener) {
 			}
 			path := Path("listener", first.Name, "address")
 			r.add(Path("listener", l.Name, "address"), Error{
-				Found:   quote(l.Address),
-				Message: fmt.Sprintf("%s on line %d, %s, has this address already", path, r.lines[path], quote(first.Address)),
+				Found: quote(l.Address),
+				Message: fmt.Sprintf("%s on line %d, %s, has this address already",
+					path, r.lines[path], quote(first.Address)),
 			})
 			break
 		}

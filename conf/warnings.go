@@ -44,8 +44,8 @@ func (c *Config) Warnings() []string {
 	return lines
 }
 
-// warnOfOverlaps finds listeners at one address of those that another one listens on altogether: that is allowed, and the kernel
-// gives its clients to the one with the address, which may be news to who wrote the other.
+// warnOfOverlaps finds listeners at one address of those that another one listens on altogether: that is allowed, and
+// the kernel gives its clients to the one with the address, which may be news to who wrote the other.
 func warnOfOverlaps(r *report, listeners []Listener) {
 	type socket struct {
 		protocol string
@@ -85,7 +85,8 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	case !some(func(b Backend) bool { return b.Weight > 0 }):
 		r.add(join(path, "backends"), Error{Message: "every backend has weight 0: all clients are refused"})
 	case !some(func(b Backend) bool { return b.Weight > 0 && b.Mode == "ready" }):
-		r.add(join(path, "backends"), Error{Message: `no backend with a weight above 0 has mode "ready": all clients are refused`})
+		r.add(join(path, "backends"),
+			Error{Message: `no backend with a weight above 0 has mode "ready": all clients are refused`})
 	}
 	if p.Zone != "" && !some(func(b Backend) bool { return b.Zone == p.Zone }) {
 		r.add(join(path, "zone"), Error{Found: quote(p.Zone), Message: "no backend has this zone: none is preferred"})
@@ -106,8 +107,8 @@ func warnOfChecks(r *report, path string, p *Pool) {
 	}
 }
 
-// warnOfNames finds backends whose names came to addresses of this machine or of one link: who answers for such a name decides
-// what is open to all clients. localhost is meant so.
+// warnOfNames finds backends whose names came to addresses of this machine or of one link: who answers for such a name
+// decides what is open to all clients. localhost is meant so.
 func warnOfNames(r *report, path string, p *Pool) {
 	for i, b := range p.Backends {
 		end, e := splitAddress(b.Address, "")
@@ -116,7 +117,8 @@ func warnOfNames(r *report, path string, p *Pool) {
 			continue
 		}
 		r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
-			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what listens there for this machine alone", ip)})
+			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what "+
+				"listens there for this machine alone", ip)})
 	}
 }
 
@@ -141,7 +143,8 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 	if h.Timeout > h.Interval {
 		r.add(join(path, "timeout"), Error{Found: quote(h.Timeout.String()),
-			Message: fmt.Sprintf("longer than interval, %v: a silent backend is checked less often than that", h.Interval)})
+			Message: fmt.Sprintf("longer than interval, %v: a silent backend is checked less often than that",
+				h.Interval)})
 	}
 	if h.FastInterval > h.Interval {
 		r.add(join(path, "fast_interval"), Error{Found: quote(h.FastInterval.String()),
@@ -149,10 +152,14 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 	if enough := 2*h.Interval + h.Timeout; h.StaleAfter != 0 && h.StaleAfter < enough {
 		r.add(join(path, "stale_after"), Error{Found: quote(h.StaleAfter.String()),
-			Message: fmt.Sprintf("shorter than two intervals and a timeout, %v: one late check makes a verdict unknown", enough)})
+			Message: fmt.Sprintf("shorter than two intervals and a timeout, %v: one late check makes a verdict unknown",
+				enough)})
 	}
 	if h.Type == "icmp" {
-		r.add(join(path, "type"), Error{Found: quote(h.Type), Message: "a host that answers says nothing of its services: a second check in all_of does"})
+		r.add(join(path, "type"),
+			Error{Found: quote(h.Type),
+				Message: "a host that answers says nothing of its services: a second check in " +
+					"all_of does"})
 	}
 	warnOfCheck(r, path, &h.Check)
 	warnOfPrimary(r, path, h, &h.Check)
@@ -162,8 +169,8 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 }
 
-// minRedisLag is how often an idle Redis primary sends its replicas something (repl-ping-replica-period): a shorter lag cannot be told from
-// silence.
+// minRedisLag is how often an idle Redis primary sends its replicas something (repl-ping-replica-period): a shorter lag
+// cannot be told from silence.
 const minRedisLag = Duration(10 * time.Second)
 
 func warnOfCheck(r *report, path string, c *Check) {
@@ -172,16 +179,20 @@ func warnOfCheck(r *report, path string, c *Check) {
 	}
 	if c.Type == "redis" && c.MaxLag > 0 && c.MaxLag < minRedisLag {
 		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()),
-			Message: fmt.Sprintf("an idle primary says something every %v only: its replicas seem to lag in between", minRedisLag)})
+			Message: fmt.Sprintf("an idle primary says something every %v only: its replicas seem to lag in between",
+				minRedisLag)})
 	}
 	if c.Method == "HEAD" && c.Body != "" {
-		r.add(join(path, "body"), Error{Found: quote(c.Body), Message: `the answer to "HEAD" has no body: the check always fails`})
+		r.add(join(path, "body"),
+			Error{Found: quote(c.Body), Message: `the answer to "HEAD" has no body: the check always fails`})
 	}
 }
 
 // warnOfPrimary is for backends that are to be the primary.
 func warnOfPrimary(r *report, path string, h *Health, c *Check) {
 	if c.Role == "primary" && h.Initial == "healthy" {
-		r.add(join(path, "initial"), Error{Found: quote(h.Initial), Message: "until the first check is done, replicas get the sessions of the primary"})
+		r.add(join(path, "initial"),
+			Error{Found: quote(h.Initial),
+				Message: "until the first check is done, replicas get the sessions of the primary"})
 	}
 }

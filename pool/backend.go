@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// A Spec describes a backend to be added. It is a plain value; whoever takes one validates it. Two that are equal describe
-// the same.
+// A Spec describes a backend to be added. It is a plain value; whoever takes one validates it. Two that are equal
+// describe the same.
 type Spec struct {
 	ID     string         // unique in the pool, not empty
 	Addr   netip.AddrPort // a unicast address and a port
@@ -24,8 +24,8 @@ type Spec struct {
 	Check netip.AddrPort
 }
 
-// Fields of a Spec that can be changed without making it another backend, as the configuration calls them; all but the last at run
-// time too.
+// Fields of a Spec that can be changed without making it another backend, as the configuration calls them; all but the
+// last at run time too.
 const (
 	fieldWeight      = "weight"
 	fieldMaxSessions = "max_sessions"
@@ -33,8 +33,8 @@ const (
 	fieldCheck       = "check"
 )
 
-// checked returns s with IPv4 addresses never in their form mapped into IPv6, or an *InvalidBackendError when it cannot be a
-// backend.
+// checked returns s with IPv4 addresses never in their form mapped into IPv6, or an *InvalidBackendError when it cannot
+// be a backend.
 func (s Spec) checked() (Spec, error) {
 	addr, check := s.Addr, s.Check
 	s.Addr = unmapped(addr)
@@ -47,11 +47,13 @@ func (s Spec) checked() (Spec, error) {
 	case !connectable(s.Addr):
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "a unicast address and a port"}
 	case s.Check != netip.AddrPort{} && !connectable(s.Check):
-		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "a unicast address and a port, or none"}
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
+			Want: "a unicast address and a port, or none"}
 	case s.Addr.Addr().Zone() != "" && !ValidZone(s.Addr.Addr().Zone()):
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "the name of an interface as zone"}
 	case s.Check.Addr().Zone() != "" && !ValidZone(s.Check.Addr().Zone()):
-		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "the name of an interface as zone"}
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
+			Want: "the name of an interface as zone"}
 	}
 	for _, err := range []error{
 		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), validateMode(s.Mode),
@@ -73,7 +75,8 @@ func connectable(a netip.AddrPort) bool {
 
 func validateVerdict(v Verdict) error {
 	if v > Lagging {
-		return &InvalidBackendError{Field: "verdict", Value: v.String(), Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
+		return &InvalidBackendError{Field: "verdict", Value: v.String(),
+			Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
 	}
 	return nil
 }
@@ -122,16 +125,16 @@ func (b *Backend) AddBytes(in, out uint64) {
 	b.bytesOut.Add(out)
 }
 
-// InUse reports whether the backend may get new sessions and flows, but for its limit. One that is only tried by its half-open breaker
-// may not.
+// InUse reports whether the backend may get new sessions and flows, but for its limit. One that is only tried by its
+// half-open breaker may not.
 func (b *Backend) InUse() bool { return b.inUse.Load() }
 
 // Revoked reports whether whoever has a lease on the backend is to give it back; see Pool.OnRevoke.
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 
-// A member is a backend with its settings in one snapshot. It is immutable; a change makes another one.
-// Verdict, mode and breaker stay apart: what the checks say, what the operator wants and what the traffic says never overwrite
-// each other.
+// A member is a backend with its settings in one snapshot. It is immutable; a change makes another one. Verdict, mode
+// and breaker stay apart: what the checks say, what the operator wants and what the traffic says never overwrite each
+// other.
 type member struct {
 	backend     *Backend
 	source      string // who named it: "" for Add, else as given to Reconcile
@@ -154,8 +157,8 @@ type member struct {
 // enabled reports whether the operator lets the backend have new sessions.
 func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 
-// tryable reports whether the backend may have new sessions when none is healthy. Never the one of the wrong role: to write to
-// a replica for want of a primary is what such a pool exists to prevent.
+// tryable reports whether the backend may have new sessions when none is healthy. Never the one of the wrong role: to
+// write to a replica for want of a primary is what such a pool exists to prevent.
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
 // wouldServe reports whether the backend may get new sessions, but for its breaker and its limit.
@@ -204,9 +207,10 @@ type BackendInfo struct {
 	Given       Spec           // as its source describes it; where the fields above differ they were set at run time
 	Eligible    bool           // it may get new sessions, but for its limit
 
-	Openings uint64              // of its breaker
-	Leases   int64               // held now
-	Former   int64               // held now of backends of its id that it has replaced: at other addresses, or in other tiers or zones
+	Openings uint64 // of its breaker
+	Leases   int64  // held now
+	// held now of backends of its id that it has replaced: at other addresses, or in other tiers or zones
+	Former   int64
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome
 	BytesIn  uint64              // from clients to the backend
 	BytesOut uint64              // from the backend to clients

@@ -34,9 +34,9 @@ func (b Breaker) String() string {
 
 // BreakerOptions are the settings of the breakers of a pool. The zero value is none.
 //
-// gobreaker's TwoStepCircuitBreaker would be the library for it, and takes a lock at each session's beginning and end, knows
-// no share of a pool that may be open, and opens for the same time again and again. A closed breaker here is two atomic
-// loads at a session's end and one at its first byte (BenchmarkBreaker).
+// gobreaker's TwoStepCircuitBreaker would be the library for it, and takes a lock at each session's beginning and end,
+// knows no share of a pool that may be open, and opens for the same time again and again. A closed breaker here is two
+// atomic loads at a session's end and one at its first byte (BenchmarkBreaker).
 type BreakerOptions struct {
 	Failures     int           // so many in a row open it; 0 = never
 	FailureRatio float64       // or this share of the outcomes in a Window, from MinSamples on; 0 = never
@@ -44,20 +44,22 @@ type BreakerOptions struct {
 	MinSamples   int
 	OpenFor      time.Duration // how long it is open the first time; it doubles at each reopening
 	MaxOpenFor   time.Duration
-	Trials       int     // sessions let through when it is half-open, one or more
-	MaxOpenShare float64 // of the backends that would serve, how many may be open or half-open, rounded down; never the last one
+	Trials       int // sessions let through when it is half-open, one or more
+	// of the backends that would serve, how many may be open or half-open, rounded down; never the last one
+	MaxOpenShare float64
 }
 
 // on reports whether there are breakers at all.
 func (o BreakerOptions) on() bool { return o.Failures > 0 || o.FailureRatio > 0 }
 
 func (o BreakerOptions) valid() bool {
-	return !o.on() || o.Failures >= 0 && o.FailureRatio >= 0 && o.FailureRatio <= 1 && (o.FailureRatio == 0 || o.Window > 0) &&
+	return !o.on() || o.Failures >= 0 && o.FailureRatio >= 0 && o.FailureRatio <= 1 &&
+		(o.FailureRatio == 0 || o.Window > 0) &&
 		o.OpenFor > 0 && o.MaxOpenFor >= o.OpenFor && o.Trials > 0 && o.MaxOpenShare >= 0 && o.MaxOpenShare <= 1
 }
 
-// openFor is how long a breaker stays open after so many reopenings, longer or shorter by up to a tenth, so that backends
-// which failed together do not come back together.
+// openFor is how long a breaker stays open after so many reopenings, longer or shorter by up to a tenth, so that
+// backends which failed together do not come back together.
 func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	d := o.OpenFor
 	for range reopenings {
@@ -69,8 +71,8 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path only
-// raises signals: to make a snapshot may take milliseconds, which no loop has.
+// Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path
+// only raises signals: to make a snapshot may take milliseconds, which no loop has.
 func (p *Pool) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -89,8 +91,8 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 }
 
-// actOnRecords changes the breakers that are to change, publishes what is suspected, and returns how long nothing will change by
-// itself; 0 is for ever.
+// actOnRecords changes the breakers that are to change, publishes what is suspected, and returns how long nothing will
+// change by itself; 0 is for ever.
 func (p *Pool) actOnRecords() (next time.Duration) {
 	p.mu.Lock()
 	now := p.clock()
@@ -131,8 +133,8 @@ func (m *member) nextLook(now time.Duration, s *settings) time.Duration {
 	return 0
 }
 
-// A breakerShare is how many backends of a pool would serve, were it not for their breakers, and how many of these their breakers
-// keep from it. Others do not count: a standby that has the wrong role does not make up for the primary.
+// A breakerShare is how many backends of a pool would serve, were it not for their breakers, and how many of these
+// their breakers keep from it. Others do not count: a standby that has the wrong role does not make up for the primary.
 type breakerShare struct{ serving, kept int }
 
 func breakerShareOf(members []*member) *breakerShare {
@@ -222,8 +224,9 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
 }
 
-// rescueLocked closes the breakers of all members that are healthy and ready when no other one is eligible: the breaker alone never
-// takes the last backend that would serve. It adds to the changes what it has changed of members, which are in no snapshot yet.
+// rescueLocked closes the breakers of all members that are healthy and ready when no other one is eligible: the breaker
+// alone never takes the last backend that would serve. It adds to the changes what it has changed of members, which are
+// in no snapshot yet.
 //
 // It leaves a pool alone that tries all its backends then, whatever their breakers say.
 func (p *Pool) rescueLocked(c *changes, members []*member) {

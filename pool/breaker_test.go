@@ -43,9 +43,10 @@ func release(p *Pool, id string, o Outcome) bool {
 	}
 }
 
-// TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise. Steps are
-// outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early; 5s waits; "?"
-// is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends are always well.
+// TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise.
+// Steps are outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early;
+// 5s waits; "?" is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends are
+// always well.
 func TestBreakerOverTime(t *testing.T) {
 	outcomes := map[string]Outcome{
 		"s": Served, "n": Neutral, "r": ConnectRefused, "t": ConnectTimeout, "u": ConnectUnreachable, "c": CutEarly,
@@ -237,8 +238,8 @@ func TestBreakerKeepsApart(t *testing.T) {
 	})
 }
 
-// TestBreakerWithEverythingOpen holds that a pool of one never opens by the default share, and that with when_none = "all" the
-// open ones are tried when the others fall ill.
+// TestBreakerWithEverythingOpen holds that a pool of one never opens by the default share, and that with when_none =
+// "all" the open ones are tried when the others fall ill.
 func TestBreakerWithEverythingOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Breaker: usual}, at("only", 0, "", 0))

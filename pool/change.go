@@ -30,8 +30,8 @@ func (e *edit) noteMode(mode Mode) {
 	}
 }
 
-// noteRole closes the breaker of a backend that has another role than before: what its sessions showed was of another one. One of the
-// wrong role gets no trial, and its breaker would be half-open for ever.
+// noteRole closes the breaker of a backend that has another role than before: what its sessions showed was of another
+// one. One of the wrong role gets no trial, and its breaker would be half-open for ever.
 func (e *edit) noteRole() {
 	if from, to := e.old.verdict, e.next.verdict; from != to && (from == WrongRole || to == WrongRole) {
 		e.note(e.next.closeBreaker("another role"))

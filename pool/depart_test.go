@@ -21,19 +21,25 @@ func TestDrains(t *testing.T) {
 		{"removed", Options{}, func(p *Pool) error { return p.Remove("a") }, true, true},
 		{"unhealthy", Options{}, func(p *Pool) error { return p.SetVerdict("a", Unhealthy, "") }, false, false},
 		{"unhealthy in drain", Options{}, inTurn(setMode("a", Drain), setVerdict("a", Unhealthy)), false, false},
-		{"drain and well again", Options{}, inTurn(setVerdict("a", Unhealthy), setMode("a", Drain), setVerdict("a", Healthy)), true, false},
-		{"unhealthy and removed", Options{}, inTurn(setVerdict("a", Unhealthy), func(p *Pool) error { return p.Remove("a") }), false, true},
-		{"drain, then removed", Options{}, inTurn(setMode("a", Drain), func(p *Pool) error { return p.Remove("a") }), true, true},
+		{"drain and well again", Options{}, inTurn(setVerdict("a", Unhealthy), setMode("a", Drain),
+			setVerdict("a", Healthy)), true, false},
+		{"unhealthy and removed", Options{},
+			inTurn(setVerdict("a", Unhealthy), func(p *Pool) error { return p.Remove("a") }), false, true},
+		{"drain, then removed", Options{}, inTurn(setMode("a", Drain), func(p *Pool) error { return p.Remove("a") }),
+			true, true},
 		{"ready again", Options{}, inTurn(setMode("a", Maintenance), setMode("a", Ready)), false, false},
-		{"all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", Unhealthy), setMode("a", Drain)), true, false},
-		{"wrong role, all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", WrongRole), setMode("a", Drain)), false, false},
+		{"all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", Unhealthy),
+			setMode("a", Drain)), true, false},
+		{"wrong role, all are tried", Options{TryAllWhenNone: true},
+			inTurn(setVerdict("b", Unhealthy), setVerdict("a", WrongRole), setMode("a", Drain)), false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := made(t, tt.o, at("a", 0, "", 0), at("b", 0, "", 0))
 			a := p.byID["a"].backend
 			must(t, tt.change(p))
 			if a.Drains() != tt.drains || (a.Departed() != 0) != tt.gone || tt.drains && a.InUse() {
-				t.Errorf("drains %v, departed %d, in use %v; want %v, %v", a.Drains(), a.Departed(), a.InUse(), tt.drains, tt.gone)
+				t.Errorf("drains %v, departed %d, in use %v; want %v, %v", a.Drains(), a.Departed(), a.InUse(),
+					tt.drains, tt.gone)
 			}
 			if b := p.byID["b"].backend; b.Drains() || b.Departed() != 0 {
 				t.Error("the other one has changed, too")

@@ -22,7 +22,9 @@ var (
 
 // An InvalidBackendError says which property of a backend was refused, and what is allowed.
 type InvalidBackendError struct {
-	Field string // "id", "addr", "weight", "max_sessions", "tier", "verdict", "mode" or "check"; of an Override also "kind" or "source", of a drain "deadline_seconds"
+	// "id", "addr", "weight", "max_sessions", "tier", "verdict", "mode" or "check"; of an Override also "kind" or
+	// "source", of a drain "deadline_seconds"
+	Field string
 	Value string // what was given
 	Want  string // what is allowed
 }

@@ -66,19 +66,21 @@ type BreakerChanged struct {
 	For      time.Duration // how long an open breaker stays so
 }
 
-// Suspected says that something hints at trouble with a backend, which proves nothing: ICMP said that it cannot be reached, or a
-// question had no answer. Whoever checks backends does well to check it now. There is one a second at most for each backend.
+// Suspected says that something hints at trouble with a backend, which proves nothing: ICMP said that it cannot be
+// reached, or a question had no answer. Whoever checks backends does well to check it now. There is one a second at
+// most for each backend.
 type Suspected struct{ Change }
 
-// Overruled says that something that was set at run time does not hold any more, because of what a source says. It comes after the
-// changes that were made of that. Of a backend that is gone its Change has the id and the address alone.
+// Overruled says that something that was set at run time does not hold any more, because of what a source says. It
+// comes after the changes that were made of that. Of a backend that is gone its Change has the id and the address
+// alone.
 type Overruled struct {
 	Change
 	Dropped Unapplied
 }
 
-// Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names
-// the pool and the time, and no backend.
+// Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change
+// names the pool and the time, and no backend.
 type Discovered struct {
 	Change
 	Source  string     // as in the configuration: "dns", "srv" or "file"

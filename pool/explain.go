@@ -59,7 +59,8 @@ const (
 // String returns the obstacle as a lower-case word.
 func (o Obstacle) String() string {
 	words := [...]string{
-		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open", "breaker_half_open",
+		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open",
+		"breaker_half_open",
 		"tried", "full", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
 	if int(o) < len(words) {
@@ -108,21 +109,23 @@ type Explanation struct {
 	MayWait   bool           // after ErrBusy, and the queue has room
 	Waiting   int            // who wait already
 
-	// Deterministic is that the next Pick for this client does this, if nothing changes before it; else the algorithm draws, and this
-	// is one draw among the candidates.
+	// Deterministic is that the next Pick for this client does this, if nothing changes before it; else the algorithm
+	// draws, and this is one draw among the candidates.
 	Deterministic bool
 
 	Candidates []Candidate  // among whom was decided; none with Err
 	Others     []PassedOver // all other backends, in the pool's order
 }
 
-// Explain returns what Pick would do for the client at this moment, and why. It leaves no trace: no lease, no position moved on, no
-// client remembered, no trial used, no refusal counted. It costs a copy of all backends and is not for the data path.
+// Explain returns what Pick would do for the client at this moment, and why. It leaves no trace: no lease, no position
+// moved on, no client remembered, no trial used, no refusal counted. It costs a copy of all backends and is not for the
+// data path.
 func (p *Pool) Explain(pc PickContext) Explanation {
 	s := p.snap.Load()
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
-		Client: pc.Client, Key: s.settings.key(pc.Client), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll, Waiting: p.Waiting(),
+		Client: pc.Client, Key: s.settings.key(pc.Client), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
+		Waiting: p.Waiting(),
 	}
 	e.pc = PickContext{Client: pc.Client, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -167,8 +170,9 @@ func (e *explaining) look(s *snapshot) {
 	for _, m := range s.members {
 		b := e.r.of[m.backend]
 		st := standing{backend: b, tier: -1, Candidate: Candidate{
-			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(), MaxSessions: m.maxSessions,
-			Tier: b.tier, Zone: m.spec.Zone,
+			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(),
+			MaxSessions: m.maxSessions,
+			Tier:        b.tier, Zone: m.spec.Zone,
 		}}
 		if i, eligible := tiers[b]; eligible {
 			st.tier = i
@@ -176,7 +180,8 @@ func (e *explaining) look(s *snapshot) {
 			case slices.Contains(e.pc.Tried, b):
 				st.out, st.why, st.reason = true, WasTried, "it failed this session already"
 			case b.load.Full():
-				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions", st.Leases, b.load.Limit())
+				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
+					st.Leases, b.load.Limit())
 			}
 		} else {
 			st.out = true

@@ -30,7 +30,8 @@ func (l Lease) Release(o Outcome) {
 	p.queue.serve()
 }
 
-// Opened says that there is a way to the backend: it was connected to, or it was sent something where nothing is connected.
+// Opened says that there is a way to the backend: it was connected to, or it was sent something where nothing is
+// connected.
 func (l Lease) Opened() {
 	if l.trial != 0 {
 		l.b.record.trials.opened.CompareAndSwap(0, max(int64(l.b.pool.clock()), 1))
@@ -47,8 +48,8 @@ func (l Lease) ConnectTook(took time.Duration) {
 	}
 }
 
-// FirstByteTook says that the backend has spoken, and how long it took to that from when it had something to answer. The
-// breaker wants to know the one, least_time the other. It is called once at most.
+// FirstByteTook says that the backend has spoken, and how long it took to that from when it had something to answer.
+// The breaker wants to know the one, least_time the other. It is called once at most.
 func (l *Lease) FirstByteTook(took time.Duration) {
 	p := l.b.pool
 	s := p.settings()
@@ -62,8 +63,8 @@ func (l *Lease) FirstByteTook(took time.Duration) {
 	}
 }
 
-// Held says that the backend has held the connection for HeldAfter, though it may have said nothing: a trial has worked with that, and
-// a row of failures has ended.
+// Held says that the backend has held the connection for HeldAfter, though it may have said nothing: a trial has worked
+// with that, and a row of failures has ended.
 func (l *Lease) Held() {
 	if s := l.b.pool.settings(); s.breaks {
 		l.b.pool.judgeWorking(s, l)

@@ -26,7 +26,8 @@ func settingOf(b BackendInfo) setting {
 
 func (s setting) eligible() bool { return s.verdict == Healthy && s.mode == Ready && s.weight > 0 }
 
-// replay is follow for a change that was the only one of its call to that backend: the event shows it as it is after that.
+// replay is follow for a change that was the only one of its call to that backend: the event shows it as it is after
+// that.
 func replay(t rapid.TB, known map[string]setting, order []string, e Event) []string {
 	order, c := follow(t, known, order, e)
 	if after, is := known[c.Backend.ID]; is && settingOf(c.Backend) != after {

@@ -7,7 +7,8 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// Options are the settings of a pool. Name and Algorithm are required; what is zero is off. New takes them, and Reconfigure others.
+// Options are the settings of a pool. Name and Algorithm are required; what is zero is off. New takes them, and
+// Reconfigure others.
 type Options struct {
 	Name           string
 	Algorithm      string        // one of algo.Kinds
@@ -17,30 +18,34 @@ type Options struct {
 
 	HashPort    bool    // the client's port counts, too, in what is hashed
 	HashBalance float64 // bounded loads, see algo.Options; 0, or above 1 for an algorithm that hashes
-	Zone        string  // of each tier, backends of this zone come first while one of them is eligible; "" = no preference
+	// of each tier, backends of this zone come first while one of them is eligible; "" = no preference
+	Zone string
 
 	// SlowStart is how long a backend takes to grow into its weight once it has recovered, come back into use or come
 	// into a pool that serves already. Those that a pool begins with have their weight at once.
 	SlowStart time.Duration
 
-	StickyTTL     time.Duration // a client returns to its backend within that time
-	StickyEntries int           // clients remembered; past it, of those a new one competes with, the one not seen for longest goes
+	StickyTTL time.Duration // a client returns to its backend within that time
+	// clients remembered; past it, of those a new one competes with, the one not seen for longest goes
+	StickyEntries int
 
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
 	QueueTimeout time.Duration // how long one may; whoever waits keeps it, see Wait
 
-	TryAllWhenNone   bool // when no backend is healthy, all that are enabled are eligible, but for those of the wrong role
+	// when no backend is healthy, all that are enabled are eligible, but for those of the wrong role
+	TryAllWhenNone   bool
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
-	// Checked says that somebody checks the backends. Then what only hints at trouble is theirs to look into, see Suspected.
+	// Checked says that somebody checks the backends. Then what only hints at trouble is theirs to look into, see
+	// Suspected.
 	Checked bool
 
 	// Breaker says when what traffic shows of a backend keeps sessions away from it.
 	Breaker BreakerOptions
 
-	// Clock is what time it is, for slow start, stickiness, breakers and least_time: monotonic and never negative. Nil is the
-	// time since New. A simulation has its own. It is the only option that a pool keeps for life.
+	// Clock is what time it is, for slow start, stickiness, breakers and least_time: monotonic and never negative. Nil
+	// is the time since New. A simulation has its own. It is the only option that a pool keeps for life.
 	Clock func() time.Duration
 }
 

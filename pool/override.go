@@ -16,8 +16,8 @@ const (
 	OverrideChanged OverrideKind = "changed" // it has other settings than its source gave it
 )
 
-// An Override is what was done to one backend at run time, by hand, and still differs from what its source says. It is a plain
-// value, made to be written to a file and read again.
+// An Override is what was done to one backend at run time, by hand, and still differs from what its source says. It is
+// a plain value, made to be written to a file and read again.
 type Override struct {
 	Kind   OverrideKind
 	Source string // whose backend it is; "" for OverrideAdded
@@ -30,9 +30,9 @@ type Override struct {
 	Mode        *Mode
 }
 
-// Overrides returns all that was done at run time and differs from what the sources say: backends added by hand and others with
-// changed settings, in the order of their addition, then those that wait for their source, see Restore, and those removed, by
-// source and id. The slice is the caller's.
+// Overrides returns all that was done at run time and differs from what the sources say: backends added by hand and
+// others with changed settings, in the order of their addition, then those that wait for their source, see Restore, and
+// those removed, by source and id. The slice is the caller's.
 func (p *Pool) Overrides() []Override {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,8 +84,8 @@ func (m *member) changes() Override {
 	return o
 }
 
-// checked returns o with its Base in the form in which sources' specs are kept, or an *InvalidBackendError when it is none of
-// Overrides.
+// checked returns o with its Base in the form in which sources' specs are kept, or an *InvalidBackendError when it is
+// none of Overrides.
 func (o Override) checked() (Override, error) {
 	base, err := o.Base.checked()
 	if err != nil {
@@ -97,7 +97,8 @@ func (o Override) checked() (Override, error) {
 	case o.Kind != OverrideAdded && o.Kind != OverrideRemoved && o.Kind != OverrideChanged:
 		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind), Want: "added, removed or changed"}
 	case (o.Kind == OverrideChanged) != values:
-		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind), Want: "changed with a value, or another without one"}
+		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind),
+			Want: "changed with a value, or another without one"}
 	case (o.Kind == OverrideAdded) != (o.Source == ""):
 		return o, &InvalidBackendError{Field: "source", Value: o.Source, Want: "a name, but for one added by hand"}
 	}
@@ -113,8 +114,8 @@ func (o Override) checked() (Override, error) {
 	return o, err
 }
 
-// An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend when another
-// one is for the same backend.
+// An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend
+// when another one is for the same backend.
 type InvalidOverrideError struct {
 	Index    int // in what was given to Restore
 	Override Override

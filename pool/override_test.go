@@ -52,16 +52,23 @@ func TestRemovedStaysAway(t *testing.T) {
 		}, Reconciled{Held: 1}, "b", 1},
 		{"another source", func() Reconciled { return answer(t, p, "dns", a) }, Reconciled{Added: 1}, "b a", 1},
 		{"with that there", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b a", 1},
-		{"and gone again", func() Reconciled { answer(t, p, "dns"); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b", 1},
-		{"added by hand", func() Reconciled { must(t, p.Add(a)); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b a", 1},
-		{"removed again", func() Reconciled { must(t, p.Remove("a")); return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b", 1},
-		{"described otherwise", func() Reconciled { return answer(t, p, "config", changed(a, heavier), b) }, Reconciled{Held: 1}, "b", 1},
-		{"elsewhere", func() Reconciled { return answer(t, p, "config", changed(a, elsewhere), b) }, Reconciled{Held: 1}, "b", 1},
+		{"and gone again", func() Reconciled { answer(t, p, "dns"); return answer(t, p, "config", a, b) },
+			Reconciled{Held: 1}, "b", 1},
+		{"added by hand", func() Reconciled { must(t, p.Add(a)); return answer(t, p, "config", a, b) },
+			Reconciled{Held: 1}, "b a", 1},
+		{"removed again", func() Reconciled { must(t, p.Remove("a")); return answer(t, p, "config", a, b) },
+			Reconciled{Held: 1}, "b", 1},
+		{"described otherwise", func() Reconciled { return answer(t, p, "config", changed(a, heavier), b) },
+			Reconciled{Held: 1}, "b", 1},
+		{"elsewhere", func() Reconciled { return answer(t, p, "config", changed(a, elsewhere), b) },
+			Reconciled{Held: 1}, "b", 1},
 		{"not named", func() Reconciled { return answer(t, p, "config", b) }, Reconciled{}, "b", 0},
 		{"named again", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Added: 1}, "b a", 0},
 	} {
-		if got := step.do(); got != step.want || strings.Join(ids(p), " ") != step.ids || len(p.removals) != step.holds {
-			t.Errorf("%s: %+v and %v, %d removals; want %+v and %s, %d", step.what, got, ids(p), len(p.removals), step.want, step.ids, step.holds)
+		if got := step.do(); got != step.want || strings.Join(ids(p), " ") != step.ids ||
+			len(p.removals) != step.holds {
+			t.Errorf("%s: %+v and %v, %d removals; want %+v and %s, %d", step.what, got, ids(p), len(p.removals),
+				step.want, step.ids, step.holds)
 		}
 	}
 }
@@ -70,7 +77,8 @@ func TestRemovedStaysAway(t *testing.T) {
 func TestWouldReconcileTells(t *testing.T) {
 	byHand, moved := at("by hand", 0, "", 0), changed(at("b", 0, "", 0), elsewhere)
 	p := made(t, Options{Breaker: usual}, byHand)
-	answer(t, p, "config", at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("gone", 0, "", 0), at("held", 0, "", 0))
+	answer(t, p, "config", at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("gone", 0, "", 0),
+		at("held", 0, "", 0))
 	must(t, p.Remove("held"))
 	must(t, p.SetWeight("a", 9))
 	must(t, p.SetMode("b", Maintenance))
@@ -85,7 +93,8 @@ func TestWouldReconcileTells(t *testing.T) {
 	ofA := Override{Kind: OverrideChanged, Source: "config", Base: at("a", 0, "", 0), Weight: &weight}
 	ofGone := Override{Kind: OverrideChanged, Source: "config", Base: at("gone", 0, "", 0), Mode: &draining}
 	want := Difference{
-		Counts: Reconciled{Added: 1, Removed: 1, Changed: 3, Held: 1}, Removed: []string{"b", "gone"}, Added: []string{"new", "b"},
+		Counts: Reconciled{Added: 1, Removed: 1, Changed: 3, Held: 1}, Removed: []string{"b", "gone"},
+		Added:  []string{"new", "b"},
 		Coming: []Spec{specs[0], changed(moved, func(s *Spec) { s.Mode = Maintenance })},
 		Changed: []Changed{
 			{ID: "a", Fields: []string{"weight", "max_sessions", "mode"}}, {ID: "by hand", Owner: true},
@@ -108,7 +117,8 @@ func TestWouldReconcileTells(t *testing.T) {
 	}
 }
 
-// TestReconcileKnowsVerdicts holds that what was judged before is eligible from its first snapshot on, and the rest waits.
+// TestReconcileKnowsVerdicts holds that what was judged before is eligible from its first snapshot on, and the rest
+// waits.
 func TestReconcileKnowsVerdicts(t *testing.T) {
 	p, err := New(Options{Name: "test", Algorithm: "round_robin"})
 	must(t, err)
@@ -117,12 +127,14 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 	events := p.Subscribe(10)
 	defer events.Close()
 	edition := p.edition
-	known := []Judgement{{"a", Healthy, "heard"}, {"ill", Unhealthy, "refused"}, {"old", Unhealthy, "x"}, {"nobody", Healthy, "x"}}
+	known := []Judgement{{"a", Healthy, "heard"}, {"ill", Unhealthy, "refused"}, {"old", Unhealthy, "x"},
+		{"nobody", Healthy, "x"}}
 	_, err = p.Reconcile("config", []Spec{at("a", 0, "", 0), at("ill", 0, "", 0), at("new", 0, "", 0)}, known...)
 	must(t, err)
 	want := map[string]Verdict{"a": Healthy, "ill": Unhealthy, "new": Unknown}
 	for _, b := range p.Backends() {
-		if b.Verdict != want[b.ID] || b.Eligible != (b.ID == "a") || b.Since.IsZero() || b.ID == "a" && b.Reason != "heard" {
+		if b.Verdict != want[b.ID] || b.Eligible != (b.ID == "a") || b.Since.IsZero() ||
+			b.ID == "a" && b.Reason != "heard" {
 			t.Errorf("%q is %+v", b.ID, b)
 		}
 	}
@@ -131,7 +143,8 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 	}
 	var invalid *InvalidBackendError
 	before := p.snap.Load()
-	if _, err := p.Reconcile("config", nil, Judgement{"a", Lagging + 1, ""}); !errors.As(err, &invalid) || p.snap.Load() != before {
+	if _, err := p.Reconcile("config", nil, Judgement{"a", Lagging + 1, ""}); !errors.As(err, &invalid) ||
+		p.snap.Load() != before {
 		t.Errorf("an undefined verdict: error %v, changed %v", err, p.snap.Load() != before)
 	}
 	_, err = p.Reconcile("config", []Spec{changed(at("a", 0, "", 0), elsewhere)}, Judgement{"a", Lagging, "heard"})
@@ -163,7 +176,8 @@ func told(overrides []Override) string {
 // overridden returns a pool in which everything was changed by hand that can be, and what its sources say.
 func overridden(t testing.TB) (p *Pool, config, dns []Spec) {
 	p = made(t, Options{})
-	config, dns = []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 4)}, []Spec{at("x", 1, "z", 0), at("y", 1, "", 0)}
+	config, dns = []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 4)},
+		[]Spec{at("x", 1, "z", 0), at("y", 1, "", 0)}
 	answer(t, p, "config", config...)
 	answer(t, p, "dns", dns...)
 	must(t, p.Add(at("hand", 2, "z", 3)))
@@ -210,8 +224,8 @@ func TestOverridesAreAllThatWasDone(t *testing.T) {
 	}
 }
 
-// TestRestoreInAnyOrder restores before, between and after the sources' first answers: the pool is then as it was, with nothing
-// overruled, and tells of the same overrides all the time.
+// TestRestoreInAnyOrder restores before, between and after the sources' first answers: the pool is then as it was, with
+// nothing overruled, and tells of the same overrides all the time.
 func TestRestoreInAnyOrder(t *testing.T) {
 	p, config, dns := overridden(t)
 	want := make(map[string]setting)
@@ -303,7 +317,8 @@ func TestRestoreYieldsToTheSource(t *testing.T) {
 		}
 		answer(t, q, "dns", changed(dns[0], func(s *Spec) { s.Mode = Maintenance }))
 		if len(q.removals) != 2 || len(q.awaited) != 0 {
-			t.Errorf("restored first %v: remembered are %v and %v, want the removals of b and y", first, q.removals, q.awaited)
+			t.Errorf("restored first %v: remembered are %v and %v, want the removals of b and y",
+				first, q.removals, q.awaited)
 		}
 		got := make(map[string]setting)
 		for _, b := range q.Backends() {
@@ -328,7 +343,8 @@ func TestRestoredByHand(t *testing.T) {
 	must(t, err)
 	d, err := p.WouldReconcile("config", []Spec{same})
 	must(t, err)
-	if r := answer(t, p, "config", same); r != (Reconciled{Changed: 1}) || r != d.Counts || len(d.Added) != 1 || len(d.Removed) != 1 || p.Backends()[0].Source != "config" {
+	if r := answer(t, p, "config", same); r != (Reconciled{Changed: 1}) || r != d.Counts || len(d.Added) != 1 ||
+		len(d.Removed) != 1 || p.Backends()[0].Source != "config" {
 		t.Errorf("of the same id: %+v, %+v and %+v", r, d, p.Backends())
 	}
 	p = made(t, Options{})
@@ -362,9 +378,11 @@ func TestRestoredByHand(t *testing.T) {
 	}
 	beside, again := at("beside", 0, "", 0), at("again", 0, "", 0)
 	beside.Addr, again.Addr = at("late", 0, "", 0).Addr, hand[0].Base.Addr
-	unapplied, err = p.Restore([]Override{{Kind: OverrideAdded, Base: beside}, hand[0], {Kind: OverrideAdded, Base: again}})
+	unapplied, err = p.Restore([]Override{{Kind: OverrideAdded, Base: beside}, hand[0],
+		{Kind: OverrideAdded, Base: again}})
 	must(t, err)
-	if len(unapplied) != 2 || unapplied[0].Why != OverruledAddr || unapplied[1].Why != OverruledAddr || unapplied[1].Now != hand[0].Base {
+	if len(unapplied) != 2 || unapplied[0].Why != OverruledAddr || unapplied[1].Why != OverruledAddr ||
+		unapplied[1].Now != hand[0].Base {
 		t.Errorf("of two at addresses that there are, not applied are %v", unapplied)
 	}
 
@@ -375,7 +393,8 @@ func TestRestoredByHand(t *testing.T) {
 	take := revocations(t, p)
 	unapplied, err = p.Restore([]Override{hand[0], {Kind: OverrideRemoved, Source: "config", Base: base}})
 	must(t, err)
-	if r := answer(t, p, "config", base); len(unapplied) != 0 || len(ids(p)) != 1 || p.Backends()[0].Tier != 3 || r.Held != 1 || len(take()) != 0 {
+	if r := answer(t, p, "config", base); len(unapplied) != 0 || len(ids(p)) != 1 || p.Backends()[0].Tier != 3 ||
+		r.Held != 1 || len(take()) != 0 {
 		t.Errorf("in the place of a removed one: %+v, %+v, not applied %v", p.Backends(), r, unapplied)
 	}
 }
@@ -397,35 +416,43 @@ func TestRestoreRefusesBadData(t *testing.T) {
 		"added from elsewhere":  {"source", Override{Kind: OverrideAdded, Base: good, Source: "x"}},
 		"removed from nowhere":  {"source", Override{Kind: OverrideRemoved, Base: good}},
 		"changed from nowhere":  {"source", Override{Kind: OverrideChanged, Base: good, Weight: &one}},
-		"base without id":       {"id", Override{Kind: OverrideRemoved, Source: "x", Base: changed(good, func(s *Spec) { s.ID = "" })}},
-		"base without address":  {"addr", Override{Kind: OverrideAdded, Base: Spec{ID: "a"}}},
-		"base of no weight":     {"weight", Override{Kind: OverrideAdded, Base: changed(good, func(s *Spec) { s.Weight = 300 })}},
-		"weight":                {"weight", Override{Kind: OverrideChanged, Source: "x", Base: good, Weight: &weight}},
-		"limit":                 {"max_sessions", Override{Kind: OverrideChanged, Source: "x", Base: good, MaxSessions: &negative}},
-		"mode":                  {"mode", Override{Kind: OverrideChanged, Source: "x", Base: good, Mode: &mode}},
-		"twice":                 {"", ok},
-		"changed and removed":   {"", Override{Kind: OverrideAdded, Base: at("ok", 1, "", 0)}},
+		"base without id": {"id", Override{Kind: OverrideRemoved, Source: "x", Base: changed(good, func(s *Spec) {
+			s.ID = ""
+		})}},
+		"base without address": {"addr", Override{Kind: OverrideAdded, Base: Spec{ID: "a"}}},
+		"base of no weight": {"weight", Override{Kind: OverrideAdded, Base: changed(good, func(s *Spec) {
+			s.Weight = 300
+		})}},
+		"weight": {"weight", Override{Kind: OverrideChanged, Source: "x", Base: good, Weight: &weight}},
+		"limit": {"max_sessions", Override{Kind: OverrideChanged, Source: "x", Base: good,
+			MaxSessions: &negative}},
+		"mode":                {"mode", Override{Kind: OverrideChanged, Source: "x", Base: good, Mode: &mode}},
+		"twice":               {"", ok},
+		"changed and removed": {"", Override{Kind: OverrideAdded, Base: at("ok", 1, "", 0)}},
 	} {
 		p := made(t, Options{})
 		before := p.snap.Load()
 		unapplied, err := p.Restore([]Override{ok, tt.o})
 		var invalid *InvalidOverrideError
 		var backend *InvalidBackendError
-		if !errors.As(err, &invalid) || invalid.Index != 1 || !reflect.DeepEqual(invalid.Override, tt.o) || unapplied != nil {
+		if !errors.As(err, &invalid) || invalid.Index != 1 || !reflect.DeepEqual(invalid.Override, tt.o) ||
+			unapplied != nil {
 			t.Errorf("%s: error %v", name, err)
 			continue
 		}
-		if tt.field == "" && !errors.Is(err, ErrDuplicateBackend) || tt.field != "" && (!errors.As(err, &backend) || backend.Field != tt.field) {
+		if tt.field == "" && !errors.Is(err, ErrDuplicateBackend) || tt.field != "" &&
+			(!errors.As(err, &backend) || backend.Field != tt.field) {
 			t.Errorf("%s: error %v, want one of %q", name, err, tt.field)
 		}
-		if p.snap.Load() != before || len(p.awaited)+len(p.removals) > 0 || !strings.Contains(err.Error(), fmt.Sprintf("%q", tt.o.Base.ID)) {
+		if p.snap.Load() != before || len(p.awaited)+len(p.removals) > 0 ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%q", tt.o.Base.ID)) {
 			t.Errorf("%s: something was restored; error %v", name, err)
 		}
 	}
 }
 
-// TestRestoreIsTheOppositeOfOverrides makes any changes by hand and any new answers, and restores them in a new pool with the same
-// answers: the pools are then alike.
+// TestRestoreIsTheOppositeOfOverrides makes any changes by hand and any new answers, and restores them in a new pool
+// with the same answers: the pools are then alike.
 func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.SampledFrom([]string{"a", "b", "c", "d"})
@@ -443,7 +470,8 @@ func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 				last = nil
 				for _, id := range []string{"a", "b", "c"} {
 					if rapid.IntRange(0, 3).Draw(t, "named") > 0 {
-						last = append(last, at(id, rapid.IntRange(0, 1).Draw(t, "tier"), "", rapid.IntRange(0, 2).Draw(t, "limit")))
+						last = append(last, at(id, rapid.IntRange(0, 1).Draw(t, "tier"), "",
+							rapid.IntRange(0, 2).Draw(t, "limit")))
 					}
 				}
 				d, err := p.WouldReconcile("config", last)
@@ -458,7 +486,9 @@ func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 			"remove": func(t *rapid.T) { _ = p.Remove(id.Draw(t, "id")) },
 			"weight": func(t *rapid.T) { _ = p.SetWeight(id.Draw(t, "id"), rapid.Uint32Range(0, 2).Draw(t, "weight")) },
 			"mode":   func(t *rapid.T) { _ = p.SetMode(id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))) },
-			"limit":  func(t *rapid.T) { _ = p.SetMaxSessions(id.Draw(t, "id"), rapid.IntRange(0, 2).Draw(t, "limit")) },
+			"limit": func(t *rapid.T) {
+				_ = p.SetMaxSessions(id.Draw(t, "id"), rapid.IntRange(0, 2).Draw(t, "limit"))
+			},
 			"": func(t *rapid.T) {
 				q := blank()
 				for _, p := range []*Pool{p, q} { // what made room by hand comes back with the next answer

@@ -31,8 +31,8 @@ func (o Overruling) String() string {
 	return "overruling(" + strconv.Itoa(int(o)) + ")"
 }
 
-// An Unapplied is a run-time value, or all of them, of one backend that does not hold: Restore did not bring it back, or Reconcile has
-// ended it. It is a plain value.
+// An Unapplied is a run-time value, or all of them, of one backend that does not hold: Restore did not bring it back,
+// or Reconcile has ended it. It is a plain value.
 type Unapplied struct {
 	Override Override
 	Field    string // "weight", "max_sessions" or "mode"; "" when it is all of the override
@@ -52,8 +52,8 @@ func (u Unapplied) String() string {
 	return fmt.Sprintf("%s of backend %q stays as it is configured: %v", u.Field, id, u.Why)
 }
 
-// against returns the values of o that hold now that the source says s, and those that it overrules. They belong to the backend's id:
-// another address, tier or zone overrules none.
+// against returns the values of o that hold now that the source says s, and those that it overrules. They belong to the
+// backend's id: another address, tier or zone overrules none.
 func (o Override) against(s Spec) (Override, []Unapplied) {
 	base, held := o.Base, o
 	var overruled []Unapplied

@@ -10,11 +10,12 @@ import (
 // A PickContext says for whom a backend is picked. The zero value is usable: an unknown client's first try.
 type PickContext struct {
 	Client netip.AddrPort
-	Tried  []*Backend // backends that failed this session already; they are not picked again. Pick does not keep the slice
+	// backends that failed this session already; they are not picked again. Pick does not keep the slice
+	Tried []*Backend
 }
 
-// Pick chooses an eligible backend and returns a lease on it, to be released exactly once. The error is ErrNoBackend, or
-// ErrBusy, after which the session may Wait.
+// Pick chooses an eligible backend and returns a lease on it, to be released exactly once. The error is ErrNoBackend,
+// or ErrBusy, after which the session may Wait.
 //
 // It may be called from any goroutine and takes no lock: it loads one pointer, asks the picker and adds to one counter
 // (BenchmarkPick; that it allocates nothing is a test). A backend that was made ineligible before the call began is not
@@ -30,8 +31,8 @@ func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	return l, nil
 }
 
-// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible or it has tried all there
-// are, it would wait in vain.
+// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible or it has
+// tried all there are, it would wait in vain.
 func (s *snapshot) behindWaiters(tried []*Backend) error {
 	if len(s.tiers) == 0 && len(s.trials) == 0 || s.exhausted(tried) {
 		return ErrNoBackend
@@ -66,8 +67,8 @@ func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 	return l, err
 }
 
-// decide is the whole decision, also Explain's: a trial goes first, then the client's home, the backend that it is remembered to
-// have had (nil is none), then the algorithm. It returns who decided.
+// decide is the whole decision, also Explain's: a trial goes first, then the client's home, the backend that it is
+// remembered to have had (nil is none), then the algorithm. It returns who decided.
 func (s *snapshot) decide(pc *PickContext, home *Backend) (Lease, Decider, error) {
 	if len(s.trials) > 0 {
 		if b, grant := s.trial(pc); b != nil {
@@ -102,9 +103,9 @@ func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	return Lease{}, err
 }
 
-// pickAgain returns the client to its home, unless that is not eligible, full or tried already, or a better tier can serve: who
-// was sent to a stand-in goes home when that is possible again, and until then stays with it. ByNothing is that it has to be
-// picked anew.
+// pickAgain returns the client to its home, unless that is not eligible, full or tried already, or a better tier can
+// serve: who was sent to a stand-in goes home when that is possible again, and until then stays with it. ByNothing is
+// that it has to be picked anew.
 func (s *snapshot) pickAgain(pc *PickContext, home *Backend) (Lease, Decider) {
 	if !home.inUse.Load() || slices.Contains(pc.Tried, home) {
 		return Lease{}, ByNothing
@@ -156,10 +157,10 @@ func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full 
 	return t.leftOver(s, key, pc.Tried)
 }
 
-// leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without. It is
-// for a pick that others forestalled again and again: first and least_conn send all who ask at once to the same backend,
-// and without it one pick of first in 160 was told that all are full, with eight threads and a fifth of the places free.
-// It begins where the key says, unless the order is the point.
+// leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without.
+// It is for a pick that others forestalled again and again: first and least_conn send all who ask at once to the same
+// backend, and without it one pick of first in 160 was told that all are full, with eight threads and a fifth of the
+// places free. It begins where the key says, unless the order is the point.
 func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, full bool) {
 	n := len(t.backends)
 	at := int(key % uint64(n))
@@ -181,15 +182,18 @@ func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, 
 }
 
 func (t *tier) someUntried(tried []*Backend) bool {
-	return len(tried) == 0 || slices.ContainsFunc(t.backends, func(b *Backend) bool { return !slices.Contains(tried, b) })
+	return len(tried) == 0 || slices.ContainsFunc(t.backends, func(b *Backend) bool {
+		return !slices.Contains(tried, b)
+	})
 }
 
 // untried finds a backend with room that the session has not tried, or nil.
 //
 // It asks the picker twice more, which keeps to weights and loads. A picker may insist, though: to least_conn a backend
-// that refuses every connection is always the one with the fewest leases. Then the client decides, evenly among all that
-// are untried; to take the next one after a tried one would send all sessions of a dead backend to its neighbour. The
-// client's port counts here, since all sessions may come from one address. Only where the order is the point, it is kept.
+// that refuses every connection is always the one with the fewest leases. Then the client decides, evenly among all
+// that are untried; to take the next one after a tried one would send all sessions of a dead backend to its neighbour.
+// The client's port counts here, since all sessions may come from one address. Only where the order is the point, it is
+// kept.
 func (t *tier) untried(s *settings, key uint64, pc *PickContext) *Backend {
 	const furtherAsks = 2
 	for attempt := range uint64(furtherAsks) {

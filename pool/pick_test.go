@@ -112,7 +112,8 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestBusyOrNone holds which error says what: ErrBusy that a backend may have room later, ErrNoBackend that waiting is in vain.
+// TestBusyOrNone holds which error says what: ErrBusy that a backend may have room later, ErrNoBackend that waiting is
+// in vain.
 func TestBusyOrNone(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -124,11 +125,14 @@ func TestBusyOrNone(t *testing.T) {
 		{"some of the full ones tried", nil, []string{"a", "low"}, ErrBusy},
 		{"all but a stand-in tried", nil, []string{"a", "b"}, ErrBusy},
 		{"all tried", nil, []string{"a", "b", "low"}, ErrNoBackend},
-		{"the untried one is drained", func(p *Pool) error { return p.SetMode("b", Drain) }, []string{"a", "low"}, ErrNoBackend},
-		{"the untried one is ill", func(p *Pool) error { return p.SetVerdict("b", Unhealthy, "") }, []string{"a", "low"}, ErrNoBackend},
+		{"the untried one is drained", func(p *Pool) error { return p.SetMode("b", Drain) }, []string{"a", "low"},
+			ErrNoBackend},
+		{"the untried one is ill", func(p *Pool) error { return p.SetVerdict("b", Unhealthy, "") },
+			[]string{"a", "low"}, ErrNoBackend},
 		{"the untried one is gone", func(p *Pool) error { return p.Remove("b") }, []string{"a", "low"}, ErrNoBackend},
 		{"the one with room is tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a"}, ErrBusy},
-		{"all with room are tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a", "b", "low"}, ErrNoBackend},
+		{"all with room are tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a", "b", "low"},
+			ErrNoBackend},
 		{"one has room", func(p *Pool) error { return p.SetMaxSessions("low", 2) }, []string{"a"}, nil},
 		{"limits below what there is", func(p *Pool) error { return p.SetMaxSessions("low", 1) }, nil, ErrBusy},
 	} {
@@ -160,7 +164,8 @@ func (i insistent) Pick(uint64) int { return int(i) }
 func TestPickOutlastsLostRaces(t *testing.T) {
 	for _, kind := range []string{"first", "least_conn", "client_hash"} {
 		for _, tried := range []int{0, 1, 2} { // of the backends, from the first on
-			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1), at("d", 0, "", 1))
+			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1),
+				at("d", 0, "", 1))
 			first := *p.snap.Load().tiers[0]
 			first.picker = insistent(0)
 			p.snap.Store(&snapshot{settings: p.settings(), tiers: []*tier{&first}})
@@ -222,11 +227,13 @@ func TestNobodyIsTurnedAwayWhileThereIsRoom(t *testing.T) {
 	}
 }
 
-// TestLimitIsStrict has many goroutines take leases on few places, while the limit of one backend is raised and lowered.
+// TestLimitIsStrict has many goroutines take leases on few places, while the limit of one backend is raised and
+// lowered.
 func TestLimitIsStrict(t *testing.T) {
 	for _, kind := range []string{"least_conn", "first", "p2c"} {
 		t.Run(kind, func(t *testing.T) {
-			p := made(t, Options{Algorithm: kind, StickyTTL: time.Hour, StickyEntries: 16}, at("a", 0, "", 3), at("b", 0, "", 3))
+			p := made(t, Options{Algorithm: kind, StickyTTL: time.Hour, StickyEntries: 16}, at("a", 0, "", 3),
+				at("b", 0, "", 3))
 			var held, most [2]atomic.Int64
 			most[0].Store(3)
 			most[1].Store(3)
@@ -305,7 +312,8 @@ func TestLimitAtRunTime(t *testing.T) {
 // TestHashPort holds what a hashing algorithm goes by.
 func TestHashPort(t *testing.T) {
 	for _, port := range []bool{false, true} {
-		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0),
+			at("c", 0, "", 0))
 		homes := make(map[string]bool)
 		for i := range 100 {
 			pc := PickContext{Client: client(i)}

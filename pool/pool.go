@@ -3,8 +3,8 @@
 // It does not open sockets, does not check health and does not log: verdicts and modes are set from outside, and who
 // wants to know of changes subscribes to the events.
 //
-// Everything here may be called from any goroutine. Pick and Lease.Release are the hot path and take no lock; the methods
-// that change a pool take its mutex, build the next snapshot and replace the one that Pick reads.
+// Everything here may be called from any goroutine. Pick and Lease.Release are the hot path and take no lock; the
+// methods that change a pool take its mutex, build the next snapshot and replace the one that Pick reads.
 package pool
 
 import (
@@ -19,25 +19,28 @@ import (
 // A Pool is a named set of interchangeable backends.
 // Its methods may be called from any goroutine; its zero value is of no use, see New.
 //
-// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones. No two have the same address.
+// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones. No two have the same
+// address.
 type Pool struct {
 	// set once, then read-only
 	name  string
 	clock func() time.Duration
 
-	snap    atomic.Pointer[snapshot] // never nil; replaced with mu held
-	inForce atomic.Pointer[settings] // never nil; those of snap, but within Reconfigure, which replaces them with mu held
+	snap atomic.Pointer[snapshot] // never nil; replaced with mu held
+	// never nil; those of snap, but within Reconfigure, which replaces them with mu held
+	inForce atomic.Pointer[settings]
 	queue   queue
 	closed  atomic.Bool   // nobody is to wait any more
 	wake    chan struct{} // has room for one: Run is to look at the records; nobody closes it
 
 	mu sync.Mutex
 	// mu guards the fields below
-	byID          map[string]*member // the latest of each, as in snap
-	groups        []*group           // all there ever were, in the order in which they are asked
-	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
-	edition       uint64             // how many snapshots there were
-	slowed        bool               // there was slow start once, and now is none: weights may be left that are not whole
+	byID    map[string]*member // the latest of each, as in snap
+	groups  []*group           // all there ever were, in the order in which they are asked
+	begun   map[string]bool    // sources that have named backends: what they name from now on starts slowly
+	edition uint64             // how many snapshots there were
+	// there was slow start once, and now is none: weights may be left that are not whole
+	slowed        bool
 	removals      map[named]removal  // backends removed by hand, for as long as their sources go on to name them
 	awaited       map[named]Override // run-time values restored for backends that their sources have not named yet
 	subscriptions []*Subscription
@@ -107,9 +110,9 @@ func (p *Pool) Backend(id string) (BackendInfo, bool) {
 	return m.info(), true
 }
 
-// Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
-// together, so that the first of many is not for a moment the only one.
-// The error wraps an *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.
+// Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become
+// eligible together, so that the first of many is not for a moment the only one. The error wraps an
+// *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.
 func (p *Pool) Add(specs ...Spec) error {
 	if len(specs) == 0 {
 		return nil
@@ -165,7 +168,8 @@ func (d *directory) add(s Spec) error {
 	return nil
 }
 
-// memberLocked makes the member that a checked Spec describes. Whoever calls it calls noteReturn once its settings are final.
+// memberLocked makes the member that a checked Spec describes. Whoever calls it calls noteReturn once its settings are
+// final.
 func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 	b := &Backend{id: s.ID, addr: s.Addr, tier: s.Tier, pool: p}
 	b.group.Store(p.groupLocked(s))
@@ -175,9 +179,9 @@ func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 	}
 }
 
-// Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it returns,
-// Pick does not return the backend. Its source, if it has one, does not bring it back by going on to name it; see Reconcile.
-// The error wraps ErrUnknownBackend.
+// Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it
+// returns, Pick does not return the backend. Its source, if it has one, does not bring it back by going on to name it;
+// see Reconcile. The error wraps ErrUnknownBackend.
 func (p *Pool) Remove(id string) error {
 	p.mu.Lock()
 	m := p.byID[id]
@@ -214,8 +218,8 @@ func (p *Pool) SetMaxSessions(id string, n int) error {
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxSessions(n)) })
 }
 
-// SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike. Another mode closes its breaker.
-// The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike. Another mode closes its
+// breaker. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetMode(id string, mode Mode) error {
 	const doing = "set mode of"
 	if err := validateMode(mode); err != nil {
@@ -231,14 +235,15 @@ type Judgement struct {
 	Reason  string
 }
 
-// SetVerdict says what the checks found, and why. The verdict it has already is no change: its reason and time stay those
-// of the first time. The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetVerdict says what the checks found, and why. The verdict it has already is no change: its reason and time stay
+// those of the first time. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetVerdict(id string, v Verdict, reason string) error {
 	return p.SetVerdicts(Judgement{ID: id, Verdict: v, Reason: reason})
 }
 
-// SetVerdicts is SetVerdict for several backends, put in force at once: ten thousand first verdicts are not ten thousand
-// tables of maglev. Where it fails for some, the others have their verdicts all the same; the error wraps those of all.
+// SetVerdicts is SetVerdict for several backends, put in force at once: ten thousand first verdicts are not ten
+// thousand tables of maglev. Where it fails for some, the others have their verdicts all the same; the error wraps
+// those of all.
 func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	const doing = "set verdict of"
 	now := time.Now()
@@ -276,8 +281,8 @@ func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	return errors.Join(failures...)
 }
 
-// edit has change alter a copy of a backend's settings and puts it in force, unless there is nothing to tell of it. The error
-// wraps ErrUnknownBackend.
+// edit has change alter a copy of a backend's settings and puts it in force, unless there is nothing to tell of it. The
+// error wraps ErrUnknownBackend.
 func (p *Pool) edit(doing, id string, change func(e *edit)) error {
 	p.mu.Lock()
 	old := p.byID[id]

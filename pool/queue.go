@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A Waiter is a session that waits until a backend has room for it. Context and Serve are set before Wait and belong to the
-// queue until Serve is called or Leave has returned true. A Waiter may be used again after that.
+// A Waiter is a session that waits until a backend has room for it. Context and Serve are set before Wait and belong to
+// the queue until Serve is called or Leave has returned true. A Waiter may be used again after that.
 type Waiter struct {
 	Context PickContext
 
-	// Serve is told what became of the wait: a lease, which is the session's from then on, or ErrNoBackend when there is nothing
-	// left to wait for: the pool was closed, or the session has tried every backend that the pool has. It is called once at most,
-	// from any goroutine, and must neither block nor call the pool.
+	// Serve is told what became of the wait: a lease, which is the session's from then on, or ErrNoBackend when there
+	// is nothing left to wait for: the pool was closed, or the session has tried every backend that the pool has. It is
+	// called once at most, from any goroutine, and must neither block nor call the pool.
 	Serve func(Lease, error)
 
 	// queue.mu guards the fields below
@@ -22,13 +22,13 @@ type Waiter struct {
 	queued     bool
 }
 
-// A queue is the sessions that wait for a backend, first come, first served. Whoever gives back a lease serves it, and so
-// does who changes the pool: a waiting session costs no goroutine.
+// A queue is the sessions that wait for a backend, first come, first served. Whoever gives back a lease serves it, and
+// so does who changes the pool: a waiting session costs no goroutine.
 //
 // Waiters go before newcomers, who are told ErrBusy while anybody waits; so a lease given back is the first waiter's.
 //
-// Whoever waits goes on waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may end a moment
-// later, and the wait has an end of its own. Newcomers are refused meanwhile.
+// Whoever waits goes on waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may
+// end a moment later, and the wait has an end of its own. Newcomers are refused meanwhile.
 type queue struct {
 	// set once, then read-only
 	pool *Pool
@@ -50,8 +50,8 @@ func (p *Pool) QueueTimeout() time.Duration { return p.settings().QueueTimeout }
 // Waiting returns how many sessions wait for a backend now.
 func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
 
-// Wait puts a session into the queue after Pick has returned ErrBusy. It may be served before Wait returns. The error is
-// ErrQueueFull: w was not queued.
+// Wait puts a session into the queue after Pick has returned ErrBusy. It may be served before Wait returns. The error
+// is ErrQueueFull: w was not queued.
 func (p *Pool) Wait(w *Waiter) error {
 	q := &p.queue
 	q.mu.Lock()
@@ -117,7 +117,8 @@ func (q *queue) serve() {
 	}
 }
 
-// Close says that the pool will not have a backend again: whoever waits is told ErrNoBackend now, and whoever comes to wait then.
+// Close says that the pool will not have a backend again: whoever waits is told ErrNoBackend now, and whoever comes to
+// wait then.
 func (p *Pool) Close() {
 	p.closed.Store(true)
 	p.queue.serve()

@@ -9,13 +9,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases, limits and modes, until the pool is closed, and holds who is
-// served, and with what, against a list.
+// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases, limits and modes, until the pool is closed,
+// and holds who is served, and with what, against a list.
 func TestQueueFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := rapid.IntRange(0, 4).Draw(t, "queue")
 		limits := map[string]int{"a": rapid.IntRange(1, 3).Draw(t, "a"), "b": rapid.IntRange(1, 2).Draw(t, "b")}
-		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most, QueueTimeout: time.Minute})
+		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most,
+			QueueTimeout: time.Minute})
 		if err == nil {
 			err = p.Add(at("a", 0, "", limits["a"]), at("b", 0, "", limits["b"]))
 		}
@@ -31,8 +32,8 @@ func TestQueueFollowsItsModel(t *testing.T) {
 			return slices.ContainsFunc(tried, func(b *Backend) bool { return b.ID() == id })
 		}
 		out, closed := map[string]bool{}, false
-		// expected is what a session gets that has tried some: an id, "busy" or "none". Whoever waits is not told "none" for
-		// want of an eligible backend.
+		// expected is what a session gets that has tried some: an id, "busy" or "none". Whoever waits is not told
+		// "none" for want of an eligible backend.
 		expected := func(tried []*Backend, waits bool) string {
 			hope := waits
 			for _, id := range []string{"a", "b"} {

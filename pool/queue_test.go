@@ -64,7 +64,10 @@ func TestQueueIsFair(t *testing.T) {
 	for _, name := range []string{"first", "second", "third"} {
 		l.wait(t, name)
 	}
-	if err := p.Wait(&Waiter{Serve: func(Lease, error) { t.Error("one that was not queued is served") }}); err != ErrQueueFull {
+	if err := p.Wait(&Waiter{Serve: func(Lease,
+		error) {
+		t.Error("one that was not queued is served")
+	}}); err != ErrQueueFull {
 		t.Errorf("a fourth: error %v, want ErrQueueFull", err)
 	}
 	if n := p.Waiting(); n != 3 {
@@ -101,7 +104,8 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := made(t, Options{QueueMax: 1, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("drained", 0, "", 0), at("ill", 0, "", 0), at("light", 0, "", 0))
+			p := made(t, Options{QueueMax: 1, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("drained", 0, "", 0),
+				at("ill", 0, "", 0), at("light", 0, "", 0))
 			must(t, p.SetMode("drained", Drain))
 			must(t, p.SetVerdict("ill", Unhealthy, "test"))
 			must(t, p.SetWeight("light", 0))
@@ -115,8 +119,9 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 	}
 }
 
-// TestQueueOutlastsAMomentWithoutBackends has the last eligible backend go out of use for a moment, in every way there is: who waits
-// goes on waiting, newcomers are refused and do not queue, and who waits is served when a backend is back.
+// TestQueueOutlastsAMomentWithoutBackends has the last eligible backend go out of use for a moment, in every way there
+// is: who waits goes on waiting, newcomers are refused and do not queue, and who waits is served when a backend is
+// back.
 func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	reconcile := func(p *Pool, specs ...Spec) error {
 		_, err := p.Reconcile("file", specs)
@@ -125,20 +130,24 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	moved := at("a", 0, "", 1)
 	moved.Addr = netip.MustParseAddrPort("127.9.9.9:9")
 	for name, moment := range map[string]struct{ out, back func(p *Pool) error }{
-		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) }, func(p *Pool) error { return p.SetWeight("a", 1) }},
+		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) },
+			func(p *Pool) error { return p.SetWeight("a", 1) }},
 		"maintenance": {func(p *Pool) error { return p.SetMode("a", Maintenance) },
 			func(p *Pool) error { return p.SetMode("a", Ready) }},
-		"drain": {func(p *Pool) error { return p.SetMode("a", Drain) }, func(p *Pool) error { return p.SetMode("a", Ready) }},
+		"drain": {func(p *Pool) error { return p.SetMode("a", Drain) },
+			func(p *Pool) error { return p.SetMode("a", Ready) }},
 		"unhealthy": {func(p *Pool) error { return p.SetVerdict("a", Unhealthy, "test") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
 		"unknown": {func(p *Pool) error { return p.SetVerdict("a", Unknown, "stale") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
 		"wrong role": {func(p *Pool) error { return p.SetVerdict("a", WrongRole, "test") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
-		"removed": {func(p *Pool) error { return p.Remove("a") }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+		"removed": {func(p *Pool) error { return p.Remove("a") },
+			func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
 		"replaced by one not judged": {func(p *Pool) error { return reconcile(p, moved) },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
-		"an empty answer": {func(p *Pool) error { return reconcile(p) }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+		"an empty answer": {func(p *Pool) error { return reconcile(p) },
+			func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute})
@@ -169,7 +178,8 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	}
 }
 
-// TestQueueEndsWithThePool holds that nobody waits for a backend of a pool that is closed, and that whoever waits is told.
+// TestQueueEndsWithThePool holds that nobody waits for a backend of a pool that is closed, and that whoever waits is
+// told.
 func TestQueueEndsWithThePool(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	picks(p, 1)
@@ -207,7 +217,8 @@ func TestQueueLeave(t *testing.T) {
 	must(t, p.Wait(third)) // a waiter may be used again
 }
 
-// TestQueuePassesOverTheTried holds that one that has tried the only backend with room does not hold up the one behind it.
+// TestQueuePassesOverTheTried holds that one that has tried the only backend with room does not hold up the one behind
+// it.
 func TestQueuePassesOverTheTried(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -224,8 +235,8 @@ func TestQueuePassesOverTheTried(t *testing.T) {
 	wantIDs(t, "with room on b", l.names(), "not a")
 }
 
-// TestQueueTellsThoseInVain holds that who has tried all there are is told so, as soon as nobody stands before it who waits
-// for any.
+// TestQueueTellsThoseInVain holds that who has tried all there are is told so, as soon as nobody stands before it who
+// waits for any.
 func TestQueueTellsThoseInVain(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -262,7 +273,8 @@ func TestQueueLosesNoWakeUp(t *testing.T) {
 	}
 }
 
-// TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that closes.
+// TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that
+// closes.
 func TestQueueWaitsForTrials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{
@@ -298,12 +310,13 @@ type visitor struct {
 	left  bool
 }
 
-// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes change:
-// everybody is told once or has left, and no lease is lost. A wake-up that is lost has all of them wait for ever, which the
-// bubble sees.
+// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes
+// change: everybody is told once or has left, and no lease is lost. A wake-up that is lost has all of them wait for
+// ever, which the bubble sees.
 func TestQueueUnderContention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2), at("b", 0, "", 1))
+		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2),
+			at("b", 0, "", 1))
 		a, b := p.snap.Load().tiers[0].backends[0], p.snap.Load().tiers[0].backends[1]
 		var waited, left, vain atomic.Int64
 		var mu sync.Mutex
@@ -370,7 +383,8 @@ func TestQueueUnderContention(t *testing.T) {
 		})
 		wg.Wait()
 		if waited.Load() == 0 || left.Load() == 0 || vain.Load() == 0 {
-			t.Errorf("%d waited, %d left, %d came in vain: too little happened", waited.Load(), left.Load(), vain.Load())
+			t.Errorf("%d waited, %d left, %d came in vain: too little happened",
+				waited.Load(), left.Load(), vain.Load())
 		}
 		for _, v := range visitors {
 			if n := v.calls.Load(); n != 1 && !v.left || n != 0 && v.left {

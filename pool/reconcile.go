@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Configuration is the source that goes before all others: what it names takes the place of backends of the same id or address that
-// another source named, or that were added by hand. Among the others who came first stays.
+// Configuration is the source that goes before all others: what it names takes the place of backends of the same id or
+// address that another source named, or that were added by hand. Among the others who came first stays.
 const Configuration = "config"
 
 // Reconciled is what a Reconcile changed, in numbers of backends. It is a plain value.
@@ -16,8 +16,8 @@ type Reconciled struct {
 	Held                    int // backends that were removed by hand and that the source goes on to name
 }
 
-// A Difference is what a Reconcile would change. It is a plain value. A backend that becomes another one of the same id, with
-// another address, tier or zone, is among both the Removed and the Added.
+// A Difference is what a Reconcile would change. It is a plain value. A backend that becomes another one of the same
+// id, with another address, tier or zone, is among both the Removed and the Added.
 type Difference struct {
 	Counts  Reconciled
 	Removed []string    // ids, in the pool's order; of backends of other sources those, too, that make room
@@ -29,23 +29,25 @@ type Difference struct {
 
 // Changed is a backend that stays and of which its source says something else than before.
 type Changed struct {
-	ID     string
-	Fields []string // of its Spec: "weight", "max_sessions", "mode", "check". One that was set by hand to the same value is among them
-	Owner  bool     // it is the source's from now on, and was another's or added by hand
+	ID string
+	// of its Spec: "weight", "max_sessions", "mode", "check". One that was set by hand to the same value is among them
+	Fields []string
+	Owner  bool // it is the source's from now on, and was another's or added by hand
 }
 
-// Reconcile makes the backends that came from source, which is not empty, those of specs: it adds, removes and changes as
-// needed, all at once, or on an error nothing. Backends of other sources are left alone, and stay when specs names one of
-// them too, unless source is Configuration.
+// Reconcile makes the backends that came from source, which is not empty, those of specs: it adds, removes and changes
+// as needed, all at once, or on an error nothing. Backends of other sources are left alone, and stay when specs names
+// one of them too, unless source is Configuration.
 //
-// A backend is its id. What was set of it at run time holds until the source says something else of the same setting, or does not
-// name it any more. Another address, tier or zone makes it another Backend with the same run-time settings, and that of before is
-// removed. One that was removed by Remove stays away for as long as its source names it.
+// A backend is its id. What was set of it at run time holds until the source says something else of the same setting,
+// or does not name it any more. Another address, tier or zone makes it another Backend with the same run-time settings,
+// and that of before is removed. One that was removed by Remove stays away for as long as its source names it.
 //
-// What is known of backends to be added is their verdict from the first moment on, in place of Options.Initial; what else is known
-// is ignored. What a source names first does not start slowly.
+// What is known of backends to be added is their verdict from the first moment on, in place of Options.Initial; what
+// else is known is ignored. What a source names first does not start slowly.
 //
-// The error wraps an *InvalidBackendError, or ErrDuplicateBackend or ErrDuplicateAddress when specs has an id or an address twice.
+// The error wraps an *InvalidBackendError, or ErrDuplicateBackend or ErrDuplicateAddress when specs has an id or an
+// address twice.
 func (p *Pool) Reconcile(source string, specs []Spec, known ...Judgement) (Reconciled, error) {
 	p.mu.Lock()
 	r, err := p.reconcileLocked(source, specs, known)
@@ -68,8 +70,8 @@ func (p *Pool) WouldReconcile(source string, specs []Spec) (Difference, error) {
 // A named is a backend as a source calls it.
 type named struct{ source, id string }
 
-// A comparison is what a source says next to what the pool has: all that a Reconcile will do. It is made under Pool.mu and holds
-// until that is unlocked.
+// A comparison is what a source says next to what the pool has: all that a Reconcile will do. It is made under Pool.mu
+// and holds until that is unlocked.
 type comparison struct {
 	source        string
 	added         []Spec             // checked; also those that replace another of their id
@@ -91,7 +93,8 @@ type described struct {
 // compareLocked finds out what a Reconcile is to do.
 func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	c := &comparison{
-		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)), stillHeld: make(map[string]Spec),
+		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)),
+		stillHeld: make(map[string]Spec),
 	}
 	taken := make(map[netip.AddrPort]*member) // by backends of other sources
 	for _, m := range p.snap.Load().members {
@@ -134,8 +137,8 @@ func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	return c, nil
 }
 
-// compareOneLocked compares one backend, and reports whether it is the source's in the end. Rival is who has its address and is of
-// another source, or nil.
+// compareOneLocked compares one backend, and reports whether it is the source's in the end. Rival is who has its
+// address and is of another source, or nil.
 func (p *Pool) compareOneLocked(c *comparison, s Spec, rival *member) bool {
 	if _, held := p.removals[named{c.source, s.ID}]; held {
 		c.stillHeld[s.ID] = s
@@ -268,7 +271,8 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 		p.applyLocked(c, now)
 	}
 	for _, u := range compared.overruled {
-		change := Change{Pool: p.name, Backend: BackendInfo{ID: u.Override.Base.ID, Addr: u.Override.Base.Addr, Source: source}, At: now}
+		change := Change{Pool: p.name, Backend: BackendInfo{ID: u.Override.Base.ID, Addr: u.Override.Base.Addr,
+			Source: source}, At: now}
 		if m := p.byID[change.Backend.ID]; m != nil {
 			change = p.change(m, now)
 		}
@@ -277,8 +281,8 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 	return compared.counts(), nil
 }
 
-// rememberRemovalsLocked forgets the removals of backends that their source does not name any more. One that was restored may wait for
-// its source.
+// rememberRemovalsLocked forgets the removals of backends that their source does not name any more. One that was
+// restored may wait for its source.
 func (p *Pool) rememberRemovalsLocked(c *comparison) {
 	for n, r := range p.removals {
 		s, held := c.stillHeld[n.id]
@@ -292,7 +296,8 @@ func (p *Pool) rememberRemovalsLocked(c *comparison) {
 	}
 }
 
-// follow makes a new member the one of its id after old: it has what was set of that at run time, unless its source says otherwise.
+// follow makes a new member the one of its id after old: it has what was set of that at run time, unless its source
+// says otherwise.
 func (m *member) follow(old *member) {
 	s := old.carried(m.spec)
 	m.weight, m.maxSessions, m.mode = s.Weight, s.MaxSessions, s.Mode
@@ -338,8 +343,8 @@ func (m *member) followed(s Spec) *edit {
 	return e
 }
 
-// NoteDiscovery tells the observers what became of asking a source: how many backends it named and what that changed, or
-// why it gave no answer.
+// NoteDiscovery tells the observers what became of asking a source: how many backends it named and what that changed,
+// or why it gave no answer.
 func (p *Pool) NoteDiscovery(source string, found int, changed Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -5,19 +5,21 @@ import (
 	"time"
 )
 
-// Reconfigure gives the pool other options while it is in use. They are checked as by New, and the name must be the pool's; on an
-// error nothing has changed. Options equal to those in force change nothing at all. The Clock stays the first one.
+// Reconfigure gives the pool other options while it is in use. They are checked as by New, and the name must be the
+// pool's; on an error nothing has changed. Options equal to those in force change nothing at all. The Clock stays the
+// first one.
 //
-// They are in force when it returns, all at once. Backends with their counters, leases, verdicts and modes, positions, times and
-// whoever waits stay, and what is not changed keeps its state:
-//   - Clients that were remembered remain so, the latest of them when there is room for fewer. Only with stickiness turned
-//     off are they forgotten.
+// They are in force when it returns, all at once. Backends with their counters, leases, verdicts and modes, positions,
+// times and whoever waits stay, and what is not changed keeps its state:
+//   - Clients that were remembered remain so, the latest of them when there is room for fewer. Only with stickiness
+//     turned off are they forgotten.
 //   - Another zone or hash balance takes backends to other groups with their leases.
-//   - A backend that grows into its weight has as much of it as before and needs as much of the new SlowStart as it needed of the old
-//     one; with SlowStart turned off it has all.
+//   - A backend that grows into its weight has as much of it as before and needs as much of the new SlowStart as it
+//     needed of the old one; with SlowStart turned off it has all.
 //   - Open breakers keep their time. Turned off, all are closed and what was counted is forgotten.
 //   - Who waits may go on waiting, also where there is room for fewer, and keeps its time.
-//   - CloseOnUnhealthy and CloseOnRemove say what becomes of leases at changes from then on; those before are not judged again.
+//   - CloseOnUnhealthy and CloseOnRemove say what becomes of leases at changes from then on; those before are not
+//     judged again.
 //   - Initial is for backends added from then on.
 //
 // No pick is delayed by it, or refused that would have been served before and after.
@@ -76,8 +78,8 @@ func (p *Pool) adjustedLocked(old *settings) changes {
 	return c
 }
 
-// grantTrialsLocked gives half-open breakers the trials that they need more than before; without, one that has used up its own
-// would be half-open for ever.
+// grantTrialsLocked gives half-open breakers the trials that they need more than before; without, one that has used up
+// its own would be half-open for ever.
 func (p *Pool) grantTrialsLocked(more int) {
 	if more <= 0 {
 		return

@@ -21,7 +21,8 @@ func reconfigured(t testing.TB, p *Pool, change func(o *Options)) {
 	must(t, p.Reconfigure(o))
 }
 
-// TestReconfigureRefuses holds that what New refuses Reconfigure and CheckOptions refuse, too, and that nothing has changed then.
+// TestReconfigureRefuses holds that what New refuses Reconfigure and CheckOptions refuse, too, and that nothing has
+// changed then.
 func TestReconfigureRefuses(t *testing.T) {
 	p := made(t, Options{}, at("a", 0, "", 0))
 	before := p.snap.Load()
@@ -72,7 +73,8 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 		{"sticky entries", func(o *Options) { o.StickyEntries = 1000 }, true, false, true},
 		{"sticky entries that need as many sets", func(o *Options) { o.StickyEntries = 99 }, true, false, false},
 	} {
-		p := made(t, Options{Algorithm: "maglev", StickyTTL: time.Hour, StickyEntries: 100, Breaker: usual, HashBalance: 1.5},
+		p := made(t, Options{Algorithm: "maglev", StickyTTL: time.Hour, StickyEntries: 100, Breaker: usual,
+			HashBalance: 1.5},
 			at("a", 0, "z", 0), at("b", 0, "z", 0))
 		before := p.snap.Load()
 		reconfigured(t, p, tt.change)
@@ -80,16 +82,19 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 		if (after != before) != tt.snapshot || (after.tiers[0] != before.tiers[0]) != tt.picker ||
 			(after.settings.sticky != before.settings.sticky) != tt.sticky {
 			t.Errorf("%s: another snapshot %v, picker %v, sticky table %v; want %v, %v, %v", tt.name, after != before,
-				after.tiers[0] != before.tiers[0], after.settings.sticky != before.settings.sticky, tt.snapshot, tt.picker, tt.sticky)
+				after.tiers[0] != before.tiers[0], after.settings.sticky != before.settings.sticky, tt.snapshot,
+				tt.picker, tt.sticky)
 		}
 		o := p.settings().Options
-		if p.Retries() != o.Retries || p.ConnectTimeout() != o.ConnectTimeout || p.QueueMax() != o.QueueMax || p.QueueTimeout() != o.QueueTimeout {
+		if p.Retries() != o.Retries || p.ConnectTimeout() != o.ConnectTimeout || p.QueueMax() != o.QueueMax ||
+			p.QueueTimeout() != o.QueueTimeout {
 			t.Errorf("%s: %+v is not in force", tt.name, o)
 		}
 	}
 }
 
-// TestReconfigureKeepsTheBackends takes a pool through every algorithm with all else that a backend has kept, and goes on where it was.
+// TestReconfigureKeepsTheBackends takes a pool through every algorithm with all else that a backend has kept, and goes
+// on where it was.
 func TestReconfigureKeepsTheBackends(t *testing.T) {
 	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
 	must(t, p.SetWeight("b", 2))
@@ -145,7 +150,8 @@ func checkTotals(t *testing.T, p *Pool, what string) {
 	}
 }
 
-// TestReconfigureMovesLeases changes zone and balance while leases are held, some of them on backends that are out of use.
+// TestReconfigureMovesLeases changes zone and balance while leases are held, some of them on backends that are out of
+// use.
 func TestReconfigureMovesLeases(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	p := made(t, Options{Algorithm: "maglev"},
@@ -171,17 +177,20 @@ func TestReconfigureMovesLeases(t *testing.T) {
 	}
 	for _, tier := range p.snap.Load().tiers {
 		for _, b := range tier.backends {
-			if zone := p.byID[b.id].spec.Zone; tier.group.other != (p.settings().Zone != "" && zone != p.settings().Zone) {
-				t.Errorf("with zone %q, %q of %q competes with the others: %v", p.settings().Zone, b.id, zone, tier.group.other)
+			if zone := p.byID[b.id].spec.Zone; tier.group.other != (p.settings().Zone != "" &&
+				zone != p.settings().Zone) {
+				t.Errorf("with zone %q, %q of %q competes with the others: %v", p.settings().Zone, b.id, zone,
+					tier.group.other)
 			}
 		}
 	}
 }
 
-// TestReconfigureUnderLoad changes every option again and again while many pick: nobody is refused, no lease is lost, and the totals
-// end right.
+// TestReconfigureUnderLoad changes every option again and again while many pick: nobody is refused, no lease is lost,
+// and the totals end right.
 func TestReconfigureUnderLoad(t *testing.T) {
-	p := made(t, Options{Breaker: usual}, at("a", 0, "x", 0), at("b", 0, "y", 0), at("c", 0, "", 3), at("d", 1, "x", 0), at("e", 1, "y", 3))
+	p := made(t, Options{Breaker: usual}, at("a", 0, "x", 0), at("b", 0, "y", 0), at("c", 0, "", 3), at("d", 1, "x", 0),
+		at("e", 1, "y", 3))
 	defer running(t, p)()
 	var pickers sync.WaitGroup
 	var done atomic.Bool
@@ -226,7 +235,8 @@ func TestReconfigureUnderLoad(t *testing.T) {
 			case 4:
 				o.SlowStart = time.Duration(r.IntN(3)) * time.Millisecond
 			case 5:
-				o.Breaker = []BreakerOptions{{}, usual, {FailureRatio: 0.5, Window: time.Millisecond, OpenFor: 1, MaxOpenFor: 1, Trials: 2}}[r.IntN(3)]
+				o.Breaker = []BreakerOptions{{}, usual, {FailureRatio: 0.5, Window: time.Millisecond, OpenFor: 1,
+					MaxOpenFor: 1, Trials: 2}}[r.IntN(3)]
 			case 6:
 				o.QueueMax, o.QueueTimeout, o.Retries = r.IntN(5), time.Minute, r.IntN(5)
 			case 7:
@@ -313,7 +323,8 @@ func TestReconfigureSticky(t *testing.T) {
 	for _, entries := range []int{64, 4096, 80, 4096} {
 		reconfigured(t, p, func(o *Options) { o.StickyEntries = entries })
 		if n := kept(); n < all-8 || entries == 4096 && n != p.Stats().Remembered {
-			t.Errorf("with %d entries %d clients are remembered, of %d; counted are %d", entries, n, all, p.Stats().Remembered)
+			t.Errorf("with %d entries %d clients are remembered, of %d; counted are %d",
+				entries, n, all, p.Stats().Remembered)
 		}
 	}
 	// Also before the table is in use: nobody is to find it empty.
@@ -346,7 +357,8 @@ func TestReconfigureSticky(t *testing.T) {
 
 // TestReconfigureQueue holds that who waits stays in a smaller queue, and that room that a change makes serves them.
 func TestReconfigureQueue(t *testing.T) {
-	p := made(t, Options{QueueMax: 3, QueueTimeout: time.Minute, TryAllWhenNone: true}, at("a", 0, "", 1), at("b", 0, "", 1))
+	p := made(t, Options{QueueMax: 3, QueueTimeout: time.Minute, TryAllWhenNone: true}, at("a", 0, "", 1),
+		at("b", 0, "", 1))
 	must(t, p.SetVerdict("b", Unhealthy, ""))
 	l := &line{pool: p}
 	_, leases := picks(p, 1)
@@ -411,7 +423,8 @@ func TestReconfigureBreaker(t *testing.T) {
 	for _, e := range drain(events) {
 		last = e.(BreakerChanged)
 	}
-	if last.To != Closed || last.From != Open || last.Reason != "breakers are turned off" || last.Backend.Openings != 1 {
+	if last.To != Closed || last.From != Open || last.Reason != "breakers are turned off" ||
+		last.Backend.Openings != 1 {
 		t.Errorf("told of %+v", last)
 	}
 	p.byID["a"].backend.record.signal.Store(tripped) // of a session that ended just before
@@ -450,7 +463,8 @@ func TestReconfigureBreaker(t *testing.T) {
 
 	// A window of another length begins to count at once, also where its halves have lower numbers.
 	h.pass(time.Hour)
-	o = BreakerOptions{FailureRatio: 0.5, Window: time.Second, MinSamples: 2, OpenFor: time.Minute, MaxOpenFor: time.Minute, Trials: 1, MaxOpenShare: 1}
+	o = BreakerOptions{FailureRatio: 0.5, Window: time.Second, MinSamples: 2, OpenFor: time.Minute,
+		MaxOpenFor: time.Minute, Trials: 1, MaxOpenShare: 1}
 	reconfigured(t, p, func(ox *Options) { ox.Breaker = o })
 	for range 9 {
 		release(p, "a", Served)

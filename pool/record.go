@@ -38,7 +38,8 @@ func (r *record) reset() {
 // count adds an outcome to its half of a window and returns the failures and all outcomes of the last window.
 func (r *record) count(failed bool, now, window time.Duration) (failures, all uint32) {
 	half := int64(now / max(window/2, 1))
-	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was slower.
+	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was
+	// slower.
 	if old := r.half.Load(); (old < half || old > half+1) && r.half.CompareAndSwap(old, half) {
 		before := r.now.Swap(0)
 		if old != half-1 {
@@ -54,8 +55,8 @@ func (r *record) count(failed bool, now, window time.Duration) (failures, all ui
 	return uint32(sum >> 32), uint32(sum)
 }
 
-// failed reports whether an outcome speaks against the backend, and spoke whether it says anything; see docs/pools.md for why no
-// other does. Hints are judged by judge.
+// failed reports whether an outcome speaks against the backend, and spoke whether it says anything; see docs/pools.md
+// for why no other does. Hints are judged by judge.
 func (o Outcome) failed() (failed, spoke bool) {
 	switch o {
 	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly:
@@ -66,9 +67,9 @@ func (o Outcome) failed() (failed, spoke bool) {
 	return false, false
 }
 
-// judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session of a
-// backend without failures it is two atomic loads. What sessions of before find out does not count while the breaker is not
-// closed: they were there when it opened.
+// judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session
+// of a backend without failures it is two atomic loads. What sessions of before find out does not count while the
+// breaker is not closed: they were there when it opened.
 func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	r := &l.b.record
 	failed, spoke := o.failed()
@@ -100,8 +101,8 @@ func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	}
 }
 
-// judgeWorking takes in that the backend works: that is known with its first byte, or when it has held a connection, and not after
-// the hours that a session may last.
+// judgeWorking takes in that the backend works: that is known with its first byte, or when it has held a connection,
+// and not after the hours that a session may last.
 func (p *Pool) judgeWorking(s *settings, l *Lease) {
 	r := &l.b.record
 	if l.trial != 0 {
@@ -121,8 +122,8 @@ func (r *record) succeeded() {
 	}
 }
 
-// judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are trials
-// close it. One that says nothing gives its place back.
+// judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are
+// trials close it. One that says nothing gives its place back.
 func (p *Pool) judgeTrial(s *settings, r *record, grant uint32, failed, spoke bool) {
 	switch {
 	case !spoke:

@@ -2,7 +2,8 @@ package pool
 
 import "github.com/limeload/limeload-l4/algo"
 
-// A replica is a copy of a snapshot with backends, loads and pickers of its own: what is picked of it leaves no trace in the pool.
+// A replica is a copy of a snapshot with backends, loads and pickers of its own: what is picked of it leaves no trace
+// in the pool.
 type replica struct {
 	*snapshot
 	of map[*Backend]*Backend // the copy of each of the pool's

@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// Restore does again what Overrides told of, in a new pool: all at once, or on an error nothing. It may be called before or after
-// the first Reconcile. It returns what was overruled:
-//   - A changed setting is taken up unless the source says something else of it than it did then (Base). Another address, tier or zone
-//     does not matter: what was set belongs to the backend's id.
+// Restore does again what Overrides told of, in a new pool: all at once, or on an error nothing. It may be called
+// before or after the first Reconcile. It returns what was overruled:
+//   - A changed setting is taken up unless the source says something else of it than it did then (Base). Another
+//     address, tier or zone does not matter: what was set belongs to the backend's id.
 //   - A removed backend is removed.
-//   - An added backend is added unless the pool has one of its id or address. What Configuration names afterwards takes its place.
+//   - An added backend is added unless the pool has one of its id or address. What Configuration names afterwards takes
+//     its place.
 //
-// What a source has not named yet waits until it does, however long that takes, and is then judged in the same way, in silence. A
-// backend that is added does not start slowly.
+// What a source has not named yet waits until it does, however long that takes, and is then judged in the same way, in
+// silence. A backend that is added does not start slowly.
 //
 // The error is an *InvalidOverrideError.
 func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
@@ -28,7 +29,8 @@ func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
 			seen[of] = true
 		}
 		if err != nil {
-			return nil, fmt.Errorf("pool %s: restore: %w", p.name, &InvalidOverrideError{Index: i, Override: overrides[i], Err: err})
+			return nil, fmt.Errorf("pool %s: restore: %w",
+				p.name, &InvalidOverrideError{Index: i, Override: overrides[i], Err: err})
 		}
 		checked[i] = o
 	}
@@ -40,7 +42,8 @@ func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
 }
 
 func (p *Pool) restoreLocked(overrides []Override) []Unapplied {
-	r := &restoring{pool: p, now: time.Now(), ids: make(map[string]*member, len(p.byID)), addrs: make(map[netip.AddrPort]*member)}
+	r := &restoring{pool: p, now: time.Now(), ids: make(map[string]*member, len(p.byID)),
+		addrs: make(map[netip.AddrPort]*member)}
 	for id, m := range p.byID {
 		r.ids[id] = m
 	}

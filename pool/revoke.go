@@ -9,12 +9,12 @@ const (
 	RevokedRemoved                     // it was removed from the pool, or put into maintenance
 )
 
-// OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it became
-// unhealthy or had the wrong role, was removed or went into maintenance. One that is tried although it is unhealthy keeps its
-// leases, also when others are healthy again, until its verdict becomes the wrong role.
+// OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it
+// became unhealthy or had the wrong role, was removed or went into maintenance. One that is tried although it is
+// unhealthy keeps its leases, also when others are healthy again, until its verdict becomes the wrong role.
 //
-// f is called in the order of the changes, after the backend is out of use and while the pool takes no other change: it must
-// not block, and not call methods that change the pool.
+// f is called in the order of the changes, after the backend is out of use and while the pool takes no other change: it
+// must not block, and not call methods that change the pool.
 //
 // A lease that was picked just before may reach its holder after f was called; Backend.Revoked tells.
 func (p *Pool) OnRevoke(f func(*Backend, Revocation)) {

@@ -32,11 +32,13 @@ func TestRevocations(t *testing.T) {
 		{"keep all", Options{}, nil},
 		{"close the unhealthy", Options{CloseOnUnhealthy: true}, []string{"ill", "ill"}},
 		{"close the removed", Options{CloseOnRemove: true}, []string{"-serviced", "-gone", "-found"}},
-		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true}, []string{"ill", "-serviced", "ill", "-gone", "-found"}},
+		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true},
+			[]string{"ill", "-serviced", "ill", "-gone", "-found"}},
 		{"try all", Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, []string{"ill", "ill"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0), at("gone", 0, "", 0), at("well", 0, "", 0))
+			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0),
+				at("gone", 0, "", 0), at("well", 0, "", 0))
 			told := revocations(t, p)
 			must(t, p.SetVerdict("ill", Unhealthy, ""))
 			must(t, p.SetMode("serviced", Maintenance))
@@ -71,7 +73,8 @@ func TestRevocations(t *testing.T) {
 func TestVerdictsThatRevoke(t *testing.T) {
 	for verdicts, want := range map[[2]Verdict]bool{
 		{Healthy, Unhealthy}: true, {Healthy, WrongRole}: true, {Healthy, Lagging}: false, {Healthy, Unknown}: false,
-		{Lagging, WrongRole}: true, {Unhealthy, WrongRole}: false, {WrongRole, Lagging}: false, {Unknown, Unhealthy}: true,
+		{Lagging, WrongRole}: true, {Unhealthy, WrongRole}: false, {WrongRole, Lagging}: false,
+		{Unknown, Unhealthy}: true,
 	} {
 		p := made(t, Options{CloseOnUnhealthy: true}, at("a", 0, "", 0))
 		must(t, p.SetVerdict("a", verdicts[0], ""))
@@ -84,8 +87,8 @@ func TestVerdictsThatRevoke(t *testing.T) {
 	}
 }
 
-// TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the wrong
-// role, although it was unhealthy before.
+// TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the
+// wrong role, although it was unhealthy before.
 func TestRevocationOfTheTried(t *testing.T) {
 	p := made(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
 	_, leases := picks(p, 2)
@@ -117,22 +120,25 @@ func TestRevocationOfTheTried(t *testing.T) {
 	}
 }
 
-// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is told, in the order of the
-// changes, and that everybody who asked is told.
+// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is told, in the order of
+// the changes, and that everybody who asked is told.
 func TestRevocationsOfOneCall(t *testing.T) {
-	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0),
+		at("c", 0, "", 0))
 	first, second := revocations(t, p), revocations(t, p)
 	p.OnRevoke(func(*Backend, Revocation) {
 		if l, err := p.Pick(PickContext{}); err != ErrNoBackend {
 			t.Errorf("while it is told of, %s can be picked", l.Backend().ID())
 		}
 	})
-	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""}, Judgement{"c", Lagging, ""}))
+	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""},
+		Judgement{"c", Lagging, ""}))
 	wantIDs(t, "the first is told of", first(), "a", "b") // c lags only, as it was judged last
 	wantIDs(t, "the second is told of", second(), "a", "b")
 }
 
-// TestRevocationOfTheReplaced holds that the backend before is told of when a source moves one, or puts it into maintenance.
+// TestRevocationOfTheReplaced holds that the backend before is told of when a source moves one, or puts it into
+// maintenance.
 func TestRevocationOfTheReplaced(t *testing.T) {
 	p := made(t, Options{CloseOnRemove: true})
 	answer := []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0)}

@@ -2,9 +2,9 @@ package pool
 
 import "reflect"
 
-// settings are the options of a pool that are in force, with what follows from them. They are immutable; Reconfigure makes others.
-// Each snapshot has its own, so that a pick goes by those of one moment. Leases, which need no snapshot, find them behind a pointer of
-// their own: that is a nanosecond less for each end of a session (BenchmarkBreaker).
+// settings are the options of a pool that are in force, with what follows from them. They are immutable; Reconfigure
+// makes others. Each snapshot has its own, so that a pick goes by those of one moment. Leases, which need no snapshot,
+// find them behind a pointer of their own: that is a nanosecond less for each end of a session (BenchmarkBreaker).
 type settings struct {
 	Options
 	timed   bool         // the algorithm goes by times

@@ -22,8 +22,8 @@ func (p *Pool) noteReturn(old, next *member) {
 	}
 }
 
-// regrow keeps the part of its weight that a backend has at now when slow start takes another time, and reports whether that is a
-// change. One that has all of it does not start again.
+// regrow keeps the part of its weight that a backend has at now when slow start takes another time, and reports whether
+// that is a change. One that has all of it does not start again.
 func (m *member) regrow(from, to, now time.Duration) bool {
 	if !m.returning || from == to {
 		return false
@@ -39,8 +39,8 @@ func (m *member) regrow(from, to, now time.Duration) bool {
 // slowSteps is in how many steps a weight grows.
 const slowSteps = 100
 
-// slowStarts is the backends of a snapshot that still grow into their weights. Whoever picks lets them grow: that needs no
-// goroutine, and where nobody picks nobody is to know.
+// slowStarts is the backends of a snapshot that still grow into their weights. Whoever picks lets them grow: that needs
+// no goroutine, and where nobody picks nobody is to know.
 type slowStarts struct {
 	// set once, then read-only
 	growing []growing

@@ -33,7 +33,8 @@ func TestSlowStartGrows(t *testing.T) {
 	for _, kind := range []string{"round_robin", "random", "p2c", "least_time", "client_hash", "ring_hash", "maglev"} {
 		t.Run(kind, func(t *testing.T) {
 			var h hand
-			p := made(t, Options{Algorithm: kind, SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+			p := made(t, Options{Algorithm: kind, SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0),
+				at("b", 0, "", 0))
 			if got := shareOf(t, p, "b", 4000); math.Abs(got-0.5) > 0.05 {
 				t.Errorf("those a pool begins with do not have their weight at once: b gets %v", got)
 			}
@@ -57,7 +58,8 @@ func TestSlowStartGrows(t *testing.T) {
 // TestSlowStartOfLeastConn holds that a newcomer to a busy pool is not flooded, and catches up as it grows.
 func TestSlowStartOfLeastConn(t *testing.T) {
 	var h hand
-	p := made(t, Options{Algorithm: "least_conn", SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := made(t, Options{Algorithm: "least_conn", SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0),
+		at("b", 0, "", 0))
 	picks(p, 200)
 	must(t, p.Add(at("new", 0, "", 0)))
 	newcomer := func() int64 { return p.Backends()[2].Leases }
@@ -90,15 +92,18 @@ func TestSlowStartOf(t *testing.T) {
 		{"one the pool begins with", "a", func() error { return nil }, false},
 		{"a change of weight", "a", func() error { return p.SetWeight("a", 5) }, false},
 		{"one added later", "c", func() error { return p.Add(at("c", 0, "", 0)) }, true},
-		{"the first of another source", "d", func() error { _, err := p.Reconcile("dns", []Spec{at("d", 0, "", 0)}); return err }, false},
+		{"the first of another source", "d",
+			func() error { _, err := p.Reconcile("dns", []Spec{at("d", 0, "", 0)}); return err }, false},
 		{"a later one of it", "e", func() error {
 			_, err := p.Reconcile("dns", []Spec{at("d", 0, "", 0), at("e", 0, "", 0)})
 			return err
 		}, true},
-		{"back from maintenance", "b", func() error { _ = p.SetMode("b", Maintenance); return p.SetMode("b", Ready) }, true},
+		{"back from maintenance", "b", func() error { _ = p.SetMode("b", Maintenance); return p.SetMode("b", Ready) },
+			true},
 		{"back from weight 0", "b", func() error { _ = p.SetWeight("b", 0); return p.SetWeight("b", 1) }, true},
 		{"a verdict that stays", "a", func() error { return p.SetVerdict("a", Healthy, "again") }, false},
-		{"recovered", "a", func() error { _ = p.SetVerdict("a", Unhealthy, ""); return p.SetVerdict("a", Healthy, "") }, true},
+		{"recovered", "a", func() error { _ = p.SetVerdict("a", Unhealthy, ""); return p.SetVerdict("a", Healthy, "") },
+			true},
 	} {
 		must(t, step.do())
 		if got := partOf(p, step.id) < 1; got != step.slow {
@@ -114,7 +119,8 @@ func TestSlowStartOf(t *testing.T) {
 		t.Errorf("at half of the time it had %v of its weight, and %v after it fell ill again", half, again)
 	}
 
-	// First verdicts are no recovery: none of those a pool begins with is to get all sessions because it was checked first.
+	// First verdicts are no recovery: none of those a pool begins with is to get all sessions because it was checked
+	// first.
 	p, err := New(Options{Name: "test", Algorithm: "round_robin", SlowStart: time.Minute, Clock: h.now})
 	must(t, err)
 	must(t, p.Add(at("a", 0, "", 0), at("b", 0, "", 0), at("ill", 0, "", 0)))
@@ -131,7 +137,8 @@ func TestSlowStartOf(t *testing.T) {
 func TestSlowStartOfAll(t *testing.T) {
 	for _, k := range algo.Kinds() {
 		var h hand
-		p := made(t, Options{Algorithm: k.Name, SlowStart: time.Hour, Clock: h.now}, at("a", 0, "", 5), at("b", 0, "", 5))
+		p := made(t, Options{Algorithm: k.Name, SlowStart: time.Hour, Clock: h.now}, at("a", 0, "", 5),
+			at("b", 0, "", 5))
 		for _, id := range []string{"a", "b"} {
 			must(t, p.SetVerdict(id, Unhealthy, ""))
 			must(t, p.SetVerdict(id, Healthy, ""))
@@ -145,11 +152,12 @@ func TestSlowStartOfAll(t *testing.T) {
 	}
 }
 
-// TestSlowStartGoesOnThroughChanges holds that what concerns other settings or backends neither restarts the growth of one nor
-// ends it.
+// TestSlowStartGoesOnThroughChanges holds that what concerns other settings or backends neither restarts the growth of
+// one nor ends it.
 func TestSlowStartGoesOnThroughChanges(t *testing.T) {
 	var h hand
-	p := made(t, Options{SlowStart: 100 * time.Second, TryAllWhenNone: true, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := made(t, Options{SlowStart: 100 * time.Second, TryAllWhenNone: true, Clock: h.now}, at("a", 0, "", 0),
+		at("b", 0, "", 0))
 	must(t, p.SetVerdict("b", Unhealthy, ""))
 	must(t, p.SetVerdict("b", Healthy, ""))
 	for i, change := range []func() error{
@@ -207,7 +215,8 @@ func TestSlowStartByTheUsualClock(t *testing.T) {
 			time.Sleep(time.Minute / slowSteps / 2)
 			home(t, p, from(1))
 			if again := slow.next.Load(); again != next {
-				t.Errorf("half a step later it grows again at %v instead of %v", time.Duration(again), time.Duration(next))
+				t.Errorf("half a step later it grows again at %v instead of %v",
+					time.Duration(again), time.Duration(next))
 			}
 			time.Sleep(15*time.Second - time.Minute/slowSteps/2)
 		}

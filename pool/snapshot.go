@@ -28,8 +28,8 @@ type tier struct {
 }
 
 // A group is what a backend competes in: those of one tier, and of these the ones in the pool's zone and the others. It
-// holds what outlives the tier's snapshots. A backend stays in its tier for life, and in its group until the pool has another zone: so
-// its leases count in one of two totals.
+// holds what outlives the tier's snapshots. A backend stays in its tier for life, and in its group until the pool has
+// another zone: so its leases count in one of two totals.
 type group struct {
 	// set once, then read-only
 	tier  int
@@ -67,8 +67,8 @@ func (p *Pool) groupLocked(s Spec) *group {
 	return g
 }
 
-// replaceLocked makes members the pool's snapshot. A tier in which nothing changed keeps its picker: the first verdicts of
-// many backends that stay out of use cost next to nothing.
+// replaceLocked makes members the pool's snapshot. A tier in which nothing changed keeps its picker: the first verdicts
+// of many backends that stay out of use cost next to nothing.
 func (p *Pool) replaceLocked(members []*member) {
 	old := p.snap.Load()
 	s := &snapshot{settings: p.settings(), members: members}
@@ -101,9 +101,9 @@ func (p *Pool) replaceLocked(members []*member) {
 	p.publishTiersLocked(old, s)
 }
 
-// publishTiersLocked puts s in old's place. What leaves is out of use before the call that made it leave returns, and what
-// comes is in the totals before the first pick of it. What changes over from one total to another is in both meanwhile: whoever picks
-// by either snapshot finds its own whole.
+// publishTiersLocked puts s in old's place. What leaves is out of use before the call that made it leave returns, and
+// what comes is in the totals before the first pick of it. What changes over from one total to another is in both
+// meanwhile: whoever picks by either snapshot finds its own whole.
 func (p *Pool) publishTiersLocked(old, s *snapshot) {
 	p.edition++
 	s.noteDrainsLocked()
@@ -172,7 +172,8 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 		t.weights = append(t.weights, m.weight)
 		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
 	}
-	picker, err := algo.Build(p.settings().Algorithm, candidates, algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
+	picker, err := algo.Build(p.settings().Algorithm, candidates,
+		algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
 	if err != nil {
 		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.name, err))
 	}

@@ -61,7 +61,8 @@ func wantIDs(t testing.TB, what string, got []string, want ...string) {
 
 // TestTiersSpillOverAndReturn fills the tiers one after the other and empties the first again.
 func TestTiersSpillOverAndReturn(t *testing.T) {
-	p := made(t, Options{Algorithm: "first"}, at("low", 7, "", 1), at("b", 0, "", 1), at("a", 0, "", 1), at("middle", 3, "", 0))
+	p := made(t, Options{Algorithm: "first"}, at("low", 7, "", 1), at("b", 0, "", 1), at("a", 0, "", 1),
+		at("middle", 3, "", 0))
 	ids, leases := picks(p, 4)
 	wantIDs(t, "as they fill", ids, "b", "a", "middle", "middle") // the unlimited tier never spills
 	leases[0].Release(Served)
@@ -83,8 +84,8 @@ func TestTiersSpillOverAndReturn(t *testing.T) {
 	wantIDs(t, "without any", ids, "none")
 }
 
-// TestFirstTierHasAllWhileItCan holds for every algorithm that a stand-in gets nothing while there is room in the first tier,
-// whatever the tiers' numbers, and all that there is none for.
+// TestFirstTierHasAllWhileItCan holds for every algorithm that a stand-in gets nothing while there is room in the first
+// tier, whatever the tiers' numbers, and all that there is none for.
 func TestFirstTierHasAllWhileItCan(t *testing.T) {
 	for _, k := range algo.Kinds() {
 		t.Run(k.Name, func(t *testing.T) {
@@ -126,7 +127,8 @@ func TestTriedOnesLeadToTheNextTier(t *testing.T) {
 
 // TestRetriesOfFirstKeepTheOrder holds that a stand-in is the next in the file, for every client.
 func TestRetriesOfFirstKeepTheOrder(t *testing.T) {
-	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 0), at("b", 0, "", 1), at("c", 0, "", 0), at("d", 0, "", 0))
+	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 0), at("b", 0, "", 1), at("c", 0, "", 0),
+		at("d", 0, "", 0))
 	for i := range 20 {
 		pc := PickContext{Client: client(i)}
 		var ids []string
@@ -184,14 +186,17 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	light := at("light", 0, "", 0)
 	light.Weight = 0
 	for _, all := range []bool{false, true} {
-		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), at("replica", 0, "", 0), drained, light)
-		must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Lagging, ""}, Judgement{"replica", WrongRole, ""}))
+		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), at("replica", 0, "", 0),
+			drained, light)
+		must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Lagging, ""},
+			Judgement{"replica", WrongRole, ""}))
 		want := []string(nil)
 		if all {
 			want = []string{"a", "b"}
 		}
 		if got := pickable(p); !slices.Equal(got, want) || p.TriesAll() != all || p.Eligible() != len(want) {
-			t.Errorf("when none is healthy, all = %v: pickable are %v, want %v; TriesAll %v, Eligible %d", all, got, want, p.TriesAll(), p.Eligible())
+			t.Errorf("when none is healthy, all = %v: pickable are %v, want %v; TriesAll %v, Eligible %d",
+				all, got, want, p.TriesAll(), p.Eligible())
 		}
 		must(t, p.SetVerdict("b", Healthy, "test"))
 		if got := pickable(p); !slices.Equal(got, []string{"b"}) || p.TriesAll() {
@@ -200,8 +205,8 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	}
 }
 
-// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error are as ever while all are tried, that those of which
-// nothing is known yet are tried, too, and that a new backend ends it.
+// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error are as ever while all are tried, that those
+// of which nothing is known yet are tried, too, and that a new backend ends it.
 func TestTryingAllKeepsTheRest(t *testing.T) {
 	p, err := New(Options{Name: "test", Algorithm: "first", TryAllWhenNone: true})
 	must(t, err)
@@ -242,14 +247,16 @@ func TestOneRebuildForManyVerdicts(t *testing.T) {
 	events := p.Subscribe(1000)
 	defer events.Close()
 	before, standin := p.edition, p.snap.Load().tiers[1]
-	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""}, Judgement{"b1", Healthy, "back"})
+	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""},
+		Judgement{"b1", Healthy, "back"})
 	err := p.SetVerdicts(judgements...)
 	var invalid *InvalidBackendError
 	if !errors.Is(err, ErrUnknownBackend) || !errors.As(err, &invalid) || invalid.Field != "verdict" {
 		t.Errorf("with an unknown backend and an undefined verdict: error %v", err)
 	}
 	if p.edition != before+1 || p.snap.Load().tiers[1] != standin {
-		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v", p.edition-before, p.snap.Load().tiers[1] != standin)
+		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v",
+			p.edition-before, p.snap.Load().tiers[1] != standin)
 	}
 	if n := len(events.C()); n != 101 {
 		t.Errorf("%d events, want one for each that was judged, and two for b1", n)
@@ -298,7 +305,8 @@ func TestBoundedLoadsFollowEligibility(t *testing.T) {
 			}
 			mean := (sum + n - 1) / n // rounded up: at least the mean
 			if got := l.Backend().load.Leases(); got > (mean*3+1)/2 {
-				t.Fatalf("a pick made %d leases on one of %d eligible backends with %d: more than 1.5 times the mean", got, n, sum)
+				t.Fatalf("a pick made %d leases on one of %d eligible backends with %d: more than 1.5 times the mean",
+					got, n, sum)
 			}
 		}
 	}

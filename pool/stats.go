@@ -17,8 +17,8 @@ type Stats struct {
 	Revocations uint64 // of all leases on a backend: how often a backend's were
 }
 
-// Stats returns the pool's numbers. To count the remembered clients it goes through their table. It may be called at any time;
-// numbers that change while it does may be of different moments.
+// Stats returns the pool's numbers. To count the remembered clients it goes through their table. It may be called at
+// any time; numbers that change while it does may be of different moments.
 //
 // How many clients were found in that table is not counted: it would be a write to one place at each pick.
 func (p *Pool) Stats() Stats {

@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// stickyWays is how many entries share a set: a client is looked for in one set only, two cache lines of keys, and there
-// competes with these.
+// stickyWays is how many entries share a set: a client is looked for in one set only, two cache lines of keys, and
+// there competes with these.
 const stickyWays = 16
 
 // A stickyTable remembers which backend a client had, by a hash of its address: bounded, without a lock and without a
@@ -21,8 +21,8 @@ type stickyTable struct {
 	sets []stickySet
 }
 
-// A stickySet is entries that are read without a lock. Who writes one first takes it, by setting its key to taken; a reader
-// who finds the same key before and after has read what belongs together.
+// A stickySet is entries that are read without a lock. Who writes one first takes it, by setting its key to taken; a
+// reader who finds the same key before and after has read what belongs together.
 type stickySet struct {
 	keys     [stickyWays]atomic.Uint64 // free, taken or a client's
 	backends [stickyWays]atomic.Pointer[Backend]
@@ -36,8 +36,8 @@ const (
 	stickyReserved
 )
 
-// resized returns a table of another time and number of entries with what t remembers, or t itself when it is one. Of clients that
-// compete for too few entries those seen last remain.
+// resized returns a table of another time and number of entries with what t remembers, or t itself when it is one. Of
+// clients that compete for too few entries those seen last remain.
 func (t *stickyTable) resized(ttl time.Duration, entries int, now time.Duration) *stickyTable {
 	if stickySets(entries) == len(t.sets) {
 		if ttl == t.ttl {
@@ -67,8 +67,8 @@ func (t *stickyTable) takeOver(other *stickyTable, now time.Duration) {
 	}
 }
 
-// adopt notes what another table knows of the client with that key there, unless this one knows it, or needs the room for clients
-// that came later.
+// adopt notes what another table knows of the client with that key there, unless this one knows it, or needs the room
+// for clients that came later.
 func (t *stickyTable) adopt(key uint64, b *Backend, seen int64, now time.Duration) {
 	expired := now - t.ttl
 	if time.Duration(seen) <= expired {

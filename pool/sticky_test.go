@@ -16,7 +16,8 @@ type hand struct{ at atomic.Int64 }
 func (h *hand) now() time.Duration   { return time.Duration(h.at.Load()) }
 func (h *hand) pass(d time.Duration) { h.at.Add(int64(d)) }
 func from(number int) PickContext {
-	return PickContext{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(number >> 8), byte(number)}), 4000)}
+	return PickContext{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(number >> 8), byte(number)}),
+		4000)}
 }
 
 // home picks for a client and gives the lease back, and returns the backend's id.
@@ -128,11 +129,12 @@ func TestStickyGoesHome(t *testing.T) {
 	}
 }
 
-// TestStickyStaysWithItsStandin holds that while the first tier is full, a client stays with its stand-in, and that one who
-// comes home then stays there.
+// TestStickyStaysWithItsStandin holds that while the first tier is full, a client stays with its stand-in, and that one
+// who comes home then stays there.
 func TestStickyStaysWithItsStandin(t *testing.T) {
 	var h hand
-	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0), at("z", 3, "", 1), at("last", 4, "", 0))
+	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0),
+		at("z", 3, "", 1), at("last", 4, "", 0))
 	_, leases := picks(p, 1)
 	standin := home(t, p, from(1))
 	for i := range 6 {
@@ -166,7 +168,8 @@ func TestStickyStaysWithItsStandin(t *testing.T) {
 // TestStickyKeepsItsZone holds that the zone decides where a client goes first, and not that it moves later.
 func TestStickyKeepsItsZone(t *testing.T) {
 	var h hand
-	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1), at("far", 0, "there", 0))
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1),
+		at("far", 0, "there", 0))
 	_, leases := picks(p, 1)
 	if got := home(t, p, from(1)); got != "far" {
 		t.Fatalf("with the zone full went to %s", got)
@@ -240,7 +243,8 @@ func TestStickyTableForgetsTheOldest(t *testing.T) {
 func TestStickyIsBounded(t *testing.T) {
 	const entries = 1024
 	var h hand
-	p := stickyPool(t, &h, time.Hour, entries, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("d", 0, "", 0), at("e", 0, "", 0))
+	p := stickyPool(t, &h, time.Hour, entries, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0),
+		at("d", 0, "", 0), at("e", 0, "", 0))
 	homes := map[int]string{}
 	for i := range 20 * entries {
 		h.pass(time.Millisecond)
@@ -307,7 +311,8 @@ func TestStickyUnderChange(t *testing.T) {
 }
 
 func TestStickyAllocatesNothing(t *testing.T) {
-	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 64, SlowStart: time.Hour}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 64, SlowStart: time.Hour}, at("a", 0, "", 0),
+		at("b", 0, "", 0))
 	must(t, p.Add(at("c", 0, "", 0))) // which starts slowly
 	i := 0
 	if n := testing.AllocsPerRun(1000, func() {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// hintEvery is how often a hint about one backend is taken up: whatever comes faster tells nothing new, and may be forged.
+// hintEvery is how often a hint about one backend is taken up: whatever comes faster tells nothing new, and may be
+// forged.
 const hintEvery = time.Second
 
 // hint reports whether an outcome is no evidence, but a reason to look at the backend.
@@ -17,7 +18,8 @@ type suspicion struct {
 	untold atomic.Bool  // Run is to publish it
 }
 
-// suspect takes a hint about a backend and has Run publish a Suspected. It reports false when the last one was not long ago.
+// suspect takes a hint about a backend and has Run publish a Suspected. It reports false when the last one was not long
+// ago.
 func (p *Pool) suspect(s *settings, b *Backend) bool {
 	now := int64(s.Clock())
 	sus := &b.record.suspicion

@@ -16,8 +16,9 @@ func suspected(events []Event, id string) (n int) {
 	return n
 }
 
-// TestHints holds what hints do: one a second and backend is told, whatever comes. Where somebody checks they never count. Where nobody
-// does, ICMP counts once a second, in a row that any answer ends; and a question without an answer does not count at all.
+// TestHints holds what hints do: one a second and backend is told, whatever comes. Where somebody checks they never
+// count. Where nobody does, ICMP counts once a second, in a row that any answer ends; and a question without an answer
+// does not count at all.
 func TestHints(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -6,20 +6,22 @@ import (
 	"time"
 )
 
-// HeldAfter is how long a backend holds a connection until that speaks for it, though it has said nothing: a one-way service never
-// does. Until then, closing a connection by which nothing was sent speaks against it: no server that works has given up a silent
-// client so soon.
+// HeldAfter is how long a backend holds a connection until that speaks for it, though it has said nothing: a one-way
+// service never does. Until then, closing a connection by which nothing was sent speaks against it: no server that
+// works has given up a silent client so soon.
 const HeldAfter = time.Second
 
-// trialTime is how long a trial keeps its place: it has been connected by then, and has been held. What comes later says nothing.
+// trialTime is how long a trial keeps its place: it has been connected by then, and has been held. What comes later
+// says nothing.
 func (s *settings) trialTime() time.Duration { return s.ConnectTimeout + 2*HeldAfter }
 
 // trials are the places of a half-open breaker: so many sessions are let through. It is safe for concurrent use.
 type trials struct {
-	places atomic.Uint64 // left, in the lower half of the word; which grant they are of in the upper, never 0 once there was one
-	taken  atomic.Int64  // when the last place was, on the pool's clock
-	good   atomic.Int32  // trials that worked
-	opened atomic.Int64  // when the first one came as far as the backend, on the pool's clock; 0 is never
+	// left, in the lower half of the word; which grant they are of in the upper, never 0 once there was one
+	places atomic.Uint64
+	taken  atomic.Int64 // when the last place was, on the pool's clock
+	good   atomic.Int32 // trials that worked
+	opened atomic.Int64 // when the first one came as far as the backend, on the pool's clock; 0 is never
 }
 
 // begin makes places for a breaker that has just become half-open.
@@ -45,8 +47,8 @@ func (t *trials) left() int { return int(uint32(t.places.Load())) }
 // current reports whether a trial has a place of the last grant.
 func (t *trials) current(grant uint32) bool { return uint32(t.places.Load()>>32) == grant }
 
-// lost reports whether no place is left and the last trial has had its time: a session that goes on in silence, or that was forgotten
-// by a later grant, does not keep all others out.
+// lost reports whether no place is left and the last trial has had its time: a session that goes on in silence, or that
+// was forgotten by a later grant, does not keep all others out.
 func (t *trials) lost(now, trialTime time.Duration) bool {
 	return t.left() == 0 && now >= time.Duration(t.taken.Load())+trialTime
 }
@@ -81,8 +83,8 @@ func (t *trials) held(now, trialTime time.Duration) bool {
 	return opened != 0 && now >= time.Duration(opened)+trialTime
 }
 
-// trial returns a backend whose breaker is half-open, with a lease on it and the trial's grant, or nil. A stand-in is not tried while
-// the tiers before its own can serve.
+// trial returns a backend whose breaker is half-open, with a lease on it and the trial's grant, or nil. A stand-in is
+// not tried while the tiers before its own can serve.
 func (s *snapshot) trial(pc *PickContext) (*Backend, uint32) {
 	for _, b := range s.trials {
 		if len(s.tiers) > 0 && b.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) {

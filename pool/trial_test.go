@@ -64,8 +64,8 @@ func TestTrialHeld(t *testing.T) {
 	})
 }
 
-// TestTrialThatNeverEnds holds that a trial which says nothing keeps others out for its time and no longer, and the breaker does not
-// stay half-open for ever, as long as trials come to the backend.
+// TestTrialThatNeverEnds holds that a trial which says nothing keeps others out for its time and no longer, and the
+// breaker does not stay half-open for ever, as long as trials come to the backend.
 func TestTrialThatNeverEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := halfOpen(t, nil)
@@ -96,8 +96,8 @@ func TestTrialThatNeverEnds(t *testing.T) {
 	})
 }
 
-// TestTrialsThatSayNothing holds that such trials follow one another, and have an end when one came as far as the backend; else that
-// the breaker stays half-open for as long as nobody tries, and a trial is still a trial then.
+// TestTrialsThatSayNothing holds that such trials follow one another, and have an end when one came as far as the
+// backend; else that the breaker stays half-open for as long as nobody tries, and a trial is still a trial then.
 func TestTrialsThatSayNothing(t *testing.T) {
 	for _, opened := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -142,7 +142,8 @@ func TestTrialsThatSayNothing(t *testing.T) {
 	}
 }
 
-// TestTrialOfOneThatWasUnhealthy holds that one whose time passed while it was unhealthy has its trials when it is healthy again.
+// TestTrialOfOneThatWasUnhealthy holds that one whose time passed while it was unhealthy has its trials when it is
+// healthy again.
 func TestTrialOfOneThatWasUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := halfOpen(t, nil)

@@ -10,15 +10,16 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not any more
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
-	WrongRole                // it works, and is not what the pool wants: a replica where a primary is, or the other way round
-	Lagging                  // it works, and is too far behind its primary
+	// it works, and is not what the pool wants: a replica where a primary is, or the other way round
+	WrongRole
+	Lagging // it works, and is too far behind its primary
 )
 
 // failing reports whether the checks have something against the backend.
 func (v Verdict) failing() bool { return v > Healthy }
 
-// final reports whether the sessions that a backend has are in vain, too. Lag alone passes, and what a replica's session has
-// read it has read.
+// final reports whether the sessions that a backend has are in vain, too. Lag alone passes, and what a replica's
+// session has read it has read.
 func (v Verdict) final() bool { return v == Unhealthy || v == WrongRole }
 
 // String returns the verdict as a lower-case word.
@@ -43,9 +44,10 @@ type Mode uint8
 
 // The modes. Only a Ready backend is eligible.
 const (
-	Ready       Mode = iota // takes new sessions
-	Drain                   // finishes the sessions it has and gets no new ones
-	Maintenance             // is out of use, as if it were removed; Options.CloseOnRemove says what becomes of its sessions
+	Ready Mode = iota // takes new sessions
+	Drain             // finishes the sessions it has and gets no new ones
+	// is out of use, as if it were removed; Options.CloseOnRemove says what becomes of its sessions
+	Maintenance
 )
 
 // String returns the mode as a lower-case word.

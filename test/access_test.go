@@ -18,13 +18,14 @@ import (
 // backend and backend_address when none was chosen, connect_time and first_byte_time.
 func accessFields() []string {
 	return []string{
-		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration", "retries", "reason",
+		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",
+		"retries", "reason",
 	}
 }
 
-// TestAccessLine provokes each reason of the closed set that can be provoked on loopback, and checks the whole line. That
-// client_lost, backend_lost and no_descriptors need a network that can be cut or has no ports left: netns_linux_test.go.
-// max_sessions has no line, see TestMaxSessions.
+// TestAccessLine provokes each reason of the closed set that can be provoked on loopback, and checks the whole line.
+// That client_lost, backend_lost and no_descriptors need a network that can be cut or has no ports left:
+// netns_linux_test.go. max_sessions has no line, see TestMaxSessions.
 func TestAccessLine(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -107,7 +108,8 @@ func TestAccessLine(t *testing.T) {
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			address := harness.FreeAddress(t)
-			w := world{Backends: []string{address}, Listener: tc.listener, Pool: tc.pool, Global: tc.global, Health: tc.health}
+			w := world{Backends: []string{address}, Listener: tc.listener, Pool: tc.pool, Global: tc.global,
+				Health: tc.health}
 			if tc.handle != nil {
 				harness.ServeOn(t, address, tc.handle)
 			}
@@ -134,14 +136,16 @@ func TestAccessLine(t *testing.T) {
 			}
 			expect("connect_time", !tc.noBackend && tc.handle != nil)
 			expect("first_byte_time", tc.out > 0)
-			if line.ConnectTime > line.Duration || line.FirstByteTime > line.Duration || line.FirstByteTime < 0 || line.ConnectTime < 0 {
+			if line.ConnectTime > line.Duration || line.FirstByteTime > line.Duration || line.FirstByteTime < 0 ||
+				line.ConnectTime < 0 {
 				t.Errorf("a phase took longer than the session: %s", line.Text)
 			}
 		})
 	}
 }
 
-// useSession connects and uses the session. A refused client may be reset before connect returns: then it gives no address.
+// useSession connects and uses the session. A refused client may be reset before connect returns: then it gives no
+// address.
 func useSession(t *testing.T, b *harness.Balancer, use func(*testing.T, *harness.Balancer, *net.TCPConn)) net.Addr {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", b.Address(t, "main"), harness.Patience)

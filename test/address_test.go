@@ -67,7 +67,8 @@ func TestListenersAndPools(t *testing.T) {
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	t.Run("round_robin is exact over a period", func(t *testing.T) {
-		a, b, drained := harness.Serve(t, harness.Name("a")), harness.Serve(t, harness.Name("b")), harness.Serve(t, harness.Name("c"))
+		a, b, drained := harness.Serve(t, harness.Name("a")), harness.Serve(t, harness.Name("b")),
+			harness.Serve(t, harness.Name("c"))
 		balancer := harness.StartBalancer(t, fmt.Sprintf(`
 [listener.main]
 address = %q
@@ -88,7 +89,8 @@ backends = [
 		}
 	})
 	t.Run("least_conn fills the emptier backend", func(t *testing.T) {
-		backends := []*harness.Backend{harness.Serve(t, harness.SpeakFirst("a")), harness.Serve(t, harness.SpeakFirst("b"))}
+		backends := []*harness.Backend{harness.Serve(t, harness.SpeakFirst("a")),
+			harness.Serve(t, harness.SpeakFirst("b"))}
 		b := world{
 			Backends: []string{backends[0].Address(), backends[1].Address()},
 			Pool:     []string{`algorithm = "least_conn"`},

@@ -50,8 +50,8 @@ func newCaller(t *testing.T, b *harness.Balancer) *caller {
 	return c
 }
 
-// call connects from a client's address, "" for any, and returns the name of the backend that greets. The session ends at
-// once unless it is to stay.
+// call connects from a client's address, "" for any, and returns the name of the backend that greets. The session ends
+// at once unless it is to stay.
 func (c *caller) call(t *testing.T, from string, stay bool) string {
 	t.Helper()
 	dialer := net.Dialer{Timeout: harness.Patience}
@@ -104,14 +104,15 @@ func within(got map[string]int, n int, leeway float64, weights ...float64) error
 		share := w / sum
 		want, bound := share*float64(n), leeway*5*math.Sqrt(float64(n)*share*(1-share))
 		if is := float64(got[backendName(i)]); math.Abs(is-want) > bound {
-			return fmt.Errorf("%s got %.0f of %d sessions, expected %.0f +- %.0f: %v", backendName(i), is, n, want, bound, got)
+			return fmt.Errorf("%s got %.0f of %d sessions, expected %.0f +- %.0f: %v",
+				backendName(i), is, n, want, bound, got)
 		}
 	}
 	return nil
 }
 
-// TestShares has sessions come through the binary to three backends of weights 1, 2 and 3, for each algorithm whose shares
-// are about weights; those of least_time are about times as well, which are nobody's on loopback.
+// TestShares has sessions come through the binary to three backends of weights 1, 2 and 3, for each algorithm whose
+// shares are about weights; those of least_time are about times as well, which are nobody's on loopback.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -210,7 +211,8 @@ func TestLeastTime(t *testing.T) {
 	}
 	running.Wait()
 	if n := c.got["b3"]; n == 0 || n > clients*each/6 {
-		t.Errorf("the slow backend got %d of %d sessions, expected some, and less than a sixth: %v", n, clients*each, c.got)
+		t.Errorf("the slow backend got %d of %d sessions, expected some, and less than a sixth: %v",
+			n, clients*each, c.got)
 	}
 }
 
@@ -235,14 +237,15 @@ func TestFirst(t *testing.T) {
 	}
 }
 
-// TestBackendLimits has three backends, one of them with room for one session: the others take what it may not have, and
-// when all are full clients are refused, wait, or wait in vain, each under its own reason.
+// TestBackendLimits has three backends, one of them with room for one session: the others take what it may not have,
+// and when all are full clients are refused, wait, or wait in vain, each under its own reason.
 func TestBackendLimits(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 3)
 	t.Run("one of three", func(t *testing.T) {
 		b := world{
-			Backends: addressesOf(backends), Keys: []string{"max_sessions = 1"}, Pool: []string{`algorithm = "round_robin"`},
+			Backends: addressesOf(backends), Keys: []string{"max_sessions = 1"},
+			Pool: []string{`algorithm = "round_robin"`},
 		}.start(t)
 		got := newCaller(t, b).calls(t, 21, true)
 		if got["b1"] != 1 || got["b2"]+got["b3"] != 20 || got["b2"] < 7 || got["b3"] < 7 {
@@ -275,7 +278,9 @@ func TestBackendLimits(t *testing.T) {
 		more.Wait()
 		ended := func(reason string) harness.Line {
 			t.Helper()
-			return b.WaitLine(t, "a session that ended as "+reason, func(l harness.Line) bool { return l.Reason == reason })
+			return b.WaitLine(t, "a session that ended as "+reason, func(l harness.Line) bool {
+				return l.Reason == reason
+			})
 		}
 		if line := ended("queue_full"); line.Duration > 0.5 {
 			t.Errorf("not refused at once although the queue was full: %s", line.Text)
@@ -292,7 +297,8 @@ func TestBackendLimits(t *testing.T) {
 		_, err := io.ReadFull(waiting, name)
 		check(t, err)
 		check(t, waiting.Close())
-		if line := b.WaitSession(t, waiting.LocalAddr()); line.Reason != "client_closed" || line.Backend != string(name) {
+		if line := b.WaitSession(t, waiting.LocalAddr()); line.Reason != "client_closed" ||
+			line.Backend != string(name) {
 			t.Errorf("served by %s, and ended with %s", name, line.Text)
 		}
 	})
@@ -335,7 +341,8 @@ func TestTiers(t *testing.T) {
 func TestSticky(t *testing.T) {
 	t.Parallel()
 	b := world{
-		Backends: addressesOf(namedBackends(t, 3)), Pool: []string{`algorithm = "round_robin"`, `sticky = { ttl = "1h" }`},
+		Backends: addressesOf(namedBackends(t, 3)),
+		Pool:     []string{`algorithm = "round_robin"`, `sticky = { ttl = "1h" }`},
 	}.start(t)
 	c := newCaller(t, b)
 	home := map[string]string{}
@@ -368,7 +375,8 @@ func TestOnUnhealthyClose(t *testing.T) {
 			b := world{
 				Backends: addressesOf(namedBackends(t, 1)),
 				Pool:     []string{fmt.Sprintf("on_unhealthy = %q", policy)},
-				Health:   []string{"port = " + port, `interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`, `fall = 1`},
+				Health: []string{"port = " + port, `interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`,
+					`fall = 1`},
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			c := newCaller(t, b)
@@ -414,8 +422,8 @@ func (f backendsFile) write(t *testing.T, entries ...string) {
 	check(t, os.Rename(f.path+".new", f.path))
 }
 
-// TestBackendsAtRunTime changes a running balancer's backends through its file: one that is added gets its share, one that
-// is drained or removed gets nothing from then on and keeps its sessions, and a broken file changes nothing.
+// TestBackendsAtRunTime changes a running balancer's backends through its file: one that is added gets its share, one
+// that is drained or removed gets nothing from then on and keeps its sessions, and a broken file changes nothing.
 func TestBackendsAtRunTime(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 3)
@@ -430,7 +438,9 @@ func TestBackendsAtRunTime(t *testing.T) {
 	c := newCaller(t, b)
 	changed := func(message, backend string) {
 		t.Helper()
-		b.WaitLine(t, message+" "+backend, func(l harness.Line) bool { return l.Message == message && l.Backend == backend })
+		b.WaitLine(t, message+" "+backend, func(l harness.Line) bool {
+			return l.Message == message && l.Backend == backend
+		})
 	}
 	if got := c.calls(t, 20, true); got["b1"] != 10 || got["b2"] != 10 {
 		t.Errorf("at first sessions went to %v", got)
@@ -457,8 +467,11 @@ func TestBackendsAtRunTime(t *testing.T) {
 	}
 
 	check(t, os.WriteFile(file.path, []byte("backends = [\n  { address = \"10.0.0.1:80\", wieght = 3 },\n]\n"), 0o600))
-	line := b.WaitLine(t, "the broken file is told", func(l harness.Line) bool { return l.Message == harness.MessageNoAnswer })
-	if want := file.path + `:2: backends[0].wieght: unknown key, did you mean "weight"?`; !strings.Contains(line.Err, want) {
+	line := b.WaitLine(t, "the broken file is told", func(l harness.Line) bool {
+		return l.Message == harness.MessageNoAnswer
+	})
+	if want := file.path + `:2: backends[0].wieght: unknown key, did you mean "weight"?`; !strings.Contains(line.Err,
+		want) {
 		t.Errorf("the broken file is told as %q, expected %q in it", line.Err, want)
 	}
 	if got := c.calls(t, 10, false); got["b3"] != 10 {

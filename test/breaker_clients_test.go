@@ -63,15 +63,16 @@ func TestBreakerIsNotTheClientsOfPostgres(t *testing.T) {
 			t.Errorf("a session went to %s: %s", l.Backend, l.Text)
 		}
 	}
-	conn := postgresClient(t, fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", server.User, b.Address(t, "main"), server.Database))
+	conn := postgresClient(t, fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", server.User, b.Address(t, "main"),
+		server.Database))
 	defer closePostgres(t, conn)
 	var one int
 	check(t, conn.QueryRow(t.Context(), "select 1").Scan(&one))
 	wantClosed(t, b)
 }
 
-// TestBreakerOfAOneWayService has a receiver of logs, which never says a word and closes connections by which nothing comes for a while. It
-// keeps its clients.
+// TestBreakerOfAOneWayService has a receiver of logs, which never says a word and closes connections by which nothing
+// comes for a while. It keeps its clients.
 func TestBreakerOfAOneWayService(t *testing.T) {
 	t.Parallel()
 	sink := harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
@@ -109,8 +110,8 @@ func TestBreakerOfAOneWayService(t *testing.T) {
 	wantClosed(t, b)
 }
 
-// TestBreakerTrialOfASilentClient has a half-open backend's trial be a client that connects ahead and says nothing, to a service that says
-// nothing either: it is let in, and others after it.
+// TestBreakerTrialOfASilentClient has a half-open backend's trial be a client that connects ahead and says nothing, to
+// a service that says nothing either: it is let in, and others after it.
 func TestBreakerTrialOfASilentClient(t *testing.T) {
 	t.Parallel()
 	first, well := startMoody(t), harness.Serve(t, harness.SpeakFirst("b2"))
@@ -139,8 +140,8 @@ func TestBreakerTrialOfASilentClient(t *testing.T) {
 	check(t, later.Close())
 }
 
-// TestBreakerIsNotTheQuestions has a client ask two resolvers, again and again, for names that nobody can answer, and another one for names
-// that they can. Both stay in use.
+// TestBreakerIsNotTheQuestions has a client ask two resolvers, again and again, for names that nobody can answer, and
+// another one for names that they can. Both stay in use.
 func TestBreakerIsNotTheQuestions(t *testing.T) {
 	t.Parallel()
 	resolve := func(c *net.UDPConn, from netip.AddrPort, datagram []byte) {
@@ -156,7 +157,8 @@ func TestBreakerIsNotTheQuestions(t *testing.T) {
 	first, second := harness.ServeUDP(t, resolve), harness.ServeUDP(t, resolve)
 	b := world{
 		Backends: []string{first.Address(), second.Address()},
-		Listener: []string{`profile = "dns"`}, Breaker: []string{"failures = 5", `open_for = "1h"`, `max_open_for = "1h"`},
+		Listener: []string{`profile = "dns"`}, Breaker: []string{"failures = 5", `open_for = "1h"`,
+			`max_open_for = "1h"`},
 	}.startUDP(t)
 	attacker, client := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main"))
 	ask := func(c *net.UDPConn, id int, name string) {

@@ -23,8 +23,8 @@ func awaitBreaker(t *testing.T, b *harness.Balancer, backend, to string, since t
 	})
 }
 
-// TestBreaker has one of three backends fail in each way that traffic shows, while clients go on: its breaker opens, is tried
-// again, and closes when it works. No client notices what a retry can help.
+// TestBreaker has one of three backends fail in each way that traffic shows, while clients go on: its breaker opens, is
+// tried again, and closes when it works. No client notices what a retry can help.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -75,7 +75,8 @@ func TestBreaker(t *testing.T) {
 			opened := awaitBreaker(t, b, "b1", "open", started)
 			// A session that was connected cannot be moved; one that was reset before it was known to be connected is.
 			if noticed != cut || tc.handle == nil && cut > 0 {
-				t.Errorf("%d clients noticed; %d sessions were cut, and %d connects made again elsewhere", noticed, cut, retried)
+				t.Errorf("%d clients noticed; %d sessions were cut, and %d connects made again elsewhere",
+					noticed, cut, retried)
 			}
 			_ = tryGreeting(b.Address(t, "main"))
 			half := awaitBreaker(t, b, "b1", "half-open", opened.Seen)
@@ -102,8 +103,8 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// callOnce has a client read a backend's greeting and leave, and returns the session's line; an error is what the client
-// noticed of a failure.
+// callOnce has a client read a backend's greeting and leave, and returns the session's line; an error is what the
+// client noticed of a failure.
 func callOnce(t *testing.T, b *harness.Balancer) (harness.Line, error) {
 	t.Helper()
 	c, from, err := harness.DialFrom(b.Address(t, "main"))
@@ -141,8 +142,8 @@ func tryGreeting(address string) error {
 	return err
 }
 
-// TestBreakerSometimes has a backend close two of three sessions at once: in a row there are never enough failures, and the
-// ratio sees it.
+// TestBreakerSometimes has a backend close two of three sessions at once: in a row there are never enough failures, and
+// the ratio sees it.
 func TestBreakerSometimes(t *testing.T) {
 	t.Parallel()
 	var sessions atomic.Int64
@@ -156,7 +157,8 @@ func TestBreakerSometimes(t *testing.T) {
 	b := world{
 		Backends: append([]string{flaky.Address()}, addressesOf(well)...),
 		Pool:     []string{`algorithm = "round_robin"`},
-		Breaker:  []string{`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "1m"`, `open_for = "1m"`},
+		Breaker: []string{`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "1m"`,
+			`open_for = "1m"`},
 	}.start(t)
 	for range 60 {
 		_ = tryGreeting(b.Address(t, "main"))
@@ -169,8 +171,8 @@ func TestBreakerSometimes(t *testing.T) {
 	}
 }
 
-// TestBreakerOfASilentBackend has a backend that accepts and says nothing, until its clients leave: what the traffic shows of it
-// is nothing, and that is left to the checks, of which one that asks sees it.
+// TestBreakerOfASilentBackend has a backend that accepts and says nothing, until its clients leave: what the traffic
+// shows of it is nothing, and that is left to the checks, of which one that asks sees it.
 func TestBreakerOfASilentBackend(t *testing.T) {
 	t.Parallel()
 	silent, well := harness.Serve(t, harness.Silent), harness.StartRedis(t)
@@ -178,7 +180,8 @@ func TestBreakerOfASilentBackend(t *testing.T) {
 	b := world{
 		Backends: []string{silent.Address(), well.Address}, Pool: []string{`algorithm = "round_robin"`},
 		Breaker: []string{`failures = 2`},
-		Health:  []string{`type = "redis"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "200ms"`, `rise = 1`, `fall = 2`},
+		Health: []string{`type = "redis"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "200ms"`,
+			`rise = 1`, `fall = 2`},
 	}.start(t)
 	t.Cleanup(silent.Close)
 	if line := b.WaitVerdict(t, "b1", "unhealthy", started); !strings.Contains(line.Reason, "timed out") {
@@ -223,20 +226,22 @@ func TestBreakerIsNotTheClients(t *testing.T) {
 	}
 }
 
-// A moody backend has its port all the time and listens only now and then: in between the kernel answers each SYN with a reset.
-// Its methods are called by the test's goroutine.
+// A moody backend has its port all the time and listens only now and then: in between the kernel answers each SYN with
+// a reset. Its methods are called by the test's goroutine.
 type moody struct {
 	address string
 	open    *harness.Backend // nil while it refuses
 }
 
-// startMoody returns one that refuses. Its port is nobody else's until the test ends: a socket that does not listen has it, too.
+// startMoody returns one that refuses. Its port is nobody else's until the test ends: a socket that does not listen has
+// it, too.
 func startMoody(t *testing.T) *moody {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	check(t, err)
 	t.Cleanup(func() { check(t, syscall.Close(fd)) })
-	check(t, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)) // as net.Listen does: then both may bind
+	// as net.Listen does: then both may bind
+	check(t, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	check(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	name, err := syscall.Getsockname(fd)
 	check(t, err)
@@ -255,9 +260,10 @@ func (m *moody) refuse() {
 	m.open = nil
 }
 
-// TestBreakerOfOneThatRefusesTwoOfThree has a backend refuse two of three connects, by its kernel: never three in a row, and no
-// client notices. Its breaker opens at the failure at which the ratio has its samples, not before, and then nothing is
-// sent there; unless as many breakers are open as may be: then it stays in use, and clients still notice nothing.
+// TestBreakerOfOneThatRefusesTwoOfThree has a backend refuse two of three connects, by its kernel: never three in a
+// row, and no client notices. Its breaker opens at the failure at which the ratio has its samples, not before, and then
+// nothing is sent there; unless as many breakers are open as may be: then it stays in use, and clients still notice
+// nothing.
 func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -281,7 +287,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 				Backends: []string{b1.address, b2, well.Address()},
 				Pool:     []string{`algorithm = "round_robin"`},
 				Breaker: []string{
-					`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "10m"`, `open_for = "10m"`, `max_open_for = "10m"`,
+					`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "10m"`, `open_for = "10m"`,
+					`max_open_for = "10m"`,
 					`max_open_share = 0.34`,
 				},
 			}.start(t)
@@ -302,7 +309,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 				b1.refuse()
 			}
 
-			// One client after the other: from the line of each it is known whether b1 was tried, and what it is to do next.
+			// One client after the other: from the line of each it is known whether b1 was tried, and what it is to do
+			// next.
 			refused, accepted := 0, 0
 			for calls := 0; refused+accepted < tc.tries; calls++ {
 				switch l := call(); {
@@ -314,7 +322,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 					accepted++
 					b1.refuse()
 				case l.Retries > 1 || calls > 10*tc.tries:
-					t.Fatalf("b1 refused %d and served %d of %d sessions, the last one: %s", refused, accepted, calls, l.Text)
+					t.Fatalf("b1 refused %d and served %d of %d sessions, the last one: %s",
+						refused, accepted, calls, l.Text)
 				}
 			}
 			if accepted != tc.tries/3 {

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestAPoolsChecksAreNotDelayedByAnothers has the checks of one pool hang, all of them, and clients of another pool with a single
-// healthy backend. Its check is made in time, so that its verdict stands and no client is refused.
+// TestAPoolsChecksAreNotDelayedByAnothers has the checks of one pool hang, all of them, and clients of another pool
+// with a single healthy backend. Its check is made in time, so that its verdict stands and no client is refused.
 func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -22,7 +22,8 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 	}{
 		// With as few slots as the lowest usual limit of descriptors gives, two rounds of all of them.
 		"300 backends that swallow SYNs": {300, `type = "tcp"`, 1024, 600},
-		"40 scripts that hang":           {40, "type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
+		"40 scripts that hang": {40,
+			"type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,8 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestCommandLine runs the scripts of testdata/script. Besides testscript's own commands they have those of scriptCommands,
-// and the addresses BUSY, where somebody listens, and FREE, where nobody does.
+// TestCommandLine runs the scripts of testdata/script. Besides testscript's own commands they have those of
+// scriptCommands, and the addresses BUSY, where somebody listens, and FREE, where nobody does.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	binary := harness.Binary(t, false)
@@ -97,7 +97,8 @@ func startAlone(t *testing.T, config string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lb.toml")
 	check(t, os.WriteFile(file, []byte(config), 0o600))
-	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"--config", file}})
+	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false),
+		Args: []string{"--config", file}})
 	if code != 1 || stdout != "" {
 		t.Errorf("exit code %d and standard output %q, expected 1 and none", code, stdout)
 	}
@@ -112,7 +113,8 @@ func TestStartedTwice(t *testing.T) {
 	config := world{Backends: []string{backend.Address()}}.config(t)
 	b := harness.StartBalancer(t, config)
 	stderr := startAlone(t, config)
-	if strings.Contains(stderr, "\n") || !strings.Contains(stderr, "listener.main.address") || !strings.Contains(stderr, "address already in use") {
+	if strings.Contains(stderr, "\n") || !strings.Contains(stderr, "listener.main.address") ||
+		!strings.Contains(stderr, "address already in use") {
 		t.Errorf("standard error is not one line that names the key and the cause:\n%s", stderr)
 	}
 	for range 20 { // the first one is whole, and gets every client
@@ -125,11 +127,13 @@ func TestCheckAgreesWithStart(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{
 		"interval below the default fast_interval": {Health: []string{`interval = "200ms"`}},
-		"timeout above interval":                   {Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "5s"`}},
-		"interval of the least":                    {Health: []string{`interval = "10ms"`, `fast_interval = "10ms"`, `timeout = "1ms"`}},
-		"stale before the next check":              {Health: []string{`interval = "5s"`, `stale_after = "1s"`}},
-		"all weights zero":                         {Pool: []string{`algorithm = "round_robin"`}},
-		"no retries":                               {Pool: []string{`retries = 0`}},
+		"timeout above interval": {Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`,
+			`timeout = "5s"`}},
+		"interval of the least": {Health: []string{`interval = "10ms"`, `fast_interval = "10ms"`,
+			`timeout = "1ms"`}},
+		"stale before the next check": {Health: []string{`interval = "5s"`, `stale_after = "1s"`}},
+		"all weights zero":            {Pool: []string{`algorithm = "round_robin"`}},
+		"no retries":                  {Pool: []string{`retries = 0`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := harness.Serve(t, harness.Echo)
@@ -140,7 +144,8 @@ func TestCheckAgreesWithStart(t *testing.T) {
 			}
 			file := filepath.Join(t.TempDir(), "lb.toml")
 			check(t, os.WriteFile(file, []byte(config), 0o600))
-			_, _, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"check", "--config", file}})
+			_, _, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false),
+				Args: []string{"check", "--config", file}})
 			if code == 0 {
 				harness.StartBalancer(t, config)
 			} else {

@@ -52,13 +52,15 @@ func TestExplain(t *testing.T) {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()
 			b := world{
-				Backends: named(t, "b1", "b2", "b3", "b4", "b5"), Keys: []string{"weight = 3", "", "weight = 2", `mode = "drain"`, "tier = 1"},
+				Backends: named(t, "b1", "b2", "b3", "b4", "b5"), Keys: []string{"weight = 3", "", "weight = 2",
+					`mode = "drain"`, "tier = 1"},
 				Pool: []string{fmt.Sprintf("algorithm = %q", algorithm)},
 			}.start(t)
 			for i := range 60 {
 				from := fmt.Sprintf("127.0.%d.%d", 1+i/20, 1+i)
 				if i%10 == 9 { // something else each time
-					b.Ask(t, "PATCH", fmt.Sprintf("/v1/pools/all/backends/b%d", 1+i/10%3), map[string]int{"weight": i / 10}, nil)
+					b.Ask(t, "PATCH", fmt.Sprintf("/v1/pools/all/backends/b%d", 1+i/10%3),
+						map[string]int{"weight": i / 10}, nil)
 				}
 				var e explanation
 				b.Ask(t, "GET", "/v1/explain?listener=main&client="+from, nil, &e)
@@ -68,7 +70,9 @@ func TestExplain(t *testing.T) {
 				if got := readAll(t, dialFrom(t, from, b.Address(t, "main"))); got != e.Backend {
 					t.Fatalf("client %d, %s, was to go to %s and went to %s", i, from, e.Backend, got)
 				}
-				if len(e.Others) == 0 || !slices.ContainsFunc(e.Others, func(o struct{ Backend, Why string }) bool { return o.Backend == "b4" && o.Why == "drain" }) {
+				if len(e.Others) == 0 ||
+					!slices.ContainsFunc(e.Others,
+						func(o struct{ Backend, Why string }) bool { return o.Backend == "b4" && o.Why == "drain" }) {
 					t.Errorf("b4 is not said to be drained: %+v", e.Others)
 				}
 			}
@@ -91,7 +95,8 @@ func TestExplainRefusal(t *testing.T) {
 	}
 }
 
-// TestBackendsByAPI adds, removes and changes backends through the API: what the call has answered is in force for the next client.
+// TestBackendsByAPI adds, removes and changes backends through the API: what the call has answered is in force for the
+// next client.
 func TestBackendsByAPI(t *testing.T) {
 	t.Parallel()
 	addresses := named(t, "b1", "b2", "b3")
@@ -111,7 +116,8 @@ func TestBackendsByAPI(t *testing.T) {
 	}
 	is("at first", shares(4), "map[b1:4]")
 	for i, address := range addresses[1:] {
-		b.Ask(t, "POST", "/v1/pools/all/backends", map[string]any{"name": fmt.Sprintf("b%d", i+2), "address": address}, nil)
+		b.Ask(t, "POST", "/v1/pools/all/backends", map[string]any{"name": fmt.Sprintf("b%d", i+2), "address": address},
+			nil)
 	}
 	is("with two more", shares(6), "map[b1:2 b2:2 b3:2]")
 	b.Ask(t, "PATCH", "/v1/pools/all/backends/b3", map[string]any{"weight": 2}, nil)
@@ -132,7 +138,8 @@ func TestBackendsByAPI(t *testing.T) {
 	is("after two mistakes", shares(3), "map[b3:3]")
 }
 
-// TestDrainWithDeadline drains a backend: new clients go elsewhere, those it has stay until the deadline, and then it is removed.
+// TestDrainWithDeadline drains a backend: new clients go elsewhere, those it has stay until the deadline, and then it
+// is removed.
 func TestDrainWithDeadline(t *testing.T) {
 	t.Parallel()
 	one, two := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
@@ -203,7 +210,8 @@ func TestSessionsCommand(t *testing.T) {
 		t.Errorf("it ended with %q", line.Reason)
 	}
 	check(t, harness.PingPong(two, 1, 10))
-	if stdout, stderr, code := b.Command(t, "sessions", "end", "--all"); code != 0 || strings.TrimSpace(stdout) != "1 session ended" {
+	if stdout, stderr, code := b.Command(t, "sessions", "end", "--all"); code != 0 ||
+		strings.TrimSpace(stdout) != "1 session ended" {
 		t.Errorf("to end all of them ends with %d: %s%s", code, stdout, stderr)
 	}
 	if line := b.WaitSession(t, two.LocalAddr()); line.Reason != "ended_by_operator" {
@@ -239,8 +247,8 @@ func TestNotReadyBeforeTheDrain(t *testing.T) {
 	}
 }
 
-// TestStateAfterAKill kills the balancer while its backends are changed, again and again: what a call has answered is there after
-// the restart, and nothing is that nobody asked for.
+// TestStateAfterAKill kills the balancer while its backends are changed, again and again: what a call has answered is
+// there after the restart, and nothing is that nobody asked for.
 func TestStateAfterAKill(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -264,7 +272,8 @@ func TestStateAfterAKill(t *testing.T) {
 		var changing sync.WaitGroup
 		changing.Go(func() {
 			for next := weight + 1; next < 256 && ctx.Err() == nil; next++ {
-				status, _, err := b.TryAPI(ctx, "PATCH", "/v1/pools/all/backends/b1", fmt.Appendf(nil, `{"weight":%d}`, next))
+				status, _, err := b.TryAPI(ctx, "PATCH", "/v1/pools/all/backends/b1",
+					fmt.Appendf(nil, `{"weight":%d}`, next))
 				if err != nil || status != http.StatusOK {
 					return
 				}

@@ -19,9 +19,12 @@ import (
 // A guarded service is servers that want a password of the user "checker", and not of anybody else.
 type guarded struct {
 	addresses []string
-	health    []string                                                     // lines of the health table, without the password file
-	change    func(t *testing.T, password string, servers ...int)          // as nearly at once as can be; no servers are all of them
-	use       func(t *testing.T, address string) (stillThere func() error) // opens a session; the result says whether it is open still
+	// lines of the health table, without the password file
+	health []string
+	// as nearly at once as can be; no servers are all of them
+	change func(t *testing.T, password string, servers ...int)
+	// opens a session; the result says whether it is open still
+	use func(t *testing.T, address string) (stillThere func() error)
 }
 
 // guardedRedis is two Redis servers.
@@ -60,7 +63,8 @@ func guardedRedis(t *testing.T) guarded {
 	}
 }
 
-// guardedPostgres is a primary and its standby, of which clients want the primary: what is changed there is changed on both.
+// guardedPostgres is a primary and its standby, of which clients want the primary: what is changed there is changed on
+// both.
 func guardedPostgres(t *testing.T) guarded {
 	primary := harness.StartPostgres(t)
 	do(t, primary, "CREATE ROLE checker LOGIN PASSWORD 'first'")
@@ -74,7 +78,8 @@ func guardedPostgres(t *testing.T) guarded {
 			do(t, primary, fmt.Sprintf("ALTER ROLE checker PASSWORD '%s'", password))
 		},
 		use: func(t *testing.T, address string) func() error {
-			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, address))
+			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User,
+				address))
 			return func() error { return session.Ping(context.WithoutCancel(t.Context())) }
 		},
 	}
@@ -94,7 +99,8 @@ func askForPasswords(t *testing.T, p *harness.Postgres) {
 	_, err = conn.Exec(t.Context(), "SELECT pg_reload_conf()")
 	check(t, err)
 	harness.Eventually(t, "a password is asked for", func() error {
-		wrong, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://checker:wrong@%s/postgres?sslmode=disable", p.Address()))
+		wrong, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://checker:wrong@%s/postgres?sslmode=disable",
+			p.Address()))
 		if err == nil {
 			wrong.Close(t.Context())
 			return fmt.Errorf("any password will do")
@@ -131,8 +137,8 @@ func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 	return changes
 }
 
-// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse, and then on all servers, which
-// changes no verdict and ends no session, and is told. Then the file is right, and a reload takes it up.
+// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse, and then on all
+// servers, which changes no verdict and ends no session, and is told. Then the file is right, and a reload takes it up.
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres} {
@@ -157,9 +163,12 @@ func TestWrongCredentials(t *testing.T) {
 			// In the file: nobody takes it, so it is not taken up.
 			write("second")
 			changed := time.Now()
-			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"}, {"plan", "--config", b.File()}, {"reload"}} {
+			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"},
+				{"plan", "--config", b.File()}, {"reload"}} {
 				_, stderr, code := b.Command(t, command...)
-				if code != 1 || !strings.Contains(stderr, "pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
+				if code != 1 ||
+					!strings.Contains(stderr,
+						"pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
 					t.Errorf("%s ends with %d: %s", command[0], code, stderr)
 				}
 			}
@@ -175,7 +184,9 @@ func TestWrongCredentials(t *testing.T) {
 				t.Errorf("verdicts have changed: %s", changes)
 			}
 			awaitMetric(t, b, `limeload_pool_credentials_refused{pool="all"}`, 1)
-			line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool { return strings.Contains(l.Message, "refuses the credentials") })
+			line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool {
+				return strings.Contains(l.Message, "refuses the credentials")
+			})
 			if line.Level != "error" || line.Pool != "all" || line.Reason != "authentication refused" {
 				t.Errorf("it is told as %s", line.Text)
 			}
@@ -184,7 +195,8 @@ func TestWrongCredentials(t *testing.T) {
 
 			// And taken up.
 			stdout, stderr, code := b.Command(t, "plan")
-			if code != 0 || !strings.Contains(stdout, "pool all: changed, health.password_file: the contents of before -> other contents") {
+			if code != 0 || !strings.Contains(stdout,
+				"pool all: changed, health.password_file: the contents of before -> other contents") {
 				t.Errorf("plan ends with %d: %s%s", code, stdout, stderr)
 			}
 			if _, stderr, code := b.Command(t, "reload"); code != 0 {
@@ -203,7 +215,8 @@ func TestWrongCredentials(t *testing.T) {
 	}
 }
 
-// TestWrongCredentialsOfOne changes the password on one of two servers: that one is unhealthy, since the other takes the login.
+// TestWrongCredentialsOfOne changes the password on one of two servers: that one is unhealthy, since the other takes
+// the login.
 func TestWrongCredentialsOfOne(t *testing.T) {
 	t.Parallel()
 	g := guardedRedis(t)
@@ -211,7 +224,8 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	started := time.Now()
 	b := world{
 		Backends: g.addresses,
-		Health: append(g.health, "password_file = "+passwordFile(t, "first"), `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "2s"`,
+		Health: append(g.health, "password_file = "+passwordFile(t, "first"), `interval = "200ms"`,
+			`fast_interval = "100ms"`, `timeout = "2s"`,
 			`rise = 1`, `fall = 2`),
 	}.start(t)
 	b.WaitVerdict(t, "b1", "healthy", started)
@@ -227,8 +241,8 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_pool_credentials_refused{pool="all"}`: 0})
 }
 
-// TestWrongCredentialsAtStart starts with a password that is refused, and without one: the verdict stays unknown, or what initial says, and
-// that is told with the reason. check would have said so.
+// TestWrongCredentialsAtStart starts with a password that is refused, and without one: the verdict stays unknown, or
+// what initial says, and that is told with the reason. check would have said so.
 func TestWrongCredentialsAtStart(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
@@ -241,22 +255,28 @@ func TestWrongCredentialsAtStart(t *testing.T) {
 	} {
 		b := world{
 			Backends: []string{server.Address},
-			Health: []string{`type = "redis"`, tt.key, fmt.Sprintf("initial = %q", tt.initial), `interval = "300ms"`, `fast_interval = "100ms"`,
+			Health: []string{`type = "redis"`, tt.key, fmt.Sprintf("initial = %q", tt.initial), `interval = "300ms"`,
+				`fast_interval = "100ms"`,
 				`timeout = "2s"`, `rise = 1`, `fall = 2`},
 		}.start(t)
-		line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool { return strings.Contains(l.Message, "refuses the credentials") })
+		line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool {
+			return strings.Contains(l.Message, "refuses the credentials")
+		})
 		if line.Reason != tt.reason || line.Backend != "b1" {
 			t.Errorf("it is told as %s", line.Text)
 		}
 		awaitChecks(t, b, "refused", 5)
-		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`, tt.initial): 1})
-		if _, stderr, code := b.Command(t, "check", "--config", b.File()); code != 1 || !strings.Contains(stderr, tt.reason) {
+		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`,
+			tt.initial): 1})
+		if _, stderr, code := b.Command(t, "check", "--config", b.File()); code != 1 ||
+			!strings.Contains(stderr, tt.reason) {
 			t.Errorf("check ends with %d: %s", code, stderr)
 		}
 	}
 }
 
-// TestWrongCredentialsUnreached reloads a changed password where no server can be reached: that says nothing about the password.
+// TestWrongCredentialsUnreached reloads a changed password where no server can be reached: that says nothing about the
+// password.
 func TestWrongCredentialsUnreached(t *testing.T) {
 	t.Parallel()
 	w := world{

@@ -16,7 +16,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// underWay is how many datagrams are on their way to one reader at a time: fewer than the smallest buffer there is holds.
+// underWay is how many datagrams are on their way to one reader at a time: fewer than the smallest buffer there is
+// holds.
 const underWay = 200
 
 // A heldDNS is a DNS server that answers nobody until it is told to: then all, in random order.
@@ -108,8 +109,8 @@ type flightOfDNS struct {
 	sockets           int   // then, more than before
 }
 
-// askAtOnce has so many questions, of two hundred clients, at a backend at the same time, and looks at the balancer then. Each client must get
-// the answer to each of its questions.
+// askAtOnce has so many questions, of two hundred clients, at a backend at the same time, and looks at the balancer
+// then. Each client must get the answer to each of its questions.
 func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) flightOfDNS {
 	t.Helper()
 	const clients = 200
@@ -141,7 +142,8 @@ func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) fli
 			check(t, err)
 		}
 	}
-	f := flightOfDNS{asking: time.Since(began), memory: b.AnonMemory(t), sockets: len(b.Descriptors(t).Sockets) - before}
+	f := flightOfDNS{asking: time.Since(began), memory: b.AnonMemory(t),
+		sockets: len(b.Descriptors(t).Sockets) - before}
 	measured(t, b, map[string]float64{`limeload_dns_in_flight{listener="main"}`: float64(questions)})
 
 	var reading sync.WaitGroup
@@ -182,7 +184,8 @@ func (h *heldDNS) readAnswers(c *net.UDPConn, client, clients, questions int) er
 			return err
 		}
 		number := int(m.Id)*clients + client
-		if m.Rcode != dns.RcodeSuccess || len(m.Question) != 1 || len(m.Answer) != 1 || m.Question[0].Name != fmt.Sprintf("n%d.example.com.", number) ||
+		if m.Rcode != dns.RcodeSuccess || len(m.Question) != 1 || len(m.Answer) != 1 ||
+			m.Question[0].Name != fmt.Sprintf("n%d.example.com.", number) ||
 			binary.BigEndian.Uint32(m.Answer[0].(*dns.A).A.To4()) != uint32(number) || !missing[number] {
 			return fmt.Errorf("to question %d came\n%v", number, &m)
 		}
@@ -196,12 +199,13 @@ const flightSockets = 2 * 2 * 8
 
 func flightWorld(h *heldDNS) world {
 	return world{
-		Global: []string{"workers = 2"}, Backends: []string{h.conn.LocalAddr().String()}, Listener: []string{`protocol = "udp"`, `profile = "dns"`}, Measured: true,
+		Global: []string{"workers = 2"}, Backends: []string{h.conn.LocalAddr().String()},
+		Listener: []string{`protocol = "udp"`, `profile = "dns"`}, Measured: true,
 	}
 }
 
-// TestDNSInFlight has 2,000 questions wait for a backend at once, and their answers come in another order. That is over in far less than the two
-// seconds that a backend has.
+// TestDNSInFlight has 2,000 questions wait for a backend at once, and their answers come in another order. That is over
+// in far less than the two seconds that a backend has.
 func TestDNSInFlight(t *testing.T) {
 	t.Parallel()
 	const questions = 2000

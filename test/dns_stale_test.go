@@ -41,8 +41,10 @@ type steadyAnswer struct {
 
 func (a steadyAnswer) isStale() bool { return a.rcode == dns.RcodeSuccess && a.ttl == staleSeconds }
 
-// startSteady has two clients, of which one sends EDNS, ask for each of these names until the test ends or stop is called.
-func startSteady(t *testing.T, b *harness.Balancer, pace time.Duration, names ...string) (clients []*steadyClient, stop func()) {
+// startSteady has two clients, of which one sends EDNS, ask for each of these names until the test ends or stop is
+// called.
+func startSteady(t *testing.T, b *harness.Balancer, pace time.Duration, names ...string) (clients []*steadyClient,
+	stop func()) {
 	t.Helper()
 	done := make(chan struct{})
 	var asking sync.WaitGroup
@@ -142,7 +144,8 @@ func staleWorld(t *testing.T) (server *harness.DNS, b *harness.Balancer, names [
 	server = harness.StartDNS(t)
 	server.TTL = 1
 	server.SetZone(t, staleZone("192.0.2.1"))
-	b = world{Backends: []string{server.Address}, Listener: []string{`cache = { max_entries = 1000, stale_ttl = "1h" }`}}.startUDP(t)
+	b = world{Backends: []string{server.Address},
+		Listener: []string{`cache = { max_entries = 1000, stale_ttl = "1h" }`}}.startUDP(t)
 	for _, name := range []string{"a.", "b.", "c.", "d."} {
 		names = append(names, name+harness.DNSZone)
 	}
@@ -153,8 +156,8 @@ func staleZone(address string) string {
 	return fmt.Sprintf("a A %[1]s\nb A %[1]s\nc A %[1]s\nd A %[1]s", address)
 }
 
-// checkStale looks at a client's answers while the backend was gone: all are there, and from the first expired one on all are such. It returns how
-// long the client has waited for the first, at most for another, and how many there were.
+// checkStale looks at a client's answers while the backend was gone: all are there, and from the first expired one on
+// all are such. It returns how long the client has waited for the first, at most for another, and how many there were.
 func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later time.Duration, stale int) {
 	t.Helper()
 	for _, a := range c.seen(t) {
@@ -164,7 +167,8 @@ func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later ti
 		switch {
 		case a.asked.Add(a.took).After(back):
 		case a.isStale():
-			if reason := int(dns.ExtendedErrorCodeStaleAnswer); c.edns && a.reason != reason || !c.edns && a.reason != -1 {
+			if reason := int(dns.ExtendedErrorCodeStaleAnswer); c.edns && a.reason != reason ||
+				!c.edns && a.reason != -1 {
 				t.Errorf("%s (EDNS: %t): %+v", c.name, c.edns, a)
 			}
 			if stale++; stale == 1 {
@@ -182,7 +186,8 @@ func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later ti
 	return first, later, stale
 }
 
-// TestDNSStale takes the backend away, one that says nothing and one that is not there any more: clients get expired answers, each of them.
+// TestDNSStale takes the backend away, one that says nothing and one that is not there any more: clients get expired
+// answers, each of them.
 func TestDNSStale(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -197,12 +202,15 @@ func TestDNSStale(t *testing.T) {
 			tc.gone(server, t)
 			for range 20 { // the first that comes at once, and further ones
 				seen := time.Now()
-				awaitEach(t, clients, "an expired answer", func(a steadyAnswer) bool { return a.isStale() && a.asked.After(seen) })
+				awaitEach(t, clients, "an expired answer", func(a steadyAnswer) bool {
+					return a.isStale() && a.asked.After(seen)
+				})
 			}
 			stop()
 			for _, c := range clients {
 				first, later, stale := c.checkStale(t, time.Now())
-				t.Logf("%s (EDNS: %t): %d expired answers, the first in %v, others in %v or less", c.name, c.edns, stale, first, later)
+				t.Logf("%s (EDNS: %t): %d expired answers, the first in %v, others in %v or less",
+					c.name, c.edns, stale, first, later)
 			}
 		})
 	}

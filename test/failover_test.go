@@ -32,8 +32,9 @@ type redisLoad struct {
 	refused  []error // connects that did not succeed
 }
 
-// connectPause is between two sessions of one client. Without it, two sessions' worth of ports a session wear out the machine's
-// 28,000 within the test; a port that comes round while the other side still has its last connection is reset by the kernel.
+// connectPause is between two sessions of one client. Without it, two sessions' worth of ports a session wear out the
+// machine's 28,000 within the test; a port that comes round while the other side still has its last connection is reset
+// by the kernel.
 const connectPause = 4 * time.Millisecond
 
 // startRedisLoad starts clients of both kinds.
@@ -177,8 +178,8 @@ func awaitSessionOn(t *testing.T, b *harness.Balancer, backend string, since tim
 	})
 }
 
-// judgeFailover holds what the clients saw against the access lines: whoever failed was on the killed backend when it was
-// killed, and nobody was left without a backend.
+// judgeFailover holds what the clients saw against the access lines: whoever failed was on the killed backend when it
+// was killed, and nobody was left without a backend.
 func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, killed, unhealthy, healthy time.Time) {
 	t.Helper()
 	// an address may serve two sessions of a run when it comes round again, so that a client has a list of lines
@@ -199,7 +200,8 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 		default:
 			t.Errorf("session ended with %q: %s", line.Reason, line.Text)
 		}
-		if line.Backend == "b1" && line.Reason == "client_closed" && line.Seen.After(unhealthy.Add(time.Second)) && line.Seen.Before(healthy) {
+		if line.Backend == "b1" && line.Reason == "client_closed" && line.Seen.After(unhealthy.Add(time.Second)) &&
+			line.Seen.Before(healthy) {
 			t.Errorf("session served by a backend that was killed: %s", line.Text)
 		}
 	}
@@ -238,7 +240,8 @@ func TestSwallowedSYN(t *testing.T) {
 	good := harness.Serve(t, harness.Echo)
 	b := world{
 		Backends: []string{swallower.Address(), good.Address()},
-		Pool:     []string{`algorithm = "round_robin"`, fmt.Sprintf(`connect_timeout = "%v"`, connectTimeout), `retries = 1`},
+		Pool: []string{`algorithm = "round_robin"`, fmt.Sprintf(`connect_timeout = "%v"`, connectTimeout),
+			`retries = 1`},
 	}.start(t)
 	const clients = 8
 	took := make(chan time.Duration, clients)

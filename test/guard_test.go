@@ -21,8 +21,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// The guards hold the repository to the rules of its house. Each first proves on a bad sample that it can fail. They read
-// what the test cache does not see, and so need -count=1.
+// The guards hold the repository to the rules of its house. Each first proves on a bad sample that it can fail. They
+// read what the test cache does not see, and so need -count=1.
 
 const module = "github.com/limeload/limeload-l4"
 
@@ -38,7 +38,8 @@ type listed struct {
 
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	list := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,GoFiles", module+"/...")
+	list := exec.CommandContext(t.Context(), "go", "list",
+		"-json=ImportPath,Dir,Imports,TestImports,XTestImports,GoFiles", module+"/...")
 	out, err := list.Output()
 	check(t, err)
 	var packages []listed
@@ -53,25 +54,29 @@ func listPackages(t *testing.T) []listed {
 	}
 }
 
-// houseImports is which of our packages each of them may import. A package that is not named here has no place in the house.
+// houseImports is which of our packages each of them may import. A package that is not named here has no place in the
+// house.
 func houseImports() map[string][]string {
 	return map[string][]string{
-		"cmd/limeload-l4":        {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
-		"cmd/limeload-l4/admin":  {"pool"},
-		"cmd/limeload-l4/daemon": {"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "l4", "cmd/limeload-l4/admin"},
-		"conf":                   {"conf/file", "algo"}, // for the names of the algorithms
-		"conf/file":              nil,                   // a leaf that knows nothing of conf: how files are read, whoever reads them
-		"algo":                   nil,
-		"pool":                   {"algo"},
-		"pool/discovery":         {"pool", "conf/file"},
-		"healthcheck":            nil,
-		"l4/internal/dnscache":   nil,
-		"l4":                     {"pool", "l4/internal/dnscache", "l4/internal/sock"},
-		"l4/internal/sock":       nil,
-		"test":                   {"test/harness"},
-		"test/bench":             {"test/harness"},
-		"test/harness":           nil,
-		"test/install":           nil,
+		"cmd/limeload-l4": {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin",
+			"cmd/limeload-l4/daemon"},
+		"cmd/limeload-l4/admin": {"pool"},
+		"cmd/limeload-l4/daemon": {"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "l4",
+			"cmd/limeload-l4/admin"},
+		"conf": {"conf/file", "algo"}, // for the names of the algorithms
+		// a leaf that knows nothing of conf: how files are read, whoever reads them
+		"conf/file":            nil,
+		"algo":                 nil,
+		"pool":                 {"algo"},
+		"pool/discovery":       {"pool", "conf/file"},
+		"healthcheck":          nil,
+		"l4/internal/dnscache": nil,
+		"l4":                   {"pool", "l4/internal/dnscache", "l4/internal/sock"},
+		"l4/internal/sock":     nil,
+		"test":                 {"test/harness"},
+		"test/bench":           {"test/harness"},
+		"test/harness":         nil,
+		"test/install":         nil,
 	}
 }
 
@@ -148,7 +153,8 @@ func TestImportGraph(t *testing.T) {
 
 // folderViolations is which of the top-level folders have no place there.
 func folderViolations(folders []string) []string {
-	house := []string{"cmd", "conf", "algo", "pool", "healthcheck", "l4", "test", "docs", "build"} // build is what make makes
+	// build is what make makes
+	house := []string{"cmd", "conf", "algo", "pool", "healthcheck", "l4", "test", "docs", "build"}
 	return slices.DeleteFunc(slices.Clone(folders), func(name string) bool {
 		return strings.HasPrefix(name, ".") || slices.Contains(house, name)
 	})

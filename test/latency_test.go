@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestSwitchBetweenBulkAndMessages changes the kind of traffic several times on one session: bytes stay exact, and small
-// messages are not held back by what bulk left behind.
+// TestSwitchBetweenBulkAndMessages changes the kind of traffic several times on one session: bytes stay exact, and
+// small messages are not held back by what bulk left behind.
 func TestSwitchBetweenBulkAndMessages(t *testing.T) {
 	t.Parallel()
 	b, _ := between(t, harness.Echo)
@@ -73,8 +73,9 @@ func TestMessageInTwoWrites(t *testing.T) {
 	noStalls(t, messages, time.Since(start))
 }
 
-// noStalls fails the test when round trips took so long together that most must have waited for a timer of the kernel's:
-// 40 ms for a delayed acknowledgement, 200 ms for a retransmission. Without, one takes a tenth of a millisecond.
+// noStalls fails the test when round trips took so long together that most must have waited for a timer of the
+// kernel's: 40 ms for a delayed acknowledgement, 200 ms for a retransmission. Without, one takes a tenth of a
+// millisecond.
 func noStalls(t *testing.T, trips int, took time.Duration) {
 	t.Helper()
 	if limit := time.Duration(trips) * 20 * time.Millisecond; took > limit {

@@ -1,8 +1,9 @@
 // Package test runs the built balancer as an operator would, with real clients and servers around it, and looks at it
-// from outside: its command line, its log, its sockets and what /proc says of it. It also holds the guards that read the
-// repository itself.
+// from outside: its command line, its log, its sockets and what /proc says of it. It also holds the guards that read
+// the repository itself.
 //
-// It measures nothing for its own sake (test/bench does); bounds on CPU time and memory are those the balancer promises.
+// It measures nothing for its own sake (test/bench does); bounds on CPU time and memory are those the balancer
+// promises.
 package test
 
 import (
@@ -97,8 +98,8 @@ func between(t testing.TB, handle harness.Handler, listener ...string) (*harness
 	return b, backend
 }
 
-// handOver is a handler that gives the test the backend's end of each connection. The test may do with it what it likes;
-// it is closed at the end of the test.
+// handOver is a handler that gives the test the backend's end of each connection. The test may do with it what it
+// likes; it is closed at the end of the test.
 func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		select {

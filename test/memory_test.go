@@ -57,7 +57,8 @@ const slowMemory = 16 << 20
 
 func TestSlowReaders(t *testing.T) {
 	endless := func(c net.Conn, moved *atomic.Int64) {
-		_, _ = harness.Traffic{Size: 1 << 40, Chunk: 64 << 10}.Send(io.MultiWriter(c, &counter{n: moved})) // ends with c
+		// ends with c
+		_, _ = harness.Traffic{Size: 1 << 40, Chunk: 64 << 10}.Send(io.MultiWriter(c, &counter{n: moved}))
 	}
 	t.Run("clients", func(t *testing.T) {
 		var moved atomic.Int64
@@ -80,7 +81,8 @@ func TestSlowReaders(t *testing.T) {
 }
 
 // slowlyRead has every session stall and measures, then again after the readers went on a little.
-func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use func(*net.TCPConn), goOn func([]*net.TCPConn)) {
+func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use func(*net.TCPConn),
+	goOn func([]*net.TCPConn)) {
 	backend := harness.Serve(t, handle)
 	b := world{Backends: []string{backend.Address()}, Measured: true}.start(t)
 	t.Cleanup(backend.Close)
@@ -98,7 +100,8 @@ func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use f
 		grown := b.AnonMemory(t) - before
 		t.Logf("%d MiB sent, memory grown by %d KiB", moved.Load()>>20, grown>>10)
 		if grown > slowMemory {
-			t.Errorf("memory grown by %d bytes for %d slow readers, expected at most %d", grown, slowReaders, slowMemory)
+			t.Errorf("memory grown by %d bytes for %d slow readers, expected at most %d",
+				grown, slowReaders, slowMemory)
 		}
 	}
 	measure()

@@ -60,8 +60,8 @@ func awaitMetric(t testing.TB, b *harness.Balancer, key string, value float64) {
 	})
 }
 
-// TestMetrics does what is counted, so and so often, and finds these numbers: sessions and their bytes, retries, a breaker's opening,
-// refusals of two kinds, a verdict, reloads of either result, and the drain.
+// TestMetrics does what is counted, so and so often, and finds these numbers: sessions and their bytes, retries, a
+// breaker's opening, refusals of two kinds, a verdict, reloads of either result, and the drain.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	const greeting = "hello"
@@ -216,7 +216,8 @@ func TestMetricsRules(t *testing.T) {
 	if _, _, code := harness.Run(t, harness.Command{Path: promtool, Args: []string{"check", "rules", bad}}); code == 0 {
 		t.Fatal("promtool finds nothing in a bad sample")
 	}
-	for _, args := range [][]string{{"check", "rules", "limeload.rules.yml"}, {"test", "rules", "limeload.rules.test.yml"}} {
+	for _, args := range [][]string{{"check", "rules", "limeload.rules.yml"},
+		{"test", "rules", "limeload.rules.test.yml"}} {
 		harness.MustRun(t, harness.Command{Path: promtool, Args: args, Dir: filepath.Join(packagingDir, "prometheus")})
 	}
 
@@ -230,7 +231,8 @@ func TestMetricsRules(t *testing.T) {
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
 			n++
-			fmt.Fprintf(&rules, "  - record: board%d\n    expr: %q\n", n, strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"))
+			fmt.Fprintf(&rules, "  - record: board%d\n    expr: %q\n", n,
+				strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"))
 		}
 	}
 	if n < 50 {
@@ -244,7 +246,8 @@ func TestMetricsRules(t *testing.T) {
 // A monitor is a Prometheus server.
 type monitor struct{ address string }
 
-// startMonitor starts one that scrapes a balancer's TCP address each second, native histograms too, and has the packaged rules.
+// startMonitor starts one that scrapes a balancer's TCP address each second, native histograms too, and has the
+// packaged rules.
 func startMonitor(t testing.TB, target string) monitor {
 	t.Helper()
 	dir, m := t.TempDir(), monitor{harness.FreeAddress(t)}
@@ -296,11 +299,13 @@ func (m monitor) value(ctx context.Context, expr string) (float64, error) {
 	return strconv.ParseFloat(fmt.Sprint(answer.Data.Result[0].Value[1]), 64)
 }
 
-// TestPrometheus has a real Prometheus scrape the balancer, which it understands in full: native histograms, rules and all.
+// TestPrometheus has a real Prometheus scrape the balancer, which it understands in full: native histograms, rules and
+// all.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	echo, admin := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
-	b := harness.StartBalancer(t, world{Backends: []string{echo.Address()}}.config(t)+fmt.Sprintf("[admin]\naddress = %q\n", admin))
+	b := harness.StartBalancer(t,
+		world{Backends: []string{echo.Address()}}.config(t)+fmt.Sprintf("[admin]\naddress = %q\n", admin))
 	const sessions = 20
 	for range sessions {
 		check(t, tryService(b.Address(t, "main")))

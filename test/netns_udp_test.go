@@ -11,14 +11,15 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestNetnsUDPAddresses asks, over a cable, a listener of all addresses at two of each IP version. The client's socket is connected: it
-// takes an answer from the address it asked, and from no other.
+// TestNetnsUDPAddresses asks, over a cable, a listener of all addresses at two of each IP version. The client's socket
+// is connected: it takes an answer from the address it asked, and from no other.
 func TestNetnsUDPAddresses(t *testing.T) {
 	f := connectFar(t)
 	const second, first6, second6 = "10.77.0.3", "fd77::1", "fd77::3"
 	ip(t, "address", "add", second+"/24", "dev", "here")
 	for _, address := range []string{first6, second6} {
-		ip(t, "address", "add", address+"/64", "dev", "here", "nodad") // at once, without asking whether it is somebody's already
+		// at once, without asking whether it is somebody's already
+		ip(t, "address", "add", address+"/64", "dev", "here", "nodad")
 	}
 	f.ip(t, "address", "add", "fd77::2/64", "dev", "there", "nodad")
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

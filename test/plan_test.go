@@ -53,7 +53,8 @@ type sessionState struct{ ID, Listener, Pool, Backend, Phase string }
 // observe asks the balancer what it has.
 func observe(t testing.TB, b *harness.Balancer) fleet {
 	t.Helper()
-	f := fleet{listeners: map[string]string{}, pools: map[string]bool{}, backends: map[string]backendState{}, sessions: map[string]sessionState{}}
+	f := fleet{listeners: map[string]string{}, pools: map[string]bool{}, backends: map[string]backendState{},
+		sessions: map[string]sessionState{}}
 	var all struct {
 		Listeners, Pools []struct{ Name, Address string }
 		Backends         []backendState
@@ -100,7 +101,8 @@ func (d *draw) config() string {
 	}
 	for _, pool := range pools {
 		fmt.Fprintf(&b, "[pool.%s]\nalgorithm = %q\non_remove = %q\nretries = %d\nbackends = [\n", pool,
-			d.pick("round_robin", "least_conn", "maglev", "ring_hash", "client_hash", "first"), d.pick("drain", "close"), d.random.IntN(3))
+			d.pick("round_robin", "least_conn", "maglev", "ring_hash", "client_hash", "first"), d.pick("drain",
+				"close"), d.random.IntN(3))
 		servers := slices.Clone(d.servers)
 		d.random.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 		names := []string{"b1", "b2", "b3", "b4", "b5"}
@@ -118,8 +120,8 @@ func (d *draw) config() string {
 	return b.String()
 }
 
-// TestPlan has the process say what a configuration will change, and then change it, for 200 random pairs: listeners, pools,
-// backends and sessions are afterwards as it said.
+// TestPlan has the process say what a configuration will change, and then change it, for 200 random pairs: listeners,
+// pools, backends and sessions are afterwards as it said.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	d := &draw{random: rand.New(rand.NewPCG(3, 4))}
@@ -175,7 +177,8 @@ func accepted(t testing.TB, b *harness.Balancer) map[string]int {
 	return counts
 }
 
-// dialAll opens three sessions through each listener, and waits until each is connected to a backend or refused for want of one.
+// dialAll opens three sessions through each listener, and waits until each is connected to a backend or refused for
+// want of one.
 func dialAll(t *testing.T, b *harness.Balancer) []net.Conn {
 	t.Helper()
 	const each = 3
@@ -211,7 +214,8 @@ func dialAll(t *testing.T, b *harness.Balancer) []net.Conn {
 func planAndReload(t *testing.T, b *harness.Balancer, now, next string) {
 	t.Helper()
 	var said plan
-	status, answer := b.API(t, "POST", "/v1/plan?name=next.toml", []byte(b.Complete(next)), "Content-Type", "application/toml")
+	status, answer := b.API(t, "POST", "/v1/plan?name=next.toml", []byte(b.Complete(next)), "Content-Type",
+		"application/toml")
 	if status != http.StatusOK {
 		t.Fatalf("plan: %d %s\n%s", status, answer, next)
 	}

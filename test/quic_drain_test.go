@@ -25,7 +25,8 @@ func TestQUICDrain(t *testing.T) {
 			q := startQUIC(t, each, clients)
 			other := harness.ServeUDP(t, harness.SilentDatagrams)
 			b := world{
-				Backends: []string{q.address, other.Address()}, Global: []string{`drain_timeout = "1h"`}, Pool: []string{`algorithm = "first"`},
+				Backends: []string{q.address, other.Address()}, Global: []string{`drain_timeout = "1h"`},
+				Pool: []string{`algorithm = "first"`},
 			}.startUDP(t)
 			done := make(chan struct{})
 			go func() {

@@ -20,8 +20,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A quicPair is a QUIC server, and what its clients need. Each connection has one stream: both sides send so many bytes at the same time,
-// and then the server says the digests of what it got and of what it sent.
+// A quicPair is a QUIC server, and what its clients need. Each connection has one stream: both sides send so many bytes
+// at the same time, and then the server says the digests of what it got and of what it sent.
 type quicPair struct {
 	// set once, then read-only
 	address string
@@ -46,12 +46,14 @@ func startQUIC(t *testing.T, bytes int64, clients int) *quicPair {
 		t.Fatal("the certificate is none")
 	}
 	q := &quicPair{
-		client: &tls.Config{RootCAs: authorities, ServerName: "127.0.0.1", NextProtos: []string{quicProtocol}, MinVersion: tls.VersionTLS13},
+		client: &tls.Config{RootCAs: authorities, ServerName: "127.0.0.1", NextProtos: []string{quicProtocol},
+			MinVersion: tls.VersionTLS13},
 		config: &quic.Config{HandshakeIdleTimeout: harness.Patience, MaxIdleTimeout: 2 * harness.Patience},
 		bytes:  bytes, errs: make(chan error, clients),
 	}
 	l, err := quic.ListenAddr(harness.FreeAddress(t),
-		&tls.Config{Certificates: []tls.Certificate{server.pair}, NextProtos: []string{quicProtocol}, MinVersion: tls.VersionTLS13}, q.config)
+		&tls.Config{Certificates: []tls.Certificate{server.pair}, NextProtos: []string{quicProtocol},
+			MinVersion: tls.VersionTLS13}, q.config)
 	check(t, err)
 	q.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -132,7 +134,8 @@ func (q *quicPair) both(s *quic.Stream, ends bool, receive func() (digest, error
 		var seed [32]byte
 		binary.NativeEndian.PutUint64(seed[:], rand.Uint64())
 		source := rand.NewChaCha8(seed)
-		_, sendErr = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, s)}, io.LimitReader(source, q.bytes), make([]byte, 64<<10))
+		_, sendErr = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, s)}, io.LimitReader(source, q.bytes),
+			make([]byte, 64<<10))
 		sum.Sum(sent[:0])
 		if sendErr == nil && ends {
 			sendErr = s.Close()
@@ -161,8 +164,8 @@ func digestOf(r io.Reader, n int64) (d digest, err error) {
 // handshakes is how many connections are made at a time: quic-go refuses them when 32 wait to be accepted.
 const handshakes = 16
 
-// askAll connects so many clients by way of address, has all of them exchange bytes at the same time, and fails the test for each exchange
-// that was not whole.
+// askAll connects so many clients by way of address, has all of them exchange bytes at the same time, and fails the
+// test for each exchange that was not whole.
 func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	t.Helper()
 	var asking sync.WaitGroup

@@ -40,8 +40,8 @@ func TestRedisBenchmark(t *testing.T) {
 					t.Errorf("no result for %s:\n%s", command, stdout)
 				}
 			}
-			// When it has its answers, redis-benchmark closes clients that may have unread ones, and so may reset them, and others that
-			// have not asked anything yet.
+			// When it has its answers, redis-benchmark closes clients that may have unread ones, and so may reset them,
+			// and others that have not asked anything yet.
 			oneOf(t, b.WaitSessions(t, tc.sessions), "client_closed", "client_reset", "probe")
 		})
 	}

@@ -90,7 +90,8 @@ func TestManySessionsBothWaysAtOnce(t *testing.T) {
 		check(t, errors.Join(client.err, backend.err))
 		// all clients send the same, and so do all backends: any pair will do
 		if client.sent != backend.got || backend.sent != client.got {
-			t.Errorf("client sent %v and got %v, backend sent %v and got %v", client.sent, client.got, backend.sent, backend.got)
+			t.Errorf("client sent %v and got %v, backend sent %v and got %v", client.sent, client.got, backend.sent,
+				backend.got)
 		}
 	}
 	oneOf(t, b.WaitSessions(t, sessions), "client_closed", "backend_closed")
@@ -151,8 +152,8 @@ func TestBackendSpeaksFirst(t *testing.T) {
 	check(t, harness.PingPong(c, 10, 100))
 }
 
-// TestClientWaits has what a client sends wait in the kernel while the backend's connect takes a second, as do the client's
-// FIN or, where the backend echoes, only what it sent.
+// TestClientWaits has what a client sends wait in the kernel while the backend's connect takes a second, as do the
+// client's FIN or, where the backend echoes, only what it sent.
 func TestClientWaits(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, handle harness.Handler) (*harness.Balancer, *harness.Swallower, *net.TCPConn) {
@@ -172,7 +173,8 @@ func TestClientWaits(t *testing.T) {
 			backend.Open(t)
 			got, err := harness.Collect(c)
 			check(t, err)
-			sameBytes(t, end{sent: sent, got: got}, harness.Receive(t, "the backend's end", ends), b.WaitSession(t, c.LocalAddr()))
+			sameBytes(t, end{sent: sent, got: got}, harness.Receive(t, "the backend's end", ends),
+				b.WaitSession(t, c.LocalAddr()))
 		})
 		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
 			t.Parallel()
@@ -190,8 +192,8 @@ func TestClientWaits(t *testing.T) {
 	}
 }
 
-// TestClientLeavesBeforeConnect has clients go while the backend's connect is under way: the balancer must see it without
-// the backend's help.
+// TestClientLeavesBeforeConnect has clients go while the backend's connect is under way: the balancer must see it
+// without the backend's help.
 func TestClientLeavesBeforeConnect(t *testing.T) {
 	t.Parallel()
 	backend := harness.Swallow(t, harness.Echo)

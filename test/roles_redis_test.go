@@ -33,13 +33,14 @@ func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	return world{
 		Backends: addresses,
 		Health: []string{
-			`type = "redis"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "100ms"`, `timeout = "400ms"`, `rise = 2`, `fall = 2`,
+			`type = "redis"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "100ms"`, `timeout = "400ms"`,
+			`rise = 2`, `fall = 2`,
 		},
 	}.start(t)
 }
 
-// TestRedisRoles has a replica made the master by hand while the old master still believes that it is one, and then the old
-// one made its replica: sessions are with one of them at any time, and never with the one that nobody follows.
+// TestRedisRoles has a replica made the master by hand while the old master still believes that it is one, and then the
+// old one made its replica: sessions are with one of them at any time, and never with the one that nobody follows.
 func TestRedisRoles(t *testing.T) {
 	t.Parallel()
 	master, replica := harness.StartRedis(t), harness.StartRedis(t)
@@ -101,7 +102,8 @@ func TestRedisReasons(t *testing.T) {
 			b := world{
 				Backends: []string{server.Address},
 				Health: append([]string{
-					`type = "redis"`, `interval = "300ms"`, `fast_interval = "100ms"`, `timeout = "300ms"`, `rise = 1`, `fall = 2`,
+					`type = "redis"`, `interval = "300ms"`, `fast_interval = "100ms"`, `timeout = "300ms"`, `rise = 1`,
+					`fall = 2`,
 				}, tc.health...),
 			}.start(t)
 			if tc.then != nil {
@@ -168,9 +170,9 @@ func awaitPrimary(t *testing.T, want string, balancers ...*harness.Balancer) {
 	}
 }
 
-// TestRedisTwoMasters has two masters that nobody follows, as after a restart of both. The one that has written more is the primary, and
-// where that decides nothing the one that was it before, as the state file knows, or the one of the lower address: of two balancers that
-// have them in another order both take the same.
+// TestRedisTwoMasters has two masters that nobody follows, as after a restart of both. The one that has written more is
+// the primary, and where that decides nothing the one that was it before, as the state file knows, or the one of the
+// lower address: of two balancers that have them in another order both take the same.
 func TestRedisTwoMasters(t *testing.T) {
 	t.Parallel()
 	servers := []*harness.Redis{harness.StartRedis(t), harness.StartRedis(t)}
@@ -184,7 +186,8 @@ func TestRedisTwoMasters(t *testing.T) {
 	start := func(global []string, servers ...*harness.Redis) *harness.Balancer {
 		return world{
 			Backends: []string{servers[0].Address, servers[1].Address}, Global: global,
-			Health: []string{`type = "redis"`, `role = "primary"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "2s"`, `rise = 1`, `fall = 2`},
+			Health: []string{`type = "redis"`, `role = "primary"`, `interval = "200ms"`, `fast_interval = "100ms"`,
+				`timeout = "2s"`, `rise = 1`, `fall = 2`},
 		}.start(t)
 	}
 	awaitPrimary(t, low.Address, start(nil, low, high), start(nil, high, low))
@@ -224,6 +227,7 @@ func TestRedisTwoMasters(t *testing.T) {
 	known, err := os.ReadFile(state)
 	check(t, err)
 	check(t, os.WriteFile(state+".copy", known, 0o600))
-	awaitPrimary(t, high.Address, start(keep, low, high), start([]string{fmt.Sprintf("state_file = %q", state+".copy")}, low, high))
+	awaitPrimary(t, high.Address, start(keep, low, high), start([]string{fmt.Sprintf("state_file = %q", state+".copy")},
+		low, high))
 	awaitPrimary(t, low.Address, start(nil, low, high))
 }

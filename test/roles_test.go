@@ -15,8 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// perSource is how many connections the clients role opens from one source address: few enough that the ephemeral ports of
-// one address suffice whatever else runs.
+// perSource is how many connections the clients role opens from one source address: few enough that the ephemeral ports
+// of one address suffice whatever else runs.
 const perSource = 2000
 
 // clientsRole opens args[1] sessions to args[0], from as many addresses of 127.0.0.0/8 as needed, and has each of them

@@ -122,12 +122,15 @@ backends = [{ name = "t", address = %q }]
 		}
 	}
 	l := udpFigures(t, b)
-	t.Logf("%d forged datagrams in %v, %d of them taken, %.1f us of CPU time each; %d flows of %d; dropped %v", sent, took.Round(time.Millisecond), l.DatagramsIn,
+	t.Logf("%d forged datagrams in %v, %d of them taken, %.1f us of CPU time each; %d flows of %d; dropped %v",
+		sent, took.Round(time.Millisecond), l.DatagramsIn,
 		float64(used.Microseconds())/float64(sent), l.Accepted-uint64(l.Sessions), l.Accepted, l.drops())
-	t.Logf("answered flows: %d of %d lost, %d of %d datagrams lost, p50 %v, p99 %v", lost, clients, all.lost, all.lost+len(all.times), at(all.times, 50), at(all.times, 99))
+	t.Logf("answered flows: %d of %d lost, %d of %d datagrams lost, p50 %v, p99 %v",
+		lost, clients, all.lost, all.lost+len(all.times), at(all.times, 50), at(all.times, 99))
 	t.Logf("TCP: round trip p50 %v, p99 %v; new clients: %d of %d not served, p50 %v, p99 %v",
 		at(trips, 50), at(trips, 99), refused, refused+len(connects), at(connects, 50), at(connects, 99))
-	t.Logf("new UDP clients: %d of %d answered at their first question, p50 %v, p99 %v", len(answers), asks, at(answers, 50), at(answers, 99))
+	t.Logf("new UDP clients: %d of %d answered at their first question, p50 %v, p99 %v",
+		len(answers), asks, at(answers, 50), at(answers, 99))
 	if lost > 0 || refused > 0 {
 		t.Errorf("%d answered flows lost, %d TCP clients not served", lost, refused)
 	}

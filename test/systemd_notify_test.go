@@ -86,7 +86,8 @@ type notified struct {
 	file string // the configuration
 }
 
-// startNotified starts a balancer as systemd does, and does not wait for anything. It must end with 0 when it is told to.
+// startNotified starts a balancer as systemd does, and does not wait for anything. It must end with 0 when it is told
+// to.
 func startNotified(t *testing.T, o notifiedOptions) *notified {
 	t.Helper()
 	if o.Socket == "" {
@@ -102,7 +103,8 @@ func startNotified(t *testing.T, o notifiedOptions) *notified {
 	check(t, os.WriteFile(n.file, []byte(o.Config+"\n[admin]\naddress = \"\"\n"), 0o600))
 	command := append(o.Before, o.Binary, "--config", n.file)
 	n.Process = harness.Start(t, harness.Command{
-		Path: command[0], Args: command[1:], Env: append([]string{"NOTIFY_SOCKET=" + o.Socket, "GORACE=atexit_sleep_ms=50"}, o.Env...),
+		Path: command[0], Args: command[1:],
+		Env: append([]string{"NOTIFY_SOCKET=" + o.Socket, "GORACE=atexit_sleep_ms=50"}, o.Env...),
 	})
 	t.Cleanup(func() {
 		select {
@@ -125,7 +127,8 @@ func (n *notified) ready(t *testing.T) map[string]string {
 
 func TestNotifyReady(t *testing.T) {
 	t.Parallel()
-	for name, socket := range map[string]string{"path": "", "abstract": "@limeload-" + strconv.Itoa(os.Getpid()) + "-ready"} {
+	for name, socket := range map[string]string{"path": "", "abstract": "@limeload-" + strconv.Itoa(os.Getpid()) +
+		"-ready"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := harness.Serve(t, harness.Echo)
@@ -163,7 +166,8 @@ func TestNotifyNotReady(t *testing.T) {
 func TestNotifyDrain(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
-	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}, Global: []string{`drain_timeout = "1h"`}}
+	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()},
+		Global: []string{`drain_timeout = "1h"`}}
 	n := startNotified(t, notifiedOptions{Config: w.config(t)})
 	n.ready(t)
 	c := harness.Dial(t, w.Listen)
@@ -228,7 +232,8 @@ func TestNotifyWatchdog(t *testing.T) {
 	config := func() string { return world{Backends: []string{backend.Address()}}.config(t) }
 	t.Run("fed, also while it drains", func(t *testing.T) {
 		t.Parallel()
-		w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}, Global: []string{`drain_timeout = "1h"`}}
+		w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()},
+			Global: []string{`drain_timeout = "1h"`}}
 		n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"WATCHDOG_USEC=2000000"}})
 		n.ready(t)
 		for range 3 {
@@ -263,7 +268,8 @@ func TestNotifyManagerGone(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
 	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}}
-	n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"NOTIFY_SOCKET=/nowhere/notify", "WATCHDOG_USEC=100000"}})
+	n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"NOTIFY_SOCKET=/nowhere/notify",
+		"WATCHDOG_USEC=100000"}})
 	line := n.WaitStderr(t, "service manager not told")
 	if !strings.Contains(line, `"level":"warn"`) {
 		t.Errorf("logged %s", line)

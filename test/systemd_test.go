@@ -97,7 +97,9 @@ func complaints(t *testing.T, unit string) string {
 // dropIns is the example drop-ins of the service.
 func dropIns(t *testing.T) []string {
 	t.Helper()
-	files := slices.DeleteFunc(packagedFiles(t), func(name string) bool { return !strings.HasPrefix(name, "examples/") || filepath.Ext(name) != ".conf" })
+	files := slices.DeleteFunc(packagedFiles(t), func(name string) bool {
+		return !strings.HasPrefix(name, "examples/") || filepath.Ext(name) != ".conf"
+	})
 	if len(files) == 0 {
 		t.Fatal("there are no example drop-ins")
 	}
@@ -108,7 +110,8 @@ func dropIns(t *testing.T) []string {
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
 	bad := unitFolder(t.TempDir())
-	for name, line := range map[string]string{"unknown.service": "[Service]\nProtectSytem=strict\n", "value.service": "[Service]\nWatchdogSec=often\n"} {
+	for name, line := range map[string]string{"unknown.service": "[Service]\nProtectSytem=strict\n",
+		"value.service": "[Service]\nWatchdogSec=often\n"} {
 		if complaints(t, bad.install(t, name, packaged(t, unitName)+line)) == "" {
 			t.Fatalf("systemd accepts the bad sample %s", name)
 		}
@@ -139,8 +142,8 @@ func TestSystemdUnits(t *testing.T) {
 	}
 }
 
-// maxExposure is the worst that `systemd-analyze security` may say of the unit, from 0 (contained) to 10, times ten as the option
-// --threshold has it.
+// maxExposure is the worst that `systemd-analyze security` may say of the unit, from 0 (contained) to 10, times ten as
+// the option --threshold has it.
 const maxExposure = 17
 
 // TestSystemdHardening holds how much the service may do.
@@ -152,7 +155,8 @@ func TestSystemdHardening(t *testing.T) {
 		for name, text := range files {
 			units.install(t, name, text)
 		}
-		output, code := analyze(t, "security", "--offline=true", "--no-pager", fmt.Sprintf("--threshold=%d", maxExposure), filepath.Join(string(units), unitName))
+		output, code := analyze(t, "security", "--offline=true", "--no-pager",
+			fmt.Sprintf("--threshold=%d", maxExposure), filepath.Join(string(units), unitName))
 		if !strings.Contains(output, "Overall exposure level") {
 			t.Fatalf("systemd-analyze security: %s", output)
 		}
@@ -167,7 +171,8 @@ func TestSystemdHardening(t *testing.T) {
 		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit", maxExposure/10.0)
 	}
 	if exposed(t, map[string]string{unitName: service, unitName + ".d/icmp.conf": packaged(t, "examples/icmp.conf")}) {
-		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit with raw sockets", maxExposure/10.0)
+		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit with raw sockets",
+			maxExposure/10.0)
 	}
 
 	for name, expected := range map[string]string{
@@ -215,14 +220,16 @@ func TestSystemdUsersAndFolders(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "users.conf")
 		check(t, os.WriteFile(file, []byte(text), 0o600))
 		stdout, stderr, code := harness.Run(t, harness.Command{
-			Path: harness.Tool(t, "systemd-sysusers"), Args: []string{"--dry-run", "--root=" + root, file}, Env: []string{"LC_ALL=C"},
+			Path: harness.Tool(t, "systemd-sysusers"), Args: []string{"--dry-run", "--root=" + root, file},
+			Env: []string{"LC_ALL=C"},
 		})
 		return stdout + stderr, code
 	}
 	if output, code := sysusers("q limeload - -\n"); code == 0 {
 		t.Fatalf("systemd-sysusers accepts the bad sample: %s", output)
 	}
-	if output, code := sysusers(packaged(t, users)); code != 0 || !strings.Contains(output, "Creating user 'limeload'") {
+	if output, code := sysusers(packaged(t, users)); code != 0 ||
+		!strings.Contains(output, "Creating user 'limeload'") {
 		t.Errorf("%s: exit code %d, %s", users, code, output)
 	}
 
@@ -233,11 +240,13 @@ func TestSystemdUsersAndFolders(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "folders.conf")
 		check(t, os.WriteFile(file, []byte(text), 0o600))
 		stdout, stderr, code := harness.Run(t, harness.Command{ // --clean reads all and touches nothing that has no age
-			Path: harness.Tool(t, "systemd-tmpfiles"), Args: []string{"--clean", "--root=" + root, file}, Env: []string{"LC_ALL=C"},
+			Path: harness.Tool(t, "systemd-tmpfiles"), Args: []string{"--clean", "--root=" + root, file},
+			Env: []string{"LC_ALL=C"},
 		})
 		return stdout + stderr, code
 	}
-	for _, bad := range []string{"d /etc/limeload 0750 root limelaod -\n", "d etc/limeload 0750 root root -\n", "d /etc/limeload rwx root root -\n"} {
+	for _, bad := range []string{"d /etc/limeload 0750 root limelaod -\n", "d etc/limeload 0750 root root -\n",
+		"d /etc/limeload rwx root root -\n"} {
 		if output, code := tmpfiles(bad); code == 0 && output == "" {
 			t.Fatalf("systemd-tmpfiles accepts the bad sample %q", bad)
 		}

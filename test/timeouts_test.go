@@ -102,8 +102,8 @@ func TestHalfCloseTimeout(t *testing.T) {
 	}
 }
 
-// TestHalfCloseAfterQuiet has a session that was quiet for longer than half_close_timeout end: the silence that counts is
-// that since the FIN, so the answer to it comes through.
+// TestHalfCloseAfterQuiet has a session that was quiet for longer than half_close_timeout end: the silence that counts
+// is that since the FIN, so the answer to it comes through.
 func TestHalfCloseAfterQuiet(t *testing.T) {
 	t.Parallel()
 	const timeout = 2 * time.Second
@@ -128,7 +128,8 @@ func TestHalfCloseAfterQuiet(t *testing.T) {
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Second
-	first, second, third := harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo)
+	first, second, third := harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo),
+		harness.Swallow(t, harness.Echo)
 	b := world{
 		Backends: []string{first.Address(), second.Address(), third.Address()},
 		Pool:     []string{fmt.Sprintf(`connect_timeout = "%v"`, timeout), `retries = 1`},

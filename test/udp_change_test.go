@@ -78,7 +78,8 @@ func TestUDPDrain(t *testing.T) {
 	})
 }
 
-// A udpAsker asks all the time, from one socket or from a new one for each question, and stops at the first that is not answered.
+// A udpAsker asks all the time, from one socket or from a new one for each question, and stops at the first that is not
+// answered.
 type udpAsker struct {
 	asked atomic.Int64
 	err   error // of the question that was not answered; to be read when it has been stopped
@@ -122,8 +123,8 @@ func (a *udpAsker) run(address string, fresh bool, stop <-chan struct{}) {
 	}
 }
 
-// TestUDPReload takes up configurations with other listeners and backends, while clients of a listener that stays ask all the time, from
-// sockets that stay and from new ones: no answer is lost.
+// TestUDPReload takes up configurations with other listeners and backends, while clients of a listener that stays ask
+// all the time, from sockets that stay and from new ones: no answer is lost.
 func TestUDPReload(t *testing.T) {
 	t.Parallel()
 	one, two := harness.ServeUDP(t, harness.EchoDatagrams), harness.ServeUDP(t, harness.EchoDatagrams)
@@ -136,7 +137,8 @@ func TestUDPReload(t *testing.T) {
 		}
 		text := fmt.Sprintf("[listener.stay]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", stay)
 		if round%3 != 1 { // comes and goes, and is elsewhere each time
-			text += fmt.Sprintf("[listener.moving]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", []string{moving, other}[round%2])
+			text += fmt.Sprintf("[listener.moving]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\n"+
+				"flow_timeout = \"1h\"\n", []string{moving, other}[round%2])
 		}
 		return text + fmt.Sprintf("[pool.all]\nalgorithm = \"round_robin\"\nbackends = %s\n",
 			harness.BackendListWith([]string{fmt.Sprintf("weight = %d", 1+round%5)}, backends...))
@@ -194,7 +196,8 @@ func TestUDPRemovedListener(t *testing.T) {
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
 	gone, stays := harness.FreeAddress(t), harness.FreeAddress(t)
 	listener := func(name, address string) string {
-		return fmt.Sprintf("[listener.%s]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", name, address)
+		return fmt.Sprintf("[listener.%s]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n",
+			name, address)
 	}
 	pool := "[pool.all]\nbackends = " + harness.BackendList(backend.Address()) + "\n"
 	b := harness.StartBalancer(t, listener("gone", gone)+listener("stays", stays)+pool)
@@ -230,7 +233,8 @@ func TestUDPListenersOfBothProtocols(t *testing.T) {
 	server.SetZone(t, "www A 192.0.2.1")
 	address := harness.FreeAddress(t)
 	b := harness.StartBalancer(t, fmt.Sprintf("[listener.tcp]\naddress = %[1]q\npool = \"all\"\n"+
-		"[listener.udp]\naddress = %[1]q\nprotocol = \"udp\"\npool = \"all\"\n[pool.all]\nbackends = %[2]s\n", address, harness.BackendList(server.Address)))
+		"[listener.udp]\naddress = %[1]q\nprotocol = \"udp\"\npool = \"all\"\n[pool.all]\nbackends = %[2]s\n", address,
+		harness.BackendList(server.Address)))
 	t.Cleanup(func() { endFlows(t, b) })
 	p := harness.RunDNSPerf(t, address, []string{"www." + harness.DNSZone + " A"}, "-n", "20")
 	over := harness.RunDNSPerf(t, address, []string{"www." + harness.DNSZone + " A"}, "-n", "20", "-m", "tcp")

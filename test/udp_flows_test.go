@@ -14,7 +14,8 @@ func TestUDPFlowKey(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, key string) *harness.Balancer {
 		return world{
-			Backends: udpNamed(t, 3), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{fmt.Sprintf("flow_key = %q", key)},
+			Backends: udpNamed(t, 3), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{fmt.Sprintf("flow_key = %q", key)},
 		}.startUDP(t)
 	}
 	t.Run("client", func(t *testing.T) {
@@ -138,15 +139,18 @@ func TestUDPAccessLine(t *testing.T) {
 		t.Fatalf("one flow is listed as %+v", list)
 	}
 	f := list.Sessions[0]
-	if f.ID == "" || f.Listener != "main" || f.Client != c.LocalAddr().String() || f.Pool != "all" || f.Backend != "b1" ||
+	if f.ID == "" || f.Listener != "main" || f.Client != c.LocalAddr().String() || f.Pool != "all" ||
+		f.Backend != "b1" ||
 		f.Address != backend.Address() || f.BytesIn != 8 || f.BytesOut != 8 {
 		t.Errorf("the flow is %+v", f)
 	}
 	b.Ask(t, "DELETE", "/v1/sessions/"+f.ID, nil, nil)
 
 	line := b.WaitFlow(t, c.LocalAddr())
-	if line.Flow != f.ID || line.Listener != "main" || line.Pool != "all" || line.Backend != "b1" || line.BackendAddress != backend.Address() ||
-		line.BytesIn != 8 || line.BytesOut != 8 || line.DatagramsIn != 3 || line.DatagramsOut != 3 || line.Retries != 0 ||
+	if line.Flow != f.ID || line.Listener != "main" || line.Pool != "all" || line.Backend != "b1" ||
+		line.BackendAddress != backend.Address() ||
+		line.BytesIn != 8 || line.BytesOut != 8 || line.DatagramsIn != 3 || line.DatagramsOut != 3 ||
+		line.Retries != 0 ||
 		line.Reason != "ended_by_operator" || line.Level != "info" || line.Has("err") {
 		t.Errorf("%s", line.Text)
 	}
@@ -164,7 +168,8 @@ func TestUDPFlowEnds(t *testing.T) {
 	t.Parallel()
 	t.Run("flow_timeout", func(t *testing.T) {
 		t.Parallel()
-		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{`flow_timeout = "300ms"`}}.startUDP(t)
+		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{`flow_timeout = "300ms"`}}.startUDP(t)
 		c := harness.DialUDP(t, b.Address(t, "main"))
 		first := ask(t, c, "?")
 		line := b.WaitFlow(t, c.LocalAddr())
@@ -177,7 +182,8 @@ func TestUDPFlowEnds(t *testing.T) {
 	})
 	t.Run("responses", func(t *testing.T) {
 		t.Parallel()
-		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{`responses = 1`}}.startUDP(t)
+		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{`responses = 1`}}.startUDP(t)
 		c := harness.DialUDP(t, b.Address(t, "main"))
 		var got []string
 		for range 4 {
@@ -193,14 +199,15 @@ func TestUDPFlowEnds(t *testing.T) {
 	})
 }
 
-// TestUDPLimits has more clients than may be: their datagrams are dropped and counted, the others are served, and so are they when
-// there is room.
+// TestUDPLimits has more clients than may be: their datagrams are dropped and counted, the others are served, and so
+// are they when there is room.
 func TestUDPLimits(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
 	t.Run("max_flows", func(t *testing.T) {
 		b := world{Backends: []string{backend.Address()}, Listener: []string{"max_flows = 2"}}.startUDP(t)
-		one, two, three := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main"))
+		one, two, three := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main")),
+			harness.DialUDP(t, b.Address(t, "main"))
 		ask(t, one, "1")
 		ask(t, two, "2")
 		for i := range 3 {

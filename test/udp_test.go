@@ -18,8 +18,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world says how; those that
-// are left at the end of the test are ended then.
+// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world says
+// how; those that are left at the end of the test are ended then.
 func (w world) startUDP(t testing.TB) *harness.Balancer {
 	t.Helper()
 	lines := []string{`protocol = "udp"`}
@@ -41,7 +41,8 @@ func endFlows(t testing.TB, b *harness.Balancer) {
 	}
 	for _, all := range []string{"0.0.0.0/0", "::/0"} {
 		// not by Ask: the test's context has ended when this is its cleanup
-		if status, answer, err := b.TryAPI(context.Background(), "DELETE", "/v1/sessions?client="+all, nil); err != nil || status/100 != 2 {
+		if status, answer, err := b.TryAPI(context.Background(), "DELETE", "/v1/sessions?client="+all,
+			nil); err != nil || status/100 != 2 {
 			t.Errorf("end of the flows: %d %s %v", status, answer, err)
 		}
 	}
@@ -134,7 +135,8 @@ func udpNamed(t testing.TB, n int) (addresses []string) {
 func dnsZone(n int) (records string, questions []string) {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "h%d A 192.0.2.%d\nh%d AAAA 2001:db8::%x\nt%d TXT %q\n", i, i%250, i, i, i, strings.Repeat("text ", i%40))
+		fmt.Fprintf(&b, "h%d A 192.0.2.%d\nh%d AAAA 2001:db8::%x\nt%d TXT %q\n", i, i%250, i, i, i,
+			strings.Repeat("text ", i%40))
 		questions = append(questions,
 			fmt.Sprintf("h%d.%s A", i, harness.DNSZone), fmt.Sprintf("h%d.%s AAAA", i, harness.DNSZone),
 			fmt.Sprintf("t%d.%s TXT", i, harness.DNSZone), fmt.Sprintf("no%d.%s A", i, harness.DNSZone))
@@ -142,8 +144,8 @@ func dnsZone(n int) (records string, questions []string) {
 	return b.String(), questions
 }
 
-// TestUDPNameServer puts a real name server behind the balancer: it gives the answers of the server itself, to many clients at once, and
-// none is lost.
+// TestUDPNameServer puts a real name server behind the balancer: it gives the answers of the server itself, to many
+// clients at once, and none is lost.
 func TestUDPNameServer(t *testing.T) {
 	t.Parallel()
 	const clients = 30
@@ -177,7 +179,8 @@ func TestUDPNameServer(t *testing.T) {
 		t.Errorf("dnsperf: %s", p.Text)
 	}
 	l := udpFigures(t, b)
-	if want := uint64(20*clients + p.Sent); l.Protocol != "udp" || l.DatagramsIn != want || l.DatagramsOut != want || len(l.drops()) != 0 {
+	if want := uint64(20*clients + p.Sent); l.Protocol != "udp" || l.DatagramsIn != want || l.DatagramsOut != want ||
+		len(l.drops()) != 0 {
 		t.Errorf("after %d questions: %+v", want, l)
 	}
 }
@@ -209,7 +212,8 @@ func exchangeSizes(t *testing.T, key string) {
 		for _, at := range []string{"127.0.0.1:%d", "[::1]:%d"} {
 			t.Run(listen+" to "+at, func(t *testing.T) {
 				backend := harness.ServeUDPOn(t, fmt.Sprintf(at, harness.FreePort(t)), harness.EchoDatagrams)
-				b := world{Global: []string{key}, Listen: fmt.Sprintf(listen, harness.FreePort(t)), Backends: []string{backend.Address()}}.startUDP(t)
+				b := world{Global: []string{key}, Listen: fmt.Sprintf(listen, harness.FreePort(t)),
+					Backends: []string{backend.Address()}}.startUDP(t)
 				c := harness.DialUDP(t, b.Address(t, "main"))
 				var total uint64
 				sizes := []int{0, 1, 512, 1472, 1473, 4096, 16_000, harness.MaxDatagram, 0, 1}
@@ -221,7 +225,8 @@ func exchangeSizes(t *testing.T, key string) {
 					total += uint64(size)
 				}
 				l := udpFigures(t, b)
-				if n := uint64(len(sizes)); l.DatagramsIn != n || l.DatagramsOut != n || l.BytesIn != total || l.BytesOut != total || len(l.drops()) != 0 {
+				if n := uint64(len(sizes)); l.DatagramsIn != n || l.DatagramsOut != n || l.BytesIn != total ||
+					l.BytesOut != total || len(l.drops()) != 0 {
 					t.Errorf("after %d datagrams of %d bytes: %+v", n, total, l)
 				}
 			})
@@ -229,8 +234,8 @@ func exchangeSizes(t *testing.T, key string) {
 	}
 }
 
-// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each comes out as it went in, whatever became of
-// the train on its way.
+// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each comes out as it went in,
+// whatever became of the train on its way.
 func TestUDPTrains(t *testing.T) {
 	t.Parallel()
 	withOffload(t, exchangeTrains)
@@ -265,7 +270,8 @@ func exchangeTrains(t *testing.T, key string) {
 		for i, part := range want {
 			got := harness.Receive(t, "a datagram at the backend", arrivals)
 			if from = got.from; got.text != part {
-				t.Fatalf("train of %+v: datagram %d has %d bytes, %.3q, expected %d, %.3q", tc, i, len(got.text), got.text, len(part), part)
+				t.Fatalf("train of %+v: datagram %d has %d bytes, %.3q, expected %d, %.3q",
+					tc, i, len(got.text), got.text, len(part), part)
 			}
 		}
 		sendTrain(t, backendConn.Load(), train, tc.size, from)
@@ -274,7 +280,8 @@ func exchangeTrains(t *testing.T, key string) {
 			n, err := c.Read(got)
 			check(t, err)
 			if string(got[:n]) != part {
-				t.Fatalf("train of %+v: answer %d has %d bytes, %.3q, expected %d, %.3q", tc, i, n, got[:n], len(part), part)
+				t.Fatalf("train of %+v: answer %d has %d bytes, %.3q, expected %d, %.3q",
+					tc, i, n, got[:n], len(part), part)
 			}
 		}
 	}
@@ -283,16 +290,16 @@ func exchangeTrains(t *testing.T, key string) {
 	}
 }
 
-// withOffload runs f with the ways to move trains of datagrams as one that this kernel has (UDP_GRO, UDP_SEGMENT), and without. Key is for the
-// global table.
+// withOffload runs f with the ways to move trains of datagrams as one that this kernel has (UDP_GRO, UDP_SEGMENT), and
+// without. Key is for the global table.
 func withOffload(t *testing.T, f func(t *testing.T, key string)) {
 	for _, key := range []string{"udp_offload = true", "udp_offload = false"} {
 		t.Run(key, func(t *testing.T) { f(t, key) })
 	}
 }
 
-// TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the balancer is to move
-// no trains.
+// TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the
+// balancer is to move no trains.
 func TestUDPOffload(t *testing.T) {
 	t.Parallel()
 	withOffload(t, func(t *testing.T, key string) {
@@ -344,8 +351,8 @@ func sendTrain(t *testing.T, c *net.UDPConn, train []byte, size int, to net.Addr
 	check(t, err)
 }
 
-// TestUDPWildcard asks a listener of all addresses at several: the answer comes from the one that was asked, or a connected socket would
-// not take it.
+// TestUDPWildcard asks a listener of all addresses at several: the answer comes from the one that was asked, or a
+// connected socket would not take it.
 func TestUDPWildcard(t *testing.T) {
 	t.Parallel()
 	four, six := []string{"127.0.0.1", "127.0.0.2", "127.5.6.7"}, []string{"::1"}

@@ -12,8 +12,8 @@ import (
 )
 
 // TestUrgentByte sends TCP urgent data in the middle of a stream. Reads stop short at its mark, so that whoever takes a
-// short read for an empty buffer stalls there. Whether the byte itself passes is left open (RFC 6093 advises against its
-// use); all the others must pass, in order.
+// short read for an empty buffer stalls there. Whether the byte itself passes is left open (RFC 6093 advises against
+// its use); all the others must pass, in order.
 func TestUrgentByte(t *testing.T) {
 	t.Parallel()
 	before, after := bytes.Repeat([]byte("before "), 100), bytes.Repeat([]byte("after "), 100)

@@ -1,8 +1,10 @@
-// Package file reads the files that a configuration names: passwords, tokens, certificates, lists of backends, the state.
+// Package file reads the files that a configuration names: passwords, tokens, certificates, lists of backends, the
+// state.
 //
-// Whoever writes such a path may have meant something else, or may want to do harm, and the reader is a process that many
-// depend on. So it reads regular files only, no more of them than the caller allows, and never waits for one. It knows nothing
-// of what is in a file; its errors name the path, and never quote the contents. Any goroutine may call it.
+// Whoever writes such a path may have meant something else, or may want to do harm, and the reader is a process that
+// many depend on. So it reads regular files only, no more of them than the caller allows, and never waits for one. It
+// knows nothing of what is in a file; its errors name the path, and never quote the contents. Any goroutine may call
+// it.
 package file
 
 import (
@@ -22,12 +24,12 @@ var (
 	ErrTooLarge = errors.New("the file is too large")
 )
 
-// patience is how long a file may have nothing to give. Regular files on a disk always have; some of those that the kernel makes up
-// (/proc/kmsg) are called regular and wait for news.
+// patience is how long a file may have nothing to give. Regular files on a disk always have; some of those that the
+// kernel makes up (/proc/kmsg) are called regular and wait for news.
 const patience = time.Second
 
-// Read returns the contents of the regular file at path, which has at most limit bytes. A symbolic link to a regular file is as
-// good as the file: Kubernetes puts its secrets there. The error is an *fs.PathError.
+// Read returns the contents of the regular file at path, which has at most limit bytes. A symbolic link to a regular
+// file is as good as the file: Kubernetes puts its secrets there. The error is an *fs.PathError.
 func Read(path string, limit int) ([]byte, error) {
 	// Looked at before it is opened: to open a device may have an effect, as with a watchdog or a tape.
 	info, err := os.Stat(path)
@@ -64,7 +66,8 @@ func readOpened(f *os.File, path string, limit int) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: reading it waits for something", ErrNotRegular)}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: reading it waits for something",
+			ErrNotRegular)}
 	case err != nil:
 		return nil, err
 	case len(data) > limit: // of a file that grows, or that the kernel makes up and gives no size

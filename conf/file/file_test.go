@@ -45,7 +45,8 @@ func read(t *testing.T, path string) ([]byte, error) {
 
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
-	for name, content := range map[string]string{"one line": "secret\n", "empty": "", "full": strings.Repeat("x", limit)} {
+	for name, content := range map[string]string{"one line": "secret\n", "empty": "",
+		"full": strings.Repeat("x", limit)} {
 		path := filepath.Join(dir, name)
 		must(t, os.WriteFile(path, []byte(content), 0o600))
 		if got, err := read(t, path); err != nil || string(got) != content {

@@ -13,7 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// targetZone answers for a service of n targets, whose records may be kept for a second, by TCP, as such an answer must come.
+// targetZone answers for a service of n targets, whose records may be kept for a second, by TCP, as such an answer must
+// come.
 func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, network string) [][]byte {
 	return func(q *dns.Msg, network string) [][]byte {
 		switch {
@@ -30,12 +31,13 @@ func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, networ
 	}
 }
 
-// TestTooManyTargets holds what an answer of two thousand targets makes us ask: two questions, by UDP and by TCP. Without
-// a bound it was 4,002, again every second.
+// TestTooManyTargets holds what an answer of two thousand targets makes us ask: two questions, by UDP and by TCP.
+// Without a bound it was 4,002, again every second.
 func TestTooManyTargets(t *testing.T) {
 	s := serve(t, targetZone(2000, func(q *dns.Msg) *dns.Msg { return reply(q) }))
 	f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
-	if !errors.Is(err, ErrTooMany) || len(f.Backends) != 0 || !strings.HasSuffix(err.Error(), "more than 1000 targets") {
+	if !errors.Is(err, ErrTooMany) || len(f.Backends) != 0 ||
+		!strings.HasSuffix(err.Error(), "more than 1000 targets") {
 		t.Errorf("error %v", err)
 	}
 	if n := len(s.questions()); n != 2 {
@@ -49,7 +51,8 @@ func TestTargetsThatFail(t *testing.T) {
 		return with(reply(q), func(m *dns.Msg) { m.Rcode = dns.RcodeNameError })
 	}))
 	f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
-	wantFailure(t, f, err, ErrNoSuchName, "look up SRV of db.test.: target: look up A/AAAA of t0000.test.: no such name")
+	wantFailure(t, f, err, ErrNoSuchName,
+		"look up SRV of db.test.: target: look up A/AAAA of t0000.test.: no such name")
 	if n := len(s.questions()); n > 2+2*2*targetConcurrency {
 		t.Errorf("%d questions for 900 targets, the first of which fails", n)
 	}
@@ -79,11 +82,13 @@ func TestPaceOfTargets(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		r := New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second, Source: fixed{Found{TTL: time.Second, Asked: 2000}}})
+		r := New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second,
+			Source: fixed{Found{TTL: time.Second, Asked: 2000}}})
 		if pause := r.ask(t.Context()); pause != 20*time.Second {
 			t.Errorf("after 2,000 questions the next come in %v, want 20s", pause)
 		}
-		r = New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second, Source: fixed{Found{TTL: 2 * time.Second, Asked: 20}}})
+		r = New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second,
+			Source: fixed{Found{TTL: 2 * time.Second, Asked: 20}}})
 		if pause := r.ask(t.Context()); pause != 2*time.Second {
 			t.Errorf("after 20 questions the next come in %v, want 2s", pause)
 		}

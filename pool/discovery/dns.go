@@ -12,11 +12,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// DNS finds backends in the A and AAAA records of a name, each of weight 1 and in tier 0; a backend's id is its address and
-// port. It is a plain value and safe for concurrent use.
+// DNS finds backends in the A and AAAA records of a name, each of weight 1 and in tier 0; a backend's id is its address
+// and port. It is a plain value and safe for concurrent use.
 //
-// A name of one family alone is complete. When the question for one family fails, the answer for the other is not taken:
-// half of the backends would be dropped for the failure of a server.
+// A name of one family alone is complete. When the question for one family fails, the answer for the other is not
+// taken: half of the backends would be dropped for the failure of a server.
 type DNS struct {
 	Name     string
 	Port     uint16
@@ -64,8 +64,9 @@ type addresses struct {
 	ttl  uint32       // seconds; the least of all records used
 }
 
-// addresses asks for the addresses of a name, for both families at once where both are wanted, except for one that is among
-// the known records. That there is but one is no sign that there is no other: a server leaves out what does not fit (RFC 2181, 9).
+// addresses asks for the addresses of a name, for both families at once where both are wanted, except for one that is
+// among the known records. That there is but one is no sign that there is no other: a server leaves out what does not
+// fit (RFC 2181, 9).
 func (r resolvers) addresses(ctx context.Context, name string, f Family, known []dns.RR) (addresses, error) {
 	types := f.questions()
 	answers, errs := make([]records, len(types)), make([]error, len(types))
@@ -140,7 +141,8 @@ func checkBackends(backends []pool.Spec, allowLoopback bool) *LookupError {
 func checkUsable(backends []pool.Spec) error {
 	var unusable []string
 	for _, b := range backends {
-		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast() {
+		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() ||
+			ip == broadcast() {
 			unusable = append(unusable, b.Addr.String())
 		}
 	}

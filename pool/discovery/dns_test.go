@@ -62,8 +62,10 @@ nothing TXT "nothing of interest"
 	}{
 		{"gone.lb.test", ErrNoSuchName, "look up A/AAAA of gone.lb.test.: no such name"},
 		{"nothing.lb.test", ErrNoRecords, "look up A/AAAA of nothing.lb.test.: the name has no records"},
-		{"lonely.lb.test", ErrNoRecords, "look up A/AAAA of lonely.lb.test.: the name has no records: it is an alias of nothing.lb.test."},
-		{"wrong.lb.test", ErrBadBackend, "look up A/AAAA of wrong.lb.test.: unusable backend: 239.1.2.3:5432, [::]:5432, [ff02::1]:5432"},
+		{"lonely.lb.test", ErrNoRecords,
+			"look up A/AAAA of lonely.lb.test.: the name has no records: it is an alias of nothing.lb.test."},
+		{"wrong.lb.test", ErrBadBackend,
+			"look up A/AAAA of wrong.lb.test.: unusable backend: 239.1.2.3:5432, [::]:5432, [ff02::1]:5432"},
 		{"example.com", ErrRefused, "look up A of example.com. at " + d.Address + ": the server refused: REFUSED"},
 	} {
 		f, err := DNS{Name: tt.name, Port: 5432, Resolver: d.Address}.Find(t.Context())

@@ -25,13 +25,14 @@ const (
 	ErrNoAnswer     = kind("no answer")                // nothing came in time, or there was no way to the server
 	ErrBadAnswer    = kind("no usable answer")         // what came was none to the question, or contradicts itself
 	ErrBadBackend   = kind("unusable backend")         // the answer has addresses or ports nothing can listen on
-	ErrOwnAddress   = kind("address of this machine")  // or of one link alone: none that the DNS may name, unless AllowLoopback
-	ErrBadName      = kind("not a domain name")        // what was to be asked for; no server was asked
-	ErrBadResolver  = kind("no usable resolver")       // what was to be asked, or where that is said
+	// or of one link alone: none that the DNS may name, unless AllowLoopback
+	ErrOwnAddress  = kind("address of this machine")
+	ErrBadName     = kind("not a domain name")  // what was to be asked for; no server was asked
+	ErrBadResolver = kind("no usable resolver") // what was to be asked, or where that is said
 )
 
-// A LookupError says why a lookup in the DNS has no complete answer. Its text has no port or id of ours and so is the same
-// when the reason is.
+// A LookupError says why a lookup in the DNS has no complete answer. Its text has no port or id of ours and so is the
+// same when the reason is.
 type LookupError struct {
 	Name   string // fully qualified, unless no server was asked
 	Type   string // "A", "AAAA", "A/AAAA" or "SRV"
@@ -80,7 +81,8 @@ func unreached(err error) *LookupError {
 
 // inWords is err without the addresses that package net puts into it: our own port is another one each time.
 func inWords(err error) string {
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() ||
+		errors.Is(err, context.DeadlineExceeded) {
 		return "timed out"
 	}
 	if call, ok := errors.AsType[*os.SyscallError](err); ok {

@@ -12,12 +12,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// udpSize is the answer we take in one datagram; a larger one comes by TCP. It passes every link without fragments, which
-// get lost and can be forged (DNS flag day 2020).
+// udpSize is the answer we take in one datagram; a larger one comes by TCP. It passes every link without fragments,
+// which get lost and can be forged (DNS flag day 2020).
 const udpSize = 1232
 
-// ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its name
-// and server.
+// ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its
+// name and server.
 func (r resolvers) ask(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
 	r.count()
 	m, err := exchange(ctx, "udp", server, query, r.timeout)
@@ -33,8 +33,8 @@ func (r resolvers) ask(ctx context.Context, server string, query *dns.Msg) (*dns
 
 // exchange sends a query and returns the answer to it, or an error as ask does.
 //
-// It uses the library's connection and not its client: that ends at the first datagram that is no DNS message, takes the
-// answer to another question, and does not see the end of ctx.
+// It uses the library's connection and not its client: that ends at the first datagram that is no DNS message, takes
+// the answer to another question, and does not see the end of ctx.
 func exchange(ctx context.Context, network, server string, query *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
 	deadline := time.Now().Add(timeout)
 	d := net.Dialer{Deadline: deadline, KeepAlive: -1} // it does not live long enough for keepalive

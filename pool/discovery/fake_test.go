@@ -128,7 +128,8 @@ func (p *fakePool) Reconcile(source string, specs []pool.Spec, _ ...pool.Judgeme
 func (p *fakePool) NoteDiscovery(source string, found int, changed pool.Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	line := fmt.Sprintf("%s: %d found, +%d -%d ~%d, %d ignored", source, found, changed.Added, changed.Removed, changed.Changed, changed.Ignored)
+	line := fmt.Sprintf("%s: %d found, +%d -%d ~%d, %d ignored", source, found, changed.Added, changed.Removed,
+		changed.Changed, changed.Ignored)
 	if err != nil {
 		line = fmt.Sprintf("%s: -%d, %v", source, changed.Removed, err)
 	}
@@ -168,8 +169,8 @@ func (p *fakePool) eventually(t testing.TB, want ...string) {
 	})
 }
 
-// eventuallyTold waits until what the pool was told last begins so, and returns all that it was told since the last call.
-// Of sockets and files one cannot say what a slow machine lets them see in between.
+// eventuallyTold waits until what the pool was told last begins so, and returns all that it was told since the last
+// call. Of sockets and files one cannot say what a slow machine lets them see in between.
 func (p *fakePool) eventuallyTold(t testing.TB, last string) []string {
 	t.Helper()
 	var lines []string

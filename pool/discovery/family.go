@@ -9,8 +9,8 @@ import (
 // A Family says which addresses of a host are taken. The zero value is AnyFamily.
 type Family uint8
 
-// The families. A host with addresses of both is two backends with AnyFamily: that two addresses are one host's, the DNS does
-// not say.
+// The families. A host with addresses of both is two backends with AnyFamily: that two addresses are one host's, the
+// DNS does not say.
 const (
 	AnyFamily Family = iota
 	IPv4

@@ -15,10 +15,10 @@ const MaxFileBytes = 4 << 20
 
 // A File finds backends in a file. It is a plain value and safe for concurrent use if Parse is.
 //
-// The file is read whole at each Find and watched in between. It may be replaced by a rename, or through a symbolic link in
-// its folder as Kubernetes does for a ConfigMap. It may be written in place, too, but that can show a part of it: a file
-// is not read before it was left alone for a moment, and a writer that pauses for longer within it has to be found out by
-// Parse.
+// The file is read whole at each Find and watched in between. It may be replaced by a rename, or through a symbolic
+// link in its folder as Kubernetes does for a ConfigMap. It may be written in place, too, but that can show a part of
+// it: a file is not read before it was left alone for a moment, and a writer that pauses for longer within it has to be
+// found out by Parse.
 type File struct {
 	Path string
 	// Parse makes backends of a file's content. Its error says what is wrong with it; it may keep data.

@@ -58,8 +58,8 @@ func ofOwner(rrs []dns.RR, owner string, qtype uint16) records {
 	return r
 }
 
-// followAliases returns the name at the end of the CNAME records from name on, and the least of their TTLs. It is not ok if
-// there is no end.
+// followAliases returns the name at the end of the CNAME records from name on, and the least of their TTLs. It is not
+// ok if there is no end.
 func followAliases(answer []dns.RR, name string) (owner string, ttl uint32, ok bool) {
 	aliases := make(map[string]*dns.CNAME)
 	for _, rr := range answer {

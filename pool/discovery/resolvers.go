@@ -31,8 +31,8 @@ const (
 	maxSearched       = 6 // domains of the search list
 )
 
-// How a resolver given by the operator is asked. It is taken for near, unlike those for whom resolv.conf(5) has 5 s and two
-// attempts, so that a lost packet costs little.
+// How a resolver given by the operator is asked. It is taken for near, unlike those for whom resolv.conf(5) has 5 s and
+// two attempts, so that a lost packet costs little.
 const (
 	givenTimeout  = 2 * time.Second
 	givenAttempts = 3
@@ -71,12 +71,14 @@ func newResolvers(given string) (resolvers, error) {
 		return resolvers{}, err
 	}
 	absolute := func(name string) []string { return []string{dns.Fqdn(name)} }
-	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute, questions: new(atomic.Int64)}, nil
+	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute,
+		questions: new(atomic.Int64)}, nil
 }
 
 // systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
 func systemResolvers(path string) (resolvers, error) {
-	text, err := file.Read(path, maxResolvConfBytes) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	// not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	text, err := file.Read(path, maxResolvConfBytes)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return resolvers{}, err
 	}
@@ -105,8 +107,9 @@ func systemResolvers(path string) (resolvers, error) {
 	return r, nil
 }
 
-// search calls lookup for the names that name may stand for, until one of them is not empty or cannot be looked up: to go
-// on then might find another's backends. When all are empty, the error is that of the first that exists, or of the first.
+// search calls lookup for the names that name may stand for, until one of them is not empty or cannot be looked up: to
+// go on then might find another's backends. When all are empty, the error is that of the first that exists, or of the
+// first.
 func search[T any](r resolvers, name, qtype string, lookup func(name string) (T, error)) (T, error) {
 	var nothing T
 	var first error
@@ -178,7 +181,8 @@ func failure(m *dns.Msg) error {
 	switch m.Rcode {
 	case dns.RcodeSuccess:
 		if len(m.Answer) == 0 && !m.Authoritative && !m.RecursionAvailable {
-			return &LookupError{Kind: ErrServerFailed, Detail: "it knows nothing of the name and asks nobody"} // a referral
+			// a referral
+			return &LookupError{Kind: ErrServerFailed, Detail: "it knows nothing of the name and asks nobody"}
 		}
 		return nil
 	case dns.RcodeNameError:

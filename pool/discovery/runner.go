@@ -18,20 +18,20 @@ const (
 	// firstRetry is the pause after a first failure. A server that restarts is back within seconds, and one question a
 	// second harms nobody.
 	firstRetry = time.Second
-	// lastRetry is how long the pause may grow, doubled with each failure, unless the refresh is shorter. Where answers hold
-	// for hours, an outage of minutes must not be made one of hours.
+	// lastRetry is how long the pause may grow, doubled with each failure, unless the refresh is shorter. Where answers
+	// hold for hours, an outage of minutes must not be made one of hours.
 	lastRetry = 30 * time.Second
-	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not ask together for
-	// ever. It never shortens one: before its TTL has run out, a cache would give the old answer again.
+	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not ask together
+	// for ever. It never shortens one: before its TTL has run out, a cache would give the old answer again.
 	jitterShare = 0.1
-	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The default
-	// of resolv.conf(5) with three dead servers takes 30 s for one name.
+	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The
+	// default of resolv.conf(5) with three dead servers takes 30 s for one name.
 	findTimeout = time.Minute
-	// maxQuestions is how many questions a second a source may come to in the long run: a record of a thousand targets with a
-	// TTL of a second would be two thousand every second, for ever.
+	// maxQuestions is how many questions a second a source may come to in the long run: a record of a thousand targets
+	// with a TTL of a second would be two thousand every second, for ever.
 	maxQuestions = 100
-	// watchRetry is how often a source that cannot be watched is asked, and whether it can be now: the folder of a file may
-	// come late, or the kernel have no watches left. For a local file both cost next to nothing.
+	// watchRetry is how often a source that cannot be watched is asked, and whether it can be now: the folder of a file
+	// may come late, or the kernel have no watches left. For a local file both cost next to nothing.
 	watchRetry = 2 * time.Second
 )
 
@@ -70,16 +70,17 @@ type Options struct {
 	Pool    Pool          // required
 	Refresh time.Duration // from one question to the next, unless the answer's TTL is shorter; 0 = 30 s
 	OnError OnError
-	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by Run alone.
+	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by Run
+	// alone.
 	Random func() float64
 }
 
 // A Runner asks a source again and again and makes its answers a pool's backends.
 // First may be called from any goroutine; Run is called once. The zero value is of no use, see New.
 //
-// An answer that equals the one in effect is not applied again, so that what an operator changed at run time stays until
-// the source says something new; the exception is one with backends that the pool had from elsewhere, which may be gone
-// from there.
+// An answer that equals the one in effect is not applied again, so that what an operator changed at run time stays
+// until the source says something new; the exception is one with backends that the pool had from elsewhere, which may
+// be gone from there.
 //
 // The pool is told of every answer that changed something, of the first one, and of each change between answers and
 // errors or from one error's text to another; it is not told of the same error or answer again.
@@ -115,8 +116,8 @@ func New(o Options) *Runner {
 // that waits for it serves with what the source has, if it has anything.
 func (r *Runner) First() <-chan struct{} { return r.first }
 
-// Run asks and applies until ctx is done, and returns nil when everything it started has ended. The backends stay in the
-// pool. A second Run returns ErrRan.
+// Run asks and applies until ctx is done, and returns nil when everything it started has ended. The backends stay in
+// the pool. A second Run returns ErrRan.
 func (r *Runner) Run(ctx context.Context) error {
 	if !r.ran.CompareAndSwap(false, true) {
 		return ErrRan
@@ -149,7 +150,8 @@ func (r *Runner) watch(ctx context.Context, w watcher) {
 	retry := time.NewTicker(watchRetry) // which after a long watch has a tick ready
 	defer retry.Stop()
 	for ctx.Err() == nil {
-		// Why it cannot watch is no more than a delay: if the cause keeps the file from being read as well, Find says so.
+		// Why it cannot watch is no more than a delay: if the cause keeps the file from being read as well, Find says
+		// so.
 		_ = w.Watch(ctx, r.askSoon)
 		select {
 		case <-ctx.Done():

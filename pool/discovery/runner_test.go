@@ -95,21 +95,29 @@ func TestPauses(t *testing.T) {
 		{"the usual refresh", 0, 0, []any{up}, 65 * time.Second, []float64{0, 30, 60}},
 		{"a shorter TTL", 10 * time.Second, 0, []any{found(4 * time.Second)}, 10 * time.Second, []float64{0, 4, 8}},
 		{"a longer TTL", 10 * time.Second, 0, []any{found(time.Hour)}, 25 * time.Second, []float64{0, 10, 20}},
-		{"another TTL each time", time.Minute, 0, []any{found(2 * time.Second), found(5 * time.Second)}, 10 * time.Second, []float64{0, 2, 7}},
+		{"another TTL each time", time.Minute, 0, []any{found(2 * time.Second), found(5 * time.Second)},
+			10 * time.Second, []float64{0, 2, 7}},
 		{"a TTL of almost nothing", time.Minute, 0, []any{found(1)}, 3500 * time.Millisecond, []float64{0, 1, 2, 3}},
-		{"a refresh below the least TTL", 500 * time.Millisecond, 0, []any{found(1)}, 1200 * time.Millisecond, []float64{0, 0.5, 1}},
-		{"the most jitter", 10 * time.Second, 1, []any{found(5 * time.Second)}, 12 * time.Second, []float64{0, 5.5, 11}},
+		{"a refresh below the least TTL", 500 * time.Millisecond, 0, []any{found(1)}, 1200 * time.Millisecond,
+			[]float64{0, 0.5, 1}},
+		{"the most jitter", 10 * time.Second, 1, []any{found(5 * time.Second)}, 12 * time.Second,
+			[]float64{0, 5.5, 11}},
 		{"errors", 10 * time.Second, 0, []any{down}, 40 * time.Second, []float64{0, 1, 3, 7, 15, 25, 35}},
-		{"errors beside a refresh of an hour", time.Hour, 0, []any{down}, 100 * time.Second, []float64{0, 1, 3, 7, 15, 31, 61, 91}},
+		{"errors beside a refresh of an hour", time.Hour, 0, []any{down}, 100 * time.Second,
+			[]float64{0, 1, 3, 7, 15, 31, 61, 91}},
 		{"errors, the most jitter", 10 * time.Second, 1, []any{down}, 8 * time.Second, []float64{0, 1.1, 3.3, 7.7}},
-		{"a refresh below the first retry", 300 * time.Millisecond, 0, []any{down}, time.Second, []float64{0, 0.3, 0.6, 0.9}},
-		{"errors and answers in turn", 10 * time.Second, 0, []any{down, down, up, down, up}, 30 * time.Second, []float64{0, 1, 3, 13, 14, 24}},
+		{"a refresh below the first retry", 300 * time.Millisecond, 0, []any{down}, time.Second,
+			[]float64{0, 0.3, 0.6, 0.9}},
+		{"errors and answers in turn", 10 * time.Second, 0, []any{down, down, up, down, up}, 30 * time.Second,
+			[]float64{0, 1, 3, 13, 14, 24}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				source, start := answering(tt.steps...), time.Now()
 				stop := run(t, New(Options{
-					Source: source, Pool: new(fakePool), Refresh: tt.refresh, Random: func() float64 { return tt.random },
+					Source: source, Pool: new(fakePool), Refresh: tt.refresh, Random: func() float64 {
+						return tt.random
+					},
 				}))
 				later(tt.until)
 				stop()
@@ -227,7 +235,8 @@ func TestReports(t *testing.T) {
 					return nil
 				}
 				defer run(t, New(Options{
-					Name: "x", Source: answering(steps...), Pool: p, Refresh: time.Second, OnError: tt.onError, Random: noJitter,
+					Name: "x", Source: answering(steps...), Pool: p, Refresh: time.Second, OnError: tt.onError,
+					Random: noJitter,
 				}))()
 				for i, s := range tt.steps {
 					synctest.Wait()
@@ -253,7 +262,8 @@ func TestWhatIsInEffectIsNotAppliedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, down := backends("10.0.0.1:1"), errors.New("down")
 		p := new(fakePool)
-		defer run(t, New(Options{Source: answering(one, one, down, one, one), Pool: p, Refresh: time.Second, Random: noJitter}))()
+		defer run(t, New(Options{Source: answering(one, one, down, one, one), Pool: p, Refresh: time.Second,
+			Random: noJitter}))()
 		later(10 * time.Second)
 		if n := p.reconciles(); n != 1 {
 			t.Errorf("the answer was applied %d times, want once", n)
@@ -266,7 +276,8 @@ func TestABackendFromElsewhereThatGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(fakePool)
 		p.static = map[string]bool{"10.0.0.1:1": true}
-		defer run(t, New(Options{Name: "x", Source: answering(backends("10.0.0.1:1")), Pool: p, Refresh: time.Second, Random: noJitter}))()
+		defer run(t, New(Options{Name: "x", Source: answering(backends("10.0.0.1:1")), Pool: p, Refresh: time.Second,
+			Random: noJitter}))()
 		later(1500 * time.Millisecond)
 		wantLines(t, p.take(), "x: 1 found, +0 -0 ~0, 1 ignored")
 		p.mu.Lock()
@@ -312,15 +323,18 @@ func TestEndWhileAsking(t *testing.T) {
 		end  func(ctx context.Context) (Found, error)
 	}{
 		{"with an error", func(ctx context.Context) (Found, error) { return Found{}, ctx.Err() }},
-		{"with an answer", func(context.Context) (Found, error) { return Found{Backends: backends("10.0.0.1:1")}, nil }},
+		{"with an answer", func(context.Context) (Found, error) {
+			return Found{Backends: backends("10.0.0.1:1")}, nil
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := new(fakePool)
-				r := New(Options{Pool: p, OnError: Empty, Source: &script{find: func(ctx context.Context, _ int) (Found, error) {
-					<-ctx.Done()
-					return tt.end(ctx)
-				}}})
+				r := New(Options{Pool: p, OnError: Empty,
+					Source: &script{find: func(ctx context.Context, _ int) (Found, error) {
+						<-ctx.Done()
+						return tt.end(ctx)
+					}}})
 				stop := run(t, r)
 				later(time.Second)
 				select {

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A server answers questions as badly as its function says. It listens for UDP and TCP on one port and is closed with the test.
+// A server answers questions as badly as its function says. It listens for UDP and TCP on one port and is closed with
+// the test.
 type server struct {
 	address string
 	serve   func(q *dns.Msg, network string) [][]byte // the messages to send, in order

@@ -17,23 +17,23 @@ import (
 
 // The limits of the questions that one SRV answer can cause.
 const (
-	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand hosts is
-	// large, and a message has room for more than two thousand.
+	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand
+	// hosts is large, and a message has room for more than two thousand.
 	maxTargets = 1000
-	// targetConcurrency is how many targets are looked up at once: a resolver answers hundreds in a round trip, but need not
-	// be sent them in one burst.
+	// targetConcurrency is how many targets are looked up at once: a resolver answers hundreds in a round trip, but
+	// need not be sent them in one burst.
 	targetConcurrency = 16
 	// targetPause is the least time from one of them to the next, once so many are under way: 1,000 questions a second.
 	targetPause = 2 * time.Millisecond
 )
 
-// SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain value
-// and safe for concurrent use.
+// SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain
+// value and safe for concurrent use.
 //
-// The priority of a record is the tier of its backends. Weights count among the records of one priority, as they do there:
-// they are taken as they are when none is above 256, and else made smaller in proportion, 256 the largest. A record of
-// weight 0 is one that should be chosen seldom, and gets 1. Each address of a target gets the whole weight. An address and
-// port that is found twice is taken with the lower priority, and within one with the larger weight.
+// The priority of a record is the tier of its backends. Weights count among the records of one priority, as they do
+// there: they are taken as they are when none is above 256, and else made smaller in proportion, 256 the largest. A
+// record of weight 0 is one that should be chosen seldom, and gets 1. Each address of a target gets the whole weight.
+// An address and port that is found twice is taken with the lower priority, and within one with the larger weight.
 //
 // If one target cannot be looked up, there is no answer: its backends may be well.
 type SRV struct {
@@ -45,8 +45,8 @@ type SRV struct {
 	AllowLoopback bool
 }
 
-// Find asks for the records of the name, and for the addresses of the targets that did not come with them. Its errors wrap
-// *LookupError or ErrTooMany.
+// Find asks for the records of the name, and for the addresses of the targets that did not come with them. Its errors
+// wrap *LookupError or ErrTooMany.
 func (s SRV) Find(ctx context.Context) (Found, error) {
 	r, err := newResolvers(s.Resolver)
 	if err != nil {
@@ -126,7 +126,9 @@ func scale(weight, largest uint16) uint32 {
 }
 
 // targets returns the addresses of all targets, which it looks for among extra before it asks.
-func (r resolvers) targets(ctx context.Context, services []service, f Family, extra []dns.RR) (map[string]addresses, error) {
+func (r resolvers) targets(
+	ctx context.Context, services []service, f Family, extra []dns.RR,
+) (map[string]addresses, error) {
 	known := make(map[string][]dns.RR)
 	for _, rr := range extra {
 		owner := strings.ToLower(rr.Header().Name)
@@ -144,9 +146,10 @@ func (r resolvers) targets(ctx context.Context, services []service, f Family, ex
 	return inTurn(names, func(name string) (addresses, error) { return r.addresses(ctx, name, f, known[name]) })
 }
 
-// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an answer with
-// a thousand unknown targets would cost a thousand look-ups at each attempt. Of several errors it returns that of the first name,
-// so that the same failure is reported each time: all names before a failed one have been started.
+// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an
+// answer with a thousand unknown targets would cost a thousand look-ups at each attempt. Of several errors it returns
+// that of the first name, so that the same failure is reported each time: all names before a failed one have been
+// started.
 func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[string]addresses, error) {
 	found, errs := make([]addresses, len(names)), make([]error, len(names))
 	var failed atomic.Bool

@@ -21,9 +21,9 @@ const (
 	lookEvery = 2 * time.Second
 )
 
-// Watch calls changed when it begins to watch and then soon after each change of the file, until ctx is done or the folder
-// of the file is not there, or not any more. It watches the folder and not the file, since what is renamed over the file is
-// another file.
+// Watch calls changed when it begins to watch and then soon after each change of the file, until ctx is done or the
+// folder of the file is not there, or not any more. It watches the folder and not the file, since what is renamed over
+// the file is another file.
 func (f File) Watch(ctx context.Context, changed func()) error {
 	dir, base := filepath.Split(filepath.Clean(f.Path))
 	dir = filepath.Clean(dir) // of a bare name: the working folder
@@ -95,8 +95,8 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 	}
 }
 
-// concerns reports whether an event may mean another content of the file. Events of other names do so if they changed what
-// the file's name leads to: so the file's content is not read at every event of a busy folder.
+// concerns reports whether an event may mean another content of the file. Events of other names do so if they changed
+// what the file's name leads to: so the file's content is not read at every event of a busy folder.
 func (o *observed) concerns(e fsnotify.Event) bool {
 	different := o.lookAgain()
 	return different || filepath.Clean(e.Name) == o.path

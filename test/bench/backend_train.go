@@ -24,13 +24,15 @@ type trainFlow struct {
 	port uint16 // as the kernel has it
 }
 
-// A trainPart is how much has come of a flow's train. The next train of the flow takes the place of one that lacks something.
+// A trainPart is how much has come of a flow's train. The next train of the flow takes the place of one that lacks
+// something.
 type trainPart struct {
 	sequence uint64
 	bytes    int
 }
 
-// runTrainBackend is the process of the backends of trains. It prints its addresses as one line of JSON and serves until it is ended.
+// runTrainBackend is the process of the backends of trains. It prints its addresses as one line of JSON and serves
+// until it is ended.
 func runTrainBackend(stdout io.Writer) error {
 	quiet()
 	poll, err := newPoller()
@@ -74,10 +76,12 @@ func bindLoopback(fd int) (netip.AddrPort, error) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	sa := sockaddr(netip.AddrPortFrom(loopback, 0))
 	size := uint32(unsafe.Sizeof(sa))
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(size)); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(size)); errno != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("bind", errno)
 	}
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size))); errno != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("getsockname", errno)
 	}
 	port := *(*[2]byte)(unsafe.Pointer(&sa.Port)) // network order

@@ -49,7 +49,8 @@ type bench struct {
 // is known that all can be. Close removes what it made.
 func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error) {
 	b := &bench{
-		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{}, servers: map[traffic]*server{},
+		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{},
+		servers: map[traffic]*server{},
 		configs: map[string]map[traffic]string{},
 	}
 	var errs []error
@@ -108,7 +109,8 @@ func limitDescriptors(o options) (int, error) {
 	need := uint64(2*o.idle + 1000) // both sides of each session, and what a balancer holds or reserves besides
 	idle := slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.job.Pattern == patternIdle })
 	if idle && limit.Max < need {
-		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or raise it (ulimit -n)", o.idle, need, limit.Max)
+		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or "+
+			"raise it (ulimit -n)", o.idle, need, limit.Max)
 	}
 	limit.Cur = min(limit.Max, max(usual, need))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -55,7 +55,8 @@ func TestDirect(t *testing.T) {
 		if m.Error != "" || m.Rate <= 0 || m.ElapsedSeconds < 0.03 || m.ClientCPU <= 0 || m.BackendCPU <= 0 {
 			t.Errorf("%+v", m)
 		}
-		without := m.Scenario == "dns" || m.Scenario == "dns-single" || strings.HasPrefix(m.Scenario, "bulk") || strings.HasPrefix(m.Scenario, "trains")
+		without := m.Scenario == "dns" || m.Scenario == "dns-single" || strings.HasPrefix(m.Scenario, "bulk") ||
+			strings.HasPrefix(m.Scenario, "trains")
 		if latency := m.P50 > 0 && m.P99 >= m.P50 && m.Max >= m.P99; latency == without {
 			t.Errorf("%s: p50 %v, p99 %v, max %v", m.Scenario, m.P50, m.P99, m.Max)
 		}

@@ -55,7 +55,8 @@ type contender struct {
 
 // contenders returns all there are, in the order of the report.
 func contenders() []contender {
-	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
+	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(),
+		{name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
 }
 
 func contenderNames() []string {

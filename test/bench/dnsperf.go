@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A dnsperf is the load generator for name service: one process for the warm-up, and one for the job. It is for one goroutine; see
-// newDNSPerf. The steps are those of client.
+// A dnsperf is the load generator for name service: one process for the warm-up, and one for the job. It is for one
+// goroutine; see newDNSPerf. The steps are those of client.
 type dnsperf struct {
 	path      string
 	questions string // file
@@ -39,7 +39,8 @@ func (d *dnsperf) args(duration time.Duration) []string {
 	seconds := int((duration + time.Second - 1) / time.Second) // it knows no parts of one
 	target := d.job.Targets[0]
 	args := []string{
-		"-s", target.Addr().String(), "-p", strconv.Itoa(int(target.Port())), "-d", d.questions, "-l", strconv.Itoa(seconds),
+		"-s", target.Addr().String(), "-p", strconv.Itoa(int(target.Port())), "-d", d.questions, "-l",
+		strconv.Itoa(seconds),
 		"-c", strconv.Itoa(d.job.Connections), "-q", strconv.Itoa(d.job.Depth), "-t", "1",
 	}
 	if d.job.Rate > 0 {
@@ -108,8 +109,8 @@ var (
 	dnsperfCodes = regexp.MustCompile(`(?m)^ *Response codes: *NOERROR (\d+) \(100\.00%\)`)
 )
 
-// parseDNSPerf reads what dnsperf prints: answers, one a line if it was asked to, and then its statistics. An answer that is no success is
-// an error: nothing was asked for that there is not.
+// parseDNSPerf reads what dnsperf prints: answers, one a line if it was asked to, and then its statistics. An answer
+// that is no success is an error: nothing was asked for that there is not.
 func parseDNSPerf(text []byte) (loadResult, error) {
 	var r loadResult
 	counts := map[string]uint64{}

@@ -15,12 +15,14 @@ import (
 type pattern string
 
 const (
-	patternKept    pattern = "kept"    // closed loop: each connection stays, and sends the next request when an answer has come
+	// closed loop: each connection stays, and sends the next request when an answer has come
+	patternKept    pattern = "kept"
 	patternConnect pattern = "connect" // closed loop: connect, one request, its answer, close
-	patternPaced   pattern = "paced"   // open loop: requests have a time at which they are due, whatever became of those before
-	patternIdle    pattern = "idle"    // connections that have had one answer and then stay silent
-	patternTrains  pattern = "trains"  // closed loop: each socket has one train of datagrams under way
-	patternDNS     pattern = "dns"     // dnsperf: so many sockets, and so many questions under way in all
+	// open loop: requests have a time at which they are due, whatever became of those before
+	patternPaced  pattern = "paced"
+	patternIdle   pattern = "idle"   // connections that have had one answer and then stay silent
+	patternTrains pattern = "trains" // closed loop: each socket has one train of datagrams under way
+	patternDNS    pattern = "dns"    // dnsperf: so many sockets, and so many questions under way in all
 )
 
 // A job is what one run of the load generator is to do. Its zero value is of no
@@ -32,9 +34,10 @@ type job struct {
 	Depth       int              `json:"depth"` // requests under way on one connection, patternKept; on all, patternDNS
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
-	Rate        int              `json:"rate"` // requests per second over all connections, patternPaced, and patternDNS unless 0
-	Warmup      time.Duration    `json:"warmup_ns"`
-	Duration    time.Duration    `json:"duration_ns"`
+	// requests per second over all connections, patternPaced, and patternDNS unless 0
+	Rate     int           `json:"rate"`
+	Warmup   time.Duration `json:"warmup_ns"`
+	Duration time.Duration `json:"duration_ns"`
 }
 
 // A loadResult is what the load generator saw between "go" and the last answer.
@@ -127,7 +130,8 @@ func runLoad(stdin io.Reader, stdout io.Writer) error {
 }
 
 // obey is the conversation of a load generator with the bench, once it has its job.
-func obey(lines *bufio.Scanner, stdin io.Reader, stdout io.Writer, warmUp func() error, work func() (loadResult, error)) error {
+func obey(lines *bufio.Scanner, stdin io.Reader, stdout io.Writer, warmUp func() error,
+	work func() (loadResult, error)) error {
 	if err := warmUp(); err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}

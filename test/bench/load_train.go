@@ -10,11 +10,12 @@ import (
 	"unsafe"
 )
 
-// lostAfter is how long a train is waited for. A balancer that takes longer is far beyond what a measurement can be made of.
+// lostAfter is how long a train is waited for. A balancer that takes longer is far beyond what a measurement can be
+// made of.
 const lostAfter = 200 * time.Millisecond
 
-// A trainLoad is the load generator of trains: each of its sockets has one train under way, there or back. It belongs to one goroutine;
-// see runTrains.
+// A trainLoad is the load generator of trains: each of its sockets has one train under way, there or back. It belongs
+// to one goroutine; see runTrains.
 type trainLoad struct {
 	job     job
 	poll    *poller
@@ -41,7 +42,8 @@ func runTrains(j job, lines *bufio.Scanner, stdin io.Reader, stdout io.Writer) e
 		return err
 	}
 	defer poll.close()
-	l := &trainLoad{job: j, poll: poll, started: time.Now(), buffer: make([]byte, trainBytes), byFD: map[int]*trainConn{}}
+	l := &trainLoad{job: j, poll: poll, started: time.Now(), buffer: make([]byte, trainBytes),
+		byFD: map[int]*trainConn{}}
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -69,7 +71,8 @@ func (l *trainLoad) open() error {
 			return os.NewSyscallError("socket", err)
 		}
 		sa := sockaddr(l.job.Targets[i%len(l.job.Targets)])
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa)); errno != 0 {
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+			unsafe.Sizeof(sa)); errno != 0 {
 			return os.NewSyscallError("connect", errno)
 		}
 		if err := l.poll.add(fd, syscall.EPOLLIN); err != nil {

@@ -106,7 +106,8 @@ func (m measurement) line(s scenario) string {
 		fmt.Fprintf(&b, "  cpu %s/%s", formatSeconds(m.CPUPerUnit), s.unit)
 	}
 	if i := m.Idle; i != nil {
-		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession), i.DescriptorsPerSession)
+		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession),
+			i.DescriptorsPerSession)
 	}
 	return b.String()
 }

@@ -32,14 +32,16 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.limeload, "limeload", "build/limeload-l4", "the `program` to measure")
-	fs.StringVar(&o.before, "before", "", "an earlier limeload-l4, a `program`: unless -contenders says otherwise, it alone is held against the one to measure")
+	fs.StringVar(&o.before, "before", "",
+		"an earlier limeload-l4, a `program`: unless -contenders says otherwise, it alone is held against the one to measure")
 	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy `program`")
 	fs.StringVar(&o.nginx, "nginx", "nginx", "the nginx `program`")
 	fs.StringVar(&o.dnsdist, "dnsdist", "dnsdist", "the dnsdist `program`")
 	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
 	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
 	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
-	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+scenarioUses())
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+
+		scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
@@ -118,7 +120,8 @@ func selectContenders(list string) ([]string, error) {
 	}
 	for i, n := range names {
 		if !slices.Contains(contenderNames(), n) {
-			return nil, fmt.Errorf("-contenders: no contender %q; known are %s", n, strings.Join(contenderNames(), ", "))
+			return nil, fmt.Errorf("-contenders: no contender %q; known are %s",
+				n, strings.Join(contenderNames(), ", "))
 		}
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("-contenders names %s twice", n)

@@ -67,7 +67,8 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 		configs := maps.Clone(b.configs[c.name])
 		tcp := configs[trafficTCP]
 		delete(configs, trafficTCP)
-		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp, UDPConfigs: configs})
+		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp,
+			UDPConfigs: configs})
 	}
 	for name, p := range b.tools {
 		r.Tools[name] = p.version
@@ -132,11 +133,13 @@ func (r report) writeTables(w io.Writer) error {
 	r.idleTable(&b)
 	for _, m := range r.Rounds {
 		if m.CPUDoubt {
-			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n", m.Round, m.Scenario, m.Contender, m.CPU, m.CPUByStat)
+			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n",
+				m.Round, m.Scenario, m.Contender, m.CPU, m.CPUByStat)
 		}
 	}
 	if n := r.disturbed(); n > 0 {
-		fmt.Fprintf(&b, "disturbed: during %d of %d measurements something else on this machine used CPU time\n", n, len(r.Rounds))
+		fmt.Fprintf(&b, "disturbed: during %d of %d measurements something else on this machine used CPU time\n", n,
+			len(r.Rounds))
 	}
 	for _, m := range r.failures() {
 		fmt.Fprintf(&b, "failed: round %d, %s, %s: %s\n", m.Round, m.Scenario, m.Contender, m.Error)
@@ -163,8 +166,10 @@ func (r report) disturbed() int {
 func (r report) head(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
-	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, idle sessions %s\n",
-		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"], r.Flags["dns-rate"], r.Flags["idle"])
+	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, "+
+		"idle sessions %s\n",
+		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"],
+		r.Flags["dns-rate"], r.Flags["idle"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
@@ -201,7 +206,8 @@ func (r report) workTable(b *strings.Builder) {
 // idleTable is about the idle scenario. The memory is the balancer's own
 // (RssAnon), without what the kernel holds for it.
 func (r report) idleTable(b *strings.Builder) {
-	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all", "CPU at rest", "opened/s", "rounds")
+	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all",
+		"CPU at rest", "opened/s", "rounds")
 	any := false
 	for _, s := range r.Summary {
 		if s.Idle == nil {
@@ -209,7 +215,8 @@ func (r report) idleTable(b *strings.Builder) {
 		}
 		any = true
 		row(tw, s.Scenario, s.Contender, formatBytes(s.Idle.Memory), formatRatio(s.Idle.MemoryRatio),
-			fmt.Sprintf("%.2f", s.Idle.Descriptors), formatBytes(s.Idle.MemoryAfter), fmt.Sprintf("%.2f%%", 100*s.Idle.CPUShare),
+			fmt.Sprintf("%.2f", s.Idle.Descriptors), formatBytes(s.Idle.MemoryAfter), fmt.Sprintf("%.2f%%",
+				100*s.Idle.CPUShare),
 			formatRate(s.Rate, s.Unit), s.outcome())
 	}
 	if any {

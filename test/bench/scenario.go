@@ -73,8 +73,10 @@ func udpScenarios() []scenario {
 	return []scenario{
 		dns("dns", trafficDNS, "name service: dnsperf from 64 sockets, 200 questions under way; flows are kept"),
 		dns("dns-once", trafficDNSOnce, "the same, where a flow ends with its answer"),
-		dns("dns-single", trafficDNSSingle, "the same, each question by itself: profile \"dns\", for nginx a flow that ends with its answer"),
-		dns("dns-paced", trafficDNSSingle, "dns-single's work at a fixed rate (-dns-rate): CPU and latency at equal load"),
+		dns("dns-single", trafficDNSSingle,
+			"the same, each question by itself: profile \"dns\", for nginx a flow that ends with its answer"),
+		dns("dns-paced", trafficDNSSingle,
+			"dns-single's work at a fixed rate (-dns-rate): CPU and latency at equal load"),
 		dns("dns-cached", trafficDNSCached, "dns's work for those that answer from a cache"),
 		trains("trains-in", trainBytes, trainHead, "8 sockets, client to backend"),
 		trains("trains-out", trainHead, trainBytes, "8 sockets, backend to client"),

@@ -11,7 +11,8 @@ import (
 // nothing from telling Go's scheduler about each. They use the standard syscall
 // package, since golang.org/x/sys/unix is imported by l4/internal/sock alone.
 const (
-	ipBindAddressNoPort = 24  // linux/in.h IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect, for the whole four-tuple
+	// linux/in.h IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect, for the whole four-tuple
+	ipBindAddressNoPort = 24
 	prSetTimerSlack     = 29  // linux/prctl.h PR_SET_TIMERSLACK
 	sysEpollPwait2      = 441 // asm-generic/unistd.h, the same number on amd64 and arm64; Linux 5.11
 )
@@ -24,7 +25,8 @@ func readFD(fd int, b []byte) (int, syscall.Errno) {
 
 // writeFD writes b, which must not be empty.
 func writeFD(fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		syscall.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }
 
@@ -42,13 +44,15 @@ func closeFD(fd int) {
 
 // acceptFD takes one connection from a listening socket, non-blocking.
 func acceptFD(fd int) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), 0, 0,
+		syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 	return int(n), errno
 }
 
 // socketFD makes a non-blocking TCP socket over IPv4 with TCP_NODELAY.
 func socketFD() (int, error) {
-	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET,
+		syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if errno != 0 {
 		return -1, errno
 	}
@@ -60,7 +64,8 @@ func socketFD() (int, error) {
 }
 
 func setOption(fd, level, name int, value int32) error {
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&value)), 4, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&value)), 4, 0)
 	if errno != 0 {
 		return errno
 	}

@@ -15,8 +15,9 @@ import (
 type traffic string
 
 const (
-	trafficTCP       traffic = "tcp"
-	trafficDNS       traffic = "dns"        // questions to a name server, by UDP; a client's flow is kept for its next question
+	trafficTCP traffic = "tcp"
+	// questions to a name server, by UDP; a client's flow is kept for its next question
+	trafficDNS       traffic = "dns"
 	trafficDNSOnce   traffic = "dns-once"   // the same; a flow ends with its answer
 	trafficDNSSingle traffic = "dns-single" // the same; each question by itself, as the balancer does that best
 	trafficDNSCached traffic = "dns-cached" // the same; the balancer answers from a cache
@@ -52,7 +53,8 @@ func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
 	return ask(ctx, addr)
 }
 
-// datagramPatience is how long an answer to a datagram is waited for: one that was sent before there was a socket for it is lost.
+// datagramPatience is how long an answer to a datagram is waited for: one that was sent before there was a socket for
+// it is lost.
 const datagramPatience = 200 * time.Millisecond
 
 // askDatagram sends one datagram and returns the first that comes back.

@@ -34,7 +34,8 @@ func (b *Balancer) File() string { return b.file }
 // AdminSocket is the path of its admin socket, unless the configuration says otherwise.
 func (b *Balancer) AdminSocket() string { return b.admin }
 
-// Configure writes another configuration, which the balancer does not take up by itself. One without a table admin gets one.
+// Configure writes another configuration, which the balancer does not take up by itself. One without a table admin gets
+// one.
 func (b *Balancer) Configure(t testing.TB, config string) {
 	t.Helper()
 	next := b.file + ".next"
@@ -65,10 +66,13 @@ func (b *Balancer) API(t testing.TB, method, path string, body []byte, header ..
 }
 
 // TryAPI is API for any goroutine; header is names and values in turn.
-func (b *Balancer) TryAPI(ctx context.Context, method, path string, body []byte, header ...string) (status int, answer []byte, err error) {
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", b.admin)
-	}}
+func (b *Balancer) TryAPI(
+	ctx context.Context, method, path string, body []byte, header ...string,
+) (status int, answer []byte, err error) {
+	transport := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", b.admin)
+		}}
 	request, err := http.NewRequestWithContext(ctx, method, "http://limeload"+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err

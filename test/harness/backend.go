@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A Handler serves one connection of a Backend; the Backend closes the connection when it returns. ctx ends with the Backend.
+// A Handler serves one connection of a Backend; the Backend closes the connection when it returns. ctx ends with the
+// Backend.
 type Handler func(ctx context.Context, c *net.TCPConn)
 
 // A Backend is a TCP server inside the test process. Its methods may be called from any goroutine.
@@ -71,7 +72,8 @@ func (b *Backend) Open() int {
 	return len(b.open)
 }
 
-// Close stops listening, closes all connections and returns when every handler has returned. A second call does nothing.
+// Close stops listening, closes all connections and returns when every handler has returned. A second call does
+// nothing.
 func (b *Backend) Close() {
 	b.cancel()
 	b.listener.Close()

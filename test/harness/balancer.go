@@ -21,8 +21,8 @@ type BalancerOptions struct {
 	Killed      bool   // the test will kill it: how it ends says nothing
 }
 
-// A Balancer is a running limeload-l4. At the end of the test it must have no socket open that it had not at its start, and
-// must end with exit code 0 when it is told to.
+// A Balancer is a running limeload-l4. At the end of the test it must have no socket open that it had not at its start,
+// and must end with exit code 0 when it is told to.
 type Balancer struct {
 	*Process
 
@@ -47,7 +47,8 @@ func StartBalancer(t testing.TB, config string) *Balancer {
 func StartBalancerWith(t testing.TB, o BalancerOptions) *Balancer {
 	t.Helper()
 	b := &Balancer{
-		file: filepath.Join(t.TempDir(), "lb.toml"), admin: filepath.Join(shortDir(t), "admin.sock"), addresses: map[string]string{},
+		file: filepath.Join(t.TempDir(), "lb.toml"), admin: filepath.Join(shortDir(t), "admin.sock"),
+		addresses: map[string]string{},
 	}
 	b.Configure(t, o.Config)
 	b.Process = Start(t, Command{
@@ -114,8 +115,8 @@ func (b *Balancer) CheckLeaks(t testing.TB) {
 	})
 }
 
-// ListenersMoved says that the balancer listens elsewhere by now, on as many listeners as at its start: its sockets are counted at
-// the end, and not told apart.
+// ListenersMoved says that the balancer listens elsewhere by now, on as many listeners as at its start: its sockets are
+// counted at the end, and not told apart.
 func (b *Balancer) ListenersMoved() { b.moved = true }
 
 // StartDescriptors is what the balancer had open when it was ready.
@@ -137,8 +138,8 @@ func (b *Balancer) Dial(t testing.TB, listener string) *net.TCPConn {
 	return Dial(t, b.Address(t, listener))
 }
 
-// DialFrom connects to address, and tells from where, too if that fails. A connection that is reset as soon as it stands may be so before
-// connect returns: then the error is ECONNRESET, although there was a session.
+// DialFrom connects to address, and tells from where, too if that fails. A connection that is reset as soon as it
+// stands may be so before connect returns: then the error is ECONNRESET, although there was a session.
 func DialFrom(address string) (c *net.TCPConn, from netip.AddrPort, err error) {
 	var d net.Dialer
 	d.Timeout = Patience

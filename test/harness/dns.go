@@ -17,13 +17,14 @@ import (
 // DNSZone is the zone of a DNS server.
 const DNSZone = "lb.test."
 
-// A DNS is an authoritative server (NSD) of the zone DNSZone. It answers by UDP and TCP, has no limit of answers per second
-// and, unlike a resolver, keeps nothing. Its methods are for the test's own goroutine.
+// A DNS is an authoritative server (NSD) of the zone DNSZone. It answers by UDP and TCP, has no limit of answers per
+// second and, unlike a resolver, keeps nothing. Its methods are for the test's own goroutine.
 type DNS struct {
 	*Process
 	Address string // for UDP and TCP
 
-	// TTL is for how many seconds records without a TTL of their own may be kept, and that there is nothing, from the next SetZone on
+	// TTL is for how many seconds records without a TTL of their own may be kept, and that there is nothing, from the
+	// next SetZone on
 	TTL int
 
 	conf, zone string // files
@@ -142,7 +143,8 @@ func (d *DNS) start(t testing.TB) {
 func (d *DNS) write(t testing.TB, records string) {
 	t.Helper()
 	d.serial++
-	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL %[4]d\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 %[4]d\n@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
+	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL %[4]d\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 %[4]d\n"+
+		"@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
 		DNSZone, d.serial, records, d.TTL)
 	err := os.WriteFile(d.zone+".new", []byte(zone), 0o600)
 	if err == nil {
@@ -172,7 +174,8 @@ func (d *DNS) waitServed(t testing.TB) {
 				return nil
 			}
 		}
-		return fmt.Errorf("serial %d is not served; the answer is %v\n%s", d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
+		return fmt.Errorf("serial %d is not served; the answer is %v\n%s",
+			d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
 	})
 	d.waitProcesses(t, "nsd: server", 1) // for a moment the one with the old zone answers, too
 }

@@ -1,9 +1,9 @@
 // Package harness starts what tests need around a running balancer and looks at it from outside: processes with their
-// output and log lines, what /proc says of them, real Redis, PostgreSQL, DNS and iperf3 servers, backends that behave well or
-// badly, and reproducible byte streams.
+// output and log lines, what /proc says of them, real Redis, PostgreSQL, DNS and iperf3 servers, backends that behave
+// well or badly, and reproducible byte streams.
 //
-// It knows the balancer only by its command line and its log, and imports nothing of ours, so that every package's tests
-// may use it. It does not decide what is right: that is the tests' part.
+// It knows the balancer only by its command line and its log, and imports nothing of ours, so that every package's
+// tests may use it. It does not decide what is right: that is the tests' part.
 //
 // Whatever takes a testing.TB is called from the test's own goroutine, fails the test itself, and undoes what it did by
 // t.Cleanup. Nothing waits by the clock: everything awaited is an event or a condition, given up after Patience.
@@ -22,11 +22,12 @@ import (
 	"time"
 )
 
-// Patience is how long anything awaited may take before the test fails. It is no measure of speed: a loaded machine with
-// two cores must never reach it.
+// Patience is how long anything awaited may take before the test fails. It is no measure of speed: a loaded machine
+// with two cores must never reach it.
 const Patience = 60 * time.Second
 
-// pollEvery is how often Eventually looks again: often enough not to lengthen a test, seldom enough not to load the machine.
+// pollEvery is how often Eventually looks again: often enough not to lengthen a test, seldom enough not to load the
+// machine.
 const pollEvery = 10 * time.Millisecond
 
 // The environment variables that name the binaries under test. Main sets those that are not set.
@@ -41,8 +42,8 @@ const (
 type Role func(args []string, in io.Reader, out io.Writer) error
 
 // Main is what a TestMain of end-to-end tests calls: it builds the balancer once for the whole run, runs the tests and
-// returns the exit code. A binary named by LIMELOAD_BIN (with -race also LIMELOAD_BIN_RACE) is used instead of a build. In
-// a child started by StartChild it runs the asked role and no test.
+// returns the exit code. A binary named by LIMELOAD_BIN (with -race also LIMELOAD_BIN_RACE) is used instead of a build.
+// In a child started by StartChild it runs the asked role and no test.
 func Main(m *testing.M, roles map[string]Role) int {
 	if name := os.Getenv(roleVariable); name != "" {
 		role, known := roles[name]
@@ -155,8 +156,8 @@ func Tool(t testing.TB, name string) string {
 	return path
 }
 
-// findTool looks in PATH, in the sbin folders that a user's PATH lacks, and where Debian keeps PostgreSQL's programs, the
-// newest version first.
+// findTool looks in PATH, in the sbin folders that a user's PATH lacks, and where Debian keeps PostgreSQL's programs,
+// the newest version first.
 func findTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil

@@ -90,7 +90,8 @@ func TestLeaks(t *testing.T) {
 	}{
 		{start, ""},
 		{Descriptors{Sockets: map[string]bool{"socket:[1]": true}, Pipes: 4, Others: 5}, ""},
-		{Descriptors{Sockets: map[string]bool{"socket:[1]": true, "socket:[3]": true}, Others: 5}, "1 sockets more: socket:[3]"},
+		{Descriptors{Sockets: map[string]bool{"socket:[1]": true, "socket:[3]": true}, Others: 5},
+			"1 sockets more: socket:[3]"},
 		{Descriptors{Others: 6}, "6 descriptors that are neither"},
 	} {
 		err := tc.now.leaks(start)
@@ -228,7 +229,8 @@ func TestHandlers(t *testing.T) {
 }
 
 func TestExchange(t *testing.T) {
-	large, small := Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 1 << 20}, Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 777}
+	large, small := Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 1 << 20},
+		Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 777}
 	a, err := large.Send(io.Discard)
 	if err != nil {
 		t.Fatal(err)

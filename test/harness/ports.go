@@ -15,8 +15,8 @@ const (
 	lastPort  = 32000
 )
 
-// FreePort is a port that nobody listens on, by TCP or UDP, and that no other test, in this process or another one, gets while t
-// runs.
+// FreePort is a port that nobody listens on, by TCP or UDP, and that no other test, in this process or another one,
+// gets while t runs.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {

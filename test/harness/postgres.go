@@ -22,7 +22,8 @@ type Postgres struct {
 	owner     *syscall.Credential
 }
 
-// StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts clients.
+// StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts
+// clients.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	p := newPostgres(t)
@@ -36,7 +37,8 @@ func StartPostgres(t testing.TB) *Postgres {
 func (p *Postgres) StartReplica(t testing.TB) *Postgres {
 	t.Helper()
 	r := newPostgres(t)
-	MustRun(t, r.command(t, "pg_basebackup", "--pgdata", r.data, "--host", p.Host, "--port", p.Port, "--username", p.User,
+	MustRun(t, r.command(t, "pg_basebackup", "--pgdata", r.data, "--host", p.Host, "--port", p.Port, "--username",
+		p.User,
 		"--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"))
 	r.start(t, "database system is ready to accept read-only connections")
 	return r
@@ -79,8 +81,8 @@ func (p *Postgres) start(t testing.TB, ready string) {
 // Address is where the server listens.
 func (p *Postgres) Address() string { return p.Host + ":" + p.Port }
 
-// postgresFolder makes a temporary folder for the user that the server is to run as: PostgreSQL refuses to run as root, and
-// that user may not enter what testing.TB.TempDir makes.
+// postgresFolder makes a temporary folder for the user that the server is to run as: PostgreSQL refuses to run as root,
+// and that user may not enter what testing.TB.TempDir makes.
 func postgresFolder(t testing.TB) (dir string, owner *syscall.Credential) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "limeload-postgres-")

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// clockTick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on every Linux that Go runs on (proc_pid_stat(5)).
+// clockTick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on every Linux that Go runs on
+// (proc_pid_stat(5)).
 const clockTick = 10 * time.Millisecond
 
 // Descriptors is what a process has open. Sockets holds the names the kernel gives them ("socket:[inode]"), each unique
@@ -48,7 +49,8 @@ func (d Descriptors) leaks(start Descriptors) error {
 func (p *Process) CPUTime(t testing.TB) time.Duration {
 	t.Helper()
 	stat := p.read(t, "stat")
-	// the second field is the program's name in brackets, which may hold anything; utime and stime are the 14th and 15th
+	// the second field is the program's name in brackets, which may hold anything; utime and stime are the 14th and
+	// 15th
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	var ticks time.Duration
 	for _, field := range fields[11:13] {

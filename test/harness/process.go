@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// shownLines is how much of each output a failed test shows: the end, where the cause is, without a flood of access lines.
+// shownLines is how much of each output a failed test shows: the end, where the cause is, without a flood of access
+// lines.
 const shownLines = 40
 
 // A Command says what to start. Its zero value lacks only Path.
@@ -30,8 +31,8 @@ type Command struct {
 	onEnd    func()            // called when the output is complete
 }
 
-// A Process is a started program. It is killed, by its pid, at the end of the test that started it if it still runs then.
-// Its methods may be called from any goroutine, except those that take a testing.TB.
+// A Process is a started program. It is killed, by its pid, at the end of the test that started it if it still runs
+// then. Its methods may be called from any goroutine, except those that take a testing.TB.
 type Process struct {
 	// set once, then read-only
 	name   string
@@ -56,8 +57,8 @@ func Start(t testing.TB, c Command) *Process {
 	p := &Process{name: filepath.Base(c.Path), cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Dir = c.Dir
 	p.cmd.Env = append(os.Environ(), c.Env...)
-	// Killed with the test process, so that a test run that is itself killed leaves nothing behind. The kernel means the
-	// thread that started it, and Go ends no thread that has no locked goroutine (golang.org/issue/27505).
+	// Killed with the test process, so that a test run that is itself killed leaves nothing behind. The kernel means
+	// the thread that started it, and Go ends no thread that has no locked goroutine (golang.org/issue/27505).
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User, Pdeathsig: syscall.SIGKILL}
 	p.cmd.WaitDelay = Patience // children that inherited the output must not keep wait for ever
 	stdout := &lineWriter{line: p.stdout.add}
@@ -107,7 +108,8 @@ func (p *Process) stop(t testing.TB) {
 		<-p.done
 	}
 	if t.Failed() {
-		t.Logf("%s ended with %v\nstdout:\n%s\nstderr:\n%s", p.name, p.cmd.ProcessState, tail(p.stdout.all()), tail(p.stderr.all()))
+		t.Logf("%s ended with %v\nstdout:\n%s\nstderr:\n%s", p.name, p.cmd.ProcessState, tail(p.stdout.all()),
+			tail(p.stderr.all()))
 	}
 }
 
@@ -204,8 +206,8 @@ func MustRun(t testing.TB, c Command) string {
 	return stdout
 }
 
-// StartChild starts the running test binary once more, as the role of that name given to Main: clients and backends that
-// need descriptors or memory of their own.
+// StartChild starts the running test binary once more, as the role of that name given to Main: clients and backends
+// that need descriptors or memory of their own.
 func StartChild(t testing.TB, role string, args ...string) *Process {
 	t.Helper()
 	return Start(t, Child(t, role, args...))

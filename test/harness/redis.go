@@ -32,7 +32,8 @@ func StartRedisOn(t testing.TB, port int, args ...string) *Redis {
 	return &Redis{Process: p, Address: fmt.Sprintf("127.0.0.1:%d", port)}
 }
 
-// StartRedisLoading starts a server that loads the dump in dir, at a key each few milliseconds, and waits until it does.
+// StartRedisLoading starts a server that loads the dump in dir, at a key each few milliseconds, and waits until it
+// does.
 func StartRedisLoading(t testing.TB, dir string) *Redis {
 	t.Helper()
 	port := FreePort(t)

@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// fillTimeout is how long a connect to the full queue is given: on loopback one that is not swallowed takes microseconds.
-// A connect that merely took longer makes the queue look full too early, which the next attempt would show: see fill.
+// fillTimeout is how long a connect to the full queue is given: on loopback one that is not swallowed takes
+// microseconds. A connect that merely took longer makes the queue look full too early, which the next attempt would
+// show: see fill.
 const fillTimeout = 200 * time.Millisecond
 
-// A Swallower is a backend whose accept queue is full: the kernel drops each SYN sent to it, as a cut network would. Open
-// makes it an ordinary one.
+// A Swallower is a backend whose accept queue is full: the kernel drops each SYN sent to it, as a cut network would.
+// Open makes it an ordinary one.
 type Swallower struct {
 	*Backend
 
@@ -29,7 +30,8 @@ func Swallow(t testing.TB, handle Handler) *Swallower {
 	return swallowOn(t, [4]byte{127, 0, 0, 1}, handle)
 }
 
-// SwallowEverywhere is Swallow on all IPv4 addresses of the machine, so that all of 127.0.0.0/8 are backends that swallow SYNs.
+// SwallowEverywhere is Swallow on all IPv4 addresses of the machine, so that all of 127.0.0.0/8 are backends that
+// swallow SYNs.
 func SwallowEverywhere(t testing.TB, handle Handler) *Swallower {
 	t.Helper()
 	return swallowOn(t, [4]byte{}, handle)

@@ -42,7 +42,8 @@ func ServeUDPOn(t testing.TB, address string, handle DatagramHandler) *UDPBacken
 		t.Fatal(err)
 	}
 	b := &UDPBackend{conn: c.(*net.UDPConn), handle: handle, sources: map[netip.AddrPort]int{}}
-	_ = b.conn.SetReadBuffer(1 << 20) // as much as the kernel allows: bursts are not what tests of few datagrams are about
+	// as much as the kernel allows: bursts are not what tests of few datagrams are about
+	_ = b.conn.SetReadBuffer(1 << 20)
 	t.Cleanup(b.Close)
 	b.serving.Go(b.serve)
 	return b
@@ -82,7 +83,8 @@ func (b *UDPBackend) Sources() map[netip.AddrPort]int {
 	return maps.Clone(b.sources)
 }
 
-// Close closes the socket, so that the kernel refuses what comes, and returns when the last handler has. A second call does nothing.
+// Close closes the socket, so that the kernel refuses what comes, and returns when the last handler has. A second call
+// does nothing.
 func (b *UDPBackend) Close() {
 	b.conn.Close()
 	b.serving.Wait()
@@ -101,8 +103,8 @@ func NameDatagrams(name string) DatagramHandler {
 	return func(c *net.UDPConn, from netip.AddrPort, _ []byte) { _, _ = c.WriteToUDPAddrPort([]byte(name), from) }
 }
 
-// DialUDP makes a connected UDP socket, which takes datagrams from that address alone. It is closed at the end of the test and fails
-// what waits on it for longer than Patience.
+// DialUDP makes a connected UDP socket, which takes datagrams from that address alone. It is closed at the end of the
+// test and fails what waits on it for longer than Patience.
 func DialUDP(t testing.TB, address string) *net.UDPConn {
 	t.Helper()
 	return DialUDPFrom(t, "", address)

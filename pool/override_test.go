@@ -126,7 +126,7 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 	must(t, p.SetVerdict("old", Healthy, "checked"))
 	events := p.Subscribe(10)
 	defer events.Close()
-	edition := p.edition
+	generation := p.generation
 	known := []Judgement{{"a", Healthy, "heard"}, {"ill", Unhealthy, "refused"}, {"old", Unhealthy, "x"},
 		{"nobody", Healthy, "x"}}
 	_, err = p.Reconcile("config", []Spec{at("a", 0, "", 0), at("ill", 0, "", 0), at("new", 0, "", 0)}, known...)
@@ -138,8 +138,8 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 			t.Errorf("%q is %+v", b.ID, b)
 		}
 	}
-	if p.edition != edition+1 || len(drain(events)) != 4 {
-		t.Errorf("%d snapshots, want one", p.edition-edition)
+	if p.generation != generation+1 || len(drain(events)) != 4 {
+		t.Errorf("%d snapshots, want one", p.generation-generation)
 	}
 	var invalid *InvalidBackendError
 	before := p.snap.Load()

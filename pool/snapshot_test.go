@@ -246,7 +246,7 @@ func TestOneRebuildForManyVerdicts(t *testing.T) {
 	p := made(t, Options{}, specs...)
 	events := p.Subscribe(1000)
 	defer events.Close()
-	before, standin := p.edition, p.snap.Load().tiers[1]
+	before, standin := p.generation, p.snap.Load().tiers[1]
 	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""},
 		Judgement{"b1", Healthy, "back"})
 	err := p.SetVerdicts(judgements...)
@@ -254,9 +254,9 @@ func TestOneRebuildForManyVerdicts(t *testing.T) {
 	if !errors.Is(err, ErrUnknownBackend) || !errors.As(err, &invalid) || invalid.Field != "verdict" {
 		t.Errorf("with an unknown backend and an undefined verdict: error %v", err)
 	}
-	if p.edition != before+1 || p.snap.Load().tiers[1] != standin {
+	if p.generation != before+1 || p.snap.Load().tiers[1] != standin {
 		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v",
-			p.edition-before, p.snap.Load().tiers[1] != standin)
+			p.generation-before, p.snap.Load().tiers[1] != standin)
 	}
 	if n := len(events.C()); n != 101 {
 		t.Errorf("%d events, want one for each that was judged, and two for b1", n)

@@ -2,7 +2,7 @@ package pool
 
 import "strconv"
 
-// A Verdict is what the health checks say of a backend. The zero value is Unknown.
+// A Verdict is the result of a backend's health checks. The zero value is Unknown.
 type Verdict uint8
 
 // The verdicts. Only a Healthy backend is eligible.
@@ -10,16 +10,16 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not any more
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
-	// it works, and is not what the pool wants: a replica where a primary is, or the other way round
+	// it works, but is a replica where the pool needs a primary, or the other way round
 	WrongRole
-	Lagging // it works, and is too far behind its primary
+	Lagging // it works, but is too far behind its primary
 )
 
-// failing reports whether the checks have something against the backend.
+// failing reports whether the verdict is one against the backend.
 func (v Verdict) failing() bool { return v > Healthy }
 
-// final reports whether the sessions that a backend has are in vain, too. Lag alone passes, and what a replica's
-// session has read it has read.
+// final reports whether the verdict makes a backend's existing sessions useless too. Lag does not: it passes, and a
+// session that reads old data may continue.
 func (v Verdict) final() bool { return v == Unhealthy || v == WrongRole }
 
 // String returns the verdict as a lower-case word.
@@ -39,14 +39,14 @@ func (v Verdict) String() string {
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }
 
-// A Mode is what the operator wants of a backend. The zero value is Ready.
+// A Mode is the operator's wish for a backend. The zero value is Ready.
 type Mode uint8
 
 // The modes. Only a Ready backend is eligible.
 const (
 	Ready Mode = iota // takes new sessions
 	Drain             // finishes the sessions it has and gets no new ones
-	// is out of use, as if it were removed; Options.CloseOnRemove says what becomes of its sessions
+	// is out of use as if it were removed; Options.CloseOnRemove decides whether its sessions end
 	Maintenance
 )
 

@@ -110,7 +110,7 @@ type Backend struct {
 
 	// Pool.mu guards the fields below
 	generation uint64 // the number of the last snapshot that it was eligible in
-	counted *group // the group whose total counts its leases; nil: none
+	counted    *group // the group whose total counts its leases; nil: none
 }
 
 // ID returns the backend's name, unique in its pool.

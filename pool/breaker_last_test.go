@@ -68,6 +68,20 @@ func TestBreakerCountsThoseThatWouldServe(t *testing.T) {
 	}
 }
 
+// failInto brings the breaker of a into a state, Open or HalfOpen. The pool's clock is h.
+func failInto(t *testing.T, p *Pool, h *hand, state Breaker, o Outcome) {
+	t.Helper()
+	failThrice(p, "a", o)
+	p.actOnRecords()
+	if state == HalfOpen {
+		h.pass(12 * time.Second)
+		p.actOnRecords()
+	}
+	if got := p.Backends()[0].Breaker; got != state {
+		t.Fatalf("a's breaker is %v, want %v", got, state)
+	}
+}
+
 // open returns the ids of the backends whose breakers are not closed.
 func open(p *Pool) (ids []string) {
 	for _, b := range p.Backends() {
@@ -99,17 +113,7 @@ func TestBreakerGivesBackTheLast(t *testing.T) {
 			t.Run(fmt.Sprint(tt.name, "/", state), func(t *testing.T) {
 				var h hand
 				p := made(t, Options{Breaker: usual, Clock: h.now}, at("a", 0, "", 0), at("b", 1, "", 0))
-				for range 3 {
-					release(p, "a", ConnectRefused)
-				}
-				p.actOnRecords()
-				if state == HalfOpen {
-					h.pass(12 * time.Second)
-					p.actOnRecords()
-				}
-				if got := p.Backends()[0].Breaker; got != state {
-					t.Fatalf("a's breaker is %v", got)
-				}
+				failInto(t, p, &h, state, ConnectRefused)
 				events := p.Subscribe(100)
 				defer events.Close()
 				must(t, tt.goes(p))
@@ -225,18 +229,8 @@ func TestBreakerOfAnotherRole(t *testing.T) {
 			"wins it": {WrongRole, Healthy}} {
 			t.Run(fmt.Sprint(state, "/", name), func(t *testing.T) {
 				var h hand
-				p := made(t, Options{Breaker: usual, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
-				for range 3 {
-					release(p, "a", CutEarly)
-				}
-				p.actOnRecords()
-				if state == HalfOpen {
-					h.pass(12 * time.Second)
-					p.actOnRecords()
-				}
-				if got := p.Backends()[0].Breaker; got != state {
-					t.Fatalf("a's breaker is %v", got)
-				}
+				p := pair(t, Options{Breaker: usual, Clock: h.now})
+				failInto(t, p, &h, state, CutEarly)
 				for _, v := range verdicts {
 					must(t, p.SetVerdict("a", v, ""))
 				}

@@ -43,6 +43,19 @@ func release(p *Pool, id string, o Outcome) bool {
 	}
 }
 
+// pair returns a pool of two backends, a and b.
+func pair(t testing.TB, o Options) *Pool {
+	t.Helper()
+	return made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
+}
+
+// failThrice makes as many sessions of a backend fail as open the usual breaker.
+func failThrice(p *Pool, id string, o Outcome) {
+	for range usual.Failures {
+		release(p, id, o)
+	}
+}
+
 // TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise.
 // Steps are outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early;
 // 5s waits; "?" is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends are
@@ -115,11 +128,9 @@ func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := usual
 		o.Trials = 2
-		p := made(t, Options{Breaker: o}, at("a", 0, "", 0), at("b", 0, "", 0))
+		p := pair(t, Options{Breaker: o})
 		defer running(t, p)()
-		for range 3 {
-			release(p, "a", ConnectRefused)
-		}
+		failThrice(p, "a", ConnectRefused)
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
 		var trials []Lease
@@ -166,20 +177,12 @@ func TestBreakerShare(t *testing.T) {
 			defer running(t, p)()
 			for range 4 {
 				for i := range specs {
-					for range 3 {
-						release(p, specs[i].ID, ConnectRefused)
-						synctest.Wait()
-					}
+					failThrice(p, specs[i].ID, ConnectRefused)
+					synctest.Wait()
 				}
 			}
-			var open int
-			for _, b := range p.Backends() {
-				if b.Breaker == Open {
-					open++
-				}
-			}
-			if open != want {
-				t.Errorf("of 5 backends that all fail %d are open with a share of %v, want %d", open, share, want)
+			if n := len(open(p)); n != want {
+				t.Errorf("of 5 backends that all fail %d are open with a share of %v, want %d", n, share, want)
 			}
 		})
 	}
@@ -191,9 +194,7 @@ func TestBreakerKeepsApart(t *testing.T) {
 		p := made(t, Options{Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0), at("standin", 1, "", 0))
 		defer running(t, p)()
 		events := p.Subscribe(100)
-		for range 3 {
-			release(p, "a", ConnectTimeout)
-		}
+		failThrice(p, "a", ConnectTimeout)
 		synctest.Wait()
 		must(t, p.SetVerdict("a", Unhealthy, ""))
 		must(t, p.SetVerdict("a", Healthy, ""))
@@ -208,9 +209,7 @@ func TestBreakerKeepsApart(t *testing.T) {
 		}
 
 		// Half-open, a stand-in gets no trial while the first tier serves.
-		for range 3 {
-			release(p, "standin", ConnectTimeout)
-		}
+		failThrice(p, "standin", ConnectTimeout)
 		must(t, p.SetMode("b", Drain))
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
@@ -224,16 +223,16 @@ func TestBreakerKeepsApart(t *testing.T) {
 		wantIDs(t, "without the first tier", ids, "standin", "standin")
 
 		events.Close()
-		var told []string
+		var changes []string
 		for e := range events.C() {
 			if b, is := e.(BreakerChanged); is {
-				told = append(told, fmt.Sprintf("%s %v>%v", b.Backend.ID, b.From, b.To))
+				changes = append(changes, fmt.Sprintf("%s %v>%v", b.Backend.ID, b.From, b.To))
 				if b.Reason == "" || (b.To == Open) != (b.For > 0) {
-					t.Errorf("told of %+v", b)
+					t.Errorf("got %+v", b)
 				}
 			}
 		}
-		wantIDs(t, "events", told, "a closed>open", "a open>closed", "standin closed>open", "standin open>half-open",
+		wantIDs(t, "events", changes, "a closed>open", "a open>closed", "standin closed>open", "standin open>half-open",
 			"standin half-open>closed")
 	})
 }
@@ -250,11 +249,9 @@ func TestBreakerWithEverythingOpen(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		q := made(t, Options{Breaker: usual, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
+		q := pair(t, Options{Breaker: usual, TryAllWhenNone: true})
 		defer running(t, q)()
-		for range 3 {
-			release(q, "a", ConnectRefused)
-		}
+		failThrice(q, "a", ConnectRefused)
 		synctest.Wait()
 		must(t, q.SetVerdict("b", Unhealthy, ""))
 		if !release(q, "a", Served) || !release(q, "b", Served) {

@@ -48,17 +48,17 @@ func TestDrains(t *testing.T) {
 	}
 }
 
-// TestDepartures holds who is told of a departure, once for each, whether leases are revoked or not, and that a return
-// can be told from the time before.
+// TestDepartures holds who is departed of a departure, once for each, whether leases are revoked or not, and that a return
+// can be departed from the time before.
 func TestDepartures(t *testing.T) {
 	for _, o := range []Options{{}, {CloseOnRemove: true}} {
-		p := made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
-		var told []string
+		p := pair(t, o)
+		var departed []string
 		p.OnDepart(func(b *Backend) {
 			if b.InUse() || b.Departed() == 0 {
-				t.Errorf("%s is told of, in use %v, departed %d", b.ID(), b.InUse(), b.Departed())
+				t.Errorf("%s departs, in use %v, departed %d", b.ID(), b.InUse(), b.Departed())
 			}
-			told = append(told, b.ID())
+			departed = append(departed, b.ID())
 		})
 		a := p.byID["a"].backend
 		must(t, p.SetMode("a", Drain))
@@ -75,8 +75,8 @@ func TestDepartures(t *testing.T) {
 		}
 		must(t, p.Remove("a"))
 		must(t, p.Remove("b"))
-		if want := []string{"a", "a", "b"}; !slices.Equal(told, want) {
-			t.Errorf("%v: told of %v, want %v", o.CloseOnRemove, told, want)
+		if want := []string{"a", "a", "b"}; !slices.Equal(departed, want) {
+			t.Errorf("%v: departed are %v, want %v", o.CloseOnRemove, departed, want)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func TestExplainForetellsThePick(t *testing.T) {
 			checkExplanation(t, d.Pool, pc, x)
 			l, err := d.Pick(pc)
 			if err != x.Err {
-				t.Fatalf("the pick's error is %v, foretold %+v", err, x)
+				t.Fatalf("the pick's error is %v, explained as %+v", err, x)
 			}
 			if err != nil {
 				continue
@@ -108,10 +108,10 @@ func TestExplainForetellsThePick(t *testing.T) {
 			id := l.Backend().ID()
 			if x.Deterministic && id != x.Backend ||
 				!slices.ContainsFunc(x.Candidates, func(c Candidate) bool { return c.ID == id }) {
-				t.Fatalf("picked %q, foretold %+v", id, x)
+				t.Fatalf("picked %q, explained as %+v", id, x)
 			}
 			if (l.trial != 0) != (x.By == ByTrial) || l.b.tier != x.Tier {
-				t.Fatalf("picked %q of tier %d, on trial: %v; foretold %+v", id, l.b.tier, l.trial, x)
+				t.Fatalf("picked %q of tier %d, on trial: %v; explained as %+v", id, l.b.tier, l.trial, x)
 			}
 		}
 	})
@@ -140,7 +140,7 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 		delete(infos, c.ID)
 		if !is || b.Weight != c.Weight || b.Leases != c.Leases || b.Addr != c.Addr || b.MaxSessions != c.MaxSessions ||
 			b.Tier != c.Tier || b.Zone != c.Zone {
-			t.Fatalf("%+v is told of as %+v", b, c)
+			t.Fatalf("%+v is explained as %+v", b, c)
 		}
 		return b
 	}
@@ -201,7 +201,7 @@ func TestExplainWords(t *testing.T) {
 	}, at("a", 0, "here", 1), at("b", 0, "here", 1), at("far", 0, "there", 1), at("late", 1, "here", 1), drained,
 		at("ill", 0, "here", 0))
 	must(t, p.SetVerdict("ill", Unhealthy, "connection refused"))
-	told := func(pc PickContext) string {
+	inWords := func(pc PickContext) string {
 		x := p.Explain(pc)
 		words := []string{x.Backend, x.By.String()}
 		for _, o := range x.Others {
@@ -212,7 +212,7 @@ func TestExplainWords(t *testing.T) {
 	a := p.snap.Load().members[0].backend
 	want := func(what string, pc PickContext, want string) {
 		t.Helper()
-		if got := told(pc); got != want {
+		if got := inWords(pc); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
@@ -250,7 +250,7 @@ func TestExplainKeepsTheBound(t *testing.T) {
 			l, err := p.Pick(from(1))
 			must(t, err)
 			if l.Backend().ID() != x.Backend || !x.Deterministic {
-				t.Fatalf("%s: pick %d went to %q, foretold %q", kind, i, l.Backend().ID(), x.Backend)
+				t.Fatalf("%s: pick %d went to %q, explained as %q", kind, i, l.Backend().ID(), x.Backend)
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // TestRunTimeChangesStayWithTheName has a source describe a backend of the same id at another address, in another tier
-// or zone: what was set by hand holds, but for what the source has changed, and whoever watches is told of that.
+// or zone: what was set by hand holds, but for what the source has changed, and whoever watches is reported of that.
 func TestRunTimeChangesStayWithTheName(t *testing.T) {
 	set := func(t *testing.T, p *Pool) {
 		must(t, p.SetMode("a", Maintenance))
@@ -17,9 +17,9 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 		must(t, p.SetMaxSessions("a", 5))
 	}
 	for name, tt := range map[string]struct {
-		change func(s *Spec)
-		want   setting
-		told   string
+		change  func(s *Spec)
+		want    setting
+		dropped string
 	}{
 		"address": {elsewhere, setting{9, Unknown, Maintenance, 5, 0}, ""},
 		"tier":    {func(s *Spec) { s.Tier = 2 }, setting{9, Unknown, Maintenance, 5, 2}, ""},
@@ -49,21 +49,21 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 			}
 			for _, s := range d.Coming {
 				if s.Mode != tt.want.mode || s.Weight != tt.want.weight || s.MaxSessions != tt.want.most {
-					t.Errorf("%s, by %s: foretold is %+v", name, source, s)
+					t.Errorf("%s, by %s: expected is %+v", name, source, s)
 				}
 			}
-			var foretold, told []string
+			var announced, reported []string
 			for _, u := range d.Dropped {
-				foretold = append(foretold, u.String())
+				announced = append(announced, u.String())
 			}
 			for _, e := range drain(events) {
 				if o, is := e.(Overruled); is {
-					told = append(told, o.Dropped.String())
+					reported = append(reported, o.Dropped.String())
 				}
 			}
 			events.Close()
-			if strings.Join(foretold, "; ") != tt.told || !slices.Equal(told, foretold) {
-				t.Errorf("%s, by %s: foretold %q, told %q, want %q", name, source, foretold, told, tt.told)
+			if strings.Join(announced, "; ") != tt.dropped || !slices.Equal(reported, announced) {
+				t.Errorf("%s, by %s: announced %q, reported %q, want %q", name, source, announced, reported, tt.dropped)
 			}
 			// A restart with the new answer comes to the same.
 			q := made(t, Options{})
@@ -72,7 +72,7 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 			must(t, err)
 			want := tt.want
 			want.verdict = Healthy
-			if got := settingOf(q.Backends()[0]); got != want || len(unapplied) != len(foretold) {
+			if got := settingOf(q.Backends()[0]); got != want || len(unapplied) != len(announced) {
 				t.Errorf("%s, by %s, after a restart: it is %+v, not applied %v", name, source, got, unapplied)
 			}
 		}
@@ -173,7 +173,7 @@ func TestConfigurationGoesFirst(t *testing.T) {
 			d, err := p.WouldReconcile(Configuration, []Spec{tt.spec})
 			must(t, err)
 			if r := answer(t, p, Configuration, tt.spec); r != tt.want || d.Counts != r {
-				t.Errorf("%s, of %q: %+v, foretold %+v; want %+v", name, source, r, d.Counts, tt.want)
+				t.Errorf("%s, of %q: %+v, announced %+v; want %+v", name, source, r, d.Counts, tt.want)
 			}
 			b := p.Backends()
 			if len(b) != 1 || b[0].ID != tt.spec.ID || b[0].Source != Configuration || settingOf(b[0]) != tt.after ||

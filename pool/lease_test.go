@@ -77,7 +77,7 @@ func TestSecondReleasePanics(t *testing.T) {
 
 // TestLeastTimeGoesByItsLeases holds that what leases tell reaches the algorithm that asks for it.
 func TestLeastTimeGoesByItsLeases(t *testing.T) {
-	for name, tell := range map[string]func(l *Lease, took time.Duration){
+	for name, observe := range map[string]func(l *Lease, took time.Duration){
 		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took) },
 		"byte":    (*Lease).FirstByteTook,
 	} {
@@ -92,7 +92,7 @@ func TestLeastTimeGoesByItsLeases(t *testing.T) {
 			if l.Backend().ID() == "slow" {
 				took = time.Second
 			}
-			tell(&l, took)
+			observe(&l, took)
 			l.Release(Served)
 			if i >= 100 {
 				counts[l.Backend().ID()]++

@@ -107,7 +107,7 @@ func TestWouldReconcileTells(t *testing.T) {
 	}
 	d, err := p.WouldReconcile("config", specs)
 	if err != nil || !reflect.DeepEqual(d, want) {
-		t.Errorf("told is %+v, %v, want %+v", d, err, want)
+		t.Errorf("difference is %+v, %v, want %+v", d, err, want)
 	}
 	if p.snap.Load() != before || len(p.removals) != 1 || p.byID["a"].backend.record.failures.Load() != 2 {
 		t.Error("something was done")
@@ -154,8 +154,8 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 	}
 }
 
-// told puts overrides into a few words each.
-func told(overrides []Override) string {
+// inShort puts overrides into a few words each.
+func inShort(overrides []Override) string {
 	var words []string
 	for _, o := range overrides {
 		w := fmt.Sprintf("%s %s/%s", o.Kind, o.Source, o.Base.ID)
@@ -200,7 +200,7 @@ const allOverrides = "changed config/a w0 maintenance, changed config/c l0, chan
 func TestOverridesAreAllThatWasDone(t *testing.T) {
 	p, _, _ := overridden(t)
 	all := p.Overrides()
-	if got := told(all); got != allOverrides {
+	if got := inShort(all); got != allOverrides {
 		t.Errorf("overrides are %s, want %s", got, allOverrides)
 	}
 	if s := all[3].Base; s.Weight != 7 || s.Mode != Drain || s.MaxSessions != 3 || s.Tier != 2 || s.Zone != "z" {
@@ -244,7 +244,7 @@ func TestRestoreInAnyOrder(t *testing.T) {
 			}
 			if step >= when {
 				if got, n := q.Overrides(), len(p.Overrides()); len(got) != n {
-					t.Errorf("restored at %d, at %d there are %s", when, step, told(got))
+					t.Errorf("restored at %d, at %d there are %s", when, step, inShort(got))
 				}
 			}
 			switch step {
@@ -261,7 +261,7 @@ func TestRestoreInAnyOrder(t *testing.T) {
 				t.Errorf("restored at %d: %q is %+v, want %+v", when, b.ID, settingOf(b), want[b.ID])
 			}
 		}
-		got := strings.Split(told(q.Overrides()), ", ")
+		got := strings.Split(inShort(q.Overrides()), ", ")
 		was := strings.Split(allOverrides, ", ")
 		slices.Sort(got)
 		slices.Sort(was)
@@ -515,7 +515,7 @@ func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 					delete(got, u.Override.Base.ID)
 				}
 				if !reflect.DeepEqual(got, want) {
-					t.Fatalf("restored of %s: %+v, want %+v; not applied %v", told(p.Overrides()), got, want, unapplied)
+					t.Fatalf("restored of %s: %+v, want %+v; not applied %v", inShort(p.Overrides()), got, want, unapplied)
 				}
 			},
 		})

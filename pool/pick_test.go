@@ -86,7 +86,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		first, err := p.Pick(PickContext{Client: client(0)})
 		must(t, err)
 		tried := []*Backend{first.Backend()}
-		leases := make([]Lease, 0, 2*(runs+1)) // AllocsPerRun runs once more than told
+		leases := make([]Lease, 0, 2*(runs+1)) // AllocsPerRun runs once more than asked
 		pick := func(pc PickContext) func() {
 			return func() {
 				l, _ := p.Pick(pc)
@@ -314,16 +314,16 @@ func TestHashPort(t *testing.T) {
 	for _, port := range []bool{false, true} {
 		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0),
 			at("c", 0, "", 0))
-		homes := make(map[string]bool)
+		before := make(map[string]bool)
 		for i := range 100 {
 			pc := PickContext{Client: client(i)}
-			homes[home(t, p, pc)] = true
-			if again := home(t, p, pc); !homes[again] {
+			before[pickOnce(t, p, pc)] = true
+			if again := pickOnce(t, p, pc); !before[again] {
 				t.Errorf("the client of port %d is sent to %s now", pc.Client.Port(), again)
 			}
 		}
-		if want := map[bool]int{false: 1, true: 3}[port]; len(homes) != want {
-			t.Errorf("with hash_port = %v one address came to %d backends, want %d", port, len(homes), want)
+		if want := map[bool]int{false: 1, true: 3}[port]; len(before) != want {
+			t.Errorf("with hash_port = %v one address came to %d backends, want %d", port, len(before), want)
 		}
 	}
 }

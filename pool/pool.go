@@ -35,9 +35,9 @@ type Pool struct {
 
 	mu sync.Mutex
 	// mu guards the fields below
-	byID    map[string]*member // the latest member of each id, as in snap
-	groups  []*group           // all groups so far, in the order in which they are asked
-	begun   map[string]bool    // sources that have named backends: further ones start slowly
+	byID       map[string]*member // the latest member of each id, as in snap
+	groups     []*group           // all groups so far, in the order in which they are asked
+	begun      map[string]bool    // sources that have named backends: further ones start slowly
 	generation uint64             // how many snapshots were made
 	// slow start was on and is now off: some weights may not be at their full value yet
 	slowed        bool

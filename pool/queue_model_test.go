@@ -55,7 +55,7 @@ func TestQueueFollowsItsModel(t *testing.T) {
 				held[want] = append(held[want], lease)
 			case err == ErrNoBackend && want == "none", err == ErrBusy && want == "busy":
 			default:
-				t.Fatalf("%s is told %v, %v, want %s; held are %v of %v", who, lease, err, want, held, limits)
+				t.Fatalf("%s gets %v, %v, want %s; held are %v of %v", who, lease, err, want, held, limits)
 			}
 		}
 		settle := func() {
@@ -68,15 +68,15 @@ func TestQueueFollowsItsModel(t *testing.T) {
 					}
 					continue
 				}
-				if len(l.told) == 0 || l.told[0].name != names[w] {
-					t.Fatalf("waiter %s is to be told %s; told are %v", names[w], want, l.told)
+				if len(l.served) == 0 || l.served[0].name != names[w] {
+					t.Fatalf("waiter %s should get %s; served are %v", names[w], want, l.served)
 				}
-				check(names[w], want, l.told[0].lease, l.told[0].err)
-				l.told, waiting = l.told[1:], slices.Delete(waiting, i, i+1)
+				check(names[w], want, l.served[0].lease, l.served[0].err)
+				l.served, waiting = l.served[1:], slices.Delete(waiting, i, i+1)
 				i = 0
 			}
-			if len(l.told) > 0 || p.Waiting() != len(waiting) {
-				t.Fatalf("%d wait, %d by the pool; told besides: %v", len(waiting), p.Waiting(), l.told)
+			if len(l.served) > 0 || p.Waiting() != len(waiting) {
+				t.Fatalf("%d wait, %d by the pool; served besides: %v", len(waiting), p.Waiting(), l.served)
 			}
 		}
 		next := 0
@@ -97,7 +97,7 @@ func TestQueueFollowsItsModel(t *testing.T) {
 				w := &Waiter{Context: pc}
 				names[w] = fmt.Sprint(next)
 				next++
-				w.Serve = func(lease Lease, err error) { l.told = append(l.told, served{names[w], lease, err}) }
+				w.Serve = func(lease Lease, err error) { l.served = append(l.served, served{names[w], lease, err}) }
 				if err := p.Wait(w); (err == nil) != (len(waiting) < most) {
 					t.Fatalf("%d of %d wait: Wait gives %v", len(waiting), most, err)
 				} else if err == nil {

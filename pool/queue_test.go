@@ -24,8 +24,8 @@ type served struct {
 type line struct {
 	pool *Pool
 
-	mu   sync.Mutex
-	told []served
+	mu     sync.Mutex
+	served []served
 }
 
 // wait puts a waiter into the queue.
@@ -35,7 +35,7 @@ func (l *line) wait(t testing.TB, name string, tried ...*Backend) *Waiter {
 	w.Serve = func(lease Lease, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.told = append(l.told, served{name, lease, err})
+		l.served = append(l.served, served{name, lease, err})
 	}
 	must(t, l.pool.Wait(w))
 	return w
@@ -46,13 +46,13 @@ func (l *line) names() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var names []string
-	for _, s := range l.told {
+	for _, s := range l.served {
 		if s.err != nil {
 			s.name += "!"
 		}
 		names = append(names, s.name)
 	}
-	l.told = nil
+	l.served = nil
 	return names
 }
 
@@ -244,7 +244,7 @@ func TestQueueTellsThoseInVain(t *testing.T) {
 	l := &line{pool: p}
 	any := l.wait(t, "any")
 	if _, err := p.Pick(PickContext{Tried: []*Backend{a, b}}); err != ErrNoBackend {
-		t.Errorf("one that has tried all there are and does not wait yet is told %v", err)
+		t.Errorf("one that has tried all there are and does not wait yet gets %v", err)
 	}
 	l.wait(t, "neither", a, b)
 	l.wait(t, "not "+a.ID(), a)
@@ -281,9 +281,7 @@ func TestQueueWaitsForTrials(t *testing.T) {
 			Algorithm: "first", Breaker: usual, ConnectTimeout: 5 * time.Second, QueueMax: 9, QueueTimeout: time.Minute,
 		}, at("a", 0, "", 0), at("b", 0, "", 1))
 		defer running(t, p)()
-		for range 3 {
-			release(p, "a", ConnectRefused)
-		}
+		failThrice(p, "a", ConnectRefused)
 		synctest.Wait()
 		ids, _ := picks(p, 2)
 		wantIDs(t, "with the first open", ids, "b", "busy")
@@ -292,10 +290,10 @@ func TestQueueWaitsForTrials(t *testing.T) {
 		l.wait(t, "next")
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
-		if len(l.told) != 1 || l.told[0].name != "trial" || l.told[0].lease.Backend().ID() != "a" {
-			t.Fatalf("half-open, told are %+v", l.told)
+		if len(l.served) != 1 || l.served[0].name != "trial" || l.served[0].lease.Backend().ID() != "a" {
+			t.Fatalf("half-open, served are %+v", l.served)
 		}
-		trial := l.told[0].lease
+		trial := l.served[0].lease
 		trial.FirstByteTook(0)
 		synctest.Wait()
 		wantIDs(t, "closed", l.names(), "trial", "next")
@@ -305,9 +303,9 @@ func TestQueueWaitsForTrials(t *testing.T) {
 // A visitor is one session of TestQueueUnderContention that waits.
 type visitor struct {
 	Waiter
-	told  chan served
-	calls atomic.Int32 // of Serve
-	left  bool
+	results chan served
+	calls   atomic.Int32 // of Serve
+	left    bool
 }
 
 // TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes
@@ -332,10 +330,10 @@ func TestQueueUnderContention(t *testing.T) {
 			}
 			lease, err := p.Pick(pc)
 			if err == ErrBusy {
-				v := &visitor{Waiter: Waiter{Context: pc}, told: make(chan served, 2)}
+				v := &visitor{Waiter: Waiter{Context: pc}, results: make(chan served, 2)}
 				v.Serve = func(l Lease, err error) {
 					v.calls.Add(1)
-					v.told <- served{lease: l, err: err}
+					v.results <- served{lease: l, err: err}
 				}
 				mu.Lock()
 				visitors = append(visitors, v)
@@ -351,14 +349,14 @@ func TestQueueUnderContention(t *testing.T) {
 					left.Add(1)
 					return
 				}
-				told := <-v.told
+				result := <-v.results
 				waited.Add(1)
-				lease, err = told.lease, told.err
+				lease, err = result.lease, result.err
 			}
 			if err != nil {
 				vain.Add(1)
 				if err != ErrNoBackend || len(pc.Tried) == 0 { // a is always there
-					t.Errorf("a session that has tried %d is told %v", len(pc.Tried), err)
+					t.Errorf("a session that has tried %d gets %v", len(pc.Tried), err)
 				}
 				return
 			}
@@ -388,7 +386,7 @@ func TestQueueUnderContention(t *testing.T) {
 		}
 		for _, v := range visitors {
 			if n := v.calls.Load(); n != 1 && !v.left || n != 0 && v.left {
-				t.Errorf("one that left: %v was told something %d times", v.left, n)
+				t.Errorf("one that left: %v was served %d times", v.left, n)
 			}
 		}
 		for _, b := range p.Backends() {

@@ -54,24 +54,24 @@ func TestReconcile(t *testing.T) {
 		if got != step.want || !slices.Equal(ids(p), step.ids) {
 			t.Errorf("%s: %+v and backends %v, want %+v and %v", step.what, got, ids(p), step.want, step.ids)
 		}
-		var told string
+		var changes string
 		for len(events.C()) > 0 {
 			switch e := (<-events.C()).(type) {
 			case Added:
-				told += " +" + e.Backend.ID
+				changes += " +" + e.Backend.ID
 			case Removed:
-				told += " -" + e.Backend.ID
+				changes += " -" + e.Backend.ID
 			case WeightChanged:
-				told += fmt.Sprintf(" w%d>%d", e.From, e.To)
+				changes += fmt.Sprintf(" w%d>%d", e.From, e.To)
 			case LimitChanged:
-				told += fmt.Sprintf(" l%d>%d", e.From, e.To)
+				changes += fmt.Sprintf(" l%d>%d", e.From, e.To)
 			}
 		}
-		if told != "" {
-			told = told[1:]
+		if changes != "" {
+			changes = changes[1:]
 		}
-		if told != step.event {
-			t.Errorf("%s: events %q, want %q", step.what, told, step.event)
+		if changes != step.event {
+			t.Errorf("%s: events %q, want %q", step.what, changes, step.event)
 		}
 	}
 	if b := p.Backends(); b[0].Source != "" {
@@ -186,7 +186,7 @@ func TestNoteDiscovery(t *testing.T) {
 	e, is := (<-s.C()).(Discovered)
 	if !is || e.Pool != "test" || e.Source != "dns" || e.Found != 3 || e.Changed.Added != 2 || e.Err != failure ||
 		e.At.IsZero() {
-		t.Errorf("told of %+v", e)
+		t.Errorf("got of %+v", e)
 	}
 }
 

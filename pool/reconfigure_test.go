@@ -272,11 +272,11 @@ func TestReconfigureSlowStart(t *testing.T) {
 	} {
 		var h hand
 		h.pass(time.Hour)
-		p := made(t, Options{SlowStart: tt.from, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+		p := pair(t, Options{SlowStart: tt.from, Clock: h.now})
 		must(t, p.SetVerdict("b", Unhealthy, ""))
 		must(t, p.SetVerdict("b", Healthy, ""))
 		part := func() float64 {
-			home(t, p, from(1))
+			pickOnce(t, p, from(1))
 			return partOf(p, "b")
 		}
 		h.pass(tt.at)
@@ -302,15 +302,15 @@ func TestReconfigureSticky(t *testing.T) {
 	var h hand
 	const clients = 40
 	p := stickyPool(t, &h, time.Hour, 64, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
-	var homes [clients]string
+	var before [clients]string
 	for i := range clients {
 		h.pass(time.Second)
-		homes[i] = home(t, p, from(i))
+		before[i] = pickOnce(t, p, from(i))
 	}
 	kept := func() (n int) {
 		for i := range clients {
 			x := p.Explain(from(i)) // which renews nothing
-			if x.By == BySticky && x.Backend == homes[i] {
+			if x.By == BySticky && x.Backend == before[i] {
 				n++
 			}
 		}
@@ -383,10 +383,10 @@ func TestReconfigureQueue(t *testing.T) {
 	picks(p, 1)
 	l.wait(t, "one")
 	reconfigured(t, p, func(o *Options) { o.TryAllWhenNone = false })
-	wantIDs(t, "told when nobody is tried any more", l.names())
+	wantIDs(t, "served when nobody is tried any more", l.names())
 	must(t, p.SetVerdict("a", Healthy, ""))
 	must(t, p.SetMaxSessions("a", 2))
-	wantIDs(t, "told when one is healthy", l.names(), "one")
+	wantIDs(t, "served when one is healthy", l.names(), "one")
 
 	p = made(t, Options{QueueMax: 3, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	l = &line{pool: p}
@@ -395,9 +395,9 @@ func TestReconfigureQueue(t *testing.T) {
 	must(t, p.Add(at("b", 0, "", 1)))
 	l.wait(t, "two")
 	must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Unhealthy, ""}))
-	wantIDs(t, "told", l.names(), "one")
+	wantIDs(t, "served", l.names(), "one")
 	p.Close()
-	wantIDs(t, "told", l.names(), "two!")
+	wantIDs(t, "served", l.names(), "two!")
 	if got, want := p.Stats(), (Stats{Waited: 2, Served: 1, InVain: 1}); got != want {
 		t.Errorf("numbers are %+v, want %+v", got, want)
 	}
@@ -408,7 +408,7 @@ func TestReconfigureBreaker(t *testing.T) {
 	var h hand
 	o := usual
 	o.MaxOpenShare, o.Failures = 1, 1
-	p := made(t, Options{Algorithm: "first", Breaker: o, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{Algorithm: "first", Breaker: o, Clock: h.now})
 	events := p.Subscribe(10)
 	defer events.Close()
 	release(p, "a", ConnectRefused)
@@ -425,7 +425,7 @@ func TestReconfigureBreaker(t *testing.T) {
 	}
 	if last.To != Closed || last.From != Open || last.Reason != "breakers are turned off" ||
 		last.Backend.Openings != 1 {
-		t.Errorf("told of %+v", last)
+		t.Errorf("got %+v", last)
 	}
 	p.byID["a"].backend.record.signal.Store(tripped) // of a session that ended just before
 	p.actOnRecords()
@@ -483,7 +483,7 @@ func TestReconfigureBreaker(t *testing.T) {
 
 // TestReconfigureWhenNone holds that the answer to nobody being healthy changes at once.
 func TestReconfigureWhenNone(t *testing.T) {
-	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{})
 	must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Unhealthy, ""}))
 	for _, all := range []bool{true, false} {
 		reconfigured(t, p, func(o *Options) { o.TryAllWhenNone = all })

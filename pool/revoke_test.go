@@ -8,16 +8,16 @@ import (
 
 // revocations has the pool's revocations noted, as ids, with "-" for a backend that was removed or is in maintenance.
 func revocations(t testing.TB, p *Pool) (take func() []string) {
-	var told []string
+	var revoked []string
 	p.OnRevoke(func(b *Backend, why Revocation) {
 		if !b.Revoked() || b.inUse.Load() {
-			t.Errorf("%s is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+			t.Errorf("%s is revoked with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
 		}
-		told = append(told, map[Revocation]string{RevokedUnhealthy: "", RevokedRemoved: "-"}[why]+b.ID())
+		revoked = append(revoked, map[Revocation]string{RevokedUnhealthy: "", RevokedRemoved: "-"}[why]+b.ID())
 	})
 	return func() []string {
-		ids := told
-		told = nil
+		ids := revoked
+		revoked = nil
 		return ids
 	}
 }
@@ -39,7 +39,7 @@ func TestRevocations(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0),
 				at("gone", 0, "", 0), at("well", 0, "", 0))
-			told := revocations(t, p)
+			revoked := revocations(t, p)
 			must(t, p.SetVerdict("ill", Unhealthy, ""))
 			must(t, p.SetMode("serviced", Maintenance))
 			must(t, p.SetWeight("serviced", 3)) // which is no news
@@ -64,7 +64,7 @@ func TestRevocations(t *testing.T) {
 			if tt.o.CloseOnUnhealthy && !tt.o.TryAllWhenNone {
 				want = append(want, "well")
 			}
-			wantIDs(t, "told of", told(), want...)
+			wantIDs(t, "revoked", revoked(), want...)
 		})
 	}
 }
@@ -90,13 +90,13 @@ func TestVerdictsThatRevoke(t *testing.T) {
 // TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the
 // wrong role, although it was unhealthy before.
 func TestRevocationOfTheTried(t *testing.T) {
-	p := made(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true})
 	_, leases := picks(p, 2)
 	a := leases[0].Backend()
-	told := revocations(t, p)
+	revoked := revocations(t, p)
 	for _, step := range []struct {
 		judgements []Judgement
-		told       []string
+		want       []string
 		revoked    bool // a is
 	}{
 		{[]Judgement{{"a", Unhealthy, ""}}, []string{"a"}, true},
@@ -113,31 +113,31 @@ func TestRevocationOfTheTried(t *testing.T) {
 		{[]Judgement{{"a", Healthy, ""}}, nil, false},
 	} {
 		must(t, p.SetVerdicts(step.judgements...))
-		wantIDs(t, fmt.Sprintf("told of after %v", step.judgements), told(), step.told...)
+		wantIDs(t, fmt.Sprintf("revoked after %v", step.judgements), revoked(), step.want...)
 		if a.Revoked() != step.revoked {
 			t.Errorf("after %v a is revoked: %v, want %v", step.judgements, a.Revoked(), step.revoked)
 		}
 	}
 }
 
-// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is told, in the order of
-// the changes, and that everybody who asked is told.
+// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is revoked, in the order of
+// the changes, and that everybody who asked is revoked.
 func TestRevocationsOfOneCall(t *testing.T) {
 	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0),
 		at("c", 0, "", 0))
 	first, second := revocations(t, p), revocations(t, p)
 	p.OnRevoke(func(*Backend, Revocation) {
 		if l, err := p.Pick(PickContext{}); err != ErrNoBackend {
-			t.Errorf("while it is told of, %s can be picked", l.Backend().ID())
+			t.Errorf("while it is revoked, %s can be picked", l.Backend().ID())
 		}
 	})
 	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""},
 		Judgement{"c", Lagging, ""}))
-	wantIDs(t, "the first is told of", first(), "a", "b") // c lags only, as it was judged last
-	wantIDs(t, "the second is told of", second(), "a", "b")
+	wantIDs(t, "the first gets", first(), "a", "b") // c lags only, as it was judged last
+	wantIDs(t, "the second gets", second(), "a", "b")
 }
 
-// TestRevocationOfTheReplaced holds that the backend before is told of when a source moves one, or puts it into
+// TestRevocationOfTheReplaced holds that the backend before is revoked of when a source moves one, or puts it into
 // maintenance.
 func TestRevocationOfTheReplaced(t *testing.T) {
 	p := made(t, Options{CloseOnRemove: true})
@@ -148,12 +148,12 @@ func TestRevocationOfTheReplaced(t *testing.T) {
 		must(t, err)
 	}
 	reconcile()
-	told := revocations(t, p)
+	revoked := revocations(t, p)
 	_, leases := picks(p, 3)
 	answer[0].Addr = netip.MustParseAddrPort("127.9.9.9:9")
 	answer[1].Mode, answer[2].Mode = Maintenance, Drain
 	reconcile()
-	wantIDs(t, "told of", told(), "-a", "-b")
+	wantIDs(t, "revoked", revoked(), "-a", "-b")
 	for _, l := range leases {
 		if b := l.Backend(); b.Revoked() != (b.ID() != "c") {
 			t.Errorf("the lease on %s is revoked: %v", b.ID(), b.Revoked())

@@ -14,7 +14,7 @@ func shareOf(t testing.TB, p *Pool, id string, n int) float64 {
 	t.Helper()
 	var got int
 	for i := range n {
-		if home(t, p, from(i)) == id {
+		if pickOnce(t, p, from(i)) == id {
 			got++
 		}
 	}
@@ -82,7 +82,7 @@ func TestSlowStartOfLeastConn(t *testing.T) {
 // TestSlowStartOf holds who starts slowly.
 func TestSlowStartOf(t *testing.T) {
 	var h hand
-	p := made(t, Options{SlowStart: time.Minute, Initial: Healthy, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{SlowStart: time.Minute, Initial: Healthy, Clock: h.now})
 	for _, step := range []struct {
 		what string
 		id   string
@@ -111,7 +111,7 @@ func TestSlowStartOf(t *testing.T) {
 		}
 	}
 	h.pass(30 * time.Second)
-	home(t, p, from(1))
+	pickOnce(t, p, from(1))
 	half := partOf(p, "a")
 	must(t, p.SetVerdict("a", Unhealthy, ""))
 	must(t, p.SetVerdict("a", Healthy, ""))
@@ -170,20 +170,20 @@ func TestSlowStartGoesOnThroughChanges(t *testing.T) {
 	} {
 		h.pass(10 * time.Second)
 		must(t, change())
-		home(t, p, from(i))
+		pickOnce(t, p, from(i))
 		if got, want := partOf(p, "b"), float64(i+1)/10; math.Abs(got-want) > 0.01 {
 			t.Errorf("after change %d b has %v of its weight, want %v", i, got, want)
 		}
 	}
 	must(t, p.SetVerdict("b", Unhealthy, "")) // with c: nobody is healthy
 	for range 10 {
-		home(t, p, from(1)) // somebody is picked all the same
+		pickOnce(t, p, from(1)) // somebody is picked all the same
 	}
 }
 
 // TestSlowStartOff holds that without it who comes back has its weight at once.
 func TestSlowStartOff(t *testing.T) {
-	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{})
 	must(t, p.SetVerdict("b", Unhealthy, ""))
 	must(t, p.SetVerdict("b", Healthy, ""))
 	must(t, p.Add(at("c", 0, "", 0)))
@@ -195,25 +195,23 @@ func TestSlowStartOff(t *testing.T) {
 // TestSlowStartByTheUsualClock holds that it takes its time without a clock in the options, and after a breaker, too.
 func TestSlowStartByTheUsualClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := made(t, Options{SlowStart: time.Minute, Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0))
+		p := pair(t, Options{SlowStart: time.Minute, Breaker: usual})
 		defer running(t, p)()
-		for range 3 {
-			release(p, "a", ConnectRefused)
-		}
+		failThrice(p, "a", ConnectRefused)
 		synctest.Wait()
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
 		release(p, "a", Served) // the trial
 		synctest.Wait()
 		for part, want := range []float64{0, 0.25, 0.5, 0.75, 1, 1} {
-			home(t, p, from(1))
+			pickOnce(t, p, from(1))
 			if got := partOf(p, "a"); math.Abs(got-want) > 0.01 {
 				t.Errorf("after %v it has %v of its weight, want %v", time.Duration(part)*15*time.Second, got, want)
 			}
 			slow := p.snap.Load().slow
 			next := slow.next.Load()
 			time.Sleep(time.Minute / slowSteps / 2)
-			home(t, p, from(1))
+			pickOnce(t, p, from(1))
 			if again := slow.next.Load(); again != next {
 				t.Errorf("half a step later it grows again at %v instead of %v",
 					time.Duration(again), time.Duration(next))

@@ -67,7 +67,7 @@ func TestPicksUnderChange(t *testing.T) {
 			s := &stress{pool: made(t, o), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
 			s.pool.OnRevoke(func(b *Backend, _ Revocation) {
 				if !b.Revoked() || b.inUse.Load() {
-					t.Errorf("%q is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+					t.Errorf("%q is revoked with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
 				}
 			})
 			defer running(t, s.pool)()
@@ -144,12 +144,12 @@ func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
 // wait is one client that waits for a backend, and leaves or is served. What it is given may have been picked before
 // the call began, and is given back; then it asks again.
 func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
-	told := make(chan error, 1)
+	result := make(chan error, 1)
 	w := &Waiter{Context: PickContext{Client: client(number), Tried: tried}, Serve: func(l Lease, err error) {
 		if err == nil {
 			l.Release(Neutral)
 		}
-		told <- err
+		result <- err
 	}}
 	if err := s.pool.Wait(w); err != nil {
 		return Lease{}, err
@@ -157,7 +157,7 @@ func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
 	if round%2 == 0 && s.pool.Leave(w) {
 		return Lease{}, ErrBusy
 	}
-	if err := <-told; err != nil {
+	if err := <-result; err != nil {
 		return Lease{}, err
 	}
 	return Lease{}, ErrBusy

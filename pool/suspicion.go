@@ -14,7 +14,7 @@ func (o Outcome) hint() bool { return o == ICMPError || o == NoAnswer }
 
 // A suspicion has the state of the hints about one backend. It is safe for concurrent use.
 type suspicion struct {
-	next   atomic.Int64 // when the next hint counts, on the pool's clock
+	next        atomic.Int64 // when the next hint counts, on the pool's clock
 	unpublished atomic.Bool  // Run has yet to publish it
 }
 

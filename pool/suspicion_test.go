@@ -35,7 +35,7 @@ func TestHints(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := made(t, Options{Breaker: usual, Checked: tt.checked}, at("a", 0, "", 0), at("b", 0, "", 0))
+				p := pair(t, Options{Breaker: usual, Checked: tt.checked})
 				defer running(t, p)()
 				events := p.Subscribe(1000)
 				defer events.Close()
@@ -47,7 +47,7 @@ func TestHints(t *testing.T) {
 				synctest.Wait()
 				all := drain(events)
 				if n := suspected(all, "a"); n != 1 || len(open(p)) > 0 {
-					t.Errorf("a hundred hints at once are told %d times, and open %v", n, open(p))
+					t.Errorf("a hundred hints at once are published %d times, and open %v", n, open(p))
 				}
 				for range 10 {
 					time.Sleep(time.Second)
@@ -62,7 +62,7 @@ func TestHints(t *testing.T) {
 					t.Errorf("after ten seconds of hints open are %v", open(p))
 				}
 				if n := suspected(drain(events), "a"); n > 10 || !tt.opens && n != 10 {
-					t.Errorf("ten seconds of hints are told %d times", n)
+					t.Errorf("ten seconds of hints are published %d times", n)
 				}
 			})
 		})
@@ -106,7 +106,7 @@ func TestHintsWithoutBreakers(t *testing.T) {
 		release(p, "a", ICMPError)
 		synctest.Wait()
 		if n := suspected(drain(events), "a"); n != 1 {
-			t.Errorf("told %d times", n)
+			t.Errorf("published %d times", n)
 		}
 	})
 }

@@ -13,11 +13,9 @@ func halfOpen(t *testing.T, change func(*Options)) (p *Pool, stop func()) {
 	if change != nil {
 		change(&o)
 	}
-	p = made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
+	p = pair(t, o)
 	stop = running(t, p)
-	for range 3 {
-		release(p, "a", ConnectRefused)
-	}
+	failThrice(p, "a", ConnectRefused)
 	for p.Backends()[0].Breaker != HalfOpen {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
@@ -167,7 +165,7 @@ func TestTrialOfOneThatWasUnhealthy(t *testing.T) {
 
 // TestHeldEndsARow holds that one-way services, which never say a word, do not add up their failures over weeks.
 func TestHeldEndsARow(t *testing.T) {
-	p := made(t, Options{Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{Breaker: usual})
 	for range 20 {
 		release(p, "a", ConnectRefused)
 		for range 2 { // one of a, one of b

@@ -141,7 +141,7 @@ func TestFollowsDNS(t *testing.T) {
 	}
 	d.SetZone(t, "db 1 A 10.0.0.2\ndb 1 AAAA 2001:db8::1")
 	p.eventually(t, "10.0.0.2:5432", "[2001:db8::1]:5432")
-	p.eventuallyTold(t, "dns: 2 found, +2 -1 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 2 found, +2 -1 ~0, 0 ignored")
 }
 
 // TestServerThatGoesAndComesBack must be told of once each, and cost no backend.
@@ -152,7 +152,7 @@ func TestServerThatGoesAndComesBack(t *testing.T) {
 	p, source := new(fakePool), &counted{Source: DNS{Name: "db.lb.test", Port: 5432, Resolver: d.Address}}
 	defer run(t, New(Options{Name: "dns", Source: source, Pool: p, Refresh: 500 * time.Millisecond}))()
 	p.eventually(t, "10.0.0.1:5432")
-	p.eventuallyTold(t, "dns: 1 found, +1 -0 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 1 found, +1 -0 ~0, 0 ignored")
 
 	d.Kill(t)
 	killed := source.times.Load()
@@ -170,7 +170,7 @@ func TestServerThatGoesAndComesBack(t *testing.T) {
 	p.eventually(t, "10.0.0.1:5432")
 
 	d.Restart(t)
-	p.eventuallyTold(t, "dns: 1 found, +0 -0 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 1 found, +0 -0 ~0, 0 ignored")
 	d.SetZone(t, "db 1 A 10.0.0.3")
 	p.eventually(t, "10.0.0.3:5432")
 }

@@ -169,15 +169,15 @@ func (p *fakePool) eventually(t testing.TB, want ...string) {
 	})
 }
 
-// eventuallyTold waits until what the pool was told last begins so, and returns all that it was told since the last
+// eventuallyReported waits until what the pool was told last begins so, and returns all that it was told since the last
 // call. Of sockets and files one cannot say what a slow machine lets them see in between.
-func (p *fakePool) eventuallyTold(t testing.TB, last string) []string {
+func (p *fakePool) eventuallyReported(t testing.TB, last string) []string {
 	t.Helper()
 	var lines []string
-	harness.Eventually(t, "the pool is told", func() error {
+	harness.Eventually(t, "the pool gets a report", func() error {
 		lines = append(lines, p.take()...)
 		if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], last) {
-			return fmt.Errorf("it was told %q", lines)
+			return fmt.Errorf("it got %q", lines)
 		}
 		return nil
 	})

@@ -134,17 +134,17 @@ func TestFollowsFile(t *testing.T) {
 
 	write(t, path, "10.0.0.5:1")
 	p.eventually(t, "10.0.0.5:1")
-	p.eventuallyTold(t, "file: 1 found")
+	p.eventuallyReported(t, "file: 1 found")
 
 	must(t, os.Remove(path))
-	p.eventuallyTold(t, "file: -0, read backends: open "+path+": no such file or directory")
+	p.eventuallyReported(t, "file: -0, read backends: open "+path+": no such file or directory")
 	replace(t, path, "broken")
-	p.eventuallyTold(t, `file: -0, parse backends: line 1: not an ip:port`)
+	p.eventuallyReported(t, `file: -0, parse backends: line 1: not an ip:port`)
 	if got := p.now(); got != "10.0.0.5:1" {
 		t.Errorf("the pool has %s, want what was good last", got)
 	}
 	write(t, path, "10.0.0.5:1")
-	p.eventuallyTold(t, "file: 1 found")
+	p.eventuallyReported(t, "file: 1 found")
 	write(t, path, "10.0.0.6:1")
 	p.eventually(t, "10.0.0.6:1")
 
@@ -199,7 +199,7 @@ func TestFollowsConfigMap(t *testing.T) {
 	}
 	for _, line := range p.take() {
 		if strings.Contains(line, "no such file") { // it is there at each moment
-			t.Errorf("the pool was told %q", line)
+			t.Errorf("the pool got %q", line)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func noJitter() float64 { return 0 }
 func wantLines(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("the pool was told %q, want %q", got, want)
+		t.Errorf("the pool got %q, want %q", got, want)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestPausesDiffer(t *testing.T) {
 	})
 }
 
-// TestReports has a step each second and says what the pool is told at each.
+// TestReports has a step each second and says what the pool gets a report at each.
 func TestReports(t *testing.T) {
 	one, two := backends("10.0.0.1:1"), backends("10.0.0.1:1", "10.0.0.2:1")
 	heavy := backends("10.0.0.1:1", "10.0.0.2:1")
@@ -155,9 +155,9 @@ func TestReports(t *testing.T) {
 	down, lost := errors.New("down"), errors.New("lost")
 	refused := backends("10.0.0.9:1")
 	type step struct {
-		does any
-		told string // "" = nothing
-		has  string
+		does   any
+		report string // "" = nothing
+		has    string
 	}
 	for _, tt := range []struct {
 		name    string
@@ -241,11 +241,11 @@ func TestReports(t *testing.T) {
 				for i, s := range tt.steps {
 					synctest.Wait()
 					var want []string
-					if s.told != "" {
-						want = []string{s.told}
+					if s.report != "" {
+						want = []string{s.report}
 					}
 					if got := p.take(); !slices.Equal(got, want) {
-						t.Errorf("after step %d the pool was told %q, want %q", i, got, want)
+						t.Errorf("after step %d the pool got %q, want %q", i, got, want)
 					}
 					if got := p.now(); got != s.has {
 						t.Errorf("after step %d the pool has %q, want %q", i, got, s.has)
@@ -290,9 +290,9 @@ func TestABackendFromElsewhereThatGoes(t *testing.T) {
 
 func TestFirst(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		does any
-		told string
+		name   string
+		does   any
+		report string
 	}{
 		{"good", backends("10.0.0.1:1"), "x: 1 found, +1 -0 ~0, 0 ignored"},
 		{"failed", errors.New("down"), "x: -0, down"},
@@ -311,7 +311,7 @@ func TestFirst(t *testing.T) {
 				if took := time.Since(start); took != 3*time.Second {
 					t.Errorf("the first attempt was over after %v, want 3s", took)
 				}
-				wantLines(t, p.take(), tt.told) // it is in effect by then
+				wantLines(t, p.take(), tt.report) // it is in effect by then
 			})
 		})
 	}
@@ -345,7 +345,7 @@ func TestEndWhileAsking(t *testing.T) {
 				stop()
 				<-r.First() // whoever waits for it must not wait for ever
 				if lines, n := p.take(), p.reconciles(); lines != nil || n != 0 {
-					t.Errorf("the end was told as %q and applied %d times, want neither", lines, n)
+					t.Errorf("the end was reported as %q and applied %d times, want neither", lines, n)
 				}
 			})
 		})

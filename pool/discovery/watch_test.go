@@ -68,19 +68,19 @@ func TestSettling(t *testing.T) {
 func TestWatchTellsOfItsEnd(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "conf")
 	f := File{Path: filepath.Join(dir, "backends")}
-	if err := f.Watch(t.Context(), func() { t.Error("told of a change without a folder") }); err == nil {
+	if err := f.Watch(t.Context(), func() { t.Error("got a change without a folder") }); err == nil {
 		t.Error("a folder that is not there was watched")
 	}
 	must(t, os.Mkdir(dir, 0o700))
-	told, ended := make(chan bool, 10), make(chan error, 1)
+	noticed, ended := make(chan bool, 10), make(chan error, 1)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	watching.Go(func() { ended <- f.Watch(ctx, func() { told <- true }) })
-	harness.Receive(t, "it begins to watch", told)
+	watching.Go(func() { ended <- f.Watch(ctx, func() { noticed <- true }) })
+	harness.Receive(t, "it begins to watch", noticed)
 	must(t, os.Remove(dir))
-	harness.Receive(t, "the folder went", told)
+	harness.Receive(t, "the folder went", noticed)
 	if err := harness.Receive(t, "the watch ends", ended); err == nil {
 		t.Error("the watch of a folder that went ended without an error")
 	}

@@ -35,7 +35,7 @@ func drawMembers(t *rapid.T, total *Total) []Member {
 		l := members[i].Load
 		total.Join(l)
 		for range rapid.IntRange(0, 20).Draw(t, "leases") {
-			l.Acquire()
+			l.acquire()
 		}
 		if rapid.Bool().Draw(t, "limited") {
 			l.SetLimit(rapid.Int64Range(1, 25).Draw(t, "limit"))
@@ -130,7 +130,7 @@ func TestPickOfOneMember(t *testing.T) {
 				if got := p.Pick(key); got != 0 {
 					t.Fatalf("Pick of the one member of weight %d = %d", weight, got)
 				}
-				members[0].Load.Acquire()
+				members[0].Load.acquire()
 			}
 			members[0].Load.SetLimit(100)
 			if got := p.Pick(1); got != -1 {
@@ -145,7 +145,7 @@ func sharesOf(p Picker, members []Member, picks int) []int {
 	counts := make([]int, len(members))
 	for key := range uint64(picks) {
 		i := p.Pick(key)
-		members[i].Load.Acquire()
+		members[i].Load.acquire()
 		counts[i]++
 	}
 	return counts
@@ -301,7 +301,7 @@ func TestPickFromManyGoroutinesWhileRebuilding(t *testing.T) {
 							t.Errorf("Pick = %d of %d members", i, n+1)
 							return
 						}
-						members[i].Load.Acquire()
+						members[i].Load.acquire()
 						members[i].Load.Release()
 					}
 				})
@@ -321,7 +321,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 		for name, arrange := range map[string]func(*Load){
 			"idle":    func(*Load) {},
 			"growing": func(l *Load) { l.SetShare(0.01) },
-			"full":    func(l *Load) { l.SetLimit(1); l.Acquire() },
+			"full":    func(l *Load) { l.SetLimit(1); l.acquire() },
 		} {
 			var total Total
 			members := benchMembers(200)

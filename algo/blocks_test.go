@@ -32,7 +32,7 @@ func TestBlocksFindTheCheapest(t *testing.T) {
 						}
 					default:
 						if i := p.Pick(0); i >= 0 {
-							members[i].Load.Acquire()
+							members[i].Load.acquire()
 						}
 					}
 					checkCheapest(t, kind, p.Pick(0), members)
@@ -79,7 +79,7 @@ func TestBlocksUnderContention(t *testing.T) {
 				var held []int
 				for range 500 {
 					if i := p.Pick(0); len(held) < 100 {
-						members[i].Load.Acquire()
+						members[i].Load.acquire()
 						held = append(held, i)
 					} else {
 						last := held[len(held)-1]
@@ -117,7 +117,7 @@ func TestFirstFills(t *testing.T) {
 			if got := p.Pick(uint64(i)); got != i/2 {
 				t.Fatalf("pick %d of %d members with room for two each = %d, want %d", i, n, got, i/2)
 			}
-			members[i/2].Load.Acquire()
+			members[i/2].Load.acquire()
 		}
 		if got := p.Pick(0); got != -1 {
 			t.Errorf("all full: Pick = %d, want -1", got)
@@ -135,7 +135,7 @@ func TestBlocksFindTheLastPlace(t *testing.T) {
 	members := named(20*blockSize, 1)
 	for _, m := range members {
 		m.Load.SetLimit(1)
-		m.Load.Acquire()
+		m.Load.acquire()
 	}
 	for _, kind := range []string{"least_conn", "first"} {
 		for free := 0; free < len(members); free += blockSize - 1 {
@@ -146,7 +146,7 @@ func TestBlocksFindTheLastPlace(t *testing.T) {
 					t.Errorf("%s: only member %d has room, Pick = %d", kind, free, got)
 				}
 			}
-			members[free].Load.Acquire()
+			members[free].Load.acquire()
 			if got := p.Pick(0); got != -1 {
 				t.Errorf("%s: all are full, Pick = %d", kind, got)
 			}
@@ -157,6 +157,6 @@ func TestBlocksFindTheLastPlace(t *testing.T) {
 		if got := build(t, kind, members, Options{}).Pick(0); got != last {
 			t.Errorf("%s: only the last member has room, Pick = %d", kind, got)
 		}
-		members[last].Load.Acquire()
+		members[last].Load.acquire()
 	}
 }

@@ -13,7 +13,7 @@ func fullest(t *testing.T, kind string, members []Member, sessions int) int64 {
 	p := build(t, kind, members, Options{})
 	var most int64
 	for key := range uint64(sessions) {
-		most = max(most, members[p.Pick(key)].Load.Acquire())
+		most = max(most, members[p.Pick(key)].Load.acquire())
 	}
 	return most
 }
@@ -63,7 +63,7 @@ func TestNewcomerIsNotFlooded(t *testing.T) {
 		members := named(10, 1)
 		for _, m := range members[:9] {
 			for range 100 {
-				m.Load.Acquire()
+				m.Load.acquire()
 			}
 			m.Load.ObserveFirstByte(time.Millisecond, 0)
 		}
@@ -71,7 +71,7 @@ func TestNewcomerIsNotFlooded(t *testing.T) {
 		newcomer.SetShare(tt.share)
 		p := build(t, tt.kind, members, Options{})
 		for key := range uint64(100) {
-			members[p.Pick(key)].Load.Acquire()
+			members[p.Pick(key)].Load.acquire()
 		}
 		if n := newcomer.Leases(); n > int64(tt.most) {
 			t.Errorf("%s at %v of its weight: a newcomer got %d of 100 sessions, want at most %d",
@@ -113,7 +113,7 @@ func simulate(t *testing.T, s *State, members []Member, servers []slowServer, se
 		}
 		open = rest
 		m := p.Pick(rand.Uint64())
-		members[m].Load.Acquire()
+		members[m].Load.acquire()
 		counts[m]++
 		open = append(open, ending{now + servers[m].took, m})
 	}

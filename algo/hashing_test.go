@@ -105,16 +105,16 @@ func TestTheKeysOfTheGoneSpread(t *testing.T) {
 		before := assignment(build(t, kind, members, Options{}), members, 20_000)
 		rest := without(members, 3)
 		after := assignment(build(t, kind, rest, Options{}), rest, 20_000)
-		heirs := map[string]int{}
+		successors := map[string]int{}
 		var moved int
 		for key, was := range before {
 			if was == members[3].ID {
-				heirs[after[key]]++
+				successors[after[key]]++
 				moved++
 			}
 		}
 		for _, m := range rest {
-			if n := heirs[m.ID]; n < moved/9/3 || n > moved/9*3 {
+			if n := successors[m.ID]; n < moved/9/3 || n > moved/9*3 {
 				t.Errorf("of %d keys of the member that went, %s got %d, want about a ninth", moved, m.ID, n)
 			}
 		}
@@ -212,7 +212,7 @@ func TestBoundedLoads(t *testing.T) {
 					continue
 				}
 				i := p.Pick(uint64(step) % keys)
-				n := members[i].Load.Acquire()
+				n := members[i].Load.acquire()
 				held = append(held, i)
 				mean := float64(len(held)) * float64(members[i].Weight) / float64(sum)
 				if float64(n) > math.Ceil(balance*mean) {
@@ -252,7 +252,7 @@ func TestFullMembersKeysComeBack(t *testing.T) {
 		before := assignment(p, members, 1000)
 		l := members[7].Load
 		l.SetLimit(1)
-		l.Acquire()
+		l.acquire()
 		for key, id := range assignment(p, members, 1000) {
 			if id == members[7].ID || id != before[key] && before[key] != members[7].ID {
 				t.Fatalf("key %d went from %s to %s while %s was full", key, before[key], id, members[7].ID)
@@ -306,7 +306,7 @@ func TestNegLog(t *testing.T) {
 func TestClientHashScoresAreIndependent(t *testing.T) {
 	const keys = 1 << 20
 	for _, pair := range [][2]string{{"a", "b"}, {"10.0.0.1:5432", "10.0.0.2:5432"}, {"b1", "b10"}} {
-		a, b := HashString(pair[0]), HashString(pair[1])
+		a, b := hashString(pair[0]), hashString(pair[1])
 		var joint [256]float64
 		for key := range uint64(keys) {
 			k := Mix(key)
@@ -327,13 +327,13 @@ func TestHashString(t *testing.T) {
 	for i := range 20 {
 		for _, s := range []string{"abcdefghijklmnopqrst"[:i],
 			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[:i]} {
-			if other, is := seen[HashString(s)]; is && other != s {
+			if other, is := seen[hashString(s)]; is && other != s {
 				t.Errorf("%q and %q have one hash", s, other)
 			}
-			seen[HashString(s)] = s
+			seen[hashString(s)] = s
 		}
 	}
-	if got, want := HashString("10.0.0.11:6379"), uint64(0x3d0cd8a746aa8b7c); got != want {
-		t.Errorf("HashString = %#x, want %#x: a fleet has to agree", got, want)
+	if got, want := hashString("10.0.0.11:6379"), uint64(0x3d0cd8a746aa8b7c); got != want {
+		t.Errorf("hashString = %#x, want %#x: a fleet has to agree", got, want)
 	}
 }

@@ -26,7 +26,7 @@ func TestLeastConnOrder(t *testing.T) {
 			members := membersOf(tt.weights...)
 			for i, n := range tt.leases {
 				for range n {
-					members[i].Load.Acquire()
+					members[i].Load.acquire()
 				}
 			}
 			p := build(t, "least_conn", members, Options{})
@@ -60,7 +60,7 @@ func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 						got.Load.Leases(), got.Weight, m.Load.Leases(), m.Weight)
 				}
 			}
-			got.Load.Acquire()
+			got.Load.acquire()
 		}
 	})
 }

@@ -83,7 +83,7 @@ func TestReplicaLeavesTheLoads(t *testing.T) {
 		for i := range members {
 			members[i] = Member{ID: fmt.Sprint(i), Weight: 1, Load: new(Load)}
 			members[i].Load.SetLimit(2)
-			members[i].Load.Acquire()
+			members[i].Load.acquire()
 			members[i].Load.ObserveFirstByte(time.Duration(i)*time.Millisecond, time.Second)
 		}
 		o := Options{State: new(State), Total: new(Total)}

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// DefaultAdminAddress is where the admin socket is unless the file says otherwise: where nobody chose the place, a
-// balancer that has no right to it serves without.
+// DefaultAdminAddress is the default of the admin address. If the file does not set another one, a balancer that may
+// not create this socket serves without it.
 const DefaultAdminAddress = "unix:/run/limeload/admin.sock"
 
-// maxSocketPath is what struct sockaddr_un holds beside a closing zero (unix(7)).
+// maxSocketPath is the longest path in struct sockaddr_un, without the closing zero (unix(7)).
 const maxSocketPath = 107
 
-// Admin is where the daemon can be asked and told things while it runs. Its zero value is off.
+// Admin has the address of the control API. Its zero value is off.
 type Admin struct {
 	Address    string `toml:"address" default:"unix:/run/limeload/admin.sock"` // "" is off; see Socket, Bind
 	SocketMode string `toml:"socket_mode" default:"0660"`                      // see Mode
-	// a path; "" only where no stranger comes: a Unix socket or loopback
+	// a path; "" only with a Unix socket or a loopback address
 	TokenFile string `toml:"token_file" default:""`
 
 	// Parse fills these from the texts above.

@@ -11,15 +11,16 @@ import (
 	"strings"
 )
 
-// The words of other balancers, for those who know them. Such a word is too unlike ours for nearest to find it.
+// Words of other balancers, for operators who know them. Such words are too different from ours for nearest to find
+// them.
 
-// A foreignKey is what this program has for a key of another balancer.
+// A foreignKey is our equivalent of a key of another balancer.
 type foreignKey struct {
 	ours []string // our keys; the first one that the table knows is suggested
-	hint string   // what to write if it knows none of them
+	hint string   // advice if the table has none of them
 }
 
-// unknownKeys reports the keys of the table found that are not known. Of a table of type t here is what this one may
+// unknownKeys reports the unknown keys of the table found, which is of type t; here has the keys that this table may
 // have.
 func (r *report) unknownKeys(t reflect.Type, found map[string]any, known, here []string, at *place, path string) {
 	for _, key := range slices.Sorted(maps.Keys(found)) {
@@ -40,9 +41,9 @@ func (r *report) unknownKeys(t reflect.Type, found map[string]any, known, here [
 	}
 }
 
-// foreignKey returns which of the known keys of a table another balancer's key means, or else what to write instead.
-// Both may be "". Only listeners, pools, backends and the file as a whole get the second: a timeout in a check is not
-// what HAProxy calls so.
+// foreignKey returns the known key that corresponds to another balancer's key, or else advice. Both may be "". Advice
+// is only for listeners, pools, backends and the whole file: a timeout of a check, for example, is not what HAProxy
+// calls timeout.
 func (r *report) foreignKey(t reflect.Type, key string, known []string) (ours, hint string) {
 	if r.foreign == nil {
 		r.foreign = foreignKeys()
@@ -123,7 +124,7 @@ func foreignKeys() map[string]foreignKey {
 	return byWord
 }
 
-// foreignValue returns which of the allowed values another program's word for it means; "" if it is unknown.
+// foreignValue returns the allowed value that corresponds to another program's word; "" if the word is unknown.
 func foreignValue(key, value string, allowed []string) string {
 	ours := foreignValues()[key][strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(value))]
 	if slices.Contains(allowed, ours) {
@@ -179,8 +180,8 @@ func foreignValues() map[string]map[string]string {
 	}
 }
 
-// meantAddress returns an address that another program would read in that text, such as ":80" for "*:80"; "" if there
-// is none.
+// meantAddress returns our form of an address in another program's syntax, such as ":80" for "*:80"; "" if there is
+// none.
 func meantAddress(s string, use addressUse) string {
 	meant := s
 	if scheme, rest, ok := strings.Cut(meant, "://"); ok && validName(scheme) {

@@ -15,15 +15,11 @@ import (
 	"strings"
 )
 
-// UsesTLS says whether the check speaks TLS, and so whether Verify, ServerName, CA, Cert and Key
-// mean something.
+// UsesTLS reports whether the check speaks TLS, and so whether Verify, ServerName, CA, Cert and Key apply.
 func (c *Check) UsesTLS() bool { return c.TLS || c.Type == "tls" || c.Type == "https" }
 
-// Sends says whether the step sends something, rather than waiting for it.
-func (s *Step) Sends() bool { return s.Send != "" || s.SendHex != "" }
-
-// validateHealth reports what is wrong with h beyond single values, and fills what Parse makes of
-// its texts.
+// validateHealth reports mistakes in h beyond those of single values, and fills the fields that Parse derives from
+// texts.
 func validateHealth(r *report, path string, h *Health) {
 	if h == nil {
 		return
@@ -47,12 +43,12 @@ func validateHealth(r *report, path string, h *Health) {
 	}
 }
 
-// validateCheck goes by the keys and not by the type: those of other types have their defaults. Where
-// the type decides after all, one that is a mistake decides nothing.
+// validateCheck examines keys whatever the type, since keys of other types have their defaults. Where the type does
+// decide, a mistaken type decides nothing.
 func validateCheck(r *report, path string, c *Check) {
 	kind := c.Type
 	if r.seen[join(path, "type")] {
-		kind = "" // and c.Type is the default, which nobody wrote
+		kind = "" // and c.Type is the default, which the file does not contain
 	}
 	validateSteps(r, join(path, "steps"), c.Steps)
 	validateTLS(r, path, c, kind)
@@ -69,7 +65,7 @@ func validateCheck(r *report, path string, c *Check) {
 	validateCommand(r, join(path, "command"), c.Command)
 }
 
-// validateSteps is for the list at path. That a step has one key and a text there, the tags say.
+// validateSteps checks the list at path. The tags already require that a step has one key with a text.
 func validateSteps(r *report, path string, steps []Step) {
 	for i := range steps {
 		s, sub := &steps[i], element(path, i)
@@ -153,7 +149,7 @@ func validateTLS(r *report, path string, c *Check, kind string) {
 }
 
 func validateHTTP(r *report, path string, c *Check) {
-	// The letters of a token in RFC 9110, 5.6.2, without the small ones: "get" is a typo.
+	// The characters of a token in RFC 9110, 5.6.2, without lower-case letters: "get" is a typo.
 	const methodChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 	if c.Method == "" || strings.Trim(c.Method, methodChars) != "" {
 		r.add(join(path, "method"),
@@ -194,7 +190,7 @@ func parseStatus(s string) (StatusRange, bool) {
 
 const authorityNeeds = `needs "HOST" or "HOST:PORT", with an IPv6 address in brackets`
 
-// validAuthority says whether s may stand in HTTP's header Host or in gRPC's :authority.
+// validAuthority reports whether s is allowed as HTTP's header Host or gRPC's :authority.
 func validAuthority(s string) bool {
 	host := s
 	if h, port, err := net.SplitHostPort(s); err == nil {
@@ -218,11 +214,11 @@ func isIP(s string) bool {
 	return err == nil && ip.Zone() == ""
 }
 
-// maxDatagramBytes is what one datagram holds at most: 65535 bytes of IPv4, less 20 for its header
-// (RFC 791, 3.1) and 8 for UDP's (RFC 768).
+// maxDatagramBytes is the largest payload of one datagram: 65535 bytes of IPv4, less 20 for its header (RFC 791, 3.1)
+// and 8 for that of UDP (RFC 768).
 const maxDatagramBytes = 65507
 
-// validBytes returns the bytes of a text that stands at key, or in hexadecimal at key with _hex.
+// validBytes returns the bytes of the text at key, or of the hexadecimal text at key with _hex.
 func validBytes(r *report, path, key, text, hexText string) []byte {
 	at, b := join(path, key), []byte(text)
 	if hexText != "" {
@@ -241,19 +237,19 @@ func validBytes(r *report, path, key, text, hexText string) []byte {
 	return b
 }
 
-// queryTypes are what a check may ask for.
+// queryTypes returns the record types that a check may ask for.
 func queryTypes() []string {
 	return []string{"A", "AAAA", "NS", "SOA", "MX", "TXT", "SRV", "CNAME", "PTR"}
 }
 
-// validateQuery is for the key query, which stands at path.
+// validateQuery checks the key query, which is at path.
 func validateQuery(r *report, path string, c *Check) {
 	words := strings.Fields(c.Query)
 	e := Error{Found: quote(c.Query)}
 	switch {
 	case len(words) == 0 || len(words) > 2:
 		e.Allowed = `needs "NAME" or "NAME TYPE", such as "example.com A"`
-	case words[0] != "." && !validHost(words[0]): // the root is what some resolvers are best asked for
+	case words[0] != "." && !validHost(words[0]): // a query for the root suits some resolvers best
 		e.Message = quote(words[0]) + " is not a host name"
 	case len(words) == 2 && !slices.Contains(queryTypes(), words[1]):
 		e.Message = "the type is " + quote(words[1])
@@ -269,7 +265,7 @@ func validateQuery(r *report, path string, c *Check) {
 	r.add(path, e)
 }
 
-// validateLogin is for what postgres and redis share.
+// validateLogin checks the keys that postgres and redis share.
 func validateLogin(r *report, path string, c *Check, kind string) {
 	if kind == "postgres" && c.User == "" {
 		r.add(join(path, "user"),
@@ -300,13 +296,13 @@ func validateCommand(r *report, path string, command []string) {
 	}
 }
 
-// A NUL ends a text for postgres and for the kernel, whatever follows it.
+// For postgres and the kernel a NUL ends a text.
 const noNUL = "needs a text without NUL"
 
 func hasNUL(s string) bool { return strings.Contains(s, "\x00") }
 
-// WantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is, and
-// Pool.OnUnhealthy is "close" where the file does not say. Nil does not.
+// WantsPrimary reports whether the checks require the primary. Then at most one backend is healthy, and the default of
+// Pool.OnUnhealthy is "close". It returns false for nil.
 func (h *Health) WantsPrimary() bool {
 	if h == nil {
 		return false

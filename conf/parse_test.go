@@ -110,8 +110,7 @@ pool = "x"
 			Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
 		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53",
-			Family: "any", Refresh: s, OnError: "empty",
-			ResolverAddr: netip.MustParseAddrPort("10.0.0.2:53")},
+			Family: "any", Refresh: s, OnError: "empty"},
 	}
 	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s,
 		OnError: "keep"}

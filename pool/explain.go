@@ -100,14 +100,13 @@ type Explanation struct {
 	Algorithm string
 	TriesAll  bool // no backend is healthy, and so all that are enabled are tried
 
-	By        Decider
-	Backend   string         // the backend that would be picked; "" with Err
-	Addr      netip.AddrPort // its address
-	Tier      int            // its tier
-	Preferred bool           // it is in the pool's preferred zone, or the pool has none
-	Err       error          // ErrNoBackend or ErrBusy; nil when a backend would be picked
-	MayWait   bool           // Err is ErrBusy and the queue has room
-	Waiting   int            // sessions that wait already
+	By      Decider
+	Backend string         // the backend that would be picked; "" with Err
+	Addr    netip.AddrPort // its address
+	Tier    int            // its tier
+	Err     error          // ErrNoBackend or ErrBusy; nil when a backend would be picked
+	MayWait bool           // Err is ErrBusy and the queue has room
+	Waiting int            // sessions that wait already
 
 	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
 	// algorithm draws at random, and this is one draw among the candidates.
@@ -224,10 +223,6 @@ func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 	at := len(s.tiers) // the index of the tier that serves
 	if b != nil {
 		x.Backend, x.Addr, x.Tier = b.id, b.addr, b.tier
-		x.Preferred = true
-		if g := b.group.Load(); g != nil {
-			x.Preferred = !g.other
-		}
 		for _, st := range e.standing {
 			if st.backend == b && st.tier >= 0 {
 				at = st.tier

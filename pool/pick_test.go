@@ -173,7 +173,7 @@ func TestPickOutlastsLostRaces(t *testing.T) {
 			var ids []string
 			for range 4 - max(tried, 1) {
 				if tried == 0 && len(ids) == 0 {
-					first.backends[0].load.Acquire()
+					first.backends[0].load.TryAcquire()
 				}
 				l, err := p.Pick(pc)
 				must(t, err)

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -29,7 +30,9 @@ func made(t testing.TB, o Options, specs ...Spec) *Pool {
 
 // at returns a backend of a tier and zone that takes so many sessions at once.
 func at(id string, tier int, zone string, most int) Spec {
-	h := algo.HashString(id)
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(id))
+	h := hash.Sum64()
 	s := spec(id, int(h%60_000))
 	s.Addr = netip.AddrPortFrom(s.Addr.Addr(), uint16(1+h>>32%60_000)) // no two share an address
 	s.Tier, s.Zone, s.MaxSessions = tier, zone, most

@@ -62,22 +62,3 @@ func (m Mode) String() string {
 	}
 	return "mode(" + strconv.Itoa(int(m)) + ")"
 }
-
-// MarshalText returns the mode as String does, for a file. The error is an *InvalidBackendError.
-func (m Mode) MarshalText() ([]byte, error) {
-	if err := validateMode(m); err != nil {
-		return nil, err
-	}
-	return []byte(m.String()), nil
-}
-
-// UnmarshalText reads what MarshalText has written. The error is an *InvalidBackendError.
-func (m *Mode) UnmarshalText(text []byte) error {
-	for _, known := range []Mode{Ready, Drain, Maintenance} {
-		if known.String() == string(text) {
-			*m = known
-			return nil
-		}
-	}
-	return &InvalidBackendError{Field: fieldMode, Value: string(text), Want: "ready, drain or maintenance"}
-}

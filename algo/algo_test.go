@@ -151,8 +151,8 @@ func sharesOf(p Picker, members []Member, picks int) []int {
 	return counts
 }
 
-// tolerance is how far a member's picks may be from its share of them: not at all, or by five standard deviations of a
-// fair draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
+// tolerance returns how far a member's picks may be from its share of them: not at all, or by five standard deviations
+// of a fair draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
 func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 	switch chance := 5 * math.Sqrt(picks*share*(1-share)); k.Name {
 	case "round_robin", "least_conn":

@@ -29,7 +29,7 @@ func named(n int, weights ...uint32) []Member {
 	return members
 }
 
-// assignment is which member each of the keys 0 to keys-1 goes to, by its name.
+// assignment returns which member each of the keys 0 to keys-1 goes to, by its name.
 func assignment(p Picker, members []Member, keys int) []string {
 	ids := make([]string, keys)
 	for key := range ids {

@@ -2,8 +2,8 @@ package algo
 
 import "slices"
 
-// tableSizes are the primes that a table's size is chosen from, the first one that has 100 entries for each member; the
-// paper asks for that to keep shares within 1 % of each other. It depends on the number of members alone: a change
+// tableSizes returns the primes that a table's size is chosen from, the first one that has 100 entries for each member;
+// the paper asks for that to keep shares within 1 % of each other. It depends on the number of members alone: a change
 // moves few keys unless it leads to another size, beyond 655, 2,621 and 10,485 members.
 func tableSizes() []int { return []int{65537, 262147, 1048583, 4194319} }
 

@@ -46,12 +46,12 @@ func (k knownKey) isScalar() bool {
 	return k.t.Kind() != reflect.Slice && k.t.Kind() != reflect.Pointer && k.t.Kind() != reflect.Struct
 }
 
-// isTexts says whether the key is a list of texts.
+// isTexts reports whether the key is a list of texts.
 func (k knownKey) isTexts() bool {
 	return k.t.Kind() == reflect.Slice && k.t.Elem().Kind() == reflect.String
 }
 
-// embeds says whether list is of the tables whose keys the table t has too.
+// embeds reports whether list is of the tables whose keys the table t has too.
 func embeds(t, list reflect.Type) bool {
 	return list.Kind() == reflect.Slice && slices.ContainsFunc(reflect.VisibleFields(t),
 		func(f reflect.StructField) bool {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// base is a configuration without a mistake, as tables and their lines.
+// base returns a configuration without a mistake, as tables and their lines.
 func base() [][]string {
 	return [][]string{
 		{"[global]"},

@@ -191,7 +191,7 @@ func (d *document) write(s string) {
 func (d *document) oneOf(texts ...string) string { return rapid.SampledFrom(texts).Draw(d.t, "text") }
 func (d *document) upTo(n int) int               { return rapid.IntRange(0, n).Draw(d.t, "n") }
 
-// blank is what may stand between lines, and inside the brackets of a list or inline table.
+// blank returns what may stand between lines, and inside the brackets of a list or inline table.
 func (d *document) blank() string {
 	return d.oneOf("", "", " ", "\t", "\n", "\r\n", " # [x] = { \"\n", "\n\n")
 }

@@ -26,7 +26,7 @@ func mustParse(t *testing.T, doc string) *Config {
 
 var errNoHost = errors.New("no such host")
 
-// hosts is a lookup in a fixed table.
+// hosts returns a lookup in a fixed table.
 func hosts(table map[string]string) Lookup {
 	return func(_ context.Context, network, host string) ([]netip.Addr, error) {
 		if network != "ip" {

@@ -40,7 +40,8 @@ func validate(r *report, c *Config) {
 	checkSendProxy(r, c)
 }
 
-// checkSendProxy reports TCP listeners whose pool has send_proxy: this version sends the header with UDP only.
+// checkSendProxy reports pools with send_proxy that a TCP listener or a DNS listener uses: this version sends the
+// header only before the datagrams of UDP flows.
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
 		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })

@@ -169,7 +169,7 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	}
 }
 
-// traces is all that a pick leaves behind.
+// traces returns all that a pick leaves behind.
 func traces(p *Pool) string {
 	var b strings.Builder
 	for _, m := range p.snap.Load().members {

@@ -19,7 +19,7 @@ type setting struct {
 	tier    int
 }
 
-// settingOf is what an observer is shown of a backend.
+// settingOf returns what an observer is shown of a backend.
 func settingOf(b BackendInfo) setting {
 	return setting{b.Weight, b.Verdict, b.Mode, b.MaxSessions, b.Tier}
 }

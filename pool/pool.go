@@ -70,7 +70,7 @@ func New(o Options) (*Pool, error) {
 	return p, nil
 }
 
-// settings are the options in force.
+// settings returns the options in force.
 func (p *Pool) settings() *settings { return p.inForce.Load() }
 
 // Name returns the pool's name.

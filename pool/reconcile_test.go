@@ -198,8 +198,8 @@ type sourced struct {
 	backend *Backend
 }
 
-// reconciled is what Reconcile is to make of a pool, by its model, and false for an answer that is refused. In the end
-// it forgets those of away, the backends removed by hand, that may come back.
+// reconciled returns what Reconcile is to make of a pool, by its model, and false for an answer that is refused. In the
+// end it forgets those of away, the backends removed by hand, that may come back.
 func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced,
 	r Reconciled, ok bool) {
 	after = maps.Clone(model)

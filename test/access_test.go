@@ -14,8 +14,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// accessFields is what every access line holds, whatever ended the session. What the session did not reach is left out:
-// backend and backend_address when none was chosen, connect_time and first_byte_time.
+// accessFields returns what every access line holds, whatever ended the session. What the session did not reach is left
+// out: backend and backend_address when none was chosen, connect_time and first_byte_time.
 func accessFields() []string {
 	return []string{
 		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",

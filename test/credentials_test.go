@@ -63,8 +63,8 @@ func guardedRedis(t *testing.T) guarded {
 	}
 }
 
-// guardedPostgres is a primary and its standby, of which clients want the primary: what is changed there is changed on
-// both.
+// guardedPostgres returns a primary and its standby, of which clients want the primary: what is changed there is
+// changed on both.
 func guardedPostgres(t *testing.T) guarded {
 	primary := harness.StartPostgres(t)
 	do(t, primary, "CREATE ROLE checker LOGIN PASSWORD 'first'")
@@ -109,7 +109,7 @@ func askForPasswords(t *testing.T, p *harness.Postgres) {
 	})
 }
 
-// checksEnded is how many checks of the pool have ended so.
+// checksEnded returns how many checks of the pool have ended so.
 func checksEnded(t testing.TB, b *harness.Balancer, outcome string) float64 {
 	t.Helper()
 	return metrics(t, b)[`limeload_checks_total{outcome="`+outcome+`",pool="all"}`]

@@ -18,7 +18,7 @@ func onAddress(t *testing.T, ip, port, name string) {
 	harness.ServeOn(t, net.JoinHostPort(ip, port), harness.SpeakFirst(name))
 }
 
-// portOf is the port of an address.
+// portOf returns the port of an address.
 func portOf(t *testing.T, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)

@@ -11,7 +11,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// addressAt is the address that a name has for a client of a DNS server.
+// addressAt returns the address that a name has for a client of a DNS server.
 func addressAt(t *testing.T, server, name string) string {
 	t.Helper()
 	client := &dns.Client{Timeout: harness.Patience}

@@ -77,7 +77,7 @@ func mixedQuestions(zone, n int) (questions []*dns.Msg) {
 	return questions
 }
 
-// respelled is a question under another id and with the letters of its name in other cases.
+// respelled returns a question under another id and with the letters of its name in other cases.
 func respelled(m *dns.Msg) *dns.Msg {
 	m = m.Copy()
 	m.Id = uint16(rand.Uint32())

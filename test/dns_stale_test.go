@@ -115,7 +115,7 @@ func (c *steadyClient) ask() (steadyAnswer, error) {
 	return a, nil
 }
 
-// seen is the answers so far.
+// seen returns the answers so far.
 func (c *steadyClient) seen(t *testing.T) []steadyAnswer {
 	t.Helper()
 	c.mu.Lock()

@@ -102,7 +102,7 @@ func serveNames(t *testing.T, address string) {
 	t.Cleanup(func() { c.Close(); <-done })
 }
 
-// renewed is the configuration with changes of every kind.
+// renewed returns the configuration with changes of every kind.
 func renewed(t *testing.T, text string) string {
 	t.Helper()
 	for _, change := range [][2]string{
@@ -192,7 +192,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`(?m) $`), ""},
 }
 
-// steady is a text without what is volatile.
+// steady returns a text without what is volatile.
 func steady(text string) string {
 	for _, v := range volatile {
 		text = v.pattern.ReplaceAllString(text, v.word)
@@ -249,7 +249,7 @@ func TestNetnsDocsCommandLine(t *testing.T) {
 	}
 }
 
-// documents are all pages, by name.
+// documents returns all pages, by name.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("../docs/*.md")

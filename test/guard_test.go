@@ -54,8 +54,8 @@ func listPackages(t *testing.T) []listed {
 	}
 }
 
-// houseImports is which of our packages each of them may import. A package that is not named here has no place in the
-// house.
+// houseImports returns which of our packages each of them may import. A package that is not named here has no place in
+// the house.
 func houseImports() map[string][]string {
 	return map[string][]string{
 		"cmd/limeload-l4": {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin",
@@ -80,7 +80,7 @@ func houseImports() map[string][]string {
 	}
 }
 
-// importViolations is what in these packages breaks the import graph.
+// importViolations returns what in these packages breaks the import graph.
 func importViolations(packages []listed) []string {
 	allowed := houseImports()
 	var violations []string
@@ -151,7 +151,7 @@ func TestImportGraph(t *testing.T) {
 	}
 }
 
-// folderViolations is which of the top-level folders have no place there.
+// folderViolations returns which of the top-level folders have no place there.
 func folderViolations(folders []string) []string {
 	// build is what make makes
 	house := []string{"cmd", "conf", "algo", "pool", "healthcheck", "l4", "test", "docs", "build"}
@@ -178,7 +178,8 @@ func TestTopLevelFolders(t *testing.T) {
 	}
 }
 
-// sourceViolations is what in one package's files, without tests, breaks the rules of comments and forbidden words.
+// sourceViolations returns what in one package's files, without tests, breaks the rules of comments and forbidden
+// words.
 func sourceViolations(fset *token.FileSet, files []*ast.File) []string {
 	var violations []string
 	report := func(at token.Pos, format string, args ...any) {

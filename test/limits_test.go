@@ -216,7 +216,7 @@ func (q *queue) ask(c net.Conn) {
 	q.answers++
 }
 
-// served is the clients that have been answered and have not left.
+// served returns the clients that have been answered and have not left.
 func (q *queue) served() []net.Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -229,7 +229,7 @@ func (q *queue) served() []net.Conn {
 	return served
 }
 
-// open is all clients that have not left.
+// open returns all clients that have not left.
 func (q *queue) open() []net.Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -240,7 +240,7 @@ func (q *queue) open() []net.Conn {
 	return open
 }
 
-// answered is how many have been answered so far, those included that have left.
+// answered returns how many have been answered so far, those included that have left.
 func (q *queue) answered() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -98,7 +98,7 @@ func between(t testing.TB, handle harness.Handler, listener ...string) (*harness
 	return b, backend
 }
 
-// handOver is a handler that gives the test the backend's end of each connection. The test may do with it what it
+// handOver returns a handler that gives the test the backend's end of each connection. The test may do with it what it
 // likes; it is closed at the end of the test.
 func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	return func(ctx context.Context, c *net.TCPConn) {

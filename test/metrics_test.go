@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// metrics is what /metrics says: the value of each line by its name and labels, as they stand there.
+// metrics returns what /metrics says: the value of each line by its name and labels, as they stand there.
 func metrics(t testing.TB, b *harness.Balancer) map[string]float64 {
 	t.Helper()
 	status, text := b.API(t, "GET", "/metrics", nil)

@@ -85,7 +85,7 @@ func (f far) ip(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(enter, args...)})
 }
 
-// liveness is the two ways to find a lost peer: data that nobody acknowledges, and probes in silence.
+// liveness returns the two ways to find a lost peer: data that nobody acknowledges, and probes in silence.
 func liveness() []struct {
 	name     string
 	listener []string

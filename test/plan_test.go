@@ -256,7 +256,7 @@ func (p *plan) checkListeners(t *testing.T, before, after fleet) {
 	}
 }
 
-// fate is what became of something that is from before and to after; "" is not there.
+// fate returns what became of something that is from before and to after; "" is not there.
 func fate(from, to, different, same string) string {
 	switch {
 	case from == "":

@@ -24,7 +24,7 @@ func exchange(c *net.TCPConn, tr harness.Traffic) (e end) {
 	return e
 }
 
-// exchanging is a handler that sends tr, and reports on ends what each connection sent and got.
+// exchanging returns a handler that sends tr, and reports on ends what each connection sent and got.
 func exchanging(tr harness.Traffic, ends chan<- end) harness.Handler {
 	return func(_ context.Context, c *net.TCPConn) { ends <- exchange(c, tr) }
 }

@@ -25,7 +25,7 @@ type churn struct {
 	random          *rand.Rand
 }
 
-// config is the next one; extra says whether it may have more listeners.
+// config returns the next one; extra says whether it may have more listeners.
 func (c *churn) config(extra bool) string {
 	pick := func(words ...string) string { return words[c.random.IntN(len(words))] }
 	var b strings.Builder

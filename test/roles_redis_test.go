@@ -23,7 +23,7 @@ func hostPort(t *testing.T, address string) (host, port string) {
 	return host, port
 }
 
-// redisRole is a balancer in front of Redis servers of which only the master is wanted.
+// redisRole returns a balancer in front of Redis servers of which only the master is wanted.
 func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	t.Helper()
 	var addresses []string
@@ -138,7 +138,7 @@ func startLoading(t *testing.T) *harness.Redis {
 	return harness.StartRedisLoading(t, dir)
 }
 
-// primaryOf is the backend that a balancer of redisRole's takes for the primary; "" for none.
+// primaryOf returns the backend that a balancer of redisRole's takes for the primary; "" for none.
 func primaryOf(t *testing.T, b *harness.Balancer) string {
 	t.Helper()
 	var all struct {

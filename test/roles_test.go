@@ -79,7 +79,7 @@ func inParallel(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// echoRole is an echoing backend with descriptors of its own: it prints its address and serves until in ends.
+// echoRole returns an echoing backend with descriptors of its own: it prints its address and serves until in ends.
 func echoRole(_ []string, in io.Reader, out io.Writer) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -105,7 +105,7 @@ func echoRole(_ []string, in io.Reader, out io.Writer) error {
 	return err
 }
 
-// remoteRole is the other end of a network, for netns_linux_test.go. It answers each command on in with a line:
+// remoteRole returns the other end of a network, for netns_linux_test.go. It answers each command on in with a line:
 // "dial ADDRESS" opens a session that has itself answered, "listen ADDRESS" starts an echoing backend. What it opened
 // stays open until in ends.
 func remoteRole(_ []string, in io.Reader, out io.Writer) error {

@@ -74,7 +74,7 @@ func (f *forger) guess(end <-chan struct{}) {
 	}
 }
 
-// forgedQuery is a question as one of many: of an EDNS size, and with a client's subnet unless that is nil.
+// forgedQuery returns a question as one of many: of an EDNS size, and with a client's subnet unless that is nil.
 func forgedQuery(t *testing.T, name string, size uint16, subnet net.IP) []byte {
 	q := new(dns.Msg).SetQuestion(name, dns.TypeA)
 	q.SetEdns0(size, false)

@@ -136,7 +136,7 @@ backends = [{ name = "t", address = %q }]
 	}
 }
 
-// at is a percentile of times.
+// at returns a percentile of times.
 func at(times []time.Duration, percent int) time.Duration {
 	if len(times) == 0 {
 		return -1
@@ -189,7 +189,7 @@ func askNew(address string, n int) error {
 	return err
 }
 
-// answeredFlows are the ids of the flows of the clients that are served.
+// answeredFlows returns the ids of the flows of the clients that are served.
 func answeredFlows(t *testing.T, b *harness.Balancer) map[string]string {
 	t.Helper()
 	var list struct{ Sessions []struct{ ID, Client string } }

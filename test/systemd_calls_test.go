@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// syscallSet is the system calls that an argument of SystemCallFilter= stands for.
+// syscallSet returns the system calls that an argument of SystemCallFilter= stands for.
 func syscallSet(t *testing.T, name string) map[string]bool {
 	t.Helper()
 	if !strings.HasPrefix(name, "@") {
@@ -38,7 +38,7 @@ func syscallSet(t *testing.T, name string) map[string]bool {
 	return set
 }
 
-// allowedCalls is the system calls that a unit allows.
+// allowedCalls returns the system calls that a unit allows.
 func allowedCalls(t *testing.T, unit string) map[string]bool {
 	t.Helper()
 	allowed := map[string]bool{}

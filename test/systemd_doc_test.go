@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// docMistakes is which paths and names of the page on systemd are not those of the files.
+// docMistakes returns which paths and names of the page on systemd are not those of the files.
 func docMistakes(doc string, files []string, unit string) []string {
 	var mistakes []string
 	const folder = "cmd/limeload-l4/packaging/"

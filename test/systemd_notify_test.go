@@ -57,7 +57,7 @@ func (m *serviceManager) wait(t *testing.T, name, pattern string) map[string]str
 	}
 }
 
-// rest is the messages that came until now and were not waited for.
+// rest returns the messages that came until now and were not waited for.
 func (m *serviceManager) rest() []map[string]string {
 	var messages []map[string]string
 	for {

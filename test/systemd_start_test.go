@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// activated is what opens a socket as a .socket unit with this FileDescriptorName= does, and starts a balancer with it
-// once a client connects.
+// activated returns what opens a socket as a .socket unit with this FileDescriptorName= does, and starts a balancer
+// with it once a client connects.
 func activated(t *testing.T, address, name string) []string {
 	t.Helper()
 	return []string{harness.Tool(t, "systemd-socket-activate"), "--listen=" + address, "--fdname=" + name,

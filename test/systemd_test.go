@@ -18,7 +18,7 @@ const (
 	unitName     = "limeload-l4.service"
 )
 
-// packaged is the text of a file in the folder packaging.
+// packaged returns the text of a file in the folder packaging.
 func packaged(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(packagingDir, name))
@@ -26,7 +26,7 @@ func packaged(t *testing.T, name string) string {
 	return string(text)
 }
 
-// packagedFiles is the paths of the files for systemd in the folder packaging, relative to it.
+// packagedFiles returns the paths of the files for systemd in the folder packaging, relative to it.
 func packagedFiles(t *testing.T) []string {
 	t.Helper()
 	files := []string{unitName}
@@ -40,7 +40,7 @@ func packagedFiles(t *testing.T) []string {
 	return files
 }
 
-// settings is what the lines of a unit say, in order, by name.
+// settings returns what the lines of a unit say, in order, by name.
 func settings(unit string) map[string][]string {
 	found := map[string][]string{}
 	for line := range strings.Lines(unit) {
@@ -52,7 +52,7 @@ func settings(unit string) map[string][]string {
 	return found
 }
 
-// setting is the value of a setting that a unit has once.
+// setting returns the value of a setting that a unit has once.
 func setting(t *testing.T, unit, name string) string {
 	t.Helper()
 	values := settings(unit)[name]
@@ -84,7 +84,7 @@ func analyze(t *testing.T, args ...string) (output string, code int) {
 	return stdout + stderr, code
 }
 
-// complaints is what systemd says of a unit; nothing, of a good one.
+// complaints returns what systemd says of a unit; nothing, of a good one.
 func complaints(t *testing.T, unit string) string {
 	t.Helper()
 	output, code := analyze(t, "verify", "--man=no", unit)
@@ -94,7 +94,7 @@ func complaints(t *testing.T, unit string) string {
 	return output
 }
 
-// dropIns is the example drop-ins of the service.
+// dropIns returns the example drop-ins of the service.
 func dropIns(t *testing.T) []string {
 	t.Helper()
 	files := slices.DeleteFunc(packagedFiles(t), func(name string) bool {

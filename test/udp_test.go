@@ -61,7 +61,7 @@ type udpListener struct {
 	Dropped      map[string]uint64 // what is zero may be there or not
 }
 
-// drops is how many datagrams were dropped, by all reasons but those that are zero.
+// drops returns how many datagrams were dropped, by all reasons but those that are zero.
 func (l udpListener) drops() map[string]uint64 {
 	drops := map[string]uint64{}
 	for reason, n := range l.Dropped {

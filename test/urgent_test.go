@@ -90,7 +90,7 @@ func TestUrgentByte(t *testing.T) {
 	})
 }
 
-// readAndAnswer is a handler that reads n bytes, answers with one, reads the rest and reports all it read.
+// readAndAnswer returns a handler that reads n bytes, answers with one, reads the rest and reports all it read.
 func readAndAnswer(got chan<- []byte, n int) harness.Handler {
 	return func(_ context.Context, c *net.TCPConn) {
 		b := make([]byte, n)

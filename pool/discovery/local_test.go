@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ownAddresses is those of this machine's interfaces.
+// ownAddresses returns those of this machine's interfaces.
 func ownAddresses(t *testing.T) []netip.Addr {
 	t.Helper()
 	all, err := net.InterfaceAddrs()

@@ -89,7 +89,7 @@ func behindAlias(name, owner string) string {
 
 const maxTTL = 1<<31 - 1 // RFC 2181, 8
 
-// seconds is a record's TTL.
+// seconds returns a record's TTL.
 func seconds(h *dns.RR_Header) uint32 {
 	if h.Ttl > maxTTL {
 		return 0 // RFC 2181, 8

@@ -113,7 +113,7 @@ func (r resolvers) hurried() resolvers {
 	return r
 }
 
-// reply is a good answer with these records, in the form of a zone file.
+// reply returns a good answer with these records, in the form of a zone file.
 func reply(q *dns.Msg, records ...string) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	m.Compress, m.RecursionAvailable = true, true

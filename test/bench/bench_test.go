@@ -18,8 +18,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain lets the test binary take the roles in which the bench runs itself, and
-// that of a balancer.
+// TestMain lets the test binary run the roles of the bench and that of a balancer.
 func TestMain(m *testing.M) {
 	if len(os.Args) >= 3 && os.Args[1] == "-role" {
 		if os.Args[2] == "relay" {
@@ -157,8 +156,8 @@ func relayBench(t *testing.T, args, fault string) *bench {
 	return b
 }
 
-// relay is a balancer with one backend. With the fault "cut" it ends every session
-// but the first, which is the look whether it is ready.
+// relay runs a balancer with one backend. With the fault "cut" it ends every session but the first, which only checks
+// whether it is ready.
 func relay(file, fault string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {

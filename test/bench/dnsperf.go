@@ -34,7 +34,8 @@ func newDNSPerf(p program, j job, dir string) (*dnsperf, error) {
 	return &dnsperf{path: p.path, questions: file, dir: dir, job: j}, err
 }
 
-// args are those for asking so long. dnsperf asks one server; directly, that is the first backend.
+// args returns dnsperf's arguments for a run of that duration. dnsperf asks one server; without a balancer that is the
+// first backend.
 func (d *dnsperf) args(duration time.Duration) []string {
 	seconds := int((duration + time.Second - 1) / time.Second) // it knows no parts of one
 	target := d.job.Targets[0]
@@ -44,7 +45,7 @@ func (d *dnsperf) args(duration time.Duration) []string {
 		"-c", strconv.Itoa(d.job.Connections), "-q", strconv.Itoa(d.job.Depth), "-t", "1",
 	}
 	if d.job.Rate > 0 {
-		// -v has a line for each answer, and so its time. Without a rate there would be too many to write down.
+		// -v prints a line with the time of each answer. Without a rate there would be too many.
 		args = append(args, "-Q", strconv.Itoa(d.job.Rate), "-v")
 	}
 	return args
@@ -110,7 +111,7 @@ var (
 )
 
 // parseDNSPerf reads what dnsperf prints: answers, one a line if it was asked to, and then its statistics. An answer
-// that is no success is an error: nothing was asked for that there is not.
+// without success is an error, since all names exist.
 func parseDNSPerf(text []byte) (loadResult, error) {
 	var r loadResult
 	counts := map[string]uint64{}

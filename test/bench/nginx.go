@@ -104,7 +104,7 @@ func nginxConfig(p program, s setup) string {
 // nginxUDPServer is the server of nginx stream as one would set it up for UDP.
 //   - proxy_responses: a session ends with the only answer, as its documentation advises for DNS. Without it a session,
 //     and its socket to the backend, are kept until proxy_timeout, which is limeload-l4's default here.
-//   - rcvbuf is limeload-l4's default: with the kernel's own, a burst is lost that others keep.
+//   - rcvbuf is limeload-l4's default: with the kernel's default, nginx loses bursts that others receive.
 func nginxUDPServer(s setup) string {
 	responses := ""
 	if s.traffic == trafficDNSOnce || s.traffic == trafficDNSSingle {

@@ -24,8 +24,8 @@ type options struct {
 	flags                    map[string]string // every flag as it was, for the report
 }
 
-// parseOptions reads the command line. What is wrong with it has been printed to
-// stderr when it returns an error; flag.ErrHelp asks for no more than that.
+// parseOptions reads the command line. It prints mistakes to stderr before it returns an error; flag.ErrHelp needs no
+// further message.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var o options
 	var contenders, only string
@@ -108,7 +108,7 @@ func splitNames(list string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
 }
 
-// peerNames returns all contenders but the one that takes a program of an earlier version.
+// peerNames returns all contenders except the earlier version.
 func peerNames() []string {
 	return slices.DeleteFunc(contenderNames(), func(n string) bool { return n == nameBefore })
 }
@@ -130,8 +130,8 @@ func selectContenders(list string) ([]string, error) {
 	return names, nil
 }
 
-// selectScenarios returns the scenarios that the list names, in their own order.
-// A name that several begin with ("bulk") stands for them all, unless it is one's own.
+// selectScenarios returns the scenarios in the list, in their fixed order. A common prefix ("bulk") selects all
+// scenarios with it, unless it is itself a name.
 func selectScenarios(list string) ([]scenario, error) {
 	all := scenarios()
 	if list == "" {

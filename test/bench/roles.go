@@ -21,7 +21,7 @@ const (
 	roleClient       = "client"
 )
 
-// runRole is what the program does under -role.
+// runRole runs the program under -role.
 func runRole(role string, stdin io.Reader, stdout io.Writer) error {
 	signal.Reset() // SIGTERM ends the process at once: its loop listens to nobody
 	switch role {
@@ -165,7 +165,7 @@ func (c *client) finish(ctx context.Context, within time.Duration) error {
 	return nil
 }
 
-// cpu is the CPU time that the load generator has used.
+// cpu returns the CPU time that the load generator has used.
 func (c *client) cpu() (cpuReading, error) { return readCPU([]int{c.proc.pid()}) }
 
 // close ends the load generator, whatever it does.

@@ -34,7 +34,7 @@ func (t traffic) dns() bool {
 	return false
 }
 
-// serverOf is the traffic whose backends serve t, too.
+// serverOf returns the traffic whose backends serve t, too.
 func (t traffic) serverOf() traffic {
 	if t.dns() {
 		return trafficDNS

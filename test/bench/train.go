@@ -35,7 +35,7 @@ func (t train) put(b []byte) {
 	binary.BigEndian.PutUint32(b[20:], t.out)
 }
 
-// head is a train of one datagram that has no more than its head.
+// head returns a train of one datagram that has no more than its head.
 func (t train) head() []byte {
 	t.in = trainHead
 	b := make([]byte, trainHead)

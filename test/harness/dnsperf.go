@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// A DNSPerf is what dnsperf says of a run.
+// A DNSPerf has dnsperf's report of a run.
 type DNSPerf struct {
 	Sent, Completed, Lost int
 	Codes                 map[string]int // answers by their code, such as NOERROR

@@ -73,7 +73,7 @@ func TestFigures(t *testing.T) {
 	if used := idle.CPUTime(t) - before; used > 50*time.Millisecond {
 		t.Errorf("an idle process used %v", used)
 	}
-	// besides its own it may have inherited some from whoever runs the tests
+	// it may have inherited some from the process that runs the tests
 	if d := idle.Descriptors(t); d.Pipes < 3 || d.Total() != d.Pipes+d.Others {
 		t.Errorf("descriptors are %+v, expected three pipes", d)
 	}

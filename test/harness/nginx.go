@@ -34,7 +34,7 @@ func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
 	Eventually(t, "nginx listens", func() error {
 		c, err := net.ListenPacket("udp", address)
 		if err != nil {
-			return nil // it has the address
+			return nil // the address is in use: nginx has it
 		}
 		c.Close()
 		return fmt.Errorf("the address is free\n%s", n.Stderr())
@@ -42,8 +42,8 @@ func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
 	return n
 }
 
-// nginxConf is what test/bench gives nginx: the balancer's receive buffer and its time for a flow, a listening socket
-// for each process, and no log.
+// nginxConf is nginx's configuration as in test/bench: the balancer's receive buffer and flow timeout, a listening
+// socket for each process, and no log.
 const nginxConf = `load_module %s;
 daemon off;
 pid %s/nginx.pid;

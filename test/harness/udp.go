@@ -64,10 +64,10 @@ func (b *UDPBackend) serve() {
 	}
 }
 
-// Address is where the backend receives.
+// Address returns where the backend receives.
 func (b *UDPBackend) Address() string { return b.conn.LocalAddr().String() }
 
-// Received is the number of datagrams so far.
+// Received returns the number of datagrams so far.
 func (b *UDPBackend) Received() int {
 	n := 0
 	for _, count := range b.Sources() {
@@ -76,7 +76,7 @@ func (b *UDPBackend) Received() int {
 	return n
 }
 
-// Sources is how many datagrams came from each address so far: behind a balancer, one for each of its flows.
+// Sources returns how many datagrams came from each address so far: behind a balancer, one for each of its flows.
 func (b *UDPBackend) Sources() map[netip.AddrPort]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +98,7 @@ func EchoDatagrams(c *net.UDPConn, from netip.AddrPort, datagram []byte) {
 // SilentDatagrams never answers.
 func SilentDatagrams(*net.UDPConn, netip.AddrPort, []byte) {}
 
-// NameDatagrams is a handler that answers each datagram with name, so that a client learns which backend it has.
+// NameDatagrams returns a handler that answers each datagram with name, so that a client learns which backend it has.
 func NameDatagrams(name string) DatagramHandler {
 	return func(c *net.UDPConn, from netip.AddrPort, _ []byte) { _, _ = c.WriteToUDPAddrPort([]byte(name), from) }
 }

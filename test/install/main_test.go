@@ -35,7 +35,7 @@ func (f *fake) machine() machine {
 	}
 }
 
-// complete is a machine that lacks nothing but what is named.
+// complete returns a machine that lacks nothing but what is named.
 func complete(lacks ...string) map[string]bool {
 	has := map[string]bool{"apt-get": true, "systemctl": true}
 	for _, n := range needs() {

@@ -33,20 +33,9 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 			for i := range tt.backends {
 				hanging = append(hanging, fmt.Sprintf("127.1.%d.%d%s", i/250, 1+i%250, port))
 			}
-			config := fmt.Sprintf(`
-[listener.main]
-address = %q
-pool = "other"
-[listener.cut]
-address = %q
-pool = "cut"
-[pool.other]
-backends = %s
-[pool.other.health]
-type = "tcp"
-[pool.cut]
-backends = %s
-`, harness.FreeAddress(t), harness.FreeAddress(t), harness.BackendList(healthy.Address()), harness.BackendList(hanging...))
+			config := configOf(t,
+				service{name: "other", backends: []string{healthy.Address()}, health: []string{`type = "tcp"`}},
+				service{name: "cut", backends: hanging})
 			b := harness.StartBalancerWith(t, harness.BalancerOptions{
 				Descriptors: tt.descriptors, Config: config + "[pool.cut.health]\n" + tt.health + "\n",
 			})
@@ -54,7 +43,7 @@ backends = %s
 			served, done := 0, false
 			began := time.Now()
 			for begun := time.Now(); !done; served++ {
-				if err := tryService(b.Address(t, "main")); err != nil {
+				if err := tryService(b.Address(t, "other")); err != nil {
 					t.Fatalf("client %d, after %v: %v", served, time.Since(began), err)
 				}
 				if time.Since(begun) > time.Second {

@@ -89,6 +89,32 @@ func (w world) start(t testing.TB) *harness.Balancer {
 	})
 }
 
+// A service is a listener and its pool, which have the same name. Tests that need several of them use configOf; a
+// world has one.
+type service struct {
+	name     string
+	backends []string // addresses; named b1, b2 and so on
+	listener []string // further lines of the listener's table
+	health   []string // lines of the pool's health table; none: no checks
+}
+
+// configOf returns the configuration of these services, each on a free port of 127.0.0.1.
+func configOf(t testing.TB, services ...service) string {
+	t.Helper()
+	var b strings.Builder
+	for _, s := range services {
+		fmt.Fprintf(&b, "[listener.%s]\naddress = %q\npool = %q\n", s.name, harness.FreeAddress(t), s.name)
+		for _, line := range s.listener {
+			fmt.Fprintln(&b, line)
+		}
+		fmt.Fprintf(&b, "[pool.%s]\nbackends = %s\n", s.name, harness.BackendList(s.backends...))
+		if len(s.health) > 0 {
+			fmt.Fprintf(&b, "[pool.%s.health]\n%s\n", s.name, strings.Join(s.health, "\n"))
+		}
+	}
+	return b.String()
+}
+
 // between starts a backend and a balancer in front of it.
 func between(t testing.TB, handle harness.Handler, listener ...string) (*harness.Balancer, *harness.Backend) {
 	t.Helper()

@@ -2,7 +2,6 @@ package test
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -19,30 +18,11 @@ func TestOneListenerExhausted(t *testing.T) {
 	careless := harness.Serve(t, harness.Silent)
 	echo, udp := harness.Serve(t, harness.Echo), harness.ServeUDP(t, harness.EchoDatagrams)
 	b := harness.StartBalancerWith(t, harness.BalancerOptions{
-		Config: fmt.Sprintf(`
-[listener.hoarded]
-address = %q
-pool = "careless"
-half_close_timeout = "1h"
-
-[listener.tcp]
-address = %q
-pool = "echo"
-
-[listener.udp]
-address = %q
-protocol = "udp"
-pool = "udp"
-
-[pool.careless]
-backends = [{ name = "a", address = %q }]
-
-[pool.echo]
-backends = [{ name = "b", address = %q }]
-
-[pool.udp]
-backends = [{ name = "c", address = %q }]
-`, harness.FreeAddress(t), harness.FreeAddress(t), harness.FreeAddress(t), careless.Address(), echo.Address(), udp.Address()),
+		Config: configOf(t,
+			service{name: "hoarded", backends: []string{careless.Address()},
+				listener: []string{`half_close_timeout = "1h"`}},
+			service{name: "tcp", backends: []string{echo.Address()}},
+			service{name: "udp", backends: []string{udp.Address()}, listener: []string{`protocol = "udp"`}}),
 		Descriptors: descriptors,
 	})
 	t.Cleanup(func() { endFlows(t, b) })

@@ -80,7 +80,7 @@ func TestForgedDatagrams(t *testing.T) {
 
 			alone := serve(t, onlyA(func(q *dns.Msg, _ string) [][]byte { return [][]byte{tt.sends(q), tt.sends(q)} }))
 			harness.Eventually(t, "the error says what came instead", func() error {
-				f, err = db.find(t.Context(), alone.resolvers().hurried())
+				f, err = db.find(t.Context(), hurried(alone.resolvers()))
 				if !errors.Is(err, ErrNoAnswer) {
 					return nil
 				}
@@ -98,7 +98,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 	silent := func(*dns.Msg, string) [][]byte { return nil }
 	t.Run("silent", func(t *testing.T) {
 		s := serve(t, silent)
-		f, err := db.find(t.Context(), s.resolvers().hurried())
+		f, err := db.find(t.Context(), hurried(s.resolvers()))
 		wantFailure(t, f, err, ErrNoAnswer, "look up A of db.test. at "+s.address+": no answer: timed out")
 	})
 	t.Run("late", func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 			}
 			return addresses10(q, network)
 		}))
-		f, err := db.find(t.Context(), s.resolvers().hurried())
+		f, err := db.find(t.Context(), hurried(s.resolvers()))
 		close(givenUp)
 		if !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("found %v, error %v; want ErrNoAnswer", f, err)
@@ -223,7 +223,7 @@ func TestTheNextServer(t *testing.T) {
 	for name, first := range map[string]*server{"failing": failing, "silent": silent, "gone": gone} {
 		var f Found
 		harness.Eventually(t, name+" first", func() (err error) {
-			f, err = db.find(t.Context(), first.resolvers(good).hurried())
+			f, err = db.find(t.Context(), hurried(first.resolvers(good)))
 			return err
 		})
 		wantFound(t, f, nil, 5*time.Second, "10.0.0.1:5432")

@@ -107,8 +107,8 @@ func (s *server) resolvers(others ...*server) resolvers {
 	return r
 }
 
-// hurried asks without patience. A machine under load may miss an answer then.
-func (r resolvers) hurried() resolvers {
+// hurried returns r with a short timeout. On a machine under load it may miss an answer.
+func hurried(r resolvers) resolvers {
 	r.timeout = 100 * time.Millisecond
 	return r
 }

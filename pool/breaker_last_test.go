@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestBreakerCountsThoseThatWouldServe holds that the share is of the backends that are healthy and ready: others
-// beside them do not make up for the last one.
+// TestBreakerCountsThoseThatWouldServe holds that MaxOpenShare counts healthy and ready backends only: other backends
+// do not replace the last one.
 func TestBreakerCountsThoseThatWouldServe(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -92,8 +92,8 @@ func open(p *Pool) (ids []string) {
 	return ids
 }
 
-// TestBreakerGivesBackTheLast holds that an open breaker closes when the backends beside it go, in whatever way, with
-// the same change: there is no moment without an eligible backend. With TryAllWhenNone all are tried then, as always.
+// TestBreakerGivesBackTheLast holds that the change that takes the last other backend out of use, of whatever kind,
+// also closes an open breaker: there is no moment without an eligible backend.
 func TestBreakerGivesBackTheLast(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -132,9 +132,8 @@ func TestBreakerGivesBackTheLast(t *testing.T) {
 	}
 }
 
-// TestBreakerNeverTakesTheLast has traffic, checks, operators and time do anything: as long as a backend is healthy and
-// ready, one is eligible, with the breaker's work or in spite of it, and what is open is within its share when it
-// opens.
+// TestBreakerNeverTakesTheLast makes random traffic, verdicts, changes and pauses: as long as a backend is healthy and
+// ready, one is eligible, and a breaker opens only within MaxOpenShare.
 func TestBreakerNeverTakesTheLast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h hand
@@ -222,7 +221,8 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 	})
 }
 
-// TestBreakerOfAnotherRole holds that a change of role closes a breaker: a former primary has no trial that would.
+// TestBreakerOfAnotherRole holds that a change of role closes a breaker, since a former primary gets no trials that
+// could close it.
 func TestBreakerOfAnotherRole(t *testing.T) {
 	for _, state := range []Breaker{Open, HalfOpen} {
 		for name, verdicts := range map[string][2]Verdict{"loses it": {Healthy, WrongRole},

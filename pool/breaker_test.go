@@ -15,7 +15,7 @@ var usual = BreakerOptions{
 	Failures: 3, OpenFor: 10 * time.Second, MaxOpenFor: 60 * time.Second, Trials: 1, MaxOpenShare: 0.5,
 }
 
-// running starts the pool's Run and ends it with the test's bubble.
+// running starts the pool's Run; stop ends it.
 func running(t *testing.T, p *Pool) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -26,7 +26,8 @@ func running(t *testing.T, p *Pool) (stop func()) {
 	}
 }
 
-// release picks the backend of an id and gives the lease back with an outcome; it reports false when it cannot be had.
+// release picks the backend of an id and releases the lease with an outcome; it returns false if the backend cannot be
+// picked.
 func release(p *Pool, id string, o Outcome) bool {
 	pc := PickContext{}
 	for {
@@ -49,7 +50,7 @@ func pair(t testing.TB, o Options) *Pool {
 	return made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
 }
 
-// failThrice makes as many sessions of a backend fail as open the usual breaker.
+// failThrice makes as many sessions of a backend fail as the usual breaker needs to open.
 func failThrice(p *Pool, id string, o Outcome) {
 	for range usual.Failures {
 		release(p, id, o)
@@ -58,8 +59,8 @@ func failThrice(p *Pool, id string, o Outcome) {
 
 // TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise.
 // Steps are outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early;
-// 5s waits; "?" is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends are
-// always well.
+// 5s waits; "?" is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends
+// never fail.
 func TestBreakerOverTime(t *testing.T) {
 	outcomes := map[string]Outcome{
 		"s": Served, "n": Neutral, "r": ConnectRefused, "t": ConnectTimeout, "u": ConnectUnreachable, "c": CutEarly,
@@ -123,7 +124,8 @@ func TestBreakerOverTime(t *testing.T) {
 	}
 }
 
-// TestBreakerTrialIsKnownAtTheFirstByte holds that a trial need not end to close the breaker, and then counts as one.
+// TestBreakerTrialIsKnownAtTheFirstByte holds that a trial closes the breaker before it ends, and then counts as an
+// ordinary session.
 func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := usual
@@ -163,7 +165,7 @@ func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 	})
 }
 
-// TestBreakerShare holds that no more than a share of the backends is taken away, whatever they do, and never all.
+// TestBreakerShare holds that breakers open for no more than MaxOpenShare of the backends, and never for all.
 func TestBreakerShare(t *testing.T) {
 	for share, want := range map[float64]int{0: 0, 0.5: 2, 0.6: 3, 1: 4} {
 		synctest.Test(t, func(t *testing.T) {
@@ -188,7 +190,8 @@ func TestBreakerShare(t *testing.T) {
 	}
 }
 
-// TestBreakerKeepsApart holds that a check does not close a breaker, an operator does, and events tell of each change.
+// TestBreakerKeepsApart holds that a check does not close a breaker, that an operator does, and that each change has an
+// event.
 func TestBreakerKeepsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0), at("standin", 1, "", 0))
@@ -208,7 +211,7 @@ func TestBreakerKeepsApart(t *testing.T) {
 			t.Errorf("after the operator's word the breaker is %v", b.Breaker)
 		}
 
-		// Half-open, a stand-in gets no trial while the first tier serves.
+		// A half-open backend of the second tier gets no trial while the first tier serves.
 		failThrice(p, "standin", ConnectTimeout)
 		must(t, p.SetMode("b", Drain))
 		time.Sleep(12 * time.Second)

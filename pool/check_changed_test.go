@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestCheckIsNoIdentity has a source say where a backend is checked: it stays the one it is, with its verdict and what
-// was set by hand, and an event tells where it is checked now.
+// TestCheckIsNoIdentity changes the address of a backend's checks: it stays the same backend with its verdict and
+// run-time settings, and an event has the new address.
 func TestCheckIsNoIdentity(t *testing.T) {
 	p := made(t, Options{})
 	spec := at("a", 0, "", 0)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestDrains holds which backends drain: those that only the operator's wish keeps from serving.
+// TestDrains holds which backends drain: those for which the operator is the only reason not to serve.
 func TestDrains(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -48,8 +48,8 @@ func TestDrains(t *testing.T) {
 	}
 }
 
-// TestDepartures holds who is departed of a departure, once for each, whether leases are revoked or not, and that a return
-// can be departed from the time before.
+// TestDepartures holds that OnDepart is called once for each departure, whether leases are revoked or not, and that
+// Departed distinguishes a return.
 func TestDepartures(t *testing.T) {
 	for _, o := range []Options{{}, {CloseOnRemove: true}} {
 		p := pair(t, o)

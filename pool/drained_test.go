@@ -79,7 +79,7 @@ func TestWaitDrained(t *testing.T) {
 	}
 }
 
-// TestWaitDrainedEndsAtOnce asks for what is so already.
+// TestWaitDrainedEndsAtOnce waits for backends that are drained already.
 func TestWaitDrainedEndsAtOnce(t *testing.T) {
 	p := newPool(t, "round_robin", "a")
 	if err := p.WaitDrained(t.Context(), "b"); !errors.Is(err, ErrUnknownBackend) {

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawnPool is a pool of random options with random backends, in the middle of its life.
+// A drawnPool is a pool with random options and backends, after some random use.
 type drawnPool struct {
 	*Pool
 	h    hand
@@ -55,7 +55,7 @@ func drawPool(t *rapid.T) *drawnPool {
 	return d
 }
 
-// step lets something happen: time passes, sessions come and go, breakers turn.
+// step makes a random change: time passes, sessions begin and end, breakers change.
 func (d *drawnPool) step(t *rapid.T) {
 	d.h.pass(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second)
 	for range rapid.IntRange(0, 5).Draw(t, "sessions") {
@@ -74,9 +74,9 @@ func (d *drawnPool) step(t *rapid.T) {
 	d.actOnRecords()
 }
 
-// TestExplainForetellsThePick holds, for any pool, that Explain leaves no trace, tells of every backend once, and of
-// the pick that follows: which one where it says that it knows, and else among whom.
-func TestExplainForetellsThePick(t *testing.T) {
+// TestExplainMatchesThePick holds, for any pool, that Explain changes nothing, lists every backend once, and matches
+// the next pick: the very backend if it is deterministic, and else one of the candidates.
+func TestExplainMatchesThePick(t *testing.T) {
 	deciders := make(map[Decider]int)
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawPool(t)
@@ -122,7 +122,7 @@ func TestExplainForetellsThePick(t *testing.T) {
 	}
 }
 
-// checkExplanation holds an explanation against what is known of the backends.
+// checkExplanation compares an explanation with the backends' state.
 func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	infos := make(map[string]BackendInfo)
 	for _, b := range p.Backends() {
@@ -169,7 +169,7 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	}
 }
 
-// traces returns all that a pick leaves behind.
+// traces returns all state of a pool that a pick changes.
 func traces(p *Pool) string {
 	var b strings.Builder
 	for _, m := range p.snap.Load().members {
@@ -239,7 +239,7 @@ func TestExplainWords(t *testing.T) {
 	}
 }
 
-// TestExplainKeepsTheBound holds that bounded loads count the leases there are: one client fills one backend after the
+// TestExplainKeepsTheBound holds that bounded loads count existing leases: one client fills one backend after the
 // other.
 func TestExplainKeepsTheBound(t *testing.T) {
 	for _, kind := range []string{"client_hash", "ring_hash", "maglev"} {
@@ -256,7 +256,7 @@ func TestExplainKeepsTheBound(t *testing.T) {
 	}
 }
 
-// TestTrialsAreNotRemembered holds that who tried a half-open breaker's backend is not bound to it.
+// TestTrialsAreNotRemembered holds that stickiness does not remember a trial.
 func TestTrialsAreNotRemembered(t *testing.T) {
 	var h hand
 	o := usual
@@ -282,8 +282,8 @@ func TestTrialsAreNotRemembered(t *testing.T) {
 	}
 }
 
-// TestExplainTellsShares holds that a growing weight is shown as it is at that moment.
-func TestExplainTellsShares(t *testing.T) {
+// TestExplainShowsShares holds that Explain shows the current share of a growing weight.
+func TestExplainShowsShares(t *testing.T) {
 	var h hand
 	p := made(t, Options{SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0))
 	must(t, p.Add(at("b", 0, "", 0)))

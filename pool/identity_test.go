@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRunTimeChangesStayWithTheName has a source describe a backend of the same id at another address, in another tier
-// or zone: what was set by hand holds, but for what the source has changed, and whoever watches is reported of that.
+// TestRunTimeChangesStayWithTheName gives a backend another address, tier or zone: run-time settings hold unless the
+// source has changed the same setting, and events report the overruled ones.
 func TestRunTimeChangesStayWithTheName(t *testing.T) {
 	set := func(t *testing.T, p *Pool) {
 		must(t, p.SetMode("a", Maintenance))
@@ -65,7 +65,7 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 			if strings.Join(announced, "; ") != tt.dropped || !slices.Equal(reported, announced) {
 				t.Errorf("%s, by %s: announced %q, reported %q, want %q", name, source, announced, reported, tt.dropped)
 			}
-			// A restart with the new answer comes to the same.
+			// A restart with the new answer has the same result.
 			q := made(t, Options{})
 			answer(t, q, source, next)
 			unapplied, err := q.Restore(overrides)
@@ -79,8 +79,7 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 	}
 }
 
-// TestReplacedBackendsAreCounted holds that a backend knows of the leases on those of its id that it has replaced, for
-// whoever drains it.
+// TestReplacedBackendsAreCounted holds that a backend counts the leases on earlier backends of its id, for drains.
 func TestReplacedBackendsAreCounted(t *testing.T) {
 	p := made(t, Options{})
 	a := at("a", 0, "", 0)
@@ -141,8 +140,8 @@ func TestAddressesAreUnique(t *testing.T) {
 	}
 }
 
-// TestConfigurationGoesFirst holds that what the configuration begins to name takes the place of what was there, from
-// wherever it came, and that saying the same once more changes nothing.
+// TestConfigurationGoesFirst holds that backends which the configuration begins to name replace those of any other
+// source, and that the same answer again changes nothing.
 func TestConfigurationGoesFirst(t *testing.T) {
 	hand := at("hand", 0, "", 0)
 	for name, tt := range map[string]struct {

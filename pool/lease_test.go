@@ -30,7 +30,7 @@ func TestLeasesAreCounted(t *testing.T) {
 	}
 }
 
-// TestBackend holds that a backend by itself is what it is among all.
+// TestBackend holds that Backend and Backends return the same.
 func TestBackend(t *testing.T) {
 	p := newPool(t, "round_robin", "a", "b")
 	picks(p, 3)
@@ -75,7 +75,7 @@ func TestSecondReleasePanics(t *testing.T) {
 	l.Release(Served)
 }
 
-// TestLeastTimeGoesByItsLeases holds that what leases tell reaches the algorithm that asks for it.
+// TestLeastTimeGoesByItsLeases holds that times observed by leases reach least_time.
 func TestLeastTimeGoesByItsLeases(t *testing.T) {
 	for name, observe := range map[string]func(l *Lease, took time.Duration){
 		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took) },

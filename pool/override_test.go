@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// answer reconciles a pool with what a source says, and returns what came of it.
+// answer reconciles a pool with a source's answer, and returns the result.
 func answer(t testing.TB, p *Pool, source string, specs ...Spec) Reconciled {
 	t.Helper()
 	r, err := p.Reconcile(source, specs)
@@ -72,8 +72,8 @@ func TestRemovedStaysAway(t *testing.T) {
 	}
 }
 
-// TestWouldReconcileTells holds what is told of each kind of change, and that nothing is done.
-func TestWouldReconcileTells(t *testing.T) {
+// TestWouldReconcile holds the difference for each kind of change, and that nothing changes.
+func TestWouldReconcile(t *testing.T) {
 	byHand, moved := at("by hand", 0, "", 0), changed(at("b", 0, "", 0), elsewhere)
 	p := made(t, Options{Breaker: usual}, byHand)
 	answer(t, p, "config", at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("gone", 0, "", 0),
@@ -116,8 +116,8 @@ func TestWouldReconcileTells(t *testing.T) {
 	}
 }
 
-// TestReconcileKnowsVerdicts holds that what was judged before is eligible from its first snapshot on, and the rest
-// waits.
+// TestReconcileKnowsVerdicts holds that a backend with a known verdict is eligible from its first snapshot on, and that
+// others wait for one.
 func TestReconcileKnowsVerdicts(t *testing.T) {
 	p, err := New(Options{Name: "test", Algorithm: "round_robin"})
 	must(t, err)
@@ -172,7 +172,7 @@ func inShort(overrides []Override) string {
 	return strings.Join(words, ", ")
 }
 
-// overridden returns a pool in which everything was changed by hand that can be, and what its sources say.
+// overridden returns a pool with run-time changes of every kind, and the answers of its sources.
 func overridden(t testing.TB) (p *Pool, config, dns []Spec) {
 	p = made(t, Options{})
 	config, dns = []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 4)},
@@ -210,8 +210,8 @@ func TestOverridesAreAllThatWasDone(t *testing.T) {
 	}
 }
 
-// TestRestoreInAnyOrder restores before, between and after the sources' first answers: the pool is then as it was, with
-// nothing overruled, and tells of the same overrides all the time.
+// TestRestoreInAnyOrder restores before, between and after the sources' first answers: the pool is then as before,
+// nothing is overruled, and Overrides returns the same throughout.
 func TestRestoreInAnyOrder(t *testing.T) {
 	p, config, dns := overridden(t)
 	want := make(map[string]setting)
@@ -261,7 +261,7 @@ func TestRestoreInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestRestoreYieldsToTheSource holds, value for value, that what a source says otherwise now wins.
+// TestRestoreYieldsToTheSource holds for each setting that a source's later change overrules the restored value.
 func TestRestoreYieldsToTheSource(t *testing.T) {
 	p, config, dns := overridden(t)
 	overrides := p.Overrides()
@@ -437,8 +437,8 @@ func TestRestoreRefusesBadData(t *testing.T) {
 	}
 }
 
-// TestRestoreIsTheOppositeOfOverrides makes any changes by hand and any new answers, and restores them in a new pool
-// with the same answers: the pools are then alike.
+// TestRestoreIsTheOppositeOfOverrides makes random changes by hand and new answers, and restores the overrides in a new
+// pool with the same answers: the pools are then equal.
 func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.SampledFrom([]string{"a", "b", "c", "d"})

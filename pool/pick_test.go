@@ -155,12 +155,12 @@ func TestBusyOrNone(t *testing.T) {
 	}
 }
 
-// insistent is a picker that always names the same backend, as others do when that is taken in the moment it is named.
+// An insistent picker always returns the same index, like a picker whose choice is always taken by others first.
 type insistent int
 
 func (i insistent) Pick(uint64) int { return int(i) }
 
-// TestPickOutlastsLostRaces holds that a pick whose backend is taken by others again and again finds what is left.
+// TestPickOutlastsLostRaces holds that a pick which loses every race for a place still finds a free one.
 func TestPickOutlastsLostRaces(t *testing.T) {
 	for _, kind := range []string{"first", "least_conn", "client_hash"} {
 		for _, tried := range []int{0, 1, 2} { // of the backends, from the first on
@@ -277,7 +277,7 @@ func TestLimitIsStrict(t *testing.T) {
 					most[1].Store(math.MaxInt64)
 				}
 				phase.Add(1)
-				// Eight on four places: somebody is told at last that all are full.
+				// Eight goroutines compete for four places, so that some pick returns ErrBusy.
 				for until := served.Load() + 20; served.Load() < until || i == 0 && busy.Load() == 0; {
 					runtime.Gosched()
 				}
@@ -288,7 +288,7 @@ func TestLimitIsStrict(t *testing.T) {
 	}
 }
 
-// TestLimitAtRunTime holds what a limit means that is set below the leases there are, and that 0 is none.
+// TestLimitAtRunTime holds the effect of a limit below the number of leases, and that 0 is no limit.
 func TestLimitAtRunTime(t *testing.T) {
 	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 3), at("b", 0, "", 1))
 	ids, leases := picks(p, 5)
@@ -309,7 +309,7 @@ func TestLimitAtRunTime(t *testing.T) {
 	wantIDs(t, "with a limit on b that it is above", ids, "busy")
 }
 
-// TestHashPort holds what a hashing algorithm goes by.
+// TestHashPort holds whether hashing algorithms use the client's port.
 func TestHashPort(t *testing.T) {
 	for _, port := range []bool{false, true} {
 		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0),

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases, limits and modes, until the pool is closed,
-// and holds who is served, and with what, against a list.
+// TestQueueFollowsItsModel makes random sequences of waits, leaves, releases, limits and modes, until the pool is
+// closed, and compares the served waiters and their results with a list.
 func TestQueueFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := rapid.IntRange(0, 4).Draw(t, "queue")
@@ -32,8 +32,8 @@ func TestQueueFollowsItsModel(t *testing.T) {
 			return slices.ContainsFunc(tried, func(b *Backend) bool { return b.ID() == id })
 		}
 		out, closed := map[string]bool{}, false
-		// expected is what a session gets that has tried some: an id, "busy" or "none". Whoever waits is not told
-		// "none" for want of an eligible backend.
+		// expected returns the result for a session that has tried some backends: an id, "busy" or "none". A waiter
+		// does not get "none" when no backend is eligible.
 		expected := func(tried []*Backend, waits bool) string {
 			hope := waits
 			for _, id := range []string{"a", "b"} {

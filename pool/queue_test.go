@@ -13,14 +13,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-// A served is what a waiter was told.
+// A served is the result of a waiter.
 type served struct {
 	name  string
 	lease Lease
 	err   error
 }
 
-// A line is a queue of named waiters and what they were told, in that order.
+// A line is a queue of named waiters with their results in order.
 type line struct {
 	pool *Pool
 
@@ -41,7 +41,7 @@ func (l *line) wait(t testing.TB, name string, tried ...*Backend) *Waiter {
 	return w
 }
 
-// names returns who was told something since the last call, with "!" for an error.
+// names returns the waiters served since the last call, with "!" for an error.
 func (l *line) names() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,9 +119,8 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 	}
 }
 
-// TestQueueOutlastsAMomentWithoutBackends has the last eligible backend go out of use for a moment, in every way there
-// is: who waits goes on waiting, newcomers are refused and do not queue, and who waits is served when a backend is
-// back.
+// TestQueueOutlastsAMomentWithoutBackends takes the last eligible backend out of use for a moment, in every way:
+// waiters keep waiting, newcomers are refused and do not queue, and the waiters are served when a backend is back.
 func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	reconcile := func(p *Pool, specs ...Spec) error {
 		_, err := p.Reconcile("file", specs)
@@ -178,8 +177,7 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	}
 }
 
-// TestQueueEndsWithThePool holds that nobody waits for a backend of a pool that is closed, and that whoever waits is
-// told.
+// TestQueueEndsWithThePool holds that nobody waits in a closed pool, and that existing waiters get an error.
 func TestQueueEndsWithThePool(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	picks(p, 1)
@@ -217,8 +215,8 @@ func TestQueueLeave(t *testing.T) {
 	must(t, p.Wait(third)) // a waiter may be used again
 }
 
-// TestQueuePassesOverTheTried holds that one that has tried the only backend with room does not hold up the one behind
-// it.
+// TestQueuePassesOverTheTried holds that a waiter that has tried the only backend with room does not block the next
+// one.
 func TestQueuePassesOverTheTried(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -235,9 +233,9 @@ func TestQueuePassesOverTheTried(t *testing.T) {
 	wantIDs(t, "with room on b", l.names(), "not a")
 }
 
-// TestQueueTellsThoseInVain holds that who has tried all there are is told so, as soon as nobody stands before it who
-// waits for any.
-func TestQueueTellsThoseInVain(t *testing.T) {
+// TestQueueEndsWaitsInVain holds that a waiter that has tried all backends gets ErrNoBackend once no earlier waiter may
+// take any backend.
+func TestQueueEndsWaitsInVain(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
 	a, b := leases[0].Backend(), leases[1].Backend()
@@ -257,7 +255,7 @@ func TestQueueTellsThoseInVain(t *testing.T) {
 	wantIDs(t, "with its only hope gone", l.names(), "not "+a.ID()+"!")
 }
 
-// TestQueueLosesNoWakeUp holds that a lease given back between Pick and Wait serves the one who comes to wait.
+// TestQueueLosesNoWakeUp holds that a lease released between Pick and Wait serves the new waiter.
 func TestQueueLosesNoWakeUp(t *testing.T) {
 	p := made(t, Options{QueueMax: 2, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -309,8 +307,8 @@ type visitor struct {
 }
 
 // TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes
-// change: everybody is told once or has left, and no lease is lost. A wake-up that is lost has all of them wait for
-// ever, which the bubble sees.
+// change: each waiter is served once or has left, and no lease is lost. After a lost wake-up all would wait for ever,
+// which synctest detects.
 func TestQueueUnderContention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2),

@@ -116,7 +116,7 @@ func TestReconcileIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestReconcileKeepsWhatWasSet holds that an operator's setting lasts until the source says something else of it.
+// TestReconcileKeepsWhatWasSet holds that an operator's setting lasts until the source changes the same setting.
 func TestReconcileKeepsWhatWasSet(t *testing.T) {
 	p := made(t, Options{})
 	answer := at("a", 0, "", 10)
@@ -190,7 +190,7 @@ func TestNoteDiscovery(t *testing.T) {
 	}
 }
 
-// A sourced is what the model of TestReconcileFollowsItsModel knows of a backend.
+// A sourced is a backend in the model of TestReconcileFollowsItsModel.
 type sourced struct {
 	setting
 	source  string
@@ -198,8 +198,8 @@ type sourced struct {
 	backend *Backend
 }
 
-// reconciled returns what Reconcile is to make of a pool, by its model, and false for an answer that is refused. In the
-// end it forgets those of away, the backends removed by hand, that may come back.
+// reconciled returns the model of a pool after Reconcile, or false if the answer must be refused. It also deletes from
+// away, the backends removed by hand, those that may come back.
 func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced,
 	r Reconciled, ok bool) {
 	after = maps.Clone(model)
@@ -284,8 +284,8 @@ func settingOfSpec(s Spec) setting {
 	return setting{weight: s.Weight, verdict: Healthy, mode: s.Mode, most: s.MaxSessions, tier: s.Tier}
 }
 
-// TestReconcileFollowsItsModel has two sources and an operator make any sequence of changes to a few backends of a few
-// addresses, and holds the pool and its events against a map.
+// TestReconcileFollowsItsModel makes random changes by two sources and an operator to a few backends and addresses, and
+// compares the pool and its events with a map.
 func TestReconcileFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, err := New(Options{Name: "test", Algorithm: "round_robin", Initial: Healthy})

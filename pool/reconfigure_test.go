@@ -49,7 +49,7 @@ func TestReconfigureRefuses(t *testing.T) {
 	}
 }
 
-// TestReconfigureChangesOnlyWhatItMust holds what makes another snapshot, another picker and another sticky table.
+// TestReconfigureChangesOnlyWhatItMust holds which options need a new snapshot, picker or sticky table.
 func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 	for _, tt := range []struct {
 		name                     string
@@ -93,8 +93,8 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 	}
 }
 
-// TestReconfigureKeepsTheBackends takes a pool through every algorithm with all else that a backend has kept, and goes
-// on where it was.
+// TestReconfigureKeepsTheBackends switches a pool through all algorithms: backends keep all their state, and
+// round_robin continues where it was.
 func TestReconfigureKeepsTheBackends(t *testing.T) {
 	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
 	must(t, p.SetWeight("b", 2))
@@ -255,7 +255,8 @@ func TestReconfigureUnderLoad(t *testing.T) {
 	}
 }
 
-// TestReconfigureSlowStart holds that a backend's part of its weight does not jump, and what it needs from there.
+// TestReconfigureSlowStart holds that a change of SlowStart keeps the share that a backend has reached, and how long it
+// takes from there.
 func TestReconfigureSlowStart(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -297,7 +298,7 @@ func TestReconfigureSlowStart(t *testing.T) {
 	}
 }
 
-// TestReconfigureSticky holds that clients are remembered through every change of the table but its end.
+// TestReconfigureSticky holds that clients stay remembered through every change of the table, until it is turned off.
 func TestReconfigureSticky(t *testing.T) {
 	var h hand
 	const clients = 40
@@ -327,7 +328,7 @@ func TestReconfigureSticky(t *testing.T) {
 				entries, n, all, p.Stats().Remembered)
 		}
 	}
-	// Also before the table is in use: nobody is to find it empty.
+	// The table has its clients before it is in use: no pick must find it empty.
 	if n := p.settings().sticky.resized(time.Hour, 512, h.now()).len(h.now()); n != p.Stats().Remembered {
 		t.Errorf("a table that is not in use yet has %d clients of %d", n, p.Stats().Remembered)
 	}
@@ -355,7 +356,8 @@ func TestReconfigureSticky(t *testing.T) {
 	}
 }
 
-// TestReconfigureQueue holds that who waits stays in a smaller queue, and that room that a change makes serves them.
+// TestReconfigureQueue holds that waiters stay in a queue that becomes smaller, and are served by a change that makes
+// room.
 func TestReconfigureQueue(t *testing.T) {
 	p := made(t, Options{QueueMax: 3, QueueTimeout: time.Minute, TryAllWhenNone: true}, at("a", 0, "", 1),
 		at("b", 0, "", 1))
@@ -403,7 +405,8 @@ func TestReconfigureQueue(t *testing.T) {
 	}
 }
 
-// TestReconfigureBreaker holds that breakers turned off are closed and forget, and that those in force follow.
+// TestReconfigureBreaker holds that turning breakers off closes them and forgets outcomes, and that open ones follow
+// new options.
 func TestReconfigureBreaker(t *testing.T) {
 	var h hand
 	o := usual
@@ -481,7 +484,7 @@ func TestReconfigureBreaker(t *testing.T) {
 	}
 }
 
-// TestReconfigureWhenNone holds that the answer to nobody being healthy changes at once.
+// TestReconfigureWhenNone holds that a change of TryAllWhenNone takes effect at once.
 func TestReconfigureWhenNone(t *testing.T) {
 	p := pair(t, Options{})
 	must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Unhealthy, ""}))
@@ -493,7 +496,7 @@ func TestReconfigureWhenNone(t *testing.T) {
 	}
 }
 
-// TestReconfigureRevocations holds that what is to become of leases is asked at the change, by the options of then.
+// TestReconfigureRevocations holds that the options at the time of a change decide whether leases are revoked.
 func TestReconfigureRevocations(t *testing.T) {
 	p := made(t, Options{}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
 	take := revocations(t, p)
@@ -513,7 +516,7 @@ func TestReconfigureRevocations(t *testing.T) {
 	}
 }
 
-// TestStatsOfRefusals holds which refused pick is counted as what, and that those who wait are not counted again.
+// TestStatsOfRefusals holds how refused picks are counted, and that waiters are not counted again.
 func TestStatsOfRefusals(t *testing.T) {
 	p := made(t, Options{QueueMax: 1, QueueTimeout: time.Minute})
 	picks(p, 2)

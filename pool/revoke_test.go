@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// revocations has the pool's revocations noted, as ids, with "-" for a backend that was removed or is in maintenance.
+// revocations records the pool's revocations as ids, with "-" for a backend that was removed or is in maintenance; take
+// returns those since its last call.
 func revocations(t testing.TB, p *Pool) (take func() []string) {
 	var revoked []string
 	p.OnRevoke(func(b *Backend, why Revocation) {
@@ -22,7 +23,7 @@ func revocations(t testing.TB, p *Pool) (take func() []string) {
 	}
 }
 
-// TestRevocations holds what revokes the leases on a backend, by the options, in the order of the changes.
+// TestRevocations holds which changes revoke the leases on a backend under which options, in the order of the changes.
 func TestRevocations(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -58,7 +59,7 @@ func TestRevocations(t *testing.T) {
 			must(t, err)
 			_, err = p.Reconcile("file", nil)
 			must(t, err)
-			// The last one falls ill: with TryAllWhenNone it is in use all the same, and so keeps its sessions.
+			// The last one becomes unhealthy: with TryAllWhenNone it stays in use, and so keeps its sessions.
 			must(t, p.SetVerdict("well", Unhealthy, ""))
 			want := tt.want
 			if tt.o.CloseOnUnhealthy && !tt.o.TryAllWhenNone {
@@ -69,7 +70,7 @@ func TestRevocations(t *testing.T) {
 	}
 }
 
-// TestVerdictsThatRevoke holds which verdicts end sessions: lag does not, whatever comes after it counts.
+// TestVerdictsThatRevoke holds which verdicts end sessions: lag does not, but a later verdict does.
 func TestVerdictsThatRevoke(t *testing.T) {
 	for verdicts, want := range map[[2]Verdict]bool{
 		{Healthy, Unhealthy}: true, {Healthy, WrongRole}: true, {Healthy, Lagging}: false, {Healthy, Unknown}: false,
@@ -87,8 +88,8 @@ func TestVerdictsThatRevoke(t *testing.T) {
 	}
 }
 
-// TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the
-// wrong role, although it was unhealthy before.
+// TestRevocationOfTheTried holds that while all backends are tried no leases are revoked, except on one that turns out
+// to have the wrong role, even if it was unhealthy before.
 func TestRevocationOfTheTried(t *testing.T) {
 	p := pair(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true})
 	_, leases := picks(p, 2)
@@ -120,8 +121,8 @@ func TestRevocationOfTheTried(t *testing.T) {
 	}
 }
 
-// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is revoked, in the order of
-// the changes, and that everybody who asked is revoked.
+// TestRevocationsOfOneCall holds that all backends of one call are out of use before the first revocation, that
+// revocations are in the order of the changes, and that each function of OnRevoke is called.
 func TestRevocationsOfOneCall(t *testing.T) {
 	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0),
 		at("c", 0, "", 0))
@@ -137,7 +138,7 @@ func TestRevocationsOfOneCall(t *testing.T) {
 	wantIDs(t, "the second gets", second(), "a", "b")
 }
 
-// TestRevocationOfTheReplaced holds that the backend before is revoked of when a source moves one, or puts it into
+// TestRevocationOfTheReplaced holds that the old backend is revoked when a source moves a backend or puts it into
 // maintenance.
 func TestRevocationOfTheReplaced(t *testing.T) {
 	p := made(t, Options{CloseOnRemove: true})

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// shareOf makes many picks that end at once, and returns which part of them the backend got.
+// shareOf makes many picks that end at once, and returns the backend's share of them.
 func shareOf(t testing.TB, p *Pool, id string, n int) float64 {
 	t.Helper()
 	var got int
@@ -21,7 +21,7 @@ func shareOf(t testing.TB, p *Pool, id string, n int) float64 {
 	return float64(got) / float64(n)
 }
 
-// partOf returns which part of its weight a backend has.
+// partOf returns the part of its weight that a backend has.
 func partOf(p *Pool, id string) float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,7 +133,7 @@ func TestSlowStartOf(t *testing.T) {
 	}
 }
 
-// TestSlowStartOfAll holds that there is always somebody to pick, and a limit is a limit.
+// TestSlowStartOfAll holds that some backend can always be picked, and that limits hold.
 func TestSlowStartOfAll(t *testing.T) {
 	for _, k := range algo.Kinds() {
 		var h hand
@@ -152,8 +152,8 @@ func TestSlowStartOfAll(t *testing.T) {
 	}
 }
 
-// TestSlowStartGoesOnThroughChanges holds that what concerns other settings or backends neither restarts the growth of
-// one nor ends it.
+// TestSlowStartGoesOnThroughChanges holds that changes of other settings or backends neither restart nor end a
+// backend's growth.
 func TestSlowStartGoesOnThroughChanges(t *testing.T) {
 	var h hand
 	p := made(t, Options{SlowStart: 100 * time.Second, TryAllWhenNone: true, Clock: h.now}, at("a", 0, "", 0),
@@ -181,7 +181,7 @@ func TestSlowStartGoesOnThroughChanges(t *testing.T) {
 	}
 }
 
-// TestSlowStartOff holds that without it who comes back has its weight at once.
+// TestSlowStartOff holds that without slow start a returning backend has its weight at once.
 func TestSlowStartOff(t *testing.T) {
 	p := pair(t, Options{})
 	must(t, p.SetVerdict("b", Unhealthy, ""))
@@ -192,7 +192,7 @@ func TestSlowStartOff(t *testing.T) {
 	}
 }
 
-// TestSlowStartByTheUsualClock holds that it takes its time without a clock in the options, and after a breaker, too.
+// TestSlowStartByTheUsualClock holds that slow start works with the default clock, and after an open breaker too.
 func TestSlowStartByTheUsualClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pair(t, Options{SlowStart: time.Minute, Breaker: usual})

@@ -87,8 +87,8 @@ func TestTiersSpillOverAndReturn(t *testing.T) {
 	wantIDs(t, "without any", ids, "none")
 }
 
-// TestFirstTierHasAllWhileItCan holds for every algorithm that a stand-in gets nothing while there is room in the first
-// tier, whatever the tiers' numbers, and all that there is none for.
+// TestFirstTierHasAllWhileItCan holds for every algorithm that a later tier gets nothing while the first has room,
+// whatever the tiers' numbers, and gets the rest.
 func TestFirstTierHasAllWhileItCan(t *testing.T) {
 	for _, k := range algo.Kinds() {
 		t.Run(k.Name, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestZoneIsPreferredWithinATier(t *testing.T) {
 	wantIDs(t, "as they fail", ids, "near", "far", "standin")
 }
 
-// TestWhenNoneIsHealthy holds both answers to that, and that the first healthy one ends it.
+// TestWhenNoneIsHealthy holds the effect of TryAllWhenNone, on and off, and that the first healthy backend ends it.
 func TestWhenNoneIsHealthy(t *testing.T) {
 	drained := at("drained", 0, "", 0)
 	drained.Mode = Drain
@@ -208,8 +208,8 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	}
 }
 
-// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error are as ever while all are tried, that those
-// of which nothing is known yet are tried, too, and that a new backend ends it.
+// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error stay the same while all backends are tried,
+// that unchecked ones are tried too, and that a new backend ends it.
 func TestTryingAllKeepsTheRest(t *testing.T) {
 	p, err := New(Options{Name: "test", Algorithm: "first", TryAllWhenNone: true})
 	must(t, err)
@@ -236,7 +236,7 @@ func TestTryingAllKeepsTheRest(t *testing.T) {
 	}
 }
 
-// TestOneRebuildForManyVerdicts holds that verdicts given together are put in force together, also when some fail.
+// TestOneRebuildForManyVerdicts holds that verdicts given together take effect together, even if some are invalid.
 func TestOneRebuildForManyVerdicts(t *testing.T) {
 	var specs []Spec
 	var judgements []Judgement

@@ -94,7 +94,7 @@ func TestStickyYields(t *testing.T) {
 	}
 }
 
-// TestStickySurvivesChanges holds that what concerns other backends moves nobody.
+// TestStickySurvivesChanges holds that changes of other backends move no client.
 func TestStickySurvivesChanges(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Hour, 1000, at("a", 0, "", 0), at("b", 0, "", 0), at("other", 0, "", 0))
@@ -115,8 +115,8 @@ func TestStickySurvivesChanges(t *testing.T) {
 	}
 }
 
-// TestStickyGoesHome holds that a client does not stay with a stand-in longer than it must.
-func TestStickyGoesHome(t *testing.T) {
+// TestStickyReturnsToItsTier holds that a client stays with a later tier only as long as it must.
+func TestStickyReturnsToItsTier(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 0), at("standin", 1, "", 0))
 	must(t, p.SetVerdict("primary", Unhealthy, "test"))
@@ -129,8 +129,8 @@ func TestStickyGoesHome(t *testing.T) {
 	}
 }
 
-// TestStickyStaysWithItsStandin holds that while the first tier is full, a client stays with its stand-in, and that one
-// who comes home then stays there.
+// TestStickyStaysWithItsStandin holds that a client stays with its backend of a later tier while the first tier is
+// full, and that after its return to the first tier it stays there.
 func TestStickyStaysWithItsStandin(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0),
@@ -153,7 +153,7 @@ func TestStickyStaysWithItsStandin(t *testing.T) {
 	}
 	must(t, p.SetMaxSessions("primary", 9))
 	if got := pickOnce(t, p, from(1)); got != "primary" {
-		t.Errorf("came home and went to %s", got)
+		t.Errorf("returned to the first tier and went to %s", got)
 	}
 	must(t, p.SetMaxSessions("primary", 1))
 	for _, id := range []string{"x", "y", "z", "last"} {
@@ -165,7 +165,7 @@ func TestStickyStaysWithItsStandin(t *testing.T) {
 	}
 }
 
-// TestStickyKeepsItsZone holds that the zone decides where a client goes first, and not that it moves later.
+// TestStickyKeepsItsZone holds that the zone decides a client's first backend, and does not move it later.
 func TestStickyKeepsItsZone(t *testing.T) {
 	var h hand
 	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1),
@@ -183,7 +183,7 @@ func TestStickyKeepsItsZone(t *testing.T) {
 	}
 }
 
-// TestStickyTableForgetsTheOldest walks a table of one set through what may happen to an entry.
+// TestStickyTableForgetsTheOldest walks a table of one set through all that can happen to an entry.
 func TestStickyTableForgetsTheOldest(t *testing.T) {
 	const ttl = 100 * time.Second
 	table := newStickyTable(ttl, stickyWays)
@@ -239,7 +239,7 @@ func TestStickyTableForgetsTheOldest(t *testing.T) {
 	}
 }
 
-// TestStickyIsBounded has many more clients than there are entries: those of late are mostly remembered.
+// TestStickyIsBounded has many more clients than entries: most of the recent ones are remembered.
 func TestStickyIsBounded(t *testing.T) {
 	const entries = 1024
 	var h hand

@@ -30,7 +30,7 @@ type stress struct {
 
 // TestPicksUnderChange picks, waits and releases in many goroutines while others add, remove and change backends and a
 // source names new ones. At the end no lease is left over and nobody waits, no pick that began after a backend was gone
-// for good has returned it, and the events tell what became of the pool.
+// for good has returned it, and the events add up to the final state of the pool.
 func TestPicksUnderChange(t *testing.T) {
 	options := map[string]Options{
 		"sticky":     {Algorithm: "round_robin", StickyTTL: time.Hour, StickyEntries: 64},
@@ -141,8 +141,8 @@ func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
 	}
 }
 
-// wait is one client that waits for a backend, and leaves or is served. What it is given may have been picked before
-// the call began, and is given back; then it asks again.
+// wait is one client that waits for a backend, and leaves or is served. Its backend may have been picked before the
+// call began, so it releases that lease and picks again.
 func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
 	result := make(chan error, 1)
 	w := &Waiter{Context: PickContext{Client: client(number), Tried: tried}, Serve: func(l Lease, err error) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// suspected counts the Suspected of a backend.
+// suspected counts the Suspected events of a backend.
 func suspected(events []Event, id string) (n int) {
 	for _, e := range events {
 		if s, is := e.(Suspected); is && s.Backend.ID == id {
@@ -16,9 +16,9 @@ func suspected(events []Event, id string) (n int) {
 	return n
 }
 
-// TestHints holds what hints do: one a second and backend is told, whatever comes. Where somebody checks they never
-// count. Where nobody does, ICMP counts once a second, in a row that any answer ends; and a question without an answer
-// does not count at all.
+// TestHints holds the effect of hints: at most one a second and backend is published. With checks, hints never count as
+// failures. Without checks, ICMP errors count once a second, in a row that any answer ends, and unanswered questions do
+// not count at all.
 func TestHints(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -69,7 +69,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestHintOfATrial holds that a hint about a trial gives its place to another, unless nobody checks and it is ICMP's.
+// TestHintOfATrial holds that a hint about a trial frees its place, except for ICMP without checks, which is a failure.
 func TestHintOfATrial(t *testing.T) {
 	for _, tt := range []struct {
 		checked bool
@@ -96,7 +96,7 @@ func TestHintOfATrial(t *testing.T) {
 	}
 }
 
-// TestHintsWithoutBreakers holds that hints are told also where there are no breakers.
+// TestHintsWithoutBreakers holds that hints are published also without breakers.
 func TestHintsWithoutBreakers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Checked: true}, at("a", 0, "", 0))

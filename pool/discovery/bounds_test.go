@@ -13,8 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// targetZone answers for a service of n targets, whose records may be kept for a second, by TCP, as such an answer must
-// come.
+// targetZone answers by TCP, as the size requires, for a service of n targets with a TTL of one second.
 func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, network string) [][]byte {
 	return func(q *dns.Msg, network string) [][]byte {
 		switch {
@@ -31,8 +30,8 @@ func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, networ
 	}
 }
 
-// TestTooManyTargets holds what an answer of two thousand targets makes us ask: two questions, by UDP and by TCP.
-// Without a bound it was 4,002, again every second.
+// TestTooManyTargets holds that an answer of two thousand targets causes two questions, by UDP and by TCP. Without a
+// bound it was 4,002, every second.
 func TestTooManyTargets(t *testing.T) {
 	s := serve(t, targetZone(2000, func(q *dns.Msg) *dns.Msg { return reply(q) }))
 	f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
@@ -45,7 +44,7 @@ func TestTooManyTargets(t *testing.T) {
 	}
 }
 
-// TestTargetsThatFail holds that after a first target without an address no more are asked for than are under way.
+// TestTargetsThatFail holds that after a target without an address no further lookups start.
 func TestTargetsThatFail(t *testing.T) {
 	s := serve(t, targetZone(900, func(q *dns.Msg) *dns.Msg {
 		return with(reply(q), func(m *dns.Msg) { m.Rcode = dns.RcodeNameError })
@@ -58,7 +57,7 @@ func TestTargetsThatFail(t *testing.T) {
 	}
 }
 
-// TestPaceOfTargets holds how fast they are asked for, and how soon the next time is.
+// TestPaceOfTargets holds the rate of lookups, and the pause until the next attempt.
 func TestPaceOfTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var names []string

@@ -86,7 +86,7 @@ func TestUnusableAreNamedInShort(t *testing.T) {
 		"224.0.0.0:1, 224.0.0.1:1, 224.0.0.2:1, 224.0.0.3:1, 224.0.0.4:1 and 4 more")
 }
 
-// TestRecordsOfOthers has answers with more in them than was asked for.
+// TestRecordsOfOthers has answers with more records than were asked for.
 func TestRecordsOfOthers(t *testing.T) {
 	s := serve(t, onlyA(func(q *dns.Msg, _ string) [][]byte {
 		return packed(reply(q,
@@ -144,7 +144,7 @@ func TestFollowsDNS(t *testing.T) {
 	p.eventuallyReported(t, "dns: 2 found, +2 -1 ~0, 0 ignored")
 }
 
-// TestServerThatGoesAndComesBack must be told of once each, and cost no backend.
+// TestServerThatGoesAndComesBack holds that a server's end and return are reported once each, and cost no backend.
 func TestServerThatGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	d := harness.StartDNS(t)

@@ -71,7 +71,7 @@ func wantFailure(t testing.TB, f Found, err, kind error, text string) {
 	}
 }
 
-// A fakePool remembers what it is told. Its backends are those of one source.
+// A fakePool records its calls. Its backends are those of one source.
 type fakePool struct {
 	refuse func(specs []pool.Spec) error // nil: nothing
 
@@ -169,8 +169,8 @@ func (p *fakePool) eventually(t testing.TB, want ...string) {
 	})
 }
 
-// eventuallyReported waits until what the pool was told last begins so, and returns all that it was told since the last
-// call. Of sockets and files one cannot say what a slow machine lets them see in between.
+// eventuallyReported waits until the last report has this prefix, and returns all reports since the last call. With
+// sockets and files, a slow machine may see other states in between.
 func (p *fakePool) eventuallyReported(t testing.TB, last string) []string {
 	t.Helper()
 	var lines []string

@@ -68,7 +68,7 @@ two 40 AAAA 2001:db8::2
 	}
 }
 
-// TestFamilyThatIsNotWanted must not cost the answer when its question fails.
+// TestFamilyThatIsNotWanted holds that a failing question for an unwanted family does no harm.
 func TestFamilyThatIsNotWanted(t *testing.T) {
 	s := serve(t, onlyA(addresses10))
 	f, err := DNS{Name: "db.test", Port: 1, Resolver: s.address, Family: IPv4}.Find(t.Context())

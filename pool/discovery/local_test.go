@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ownAddresses returns those of this machine's interfaces.
+// ownAddresses returns the addresses of this machine's interfaces.
 func ownAddresses(t *testing.T) []netip.Addr {
 	t.Helper()
 	all, err := net.InterfaceAddrs()
@@ -43,12 +43,12 @@ func TestIsHere(t *testing.T) {
 	lack := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
 	if ours(lack) == nil || ours(&net.OpError{Op: "dial",
 		Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}) != nil {
-		t.Error("a want of descriptors is not told from an address without a way to it")
+		t.Error("a lack of descriptors is taken for an address without a route")
 	}
 }
 
-// TestOwnAddressesAreRefused holds that the DNS cannot make a backend of what listens for this machine alone, such as
-// its control API, unless the operator says so.
+// TestOwnAddressesAreRefused holds that the DNS cannot make a backend of a service for this machine only, such as the
+// control API, unless the operator allows it.
 func TestOwnAddressesAreRefused(t *testing.T) {
 	d := harness.StartDNS(t)
 	zone := `

@@ -50,7 +50,7 @@ type watched struct {
 // Watch implements watcher.
 func (w *watched) Watch(ctx context.Context, changed func()) error { return w.watch(ctx, changed) }
 
-// answers is a script of these answers, the last one again and again.
+// answering returns a script of these answers; the last one repeats.
 func answering(steps ...any) *script {
 	return &script{find: func(_ context.Context, n int) (Found, error) {
 		switch step := steps[min(n, len(steps)-1)].(type) {
@@ -147,7 +147,7 @@ func TestPausesDiffer(t *testing.T) {
 	})
 }
 
-// TestReports has a step each second and says what the pool gets a report at each.
+// TestReports makes a step each second and holds the report of each.
 func TestReports(t *testing.T) {
 	one, two := backends("10.0.0.1:1"), backends("10.0.0.1:1", "10.0.0.2:1")
 	heavy := backends("10.0.0.1:1", "10.0.0.2:1")
@@ -257,7 +257,8 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// TestWhatIsInEffectIsNotAppliedAgain lets an operator's changes at run time stay until the source says something new.
+// TestWhatIsInEffectIsNotAppliedAgain holds that an operator's run-time changes stay until the source changes its
+// answer.
 func TestWhatIsInEffectIsNotAppliedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, down := backends("10.0.0.1:1"), errors.New("down")
@@ -271,7 +272,8 @@ func TestWhatIsInEffectIsNotAppliedAgain(t *testing.T) {
 	})
 }
 
-// TestABackendFromElsewhereThatGoes must come back from the source, although the source says nothing new.
+// TestABackendFromElsewhereThatGoes holds that a backend which another source drops comes back, although the answer has
+// not changed.
 func TestABackendFromElsewhereThatGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(fakePool)

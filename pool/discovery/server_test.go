@@ -95,7 +95,7 @@ func (s *server) questions() []string {
 	return asked
 }
 
-// resolvers asks the server, and the others after it, once each and with much patience.
+// resolvers returns resolvers that ask the server and then the others, once each, with a long timeout.
 func (s *server) resolvers(others ...*server) resolvers {
 	r := resolvers{
 		servers: []string{s.address}, timeout: harness.Patience, attempts: 1,
@@ -144,7 +144,7 @@ func with(m *dns.Msg, change func(m *dns.Msg)) *dns.Msg {
 	return m
 }
 
-// onlyA answers questions of type A with what f says, and says that there are no others.
+// onlyA answers questions of type A by f, and others with NODATA.
 func onlyA(f func(q *dns.Msg, network string) [][]byte) func(q *dns.Msg, network string) [][]byte {
 	return func(q *dns.Msg, network string) [][]byte {
 		if q.Question[0].Qtype != dns.TypeA {

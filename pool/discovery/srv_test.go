@@ -137,7 +137,8 @@ func TestAddressesThatCameWithTheAnswer(t *testing.T) {
 	}
 }
 
-// TestManyTargets has more targets than are looked up at once, two of which fail; the same one must be told each time.
+// TestManyTargets has more targets than are looked up at once, two of which fail; each attempt must report the same
+// one.
 func TestManyTargets(t *testing.T) {
 	s := serve(t, func(q *dns.Msg, network string) [][]byte {
 		name := q.Question[0].Name

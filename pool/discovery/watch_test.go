@@ -46,7 +46,7 @@ func TestEventsThatConcernTheFile(t *testing.T) {
 	}
 }
 
-// TestSettling puts the reading off at each change, but not for ever.
+// TestSettling holds that each change delays the read, but not for ever.
 func TestSettling(t *testing.T) {
 	var o observed
 	start := time.Now()
@@ -64,8 +64,8 @@ func TestSettling(t *testing.T) {
 	}
 }
 
-// TestWatchTellsOfItsEnd has a folder that goes: what is read after that is no longer what it was.
-func TestWatchTellsOfItsEnd(t *testing.T) {
+// TestWatchEndsWithTheFolder removes the folder: Watch must call changed once more, and end.
+func TestWatchEndsWithTheFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "conf")
 	f := File{Path: filepath.Join(dir, "backends")}
 	if err := f.Watch(t.Context(), func() { t.Error("got a change without a folder") }); err == nil {
@@ -86,7 +86,7 @@ func TestWatchTellsOfItsEnd(t *testing.T) {
 	}
 }
 
-// TestFindWaitsForTheWriter of a file that was just written, and for nobody else.
+// TestFindWaitsForTheWriter holds that Find waits only for a file that was just written.
 func TestFindWaitsForTheWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backends")
 	start := time.Now()

@@ -14,8 +14,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// accessFields returns what every access line holds, whatever ended the session. What the session did not reach is left
-// out: backend and backend_address when none was chosen, connect_time and first_byte_time.
+// accessFields returns the fields that every access line has. Fields that do not apply are omitted: backend and
+// backend_address if none was chosen, connect_time and first_byte_time.
 func accessFields() []string {
 	return []string{
 		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",
@@ -23,9 +23,9 @@ func accessFields() []string {
 	}
 }
 
-// TestAccessLine provokes each reason of the closed set that can be provoked on loopback, and checks the whole line.
-// That client_lost, backend_lost and no_descriptors need a network that can be cut or has no ports left:
-// netns_linux_test.go. max_sessions has no line, see TestMaxSessions.
+// TestAccessLine provokes each reason that is possible on loopback, and checks the whole line. client_lost,
+// backend_lost and no_descriptors need a network that can be cut or has no ports left, see netns_linux_test.go.
+// max_sessions has no line, see TestMaxSessions.
 func TestAccessLine(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -175,7 +175,7 @@ func checkLine(t *testing.T, line harness.Line) {
 	}
 }
 
-// TestSessionIDs are never the same twice.
+// TestSessionIDs holds that session ids are unique.
 func TestSessionIDs(t *testing.T) {
 	t.Parallel()
 	b, _ := between(t, harness.CloseAtOnce)
@@ -194,7 +194,7 @@ func TestSessionIDs(t *testing.T) {
 	}
 }
 
-// TestAccessOff has no access lines, and all others.
+// TestAccessOff holds that access = false omits only the access lines.
 func TestAccessOff(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Name("hello"))

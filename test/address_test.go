@@ -29,7 +29,7 @@ func TestAddresses(t *testing.T) {
 					c := harness.Dial(t, fmt.Sprintf(address, port))
 					check(t, harness.PingPong(c, 10, 1000))
 					check(t, c.Close())
-					// the line is found by the client's address as the client itself has it: never ::ffff:127.0.0.1
+					// the line has the client's address as the client itself sees it, never ::ffff:127.0.0.1
 					line := b.WaitSession(t, c.LocalAddr())
 					if line.Reason != "client_closed" || line.BackendAddress != backend.Address() {
 						t.Errorf("expected an orderly session with %s: %s", backend.Address(), line.Text)
@@ -63,7 +63,7 @@ func TestListenersAndPools(t *testing.T) {
 	}
 }
 
-// TestAlgorithms counts who gets how many sessions.
+// TestAlgorithms counts the sessions of each backend.
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	t.Run("round_robin is exact over a period", func(t *testing.T) {

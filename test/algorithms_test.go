@@ -111,8 +111,8 @@ func within(got map[string]int, n int, leeway float64, weights ...float64) error
 	return nil
 }
 
-// TestShares has sessions come through the binary to three backends of weights 1, 2 and 3, for each algorithm whose
-// shares are about weights; those of least_time are about times as well, which are nobody's on loopback.
+// TestShares opens sessions through the binary to three backends of weights 1, 2 and 3, for each algorithm whose shares
+// follow the weights. The shares of least_time also depend on times, which cannot be controlled on loopback.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -141,7 +141,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestHashedClients has clients of many addresses come twice: each to the same backend, and all together by weight.
+// TestHashedClients connects twice from many client addresses: each gets the same backend both times, and the shares
+// follow the weights.
 func TestHashedClients(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"client_hash", "ring_hash", "maglev"} {
@@ -152,10 +153,10 @@ func TestHashedClients(t *testing.T) {
 			}.start(t)
 			c := newCaller(t, b)
 			const clients = 300
-			home := map[string]string{}
+			first := map[string]string{}
 			for i := range clients {
 				from := fmt.Sprintf("127.7.%d.%d", i/200, i%200+1)
-				home[from] = c.call(t, from, false)
+				first[from] = c.call(t, from, false)
 			}
 			leeway := 1.0
 			if algorithm == "ring_hash" {
@@ -164,7 +165,7 @@ func TestHashedClients(t *testing.T) {
 			if err := within(c.got, clients, leeway, 1, 2, 3); err != nil {
 				t.Error(err)
 			}
-			for from, name := range home {
+			for from, name := range first {
 				if again := c.call(t, from, false); again != name {
 					t.Errorf("client %s came to %s and then to %s", from, name, again)
 				}
@@ -173,7 +174,8 @@ func TestHashedClients(t *testing.T) {
 	}
 }
 
-// TestBoundedHash has one client that makes all the sessions: hash_balance spreads what would all be one backend's.
+// TestBoundedHash opens all sessions from one client: hash_balance spreads them, although they would all go to one
+// backend.
 func TestBoundedHash(t *testing.T) {
 	t.Parallel()
 	b := world{
@@ -191,7 +193,7 @@ func TestBoundedHash(t *testing.T) {
 	}
 }
 
-// TestLeastTime has one of three backends answer late: it gets clearly less than its third.
+// TestLeastTime has one slow backend of three: it gets clearly less than a third.
 func TestLeastTime(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 2)
@@ -237,8 +239,8 @@ func TestFirst(t *testing.T) {
 	}
 }
 
-// TestBackendLimits has three backends, one of them with room for one session: the others take what it may not have,
-// and when all are full clients are refused, wait, or wait in vain, each under its own reason.
+// TestBackendLimits has three backends, one of them with room for one session: the others take the rest, and when all
+// are full, clients are refused, wait, or wait in vain, each with its own reason.
 func TestBackendLimits(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 3)
@@ -337,7 +339,7 @@ func TestTiers(t *testing.T) {
 	}
 }
 
-// TestSticky has clients return to the backend they had, although round_robin would send them on.
+// TestSticky holds that clients return to the backend they had, although round_robin would choose the next.
 func TestSticky(t *testing.T) {
 	t.Parallel()
 	b := world{
@@ -345,16 +347,16 @@ func TestSticky(t *testing.T) {
 		Pool:     []string{`algorithm = "round_robin"`, `sticky = { ttl = "1h" }`},
 	}.start(t)
 	c := newCaller(t, b)
-	home := map[string]string{}
+	first := map[string]string{}
 	for range 3 {
 		for i := range 30 {
 			from := fmt.Sprintf("127.8.0.%d", i+1)
 			got := c.call(t, from, false)
-			if home[from] == "" {
-				home[from] = got
+			if first[from] == "" {
+				first[from] = got
 			}
-			if got != home[from] {
-				t.Errorf("client %s came to %s and then to %s", from, home[from], got)
+			if got != first[from] {
+				t.Errorf("client %s came to %s and then to %s", from, first[from], got)
 			}
 		}
 	}
@@ -363,7 +365,7 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// TestOnUnhealthyClose has the check of one backend fail while its sessions work: with "close" they are cut.
+// TestOnUnhealthyClose fails the check of one backend while its sessions work: with "close" they are closed.
 func TestOnUnhealthyClose(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"keep", "close"} {
@@ -422,8 +424,8 @@ func (f backendsFile) write(t *testing.T, entries ...string) {
 	check(t, os.Rename(f.path+".new", f.path))
 }
 
-// TestBackendsAtRunTime changes a running balancer's backends through its file: one that is added gets its share, one
-// that is drained or removed gets nothing from then on and keeps its sessions, and a broken file changes nothing.
+// TestBackendsAtRunTime changes a running balancer's backends through its file: an added one gets its share, a drained
+// or removed one keeps its sessions and gets no new ones, and a broken file changes nothing.
 func TestBackendsAtRunTime(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 3)
@@ -467,12 +469,12 @@ func TestBackendsAtRunTime(t *testing.T) {
 	}
 
 	check(t, os.WriteFile(file.path, []byte("backends = [\n  { address = \"10.0.0.1:80\", wieght = 3 },\n]\n"), 0o600))
-	line := b.WaitLine(t, "the broken file is told", func(l harness.Line) bool {
+	line := b.WaitLine(t, "the broken file is logged", func(l harness.Line) bool {
 		return l.Message == harness.MessageNoAnswer
 	})
 	if want := file.path + `:2: backends[0].wieght: unknown key, did you mean "weight"?`; !strings.Contains(line.Err,
 		want) {
-		t.Errorf("the broken file is told as %q, expected %q in it", line.Err, want)
+		t.Errorf("the broken file is logged as %q, expected %q in it", line.Err, want)
 	}
 	if got := c.calls(t, 10, false); got["b3"] != 10 {
 		t.Errorf("with a broken file sessions went to %v", got)
@@ -482,7 +484,7 @@ func TestBackendsAtRunTime(t *testing.T) {
 	}
 }
 
-// TestOnRemoveClose removes a backend whose sessions are to end with it.
+// TestOnRemoveClose removes a backend with on_remove = "close": its sessions end.
 func TestOnRemoveClose(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 2)

@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// An agent is a server beside a backend that says whether the backend is well.
+// An agent is a server beside a backend that answers the backend's checks.
 type agent struct {
 	address string
 	asked   atomic.Int64
@@ -35,7 +35,7 @@ func startAgent(t *testing.T) *agent {
 func TestCheckAddress(t *testing.T) {
 	t.Parallel()
 	echo, first, second := harness.Serve(t, harness.Echo), startAgent(t), startAgent(t)
-	// health.port is where nobody listens: check goes over it.
+	// Nobody listens on health.port: the backend's check overrides it.
 	config := fmt.Sprintf(`
 [listener.main]
 address = %q
@@ -99,16 +99,16 @@ fall = 1
 		}
 	}
 	_, answer := b.API(t, "GET", "/v1/pools/all/backends", nil)
-	var told struct {
+	var list struct {
 		Backends []struct {
 			Name   string
 			Reason string
 			Check  struct{ Address string }
 		}
 	}
-	check(t, json.Unmarshal(answer, &told))
+	check(t, json.Unmarshal(answer, &list))
 	want := map[string]string{"a": second.address, "b": first.address, "c": first.address}
-	for _, backend := range told.Backends {
+	for _, backend := range list.Backends {
 		if backend.Check.Address != want[backend.Name] {
 			t.Errorf("%s is checked at %q, want %q", backend.Name, backend.Check.Address, want[backend.Name])
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestAPoolsChecksAreNotDelayedByAnothers has the checks of one pool hang, all of them, and clients of another pool
-// with a single healthy backend. Its check is made in time, so that its verdict stands and no client is refused.
+// TestAPoolsChecksAreNotDelayedByAnothers has a pool in which all checks hang, and another pool with a single healthy
+// backend and clients. The healthy backend is checked in time, so that its verdict stays and no client is refused.
 func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -20,7 +20,7 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 		descriptors int
 		timeouts    float64 // checks of the pool that hang, until it is enough
 	}{
-		// With as few slots as the lowest usual limit of descriptors gives, two rounds of all of them.
+		// Two rounds of all checks, with the few slots that the lowest usual limit of descriptors allows.
 		"300 backends that swallow SYNs": {300, `type = "tcp"`, 1024, 600},
 		"40 scripts that hang": {40,
 			"type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
@@ -56,7 +56,7 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 				<-time.After(20 * time.Millisecond) // the pace of the clients
 			}
 			t.Logf("%d clients served in %v", served, time.Since(began))
-			b.Reload(t, config) // without checks, since those under way are descriptors that it had not at its start
+			b.Reload(t, config) // without checks, since pending ones have descriptors that would count as leaks
 			for _, l := range b.Lines() {
 				if l.Message == harness.MessageVerdict && l.Pool == "other" && l.To != "healthy" {
 					t.Errorf("the healthy backend's verdict changed: %s", l.Text)

@@ -28,7 +28,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A certificate is one for a server, with a key, signed by itself.
+// A certificate is a self-signed server certificate with its key.
 type certificate struct {
 	pair tls.Certificate
 	file string // with the certificate alone
@@ -82,7 +82,7 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
 	return address
 }
 
-// A grpcHealth is the health of the service "main", by grpc-go: SERVING until ill is set.
+// A grpcHealth is the gRPC health service of "main": SERVING until ill is set.
 type grpcHealth struct {
 	healthpb.UnimplementedHealthServer
 	ill *atomic.Bool
@@ -118,8 +118,8 @@ func serveHealth(t *testing.T, ill *atomic.Bool) string {
 	return l.Addr().String()
 }
 
-// TestChecks runs each kind of check through the binary against a server that is well and then is not, or never was:
-// the reason in the log is what a person needs.
+// TestChecks runs each kind of check through the binary against a server that works and then fails, or never worked:
+// the log has a useful reason.
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
@@ -220,8 +220,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestWhenNoneIsHealthy has every check fail. A pool that wants a primary refuses, whatever when_none says of the
-// replicas; one of equals that is set to "all" tries everybody.
+// TestWhenNoneIsHealthy makes every check fail. A pool that requires a primary refuses, whatever when_none says;
+// another pool with when_none = "all" tries all backends.
 func TestWhenNoneIsHealthy(t *testing.T) {
 	t.Parallel()
 	quick := []string{`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "500ms"`, `rise = 1`, `fall = 1`}

@@ -49,8 +49,8 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// scriptExits runs a program, "exits CODE program args...", which must end with that exit code. Unlike exec it tells 1
-// from 2.
+// scriptExits runs a program, "exits CODE program args...", which must end with that exit code. Unlike exec it
+// distinguishes 1 from 2.
 func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -92,7 +92,7 @@ func scriptUnbound(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startAlone runs a balancer that must not start, and returns what it said.
+// startAlone runs a balancer that must fail to start, and returns its output.
 func startAlone(t *testing.T, config string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lb.toml")
@@ -105,8 +105,8 @@ func startAlone(t *testing.T, config string) string {
 	return stderr
 }
 
-// TestStartedTwice has a second balancer find its port in use by the first. That it shares its own port among its loops
-// (SO_REUSEPORT) must not let it share with a stranger.
+// TestStartedTwice starts a second balancer on a port of the first, which must fail: sharing a port among its own loops
+// (SO_REUSEPORT) must not let a balancer share it with another process.
 func TestStartedTwice(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -122,7 +122,7 @@ func TestStartedTwice(t *testing.T) {
 	}
 }
 
-// TestCheckAgreesWithStart starts what check finds good although it warns.
+// TestCheckAgreesWithStart starts configurations that check accepts with warnings.
 func TestCheckAgreesWithStart(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{
@@ -155,7 +155,7 @@ func TestCheckAgreesWithStart(t *testing.T) {
 	}
 }
 
-// TestDemo does what the demo says to try.
+// TestDemo runs the steps that the demo suggests.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
@@ -187,7 +187,7 @@ func TestDemo(t *testing.T) {
 				}
 				return nil
 			})
-			// one of them goes away, and no request fails
+			// one backend fails, and no request does
 			if _, err := get("/fail"); err != nil {
 				t.Errorf("GET /fail: %v", err)
 			}

@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// named starts backends that say their names.
+// named starts backends that greet with their names.
 func named(t testing.TB, names ...string) (addresses []string) {
 	t.Helper()
 	for _, name := range names {
@@ -37,7 +37,7 @@ func dialFrom(t testing.TB, from, address string) net.Conn {
 	return c
 }
 
-// An explanation is the part of the API's that the tests look at.
+// An explanation has the fields of the API's explanation that the tests use.
 type explanation struct {
 	Deterministic bool
 	Backend       string
@@ -45,7 +45,8 @@ type explanation struct {
 	Others        []struct{ Backend, Why string }
 }
 
-// TestExplain asks where a client would go, and then sends it: for every algorithm that does not draw.
+// TestExplain asks which backend a client would get, and then connects, for every algorithm that does not draw at
+// random.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"round_robin", "first", "client_hash", "ring_hash", "maglev"} {
@@ -80,7 +81,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestExplainRefusal asks about a pool that has nobody.
+// TestExplainRefusal asks about a pool without an eligible backend.
 func TestExplainRefusal(t *testing.T) {
 	t.Parallel()
 	b := world{Backends: named(t, "b1"), Keys: []string{`mode = "maintenance"`}}.start(t)
@@ -95,7 +96,7 @@ func TestExplainRefusal(t *testing.T) {
 	}
 }
 
-// TestBackendsByAPI adds, removes and changes backends through the API: what the call has answered is in force for the
+// TestBackendsByAPI adds, removes and changes backends through the API: after the answer, the change applies to the
 // next client.
 func TestBackendsByAPI(t *testing.T) {
 	t.Parallel()
@@ -138,8 +139,8 @@ func TestBackendsByAPI(t *testing.T) {
 	is("after two mistakes", shares(3), "map[b3:3]")
 }
 
-// TestDrainWithDeadline drains a backend: new clients go elsewhere, those it has stay until the deadline, and then it
-// is removed.
+// TestDrainWithDeadline drains a backend with a deadline: new clients get other backends, its sessions stay until the
+// deadline, and then it is removed.
 func TestDrainWithDeadline(t *testing.T) {
 	t.Parallel()
 	one, two := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
@@ -219,7 +220,7 @@ func TestSessionsCommand(t *testing.T) {
 	}
 }
 
-// TestNotReadyBeforeTheDrain has /ready say no while clients are still served, for drain_delay.
+// TestNotReadyBeforeTheDrain holds that /ready fails during drain_delay while clients are still served.
 func TestNotReadyBeforeTheDrain(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -247,8 +248,8 @@ func TestNotReadyBeforeTheDrain(t *testing.T) {
 	}
 }
 
-// TestStateAfterAKill kills the balancer while its backends are changed, again and again: what a call has answered is
-// there after the restart, and nothing is that nobody asked for.
+// TestStateAfterAKill kills the balancer repeatedly while its backends are changed: after the restart, all confirmed
+// changes are there and no others.
 func TestStateAfterAKill(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)

@@ -16,14 +16,14 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A guarded service is servers that want a password of the user "checker", and not of anybody else.
+// A guarded service has servers that require a password of the user "checker" only.
 type guarded struct {
 	addresses []string
 	// lines of the health table, without the password file
 	health []string
-	// as nearly at once as can be; no servers are all of them
+	// changes the password on these servers, nearly at the same time; none means all
 	change func(t *testing.T, password string, servers ...int)
-	// opens a session; the result says whether it is open still
+	// opens a session; stillThere reports whether it is still open
 	use func(t *testing.T, address string) (stillThere func() error)
 }
 
@@ -63,8 +63,7 @@ func guardedRedis(t *testing.T) guarded {
 	}
 }
 
-// guardedPostgres returns a primary and its standby, of which clients want the primary: what is changed there is
-// changed on both.
+// guardedPostgres returns a primary and its standby; clients use the primary, and changes there reach both.
 func guardedPostgres(t *testing.T) guarded {
 	primary := harness.StartPostgres(t)
 	do(t, primary, "CREATE ROLE checker LOGIN PASSWORD 'first'")
@@ -85,7 +84,7 @@ func guardedPostgres(t *testing.T) guarded {
 	}
 }
 
-// askForPasswords has a server ask the user "checker" for a password.
+// askForPasswords makes a server require a password of the user "checker".
 func askForPasswords(t *testing.T, p *harness.Postgres) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", p.User, p.Address()))
@@ -109,13 +108,13 @@ func askForPasswords(t *testing.T, p *harness.Postgres) {
 	})
 }
 
-// checksEnded returns how many checks of the pool have ended so.
+// checksEnded returns how many checks of the pool have had this outcome.
 func checksEnded(t testing.TB, b *harness.Balancer, outcome string) float64 {
 	t.Helper()
 	return metrics(t, b)[`limeload_checks_total{outcome="`+outcome+`",pool="all"}`]
 }
 
-// awaitChecks waits until so many more checks have ended so than before.
+// awaitChecks waits until that many more checks have had this outcome than before.
 func awaitChecks(t testing.TB, b *harness.Balancer, outcome string, more float64) {
 	t.Helper()
 	before := checksEnded(t, b, outcome)
@@ -127,7 +126,7 @@ func awaitChecks(t testing.TB, b *harness.Balancer, outcome string, more float64
 	})
 }
 
-// verdictChanges is how many verdicts have changed since a moment.
+// verdictChanges returns how many verdicts have changed since a time.
 func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 	for _, l := range b.Lines() {
 		if l.Message == "verdict changed" && l.Seen.After(since) {
@@ -137,8 +136,9 @@ func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 	return changes
 }
 
-// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse, and then on all
-// servers, which changes no verdict and ends no session, and is told. Then the file is right, and a reload takes it up.
+// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse. Then it changes it
+// on all servers, which changes no verdict and ends no session, but is logged. Then the file is right, and a reload
+// applies it.
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres} {
@@ -153,14 +153,14 @@ func TestWrongCredentials(t *testing.T) {
 			b := world{
 				Backends: g.addresses, Pool: []string{`on_unhealthy = "close"`},
 				Health: append(g.health, fmt.Sprintf("password_file = %q", file),
-					// fall leaves the second server the time to change its password, too
+					// fall leaves time for the password change on the second server
 					`interval = "200ms"`, `fast_interval = "200ms"`, `timeout = "2s"`, `rise = 1`, `fall = 10`),
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			awaitChecks(t, b, "success", 3)
 			stillThere := g.use(t, b.Address(t, "main"))
 
-			// In the file: nobody takes it, so it is not taken up.
+			// In the file: no server accepts the new password, so the reload is refused.
 			write("second")
 			changed := time.Now()
 			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"},
@@ -177,23 +177,23 @@ func TestWrongCredentials(t *testing.T) {
 				t.Errorf("%v checks were refused with the password of before", n)
 			}
 
-			// On the servers: the file would be right now, and nobody has said so.
+			// On the servers: now the file would be right, but it has not been reloaded.
 			g.change(t, "second")
 			awaitChecks(t, b, "refused", 60)
 			if changes := verdictChanges(b, changed); len(changes) > 0 {
 				t.Errorf("verdicts have changed: %s", changes)
 			}
 			awaitMetric(t, b, `limeload_pool_credentials_refused{pool="all"}`, 1)
-			line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool {
+			line := b.WaitLine(t, "the refusal is logged", func(l harness.Line) bool {
 				return strings.Contains(l.Message, "refuses the credentials")
 			})
 			if line.Level != "error" || line.Pool != "all" || line.Reason != "authentication refused" {
-				t.Errorf("it is told as %s", line.Text)
+				t.Errorf("it is logged as %s", line.Text)
 			}
 			check(t, stillThere())
 			check(t, g.use(t, b.Address(t, "main"))())
 
-			// And taken up.
+			// And the reload.
 			stdout, stderr, code := b.Command(t, "plan")
 			if code != 0 || !strings.Contains(stdout,
 				"pool all: changed, health.password_file: the contents of before -> other contents") {
@@ -215,8 +215,8 @@ func TestWrongCredentials(t *testing.T) {
 	}
 }
 
-// TestWrongCredentialsOfOne changes the password on one of two servers: that one is unhealthy, since the other takes
-// the login.
+// TestWrongCredentialsOfOne changes the password on one of two servers: that one becomes unhealthy, since the other
+// accepts the login.
 func TestWrongCredentialsOfOne(t *testing.T) {
 	t.Parallel()
 	g := guardedRedis(t)
@@ -241,8 +241,8 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_pool_credentials_refused{pool="all"}`: 0})
 }
 
-// TestWrongCredentialsAtStart starts with a password that is refused, and without one: the verdict stays unknown, or
-// what initial says, and that is told with the reason. check would have said so.
+// TestWrongCredentialsAtStart starts with a wrong password, and without one: the verdict stays unknown, or as initial
+// says, and the log has the reason. check reports it too.
 func TestWrongCredentialsAtStart(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
@@ -259,11 +259,11 @@ func TestWrongCredentialsAtStart(t *testing.T) {
 				`fast_interval = "100ms"`,
 				`timeout = "2s"`, `rise = 1`, `fall = 2`},
 		}.start(t)
-		line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool {
+		line := b.WaitLine(t, "the refusal is logged", func(l harness.Line) bool {
 			return strings.Contains(l.Message, "refuses the credentials")
 		})
 		if line.Reason != tt.reason || line.Backend != "b1" {
-			t.Errorf("it is told as %s", line.Text)
+			t.Errorf("it is logged as %s", line.Text)
 		}
 		awaitChecks(t, b, "refused", 5)
 		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`,

@@ -54,7 +54,7 @@ func resolveAt(t *testing.T, address, name string) {
 	}
 }
 
-// TestDNSCache has repeated questions answered without the backend, also when that is gone, and each client in its own
+// TestDNSCache repeats questions: they are answered without the backend, even when it is gone, and in each client's own
 // spelling.
 func TestDNSCache(t *testing.T) {
 	t.Parallel()
@@ -76,7 +76,7 @@ func TestDNSCache(t *testing.T) {
 	}
 }
 
-// TestDNSProfile has questions of many clients share sockets, and nothing kept.
+// TestDNSProfile holds that the questions of many clients share sockets, and that answers are not kept.
 func TestDNSProfile(t *testing.T) {
 	t.Parallel()
 	server, questions, _ := countingDNS(t)

@@ -23,8 +23,9 @@ func addressAt(t *testing.T, server, name string) string {
 	return m.Answer[0].(*dns.A).A.String()
 }
 
-// TestDNSPurge changes what a name server says about names that clients have asked for: they get the old answers until
-// these are purged, by name, by suffix and whole, through the API and the command. Metrics and the table tell of it.
+// TestDNSPurge changes a name server's answers for names that clients have asked for: they get the old answers until
+// these are purged, by name, by suffix and completely, through the API and the command. Metrics and the table of
+// listeners count it.
 func TestDNSPurge(t *testing.T) {
 	t.Parallel()
 	const before, after = "192.0.2.1", "192.0.2.2"
@@ -111,7 +112,7 @@ func TestDNSPurge(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_dns_questions_total{listener="main",result="miss"}`: 1})
 }
 
-// TestDNSPurgeRefused asks for what cannot be purged: nothing is, and the answer says why.
+// TestDNSPurgeRefused requests invalid purges: nothing is purged, and the answer says why.
 func TestDNSPurgeRefused(t *testing.T) {
 	t.Parallel()
 	server, questions, _ := countingDNS(t)

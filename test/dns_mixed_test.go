@@ -77,7 +77,7 @@ func mixedQuestions(zone, n int) (questions []*dns.Msg) {
 	return questions
 }
 
-// respelled returns a question under another id and with the letters of its name in other cases.
+// respelled returns a question with another id and with the letters of its name in random case.
 func respelled(m *dns.Msg) *dns.Msg {
 	m = m.Copy()
 	m.Id = uint16(rand.Uint32())
@@ -128,7 +128,7 @@ func recordsOf(section []dns.RR) (records []string, ttls []uint32) {
 	return records, ttls
 }
 
-// sameAnswer says in what an answer by way of the cache differs from the backend's own to the same query.
+// sameAnswer returns the difference between an answer through the cache and the backend's own answer to the same query.
 func sameAnswer(cached, own *dns.Msg) error {
 	if cached.MsgHdr != own.MsgHdr {
 		return fmt.Errorf("the header is %+v, not %+v", cached.MsgHdr, own.MsgHdr)
@@ -156,7 +156,7 @@ func sameAnswer(cached, own *dns.Msg) error {
 	return nil
 }
 
-// isKept reports whether a cache is to have a backend's answer for minutes: docs/dns.md.
+// isKept reports whether a cache must keep a backend's answer for minutes: docs/dns.md.
 func isKept(q, own *dns.Msg) bool {
 	asked := q.Question[0]
 	if asked.Qclass != dns.ClassINET || asked.Qtype == dns.TypeANY || own.Truncated || own.Len() > 4096 ||
@@ -170,9 +170,8 @@ func isKept(q, own *dns.Msg) bool {
 		!slices.ContainsFunc(own.Answer, isBrief)
 }
 
-// TestDNSMixed asks 10,000 questions of all kinds, each of them several times, by way of a cache and of the name server
-// itself: there is no difference. Then the name server says nothing any more, and what is to be kept is still answered
-// as before.
+// TestDNSMixed asks 10,000 questions of all kinds, each several times, through a cache and directly: the answers are
+// the same. Then the name server falls silent, and kept answers are still the same.
 func TestDNSMixed(t *testing.T) {
 	t.Parallel()
 	const zone, distinct, times, clients = 100, 1250, 8, 4
@@ -185,10 +184,10 @@ func TestDNSMixed(t *testing.T) {
 	type pair struct{ query, own *dns.Msg }
 	kept := map[*dns.Msg]pair{} // by the question that was respelled
 	var mu sync.Mutex           // guards kept
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	for part := range slices.Chunk(questions, len(questions)/clients) {
 		through, direct := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, server.Address)
-		asking.Go(func() {
+		running.Go(func() {
 			for _, question := range part {
 				q := respelled(question)
 				cached, err := exchangeDNS(through, q)
@@ -211,7 +210,7 @@ func TestDNSMixed(t *testing.T) {
 			}
 		})
 	}
-	asking.Wait()
+	running.Wait()
 	if len(kept) < distinct/2 {
 		t.Errorf("of %d different questions only %d have an answer that is to be kept", distinct, len(kept))
 	}

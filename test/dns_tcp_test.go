@@ -109,7 +109,7 @@ func TestDNSTCP(t *testing.T) {
 	}
 }
 
-// byByte writes each byte by itself.
+// byByte writes each byte separately.
 type byByte struct{ net.Conn }
 
 func (b byByte) Write(p []byte) (n int, err error) {

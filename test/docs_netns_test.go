@@ -215,7 +215,7 @@ func layAddresses(t *testing.T) {
 // backends and clients: the page shows what the program prints, but for times, sizes and ids.
 func TestNetnsDocsCommandLine(t *testing.T) {
 	if steady("a  1.5s 20.0 KiB") != steady("a 3d4h   1 B") || steady("a 1") == steady("a 2") {
-		t.Fatal("the guard does not tell outputs apart")
+		t.Fatal("the guard does not distinguish outputs")
 	}
 	layAddresses(t)
 	page, err := os.ReadFile(cliDoc)

@@ -9,9 +9,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestOneListenerExhausted has one client's idle connections take all descriptors that its listener may have: the
-// listeners beside it, of TCP and of UDP, and the admin socket go on. When the client has left without a word of its
-// backend, others are served in its place.
+// TestOneListenerExhausted has one client whose idle connections take all descriptors that its listener may use: the
+// other TCP and UDP listeners and the admin socket still work. When the client closes, although its backend does not,
+// other clients are served.
 func TestOneListenerExhausted(t *testing.T) {
 	t.Parallel()
 	const descriptors, hoard = 300, 200

@@ -168,23 +168,23 @@ const handshakes = 16
 // test for each exchange that was not whole.
 func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	t.Helper()
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	conns, errs := make([]*quic.Conn, clients), make([]error, clients)
 	turns := make(chan struct{}, handshakes)
 	for i := range clients {
 		turns <- struct{}{}
-		asking.Go(func() {
+		running.Go(func() {
 			conns[i], errs[i] = quic.DialAddr(t.Context(), address, q.client, q.config)
 			<-turns
 		})
 	}
-	asking.Wait()
+	running.Wait()
 	for i, c := range conns {
 		if errs[i] == nil {
-			asking.Go(func() { errs[i] = q.exchange(t.Context(), c) })
+			running.Go(func() { errs[i] = q.exchange(t.Context(), c) })
 		}
 	}
-	asking.Wait()
+	running.Wait()
 	for i, err := range errs {
 		if err != nil {
 			t.Errorf("connection %d: %v", i, err)

@@ -220,7 +220,7 @@ func TestReloadBySignal(t *testing.T) {
 	b.Configure(t, w.config(t))
 	reached("one")
 	b.Configure(t, "[global]\nwatch = 1\n") // said, and nothing changes
-	b.WaitLine(t, "the broken file is told of", func(l harness.Line) bool {
+	b.WaitLine(t, "the broken file is logged", func(l harness.Line) bool {
 		return l.Level == "error" && strings.Contains(l.Err, "global.watch")
 	})
 	reached("one")

@@ -58,7 +58,7 @@ func TestMaintenanceStaysWithTheName(t *testing.T) {
 		if _, dropped, _ := strings.Cut(said,
 			"set at run time, and dropped:\n"); !strings.Contains(strings.Join(strings.Fields(dropped), " "),
 			"all b1 weight 7 3 its source says something else now") {
-			t.Errorf("what is dropped is not told:\n%s", said)
+			t.Errorf("the dropped settings are missing:\n%s", said)
 		}
 	}
 	line := b.WaitLine(t, "the dropped weight", func(l harness.Line) bool {
@@ -236,9 +236,8 @@ func TestQueueAndReloads(t *testing.T) {
 	check(t, harness.PingPong(first, 1, 10))
 }
 
-// TestPlanTellsOfAnEndingDiscovery ends a pool's discovery: what was set at run time of the backends that it found is
-// told as dropped.
-func TestPlanTellsOfAnEndingDiscovery(t *testing.T) {
+// TestPlanShowsAnEndingDiscovery ends a pool's discovery: plan lists the run-time settings of its backends as dropped.
+func TestPlanShowsAnEndingDiscovery(t *testing.T) {
 	t.Parallel()
 	names := named(t, "b1", "found")
 	file := filepath.Join(t.TempDir(), "backends.toml")

@@ -36,9 +36,9 @@ func TestSoakUDPShortFlows(t *testing.T) {
 	b := startSoakUDP(t, world{Backends: []string{backend.Address()}, Listener: []string{"responses = 1"}})
 	address := b.Address(t, "main")
 	run := func(n int) {
-		var asking sync.WaitGroup
+		var running sync.WaitGroup
 		for i := range clients {
-			asking.Go(func() {
+			running.Go(func() {
 				for k := range n / clients {
 					if err := shortFlow(address, fmt.Sprintf("client %d, flow %d", i, k)); err != nil {
 						t.Error(err)
@@ -47,7 +47,7 @@ func TestSoakUDPShortFlows(t *testing.T) {
 				}
 			})
 		}
-		asking.Wait()
+		running.Wait()
 	}
 	settled := func() int64 { // all flows have ended, and their sockets are closed
 		b.CheckLeaks(t)
@@ -164,7 +164,7 @@ func TestSoakDNSInFlight(t *testing.T) {
 		}
 		t.Logf("wave %d: %d questions asked in %v, all answered in %v; %d sockets more; memory before %d KiB, with "+
 			"all in flight %d KiB, answered %d KiB, "+
-			"collected %d KiB", wave, questions, f.asking.Round(time.Millisecond), f.answering.Round(time.Millisecond),
+			"collected %d KiB", wave, questions, f.sending.Round(time.Millisecond), f.answering.Round(time.Millisecond),
 			f.sockets,
 			before>>10, f.memory>>10, answered>>10, b.AnonMemory(t)>>10)
 		if f.sockets > flightSockets {

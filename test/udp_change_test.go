@@ -78,15 +78,15 @@ func TestUDPDrain(t *testing.T) {
 	})
 }
 
-// A udpAsker asks all the time, from one socket or from a new one for each question, and stops at the first that is not
+// A udpClient asks all the time, from one socket or from a new one for each question, and stops at the first that is not
 // answered.
-type udpAsker struct {
+type udpClient struct {
 	asked atomic.Int64
 	err   error // of the question that was not answered; to be read when it has been stopped
 }
 
 // run asks until stop is closed.
-func (a *udpAsker) run(address string, fresh bool, stop <-chan struct{}) {
+func (a *udpClient) run(address string, fresh bool, stop <-chan struct{}) {
 	var c net.Conn
 	defer func() {
 		if c != nil {
@@ -146,15 +146,15 @@ func TestUDPReload(t *testing.T) {
 	b := harness.StartBalancer(t, config(0))
 	t.Cleanup(func() { endFlows(t, b) })
 	stop := make(chan struct{})
-	askers := make([]udpAsker, 6)
-	var asking sync.WaitGroup
-	for i := range askers {
-		asking.Go(func() { askers[i].run(stay, i%2 == 0, stop) })
+	clients := make([]udpClient, 6)
+	var running sync.WaitGroup
+	for i := range clients {
+		running.Go(func() { clients[i].run(stay, i%2 == 0, stop) })
 	}
 	for round := 1; round <= 24; round++ {
-		before := make([]int64, len(askers))
-		for i := range askers {
-			before[i] = askers[i].asked.Load()
+		before := make([]int64, len(clients))
+		for i := range clients {
+			before[i] = clients[i].asked.Load()
 		}
 		b.Reload(t, config(round))
 		if round%3 != 1 {
@@ -164,19 +164,19 @@ func TestUDPReload(t *testing.T) {
 			}
 		}
 		harness.Eventually(t, "everybody was answered since", func() error {
-			for i := range askers {
-				if now := askers[i].asked.Load(); now < before[i]+5 {
-					return fmt.Errorf("asker %d has %d answers, and had %d", i, now, before[i])
+			for i := range clients {
+				if now := clients[i].asked.Load(); now < before[i]+5 {
+					return fmt.Errorf("client %d has %d answers, and had %d", i, now, before[i])
 				}
 			}
 			return nil
 		})
 	}
 	close(stop)
-	asking.Wait()
-	for i := range askers {
-		if askers[i].err != nil {
-			t.Errorf("asker %d, after %d answers: %v", i, askers[i].asked.Load(), askers[i].err)
+	running.Wait()
+	for i := range clients {
+		if clients[i].err != nil {
+			t.Errorf("client %d, after %d answers: %v", i, clients[i].asked.Load(), clients[i].err)
 		}
 	}
 	b.Configure(t, "[listener.stay]\naddress = \"127.0.0.1:1\"\nprotocol = \"udp\"\npool = \"nowhere\"\n")

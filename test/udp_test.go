@@ -160,9 +160,9 @@ func TestUDPNameServer(t *testing.T) {
 		direct[q] = answer
 	}
 	address := b.Address(t, "main")
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	for i := range clients {
-		asking.Go(func() {
+		running.Go(func() {
 			for k := range 20 {
 				q := questions[(7*i+11*k)%len(questions)]
 				if answer, err := resolve(q, address); err != nil || answer != direct[q] {
@@ -172,7 +172,7 @@ func TestUDPNameServer(t *testing.T) {
 			}
 		})
 	}
-	asking.Wait()
+	running.Wait()
 
 	p := harness.RunDNSPerf(t, address, questions, "-c", "20", "-Q", "1000", "-l", "2")
 	if p.Lost != 0 || p.Completed != p.Sent || p.Sent < 1000 || p.Codes["NOERROR"] < 2*p.Codes["NXDOMAIN"] {

@@ -1,6 +1,7 @@
 //go:build netns
 
-// These tests run what the documents show, at the addresses that they show, and so in a network namespace of their own:
+// These tests run the commands of the documents, at the documents' addresses, and therefore need a network namespace of
+// their own:
 //
 //	unshare --user --map-root-user --net go test -tags netns -run NetnsDocs ./test
 //	unshare --user --map-root-user --net go test -tags netns -run NetnsDocsCommandLine ./test -update    # writes docs/cli.md anew
@@ -34,14 +35,14 @@ const (
 	docsFile   = "/etc/limeload/lb.toml"
 )
 
-// A scene is the balancer of docs/cli.md with its backends and a few clients, at work.
+// A scene is a running balancer as in docs/cli.md, with its backends and a few clients.
 type scene struct {
 	*harness.Balancer
 	dir     string // of the commands, which has lb.toml and new.toml
 	clients []*net.TCPConn
 }
 
-// startScene starts it. The configuration is the page's own.
+// startScene starts a scene with the configuration of the page.
 func startScene(t *testing.T, page string) *scene {
 	t.Helper()
 	s := &scene{dir: t.TempDir()}
@@ -57,7 +58,7 @@ func startScene(t *testing.T, page string) *scene {
 		serveNames(t, address)
 	}
 	started := time.Now()
-	// its flows would keep it for a while
+	// otherwise it would wait for its flows
 	s.Balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: text, Killed: true})
 	t.Cleanup(func() { s.Kill(t) })
 	check(t, os.WriteFile(filepath.Join(s.dir, "lb.toml"), []byte(s.Complete(text)), 0o600))
@@ -121,7 +122,7 @@ func renewed(t *testing.T, text string) string {
 	return text
 }
 
-// prepare is what is done before a command of the page, which shows it at work.
+// prepare makes the changes that a command of the page needs to show its output.
 func (s *scene) prepare(t *testing.T, line string) {
 	t.Helper()
 	switch words := strings.Fields(line); words[0] {
@@ -140,7 +141,7 @@ func (s *scene) prepare(t *testing.T, line string) {
 	}
 }
 
-// run runs a command of the page, and returns what it prints with the page's paths in place of the test's.
+// run runs a command of the page, and returns its output with the page's paths in place of the test's.
 func (s *scene) run(t *testing.T, line string) (stdout string, code int) {
 	t.Helper()
 	command := harness.Command{
@@ -160,7 +161,7 @@ func (s *scene) run(t *testing.T, line string) (stdout string, code int) {
 	).Replace(stdout), code
 }
 
-// watch runs `events` until it has told of two events.
+// watch runs `events` until it has printed two events.
 func (s *scene) watch(t *testing.T, c harness.Command) (stdout string, code int) {
 	t.Helper()
 	p := harness.Start(t, c)
@@ -173,7 +174,7 @@ func (s *scene) watch(t *testing.T, c harness.Command) (stdout string, code int)
 	return strings.Join(strings.SplitAfterN(p.Stdout(), "\n", 3)[:2], ""), 0
 }
 
-// volatile is what differs from one run to the next.
+// volatile matches what differs between runs.
 var volatile = []struct {
 	pattern *regexp.Regexp
 	word    string
@@ -186,13 +187,13 @@ var volatile = []struct {
 	{regexp.MustCompile(`(loops +\d+, sessions) [0-9 ]+`), "$1 N"},
 	{regexp.MustCompile(`(weight_changed \S+ \S+) \d+ -> \d+`), "$1 N -> N"},
 	{regexp.MustCompile(`\d+\.\d+% of the hash keys`), "N% of the hash keys"},
-	// they end one after the other
+	// the sessions end one after the other
 	{regexp.MustCompile(`(?m)^(backend \S+ of pool \S+ drains: .*\n)(?:backend \S+ of pool \S+ drains: .*\n)+`), "$1"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 	{regexp.MustCompile(`(?m) $`), ""},
 }
 
-// steady returns a text without what is volatile.
+// steady returns a text without its volatile parts.
 func steady(text string) string {
 	for _, v := range volatile {
 		text = v.pattern.ReplaceAllString(text, v.word)
@@ -212,7 +213,7 @@ func layAddresses(t *testing.T) {
 }
 
 // TestNetnsDocsCommandLine runs each command that docs/cli.md shows with its output, against a real balancer with real
-// backends and clients: the page shows what the program prints, but for times, sizes and ids.
+// backends and clients: the page shows the program's output, apart from times, sizes and ids.
 func TestNetnsDocsCommandLine(t *testing.T) {
 	if steady("a  1.5s 20.0 KiB") != steady("a 3d4h   1 B") || steady("a 1") == steady("a 2") {
 		t.Fatal("the guard does not distinguish outputs")
@@ -283,8 +284,8 @@ func shownCurls(page string) (commands []string) {
 	return commands
 }
 
-// TestNetnsDocsCurl runs every curl that the documents show, but for those of docs/api.md, which have a test of their
-// own: each is answered with a status below 400.
+// TestNetnsDocsCurl runs every curl command of the documents, except those of docs/api.md, which have their own test:
+// each is answered with a status below 400.
 func TestNetnsDocsCurl(t *testing.T) {
 	layAddresses(t)
 	harness.Tool(t, "curl")

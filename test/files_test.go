@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestPlanShowsNoSecrets sends a plan whose files are not those of the running configuration, as somebody would who may
-// ask for plans and wants to know what there is on the machine: all answers are alike, and no login is tried anywhere.
+// TestPlanShowsNoSecrets sends plans with files that the running configuration does not name, as somebody might who
+// wants to explore the machine: all answers are the same, and no login is tried.
 func TestPlanShowsNoSecrets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -52,8 +52,8 @@ func TestPlanShowsNoSecrets(t *testing.T) {
 	}
 }
 
-// TestFilesOfConfiguration has every kind of thing in the place of a file that a configuration names: check and reload
-// say what is wrong with it and where it is, at once, and TERM ends the balancer as ever.
+// TestFilesOfConfiguration replaces a file that a configuration names by everything else that a path can lead to: check
+// and reload report at once what is wrong and where, and TERM still ends the balancer.
 func TestFilesOfConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -88,7 +88,7 @@ func TestFilesOfConfiguration(t *testing.T) {
 		}
 	}
 
-	// The configuration itself: a person may name a pipe, and the balancer must not wait for one.
+	// The configuration itself: a command line may name a pipe, but the balancer must not wait for one.
 	check(t, os.Remove(b.File()))
 	check(t, syscall.Mkfifo(b.File(), 0o600))
 	if _, stderr, code := b.Command(t, "reload"); code != 1 || !strings.Contains(stderr, "not a regular file") {
@@ -103,8 +103,8 @@ func TestFilesOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestFilesBesideTheConfiguration starts the balancer in another folder than that of its configuration, whose files
-// have relative names.
+// TestFilesBesideTheConfiguration starts the balancer in another folder than that of its configuration, which names
+// files by relative paths.
 func TestFilesBesideTheConfiguration(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), t.TempDir()
@@ -144,8 +144,8 @@ func TestFilesBesideTheConfiguration(t *testing.T) {
 	}
 }
 
-// TestPlanSendsNoPasswords sends plans that name the password file of the running configuration, which has other
-// contents by now, beside an address that the running configuration does not have: nobody connects there.
+// TestPlanSendsNoPasswords sends plans that combine the password file of the running configuration, which has changed
+// since, with an address that the running configuration does not have: the balancer does not connect there.
 func TestPlanSendsNoPasswords(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedis(t)

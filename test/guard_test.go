@@ -21,8 +21,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// The guards hold the repository to the rules of its house. Each first proves on a bad sample that it can fail. They
-// read what the test cache does not see, and so need -count=1.
+// The guards check the rules of the repository. Each first proves on a bad sample that it can fail. They read files
+// that the test cache does not track, and so need -count=1.
 
 const module = "github.com/limeload/limeload-l4"
 
@@ -54,8 +54,7 @@ func listPackages(t *testing.T) []listed {
 	}
 }
 
-// houseImports returns which of our packages each of them may import. A package that is not named here has no place in
-// the house.
+// houseImports returns which of our packages each package may import. All our packages must be in it.
 func houseImports() map[string][]string {
 	return map[string][]string{
 		"cmd/limeload-l4": {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin",
@@ -64,7 +63,7 @@ func houseImports() map[string][]string {
 		"cmd/limeload-l4/daemon": {"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "l4",
 			"cmd/limeload-l4/admin"},
 		"conf": {"conf/file", "algo"}, // for the names of the algorithms
-		// a leaf that knows nothing of conf: how files are read, whoever reads them
+		// a leaf without knowledge of conf: reads files for all packages
 		"conf/file":            nil,
 		"algo":                 nil,
 		"pool":                 {"algo"},
@@ -80,7 +79,7 @@ func houseImports() map[string][]string {
 	}
 }
 
-// importViolations returns what in these packages breaks the import graph.
+// importViolations returns the imports of these packages that break the import graph.
 func importViolations(packages []listed) []string {
 	allowed := houseImports()
 	var violations []string
@@ -151,9 +150,9 @@ func TestImportGraph(t *testing.T) {
 	}
 }
 
-// folderViolations returns which of the top-level folders have no place there.
+// folderViolations returns the top-level folders that should not exist.
 func folderViolations(folders []string) []string {
-	// build is what make makes
+	// make creates build
 	house := []string{"cmd", "conf", "algo", "pool", "healthcheck", "l4", "test", "docs", "build"}
 	return slices.DeleteFunc(slices.Clone(folders), func(name string) bool {
 		return strings.HasPrefix(name, ".") || slices.Contains(house, name)
@@ -178,8 +177,8 @@ func TestTopLevelFolders(t *testing.T) {
 	}
 }
 
-// sourceViolations returns what in one package's files, without tests, breaks the rules of comments and forbidden
-// words.
+// sourceViolations returns the violations of the rules on comments and forbidden words in one package's files, without
+// tests.
 func sourceViolations(fset *token.FileSet, files []*ast.File) []string {
 	var violations []string
 	report := func(at token.Pos, format string, args ...any) {
@@ -208,7 +207,7 @@ func sourceViolations(fset *token.FileSet, files []*ast.File) []string {
 	return violations
 }
 
-// documentedDecl reports what a declaration exports without a comment, and functions named init.
+// documentedDecl reports exported names without a doc comment, and functions named init.
 func documentedDecl(decl ast.Decl, report func(token.Pos, string, ...any)) {
 	switch d := decl.(type) {
 	case *ast.FuncDecl:
@@ -302,7 +301,7 @@ func TestSourceRules(t *testing.T) {
 	}
 }
 
-// TestReadmeExamples has the binary check every configuration that the README shows.
+// TestReadmeExamples checks every configuration in the README with the binary.
 func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../README.md")

@@ -1,9 +1,7 @@
-// Package test runs the built balancer as an operator would, with real clients and servers around it, and looks at it
-// from outside: its command line, its log, its sockets and what /proc says of it. It also holds the guards that read
-// the repository itself.
+// Package test runs the built balancer as an operator would, with real clients and servers, and observes it from
+// outside: its command line, log, sockets and data in /proc. It also has the guards, which check the repository itself.
 //
-// It measures nothing for its own sake (test/bench does); bounds on CPU time and memory are those the balancer
-// promises.
+// It checks the bounds on CPU time and memory that the balancer promises; test/bench measures performance.
 package test
 
 import (
@@ -43,7 +41,7 @@ type world struct {
 	Global   []string // lines of the global table
 	Health   []string // lines of the pool's health table, type first unless it is tcp; none: no checks
 	Breaker  []string // lines of the pool's breaker table; none: the defaults
-	Discover []string // lines of the pool's discovery table; none: the backends are all there are
+	Discover []string // lines of the pool's discovery table; none: only Backends
 
 	Descriptors int  // see harness.BalancerOptions
 	Measured    bool // see harness.BalancerOptions
@@ -124,8 +122,8 @@ func between(t testing.TB, handle harness.Handler, listener ...string) (*harness
 	return b, backend
 }
 
-// handOver returns a handler that gives the test the backend's end of each connection. The test may do with it what it
-// likes; it is closed at the end of the test.
+// handOver returns a handler that passes the backend's end of each connection to the test, which may use it freely. It
+// is closed at the end of the test.
 func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		select {
@@ -136,7 +134,7 @@ func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	}
 }
 
-// connected starts a balancer and gives both ends of one session through it.
+// connected starts a balancer and returns both ends of one session through it.
 func connected(t testing.TB, listener ...string) (b *harness.Balancer, client, backend *net.TCPConn) {
 	t.Helper()
 	conns := make(chan *net.TCPConn)
@@ -153,7 +151,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// oneOf fails the test for each session that ended for another reason than these.
+// oneOf fails the test for each session that ended for any other reason than these.
 func oneOf(t testing.TB, sessions []harness.Line, reasons ...string) {
 	t.Helper()
 	allowed := map[string]bool{}

@@ -51,8 +51,8 @@ func TestIdleSessions(t *testing.T) {
 // slowReaders is how many sessions do not read while their other side sends without end.
 const slowReaders = 64
 
-// slowMemory bounds what all of them may cost the balancer: a kept remainder of 64 KiB each, pipes' pages being the
-// kernel's, and as much again for the runtime, twice over.
+// slowMemory bounds the balancer's memory for all of them: 64 KiB of kept data each (pages of pipes are the kernel's),
+// the same for the runtime, and all of that doubled.
 const slowMemory = 16 << 20
 
 func TestSlowReaders(t *testing.T) {
@@ -80,7 +80,7 @@ func TestSlowReaders(t *testing.T) {
 	})
 }
 
-// slowlyRead has every session stall and measures, then again after the readers went on a little.
+// slowlyRead measures when every session has stalled, and again after the readers have read a little.
 func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use func(*net.TCPConn),
 	goOn func([]*net.TCPConn)) {
 	backend := harness.Serve(t, handle)
@@ -112,7 +112,7 @@ func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use f
 	measure()
 }
 
-// awaitStall waits until nothing has been sent for half a second's worth of looks.
+// awaitStall waits until nothing is sent during half a second of polling.
 func awaitStall(t *testing.T, moved *atomic.Int64) {
 	t.Helper()
 	last, same := int64(-1), 0

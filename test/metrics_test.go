@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// metrics returns what /metrics says: the value of each line by its name and labels, as they stand there.
+// metrics returns the values of /metrics by name and labels, as written there.
 func metrics(t testing.TB, b *harness.Balancer) map[string]float64 {
 	t.Helper()
 	status, text := b.API(t, "GET", "/metrics", nil)
@@ -38,7 +38,7 @@ func metrics(t testing.TB, b *harness.Balancer) map[string]float64 {
 	return values
 }
 
-// measured fails the test for each of these metrics that has another value.
+// measured fails the test for each metric whose value differs.
 func measured(t testing.TB, b *harness.Balancer, want map[string]float64) {
 	t.Helper()
 	got := metrics(t, b)
@@ -60,8 +60,8 @@ func awaitMetric(t testing.TB, b *harness.Balancer, key string, value float64) {
 	})
 }
 
-// TestMetrics does what is counted, so and so often, and finds these numbers: sessions and their bytes, retries, a
-// breaker's opening, refusals of two kinds, a verdict, reloads of either result, and the drain.
+// TestMetrics causes known numbers of events and compares the metrics: sessions and their bytes, retries, a breaker's
+// opening, refusals of two kinds, a verdict, reloads of either result, and the drain.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	const greeting = "hello"
@@ -207,7 +207,7 @@ fall = 1
 	}
 }
 
-// TestMetricsRules has Prometheus' own tool read the rules and run their tests, and read what the board asks for.
+// TestMetricsRules runs Prometheus' own tool on the rules and their tests, and on the queries of the dashboard.
 func TestMetricsRules(t *testing.T) {
 	t.Parallel()
 	promtool := harness.Tool(t, "promtool")
@@ -246,7 +246,7 @@ func TestMetricsRules(t *testing.T) {
 // A monitor is a Prometheus server.
 type monitor struct{ address string }
 
-// startMonitor starts one that scrapes a balancer's TCP address each second, native histograms too, and has the
+// startMonitor starts a server that scrapes a balancer's TCP address each second, with native histograms, and has the
 // packaged rules.
 func startMonitor(t testing.TB, target string) monitor {
 	t.Helper()
@@ -264,7 +264,7 @@ func startMonitor(t testing.TB, target string) monitor {
 	return m
 }
 
-// ask reads what the API answers into into.
+// ask decodes the API's answer into into.
 func (m monitor) ask(ctx context.Context, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, "GET", "http://"+m.address+path, nil)
 	if err != nil {
@@ -299,8 +299,7 @@ func (m monitor) value(ctx context.Context, expr string) (float64, error) {
 	return strconv.ParseFloat(fmt.Sprint(answer.Data.Result[0].Value[1]), 64)
 }
 
-// TestPrometheus has a real Prometheus scrape the balancer, which it understands in full: native histograms, rules and
-// all.
+// TestPrometheus runs a real Prometheus, which scrapes the balancer with native histograms and evaluates the rules.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	echo, admin := harness.Serve(t, harness.Echo), harness.FreeAddress(t)

@@ -29,8 +29,8 @@ const (
 // A far is a process in a network namespace of its own, at the other end of a cable.
 type far struct{ *harness.Process }
 
-// connectFar starts a far end in the remote role, and lays the cable. The tests do not run in parallel: there is one
-// cable.
+// connectFar starts a far end in the remote role, and connects the cable. There is only one, so these tests do not run
+// in parallel.
 func connectFar(t *testing.T) far {
 	t.Helper()
 	ownNamespace(t)
@@ -54,7 +54,7 @@ func connectFar(t *testing.T) far {
 	return f
 }
 
-// ownNamespace checks that no other network can be harmed, and sets loopback going.
+// ownNamespace checks that the test is in a network namespace of its own, and brings loopback up.
 func ownNamespace(t *testing.T) {
 	t.Helper()
 	interfaces, err := net.Interfaces()
@@ -68,7 +68,7 @@ func ownNamespace(t *testing.T) {
 	ip(t, "link", "set", "lo", "up")
 }
 
-// cut takes the far end's address away: what arrives there is dropped without a word, as by a cut cable further on.
+// cut removes the far end's address: packets to it are dropped silently, as by a cut cable.
 func (f far) cut(t *testing.T) {
 	t.Helper()
 	f.ip(t, "address", "del", remote+"/24", "dev", "there")
@@ -85,7 +85,7 @@ func (f far) ip(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(enter, args...)})
 }
 
-// liveness returns the two ways to find a lost peer: data that nobody acknowledges, and probes in silence.
+// liveness returns the two ways to detect a lost peer: unacknowledged data, and keepalive probes in silence.
 func liveness() []struct {
 	name     string
 	listener []string

@@ -23,7 +23,7 @@ func decode(t testing.TB, text []byte, into any) {
 	}
 }
 
-// A plan is the part of a plan that can be held against what happens.
+// A plan has the fields of a plan that can be compared with its effect.
 type plan struct {
 	Same      bool
 	Listeners []struct{ Name, What, Address string }
@@ -34,7 +34,7 @@ type plan struct {
 	Drained, Ended int
 }
 
-// A fleet is what a balancer has, as its control API tells.
+// A fleet is the state of a balancer, as its control API shows it.
 type fleet struct {
 	listeners map[string]string // addresses by name
 	pools     map[string]bool
@@ -50,7 +50,7 @@ type backendState struct {
 
 type sessionState struct{ ID, Listener, Pool, Backend, Phase string }
 
-// observe asks the balancer what it has.
+// observe reads the balancer's state.
 func observe(t testing.TB, b *harness.Balancer) fleet {
 	t.Helper()
 	f := fleet{listeners: map[string]string{}, pools: map[string]bool{}, backends: map[string]backendState{},
@@ -120,8 +120,8 @@ func (d *draw) config() string {
 	return b.String()
 }
 
-// TestPlan has the process say what a configuration will change, and then change it, for 200 random pairs: listeners,
-// pools, backends and sessions are afterwards as it said.
+// TestPlan plans and applies a configuration for 200 random pairs: afterwards listeners, pools, backends and sessions
+// are as planned.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	d := &draw{random: rand.New(rand.NewPCG(3, 4))}
@@ -210,7 +210,7 @@ func dialAll(t *testing.T, b *harness.Balancer) []net.Conn {
 	return clients
 }
 
-// planAndReload holds the plan for next against what taking it up does.
+// planAndReload compares the plan for next with the effect of the reload.
 func planAndReload(t *testing.T, b *harness.Balancer, now, next string) {
 	t.Helper()
 	var said plan
@@ -256,7 +256,7 @@ func (p *plan) checkListeners(t *testing.T, before, after fleet) {
 	}
 }
 
-// fate returns what became of something that is from before and to after; "" is not there.
+// fate returns the change of an object that is from before and to afterwards; "" means absent.
 func fate(from, to, different, same string) string {
 	switch {
 	case from == "":

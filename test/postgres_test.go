@@ -65,8 +65,8 @@ func TestPostgres(t *testing.T) {
 	})
 }
 
-// usePostgres uses a real client's habits beside those of pgbench: large results, notifications, and cancelling a
-// query, which travels on a connection of its own.
+// usePostgres does what real clients do and pgbench does not: large results, notifications, and cancelling a query,
+// which needs a connection of its own.
 func usePostgres(t *testing.T, url string) {
 	ctx := t.Context()
 	conn := postgresClient(t, url)

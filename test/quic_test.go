@@ -20,8 +20,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A quicPair is a QUIC server, and what its clients need. Each connection has one stream: both sides send so many bytes
-// at the same time, and then the server says the digests of what it got and of what it sent.
+// A quicPair is a QUIC server and the settings of its clients. Each connection has one stream: both sides send bytes at
+// the same time, and then the server sends the digests of the bytes that it received and sent.
 type quicPair struct {
 	// set once, then read-only
 	address string
@@ -35,7 +35,7 @@ type quicPair struct {
 
 const quicProtocol = "limeload-test"
 
-// startQUIC starts a server that exchanges so many bytes with each of its clients, of whom there are no more than that.
+// startQUIC starts a server that exchanges that many bytes with each of at most that many clients.
 func startQUIC(t *testing.T, bytes int64, clients int) *quicPair {
 	t.Helper()
 	server := makeCertificate(t, time.Now().Add(time.Hour), "127.0.0.1")
@@ -101,7 +101,7 @@ func (q *quicPair) serve(ctx context.Context, c *quic.Conn) error {
 	return nil
 }
 
-// exchange has both sides of a connection send and compares what went with what came.
+// exchange sends in both directions of a connection and compares the digests of sent and received bytes.
 func (q *quicPair) exchange(ctx context.Context, c *quic.Conn) error {
 	defer c.CloseWithError(0, "done")
 	s, err := c.OpenStreamSync(ctx)
@@ -122,7 +122,7 @@ func (q *quicPair) exchange(ctx context.Context, c *quic.Conn) error {
 	return nil
 }
 
-// A digest is of the bytes that went one way.
+// A digest is that of the bytes in one direction.
 type digest [sha256.Size]byte
 
 // both sends while it receives. ends says that nothing follows what it sends.
@@ -164,8 +164,8 @@ func digestOf(r io.Reader, n int64) (d digest, err error) {
 // handshakes is how many connections are made at a time: quic-go refuses them when 32 wait to be accepted.
 const handshakes = 16
 
-// askAll connects so many clients by way of address, has all of them exchange bytes at the same time, and fails the
-// test for each exchange that was not whole.
+// askAll connects that many clients through address, exchanges bytes with all at the same time, and fails the test for
+// each incomplete exchange.
 func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	t.Helper()
 	var running sync.WaitGroup
@@ -196,7 +196,8 @@ func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	}
 }
 
-// TestQUIC has QUIC connections go through the balancer, with megabytes both ways in each: what comes is what went.
+// TestQUIC opens QUIC connections through the balancer and exchanges megabytes in both directions of each, without a
+// change.
 func TestQUIC(t *testing.T) {
 	t.Parallel()
 	withOffload(t, func(t *testing.T, key string) {

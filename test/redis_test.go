@@ -47,8 +47,8 @@ func TestRedisBenchmark(t *testing.T) {
 	}
 }
 
-// TestRedisClient uses a real client's other habits: large values both ways, a deep pipeline, a server that speaks when
-// it likes, and many clients at once.
+// TestRedisClient does what real clients do besides: large values in both directions, a deep pipeline, messages pushed
+// by the server, and many clients at once.
 func TestRedisClient(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedis(t)

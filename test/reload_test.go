@@ -15,7 +15,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A churn makes configurations with two listeners that never change, "redis" and "postgres", and all else different
+// A churn makes configurations in which two listeners never change, "redis" and "postgres", and everything else does
 // each time.
 type churn struct {
 	redis, postgres string   // addresses of the listeners
@@ -25,7 +25,7 @@ type churn struct {
 	random          *rand.Rand
 }
 
-// config returns the next one; extra says whether it may have more listeners.
+// config returns the next configuration; extra says whether it may have more listeners.
 func (c *churn) config(extra bool) string {
 	pick := func(words ...string) string { return words[c.random.IntN(len(words))] }
 	var b strings.Builder
@@ -68,8 +68,8 @@ func goroutines(t testing.TB, b *harness.Balancer) int {
 	return n
 }
 
-// TestReload takes up 200 configurations in about twenty seconds while clients of listeners that stay come, go and
-// stay: nobody notices, and nothing is left over. Now and then the file is broken, and nothing changes.
+// TestReload applies 200 configurations in about twenty seconds, with clients of the unchanged listeners that connect,
+// close and stay: no client notices, and nothing leaks. Sometimes the file is broken, and nothing changes.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	one, two, database := harness.StartRedis(t), harness.StartRedis(t), harness.StartPostgres(t)
@@ -157,7 +157,7 @@ func redisBenchmarks(t *testing.T, port string, stop <-chan struct{}) error {
 	}
 }
 
-// brokenReload has the balancer look at a file with mistakes: it is told what `check` says, and nothing changes.
+// brokenReload reloads a file with mistakes: the answer is that of `check`, and nothing changes.
 func brokenReload(t *testing.T, b *harness.Balancer) {
 	t.Helper()
 	var before, after any
@@ -231,8 +231,8 @@ func TestReloadBySignal(t *testing.T) {
 	b.Reload(t, w.config(t))
 }
 
-// TestReloadListeners adds, moves and removes listeners: who is connected stays, counters go on, and an address that
-// cannot be had leaves all as it was.
+// TestReloadListeners adds, moves and removes listeners: sessions stay, counters continue, and an address that cannot
+// be bound changes nothing.
 func TestReloadListeners(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)

@@ -15,10 +15,10 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// checkInterval is the interval of the checks in the failover tests; what the balancer promises is a number of them.
+// checkInterval is the interval of the checks in the failover tests; the balancer's promises are in intervals.
 const checkInterval = time.Second
 
-// A writer connects through the balancer again and again, writes one row and notes which server took it.
+// A writer connects through the balancer repeatedly, writes one row and records which server accepted it.
 type writer struct {
 	url    string
 	cancel context.CancelFunc
@@ -176,8 +176,8 @@ func TestPostgresFailover(t *testing.T) {
 	}
 }
 
-// TestDemotedPrimaryLosesItsWriters promotes a standby while the old primary runs on and knows nothing of it: the old
-// one is fenced off, and its sessions are cut, unless the configuration keeps them.
+// TestDemotedPrimaryLosesItsWriters promotes a standby while the old primary keeps running unaware: the old one is
+// fenced off, and its sessions are closed unless the configuration keeps them.
 func TestDemotedPrimaryLosesItsWriters(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

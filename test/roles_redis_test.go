@@ -39,8 +39,8 @@ func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	}.start(t)
 }
 
-// TestRedisRoles has a replica made the master by hand while the old master still believes that it is one, and then the
-// old one made its replica: sessions are with one of them at any time, and never with the one that nobody follows.
+// TestRedisRoles makes a replica the master by hand while the old master stays one, and then makes the old one its
+// replica: all sessions are on one of them at any time, and never on the one without replicas.
 func TestRedisRoles(t *testing.T) {
 	t.Parallel()
 	master, replica := harness.StartRedis(t), harness.StartRedis(t)
@@ -73,7 +73,7 @@ func TestRedisRoles(t *testing.T) {
 	check(t, harness.Ping(b.Dial(t, "main")))
 }
 
-// TestRedisReasons has servers that are not ready in each way Redis knows: each is unhealthy for its own reason.
+// TestRedisReasons has Redis servers that are not ready, in every way: each is unhealthy for its own reason.
 func TestRedisReasons(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -170,9 +170,9 @@ func awaitPrimary(t *testing.T, want string, balancers ...*harness.Balancer) {
 	}
 }
 
-// TestRedisTwoMasters has two masters that nobody follows, as after a restart of both. The one that has written more is
-// the primary, and where that decides nothing the one that was it before, as the state file knows, or the one of the
-// lower address: of two balancers that have them in another order both take the same.
+// TestRedisTwoMasters has two masters without replicas, as after a restart of both. The primary is the one that has
+// written more; if they are equal, the earlier primary in the state file, or else the one with the lower address. Two
+// balancers with another order of backends choose the same.
 func TestRedisTwoMasters(t *testing.T) {
 	t.Parallel()
 	servers := []*harness.Redis{harness.StartRedis(t), harness.StartRedis(t)}
@@ -214,7 +214,7 @@ func TestRedisTwoMasters(t *testing.T) {
 	keeper := start(keep, low, high)
 	awaitPrimary(t, high.Address, keeper, start(nil, high, low))
 
-	// All is restarted, and nobody has written anything.
+	// All are restarted, and nothing has been written.
 	keeper.Signal(t, syscall.SIGTERM)
 	keeper.Wait(t)
 	for i, s := range []*harness.Redis{low, high} {

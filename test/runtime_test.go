@@ -11,9 +11,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestMaintenanceStaysWithTheName puts a backend into maintenance and has reloads give it another address, tier and
-// zone: no client is sent to the new server before the operator says so, plan and reload say what stays and what does
-// not, and so does a restart.
+// TestMaintenanceStaysWithTheName puts a backend into maintenance and then changes its address, tier and zone by
+// reloads: the new server gets no client before the operator allows it. plan, reload and a restart say which run-time
+// settings stay.
 func TestMaintenanceStaysWithTheName(t *testing.T) {
 	t.Parallel()
 	old, serving, rebuilt := harness.Serve(t, harness.Name("old")), harness.Serve(t, harness.Name("serving")),
@@ -81,8 +81,8 @@ func TestMaintenanceStaysWithTheName(t *testing.T) {
 	}
 }
 
-// TestDrainOutlivesAReload drains a backend with a deadline and has a reload give it another address: the drain waits
-// for the sessions at the old address, ends them at the deadline, and removes the backend then.
+// TestDrainOutlivesAReload drains a backend with a deadline and changes its address by a reload: the drain waits for
+// the sessions at the old address, ends them at the deadline, and then removes the backend.
 func TestDrainOutlivesAReload(t *testing.T) {
 	t.Parallel()
 	one, two, other := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
@@ -120,8 +120,7 @@ func TestDrainOutlivesAReload(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWithItsMode has the file put a backend that drains into another mode: the drain is over, and ends no
-// session.
+// TestDrainEndsWithItsMode changes the mode of a draining backend in the file: the drain is over, and ends no session.
 func TestDrainEndsWithItsMode(t *testing.T) {
 	t.Parallel()
 	w := world{Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()},
@@ -148,7 +147,7 @@ func TestDrainEndsWithItsMode(t *testing.T) {
 }
 
 // TestAddressesOfAPoolAreUnique adds backends at addresses that are taken: the API refuses them, and a reload of the
-// file as it was removes nobody. A backend that the file begins to name takes the place of one that was added by hand.
+// file as it was removes nobody. A backend that is new in the file replaces one that was added by hand.
 func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	t.Parallel()
 	names := named(t, "b1", "b2")
@@ -189,8 +188,8 @@ func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	}
 }
 
-// TestQueueAndReloads has sessions wait in the queue while reloads and changes leave no backend eligible for a moment:
-// they are served after it. When their pool is removed they are refused at once.
+// TestQueueAndReloads has sessions in the queue while reloads and changes leave no backend eligible for a moment: they
+// are served afterwards. When their pool is removed, they are refused at once.
 func TestQueueAndReloads(t *testing.T) {
 	t.Parallel()
 	w := world{

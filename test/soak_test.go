@@ -1,10 +1,10 @@
 //go:build soak
 
-// The tests here take long or measure; they run by
+// The tests here take long or measure; run them with
 //
 //	make soak
 //
-// They fail on what is wrong, and state figures, which nobody's slow day may turn into a failure.
+// They fail on wrong results. Figures are only reported, since a slow machine must not fail a test.
 
 package test
 
@@ -21,7 +21,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestSoakLarge states what operating a large balancer costs: 10,000 backends, 5,000 sessions.
+// TestSoakLarge reports the cost of operating a large balancer: 10,000 backends, 5,000 sessions.
 func TestSoakLarge(t *testing.T) {
 	const backends, sessions = 10_000, 5_000
 	server := harness.ServeOn(t, fmt.Sprintf("0.0.0.0:%d", harness.FreePort(t)), harness.Echo)
@@ -34,7 +34,7 @@ func TestSoakLarge(t *testing.T) {
 			"algorithm = %q\nbackends = [\n",
 			address, []string{"least_conn", "maglev"}[round%2])
 		for i := range backends {
-			// a hundred come and a hundred go each time, and every weight is another one
+			// each time a hundred backends are added and removed, and every weight changes
 			n := i + 100*round
 			fmt.Fprintf(&b, "{ name = \"b%d\", address = \"127.%d.%d.%d:%s\", weight = %d },\n", n, 20+n>>16, n>>8&255,
 				n&255, port, 1+(n+round)%10)
@@ -102,7 +102,7 @@ func TestSoakLarge(t *testing.T) {
 	}
 }
 
-// TestSoakAPI states the latency of redis-benchmark beside 200 calls of the control API a second, and beside none.
+// TestSoakAPI reports the latency of redis-benchmark with 200 calls of the control API a second, and with none.
 func TestSoakAPI(t *testing.T) {
 	redis := harness.StartRedis(t)
 	b := harness.StartBalancerWith(t,

@@ -28,8 +28,8 @@ func startSoakUDP(t *testing.T, w world) *harness.Balancer {
 	return b
 }
 
-// TestSoakUDPShortFlows has a million flows of one question and one answer, each from a socket of its own: when they
-// are over, the balancer has no more than after the first of them.
+// TestSoakUDPShortFlows makes a million flows of one question and one answer, each from its own socket: afterwards the
+// balancer holds no more than after the first of them.
 func TestSoakUDPShortFlows(t *testing.T) {
 	const flows, warm, clients = 1_000_000, 20_000, 4
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -85,9 +85,8 @@ func shortFlow(address, question string) error {
 	return err
 }
 
-// TestSoakUDPManyFlows has 15,000 flows at once, which leaves this machine's usual limit of 20,000 descriptors some
-// room; each asks again and again, and when they have ended nothing is left. A second wave of as many takes no more
-// than the first.
+// TestSoakUDPManyFlows has 15,000 concurrent flows, below the usual limit of 20,000 descriptors; each asks repeatedly,
+// and when they have ended nothing is left. A second wave takes no more than the first.
 func TestSoakUDPManyFlows(t *testing.T) {
 	const flows, rounds = 15_000, 3
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -99,8 +98,7 @@ func TestSoakUDPManyFlows(t *testing.T) {
 	before, open := b.AnonMemory(t), b.Descriptors(t).Total()
 	clients := make([]*net.UDPConn, flows)
 	for i := range clients {
-		// not from ports that the kernel gives out: there are 28,000 of those, and the balancer needs as many as there
-		// are flows
+		// not from ephemeral ports: there are 28,000 of those, and the balancer needs one for each flow
 		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 10, byte(1+i/200)), Port: 5000 + i%200},
 			udpAddr(t, address))
 		check(t, err)
@@ -140,9 +138,9 @@ func TestSoakUDPManyFlows(t *testing.T) {
 	}
 }
 
-// TestSoakDNSInFlight has 50,000 questions wait for a backend at once, again and again, and states what that takes. The
-// memory that is free afterwards stays with the collector, which keeps about twice what is in use, buffers for
-// datagrams above all; the last burst needs no more.
+// TestSoakDNSInFlight has 50,000 questions that wait for a backend at once, repeatedly, and reports times and memory.
+// Freed memory stays with the collector, which keeps about twice the memory in use, mostly buffers for datagrams; the
+// last burst needs no more.
 func TestSoakDNSInFlight(t *testing.T) {
 	const questions, waves = 50_000, 3
 	h := holdDNS(t, questions)
@@ -158,7 +156,7 @@ func TestSoakDNSInFlight(t *testing.T) {
 		peaks = append(peaks, f.memory)
 		answered := b.AnonMemory(t)
 		b.CheckLeaks(t) // sockets without a question are closed when they are renewed
-		// what a wave has left for the collector is not to count as growth in the next one
+		// so that garbage of one wave does not count as growth in the next one
 		if status, answer := b.API(t, "GET", "/debug/pprof/heap?gc=1", nil); status != http.StatusOK {
 			t.Fatalf("garbage collection: %d %s", status, answer)
 		}
@@ -186,8 +184,8 @@ func TestSoakDNSInFlight(t *testing.T) {
 	}
 }
 
-// TestSoakDNSStale takes the backend away for a minute, one that says nothing and one that is not there any more:
-// clients that ask at a steady pace get expired answers throughout, and fresh ones when it is back.
+// TestSoakDNSStale makes the backend silent for a minute, and then stops one for a minute: clients that ask at a steady
+// pace get expired answers throughout, and fresh ones when it is back.
 func TestSoakDNSStale(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -224,7 +222,7 @@ func TestSoakDNSStale(t *testing.T) {
 	}
 }
 
-// TestSoakUDPFlood states what a client that sends as fast as it can does to others: one socket's flood, and one of new
+// TestSoakUDPFlood reports the effect on other clients of one that sends as fast as it can, from one socket and in new
 // flows.
 func TestSoakUDPFlood(t *testing.T) {
 	const window = 10 * time.Second
@@ -245,8 +243,7 @@ func TestSoakUDPFlood(t *testing.T) {
 			if handle == nil {
 				handle = harness.EchoDatagrams
 			}
-			// two backends by hash: the flood of 127.0.0.66 goes to one, others to both, and only those of the other
-			// are looked at
+			// two backends by hash: the flood from 127.0.0.66 goes to one, and only clients of the other are measured
 			well, flooded := harness.ServeUDP(t, harness.EchoDatagrams), harness.ServeUDP(t, handle)
 			b := startSoakUDP(t, world{
 				Backends: []string{well.Address(), flooded.Address()}, Pool: []string{`algorithm = "client_hash"`},
@@ -299,7 +296,7 @@ func sourcesOf(t *testing.T, b *harness.Balancer, backend string, n int) (source
 	return sources
 }
 
-// A paced is a client that asks a hundred times a second, and how that went.
+// A paced is a client that asks a hundred times a second, with its results.
 type paced struct {
 	times []time.Duration // of questions that were answered
 	lost  int
@@ -377,9 +374,9 @@ func flood(where string, sockets int, stop <-chan struct{}) (sent int) {
 	}
 }
 
-// TestSoakQUIC moves 200 QUIC connections' bytes through the balancer: 100 MiB each way with all there is to speed that
-// up, which takes minutes, and then a tenth of that with and without the balancer's ways to move trains of datagrams,
-// with and without quic-go's, and through nginx and without anything between.
+// TestSoakQUIC moves 200 QUIC connections' bytes through the balancer: 100 MiB in each direction with all
+// optimizations, which takes minutes. Then it moves a tenth of that with and without the balancer's UDP offload, with
+// and without quic-go's, through nginx, and directly.
 func TestSoakQUIC(t *testing.T) {
 	const clients, whole, part = 200, 100 << 20, 10 << 20
 	t.Run("whole", func(t *testing.T) { soakQUIC(t, clients, whole, balancerQUIC("udp_offload = true")) })
@@ -403,7 +400,7 @@ func TestSoakQUIC(t *testing.T) {
 	}
 }
 
-// A quicWay is an address that leads to a QUIC server, and how to learn at the end what CPU time that took.
+// A quicWay is an address that leads to a QUIC server, with a function that returns the CPU time at the end.
 type quicWay struct {
 	address string
 	cpu     func() time.Duration

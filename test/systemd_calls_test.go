@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// syscallSet returns the system calls that an argument of SystemCallFilter= stands for.
+// syscallSet returns the system calls that an argument of SystemCallFilter= names.
 func syscallSet(t *testing.T, name string) map[string]bool {
 	t.Helper()
 	if !strings.HasPrefix(name, "@") {
@@ -58,8 +58,8 @@ func allowedCalls(t *testing.T, unit string) map[string]bool {
 }
 
 // TestSystemdSystemCalls traces a balancer from its start to its end and holds that the unit allows every system call
-// in it, also those of the programs that checks run. Anything refused there would be an error of EPERM that no other
-// test sees.
+// in it, also those of the programs that checks run. A refused call would fail with EPERM, which no other test would
+// notice.
 func TestSystemdSystemCalls(t *testing.T) {
 	t.Parallel()
 	allowed := allowedCalls(t, packaged(t, unitName))

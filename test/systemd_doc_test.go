@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// docMistakes returns which paths and names of the page on systemd are not those of the files.
+// docMistakes returns the paths and names in the page on systemd that differ from the files.
 func docMistakes(doc string, files []string, unit string) []string {
 	var mistakes []string
 	const folder = "cmd/limeload-l4/packaging/"
@@ -54,8 +54,8 @@ func TestSystemdDoc(t *testing.T) {
 	}
 }
 
-// TestSystemdInstallSteps runs the `install` lines of the page, and those of the README, into an empty root, and finds
-// there what the unit names.
+// TestSystemdInstallSteps runs the `install` lines of the page, and those of the README, into an empty root, and checks
+// that the files which the unit names are there.
 func TestSystemdInstallSteps(t *testing.T) {
 	t.Parallel()
 	for _, page := range []string{"../docs/systemd.md", "../README.md"} {

@@ -57,7 +57,7 @@ func (m *serviceManager) wait(t *testing.T, name, pattern string) map[string]str
 	}
 }
 
-// rest returns the messages that came until now and were not waited for.
+// rest returns the messages so far that no wait has returned.
 func (m *serviceManager) rest() []map[string]string {
 	var messages []map[string]string
 	for {
@@ -86,8 +86,8 @@ type notified struct {
 	file string // the configuration
 }
 
-// startNotified starts a balancer as systemd does, and does not wait for anything. It must end with 0 when it is told
-// to.
+// startNotified starts a balancer as systemd does, and does not wait until it is ready. It must end with exit code 0 on
+// SIGTERM.
 func startNotified(t *testing.T, o notifiedOptions) *notified {
 	t.Helper()
 	if o.Socket == "" {
@@ -174,7 +174,7 @@ func TestNotifyDrain(t *testing.T) {
 	check(t, harness.PingPong(c, 1, 1))
 	n.Signal(t, syscall.SIGTERM)
 	n.wait(t, "STOPPING", "1")
-	// twice: it goes on saying so, and each time asks for more than until the next
+	// twice: the messages continue, and each asks for more time than until the next
 	for range 2 {
 		fields := n.wait(t, "STATUS", `draining: 1 session left, 3[56][0-9][0-9] s until it is ended`)
 		if usec, err := strconv.Atoi(fields["EXTEND_TIMEOUT_USEC"]); err != nil || usec < 2_000_000 {
@@ -185,7 +185,7 @@ func TestNotifyDrain(t *testing.T) {
 	endsNotified(t, n)
 }
 
-// served has one session through the balancer, from its start to its end.
+// served runs one session through the balancer, from its start to its end.
 func served(t *testing.T, address string) {
 	t.Helper()
 	c := harness.Dial(t, address)
@@ -263,7 +263,7 @@ func TestNotifyWatchdog(t *testing.T) {
 	})
 }
 
-// TestNotifyManagerGone holds that a balancer serves whose manager does not listen.
+// TestNotifyManagerGone holds that a balancer serves even if its service manager does not listen.
 func TestNotifyManagerGone(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)

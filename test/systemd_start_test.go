@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// activated returns what opens a socket as a .socket unit with this FileDescriptorName= does, and starts a balancer
-// with it once a client connects.
+// activated returns a command that opens a socket as a .socket unit with this FileDescriptorName= does, and starts a
+// balancer with it once a client connects.
 func activated(t *testing.T, address, name string) []string {
 	t.Helper()
 	return []string{harness.Tool(t, "systemd-socket-activate"), "--listen=" + address, "--fdname=" + name,
@@ -73,7 +73,7 @@ func TestSocketActivationRefuses(t *testing.T) {
 	}
 }
 
-// asJournal starts what follows with a standard error that is, as far as it can tell, the journal.
+// asJournal returns a command prefix that makes standard error look like the journal.
 func asJournal() []string {
 	return []string{"/bin/sh", "-c", `JOURNAL_STREAM=$(stat -Lc %d:%i /proc/$$/fd/2) exec "$0" "$@"`}
 }
@@ -104,7 +104,7 @@ func TestJournalPriorities(t *testing.T) {
 	}
 }
 
-// TestJournalOfAFailedStart holds that each mistake in a configuration is filed as an error.
+// TestJournalOfAFailedStart holds that each mistake in a configuration has the priority of an error in the journal.
 func TestJournalOfAFailedStart(t *testing.T) {
 	t.Parallel()
 	n := startNotified(t, notifiedOptions{Config: "[listener.main]\nadress = 1\n", Before: asJournal()})

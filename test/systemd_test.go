@@ -40,7 +40,7 @@ func packagedFiles(t *testing.T) []string {
 	return files
 }
 
-// settings returns what the lines of a unit say, in order, by name.
+// settings returns the values of a unit's settings, in order, by name.
 func settings(unit string) map[string][]string {
 	found := map[string][]string{}
 	for line := range strings.Lines(unit) {
@@ -52,7 +52,7 @@ func settings(unit string) map[string][]string {
 	return found
 }
 
-// setting returns the value of a setting that a unit has once.
+// setting returns the value of a setting that the unit must have exactly once.
 func setting(t *testing.T, unit, name string) string {
 	t.Helper()
 	values := settings(unit)[name]
@@ -84,7 +84,7 @@ func analyze(t *testing.T, args ...string) (output string, code int) {
 	return stdout + stderr, code
 }
 
-// complaints returns what systemd says of a unit; nothing, of a good one.
+// complaints returns systemd's complaints about a unit; "" for a good one.
 func complaints(t *testing.T, unit string) string {
 	t.Helper()
 	output, code := analyze(t, "verify", "--man=no", unit)
@@ -106,7 +106,7 @@ func dropIns(t *testing.T) []string {
 	return files
 }
 
-// TestSystemdUnits has systemd read every unit and drop-in.
+// TestSystemdUnits checks every unit and drop-in with systemd.
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
 	bad := unitFolder(t.TempDir())
@@ -142,11 +142,11 @@ func TestSystemdUnits(t *testing.T) {
 	}
 }
 
-// maxExposure is the worst that `systemd-analyze security` may say of the unit, from 0 (contained) to 10, times ten as
-// the option --threshold has it.
+// maxExposure is the highest exposure of the unit that `systemd-analyze security` may report, from 0 to 10, times ten
+// as for the option --threshold.
 const maxExposure = 17
 
-// TestSystemdHardening holds how much the service may do.
+// TestSystemdHardening holds that the service is confined.
 func TestSystemdHardening(t *testing.T) {
 	t.Parallel()
 	exposed := func(t *testing.T, files map[string]string) bool {
@@ -185,7 +185,7 @@ func TestSystemdHardening(t *testing.T) {
 			t.Errorf("%s=%s, expected %s", name, value, expected)
 		}
 	}
-	// the first hides /proc/sys/net/core/somaxconn from Go, the second takes the worth from the capability
+	// the first hides /proc/sys/net/core/somaxconn from Go, the second makes the capability useless
 	for _, name := range []string{"ProcSubset", "PrivateUsers", "PrivateNetwork", "IPAddressDeny"} {
 		if values := settings(service)[name]; len(values) > 0 {
 			t.Errorf("%s=%s breaks a balancer", name, values[0])
@@ -211,7 +211,7 @@ func TestSystemdTimes(t *testing.T) {
 	}
 }
 
-// TestSystemdUsersAndFolders has systemd read sysusers.d and tmpfiles.d: what a package's scripts would make of them.
+// TestSystemdUsersAndFolders applies sysusers.d and tmpfiles.d with systemd, as a package's scripts would.
 func TestSystemdUsersAndFolders(t *testing.T) {
 	t.Parallel()
 	const users, folders = "sysusers.d/limeload-l4.conf", "tmpfiles.d/limeload-l4.conf"

@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUDPBackendRefuses has a backend whose port is closed. The kernel says so by ICMP: no more than the datagram that
-// found out is lost, the client's next goes elsewhere, and the breaker keeps others away.
+// TestUDPBackendRefuses has a backend whose port is closed, which the kernel reports by ICMP: only the first datagram
+// is lost, the client's next one goes to another backend, and the breaker keeps others away.
 func TestUDPBackendRefuses(t *testing.T) {
 	t.Parallel()
 	well := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -84,7 +84,7 @@ func TestUDPBackendReturns(t *testing.T) {
 	}
 }
 
-// TestUDPBackendSilent has one of two backends say nothing: that is no other client's trouble.
+// TestUDPBackendSilent has one silent backend of two: clients of the other one are not affected.
 func TestUDPBackendSilent(t *testing.T) {
 	t.Parallel()
 	silent, well := harness.ServeUDP(t, harness.SilentDatagrams), harness.ServeUDP(t, harness.EchoDatagrams)
@@ -112,7 +112,7 @@ func TestUDPBackendSilent(t *testing.T) {
 	}
 }
 
-// A moodyUDP answers "moody" until it is told to be silent.
+// A moodyUDP answers "moody" until the test makes it silent.
 type moodyUDP struct {
 	silent chan bool // with room for one word, which holds until it is taken out
 }
@@ -125,7 +125,7 @@ func (m *moodyUDP) serve(c *net.UDPConn, from netip.AddrPort, _ []byte) {
 	}
 }
 
-// TestUDPFlowMoves has a backend's check fail: a client of its flows has its next datagram go to the other one.
+// TestUDPFlowMoves fails a backend's check: the next datagram of its flows goes to the other backend.
 func TestUDPFlowMoves(t *testing.T) {
 	t.Parallel()
 	well := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -159,8 +159,8 @@ func TestUDPFlowMoves(t *testing.T) {
 	}
 }
 
-// TestUDPBackendAnswersFromElsewhere has a backend answer from another port first: what does not come from where the
-// question went is nobody's answer.
+// TestUDPBackendAnswersFromElsewhere has a backend that first answers from another port: a datagram from elsewhere is
+// not an answer.
 func TestUDPBackendAnswersFromElsewhere(t *testing.T) {
 	t.Parallel()
 	other, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -212,7 +212,7 @@ func TestUDPCheckByDNS(t *testing.T) {
 	}
 }
 
-// TestUDPSendProxy reads the header in front of every datagram as a backend that believes it does.
+// TestUDPSendProxy reads the header before every datagram, as a backend that trusts it does.
 func TestUDPSendProxy(t *testing.T) {
 	t.Parallel()
 	for _, listen := range []string{"127.0.0.1:%d", "[::1]:%d", ":%d"} {

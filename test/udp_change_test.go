@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// drainingUDP starts a balancer with a flow and has it drain; it returns when that has begun.
+// drainingUDP starts a balancer with a flow and shuts it down; it returns when the drain has begun.
 func drainingUDP(t *testing.T, drainTimeout, flowTimeout string) (*harness.Balancer, *net.UDPConn) {
 	t.Helper()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -41,7 +41,7 @@ func drainingUDP(t *testing.T, drainTimeout, flowTimeout string) (*harness.Balan
 	return b, c
 }
 
-// TestUDPDrain tells a balancer with a flow to end.
+// TestUDPDrain shuts down a balancer with a flow.
 func TestUDPDrain(t *testing.T) {
 	t.Parallel()
 	t.Run("ends with the last flow", func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestUDPDrain(t *testing.T) {
 	})
 }
 
-// A udpClient asks all the time, from one socket or from a new one for each question, and stops at the first that is not
-// answered.
+// A udpClient asks all the time, from one socket or from a new one for each question, and stops at the first question
+// without an answer.
 type udpClient struct {
 	asked atomic.Int64
 	err   error // of the question that was not answered; to be read when it has been stopped
@@ -123,8 +123,8 @@ func (a *udpClient) run(address string, fresh bool, stop <-chan struct{}) {
 	}
 }
 
-// TestUDPReload takes up configurations with other listeners and backends, while clients of a listener that stays ask
-// all the time, from sockets that stay and from new ones: no answer is lost.
+// TestUDPReload applies configurations with other listeners and backends, while clients of an unchanged listener ask
+// all the time, from the same sockets and from new ones: no answer is lost.
 func TestUDPReload(t *testing.T) {
 	t.Parallel()
 	one, two := harness.ServeUDP(t, harness.EchoDatagrams), harness.ServeUDP(t, harness.EchoDatagrams)
@@ -190,7 +190,7 @@ func TestUDPReload(t *testing.T) {
 	b.ListenersMoved()
 }
 
-// TestUDPRemovedListener removes the listener of a flow by a reload: the flow goes on, and nobody new is served.
+// TestUDPRemovedListener removes the listener of a flow by a reload: the flow continues, and no new client is served.
 func TestUDPRemovedListener(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

@@ -49,8 +49,8 @@ func TestUDPDrainWithDeadline(t *testing.T) {
 	})
 }
 
-// TestUDPLastBackendRemoved removes the only backend of a pool under a client that goes on sending: drain_timeout later
-// nothing goes there any more.
+// TestUDPLastBackendRemoved removes the only backend of a pool while a client keeps sending: after drain_timeout it
+// gets nothing more.
 func TestUDPLastBackendRemoved(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUDPFlowKey sees from the backends which datagrams go together.
+// TestUDPFlowKey holds for each flow_key which datagrams belong to one flow, as the backends see them.
 func TestUDPFlowKey(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, key string) *harness.Balancer {
@@ -68,7 +68,8 @@ func TestUDPFlowKey(t *testing.T) {
 	})
 }
 
-// TestUDPShares has clients come to three backends of weights 1, 2 and 3, and stay.
+// TestUDPShares has clients of three backends of weights 1, 2 and 3: shares follow the weights, and clients keep their
+// backend.
 func TestUDPShares(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -115,7 +116,7 @@ func TestUDPShares(t *testing.T) {
 	}
 }
 
-// TestUDPAccessLine looks at each field of a flow's line, and at the flow while it is one.
+// TestUDPAccessLine checks each field of a flow's access line, and the live flow before.
 func TestUDPAccessLine(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -199,8 +200,8 @@ func TestUDPFlowEnds(t *testing.T) {
 	})
 }
 
-// TestUDPLimits has more clients than may be: their datagrams are dropped and counted, the others are served, and so
-// are they when there is room.
+// TestUDPLimits has more clients than max_flows: their datagrams are dropped and counted, the others are served, and
+// they are too once there is room.
 func TestUDPLimits(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

@@ -18,8 +18,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world says
-// how; those that are left at the end of the test are ended then.
+// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world
+// configures it; the end of the test ends them.
 func (w world) startUDP(t testing.TB) *harness.Balancer {
 	t.Helper()
 	lines := []string{`protocol = "udp"`}
@@ -40,7 +40,7 @@ func endFlows(t testing.TB, b *harness.Balancer) {
 	default:
 	}
 	for _, all := range []string{"0.0.0.0/0", "::/0"} {
-		// not by Ask: the test's context has ended when this is its cleanup
+		// not by Ask, since the test's context has ended when this runs as a cleanup
 		if status, answer, err := b.TryAPI(context.Background(), "DELETE", "/v1/sessions?client="+all,
 			nil); err != nil || status/100 != 2 {
 			t.Errorf("end of the flows: %d %s %v", status, answer, err)
@@ -48,7 +48,7 @@ func endFlows(t testing.TB, b *harness.Balancer) {
 	}
 }
 
-// A udpListener is the part of what the control API says of a listener that the tests look at.
+// A udpListener has the fields of a listener in the control API that the tests use.
 type udpListener struct {
 	Name         string
 	Protocol     string
@@ -61,7 +61,7 @@ type udpListener struct {
 	Dropped      map[string]uint64 // what is zero may be there or not
 }
 
-// drops returns how many datagrams were dropped, by all reasons but those that are zero.
+// drops returns the numbers of dropped datagrams by reason, without zeros.
 func (l udpListener) drops() map[string]uint64 {
 	drops := map[string]uint64{}
 	for reason, n := range l.Dropped {
@@ -86,7 +86,7 @@ func udpFigures(t testing.TB, b *harness.Balancer) udpListener {
 	return udpListener{}
 }
 
-// awaitDrops waits until so many datagrams are counted as dropped for this reason.
+// awaitDrops waits until that many datagrams are counted as dropped for this reason.
 func awaitDrops(t testing.TB, b *harness.Balancer, reason string, n uint64) {
 	t.Helper()
 	harness.Eventually(t, fmt.Sprintf("%d datagrams are dropped for %s", n, reason), func() error {
@@ -144,8 +144,8 @@ func dnsZone(n int) (records string, questions []string) {
 	return b.String(), questions
 }
 
-// TestUDPNameServer puts a real name server behind the balancer: it gives the answers of the server itself, to many
-// clients at once, and none is lost.
+// TestUDPNameServer puts a real name server behind the balancer: many concurrent clients get the server's own answers,
+// and none is lost.
 func TestUDPNameServer(t *testing.T) {
 	t.Parallel()
 	const clients = 30
@@ -185,7 +185,7 @@ func TestUDPNameServer(t *testing.T) {
 	}
 }
 
-// resolve asks one question, as "name type", from a socket of its own, and returns the answer but for its id.
+// resolve asks one question, as "name type", from a new socket, and returns the answer without its id.
 func resolve(question, address string) (string, error) {
 	name, kind, _ := strings.Cut(question, " ")
 	m := new(dns.Msg).SetQuestion(name, dns.StringToType[kind])
@@ -201,7 +201,7 @@ func resolve(question, address string) (string, error) {
 	return answer.String(), nil
 }
 
-// TestUDPSizes sends datagrams from none to the most bytes there are, over both IP versions on either side.
+// TestUDPSizes sends datagrams of all sizes, from empty to the largest, over both IP versions on either side.
 func TestUDPSizes(t *testing.T) {
 	t.Parallel()
 	withOffload(t, exchangeSizes)
@@ -234,8 +234,8 @@ func exchangeSizes(t *testing.T, key string) {
 	}
 }
 
-// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each comes out as it went in,
-// whatever became of the train on its way.
+// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each datagram arrives
+// unchanged, even if its train was split on the way.
 func TestUDPTrains(t *testing.T) {
 	t.Parallel()
 	withOffload(t, exchangeTrains)
@@ -290,8 +290,8 @@ func exchangeTrains(t *testing.T, key string) {
 	}
 }
 
-// withOffload runs f with the ways to move trains of datagrams as one that this kernel has (UDP_GRO, UDP_SEGMENT), and
-// without. Key is for the global table.
+// withOffload runs f with and without the kernel's offload for trains of datagrams (UDP_GRO, UDP_SEGMENT). key is a
+// line for the global table.
 func withOffload(t *testing.T, f func(t *testing.T, key string)) {
 	for _, key := range []string{"udp_offload = true", "udp_offload = false"} {
 		t.Run(key, func(t *testing.T) { f(t, key) })
@@ -299,7 +299,7 @@ func withOffload(t *testing.T, f func(t *testing.T, key string)) {
 }
 
 // TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the
-// balancer is to move no trains.
+// balancer's offload is off.
 func TestUDPOffload(t *testing.T) {
 	t.Parallel()
 	withOffload(t, func(t *testing.T, key string) {
@@ -351,8 +351,8 @@ func sendTrain(t *testing.T, c *net.UDPConn, train []byte, size int, to net.Addr
 	check(t, err)
 }
 
-// TestUDPWildcard asks a listener of all addresses at several: the answer comes from the one that was asked, or a
-// connected socket would not take it.
+// TestUDPWildcard asks a wildcard listener at several addresses: the answer comes from the address that was asked,
+// since a connected socket would not accept another.
 func TestUDPWildcard(t *testing.T) {
 	t.Parallel()
 	four, six := []string{"127.0.0.1", "127.0.0.2", "127.5.6.7"}, []string{"::1"}

@@ -65,7 +65,7 @@ func build(t testing.TB, kind string, members []Member, o Options) Picker {
 	return p
 }
 
-// wantPanic fails the test when f returns. A test is the one place where recover has its use: it hides nothing here.
+// wantPanic fails the test unless f panics. Only tests may use recover, since here it hides nothing.
 func wantPanic(t *testing.T, f func()) {
 	t.Helper()
 	defer func() {
@@ -76,7 +76,7 @@ func wantPanic(t *testing.T, f func()) {
 	f()
 }
 
-// forEachKind runs f as a subtest for every algorithm there is, so that a new one meets the contract, too.
+// forEachKind runs f as a subtest for every algorithm, so that a new one is tested for the contract too.
 func forEachKind(t *testing.T, f func(t *testing.T, k Kind)) {
 	for _, k := range Kinds() {
 		t.Run(k.Name, func(t *testing.T) { f(t, k) })
@@ -164,7 +164,7 @@ func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 	}
 }
 
-// TestSharesFollowWeights includes weights that are all 0, which count as all alike, and one that does among others.
+// TestSharesFollowWeights includes members that all have weight 0, which count as equal, and a single weight of 0.
 func TestSharesFollowWeights(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		for _, weights := range [][]uint32{{0, 0, 0}, {1, 2, 0, 5}, {7, 7}, {MaxWeight, 1, 1},
@@ -198,7 +198,7 @@ func TestSharesFollowWeights(t *testing.T) {
 	})
 }
 
-// TestTenThousandMembers looks whether the large tables reach everybody.
+// TestTenThousandMembers holds that large tables reach all members.
 func TestTenThousandMembers(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {
@@ -231,8 +231,8 @@ func TestTenThousandMembers(t *testing.T) {
 	})
 }
 
-// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about the sessions of that;
-// by hashing, a quarter of its own keys.
+// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about that share of sessions;
+// with hashing, a quarter of its own keys.
 func TestGrowingShare(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {

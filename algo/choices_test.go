@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// fullest puts sessions that stay on members and returns what the fullest has.
+// fullest opens sessions that stay and returns the number on the fullest member.
 func fullest(t *testing.T, kind string, members []Member, sessions int) int64 {
 	t.Helper()
 	p := build(t, kind, members, Options{})
@@ -18,8 +18,8 @@ func fullest(t *testing.T, kind string, members []Member, sessions int) int64 {
 	return most
 }
 
-// TestTwoChoicesAgainstOne is the point of p2c: 10,000 sessions on 100 members are at most a few above the mean of 100,
-// where random puts some 25 more on its fullest.
+// TestTwoChoicesAgainstOne holds the benefit of p2c: of 10,000 sessions on 100 members, no member has more than a few
+// above the mean of 100, while random puts some 25 more on its fullest.
 func TestTwoChoicesAgainstOne(t *testing.T) {
 	one, two := fullest(t, "random", named(100, 1), 10_000), fullest(t, "p2c", named(100, 1), 10_000)
 	t.Logf("10,000 sessions on 100 members: the fullest has %d by random, %d by p2c", one, two)
@@ -47,9 +47,8 @@ func TestP2CWeights(t *testing.T) {
 	}
 }
 
-// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. By least_conn all next sessions are its
-// until it has as many, unless its weight grows slowly; by p2c at most one in five is, and slow start lowers that
-// further.
+// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. With least_conn it gets all new sessions
+// until it has as many, unless its weight grows slowly; with p2c it gets at most one in five, and less with slow start.
 func TestNewcomerIsNotFlooded(t *testing.T) {
 	for _, tt := range []struct {
 		kind  string
@@ -80,13 +79,13 @@ func TestNewcomerIsNotFlooded(t *testing.T) {
 	}
 }
 
-// A slowServer answers a session after a time of its own, on a simulated clock.
+// A slowServer answers sessions after a fixed time, on a simulated clock.
 type slowServer struct {
 	took time.Duration
 	got  int
 }
 
-// simulate has sessions come at a pace and end after their server's time, and returns how many each server got.
+// simulate starts sessions at a pace, ends each after its server's time, and returns how many each server got.
 func simulate(t *testing.T, s *State, members []Member, servers []slowServer, sessions int, from time.Duration) []int {
 	t.Helper()
 	p := build(t, "least_time", members, Options{State: s})

@@ -29,7 +29,7 @@ func named(n int, weights ...uint32) []Member {
 	return members
 }
 
-// assignment returns which member each of the keys 0 to keys-1 goes to, by its name.
+// assignment returns the name of the member for each of the keys 0 to keys-1.
 func assignment(p Picker, members []Member, keys int) []string {
 	ids := make([]string, keys)
 	for key := range ids {
@@ -75,8 +75,7 @@ func TestHashingDoesNotDependOnTheOrder(t *testing.T) {
 // without returns the members but one.
 func without(members []Member, i int) []Member { return slices.Concat(members[:i], members[i+1:]) }
 
-// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. That an addition does the same is the same
-// statement read backwards.
+// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. Read backwards, that holds for an addition too.
 func TestRemovalMovesOnlyItsKeys(t *testing.T) {
 	for _, kind := range []string{"client_hash", "ring_hash"} {
 		t.Run(kind, func(t *testing.T) {
@@ -227,8 +226,8 @@ func TestBoundedLoads(t *testing.T) {
 	})
 }
 
-// TestBoundKeepsKeysHome holds that a bound which is not reached changes nothing.
-func TestBoundKeepsKeysHome(t *testing.T) {
+// TestUnreachedBoundMovesNoKeys holds that a bound which is not reached changes nothing.
+func TestUnreachedBoundMovesNoKeys(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		var total Total
 		members := named(20, 1, 2)
@@ -244,7 +243,7 @@ func TestBoundKeepsKeysHome(t *testing.T) {
 	})
 }
 
-// TestFullMembersKeysComeBack holds that a limit moves only whom it must, and only for as long.
+// TestFullMembersKeysComeBack holds that a limit moves only the keys it must, and only while the member is full.
 func TestFullMembersKeysComeBack(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		members := named(20, 1)
@@ -265,7 +264,7 @@ func TestFullMembersKeysComeBack(t *testing.T) {
 	})
 }
 
-// TestGrowingShareIsSteady holds that a key which comes to a growing member stays there while it grows on.
+// TestGrowingShareIsSteady holds that a key that falls on a growing member stays there while it grows.
 func TestGrowingShareIsSteady(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		members := named(5, 1)

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestReplicaForetells holds for every algorithm that does not draw that a replica's picks are those that come next,
-// and that to ask it changes nothing: with limits, weights, growing shares and a bound, after any history, in one block
-// and in many.
-func TestReplicaForetells(t *testing.T) {
+// TestReplicaPredicts holds for every algorithm that does not draw at random that a replica's picks are the next picks,
+// and that they change nothing: with limits, weights, growing shares and a bound, after any history, in one block and
+// in many.
+func TestReplicaPredicts(t *testing.T) {
 	for _, k := range Kinds() {
 		if k.Drawn {
 			continue
@@ -117,8 +117,8 @@ func TestReplicaLeavesTheLoads(t *testing.T) {
 	}
 }
 
-// TestBuildForgetsSeats holds that a picker of another kind hears nothing of released leases, which would cost each of
-// them.
+// TestBuildForgetsSeats holds that a picker of a kind without hints gets no notice of released leases, which would slow
+// each release.
 func TestBuildForgetsSeats(t *testing.T) {
 	members := make([]Member, 2*blockSize)
 	for i := range members {

@@ -213,7 +213,8 @@ type Check struct {
 	// 0: the port of Address
 	Port int `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis"`
 
-	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"` // in this order; without steps, a connection is enough
+	// in this order; without steps, a connection is enough
+	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"`
 
 	// for tcp only with Steps; see UsesTLS
 	TLS bool `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis"`

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestLoops holds which listeners that are backends lead back, and that the mistake names both places.
+// TestLoops holds which backends lead back to their listener, and that the mistake names both places.
 func TestLoops(t *testing.T) {
 	for _, tc := range []struct {
 		name, doc string
@@ -65,7 +65,7 @@ pool.p.backends = [{ address = "localhost:1" }]`)
 	}
 }
 
-// TestLoopsOfThisMachine holds that what hangs on the machine's addresses is a warning.
+// TestLoopsOfThisMachine holds that loops which depend on the machine's addresses are warnings.
 func TestLoopsOfThisMachine(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 pool.p.backends = [{ address = "192.0.2.1:1" }, { address = "192.0.2.2:1" }]

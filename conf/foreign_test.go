@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestForeignWords holds what those are told who write the words of HAProxy, nginx, Envoy and others.
+// TestForeignWords holds the mistakes reported for words of HAProxy, nginx, Envoy and others.
 func TestForeignWords(t *testing.T) {
 	const (
 		algorithms = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev", did you mean `
@@ -60,7 +60,7 @@ func TestForeignWords(t *testing.T) {
 	}
 }
 
-// TestForeignWordsAreTranslated holds that each translation is a word of ours, and none of the words translated is.
+// TestForeignWordsAreTranslated holds that each translation is one of our words, and that no translated word is.
 func TestForeignWordsAreTranslated(t *testing.T) {
 	keys, values := map[string]bool{}, map[string][]string{}
 	for _, k := range knownKeys(reflect.TypeFor[Config](), "") {

@@ -16,8 +16,8 @@ import (
 
 func unprintable(c rune) bool { return !strconv.IsPrint(c) }
 
-// FuzzParse: nothing makes Parse panic; its mistakes stand on lines of the file and are each
-// one printable line; what it accepts is complete, and resolves or says why not.
+// FuzzParse: nothing makes Parse panic; its mistakes are on lines of the file and are each one printable line; an
+// accepted configuration is complete, and resolves or says why not.
 func FuzzParse(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -137,8 +137,7 @@ func checkErrors(t *testing.T, file string, data []byte, err error) {
 	}
 }
 
-// lookupByHash gives a name always the same answer: some none, some an error, some one that
-// will not do.
+// lookupByHash always gives a name the same answer: some get none, some an error, some an unusable address.
 func lookupByHash(_ context.Context, _, host string) ([]netip.Addr, error) {
 	h := fnv.New32a()
 	h.Write([]byte(host))

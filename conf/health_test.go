@@ -212,7 +212,7 @@ func TestHealthMistakes(t *testing.T) {
 		{`port = 5`, "any_of\"\nchecks = [{}, { port = 7 }]#", `9: port: found the integer 5; type is "any_of"` +
 			ported},
 
-		// A type that is itself a mistake decides nothing; what stands there is still looked at.
+		// A mistaken type decides nothing; the other keys are still checked.
 		{"tls = true\nquery = 'a b c'\nverify = false", "dsn", `10: query: found "a b c"` + query + "\n" +
 			`12: type: found "dsn"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "dns"?`},
 	} {
@@ -298,7 +298,7 @@ checks = [
 	}
 }
 
-// TestOnUnhealthyOfPrimaries holds what on_unhealthy is where it is left out, and that what is written stays.
+// TestOnUnhealthyOfPrimaries holds the default of on_unhealthy, and that a written value stays.
 func TestOnUnhealthyOfPrimaries(t *testing.T) {
 	const pg = `type = "postgres", user = "u"`
 	for _, tt := range []struct{ line, health, want string }{

@@ -370,7 +370,6 @@ func TestShapes(t *testing.T) {
 		fmt.Sprintf(`lb.toml:1: listener.%q...: found the name %[1]q...; needs 1 to 64 letters, digits, '_', '-' or '.'`, long[:64]))
 }
 
-// TestHashBalance: beside an algorithm that is itself a mistake, the balance is none.
 // TestUDPMistakes makes one mistake at a time in a listener of UDP.
 func TestUDPMistakes(t *testing.T) {
 	for line, want := range map[string]string{
@@ -425,7 +424,7 @@ func TestCacheOfTCP(t *testing.T) {
 	}
 }
 
-// TestAdminToken has who may come from elsewhere show a token.
+// TestAdminToken holds that an address that others can reach requires a token.
 func TestAdminToken(t *testing.T) {
 	const rest = "\n[listener.a]\naddress = \":1\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"127.0.0.1:2\" }]\n"
 	const want = "lb.toml:1: admin.token_file: the admin address can be reached from other machines; " +
@@ -442,6 +441,7 @@ func TestAdminToken(t *testing.T) {
 	}
 }
 
+// TestHashBalance holds that with a mistaken algorithm hash_balance is no further mistake.
 func TestHashBalance(t *testing.T) {
 	for _, tt := range []struct {
 		algorithm string

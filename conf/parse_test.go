@@ -238,7 +238,7 @@ func TestLargeFiles(t *testing.T) {
 	}
 }
 
-// TestParseBounds has files of allowed size that ask for more than a configuration needs: few mistakes tell of it.
+// TestParseBounds has files of allowed size with more than a configuration needs: they cause few mistakes.
 func TestParseBounds(t *testing.T) {
 	var pools, keys strings.Builder
 	for i := range maxTables + 1 {

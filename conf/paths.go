@@ -26,5 +26,5 @@ func FilePath(config, name string) string {
 	return path
 }
 
-// FilePath returns the function of that name for the file that c was read from.
+// FilePath calls the function FilePath for the file that c was read from.
 func (c *Config) FilePath(name string) string { return FilePath(c.File, name) }

@@ -122,7 +122,7 @@ lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; its address is 10.
 	}
 }
 
-// addressesOf lists what the addresses of listeners and backends came to.
+// addressesOf lists the resolved addresses of listeners and backends.
 func addressesOf(c *Config) string {
 	var texts []string
 	for _, l := range c.Listeners {
@@ -136,8 +136,8 @@ func addressesOf(c *Config) string {
 	return strings.Join(texts, " ")
 }
 
-// TestResolveLater holds that a backend whose name has no usable address stops nothing, is reported, keeps the address
-// that its name had before, and gets one as soon as there is one.
+// TestResolveLater holds that a backend whose name has no usable address causes no error, is reported, keeps its
+// earlier address, and gets a new one as soon as there is one.
 func TestResolveLater(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	const literal = "127.0.0.2:1"
@@ -175,7 +175,7 @@ func TestResolveLater(t *testing.T) {
 	done := some.ResolveAgain(t.Context(), hosts(map[string]string{"db.internal": "10.0.0.9"}))
 	holds(done, listeners+"10.0.0.9:1 10.0.0.6:2 10.0.0.9:2 10.0.0.1:3")
 
-	// The next reading meets a resolver that knows nothing.
+	// On the next reload the resolver knows no names.
 	next := resolve(nil, done)
 	const kept = "; it keeps the address it had, "
 	holds(next, listeners+"10.0.0.9:1 10.0.0.6:2 10.0.0.9:2 10.0.0.1:3",
@@ -188,7 +188,7 @@ func TestResolveLater(t *testing.T) {
 	moved := next.ResolveAgain(t.Context(), hosts(map[string]string{"db.internal": "10.0.0.10", "six": "10.0.0.6"}))
 	holds(moved, listeners+"10.0.0.10:1 10.0.0.6:2 10.0.0.10:2 10.0.0.1:3",
 		`lb.toml:1: listener.a.address: found "lo:1"; cannot be resolved: no such host`+kept+"127.0.0.1")
-	// A listener stays where it is, even if its name is that of another's address now.
+	// A listener stays at its address, even if its name now has the address of another listener.
 	holds(moved.ResolveAgain(t.Context(), hosts(map[string]string{"lo": "127.0.0.2"})),
 		listeners+"10.0.0.10:1 10.0.0.6:2 10.0.0.10:2 10.0.0.1:3")
 

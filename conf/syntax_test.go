@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestSyntaxRemedies holds what those are told who write TOML for the first time.
+// TestSyntaxRemedies holds the remedies for typical mistakes of beginners in TOML.
 func TestSyntaxRemedies(t *testing.T) {
 	const (
 		bad     = "lb.toml:2: not valid TOML: "

@@ -68,7 +68,7 @@ func TestOverlapWarnings(t *testing.T) {
 	}
 }
 
-// TestNameWarnings has names that came to addresses of this machine.
+// TestNameWarnings has names that resolve to addresses of this machine.
 func TestNameWarnings(t *testing.T) {
 	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\npool.p.backends = [\n'localhost:2',\n'127.0.0.1:3',\n'db.internal:4',\n'meta.internal:5', 'ok.internal:6']\n")
 	err := c.Resolve(t.Context(), hosts(map[string]string{
@@ -110,7 +110,7 @@ checks = [{ type = "https" },
 	}
 }
 
-// TestHealthWarnings has what each line of a health table warns of; "" is nothing.
+// TestHealthWarnings holds the warning of each line of a health table; "" is none.
 func TestHealthWarnings(t *testing.T) {
 	for lines, want := range map[string]string{
 		`stale_after = "3s"`:                                          `stale_after: found "3s"; shorter than two intervals and a timeout, 5s: one late check makes a verdict unknown`,
@@ -129,7 +129,7 @@ func TestHealthWarnings(t *testing.T) {
 	}
 }
 
-// TestPoolWarnings has what each line of a pool warns of; discovery may bring what is missing.
+// TestPoolWarnings holds the warning of each line of a pool; discovery may provide what is missing.
 func TestPoolWarnings(t *testing.T) {
 	const (
 		zone     = `lb.toml:4: pool.p.zone: found "a"; no backend has this zone: none is preferred`
@@ -172,7 +172,7 @@ func TestPoolWarnings(t *testing.T) {
 	}
 }
 
-// TestSilenceWarnings holds that a pool of resolvers without checks is warned of, if there is another one to ask.
+// TestSilenceWarnings holds that a pool of several resolvers without checks causes a warning.
 func TestSilenceWarnings(t *testing.T) {
 	const want = `lb.toml:2: pool.p: listener.a asks these backends, and only a check notices one that falls silent: needs a table health, of type "dns"`
 	for _, tt := range []struct {

@@ -83,9 +83,10 @@ const (
 	ConnectTimeout                    // it did not answer the connect in time
 	ConnectUnreachable                // there was no way to it
 	CutEarly                          // it ended the connection at once, before anything was sent either way
-	Neutral                           // says nothing about the backend: a client or a lack of our own resources may be the cause
-	NoAnswer                          // a question had no answer in time; perhaps nobody can answer it
-	ICMPError                         // ICMP said that it cannot be reached, which anybody may have forged
+	// says nothing about the backend: a client or a lack of our own resources may be the cause
+	Neutral
+	NoAnswer  // a question had no answer in time; perhaps nobody can answer it
+	ICMPError // ICMP said that it cannot be reached, which anybody may have forged
 
 	numOutcomes = iota
 )

@@ -501,7 +501,8 @@ func TestRestoreIsTheOppositeOfOverrides(t *testing.T) {
 					delete(got, u.Override.Base.ID)
 				}
 				if !reflect.DeepEqual(got, want) {
-					t.Fatalf("restored of %s: %+v, want %+v; not applied %v", inShort(p.Overrides()), got, want, unapplied)
+					t.Fatalf("restored of %s: %+v, want %+v; not applied %v", inShort(p.Overrides()), got, want,
+						unapplied)
 				}
 			},
 		})

@@ -397,7 +397,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 					order, _ = follow(t, known, order, <-events.C())
 				}
 				if len(p.Backends()) != len(model) || len(known) != len(model) {
-					t.Fatalf("the pool has %v, its events tell of %v, want %v", ids(p), known, model)
+					t.Fatalf("the pool has %v, by its events %v, want %v", ids(p), known, model)
 				}
 				for _, m := range p.snap.Load().members {
 					b, want := m.info(), model[m.backend.id]

@@ -11,7 +11,8 @@ import (
 // a failure: no working server gives up on a silent client so soon.
 const HeldAfter = time.Second
 
-// trialTime returns how long a trial keeps its place: enough to connect and to be held. Later outcomes say nothing.
+// trialTime returns how long a trial keeps its place: enough time to connect and to be held. Later outcomes say
+// nothing.
 func (s *settings) trialTime() time.Duration { return s.ConnectTimeout + 2*HeldAfter }
 
 // trials has the places of a half-open breaker; each lets one session through. It is safe for concurrent use.

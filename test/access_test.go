@@ -205,7 +205,7 @@ func TestAccessOff(t *testing.T) {
 		readAll(t, c)
 		check(t, c.Close())
 	}
-	b.Signal(t, syscall.SIGTERM) // and with the process, all of its log has been read
+	b.Signal(t, syscall.SIGTERM) // at its end, all of its log has been read
 	endsWithZero(t, b)
 	if lines := b.Sessions(); len(lines) > 0 {
 		t.Errorf("%d access lines, first %s", len(lines), lines[0].Text)

@@ -29,7 +29,7 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
-		handle harness.Handler // what the backend does while it is ill; nil: it does not listen at all
+		handle harness.Handler // the failing backend's handler; nil: it does not listen at all
 	}{
 		{"refuses", nil},
 		{"accepts and closes at once", harness.CloseAtOnce},
@@ -267,7 +267,7 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name    string
-		refuses bool // b2 refuses always, and takes the one breaker that may be open
+		refuses bool // b2 always refuses, and its breaker is the only one that may open
 		tries   int  // connects to b1 until the end
 	}{
 		// Four rounds of two refusals and a session are twelve samples, and the thirteenth outcome is a failure.

@@ -18,7 +18,7 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 		backends    int
 		health      string
 		descriptors int
-		timeouts    float64 // checks of the pool that hang, until it is enough
+		timeouts    float64 // hanging checks after which the test ends
 	}{
 		// Two rounds of all checks, with the few slots that the lowest usual limit of descriptors allows.
 		"300 backends that swallow SYNs": {300, `type = "tcp"`, 1024, 600},

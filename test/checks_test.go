@@ -143,8 +143,8 @@ func TestChecks(t *testing.T) {
 		name    string
 		address string
 		health  []string
-		healthy string // is in the reason of the verdict healthy; "": it never is
-		ill     string // is in the reason of the verdict unhealthy; "": it never is
+		healthy string // part of the reason of the verdict healthy; "": never healthy
+		ill     string // part of the reason of the verdict unhealthy; "": never unhealthy
 	}{
 		{"http", serveHTTP(t, answer, nil), []string{`type = "http"`, `path = "/well"`, `body = "all is /well"`}, "200",
 			"503"},
@@ -259,7 +259,7 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	})
 	t.Run("resolvers", func(t *testing.T) {
 		var resolvers []string
-		for i := range 3 { // which answer, but no question of a check
+		for i := range 3 { // they answer clients, but not checks
 			resolvers = append(resolvers, harness.ServeUDP(t, harness.NameDatagrams(backendName(i))).Address())
 		}
 		started := time.Now()

@@ -168,7 +168,7 @@ func TestDrainWithDeadline(t *testing.T) {
 		t.Errorf("the backends got %d and %d sessions, want 3 and 3", one.Accepted(), two.Accepted())
 	}
 	for _, c := range old {
-		check(t, harness.PingPong(c, 1, 10)) // a second has not passed: if it has, this is what fails
+		check(t, harness.PingPong(c, 1, 10)) // fails if the second has passed already
 	}
 	for _, c := range old {
 		if line := b.WaitSession(t, c.LocalAddr()); line.Reason != "ended_by_operator" {
@@ -237,7 +237,7 @@ func TestNotReadyBeforeTheDrain(t *testing.T) {
 		}
 		return nil
 	})
-	c := b.Dial(t, "main") // if the delay is over, this is what fails
+	c := b.Dial(t, "main") // fails if the delay is over already
 	check(t, harness.PingPong(c, 1, 10))
 	if status, answer := b.API(t, "GET", "/live", nil); status != http.StatusOK {
 		t.Errorf("/live: %d %s", status, answer)
@@ -258,7 +258,7 @@ func TestStateAfterAKill(t *testing.T) {
 		Global: []string{fmt.Sprintf("state_file = %q", filepath.Join(t.TempDir(), "state.json"))},
 	}
 	random := rand.New(rand.NewPCG(5, 6))
-	weight := 1 // that the last call which was answered has set
+	weight := 1 // set by the last answered call
 	for range 8 {
 		b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t), Killed: true})
 		var found struct{ Weight int }

@@ -24,7 +24,7 @@ type heldDNS struct {
 	conn   *net.UDPConn
 	asked  []heldQuestion
 	taken  chan struct{} // gets one for each question
-	given  chan struct{} // takes one for each answer, and has one taken by whoever reads it
+	given  chan struct{} // limits unread answers: a send for each answer, a receive for each read
 	serves sync.WaitGroup
 }
 
@@ -118,7 +118,7 @@ func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) fli
 	for i := range conns {
 		conns[i] = harness.DialUDP(t, address)
 	}
-	queries := make([][]byte, questions) // made before the first is sent: from then on time runs
+	queries := make([][]byte, questions) // made before the clock starts
 	for number := range queries {
 		q := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.com.", number), dns.TypeA)
 		q.Id = uint16(number / clients)

@@ -71,7 +71,7 @@ func startScene(t *testing.T, page string) *scene {
 		c, err := d.Dial("tcp", s.Address(t, "main"))
 		check(t, err)
 		client := c.(*net.TCPConn)
-		check(t, client.SetLinger(0)) // the next scene's has the same port
+		check(t, client.SetLinger(0)) // the client of the next scene has the same port
 		t.Cleanup(func() { client.Close() })
 		check(t, harness.PingPong(client, 1, 100))
 		s.clients = append(s.clients, client)
@@ -167,7 +167,7 @@ func (s *scene) watch(t *testing.T, c harness.Command) (stdout string, code int)
 	p := harness.Start(t, c)
 	for weight := 4; strings.Count(p.Stdout(), "->") < 2; weight++ {
 		s.Ask(t, "PATCH", "/v1/pools/redis/backends/b2", map[string]int{"weight": weight%200 + 1}, nil)
-		time.Sleep(50 * time.Millisecond) // whoever is not there yet sees the next
+		time.Sleep(50 * time.Millisecond) // a subscriber that is not there yet sees the next one
 	}
 	p.Signal(t, os.Interrupt)
 	p.Wait(t)

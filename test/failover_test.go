@@ -82,7 +82,7 @@ func (l *redisLoad) session(use func(net.Conn) error) {
 	c, err := net.DialTimeout("tcp", l.address, harness.Patience)
 	if err != nil {
 		l.mu.Lock()
-		if errors.Is(err, syscall.ECONNRESET) { // a session whose backend was killed as it began
+		if errors.Is(err, syscall.ECONNRESET) { // the backend was killed when the session began
 			l.sessions = append(l.sessions, redisUser{err: err})
 		} else {
 			l.refused = append(l.refused, err)
@@ -129,7 +129,7 @@ func TestFailover(t *testing.T) {
 			fmt.Sprintf(`interval = "%v"`, interval), `fast_interval = "200ms"`, `timeout = "500ms"`,
 			fmt.Sprintf(`rise = %d`, rise), fmt.Sprintf(`fall = %d`, fall),
 		},
-		Breaker: []string{`failures = 0`}, // it would act before the checks, and leave nothing to retry
+		Breaker: []string{`failures = 0`}, // breakers would act before the checks and leave nothing to retry
 	}.start(t)
 	for i := range servers {
 		b.WaitVerdict(t, backendName(i), "healthy", started)

@@ -127,7 +127,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 		descriptors = 200
 		clients     = 300
 		window      = 2 * time.Second
-		cpu         = window / 5 // an idle balancer uses next to nothing, one that spins all of it on each loop
+		cpu         = window / 5 // an idle balancer uses next to nothing, a spinning one all of it on each loop
 	)
 	backend := harness.Serve(t, harness.Echo)
 	started := time.Now()

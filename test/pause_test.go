@@ -50,7 +50,7 @@ func TestOneListenerExhausted(t *testing.T) {
 	}
 
 	for _, c := range idle {
-		check(t, c.Close()) // a FIN, of which the backend makes nothing
+		check(t, c.Close()) // a FIN, which the backend ignores
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: harness.Patience}
 	c, err := d.Dial("tcp", b.Address(t, "hoarded"))

@@ -249,7 +249,7 @@ func (p *plan) checkListeners(t *testing.T, before, after fleet) {
 	}
 	for name := range union(before.listeners, after.listeners) {
 		from, to := before.listeners[name], after.listeners[name]
-		said := strings.ReplaceAll(what[name], "changed", "kept") // which settings it has is not to be seen from here
+		said := strings.ReplaceAll(what[name], "changed", "kept") // its settings are not visible from here
 		if want := fate(from, to, "rebound", "kept"); said != want {
 			t.Errorf("listener %s: the plan says %q, and it was %s", name, what[name], want)
 		}
@@ -336,7 +336,7 @@ func (p *plan) checkSessions(t *testing.T, b *harness.Balancer, before, after fl
 		}
 		return nil
 	})
-	time.Sleep(5 * time.Millisecond) // for those that end and should not
+	time.Sleep(5 * time.Millisecond) // time for sessions that end although they should not
 	after.sessions = observe(t, b).sessions
 	if n := len(before.sessions) - len(after.sessions); n != p.Ended {
 		t.Errorf("%d sessions have ended, and the plan says %d", n, p.Ended)

@@ -75,7 +75,7 @@ func (q *quicPair) accept(ctx context.Context, l *quic.Listener) {
 		q.serving.Go(func() {
 			q.errs <- q.serve(ctx, c)
 			select {
-			case <-c.Context().Done(): // the client ends it when it has everything; a word that may be lost
+			case <-c.Context().Done(): // the client closes it when it has everything, but that message may be lost
 			case <-ctx.Done():
 				c.CloseWithError(0, "done")
 			}

@@ -161,7 +161,7 @@ func TestPostgresFailover(t *testing.T) {
 			b.WaitLine(t, "two claim to be the primary", func(l harness.Line) bool {
 				return l.Message == "two backends claim to be the primary" && l.Level == "error"
 			})
-			<-time.After(3 * checkInterval) // long enough for the checks to be taken in
+			<-time.After(3 * checkInterval) // enough time for the checks to take effect
 			if err := w.since(replica.Port, returned); err != nil {
 				t.Error(err)
 			}

@@ -80,7 +80,7 @@ func TestRedisReasons(t *testing.T) {
 		name   string
 		start  func(t *testing.T) *harness.Redis
 		health []string
-		then   func(t *testing.T, r *harness.Redis) // once it was healthy; nil: it never is
+		then   func(t *testing.T, r *harness.Redis) // called once it is healthy; nil: it never is
 		reason string                               // is in the verdict's
 	}{
 		{"loading", startLoading, nil, nil, "loading"},

@@ -130,7 +130,7 @@ func TestDrainEndsWithItsMode(t *testing.T) {
 	c := b.Dial(t, "main")
 	check(t, harness.PingPong(c, 1, 10))
 	b.Ask(t, "POST", "/v1/pools/all/backends/b1/drain", map[string]any{"deadline_seconds": 2, "remove": true}, nil)
-	w.Keys = nil // which says ready, and another thing than before
+	w.Keys = nil // then the file says ready, a change of the setting
 	b.Reload(t, w.config(t))
 	harness.Eventually(t, "the drain is over", func() error {
 		var backend struct {

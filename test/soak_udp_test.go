@@ -63,7 +63,7 @@ func TestSoakUDPShortFlows(t *testing.T) {
 	if l.Accepted != flows || l.DatagramsIn != flows || l.DatagramsOut != flows || len(l.drops()) != 0 {
 		t.Errorf("%+v", l)
 	}
-	if more := after - memory; more > 8<<20 { // eight bytes a flow, the collector's slack included
+	if more := after - memory; more > 8<<20 { // eight bytes a flow, including the collector's slack
 		t.Errorf("%d KiB more than after the first %d flows", more>>10, warm)
 	}
 }
@@ -215,7 +215,7 @@ func TestSoakDNSStale(t *testing.T) {
 			t.Logf("%d clients had %d expired answers, the first in %v or less, others in %v or less; fresh ones %v "+
 				"after the backend came back",
 				len(clients), stale, first, later, fresh.Round(time.Millisecond))
-			if later > time.Second { // the backend is asked behind the client's back
+			if later > time.Second { // the client does not wait for the question to the backend
 				t.Errorf("a client has waited for %v while there was an expired answer", later)
 			}
 		})
@@ -321,7 +321,7 @@ func (p *paced) run(c *net.UDPConn, stop <-chan struct{}) {
 		if p.err = c.SetReadDeadline(began.Add(time.Second)); p.err != nil {
 			return
 		}
-		for { // an answer that came after its second is nobody's
+		for { // late answers are discarded
 			n, err := c.Read(answer)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				p.lost++

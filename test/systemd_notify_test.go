@@ -76,7 +76,7 @@ type notifiedOptions struct {
 	Binary string   // "": that of the test
 	Socket string   // the notify socket; "": a path
 	Env    []string // more of it
-	Before []string // a program, and its arguments, that starts the balancer in its own place
+	Before []string // a program with arguments that executes the balancer
 }
 
 // A notified is a balancer that a service manager started.

@@ -114,7 +114,7 @@ func TestUDPBackendSilent(t *testing.T) {
 
 // A moodyUDP answers "moody" until the test makes it silent.
 type moodyUDP struct {
-	silent chan bool // with room for one word, which holds until it is taken out
+	silent chan bool // holds one message: while it is there, the backend is silent
 }
 
 func newMoodyUDP() *moodyUDP { return &moodyUDP{silent: make(chan bool, 1)} }

@@ -82,7 +82,7 @@ func TestUDPDrain(t *testing.T) {
 // without an answer.
 type udpClient struct {
 	asked atomic.Int64
-	err   error // of the question that was not answered; to be read when it has been stopped
+	err   error // the error of an unanswered question; read only after the end of run
 }
 
 // run asks until stop is closed.
@@ -136,7 +136,7 @@ func TestUDPReload(t *testing.T) {
 			backends = backends[:1]
 		}
 		text := fmt.Sprintf("[listener.stay]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", stay)
-		if round%3 != 1 { // comes and goes, and is elsewhere each time
+		if round%3 != 1 { // it comes and goes, at another address each time
 			text += fmt.Sprintf("[listener.moving]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\n"+
 				"flow_timeout = \"1h\"\n", []string{moving, other}[round%2])
 		}

@@ -28,7 +28,7 @@ func TestUDPDrainWithDeadline(t *testing.T) {
 		t.Errorf("%+v", backend)
 	}
 	for range 20 {
-		if got := ask(t, c, "?"); got != "one" { // five seconds have not passed: if they have, this is what fails
+		if got := ask(t, c, "?"); got != "one" { // fails if the five seconds have passed already
 			t.Fatal(got)
 		}
 	}

@@ -58,7 +58,7 @@ type udpListener struct {
 	BytesOut     uint64            `json:"bytes_out"`
 	DatagramsIn  uint64            `json:"datagrams_in"`
 	DatagramsOut uint64            `json:"datagrams_out"`
-	Dropped      map[string]uint64 // what is zero may be there or not
+	Dropped      map[string]uint64 // zero values may be missing
 }
 
 // drops returns the numbers of dropped datagrams by reason, without zeros.

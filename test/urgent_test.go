@@ -40,7 +40,7 @@ func TestUrgentByte(t *testing.T) {
 		sendAll(t, c)
 		backend.AwaitSYN(t)
 		backend.Open(t)
-		awaitAnswer(t, c) // the client's half stays open: what follows the byte must not need a FIN to come through
+		awaitAnswer(t, c) // the client's half stays open: the bytes after the urgent one must arrive without a FIN
 		check(t, c.CloseWrite())
 		checkGot(t, harness.Receive(t, "what the backend got", got))
 	})

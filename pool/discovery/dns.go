@@ -82,7 +82,8 @@ func (r resolvers) addresses(ctx context.Context, name string, f Family, known [
 		case err == nil:
 		case !empty(err):
 			return addresses{}, err
-		case nothing == nil || errors.Is(nothing, ErrNoSuchName): // the answer for the other family may say that the name exists
+		// the answer for the other family may say that the name exists
+		case nothing == nil || errors.Is(nothing, ErrNoSuchName):
 			nothing = err
 		}
 	}

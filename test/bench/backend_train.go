@@ -100,7 +100,7 @@ func (s *trainServer) read(fd int) error {
 			return nil
 		}
 		if errno != 0 {
-			continue // of an answer that nobody wanted any more (ICMP)
+			continue // the error of an answer that the client did not want any more (ICMP)
 		}
 		if t, ok := parseTrain(head[:min(n, trainHead)]); ok {
 			s.take(fd, t, n, &from)
@@ -123,5 +123,5 @@ func (s *trainServer) take(fd int, t train, n int, from *syscall.RawSockaddrInet
 	}
 	answer := s.answer[:min(max(int(t.out), trainHead), trainBytes)]
 	t.fill(answer)
-	sendTrain(fd, answer, from) // what the kernel does not take is lost, and the client's to count
+	sendTrain(fd, answer, from) // datagrams that the kernel does not accept are lost; the client counts them
 }

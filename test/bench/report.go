@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A report is everything a run has found out and what it ran with.
+// A report has the results and the settings of a run.
 type report struct {
 	Started    time.Time         `json:"started"`
 	Finished   time.Time         `json:"finished"`
@@ -22,12 +22,12 @@ type report struct {
 	Contenders []contenderReport `json:"contenders"`
 	Scenarios  map[string]string `json:"scenarios"`
 	Backends   int               `json:"backends"`        // ports of one process, round robin
-	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of who asks it
+	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of dnsperf
 	Summary    []summary         `json:"summary"`
 	Rounds     []measurement     `json:"rounds"`
 }
 
-// A machine is what the figures hold for.
+// A machine describes the machine of a run.
 type machine struct {
 	CPU         string `json:"cpu"`
 	CPUs        int    `json:"cpus"`
@@ -37,7 +37,7 @@ type machine struct {
 	Descriptors int    `json:"descriptors"` // RLIMIT_NOFILE of every process
 }
 
-// A contenderReport is who took part and how it was set up.
+// A contenderReport describes a contender and its configuration.
 type contenderReport struct {
 	Name    string `json:"name"`
 	Path    string `json:"path,omitempty"`
@@ -87,7 +87,7 @@ func thisMachine(descriptors int) machine {
 	}
 }
 
-// readLine returns what a file says, or "unknown": it only describes the run.
+// readLine returns the content of a file, or "unknown", for the description of the run.
 func readLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -152,7 +152,7 @@ func (r report) writeTables(w io.Writer) error {
 	return nil
 }
 
-// disturbed returns how many measurements something else on the machine disturbed.
+// disturbed returns the number of disturbed measurements.
 func (r report) disturbed() int {
 	n := 0
 	for _, m := range r.Rounds {
@@ -181,7 +181,7 @@ func (r report) head(b *strings.Builder) {
 	fmt.Fprint(b, "Figures are medians over the rounds; x is the median of the ratios to the best of HAProxy, nginx and dnsdist in the same round.\n\n")
 }
 
-// workTable is about every scenario but the idle one.
+// workTable writes the table of all scenarios except idle.
 func (r report) workTable(b *strings.Builder) {
 	tw := newTable(b, "scenario", "contender", "rate/s", "x", "p50", "p99", "x", "CPU/unit", "x", "unit", "rounds")
 	previous := ""
@@ -203,8 +203,7 @@ func (r report) workTable(b *strings.Builder) {
 	}
 }
 
-// idleTable is about the idle scenario. The memory is the balancer's own
-// (RssAnon), without what the kernel holds for it.
+// idleTable writes the table of the idle scenario. The memory is the balancer's own (RssAnon), without the kernel's.
 func (r report) idleTable(b *strings.Builder) {
 	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all",
 		"CPU at rest", "opened/s", "rounds")
@@ -243,8 +242,7 @@ func newTable(w io.Writer, titles ...string) *tabwriter.Writer {
 	return tw
 }
 
-// row writes one row. The first two cells are names and stand on the left of their
-// columns, the others on the right.
+// row writes one row. The first two cells are names and left-aligned, the others right-aligned.
 func row(tw *tabwriter.Writer, cells ...string) {
 	fmt.Fprintf(tw, "%-10s\t%-11s\t%s\t\n", cells[0], cells[1], strings.Join(cells[2:], "\t"))
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// sample is three contenders in two rounds, the second on a slower machine,
-// and one failure.
+// sample returns a report of three contenders in two rounds, the second on a slower machine, with one failure.
 func sample(t *testing.T) report {
 	t.Helper()
 	ss, err := selectScenarios("request64,idle")

@@ -6,10 +6,9 @@ import (
 	"unsafe"
 )
 
-// The system calls of the load generator and the backend. They are made with
-// RawSyscall: none of them can block, and a process that is one thread gains
-// nothing from telling Go's scheduler about each. They use the standard syscall
-// package, since golang.org/x/sys/unix is imported by l4/internal/sock alone.
+// The system calls of the load generator and the backend. They are made with RawSyscall: none of them can block, and a
+// process with one thread gains nothing from involving Go's scheduler in each. They use the standard syscall package,
+// since golang.org/x/sys/unix is imported by l4/internal/sock alone.
 const (
 	// linux/in.h IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect, for the whole four-tuple
 	ipBindAddressNoPort = 24
@@ -30,9 +29,8 @@ func writeFD(fd int, b []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// discardFD takes up to limit bytes out of the receive queue without copying
-// them (MSG_TRUNC, tcp(7)): the ends of a bulk transfer are to cost as little as
-// they can, since they share the CPUs with the balancer that is measured.
+// discardFD removes up to limit bytes from the receive queue without copying them (MSG_TRUNC, tcp(7)): the ends of a
+// bulk transfer should cost as little as possible, since they share the CPUs with the measured balancer.
 func discardFD(fd int, limit int64) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), 0, uintptr(limit), syscall.MSG_TRUNC, 0, 0)
 	return int(n), errno
@@ -72,8 +70,8 @@ func setOption(fd, level, name int, value int32) error {
 	return nil
 }
 
-// bindSource gives a socket that will connect its source address and leaves the
-// port to connect, which then only has to be free towards that destination.
+// bindSource sets the source address of a socket before it connects. connect chooses the port, which then only has to
+// be free for that destination.
 func bindSource(fd int, from netip.Addr) error {
 	if err := setOption(fd, syscall.IPPROTO_IP, ipBindAddressNoPort, 1); err != nil {
 		return err
@@ -86,8 +84,7 @@ func bindSource(fd int, from netip.Addr) error {
 	return nil
 }
 
-// connectFD starts to connect. It reports whether the connection stands
-// already, which on loopback it may.
+// connectFD starts to connect. It reports whether the connection is established already, as may happen on loopback.
 func connectFD(fd int, to netip.AddrPort) (bool, error) {
 	sa := sockaddr(to)
 	_, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))

@@ -7,8 +7,8 @@ import (
 )
 
 // The protocol of trains. A train is some datagrams of one size that are sent in one go (UDP_SEGMENT), as QUIC's are.
-// Each of them begins with the train's head. Who has got all bytes of a client's train answers it: with a train of as
-// many bytes as the head asks for.
+// Each of them begins with the train's head. A backend that has received all bytes of a client's train answers with a
+// train of as many bytes as the head requests.
 const (
 	trainHead      = 24   // bytes
 	trainDatagram  = 1200 // bytes; what QUIC's first datagrams have at least (RFC 9000, 14.1)
@@ -21,7 +21,7 @@ const (
 	trainQueue = 4 << 20 // bytes; of each socket's receive buffer: a loss is to be the balancer's
 )
 
-// A train is what each of its datagrams says.
+// A train has the fields of the head, which each of its datagrams has.
 type train struct {
 	sequence uint64
 	in       uint32 // bytes of the train itself, client to backend

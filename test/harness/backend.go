@@ -18,7 +18,7 @@ type Backend struct {
 	// set once, then read-only
 	listener *net.TCPListener
 	handle   Handler
-	ctx      context.Context // the life of the backend, for its handlers
+	ctx      context.Context // ends with the backend, for its handlers
 	cancel   context.CancelFunc
 
 	serving sync.WaitGroup // the accept loop and every handler
@@ -90,7 +90,7 @@ func (b *Backend) accept() {
 	for {
 		c, err := b.listener.AcceptTCP()
 		if err != nil {
-			return // closed: nothing else ends a listener on loopback
+			return // the listener was closed: on loopback nothing else ends it
 		}
 		b.mu.Lock()
 		if b.closed {
@@ -114,7 +114,8 @@ func (b *Backend) serve(c *net.TCPConn) {
 
 // Echo sends back what it receives, until the other side ends its half.
 func Echo(_ context.Context, c *net.TCPConn) {
-	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) // without splice: the backend is to see every read
+	// without splice, so that the backend sees every read
+	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 }
 
 // Silent accepts and reads, but sends nothing, not even a FIN in answer to one.

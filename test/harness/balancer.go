@@ -16,7 +16,7 @@ import (
 // BalancerOptions says how to start a balancer; only Config is needed.
 type BalancerOptions struct {
 	Config      string // the configuration's text
-	Descriptors int    // limit of open files; 0: the test's own
+	Descriptors int    // limit of open files; 0: that of the test
 	Measured    bool   // CPU time or memory will be measured: a plain build even under -race
 	Killed      bool   // the test will kill it: its end is not checked
 }

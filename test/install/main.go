@@ -1,4 +1,4 @@
-// Command install provides the programs that the tests and benchmarks talk to: real servers, their clients, and the C
+// Command install installs the programs that the tests and benchmarks use: real servers, their clients, and the C
 // compiler that the race detector needs. On Debian, as root or with a sudo that asks no password, it installs what is
 // missing, without starting any service now or at the next boot. Elsewhere it prints what to install, and fails.
 package main

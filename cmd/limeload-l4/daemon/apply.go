@@ -104,7 +104,7 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 			}
 			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.check.checker, pp.check.policy)
 			if pp.conf.Health.WantsPrimary() {
-				pp.known = onePrimary(pp.known)
+				pp.known = onePrimary(pp.known, coming)
 			}
 		}
 	}
@@ -115,10 +115,14 @@ func (d *Daemon) audition(ctx context.Context, p *proposal) error {
 	return nil
 }
 
-// onePrimary leaves one healthy backend of those that say they are the primary; the fence judges them all once they are in.
-func onePrimary(known []pool.Judgement) []pool.Judgement {
-	if i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.Verdict == pool.Healthy }); i >= 0 {
-		return known[i : i+1]
+// onePrimary keeps one healthy verdict if there are several, since only one backend can be the primary: that of the
+// first backend in the order of specs. Once the backends are in the pool, the fence judges them all.
+func onePrimary(known []pool.Judgement, specs []pool.Spec) []pool.Judgement {
+	for _, s := range specs {
+		i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.ID == s.ID && j.Verdict == pool.Healthy })
+		if i >= 0 {
+			return known[i : i+1]
+		}
 	}
 	return known
 }

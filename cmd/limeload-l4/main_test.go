@@ -17,7 +17,6 @@ import (
 
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/l4"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -201,10 +200,5 @@ idle_timeout = 15
 `))
 	if !strings.Contains(string(readme), err.Error()) {
 		t.Errorf("the README shows other mistakes than\n%v", err)
-	}
-	for _, r := range l4.Reasons() {
-		if !strings.Contains(string(readme), "`"+r.String()+"`") {
-			t.Errorf("the README does not explain %s", r)
-		}
 	}
 }

@@ -1,0 +1,33 @@
+package test
+
+import (
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// missingFiles is which Go files a page names that are not in the repository, by their paths in it.
+func missingFiles(repository fs.FS, page string) (missing []string) {
+	for _, name := range regexp.MustCompile("`([a-z0-9_/-]+\\.go)`").FindAllStringSubmatch(page, -1) {
+		if _, err := fs.Stat(repository, name[1]); err != nil {
+			missing = append(missing, name[1])
+		}
+	}
+	return missing
+}
+
+// TestArchitectureFiles checks that every Go file which docs/architecture.md names is there: who moves one finds the sentence about it.
+func TestArchitectureFiles(t *testing.T) {
+	t.Parallel()
+	repository := os.DirFS("..")
+	if bad := missingFiles(repository, "`gone.go`, `pool/pool.go` and `pool/gone_too.go`"); !slices.Equal(bad, []string{"gone.go", "pool/gone_too.go"}) {
+		t.Fatalf("the guard finds %q in the bad sample", bad)
+	}
+	page, err := os.ReadFile("../docs/architecture.md")
+	check(t, err)
+	for _, name := range missingFiles(repository, string(page)) {
+		t.Errorf("docs/architecture.md names %s, which is not there", name)
+	}
+}

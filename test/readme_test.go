@@ -21,8 +21,8 @@ const (
 	readmePassword = "/etc/limeload/monitor.password"
 )
 
-// TestReadmePostgres runs the README's first configuration before a real PostgreSQL server and its standby, and every command that
-// the README shows with its output: the program prints the same, except for times, sizes and the widths of columns.
+// TestReadmePostgres runs the README's first configuration with a real PostgreSQL server and its standby, and every command
+// that the README shows with its output: the program prints the same, except for times, sizes and the widths of columns.
 func TestReadmePostgres(t *testing.T) {
 	t.Parallel()
 	if steady("yes  1  1.5s") == steady("no  1  1.5s") {
@@ -56,7 +56,8 @@ func TestReadmePostgres(t *testing.T) {
 		}
 		return nil
 	})
-	defer closePostgres(t, postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, b.Address(t, "postgres"))))
+	url := fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, b.Address(t, "postgres"))
+	defer closePostgres(t, postgresClient(t, url))
 
 	back := strings.NewReplacer(primary.Address(), readmePrimary, standby.Address(), readmeStandby)
 	shown := regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(string(readme), -1)

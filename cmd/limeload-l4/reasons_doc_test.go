@@ -41,7 +41,8 @@ func tableDifferences(page, heading string, names []string) (differences []strin
 // TestDocReasons compares the two tables of docs/reasons.md with the reasons and drops of package l4, both ways.
 func TestDocReasons(t *testing.T) {
 	const heading = "| drop | why |"
-	bad := "\n" + heading + "\n|---|---|\n| `there` | |\n| `gone` | it is gone |\n| `twice` | a |\n| `twice` | a |\n\n| `later` | another table |\n"
+	bad := "\n" + heading + "\n|---|---|\n| `there` | |\n| `gone` | it is gone |\n| `twice` | a |\n| `twice` | a |\n" +
+		"\n| `later` | another table |\n"
 	want := []string{"twice has two rows", "there has no row", "later has no row", "gone is not in the code"}
 	if got := tableDifferences(bad, heading, []string{"there", "twice", "later"}); !slices.Equal(got, want) {
 		t.Fatalf("the guard finds %q in the bad sample, want %q", got, want)

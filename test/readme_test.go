@@ -21,8 +21,8 @@ const (
 	readmePassword = "/etc/limeload/monitor.password"
 )
 
-// TestReadmePostgres runs the README's first configuration with a real PostgreSQL server and its standby, and every command
-// that the README shows with its output: the program prints the same, except for times, sizes and the widths of columns.
+// TestReadmePostgres runs the README's first configuration with a real PostgreSQL server and its standby, and every
+// command that the README shows with its output: the program prints the same, except for times, sizes and widths.
 func TestReadmePostgres(t *testing.T) {
 	t.Parallel()
 	if steady("yes  1  1.5s") == steady("no  1  1.5s") {

@@ -174,6 +174,36 @@ func TestAlgorithmsAgree(t *testing.T) {
 	}
 }
 
+// TestDocConfigurations parses every whole configuration that a document shows: each block of TOML with a listener.
+func TestDocConfigurations(t *testing.T) {
+	if _, err := conf.Parse("bad.toml", []byte("[listener.a]\n")); err == nil {
+		t.Fatal("a listener without a pool was parsed: this test cannot fail")
+	}
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, file := range pages {
+		page, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1) {
+			if !bytes.Contains(b[1], []byte("[listener.")) {
+				continue
+			}
+			n++
+			if _, err := conf.Parse(filepath.Base(file), b[1]); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("the documents show %d configurations", n)
+	}
+}
+
 // TestReadmeExamples holds that the configurations in the README are good ones, and that the mistakes it shows
 // read as the program's own.
 func TestReadmeExamples(t *testing.T) {

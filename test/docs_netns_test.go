@@ -174,33 +174,6 @@ func (s *scene) watch(t *testing.T, c harness.Command) (stdout string, code int)
 	return strings.Join(strings.SplitAfterN(p.Stdout(), "\n", 3)[:2], ""), 0
 }
 
-// volatile matches what differs between runs.
-var volatile = []struct {
-	pattern *regexp.Regexp
-	word    string
-}{
-	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
-	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "SESSION"},
-	{regexp.MustCompile(`(?m)^(version|process) .*`), "$1 ..."},
-	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+( ago)?(\s|,|$)`), "AGE$5"},
-	{regexp.MustCompile(`\d+(\.\d+)? (B|KiB|MiB|GiB)\b`), "SIZE"},
-	{regexp.MustCompile(`(loops +\d+, sessions) [0-9 ]+`), "$1 N"},
-	{regexp.MustCompile(`(weight_changed \S+ \S+) \d+ -> \d+`), "$1 N -> N"},
-	{regexp.MustCompile(`\d+\.\d+% of the hash keys`), "N% of the hash keys"},
-	// the sessions end one after the other
-	{regexp.MustCompile(`(?m)^(backend \S+ of pool \S+ drains: .*\n)(?:backend \S+ of pool \S+ drains: .*\n)+`), "$1"},
-	{regexp.MustCompile(`[ \t]+`), " "},
-	{regexp.MustCompile(`(?m) $`), ""},
-}
-
-// steady returns a text without its volatile parts.
-func steady(text string) string {
-	for _, v := range volatile {
-		text = v.pattern.ReplaceAllString(text, v.word)
-	}
-	return strings.TrimSpace(text)
-}
-
 // layAddresses gives loopback the addresses of the documents.
 func layAddresses(t *testing.T) {
 	t.Helper()

@@ -8,10 +8,15 @@ import (
 	"testing"
 )
 
-// missingFiles is which Go files a page names that are not in the repository, by their paths in it.
+// missingFiles returns the Go files that a page names and that are not in the repository. Their paths begin at its root,
+// or at the rooms of the data plane.
 func missingFiles(repository fs.FS, page string) (missing []string) {
 	for _, name := range regexp.MustCompile("`([a-z0-9_/-]+\\.go)`").FindAllStringSubmatch(page, -1) {
-		if _, err := fs.Stat(repository, name[1]); err != nil {
+		_, err := fs.Stat(repository, name[1])
+		if err != nil {
+			_, err = fs.Stat(repository, "l4/internal/"+name[1])
+		}
+		if err != nil {
 			missing = append(missing, name[1])
 		}
 	}

@@ -32,7 +32,7 @@ func TestFlowApply(t *testing.T) {
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{changed}}); err != nil {
 		t.Fatal(err)
 	}
-	// They may be on the other loop now, which does not know them.
+	// The client may come to the other loop now, which does not know it.
 	if got := askUDP(t, old, "x"); got != "a" && got != "b" {
 		t.Fatal(got)
 	}
@@ -62,7 +62,7 @@ func TestFlowApply(t *testing.T) {
 func TestFlowProtocolChanges(t *testing.T) {
 	u, c := startUDP(t, naming("udp")), backend(t, echo)
 	udp := flowSpec(newPool(t, u.Address()))
-	udp.Address = netip.MustParseAddrPort("127.0.4.1:0") // where nobody else takes the port's number for l4.TCP
+	udp.Address = netip.MustParseAddrPort("127.0.4.1:0") // where nobody else takes the port's number for TCP
 	s := start(t, l4.Options{Loops: 1}, udp)
 	udp.Address = info(s).Address
 	tcp := spec(newPool(t, c))
@@ -115,7 +115,7 @@ func TestFlowAddressTaken(t *testing.T) {
 	}
 }
 
-// TestFlowAddressFree holds that an address is free when Apply has returned, of a listener that had no flow.
+// TestFlowAddressFree holds that the address of a removed listener without flows is free when Apply has returned.
 func TestFlowAddressFree(t *testing.T) {
 	spec := flowSpec(newPool(t))
 	s := start(t, l4.Options{Loops: 4}, spec)
@@ -135,7 +135,8 @@ func TestFlowAddressFree(t *testing.T) {
 	}
 }
 
-// TestFlowInherited holds that a UDP socket of another process serves, on one loop if there is one.
+// TestFlowInherited holds that a UDP socket which another process has opened serves clients; a single one is on one
+// loop.
 func TestFlowInherited(t *testing.T) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -65,7 +65,7 @@ func TestFlowDrain(t *testing.T) {
 					}
 					want("b")
 				}
-				// one that the silent one has not answered
+				// a client that the silent backend has not answered
 				if err := p.SetVerdict(b.Address(), pool.Unhealthy, "test"); err != nil {
 					t.Fatal(err)
 				}
@@ -149,7 +149,7 @@ func TestFlowOfReturned(t *testing.T) {
 	if got := askUDP(t, second, "x"); got != "b" {
 		t.Fatal(got)
 	}
-	if err := p.Remove(b.Address()); err != nil { // its time is over after that of a, had that not returned
+	if err := p.Remove(b.Address()); err != nil { // its time to drain ends after that of a would have
 		t.Fatal(err)
 	}
 	eventually(t, "the second flow ends", func() bool { return info(s).Ended[tally.BackendRemoved] == 1 })
@@ -158,8 +158,8 @@ func TestFlowOfReturned(t *testing.T) {
 	}
 }
 
-// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: those
-// whose backend has answered when its time to drain is over, the others at once.
+// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: at once,
+// or when the backend's time to drain is over if it has answered them.
 func TestFlowOfRetiredPool(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		answer := naming("old")

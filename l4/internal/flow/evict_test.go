@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// answersTo answers datagrams that say so, and no others.
+// answersTo answers the datagrams that say what is wanted, and no others.
 func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 	return func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
 		if string(d) == wanted {
@@ -23,7 +23,7 @@ func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 	}
 }
 
-// A forger sends a datagram from each of many addresses, as one whose sources are forged seems to.
+// A forger sends a datagram from each of many addresses, as a client that forges its address seems to.
 type forger struct {
 	to   netip.AddrPort
 	sent int
@@ -45,13 +45,13 @@ func (g *forger) send(t *testing.T, s *l4.Server, n int) {
 		}
 		c.Close()
 		eventually(t, "it is taken", func() bool { return info(s).DatagramsIn > before })
-		onFirstLoop(s, func(l *flow.Loop) { // it is refused, or answered, or will not be
+		onFirstLoop(s, func(l *flow.Loop) { // the client is refused by now, or answered, or never will be
 			flow.Each(l, func(f *flow.Flow) { flow.Age(f, flow.AnswerTime) })
 		})
 	}
 }
 
-// ids are those of the flows there are, by client.
+// idsOf returns the ids of the flows there are, by client.
 func idsOf(t *testing.T, s *l4.Server) map[netip.AddrPort]l4.SessionID {
 	t.Helper()
 	list, err := s.List(t.Context(), l4.SessionFilter{})
@@ -178,7 +178,7 @@ func TestFlowsOfOneWayProtocols(t *testing.T) {
 	eventually(t, "the backend has all", func() bool { return b.Got.Load() == int64(23+g.sent) })
 }
 
-// TestFlowsThatFillTheTable holds that a new client is refused where only flows are that have had an answer.
+// TestFlowsThatFillTheTable holds that a new client is refused when the table is full of flows that have had an answer.
 func TestFlowsThatFillTheTable(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	spec := flowSpec(newPool(t, b.Address()))
@@ -228,8 +228,8 @@ func TestFlowMovesWhileShort(t *testing.T) {
 	})
 }
 
-// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others,
-// and all where it does not.
+// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn if it serves others, and
+// all if it does not.
 func TestNewcomersInACrowd(t *testing.T) {
 	const flood = 100
 	for _, serves := range []bool{true, false} {

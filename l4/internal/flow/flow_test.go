@@ -244,7 +244,7 @@ func TestFlowLimits(t *testing.T) {
 	}
 }
 
-// TestClientFlowsByAddress holds that another client is not bound by what one has.
+// TestClientFlowsByAddress holds that the flows of one client do not count for another.
 func TestClientFlowsByAddress(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	spec := flowSpec(newPool(t, b.Address()))
@@ -260,7 +260,7 @@ func TestClientFlowsByAddress(t *testing.T) {
 	}
 }
 
-// TestFlowKeys holds which datagrams go to one backend, and that answers find their way.
+// TestFlowKeys holds that the key decides which datagrams go to one backend, and that answers find their way.
 func TestFlowKeys(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	run := func(t *testing.T, key l4.FlowKey) (*l4.Server, *pool.Pool) {

@@ -84,7 +84,7 @@ func TestFlowsIdleTogether(t *testing.T) {
 	})
 	before := s.Loops()[0].Turns
 	awaitFlows(t, s, 0)
-	// The turn that was begun before may have been the first, and the last is not over yet.
+	// The first of the turns may have begun before the count, and the last is perhaps not over yet.
 	if turns := s.Loops()[0].Turns - before; turns < flows/flow.EndsInTurn-2 {
 		t.Errorf("%d flows ended in %d turns", flows, turns)
 	}

@@ -76,7 +76,7 @@ func TestFlowMoves(t *testing.T) {
 			if err := p.SetVerdict(a.Address(), pool.Healthy, "test"); err != nil {
 				t.Fatal(err)
 			}
-			becomes("a is back", "a") // in vain it has looked a moment ago
+			becomes("a is back", "a") // not at once: the flow has looked in vain a moment ago
 			if err := p.SetVerdict(b.Address(), pool.Healthy, "test"); err != nil {
 				t.Fatal(err)
 			}

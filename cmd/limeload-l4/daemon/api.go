@@ -30,7 +30,7 @@ func (d *Daemon) Status() admin.Status {
 	d.mu.RUnlock()
 	s := admin.Status{
 		Version: d.version, PID: os.Getpid(), Config: cfg.File, Started: d.began,
-		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
+		State:    d.life.current().String(),
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
 		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
@@ -355,7 +355,7 @@ func (d *Daemon) Events() (<-chan admin.Event, func()) { return d.events.subscri
 
 // Ready tells why the daemon takes no new sessions, if it does not.
 func (d *Daemon) Ready() error {
-	switch d.phase.Load() {
+	switch d.life.current() {
 	case starting:
 		return errors.New("starting: the first checks are not done")
 	case draining:
@@ -366,7 +366,7 @@ func (d *Daemon) Ready() error {
 
 // Live tells which loop does not answer before ctx is done, if one does not.
 func (d *Daemon) Live(ctx context.Context) error {
-	if d.phase.Load() == starting {
+	if d.life.current() == starting {
 		return nil // the loops do not turn yet
 	}
 	return d.server.Live(ctx)

@@ -1,8 +1,31 @@
-// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket, made from a
-// configuration, changed by the next one and by the control API, and drained at the end.
+// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket. It is built from a
+// configuration, changed by reloads and by the control API, and drained at the end. It does not parse the command line, and does not
+// write the log itself. Run is called by one goroutine; the other exported methods of a Daemon may be called from any.
 //
-// It is where the packages of the house meet. What it is told comes from a configuration, from signals and from package admin; it
-// owns no command line and no log output.
+// # States
+//
+// Run goes through these states from top to bottom. It alone changes the state, in the file life.go.
+//
+//	state     event                                  what follows
+//	--------  -------------------------------------  --------------------------------------------------------------
+//	starting  every pool judged, or 5 s have passed  the server starts, reloads are allowed: serving
+//	          HUP, reload by the API                 it waits for serving
+//	          TERM, INT, ctx done                    draining, as from serving; a reload that waits is refused
+//	serving   HUP                                    a reload; one more follows if HUP arrives during a reload
+//	          reload by the API, changed file        a reload, when it gets the turn
+//	          TERM                                   draining: drain_delay, then up to drain_timeout
+//	          INT, ctx done                          draining without either: sessions are ended at once
+//	draining  drain_delay, drain_timeout passed      the next step begins
+//	          TERM or INT                            what is left of both is skipped: sessions are ended at once
+//	          HUP                                    ignored
+//	          reload or plan by the API              refused with admin.ErrEnding
+//	          the last session has ended             everything is stopped, Run returns
+//
+// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is meanwhile. So each of them
+// takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has the turn, waiting for it, and keeping the
+// turn for good: a reload in its warm-up is dropped, one that is past it is completed first. A plan may also run in the state starting.
+//
+// Changes of backends by the API, drains among them, need no turn: package pool orders them, and a reload keeps them.
 package daemon
 
 import (
@@ -11,7 +34,6 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,15 +56,6 @@ type Options struct {
 	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
 }
 
-// A phase is where in its life a daemon is.
-type phase = int32
-
-const (
-	starting phase = iota
-	serving
-	draining
-)
-
 // A Daemon is a running balancer. Its zero value is of no use, see New.
 type Daemon struct {
 	// set once, then read-only
@@ -62,27 +75,23 @@ type Daemon struct {
 
 	loadFailure error // why the state file was not read; nil if it was
 
-	inherited   map[string]inheritedSocket // by listener
-	changed     chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
-	judgedAgain chan struct{}              // has room for one: there is another verdict
-	started     chan struct{}              // closed when clients are served
-	ending      context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
-	beginEnd    context.CancelFunc
+	changed     chan struct{} // has room for one: a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{} // has room for one: there is another verdict
 	events      hub
-	phase       atomic.Int32
+	life        *life
 
-	// applying is held by who reloads or plans, and guards the fields below
-	applying sync.Mutex
-	admin    *adminSocket
-	files    *files         // that the configuration in force names, as they were when they were read
-	retiring sync.WaitGroup // admin sockets that end
-	watcher  watcher
+	// whoever has the turn of life uses the fields below; Run does before the first turn and after the last
+	inherited map[string]inheritedSocket // by listener
+	admin     *adminSocket
+	files     *files         // that the configuration in force names, as they were when they were read
+	retiring  sync.WaitGroup // admin sockets that end
+	watcher   watcher
 
 	stopNaming context.CancelFunc // nil: every name of the configuration has an address
 	naming     sync.WaitGroup     // stopNaming ends it
 
 	mu sync.RWMutex
-	// mu guards the fields below; cfg and pools change with applying held
+	// mu guards the fields below; only who has the turn sets cfg and pools
 	cfg     *conf.Config // in force
 	pools   map[string]*served
 	reloads admin.Reloads
@@ -93,13 +102,12 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), life: newLife(),
 		pools: make(map[string]*served),
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
-	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{

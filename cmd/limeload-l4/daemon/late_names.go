@@ -46,7 +46,7 @@ func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
 }
 
 // tryNames starts to look up the unresolved names of the configuration in force again, in the background, until each has an address
-// or another configuration is in force. The caller holds Daemon.applying.
+// or another configuration is in force. The caller has the turn.
 func (d *Daemon) tryNames() {
 	d.stopNames()
 	unresolved := d.config().Unresolved()
@@ -61,8 +61,8 @@ func (d *Daemon) tryNames() {
 	d.naming.Go(func() { d.followNames(ctx) })
 }
 
-// stopNames ends what tryNames started. It does not wait for the goroutine, which may itself be waiting for Daemon.applying; once
-// that has the lock it sees that it was stopped. The caller holds Daemon.applying.
+// stopNames ends what tryNames started. It does not wait for the goroutine, which may itself be waiting for the turn: it gets
+// an error in its place. The caller has the turn.
 func (d *Daemon) stopNames() {
 	if d.stopNaming != nil {
 		d.stopNaming()
@@ -90,11 +90,11 @@ func (d *Daemon) followNames(ctx context.Context) {
 // takeNames puts next in force, which differs from the configuration in force only in the addresses of names. It reports whether
 // there is nothing left to do.
 func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	if ctx.Err() != nil {
-		return true
+	_, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return true // another configuration is in force, or the daemon drains
 	}
+	defer giveBack()
 	before := d.config()
 	if len(next.Unresolved()) == len(before.Unresolved()) {
 		return false

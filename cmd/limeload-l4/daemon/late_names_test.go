@@ -75,7 +75,7 @@ func TestLateNames(t *testing.T) {
 	running.Go(func() { d.Run(ctx, nil) })
 	defer running.Wait()
 	defer stop()
-	<-d.started
+	<-d.life.reloadable
 
 	served := func(address string) error {
 		c, err := net.Dial("tcp", address)

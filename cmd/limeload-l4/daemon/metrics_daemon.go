@@ -36,7 +36,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.put(build, 1, label("goversion", built[0]), label("version", built[1]))
 		to.put(began, timestamp(d.began))
 		to.claim(ready, d.Ready() == nil)
-		to.claim(drain, d.phase.Load() == draining)
+		to.claim(drain, d.life.current() == draining)
 
 		d.mu.RLock()
 		cfg, r := d.cfg, d.reloads

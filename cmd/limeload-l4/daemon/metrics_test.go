@@ -366,7 +366,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 	running.Go(func() { d.Run(ctx, nil) })
 	defer running.Wait()
 	defer stop()
-	<-d.started
+	<-d.life.reloadable
 
 	const clients, rounds, reloads = 4, 50, 20
 	var work sync.WaitGroup

@@ -22,11 +22,11 @@ const (
 	// manager.c), and a person reads one line.
 	maxStatusBytes = 1024
 
-	// drainTick is how often a drain is told of.
+	// drainTick is how often a drain is reported.
 	drainTick = time.Second
 
-	// drainExtension is the time that each word of a drain asks for. It outlives some words that come late on a busy machine,
-	// and ends a daemon soon that says no more. It never shortens TimeoutStopSec=.
+	// drainExtension is the time that each report of a drain asks for. It is long enough for some reports to come late on a busy
+	// machine, and short enough that a daemon that hangs is ended soon. It never shortens TimeoutStopSec=.
 	drainExtension = 10 * time.Second
 )
 
@@ -116,19 +116,19 @@ func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration
 	}
 }
 
-// tellDelay says until ctx ends how long clients are still served before the drain, and asks for more time as tellDrain does.
-func (n *notifier) tellDelay(ctx context.Context, end time.Time) {
-	n.tell(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
+// reportDelay reports how long clients are still served before the drain, until ctx ends. It asks for more time as reportDrain does.
+func (n *notifier) reportDelay(ctx context.Context, end time.Time) {
+	n.report(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
 }
 
-// tellDrain says until ctx ends how many sessions a drain still waits for, and how long until the end of it. It asks for more
-// time as it goes on, so that drain_timeout may be longer than TimeoutStopSec=.
-func (n *notifier) tellDrain(ctx context.Context, sessions func() int, end time.Time) {
-	n.tell(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
+// reportDrain reports how many sessions a drain still waits for and how long it may last, until ctx ends. It asks for more time with
+// each report, so that drain_timeout may be longer than TimeoutStopSec=.
+func (n *notifier) reportDrain(ctx context.Context, sessions func() int, end time.Time) {
+	n.report(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
 }
 
-// tell sends a text and asks for more time at each tick, until ctx ends.
-func (n *notifier) tell(ctx context.Context, text func() string) {
+// report sends a text and asks for more time at each tick, until ctx ends.
+func (n *notifier) report(ctx context.Context, text func() string) {
 	if n.write == nil {
 		return
 	}

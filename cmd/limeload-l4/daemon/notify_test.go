@@ -161,8 +161,8 @@ func TestNotifierWithoutManager(t *testing.T) {
 		n.send(statusLine(""))
 		// they must return without their contexts' end
 		n.keepAlive(t.Context(), func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
-		n.tellDelay(t.Context(), time.Now())
-		n.tellDrain(t.Context(), func() int { t.Errorf("%s: asked for sessions", name); return 0 }, time.Now())
+		n.reportDelay(t.Context(), time.Now())
+		n.reportDrain(t.Context(), func() int { t.Errorf("%s: asked for sessions", name); return 0 }, time.Now())
 	}
 	if log.Len() > 0 {
 		t.Errorf("logged %s", &log)
@@ -307,14 +307,14 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-func TestTellDrain(t *testing.T) {
+func TestReportDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, list := recorded(0)
 		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
 		defer cancel()
 		left := []int{3, 1, 1, 2}
 		asked := 0
-		n.tellDrain(ctx, func() int { asked++; return left[asked-1] }, time.Now().Add(2500*time.Millisecond))
+		n.reportDrain(ctx, func() int { asked++; return left[asked-1] }, time.Now().Add(2500*time.Millisecond))
 		const extend = "\nEXTEND_TIMEOUT_USEC=10000000"
 		want := []said{
 			{0, "STATUS=draining: 3 sessions left, 3 s until they are ended" + extend},
@@ -328,12 +328,12 @@ func TestTellDrain(t *testing.T) {
 	})
 }
 
-func TestTellDelay(t *testing.T) {
+func TestReportDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, list := recorded(0)
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
-		n.tellDelay(ctx, time.Now().Add(time.Hour))
+		n.reportDelay(ctx, time.Now().Add(time.Hour))
 		want := []said{
 			{0, "STATUS=still serving, 3600 s until the drain\nEXTEND_TIMEOUT_USEC=10000000"},
 			{time.Second, "STATUS=still serving, 3599 s until the drain\nEXTEND_TIMEOUT_USEC=10000000"},

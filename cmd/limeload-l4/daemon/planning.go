@@ -17,30 +17,29 @@ import (
 // planTimeout bounds how long a plan may take, its look-ups included.
 const planTimeout = 30 * time.Second
 
-// Plan tells what taking up a configuration would change, and changes nothing. nil is the daemon's own file as it is now. The error
-// is a *admin.ConfigError unless the daemon itself is at fault.
+// Plan reports what a reload with a configuration would change, and changes nothing. nil stands for the daemon's own file as it is now.
+// The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the daemon itself is at fault.
 //
-// A configuration that somebody has sent is not trusted as the file is: whoever may ask for plans could learn by it which files there
-// are on this machine, and have their first lines sent as passwords to an address of his own. So of its files those alone are
-// read that the configuration in force names, too, and logins are tried as that has them. `check` does all, with the rights of who runs it.
+// A configuration in a request is trusted less than the file. Otherwise whoever may ask for plans could find out which files exist on
+// this machine, and could have their first lines sent as passwords to an address of his own. So a plan only reads those of its files
+// that the configuration in force names too, and only tries logins as that one has them. The command check does all of it, with
+// the rights of its caller.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	defer context.AfterFunc(d.ending, cancel)()
-	var cfg *conf.Config
-	var err error
+	ctx, stop := d.life.untilEnd(ctx)
+	defer stop()
 	own := d.config().File
-	if c == nil {
-		cfg, err = d.readAgain(ctx)
-	} else if cfg, err = conf.Parse(c.Name, c.Text); err == nil {
-		err = resolve(ctx, cfg, d.lookup, d.config())
-	}
+	cfg, err := d.readPlanned(ctx, c)
 	if err != nil {
-		return admin.Plan{}, &admin.ConfigError{Err: err}
+		return admin.Plan{}, d.life.endingOr(&admin.ConfigError{Err: err})
 	}
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	from := newFiles(own) // where a sent one would have to stand to be taken up
+	ctx, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return admin.Plan{}, err
+	}
+	defer giveBack()
+	from := newFiles(own) // relative paths count from there, for a configuration of a request too
 	if c != nil {
 		from.only = d.files.paths()
 	}
@@ -49,9 +48,21 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 		err = p.tryLogins(ctx, c != nil)
 	}
 	if err != nil {
-		return admin.Plan{}, &admin.ConfigError{Err: err}
+		return admin.Plan{}, d.life.endingOr(&admin.ConfigError{Err: err})
 	}
 	return d.planOf(ctx, p), nil
+}
+
+// readPlanned reads and resolves the configuration of a request; for nil, the daemon's own file.
+func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf.Config, error) {
+	if c == nil {
+		return d.readAgain(ctx)
+	}
+	cfg, err := conf.Parse(c.Name, c.Text)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, resolve(ctx, cfg, d.lookup, d.config())
 }
 
 // planOf puts into words what a proposal changes, with the sessions and the run-time values there are at this moment.

@@ -9,7 +9,7 @@ import (
 )
 
 // A proposal is a configuration that may be taken up, next to what is in force: all that can be known of it before anything is
-// done. It is for the goroutine that made it, which holds Daemon.applying: nothing in force changes meanwhile but by the API.
+// done. It is for the goroutine that made it, which has the turn: nothing in force changes meanwhile but by the API.
 type proposal struct {
 	cfg   *conf.Config
 	keys  []conf.Difference // from the configuration in force

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -177,7 +178,24 @@ func (s *served) judged() bool {
 	return true
 }
 
-// poke wakes up who waits for verdicts. It never blocks.
+// servedPools returns a copy of the pools in force.
+func (d *Daemon) servedPools() map[string]*served {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return maps.Clone(d.pools)
+}
+
+// judged reports whether all pools are judged.
+func (d *Daemon) judged() bool {
+	for _, s := range d.servedPools() {
+		if !s.judged() {
+			return false
+		}
+	}
+	return true
+}
+
+// poke wakes up the start or the warm-up that waits for verdicts. It never blocks.
 func (d *Daemon) poke() {
 	select {
 	case d.changed <- struct{}{}:

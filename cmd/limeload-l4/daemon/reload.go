@@ -10,7 +10,6 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -21,22 +20,20 @@ import (
 // Pools and listeners that are in both configurations stay what they are: their sockets, sessions, counters, verdicts and
 // positions. Who is not in the new one gets nothing new, and its sessions go on to their end unless on_remove says otherwise.
 func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
-	select {
-	case <-d.started: // before, the first configuration is not in force yet
-	case <-ctx.Done():
-		return admin.Reloaded{}, ctx.Err()
+	if err := d.life.awaitServing(ctx); err != nil {
+		return admin.Reloaded{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(d.ending, cancel)()
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	if d.ending.Err() != nil {
-		return admin.Reloaded{}, admin.ErrEnding
+	ctx, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return admin.Reloaded{}, err
 	}
+	defer giveBack()
 	began := time.Now()
 	d.notify.reloading()
 	plan, err := d.reload(ctx)
+	if err != nil {
+		err = d.life.endingOr(err)
+	}
 	took := time.Since(began)
 	d.noteReload(began, took, err)
 	if err != nil {
@@ -47,7 +44,7 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 	return admin.Reloaded{Took: took.Seconds(), Plan: plan}, nil
 }
 
-// reload is Reload with applying held.
+// reload is Reload for the caller that has the turn.
 func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	cfg, err := d.readAgain(ctx)
 	if err != nil {
@@ -60,7 +57,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	if err := p.tryLogins(ctx, false); err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
-	if err := d.audition(ctx, p); err != nil {
+	if err := d.warmUp(ctx, p); err != nil {
 		return admin.Plan{}, err
 	}
 	change, err := d.server.Prepare(p.plan)
@@ -81,55 +78,6 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 		d.log.Error().AnErr("err", err).Msg("state not saved")
 	}
 	return plan, nil
-}
-
-// audition lets those be judged who are to serve clients from the first moment: backends that take over from all there are, and
-// those of new pools, which run from here on.
-func (d *Daemon) audition(ctx context.Context, p *proposal) error {
-	for _, pp := range p.pools {
-		if pp.isNew {
-			pp.served.start()
-		}
-	}
-	for _, pp := range p.pools {
-		switch {
-		case pp.isNew:
-			pp.served.await(ctx)
-		case pp.check != nil && pp.check.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
-			var coming []pool.Spec
-			for _, s := range pp.specs {
-				if pp.added[s.ID] {
-					coming = append(coming, s)
-				}
-			}
-			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.check.checker, pp.check.policy)
-			if pp.conf.Health.WantsPrimary() {
-				pp.known = onePrimary(pp.known)
-			}
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		d.dismiss(p)
-		return err
-	}
-	return nil
-}
-
-// onePrimary leaves one healthy backend of those that say they are the primary; the fence judges them all once they are in.
-func onePrimary(known []pool.Judgement) []pool.Judgement {
-	if i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.Verdict == pool.Healthy }); i >= 0 {
-		return known[i : i+1]
-	}
-	return known
-}
-
-// dismiss ends what audition has started.
-func (d *Daemon) dismiss(p *proposal) {
-	for _, pp := range p.pools {
-		if pp.isNew {
-			pp.served.end()
-		}
-	}
 }
 
 // commit puts a proposal in force. Nothing in it can fail: what could was tried.
@@ -162,9 +110,9 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.watchFile(p.cfg.Global.Watch)
 	d.tryNames()
 	d.forgetSockets(p.plan)
-	told := before.Warnings()
+	logged := before.Warnings()
 	for _, warning := range p.cfg.Warnings() {
-		if slices.Contains(told, warning) {
+		if slices.Contains(logged, warning) {
 			continue
 		}
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")

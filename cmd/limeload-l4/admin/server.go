@@ -94,19 +94,17 @@ type Server struct {
 	http     *http.Server
 	streams  chan struct{} // one element for each open stream of events
 	plans    chan struct{} // one element for each configuration that is being planned
-	places   *connections
+	clients  *connections
 
 	token atomic.Pointer[token] // never nil
 
-	ending      chan struct{} // closed by Shutdown; streams end then
-	serving     sync.WaitGroup
-	connections sync.WaitGroup // added to while serving only
+	ending  chan struct{} // closed by Shutdown; streams end then
+	serving sync.WaitGroup
 
 	// mu guards the fields below
 	mu        sync.Mutex
 	isEnding  bool
 	listeners map[net.Listener]bool
-	followed  map[net.Conn]*connection
 }
 
 // NewServer makes a server. Nothing runs before Serve.
@@ -128,10 +126,9 @@ func newServer(o Options, l limits) *Server {
 		origins:   http.NewCrossOriginProtection(),
 		streams:   make(chan struct{}, l.streams),
 		plans:     make(chan struct{}, l.plans),
-		places:    newConnections(l.connections, l.spares),
+		clients:   newConnections(l.connections, l.spares),
 		ending:    make(chan struct{}),
 		listeners: make(map[net.Listener]bool),
-		followed:  make(map[net.Conn]*connection),
 	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
@@ -147,8 +144,8 @@ func newServer(o Options, l limits) *Server {
 		WriteTimeout:                 l.write, // each answer gets it anew, see extend
 		IdleTimeout:                  l.idle,
 		MaxHeaderBytes:               l.headerBytes,
-		ConnContext:                  s.opened,
-		ConnState:                    s.follow,
+		ConnContext:                  s.clients.opened,
+		ConnState:                    s.clients.changed,
 		ErrorLog:                     log.New(errorLog{o.Log}, "", 0),
 	}
 	return s
@@ -196,7 +193,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.http.Close()
 	})
 	s.serving.Wait()
-	s.connections.Wait()
+	s.clients.wait()
 	if stop() {
 		return nil
 	}
@@ -226,38 +223,7 @@ func (s *Server) beginEnd() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	s.places.end()
-}
-
-// opened takes in a new connection.
-func (s *Server) opened(ctx context.Context, c net.Conn) context.Context {
-	ctx = s.places.opened(ctx, c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.followed[c] = ctx.Value(connectionKey{}).(*connection)
-	return ctx
-}
-
-// follow is told of each change of a connection's state, after opened. StateNew comes before Serve can return, StateActive when the
-// header of a request is whole (whatever its documentation says), StateClosed is the last thing a connection's goroutine does.
-func (s *Server) follow(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	n := s.followed[c]
-	if state == http.StateClosed {
-		delete(s.followed, c)
-	}
-	s.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		s.connections.Add(1)
-	case http.StateActive:
-		s.places.work(n)
-	case http.StateIdle:
-		s.places.rest(n)
-	case http.StateClosed:
-		s.places.closed(n)
-		s.connections.Done()
-	}
+	s.clients.end()
 }
 
 // ServeHTTP answers one request: who asks is looked at before what is asked.

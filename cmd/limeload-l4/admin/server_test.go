@@ -204,19 +204,19 @@ func TestIdleClients(t *testing.T) {
 			isAnswered(t, w.connect(t), "/live", 200)
 		}
 	}
-	w.server.places.mu.Lock()
-	defer w.server.places.mu.Unlock()
-	if n := len(w.server.places.held); n != 256 {
+	w.server.clients.mu.Lock()
+	defer w.server.clients.mu.Unlock()
+	if n := w.server.clients.placed; n != 256 {
 		t.Errorf("%d connections are held", n)
 	}
 }
 
 // rests tells whether the server takes a connection to have no request under way.
 func (w *world) rests(c net.Conn) bool {
-	w.server.places.mu.Lock()
-	defer w.server.places.mu.Unlock()
-	for k := range w.server.places.held {
-		if k.conn.RemoteAddr().String() == c.LocalAddr().String() {
+	w.server.clients.mu.Lock()
+	defer w.server.clients.mu.Unlock()
+	for _, k := range w.server.clients.all {
+		if k.hasPlace && k.conn.RemoteAddr().String() == c.LocalAddr().String() {
 			return !k.busy
 		}
 	}
@@ -283,12 +283,12 @@ func TestShutdown(t *testing.T) {
 	}
 	late, other := net.Pipe()
 	defer other.Close()
-	w.server.opened(t.Context(), late)
-	w.server.follow(late, http.StateNew)
+	w.server.clients.opened(t.Context(), late)
+	w.server.clients.changed(late, http.StateNew)
 	if _, err := late.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("a connection that comes too late: %v", err)
 	}
-	w.server.follow(late, http.StateClosed)
+	w.server.clients.changed(late, http.StateClosed)
 }
 
 // TestShutdownCut has a request that only ends when its context does.

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// dnsCaches tells of each listener whether it has a DNS cache, whose numbers are all zero else.
+// dnsCaches reports which listeners have a DNS cache. Those of the others count zeros.
 func (d *Daemon) dnsCaches() map[string]bool {
 	caches := make(map[string]bool)
 	for _, l := range d.config().Listeners {
@@ -18,7 +18,7 @@ func (d *Daemon) dnsCaches() map[string]bool {
 	return caches
 }
 
-// dnsAnswer puts what a listener's DNS questions have come to into the API's form; nil for one without DNS settings.
+// dnsAnswer converts the DNS counters of a listener for the API; nil if it has no DNS settings.
 func dnsAnswer(info *l4.DNSInfo, cached bool) *admin.DNS {
 	if info == nil {
 		return nil
@@ -37,7 +37,7 @@ func dnsAnswer(info *l4.DNSInfo, cached bool) *admin.DNS {
 	return a
 }
 
-// PurgeDNS has a listener's cache forget answers, and tells how many they were.
+// PurgeDNS removes answers from a listener's cache, and returns how many they were.
 func (d *Daemon) PurgeDNS(listener string, p admin.DNSPurge) (int, error) {
 	what, text := l4.DNSPurge{Name: p.Name, Below: p.Below}, p.Name
 	switch {

@@ -9,10 +9,10 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// defaultSessions is how many sessions are listed where nobody says.
+// defaultSessions is the limit of a list of sessions that has none.
 const defaultSessions = 1000
 
-// Sessions lists sessions.
+// Sessions returns a list of sessions.
 func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.SessionList, error) {
 	filter, err := sessionFilter(f)
 	if err != nil {
@@ -38,7 +38,7 @@ func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.Ses
 	return list, nil
 }
 
-// EndSessions ends sessions and tells how many they were.
+// EndSessions ends sessions and returns how many they were.
 func (d *Daemon) EndSessions(ctx context.Context, f admin.SessionFilter) (int, error) {
 	filter, err := sessionFilter(f)
 	if err != nil {
@@ -52,7 +52,7 @@ func (d *Daemon) endSessions(ctx context.Context, pool, backend string) (int, er
 	return d.server.End(ctx, l4.SessionFilter{Pool: pool, Backend: backend})
 }
 
-// sessionFilter reads a filter. Names that there are not match nothing: they may be those of what was removed.
+// sessionFilter parses a filter. Unknown names match nothing: they may belong to something that was removed.
 func sessionFilter(f admin.SessionFilter) (l4.SessionFilter, error) {
 	filter := l4.SessionFilter{Listener: f.Listener, Pool: f.Pool, Backend: f.Backend, MinAge: f.MinAge, MinIdle: f.MinIdle}
 	if f.ID != "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// logBlindness tells the operator of backends whose checks find nothing out, which keep the verdicts they have: one line for each
-// pool, since what this machine lacks it lacks for all of them.
+// logBlindness logs which backends keep their verdicts because their checks find nothing out. It writes one line for
+// each pool, since whatever this machine lacks, it lacks for all backends.
 func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
 	type lines struct {
 		pool string

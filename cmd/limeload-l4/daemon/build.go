@@ -7,7 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// PoolOptions is a pool's part of the configuration in the pool's own words.
+// PoolOptions converts a pool's part of the configuration for package pool.
 func PoolOptions(c *conf.Pool) pool.Options {
 	return pool.Options{
 		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
@@ -25,7 +25,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 	}
 }
 
-// BackendSpecs describes backends of the configuration, or of a file of them, to a pool.
+// BackendSpecs converts backends of the configuration, or of a file of backends, for package pool.
 func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	specs := make([]pool.Spec, len(backends))
 	for i, b := range backends {
@@ -37,7 +37,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	return specs
 }
 
-// poolMode is the pool's mode for one of the configuration, or of a request, that was checked; "" is ready.
+// poolMode converts a valid mode of the configuration or of a request; "" is ready.
 func poolMode(text string) pool.Mode {
 	mode, err := pool.ParseMode(text)
 	if err != nil {
@@ -46,7 +46,7 @@ func poolMode(text string) pool.Mode {
 	return mode
 }
 
-// buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.
+// buildDiscovery returns the runner that updates a pool to what its discovery finds.
 func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discovery.Runner {
 	o := discovery.Options{Name: c.Type, Source: discoverySource(cfg, c), Pool: p, Refresh: c.Refresh.Std()}
 	if c.OnError == "empty" {
@@ -69,7 +69,7 @@ func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
 }
 
-// addressFamily is discovery's word for a family of the configuration.
+// addressFamily converts the family of the configuration for package discovery.
 func addressFamily(text string) discovery.Family {
 	for _, f := range []discovery.Family{discovery.IPv4, discovery.IPv6} {
 		if f.String() == text {
@@ -79,7 +79,7 @@ func addressFamily(text string) discovery.Family {
 	return discovery.AnyFamily
 }
 
-// parseBackends reads a file of backends for the pool that it is discovered for.
+// parseBackends parses a file of discovered backends.
 func parseBackends(path string, data []byte) ([]pool.Spec, error) {
 	found, err := conf.ParseBackends(path, data)
 	if err != nil {
@@ -88,7 +88,7 @@ func parseBackends(path string, data []byte) ([]pool.Spec, error) {
 	return BackendSpecs(found), nil
 }
 
-// initialVerdict is what is thought of a backend before its first check; without checks it is healthy for good.
+// initialVerdict is the verdict on a backend before its first check. Without checks it stays healthy.
 func initialVerdict(h *conf.Health) pool.Verdict {
 	if h == nil || h.Initial == "healthy" {
 		return pool.Healthy
@@ -96,7 +96,7 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 	return pool.Unknown
 }
 
-// buildPlan is what the data plane is to do.
+// buildPlan converts a configuration for the data plane.
 func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
@@ -122,7 +122,7 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 	return plan
 }
 
-// flowSettings is a UDP listener's part of the configuration in the data plane's own words.
+// flowSettings converts the settings of a UDP listener for the data plane.
 func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 	f := l4.FlowSettings{
 		Timeout: c.FlowTimeout.Std(), Responses: c.Responses, Max: c.MaxFlows, ClientMax: c.ClientFlows,
@@ -141,7 +141,7 @@ func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 	return f
 }
 
-// dnsSettings is how a listener's DNS questions are asked and answered; nil for one that relays what they send as it is.
+// dnsSettings converts the DNS settings of a listener for the data plane; nil if it relays without reading DNS.
 func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if c.Cache == nil && c.Profile != "dns" {
 		return nil

@@ -48,12 +48,12 @@ import (
 
 // Options are what a Daemon is made of. Config and Version are required.
 type Options struct {
-	Config  *conf.Config // resolved; its File is read again at each reload
+	Config  *conf.Config // resolved; each reload reads its File again
 	Version string
-	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
+	Log     zerolog.Logger // its writer must never block; it must log all levels, since the daemon sets the global level of zerolog
 
-	Lookup     conf.Lookup   // finds the addresses of host names again; nil is by the hosts file and DNS servers of this machine
-	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
+	Lookup     conf.Lookup   // resolves host names again; nil uses the hosts file and the DNS servers of this machine
+	LogDropped func() uint64 // returns how many lines the writer has dropped so far; nil if it drops none
 }
 
 // A Daemon is a running balancer. Its zero value is of no use, see New.
@@ -61,44 +61,45 @@ type Daemon struct {
 	// set once, then read-only
 	version string
 	log     zerolog.Logger
-	dropped func() uint64 // lines of the log; nil for none
+	dropped func() uint64 // number of log lines dropped; nil if none ever are
 	lookup  conf.Lookup
 	began   time.Time
-	boot    *conf.Config // what it was started with
+	boot    *conf.Config // the configuration at the start
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
-	echo    *healthcheck.ICMP // for all checks that ping
+	echo    *healthcheck.ICMP // for all ICMP checks
 	state   *stateStore
 	drains  *drains
 	notify  *notifier
 	metrics http.Handler
 
-	loadFailure error // why the state file was not read; nil if it was
+	loadFailure error // why the state file could not be read; nil if it was read
 
-	changed     chan struct{} // has room for one: a pool has changed, or a discovery has answered for the first time
-	judgedAgain chan struct{} // has room for one: there is another verdict
+	changed     chan struct{} // has room for one; a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{} // has room for one; a verdict has changed
 	events      hub
 	life        *life
 
-	// whoever has the turn of life uses the fields below; Run does before the first turn and after the last
+	// only the goroutine that has the turn of life uses the fields below; before the first turn and after the last one
+	// that is Run
 	inherited map[string]inheritedSocket // by listener
 	admin     *adminSocket
-	files     *files         // that the configuration in force names, as they were when they were read
-	retiring  sync.WaitGroup // admin sockets that end
+	files     *files         // named by the configuration in force, with the contents they had when they were read
+	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
-	stopNaming context.CancelFunc // nil: every name of the configuration has an address
-	naming     sync.WaitGroup     // stopNaming ends it
+	stopNaming context.CancelFunc // nil if every host name has an address
+	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
 
 	mu sync.RWMutex
-	// mu guards the fields below; only who has the turn sets cfg and pools
+	// mu guards the fields below; only the goroutine that has the turn sets cfg and pools
 	cfg     *conf.Config // in force
 	pools   map[string]*served
 	reloads admin.Reloads
 }
 
-// New makes pools, checks and the server and opens the listeners and the admin socket. Clients that connect from now on wait in the
-// kernel's queue. All that can fail is done here; nothing runs before Run.
+// New builds pools, checks and the server, and opens the listeners and the admin socket. Clients that connect from now
+// on wait in the kernel's queue. Everything that can fail happens here. Nothing runs before Run.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
@@ -153,7 +154,7 @@ func New(o Options) (*Daemon, error) {
 	return d, nil
 }
 
-// logLevel is the level of a configuration.
+// logLevel returns the log level of a configuration.
 func logLevel(cfg *conf.Config) zerolog.Level {
 	level, err := zerolog.ParseLevel(cfg.Log.Level)
 	if err != nil {
@@ -162,7 +163,7 @@ func logLevel(cfg *conf.Config) zerolog.Level {
 	return level
 }
 
-// poolsByName is the pools in force.
+// poolsByName returns the pools in force.
 func (d *Daemon) poolsByName() map[string]*pool.Pool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -173,7 +174,7 @@ func (d *Daemon) poolsByName() map[string]*pool.Pool {
 	return pools
 }
 
-// located says of an error about a listener where in the file the cause stands.
+// located adds to an error about a listener where in the file its address stands.
 func located(cfg *conf.Config, err error) error {
 	var listen *l4.ListenError
 	if !errors.As(err, &listen) {
@@ -189,7 +190,7 @@ func located(cfg *conf.Config, err error) error {
 	return e
 }
 
-// remedy is what to do about an address of that network ("tcp", "udp" or "unix") that cannot be listened on.
+// remedy returns what to do about an address that cannot be listened on. network is "tcp", "udp" or "unix".
 func remedy(err error, network string) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && network == "unix":

@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// planTimeout bounds how long a plan may take, its look-ups included.
+// planTimeout bounds a plan, including the look-ups of names.
 const planTimeout = 30 * time.Second
 
 // Plan reports what a reload with a configuration would change, and changes nothing. nil stands for the daemon's own file as it is now.
@@ -65,7 +65,7 @@ func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf
 	return cfg, resolve(ctx, cfg, d.lookup, d.config())
 }
 
-// planOf puts into words what a proposal changes, with the sessions and the run-time values there are at this moment.
+// planOf describes what a proposal changes, with the current sessions and run-time changes.
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
@@ -108,7 +108,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	counts, err := d.server.Count(ctx)
 	if err != nil {
-		return plan // who asked has gone
+		return plan // the caller has left
 	}
 	for group, n := range counts {
 		switch fates.of(group) {
@@ -118,14 +118,14 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 			plan.Drained += n
 		}
 	}
-	// Where no key has changed, names in it may have come to other addresses.
+	// Even if no key has changed, host names may have other addresses now.
 	plan.Same = len(p.keys) == 0 && len(plan.Settings) == 0 &&
 		!slices.ContainsFunc(plan.Listeners, func(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }) &&
 		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return c.What != "kept" || len(c.Backends) > 0 })
 	return plan
 }
 
-// planOfPool puts into words what becomes of a pool that the configuration has.
+// planOfPool describes what becomes of a pool that the configuration has.
 func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys), Backends: []admin.BackendPlan{}}
 	if pp.isNew {
@@ -146,7 +146,7 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 		now[b.ID] = b
 	}
 	for _, id := range pp.difference.Removed {
-		if !pp.added[id] { // else it is told of as replaced
+		if !pp.added[id] { // otherwise it is listed as replaced
 			c.Backends = append(c.Backends, backendPlan(now[id], "removed", nil))
 		}
 	}
@@ -181,7 +181,7 @@ func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.
 	return admin.BackendPlan{Name: b.ID, Address: b.Addr.String(), What: what, Changes: changes, Sessions: b.Leases}
 }
 
-// listenerFate is the API's word for what becomes of a listener.
+// listenerFate converts the fate of a listener for the API.
 func listenerFate(f l4.Fate) string {
 	if f == l4.Updated {
 		return "changed"
@@ -189,7 +189,7 @@ func listenerFate(f l4.Fate) string {
 	return f.String()
 }
 
-// specChanges is what a source says otherwise of a backend than before.
+// specChanges returns what a source changes of a backend.
 func specChanges(from, to pool.Spec) []admin.Change {
 	changes := []admin.Change{}
 	note := func(key, from, to string) {
@@ -207,7 +207,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	return changes
 }
 
-// changesOf is the differences of one table as the API has them.
+// changesOf converts the differences of one table for the API.
 func changesOf(keys []conf.Difference) []admin.Change {
 	changes := []admin.Change{}
 	for _, k := range keys {
@@ -216,7 +216,7 @@ func changesOf(keys []conf.Difference) []admin.Change {
 	return changes
 }
 
-// contentsChange says that a file has other contents, and the key that names it stays.
+// contentsChange is the change of a file whose key is the same and whose contents are not.
 func contentsChange(key string) admin.Change {
 	return admin.Change{Key: key, From: "the contents of before", To: "other contents"}
 }
@@ -225,11 +225,11 @@ func changeOf(k conf.Difference, under ...string) admin.Change {
 	return admin.Change{Key: conf.Path(append(under, k.Keys...)...), From: k.From, To: k.To}
 }
 
-// fates is what becomes of the sessions there are, by where they came in and where they went.
+// fates says what becomes of the existing sessions, by their listener, pool and backend.
 type fates struct {
 	listeners map[string]l4.Fate
 	pools     map[string]*proposedPool
-	closing   map[string]bool // pools without a successor that end the sessions of what is removed
+	closing   map[string]bool // pools that are removed; true if that ends their sessions
 }
 
 // A fate is what becomes of a session.
@@ -237,7 +237,7 @@ type fate int
 
 const (
 	untouched fate = iota
-	drained        // nothing new goes where it went or came from, and it goes on to its end
+	drained        // it runs to its end, but its listener or backend gets no new sessions
 	ended
 )
 
@@ -249,7 +249,7 @@ func newFates(p *proposal) *fates {
 	return f
 }
 
-// of tells what becomes of the sessions of one kind.
+// of returns the fate of a group of sessions.
 func (f *fates) of(n l4.SessionGroup) fate {
 	if closes, gone := f.closing[n.Pool]; gone {
 		if closes {
@@ -263,7 +263,7 @@ func (f *fates) of(n l4.SessionGroup) fate {
 	}
 	pp := f.pools[n.Pool]
 	if pp == nil || n.Backend == "" {
-		return at // it waits for a backend
+		return at // these sessions wait for a backend
 	}
 	if pp.removed[n.Backend] {
 		if pp.options.CloseOnRemove {
@@ -282,18 +282,18 @@ func (f *fates) of(n l4.SessionGroup) fate {
 	return at
 }
 
-// poolConfig is the configuration in force of a pool that it has.
+// poolConfig returns the configuration in force of an existing pool.
 func (d *Daemon) poolConfig(name string) *conf.Pool {
 	cfg := d.config()
 	i := slices.IndexFunc(cfg.Pools, func(p conf.Pool) bool { return p.Name == name })
 	return &cfg.Pools[i]
 }
 
-// movedSamples is for how many clients is looked where they go before and after: enough to tell 1 % from 2 %.
+// movedSamples is the number of clients that keysMoved tries: enough to distinguish 1 % from 2 %.
 const movedSamples = 8192
 
-// keysMoved is the share of clients that would go to another backend than now, of those that have one: with every backend below its
-// limit, and new ones judged healthy.
+// keysMoved returns the share of the clients with a backend that would get another one. It assumes that all backends
+// are below their limits, and that the new ones are healthy.
 func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 	var before, after []pool.Spec
 	for _, b := range pp.served.pool.Backends() {
@@ -328,8 +328,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 	return &share
 }
 
-// sketch is a pool of healthy backends without anything that a session leaves behind, and where it would send a client; "" is
-// nowhere.
+// sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
 	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort, Zone: o.Zone}
 	p, err := pool.New(o)

@@ -10,31 +10,30 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// stateVersion is of the form of the state file. A file of another one is not understood.
+// stateVersion is the version of the format. Files of other versions are refused.
 const stateVersion = 1
 
-// A savedState is what a state file holds: what was changed at run time and what it was changed from, and who was the primary.
+// A savedState is the content of a state file: the run-time changes with the values before them, and the primaries.
 type savedState struct {
 	Version int                        `json:"version"`
 	Pools   map[string][]savedOverride `json:"pools"`
 
-	// Primaries are the backends that were the primary last, by pool; see healthcheck.Fence. Older versions do not know it, and
-	// pass over it.
+	// Primaries are the backends that last were the primary, by pool; see healthcheck.Fence. Older versions ignore it.
 	Primaries map[string]string `json:"primaries,omitempty"`
 }
 
-// A savedOverride is one backend's.
+// A savedOverride is the run-time change of one backend.
 type savedOverride struct {
 	What   string       `json:"what"`             // added, removed or changed
-	Source string       `json:"source,omitempty"` // who else names it
-	Base   savedBackend `json:"base"`             // as its source named it then; of an added one as it is
+	Source string       `json:"source,omitempty"` // the source that also names the backend
+	Base   savedBackend `json:"base"`             // as its source named it at the time; for an added one, as it is
 
-	Weight      *uint32 `json:"weight,omitempty"` // of a changed one, what differs
+	Weight      *uint32 `json:"weight,omitempty"` // only for a changed one, only values that differ
 	MaxSessions *int    `json:"max_sessions,omitempty"`
 	Mode        *string `json:"mode,omitempty"`
 }
 
-// A savedBackend is a backend as a source names it.
+// A savedBackend is a backend as its source describes it.
 type savedBackend struct {
 	Name        string         `json:"name"`
 	Address     netip.AddrPort `json:"address"`
@@ -46,7 +45,7 @@ type savedBackend struct {
 	Check       netip.AddrPort `json:"check,omitzero"`
 }
 
-// collectState is what the state file is to hold.
+// collectState returns the content of the state file.
 func (d *Daemon) collectState() any {
 	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries()}
 	for name, s := range d.servedPools() {
@@ -57,7 +56,7 @@ func (d *Daemon) collectState() any {
 	return state
 }
 
-// primaries is who is the primary in each pool that has one.
+// primaries returns the primary of each pool that has one.
 func (d *Daemon) primaries() map[string]string {
 	all := make(map[string]string)
 	for name, s := range d.servedPools() {
@@ -70,7 +69,7 @@ func (d *Daemon) primaries() map[string]string {
 	return all
 }
 
-// keepPrimaries saves the state whenever another backend is the primary, until ctx is done.
+// keepPrimaries saves the state whenever a primary changes, until ctx is done.
 func (d *Daemon) keepPrimaries(ctx context.Context) {
 	if d.state.path == "" {
 		return
@@ -117,8 +116,8 @@ func fromSaved(s savedOverride) (pool.Override, error) {
 	return o, err
 }
 
-// loadState does again what was changed at run time before the process began. What is wrong with the file is no reason not to
-// serve: it is logged and, when the file makes no sense, that is set aside.
+// loadState restores the run-time changes of the previous process. Errors are only logged, since the daemon can serve
+// without them. A file that cannot be understood is renamed.
 func (d *Daemon) loadState() {
 	var state savedState
 	err := d.state.load(&state)
@@ -134,7 +133,7 @@ func (d *Daemon) loadState() {
 	}
 }
 
-// restore takes up a state: all of it, or nothing.
+// restore applies a state, either as a whole or not at all.
 func (d *Daemon) restore(state savedState) error {
 	overrides := make(map[string][]pool.Override, len(state.Pools))
 	for name, saved := range state.Pools {
@@ -179,7 +178,7 @@ func (d *Daemon) saveState() error {
 	return nil
 }
 
-// stateError is why the state file could not be written last or, before that, read.
+// stateError returns why the last write of the state file failed or, before the first write, the read.
 func (d *Daemon) stateError() error {
 	if written, err := d.state.outcome(); written {
 		return err
@@ -187,7 +186,7 @@ func (d *Daemon) stateError() error {
 	return d.loadFailure
 }
 
-// differences is all that was set at run time and that the sources of the backends say otherwise.
+// differences returns all run-time values that differ from those of the backends' sources.
 func (d *Daemon) differences() []admin.Difference {
 	all := []admin.Difference{}
 	in := d.servedPools()

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// watchRetry is how often a folder that cannot be watched is tried again.
+// watchRetry is the pause before a folder that could not be watched is tried again.
 const watchRetry = 2 * time.Second
 
 // A watcher reloads when the configuration's file changes. The zero value watches nothing.
@@ -58,11 +58,12 @@ func (d *Daemon) followFile(ctx context.Context) {
 	}
 }
 
-// fileChanged takes the file up, unless it says what is in force: it was only touched, or this is where the watching begins.
+// fileChanged reloads, unless the file matches the configuration in force: it was only touched, or the watching has
+// just begun.
 func (d *Daemon) fileChanged(ctx context.Context) {
 	cfg, err := conf.LoadRegular(d.config().File)
 	if err == nil && len(d.config().Compare(cfg)) == 0 {
 		return
 	}
-	_, _ = d.Reload(ctx) // what came of it is logged
+	_, _ = d.Reload(ctx) // it logs its outcome
 }

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// unreachable turns the failure of a call that got no whole answer into an error with a remedy. That ctx has ended is
-// the caller's own doing.
+// unreachable converts the failure of a call without a complete answer into an error with a remedy. If ctx has ended,
+// that is the caller's own doing.
 func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errSilent) {
 		return fmt.Errorf("%s %s at %s: %w", k.method, k.path, c.address, cause)
@@ -22,7 +22,7 @@ func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	}
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
-		err = wrapped.Err // without the URL, which says localhost for a Unix socket
+		err = wrapped.Err // without the URL, which has localhost for a Unix socket
 	}
 	path, isUnix := strings.CutPrefix(c.address, "unix:")
 	var dial *net.OpError

@@ -6,8 +6,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// ofChecks declares what the health checks have come to. Numbers of a single backend's checks are in its verdict; the rest is told
-// of each pool.
+// ofChecks declares the numbers of the health checks, by pool. A single backend has its verdict instead.
 func (c *catalog) ofChecks(d *Daemon) part {
 	var (
 		checks   = c.counter("limeload_checks_total", "Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
@@ -46,7 +45,7 @@ func (c *catalog) ofChecks(d *Daemon) part {
 	}
 }
 
-// checkTimes is how long the checks of a tally took, in the form that is sent.
+// checkTimes converts the durations of checks.
 func checkTimes(t healthcheck.Tally) *dto.Histogram {
 	var all, upTo uint64
 	for _, n := range t.Checks {

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// ofDaemon declares what is known of the process as a whole.
+// ofDaemon declares the numbers of the process as a whole.
 func (c *catalog) ofDaemon(d *Daemon) part {
 	var (
 		build = c.gauge("limeload_build_info", "Always 1; the labels say which version of the program runs, and which Go made it.", "goversion", "version")
@@ -63,7 +63,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 	}
 }
 
-// ofLoops declares what the loops are at.
+// ofLoops declares the numbers of the loops.
 func (c *catalog) ofLoops(d *Daemon) part {
 	var (
 		sessions = c.gauge("limeload_loop_sessions", "Sessions of the loop now.", "loop")
@@ -80,15 +80,15 @@ func (c *catalog) ofLoops(d *Daemon) part {
 	}
 }
 
-// inTurn is how long a loop has been in its present turn; 0 while it waits.
+// inTurn returns how long a loop has been in its current turn; 0 while it waits.
 func inTurn(l l4.LoopInfo, now time.Time) time.Duration {
 	if l.Waiting || l.LastTurn.IsZero() {
 		return 0
 	}
-	return max(0, now.Sub(l.LastTurn)) // it may have begun one since
+	return max(0, now.Sub(l.LastTurn)) // a new turn may have begun since
 }
 
-// timestamp is a time in seconds since 1970; 0 is that there was none.
+// timestamp converts a time to seconds since 1970; the zero time is 0.
 func timestamp(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

@@ -6,7 +6,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// ofDNS declares what the listeners have come to whose clients ask DNS questions, since their DNS settings were last changed.
+// ofDNS declares the numbers of listeners with DNS settings. They count from the last change of these settings.
 func (c *catalog) ofDNS(d *Daemon) part {
 	asking, cache := c.ofDNSQuestions(), c.ofDNSCaches()
 	return func(to sink) {
@@ -24,14 +24,14 @@ func (c *catalog) ofDNS(d *Daemon) part {
 	}
 }
 
-// dnsSeries is what is told of the questions at a listener's backends.
+// dnsSeries are the series of the questions that a listener forwards.
 type dnsSeries struct {
 	inFlight, sockets, tries, ended, failed, mismatched *series
 
 	results []*dto.LabelPair
 }
 
-// ofDNSQuestions declares it.
+// ofDNSQuestions declares them.
 func (c *catalog) ofDNSQuestions() *dnsSeries {
 	return &dnsSeries{
 		inFlight:   c.gauge("limeload_dns_in_flight", "Questions at backends now.", "listener"),
@@ -45,7 +45,7 @@ func (c *catalog) ofDNSQuestions() *dnsSeries {
 	}
 }
 
-// put sends all of one listener.
+// put sends the numbers of one listener.
 func (s *dnsSeries) put(to sink, listener *dto.LabelPair, n *l4.DNSInfo) {
 	to.put(s.inFlight, float64(n.InFlight), listener)
 	to.put(s.sockets, float64(n.Sockets), listener)
@@ -57,14 +57,14 @@ func (s *dnsSeries) put(to sink, listener *dto.LabelPair, n *l4.DNSInfo) {
 	to.put(s.mismatched, float64(n.Mismatched), listener)
 }
 
-// dnsCacheSeries is what is told of a listener's cache.
+// dnsCacheSeries are the series of a listener's cache.
 type dnsCacheSeries struct {
 	questions, prefetched, rejected, stored, evicted, expired, entries, bytes, waiting *series
 
 	results []*dto.LabelPair
 }
 
-// ofDNSCaches declares it.
+// ofDNSCaches declares them.
 func (c *catalog) ofDNSCaches() *dnsCacheSeries {
 	return &dnsCacheSeries{
 		questions:  c.counter("limeload_dns_questions_total", "Questions of clients to a listener with a cache, by what became of them. One that had waited as miss or coalesced and got an expired answer is counted as stale, too.", "listener", "result"),
@@ -81,7 +81,7 @@ func (c *catalog) ofDNSCaches() *dnsCacheSeries {
 	}
 }
 
-// put sends all of one cache.
+// put sends the numbers of one cache.
 func (s *dnsCacheSeries) put(to sink, listener *dto.LabelPair, n *l4.DNSCacheCounters) {
 	for i, times := range []uint64{n.Hit, n.Miss, n.Coalesced, n.Stale, n.Passed, n.Refused} {
 		to.put(s.questions, float64(times), listener, s.results[i])

@@ -7,11 +7,10 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// ofListeners declares what the listeners have come to. A listener that was removed is not told of any more, however long its
-// sessions go on.
+// ofListeners declares the numbers of the listeners. A removed listener has none, even while its sessions go on.
 //
-// Refusals are a metric of their own: what ended and what was refused are two questions, each with its sum, and a rule that asks
-// for the one need not list the reasons of the other, which a later version may have more of.
+// Refusals have a metric of their own. Ended sessions and refusals are two questions, each with its own sum, and a rule
+// about the one need not list the reasons of the other, of which a later version may have more.
 func (c *catalog) ofListeners(d *Daemon) part {
 	var (
 		info     = c.gauge("limeload_listener_info", "Always 1; the labels say which pool the listener sends to.", "listener", "pool", "protocol")
@@ -30,7 +29,7 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		duration  = c.histogram("limeload_listener_session_seconds", "How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
 		queued    = c.histogram("limeload_listener_queue_seconds", "How long sessions waited for a backend, of those that had to.", "listener")
 	)
-	waits := newScale(4, 1e-4, 100)       // from what loopback takes to the longest timeout that makes sense
+	waits := newScale(4, 1e-4, 100)       // from a connect on loopback to the longest sensible timeout
 	lives := newScale(8, 1.0/1024, 1<<20) // from one request to twelve days
 	protocols := labelsOf("protocol", l4.UDP)
 	in, out := label("direction", "in"), label("direction", "out")
@@ -59,7 +58,7 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			to.put(bytes, float64(l.BytesIn), in, listener)
 			to.put(bytes, float64(l.BytesOut), out, listener)
 			for o, outcome := range outcomes {
-				if pool.Outcome(o) != pool.Served { // nobody connects again after that
+				if pool.Outcome(o) != pool.Served { // no other connect follows that
 					to.put(retries, float64(l.Retries[pool.Outcome(o)]), listener, outcome)
 				}
 			}

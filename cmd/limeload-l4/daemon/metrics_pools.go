@@ -6,7 +6,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// ofPools declares what the pools and their backends have come to.
+// ofPools declares the numbers of the pools and their backends.
 func (c *catalog) ofPools(d *Daemon) part {
 	var (
 		backends = c.gauge("limeload_pool_backends", "Backends of the pool.", "pool")
@@ -32,7 +32,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 	lefts := labelsFor("result", "served", "left", "in_vain")
 	reasons := labelsFor("reason", "no_backend", "busy")
 	return func(to sink) {
-		primary := make(map[string]bool) // pools that want the primary
+		primary := make(map[string]bool) // pools whose checks look for the primary
 		for _, c := range d.config().Pools {
 			primary[c.Name] = c.Health.WantsPrimary()
 		}
@@ -70,7 +70,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 	}
 }
 
-// wantedBackends counts the backends that should serve; of those that are to be the primary one does.
+// wantedBackends returns how many backends should serve. Of those that have to be the primary, that is one.
 func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	for i := range infos {
 		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole {
@@ -83,7 +83,7 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries is what is told of each backend: 24 numbers, which 10,000 backends make a lot of.
+// backendSeries are the series of each backend. There are 24, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, eligible, verdict, mode, breaker, openings *series
 
@@ -91,7 +91,7 @@ type backendSeries struct {
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
 }
 
-// ofBackends declares it.
+// ofBackends declares them.
 func (c *catalog) ofBackends() *backendSeries {
 	return &backendSeries{
 		sessions:    c.gauge("limeload_backend_sessions", "Sessions on the backend now.", "backend", "pool"),
@@ -111,7 +111,7 @@ func (c *catalog) ofBackends() *backendSeries {
 	}
 }
 
-// put sends all of one backend.
+// put sends the numbers of one backend.
 func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 	backend := label("backend", b.ID)
 	to.put(s.sessions, float64(b.Leases), backend, p)

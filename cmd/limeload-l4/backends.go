@@ -79,7 +79,7 @@ func backendTable(backends []admin.Backend) *table {
 	return t
 }
 
-// checkedAt is where a backend is checked; "" is at its own address, or nowhere.
+// checkedAt returns the address of a backend's checks; "" if that is the backend's own, or if it is not checked.
 func checkedAt(b admin.Backend) string {
 	if b.Check == nil {
 		return ""
@@ -87,7 +87,7 @@ func checkedAt(b admin.Backend) string {
 	return b.Check.Address
 }
 
-// draining is how far a drain has come, in words.
+// draining describes the progress of a drain.
 func draining(d *admin.DrainProgress) string {
 	text := fmt.Sprintf("drains: %d of %s left", d.Left, counted(d.Sessions, "session"))
 	if d.Deadline != nil {
@@ -182,7 +182,7 @@ func backendsSetCommand() *cli.Command {
 	})
 }
 
-// modes is what --mode may be.
+// modes returns the values of --mode.
 func modes() []string {
 	var names []string
 	for _, m := range pool.Modes() {
@@ -191,7 +191,7 @@ func modes() []string {
 	return names
 }
 
-// knownMode refuses a mode that there is not.
+// knownMode refuses an unknown mode.
 func knownMode(c *cli.Context) error {
 	if mode := c.String("mode"); c.IsSet("mode") && !slices.Contains(modes(), mode) {
 		return &usageError{fmt.Errorf("--mode %q: needs ready, drain or maintenance", mode)}
@@ -199,7 +199,7 @@ func knownMode(c *cli.Context) error {
 	return nil
 }
 
-// changed prints what a change has come to, unless it has failed.
+// changed prints the result of a change, or returns its error.
 func (r *remote) changed(answer any, err error, format string, args ...any) error {
 	if err != nil {
 		return err
@@ -207,7 +207,7 @@ func (r *remote) changed(answer any, err error, format string, args ...any) erro
 	return r.print(answer, r.say(format, args...))
 }
 
-// notNil is a list that JSON shows as [] when it is empty.
+// notNil returns an empty list for nil, which JSON then shows as [].
 func notNil[T any](list []T) []T {
 	if list == nil {
 		return []T{}

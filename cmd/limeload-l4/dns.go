@@ -44,7 +44,7 @@ func dnsStatsCommand() *cli.Command {
 	})
 }
 
-// printDNS prints a table of caches and one of questions to backends.
+// printDNS prints a table of the caches and a table of the questions to backends.
 func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
 	if len(listeners) == 0 {
 		_, err := fmt.Fprintln(w, `no listener has DNS settings; profile = "dns" or a [listener.*.cache] table gives it some`)
@@ -71,7 +71,7 @@ func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
 	return asked.print(w, width)
 }
 
-// fromMemory is which share of the questions that a cache may answer it has answered without a backend; "" before the first.
+// fromMemory returns the share of cacheable questions that were answered from the cache; "" before the first question.
 func fromMemory(k *admin.DNSCache) string {
 	all := k.Hit + k.Miss + k.Coalesced
 	if all == 0 {

@@ -62,7 +62,7 @@ func simulateCommand() *cli.Command {
 	}
 }
 
-// simulate runs a simulation for each algorithm asked for, and prints what came of them.
+// simulate runs a simulation for each requested algorithm, and prints the results.
 func simulate(c *cli.Context, cfg *conf.Config) error {
 	print, known := map[string]func(io.Writer, []report) error{
 		"table": printTable, "json": printJSON, "csv": printCSV,
@@ -114,7 +114,7 @@ func simulate(c *cli.Context, cfg *conf.Config) error {
 	return print(c.App.Writer, reports)
 }
 
-// simulatedPool is the pool of that name, or the only one.
+// simulatedPool returns the named pool, or the only one.
 func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 	var names []string
 	for i := range cfg.Pools {
@@ -130,8 +130,8 @@ func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 	return nil, &usageError{fmt.Errorf("--pool %q: there is no such pool; there are %s", name, strings.Join(names, ", "))}
 }
 
-// simulatedBackends is the pool's backends. Names of hosts are not looked up: what a simulation hashes is the backends' own
-// names, and for the rest any address will do.
+// simulatedBackends returns the pool's backends. It looks up no host names: a simulation hashes the names of the
+// backends, and does not use their addresses otherwise.
 func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	found, err := daemon.DiscoveredInFile(cfg, p)
 	if err != nil {
@@ -150,7 +150,7 @@ func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	return specs, nil
 }
 
-// simulatedKinds is the algorithms that were asked for.
+// simulatedKinds returns the requested algorithms.
 func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	if asked == "all" {
 		return algo.Kinds(), nil
@@ -165,7 +165,7 @@ func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	return nil, &usageError{fmt.Errorf("--algorithm: %w", err)}
 }
 
-// parseLatencies reads NAME=TIME.
+// parseLatencies parses NAME=TIME.
 func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration, error) {
 	latency := make(map[string]time.Duration)
 	for _, text := range texts {
@@ -182,7 +182,7 @@ func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration
 	return latency, nil
 }
 
-// parseChange reads what is to change halfway; nil for nothing.
+// parseChange parses the change that is made halfway; nil for none.
 func parseChange(text string) (func(*pool.Pool) error, error) {
 	words := strings.Fields(text)
 	switch {

@@ -14,10 +14,10 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// maxSimulated bounds what a simulation holds in memory.
+// maxSimulated bounds the memory of a simulation.
 const maxSimulated = 10_000_000
 
-// simulatedSessions makes the sessions, or reads them from a log.
+// simulatedSessions generates the sessions, or reads them from a log.
 func simulatedSessions(c *cli.Context) ([]simulated, error) {
 	if file := c.String("log"); file != "" {
 		return loggedSessions(file)
@@ -52,7 +52,7 @@ func simulatedSessions(c *cli.Context) ([]simulated, error) {
 	return sessions, nil
 }
 
-// loggedSessions reads the sessions of an access log. Lines of another kind are passed over.
+// loggedSessions reads the sessions of an access log, and ignores other lines.
 func loggedSessions(file string) ([]simulated, error) {
 	f, err := os.Open(file)
 	if err != nil {

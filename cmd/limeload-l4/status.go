@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// answerIn is how long an answer may take that the daemon has at hand.
+// answerIn bounds a call whose answer needs no work.
 const answerIn = 10 * time.Second
 
 func statusCommand() *cli.Command {
@@ -30,7 +30,7 @@ func statusCommand() *cli.Command {
 	})
 }
 
-// printStatus prints a page for a person.
+// printStatus prints the status as a page.
 func printStatus(w io.Writer, s *admin.Status, width int) error {
 	facts := [][2]string{
 		{"version", s.Version},
@@ -86,7 +86,7 @@ func stateFile(s *admin.Status) string {
 	return s.StateFile
 }
 
-// ofAtMost is a number and its limit; 0 is none.
+// ofAtMost returns a number and its limit; 0 is no limit.
 func ofAtMost(n, limit int) string {
 	if limit == 0 {
 		return strconv.Itoa(n)
@@ -142,7 +142,7 @@ func differenceTable(differences []admin.Difference) *table {
 	return t
 }
 
-// printNotes prints what a person should know besides.
+// printNotes prints the keys that need a restart, and the warnings.
 func printNotes(w io.Writer, needsRestart, warnings []string) error {
 	for _, key := range needsRestart {
 		fmt.Fprintf(w, "needs a restart: %s\n", clean(key))

@@ -258,7 +258,7 @@ func (f *fates) of(n l4.SessionGroup) fate {
 		return drained
 	}
 	at := untouched
-	if to, told := f.listeners[n.Listener]; !told || to == l4.Removed || to == l4.Rebound {
+	if to, known := f.listeners[n.Listener]; !known || to == l4.Removed || to == l4.Rebound {
 		at = drained
 	}
 	pp := f.pools[n.Pool]

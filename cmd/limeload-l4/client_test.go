@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// askers is a good command line for each command that asks the daemon.
+// askers returns a valid command line for each command that calls the daemon.
 func askers(t *testing.T) [][]string {
 	return [][]string{
 		{"status"}, {"backends"}, {"backends", "list"}, {"backends", "add", "redis", "10.0.0.14:6379"}, {"backends", "remove", "redis", "b1"},
@@ -24,7 +24,7 @@ func askers(t *testing.T) [][]string {
 	}
 }
 
-// TestUnreachable has each command end with its own exit code, and say why, when there is no daemon.
+// TestUnreachable: without a daemon, each command ends with the exit code for that, and says why.
 func TestUnreachable(t *testing.T) {
 	t.Setenv(adminVariable, "unix:"+filepath.Join(t.TempDir(), "admin.sock"))
 	for _, args := range askers(t) {
@@ -35,7 +35,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestRefused has each command fail when the daemon refuses, with the daemon's words and without its control characters.
+// TestRefused: if the daemon refuses, each command fails with the daemon's text, without its control characters.
 func TestRefused(t *testing.T) {
 	refusing(t, &admin.Problem{Type: "/problems/internal", Status: http.StatusInternalServerError, Detail: "the \x1b[2Jdisk is full"})
 	for _, args := range askers(t) {
@@ -46,7 +46,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestJSON has each command print one document and nothing else.
+// TestJSON: each command prints one document and nothing else.
 func TestJSON(t *testing.T) {
 	for _, args := range askers(t) {
 		startFake(t)
@@ -73,7 +73,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestUsage has command lines refused that make no sense, before anybody is asked.
+// TestUsage: invalid command lines are refused before the daemon is called.
 func TestUsage(t *testing.T) {
 	f := startFake(t)
 	for _, test := range []struct{ args, want string }{
@@ -130,7 +130,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestFlagsAnywhere has flags before, between and behind the arguments, and before the second command.
+// TestFlagsAnywhere: flags may stand before, between and after the arguments, and before the second command.
 func TestFlagsAnywhere(t *testing.T) {
 	want := `POST /v1/pools/redis/backends {"name":"","address":"10.0.0.14:6379","weight":0,"zone":"a","mode":"ready"}`
 	for _, args := range []string{
@@ -153,7 +153,7 @@ func TestFlagsAnywhere(t *testing.T) {
 	}
 }
 
-// TestWhatIsAsked holds each command to the request that it makes.
+// TestWhatIsAsked checks the request that each command sends.
 func TestWhatIsAsked(t *testing.T) {
 	f := startFake(t)
 	file := write(t, goodConfig)
@@ -185,7 +185,7 @@ func TestWhatIsAsked(t *testing.T) {
 	}
 }
 
-// TestWhereTheDaemonIs is about what says where the daemon is: the flag before the variable before the file.
+// TestWhereTheDaemonIs: for the address of the daemon, the flag comes before the variable, and that before the file.
 func TestWhereTheDaemonIs(t *testing.T) {
 	f := startFake(t)
 	named := f.address
@@ -216,7 +216,7 @@ func TestWhereTheDaemonIs(t *testing.T) {
 	}
 }
 
-// TestToken has the token sent where it belongs, and nowhere else.
+// TestToken: the token is sent to its own daemon, and to nobody else.
 func TestToken(t *testing.T) {
 	f := startFake(t)
 	other := newFake(t)
@@ -251,7 +251,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestSlowDaemon has a command give up on a daemon that does not answer.
+// TestSlowDaemon: a command gives up if the daemon does not answer.
 func TestSlowDaemon(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()

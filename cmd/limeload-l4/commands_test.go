@@ -15,7 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// TestDrainWait follows a drain: each line says how many are left, and the last what has become of the backend.
+// TestDrainWait follows a drain. Each line says how many sessions are left, and the last one what became of the
+// backend.
 func TestDrainWait(t *testing.T) {
 	for _, test := range []struct {
 		args    string
@@ -28,7 +29,7 @@ func TestDrainWait(t *testing.T) {
 			"drains: 1 of 2 sessions left, ended in 1d0h, then removed\n" + "is drained and removed\n"},
 		{"", func(f *fakeDaemon) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
-				b := fixtureBackends()[1] // somebody has taken it back
+				b := fixtureBackends()[1] // somebody has set it to ready
 				return map[string]any{"backends": []admin.Backend{b}}
 			})
 		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "drains no longer: its mode is ready\n"},
@@ -36,7 +37,7 @@ func TestDrainWait(t *testing.T) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any { return map[string]any{"backends": []admin.Backend{}} })
 		}, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "was removed meanwhile\n"},
 		{"--remove", func(f *fakeDaemon) {
-			b := fixtureBackends()[1] // it is empty for a while before it is removed
+			b := fixtureBackends()[1] // it has no sessions for a while before it is removed
 			b.Mode, b.Sessions, b.Drain = "drain", 0, &admin.DrainProgress{Remove: true}
 			f.handle("POST /v1/pools/redis/backends/b2/drain", func(*http.Request) any { return b })
 			left := []admin.Backend{b}
@@ -47,7 +48,7 @@ func TestDrainWait(t *testing.T) {
 		}, exitDone, "drains: 0 of 0 sessions left, then removed\n" + "is drained and removed\n"},
 		{"--remove", func(f *fakeDaemon) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
-				b := fixtureBackends()[1] // empty, and another drain without a removal is in the place of this
+				b := fixtureBackends()[1] // it has no sessions, and another drain without a removal has replaced this one
 				b.Mode, b.Sessions = "drain", 0
 				return map[string]any{"backends": []admin.Backend{b}}
 			})
@@ -77,7 +78,7 @@ func TestDrainWait(t *testing.T) {
 	}
 }
 
-// TestDrainWithoutDeadline is done when the backend has no session, though nothing tells of progress.
+// TestDrainWithoutDeadline: the drain is done when the backend has no sessions, even if no progress is reported.
 func TestDrainWithoutDeadline(t *testing.T) {
 	f := startFake(t)
 	left := int64(2)
@@ -96,7 +97,7 @@ func TestDrainWithoutDeadline(t *testing.T) {
 	}
 }
 
-// TestBadConfiguration has plan and reload print the mistakes as check does, with exit code 1.
+// TestBadConfiguration: plan and reload print the mistakes as check does, with exit code 1.
 func TestBadConfiguration(t *testing.T) {
 	bad := write(t, "[listener.web]\nadress = 1\n[pool.web]\nretries = 99\n")
 	code, _, want := command(t, "check", "--config", bad)
@@ -123,7 +124,7 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// TestPlanOfNothing says so, and is no failure.
+// TestPlanOfNothing: a plan without changes says so, and is no failure.
 func TestPlanOfNothing(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
@@ -134,7 +135,7 @@ func TestPlanOfNothing(t *testing.T) {
 	}
 }
 
-// TestPlanOfBackends shows what becomes of backends in a pool that is kept.
+// TestPlanOfBackends: a plan shows the changes of backends in a pool that is kept.
 func TestPlanOfBackends(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
@@ -146,7 +147,7 @@ func TestPlanOfBackends(t *testing.T) {
 	}
 }
 
-// TestExplainNeedsOne asks which one is meant when the daemon has several listeners, and not when it has one.
+// TestExplainNeedsOne: the command asks for a listener only if the daemon has several.
 func TestExplainNeedsOne(t *testing.T) {
 	f := startFake(t)
 	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage || !strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
@@ -161,7 +162,7 @@ func TestExplainNeedsOne(t *testing.T) {
 	}
 }
 
-// TestDNSWithoutCaches shows what there is, and says what is missing.
+// TestDNSWithoutCaches: the output shows what there is, and says what is missing.
 func TestDNSWithoutCaches(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
@@ -184,7 +185,7 @@ func TestDNSWithoutCaches(t *testing.T) {
 	}
 }
 
-// TestDNSPurgeRefused fails where there is no cache, and says what to do.
+// TestDNSPurgeRefused: without a cache the command fails, and says what to do.
 func TestDNSPurgeRefused(t *testing.T) {
 	startFake(t)
 	for listener, want := range map[string]string{
@@ -197,7 +198,7 @@ func TestDNSPurgeRefused(t *testing.T) {
 	}
 }
 
-// TestEventsEnd is about the ends of a stream: the daemon's, the connection's, the timeout's and the reader's.
+// TestEventsEnd ends a stream by the daemon, the connection, the timeout and the reader.
 func TestEventsEnd(t *testing.T) {
 	f := startFake(t)
 	if code, _, stderr := command(t, "events"); code != exitUnreachable || !strings.Contains(stderr, "the daemon is shutting down") {
@@ -244,7 +245,7 @@ func TestEventsEnd(t *testing.T) {
 	read.Close()
 }
 
-// TestDraining holds the words for a drain's progress.
+// TestDraining checks the descriptions of a drain's progress.
 func TestDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline := time.Now().Add(42 * time.Second)

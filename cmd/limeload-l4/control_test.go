@@ -22,7 +22,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// wholeApp is the program with every command.
+// wholeApp returns the program with every command.
 func wholeApp(stdout, stderr io.Writer) *cli.App {
 	app := newApp(stdout, stderr)
 	for _, c := range commandsWithArguments() {
@@ -49,7 +49,7 @@ func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// TestProgram is no test: shells that a test starts run this program through it, see shim.
+// TestProgram is not a test: shells that a test starts run this program through it, see shim.
 func TestProgram(t *testing.T) {
 	if os.Getenv("LIMELOAD_TEST_PROGRAM") == "" {
 		return
@@ -58,7 +58,8 @@ func TestProgram(t *testing.T) {
 	os.Exit(program(t.Context(), append([]string{"limeload-l4"}, args...), os.Stdout, os.Stderr))
 }
 
-// A fakeDaemon answers as a daemon does whose state is the fixture below. Its handlers may be replaced before it is asked.
+// A fakeDaemon answers as a daemon with the state of the fixture below. Its handlers may be replaced before it is
+// called.
 type fakeDaemon struct {
 	mux     *http.ServeMux
 	address string
@@ -70,7 +71,7 @@ type fakeDaemon struct {
 	backends []admin.Backend
 }
 
-// startFake starts one at a Unix socket, and makes it the one that commands find.
+// startFake starts a fakeDaemon at a Unix socket, where commands find it.
 func startFake(t *testing.T) *fakeDaemon {
 	t.Helper()
 	f := newFake(t)
@@ -134,13 +135,13 @@ func (f *fakeDaemon) serve(t *testing.T, listener net.Listener) {
 	f.address = listener.Addr().String()
 }
 
-// ServeHTTP lets a test put a handler over the usual one: the more special pattern wins.
+// ServeHTTP uses a mux, so that a test can override a handler by a more specific pattern.
 func (f *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.mux.ServeHTTP(w, r) }
 
-// handle answers with JSON; a *admin.Problem is an error, and nil an empty answer.
+// handle answers with JSON. A *admin.Problem is an error, and nil an empty answer.
 func (f *fakeDaemon) handle(pattern string, answer func(*http.Request) any) {
 	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) // a test that looks at it sees what is missing
+		body, _ := io.ReadAll(r.Body) // a test notices if something is missing
 		f.note(r, body)
 		f.mu.Lock()
 		v := answer(r)
@@ -174,21 +175,22 @@ func (f *fakeDaemon) note(r *http.Request, body []byte) {
 	f.tokens = append(f.tokens, r.Header.Get("Authorization"))
 }
 
-// requests is what was asked so far.
+// requests returns the requests so far.
 func (f *fakeDaemon) requests() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.asked)
 }
 
-// shown is the Authorization headers that came so far.
+// shown returns the Authorization headers so far.
 func (f *fakeDaemon) shown() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.tokens)
 }
 
-// listPool lists a pool's backends. One that drains loses a session at each look, and then ends draining.
+// listPool lists a pool's backends. A draining one has a session less at each call, and finally does not drain any
+// more.
 func (f *fakeDaemon) listPool(r *http.Request) any {
 	name := r.PathValue("pool")
 	if name != "redis" {
@@ -227,7 +229,7 @@ func (f *fakeDaemon) drain(r *http.Request) any {
 	return *b
 }
 
-// purge forgets three answers of the listener that has a cache.
+// purge removes three answers, for the listener that has a cache.
 func purge(r *http.Request) any {
 	p := &admin.Problem{Type: "/problems/unknown-listener", Status: http.StatusNotFound, Detail: fmt.Sprintf("listener %q: there is no such listener", r.PathValue("listener"))}
 	switch r.PathValue("listener") {
@@ -239,7 +241,7 @@ func purge(r *http.Request) any {
 	return p
 }
 
-// before is a moment that stays "3d4h ago" however slow the test is.
+// before is a time that is printed as "3d4h ago" however slow the test is.
 func before() time.Time { return time.Now().Add(-76*time.Hour - 30*time.Minute) }
 
 func fixtureStatus() admin.Status {

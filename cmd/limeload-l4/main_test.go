@@ -92,7 +92,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 	}
 }
 
-// TestDemo talks to the demo as its welcome says, and makes one of its backends fail: no request does.
+// TestDemo sends the requests that the demo's welcome suggests, and lets one backend fail: no request fails.
 func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -156,7 +156,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestAlgorithmsAgree holds that the configuration allows exactly the algorithms there are.
+// TestAlgorithmsAgree: the configuration allows exactly the existing algorithms.
 func TestAlgorithmsAgree(t *testing.T) {
 	allowed := func(name string) bool {
 		_, err := conf.Parse("lb.toml", []byte(goodConfig+"algorithm = \""+name+"\"\n"))
@@ -175,8 +175,8 @@ func TestAlgorithmsAgree(t *testing.T) {
 	}
 }
 
-// TestReadmeExamples holds that the configurations in the README are good ones, and that the mistakes it shows
-// read as the program's own.
+// TestReadmeExamples: the configurations in the README are valid, and the mistakes it shows are as the program prints
+// them.
 func TestReadmeExamples(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // bidi is a text that a terminal shows as "user gpj.exe" or the like, with the characters of each kind.
 const bidi = "a\u202eb\u2066c\u200ed\u061ce\ufefff\u0085g\u2028h\U000e0001i\u007fj é ü 漢 😀"
 
-// TestLogIsPrintable holds that no log, in either form, has a character that shows as something else or not at all.
+// TestLogIsPrintable: in either form, the log has no characters that are invisible or shown as something else.
 func TestLogIsPrintable(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		var out bytes.Buffer
@@ -35,7 +35,7 @@ func TestLogIsPrintable(t *testing.T) {
 	}
 }
 
-// TestOutputIsPrintable holds the same of what commands print, and of their errors.
+// TestOutputIsPrintable: neither has the output of commands, or their errors.
 func TestOutputIsPrintable(t *testing.T) {
 	good := strings.Replace(goodConfig, "[pool.web]", "[pool.web]\ndiscovery = { type = \"file\", file = \"/nowhere/"+`\u202eabc\u0085`+"\" }", 1)
 	for _, args := range [][]string{

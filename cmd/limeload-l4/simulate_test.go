@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// simulationConfig is a configuration of one pool of four backends, b4 of weight 2, with further lines.
+// simulationConfig is a configuration with a pool of four backends, of which b4 has weight 2, and further lines.
 func simulationConfig(t *testing.T, lines ...string) string {
 	t.Helper()
 	return write(t, `
@@ -29,7 +29,7 @@ backends = [
 `+strings.Join(lines, "\n"))
 }
 
-// simulated runs a simulation and returns its JSON.
+// simulatedReports runs a simulation and returns its JSON.
 func simulatedReports(t *testing.T, config string, args ...string) []report {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -44,7 +44,7 @@ func simulatedReports(t *testing.T, config string, args ...string) []report {
 	return reports
 }
 
-// TestSimulateShares holds that every algorithm but first gives out what the weights ask for, and that each report adds up.
+// TestSimulateShares: every algorithm except first distributes by weight, and the numbers of each report add up.
 func TestSimulateShares(t *testing.T) {
 	reports := simulatedReports(t, simulationConfig(t), "--algorithm", "all", "--sessions", "20000", "--clients", "20000")
 	if len(reports) != len(algo.Kinds()) {
@@ -65,7 +65,7 @@ func TestSimulateShares(t *testing.T) {
 	}
 }
 
-// TestSimulateChanges holds what each change does to the shares and, of an algorithm that hashes, to the clients.
+// TestSimulateChanges checks what each change does to the shares and, for algorithms that hash, to the clients.
 func TestSimulateChanges(t *testing.T) {
 	for change, want := range map[string]struct {
 		had   float64 // of the clients
@@ -95,7 +95,7 @@ func TestSimulateChanges(t *testing.T) {
 	}
 }
 
-// TestSimulateIsRepeatable holds that the same seed makes the same sessions, and another one others.
+// TestSimulateIsRepeatable: the same seed makes the same sessions, another seed makes others.
 func TestSimulateIsRepeatable(t *testing.T) {
 	first := func(seed string) report {
 		return simulatedReports(t, simulationConfig(t), "--algorithm", "least_conn", "--sessions", "5000", "--seed", seed)[0]
@@ -106,7 +106,7 @@ func TestSimulateIsRepeatable(t *testing.T) {
 	}
 }
 
-// TestSimulateLimits holds that limits, the queue and its timeout do what they do in the balancer.
+// TestSimulateLimits: limits, the queue and its timeout work as in the balancer.
 func TestSimulateLimits(t *testing.T) {
 	config := write(t, `
 [listener.main]
@@ -129,7 +129,7 @@ queue = { max = 5, timeout = "50ms" }
 	}
 }
 
-// TestSimulateLatency holds that least_time learns of a slow backend on the simulation's clock.
+// TestSimulateLatency: least_time notices a slow backend by the simulated clock.
 func TestSimulateLatency(t *testing.T) {
 	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency", "b1=200ms")[0]
 	if share := r.Backends[0].Phases[0].Share; share > 0.1 {
@@ -149,13 +149,13 @@ func TestSimulateLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := simulatedReports(t, simulationConfig(t), "--algorithm", "first", "--log", log)[0]
-	// The first and the third are open together, the second comes when the first has gone.
+	// The first and the third are open at the same time; the second starts when the first has ended.
 	if r.Sessions != 3 || r.Backends[0].MaxOpen != 2 || r.Backends[0].Phases[0].Sessions != 3 {
 		t.Errorf("replayed as %+v", r)
 	}
 }
 
-// TestSimulateFile takes the backends that a discovery file names.
+// TestSimulateFile uses the backends of a discovery file.
 func TestSimulateFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backends.json")
 	if err := os.WriteFile(file, []byte(`[{"address": "10.0.0.9:1", "name": "b9", "weight": 5}]`), 0o600); err != nil {
@@ -218,8 +218,8 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 	}
 }
 
-// TestPlotsAreOfTheProgram runs the simulation of docs/plots again: the figures that are drawn there are the program's, exactly
-// where it draws no lots.
+// TestPlotsAreOfTheProgram runs the simulation of docs/plots again. The plotted figures are those of the program,
+// exactly so where it uses no random numbers.
 func TestPlotsAreOfTheProgram(t *testing.T) {
 	for file, args := range map[string][]string{"many.csv": nil, "few.csv": {"--rate", "100"}} {
 		want, err := os.ReadFile(filepath.Join("../../docs/plots", file))

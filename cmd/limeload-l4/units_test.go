@@ -31,7 +31,7 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// TestCleanJSON: JSON stays what it was, and nothing in it speaks to a terminal.
+// TestCleanJSON: the meaning of the JSON stays the same, and nothing in it controls a terminal.
 func TestCleanJSON(t *testing.T) {
 	got, err := cleanJSON("\x1b[31m\u009b31m\x7f\u202e<é>\U000e0001", "")
 	if want := `"\u001b[31m\u009b31m\u007f\u202e<é>\udb40\udc01"` + "\n"; err != nil || string(got) != want {
@@ -39,7 +39,7 @@ func TestCleanJSON(t *testing.T) {
 	}
 }
 
-// TestCleanIsPrintable is about any text: what comes out is printable, and what was printable is left alone.
+// TestCleanIsPrintable: for any text the result is printable, and what was printable stays the same.
 func TestCleanIsPrintable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := string(rapid.SliceOf(rapid.Byte()).Draw(t, "text"))

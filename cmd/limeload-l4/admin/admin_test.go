@@ -25,25 +25,25 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fake is a daemon with a pool "redis" of two backends, of which one has the name of an IPv6 address with a zone, and
-// a pool "empty". Its listener "redis" has no DNS cache, and "names" has one. Its lists are nil where they are empty:
-// the server is to send [] all the same.
+// A fake is a daemon with a pool "redis" of two backends, one of which has the name of an IPv6 address with a zone, and
+// a pool "empty". Its listener "redis" has no DNS cache, and "names" has one. Its empty lists are nil, which the server
+// must send as [].
 type fake struct {
 	mu       sync.Mutex
 	backends []Backend
 	sessions []Session
 	level    string
-	changes  []string        // every call that changed something
-	filters  []SessionFilter // of every call for sessions
+	changes  []string        // all calls that changed something
+	filters  []SessionFilter // of all calls for sessions
 	plans    []*Configuration
-	fail     error // what every call returns that can
+	fail     error // returned by every call that can fail
 	notReady error
 	dead     error
 	reload   func(ctx context.Context) (Reloaded, error)
 
 	readers map[chan Event]bool
 	began   chan struct{} // gets an element when a reader begins
-	stopped chan struct{} // and when one stops
+	stopped chan struct{} // gets an element when a reader stops
 }
 
 const awkward = "[fe80::1%eth0]:6379"
@@ -340,7 +340,7 @@ func (f *fake) Events() (<-chan Event, func()) {
 	})
 }
 
-// publish gives an event to every reader. None has more than 1000 of them to read.
+// publish sends an event to every reader. No test has a reader with more than 1000 unread events.
 func (f *fake) publish(e Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -349,7 +349,7 @@ func (f *fake) publish(e Event) {
 	}
 }
 
-// endEvents closes every reader's channel, as a daemon does that ends.
+// endEvents closes the channels of all readers, as an ending daemon does.
 func (f *fake) endEvents() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -371,7 +371,7 @@ func (f *fake) Live(context.Context) error {
 	return f.dead
 }
 
-// A world is a server over a fake.
+// A world is a server for a fake.
 type world struct {
 	fake   *fake
 	server *Server
@@ -403,7 +403,7 @@ func start(t testing.TB, token string, change ...func(*limits)) *world {
 	return w
 }
 
-// serve has the server answer on listeners until the test ends.
+// serve serves listeners until the test ends.
 func (w *world) serve(t testing.TB, listeners ...net.Listener) {
 	var serving sync.WaitGroup
 	for _, l := range listeners {
@@ -434,7 +434,7 @@ func newClient(t testing.TB, address, token string) *Client {
 	return c
 }
 
-// A request is one as a test writes it down.
+// A request is a request of a test.
 type request struct {
 	method, target string
 	host           string
@@ -448,7 +448,7 @@ func (w *world) overTCP(t testing.TB, r request) answer {
 	return w.send(t, &http.Transport{DisableKeepAlives: true}, r)
 }
 
-// An answer is what came back.
+// An answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
@@ -485,7 +485,7 @@ func (w *world) send(t testing.TB, transport *http.Transport, r request) answer 
 	return answer{response.StatusCode, response.Header, string(got)}
 }
 
-// problem decodes an answer that is to be an error, and checks what all of them have.
+// problem decodes an answer that must be an error, and checks what all errors have.
 func (a answer) problem(t testing.TB) Problem {
 	t.Helper()
 	var p Problem
@@ -529,7 +529,7 @@ func (b *safeBuffer) String() string {
 	return b.b.String()
 }
 
-// receive waits for something that is to come.
+// receive waits for a value.
 func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {

@@ -120,7 +120,7 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// TestClientMirrorsBalancer sees that a Client has each of a Balancer's methods.
+// TestClientMirrorsBalancer: a Client has each of a Balancer's methods.
 func TestClientMirrorsBalancer(t *testing.T) {
 	t.Parallel()
 	client := reflect.TypeFor[*Client]()
@@ -131,7 +131,7 @@ func TestClientMirrorsBalancer(t *testing.T) {
 	}
 }
 
-// TestClientProblems has the daemon's errors come back as what they were.
+// TestClientProblems: the client returns the same errors as the daemon.
 func TestClientProblems(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -175,7 +175,7 @@ func TestClientProblems(t *testing.T) {
 	}
 }
 
-// TestUnreachable has nobody answer, in every way.
+// TestUnreachable tries each way in which nobody answers.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -232,7 +232,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestStrangeServers asks servers that are not the daemon.
+// TestStrangeServers calls servers that are not the daemon.
 func TestStrangeServers(t *testing.T) {
 	t.Parallel()
 	reached := make(chan string, 10)
@@ -274,8 +274,8 @@ func TestStrangeServers(t *testing.T) {
 	}
 }
 
-// TestClientProxy sees that no proxy of the environment gets the token. The library keeps loopback from them anyway, so that
-// a request would prove nothing.
+// TestClientProxy: no proxy from the environment gets the token. A request would prove nothing, since the library never
+// uses a proxy for loopback.
 func TestClientProxy(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"unix:/x", "127.0.0.1:1", "192.0.2.1:1"} {

@@ -27,7 +27,7 @@ func readDocs(t *testing.T) string {
 	return string(text)
 }
 
-// docsViolations is what a page says otherwise than the code.
+// docsViolations returns the differences between a page and the code.
 func docsViolations(page string) []string {
 	var violations []string
 	report := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
@@ -45,7 +45,7 @@ func docsViolations(page string) []string {
 			continue
 		}
 		if strings.Contains(r.path, "/debug/pprof/{") {
-			section += "`debug` `gc` `seconds`" // said of all of them at once
+			section += "`debug` `gc` `seconds`" // said about all of them together
 		}
 		for _, parameter := range r.query {
 			if !strings.Contains(section, "`"+parameter) {
@@ -80,7 +80,7 @@ func docsViolations(page string) []string {
 	return violations
 }
 
-// TestDocs holds the page against the routes, the problems and the events.
+// TestDocs compares the page with the routes, the problems and the events.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	page := readDocs(t)
@@ -111,7 +111,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// An example is a command of the page and what it prints.
+// An example is a command in the page, and its output.
 type example struct{ command, printed string }
 
 func examples(page string) []example {
@@ -125,7 +125,7 @@ func examples(page string) []example {
 	return list
 }
 
-// TestDocsExamples runs the commands of the page, one after the other, against one daemon.
+// TestDocsExamples runs the commands in the page, one after the other, against one daemon.
 func TestDocsExamples(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath(docsCommand); err != nil {
@@ -152,7 +152,7 @@ func TestDocsExamples(t *testing.T) {
 					At: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC), Kind: "mode_changed", Pool: "redis", Backend: "b1",
 					Address: "192.0.2.1:6379", From: "ready", To: "drain",
 				})
-				w.fake.endEvents() // curl does not notice that head has left before there is more to write
+				w.fake.endEvents() // curl only notices that head has left when there is more to write
 			}()
 		}
 		profiles := strings.Contains(e.command, "/debug/pprof/")
@@ -169,7 +169,8 @@ func TestDocsExamples(t *testing.T) {
 	}
 }
 
-// shows tells whether a shortened answer shows one. In JSON, objects may lack fields; all else is the same.
+// shows reports whether short is a shortened form of whole. In JSON, objects may lack fields; everything else must be
+// equal.
 func shows(short, whole string) bool {
 	var a, b any
 	if json.Unmarshal([]byte(short), &a) != nil || json.Unmarshal([]byte(whole), &b) != nil {

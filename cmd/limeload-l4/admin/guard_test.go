@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestToken asks every route with tokens that are wrong, and one with the right one.
+// TestToken calls every route with wrong tokens and with the right one.
 func TestToken(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
@@ -48,7 +48,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestOrigin asks every route as pages of elsewhere would, with the token and without.
+// TestOrigin calls every route as pages from elsewhere would, with the token and without.
 func TestOrigin(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"", "secret"} {
@@ -57,7 +57,7 @@ func TestOrigin(t *testing.T) {
 		for _, c := range []struct {
 			host   string
 			header map[string]string
-			kind   string // "" is not refused
+			kind   string // "" if it is not refused
 		}{
 			{"", map[string]string{"Sec-Fetch-Site": "cross-site"}, problemCrossOrigin},
 			{"", map[string]string{"Sec-Fetch-Site": "same-site"}, problemCrossOrigin},
@@ -109,7 +109,7 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// TestNoCORS sees that there is no CORS: nothing tells a browser that another page may read an answer.
+// TestNoCORS: there is no CORS, so no browser lets another page read an answer.
 func TestNoCORS(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -125,8 +125,8 @@ func TestNoCORS(t *testing.T) {
 	}
 }
 
-// TestReadOnlyWithoutToken asks every route on loopback without a token: what changes something, is parsed or costs much is
-// refused, and on the Unix socket nothing is.
+// TestReadOnlyWithoutToken calls every route without a token. On loopback, routes that change something, parse input or
+// are expensive are refused; on the Unix socket, none is.
 func TestReadOnlyWithoutToken(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")

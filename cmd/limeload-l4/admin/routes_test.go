@@ -20,7 +20,7 @@ const (
 
 func jsonHeader() map[string]string { return map[string]string{"Content-Type": mediaJSON} }
 
-// TestRoutes asks every route something good.
+// TestRoutes sends a valid request to every route.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	toml := map[string]string{"Content-Type": mediaTOML}
@@ -29,8 +29,8 @@ func TestRoutes(t *testing.T) {
 		request request
 		status  int
 		media   string
-		body    string // what the answer contains
-		changed string // what the daemon did
+		body    string // the answer contains it
+		changed string // the call that changed something
 	}{
 		{"GET /v1/status", request{method: "GET", target: "/v1/status"}, 200, mediaJSON, `"listeners":[]`, ""},
 		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON, `"ended":{}`, ""},
@@ -100,13 +100,13 @@ func TestRoutes(t *testing.T) {
 		asked = append(asked, c.route)
 	}
 	for _, r := range routes() {
-		if name := r.method + " " + r.path; !slices.Contains(asked, name) && name != "GET /v1/events" { // which does not end
+		if name := r.method + " " + r.path; !slices.Contains(asked, name) && name != "GET /v1/events" { // it does not end
 			t.Errorf("%s is not asked", name)
 		}
 	}
 }
 
-// TestLocation finds a backend that was added where the answer says it is.
+// TestLocation: an added backend is found at the location that the answer has.
 func TestLocation(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"plain", "[::1%a b]:1", "a/b", "..", ".", "%2F", "ü?#;"} {
@@ -122,14 +122,14 @@ func TestLocation(t *testing.T) {
 	}
 }
 
-// A refusal is a request that is to be refused, and how.
+// A refusal is a request that must be refused, and how.
 type refusal struct {
 	request request
 	kind    string
 	field   string
 }
 
-// hostileBodies are bodies that no route takes as JSON. The route that is asked has the fields "weight" and "mode", or others if
+// hostileBodies returns bodies that no route accepts as JSON. They use the fields "weight" and "mode", or others if
 // they are replaced.
 func hostileBodies(method, target, number, text string) []refusal {
 	post := func(body string) request { return request{method, target, "", jsonHeader(), body} }
@@ -165,7 +165,7 @@ func hostileBodies(method, target, number, text string) []refusal {
 	if number != "" {
 		list = append(list,
 			refusal{quoted(`{%q:"1"}`, number), problemBadRequest, number},
-			refusal{quoted(`{%q:NaN}`, number), problemBadRequest, ""}, // no JSON
+			refusal{quoted(`{%q:NaN}`, number), problemBadRequest, ""}, // not JSON
 			refusal{quoted(`{%q:Infinity}`, number), problemBadRequest, ""},
 			refusal{quoted(`{%q:1e400}`, number), problemBadRequest, number},
 			refusal{quoted(`{%q:true}`, number), problemBadRequest, number},
@@ -176,7 +176,7 @@ func hostileBodies(method, target, number, text string) []refusal {
 	return list
 }
 
-// refusals are hostile requests to every route that changes something.
+// refusals returns hostile requests to every route that changes something.
 func refusals() []refusal {
 	add := func(body string) request { return request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), body} }
 	purge := func(body string) request { return request{"POST", pathPurge, "", jsonHeader(), body} }
@@ -184,7 +184,7 @@ func refusals() []refusal {
 	none := func(method, target string) request { return request{method: method, target: target} }
 	list := slices.Concat(
 		hostileBodies("PATCH", path1, "weight", "mode"),
-		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is no text
+		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is not a string
 		hostileBodies("PUT", "/v1/log", "", "level"),
 		hostileBodies("POST", pathPurge, "", "name"),
 	)
@@ -266,7 +266,8 @@ func refusals() []refusal {
 	}...)
 }
 
-// TestRefusals sends what is to be refused, and sees that nothing has changed. It is a test of every route that changes something.
+// TestRefusals sends requests that must be refused to every route that changes something, and checks that nothing has
+// changed.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -300,7 +301,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestDaemonErrors has the daemon refuse everything with each kind of error.
+// TestDaemonErrors: the daemon refuses everything, with each kind of error.
 func TestDaemonErrors(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]error{
@@ -404,7 +405,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// TestHead asks every GET for its header.
+// TestHead sends a HEAD request to every route that has GET.
 func TestHead(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -423,7 +424,7 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// TestHealth has the daemon say no.
+// TestHealth: the daemon is neither ready nor live.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
@@ -441,7 +442,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestNoMetrics has no metrics.
+// TestNoMetrics: without metrics there is no such route.
 func TestNoMetrics(t *testing.T) {
 	t.Parallel()
 	w := &world{fake: newFake()}

@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// TestPurgeDNS holds what can be purged and what is refused, in the API's words, and that readers of events are told of it.
+// TestPurgeDNS checks what can be purged, which requests are refused, and the events.
 func TestPurgeDNS(t *testing.T) {
 	cfg, err := conf.Parse("lb.toml", []byte(metricsConfig+`
 [listener.asks]
@@ -72,7 +72,7 @@ pool = "mail"
 	}
 }
 
-// TestDNSNumbers has every number of the data plane in the API under its own name, and in one metric.
+// TestDNSNumbers: every number of the data plane is in the API under its own name, and in one metric.
 func TestDNSNumbers(t *testing.T) {
 	var info l4.DNSInfo
 	want := make(map[string]float64) // by name in JSON
@@ -124,7 +124,7 @@ func TestDNSNumbers(t *testing.T) {
 			}
 		}
 		if name == "asked" {
-			name = "tries" // what counts each try says so
+			name = "tries" // numbers that count each try are named so
 		}
 		if strings.Count(found, "{") != 1 || !strings.Contains(found, name) {
 			t.Errorf("%s is in the metrics %q", name, found)

@@ -10,7 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestBackendErrors holds what a person is told who names a backend that there is not, or describes one that cannot be.
+// TestBackendErrors checks the errors about backends that do not exist, or cannot exist.
 func TestBackendErrors(t *testing.T) {
 	cfg, err := conf.Parse("lb.toml", []byte(goodConfig))
 	if err != nil {

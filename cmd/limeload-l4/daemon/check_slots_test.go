@@ -31,7 +31,7 @@ func TestCheckSlots(t *testing.T) {
 	}
 }
 
-// TestBlindnessIsLoggedOnceForAPool has 1,000 backends of one pool whose checks find nothing out.
+// TestBlindnessIsLoggedOnceForAPool: 1,000 backends of one pool whose checks find nothing out cause one line.
 func TestBlindnessIsLoggedOnceForAPool(t *testing.T) {
 	var out bytes.Buffer
 	d := &Daemon{log: zerolog.New(&out)}

@@ -21,7 +21,7 @@ const (
 	metricsRules = "../packaging/prometheus/limeload.rules.yml"
 )
 
-// row is a series' line in the page.
+// row returns the line of a series in the page.
 func (s *series) row() string {
 	labels := make([]string, len(s.labels))
 	for i, l := range s.labels {
@@ -30,12 +30,13 @@ func (s *series) row() string {
 	return fmt.Sprintf("| `%s` | %s | %s | %s |", s.name, strings.ToLower(s.kind.String()), strings.Join(labels, " "), s.help)
 }
 
-// isGiven tells of a label whether its values are names that somebody gives; those of the others are closed sets.
+// isGiven reports whether users choose the values of a label. The values of the others are closed sets.
 func isGiven(label string) bool {
 	return slices.Contains([]string{"listener", "pool", "backend", "loop", "goversion", "version"}, label)
 }
 
-// closedSets is the values of all labels with closed sets, by metric and label, in the order in which they are sent.
+// closedSets returns the values of all labels with closed sets, by metric and label, in the order in which they are
+// sent.
 func closedSets(families map[string]*dto.MetricFamily) map[string]map[string][]string {
 	sets := make(map[string]map[string][]string)
 	for name, f := range families {
@@ -54,7 +55,7 @@ func closedSets(families map[string]*dto.MetricFamily) map[string]map[string][]s
 	return sets
 }
 
-// valueRows is the page's lines about labels with closed sets.
+// valueRows returns the lines of the page about labels with closed sets.
 func valueRows(families map[string]*dto.MetricFamily) []string {
 	var rows []string
 	for name, labels := range closedSets(families) {
@@ -67,7 +68,7 @@ func valueRows(families map[string]*dto.MetricFamily) []string {
 	return rows
 }
 
-// pageViolations is what a page says otherwise than these lines.
+// pageViolations returns the differences between a page and these lines.
 func pageViolations(page string, rows []string) []string {
 	var violations []string
 	written := regexp.MustCompile("(?m)^\\| `limeload_.*$").FindAllString(page, -1)
@@ -84,8 +85,7 @@ func pageViolations(page string, rows []string) []string {
 	return violations
 }
 
-// TestMetricsPage holds docs/metrics.md against the series and the values of their labels: each has a line there that says the
-// same, and there is no other.
+// TestMetricsPage: docs/metrics.md has one line for each series and for each label with a closed set, and no others.
 func TestMetricsPage(t *testing.T) {
 	d := metricsDaemon(t)
 	var rows []string
@@ -119,7 +119,7 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// sizeRows is the page's lines about how many series each thing has.
+// sizeRows returns the lines of the page about the number of series for each kind of thing.
 func sizeRows(t *testing.T, d *Daemon) []string {
 	r := httptest.NewRequest("GET", "/metrics", nil)
 	w := httptest.NewRecorder()
@@ -139,7 +139,7 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 	}
 }
 
-// A ruleFile is a file of Prometheus' rules.
+// A ruleFile is a file of Prometheus rules.
 type ruleFile struct {
 	Groups []struct {
 		Rules []struct {
@@ -163,9 +163,9 @@ func readRules(t *testing.T, into *ruleFile) {
 	}
 }
 
-// A query checks what PromQL names against the metrics there are.
+// A query checks the names in PromQL against the existing metrics.
 type query struct {
-	series map[string][]string            // the labels of each metric, those of the target and of histograms included
+	series map[string][]string            // the labels of each metric, including those of the target and of histograms
 	values map[string]map[string][]string // see closedSets
 }
 
@@ -200,10 +200,10 @@ func splitLabels(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// violations is which metrics, labels and values of labels an expression names that there are not.
+// violations returns the metrics, labels and values of labels in an expression that do not exist.
 func (q *query) violations(expr string) []string {
 	var violations []string
-	known := make(map[string]bool) // labels of any metric in it
+	known := make(map[string]bool) // the labels of all metrics in it
 	metrics := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)(\{[^}]*\})?`).FindAllStringSubmatch(regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`), -1)
 	selectors := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)\{([^}]*)\}`).FindAllStringSubmatch(expr, -1)
 	for _, m := range metrics {
@@ -237,7 +237,7 @@ func (q *query) violations(expr string) []string {
 	return violations
 }
 
-// templates is the labels that a text takes from a result.
+// templates returns the labels that a text takes from a result.
 func templates(text, pattern string) []string {
 	var labels []string
 	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
@@ -246,7 +246,7 @@ func templates(text, pattern string) []string {
 	return labels
 }
 
-// result is the labels that an expression's result may have.
+// result returns the labels that the result of an expression may have.
 func (q *query) result(expr string) []string {
 	if by := regexp.MustCompile(`by \(([^)]*)\)`).FindStringSubmatch(expr); by != nil {
 		return splitLabels(by[1])
@@ -260,7 +260,7 @@ func (q *query) result(expr string) []string {
 	return labels
 }
 
-// TestMetricsUsed holds the alert rules and the board against the metrics there are, down to the values of labels.
+// TestMetricsUsed compares the alert rules and the dashboard with the existing metrics, down to the values of labels.
 func TestMetricsUsed(t *testing.T) {
 	var rules ruleFile
 	readRules(t, &rules)

@@ -13,7 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestOneHot has every state of a closed set in exactly one of its lines, and all of the sets in the metrics.
+// TestOneHot: every state of a closed set has exactly one line that is 1, and all sets are in the metrics.
 func TestOneHot(t *testing.T) {
 	for what, beyond := range map[string]fmt.Stringer{
 		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1, "outcomes": pool.ICMPError + 1,
@@ -49,9 +49,9 @@ func TestOneHot(t *testing.T) {
 	}
 }
 
-// TestMetricsOfManyBackends says what 10,000 backends come to.
+// TestMetricsOfManyBackends measures a scrape with 10,000 backends.
 func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 26 // what docs/metrics.md reckons with
+	const backends, each = 10_000, 26 // the numbers in docs/metrics.md
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
@@ -75,7 +75,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	}
 }
 
-// TestMetricsOfPool does what a pool counts, each a different number of times, and finds the numbers.
+// TestMetricsOfPool causes each thing that a pool counts a different number of times, and checks the numbers.
 func TestMetricsOfPool(t *testing.T) {
 	d := metricsDaemon(t)
 	p := d.pools["web"].pool
@@ -167,7 +167,7 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 	lease.Release(pool.ConnectTimeout)
 	compare(map[string]float64{
-		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may come back
+		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may recover
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`: 0,
 	})
 	p.Close()
@@ -182,7 +182,7 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 }
 
-// TestCheckTimes makes a histogram of a tally.
+// TestCheckTimes converts the durations of checks to a histogram.
 func TestCheckTimes(t *testing.T) {
 	var tally healthcheck.Tally
 	tally.Checks[healthcheck.Succeeded], tally.Checks[healthcheck.TimedOut] = 6, 1
@@ -202,7 +202,7 @@ func TestCheckTimes(t *testing.T) {
 	}
 }
 
-// TestWantedBackends holds which backends should serve: an alert goes by the share of them that can.
+// TestWantedBackends checks how many backends should serve, which an alert compares with how many can.
 func TestWantedBackends(t *testing.T) {
 	d := testDaemon(t, parsed(t, `
 [pool.writers]

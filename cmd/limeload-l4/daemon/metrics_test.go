@@ -29,7 +29,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// metricsConfig has all that metrics are made of: two listeners, a pool with checks and a queue, and one without.
+// metricsConfig has everything that has metrics: two listeners, a pool with checks and a queue, and a pool without.
 const metricsConfig = `
 [admin]
 address = ""
@@ -54,13 +54,13 @@ max = 7
 backends = [{ address = "127.0.0.1:7995" }]
 `
 
-// Who asks for /metrics accepts one of these.
+// The formats of /metrics that clients accept.
 const (
 	textForm   = "text/plain;version=0.0.4"
 	binaryForm = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 )
 
-// metricsDaemon makes a daemon of metricsConfig that does not run.
+// metricsDaemon returns a daemon of metricsConfig that does not run.
 func metricsDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	cfg, err := conf.Parse("lb.toml", []byte(metricsConfig))
@@ -70,7 +70,7 @@ func metricsDaemon(t *testing.T) *Daemon {
 	return testDaemon(t, cfg)
 }
 
-// scrape asks for the metrics in a form, and reads them by their names.
+// scrape gets the metrics in a format, by their names.
 func scrape(t testing.TB, h http.Handler, accept string) map[string]*dto.MetricFamily {
 	t.Helper()
 	families, err := tryScrape(h, accept)
@@ -103,7 +103,7 @@ func tryScrape(h http.Handler, accept string) (map[string]*dto.MetricFamily, err
 	}
 }
 
-// labelsText writes a metric's labels as PromQL does.
+// labelsText formats a metric's labels as PromQL does.
 func labelsText(m *dto.Metric) string {
 	var all []string
 	for _, l := range m.GetLabel() {
@@ -112,7 +112,7 @@ func labelsText(m *dto.Metric) string {
 	return "{" + strings.Join(all, ",") + "}"
 }
 
-// numbers is the values of counters and gauges, and the counts of histograms, by name and labels.
+// numbers returns the values of counters and gauges, and the counts of histograms, by name and labels.
 func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
 	all := make(map[string]float64)
 	for name, f := range families {
@@ -131,8 +131,8 @@ func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
 	return all
 }
 
-// TestMetricsAreSound has client_golang's linter and its strictest registry look at all series, each of which is there from the
-// start: a rate over what appears with its first event misses that event.
+// TestMetricsAreSound checks all series with client_golang's linter and its strictest registry. All of them exist from
+// the start: a rate over a series that appears with its first event misses that event.
 func TestMetricsAreSound(t *testing.T) {
 	bad := prometheus.NewPedanticRegistry()
 	bad.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "limeload_milliseconds"}))
@@ -173,7 +173,7 @@ func TestMetricsAreSound(t *testing.T) {
 	}
 }
 
-// TestMetricsOfConfiguration has the numbers that a configuration makes, before anything has happened.
+// TestMetricsOfConfiguration checks the numbers of a configuration before anything has happened.
 func TestMetricsOfConfiguration(t *testing.T) {
 	d := metricsDaemon(t)
 	if err := d.pools["web"].pool.SetVerdict("a", pool.Healthy, ""); err != nil {
@@ -243,7 +243,8 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestTimes has one histogram in both forms: the text has the classic buckets, the binary form both, and they agree.
+// TestTimes checks one histogram in both formats: the text format has the classic buckets, the binary format both, and
+// they agree.
 func TestTimes(t *testing.T) {
 	h := l4.Histogram{Count: 10, Sum: 12.5, Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
 	var c catalog
@@ -299,7 +300,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// bucketsOf is a histogram's buckets with so many times of so many seconds.
+// bucketsOf returns the buckets of a histogram with so many times of so many seconds.
 func bucketsOf(times map[float64]uint64) []uint64 {
 	var buckets []uint64
 	for i := 0; ; i++ {
@@ -317,7 +318,7 @@ func bucketsOf(times map[float64]uint64) []uint64 {
 	}
 }
 
-// nativeCounts is the native buckets of a histogram of schema 2 by their upper bounds.
+// nativeCounts returns the native buckets of a histogram of schema 2 by their upper bounds.
 func nativeCounts(h *dto.Histogram) map[float64]uint64 {
 	counts := make(map[float64]uint64)
 	var index int32
@@ -337,8 +338,8 @@ func nativeCounts(h *dto.Histogram) map[float64]uint64 {
 	return counts
 }
 
-// TestMetricsUnderLoad scrapes while clients come and go and the configuration is taken up anew again and again: no counter of
-// what stays ever goes down, and at the end they are what was done.
+// TestMetricsUnderLoad scrapes while clients come and go and the configuration is reloaded again and again. The
+// counters of things that stay never go down, and are right at the end.
 func TestMetricsUnderLoad(t *testing.T) {
 	echo, address := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
 	file := filepath.Join(t.TempDir(), "lb.toml")
@@ -410,7 +411,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 		})
 		now := numbers(families)
 		for key, was := range last {
-			if is, there := now[key]; there && is < was { // a pool without checks has no counts of them, and goes on counting later
+			if is, there := now[key]; there && is < was { // a pool without checks has no counters of them, and continues them later
 				t.Errorf("%s went down from %v to %v", key, was, is)
 			}
 		}
@@ -430,7 +431,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 	}
 }
 
-// visit is a short session.
+// visit is one short session.
 func visit(address string) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// TestCheckFindsPrograms checks configurations whose checks run a program that is there, is none, or is missing.
+// TestCheckFindsPrograms checks configurations whose checks run a program that exists, is not executable, or is
+// missing.
 func TestCheckFindsPrograms(t *testing.T) {
 	folder := t.TempDir()
 	good, text := filepath.Join(folder, "good"), filepath.Join(folder, "text")

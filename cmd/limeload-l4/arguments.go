@@ -11,8 +11,8 @@ import (
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(), planCommand(), eventsCommand(),
-		completionCommand(), completeCommand(), manCommand(),
+		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(),
+		planCommand(), eventsCommand(), completionCommand(), completeCommand(), manCommand(),
 	}
 }
 
@@ -64,7 +64,8 @@ func countArguments(c *cli.Context, args []string) error {
 	}
 	for _, name := range names[len(args):] {
 		if !strings.HasPrefix(name, "[") {
-			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName, c.Command.ArgsUsage)}
+			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName,
+				c.Command.ArgsUsage)}
 		}
 	}
 	for i, arg := range args {

@@ -17,7 +17,8 @@ func checkCommand() *cli.Command {
 		UsageText: "limeload-l4 check [--syntax] [--config lb.toml]",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names, read no other file, try no login"},
+			&cli.BoolFlag{Name: "syntax",
+				Usage: "look at the file alone: resolve no names, read no other file, try no login"},
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := readFlagged(c)
@@ -58,7 +59,8 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
 	for _, l := range cfg.Listeners {
-		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol, conf.ResolvedText(l.Address, l.Bind), l.Pool)
+		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol,
+			conf.ResolvedText(l.Address, l.Bind), l.Pool)
 	}
 	for _, p := range cfg.Pools {
 		checks := "no checks"

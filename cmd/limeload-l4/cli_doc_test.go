@@ -30,7 +30,8 @@ func undocumented(app *cli.App, page string) (missing []string) {
 			name := before + " " + c.Name
 			want("`"+regexp.QuoteMeta(name)+"`", name)
 			for _, f := range c.Flags {
-				if before == app.Name && c.Name == "simulate" || c.Name == "check" { // their own help and pages show these
+				// their own help and pages show these
+				if before == app.Name && c.Name == "simulate" || c.Name == "check" {
 					continue
 				}
 				want("`--"+regexp.QuoteMeta(f.Names()[0])+"[`=]", name+" --"+f.Names()[0])
@@ -40,7 +41,8 @@ func undocumented(app *cli.App, page string) (missing []string) {
 	}
 	walk(app.Name, app.Commands)
 	for _, e := range exitCodes() {
-		want(fmt.Sprintf(`(?m)^\| %d \| %s \|$`, e.code, regexp.QuoteMeta(e.meaning)), fmt.Sprintf("exit code %d", e.code))
+		want(fmt.Sprintf(`(?m)^\| %d \| %s \|$`, e.code, regexp.QuoteMeta(e.meaning)),
+			fmt.Sprintf("exit code %d", e.code))
 	}
 	return missing
 }
@@ -108,7 +110,8 @@ func docCommands(page string) (commands [][]string) {
 
 // TestDocCommands: every command in the documents is valid, and has only flags that exist.
 func TestDocCommands(t *testing.T) {
-	for _, bad := range []string{"`limeload-l4 sesions end`", "```sh\nlimeload-l4 backends drain redis b1 --dead 5m   # for long\n```\n"} {
+	for _, bad := range []string{"`limeload-l4 sesions end`",
+		"```sh\nlimeload-l4 backends drain redis b1 --dead 5m   # for long\n```\n"} {
 		if c := docCommands(bad); len(c) != 1 || parses(t, c[0]) == nil {
 			t.Fatalf("the guard does not miss %s", bad)
 		}

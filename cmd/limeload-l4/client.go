@@ -53,7 +53,9 @@ type remote struct {
 }
 
 // controlCommand makes a command that calls the daemon. Its own flags come before the common ones.
-func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context, r *remote, args []string) error) *cli.Command {
+func controlCommand(
+	c cli.Command, timeout time.Duration, do func(c *cli.Context, r *remote, args []string) error,
+) *cli.Command {
 	config := *configFlag().(*cli.StringFlag)
 	if flagNamed(c.Flags, "config") == nil {
 		config.Usage = "the configuration `FILE`, which says where the daemon is"
@@ -61,12 +63,15 @@ func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context
 		c.Flags = append(c.Flags, &config)
 	}
 	c.Flags = append(c.Flags,
-		&cli.StringFlag{Name: "admin", Category: daemonFlags, Usage: "the daemon's admin `ADDRESS`, \"unix:PATH\" or \"IP:PORT\"; else " +
-			adminVariable + " of the environment, else what the configuration file says"},
+		&cli.StringFlag{Name: "admin", Category: daemonFlags,
+			Usage: "the daemon's admin `ADDRESS`, \"unix:PATH\" or \"IP:PORT\"; else " +
+				adminVariable + " of the environment, else what the configuration file says"},
 		&cli.StringFlag{Name: "token-file", Category: daemonFlags, TakesFile: true,
 			Usage: "a `FILE` with the token that the daemon asks for; else what the configuration file says"},
-		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table", Usage: "`FORMAT`: table, or json as the API has it"},
-		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout, Usage: "how long an answer may take, a `TIME`",
+		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table",
+			Usage: "`FORMAT`: table, or json as the API has it"},
+		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout,
+			Usage:       "how long an answer may take, a `TIME`",
 			DefaultText: fmt.Sprintf("%s; %s for reload and plan", duration(answerIn), duration(reloadIn))},
 	)
 	c.HideHelpCommand = true
@@ -166,7 +171,9 @@ func (at place) orOf(file string, named bool) (place, error) {
 		at = place{inFile.address, cmp.Or(at.tokenFile, inFile.tokenFile)}
 	}
 	if at.address == "" {
-		return at, fmt.Errorf("%w: %s turns its admin socket off; set admin.address there, or name another with --admin", admin.ErrUnreachable, file)
+		return at, fmt.Errorf(
+			"%w: %s turns its admin socket off; set admin.address there, or name another with --admin",
+			admin.ErrUnreachable, file)
 	}
 	return at, nil
 }
@@ -175,7 +182,8 @@ func (at place) orOf(file string, named bool) (place, error) {
 func (at place) client() (*admin.Client, error) {
 	token := ""
 	if at.tokenFile != "" {
-		text, err := conf.ReadFile(at.tokenFile) // it may be a pipe, as the configuration may, since the user has named it
+		// it may be a pipe, as the configuration may, since the user has named it
+		text, err := conf.ReadFile(at.tokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", err)
 		}

@@ -24,7 +24,8 @@ func TestDrainWait(t *testing.T) {
 		code    int
 		want    string // of both outputs
 	}{
-		{"--deadline 24h", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "drains: 1 of 2 sessions left, ended in 1d0h\n" + "is drained\n"},
+		{"--deadline 24h", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" +
+			"drains: 1 of 2 sessions left, ended in 1d0h\n" + "is drained\n"},
 		{"--remove", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" +
 			"drains: 1 of 2 sessions left, ended in 1d0h, then removed\n" + "is drained and removed\n"},
 		{"", func(f *fakeDaemon) {
@@ -34,7 +35,8 @@ func TestDrainWait(t *testing.T) {
 			})
 		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "drains no longer: its mode is ready\n"},
 		{"", func(f *fakeDaemon) {
-			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any { return map[string]any{"backends": []admin.Backend{}} })
+			f.handle("GET /v1/pools/redis/backends",
+				func(*http.Request) any { return map[string]any{"backends": []admin.Backend{}} })
 		}, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "was removed meanwhile\n"},
 		{"--remove", func(f *fakeDaemon) {
 			b := fixtureBackends()[1] // it has no sessions for a while before it is removed
@@ -48,13 +50,16 @@ func TestDrainWait(t *testing.T) {
 		}, exitDone, "drains: 0 of 0 sessions left, then removed\n" + "is drained and removed\n"},
 		{"--remove", func(f *fakeDaemon) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
-				b := fixtureBackends()[1] // it has no sessions, and another drain without a removal has replaced this one
+				// it has no sessions, and another drain without a removal has replaced this one
+				b := fixtureBackends()[1]
 				b.Mode, b.Sessions = "drain", 0
 				return map[string]any{"backends": []admin.Backend{b}}
 			})
-		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" + "drains no longer: its mode is drain\n"},
+		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" +
+			"drains no longer: its mode is drain\n"},
 		{"", func(f *fakeDaemon) {
-			f.mux.HandleFunc("GET /v1/pools/redis/backends", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+			f.mux.HandleFunc("GET /v1/pools/redis/backends",
+				func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 		}, exitUnreachable, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "the daemon cannot be reached"},
 	} {
 		f := startFake(t)
@@ -70,10 +75,12 @@ func TestDrainWait(t *testing.T) {
 	startFake(t)
 	code, stdout, _ := command(t, strings.Fields("backends drain redis b2 --wait --output json")...)
 	var b admin.Backend
-	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Name != "b2" || b.Sessions != 0 || b.Mode != "drain" {
+	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Name != "b2" || b.Sessions != 0 ||
+		b.Mode != "drain" {
 		t.Errorf("exit code %d, %v\n%s", code, err, stdout)
 	}
-	if code, _, stderr := command(t, strings.Fields("backends drain redis b9 --wait")...); code != exitFailed || !strings.Contains(stderr, "no such backend") {
+	if code, _, stderr := command(t, strings.Fields("backends drain redis b9 --wait")...); code != exitFailed ||
+		!strings.Contains(stderr, "no such backend") {
 		t.Errorf("no such backend: exit code %d, %s", code, stderr)
 	}
 }
@@ -105,21 +112,24 @@ func TestBadConfiguration(t *testing.T) {
 		t.Fatalf("check: exit code %d\n%s", code, want)
 	}
 	f := startFake(t)
-	if code, stdout, stderr := command(t, "plan", "--config", bad); code != exitFailed || stdout != "" || stderr != want {
+	if code, stdout, stderr := command(t, "plan", "--config", bad); code != exitFailed || stdout != "" ||
+		stderr != want {
 		t.Errorf("plan: exit code %d\n%s%s", code, stdout, stderr)
 	}
 	if asked := f.requests(); len(asked) > 0 {
 		t.Errorf("the daemon was asked %q about a file that is wrong", asked)
 	}
 	_, err := conf.Load(bad)
-	refusing(t, &admin.Problem{Type: "/problems/invalid-configuration", Status: http.StatusUnprocessableEntity, Detail: err.Error()})
+	refusing(t, &admin.Problem{Type: "/problems/invalid-configuration", Status: http.StatusUnprocessableEntity,
+		Detail: err.Error()})
 	for _, args := range [][]string{{"reload"}, {"plan"}} {
 		if code, stdout, stderr := command(t, args...); code != exitFailed || stdout != "" || stderr != want {
 			t.Errorf("%q: exit code %d\n%s%s", args, code, stdout, stderr)
 		}
 	}
 	_, _, want = command(t, "check", "--config", "/nowhere/lb.toml")
-	if code, _, stderr := command(t, "plan", "--config", "/nowhere/lb.toml"); code != exitFailed || !strings.HasPrefix(want, strings.TrimSpace(stderr)) {
+	if code, _, stderr := command(t, "plan", "--config", "/nowhere/lb.toml"); code != exitFailed ||
+		!strings.HasPrefix(want, strings.TrimSpace(stderr)) {
 		t.Errorf("plan without a file: exit code %d, %s, check says %s", code, stderr, want)
 	}
 }
@@ -140,9 +150,12 @@ func TestPlanOfBackends(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
 	f.handle("POST /v1/plan", func(*http.Request) any {
-		return admin.Plan{Config: "lb.toml", Pools: []admin.PoolChange{{Name: "redis", What: "kept", Backends: []admin.BackendPlan{{Name: "b4", What: "added", Address: "10.0.0.14:6379"}}}}}
+		return admin.Plan{Config: "lb.toml",
+			Pools: []admin.PoolChange{{Name: "redis", What: "kept",
+				Backends: []admin.BackendPlan{{Name: "b4", What: "added", Address: "10.0.0.14:6379"}}}}}
 	})
-	if _, stdout, _ := command(t, "plan"); !strings.Contains(stdout, "pool redis: kept\n  backend b4: added, 10.0.0.14:6379\nkept: 0 listeners, 0 pools\n") {
+	if _, stdout, _ := command(t, "plan"); !strings.Contains(stdout,
+		"pool redis: kept\n  backend b4: added, 10.0.0.14:6379\nkept: 0 listeners, 0 pools\n") {
 		t.Error(stdout)
 	}
 }
@@ -150,11 +163,13 @@ func TestPlanOfBackends(t *testing.T) {
 // TestExplainNeedsOne: the command asks for a listener only if the daemon has several.
 func TestExplainNeedsOne(t *testing.T) {
 	f := startFake(t)
-	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage || !strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
+	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage ||
+		!strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 	f.mux = http.NewServeMux()
-	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()[:1]} })
+	f.handle("GET /v1/listeners",
+		func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()[:1]} })
 	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
 	command(t, "explain", "192.0.2.1")
 	if asked := f.requests(); asked[len(asked)-1] != "GET /v1/explain?client=192.0.2.1&listener=main" {
@@ -169,18 +184,22 @@ func TestDNSWithoutCaches(t *testing.T) {
 	listeners := fixtureListeners()
 	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": listeners} })
 	listeners[1].DNS.Cache = &admin.DNSCache{Passed: 1}
-	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "\ndns                 -    0 ") {
+	if code, stdout, _ := command(t, "dns"); code != exitDone ||
+		!strings.Contains(stdout, "\ndns                 -    0 ") {
 		t.Errorf("nothing asked yet: exit code %d\n%s", code, stdout)
 	}
 	listeners[1].DNS = nil
-	if code, stdout, _ := command(t, "dns"); code != exitDone || strings.Contains(stdout, "cache of") || strings.Count(stdout, "\n") != 2 {
+	if code, stdout, _ := command(t, "dns"); code != exitDone || strings.Contains(stdout, "cache of") ||
+		strings.Count(stdout, "\n") != 2 {
 		t.Errorf("no cache: exit code %d\n%s", code, stdout)
 	}
 	listeners[2].DNS = nil
-	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "[listener.*.cache]") || strings.Count(stdout, "\n") != 1 {
+	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "[listener.*.cache]") ||
+		strings.Count(stdout, "\n") != 1 {
 		t.Errorf("no DNS: exit code %d\n%s", code, stdout)
 	}
-	if code, stdout, _ := command(t, "dns", "--output", "json"); code != exitDone || stdout != "{\n  \"listeners\": []\n}\n" {
+	if code, stdout, _ := command(t, "dns", "--output", "json"); code != exitDone ||
+		stdout != "{\n  \"listeners\": []\n}\n" {
 		t.Errorf("no DNS, as JSON: exit code %d\n%s", code, stdout)
 	}
 }
@@ -192,7 +211,8 @@ func TestDNSPurgeRefused(t *testing.T) {
 		"nobody":   "there is no such listener; `limeload-l4 dns` lists those with DNS settings",
 		"internal": "it has no DNS cache",
 	} {
-		if code, stdout, stderr := command(t, "dns", "purge", listener, "--all"); code != exitFailed || stdout != "" || !strings.Contains(stderr, want) {
+		if code, stdout, stderr := command(t, "dns", "purge", listener, "--all"); code != exitFailed || stdout != "" ||
+			!strings.Contains(stderr, want) {
 			t.Errorf("%s: exit code %d, %s%s", listener, code, stdout, stderr)
 		}
 	}
@@ -201,7 +221,8 @@ func TestDNSPurgeRefused(t *testing.T) {
 // TestEventsEnd ends a stream by the daemon, the connection, the timeout and the reader.
 func TestEventsEnd(t *testing.T) {
 	f := startFake(t)
-	if code, _, stderr := command(t, "events"); code != exitUnreachable || !strings.Contains(stderr, "the daemon is shutting down") {
+	if code, _, stderr := command(t, "events"); code != exitUnreachable ||
+		!strings.Contains(stderr, "the daemon is shutting down") {
 		t.Errorf("ended: exit code %d, %s", code, stderr)
 	}
 	release := make(chan struct{})
@@ -215,7 +236,8 @@ func TestEventsEnd(t *testing.T) {
 		one(w)
 		panic(http.ErrAbortHandler)
 	})
-	if code, stdout, _ := command(t, "events"); code != exitUnreachable || !strings.Contains(stdout, `drained: \x1b[2J`) {
+	if code, stdout, _ := command(t, "events"); code != exitUnreachable ||
+		!strings.Contains(stdout, `drained: \x1b[2J`) {
 		t.Errorf("cut: exit code %d, %s", code, stdout)
 	}
 	f.mux = http.NewServeMux()
@@ -227,7 +249,8 @@ func TestEventsEnd(t *testing.T) {
 		}
 	})
 	defer close(release)
-	if code, stdout, stderr := command(t, "events", "--follow=false", "--timeout", "1s"); code != exitDone || !strings.Contains(stdout, "drained") {
+	if code, stdout, stderr := command(t, "events", "--follow=false", "--timeout", "1s"); code != exitDone ||
+		!strings.Contains(stdout, "drained") {
 		t.Errorf("timeout: exit code %d, %s%s", code, stdout, stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

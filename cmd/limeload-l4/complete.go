@@ -253,7 +253,10 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 	case "POOL":
 		pools, _ := client.Pools(ctx) // none on an error
 		for _, p := range pools {
-			names = append(names, candidate{p.Name, fmt.Sprintf("%s, %d of %s eligible", p.Algorithm, p.Eligible, counted(p.Backends, "backend"))})
+			backends := counted(p.Backends, "backend")
+			names = append(names, candidate{
+				p.Name, fmt.Sprintf("%s, %d of %s eligible", p.Algorithm, p.Eligible, backends),
+			})
 		}
 	case "LISTENER":
 		listeners, _ := client.Listeners(ctx)

@@ -108,7 +108,8 @@ func TestCompleteEverything(t *testing.T) {
 			if !slices.Contains(offered, "--"+f.Names()[0]) {
 				t.Errorf("%q: --%s is not offered", words, f.Names()[0])
 			}
-			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "R", "CHANGE", "NAME=TIME"} // only the user knows the value
+			// only the user knows the value
+			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "R", "CHANGE", "NAME=TIME"}
 			if !takesValue(f) || slices.Contains(free, placeholder(f)) {
 				continue
 			}
@@ -158,14 +159,17 @@ func shim(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 LIMELOAD_TEST_PROGRAM=1 exec '%s' -test.run='^TestProgram$' -- \"$@\"\n", self)
+	script := fmt.Sprintf(
+		"#!/bin/sh\nGORACE=atexit_sleep_ms=0 LIMELOAD_TEST_PROGRAM=1 exec '%s' -test.run='^TestProgram$' -- \"$@\"\n",
+		self)
 	if err := os.WriteFile(filepath.Join(folder, "limeload-l4"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return folder
 }
 
-// shell runs a script in a shell that finds this program, in a folder with a file "lb.toml" and one with a blank in its name.
+// shell runs a script in a shell that finds this program, in a folder with a file "lb.toml" and one with a blank in its
+// name.
 func shell(t *testing.T, path string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(path); err != nil {
@@ -181,7 +185,8 @@ func shell(t *testing.T, path string, args ...string) string {
 			t.Fatal(err)
 		}
 	}
-	cmd.Env = append(os.Environ(), "PATH="+shim(t)+":"+os.Getenv("PATH"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "TERM=dumb")
+	cmd.Env = append(os.Environ(), "PATH="+shim(t)+":"+os.Getenv("PATH"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir,
+		"XDG_DATA_HOME="+cmd.Dir, "TERM=dumb")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v\n%s", path, err, out)

@@ -27,7 +27,8 @@ func newDemoBackend(name string, say *narrator) (*demoBackend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
 	}
-	return &demoBackend{name: name, address: l.Addr().String(), say: say, fail: make(chan struct{}, 1), listener: l}, nil
+	return &demoBackend{name: name, address: l.Addr().String(), say: say, fail: make(chan struct{}, 1),
+		listener: l}, nil
 }
 
 // run serves until ctx ends. It is away for demoOutage after each request to fail.

@@ -24,9 +24,12 @@ func backendsDrainCommand() *cli.Command {
 		Description: `The backend's mode becomes drain; "set --mode ready" takes that back. Sessions that are left when the deadline has
 passed are ended.`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "deadline", Usage: "end the sessions that are left after this `TIME`", DefaultText: "never"},
-			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone", DisableDefaultText: true},
+			&cli.DurationFlag{Name: "deadline", Usage: "end the sessions that are left after this `TIME`",
+				DefaultText: "never"},
+			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone",
+				DisableDefaultText: true},
+			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone",
+				DisableDefaultText: true},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		deadline := c.Duration("deadline")

@@ -24,8 +24,10 @@ func eventsCommand() *cli.Command {
 ends or the connection breaks.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "pool", Usage: "only those of the pool `NAME`"},
-			&cli.StringSliceFlag{Name: "kind", Usage: "only those of this `KIND`, several times for several: " + strings.Join(admin.EventKinds(), ", ")},
-			&cli.BoolFlag{Name: "follow", Value: true, Usage: "go on until interrupted; --follow=false ends after --timeout, with exit code 0"},
+			&cli.StringSliceFlag{Name: "kind", Usage: "only those of this `KIND`, several times for several: " +
+				strings.Join(admin.EventKinds(), ", ")},
+			&cli.BoolFlag{Name: "follow", Value: true,
+				Usage: "go on until interrupted; --follow=false ends after --timeout, with exit code 0"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, _ []string) error {
 		kinds := c.StringSlice("kind")

@@ -28,7 +28,8 @@ type journalWriter struct {
 func newJournalWriter(to io.Writer, console bool) *journalWriter {
 	w := &journalWriter{to: to}
 	if console {
-		w.console = &zerolog.ConsoleWriter{Out: &w.line, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName}}
+		w.console = &zerolog.ConsoleWriter{Out: &w.line, NoColor: true,
+			PartsExclude: []string{zerolog.TimestampFieldName}}
 	}
 	return w
 }

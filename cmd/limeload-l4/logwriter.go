@@ -92,7 +92,8 @@ func (w *logWriter) run() {
 			rest = rest[n:]
 		}
 		if dropped > reported {
-			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
+			w.write(fmt.Appendf(nil,
+				`{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
 				dropped-reported, time.Now().Format(logTimeFormat)))
 			reported = dropped
 		}

@@ -57,7 +57,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:       stderr,
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version",
+				DisableDefaultText: true},
 		},
 		Action: noArguments(func(c *cli.Context) error {
 			if c.Bool("version") {

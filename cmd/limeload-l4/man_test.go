@@ -89,7 +89,8 @@ func notInPage(app *cli.App, text string) (missing []string) {
 	walk(app.Name, app.Commands)
 	_, codes, _ := strings.Cut(text, "EXIT STATUS")
 	for _, e := range exitCodes() {
-		if !regexp.MustCompile(`\n\s+` + strconv.Itoa(e.code) + `\s+` + regexp.QuoteMeta(e.meaning)).MatchString(codes) {
+		if !regexp.MustCompile(`\n\s+` + strconv.Itoa(e.code) + `\s+` + regexp.QuoteMeta(e.meaning)).
+			MatchString(codes) {
 			missing = append(missing, "exit code "+strconv.Itoa(e.code))
 		}
 	}
@@ -217,7 +218,8 @@ func TestManPage(t *testing.T) {
 	if out := tool(t, source, "mandoc", "-T", "lint", "-W", "warning"); out != "" {
 		t.Error(out)
 	}
-	shown := regexp.MustCompile(`.\x08`).ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
+	shown := regexp.MustCompile(`.\x08`).
+		ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
 	for _, want := range []string{
 		" " + text + " 'and this\n", " .TH either \\e\n", " 'nor *this*\n", "-x     " + text + "\n",
 	} {

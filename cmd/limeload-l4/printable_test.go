@@ -37,18 +37,22 @@ func TestLogIsPrintable(t *testing.T) {
 
 // TestOutputIsPrintable: neither has the output of commands, or their errors.
 func TestOutputIsPrintable(t *testing.T) {
-	good := strings.Replace(goodConfig, "[pool.web]", "[pool.web]\ndiscovery = { type = \"file\", file = \"/nowhere/"+`\u202eabc\u0085`+"\" }", 1)
+	good := strings.Replace(goodConfig, "[pool.web]",
+		"[pool.web]\ndiscovery = { type = \"file\", file = \"/nowhere/"+`\u202eabc\u0085`+"\" }", 1)
 	for _, args := range [][]string{
 		{"check", "--config", write(t, good)},
 		{"check", "--config", "/nowhere/" + bidi},
 		{"check", "--config", write(t, "[listener.web]\naddress = \"[fe80::1%\\u202e]:80\"\n\"\u202e\" = 1\n")},
-		{"check", "--" + bidi}, {bidi}, {"status", bidi}, {"status", "--admin", bidi}, {"completion", bidi}, {"backends", "add", "--name", "x"},
+		{"check", "--" + bidi}, {bidi}, {"status", bidi}, {"status", "--admin", bidi}, {"completion", bidi},
+		{"backends", "add", "--name", "x"},
 		{"man", bidi}, {"simulate", "--pool", bidi, "--config", write(t, goodConfig)},
 	} {
 		var stdout, stderr bytes.Buffer
 		run(t.Context(), append([]string{"limeload-l4"}, args...), &stdout, &stderr)
 		for _, out := range []string{stdout.String(), stderr.String()} {
-			if i := strings.IndexFunc(out, func(r rune) bool { return unprintable(r) || r < ' ' && r != '\n' }); i >= 0 && !strings.Contains(out, "USAGE") {
+			if i := strings.IndexFunc(out,
+				func(r rune) bool { return unprintable(r) || r < ' ' && r != '\n' }); i >= 0 &&
+				!strings.Contains(out, "USAGE") {
 				t.Errorf("%q prints %q", args, out[i:])
 			}
 		}

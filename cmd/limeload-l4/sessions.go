@@ -75,9 +75,11 @@ func sessionsListCommand() *cli.Command {
 }
 
 func printSessions(w io.Writer, list admin.SessionList, width int) error {
-	t := newTable("session", "listener", "client", "pool", "backend", "phase", ">age", ">idle", ">in", ">out", ">retries")
+	t := newTable("session", "listener", "client", "pool", "backend", "phase", ">age", ">idle", ">in",
+		">out", ">retries")
 	for _, s := range list.Sessions {
-		t.add(s.ID, s.Listener, s.Client, s.Pool, s.Backend, s.Phase, seconds(s.Age), seconds(s.Idle), size(s.BytesIn), size(s.BytesOut),
+		t.add(s.ID, s.Listener, s.Client, s.Pool, s.Backend, s.Phase, seconds(s.Age), seconds(s.Idle), size(s.BytesIn),
+			size(s.BytesOut),
 			strconv.Itoa(s.Retries))
 	}
 	if err := t.print(w, width); err != nil {
@@ -95,7 +97,8 @@ func sessionsEndCommand() *cli.Command {
 		Name:      "end",
 		Usage:     "end sessions at once, by their ID or a filter, and print how many",
 		ArgsUsage: "[ID]",
-		Flags:     append(sessionFlags(), &cli.BoolFlag{Name: "all", Usage: "end every session of the daemon", DisableDefaultText: true}),
+		Flags: append(sessionFlags(),
+			&cli.BoolFlag{Name: "all", Usage: "end every session of the daemon", DisableDefaultText: true}),
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		f, err := sessionFilter(c)
 		if err != nil {

@@ -72,7 +72,8 @@ func newReport(poolName string, kind algo.Kind, r *simulationResult) report {
 		out.Backends = append(out.Backends, backend)
 	}
 	if n := r.keys.clients; n > 0 && kind.Hash {
-		out.Keys = &reportKeys{Clients: n, Had: float64(r.keys.had) / float64(n), More: float64(r.keys.more) / float64(n)}
+		out.Keys = &reportKeys{Clients: n, Had: float64(r.keys.had) / float64(n),
+			More: float64(r.keys.more) / float64(n)}
 	}
 	return out
 }
@@ -86,7 +87,8 @@ func printTable(out io.Writer, reports []report) error {
 		return printOne(out, reports[0])
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "algorithm\tmaximum over mean\tat worst\trefused\twaited\tkeys that had to move\tthat moved besides\t")
+	fmt.Fprintln(w,
+		"algorithm\tmaximum over mean\tat worst\trefused\twaited\tkeys that had to move\tthat moved besides\t")
 	for _, r := range reports {
 		had, more := "-", "-"
 		if r.Keys != nil {
@@ -124,7 +126,8 @@ func printOne(out io.Writer, r report) error {
 	if more := len(r.Backends) - len(shown); more > 0 {
 		fmt.Fprintf(out, "and %d more\n", more)
 	}
-	fmt.Fprintf(out, "\nmaximum over mean of the open sessions, by weight: %.2f, at worst %.2f\n", r.MaxOverMean, r.Worst)
+	fmt.Fprintf(out, "\nmaximum over mean of the open sessions, by weight: %.2f, at worst %.2f\n",
+		r.MaxOverMean, r.Worst)
 	for _, n := range []struct {
 		what  string
 		count int

@@ -34,7 +34,8 @@ func simulatedSessions(c *cli.Context) ([]simulated, error) {
 	text, fixed := strings.CutPrefix(c.String("lifetime"), "fixed ")
 	mean, err := time.ParseDuration(text)
 	if err != nil || mean < 0 {
-		return nil, &usageError{fmt.Errorf("--lifetime %q: needs a time such as \"1s\", or \"fixed 1s\"", c.String("lifetime"))}
+		return nil, &usageError{fmt.Errorf("--lifetime %q: needs a time such as \"1s\", or \"fixed 1s\"",
+			c.String("lifetime"))}
 	}
 	r := rand.New(rand.NewPCG(c.Uint64("seed"), 0))
 	sessions := make([]simulated, n)
@@ -47,7 +48,8 @@ func simulatedSessions(c *cli.Context) ([]simulated, error) {
 		if !fixed {
 			lifetime = time.Duration(r.ExpFloat64() * float64(mean))
 		}
-		sessions[i] = simulated{at: now, client: netip.AddrPortFrom(addr, uint16(1024+r.IntN(60_000))), lifetime: lifetime}
+		sessions[i] = simulated{at: now, client: netip.AddrPortFrom(addr, uint16(1024+r.IntN(60_000))),
+			lifetime: lifetime}
 	}
 	return sessions, nil
 }
@@ -78,7 +80,8 @@ func loggedSessions(file string) ([]simulated, error) {
 		case len(sessions) == maxSimulated:
 			return nil, fmt.Errorf("%s:%d: more than %d sessions", file, number, maxSimulated)
 		}
-		sessions = append(sessions, simulated{client: line.Client, lifetime: time.Duration(line.Duration * float64(time.Second))})
+		sessions = append(sessions,
+			simulated{client: line.Client, lifetime: time.Duration(line.Duration * float64(time.Second))})
 		ends = append(ends, line.Time)
 	}
 	if err := lines.Err(); err != nil {

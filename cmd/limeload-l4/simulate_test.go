@@ -46,7 +46,8 @@ func simulatedReports(t *testing.T, config string, args ...string) []report {
 
 // TestSimulateShares: every algorithm except first distributes by weight, and the numbers of each report add up.
 func TestSimulateShares(t *testing.T) {
-	reports := simulatedReports(t, simulationConfig(t), "--algorithm", "all", "--sessions", "20000", "--clients", "20000")
+	reports := simulatedReports(t, simulationConfig(t), "--algorithm", "all", "--sessions", "20000",
+		"--clients", "20000")
 	if len(reports) != len(algo.Kinds()) {
 		t.Fatalf("%d reports, want one for each of %d algorithms", len(reports), len(algo.Kinds()))
 	}
@@ -60,7 +61,8 @@ func TestSimulateShares(t *testing.T) {
 			}
 		}
 		if served != 20000 || r.Sessions != 20000 || r.MaxOverMean < 1 || r.Worst < r.MaxOverMean {
-			t.Errorf("%s: %d of %d sessions served; maximum over mean %v, at worst %v", r.Algorithm, served, r.Sessions, r.MaxOverMean, r.Worst)
+			t.Errorf("%s: %d of %d sessions served; maximum over mean %v, at worst %v", r.Algorithm, served, r.Sessions,
+				r.MaxOverMean, r.Worst)
 		}
 	}
 }
@@ -79,7 +81,8 @@ func TestSimulateChanges(t *testing.T) {
 		"weight b4 1":      {0.15, []float64{0.25, 0.25, 0.25, 0.25}},
 		"add [fd00::1]:80": {1.0 / 6, []float64{1. / 6, 1. / 6, 1. / 6, 1. / 3, 1. / 6}},
 	} {
-		r := simulatedReports(t, simulationConfig(t), "--algorithm", "client_hash", "--change", change, "--sessions", "20000")[0]
+		r := simulatedReports(t, simulationConfig(t), "--algorithm", "client_hash", "--change", change,
+			"--sessions", "20000")[0]
 		if r.Keys == nil || math.Abs(r.Keys.Had-want.had) > 0.03 || r.Keys.More != 0 {
 			t.Errorf("%s: of the clients %+v moved, want about %v and no more", change, r.Keys, want.had)
 		}
@@ -98,7 +101,8 @@ func TestSimulateChanges(t *testing.T) {
 // TestSimulateIsRepeatable: the same seed makes the same sessions, another seed makes others.
 func TestSimulateIsRepeatable(t *testing.T) {
 	first := func(seed string) report {
-		return simulatedReports(t, simulationConfig(t), "--algorithm", "least_conn", "--sessions", "5000", "--seed", seed)[0]
+		return simulatedReports(t, simulationConfig(t), "--algorithm", "least_conn", "--sessions", "5000",
+			"--seed", seed)[0]
 	}
 	one, again, other := fmt.Sprint(first("1")), fmt.Sprint(first("1")), fmt.Sprint(first("2"))
 	if one != again || one == other {
@@ -131,7 +135,8 @@ queue = { max = 5, timeout = "50ms" }
 
 // TestSimulateLatency: least_time notices a slow backend by the simulated clock.
 func TestSimulateLatency(t *testing.T) {
-	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency", "b1=200ms")[0]
+	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency",
+		"b1=200ms")[0]
 	if share := r.Backends[0].Phases[0].Share; share > 0.1 {
 		t.Errorf("a backend that is 200 times as slow has a share of %v", share)
 	}
@@ -184,9 +189,11 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 		stdout string // a pattern
 		stderr string
 	}{
-		{[]string{"--change", "remove b2"}, exitDone, `(?s)^pool four, least_conn, 1000 sessions.*then: weight.*\n +b1 .*maximum over mean`, `^$`},
+		{[]string{"--change", "remove b2"}, exitDone,
+			`(?s)^pool four, least_conn, 1000 sessions.*then: weight.*\n +b1 .*maximum over mean`, `^$`},
 		{[]string{"--algorithm", "all", "--change", "remove b2"}, exitDone, `(?m)^ +maglev .*%`, `^$`},
-		{[]string{"--algorithm", "maglev", "--change", "remove b2", "--output", "csv"}, exitDone, `^algorithm,.*\nmaglev,1\.`, `^$`},
+		{[]string{"--algorithm", "maglev", "--change", "remove b2", "--output", "csv"}, exitDone,
+			`^algorithm,.*\nmaglev,1\.`, `^$`},
 		{[]string{"--change", "remove b9"}, exitFailed, `^$`, `no backend of this id`},
 		{[]string{"--change", "destroy b2"}, exitUsage, `^$`, `--change: needs "remove NAME"`},
 		{[]string{"--change", "weight b2 heavy"}, exitUsage, `^$`, `--change: needs`},
@@ -209,7 +216,8 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 			if code := run(t.Context(), args, &stdout, &stderr); code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
-			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout}, {"stderr", stderr.String(), test.stderr}} {
+			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout},
+				{"stderr", stderr.String(), test.stderr}} {
 				if !regexp.MustCompile(out.want).MatchString(out.got) {
 					t.Errorf("%s is %q, want %s", out.name, out.got, out.want)
 				}
@@ -247,11 +255,13 @@ func TestPlotsAreOfTheProgram(t *testing.T) {
 				_, figures, _ = strings.Cut(drawn[i], ",")
 				fmt.Sscanf(figures, "%f", &was)
 				if math.Abs(is-was) > 0.05 {
-					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file, drawn[i], now[i])
+					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file,
+						drawn[i], now[i])
 				}
 			default:
 				if now[i] != drawn[i] {
-					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file, drawn[i], now[i])
+					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file,
+						drawn[i], now[i])
 				}
 			}
 		}

@@ -262,14 +262,16 @@ func (s *simulation) assigned(clients map[netip.Addr]netip.AddrPort) (map[netip.
 		return backends, nil
 	}
 	idle, err := pool.New(pool.Options{
-		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort, Zone: s.options.Zone,
+		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort,
+		Zone: s.options.Zone,
 	})
 	if err != nil {
 		return nil, err
 	}
 	var specs []pool.Spec
 	for _, b := range s.pool.Backends() {
-		specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode})
+		specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone,
+			Mode: b.Mode})
 	}
 	if err := idle.Add(specs...); err != nil {
 		return nil, err

@@ -105,13 +105,15 @@ func loops(all []admin.Loop) string {
 func listenerTable(listeners []admin.Listener) *table {
 	t := newTable("listener", "protocol", "address", "pool", ">sessions", ">accepted", ">retries", ">in", ">out")
 	for _, l := range listeners {
-		t.add(l.Name, l.Protocol, l.Address, l.Pool, strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries), size(l.BytesIn), size(l.BytesOut))
+		t.add(l.Name, l.Protocol, l.Address, l.Pool, strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries),
+			size(l.BytesIn), size(l.BytesOut))
 	}
 	return t
 }
 
 func poolTable(pools []admin.Pool) *table {
-	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check", "discovery", "listeners", "note")
+	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check",
+		"discovery", "listeners", "note")
 	for _, p := range pools {
 		var notes []string
 		if p.TriesAll {
@@ -128,7 +130,8 @@ func poolTable(pools []admin.Pool) *table {
 		if p.QueueMax > 0 {
 			waiting += "/" + strconv.Itoa(p.QueueMax)
 		}
-		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible), strconv.Itoa(p.Sessions),
+		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible),
+			strconv.Itoa(p.Sessions),
 			waiting, p.Check, p.Discovery, strings.Join(p.Listeners, " "), strings.Join(notes, "; "))
 	}
 	return t

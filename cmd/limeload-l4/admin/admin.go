@@ -54,19 +54,20 @@ type Balancer interface {
 
 // Status is the state of the daemon at one moment.
 type Status struct {
-	Version      string       `json:"version"`
-	PID          int          `json:"pid"`
-	Config       string       `json:"config"` // the path of the file
-	State        string       `json:"state"`  // starting, serving or draining
-	Started      time.Time    `json:"started"`
-	Sessions     int          `json:"sessions"`
-	MaxSessions  int          `json:"max_sessions"`
-	LogLevel     string       `json:"log_level"`
-	Loops        []Loop       `json:"loops"`
-	Listeners    []Listener   `json:"listeners"`
-	Pools        []Pool       `json:"pools"`
-	Reloads      Reloads      `json:"reloads"`
-	Differences  []Difference `json:"differences"`   // between the file as it was last put in force and the run-time values
+	Version     string     `json:"version"`
+	PID         int        `json:"pid"`
+	Config      string     `json:"config"` // the path of the file
+	State       string     `json:"state"`  // starting, serving or draining
+	Started     time.Time  `json:"started"`
+	Sessions    int        `json:"sessions"`
+	MaxSessions int        `json:"max_sessions"`
+	LogLevel    string     `json:"log_level"`
+	Loops       []Loop     `json:"loops"`
+	Listeners   []Listener `json:"listeners"`
+	Pools       []Pool     `json:"pools"`
+	Reloads     Reloads    `json:"reloads"`
+	// between the file as it was last put in force and the run-time values
+	Differences  []Difference `json:"differences"`
 	NeedsRestart []string     `json:"needs_restart"` // keys whose new values need a restart
 	Warnings     []string     `json:"warnings"`      // what is allowed in the file, but perhaps not meant
 	StateFile    string       `json:"state_file"`    // "" if run-time changes end with the process
@@ -148,27 +149,29 @@ type Pool struct {
 
 // Backend is one address that sessions are sent to.
 type Backend struct {
-	Pool        string            `json:"pool"`
-	Name        string            `json:"name"`
-	Address     string            `json:"address"`
-	Source      string            `json:"source"` // what named it: config, api, or a kind of discovery
-	Weight      int               `json:"weight"`
-	MaxSessions int               `json:"max_sessions"`
-	Tier        int               `json:"tier"`
-	Zone        string            `json:"zone"`
-	Mode        string            `json:"mode"`
-	Verdict     string            `json:"verdict"`
-	Reason      string            `json:"reason"` // the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
-	Since       time.Time         `json:"since"`  // when the verdict last changed
-	Breaker     string            `json:"breaker"`
-	Openings    uint64            `json:"breaker_openings"`
-	Eligible    bool              `json:"eligible"`
-	Sessions    int64             `json:"sessions"`
-	Outcomes    map[string]uint64 `json:"outcomes"`
-	BytesIn     uint64            `json:"bytes_in"`
-	BytesOut    uint64            `json:"bytes_out"`
-	Drain       *DrainProgress    `json:"drain,omitempty"` // nil unless a drain with a deadline or a removal is under way
-	Check       *LastCheck        `json:"check,omitempty"` // nil if it is not checked
+	Pool        string `json:"pool"`
+	Name        string `json:"name"`
+	Address     string `json:"address"`
+	Source      string `json:"source"` // what named it: config, api, or a kind of discovery
+	Weight      int    `json:"weight"`
+	MaxSessions int    `json:"max_sessions"`
+	Tier        int    `json:"tier"`
+	Zone        string `json:"zone"`
+	Mode        string `json:"mode"`
+	Verdict     string `json:"verdict"`
+	// the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
+	Reason   string            `json:"reason"`
+	Since    time.Time         `json:"since"` // when the verdict last changed
+	Breaker  string            `json:"breaker"`
+	Openings uint64            `json:"breaker_openings"`
+	Eligible bool              `json:"eligible"`
+	Sessions int64             `json:"sessions"`
+	Outcomes map[string]uint64 `json:"outcomes"`
+	BytesIn  uint64            `json:"bytes_in"`
+	BytesOut uint64            `json:"bytes_out"`
+	// nil unless a drain with a deadline or a removal is under way
+	Drain *DrainProgress `json:"drain,omitempty"`
+	Check *LastCheck     `json:"check,omitempty"` // nil if it is not checked
 }
 
 // LastCheck is the result of a backend's last health check.
@@ -257,18 +260,20 @@ type ExplainQuery struct {
 
 // Explanation is the choice of a backend with its reasons.
 type Explanation struct {
-	Listener      string      `json:"listener,omitempty"`
-	Pool          string      `json:"pool"`
-	Client        string      `json:"client"`
-	Algorithm     string      `json:"algorithm"`
-	Deterministic bool        `json:"deterministic"`     // whether the next client gets Backend, if nothing changes before; otherwise it gets one of Candidates
-	DecidedBy     string      `json:"decided_by"`        // algorithm, sticky, trial or nothing
-	Backend       string      `json:"backend,omitempty"` // "" if none
-	Address       string      `json:"backend_address,omitempty"`
-	Refusal       string      `json:"refusal,omitempty"` // the reason in the access line if there is no backend; "queued" if the client would wait
-	Candidates    []Candidate `json:"candidates"`        // in the tier that decides, in its order
-	Others        []NotPicked `json:"others"`            // all other backends, and why they are not candidates
-	Text          string      `json:"text"`              // the explanation in a few sentences
+	Listener  string `json:"listener,omitempty"`
+	Pool      string `json:"pool"`
+	Client    string `json:"client"`
+	Algorithm string `json:"algorithm"`
+	// whether the next client gets Backend, if nothing changes before; otherwise it gets one of Candidates
+	Deterministic bool   `json:"deterministic"`
+	DecidedBy     string `json:"decided_by"`        // algorithm, sticky, trial or nothing
+	Backend       string `json:"backend,omitempty"` // "" if none
+	Address       string `json:"backend_address,omitempty"`
+	// the reason in the access line if there is no backend; "queued" if the client would wait
+	Refusal    string      `json:"refusal,omitempty"`
+	Candidates []Candidate `json:"candidates"` // in the tier that decides, in its order
+	Others     []NotPicked `json:"others"`     // all other backends, and why they are not candidates
+	Text       string      `json:"text"`       // the explanation in a few sentences
 }
 
 // Candidate is a backend that could be picked.
@@ -294,17 +299,18 @@ type Configuration struct {
 
 // Plan is what a reload will do, or has done.
 type Plan struct {
-	Config       string           `json:"config"`
-	Same         bool             `json:"same"` // whether nothing changes
-	Listeners    []ListenerChange `json:"listeners"`
-	Pools        []PoolChange     `json:"pools"`
-	Settings     []Change         `json:"settings"`      // of [global], [log] and [admin]
-	Drained      int              `json:"drained"`       // sessions that run to their end, but whose listener or backend gets no new ones
-	Ended        int              `json:"ended"`         // sessions that are ended
-	Differences  []Difference     `json:"differences"`   // run-time values that override the file's
-	Dropped      []Dropped        `json:"dropped"`       // run-time values that end
-	NeedsRestart []string         `json:"needs_restart"` // keys that need a restart
-	Warnings     []string         `json:"warnings"`
+	Config    string           `json:"config"`
+	Same      bool             `json:"same"` // whether nothing changes
+	Listeners []ListenerChange `json:"listeners"`
+	Pools     []PoolChange     `json:"pools"`
+	Settings  []Change         `json:"settings"` // of [global], [log] and [admin]
+	// sessions that run to their end, but whose listener or backend gets no new ones
+	Drained      int          `json:"drained"`
+	Ended        int          `json:"ended"`         // sessions that are ended
+	Differences  []Difference `json:"differences"`   // run-time values that override the file's
+	Dropped      []Dropped    `json:"dropped"`       // run-time values that end
+	NeedsRestart []string     `json:"needs_restart"` // keys that need a restart
+	Warnings     []string     `json:"warnings"`
 }
 
 // ListenerChange is the change of one listener.
@@ -318,11 +324,12 @@ type ListenerChange struct {
 
 // PoolChange is the change of one pool.
 type PoolChange struct {
-	Name      string        `json:"name"`
-	What      string        `json:"what"` // kept, changed, added or removed
-	Changes   []Change      `json:"changes"`
-	Backends  []BackendPlan `json:"backends"`             // those that change
-	KeysMoved *float64      `json:"keys_moved,omitempty"` // the share of hash keys that get another backend; nil if the algorithm does not hash
+	Name     string        `json:"name"`
+	What     string        `json:"what"` // kept, changed, added or removed
+	Changes  []Change      `json:"changes"`
+	Backends []BackendPlan `json:"backends"` // those that change
+	// the share of hash keys that get another backend; nil if the algorithm does not hash
+	KeysMoved *float64 `json:"keys_moved,omitempty"`
 }
 
 // BackendPlan is the change of one backend.
@@ -364,7 +371,8 @@ type Event struct {
 // EventKinds lists the kinds of events.
 func EventKinds() []string {
 	return []string{
-		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed", "check_changed",
-		"breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
+		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
+		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
+		"reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

@@ -51,12 +51,16 @@ const awkward = "[fe80::1%eth0]:6379"
 func newFake() *fake {
 	return &fake{
 		backends: []Backend{
-			{Pool: "redis", Name: "b1", Address: "192.0.2.1:6379", Weight: 1, Mode: "ready", Verdict: "healthy", Breaker: "closed"},
-			{Pool: "redis", Name: awkward, Address: awkward, Weight: 2, Mode: "ready", Verdict: "unknown", Breaker: "closed"},
+			{Pool: "redis", Name: "b1", Address: "192.0.2.1:6379", Weight: 1, Mode: "ready", Verdict: "healthy",
+				Breaker: "closed"},
+			{Pool: "redis", Name: awkward, Address: awkward, Weight: 2, Mode: "ready", Verdict: "unknown",
+				Breaker: "closed"},
 		},
 		sessions: []Session{
-			{ID: "01", Listener: "redis", Client: "198.51.100.7:40000", Pool: "redis", Backend: "b1", Phase: "relaying"},
-			{ID: "02", Listener: "redis", Client: "198.51.100.8:40000", Pool: "redis", Backend: "b1", Phase: "relaying"},
+			{ID: "01", Listener: "redis", Client: "198.51.100.7:40000", Pool: "redis", Backend: "b1",
+				Phase: "relaying"},
+			{ID: "02", Listener: "redis", Client: "198.51.100.8:40000", Pool: "redis", Backend: "b1",
+				Phase: "relaying"},
 		},
 		level:   "info",
 		readers: make(map[chan Event]bool),
@@ -85,14 +89,16 @@ func (f *fake) Status() Status {
 func (f *fake) Listeners() []Listener {
 	return []Listener{
 		{Name: "redis", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis"},
-		{Name: "names", Protocol: "udp", Address: "127.0.0.1:53", Pool: "empty", DNS: &DNS{InFlight: 2, Asked: 7, Cache: &DNSCache{Hit: 90, Entries: 5}}},
+		{Name: "names", Protocol: "udp", Address: "127.0.0.1:53", Pool: "empty",
+			DNS: &DNS{InFlight: 2, Asked: 7, Cache: &DNSCache{Hit: 90, Entries: 5}}},
 	}
 }
 
 func (f *fake) Pools() []Pool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return []Pool{{Name: "redis", Algorithm: "least_conn", Backends: len(f.backends)}, {Name: "empty", Algorithm: "random"}}
+	return []Pool{{Name: "redis", Algorithm: "least_conn", Backends: len(f.backends)},
+		{Name: "empty", Algorithm: "random"}}
 }
 
 func (f *fake) Backends(name string) ([]Backend, error) {
@@ -166,7 +172,8 @@ func (f *fake) AddBackend(poolName string, n NewBackend) (Backend, error) {
 	if _, err := f.find(poolName, n.Name); err == nil {
 		return Backend{}, fmt.Errorf("backend %q: %w", n.Name, pool.ErrDuplicateBackend)
 	}
-	b := Backend{Pool: poolName, Name: n.Name, Address: n.Address, Source: "api", Weight: 1, Mode: "ready", Verdict: "unknown", Breaker: "closed"}
+	b := Backend{Pool: poolName, Name: n.Name, Address: n.Address, Source: "api", Weight: 1, Mode: "ready",
+		Verdict: "unknown", Breaker: "closed"}
 	if n.Weight != nil {
 		b.Weight = *n.Weight
 	}
@@ -225,7 +232,8 @@ func (f *fake) matching(s SessionFilter) []Session {
 	return slices.DeleteFunc(slices.Clone(f.sessions), func(x Session) bool {
 		prefix, err := netip.ParsePrefix(s.Client)
 		inPrefix := err == nil && prefix.Contains(netip.MustParseAddrPort(x.Client).Addr())
-		return s.ID != "" && s.ID != x.ID || s.Pool != "" && s.Pool != x.Pool || s.Backend != "" && s.Backend != x.Backend ||
+		return s.ID != "" && s.ID != x.ID || s.Pool != "" && s.Pool != x.Pool ||
+			s.Backend != "" && s.Backend != x.Backend ||
 			s.Client != "" && !inPrefix && !strings.HasPrefix(x.Client, s.Client+":")
 	})
 }
@@ -261,8 +269,8 @@ func (f *fake) Explain(q ExplainQuery) (Explanation, error) {
 		return Explanation{}, err
 	}
 	return Explanation{
-		Listener: q.Listener, Pool: "redis", Client: q.Client, Algorithm: "least_conn", DecidedBy: "algorithm", Backend: "b1",
-		Text: "b1 has the fewest sessions <for its weight>.",
+		Listener: q.Listener, Pool: "redis", Client: q.Client, Algorithm: "least_conn", DecidedBy: "algorithm",
+		Backend: "b1", Text: "b1 has the fewest sessions <for its weight>.",
 	}, f.fail
 }
 
@@ -301,7 +309,8 @@ func (f *fake) Plan(_ context.Context, c *Configuration) (Plan, error) {
 	defer f.mu.Unlock()
 	f.plans = append(f.plans, c)
 	if c != nil && bytes.Contains(c.Text, []byte("broken")) {
-		return Plan{}, &ConfigError{errors.New(c.Name + ":1: broken: there is no such key\n" + c.Name + ":2: pool.a: needs backends")}
+		return Plan{}, &ConfigError{
+			errors.New(c.Name + ":1: broken: there is no such key\n" + c.Name + ":2: pool.a: needs backends")}
 	}
 	return Plan{Config: "lb.toml"}, f.fail
 }
@@ -458,9 +467,10 @@ type answer struct {
 // do sends a request over the Unix socket.
 func (w *world) do(t testing.TB, r request) answer {
 	t.Helper()
-	return w.send(t, &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", w.socket)
-	}}, r)
+	return w.send(t,
+		&http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", w.socket)
+		}}, r)
 }
 
 func (w *world) send(t testing.TB, transport *http.Transport, r request) answer {

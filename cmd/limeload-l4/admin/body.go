@@ -67,9 +67,11 @@ func wantType(r *http.Request, media string) error {
 	case err != nil || parsed != media:
 		return newProblem(problemMediaType, "Content-Type: found "+strconv.Quote(clip(given))+"; needs "+media)
 	case hasCharset && !strings.EqualFold(charset, "utf-8"):
-		return newProblem(problemMediaType, "Content-Type: found the charset "+strconv.Quote(clip(charset))+"; needs utf-8")
+		return newProblem(problemMediaType,
+			"Content-Type: found the charset "+strconv.Quote(clip(charset))+"; needs utf-8")
 	case r.Header.Get("Content-Encoding") != "":
-		return newProblem(problemMediaType, "Content-Encoding: found "+strconv.Quote(clip(r.Header.Get("Content-Encoding")))+"; needs none")
+		return newProblem(problemMediaType,
+			"Content-Encoding: found "+strconv.Quote(clip(r.Header.Get("Content-Encoding")))+"; needs none")
 	}
 	return nil
 }

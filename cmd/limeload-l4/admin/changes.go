@@ -94,7 +94,8 @@ func (s *Server) endSessions(a *asked) (any, error) {
 	case all == "" && !some:
 		return nil, newProblem(problemBadRequest, "the query needs to say which sessions; all=true is all of them")
 	case all != "" && some:
-		return nil, newProblem(problemBadRequest, "all: it is every session, and needs no other parameter beside it").of("all")
+		text := "all: it is every session, and needs no other parameter beside it"
+		return nil, newProblem(problemBadRequest, text).of("all")
 	}
 	n, err := s.balancer.EndSessions(a.Context(), f)
 	return endedSessions{n}, err

@@ -152,13 +152,15 @@ func (c *Client) Sessions(ctx context.Context, f SessionFilter) (SessionList, er
 // Its Limit is not sent.
 func (c *Client) EndSessions(ctx context.Context, f SessionFilter) (int, error) {
 	f.Limit = 0
-	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: f.values()})
+	ended, err := answerOf[endedSessions](ctx, c,
+		call{method: http.MethodDelete, path: "/v1/sessions", query: f.values()})
 	return ended.Ended, err
 }
 
 // EndAllSessions ends all sessions, and returns how many they were.
 func (c *Client) EndAllSessions(ctx context.Context) (int, error) {
-	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
+	ended, err := answerOf[endedSessions](ctx, c,
+		call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
 	return ended.Ended, err
 }
 
@@ -234,7 +236,8 @@ func answerOf[T any](ctx context.Context, c *Client, k call) (T, error) {
 		return answer, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return answer, fmt.Errorf("%s %s at %s: the answer is not one of this program: %w", k.method, k.path, c.address, err)
+		return answer, fmt.Errorf("%s %s at %s: the answer is not one of this program: %w", k.method, k.path,
+			c.address, err)
 	}
 	return answer, nil
 }
@@ -251,7 +254,8 @@ func (c *Client) do(ctx context.Context, k call) ([]byte, error) {
 	case err != nil:
 		return nil, c.unreachable(ctx, k, err)
 	case len(body) > maxAnswerBytes:
-		return nil, fmt.Errorf("%s %s at %s: the answer has more than %d bytes", k.method, k.path, c.address, maxAnswerBytes)
+		return nil, fmt.Errorf("%s %s at %s: the answer has more than %d bytes", k.method, k.path, c.address,
+			maxAnswerBytes)
 	case response.StatusCode/100 != 2:
 		return nil, c.refusal(k, response, body)
 	}
@@ -307,7 +311,8 @@ func (c *Client) refusal(k call, response *http.Response, body []byte) error {
 			return errors.New(text)
 		}
 	}
-	return fmt.Errorf("%s %s at %s: the answer is %s, and not one of this program", k.method, k.path, c.address, response.Status)
+	return fmt.Errorf("%s %s at %s: the answer is %s, and not one of this program", k.method, k.path, c.address,
+		response.Status)
 }
 
 // values returns f as a query.

@@ -28,16 +28,19 @@ func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	var dial *net.OpError
 	switch {
 	case isUnix && errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: there is no socket %s; is limeload-l4 running, and is that its admin.address?", ErrUnreachable, path)
+		return fmt.Errorf("%w: there is no socket %s; is limeload-l4 running, and is that its admin.address?",
+			ErrUnreachable, path)
 	case isUnix && errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: no permission to connect to %s; run this as root, as the daemon's user or as a member of the socket's group",
+		return fmt.Errorf("%w: no permission to connect to %s; "+
+			"run this as root, as the daemon's user or as a member of the socket's group",
 			ErrUnreachable, path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens at %s; is limeload-l4 running?", ErrUnreachable, c.address)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case k.method == http.MethodGet:
-		return fmt.Errorf("%w: %s %s at %s ended without an answer: %w", ErrUnreachable, k.method, k.path, c.address, err)
+		return fmt.Errorf("%w: %s %s at %s ended without an answer: %w", ErrUnreachable, k.method, k.path,
+			c.address, err)
 	}
 	return fmt.Errorf("%w: %s %s at %s ended without an answer, and whether it was done is not known: %w",
 		ErrUnreachable, k.method, k.path, c.address, err)

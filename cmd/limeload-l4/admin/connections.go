@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// connections knows every client connection of a Server. It bounds how many there are, and decides which one is closed for a new one.
-// Its methods may be called from any goroutine; its zero value is of no use, see newConnections.
+// connections knows every client connection of a Server. It bounds how many there are, and decides which one is closed
+// for a new one. Its methods may be called from any goroutine; its zero value is of no use, see newConnections.
 //
-// A new connection gets a free place. If there is none, it gets the place of the connection that has been idle for longest, and
-// that one is closed. A connection is idle until the header of a request is complete. If every place has a request under way,
-// the new connection gets one of a few spare places, on which only /ready and /live are answered: a health check that cannot
-// reach /live restarts the daemon, and idle or slow clients must not be able to cause that.
+// A new connection gets a free place. If there is none, it gets the place of the connection that has been idle for
+// longest, and that one is closed. A connection is idle until the header of a request is complete. If every place has a
+// request under way, the new connection gets one of a few spare places, on which only /ready and /live are answered: a
+// health check that cannot reach /live restarts the daemon, and idle or slow clients must not be able to cause that.
 type connections struct {
 	// set once, then read-only
 	places, spares int
@@ -73,8 +73,8 @@ func (k *connections) countLocked(spare bool) *int {
 	return &k.placed
 }
 
-// evictLocked closes the connection that has been idle for longest, on the spare places or on the others. It reports false if each of
-// them has a request under way.
+// evictLocked closes the connection that has been idle for longest, on the spare places or on the others. It reports
+// false if each of them has a request under way.
 func (k *connections) evictLocked(spare bool) bool {
 	var first *connection
 	for _, n := range k.all {
@@ -98,9 +98,9 @@ func (k *connections) leaveLocked(n *connection) {
 	}
 }
 
-// changed records the state of a connection. It is the ConnState of the HTTP server, which calls it after opened: with StateActive when
-// the header of a request is complete (whatever its documentation says), and with StateClosed as the last act of the
-// connection's goroutine.
+// changed records the state of a connection. It is the ConnState of the HTTP server, which calls it after opened: with
+// StateActive when the header of a request is complete (whatever its documentation says), and with StateClosed as the
+// last act of the connection's goroutine.
 func (k *connections) changed(c net.Conn, state http.ConnState) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

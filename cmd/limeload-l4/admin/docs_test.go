@@ -91,7 +91,8 @@ func TestDocs(t *testing.T) {
 		{"| `/problems/ending` | 503 |", "| `/problems/ending` | 500 |", "the problems are"},
 		{"| `draining` |", "| draining |", "the kind of event draining is not described"},
 	} {
-		if got := strings.Join(docsViolations(strings.ReplaceAll(page, bad.old, bad.changed)), "\n"); !strings.Contains(got, bad.violation) {
+		sample := strings.ReplaceAll(page, bad.old, bad.changed)
+		if got := strings.Join(docsViolations(sample), "\n"); !strings.Contains(got, bad.violation) {
 			t.Errorf("with %q for %q the guard finds %q, expected %q", bad.changed, bad.old, got, bad.violation)
 		}
 	}
@@ -100,9 +101,12 @@ func TestDocs(t *testing.T) {
 	}
 	l := defaultLimits()
 	for _, bound := range []string{
-		fmt.Sprintf("%d MiB of JSON, %d MiB of TOML", l.jsonBytes>>20, l.tomlBytes>>20), fmt.Sprintf("header above %d KiB", l.headerBytes>>10),
-		fmt.Sprintf("%d connections; when", l.connections), fmt.Sprintf("%d more are answered", l.spares), fmt.Sprintf("%d streams of events, more are refused", l.streams),
-		fmt.Sprintf("%.0f s for a header", l.header.Seconds()), fmt.Sprintf("every %.0f seconds", l.heartbeat.Seconds()),
+		fmt.Sprintf("%d MiB of JSON, %d MiB of TOML", l.jsonBytes>>20, l.tomlBytes>>20),
+		fmt.Sprintf("header above %d KiB", l.headerBytes>>10),
+		fmt.Sprintf("%d connections; when", l.connections), fmt.Sprintf("%d more are answered", l.spares),
+		fmt.Sprintf("%d streams of events, more are refused", l.streams),
+		fmt.Sprintf("%.0f s for a header", l.header.Seconds()),
+		fmt.Sprintf("every %.0f seconds", l.heartbeat.Seconds()),
 		fmt.Sprintf("nothing for %.0f seconds", l.write.Seconds()), fmt.Sprintf("(up to %d)", maxProfileSeconds),
 	} {
 		if !strings.Contains(page, bound) {

@@ -52,7 +52,8 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	// elsewhere. Beyond loopback there is a token, which such a page does not have.
 	local, isTCP := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	if isTCP && local.IP.IsLoopback() && !isLocalHost(r.Host) {
-		return newProblem(problemWrongHost, "the Host of a request on loopback needs to be an IP address or localhost, and not "+clip(r.Host))
+		return newProblem(problemWrongHost,
+			"the Host of a request on loopback needs to be an IP address or localhost, and not "+clip(r.Host))
 	}
 	return nil
 }

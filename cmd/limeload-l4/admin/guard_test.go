@@ -11,10 +11,12 @@ import (
 func TestToken(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
-	wrong := []string{"", "secret", "Bearer", "Bearer ", "Bearer secre", "Bearer secretx", "Bearer  secret", "Bearer SECRET", "Basic secret", "Basic c2VjcmV0"}
+	wrong := []string{"", "secret", "Bearer", "Bearer ", "Bearer secre", "Bearer secretx", "Bearer  secret",
+		"Bearer SECRET", "Basic secret", "Basic c2VjcmV0"}
 	for _, r := range routes() {
 		for _, given := range wrong {
-			got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), header: map[string]string{"Authorization": given}})
+			got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"),
+				header: map[string]string{"Authorization": given}})
 			if r.open {
 				if got.status != 200 {
 					t.Errorf("%s %s with %q: %d", r.method, r.path, given, got.status)
@@ -30,7 +32,8 @@ func TestToken(t *testing.T) {
 		t.Errorf("a stranger is told which routes there are: %s", p.Type)
 	}
 	for _, given := range []string{"Bearer secret", "bearer secret"} {
-		if got := w.do(t, request{method: "GET", target: "/v1/log", header: map[string]string{"Authorization": given}}); got.status != 200 {
+		if got := w.do(t, request{method: "GET", target: "/v1/log",
+			header: map[string]string{"Authorization": given}}); got.status != 200 {
 			t.Errorf("with %q: %d %s", given, got.status, got.body)
 		}
 	}
@@ -65,7 +68,8 @@ func TestOrigin(t *testing.T) {
 			{"", map[string]string{"Origin": "null"}, problemCrossOrigin},
 			{"", map[string]string{"Origin": "http://127.0.0.1:1"}, problemCrossOrigin},
 			{"evil.example", nil, problemWrongHost},
-			{"evil.example:" + port, map[string]string{"Origin": "http://evil.example:" + port, "Sec-Fetch-Site": "same-origin"}, problemWrongHost},
+			{"evil.example:" + port, map[string]string{"Origin": "http://evil.example:" + port,
+				"Sec-Fetch-Site": "same-origin"}, problemWrongHost},
 			{"localhost.evil.example", nil, problemWrongHost},
 			{"127.0.0.1.evil.example", nil, problemWrongHost},
 			{"127.1", nil, problemWrongHost},
@@ -93,7 +97,8 @@ func TestOrigin(t *testing.T) {
 				for name := range header {
 					flat[name] = header.Get(name)
 				}
-				got := w.overTCP(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host, header: flat})
+				got := w.overTCP(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host,
+					header: flat})
 				if c.kind == "" {
 					if got.status != 200 {
 						t.Errorf("%s %s, Host %q, %v: %d %s", r.method, r.path, c.host, c.header, got.status, got.body)

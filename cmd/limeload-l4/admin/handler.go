@@ -60,7 +60,8 @@ type reply struct {
 func logChange(log zerolog.Logger, a *asked, made reply, took time.Duration) {
 	line := log.Info().Str("client", a.RemoteAddr).Str("request", a.Method+" "+clip(a.URL.RequestURI()))
 	if body, err := json.Marshal(a.body); a.body != nil && err == nil {
-		line.Str("body", clip(string(body))) // a string, since log stores want one type for each name; clipped, since a name may have a mebibyte
+		// A string, since log stores want one type for each name. Clipped, since a name may have a mebibyte.
+		line.Str("body", clip(string(body)))
 	}
 	line.Int("status", made.status).Float64("duration", took.Seconds())
 	if made.err != nil {

@@ -255,7 +255,8 @@ func (c *documentCheck) operation(name string, r route, shared []parameter, o op
 // problems compares the types of problem that a status may have.
 func (c *documentCheck) problems(name, status, text string) {
 	for _, kind := range regexp.MustCompile(`/problems/[a-z-]+`).FindAllString(text, -1) {
-		if !slices.ContainsFunc(ProblemTypes(), func(p ProblemType) bool { return p.Type == kind && fmt.Sprint(p.Status) == status }) {
+		if !slices.ContainsFunc(ProblemTypes(),
+			func(p ProblemType) bool { return p.Type == kind && fmt.Sprint(p.Status) == status }) {
 			c.report("%s: %s has not the status %s", name, kind, status)
 		}
 	}
@@ -280,8 +281,8 @@ func (c *documentCheck) body(name string, content map[string]media, value any) {
 // value compares the schema of a value, which is a reference for structs.
 func (c *documentCheck) value(name string, s schema, t reflect.Type) {
 	kinds := map[reflect.Kind]string{
-		reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Uint64: "integer", reflect.Float64: "number",
-		reflect.Bool: "boolean", reflect.Slice: "array", reflect.Map: "object",
+		reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Uint64: "integer",
+		reflect.Float64: "number", reflect.Bool: "boolean", reflect.Slice: "array", reflect.Map: "object",
 	}
 	switch {
 	case t.Kind() == reflect.Pointer:
@@ -330,7 +331,8 @@ func (c *documentCheck) enum(name string, s schema) {
 
 // schema compares a named schema with a struct: its fields, and which of them are required.
 func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
-	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() || t == reflect.TypeFor[Drain]() ||
+	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() ||
+		t == reflect.TypeFor[Drain]() ||
 		t == reflect.TypeFor[DNSPurge]()
 	var required []string
 	left := maps.Clone(s.Properties)
@@ -387,9 +389,9 @@ func TestOpenAPIBounds(t *testing.T) {
 	var doc openAPI
 	check(t, yaml.Unmarshal(openAPIDocument, &doc))
 	for name, most := range map[string]float64{
-		"NewBackend.weight": pool.MaxWeight, "NewBackend.max_sessions": pool.MaxSessionLimit, "NewBackend.tier": pool.MaxTier,
-		"BackendChange.weight": pool.MaxWeight, "BackendChange.max_sessions": pool.MaxSessionLimit,
-		"Drain.deadline_seconds": pool.MaxDrain.Seconds(),
+		"NewBackend.weight": pool.MaxWeight, "NewBackend.max_sessions": pool.MaxSessionLimit,
+		"NewBackend.tier": pool.MaxTier, "BackendChange.weight": pool.MaxWeight,
+		"BackendChange.max_sessions": pool.MaxSessionLimit, "Drain.deadline_seconds": pool.MaxDrain.Seconds(),
 	} {
 		typeName, field, _ := strings.Cut(name, ".")
 		s := doc.Components.Schemas[typeName].Properties[field]

@@ -26,7 +26,8 @@ func parameters(r *http.Request, allowed []string) (url.Values, error) {
 	for name, values := range query {
 		switch {
 		case !slices.Contains(allowed, name) && len(allowed) == 0:
-			return nil, newProblem(problemBadRequest, clip(name)+": there is no such parameter; there are none").of(clip(name))
+			text := clip(name) + ": there is no such parameter; there are none"
+			return nil, newProblem(problemBadRequest, text).of(clip(name))
 		case !slices.Contains(allowed, name):
 			return nil, newProblem(problemBadRequest,
 				clip(name)+": there is no such parameter; there are "+strings.Join(allowed, ", ")).of(clip(name))
@@ -42,7 +43,8 @@ func parameters(r *http.Request, allowed []string) (url.Values, error) {
 // sessionFilter parses the filter of a query.
 func sessionFilter(q url.Values) (SessionFilter, error) {
 	f := SessionFilter{
-		ID: q.Get("id"), Listener: q.Get("listener"), Pool: q.Get("pool"), Backend: q.Get("backend"), Client: q.Get("client"),
+		ID: q.Get("id"), Listener: q.Get("listener"), Pool: q.Get("pool"), Backend: q.Get("backend"),
+		Client: q.Get("client"),
 	}
 	if f.Client != "" && !isAddress(f.Client) && !isPrefix(f.Client) {
 		return f, invalid("client", f.Client, "an IP address or a prefix, such as 192.0.2.0/24")

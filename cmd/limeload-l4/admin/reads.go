@@ -69,7 +69,8 @@ func (s *Server) explain(a *asked) (any, error) {
 func (s *Server) plan(a *asked) (any, error) {
 	if a.ContentLength == 0 && a.Header.Get("Content-Type") == "" {
 		if a.query.Has("name") {
-			return nil, newProblem(problemBadRequest, "name: it is for a configuration in the body, and there is none").of("name")
+			text := "name: it is for a configuration in the body, and there is none"
+			return nil, newProblem(problemBadRequest, text).of("name")
 		}
 		return result(s.balancer.Plan(a.Context(), nil))
 	}
@@ -80,7 +81,8 @@ func (s *Server) plan(a *asked) (any, error) {
 	case s.plans <- struct{}{}:
 		defer func() { <-s.plans }()
 	default:
-		return nil, newProblem(problemTooManyPlans, strconv.Itoa(cap(s.plans))+" configurations are being planned already")
+		return nil, newProblem(problemTooManyPlans,
+			strconv.Itoa(cap(s.plans))+" configurations are being planned already")
 	}
 	text, err := readAll(a, s.limits.tomlBytes)
 	if err != nil {

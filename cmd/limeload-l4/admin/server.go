@@ -242,13 +242,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if spare {
 		header.Set("Connection", "close")
 		if !isRoute || !h.route.open {
-			s.refuse(w, newProblem(problemBusy, "each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
+			s.refuse(w, newProblem(problemBusy,
+				"each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
 			return
 		}
 	}
 	if !s.token.Load().allows(r) && !(isRoute && h.route.open) {
 		header.Set("WWW-Authenticate", "Bearer")
-		s.refuse(w, newProblem(problemUnauthorized, "a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
+		s.refuse(w, newProblem(problemUnauthorized,
+			"a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
 		return
 	}
 	if !isRoute {
@@ -256,8 +258,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.route.reads() && !s.trusts(r) {
-		s.refuse(w, newProblem(problemReadOnly, "an admin address on TCP without a token only answers requests that read: set admin.token_file, "+
-			"or make the address a Unix socket"))
+		s.refuse(w, newProblem(problemReadOnly,
+			"an admin address on TCP without a token only answers requests that read: set admin.token_file, "+
+				"or make the address a Unix socket"))
 		return
 	}
 	s.mux.ServeHTTP(w, r) // not h, since the mux sets the values of the path
@@ -269,11 +272,13 @@ func noRoute(found http.Handler, header http.Header, r *http.Request) *Problem {
 	answer := discarded{header: make(http.Header)}
 	found.ServeHTTP(&answer, r)
 	if answer.status != http.StatusMethodNotAllowed {
-		return newProblem(problemNotFound, "there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
+		return newProblem(problemNotFound,
+			"there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
 	}
 	allowed := answer.header.Get("Allow")
 	header.Set("Allow", allowed)
-	return newProblem(problemMethod, clip(r.URL.EscapedPath())+" has not the method "+clip(r.Method)+"; it has "+allowed)
+	return newProblem(problemMethod,
+		clip(r.URL.EscapedPath())+" has not the method "+clip(r.Method)+"; it has "+allowed)
 }
 
 // discarded is an answer of which only status and header are read.

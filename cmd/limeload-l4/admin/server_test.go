@@ -45,14 +45,15 @@ func TestSlowClients(t *testing.T) {
 	head := "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/json\r\n"
 	var work sync.WaitGroup
 	for name, c := range map[string]struct{ sent, answer string }{
-		"nothing":       {"", ""},
-		"half a line":   {"PATCH /v1", ""},
-		"half a head":   {head, ""},
-		"no body":       {head + "Content-Length: 12\r\n\r\n", "HTTP/1.1 408 "},
-		"half a body":   {head + "Content-Length: 12\r\n\r\n{\"weight\"", "HTTP/1.1 408 "},
-		"half a chunk":  {head + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"wei", "HTTP/1.1 408 "},
-		"where none is": {"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Length: 5\r\n\r\n", "HTTP/1.1 408 "},
-		"between two":   {"GET /v1/log HTTP/1.1\r\nHost: localhost\r\n" + bearer + "\r\n", "HTTP/1.1 200 "},
+		"nothing":      {"", ""},
+		"half a line":  {"PATCH /v1", ""},
+		"half a head":  {head, ""},
+		"no body":      {head + "Content-Length: 12\r\n\r\n", "HTTP/1.1 408 "},
+		"half a body":  {head + "Content-Length: 12\r\n\r\n{\"weight\"", "HTTP/1.1 408 "},
+		"half a chunk": {head + "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"wei", "HTTP/1.1 408 "},
+		"where none is": {"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Length: 5\r\n\r\n",
+			"HTTP/1.1 408 "},
+		"between two": {"GET /v1/log HTTP/1.1\r\nHost: localhost\r\n" + bearer + "\r\n", "HTTP/1.1 200 "},
 	} {
 		conn := w.connect(t)
 		work.Go(func() { // in parallel, since each takes seconds
@@ -60,7 +61,8 @@ func TestSlowClients(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			got, err := io.ReadAll(conn) // until the server closes
-			if err != nil || !strings.HasPrefix(string(got), c.answer) || c.answer == "" && strings.Contains(string(got), " 200 ") {
+			if err != nil || !strings.HasPrefix(string(got), c.answer) ||
+				c.answer == "" && strings.Contains(string(got), " 200 ") {
 				t.Errorf("%s: the answer is %q, %v, expected %q", name, got, err, c.answer)
 			}
 		})
@@ -76,8 +78,10 @@ func TestClientGone(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
 	for _, sent := range []string{
-		"", "PATCH", "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"weight\":7",
-		"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n" + bearer + "Content-Type: application/toml\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx",
+		"", "PATCH", "PATCH " + path1 + " HTTP/1.1\r\nHost: localhost\r\n" + bearer +
+			"Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"weight\":7",
+		"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n" + bearer +
+			"Content-Type: application/toml\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx",
 	} {
 		for _, reset := range []bool{false, true} {
 			conn := w.connect(t)
@@ -111,14 +115,16 @@ func TestLargeRequests(t *testing.T) {
 	if got := w.do(t, request{"POST", "/v1/plan", "", header, strings.Repeat("#", 2<<20)}); got.status != 200 {
 		t.Errorf("a body as large as it may be: %d %s", got.status, got.body)
 	}
-	if p := w.do(t, request{"POST", "/v1/plan", "", header, strings.Repeat("#", 2<<20+1)}).problem(t); p.Type != problemBodyTooLarge {
+	large := request{"POST", "/v1/plan", "", header, strings.Repeat("#", 2<<20+1)}
+	if p := w.do(t, large).problem(t); p.Type != problemBodyTooLarge {
 		t.Errorf("a body one byte larger: %s", p.Type)
 	}
 	if n := len(w.fake.plans); n != 1 || len(w.fake.plans[0].Text) != 2<<20 || w.fake.plans[0].Name != "request" {
 		t.Errorf("planned %d times", n)
 	}
 	conn := w.connect(t)
-	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.1\r\nX: "+strings.Repeat("x", 64<<10)) // the server does not read all of it, and so resets the connection
+	// the server does not read all of it, and so resets the connection
+	_, err := io.WriteString(conn, "GET /v1/log HTTP/1.1\r\nX: "+strings.Repeat("x", 64<<10))
 	check(t, err)
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 431 ") {
 		t.Errorf("a large header: %q, %v", line, err)
@@ -180,7 +186,9 @@ func TestPlansAtOnce(t *testing.T) {
 	w := start(t, "secret")
 	for range cap(w.server.plans) {
 		c := w.connect(t)
-		_, err := io.WriteString(c, "POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n"+bearer+"Content-Type: application/toml\r\nContent-Length: 5\r\n\r\n[")
+		_, err := io.WriteString(c,
+			"POST /v1/plan HTTP/1.1\r\nHost: localhost\r\n"+bearer+
+				"Content-Type: application/toml\r\nContent-Length: 5\r\n\r\n[")
 		check(t, err)
 	}
 	for len(w.server.plans) < cap(w.server.plans) {
@@ -246,7 +254,8 @@ func isClosed(t *testing.T, c net.Conn) {
 // TestShutdown has a running request, idle connections and streams: the request is completed, the others are closed.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
-	w := start(t, "", func(l *limits) { l.header, l.request, l.idle = time.Hour, time.Hour, time.Hour }) // so that none of these closes a connection
+	// so that none of these closes a connection
+	w := start(t, "", func(l *limits) { l.header, l.request, l.idle = time.Hour, time.Hour, time.Hour })
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	w.fake.reload = func(context.Context) (Reloaded, error) {
 		close(entered)
@@ -254,7 +263,8 @@ func TestShutdown(t *testing.T) {
 		return Reloaded{Took: 1}, nil
 	}
 	silent := w.connect(t)
-	resting := newClient(t, w.tcp, "") // on the same address: when it is answered, the previous one has been accepted too
+	// on the same address: when it is answered, the previous one has been accepted too
+	resting := newClient(t, w.tcp, "")
 	if _, err := resting.LogLevel(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +316,8 @@ func TestShutdownCut(t *testing.T) {
 	}
 	var work sync.WaitGroup
 	work.Go(func() {
-		if _, err := w.client(t, "").Reload(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "is not known") {
+		if _, err := w.client(t, "").Reload(t.Context()); !errors.Is(err, ErrUnreachable) ||
+			!strings.Contains(err.Error(), "is not known") {
 			t.Errorf("the request that was cut: %v", err)
 		}
 	})
@@ -334,7 +345,8 @@ func TestProfileTime(t *testing.T) {
 	var work sync.WaitGroup
 	for _, target := range []string{"trace?seconds=4", "profile?seconds=4", "mutex?seconds=4"} {
 		work.Go(func() {
-			q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.tcp+"/debug/pprof/"+target, nil)
+			q, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+				"http://"+w.tcp+"/debug/pprof/"+target, nil)
 			check(t, err)
 			q.Header.Set("Authorization", "Bearer secret")
 			response, err := http.DefaultClient.Do(q)
@@ -356,7 +368,8 @@ func TestNoTokenForStrangers(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", ":0")
 	check(t, err)
-	if err := NewServer(Options{Balancer: newFake()}).Serve(l); err == nil || !strings.Contains(err.Error(), "no token") {
+	if err := NewServer(Options{Balancer: newFake()}).Serve(l); err == nil ||
+		!strings.Contains(err.Error(), "no token") {
 		t.Errorf("Serve: %v", err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -370,20 +383,25 @@ func TestLogLine(t *testing.T) {
 	w := start(t, "secret")
 	bearer := map[string]string{"Authorization": "Bearer secret"}
 	weight := 9
-	if _, err := w.client(t, "secret").ChangeBackend(t.Context(), "redis", "b1", BackendChange{Weight: &weight}); err != nil {
+	if _, err := w.client(t, "secret").
+		ChangeBackend(t.Context(), "redis", "b1", BackendChange{Weight: &weight}); err != nil {
 		t.Fatal(err)
 	}
-	w.overTCP(t, request{method: "DELETE", target: "/v1/sessions?pool=redis&x=%0a" + strings.Repeat("x", 2000), header: bearer})
+	w.overTCP(t, request{method: "DELETE", target: "/v1/sessions?pool=redis&x=%0a" + strings.Repeat("x", 2000),
+		header: bearer})
 	bearer["Content-Type"] = mediaJSON
-	w.do(t, request{"POST", "/v1/pools/redis/backends", "", bearer, `{"address":"` + strings.Repeat("x", 100_000) + `"}`})
+	w.do(t,
+		request{"POST", "/v1/pools/redis/backends", "", bearer, `{"address":"` + strings.Repeat("x", 100_000) + `"}`})
 	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("the log is %q", lines)
 	}
 	for i, parts := range [][]string{
-		{fmt.Sprintf(`"client":"uid %d pid %d"`, os.Getuid(), os.Getpid()), `"level":"info"`, `"request":"PATCH ` + path1 + `"`,
+		{fmt.Sprintf(`"client":"uid %d pid %d"`, os.Getuid(), os.Getpid()), `"level":"info"`,
+			`"request":"PATCH ` + path1 + `"`,
 			`"body":"{\"weight\":9}"`, `"status":200`, `"message":"admin request"`},
-		{`"client":"127.0.0.1:`, `"request":"DELETE /v1/sessions?pool=redis&x=%0axxx`, `"status":400`, `"err":"x: there is no such parameter`},
+		{`"client":"127.0.0.1:`, `"request":"DELETE /v1/sessions?pool=redis&x=%0axxx`, `"status":400`,
+			`"err":"x: there is no such parameter`},
 		{`"request":"POST /v1/pools/redis/backends"`, `"status":422`, `"body":"{`},
 	} {
 		for _, part := range parts {

@@ -29,7 +29,8 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
 	default:
-		s.refuse(w, newProblem(problemTooManyStreams, "there are "+strconv.Itoa(cap(s.streams))+" streams of events already"))
+		s.refuse(w,
+			newProblem(problemTooManyStreams, "there are "+strconv.Itoa(cap(s.streams))+" streams of events already"))
 		return
 	}
 	w.Header().Set("Content-Type", mediaEvents)

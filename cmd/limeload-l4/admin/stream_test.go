@@ -16,7 +16,9 @@ import (
 )
 
 // eventsOf reads events in the background until the stream ends. After its return no event is missed.
-func eventsOf(ctx context.Context, t testing.TB, c *Client, w *world, f EventFilter, each func(Event) error) <-chan error {
+func eventsOf(
+	ctx context.Context, t testing.TB, c *Client, w *world, f EventFilter, each func(Event) error,
+) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- c.Events(ctx, f, each) }()
@@ -63,7 +65,8 @@ func TestEvents(t *testing.T) {
 		var lost uint64
 		for i, e := range got {
 			lost += e.Lost
-			if expected := published[f.expected[i]]; e.Kind != expected.Kind || e.Text != expected.Text || e.Pool != expected.Pool {
+			if expected := published[f.expected[i]]; e.Kind != expected.Kind || e.Text != expected.Text ||
+				e.Pool != expected.Pool {
 				t.Errorf("%+v: event %d is %+v, expected %+v", f.filter, i, e, expected)
 			}
 		}
@@ -116,7 +119,8 @@ func TestEventsCut(t *testing.T) {
 		}
 		defer c.Close()
 		_, _ = c.Read(make([]byte, 1000))
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: {\"kind\":\"drained\"}\n\n: alive\n\ndata: {\"kind\":\"reloaded\"}\n")
+		_, _ = io.WriteString(c,
+			"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: {\"kind\":\"drained\"}\n\n: alive\n\ndata: {\"kind\":\"reloaded\"}\n")
 	})
 	defer serving.Wait()
 	defer l.Close()
@@ -171,7 +175,8 @@ func TestEventsWire(t *testing.T) {
 		got.WriteString(line)
 	}
 	head, body, _ := strings.Cut(got.String(), "\r\n\r\n")
-	if !strings.Contains(head, "Content-Type: text/event-stream\r\n") || !strings.Contains(head, "Cache-Control: no-store\r\n") {
+	if !strings.Contains(head, "Content-Type: text/event-stream\r\n") ||
+		!strings.Contains(head, "Cache-Control: no-store\r\n") {
 		t.Errorf("the header is %s", head)
 	}
 	body = strings.ReplaceAll(body, ": alive\n\n", "")
@@ -242,14 +247,16 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("the second: %s", p.Type)
 	}
 	var problem *Problem
-	if err := c.Events(t.Context(), EventFilter{}, nil); !errors.As(err, &problem) || problem.Type != problemTooManyStreams {
+	if err := c.Events(t.Context(), EventFilter{}, nil); !errors.As(err, &problem) ||
+		problem.Type != problemTooManyStreams {
 		t.Errorf("the second, by a Client: %v", err)
 	}
 	cancel()
 	receive(t, ended)
 	receive(t, w.fake.stopped)
 	// the place becomes free a moment later
-	for deadline := time.Now().Add(30 * time.Second); w.do(t, request{method: "HEAD", target: "/v1/events"}).status != 200; {
+	head := request{method: "HEAD", target: "/v1/events"}
+	for deadline := time.Now().Add(30 * time.Second); w.do(t, head).status != 200; {
 		if time.Now().After(deadline) {
 			t.Fatal("the place is not free")
 		}

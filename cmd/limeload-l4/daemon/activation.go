@@ -49,7 +49,8 @@ func inheritedSockets() (map[string]inheritedSocket, error) {
 		named = make([]string, n)
 	}
 	if len(named) != int(n) {
-		return nil, fmt.Errorf("LISTEN_FDNAMES: found %q; needs a name for each of the %d sockets handed over", names, n)
+		return nil, fmt.Errorf("LISTEN_FDNAMES: found %q; needs a name for each of the %d sockets handed over",
+			names, n)
 	}
 	return takeSockets(firstInherited, named)
 }
@@ -67,7 +68,8 @@ func takeSockets(first int, names []string) (map[string]inheritedSocket, error) 
 		}
 		if before, more := sockets[name]; more && err == nil {
 			if s.address != before.address || s.dualStack != before.dualStack {
-				err = fmt.Errorf("listens on %s, and another of that name on %s; needs one address, or two names", s.where(), before.where())
+				err = fmt.Errorf("listens on %s, and another of that name on %s; needs one address, or two names",
+					s.where(), before.where())
 			}
 			s.fds = append(before.fds, fd)
 		}
@@ -140,11 +142,14 @@ func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error 
 		i := slices.IndexFunc(listeners, func(l conf.Listener) bool { return l.Name == name })
 		switch {
 		case i < 0:
-			mistakes = append(mistakes, fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
-				s.where(), name, strings.Join(names, ", ")))
+			mistakes = append(mistakes,
+				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
+					s.where(), name, strings.Join(names, ", ")))
 		case !s.fits(&listeners[i]):
-			mistakes = append(mistakes, fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; needs a ListenStream= that fits",
-				s.where(), name, name, listeners[i].Address))
+			mistakes = append(mistakes,
+				fmt.Errorf(
+					"inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; needs a ListenStream= that fits",
+					s.where(), name, name, listeners[i].Address))
 		}
 	}
 	return errors.Join(mistakes...)

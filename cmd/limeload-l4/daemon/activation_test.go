@@ -111,12 +111,14 @@ func TestTakeSockets(t *testing.T) {
 		file *os.File
 		fds  []int
 		dual bool
-	}{"redis": {v4, []int{first, first + 2}, false}, "postgres": {v6, []int{first + 1}, false}, "dns": {both, []int{first + 3}, true}} {
+	}{"redis": {v4, []int{first, first + 2}, false}, "postgres": {v6, []int{first + 1}, false},
+		"dns": {both, []int{first + 3}, true}} {
 		s := sockets[name]
 		if !slices.Equal(s.fds, want.fds) {
 			t.Errorf("%s has descriptors %v, want %v", name, s.fds, want.fds)
 		}
-		if at := addressOf(t, want.file); s.address != at || s.address.Addr().IsUnspecified() && s.dualStack != want.dual {
+		if at := addressOf(t, want.file); s.address != at ||
+			s.address.Addr().IsUnspecified() && s.dualStack != want.dual {
 			t.Errorf("%s listens on %s (dual stack: %v), want %s", name, s.address, s.dualStack, at)
 		}
 	}
@@ -157,12 +159,16 @@ func TestTakeSocketsRefuses(t *testing.T) {
 		handed []handed
 		want   []string // one line each
 	}{
-		"datagrams":     {[]handed{{"dns", unlike(syscall.AF_INET, syscall.SOCK_DGRAM, 0)}}, []string{"FileDescriptorName=dns: not TCP; needs ListenStream="}},
-		"multipath TCP": {[]handed{{"redis", unlike(syscall.AF_INET, syscall.SOCK_STREAM, protocolMPTCP)}}, []string{"needs ListenStream= and no SocketProtocol="}},
-		"not listening": {[]handed{{"redis", unlike(syscall.AF_INET6, syscall.SOCK_STREAM, 0)}}, []string{"FileDescriptorName=redis: not listening; needs Accept=no"}},
-		"unix":          {[]handed{{"redis", unix}}, []string{"neither IPv4 nor IPv6; ListenStream= needs a port"}},
-		"a file":        {[]handed{{"redis", noSocket}}, []string{"getsockopt: socket operation on non-socket"}},
-		"two addresses": {[]handed{{"redis", one}, {"redis", other}}, []string{"inherited socket 701, FileDescriptorName=redis: listens on 127.0.0.1:"}},
+		"datagrams": {[]handed{{"dns", unlike(syscall.AF_INET, syscall.SOCK_DGRAM, 0)}},
+			[]string{"FileDescriptorName=dns: not TCP; needs ListenStream="}},
+		"multipath TCP": {[]handed{{"redis", unlike(syscall.AF_INET, syscall.SOCK_STREAM, protocolMPTCP)}},
+			[]string{"needs ListenStream= and no SocketProtocol="}},
+		"not listening": {[]handed{{"redis", unlike(syscall.AF_INET6, syscall.SOCK_STREAM, 0)}},
+			[]string{"FileDescriptorName=redis: not listening; needs Accept=no"}},
+		"unix":   {[]handed{{"redis", unix}}, []string{"neither IPv4 nor IPv6; ListenStream= needs a port"}},
+		"a file": {[]handed{{"redis", noSocket}}, []string{"getsockopt: socket operation on non-socket"}},
+		"two addresses": {[]handed{{"redis", one}, {"redis", other}},
+			[]string{"inherited socket 701, FileDescriptorName=redis: listens on 127.0.0.1:"}},
 		"all at once": {[]handed{{"a", unix}, {"good", one}, {"b", noSocket}},
 			[]string{"socket 700, FileDescriptorName=a", "socket 702, FileDescriptorName=b"}},
 	} {
@@ -224,7 +230,8 @@ backends = [{ address = "127.0.0.1:1" }]
 		want          string // of the error; "" is none
 	}{
 		{"v4", "127.0.0.1:6379", false, ""},
-		{"v4", "127.0.0.1:6380", false, `inherited socket 127.0.0.1:6380, FileDescriptorName=v4: listener.v4.address is "127.0.0.1:6379"; needs a ListenStream= that fits`},
+		{"v4", "127.0.0.1:6380", false,
+			`inherited socket 127.0.0.1:6380, FileDescriptorName=v4: listener.v4.address is "127.0.0.1:6379"; needs a ListenStream= that fits`},
 		{"v4", "0.0.0.0:6379", false, "fits"},
 		{"v4", "[::ffff:127.0.0.1]:6379", true, "fits"},
 		{"v6", "[::1]:6379", true, ""}, // systemd leaves IPV6_V6ONLY off, which does not matter for a single address
@@ -242,7 +249,8 @@ backends = [{ address = "127.0.0.1:1" }]
 			`FileDescriptorName=limeload-l4.socket: no listener has that name; needs one of "v4", "v6", "all", "all6", "all4"`},
 	} {
 		t.Run(test.name+" on "+test.address, func(t *testing.T) {
-			sockets := map[string]inheritedSocket{test.name: {address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}
+			sockets := map[string]inheritedSocket{
+				test.name: {address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}
 			err := checkInherited(cfg, sockets)
 			switch {
 			case test.want == "" && err != nil:
@@ -266,7 +274,8 @@ func TestLISTENVariables(t *testing.T) {
 		{"no number", self, "two", "", `LISTEN_FDS: found "two"; needs the number of sockets handed over`},
 		{"negative", self, "-1", "", `LISTEN_FDS: found "-1"`},
 		{"too many", self, "99999999", "", `LISTEN_FDS: found "99999999"`},
-		{"too few names", self, "2", "redis", `LISTEN_FDNAMES: found "redis"; needs a name for each of the 2 sockets handed over`},
+		{"too few names", self, "2", "redis",
+			`LISTEN_FDNAMES: found "redis"; needs a name for each of the 2 sockets handed over`},
 		{"zero", self, "0", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -277,7 +286,8 @@ func TestLISTENVariables(t *testing.T) {
 			if len(sockets) > 0 {
 				t.Errorf("got %v", sockets)
 			}
-			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			if test.want == "" && err != nil ||
+				test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
 			for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -298,7 +308,8 @@ func TestInheritedSockets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := sockets["redis"]; len(sockets) != 1 || s.address.String() != want || !slices.Equal(s.fds, []int{firstInherited}) {
+		if s := sockets["redis"]; len(sockets) != 1 || s.address.String() != want ||
+			!slices.Equal(s.fds, []int{firstInherited}) {
 			t.Errorf("inherited %v, want redis on %s", sockets, want)
 		}
 		return

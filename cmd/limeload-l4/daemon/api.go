@@ -33,7 +33,8 @@ func (d *Daemon) Status() admin.Status {
 		State:    d.life.current().String(),
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
+		StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
@@ -58,9 +59,9 @@ func (d *Daemon) Listeners() []admin.Listener {
 			dropped[why.String()] = n
 		}
 		listeners[i] = admin.Listener{
-			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
-			Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut, Ended: ended,
-			DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
+			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool,
+			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
+			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
@@ -173,13 +174,15 @@ func (d *Daemon) backend(pool string, b pool.BackendInfo) admin.Backend {
 }
 
 // checkedBackend is backend for a caller that has the stats of the backend's checks, if it is checked.
-func (d *Daemon) checkedBackend(pool string, b pool.BackendInfo, t healthcheck.TargetStats, checked bool) admin.Backend {
+func (d *Daemon) checkedBackend(
+	pool string, b pool.BackendInfo, t healthcheck.TargetStats, checked bool,
+) admin.Backend {
 	a := admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
-		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
-		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
-		Drain: d.drains.progress(pool, b),
+		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(),
+		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
+		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),
 	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)

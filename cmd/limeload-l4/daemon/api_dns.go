@@ -24,14 +24,14 @@ func dnsAnswer(info *l4.DNSInfo, cached bool) *admin.DNS {
 		return nil
 	}
 	a := &admin.DNS{
-		InFlight: info.InFlight, Sockets: info.Sockets, Asked: info.Asked, Answered: info.Answered, TimedOut: info.TimedOut,
-		Unreachable: info.Unreachable, Failed: info.Failed, Mismatched: info.Mismatched,
+		InFlight: info.InFlight, Sockets: info.Sockets, Asked: info.Asked, Answered: info.Answered,
+		TimedOut: info.TimedOut, Unreachable: info.Unreachable, Failed: info.Failed, Mismatched: info.Mismatched,
 	}
 	if c := &info.Cache; cached {
 		a.Cache = &admin.DNSCache{
-			Hit: c.Hit, Miss: c.Miss, Coalesced: c.Coalesced, Stale: c.Stale, Prefetched: c.Prefetched, Passed: c.Passed,
-			Refused: c.Refused, Rejected: c.Rejected, Stored: c.Stored, Evicted: c.Evicted, Expired: c.Expired,
-			Entries: c.Entries, Bytes: c.Bytes, Waiting: c.Waiting,
+			Hit: c.Hit, Miss: c.Miss, Coalesced: c.Coalesced, Stale: c.Stale, Prefetched: c.Prefetched,
+			Passed: c.Passed, Refused: c.Refused, Rejected: c.Rejected, Stored: c.Stored, Evicted: c.Evicted,
+			Expired: c.Expired, Entries: c.Entries, Bytes: c.Bytes, Waiting: c.Waiting,
 		}
 	}
 	return a
@@ -58,7 +58,8 @@ func (d *Daemon) PurgeDNS(listener string, p admin.DNSPurge) (int, error) {
 		return 0, err
 	}
 	d.events.publish(admin.Event{
-		At: time.Now(), Kind: "dns_purged", Text: fmt.Sprintf("listener %s forgot %d %s: %s", listener, n, plural(n, "answer"), text),
+		At: time.Now(), Kind: "dns_purged",
+		Text: fmt.Sprintf("listener %s forgot %d %s: %s", listener, n, plural(n, "answer"), text),
 	})
 	return n, nil
 }

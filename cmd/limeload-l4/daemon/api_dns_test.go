@@ -36,7 +36,8 @@ pool = "mail"
 		text string
 	}{
 		{admin.DNSPurge{Name: "Example.com"}, "listener names forgot 0 answers: Example.com"},
-		{admin.DNSPurge{Name: "example.com.", Below: true}, "listener names forgot 0 answers: example.com. and all below it"},
+		{admin.DNSPurge{Name: "example.com.", Below: true},
+			"listener names forgot 0 answers: example.com. and all below it"},
 		{admin.DNSPurge{All: true}, "listener names forgot 0 answers: all"},
 	} {
 		if n, err := d.PurgeDNS("names", tc.what); n != 0 || err != nil {
@@ -47,14 +48,16 @@ pool = "mail"
 			t.Errorf("%+v: the event is %+v", tc.what, e)
 		}
 	}
-	for listener, want := range map[string]error{"none": admin.ErrUnknownListener, "web": admin.ErrNoDNSCache, "asks": admin.ErrNoDNSCache} {
+	for listener, want := range map[string]error{"none": admin.ErrUnknownListener, "web": admin.ErrNoDNSCache,
+		"asks": admin.ErrNoDNSCache} {
 		if _, err := d.PurgeDNS(listener, admin.DNSPurge{All: true}); !errors.Is(err, want) {
 			t.Errorf("listener %s: %v, want %v", listener, err, want)
 		}
 	}
 	for _, name := range []string{"", "a..b", `\999`} {
 		var refused *admin.RequestError
-		if _, err := d.PurgeDNS("names", admin.DNSPurge{Name: name}); !errors.As(err, &refused) || refused.Field != "name" || refused.Value != name {
+		if _, err := d.PurgeDNS("names", admin.DNSPurge{Name: name}); !errors.As(err, &refused) ||
+			refused.Field != "name" || refused.Value != name {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

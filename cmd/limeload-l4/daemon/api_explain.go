@@ -38,7 +38,8 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 		e.Address = x.Addr.String()
 	}
 	for _, c := range x.Candidates {
-		e.Candidates = append(e.Candidates, admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
+		e.Candidates = append(e.Candidates,
+			admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
 	}
 	for _, o := range x.Others {
 		not := admin.NotPicked{Backend: o.ID, Why: o.Why.String(), Reason: o.Reason}
@@ -62,7 +63,8 @@ func explainedClient(text string) (netip.AddrPort, error) {
 		client = netip.AddrPortFrom(addr, 0)
 	}
 	if err != nil {
-		return client, &admin.RequestError{Field: "client", Value: text, Want: `an address, such as "10.0.0.7" or "10.0.0.7:4711"`}
+		return client, &admin.RequestError{Field: "client", Value: text,
+			Want: `an address, such as "10.0.0.7" or "10.0.0.7:4711"`}
 	}
 	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), nil
 }
@@ -100,7 +102,8 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	var text strings.Builder
 	switch {
 	case e.Refusal == refusalQueued:
-		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.", e.Client, x.Waiting)
+		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.",
+			e.Client, x.Waiting)
 	case e.Refusal != "":
 		fmt.Fprintf(&text, "%s would be refused: %s.", e.Client, e.Refusal)
 	default:

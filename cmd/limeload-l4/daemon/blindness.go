@@ -29,7 +29,8 @@ func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
 		if of.over {
 			level, message = zerolog.InfoLevel, "checks find something out again"
 		}
-		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", b.Target.Name).Int("backends", n).Str("reason", b.Reason).
+		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", b.Target.Name).Int("backends", n).
+			Str("reason", b.Reason).
 			Float64("duration", time.Since(b.Since).Seconds()).Msg(message)
 	}
 }

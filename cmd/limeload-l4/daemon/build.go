@@ -15,8 +15,8 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
-		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
-		Checked: c.Health != nil,
+		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
+		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
 			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),
@@ -59,11 +59,13 @@ func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	switch d.Type {
 	case "dns":
 		return discovery.DNS{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
+			AllowLoopback: d.AllowLoopback,
 		}
 	case "srv":
 		return discovery.SRV{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
+			AllowLoopback: d.AllowLoopback,
 		}
 	}
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
@@ -103,8 +105,10 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		spec := l4.ListenerSpec{
 			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.Pool],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
-			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(), UserTimeout: c.UserTimeout.Std(),
-			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(), Count: c.Keepalive.Count},
+			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
+			UserTimeout: c.UserTimeout.Std(),
+			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
+				Count: c.Keepalive.Count},
 		}
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
 			spec.Inherited = from.fds
@@ -150,7 +154,8 @@ func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if k := c.Cache; k != nil {
 		s.Cache = l4.DNSCacheSettings{
 			MaxEntries: k.MaxEntries, MaxBytes: int64(k.MaxBytes), MinTTL: k.MinTTL.Std(), MaxTTL: k.MaxTTL.Std(),
-			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), FailureTTL: k.FailureTTL.Std(), Prefetch: k.Prefetch,
+			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), FailureTTL: k.FailureTTL.Std(),
+			Prefetch: k.Prefetch,
 		}
 	}
 	return s

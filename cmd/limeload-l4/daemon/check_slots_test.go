@@ -38,11 +38,13 @@ func TestBlindnessIsLoggedOnceForAPool(t *testing.T) {
 	var all []healthcheck.Blindness
 	for i := range 1000 {
 		all = append(all, healthcheck.Blindness{
-			Target: healthcheck.Target{ID: fmt.Sprintf("web/b%d", i), Group: "web", Name: fmt.Sprintf("b%d", i)}, Since: time.Now(), Reason: "cannot check: too many open files",
+			Target: healthcheck.Target{ID: fmt.Sprintf("web/b%d", i), Group: "web", Name: fmt.Sprintf("b%d", i)},
+			Since:  time.Now(), Reason: "cannot check: too many open files",
 		})
 	}
 	d.logBlindness(append(all, healthcheck.Blindness{
-		Target: healthcheck.Target{ID: "db/a", Group: "db", Name: "a"}, Since: time.Now(), Reason: "connected", Over: true,
+		Target: healthcheck.Target{ID: "db/a", Group: "db", Name: "a"}, Since: time.Now(),
+		Reason: "connected", Over: true,
 	}))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	for _, want := range []string{

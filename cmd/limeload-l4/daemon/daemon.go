@@ -1,6 +1,7 @@
-// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket. It is built from a
-// configuration, changed by reloads and by the control API, and drained at the end. It does not parse the command line, and does not
-// write the log itself. Run is called by one goroutine; the other exported methods of a Daemon may be called from any.
+// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket. It
+// is built from a configuration, changed by reloads and by the control API, and drained at the end. It does not parse
+// the command line, and does not write the log itself. Run is called by one goroutine; the other exported methods of a
+// Daemon may be called from any.
 //
 // # States
 //
@@ -21,9 +22,10 @@
 //	          reload or plan by the API              refused with admin.ErrEnding
 //	          the last session has ended             everything is stopped, Run returns
 //
-// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is meanwhile. So each of them
-// takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has the turn, waiting for it, and keeping the
-// turn for good: a reload in its warm-up is dropped, one that is past it is completed first. A plan may also run in the state starting.
+// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is
+// meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
+// the turn, waiting for it, and keeping the turn for good: a reload in its warm-up is dropped, one that is past it is
+// completed first. A plan may also run in the state starting.
 //
 // Changes of backends by the API, drains among them, need no turn: package pool orders them, and a reload keeps them.
 package daemon
@@ -50,7 +52,8 @@ import (
 type Options struct {
 	Config  *conf.Config // resolved; each reload reads its File again
 	Version string
-	Log     zerolog.Logger // its writer must never block; it must log all levels, since the daemon sets the global level of zerolog
+	// Log logs all levels, since the daemon sets the global level of zerolog. Its writer must never block.
+	Log zerolog.Logger
 
 	Lookup     conf.Lookup   // resolves host names again; nil uses the hosts file and the DNS servers of this machine
 	LogDropped func() uint64 // returns how many lines the writer has dropped so far; nil if it drops none
@@ -102,9 +105,10 @@ type Daemon struct {
 // on wait in the kernel's queue. Everything that can fail happens here. Nothing runs before Run.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), life: newLife(),
-		pools: make(map[string]*served),
+		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config,
+		echo:   healthcheck.NewICMP(),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1),
+		judgedAgain: make(chan struct{}, 1), life: newLife(), pools: make(map[string]*served),
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
@@ -135,8 +139,9 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.server, err = l4.New(l4.Options{
-		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
-		Reserve: slots.descriptors(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
+		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
+		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
+		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
 		NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {

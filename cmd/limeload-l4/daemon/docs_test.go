@@ -23,7 +23,8 @@ func TestConfLimits(t *testing.T) {
 		f, _ := backend.FieldByName(field)
 		return strings.ReplaceAll(f.Tag.Get(key), "_", "")
 	}
-	for field, most := range map[string]int{"Weight": pool.MaxWeight, "MaxSessions": pool.MaxSessionLimit, "Tier": pool.MaxTier} {
+	for field, most := range map[string]int{"Weight": pool.MaxWeight, "MaxSessions": pool.MaxSessionLimit,
+		"Tier": pool.MaxTier} {
 		if low, high := tag(field, "min"), tag(field, "max"); low != "0" || high != strconv.Itoa(most) {
 			t.Errorf("the file allows %s to be %q to %q, and the pool 0 to %d", field, low, high, most)
 		}

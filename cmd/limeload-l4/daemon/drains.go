@@ -110,7 +110,8 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	// Read before the drain starts: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
 	if deadline > 0 || r.Remove {
-		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former, Remove: r.Remove}
+		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former,
+			Remove: r.Remove}
 		if deadline > 0 {
 			at := p.Started.Add(deadline)
 			p.Deadline = &at
@@ -135,16 +136,20 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 			d.log.Error().AnErr("err", err).Msg("state not saved")
 		}
 	}
-	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).Msg("backend drained")
+	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).
+		Msg("backend drained")
 	d.events.publish(admin.Event{
-		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id, Text: fmt.Sprintf("%d sessions ended", ended),
+		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id,
+		Text: fmt.Sprintf("%d sessions ended", ended),
 	})
 }
 
 // awaitDrained waits until a backend has no sessions left. It ends the remaining ones at the deadline (0 is none), and
 // returns how many they were. If a reload gives the backend another address, it also waits for the sessions at the old
 // one, and ends them. If a reload removes the backend or sets another mode, that is an error.
-func (d *Daemon) awaitDrained(ctx context.Context, s *served, id string, deadline time.Duration) (ended int, err error) {
+func (d *Daemon) awaitDrained(
+	ctx context.Context, s *served, id string, deadline time.Duration,
+) (ended int, err error) {
 	if deadline > 0 {
 		untilDeadline, cancel := context.WithTimeout(ctx, deadline)
 		err = s.pool.WaitDrained(untilDeadline, id)

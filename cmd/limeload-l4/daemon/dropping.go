@@ -20,13 +20,15 @@ func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, droppe
 			for _, diff := range differencesOf(pp.conf.Name, o) {
 				if source != "" && o.Source == source {
 					dropped = append(dropped, admin.Dropped{
-						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: pool.OverruledAbsent.String(),
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running,
+						Why: pool.OverruledAbsent.String(),
 					})
 					continue
 				}
 				if u, ends := pp.overruled(o, diff.What); ends {
 					dropped = append(dropped, admin.Dropped{
-						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u), Running: diff.Running, Why: u.Why.String(),
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u),
+						Running: diff.Running, Why: u.Why.String(),
 					})
 					continue
 				}
@@ -65,7 +67,8 @@ func (d *Daemon) endingSource(pp *proposedPool) string {
 func (pp *proposedPool) overruled(o pool.Override, what string) (pool.Unapplied, bool) {
 	i := slices.IndexFunc(pp.difference.Dropped, func(u pool.Unapplied) bool {
 		of := u.Override
-		return of.Kind == o.Kind && of.Source == o.Source && of.Base.ID == o.Base.ID && (u.Field == "" || u.Field == what)
+		return of.Kind == o.Kind && of.Source == o.Source && of.Base.ID == o.Base.ID &&
+			(u.Field == "" || u.Field == what)
 	})
 	if i < 0 {
 		return pool.Unapplied{}, false

@@ -54,17 +54,22 @@ func (l *eventLog) write(e pool.Event) {
 		if e.To != pool.Healthy {
 			line = l.log.Warn()
 		}
-		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("verdict changed")
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
+			Msg("verdict changed")
 	case pool.Added:
-		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).Msg("backend added")
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).
+			Msg("backend added")
 	case pool.Removed:
-		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).Msg("backend removed")
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).
+			Msg("backend removed")
 	case pool.ModeChanged:
-		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).Msg("mode changed")
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).
+			Msg("mode changed")
 	case pool.WeightChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
 	case pool.LimitChanged:
-		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).
+			Msg("max_sessions changed")
 	case pool.CheckChanged:
 		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
 	case pool.BreakerChanged:
@@ -72,7 +77,8 @@ func (l *eventLog) write(e pool.Event) {
 		if e.To == pool.Open {
 			line = l.log.Warn().Float64("open_for", e.For.Seconds())
 		}
-		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
+			Msg("breaker changed")
 	case pool.Suspected:
 		l.of(l.log.Debug(), e.Change).Msg("backend suspected")
 	case pool.Overruled:
@@ -87,7 +93,8 @@ func (l *eventLog) write(e pool.Event) {
 			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
-			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).Msg(message)
+			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).
+			Msg(message)
 	}
 }
 

@@ -80,7 +80,8 @@ func (f *files) changed(next *files, below string) []string {
 	var keys []string
 	for key, now := range next.seen {
 		before, known := f.seen[key]
-		if rest, ok := strings.CutPrefix(key, below+"."); ok && known && before.path == now.path && before.sum != now.sum {
+		if rest, ok := strings.CutPrefix(key, below+"."); ok && known && before.path == now.path &&
+			before.sum != now.sum {
 			keys = append(keys, rest)
 		}
 	}

@@ -35,11 +35,12 @@ func warningsOf(cfg *conf.Config) []string {
 	return warnings
 }
 
-// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved. A mistyped
-// name must not stop service. A new pool serves nobody yet, and may start without backends.
+// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved.
+// A mistyped name must not stop service. A new pool serves nobody yet, and may start without backends.
 func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
 	now := pp.served.pool.Backends()
-	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 || len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
+	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 ||
+		len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
 		return nil
 	}
 	return &admin.ConfigError{Err: cfg.Unresolved()}
@@ -74,7 +75,8 @@ func (d *Daemon) stopNames() {
 func (d *Daemon) followNames(ctx context.Context) {
 	for pause := firstNameRetry; ; pause = min(2*pause, lastNameRetry) {
 		select {
-		case <-time.After(pause + time.Duration(rand.Float64()*float64(pause)/10)): // spread, so that a fleet started together does not ask together
+		// spread, so that a fleet started together does not ask together
+		case <-time.After(pause + time.Duration(rand.Float64()*float64(pause)/10)):
 		case <-ctx.Done():
 			return
 		}

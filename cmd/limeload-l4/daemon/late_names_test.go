@@ -52,8 +52,10 @@ func TestLateNames(t *testing.T) {
 	_, port, _ := net.SplitHostPort(echo.Address())
 	file, web, other := filepath.Join(t.TempDir(), "lb.toml"), harness.FreeAddress(t), harness.FreeAddress(t)
 	write := func(name, more string) {
-		text := fmt.Sprintf("[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\n[listener.other]\naddress = %q\npool = \"other\"\n"+
-			"[pool.other]\nbackends = [{ address = %q }]\n%s[pool.web]\nbackends = [{ name = \"b1\", address = %q }]\n", web, other, echo.Address(), more, name+":"+port)
+		text := fmt.Sprintf(
+			"[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\n[listener.other]\naddress = %q\npool = \"other\"\n"+
+				"[pool.other]\nbackends = [{ address = %q }]\n%s[pool.web]\nbackends = [{ name = \"b1\", address = %q }]\n",
+			web, other, echo.Address(), more, name+":"+port)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +92,8 @@ func TestLateNames(t *testing.T) {
 		return err
 	}
 	unresolved := func(warnings []string) string { // without those about names that resolve to loopback
-		return strings.Join(slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(w, "the name came to") }), "\n")
+		return strings.Join(
+			slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(w, "the name came to") }), "\n")
 	}
 	warned := func(want string) error {
 		if got := unresolved(d.Status().Warnings); got != want {
@@ -112,7 +115,8 @@ func TestLateNames(t *testing.T) {
 		}
 	}
 	at := func(line int, name, text string) string {
-		return fmt.Sprintf("%s:%d: pool.web.backends[0].address: found %q; cannot be resolved: no such host%s", file, line, name+":"+port, text)
+		return fmt.Sprintf("%s:%d: pool.web.backends[0].address: found %q; cannot be resolved: no such host%s", file,
+			line, name+":"+port, text)
 	}
 
 	is(warned(at(12, "db.test", "")))
@@ -126,14 +130,16 @@ func TestLateNames(t *testing.T) {
 		t.Fatalf("a name without an address stops a reload: %v", err)
 	}
 	names.set(map[string]string{"db.test": "127.0.0.1"})
-	harness.Eventually(t, "the backend is there", func() error { return errors.Join(backendAt("127.0.0.1"), warned("")) })
+	harness.Eventually(t, "the backend is there",
+		func() error { return errors.Join(backendAt("127.0.0.1"), warned("")) })
 	harness.Eventually(t, "clients are served", func() error { return served(web) })
 
 	// The name cannot be resolved any more: the backend keeps its address, and `plan` and `status` say so.
 	names.set(nil)
 	write("db.test", "retries = 2\n")
 	kept := at(13, "db.test", "; it keeps the address it had, 127.0.0.1")
-	if p, err := d.Plan(t.Context(), nil); err != nil || unresolved(p.Warnings) != kept || len(p.Pools[1].Backends) > 0 {
+	if p, err := d.Plan(t.Context(), nil); err != nil || unresolved(p.Warnings) != kept ||
+		len(p.Pools[1].Backends) > 0 {
 		t.Errorf("plan %+v, error %v", p, err)
 	}
 	if r, err := d.Reload(t.Context()); err != nil || unresolved(r.Plan.Warnings) != kept {
@@ -143,7 +149,8 @@ func TestLateNames(t *testing.T) {
 	is(backendAt("127.0.0.1"))
 	is(served(web))
 	names.set(map[string]string{"db.test": "127.0.0.2"})
-	harness.Eventually(t, "the backend has moved", func() error { return errors.Join(backendAt("127.0.0.2"), warned("")) })
+	harness.Eventually(t, "the backend has moved",
+		func() error { return errors.Join(backendAt("127.0.0.2"), warned("")) })
 
 	// If a pool would lose all backends because of a name without an address, the reload is refused: it may be a typo.
 	write("typo.test", "")

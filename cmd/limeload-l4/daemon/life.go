@@ -30,16 +30,18 @@ func (s state) String() string {
 	return [...]string{starting: "starting", serving: "serving", draining: "draining"}[s]
 }
 
-// A life holds the state of a daemon and the turn that reloads, plans and late host names take. Only Daemon.Run changes the state;
-// the methods current, untilEnd, awaitServing and takeTurn may be called from any goroutine. The zero value is of no use, see newLife.
+// A life holds the state of a daemon and the turn that reloads, plans and late host names take. Only Daemon.Run changes
+// the state; the methods current, untilEnd, awaitServing and takeTurn may be called from any goroutine. The zero value
+// is of no use, see newLife.
 //
 // Invariant: at most one goroutine has the turn, and nobody gets it once end has returned.
 type life struct {
 	// set once, then read-only
-	reloadable chan struct{}   // closed by allowReloads
-	ending     context.Context // cancelled by end with the cause admin.ErrEnding; stored, since it cancels the turn of any caller
-	cancel     context.CancelCauseFunc
-	turn       chan struct{} // holds an element while somebody has the turn
+	reloadable chan struct{} // closed by allowReloads
+	// cancelled by end with the cause admin.ErrEnding; stored, since it cancels the turn of any caller
+	ending context.Context
+	cancel context.CancelCauseFunc
+	turn   chan struct{} // holds an element while somebody has the turn
 
 	now atomic.Int32 // a state
 }
@@ -76,7 +78,8 @@ func (l *life) untilEnd(ctx context.Context) (context.Context, context.CancelFun
 	}
 }
 
-// endingOr returns admin.ErrEnding once the daemon drains, since that is then the cause of any other error, and else err.
+// endingOr returns admin.ErrEnding once the daemon drains, since that is then the cause of any other error, and else
+// err.
 func (l *life) endingOr(err error) error {
 	if l.ending.Err() != nil {
 		return admin.ErrEnding
@@ -84,7 +87,8 @@ func (l *life) endingOr(err error) error {
 	return err
 }
 
-// awaitServing waits until reloads are allowed. The error is admin.ErrEnding if the daemon drains before that, or the error of ctx.
+// awaitServing waits until reloads are allowed. The error is admin.ErrEnding if the daemon drains before that, or the
+// error of ctx.
 func (l *life) awaitServing(ctx context.Context) error {
 	select {
 	case <-l.reloadable:
@@ -95,8 +99,8 @@ func (l *life) awaitServing(ctx context.Context) error {
 	return l.endingOr(ctx.Err())
 }
 
-// takeTurn waits for the turn. It returns the context of untilEnd for the work, and the function that gives the turn back. The error
-// is admin.ErrEnding once the daemon drains, or the error of ctx.
+// takeTurn waits for the turn. It returns the context of untilEnd for the work, and the function that gives the turn
+// back. The error is admin.ErrEnding once the daemon drains, or the error of ctx.
 func (l *life) takeTurn(ctx context.Context) (_ context.Context, giveBack func(), err error) {
 	taken := false
 	select {
@@ -119,8 +123,8 @@ func (l *life) takeTurn(ctx context.Context) (_ context.Context, giveBack func()
 	}, nil
 }
 
-// Run takes the daemon through its whole life, as the table in the package comment has it, and returns when its last goroutine is
-// gone. It may be called once.
+// Run takes the daemon through its whole life, as the table in the package comment has it, and returns when its last
+// goroutine is gone. It may be called once.
 func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup // stopWork ends it
@@ -167,11 +171,11 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	d.admin.serve(d)
 }
 
-// serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon. It reports whether the sessions may
-// drain.
+// serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon. It reports whether the
+// sessions may drain.
 //
-// The server starts when the checks have judged every backend, so that a restart refuses no client only because no backend has a
-// verdict yet. Clients wait in the kernel's queue until then, but no longer than maxFirstVerdicts.
+// The server starts when the checks have judged every backend, so that a restart refuses no client only because no
+// backend has a verdict yet. Clients wait in the kernel's queue until then, but no longer than maxFirstVerdicts.
 func (d *Daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, hangups *hangups) (drain bool) {
 	limit := time.NewTimer(maxFirstVerdicts)
 	defer limit.Stop()
@@ -198,8 +202,8 @@ func (d *Daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, ha
 	}
 }
 
-// begin is the transition from starting to serving. Reloads are allowed last, so that the service manager reads READY before
-// RELOADING, and that nobody else uses the watcher meanwhile.
+// begin is the transition from starting to serving. Reloads are allowed last, so that the service manager reads READY
+// before RELOADING, and that nobody else uses the watcher meanwhile.
 func (d *Daemon) begin() {
 	d.server.Start()
 	d.life.serve()
@@ -209,8 +213,8 @@ func (d *Daemon) begin() {
 	d.life.allowReloads()
 }
 
-// shutDown is the state draining. It goes on serving for drain_delay while /ready says no, then lets the sessions end until
-// drain_timeout has passed. The next signal cuts both short; without drain they are left out.
+// shutDown is the state draining. It goes on serving for drain_delay while /ready says no, then lets the sessions end
+// until drain_timeout has passed. The next signal cuts both short; without drain they are left out.
 func (d *Daemon) shutDown(drain bool, signals <-chan os.Signal) {
 	cfg := d.config()
 	d.events.publish(admin.Event{At: time.Now(), Kind: "draining"})
@@ -235,8 +239,8 @@ func (d *Daemon) shutDown(drain bool, signals <-chan os.Signal) {
 	d.log.Info().Msg("stopped")
 }
 
-// shutDownServer waits for the sessions to end, until timeout has passed or ctx is done, and then ends those that are left. It reports
-// to the service manager meanwhile.
+// shutDownServer waits for the sessions to end, until timeout has passed or ctx is done, and then ends those that are
+// left. It reports to the service manager meanwhile.
 func (d *Daemon) shutDownServer(ctx context.Context, timeout time.Duration) error {
 	reporting, stopReport := context.WithCancel(ctx)
 	var report sync.WaitGroup
@@ -281,7 +285,8 @@ func (d *Daemon) delay(ctx context.Context, length time.Duration) {
 func (d *Daemon) summary() string {
 	cfg := d.config()
 	listeners, pools := len(cfg.Listeners), len(cfg.Pools)
-	return fmt.Sprintf("serving %d %s over %d %s", listeners, plural(listeners, "listener"), pools, plural(pools, "pool"))
+	return fmt.Sprintf("serving %d %s over %d %s",
+		listeners, plural(listeners, "listener"), pools, plural(pools, "pool"))
 }
 
 // liveWithin is Live for the watchdog of the service manager.
@@ -291,8 +296,8 @@ func (d *Daemon) liveWithin(limit time.Duration) error {
 	return d.Live(ctx)
 }
 
-// hangups reloads the configuration at each SIGHUP, one reload at a time. However many signals arrive during a reload, one more
-// reload follows.
+// hangups reloads the configuration at each SIGHUP, one reload at a time. However many signals arrive during a reload,
+// one more reload follows.
 type hangups struct {
 	pending chan struct{} // has room for one
 	stop    context.CancelFunc

@@ -64,7 +64,8 @@ func TestTurn(t *testing.T) {
 	})
 }
 
-// TestTurnOfACallerThatHasLeft: whoever stops waiting never gets the turn, not even when it becomes free at the same moment.
+// TestTurnOfACallerThatHasLeft: whoever stops waiting never gets the turn, not even when it becomes free at the same
+// moment.
 func TestTurnOfACallerThatHasLeft(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -99,7 +100,8 @@ func TestAwaitServing(t *testing.T) {
 	})
 }
 
-// A gate is a backend that accepts connections, and says "ready" on them once it is open. Until then its checks do not end.
+// A gate is a backend that accepts connections, and says "ready" on them once it is open. Until then its checks do not
+// end.
 type gate struct {
 	listener net.Listener
 	opened   chan struct{} // closed by open and by the end of the test
@@ -165,8 +167,8 @@ type liveDaemon struct {
 	global  string // settings of the configuration
 }
 
-// runDaemon runs a daemon until the end of the test. global are lines for its table [global], more are pools besides that of the
-// listener. Goroutines that outlive the daemon fail the test.
+// runDaemon runs a daemon until the end of the test. global are lines for its table [global], more are pools besides
+// that of the listener. Goroutines that outlive the daemon fail the test.
 func runDaemon(t *testing.T, global, more string) *liveDaemon {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
@@ -340,7 +342,8 @@ func TestEndDuringTheStart(t *testing.T) {
 	}
 }
 
-// TestEndDuringAWarmUp ends a daemon whose reload is in its warm-up, and where another reload and a plan wait for the turn.
+// TestEndDuringAWarmUp ends a daemon whose reload is in its warm-up, and where another reload and a plan wait for the
+// turn.
 func TestEndDuringAWarmUp(t *testing.T) {
 	l := runDaemon(t, "", "")
 	l.awaitState(serving)
@@ -382,7 +385,8 @@ func TestHangupsDuringAReload(t *testing.T) {
 	}
 }
 
-// TestBackendDrainDuringAWarmUp drains a backend by the API while a reload is in its warm-up: the drain goes on, and the reload keeps it.
+// TestBackendDrainDuringAWarmUp drains a backend by the API while a reload is in its warm-up: the drain goes on, and
+// the reload keeps it.
 func TestBackendDrainDuringAWarmUp(t *testing.T) {
 	g := newGate(t)
 	l := runDaemon(t, "", "")
@@ -429,8 +433,10 @@ func TestDraining(t *testing.T) {
 			l.awaitState(draining)
 			c.Close()
 		}},
-		"drain_timeout passes": {"drain_timeout = \"100ms\"", func(l *liveDaemon, _ net.Conn) { l.signal(syscall.SIGTERM) }},
-		"no drain_timeout":     {"drain_timeout = \"0s\"", func(l *liveDaemon, _ net.Conn) { l.signal(syscall.SIGTERM) }},
+		"drain_timeout passes": {"drain_timeout = \"100ms\"",
+			func(l *liveDaemon, _ net.Conn) { l.signal(syscall.SIGTERM) }},
+		"no drain_timeout": {"drain_timeout = \"0s\"",
+			func(l *liveDaemon, _ net.Conn) { l.signal(syscall.SIGTERM) }},
 		"TERM in drain_delay": {delayed, func(l *liveDaemon, _ net.Conn) {
 			l.signal(syscall.SIGTERM)
 			l.awaitState(draining)
@@ -453,8 +459,8 @@ func TestDraining(t *testing.T) {
 	}
 }
 
-// TestWatcherEnds turns the watching of the file off and on again by reloads that the watching itself begins: its goroutine ends each
-// time, and a file changed at the end begins nothing more.
+// TestWatcherEnds turns the watching of the file off and on again by reloads that the watching itself begins: its
+// goroutine ends each time, and a file changed at the end begins nothing more.
 func TestWatcherEnds(t *testing.T) {
 	l := runDaemon(t, "watch = true", "")
 	l.awaitState(serving)

@@ -51,7 +51,8 @@ func newTrial(p *conf.Pool, check *builtCheck, specs []pool.Spec) trial {
 	t := trial{logins: check.logins, timeout: max(check.policy.Timeout, loginPatience)}
 	for _, s := range specs {
 		if s.Addr.IsValid() {
-			t.targets = append(t.targets, healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
+			t.targets = append(t.targets,
+				healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
 		}
 	}
 	return t

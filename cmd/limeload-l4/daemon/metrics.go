@@ -60,7 +60,8 @@ type part func(to sink)
 func newCollector(d *Daemon) *collector {
 	c := new(collector)
 	c.parts = []part{
-		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d), c.series.ofChecks(d),
+		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d),
+		c.series.ofChecks(d),
 	}
 	return c
 }

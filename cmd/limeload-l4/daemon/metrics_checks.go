@@ -9,12 +9,17 @@ import (
 // ofChecks declares the numbers of the health checks, by pool. A single backend has its verdict instead.
 func (c *catalog) ofChecks(d *Daemon) part {
 	var (
-		checks   = c.counter("limeload_checks_total", "Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
-		duration = c.histogram("limeload_check_duration_seconds", "How long checks took, whatever their outcome.", "pool")
-		running  = c.gauge("limeload_checks_running", "Checks under way now, by what each takes: one made of several counts as so many.", "kind")
-		waiting  = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
-		slots    = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
-		blind    = c.gauge("limeload_checks_blind_backends", "Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.", "pool")
+		checks = c.counter("limeload_checks_total",
+			"Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
+		duration = c.histogram("limeload_check_duration_seconds",
+			"How long checks took, whatever their outcome.", "pool")
+		running = c.gauge("limeload_checks_running",
+			"Checks under way now, by what each takes: one made of several counts as so many.", "kind")
+		waiting = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
+		slots   = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
+		blind   = c.gauge("limeload_checks_blind_backends",
+			"Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.",
+			"pool")
 	)
 	outcomes := labelsOf("outcome", healthcheck.Outcome(len(healthcheck.Counts{})-1))
 	return func(to sink) {

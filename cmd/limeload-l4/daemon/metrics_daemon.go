@@ -12,22 +12,32 @@ import (
 // ofDaemon declares the numbers of the process as a whole.
 func (c *catalog) ofDaemon(d *Daemon) part {
 	var (
-		build = c.gauge("limeload_build_info", "Always 1; the labels say which version of the program runs, and which Go made it.", "goversion", "version")
+		build = c.gauge("limeload_build_info",
+			"Always 1; the labels say which version of the program runs, and which Go made it.", "goversion", "version")
 		began = c.gauge("limeload_start_time_seconds", "When the daemon was started, in seconds since 1970.")
-		ready = c.gauge("limeload_ready", "1 while new sessions are taken, as /ready says: not before the first checks, and not from the shutdown's beginning on.")
+		ready = c.gauge("limeload_ready",
+			"1 while new sessions are taken, as /ready says: not before the first checks, and not from the shutdown's beginning on.")
 		drain = c.gauge("limeload_draining", "1 from the shutdown's beginning on, until the last session is gone.")
 
 		sessions = c.gauge("limeload_sessions", "Sessions now, those of removed listeners included.")
-		limit    = c.gauge("limeload_max_sessions", "Sessions there may be at once in the whole process; 0 is no limit but that of descriptors.")
+		limit    = c.gauge("limeload_max_sessions",
+			"Sessions there may be at once in the whole process; 0 is no limit but that of descriptors.")
 
-		reloads    = c.counter("limeload_reloads_total", "Reloads of the configuration, by their result.", "result")
-		success    = c.gauge("limeload_last_reload_success", "1 if the last reload was done, or there was none; 0 if it failed, and the configuration of before is in force.")
-		reloaded   = c.gauge("limeload_last_reload_timestamp_seconds", "When the last reload began, done or failed, in seconds since 1970; 0 if there was none.")
-		took       = c.gauge("limeload_last_reload_duration_seconds", "How long the last reload took that was done; 0 if none was.")
-		warnings   = c.gauge("limeload_config_warnings", "What is allowed in the configuration in force, and perhaps not meant, and host names in it that cannot be resolved.")
-		restart    = c.gauge("limeload_config_needs_restart", "Keys of the configuration in force whose new values only a restart will take up.")
-		stateError = c.gauge("limeload_state_file_failure", "1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
-		dropped    = c.counter("limeload_log_lines_dropped_total", "Lines that were not logged, since the log was not read fast enough.")
+		reloads = c.counter("limeload_reloads_total", "Reloads of the configuration, by their result.", "result")
+		success = c.gauge("limeload_last_reload_success",
+			"1 if the last reload was done, or there was none; 0 if it failed, and the configuration of before is in force.")
+		reloaded = c.gauge("limeload_last_reload_timestamp_seconds",
+			"When the last reload began, done or failed, in seconds since 1970; 0 if there was none.")
+		took = c.gauge("limeload_last_reload_duration_seconds",
+			"How long the last reload took that was done; 0 if none was.")
+		warnings = c.gauge("limeload_config_warnings",
+			"What is allowed in the configuration in force, and perhaps not meant, and host names in it that cannot be resolved.")
+		restart = c.gauge("limeload_config_needs_restart",
+			"Keys of the configuration in force whose new values only a restart will take up.")
+		stateError = c.gauge("limeload_state_file_failure",
+			"1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
+		dropped = c.counter("limeload_log_lines_dropped_total",
+			"Lines that were not logged, since the log was not read fast enough.")
 	)
 	version, _, _ := strings.Cut(d.version, " ")
 	built := []string{runtime.Version(), version}
@@ -68,7 +78,9 @@ func (c *catalog) ofLoops(d *Daemon) part {
 	var (
 		sessions = c.gauge("limeload_loop_sessions", "Sessions of the loop now.", "loop")
 		turns    = c.counter("limeload_loop_turns_total", "How often the loop has woken up.", "loop")
-		turn     = c.gauge("limeload_loop_turn_seconds", "How long the loop has been in its present turn, 0 while it waits. A loop that has been so for seconds is stuck.", "loop")
+		turn     = c.gauge("limeload_loop_turn_seconds",
+			"How long the loop has been in its present turn, 0 while it waits. A loop that has been so for seconds is stuck.",
+			"loop")
 	)
 	return func(to sink) {
 		for _, l := range d.server.Loops() {

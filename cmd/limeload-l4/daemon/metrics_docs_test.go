@@ -27,7 +27,8 @@ func (s *series) row() string {
 	for i, l := range s.labels {
 		labels[i] = "`" + l + "`"
 	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s |", s.name, strings.ToLower(s.kind.String()), strings.Join(labels, " "), s.help)
+	return fmt.Sprintf("| `%s` | %s | %s | %s |", s.name, strings.ToLower(s.kind.String()),
+		strings.Join(labels, " "), s.help)
 }
 
 // isGiven reports whether users choose the values of a label. The values of the others are closed sets.

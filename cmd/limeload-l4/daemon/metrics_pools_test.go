@@ -16,7 +16,8 @@ import (
 // TestOneHot: every state of a closed set has exactly one line that is 1, and all sets are in the metrics.
 func TestOneHot(t *testing.T) {
 	for what, beyond := range map[string]fmt.Stringer{
-		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1, "outcomes": pool.ICMPError + 1,
+		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1,
+		"outcomes":           pool.ICMPError + 1,
 		"outcomes of checks": healthcheck.Outcome(len(healthcheck.Counts{})),
 	} {
 		if !strings.HasSuffix(beyond.String(), ")") {
@@ -34,10 +35,12 @@ func TestOneHot(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := numbers(scrape(t, d.metrics, textForm))
-			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(), "breaker": "closed"} {
+			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(),
+				"breaker": "closed"} {
 				var on []string
 				for key, value := range got {
-					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) && value == 1 {
+					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) &&
+						value == 1 {
 						on = append(on, key)
 					}
 				}
@@ -55,7 +58,8 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
-		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
+		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i),
+			Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
 	}
 	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
 		t.Fatal(err)
@@ -177,7 +181,8 @@ func TestMetricsOfPool(t *testing.T) {
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:                       waiting,
 		`limeload_backend_outcomes_total{backend="a",outcome="connect_timeout",pool="web"}`: 1,
 	})
-	if n := numbers(scrape(t, d.metrics, textForm))[`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`]; n < 1 {
+	now := numbers(scrape(t, d.metrics, textForm))
+	if n := now[`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`]; n < 1 {
 		t.Errorf("%v picks found no backend", n)
 	}
 }

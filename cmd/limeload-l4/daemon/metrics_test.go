@@ -179,7 +179,8 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	if err := d.pools["web"].pool.SetVerdict("a", pool.Healthy, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.pools["mail"].pool.Add(pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
+	if err := d.pools["mail"].pool.Add(
+		pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(d.cfg.Warnings()); n != 1 {
@@ -188,7 +189,7 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	next := *d.cfg
 	next.Global.Workers, next.Global.StateFile, next.Log.Format = 7, "/elsewhere", "console"
 	d.cfg, d.loadFailure, d.dropped = &next, errors.New("damaged"), func() uint64 { return 7 }
-	got := numbers(scrape(t, d.metrics, textForm))
+	got, slots := numbers(scrape(t, d.metrics, textForm)), checkSlotsFor(descriptorLimit())
 	for key, want := range map[string]float64{
 		`limeload_config_warnings{}`:      1,
 		`limeload_config_needs_restart{}`: 3,
@@ -216,8 +217,8 @@ func TestMetricsOfConfiguration(t *testing.T) {
 		`limeload_backend_sessions{backend="na` + "\uFFFD" + `me",pool="mail"}`:     0,
 		`limeload_checks_total{outcome="success",pool="web"}`:                       0,
 		`limeload_check_duration_seconds{pool="web"}`:                               0,
-		`limeload_checks_max_running{kind="socket"}`:                                float64(checkSlotsFor(descriptorLimit()).sockets),
-		`limeload_checks_max_running{kind="program"}`:                               float64(checkSlotsFor(descriptorLimit()).programs),
+		`limeload_checks_max_running{kind="socket"}`:                                float64(slots.sockets),
+		`limeload_checks_max_running{kind="program"}`:                               float64(slots.programs),
 		`limeload_checks_blind_backends{pool="web"}`:                                0,
 		`limeload_listener_refused_total{listener="web",reason="max_sessions"}`:     0,
 		`limeload_dns_questions_total{listener="names",result="coalesced"}`:         0,
@@ -246,11 +247,13 @@ func TestMetricsOfConfiguration(t *testing.T) {
 // TestTimes checks one histogram in both formats: the text format has the classic buckets, the binary format both, and
 // they agree.
 func TestTimes(t *testing.T) {
-	h := l4.Histogram{Count: 10, Sum: 12.5, Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
+	h := l4.Histogram{Count: 10, Sum: 12.5,
+		Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
 	var c catalog
 	s := c.histogram("limeload_test_seconds", "A test.", "listener")
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(&collector{series: c, parts: []part{func(to sink) { to.times(s, h, newScale(4, 1e-4, 100), label("listener", "web")) }}})
+	r.MustRegister(&collector{series: c,
+		parts: []part{func(to sink) { to.times(s, h, newScale(4, 1e-4, 100), label("listener", "web")) }}})
 	handler := newHandler(r, nil)
 
 	text := scrape(t, handler, textForm)["limeload_test_seconds"].GetMetric()[0].GetHistogram()
@@ -266,7 +269,8 @@ func TestTimes(t *testing.T) {
 	if len(bounds) != 21 || bounds[0] != math.Exp2(-13) || bounds[19] != 64 || !math.IsInf(bounds[20], 1) {
 		t.Errorf("the bounds are %v", bounds)
 	}
-	for bound, want := range map[float64]uint64{math.Exp2(-13): 1, math.Exp2(-9): 1, math.Exp2(-8): 5, 0.5: 5, 1: 7, 64: 7, math.Inf(1): 10} {
+	for bound, want := range map[float64]uint64{math.Exp2(-13): 1, math.Exp2(-9): 1, math.Exp2(-8): 5, 0.5: 5, 1: 7,
+		64: 7, math.Inf(1): 10} {
 		if classic[bound] != want {
 			t.Errorf("up to %v s there are %d, want %d", bound, classic[bound], want)
 		}
@@ -276,7 +280,8 @@ func TestTimes(t *testing.T) {
 	if n := len(both.GetBucket()); n != 20 {
 		t.Errorf("the binary form has %d classic buckets", n)
 	}
-	if both.GetSchema() != l4.HistogramSchema || both.GetZeroCount() != 1 || both.GetSampleCount() != 10 || both.GetSampleSum() != 12.5 ||
+	if both.GetSchema() != l4.HistogramSchema || both.GetZeroCount() != 1 || both.GetSampleCount() != 10 ||
+		both.GetSampleSum() != 12.5 ||
 		both.CreatedTimestamp != nil {
 		t.Errorf("the binary form is %v", both)
 	}
@@ -344,8 +349,10 @@ func TestMetricsUnderLoad(t *testing.T) {
 	echo, address := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
 	file := filepath.Join(t.TempDir(), "lb.toml")
 	configure := func(i int) {
-		text := fmt.Sprintf("[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\nmax_sessions = %d\n"+
-			"[pool.web]\nbackends = [{ address = %q, name = \"a\", weight = %d }]\n", address, 100+i, echo.Address(), 1+i%5)
+		text := fmt.Sprintf(
+			"[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\nmax_sessions = %d\n"+
+				"[pool.web]\nbackends = [{ address = %q, name = \"a\", weight = %d }]\n", address, 100+i,
+			echo.Address(), 1+i%5)
 		if i%3 == 1 {
 			text += "[pool.web.health]\ntype = \"tcp\"\ninterval = \"10ms\"\n"
 		}
@@ -411,7 +418,8 @@ func TestMetricsUnderLoad(t *testing.T) {
 		})
 		now := numbers(families)
 		for key, was := range last {
-			if is, there := now[key]; there && is < was { // a pool without checks has no counters of them, and continues them later
+			// a pool without checks has no counters of them, and continues them later
+			if is, there := now[key]; there && is < was {
 				t.Errorf("%s went down from %v to %v", key, was, is)
 			}
 		}

@@ -25,8 +25,8 @@ const (
 	// drainTick is how often a drain is reported.
 	drainTick = time.Second
 
-	// drainExtension is the time that each report of a drain asks for. It is long enough for some reports to come late on a busy
-	// machine, and short enough that a daemon that hangs is ended soon. It never shortens TimeoutStopSec=.
+	// drainExtension is the time that each report of a drain asks for. It is long enough for some reports to come late
+	// on a busy machine, and short enough that a daemon that hangs is ended soon. It never shortens TimeoutStopSec=.
 	drainExtension = 10 * time.Second
 )
 
@@ -47,8 +47,8 @@ type notifier struct {
 	lost sync.Once // done once the first lost message is logged
 }
 
-// newNotifier makes a notifier of what the manager left in the environment, and takes that out of it: it is not meant for the
-// programs that checks run.
+// newNotifier makes a notifier of what the manager left in the environment, and takes that out of it: it is not meant
+// for the programs that checks run.
 func newNotifier(log zerolog.Logger) *notifier {
 	n := &notifier{log: log}
 	socket := os.Getenv("NOTIFY_SOCKET")
@@ -65,8 +65,8 @@ func newNotifier(log zerolog.Logger) *notifier {
 	return n
 }
 
-// writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It opens a
-// socket each time: messages are rare, and a manager may have bound its own anew.
+// writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It
+// opens a socket each time: messages are rare, and a manager may have bound its own anew.
 func writeDatagram(socket, message string) error {
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -86,7 +86,8 @@ func (n *notifier) ready(status string) { n.send(systemd.SdNotifyReady, statusLi
 // reloading says that a reload begins; ready ends it.
 func (n *notifier) reloading() {
 	// With Type=notify-reload, the manager recognizes by the time that this answers its latest request.
-	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"), statusLine("reloading the configuration"))
+	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"),
+		statusLine("reloading the configuration"))
 }
 
 // stopping says that the daemon ends from now on.
@@ -116,13 +117,14 @@ func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration
 	}
 }
 
-// reportDelay reports how long clients are still served before the drain, until ctx ends. It asks for more time as reportDrain does.
+// reportDelay reports how long clients are still served before the drain, until ctx ends. It asks for more time as
+// reportDrain does.
 func (n *notifier) reportDelay(ctx context.Context, end time.Time) {
 	n.report(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
 }
 
-// reportDrain reports how many sessions a drain still waits for and how long it may last, until ctx ends. It asks for more time with
-// each report, so that drain_timeout may be longer than TimeoutStopSec=.
+// reportDrain reports how many sessions a drain still waits for and how long it may last, until ctx ends. It asks for
+// more time with each report, so that drain_timeout may be longer than TimeoutStopSec=.
 func (n *notifier) reportDrain(ctx context.Context, sessions func() int, end time.Time) {
 	n.report(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
 }

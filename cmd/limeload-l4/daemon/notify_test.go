@@ -139,7 +139,8 @@ func monotonic(t *testing.T, message string) int64 {
 // TestStatusFits: no text makes a message that systemd drops.
 func TestStatusFits(t *testing.T) {
 	for _, text := range []string{
-		"", "fine", strings.Repeat("é", maxStatusBytes), "a" + strings.Repeat("é", maxStatusBytes), strings.Repeat("line\n", 2000), "bad \xff byte",
+		"", "fine", strings.Repeat("é", maxStatusBytes), "a" + strings.Repeat("é", maxStatusBytes),
+		strings.Repeat("line\n", 2000), "bad \xff byte",
 	} {
 		got := statusLine(text)
 		if len(got) > len("STATUS=")+maxStatusBytes || !utf8.ValidString(got) || strings.Contains(got, "\n") {
@@ -160,7 +161,8 @@ func TestNotifierWithoutManager(t *testing.T) {
 		n.stopping("")
 		n.send(statusLine(""))
 		// they must return although their contexts do not end
-		n.keepAlive(t.Context(), func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
+		n.keepAlive(t.Context(),
+			func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
 		n.reportDelay(t.Context(), time.Now())
 		n.reportDrain(t.Context(), func() int { t.Errorf("%s: asked for sessions", name); return 0 }, time.Now())
 	}
@@ -261,7 +263,8 @@ func TestKeepAlive(t *testing.T) {
 		live func(asked int, within time.Duration) error
 		want []time.Duration // when it is fed
 	}{
-		{"well", func(int, time.Duration) error { return nil }, []time.Duration{0, 4 * time.Second, 8 * time.Second, 12 * time.Second}},
+		{"well", func(int, time.Duration) error { return nil },
+			[]time.Duration{0, 4 * time.Second, 8 * time.Second, 12 * time.Second}},
 		{"one bad answer", func(asked int, _ time.Duration) error {
 			if asked == 1 {
 				return errors.New("loop 1 does not turn")

@@ -17,13 +17,14 @@ import (
 // planTimeout bounds a plan, including the look-ups of names.
 const planTimeout = 30 * time.Second
 
-// Plan reports what a reload with a configuration would change, and changes nothing. nil stands for the daemon's own file as it is now.
-// The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the daemon itself is at fault.
+// Plan reports what a reload with a configuration would change, and changes nothing. nil stands for the daemon's own
+// file as it is now. The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the daemon
+// itself is at fault.
 //
-// A configuration in a request is trusted less than the file. Otherwise whoever may ask for plans could find out which files exist on
-// this machine, and could have their first lines sent as passwords to an address of his own. So a plan only reads those of its files
-// that the configuration in force names too, and only tries logins as that one has them. The command check does all of it, with
-// the rights of its caller.
+// A configuration in a request is trusted less than the file. Otherwise whoever may ask for plans could find out which
+// files exist on this machine, and could have their first lines sent as passwords to an address of his own. So a plan
+// only reads those of its files that the configuration in force names too, and only tries logins as that one has them.
+// The command check does all of it, with the rights of its caller.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
@@ -68,8 +69,8 @@ func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf
 // planOf describes what a proposal changes, with the current sessions and run-time changes.
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
-		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
-		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
+		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{},
+		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {
@@ -81,13 +82,14 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		plan.Settings = append(plan.Settings, contentsChange(conf.Path("admin", key)))
 	}
 	for _, unread := range p.files.unread {
-		plan.Warnings = append(plan.Warnings, unread+" is not read for a plan, since the configuration in force does not name it; `limeload-l4 check` reads it")
+		plan.Warnings = append(plan.Warnings,
+			unread+" is not read for a plan, since the configuration in force does not name it; `limeload-l4 check` reads it")
 	}
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {
 		l := admin.ListenerChange{
-			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(), Changes: changesOf(keysOf(p.keys, "listener", c.Name)),
-			Sessions: c.Sessions,
+			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(),
+			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
 		}
 		if c.Fate == l4.Removed {
 			l.Address = c.From.String()
@@ -100,7 +102,8 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	for _, s := range p.gone {
 		fates.closing[s.pool.Name()] = d.poolConfig(s.pool.Name()).OnRemove == "close"
-		c := admin.PoolChange{Name: s.pool.Name(), What: "removed", Changes: []admin.Change{}, Backends: []admin.BackendPlan{}}
+		c := admin.PoolChange{Name: s.pool.Name(), What: "removed", Changes: []admin.Change{},
+			Backends: []admin.BackendPlan{}}
 		for _, b := range s.pool.Backends() {
 			c.Backends = append(c.Backends, backendPlan(b, "removed", nil))
 		}
@@ -120,14 +123,17 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	// Even if no key has changed, host names may have other addresses now.
 	plan.Same = len(p.keys) == 0 && len(plan.Settings) == 0 &&
-		!slices.ContainsFunc(plan.Listeners, func(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }) &&
-		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return c.What != "kept" || len(c.Backends) > 0 })
+		!slices.ContainsFunc(plan.Listeners, isListenerChanged) && !slices.ContainsFunc(plan.Pools, isPoolChanged)
 	return plan
 }
 
+func isListenerChanged(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }
+func isPoolChanged(c admin.PoolChange) bool         { return c.What != "kept" || len(c.Backends) > 0 }
+
 // planOfPool describes what becomes of a pool that the configuration has.
 func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
-	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys), Backends: []admin.BackendPlan{}}
+	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys),
+		Backends: []admin.BackendPlan{}}
 	if pp.isNew {
 		c.What = "added"
 		for _, b := range pp.served.pool.Backends() {
@@ -242,7 +248,8 @@ const (
 )
 
 func newFates(p *proposal) *fates {
-	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool), closing: make(map[string]bool)}
+	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool),
+		closing: make(map[string]bool)}
 	for _, pp := range p.pools {
 		f.pools[pp.conf.Name] = pp
 	}

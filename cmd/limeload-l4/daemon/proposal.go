@@ -126,7 +126,8 @@ func (pp *proposedPool) changes(key string) bool {
 
 // index fills the maps by id.
 func (pp *proposedPool) index() {
-	pp.spec, pp.changed = make(map[string]pool.Spec, len(pp.specs)), make(map[string][]string, len(pp.difference.Changed))
+	pp.spec = make(map[string]pool.Spec, len(pp.specs))
+	pp.changed = make(map[string][]string, len(pp.difference.Changed))
 	for _, s := range pp.specs {
 		pp.spec[s.ID] = s
 	}

@@ -127,7 +127,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 // their numbers.
 func (d *Daemon) forgetSockets(plan l4.Plan) {
 	for name := range d.inherited {
-		if !slices.ContainsFunc(plan.Listeners, func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }) {
+		uses := func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }
+		if !slices.ContainsFunc(plan.Listeners, uses) {
 			delete(d.inherited, name)
 		}
 	}
@@ -188,7 +189,8 @@ func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 	s.setFinder(nil)
 	var err error
 	if before != "" && (c == nil || c.Type != before) {
-		_, err = s.pool.Reconcile(before, nil) // before the first answer, which would leave out backends whose addresses these still have
+		// before the first answer, which would leave out backends whose addresses these still have
+		_, err = s.pool.Reconcile(before, nil)
 	}
 	if c != nil {
 		s.setFinder(newFinder(cfg, c, s.pool))
@@ -223,7 +225,8 @@ func ignoreUnknown(err error) error {
 // needsRestart returns the keys that only take effect at a start, and that differ between boot and next.
 func needsRestart(boot, next *conf.Config) []string {
 	keys := []string{}
-	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} } // without the pools, which may be large
+	// without the pools, which may be large
+	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} }
 	for _, k := range process(boot).Compare(process(next)) {
 		switch path := conf.Path(k.Keys...); path {
 		case "global.workers", "global.udp_offload", "global.state_file", "log.format":

@@ -53,7 +53,8 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 		e.Allowed = remedy(err, network)
 		return nil, e
 	}
-	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log, MaxTOML: conf.MaxFileBytes})
+	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log,
+		MaxTOML: conf.MaxFileBytes})
 	return a, nil
 }
 

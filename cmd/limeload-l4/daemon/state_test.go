@@ -81,7 +81,8 @@ func TestStateWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newStateStore(path, func() any { return map[string]string{"what": "new", "padding": strings.Repeat("n", 100_000)} })
+	s := newStateStore(path,
+		func() any { return map[string]string{"what": "new", "padding": strings.Repeat("n", 100_000)} })
 	s.disk = (&deadlyDisk{disk: s.disk, left: n}).deadly()
 	if err := s.save(); err != nil {
 		t.Fatal(err)
@@ -96,7 +97,8 @@ func TestStateSurvivesAKill(t *testing.T) {
 	killed := true
 	for step := 0; killed; step++ {
 		path := filepath.Join(t.TempDir(), "state.json")
-		old := newStateStore(path, func() any { return map[string]string{"what": "old", "padding": strings.Repeat("o", 200_000)} })
+		old := newStateStore(path,
+			func() any { return map[string]string{"what": "old", "padding": strings.Repeat("o", 200_000)} })
 		if err := old.save(); err != nil {
 			t.Fatal(err)
 		}
@@ -136,11 +138,15 @@ func TestStateDamaged(t *testing.T) {
 		"empty":           ``,
 		"another type":    `[]`,
 		"another version": `{"version":2,"pools":{}}`,
-		"an unknown mode": `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, "ready", "redy", 1) + `}]}}`,
-		"a bad weight":    `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
-		"a bad address":   `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
-		"unknown what":    `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
-		"the same twice":  `{"version":1,"pools":{"web":[{"what":"added","base":` + backend + `},{"what":"added","base":` + backend + `}]}}`,
+		"an unknown mode": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, "ready", "redy", 1) + `}]}}`,
+		"a bad weight": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
+		"a bad address": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
+		"unknown what": `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
+		"the same twice": `{"version":1,"pools":{"web":[{"what":"added","base":` + backend +
+			`},{"what":"added","base":` + backend + `}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state.json")
@@ -219,9 +225,11 @@ func TestStateOfAnotherKind(t *testing.T) {
 // the rest.
 func TestStateRemembersThePrimary(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	config := fmt.Sprintf("[global]\nstate_file = %q\n[pool.db]\nbackends = [{ address = \"127.0.0.1:7997\", name = \"b2\" }]\n"+
-		"[pool.db.health]\ntype = \"redis\"\nrole = \"primary\"\n", path)
-	if err := os.WriteFile(path, []byte(`{"version":1,"pools":{},"primaries":{"db":"b2","gone":"b1","web":"b1"}}`), 0o600); err != nil {
+	config := fmt.Sprintf(
+		"[global]\nstate_file = %q\n[pool.db]\nbackends = [{ address = \"127.0.0.1:7997\", name = \"b2\" }]\n"+
+			"[pool.db.health]\ntype = \"redis\"\nrole = \"primary\"\n", path)
+	if err := os.WriteFile(path, []byte(`{"version":1,"pools":{},"primaries":{"db":"b2","gone":"b1","web":"b1"}}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	d := testDaemon(t, parsed(t, config))
@@ -274,7 +282,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		t.Errorf("b1 is %+v", b)
 	}
 	// b1 has another weight and address in the file, b2 another address, and b4 is there.
-	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994", "7998", "7992").Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
+	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994", "7998", "7992").
+		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
 	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"; got != want {
@@ -288,7 +297,8 @@ func TestStateThroughLinks(t *testing.T) {
 	victim, path := filepath.Join(folder, "victim"), filepath.Join(folder, "state.json")
 	s := newStateStore(path, func() any { return "state" })
 	for name, link := range map[string]func(from, to string) error{"symbolic": os.Symlink, "hard": os.Link} {
-		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"), s.save()); err != nil {
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"),
+			s.save()); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(victim)
@@ -333,7 +343,8 @@ func TestStateConcurrent(t *testing.T) {
 
 // TestStateNotSaved: a change that cannot be saved stays in force, and the caller gets an error.
 func TestStateNotSaved(t *testing.T) {
-	d := testDaemon(t, parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
+	d := testDaemon(t,
+		parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
 	b, err := d.AddBackend("web", admin.NewBackend{Address: "127.0.0.1:9"})
 	var unsaved *admin.NotSavedError
 	if !errors.As(err, &unsaved) || b.Address != "127.0.0.1:9" {
@@ -351,8 +362,11 @@ func TestStateNotSaved(t *testing.T) {
 func TestSavedOverride(t *testing.T) {
 	weight, limit, mode := uint32(0), 3, pool.Maintenance
 	for _, o := range []pool.Override{
-		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain, Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
-		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit, Mode: &mode},
+		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"),
+			Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain,
+			Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
+		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit,
+			Mode: &mode},
 	} {
 		text, err := json.Marshal(toSaved(o))
 		if err != nil {
@@ -366,14 +380,4 @@ func TestSavedOverride(t *testing.T) {
 			t.Errorf("%+v became %+v, %v by %s", o, got, err, text)
 		}
 	}
-}
-
-// parsed is goodConfig with more.
-func parsed(t *testing.T, more string) *conf.Config {
-	t.Helper()
-	cfg, err := conf.Parse("lb.toml", []byte(goodConfig+more))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
 }

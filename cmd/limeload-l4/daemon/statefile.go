@@ -91,10 +91,11 @@ func (d *Daemon) keepPrimaries(ctx context.Context) {
 }
 
 func toSaved(o pool.Override) savedOverride {
-	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions, Base: savedBackend{
-		Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
-		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
-	}}
+	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions,
+		Base: savedBackend{
+			Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
+			Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
+		}}
 	if o.Mode != nil {
 		mode := o.Mode.String()
 		s.Mode = &mode
@@ -103,10 +104,11 @@ func toSaved(o pool.Override) savedOverride {
 }
 
 func fromSaved(s savedOverride) (pool.Override, error) {
-	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions, Base: pool.Spec{
-		ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
-		Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
-	}}
+	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions,
+		Base: pool.Spec{
+			ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
+			Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
+		}}
 	var err error
 	if o.Base.Mode, err = pool.ParseMode(s.Base.Mode); err == nil && s.Mode != nil {
 		var mode pool.Mode
@@ -161,7 +163,8 @@ func (d *Daemon) restore(state savedState) error {
 			return d.state.setAside(err)
 		}
 		for _, u := range unapplied {
-			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).Msg("run-time change dropped")
+			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).
+				Msg("run-time change dropped")
 		}
 		if n := len(all) - len(unapplied); n > 0 {
 			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")

@@ -21,7 +21,8 @@ type checkedPool struct {
 	pool      *pool.Pool
 	scheduler *healthcheck.Scheduler
 
-	credentials *healthcheck.Credentials // distinguishes a backend that refuses the check's credentials from wrong credentials
+	// distinguishes a backend that refuses the check's credentials from wrong credentials
+	credentials *healthcheck.Credentials
 
 	changed   *pool.Subscription // set by start
 	following sync.WaitGroup
@@ -57,7 +58,9 @@ func checkText(at netip.AddrPort) string {
 }
 
 // newCheckedPool checks nothing before start. primary says that the backends have to be the primary.
-func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool) *checkedPool {
+func newCheckedPool(
+	log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool,
+) *checkedPool {
 	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]place)}
 	k.credentials = healthcheck.NewCredentials(s, k.logRefusal)
 	k.use(check, primary)
@@ -210,7 +213,8 @@ func (k *checkedPool) removeLocked(id string) {
 // logRivalry reports that two backends accept writes. Only people can decide which of the writes are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
 	k.lastRivalry.Store(new(time.Now()))
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).Str("reason", r.Reason).Int("count", r.Count).
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).
+		Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }
 
@@ -268,7 +272,8 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 	judgements := make(map[receiver][]pool.Judgement)
 	for _, c := range changes {
 		if r, is := c.Target.Receiver.(receiver); is {
-			judgements[r] = append(judgements[r], pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
+			judgements[r] = append(judgements[r],
+				pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
 		}
 	}
 	for r, js := range judgements {

@@ -9,9 +9,10 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// warmUp waits until the pools of a proposal can serve. It starts the new pools and waits for their first verdicts. Where all backends
-// of an existing pool are replaced, it checks the new ones before they take over; otherwise clients would be refused until
-// the first checks are done. If ctx ends meanwhile, it ends what it started and returns the cause.
+// warmUp waits until the pools of a proposal can serve. It starts the new pools and waits for their first verdicts.
+// Where all backends of an existing pool are replaced, it checks the new ones before they take over; otherwise clients
+// would be refused until the first checks are done. If ctx ends meanwhile, it ends what it started and returns the
+// cause.
 func (d *Daemon) warmUp(ctx context.Context, p *proposal) error {
 	for _, pp := range p.pools {
 		if pp.isNew {
@@ -36,13 +37,15 @@ func (d *Daemon) warmUp(ctx context.Context, p *proposal) error {
 	return nil
 }
 
-// needsWarmUp reports whether the proposal leaves an existing pool no eligible backend, so that the ones it adds serve at once.
+// needsWarmUp reports whether the proposal leaves an existing pool no eligible backend, so that the ones it adds serve
+// at once.
 func (pp *proposedPool) needsWarmUp() bool {
-	return pp.check != nil && pp.check.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives()
+	return pp.check != nil && pp.check.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 &&
+		!pp.survives()
 }
 
-// onePrimary keeps only the first of the healthy backends, since each of them claims to be the primary. Once they are in the pool, the
-// fence judges them all.
+// onePrimary keeps only the first of the healthy backends, since each of them claims to be the primary. Once they are
+// in the pool, the fence judges them all.
 func onePrimary(known []pool.Judgement) []pool.Judgement {
 	if i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.Verdict == pool.Healthy }); i >= 0 {
 		return known[i : i+1]
@@ -81,8 +84,8 @@ type aheadCheck struct {
 	verdicts map[string]pool.Judgement // by the backend's id
 }
 
-// checkAhead checks the backends that a pool is to get. It returns the verdicts when a backend is healthy, when each of them has a
-// verdict, when ctx is done, or after maxFirstVerdicts.
+// checkAhead checks the backends that a pool is to get. It returns the verdicts when a backend is healthy, when each of
+// them has a verdict, when ctx is done, or after maxFirstVerdicts.
 func (d *Daemon) checkAhead(ctx context.Context, pp *proposedPool) []pool.Judgement {
 	a := &aheadCheck{judged: make(chan struct{}, 1), verdicts: make(map[string]pool.Judgement)}
 	name, coming := pp.conf.Name, 0

@@ -48,7 +48,8 @@ func (d *Daemon) followFile(ctx context.Context) {
 			return
 		}
 		if !logged {
-			d.log.Warn().Str("file", file).AnErr("err", err).Msg("configuration cannot be watched: tried again every few seconds")
+			d.log.Warn().Str("file", file).AnErr("err", err).
+				Msg("configuration cannot be watched: tried again every few seconds")
 		}
 		select {
 		case <-time.After(watchRetry):

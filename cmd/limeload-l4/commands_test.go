@@ -98,7 +98,8 @@ func TestDrainWithoutDeadline(t *testing.T) {
 		return map[string]any{"backends": []admin.Backend{b}}
 	})
 	code, stdout, _ := command(t, strings.Fields("backends drain redis b2 --wait")...)
-	want := "backend b2 of pool redis drains: 2 sessions left\nbackend b2 of pool redis drains: 1 session left\nbackend b2 of pool redis is drained\n"
+	want := "backend b2 of pool redis drains: 2 sessions left\n" +
+		"backend b2 of pool redis drains: 1 session left\nbackend b2 of pool redis is drained\n"
 	if code != exitDone || stdout != want {
 		t.Errorf("exit code %d\n%swant\n%s", code, stdout, want)
 	}
@@ -140,7 +141,8 @@ func TestPlanOfNothing(t *testing.T) {
 	f.mux = http.NewServeMux()
 	f.handle("POST /v1/plan", func(*http.Request) any { return admin.Plan{Config: "lb.toml", Same: true} })
 	code, stdout, _ := command(t, "plan")
-	if want := "lb.toml: nothing would change\nkept: 0 listeners, 0 pools\nsessions: 0 drain, 0 end\n"; code != exitDone || stdout != want {
+	want := "lb.toml: nothing would change\nkept: 0 listeners, 0 pools\nsessions: 0 drain, 0 end\n"
+	if code != exitDone || stdout != want {
 		t.Errorf("exit code %d\n%s", code, stdout)
 	}
 }

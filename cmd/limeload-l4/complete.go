@@ -126,7 +126,8 @@ func (k *completion) print(ctx context.Context, w io.Writer, word string) error 
 			return err
 		}
 		// leave out words that a shell or terminal could misinterpret
-		if !strings.HasPrefix(c.word, word) || c.word != clean(c.word) || strings.ContainsAny(c.word, " \\'\"`$&|;<>()*?[]{}!#~^") {
+		special := strings.ContainsAny(c.word, " \\'\"`$&|;<>()*?[]{}!#~^")
+		if !strings.HasPrefix(c.word, word) || c.word != clean(c.word) || special {
 			continue
 		}
 		line := prefix + c.word

@@ -33,7 +33,8 @@ func docsViolations(page string) []string {
 	report := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 
 	sections := make(map[string]string) // by route
-	for _, s := range regexp.MustCompile("(?s)### `([A-Z]+ [^`]+)`\n(.*?)(?:\n##|$)").FindAllStringSubmatch(strings.ReplaceAll(page, "\n##", "\n##\n##"), -1) {
+	section := regexp.MustCompile("(?s)### `([A-Z]+ [^`]+)`\n(.*?)(?:\n##|$)")
+	for _, s := range section.FindAllStringSubmatch(strings.ReplaceAll(page, "\n##", "\n##\n##"), -1) {
 		sections[s[1]] = s[2]
 	}
 	for _, r := range routes() {
@@ -61,7 +62,8 @@ func docsViolations(page string) []string {
 	}
 
 	var rows, types []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `(/problems/[^`]+)` \\| (\\d+) \\|").FindAllStringSubmatch(page, -1) {
+	row := regexp.MustCompile("(?m)^\\| `(/problems/[^`]+)` \\| (\\d+) \\|")
+	for _, row := range row.FindAllStringSubmatch(page, -1) {
 		rows = append(rows, row[1]+" "+row[2])
 	}
 	for _, p := range ProblemTypes() {
@@ -135,7 +137,8 @@ func TestDocsExamples(t *testing.T) {
 	if _, err := exec.LookPath(docsCommand); err != nil {
 		t.Fatalf("%v: install Debian's package curl", err)
 	}
-	if !shows(`{"a": [{"b": 1}]}`, `{"a":[{"b":1,"c":2}],"d":3}`) || shows(`{"a": []}`, `{"a":[1]}`) || shows(`{"a": 1}`, `{}`) || shows("x", "y") {
+	if !shows(`{"a": [{"b": 1}]}`, `{"a":[{"b":1,"c":2}],"d":3}`) || shows(`{"a": []}`, `{"a":[1]}`) ||
+		shows(`{"a": 1}`, `{}`) || shows("x", "y") {
 		t.Fatal("the guard does not tell answers apart")
 	}
 	w := start(t, "")

@@ -147,9 +147,8 @@ func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error 
 					s.where(), name, strings.Join(names, ", ")))
 		case !s.fits(&listeners[i]):
 			mistakes = append(mistakes,
-				fmt.Errorf(
-					"inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; needs a ListenStream= that fits",
-					s.where(), name, name, listeners[i].Address))
+				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; "+
+					"needs a ListenStream= that fits", s.where(), name, name, listeners[i].Address))
 		}
 	}
 	return errors.Join(mistakes...)

@@ -45,8 +45,8 @@ func testDaemon(t *testing.T, cfg *conf.Config) *Daemon {
 	return d
 }
 
-// checkedDaemon returns a daemon of goodConfig whose checks run until the end of the test, with its pool. health are the lines of the
-// table [pool.web.health]. The pool's backend is at address, unless that is "".
+// checkedDaemon returns a daemon of goodConfig whose checks run until the end of the test, with its pool. health are
+// the lines of the table [pool.web.health]. The pool's backend is at address, unless that is "".
 func checkedDaemon(t *testing.T, address, health string) (*Daemon, *served) {
 	t.Helper()
 	cfg := parsed(t, "[pool.web.health]\n"+health)

@@ -94,7 +94,8 @@ func TestMetricsPage(t *testing.T) {
 		rows = append(rows, s.row())
 	}
 	rows = append(rows, valueRows(scrape(t, d.metrics, textForm))...)
-	if got := pageViolations(rows[0]+"\n"+rows[0]+"\n| `limeload_gone` | gauge |  | Nothing. |\n", rows[:2]); len(got) != 3 {
+	bad := rows[0] + "\n" + rows[0] + "\n| `limeload_gone` | gauge |  | Nothing. |\n"
+	if got := pageViolations(bad, rows[:2]); len(got) != 3 {
 		t.Fatalf("the guard finds %q in a bad sample", got)
 	}
 	text, err := os.ReadFile(metricsPage)
@@ -133,7 +134,8 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 	dns := count(`dns_\w+\{listener="names"`)
 	return []string{
 		fmt.Sprintf("\n| backend | %d |\n", count(`backend_\w+\{backend="a",`)),
-		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n", count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
+		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n",
+			count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
 		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times, times),
 		fmt.Sprintf("\n| listener with DNS settings | %d more, and another %d with a cache |\n", dns-cached, cached),
 		fmt.Sprintf("\n| loop | %d |\n", count(`loop_\w+\{loop="0"`)),
@@ -205,7 +207,8 @@ func splitLabels(list string) []string {
 func (q *query) violations(expr string) []string {
 	var violations []string
 	known := make(map[string]bool) // the labels of all metrics in it
-	metrics := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)(\{[^}]*\})?`).FindAllStringSubmatch(regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`), -1)
+	bare := regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`)
+	metrics := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)(\{[^}]*\})?`).FindAllStringSubmatch(bare, -1)
 	selectors := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)\{([^}]*)\}`).FindAllStringSubmatch(expr, -1)
 	for _, m := range metrics {
 		labels, is := q.series[m[1]]
@@ -266,16 +269,18 @@ func TestMetricsUsed(t *testing.T) {
 	var rules ruleFile
 	readRules(t, &rules)
 	q := newQuery(t, metricsDaemon(t), rules)
-	for bad, violation := range map[string]string{
-		`rate(limeload_listener_refusals_total[5m])`:                            "there is no metric limeload_listener_refusals_total",
-		`limeload_listener_connect_seconds > 1`:                                 "there is no metric limeload_listener_connect_seconds",
-		`limeload_ready{pool="x"}`:                                              "limeload_ready has no label pool",
-		`limeload_backend_verdict{verdict=~"healthy|well"} == 0`:                "limeload_backend_verdict's label verdict is never well",
-		`sum by (instance, client) (limeload_sessions)`:                         "no metric has the label client of by (instance, client)",
-		`sum(instance_listener:limeload_listener_refused:rate9m{listener="a"})`: "there is no metric instance_listener:limeload_listener_refused:rate9m",
+	for _, bad := range []struct{ expr, violation string }{
+		{`rate(limeload_listener_refusals_total[5m])`, "there is no metric limeload_listener_refusals_total"},
+		{`limeload_listener_connect_seconds > 1`, "there is no metric limeload_listener_connect_seconds"},
+		{`limeload_ready{pool="x"}`, "limeload_ready has no label pool"},
+		{`limeload_backend_verdict{verdict=~"healthy|well"} == 0`,
+			"limeload_backend_verdict's label verdict is never well"},
+		{`sum by (instance, client) (limeload_sessions)`, "no metric has the label client of by (instance, client)"},
+		{`sum(instance_listener:limeload_listener_refused:rate9m{listener="a"})`,
+			"there is no metric instance_listener:limeload_listener_refused:rate9m"},
 	} {
-		if got := q.violations(bad); !slices.Contains(got, violation) {
-			t.Errorf("the guard finds %q in %s, expected %q", got, bad, violation)
+		if got := q.violations(bad.expr); !slices.Contains(got, bad.violation) {
+			t.Errorf("the guard finds %q in %s, expected %q", got, bad.expr, bad.violation)
 		}
 	}
 
@@ -295,7 +300,8 @@ func TestMetricsUsed(t *testing.T) {
 	}
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
-			look(r.Alert+r.Record, r.Expr, templates(r.Annotations["summary"]+r.Annotations["description"], `\$labels\.(\w+)`))
+			text := r.Annotations["summary"] + r.Annotations["description"]
+			look(r.Alert+r.Record, r.Expr, templates(text, `\$labels\.(\w+)`))
 			if r.Alert != "" && (r.Annotations["summary"] == "" || r.Annotations["description"] == "") {
 				t.Errorf("%s says too little", r.Alert)
 			}

@@ -211,12 +211,16 @@ func TestCheckTimes(t *testing.T) {
 func TestWantedBackends(t *testing.T) {
 	d := testDaemon(t, parsed(t, `
 [pool.writers]
-backends = [{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }]
+backends = [
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" },
+  { address = "127.0.0.1:7996", name = "b3" },
+]
 health = { type = "redis", role = "primary" }
 [pool.readers]
 backends = [
-  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" },
-  { address = "127.0.0.1:7995", name = "drained", mode = "drain" }, { address = "127.0.0.1:7994", name = "light", weight = 0 },
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" },
+  { address = "127.0.0.1:7996", name = "b3" }, { address = "127.0.0.1:7995", name = "drained", mode = "drain" },
+  { address = "127.0.0.1:7994", name = "light", weight = 0 },
 ]
 health = { type = "redis", role = "replica" }
 `))

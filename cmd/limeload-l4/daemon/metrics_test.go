@@ -45,7 +45,9 @@ cache = { max_entries = 1000 }
 address = "127.0.0.1:7997"
 pool = "mail"
 [pool.web]
-backends = [{ address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" }]
+backends = [
+  { address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" },
+]
 [pool.web.health]
 type = "tcp"
 [pool.web.queue]

@@ -83,7 +83,8 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	for _, unread := range p.files.unread {
 		plan.Warnings = append(plan.Warnings,
-			unread+" is not read for a plan, since the configuration in force does not name it; `limeload-l4 check` reads it")
+			unread+" is not read for a plan, since the configuration in force does not name it; "+
+				"`limeload-l4 check` reads it")
 	}
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {

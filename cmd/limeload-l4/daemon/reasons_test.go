@@ -46,7 +46,8 @@ func TestReasonOf(t *testing.T) {
 	}
 }
 
-// TestReasonsAreOfNow: a backend is unhealthy for one cause, and then for another. The verdict stays, and the reason changes.
+// TestReasonsAreOfNow: a backend is unhealthy for one cause, and then for another. The verdict stays, and the reason
+// changes.
 func TestReasonsAreOfNow(t *testing.T) {
 	l, address := listenLocal(t)
 	l.Close() // nobody listens there at first

@@ -251,7 +251,8 @@ func TestStateRemembersThePrimary(t *testing.T) {
 func TestStateOutlivesTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	global := fmt.Sprintf("[global]\nstate_file = %q\n", path)
-	const three = `{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }`
+	const three = `{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, ` +
+		`{ address = "127.0.0.1:7996", name = "b3" }`
 	with := func(backends string) *conf.Config {
 		return parsed(t, global+"[pool.other]\nbackends = ["+backends+"]\n")
 	}
@@ -286,8 +287,9 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"; got != want {
-		t.Errorf("with another file the differences are %s, want %s", got, want)
+	left := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
+	if got != left {
+		t.Errorf("with another file the differences are %s, want %s", got, left)
 	}
 }
 

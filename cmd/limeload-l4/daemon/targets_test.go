@@ -23,8 +23,8 @@ func awaitVerdict(t *testing.T, s *served, id string, want pool.Verdict) {
 	})
 }
 
-// TestChecksFollowTheBackends adds, moves and removes backends of a running pool. The checks follow to the new addresses, and a removed
-// backend is not checked any more.
+// TestChecksFollowTheBackends adds, moves and removes backends of a running pool. The checks follow to the new
+// addresses, and a removed backend is not checked any more.
 func TestChecksFollowTheBackends(t *testing.T) {
 	gone, shut := listenLocal(t)
 	gone.Close()

@@ -83,8 +83,8 @@ type Daemon struct {
 	events      hub
 	life        *life
 
-	// only the goroutine that has the turn of life uses the fields below; before the first turn and after the last one
-	// that is Run
+	// The goroutine that has the turn of life uses the fields below. Run uses them before the admin socket answers and
+	// after life.end, and the watcher also before reloads are allowed.
 	inherited map[string]inheritedSocket // by listener
 	admin     *adminSocket
 	files     *files         // named by the configuration in force, with the contents they had when they were read

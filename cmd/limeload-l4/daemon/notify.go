@@ -47,8 +47,8 @@ type notifier struct {
 	lost sync.Once // done once the first lost message is logged
 }
 
-// newNotifier makes a notifier of what the manager left in the environment, and takes that out of it: it is not meant
-// for the programs that checks run.
+// newNotifier makes a notifier from the variables that the manager has set. It removes them from the environment, since
+// they are not meant for the programs that checks run.
 func newNotifier(log zerolog.Logger) *notifier {
 	n := &notifier{log: log}
 	socket := os.Getenv("NOTIFY_SOCKET")
@@ -66,7 +66,7 @@ func newNotifier(log zerolog.Logger) *notifier {
 }
 
 // writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It
-// opens a socket each time: messages are rare, and a manager may have bound its own anew.
+// opens a socket each time, since messages are rare and the manager may have bound its socket again.
 func writeDatagram(socket, message string) error {
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -80,17 +80,17 @@ func writeDatagram(socket, message string) error {
 	return err
 }
 
-// ready says that the daemon serves: after its start, and after each reload, whether that succeeded or not.
+// ready reports that the daemon serves, after its start and after each reload, whether that succeeded or not.
 func (n *notifier) ready(status string) { n.send(systemd.SdNotifyReady, statusLine(status)) }
 
-// reloading says that a reload begins; ready ends it.
+// reloading reports that a reload begins; ready reports its end.
 func (n *notifier) reloading() {
 	// With Type=notify-reload, the manager recognizes by the time that this answers its latest request.
 	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"),
 		statusLine("reloading the configuration"))
 }
 
-// stopping says that the daemon ends from now on.
+// stopping reports that the daemon ends.
 func (n *notifier) stopping(status string) { n.send(systemd.SdNotifyStopping, statusLine(status)) }
 
 // keepAlive feeds the watchdog until ctx ends, at half of the watchdog's time. live reports whether the daemon is well,

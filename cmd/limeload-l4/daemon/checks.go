@@ -13,20 +13,20 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A builtCheck is how a pool's backends are checked.
+// A builtCheck is the check of a pool's backends.
 type builtCheck struct {
 	checker healthcheck.Checker
 	policy  healthcheck.Policy
-	logins  []login // those of the checker's parts that show credentials
+	logins  []login // those parts of checker that log in or show a client certificate
 }
 
-// buildCheck makes the check of a pool's backends; echo is for all that ping. It reads the files that the configuration names
-// for it; what is wrong with one is an error with the key's place.
+// buildCheck builds the check of a pool's backends. echo serves all ICMP checks. It reads the files that the check
+// names; an error has the place of the key.
 func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.ICMP) (*builtCheck, error) {
 	h := p.Health
 	b := &builtCheck{policy: healthcheck.Policy{
 		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
-		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
+		FastInterval: min(h.FastInterval, h.Interval).Std(), // the default may be longer than the interval
 		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
 		Initial: healthcheck.Unknown,
 	}}
@@ -53,7 +53,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.I
 	return b, nil
 }
 
-// add makes one check, and notes it where it shows credentials.
+// add builds one check, and notes its login if it has one.
 func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
 	checker, err := buildChecker(cfg, path, c, from, echo)
 	if key := credentialsKey(c); err == nil && key != "" {
@@ -62,7 +62,7 @@ func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *fil
 	return checker, err
 }
 
-// buildChecker makes one check of a plain kind.
+// buildChecker builds one check that has no parts.
 func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
 	secure, err := checkTLS(cfg, path, c, from)
 	if err != nil {
@@ -118,7 +118,7 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, ech
 	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
 }
 
-// checkDNS is what a dns check asks, and which answers will do.
+// checkDNS builds a dns check.
 func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
 	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
 	if err != nil {
@@ -131,7 +131,7 @@ func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker
 	return d, nil
 }
 
-// checkScript is what a tcp check sends and waits for.
+// checkScript builds the script of a tcp check.
 func checkScript(steps []conf.Step) (healthcheck.Script, error) {
 	var script []healthcheck.Step
 	for _, s := range steps {
@@ -157,7 +157,7 @@ func checkScript(steps []conf.Step) (healthcheck.Script, error) {
 	return healthcheck.NewScript(script...)
 }
 
-// checkTLS is how the check speaks TLS; nil when it does not.
+// checkTLS returns the TLS settings of a check; nil if it uses no TLS.
 func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.Config, error) {
 	if !c.UsesTLS() {
 		return nil, nil
@@ -194,7 +194,7 @@ func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.C
 	return secure, nil
 }
 
-// checkPassword reads the password of a check: the file's first line.
+// checkPassword reads the password of a check, the first line of its file.
 func checkPassword(cfg *conf.Config, path string, c *conf.Check, from *files) (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
@@ -215,7 +215,7 @@ func checkRole(text string) healthcheck.Role {
 	return healthcheck.RoleUnknown
 }
 
-// verdict is the pool's word for a check's.
+// verdict converts a verdict of a check for package pool.
 func verdict(v healthcheck.Verdict) pool.Verdict {
 	switch v {
 	case healthcheck.Healthy:

@@ -10,33 +10,31 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// Reload reads the configuration's file again and takes it up. It first does all that can fail; on an error, a *admin.ConfigError
-// unless the daemon itself is at fault, nothing has changed.
+// Reload reads the configuration's file again and puts it in force. It first does everything that can fail; after an
+// error nothing has changed. The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the
+// daemon itself is at fault. It waits until the daemon serves, and until it has the turn.
 //
-// Pools and listeners that are in both configurations stay what they are: their sockets, sessions, counters, verdicts and
-// positions. Who is not in the new one gets nothing new, and its sessions go on to their end unless on_remove says otherwise.
+// Pools and listeners that are in both configurations keep their sockets, sessions, counters, verdicts and positions.
+// Removed ones get no new sessions, and their sessions still run to their end unless on_remove says otherwise.
 func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
-	select {
-	case <-d.started: // before, the first configuration is not in force yet
-	case <-ctx.Done():
-		return admin.Reloaded{}, ctx.Err()
+	if err := d.life.awaitServing(ctx); err != nil {
+		return admin.Reloaded{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(d.ending, cancel)()
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	if d.ending.Err() != nil {
-		return admin.Reloaded{}, admin.ErrEnding
+	ctx, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return admin.Reloaded{}, err
 	}
+	defer giveBack()
 	began := time.Now()
 	d.notify.reloading()
 	plan, err := d.reload(ctx)
+	if err != nil {
+		err = d.life.endingOr(err)
+	}
 	took := time.Since(began)
 	d.noteReload(began, took, err)
 	if err != nil {
@@ -47,7 +45,7 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 	return admin.Reloaded{Took: took.Seconds(), Plan: plan}, nil
 }
 
-// reload is Reload with applying held.
+// reload is Reload for the caller that has the turn.
 func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	cfg, err := d.readAgain(ctx)
 	if err != nil {
@@ -60,7 +58,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	if err := p.tryLogins(ctx, false); err != nil {
 		return admin.Plan{}, &admin.ConfigError{Err: err}
 	}
-	if err := d.audition(ctx, p); err != nil {
+	if err := d.warmUp(ctx, p); err != nil {
 		return admin.Plan{}, err
 	}
 	change, err := d.server.Prepare(p.plan)
@@ -83,60 +81,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	return plan, nil
 }
 
-// audition lets those be judged who are to serve clients from the first moment: backends that take over from all there are, and
-// those of new pools, which run from here on.
-func (d *Daemon) audition(ctx context.Context, p *proposal) error {
-	for _, pp := range p.pools {
-		if pp.isNew {
-			pp.served.start()
-		}
-	}
-	for _, pp := range p.pools {
-		switch {
-		case pp.isNew:
-			pp.served.await(ctx)
-		case pp.check != nil && pp.check.policy.Initial != healthcheck.Healthy && len(pp.difference.Added) > 0 && !pp.survives():
-			var coming []pool.Spec
-			for _, s := range pp.specs {
-				if pp.added[s.ID] {
-					coming = append(coming, s)
-				}
-			}
-			pp.known = d.hear(ctx, pp.conf.Name, coming, pp.check.checker, pp.check.policy)
-			if pp.conf.Health.WantsPrimary() {
-				pp.known = onePrimary(pp.known, coming)
-			}
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		d.dismiss(p)
-		return err
-	}
-	return nil
-}
-
-// onePrimary keeps one healthy verdict if there are several, since only one backend can be the primary: that of the
-// first backend in the order of specs. Once the backends are in the pool, the fence judges them all.
-func onePrimary(known []pool.Judgement, specs []pool.Spec) []pool.Judgement {
-	for _, s := range specs {
-		i := slices.IndexFunc(known, func(j pool.Judgement) bool { return j.ID == s.ID && j.Verdict == pool.Healthy })
-		if i >= 0 {
-			return known[i : i+1]
-		}
-	}
-	return known
-}
-
-// dismiss ends what audition has started.
-func (d *Daemon) dismiss(p *proposal) {
-	for _, pp := range p.pools {
-		if pp.isNew {
-			pp.served.end()
-		}
-	}
-}
-
-// commit puts a proposal in force. Nothing in it can fail: what could was tried.
+// commit puts a proposal in force. It cannot fail, since everything that can fail was tried before.
 func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	var failures []error
 	pools := make(map[string]*served, len(p.pools))
@@ -166,9 +111,9 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.watchFile(p.cfg.Global.Watch)
 	d.tryNames()
 	d.forgetSockets(p.plan)
-	told := before.Warnings()
+	logged := before.Warnings()
 	for _, warning := range p.cfg.Warnings() {
-		if slices.Contains(told, warning) {
+		if slices.Contains(logged, warning) {
 			continue
 		}
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
@@ -178,16 +123,18 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	}
 }
 
-// forgetSockets forgets the inherited sockets that no listener has any more: they are closed, and their numbers mean others.
+// forgetSockets forgets the inherited sockets that no listener uses any more. They are closed, and the kernel reuses
+// their numbers.
 func (d *Daemon) forgetSockets(plan l4.Plan) {
 	for name := range d.inherited {
-		if !slices.ContainsFunc(plan.Listeners, func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }) {
+		uses := func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }
+		if !slices.ContainsFunc(plan.Listeners, uses) {
 			delete(d.inherited, name)
 		}
 	}
 }
 
-// commitPool changes a pool that stays.
+// commitPool changes an existing pool.
 func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	s := pp.served
 	failures := []error{s.pool.Reconfigure(pp.options)}
@@ -199,7 +146,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	failures = append(failures, err)
 	switch {
 	case pp.check == nil:
-		failures = append(failures, s.acquit())
+		failures = append(failures, s.markHealthy())
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
@@ -216,14 +163,14 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	return errors.Join(failures...)
 }
 
-// forbidsMore tells whether what was found by one setting of discovery may not be kept by the next, although that may find nothing
-// in its place: addresses of this machine that are not allowed any more.
+// forbidsMore reports whether the backends found with the previous discovery settings must go at once, even if the next
+// discovery finds none: addresses of this machine may no longer be allowed.
 func forbidsMore(before, next *conf.Discovery) bool {
 	return before != nil && next != nil && before.Type == next.Type && before.AllowLoopback && !next.AllowLoopback
 }
 
-// acquit makes every backend of a pool healthy whose checks have ended: nothing will ever say so.
-func (s *served) acquit() error {
+// markHealthy makes every backend of a pool healthy whose checks have ended, since no check will do so.
+func (s *served) markHealthy() error {
 	var judgements []pool.Judgement
 	for _, b := range s.pool.Backends() {
 		judgements = append(judgements, pool.Judgement{ID: b.ID, Verdict: pool.Healthy, Reason: "not checked any more"})
@@ -231,8 +178,8 @@ func (s *served) acquit() error {
 	return ignoreUnknown(s.pool.SetVerdicts(judgements...))
 }
 
-// rediscover finds backends otherwise from now on, or not at all. What was found before stays until there is another answer, if
-// one of that kind is to be expected.
+// rediscover replaces the discovery of a pool; nil ends it. Backends that were found before stay until the new
+// discovery answers, if it is of the same kind.
 func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 	var before string
 	if s.finder != nil {
@@ -242,7 +189,8 @@ func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 	s.setFinder(nil)
 	var err error
 	if before != "" && (c == nil || c.Type != before) {
-		_, err = s.pool.Reconcile(before, nil) // before the first answer: what has other names' addresses would be left out
+		// before the first answer, which would leave out backends whose addresses these still have
+		_, err = s.pool.Reconcile(before, nil)
 	}
 	if c != nil {
 		s.setFinder(newFinder(cfg, c, s.pool))
@@ -251,7 +199,7 @@ func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 	return err
 }
 
-// retire ends a pool that the configuration has no more: its backends are removed, as on_remove says.
+// retire ends a pool that the configuration no longer has. Its backends are removed, as on_remove says.
 func (s *served) retire() error {
 	if s.finder != nil {
 		s.finder.end()
@@ -261,12 +209,12 @@ func (s *served) retire() error {
 	for _, b := range s.pool.Backends() {
 		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
 	}
-	s.pool.Close() // who waits for a backend waits in vain
+	s.pool.Close() // ends the waiting of sessions in the queue
 	s.end()
 	return errors.Join(failures...)
 }
 
-// ignoreUnknown is err, unless that only says that a backend was removed by another at the same time.
+// ignoreUnknown returns err, or nil if err only says that somebody else has removed the backend meanwhile.
 func ignoreUnknown(err error) error {
 	if errors.Is(err, pool.ErrUnknownBackend) {
 		return nil
@@ -274,10 +222,11 @@ func ignoreUnknown(err error) error {
 	return err
 }
 
-// needsRestart is the keys that a process keeps for life and that next has otherwise than boot, which it was started with.
+// needsRestart returns the keys that only take effect at a start, and that differ between boot and next.
 func needsRestart(boot, next *conf.Config) []string {
 	keys := []string{}
-	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} } // the pools may be large
+	// without the pools, which may be large
+	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} }
 	for _, k := range process(boot).Compare(process(next)) {
 		switch path := conf.Path(k.Keys...); path {
 		case "global.workers", "global.udp_offload", "global.state_file", "log.format":
@@ -287,7 +236,7 @@ func needsRestart(boot, next *conf.Config) []string {
 	return keys
 }
 
-// noteReload counts a reload and tells of it.
+// noteReload counts and logs a reload, and publishes its event.
 func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
 	d.mu.Lock()
 	d.reloads.Last = &began

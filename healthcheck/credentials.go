@@ -8,13 +8,6 @@ import (
 	"time"
 )
 
-// ErrCredentials is wrapped by the error of a check whose target answers and does not take the credentials that the check shows, or
-// does not give their user the rights that the check needs. That may be a mistake of whoever configured the check: see Credentials.
-var ErrCredentials = errors.New("healthcheck: the target refuses the credentials of the check")
-
-// errStands is wrapped by an error that leaves the verdict as it is, and confirms it: it does not become stale.
-var errStands = errors.New("healthcheck: the verdict stands")
-
 // Credentials sees to it that wrong credentials of a group's checks are not taken for the failure of every target in it: a
 // password that was changed on all servers, and not here, must not take a database away from its clients. It stands between the
 // scheduler and the checks of these targets; see Wrap.
@@ -96,9 +89,28 @@ func (c credentialed) Check(ctx context.Context, t Target) (Result, error) {
 		return r, err // as with a Fence
 	}
 	if c.credentials.note(t, began, err) {
-		return Result{}, stands(err)
+		return Result{}, &unprovenError{err}
 	}
 	return r, err
+}
+
+// Cost returns what the checker costs that the credentials are of.
+func (c credentialed) Cost() (sockets, programs int) { return CostOf(c.checker) }
+
+// An unprovenError is a refusal of credentials that nobody else takes. It leaves the verdict as it is, and keeps it from becoming
+// stale.
+type unprovenError struct{ refusal error }
+
+// Error returns what the refusal says.
+func (e *unprovenError) Error() string { return e.refusal.Error() }
+
+// Unwrap returns the refusal.
+func (e *unprovenError) Unwrap() error { return e.refusal }
+
+// verdictStands reports whether err is the end of a check that leaves the verdict as it is, and confirms it.
+func verdictStands(err error) bool {
+	_, stands := errors.AsType[*unprovenError](err)
+	return stands
 }
 
 // note takes in how a check has ended that began at a time. It reports whether the target's verdict stands.

@@ -42,7 +42,7 @@ func (s *servers) Check(_ context.Context, t Target) (Result, error) {
 	case s.shown:
 		return Result{}, nil
 	}
-	return Result{}, refusedf("authentication refused")
+	return Result{}, errRefused
 }
 
 // A vault is a scheduler over servers whose passwords are judged, and what was reported.
@@ -203,7 +203,7 @@ func TestCredentialsForgetTheRemoved(t *testing.T) {
 		v.want(t, "alone", 2, 1, map[string]Verdict{"a": Healthy})
 		remove("a")
 		_, err := v.credentials.Wrap(v.servers).Check(t.Context(), target("a"))
-		failsWith(t, err, "authentication refused", ErrCredentials)
+		wantError(t, err, "authentication refused", ErrCredentials)
 		if n := len(v.credentials.answers); n != 0 {
 			t.Errorf("%d answers of targets that are gone", n)
 		}
@@ -229,11 +229,11 @@ func TestCredentialsBehindAFence(t *testing.T) {
 			defer mu.Unlock()
 			switch {
 			case refuses:
-				return Result{}, refusedf("authentication refused")
+				return Result{}, errRefused
 			case to.ID == "a":
 				return primaryOf(1), nil
 			}
-			return Result{Role: RoleReplica}, wrongRolef("is a replica, wanted a primary")
+			return Result{Role: RoleReplica}, errReplica
 		})))
 		must(t, s.Add(target("a"), checker, usual))
 		must(t, s.Add(target("b"), checker, usual))
@@ -247,36 +247,6 @@ func TestCredentialsBehindAFence(t *testing.T) {
 			t.Errorf("the verdicts are %v, and the primary is %q", verdicts, fence.Primary())
 		}
 	})
-}
-
-// TestCompositeCredentials holds that refused credentials count only where nothing else is wrong that counts by itself.
-func TestCompositeCredentials(t *testing.T) {
-	refused, sick, fine := fails(refusedf("authentication refused")), fails(unhealthyf("connect refused")), fails(nil)
-	replica := fails(wrongRolef("is a replica, wanted a primary"))
-	for _, tt := range []struct {
-		name    string
-		checker Checker
-		healthy bool
-		refused bool
-		wrong   bool
-	}{
-		{"all_of refused and fine", AllOf{refused, fine}, false, true, false},
-		{"all_of refused and sick", AllOf{refused, sick}, false, false, false},
-		{"any_of refused and fine", AnyOf{refused, fine}, true, false, false},
-		{"any_of refused and sick", AnyOf{refused, sick}, false, true, false},
-		{"any_of sick and refused", AnyOf{sick, refused}, false, true, false},
-		{"any_of replica and refused", AnyOf{replica, refused}, false, true, true},
-		{"any_of sick twice", AnyOf{sick, sick}, false, false, false},
-	} {
-		_, err := tt.checker.Check(t.Context(), target("a"))
-		if (err == nil) != tt.healthy || errors.Is(err, ErrCredentials) != tt.refused || errors.Is(err, ErrWrongRole) != tt.wrong {
-			t.Errorf("%s: %v, refused %v, wrong role %v", tt.name, err, errors.Is(err, ErrCredentials), errors.Is(err, ErrWrongRole))
-		}
-	}
-}
-
-func fails(err error) Checker {
-	return checkerFunc(func(context.Context, Target) (Result, error) { return Result{}, err })
 }
 
 func TestTryLogin(t *testing.T) {

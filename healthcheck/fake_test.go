@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -18,21 +15,30 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	log.SetOutput(io.Discard) // see HTTP
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if left, err := unprovoked(); code == 0 && (err != nil || len(left) > 0) {
-			fmt.Fprintf(os.Stderr, "failures in %s that no test provokes: %q, %v\n", healthDocument, left, err)
-			code = 1
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m)
 }
 
 // usual is a policy without jitter.
 var usual = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
 
-// errSick is what a fake check fails with.
-var errSick = errors.New("sick")
+// What fake checks fail with.
+var (
+	errSick    = errors.New("sick")
+	errRefused = &fakeError{"authentication refused", ErrCredentials}
+	errReplica = &fakeError{"is a replica, wanted a primary", ErrWrongRole}
+)
+
+// A fakeError is an error that says no more than its words, as those of the probes do.
+type fakeError struct {
+	words string
+	cause error
+}
+
+// Error returns the words.
+func (e *fakeError) Error() string { return e.words }
+
+// Unwrap returns the cause.
+func (e *fakeError) Unwrap() error { return e.cause }
 
 // target returns a target that no test connects to.
 func target(id string) Target {
@@ -150,6 +156,14 @@ func wantLines(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("reports are %q, want %q", got, want)
+	}
+}
+
+// wantError fails the test unless err says exactly that and wraps cause.
+func wantError(t *testing.T, err error, words string, cause error) {
+	t.Helper()
+	if err == nil || err.Error() != words || !errors.Is(err, cause) {
+		t.Errorf("error %v, want %q wrapping %v", err, words, cause)
 	}
 }
 

@@ -68,7 +68,7 @@ type fenced struct {
 // Check checks t. When it is a primary and another target has the better claim, the error wraps ErrWrongRole.
 func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	r, err := c.checker.Check(ctx, t)
-	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStands) {
+	if errors.Is(ctx.Err(), context.Canceled) || verdictStands(err) {
 		return r, err // the target is gone, has another checker, or said nothing: what it claims does not count, as its result does not
 	}
 	if errors.Is(err, ErrInconclusive) {
@@ -79,10 +79,23 @@ func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 		return r, err
 	}
 	if reason := c.fence.admit(t, r); reason != "" {
-		return r, wrongRolef("%s", reason).because(errAtOnce)
+		return r, &fencedError{reason}
 	}
 	return r, nil
 }
+
+// Cost returns what the checker behind the fence costs.
+func (c fenced) Cost() (sockets, programs int) { return CostOf(c.checker) }
+
+// A fencedError is the error of a target that claims to be the primary and has the worse claim. The scheduler counts it at once,
+// whatever Fall says.
+type fencedError struct{ reason string }
+
+// Error returns the reason.
+func (e *fencedError) Error() string { return e.reason }
+
+// Unwrap returns ErrWrongRole.
+func (e *fencedError) Unwrap() error { return ErrWrongRole }
 
 // Count returns how many rivalries there were so far. It only grows.
 func (f *Fence) Count() int {

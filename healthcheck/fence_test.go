@@ -117,7 +117,7 @@ func TestFenceFailover(t *testing.T) {
 			t.Errorf("%d rivalries, and the primary is %q; want 1 and b", n, primary)
 		}
 		_, err := st.fence.Wrap(&st.cast).Check(t.Context(), target("a"))
-		failsWith(t, err, "claims to be the primary, as b does, which was promoted later", ErrWrongRole)
+		wantError(t, err, "claims to be the primary, as b does, which was promoted later", ErrWrongRole)
 		st.cast.play("a", Result{Role: RoleReplica})
 		later(20 * time.Second)
 		st.cast.play("a", primaryOf(3)) // a planned switch

@@ -32,9 +32,10 @@ var (
 	ErrWrongRole = errors.New("healthcheck: the target has another role")
 	// ErrLagging is wrapped by the error of a check whose target works, and is too far behind its primary.
 	ErrLagging = errors.New("healthcheck: the target is behind its primary")
-
-	// errAtOnce is wrapped by an error that makes the verdict by itself, without waiting for more of its kind.
-	errAtOnce = errors.New("healthcheck: counts at once")
+	// ErrCredentials is wrapped by the error of a check whose target answers and does not take the credentials that the check
+	// shows, or does not give their user the rights that the check needs. That may be a mistake of whoever configured the check:
+	// see Credentials.
+	ErrCredentials = errors.New("healthcheck: the target refuses the credentials of the check")
 )
 
 // A Verdict is what the checks say of a target. The zero value is Unknown.

@@ -24,26 +24,20 @@ const (
 	slotKinds // how many there are
 )
 
-// A costly check takes more than one slot for sockets.
-type costly interface {
-	// cost returns how many sockets and programs one check has at once.
-	cost() (sockets, programs int)
+// A Costly checker says what one of its checks costs. A Checker that is not Costly costs one socket.
+type Costly interface {
+	Checker
+
+	// Cost returns how many sockets and how many programs one check has at the same time. It always returns the same.
+	Cost() (sockets, programs int)
 }
 
-// costOf returns which slots a check takes, and how many of them.
-func costOf(c Checker) (slotKind, int) {
-	sockets, programs := costOfParts(c)
-	if programs > 0 {
-		return programSlots, programs
-	}
-	return socketSlots, max(1, sockets)
-}
-
-func costOfParts(checkers ...Checker) (sockets, programs int) {
+// CostOf returns how many sockets and programs checks of all these checkers have together.
+func CostOf(checkers ...Checker) (sockets, programs int) {
 	for _, c := range checkers {
 		s, p := 1, 0
-		if c, ok := c.(costly); ok {
-			s, p = c.cost()
+		if c, ok := c.(Costly); ok {
+			s, p = c.Cost()
 		}
 		sockets += s
 		programs += p
@@ -51,12 +45,14 @@ func costOfParts(checkers ...Checker) (sockets, programs int) {
 	return sockets, programs
 }
 
-// Costs of the checkers that are not one socket each.
-func (c Exec) cost() (sockets, programs int)         { return 0, 1 }
-func (c AllOf) cost() (sockets, programs int)        { return costOfParts(c...) }
-func (c AnyOf) cost() (sockets, programs int)        { return costOfParts(c...) }
-func (c fenced) cost() (sockets, programs int)       { return costOfParts(c.checker) }
-func (c credentialed) cost() (sockets, programs int) { return costOfParts(c.checker) }
+// slotsOf returns which kind of slots a check with c takes, and how many of them.
+func slotsOf(c Checker) (slotKind, int) {
+	sockets, programs := CostOf(c)
+	if programs > 0 {
+		return programSlots, programs
+	}
+	return socketSlots, max(1, sockets)
+}
 
 // A group is the targets of one Target.Group. Scheduler.mu guards it; newGroup makes it.
 type group struct {

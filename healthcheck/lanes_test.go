@@ -17,10 +17,14 @@ func hang(ctx context.Context, _ int) error {
 	return ctx.Err()
 }
 
-// A program is a fake that takes the slot of a program.
-type program struct{ *fake }
+// A costs is a fake that costs so much.
+type costs struct {
+	*fake
+	sockets, programs int
+}
 
-func (program) cost() (sockets, programs int) { return 0, 1 }
+// Cost implements Costly.
+func (c costs) Cost() (sockets, programs int) { return c.sockets, c.programs }
 
 // defaults is the policy of a pool that sets none of the keys.
 var defaults = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3, Jitter: 0.1}
@@ -32,7 +36,7 @@ func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 	slow := defaults
 	slow.Timeout = 10 * time.Second
 	socket := func(f *fake) Checker { return f }
-	script := func(f *fake) Checker { return program{f} }
+	script := func(f *fake) Checker { return costs{fake: f, programs: 1} }
 	for name, tt := range map[string]struct {
 		pools, backends int
 		policy          Policy
@@ -155,23 +159,21 @@ func TestNoVerdictGoesStaleInTheQueue(t *testing.T) {
 	})
 }
 
-// TestSlotsOfCompositeChecks: what has several sockets at once takes as many slots, and what runs a program takes those of programs.
-func TestSlotsOfCompositeChecks(t *testing.T) {
-	three := AllOf{TCP{}, AnyOf{DNS{}, UDP{}}}
+// TestSlotsOfChecks: what has several sockets at once takes as many slots, and what runs a program takes those of programs.
+func TestSlotsOfChecks(t *testing.T) {
 	for _, tt := range []struct {
 		checker Checker
 		kind    slotKind
 		slots   int
 	}{
-		{TCP{}, socketSlots, 1},
-		{three, socketSlots, 3},
-		{fenced{checker: three}, socketSlots, 3},
-		{AllOf{}, socketSlots, 1},
-		{Exec{}, programSlots, 1},
-		{AnyOf{TCP{}, Exec{}, AllOf{Exec{}, TCP{}}}, programSlots, 2},
-		{fenced{checker: Exec{}}, programSlots, 1},
+		{newFake(succeed), socketSlots, 1},
+		{costs{sockets: 3}, socketSlots, 3},
+		{costs{}, socketSlots, 1},
+		{costs{sockets: 3, programs: 2}, programSlots, 2},
+		{fenced{checker: costs{sockets: 3}}, socketSlots, 3},
+		{credentialed{checker: fenced{checker: costs{programs: 1}}}, programSlots, 1},
 	} {
-		if kind, slots := costOf(tt.checker); kind != tt.kind || slots != tt.slots {
+		if kind, slots := slotsOf(tt.checker); kind != tt.kind || slots != tt.slots {
 			t.Errorf("%T takes %d slots of kind %d, want %d of kind %d", tt.checker, slots, kind, tt.slots, tt.kind)
 		}
 	}
@@ -188,13 +190,12 @@ func TestHeavyChecksAreNotStarved(t *testing.T) {
 		for i := range 200 {
 			must(t, s.Add(Target{ID: fmt.Sprint(i), Group: fmt.Sprint(i % 7)}, light, usual))
 		}
-		must(t, s.Add(Target{ID: "heavy", Group: "heavy"}, AllOf(slices.Repeat([]Checker{heavy}, 30)), usual))
+		must(t, s.Add(Target{ID: "heavy", Group: "heavy"}, costs{fake: heavy, sockets: 30}, usual))
 		start := time.Now()
 		defer run(t, s)()
 		later(time.Minute)
-		// 30 at once of the same target: the fake does not tell them apart, and so only their number counts
-		if n := len(heavy.of("heavy", start)); n < 20*30 {
-			t.Errorf("the heavy check had %d turns in a minute, want about 30", n/30)
+		if n := len(heavy.of("heavy", start)); n < 20 {
+			t.Errorf("the heavy check had %d turns in a minute, want about 30", n)
 		}
 		if got := s.Stats().Sockets; got.Running > 32+29 {
 			t.Errorf("%d slots taken", got.Running)

@@ -47,7 +47,7 @@ const (
 // use has j checked with c.
 func (j *job) use(c Checker) {
 	j.checker = c
-	kind, n := costOf(c)
+	kind, n := slotsOf(c)
 	j.kind, j.slots = kind, uint16(min(n, math.MaxUint16))
 }
 

@@ -290,7 +290,7 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	}
 	if current {
 		s.noteLocked(j, outcomeOf(err), words(result, err), start, end)
-		if !errors.Is(err, ErrInconclusive) && !errors.Is(err, errStands) && !start.Before(j.judged) {
+		if !errors.Is(err, ErrInconclusive) && !verdictStands(err) && !start.Before(j.judged) {
 			s.countLocked(j, result, err, end)
 		}
 	}
@@ -304,7 +304,7 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 
 // countLocked adds a result to the streak of j.
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
-	if errors.Is(err, errAtOnce) {
+	if _, atOnce := errors.AsType[*fencedError](err); atOnce {
 		s.judgeLocked(j, verdictOf(err), err.Error(), now)
 		return
 	}

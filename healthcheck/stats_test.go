@@ -104,10 +104,10 @@ func TestOutcomes(t *testing.T) {
 		want Outcome
 	}{
 		{errors.Join(ErrInconclusive, context.Canceled), FoundNothingOut},
-		{errors.Join(ErrWrongRole, errAtOnce), FoundWrongRole},
-		{refusedf("authentication refused"), Refused},
+		{&fencedError{"claims to be the primary"}, FoundWrongRole},
+		{&unprovenError{errRefused}, Refused},
 		{context.DeadlineExceeded, TimedOut},
-		{connectError(t.Context(), time.Now(), context.DeadlineExceeded), TimedOut},
+		{fmt.Errorf("connect timed out: %w", context.DeadlineExceeded), TimedOut},
 	} {
 		if got := outcomeOf(tt.err); got != tt.want {
 			t.Errorf("%v is a %v, want a %v", tt.err, got, tt.want)

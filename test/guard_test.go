@@ -56,22 +56,25 @@ func listPackages(t *testing.T) []listed {
 // houseImports is which of our packages each of them may import. A package that is not named here has no place in the house.
 func houseImports() map[string][]string {
 	return map[string][]string{
-		"cmd/limeload-l4":        {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
-		"cmd/limeload-l4/admin":  {"pool"},
-		"cmd/limeload-l4/daemon": {"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "l4", "cmd/limeload-l4/admin"},
-		"conf":                   {"conf/file", "algo"}, // for the names of the algorithms
-		"conf/file":              nil,                   // a leaf that knows nothing of conf: how files are read, whoever reads them
-		"algo":                   nil,
-		"pool":                   {"algo"},
-		"pool/discovery":         {"pool", "conf/file"},
-		"healthcheck":            nil,
-		"l4/internal/dnscache":   nil,
-		"l4":                     {"pool", "l4/internal/dnscache", "l4/internal/sock"},
-		"l4/internal/sock":       nil,
-		"test":                   {"test/harness"},
-		"test/bench":             {"test/harness"},
-		"test/harness":           nil,
-		"test/install":           nil,
+		"cmd/limeload-l4":       {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
+		"cmd/limeload-l4/admin": {"pool"},
+		"cmd/limeload-l4/daemon": {
+			"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "healthcheck/probe", "l4", "cmd/limeload-l4/admin",
+		},
+		"conf":                 {"conf/file", "algo"}, // for the names of the algorithms
+		"conf/file":            nil,                   // a leaf that knows nothing of conf: how files are read, whoever reads them
+		"algo":                 nil,
+		"pool":                 {"algo"},
+		"pool/discovery":       {"pool", "conf/file"},
+		"healthcheck":          nil,
+		"healthcheck/probe":    {"healthcheck"},
+		"l4/internal/dnscache": nil,
+		"l4":                   {"pool", "l4/internal/dnscache", "l4/internal/sock"},
+		"l4/internal/sock":     nil,
+		"test":                 {"test/harness"},
+		"test/bench":           {"test/harness"},
+		"test/harness":         nil,
+		"test/install":         nil,
 	}
 }
 

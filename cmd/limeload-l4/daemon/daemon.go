@@ -20,6 +20,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/healthcheck/probe"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -54,7 +55,7 @@ type Daemon struct {
 	boot    *conf.Config // what it was started with
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
-	echo    *healthcheck.ICMP // for all checks that ping
+	echo    *probe.ICMP // for all checks that ping
 	state   *stateStore
 	drains  *drains
 	notify  *notifier
@@ -92,7 +93,7 @@ type Daemon struct {
 // kernel's queue. All that can fail is done here; nothing runs before Run.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
+		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: probe.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
 		pools: make(map[string]*served),
 	}

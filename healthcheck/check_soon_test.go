@@ -11,8 +11,8 @@ import (
 // lazy is a policy that checks now and then, without jitter.
 var lazy = Policy{Interval: time.Minute, FastInterval: time.Second, Timeout: time.Second, Rise: 1, Fall: 2}
 
-// TestCheckSoon holds that a hint has a target checked at once, that one which has fallen is found out in fast intervals, and that its next
-// checks keep to the interval.
+// TestCheckSoon holds that a hint has a target checked at once, that one which has fallen is found out in fast
+// intervals, and that its next checks keep to the interval.
 func TestCheckSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(_ context.Context, n int) error {

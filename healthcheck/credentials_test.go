@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// servers are targets with a password each, which a test changes; one without does not answer. The checks show the password "old"
-// unless told otherwise.
+// servers are targets with a password each, which a test changes; one without does not answer. The checks show the
+// password "old" unless told otherwise.
 type servers struct {
 	mu        sync.Mutex
 	passwords map[string]string
@@ -91,12 +91,13 @@ func (v *vault) want(t *testing.T, what string, changes, refusals int, verdicts 
 		}
 	}
 	if v.changes != changes || len(v.refusals) != refusals {
-		t.Errorf("%s: %d changes and %d refusals (%+v), want %d and %d", what, v.changes, len(v.refusals), v.refusals, changes, refusals)
+		t.Errorf("%s: %d changes and %d refusals (%+v), want %d and %d", what, v.changes, len(v.refusals), v.refusals,
+			changes, refusals)
 	}
 }
 
-// TestCredentialsOfAll changes the password of every server: no verdict changes, however long that lasts, and it is told once. A
-// server that is gone besides is unhealthy as ever.
+// TestCredentialsOfAll changes the password of every server: no verdict changes, however long that lasts, and it is
+// told once. A server that is gone besides is unhealthy as ever.
 func TestCredentialsOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -106,10 +107,12 @@ func TestCredentialsOfAll(t *testing.T) {
 		v.set("new", "a", "b", "c")
 		later(time.Hour)
 		v.want(t, "an hour later", 3, 1, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
-		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" || !v.credentials.Refused() {
+		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" ||
+			!v.credentials.Refused() {
 			t.Errorf("told %+v", r)
 		}
-		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused || s.Last.Detail != "authentication refused" {
+		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused ||
+			s.Last.Detail != "authentication refused" {
 			t.Errorf("the last check is %+v", s.Last)
 		}
 		v.set("", "c")
@@ -129,8 +132,8 @@ func TestCredentialsOfAll(t *testing.T) {
 	})
 }
 
-// TestCredentialsOfOne changes the password of one server, then of a second and of the last one: those that refuse what others take
-// are unhealthy, and only the last one's verdict stands.
+// TestCredentialsOfOne changes the password of one server, then of a second and of the last one: those that refuse what
+// others take are unhealthy, and only the last one's verdict stands.
 func TestCredentialsOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -151,8 +154,8 @@ func TestCredentialsOfOne(t *testing.T) {
 	})
 }
 
-// TestCredentialsAtAnyMoment changes all passwords at any moment between checks of any jitter and any fast interval: that one server
-// is checked three times before another one is checked at all must not make it unhealthy.
+// TestCredentialsAtAnyMoment changes all passwords at any moment between checks of any jitter and any fast interval:
+// that one server is checked three times before another one is checked at all must not make it unhealthy.
 func TestCredentialsAtAnyMoment(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
@@ -187,7 +190,8 @@ func TestCredentialsFromTheStart(t *testing.T) {
 	})
 }
 
-// TestCredentialsForgetTheRemoved removes the one server that takes the password, and holds that nothing is kept of those that are gone.
+// TestCredentialsForgetTheRemoved removes the one server that takes the password, and holds that nothing is kept of
+// those that are gone.
 func TestCredentialsForgetTheRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b")
@@ -210,8 +214,8 @@ func TestCredentialsForgetTheRemoved(t *testing.T) {
 	})
 }
 
-// TestCredentialsBehindAFence has a primary whose password changes: it is the primary still, and a second one that claims to be it is
-// no primary.
+// TestCredentialsBehindAFence has a primary whose password changes: it is the primary still, and a second one that
+// claims to be it is no primary.
 func TestCredentialsBehindAFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -276,7 +280,8 @@ func TestTryLogin(t *testing.T) {
 			return Result{}, ctx.Err()
 		})
 		began := time.Now()
-		if _, err := TryLogin(t.Context(), hangs, all[:maxTrials], time.Second); err != nil || time.Since(began) != time.Second {
+		if _, err := TryLogin(t.Context(), hangs, all[:maxTrials], time.Second); err != nil ||
+			time.Since(began) != time.Second {
 			t.Errorf("they hang: %v after %v", err, time.Since(began))
 		}
 	})

@@ -10,7 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// A lottery is a Checker that asks nobody: whether the target is healthy depends on its port. Package probe has real ones.
+// A lottery is a Checker that asks nobody: whether the target is healthy depends on its port. Package probe has real
+// ones.
 type lottery struct{}
 
 func (lottery) Check(_ context.Context, t healthcheck.Target) (healthcheck.Result, error) {

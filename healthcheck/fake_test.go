@@ -19,7 +19,10 @@ func TestMain(m *testing.M) {
 }
 
 // usual is a policy without jitter.
-var usual = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
+var usual = Policy{
+	Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second,
+	Rise: 2, Fall: 3,
+}
 
 // What fake checks fail with.
 var (
@@ -118,7 +121,8 @@ func (j *journal) take(since time.Time) []string {
 	defer j.mu.Unlock()
 	var lines []string
 	for _, c := range j.changes {
-		lines = append(lines, fmt.Sprintf("%s: %v to %v (%s) at %v", c.Target.ID, c.From, c.To, c.Reason, c.At.Sub(since)))
+		lines = append(lines,
+			fmt.Sprintf("%s: %v to %v (%s) at %v", c.Target.ID, c.From, c.To, c.Reason, c.At.Sub(since)))
 	}
 	j.changes = nil
 	return lines

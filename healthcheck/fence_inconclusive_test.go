@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestFenceIsNotMovedByOurOwnWant has the checks of two primaries find nothing out for a minute: nobody's claim has lapsed, and the rival
-// is not told of again.
+// TestFenceIsNotMovedByOurOwnWant has the checks of two primaries find nothing out for a minute: nobody's claim has
+// lapsed, and the rival is not told of again.
 func TestFenceIsNotMovedByOurOwnWant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fence *Fence

@@ -93,8 +93,8 @@ func (st *stage) want(t *testing.T, what string, verdicts map[string]Verdict) {
 
 func primaryOf(epoch uint64) Result { return Result{Role: RolePrimary, Epoch: epoch} }
 
-// TestFenceFailover plays a failover: the primary hangs, its replica is promoted, and the old one comes back as if nothing had
-// happened.
+// TestFenceFailover plays a failover: the primary hangs, its replica is promoted, and the old one comes back as if
+// nothing had happened.
 func TestFenceFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -110,7 +110,8 @@ func TestFenceFailover(t *testing.T) {
 		st.cast.play("a", primaryOf(1))
 		later(20 * time.Second)
 		st.want(t, "with the old one back", map[string]Verdict{"a": WrongRole, "b": Healthy})
-		if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "a" || st.rivals[0].Primary.ID != "b" || st.rivals[0].Count != 1 {
+		if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "a" || st.rivals[0].Primary.ID != "b" ||
+			st.rivals[0].Count != 1 {
 			t.Errorf("told of %+v, want the one rival once", st.rivals)
 		}
 		if n, primary := st.fence.Count(), st.fence.Primary(); n != 1 || primary != "b" {
@@ -126,8 +127,8 @@ func TestFenceFailover(t *testing.T) {
 	})
 }
 
-// TestFenceDeposesAtOnce holds that a primary which is still healthy loses its verdict when a later promotion shows up, not
-// after the failures that it takes otherwise.
+// TestFenceDeposesAtOnce holds that a primary which is still healthy loses its verdict when a later promotion shows up,
+// not after the failures that it takes otherwise.
 func TestFenceDeposesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -143,7 +144,8 @@ func TestFenceDeposesAtOnce(t *testing.T) {
 	})
 }
 
-// TestFenceForgetsTheRemoved has a primary that is removed just when its check ends: its claim must not keep others out for ever.
+// TestFenceForgetsTheRemoved has a primary that is removed just when its check ends: its claim must not keep others out
+// for ever.
 func TestFenceForgetsTheRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Options{Report: func([]Change) {}})
@@ -207,8 +209,8 @@ func TestFenceRanks(t *testing.T) {
 
 func masterOf(offset uint64) Result { return Result{Role: RolePrimary, Offset: offset} }
 
-// TestFenceHigherOffset has two masters without replicas after a restart: the one that has written more wins, whichever is checked
-// first, and stays the primary.
+// TestFenceHigherOffset has two masters without replicas after a restart: the one that has written more wins, whichever
+// is checked first, and stays the primary.
 func TestFenceHigherOffset(t *testing.T) {
 	for _, better := range []string{"a", "b"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -228,9 +230,9 @@ func TestFenceHigherOffset(t *testing.T) {
 	}
 }
 
-// TestFenceComparesWhatIsNew has a busy primary whose replica is made a master by mistake, at any moment between two checks: what the
-// new one has may be more than the old one had when it was checked last, and is less than that has by now. The old one never loses its
-// verdict.
+// TestFenceComparesWhatIsNew has a busy primary whose replica is made a master by mistake, at any moment between two
+// checks: what the new one has may be more than the old one had when it was checked last, and is less than that has by
+// now. The old one never loses its verdict.
 func TestFenceComparesWhatIsNew(t *testing.T) {
 	for phase := range 40 {
 		synctest.Test(t, func(t *testing.T) {
@@ -264,8 +266,8 @@ func TestFenceComparesWhatIsNew(t *testing.T) {
 	}
 }
 
-// TestFencesAgree has balancers that come to the same two masters at other moments, with equal claims, or one that is better: all that
-// know nothing of what was before take the same one, and so do all that remember the same.
+// TestFencesAgree has balancers that come to the same two masters at other moments, with equal claims, or one that is
+// better: all that know nothing of what was before take the same one, and so do all that remember the same.
 func TestFencesAgree(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
@@ -294,8 +296,10 @@ func TestFencesAgree(t *testing.T) {
 						want = "b"
 					}
 				}
-				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy || st.fence.Remembered().ID != want {
-					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts, st.fence.Remembered().ID, want)
+				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy ||
+					st.fence.Remembered().ID != want {
+					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts,
+						st.fence.Remembered().ID, want)
 				}
 				stop()
 			}
@@ -306,8 +310,8 @@ func TestFencesAgree(t *testing.T) {
 	}
 }
 
-// TestFenceRemembers has a fence that was told who was the primary: while that one has not been checked it is remembered still, and when
-// it is found to be none any more its successor is.
+// TestFenceRemembers has a fence that was told who was the primary: while that one has not been checked it is
+// remembered still, and when it is found to be none any more its successor is.
 func TestFenceRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -334,8 +338,8 @@ func TestFenceRemembers(t *testing.T) {
 	})
 }
 
-// TestFenceUnderRandomRoles plays an hour of three targets that claim, fail and follow as they like, with epochs that go up: at
-// no moment are two healthy.
+// TestFenceUnderRandomRoles plays an hour of three targets that claim, fail and follow as they like, with epochs that
+// go up: at no moment are two healthy.
 func TestFenceUnderRandomRoles(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

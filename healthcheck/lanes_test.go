@@ -27,11 +27,14 @@ type costs struct {
 func (c costs) Cost() (sockets, programs int) { return c.sockets, c.programs }
 
 // defaults is the policy of a pool that sets none of the keys.
-var defaults = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3, Jitter: 0.1}
+var defaults = Policy{
+	Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second,
+	Rise: 2, Fall: 3, Jitter: 0.1,
+}
 
-// TestAPoolsTroubleStaysItsOwn has the checks of one pool hang, or of many, and a healthy backend in another pool and one in the same
-// pool. With no more slots than there are at the lowest limit of descriptors both are checked in time for an hour, once it is known
-// who hangs, and keep their verdicts.
+// TestAPoolsTroubleStaysItsOwn has the checks of one pool hang, or of many, and a healthy backend in another pool and
+// one in the same pool. With no more slots than there are at the lowest limit of descriptors both are checked in time
+// for an hour, once it is known who hangs, and keep their verdicts.
 func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 	slow := defaults
 	slow.Timeout = 10 * time.Second
@@ -41,7 +44,8 @@ func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 		pools, backends int
 		policy          Policy
 		kind            func(*fake) Checker
-		other, same     time.Duration // until the one of the other pool is checked in time, and the one of the same pool
+		// until the one of the other pool is checked in time, and the one of the same pool
+		other, same time.Duration
 	}{
 		"300 backends swallow SYNs":    {1, 300, defaults, socket, 0, 30 * time.Second},
 		"64 backends hang for 10 s":    {1, 64, slow, socket, 0, 50 * time.Second},
@@ -138,7 +142,8 @@ func TestOneThatRecoversIsFound(t *testing.T) {
 	})
 }
 
-// TestNoVerdictGoesStaleInTheQueue has so few slots that each target is checked once in 100 s, where a verdict is stale after 7.
+// TestNoVerdictGoesStaleInTheQueue has so few slots that each target is checked once in 100 s, where a verdict is stale
+// after 7.
 func TestNoVerdictGoesStaleInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(context.Context, int) error { time.Sleep(time.Second); return nil })
@@ -159,7 +164,8 @@ func TestNoVerdictGoesStaleInTheQueue(t *testing.T) {
 	})
 }
 
-// TestSlotsOfChecks: what has several sockets at once takes as many slots, and what runs a program takes those of programs.
+// TestSlotsOfChecks: what has several sockets at once takes as many slots, and what runs a program takes those of
+// programs.
 func TestSlotsOfChecks(t *testing.T) {
 	for _, tt := range []struct {
 		checker Checker

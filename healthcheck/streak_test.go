@@ -38,7 +38,8 @@ func TestStreak(t *testing.T) {
 			var got strings.Builder
 			for _, r := range tt.results {
 				s.add(map[rune]Verdict{'s': Healthy, 'f': Unhealthy, 'r': WrongRole, 'l': Lagging}[r])
-				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w", Lagging: "l"}[s.verdict]
+				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w",
+					Lagging: "l"}[s.verdict]
 				if !s.settled() {
 					letter = strings.ToUpper(letter)
 				}

@@ -267,6 +267,7 @@ func checkLane(t *testing.T, s *slots, l *lane, inReady map[*job]bool) {
 		}
 	}
 	if l.running < 0 || l.queued != (listed == 1) || listed > 1 || len(l.ready) > 0 && !l.queued {
-		t.Errorf("a lane with %d ready and %d running is %d times among those that wait, queued: %v", len(l.ready), l.running, listed, l.queued)
+		t.Errorf("a lane with %d ready and %d running is %d times among those that wait, queued: %v", len(l.ready),
+			l.running, listed, l.queued)
 	}
 }

@@ -14,7 +14,8 @@ import (
 // fail is a check that finds the target sick.
 func fail(context.Context, int) error { return errSick }
 
-// TestUpdateKeepsTheVerdict has a healthy target with one failure of three updated: one more makes the two that count now.
+// TestUpdateKeepsTheVerdict has a healthy target with one failure of three updated: one more makes the two that count
+// now.
 func TestUpdateKeepsTheVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := newFake(func(_ context.Context, n int) error {
@@ -131,14 +132,15 @@ func TestUpdateBeforeRun(t *testing.T) {
 		start := time.Now()
 		defer run(t, s)()
 		later(11 * time.Second)
-		if got, want := after.of("a", start), seconds(0, 5, 10); !slices.Equal(got, want) || len(before.of("a", start)) > 0 {
+		if got, want := after.of("a", start), seconds(0, 5, 10); !slices.Equal(got, want) ||
+			len(before.of("a", start)) > 0 {
 			t.Errorf("checks were at %v, want %v, and none of the checker before", got, want)
 		}
 	})
 }
 
-// TestUpdateMakesNothingStale shortens the interval from an hour to a second: the old verdict is older than the new policy
-// lets one become, and is to stay until the new checks had their time.
+// TestUpdateMakesNothingStale shortens the interval from an hour to a second: the old verdict is older than the new
+// policy lets one become, and is to stay until the new checks had their time.
 func TestUpdateMakesNothingStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -162,7 +164,8 @@ func TestUpdateMakesNothingStale(t *testing.T) {
 	})
 }
 
-// TestUpdateOfManyIsNoBurst changes the interval of 10,000 targets at once, to a longer and to a shorter one, and in mid-interval.
+// TestUpdateOfManyIsNoBurst changes the interval of 10,000 targets at once, to a longer and to a shorter one, and in
+// mid-interval.
 func TestUpdateOfManyIsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const targets = 10_000
@@ -195,7 +198,8 @@ func TestUpdateOfManyIsNoBurst(t *testing.T) {
 			}
 			for tenth, n := range perTenth[:15] {
 				if n > targets/10*3/2 {
-					t.Errorf("interval %v: %d checks in its tenth number %d, want about %d: %v", interval, n, tenth, targets/10, perTenth)
+					t.Errorf("interval %v: %d checks in its tenth number %d, want about %d: %v", interval, n, tenth,
+						targets/10, perTenth)
 				}
 			}
 		}

@@ -9,11 +9,12 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// AllOf is healthy when each of its checks is; there has to be one. They run at the same time. Of several that fail the worst
-// is told, and of equals the first in order: see worst.
+// AllOf succeeds if all of its checks succeed. It needs at least one. The checks run at the same time. If several fail,
+// the error is that of the worst one, see worst.
 type AllOf []healthcheck.Checker
 
-// Check runs the checks. Its result is the first one's, with the details of all.
+// Check runs the checks. The result has the details of all checks, the longest latency, and the role of the first check
+// that found one.
 func (c AllOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	results, errs := runAll(ctx, t, c)
 	if i := worst(errs); i >= 0 {
@@ -38,7 +39,7 @@ func (c AllOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 // Cost returns what all of the checks cost together.
 func (c AllOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) }
 
-// withRole returns r with what other says of a role, if r says nothing of one.
+// withRole returns r. If r has no role, it gets the role of other, and what ranks primaries.
 func withRole(r, other healthcheck.Result) healthcheck.Result {
 	if r.Role == healthcheck.RoleUnknown {
 		r.Role, r.Epoch, r.Offset, r.Replicas = other.Role, other.Epoch, other.Offset, other.Replicas
@@ -46,14 +47,14 @@ func withRole(r, other healthcheck.Result) healthcheck.Result {
 	return r
 }
 
-// AnyOf is healthy when one of its checks is; there has to be one. They run at the same time; when all fail, all reasons are
-// told, and the worst makes the verdict.
+// AnyOf succeeds if one of its checks succeeds. It needs at least one. The checks run at the same time. If all fail,
+// the error has all reasons, and the worst failure makes the verdict.
 type AnyOf []healthcheck.Checker
 
 // Cost returns what all of the checks cost together.
 func (c AnyOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) }
 
-// Check runs the checks. Its result is that of the first one in order that succeeded.
+// Check runs the checks. The result is that of the first check, in the order of c, that succeeded.
 func (c AnyOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	results, errs := runAll(ctx, t, c)
 	for i, err := range errs {
@@ -62,21 +63,23 @@ func (c AnyOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 		}
 	}
 	if unsure := inconclusive(errs); unsure != nil {
-		return healthcheck.Result{}, unsure // it might have been the one
+		return healthcheck.Result{}, unsure // this check might have succeeded
 	}
 	reasons := make([]string, len(errs))
 	causes := []error{errs[worst(errs)]}
 	for i, err := range errs {
 		reasons[i] = err.Error()
 		if errors.Is(err, healthcheck.ErrCredentials) {
-			causes = append(causes, healthcheck.ErrCredentials) // with better ones it might have been the one
+			// With other credentials this check might have succeeded.
+			causes = append(causes, healthcheck.ErrCredentials)
 		}
 	}
-	return healthcheck.Result{}, unhealthyf("none of the checks succeeded: %s", strings.Join(reasons, "; ")).because(causes...)
+	all := strings.Join(reasons, "; ")
+	return healthcheck.Result{}, unhealthyf("none of the checks succeeded: %s", all).because(causes...)
 }
 
-// worst returns the index of the failure that makes the verdict, or -1 if no check failed. Of several failures as bad as each
-// other it is the first.
+// worst returns the index of the failure that makes the verdict, or -1 if no check failed. Of several failures as bad
+// as each other it is the first.
 func worst(errs []error) int {
 	at, most := -1, 0
 	for i, err := range errs {
@@ -87,8 +90,8 @@ func worst(errs []error) int {
 	return at
 }
 
-// badness ranks failures; 0 is none. A wrong role is the worst: such a target must not get sessions even when no other target
-// is healthy. Lag does little harm. Refused credentials come last, since they may say nothing about the target.
+// badness ranks failures; 0 is none. A wrong role is the worst: such a target must not get sessions even when no other
+// target is healthy. Lag does little harm. Refused credentials come last, since they may say nothing about the target.
 func badness(err error) int {
 	switch {
 	case err == nil, errors.Is(err, healthcheck.ErrInconclusive):
@@ -103,7 +106,7 @@ func badness(err error) int {
 	return 3
 }
 
-// inconclusive returns the first error of a check that found out nothing.
+// inconclusive returns the first error that wraps ErrInconclusive, or nil.
 func inconclusive(errs []error) error {
 	for _, err := range errs {
 		if errors.Is(err, healthcheck.ErrInconclusive) {
@@ -113,8 +116,8 @@ func inconclusive(errs []error) error {
 	return nil
 }
 
-// runAll runs checks at the same time and returns what each found. Those that have a port keep it, even if t's address is exact: it
-// is what tells them apart.
+// runAll runs checks at the same time and returns what each found. A check with a port uses it even if t's address is
+// exact, since the ports are what makes the checks differ.
 func runAll(ctx context.Context, t healthcheck.Target, checks []healthcheck.Checker) ([]healthcheck.Result, []error) {
 	t.Exact = false
 	results, errs := make([]healthcheck.Result, len(checks)), make([]error, len(checks))

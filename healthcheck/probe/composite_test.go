@@ -26,7 +26,8 @@ func (s says) Check(context.Context, healthcheck.Target) (healthcheck.Result, er
 
 func TestComposites(t *testing.T) {
 	good, bad := says{result: healthcheck.Result{Detail: "fine", Latency: 1}}, says{err: errors.New("bad")}
-	replica := says{result: healthcheck.Result{Role: healthcheck.RoleReplica}, err: fmt.Errorf("a replica: %w", healthcheck.ErrWrongRole)}
+	replica := says{result: healthcheck.Result{Role: healthcheck.RoleReplica},
+		err: fmt.Errorf("a replica: %w", healthcheck.ErrWrongRole)}
 	late := says{err: fmt.Errorf("late: %w", healthcheck.ErrLagging)}
 	unsure := says{err: fmt.Errorf("no descriptor: %w", healthcheck.ErrInconclusive)}
 	primary := says{result: healthcheck.Result{Detail: "primary", Role: healthcheck.RolePrimary, Epoch: 7, Latency: 2}}
@@ -38,15 +39,18 @@ func TestComposites(t *testing.T) {
 	}{
 		{"all succeed", AllOf{good, primary}, "fine; primary", nil},
 		{"one fails", AllOf{good, bad, says{err: errors.New("worse")}}, "check 2 of 3: bad", nil},
-		{"one fails, and the role is wrong", AllOf{good, bad, replica}, "check 3 of 3: " + replica.err.Error(), healthcheck.ErrWrongRole},
+		{"one fails, and the role is wrong", AllOf{good, bad, replica}, "check 3 of 3: " + replica.err.Error(),
+			healthcheck.ErrWrongRole},
 		{"one lags, and one fails", AllOf{late, bad}, "check 2 of 2: bad", nil},
 		{"one lags", AllOf{good, late}, "check 2 of 2: " + late.err.Error(), healthcheck.ErrLagging},
-		{"one has the wrong role", AllOf{good, replica}, "check 2 of 2: a replica: " + healthcheck.ErrWrongRole.Error(), healthcheck.ErrWrongRole},
+		{"one has the wrong role", AllOf{good, replica}, "check 2 of 2: a replica: " + healthcheck.ErrWrongRole.Error(),
+			healthcheck.ErrWrongRole},
 		{"one is unsure", AllOf{good, unsure}, unsure.err.Error(), healthcheck.ErrInconclusive},
 		{"one is unsure and one fails", AllOf{unsure, bad}, "check 2 of 2: bad", nil},
 		{"any succeeds", AnyOf{bad, good, primary}, "fine", nil},
 		{"none does", AnyOf{bad, says{err: errors.New("worse")}}, "none of the checks succeeded: bad; worse", nil},
-		{"none, and one has the wrong role", AnyOf{bad, replica}, "none of the checks succeeded: bad; " + replica.err.Error(), healthcheck.ErrWrongRole},
+		{"none, and one has the wrong role", AnyOf{bad, replica},
+			"none of the checks succeeded: bad; " + replica.err.Error(), healthcheck.ErrWrongRole},
 		{"none, and one lags", AnyOf{late, bad}, "none of the checks succeeded: " + late.err.Error() + "; bad", nil},
 		{"none, and one is unsure", AnyOf{bad, unsure}, unsure.err.Error(), healthcheck.ErrInconclusive},
 	} {
@@ -59,14 +63,17 @@ func TestComposites(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("says %q, want %q", got, tt.want)
 			}
-			for _, kind := range []error{healthcheck.ErrWrongRole, healthcheck.ErrLagging, healthcheck.ErrInconclusive} {
+			for _, kind := range []error{
+				healthcheck.ErrWrongRole, healthcheck.ErrLagging, healthcheck.ErrInconclusive,
+			} {
 				if errors.Is(err, kind) != (kind == tt.kind) {
 					t.Errorf("error %v wraps %v: %v", err, kind, errors.Is(err, kind))
 				}
 			}
 		})
 	}
-	if r, _ := (AllOf{good, primary}).Check(t.Context(), target("a")); r.Role != healthcheck.RolePrimary || r.Epoch != 7 || r.Latency != 2 {
+	if r, _ := (AllOf{good, primary}).Check(t.Context(), target("a")); r.Role != healthcheck.RolePrimary ||
+		r.Epoch != 7 || r.Latency != 2 {
 		t.Errorf("all together say %+v", r)
 	}
 }
@@ -115,8 +122,10 @@ func TestCompositeCredentials(t *testing.T) {
 		{"any_of sick twice", AnyOf{sick, sick}, false, false, false},
 	} {
 		_, err := tt.checker.Check(t.Context(), target("a"))
-		if (err == nil) != tt.healthy || errors.Is(err, healthcheck.ErrCredentials) != tt.refused || errors.Is(err, healthcheck.ErrWrongRole) != tt.wrong {
-			t.Errorf("%s: %v, refused %v, wrong role %v", tt.name, err, errors.Is(err, healthcheck.ErrCredentials), errors.Is(err, healthcheck.ErrWrongRole))
+		if (err == nil) != tt.healthy || errors.Is(err, healthcheck.ErrCredentials) != tt.refused ||
+			errors.Is(err, healthcheck.ErrWrongRole) != tt.wrong {
+			t.Errorf("%s: %v, refused %v, wrong role %v", tt.name, err, errors.Is(err, healthcheck.ErrCredentials),
+				errors.Is(err, healthcheck.ErrWrongRole))
 		}
 	}
 }
@@ -139,7 +148,8 @@ func TestCostsOfComposites(t *testing.T) {
 		{AnyOf{TCP{}, Exec{}, AllOf{Exec{}, TCP{}}}, 2, 2},
 	} {
 		if sockets, programs := healthcheck.CostOf(tt.checker); sockets != tt.sockets || programs != tt.programs {
-			t.Errorf("%T costs %d sockets and %d programs, want %d and %d", tt.checker, sockets, programs, tt.sockets, tt.programs)
+			t.Errorf("%T costs %d sockets and %d programs, want %d and %d", tt.checker, sockets, programs, tt.sockets,
+				tt.programs)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func fakeDNS(t testing.TB, answers ...func(query []byte) []byte) healthcheck.Tar
 
 // fakeTCPDNS returns a server by TCP that reads a query and calls handle.
 func fakeTCPDNS(t *testing.T, handle func(c *net.TCPConn, query []byte)) healthcheck.Target {
-	return talkTarget(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
+	return targetAt(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
 		var length [2]byte
 		if _, err := io.ReadFull(c, length[:]); err != nil {
 			return
@@ -71,7 +71,7 @@ func TestDNSOfARealServer(t *testing.T) {
 	server := harness.StartDNS(t)
 	server.SetZone(t, "www A 192.0.2.1\nwww AAAA 2001:db8::1\nmail MX 10 www\n"+
 		strings.Repeat("big TXT \""+strings.Repeat("x", 200)+"\"\n", 1)+bigZone())
-	to := talkTarget(server.Address)
+	to := targetAt(server.Address)
 	nothing := []int{dns.RcodeNameError}
 	either := []int{dns.RcodeSuccess, dns.RcodeNameError}
 	for _, tcp := range []bool{false, true} {
@@ -125,7 +125,8 @@ func TestDNSQuery(t *testing.T) {
 	to := fakeDNS(t, func(query []byte) []byte {
 		select {
 		case queries <- append([]byte(nil), query...):
-		default: // sent again on a slow machine; the server must not wait for someone to listen, or its end waits for it
+		// sent again on a slow machine; the server must not wait for someone to listen, or its end waits for it
+		default:
 		}
 		return replyTo(t, query, nil)
 	})
@@ -136,7 +137,8 @@ func TestDNSQuery(t *testing.T) {
 		var m dnsmessage.Message
 		must(t, m.Unpack(harness.Receive(t, "the query", queries)))
 		ids[m.ID] = true
-		want := []dnsmessage.Question{{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}
+		want := []dnsmessage.Question{{Name: dnsmessage.MustNewName("."), Type: dnsmessage.TypeA,
+			Class: dnsmessage.ClassINET}}
 		if m.Response || !m.RecursionDesired || !reflect.DeepEqual(m.Questions, want) || len(m.Additionals) != 1 {
 			t.Fatalf("the query is %v", m)
 		}
@@ -159,28 +161,36 @@ func TestDNSHostileServers(t *testing.T) {
 		answer func([]byte) []byte
 		words  string
 	}{
-		"id":       {reply(func(m *dnsmessage.Message) { m.ID++ }), "answer to another query"},
-		"name":     {reply(func(m *dnsmessage.Message) { m.Questions[0].Name = name }), "answer to another question"},
-		"type":     {reply(func(m *dnsmessage.Message) { m.Questions[0].Type = dnsmessage.TypeMX }), "answer to another question"},
-		"class":    {reply(func(m *dnsmessage.Message) { m.Questions[0].Class = dnsmessage.ClassCHAOS }), "answer to another question"},
-		"none":     {reply(func(m *dnsmessage.Message) { m.Questions = nil }), "answer to another question"},
-		"two":      {reply(func(m *dnsmessage.Message) { m.Questions = append(m.Questions, m.Questions[0]) }), "answer to another question"},
+		"id":   {reply(func(m *dnsmessage.Message) { m.ID++ }), "answer to another query"},
+		"name": {reply(func(m *dnsmessage.Message) { m.Questions[0].Name = name }), "answer to another question"},
+		"type": {reply(func(m *dnsmessage.Message) { m.Questions[0].Type = dnsmessage.TypeMX }),
+			"answer to another question"},
+		"class": {reply(func(m *dnsmessage.Message) { m.Questions[0].Class = dnsmessage.ClassCHAOS }),
+			"answer to another question"},
+		"none": {reply(func(m *dnsmessage.Message) { m.Questions = nil }), "answer to another question"},
+		"two": {reply(func(m *dnsmessage.Message) { m.Questions = append(m.Questions, m.Questions[0]) }),
+			"answer to another question"},
 		"mirror":   {func(query []byte) []byte { return query }, "not an answer, but a query"},
 		"nothing":  {func([]byte) []byte { return nil }, "not dns: nothing"},
 		"text":     {func([]byte) []byte { return []byte("-ERR\r\n") }, `not dns: "-ERR\\r\\n"`},
 		"half":     {func(query []byte) []byte { return good(query)[:20] }, "garbled answer"},
 		"cut":      {func(query []byte) []byte { b := good(query); return b[:len(b)-1] }, "garbled answer"},
 		"promises": {func(query []byte) []byte { b := good(query); b[7] = 9; return b }, "garbled answer"},
-		"loop":     {func(query []byte) []byte { b := good(query); b[12], b[13] = 0xc0, 12; return b }, "garbled answer"},
-		"owner":    {func(query []byte) []byte { b := good(query); return append(b[:len(b)-11], 0xc0, byte(len(b)-11)) }, "garbled answer"},
-		"ahead":    {func(query []byte) []byte { b := good(query); b[len(b)-1] = 1; return b }, "garbled answer"},
+		"loop": {func(query []byte) []byte { b := good(query); b[12], b[13] = 0xc0, 12; return b },
+			"garbled answer"},
+		"owner": {func(query []byte) []byte {
+			b := good(query)
+			return append(b[:len(b)-11], 0xc0, byte(len(b)-11))
+		}, "garbled answer"},
+		"ahead": {func(query []byte) []byte { b := good(query); b[len(b)-1] = 1; return b }, "garbled answer"},
 	}
 	check := DNS{Name: "www.lb.test"}
 	for name, tt := range bad {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they mostly wait
 			_, err := check.Check(deadlineIn(t, hurry), fakeDNS(t, tt.answer))
-			failsWith(t, err, "timed out waiting for the answer after [0-9]+ms, ignored: "+tt.words, context.DeadlineExceeded)
+			failsWith(t, err, "timed out waiting for the answer after [0-9]+ms, ignored: "+tt.words,
+				context.DeadlineExceeded)
 			_, err = check.Check(deadlineIn(t, patience), fakeDNS(t, tt.answer, tt.answer, good, tt.answer))
 			if err != nil {
 				t.Errorf("a bad answer before a good one: %v", err)
@@ -208,9 +218,11 @@ func TestDNSHostileServers(t *testing.T) {
 	})
 	for want, change := range map[string]func(m *dnsmessage.Message){
 		"answered SERVFAIL, wanted NOERROR": func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeServerFailure },
-		"answered FORMERR, wanted NOERROR":  func(m *dnsmessage.Message) { m.RCode, m.Additionals = dnsmessage.RCodeFormatError, nil },
-		"answered NOTIMP, wanted NOERROR":   func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeNotImplemented },
-		"answered RCODE9, wanted NOERROR":   func(m *dnsmessage.Message) { m.RCode = 9 },
+		"answered FORMERR, wanted NOERROR": func(m *dnsmessage.Message) {
+			m.RCode, m.Additionals = dnsmessage.RCodeFormatError, nil
+		},
+		"answered NOTIMP, wanted NOERROR": func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeNotImplemented },
+		"answered RCODE9, wanted NOERROR": func(m *dnsmessage.Message) { m.RCode = 9 },
 		"answered RCODE16, wanted NOERROR": func(m *dnsmessage.Message) { // BADVERS, which is 0 in the header
 			must(t, m.Additionals[0].Header.SetEDNS0(ednsBytes, 16, false))
 		},
@@ -226,8 +238,8 @@ func TestDNSHostileServers(t *testing.T) {
 	must(t, err)
 }
 
-// TestDNSRecordsCostNothing has an answer with a record that would become a list of 30,000 long names, and with one that
-// the library cannot read. Only the code counts.
+// TestDNSRecordsCostNothing has an answer with a record that would become a list of 30,000 long names, and with one
+// that the library cannot read. Only the code counts.
 func TestDNSRecordsCostNothing(t *testing.T) {
 	q, err := DNS{Name: "www.lb.test"}.query()
 	must(t, err)
@@ -237,7 +249,8 @@ func TestDNSRecordsCostNothing(t *testing.T) {
 	answer := replyTo(t, q.packed, func(m *dnsmessage.Message) {
 		for _, r := range []dnsmessage.UnknownResource{
 			{Type: dnsmessage.Type(dns.TypeNULL), Data: name},
-			{Type: dnsmessage.Type(dns.TypeHIP), Data: append(make([]byte, 4), bytes.Repeat([]byte{0xc0, where}, 30000)...)},
+			{Type: dnsmessage.Type(dns.TypeHIP),
+				Data: append(make([]byte, 4), bytes.Repeat([]byte{0xc0, where}, 30000)...)},
 			{Type: dnsmessage.TypeA, Data: []byte("not an address")},
 		} {
 			h := dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("."), Class: dnsmessage.ClassINET}
@@ -304,10 +317,11 @@ func TestDNSOverTCPHostileServers(t *testing.T) {
 			return err
 		})
 	}
-	survives(t, "\x00\x40\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00", func(ctx context.Context, to healthcheck.Target) error {
-		_, err := check.Check(ctx, to)
-		return err
-	})
+	survives(t, "\x00\x40\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00",
+		func(ctx context.Context, to healthcheck.Target) error {
+			_, err := check.Check(ctx, to)
+			return err
+		})
 }
 
 // TestDNSLostOnce has a server that the first query does not get to.

@@ -21,10 +21,10 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// This file holds docs/health.md to the code. Each text of a failure in the code has a row in the document's table and the
-// other way round, with the same verdict (TestFailuresAreDocumented). Each failure that a test of this package provokes is
-// looked up there, with its verdict (documented, called by failsWith and wantWords). And each row is provoked by some test
-// (unprovoked, called when all tests ran).
+// This file holds docs/health.md to the code. Each text of a failure in the code has a row in the document's table and
+// the other way round, with the same verdict (TestFailuresAreDocumented). Each failure that a test of this package
+// provokes is looked up there, with its verdict (documented, called by failsWith and wantWords). And each row is
+// provoked by some test (unprovoked, called when all tests ran).
 
 // healthDocument is where an operator looks up what a reason means.
 const healthDocument = "../../docs/health.md"
@@ -79,8 +79,8 @@ func (d documentedFailure) matches(reason string) (within []string, ok bool) {
 	return within, true
 }
 
-// byPrecision puts the more precise of two rows that match one reason first: one with a failure within, or else the one that
-// begins with more words of its own, or else the one that has more of them.
+// byPrecision puts the more precise of two rows that match one reason first: one with a failure within, or else the one
+// that begins with more words of its own, or else the one that has more of them.
 func byPrecision(a, b documentedFailure) int {
 	nested := func(d documentedFailure) int { return strings.Count(d.reason, "<failure") }
 	start := func(d documentedFailure) int { return strings.Index(d.text()+"...", "...") }
@@ -128,8 +128,8 @@ type codeReader struct {
 	mistakes  []string
 }
 
-// verdictsOfTexts are the functions that make a failure of a format, and those that return words of another verdict than
-// unhealthy.
+// verdictsOfTexts are the functions that make a failure of a format, and those that return words of another verdict
+// than unhealthy.
 func verdictsOfTexts() map[string]string {
 	return map[string]string{
 		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "cannotCheckf": "inconclusive",
@@ -272,7 +272,8 @@ func undocumented(texts map[string]string, rows []documentedFailure) (difference
 		case !known:
 			differences = append(differences, "only in the document: "+row.reason)
 		case nested && row.verdict != ofAnother, !nested && row.verdict != verdict:
-			differences = append(differences, fmt.Sprintf("%s is %s, in the document %s", row.reason, verdict, row.verdict))
+			differences = append(differences,
+				fmt.Sprintf("%s is %s, in the document %s", row.reason, verdict, row.verdict))
 		}
 	}
 	for text := range left {
@@ -301,20 +302,26 @@ func f() error {
 	texts, mistakes, err := codeFailures(sample)
 	must(t, err)
 	wantTexts := map[string]string{
-		"short words": "unhealthy", "other words": "unhealthy", "as ... does": "wrong_role", "got ..., wanted ...": "unhealthy",
-		"late by ...": "lagging", "cannot check: ...": "inconclusive", "step ...: ...": "unhealthy",
+		"short words": "unhealthy", "other words": "unhealthy", "as ... does": "wrong_role",
+		"got ..., wanted ...": "unhealthy",
+		"late by ...":         "lagging", "cannot check: ...": "inconclusive", "step ...: ...": "unhealthy",
 		"no ...": "refused",
 	}
-	wantMistakes := []string{"hiddenWords returns what is no text", "sample.go makes a checkError by itself", "unhealthyf has a format that is no text"}
+	wantMistakes := []string{"hiddenWords returns what is no text", "sample.go makes a checkError by itself",
+		"unhealthyf has a format that is no text"}
 	if !maps.Equal(texts, wantTexts) || !slices.Equal(mistakes, wantMistakes) {
-		t.Fatalf("the guard finds %q and %q in the bad sample, want %q and %q", texts, mistakes, wantTexts, wantMistakes)
+		t.Fatalf("the guard finds %q and %q in the bad sample, want %q and %q", texts, mistakes, wantTexts,
+			wantMistakes)
 	}
 	rows, err := parseFailures("# Doc\n### What each failure comes to\n| reason | verdict | x |\n|---|---|---|\n" +
-		"| `short words` | lagging | |\n| `other words` | unhealthy | |\n| `as <name> does` | wrong_role | |\n| `late by <time>` | lagging | |\n" +
-		"| `got <a>, wanted <b>` | unhealthy | |\n| `never said` | unhealthy | |\n| `step <n>: <failure>` | unhealthy | |\n| `no <right>` | refused | |\n## Next\n| `no row` | unhealthy | |\n")
+		"| `short words` | lagging | |\n| `other words` | unhealthy | |\n| `as <name> does` | wrong_role | |\n" +
+		"| `late by <time>` | lagging | |\n" +
+		"| `got <a>, wanted <b>` | unhealthy | |\n| `never said` | unhealthy | |\n" +
+		"| `step <n>: <failure>` | unhealthy | |\n| `no <right>` | refused | |\n## Next\n| `no row` | unhealthy | |\n")
 	must(t, err)
 	want := []string{
-		"not in the document: cannot check: ...", "only in the document: never said", "short words is unhealthy, in the document lagging",
+		"not in the document: cannot check: ...", "only in the document: never said",
+		"short words is unhealthy, in the document lagging",
 		"step <n>: <failure> is unhealthy, in the document unhealthy",
 	}
 	if got := undocumented(texts, rows); !slices.Equal(got, want) {
@@ -333,7 +340,8 @@ func f() error {
 // provoked has the rows of the document that a test has met.
 var provoked sync.Map
 
-// lookUp returns the row about a reason: the first, and so the most precise one, whose failures within, if it has any, have rows as well.
+// lookUp returns the row about a reason: the first, and so the most precise one, whose failures within, if it has any,
+// have rows as well.
 func lookUp(rows []documentedFailure, reason string) (documentedFailure, error) {
 	for _, row := range rows {
 		within, ok := row.matches(reason)
@@ -354,7 +362,8 @@ func lookUp(rows []documentedFailure, reason string) (documentedFailure, error) 
 func documented(t testing.TB, err error) {
 	t.Helper()
 	var said *checkError
-	if !errors.As(err, &said) || said != err || said.words == "cancelled" || strings.HasSuffix(said.words, ": cancelled, received nothing") {
+	if !errors.As(err, &said) || said != err || said.words == "cancelled" ||
+		strings.HasSuffix(said.words, ": cancelled, received nothing") {
 		return // what no operator reads
 	}
 	rows, readErr := readFailures()
@@ -385,16 +394,20 @@ func documented(t testing.TB, err error) {
 func TestLookUp(t *testing.T) {
 	document := "### What each failure comes to\n"
 	for reason, verdict := range map[string]string{
-		"<answer>, wanted <answer>": "unhealthy", "is <number>, wanted <numbers>": "unhealthy", "bad": "unhealthy", "no <text>, got <answer>": "unhealthy",
-		"step <n>: <failure>": ofAnother, "<failure>, got <answer>": ofAnother, "none of these: <failures>": ofAnother,
+		"<answer>, wanted <answer>": "unhealthy", "is <number>, wanted <numbers>": "unhealthy", "bad": "unhealthy",
+		"no <text>, got <answer>": "unhealthy",
+		"step <n>: <failure>":     ofAnother, "<failure>, got <answer>": ofAnother, "none of these: <failures>": ofAnother,
 	} {
 		document += fmt.Sprintf("| `%s` | %s | | |\n", reason, verdict)
 	}
 	rows, err := parseFailures(document)
 	must(t, err)
 	for reason, want := range map[string]string{
-		"bad": "bad", "bad luck": "", "step 3: no x, got y": "step <n>: <failure>", "step 3: bad, got y": "step <n>: <failure>", "is 9, wanted 8": "is <number>, wanted <numbers>", "x, wanted y": "<answer>, wanted <answer>",
-		"step 3: bad": "step <n>: <failure>", "step 3: worse": "", "none of these: bad; x, wanted y": "none of these: <failures>", "none of these: bad; worse": "",
+		"bad": "bad", "bad luck": "", "step 3: no x, got y": "step <n>: <failure>",
+		"step 3: bad, got y": "step <n>: <failure>", "is 9, wanted 8": "is <number>, wanted <numbers>",
+		"x, wanted y": "<answer>, wanted <answer>",
+		"step 3: bad": "step <n>: <failure>", "step 3: worse": "",
+		"none of these: bad; x, wanted y": "none of these: <failures>", "none of these: bad; worse": "",
 	} {
 		if row, err := lookUp(rows, reason); err == nil && row.reason != want || (err != nil) != (want == "") {
 			t.Errorf("%q is in the row %q, %v; want %q", reason, row.reason, err, want)

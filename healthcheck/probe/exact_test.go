@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// TestExactAddress: a target that says where to check it is checked there, whatever port the checker has; in composites the checks that
-// have a port keep it.
+// TestExactAddress: a target that says where to check it is checked there, whatever port the checker has; in composites
+// the checks that have a port keep it.
 func TestExactAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -21,7 +21,9 @@ func TestExactAddress(t *testing.T) {
 	nobody := netip.MustParseAddrPort(closed.Addr().String())
 
 	exact := healthcheck.Target{ID: "a", Addr: at, Exact: true}
-	for name, c := range map[string]healthcheck.Checker{"a port that nobody listens on": TCP{Port: nobody.Port()}, "none": TCP{}} {
+	for name, c := range map[string]healthcheck.Checker{
+		"a port that nobody listens on": TCP{Port: nobody.Port()}, "none": TCP{},
+	} {
 		if _, err := c.Check(deadlineIn(t, patience), exact); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

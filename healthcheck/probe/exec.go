@@ -19,35 +19,36 @@ import (
 const (
 	// keptOutputBytes is how much of the end of a program's output is kept. Only its last line is shown.
 	keptOutputBytes = 4 << 10
-	// pipeBytes is how much a pipe holds (pipe(7)), and so what at most is still to be read when the program has ended.
+	// pipeBytes is how much a pipe holds (pipe(7)), and so how much may be left to read after the program has ended.
 	pipeBytes = 64 << 10
-	// plainPath is the PATH of a program when the balancer itself has none.
+	// plainPath is the PATH of a program if the balancer itself has none.
 	plainPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// Exec checks by a program of the operator: the target is healthy when it exits with 0. It is a plain value; its zero value
-// has no program and is of no use.
+// Exec checks with a program of the operator: the target is healthy if the program exits with 0. It is a plain value;
+// its zero value has no program and is of no use.
 //
-// The program is run without a shell. Its standard input is empty, and its environment has nothing of the balancer's but
-// PATH; the target is told by
+// The program runs without a shell. Its standard input is empty. Of the balancer's environment it gets PATH alone.
+// These variables describe the target:
 //
 //	LIMELOAD_TARGET   its group and name, which is pool/backend
 //	LIMELOAD_BACKEND  its name
 //	LIMELOAD_ADDRESS  host:port, with brackets around an IPv6 host
 //	LIMELOAD_HOST, LIMELOAD_PORT
 //
-// Of its output the last line counts, on either of standard output and standard error. When it ends, or when its time
-// is over, it is killed with all that it started, except for what has left its process group (as daemons do). What has made
-// itself another user's (sudo) cannot be killed, and keeps the check until it ends.
+// The detail or the reason of the check is the last line of its output, be it standard output or standard error. When
+// the program ends, or its time is over, its process group is killed. That leaves processes that have left the group,
+// as daemons do. A process that runs as another user by then (sudo) cannot be killed, and the check waits until it
+// ends.
 //
-// A program that is missing, or that may not be run, is a failure: the operator finds the reason at the target.
+// If the program is missing or may not be run, the check is inconclusive.
 type Exec struct {
-	Argv []string // the program, looked up in PATH unless it has a slash, and its arguments
-	Env  []string // further variables, as name=value; they outrank PATH, and not those above
-	Dir  string   // "" = the balancer's
+	Argv []string // the program and its arguments; a program without a slash is looked up in PATH
+	Env  []string // further variables, as name=value; they may replace PATH, but not those above
+	Dir  string   // working directory; "" = the balancer's
 }
 
-// Cost returns one program, which costs no socket of ours.
+// Cost returns one program and no socket.
 func (c Exec) Cost() (sockets, programs int) { return 0, 1 }
 
 // Check runs the program for t.
@@ -65,14 +66,17 @@ func (c Exec) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	defer output.Close()
 	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
 	cmd.Env, cmd.Dir = c.environment(t), c.Dir
-	cmd.Stdout, cmd.Stderr = write, write // files, so that cmd starts no goroutines: Wait would wait for whoever has the pipe
+	// With a file cmd starts no goroutine to copy the output. Wait would wait for that, until all that have the pipe
+	// end.
+	cmd.Stdout, cmd.Stderr = write, write
 	var last tail
 	var reader sync.WaitGroup
 	reader.Go(func() { last.readFrom(output) })
 	start := time.Now()
 	err = runGroup(ctx, cmd, func() { write.Close() })
 	latency := time.Since(start)
-	// Not until the end of the output: somebody that it started, and that got away, may keep the pipe open for ever.
+	// The reader must not wait for the end of the output: a process that left the group may keep the pipe open for
+	// ever.
 	if output.SetReadDeadline(time.Unix(1, 0)) != nil {
 		output.Close()
 	}
@@ -82,7 +86,7 @@ func (c Exec) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	line := last.line()
 	var exit *exec.ExitError
 	switch {
-	case err == nil: // even if its time is just over: it has said so
+	case err == nil: // even if its time is just over
 		return healthcheck.Result{Latency: latency, Detail: orElse(line, "exit status 0")}, nil
 	case !errors.As(err, &exit):
 		return healthcheck.Result{}, c.startError(err)
@@ -92,7 +96,7 @@ func (c Exec) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	return healthcheck.Result{}, exitError(exit.ProcessState, line).because(err)
 }
 
-// environment returns the program's. Of variables with one name the last counts.
+// environment returns the environment of the program. If two variables have the same name, the last one counts.
 func (c Exec) environment(t healthcheck.Target) []string {
 	host, port := t.Addr.Addr().String(), strconv.Itoa(int(t.Addr.Port()))
 	env := append([]string{"PATH=" + orElse(os.Getenv("PATH"), plainPath)}, c.Env...)
@@ -100,17 +104,17 @@ func (c Exec) environment(t healthcheck.Target) []string {
 		"LIMELOAD_ADDRESS="+net.JoinHostPort(host, port), "LIMELOAD_HOST="+host, "LIMELOAD_PORT="+port)
 }
 
-// startError says why the program could not be run. That is never the target's failure: a program that is being replaced, or was
-// never installed, must not take every target away.
+// startError says why the program could not be run. The check is then inconclusive: if a program is missing, or is just
+// being replaced, its targets must not become unhealthy.
 func (c Exec) startError(err error) error {
 	if short := shortage(err); short != nil {
 		return short
 	}
 	switch program := escaped(c.Argv[0]); {
-	case c.Dir != "" && !isFolder(c.Dir): // which Start does not tell from a missing program
+	case c.Dir != "" && !isFolder(c.Dir): // Start returns the same error for a missing program
 		return cannotCheckf("no folder %s", escaped(c.Dir)).because(err)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return cannotCheckf("no program %s", program).because(err) // nor an interpreter, when it is a script
+		return cannotCheckf("no program %s", program).because(err) // or its interpreter is missing, if it is a script
 	case errors.Is(err, fs.ErrPermission):
 		return cannotCheckf("not permitted to run %s", program).because(err)
 	case errors.Is(err, syscall.ENOEXEC):
@@ -120,13 +124,13 @@ func (c Exec) startError(err error) error {
 	}
 }
 
-// isFolder reports whether there is a folder of that name, as far as we may see.
+// isFolder reports whether there is a folder of that name that we may see.
 func isFolder(name string) bool {
 	info, err := os.Stat(name)
 	return err == nil && info.IsDir()
 }
 
-// execStopped says that the program was killed since ctx ended.
+// execStopped is the failure of a program that was killed because ctx ended. line is its last line.
 func execStopped(ctx context.Context, start time.Time, line string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cancelled(ctx.Err())
@@ -137,7 +141,7 @@ func execStopped(ctx context.Context, start time.Time, line string) error {
 	return unhealthyf("timed out after %v: %s", waited(ctx, start), line).because(ctx.Err())
 }
 
-// exitError says how a program ended that did not end well, and what it said last.
+// exitError is the failure of a program that did not exit with 0. line is its last line.
 func exitError(s *os.ProcessState, line string) *checkError {
 	signal := syscall.Signal(0)
 	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -154,6 +158,7 @@ func exitError(s *os.ProcessState, line string) *checkError {
 	return unhealthyf("exit status %d: %s", s.ExitCode(), line)
 }
 
+// orElse returns s, or otherwise if s is empty.
 func orElse(s, otherwise string) string {
 	if s == "" {
 		return otherwise
@@ -161,7 +166,7 @@ func orElse(s, otherwise string) string {
 	return s
 }
 
-// A tail keeps the end of what was written. Its zero value is empty. It belongs to whoever reads into it.
+// A tail keeps the last keptOutputBytes of an output. Its zero value is empty. It is not safe for concurrent use.
 type tail struct{ b []byte }
 
 // readFrom reads f to its end, or to the first error.
@@ -176,14 +181,14 @@ func (t *tail) readFrom(f *os.File) {
 	}
 }
 
-// drain reads what is in the pipe f, without waiting for more. A grace for the reader instead (50 ms were tried) lost
-// the output of 6 programs out of 85 on a busy machine.
+// drain reads what is left in the pipe f, without waiting for more. To give the reader a little more time instead (50
+// ms were tried) lost the output of 6 programs of 85 on a busy machine.
 func (t *tail) drain(f *os.File) {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
-	_ = conn.Control(func(fd uintptr) { // not Read, whose deadline is over
+	_ = conn.Control(func(fd uintptr) { // not conn.Read, since the read deadline is over
 		buf := make([]byte, 4<<10)
 		for left := pipeBytes; left > 0; {
 			n, err := syscall.Read(int(fd), buf) // does not block: see os.Pipe
@@ -199,7 +204,7 @@ func (t *tail) drain(f *os.File) {
 	})
 }
 
-// add appends b and forgets what is too old.
+// add appends b and drops the oldest bytes beyond keptOutputBytes.
 func (t *tail) add(b []byte) {
 	t.b = append(t.b, b...)
 	if over := len(t.b) - keptOutputBytes; over > 0 {
@@ -207,7 +212,7 @@ func (t *tail) add(b []byte) {
 	}
 }
 
-// line returns the last line that is not blank, in quotes; "" when there is none.
+// line returns the last line that is not blank, in quotes; "" if there is none.
 func (t *tail) line() string {
 	text := bytes.TrimSpace(t.b)
 	if len(text) == 0 {

@@ -8,9 +8,10 @@ import (
 	"syscall"
 )
 
-// A processGroup is a started program with what it started. Its methods may be called from any goroutine.
+// A processGroup is a running program and the processes that it has started. Its methods may be called from any
+// goroutine.
 //
-// Invariant: until reaped is set the leader is alive or a zombie, so that no other group can have its number.
+// Invariant: until reaped is set, the leader runs or is a zombie, and so no other group can have its number.
 type processGroup struct {
 	leader int // set once, then read-only
 
@@ -19,7 +20,7 @@ type processGroup struct {
 	reaped bool
 }
 
-// kill ends all of the group at once.
+// kill kills the whole group.
 func (g *processGroup) kill() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -28,17 +29,17 @@ func (g *processGroup) kill() {
 	}
 }
 
-// runGroup runs cmd in a process group of its own, calls started once that was tried, and kills the group when
-// cmd has ended, or ctx has. It returns when cmd is gone: at the end of ctx soon, unless the kernel keeps it (in I/O that
-// cannot be interrupted). Errors are those of cmd.Start and cmd.Wait.
+// runGroup runs cmd in a new process group, and kills the group when cmd or ctx has ended. It calls started after the
+// attempt to start cmd. It returns when cmd has ended: soon after the end of ctx, unless the kernel delays it (in I/O
+// that cannot be interrupted). Errors are those of cmd.Start and cmd.Wait.
 func runGroup(ctx context.Context, cmd *exec.Cmd, started func()) error {
-	// Pdeathsig is sent when the thread ends that started cmd, not the process (go.dev/issue/27505). So nobody else may
-	// have the thread meanwhile, who might end it.
+	// The kernel sends Pdeathsig when the thread that started cmd ends, not the process (go.dev/issue/27505). So no
+	// other goroutine may use this thread meanwhile, since it might end the thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,
-		Pdeathsig: syscall.SIGKILL, // a balancer that is killed leaves no checks behind
+		Pdeathsig: syscall.SIGKILL, // a program must not outlive a balancer that is killed
 	}
 	err := cmd.Start()
 	started()
@@ -48,8 +49,8 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, started func()) error {
 	g := processGroup{leader: cmd.Process.Pid}
 	stop := context.AfterFunc(ctx, g.kill)
 	defer stop()
-	// Not by exec.CommandContext, its Cancel and its WaitDelay: those reap the leader first, and after that a group of this
-	// number may be somebody else's.
+	// exec.CommandContext with Cancel and WaitDelay would reap the leader first. After that, another group may have its
+	// number.
 	waitUnreaped(g.leader)
 	g.kill()
 	g.mu.Lock()
@@ -58,11 +59,12 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, started func()) error {
 	return cmd.Wait()
 }
 
-// waitUnreaped returns when a child has ended, and leaves it to be waited for.
+// waitUnreaped returns when a child has ended, and leaves it a zombie.
 func waitUnreaped(pid int) {
 	const byPID = 1 // P_PID of linux/wait.h
 	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, byPID, uintptr(pid), 0, syscall.WEXITED|syscall.WNOWAIT, 0, 0)
+		const flags = syscall.WEXITED | syscall.WNOWAIT
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, byPID, uintptr(pid), 0, flags, 0, 0)
 		if errno != syscall.EINTR {
 			return
 		}

@@ -90,7 +90,7 @@ func TestExecEnvironment(t *testing.T) {
 	t.Setenv("SECRET", "of the balancer")
 	for _, name := range []string{"b1", "a/b"} {
 		for addr, host := range map[string]string{"10.0.0.1:5432": "10.0.0.1", "[fe80::1%eth0]:80": "fe80::1%eth0"} {
-			to := talkTarget(addr)
+			to := targetAt(addr)
 			to.Group, to.Name = "db", name
 			c := sh(`env | sort > "$1"`, filepath.Join(t.TempDir(), "env"))
 			c.Dir = t.TempDir()
@@ -105,7 +105,8 @@ func TestExecEnvironment(t *testing.T) {
 			})
 			wanted := []string{
 				"EXTRA=a b", "LIMELOAD_ADDRESS=" + addr, "LIMELOAD_BACKEND=" + name, "LIMELOAD_HOST=" + host,
-				"LIMELOAD_PORT=" + strconv.Itoa(int(to.Addr.Port())), "LIMELOAD_TARGET=db/" + name, "PATH=" + os.Getenv("PATH"), "PWD=" + c.Dir,
+				"LIMELOAD_PORT=" + strconv.Itoa(int(to.Addr.Port())), "LIMELOAD_TARGET=db/" + name,
+				"PATH=" + os.Getenv("PATH"), "PWD=" + c.Dir,
 			}
 			if !slices.Equal(got, wanted) {
 				t.Errorf("the environment is %q, want %q", got, wanted)
@@ -198,7 +199,8 @@ func TestExecCannotRun(t *testing.T) {
 		_, err := c.Check(deadlineIn(t, patience), target("db/b1"))
 		failsWith(t, err, want, healthcheck.ErrInconclusive)
 	}
-	_, err := Exec{Argv: []string{"/bin/true", strings.Repeat("x", 1<<20)}}.Check(deadlineIn(t, patience), target("db/b1"))
+	_, err := Exec{Argv: []string{"/bin/true", strings.Repeat("x", 1<<20)}}.Check(deadlineIn(t, patience),
+		target("db/b1"))
 	failsWith(t, err, "cannot check: cannot run /bin/true: .*argument list too long", syscall.E2BIG)
 	for _, ours := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY} {
 		err := Exec{Argv: []string{"x"}}.startError(&fs.PathError{Op: "fork/exec", Path: "x", Err: ours})

@@ -13,17 +13,17 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// This file has how failures are worded, one way for all checks. The formats given to unhealthyf, wrongRolef, laggingf, refusedf and
-// cannotCheckf, and what functions called ...Words return, are the reasons an operator reads: each is a row of
-// docs/health.md, and TestFailuresAreDocumented holds the two together.
+// This file has the wording of failures, so that all checks word them alike. The operator reads the formats that
+// unhealthyf, wrongRolef, laggingf, refusedf and cannotCheckf get, and what functions with names in ...Words return.
+// Each is a row of docs/health.md; TestFailuresAreDocumented checks that.
 
-// A checkError says in words why a check failed.
+// A checkError says in a few words why a check failed.
 type checkError struct {
 	words  string
 	causes []error
 }
 
-// Error returns the words alone: the cause repeats the address, which whoever reads this knows.
+// Error returns the words without the causes, which would repeat the address.
 func (e *checkError) Error() string { return e.words }
 
 // Unwrap returns the causes.
@@ -35,42 +35,45 @@ func (e *checkError) because(causes ...error) *checkError {
 	return e
 }
 
-// unhealthyf is the failure of a target that does not work.
+// unhealthyf returns the failure of a target that does not work.
 func unhealthyf(format string, args ...any) *checkError {
 	return &checkError{words: fmt.Sprintf(format, args...)}
 }
 
-// wrongRolef is the failure of one that works, and is not what is wanted of it.
+// wrongRolef returns the failure of a target that works and has another role than wanted.
 func wrongRolef(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(healthcheck.ErrWrongRole)
 }
 
-// laggingf is the failure of one that works, and is behind.
+// laggingf returns the failure of a target that works and is too far behind.
 func laggingf(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(healthcheck.ErrLagging)
 }
 
-// refusedf is the failure of one that answers, and does not take the credentials of the check.
+// refusedf returns the failure of a target that answers and refuses the credentials of the check.
 func refusedf(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(healthcheck.ErrCredentials)
 }
 
-// cannotCheckf is what a check says that found out nothing about its target.
+// cannotCheckf returns the error of a check that found out nothing about its target.
 func cannotCheckf(format string, args ...any) *checkError {
 	return unhealthyf("cannot check: "+format, args...).because(healthcheck.ErrInconclusive)
 }
 
-// cancelled is what a check says whose context ended before its deadline. The scheduler drops such results: no operator reads it.
+// cancelled returns the error of a check whose context ended before its deadline. The scheduler drops such results, so
+// no operator reads it.
 func cancelled(cause error) *checkError {
 	return &checkError{words: "cancelled", causes: []error{cause, context.Canceled, healthcheck.ErrInconclusive}}
 }
 
-// timedOut is the failure of a target from which what ("the answer") did not come in time.
+// timedOut returns the failure of a target from which what ("the answer") did not come in time.
 func timedOut(ctx context.Context, start time.Time, what string, cause error) *checkError {
-	return unhealthyf("timed out waiting for %s after %v", what, waited(ctx, start)).because(cause, context.DeadlineExceeded)
+	return unhealthyf("timed out waiting for %s after %v", what, waited(ctx, start)).
+		because(cause, context.DeadlineExceeded)
 }
 
-// waited returns how long a check has waited that began at start: to its deadline, and not to when a busy machine saw it.
+// waited returns how long a check has waited that began at start. After its deadline that is the time until the
+// deadline, since a busy machine notices the deadline late.
 func waited(ctx context.Context, start time.Time) time.Duration {
 	after := time.Since(start)
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
@@ -79,7 +82,7 @@ func waited(ctx context.Context, start time.Time) time.Duration {
 	return after.Round(time.Millisecond)
 }
 
-// What becomes of packets on their way, as ICMP says or the kernel knows.
+// What may happen to packets, as ICMP or the kernel reports it.
 const (
 	networkUnreachable  = "network unreachable"
 	hostUnreachable     = "host unreachable"
@@ -90,7 +93,7 @@ const (
 	noLocalAddress      = "no address of this machine can reach it"
 )
 
-// networkWords says what became of packets by an error of a socket; "" if it is none of that kind.
+// networkWords says what a socket's error means for packets to the target; "" if the error is not about that.
 func networkWords(err error) string {
 	switch {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EHOSTDOWN):
@@ -99,7 +102,7 @@ func networkWords(err error) string {
 		return networkUnreachable
 	case errors.Is(err, syscall.ENOPROTOOPT):
 		return protocolUnreachable
-	case errors.Is(err, syscall.EACCES): // of a route here that says prohibit, or for IPv6 of a firewall elsewhere
+	case errors.Is(err, syscall.EACCES): // a route of this machine prohibits it, or with IPv6 a firewall elsewhere
 		return prohibited
 	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EAFNOSUPPORT): // see shortage
 		return noLocalAddress
@@ -109,8 +112,8 @@ func networkWords(err error) string {
 	return ""
 }
 
-// commonFailure puts into words what may become of any check: that it was cancelled, that this machine is short of
-// something, or that packets do not arrive. It is nil for everything else.
+// commonFailure puts into words the errors that any check may have: it was cancelled, this machine is short of
+// something, or packets do not arrive. It returns nil for other errors.
 func commonFailure(ctx context.Context, err error) *checkError {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cancelled(err)
@@ -124,7 +127,7 @@ func commonFailure(ctx context.Context, err error) *checkError {
 	return nil
 }
 
-// connectError puts the reason of a failed connect, begun at start, into words.
+// connectError puts into words why a connect failed that began at start.
 func connectError(ctx context.Context, start time.Time, err error) error {
 	if common := commonFailure(ctx, err); common != nil {
 		return common
@@ -140,14 +143,14 @@ func connectError(ctx context.Context, start time.Time, err error) error {
 	return unhealthyf("connect: %s", escaped(err.Error())).because(err)
 }
 
-// isTimeout reports whether err is that of a deadline, of ours or of the kernel's.
+// isTimeout reports whether err is due to a deadline, either ours or the kernel's.
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// longestQuote is how many characters of what a target said go into an error: enough to recognise it, and no more than a
-// line in a log.
+// longestQuote is how many characters of an answer an error shows: enough to recognise the answer, and no more than fit
+// in a line of a log.
 const longestQuote = 100
 
 // quoted returns b in quotes and cut to about longestQuote characters, all of them printable.
@@ -162,7 +165,7 @@ func quoted(b []byte) string {
 	return `"` + text + `"`
 }
 
-// escaped is quoted without the quotes, for words of our own that may have foreign ones in them.
+// escaped is like quoted but without the quotes, for our own texts that may contain text of a target.
 func escaped(s string) string {
 	text, whole := printable([]byte(s))
 	if !whole {
@@ -171,13 +174,14 @@ func escaped(s string) string {
 	return text
 }
 
-// printable returns up to longestQuote characters of b, with escapes for all but printable ASCII, and whether that is all.
+// printable returns up to longestQuote characters of b, with escapes for all but printable ASCII, and whether that is
+// all of b.
 func printable(b []byte) (text string, whole bool) {
 	var out []byte
 	for len(b) > 0 {
 		_, size := utf8.DecodeRune(b)
 		piece := string(b[:size])
-		if piece != `"` { // the quotes around it are for people, who can do without escapes in between
+		if piece != `"` { // a quote is not escaped: people understand the text without
 			quote := strconv.QuoteToASCII(piece)
 			piece = quote[1 : len(quote)-1]
 		}

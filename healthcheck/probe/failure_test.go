@@ -40,12 +40,14 @@ func TestConnectErrorsInWords(t *testing.T) {
 	} {
 		got := connectError(t.Context(), time.Now().Add(-2*time.Minute), tt.err)
 		documented(t, got)
-		if got.Error() != tt.want || !errors.Is(got, tt.err) || errors.Is(got, healthcheck.ErrInconclusive) != tt.inconclusive {
+		if got.Error() != tt.want || !errors.Is(got, tt.err) ||
+			errors.Is(got, healthcheck.ErrInconclusive) != tt.inconclusive {
 			t.Errorf("%v in words is %q (inconclusive: %v), want %q (%v)",
 				tt.err, got, errors.Is(got, healthcheck.ErrInconclusive), tt.want, tt.inconclusive)
 		}
 	}
-	failsWith(t, connectError(t.Context(), time.Now(), net.ErrClosed), "connect: use of closed network connection", net.ErrClosed)
+	failsWith(t, connectError(t.Context(), time.Now(), net.ErrClosed), "connect: use of closed network connection",
+		net.ErrClosed)
 }
 
 func TestQuoted(t *testing.T) {

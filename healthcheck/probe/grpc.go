@@ -24,19 +24,20 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// maxGRPCBytes is how long an answer may be. It has two bytes; the rest is for fields that we do not know.
+// maxGRPCBytes is how long an answer may be. Two bytes are enough for all fields that exist today.
 const maxGRPCBytes = 1 << 10
 
-// GRPC checks that a target's gRPC health service (grpc.health.v1.Health/Check) calls it, or one service of it, serving.
-// It is a plain value; its zero value asks for the server as a whole, on the target's own port and without TLS.
+// GRPC checks that a target's gRPC health service (grpc.health.v1.Health/Check) reports the server, or one of its
+// services, as serving. It is a plain value; its zero value asks about the server as a whole, on the target's own port,
+// without TLS.
 type GRPC struct {
 	Port      uint16      // instead of the target's; 0 = the target's
-	TLS       *tls.Config // nil = h2c; without a ServerName the certificate has to be for Authority, or the target's address
-	Service   string      // asked for by this name; "" = the server as a whole
-	Authority string      // what would be Host in HTTP/1.1; "" = the target's address and port
+	TLS       *tls.Config // nil = h2c; its ServerName may be empty: then it is Authority, or the target's address
+	Service   string      // the name of the service to ask about; "" = the server as a whole
+	Authority string      // the :authority header, which is Host in HTTP/1.1; "" = the target's address and port
 }
 
-// Check asks t once. Its errors wrap their cause, and ErrInconclusive when that is ours.
+// Check asks t once. Its errors wrap their cause; if the cause is on this machine, they wrap ErrInconclusive as well.
 func (c GRPC) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	if err := validHost(c.Authority); err != nil {
 		return healthcheck.Result{}, cannotCheckf("%s", escaped(err.Error())).because(err)
@@ -45,7 +46,7 @@ func (c GRPC) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
+	defer k.finish(ctx)
 	latency, err := c.ask(ctx, k, t)
 	if err != nil {
 		return healthcheck.Result{}, err
@@ -53,11 +54,11 @@ func (c GRPC) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	return healthcheck.Result{Latency: latency, Detail: "serving"}, nil
 }
 
-// ask makes the call over k, and returns how long the check took.
+// ask makes the call over k, and returns how long the check has taken.
 //
-// The connection exists already, made as for the other checks, so that a failed connect or handshake has the same reason
-// everywhere. A witness stands between grpc and it, as for net/http.
-func (c GRPC) ask(ctx context.Context, k *talk, t healthcheck.Target) (time.Duration, error) {
+// The connection is made in the same way as for the other checks, so that a failed connect or handshake has the same
+// reason everywhere. grpc gets a witness of it, as net/http does.
+func (c GRPC) ask(ctx context.Context, k *checkConn, t healthcheck.Target) (time.Duration, error) {
 	w := newWitness(k.Conn, protocolHTTP2)
 	progress := new(callProgress)
 	made := insecure.NewCredentials()
@@ -73,7 +74,8 @@ func (c GRPC) ask(ctx context.Context, k *talk, t healthcheck.Target) (time.Dura
 			return w, nil
 		}),
 		grpc.WithTransportCredentials(made),
-		grpc.WithAuthority(cmp.Or(c.Authority, address)), grpc.WithUserAgent(userAgent), grpc.WithStatsHandler(progress),
+		grpc.WithAuthority(cmp.Or(c.Authority, address)), grpc.WithUserAgent(userAgent),
+		grpc.WithStatsHandler(progress),
 		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithDisableHealthCheck(),
 		grpc.WithMaxHeaderListSize(maxHeaderBytes), grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(1<<10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxGRPCBytes)),
@@ -83,7 +85,7 @@ func (c GRPC) ask(ctx context.Context, k *talk, t healthcheck.Target) (time.Dura
 		return 0, cannotCheckf("%s", escaped(err.Error())).because(err)
 	}
 	defer conn.Close()
-	defer w.end(k.raw) // first, since closing waits for whoever reads or writes
+	defer w.end(k.raw) // runs before conn.Close, which waits for reads and writes in progress
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: c.Service})
 	if err != nil {
 		return 0, progress.failure(ctx, k, w, err)
@@ -91,7 +93,7 @@ func (c GRPC) ask(ctx context.Context, k *talk, t healthcheck.Target) (time.Dura
 	return time.Since(k.start), servingError(answer.GetStatus())
 }
 
-// doneTLS are the credentials of a connection whose TLS handshake is done: only the scheme of the request, https, is left.
+// doneTLS are the credentials of a connection whose TLS handshake is done. They only make grpc use the scheme https.
 type doneTLS struct {
 	credentials.TransportCredentials
 }
@@ -104,14 +106,14 @@ func (doneTLS) Info() credentials.ProtocolInfo {
 // Clone implements credentials.TransportCredentials.
 func (d doneTLS) Clone() credentials.TransportCredentials { return d }
 
-// callProgress records how far a call came, since grpc's errors do not say whether the server or grpc made a status.
-// Its zero value is ready to use, by any goroutine.
+// callProgress records how far a call got, since grpc's errors do not say whether a status is from the server or from
+// grpc itself. Its zero value is ready to use, from any goroutine.
 type callProgress struct {
 	header, trailers atomic.Bool
 	dials            atomic.Int32
 }
 
-// errGoAway is what is wrong when grpc dials again although the connection did not break.
+// errGoAway is the error when grpc dials again although the connection did not break.
 var errGoAway = errors.New("the server wants another connection")
 
 // HandleRPC implements stats.Handler.
@@ -133,8 +135,8 @@ func (p *callProgress) TagConn(ctx context.Context, _ *stats.ConnTagInfo) contex
 // HandleConn implements stats.Handler.
 func (p *callProgress) HandleConn(context.Context, stats.ConnStats) {}
 
-// What grpc says of answers that it does not understand, or how that begins; there are no errors to compare with. If grpc
-// words them in another way, TestGRPC fails.
+// The texts, or their beginnings, of grpc's errors about answers that it does not understand. grpc has no error values
+// to compare with. If it changes a text, TestGRPC fails.
 const (
 	grpcWrongHTTP   = "unexpected HTTP status code received from server: "
 	grpcWrongType   = "transport: received unexpected content-type "
@@ -143,14 +145,14 @@ const (
 	grpcTooLong     = "grpc: received message larger than max"
 )
 
-// grpcWrongAnswers are the beginnings of what it says of an answer that is not exactly one good message.
+// grpcWrongAnswers are the beginnings of grpc's errors about an answer that is not exactly one valid message.
 var grpcWrongAnswers = []string{
 	"grpc: failed to unmarshal ", "grpc: compressed flag ", "grpc: received unexpected payload format ",
 	"grpc: Decompressor is not installed ", "cardinality violation: ", "unexpected EOF",
 }
 
 // failure puts an error of the call into words.
-func (p *callProgress) failure(ctx context.Context, k *talk, w *witness, err error) error {
+func (p *callProgress) failure(ctx context.Context, k *checkConn, w *witness, err error) error {
 	what := "the answer"
 	if p.header.Load() {
 		what = "the end of the answer"
@@ -179,7 +181,7 @@ func (p *callProgress) failure(ctx context.Context, k *talk, w *witness, err err
 	return w.failure(ctx, k, errors.New(message), what)
 }
 
-// notGRPC is the failure of a server that answered something else, of which grpc said message.
+// notGRPC is the failure of a server that does not speak gRPC. message is grpc's error about its answer.
 func notGRPC(message string) *checkError {
 	status, rest, _ := strings.Cut(strings.TrimPrefix(message, grpcWrongHTTP), "; ")
 	code := 0
@@ -194,7 +196,7 @@ func notGRPC(message string) *checkError {
 	return unhealthyf("not a grpc server: content type %s", quoted([]byte(contentType)))
 }
 
-// servingError puts a status other than serving into words. Any number may come.
+// servingError puts a serving status into words. A server may send any number.
 func servingError(s healthpb.HealthCheckResponse_ServingStatus) error {
 	switch s {
 	case healthpb.HealthCheckResponse_SERVING:
@@ -209,10 +211,10 @@ func servingError(s healthpb.HealthCheckResponse_ServingStatus) error {
 	return unhealthyf("serving status %d", int32(s))
 }
 
-// grpcStatusError puts the server's status into words.
+// grpcStatusError puts the status that ended the call into words.
 func grpcStatusError(s *status.Status) error {
 	switch s.Code() {
-	case codes.NotFound: // what Check answers where Watch answers SERVICE_UNKNOWN
+	case codes.NotFound: // Check returns this if the service is unknown; SERVICE_UNKNOWN is for Watch
 		return unhealthyf("service unknown").because(s.Err())
 	case codes.Unimplemented:
 		return unhealthyf("the server has no health service").because(s.Err())
@@ -229,7 +231,8 @@ func grpcStatusError(s *status.Status) error {
 
 // grpcCodes are the names of the statuses. Source: statuscodes.md of gRPC.
 var grpcCodes = [...]string{
-	"ok", "cancelled", "unknown", "invalid argument", "deadline exceeded", "not found", "already exists", "permission denied",
-	"resource exhausted", "failed precondition", "aborted", "out of range", "unimplemented", "internal", "unavailable",
+	"ok", "cancelled", "unknown", "invalid argument", "deadline exceeded", "not found", "already exists",
+	"permission denied", "resource exhausted", "failed precondition", "aborted", "out of range", "unimplemented",
+	"internal", "unavailable",
 	"data loss", "unauthenticated",
 }

@@ -48,7 +48,8 @@ func (s healthService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.t.Errorf("timeout %q: %v", r.Header.Get("Grpc-Timeout"), err)
 	}
 	a := healthAnswer{status: "3", message: "no request", inHeader: true}
-	if len(body) == 5 || len(body) > 7 && body[5] == 0x0a && int(body[6]) == len(body)-7 && int(body[4]) == len(body)-5 {
+	if len(body) == 5 || len(body) > 7 && body[5] == 0x0a && int(body[6]) == len(body)-7 &&
+		int(body[4]) == len(body)-5 {
 		var ok bool
 		if a, ok = s.services[string(body[min(len(body), 7):])]; !ok {
 			a = healthAnswer{status: "5", message: "unknown service", inHeader: true}
@@ -123,26 +124,32 @@ var healthAnswers = map[string]struct {
 		healthAnswer{status: "2", message: strings.Repeat("x", 5000), inHeader: true},
 		`grpc status 2 \(unknown\): "x{100}"\.\.\.`,
 	},
-	"no number":    {healthAnswer{status: "x"}, `not a grpc status: strconv.ParseInt: parsing "0x": invalid syntax`},
-	"no trailers":  {healthAnswer{status: "-"}, "no grpc status: the trailers are missing"},
-	"nothing":      {healthAnswer{status: "-", body: "-"}, `grpc status 2 \(unknown\)`}, // of an end without a status
-	"big status":   {healthAnswer{status: "99999999999"}, "not a grpc status: .*"},
-	"no message":   {healthAnswer{body: "-"}, "not an answer of the health service: cardinality violation: .*"},
-	"two messages": {healthAnswer{body: "00 00000002 0801 00 00000002 0801"}, "not an answer of the health service: cardinality violation: .*"},
-	"half":         {healthAnswer{body: "00 00000002 08"}, "not an answer of the health service: unexpected EOF"},
-	"compressed":   {healthAnswer{body: "01 00000002 0801"}, "not an answer of the health service: grpc: compressed flag .*"},
-	"bad flags":    {healthAnswer{body: "02 00000002 0801"}, "not an answer of the health service: grpc: received unexpected payload format .*"},
+	"no number":   {healthAnswer{status: "x"}, `not a grpc status: strconv.ParseInt: parsing "0x": invalid syntax`},
+	"no trailers": {healthAnswer{status: "-"}, "no grpc status: the trailers are missing"},
+	"nothing":     {healthAnswer{status: "-", body: "-"}, `grpc status 2 \(unknown\)`}, // of an end without a status
+	"big status":  {healthAnswer{status: "99999999999"}, "not a grpc status: .*"},
+	"no message":  {healthAnswer{body: "-"}, "not an answer of the health service: cardinality violation: .*"},
+	"two messages": {healthAnswer{body: "00 00000002 0801 00 00000002 0801"},
+		"not an answer of the health service: cardinality violation: .*"},
+	"half": {healthAnswer{body: "00 00000002 08"}, "not an answer of the health service: unexpected EOF"},
+	"compressed": {healthAnswer{body: "01 00000002 0801"},
+		"not an answer of the health service: grpc: compressed flag .*"},
+	"bad flags": {healthAnswer{body: "02 00000002 0801"},
+		"not an answer of the health service: grpc: received unexpected payload format .*"},
 	"by a proxy": {
 		healthAnswer{status: "1", message: "grpc: the client connection is closing"},
 		`grpc status 1 \(cancelled\): "grpc: the client connection is closing"`,
 	},
-	"no protobuf":  {healthAnswer{body: "00 00000002 ffff"}, "not an answer of the health service: grpc: failed to unmarshal .*"},
-	"long":         {healthAnswer{body: "00 00000401 " + strings.Repeat("00", 1025)}, "answer longer than 1024 bytes"},
-	"endless":      {healthAnswer{endless: true}, "not an answer of the health service: .*"},
-	"reset":        {healthAnswer{reset: true}, "(waiting for|closed before) the end of the answer.*"},
-	"http error":   {healthAnswer{code: 503, contentType: "text/html"}, "not a grpc server: status 503 Service Unavailable"},
-	"html":         {healthAnswer{contentType: "text/html"}, `not a grpc server: content type "text/html"`},
-	"half a type":  {healthAnswer{contentType: "application/grpcs"}, `not a grpc server: content type "application/grpcs"`},
+	"no protobuf": {healthAnswer{body: "00 00000002 ffff"},
+		"not an answer of the health service: grpc: failed to unmarshal .*"},
+	"long":    {healthAnswer{body: "00 00000401 " + strings.Repeat("00", 1025)}, "answer longer than 1024 bytes"},
+	"endless": {healthAnswer{endless: true}, "not an answer of the health service: .*"},
+	"reset":   {healthAnswer{reset: true}, "(waiting for|closed before) the end of the answer.*"},
+	"http error": {healthAnswer{code: 503, contentType: "text/html"},
+		"not a grpc server: status 503 Service Unavailable"},
+	"html": {healthAnswer{contentType: "text/html"}, `not a grpc server: content type "text/html"`},
+	"half a type": {healthAnswer{contentType: "application/grpcs"},
+		`not a grpc server: content type "application/grpcs"`},
 	"hangs":        {healthAnswer{hang: true}, "timed out waiting for the end of the answer after .*ms"},
 	"does not say": {healthAnswer{body: "-", hang: true}, "timed out waiting for the answer after .*ms"},
 }
@@ -189,12 +196,14 @@ func TestGRPCAuthority(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	hosts := make(chan string, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tell(r.Context(), hosts, r.Host)
+		sendTo(r.Context(), hosts, r.Host)
 		healthAnswer{}.write(w, r)
 	})
 	plain := serveHTTP(t, handler, nil, "h2c")
 	secured := serveHTTP(t, handler, &tls.Config{Certificates: []tls.Certificate{ca.server(t)}}, "h2", "http/1.1")
-	for authority, want := range map[string]string{"": "", "lime.example": "lime.example", "lime.example:1": "lime.example:1"} {
+	for authority, want := range map[string]string{
+		"": "", "lime.example": "lime.example", "lime.example:1": "lime.example:1",
+	} {
 		for _, tt := range []struct {
 			to healthcheck.Target
 			c  GRPC
@@ -226,7 +235,7 @@ func TestGRPCOfOthers(t *testing.T) {
 	_, err = GRPC{TLS: client}.Check(deadlineIn(t, patience), old)
 	failsWith(t, err, "tls alert: no application protocol")
 	silent := harness.Serve(t, overTLS(&tls.Config{Certificates: certs}, readToEnd))
-	_, err = GRPC{TLS: client}.Check(deadlineIn(t, patience), talkTarget(silent.Address()))
+	_, err = GRPC{TLS: client}.Check(deadlineIn(t, patience), targetAt(silent.Address()))
 	failsWith(t, err, `no application protocol agreed on, offered "h2"`)
 	h2 := serveHTTP(t, http.NotFoundHandler(), nil, "h2c")
 	_, err = GRPC{}.Check(deadlineIn(t, patience), h2)
@@ -253,8 +262,10 @@ func TestGRPCOfOthers(t *testing.T) {
 			harness.Silent(ctx, c)
 		},
 		"(connect )?reset( before the answer)?|closed before the answer": harness.ResetAtOnce,
-		// pings that are to be answered, of a server that reads no answers
-		"answered without end|(timed out waiting for|reset before|closed before) the answer.*": func(_ context.Context, c *net.TCPConn) {
+		// pings that want an answer, from a server that reads no answers
+		"answered without end|(timed out waiting for|reset before|closed before) the answer.*": func(
+			_ context.Context, c *net.TCPConn,
+		) {
 			pings := bytes.Repeat([]byte("\x00\x00\x08\x06\x00\x00\x00\x00\x00lorem ip"), 4096)
 			block := append([]byte(settings), pings...)
 			for err := error(nil); err == nil; {
@@ -270,21 +281,23 @@ func TestGRPCOfOthers(t *testing.T) {
 				_, err = c.Write(frame)
 			}
 		},
-		"waiting for the answer: the server wants another connection": func(ctx context.Context, c *net.TCPConn) { // GOAWAY with a reason
+		// GOAWAY with a reason
+		"waiting for the answer: the server wants another connection": func(ctx context.Context, c *net.TCPConn) {
 			_, _ = io.WriteString(c, settings+"\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bbye")
 			harness.Silent(ctx, c)
 		},
 	} {
-		to := talkTarget(harness.Serve(t, handle).Address())
+		to := targetAt(harness.Serve(t, handle).Address())
 		failsAtLast(t, want, func(ctx context.Context) error {
 			_, err := GRPC{}.Check(ctx, to)
 			return err
 		})
 	}
-	survives(t, settings+"\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88", func(ctx context.Context, to healthcheck.Target) error {
-		_, err := GRPC{}.Check(ctx, to)
-		return err
-	})
+	survives(t, settings+"\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88",
+		func(ctx context.Context, to healthcheck.Target) error {
+			_, err := GRPC{}.Check(ctx, to)
+			return err
+		})
 }
 
 func TestGRPCCancelled(t *testing.T) {
@@ -299,12 +312,14 @@ func TestGRPCCancelled(t *testing.T) {
 
 // BenchmarkGRPC is what a check costs, with the server that answers it.
 func BenchmarkGRPC(b *testing.B) {
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { healthAnswer{}.write(w, r) }))
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		healthAnswer{}.write(w, r)
+	}))
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	defer s.Close()
-	to := talkTarget(s.Listener.Addr().String())
+	to := targetAt(s.Listener.Addr().String())
 	b.ReportAllocs()
 	for b.Loop() {
 		ctx, cancel := context.WithTimeout(b.Context(), patience)

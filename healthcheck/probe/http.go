@@ -18,36 +18,35 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// maxBodyBytes is how much of a body is searched for the text, and maxHeaderBytes how long a header may be.
 const (
-	maxBodyBytes   = 64 << 10
-	maxHeaderBytes = 64 << 10
+	maxBodyBytes   = 64 << 10 // how much of a body is searched for the text
+	maxHeaderBytes = 64 << 10 // how long a header may be
 )
 
-// HTTP checks that a target answers one request. It is a plain value; its zero value is GET / on the target's own port,
-// for which each status of 200 to 399 will do.
+// HTTP checks that a target answers one request. It is a plain value; its zero value sends GET / to the target's own
+// port, and accepts each status of 200 to 399.
 //
-// It follows no redirects and knows no proxies: it is about this target. It speaks HTTP/1.1, and over TLS also HTTP/2 when
-// the target chooses that; the NextProtos of TLS do not count.
+// It follows no redirects and uses no proxies, since the check is about this target. It speaks HTTP/1.1, and over TLS
+// also HTTP/2 if the target chooses that. The NextProtos of TLS are ignored.
 //
-// net/http writes to the standard logger what it finds odd about a target's HTTP/2 frames, as often as the target likes.
-// A program that has a log of its own silences that one: log.SetOutput(io.Discard).
+// net/http writes to the standard logger about odd HTTP/2 frames, as often as a target sends them. A program with a log
+// of its own should silence the standard logger: log.SetOutput(io.Discard).
 type HTTP struct {
 	Port   uint16        // instead of the target's; 0 = the target's
-	TLS    *tls.Config   // nil = http; without a ServerName the certificate has to be for Host, or the target's address
+	TLS    *tls.Config   // nil = http; without a ServerName the certificate must be for Host, or the target's address
 	Method string        // "" = GET
-	Path   string        // with a query, perhaps; "" = /
-	Host   string        // the header, with a port or without; "" = the target's address and port
-	Status []StatusRange // any of them will do; none = 200-399
-	Body   string        // has to be in the first 64 KiB of the body; "" = the body is not looked at
+	Path   string        // may have a query; "" = /
+	Host   string        // the header Host, with or without a port; "" = the target's address and port
+	Status []StatusRange // the status must be in one of them; none = 200-399
+	Body   string        // must be in the first 64 KiB of the body; "" = the body is not read
 }
 
-// A StatusRange is some statuses of HTTP. It is a plain value.
+// A StatusRange is a range of HTTP statuses. It is a plain value.
 type StatusRange struct {
 	From, To int // both included
 }
 
-// usualStatus is what a browser would not call an error.
+// usualStatus is the statuses that are no errors to a browser.
 var usualStatus = StatusRange{200, 399}
 
 // String returns the range as in the configuration.
@@ -58,7 +57,8 @@ func (r StatusRange) String() string {
 	return fmt.Sprintf("%d-%d", r.From, r.To)
 }
 
-// Check sends one request to t. Its errors wrap their cause, and ErrInconclusive when that is ours.
+// Check sends one request to t. Its errors wrap their cause; if the cause is on this machine, they wrap ErrInconclusive
+// as well.
 func (c HTTP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	request, err := c.request(ctx, t)
 	if err != nil {
@@ -68,7 +68,7 @@ func (c HTTP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
+	defer k.finish(ctx)
 	w := newWitness(k.Conn, protocol)
 	defer w.end(k.raw)
 	var result healthcheck.Result
@@ -82,7 +82,7 @@ func (c HTTP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	return result, err
 }
 
-// request builds what is sent; an error is a mistake of the configuration.
+// request builds the request; an error is a mistake in the configuration.
 func (c HTTP) request(ctx context.Context, t healthcheck.Target) (*http.Request, error) {
 	path := c.Path
 	if path == "" {
@@ -112,7 +112,7 @@ func (c HTTP) request(ctx context.Context, t healthcheck.Target) (*http.Request,
 	return request, nil
 }
 
-// judge looks at an answer.
+// judge returns what is wrong with an answer.
 func (c HTTP) judge(answer *httpAnswer) error {
 	wanted := c.Status
 	if len(wanted) == 0 {
@@ -133,7 +133,7 @@ func (c HTTP) judge(answer *httpAnswer) error {
 	return c.searchBody(answer)
 }
 
-// searchBody reads the body until the text is found: a body may be long, and come slowly.
+// searchBody reads the body until it finds the text, and no further: a body may be long, and come slowly.
 func (c HTTP) searchBody(answer *httpAnswer) error {
 	var body []byte
 	buf := make([]byte, 4<<10)
@@ -157,7 +157,7 @@ func (c HTTP) searchBody(answer *httpAnswer) error {
 	return unhealthyf("body lacks %s, begins with %s", quoted([]byte(c.Body)), quoted(body))
 }
 
-// httpStatus names a status; the target's own words for it may be any, and HTTP/2 has none.
+// httpStatus returns a status with its standard name. The target's own name may be anything, and HTTP/2 has none.
 func httpStatus(code int) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))
 }

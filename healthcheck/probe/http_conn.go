@@ -15,16 +15,16 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// userAgent is what a target finds in its access log.
+// userAgent is how the check appears in a target's access log.
 const userAgent = "limeload-l4 check"
 
-// The protocols, by their names in ALPN (RFC 7301).
+// The names of the protocols in ALPN (RFC 7301).
 const (
 	protocolHTTP1 = "http/1.1"
 	protocolHTTP2 = "h2"
 )
 
-// validHost returns an error if host, with a port or without, cannot be a header Host. It may be empty.
+// validHost returns an error if host cannot be the value of a header Host. host may have a port, and may be empty.
 func validHost(host string) error {
 	if u, err := url.Parse("//" + host); err != nil || u.Host != host {
 		return fmt.Errorf("%s is no host", quoted([]byte(host)))
@@ -32,8 +32,8 @@ func validHost(host string) error {
 	return nil
 }
 
-// certificateName returns what the certificate has to be for when the configuration of TLS does not say: the host of a
-// header Host, or the target's address.
+// certificateName returns the name that the certificate must have if the configuration of TLS names none: the host of
+// the header Host, or the target's address.
 func certificateName(host string, t healthcheck.Target) string {
 	if host == "" {
 		return addressName(t)
@@ -44,16 +44,16 @@ func certificateName(host string, t healthcheck.Target) string {
 	return strings.Trim(host, "[]") // of an IPv6 address without a port
 }
 
-// openHTTP connects to t, with TLS if config is not nil, and returns the protocol to speak: the one agreed on in the TLS
-// handshake, or without TLS the last of those offered. host is the header Host.
+// openHTTP connects to t, with TLS if config is not nil. It returns the protocol to speak: the one that the TLS
+// handshake agreed on, or without TLS the last one offered. host is the header Host.
 func openHTTP(
 	ctx context.Context, t healthcheck.Target, port uint16, config *tls.Config, host string, offered ...string,
-) (k *talk, protocol string, err error) {
+) (k *checkConn, protocol string, err error) {
 	if config != nil {
 		config = config.Clone()
 		config.NextProtos = offered
 	}
-	k, err = openTalk(ctx, t, port, config, certificateName(host, t))
+	k, err = openConn(ctx, t, port, config, certificateName(host, t))
 	if err != nil {
 		return nil, "", err
 	}
@@ -66,34 +66,36 @@ func openHTTP(
 		protocol = protocolHTTP1 // a server without ALPN knows no other
 	}
 	if !slices.Contains(offered, protocol) {
-		k.part(ctx)
+		k.finish(ctx)
 		return nil, "", noProtocol(offered)
 	}
 	return k, protocol, nil
 }
 
-// An httpAnswer is the answer to a request. It is valid until judge returns.
+// An httpAnswer is the answer to a request. It is valid until the function judge of roundTrip returns.
 type httpAnswer struct {
 	*http.Response
 
 	failure func(err error, what string) error // puts an error of reading the body into words
 }
 
-// maxInformational is how many answers of status 1xx may come before the one that counts.
+// maxInformational is how many answers with a status of 1xx may come before the final one.
 const maxInformational = 5
 
 // roundTrip sends request over w and calls judge with the answer.
 //
-// The connection exists already, made as for the other checks, so that a failed connect or handshake has the same reason
-// everywhere. For net/http it is one without TLS, and there is one protocol to speak.
-func roundTrip(ctx context.Context, k *talk, w *witness, request *http.Request, judge func(*httpAnswer) error) error {
+// The connection is made in the same way as for the other checks, so that a failed connect or handshake has the same
+// reason everywhere. net/http gets it as a connection without TLS on which one protocol is spoken.
+func roundTrip(
+	ctx context.Context, k *checkConn, w *witness, request *http.Request, judge func(*httpAnswer) error,
+) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!w.http2)
 	protocols.SetUnencryptedHTTP2(w.http2)
 	transport := &http.Transport{
 		Protocols:              protocols,
 		DisableKeepAlives:      true,
-		DisableCompression:     true, // the text is searched in the body as the target has it
+		DisableCompression:     true, // the text is searched in the body as it is
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		WriteBufferSize:        1 << 10, // a request is short
 		DialContext:            func(context.Context, string, string) (net.Conn, error) { return w, nil },

@@ -20,7 +20,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// serveHTTP returns a target that is a server of net/http, with TLS if config is not nil, and speaks the given versions.
+// serveHTTP returns a target that is a server of net/http, with TLS if config is not nil, and speaks the given
+// versions.
 func serveHTTP(t *testing.T, handler http.Handler, config *tls.Config, protocols ...string) healthcheck.Target {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -45,7 +46,7 @@ func serveHTTP(t *testing.T, handler http.Handler, config *tls.Config, protocols
 		s.Start()
 	}
 	t.Cleanup(s.Close)
-	return talkTarget(s.Listener.Addr().String())
+	return targetAt(s.Listener.Addr().String())
 }
 
 // sayHTTP is a handler that reads the header of a request, sends answer and closes.
@@ -66,7 +67,7 @@ func TestHTTPRequest(t *testing.T) {
 		if r.TLS != nil {
 			s.name = r.TLS.ServerName
 		}
-		tell(r.Context(), requests, s)
+		sendTo(r.Context(), requests, s)
 		if len(r.Header) != 1 && !(len(r.Header) == 2 && r.Header.Get("Connection") == "close") {
 			t.Errorf("header %v, want the user agent alone", r.Header)
 		}
@@ -90,7 +91,8 @@ func TestHTTPRequest(t *testing.T) {
 		{both, HTTP{TLS: client}, seen{"HTTP/2.0", "GET", "/", both.Addr.String(), userAgent, ""}},
 		{both, HTTP{TLS: client, Host: "lime.example:444", Method: "OPTIONS", Path: "/x?y"},
 			seen{"HTTP/2.0", "OPTIONS", "/x?y", "lime.example:444", userAgent, "lime.example"}},
-		{old, HTTP{TLS: client, Host: "lime.example"}, seen{"HTTP/1.1", "GET", "/", "lime.example", userAgent, "lime.example"}},
+		{old, HTTP{TLS: client, Host: "lime.example"},
+			seen{"HTTP/1.1", "GET", "/", "lime.example", userAgent, "lime.example"}},
 	} {
 		got, err := tt.check.Check(deadlineIn(t, patience), tt.to)
 		if err != nil || got.Detail != "status 200" || got.Latency <= 0 {
@@ -109,7 +111,8 @@ func TestHTTPRequest(t *testing.T) {
 			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
 		}
 	}))
-	if got, err := (HTTP{TLS: client}).Check(deadlineIn(t, patience), talkTarget(silent.Address())); err != nil || got.Detail != "status 204" {
+	if got, err := (HTTP{TLS: client}).Check(deadlineIn(t, patience), targetAt(silent.Address())); err != nil ||
+		got.Detail != "status 204" {
 		t.Errorf("without ALPN: %+v, %v, want status 204", got, err)
 	}
 	_, err := HTTP{TLS: client, Host: "b.example"}.Check(deadlineIn(t, patience), both)
@@ -236,7 +239,7 @@ func TestHTTPOfOthers(t *testing.T) {
 		"HTTP/1.1 999 " + strings.Repeat("n", 500) + "\r\n\r":   "closed before the answer",
 		"HTTP/1.1 999 " + strings.Repeat("n", 500) + "\r\n\r\n": "status 999, wanted 200-399",
 	} {
-		_, err := HTTP{}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, sayHTTP(answer)).Address()))
+		_, err := HTTP{}.Check(deadlineIn(t, patience), targetAt(harness.Serve(t, sayHTTP(answer)).Address()))
 		if want != "" {
 			failsWith(t, err, want)
 		} else if err != nil {
@@ -251,7 +254,7 @@ func TestHTTPOfOthers(t *testing.T) {
 		ok + "\r\n" + strings.Repeat("1", 300):                                           `body lacks "x", begins with "1{100}"...`,
 		ok + "Content-Length: 5\r\n\r\nshort and what does not count x":                  `body lacks "x", begins with "short"`,
 	} {
-		_, err := HTTP{Body: "x"}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, sayHTTP(answer)).Address()))
+		_, err := HTTP{Body: "x"}.Check(deadlineIn(t, patience), targetAt(harness.Serve(t, sayHTTP(answer)).Address()))
 		failsWith(t, err, want)
 	}
 }
@@ -269,14 +272,14 @@ func TestHTTPHostileServers(t *testing.T) {
 		"(connect )?reset( before the answer)?":                     harness.ResetAtOnce,
 		`not http: answer begins with "SSH-2.0-OpenSSH_9.6\\r\\n.*`: harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"),
 	} {
-		to := talkTarget(harness.Serve(t, handle).Address())
+		to := targetAt(harness.Serve(t, handle).Address())
 		failsAtLast(t, want, func(ctx context.Context) error { return check(ctx, to) })
 	}
 	dribbled := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		dribble(ctx, c, "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nall is well")
 		readToEnd(ctx, c)
 	})
-	if err := check(deadlineIn(t, patience), talkTarget(dribbled.Address())); err != nil {
+	if err := check(deadlineIn(t, patience), targetAt(dribbled.Address())); err != nil {
 		t.Errorf("a good answer, byte by byte: %v", err)
 	}
 }
@@ -284,7 +287,7 @@ func TestHTTPHostileServers(t *testing.T) {
 // TestHTTPPartsInOrder has a server that must see an end, not a reset, although it says more than is read.
 func TestHTTPPartsInOrder(t *testing.T) {
 	seen := make(chan error, 1)
-	to := talkTarget(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
+	to := targetAt(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n")
 		_, _ = c.Write(make([]byte, 20_000))
@@ -299,8 +302,11 @@ func TestHTTPPartsInOrder(t *testing.T) {
 }
 
 func TestHTTPBodyInPieces(t *testing.T) {
-	for body, want := range map[string]string{"all is well": "", "all is we ll": `body lacks "well", begins with "all is we ll"`} {
-		answer := &httpAnswer{Response: &http.Response{Body: io.NopCloser(iotest.OneByteReader(strings.NewReader(body)))}}
+	for body, want := range map[string]string{
+		"all is well": "", "all is we ll": `body lacks "well", begins with "all is we ll"`,
+	} {
+		slow := io.NopCloser(iotest.OneByteReader(strings.NewReader(body)))
+		answer := &httpAnswer{Response: &http.Response{Body: slow}}
 		if err := (HTTP{Body: "well"}).searchBody(answer); want != "" {
 			failsWith(t, err, want)
 		} else if err != nil {
@@ -329,7 +335,7 @@ func TestHTTPMistakes(t *testing.T) {
 
 func TestHTTPCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+	to := targetAt(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		cancel()
 		harness.Silent(ctx, c)
@@ -351,10 +357,11 @@ func TestHTTPLogsNothing(t *testing.T) {
 		return len(p), nil
 	}))
 	for _, handle := range []harness.Handler{
-		harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"), harness.SpeakFirst("HTTP/1.1 200 OK\r\n\r\n"), harness.CloseAtOnce,
+		harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"), harness.SpeakFirst("HTTP/1.1 200 OK\r\n\r\n"),
+		harness.CloseAtOnce,
 		sayHTTP("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n"),
 	} {
-		_, _ = HTTP{}.Check(deadlineIn(t, patience), talkTarget(harness.Serve(t, handle).Address()))
+		_, _ = HTTP{}.Check(deadlineIn(t, patience), targetAt(harness.Serve(t, handle).Address()))
 	}
 	select {
 	case line := <-logged:
@@ -369,7 +376,8 @@ type writerFunc func(p []byte) (int, error)
 // Write implements io.Writer.
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// FuzzWitness checks that the pieces in which an answer comes do not decide whether it is refused, and that reading is limited.
+// FuzzWitness checks that the pieces in which an answer comes do not decide whether it is refused, and that reading is
+// limited.
 func FuzzWitness(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"), []byte{2}, false)
 	f.Add([]byte("SSH-2.0-x\r\n"), []byte{0}, false)
@@ -403,7 +411,7 @@ func BenchmarkHTTP(b *testing.B) {
 		_, _ = io.WriteString(w, "all is well")
 	}))
 	defer s.Close()
-	to := talkTarget(s.Listener.Addr().String())
+	to := targetAt(s.Listener.Addr().String())
 	b.ReportAllocs()
 	for b.Loop() {
 		ctx, cancel := context.WithTimeout(b.Context(), patience)

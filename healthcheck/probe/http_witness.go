@@ -9,30 +9,31 @@ import (
 	"time"
 )
 
-// How much a check reads of one connection. With HTTP/1.1 the header and the body each have their own limit.
+// How much a check reads from one connection. With HTTP/1.1 the header and the body have separate limits.
 const (
 	maxHTTP1BodyBytes = 2 * maxBodyBytes                    // chunked encoding needs six bytes for a chunk of one byte
-	maxHTTP2Bytes     = 4 * (maxHeaderBytes + maxBodyBytes) // with the frames around them
+	maxHTTP2Bytes     = 4 * (maxHeaderBytes + maxBodyBytes) // including the frames
 )
 
-// An HTTP/1.1 answer begins with http1Start (RFC 9112, 4). The first frame of HTTP/2 is one of settings; the type of a
-// frame follows three bytes of length (RFC 9113, 3.4 and 4.1).
+// An HTTP/1.1 answer begins with http1Start (RFC 9112, 4). The first frame of HTTP/2 has the type SETTINGS; the type of
+// a frame follows three bytes of length (RFC 9113, 3.4 and 4.1).
 const (
 	http1Start    = "HTTP/"
 	typeAt        = 3
 	settingsFrame = 4
 )
 
-// A witness is the connection that net/http uses for one check. net/http's errors do not say whether a connection was
-// closed or reset, early or late, and by whom, so a witness remembers that. It also
+// A witness is the connection that net/http, or grpc, uses for one check. The errors of these libraries do not say
+// whether a connection was closed or reset, how early, and by which side; a witness remembers that. It also
 //
-//   - holds reads back until something was written: net/http would log a target that speaks first (as SSH and SMTP do);
-//   - refuses an answer of another protocol at its first bytes: net/http would wait for the end of a line;
+//   - delays reads until something was written, since net/http would log a target that speaks first (as SSH and SMTP
+//     do);
+//   - refuses an answer of another protocol at its first bytes, since net/http would wait for the end of a line;
 //   - limits how much is read;
-//   - hides errors of writing: an overloaded target may answer and close without reading the request.
+//   - hides write errors, since an overloaded target may answer and close without reading the request.
 //
-// Its methods may be called from any goroutine. Close leaves the underlying connection open for an orderly parting;
-// no goroutine uses that connection after end has returned.
+// Its methods may be called from any goroutine. Close leaves the underlying connection open, so that the check can end
+// it in order. No goroutine uses that connection after end has returned.
 type witness struct {
 	net.Conn
 
@@ -44,11 +45,11 @@ type witness struct {
 	// mu guards the fields below
 	mu       sync.Mutex
 	left     int    // bytes that may still be read
-	head     []byte // the first bytes read, one more than are quoted
+	head     []byte // the first bytes read, up to longestQuote and one more
 	readErr  error  // the first one
 	writeErr error  // the first one
 	began    bool   // written is closed
-	sent     bool   // something was written, or was tried to be
+	sent     bool   // Write was called
 	closed   bool
 }
 
@@ -104,7 +105,7 @@ func (w *witness) otherProtocol(err error) error {
 	return nil
 }
 
-// Write implements net.Conn. It does not fail: the read that follows does, unless there is an answer.
+// Write implements net.Conn. It does not return errors of the connection: if there is no answer, the next read fails.
 func (w *witness) Write(p []byte) (int, error) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
@@ -125,7 +126,7 @@ func (w *witness) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close makes later reads and writes fail. It does not interrupt those under way: see end.
+// Close makes later reads and writes fail. It does not interrupt those in progress; end does.
 func (w *witness) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -134,7 +135,7 @@ func (w *witness) Close() error {
 	return nil
 }
 
-// begin lets readers read. mu is held.
+// begin allows reads. mu is held.
 func (w *witness) begin() {
 	if !w.began {
 		w.began = true
@@ -142,7 +143,8 @@ func (w *witness) begin() {
 	}
 }
 
-// end closes w, interrupts the reads and writes under way, and waits for them to return. raw is w's connection below TLS.
+// end closes w, interrupts the reads and writes in progress, and waits for them to return. raw is the TCP connection
+// below w.Conn.
 func (w *witness) end(raw *net.TCPConn) {
 	_ = w.Close()
 	_ = raw.SetDeadline(time.Unix(1, 0))
@@ -152,7 +154,7 @@ func (w *witness) end(raw *net.TCPConn) {
 	defer w.writing.Unlock()
 }
 
-// expectBody is called when the header of an answer was read.
+// expectBody sets the limit of the body. It is called when the header of an answer was read.
 func (w *witness) expectBody() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,7 +163,7 @@ func (w *witness) expectBody() {
 	}
 }
 
-// refuse records err as the reason for reading no further, unless there is one, and returns it.
+// refuse records err as the reason why nothing more is read, unless there is a reason already. It returns err.
 func (w *witness) refuse(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,8 +173,8 @@ func (w *witness) refuse(err error) error {
 	return err
 }
 
-// headerFailure puts an error into words that net/http returned instead of an answer.
-func (w *witness) headerFailure(ctx context.Context, k *talk, err error) error {
+// headerFailure puts into words an error that net/http returned instead of an answer.
+func (w *witness) headerFailure(ctx context.Context, k *checkConn, err error) error {
 	w.mu.Lock()
 	readErr, sent, left := w.readErr, w.sent, w.left
 	w.mu.Unlock()
@@ -182,13 +184,13 @@ func (w *witness) headerFailure(ctx context.Context, k *talk, err error) error {
 		return cannotCheckf("%s", escaped(err.Error())).because(err)
 	case !w.http2 && left <= 0 && (readErr == nil || errors.Is(readErr, errEndless)):
 		return unhealthyf("header longer than %d KiB", maxHeaderBytes>>10).because(err)
-	case !w.http2 && readErr == nil: // everything was there, and was wrong
+	case !w.http2 && readErr == nil: // a whole header was read, and it is not valid
 		return unhealthyf("not http: %s", escaped(innermost(err).Error())).because(err)
 	}
 	return w.failure(ctx, k, err, "the answer")
 }
 
-// innermost returns the error that err wraps, without what net/http may or may not have put around it.
+// innermost returns the error at the end of err's chain, without the text that net/http may have put around it.
 func innermost(err error) error {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
@@ -196,9 +198,9 @@ func innermost(err error) error {
 	return err
 }
 
-// failure puts an error into words that net/http returned instead of what. The connection's own error says more, where
-// there is one.
-func (w *witness) failure(ctx context.Context, k *talk, err error, what string) error {
+// failure puts into words an error that net/http returned instead of what. If the connection itself had an error, that
+// one says more.
+func (w *witness) failure(ctx context.Context, k *checkConn, err error, what string) error {
 	w.mu.Lock()
 	readErr, writeErr := w.readErr, w.writeErr
 	w.mu.Unlock()
@@ -206,7 +208,7 @@ func (w *witness) failure(ctx context.Context, k *talk, err error, what string) 
 		return said
 	}
 	switch {
-	case readErr == io.EOF && writeErr != nil: // the kernel reports a reset once, and then an end
+	case readErr == io.EOF && writeErr != nil: // the kernel reports a reset only once: the write had it
 		err = writeErr
 	case readErr != nil:
 		err = readErr

@@ -16,28 +16,28 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// errICMPPermission is wrapped by the error of a check that could not open its socket.
+// errICMPPermission is wrapped by the error of a check that had no right to open its socket.
 var errICMPPermission = errors.New("no permission for icmp: let net.ipv4.ping_group_range have our group, " +
 	"or give us CAP_NET_RAW (AmbientCapabilities=CAP_NET_RAW in the unit)")
 
-// sendPause is the time between attempts to send while the socket's buffer is full: of echoes, as a rule, that wait for the
-// link-layer addresses of other targets.
+// sendPause is the time between attempts to send while the socket's buffer is full. Usually it is full of echoes that
+// wait for the link-layer addresses of other targets.
 const sendPause = 5 * time.Millisecond
 
-// ICMP checks that a target answers an echo request ("ping"), for IPv4 and IPv6. Its ports do not matter. One ICMP is meant
-// for all targets: it has one socket for each of the two families, however many checks run at once. NewICMP makes it,
-// and Close ends it; the other methods may be called from any goroutine.
+// ICMP checks that a target answers an echo request ("ping"), over IPv4 or IPv6. The target's port is ignored. One ICMP
+// serves all targets: it has one socket for each of the two families, however many checks run at once. NewICMP makes
+// it; Close must be called in the end. Its methods may be called from any goroutine.
 //
-// A socket is opened by the first check that needs it, and opened again after it broke. It is an unprivileged one
-// where the sysctl net.ipv4.ping_group_range (which is for IPv6, too) has our group, or else a raw one, which
-// takes CAP_NET_RAW. With neither, checks are inconclusive and say so.
+// The first check that needs a socket opens it; after a socket broke, the next check opens another one. The socket is
+// an unprivileged one if the sysctl net.ipv4.ping_group_range (which is for IPv6, too) includes our group. Otherwise it
+// is a raw one, which needs CAP_NET_RAW. With neither, checks are inconclusive and say so.
 //
-// An answer is one to the echo of this very check, from the target's address, with its number and the random bytes it
-// carries. All else is ignored: late and repeated answers, and those to others, which a raw socket sees. An ICMP error about
-// our echo fails the check at once. That a host of the own network is gone Linux finds out after three seconds only (of
-// asking for its link-layer address); a shorter check times out.
+// A reply counts if it comes from the target's address and has the number and the random bytes of the echo of this
+// check. Late and repeated replies are ignored, and so are replies to others, which a raw socket receives too. An ICMP
+// error about the echo fails the check at once. Linux notices only after three seconds that a host of the own network
+// does not answer requests for its link-layer address; a shorter check times out before that.
 //
-// The echo is sent again once, halfway.
+// The check sends the echo a second time halfway through its time.
 type ICMP struct {
 	kinds []icmpKind // set once, then read-only; nil = all, as above
 
@@ -46,13 +46,14 @@ type ICMP struct {
 	// mu guards the fields below
 	mu      sync.Mutex
 	closed  bool
-	sockets map[bool]*icmpSocket // those open; true is IPv6
+	sockets map[bool]*icmpSocket // the open sockets; the key says whether it is for IPv6
 }
 
 // NewICMP returns a checker. It opens nothing yet.
 func NewICMP() *ICMP { return &ICMP{sockets: make(map[bool]*icmpSocket)} }
 
-// Close ends all checks under way, as inconclusive, and those to come. It returns when the last goroutine is gone.
+// Close ends all running checks as inconclusive, and makes later ones inconclusive. It returns when the last goroutine
+// has ended.
 func (c *ICMP) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -63,7 +64,7 @@ func (c *ICMP) Close() {
 	c.readers.Wait()
 }
 
-// An echo is one check's request on its way. Its zero value is of no use.
+// An echo is the echo request of one check. icmpSocket.begin makes it.
 type echo struct {
 	// set once, then read-only
 	to     netip.Addr // without a zone
@@ -72,10 +73,10 @@ type echo struct {
 	seq    uint16
 	packet []byte
 
-	done chan echoOutcome // has room for the only one
+	done chan echoOutcome // gets one outcome and has room for it; nobody closes it
 }
 
-// An echoOutcome is how a check ended that did not time out.
+// An echoOutcome is the reply to an echo, or the error that came instead.
 type echoOutcome struct {
 	at  time.Time
 	err error // nil after a reply
@@ -108,12 +109,12 @@ func (c *ICMP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 			return out.result(sent)
 		case <-ctx.Done():
 			return healthcheck.Result{}, silenceError(ctx, start, "the echo reply")
-		case <-again.C: // and not any more: the timer is not reset
+		case <-again.C: // only once, since the timer is not reset
 		}
 	}
 }
 
-// result returns what came of an echo that was sent at a time.
+// result returns the result of the check whose echo was sent at a time.
 func (o *echoOutcome) result(sent time.Time) (healthcheck.Result, error) {
 	if o.err != nil {
 		return healthcheck.Result{}, o.err
@@ -121,14 +122,14 @@ func (o *echoOutcome) result(sent time.Time) (healthcheck.Result, error) {
 	return healthcheck.Result{Latency: o.at.Sub(sent), Detail: "echo reply"}, nil
 }
 
-// send sends e, as soon as there is room for it. It returns an outcome when that was there first.
+// send sends e as soon as the socket's buffer has room. If the outcome comes before that, it returns the outcome.
 func (c *ICMP) send(ctx context.Context, s *icmpSocket, e *echo) (*echoOutcome, error) {
 	for {
 		err := s.send(e)
 		switch {
 		case err == nil:
 			return nil, nil
-		case errors.Is(err, fs.ErrClosed): // whoever closed it tells e as well
+		case errors.Is(err, fs.ErrClosed): // then e gets an outcome as well, see icmpSocket.send and ICMP.read
 			out := <-e.done
 			return &out, nil
 		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.ENOBUFS):
@@ -144,7 +145,7 @@ func (c *ICMP) send(ctx context.Context, s *icmpSocket, e *echo) (*echoOutcome, 
 	}
 }
 
-// begin returns an echo that waits for its reply on an open socket.
+// begin returns an open socket and an echo that waits for its reply there. It has yet to be sent.
 func (c *ICMP) begin(ctx context.Context, to netip.Addr, via syscall.Sockaddr) (*icmpSocket, *echo, error) {
 	for {
 		s, err := c.socket(!to.Unmap().Is4())
@@ -166,11 +167,11 @@ func (c *ICMP) begin(ctx context.Context, to netip.Addr, via syscall.Sockaddr) (
 		if !errors.Is(err, fs.ErrClosed) || ctx.Err() != nil {
 			return nil, nil, cannotCheckf("%v", err).because(err)
 		}
-		c.drop(s) // it broke since; the next one is opened
+		c.drop(s) // the socket broke meanwhile; the next round opens another one
 	}
 }
 
-// socket returns the socket of a family, which it opens when there is none.
+// socket returns the socket of a family. It opens one if there is none.
 func (c *ICMP) socket(v6 bool) (*icmpSocket, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,14 +190,14 @@ func (c *ICMP) socket(v6 bool) (*icmpSocket, error) {
 	return s, nil
 }
 
-// read delivers what s receives until it breaks, or is closed.
+// read delivers what s receives, until s breaks or is closed.
 func (c *ICMP) read(s *icmpSocket) {
 	err := s.read()
 	c.drop(s)
 	s.fail(err)
 }
 
-// drop has the next check of its family open another socket than s, which is closed.
+// drop removes s, which is closed or broken, so that the next check of its family opens another socket.
 func (c *ICMP) drop(s *icmpSocket) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,7 +206,7 @@ func (c *ICMP) drop(s *icmpSocket) {
 	}
 }
 
-// icmpAddress returns an address as the kernel wants it.
+// icmpAddress returns an address in the form that the kernel takes. The error is about the zone.
 func icmpAddress(a netip.Addr) (syscall.Sockaddr, error) {
 	if a = a.Unmap(); a.Is4() {
 		return &syscall.SockaddrInet4{Addr: a.As4()}, nil
@@ -223,30 +224,30 @@ func icmpAddress(a netip.Addr) (syscall.Sockaddr, error) {
 	return to, nil
 }
 
-// An echoTable is the echoes of one socket that wait for a reply. Its methods may be called from any goroutine; newEchoTable
-// makes it.
+// An echoTable has the echoes of one socket that wait for a reply. Its methods may be called from any goroutine;
+// newEchoTable makes it.
 type echoTable struct {
-	id uint16 // of all its echoes; set once, then read-only
+	id uint16 // the id of all echoes of the socket; set once, then read-only
 
 	// mu guards the fields below
 	mu      sync.Mutex
 	waiting map[uint16]*echo // by seq
-	next    uint16           // seq, unless it waits still
-	failed  error            // set once, when the socket is of no use any more; then waiting stays empty
+	next    uint16           // the seq to try first
+	failed  error            // set when the socket broke or was closed; from then on waiting stays empty
 }
 
 func newEchoTable(id uint16) echoTable {
 	return echoTable{id: id, waiting: make(map[uint16]*echo), next: uint16(rand.Uint32())}
 }
 
-// add gives e its number. It fails when all are taken, or after fail: then with fs.ErrClosed.
+// add gives e a number and lets it wait. It fails if too many echoes wait. After fail, its error wraps fs.ErrClosed.
 func (t *echoTable) add(e *echo) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.failed != nil {
 		return fmt.Errorf("icmp socket: %w: %w", fs.ErrClosed, t.failed)
 	}
-	if len(t.waiting) > 1<<15 { // half of all numbers: one that was just in use is then not in use again soon
+	if len(t.waiting) > 1<<15 { // half of all numbers, so that a number is not used again soon
 		return errors.New("too many echoes at once")
 	}
 	for t.waiting[t.next] != nil {
@@ -258,7 +259,7 @@ func (t *echoTable) add(e *echo) error {
 	return nil
 }
 
-// forget ends the wait of e, if it still waits.
+// forget removes e, if it still waits.
 func (t *echoTable) forget(e *echo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -267,7 +268,8 @@ func (t *echoTable) forget(e *echo) {
 	}
 }
 
-// settle ends the wait of the echo that was sent to an address and that m is about, if there is one.
+// settle gives an outcome to the echo that was sent to an address and that m is about. It does nothing if no such echo
+// waits.
 func (t *echoTable) settle(to netip.Addr, m echoMessage, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -279,7 +281,7 @@ func (t *echoTable) settle(to netip.Addr, m echoMessage, err error) {
 	e.done <- echoOutcome{time.Now(), err}
 }
 
-// fail ends the wait of all echoes, and of those to come.
+// fail gives all waiting echoes an inconclusive outcome because of err, and makes add fail.
 func (t *echoTable) fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

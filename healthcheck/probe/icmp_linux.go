@@ -16,22 +16,22 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// An icmpKind is a way to have ICMP of the kernel.
+// An icmpKind is a kind of socket for ICMP.
 type icmpKind int
 
 const (
-	// A pingSocket needs net.ipv4.ping_group_range. The kernel gives it an id and passes on replies to that id alone,
-	// without an IP header; errors come by a queue of their own.
+	// A pingSocket needs net.ipv4.ping_group_range. The kernel gives it an id, and delivers only replies with that id,
+	// without an IP header. Errors have a queue of their own.
 	pingSocket icmpKind = iota
-	// A rawSocket needs CAP_NET_RAW. It sees all ICMP of the network namespace: replies to others, and errors in full;
-	// for IPv4 with an IP header.
+	// A rawSocket needs CAP_NET_RAW. It receives all ICMP of the network namespace, including replies to others, and
+	// whole error messages. With IPv4 each message has an IP header.
 	rawSocket
 )
 
 const (
-	icmpBufferBytes = 4 << 20 // of the kernel's, if it lets us: 200 KiB hold no more than 270 echoes
-	sendAttempts    = 4       // of an echo, before an error is taken to be about it
-	sendReceives    = 512     // messages received before an echo is sent: others may send without end
+	icmpBufferBytes = 4 << 20 // of the socket, if the kernel allows it: the default of 200 KiB holds only 270 echoes
+	sendAttempts    = 4       // attempts to send an echo, before an error counts as one about this echo
+	sendReceives    = 512     // messages to receive before an echo is sent: others may send without end
 
 	optICMPFilter  = 1 // ICMP_FILTER of linux/icmp.h and ICMPV6_FILTER of linux/icmpv6.h
 	levelRaw       = 255
@@ -40,11 +40,12 @@ const (
 	extendedErrLen = 16 // of struct sock_extended_err
 )
 
-// An icmpSocket sends the echoes of one family and receives the replies and the errors. Its methods may be called from any
-// goroutine, read from one only; openICMP makes it. Whoever opened it closes it, and has read it to the end.
+// An icmpSocket sends the echoes of one family and receives the replies and the errors. Its methods may be called from
+// any goroutine, but only one goroutine may call read. openICMP makes it. The caller closes it and reads until read
+// returns.
 //
-// x/net/icmp packs and parses the messages, but the socket is ours: icmp.PacketConn hides the descriptor, and so the queue
-// of errors of a ping socket.
+// x/net/icmp packs and parses the messages. Its PacketConn is not used, since it hides the descriptor and with it the
+// error queue of a ping socket.
 type icmpSocket struct {
 	echoTable
 
@@ -54,18 +55,18 @@ type icmpSocket struct {
 	file *os.File
 	conn syscall.RawConn
 
-	closing atomic.Bool // set by close; what receives without end then stops
+	closing atomic.Bool // set by close; receive then stops
 
-	readBuf, sendBuf icmpBuffers // of read, and of send, which the file lets in one at a time
+	readBuf, sendBuf icmpBuffers // for read and for send; file lets only one send at a time use the descriptor
 }
 
-// icmpBuffers is where a message is received.
+// icmpBuffers are the buffers for one message.
 type icmpBuffers struct {
 	data    [2048]byte // more than any message about our echoes
 	control [512]byte
 }
 
-// openICMP opens a socket of the first of the kinds (nil = all) that the system allows.
+// openICMP opens a socket of the first of kinds (nil = all) that the system allows.
 func openICMP(v6 bool, kinds []icmpKind) (*icmpSocket, error) {
 	if kinds == nil {
 		kinds = []icmpKind{pingSocket, rawSocket}
@@ -78,7 +79,7 @@ func openICMP(v6 bool, kinds []icmpKind) (*icmpSocket, error) {
 			return s, nil
 		case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 			refused = fmt.Errorf("%w: %w", errICMPPermission, err)
-		case kind == pingSocket && errors.Is(err, syscall.EPROTONOSUPPORT): // a kernel without them
+		case kind == pingSocket && errors.Is(err, syscall.EPROTONOSUPPORT): // the kernel has none
 		default:
 			return nil, err
 		}
@@ -89,6 +90,7 @@ func openICMP(v6 bool, kinds []icmpKind) (*icmpSocket, error) {
 	return nil, refused
 }
 
+// openICMPKind opens a socket of one kind.
 func openICMPKind(v6 bool, kind icmpKind) (*icmpSocket, error) {
 	domain, protocol := syscall.AF_INET, syscall.IPPROTO_ICMP
 	if v6 {
@@ -102,7 +104,7 @@ func openICMPKind(v6 bool, kind icmpKind) (*icmpSocket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	file := os.NewFile(uintptr(fd), "icmp") // nonblocking, and so with the runtime's poller
+	file := os.NewFile(uintptr(fd), "icmp") // nonblocking, so the runtime's poller is used
 	id, err := prepareICMP(fd, v6, kind)
 	if err == nil {
 		var conn syscall.RawConn
@@ -116,9 +118,11 @@ func openICMPKind(v6 bool, kind icmpKind) (*icmpSocket, error) {
 
 // prepareICMP sets the options of a new socket and returns the id of its echoes.
 func prepareICMP(fd int, v6 bool, kind icmpKind) (id uint16, err error) {
-	for force, ask := range map[int]int{syscall.SO_RCVBUFFORCE: syscall.SO_RCVBUF, syscall.SO_SNDBUFFORCE: syscall.SO_SNDBUF} {
+	for force, ask := range map[int]int{
+		syscall.SO_RCVBUFFORCE: syscall.SO_RCVBUF, syscall.SO_SNDBUFFORCE: syscall.SO_SNDBUF,
+	} {
 		if syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, force, icmpBufferBytes) != nil { // it needs CAP_NET_ADMIN
-			// cut to what the system allows; and it works without, a little less well
+			// The kernel reduces this to what it allows. With an error, the default will do.
 			_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, ask, icmpBufferBytes)
 		}
 	}
@@ -139,7 +143,7 @@ func prepareICMP(fd int, v6 bool, kind icmpKind) (id uint16, err error) {
 		return 0, os.NewSyscallError("bind", err)
 	}
 	name, err := syscall.Getsockname(fd)
-	switch a := name.(type) { // the id is where others have their port
+	switch a := name.(type) { // the id is in the place of the port
 	case *syscall.SockaddrInet4:
 		return uint16(a.Port), nil
 	case *syscall.SockaddrInet6:
@@ -148,7 +152,7 @@ func prepareICMP(fd int, v6 bool, kind icmpKind) (id uint16, err error) {
 	return 0, os.NewSyscallError("getsockname", err)
 }
 
-// filterICMP has a raw socket receive nothing but replies, and the errors that count.
+// filterICMP makes a raw socket receive only replies, and the errors that fail a check.
 func filterICMP(fd int, v6 bool) error {
 	if v6 {
 		var block syscall.ICMPv6Filter
@@ -166,7 +170,7 @@ func filterICMP(fd int, v6 bool) error {
 	return syscall.SetsockoptInt(fd, levelRaw, optICMPFilter, ^pass)
 }
 
-// begin returns an echo that waits for its reply, and is yet to be sent.
+// begin returns an echo that waits for its reply. It has yet to be sent.
 func (s *icmpSocket) begin(to netip.Addr, via syscall.Sockaddr) (*echo, error) {
 	e := &echo{to: to, via: via, done: make(chan echoOutcome, 1)}
 	rand.Read(e.token[:])
@@ -181,10 +185,10 @@ func (s *icmpSocket) begin(to netip.Addr, via syscall.Sockaddr) (*echo, error) {
 	return e, nil
 }
 
-// send sends e without waiting for room: EAGAIN says that there is none.
+// send sends e without waiting: EAGAIN means that the buffer has no room.
 //
-// It first receives what there is. A burst of checks would otherwise fill the receive buffer before the reader gets its
-// turn, and a ping socket answers sendto with the pending error of any other echo.
+// It first receives all messages. Otherwise a burst of checks would fill the receive buffer before the reader gets its
+// turn, and sendto on a ping socket would return the pending error of another echo.
 func (s *icmpSocket) send(e *echo) error {
 	var sent, broken error
 	err := s.conn.Write(func(fd uintptr) bool {
@@ -197,24 +201,24 @@ func (s *icmpSocket) send(e *echo) error {
 				return true
 			}
 		}
-		return true // of so many in a row, the last one is about e: there is no route
+		return true // after so many errors the last one is about e: there is no route
 	})
 	if broken != nil {
-		s.close() // before fail: who is told may open the next one
+		s.close() // before fail: a check that gets its outcome may open the next socket
 		s.fail(broken)
 	}
-	if broken != nil || err != nil { // the latter says that it is closed, in words of package poll
+	if broken != nil || err != nil { // err means that the file is closed; package poll has no exported error for that
 		return os.ErrClosed
 	}
 	return os.NewSyscallError("sendto", sent)
 }
 
-// read delivers what comes until the socket is closed, or breaks; then it closes it.
+// read delivers messages until the socket is closed or breaks. Then it closes the socket and returns why.
 func (s *icmpSocket) read() error {
 	var broken error
 	_ = s.conn.Read(func(fd uintptr) bool {
 		broken = s.receive(int(fd), &s.readBuf, math.MaxInt)
-		return broken != nil // or else wait for more
+		return broken != nil // false: wait for more
 	})
 	s.close()
 	if broken == nil {
@@ -223,13 +227,13 @@ func (s *icmpSocket) read() error {
 	return broken
 }
 
-// close ends read and all that is sent. It may be called again.
+// close makes read and send end. It may be called more than once.
 func (s *icmpSocket) close() {
 	s.closing.Store(true)
-	_ = s.file.Close() // which waits for those that use the descriptor
+	_ = s.file.Close() // it waits until nobody uses the descriptor
 }
 
-// receive delivers all that has come, or most of it. Its error says that the socket is of no use.
+// receive delivers up to most messages that have arrived. An error means that the socket is broken.
 func (s *icmpSocket) receive(fd int, buf *icmpBuffers, most int) error {
 	for range most {
 		if s.closing.Load() {
@@ -242,7 +246,7 @@ func (s *icmpSocket) receive(fd int, buf *icmpBuffers, most int) error {
 		switch {
 		case err == nil:
 			s.deliver(sockaddrAddr(from), buf.data[:n])
-		case errors.Is(err, syscall.EINTR), pendingICMP(err): // the latter is in the queue of errors, too
+		case errors.Is(err, syscall.EINTR), pendingICMP(err): // a pending error is in the error queue, too
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOBUFS):
 			return nil
 		default:
@@ -252,7 +256,7 @@ func (s *icmpSocket) receive(fd int, buf *icmpBuffers, most int) error {
 	return nil
 }
 
-// pendingICMP reports whether err is what the kernel makes of an ICMP error, or of a route that is missing.
+// pendingICMP reports whether err may come from an ICMP error that the socket received, or from a missing route.
 func pendingICMP(err error) bool {
 	var errno syscall.Errno
 	errors.As(err, &errno)
@@ -264,11 +268,11 @@ func pendingICMP(err error) bool {
 	return false
 }
 
-// deliver takes a message that came from an address.
+// deliver handles a message that came from an address.
 func (s *icmpSocket) deliver(from netip.Addr, b []byte) {
 	if s.kind == rawSocket && !s.v6 {
 		var ok bool
-		// The kernel has not looked at the checksum of what a raw socket of IPv4 gets.
+		// The kernel does not check the checksum for a raw IPv4 socket.
 		if _, b, ok = parseIPv4(b); !ok || internetChecksum(b) != 0 {
 			return
 		}
@@ -280,11 +284,12 @@ func (s *icmpSocket) deliver(from netip.Addr, b []byte) {
 	}
 }
 
-// receiveErrors delivers the errors that wait in the queue of a ping socket: the echo comes with the address that it
-// was sent to, and the kernel's account of the error.
+// receiveErrors delivers the errors in the error queue of a ping socket. Each has the echo, the address that the echo
+// was sent to, and a control message that describes the error.
 func (s *icmpSocket) receiveErrors(fd int, buf *icmpBuffers) {
 	for {
-		n, controlled, _, to, err := syscall.Recvmsg(fd, buf.data[:], buf.control[:], syscall.MSG_ERRQUEUE|syscall.MSG_DONTWAIT)
+		const flags = syscall.MSG_ERRQUEUE | syscall.MSG_DONTWAIT
+		n, controlled, _, to, err := syscall.Recvmsg(fd, buf.data[:], buf.control[:], flags)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
@@ -301,7 +306,7 @@ func (s *icmpSocket) receiveErrors(fd int, buf *icmpBuffers) {
 	}
 }
 
-// extendedError returns the type and code of the ICMP error that a control message tells of.
+// extendedError returns the type and code of the ICMP error that a control message describes.
 func extendedError(control []byte) (typ, code byte, isICMP bool) {
 	messages, err := syscall.ParseSocketControlMessage(control)
 	if err != nil {
@@ -320,7 +325,7 @@ func extendedError(control []byte) (typ, code byte, isICMP bool) {
 	return 0, 0, false
 }
 
-// icmpErrno returns the cause of an error for errors.Is, which is the kernel's for most codes.
+// icmpErrno returns the cause that the error of a check wraps. For most codes the kernel uses the same one.
 func icmpErrno(typ icmp.Type) error {
 	if typ == ipv4.ICMPTypeDestinationUnreachable || typ == ipv6.ICMPTypeDestinationUnreachable {
 		return syscall.EHOSTUNREACH

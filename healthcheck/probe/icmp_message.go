@@ -12,17 +12,17 @@ import (
 
 const tokenBytes = 16
 
-// An echoToken is a random value in an echo. Only someone who has seen the echo can answer it.
+// An echoToken is a random value in an echo. Without having seen the echo, nobody can make a reply to it.
 type echoToken [tokenBytes]byte
 
-// An echoMessage is the content of an echo, or of the part of it that an ICMP error quotes. Its zero value is empty.
+// An echoMessage is the content of an echo, or the part of it that an ICMP error quotes. It is a plain value.
 type echoMessage struct {
 	id, seq uint16
 	token   echoToken
-	whole   bool // the token was there: an error need not quote more than the first 8 bytes of an echo
+	whole   bool // the token is complete: an error may quote just the first 8 bytes of an echo
 }
 
-// An icmpError says that an echo did not arrive. Its zero value is of no use.
+// An icmpError is a message that says why an echo did not arrive. It is a plain value.
 type icmpError struct {
 	echo echoMessage
 	to   netip.Addr // where the echo was sent
@@ -46,7 +46,7 @@ func echoTypes(v6 bool) (request, reply icmp.Type) {
 	return ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
 }
 
-// marshalEcho returns the packet of an echo. For ICMPv6 the kernel adds the checksum, since it knows the addresses.
+// marshalEcho returns the packet of an echo. For ICMPv6 the kernel adds the checksum, which covers the addresses.
 func marshalEcho(v6 bool, m echoMessage) ([]byte, error) {
 	request, _ := echoTypes(v6)
 	body := &icmp.Echo{ID: int(m.id), Seq: int(m.seq), Data: m.token[:]}
@@ -54,7 +54,7 @@ func marshalEcho(v6 bool, m echoMessage) ([]byte, error) {
 }
 
 // internetChecksum returns the checksum of RFC 1071; it is 0 for a message that includes its own checksum.
-// It is written here because x/net/icmp computes the checksum of what it marshals, but checks none.
+// It is written by hand because x/net/icmp computes checksums but does not check them.
 func internetChecksum(b []byte) uint16 {
 	var sum uint32
 	for ; len(b) >= 2; b = b[2:] {
@@ -147,8 +147,8 @@ func icmpType(v6 bool, number byte) icmp.Type {
 	return ipv4.ICMPType(number)
 }
 
-// icmpWords returns what an ICMP error means, or "" for a message that does not end a check: it is not the target's
-// fault that a packet is too big. x/net/icmp has no names for the codes.
+// icmpWords returns what an ICMP error means, or "" for a message that does not fail a check: a packet that is too big
+// is not the target's fault. x/net/icmp has no names for the codes.
 func icmpWords(typ icmp.Type, code int) string {
 	switch typ {
 	case ipv4.ICMPTypeTimeExceeded, ipv6.ICMPTypeTimeExceeded:

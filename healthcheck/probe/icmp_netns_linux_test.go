@@ -35,7 +35,7 @@ func ownNetwork(t *testing.T) {
 	must(t, err)
 	for _, i := range interfaces {
 		if i.Name != "lo" {
-			t.Fatalf("there is a network interface %s: run this in a network namespace of its own, as the head of this file says", i.Name)
+			t.Fatalf("network interface %s: run this in a network namespace of its own, as the head of this file says", i.Name)
 		}
 	}
 	ip(t, "link", "set", "lo", "up")
@@ -59,12 +59,14 @@ func ip(t *testing.T, args ...string) {
 // 10.77.0.0/24 and fd77::/64: ours ends with 1, the router's with 2; nobody has any other.
 func startRouter(t *testing.T) {
 	t.Helper()
-	router := harness.Start(t, harness.Command{Path: harness.Tool(t, "unshare"), Args: []string{"--net", "--", "sleep", "1000"}})
+	router := harness.Start(t,
+		harness.Command{Path: harness.Tool(t, "unshare"), Args: []string{"--net", "--", "sleep", "1000"}})
 	t.Cleanup(func() { router.Kill(t) })
 	at := []string{"--target", strconv.Itoa(router.PID()), "--net", "--"}
 	there := func(args ...string) {
 		t.Helper()
-		harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(at[:len(at):len(at)], args...)})
+		harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"),
+			Args: append(at[:len(at):len(at)], args...)})
 	}
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	must(t, err)
@@ -84,7 +86,8 @@ func startRouter(t *testing.T) {
 	there("ip", "link", "set", "there", "up")
 	there("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding;"+
 		"echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit")
-	for net, kind := range map[string]string{"10.88.1.0/24": "prohibit", "fd88:1::/32": "prohibit", "10.88.2.0/24": "unreachable", "fd89:2::/32": "unreachable"} {
+	for net, kind := range map[string]string{"10.88.1.0/24": "prohibit", "fd88:1::/32": "prohibit",
+		"10.88.2.0/24": "unreachable", "fd89:2::/32": "unreachable"} {
 		there("ip", "route", "add", kind, net)
 	}
 	ip(t, "route", "add", "10.88.0.0/16", "via", "10.77.0.2")
@@ -146,8 +149,8 @@ func TestNetnsICMP(t *testing.T) {
 	}
 }
 
-// TestNetnsICMPMixed has targets that answer and targets that cannot be reached checked at once on one socket: the errors
-// of these must not get into the checks of those.
+// TestNetnsICMPMixed has targets that answer and targets that cannot be reached checked at once on one socket: the
+// errors of these must not get into the checks of those.
 func TestNetnsICMPMixed(t *testing.T) {
 	ownNetwork(t)
 	startRouter(t)
@@ -202,8 +205,8 @@ func TestNetnsICMPTimesOut(t *testing.T) {
 	}
 }
 
-// forgeErrors sends ICMP errors about echoes to an address that never answers; only the one that quotes an echo right may
-// end its check.
+// forgeErrors sends ICMP errors about echoes to an address that never answers; only the one that quotes an echo right
+// may end its check.
 func forgeErrors(t *testing.T, c *ICMP, addr string) {
 	t.Helper()
 	to := netip.MustParseAddr(addr)
@@ -289,11 +292,13 @@ func TestNetnsUDPHostUnreachable(t *testing.T) {
 	ownNetwork(t)
 	startRouter(t)
 	for addr, want := range map[string]string{
-		"10.77.0.99": "host unreachable", "fd77::99": "host unreachable", "10.88.1.1": "host unreachable|administratively prohibited",
-		"10.77.0.2": "port unreachable", "fd77::2": "port unreachable", "10.99.0.1": "network unreachable", "fd88:1::1": "administratively prohibited",
+		"10.77.0.99": "host unreachable", "fd77::99": "host unreachable",
+		"10.88.1.1": "host unreachable|administratively prohibited",
+		"10.77.0.2": "port unreachable", "fd77::2": "port unreachable", "10.99.0.1": "network unreachable",
+		"fd88:1::1": "administratively prohibited",
 	} {
-		// Again, if need be: a router says that a route is prohibited once per second only, and counts its other errors, too
-		// (ip_error of the kernel), which no sysctl of a namespace changes.
+		// Again, if need be: a router says that a route is prohibited once per second only, and counts its other
+		// errors, too (ip_error of the kernel), which no sysctl of a namespace changes.
 		failsAtLast(t, want, func(ctx context.Context) error {
 			_, err := UDP{}.Check(ctx, host(addr))
 			return err
@@ -301,8 +306,8 @@ func TestNetnsUDPHostUnreachable(t *testing.T) {
 	}
 }
 
-// onLostThread runs f on a thread that is not used again, for capabilities and namespaces are a thread's. It is never the
-// main thread: that one outlives its goroutine, and /proc/self shows what it is in.
+// onLostThread runs f on a thread that is not used again, for capabilities and namespaces are a thread's. It is never
+// the main thread: that one outlives its goroutine, and /proc/self shows what it is in.
 func onLostThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -325,7 +330,8 @@ func dropCapabilities() error {
 		pid     int32
 	}{version: 0x20080522} // _LINUX_CAPABILITY_VERSION_3
 	var none [2]struct{ effective, permitted, inheritable uint32 }
-	_, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
+	_, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)),
+		uintptr(unsafe.Pointer(&none)), 0)
 	if errno != 0 {
 		return os.NewSyscallError("capset", errno)
 	}

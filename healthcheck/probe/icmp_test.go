@@ -31,7 +31,8 @@ func host(addr string) healthcheck.Target {
 // errBroken is what these tests let a socket break with.
 var errBroken = errors.New("broken")
 
-// newICMP returns a checker that is closed with the test. What it needs of the machine is what the error of the first check says.
+// newICMP returns a checker that is closed with the test. What it needs of the machine is what the error of the first
+// check says.
 func newICMP(t testing.TB, kinds ...icmpKind) *ICMP {
 	c := NewICMP()
 	c.kinds = kinds
@@ -118,14 +119,16 @@ func TestICMPReopens(t *testing.T) {
 	}
 }
 
-// TestICMPBreaksUnderway breaks the sockets again and again under checks, which may be inconclusive for it, and nothing else.
+// TestICMPBreaksUnderway breaks the sockets again and again under checks, which may be inconclusive for it, and nothing
+// else.
 func TestICMPBreaksUnderway(t *testing.T) {
 	c := newICMP(t)
 	var checks sync.WaitGroup
 	for i := range 8 {
 		checks.Go(func() {
 			for range 200 {
-				if _, err := c.Check(deadlineIn(t, patience), host(hosts[i%2])); err != nil && !errors.Is(err, healthcheck.ErrInconclusive) {
+				if _, err := c.Check(deadlineIn(t, patience), host(hosts[i%2])); err != nil &&
+					!errors.Is(err, healthcheck.ErrInconclusive) {
 					t.Error(err)
 				}
 			}
@@ -162,9 +165,11 @@ func TestICMPClose(t *testing.T) {
 	must(t, err)
 	c.Close()
 	c.Close()
-	failsWith(t, harness.Receive(t, "the end of the echo", e.done).err, "cannot check: the icmp socket was closed", healthcheck.ErrInconclusive, fs.ErrClosed)
+	failsWith(t, harness.Receive(t, "the end of the echo", e.done).err, "cannot check: the icmp socket was closed",
+		healthcheck.ErrInconclusive, fs.ErrClosed)
 	_, err = c.Check(deadlineIn(t, patience), host("127.0.0.1"))
-	failsWith(t, err, "cannot check: the check is closed: use of closed network connection", healthcheck.ErrInconclusive, net.ErrClosed)
+	failsWith(t, err, "cannot check: the check is closed: use of closed network connection",
+		healthcheck.ErrInconclusive, net.ErrClosed)
 	NewICMP().Close() // which nobody used
 }
 
@@ -172,7 +177,8 @@ func TestICMPCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := newICMP(t).Check(ctx, host("192.0.2.1"))
-	if err == nil || !errors.Is(err, healthcheck.ErrInconclusive) && err.Error() != "network unreachable" { // on a machine without a network
+	// on a machine without a network
+	if err == nil || !errors.Is(err, healthcheck.ErrInconclusive) && err.Error() != "network unreachable" {
 		t.Errorf("error %v, want it inconclusive", err)
 	}
 }
@@ -278,12 +284,14 @@ func quoteEcho(t testing.TB, typ, code byte, to netip.Addr, m echoMessage) []byt
 	return b
 }
 
-// quoteWithExtension returns an ICMP error that also says which label a router switched the echo by (RFC 4884, RFC 4950).
+// quoteWithExtension returns an ICMP error that also says which label a router switched the echo by (RFC 4884, RFC
+// 4950).
 func quoteWithExtension(t testing.TB, to netip.Addr, m echoMessage) []byte {
 	v6 := !to.Is4()
 	body := &icmp.DstUnreach{
-		Data:       quoteEcho(t, unreachable(v6), 1, to, m)[8:],
-		Extensions: []icmp.Extension{&icmp.MPLSLabelStack{Class: 1, Type: 1, Labels: []icmp.MPLSLabel{{Label: 16014, S: true}}}},
+		Data: quoteEcho(t, unreachable(v6), 1, to, m)[8:],
+		Extensions: []icmp.Extension{&icmp.MPLSLabelStack{Class: 1, Type: 1,
+			Labels: []icmp.MPLSLabel{{Label: 16014, S: true}}}},
 	}
 	b, err := (&icmp.Message{Type: icmpType(v6, unreachable(v6)), Code: 1, Body: body}).Marshal(nil)
 	if err != nil {
@@ -344,7 +352,8 @@ func TestICMPMessages(t *testing.T) {
 			}
 		}
 	}
-	if got := internetChecksum([]byte{0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7}); got != 0xb861 {
+	if got := internetChecksum([]byte{0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8,
+		0, 0xc7}); got != 0xb861 {
 		t.Errorf("the checksum is %x", got)
 	}
 	if internetChecksum([]byte{1, 2, 3}) != internetChecksum([]byte{1, 2, 3, 0}) {
@@ -393,7 +402,8 @@ func FuzzICMP(f *testing.F) {
 		f.Add(v6, false, quoteEcho(f, unreachable(v6), 1, to, m))
 		f.Add(v6, false, quoteEcho(f, timeExceeded(v6), 0, to, m))
 		f.Add(v6, false, quoteWithExtension(f, to, m))
-		ip := append([]byte{0x45, 0, 0, 44, 0, 0, 0, 0, 64, syscall.IPPROTO_ICMP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}, reply...)
+		ip := append([]byte{0x45, 0, 0, 44, 0, 0, 0, 0, 64, syscall.IPPROTO_ICMP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1},
+			reply...)
 		f.Add(v6, true, ip)
 	}
 	f.Fuzz(func(t *testing.T, v6, raw bool, b []byte) {

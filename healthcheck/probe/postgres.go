@@ -12,41 +12,41 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// Postgres checks that a PostgreSQL server (10 or newer) takes a login, answers a query and has the wanted role. It is a
-// plain value; its zero value lacks a User.
+// Postgres checks that a PostgreSQL server (10 or newer) accepts a login, answers a query and has the wanted role. It
+// is a plain value; its zero value lacks a User.
 //
-// It reads no environment variable and no file. Any role that may log in will do, without further rights. Passwords are
-// sent the way the server asks for, in clear if it wants that: with TLS only the holder of the certificate gets it.
+// It reads no environment variable and no file. The user needs no rights except to log in. The password is sent in the
+// way that the server asks for, even in clear text: use TLS, so that only the holder of the certificate can read it.
 //
-// A server without a free connection slot is unhealthy, since a client would get the same answer.
+// A server without a free connection slot is unhealthy, since a client could not log in either.
 type Postgres struct {
 	Port     uint16 // instead of the target's; 0 = the target's
 	User     string
-	Database string           // "" = the one that is called as the user
-	Password string           // "" = none, and a server that wants one is unhealthy
+	Database string           // "" = the one with the name of the user
+	Password string           // "" = none; then a server that wants one refuses the credentials
 	Role     healthcheck.Role // wanted; RoleUnknown = any
 
-	// MaxLag is by how much a replica's data may be older than its primary's; 0 = not looked at.
+	// MaxLag is how much older a replica's data may be than its primary's; 0 = any lag will do.
 	//
-	// A replica that streams and has replayed what it received has no lag, however long ago the last transaction was.
-	// Otherwise its lag is the age of the last transaction replayed, by both machines' clocks. This has limits:
+	// A replica that streams and has replayed all that it received has no lag, however long ago the last transaction
+	// was. Otherwise its lag is the age of the last transaction that it has replayed, by the clocks of both machines.
+	// This has limits:
 	//   - A replica fed from an archive seems to lag behind an idle primary.
 	//   - After a long idle time, a check between the arrival of a transaction and its replay sees the whole idle time.
-	//     That is a matter of milliseconds, and what more than one failure in Policy.Fall is for.
-	//   - One whose primary is gone without a word has no lag until wal_receiver_timeout (60 s unless configured), since
-	//     when a message came last is for members of pg_monitor only.
+	//     The transaction is replayed within milliseconds, so a Policy.Fall above 1 is enough to ignore this.
+	//   - A replica whose primary has vanished has no lag until wal_receiver_timeout (60 s by default), since only
+	//     members of pg_monitor can see when the last message came.
 	MaxLag time.Duration
 
-	// TLS is asked for when not nil, and then required. Without a ServerName the certificate has to be for the target's
-	// address.
+	// TLS is required if it is not nil. Without a ServerName the certificate must be for the target's address.
 	TLS *tls.Config
 }
 
-// postgresQuery asks in one round trip for everything. Whether there is a WAL receiver is seen by everybody, although
-// only members of pg_monitor see more of it than its process id.
+// postgresQuery asks for everything in one round trip. All users can see whether there is a WAL receiver; only members
+// of pg_monitor can see more of it than its process id.
 //
-// A receiver that was just started claims to have received from the start of a WAL segment, which is less than what was
-// replayed: hence <= and not =.
+// A receiver that has just started claims to have received up to the start of a WAL segment, which is less than what
+// was replayed. Therefore the query compares by <= and not by =.
 const postgresQuery = `SELECT r.replica,
 	CASE WHEN NOT r.replica THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
 	CASE WHEN NOT r.replica THEN pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') END,
@@ -56,13 +56,14 @@ const postgresQuery = `SELECT r.replica,
 		ELSE ceil(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000) END::bigint
 FROM (SELECT pg_is_in_recovery() AS replica) r`
 
-// Check logs in to t, asks for its role and lag, and logs out.
+// Check logs in to t, asks for its role and lag, and logs out. Its errors wrap their cause; if the cause is on this
+// machine, they wrap ErrInconclusive as well.
 func (c Postgres) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	k, err := openTalk(ctx, t, c.Port, nil, "")
+	k, err := openConn(ctx, t, c.Port, nil, "")
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
+	defer k.finish(ctx)
 	if c.TLS != nil {
 		if err := c.secure(ctx, k, t); err != nil {
 			return healthcheck.Result{}, err
@@ -77,8 +78,10 @@ func (c Postgres) Check(ctx context.Context, t healthcheck.Target) (healthcheck.
 		return healthcheck.Result{}, k.unanswered(ctx, err)
 	}
 	latency := time.Since(k.start)
-	_ = s.send(&pgproto3.Terminate{}) // or the server logs an unexpected end; what goes wrong here is not its health
-	result := healthcheck.Result{Role: report.role, Epoch: report.timeline, Offset: report.offset, Replicas: report.replicas}
+	_ = s.send(&pgproto3.Terminate{}) // without it the server logs an unexpected end; an error here does not matter
+	result := healthcheck.Result{
+		Role: report.role, Epoch: report.timeline, Offset: report.offset, Replicas: report.replicas,
+	}
 	if err := c.judge(report); err != nil {
 		return result, err
 	}
@@ -89,13 +92,13 @@ func (c Postgres) Check(ctx context.Context, t healthcheck.Target) (healthcheck.
 // A postgresReport is what a server said of itself.
 type postgresReport struct {
 	role     healthcheck.Role
-	timeline uint64        // of a primary
-	offset   uint64        // of a primary, where the next WAL record goes
-	replicas int           // of a primary, those that stream, and base backups
-	lag      time.Duration // of a replica; -1 = not known
+	timeline uint64        // primary
+	offset   uint64        // primary: the position of the next WAL record
+	replicas int           // primary: the number of replicas that stream, and of base backups
+	lag      time.Duration // replica; -1 = not known
 }
 
-// String returns what a person may want to read of a healthy server.
+// String describes a healthy server.
 func (r postgresReport) String() string {
 	switch {
 	case r.role == healthcheck.RolePrimary && r.replicas == 1:
@@ -108,7 +111,7 @@ func (r postgresReport) String() string {
 	return fmt.Sprintf("replica with a lag of %v", r.lag)
 }
 
-// judge says what is wrong with a server that reported so.
+// judge returns what is wrong with a server that reported r.
 func (c Postgres) judge(r postgresReport) error {
 	switch {
 	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
@@ -121,7 +124,7 @@ func (c Postgres) judge(r postgresReport) error {
 	return nil
 }
 
-// ask sends the query and reads its answer to the end.
+// ask sends the query and reads the whole answer.
 func (s *postgresSession) ask() (report postgresReport, err error) {
 	if err := s.send(&pgproto3.Query{String: postgresQuery}); err != nil {
 		return postgresReport{}, err
@@ -150,7 +153,7 @@ func (s *postgresSession) ask() (report postgresReport, err error) {
 	}
 }
 
-// parsePostgresRow reads the one row of postgresQuery, in which NULL is nil.
+// parsePostgresRow parses the only row of postgresQuery. A NULL is nil.
 func parsePostgresRow(values [][]byte) (postgresReport, error) {
 	nonsense := unhealthyf("not a postgresql server: nonsense in the answer to a query")
 	if len(values) != 5 {
@@ -164,8 +167,8 @@ func parsePostgresRow(values [][]byte) (postgresReport, error) {
 		if err != nil {
 			return postgresReport{}, nonsense
 		}
-		const century = 100 * 365 * 24 * 3600 * 1000 // as bad as more, and fits into a Duration
-		ms = max(0, min(ms, century))                // below 0 when the primary's clock is ahead
+		const century = 100 * 365 * 24 * 3600 * 1000 // longer times would not fit into a Duration
+		ms = max(0, min(ms, century))                // it is below 0 if the primary's clock is ahead
 		return postgresReport{role: healthcheck.RoleReplica, lag: time.Duration(ms) * time.Millisecond}, nil
 	}
 	timeline, err1 := strconv.ParseUint(string(values[1]), 16, 32)
@@ -174,5 +177,7 @@ func parsePostgresRow(values [][]byte) (postgresReport, error) {
 	if string(values[0]) != "f" || err1 != nil || err2 != nil || err3 != nil {
 		return postgresReport{}, nonsense
 	}
-	return postgresReport{role: healthcheck.RolePrimary, timeline: timeline, offset: offset, replicas: int(replicas)}, nil
+	return postgresReport{
+		role: healthcheck.RolePrimary, timeline: timeline, offset: offset, replicas: int(replicas),
+	}, nil
 }

@@ -16,35 +16,37 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// The bounds of what a PostgreSQL server may say. Its longest message to us is an error, of a few hundred bytes; 30,000 is
-// where libpq, too, takes a length during login for nonsense.
+// The limits of what a PostgreSQL server may send. The longest message to a check is an error of a few hundred bytes.
+// During login, libpq also refuses lengths above 30,000.
 const (
 	mostPostgresBytes   = 256 << 10
 	longestPostgresBody = 30_000
 )
 
-// mechanismSCRAM is the name of what scramClient speaks (RFC 7677, 3).
+// mechanismSCRAM is the SASL name of the mechanism of scramClient (RFC 7677, 3).
 const mechanismSCRAM = "SCRAM-SHA-256"
 
-// A postgresSession is one login and what follows. It is of use only when made by login. Its errors are in words, or those
+// A postgresSession is one login and the query after it. Postgres.login makes it. Its errors are checkErrors, or those
 // of the connection.
 //
-// pgx's pgconn is not used: it takes a configuration of ParseConfig only, for which a PGSERVICE in the environment cannot be
-// made to mean nothing (v5.12.0), and after a failed read it goes on in a goroutine of its own, with a second connection.
+// The login is written by hand, on top of pgproto3. pgx's pgconn is not used for two reasons: it only accepts a
+// configuration made by ParseConfig, which cannot be made to ignore PGSERVICE in the environment (v5.12.0); and after a
+// failed read it opens a second connection, in a goroutine that a check cannot wait for.
 type postgresSession struct {
 	r        *bufio.Reader
 	f        *pgproto3.Frontend
-	password string // not to be repeated, whatever the server says
+	password string // removed from the server's messages
 }
 
-// secure asks for TLS and puts it over the connection.
-func (c Postgres) secure(ctx context.Context, k *talk, t healthcheck.Target) error {
+// secure asks the server for TLS and does the handshake.
+func (c Postgres) secure(ctx context.Context, k *checkConn, t healthcheck.Target) error {
 	request, err := (&pgproto3.SSLRequest{}).Encode(nil)
 	if err != nil {
 		return err
 	}
-	_, _ = k.Write(request) // when it fails, so does the read, unless there is something to read
-	// Exactly one byte: what follows it must be TLS and must not have been said before (CVE-2021-23222).
+	_, _ = k.Write(request) // if it fails, the read fails as well, unless there is an answer to read
+	// Read exactly one byte: bytes that a third party sent after it must reach the TLS handshake, which refuses them
+	// (CVE-2021-23222).
 	var answer [1]byte
 	if _, err := io.ReadFull(k, answer[:]); err != nil {
 		return k.unanswered(ctx, err)
@@ -54,13 +56,13 @@ func (c Postgres) secure(ctx context.Context, k *talk, t healthcheck.Target) err
 		return k.secure(ctx, c.TLS, addressName(t))
 	case 'N':
 		return unhealthyf("the server does not speak tls")
-	case 'E': // not worth reading: what is said without TLS proves nothing
+	case 'E': // its text is not read, since it comes without TLS and may be from anybody
 		return unhealthyf("the server answered the request for tls with an error")
 	}
 	return unhealthyf("not a postgresql server")
 }
 
-// login sends the startup message and reads until the server is ready for a query.
+// login logs in, and returns when the server is ready for a query.
 func (c Postgres) login(conn io.ReadWriter) (*postgresSession, error) {
 	r := bufio.NewReader(&budgetReader{r: conn, left: mostPostgresBytes})
 	s := &postgresSession{r: r, f: pgproto3.NewFrontend(r, conn), password: c.Password}
@@ -70,7 +72,7 @@ func (c Postgres) login(conn io.ReadWriter) (*postgresSession, error) {
 		parameters["database"] = c.Database
 	}
 	s.f.Send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: parameters})
-	_ = s.f.Flush() // as in secure
+	_ = s.f.Flush() // if it fails, the read fails as well, unless there is an answer to read
 	if err := s.greeted(); err != nil {
 		return nil, err
 	}
@@ -91,7 +93,7 @@ func (c Postgres) login(conn io.ReadWriter) (*postgresSession, error) {
 	}
 }
 
-// authenticate answers a server that wants the password.
+// authenticate answers a message by which the server asks for the password.
 func (c Postgres) authenticate(s *postgresSession, message pgproto3.BackendMessage) error {
 	switch message.(type) {
 	case *pgproto3.AuthenticationCleartextPassword, *pgproto3.AuthenticationMD5Password, *pgproto3.AuthenticationSASL:
@@ -147,7 +149,7 @@ func (c Postgres) scram(s *postgresSession) error {
 	return client.verify(string(final.Data))
 }
 
-// greeted looks at the start of the first answer, as libpq does: whether it is one of PostgreSQL at all.
+// greeted checks the start of the first answer, as libpq does: is it from PostgreSQL at all?
 func (s *postgresSession) greeted() error {
 	start, err := s.r.Peek(5)
 	if err != nil && len(start) == 0 {
@@ -157,8 +159,8 @@ func (s *postgresSession) greeted() error {
 	if known && (err != nil || binary.BigEndian.Uint32(start[1:]) <= longestPostgresBody) {
 		return err
 	}
-	arrived, _ := s.r.Peek(s.r.Buffered()) // never more than there is
-	if start[0] == 'E' {                   // protocol 2, which a server speaks that cannot start a process for us
+	arrived, _ := s.r.Peek(s.r.Buffered()) // never fails for what is buffered
+	if start[0] == 'E' {                   // protocol 2: the server speaks it if it cannot start a process for us
 		return unhealthyf("refused: %s", escaped(string(firstLine(arrived[1:]))))
 	}
 	return unhealthyf("not a postgresql server: answered %s", quoted(firstLine(arrived)))
@@ -170,8 +172,8 @@ func (s *postgresSession) send(message pgproto3.FrontendMessage) error {
 	return s.f.Flush()
 }
 
-// receive returns the next message that is not an aside. It is valid until the next call. An error the server sends is
-// returned as an error.
+// receive returns the next message, valid until the next call. It skips notices and parameters. If the server sends an
+// error, it returns that as a checkError.
 func (s *postgresSession) receive() (pgproto3.BackendMessage, error) {
 	for {
 		message, err := s.f.Receive()
@@ -191,7 +193,8 @@ func (s *postgresSession) receive() (pgproto3.BackendMessage, error) {
 	}
 }
 
-// postgresReadError tells what no PostgreSQL server says from what went wrong with the connection, which it returns as it is.
+// postgresReadError returns an error of the connection as it is. Other errors mean that the server sent something that
+// PostgreSQL would not send; it puts them into words.
 func postgresReadError(err error) error {
 	var said *checkError
 	var timeout interface{ Timeout() bool }
@@ -204,14 +207,14 @@ func postgresReadError(err error) error {
 	return unhealthyf("not a postgresql server: %s", escaped(err.Error())).because(err)
 }
 
-// A postgresServerError is an error the server sent. Its code is a SQLSTATE (PostgreSQL's manual, appendix A).
+// A postgresServerError is the SQLSTATE of an error that the server sent (PostgreSQL's manual, appendix A).
 type postgresServerError struct{ code string }
 
 // Error returns the code.
 func (e postgresServerError) Error() string { return "sqlstate " + e.code }
 
-// postgresError puts an error of the server into words. Its message, which may be in the server's language, tells apart
-// what has one code only, such as starting up and shutting down.
+// postgresError puts an error of the server into words. They include the server's message, which may be in the server's
+// language, because one code may have several meanings, such as starting up and shutting down.
 func postgresError(m *pgproto3.ErrorResponse) error {
 	message := escaped(m.Message)
 	said := unhealthyf("answered with an error: %s", message)
@@ -222,7 +225,7 @@ func postgresError(m *pgproto3.ErrorResponse) error {
 		said = unhealthyf("shutting down: %s", message)
 	case "53300": // too_many_connections
 		said = unhealthyf("too many connections: %s", message)
-	case "28P01": // invalid_password; the message adds the user's name only
+	case "28P01": // invalid_password; the message adds nothing but the user's name
 		said = refusedf("authentication refused")
 	case "28000": // invalid_authorization_specification: no entry in pg_hba.conf, no such role
 		said = refusedf("not allowed to log in: %s", message)

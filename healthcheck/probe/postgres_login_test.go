@@ -30,9 +30,12 @@ func messages(t testing.TB, list ...pgproto3.BackendMessage) string {
 
 // The answers of a healthy primary.
 var (
-	ready      = &pgproto3.ReadyForQuery{TxStatus: 'I'}
-	goodLogin  = []pgproto3.BackendMessage{&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "server_version", Value: "15"}, &pgproto3.BackendKeyData{ProcessID: 1, SecretKey: []byte("1234")}, ready}
-	goodAnswer = []pgproto3.BackendMessage{&pgproto3.RowDescription{}, row("f", "0000000A", "77", "2", ""), &pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, ready}
+	ready     = &pgproto3.ReadyForQuery{TxStatus: 'I'}
+	goodLogin = []pgproto3.BackendMessage{&pgproto3.AuthenticationOk{},
+		&pgproto3.ParameterStatus{Name: "server_version", Value: "15"},
+		&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: []byte("1234")}, ready}
+	goodAnswer = []pgproto3.BackendMessage{&pgproto3.RowDescription{}, row("f", "0000000A", "77", "2", ""),
+		&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, ready}
 )
 
 // row is the answer to the query; "" is NULL.
@@ -108,7 +111,8 @@ func TestPostgresAnswers(t *testing.T) {
 		got, err := Postgres{User: "u", Password: "hunter2"}.Check(deadlineIn(t, patience), answerPostgres(t, answer))
 		if want != "" {
 			wantWords(t, err, want, nil)
-		} else if err != nil || got.Role != healthcheck.RolePrimary || got.Epoch != 10 || got.Offset != 77 || got.Replicas != 2 {
+		} else if err != nil || got.Role != healthcheck.RolePrimary || got.Epoch != 10 || got.Offset != 77 ||
+			got.Replicas != 2 {
 			t.Errorf("check is %+v, %v", got, err)
 		}
 	}
@@ -146,11 +150,13 @@ func TestPostgresByteByByte(t *testing.T) {
 func TestPostgresEndless(t *testing.T) {
 	t.Parallel()
 	for start, tt := range map[string]struct{ again, want string }{
-		"":                              {"x", `not a postgresql server: answered "xxx...`},
-		"a":                             {messages(t, &pgproto3.NoticeResponse{Message: "hm"}), `not a postgresql server: answered "aN"`},
-		"N\x00\x00\x00\x05\x00":         {messages(t, &pgproto3.NoticeResponse{Message: "hm"}), "answered without end"},
-		messages(t, goodLogin...):       {messages(t, &pgproto3.ParameterStatus{Name: "a", Value: "b"}), "answered without end"},
-		messages(t, goodLogin...) + " ": {"x", "not a postgresql server: ..."},
+		"": {"x", `not a postgresql server: answered "xxx...`},
+		"a": {messages(t, &pgproto3.NoticeResponse{Message: "hm"}),
+			`not a postgresql server: answered "aN"`},
+		"N\x00\x00\x00\x05\x00": {messages(t, &pgproto3.NoticeResponse{Message: "hm"}), "answered without end"},
+		messages(t, goodLogin...): {messages(t, &pgproto3.ParameterStatus{Name: "a", Value: "b"}),
+			"answered without end"},
+		messages(t, goodLogin...) + " ":           {"x", "not a postgresql server: ..."},
 		messages(t, &pgproto3.AuthenticationOk{}): {messages(t, &pgproto3.AuthenticationOk{}), "answered without end"},
 	} {
 		to := serveDialogue(t, func(conn *net.TCPConn) {
@@ -180,25 +186,28 @@ func TestPostgresRows(t *testing.T) {
 		row  *pgproto3.DataRow
 		want postgresReport
 	}{
-		{row("f", "000000FF", "18446744073709551615", "0", ""), postgresReport{role: healthcheck.RolePrimary, timeline: 255, offset: 1<<64 - 1}},
+		{row("f", "000000FF", "18446744073709551615", "0", ""),
+			postgresReport{role: healthcheck.RolePrimary, timeline: 255, offset: 1<<64 - 1}},
 		{row("t", "", "", "", ""), postgresReport{role: healthcheck.RoleReplica, lag: -1}},
 		{row("t", "", "", "", "1500"), postgresReport{role: healthcheck.RoleReplica, lag: 1500 * time.Millisecond}},
 		{row("t", "", "", "", "-20"), postgresReport{role: healthcheck.RoleReplica}},
-		{row("t", "", "", "", "9223372036854775807"), postgresReport{role: healthcheck.RoleReplica, lag: 876000 * time.Hour}},
+		{row("t", "", "", "", "9223372036854775807"),
+			postgresReport{role: healthcheck.RoleReplica, lag: 876000 * time.Hour}},
 	} {
 		if got, err := parsePostgresRow(tt.row.Values); err != nil || got != tt.want {
 			t.Errorf("row %q is %+v, %v, want %+v", tt.row.Values, got, err, tt.want)
 		}
 	}
 	lagging := postgresReport{role: healthcheck.RoleReplica, lag: 1500 * time.Millisecond}
-	wantWords(t, Postgres{MaxLag: time.Second}.judge(lagging), "replica: lags by 1.5s, at most 1s allowed", healthcheck.ErrLagging)
+	wantWords(t, Postgres{MaxLag: time.Second}.judge(lagging), "replica: lags by 1.5s, at most 1s allowed",
+		healthcheck.ErrLagging)
 	if err := (Postgres{MaxLag: lagging.lag}).judge(lagging); err != nil {
 		t.Errorf("a lag of just the limit: %v", err)
 	}
 }
 
-// TestSCRAM has the server's side of the example of RFC 7677, 3. Its signature is wrong here, since the client there sends a
-// name; that right ones are taken is shown with real servers.
+// TestSCRAM has the server's side of the example of RFC 7677, 3. Its signature is wrong here, since the client there
+// sends a name; that right ones are taken is shown with real servers.
 func TestSCRAM(t *testing.T) {
 	s := &scramClient{password: "pencil", nonce: "rOprNGfwEbeRWgbNEkqO"}
 	const serverFirst = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
@@ -207,14 +216,16 @@ func TestSCRAM(t *testing.T) {
 	if !strings.HasPrefix(string(got), "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=") {
 		t.Errorf("final message is %q", got)
 	}
-	wantWords(t, s.verify("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="), "the server does not know the password it asked for", nil)
+	wantWords(t, s.verify("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="),
+		"the server does not know the password it asked for", nil)
 	wantWords(t, s.verify("e=other-error"), "the server does not know the password it asked for", nil)
 	wantWords(t, s.verify(""), "the server does not know the password it asked for", nil)
 
 	for serverFirst, want := range map[string]string{
-		"":                                         "not a postgresql server: nonsense in scram",
-		"r=abc,s=W22Z,i=4096":                      "not a postgresql server: nonsense in scram",
-		"r=rOprNGfwEbeRWgbNEkqO,s=W22Z,i=1":        "not a postgresql server: nonsense in scram", // no part of the server's
+		"":                    "not a postgresql server: nonsense in scram",
+		"r=abc,s=W22Z,i=4096": "not a postgresql server: nonsense in scram",
+		// no part of the server's
+		"r=rOprNGfwEbeRWgbNEkqO,s=W22Z,i=1":        "not a postgresql server: nonsense in scram",
 		"r=rOprNGfwEbeRWgbNEkqOx,s=,i=1":           "not a postgresql server: nonsense in scram",
 		"r=rOprNGfwEbeRWgbNEkqOx,s=?,i=1":          "not a postgresql server: nonsense in scram",
 		"r=rOprNGfwEbeRWgbNEkqOx,s=W22Z":           "not a postgresql server: nonsense in scram",
@@ -294,7 +305,8 @@ func FuzzSCRAM(f *testing.F) {
 func FuzzPostgres(f *testing.F) {
 	f.Add([]byte(messages(f, append(append([]pgproto3.BackendMessage{}, goodLogin...), goodAnswer...)...)))
 	f.Add([]byte(messages(f, failure("57P03", "the database system is starting up"))))
-	f.Add([]byte(messages(f, &pgproto3.AuthenticationSASL{AuthMechanisms: []string{mechanismSCRAM}}, &pgproto3.AuthenticationSASLContinue{Data: []byte("r=")})))
+	f.Add([]byte(messages(f, &pgproto3.AuthenticationSASL{AuthMechanisms: []string{mechanismSCRAM}},
+		&pgproto3.AuthenticationSASLContinue{Data: []byte("r=")})))
 	f.Add([]byte("Ecould not fork\n\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := Postgres{User: "u", Password: "hunter2", Role: healthcheck.RoleReplica, MaxLag: time.Second}

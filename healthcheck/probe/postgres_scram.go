@@ -11,15 +11,16 @@ import (
 	"strings"
 )
 
-// mostSCRAMIterations bounds the work a server may ask for: 4,096 are PostgreSQL's default and take 1 ms, so many take
-// about 100 ms, which no context can interrupt.
+// mostSCRAMIterations limits the work that a server may ask for. PostgreSQL's default of 4,096 takes 1 ms. This many
+// take about 100 ms, and no context can interrupt them.
 const mostSCRAMIterations = 500_000
 
-// A scramClient is the client's side of one login by SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding: what
-// proves the server's name is the certificate. Its zero value is of no use, see newSCRAMClient.
+// A scramClient is the client's side of one login by SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding: the
+// certificate proves the server's name. newSCRAMClient makes it. It is written by hand because pgconn does not export
+// its own, and because this one limits the iterations that a server may ask for.
 //
-// The password is used as it is. RFC 5802 wants it normalised by SASLprep, which changes no password of ASCII characters;
-// another one has to be configured in its normal form (NFKC).
+// The password is used as it is. RFC 5802 wants it normalised by SASLprep, which does not change printable ASCII. A
+// password with other characters must be configured in its normal form (NFKC).
 type scramClient struct {
 	// set once, then read-only
 	password string
@@ -38,7 +39,7 @@ func (s *scramClient) first() []byte { return []byte("n,," + s.firstBare()) }
 
 func (s *scramClient) firstBare() string { return "n=,r=" + s.nonce }
 
-// final returns the answer to the server's first message. An error is in words.
+// final returns the answer to the server's first message. Errors are checkErrors.
 func (s *scramClient) final(serverFirst string) ([]byte, error) {
 	nonce, rest, _ := strings.Cut(serverFirst, ",s=")
 	salt64, iterations, _ := strings.Cut(rest, ",i=")
@@ -59,10 +60,10 @@ func (s *scramClient) final(serverFirst string) ([]byte, error) {
 	}
 	salted, err := pbkdf2.Key(sha256.New, s.password, salt, n, sha256.Size)
 	if err != nil {
-		return nil, cannotCheckf("%s", escaped(err.Error())).because(err) // a build of ours that allows less than the server
+		return nil, cannotCheckf("%s", escaped(err.Error())).because(err) // FIPS 140 mode refuses some parameters
 	}
 
-	withoutProof := "c=biws,r=" + nonce // "n,,", the header of first
+	withoutProof := "c=biws,r=" + nonce // biws is "n,," in base64, with which first begins
 	messages := s.firstBare() + "," + serverFirst + "," + withoutProof
 	clientKey := hmacSHA256(salted, "Client Key")
 	storedKey := sha256.Sum256(clientKey)
@@ -72,7 +73,7 @@ func (s *scramClient) final(serverFirst string) ([]byte, error) {
 	return []byte(withoutProof + ",p=" + base64.StdEncoding.EncodeToString(proof)), nil
 }
 
-// verify checks the server's final message: whether it knows the password, too.
+// verify checks the server's final message, which proves that the server knows the password as well.
 func (s *scramClient) verify(serverFinal string) error {
 	signature, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(serverFinal, "v="))
 	if err != nil || !hmac.Equal(signature, s.signature) {

@@ -32,7 +32,8 @@ var anyPostgres = Postgres{User: "probe", Database: "postgres"}
 func startRealPostgres(t *testing.T) *realPostgres {
 	t.Helper()
 	h := harness.StartPostgres(t)
-	p := &realPostgres{Process: h.Process, to: healthcheck.Target{ID: "postgres", Addr: netip.MustParseAddrPort(h.Address())}}
+	p := &realPostgres{Process: h.Process,
+		to: healthcheck.Target{ID: "postgres", Addr: netip.MustParseAddrPort(h.Address())}}
 	p.data = p.show(t, "data_directory")
 	info, err := os.Stat(p.data)
 	must(t, err)
@@ -47,7 +48,9 @@ func startRealPostgres(t *testing.T) *realPostgres {
 // connect logs in as the superuser until the test ends.
 func (p *realPostgres) connect(t *testing.T, user string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%v port=%d user=%s dbname=postgres sslmode=disable connect_timeout=20", p.to.Addr.Addr(), p.to.Addr.Port(), user))
+	conn, err := pgx.Connect(t.Context(),
+		fmt.Sprintf("host=%v port=%d user=%s dbname=postgres sslmode=disable connect_timeout=20", p.to.Addr.Addr(),
+			p.to.Addr.Port(), user))
 	must(t, err)
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
@@ -82,7 +85,8 @@ func (p *realPostgres) admit(t *testing.T, lines ...string) {
 }
 
 // reload makes the server read its configuration again. New sessions have it when reload returns: the postmaster, which
-// starts them, handles signals before connections, and a session that sees the new load time is one that it started since.
+// starts them, handles signals before connections, and a session that sees the new load time is one that it started
+// since.
 func (p *realPostgres) reload(t *testing.T) {
 	t.Helper()
 	loaded := func() (at time.Time) {
@@ -119,15 +123,19 @@ func (p *realPostgres) copyTo(t *testing.T, name string) (folder string) {
 func (p *realPostgres) startCopy(t *testing.T, folder, log string, settings ...string) *realPostgres {
 	t.Helper()
 	port := harness.FreePort(t)
-	args := []string{"-D", folder, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-k", filepath.Dir(p.data), "-c", "fsync=off", "-c", "max_connections=200"} // at least those of the primary
+	// at least those of the primary
+	args := []string{"-D", folder, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-k", filepath.Dir(p.data),
+		"-c", "fsync=off", "-c", "max_connections=200"}
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
 	replica := &realPostgres{
 		Process: harness.Start(t, harness.Command{
-			Path: harness.Tool(t, "postgres"), User: p.owner, Dir: filepath.Dir(p.data), Env: []string{"LC_ALL=C", "TZ=UTC"}, Args: args,
+			Path: harness.Tool(t, "postgres"), User: p.owner, Dir: filepath.Dir(p.data),
+			Env: []string{"LC_ALL=C", "TZ=UTC"}, Args: args,
 		}),
-		to:   healthcheck.Target{ID: "replica", Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))},
+		to: healthcheck.Target{ID: "replica",
+			Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))},
 		data: folder, owner: p.owner,
 	}
 	t.Cleanup(func() { // its children end with it only when it is asked to end
@@ -155,7 +163,8 @@ func eventuallyFails(t *testing.T, c Postgres, to healthcheck.Target, words stri
 	t.Helper()
 	var err error
 	harness.Eventually(t, words, func() error {
-		if _, err = c.Check(deadlineIn(t, patience), to); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSuffix(words, "...")) {
+		if _, err = c.Check(deadlineIn(t, patience), to); err == nil ||
+			!strings.HasPrefix(err.Error(), strings.TrimSuffix(words, "...")) {
 			return fmt.Errorf("check: %w", err)
 		}
 		return nil
@@ -178,8 +187,8 @@ func TestPostgresRoles(t *testing.T) {
 	t.Parallel()
 	primary := startRealPostgres(t)
 	alone, err := anyPostgres.Check(deadlineIn(t, patience), primary.to)
-	if err != nil || alone.Role != healthcheck.RolePrimary || alone.Epoch != 1 || alone.Replicas != 0 || alone.Latency <= 0 ||
-		alone.Detail != "primary of timeline 1 with 0 replicas" {
+	if err != nil || alone.Role != healthcheck.RolePrimary || alone.Epoch != 1 || alone.Replicas != 0 ||
+		alone.Latency <= 0 || alone.Detail != "primary of timeline 1 with 0 replicas" {
 		t.Errorf("check of the primary is %+v, %v", alone, err)
 	}
 	replica := primary.startReplica(t)
@@ -191,7 +200,8 @@ func TestPostgresRoles(t *testing.T) {
 	if err != nil || got.Replicas != 1 || got.Offset <= alone.Offset {
 		t.Errorf("check of a primary with a replica is %+v, %v", got, err)
 	}
-	if got, err = wantsReplica.Check(deadlineIn(t, patience), replica.to); err != nil || got.Role != healthcheck.RoleReplica || got.Epoch != 0 {
+	if got, err = wantsReplica.Check(deadlineIn(t, patience), replica.to); err != nil ||
+		got.Role != healthcheck.RoleReplica || got.Epoch != 0 {
 		t.Errorf("check of the replica is %+v, %v", got, err)
 	}
 	got, err = wantsPrimary.Check(deadlineIn(t, patience), replica.to)
@@ -209,7 +219,8 @@ func TestPostgresRoles(t *testing.T) {
 	if got = eventuallyHealthy(t, strict, replica.to); got.Detail != "replica with a lag of 0s" {
 		t.Errorf("detail is %q", got.Detail)
 	}
-	for i, words := range []string{"replica: no transaction replayed since its start, lag unknown", "replica: lags by ..."} {
+	for i, words := range []string{"replica: no transaction replayed since its start, lag unknown",
+		"replica: lags by ..."} {
 		replica.do(t, "SELECT pg_wal_replay_pause()")
 		primary.do(t, fmt.Sprintf("CREATE TABLE late%d (n int)", i))
 		eventuallyFails(t, strict, replica.to, words, healthcheck.ErrLagging)
@@ -235,14 +246,18 @@ func TestPostgresLogins(t *testing.T) {
 	t.Parallel()
 	server := startRealPostgres(t)
 	server.do(t,
-		"SET password_encryption = 'scram-sha-256'", "CREATE ROLE scram LOGIN PASSWORD 'pässw0rd ''1'", "CREATE ROLE clear LOGIN PASSWORD 'clear'",
+		"SET password_encryption = 'scram-sha-256'", "CREATE ROLE scram LOGIN PASSWORD 'pässw0rd ''1'",
+		"CREATE ROLE clear LOGIN PASSWORD 'clear'",
 		"SET password_encryption = 'md5'", "CREATE ROLE md5 LOGIN PASSWORD 'secret'", "CREATE ROLE nologin",
-		"CREATE ROLE few LOGIN CONNECTION LIMIT 1", "CREATE ROLE slow LOGIN", "CREATE DATABASE closed ALLOW_CONNECTIONS false",
+		"CREATE ROLE few LOGIN CONNECTION LIMIT 1", "CREATE ROLE slow LOGIN",
+		"CREATE DATABASE closed ALLOW_CONNECTIONS false",
 		"CREATE DATABASE private", "REVOKE CONNECT ON DATABASE private FROM PUBLIC",
 	)
 	server.admit(t,
-		"host all scram 127.0.0.1/32 scram-sha-256", "host all md5 127.0.0.1/32 md5", "host all clear 127.0.0.1/32 password",
-		"host all probe,nologin,few,nobody 127.0.0.1/32 trust", "hostssl all secure 127.0.0.1/32 trust", "host all rejected 127.0.0.1/32 reject",
+		"host all scram 127.0.0.1/32 scram-sha-256", "host all md5 127.0.0.1/32 md5",
+		"host all clear 127.0.0.1/32 password",
+		"host all probe,nologin,few,nobody 127.0.0.1/32 trust", "hostssl all secure 127.0.0.1/32 trust",
+		"host all rejected 127.0.0.1/32 reject",
 	)
 	server.connect(t, "few")
 	in := func(user, password, database string) Postgres {
@@ -252,28 +267,35 @@ func TestPostgresLogins(t *testing.T) {
 		c    Postgres
 		want string // "" if healthy
 	}{
-		"trust":                {in("probe", "", "postgres"), ""},
-		"trust, password":      {in("probe", "needless", "postgres"), ""},
-		"scram":                {in("scram", "pässw0rd '1", "postgres"), ""},
-		"scram, wrong":         {in("scram", "passw0rd '1", "postgres"), "authentication refused"},
-		"scram, none":          {in("scram", "", "postgres"), "the server wants a password"},
-		"md5":                  {in("md5", "secret", "postgres"), ""},
-		"md5, wrong":           {in("md5", "secret1", "postgres"), "authentication refused"},
-		"md5, none":            {in("md5", "", "postgres"), "the server wants a password"},
-		"clear":                {in("clear", "clear", "postgres"), ""},
-		"clear, wrong":         {in("clear", "clear1", "postgres"), "authentication refused"},
-		"clear, none":          {in("clear", "", "postgres"), "the server wants a password"},
-		"no user":              {in("", "", "postgres"), "not allowed to log in: no PostgreSQL user name specified in startup packet"},
-		"no such user":         {in("nobody", "", "postgres"), `not allowed to log in: role "nobody" does not exist`},
-		"no login":             {in("nologin", "", "postgres"), `not allowed to log in: role "nologin" is not permitted to log in`},
-		"no entry":             {in("slow", "", "postgres"), "not allowed to log in: no pg_hba.conf entry for host \"127.0.0.1\", user \"slow\"..."},
-		"tls only":             {in("secure", "", "postgres"), "not allowed to log in: no pg_hba.conf entry for host..."},
-		"rejected":             {in("rejected", "", "postgres"), "not allowed to log in: pg_hba.conf rejects connection for host..."},
+		"trust":           {in("probe", "", "postgres"), ""},
+		"trust, password": {in("probe", "needless", "postgres"), ""},
+		"scram":           {in("scram", "pässw0rd '1", "postgres"), ""},
+		"scram, wrong":    {in("scram", "passw0rd '1", "postgres"), "authentication refused"},
+		"scram, none":     {in("scram", "", "postgres"), "the server wants a password"},
+		"md5":             {in("md5", "secret", "postgres"), ""},
+		"md5, wrong":      {in("md5", "secret1", "postgres"), "authentication refused"},
+		"md5, none":       {in("md5", "", "postgres"), "the server wants a password"},
+		"clear":           {in("clear", "clear", "postgres"), ""},
+		"clear, wrong":    {in("clear", "clear1", "postgres"), "authentication refused"},
+		"clear, none":     {in("clear", "", "postgres"), "the server wants a password"},
+		"no user": {in("", "", "postgres"),
+			"not allowed to log in: no PostgreSQL user name specified in startup packet"},
+		"no such user": {in("nobody", "", "postgres"), `not allowed to log in: role "nobody" does not exist`},
+		"no login": {in("nologin", "", "postgres"),
+			`not allowed to log in: role "nologin" is not permitted to log in`},
+		"no entry": {in("slow", "", "postgres"),
+			"not allowed to log in: no pg_hba.conf entry for host \"127.0.0.1\", user \"slow\"..."},
+		"tls only": {in("secure", "", "postgres"),
+			"not allowed to log in: no pg_hba.conf entry for host..."},
+		"rejected": {in("rejected", "", "postgres"),
+			"not allowed to log in: pg_hba.conf rejects connection for host..."},
 		"no such database":     {in("probe", "", "nowhere"), `no such database: database "nowhere" does not exist`},
 		"database of the user": {in("probe", "", ""), `no such database: database "probe" does not exist`},
-		"closed database":      {in("probe", "", "closed"), `answered with an error: database "closed" is not currently accepting connections`},
-		"private database":     {in("probe", "", "private"), `not permitted: permission denied for database "private"`},
-		"too many":             {in("few", "", "postgres"), `too many connections: too many connections for role "few"`},
+		"closed database": {in("probe", "", "closed"),
+			`answered with an error: database "closed" is not currently accepting connections`},
+		"private database": {in("probe", "", "private"), `not permitted: permission denied for database "private"`},
+		"too many": {in("few", "", "postgres"),
+			`too many connections: too many connections for role "few"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := tt.c.Check(deadlineIn(t, patience), server.to)
@@ -294,9 +316,12 @@ func TestPostgresEnvironment(t *testing.T) {
 	home := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(home, ".pgpass"), []byte("*:*:*:*:right\n"), 0o600))
 	for name, value := range map[string]string{
-		"HOME": home, "PGPASSFILE": filepath.Join(home, ".pgpass"), "PGHOST": "192.0.2.1", "PGPORT": "1", "PGUSER": "nobody", "PGPASSWORD": "right",
-		"PGDATABASE": "nowhere", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGSERVICE": "nowhere", "PGSERVICEFILE": "/nowhere",
-		"PGAPPNAME": "another", "PGCONNECT_TIMEOUT": "nonsense", "PGTARGETSESSIONATTRS": "standby", "PGOPTIONS": "-c nonsense=1",
+		"HOME": home, "PGPASSFILE": filepath.Join(home, ".pgpass"), "PGHOST": "192.0.2.1", "PGPORT": "1",
+		"PGUSER": "nobody", "PGPASSWORD": "right",
+		"PGDATABASE": "nowhere", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGSERVICE": "nowhere",
+		"PGSERVICEFILE": "/nowhere",
+		"PGAPPNAME":     "another", "PGCONNECT_TIMEOUT": "nonsense", "PGTARGETSESSIONATTRS": "standby",
+		"PGOPTIONS": "-c nonsense=1",
 	} {
 		t.Setenv(name, value)
 	}
@@ -331,8 +356,10 @@ func TestPostgresLogsNothing(t *testing.T) {
 		return nil
 	})
 	for _, line := range strings.Split(server.Stderr(), "\n")[before+1:] {
-		if !strings.Contains(line, "disconnection:") && !strings.Contains(line, "that is all") && !strings.Contains(line, "inline_code_block") &&
-			!strings.Contains(line, "STATEMENT:") && !strings.Contains(line, "CONTEXT:") && !strings.Contains(line, "reloading") &&
+		if !strings.Contains(line, "disconnection:") && !strings.Contains(line, "that is all") &&
+			!strings.Contains(line, "inline_code_block") &&
+			!strings.Contains(line, "STATEMENT:") && !strings.Contains(line, "CONTEXT:") &&
+			!strings.Contains(line, "reloading") &&
 			!strings.Contains(line, "parameter ") {
 			t.Errorf("the server logs %q", line)
 		}

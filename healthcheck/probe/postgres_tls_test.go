@@ -32,7 +32,8 @@ func newCertificate(t *testing.T, from, to time.Time) certificate {
 	must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "db.example"}, DNSNames: []string{"db.example"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: from, NotAfter: to, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: from, NotAfter: to, IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
@@ -66,19 +67,22 @@ type tlsCase struct {
 
 func tlsCases(good, other certificate) map[string]tlsCase {
 	return map[string]tlsCase{
-		"by address":  {&tls.Config{RootCAs: good.pool}, ""},
-		"by name":     {&tls.Config{RootCAs: good.pool, ServerName: "db.example"}, ""},
-		"unchecked":   {&tls.Config{InsecureSkipVerify: true}, ""},
-		"wrong name":  {&tls.Config{RootCAs: good.pool, ServerName: "redis.example"}, `certificate is for another name: "db.example, 127.0.0.1", wanted "redis.example"`},
-		"unknown":     {&tls.Config{RootCAs: other.pool}, "certificate is self-signed"},
-		"old version": {&tls.Config{RootCAs: good.pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, "tls alert: protocol version not supported"},
+		"by address": {&tls.Config{RootCAs: good.pool}, ""},
+		"by name":    {&tls.Config{RootCAs: good.pool, ServerName: "db.example"}, ""},
+		"unchecked":  {&tls.Config{InsecureSkipVerify: true}, ""},
+		"wrong name": {&tls.Config{RootCAs: good.pool, ServerName: "redis.example"},
+			`certificate is for another name: "db.example, 127.0.0.1", wanted "redis.example"`},
+		"unknown": {&tls.Config{RootCAs: other.pool}, "certificate is self-signed"},
+		"old version": {&tls.Config{RootCAs: good.pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
+			"tls alert: protocol version not supported"},
 	}
 }
 
 func TestPostgresTLS(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	good, expired := newCertificate(t, now.Add(-time.Hour), now.Add(time.Hour)), newCertificate(t, now.Add(-time.Hour), now.Add(-time.Minute))
+	good := newCertificate(t, now.Add(-time.Hour), now.Add(time.Hour))
+	expired := newCertificate(t, now.Add(-time.Hour), now.Add(-time.Minute))
 	server := startRealPostgres(t)
 	chown := func(name string) {
 		if server.owner != nil {
@@ -92,7 +96,8 @@ func TestPostgresTLS(t *testing.T) {
 	wantWords(t, err, "the server does not speak tls", nil)
 
 	good.write(t, server.data, chown)
-	server.do(t, "ALTER SYSTEM SET ssl_cert_file = 'tls.crt'", "ALTER SYSTEM SET ssl_key_file = 'tls.key'", "ALTER SYSTEM SET ssl = on")
+	server.do(t, "ALTER SYSTEM SET ssl_cert_file = 'tls.crt'", "ALTER SYSTEM SET ssl_key_file = 'tls.key'",
+		"ALTER SYSTEM SET ssl = on")
 	server.admit(t, "hostssl all scram 127.0.0.1/32 scram-sha-256")
 	for name, tt := range tlsCases(good, expired) {
 		c.TLS = tt.config

@@ -1,15 +1,15 @@
-// Package probe checks targets: it has a healthcheck.Checker for each protocol, and each has a file of its own, or a few that
-// begin with its name. AllOf and AnyOf combine checkers.
+// Package probe knows how to check targets. It has a healthcheck.Checker for each protocol, in a file of that name, or
+// in a few files that begin with it. AllOf and AnyOf combine checkers.
 //
-// It decides nothing: when to check, and what the results make of a verdict, is the scheduler's part. It does not log, and
-// it reads no configuration; what is wrong with a target is an error of a few words, for the operator. Each of these words
-// has a row in docs/health.md, which says what it means.
+// It does not know when to check, nor what the results mean for the verdict: that is up to package healthcheck. It does
+// not log and reads no configuration. A failure is an error of a few words for the operator, and docs/health.md
+// explains each.
 //
-// Checkers are plain values, except for ICMP, and may be used from any goroutine. What a target sends is bounded in bytes and in time,
-// and never costs memory before it has arrived.
+// Checkers may be used from any goroutine, and all but ICMP are plain values. A check reads a bounded number of bytes
+// from a target, for a bounded time. A length that a target announces costs no memory before the bytes arrive.
 //
-// The package is larger than most: the checks are independent of each other, but they share the connection of a check
-// (talk.go) and the words of failures (failure.go), so that a refused connect reads the same whatever is checked.
+// The package is larger than most. The checks are independent of each other, but they share the connection (conn.go)
+// and the wording of failures (failure.go), so that a refused connect has the same reason whatever is checked.
 package probe
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// atPort returns t's address, with port instead of its own unless that is 0 or the address is exact.
+// atPort returns t's address. Its port is replaced by port, unless that is 0 or t.Exact is set.
 func atPort(t healthcheck.Target, port uint16) netip.AddrPort {
 	if port == 0 || t.Exact {
 		return t.Addr
@@ -26,5 +26,5 @@ func atPort(t healthcheck.Target, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(t.Addr.Addr(), port)
 }
 
-// addressName returns what a certificate has to be for when nothing else is said: the target's address.
+// addressName returns the name that a certificate must have by default: the target's address.
 func addressName(t healthcheck.Target) string { return t.Addr.Addr().WithZone("").String() }

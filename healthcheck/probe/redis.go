@@ -13,37 +13,39 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// Redis checks that a Redis server (2.8.12 or newer, or what speaks as it does: Valkey, KeyDB, Dragonfly) answers PING and has the
-// wanted role. It is a plain value; its zero value checks the target's own port without a password, for any role.
+// Redis checks that a Redis server (2.8.12 or newer, or a compatible one: Valkey, KeyDB, Dragonfly) answers PING and
+// has the wanted role. It is a plain value; its zero value checks the target's own port without a password, for any
+// role.
 //
-// It asks for ROLE, or INFO replication where the user may not run that (a user of its own needs no more than
-// "+ping +role +info"). A user who may run neither is told the server's health only, and nothing when a Role or MaxLag is
+// It sends ROLE, and INFO replication if the user may not run ROLE (a user for checks needs no more than
+// "+ping +role +info"). If the user may run neither, the check succeeds without a role, or fails if a Role or MaxLag is
 // wanted.
 //
-// The role outranks whatever else is wrong: a replica that lost its primary is first of all a replica, so that nobody
-// who wants a primary tries it. A replica whose link to its primary is down is unhealthy, with or without MaxLag: its data
-// is as old as the link is down, nobody knows how much it missed, and it may refuse reads (replica-serve-stale-data).
+// A wrong role comes before any other failure: a replica that has lost its primary is first of all a replica, so that
+// no session that needs a primary tries it. A replica whose link to its primary is down is unhealthy, with or without
+// MaxLag: its data gets older, nobody knows how much it lacks, and it may refuse reads (replica-serve-stale-data).
 type Redis struct {
 	Port     uint16           // instead of the target's; 0 = the target's
 	User     string           // "" = the default user
 	Password string           // "" = no AUTH, unless there is a User
 	Role     healthcheck.Role // wanted; RoleUnknown = any
 
-	// MaxLag is how long a replica may not have heard from its primary; 0 = not looked at. Redis tells it in whole
-	// seconds, and an idle primary speaks only every repl-ping-replica-period (10 s unless configured): less than that
-	// would call the replicas of an idle primary lagging.
+	// MaxLag is for how long a replica may have received nothing from its primary; 0 = for ever. Redis reports that in
+	// whole seconds. An idle primary sends something every repl-ping-replica-period (10 s by default); with a lower
+	// MaxLag the replicas of an idle primary would be lagging.
 	MaxLag time.Duration
 
-	TLS *tls.Config // nil = plain; without a ServerName the certificate has to be for the target's address
+	TLS *tls.Config // nil = plain; without a ServerName the certificate must be for the target's address
 }
 
-// Check asks t for its health and role.
+// Check asks t for its health and role. Its errors wrap their cause; if the cause is on this machine, they wrap
+// ErrInconclusive as well.
 func (c Redis) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	k, err := openTalk(ctx, t, c.Port, c.TLS, addressName(t))
+	k, err := openConn(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
+	defer k.finish(ctx)
 	report, err := c.ask(redisSession{k, newRESPReader(k, c.Password != "")})
 	if err != nil {
 		return healthcheck.Result{}, k.unanswered(ctx, err)
@@ -61,22 +63,22 @@ func (c Redis) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 	return result, err
 }
 
-// A redisReport is what a server said of itself. Its zero value is a server that said nothing.
+// A redisReport is what a server said of itself. It is a plain value.
 type redisReport struct {
 	ping     error // nil after PONG
 	role     healthcheck.Role
-	active   bool          // of a replica: it takes writes, too
-	strange  string        // what it calls its role, if that is none that is known here
-	offset   uint64        // of a primary
-	replicas int           // of a primary, those that are connected
-	link     string        // of a replica, the state of the link to its primary: "connected" is the good one
-	silence  time.Duration // of a replica, since it heard from its primary; -1 = not known
+	active   bool          // replica: it takes writes, too
+	strange  string        // the server's word for its role, if it is none of those known here
+	offset   uint64        // primary: the replication offset
+	replicas int           // primary: the number of connected replicas
+	link     string        // replica: the state of the link to its primary; redisLinkUp if all is well
+	silence  time.Duration // replica: since when it has received nothing from its primary; -1 = not known
 }
 
-// redisLinkUp is how ROLE calls a link that is up; INFO's "up" is translated.
+// redisLinkUp is the word of ROLE for a link that is up. INFO's word, "up", is translated to it.
 const redisLinkUp = "connected"
 
-// String returns what a person may want to read of a healthy server.
+// String describes a healthy server.
 func (r redisReport) String() string {
 	switch {
 	case r.role == healthcheck.RolePrimary && r.replicas == 1:
@@ -95,8 +97,8 @@ func (r redisReport) String() string {
 	return "role not allowed to see"
 }
 
-// seenAs returns r as this check takes it. An active replica does the work of both roles: it is the one that is wanted, and a primary
-// if that is nobody's wish. What it is the primary of does not depend on its link.
+// seenAs returns r with the role that counts for this check. An active replica works in both roles: it has the wanted
+// role, and is a primary if none is wanted. As a primary it does not depend on its link.
 func (c Redis) seenAs(r redisReport) redisReport {
 	if r.active && c.Role != healthcheck.RoleReplica {
 		r.role = healthcheck.RolePrimary
@@ -104,14 +106,14 @@ func (c Redis) seenAs(r redisReport) redisReport {
 	return r
 }
 
-// judge says what is wrong with a server that reported so, the role before everything else.
+// judge returns what is wrong with a server that reported r: the role first, then everything else.
 func (c Redis) judge(r redisReport) error {
 	switch {
 	case r.role == healthcheck.RoleUnknown && r.ping != nil:
 		return r.ping
 	case r.strange != "" && (c.Role != healthcheck.RoleUnknown || c.MaxLag > 0):
 		return unhealthyf("unknown role %s", quoted([]byte(r.strange)))
-	case c.Role != healthcheck.RoleUnknown && r.role == healthcheck.RoleUnknown, c.MaxLag > 0 && r.role == healthcheck.RoleUnknown:
+	case r.role == healthcheck.RoleUnknown && (c.Role != healthcheck.RoleUnknown || c.MaxLag > 0):
 		return refusedf("the user may run neither role nor info")
 	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
 		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
@@ -129,20 +131,20 @@ func (c Redis) judge(r redisReport) error {
 	return nil
 }
 
-// A redisSession sends commands and reads replies.
+// A redisSession sends commands and reads replies over one connection.
 type redisSession struct {
 	w io.Writer
 	r *respReader
 }
 
-// ask gets the report, in one round trip unless ROLE is refused.
+// ask returns the server's report. It takes one round trip, and two if the user may not run ROLE.
 func (c Redis) ask(s redisSession) (redisReport, error) {
 	var commands []byte
 	authenticates := c.User != "" || c.Password != ""
 	switch {
 	case c.User != "":
 		commands = appendRESP(commands, "AUTH", c.User, c.Password)
-	case authenticates: // with one argument, since servers before 6.0 know no users
+	case authenticates: // with one argument, since servers before 6.0 have no users
 		commands = appendRESP(commands, "AUTH", c.Password)
 	}
 	commands = appendRESP(commands, "PING")
@@ -150,8 +152,8 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	if c.MaxLag > 0 {
 		commands = appendRESP(commands, "INFO", "replication")
 	}
-	// A server that is full says so and closes: what it said can still be read when writing fails. When there is nothing,
-	// the read fails, too.
+	// A server that has reached its maximum of clients says so and closes. Its answer can be read even if the write
+	// fails. If there is no answer, the read fails, too.
 	_, _ = s.w.Write(commands)
 
 	if authenticates {
@@ -167,7 +169,7 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	case ping.kind == '-':
 		report.ping = redisError(ping.text)
 		if code := redisErrorCode(ping.text); code == "NOAUTH" || code == "DENIED" || code == "ERR" {
-			return redisReport{}, report.ping // it goes on to say nothing, or closes
+			return redisReport{}, report.ping // the server sends nothing else, or closes
 		}
 	case ping.kind != '+' || ping.text != "PONG":
 		return redisReport{}, s.r.noRedis([]byte(ping.text))
@@ -186,14 +188,16 @@ func (s redisSession) authenticated() error {
 	case v.kind != '-':
 		return s.r.noRedis([]byte(v.text))
 	}
-	// Nothing else of the text is shown: a server that does not know AUTH repeats its arguments.
+	// No other text is shown: a server that does not know AUTH repeats its arguments, and with them the password.
 	if redisErrorWords(v.text) != "" || redisRefusalWords(v.text) != "" {
 		return redisError(v.text)
 	}
-	return refusedf("authentication refused: wrong password, or the server has none") // before 6.0 there is no WRONGPASS
+	// Before 6.0 there is no WRONGPASS.
+	return refusedf("authentication refused: wrong password, or the server has none")
 }
 
-// replication reads the answers to ROLE and, where it was asked at once, INFO.
+// replication reads the answer to ROLE, and to INFO. asked says that INFO was sent already; else it is sent if ROLE is
+// refused.
 func (s redisSession) replication(report *redisReport, asked bool) error {
 	role, err := s.r.read()
 	if err != nil {
@@ -215,13 +219,14 @@ func (s redisSession) replication(report *redisReport, asked bool) error {
 		}
 	}
 	if role.kind == '-' {
-		return nil // what INFO said, if anything, is all there is
+		return nil // the report has what INFO said, if anything
 	}
 	return report.addRole(role)
 }
 
-// redisRole returns the role that servers call so: Redis and Valkey "master" and "slave", Dragonfly "replica" (in INFO, and by now
-// in ROLE, too), KeyDB "active-replica" one that takes writes and follows another one that does.
+// redisRole returns the role for a server's word. Redis and Valkey say "master" and "slave", Dragonfly says "replica"
+// (in INFO, and recent versions also in ROLE). KeyDB says "active-replica" for a server that takes writes and follows
+// another one that does, too.
 func redisRole(name string) (r healthcheck.Role, active bool) {
 	switch name {
 	case "master", "primary":
@@ -234,12 +239,12 @@ func redisRole(name string) (r healthcheck.Role, active bool) {
 	return healthcheck.RoleUnknown, false
 }
 
-// addRole adds what ROLE says (redis.io/commands/role).
+// addRole adds the answer to ROLE (redis.io/commands/role) to the report.
 func (r *redisReport) addRole(v respValue) error {
 	if v.kind != '*' || len(v.items) == 0 {
 		return unhealthyf("not a redis server: role is no list")
 	}
-	if v.items[0].kind == '*' { // KeyDB with several masters has a list for each
+	if v.items[0].kind == '*' { // KeyDB with several masters returns a list for each
 		for _, one := range v.items {
 			if err := r.addRole(one); err != nil {
 				return err
@@ -249,13 +254,13 @@ func (r *redisReport) addRole(v respValue) error {
 	}
 	name := v.items[0].text
 	switch role, active := redisRole(name); {
-	case role == healthcheck.RolePrimary && len(v.items) == 2: // Dragonfly's has no offset
+	case role == healthcheck.RolePrimary && len(v.items) == 2: // Dragonfly reports no offset
 		r.role, r.replicas = role, len(v.items[1].items)
 	case role == healthcheck.RolePrimary && len(v.items) >= 3:
 		r.role, r.offset, r.replicas = role, uint64(max(v.items[1].n, 0)), len(v.items[2].items)
 	case role == healthcheck.RoleReplica && len(v.items) >= 4:
 		r.role, r.active = role, active
-		// INFO may have seen the link go down a moment later
+		// INFO ran a moment later, and may have found the link down.
 		if link := redisLink(v.items[3].text); r.link == "" || link != redisLinkUp {
 			r.link = link
 		}
@@ -269,7 +274,7 @@ func (r *redisReport) addRole(v respValue) error {
 	return nil
 }
 
-// redisLink returns the state of a replica's link in Redis' words. Dragonfly calls one that is up by what goes over it.
+// redisLink returns the state of a replica's link in Redis' words. Dragonfly has other words for a link that is up.
 func redisLink(text string) string {
 	if text == "stable_sync" || text == "online" {
 		return redisLinkUp
@@ -277,7 +282,8 @@ func redisLink(text string) string {
 	return text
 }
 
-// addInfo adds what the replication section of INFO says (redis.io/commands/info). What it lacks stays as it was.
+// addInfo adds the replication section of INFO (redis.io/commands/info) to the report. Fields that are missing there
+// stay as they are.
 func (r *redisReport) addInfo(text string) {
 	fields := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -307,13 +313,13 @@ func (r *redisReport) addInfo(text string) {
 			seconds = number("master_link_down_since_seconds") // -1 when it was never up
 		}
 		if seconds >= 0 {
-			const century = 100 * 365 * 24 * 3600 // as bad as more, and fits into a Duration
+			const century = 100 * 365 * 24 * 3600 // longer times would not fit into a Duration
 			r.silence = time.Duration(min(seconds, century)) * time.Second
 		}
 	}
 }
 
-// redisErrorCode returns the first word of an error reply, which says what kind of error it is.
+// redisErrorCode returns the first word of an error reply, which is the kind of error.
 func redisErrorCode(text string) string {
 	code, _, _ := strings.Cut(text, " ")
 	return code
@@ -337,7 +343,7 @@ func redisError(text string) error {
 	return said.because(redisReplyError{redisErrorCode(text)})
 }
 
-// redisRefusalWords returns what is known of an error that is about the credentials of the check; "" of any other.
+// redisRefusalWords returns words for an error about the credentials of the check, and "" for any other error.
 func redisRefusalWords(text string) string {
 	switch redisErrorCode(text) {
 	case "NOAUTH":
@@ -350,7 +356,7 @@ func redisRefusalWords(text string) string {
 	return ""
 }
 
-// redisErrorWords returns what is known of a kind of error; "" if it is none that a check meets.
+// redisErrorWords returns words for the other errors that a check may get, and "" for any other error.
 func redisErrorWords(text string) string {
 	switch redisErrorCode(text) {
 	case "LOADING":

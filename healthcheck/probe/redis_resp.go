@@ -8,17 +8,22 @@ import (
 	"strconv"
 )
 
-// The bounds of what a Redis server may answer.
+// This file reads RESP2 (redis.io/docs/reference/protocol-spec) by hand. The targets of a check may be anything, and
+// the client libraries trust their server: they allocate what a length announces, and have no limit on lists within
+// lists. Here a length that is announced costs no memory before the bytes have arrived, and the bytes of all replies
+// are limited.
+
+// The limits of what a Redis server may answer.
 const (
-	// ROLE of a primary with 1,000 replicas is about 60 KiB; what all answers of one check may be together.
+	// mostRESPBytes is for all replies of one check together. ROLE of a primary with 1,000 replicas has about 60 KiB.
 	mostRESPBytes = 256 << 10
-	// ROLE's replies are lists of lists of words.
+	// deepestRESP is how deep lists may be nested. The replies to ROLE are lists of lists of words.
 	deepestRESP = 3
-	// DENIED, the longest error there is, has about 900 characters.
+	// longestRESPLine is for errors, among others: the longest known one, DENIED, has about 900 characters.
 	longestRESPLine = 4 << 10
 )
 
-// A respValue is one reply of RESP2 (redis.io/docs/reference/protocol-spec). It is a plain value.
+// A respValue is one reply. It is a plain value.
 type respValue struct {
 	kind  byte // '+' simple string, '-' error, ':' integer, '$' bulk string, '*' array; 0 = null
 	text  string
@@ -26,11 +31,11 @@ type respValue struct {
 	items []respValue
 }
 
-// A respReader reads replies. Its zero value is of no use, see newRESPReader.
+// A respReader reads replies. newRESPReader makes it.
 type respReader struct {
 	r      *bufio.Reader
 	budget *budgetReader
-	secret bool // a password was sent: what is no reply is not quoted, since it may be an echo
+	secret bool // a password was sent: errors do not quote the answer, since it may repeat the password
 }
 
 func newRESPReader(r io.Reader, secret bool) *respReader {
@@ -38,7 +43,7 @@ func newRESPReader(r io.Reader, secret bool) *respReader {
 	return &respReader{r: bufio.NewReaderSize(budget, longestRESPLine), budget: budget, secret: secret}
 }
 
-// read returns the next reply. What is no reply gives an error in words; the others are those of the connection.
+// read returns the next reply. The error is a checkError if the answer is not RESP, or the error of the connection.
 func (r *respReader) read() (respValue, error) { return r.readAt(0) }
 
 func (r *respReader) readAt(depth int) (respValue, error) {
@@ -49,8 +54,8 @@ func (r *respReader) readAt(depth int) (respValue, error) {
 	switch kind {
 	case '+', '-', ':', '$', '*':
 	default:
-		_ = r.r.UnreadByte()                   // a byte was just read
-		arrived, _ := r.r.Peek(r.r.Buffered()) // never more than there is
+		_ = r.r.UnreadByte()                   // never fails after ReadByte
+		arrived, _ := r.r.Peek(r.r.Buffered()) // never fails for what is buffered
 		return respValue{}, r.noRedis(arrived)
 	}
 	line, err := r.line()
@@ -72,7 +77,8 @@ func (r *respReader) readAt(depth int) (respValue, error) {
 	}
 }
 
-// sized reads the rest of a bulk string or an array after its length.
+// sized reads the rest of a bulk string or an array after its length n. It refuses a length that the budget does not
+// cover, before it allocates anything.
 func (r *respReader) sized(kind byte, n int64, depth int) (respValue, error) {
 	if n == -1 {
 		return respValue{}, nil
@@ -97,7 +103,8 @@ func (r *respReader) sized(kind byte, n int64, depth int) (respValue, error) {
 		}
 		return respValue{kind: kind, text: string(body[:n])}, nil
 	}
-	// The items are appended as they arrive: what is announced costs no memory before it is there.
+	// The items are appended as they arrive. To allocate n of them at once would let a server spend our memory by a
+	// number.
 	v := respValue{kind: kind}
 	if depth == deepestRESP && n > 0 {
 		return respValue{}, unhealthyf("not a redis server: lists within lists")
@@ -112,7 +119,7 @@ func (r *respReader) sized(kind byte, n int64, depth int) (respValue, error) {
 	return v, nil
 }
 
-// line returns the rest of the line without its end. It is valid until the next read.
+// line returns the rest of the line without the line end. It is valid until the next read.
 func (r *respReader) line() ([]byte, error) {
 	line, err := r.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -127,7 +134,7 @@ func (r *respReader) line() ([]byte, error) {
 	return line[:len(line)-2], nil
 }
 
-// noRedis is the error for an answer that is not a reply, as far as it has arrived.
+// noRedis is the failure of a server whose answer is not RESP. answer is what has arrived of it.
 func (r *respReader) noRedis(answer []byte) error {
 	if r.secret {
 		return unhealthyf("not a redis server")
@@ -143,7 +150,7 @@ func firstLine(b []byte) []byte {
 	return b
 }
 
-// appendRESP appends a command as an array of bulk strings, the only form in which a password may have any byte.
+// appendRESP appends a command as an array of bulk strings. Only in this form may a password contain any byte.
 func appendRESP(b []byte, words ...string) []byte {
 	b = append(b, '*')
 	b = strconv.AppendInt(b, int64(len(words)), 10)

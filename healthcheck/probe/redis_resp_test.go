@@ -50,22 +50,23 @@ func TestRedisAnswers(t *testing.T) {
 		"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n": `not a redis server: answered "HTTP/1.1 400 Bad Request"`,
 		"SSH-2.0-OpenSSH_9.2p1 Debian\r\n":                        `not a redis server: answered "SSH-2.0-OpenSSH_9.2p1 Debian"`,
 		"\x15\x03\x01\x00\x02\x02\x50":                            `not a redis server: answered "\x15\x03\x01"`,
-		strings.Repeat("x", 300):                                  `not a redis server: answered "` + strings.Repeat("x", 100) + `"...`,
-		"+" + strings.Repeat("x", 5000) + "\r\n":                  "not a redis server: answered a line without end",
-		"$99999999999\r\n":                                        "not a redis server: announced a reply of length 99999999999",
-		"*99999999999\r\n":                                        "not a redis server: announced a reply of length 99999999999",
-		"$-2\r\n":                                                 "not a redis server: announced a reply of length -2",
-		"$x\r\n":                                                  `not a redis server: answered "x"`,
-		"$1\r\nabc":                                               "not a redis server: a reply is longer than announced",
-		strings.Repeat("*1\r\n", 100):                             "not a redis server: lists within lists",
-		"+PONG\r\n*0\r\n":                                         "not a redis server: role is no list",
-		"+PONG\r\n:1\r\n":                                         "not a redis server: role is no list",
-		"+PONG\r\n*1\r\n*0\r\n":                                   "not a redis server: role is no list",
-		"+PONG\r\n*1\r\n$0\r\n\r\n":                               "unknown role nothing",
-		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":                         "",
-		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":                         "", // of whom no role is wanted
-		"-ERR \x1b[31mno\r\n":                                     "answered with an error: ERR \\x1b[31mno",
-		"-NOAUTH Authentication required.\r\n":                    "the server wants a password",
+		strings.Repeat("x", 300): `not a redis server: answered "` +
+			strings.Repeat("x", 100) + `"...`,
+		"+" + strings.Repeat("x", 5000) + "\r\n": "not a redis server: answered a line without end",
+		"$99999999999\r\n":                       "not a redis server: announced a reply of length 99999999999",
+		"*99999999999\r\n":                       "not a redis server: announced a reply of length 99999999999",
+		"$-2\r\n":                                "not a redis server: announced a reply of length -2",
+		"$x\r\n":                                 `not a redis server: answered "x"`,
+		"$1\r\nabc":                              "not a redis server: a reply is longer than announced",
+		strings.Repeat("*1\r\n", 100):            "not a redis server: lists within lists",
+		"+PONG\r\n*0\r\n":                        "not a redis server: role is no list",
+		"+PONG\r\n:1\r\n":                        "not a redis server: role is no list",
+		"+PONG\r\n*1\r\n*0\r\n":                  "not a redis server: role is no list",
+		"+PONG\r\n*1\r\n$0\r\n\r\n":              "unknown role nothing",
+		"+PONG\r\n*1\r\n$6\r\nmaster\r\n":        "",
+		"+PONG\r\n*1\r\n$6\r\nwizard\r\n":        "", // of whom no role is wanted
+		"-ERR \x1b[31mno\r\n":                    "answered with an error: ERR \\x1b[31mno",
+		"-NOAUTH Authentication required.\r\n":   "the server wants a password",
 		"-MASTERDOWN Link with MASTER is down\r\n-NOPERM role\r\n-NOPERM info\r\n": "replica: link to its primary is down",
 		"-DENIED Redis is running in protected mode because":                       "closed before the answer",
 		"-DENIED Redis is running in protected mode\r\n":                           "refused: the server is in protected mode",
@@ -81,7 +82,8 @@ func TestRedisAnswers(t *testing.T) {
 	}
 }
 
-// TestRedisRelatives has servers that are not Redis and speak as it does: each with the answer to ROLE as its source code writes it.
+// TestRedisRelatives has servers that are not Redis and speak as it does: each with the answer to ROLE as its source
+// code writes it.
 func TestRedisRelatives(t *testing.T) {
 	t.Parallel()
 	role := func(words ...string) string { return "+PONG\r\n" + string(appendRESP(nil, words...)) }
@@ -104,21 +106,30 @@ func TestRedisRelatives(t *testing.T) {
 		{"dragonfly", dragonfly, healthcheck.RolePrimary, "", healthcheck.RolePrimary},
 		{"dragonfly", dragonfly, healthcheck.RoleReplica, "is a primary, wanted a replica", healthcheck.RolePrimary},
 		{"dragonfly alone", dragonflySole, healthcheck.RolePrimary, "", healthcheck.RolePrimary},
-		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), healthcheck.RoleUnknown, "", healthcheck.RoleReplica},
-		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "online"), healthcheck.RoleReplica, "", healthcheck.RoleReplica},
-		{"dragonfly's replica", role("slave", "10.0.0.1", "6379", "stable_sync"), healthcheck.RoleReplica, "", healthcheck.RoleReplica},
-		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), healthcheck.RolePrimary, "is a replica, wanted a primary", healthcheck.RoleReplica},
-		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "full_sync"), healthcheck.RoleReplica, "replica: link to its primary is down (full_sync)", healthcheck.RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), healthcheck.RoleUnknown, "",
+			healthcheck.RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "online"), healthcheck.RoleReplica, "",
+			healthcheck.RoleReplica},
+		{"dragonfly's replica", role("slave", "10.0.0.1", "6379", "stable_sync"), healthcheck.RoleReplica, "",
+			healthcheck.RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "stable_sync"), healthcheck.RolePrimary,
+			"is a replica, wanted a primary", healthcheck.RoleReplica},
+		{"dragonfly's replica", role("replica", "10.0.0.1", "6379", "full_sync"), healthcheck.RoleReplica,
+			"replica: link to its primary is down (full_sync)", healthcheck.RoleReplica},
 		{"keydb", keyDB, healthcheck.RoleUnknown, "", healthcheck.RolePrimary},
 		{"keydb", keyDB, healthcheck.RolePrimary, "", healthcheck.RolePrimary},
 		{"keydb", keyDB, healthcheck.RoleReplica, "", healthcheck.RoleReplica},
 		{"keydb without its peer", keyDBDown, healthcheck.RolePrimary, "", healthcheck.RolePrimary},
-		{"keydb without its peer", keyDBDown, healthcheck.RoleReplica, "replica: link to its primary is down (connecting)", healthcheck.RoleReplica},
+		{"keydb without its peer", keyDBDown, healthcheck.RoleReplica,
+			"replica: link to its primary is down (connecting)", healthcheck.RoleReplica},
 		{"keydb with two masters", keyDBTwo, healthcheck.RolePrimary, "", healthcheck.RolePrimary},
-		{"keydb with two masters", keyDBTwo, healthcheck.RoleReplica, "replica: link to its primary is down (connecting)", healthcheck.RoleReplica},
+		{"keydb with two masters", keyDBTwo, healthcheck.RoleReplica,
+			"replica: link to its primary is down (connecting)", healthcheck.RoleReplica},
 		{"what is not made yet", role("wizard"), healthcheck.RoleUnknown, "", healthcheck.RoleUnknown},
-		{"what is not made yet", role("wizard"), healthcheck.RolePrimary, `unknown role "wizard"`, healthcheck.RoleUnknown},
-		{"what is not made yet", role("wizard"), healthcheck.RoleReplica, `unknown role "wizard"`, healthcheck.RoleUnknown},
+		{"what is not made yet", role("wizard"), healthcheck.RolePrimary, `unknown role "wizard"`,
+			healthcheck.RoleUnknown},
+		{"what is not made yet", role("wizard"), healthcheck.RoleReplica, `unknown role "wizard"`,
+			healthcheck.RoleUnknown},
 	} {
 		got, err := Redis{Role: tt.wanted}.Check(deadlineIn(t, patience), answerRedis(t, tt.answer))
 		var kind error
@@ -210,8 +221,10 @@ func TestRedisPasswordStaysSecret(t *testing.T) {
 	t.Parallel()
 	const password = "hunter2"
 	for _, answer := range []string{
-		"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n", "-hunter2\r\n", "+hunter2\r\n", "$7\r\nhunter2\r\n",
-		"hunter2\r\n", ":hunter2\r\n", "$hunter2\r\n", "$7\r\nhunter2", "+OK\r\n+hunter2\r\n", "+OK\r\nhunter2", "+hunter2\n",
+		"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n", "-hunter2\r\n", "+hunter2\r\n",
+		"$7\r\nhunter2\r\n",
+		"hunter2\r\n", ":hunter2\r\n", "$hunter2\r\n", "$7\r\nhunter2", "+OK\r\n+hunter2\r\n", "+OK\r\nhunter2",
+		"+hunter2\n",
 		"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n",
 	} {
 		for _, c := range []Redis{{Password: password}, {User: "u", Password: password}} {
@@ -252,12 +265,14 @@ func TestAppendRESP(t *testing.T) {
 	}
 }
 
-// FuzzRESP reads replies until the end: it must come, within the budget, with short words, and the same however the bytes
-// are cut. What was read has to be what appendRESP would write, where that is possible.
+// FuzzRESP reads replies until the end: it must come, within the budget, with short words, and the same however the
+// bytes are cut. What was read has to be what appendRESP would write, where that is possible.
 func FuzzRESP(f *testing.F) {
 	for _, s := range []string{
-		goodRedis, "-LOADING Redis is loading the dataset in memory\r\n", "$-1\r\n*-1\r\n$0\r\n\r\n", "*2\r\n*1\r\n:1\r\n+a\r\n",
-		"*1\r\n*1\r\n*1\r\n*1\r\n", "$99999999999\r\n", "*99999999\r\n", ":-9223372036854775808\r\n", "HTTP/1.1 400\r\n", "+a\n", "$1\r\nab\r\n",
+		goodRedis, "-LOADING Redis is loading the dataset in memory\r\n", "$-1\r\n*-1\r\n$0\r\n\r\n",
+		"*2\r\n*1\r\n:1\r\n+a\r\n",
+		"*1\r\n*1\r\n*1\r\n*1\r\n", "$99999999999\r\n", "*99999999\r\n", ":-9223372036854775808\r\n",
+		"HTTP/1.1 400\r\n", "+a\n", "$1\r\nab\r\n",
 		"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$10\r\nconnecting\r\n:-1\r\n",
 		"*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n$0\r\n\r\n",
 	} {

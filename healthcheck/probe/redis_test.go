@@ -89,7 +89,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// wantTimeout checks an error's words, and that the time in them is what is left of d when a busy machine comes to the check.
+// wantTimeout checks an error's words, and that the time in them is what is left of d when a busy machine comes to the
+// check.
 func wantTimeout(t *testing.T, err error, words string, d time.Duration) {
 	t.Helper()
 	wantWords(t, err, words+"...", nil)
@@ -104,7 +105,8 @@ func TestRedisRoles(t *testing.T) {
 	primary, replica := startRealRedis(t), startRealRedis(t)
 	replica.follow(t, primary)
 	got, err := Redis{Role: healthcheck.RolePrimary}.Check(deadlineIn(t, patience), primary.to)
-	if err != nil || got.Role != healthcheck.RolePrimary || got.Replicas != 1 || got.Latency <= 0 || got.Detail != "primary with 1 replica" {
+	if err != nil || got.Role != healthcheck.RolePrimary || got.Replicas != 1 || got.Latency <= 0 ||
+		got.Detail != "primary with 1 replica" {
 		t.Errorf("check of the primary is %+v, %v", got, err)
 	}
 	before := got.Offset
@@ -113,7 +115,8 @@ func TestRedisRoles(t *testing.T) {
 		t.Errorf("offset is %d, want at least %d", got.Offset, before+1000)
 	}
 	got, err = Redis{Role: healthcheck.RoleReplica, MaxLag: time.Minute}.Check(deadlineIn(t, patience), replica.to)
-	if err != nil || got.Role != healthcheck.RoleReplica || !strings.HasPrefix(got.Detail, "replica, heard from its primary ") {
+	if err != nil || got.Role != healthcheck.RoleReplica ||
+		!strings.HasPrefix(got.Detail, "replica, heard from its primary ") {
 		t.Errorf("check of the replica is %+v, %v", got, err)
 	}
 	if got, err = (Redis{}).Check(deadlineIn(t, patience), replica.to); err != nil || got.Detail != "replica" {
@@ -132,7 +135,8 @@ func TestRedisRoles(t *testing.T) {
 	}
 
 	replica.do(t, "REPLICAOF", "NO", "ONE")
-	if got, err = (Redis{Role: healthcheck.RolePrimary}).Check(deadlineIn(t, patience), replica.to); err != nil || got.Role != healthcheck.RolePrimary || got.Replicas != 0 {
+	if got, err = (Redis{Role: healthcheck.RolePrimary}).Check(deadlineIn(t, patience), replica.to); err != nil ||
+		got.Role != healthcheck.RolePrimary || got.Replicas != 0 {
 		t.Errorf("check after REPLICAOF NO ONE is %+v, %v", got, err)
 	}
 }
@@ -265,22 +269,28 @@ func TestRedisPasswords(t *testing.T) {
 		want string // "" if healthy
 		role healthcheck.Role
 	}{
-		"right":              {Redis{Password: "tr0ub4dor&3", Role: healthcheck.RolePrimary}, server, "", healthcheck.RolePrimary},
-		"wrong":              {Redis{Password: "tr0ub4dor&4"}, server, "authentication refused", 0},
-		"none":               {Redis{}, server, "the server wants a password", 0},
-		"needless":           {Redis{Password: "needless"}, open, "authentication refused: wrong password, or the server has none", 0},
-		"user":               {Redis{User: "full", Password: "pw f", MaxLag: 1}, server, "", healthcheck.RolePrimary},
-		"user, wrong":        {Redis{User: "full", Password: "pw"}, server, "authentication refused", 0},
-		"user, none":         {Redis{User: "full"}, server, "authentication refused", 0},
-		"no such user":       {Redis{User: "nobody", Password: "pw"}, server, "authentication refused", 0},
-		"no role":            {Redis{User: "norole", Password: "pw", Role: healthcheck.RolePrimary}, server, "", healthcheck.RolePrimary},
-		"no role, replica":   {Redis{User: "norole", Password: "pw", Role: healthcheck.RoleReplica}, server, "is a primary, wanted a replica", healthcheck.RolePrimary},
-		"no role, with lag":  {Redis{User: "norole", Password: "pw", MaxLag: 1}, server, "", healthcheck.RolePrimary},
-		"no info":            {Redis{User: "noinfo", Password: "pw", MaxLag: 1}, server, "", healthcheck.RolePrimary},
-		"ping only":          {Redis{User: "ping", Password: "pw"}, server, "", healthcheck.RoleUnknown},
-		"ping only, primary": {Redis{User: "ping", Password: "pw", Role: healthcheck.RolePrimary}, server, "the user may run neither role nor info", 0},
-		"ping only, lag":     {Redis{User: "ping", Password: "pw", MaxLag: 1}, server, "the user may run neither role nor info", 0},
-		"not even ping":      {Redis{User: "nothing", Password: "pw"}, server, "the user may not run ping", 0},
+		"right": {Redis{Password: "tr0ub4dor&3", Role: healthcheck.RolePrimary}, server, "",
+			healthcheck.RolePrimary},
+		"wrong": {Redis{Password: "tr0ub4dor&4"}, server, "authentication refused", 0},
+		"none":  {Redis{}, server, "the server wants a password", 0},
+		"needless": {Redis{Password: "needless"}, open,
+			"authentication refused: wrong password, or the server has none", 0},
+		"user":         {Redis{User: "full", Password: "pw f", MaxLag: 1}, server, "", healthcheck.RolePrimary},
+		"user, wrong":  {Redis{User: "full", Password: "pw"}, server, "authentication refused", 0},
+		"user, none":   {Redis{User: "full"}, server, "authentication refused", 0},
+		"no such user": {Redis{User: "nobody", Password: "pw"}, server, "authentication refused", 0},
+		"no role": {Redis{User: "norole", Password: "pw", Role: healthcheck.RolePrimary}, server, "",
+			healthcheck.RolePrimary},
+		"no role, replica": {Redis{User: "norole", Password: "pw", Role: healthcheck.RoleReplica}, server,
+			"is a primary, wanted a replica", healthcheck.RolePrimary},
+		"no role, with lag": {Redis{User: "norole", Password: "pw", MaxLag: 1}, server, "", healthcheck.RolePrimary},
+		"no info":           {Redis{User: "noinfo", Password: "pw", MaxLag: 1}, server, "", healthcheck.RolePrimary},
+		"ping only":         {Redis{User: "ping", Password: "pw"}, server, "", healthcheck.RoleUnknown},
+		"ping only, primary": {Redis{User: "ping", Password: "pw", Role: healthcheck.RolePrimary}, server,
+			"the user may run neither role nor info", 0},
+		"ping only, lag": {Redis{User: "ping", Password: "pw", MaxLag: 1}, server,
+			"the user may run neither role nor info", 0},
+		"not even ping": {Redis{User: "nothing", Password: "pw"}, server, "the user may not run ping", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := tt.c.Check(deadlineIn(t, patience), tt.to.to)
@@ -346,10 +356,12 @@ func TestRedisSentinel(t *testing.T) {
 func TestRedisTLS(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	good, future := newCertificate(t, now.Add(-time.Hour), now.Add(time.Hour)), newCertificate(t, now.Add(time.Hour), now.Add(2*time.Hour))
+	good := newCertificate(t, now.Add(-time.Hour), now.Add(time.Hour))
+	future := newCertificate(t, now.Add(time.Hour), now.Add(2*time.Hour))
 	certFile, keyFile := good.write(t, t.TempDir(), func(string) {})
 	port := harness.FreePort(t)
-	server := startRealRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-auth-clients", "no")
+	server := startRealRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", certFile, "--tls-key-file",
+		keyFile, "--tls-auth-clients", "no")
 	to := healthcheck.Target{Addr: netip.AddrPortFrom(server.to.Addr.Addr(), uint16(port))}
 	for name, tt := range tlsCases(good, future) {
 		if _, err := (Redis{TLS: tt.config}).Check(deadlineIn(t, patience), to); tt.want != "" {

@@ -16,9 +16,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// BenchmarkTenThousandTargets is what 10,000 targets at an interval of 2 s cost for 6 s, with as many slots as the balancer has, in one
-// pool and in a thousand: CPU time in percent of one core, heap per target, and the most checks begun in a tenth of a second where 500
-// are the mean.
+// BenchmarkTenThousandTargets is what 10,000 targets at an interval of 2 s cost for 6 s, with as many slots as the
+// balancer has, in one pool and in a thousand: CPU time in percent of one core, heap per target, and the most checks
+// begun in a tenth of a second where 500 are the mean.
 //
 //	go test -run '^$' -bench TenThousand -benchtime 1x ./healthcheck/probe
 func BenchmarkTenThousandTargets(b *testing.B) {
@@ -66,7 +66,8 @@ func measureTargets(b *testing.B, c healthcheck.Checker, n, groups int, d time.D
 	s := healthcheck.NewScheduler(healthcheck.Options{Concurrency: 512, Report: func([]healthcheck.Change) {}})
 	p := healthcheck.Policy{Interval: 2 * time.Second, Timeout: time.Second, Rise: 1, Fall: 3, Jitter: 0.1}
 	for i := range n {
-		to := healthcheck.Target{ID: fmt.Sprint(i), Group: fmt.Sprint(i % groups), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)}
+		to := healthcheck.Target{ID: fmt.Sprint(i), Group: fmt.Sprint(i % groups),
+			Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)}
 		if err := s.Add(to, counted, p); err != nil {
 			b.Fatal(err)
 		}

@@ -14,30 +14,31 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// maxExpectBytes is how much of an answer one expect looks at: far more than a banner or a status line has.
+// maxExpectBytes is how many bytes one expect searches: far more than a banner or a status line has.
 const maxExpectBytes = 64 << 10
 
-// ErrEmptyScript is wrapped by the error for a script without steps, which would be healthy whatever the target does.
+// ErrEmptyScript is wrapped by the error for a script without steps. Its targets would be healthy whatever they do.
 var ErrEmptyScript = errors.New("probe: the script has no steps")
 
-// Script checks that a target answers as written down: it sends, expects, sends again. NewScript validates the steps.
-// It is a plain value, of use with at least one step.
+// Script checks that a dialogue with a target goes as written: its steps send bytes and expect bytes. NewScript
+// validates the steps. It is a plain value, and needs at least one step.
 //
-// An expect matches anywhere in what was received since the match of the one before; what follows its match is left to the
-// next one. What it waits for may never come: that ends with the check's timeout, the end of the connection, or 64 KiB.
+// An expect searches all bytes received since the match of the previous expect; bytes after its match are left for the
+// next one. If there is no match, it fails at the check's timeout, at the end of the connection, or after 64 KiB.
 type Script struct {
 	Port  uint16      // instead of the target's; 0 = the target's
-	TLS   *tls.Config // nil = plain; without a ServerName the certificate has to be for the target's address
-	Steps []Step      // read-only from here on
+	TLS   *tls.Config // nil = plain; without a ServerName the certificate must be for the target's address
+	Steps []Step      // must not be changed while the script is in use
 }
 
-// A Step of a script sends something or expects something. Its constructors validate; its zero value is no step.
+// A Step of a script sends bytes or expects bytes. SendText, SendHex, ExpectText, ExpectHex and ExpectRegexp make one.
+// The zero value is not valid.
 type Step struct {
-	Send   []byte   // sent as it is; never shown, since it may be a password
+	Send   []byte   // sent as it is; no message shows it, since it may be a password
 	Expect *Pattern // instead of Send
 }
 
-// A Pattern is what a step expects. It is immutable, and of use only when made by ExpectText, ExpectHex or ExpectRegexp.
+// A Pattern is what a step expects. It is immutable. ExpectText, ExpectHex and ExpectRegexp make it.
 type Pattern struct {
 	// exactly one is set
 	text   []byte
@@ -46,7 +47,8 @@ type Pattern struct {
 	shown string // for messages
 }
 
-// NewScript returns a script of the given steps on the target's own port, in plain.
+// NewScript returns a script of the given steps on the target's own port, without TLS. The error names the first
+// invalid step.
 func NewScript(steps ...Step) (Script, error) {
 	s := Script{Steps: steps}
 	if err := s.validate(); err != nil {
@@ -55,7 +57,7 @@ func NewScript(steps ...Step) (Script, error) {
 	return s, nil
 }
 
-// validate says which step is none.
+// validate returns an error that names the first invalid step.
 func (c Script) validate() error {
 	if len(c.Steps) == 0 {
 		return ErrEmptyScript
@@ -71,7 +73,7 @@ func (c Script) validate() error {
 	return nil
 }
 
-// SendText is a step that sends text as it is; a line end is part of it.
+// SendText returns a step that sends text as it is; a line end has to be part of it.
 func SendText(text string) (Step, error) {
 	if text == "" {
 		return Step{}, errors.New("nothing to send")
@@ -79,7 +81,7 @@ func SendText(text string) (Step, error) {
 	return Step{Send: []byte(text)}, nil
 }
 
-// SendHex is a step that sends bytes written in hex, with white space between them or without.
+// SendHex returns a step that sends bytes written in hex. White space between the digits is ignored.
 func SendHex(digits string) (Step, error) {
 	b, err := parseHex(digits)
 	if err != nil {
@@ -88,7 +90,7 @@ func SendHex(digits string) (Step, error) {
 	return Step{Send: b}, nil
 }
 
-// ExpectText is a step that expects text.
+// ExpectText returns a step that expects text.
 func ExpectText(text string) (Step, error) {
 	if text == "" {
 		return Step{}, errors.New("nothing to expect")
@@ -97,7 +99,7 @@ func ExpectText(text string) (Step, error) {
 	return Step{Expect: &Pattern{text: b, shown: quoted(b)}}, nil
 }
 
-// ExpectHex is a step that expects bytes written in hex, with white space between them or without.
+// ExpectHex returns a step that expects bytes written in hex. White space between the digits is ignored.
 func ExpectHex(digits string) (Step, error) {
 	b, err := parseHex(digits)
 	if err != nil {
@@ -110,10 +112,11 @@ func ExpectHex(digits string) (Step, error) {
 	return Step{Expect: &Pattern{text: b, shown: shown}}, nil
 }
 
-// ExpectRegexp is a step that expects a match of an expression in the syntax of the package regexp.
+// ExpectRegexp returns a step that expects a match of an expression in the syntax of package regexp.
 //
-// It is tried whenever more was received: ^ is where the match before ended, $ is where the answer ends so far, and x+
-// may match before the last x arrived. So an expression should end with what ends the answer, such as \r\n.
+// The expression is tried each time that more bytes arrive: ^ matches where the previous match ended, $ matches after
+// the last byte that has arrived, and x+ may match before the last x has arrived. So an expression should end with what
+// ends the answer, such as \r\n.
 func ExpectRegexp(expression string) (Step, error) {
 	re, err := regexp.Compile(expression)
 	if err != nil {
@@ -136,17 +139,18 @@ func parseHex(digits string) ([]byte, error) {
 	return b, nil
 }
 
-// Check plays the script with t. Its errors wrap their cause, and ErrInconclusive when that is ours.
+// Check runs the script with t. Its errors wrap their cause; if the cause is on this machine, they wrap ErrInconclusive
+// as well.
 func (c Script) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	if err := c.validate(); err != nil {
 		return healthcheck.Result{}, cannotCheckf("%v", err).because(err)
 	}
-	k, err := openTalk(ctx, t, c.Port, c.TLS, addressName(t))
+	k, err := openConn(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
-	var received []byte // and not matched yet
+	defer k.finish(ctx)
+	var received []byte // after the last match
 	for i, step := range c.Steps {
 		err := error(nil)
 		if step.Expect != nil {
@@ -165,15 +169,16 @@ func (c Script) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Re
 	return healthcheck.Result{Latency: time.Since(k.start), Detail: detail}, nil
 }
 
-func (k *talk) send(ctx context.Context, b []byte) error {
+// send sends one step.
+func (k *checkConn) send(ctx context.Context, b []byte) error {
 	if _, err := k.Write(b); err != nil {
 		return k.failure(ctx, err, "the end of sending")
 	}
 	return nil
 }
 
-// expect reads until p matches in received and what follows it. It returns what follows the match.
-func (k *talk) expect(ctx context.Context, p *Pattern, received []byte) (rest []byte, err error) {
+// expect reads until p matches in received, to which it appends what it reads. It returns the bytes after the match.
+func (k *checkConn) expect(ctx context.Context, p *Pattern, received []byte) (rest []byte, err error) {
 	buf := make([]byte, 4<<10)
 	for tried := 0; ; {
 		if end := p.match(received, tried); end >= 0 {
@@ -195,9 +200,9 @@ func (k *talk) expect(ctx context.Context, p *Pattern, received []byte) (rest []
 	}
 }
 
-// coalesce waits before the next read when much was received already: an expression is matched with everything again,
-// and a target that sends 64 KiB byte by byte would have this cost minutes of a core. 64 KiB take some 2 ms to match
-// (BenchmarkScriptExpect/regexp), and after them it waits 16 ms.
+// coalesce waits before the next read if much was received already, so that more arrives at once. After each read the
+// expression is matched with all bytes again; a target that sends 64 KiB byte by byte would cost minutes of CPU time.
+// To match 64 KiB takes about 2 ms (BenchmarkScriptExpect/regexp), and then it waits 16 ms.
 func coalesce(ctx context.Context, received int) {
 	d := time.Duration(received/(4<<10)) * time.Millisecond
 	if d == 0 {
@@ -211,7 +216,7 @@ func coalesce(ctx context.Context, received int) {
 	}
 }
 
-// match returns where the first match in b ends, or -1. There is none that ends in the first tried bytes.
+// match returns where the first match in b ends, or -1. The caller knows that no match ends in the first tried bytes.
 func (p *Pattern) match(b []byte, tried int) int {
 	if p.regexp != nil {
 		if at := p.regexp.FindIndex(b); at != nil {

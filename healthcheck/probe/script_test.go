@@ -48,7 +48,7 @@ func TestScriptOfNonsense(t *testing.T) {
 		}
 	}
 	_, err := Script{}.Check(deadlineIn(t, patience), target("a"))
-	failsWith(t, err, "cannot check: healthcheck: the script has no steps", ErrEmptyScript, healthcheck.ErrInconclusive)
+	failsWith(t, err, "cannot check: probe: the script has no steps", ErrEmptyScript, healthcheck.ErrInconclusive)
 
 	for name, make := range map[string]func() (Step, error){
 		"empty send":           func() (Step, error) { return SendText("") },
@@ -67,7 +67,7 @@ func TestScriptOfNonsense(t *testing.T) {
 }
 
 func TestScriptOfRedis(t *testing.T) {
-	to := talkTarget(harness.StartRedis(t).Address)
+	to := targetAt(harness.StartRedis(t).Address)
 	for name, steps := range map[string][]Step{
 		"ping":   {step(SendText("PING\r\n")), step(ExpectText("+PONG\r\n"))},
 		"hex":    {step(SendHex("50494e47 0d0a")), step(ExpectHex("2b 50 4f 4e 47"))},
@@ -76,7 +76,8 @@ func TestScriptOfRedis(t *testing.T) {
 		"parted": {step(SendText("PI")), step(SendText("NG\r\n")), step(ExpectRegexp(`^\+PONG\r\n$`))},
 	} {
 		got, err := newScript(t, steps...).Check(deadlineIn(t, patience), to)
-		if want := fmt.Sprintf("all %d steps passed", len(steps)); err != nil || got.Detail != want || got.Latency <= 0 {
+		if want := fmt.Sprintf("all %d steps passed", len(steps)); err != nil || got.Detail != want ||
+			got.Latency <= 0 {
 			t.Errorf("%s: %+v, %v, want %q", name, got, err, want)
 		}
 	}
@@ -120,19 +121,19 @@ func TestScriptOfSMTP(t *testing.T) {
 		step(SendText("EHLO check.example\r\n")), step(ExpectRegexp(`(?m)^250 [^\r\n]*\r\n`)),
 		step(SendText("QUIT\r\n")), step(ExpectText("221 ")),
 	)
-	if _, err := script.Check(deadlineIn(t, patience), talkTarget(plain.Address())); err != nil {
+	if _, err := script.Check(deadlineIn(t, patience), targetAt(plain.Address())); err != nil {
 		t.Errorf("plain: %v", err)
 	}
-	script.Port = talkTarget(plain.Address()).Addr.Port()
+	script.Port = targetAt(plain.Address()).Addr.Port()
 	if _, err := script.Check(deadlineIn(t, patience), refusing(t)); err != nil {
 		t.Errorf("on another port: %v", err)
 	}
 	script.Port, script.TLS = 0, &tls.Config{RootCAs: ca.roots()}
-	if _, err := script.Check(deadlineIn(t, patience), talkTarget(secured.Address())); err != nil {
+	if _, err := script.Check(deadlineIn(t, patience), targetAt(secured.Address())); err != nil {
 		t.Errorf("with TLS: %v", err)
 	}
 	script.TLS.ServerName = "b.example"
-	_, err := script.Check(deadlineIn(t, patience), talkTarget(secured.Address()))
+	_, err := script.Check(deadlineIn(t, patience), targetAt(secured.Address()))
 	failsWith(t, err, `certificate is for another name: "lime.example, 127.0.0.1", wanted "b.example"`)
 }
 
@@ -160,7 +161,7 @@ func TestScriptFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			script := newScript(t, step(SendText("ping")), step(ExpectText("ok")))
-			to := talkTarget(harness.Serve(t, tt.handle).Address())
+			to := targetAt(harness.Serve(t, tt.handle).Address())
 			failsAtLast(t, "step 2: "+tt.want, func(ctx context.Context) error {
 				_, err := script.Check(ctx, to)
 				return err
@@ -173,7 +174,8 @@ func TestScriptFailures(t *testing.T) {
 
 func TestScriptOfHostileServers(t *testing.T) {
 	for _, expect := range []Step{
-		step(ExpectText("220 ok")), step(ExpectHex("323230206f6b" + strings.Repeat("00", 100))), step(ExpectRegexp(`(a|b|o)+220 ok\r\n`)),
+		step(ExpectText("220 ok")), step(ExpectHex("323230206f6b" + strings.Repeat("00", 100))),
+		step(ExpectRegexp(`(a|b|o)+220 ok\r\n`)),
 	} {
 		script := newScript(t, step(SendText("ping\r\n")), expect)
 		survives(t, "220 mail", func(ctx context.Context, to healthcheck.Target) error {
@@ -190,12 +192,12 @@ func TestScriptSendsToNobody(t *testing.T) {
 	unread := func(ctx context.Context, _ net.Conn) { <-ctx.Done() }
 	script := newScript(t, step(SendText(strings.Repeat("x", 16<<20))), step(ExpectText("x")))
 	for _, handle := range []harness.Handler{harness.Unread, overTLS(config, unread)} {
-		to := talkTarget(harness.Serve(t, handle).Address())
+		to := targetAt(harness.Serve(t, handle).Address())
 		failsAtLast(t, "step 1: timed out waiting for the end of sending after .*", func(ctx context.Context) error {
 			_, err := script.Check(ctx, to)
 			deadline, _ := ctx.Deadline()
 			if late := time.Since(deadline); late > 4*time.Second { // crypto/tls would take 5
-				t.Errorf("the check ended %v after its deadline, want it to part within %v", late, partingTime)
+				t.Errorf("the check ended %v after its deadline, want it to part within %v", late, finishTime)
 			}
 			return err
 		})
@@ -205,7 +207,7 @@ func TestScriptSendsToNobody(t *testing.T) {
 
 func TestScriptCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+	to := targetAt(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 4))
 		cancel()
 		harness.Silent(ctx, c)
@@ -246,7 +248,7 @@ func FuzzScriptExpect(f *testing.F) {
 		if len(first) == 0 || len(second) == 0 || len(answer) > maxExpectBytes {
 			t.Skip()
 		}
-		k := &talk{Conn: &chunks{b: answer, sizes: sizes}}
+		k := &checkConn{Conn: &chunks{b: answer, sizes: sizes}}
 		ctx := context.Background()
 		_, after, found := bytes.Cut(answer, first)
 		rest, err := k.expect(ctx, step(ExpectText(string(first))).Expect, nil)

@@ -7,21 +7,22 @@ import (
 	"syscall"
 )
 
-// This file knows which errors say that this machine is short of something. A check that ends with one is inconclusive: what is
-// wrong here is no evidence against a target.
+// This file knows which errors mean that this machine is short of something. A check that ends with such an error is
+// inconclusive: a fault of this machine says nothing about a target.
 
-// shortages are the errors that can mean nothing else, whatever was tried.
+// shortages are the errors that always mean a shortage, whatever system call returns them.
 var shortages = []syscall.Errno{
 	syscall.EMFILE, syscall.ENFILE, // descriptors
 	syscall.ENOMEM, syscall.ENOBUFS, // memory
-	syscall.EAGAIN, // ports of UDP (the bind that goes with a connect), processes (fork)
+	syscall.EAGAIN, // UDP ports (connect binds a port), processes (fork)
 	syscall.ENOSPC, // watches of epoll (epoll_ctl(2)), or a disk
 }
 
-// shortage puts an error that is due to this machine into words, or returns nil.
+// shortage puts into words an error that means a shortage of this machine. It returns nil for other errors.
 //
-// EADDRNOTAVAIL has two meanings. Of a TCP connect it says as a rule that no local port is free. But it also says that no
-// local address can reach the target: for IPv6 where IPv6 is disabled, say. Clients meet the same then, so that is evidence.
+// EADDRNOTAVAIL has two meanings. From a TCP connect it usually means that no local port is free. It may also mean that
+// no local address can reach the target, for example over IPv6 if IPv6 is disabled. Sessions would fail in the same
+// way, so then the target is unhealthy.
 func shortage(err error) *checkError {
 	for _, short := range shortages {
 		if errors.Is(err, short) {
@@ -34,21 +35,22 @@ func shortage(err error) *checkError {
 	return nil
 }
 
-// lacksPort reports whether an EADDRNOTAVAIL is for want of a port: then there is an address to reach the target from, which
-// the kernel says of a UDP socket too (whose ports are others) without a packet being sent.
+// lacksPort reports whether an EADDRNOTAVAIL means that no port is free. It finds out whether a local address can reach
+// the target by connecting a UDP socket, which sends no packet and uses other ports.
 func lacksPort(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok {
-		return false // of ICMP, which has no ports
+		return false // ICMP has no ports
 	}
 	to, ok := op.Addr.(*net.TCPAddr)
 	if !ok {
-		return op.Addr == nil // of UDP: a want of ports is EAGAIN
+		return op.Addr == nil // for UDP, the error would be EAGAIN
 	}
 	return reachable(to.AddrPort())
 }
 
-// reachable reports whether there is an address of this machine to reach another one from, as far as can be told.
+// reachable reports whether this machine has an address from which it can reach to. It is true if that cannot be found
+// out.
 func reachable(to netip.AddrPort) bool {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err == nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestNetnsNoPortLeft uses up the two local ports there are: a healthy target keeps its verdict, and the check says what it lacks.
+// TestNetnsNoPortLeft uses up the two local ports there are: a healthy target keeps its verdict, and the check says
+// what it lacks.
 func TestNetnsNoPortLeft(t *testing.T) {
 	ownNetwork(t)
 	setSysctl(t, "/proc/sys/net/ipv4/ip_local_port_range", "40000 40001")
@@ -52,8 +53,11 @@ func TestNetnsNoPortLeft(t *testing.T) {
 			_, err := tt.checker.Check(deadlineIn(t, patience), to)
 			failsWith(t, err, tt.want, healthcheck.ErrInconclusive)
 
-			s := healthcheck.NewScheduler(healthcheck.Options{Report: func(changes []healthcheck.Change) { t.Errorf("reported %v", changes) }})
-			p := healthcheck.Policy{Interval: 5 * time.Millisecond, StaleAfter: 2 * time.Second, Timeout: time.Second, Rise: 1, Fall: 1, Initial: healthcheck.Healthy}
+			s := healthcheck.NewScheduler(healthcheck.Options{Report: func(changes []healthcheck.Change) {
+				t.Errorf("reported %v", changes)
+			}})
+			p := healthcheck.Policy{Interval: 5 * time.Millisecond, StaleAfter: 2 * time.Second, Timeout: time.Second,
+				Rise: 1, Fall: 1, Initial: healthcheck.Healthy}
 			must(t, s.Add(to, tt.checker, p))
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup

@@ -13,14 +13,14 @@ type TCP struct {
 	Port uint16 // instead of the target's; 0 = the target's
 }
 
-// Check connects to t and closes the connection again, politely: see talk.part. Its errors wrap their cause, and ErrInconclusive
-// when that is ours.
+// Check connects to t and ends the connection in order, see checkConn.finish. Its errors wrap their cause; if the cause
+// is on this machine, they wrap ErrInconclusive as well.
 func (c TCP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	k, err := openTalk(ctx, t, c.Port, nil, "")
+	k, err := openConn(ctx, t, c.Port, nil, "")
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
 	latency := time.Since(k.start)
-	k.part(ctx)
+	k.finish(ctx)
 	return healthcheck.Result{Latency: latency, Detail: "connected"}, nil
 }

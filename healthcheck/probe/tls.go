@@ -14,36 +14,37 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// TLS checks that a target shakes hands and, with Verify, that its certificate is one that clients accept.
-// It is a plain value; its zero value checks the target's own port and takes any certificate.
+// TLS checks that a TLS handshake succeeds and, with Verify, that clients accept the target's certificate.
+// It is a plain value; its zero value checks the target's own port and accepts any certificate.
 //
-// It judges the certificate after the handshake, so that a bad one does not put an alert into the target's log at each
-// check, and so that its days are known in any case. It speaks TLS 1.2 and 1.3.
+// It judges the certificate after the handshake. So a bad certificate does not cause an alert in the target's log at
+// each check, and the days that are left are known in any case. It speaks TLS 1.2 and 1.3.
 //
-// With TLS 1.3 a server refuses a client's certificate only after the client believes the handshake done. The check
-// therefore listens for an alert for as long as it takes to part, see partingTime; a slower refusal is missed.
+// With TLS 1.3 a server refuses a client's certificate only after the handshake is complete for the client. The check
+// therefore waits for an alert while it ends the connection, for up to finishTime. It misses a later refusal.
 type TLS struct {
 	Port         uint16            // instead of the target's; 0 = the target's
-	ServerName   string            // sent as SNI, and what the certificate has to be for; "" = none sent, the target's address
-	Verify       bool              // the certificate has to be in force, for the name, and by an authority of Roots
+	ServerName   string            // sent as SNI, and the certificate must be for it; "" = no SNI, the target's address
+	Verify       bool              // the certificate must be in force, for the name, and by an authority of Roots
 	Roots        *x509.CertPool    // nil = the system's
-	Certificates []tls.Certificate // for a target that asks for one
-	ALPN         []string          // offered; the target has to choose one of them. None = no ALPN
-	MinDays      int               // the certificate has to be in force for so many days more; 0 = not looked at
+	Certificates []tls.Certificate // for a target that asks for a client certificate
+	ALPN         []string          // offered protocols; the target must choose one of them. None = no ALPN
+	MinDays      int               // the certificate must be in force for so many more days; 0 = it may have expired
 }
 
-// Check shakes hands with t. Its errors wrap their cause, and ErrInconclusive when that is ours.
+// Check does a TLS handshake with t. Its errors wrap their cause; if the cause is on this machine, they wrap
+// ErrInconclusive as well.
 func (c TLS) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	k, err := openTalk(ctx, t, c.Port, &tls.Config{
+	k, err := openConn(ctx, t, c.Port, &tls.Config{
 		ServerName:         c.ServerName,
-		InsecureSkipVerify: true, // c.judge does it, see TLS; nothing is sent that needs the target to be genuine
+		InsecureSkipVerify: true, // judge verifies, see TLS; nothing confidential is sent
 		Certificates:       c.Certificates,
 		NextProtos:         c.ALPN,
 	}, addressName(t))
 	if err != nil {
 		return healthcheck.Result{}, err
 	}
-	defer k.part(ctx)
+	defer k.finish(ctx)
 	latency := time.Since(k.start)
 	state := k.Conn.(*tls.Conn).ConnectionState()
 	detail, err := c.judge(t, state, time.Now())
@@ -56,13 +57,13 @@ func (c TLS) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resul
 	return healthcheck.Result{Latency: latency, Detail: detail}, nil
 }
 
-// judge looks at what was agreed on in the handshake.
+// judge returns what is wrong with the outcome of the handshake, or the detail of a healthy target.
 func (c TLS) judge(t healthcheck.Target, state tls.ConnectionState, now time.Time) (detail string, err error) {
 	if len(c.ALPN) > 0 && state.NegotiatedProtocol == "" {
 		return "", noProtocol(c.ALPN)
 	}
 	if len(state.PeerCertificates) == 0 {
-		return "", unhealthyf("no certificate") // crypto/tls does not let this pass; an index must not rely on that
+		return "", unhealthyf("no certificate") // crypto/tls refuses this, but the index below must not rely on it
 	}
 	leaf := state.PeerCertificates[0]
 	if c.Verify {
@@ -97,16 +98,16 @@ func noProtocol(offered []string) error {
 	return unhealthyf("no application protocol agreed on, offered %s", quoted([]byte(strings.Join(offered, ", "))))
 }
 
-// refusal says goodbye and listens for an alert. Anything else that goes wrong here is not the target's health: some
-// servers answer a close_notify with a reset.
-func (k *talk) refusal(ctx context.Context) error {
+// refusal sends a close_notify and waits for an alert, which it returns as an error. Other errors here say nothing
+// about the target's health: some servers answer a close_notify with a reset.
+func (k *checkConn) refusal(ctx context.Context) error {
 	k.release()
-	until := k.partUntil(ctx)
+	until := k.closeBy(ctx)
 	if k.raw.SetReadDeadline(until) != nil {
 		return nil
 	}
 	k.closeNotify(until)
-	const enough = 64 << 10 // of a target that does not stop talking
+	const enough = 64 << 10 // a target may send without end
 	buf := make([]byte, 4<<10)
 	for read := 0; read < enough; {
 		n, err := k.Read(buf)
@@ -122,7 +123,7 @@ func (k *talk) refusal(ctx context.Context) error {
 	return nil
 }
 
-// certificateError puts into words what is wrong with leaf or with what vouches for it.
+// certificateError puts into words what is wrong with leaf, or with a certificate of its chain.
 func certificateError(leaf *x509.Certificate, err error) error {
 	var invalid x509.CertificateInvalidError
 	var name x509.HostnameError
@@ -132,7 +133,8 @@ func certificateError(leaf *x509.Certificate, err error) error {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return outOfForce(leaf, invalid.Cert).because(err)
 	case errors.As(err, &name):
-		return unhealthyf("certificate is for another name: %s, wanted %s", names(leaf), quoted([]byte(name.Host))).because(err)
+		wanted := quoted([]byte(name.Host))
+		return unhealthyf("certificate is for another name: %s, wanted %s", names(leaf), wanted).because(err)
 	case errors.As(err, &authority) && selfSigned(leaf):
 		return unhealthyf("certificate is self-signed").because(err)
 	case errors.As(err, &authority):
@@ -143,7 +145,8 @@ func certificateError(leaf *x509.Certificate, err error) error {
 	return unhealthyf("certificate refused: %s", escaped(err.Error())).because(err)
 }
 
-// outOfForce says that a certificate is not in force today: leaf, or one that vouches for it; nil is leaf.
+// outOfForce is the failure of a certificate that is not in force: leaf, or one of its chain; a nil cert stands for
+// leaf.
 func outOfForce(leaf, cert *x509.Certificate) *checkError {
 	if cert == nil {
 		cert = leaf
@@ -160,7 +163,7 @@ func outOfForce(leaf, cert *x509.Certificate) *checkError {
 	return unhealthyf("certificate of the authority expired on %s", date(cert.NotAfter))
 }
 
-// names returns what a certificate is for.
+// names returns the names that a certificate is for.
 func names(cert *x509.Certificate) string {
 	all := cert.DNSNames
 	for _, ip := range cert.IPAddresses {
@@ -172,14 +175,14 @@ func names(cert *x509.Certificate) string {
 	return quoted([]byte(strings.Join(all, ", ")))
 }
 
-// selfSigned reports whether nobody but cert itself vouches for it.
+// selfSigned reports whether cert is signed by its own key.
 func selfSigned(cert *x509.Certificate) bool {
-	// Not CheckSignatureFrom, which wants an authority.
+	// CheckSignatureFrom would fail if cert is not an authority.
 	return bytes.Equal(cert.RawIssuer, cert.RawSubject) &&
 		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
-// date returns the day of t, which is all that a person wants to know of it.
+// date returns the day of t in UTC.
 func date(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // inDays returns "1 day" or "n days".

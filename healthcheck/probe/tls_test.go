@@ -23,7 +23,7 @@ import (
 // serveTLS returns a target that shakes hands and waits for the end.
 func serveTLS(t *testing.T, config *tls.Config) healthcheck.Target {
 	t.Helper()
-	return talkTarget(harness.Serve(t, overTLS(config, readToEnd)).Address())
+	return targetAt(harness.Serve(t, overTLS(config, readToEnd)).Address())
 }
 
 func TestTLSCertificates(t *testing.T) {
@@ -61,8 +61,12 @@ func TestTLSCertificates(t *testing.T) {
 			"!certificate not valid before " + date(from(3*day)), "certificate valid for 30 days",
 		},
 		"other name": {
-			issue(ca, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = []string{"a.example", "b.example"}, nil }),
-			`!certificate is for another name: "a.example, b.example", wanted "127.0.0.1"`, "certificate valid for 30 days",
+			issue(ca, func(c *x509.Certificate) {
+				c.DNSNames, c.IPAddresses = []string{"a.example", "b.example"},
+					nil
+			}),
+			`!certificate is for another name: "a.example, b.example", wanted "127.0.0.1"`,
+			"certificate valid for 30 days",
 		},
 		"no name": {
 			issue(ca, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
@@ -70,13 +74,15 @@ func TestTLSCertificates(t *testing.T) {
 		},
 		"many names": {
 			issue(ca, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = many, nil }),
-			`!certificate is for another name: "host0.example, .*"..., wanted "127.0.0.1"`, "certificate valid for 30 days",
+			`!certificate is for another name: "host0.example, .*"..., wanted "127.0.0.1"`,
+			"certificate valid for 30 days",
 		},
 		"unknown":     {stranger.server(t), "!certificate is by an unknown authority", "certificate valid for 30 days"},
 		"self-signed": {selfMade, "!certificate is self-signed", "certificate valid for 30 days"},
 		"for clients": {
 			issue(ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
-			"!certificate refused: x509: certificate specifies an incompatible key usage", "certificate valid for 30 days",
+			"!certificate refused: x509: certificate specifies an incompatible key usage",
+			"certificate valid for 30 days",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +105,8 @@ func TestTLSIntermediates(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	chain := func(change func(*x509.Certificate)) tls.Certificate {
 		template := &x509.Certificate{
-			Subject: pkix.Name{CommonName: "between"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			Subject: pkix.Name{CommonName: "between"}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageCertSign,
 		}
 		change(template)
 		pair := ca.issue(t, template)
@@ -113,11 +120,13 @@ func TestTLSIntermediates(t *testing.T) {
 		t.Errorf("a chain of three: %v", err)
 	}
 	past := time.Now().Add(-24 * time.Hour)
-	to = serveTLS(t, &tls.Config{Certificates: []tls.Certificate{chain(func(c *x509.Certificate) { c.NotAfter = past })}})
+	served := chain(func(c *x509.Certificate) { c.NotAfter = past })
+	to = serveTLS(t, &tls.Config{Certificates: []tls.Certificate{served}})
 	_, err := TLS{Verify: true, Roots: ca.roots()}.Check(deadlineIn(t, patience), to)
 	failsWith(t, err, "certificate of the authority expired on "+date(past))
 	future := time.Now().Add(24 * time.Hour)
-	to = serveTLS(t, &tls.Config{Certificates: []tls.Certificate{chain(func(c *x509.Certificate) { c.NotBefore = future })}})
+	served = chain(func(c *x509.Certificate) { c.NotBefore = future })
+	to = serveTLS(t, &tls.Config{Certificates: []tls.Certificate{served}})
 	_, err = TLS{Verify: true, Roots: ca.roots()}.Check(deadlineIn(t, patience), to)
 	failsWith(t, err, "certificate of the authority not valid before "+date(future))
 }
@@ -133,7 +142,8 @@ func TestTLSNames(t *testing.T) {
 			return nil, nil
 		},
 	})
-	for name, want := range map[string]string{"": "", "lime.example": "", "127.0.0.1": "", "b.example": `.* wanted "b.example"`} {
+	for name, want := range map[string]string{"": "", "lime.example": "", "127.0.0.1": "",
+		"b.example": `.* wanted "b.example"`} {
 		_, err := TLS{Verify: true, Roots: ca.roots(), ServerName: name}.Check(deadlineIn(t, patience), to)
 		if want == "" && err != nil {
 			t.Errorf("name %q: %v", name, err)
@@ -179,13 +189,15 @@ func TestTLSClientCertificates(t *testing.T) {
 		tls.VersionTLS13: "tls alert: certificate required, it asked for a client certificate",
 	} {
 		config := &tls.Config{
-			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.roots(),
+			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert,
+			ClientCAs:  ca.roots(),
 			MaxVersion: version,
 		}
 		to := serveTLS(t, config)
 		_, err := TLS{}.Check(deadlineIn(t, patience), to)
 		failsWith(t, err, want)
-		if _, err := (TLS{Certificates: []tls.Certificate{ca.server(t)}}).Check(deadlineIn(t, patience), to); err != nil {
+		if _, err := (TLS{Certificates: []tls.Certificate{ca.server(t)}}).Check(deadlineIn(t, patience),
+			to); err != nil {
 			t.Errorf("with a certificate: %v", err)
 		}
 		// The others find the same alert where they read.
@@ -204,20 +216,22 @@ func TestTLSClientCertificates(t *testing.T) {
 	}
 }
 
-// TestTLSClientCertificateRefused shows a certificate that the target does not take, or not any more: that is a matter of credentials.
-// A target that fails for a reason of its own after it has asked for one is sick.
+// TestTLSClientCertificateRefused shows a certificate that the target does not take, or not any more: that is a matter
+// of credentials. A target that fails for a reason of its own after it has asked for one is sick.
 func TestTLSClientCertificateRefused(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	old := loopbackTemplate()
 	old.NotAfter = time.Now().Add(-time.Hour)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config := &tls.Config{
-			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.roots(),
+			Certificates: []tls.Certificate{ca.server(t)}, ClientAuth: tls.RequireAndVerifyClientCert,
+			ClientCAs:  ca.roots(),
 			MaxVersion: version,
 		}
-		_, err := TLS{Certificates: []tls.Certificate{ca.issue(t, old)}}.Check(deadlineIn(t, patience), serveTLS(t, config))
+		_, err := TLS{Certificates: []tls.Certificate{ca.issue(t, old)}}.Check(deadlineIn(t, patience),
+			serveTLS(t, config))
 		failsWith(t, err, "tls alert: .*certificate.*, it was shown the client certificate", healthcheck.ErrCredentials)
-		k := talk{start: time.Now(), asksCertificate: true}
+		k := checkConn{start: time.Now(), asksCertificate: true}
 		err = k.failure(t.Context(), &net.OpError{Op: remoteAlert, Err: alertInternalError}, "the answer")
 		failsWith(t, err, "tls alert: internal error")
 		if errors.Is(err, healthcheck.ErrCredentials) {
@@ -259,7 +273,7 @@ func TestTLSAlerts(t *testing.T) {
 		_, _ = io.WriteString(c, "\x15\x03\x03\x00\x02\x02\x70")
 		readToEnd(ctx, c)
 	})
-	_, err = TLS{ServerName: "b.example"}.Check(deadlineIn(t, patience), talkTarget(alert.Address()))
+	_, err = TLS{ServerName: "b.example"}.Check(deadlineIn(t, patience), targetAt(alert.Address()))
 	failsWith(t, err, "tls alert: unrecognized name")
 }
 
@@ -288,7 +302,7 @@ func TestTLSPartsInOrder(t *testing.T) {
 		Certificates: []tls.Certificate{ca.server(t)},
 		MaxVersion:   tls.VersionTLS12, // 1.3 hides the types of records
 	}
-	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+	to := targetAt(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		r := &recorder{Conn: c}
 		conn := tls.Server(r, config)
 		_, _ = io.WriteString(conn, "220 hello\r\n")
@@ -300,7 +314,7 @@ func TestTLSPartsInOrder(t *testing.T) {
 		for b := r.read; len(b) >= 5; b = b[5+int(b[3])<<8+int(b[4]):] {
 			p.record = b[0]
 		}
-		tell(ctx, seen, p)
+		sendTo(ctx, seen, p)
 	}).Address())
 	script := newScript(t, step(ExpectText("220 ")))
 	script.TLS = &tls.Config{RootCAs: ca.roots()}
@@ -316,7 +330,7 @@ func TestTLSPartsInOrder(t *testing.T) {
 
 func TestTLSOfATalker(t *testing.T) {
 	config := &tls.Config{Certificates: []tls.Certificate{newTLSAuthority(t, "ca").server(t)}}
-	to := talkTarget(harness.Serve(t, overTLS(config, func(_ context.Context, c net.Conn) {
+	to := targetAt(harness.Serve(t, overTLS(config, func(_ context.Context, c net.Conn) {
 		for buf, err := make([]byte, 16<<10), error(nil); err == nil; {
 			_, err = c.Write(buf)
 		}
@@ -328,12 +342,12 @@ func TestTLSOfATalker(t *testing.T) {
 
 func TestTLSSilentAfterTheHandshake(t *testing.T) {
 	config := &tls.Config{Certificates: []tls.Certificate{newTLSAuthority(t, "ca").server(t)}}
-	to := talkTarget(harness.Serve(t, overTLS(config, func(ctx context.Context, _ net.Conn) { <-ctx.Done() })).Address())
+	to := targetAt(harness.Serve(t, overTLS(config, func(ctx context.Context, _ net.Conn) { <-ctx.Done() })).Address())
 	start := time.Now()
 	_, err := TLS{}.Check(deadlineIn(t, patience), to)
 	must(t, err)
 	if took := time.Since(start); took > patience/2 {
-		t.Errorf("the check took %v, want little more than twice %v", took, partingTime)
+		t.Errorf("the check took %v, want little more than twice %v", took, finishTime)
 	}
 }
 
@@ -346,7 +360,7 @@ func TestTLSOfOthers(t *testing.T) {
 		"(closed|reset) before the tls handshake":                harness.CloseAtOnce,
 		"connect reset|reset before the tls handshake":           harness.ResetAtOnce,
 	} {
-		to := talkTarget(harness.Serve(t, handle).Address())
+		to := targetAt(harness.Serve(t, handle).Address())
 		failsAtLast(t, want, func(ctx context.Context) error {
 			_, err := TLS{}.Check(ctx, to)
 			return err
@@ -360,7 +374,7 @@ func TestTLSOfOthers(t *testing.T) {
 
 func TestTLSCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	to := talkTarget(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
+	to := targetAt(harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
 		cancel()
 		harness.Silent(ctx, c)
 	}).Address())

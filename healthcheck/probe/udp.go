@@ -13,32 +13,32 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// longestQuiet is how long the silence of a target has to last, at most, to count as health: an ICMP error is there after
-// a round trip, which is far less than a second, and whoever waits longer holds a slot of the scheduler for nothing.
+// longestQuiet is the longest time that a target must be silent to count as healthy. An ICMP error arrives after one
+// round trip, which takes far less than a second. To wait longer would hold a slot of the scheduler for nothing.
 const longestQuiet = time.Second
 
-// mostStrays is how many datagrams a check reads that are not what it waits for. A target that floods it must not cost
-// a CPU until the deadline.
+// mostStrays is how many datagrams a check reads that are not the answer. A target that floods it must not keep a CPU
+// busy until the deadline.
 const mostStrays = 64
 
 // UDP checks that a target takes datagrams. It is a plain value; its zero value sends an empty datagram to the target's
-// own port, and is content with silence.
+// own port, and accepts silence.
 //
-// The datagram is sent again once, halfway: UDP may lose it, and one loss says nothing about the target. It should be one
-// that does no harm when it is taken twice.
+// The check sends the datagram a second time halfway through its time, since UDP may lose one, and that says nothing
+// about the target. The datagram should do no harm when it arrives twice.
 //
-// A check that is content with silence finds out that a host is gone (but only as fast as ARP or a router says so, see
-// ICMP) or that its port is closed, and nothing of a server that hangs. Linux sends about one ICMP error per second to
-// each peer, a firewall perhaps none. To ask for an answer is the better check.
+// A check that accepts silence notices that a host is gone (as late as ARP or a router says so, see ICMP) or that its
+// port is closed. It does not notice a server that hangs. Linux sends about one ICMP error per second to each peer, a
+// firewall may send none. A check that wants an answer is better.
 type UDP struct {
 	Port          uint16 // instead of the target's; 0 = the target's
 	Payload       []byte // what is sent
-	Expect        []byte // an answer has to come and to have this in it; empty = any answer is fine
-	RequireAnswer bool   // an answer has to come, even if Expect is empty
+	Expect        []byte // an answer must contain this; empty = any answer will do
+	RequireAnswer bool   // an answer must come, even if Expect is empty
 }
 
-// Check sends the payload to t and waits: for the answer until ctx ends, for the absence of an ICMP error half as long
-// and no longer than a second.
+// Check sends the payload to t. It waits for the answer until ctx ends. If silence is fine, it waits for an ICMP error
+// for half of that time, and for a second at most.
 func (c UDP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	start := time.Now()
 	needed := c.RequireAnswer || len(c.Expect) > 0
@@ -66,7 +66,7 @@ func (c UDP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resul
 	return healthcheck.Result{Detail: "no answer, and no objection"}, nil // without a latency: nothing came back
 }
 
-// quietUntil returns when silence that began at start has lasted long enough.
+// quietUntil returns the time at which silence since start has lasted long enough.
 func quietUntil(ctx context.Context, start time.Time) time.Time {
 	wait := longestQuiet
 	if deadline, ok := ctx.Deadline(); ok {
@@ -75,10 +75,12 @@ func quietUntil(ctx context.Context, start time.Time) time.Time {
 	return start.Add(wait)
 }
 
-// exchangeUDP sends payload from a fresh port to addr, twice if need be, and reports whether a datagram came from there
-// that accept takes, until the time given (zero = until ctx ends). An answer of more than mostStrays that are not taken
-// ends it as silence does. accept may not keep its argument.
-func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until time.Time, accept func([]byte) bool) (bool, error) {
+// exchangeUDP sends payload from a new port to addr, and once more if no answer comes. It waits until the time given
+// (zero = until ctx ends), and reports whether addr sent a datagram for which accept returns true. It gives up after
+// mostStrays other datagrams. accept must not keep its argument.
+func exchangeUDP(
+	ctx context.Context, addr netip.AddrPort, payload []byte, until time.Time, accept func([]byte) bool,
+) (bool, error) {
 	d := net.Dialer{Control: reportUnreachable}
 	start := time.Now()
 	conn, err := d.DialContext(ctx, "udp", addr.String())
@@ -94,7 +96,7 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 		if err := conn.SetReadDeadline(wait); err != nil {
 			return false, udpError(ctx, err)
 		}
-		if ctx.Err() != nil { // seen here, or else what AfterFunc does comes after that deadline
+		if ctx.Err() != nil { // if it ends later than here, AfterFunc replaces the deadline set above
 			return false, nil
 		}
 		if _, err := conn.Write(payload); err != nil {
@@ -103,7 +105,7 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 		for strays := 0; ; strays++ {
 			n, err := conn.Read(buf)
 			switch {
-			case errors.Is(err, syscall.EMSGSIZE): // the way is narrower than thought: the kernel knows now, for the next one
+			case errors.Is(err, syscall.EMSGSIZE): // the path has a smaller MTU; the next datagram is sent with it
 				continue
 			case err == nil && accept(buf[:n]):
 				return true, nil
@@ -120,8 +122,8 @@ func exchangeUDP(ctx context.Context, addr netip.AddrPort, payload []byte, until
 	return false, nil
 }
 
-// resendDelay returns after what time something is sent again that may be lost on its way: halfway to the end of the wait,
-// and after a second when there is none.
+// resendDelay returns how long after start a packet that may be lost is sent again: half of the time until the wait
+// ends, or a second if until is zero.
 func resendDelay(start, until time.Time) time.Duration {
 	if until.IsZero() {
 		return time.Second
@@ -129,7 +131,7 @@ func resendDelay(start, until time.Time) time.Duration {
 	return until.Sub(start) / 2
 }
 
-// silenceError says that what ("the answer") did not come.
+// silenceError is the failure of a target from which what ("the answer") did not come.
 func silenceError(ctx context.Context, start time.Time, what string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cancelled(ctx.Err())
@@ -137,7 +139,7 @@ func silenceError(ctx context.Context, start time.Time, what string) error {
 	return timedOut(ctx, start, what, context.DeadlineExceeded)
 }
 
-// udpError puts an error of a socket for datagrams into words.
+// udpError puts an error of a UDP or ICMP socket into words.
 func udpError(ctx context.Context, err error) error {
 	if common := commonFailure(ctx, err); common != nil {
 		return common

@@ -6,15 +6,16 @@ import (
 	"syscall"
 )
 
-// reportUnreachable has a socket tell all ICMP errors. A connected one by itself tells only of some: of a closed port, but
-// not of a host that is gone.
+// reportUnreachable makes a UDP socket return all ICMP errors. By default a connected socket returns only some: that a
+// port is closed, but not that a host is gone.
 func reportUnreachable(network, _ string, c syscall.RawConn) error {
 	level, option := syscall.IPPROTO_IP, syscall.IP_RECVERR
 	if strings.HasSuffix(network, "6") {
 		level, option = syscall.IPPROTO_IPV6, syscall.IPV6_RECVERR
 	}
 	var err error
-	if controlled := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), level, option, 1) }); controlled != nil {
+	set := func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), level, option, 1) }
+	if controlled := c.Control(set); controlled != nil {
 		return controlled
 	}
 	return os.NewSyscallError("setsockopt", err)

@@ -17,7 +17,9 @@ import (
 )
 
 // serveUDP returns the target of a server that calls handle with each datagram, until the test ends.
-func serveUDP(t testing.TB, addr string, handle func(c *net.UDPConn, from netip.AddrPort, b []byte)) healthcheck.Target {
+func serveUDP(
+	t testing.TB, addr string, handle func(c *net.UDPConn, from netip.AddrPort, b []byte),
+) healthcheck.Target {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", addr)
 	if err != nil {
@@ -39,7 +41,7 @@ func serveUDP(t testing.TB, addr string, handle func(c *net.UDPConn, from netip.
 			}
 		}
 	}()
-	return talkTarget(c.LocalAddr().String())
+	return targetAt(c.LocalAddr().String())
 }
 
 // sayUDP answers each datagram with each of answers.
@@ -56,7 +58,7 @@ func echoUDP(c *net.UDPConn, from netip.AddrPort, b []byte) { _, _ = c.WriteToUD
 // closedUDP returns a target with a port that nobody has.
 func closedUDP(t testing.TB, host string) healthcheck.Target {
 	t.Helper()
-	return talkTarget(net.JoinHostPort(host, strconv.Itoa(harness.FreePort(t))))
+	return targetAt(net.JoinHostPort(host, strconv.Itoa(harness.FreePort(t))))
 }
 
 func TestUDPAnswered(t *testing.T) {

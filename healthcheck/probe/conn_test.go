@@ -104,14 +104,14 @@ func overTLS(config *tls.Config, next func(ctx context.Context, c net.Conn)) har
 // readToEnd reads what comes until the other side ends its half.
 func readToEnd(_ context.Context, c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
-// talkTarget returns the target at an address.
-func talkTarget(address string) healthcheck.Target {
+// targetAt returns the target at an address.
+func targetAt(address string) healthcheck.Target {
 	return healthcheck.Target{ID: "a", Addr: netip.MustParseAddrPort(address)}
 }
 
-// tell sends v to whoever listens for it, unless ctx ends before: a handler that waits for a test which has failed already
-// would have the server's end wait for it, for ever.
-func tell[T any](ctx context.Context, c chan<- T, v T) {
+// sendTo sends v to whoever listens for it, unless ctx ends before: a handler that waits for a test which has failed
+// already would have the server's end wait for it, for ever.
+func sendTo[T any](ctx context.Context, c chan<- T, v T) {
 	select {
 	case c <- v:
 	case <-ctx.Done():
@@ -145,7 +145,8 @@ func failsWith(t *testing.T, err error, want string, causes ...error) {
 	if len(got) > 400 || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r > '~' }) {
 		t.Errorf("error %q is too long, or not printable", got)
 	}
-	if errors.Is(err, healthcheck.ErrInconclusive) && !strings.HasPrefix(got, "cannot check: ") && !strings.Contains(got, "cancelled") {
+	if errors.Is(err, healthcheck.ErrInconclusive) && !strings.HasPrefix(got, "cannot check: ") &&
+		!strings.Contains(got, "cancelled") {
 		t.Errorf("error %q is inconclusive", got)
 	}
 	for _, cause := range causes {
@@ -155,7 +156,8 @@ func failsWith(t *testing.T, err error, want string, causes ...error) {
 	}
 }
 
-// failsAtLast is failsWith for what happens while a check waits: on a slow machine hurry may be over before it got there.
+// failsAtLast is failsWith for what happens while a check waits: on a slow machine hurry may be over before it got
+// there.
 func failsAtLast(t *testing.T, want string, check func(ctx context.Context) error) {
 	t.Helper()
 	for d := hurry; ; d *= 4 {
@@ -177,20 +179,25 @@ func hostile(answer string) map[string]harness.Handler {
 		}
 	}
 	return map[string]harness.Handler{
-		"closes":         harness.CloseAtOnce,
-		"resets":         harness.ResetAtOnce,
-		"silent":         harness.Silent,
-		"reads nothing":  harness.Unread,
-		"endless zeros":  func(_ context.Context, c *net.TCPConn) { endless(c, "\x00") },
-		"endless text":   func(_ context.Context, c *net.TCPConn) { endless(c, "lorem ipsum\r\n") },
-		"endless answer": func(_ context.Context, c *net.TCPConn) { _, _ = io.WriteString(c, answer); endless(c, "x: y\r\n") },
+		"closes":        harness.CloseAtOnce,
+		"resets":        harness.ResetAtOnce,
+		"silent":        harness.Silent,
+		"reads nothing": harness.Unread,
+		"endless zeros": func(_ context.Context, c *net.TCPConn) { endless(c, "\x00") },
+		"endless text":  func(_ context.Context, c *net.TCPConn) { endless(c, "lorem ipsum\r\n") },
+		"endless answer": func(_ context.Context, c *net.TCPConn) {
+			_, _ = io.WriteString(c, answer)
+			endless(c, "x: y\r\n")
+		},
 		"speaks first":   harness.SpeakFirst("SSH-2.0-OpenSSH_9.6\r\n"),
 		"half an answer": func(_ context.Context, c *net.TCPConn) { _, _ = io.WriteString(c, answer[:len(answer)/2]) },
 		"then resets": func(_ context.Context, c *net.TCPConn) {
 			_, _ = io.WriteString(c, answer[:len(answer)/2])
 			harness.Reset(c)
 		},
-		"a byte at a time": func(ctx context.Context, c *net.TCPConn) { dribble(ctx, c, strings.Repeat("\xff\x00", 1000)) },
+		"a byte at a time": func(ctx context.Context, c *net.TCPConn) {
+			dribble(ctx, c, strings.Repeat("\xff\x00", 1000))
+		},
 	}
 }
 
@@ -208,7 +215,7 @@ func survives(t *testing.T, answer string, check func(ctx context.Context, to he
 	for name, handle := range hostile(answer) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they mostly wait
-			to := talkTarget(harness.Serve(t, handle).Address())
+			to := targetAt(harness.Serve(t, handle).Address())
 			start := time.Now()
 			err := check(deadlineIn(t, hurry), to)
 			failsWith(t, err, `.*[a-z]{3}.*`)
@@ -219,8 +226,8 @@ func survives(t *testing.T, answer string, check func(ctx context.Context, to he
 	}
 }
 
-func TestTalkFailuresInWords(t *testing.T) {
-	k := &talk{start: time.Now()}
+func TestConnFailuresInWords(t *testing.T) {
+	k := &checkConn{start: time.Now()}
 	for err, want := range map[error]string{
 		syscall.ENOBUFS:        "cannot check: no buffer space available",
 		syscall.ECONNRESET:     "reset before the answer",

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// servers are targets with a password each, which a test changes; one without does not answer. The checks show the
-// password "old" unless told otherwise.
+// servers is a fake checker of targets that each have a password, which a test changes. A target without a password
+// does not answer. The checks use the password shown, which is "old" at first.
 type servers struct {
 	mu        sync.Mutex
 	passwords map[string]string
@@ -45,7 +45,7 @@ func (s *servers) Check(_ context.Context, t Target) (Result, error) {
 	return Result{}, errRefused
 }
 
-// A vault is a scheduler over servers whose passwords are judged, and what was reported.
+// A vault is a scheduler with Credentials for servers, and records what they report.
 type vault struct {
 	*servers
 	scheduler   *Scheduler
@@ -57,7 +57,7 @@ type vault struct {
 	refusals []Refusal
 }
 
-// newVault starts one whose servers all take the password of the checks, and waits until they are healthy.
+// newVault starts a vault whose servers all take the password of the checks. The function that it returns ends it.
 func newVault(t *testing.T, p Policy, random func() float64, ids ...string) (*vault, func()) {
 	v := &vault{servers: &servers{passwords: make(map[string]string), shown: "old"}, verdicts: make(map[string]Verdict)}
 	v.scheduler = NewScheduler(Options{Random: random, Report: func(changes []Change) {
@@ -80,7 +80,8 @@ func newVault(t *testing.T, p Policy, random func() float64, ids ...string) (*va
 	return v, run(t, v.scheduler)
 }
 
-// want holds how many changes of verdicts there were, the verdicts, and how many refusals were told.
+// want fails the test unless there were so many changes of verdicts and so many reports of refusals, and these
+// verdicts.
 func (v *vault) want(t *testing.T, what string, changes, refusals int, verdicts map[string]Verdict) {
 	t.Helper()
 	v.mu.Lock()
@@ -96,8 +97,8 @@ func (v *vault) want(t *testing.T, what string, changes, refusals int, verdicts 
 	}
 }
 
-// TestCredentialsOfAll changes the password of every server: no verdict changes, however long that lasts, and it is
-// told once. A server that is gone besides is unhealthy as ever.
+// TestCredentialsOfAll changes the password of every server. No verdict changes, however long that lasts, and there is
+// one report. A server that does not answer becomes unhealthy as usual.
 func TestCredentialsOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -109,7 +110,7 @@ func TestCredentialsOfAll(t *testing.T) {
 		v.want(t, "an hour later", 3, 1, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
 		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" ||
 			!v.credentials.Refused() {
-			t.Errorf("told %+v", r)
+			t.Errorf("reported %+v", r)
 		}
 		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused ||
 			s.Last.Detail != "authentication refused" {
@@ -127,13 +128,13 @@ func TestCredentialsOfAll(t *testing.T) {
 		later(time.Minute)
 		v.want(t, "with the new password", 5, 2, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
 		if !v.refusals[1].Ended || v.credentials.Refused() {
-			t.Errorf("told %+v at the end", v.refusals[1])
+			t.Errorf("reported %+v at the end", v.refusals[1])
 		}
 	})
 }
 
-// TestCredentialsOfOne changes the password of one server, then of a second and of the last one: those that refuse what
-// others take are unhealthy, and only the last one's verdict stands.
+// TestCredentialsOfOne changes the password of one server, then of the second and of the last one. Servers that refuse
+// a password that others take become unhealthy. Only the verdict on the last one stands.
 func TestCredentialsOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -154,8 +155,8 @@ func TestCredentialsOfOne(t *testing.T) {
 	})
 }
 
-// TestCredentialsAtAnyMoment changes all passwords at any moment between checks of any jitter and any fast interval:
-// that one server is checked three times before another one is checked at all must not make it unhealthy.
+// TestCredentialsAtAnyMoment changes all passwords at a random moment, with random jitter and fast intervals. A server
+// must not become unhealthy because it is checked three times before another server is checked at all.
 func TestCredentialsAtAnyMoment(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
@@ -175,7 +176,7 @@ func TestCredentialsAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestCredentialsFromTheStart has no verdict that could stand: it stays unknown, and none is healthy by chance.
+// TestCredentialsFromTheStart begins with wrong credentials: all verdicts stay unknown.
 func TestCredentialsFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b")
@@ -190,8 +191,8 @@ func TestCredentialsFromTheStart(t *testing.T) {
 	})
 }
 
-// TestCredentialsForgetTheRemoved removes the one server that takes the password, and holds that nothing is kept of
-// those that are gone.
+// TestCredentialsForgetTheRemoved removes the only server that takes the password. Nothing is kept of servers that were
+// removed.
 func TestCredentialsForgetTheRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b")
@@ -214,8 +215,8 @@ func TestCredentialsForgetTheRemoved(t *testing.T) {
 	})
 }
 
-// TestCredentialsBehindAFence has a primary whose password changes: it is the primary still, and a second one that
-// claims to be it is no primary.
+// TestCredentialsBehindAFence changes the passwords of a primary and a replica: the primary stays the primary, and the
+// replica keeps its verdict.
 func TestCredentialsBehindAFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

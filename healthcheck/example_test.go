@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// A lottery is a Checker that asks nobody: whether the target is healthy depends on its port. Package probe has real
-// ones.
+// A lottery is a Checker that does not connect to anything: a target is healthy if its port is odd. Package probe has
+// real checkers.
 type lottery struct{}
 
 func (lottery) Check(_ context.Context, t healthcheck.Target) (healthcheck.Result, error) {

@@ -24,14 +24,14 @@ var usual = Policy{
 	Rise: 2, Fall: 3,
 }
 
-// What fake checks fail with.
+// The errors of fake checks.
 var (
 	errSick    = errors.New("sick")
 	errRefused = &fakeError{"authentication refused", ErrCredentials}
 	errReplica = &fakeError{"is a replica, wanted a primary", ErrWrongRole}
 )
 
-// A fakeError is an error that says no more than its words, as those of the probes do.
+// A fakeError is an error whose text is its words alone, like the errors of package probe.
 type fakeError struct {
 	words string
 	cause error
@@ -91,7 +91,7 @@ func (f *fake) Check(ctx context.Context, t Target) (Result, error) {
 	return Result{}, err
 }
 
-// of returns how long after since the checks of a target began.
+// of returns when the checks of a target began, as times after since.
 func (f *fake) of(id string, since time.Time) []time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +115,7 @@ func (j *journal) report(changes []Change) {
 	j.changes = append(j.changes, changes...)
 }
 
-// take returns what was reported since the last call, as "id: from to (reason) at", the time since the given one.
+// take returns what was reported since the last call, as "id: from to (reason) at". The time is relative to since.
 func (j *journal) take(since time.Time) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -150,7 +150,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// later lets d pass and everything that is due by then happen.
+// later waits for d, and until all that is due by then has happened.
 func later(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

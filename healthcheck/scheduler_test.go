@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestVerdictsAndTheirTimes follows one target through a life: it becomes healthy, wavers, falls and recovers.
+// TestVerdictsAndTheirTimes checks one target that becomes healthy, fails once, becomes unhealthy and recovers.
 func TestVerdictsAndTheirTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const script = "ss" + "fs" + "fff" + "fs" + "ss"
@@ -137,7 +137,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return nil
 		})
-		// which may have twice what it leaves free, and one begins with 3 free
+		// one group may hold twice the free slots: with 3 free, its fifth check may begin
 		const targets, slots, ofOneGroup = 100, 7, 5
 		s := NewScheduler(Options{Concurrency: slots, Report: func([]Change) {}})
 		for i := range targets {
@@ -209,7 +209,7 @@ func TestHangingCheckGoesStale(t *testing.T) {
 	})
 }
 
-// TestInconclusiveChecksAreNoResult has one that finds nothing out for a minute, fails once, and succeeds.
+// TestInconclusiveChecksAreNoResult has a check that is inconclusive for a minute, fails once, and then succeeds.
 func TestInconclusiveChecksAreNoResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(_ context.Context, n int) error {
@@ -251,8 +251,8 @@ func TestInconclusiveChecksAreNoResult(t *testing.T) {
 	})
 }
 
-// TestAfterAStallOfARunningCheck stops the scheduler while a check runs, for longer than a verdict may become old: the
-// check has the time to end. One that hangs all the same has not.
+// TestAfterAStallOfARunningCheck stops the scheduler while a check runs, for longer than StaleAfter. Afterwards the
+// check gets the time to end. If it hangs, the verdict becomes stale.
 func TestAfterAStallOfARunningCheck(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
@@ -288,7 +288,7 @@ func TestAfterAStallOfARunningCheck(t *testing.T) {
 	}
 }
 
-// TestAfterAStall stops the scheduler for a minute, as a stopped process would be, by a report that blocks.
+// TestAfterAStall stops the scheduler for a minute by a report that blocks, as if its process had been stopped.
 func TestAfterAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(succeed)

@@ -74,7 +74,7 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestStatsOfThoseThatWait has more targets than slots.
+// TestStatsOfThoseThatWait has more targets than slots, so that some wait.
 func TestStatsOfThoseThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() })
@@ -142,7 +142,7 @@ func TestTallyBuckets(t *testing.T) {
 	}
 }
 
-// BenchmarkStats is what a look at 10,000 targets costs.
+// BenchmarkStats measures Stats of 10,000 targets.
 func BenchmarkStats(b *testing.B) {
 	s := NewScheduler(Options{Report: func([]Change) {}})
 	for i := range 10_000 {

@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// says is a checker that finds the same each time.
+// says is a fake checker that always returns the same.
 type says struct {
 	result healthcheck.Result
 	err    error
@@ -78,7 +78,7 @@ func TestComposites(t *testing.T) {
 	}
 }
 
-// TestCompositesOfRealChecks has a port that is open and one that is not.
+// TestCompositesOfRealChecks checks an open port and a closed one.
 func TestCompositesOfRealChecks(t *testing.T) {
 	_, open := listen(t, "127.0.0.1:0")
 	closed := TCP{Port: refusing(t).Addr.Port()}
@@ -91,7 +91,7 @@ func TestCompositesOfRealChecks(t *testing.T) {
 	}
 }
 
-// TestCompositesRunAtTheSameTime holds that two slow checks take the time of one.
+// TestCompositesRunAtTheSameTime: two slow checks take the time of one.
 func TestCompositesRunAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -102,7 +102,8 @@ func TestCompositesRunAtTheSameTime(t *testing.T) {
 	})
 }
 
-// TestCompositeCredentials holds that refused credentials count only where nothing else is wrong that counts by itself.
+// TestCompositeCredentials: all_of reports refused credentials only if no other check fails; any_of also if another
+// fails.
 func TestCompositeCredentials(t *testing.T) {
 	refused, sick, fine := fails(refusedf("authentication refused")), fails(unhealthyf("connect refused")), fails(nil)
 	replica := fails(wrongRolef("is a replica, wanted a primary"))

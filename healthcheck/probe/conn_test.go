@@ -48,7 +48,7 @@ func (a *tlsAuthority) roots() *x509.CertPool {
 	return pool
 }
 
-// issue completes template and signs it; an authority without a key signs with the new one.
+// issue completes template and signs it. An authority without a key signs with the new key.
 func (a *tlsAuthority) issue(t testing.TB, template *x509.Certificate) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -90,7 +90,7 @@ func loopbackTemplate() *x509.Certificate {
 	}
 }
 
-// overTLS is a handler that shakes hands and leaves the rest to next.
+// overTLS returns a handler that does the TLS handshake and then calls next.
 func overTLS(config *tls.Config, next func(ctx context.Context, c net.Conn)) harness.Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		conn := tls.Server(c, config)
@@ -101,7 +101,7 @@ func overTLS(config *tls.Config, next func(ctx context.Context, c net.Conn)) har
 	}
 }
 
-// readToEnd reads what comes until the other side ends its half.
+// readToEnd reads until the other side closes its sending side.
 func readToEnd(_ context.Context, c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
 // targetAt returns the target at an address.
@@ -109,8 +109,8 @@ func targetAt(address string) healthcheck.Target {
 	return healthcheck.Target{ID: "a", Addr: netip.MustParseAddrPort(address)}
 }
 
-// sendTo sends v to whoever listens for it, unless ctx ends before: a handler that waits for a test which has failed
-// already would have the server's end wait for it, for ever.
+// sendTo sends v over c, and gives up when ctx ends: if the test has failed already, nobody receives, and the end of
+// the server would wait for its handler for ever.
 func sendTo[T any](ctx context.Context, c chan<- T, v T) {
 	select {
 	case c <- v:
@@ -118,7 +118,7 @@ func sendTo[T any](ctx context.Context, c chan<- T, v T) {
 	}
 }
 
-// deadlineIn returns a context of a check that has to time out; others get patience.
+// deadlineIn returns a context for a check. Checks that need not time out get patience.
 func deadlineIn(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -156,8 +156,8 @@ func failsWith(t *testing.T, err error, want string, causes ...error) {
 	}
 }
 
-// failsAtLast is failsWith for what happens while a check waits: on a slow machine hurry may be over before it got
-// there.
+// failsAtLast is failsWith for a check that fails while it waits. It tries longer and longer timeouts, since on a slow
+// machine hurry may end before the check waits.
 func failsAtLast(t *testing.T, want string, check func(ctx context.Context) error) {
 	t.Helper()
 	for d := hurry; ; d *= 4 {
@@ -169,7 +169,7 @@ func failsAtLast(t *testing.T, want string, check func(ctx context.Context) erro
 	}
 }
 
-// hostile is the servers that each checker has to survive, whose good answers begin with answer.
+// hostile returns the servers that each checker must survive. answer is the beginning of a good answer.
 func hostile(answer string) map[string]harness.Handler {
 	endless := func(c net.Conn, what string) {
 		go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
@@ -210,7 +210,7 @@ func dribble(ctx context.Context, c net.Conn, text string) {
 	}
 }
 
-// survives runs check against every hostile server; it has to fail soon, in words.
+// survives runs check against every hostile server. The check must fail soon, with a checkError.
 func survives(t *testing.T, answer string, check func(ctx context.Context, to healthcheck.Target) error) {
 	for name, handle := range hostile(answer) {
 		t.Run(name, func(t *testing.T) {

@@ -22,8 +22,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// replyTo returns the answer to a packed query, after change has changed it. The servers of these tests use another
-// library than the check, so that a mistake of the one is not hidden by the same mistake of the other.
+// replyTo returns the answer to a packed query, changed by change. The servers of these tests use another library than
+// the check, so that a mistake in one library is not hidden by the same mistake in the other.
 func replyTo(t testing.TB, query []byte, change func(m *dnsmessage.Message)) []byte {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {
@@ -41,7 +41,7 @@ func replyTo(t testing.TB, query []byte, change func(m *dnsmessage.Message)) []b
 	return b
 }
 
-// fakeDNS returns a server by UDP that answers each query with each of what answers makes of it.
+// fakeDNS returns a UDP server. It answers each query with one datagram from each of the functions.
 func fakeDNS(t testing.TB, answers ...func(query []byte) []byte) healthcheck.Target {
 	return serveUDP(t, "127.0.0.1:0", func(c *net.UDPConn, from netip.AddrPort, query []byte) {
 		for _, a := range answers {
@@ -50,7 +50,7 @@ func fakeDNS(t testing.TB, answers ...func(query []byte) []byte) healthcheck.Tar
 	})
 }
 
-// fakeTCPDNS returns a server by TCP that reads a query and calls handle.
+// fakeTCPDNS returns a TCP server that reads a query and calls handle.
 func fakeTCPDNS(t *testing.T, handle func(c *net.TCPConn, query []byte)) healthcheck.Target {
 	return targetAt(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
 		var length [2]byte
@@ -111,7 +111,7 @@ func TestDNSOfARealServer(t *testing.T) {
 	failsWith(t, err, "connect refused", syscall.ECONNREFUSED)
 }
 
-// bigZone has a name with more than fits into an answer by UDP.
+// bigZone returns a zone with a name whose answer does not fit into a UDP datagram.
 func bigZone() string {
 	var b strings.Builder
 	for i := range 20 {
@@ -238,8 +238,8 @@ func TestDNSHostileServers(t *testing.T) {
 	must(t, err)
 }
 
-// TestDNSRecordsCostNothing has an answer with a record that would become a list of 30,000 long names, and with one
-// that the library cannot read. Only the code counts.
+// TestDNSRecordsCostNothing has an answer with a record that the library would turn into 30,000 long names, and with a
+// record that the library cannot parse. Only the code counts.
 func TestDNSRecordsCostNothing(t *testing.T) {
 	q, err := DNS{Name: "www.lb.test"}.query()
 	must(t, err)
@@ -275,7 +275,7 @@ func TestDNSRecordsCostNothing(t *testing.T) {
 	}
 }
 
-// TestDNSNamesWithSigns has names that the library writes with escapes.
+// TestDNSNamesWithSigns asks for names that the library writes with escapes.
 func TestDNSNamesWithSigns(t *testing.T) {
 	for _, name := range []string{`a@b.test`, `a"b.test`, "(a);'b$.test", "."} {
 		q, err := DNS{Name: name}.query()
@@ -324,7 +324,7 @@ func TestDNSOverTCPHostileServers(t *testing.T) {
 		})
 }
 
-// TestDNSLostOnce has a server that the first query does not get to.
+// TestDNSLostOnce loses the first query.
 func TestDNSLostOnce(t *testing.T) {
 	seen := 0
 	to := serveUDP(t, "127.0.0.1:0", func(c *net.UDPConn, from netip.AddrPort, query []byte) {
@@ -381,7 +381,7 @@ func TestParseDNSQuery(t *testing.T) {
 	}
 }
 
-// FuzzDNSAnswer checks that an answer is either to the query, or refused in words.
+// FuzzDNSAnswer checks that an answer is either an answer to the query, or refused with a checkError.
 func FuzzDNSAnswer(f *testing.F) {
 	q, err := DNS{Name: "www.lb.test"}.query()
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// This file holds docs/health.md to the code. Each text of a failure in the code has a row in the document's table and
-// the other way round, with the same verdict (TestFailuresAreDocumented). Each failure that a test of this package
-// provokes is looked up there, with its verdict (documented, called by failsWith and wantWords). And each row is
-// provoked by some test (unprovoked, called when all tests ran).
+// This file compares docs/health.md with the code of both packages. Each failure in the code has a row in the
+// document's table with the same verdict, and each row has a failure (TestFailuresAreDocumented). Each failure that a
+// test of this package provokes has a row with its verdict (documented, which failsWith and wantWords call). Some test
+// provokes each row (unprovoked, which TestMain calls after all tests).
 
 // healthDocument is where an operator looks up what a reason means.
 const healthDocument = "../../docs/health.md"
@@ -45,10 +45,10 @@ var (
 	formatVerb    = regexp.MustCompile(`%[a-z]`)
 )
 
-// text is the reason with ... for what varies.
+// text returns the reason with ... in place of the parts that vary.
 func (d documentedFailure) text() string { return placeholder.ReplaceAllString(d.reason, "...") }
 
-// compile makes the row ready for matches.
+// compile sets the pattern of the row, for matches.
 func (d *documentedFailure) compile() {
 	expression := "^"
 	for rest := d.reason; ; {
@@ -66,7 +66,7 @@ func (d *documentedFailure) compile() {
 	}
 }
 
-// matches returns the failures within a reason, and whether the row is about it.
+// matches reports whether a reason is an instance of the row, and returns the failures that are quoted in it.
 func (d documentedFailure) matches(reason string) (within []string, ok bool) {
 	found := d.pattern.FindStringSubmatch(reason)
 	if found == nil {
@@ -79,15 +79,15 @@ func (d documentedFailure) matches(reason string) (within []string, ok bool) {
 	return within, true
 }
 
-// byPrecision puts the more precise of two rows that match one reason first: one with a failure within, or else the one
-// that begins with more words of its own, or else the one that has more of them.
+// byPrecision orders rows that match the same reason. First come rows with a failure in them, then those with the
+// longer constant start, then those with more constant text.
 func byPrecision(a, b documentedFailure) int {
 	nested := func(d documentedFailure) int { return strings.Count(d.reason, "<failure") }
 	start := func(d documentedFailure) int { return strings.Index(d.text()+"...", "...") }
 	return cmp.Or(nested(b)-nested(a), start(b)-start(a), len(b.text())-len(a.text()))
 }
 
-// parseFailures reads the rows of a document's table of failures, the more precise ones first.
+// parseFailures returns the rows of a document's table of failures, the more precise ones first.
 func parseFailures(document string) (rows []documentedFailure, err error) {
 	_, table, found := strings.Cut(document, "### What each failure comes to\n")
 	if !found {
@@ -112,7 +112,7 @@ func parseFailures(document string) (rows []documentedFailure, err error) {
 	return rows, nil
 }
 
-// readFailures reads them from the document, once.
+// readFailures returns the rows of the document. It reads them once.
 var readFailures = sync.OnceValues(func() ([]documentedFailure, error) {
 	b, err := os.ReadFile(healthDocument)
 	if err != nil {
@@ -121,15 +121,15 @@ var readFailures = sync.OnceValues(func() ([]documentedFailure, error) {
 	return parseFailures(string(b))
 })
 
-// A codeReader collects the texts of failures from Go code: with their verdicts.
+// A codeReader collects the texts of failures, and their verdicts, from Go code.
 type codeReader struct {
 	constants map[string]string
 	texts     map[string]string
 	mistakes  []string
 }
 
-// verdictsOfTexts are the functions that make a failure of a format, and those that return words of another verdict
-// than unhealthy.
+// verdictsOfTexts returns the verdicts of the functions that make a failure from a format, and of the functions
+// ...Words whose verdict is not unhealthy.
 func verdictsOfTexts() map[string]string {
 	return map[string]string{
 		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "cannotCheckf": "inconclusive",
@@ -138,7 +138,7 @@ func verdictsOfTexts() map[string]string {
 	}
 }
 
-// text adds a format; one that is passed on whole says nothing of its own.
+// text adds the text of a format. A format that is just "%s" has no text of its own.
 func (r *codeReader) text(format, verdict string) {
 	if verdict == "inconclusive" {
 		format = "cannot check: " + format
@@ -161,7 +161,7 @@ func (r *codeReader) value(e ast.Expr) (string, bool) {
 	return "", false
 }
 
-// call notes what one call makes of a failure.
+// call adds the format of a call that makes a failure.
 func (r *codeReader) call(call *ast.CallExpr) {
 	name, ok := call.Fun.(*ast.Ident)
 	if !ok || !strings.HasSuffix(name.Name, "f") || verdictsOfTexts()[name.Name] == "" || len(call.Args) == 0 {
@@ -176,7 +176,7 @@ func (r *codeReader) call(call *ast.CallExpr) {
 	}
 }
 
-// words notes what a function returns that is called ...Words.
+// words adds the texts that a function ...Words returns.
 func (r *codeReader) words(f *ast.FuncDecl) {
 	verdict := verdictsOfTexts()[f.Name.Name]
 	if verdict == "" {
@@ -200,7 +200,7 @@ func (r *codeReader) words(f *ast.FuncDecl) {
 	})
 }
 
-// codeFailures returns the texts of failures in Go files with their verdicts, and what hides one.
+// codeFailures returns the texts of failures in Go files with their verdicts, and the places that hide a text from it.
 func codeFailures(files map[string]string) (texts map[string]string, mistakes []string, err error) {
 	r := codeReader{constants: make(map[string]string), texts: make(map[string]string)}
 	parsed := make(map[string]*ast.File)
@@ -240,7 +240,7 @@ func codeFailures(files map[string]string) (texts map[string]string, mistakes []
 	return r.texts, r.mistakes, nil
 }
 
-// readCode returns the texts of failures in the Go files of these names that are no tests, and what hides one.
+// readCode is codeFailures for the files that match the patterns, without tests.
 func readCode(patterns ...string) (texts map[string]string, mistakes []string, err error) {
 	files := make(map[string]string)
 	for _, pattern := range patterns {
@@ -262,7 +262,7 @@ func readCode(patterns ...string) (texts map[string]string, mistakes []string, e
 	return codeFailures(files)
 }
 
-// undocumented compares the texts of the code with the rows of the document.
+// undocumented returns the differences between the texts of the code and the rows of the document.
 func undocumented(texts map[string]string, rows []documentedFailure) (differences []string) {
 	left := maps.Clone(texts)
 	for _, row := range rows {
@@ -337,11 +337,11 @@ func f() error {
 	}
 }
 
-// provoked has the rows of the document that a test has met.
+// provoked has the reasons of the rows that a test has provoked.
 var provoked sync.Map
 
-// lookUp returns the row about a reason: the first, and so the most precise one, whose failures within, if it has any,
-// have rows as well.
+// lookUp returns the row of a reason: the first one that matches, which is the most precise one. If the reason quotes
+// failures, they must have rows as well.
 func lookUp(rows []documentedFailure, reason string) (documentedFailure, error) {
 	for _, row := range rows {
 		within, ok := row.matches(reason)
@@ -358,7 +358,7 @@ func lookUp(rows []documentedFailure, reason string) (documentedFailure, error) 
 	return documentedFailure{}, fmt.Errorf("the reason %q is in no row of %s", reason, healthDocument)
 }
 
-// documented fails the test unless the document has the reason of a check's error, with its verdict.
+// documented fails the test unless the document has a row for a check's error, with its verdict.
 func documented(t testing.TB, err error) {
 	t.Helper()
 	var said *checkError
@@ -415,7 +415,8 @@ func TestLookUp(t *testing.T) {
 	}
 }
 
-// unprovoked returns the rows of this package's failures that no test has met; nothing unless all tests ran.
+// unprovoked returns the rows of this package's failures that no test has provoked. It returns nothing unless all tests
+// ran.
 func unprovoked() (left []string, err error) {
 	for _, name := range []string{"test.run", "test.skip", "test.fuzz", "test.list"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// TestExactAddress: a target that says where to check it is checked there, whatever port the checker has; in composites
-// the checks that have a port keep it.
+// TestExactAddress: a target with an exact address is checked there, whatever port the checker has. In composites,
+// checks with a port use that port.
 func TestExactAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

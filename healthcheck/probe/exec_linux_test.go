@@ -20,7 +20,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// sh returns a check by a script of the shell.
+// sh returns a check that runs a shell script.
 func sh(script string, args ...string) Exec {
 	return Exec{Argv: append([]string{"/bin/sh", "-c", script, "sh"}, args...)}
 }
@@ -33,7 +33,8 @@ func descriptors(t *testing.T) int {
 	return len(files)
 }
 
-// wantGone waits until the process whose id a script wrote to a file is no more, or a zombie of somebody else.
+// wantGone waits until a process has ended, or is a zombie with another parent. A script wrote the id of the process to
+// file.
 func wantGone(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -150,7 +151,7 @@ func TestExecEndlessOutput(t *testing.T) {
 	}
 }
 
-// TestExecLeftovers has scripts that end and leave others, who keep their output.
+// TestExecLeftovers runs scripts that end and leave processes that keep the output open.
 func TestExecLeftovers(t *testing.T) {
 	for name, script := range map[string]string{
 		"in the group": `sleep 1000 & echo $! >"$1"; echo done`,
@@ -208,7 +209,7 @@ func TestExecCannotRun(t *testing.T) {
 	}
 }
 
-// TestExecMany runs many at once, and leaves neither descriptors nor children behind.
+// TestExecMany runs many programs at once. No descriptors and no children are left.
 func TestExecMany(t *testing.T) {
 	open := descriptors(t)
 	var checks sync.WaitGroup

@@ -18,13 +18,13 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A healthService is a server of grpc.health.v1 over net/http: what it says for each service, in the bytes of the wire.
+// A healthService is a server of grpc.health.v1 over net/http. It has an answer, in bytes, for each service.
 type healthService struct {
 	t        *testing.T
 	services map[string]healthAnswer
 }
 
-// A healthAnswer is one answer. Its zero value is a message of SERVING.
+// A healthAnswer is one answer. Its zero value is the message SERVING.
 type healthAnswer struct {
 	body        string // in hex; "" = SERVING, "-" = none
 	status      string // of the trailers; "" = 0, "-" = none
@@ -99,7 +99,7 @@ func (a healthAnswer) write(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// healthAnswers are the services of the tests, and what a check of each says.
+// healthAnswers are the services of the tests, and the errors of checks of each.
 var healthAnswers = map[string]struct {
 	answer healthAnswer
 	want   string
@@ -223,7 +223,7 @@ func TestGRPCAuthority(t *testing.T) {
 	failsWith(t, err, `cannot check: "a b" is no host`, healthcheck.ErrInconclusive)
 }
 
-// TestGRPCOfOthers has servers that speak something else.
+// TestGRPCOfOthers checks servers of other protocols.
 func TestGRPCOfOthers(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	certs := []tls.Certificate{ca.server(t)}
@@ -310,7 +310,7 @@ func TestGRPCCancelled(t *testing.T) {
 	failsWith(t, err, "cancelled", context.Canceled, healthcheck.ErrInconclusive)
 }
 
-// BenchmarkGRPC is what a check costs, with the server that answers it.
+// BenchmarkGRPC measures a check and the server that answers it.
 func BenchmarkGRPC(b *testing.B) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		healthAnswer{}.write(w, r)

@@ -20,8 +20,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// serveHTTP returns a target that is a server of net/http, with TLS if config is not nil, and speaks the given
-// versions.
+// serveHTTP returns a target that is a net/http server of the given protocols, with TLS if config is not nil.
 func serveHTTP(t *testing.T, handler http.Handler, config *tls.Config, protocols ...string) healthcheck.Target {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -121,7 +120,7 @@ func TestHTTPRequest(t *testing.T) {
 	failsWith(t, err, `not tls: answer begins with "HTTP/"`)
 }
 
-// TestHTTPAnswers has answers from net/http with both versions.
+// TestHTTPAnswers checks answers of net/http with HTTP/1.1 and HTTP/2.
 func TestHTTPAnswers(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	handler := http.NewServeMux()
@@ -215,7 +214,7 @@ func TestHTTPAnswers(t *testing.T) {
 	}
 }
 
-// TestHTTPOfOthers has answers that no server of net/http gives.
+// TestHTTPOfOthers checks answers that net/http would not send.
 func TestHTTPOfOthers(t *testing.T) {
 	ok := "HTTP/1.1 200 OK\r\n"
 	for answer, want := range map[string]string{
@@ -284,7 +283,7 @@ func TestHTTPHostileServers(t *testing.T) {
 	}
 }
 
-// TestHTTPPartsInOrder has a server that must see an end, not a reset, although it says more than is read.
+// TestHTTPPartsInOrder: a server that sends more than the check reads sees an end, and not a reset.
 func TestHTTPPartsInOrder(t *testing.T) {
 	seen := make(chan error, 1)
 	to := targetAt(harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
@@ -344,7 +343,8 @@ func TestHTTPCancelled(t *testing.T) {
 	failsWith(t, err, "cancelled", context.Canceled, healthcheck.ErrInconclusive)
 }
 
-// TestHTTPLogsNothing has targets that speak first, and one that says more than it announced.
+// TestHTTPLogsNothing checks targets that speak first, and one that sends more than it announced. net/http must not
+// log.
 func TestHTTPLogsNothing(t *testing.T) {
 	before := log.Writer()
 	defer log.SetOutput(before)
@@ -376,7 +376,7 @@ type writerFunc func(p []byte) (int, error)
 // Write implements io.Writer.
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// FuzzWitness checks that the pieces in which an answer comes do not decide whether it is refused, and that reading is
+// FuzzWitness checks that it makes no difference in which pieces an answer comes, and that the number of bytes read is
 // limited.
 func FuzzWitness(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"), []byte{2}, false)
@@ -405,7 +405,7 @@ func FuzzWitness(f *testing.F) {
 	})
 }
 
-// BenchmarkHTTP is what a check costs, with the server that answers it.
+// BenchmarkHTTP measures a check and the server that answers it.
 func BenchmarkHTTP(b *testing.B) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "all is well")

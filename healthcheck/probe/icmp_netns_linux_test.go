@@ -28,7 +28,7 @@ import (
 
 const groupRange = "/proc/sys/net/ipv4/ping_group_range"
 
-// ownNetwork checks that no other network can be harmed, sets loopback going and lets our group have ping sockets.
+// ownNetwork checks that the network namespace is a new one, starts loopback and allows ping sockets for our group.
 func ownNetwork(t *testing.T) {
 	t.Helper()
 	interfaces, err := net.Interfaces()
@@ -55,8 +55,8 @@ func ip(t *testing.T, args ...string) {
 	harness.MustRun(t, harness.Command{Path: harness.Tool(t, "ip"), Args: args})
 }
 
-// startRouter lays a cable to another namespace, which routes nowhere in several ways. Each end has an address in
-// 10.77.0.0/24 and fd77::/64: ours ends with 1, the router's with 2; nobody has any other.
+// startRouter connects a second namespace, whose routes refuse packets in several ways. Each side has an address in
+// 10.77.0.0/24 and fd77::/64: ours ends with 1, the router's with 2. Nobody has the other addresses.
 func startRouter(t *testing.T) {
 	t.Helper()
 	router := harness.Start(t,
@@ -149,8 +149,8 @@ func TestNetnsICMP(t *testing.T) {
 	}
 }
 
-// TestNetnsICMPMixed has targets that answer and targets that cannot be reached checked at once on one socket: the
-// errors of these must not get into the checks of those.
+// TestNetnsICMPMixed checks targets that answer and targets that cannot be reached at the same time on one socket. The
+// errors of the latter must not fail the checks of the former.
 func TestNetnsICMPMixed(t *testing.T) {
 	ownNetwork(t)
 	startRouter(t)
@@ -181,7 +181,7 @@ func TestNetnsICMPMixed(t *testing.T) {
 	}
 }
 
-// TestNetnsICMPTimesOut has a target that takes everything and says nothing.
+// TestNetnsICMPTimesOut checks a target that takes all packets and never answers.
 func TestNetnsICMPTimesOut(t *testing.T) {
 	ownNetwork(t)
 	ip(t, "link", "add", "hole", "type", "veth", "peer", "name", "ground")
@@ -205,8 +205,8 @@ func TestNetnsICMPTimesOut(t *testing.T) {
 	}
 }
 
-// forgeErrors sends ICMP errors about echoes to an address that never answers; only the one that quotes an echo right
-// may end its check.
+// forgeErrors sends forged ICMP errors about echoes to an address that never answers. Only the one that quotes an echo
+// correctly may end the check.
 func forgeErrors(t *testing.T, c *ICMP, addr string) {
 	t.Helper()
 	to := netip.MustParseAddr(addr)
@@ -250,7 +250,7 @@ func forgeErrors(t *testing.T, c *ICMP, addr string) {
 	}
 }
 
-// TestNetnsICMPPermission takes the ping sockets away, and then the rights that raw ones need.
+// TestNetnsICMPPermission takes away the right to ping sockets, and then the right to raw sockets.
 func TestNetnsICMPPermission(t *testing.T) {
 	ownNetwork(t)
 	c := newICMP(t)
@@ -287,7 +287,7 @@ func TestNetnsICMPPermission(t *testing.T) {
 	}
 }
 
-// TestNetnsUDPHostUnreachable has a host that is gone: silence must not be taken for health.
+// TestNetnsUDPHostUnreachable checks a host that is gone: it must not count as healthy because it is silent.
 func TestNetnsUDPHostUnreachable(t *testing.T) {
 	ownNetwork(t)
 	startRouter(t)
@@ -306,8 +306,8 @@ func TestNetnsUDPHostUnreachable(t *testing.T) {
 	}
 }
 
-// onLostThread runs f on a thread that is not used again, for capabilities and namespaces are a thread's. It is never
-// the main thread: that one outlives its goroutine, and /proc/self shows what it is in.
+// onLostThread runs f on a thread that is not used again, since capabilities and namespaces belong to a thread. It is
+// never the main thread, which does not end with its goroutine, and whose namespaces /proc/self shows.
 func onLostThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -323,7 +323,7 @@ func onLostThread(f func() error) error {
 	return <-done
 }
 
-// dropCapabilities takes all capabilities from this thread.
+// dropCapabilities drops all capabilities of this thread.
 func dropCapabilities() error {
 	header := struct {
 		version uint32

@@ -23,16 +23,16 @@ import (
 // hosts are targets that answer on every machine.
 var hosts = []string{"127.0.0.1", "::1"}
 
-// host returns a target whose port nobody has.
+// host returns a target with an unused port.
 func host(addr string) healthcheck.Target {
 	return healthcheck.Target{ID: "a", Addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}
 }
 
-// errBroken is what these tests let a socket break with.
+// errBroken is the error with which these tests break a socket.
 var errBroken = errors.New("broken")
 
-// newICMP returns a checker that is closed with the test. What it needs of the machine is what the error of the first
-// check says.
+// newICMP returns a checker that is closed at the end of the test. If the machine does not allow ICMP, the first check
+// says what it needs.
 func newICMP(t testing.TB, kinds ...icmpKind) *ICMP {
 	c := NewICMP()
 	c.kinds = kinds
@@ -67,7 +67,7 @@ func TestICMPReply(t *testing.T) {
 	}
 }
 
-// TestICMPMany has 2,000 checks at once, on one socket.
+// TestICMPMany runs 2,000 checks at once, on one socket.
 func TestICMPMany(t *testing.T) {
 	for _, addr := range hosts {
 		c := newICMP(t)
@@ -95,7 +95,7 @@ func TestICMPMany(t *testing.T) {
 	}
 }
 
-// TestICMPReopens breaks the socket, first without its checker and then as send does.
+// TestICMPReopens breaks the socket, first below its checker and then in the same way as send.
 func TestICMPReopens(t *testing.T) {
 	for _, addr := range hosts {
 		c := newICMP(t)
@@ -119,8 +119,8 @@ func TestICMPReopens(t *testing.T) {
 	}
 }
 
-// TestICMPBreaksUnderway breaks the sockets again and again under checks, which may be inconclusive for it, and nothing
-// else.
+// TestICMPBreaksUnderway breaks the sockets again and again while checks run. The checks may succeed or be
+// inconclusive.
 func TestICMPBreaksUnderway(t *testing.T) {
 	c := newICMP(t)
 	var checks sync.WaitGroup
@@ -142,7 +142,7 @@ func TestICMPBreaksUnderway(t *testing.T) {
 	checks.Wait()
 }
 
-// TestICMPCloseUnderAFlood has a socket that never runs out of messages: its reader stops all the same.
+// TestICMPCloseUnderAFlood closes a socket that always has more messages. Its reader must stop.
 func TestICMPCloseUnderAFlood(t *testing.T) {
 	c := newICMP(t)
 	_, err := c.Check(deadlineIn(t, patience), host("127.0.0.1"))
@@ -183,7 +183,7 @@ func TestICMPCancelled(t *testing.T) {
 	}
 }
 
-// TestEchoTable has replies and errors that are about another echo, or another check.
+// TestEchoTable has replies and errors about another echo, or about another check.
 func TestEchoTable(t *testing.T) {
 	to, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	table := newEchoTable(7)
@@ -248,7 +248,7 @@ func packEcho(t testing.TB, v6 bool, m echoMessage) []byte {
 	return b
 }
 
-// icmpNumber returns the one of two types that belongs to a family.
+// icmpNumber returns the number of the type of a family.
 func icmpNumber(v6 bool, four ipv4.ICMPType, six ipv6.ICMPType) byte {
 	if v6 {
 		return byte(six)
@@ -284,8 +284,7 @@ func quoteEcho(t testing.TB, typ, code byte, to netip.Addr, m echoMessage) []byt
 	return b
 }
 
-// quoteWithExtension returns an ICMP error that also says which label a router switched the echo by (RFC 4884, RFC
-// 4950).
+// quoteWithExtension returns an ICMP error with an extension: the MPLS label of the echo (RFC 4884, RFC 4950).
 func quoteWithExtension(t testing.TB, to netip.Addr, m echoMessage) []byte {
 	v6 := !to.Is4()
 	body := &icmp.DstUnreach{
@@ -390,7 +389,7 @@ func TestICMPWords(t *testing.T) {
 	}
 }
 
-// FuzzICMP gives a socket whatever may come from the network. Only the reply may settle the echo well.
+// FuzzICMP gives a socket arbitrary messages. Only the reply may make the check succeed.
 func FuzzICMP(f *testing.F) {
 	m := echoMessage{id: 7, seq: 1, token: echoToken{1, 2, 3}, whole: true}
 	for _, addr := range hosts {
@@ -431,7 +430,7 @@ func FuzzICMP(f *testing.F) {
 	})
 }
 
-// BenchmarkICMP is what one check costs on loopback.
+// BenchmarkICMP measures one check over loopback.
 func BenchmarkICMP(b *testing.B) {
 	c := newICMP(b)
 	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)

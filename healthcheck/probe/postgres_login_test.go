@@ -15,7 +15,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// messages returns what a server sends, one message after the other.
+// messages returns the bytes of messages of a server.
 func messages(t testing.TB, list ...pgproto3.BackendMessage) string {
 	t.Helper()
 	var b []byte
@@ -38,7 +38,7 @@ var (
 		&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, ready}
 )
 
-// row is the answer to the query; "" is NULL.
+// row returns the row that answers the query; "" is NULL.
 func row(values ...string) *pgproto3.DataRow {
 	m := &pgproto3.DataRow{}
 	for _, v := range values {
@@ -51,7 +51,7 @@ func row(values ...string) *pgproto3.DataRow {
 	return m
 }
 
-// answerPostgres returns a server that reads the startup message and says answer, whatever it is asked further.
+// answerPostgres returns a server that reads the startup message and sends answer, whatever comes after.
 func answerPostgres(t *testing.T, answer string) healthcheck.Target {
 	t.Helper()
 	return serveDialogue(t, func(conn *net.TCPConn) {
@@ -64,12 +64,12 @@ func answerPostgres(t *testing.T, answer string) healthcheck.Target {
 	})
 }
 
-// failure is an error of the server.
+// failure returns an error message of a server.
 func failure(code, message string) *pgproto3.ErrorResponse {
 	return &pgproto3.ErrorResponse{Severity: "FATAL", Code: code, Message: message}
 }
 
-// TestPostgresAnswers has what real servers say seldom, and what none says.
+// TestPostgresAnswers checks answers that real servers rarely or never send.
 func TestPostgresAnswers(t *testing.T) {
 	t.Parallel()
 	login := messages(t, goodLogin...)
@@ -118,7 +118,7 @@ func TestPostgresAnswers(t *testing.T) {
 	}
 }
 
-// TestPostgresClosedAtEachByte cuts a good answer short everywhere.
+// TestPostgresClosedAtEachByte cuts a good answer short at each byte.
 func TestPostgresClosedAtEachByte(t *testing.T) {
 	t.Parallel()
 	answer := messages(t, append(append([]pgproto3.BackendMessage{}, goodLogin...), goodAnswer...)...)
@@ -146,7 +146,7 @@ func TestPostgresByteByByte(t *testing.T) {
 	}
 }
 
-// TestPostgresEndless has servers that never stop, each in another way.
+// TestPostgresEndless checks servers that send without end, each in another way.
 func TestPostgresEndless(t *testing.T) {
 	t.Parallel()
 	for start, tt := range map[string]struct{ again, want string }{
@@ -206,8 +206,8 @@ func TestPostgresRows(t *testing.T) {
 	}
 }
 
-// TestSCRAM has the server's side of the example of RFC 7677, 3. Its signature is wrong here, since the client there
-// sends a name; that right ones are taken is shown with real servers.
+// TestSCRAM uses the server's messages of the example in RFC 7677, 3. Their signature is wrong here, since the client
+// of the example sends a user name. Tests with real servers show that correct signatures are accepted.
 func TestSCRAM(t *testing.T) {
 	s := &scramClient{password: "pencil", nonce: "rOprNGfwEbeRWgbNEkqO"}
 	const serverFirst = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
@@ -237,7 +237,7 @@ func TestSCRAM(t *testing.T) {
 	}
 }
 
-// TestPostgresImpostor has a server that takes any password by SCRAM, and so does not know it.
+// TestPostgresImpostor checks a server that accepts any password by SCRAM, and so does not know it.
 func TestPostgresImpostor(t *testing.T) {
 	t.Parallel()
 	to := serveDialogue(t, func(conn *net.TCPConn) {
@@ -266,7 +266,7 @@ func TestPostgresImpostor(t *testing.T) {
 	wantWords(t, err, "the server does not know the password it asked for", nil)
 }
 
-// TestPostgresSilentAfterLogin has a server that hangs when it is asked.
+// TestPostgresSilentAfterLogin checks a server that hangs at the query.
 func TestPostgresSilentAfterLogin(t *testing.T) {
 	t.Parallel()
 	to := serveDialogue(t, func(conn *net.TCPConn) {
@@ -277,7 +277,7 @@ func TestPostgresSilentAfterLogin(t *testing.T) {
 	wantTimeout(t, err, "timed out waiting for the answer after ", 100*time.Millisecond)
 }
 
-// FuzzSCRAM feeds both messages of a server to a client.
+// FuzzSCRAM gives a client arbitrary messages of a server.
 func FuzzSCRAM(f *testing.F) {
 	f.Add("r=abcd,s=W22Z,i=1", "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
 	f.Add("r=abcd,s=W22Z,i=1,x=1", "e=other-error")
@@ -301,7 +301,7 @@ func FuzzSCRAM(f *testing.F) {
 	})
 }
 
-// FuzzPostgres feeds the answer of a server, from the start on.
+// FuzzPostgres gives a check an arbitrary answer of a server.
 func FuzzPostgres(f *testing.F) {
 	f.Add([]byte(messages(f, append(append([]pgproto3.BackendMessage{}, goodLogin...), goodAnswer...)...)))
 	f.Add([]byte(messages(f, failure("57P03", "the database system is starting up"))))

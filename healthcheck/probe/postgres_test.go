@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A realPostgres is a server with a client that may do everything, and "probe", a user that may do nothing special.
+// A realPostgres is a server with a superuser, and with a user "probe" without special rights.
 type realPostgres struct {
 	*harness.Process
 	to    healthcheck.Target
@@ -56,7 +56,7 @@ func (p *realPostgres) connect(t *testing.T, user string) *pgx.Conn {
 	return conn
 }
 
-// do runs statements as the superuser, each by itself.
+// do runs statements as the superuser, each in a transaction of its own.
 func (p *realPostgres) do(t *testing.T, statements ...string) {
 	t.Helper()
 	conn := p.connect(t, "limeload")
@@ -84,9 +84,9 @@ func (p *realPostgres) admit(t *testing.T, lines ...string) {
 	p.reload(t)
 }
 
-// reload makes the server read its configuration again. New sessions have it when reload returns: the postmaster, which
-// starts them, handles signals before connections, and a session that sees the new load time is one that it started
-// since.
+// reload makes the server read its configuration again. It returns when new sessions use it: the postmaster, which
+// starts them, handles signals before connections, and a session that sees the new load time was started after the
+// reload.
 func (p *realPostgres) reload(t *testing.T) {
 	t.Helper()
 	loaded := func() (at time.Time) {
@@ -182,7 +182,7 @@ func eventuallyHealthy(t *testing.T, c Postgres, to healthcheck.Target) (got hea
 	return got
 }
 
-// TestPostgresRoles has a primary and its replica, which falls behind, loses the primary and is promoted.
+// TestPostgresRoles checks a primary and its replica. The replica falls behind, loses the primary and is promoted.
 func TestPostgresRoles(t *testing.T) {
 	t.Parallel()
 	primary := startRealPostgres(t)
@@ -215,7 +215,7 @@ func TestPostgresRoles(t *testing.T) {
 		t.Errorf("result is %+v, want that of a primary", got)
 	}
 
-	// an idle primary is no lag, whenever the last transaction was
+	// With an idle primary there is no lag, however old the last transaction is.
 	if got = eventuallyHealthy(t, strict, replica.to); got.Detail != "replica with a lag of 0s" {
 		t.Errorf("detail is %q", got.Detail)
 	}
@@ -231,7 +231,7 @@ func TestPostgresRoles(t *testing.T) {
 		eventuallyHealthy(t, strict, replica.to)
 	}
 
-	// without its primary nobody knows whether there is more
+	// Without its primary the replica cannot know whether it has all transactions.
 	primary.Signal(t, syscall.SIGINT)
 	primary.Wait(t)
 	eventuallyFails(t, strict, replica.to, "replica: lags by ...", healthcheck.ErrLagging)
@@ -308,7 +308,7 @@ func TestPostgresLogins(t *testing.T) {
 	}
 }
 
-// TestPostgresEnvironment has everything in the environment that libpq would heed.
+// TestPostgresEnvironment sets all environment variables that libpq uses. The check ignores them.
 func TestPostgresEnvironment(t *testing.T) {
 	server := startRealPostgres(t)
 	server.do(t, "CREATE ROLE scram LOGIN PASSWORD 'right'")
@@ -334,7 +334,7 @@ func TestPostgresEnvironment(t *testing.T) {
 	wantWords(t, err, "authentication refused", nil)
 }
 
-// TestPostgresLogsNothing has a server that would log whatever is not in order.
+// TestPostgresLogsNothing checks a server that logs everything unusual. It logs nothing about the check.
 func TestPostgresLogsNothing(t *testing.T) {
 	t.Parallel()
 	server := startRealPostgres(t)
@@ -366,7 +366,7 @@ func TestPostgresLogsNothing(t *testing.T) {
 	}
 }
 
-// TestPostgresHung stops the postmaster: the kernel still accepts connections for it.
+// TestPostgresHung stops the postmaster. The kernel still accepts connections for it.
 func TestPostgresHung(t *testing.T) {
 	t.Parallel()
 	server := startRealPostgres(t)
@@ -382,7 +382,7 @@ func TestPostgresHung(t *testing.T) {
 	wantWords(t, err, "cancelled", healthcheck.ErrInconclusive)
 }
 
-// TestPostgresShutsDown asks the server to shut down when its clients are gone, and stays.
+// TestPostgresShutsDown asks the server to shut down when its clients have left, and keeps a client connected.
 func TestPostgresShutsDown(t *testing.T) {
 	t.Parallel()
 	server := startRealPostgres(t)
@@ -391,7 +391,7 @@ func TestPostgresShutsDown(t *testing.T) {
 	eventuallyFails(t, anyPostgres, server.to, "not accepting connections: the database system is shutting down", nil)
 }
 
-// TestPostgresStartsUp has one server that waits for WAL before it is consistent, and one that never lets clients in.
+// TestPostgresStartsUp checks a server that waits for WAL before it is consistent, and one that never accepts clients.
 func TestPostgresStartsUp(t *testing.T) {
 	t.Parallel()
 	server := startRealPostgres(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// A certificate is one that signed itself, for 127.0.0.1 and db.example.
+// A certificate is self-signed, for 127.0.0.1 and db.example.
 type certificate struct {
 	pem, key []byte
 	pool     *x509.CertPool // with this one alone
@@ -118,7 +118,7 @@ func TestPostgresTLS(t *testing.T) {
 	wantWords(t, err, "certificate expired on "+now.Add(-time.Minute).UTC().Format(time.DateOnly), nil)
 }
 
-// TestPostgresTLSNotSpoken has servers that answer a handshake with something else, or not.
+// TestPostgresTLSNotSpoken checks servers that answer a handshake with something else, or not at all.
 func TestPostgresTLSNotSpoken(t *testing.T) {
 	t.Parallel()
 	config := &tls.Config{ServerName: "db.example"}

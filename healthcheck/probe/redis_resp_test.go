@@ -15,10 +15,10 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// goodRedis is what a primary without replicas answers to PING and ROLE.
+// goodRedis is the answer of a primary without replicas to PING and ROLE.
 const goodRedis = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:3129659\r\n*0\r\n"
 
-// answerRedis returns a server that waits for the commands of a check and then says answer, whatever they are.
+// answerRedis returns a server that waits for the commands of a check and then sends answer, whatever they are.
 func answerRedis(t *testing.T, answer string) healthcheck.Target {
 	t.Helper()
 	return serveDialogue(t, func(conn *net.TCPConn) {
@@ -82,8 +82,8 @@ func TestRedisAnswers(t *testing.T) {
 	}
 }
 
-// TestRedisRelatives has servers that are not Redis and speak as it does: each with the answer to ROLE as its source
-// code writes it.
+// TestRedisRelatives checks servers that are compatible with Redis. The answers to ROLE are written as in their source
+// code.
 func TestRedisRelatives(t *testing.T) {
 	t.Parallel()
 	role := func(words ...string) string { return "+PONG\r\n" + string(appendRESP(nil, words...)) }
@@ -147,7 +147,7 @@ func TestRedisRelatives(t *testing.T) {
 	}
 }
 
-// TestRedisClosedAtEachByte cuts a good answer short everywhere.
+// TestRedisClosedAtEachByte cuts a good answer short at each byte.
 func TestRedisClosedAtEachByte(t *testing.T) {
 	t.Parallel()
 	for i := range len(goodRedis) {
@@ -174,7 +174,7 @@ func TestRedisByteByByte(t *testing.T) {
 	}
 }
 
-// TestRedisEndless has servers that never stop, each in another way.
+// TestRedisEndless checks servers that send without end, each in another way.
 func TestRedisEndless(t *testing.T) {
 	t.Parallel()
 	for start, tt := range map[string]struct{ again, want string }{
@@ -196,7 +196,7 @@ func TestRedisEndless(t *testing.T) {
 	}
 }
 
-// TestRedisReset has a server that ends the connection by a reset.
+// TestRedisReset checks a server that resets the connection.
 func TestRedisReset(t *testing.T) {
 	t.Parallel()
 	to := serveDialogue(t, func(conn *net.TCPConn) {
@@ -216,7 +216,7 @@ func TestRedisRefused(t *testing.T) {
 	}
 }
 
-// TestRedisPasswordStaysSecret has servers that repeat what they were told.
+// TestRedisPasswordStaysSecret checks servers that repeat the password. No error may show it.
 func TestRedisPasswordStaysSecret(t *testing.T) {
 	t.Parallel()
 	const password = "hunter2"
@@ -265,8 +265,8 @@ func TestAppendRESP(t *testing.T) {
 	}
 }
 
-// FuzzRESP reads replies until the end: it must come, within the budget, with short words, and the same however the
-// bytes are cut. What was read has to be what appendRESP would write, where that is possible.
+// FuzzRESP reads replies to the end. It must come within the budget, with a short error, and be the same in whatever
+// pieces the bytes come. If appendRESP can write a reply, it must write what was read.
 func FuzzRESP(f *testing.F) {
 	for _, s := range []string{
 		goodRedis, "-LOADING Redis is loading the dataset in memory\r\n", "$-1\r\n*-1\r\n$0\r\n\r\n",

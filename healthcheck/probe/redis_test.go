@@ -20,7 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A realRedis is a server with a client that may do everything.
+// A realRedis is a server with a client that has all rights.
 type realRedis struct {
 	*harness.Process
 	to     healthcheck.Target
@@ -50,7 +50,7 @@ func (r *realRedis) do(t *testing.T, args ...any) {
 	must(t, r.client.Do(t.Context(), args...).Err())
 }
 
-// follow makes r a replica of primary and waits until the link is up and the primary knows, too.
+// follow makes r a replica of primary, and waits until both say that the link is up.
 func (r *realRedis) follow(t *testing.T, primary *realRedis) {
 	t.Helper()
 	r.do(t, "REPLICAOF", "127.0.0.1", primary.to.Addr.Port())
@@ -63,7 +63,8 @@ func (r *realRedis) follow(t *testing.T, primary *realRedis) {
 	})
 }
 
-// wantWords checks an error's words, and which of the verdicts' errors it wraps; "..." at the end leaves the rest open.
+// wantWords checks the text of an error, and that wraps is the only sentinel that it wraps. A final "..." in words
+// matches any text.
 func wantWords(t *testing.T, err error, words string, wraps error) {
 	t.Helper()
 	documented(t, err)
@@ -82,15 +83,15 @@ func wantWords(t *testing.T, err error, words string, wraps error) {
 	}
 }
 
-// within is a context of a check that is expected to time out.
+// within returns a context for a check that must time out.
 func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// wantTimeout checks an error's words, and that the time in them is what is left of d when a busy machine comes to the
-// check.
+// wantTimeout checks the text of an error, which ends with a time. It is d, or less if a busy machine begins the check
+// late.
 func wantTimeout(t *testing.T, err error, words string, d time.Duration) {
 	t.Helper()
 	wantWords(t, err, words+"...", nil)
@@ -141,7 +142,7 @@ func TestRedisRoles(t *testing.T) {
 	}
 }
 
-// TestRedisLinkDown has a replica that loses its primary, and one that then refuses to answer PING.
+// TestRedisLinkDown checks a replica that loses its primary, and one that then refuses PING.
 func TestRedisLinkDown(t *testing.T) {
 	t.Parallel()
 	primary, replica := startRealRedis(t), startRealRedis(t)
@@ -167,7 +168,7 @@ func TestRedisLinkDown(t *testing.T) {
 	}
 }
 
-// TestRedisLag stops the primary: the link stays up, and nothing comes over it.
+// TestRedisLag stops the primary. The link stays up, and nothing comes over it.
 func TestRedisLag(t *testing.T) {
 	t.Parallel()
 	primary, replica := startRealRedis(t), startRealRedis(t)
@@ -310,7 +311,7 @@ func TestRedisPasswords(t *testing.T) {
 	}
 }
 
-// TestRedisNoInfoOfAReplica has a lag that cannot be known.
+// TestRedisNoInfoOfAReplica checks a replica whose lag the user may not see.
 func TestRedisNoInfoOfAReplica(t *testing.T) {
 	t.Parallel()
 	primary, replica := startRealRedis(t), startRealRedis(t)
@@ -373,7 +374,7 @@ func TestRedisTLS(t *testing.T) {
 	_, err := Redis{}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "...", nil) // closed or reset: what was sent may not have been read
 
-	// a server that wants a certificate says so only after the handshake of TLS 1.3
+	// With TLS 1.3, a server asks for a missing certificate by an alert after the handshake.
 	server.do(t, "CONFIG", "SET", "tls-ca-cert-file", certFile, "tls-auth-clients", "yes")
 	_, err = Redis{TLS: &tls.Config{RootCAs: good.pool}}.Check(deadlineIn(t, patience), to)
 	wantWords(t, err, "tls alert: certificate required, it asked for a client certificate", nil)
@@ -384,7 +385,7 @@ func TestRedisTLS(t *testing.T) {
 	wantWords(t, err, "certificate not valid before "+now.Add(time.Hour).UTC().Format(time.DateOnly), nil)
 }
 
-// serveDialogue returns a target that serves each connection with serve, which gets it open and has it closed.
+// serveDialogue returns a target that calls serve for each connection, and closes it afterwards.
 func serveDialogue(t *testing.T, serve func(conn *net.TCPConn)) healthcheck.Target {
 	t.Helper()
 	l, to := listen(t, "127.0.0.1:0")

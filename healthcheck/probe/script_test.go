@@ -17,7 +17,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// newScript returns a script of steps that are valid.
+// newScript returns a script. It fails the test if the steps are not valid.
 func newScript(t *testing.T, steps ...Step) Script {
 	t.Helper()
 	s, err := NewScript(steps...)
@@ -25,7 +25,7 @@ func newScript(t *testing.T, steps ...Step) Script {
 	return s
 }
 
-// step returns a step that is valid.
+// step returns s, and panics if err is not nil.
 func step(s Step, err error) Step {
 	if err != nil {
 		panic(err) // a test's mistake
@@ -92,7 +92,7 @@ func TestScriptOfRedis(t *testing.T) {
 	})
 }
 
-// smtp is a mail server as far as a check goes. Its greeting comes in pieces.
+// smtp is a handler that is a mail server to a check. It sends its greeting in pieces.
 func smtp(_ context.Context, c net.Conn) {
 	for _, piece := range []string{"2", "20 mail.example ESMTP", "\r", "\n"} {
 		_, _ = io.WriteString(c, piece)
@@ -137,7 +137,7 @@ func TestScriptOfSMTP(t *testing.T) {
 	failsWith(t, err, `certificate is for another name: "lime.example, 127.0.0.1", wanted "b.example"`)
 }
 
-// TestScriptFailures has answers that are not what the second step expects.
+// TestScriptFailures checks answers that the second step does not expect.
 func TestScriptFailures(t *testing.T) {
 	for name, tt := range map[string]struct {
 		handle harness.Handler
@@ -185,7 +185,7 @@ func TestScriptOfHostileServers(t *testing.T) {
 	}
 }
 
-// TestScriptSendsToNobody has more to send than a target takes that does not read.
+// TestScriptSendsToNobody sends more than fits into the buffers of a target that does not read.
 func TestScriptSendsToNobody(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	config := &tls.Config{Certificates: []tls.Certificate{ca.server(t)}}
@@ -216,7 +216,7 @@ func TestScriptCancelled(t *testing.T) {
 	failsWith(t, err, "step 2: cancelled, received nothing", context.Canceled, healthcheck.ErrInconclusive)
 }
 
-// chunks is a connection from which b comes in pieces of the given sizes, over and over.
+// chunks is a connection that delivers b in pieces of the given sizes, which repeat.
 type chunks struct {
 	net.Conn
 	b     []byte
@@ -239,7 +239,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzScriptExpect checks that two expects of texts find what is there, in whatever pieces it comes.
+// FuzzScriptExpect checks that two expects find their texts, in whatever pieces the bytes come.
 func FuzzScriptExpect(f *testing.F) {
 	f.Add([]byte("220 hi\r\n250 ok\r\n"), []byte("20 "), []byte("\r\n"), []byte{0, 2})
 	f.Add([]byte("aabaabaaab"), []byte("aaab"), []byte("a"), []byte{})

@@ -15,8 +15,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestNetnsNoPortLeft uses up the two local ports there are: a healthy target keeps its verdict, and the check says
-// what it lacks.
+// TestNetnsNoPortLeft uses up both local ports. A healthy target keeps its verdict, and the check says what it lacks.
 func TestNetnsNoPortLeft(t *testing.T) {
 	ownNetwork(t)
 	setSysctl(t, "/proc/sys/net/ipv4/ip_local_port_range", "40000 40001")
@@ -78,7 +77,7 @@ func TestNetnsNoPortLeft(t *testing.T) {
 	}
 }
 
-// TestNetnsNoAddressOfTheFamily disables IPv6: no client could reach such a backend either, and so it is unhealthy.
+// TestNetnsNoAddressOfTheFamily disables IPv6. Sessions could not reach the backend either, and so it is unhealthy.
 func TestNetnsNoAddressOfTheFamily(t *testing.T) {
 	ownNetwork(t)
 	setSysctl(t, "/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")

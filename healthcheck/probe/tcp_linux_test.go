@@ -11,7 +11,7 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// silent returns a target that answers no connect: a listener whose queue is full, for which Linux drops every SYN.
+// silent returns a target that does not answer a connect: the queue of the listener is full, and Linux drops each SYN.
 func silent(t *testing.T) healthcheck.Target {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

@@ -23,7 +23,7 @@ func listen(t *testing.T, addr string) (net.Listener, healthcheck.Target) {
 	return l, healthcheck.Target{ID: "a", Addr: netip.MustParseAddrPort(l.Addr().String())}
 }
 
-// refusing returns a target that nothing listens on.
+// refusing returns a target on whose port nothing listens.
 func refusing(t *testing.T) healthcheck.Target {
 	t.Helper()
 	return healthcheck.Target{ID: "a", Addr: netip.MustParseAddrPort(harness.FreeAddress(t))}
@@ -58,8 +58,7 @@ func TestTCPRefused(t *testing.T) {
 	}
 }
 
-// TestTCPPartsInOrder has a server that greets first, as SSH and MySQL do. It must see the end as an end, not as a
-// reset.
+// TestTCPPartsInOrder checks a server that speaks first, as SSH and MySQL do. It must see an end, and not a reset.
 func TestTCPPartsInOrder(t *testing.T) {
 	l, to := listen(t, "127.0.0.1:0")
 	var server sync.WaitGroup
@@ -88,7 +87,7 @@ func TestTCPPartsInOrder(t *testing.T) {
 	server.Wait()
 }
 
-// TestTCPOfATalker has a server that sends without end and closes only when it is cut off.
+// TestTCPOfATalker checks a server that sends without end, until a write fails.
 func TestTCPOfATalker(t *testing.T) {
 	l, to := listen(t, "127.0.0.1:0")
 	var server sync.WaitGroup

@@ -20,7 +20,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// serveTLS returns a target that shakes hands and waits for the end.
+// serveTLS returns a target that does a TLS handshake and reads to the end.
 func serveTLS(t *testing.T, config *tls.Config) healthcheck.Target {
 	t.Helper()
 	return targetAt(harness.Serve(t, overTLS(config, readToEnd)).Address())
@@ -200,7 +200,7 @@ func TestTLSClientCertificates(t *testing.T) {
 			to); err != nil {
 			t.Errorf("with a certificate: %v", err)
 		}
-		// The others find the same alert where they read.
+		// The other checks get the same alert from a read.
 		script := newScript(t, step(ExpectText("hello")))
 		script.TLS = &tls.Config{RootCAs: ca.roots()}
 		for name, check := range map[string]healthcheck.Checker{
@@ -216,8 +216,8 @@ func TestTLSClientCertificates(t *testing.T) {
 	}
 }
 
-// TestTLSClientCertificateRefused shows a certificate that the target does not take, or not any more: that is a matter
-// of credentials. A target that fails for a reason of its own after it has asked for one is sick.
+// TestTLSClientCertificateRefused uses a client certificate that the target refuses: that is a matter of credentials. A
+// target that asks for a certificate and then has an internal error is unhealthy.
 func TestTLSClientCertificateRefused(t *testing.T) {
 	ca := newTLSAuthority(t, "ca")
 	old := loopbackTemplate()
@@ -240,7 +240,7 @@ func TestTLSClientCertificateRefused(t *testing.T) {
 	}
 }
 
-// TestTLSSystemRoots has an authority that no system knows.
+// TestTLSSystemRoots uses an authority that no system knows.
 func TestTLSSystemRoots(t *testing.T) {
 	to := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{newTLSAuthority(t, "ca").server(t)}})
 	_, err := TLS{Verify: true}.Check(deadlineIn(t, patience), to)
@@ -277,7 +277,7 @@ func TestTLSAlerts(t *testing.T) {
 	failsWith(t, err, "tls alert: unrecognized name")
 }
 
-// A recorder is a connection that remembers what was read.
+// A recorder is a connection that records the bytes read.
 type recorder struct {
 	net.Conn
 	read []byte
@@ -290,7 +290,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestTLSPartsInOrder has a server that says something first. It must see an alert (close_notify), an end and no reset.
+// TestTLSPartsInOrder checks a server that speaks first. It must see an alert (close_notify) and an end, and no reset.
 func TestTLSPartsInOrder(t *testing.T) {
 	type parting struct {
 		record byte // the type of the last one

@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// serveUDP returns the target of a server that calls handle with each datagram, until the test ends.
+// serveUDP returns a target that calls handle for each datagram, until the test ends.
 func serveUDP(
 	t testing.TB, addr string, handle func(c *net.UDPConn, from netip.AddrPort, b []byte),
 ) healthcheck.Target {
@@ -44,7 +44,7 @@ func serveUDP(
 	return targetAt(c.LocalAddr().String())
 }
 
-// sayUDP answers each datagram with each of answers.
+// sayUDP returns a handler that answers each datagram with all of answers.
 func sayUDP(answers ...string) func(*net.UDPConn, netip.AddrPort, []byte) {
 	return func(c *net.UDPConn, from netip.AddrPort, _ []byte) {
 		for _, a := range answers {
@@ -55,7 +55,7 @@ func sayUDP(answers ...string) func(*net.UDPConn, netip.AddrPort, []byte) {
 
 func echoUDP(c *net.UDPConn, from netip.AddrPort, b []byte) { _, _ = c.WriteToUDPAddrPort(b, from) }
 
-// closedUDP returns a target with a port that nobody has.
+// closedUDP returns a target with an unused port.
 func closedUDP(t testing.TB, host string) healthcheck.Target {
 	t.Helper()
 	return targetAt(net.JoinHostPort(host, strconv.Itoa(harness.FreePort(t))))
@@ -96,7 +96,7 @@ func TestUDPUnreachable(t *testing.T) {
 	}
 }
 
-// TestUDPSilence has a server that takes everything and says nothing.
+// TestUDPSilence checks a server that takes all datagrams and never answers.
 func TestUDPSilence(t *testing.T) {
 	var datagrams atomic.Int64
 	to := serveUDP(t, "127.0.0.1:0", func(*net.UDPConn, netip.AddrPort, []byte) { datagrams.Add(1) })
@@ -118,7 +118,7 @@ func TestUDPSilence(t *testing.T) {
 	}
 }
 
-// TestUDPLostOnce has a server that the first datagram does not get to.
+// TestUDPLostOnce loses the first datagram.
 func TestUDPLostOnce(t *testing.T) {
 	seen := 0
 	to := serveUDP(t, "127.0.0.1:0", func(c *net.UDPConn, from netip.AddrPort, b []byte) {
@@ -152,7 +152,7 @@ func TestUDPOtherAnswers(t *testing.T) {
 	}
 }
 
-// TestUDPFromElsewhere has a server that answers from another port.
+// TestUDPFromElsewhere checks a server that answers from another port.
 func TestUDPFromElsewhere(t *testing.T) {
 	to := serveUDP(t, "127.0.0.1:0", func(_ *net.UDPConn, from netip.AddrPort, b []byte) {
 		other, err := net.Dial("udp", from.String())

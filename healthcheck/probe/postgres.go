@@ -167,7 +167,7 @@ func parsePostgresRow(values [][]byte) (postgresReport, error) {
 		if err != nil {
 			return postgresReport{}, nonsense
 		}
-		const century = 100 * 365 * 24 * 3600 * 1000 // longer times would not fit into a Duration
+		const century = 100 * 365 * 24 * 3600 * 1000 // a longer time says no more, and may overflow a Duration
 		ms = max(0, min(ms, century))                // it is below 0 if the primary's clock is ahead
 		return postgresReport{role: healthcheck.RoleReplica, lag: time.Duration(ms) * time.Millisecond}, nil
 	}

@@ -313,7 +313,7 @@ func (r *redisReport) addInfo(text string) {
 			seconds = number("master_link_down_since_seconds") // -1 when it was never up
 		}
 		if seconds >= 0 {
-			const century = 100 * 365 * 24 * 3600 // longer times would not fit into a Duration
+			const century = 100 * 365 * 24 * 3600 // a longer time says no more, and may overflow a Duration
 			r.silence = time.Duration(min(seconds, century)) * time.Second
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/healthcheck/probe"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -22,7 +23,7 @@ type builtCheck struct {
 
 // buildCheck builds the check of a pool's backends. echo serves all ICMP checks. It reads the files that the check
 // names; an error has the place of the key.
-func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.ICMP) (*builtCheck, error) {
+func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (*builtCheck, error) {
 	h := p.Health
 	b := &builtCheck{policy: healthcheck.Policy{
 		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
@@ -47,14 +48,16 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.I
 		}
 		checkers = append(checkers, c)
 	}
-	if b.checker = healthcheck.AnyOf(checkers); h.Type == "all_of" {
-		b.checker = healthcheck.AllOf(checkers)
+	if b.checker = probe.AnyOf(checkers); h.Type == "all_of" {
+		b.checker = probe.AllOf(checkers)
 	}
 	return b, nil
 }
 
 // add builds one check, and notes its login if it has one.
-func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+func (b *builtCheck) add(
+	cfg *conf.Config, path string, c *conf.Check, from *files, echo *probe.ICMP,
+) (healthcheck.Checker, error) {
 	checker, err := buildChecker(cfg, path, c, from, echo)
 	if key := credentialsKey(c); err == nil && key != "" {
 		b.logins = append(b.logins, login{key: path + "." + key, checker: checker})
@@ -63,7 +66,9 @@ func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *fil
 }
 
 // buildChecker builds one check that has no parts.
-func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+func buildChecker(
+	cfg *conf.Config, path string, c *conf.Check, from *files, echo *probe.ICMP,
+) (healthcheck.Checker, error) {
 	secure, err := checkTLS(cfg, path, c, from)
 	if err != nil {
 		return nil, err
@@ -75,38 +80,38 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, ech
 	port := uint16(c.Port)
 	switch c.Type {
 	case "postgres":
-		return healthcheck.Postgres{
+		return probe.Postgres{
 			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
 			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "redis":
-		return healthcheck.Redis{
+		return probe.Redis{
 			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "tls":
-		return healthcheck.TLS{
+		return probe.TLS{
 			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,
 			ALPN: c.ALPN, MinDays: c.MinDays,
 		}, nil
 	case "http", "https":
-		h := healthcheck.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
+		h := probe.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
 		for _, s := range c.Statuses {
-			h.Status = append(h.Status, healthcheck.StatusRange{From: s.First, To: s.Last})
+			h.Status = append(h.Status, probe.StatusRange{From: s.First, To: s.Last})
 		}
 		return h, nil
 	case "grpc":
-		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
+		return probe.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
 	case "icmp":
 		return echo, nil
 	case "udp":
-		return healthcheck.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
+		return probe.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
 	case "dns":
 		return checkDNS(cfg, path, c)
 	case "exec":
-		return healthcheck.Exec{Argv: c.Command}, nil
+		return probe.Exec{Argv: c.Command}, nil
 	case "tcp":
 		if len(c.Steps) == 0 {
-			return healthcheck.TCP{Port: port}, nil
+			return probe.TCP{Port: port}, nil
 		}
 		script, err := checkScript(c.Steps)
 		if err != nil {
@@ -120,11 +125,11 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, ech
 
 // checkDNS builds a dns check.
 func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
-	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
+	name, kind, err := probe.ParseDNSQuery(c.QueryName + " " + c.QueryType)
 	if err != nil {
 		return nil, cfg.ErrorAt(path+".query", err)
 	}
-	d := healthcheck.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
+	d := probe.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
 	for _, name := range c.Expect {
 		d.Rcodes = append(d.Rcodes, dns.StringToRcode[name])
 	}
@@ -132,29 +137,29 @@ func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker
 }
 
 // checkScript builds the script of a tcp check.
-func checkScript(steps []conf.Step) (healthcheck.Script, error) {
-	var script []healthcheck.Step
+func checkScript(steps []conf.Step) (probe.Script, error) {
+	var script []probe.Step
 	for _, s := range steps {
-		var step healthcheck.Step
+		var step probe.Step
 		var err error
 		switch {
 		case s.Send != "":
-			step, err = healthcheck.SendText(s.Send)
+			step, err = probe.SendText(s.Send)
 		case s.SendHex != "":
-			step, err = healthcheck.SendHex(s.SendHex)
+			step, err = probe.SendHex(s.SendHex)
 		case s.Expect != "":
-			step, err = healthcheck.ExpectText(s.Expect)
+			step, err = probe.ExpectText(s.Expect)
 		case s.ExpectHex != "":
-			step, err = healthcheck.ExpectHex(s.ExpectHex)
+			step, err = probe.ExpectHex(s.ExpectHex)
 		default:
-			step, err = healthcheck.ExpectRegexp(s.ExpectRegexp)
+			step, err = probe.ExpectRegexp(s.ExpectRegexp)
 		}
 		if err != nil {
-			return healthcheck.Script{}, err
+			return probe.Script{}, err
 		}
 		script = append(script, step)
 	}
-	return healthcheck.NewScript(script...)
+	return probe.NewScript(script...)
 }
 
 // checkTLS returns the TLS settings of a check; nil if it uses no TLS.

@@ -44,6 +44,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/healthcheck/probe"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -70,7 +71,7 @@ type Daemon struct {
 	boot    *conf.Config // the configuration at the start
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
-	echo    *healthcheck.ICMP // for all ICMP checks
+	echo    *probe.ICMP // for all ICMP checks
 	state   *stateStore
 	drains  *drains
 	notify  *notifier
@@ -106,7 +107,7 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config,
-		echo:   healthcheck.NewICMP(),
+		echo:   probe.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1),
 		judgedAgain: make(chan struct{}, 1), life: newLife(), pools: make(map[string]*served),
 	}

@@ -257,8 +257,8 @@ func foundHere(offender, own netip.Addr) bool {
 // queuedError returns the error in a message of the error queue (ip(7), IP_RECVERR), and the address of its sender.
 func (c *control) queuedError(size int) (e Errno, offender netip.Addr) {
 	c.each(size, func(level, kind int32, data unsafe.Pointer) {
-		if level == unix.IPPROTO_IP && kind == unix.IP_RECVERR || level == unix.IPPROTO_IPV6 &&
-			kind == unix.IPV6_RECVERR {
+		if level == unix.IPPROTO_IP && kind == unix.IP_RECVERR ||
+			level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR {
 			e = Errno((*unix.SockExtendedErr)(data).Errno)
 			behind := (*unix.RawSockaddrInet6)(unsafe.Add(data,
 				unsafe.Sizeof(unix.SockExtendedErr{}))) // SO_EE_OFFENDER

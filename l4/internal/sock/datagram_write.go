@@ -159,8 +159,7 @@ func (w *DatagramWriter) Send(fd int) Errno {
 			continue
 		}
 		n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.headers[w.sent])),
-			uintptr(w.messages-w.sent),
-			unix.MSG_NOSIGNAL, 0, 0)
+			uintptr(w.messages-w.sent), unix.MSG_NOSIGNAL, 0, 0)
 		switch {
 		case e == 0:
 			for range int(n) {
@@ -283,13 +282,13 @@ func (w *DatagramWriter) Left(f func(head, body []byte)) {
 func (c *control) sentFrom(l *Local, family uint16) int {
 	if family == unix.AF_INET {
 		const size = unix.SizeofInet4Pktinfo
-		*(*unix.Inet4Pktinfo)(c.begin(0, unix.IPPROTO_IP, unix.IP_PKTINFO,
-			size)) = unix.Inet4Pktinfo{Spec_dst: [4]byte(l.addr[12:])}
+		info := (*unix.Inet4Pktinfo)(c.begin(0, unix.IPPROTO_IP, unix.IP_PKTINFO, size))
+		*info = unix.Inet4Pktinfo{Spec_dst: [4]byte(l.addr[12:])}
 		return unix.CmsgSpace(size)
 	}
 	const size = unix.SizeofInet6Pktinfo
-	*(*unix.Inet6Pktinfo)(c.begin(0, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, size)) = unix.Inet6Pktinfo{Addr: l.addr,
-		Ifindex: l.link}
+	info := (*unix.Inet6Pktinfo)(c.begin(0, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, size))
+	*info = unix.Inet6Pktinfo{Addr: l.addr, Ifindex: l.link}
 	return unix.CmsgSpace(size)
 }
 

@@ -257,8 +257,8 @@ func SameQuestion(query, message []byte) bool {
 	if binary.BigEndian.Uint16(query[4:]) != 1 {
 		return true
 	}
-	if failure := message[3]&maskRcode != rcodeOK && message[3]&maskRcode != rcodeNoName; failure &&
-		binary.BigEndian.Uint64(message[4:]) == 0 {
+	failure := message[3]&maskRcode != rcodeOK && message[3]&maskRcode != rcodeNoName
+	if failure && binary.BigEndian.Uint64(message[4:]) == 0 {
 		return true // see answer.read
 	}
 	var asked [maxNameLen]byte

@@ -195,8 +195,8 @@ func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time
 		}
 		return answers, true
 	}
-	if kept := s.lifetime > 0 && !f.purged && len(e.data)-len(key) <= maxKept && c.store.put(e, now); !kept &&
-		!a.truncated {
+	kept := s.lifetime > 0 && !f.purged && len(e.data)-len(key) <= maxKept && c.store.put(e, now)
+	if !kept && !a.truncated {
 		c.store.take(hash, key) // the old answer is no longer true
 	}
 	return answers, true

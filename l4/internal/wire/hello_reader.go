@@ -17,8 +17,8 @@ const (
 	maxLabel    = 63
 )
 
-// A helloReader reads bytes of a message over the boundaries of its records. The records are complete and checked. It is
-// a plain value: a copy reads on its own. Its zero value is at its end.
+// A helloReader reads bytes of a message over the boundaries of its records. The records are complete and checked. It
+// is a plain value: a copy reads on its own. Its zero value is at its end.
 type helloReader struct {
 	b    []byte
 	at   int  // of the next byte, or of the record header in front of it
@@ -162,8 +162,8 @@ func (r *helloReader) serverNames(h *Hello) error {
 	return nil
 }
 
-// hostName reads a host name, stores it in lower case, and reports whether it is one: labels of letters, digits, hyphens
-// and underscores, without a final dot. A last label of digits alone is an IPv4 address, or a part of one.
+// hostName reads a host name, stores it in lower case, and reports whether it is one: labels of letters, digits,
+// hyphens and underscores, without a final dot. A last label of digits alone is an IPv4 address, or a part of one.
 func (r *helloReader) hostName(h *Hello) bool {
 	if r.left > maxHostName {
 		return false

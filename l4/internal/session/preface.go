@@ -161,6 +161,7 @@ func (l *Loop) releasePreface(s *Session) {
 // Lost ends a session whose client is gone; e says how, and is zero if nobody knows.
 func Lost(s *Session, e sock.Errno) Step {
 	s.cause = e
+	s.noteUnread()
 	if e == 0 || e == sock.ConnReset || e == sock.BrokenPipe {
 		return End(tally.ClientReset, false)
 	}

@@ -111,6 +111,8 @@ func TestPrefaceEnds(t *testing.T) {
 		{"needs more and the client closes its half", patience, halfCloses("tw"), tally.Malformed},
 		{"the client closes its half at once", patience, halfCloses(""), tally.Malformed},
 		{"the client resets at once", patience, resets, tally.Probe},
+		{"the client sends too little and resets", patience, func(c *net.TCPConn) { c.Write([]byte("tw")); resets(c) },
+			tally.ClientReset},
 		{"the client never sends", soon, sends(""), tally.Idle},
 		{"the client sends too little", soon, sends("tw"), tally.Idle},
 		{"nobody serves the chosen pool", patience, sends("two!"), tally.NoBackend},
@@ -121,7 +123,7 @@ func TestPrefaceEnds(t *testing.T) {
 				x.use(t, routing(t, otherPool(t), test.patience))
 				c := dial(t, address(x.Server))
 				test.client(c)
-				if test.want != tally.Probe {
+				if test.want != tally.Probe && test.want != tally.ClientReset { // in which the client has gone
 					if got := reset(t, c); got != (refuse == l4.RefuseReset) {
 						t.Errorf("ended with a reset: %v", got)
 					}

@@ -79,12 +79,13 @@ func TestPrefacesInARow(t *testing.T) {
 			second.send(t, c, "two!")
 			c.Write([]byte("hello"))
 		} else {
-			c.Write([]byte("I am 7two!hello"))
+			c.Write([]byte("I am 7two!hello")) // in one event, and the second preface gets no other
 		}
-		c.CloseWrite()
-		if got, err := io.ReadAll(c); err != nil || string(got) != "2hello" {
+		got := make([]byte, 6)
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "2hello" {
 			t.Errorf("slowly %v: the answer is %q, error %v", slowly, got, err)
 		}
+		c.Close()
 		if line := x.lines.Next(t); line.Client != realClient.String() || line.Pool != "two" || line.In != 5 {
 			t.Errorf("slowly %v: %+v", slowly, line)
 		}

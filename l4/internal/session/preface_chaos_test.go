@@ -13,7 +13,8 @@ import (
 )
 
 // TestPrefaceChaos lets clients send two prefaces whole, in part or wrong, in pieces of any size, and then do whatever
-// TCP allows. It holds that at the end nothing is left: no session, no preface, no lease, and every client has its reason.
+// TCP allows. It holds that at the end nothing is left: no session, no preface, no lease; and that every client has its
+// reason.
 func TestPrefaceChaos(t *testing.T) {
 	const clients, rounds = 16, 15
 	x := startPrefaced(t, func(ls *l4.ListenerSpec) {

@@ -24,7 +24,7 @@ tools: ## install the servers and tools that the tests talk to, or say what is m
 race: ## all tests, unit and end to end, under the race detector
 	$(GO) test -race -count=1 -timeout 15m ./...
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
-	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck
+	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 
 unit: ## the tests beside the code only
@@ -35,7 +35,7 @@ e2e: tools ## the tests of the built binary against real servers
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 
 fuzz: ## run every fuzz target for FUZZ_TIME each
-	for package in ./conf ./healthcheck ./pool/discovery ./cmd/limeload-l4/admin ./l4 ./l4/internal/dnscache; do \
+	for package in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,'); do \
 		for target in $$($(GO) test $$package -list '^Fuzz' | grep '^Fuzz'); do \
 			$(GO) test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x || exit 1; \
 		done; \

@@ -1,12 +1,11 @@
 // Package algo chooses one member of a set: one file per algorithm, each built once for one immutable membership.
 //
-// It knows nothing of sockets, health or the time of day. Who may be chosen at all is decided by the caller, who
-// builds a new [Picker] whenever the membership or a weight changes; what must outlive that is kept in a [State]. What
-// changes from one session to the next (leases, limits, a weight that is still growing, times) is read live through each
-// member's [Load].
+// It knows nothing of sockets, health or the time of day. The caller decides which members may be chosen, and builds a
+// new [Picker] whenever the membership or a weight changes; a [State] holds what must outlive that. Values that change
+// from one session to the next (leases, limits, a growing weight, times) are read live through each member's [Load].
 //
-// [Build] and [Kinds] are for the writer's side. [Picker.Pick] and the methods of [Load] are the hot path: any
-// goroutine may call them at any time.
+// [Build] and [Kinds] are not for the hot path. [Picker.Pick] and the methods of [Load] are the hot path: any goroutine
+// may call them at any time.
 package algo
 
 import (
@@ -20,18 +19,19 @@ const MaxWeight = 256
 // A Member is one candidate of a picker.
 // It is a plain value; Build copies what it needs of it and keeps the pointer to its Load.
 type Member struct {
-	ID     string // stable name, the same on every machine; what the hashing algorithms know a member by
+	ID     string // stable name, the same on every machine; the hashing algorithms use it
 	Weight uint32 // share relative to the other members, 0 to MaxWeight
-	Load   *Load  // never nil; shared with whoever counts the leases
+	Load   *Load  // never nil; shared with the code that counts the leases
 }
 
 // A Picker chooses among the members it was built for.
 //
-// Pick returns an index into those members, and -1 only when there is none or each is at the limit of its Load. It may be
-// called from any goroutine; it never allocates, blocks or spins. The key says who asks: algorithms that hash give the
-// same key the same member, the others ignore it.
+// Pick returns an index into those members, and -1 only when there is none or each is at the limit of its Load. It may
+// be called from any goroutine; it never allocates, blocks or spins. The key identifies the client: algorithms that
+// hash give the same key the same member, the others ignore it.
 //
-// A member of weight 0 is picked only when all are of weight 0, and then all alike. A member at its limit is passed over.
+// A member of weight 0 is picked only when all members have weight 0, and then all have equal shares. A member at its
+// limit is skipped.
 type Picker interface {
 	Pick(key uint64) int
 }
@@ -40,23 +40,23 @@ type Picker interface {
 type Options struct {
 	// State is carried from one build to the next of the same set; nil starts anew.
 	State *State
-	// Balance bounds the loads of the hashing algorithms: no member gets a lease that would take it above this multiple of
-	// the mean, by weight, rounded up (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018).
-	// 0 is without a bound, else it is above 1. The other algorithms have no use for it.
+	// Balance bounds the loads of the hashing algorithms: no member gets a lease that would take it above this multiple
+	// of the mean, by weight, rounded up (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA
+	// 2018). 0 is no bound; otherwise it is above 1. The other algorithms ignore it.
 	Balance float64
-	// Total is what the loads of the members have joined; needed with Balance, else not looked at.
+	// Total is the Total that the members' loads have joined. It is required with Balance, and ignored without.
 	Total *Total
 }
 
-// A Kind describes one algorithm: its name in the configuration and, in a sentence, what it is for.
+// A Kind describes one algorithm: its name in the configuration, its use in one sentence, and properties.
 type Kind struct {
 	Name string
 	Use  string
 
-	Hash    bool // one key, one member: it looks at the key, and Options.Balance means something
-	Ordered bool // the members' order is the point: who cannot have one wants the next
-	Drawn   bool // a pick is a draw, which nobody can foretell; the others' next pick follows from what there is
-	Timed   bool // it goes by how long members take: Load.ObserveConnect and ObserveFirstByte are of use
+	Hash    bool // it hashes the key; Options.Balance applies
+	Ordered bool // it goes by the members' order: the next member replaces one that cannot be picked
+	Drawn   bool // it draws at random; the next pick of other algorithms can be predicted
+	Timed   bool // it uses the times of Load.ObserveConnect and ObserveFirstByte
 }
 
 // kind is one row of the registry.
@@ -65,17 +65,27 @@ type kind struct {
 	build func(members []candidate, o Options) Picker
 }
 
-// registry lists the algorithms in the order in which people read about them.
+// registry lists the algorithms in the order of the documentation.
 func registry() []kind {
 	return []kind{
-		{Kind{Name: "round_robin", Use: "turns by weight, evenly mixed; for short sessions that cost about the same"}, newRoundRobin},
-		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step", Drawn: true}, newRandom},
-		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"}, newLeastConn},
+		{Kind{Name: "round_robin", Use: "turns by weight, evenly mixed; for short sessions that cost about the same"},
+			newRoundRobin},
+		{Kind{Name: "random", Use: "a draw by weight for each session; where many balancers must not fall into step",
+			Drawn: true}, newRandom},
+		{Kind{Name: "least_conn", Use: "the fewest sessions for its weight; for long sessions, such as a database's"},
+			newLeastConn},
 		{Kind{Name: "p2c", Use: "the less loaded of two draws; nearly as even as least_conn, for many backends or balancers", Drawn: true}, newP2C},
-		{Kind{Name: "least_time", Use: "of two draws the sooner to answer for its load; for backends of unequal or changing speed", Drawn: true, Timed: true}, newLeastTime},
-		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins", Ordered: true}, newFirst},
-		{Kind{Name: "client_hash", Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true}, newClientHash},
-		{Kind{Name: "ring_hash", Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true}, newRingHash},
+		{Kind{Name: "least_time",
+			Use:   "of two draws the sooner to answer for its load; for backends of unequal or changing speed",
+			Drawn: true, Timed: true}, newLeastTime},
+		{Kind{Name: "first", Use: "the first in order, the next when it is full; for a primary and its stand-ins",
+			Ordered: true}, newFirst},
+		{Kind{Name: "client_hash",
+			Use: "a client keeps its backend, only a removed one's move; for up to some hundred backends", Hash: true},
+			newClientHash},
+		{Kind{Name: "ring_hash",
+			Use: "the same on a ring of points; for many backends, where nobody else's clients may move", Hash: true},
+			newRingHash},
 		{Kind{Name: "maglev", Use: "the same by a table; the evenest and the fastest, but a change moves a few clients more", Hash: true}, newMaglev},
 	}
 }
@@ -89,7 +99,7 @@ func Kinds() []Kind {
 	return kinds
 }
 
-// KindOf returns the algorithm of that name; its zero value if there is none.
+// KindOf returns the algorithm of that name, or the zero value if there is none.
 func KindOf(name string) Kind {
 	for _, k := range registry() {
 		if k.Name == name {
@@ -110,13 +120,12 @@ func (e *UnknownKindError) Error() string {
 	return fmt.Sprintf("unknown algorithm %q (known: %s)", e.Kind, strings.Join(e.Known, ", "))
 }
 
-// Build makes the picker of the given kind for members, which it does not keep.
-// Its only error is an *UnknownKindError. No member at all is allowed: Pick then returns -1.
-// A member without a Load or heavier than MaxWeight, and a Balance without a Total or of 1 or less, are the caller's bug,
-// and panic.
+// Build makes the picker of the given kind for members, which it does not keep. Its only error is an *UnknownKindError.
+// members may be empty: Pick then returns -1. Build panics on a caller's bug: a member without a Load or heavier than
+// MaxWeight, or a Balance without a Total or of 1 or less.
 //
-// A Load serves one picker at a time at its best: least_conn and first learn through it of leases that are given back,
-// and an older picker of the same Load may then overlook a member that became free.
+// A Load fully serves only the picker that was built last with it: least_conn and first learn through it of released
+// leases, and an older picker may overlook a member that became free.
 func Build(kindName string, members []Member, o Options) (Picker, error) {
 	if o.State == nil {
 		o.State = new(State)
@@ -131,7 +140,7 @@ func Build(kindName string, members []Member, o Options) (Picker, error) {
 			continue
 		}
 		c := candidates(members)
-		for i := range c { // of a picker of another kind, which knew more of its members
+		for i := range c { // left by an earlier picker of another kind
 			if l := c[i].load; l.seat.Load() != nil {
 				l.seat.Store(nil)
 			}
@@ -152,7 +161,7 @@ type candidate struct {
 	id     string
 }
 
-// candidates returns the members of a positive weight, or, when there is none, all of them with weight 1.
+// candidates returns the members of positive weight, or, if there are none, all members with weight 1.
 func candidates(members []Member) []candidate {
 	var weighted int
 	for i := range members {
@@ -176,7 +185,7 @@ func candidates(members []Member) []candidate {
 	return c
 }
 
-// totalWeight is the sum of the candidates' weights.
+// totalWeight returns the sum of the candidates' weights.
 func totalWeight(members []candidate) (sum int64) {
 	for i := range members {
 		sum += members[i].weight
@@ -184,15 +193,15 @@ func totalWeight(members []candidate) (sum int64) {
 	return sum
 }
 
-// admits reports whether the member may be picked: it is not full, and while its weight still grows, chance, any 64
-// random bits, favours it. By that a member that has a quarter of its weight refuses three picks of four, which makes the
-// shares of all right, whatever the algorithm, without another table.
-func (c *candidate) admits(chance uint64) bool {
+// allows reports whether the member may be picked: it is not full, and if its weight still grows, chance, 64 random
+// bits, falls into the part of the weight that is in force. So a member at a quarter of its weight refuses three picks
+// of four, which gives all members the right shares for every algorithm, without a new table.
+func (c *candidate) allows(chance uint64) bool {
 	return !c.load.Full() && c.load.favoured(chance)
 }
 
-// withRoom returns the first member after start, which may be any number, that is not full, or -1. It is what algorithms
-// resort to when a few tries met only members that are full or still slow.
+// withRoom returns the first member from start on, which may be any number, that is not full, or -1. Algorithms use it
+// when their first few tries found only full or slow-starting members.
 func withRoom(members []candidate, start uint64) int {
 	n := len(members)
 	at := int(start % uint64(n))
@@ -207,11 +216,11 @@ func withRoom(members []candidate, start uint64) int {
 	return -1
 }
 
-// tries is how many members a pick looks at before it resorts to a search through all. When half of them are full, one
-// pick in 65,000 does.
+// tries is how many members a pick tries before it searches all of them. If half of them are full, one pick in 65,000
+// gets that far.
 const tries = 16
 
-// nobody is the picker of no members, so that no algorithm has to look for that case.
+// nobody is the picker of no members, so that the algorithms need not handle that case.
 type nobody struct{}
 
 // Pick returns -1.

@@ -35,7 +35,7 @@ func drawMembers(t *rapid.T, total *Total) []Member {
 		l := members[i].Load
 		total.Join(l)
 		for range rapid.IntRange(0, 20).Draw(t, "leases") {
-			l.Acquire()
+			l.acquire()
 		}
 		if rapid.Bool().Draw(t, "limited") {
 			l.SetLimit(rapid.Int64Range(1, 25).Draw(t, "limit"))
@@ -65,7 +65,7 @@ func build(t testing.TB, kind string, members []Member, o Options) Picker {
 	return p
 }
 
-// wantPanic fails the test when f returns. A test is the one place where recover has its use: it hides nothing here.
+// wantPanic fails the test unless f panics. Only tests may use recover, since here it hides nothing.
 func wantPanic(t *testing.T, f func()) {
 	t.Helper()
 	defer func() {
@@ -76,7 +76,7 @@ func wantPanic(t *testing.T, f func()) {
 	f()
 }
 
-// forEachKind runs f as a subtest for every algorithm there is, so that a new one meets the contract, too.
+// forEachKind runs f as a subtest for every algorithm, so that a new one is tested for the contract too.
 func forEachKind(t *testing.T, f func(t *testing.T, k Kind)) {
 	for _, k := range Kinds() {
 		t.Run(k.Name, func(t *testing.T) { f(t, k) })
@@ -130,7 +130,7 @@ func TestPickOfOneMember(t *testing.T) {
 				if got := p.Pick(key); got != 0 {
 					t.Fatalf("Pick of the one member of weight %d = %d", weight, got)
 				}
-				members[0].Load.Acquire()
+				members[0].Load.acquire()
 			}
 			members[0].Load.SetLimit(100)
 			if got := p.Pick(1); got != -1 {
@@ -145,14 +145,14 @@ func sharesOf(p Picker, members []Member, picks int) []int {
 	counts := make([]int, len(members))
 	for key := range uint64(picks) {
 		i := p.Pick(key)
-		members[i].Load.Acquire()
+		members[i].Load.acquire()
 		counts[i]++
 	}
 	return counts
 }
 
-// tolerance is how far a member's picks may be from its share of them: not at all, or by five standard deviations of a fair
-// draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
+// tolerance returns how far a member's picks may be from its share of them: not at all, or by five standard deviations
+// of a fair draw, which happens by chance in a test of two million, and for a ring by those of its points besides.
 func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 	switch chance := 5 * math.Sqrt(picks*share*(1-share)); k.Name {
 	case "round_robin", "least_conn":
@@ -164,10 +164,11 @@ func tolerance(k Kind, picks, share float64, weight uint32) float64 {
 	}
 }
 
-// TestSharesFollowWeights includes weights that are all 0, which count as all alike, and one that does among others.
+// TestSharesFollowWeights includes members that all have weight 0, which count as equal, and a single weight of 0.
 func TestSharesFollowWeights(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
-		for _, weights := range [][]uint32{{0, 0, 0}, {1, 2, 0, 5}, {7, 7}, {MaxWeight, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 11}} {
+		for _, weights := range [][]uint32{{0, 0, 0}, {1, 2, 0, 5}, {7, 7}, {MaxWeight, 1, 1},
+			{1, 1, 1, 1, 1, 1, 1, 1, 1, 11}} {
 			members := membersOf(weights...)
 			var sum uint32
 			for _, w := range weights {
@@ -197,7 +198,7 @@ func TestSharesFollowWeights(t *testing.T) {
 	})
 }
 
-// TestTenThousandMembers looks whether the large tables reach everybody.
+// TestTenThousandMembers holds that large tables reach all members.
 func TestTenThousandMembers(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {
@@ -230,8 +231,8 @@ func TestTenThousandMembers(t *testing.T) {
 	})
 }
 
-// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about the sessions of that; by
-// hashing, a quarter of its own keys.
+// TestGrowingShare holds for each algorithm that a member at a quarter of its weight gets about that share of sessions;
+// with hashing, a quarter of its own keys.
 func TestGrowingShare(t *testing.T) {
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {
@@ -246,7 +247,8 @@ func TestGrowingShare(t *testing.T) {
 			want = picks / 12.0
 		}
 		if got := float64(counts[1]); got < 0.85*want || got > 1.15*want {
-			t.Errorf("of three equal members, the one at a quarter of its weight got %v of %d, want about %.0f", got, picks, want)
+			t.Errorf("of three equal members, the one at a quarter of its weight got %v of %d, want about %.0f",
+				got, picks, want)
 		}
 	})
 }
@@ -299,7 +301,7 @@ func TestPickFromManyGoroutinesWhileRebuilding(t *testing.T) {
 							t.Errorf("Pick = %d of %d members", i, n+1)
 							return
 						}
-						members[i].Load.Acquire()
+						members[i].Load.acquire()
 						members[i].Load.Release()
 					}
 				})
@@ -319,7 +321,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 		for name, arrange := range map[string]func(*Load){
 			"idle":    func(*Load) {},
 			"growing": func(l *Load) { l.SetShare(0.01) },
-			"full":    func(l *Load) { l.SetLimit(1); l.Acquire() },
+			"full":    func(l *Load) { l.SetLimit(1); l.acquire() },
 		} {
 			var total Total
 			members := benchMembers(200)

@@ -17,7 +17,7 @@ type column struct {
 	alias     int32
 }
 
-// newAliasTable is linear in the number of members and exact but for the rounding of 64 bits.
+// newAliasTable takes time linear in the number of members. The table is exact apart from rounding to 64 bits.
 func newAliasTable(members []candidate) aliasTable {
 	n, total := uint64(len(members)), uint64(totalWeight(members))
 	// A weight in n-ths of the total: total is one column's worth. At most 2^24 x 256 x 2^24, so far from an overflow.
@@ -57,7 +57,8 @@ func (t *aliasTable) draw() int {
 	return int(at)
 }
 
-// drawn draws until it meets a member whose weight, if it still grows, admits it, a few times at most.
+// drawn draws until it gets a member whose weight is fully in force or, if it grows, happens to allow the pick, a few
+// times at most.
 func (t *aliasTable) drawn(members []candidate) int {
 	for range tries {
 		i := t.draw()

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// benchMembers returns n members of mixed weights that hold some leases and have answered in some milliseconds each, the
-// same at every run.
+// benchMembers returns n members of mixed weights that hold some leases and have answered in some milliseconds each,
+// the same at every run.
 func benchMembers(n int) []Member {
 	r := rand.New(rand.NewPCG(1, 2))
 	members := make([]Member, n)
 	for i := range members {
 		members[i] = Member{ID: fmt.Sprint(i), Weight: 1 + r.Uint32N(10), Load: new(Load)}
 		for range r.IntN(20) {
-			members[i].Load.Acquire()
+			members[i].Load.acquire()
 		}
 		members[i].Load.ObserveFirstByte(time.Duration(1+r.IntN(20))*time.Millisecond, 0)
 	}
@@ -52,14 +52,14 @@ func BenchmarkChurn(b *testing.B) {
 		held := make([]int32, 4*len(members))
 		for i := range held {
 			held[i] = int32(p.Pick(uint64(i)))
-			members[held[i]].Load.Acquire()
+			members[held[i]].Load.acquire()
 		}
 		var key uint64
 		for b.Loop() {
 			at := Mix(key) % uint64(len(held))
 			members[held[at]].Load.Release()
 			held[at] = int32(p.Pick(key))
-			members[held[at]].Load.Acquire()
+			members[held[at]].Load.acquire()
 			key++
 		}
 	})

@@ -5,16 +5,16 @@ import (
 	"sync/atomic"
 )
 
-// blockSize is how many members share a hint: about the root of the largest pools there are, so that a search reads about
-// as many hints as members. Fewer members than that need no hints.
+// blockSize is how many members share a hint: about the square root of the largest pools, so that a search reads about
+// as many hints as members. A smaller set of members needs no hints.
 const blockSize = 64
 
 // full is the cost of a member that must not be picked, above all others.
 const full = math.MaxUint32
 
-// costOf is what one more lease on the member would come to for its weight: (leases + 1) / weight. It is the bits of a
-// float32, which for positive numbers compare as the numbers do: equal fractions are equal, and others differ as long as
-// there are fewer than some 100,000 leases on each.
+// costOf returns the cost of one more lease on the member, (leases + 1) / weight, as the bits of a float32. For
+// positive numbers these bits compare as the numbers do. Equal fractions are equal, and others differ as long as each
+// member has fewer than some 100,000 leases.
 func costOf(l *Load, weight float32) uint32 {
 	n := l.Leases()
 	if limit := l.limit.Load(); limit > 0 && n >= limit {
@@ -26,10 +26,10 @@ func costOf(l *Load, weight float32) uint32 {
 	return math.Float32bits(float32(n+1) / weight)
 }
 
-// blocks finds the cheapest of many members without looking at all of them. Members stand in blocks; of each block there
-// is a hint, a bound below which none of its members costs. A search looks only into the block of the lowest hint, which
-// mostly ends it, and sets that hint to what it found. An acquired lease makes hints too low, which costs a look and no
-// mistake; a released one lowers its block's hint, through the member's seat.
+// blocks finds the cheapest of many members without reading them all. The members are divided into blocks. Each block
+// has a hint, a lower bound of its members' costs. A search reads only the block with the lowest hint, which is mostly
+// enough, and sets that hint to the cost that it found. An acquired lease leaves a hint too low, which costs an extra
+// search and causes no mistake; a released one lowers its block's hint, through the member's seat.
 //
 // Invariant: once all releases and searches under way have ended, no member costs less than its block's hint.
 type blocks struct {
@@ -38,8 +38,8 @@ type blocks struct {
 	hints   []hint    // nil for a single block
 }
 
-// A hint is the bound of one block: a uint32 below, and above it a number that every release raises, so that a search that
-// read the members before the release cannot overwrite the hint behind it.
+// A hint is the bound of one block: a uint32 below, and above it a number that every release raises, so that a search
+// that read the members before the release cannot overwrite the hint behind it.
 type hint struct{ bits atomic.Uint64 }
 
 // A seat is a member's place in the blocks.
@@ -48,7 +48,8 @@ type seat struct {
 	weight float32
 }
 
-// newBlocks seats the members: from now on their loads tell of released leases. weight is what costs are divided by.
+// newBlocks gives the members their seats: from now on, their loads report released leases. Costs are divided by
+// weight.
 func newBlocks(members []candidate, weight func(*candidate) float32) *blocks {
 	b := &blocks{members: members, weights: make([]float32, len(members))}
 	for i := range members {
@@ -64,7 +65,7 @@ func newBlocks(members []candidate, weight func(*candidate) float32) *blocks {
 	return b
 }
 
-// lower takes the cost of a member that became cheaper into its block's hint.
+// lower lowers the hint of the member's block to the member's new cost.
 func (s *seat) lower(l *Load) {
 	cost := costOf(l, s.weight)
 	for {
@@ -75,19 +76,19 @@ func (s *seat) lower(l *Load) {
 	}
 }
 
-// searches is how many blocks a pick looks into before it is content with the best it has met, if it has met any. One or two do; more only
-// when other threads acquire and release at the same time.
+// searches is how many blocks a pick searches before it takes the best member found so far, if any. One or two are
+// enough unless other threads acquire and release at the same time.
 const searches = 8
 
-// cheapest returns the index of the member that costs least, or -1 when all are full. Of several the first one after
-// start, so that a start that moves on shares them out.
+// cheapest returns the index of the cheapest member, or -1 if all are full. Of several equal ones it returns the first
+// from start on, so that a moving start spreads the picks.
 func (b *blocks) cheapest(start uint64) int {
 	if b.hints == nil {
 		return b.chosen(b.search(0, len(b.members), start))
 	}
 	n := uint64(len(b.hints))
 	best, bestCost := -1, uint32(full)
-	// Having found nobody it goes on: after a build all hints are 0, and any number of blocks may be full.
+	// While none is found it continues: after a build all hints are 0, and any number of blocks may be full.
 	for i := 0; i < searches || best < 0 && i < searches+len(b.hints); i++ {
 		block, seen, others := b.lowestHint(int(start % n))
 		if uint32(seen) >= bestCost { // also when all are full
@@ -128,7 +129,8 @@ func (b *blocks) lowestHint(start int) (block int, seen uint64, others uint32) {
 	return block, seen, others
 }
 
-// search returns the first member after start, of those from one to another, that costs least, and its cost.
+// search returns the cheapest of the members from one index to another, the first from start on if there are several,
+// and its cost.
 func (b *blocks) search(from, to int, start uint64) (at int, cost uint32) {
 	middle := from + int(start%uint64(to-from))
 	at, cost = -1, full

@@ -14,7 +14,8 @@ func TestBlocksFindTheCheapest(t *testing.T) {
 	for _, kind := range []string{"least_conn", "first"} {
 		t.Run(kind, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				members := named(rapid.IntRange(1, 5*blockSize).Draw(t, "members"), rapid.SliceOfN(rapid.Uint32Range(1, 9), 1, 5).Draw(t, "weights")...)
+				members := named(rapid.IntRange(1, 5*blockSize).Draw(t, "members"),
+					rapid.SliceOfN(rapid.Uint32Range(1, 9), 1, 5).Draw(t, "weights")...)
 				p, _ := Build(kind, members, Options{})
 				r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 				limits := rapid.Int64Range(0, 3).Draw(t, "limits")
@@ -31,7 +32,7 @@ func TestBlocksFindTheCheapest(t *testing.T) {
 						}
 					default:
 						if i := p.Pick(0); i >= 0 {
-							members[i].Load.Acquire()
+							members[i].Load.acquire()
 						}
 					}
 					checkCheapest(t, kind, p.Pick(0), members)
@@ -78,7 +79,7 @@ func TestBlocksUnderContention(t *testing.T) {
 				var held []int
 				for range 500 {
 					if i := p.Pick(0); len(held) < 100 {
-						members[i].Load.Acquire()
+						members[i].Load.acquire()
 						held = append(held, i)
 					} else {
 						last := held[len(held)-1]
@@ -116,7 +117,7 @@ func TestFirstFills(t *testing.T) {
 			if got := p.Pick(uint64(i)); got != i/2 {
 				t.Fatalf("pick %d of %d members with room for two each = %d, want %d", i, n, got, i/2)
 			}
-			members[i/2].Load.Acquire()
+			members[i/2].Load.acquire()
 		}
 		if got := p.Pick(0); got != -1 {
 			t.Errorf("all full: Pick = %d, want -1", got)
@@ -128,13 +129,13 @@ func TestFirstFills(t *testing.T) {
 	}
 }
 
-// TestBlocksFindTheLastPlace builds pickers over members that are all full but one, which stands in any block: a pick that knows
-// nothing yet must not take the first blocks for all.
+// TestBlocksFindTheLastPlace builds pickers over members that are all full but one, which stands in any block: a pick
+// that knows nothing yet must not take the first blocks for all.
 func TestBlocksFindTheLastPlace(t *testing.T) {
 	members := named(20*blockSize, 1)
 	for _, m := range members {
 		m.Load.SetLimit(1)
-		m.Load.Acquire()
+		m.Load.acquire()
 	}
 	for _, kind := range []string{"least_conn", "first"} {
 		for free := 0; free < len(members); free += blockSize - 1 {
@@ -145,7 +146,7 @@ func TestBlocksFindTheLastPlace(t *testing.T) {
 					t.Errorf("%s: only member %d has room, Pick = %d", kind, free, got)
 				}
 			}
-			members[free].Load.Acquire()
+			members[free].Load.acquire()
 			if got := p.Pick(0); got != -1 {
 				t.Errorf("%s: all are full, Pick = %d", kind, got)
 			}
@@ -156,6 +157,6 @@ func TestBlocksFindTheLastPlace(t *testing.T) {
 		if got := build(t, kind, members, Options{}).Pick(0); got != last {
 			t.Errorf("%s: only the last member has room, Pick = %d", kind, got)
 		}
-		members[last].Load.Acquire()
+		members[last].Load.acquire()
 	}
 }

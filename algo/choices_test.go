@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// fullest puts sessions that stay on members and returns what the fullest has.
+// fullest opens sessions that stay and returns the number on the fullest member.
 func fullest(t *testing.T, kind string, members []Member, sessions int) int64 {
 	t.Helper()
 	p := build(t, kind, members, Options{})
 	var most int64
 	for key := range uint64(sessions) {
-		most = max(most, members[p.Pick(key)].Load.Acquire())
+		most = max(most, members[p.Pick(key)].Load.acquire())
 	}
 	return most
 }
 
-// TestTwoChoicesAgainstOne is the point of p2c: 10,000 sessions on 100 members are at most a few above the mean of 100,
-// where random puts some 25 more on its fullest.
+// TestTwoChoicesAgainstOne holds the benefit of p2c: of 10,000 sessions on 100 members, no member has more than a few
+// above the mean of 100, while random puts some 25 more on its fullest.
 func TestTwoChoicesAgainstOne(t *testing.T) {
 	one, two := fullest(t, "random", named(100, 1), 10_000), fullest(t, "p2c", named(100, 1), 10_000)
 	t.Logf("10,000 sessions on 100 members: the fullest has %d by random, %d by p2c", one, two)
@@ -47,21 +47,22 @@ func TestP2CWeights(t *testing.T) {
 	}
 }
 
-// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. By least_conn all next sessions are its until
-// it has as many, unless its weight grows slowly; by p2c at most one in five is, and slow start lowers that further.
+// TestNewcomerIsNotFlooded adds a member to 9 that hold 100 sessions each. With least_conn it gets all new sessions
+// until it has as many, unless its weight grows slowly; with p2c it gets at most one in five, and less with slow start.
 func TestNewcomerIsNotFlooded(t *testing.T) {
 	for _, tt := range []struct {
 		kind  string
 		share float64
 		most  int
 	}{
-		{"least_conn", 1, 100}, {"least_conn", 1.0 / 16, 8}, {"p2c", 1, 35}, {"p2c", 1.0 / 16, 8}, {"least_time", 1, 35},
+		{"least_conn", 1, 100}, {"least_conn", 1.0 / 16, 8}, {"p2c", 1, 35}, {"p2c", 1.0 / 16, 8},
+		{"least_time", 1, 35},
 		{"round_robin", 1, 11}, {"random", 1, 25},
 	} {
 		members := named(10, 1)
 		for _, m := range members[:9] {
 			for range 100 {
-				m.Load.Acquire()
+				m.Load.acquire()
 			}
 			m.Load.ObserveFirstByte(time.Millisecond, 0)
 		}
@@ -69,21 +70,22 @@ func TestNewcomerIsNotFlooded(t *testing.T) {
 		newcomer.SetShare(tt.share)
 		p := build(t, tt.kind, members, Options{})
 		for key := range uint64(100) {
-			members[p.Pick(key)].Load.Acquire()
+			members[p.Pick(key)].Load.acquire()
 		}
 		if n := newcomer.Leases(); n > int64(tt.most) {
-			t.Errorf("%s at %v of its weight: a newcomer got %d of 100 sessions, want at most %d", tt.kind, tt.share, n, tt.most)
+			t.Errorf("%s at %v of its weight: a newcomer got %d of 100 sessions, want at most %d",
+				tt.kind, tt.share, n, tt.most)
 		}
 	}
 }
 
-// A slowServer answers a session after a time of its own, on a simulated clock.
+// A slowServer answers sessions after a fixed time, on a simulated clock.
 type slowServer struct {
 	took time.Duration
 	got  int
 }
 
-// simulate has sessions come at a pace and end after their server's time, and returns how many each server got.
+// simulate starts sessions at a pace, ends each after its server's time, and returns how many each server got.
 func simulate(t *testing.T, s *State, members []Member, servers []slowServer, sessions int, from time.Duration) []int {
 	t.Helper()
 	p := build(t, "least_time", members, Options{State: s})
@@ -110,7 +112,7 @@ func simulate(t *testing.T, s *State, members []Member, servers []slowServer, se
 		}
 		open = rest
 		m := p.Pick(rand.Uint64())
-		members[m].Load.Acquire()
+		members[m].Load.acquire()
 		counts[m]++
 		open = append(open, ending{now + servers[m].took, m})
 	}
@@ -120,8 +122,8 @@ func simulate(t *testing.T, s *State, members []Member, servers []slowServer, se
 	return counts
 }
 
-// TestLeastTimeFollowsSpeed has one of three servers ten times as slow: it gets little, and its share back once it is fast
-// again and its bad times have faded.
+// TestLeastTimeFollowsSpeed has one of three servers ten times as slow: it gets little, and its share back once it is
+// fast again and its bad times have faded.
 func TestLeastTimeFollowsSpeed(t *testing.T) {
 	var s State
 	members := named(3, 1)

@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// fade is the time constant of an average: what was observed so long ago counts for a third. Finagle's peak EWMA has 10 s
-// too: a few seconds of trouble are over soon after, and a backend that is slow now and then is not forgotten between.
+// fade is the time constant of an average: an observation of that age counts for a third. Finagle's peak EWMA uses 10 s
+// too: a few seconds of trouble are soon forgotten, but a backend that is slow now and then is not forgotten in
+// between.
 const fade = 10 * time.Second
 
-// An ewma is a peak-sensitive, exponentially weighted moving average of times: what is worse than the average replaces it
-// at once, what is better pulls it down slowly, so that trouble is seen with the first session and trust comes back with
-// time. Its zero value has observed nothing; it is safe for concurrent use.
+// An ewma is a peak-sensitive, exponentially weighted moving average of times: a time above the average replaces it at
+// once, and one below pulls it down slowly, so that trouble shows with the first session and trust returns with time.
+// Its zero value has observed nothing; it is safe for concurrent use.
 type ewma struct {
 	bits atomic.Uint64 // the average in seconds, a float32, above its time in milliseconds, a uint32; 0 = none
 }
 
-// observe takes in one time.
+// observe adds one time to the average.
 func (e *ewma) observe(took, now time.Duration) {
 	sample := max(float32(took.Seconds()), 1e-9)
 	stamp := uint32(now.Milliseconds())
@@ -34,8 +35,8 @@ func (e *ewma) observe(took, now time.Duration) {
 	}
 }
 
-// at returns the average as it counts at clock, in milliseconds: halved for each half-life since the last observation, so
-// that a member that was slow once and is therefore avoided is tried again.
+// at returns the average at clock, in milliseconds: halved for each half-life since the last observation, so that a
+// member that is avoided because it was slow is tried again.
 func (e *ewma) at(clock int64) float32 {
 	bits := e.bits.Load()
 	if bits == 0 {

@@ -55,8 +55,8 @@ func ExampleOptions_balance() {
 		fmt.Println(err)
 		return
 	}
-	for range 100 { // one client, and yet none of four has more than 1.25 x 25, rounded up
-		members[picker.Pick(42)].Load.Acquire()
+	for range 100 { // one client, but no member gets more than 1.25 x 25, rounded up
+		members[picker.Pick(42)].Load.TryAcquire()
 	}
 	for _, m := range members {
 		fmt.Println(m.Load.Leases() <= 32)

@@ -10,7 +10,7 @@ type first struct {
 }
 
 func newFirst(members []candidate, _ Options) Picker {
-	// By an infinite weight all cost nothing and are equal, but for those that are full.
+	// With an infinite weight all members cost nothing, except full ones.
 	return &first{blocks: newBlocks(members, func(*candidate) float32 { return float32(math.Inf(1)) })}
 }
 

@@ -6,15 +6,15 @@ import (
 )
 
 // HashAddr returns the key of a client's address. It is the same in every process and on every machine, so that a fleet
-// of balancers agrees. An IPv4 address and its form mapped into IPv6 have one key; a zone, which only means something on
-// one machine, does not count. Anyone can construct collisions: it spreads load, it defends nothing.
+// of balancers agrees. An IPv4 address and its IPv4-mapped IPv6 form have the same key; the zone, which has a meaning
+// on one machine only, does not count. Anybody can construct collisions: the hash spreads load and is no defence.
 func HashAddr(a netip.Addr) uint64 {
 	b := a.As16()
 	return Mix(Mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
 }
 
-// Mix returns x with its bits stirred: a bijection in which each bit of x changes about half the bits of the result.
-// It turns one key into further ones, for example Mix(key + attempt). It is fixed for ever, like HashAddr.
+// Mix returns x with its bits mixed: a bijection in which each bit of x changes about half the bits of the result. It
+// turns one key into further ones, for example Mix(key + attempt). It is fixed for ever, like HashAddr.
 func Mix(x uint64) uint64 {
 	// The finalizer of SplitMix64 (Steele, Lea, Flood 2014; constants by Stafford, "Mix13").
 	x += 0x9e3779b97f4a7c15
@@ -23,8 +23,8 @@ func Mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// HashString returns the key of a text, such as a member's name, fixed for ever like HashAddr.
-func HashString(s string) uint64 {
+// hashString returns the key of a text, such as a member's name. It is fixed for ever, like HashAddr.
+func hashString(s string) uint64 {
 	h := uint64(len(s))
 	for len(s) >= 8 {
 		h = Mix(h ^ load64(s))

@@ -23,12 +23,13 @@ func forEachHash(t *testing.T, f func(t *testing.T, kind string)) {
 func named(n int, weights ...uint32) []Member {
 	members := make([]Member, n)
 	for i := range members {
-		members[i] = Member{ID: fmt.Sprintf("10.0.%d.%d:5432", i/250, i%250+1), Weight: weights[i%len(weights)], Load: new(Load)}
+		members[i] = Member{ID: fmt.Sprintf("10.0.%d.%d:5432", i/250, i%250+1), Weight: weights[i%len(weights)],
+			Load: new(Load)}
 	}
 	return members
 }
 
-// assignment is which member each of the keys 0 to keys-1 goes to, by its name.
+// assignment returns the name of the member for each of the keys 0 to keys-1.
 func assignment(p Picker, members []Member, keys int) []string {
 	ids := make([]string, keys)
 	for key := range ids {
@@ -74,8 +75,7 @@ func TestHashingDoesNotDependOnTheOrder(t *testing.T) {
 // without returns the members but one.
 func without(members []Member, i int) []Member { return slices.Concat(members[:i], members[i+1:]) }
 
-// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. That an addition does the same is the same statement
-// read backwards.
+// TestRemovalMovesOnlyItsKeys is exact for rendezvous and the ring. Read backwards, that holds for an addition too.
 func TestRemovalMovesOnlyItsKeys(t *testing.T) {
 	for _, kind := range []string{"client_hash", "ring_hash"} {
 		t.Run(kind, func(t *testing.T) {
@@ -104,24 +104,24 @@ func TestTheKeysOfTheGoneSpread(t *testing.T) {
 		before := assignment(build(t, kind, members, Options{}), members, 20_000)
 		rest := without(members, 3)
 		after := assignment(build(t, kind, rest, Options{}), rest, 20_000)
-		heirs := map[string]int{}
+		successors := map[string]int{}
 		var moved int
 		for key, was := range before {
 			if was == members[3].ID {
-				heirs[after[key]]++
+				successors[after[key]]++
 				moved++
 			}
 		}
 		for _, m := range rest {
-			if n := heirs[m.ID]; n < moved/9/3 || n > moved/9*3 {
+			if n := successors[m.ID]; n < moved/9/3 || n > moved/9*3 {
 				t.Errorf("of %d keys of the member that went, %s got %d, want about a ninth", moved, m.ID, n)
 			}
 		}
 	})
 }
 
-// TestMaglevMovesFewKeys measures what docs/algorithms.md states: keys that move although their member stays. The first two
-// rows are the setting of the paper's figure on resilience: 1,000 backends in a small and in a large table.
+// TestMaglevMovesFewKeys measures what docs/algorithms.md states: keys that move although their member stays. The first
+// two rows are the setting of the paper's figure on resilience: 1,000 backends in a small and in a large table.
 func TestMaglevMovesFewKeys(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -163,9 +163,11 @@ func TestMaglevMovesFewKeys(t *testing.T) {
 		}
 		all := float64(trials * len(before.table))
 		percent := 100 * float64(moved) / all
-		t.Logf("%-24s table %6d: %.2f %% of the keys had to move, %.2f %% more did", tt.name, len(before.table), 100*float64(own)/all, percent)
+		t.Logf("%-24s table %6d: %.2f %% of the keys had to move, %.2f %% more did",
+			tt.name, len(before.table), 100*float64(own)/all, percent)
 		if percent > tt.most {
-			t.Errorf("%s: %.2f %% of the keys moved although their member stayed, want at most %v %%", tt.name, percent, tt.most)
+			t.Errorf("%s: %.2f %% of the keys moved although their member stayed, want at most %v %%",
+				tt.name, percent, tt.most)
 		}
 	}
 }
@@ -209,7 +211,7 @@ func TestBoundedLoads(t *testing.T) {
 					continue
 				}
 				i := p.Pick(uint64(step) % keys)
-				n := members[i].Load.Acquire()
+				n := members[i].Load.acquire()
 				held = append(held, i)
 				mean := float64(len(held)) * float64(members[i].Weight) / float64(sum)
 				if float64(n) > math.Ceil(balance*mean) {
@@ -224,8 +226,8 @@ func TestBoundedLoads(t *testing.T) {
 	})
 }
 
-// TestBoundKeepsKeysHome holds that a bound which is not reached changes nothing.
-func TestBoundKeepsKeysHome(t *testing.T) {
+// TestUnreachedBoundMovesNoKeys holds that a bound which is not reached changes nothing.
+func TestUnreachedBoundMovesNoKeys(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		var total Total
 		members := named(20, 1, 2)
@@ -241,7 +243,7 @@ func TestBoundKeepsKeysHome(t *testing.T) {
 	})
 }
 
-// TestFullMembersKeysComeBack holds that a limit moves only whom it must, and only for as long.
+// TestFullMembersKeysComeBack holds that a limit moves only the keys it must, and only while the member is full.
 func TestFullMembersKeysComeBack(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		members := named(20, 1)
@@ -249,7 +251,7 @@ func TestFullMembersKeysComeBack(t *testing.T) {
 		before := assignment(p, members, 1000)
 		l := members[7].Load
 		l.SetLimit(1)
-		l.Acquire()
+		l.acquire()
 		for key, id := range assignment(p, members, 1000) {
 			if id == members[7].ID || id != before[key] && before[key] != members[7].ID {
 				t.Fatalf("key %d went from %s to %s while %s was full", key, before[key], id, members[7].ID)
@@ -262,7 +264,7 @@ func TestFullMembersKeysComeBack(t *testing.T) {
 	})
 }
 
-// TestGrowingShareIsSteady holds that a key which comes to a growing member stays there while it grows on.
+// TestGrowingShareIsSteady holds that a key that falls on a growing member stays there while it grows.
 func TestGrowingShareIsSteady(t *testing.T) {
 	forEachHash(t, func(t *testing.T, kind string) {
 		members := named(5, 1)
@@ -285,7 +287,8 @@ func TestGrowingShareIsSteady(t *testing.T) {
 // TestNegLog holds the table against the library's logarithm, and the bound against the table.
 func TestNegLog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := rapid.OneOf(rapid.Uint64(), rapid.Map(rapid.Uint64Range(0, 1<<30), func(x uint64) uint64 { return ^x })).Draw(t, "h")
+		h := rapid.OneOf(rapid.Uint64(),
+			rapid.Map(rapid.Uint64Range(0, 1<<30), func(x uint64) uint64 { return ^x })).Draw(t, "h")
 		got := float64(negLog(h)) / (1 << 32)
 		want := 64 - math.Log2(float64(max(h, 1)))
 		if got < want-1e-9 || got > want+0x1p-22 {
@@ -302,7 +305,7 @@ func TestNegLog(t *testing.T) {
 func TestClientHashScoresAreIndependent(t *testing.T) {
 	const keys = 1 << 20
 	for _, pair := range [][2]string{{"a", "b"}, {"10.0.0.1:5432", "10.0.0.2:5432"}, {"b1", "b10"}} {
-		a, b := HashString(pair[0]), HashString(pair[1])
+		a, b := hashString(pair[0]), hashString(pair[1])
 		var joint [256]float64
 		for key := range uint64(keys) {
 			k := Mix(key)
@@ -321,14 +324,15 @@ func TestClientHashScoresAreIndependent(t *testing.T) {
 func TestHashString(t *testing.T) {
 	seen := map[uint64]string{}
 	for i := range 20 {
-		for _, s := range []string{"abcdefghijklmnopqrst"[:i], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[:i]} {
-			if other, is := seen[HashString(s)]; is && other != s {
+		for _, s := range []string{"abcdefghijklmnopqrst"[:i],
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[:i]} {
+			if other, is := seen[hashString(s)]; is && other != s {
 				t.Errorf("%q and %q have one hash", s, other)
 			}
-			seen[HashString(s)] = s
+			seen[hashString(s)] = s
 		}
 	}
-	if got, want := HashString("10.0.0.11:6379"), uint64(0x3d0cd8a746aa8b7c); got != want {
-		t.Errorf("HashString = %#x, want %#x: a fleet has to agree", got, want)
+	if got, want := hashString("10.0.0.11:6379"), uint64(0x3d0cd8a746aa8b7c); got != want {
+		t.Errorf("hashString = %#x, want %#x: a fleet has to agree", got, want)
 	}
 }

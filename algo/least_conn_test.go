@@ -26,7 +26,7 @@ func TestLeastConnOrder(t *testing.T) {
 			members := membersOf(tt.weights...)
 			for i, n := range tt.leases {
 				for range n {
-					members[i].Load.Acquire()
+					members[i].Load.acquire()
 				}
 			}
 			p := build(t, "least_conn", members, Options{})
@@ -60,12 +60,13 @@ func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 						got.Load.Leases(), got.Weight, m.Load.Leases(), m.Weight)
 				}
 			}
-			got.Load.Acquire()
+			got.Load.acquire()
 		}
 	})
 }
 
-// TestLeastConnTiesDoNotHerd picks without acquiring, as many loops at once would see it: equal members are taken in turn.
+// TestLeastConnTiesDoNotHerd picks without acquiring, as many loops at once would see it: equal members are taken in
+// turn.
 func TestLeastConnTiesDoNotHerd(t *testing.T) {
 	p := build(t, "least_conn", membersOf(2, 2, 2, 2), Options{})
 	var counts [4]int

@@ -2,12 +2,13 @@ package algo
 
 import "math/rand/v2"
 
-// leastTime draws two members by weight and takes the one that is expected to answer sooner: the average time to the first
-// byte, times the leases it would then have, for its weight (peak EWMA, as in Finagle and Linkerd). Two draws, not the best
-// of all: with the best of all, everyone would run to whoever answered last and fastest.
+// leastTime draws two members by weight and takes the one that is expected to answer sooner: the average time to the
+// first byte, times the leases it would then have, for its weight (peak EWMA, as in Finagle and Linkerd). It takes the
+// better of two draws and not the best of all, since otherwise all sessions would go to the member with the best last
+// answer.
 //
-// While either of the two has no time yet, leases decide, as in p2c: a newcomer is neither flooded nor avoided. Times fade,
-// so a member that was slow is tried again; the clock for that is the State's, which goes on with each observation.
+// While either of the two has no time yet, leases decide, as in p2c: a newcomer is neither flooded nor avoided. Times
+// fade, so a member that was slow is tried again; the clock for that is the State's, which each observation advances.
 type leastTime struct {
 	members []candidate
 	table   aliasTable
@@ -27,7 +28,8 @@ func (p *leastTime) Pick(uint64) int {
 			if ta == 0 || tb == 0 {
 				return lessLoaded(a, b)
 			}
-			return ta*float32((a.load.Leases()+1)*b.load.weight(b.weight)) < tb*float32((b.load.Leases()+1)*a.load.weight(a.weight))
+			return ta*float32((a.load.Leases()+1)*b.load.weight(b.weight)) < tb*float32((b.load.Leases()+
+				1)*a.load.weight(a.weight))
 		})
 		if m != nil {
 			return m.index

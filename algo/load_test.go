@@ -11,7 +11,7 @@ func TestLoadCounts(t *testing.T) {
 	for i, step := range []struct {
 		do   func() int64
 		want int64
-	}{{l.Acquire, 1}, {l.Acquire, 2}, {l.Leases, 2}, {l.Release, 1}, {l.Release, 0}, {l.Leases, 0}} {
+	}{{l.acquire, 1}, {l.acquire, 2}, {l.Leases, 2}, {l.Release, 1}, {l.Release, 0}, {l.Leases, 0}} {
 		if got := step.do(); got != step.want {
 			t.Errorf("step %d = %d, want %d", i, got, step.want)
 		}
@@ -22,8 +22,8 @@ func TestLoadBelowZeroPanics(t *testing.T) {
 	wantPanic(t, func() { new(Load).Release() })
 }
 
-// TestTryAcquireHoldsTheLimit has many goroutines compete for few leases: never more are held than there may be, and while
-// there is room somebody gets in.
+// TestTryAcquireHoldsTheLimit has many goroutines compete for few leases: never more are held than there may be, and
+// while there is room somebody gets in.
 func TestTryAcquireHoldsTheLimit(t *testing.T) {
 	const limit = 3
 	var l Load
@@ -47,7 +47,8 @@ func TestTryAcquireHoldsTheLimit(t *testing.T) {
 	}
 	wg.Wait()
 	if l.Leases() != 0 || most.Load() > limit || got.Load() < 1000 {
-		t.Errorf("at the end %d leases, at most %d of %d at once, %d acquired", l.Leases(), most.Load(), limit, got.Load())
+		t.Errorf("at the end %d leases, at most %d of %d at once, %d acquired", l.Leases(), most.Load(), limit,
+			got.Load())
 	}
 	for range limit {
 		if !l.TryAcquire() {
@@ -73,7 +74,7 @@ func TestTotalIsExact(t *testing.T) {
 		users.Go(func() {
 			for i := 0; !done.Load(); i++ {
 				l := &loads[i%len(loads)]
-				l.Acquire()
+				l.acquire()
 				l.Release()
 			}
 		})
@@ -94,9 +95,9 @@ func TestTotalIsExact(t *testing.T) {
 	if n := total.Leases(); n != 0 {
 		t.Errorf("without leases the total is %d", n)
 	}
-	loads[0].Acquire()
+	loads[0].acquire()
 	total.Join(&loads[0])
-	loads[0].Acquire()
+	loads[0].acquire()
 	if n := total.Leases(); n != 2 {
 		t.Errorf("the total is %d, want the lease held before and the one after joining", n)
 	}
@@ -107,8 +108,8 @@ func TestTotalIsExact(t *testing.T) {
 	}
 }
 
-// TestTotalsChangeOver moves loads between two totals while leases are taken and given back: both stay exact, also while a load
-// is in both.
+// TestTotalsChangeOver moves loads between two totals while leases are taken and given back: both stay exact, also
+// while a load is in both.
 func TestTotalsChangeOver(t *testing.T) {
 	var totals [2]Total
 	loads := make([]Load, 3)
@@ -118,8 +119,8 @@ func TestTotalsChangeOver(t *testing.T) {
 		users.Go(func() {
 			for !done.Load() {
 				l := &loads[i%len(loads)]
-				l.Acquire()
-				l.Acquire()
+				l.acquire()
+				l.acquire()
 				l.Release()
 				l.Release()
 			}
@@ -143,7 +144,7 @@ func TestTotalsChangeOver(t *testing.T) {
 	l := &loads[0]
 	totals[0].Leave(l)
 	totals[1].Leave(l)
-	l.Acquire()
+	l.acquire()
 	totals[1].Join(l)
 	totals[0].Join(l)
 	l.SetLimit(2)

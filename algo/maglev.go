@@ -2,15 +2,15 @@ package algo
 
 import "slices"
 
-// tableSizes are the primes that a table's size is chosen from, the first one that has 100 entries for each member; the
-// paper asks for that to keep shares within 1 % of each other. It depends on the number of members alone: a change moves few
-// keys unless it crosses from one size to the next, beyond 655, 2,621 and 10,485 members.
+// tableSizes returns the primes that a table's size is chosen from, the first one that has 100 entries for each member;
+// the paper asks for that to keep shares within 1 % of each other. It depends on the number of members alone: a change
+// moves few keys unless it leads to another size, beyond 655, 2,621 and 10,485 members.
 func tableSizes() []int { return []int{65537, 262147, 1048583, 4194319} }
 
-// maglev looks a key up in a table in which each member stands as often as its weight says, to within one entry for equal
-// weights (Eisenbud et al.: Maglev, NSDI 2016, 3.4, with weights by turns). Shares are the evenest of all hashing
-// algorithms and a pick is one entry; for that, a change moves a few keys more than those of the changed member: how many
-// is in docs/algorithms.md (TestMaglevMovesFewKeys).
+// maglev looks a key up in a table in which each member stands as often as its weight says, to within one entry for
+// equal weights (Eisenbud et al.: Maglev, NSDI 2016, 3.4, with weights by turns). Of all hashing algorithms it has the
+// most even shares, and a pick reads one entry. In return, a change moves a few more keys than those of the changed
+// member; docs/algorithms.md says how many (TestMaglevMovesFewKeys).
 type maglev struct {
 	preference
 	table []int32 // ranks
@@ -29,7 +29,7 @@ func newMaglev(members []candidate, o Options) Picker {
 	return m
 }
 
-// A walker is a member's permutation of the table: where it looks next for a free entry.
+// A walker is a member's position in its permutation of the table, where it looks next for a free entry.
 type walker struct {
 	rank   int32
 	at     uint32
@@ -38,8 +38,9 @@ type walker struct {
 	credit int32 // of weights; a turn costs the largest of all
 }
 
-// fill gives the members turns, in the order of their hashes so that it is the same however they were given. In each round a
-// member of weight w has w/max of a turn; in a turn it takes the next entry of its permutation that is still free.
+// fill gives the members turns in the order of their hashes, so that the table does not depend on the order of members.
+// In each round a member of weight w has w/max of a turn; in a turn it takes the next entry of its permutation that is
+// still free.
 func (m *maglev) fill(size int) {
 	m.table = make([]int32, size)
 	for i := range m.table {
@@ -87,11 +88,11 @@ func (w *walker) step(size uint32) {
 	}
 }
 
-// Pick returns the key's member, or while that may not be picked one of the following entries.
+// Pick returns the key's member, or if that may not be picked, the member of a following entry.
 func (m *maglev) Pick(key uint64) int {
 	at := int(Mix(key) % uint64(len(m.table)))
 	for range tries {
-		if c := &m.members[m.table[at]]; m.admits(c, key) {
+		if c := &m.members[m.table[at]]; m.allows(c, key) {
 			return c.index
 		}
 		if at++; at == len(m.table) {

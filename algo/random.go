@@ -4,8 +4,8 @@ import "math/rand/v2"
 
 // random draws a member by weight, independently each time.
 //
-// A pick is one random number and one entry of an alias table (BenchmarkPick/random). Shares are those of the weights on
-// average only: of N sessions, a member of share s gets N s, give or take three times the root of N s (1-s).
+// A pick is one random number and one entry of an alias table (BenchmarkPick/random). Shares follow the weights on
+// average only: of N sessions, a member of share s gets N s, plus or minus three times the root of N s (1-s).
 type random struct {
 	members []candidate
 	table   aliasTable

@@ -1,12 +1,12 @@
 package algo
 
-// Replica returns a picker that picks as p would at this moment: to ask it what comes next changes nothing that p goes by.
-// The load of member i is loads[i] instead, a copy as by Load.CopyFrom, and State and Total are o's, in place of those that p
-// was built with. Kind, weights and Balance remain p's. What p draws, the replica draws, too, and each draws its own.
+// Replica returns a picker that picks as p would at this moment, without changing the state of p. It uses loads[i] as
+// the load of member i, a copy made by Load.CopyFrom, and the State and Total of o in place of those of p. Kind,
+// weights and Balance remain those of p. If p draws at random, the replica makes its own draws.
 //
-// It costs little more than the copies of the members: tables are shared. p is one of Build; another kind of Picker is the
-// caller's bug, and panics. It may be called from any goroutine. The replica's loads hear nothing of released leases: it is for
-// a few picks, one after the other, and then of no use.
+// It costs little more than copying the members, since tables are shared. p must come from Build; Replica panics on any
+// other Picker. It may be called from any goroutine. The replica does not learn of released leases: use it for a few
+// picks in a row and then drop it.
 func Replica(p Picker, loads []*Load, o Options) Picker {
 	if o.State == nil {
 		o.State = new(State)
@@ -19,7 +19,7 @@ type replicable interface {
 	replica(loads []*Load, o Options) Picker
 }
 
-// replicas returns the members with other loads, which are by their index.
+// replicas returns the members with other loads, found by their index.
 func replicas(members []candidate, loads []*Load) []candidate {
 	c := make([]candidate, len(members))
 	for i, m := range members {
@@ -55,7 +55,7 @@ func (l *leastConn) replica(loads []*Load, o Options) Picker {
 	return &leastConn{blocks: l.blocks.replica(loads), state: o.State}
 }
 
-// replica has the hints as they are. Its loads have no seat, so that its picks take nothing from the real ones.
+// replica returns a copy with the current hints. Its loads have no seat, so that its picks do not affect the real ones.
 func (b *blocks) replica(loads []*Load) *blocks {
 	c := &blocks{members: replicas(b.members, loads), weights: b.weights}
 	if b.hints != nil {
@@ -88,8 +88,8 @@ func (p *preference) replica(loads []*Load, o Options) preference {
 	return c
 }
 
-// CopyFrom makes l, which is new and used by nobody yet, hold as many leases as other does at this moment, with the same limit,
-// share and times. It joins no Total.
+// CopyFrom copies the current leases, limit, share and times of other to l, which must be new and not in use yet. It
+// joins no Total.
 func (l *Load) CopyFrom(other *Load) {
 	l.leases.Store(other.Leases())
 	l.limit.Store(other.limit.Load())
@@ -98,7 +98,7 @@ func (l *Load) CopyFrom(other *Load) {
 	l.connect.bits.Store(other.connect.bits.Load())
 }
 
-// CopyFrom makes s, which is new and used by nobody yet, stand where other stands at this moment.
+// CopyFrom copies the current state of other to s, which must be new and not in use yet.
 func (s *State) CopyFrom(other *State) {
 	s.position.Store(other.position.Load())
 	s.clock.Store(other.clock.Load())

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// TestReplicaForetells holds for every algorithm that does not draw that a replica's picks are those that come next, and that to ask
-// it changes nothing: with limits, weights, growing shares and a bound, after any history, in one block and in many.
-func TestReplicaForetells(t *testing.T) {
+// TestReplicaPredicts holds for every algorithm that does not draw at random that a replica's picks are the next picks,
+// and that they change nothing: with limits, weights, growing shares and a bound, after any history, in one block and
+// in many.
+func TestReplicaPredicts(t *testing.T) {
 	for _, k := range Kinds() {
 		if k.Drawn {
 			continue
@@ -48,7 +49,8 @@ func TestReplicaForetells(t *testing.T) {
 						}
 						got := p.Pick(key)
 						if got != want {
-							t.Fatalf("%s of %d, seed %d, step %d: picked %d, foretold %d", k.Name, n, seed, step, got, want)
+							t.Fatalf("%s of %d, seed %d, step %d: picked %d, foretold %d",
+								k.Name, n, seed, step, got, want)
 						}
 						if got >= 0 {
 							members[got].Load.TryAcquire()
@@ -73,14 +75,15 @@ func replicate(members []Member, p Picker, o Options) ([]*Load, Picker) {
 	return loads, Replica(p, loads, c)
 }
 
-// TestReplicaLeavesTheLoads holds for every algorithm that a replica picks by its own loads, and takes no seat from the others.
+// TestReplicaLeavesTheLoads holds for every algorithm that a replica picks by its own loads, and takes no seat from the
+// others.
 func TestReplicaLeavesTheLoads(t *testing.T) {
 	for _, k := range Kinds() {
 		members := make([]Member, 200)
 		for i := range members {
 			members[i] = Member{ID: fmt.Sprint(i), Weight: 1, Load: new(Load)}
 			members[i].Load.SetLimit(2)
-			members[i].Load.Acquire()
+			members[i].Load.acquire()
 			members[i].Load.ObserveFirstByte(time.Duration(i)*time.Millisecond, time.Second)
 		}
 		o := Options{State: new(State), Total: new(Total)}
@@ -88,7 +91,8 @@ func TestReplicaLeavesTheLoads(t *testing.T) {
 		loads, replica := replicate(members, p, o)
 		for i := range members {
 			seat := members[i].Load.seat.Load()
-			if took, is := loads[i].Latency(); !is || i > 0 && took.Round(time.Millisecond) != time.Duration(i)*time.Millisecond {
+			if took, is := loads[i].Latency(); !is ||
+				i > 0 && took.Round(time.Millisecond) != time.Duration(i)*time.Millisecond {
 				t.Fatalf("%s: a copy took %v, %v", k.Name, took, is)
 			}
 			if (seat != nil) != (k.Name == "first" || k.Name == "least_conn") || loads[i].seat.Load() != nil {
@@ -113,7 +117,8 @@ func TestReplicaLeavesTheLoads(t *testing.T) {
 	}
 }
 
-// TestBuildForgetsSeats holds that a picker of another kind hears nothing of released leases, which would cost each of them.
+// TestBuildForgetsSeats holds that a picker of a kind without hints gets no notice of released leases, which would slow
+// each release.
 func TestBuildForgetsSeats(t *testing.T) {
 	members := make([]Member, 2*blockSize)
 	for i := range members {

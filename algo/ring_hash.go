@@ -2,25 +2,25 @@ package algo
 
 import "math/bits"
 
-// pointsPerWeight is how many points of the ring a unit of weight has, as many as in nginx. With 160, the share of a member
-// of weight 1 is off by 8 % (one standard deviation); by 2.5 % for weight 10.
+// pointsPerWeight is how many points of the ring a unit of weight has, as many as in nginx. With 160, the share of a
+// member of weight 1 is off by 8 % (one standard deviation); by 2.5 % for weight 10.
 const pointsPerWeight = 160
 
-// maxPoints bounds a ring to 16 MiB. A total weight above 13,107 gets by with 80 points, above 26,214 with 40, and so on.
-// The number depends on nothing else, so that a change moves only the keys of the changed member unless it crosses one of
-// these marks.
+// maxPoints bounds a ring to 16 MiB. With a total weight above 13,107 a unit of weight has 80 points, above 26,214 it
+// has 40, and so on. The number depends on nothing else, so that a change moves only the keys of the changed member
+// unless it crosses one of these marks.
 const maxPoints = 2 << 20
 
-// ringHash puts each member on a ring at many places, by its weight, and gives a key to the first place after its own: the
-// consistent hashing of Karger et al. (1997) in the manner of libketama. What is removed leaves its keys to the next places,
-// which are anyone's, and no other key moves.
+// ringHash puts each member on a ring at many places, by its weight, and gives a key to the first place after its own:
+// the consistent hashing of Karger et al. (1997) in the manner of libketama. A removed member's keys move to the next
+// places, which belong to various members, and no other key moves.
 //
-// A pick is a look into an index by the upper bits and a few neighbours (BenchmarkPick/ring_hash).
+// A pick reads an index by the key's upper bits, and a few neighbouring points (BenchmarkPick/ring_hash).
 type ringHash struct {
 	preference
 	points []point // in the order of their places
-	starts []int32 // the first point whose place begins with these bits or more
-	shift  uint    // of a place to those bits
+	starts []int32 // the first point at or after each prefix of a place
+	shift  uint    // turns a place into its prefix
 }
 
 // A point is a place on the ring and the rank of the member that has it.
@@ -65,8 +65,8 @@ func (r *ringHash) each(perWeight int64, f func(point)) {
 	}
 }
 
-// sortPoints finishes what the index began: an insertion sort in which no point leaves its entry. Points at one place
-// stand in the order of their members' hashes, whatever the order these were given in.
+// sortPoints finishes the sort that the index began: an insertion sort in which no point leaves its entry. Points at
+// the same place are in the order of their members' hashes, whatever the order of members.
 func (r *ringHash) sortPoints() {
 	before := func(a, b point) bool {
 		return a.place < b.place || a.place == b.place && r.members[a.rank].hash < r.members[b.rank].hash
@@ -81,8 +81,7 @@ func (r *ringHash) sortPoints() {
 	}
 }
 
-// Pick returns the member that has the next place after the key's, or while that may not be picked one of the places that
-// follow.
+// Pick returns the member of the next place after the key's, or if that may not be picked, of a following place.
 func (r *ringHash) Pick(key uint64) int {
 	place := uint32(Mix(key) >> 32)
 	at := int(r.starts[place>>r.shift])
@@ -93,7 +92,7 @@ func (r *ringHash) Pick(key uint64) int {
 		if at == len(r.points) {
 			at = 0
 		}
-		if m := &r.members[r.points[at].rank]; r.admits(m, key) {
+		if m := &r.members[r.points[at].rank]; r.allows(m, key) {
 			return m.index
 		}
 		at++

@@ -1,7 +1,7 @@
 package algo
 
-// roundRobin walks a table in which each member stands as often as its weight says, evenly mixed.
-// It is immutable but for the position, which is shared with the picker before and the picker after it.
+// roundRobin walks a table in which each member stands as often as its weight says, evenly mixed. It is immutable apart
+// from the position, which it shares with earlier and later pickers.
 //
 // Between two picks of one member of weight w, each other member of weight v is picked v/w times, rounded up or down:
 // weights 5, 1, 1 give a a b a a c a, never five of a in a row.
@@ -23,7 +23,7 @@ func (r *roundRobin) Pick(uint64) int {
 	var position uint64
 	for range tries {
 		position = r.state.next()
-		if m := &r.members[r.table[position%uint64(len(r.table))]]; m.admits(Mix(position)) {
+		if m := &r.members[r.table[position%uint64(len(r.table))]]; m.allows(Mix(position)) {
 			return m.index
 		}
 	}
@@ -37,12 +37,13 @@ type occurrence struct {
 }
 
 // mixedTable orders the occurrences of all members by their ideal times. In a period from 0 to 1, occurrence k of the
-// member of rank i among n, of weight w, is due at (k + i/n) / w: members keep their distance from themselves, and the
-// i/n keeps members of equal weight from all coming at once. Members due at the same time stand in their order.
+// member of rank i among n, of weight w, is due at (k + i/n) / w: so the occurrences of a member are evenly spaced, and
+// the i/n keeps members of equal weight from being due at the same time. Members due at the same time are in the order
+// of their ranks.
 //
-// It is a counting sort into as many buckets as there are occurrences, and so linear in the sum of the weights:
-// 1 ms for 10,000 members of weights up to 10 (BenchmarkBuild), and 40 ms and 10 MB for the largest table there is for as
-// many, of 2,559,999 entries.
+// It is a counting sort into as many buckets as there are occurrences, and so linear in the sum of the weights: 1 ms
+// for 10,000 members of weights up to 10 (BenchmarkBuild), and 40 ms and 10 MB for the largest table of that many
+// members, with 2,559,999 entries.
 func mixedTable(members []candidate) []int32 {
 	n := int64(len(members))
 	var divisor, total int64
@@ -84,8 +85,8 @@ func mixedTable(members []candidate) []int32 {
 	return table
 }
 
-// sortWithinBuckets finishes what the buckets began. It is an insertion sort, in which nothing travels further than
-// through its own bucket; a bucket holds one occurrence on average, and each member at most once.
+// sortWithinBuckets finishes the sort that the buckets began. It is an insertion sort in which no occurrence leaves its
+// bucket; a bucket has one occurrence on average, and each member at most once.
 func sortWithinBuckets(order []occurrence, members []candidate) {
 	n := int64(len(members))
 	due := func(o occurrence) (num, den int64) { return int64(o.k)*n + int64(o.rank), members[o.rank].weight }
@@ -95,7 +96,7 @@ func sortWithinBuckets(order []occurrence, members []candidate) {
 		j := i
 		for ; j > 0; j-- {
 			pnum, pden := due(order[j-1])
-			// Both times carry the factor divisor/n, which therefore needs no thought here.
+			// Both times have the factor divisor/n, which cancels out.
 			if before, after := pnum*den, num*pden; before < after || before == after && order[j-1].rank < o.rank {
 				break
 			}

@@ -6,20 +6,21 @@ import (
 )
 
 // A State holds what must outlive a rebuild of a picker: the position of round_robin, the start of least_conn's search
-// and the clock of least_time. Its zero value is ready to use, and it is safe for concurrent use. It must not be copied.
+// and the clock of least_time. Its zero value is ready to use, and it is safe for concurrent use. It must not be
+// copied.
 type State struct {
 	position atomic.Uint64
 	clock    atomic.Int64 // milliseconds
 }
 
-// next returns a position that no other caller gets until the counter has gone round.
+// next returns a position that no other caller gets until the counter wraps.
 func (s *State) next() uint64 { return s.position.Add(1) - 1 }
 
-// Advance tells the time, on the clock of the times given to the loads' Observe methods. It goes forward only. least_time
-// reads no clock of its own: that would cost as much as the rest of a pick.
+// Advance sets the time, on the same clock as the times given to the loads' Observe methods. An earlier time is
+// ignored. least_time reads no clock itself: that would cost as much as the rest of a pick.
 func (s *State) Advance(now time.Duration) {
 	ms := now.Milliseconds()
 	if old := s.clock.Load(); old < ms {
-		s.clock.CompareAndSwap(old, ms) // a caller who was faster had about the same time
+		s.clock.CompareAndSwap(old, ms) // a faster caller had about the same time
 	}
 }

@@ -9,19 +9,19 @@ import (
 
 const portNeeds = "allowed is 1 to 65535"
 
-// An addressUse is what an address is for, which decides what it may be.
+// An addressUse is the use of an address, which decides what is allowed.
 type addressUse int
 
 const (
 	forListener   addressUse = iota
 	forBackend               // of the configuration: Resolve turns a name into an address
-	forDiscovered            // a backend of a discovery file: nobody would resolve a name
-	forCheck                 // where a backend is checked: it goes with a backend, wherever that is named
-	forResolver              // the DNS server that would have to resolve its own name
-	forAdmin                 // the daemon's own, which is there before any name can be asked for
+	forDiscovered            // a backend of a discovery file, in which names are not resolved
+	forCheck                 // where a backend is checked, in any list of backends
+	forResolver              // a DNS server, which cannot resolve its own name
+	forAdmin                 // the control API, which listens before any name can be resolved
 )
 
-// isLiteral says whether a host name will not do.
+// isLiteral reports whether the host must be an IP address.
 func (u addressUse) isLiteral() bool {
 	return u == forDiscovered || u == forCheck || u == forResolver || u == forAdmin
 }
@@ -42,14 +42,14 @@ func (u addressUse) needs() string {
 	return `needs "HOST:PORT" or "[IPV6]:PORT"`
 }
 
-// An address is what the text of one says.
+// An address is the parsed text of an address.
 type address struct {
 	host string     // as written, but in lower case; "" is all addresses
 	ip   netip.Addr // not valid if host is a name or ""
 	port uint16
 }
 
-// String identifies it: two texts for the same give the same.
+// String returns the canonical text: the same for all texts of one address.
 func (e address) String() string {
 	host := e.host
 	if e.ip.IsValid() {
@@ -58,8 +58,7 @@ func (e address) String() string {
 	return net.JoinHostPort(host, strconv.Itoa(int(e.port)))
 }
 
-// splitAddress takes an address text apart; needs says what the key allows. The error has
-// neither place nor Found.
+// splitAddress parses the text of an address; needs says what the key allows. The error has neither place nor Found.
 func splitAddress(s, needs string) (address, *Error) {
 	colon := strings.LastIndexByte(s, ':')
 	host := s[:max(colon, 0)]
@@ -72,7 +71,7 @@ func splitAddress(s, needs string) (address, *Error) {
 	switch {
 	case s == "":
 		return address{}, &Error{Allowed: needs}
-	case err == nil && ip.Is6(): // its last colon is no port's
+	case err == nil && ip.Is6(): // its last colon is part of the IPv6 address
 		return address{}, &Error{Message: "the port is missing", Allowed: needs}
 	case colon < 0:
 		return address{}, &Error{Message: "the port is missing", Allowed: needs}
@@ -97,8 +96,7 @@ func splitAddress(s, needs string) (address, *Error) {
 	return e, nil
 }
 
-// checkIP says what is wrong with an address to bind to or, for a backend, to connect to; ""
-// if it will do.
+// checkIP says what is wrong with an address to bind to or, for a backend, to connect to; "" if nothing is.
 func checkIP(ip netip.Addr, backend bool) string {
 	switch {
 	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
@@ -115,20 +113,22 @@ func checkIP(ip netip.Addr, backend bool) string {
 	return ""
 }
 
-// maxZoneBytes is the length of an interface's name: IFNAMSIZ less a closing zero (netdevice(7)).
+// maxZoneBytes is the longest name of an interface: IFNAMSIZ without the closing zero (netdevice(7)).
 const maxZoneBytes = 15
 
-// validZone says whether a zone could be the name of an interface, or its number, and has nothing in it that would disturb a
-// log, a terminal or the address around it. netip takes any text for a zone.
+// validZone reports whether a zone could be the name or number of an interface, and has no characters that would garble
+// a log, a terminal or the address. netip accepts any text as a zone.
 func validZone(zone string) bool {
 	if zone == "" || len(zone) > maxZoneBytes || zone == "." || zone == ".." {
 		return false
 	}
-	return !strings.ContainsFunc(zone, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("/:%[]\"'`\\", c) })
+	return !strings.ContainsFunc(zone, func(c rune) bool {
+		return c <= ' ' || c > '~' || strings.ContainsRune("/:%[]\"'`\\", c)
+	})
 }
 
-// validHost says whether a name could be one in the DNS or in a hosts file (RFC 1123, 2.1, and
-// the underscore that service names use). A number at the end makes it a mistyped address.
+// validHost reports whether a name could be in the DNS or in a hosts file (RFC 1123, 2.1, and the underscore of service
+// names). A name that ends in a number is a mistyped address.
 func validHost(host string) bool {
 	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
 	for _, l := range labels {

@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// DefaultAdminAddress is where the admin socket is unless the file says otherwise: where nobody chose the place, a balancer
-// that has no right to it serves without.
+// DefaultAdminAddress is the default of the admin address. If the file does not set another one, a balancer that may
+// not create this socket serves without it.
 const DefaultAdminAddress = "unix:/run/limeload/admin.sock"
 
-// maxSocketPath is what struct sockaddr_un holds beside a closing zero (unix(7)).
+// maxSocketPath is the longest path in struct sockaddr_un, without the closing zero (unix(7)).
 const maxSocketPath = 107
 
-// Admin is where the daemon can be asked and told things while it runs. Its zero value is off.
+// Admin has the address of the control API. Its zero value is off.
 type Admin struct {
 	Address    string `toml:"address" default:"unix:/run/limeload/admin.sock"` // "" is off; see Socket, Bind
 	SocketMode string `toml:"socket_mode" default:"0660"`                      // see Mode
-	TokenFile  string `toml:"token_file" default:""`                           // a path; "" only where no stranger comes: a Unix socket or loopback
+	// a path; "" only with a Unix socket or a loopback address
+	TokenFile string `toml:"token_file" default:""`
 
 	// Parse fills these from the texts above.
 	Socket string         // the path of a Unix socket; "" if Address is none
@@ -31,7 +32,8 @@ func validateAdmin(r *report, a *Admin) {
 	const table = "admin"
 	mode, err := strconv.ParseUint(a.SocketMode, 8, 32)
 	if err != nil || mode > 0o777 {
-		r.add(join(table, "socket_mode"), Error{Found: quote(a.SocketMode), Allowed: `needs permission bits as chmod has them, such as "0660"`})
+		r.add(join(table, "socket_mode"),
+			Error{Found: quote(a.SocketMode), Allowed: `needs permission bits as chmod has them, such as "0660"`})
 	}
 	a.Mode = fs.FileMode(mode)
 	path, unix := strings.CutPrefix(a.Address, "unix:")
@@ -41,7 +43,8 @@ func validateAdmin(r *report, a *Admin) {
 		r.add(join(table, "address"), Error{Found: quote(a.Address), Allowed: forAdmin.needs()})
 	case unix && len(path) > maxSocketPath:
 		r.add(join(table, "address"), Error{Found: quote(a.Address),
-			Message: "the path has " + strconv.Itoa(len(path)) + " bytes", Allowed: "allowed are " + strconv.Itoa(maxSocketPath)})
+			Message: "the path has " + strconv.Itoa(len(path)) + " bytes",
+			Allowed: "allowed are " + strconv.Itoa(maxSocketPath)})
 	case unix:
 		a.Socket = path
 	default:

@@ -41,7 +41,8 @@ backends = [
 	if cfg, err = Parse("lb.toml", []byte(file)); err != nil {
 		t.Fatal(err)
 	}
-	if w := strings.Join(cfg.Warnings(), "\n"); strings.Count(w, "the pool has no table health: nothing is checked") != 2 {
+	if w := strings.Join(cfg.Warnings(), "\n"); strings.Count(w,
+		"the pool has no table health: nothing is checked") != 2 {
 		t.Errorf("without health: warnings %q, want two of the key check", w)
 	}
 

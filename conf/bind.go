@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// The binder fills structs from the tree of values that the TOML library decoded. It knows no
-// key: all it goes by are the fields' types and tags.
+// The binder fills structs from the tree of values that the TOML library decoded. It knows no keys, only the fields'
+// types and tags.
 //
 //	toml:"key"        the key's name; a field without this tag is none of the binder's business
 //	toml:"key,named"  a table of tables, []T; each one's key becomes its Name, the order is the file's
@@ -39,8 +39,8 @@ import (
 //	oneof:"algorithms" the names of algo.Kinds
 //	note:"..."        is added to what the error says is allowed
 //
-// A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left
-// out; a slice is a list of tables, or of texts. The keys of an embedded struct are the table's own.
+// A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left out; a
+// slice is a list of tables, or of texts. The keys of an embedded struct are keys of the table itself.
 type field struct {
 	index          []int // see reflect.Value.FieldByIndex
 	key            string
@@ -103,8 +103,8 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// table fills the struct dst from the table found, which stands at path and at. Without one,
-// found is nil, all keys have their defaults and none is missing.
+// table fills the struct dst from the table found, which is at path and at. If found is nil, there is no table: all
+// keys get their defaults and none is missing.
 func (r *report) table(dst reflect.Value, found map[string]any, at *place, path string) {
 	fields := r.fields[dst.Type()]
 	if fields == nil {
@@ -112,7 +112,7 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		r.fields[dst.Type()] = fields
 	}
 	known := make([]string, len(fields))
-	var here []string // of the known, those that this table may have
+	var here []string // the known keys that this table may have
 	for i, f := range fields {
 		known[i] = f.key
 		sub := join(path, f.key)
@@ -131,7 +131,8 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 		switch {
 		case present && foreign != "":
 			r.leftOut(dst.FieldByIndex(f.index), f, at, sub)
-			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when, either(f.whenOneof))})
+			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when,
+				either(f.whenOneof))})
 		case present:
 			f.isRequired = f.isRequired && fits // for a list, which may then be empty
 			r.value(dst.FieldByIndex(f.index), f, v, subAt, sub)
@@ -147,8 +148,8 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 	r.alone(fields, found, path)
 }
 
-// alone reports a table that has none of the keys that are to stand alone, or several. One with
-// unknown keys alone has a typo, which is a mistake already.
+// alone reports a table that has none or several of the keys of which it needs exactly one. A table with only unknown
+// keys has a typo, which is reported already.
 func (r *report) alone(fields []field, found map[string]any, path string) {
 	var choice, present []string
 	for _, f := range fields {
@@ -174,9 +175,8 @@ func (r *report) alone(fields []field, found map[string]any, path string) {
 	r.add(path, e)
 }
 
-// fits says whether the other keys of the table found let f be required. Where they let it not even
-// stand there, foreign says which does that. A key that would decide but is itself a mistake
-// decides nothing.
+// fits reports whether the other keys of the table found allow f to be required. If they forbid f, foreign says which
+// one does. A deciding key that is itself a mistake decides nothing.
 func (f field) fits(fields []field, found map[string]any) (fits bool, foreign string) {
 	if f.unless != "" {
 		_, instead := found[f.unless]
@@ -199,7 +199,7 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
 }
 
-// leftOut gives dst the default of a key, or of each key of a table, that the file leaves out.
+// leftOut sets dst to the default of an omitted key, or of each key of an omitted table.
 func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
 	switch dst.Kind() {
 	case reflect.Struct:
@@ -213,7 +213,7 @@ func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
 	}
 }
 
-// value fills dst with what was found at path. After a mistake dst has its default.
+// value fills dst with the value found at path. After a mistake dst has its default.
 func (r *report) value(dst reflect.Value, f field, v any, at *place, path string) {
 	switch dst.Kind() {
 	case reflect.Pointer:
@@ -241,7 +241,7 @@ func (r *report) value(dst reflect.Value, f field, v any, at *place, path string
 	}
 }
 
-// plainKey is the key of a table whose value alone may stand in the table's place; "" if there is none.
+// plainKey returns the key whose plain value may replace the whole table; "" if there is none.
 func plainKey(t reflect.Type) string {
 	for i := range t.NumField() {
 		if _, plain := t.Field(i).Tag.Lookup("plain"); plain {
@@ -262,7 +262,8 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 		r.add(path, Error{Found: "an empty table", Allowed: "needs " + f.required})
 	}
 	if len(found) > maxTables {
-		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)), Allowed: fmt.Sprintf("needs %d at most", maxTables)})
+		r.add(path, Error{Found: fmt.Sprintf("%d tables", len(found)),
+			Allowed: fmt.Sprintf("needs %d at most", maxTables)})
 		return
 	}
 	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int {
@@ -281,7 +282,7 @@ func (r *report) named(dst reflect.Value, f field, v any, at *place, path string
 	dst.Set(elems)
 }
 
-// list fills the slice dst from a list of texts or of tables, whichever way it is written.
+// list fills the slice dst from a list of texts or of tables, in either way of writing.
 func (r *report) list(dst reflect.Value, f field, v any, at *place, path string) {
 	dst.Set(fromTag(dst.Type(), f.def))
 	var found []any
@@ -303,7 +304,7 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 		r.add(path, Error{Found: "an empty list", Allowed: f.needs(dst) + ", at least one"})
 		return
 	case n > 0 && f.max != "" && !f.within(reflect.ValueOf(n)):
-		// Not bound: its elements' mistakes, and what is kept for each, would have no bound either.
+		// It is not bound, since the number of mistakes and the memory for its elements would be unbounded too.
 		r.add(path, Error{Found: fmt.Sprintf("a list of %d", n), Allowed: "allowed is " + f.allowed(reflect.TypeOf(n))})
 		return
 	}
@@ -340,7 +341,7 @@ func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 	r.add(path, e)
 }
 
-// assign sets dst to v, and returns false if v is of another type or unreadable for dst's.
+// assign sets dst to v, and returns false if v has another type or cannot be parsed as dst's.
 func assign(dst reflect.Value, v any) bool {
 	if v == nil { // JSON's null
 		return false
@@ -364,7 +365,7 @@ func assign(dst reflect.Value, v any) bool {
 	return true
 }
 
-// within says whether a number is in the field's bounds. NaN never is.
+// within reports whether a number is in the field's bounds. NaN never is.
 func (f field) within(v reflect.Value) bool {
 	low, high := fromTag(v.Type(), f.min), fromTag(v.Type(), f.max)
 	switch {
@@ -437,7 +438,7 @@ func fromTag(t reflect.Type, tag string) reflect.Value {
 			got = strings.Split(tag, ",")
 		}
 	}
-	if tag == "" { // a required key's, "", or an empty list
+	if tag == "" { // the default of a required key, "", or an empty list
 		return v
 	}
 	if err != nil || !assign(v, got) {

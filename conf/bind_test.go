@@ -46,16 +46,17 @@ func (k knownKey) isScalar() bool {
 	return k.t.Kind() != reflect.Slice && k.t.Kind() != reflect.Pointer && k.t.Kind() != reflect.Struct
 }
 
-// isTexts says whether the key is a list of texts.
+// isTexts reports whether the key is a list of texts.
 func (k knownKey) isTexts() bool {
 	return k.t.Kind() == reflect.Slice && k.t.Elem().Kind() == reflect.String
 }
 
-// embeds says whether list is of the tables whose keys the table t has too.
+// embeds reports whether list is of the tables whose keys the table t has too.
 func embeds(t, list reflect.Type) bool {
-	return list.Kind() == reflect.Slice && slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool {
-		return f.Anonymous && f.Type == list.Elem()
-	})
+	return list.Kind() == reflect.Slice && slices.ContainsFunc(reflect.VisibleFields(t),
+		func(f reflect.StructField) bool {
+			return f.Anonymous && f.Type == list.Elem()
+		})
 }
 
 var keyName = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
@@ -81,10 +82,12 @@ func wrongTags(t reflect.Type) (wrong []string) {
 		}
 		if decides, ok := beside(k.when); k.when != "" && (!ok || decides.when != "") {
 			complain("%s decides nothing", k.when)
-		} else if i := slices.IndexFunc(k.whenOneof, func(s string) bool { return !slices.Contains(decides.oneof, s) }); i >= 0 {
+		} else if i := slices.IndexFunc(k.whenOneof,
+			func(s string) bool { return !slices.Contains(decides.oneof, s) }); i >= 0 {
 			complain("%s is never %q", k.when, k.whenOneof[i])
 		}
-		if i := slices.IndexFunc(k.requiredIf, func(s string) bool { return !k.isRequired || !slices.Contains(k.whenOneof, s) }); i >= 0 {
+		if i := slices.IndexFunc(k.requiredIf,
+			func(s string) bool { return !k.isRequired || !slices.Contains(k.whenOneof, s) }); i >= 0 {
 			complain("if %q is of no use", k.requiredIf[i])
 		}
 		if _, plain := k.tag.Lookup("plain"); plain && k.t.Kind() != reflect.String {
@@ -95,7 +98,8 @@ func wrongTags(t reflect.Type) (wrong []string) {
 			complain("only one bound")
 		}
 		_, hasDefault := k.tag.Lookup("default")
-		if kinds := []bool{hasDefault, k.isRequired, k.alone}; (k.isScalar() || k.isTexts()) && len(slices.DeleteFunc(kinds, func(is bool) bool { return !is })) != 1 {
+		if kinds := []bool{hasDefault, k.isRequired, k.alone}; (k.isScalar() || k.isTexts()) &&
+			len(slices.DeleteFunc(kinds, func(is bool) bool { return !is })) != 1 {
 			complain("not one of default, required and alone")
 		}
 		if k.alone && k.t.Kind() != reflect.String {
@@ -158,9 +162,11 @@ func TestTags(t *testing.T) {
 	want := []string{"t[].plain: no bounds", "t[].both: not one of default, required and alone",
 		"t[].none: not one of default, required and alone", "t[].out: the default 1B is out of bounds",
 		`t[].of: the default "c" is not allowed`, "t[].Upper: the name is not in lower case",
-		"t[].less: unless of is of no use", "t[].lost: unless plian is of no use", `t[].when: of is never "d"`, "t[].then: fo decides nothing",
+		"t[].less: unless of is of no use", "t[].lost: unless plian is of no use", `t[].when: of is never "d"`,
+		"t[].then: fo decides nothing",
 		"t[].self: self decides nothing", "t[].chain: when decides nothing",
-		"t[].texts: only one bound", `t[].texts: the default "c" is not allowed`, "t[].some: not one of default, required and alone",
+		"t[].texts: only one bound", `t[].texts: the default "c" is not allowed`,
+		"t[].some: not one of default, required and alone",
 		"t[].alone: not one of default, required and alone", "t[].apart: alone is for texts",
 		`t[].if: if "b" is of no use`, "t[].bare: plain is for texts"}
 	if got := wrongTags(reflect.TypeFor[sample]()); !slices.Equal(got, want) {
@@ -194,9 +200,12 @@ func TestBindWhen(t *testing.T) {
 		{map[string]any{"ones": list}, "f:1: a: missing; needs a number"},
 		{map[string]any{"ones": list, "kind": "y"}, ""},
 		{map[string]any{"ones": list, "kind": "w"}, `f:1: kind: found "w"; allowed is "x", "y" or "z"`},
-		{map[string]any{"ones": list, "kind": int64(1), "b": "q"}, `f:1: kind: found the integer 1; needs "x", "y" or "z"`},
-		{map[string]any{"ones": list, "kind": "z", "a": "two"}, `f:1: a: found the string "two"; kind is "z"; allowed if kind is "x"`},
-		{map[string]any{"ones": list, "a": int64(1), "b": nil}, `f:1: b: found null; kind is "x"; allowed if kind is "y" or "z"`},
+		{map[string]any{"ones": list, "kind": int64(1), "b": "q"},
+			`f:1: kind: found the integer 1; needs "x", "y" or "z"`},
+		{map[string]any{"ones": list, "kind": "z", "a": "two"},
+			`f:1: a: found the string "two"; kind is "z"; allowed if kind is "x"`},
+		{map[string]any{"ones": list, "a": int64(1), "b": nil},
+			`f:1: b: found null; kind is "x"; allowed if kind is "y" or "z"`},
 		{map[string]any{"a": int64(1)}, `f:1: ones: missing; needs a one`},
 		{map[string]any{"a": int64(1), "ones": empty}, `f:1: ones: found an empty list; needs a one`},
 		{map[string]any{"a": int64(1), "ones": empty, "more": map[string]any{}}, ``},
@@ -249,7 +258,8 @@ func TestBindTexts(t *testing.T) {
 		{"plain", "q", `plain: found the string "q"; needs a list of strings`},
 		{"plain", nil, `plain: found null; needs a list of strings`},
 		{"plain", []map[string]any{{}}, `plain[0]: found a table; needs a string`},
-		{"plain", list("q", int64(1), list()), "plain[1]: found the integer 1; needs a string\nf:1: plain[2]: found a list; needs a string"},
+		{"plain", list("q", int64(1), list()),
+			"plain[1]: found the integer 1; needs a string\nf:1: plain[2]: found a list; needs a string"},
 		{"some", list("a"), ""},
 		{"some", list(), `some: found an empty list; needs a list of "a", "b" or "c", at least one`},
 		{"some", int64(1), `some: found the integer 1; needs a list of "a", "b" or "c"`},
@@ -262,8 +272,10 @@ func TestBindTexts(t *testing.T) {
 		{"list", list(one("x"), one("y"), one()), `list: found a list of 3; allowed is 1 to 2`},
 		{"list", int64(1), `list: found the integer 1; needs a list of tables`},
 		{"list", list("x"), `list[0]: found the string "x"; needs a table`},
-		{"list", list(one(), one("x", "y")), "list[0]: found an empty table; needs exactly one of x, y\nf:1: list[1]: found x, y; needs exactly one of x, y"},
-		{"list", list(one("q"), map[string]any{"y": ""}), "list[0].q: unknown key; allowed here: x, y\nf:1: list[1].y: found \"\"; needs a text that is not empty"},
+		{"list", list(one(), one("x", "y")),
+			"list[0]: found an empty table; needs exactly one of x, y\nf:1: list[1]: found x, y; needs exactly one of x, y"},
+		{"list", list(one("q"), map[string]any{"y": ""}),
+			"list[0].q: unknown key; allowed here: x, y\nf:1: list[1].y: found \"\"; needs a text that is not empty"},
 		{"q", "", `q: unknown key; allowed here: plain, some, kind, list`},
 	} {
 		r := newReport("f", map[string]int{})
@@ -276,14 +288,17 @@ func TestBindTexts(t *testing.T) {
 		if got := r.sorted().Error(); got != want {
 			t.Errorf("%s = %v gives %q, want %q", tt.key, tt.value, got, want)
 		}
-		if tt.want != "" && tt.key != "kind" && !strings.HasPrefix(tt.want, tt.key+"[") && !reflect.DeepEqual(s.Shared, rest) {
+		if tt.want != "" && tt.key != "kind" && !strings.HasPrefix(tt.want, tt.key+"[") && !reflect.DeepEqual(s.Shared,
+			rest) {
 			t.Errorf("%s = %v leaves %+v", tt.key, tt.value, s.Shared)
 		}
 	}
-	for n, want := range []string{"found an empty list; needs two words or three", "found a list of 1; allowed is 2 to 3", "", "", "found a list of 4; allowed is 2 to 3"} {
+	for n, want := range []string{"found an empty list; needs two words or three",
+		"found a list of 1; allowed is 2 to 3", "", "", "found a list of 4; allowed is 2 to 3"} {
 		r := newReport("f", map[string]int{})
 		var s sample
-		r.table(reflect.ValueOf(&s).Elem(), map[string]any{"kind": "y", "need": slices.Repeat(list("w"), n)}, &place{line: 1}, "")
+		r.table(reflect.ValueOf(&s).Elem(), map[string]any{"kind": "y", "need": slices.Repeat(list("w"), n)},
+			&place{line: 1}, "")
 		if want != "" {
 			want = "f:1: need: " + want
 		} else if len(s.Need) != n {

@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// A Difference is a key that has another value in another configuration. It is a plain value.
+// A Difference is a key with different values in two configurations. It is a plain value.
 type Difference struct {
-	// Keys is the way to it, such as "pool", "redis", "retries". Of a table or a backend that only one of the two has it ends
-	// with its name; the elements of other lists are not told apart.
+	// Keys is the path to the key, such as "pool", "redis", "retries". For a table or backend that only one
+	// configuration has, it ends with the name. Elements of other lists are not distinguished.
 	Keys     []string
-	From, To string // as a file has them; "" where there is none
+	From, To string // as written in a file; "" if there is none
 }
 
 // someTable stands for a table, or a list of tables, in a Difference.
 const someTable = "{...}"
 
-// Compare returns what next says otherwise than c, in the order of c and then of next. Only keys are compared, with their
-// defaults: not what names came to, and not the order of listeners, pools and backends.
+// Compare returns the differences between c and next, in the order of c and then of next. It compares only keys, with
+// their defaults, and neither the addresses of host names nor the order of listeners, pools and backends.
 func (c *Config) Compare(next *Config) []Difference {
 	d := comparison{fields: make(map[reflect.Type][]field)}
 	d.tables(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), nil)
 	return d.found
 }
 
-// A comparison is a Compare under way.
+// A comparison is the state of one call of Compare.
 type comparison struct {
 	found  []Difference
-	fields map[reflect.Type][]field // of the tables compared so far: to read the tags took most of the time
+	fields map[reflect.Type][]field // of the tables compared so far: reading the tags took most of the time
 }
 
 func (d *comparison) add(keys []string, from, to string) {
@@ -70,7 +70,7 @@ func (d *comparison) values(a, b reflect.Value, keys []string) {
 	}
 }
 
-// isNamed tells whether t is a list of tables that are known by their names.
+// isNamed reports whether t is a list of tables that have names.
 func isNamed(t reflect.Type) bool {
 	if t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Struct {
 		return false
@@ -101,7 +101,7 @@ func (d *comparison) named(a, b reflect.Value, keys []string) {
 	}
 }
 
-// sameLists tells whether two lists of tables without names say the same.
+// sameLists reports whether two lists of tables without names are equal.
 func (d *comparison) sameLists(a, b reflect.Value) bool {
 	if a.Len() != b.Len() {
 		return false

@@ -2,15 +2,14 @@
 // mistake at once, each with its file and line, the path of the key, what was found there,
 // what is allowed, and for a typo the nearest known key.
 //
-// Load and Parse read and check the text alone; Config.Resolve, apart from them, turns host
-// names into addresses; ParseBackends reads the backends of a pool that stand in a file of their
-// own. The package opens no socket, starts nothing that outlives a call, logs nothing and watches
-// no file. Only cmd imports it, and hands each other package what
-// that needs in its own types. Its functions may be called from any goroutine.
+// Load and Parse only read and check the text. Config.Resolve turns host names into addresses. ParseBackends reads the
+// backends of a discovery file. The package opens no socket, starts nothing that outlives a call, logs nothing and
+// watches no file. Only cmd imports it, and passes the values to other packages in their own types. Its functions may
+// be called from any goroutine.
 //
-// A key is one field of a struct below with its tags, which bind.go explains: name, default
-// and bounds stand there and nowhere else. What one tag cannot say is in validate.go and, of
-// checks and discovery, in health.go and discovery.go.
+// A key is one field of a struct below with its tags, which bind.go explains; they alone define name, default and
+// bounds. Rules that a tag cannot express are in validate.go and, for checks and discovery, in health.go and
+// discovery.go.
 package conf
 
 import (
@@ -25,154 +24,178 @@ import (
 //go:embed reference.toml
 var Reference []byte
 
-// A Config is the whole of one file, complete with defaults. Parse made it, or it is of no
-// use. It is immutable, but for Resolve, and so safe for concurrent use once that is done.
+// A Config is the content of one file, complete with defaults. Only Parse makes a usable one. It is immutable apart
+// from Resolve, and safe for concurrent use after it.
 type Config struct {
-	File      string     // as it was given to Load or Parse
-	Global    Global     `toml:"global"`
-	Log       Log        `toml:"log"`
-	Admin     Admin      `toml:"admin"`
-	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"` // in the file's order, never empty
-	Pools     []Pool     `toml:"pool,named"`                                                   // in the file's order
+	File   string // as it was given to Load or Parse
+	Global Global `toml:"global"`
+	Log    Log    `toml:"log"`
+	Admin  Admin  `toml:"admin"`
+	// in the file's order, never empty
+	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
+	Pools     []Pool     `toml:"pool,named"` // in the file's order
 
 	lines      map[string]int // by path
 	unresolved Errors         // set by Resolve
 }
 
-// Global is what concerns the whole process. Its zero value is not the default.
+// Global has the settings of the whole process. Its zero value is not the default.
 type Global struct {
-	Workers      int      `toml:"workers" default:"0" min:"0" max:"1024"`             // loops; 0 is one per usable CPU
-	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is what the limit of descriptors allows
+	Workers int `toml:"workers" default:"0" min:"0" max:"1024"` // loops; 0 is one per usable CPU
+	// 0: as many as the limit of descriptors allows
+	MaxSessions  int      `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"`
 	DrainTimeout Duration `toml:"drain_timeout" default:"30s" min:"0s" max:"24h"`
 	DrainDelay   Duration `toml:"drain_delay" default:"0s" min:"0s" max:"1h"`
-	StateFile    string   `toml:"state_file" default:""`      // a path; "" is that changes at run time end with the process
-	Watch        bool     `toml:"watch" default:"false"`      // apply the file anew whenever it changes
-	UDPOffload   bool     `toml:"udp_offload" default:"true"` // UDP_GRO and UDP_SEGMENT, where the kernel has them
+	// a path; "": run-time changes end with the process
+	StateFile  string `toml:"state_file" default:""`
+	Watch      bool   `toml:"watch" default:"false"`      // apply the file whenever it changes
+	UDPOffload bool   `toml:"udp_offload" default:"true"` // UDP_GRO and UDP_SEGMENT, where the kernel has them
 }
 
-// Log is what is logged and how. Its zero value is not the default.
+// Log has the settings of the log. Its zero value is not the default.
 type Log struct {
 	Level  string `toml:"level" default:"info" oneof:"trace,debug,info,warn,error"`
 	Format string `toml:"format" default:"json" oneof:"json,console"`
 	Access bool   `toml:"access" default:"true"` // one line at the end of each session
-	Probes bool   `toml:"probes" default:"true"` // also of one whose client has said nothing
+	Probes bool   `toml:"probes" default:"true"` // also for a session whose client has sent nothing
 }
 
 // A Listener is a bound address that accepts clients, and where they are sent. Its zero value
 // is of no use.
 type Listener struct {
-	Name        string // of its table, [listener.NAME]
-	Address     string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
-	Protocol    string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
-	Pool        string `toml:"pool" required:"the name of a pool"`
-	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000" when:"protocol=tcp"` // 0 is Global.MaxSessions alone
+	Name     string // of its table, [listener.NAME]
+	Address  string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
+	Protocol string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
+	Pool     string `toml:"pool" required:"the name of a pool"`
+	// 0: only Global.MaxSessions applies
+	MaxSessions int `toml:"max_sessions" default:"0" min:"0" max:"100_000_000" when:"protocol=tcp"`
 
-	Backlog          int       `toml:"backlog" default:"4096" min:"1" max:"65535" when:"protocol=tcp"`
-	IdleTimeout      Duration  `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h" when:"protocol=tcp"`           // 0 is off
-	HalfCloseTimeout Duration  `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h" when:"protocol=tcp"`              // never 0
-	UserTimeout      Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"` // TCP_USER_TIMEOUT; 0 is the kernel's
-	Keepalive        Keepalive `toml:"keepalive" when:"protocol=tcp"`
-	RefuseWith       string    `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
+	Backlog int `toml:"backlog" default:"4096" min:"1" max:"65535" when:"protocol=tcp"`
+	// 0 is off
+	IdleTimeout Duration `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h" when:"protocol=tcp"`
+	// never 0
+	HalfCloseTimeout Duration `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h" when:"protocol=tcp"`
+	// TCP_USER_TIMEOUT; 0 is the kernel's default
+	UserTimeout Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"`
+	Keepalive   Keepalive `toml:"keepalive" when:"protocol=tcp"`
+	RefuseWith  string    `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
 
-	FlowTimeout   Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
-	FlowKey       string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
-	Responses     int      `toml:"responses" default:"0" min:"0" max:"1_000_000" when:"protocol=udp"` // 0 is FlowTimeout alone
-	MaxFlows      int      `toml:"max_flows" default:"65536" min:"1" max:"10_000_000" when:"protocol=udp"`
-	ClientFlows   int      `toml:"client_flows" default:"0" min:"0" max:"10_000_000" when:"protocol=udp"` // for one client; 0 is no limit
-	ReceiveBuffer Size     `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
-	SendBuffer    Size     `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"` // 0 is the kernel's
+	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
+	FlowKey     string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
+	// 0: only FlowTimeout applies
+	Responses int `toml:"responses" default:"0" min:"0" max:"1_000_000" when:"protocol=udp"`
+	MaxFlows  int `toml:"max_flows" default:"65536" min:"1" max:"10_000_000" when:"protocol=udp"`
+	// for one client; 0 is no limit
+	ClientFlows   int  `toml:"client_flows" default:"0" min:"0" max:"10_000_000" when:"protocol=udp"`
+	ReceiveBuffer Size `toml:"receive_buffer" default:"4MiB" min:"4KiB" max:"1GiB" when:"protocol=udp"`
+	// 0 is the kernel's
+	SendBuffer Size `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"`
 
-	Profile      string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
-	MaxUDPAnswer Size   `toml:"max_udp_answer" default:"1232B" min:"512B" max:"65535B" when:"protocol=udp"` // beside profile dns or a cache alone
-	Cache        *Cache `toml:"cache"`                                                                      // nil: none; with tcp only beside profile dns
+	Profile string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
+	// only with profile dns or a cache
+	MaxUDPAnswer Size   `toml:"max_udp_answer" default:"1232B" min:"512B" max:"65535B" when:"protocol=udp"`
+	Cache        *Cache `toml:"cache"` // nil: none; with tcp only in profile dns
 
-	// Bind is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
-	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
+	// Bind is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
+	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
 	Bind netip.AddrPort
 
-	// DualStack says that Bind is [::] and takes IPv4 clients too: Address is ":port". Any other
-	// IPv6 address, "[::]:port" too, is for IPv6 alone.
+	// DualStack says that Bind is [::] and accepts IPv4 clients too, since Address is ":port". Any other IPv6 address,
+	// including "[::]:port", is for IPv6 only.
 	DualStack bool
 }
 
-// Cache is which answers to DNS questions are kept, and for how long. Times count in whole seconds. Its zero value is not the default.
+// Cache has the settings of the DNS cache. Times are whole seconds. Its zero value is not the default.
 type Cache struct {
-	MaxEntries  int      `toml:"max_entries" default:"100_000" min:"1" max:"10_000_000"`
-	MaxBytes    Size     `toml:"max_bytes" default:"0B" zero:"" min:"64KiB" max:"64GiB"` // of all entries; 0 is 1 KiB for each of MaxEntries
+	MaxEntries int `toml:"max_entries" default:"100_000" min:"1" max:"10_000_000"`
+	// of all entries; 0 is 1 KiB for each of MaxEntries
+	MaxBytes    Size     `toml:"max_bytes" default:"0B" zero:"" min:"64KiB" max:"64GiB"`
 	MinTTL      Duration `toml:"min_ttl" default:"0s" min:"0s" max:"24h" step:"1s"`
 	MaxTTL      Duration `toml:"max_ttl" default:"24h" min:"1s" max:"168h" step:"1s"`    // never below MinTTL
 	NegativeTTL Duration `toml:"negative_ttl" default:"1h" min:"0s" max:"24h" step:"1s"` // 0 is not at all
 	StaleTTL    Duration `toml:"stale_ttl" default:"0s" min:"0s" max:"168h" step:"1s"`   // 0 is never
-	FailureTTL  Duration `toml:"failure_ttl" default:"30s" min:"0s" max:"5m" step:"1s"`  // 0 is not at all; RFC 9520, 3.2 has the bound
-	Prefetch    bool     `toml:"prefetch" default:"false"`
+	// 0: failures are not kept; the bound is from RFC 9520, 3.2
+	FailureTTL Duration `toml:"failure_ttl" default:"30s" min:"0s" max:"5m" step:"1s"`
+	Prefetch   bool     `toml:"prefetch" default:"false"`
 }
 
-// Keepalive is how silent clients are told from dead ones; the bounds are those of tcp(7). Its
-// zero value is not the default.
+// Keepalive has the settings of TCP keepalive, which detects dead clients; the bounds are those of tcp(7). Its zero
+// value is not the default.
 type Keepalive struct {
-	Idle     Duration `toml:"idle" default:"1m" min:"1s" max:"32767s" step:"1s"`      // of silence before the first probe
+	// silence before the first probe
+	Idle     Duration `toml:"idle" default:"1m" min:"1s" max:"32767s" step:"1s"`
 	Interval Duration `toml:"interval" default:"10s" min:"1s" max:"32767s" step:"1s"` // between probes
-	Count    int      `toml:"count" default:"6" min:"1" max:"127"`                    // of unanswered probes that end the session
+	// unanswered probes that end the session
+	Count int `toml:"count" default:"6" min:"1" max:"127"`
 }
 
 // A Pool is a named set of interchangeable backends. Its zero value is of no use.
 type Pool struct {
-	Name           string     // of its table, [pool.NAME]
-	Algorithm      string     `toml:"algorithm" default:"least_conn" oneof:"algorithms"`
-	Backends       []Backend  `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]" unless:"discovery"` // in the file's order; empty only beside Discovery
-	ConnectTimeout Duration   `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
-	Retries        int        `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
-	SlowStart      Duration   `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
-	HashKey        string     `toml:"hash_key" default:"client_ip" oneof:"client_ip,client" note:"this version does not hash \"sni\""`
-	HashBalance    float64    `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"` // 0 is unbounded, and all that algorithms without a hash allow
-	Zone           string     `toml:"zone" default:""`                                       // whose backends are preferred
-	Sticky         Sticky     `toml:"sticky"`
-	Queue          Queue      `toml:"queue"`
-	WhenNone       string     `toml:"when_none" default:"refuse" oneof:"refuse,all"`                         // no backend is healthy
-	OnUnhealthy    string     `toml:"on_unhealthy" default:"keep" depends:"" oneof:"keep,close"`             // the sessions of a backend that fails its checks; see Health.WantsPrimary
-	OnRemove       string     `toml:"on_remove" default:"drain" oneof:"drain,close"`                         // those of one that is removed or goes into maintenance
-	SendProxy      string     `toml:"send_proxy" default:"" oneof:",v2" note:"this version sends no \"v1\""` // a PROXY protocol header to backends; UDP alone
-	Health         *Health    `toml:"health"`                                                                // nil: backends are always healthy
-	Breaker        Breaker    `toml:"breaker"`
-	Discovery      *Discovery `toml:"discovery"` // nil: Backends are all there are
+	Name      string // of its table, [pool.NAME]
+	Algorithm string `toml:"algorithm" default:"least_conn" oneof:"algorithms"`
+	// in the file's order; empty only with Discovery
+	Backends       []Backend `toml:"backends" required:"at least one backend, such as [{ address = \"10.0.0.11:6379\" }]" unless:"discovery"`
+	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
+	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
+	SlowStart      Duration  `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
+	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client" note:"this version does not hash \"sni\""`
+	// 0 is unbounded; algorithms that do not hash allow nothing else
+	HashBalance float64 `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"`
+	Zone        string  `toml:"zone" default:""` // backends of this zone are preferred
+	Sticky      Sticky  `toml:"sticky"`
+	Queue       Queue   `toml:"queue"`
+	// what to do if no backend is healthy
+	WhenNone string `toml:"when_none" default:"refuse" oneof:"refuse,all"`
+	// what happens to the sessions of a backend that fails its checks; see Health.WantsPrimary
+	OnUnhealthy string `toml:"on_unhealthy" default:"keep" depends:"" oneof:"keep,close"`
+	// what happens to the sessions of a backend that is removed or goes into maintenance
+	OnRemove string `toml:"on_remove" default:"drain" oneof:"drain,close"`
+	// PROXY protocol header to backends; UDP only
+	SendProxy string     `toml:"send_proxy" default:"" oneof:",v2" note:"this version sends no \"v1\""`
+	Health    *Health    `toml:"health"` // nil: backends are always healthy
+	Breaker   Breaker    `toml:"breaker"`
+	Discovery *Discovery `toml:"discovery"` // nil: the pool has only Backends
 }
 
-// Sticky is for how long a client returns to the backend it had. Its zero value is not the
+// Sticky has the settings of stickiness: how long a client returns to the backend it had. Its zero value is not the
 // default.
 type Sticky struct {
-	TTL        Duration `toml:"ttl" default:"0s" zero:"" min:"1s" max:"720h"` // since the client came last; 0 is off
+	TTL        Duration `toml:"ttl" default:"0s" zero:"" min:"1s" max:"720h"` // since the client last came; 0 is off
 	MaxEntries int      `toml:"max_entries" default:"100_000" min:"1" max:"16_777_216"`
 }
 
-// Queue is how many sessions wait while every backend is at its MaxSessions. Its zero value is
-// not the default.
+// Queue has the settings of the queue, in which sessions wait while every backend is at its MaxSessions. Its zero value
+// is not the default.
 type Queue struct {
-	Max     int      `toml:"max" default:"0" min:"0" max:"1_000_000"` // 0 is none: they are refused
+	Max     int      `toml:"max" default:"0" min:"0" max:"1_000_000"` // 0: no queue, sessions are refused
 	Timeout Duration `toml:"timeout" default:"5s" min:"1ms" max:"1h"`
 }
 
 // A Backend is one address that sessions are sent to. Its zero value is of no use.
 type Backend struct {
-	Name        string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
-	Address     string `toml:"address" plain:"" required:"an address, such as \"10.0.0.11:6379\""`
-	Weight      int    `toml:"weight" default:"1" min:"0" max:"256"`               // share relative to the pool's others; 0 gets nothing new
-	MaxSessions int    `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
-	Tier        int    `toml:"tier" default:"0" min:"0" max:"65535"`               // used when no backend of a lower tier is eligible
-	Zone        string `toml:"zone" default:""`
-	Mode        string `toml:"mode" default:"ready" oneof:"ready,drain,maintenance"`
-	Check       string `toml:"check" default:""` // where it is checked; "" is at Address and Health.Port
+	Name    string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
+	Address string `toml:"address" plain:"" required:"an address, such as \"10.0.0.11:6379\""`
+	// share relative to the pool's other backends; 0: no new sessions or flows
+	Weight      int `toml:"weight" default:"1" min:"0" max:"256"`
+	MaxSessions int `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
+	// used when no backend of a lower tier is eligible
+	Tier  int    `toml:"tier" default:"0" min:"0" max:"65535"`
+	Zone  string `toml:"zone" default:""`
+	Mode  string `toml:"mode" default:"ready" oneof:"ready,drain,maintenance"`
+	Check string `toml:"check" default:""` // the address that is checked; "": Address with Health.Port
 
-	// Addr is Address as the kernel wants it. Parse fills it for a literal address, Resolve for
-	// a host name, before which it is not valid. An IPv4-mapped address stands there as IPv4.
+	// Addr is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
+	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
 	Addr netip.AddrPort
-	// CheckAddr is Check in the same way; it is not valid for "".
+	// CheckAddr is Check in the same form; it is not valid if Check is "".
 	CheckAddr netip.AddrPort
 }
 
-// Health is how the backends of a pool are checked. Its zero value is not the default.
+// Health says how the backends of a pool are checked. Its zero value is not the default.
 type Health struct {
 	Check
-	Checks       []Check  `toml:"checks" required:"a list of two checks or more, such as [{ type = \"icmp\" }, { type = \"tcp\" }]" min:"2" max:"32" when:"type=all_of,any_of"` // of plain kinds; nil unless Type is all_of or any_of
+	// none of which has Checks; nil unless Type is all_of or any_of
+	Checks       []Check  `toml:"checks" required:"a list of two checks or more, such as [{ type = \"icmp\" }, { type = \"tcp\" }]" min:"2" max:"32" when:"type=all_of,any_of"`
 	Interval     Duration `toml:"interval" default:"2s" min:"10ms" max:"24h"`
 	FastInterval Duration `toml:"fast_interval" default:"500ms" min:"10ms" max:"24h"` // while the verdict is changing
 	Timeout      Duration `toml:"timeout" default:"1s" min:"1ms" max:"1h"`
@@ -183,28 +206,36 @@ type Health struct {
 	StaleAfter   Duration `toml:"stale_after" default:"0s" zero:"" min:"10ms" max:"720h"` // 0 is 3 x Interval + Timeout
 }
 
-// Check is what one check does. The keys of kinds other than Type have their defaults. Its zero value
-// is not the default.
+// Check says what one check does. Keys that Type does not use have their defaults. Its zero value is not the default.
 type Check struct {
-	Type string `toml:"type" default:"tcp" oneof:"tcp,tls,http,https,grpc,icmp,udp,dns,postgres,redis,exec,all_of,any_of"` // the last two only in Health
-	Port int    `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis"`   // 0 is the traffic's
+	// the last two only in Health
+	Type string `toml:"type" default:"tcp" oneof:"tcp,tls,http,https,grpc,icmp,udp,dns,postgres,redis,exec,all_of,any_of"`
+	// 0: the port of Address
+	Port int `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis"`
 
-	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"` // in this order; none: a connection is enough
+	// in this order; without steps, a connection is enough
+	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"`
 
-	TLS        bool     `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis"`              // tcp has it only with Steps; see UsesTLS
-	Verify     bool     `toml:"verify" default:"true" when:"type=tls,https,tcp,grpc,postgres,redis"`  // false accepts any certificate
-	ServerName string   `toml:"server_name" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"` // "" is the backend's address
-	CA         string   `toml:"ca" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`          // a path; "" is the system's
-	Cert       string   `toml:"cert" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`        // a path; "" if Key is
-	Key        string   `toml:"key" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`         // a path; "" if Cert is
-	ALPN       []string `toml:"alpn" default:"" when:"type=tls"`                                      // one of them must be chosen; none is no matter
-	MinDays    int      `toml:"min_days" default:"0" min:"0" max:"3650" when:"type=tls"`              // that the certificate is still valid; 0 is not looked at
+	// for tcp only with Steps; see UsesTLS
+	TLS bool `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis"`
+	// false accepts any certificate
+	Verify bool `toml:"verify" default:"true" when:"type=tls,https,tcp,grpc,postgres,redis"`
+	// "" is the backend's address
+	ServerName string `toml:"server_name" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`
+	// a path; "" is the system's
+	CA   string `toml:"ca" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`
+	Cert string `toml:"cert" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"` // a path; "" if Key is
+	Key  string `toml:"key" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`  // a path; "" if Cert is
+	// the server must choose one of them; empty: any
+	ALPN []string `toml:"alpn" default:"" when:"type=tls"`
+	// the certificate must be valid for that long; 0: not checked
+	MinDays int `toml:"min_days" default:"0" min:"0" max:"3650" when:"type=tls"`
 
 	Method string   `toml:"method" default:"GET" when:"type=http,https"`
 	Path   string   `toml:"path" default:"/" when:"type=http,https"`
 	Host   string   `toml:"host" default:"" when:"type=http,https"`          // "" is the address
 	Status []string `toml:"status" default:"200-399" when:"type=http,https"` // see Statuses
-	Body   string   `toml:"body" default:"" when:"type=http,https"`          // what the body must contain
+	Body   string   `toml:"body" default:"" when:"type=http,https"`          // a text that the body must contain
 
 	Service   string `toml:"service" default:"" when:"type=grpc"`   // "" is the whole server
 	Authority string `toml:"authority" default:"" when:"type=grpc"` // "" is the address
@@ -216,15 +247,17 @@ type Check struct {
 	AnswerHex     string `toml:"answer_hex" default:"" when:"type=udp"` // "" unless Answer is
 	RequireAnswer bool   `toml:"require_answer" default:"false" when:"type=udp"`
 
-	Query     string   `toml:"query" required:"what to ask for, \"NAME\" or \"NAME TYPE\", such as \"example.com A\"" when:"type=dns"` // see QueryName, QueryType
+	// see QueryName, QueryType
+	Query     string   `toml:"query" required:"what to ask for, \"NAME\" or \"NAME TYPE\", such as \"example.com A\"" when:"type=dns"`
 	Expect    []string `toml:"expect" default:"NOERROR" oneof:"NOERROR,FORMERR,SERVFAIL,NXDOMAIN,NOTIMP,REFUSED" when:"type=dns"`
 	Transport string   `toml:"transport" default:"udp" oneof:"udp,tcp" when:"type=dns"`
 
-	User         string   `toml:"user" default:"" when:"type=postgres,redis"` // never "" for postgres
-	PasswordFile string   `toml:"password_file" default:"" when:"type=postgres,redis"`
-	Database     string   `toml:"database" default:"postgres" when:"type=postgres"`
-	Role         string   `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis"`
-	MaxLag       Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis"` // of replicas; 0 is not looked at, and all there is with Role primary
+	User         string `toml:"user" default:"" when:"type=postgres,redis"` // never "" for postgres
+	PasswordFile string `toml:"password_file" default:"" when:"type=postgres,redis"`
+	Database     string `toml:"database" default:"postgres" when:"type=postgres"`
+	Role         string `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis"`
+	// of replicas; 0: not checked, the only value with Role primary
+	MaxLag Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis"`
 
 	Command []string `toml:"command" required:"a program by its absolute path and its arguments, such as [\"/usr/local/bin/check\", \"--fast\"]" when:"type=exec"`
 
@@ -246,45 +279,51 @@ type Step struct {
 	ExpectRegexp string `toml:"expect_regexp" alone:""` // see Regexp
 
 	// Parse fills these from the texts above.
-	Bytes  []byte         // what is sent or, if Sends is false, waited for; nil beside Regexp
+	Bytes  []byte         // the bytes to send or to wait for; nil with Regexp
 	Regexp *regexp.Regexp // of ExpectRegexp; nil without
 }
 
 // A StatusRange is the HTTP status codes from First to Last.
 type StatusRange struct{ First, Last int }
 
-// Breaker is when what the traffic shows of a backend keeps sessions away from it. Its zero value is not the default.
+// Breaker has the settings of breakers, which keep sessions away from backends whose traffic fails. Its zero value is
+// not the default.
 type Breaker struct {
-	Failures     int      `toml:"failures" default:"5" min:"0" max:"1_000_000"`     // consecutive failures that open it; 0 is never
-	FailureRatio float64  `toml:"failure_ratio" default:"0" min:"0" max:"1"`        // or this share of the sessions in Window; 0 is never
-	Window       Duration `toml:"window" default:"30s" min:"100ms" max:"24h"`       // of FailureRatio
-	MinSamples   int      `toml:"min_samples" default:"20" min:"1" max:"1_000_000"` // sessions in Window for FailureRatio to count
-	OpenFor      Duration `toml:"open_for" default:"10s" min:"10ms" max:"24h"`      // doubles at each reopening
-	MaxOpenFor   Duration `toml:"max_open_for" default:"5m" min:"10ms" max:"24h"`   // never below OpenFor
-	Trials       int      `toml:"trials" default:"1" min:"1" max:"1000"`            // sessions let through half-open
-	MaxOpenShare float64  `toml:"max_open_share" default:"0.5" min:"0" max:"1"`     // of the healthy and ready backends; never the last
+	// consecutive failures that open the breaker; 0 is never
+	Failures int `toml:"failures" default:"5" min:"0" max:"1_000_000"`
+	// share of failures among the sessions in Window that opens it; 0 is never
+	FailureRatio float64  `toml:"failure_ratio" default:"0" min:"0" max:"1"`
+	Window       Duration `toml:"window" default:"30s" min:"100ms" max:"24h"` // of FailureRatio
+	// sessions in Window for FailureRatio to count
+	MinSamples int      `toml:"min_samples" default:"20" min:"1" max:"1_000_000"`
+	OpenFor    Duration `toml:"open_for" default:"10s" min:"10ms" max:"24h"`    // doubles at each reopening
+	MaxOpenFor Duration `toml:"max_open_for" default:"5m" min:"10ms" max:"24h"` // never below OpenFor
+	Trials     int      `toml:"trials" default:"1" min:"1" max:"1000"`          // sessions let through while half-open
+	// share of the healthy and ready backends; never the last one
+	MaxOpenShare float64 `toml:"max_open_share" default:"0.5" min:"0" max:"1"`
 }
 
-// Discovery is where a pool's backends are found, instead of Backends or besides them. Its zero
-// value is not the default.
+// Discovery says where a pool finds backends, instead of Backends or in addition to them. Its zero value is not the
+// default.
 type Discovery struct {
-	Type          string   `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
-	Name          string   `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
-	Port          int      `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"` // with srv, 0 is the records'
-	File          string   `toml:"file" required:"the path of a list of backends" when:"type=file"`                                      // see ParseBackends
-	Resolver      string   `toml:"resolver" default:"" when:"type=dns,srv"`                                                              // a DNS server's address; "" is the system's
-	Family        string   `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`                                       // of the addresses that are taken
-	AllowLoopback bool     `toml:"allow_loopback" default:"false" when:"type=dns,srv"`                                                   // and the other addresses of this machine and of one link
-	Refresh       Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"`                                                          // at most so long between two readings
+	Type string `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
+	Name string `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
+	// with srv, 0: the ports of the records
+	Port int    `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"`
+	File string `toml:"file" required:"the path of a list of backends" when:"type=file"` // see ParseBackends
+	// a DNS server's address; "": those of the system
+	Resolver string `toml:"resolver" default:"" when:"type=dns,srv"`
+	// of the addresses that are used
+	Family string `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`
+	// allows all addresses of this machine and link-local ones
+	AllowLoopback bool     `toml:"allow_loopback" default:"false" when:"type=dns,srv"`
+	Refresh       Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"` // the longest time between two attempts
 	OnError       string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
-
-	// ResolverAddr is Resolver as the kernel wants it; not valid if that is "".
-	ResolverAddr netip.AddrPort
 }
 
-// ErrorAt makes an Error of what happened later to the key at that path, see Path: it says
-// where an address stands that turned out to be in use. The error of a file has its whole path. The line of a key left out is its
-// table's.
+// ErrorAt returns an Error for a failure that concerns the key at that path, see Path, such as an address that turned
+// out to be in use. An error about a file contains the file's whole path. For an omitted key the line is that of its
+// table.
 func (c *Config) ErrorAt(path string, err error) *Error {
 	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: causeBeside(c.File, err), err: err}
 }

@@ -7,18 +7,18 @@ import (
 	"slices"
 )
 
-// A loop of listeners is a configuration in which a session comes back to the listener it came by: a backend is the
-// listener itself, or another one whose pool leads back to it. Each session would make another until there are no
-// descriptors left. One listener as the backend of another is no mistake as long as it does not lead back.
+// A loop of listeners is a configuration in which a session returns to its own listener: a backend is that listener, or
+// another listener whose pool leads back to it. Each session would make another one until no descriptors are left. A
+// listener may be the backend of another one as long as it does not lead back.
 
-// checkLoops reports backends that lead back to a listener of their pool, wherever this is known from the file alone.
-// What follows from the addresses this machine has is a warning, see warnOfLoops: the file may be meant for another
+// checkLoops reports backends that lead back to a listener of their pool, if the file alone shows it. A loop that
+// depends on the addresses of this machine is only a warning, see warnOfLoops, since the file may be meant for another
 // machine.
 func checkLoops(r *report, listeners []Listener, pools []Pool) {
 	reportLoops(r, listeners, pools, netip.Addr.IsLoopback)
 }
 
-// warnOfLoops is for loops by addresses that this machine has. Those that checkLoops finds are mistakes already.
+// warnOfLoops reports loops through addresses of this machine. The loops that checkLoops finds are mistakes already.
 func warnOfLoops(r *report, c *Config) {
 	var own []netip.Addr
 	addresses, _ := net.InterfaceAddrs() // without them there are fewer warnings
@@ -31,7 +31,7 @@ func warnOfLoops(r *report, c *Config) {
 	warnOfOpenAdmin(r, c)
 }
 
-// warnOfOpenAdmin finds backends that are the control API.
+// warnOfOpenAdmin reports backends that are the control API.
 func warnOfOpenAdmin(r *report, c *Config) {
 	for _, p := range c.Pools {
 		for i, b := range p.Backends {
@@ -43,13 +43,13 @@ func warnOfOpenAdmin(r *report, c *Config) {
 	}
 }
 
-// A hop leads from the listeners of a pool to the listener that a backend is.
+// A hop leads from the listeners of a pool to the listener that one of its backends is.
 type hop struct {
 	backend int // in the pool
 	to      *Listener
 }
 
-// reportLoops reports each backend that leads back; isOwn tells of addresses that a wildcard listens on.
+// reportLoops reports each backend that leads back; isOwn reports whether a wildcard listens on an address.
 func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip.Addr) bool) {
 	hops := make(map[*Listener][]hop, len(listeners))
 	for i := range listeners {
@@ -77,8 +77,9 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			}
 			sub := join(element(Path("pool", from.Pool, "backends"), h.backend), "address")
 			r.add(sub, Error{
-				Found:   quote(textAt(pools, from.Pool, h.backend)),
-				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another", path, r.lines[path], quote(h.to.Address), back),
+				Found: quote(textAt(pools, from.Pool, h.backend)),
+				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another",
+					path, r.lines[path], quote(h.to.Address), back),
 			})
 		}
 	}
@@ -89,8 +90,8 @@ func textAt(pools []Pool, name string, backend int) string {
 	return pools[i].Backends[backend].Address
 }
 
-// listenerAt is the listener that whoever connects to an address comes to, nil for none. The kernel prefers one of that
-// address to one of all addresses.
+// listenerAt returns the listener that a connection to an address reaches, or nil. The kernel prefers a listener on
+// that address to one on all addresses.
 func listenerAt(listeners []Listener, protocol string, at netip.AddrPort, isOwn func(netip.Addr) bool) *Listener {
 	if !at.IsValid() {
 		return nil
@@ -110,7 +111,7 @@ func listenerAt(listeners []Listener, protocol string, at netip.AddrPort, isOwn 
 	return wildcard
 }
 
-// leadsTo tells whether sessions of a listener may come to another, or are there.
+// leadsTo reports whether sessions of a listener may reach another one, or whether both are the same.
 func leadsTo(hops map[*Listener][]hop, from, to *Listener, seen map[*Listener]bool) bool {
 	if from == to {
 		return true

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestLoops holds which listeners that are backends lead back, and that the mistake names both places.
+// TestLoops holds which backends lead back to their listener, and that the mistake names both places.
 func TestLoops(t *testing.T) {
 	for _, tc := range []struct {
 		name, doc string
@@ -59,12 +59,13 @@ func TestLoopsByName(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 pool.p.backends = [{ address = "localhost:1" }]`)
 	err := c.Resolve(t.Context(), hosts(map[string]string{"localhost": "127.0.0.1"}), nil)
-	if err == nil || !strings.Contains(err.Error(), `pool.p.backends[0].address: found "localhost:1"; listener.a.address on line 1`) {
+	if err == nil || !strings.Contains(err.Error(),
+		`pool.p.backends[0].address: found "localhost:1"; listener.a.address on line 1`) {
 		t.Errorf("a backend that is the listener: %v", err)
 	}
 }
 
-// TestLoopsOfThisMachine holds that what hangs on the machine's addresses is a warning.
+// TestLoopsOfThisMachine holds that loops which depend on the machine's addresses are warnings.
 func TestLoopsOfThisMachine(t *testing.T) {
 	c := mustParse(t, `listener.a = { pool = "p", address = ":1" }
 pool.p.backends = [{ address = "192.0.2.1:1" }, { address = "192.0.2.2:1" }]

@@ -12,17 +12,16 @@ import (
 	"unicode/utf8"
 )
 
-// An Error is one mistake in a configuration: where it stands, what was found there and what
-// is allowed. Its text is one line of printable characters, whatever the file holds: what
-// comes from the file is quoted and cut. It is read-only, so any goroutine may use it.
+// An Error is one mistake in a configuration: where it is, what was found there and what is allowed. Its text is one
+// line of printable characters: text from the file is quoted and cut. It is read-only, so any goroutine may use it.
 type Error struct {
 	File    string // as it was given to Load, Parse or ParseBackends
-	Line    int    // from 1; 0 if the mistake is the whole file's
+	Line    int    // from 1; 0 if the mistake concerns the whole file
 	Path    string // such as pool.redis.backends[1].weight; "" if no key is at fault
 	Found   string // in words or quoted: `the integer 15`, `300`, `"udp"`
-	Message string // what is wrong, where Found and Allowed do not say it all
+	Message string // what is wrong, if Found and Allowed are not enough
 	Allowed string // with its verb: `allowed is 0 to 256`, `needs a table`
-	Nearest string // the known key or value that was perhaps meant
+	Nearest string // the known key or value that was probably meant
 
 	err error // the cause, if there is one; Message says it in words
 }
@@ -57,7 +56,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause, such as fs.ErrNotExist for a file that is not there.
 func (e *Error) Unwrap() error { return e.err }
 
-// Errors is every mistake found, sorted by line. It is never empty where it is returned.
+// Errors has every mistake found, sorted by line. A function never returns it empty.
 type Errors []*Error
 
 // Error returns the mistakes, one per line.
@@ -78,25 +77,26 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
-// report collects the mistakes of one file. Each key has at most one: the first, which is
-// the most basic, since what later checks say of a value that could not be read is noise.
+// report collects the mistakes of one file. Each key has at most one, the first, which is the most basic: later checks
+// of a value that could not be read would only add noise.
 type report struct {
 	file  string
-	lines map[string]int // by path, also of known keys left out: their table's line
+	lines map[string]int // by path; for omitted known keys, the line of their table
 	errs  Errors
 	seen  map[string]bool
 
-	absent map[string]bool // paths of the keys left out whose default depends on others
+	absent map[string]bool // paths of omitted keys whose default depends on other keys
 
-	fields  map[reflect.Type][]field // of the tables bound so far: to read the tags took most of the time
+	fields  map[reflect.Type][]field // of the tables bound so far: reading the tags took most of the time
 	foreign map[string]foreignKey    // nil before the first unknown key
 }
 
 func newReport(file string, lines map[string]int) *report {
-	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{}, fields: map[reflect.Type][]field{}}
+	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{},
+		fields: map[reflect.Type][]field{}}
 }
 
-// add files e under path, at the path's line.
+// add records e with path and the path's line, unless path has a mistake already.
 func (r *report) add(path string, e Error) {
 	if r.seen[path] {
 		return
@@ -114,20 +114,21 @@ func (r *report) err() error {
 	return r.sorted()
 }
 
-// sorted returns the mistakes in the order of the file, and the number of those above maxMistakes instead of them.
+// sorted returns the mistakes in the order of the file; those beyond maxMistakes are replaced by their number.
 func (r *report) sorted() Errors {
 	slices.SortStableFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Path, b.Path))
 	})
 	if n := len(r.errs) - maxMistakes; n > 0 {
 		last := r.errs[maxMistakes-1]
-		r.errs = append(r.errs[:maxMistakes:maxMistakes], &Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
+		r.errs = append(r.errs[:maxMistakes:maxMistakes],
+			&Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
 	}
 	return r.errs
 }
 
-// Path joins keys the way errors write them: dots between, and quotes around what TOML would
-// quote too, so that Path("pool", "eu.redis", "retries") is `pool."eu.redis".retries`.
+// Path joins keys as errors write them: with dots, and with quotes where TOML needs them, so that Path("pool",
+// "eu.redis", "retries") is `pool."eu.redis".retries`.
 func Path(keys ...string) string {
 	path := ""
 	for _, k := range keys {
@@ -146,13 +147,13 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// element is the path of the i-th element of the list at path, counted from 0.
+// element returns the path of the i-th element of the list at path, counted from 0.
 func element(path string, i int) string {
 	return path + "[" + strconv.Itoa(i) + "]"
 }
 
-// Text that a mistake quotes is cut, so that a line stays readable. A DNS name is cut only
-// when it is longer than any in practice; a message of the TOML library quotes in its turn.
+// Quoted text is cut, so that a line stays readable. maxQuoted is longer than DNS names in practice; messages of the
+// TOML library contain quotes of their own.
 const (
 	maxQuoted  = 64  // bytes
 	maxMessage = 256 // bytes
@@ -166,8 +167,7 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// printable makes a text that may hold pieces of the file, and has quotes of its own, safe
-// for a message.
+// printable makes a text safe for a message that may contain parts of the file and has its own quotes.
 func printable(s string) string {
 	var b strings.Builder
 	for _, c := range prefix(s, maxMessage) {
@@ -184,7 +184,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// prefix returns at most n bytes of s and does not cut a character in two.
+// prefix returns at most n bytes of s and never splits a character.
 func prefix(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -195,8 +195,7 @@ func prefix(s string, n int) string {
 	return s[:n]
 }
 
-// cause is the text of an operating system's error without the path, which stands in front
-// of each of our errors already.
+// cause returns the text of an operating system's error without the path, which our errors contain already.
 func cause(err error) string {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
@@ -204,7 +203,8 @@ func cause(err error) string {
 	return printable(err.Error())
 }
 
-// causeBeside is cause with the path in front where it is that of another file than the configuration's. It is not cut: people copy it.
+// causeBeside returns cause, preceded by the path if it is not that of the configuration. The path is not cut, since
+// people copy it.
 func causeBeside(config string, err error) string {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path != config {
 		return strconv.Quote(pathErr.Path) + ": " + cause(err)

@@ -17,9 +17,12 @@ func TestErrorText(t *testing.T) {
 	}{
 		{Error{File: "lb.toml", Message: "is a directory"}, `lb.toml: is a directory`},
 		{Error{File: "lb.toml", Line: 3, Message: "not valid TOML"}, `lb.toml:3: not valid TOML`},
-		{Error{File: "lb.toml", Line: 9, Path: "a.b", Found: "300", Allowed: "allowed is 0 to 256"}, `lb.toml:9: a.b: found 300; allowed is 0 to 256`},
-		{Error{File: "lb.toml", Line: 9, Path: "a.b", Message: "unknown key", Nearest: "c"}, `lb.toml:9: a.b: unknown key, did you mean "c"?`},
-		{Error{File: "l\nb", Line: 9, Path: "a.b", Found: "1", Message: "too few", Allowed: "needs 2"}, `l\nb:9: a.b: found 1; too few; needs 2`},
+		{Error{File: "lb.toml", Line: 9, Path: "a.b", Found: "300", Allowed: "allowed is 0 to 256"},
+			`lb.toml:9: a.b: found 300; allowed is 0 to 256`},
+		{Error{File: "lb.toml", Line: 9, Path: "a.b", Message: "unknown key", Nearest: "c"},
+			`lb.toml:9: a.b: unknown key, did you mean "c"?`},
+		{Error{File: "l\nb", Line: 9, Path: "a.b", Found: "1", Message: "too few", Allowed: "needs 2"},
+			`l\nb:9: a.b: found 1; too few; needs 2`},
 	} {
 		if got := tt.e.Error(); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
@@ -58,7 +61,8 @@ func TestPath(t *testing.T) {
 // printable characters.
 func TestQuoteIsSafe(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOfN(rapid.Byte(), 0, 1000), func(b []byte) string { return string(b) })).Draw(t, "text")
+		s := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOfN(rapid.Byte(), 0, 1000),
+			func(b []byte) string { return string(b) })).Draw(t, "text")
 		for _, safe := range []string{quote(s), printable(s), Path(s)} {
 			if !utf8.ValidString(safe) || strings.ContainsFunc(safe, unprintable) {
 				t.Errorf("%q becomes %q", s, safe)

@@ -11,15 +11,17 @@ import (
 	"strings"
 )
 
-// The words of other balancers, for those who know them. Such a word is too unlike ours for nearest to find it.
+// Words of other balancers, for operators who know them. Such words are too different from ours for nearest to find
+// them.
 
-// A foreignKey is what this program has for a key of another balancer.
+// A foreignKey is our equivalent of a key of another balancer.
 type foreignKey struct {
 	ours []string // our keys; the first one that the table knows is suggested
-	hint string   // what to write if it knows none of them
+	hint string   // advice if the table has none of them
 }
 
-// unknownKeys reports the keys of the table found that are not known. Of a table of type t here is what this one may have.
+// unknownKeys reports the unknown keys of the table found, which is of type t; here has the keys that this table may
+// have.
 func (r *report) unknownKeys(t reflect.Type, found map[string]any, known, here []string, at *place, path string) {
 	for _, key := range slices.Sorted(maps.Keys(found)) {
 		if slices.Contains(known, key) {
@@ -39,8 +41,9 @@ func (r *report) unknownKeys(t reflect.Type, found map[string]any, known, here [
 	}
 }
 
-// foreignKey returns which of the known keys of a table another balancer's key means, or else what to write instead. Both may be "".
-// Only listeners, pools, backends and the file as a whole get the second: a timeout in a check is not what HAProxy calls so.
+// foreignKey returns the known key that corresponds to another balancer's key, or else advice. Both may be "". Advice
+// is only for listeners, pools, backends and the whole file: a timeout of a check, for example, is not what HAProxy
+// calls timeout.
 func (r *report) foreignKey(t reflect.Type, key string, known []string) (ours, hint string) {
 	if r.foreign == nil {
 		r.foreign = foreignKeys()
@@ -96,23 +99,32 @@ func foreignKeys() map[string]foreignKey {
 			byWord[w] = f
 		}
 	}
-	add(foreignKey{[]string{"max_sessions"}, sessions}, "maxconn max_conns max_connections maxconnections connection_limit conn_limit max_clients")
+	add(foreignKey{[]string{"max_sessions"}, sessions},
+		"maxconn max_conns max_connections maxconnections connection_limit conn_limit max_clients")
 	add(foreignKey{[]string{"address"}, address}, "bind listen listen_address bind_address host hostname ip addr url")
-	add(foreignKey{[]string{"algorithm"}, algorithm}, "balance lb_policy lb_method lb_algorithm load_balancing scheduler policy strategy method")
+	add(foreignKey{[]string{"algorithm"}, algorithm},
+		"balance lb_policy lb_method lb_algorithm load_balancing scheduler policy strategy method")
 	add(foreignKey{nil, hash}, "ip_hash client_hash consistent_hash hash")
-	add(foreignKey{[]string{"backends", "pool", "address"}, backends}, "server servers endpoint endpoints host hosts node nodes member members target targets real_server origin origins")
+	add(foreignKey{[]string{"backends", "pool", "address"}, backends},
+		"server servers endpoint endpoints host hosts node nodes member members target targets real_server origin origins")
 	add(foreignKey{[]string{"listener"}, listener}, "frontend frontends virtual_server vserver listeners virtualhost")
-	add(foreignKey{[]string{"backends", "pool", "address"}, pool}, "backend upstream upstreams cluster clusters target_group default_backend use_backend proxy_pass")
-	add(foreignKey{[]string{"idle_timeout"}, idle}, "timeout client_timeout server_timeout timeout_client timeout_server proxy_timeout idle")
-	add(foreignKey{[]string{"connect_timeout"}, connect}, "timeout_connect proxy_connect_timeout connection_timeout contimeout")
+	add(foreignKey{[]string{"backends", "pool", "address"}, pool},
+		"backend upstream upstreams cluster clusters target_group default_backend use_backend proxy_pass")
+	add(foreignKey{[]string{"idle_timeout"}, idle},
+		"timeout client_timeout server_timeout timeout_client timeout_server proxy_timeout idle")
+	add(foreignKey{[]string{"connect_timeout"}, connect},
+		"timeout_connect proxy_connect_timeout connection_timeout contimeout")
 	add(foreignKey{[]string{"health"}, health}, "check checks healthcheck health_check health_checks httpchk tcp_check")
-	add(foreignKey{[]string{"interval"}, "this is interval of the table [pool.NAME.health]"}, "inter check_interval period")
-	add(foreignKey{[]string{"sticky"}, sticky}, "stick stick_table cookie persistence sticky_sessions session_affinity affinity")
-	add(foreignKey{[]string{"workers"}, "this is workers of [global]"}, "nbthread nbproc worker_processes processes cpus")
+	add(foreignKey{[]string{"interval"}, "this is interval of the table [pool.NAME.health]"},
+		"inter check_interval period")
+	add(foreignKey{[]string{"sticky"}, sticky},
+		"stick stick_table cookie persistence sticky_sessions session_affinity affinity")
+	add(foreignKey{[]string{"workers"}, "this is workers of [global]"},
+		"nbthread nbproc worker_processes processes cpus")
 	return byWord
 }
 
-// foreignValue returns which of the allowed values another program's word for it means; "" if it is unknown.
+// foreignValue returns the allowed value that corresponds to another program's word; "" if the word is unknown.
 func foreignValue(key, value string, allowed []string) string {
 	ours := foreignValues()[key][strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(value))]
 	if slices.Contains(allowed, ours) {
@@ -126,36 +138,50 @@ func foreignValues() map[string]map[string]string {
 	return map[string]map[string]string{
 		"algorithm": {
 			"rr": "round_robin", "wrr": "round_robin", "roundrobin": "round_robin", "static_rr": "round_robin",
-			"lc": "least_conn", "wlc": "least_conn", "leastconn": "least_conn", "least_connections": "least_conn", "least_request": "least_conn",
-			"source": "client_hash", "ip_hash": "client_hash", "source_hash": "client_hash", "sh": "client_hash", "src": "client_hash", "hash": "client_hash",
+			"lc": "least_conn", "wlc": "least_conn", "leastconn": "least_conn", "least_connections": "least_conn",
+			"least_request": "least_conn",
+			"source":        "client_hash", "ip_hash": "client_hash", "source_hash": "client_hash", "sh": "client_hash",
+			"src": "client_hash", "hash": "client_hash",
 			"consistent": "ring_hash", "consistent_hash": "ring_hash", "ketama": "ring_hash", "mh": "maglev",
-			"power_of_two": "p2c", "random_two": "p2c", "fastest": "least_time", "least_response_time": "least_time", "ewma": "least_time",
-			"failover": "first", "active_passive": "first", "active_backup": "first", "priority": "first", "ordered": "first",
+			"power_of_two": "p2c", "random_two": "p2c", "fastest": "least_time", "least_response_time": "least_time",
+			"ewma":     "least_time",
+			"failover": "first", "active_passive": "first", "active_backup": "first", "priority": "first",
+			"ordered": "first",
 		},
 		"role": {
-			"master": "primary", "leader": "primary", "writer": "primary", "write": "primary", "rw": "primary", "read_write": "primary", "main": "primary",
-			"slave": "replica", "standby": "replica", "follower": "replica", "secondary": "replica", "reader": "replica", "read": "replica", "ro": "replica", "read_only": "replica",
+			"master": "primary", "leader": "primary", "writer": "primary", "write": "primary", "rw": "primary",
+			"read_write": "primary", "main": "primary",
+			"slave": "replica", "standby": "replica", "follower": "replica", "secondary": "replica",
+			"reader": "replica", "read": "replica", "ro": "replica", "read_only": "replica",
 			"all": "any", "both": "any",
 		},
 		"mode": {
 			"up": "ready", "enabled": "ready", "active": "ready", "on": "ready", "normal": "ready",
-			"down": "maintenance", "disabled": "maintenance", "maint": "maintenance", "off": "maintenance", "inactive": "maintenance",
+			"down": "maintenance", "disabled": "maintenance", "maint": "maintenance", "off": "maintenance",
+			"inactive": "maintenance",
 			"draining": "drain", "soft_stop": "drain",
 		},
-		"protocol": {"http": "tcp", "https": "tcp", "tls": "tcp", "ssl": "tcp", "tcp4": "tcp", "quic": "udp", "dns": "udp"},
-		"level":    {"warning": "warn", "notice": "info", "err": "error", "crit": "error", "critical": "error", "fatal": "error", "verbose": "debug", "all": "trace"},
-		"format":   {"text": "console", "plain": "console", "pretty": "console", "human": "console"},
+		"protocol": {"http": "tcp", "https": "tcp", "tls": "tcp", "ssl": "tcp", "tcp4": "tcp", "quic": "udp",
+			"dns": "udp"},
+		"level": {"warning": "warn", "notice": "info", "err": "error", "crit": "error", "critical": "error",
+			"fatal": "error", "verbose": "debug", "all": "trace"},
+		"format": {"text": "console", "plain": "console", "pretty": "console", "human": "console"},
 		"type": {
-			"pgsql": "postgres", "postgresql": "postgres", "pg": "postgres", "valkey": "redis", "keydb": "redis", "ssl": "tls", "connect": "tcp",
-			"ping": "icmp", "script": "exec", "command": "exec", "external": "exec", "program": "exec", "all": "all_of", "any": "any_of",
+			"pgsql": "postgres", "postgresql": "postgres", "pg": "postgres", "valkey": "redis", "keydb": "redis",
+			"ssl": "tls", "connect": "tcp",
+			"ping": "icmp", "script": "exec", "command": "exec", "external": "exec", "program": "exec", "all": "all_of",
+			"any": "any_of",
 		},
-		"hash_key": {"source": "client_ip", "ip": "client_ip", "src": "client_ip", "source_ip": "client_ip", "remote_addr": "client_ip"},
+		"hash_key": {"source": "client_ip", "ip": "client_ip", "src": "client_ip", "source_ip": "client_ip",
+			"remote_addr": "client_ip"},
 		"flow_key": {"source": "client", "source_ip": "client_ip", "ip": "client_ip", "none": "packet"},
-		"family":   {"inet": "ipv4", "ip4": "ipv4", "v4": "ipv4", "a": "ipv4", "inet6": "ipv6", "ip6": "ipv6", "v6": "ipv6", "aaaa": "ipv6", "both": "any", "dual": "any"},
+		"family": {"inet": "ipv4", "ip4": "ipv4", "v4": "ipv4", "a": "ipv4", "inet6": "ipv6", "ip6": "ipv6",
+			"v6": "ipv6", "aaaa": "ipv6", "both": "any", "dual": "any"},
 	}
 }
 
-// meantAddress returns an address that another program would read in that text, such as ":80" for "*:80"; "" if there is none.
+// meantAddress returns our form of an address in another program's syntax, such as ":80" for "*:80"; "" if there is
+// none.
 func meantAddress(s string, use addressUse) string {
 	meant := s
 	if scheme, rest, ok := strings.Cut(meant, "://"); ok && validName(scheme) {

@@ -16,8 +16,8 @@ import (
 
 func unprintable(c rune) bool { return !strconv.IsPrint(c) }
 
-// FuzzParse: nothing makes Parse panic; its mistakes stand on lines of the file and are each
-// one printable line; what it accepts is complete, and resolves or says why not.
+// FuzzParse: nothing makes Parse panic; its mistakes are on lines of the file and are each one printable line; an
+// accepted configuration is complete, and resolves or says why not.
 func FuzzParse(f *testing.F) {
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -75,8 +75,10 @@ func checkHealth(t *testing.T, h *Health) {
 		}
 	}
 	for _, c := range all {
-		if (c.Type == "dns") != (c.QueryName != "" && c.QueryType != "") || (c.Type == "exec") != (len(c.Command) > 0) ||
-			c.Type == "postgres" && c.User == "" || len(c.Statuses) == 0 || len(c.Expect) == 0 || (c.Cert == "") != (c.Key == "") {
+		if (c.Type == "dns") != (c.QueryName != "" && c.QueryType != "") ||
+			(c.Type == "exec") != (len(c.Command) > 0) ||
+			c.Type == "postgres" && c.User == "" || len(c.Statuses) == 0 || len(c.Expect) == 0 ||
+			(c.Cert == "") != (c.Key == "") {
 			t.Errorf("accepted check %+v", c)
 		}
 		for _, s := range c.Steps {
@@ -100,8 +102,10 @@ func FuzzParseBackends(f *testing.F) {
 			}
 			ids, addresses := map[string]bool{}, map[netip.AddrPort]bool{}
 			for _, b := range backends {
-				if b.Name != b.Address && !validName(b.Name) || ids[b.Name] || addresses[b.Addr] || checkIP(b.Addr.Addr(), true) != "" ||
-					b.Addr.Port() == 0 || b.Weight < 0 || b.Weight > 256 || b.Tier < 0 || b.MaxSessions < 0 || b.Mode == "" {
+				if b.Name != b.Address && !validName(b.Name) || ids[b.Name] || addresses[b.Addr] ||
+					checkIP(b.Addr.Addr(), true) != "" ||
+					b.Addr.Port() == 0 || b.Weight < 0 || b.Weight > 256 || b.Tier < 0 || b.MaxSessions < 0 ||
+					b.Mode == "" {
 					t.Errorf("accepted backend %+v", b)
 				}
 				ids[b.Name], addresses[b.Addr] = true, true
@@ -133,8 +137,7 @@ func checkErrors(t *testing.T, file string, data []byte, err error) {
 	}
 }
 
-// lookupByHash gives a name always the same answer: some none, some an error, some one that
-// will not do.
+// lookupByHash always gives a name the same answer: some get none, some an error, some an unusable address.
 func lookupByHash(_ context.Context, _, host string) ([]netip.Addr, error) {
 	h := fnv.New32a()
 	h.Write([]byte(host))

@@ -15,15 +15,11 @@ import (
 	"strings"
 )
 
-// UsesTLS says whether the check speaks TLS, and so whether Verify, ServerName, CA, Cert and Key
-// mean something.
+// UsesTLS reports whether the check speaks TLS, and so whether Verify, ServerName, CA, Cert and Key apply.
 func (c *Check) UsesTLS() bool { return c.TLS || c.Type == "tls" || c.Type == "https" }
 
-// Sends says whether the step sends something, rather than waiting for it.
-func (s *Step) Sends() bool { return s.Send != "" || s.SendHex != "" }
-
-// validateHealth reports what is wrong with h beyond single values, and fills what Parse makes of
-// its texts.
+// validateHealth reports mistakes in h beyond those of single values, and fills the fields that Parse derives from
+// texts.
 func validateHealth(r *report, path string, h *Health) {
 	if h == nil {
 		return
@@ -39,18 +35,20 @@ func validateHealth(r *report, path string, h *Health) {
 	for i := range h.Checks {
 		sub, c := element(join(path, "checks"), i), &h.Checks[i]
 		if c.Type == "all_of" || c.Type == "any_of" {
-			r.add(join(sub, "type"), Error{Found: quote(c.Type), Message: "a check in checks cannot have checks of its own", Allowed: "needs any other type"})
+			r.add(join(sub, "type"),
+				Error{Found: quote(c.Type), Message: "a check in checks cannot have checks of its own",
+					Allowed: "needs any other type"})
 		}
 		validateCheck(r, sub, c)
 	}
 }
 
-// validateCheck goes by the keys and not by the type: those of other types have their defaults. Where
-// the type decides after all, one that is a mistake decides nothing.
+// validateCheck examines keys whatever the type, since keys of other types have their defaults. Where the type does
+// decide, a mistaken type decides nothing.
 func validateCheck(r *report, path string, c *Check) {
 	kind := c.Type
 	if r.seen[join(path, "type")] {
-		kind = "" // and c.Type is the default, which nobody wrote
+		kind = "" // and c.Type is the default, which the file does not contain
 	}
 	validateSteps(r, join(path, "steps"), c.Steps)
 	validateTLS(r, path, c, kind)
@@ -67,7 +65,7 @@ func validateCheck(r *report, path string, c *Check) {
 	validateCommand(r, join(path, "command"), c.Command)
 }
 
-// validateSteps is for the list at path. That a step has one key and a text there, the tags say.
+// validateSteps checks the list at path. The tags already require that a step has one key with a text.
 func validateSteps(r *report, path string, steps []Step) {
 	for i := range steps {
 		s, sub := &steps[i], element(path, i)
@@ -112,47 +110,56 @@ func validRegexp(r *report, path, s string) *regexp.Regexp {
 
 func validateTLS(r *report, path string, c *Check, kind string) {
 	if kind == "tcp" && c.TLS && len(c.Steps) == 0 && !r.seen[join(path, "steps")] {
-		r.add(join(path, "tls"), Error{Found: "true", Message: "there are no steps", Allowed: `needs steps, or type "tls", which does without`})
+		r.add(join(path, "tls"), Error{Found: "true", Message: "there are no steps",
+			Allowed: `needs steps, or type "tls", which does without`})
 	}
 	if kind != "" && !c.UsesTLS() && !r.seen[join(path, "tls")] {
 		without := func(key, found string) {
-			r.add(join(path, key), Error{Found: found, Message: "the check does not speak TLS", Allowed: "needs tls = true"})
+			r.add(join(path, key), Error{Found: found, Message: "the check does not speak TLS",
+				Allowed: "needs tls = true"})
 		}
 		if !c.Verify {
 			without("verify", "false")
 		}
-		for _, text := range [][2]string{{"server_name", c.ServerName}, {"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key}} {
+		for _, text := range [][2]string{{"server_name", c.ServerName}, {"ca", c.CA}, {"cert", c.Cert},
+			{"key", c.Key}} {
 			if text[1] != "" {
 				without(text[0], quote(text[1]))
 			}
 		}
 	}
 	if c.ServerName != "" && !validHost(c.ServerName) && !isIP(c.ServerName) {
-		r.add(join(path, "server_name"), Error{Found: quote(c.ServerName), Message: "this is neither an IP address nor a host name"})
+		r.add(join(path, "server_name"),
+			Error{Found: quote(c.ServerName), Message: "this is neither an IP address nor a host name"})
 	}
 	switch {
 	case c.Cert != "" && c.Key == "" && !r.seen[join(path, "key")]:
-		r.add(join(path, "cert"), Error{Found: quote(c.Cert), Message: "its key is missing", Allowed: "needs both cert and key, or none"})
+		r.add(join(path, "cert"), Error{Found: quote(c.Cert), Message: "its key is missing",
+			Allowed: "needs both cert and key, or none"})
 	case c.Key != "" && c.Cert == "" && !r.seen[join(path, "cert")]:
-		r.add(join(path, "key"), Error{Found: quote(c.Key), Message: "its cert is missing", Allowed: "needs both cert and key, or none"})
+		r.add(join(path, "key"), Error{Found: quote(c.Key), Message: "its cert is missing",
+			Allowed: "needs both cert and key, or none"})
 	}
 	for i, name := range c.ALPN {
 		if len(name) == 0 || len(name) > 255 { // RFC 7301, 3.1
-			r.add(element(join(path, "alpn"), i), Error{Found: quote(name), Allowed: `needs 1 to 255 bytes, such as "h2"`})
+			r.add(element(join(path, "alpn"), i),
+				Error{Found: quote(name), Allowed: `needs 1 to 255 bytes, such as "h2"`})
 		}
 	}
 }
 
 func validateHTTP(r *report, path string, c *Check) {
-	// The letters of a token in RFC 9110, 5.6.2, without the small ones: "get" is a typo.
+	// The characters of a token in RFC 9110, 5.6.2, without lower-case letters: "get" is a typo.
 	const methodChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 	if c.Method == "" || strings.Trim(c.Method, methodChars) != "" {
-		r.add(join(path, "method"), Error{Found: quote(c.Method), Allowed: `needs a method in upper case, such as "GET"`})
+		r.add(join(path, "method"),
+			Error{Found: quote(c.Method), Allowed: `needs a method in upper case, such as "GET"`})
 	}
 	_, err := url.ParseRequestURI(c.Path)
 	notInURL := func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }
 	if !strings.HasPrefix(c.Path, "/") || err != nil || strings.ContainsFunc(c.Path, notInURL) {
-		r.add(join(path, "path"), Error{Found: quote(c.Path), Allowed: `needs a path that begins with "/", with blanks and the like as %20`})
+		r.add(join(path, "path"),
+			Error{Found: quote(c.Path), Allowed: `needs a path that begins with "/", with blanks and the like as %20`})
 	}
 	if c.Host != "" && !validAuthority(c.Host) {
 		r.add(join(path, "host"), Error{Found: quote(c.Host), Allowed: authorityNeeds})
@@ -161,7 +168,9 @@ func validateHTTP(r *report, path string, c *Check) {
 	for i, s := range c.Status {
 		codes, ok := parseStatus(s)
 		if !ok {
-			r.add(element(join(path, "status"), i), Error{Found: quote(s), Allowed: `needs a status or a range of them from 100 to 599, such as "204" or "200-399"`})
+			r.add(element(join(path, "status"), i),
+				Error{Found: quote(s),
+					Allowed: `needs a status or a range of them from 100 to 599, such as "204" or "200-399"`})
 		}
 		c.Statuses[i] = codes
 	}
@@ -181,7 +190,7 @@ func parseStatus(s string) (StatusRange, bool) {
 
 const authorityNeeds = `needs "HOST" or "HOST:PORT", with an IPv6 address in brackets`
 
-// validAuthority says whether s may stand in HTTP's header Host or in gRPC's :authority.
+// validAuthority reports whether s is allowed as HTTP's header Host or gRPC's :authority.
 func validAuthority(s string) bool {
 	host := s
 	if h, port, err := net.SplitHostPort(s); err == nil {
@@ -205,40 +214,42 @@ func isIP(s string) bool {
 	return err == nil && ip.Zone() == ""
 }
 
-// maxDatagramBytes is what one datagram holds at most: 65535 bytes of IPv4, less 20 for its header
-// (RFC 791, 3.1) and 8 for UDP's (RFC 768).
+// maxDatagramBytes is the largest payload of one datagram: 65535 bytes of IPv4, less 20 for its header (RFC 791, 3.1)
+// and 8 for that of UDP (RFC 768).
 const maxDatagramBytes = 65507
 
-// validBytes returns the bytes of a text that stands at key, or in hexadecimal at key with _hex.
+// validBytes returns the bytes of the text at key, or of the hexadecimal text at key with _hex.
 func validBytes(r *report, path, key, text, hexText string) []byte {
 	at, b := join(path, key), []byte(text)
 	if hexText != "" {
 		at = join(path, key+"_hex")
 		if text != "" {
-			r.add(at, Error{Found: quote(hexText), Message: key + " stands beside it", Allowed: "needs one of them alone"})
+			r.add(at, Error{Found: quote(hexText), Message: key + " stands beside it",
+				Allowed: "needs one of them alone"})
 			return nil
 		}
 		b = validHex(r, at, hexText)
 	}
 	if len(b) > maxDatagramBytes {
-		r.add(at, Error{Found: fmt.Sprintf("%d bytes", len(b)), Allowed: fmt.Sprintf("needs what a datagram holds, %d or less", maxDatagramBytes)})
+		r.add(at, Error{Found: fmt.Sprintf("%d bytes", len(b)),
+			Allowed: fmt.Sprintf("needs what a datagram holds, %d or less", maxDatagramBytes)})
 	}
 	return b
 }
 
-// queryTypes are what a check may ask for.
+// queryTypes returns the record types that a check may ask for.
 func queryTypes() []string {
 	return []string{"A", "AAAA", "NS", "SOA", "MX", "TXT", "SRV", "CNAME", "PTR"}
 }
 
-// validateQuery is for the key query, which stands at path.
+// validateQuery checks the key query, which is at path.
 func validateQuery(r *report, path string, c *Check) {
 	words := strings.Fields(c.Query)
 	e := Error{Found: quote(c.Query)}
 	switch {
 	case len(words) == 0 || len(words) > 2:
 		e.Allowed = `needs "NAME" or "NAME TYPE", such as "example.com A"`
-	case words[0] != "." && !validHost(words[0]): // the root is what some resolvers are best asked for
+	case words[0] != "." && !validHost(words[0]): // a query for the root suits some resolvers best
 		e.Message = quote(words[0]) + " is not a host name"
 	case len(words) == 2 && !slices.Contains(queryTypes(), words[1]):
 		e.Message = "the type is " + quote(words[1])
@@ -254,10 +265,11 @@ func validateQuery(r *report, path string, c *Check) {
 	r.add(path, e)
 }
 
-// validateLogin is for what postgres and redis share.
+// validateLogin checks the keys that postgres and redis share.
 func validateLogin(r *report, path string, c *Check, kind string) {
 	if kind == "postgres" && c.User == "" {
-		r.add(join(path, "user"), Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
+		r.add(join(path, "user"),
+			Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
 	}
 	if c.Database == "" {
 		r.add(join(path, "database"), Error{Found: `""`, Allowed: "needs the name of a database"})
@@ -268,7 +280,8 @@ func validateLogin(r *report, path string, c *Check, kind string) {
 		}
 	}
 	if c.MaxLag != 0 && c.Role == "primary" {
-		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()), Message: `role "primary" has no lag`, Allowed: `needs role "replica" or "any", or 0s`})
+		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()), Message: `role "primary" has no lag`,
+			Allowed: `needs role "replica" or "any", or 0s`})
 	}
 }
 
@@ -283,13 +296,13 @@ func validateCommand(r *report, path string, command []string) {
 	}
 }
 
-// A NUL ends a text for postgres and for the kernel, whatever follows it.
+// For postgres and the kernel a NUL ends a text.
 const noNUL = "needs a text without NUL"
 
 func hasNUL(s string) bool { return strings.Contains(s, "\x00") }
 
-// WantsPrimary tells whether the pool's backends are to be the primary: then at most one of them is, and Pool.OnUnhealthy is "close"
-// where the file does not say. Nil does not.
+// WantsPrimary reports whether the checks require the primary. Then at most one backend is healthy, and the default of
+// Pool.OnUnhealthy is "close". It returns false for nil.
 func (h *Health) WantsPrimary() bool {
 	if h == nil {
 		return false

@@ -39,7 +39,8 @@ func TestHealthMistakes(t *testing.T) {
 		{``, "udp", ``},
 		{``, "redis", ``},
 		{`qurey = "h"`, "icmp", `9: qurey: unknown key, did you mean "query"?`},
-		{`retries = 2`, "icmp", `9: retries: unknown key; allowed here: type, interval, fast_interval, timeout, rise, fall, jitter, initial, stale_after`},
+		{`retries = 2`, "icmp",
+			`9: retries: unknown key; allowed here: type, interval, fast_interval, timeout, rise, fall, jitter, initial, stale_after`},
 
 		{`port = 1`, "redis", ``},
 		{`port = 1`, "icmp", `9: port: found the integer 1; type is "icmp"` + ported},
@@ -52,22 +53,26 @@ func TestHealthMistakes(t *testing.T) {
 		{`steps = "x"`, "tcp", `9: steps: found the string "x"; needs a list of tables`},
 		{`steps = [{ send = "x" }, {}]`, "tcp", `9: steps[1]: found an empty table` + stepKeys},
 		{`steps = [{ send = "x", expect = "y" }]`, "tcp", `9: steps[0]: found send, expect` + stepKeys},
-		{`steps = [{ send = "", expect = "y" }]`, "tcp", "9: steps[0]: found send, expect" + stepKeys + "\n" + `9: steps[0].send: found ""; needs a text that is not empty`},
+		{`steps = [{ send = "", expect = "y" }]`, "tcp", "9: steps[0]: found send, expect" + stepKeys + "\n" +
+			`9: steps[0].send: found ""; needs a text that is not empty`},
 		{`steps = [{ sned = "x" }]`, "tcp", `9: steps[0].sned: unknown key, did you mean "send"?`},
 		{`steps = [{ send = "" }]`, "tcp", `9: steps[0].send: found ""; needs a text that is not empty`},
 		{`steps = [{ send = 5 }]`, "tcp", `9: steps[0].send: found the integer 5; needs a string`},
 		{`steps = [{ expect_hex = "" }]`, "tcp", `9: steps[0].expect_hex: found ""; needs a text that is not empty`},
 		{`steps = [{ send_hex = "abc" }]`, "tcp", `9: steps[0].send_hex: found "abc"` + hexNeeds},
 		{`steps = [{ expect_hex = "0x0a" }]`, "tcp", `9: steps[0].expect_hex: found "0x0a"` + hexNeeds},
-		{`steps = [{ expect_regexp = "a[b" }]`, "tcp", `9: steps[0].expect_regexp: found "a[b"; missing closing ]: "[b"; needs a regular expression in the syntax of RE2`},
-		{`steps = [{ expect_regexp = "(" }]`, "tcp", `9: steps[0].expect_regexp: found "("; missing closing ); needs a regular expression in the syntax of RE2`},
+		{`steps = [{ expect_regexp = "a[b" }]`, "tcp",
+			`9: steps[0].expect_regexp: found "a[b"; missing closing ]: "[b"; needs a regular expression in the syntax of RE2`},
+		{`steps = [{ expect_regexp = "(" }]`, "tcp",
+			`9: steps[0].expect_regexp: found "("; missing closing ); needs a regular expression in the syntax of RE2`},
 		{`steps = [` + strings.Repeat("{},", 101) + `]`, "tcp", `9: steps: found a list of 101; allowed is 1 to 100`},
 
 		{`tls = true` + steps, "tcp", ``},
 		{`tls = false`, "tcp", ``},
 		{`tls = true`, "tcp", `9: tls: found true; there are no steps; needs steps, or type "tls", which does without`},
 		{"tls = true\nsteps = 5", "tcp", `10: steps: found the integer 5; needs a list of tables`},
-		{`tls = true`, "https", `9: tls: found true; type is "https"; allowed if type is "tcp", "grpc", "postgres" or "redis"`},
+		{`tls = true`, "https",
+			`9: tls: found true; type is "https"; allowed if type is "tcp", "grpc", "postgres" or "redis"`},
 		{"tls = true\nverify = false\nserver_name = 'h'\nca = '/ca'\ncert = '/c'\nkey = '/k'", "redis", ``},
 		{`verify = true`, "redis", ``},
 		{`verify = false`, "redis", `9: verify: found false` + noTLS},
@@ -78,7 +83,8 @@ func TestHealthMistakes(t *testing.T) {
 		{`server_name = "h"`, "grpc", `9: server_name: found "h"` + noTLS},
 		{`server_name = "10.0.0.1"`, "tls", ``},
 		{`server_name = "2001:db8::1"`, "tls", ``},
-		{`server_name = "h:443"`, "tls", `9: server_name: found "h:443"; this is neither an IP address nor a host name`},
+		{`server_name = "h:443"`, "tls",
+			`9: server_name: found "h:443"; this is neither an IP address nor a host name`},
 		{`cert = "/c"`, "tls", `9: cert: found "/c"; its key is missing; needs both cert and key, or none`},
 		{`key = "/k"`, "https", `9: key: found "/k"; its cert is missing; needs both cert and key, or none`},
 		{"cert = '/c'\nkey = 5", "https", `10: key: found the integer 5; needs a string`},
@@ -130,11 +136,14 @@ func TestHealthMistakes(t *testing.T) {
 
 		{"payload = 'a'\nanswer = 'b'\nrequire_answer = true", "udp", ``},
 		{"payload_hex = '00'\nanswer_hex = 'ff'", "udp", ``},
-		{"payload_hex = '00'\npayload = 'a'", "udp", `9: payload_hex: found "00"; payload stands beside it; needs one of them alone`},
-		{"answer_hex = '00'\nanswer = 'a'", "udp", `9: answer_hex: found "00"; answer stands beside it; needs one of them alone`},
+		{"payload_hex = '00'\npayload = 'a'", "udp",
+			`9: payload_hex: found "00"; payload stands beside it; needs one of them alone`},
+		{"answer_hex = '00'\nanswer = 'a'", "udp",
+			`9: answer_hex: found "00"; answer stands beside it; needs one of them alone`},
 		{`payload_hex = "0"`, "udp", `9: payload_hex: found "0"` + hexNeeds},
 		{`payload = "` + strings.Repeat("x", 65507) + `"`, "udp", ``},
-		{`payload = "` + strings.Repeat("x", 65508) + `"`, "udp", `9: payload: found 65508 bytes; needs what a datagram holds, 65507 or less`},
+		{`payload = "` + strings.Repeat("x", 65508) + `"`, "udp",
+			`9: payload: found 65508 bytes; needs what a datagram holds, 65507 or less`},
 		{`expect = ["NOERROR"]`, "udp", `9: expect: found a list; type is "udp"; allowed if type is "dns"`},
 
 		{``, "dns", `8: query: missing; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"`},
@@ -148,24 +157,31 @@ func TestHealthMistakes(t *testing.T) {
 		{`query = "h aaaa"`, "dns", `9: query: found "h aaaa"; the type is "aaaa"` + types + `, did you mean "AAAA"?`},
 		{`query = 5`, "dns", `9: query: found the integer 5; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"`},
 		{"expect = ['NXDOMAIN', 'REFUSED']\nquery = 'h'\ntransport = 'tcp'", "dns", ``},
-		{"expect = []\nquery = 'h'", "dns", `9: expect: found an empty list; needs a list of ` + codes + `, at least one`},
+		{"expect = []\nquery = 'h'", "dns", `9: expect: found an empty list; needs a list of ` + codes +
+			`, at least one`},
 		{"expect = 'NOERROR'\nquery = 'h'", "dns", `9: expect: found the string "NOERROR"; needs a list of ` + codes},
-		{"expect = ['NOERROR', 'NXDOMIAN']\nquery = 'h'", "dns", `9: expect[1]: found "NXDOMIAN"; allowed is ` + codes + `, did you mean "NXDOMAIN"?`},
+		{"expect = ['NOERROR', 'NXDOMIAN']\nquery = 'h'", "dns", `9: expect[1]: found "NXDOMIAN"; allowed is ` + codes +
+			`, did you mean "NXDOMAIN"?`},
 		{"transport = 'tls'\nquery = 'h'", "dns", `9: transport: found "tls"; allowed is "udp" or "tcp"`},
 
 		{``, "postgres", noUser},
 		{`user = "u"`, "postgres", ``},
-		{"user = 'u'\ndatabase = 'd'\npassword_file = '/p'\nrole = 'replica'\nmax_lag = '24h'\ntls = true", "postgres", ``},
+		{"user = 'u'\ndatabase = 'd'\npassword_file = '/p'\nrole = 'replica'\nmax_lag = '24h'\ntls = true", "postgres",
+			``},
 		{`user = 5`, "postgres", `9: user: found the integer 5; needs a string`},
 		{`user = "a\u0000b"`, "postgres", `9: user: found "a\x00b"; needs a text without NUL`},
 		{"database = ''\nuser = 'u'", "postgres", `9: database: found ""; needs the name of a database`},
-		{`database = "d"`, "redis", `9: database: found the string "d"; type is "redis"; allowed if type is "postgres"`},
-		{`role = "master"`, "redis", `9: role: found "master"; allowed is "any", "primary" or "replica", did you mean "primary"?`},
+		{`database = "d"`, "redis",
+			`9: database: found the string "d"; type is "redis"; allowed if type is "postgres"`},
+		{`role = "master"`, "redis",
+			`9: role: found "master"; allowed is "any", "primary" or "replica", did you mean "primary"?`},
 		{`max_lag = "1s"`, "redis", ``},
 		{`max_lag = "25h"`, "redis", `9: max_lag: found "25h"; allowed is 0s to 24h`},
 		{"max_lag = '0s'\nrole = 'primary'", "redis", ``},
-		{"max_lag = '1s'\nrole = 'primary'", "redis", `9: max_lag: found "1s"; role "primary" has no lag; needs role "replica" or "any", or 0s`},
-		{`role = "any"`, "tcp", `9: role: found the string "any"; type is "tcp"; allowed if type is "postgres" or "redis"`},
+		{"max_lag = '1s'\nrole = 'primary'", "redis",
+			`9: max_lag: found "1s"; role "primary" has no lag; needs role "replica" or "any", or 0s`},
+		{`role = "any"`, "tcp",
+			`9: role: found the string "any"; type is "tcp"; allowed if type is "postgres" or "redis"`},
 
 		{``, "exec", `8: command: missing; needs ` + command},
 		{`command = ["/usr/bin/check", "", "-x"]`, "exec", ``},
@@ -173,7 +189,8 @@ func TestHealthMistakes(t *testing.T) {
 		{`command = "/usr/bin/check"`, "exec", `9: command: found the string "/usr/bin/check"; needs ` + command},
 		{`command = [""]`, "exec", `9: command[0]: found ""; needs the absolute path of a program`},
 		{`command = ["check"]`, "exec", `9: command[0]: found "check"; needs the absolute path of a program`},
-		{`command = ["/x", 1, "\u0000"]`, "exec", "9: command[1]: found the integer 1; needs a string\n" + `9: command[2]: found "\x00"; needs a text without NUL`},
+		{`command = ["/x", 1, "\u0000"]`, "exec", "9: command[1]: found the integer 1; needs a string\n" +
+			`9: command[2]: found "\x00"; needs a text without NUL`},
 
 		{``, "all_of", `8: checks: missing; needs ` + checks},
 		{`checks = []`, "any_of", `9: checks: found an empty list; needs ` + checks},
@@ -183,14 +200,19 @@ func TestHealthMistakes(t *testing.T) {
 		{`checks = [{}, {}]`, "tcp", `9: checks: found a list; type is "tcp"; allowed if type is "all_of" or "any_of"`},
 		{`checks = [{}, 5]`, "all_of", `9: checks[1]: found the integer 5; needs a table`},
 		{`checks = {}`, "all_of", `9: checks: found a table; needs ` + checks},
-		{`checks = [{}, { type = "any_of" }]`, "all_of", `9: checks[1].type: found "any_of"; a check in checks cannot have checks of its own; needs any other type`},
-		{`checks = [{}, { timeout = "1s" }]`, "all_of", `9: checks[1].timeout: unknown key; allowed here: type, port, steps, tls, verify, server_name, ca, cert, key`},
+		{`checks = [{}, { type = "any_of" }]`, "all_of",
+			`9: checks[1].type: found "any_of"; a check in checks cannot have checks of its own; needs any other type`},
+		{`checks = [{}, { timeout = "1s" }]`, "all_of",
+			`9: checks[1].timeout: unknown key; allowed here: type, port, steps, tls, verify, server_name, ca, cert, key`},
 		{`checks = [{ type = "dns" }, { type = "http", path = "x" }, { type = "postgres" }]`, "all_of",
-			`9: checks[0].query: missing; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"` + "\n" +
-				`9: checks[1].path: found "x"` + urlPath + "\n" + `9: checks[2].user: missing; needs the user that the check logs in as, such as "limeload"`},
-		{`port = 5`, "any_of\"\nchecks = [{}, { port = 7 }]#", `9: port: found the integer 5; type is "any_of"` + ported},
+			`9: checks[0].query: missing; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"` +
+				"\n" +
+				`9: checks[1].path: found "x"` + urlPath + "\n" +
+				`9: checks[2].user: missing; needs the user that the check logs in as, such as "limeload"`},
+		{`port = 5`, "any_of\"\nchecks = [{}, { port = 7 }]#", `9: port: found the integer 5; type is "any_of"` +
+			ported},
 
-		// A type that is itself a mistake decides nothing; what stands there is still looked at.
+		// A mistaken type decides nothing; the other keys are still checked.
 		{"tls = true\nquery = 'a b c'\nverify = false", "dsn", `10: query: found "a b c"` + query + "\n" +
 			`12: type: found "dsn"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "dns"?`},
 	} {
@@ -222,7 +244,8 @@ checks = [
   { type = "redis", tls = true, verify = false },
 ]
 `)
-	defaults := Check{Type: "tcp", Verify: true, Method: "GET", Path: "/", Status: []string{"200-399"}, Expect: []string{"NOERROR"}, Transport: "udp",
+	defaults := Check{Type: "tcp", Verify: true, Method: "GET", Path: "/", Status: []string{"200-399"},
+		Expect: []string{"NOERROR"}, Transport: "udp",
 		Database: "postgres", Role: "any", Statuses: []StatusRange{{200, 399}}}
 	of := func(kind string, change func(*Check)) Check {
 		one := defaults
@@ -233,7 +256,8 @@ checks = [
 	h := c.Pools[0].Health
 	want := []Check{
 		of("tcp", func(c *Check) {
-			c.Steps = []Step{{Send: "a", Bytes: []byte("a")}, {Expect: "b", Bytes: []byte("b")}, {SendHex: "63", Bytes: []byte("c")},
+			c.Steps = []Step{{Send: "a", Bytes: []byte("a")}, {Expect: "b", Bytes: []byte("b")},
+				{SendHex: "63", Bytes: []byte("c")},
 				{ExpectHex: "64", Bytes: []byte("d")}, {ExpectRegexp: "e+", Regexp: regexp.MustCompile("e+")}}
 		}),
 		of("https", func(c *Check) {
@@ -246,22 +270,20 @@ checks = [
 			c.PayloadHex, c.PayloadBytes, c.Answer, c.AnswerBytes = "61", []byte("a"), "b", []byte("b")
 		}),
 		of("dns", func(c *Check) {
-			c.Query, c.QueryName, c.QueryType, c.Expect = "example.com", "example.com", "A", []string{"NOERROR", "NXDOMAIN"}
+			c.Query, c.QueryName, c.QueryType, c.Expect = "example.com", "example.com", "A",
+				[]string{"NOERROR", "NXDOMAIN"}
 		}),
 		of("dns", func(c *Check) { c.Query, c.QueryName, c.QueryType = " example.com  MX ", "example.com", "MX" }),
 		of("redis", func(c *Check) { c.TLS, c.Verify = true, false }),
 	}
-	sameRegexp := cmp.Comparer(func(a, b *regexp.Regexp) bool { return a == b || a != nil && b != nil && a.String() == b.String() })
+	sameRegexp := cmp.Comparer(func(a, b *regexp.Regexp) bool {
+		return a == b || a != nil && b != nil && a.String() == b.String()
+	})
 	if diff := cmp.Diff(want, h.Checks, sameRegexp, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	if diff := cmp.Diff(of("any_of", func(*Check) {}), h.Check, sameRegexp, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
-	}
-	for i, step := range h.Checks[0].Steps {
-		if sends := i%2 == 0 && i < 4; step.Sends() != sends {
-			t.Errorf("step %d: Sends is %v", i, step.Sends())
-		}
 	}
 	for i, one := range h.Checks {
 		if speaks := i == 1 || i == 6; one.UsesTLS() != speaks {
@@ -276,7 +298,7 @@ checks = [
 	}
 }
 
-// TestOnUnhealthyOfPrimaries holds what on_unhealthy is where it is left out, and that what is written stays.
+// TestOnUnhealthyOfPrimaries holds the default of on_unhealthy, and that a written value stays.
 func TestOnUnhealthyOfPrimaries(t *testing.T) {
 	const pg = `type = "postgres", user = "u"`
 	for _, tt := range []struct{ line, health, want string }{
@@ -286,11 +308,13 @@ func TestOnUnhealthyOfPrimaries(t *testing.T) {
 		{``, `health = { ` + pg + `, role = "replica" }`, "keep"},
 		{``, `health = { ` + pg + `, role = "primary" }`, "close"},
 		{``, `health = { type = "redis", role = "primary" }`, "close"},
-		{``, `health = { type = "all_of", checks = [{ type = "tcp" }, { type = "redis", role = "primary" }] }`, "close"},
+		{``, `health = { type = "all_of", checks = [{ type = "tcp" }, { type = "redis", role = "primary" }] }`,
+			"close"},
 		{`on_unhealthy = "keep"`, `health = { type = "redis", role = "primary" }`, "keep"},
 		{`on_unhealthy = "close"`, `health = { type = "tcp" }`, "close"},
 	} {
-		c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = [{ address = \"h:1\" }]\n"+tt.line+"\n"+tt.health)
+		c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = [{ address = \"h:1\" }]\n"+
+			tt.line+"\n"+tt.health)
 		if got := c.Pools[0].OnUnhealthy; got != tt.want {
 			t.Errorf("%s %s: %q, want %q", tt.line, tt.health, got, tt.want)
 		}

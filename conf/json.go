@@ -7,24 +7,23 @@ import (
 	"fmt"
 )
 
-// byteOrderMark may begin a file in UTF-8, and means nothing.
+// byteOrderMark may begin a file in UTF-8 and is ignored.
 const byteOrderMark = "\ufeff"
 
-// A jsonReader makes of a JSON text the trees that the TOML library and the scanner make of a
-// TOML file, so that one binder serves both. As the scanner does, it ends silently at what
-// it does not understand: readJSON has the library say what is wrong.
+// A jsonReader turns a JSON text into the trees that the TOML library and the scanner make of a TOML file, so that one
+// binder serves both. Like the scanner, it stops silently at invalid syntax: readJSON gets the error from the library.
 type jsonReader struct {
-	report *report // of keys that stand twice and numbers that are too large
+	report *report // for duplicate keys and numbers that are too large
 	data   []byte
 	dec    *json.Decoder
-	pos    int // so much of data has been counted in line
-	line   int // of the token read last, none of which spans lines
+	pos    int // the lines up to here are counted in line
+	line   int // of the last token; no token spans lines
 	order  int
 	deep   int // the line where maxDepth was exceeded, 0 if none
 }
 
-// readJSON is readTOML for JSON. A text that is a list stands for a table with that as its
-// backends. The mistakes that leave the rest readable go to r.
+// readJSON is readTOML for JSON. A text that is a list means a table with that list as backends. Mistakes that leave
+// the rest readable go to r.
 func (r *report) readJSON(data []byte) (map[string]any, *place, *Error) {
 	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	j := &jsonReader{report: r, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
@@ -38,7 +37,7 @@ func (r *report) readJSON(data []byte) (map[string]any, *place, *Error) {
 	if j.deep > 0 {
 		return nil, nil, tooDeep(j.deep)
 	}
-	// Read to its end, with what may follow the value.
+	// This reads to the end, including anything after the value.
 	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
 		return nil, nil, jsonSyntaxError(data, err)
 	}
@@ -48,14 +47,15 @@ func (r *report) readJSON(data []byte) (map[string]any, *place, *Error) {
 	case []any:
 		return map[string]any{path: v}, &place{line: 1, table: map[string]*place{path: root}}, nil
 	}
-	return nil, nil, &Error{Line: j.line, Found: describe(found), Allowed: `needs a list of backends, or a table with the key "backends"`}
+	return nil, nil, &Error{Line: j.line, Found: describe(found),
+		Allowed: `needs a list of backends, or a table with the key "backends"`}
 }
 
-// jsonSyntaxError says what the library says, in our form.
+// jsonSyntaxError returns the library's error in our form.
 func jsonSyntaxError(data []byte, err error) *Error {
 	e := &Error{Line: 1, Message: "not valid JSON: " + printable(err.Error()), err: err}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		// The offset is behind the character at fault, which may be the end of a line.
+		// The offset is after the wrong character, which may be the end of a line.
 		e.Line += bytes.Count(data[:max(syntax.Offset-1, 0)], []byte("\n"))
 	}
 	return e
@@ -129,13 +129,13 @@ func (j *jsonReader) list(at *place, path string, depth int) (any, bool) {
 	return found, ok
 }
 
-// number is an integer where it is written as one and fits, as in TOML.
+// number returns an integer if the number is written as one and fits, as in TOML.
 func (j *jsonReader) number(n json.Number, path string) any {
 	if i, err := n.Int64(); err == nil {
 		return i
 	}
 	f, err := n.Float64()
-	if err != nil { // its syntax is the decoder's business, which leaves its size
+	if err != nil { // the decoder has checked its syntax, so it is too large
 		j.add(path, Error{Found: "the number " + prefix(n.String(), maxQuoted), Message: "too large to be read"})
 	}
 	return f

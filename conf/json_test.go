@@ -26,9 +26,12 @@ func TestReadJSON(t *testing.T) {
 			map[string]any{"a": []any{true, false, nil, "\nA", []any{}, map[string]any{}}},
 			map[string]int{"a": 1, "a[0]": 1, "a[1]": 1, "a[2]": 1, "a[3]": 1, "a[4]": 1, "a[5]": 1}},
 		{"numbers", `{"a": [0, -0, -7, 9223372036854775807, 9223372036854775808, 1.0, 1e2, 1e-999]}`,
-			map[string]any{"a": []any{int64(0), int64(0), int64(-7), int64(9223372036854775807), 9223372036854775808.0, 1.0, 100.0, 0.0}},
-			map[string]int{"a": 1, "a[0]": 1, "a[1]": 1, "a[2]": 1, "a[3]": 1, "a[4]": 1, "a[5]": 1, "a[6]": 1, "a[7]": 1}},
-		{"the first of two keys", "{\"a\": {\"b\": 1},\n\"a\": {\"c\": 2},\n\"\\u0061\": 3}", map[string]any{"a": map[string]any{"b": int64(1)}},
+			map[string]any{"a": []any{int64(0), int64(0), int64(-7), int64(9223372036854775807), 9223372036854775808.0,
+				1.0, 100.0, 0.0}},
+			map[string]int{"a": 1, "a[0]": 1, "a[1]": 1, "a[2]": 1, "a[3]": 1, "a[4]": 1, "a[5]": 1, "a[6]": 1,
+				"a[7]": 1}},
+		{"the first of two keys", "{\"a\": {\"b\": 1},\n\"a\": {\"c\": 2},\n\"\\u0061\": 3}",
+			map[string]any{"a": map[string]any{"b": int64(1)}},
 			map[string]int{"a": 1, "a.b": 1}},
 	} {
 		r := newReport("f", map[string]int{})
@@ -72,7 +75,8 @@ func FuzzReadJSON(f *testing.F) {
 		r := newReport("f", map[string]int{})
 		found, root, e := r.readJSON(data)
 		text := bytes.TrimPrefix(data, []byte(byteOrderMark))
-		if refused := e != nil && strings.HasPrefix(e.Message, "not valid JSON"); refused == json.Valid(text) && (e == nil || refused) {
+		if refused := e != nil && strings.HasPrefix(e.Message, "not valid JSON"); refused == json.Valid(text) &&
+			(e == nil || refused) {
 			t.Fatalf("valid JSON is %v, and the mistake %v", json.Valid(text), e)
 		}
 		if e != nil || r.err() != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// base is a configuration without a mistake, as tables and their lines.
+// base returns a configuration without a mistake, as tables and their lines.
 func base() [][]string {
 	return [][]string{
 		{"[global]"},
@@ -90,8 +90,10 @@ func TestMistakes(t *testing.T) {
 		{"global", `drain_timeout = "0"`, `found the string "0"; ` + durations},
 		{"global", `drain_timeout = "5d"`, `found the string "5d"; ` + durations},
 		{"global", `drain_timeout = ""`, `found the string ""; ` + durations},
-		{"log", `level = "warning"`, `found "warning"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "warn"?`},
-		{"log", `level = "Debug"`, `found "Debug"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "debug"?`},
+		{"log", `level = "warning"`,
+			`found "warning"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "warn"?`},
+		{"log", `level = "Debug"`,
+			`found "Debug"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "debug"?`},
 		{"log", `level = 3`, `found the integer 3; needs "trace", "debug", "info", "warn" or "error"`},
 		{"log", `format = "text"`, `found "text"; allowed is "json" or "console", did you mean "console"?`},
 		{"log", `access = "yes"`, `found the string "yes"; needs true or false`},
@@ -108,15 +110,19 @@ func TestMistakes(t *testing.T) {
 		{"admin", `address = ":9000"`, `found ":9000"; the host is missing` + admins},
 		{"admin", `address = "localhost:9000"`, `found "localhost:9000"; "localhost" is a host name` + admins},
 		{"admin", `address = "unix:/` + strings.Repeat("a", 106) + `"`, ``},
-		{"admin", `address = "unix:/` + strings.Repeat("a", 107) + `"`, `found "unix:/` + strings.Repeat("a", 58) + `"...; the path has 108 bytes; allowed are 107`},
+		{"admin", `address = "unix:/` + strings.Repeat("a", 107) + `"`, `found "unix:/` + strings.Repeat("a", 58) +
+			`"...; the path has 108 bytes; allowed are 107`},
 		{"admin", `socket_mode = "0600"`, ``},
 		{"admin", `socket_mode = "rw"`, `found "rw"; needs permission bits as chmod has them, such as "0660"`},
 		{"admin", `socket_mode = "1777"`, `found "1777"; needs permission bits as chmod has them, such as "0660"`},
 		{"listener.a", `protocol = "udp"`, ``},
 		{"listener.a", `protocol = "sctp"`, `found "sctp"; allowed is "tcp" or "udp"`},
-		{"listener.a", `flow_key = "client"`, `found the string "client"; protocol is "tcp"; allowed if protocol is "udp"`},
-		{"pool.p", `send_proxy = "v2"`, `found "v2"; listener.a speaks tcp, and this version sends the header with udp only; needs "", or another pool`},
-		{"pool.p", `send_proxy = "v1"`, `found "v1"; allowed is "" or "v2"; this version sends no "v1", did you mean "v2"?`},
+		{"listener.a", `flow_key = "client"`,
+			`found the string "client"; protocol is "tcp"; allowed if protocol is "udp"`},
+		{"pool.p", `send_proxy = "v2"`,
+			`found "v2"; listener.a speaks tcp, and this version sends the header with udp only; needs "", or another pool`},
+		{"pool.p", `send_proxy = "v1"`,
+			`found "v1"; allowed is "" or "v2"; this version sends no "v1", did you mean "v2"?`},
 		{"listener.a", `backlog = 0`, `found 0; allowed is 1 to 65535`},
 		{"listener.a", `backlog = 65536`, `found 65536; allowed is 1 to 65535`},
 		{"listener.a", `max_sessions = -1`, `found -1; allowed is 0 to 100000000`},
@@ -132,7 +138,8 @@ func TestMistakes(t *testing.T) {
 		{"listener.a", `pool = "redis"`, `found "redis"; there is no such pool; needs the NAME of a [pool.NAME] table`},
 		{"listener.a", `pool = "pp"`, `found "pp"; there is no such pool, did you mean "p"?`},
 		{"listener.a", `pool = 1`, `found the integer 1; needs the name of a pool`},
-		{"listener.a", `address = 6379`, `found the integer 6379; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`},
+		{"listener.a", `address = 6379`,
+			`found the integer 6379; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`},
 		{"listener.a", `address = ""`, `found ""` + addresses},
 		{"listener.a", `address = "127.0.0.1"`, `found "127.0.0.1"; the port is missing` + addresses},
 		{"listener.a", `address = "[::1]"`, `found "[::1]"; the port is missing` + addresses},
@@ -143,24 +150,34 @@ func TestMistakes(t *testing.T) {
 		{"listener.a", `address = "6379"`, `found "6379"; the port is missing` + addresses + `, did you mean ":6379"?`},
 		{"listener.a", `address = "tcp://*:80/"`, `found "tcp://*:80/"` + addresses + `, did you mean ":80"?`},
 		{"listener.a", `address = "*:5000x"`, `found "*:5000x"; the port is "5000x"; allowed is 1 to 65535`},
-		{"listener.a", `address = "2001:db8:2:3:4:5:6:7:6379"`, `found "2001:db8:2:3:4:5:6:7:6379"` + addresses + `, did you mean "[2001:db8:2:3:4:5:6:7]:6379"?`},
-		{"listener.a", `address = "x y:80"`, `found "x y:80"; "x y" is neither an IP address nor a host name` + addresses},
-		{"listener.a", `address = "[localhost]:80"`, `found "[localhost]:80"; "localhost" is neither an IP address nor a host name` + addresses},
-		{"listener.a", `address = "10.0.0.256:80"`, `found "10.0.0.256:80"; "10.0.0.256" is neither an IP address nor a host name` + addresses},
-		{"listener.a", `address = "*:80"`, `found "*:80"; "*" is neither an IP address nor a host name` + addresses + `, did you mean ":80"?`},
+		{"listener.a", `address = "2001:db8:2:3:4:5:6:7:6379"`, `found "2001:db8:2:3:4:5:6:7:6379"` + addresses +
+			`, did you mean "[2001:db8:2:3:4:5:6:7]:6379"?`},
+		{"listener.a", `address = "x y:80"`, `found "x y:80"; "x y" is neither an IP address nor a host name` +
+			addresses},
+		{"listener.a", `address = "[localhost]:80"`,
+			`found "[localhost]:80"; "localhost" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = "10.0.0.256:80"`,
+			`found "10.0.0.256:80"; "10.0.0.256" is neither an IP address nor a host name` + addresses},
+		{"listener.a", `address = "*:80"`, `found "*:80"; "*" is neither an IP address nor a host name` + addresses +
+			`, did you mean ":80"?`},
 		{"listener.a", `address = ":0"`, `found ":0"; the port is "0"; allowed is 1 to 65535`},
 		{"listener.a", `address = ":65536"`, `found ":65536"; the port is "65536"; allowed is 1 to 65535`},
 		{"listener.a", `address = ":http"`, `found ":http"; the port is "http"; allowed is 1 to 65535`},
 		{"listener.a", `address = ":+80"`, `found ":+80"; the port is "+80"; allowed is 1 to 65535`},
 		{"listener.a", `address = "h:"`, `found "h:"; the port is ""; allowed is 1 to 65535`},
 		{"listener.a", `address = "[fe80::1%eth0]:80"`, ``},
-		{"listener.a", `address = "[fe80::1]:80"`, `found "[fe80::1]:80"; a link-local address needs its interface, as in fe80::1%eth0`},
+		{"listener.a", `address = "[fe80::1]:80"`,
+			`found "[fe80::1]:80"; a link-local address needs its interface, as in fe80::1%eth0`},
 		{"listener.a", `address = "[fe80::1%eth0.100]:80"`, ``},
-		{"listener.a", `address = "[fe80::1%\u001b[2J]:80"`, `found "[fe80::1%\x1b[2J]:80"; the zone "\x1b[2J" is not the name of an interface`},
-		{"listener.a", `address = "[fe80::1%\u202eeth0]:80"`, `found "[fe80::1%\u202eeth0]:80"; the zone "\u202eeth0" is not the name of an interface`},
-		{"pool.p", `backends = [{ address = "[fe80::1%eth/0]:80" }]`, `[0].address: found "[fe80::1%eth/0]:80"; the zone "eth/0" is not the name of an interface`},
+		{"listener.a", `address = "[fe80::1%\u001b[2J]:80"`,
+			`found "[fe80::1%\x1b[2J]:80"; the zone "\x1b[2J" is not the name of an interface`},
+		{"listener.a", `address = "[fe80::1%\u202eeth0]:80"`,
+			`found "[fe80::1%\u202eeth0]:80"; the zone "\u202eeth0" is not the name of an interface`},
+		{"pool.p", `backends = [{ address = "[fe80::1%eth/0]:80" }]`,
+			`[0].address: found "[fe80::1%eth/0]:80"; the zone "eth/0" is not the name of an interface`},
 		{"listener.a", `address = "[::1%lo]:80"`, `found "[::1%lo]:80"; only a link-local address has a zone`},
-		{"listener.a", `address = "224.0.0.1:80"`, `found "224.0.0.1:80"; a multicast or broadcast address is of no use here`},
+		{"listener.a", `address = "224.0.0.1:80"`,
+			`found "224.0.0.1:80"; a multicast or broadcast address is of no use here`},
 		{"pool.p", `algorithm = "round_robbin"`, `found "round_robbin"` + algorithms + `, did you mean "round_robin"?`},
 		{"pool.p", `algorithm = "sticky"`, `found "sticky"` + algorithms},
 		{"pool.p", `algorithm = "maglev"`, ``},
@@ -171,7 +188,8 @@ func TestMistakes(t *testing.T) {
 		{"pool.p", `slow_start = "25h"`, `found "25h"; allowed is 0s to 24h`},
 		{"pool.p", `slow_start = 30`, `found the integer 30; ` + durations},
 		{"pool.p", `hash_key = "client"`, ``},
-		{"pool.p", `hash_key = "sni"`, `found "sni"; allowed is "client_ip" or "client"; this version does not hash "sni"`},
+		{"pool.p", `hash_key = "sni"`,
+			`found "sni"; allowed is "client_ip" or "client"; this version does not hash "sni"`},
 		{"pool.p", `hash_balance = 0`, ``},
 		{"pool.p", `hash_balance = 0.0`, ``},
 		{"pool.p", `hash_balance = 1.0`, `found 1.0; allowed is 1.01 to 100, or 0`},
@@ -199,37 +217,51 @@ func TestMistakes(t *testing.T) {
 		{"pool.p", `on_unhealthy = "drain"`, `found "drain"; allowed is "keep" or "close"`},
 		{"pool.p", `on_remove = "close"`, ``},
 		{"pool.p", `on_remove = "keep"`, `found "keep"; allowed is "drain" or "close"`},
-		{"pool.p", `backends = []`, `found an empty list; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
-		{"pool.p", `backends = {}`, `found a table; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
+		{"pool.p", `backends = []`,
+			`found an empty list; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
+		{"pool.p", `backends = {}`,
+			`found a table; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
 		{"pool.p", `backends = ["10.0.0.1:1"]`, ``},
 		{"pool.p", `backends = ["10.0.0.1:1", { address = "10.0.0.2:1" }, "db.internal:1"]`, ``},
-		{"pool.p", `backends = ["10.0.0.1:99999"]`, `[0].address: found "10.0.0.1:99999"; the port is "99999"; allowed is 1 to 65535`},
-		{"pool.p", `backends = ["10.0.0.1:1", "10.0.0.1:1"]`, `[1].address: found "10.0.0.1:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = ["10.0.0.1:99999"]`,
+			`[0].address: found "10.0.0.1:99999"; the port is "99999"; allowed is 1 to 65535`},
+		{"pool.p", `backends = ["10.0.0.1:1", "10.0.0.1:1"]`,
+			`[1].address: found "10.0.0.1:1"; pool.p.backends[0] on line 7 has the same address`},
 		{"pool.p", `backends = [5]`, `[0]: found the integer 5; needs a table`},
-		{"pool.p", `backends = "10.0.0.1:1"`, `found the string "10.0.0.1:1"; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
+		{"pool.p", `backends = "10.0.0.1:1"`,
+			`found the string "10.0.0.1:1"; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
 		{"pool.p", `backends = [{ weight = 1 }]`, `[0].address: missing; needs an address, such as "10.0.0.11:6379"`},
 		{"pool.p", `backends = [{ address = ":1" }]`, `[0].address: found ":1"; the host is missing` + backendAddr},
 		{"pool.p", `backends = [{ address = "h" }]`, `[0].address: found "h"; the port is missing` + backendAddr},
-		{"pool.p", `backends = [{ address = "0.0.0.0:1" }]`, `[0].address: found "0.0.0.0:1"; this address can be listened on but not connected to`},
+		{"pool.p", `backends = [{ address = "0.0.0.0:1" }]`,
+			`[0].address: found "0.0.0.0:1"; this address can be listened on but not connected to`},
 		{"pool.p", `backends = [{ address = "h:1", weight = 256 }, { address = "h:2", weight = 0 }]`, ``},
 		{"pool.p", `backends = [{ address = "h:1", weight = 257 }]`, `[0].weight: found 257; allowed is 0 to 256`},
 		{"pool.p", `backends = [{ address = "h:1", weight = -1 }]`, `[0].weight: found -1; allowed is 0 to 256`},
 		{"pool.p", `backends = [{ address = "h:1", name = "a/b" }]`, `[0].name: found "a/b"` + names},
 		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }]`, ``},
 		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_000, tier = 65535, zone = "a", mode = "drain" }]`, ``},
-		{"pool.p", `backends = [{ address = "h:1", max_sessions = -1 }]`, `[0].max_sessions: found -1; allowed is 0 to 100000000`},
-		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_001 }]`, `[0].max_sessions: found 100000001; allowed is 0 to 100000000`},
+		{"pool.p", `backends = [{ address = "h:1", max_sessions = -1 }]`,
+			`[0].max_sessions: found -1; allowed is 0 to 100000000`},
+		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_001 }]`,
+			`[0].max_sessions: found 100000001; allowed is 0 to 100000000`},
 		{"pool.p", `backends = [{ address = "h:1", tier = -1 }]`, `[0].tier: found -1; allowed is 0 to 65535`},
 		{"pool.p", `backends = [{ address = "h:1", tier = 65536 }]`, `[0].tier: found 65536; allowed is 0 to 65535`},
 		{"pool.p", `backends = [{ address = "h:1", zone = "a b" }]`, `[0].zone: found "a b"` + names + `, or ""`},
-		{"pool.p", `backends = [{ address = "h:1", mode = "maintenence" }]`, `[0].mode: found "maintenence"; allowed is "ready", "drain" or "maintenance", did you mean "maintenance"?`},
-		{"pool.p", `backends = [{ address = "h:1" }, { address = "H:1" }]`, `[1].address: found "H:1"; pool.p.backends[0] on line 7 has the same address`},
-		{"pool.p", `backends = [{ address = "h:1" }, { address = "h:1" }]`, `[1].address: found "h:1"; pool.p.backends[0] on line 7 has the same address`},
-		{"pool.p", `backends = [{ address = "1.1.1.1:1" }, { address = "[::ffff:1.1.1.1]:1" }]`, `[1].address: found "[::ffff:1.1.1.1]:1"; pool.p.backends[0] on line 7 has the same address`},
-		{"pool.p", `backends = [{ address = "h:1", name = "x" }, { address = "h:2", name = "x" }]`, `[1].name: found "x"; pool.p.backends[0] on line 7 has the same name`},
+		{"pool.p", `backends = [{ address = "h:1", mode = "maintenence" }]`,
+			`[0].mode: found "maintenence"; allowed is "ready", "drain" or "maintenance", did you mean "maintenance"?`},
+		{"pool.p", `backends = [{ address = "h:1" }, { address = "H:1" }]`,
+			`[1].address: found "H:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "h:1" }, { address = "h:1" }]`,
+			`[1].address: found "h:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "1.1.1.1:1" }, { address = "[::ffff:1.1.1.1]:1" }]`,
+			`[1].address: found "[::ffff:1.1.1.1]:1"; pool.p.backends[0] on line 7 has the same address`},
+		{"pool.p", `backends = [{ address = "h:1", name = "x" }, { address = "h:2", name = "x" }]`,
+			`[1].name: found "x"; pool.p.backends[0] on line 7 has the same name`},
 		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }, { address = "h:2" }, { address = "h:3", name = "h.2" }]`, ``},
 		{"pool.p.health", `type = "redis"`, ``},
-		{"pool.p.health", `type = "Redis"`, `found "Redis"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "redis"?`},
+		{"pool.p.health", `type = "Redis"`,
+			`found "Redis"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "redis"?`},
 		{"pool.p.health", `rise = 0`, `found 0; allowed is 1 to 1000`},
 		{"pool.p.health", `fall = 0`, `found 0; allowed is 1 to 1000`},
 		{"pool.p.health", `interval = "1ms"`, `found "1ms"; allowed is 10ms to 24h`},
@@ -243,15 +275,18 @@ func TestMistakes(t *testing.T) {
 		{"pool.p.health", `jitter = nan`, `found NaN; allowed is 0 to 0.5`},
 		{"pool.p.health", `jitter = inf`, `found +Inf; allowed is 0 to 0.5`},
 		{"pool.p.health", `jitter = "10%"`, `found the string "10%"; needs a number, 0 to 0.5`},
-		{"pool.p.health", `initial = "unhealthy"`, `found "unhealthy"; allowed is "unknown" or "healthy", did you mean "healthy"?`},
+		{"pool.p.health", `initial = "unhealthy"`,
+			`found "unhealthy"; allowed is "unknown" or "healthy", did you mean "healthy"?`},
 		{"pool.p.health", `stale_after = "3s"`, ``},
-		{"pool.p.health", `stale_after = "2s"`, `found "2s"; a verdict would be unknown again before the next check can end; needs interval plus timeout, 3s, or more, or 0s`},
+		{"pool.p.health", `stale_after = "2s"`,
+			`found "2s"; a verdict would be unknown again before the next check can end; needs interval plus timeout, 3s, or more, or 0s`},
 		{"pool.p.breaker", `failures = 0`, ``},
 		{"pool.p.breaker", `failures = -1`, `found -1; allowed is 0 to 1000000`},
 		{"pool.p.breaker", `failure_ratio = 1.5`, `found 1.5; allowed is 0 to 1`},
 		{"pool.p.breaker", `trials = 0`, `found 0; allowed is 1 to 1000`},
 		{"pool.p.breaker", `max_open_share = 2`, `found 2; allowed is 0 to 1`},
-		{"pool.p.breaker", `open_for = 10`, `found the integer 10; needs a duration with a unit, such as "250ms", "2s" or "5m"`},
+		{"pool.p.breaker", `open_for = 10`,
+			`found the integer 10; needs a duration with a unit, such as "250ms", "2s" or "5m"`},
 		{"pool.p.breaker", `max_open_for = "5s"`, `found "5s"; needs open_for, 10s, or more`},
 		{"pool.p.health", `port = 65536`, `found 65536; allowed is 0 to 65535`},
 	} {
@@ -276,7 +311,8 @@ func TestUnknownKeys(t *testing.T) {
 		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
 		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
 		{"pool.p", `tls = {}`, `pool.p.tls: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, when_none, on_unhealthy, on_remove, send_proxy, health, breaker, discovery`},
-		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`, `pool.p.backends[0].teir: unknown key, did you mean "tier"?`},
+		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`,
+			`pool.p.backends[0].teir: unknown key, did you mean "tier"?`},
 		{"pool.p", `queue = { size = 1 }`, `pool.p.queue.size: unknown key; allowed here: max, timeout`},
 		{"listener.a", `keepalive = { idel = "1s" }`, `listener.a.keepalive.idel: unknown key, did you mean "idle"?`},
 		{"log", `"le\nvel" = 1`, `log."le\nvel": unknown key, did you mean "level"?`},
@@ -302,21 +338,30 @@ func TestShapes(t *testing.T) {
 		{"", []string{"lb.toml:1: " + noListener}},
 		{"\ufeff# nothing\r\n", []string{"lb.toml:1: " + noListener}},
 		{pool, []string{"lb.toml:1: " + noListener}},
-		{"# one\n[listener]\n", []string{"lb.toml:2: listener: found an empty table; needs at least one [listener.NAME] table"}},
+		{"# one\n[listener]\n",
+			[]string{"lb.toml:2: listener: found an empty table; needs at least one [listener.NAME] table"}},
 		{"listener = 3", []string{"lb.toml:1: listener: found the integer 3; needs tables with names, such as [listener.NAME]"}},
 		{"[[listener]]", []string{"lb.toml:1: listener: found a list of tables; needs tables with names, such as [listener.NAME]"}},
 		{"[listener]\na = 3", []string{"lb.toml:2: listener.a: found the integer 3; needs a table"}},
 		{"[listener.a]", []string{
 			`lb.toml:1: listener.a.address: missing; needs an address, such as "127.0.0.1:6379", "[::]:6379" or ":6379"`,
 			`lb.toml:1: listener.a.pool: missing; needs the name of a pool`}},
-		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p]]\n", []string{"lb.toml:2: pool.p: found a list of tables; needs a table"}},
-		{"listener.a = { pool = 'p', address = ':1' }\n[pool]\np = [1]\n", []string{"lb.toml:3: pool.p: found a list; needs a table"}},
-		{"listener.a = { pool = 'p', address = ':1' }\n[pool.p]\n", []string{`lb.toml:2: pool.p.backends: missing; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`}},
-		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p.backends]]\naddress = 'h:1'\n[[pool.p.backends]]\n", []string{`lb.toml:4: pool.p.backends[1].address: missing; needs an address, such as "10.0.0.11:6379"`}},
-		{"log = []\nlistener.a = { pool = 'p', address = ':1' }\n" + pool, []string{"lb.toml:1: log: found a list; needs a table"}},
-		{"[listener.\"a b\"]\npool = 'p'\naddress = ':1'\n" + pool, []string{`lb.toml:1: listener."a b": found the name "a b"; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
-		{"[listener.'']\npool = 'p'\naddress = ':1'\n" + pool, []string{`lb.toml:1: listener."": found the name ""; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
-		{"[listener.'a.b']\npool = 'p'\naddress = 'x'\n" + pool, []string{`lb.toml:3: listener."a.b".address: found "x"; the port is missing; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p]]\n",
+			[]string{"lb.toml:2: pool.p: found a list of tables; needs a table"}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[pool]\np = [1]\n",
+			[]string{"lb.toml:3: pool.p: found a list; needs a table"}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[pool.p]\n",
+			[]string{`lb.toml:2: pool.p.backends: missing; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`}},
+		{"listener.a = { pool = 'p', address = ':1' }\n[[pool.p.backends]]\naddress = 'h:1'\n[[pool.p.backends]]\n",
+			[]string{`lb.toml:4: pool.p.backends[1].address: missing; needs an address, such as "10.0.0.11:6379"`}},
+		{"log = []\nlistener.a = { pool = 'p', address = ':1' }\n" + pool,
+			[]string{"lb.toml:1: log: found a list; needs a table"}},
+		{"[listener.\"a b\"]\npool = 'p'\naddress = ':1'\n" + pool,
+			[]string{`lb.toml:1: listener."a b": found the name "a b"; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
+		{"[listener.'']\npool = 'p'\naddress = ':1'\n" + pool,
+			[]string{`lb.toml:1: listener."": found the name ""; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
+		{"[listener.'a.b']\npool = 'p'\naddress = 'x'\n" + pool,
+			[]string{`lb.toml:3: listener."a.b".address: found "x"; the port is missing; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`}},
 	} {
 		wantErrors(t, tt.doc, tt.want...)
 	}
@@ -325,7 +370,6 @@ func TestShapes(t *testing.T) {
 		fmt.Sprintf(`lb.toml:1: listener.%q...: found the name %[1]q...; needs 1 to 64 letters, digits, '_', '-' or '.'`, long[:64]))
 }
 
-// TestHashBalance: beside an algorithm that is itself a mistake, the balance is none.
 // TestUDPMistakes makes one mistake at a time in a listener of UDP.
 func TestUDPMistakes(t *testing.T) {
 	for line, want := range map[string]string{
@@ -360,7 +404,8 @@ func TestUDPMistakes(t *testing.T) {
 	}
 }
 
-// TestCacheOfTCP holds that a cache of a TCP listener takes the profile, and that a profile which is a mistake is that alone.
+// TestCacheOfTCP holds that a cache of a TCP listener takes the profile, and that a profile which is a mistake is that
+// alone.
 func TestCacheOfTCP(t *testing.T) {
 	for lines, want := range map[string]string{
 		`profile = "dns"`:                              ``,
@@ -369,7 +414,8 @@ func TestCacheOfTCP(t *testing.T) {
 		`cache = {}`:                                   `lb.toml:4: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
 		"profile = \"\"\ncache = { max_entries = 10 }": `lb.toml:5: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
 	} {
-		text := "[listener.a]\naddress = \":53\"\npool = \"p\"\n" + lines + "\n[pool.p]\nbackends = [{ address = \"10.0.0.1:53\" }]\n"
+		text := "[listener.a]\naddress = \":53\"\npool = \"p\"\n" + lines +
+			"\n[pool.p]\nbackends = [{ address = \"10.0.0.1:53\" }]\n"
 		if want == "" {
 			wantErrors(t, text)
 		} else {
@@ -378,14 +424,15 @@ func TestCacheOfTCP(t *testing.T) {
 	}
 }
 
-// TestAdminToken has who may come from elsewhere show a token.
+// TestAdminToken holds that an address that others can reach requires a token.
 func TestAdminToken(t *testing.T) {
 	const rest = "\n[listener.a]\naddress = \":1\"\npool = \"p\"\n[pool.p]\nbackends = [{ address = \"127.0.0.1:2\" }]\n"
 	const want = "lb.toml:1: admin.token_file: the admin address can be reached from other machines; " +
 		"needs the path of a file with a token, or an address on loopback"
 	for text, wrong := range map[string]bool{
 		`address = "0.0.0.0:9"`: true, `address = "[::]:9"`: true, `address = "10.0.0.1:9"`: true,
-		`address = "127.9.9.9:9"`: false, `address = "[::ffff:127.0.0.1]:9"`: false, "address = \"[::]:9\"\ntoken_file = \"/t\"": false,
+		`address = "127.9.9.9:9"`: false, `address = "[::ffff:127.0.0.1]:9"`: false,
+		"address = \"[::]:9\"\ntoken_file = \"/t\"": false,
 	} {
 		cfg, err := Parse("lb.toml", []byte("[admin]\n"+text+rest))
 		if wrong && (err == nil || err.Error() != want) || !wrong && (err != nil || !cfg.Admin.Bind.IsValid()) {
@@ -394,12 +441,14 @@ func TestAdminToken(t *testing.T) {
 	}
 }
 
+// TestHashBalance holds that with a mistaken algorithm hash_balance is no further mistake.
 func TestHashBalance(t *testing.T) {
 	for _, tt := range []struct {
 		algorithm string
 		mistake   bool
 	}{
-		{"round_robin", true}, {"random", true}, {"least_conn", true}, {"p2c", true}, {"least_time", true}, {"first", true},
+		{"round_robin", true}, {"random", true}, {"least_conn", true}, {"p2c", true}, {"least_time", true},
+		{"first", true},
 		{"client_hash", false}, {"ring_hash", false}, {"maglev", false},
 	} {
 		doc, at := with("pool.p", "hash_balance = 1.01\nalgorithm = '"+tt.algorithm+"'")
@@ -411,7 +460,8 @@ func TestHashBalance(t *testing.T) {
 	}
 	doc, at := with("pool.p", "hash_balance = 1.01\nalgorithm = 3")
 	_, err := Parse("lb.toml", []byte(doc))
-	if errs, _ := errors.AsType[Errors](err); len(errs) != 1 || errs[0].Path != "pool.p.algorithm" || errs[0].Line != at+1 {
+	if errs, _ := errors.AsType[Errors](err); len(errs) != 1 || errs[0].Path != "pool.p.algorithm" ||
+		errs[0].Line != at+1 {
 		t.Errorf("a mistaken algorithm gives %v", err)
 	}
 }
@@ -438,7 +488,8 @@ func TestListenerConflicts(t *testing.T) {
 		{"[fe80::1%a]:1", "[fe80::1%b]:1", false},
 	} {
 		for _, turn := range [][2]string{{tt.a, tt.b}, {tt.b, tt.a}} {
-			doc := fmt.Sprintf("listener.a = { pool = 'p', address = '%s' }\nlistener.b = { pool = 'p', address = '%s' }\npool.p.backends = [{ address = 'h:1' }]\n", turn[0], turn[1])
+			doc := fmt.Sprintf("listener.a = { pool = 'p', address = '%s' }\nlistener.b = { pool = 'p', address = "+
+				"'%s' }\npool.p.backends = [{ address = 'h:1' }]\n", turn[0], turn[1])
 			if !tt.conflict {
 				wantErrors(t, doc)
 				continue

@@ -15,26 +15,26 @@ import (
 	"github.com/limeload/limeload-l4/conf/file"
 )
 
-// MaxFileBytes bounds a configuration. Ten thousand backends with all their keys are 0.7 MB and
-// take 0.1 s; what is larger than 4 MiB was not meant to be one.
+// MaxFileBytes bounds a configuration. Ten thousand backends with all their keys take 0.7 MB and 0.1 s; a file larger
+// than 4 MiB is not a configuration.
 const MaxFileBytes = 4 << 20
 
-// maxTables bounds the listeners, and the pools, of a configuration. Each takes a tenth of a millisecond when all its keys
-// are left out, so a file of empty ones took 15 s.
+// maxTables bounds the listeners, and the pools, of a configuration. Each takes a tenth of a millisecond even without
+// keys, so a file of empty tables took 15 s.
 const maxTables = 10_000
 
-// maxMistakes bounds the mistakes that are told of one file: 4 MiB of nothing else made 30 MB of text.
+// maxMistakes bounds the reported mistakes of one file: 4 MiB of mistakes made 30 MB of text.
 const maxMistakes = 1000
 
 // Load reads the file at path and parses it. Its errors are Errors, also for a file that
 // cannot be read, in which case errors.Is finds the cause.
 //
-// It is for what a person names on a command line: a pipe is as good as a file, and waited for.
+// It is for paths on a command line: it also reads pipes, and waits for them.
 func Load(path string) (*Config, error) {
 	return parseRead(path, ReadFile)
 }
 
-// LoadRegular is Load for a process that must not wait, nor read a device: it takes a regular file alone.
+// LoadRegular is Load for a process that must not block or read a device: it reads regular files only.
 func LoadRegular(path string) (*Config, error) {
 	return parseRead(path, func(path string) ([]byte, error) { return file.Read(path, MaxFileBytes) })
 }
@@ -47,8 +47,8 @@ func parseRead(path string, read func(path string) ([]byte, error)) (*Config, er
 	return Parse(path, data)
 }
 
-// ReadFile reads the text of a configuration for Parse, as Load does. Of one that is larger than allowed it returns one byte more
-// than that, for Parse to see.
+// ReadFile reads the text of a configuration for Parse, as Load does. If the file is too large it returns one byte more
+// than allowed, so that Parse reports it.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -58,8 +58,8 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
-// Parse makes a Config of data, and touches nothing else: host names stay unresolved, see
-// Config.Resolve. In errors data is called file. Its errors are Errors.
+// Parse returns the Config in data, and touches nothing else: host names stay unresolved, see Config.Resolve. Its
+// errors are Errors, which call data by the name file.
 func Parse(file string, data []byte) (*Config, error) {
 	if e := checkText(data); e != nil {
 		e.File = file
@@ -80,8 +80,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// readTOML returns the tree of values that data holds, and that of their places. The error has no
-// file.
+// readTOML returns the tree of values in data and the tree of their places. The error has no file.
 func readTOML(data []byte) (map[string]any, *place, *Error) {
 	root, deep := scan(data)
 	if deep > 0 {
@@ -98,10 +97,11 @@ func tooDeep(line int) *Error {
 	return &Error{Line: line, Message: fmt.Sprintf("tables and lists are nested more than %d deep", maxDepth)}
 }
 
-// checkText refuses what no TOML or JSON file may hold, in words better than the libraries'.
+// checkText reports characters that no TOML or JSON file may contain, with better messages than the libraries'.
 func checkText(data []byte) *Error {
 	if len(data) > MaxFileBytes {
-		return &Error{Found: fmt.Sprintf("more than %v", Size(MaxFileBytes)), Allowed: "needs a file of at most that size"}
+		return &Error{Found: fmt.Sprintf("more than %v", Size(MaxFileBytes)),
+			Allowed: "needs a file of at most that size"}
 	}
 	line := 1
 	for rest := data; len(rest) > 0; {
@@ -110,7 +110,8 @@ func checkText(data []byte) *Error {
 		case c == 0:
 			return &Error{Line: line, Found: "a NUL byte", Allowed: "needs a text file in UTF-8"}
 		case c == utf8.RuneError && size == 1:
-			return &Error{Line: line, Found: fmt.Sprintf("the byte 0x%02x", rest[0]), Allowed: "needs a text file in UTF-8"}
+			return &Error{Line: line, Found: fmt.Sprintf("the byte 0x%02x", rest[0]),
+				Allowed: "needs a text file in UTF-8"}
 		case c == '\n':
 			line++
 		}
@@ -119,7 +120,7 @@ func checkText(data []byte) *Error {
 	return nil
 }
 
-// syntaxError says what the library says, in our form, and what to do about it where that can be told.
+// syntaxError returns the library's error in our form, with a remedy if one is known.
 func syntaxError(data []byte, err error) *Error {
 	e := &Error{Line: 1, Message: err.Error(), err: err}
 	if syntax, ok := errors.AsType[toml.ParseError](err); ok {

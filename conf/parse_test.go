@@ -20,7 +20,8 @@ import (
 func TestErrorAt(t *testing.T) {
 	c := mustParse(t, "[pool.p]\nbackends = [{ address = 'h:1' }]\n[listener.'a.b']\npool = 'p'\naddress = ':1'\n")
 	err := c.ErrorAt(Path("listener", "a.b", "address"), os.NewSyscallError("bind", syscall.EADDRINUSE))
-	if want := `lb.toml:5: listener."a.b".address: bind: address already in use`; err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
+	if want := `lb.toml:5: listener."a.b".address: bind: address already in use`; err.Error() != want ||
+		!errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -84,43 +85,55 @@ pool = "x"
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset",
 		FlowTimeout: 30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
-		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep", OnRemove: "drain"}
-	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1, MaxOpenShare: 0.5}
+		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep",
+		OnRemove: "drain"}
+	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1,
+		MaxOpenShare: 0.5}
 	y, v, u, x := pool, pool, pool, pool
 	y.Name, y.Algorithm = "y", "round_robin"
 	y.Backends = []Backend{
-		{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("10.0.0.1:1")},
+		{Name: "[::ffff:10.0.0.1]:1", Address: "[::ffff:10.0.0.1]:1", Weight: 1, Mode: "ready",
+			Addr: netip.MustParseAddrPort("10.0.0.1:1")},
 		{Name: "b2", Address: "db.internal:2", Mode: "ready"},
 	}
-	check := Check{Type: "tcp", Verify: true, Method: "GET", Path: "/", Status: []string{"200-399"}, Expect: []string{"NOERROR"}, Transport: "udp",
+	check := Check{Type: "tcp", Verify: true, Method: "GET", Path: "/", Status: []string{"200-399"},
+		Expect: []string{"NOERROR"}, Transport: "udp",
 		Database: "postgres", Role: "any", Statuses: []StatusRange{{200, 399}}}
-	y.Health = &Health{Check: check, Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1, Initial: "unknown"}
-	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client", HashBalance: 1.25, Zone: "a",
-		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all", OnUnhealthy: "close", OnRemove: "close",
+	y.Health = &Health{Check: check, Interval: 2 * s, FastInterval: 500 * ms, Timeout: s, Rise: 1, Fall: 3, Jitter: 0.1,
+		Initial: "unknown"}
+	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client",
+		HashBalance: 1.25, Zone: "a",
+		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all",
+		OnUnhealthy: "close", OnRemove: "close",
 		Breaker: pool.Breaker,
-		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "maintenance",
+		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a",
+			Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
-		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53", Family: "any", Refresh: s, OnError: "empty",
-			ResolverAddr: netip.MustParseAddrPort("10.0.0.2:53")},
+		Discovery: &Discovery{Type: "srv", Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53",
+			Family: "any", Refresh: s, OnError: "empty"},
 	}
-	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s, OnError: "keep"}
+	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s,
+		OnError: "keep"}
 	u.Name, u.Discovery = "u", &Discovery{Type: "file", File: "b.json", Family: "any", Refresh: 30 * s, OnError: "keep"}
 	x.Name = "x"
-	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
+	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready",
+		Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
 	z, b, a := defaults, defaults, defaults
 	z.Name, z.Address, z.Pool, z.Bind, z.DualStack = "z", ":1", "y", netip.MustParseAddrPort("[::]:1"), true
 	z.MaxSessions, z.Keepalive.Idle = 1000, 30*s
 	b.Name, b.Address, b.Pool = "b", "Localhost:2", "x"
 	a.Name, a.Address, a.Pool, a.Bind = "a", "[::]:3", "x", netip.MustParseAddrPort("[::]:3")
 	want := &Config{
-		File:      "lb.toml",
-		Global:    Global{DrainTimeout: 30 * s, UDPOffload: true},
-		Admin:     Admin{Address: DefaultAdminAddress, SocketMode: "0660", Socket: "/run/limeload/admin.sock", Mode: 0o660},
+		File:   "lb.toml",
+		Global: Global{DrainTimeout: 30 * s, UDPOffload: true},
+		Admin: Admin{Address: DefaultAdminAddress, SocketMode: "0660", Socket: "/run/limeload/admin.sock",
+			Mode: 0o660},
 		Log:       Log{Level: "info", Format: "json", Access: true, Probes: true},
 		Listeners: []Listener{z, b, a},
 		Pools:     []Pool{y, w, v, u, x},
 	}
-	for _, variant := range []string{doc, "\ufeff" + doc, strings.ReplaceAll(doc, "\n", "\r\n"), strings.TrimSuffix(doc, "\n")} {
+	for _, variant := range []string{doc, "\ufeff" + doc, strings.ReplaceAll(doc, "\n", "\r\n"),
+		strings.TrimSuffix(doc, "\n")} {
 		c, err := Parse("lb.toml", []byte(variant))
 		if err != nil {
 			t.Fatal(err)
@@ -155,16 +168,20 @@ func TestParseText(t *testing.T) {
 		{"a\x00", `lb.toml:1: found a NUL byte; needs a text file in UTF-8`},
 		{strings.Repeat("#", MaxFileBytes+1), `lb.toml: found more than 4MiB; needs a file of at most that size`},
 		{"[log]\nlevel = \"info", `lb.toml:2: not valid TOML: unexpected EOF; expected '"'`},
-		{"[log]\nlevel = debug", `lb.toml:2: not valid TOML: expected value but found "debug" instead; a text needs quotes: level = "debug"`},
+		{"[log]\nlevel = debug",
+			`lb.toml:2: not valid TOML: expected value but found "debug" instead; a text needs quotes: level = "debug"`},
 		{"[log]\nlevel = \x1b[31m", `lb.toml:2: not valid TOML: TOML files cannot contain control characters: '0x1b'`},
 		{"[log]\nlevel = \u202e", `lb.toml:2: not valid TOML: expected value but found '\u202e' instead`},
 		{"[log]\n[log]\n", `lb.toml:2: not valid TOML: line 1 has [log] already`},
 		{"[global]\nworkers = 1\n\nworkers = 2\n", `lb.toml:4: not valid TOML: line 2 has workers already`},
-		{"[global]\nworkers = 99999999999999999999\n", `lb.toml:2: not valid TOML: 99999999999999999999 is out of range for int64`},
+		{"[global]\nworkers = 99999999999999999999\n",
+			`lb.toml:2: not valid TOML: 99999999999999999999 is out of range for int64`},
 		{"[", `lb.toml:1: not valid TOML: unexpected end of table name (table names cannot be empty)`},
 		{"a = " + strings.Repeat("[", MaxFileBytes-10), `lb.toml:1: tables and lists are nested more than 32 deep`},
-		{"\n\n[a" + strings.Repeat(".a", MaxFileBytes/2-10) + "]", `lb.toml:3: tables and lists are nested more than 32 deep`},
-		{"\na" + strings.Repeat(".a", MaxFileBytes/2-10) + " = 1", `lb.toml:2: tables and lists are nested more than 32 deep`},
+		{"\n\n[a" + strings.Repeat(".a", MaxFileBytes/2-10) + "]",
+			`lb.toml:3: tables and lists are nested more than 32 deep`},
+		{"\na" + strings.Repeat(".a", MaxFileBytes/2-10) + " = 1",
+			`lb.toml:2: tables and lists are nested more than 32 deep`},
 		{"[a.a]\n" + strings.Repeat("x={", 1000), `lb.toml:2: tables and lists are nested more than 32 deep`},
 	} {
 		_, err := Parse("lb.toml", []byte(tt.doc))
@@ -195,7 +212,8 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(large, make([]byte, 10<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(large); err == nil || err.Error() != large+": found more than 4MiB; needs a file of at most that size" {
+	if _, err := Load(large); err == nil ||
+		err.Error() != large+": found more than 4MiB; needs a file of at most that size" {
 		t.Errorf("10 MiB give %v", err)
 	}
 	// Root may read any file, so what stands for an unreadable one is one that no user can read.
@@ -208,7 +226,8 @@ func TestLoad(t *testing.T) {
 // TestLargeFiles: the work grows with the file and not with its square, or the test would not
 // end in time. An eighth of the bound keeps it to seconds under -race.
 func TestLargeFiles(t *testing.T) {
-	for _, piece := range []string{"k%d = 1\n", "[pool.p%d]\n", "[[pool]]\n#%d\n", "a%d.b.c = [{}]\n", "pool.p.b%d = {}\n"} {
+	for _, piece := range []string{"k%d = 1\n", "[pool.p%d]\n", "[[pool]]\n#%d\n", "a%d.b.c = [{}]\n",
+		"pool.p.b%d = {}\n"} {
 		var b strings.Builder
 		for i := 0; b.Len() < MaxFileBytes/8; i++ {
 			fmt.Fprintf(&b, piece, i)
@@ -219,7 +238,7 @@ func TestLargeFiles(t *testing.T) {
 	}
 }
 
-// TestParseBounds has files of allowed size that ask for more than a configuration needs: few mistakes tell of it.
+// TestParseBounds has files of allowed size with more than a configuration needs: they cause few mistakes.
 func TestParseBounds(t *testing.T) {
 	var pools, keys strings.Builder
 	for i := range maxTables + 1 {

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// FilePath returns where the file called name is, which the configuration file config names. A relative name counts from the
-// folder of config, wherever the process was started: so a configuration and its passwords can be moved together. The result is
-// absolute, for messages, unless the working folder is gone; "" stays "".
+// FilePath returns the path of a file that the configuration file config names. A relative name is relative to the
+// folder of config, not to the working folder, so that a configuration and its passwords can be moved together. The
+// result is absolute, for messages, unless the working folder is gone; "" stays "".
 //
-// A configuration that comes through a pipe (/dev/fd/63, as of a shell's <(...)) has no folder of its own. Its names count from the
-// working folder.
+// A configuration that comes through a pipe (/dev/fd/63, as of a shell's <(...)) has no folder of its own. Its names
+// are relative to the working folder.
 func FilePath(config, name string) string {
 	if name == "" || filepath.IsAbs(name) {
 		return name
@@ -26,5 +26,5 @@ func FilePath(config, name string) string {
 	return path
 }
 
-// FilePath is the function of that name for the file that c was read from.
+// FilePath calls the function FilePath for the file that c was read from.
 func (c *Config) FilePath(name string) string { return FilePath(c.File, name) }

@@ -48,7 +48,7 @@ func TestErrorAtNamesTheFile(t *testing.T) {
 	}
 }
 
-// TestLoadRegular has what only a person at a terminal can mean by a configuration.
+// TestLoadRegular has paths that only a command line may use as a configuration.
 func TestLoadRegular(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lb.toml")
 	if err := os.WriteFile(path, Reference, 0o600); err != nil {

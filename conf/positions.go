@@ -27,8 +27,8 @@ type place struct {
 	items []*place
 }
 
-// child returns the place of a key inside p; if it has none, which is a mistake of the scanner,
-// that of p: an error on a line too early is better than none.
+// child returns the place of a key inside p. If there is none, which is a bug of the scanner, it returns p: an error on
+// an earlier line is better than none.
 func (p *place) child(key string) *place {
 	if c := p.table[key]; c != nil {
 		return c
@@ -53,7 +53,7 @@ type scanner struct {
 	again map[int]secondTime // by line
 }
 
-// A secondTime is a key or a table that is given again, which TOML does not allow.
+// A secondTime is a key or table that is defined again, which TOML does not allow.
 type secondTime struct {
 	name  string // as on that line: "retries", "[pool.redis]"
 	first int    // the line where it was given first
@@ -66,7 +66,7 @@ func scan(data []byte) (root *place, deep int) {
 	return s.run(), s.deep
 }
 
-// secondTimeOn returns what is given on that line of data for the second time, if anything is.
+// secondTimeOn returns the key or table that is defined again on that line of data, if there is one.
 func secondTimeOn(data []byte, line int) (secondTime, bool) {
 	s := newScanner(data)
 	s.run()
@@ -78,7 +78,7 @@ func newScanner(data []byte) *scanner {
 	return &scanner{data: bytes.TrimPrefix(data, []byte(byteOrderMark)), line: 1, again: map[int]secondTime{}}
 }
 
-// run reads all that it can.
+// run reads up to the end or the first syntax error.
 func (s *scanner) run() *place {
 	root := &place{line: 1}
 	table, depth := root, 0
@@ -97,7 +97,7 @@ func (s *scanner) run() *place {
 	}
 }
 
-// give notes that p has its header or its value on a line, under that name.
+// give records that p is defined on a line, under that name.
 func (s *scanner) give(p *place, name string, line int) {
 	if p.given == 0 {
 		p.given = line
@@ -108,8 +108,7 @@ func (s *scanner) give(p *place, name string, line int) {
 	}
 }
 
-// header reads [a.b] or [[a.b]] and returns its table and how deep that stands; nil if it
-// could not be read.
+// header reads [a.b] or [[a.b]] and returns its table and depth, or nil if it cannot be read.
 func (s *scanner) header(root *place) (*place, int) {
 	line := s.line
 	s.pos++
@@ -125,10 +124,10 @@ func (s *scanner) header(root *place) (*place, int) {
 	table = s.enter(table, keys[len(keys)-1], line)
 	if !list {
 		s.give(table, "["+Path(keys...)+"]", line)
-		table.line = line // and not that of [a.b.c], if that stood before
+		table.line = line // not that of an earlier [a.b.c]
 		return table, len(keys)
 	}
-	if table.given > 0 { // as one table, or as a list in a line
+	if table.given > 0 { // as a single table, or as an inline list
 		s.give(table, "[["+Path(keys...)+"]]", line)
 	}
 	s.enterItem(table, len(table.items), line)
@@ -149,7 +148,7 @@ func (s *scanner) pair(table *place, depth int) bool {
 	return s.value(table, depth+len(keys))
 }
 
-// keys reads the parts of a dotted key that starts depth deep; nil if it could not.
+// keys reads the parts of a dotted key that starts at depth, or returns nil if it cannot.
 func (s *scanner) keys(depth int) []string {
 	var keys []string
 	for {
@@ -180,7 +179,7 @@ func (s *scanner) key() (string, bool) {
 		if q == '\'' || !strings.Contains(raw, `\`) {
 			return raw[1 : len(raw)-1], true
 		}
-		// Escapes in a key are rare enough to let the library itself read them.
+		// Escapes in keys are rare, so the library reads them.
 		var escaped struct{ K string }
 		_, err := toml.Decode("k = "+raw, &escaped)
 		return escaped.K, err == nil
@@ -266,7 +265,7 @@ func (s *scanner) quoted(q byte) bool {
 			return true
 		}
 	}
-	s.pos = len(s.data) // an escape may have led past it
+	s.pos = len(s.data) // an escape may have moved it past the end
 	return false
 }
 
@@ -309,7 +308,7 @@ func (s *scanner) space(lines bool) {
 	}
 }
 
-// peek returns the byte to come, or 0 at the end; Parse refuses files with such a byte.
+// peek returns the next byte, or 0 at the end; Parse refuses files that contain a 0.
 func (s *scanner) peek() byte {
 	if s.pos == len(s.data) {
 		return 0
@@ -317,7 +316,7 @@ func (s *scanner) peek() byte {
 	return s.data[s.pos]
 }
 
-// accept steps over the byte to come if it is c.
+// accept skips the next byte if it is c, and reports whether it was.
 func (s *scanner) accept(c byte) bool {
 	if s.pos == len(s.data) || s.data[s.pos] != c {
 		return false
@@ -326,7 +325,7 @@ func (s *scanner) accept(c byte) bool {
 	return true
 }
 
-// enter returns the place of a key in a table, and makes it if it is new there.
+// enter returns the place of a key in a table, and creates it if it is new.
 func (s *scanner) enter(table *place, key string, line int) *place {
 	if known := table.table[key]; known != nil {
 		return known
@@ -338,7 +337,7 @@ func (s *scanner) enter(table *place, key string, line int) *place {
 	return table.table[key]
 }
 
-// enterItem returns the i-th element of a list, and appends it if it is new there.
+// enterItem returns the i-th element of a list, and appends it if it is new.
 func (s *scanner) enterItem(list *place, i, line int) *place {
 	if i == len(list.items) {
 		list.items = append(list.items, s.newPlace(line))
@@ -351,7 +350,7 @@ func (s *scanner) newPlace(line int) *place {
 	return &place{line: line, order: s.order}
 }
 
-// lastItem is the table that a header's keys lead into: of a list of tables its last one.
+// lastItem returns the table that a header's keys belong to: p, or the last table of a list of tables.
 func (p *place) lastItem() *place {
 	if len(p.items) == 0 {
 		return p
@@ -359,5 +358,5 @@ func (p *place) lastItem() *place {
 	return p.items[len(p.items)-1]
 }
 
-// bareKeyChars may stand in a key without quotes (TOML 1.0, Keys).
+// bareKeyChars are the characters of keys without quotes (TOML 1.0, Keys).
 const bareKeyChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

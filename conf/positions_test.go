@@ -34,19 +34,26 @@ func TestScan(t *testing.T) {
 		{"empty", "", map[string]int{}},
 		{"byte order mark", "\ufeffa = 1", map[string]int{"a": 1}},
 		{"carriage returns", "# c\r\na = 1\r\n\r\n[b]\r\nc = 2", map[string]int{"a": 2, "b": 4, "b.c": 5}},
-		{"headers", "[a.b]\nc = 1\n[a]\nd = 2\n[ a . 'e' ] # ]\n", map[string]int{"a": 3, "a.b": 1, "a.b.c": 2, "a.d": 4, "a.e": 5}},
+		{"headers", "[a.b]\nc = 1\n[a]\nd = 2\n[ a . 'e' ] # ]\n",
+			map[string]int{"a": 3, "a.b": 1, "a.b.c": 2, "a.d": 4, "a.e": 5}},
 		{"lists of tables", "[[a]]\nb = 1\n[[a]]\n[a.c]\nd = 1\n[[a.e]]\n[[a.e]]\n", map[string]int{
-			"a": 1, "a[0]": 1, "a[0].b": 2, "a[1]": 3, "a[1].c": 4, "a[1].c.d": 5, "a[1].e": 6, "a[1].e[0]": 6, "a[1].e[1]": 7}},
+			"a": 1, "a[0]": 1, "a[0].b": 2, "a[1]": 3, "a[1].c": 4, "a[1].c.d": 5, "a[1].e": 6, "a[1].e[0]": 6,
+			"a[1].e[1]": 7}},
 		{"dotted keys", "a . b.c = 1\na.d = 2\n", map[string]int{"a": 1, "a.b": 1, "a.b.c": 1, "a.d": 2}},
-		{"quoted keys", "\"a.b\" = 1\n'c#\\' = 2\n\"\\u0064\\x65\\e\" = 3\n\"\" = 4\n", map[string]int{`"a.b"`: 1, `"c#\\"`: 2, `"de\x1b"`: 3, `""`: 4}},
-		{"inline tables", "a = { b = 1, c.d = { e = 2 } }\n", map[string]int{"a": 1, "a.b": 1, "a.c": 1, "a.c.d": 1, "a.c.d.e": 1}},
-		{"inline tables over lines", "a = { # {\n b = 1, # ,\n\n c = 2,\n}\nd = 1", map[string]int{"a": 1, "a.b": 2, "a.c": 4, "d": 6}},
+		{"quoted keys", "\"a.b\" = 1\n'c#\\' = 2\n\"\\u0064\\x65\\e\" = 3\n\"\" = 4\n",
+			map[string]int{`"a.b"`: 1, `"c#\\"`: 2, `"de\x1b"`: 3, `""`: 4}},
+		{"inline tables", "a = { b = 1, c.d = { e = 2 } }\n", map[string]int{"a": 1, "a.b": 1, "a.c": 1, "a.c.d": 1,
+			"a.c.d.e": 1}},
+		{"inline tables over lines", "a = { # {\n b = 1, # ,\n\n c = 2,\n}\nd = 1",
+			map[string]int{"a": 1, "a.b": 2, "a.c": 4, "d": 6}},
 		{"lists", "a = [ 1,\n 'x', # ]\n { b = 1 },\n [ ], [\n 2 ],\n]\nc = 1", map[string]int{
 			"a": 1, "a[0]": 1, "a[1]": 2, "a[2]": 3, "a[2].b": 3, "a[3]": 4, "a[4]": 4, "a[4][0]": 5, "c": 7}},
-		{"strings", "a = \"[#\\\"\"\nb = 'it\\'\nc = \"\"\nd = '' # x\ne = 1", map[string]int{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}},
+		{"strings", "a = \"[#\\\"\"\nb = 'it\\'\nc = \"\"\nd = '' # x\ne = 1",
+			map[string]int{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}},
 		{"long strings", "a = \"\"\"\nb = 1\n\\\"\"\"\\\n\"\"\"\"\"\nc = '''\n''\n'''''\nd = [ \"\"\"\"\"\", '''\n''' ]\ne = 1", map[string]int{
 			"a": 1, "c": 5, "d": 8, "d[0]": 8, "d[1]": 8, "e": 10}},
-		{"times", "a = 1979-05-27 07:32:00\nb = [07:32:00, 1979-05-27 ]\n", map[string]int{"a": 1, "b": 2, "b[0]": 2, "b[1]": 2}},
+		{"times", "a = 1979-05-27 07:32:00\nb = [07:32:00, 1979-05-27 ]\n",
+			map[string]int{"a": 1, "b": 2, "b[0]": 2, "b[1]": 2}},
 		{"after a syntax error", "a = 1\nb = \"\nc = 1", map[string]int{"a": 1, "b": 2}},
 	} {
 		root, deep := scan([]byte(tt.doc))
@@ -66,8 +73,10 @@ func TestScanDepth(t *testing.T) {
 	}{
 		{func(n int) string { return "a" + strings.Repeat(".a", n-1) + " = 1" }, "dotted key"},
 		{func(n int) string { return "[a" + strings.Repeat(".a", n-1) + "]" }, "header"},
-		{func(n int) string { return "[a.a]\na.a=" + strings.Repeat("[", n-4) + "1" + strings.Repeat("]", n-4) }, "lists"},
-		{func(n int) string { return "[[a]]\n" + strings.Repeat("a={", n-1) + strings.Repeat("}", n-1) }, "inline tables"},
+		{func(n int) string { return "[a.a]\na.a=" + strings.Repeat("[", n-4) + "1" + strings.Repeat("]", n-4) },
+			"lists"},
+		{func(n int) string { return "[[a]]\n" + strings.Repeat("a={", n-1) + strings.Repeat("}", n-1) },
+			"inline tables"},
 	} {
 		if _, deep := scan([]byte(tt.doc(maxDepth))); deep != 0 {
 			t.Errorf("%s: %d levels are refused", tt.name, maxDepth)
@@ -182,7 +191,7 @@ func (d *document) write(s string) {
 func (d *document) oneOf(texts ...string) string { return rapid.SampledFrom(texts).Draw(d.t, "text") }
 func (d *document) upTo(n int) int               { return rapid.IntRange(0, n).Draw(d.t, "n") }
 
-// blank is what may stand between lines, and inside the brackets of a list or inline table.
+// blank returns what may stand between lines, and inside the brackets of a list or inline table.
 func (d *document) blank() string {
 	return d.oneOf("", "", " ", "\t", "\n", "\r\n", " # [x] = { \"\n", "\n\n")
 }

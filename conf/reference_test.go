@@ -25,13 +25,15 @@ func TestReference(t *testing.T) {
 func TestReferenceIsComplete(t *testing.T) {
 	bad := []byte("[global]\nworkers = 1\n[pool.a]\nretries = 2\nbackends = [{}, { weight = 2 }]\n[pool.b]\nretries = 3\n")
 	wrong := wrongReference(t, bad)
-	for _, want := range []string{"global.workers stands first as 1, its default is 0", "pool.*.backends[].weight stands first as 2, its default is 1",
+	for _, want := range []string{"global.workers stands first as 1, its default is 0",
+		"pool.*.backends[].weight stands first as 2, its default is 1",
 		"log.level is missing", "listener is missing", "pool.*.health.rise is missing"} {
 		if !slices.Contains(wrong, want) {
 			t.Fatalf("this test cannot fail: of a bad sample it says %q, not %q", wrong, want)
 		}
 	}
-	if slices.ContainsFunc(wrong, func(s string) bool { return s == "pool.*.retries stands first as 3, its default is 2" }) {
+	if slices.ContainsFunc(wrong,
+		func(s string) bool { return s == "pool.*.retries stands first as 3, its default is 2" }) {
 		t.Fatal("this test looks at more than the first")
 	}
 	for _, w := range wrongReference(t, Reference) {

@@ -13,24 +13,23 @@ import (
 // "ip". Resolve calls it from several goroutines at once.
 type Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
-// maxLookups bounds the lookups at a time: names that time out cost one timeout and not one
-// each, and a resolver is not flooded.
+// maxLookups bounds concurrent lookups: many names that time out then cost about one timeout, and the resolver is not
+// flooded.
 const maxLookups = 16
 
-// Resolve fills Listener.Bind and Backend.Addr where the address is a host name: with the
-// first IPv4 address that lookup gives, or if there is none with the first. Each name is
-// looked up once; literal addresses need no lookup. Nobody else may use c meanwhile.
+// Resolve fills Listener.Bind and Backend.Addr where the address is a host name: with the first IPv4 address that
+// lookup returns, or if there is none, with the first address. Each name is looked up once; literal addresses need no
+// lookup. c must not be used otherwise meanwhile.
 //
-// A backend whose name has no usable address is no error; Unresolved reports it. If before, which
-// may be nil, has an address for the name, the name keeps that one; otherwise Backend.Addr stays
-// invalid. A listener without an address is an error. The errors are Errors, they name all that
-// went wrong, and c is as before.
+// A backend whose name has no usable address is no error; Unresolved reports it. If before, which may be nil, has an
+// address for the name, that one is used; otherwise Backend.Addr stays invalid. A listener without an address is an
+// error. The errors are Errors and list all failures; on an error c is unchanged.
 func (c *Config) Resolve(ctx context.Context, lookup Lookup, before *Config) error {
 	return c.resolve(ctx, lookup, before.addresses(), nil)
 }
 
-// ResolveAgain looks up the names in Unresolved again and returns a copy of c with the addresses
-// found. A name that still has none is as it was in c. Listeners keep their addresses.
+// ResolveAgain looks up the names in Unresolved again and returns a copy of c with the addresses found. Names that
+// still have none stay as in c. Listeners keep their addresses.
 func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
 	again := *c
 	failed := map[string]bool{}
@@ -49,8 +48,8 @@ func (c *Config) ResolveAgain(ctx context.Context, lookup Lookup) *Config {
 // only if it kept the address it had before.
 func (c *Config) Unresolved() Errors { return c.unresolved }
 
-// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not checked for
-// conflicts, since they stay where they are.
+// resolve is Resolve. The paths in again are looked up even if they have an address already; then listeners are not
+// checked for conflicts, since they stay where they are.
 func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]netip.Addr, again map[string]bool) error {
 	t := &lookups{byHost: map[string][]*pending{}, known: known}
 	listeners := append([]Listener(nil), c.Listeners...)
@@ -101,7 +100,7 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 	return nil
 }
 
-// addresses returns what the host names of c came to; c may be nil.
+// addresses returns the addresses of the host names of c; c may be nil.
 func (c *Config) addresses() map[string]netip.Addr {
 	known := map[string]netip.Addr{}
 	note := func(text string, addr netip.AddrPort) {
@@ -123,7 +122,7 @@ func (c *Config) addresses() map[string]netip.Addr {
 	return known
 }
 
-// A pending address of the file is one whose host is to be looked up.
+// A pending is an address of the file whose host must be looked up.
 type pending struct {
 	path    string
 	text    string
@@ -131,13 +130,13 @@ type pending struct {
 	backend bool
 	port    uint16
 	into    *netip.AddrPort
-	had     netip.Addr // before; not valid if there was none
+	had     netip.Addr // the earlier address; not valid if there was none
 
 	// lookUp sets these
 	found []netip.Addr
 	err   error
 
-	wrong string // with what was found; fill sets it
+	wrong string // why found is not usable; fill sets it
 }
 
 // lookups is all pending addresses, in the file's order and by host.
@@ -145,10 +144,10 @@ type lookups struct {
 	all    []*pending
 	hosts  []string
 	byHost map[string][]*pending
-	known  map[string]netip.Addr // what a host had before
+	known  map[string]netip.Addr // earlier addresses of hosts
 }
 
-// add notes an address, unless it is there already.
+// add adds an address, unless it is known already.
 func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if into.IsValid() {
 		return
@@ -157,7 +156,8 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}
-	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into, had: t.known[end.host]}
+	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into,
+		had: t.known[end.host]}
 	t.all = append(t.all, one)
 	if t.byHost[end.host] == nil {
 		t.hosts = append(t.hosts, end.host)
@@ -189,7 +189,7 @@ func (t *lookups) lookUpHosts(ctx context.Context, lookup Lookup, hosts <-chan s
 	}
 }
 
-// fill sets the address that was found, or that of before, or none.
+// fill sets the address found, or the earlier one, or none.
 func (t *pending) fill() {
 	var ip netip.Addr
 	for _, a := range t.found {
@@ -225,7 +225,7 @@ func (t *pending) report(r *report) {
 	r.add(t.path, e)
 }
 
-// lookupCause says why a look-up failed, without what the message has in front of it already.
+// lookupCause says why a lookup failed, without the parts that the message has already.
 func lookupCause(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		text := "cannot be resolved: " + dns.Err
@@ -237,7 +237,7 @@ func lookupCause(err error) string {
 	return "cannot be resolved: " + cause(err)
 }
 
-// takenAddresses maps, for each pool, the addresses that need no look-up to the indexes of their backends.
+// takenAddresses maps, for each pool, the addresses that need no lookup to the indexes of their backends.
 func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
 	all := make([]map[netip.AddrPort]int, len(pools))
 	for i, p := range pools {
@@ -251,8 +251,8 @@ func takenAddresses(pools []Pool) []map[netip.AddrPort]int {
 	return all
 }
 
-// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its address
-// invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
+// dropConflicts reports each backend whose name resolved to the address of another backend of its pool, and makes its
+// address invalid. Backends in taken, which have literal addresses, win; of two names the first in the file wins.
 func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 	path := Path("pool", p.Name, "backends")
 	for i := range p.Backends {
@@ -262,8 +262,9 @@ func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 		case !b.Addr.IsValid() || conflict && first == i:
 		case conflict:
 			r.add(join(element(path, i), "address"), Error{
-				Found:   quote(b.Address),
-				Message: fmt.Sprintf("its address is %s; %s", printable(b.Addr.String()), sameAs(r, path, first, "address")),
+				Found: quote(b.Address),
+				Message: fmt.Sprintf("its address is %s; %s",
+					printable(b.Addr.String()), sameAs(r, path, first, "address")),
 			})
 			b.Addr = netip.AddrPort{}
 		default:
@@ -272,7 +273,7 @@ func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 	}
 }
 
-// ResolvedText is an address as the file has it, and behind a host name what that came to, if it has been resolved.
+// ResolvedText returns an address as in the file, followed by the resolved address if it has a resolved host name.
 func ResolvedText(text string, addr netip.AddrPort) string {
 	host, _, err := net.SplitHostPort(text)
 	if err != nil || host == "" || !addr.IsValid() {

@@ -26,7 +26,7 @@ func mustParse(t *testing.T, doc string) *Config {
 
 var errNoHost = errors.New("no such host")
 
-// hosts is a lookup in a fixed table.
+// hosts returns a lookup in a fixed table.
 func hosts(table map[string]string) Lookup {
 	return func(_ context.Context, network, host string) ([]netip.Addr, error) {
 		if network != "ip" {
@@ -38,7 +38,8 @@ func hosts(table map[string]string) Lookup {
 		case text == "":
 			return nil, nil
 		case text == "both":
-			return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
+			return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::ffff:192.0.2.1"),
+				netip.MustParseAddr("192.0.2.2")}, nil
 		default:
 			return []netip.Addr{netip.MustParseAddr(text)}, nil
 		}
@@ -79,7 +80,8 @@ func TestResolve(t *testing.T) {
 	for _, b := range c.Pools[0].Backends {
 		got = append(got, b.Addr.String())
 	}
-	want := []string{"127.0.0.1:1", "[::]:1", "127.0.0.2:1", "192.0.2.1:1", "[2001:db8::6]:2", "192.0.2.1:2", "10.0.0.1:3"}
+	want := []string{"127.0.0.1:1", "[::]:1", "127.0.0.2:1", "192.0.2.1:1", "[2001:db8::6]:2", "192.0.2.1:2",
+		"10.0.0.1:3"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -120,7 +122,7 @@ lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; its address is 10.
 	}
 }
 
-// addressesOf lists what the addresses of listeners and backends came to.
+// addressesOf lists the resolved addresses of listeners and backends.
 func addressesOf(c *Config) string {
 	var texts []string
 	for _, l := range c.Listeners {
@@ -134,8 +136,8 @@ func addressesOf(c *Config) string {
 	return strings.Join(texts, " ")
 }
 
-// TestResolveLater holds that a backend whose name has no usable address stops nothing, is reported, keeps the address that its name had
-// before, and gets one as soon as there is one.
+// TestResolveLater holds that a backend whose name has no usable address causes no error, is reported, keeps its
+// earlier address, and gets a new one as soon as there is one.
 func TestResolveLater(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	const literal = "127.0.0.2:1"
@@ -169,22 +171,26 @@ func TestResolveLater(t *testing.T) {
 	holds(some, listeners+"invalid AddrPort 10.0.0.6:2 invalid AddrPort 10.0.0.1:3",
 		`lb.toml:6: pool.p.backends[0].address: found "Db.internal:1"; cannot be resolved: no such host`,
 		`lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; cannot be resolved: no such host`)
-	done := some.ResolveAgain(t.Context(), hosts(map[string]string{"db.internal": "10.0.0.9"})) // and "six" is not asked for
+	// and "six" is not asked for
+	done := some.ResolveAgain(t.Context(), hosts(map[string]string{"db.internal": "10.0.0.9"}))
 	holds(done, listeners+"10.0.0.9:1 10.0.0.6:2 10.0.0.9:2 10.0.0.1:3")
 
-	// The next reading meets a resolver that knows nothing.
+	// On the next reload the resolver knows no names.
 	next := resolve(nil, done)
 	const kept = "; it keeps the address it had, "
 	holds(next, listeners+"10.0.0.9:1 10.0.0.6:2 10.0.0.9:2 10.0.0.1:3",
 		`lb.toml:1: listener.a.address: found "lo:1"; cannot be resolved: no such host`+kept+"127.0.0.1",
-		`lb.toml:6: pool.p.backends[0].address: found "Db.internal:1"; cannot be resolved: no such host`+kept+"10.0.0.9",
+		`lb.toml:6: pool.p.backends[0].address: found "Db.internal:1"; cannot be resolved: no such host`+kept+
+			"10.0.0.9",
 		`lb.toml:7: pool.p.backends[1].address: found "six:2"; cannot be resolved: no such host`+kept+"10.0.0.6",
-		`lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; cannot be resolved: no such host`+kept+"10.0.0.9")
+		`lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; cannot be resolved: no such host`+kept+
+			"10.0.0.9")
 	moved := next.ResolveAgain(t.Context(), hosts(map[string]string{"db.internal": "10.0.0.10", "six": "10.0.0.6"}))
 	holds(moved, listeners+"10.0.0.10:1 10.0.0.6:2 10.0.0.10:2 10.0.0.1:3",
 		`lb.toml:1: listener.a.address: found "lo:1"; cannot be resolved: no such host`+kept+"127.0.0.1")
-	// A listener stays where it is, even if its name is that of another's address now.
-	holds(moved.ResolveAgain(t.Context(), hosts(map[string]string{"lo": "127.0.0.2"})), listeners+"10.0.0.10:1 10.0.0.6:2 10.0.0.10:2 10.0.0.1:3")
+	// A listener stays at its address, even if its name now has the address of another listener.
+	holds(moved.ResolveAgain(t.Context(), hosts(map[string]string{"lo": "127.0.0.2"})),
+		listeners+"10.0.0.10:1 10.0.0.6:2 10.0.0.10:2 10.0.0.1:3")
 
 	// Two backends at one address: the first of the file has it.
 	same := resolve(map[string]string{"lo": "127.0.0.1", "db.internal": "10.0.0.6", "six": "10.0.0.6"}, nil)
@@ -220,7 +226,8 @@ func TestResolveAtOnce(t *testing.T) {
 			if took := time.Since(start); took != min(20*time.Second, limit) {
 				t.Errorf("with %v to go it took %v", limit, took)
 			}
-			if errs := c.Unresolved(); err != nil || len(errs) != 4*maxLookups || !errors.Is(errs, context.DeadlineExceeded) {
+			if errs := c.Unresolved(); err != nil || len(errs) != 4*maxLookups ||
+				!errors.Is(errs, context.DeadlineExceeded) {
 				t.Errorf("%d names unresolved, error %v", len(errs), err)
 			}
 		}

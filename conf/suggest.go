@@ -2,19 +2,18 @@ package conf
 
 import "strings"
 
-// nearest returns the known word that word is perhaps a mistyping of, or "". Of equally near
-// ones it is the first. Case counts for nothing here, although it does in keys: "Address" is
-// one of the mistakes to find.
+// nearest returns the known word that word is probably a typo of, or "". Of equally near words it is the first. It
+// ignores case, although keys do not: "Address" is one of the mistakes to find.
 func nearest(word string, known []string) string {
-	if len(word) > maxQuoted { // no known word is near, and the work grows with the length
+	if len(word) > maxQuoted { // no known word is that long, and the work grows with the length
 		return ""
 	}
 	word = strings.ToLower(word)
 	best, bestAway := "", 0
 	for _, k := range known {
 		away := distance(word, strings.ToLower(k))
-		// One mistake in each three letters: more, and short words are near to everything. What
-		// has no letter in common is no typo either.
+		// At most one mistake in three letters, since otherwise short words are near to everything. Words without a
+		// common letter are no typos.
 		if away*3 > max(len(word), 3) || away >= max(len(word), len(k)) {
 			continue
 		}
@@ -25,8 +24,8 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// distance counts the single letters to insert, drop, replace or swap with their neighbour
-// that make a into b (optimal string alignment).
+// distance returns the number of letters to insert, drop, replace or swap with a neighbour to turn a into b (optimal
+// string alignment).
 func distance(a, b string) int {
 	before := make([]int, len(b)+1) // the row before the last
 	last := make([]int, len(b)+1)

@@ -9,10 +9,10 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The TOML library reports which character it did not expect. Somebody who writes TOML for the first time needs to know what to
-// write instead: quotes around a text, or KEY = VALUE. The functions here guess that from a line that the library has refused.
+// The TOML library reports which character it did not expect. A beginner in TOML needs to know what to write instead:
+// quotes around a text, or KEY = VALUE. The functions here guess that from the line that the library has refused.
 
-// maxRemedied is the longest line that is looked at. Nobody writes a longer one by hand.
+// maxRemedied is the longest line that gets a remedy. Nobody writes a longer one by hand.
 const maxRemedied = 512 // bytes
 
 // lineOf returns a line of data, counted from 1, without its end.
@@ -24,7 +24,7 @@ func lineOf(data []byte, n int) string {
 	return strings.TrimSuffix(string(line), "\r")
 }
 
-// syntaxRemedy says what a line should be that is not valid TOML; "" if it cannot tell.
+// syntaxRemedy suggests how to correct a line that is not valid TOML; "" if it has no suggestion.
 func syntaxRemedy(line string) string {
 	if len(line) > maxRemedied {
 		return ""
@@ -59,7 +59,7 @@ func grouped() *regexp.Regexp {
 	return regexp.MustCompile(`^([A-Za-z0-9_-]+)\s*=\s*([0-9]{1,3}(?:,[0-9]{3})+)\b`)
 }
 
-// number matches a whole number: if it is wrong, then not for lack of quotes.
+// number matches a whole number, which needs no quotes.
 func number() *regexp.Regexp { return regexp.MustCompile(`^[+-]?[0-9_]+$`) }
 
 // anotherPair matches KEY: VALUE and KEY VALUE, as in YAML and in nginx.
@@ -73,7 +73,8 @@ func anotherTable() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][^=\["
 // valueRemedy says how to write a value that has no quotes; "" if it is valid as it is.
 func valueRemedy(key, value string) string {
 	unprintable := func(c rune) bool { return !strconv.IsPrint(c) }
-	if _, err := toml.Decode("k = "+value, new(map[string]any)); err == nil || number().MatchString(value) || strings.ContainsFunc(value, unprintable) {
+	if _, err := toml.Decode("k = "+value, new(map[string]any)); err == nil || number().MatchString(value) ||
+		strings.ContainsFunc(value, unprintable) {
 		return ""
 	}
 	switch strings.ToLower(value) {

@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// errUnit is what UnmarshalText of Duration and of Size says of a text it cannot read. The
-// binder puts the type's needs in its place, which is longer and for the operator.
+// errUnit is the error of UnmarshalText of Duration and Size. The binder replaces it by a longer message for the
+// operator.
 var errUnit = errors.New("not a number with a known unit")
 
-// A Duration is a time.Duration that is written with its unit, "250ms", "2s" or "1h30m". A
-// number without one is refused, zero too, since its reader would have to guess the unit.
-// The zero value is no time at all.
+// A Duration is a time.Duration that is written with its unit, "250ms", "2s" or "1h30m". A number without a unit is
+// refused, even zero, since readers would have to guess the unit. The zero value is 0s.
 type Duration time.Duration
 
-// UnmarshalText reads a duration as time.ParseDuration does, but wants a unit in "0s" too.
+// UnmarshalText reads a duration as time.ParseDuration does, but requires a unit even for zero.
 func (d *Duration) UnmarshalText(text []byte) error {
 	s := string(text)
 	v, err := time.ParseDuration(s)
@@ -48,8 +47,8 @@ func (Duration) needs() string {
 	return `needs a duration with a unit, such as "250ms", "2s" or "5m"`
 }
 
-// A Size is a number of bytes that is written with its unit, "64KiB" or "10MB". A number
-// without one is refused, zero too. The zero value is no byte at all.
+// A Size is a number of bytes that is written with its unit, "64KiB" or "10MB". A number without a unit is refused,
+// even zero. The zero value is 0B.
 type Size int64
 
 // sizeUnits is ordered so that String finds the largest unit that divides a size first; of
@@ -65,8 +64,8 @@ var sizeUnits = [...]struct {
 	{"B", 1},
 }
 
-// UnmarshalText reads a whole, not negative number with one of the units B, kB (or KB), KiB,
-// MB, MiB, GB, GiB, TB and TiB.
+// UnmarshalText reads a non-negative whole number with one of the units B, kB (or KB), KiB, MB, MiB, GB, GiB, TB and
+// TiB.
 func (z *Size) UnmarshalText(text []byte) error {
 	s := string(text)
 	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))

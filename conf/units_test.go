@@ -32,7 +32,8 @@ func TestDuration(t *testing.T) {
 			t.Errorf("%q gives %v (%v), %v; want %v (%q)", tt.text, d.Std(), d, err, tt.want, tt.out)
 		}
 	}
-	for _, text := range []string{"", "0", "-0", "15", "1.5", "s", "5d", "5 s", "5S", "1e3s", "9999999h", "five minutes", "\x00s"} {
+	for _, text := range []string{"", "0", "-0", "15", "1.5", "s", "5d", "5 s", "5S", "1e3s", "9999999h",
+		"five minutes", "\x00s"} {
 		d := Duration(7)
 		if err := d.UnmarshalText([]byte(text)); !errors.Is(err, errUnit) || d != 7 {
 			t.Errorf("%q gives %v, %v; want errUnit and the old value", text, d, err)
@@ -63,7 +64,8 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q gives %d (%v), %v; want %d (%q)", tt.text, int64(z), z, err, int64(tt.want), tt.out)
 		}
 	}
-	for _, text := range []string{"", "0", "15", "B", "1.5MiB", "-1B", "+1B", "1 KiB", "1kib", "1M", "8388608TiB", "99999999999999999999B"} {
+	for _, text := range []string{"", "0", "15", "B", "1.5MiB", "-1B", "+1B", "1 KiB", "1kib", "1M", "8388608TiB",
+		"99999999999999999999B"} {
 		z := Size(7)
 		if err := z.UnmarshalText([]byte(text)); !errors.Is(err, errUnit) || z != 7 {
 			t.Errorf("%q gives %v, %v; want errUnit and the old value", text, z, err)

@@ -9,19 +9,20 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// maxNameBytes keeps names readable in logs and short in metrics, where each series has them.
+// maxNameBytes keeps names readable in logs and short in metrics, where each series repeats them.
 const maxNameBytes = 64
 
 const nameNeeds = "needs 1 to 64 letters, digits, '_', '-' or '.'"
 
-// validName says whether a listener, pool, backend or zone may be called so. bareKeyChars are the
-// letters, digits, '_' and '-'.
+// validName reports whether name is valid for a listener, pool, backend or zone. bareKeyChars are the letters, digits,
+// '_' and '-'.
 func validName(name string) bool {
-	return name != "" && len(name) <= maxNameBytes && strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
+	return name != "" && len(name) <= maxNameBytes &&
+		strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
 }
 
-// validate reports what is wrong with c beyond single values, and fills Listener.Bind,
-// Listener.DualStack, Backend.Addr, Backend.CheckAddr, Backend.Name, Discovery.ResolverAddr and what the texts of Admin stand for.
+// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
+// Backend.Addr, Backend.CheckAddr, Backend.Name and the fields of Admin that derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -39,7 +40,8 @@ func validate(r *report, c *Config) {
 	checkSendProxy(r, c)
 }
 
-// checkSendProxy reports pools that would send a header to backends which this version sends in front of datagrams alone.
+// checkSendProxy reports pools with send_proxy that a TCP listener or a DNS listener uses: this version sends the
+// header only before the datagrams of UDP flows.
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
 		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
@@ -49,18 +51,20 @@ func checkSendProxy(r *report, c *Config) {
 		if l.Protocol == "udp" {
 			if l.Cache != nil || l.Profile == "dns" {
 				r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one", Path("listener", l.Name)),
+					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one",
+						Path("listener", l.Name)),
 					Allowed: `needs "", or another pool`})
 			}
 			continue
 		}
 		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only", Path("listener", l.Name)),
+			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only",
+				Path("listener", l.Name)),
 			Allowed: `needs "", or another pool`})
 	}
 }
 
-// defaultMaxUDPAnswer is the default of max_udp_answer, which may stand where there are no DNS questions.
+// defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
 const defaultMaxUDPAnswer = 1232
 
 func validateListener(r *report, l *Listener, pools []string) {
@@ -72,12 +76,17 @@ func validateListener(r *report, l *Listener, pools []string) {
 		}
 		r.add(join(path, "pool"), e)
 	}
-	// A profile that is a mistake has been replaced by the default, which nobody wrote.
+	// A mistaken profile has been replaced by the default, which the file does not contain.
 	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
-		r.add(join(path, "cache"), Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+		r.add(join(path, "cache"),
+			Error{Found: "a table", Message: `protocol is "tcp" and profile is ` + quote(l.Profile),
+				Allowed: `needs profile = "dns" beside it`})
 	}
-	if l.MaxUDPAnswer != defaultMaxUDPAnswer && l.Protocol == "udp" && l.Cache == nil && l.Profile != "dns" && !r.seen[join(path, "profile")] {
-		r.add(join(path, "max_udp_answer"), Error{Found: quote(l.MaxUDPAnswer.String()), Message: "profile is " + quote(l.Profile), Allowed: `needs profile = "dns" beside it`})
+	if l.MaxUDPAnswer != defaultMaxUDPAnswer && l.Protocol == "udp" && l.Cache == nil && l.Profile != "dns" &&
+		!r.seen[join(path, "profile")] {
+		r.add(join(path, "max_udp_answer"),
+			Error{Found: quote(l.MaxUDPAnswer.String()), Message: "profile is " + quote(l.Profile),
+				Allowed: `needs profile = "dns" beside it`})
 	}
 	if c := l.Cache; c != nil && c.MaxTTL < c.MinTTL {
 		r.add(join(join(path, "cache"), "max_ttl"), Error{
@@ -97,13 +106,13 @@ func validateListener(r *report, l *Listener, pools []string) {
 func validatePool(r *report, p *Pool) {
 	path := Path("pool", p.Name)
 	if r.absent[join(path, "on_unhealthy")] && p.Health.WantsPrimary() {
-		// A demoted primary, or one that was given up, must not keep its writers: what they write there is lost. A session that is
-		// cut connects anew, and finds the primary.
+		// A demoted or abandoned primary must not keep its writers, since their writes would be lost. A closed session
+		// reconnects and finds the new primary.
 		p.OnUnhealthy = "close"
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
 	validateZone(r, path, p.Zone)
-	// An algorithm that is a mistake has been replaced by the default, which nobody wrote.
+	// A mistaken algorithm has been replaced by the default, which the file does not contain.
 	if p.HashBalance != 0 && !hashes(p.Algorithm) && !r.seen[join(path, "algorithm")] {
 		r.add(join(path, "hash_balance"), Error{
 			Found:   literal(p.HashBalance),
@@ -120,7 +129,7 @@ func validatePool(r *report, p *Pool) {
 	validateDiscovery(r, join(path, "discovery"), p.Discovery)
 }
 
-// algorithms lists the names of the algorithms of which is holds.
+// algorithms returns the names of the algorithms for which is returns true.
 func algorithms(is func(algo.Kind) bool) []string {
 	var names []string
 	for _, k := range algo.Kinds() {
@@ -131,12 +140,12 @@ func algorithms(is func(algo.Kind) bool) []string {
 	return names
 }
 
-// hashing lists the algorithms that send a client where a hash of its hash_key says.
+// hashing returns the names of the algorithms that hash the client's hash_key.
 func hashing() []string { return algorithms(func(k algo.Kind) bool { return k.Hash }) }
 
 func hashes(algorithm string) bool { return algo.KindOf(algorithm).Hash }
 
-// validateZone is for the key zone of the table at path.
+// validateZone checks the key zone of the table at path.
 func validateZone(r *report, path, zone string) {
 	if zone != "" && !validName(zone) {
 		r.add(join(path, "zone"), Error{Found: quote(zone), Allowed: nameNeeds + `, or ""`})
@@ -146,8 +155,8 @@ func validateZone(r *report, path, zone string) {
 // validateBackends checks the list at path, of a pool or a discovery file, and fills Backend.Addr,
 // Backend.CheckAddr and Backend.Name.
 func validateBackends(r *report, path string, backends []Backend, use addressUse) {
-	names := map[string]int{}     // of the first backend called so
-	addresses := map[string]int{} // of the first backend there
+	names := map[string]int{}     // the first backend of each name
+	addresses := map[string]int{} // the first backend at each address
 	for i := range backends {
 		b := &backends[i]
 		sub := element(path, i)
@@ -176,8 +185,8 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 				addresses[end.String()] = i
 			}
 		}
-		// Two backends without names that share an address are one mistake and not two; one
-		// without an address is a mistake already.
+		// Two backends without names that share an address are one mistake and not two. A backend without an address is
+		// reported already.
 		first, sameName := names[b.Name]
 		switch {
 		case !sameName:
@@ -188,13 +197,13 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 	}
 }
 
-// sameAs names the backend of the list at path that has the same name or address already.
+// sameAs says which earlier backend of the list at path has the same name or address.
 func sameAs(r *report, path string, first int, key string) string {
 	sub := element(path, first)
 	return fmt.Sprintf("%s on line %d has the same %s", sub, r.lines[sub], key)
 }
 
-// validAddress reads the address text at path, and reports what is wrong with it.
+// validAddress reads the address text at path and reports its mistakes.
 func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 	end, e := readAddress(s, use)
 	if e != nil {
@@ -221,8 +230,8 @@ func readAddress(s string, use addressUse) (address, *Error) {
 	return end, e
 }
 
-// checkListenerConflicts reports listeners that would share an address. A wildcard beside one
-// of its addresses is no conflict: the kernel prefers the address.
+// checkListenerConflicts reports listeners that would share an address. A wildcard and a single address do not
+// conflict: the kernel prefers the single address.
 func checkListenerConflicts(r *report, listeners []Listener) {
 	taken := map[string]*Listener{}
 	for i := range listeners {
@@ -236,16 +245,17 @@ func checkListenerConflicts(r *report, listeners []Listener) {
 			}
 			path := Path("listener", first.Name, "address")
 			r.add(Path("listener", l.Name, "address"), Error{
-				Found:   quote(l.Address),
-				Message: fmt.Sprintf("%s on line %d, %s, has this address already", path, r.lines[path], quote(first.Address)),
+				Found: quote(l.Address),
+				Message: fmt.Sprintf("%s on line %d, %s, has this address already",
+					path, r.lines[path], quote(first.Address)),
 			})
 			break
 		}
 	}
 }
 
-// claims lists what no other listener may have: its address, or for a dual-stack one both
-// wildcards. A name counts by its text until it is resolved; a mistaken address not at all.
+// claims returns what no other listener may have: the listener's address, or both wildcards if it is dual-stack. A host
+// name claims its text until it is resolved; a mistaken address claims nothing.
 func claims(l *Listener) []string {
 	if l.DualStack {
 		return []string{l.Bind.String(), netip.AddrPortFrom(netip.IPv4Unspecified(), l.Bind.Port()).String()}

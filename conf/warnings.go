@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Warnings returns what is allowed but perhaps not meant, one line each, in the form of an
-// Error: pools that no listener uses or that can serve nobody, sessions sent back to where they
-// came in, checks that overlap their own rhythm or that anyone could answer, keys that change
-// nothing, listeners at an address of another one.
+// Warnings returns what is allowed but probably not meant, one line each, in the form of an Error: pools that no
+// listener uses or that can serve nobody, loops of listeners, checks that take longer than their interval or that prove
+// little, keys without effect, listeners at an address of another one.
 func (c *Config) Warnings() []string {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
@@ -23,7 +22,7 @@ func (c *Config) Warnings() []string {
 		if !used[p.Name] {
 			r.add(path, Error{Message: "no listener uses this pool"})
 		}
-		if p.Discovery == nil { // what is found later may be what is missing here
+		if p.Discovery == nil { // discovery may find what is missing here
 			warnOfBackends(r, path, p)
 		}
 		if p.HashKey == "client" && !hashes(p.Algorithm) {
@@ -44,8 +43,8 @@ func (c *Config) Warnings() []string {
 	return lines
 }
 
-// warnOfOverlaps finds listeners at one address of those that another one listens on altogether: that is allowed, and the kernel
-// gives its clients to the one with the address, which may be news to who wrote the other.
+// warnOfOverlaps reports listeners at an address that a wildcard listener includes. That is allowed, and the kernel
+// gives the clients of that address to the more specific listener, which may surprise the author of the other.
 func warnOfOverlaps(r *report, listeners []Listener) {
 	type socket struct {
 		protocol string
@@ -70,7 +69,7 @@ func warnOfOverlaps(r *report, listeners []Listener) {
 	}
 }
 
-// includes reports whether the listener is for all addresses, and that is one of them.
+// includes reports whether the listener is a wildcard that includes the address.
 func (l *Listener) includes(one netip.AddrPort) bool {
 	if !one.IsValid() || !l.Bind.Addr().IsUnspecified() || one.Addr().IsUnspecified() || l.Bind.Port() != one.Port() {
 		return false
@@ -78,14 +77,15 @@ func (l *Listener) includes(one netip.AddrPort) bool {
 	return l.DualStack || l.Bind.Addr().Is4() == one.Addr().Is4()
 }
 
-// warnOfBackends is for a pool whose backends are all in the configuration.
+// warnOfBackends checks a pool whose backends are all in the configuration.
 func warnOfBackends(r *report, path string, p *Pool) {
 	some := func(has func(Backend) bool) bool { return slices.ContainsFunc(p.Backends, has) }
 	switch {
 	case !some(func(b Backend) bool { return b.Weight > 0 }):
 		r.add(join(path, "backends"), Error{Message: "every backend has weight 0: all clients are refused"})
 	case !some(func(b Backend) bool { return b.Weight > 0 && b.Mode == "ready" }):
-		r.add(join(path, "backends"), Error{Message: `no backend with a weight above 0 has mode "ready": all clients are refused`})
+		r.add(join(path, "backends"),
+			Error{Message: `no backend with a weight above 0 has mode "ready": all clients are refused`})
 	}
 	if p.Zone != "" && !some(func(b Backend) bool { return b.Zone == p.Zone }) {
 		r.add(join(path, "zone"), Error{Found: quote(p.Zone), Message: "no backend has this zone: none is preferred"})
@@ -96,7 +96,7 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	}
 }
 
-// warnOfChecks finds backends that say where to check them, in a pool that does not.
+// warnOfChecks reports backends with an address for checks in a pool without checks.
 func warnOfChecks(r *report, path string, p *Pool) {
 	for i, b := range p.Backends {
 		if b.Check != "" && p.Health == nil {
@@ -106,8 +106,8 @@ func warnOfChecks(r *report, path string, p *Pool) {
 	}
 }
 
-// warnOfNames finds backends whose names came to addresses of this machine or of one link: who answers for such a name decides
-// what is open to all clients. localhost is meant so.
+// warnOfNames reports backends whose names have resolved to addresses of this machine or to link-local ones: whoever
+// controls such a name decides which local services all clients reach. localhost is excepted.
 func warnOfNames(r *report, path string, p *Pool) {
 	for i, b := range p.Backends {
 		end, e := splitAddress(b.Address, "")
@@ -116,12 +116,13 @@ func warnOfNames(r *report, path string, p *Pool) {
 			continue
 		}
 		r.add(join(element(join(path, "backends"), i), "address"), Error{Found: quote(b.Address),
-			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what listens there for this machine alone", ip)})
+			Message: fmt.Sprintf("the name came to %s, an address of this machine or its link: clients reach what "+
+				"listens there for this machine alone", ip)})
 	}
 }
 
-// warnOfSilence finds pools of resolvers that nobody checks: what questions are answered is for clients to choose, so
-// nothing else can tell that one has fallen silent.
+// warnOfSilence reports pools of resolvers without checks. Clients choose the questions, so an unanswered one proves
+// nothing, and only a check notices a resolver that has fallen silent.
 func warnOfSilence(r *report, path string, p *Pool, listeners []Listener) {
 	if p.Health != nil || p.Discovery == nil && len(p.Backends) < 2 {
 		return
@@ -141,7 +142,8 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 	if h.Timeout > h.Interval {
 		r.add(join(path, "timeout"), Error{Found: quote(h.Timeout.String()),
-			Message: fmt.Sprintf("longer than interval, %v: a silent backend is checked less often than that", h.Interval)})
+			Message: fmt.Sprintf("longer than interval, %v: a silent backend is checked less often than that",
+				h.Interval)})
 	}
 	if h.FastInterval > h.Interval {
 		r.add(join(path, "fast_interval"), Error{Found: quote(h.FastInterval.String()),
@@ -149,10 +151,14 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 	if enough := 2*h.Interval + h.Timeout; h.StaleAfter != 0 && h.StaleAfter < enough {
 		r.add(join(path, "stale_after"), Error{Found: quote(h.StaleAfter.String()),
-			Message: fmt.Sprintf("shorter than two intervals and a timeout, %v: one late check makes a verdict unknown", enough)})
+			Message: fmt.Sprintf("shorter than two intervals and a timeout, %v: one late check makes a verdict unknown",
+				enough)})
 	}
 	if h.Type == "icmp" {
-		r.add(join(path, "type"), Error{Found: quote(h.Type), Message: "a host that answers says nothing of its services: a second check in all_of does"})
+		r.add(join(path, "type"),
+			Error{Found: quote(h.Type),
+				Message: "a host that answers says nothing of its services: a second check in " +
+					"all_of does"})
 	}
 	warnOfCheck(r, path, &h.Check)
 	warnOfPrimary(r, path, h, &h.Check)
@@ -162,8 +168,8 @@ func warnOfHealth(r *report, path string, h *Health) {
 	}
 }
 
-// minRedisLag is how often an idle Redis primary sends its replicas something (repl-ping-replica-period): a shorter lag cannot be told from
-// silence.
+// minRedisLag is how often an idle Redis primary sends something to its replicas (repl-ping-replica-period): a shorter
+// lag cannot be distinguished from silence.
 const minRedisLag = Duration(10 * time.Second)
 
 func warnOfCheck(r *report, path string, c *Check) {
@@ -172,16 +178,20 @@ func warnOfCheck(r *report, path string, c *Check) {
 	}
 	if c.Type == "redis" && c.MaxLag > 0 && c.MaxLag < minRedisLag {
 		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()),
-			Message: fmt.Sprintf("an idle primary says something every %v only: its replicas seem to lag in between", minRedisLag)})
+			Message: fmt.Sprintf("an idle primary says something every %v only: its replicas seem to lag in between",
+				minRedisLag)})
 	}
 	if c.Method == "HEAD" && c.Body != "" {
-		r.add(join(path, "body"), Error{Found: quote(c.Body), Message: `the answer to "HEAD" has no body: the check always fails`})
+		r.add(join(path, "body"),
+			Error{Found: quote(c.Body), Message: `the answer to "HEAD" has no body: the check always fails`})
 	}
 }
 
-// warnOfPrimary is for backends that are to be the primary.
+// warnOfPrimary checks a pool whose checks require the primary.
 func warnOfPrimary(r *report, path string, h *Health, c *Check) {
 	if c.Role == "primary" && h.Initial == "healthy" {
-		r.add(join(path, "initial"), Error{Found: quote(h.Initial), Message: "until the first check is done, replicas get the sessions of the primary"})
+		r.add(join(path, "initial"),
+			Error{Found: quote(h.Initial),
+				Message: "until the first check is done, replicas get the sessions of the primary"})
 	}
 }

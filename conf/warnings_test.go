@@ -49,7 +49,8 @@ func TestOverlapWarnings(t *testing.T) {
 		{":1", "h:1", false}, // not resolved yet
 	} {
 		for _, protocols := range [][2]string{{"tcp", "tcp"}, {"udp", "udp"}, {"tcp", "udp"}} {
-			c := mustParse(t, fmt.Sprintf("listener.a = { pool = 'p', address = '%s', protocol = '%s' }\nlistener.b = { pool = 'p', address = '%s', protocol = '%s' }\npool.p.backends = ['h:1']\n",
+			c := mustParse(t, fmt.Sprintf("listener.a = { pool = 'p', address = '%s', protocol = '%s' }\n"+
+				"listener.b = { pool = 'p', address = '%s', protocol = '%s' }\npool.p.backends = ['h:1']\n",
 				tt.all, protocols[0], tt.one, protocols[1]))
 			var want []string
 			if tt.overlap && protocols[0] == protocols[1] {
@@ -61,16 +62,18 @@ func TestOverlapWarnings(t *testing.T) {
 		}
 	}
 	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\nlistener.b = { pool = 'p', address = 'h:1' }\npool.p.backends = ['10.0.0.1:1']\n")
-	if err := c.Resolve(t.Context(), hosts(map[string]string{"h": "127.0.0.1"}), nil); err != nil || len(c.Warnings()) != 1 {
+	if err := c.Resolve(t.Context(), hosts(map[string]string{"h": "127.0.0.1"}), nil); err != nil ||
+		len(c.Warnings()) != 1 {
 		t.Errorf("a resolved name: %q, error %v", c.Warnings(), err)
 	}
 }
 
-// TestNameWarnings has names that came to addresses of this machine.
+// TestNameWarnings has names that resolve to addresses of this machine.
 func TestNameWarnings(t *testing.T) {
 	c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\npool.p.backends = [\n'localhost:2',\n'127.0.0.1:3',\n'db.internal:4',\n'meta.internal:5', 'ok.internal:6']\n")
 	err := c.Resolve(t.Context(), hosts(map[string]string{
-		"localhost": "127.0.0.1", "db.internal": "127.0.0.9", "meta.internal": "169.254.169.254", "ok.internal": "10.0.0.1"}), nil)
+		"localhost": "127.0.0.1", "db.internal": "127.0.0.9", "meta.internal": "169.254.169.254",
+		"ok.internal": "10.0.0.1"}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +110,7 @@ checks = [{ type = "https" },
 	}
 }
 
-// TestHealthWarnings has what each line of a health table warns of; "" is nothing.
+// TestHealthWarnings holds the warning of each line of a health table; "" is none.
 func TestHealthWarnings(t *testing.T) {
 	for lines, want := range map[string]string{
 		`stale_after = "3s"`:                                          `stale_after: found "3s"; shorter than two intervals and a timeout, 5s: one late check makes a verdict unknown`,
@@ -126,7 +129,7 @@ func TestHealthWarnings(t *testing.T) {
 	}
 }
 
-// TestPoolWarnings has what each line of a pool warns of; discovery may bring what is missing.
+// TestPoolWarnings holds the warning of each line of a pool; discovery may provide what is missing.
 func TestPoolWarnings(t *testing.T) {
 	const (
 		zone     = `lb.toml:4: pool.p.zone: found "a"; no backend has this zone: none is preferred`
@@ -149,12 +152,15 @@ func TestPoolWarnings(t *testing.T) {
 		{`{ address = "h:1", mode = "maintenance" }, { address = "h:2" }`, ``, ``},
 		{`{ address = "h:1" }`, `when_none = "all"`, ``},
 		{`{ address = "h:1" }`, `on_unhealthy = "close"`, ``},
-		{`{ address = "h:1" }`, `hash_key = "client"`, `lb.toml:4: pool.p.hash_key: found "client"; algorithm "least_conn" ` + hashKey},
-		{`{ address = "h:1" }`, "hash_key = \"client\"\nalgorithm = \"first\"", `lb.toml:4: pool.p.hash_key: found "client"; algorithm "first" ` + hashKey},
+		{`{ address = "h:1" }`, `hash_key = "client"`,
+			`lb.toml:4: pool.p.hash_key: found "client"; algorithm "least_conn" ` + hashKey},
+		{`{ address = "h:1" }`, "hash_key = \"client\"\nalgorithm = \"first\"",
+			`lb.toml:4: pool.p.hash_key: found "client"; algorithm "first" ` + hashKey},
 		{`{ address = "h:1" }`, "hash_key = \"client\"\nalgorithm = \"maglev\"", ``},
 	} {
 		for _, discovery := range []string{"", "[pool.p.discovery]\ntype = 'file'\nfile = 'x'\n"} {
-			c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = ["+tt.backends+"]\n"+tt.line+"\n"+discovery)
+			c := mustParse(t, "listener.a = { pool = 'p', address = ':1' }\n[pool.p]\nbackends = ["+tt.backends+"]\n"+
+				tt.line+"\n"+discovery)
 			var want []string
 			if tt.want != "" && (discovery == "" || strings.Contains(tt.want, hashKey)) {
 				want = []string{tt.want}
@@ -166,7 +172,7 @@ func TestPoolWarnings(t *testing.T) {
 	}
 }
 
-// TestSilenceWarnings holds that a pool of resolvers without checks is warned of, if there is another one to ask.
+// TestSilenceWarnings holds that a pool of several resolvers without checks causes a warning.
 func TestSilenceWarnings(t *testing.T) {
 	const want = `lb.toml:2: pool.p: listener.a asks these backends, and only a check notices one that falls silent: needs a table health, of type "dns"`
 	for _, tt := range []struct {
@@ -179,7 +185,8 @@ func TestSilenceWarnings(t *testing.T) {
 		{`profile = "dns"`, `backends = [{ address = "h:1" }, { address = "h:2" }], health = { type = "dns", query = "example.com A" }`, false},
 		{`responses = 1`, `backends = [{ address = "h:1" }, { address = "h:2" }]`, false},
 	} {
-		got := mustParse(t, `listener.a = { pool = "p", address = ":1", protocol = "udp", `+tt.listener+" }\npool.p = { "+tt.pool+" }\n").Warnings()
+		got := mustParse(t, `listener.a = { pool = "p", address = ":1", protocol = "udp", `+tt.listener+
+			" }\npool.p = { "+tt.pool+" }\n").Warnings()
 		if tt.warns != (len(got) > 0) || tt.warns && got[0] != want {
 			t.Errorf("%s, %s warns %q", tt.listener, tt.pool, got)
 		}

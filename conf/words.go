@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The words that mistakes use for values and for choices among them.
+// The words in mistakes for values and choices.
 
 // either lists texts as a choice: `"json" or "console"`.
 func either(texts []string) string {
@@ -19,7 +19,7 @@ func either(texts []string) string {
 	return text
 }
 
-// describe says what v is, for a value of the wrong type: `the integer 15`.
+// describe names the type and value of v, for a value of the wrong type: `the integer 15`.
 func describe(v any) string {
 	switch v := v.(type) {
 	case string:

@@ -42,8 +42,8 @@ type ListenerChange struct {
 	Sessions int            // it has now
 }
 
-// A Change is a Plan that is ready: all that can fail is done. It is for one goroutine, which calls Commit or Discard, soon, since
-// until then every other Prepare and Apply waits, and since clients that the new sockets attract do, too.
+// A Change is a Plan that is ready: all that can fail is done. It is for one goroutine, which calls Commit or Discard
+// soon. Until then every other Prepare and Apply waits, and so do clients that the new sockets attract.
 type Change struct {
 	// Listeners is what becomes of each: those of the plan in its order, then those that go, by name.
 	Listeners []ListenerChange
@@ -67,8 +67,8 @@ func (s *Server) Apply(p Plan) error {
 	return nil
 }
 
-// Prepare does all that can fail of making the server serve exactly p: it looks p over and opens the sockets that are new. A
-// listener that cannot be opened is a *ListenError. While another Change is neither committed nor discarded, Prepare
+// Prepare does all that can fail of making the server serve exactly p: it checks p and opens the sockets that are new.
+// A listener that cannot be opened is a *ListenError. While another Change is neither committed nor discarded, Prepare
 // waits.
 func (s *Server) Prepare(p Plan) (*Change, error) {
 	s.changing.Lock() // until the change is over
@@ -156,7 +156,7 @@ func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
 	return changes
 }
 
-// check looks the plan over. The server's listeners stay as they are meanwhile, here and in open, since this is the only change.
+// check finds mistakes in the plan. Here and in open, the server's listeners cannot change: this is the only change.
 func (c *Change) check() error {
 	s := c.server
 	seen := make(map[string]bool, len(c.specs))
@@ -196,8 +196,8 @@ func (c *Change) check() error {
 	return nil
 }
 
-// open opens the sockets that the server has not got, and tries options on one of its own that are to be changed in place. What it
-// has opened when it returns an error is left to discard.
+// open opens the sockets that the server does not have, and tries the options that are to be changed in place on a
+// socket of its own. When it returns an error, discard closes what it has opened.
 func (c *Change) open() error {
 	for i := range c.specs {
 		spec := &c.specs[i]
@@ -220,15 +220,15 @@ func (c *Change) open() error {
 	return nil
 }
 
-// keepsSockets tells whether the server has a listener of that name whose sockets serve.
+// keepsSockets reports whether the server has a listener of that name whose sockets fit the spec.
 func (c *Change) keepsSockets(spec *ListenerSpec) bool {
 	ls := c.server.listeners[spec.Name]
 	return ls != nil && ls.spec.Load().sameSockets(spec)
 }
 
-// holds tells whether a listener of this server, or one just opened for it, has the port of a spec: a wildcard may stand beside one
-// of its addresses, which the kernel prefers, and an old listener beside its successor, also one that is only waiting for the
-// end of its flows.
+// holds reports whether a listener of this server, or one just opened for it, has the port of a spec. A wildcard may
+// stand beside one of its addresses, which the kernel prefers; and an old listener beside its successor, also one that
+// only waits for the end of its flows.
 func (c *Change) holds(spec *ListenerSpec) bool {
 	has := func(b *listen.Binding) bool {
 		return b.Protocol == spec.Protocol && b.Address.Port() == spec.Address.Port()
@@ -248,7 +248,7 @@ func (c *Change) holds(spec *ListenerSpec) bool {
 	})
 }
 
-// descriptors is every listening socket that the server holds. changing must be held.
+// descriptors returns every listening socket that the server holds. changing must be held.
 func (s *Server) descriptors() map[int]bool {
 	all := make(map[int]bool)
 	for _, ls := range s.listeners {
@@ -257,12 +257,12 @@ func (s *Server) descriptors() map[int]bool {
 	return all
 }
 
-// Commit makes the change, and cannot fail. Listeners that are in the plan as they were keep their sockets and sessions;
-// one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the plan any
-// more stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by; datagrams of other
-// clients there go to the listener that has the address now, or are dropped. Clients that have connected to a socket that
-// is closed are served, and so are those whose handshake is under way: Commit waits for them for up to three seconds, see
-// listen.Depart.
+// Commit makes the change, and cannot fail. Listeners that are in the plan as they were keep their sockets and
+// sessions; one whose name stays keeps its counters and gets its new settings, for new sessions. One that is not in the
+// plan any more stops accepting, and its sessions go on to their end. So do flows, by the sockets they came by;
+// datagrams of other clients there go to the listener that has the address now, or are dropped. Clients that have
+// connected to a socket that is closed are served, and so are those whose handshake is under way: Commit waits for them
+// for up to three seconds, see listen.Depart.
 //
 // When Commit returns, addresses that were left are free, but for those of UDP that still have flows, and inherited
 // descriptors are the server's. After Shutdown it does what Discard does. A second call, or one after Discard, does
@@ -448,9 +448,9 @@ func (s *Server) close(r remainder) (closing []<-chan struct{}) {
 	return closing
 }
 
-// Discard gives the change up: what Prepare has opened is closed when it returns, and inherited descriptors are the caller's as
-// before. Clients that have found a new socket are served by the listener whose address includes it, and reset if there is
-// none or the server has not started. A second call, or one after Commit, does nothing.
+// Discard gives the change up. When it returns, what Prepare has opened is closed, and inherited descriptors are the
+// caller's as before. Clients that have found a new socket are served by the listener whose address includes it. They
+// are reset if there is none, or if the server has not started. A second call, or one after Commit, does nothing.
 func (c *Change) Discard() {
 	if c.over {
 		return

@@ -8,9 +8,9 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// TestDropsAreExplained holds that the README has every drop, and the page on l4.UDP, too.
+// TestDropsAreExplained holds that the pages on reasons and on UDP have every drop.
 func TestDropsAreExplained(t *testing.T) {
-	for _, file := range []string{"../README.md", "../docs/udp.md"} {
+	for _, file := range []string{"../docs/reasons.md", "../docs/udp.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

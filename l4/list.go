@@ -19,7 +19,8 @@ type SessionID = tally.ID
 // ParseSessionID reads what SessionID.String has written.
 func ParseSessionID(s string) (SessionID, error) { return tally.ParseID(s) }
 
-// A SessionFilter says which sessions and flows are meant: those to which all that is set applies. Its zero value is all.
+// A SessionFilter says which sessions and flows are meant: those that match every field that is set. The zero value
+// means all.
 type SessionFilter struct {
 	ID       SessionID
 	Listener string        // its name
@@ -28,7 +29,7 @@ type SessionFilter struct {
 	Client   netip.Prefix  // of its address
 	MinAge   time.Duration // since it was accepted
 	MinIdle  time.Duration // since bytes last moved
-	Limit    int           // of those List returns; 0 = all. End and SessionList.Total do not know it
+	Limit    int           // how many List returns; 0 = all. It does not bound End or SessionList.Total
 }
 
 // A SessionInfo is a session or a flow at one moment; an immutable copy.
@@ -55,12 +56,12 @@ type SessionInfo struct {
 // A SessionList is what List returns.
 type SessionList struct {
 	Sessions []SessionInfo // the oldest first
-	Total    int           // that the filter fits; more than there are Sessions if it has a limit
+	Total    int           // how many the filter fits; more than len(Sessions) if it has a Limit
 }
 
-// List describes the sessions and flows that f fits. The loops look at a few hundred sessions in a turn, so that traffic
-// does not wait for a list of many; one that begins or ends meanwhile may be in it or not. When ctx is done first, the
-// list is what was found until then, and the error is ctx's. It may be called from any goroutine.
+// List describes the sessions and flows that f fits. The loops look at a few hundred sessions in a turn, so that
+// traffic does not wait for a list of many; one that begins or ends meanwhile may be in it or not. When ctx is done
+// first, the list is what was found until then, and the error is ctx's. It may be called from any goroutine.
 func (s *Server) List(ctx context.Context, f SessionFilter) (SessionList, error) {
 	var list SessionList
 	wanted := f.compile()
@@ -92,9 +93,9 @@ func (l *SessionList) keepOldest(limit int) {
 	}
 }
 
-// End ends the sessions and flows that f fits, with reason EndedByOperator, and returns how many they were; f.Limit does
-// not bound them. When ctx is done first, the error is ctx's, and some more may have been ended. Sessions that begin
-// meanwhile may live. It may be called from any goroutine.
+// End ends the sessions and flows that f fits, with reason EndedByOperator, and returns how many they were; f.Limit
+// does not bound them. When ctx is done first, the error is ctx's, and some more may have been ended. Sessions that
+// begin meanwhile may live. It may be called from any goroutine.
 func (s *Server) End(ctx context.Context, f SessionFilter) (int, error) {
 	total := 0
 	wanted := f.compile()
@@ -225,7 +226,7 @@ func (s *Server) someOnLoop(i, from int, visit func(e *tally.Entry, end func(Rea
 	return -1
 }
 
-// A compiledFilter is a SessionFilter and what it would be dear to find out for each session anew.
+// A compiledFilter is a SessionFilter, and what it would be expensive to find out for each session again.
 type compiledFilter struct {
 	SessionFilter
 	backend netip.AddrPort // Backend as an address; invalid if it is none
@@ -257,7 +258,7 @@ func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 	return b != nil && (b.ID() == f.Backend || b.Addr() == f.backend)
 }
 
-// describe returns what is to be known of a session or a flow.
+// describe returns the public description of a session or a flow.
 func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 	info := SessionInfo{
 		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.Pool.Name(), Client: e.Client, Phase: e.Phase,

@@ -76,12 +76,12 @@ type ListenerSpec struct {
 	MaxSessions      int           // at once on this listener; 0 = without a limit of its own
 	IdleTimeout      time.Duration // neither side sent anything for so long
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all
-	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished, see look; both sides; 0 = the kernel's
+	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished; both sides; 0 = the kernel's
 	KeepAlive        KeepAlive     // both sides
 	Refuse           Refusal
 }
 
-// A ListenerInfo is what a listener has come to, read without stopping it; an immutable copy.
+// A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
 type ListenerInfo struct {
 	Name     string
 	Address  netip.AddrPort
@@ -94,7 +94,7 @@ type ListenerInfo struct {
 	Ended    map[Reason]uint64       // sessions and refusals by their reason
 	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
 
-	DatagramsIn  uint64          // from clients, those that were dropped and those of DropReceiveBuffer left out included: see Dropped
+	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
 	Dropped      map[Drop]uint64 // datagrams either way
 	DNS          *DNSInfo        // nil without DNS settings

@@ -153,8 +153,8 @@ func (s *Server) furnish(pipes int) {
 // Start sets the loops going: clients of the listeners applied so far, which have waited in the kernel's queue, are
 // served from now on.
 //
-// A loop waits in raw system calls (see sock.Poller.Wait) and keeps its P meanwhile, so the runtime gets as many as there
-// are loops and two more for all else, garbage collection included.
+// A loop waits in raw system calls (see sock.Poller.Wait) and keeps its P meanwhile, so the runtime gets as many as
+// there are loops and two more for all else, garbage collection included.
 func (s *Server) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,24 +8,24 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// A Spec describes a backend to be added. It is a plain value; whoever takes one validates it. Two that are equal describe
-// the same.
+// A Spec describes a backend to be added. It is a plain value. The functions that take one validate it. Equal values
+// describe the same backend.
 type Spec struct {
 	ID     string         // unique in the pool, not empty
 	Addr   netip.AddrPort // a unicast address and a port
-	Weight uint32         // share relative to the pool's other backends, 1 to 256; 0 drains: it gets nothing new
+	Weight uint32         // share relative to the pool's other backends, 1 to 256; 0: no new sessions or flows
 
-	MaxSessions int    // leases at once; 0 = no limit
+	MaxSessions int    // concurrent leases; 0 = no limit
 	Tier        int    // used when no backend of a lower tier is eligible; 0 to MaxTier
 	Zone        string // where it stands; a pool may prefer its own
-	Mode        Mode   // what the operator wants of it at first
+	Mode        Mode   // its first mode
 
-	// Check is where its health is checked, a unicast address and a port; the zero value is at Addr.
+	// Check is the address that its health is checked at, a unicast address and a port. The zero value means Addr.
 	Check netip.AddrPort
 }
 
-// Fields of a Spec that can be changed without making it another backend, as the configuration calls them; all but the last at run
-// time too.
+// The fields of a Spec that may change while the backend stays the same one, by their names in the configuration. All
+// but the last may change at run time too.
 const (
 	fieldWeight      = "weight"
 	fieldMaxSessions = "max_sessions"
@@ -33,7 +33,7 @@ const (
 	fieldCheck       = "check"
 )
 
-// checked returns s with IPv4 addresses never in their form mapped into IPv6, or an *InvalidBackendError when it cannot be a
+// checked returns s with its IPv4-mapped IPv6 addresses as IPv4, or an *InvalidBackendError when s describes no valid
 // backend.
 func (s Spec) checked() (Spec, error) {
 	addr, check := s.Addr, s.Check
@@ -47,11 +47,13 @@ func (s Spec) checked() (Spec, error) {
 	case !connectable(s.Addr):
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "a unicast address and a port"}
 	case s.Check != netip.AddrPort{} && !connectable(s.Check):
-		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "a unicast address and a port, or none"}
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
+			Want: "a unicast address and a port, or none"}
 	case s.Addr.Addr().Zone() != "" && !ValidZone(s.Addr.Addr().Zone()):
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "the name of an interface as zone"}
 	case s.Check.Addr().Zone() != "" && !ValidZone(s.Check.Addr().Zone()):
-		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(), Want: "the name of an interface as zone"}
+		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
+			Want: "the name of an interface as zone"}
 	}
 	for _, err := range []error{
 		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), validateMode(s.Mode),
@@ -63,7 +65,7 @@ func (s Spec) checked() (Spec, error) {
 	return s, nil
 }
 
-// unmapped returns an address with IPv4 never in its form mapped into IPv6.
+// unmapped returns the address, an IPv4-mapped IPv6 address as IPv4.
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // connectable reports whether an address can be connected to.
@@ -73,47 +75,48 @@ func connectable(a netip.AddrPort) bool {
 
 func validateVerdict(v Verdict) error {
 	if v > Lagging {
-		return &InvalidBackendError{Field: "verdict", Value: v.String(), Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
+		return &InvalidBackendError{Field: "verdict", Value: v.String(),
+			Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
 	}
 	return nil
 }
 
-// A Backend is one address that sessions and flows are sent to, with the counters of all it ever did.
-// Its methods may be called from any goroutine; its zero value is of no use, see Pool.Add.
-// It lives on after its removal from the pool for as long as someone holds a lease on it.
+// A Backend is one address that sessions and flows are sent to, with its counters since it was added. Its methods may
+// be called from any goroutine; its zero value is of no use, see Pool.Add. It outlives its removal from the pool while
+// somebody holds a lease on it.
 type Backend struct {
 	// set once, then read-only
 	id   string
 	addr netip.AddrPort
 	tier int
 	pool *Pool
-	// former are backends of its id before it, of which there may be leases: a drain of that id waits for them, too.
+	// former are the earlier backends of the same id that may still have leases. A drain of that id waits for them too.
 	former []*Backend
 
-	group    atomic.Pointer[group] // which it competes in; stored with Pool.mu held
+	group    atomic.Pointer[group] // the group that it belongs to; stored with Pool.mu held
 	load     algo.Load
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
-	revoked  atomic.Bool                // it is not, and its leases are to be given back
-	drains   atomic.Bool                // it is not, and only since the operator wants it so
+	revoked  atomic.Bool                // it is not eligible, and its leases must be given back
+	drains   atomic.Bool                // it is not eligible, and the operator is the only reason
 	watchers watchers                   // woken when its last lease is released, and when its member changes
-	record   record                     // what its traffic showed of late; the breaker goes by it
+	record   record                     // recent outcomes, which its breaker acts on
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
 
-	openings atomic.Uint64 // of its breaker
+	openings atomic.Uint64 // how often its breaker opened
 
-	departures atomic.Uint64 // and returns from them: odd while it is removed or in maintenance
+	departures atomic.Uint64 // counts departures and returns: odd while it is removed or in maintenance
 
 	// Pool.mu guards the fields below
-	edition uint64 // the last snapshot it was eligible in
-	counted *group // whose total its leases count in; nil is none
+	generation uint64 // the number of the last snapshot that it was eligible in
+	counted    *group // the group whose total counts its leases; nil: none
 }
 
 // ID returns the backend's name, unique in its pool.
 func (b *Backend) ID() string { return b.id }
 
-// Addr returns the address that sessions are sent to. An IPv4 address is never in its form mapped into IPv6.
+// Addr returns the address that sessions are sent to. It is never an IPv4-mapped IPv6 address.
 func (b *Backend) Addr() netip.AddrPort { return b.addr }
 
 // AddBytes counts bytes moved: in from client to backend, out from backend to client.
@@ -122,20 +125,19 @@ func (b *Backend) AddBytes(in, out uint64) {
 	b.bytesOut.Add(out)
 }
 
-// InUse reports whether the backend may get new sessions and flows, but for its limit. One that is only tried by its half-open breaker
-// may not.
+// InUse reports whether the backend may get new sessions and flows, apart from its limit. A backend whose breaker is
+// half-open is not in use.
 func (b *Backend) InUse() bool { return b.inUse.Load() }
 
-// Revoked reports whether whoever has a lease on the backend is to give it back; see Pool.OnRevoke.
+// Revoked reports whether the holders of leases on the backend must give them back; see Pool.OnRevoke.
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 
-// A member is a backend with its settings in one snapshot. It is immutable; a change makes another one.
-// Verdict, mode and breaker stay apart: what the checks say, what the operator wants and what the traffic says never overwrite
-// each other.
+// A member is a backend with its settings in one snapshot. It is immutable; a change makes a new one. Verdict, mode and
+// breaker are separate fields, and none ever overwrites another.
 type member struct {
 	backend     *Backend
-	source      string // who named it: "" for Add, else as given to Reconcile
-	spec        Spec   // as its source described it last; what was changed at run time stands beside it
+	source      string // the source that named it: "" for Add, else as given to Reconcile
+	spec        Spec   // the last description by its source; run-time changes are in the fields below
 	weight      uint32
 	maxSessions int
 	verdict     Verdict
@@ -143,31 +145,31 @@ type member struct {
 	since       time.Time // of the verdict
 	mode        Mode
 	breaker     Breaker
-	reopenings  int           // of the breaker, since it was closed last
+	reopenings  int           // how often the breaker has reopened since it was last closed
 	until       time.Duration // when an open breaker is half-open, on the pool's clock
 
-	fresh     bool          // it was there from the pool's beginning and has not served yet: no slow start
+	fresh     bool          // it was added with the first backends and has not served yet: no slow start
 	returned  time.Duration // when it became eligible, on the pool's clock; slow start counts from here
-	returning bool          // it became so after the pool's beginning
+	returning bool          // it became eligible after the pool's first backends did
 }
 
 // enabled reports whether the operator lets the backend have new sessions.
 func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 
-// tryable reports whether the backend may have new sessions when none is healthy. Never the one of the wrong role: to write to
-// a replica for want of a primary is what such a pool exists to prevent.
+// tryable reports whether the backend may have new sessions when none is healthy. One of the wrong role never may: a
+// pool of primaries must not send writes to a replica.
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
-// wouldServe reports whether the backend may get new sessions, but for its breaker and its limit.
+// wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit.
 func (m *member) wouldServe() bool { return m.verdict == Healthy && m.enabled() }
 
-// eligible reports whether the backend may get new sessions, but for its limit.
+// eligible reports whether the backend may get new sessions, apart from its limit.
 func (m *member) eligible() bool { return m.wouldServe() && m.breaker == Closed }
 
-// onTrial reports whether the backend may have trials.
+// onTrial reports whether the backend gets trial sessions: its breaker is half-open.
 func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }
 
-// info returns the settings of the snapshot with the counters of this moment.
+// info returns the settings of the member with the current counters of its backend.
 func (m *member) info() BackendInfo {
 	b := m.backend
 	i := BackendInfo{
@@ -186,11 +188,12 @@ func (m *member) info() BackendInfo {
 	return i
 }
 
-// A BackendInfo is a copy of all that is known of a backend at one moment. It is a plain value and never changes.
+// A BackendInfo is a copy of a backend's settings, state and counters at one moment. It is a plain value and never
+// changes.
 type BackendInfo struct {
 	ID          string
 	Addr        netip.AddrPort
-	Source      string // who named it: "" for Add, else the source given to Reconcile
+	Source      string // the source that named it: "" for Add, else as given to Reconcile
 	Weight      uint32
 	MaxSessions int
 	Tier        int
@@ -200,13 +203,15 @@ type BackendInfo struct {
 	Since       time.Time // when the verdict was given
 	Mode        Mode
 	Breaker     Breaker
-	Check       netip.AddrPort // where it is checked; the zero value is at Addr
-	Given       Spec           // as its source describes it; where the fields above differ they were set at run time
-	Eligible    bool           // it may get new sessions, but for its limit
+	Check       netip.AddrPort // the address that it is checked at; zero: Addr
+	Given       Spec           // the description by its source; fields above that differ were set at run time
+	Eligible    bool           // it may get new sessions, apart from its limit
 
-	Openings uint64              // of its breaker
-	Leases   int64               // held now
-	Former   int64               // held now of backends of its id that it has replaced: at other addresses, or in other tiers or zones
+	Openings uint64 // how often its breaker opened
+	Leases   int64  // held now
+	// Former counts the current leases on the backends of its id that it replaced, those with another address, tier
+	// or zone.
+	Former   int64
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome
 	BytesIn  uint64              // from clients to the backend
 	BytesOut uint64              // from the backend to clients

@@ -15,8 +15,8 @@ type Breaker uint8
 // The states of a breaker. Only a backend whose breaker is Closed is eligible.
 const (
 	Closed   Breaker = iota // sessions go to the backend
-	Open                    // it failed too often: none do
-	HalfOpen                // a few may try whether it is better
+	Open                    // it failed too often: no session goes to the backend
+	HalfOpen                // a few trial sessions find out whether it works again
 )
 
 // String returns the state as a lower-case word.
@@ -34,30 +34,33 @@ func (b Breaker) String() string {
 
 // BreakerOptions are the settings of the breakers of a pool. The zero value is none.
 //
-// gobreaker's TwoStepCircuitBreaker would be the library for it, and takes a lock at each session's beginning and end, knows
-// no share of a pool that may be open, and opens for the same time again and again. A closed breaker here is two atomic
-// loads at a session's end and one at its first byte (BenchmarkBreaker).
+// The library for this would be gobreaker's TwoStepCircuitBreaker. It takes a lock at the beginning and end of each
+// session, cannot limit the share of a pool that is open, and opens for the same time at each reopening. A closed
+// breaker here costs two atomic loads at a session's end and one at its first byte (BenchmarkBreaker).
 type BreakerOptions struct {
-	Failures     int           // so many in a row open it; 0 = never
-	FailureRatio float64       // or this share of the outcomes in a Window, from MinSamples on; 0 = never
+	Failures     int           // failures in a row that open it; 0 = never
+	FailureRatio float64       // share of failures in a Window of MinSamples outcomes or more that opens it; 0 = never
 	Window       time.Duration // needed with FailureRatio
 	MinSamples   int
-	OpenFor      time.Duration // how long it is open the first time; it doubles at each reopening
+	OpenFor      time.Duration // how long it stays open at first; doubled at each reopening
 	MaxOpenFor   time.Duration
-	Trials       int     // sessions let through when it is half-open, one or more
-	MaxOpenShare float64 // of the backends that would serve, how many may be open or half-open, rounded down; never the last one
+	Trials       int // sessions let through when it is half-open, one or more
+	// MaxOpenShare is the share of the backends that would serve of which breakers may be open or half-open. The number
+	// is rounded down; the last such backend always stays in use.
+	MaxOpenShare float64
 }
 
 // on reports whether there are breakers at all.
 func (o BreakerOptions) on() bool { return o.Failures > 0 || o.FailureRatio > 0 }
 
 func (o BreakerOptions) valid() bool {
-	return !o.on() || o.Failures >= 0 && o.FailureRatio >= 0 && o.FailureRatio <= 1 && (o.FailureRatio == 0 || o.Window > 0) &&
+	return !o.on() || o.Failures >= 0 && o.FailureRatio >= 0 && o.FailureRatio <= 1 &&
+		(o.FailureRatio == 0 || o.Window > 0) &&
 		o.OpenFor > 0 && o.MaxOpenFor >= o.OpenFor && o.Trials > 0 && o.MaxOpenShare >= 0 && o.MaxOpenShare <= 1
 }
 
-// openFor is how long a breaker stays open after so many reopenings, longer or shorter by up to a tenth, so that backends
-// which failed together do not come back together.
+// openFor returns how long a breaker stays open after that many reopenings. It varies by up to a tenth, so that
+// backends which failed together do not come back together.
 func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	d := o.OpenFor
 	for range reopenings {
@@ -69,8 +72,8 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path only
-// raises signals: to make a snapshot may take milliseconds, which no loop has.
+// Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path
+// only raises signals, since making a snapshot may take milliseconds and would block a loop.
 func (p *Pool) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -89,8 +92,8 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 }
 
-// actOnRecords changes the breakers that are to change, publishes what is suspected, and returns how long nothing will change by
-// itself; 0 is for ever.
+// actOnRecords changes the breakers whose records ask for it and publishes suspected backends. It returns the time
+// until the next breaker may change by itself; 0 is never.
 func (p *Pool) actOnRecords() (next time.Duration) {
 	p.mu.Lock()
 	now := p.clock()
@@ -118,7 +121,7 @@ func (p *Pool) actOnRecords() (next time.Duration) {
 	return next
 }
 
-// nextLook is how long it takes until a breaker may change by itself; 0 is for ever.
+// nextLook returns the time until the breaker may change by itself; 0 is never.
 func (m *member) nextLook(now time.Duration, s *settings) time.Duration {
 	switch {
 	case m.breaker == Open:
@@ -131,8 +134,8 @@ func (m *member) nextLook(now time.Duration, s *settings) time.Duration {
 	return 0
 }
 
-// A breakerShare is how many backends of a pool would serve, were it not for their breakers, and how many of these their breakers
-// keep from it. Others do not count: a standby that has the wrong role does not make up for the primary.
+// A breakerShare counts the backends of a pool that would serve if their breakers were closed, and those of them whose
+// breakers are not. Other backends do not count: a standby of the wrong role cannot replace the primary.
 type breakerShare struct{ serving, kept int }
 
 func breakerShareOf(members []*member) *breakerShare {
@@ -159,12 +162,13 @@ func (s *breakerShare) note(old, next *member) {
 	}
 }
 
-// allows reports whether one more may be kept from serving: never the last one.
+// allows reports whether one more breaker may open. The last backend that serves never may.
 func (s *breakerShare) allows(o BreakerOptions) bool {
 	return s.kept+1 < s.serving && float64(s.kept+1) <= o.MaxOpenShare*float64(s.serving)
 }
 
-// turn changes a member's breaker as its record and the time say, and returns how to make the event, or nil.
+// turn changes a member's breaker according to its record and the time. It returns a function that makes the event, or
+// nil when nothing changed.
 func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Change) Event {
 	r := &m.backend.record
 	s := r.signal.Load()
@@ -173,7 +177,7 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 	var length time.Duration
 	switch {
 	case !o.on():
-		r.signal.Store(noSignal) // of a session that ended just before breakers were turned off
+		r.signal.Store(noSignal) // a session that ended just before breakers were turned off left it
 		return nil
 	case from == Open && now >= m.until:
 		m.breaker, reason = HalfOpen, "its time is over"
@@ -201,12 +205,12 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 		}
 		r.reset()
 		if !m.wouldServe() || !share.allows(o) {
-			return nil // it stays in use whatever it does, and is counted anew
+			return nil // it stays in use, and its outcomes are counted anew
 		}
 		length = o.openFor(0)
 		m.breaker, m.until = Open, now+length
 	case s != noSignal && (from != HalfOpen || s == tripped):
-		r.signal.Store(noSignal) // of a session that began before
+		r.signal.Store(noSignal) // a session from before the opening left it
 		return nil
 	default:
 		return nil
@@ -222,10 +226,11 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
 }
 
-// rescueLocked closes the breakers of all members that are healthy and ready when no other one is eligible: the breaker alone never
-// takes the last backend that would serve. It adds to the changes what it has changed of members, which are in no snapshot yet.
+// rescueLocked closes the breakers of all healthy and ready members when no member is eligible: breakers alone never
+// take the last backend that would serve out of use. It adds its changes of members, which are in no snapshot yet, to
+// c.
 //
-// It leaves a pool alone that tries all its backends then, whatever their breakers say.
+// In a pool with TryAllWhenNone it changes nothing: that pool tries all its backends then, whatever their breakers say.
 func (p *Pool) rescueLocked(c *changes, members []*member) {
 	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) {
 		return

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestBreakerCountsThoseThatWouldServe holds that the share is of the backends that are healthy and ready: others beside them do not
-// make up for the last one.
+// TestBreakerCountsThoseThatWouldServe holds that MaxOpenShare counts healthy and ready backends only: other backends
+// do not replace the last one.
 func TestBreakerCountsThoseThatWouldServe(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -38,14 +38,17 @@ func TestBreakerCountsThoseThatWouldServe(t *testing.T) {
 			_ = p.SetVerdict("b3", Unhealthy, "")
 			_ = p.SetMode("b4", Drain)
 		}, []string{"b1"}},
-		{"three of four and half of them", 0.5, func(p *Pool) { _ = p.SetVerdict("b4", WrongRole, "") }, []string{"b1"}},
-		{"three of four and all of them", 1, func(p *Pool) { _ = p.SetVerdict("b4", WrongRole, "") }, []string{"b1", "b2"}},
+		{"three of four and half of them", 0.5, func(p *Pool) { _ = p.SetVerdict("b4", WrongRole, "") },
+			[]string{"b1"}},
+		{"three of four and all of them", 1, func(p *Pool) { _ = p.SetVerdict("b4", WrongRole, "") },
+			[]string{"b1", "b2"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := usual
 				o.MaxOpenShare = tt.share
-				p := made(t, Options{Breaker: o}, at("b1", 0, "", 0), at("b2", 0, "", 0), at("b3", 0, "", 0), at("b4", 0, "", 0))
+				p := made(t, Options{Breaker: o}, at("b1", 0, "", 0), at("b2", 0, "", 0), at("b3", 0, "", 0),
+					at("b4", 0, "", 0))
 				defer running(t, p)()
 				tt.setup(p)
 				for range 3 * o.Failures {
@@ -65,6 +68,20 @@ func TestBreakerCountsThoseThatWouldServe(t *testing.T) {
 	}
 }
 
+// failInto brings the breaker of a into a state, Open or HalfOpen. The pool's clock is h.
+func failInto(t *testing.T, p *Pool, h *hand, state Breaker, o Outcome) {
+	t.Helper()
+	failThrice(p, "a", o)
+	p.actOnRecords()
+	if state == HalfOpen {
+		h.pass(12 * time.Second)
+		p.actOnRecords()
+	}
+	if got := p.Backends()[0].Breaker; got != state {
+		t.Fatalf("a's breaker is %v, want %v", got, state)
+	}
+}
+
 // open returns the ids of the backends whose breakers are not closed.
 func open(p *Pool) (ids []string) {
 	for _, b := range p.Backends() {
@@ -75,8 +92,8 @@ func open(p *Pool) (ids []string) {
 	return ids
 }
 
-// TestBreakerGivesBackTheLast holds that an open breaker closes when the backends beside it go, in whatever way, with the same change:
-// there is no moment without an eligible backend. With TryAllWhenNone all are tried then, as always.
+// TestBreakerGivesBackTheLast holds that the change that takes the last other backend out of use, of whatever kind,
+// also closes an open breaker: there is no moment without an eligible backend.
 func TestBreakerGivesBackTheLast(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -88,24 +105,15 @@ func TestBreakerGivesBackTheLast(t *testing.T) {
 		{"without weight", func(p *Pool) error { return p.SetWeight("b", 0) }},
 		{"removed", func(p *Pool) error { return p.Remove("b") }},
 		{"in one call with others", func(p *Pool) error {
-			return p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"a", Healthy, ""}, Judgement{"b", Unhealthy, ""})
+			return p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"a", Healthy, ""},
+				Judgement{"b", Unhealthy, ""})
 		}},
 	} {
 		for _, state := range []Breaker{Open, HalfOpen} {
 			t.Run(fmt.Sprint(tt.name, "/", state), func(t *testing.T) {
 				var h hand
 				p := made(t, Options{Breaker: usual, Clock: h.now}, at("a", 0, "", 0), at("b", 1, "", 0))
-				for range 3 {
-					release(p, "a", ConnectRefused)
-				}
-				p.actOnRecords()
-				if state == HalfOpen {
-					h.pass(12 * time.Second)
-					p.actOnRecords()
-				}
-				if got := p.Backends()[0].Breaker; got != state {
-					t.Fatalf("a's breaker is %v", got)
-				}
+				failInto(t, p, &h, state, ConnectRefused)
 				events := p.Subscribe(100)
 				defer events.Close()
 				must(t, tt.goes(p))
@@ -124,18 +132,21 @@ func TestBreakerGivesBackTheLast(t *testing.T) {
 	}
 }
 
-// TestBreakerNeverTakesTheLast has traffic, checks, operators and time do anything: as long as a backend is healthy and ready, one is
-// eligible, with the breaker's work or in spite of it, and what is open is within its share when it opens.
+// TestBreakerNeverTakesTheLast makes random traffic, verdicts, changes and pauses: as long as a backend is healthy and
+// ready, one is eligible, and a breaker opens only within MaxOpenShare.
 func TestBreakerNeverTakesTheLast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h hand
 		o := BreakerOptions{
-			Failures: 2, OpenFor: 10 * time.Second, MaxOpenFor: time.Minute, Trials: rapid.IntRange(1, 2).Draw(t, "trials"),
+			Failures: 2, OpenFor: 10 * time.Second, MaxOpenFor: time.Minute,
+			Trials:       rapid.IntRange(1, 2).Draw(t, "trials"),
 			MaxOpenShare: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(t, "share"),
 		}
 		p, err := New(Options{
-			Name: "test", Algorithm: "random", Initial: Healthy, Breaker: o, Clock: h.now, ConnectTimeout: 5 * time.Second,
-			TryAllWhenNone: rapid.Bool().Draw(t, "all"), SlowStart: rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "slow"),
+			Name: "test", Algorithm: "random", Initial: Healthy, Breaker: o, Clock: h.now,
+			ConnectTimeout: 5 * time.Second,
+			TryAllWhenNone: rapid.Bool().Draw(t, "all"),
+			SlowStart:      rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "slow"),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -186,16 +197,20 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 				before := len(open(p))
 				p.actOnRecords()
 				s := breakerShareOf(p.snap.Load().members)
-				if after := len(open(p)); after > before && (s.kept >= s.serving || float64(s.kept) > o.MaxOpenShare*float64(s.serving)) {
-					t.Fatalf("%d of %d that would serve are kept from it, with a share of %v", s.kept, s.serving, o.MaxOpenShare)
+				if after := len(open(p)); after > before &&
+					(s.kept >= s.serving || float64(s.kept) > o.MaxOpenShare*float64(s.serving)) {
+					t.Fatalf("%d of %d that would serve are kept from it, with a share of %v",
+						s.kept, s.serving, o.MaxOpenShare)
 				}
 			},
 			"time": func(t *rapid.T) { h.pass(time.Duration(rapid.IntRange(1, 30).Draw(t, "s")) * time.Second) },
 			"verdict": func(t *rapid.T) {
 				_ = p.SetVerdict(id.Draw(t, "id"), Verdict(rapid.IntRange(0, 4).Draw(t, "verdict")), "")
 			},
-			"mode":   func(t *rapid.T) { _ = p.SetMode(id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))) },
-			"weight": func(t *rapid.T) { _ = p.SetWeight(id.Draw(t, "id"), uint32(rapid.IntRange(0, 1).Draw(t, "weight"))) },
+			"mode": func(t *rapid.T) { _ = p.SetMode(id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))) },
+			"weight": func(t *rapid.T) {
+				_ = p.SetWeight(id.Draw(t, "id"), uint32(rapid.IntRange(0, 1).Draw(t, "weight")))
+			},
 			"": func(t *rapid.T) {
 				some := slices.ContainsFunc(p.snap.Load().members, (*member).wouldServe)
 				if some && p.Eligible() == 0 {
@@ -206,24 +221,16 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 	})
 }
 
-// TestBreakerOfAnotherRole holds that a change of role closes a breaker: a former primary has no trial that would.
+// TestBreakerOfAnotherRole holds that a change of role closes a breaker, since a former primary gets no trials that
+// could close it.
 func TestBreakerOfAnotherRole(t *testing.T) {
 	for _, state := range []Breaker{Open, HalfOpen} {
-		for name, verdicts := range map[string][2]Verdict{"loses it": {Healthy, WrongRole}, "wins it": {WrongRole, Healthy}} {
+		for name, verdicts := range map[string][2]Verdict{"loses it": {Healthy, WrongRole},
+			"wins it": {WrongRole, Healthy}} {
 			t.Run(fmt.Sprint(state, "/", name), func(t *testing.T) {
 				var h hand
-				p := made(t, Options{Breaker: usual, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
-				for range 3 {
-					release(p, "a", CutEarly)
-				}
-				p.actOnRecords()
-				if state == HalfOpen {
-					h.pass(12 * time.Second)
-					p.actOnRecords()
-				}
-				if got := p.Backends()[0].Breaker; got != state {
-					t.Fatalf("a's breaker is %v", got)
-				}
+				p := pair(t, Options{Breaker: usual, Clock: h.now})
+				failInto(t, p, &h, state, CutEarly)
 				for _, v := range verdicts {
 					must(t, p.SetVerdict("a", v, ""))
 				}

@@ -15,7 +15,7 @@ var usual = BreakerOptions{
 	Failures: 3, OpenFor: 10 * time.Second, MaxOpenFor: 60 * time.Second, Trials: 1, MaxOpenShare: 0.5,
 }
 
-// running starts the pool's Run and ends it with the test's bubble.
+// running starts the pool's Run; stop ends it.
 func running(t *testing.T, p *Pool) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -26,7 +26,8 @@ func running(t *testing.T, p *Pool) (stop func()) {
 	}
 }
 
-// release picks the backend of an id and gives the lease back with an outcome; it reports false when it cannot be had.
+// release picks the backend of an id and releases the lease with an outcome; it returns false if the backend cannot be
+// picked.
 func release(p *Pool, id string, o Outcome) bool {
 	pc := PickContext{}
 	for {
@@ -43,9 +44,23 @@ func release(p *Pool, id string, o Outcome) bool {
 	}
 }
 
-// TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise. Steps are
-// outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early; 5s waits; "?"
-// is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends are always well.
+// pair returns a pool of two backends, a and b.
+func pair(t testing.TB, o Options) *Pool {
+	t.Helper()
+	return made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
+}
+
+// failThrice makes as many sessions of a backend fail as the usual breaker needs to open.
+func failThrice(p *Pool, id string, o Outcome) {
+	for range usual.Failures {
+		release(p, id, o)
+	}
+}
+
+// TestBreakerOverTime walks a backend's breaker through outcomes and waits, on a clock that stands still otherwise.
+// Steps are outcomes of sessions on backend a: s served, n neutral, r refused, t timed out, u unreachable, c cut early;
+// 5s waits; "?" is its state: C closed, O open, H half-open; "-" a session that it cannot have. The other backends
+// never fail.
 func TestBreakerOverTime(t *testing.T) {
 	outcomes := map[string]Outcome{
 		"s": Served, "n": Neutral, "r": ConnectRefused, "t": ConnectTimeout, "u": ConnectUnreachable, "c": CutEarly,
@@ -109,16 +124,15 @@ func TestBreakerOverTime(t *testing.T) {
 	}
 }
 
-// TestBreakerTrialIsKnownAtTheFirstByte holds that a trial need not end to close the breaker, and then counts as one.
+// TestBreakerTrialIsKnownAtTheFirstByte holds that a trial closes the breaker before it ends, and then counts as an
+// ordinary session.
 func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := usual
 		o.Trials = 2
-		p := made(t, Options{Breaker: o}, at("a", 0, "", 0), at("b", 0, "", 0))
+		p := pair(t, Options{Breaker: o})
 		defer running(t, p)()
-		for range 3 {
-			release(p, "a", ConnectRefused)
-		}
+		failThrice(p, "a", ConnectRefused)
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
 		var trials []Lease
@@ -151,7 +165,7 @@ func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 	})
 }
 
-// TestBreakerShare holds that no more than a share of the backends is taken away, whatever they do, and never all.
+// TestBreakerShare holds that breakers open for no more than MaxOpenShare of the backends, and never for all.
 func TestBreakerShare(t *testing.T) {
 	for share, want := range map[float64]int{0: 0, 0.5: 2, 0.6: 3, 1: 4} {
 		synctest.Test(t, func(t *testing.T) {
@@ -165,34 +179,25 @@ func TestBreakerShare(t *testing.T) {
 			defer running(t, p)()
 			for range 4 {
 				for i := range specs {
-					for range 3 {
-						release(p, specs[i].ID, ConnectRefused)
-						synctest.Wait()
-					}
+					failThrice(p, specs[i].ID, ConnectRefused)
+					synctest.Wait()
 				}
 			}
-			var open int
-			for _, b := range p.Backends() {
-				if b.Breaker == Open {
-					open++
-				}
-			}
-			if open != want {
-				t.Errorf("of 5 backends that all fail %d are open with a share of %v, want %d", open, share, want)
+			if n := len(open(p)); n != want {
+				t.Errorf("of 5 backends that all fail %d are open with a share of %v, want %d", n, share, want)
 			}
 		})
 	}
 }
 
-// TestBreakerKeepsApart holds that a check does not close a breaker, an operator does, and events tell of each change.
+// TestBreakerKeepsApart holds that a check does not close a breaker, that an operator does, and that each change has an
+// event.
 func TestBreakerKeepsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0), at("standin", 1, "", 0))
 		defer running(t, p)()
 		events := p.Subscribe(100)
-		for range 3 {
-			release(p, "a", ConnectTimeout)
-		}
+		failThrice(p, "a", ConnectTimeout)
 		synctest.Wait()
 		must(t, p.SetVerdict("a", Unhealthy, ""))
 		must(t, p.SetVerdict("a", Healthy, ""))
@@ -206,10 +211,8 @@ func TestBreakerKeepsApart(t *testing.T) {
 			t.Errorf("after the operator's word the breaker is %v", b.Breaker)
 		}
 
-		// Half-open, a stand-in gets no trial while the first tier serves.
-		for range 3 {
-			release(p, "standin", ConnectTimeout)
-		}
+		// A half-open backend of the second tier gets no trial while the first tier serves.
+		failThrice(p, "standin", ConnectTimeout)
 		must(t, p.SetMode("b", Drain))
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
@@ -223,22 +226,22 @@ func TestBreakerKeepsApart(t *testing.T) {
 		wantIDs(t, "without the first tier", ids, "standin", "standin")
 
 		events.Close()
-		var told []string
+		var changes []string
 		for e := range events.C() {
 			if b, is := e.(BreakerChanged); is {
-				told = append(told, fmt.Sprintf("%s %v>%v", b.Backend.ID, b.From, b.To))
+				changes = append(changes, fmt.Sprintf("%s %v>%v", b.Backend.ID, b.From, b.To))
 				if b.Reason == "" || (b.To == Open) != (b.For > 0) {
-					t.Errorf("told of %+v", b)
+					t.Errorf("got %+v", b)
 				}
 			}
 		}
-		wantIDs(t, "events", told, "a closed>open", "a open>closed", "standin closed>open", "standin open>half-open",
+		wantIDs(t, "events", changes, "a closed>open", "a open>closed", "standin closed>open", "standin open>half-open",
 			"standin half-open>closed")
 	})
 }
 
-// TestBreakerWithEverythingOpen holds that a pool of one never opens by the default share, and that with when_none = "all" the
-// open ones are tried when the others fall ill.
+// TestBreakerWithEverythingOpen holds that a pool of one never opens by the default share, and that with when_none =
+// "all" the open ones are tried when the others fall ill.
 func TestBreakerWithEverythingOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Breaker: usual}, at("only", 0, "", 0))
@@ -249,11 +252,9 @@ func TestBreakerWithEverythingOpen(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		q := made(t, Options{Breaker: usual, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
+		q := pair(t, Options{Breaker: usual, TryAllWhenNone: true})
 		defer running(t, q)()
-		for range 3 {
-			release(q, "a", ConnectRefused)
-		}
+		failThrice(q, "a", ConnectRefused)
 		synctest.Wait()
 		must(t, q.SetVerdict("b", Unhealthy, ""))
 		if !release(q, "a", Served) || !release(q, "b", Served) {

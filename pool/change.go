@@ -2,27 +2,27 @@ package pool
 
 import "time"
 
-// changes is what one call makes of a pool, all at once.
+// changes are all changes of one call, which take effect at once.
 type changes struct {
-	added, removed []*member // of those added the limits are set here, too
+	added, removed []*member // the limits of those added are set here too
 	edits          []*edit
 }
 
-// An edit is other settings for a backend, and how to make the events of what changed.
+// An edit is a backend's new settings and the functions that make the events of the changes.
 type edit struct {
 	old    *member
 	next   member
 	events []func(Change) Event
 }
 
-// note adds how to make an event; nil is none.
+// note adds a function that makes an event; nil is none.
 func (e *edit) note(event func(Change) Event) {
 	if event != nil {
 		e.events = append(e.events, event)
 	}
 }
 
-// noteMode gives the backend another mode.
+// noteMode sets the backend's mode.
 func (e *edit) noteMode(mode Mode) {
 	if event := e.next.setMode(mode); event != nil {
 		e.note(event)
@@ -30,20 +30,20 @@ func (e *edit) noteMode(mode Mode) {
 	}
 }
 
-// noteRole closes the breaker of a backend that has another role than before: what its sessions showed was of another one. One of the
-// wrong role gets no trial, and its breaker would be half-open for ever.
+// noteRole closes the breaker of a backend whose role has changed: earlier sessions say nothing about the new role.
+// Besides, a backend of the wrong role gets no trial, and its breaker would stay half-open for ever.
 func (e *edit) noteRole() {
 	if from, to := e.old.verdict, e.next.verdict; from != to && (from == WrongRole || to == WrongRole) {
 		e.note(e.next.closeBreaker("another role"))
 	}
 }
 
-// applyLocked puts changes in force, revokes leases where the options want that, and tells the observers.
+// applyLocked puts changes in force, revokes leases if the options say so, and publishes the events.
 func (p *Pool) applyLocked(c changes, now time.Time) {
 	for _, e := range c.edits {
 		e.noteRole()
 	}
-	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for those that go
+	next := make(map[*member]*member, len(c.edits)+len(c.removed)) // nil for a removed one
 	before := p.snap.Load()
 	for _, m := range c.removed {
 		next[m] = nil
@@ -78,13 +78,13 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	for _, m := range c.removed {
 		m.backend.watchers.wake()
 		p.revokeLocked(m, nil)
-		p.tellDepartureLocked(m, nil)
+		p.notifyDepartureLocked(m, nil)
 		p.publishLocked(Removed{p.change(m, now)})
 	}
 	for _, e := range c.edits {
 		e.old.backend.watchers.wake()
 		p.revokeLocked(e.old, &e.next)
-		p.tellDepartureLocked(e.old, &e.next)
+		p.notifyDepartureLocked(e.old, &e.next)
 		for _, event := range e.events {
 			p.publishLocked(event(p.change(&e.next, now)))
 		}
@@ -94,7 +94,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	}
 }
 
-// The setters change settings; each returns how to make the event of it, or nil for no change.
+// Each setter changes one setting and returns a function that makes its event, or nil when nothing changed.
 
 func (m *member) setWeight(weight uint32) func(Change) Event {
 	from := m.weight
@@ -114,7 +114,7 @@ func (m *member) setMode(mode Mode) func(Change) Event {
 	return unless(from == mode, func(c Change) Event { return ModeChanged{c, from, mode} })
 }
 
-// closeBreaker forgets the traffic of before.
+// closeBreaker closes the breaker and forgets the outcomes counted so far.
 func (m *member) closeBreaker(why string) func(Change) Event {
 	from := m.breaker
 	m.breaker, m.reopenings = Closed, 0

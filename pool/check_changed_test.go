@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestCheckIsNoIdentity has a source say where a backend is checked: it stays the one it is, with its verdict and what was set by hand,
-// and an event tells where it is checked now.
+// TestCheckIsNoIdentity changes the address of a backend's checks: it stays the same backend with its verdict and
+// run-time settings, and an event has the new address.
 func TestCheckIsNoIdentity(t *testing.T) {
 	p := made(t, Options{})
 	spec := at("a", 0, "", 0)
@@ -22,7 +22,8 @@ func TestCheckIsNoIdentity(t *testing.T) {
 	spec.Check = netip.MustParseAddrPort("[::ffff:10.0.0.5]:8008")
 	d, err := p.WouldReconcile("config", []Spec{spec})
 	must(t, err)
-	if len(d.Changed) != 1 || len(d.Changed[0].Fields) != 1 || d.Changed[0].Fields[0] != "check" || len(d.Added)+len(d.Removed) > 0 {
+	if len(d.Changed) != 1 || len(d.Changed[0].Fields) != 1 || d.Changed[0].Fields[0] != "check" ||
+		len(d.Added)+len(d.Removed) > 0 {
 		t.Errorf("it would come to %+v, want a change of check alone", d)
 	}
 	for range 2 { // the second time it is no news

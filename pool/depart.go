@@ -1,19 +1,19 @@
 package pool
 
-// OnDepart has f called with each backend that departs: that is removed from the pool, or goes into maintenance. Leases
-// on it go on unless the options revoke them (OnRevoke), but its address may be somebody else's soon: whoever sends to
-// it without a connection gives up after a time of its own.
+// OnDepart registers f, which is called with each backend that departs: it is removed from the pool or put into
+// maintenance. Leases on it stay valid unless the options revoke them (OnRevoke). But its address may soon belong to
+// another machine, so UDP flows to it must end after a time limit of their own.
 //
-// f is called in the order of the changes, after the backend is out of use and while the pool takes no other change: it
-// must not block, and not call methods that change the pool.
+// f is called in the order of the changes, after the backend is out of use and with the pool's mutex held: it must not
+// block, nor call methods that change the pool.
 func (p *Pool) OnDepart(f func(*Backend)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.departers = append(p.departers, f)
 }
 
-// Departed returns which of its departures the backend is on, counted from 1, and 0 while it is in the pool and not in
-// maintenance. So a timer that was started at a departure can tell whether the backend has returned since.
+// Departed returns the number of the backend's current departure, counted from 1, and 0 while it is in the pool and not
+// in maintenance. A timer that was started at a departure sees by it whether the backend has returned since.
 func (b *Backend) Departed() uint64 {
 	if n := b.departures.Load(); n&1 == 1 {
 		return n/2 + 1
@@ -21,13 +21,13 @@ func (b *Backend) Departed() uint64 {
 	return 0
 }
 
-// Drains reports whether the backend gets nothing new for no other reason than the operator's wish: it was removed, is
-// in maintenance or drain, or has weight 0, while its checks and its breaker would let it serve. What has begun on it
-// may go on.
+// Drains reports whether the operator is the only reason why the backend gets nothing new: it was removed, is in
+// maintenance or drain, or has weight 0, while its checks and its breaker would let it serve. Its sessions and flows
+// may continue.
 func (b *Backend) Drains() bool { return b.drains.Load() }
 
-// well reports whether checks and traffic would let m serve, whatever the operator wants, when all that are not of the
-// wrong role are tried or not.
+// well reports whether checks and traffic would let m serve, whatever its mode and weight. tryAll is whether the pool
+// tries all backends that are not of the wrong role.
 func (m *member) well(tryAll bool) bool {
 	if tryAll {
 		return m.verdict != WrongRole
@@ -35,8 +35,8 @@ func (m *member) well(tryAll bool) bool {
 	return m.verdict == Healthy && m.breaker == Closed
 }
 
-// noteDrainsLocked says of backends that s puts out of use by the operator's wish that they drain. It is called before
-// s is in force: nobody sees such a backend out of use without learning why.
+// noteDrainsLocked marks as draining the backends that s puts out of use because the operator wants it. It is called
+// before s is in force, so that whoever finds such a backend out of use also finds it draining.
 func (s *snapshot) noteDrainsLocked() {
 	for _, m := range s.members {
 		if !m.enabled() && m.well(s.tryAll) && !m.backend.drains.Load() {
@@ -45,7 +45,7 @@ func (s *snapshot) noteDrainsLocked() {
 	}
 }
 
-// endDrainsLocked says of all others that they do not. It is called after s is in force.
+// endDrainsLocked unmarks all others. It is called after s is in force.
 func (s *snapshot) endDrainsLocked() {
 	for _, m := range s.members {
 		if (m.enabled() || !m.well(s.tryAll)) && m.backend.drains.Load() {
@@ -59,8 +59,8 @@ func (m *member) departing(next *member) bool {
 	return m.mode != Maintenance && (next == nil || next.mode == Maintenance)
 }
 
-// noteDepartureLocked marks a backend whose settings are about to change from old to next as departed, or as returned.
-// A removed one that is in maintenance has departed before.
+// noteDepartureLocked marks a backend whose settings are about to change from old to next as departed or as returned.
+// Removing a backend that is in maintenance is no second departure.
 func noteDepartureLocked(old, next *member, tryAll bool) {
 	b := old.backend
 	if next == nil {
@@ -71,8 +71,8 @@ func noteDepartureLocked(old, next *member, tryAll bool) {
 	}
 }
 
-// tellDepartureLocked tells whoever wants to know of a departure.
-func (p *Pool) tellDepartureLocked(old, next *member) {
+// notifyDepartureLocked calls the functions of OnDepart if the change is a departure.
+func (p *Pool) notifyDepartureLocked(old, next *member) {
 	if !old.departing(next) {
 		return
 	}

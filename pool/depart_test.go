@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestDrains holds which backends drain: those that only the operator's wish keeps from serving.
+// TestDrains holds which backends drain: those for which the operator is the only reason not to serve.
 func TestDrains(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -21,19 +21,25 @@ func TestDrains(t *testing.T) {
 		{"removed", Options{}, func(p *Pool) error { return p.Remove("a") }, true, true},
 		{"unhealthy", Options{}, func(p *Pool) error { return p.SetVerdict("a", Unhealthy, "") }, false, false},
 		{"unhealthy in drain", Options{}, inTurn(setMode("a", Drain), setVerdict("a", Unhealthy)), false, false},
-		{"drain and well again", Options{}, inTurn(setVerdict("a", Unhealthy), setMode("a", Drain), setVerdict("a", Healthy)), true, false},
-		{"unhealthy and removed", Options{}, inTurn(setVerdict("a", Unhealthy), func(p *Pool) error { return p.Remove("a") }), false, true},
-		{"drain, then removed", Options{}, inTurn(setMode("a", Drain), func(p *Pool) error { return p.Remove("a") }), true, true},
+		{"drain and well again", Options{}, inTurn(setVerdict("a", Unhealthy), setMode("a", Drain),
+			setVerdict("a", Healthy)), true, false},
+		{"unhealthy and removed", Options{},
+			inTurn(setVerdict("a", Unhealthy), func(p *Pool) error { return p.Remove("a") }), false, true},
+		{"drain, then removed", Options{}, inTurn(setMode("a", Drain), func(p *Pool) error { return p.Remove("a") }),
+			true, true},
 		{"ready again", Options{}, inTurn(setMode("a", Maintenance), setMode("a", Ready)), false, false},
-		{"all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", Unhealthy), setMode("a", Drain)), true, false},
-		{"wrong role, all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", WrongRole), setMode("a", Drain)), false, false},
+		{"all are tried", Options{TryAllWhenNone: true}, inTurn(setVerdict("b", Unhealthy), setVerdict("a", Unhealthy),
+			setMode("a", Drain)), true, false},
+		{"wrong role, all are tried", Options{TryAllWhenNone: true},
+			inTurn(setVerdict("b", Unhealthy), setVerdict("a", WrongRole), setMode("a", Drain)), false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := made(t, tt.o, at("a", 0, "", 0), at("b", 0, "", 0))
 			a := p.byID["a"].backend
 			must(t, tt.change(p))
 			if a.Drains() != tt.drains || (a.Departed() != 0) != tt.gone || tt.drains && a.InUse() {
-				t.Errorf("drains %v, departed %d, in use %v; want %v, %v", a.Drains(), a.Departed(), a.InUse(), tt.drains, tt.gone)
+				t.Errorf("drains %v, departed %d, in use %v; want %v, %v", a.Drains(), a.Departed(), a.InUse(),
+					tt.drains, tt.gone)
 			}
 			if b := p.byID["b"].backend; b.Drains() || b.Departed() != 0 {
 				t.Error("the other one has changed, too")
@@ -42,17 +48,17 @@ func TestDrains(t *testing.T) {
 	}
 }
 
-// TestDepartures holds who is told of a departure, once for each, whether leases are revoked or not, and that a return
-// can be told from the time before.
+// TestDepartures holds that OnDepart is called once for each departure, whether leases are revoked or not, and that
+// Departed distinguishes a return.
 func TestDepartures(t *testing.T) {
 	for _, o := range []Options{{}, {CloseOnRemove: true}} {
-		p := made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
-		var told []string
+		p := pair(t, o)
+		var departed []string
 		p.OnDepart(func(b *Backend) {
 			if b.InUse() || b.Departed() == 0 {
-				t.Errorf("%s is told of, in use %v, departed %d", b.ID(), b.InUse(), b.Departed())
+				t.Errorf("%s departs, in use %v, departed %d", b.ID(), b.InUse(), b.Departed())
 			}
-			told = append(told, b.ID())
+			departed = append(departed, b.ID())
 		})
 		a := p.byID["a"].backend
 		must(t, p.SetMode("a", Drain))
@@ -69,8 +75,8 @@ func TestDepartures(t *testing.T) {
 		}
 		must(t, p.Remove("a"))
 		must(t, p.Remove("b"))
-		if want := []string{"a", "a", "b"}; !slices.Equal(told, want) {
-			t.Errorf("%v: told of %v, want %v", o.CloseOnRemove, told, want)
+		if want := []string{"a", "a", "b"}; !slices.Equal(departed, want) {
+			t.Errorf("%v: departed are %v, want %v", o.CloseOnRemove, departed, want)
 		}
 	}
 }

@@ -9,11 +9,11 @@ import (
 // ErrNotDraining is wrapped by the error of WaitDrained when the backend is in another mode than Drain.
 var ErrNotDraining = errors.New("pool: the backend is not in drain")
 
-// WaitDrained waits until nobody holds a lease on a backend that is in Drain, and then returns nil. Leases on the
-// backends of the same id that it has replaced (see BackendInfo.Former) count, too.
+// WaitDrained waits until nobody holds a lease on a backend in Drain, and then returns nil. Leases on earlier backends
+// of the same id (see BackendInfo.Former) count too.
 //
-// The error is that of ctx, or wraps ErrUnknownBackend or ErrNotDraining: also when the backend is removed or gets
-// another mode while WaitDrained waits.
+// The error is that of ctx, or it wraps ErrUnknownBackend or ErrNotDraining, also when the backend is removed or gets
+// another mode during the wait.
 func (p *Pool) WaitDrained(ctx context.Context, id string) error {
 	for {
 		m, changed := p.watched(id)
@@ -36,8 +36,7 @@ func (p *Pool) WaitDrained(ctx context.Context, id string) error {
 	}
 }
 
-// watched returns a backend as it is now, nil if there is none of that id, and a channel that is closed when that has
-// changed.
+// watched returns the current member of that id, or nil, and a channel that is closed when the member changes.
 func (p *Pool) watched(id string) (*member, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -48,8 +47,8 @@ func (p *Pool) watched(id string) (*member, <-chan struct{}) {
 	return m, m.backend.watchers.wait()
 }
 
-// lastRelease returns a channel that is closed when the last lease is released on the backend or on one that it has
-// replaced. It returns false when there is no lease on any of them.
+// lastRelease returns a channel that is closed when the last lease on the backend, or on a former one of its id, is
+// released. It returns false when there is no such lease.
 func (b *Backend) lastRelease() (<-chan struct{}, bool) {
 	for _, of := range append([]*Backend{b}, b.former...) {
 		released := of.watchers.wait() // before the leases are read, so that no release is missed
@@ -60,8 +59,8 @@ func (b *Backend) lastRelease() (<-chan struct{}, bool) {
 	return nil, false
 }
 
-// watchers are goroutines that wait for a backend to change. They look for themselves what has changed: they may be
-// woken for nothing. The zero value is ready to use, and it is safe for concurrent use.
+// watchers wakes the goroutines that wait for a backend to change. It may wake them without a change, so they look
+// again. The zero value is ready to use; it is safe for concurrent use.
 type watchers struct {
 	waiting atomic.Pointer[chan struct{}] // nil while nobody waits
 }

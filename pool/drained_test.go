@@ -36,11 +36,16 @@ func TestWaitDrained(t *testing.T) {
 			},
 			end: func(_ *testing.T, _ *Pool, leases []Lease) { leases[1].Release(Served) },
 		},
-		"ready":         {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.SetMode("a", Ready)) }, want: ErrNotDraining},
-		"maintenance":   {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.SetMode("a", Maintenance)) }, want: ErrNotDraining},
-		"removed":       {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.Remove("a")) }, want: ErrUnknownBackend},
-		"named no more": {end: func(t *testing.T, p *Pool, _ []Lease) { answer(t, p, Configuration) }, want: ErrUnknownBackend},
-		"time is up":    {end: func(*testing.T, *Pool, []Lease) { time.Sleep(time.Minute) }, want: context.DeadlineExceeded},
+		"ready": {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.SetMode("a", Ready)) },
+			want: ErrNotDraining},
+		"maintenance": {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.SetMode("a", Maintenance)) },
+			want: ErrNotDraining},
+		"removed": {end: func(t *testing.T, p *Pool, _ []Lease) { must(t, p.Remove("a")) },
+			want: ErrUnknownBackend},
+		"named no more": {end: func(t *testing.T, p *Pool, _ []Lease) { answer(t, p, Configuration) },
+			want: ErrUnknownBackend},
+		"time is up": {end: func(*testing.T, *Pool, []Lease) { time.Sleep(time.Minute) },
+			want: context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -74,7 +79,7 @@ func TestWaitDrained(t *testing.T) {
 	}
 }
 
-// TestWaitDrainedEndsAtOnce asks for what is so already.
+// TestWaitDrainedEndsAtOnce waits for backends that are drained already.
 func TestWaitDrainedEndsAtOnce(t *testing.T) {
 	p := newPool(t, "round_robin", "a")
 	if err := p.WaitDrained(t.Context(), "b"); !errors.Is(err, ErrUnknownBackend) {

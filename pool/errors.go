@@ -6,23 +6,26 @@ import (
 )
 
 var (
-	// ErrNoBackend is returned by Pick when no backend is eligible, or none that was not tried yet.
+	// ErrNoBackend is returned by Pick when no backend is eligible that the session has not tried yet.
 	ErrNoBackend = errors.New("pool: no backend is eligible")
-	// ErrBusy is returned by Pick when there are such backends and each is at its max_sessions, or others wait already.
+	// ErrBusy is returned by Pick when there are such backends and each is at its max_sessions, or other sessions wait
+	// already.
 	ErrBusy = errors.New("pool: every eligible backend is at its limit of sessions")
-	// ErrQueueFull is returned by Wait when as many wait as may, which is nobody in a pool without a queue.
+	// ErrQueueFull is returned by Wait when the queue is full, or the pool has none.
 	ErrQueueFull = errors.New("pool: the queue is full")
 	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
 	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")
 	// ErrDuplicateAddress is wrapped by the error of Add when the pool has a backend of that address under another id.
 	ErrDuplicateAddress = errors.New("pool: a backend of this address exists already")
-	// ErrUnknownBackend is wrapped by the errors of all methods that name a backend the pool does not have.
+	// ErrUnknownBackend is wrapped by the errors of all methods that name a backend which the pool does not have.
 	ErrUnknownBackend = errors.New("pool: no backend of this id")
 )
 
 // An InvalidBackendError says which property of a backend was refused, and what is allowed.
 type InvalidBackendError struct {
-	Field string // "id", "addr", "weight", "max_sessions", "tier", "verdict", "mode" or "check"; of an Override also "kind" or "source", of a drain "deadline_seconds"
+	// Field is "id", "addr", "weight", "max_sessions", "tier", "verdict", "mode" or "check". For an Override it may
+	// also be "kind" or "source", and for a drain it is "deadline_seconds".
+	Field string
 	Value string // what was given
 	Want  string // what is allowed
 }

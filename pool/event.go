@@ -12,10 +12,10 @@ type Event interface {
 	sealed()
 }
 
-// A Change is what every event says: which backend of which pool changed, and when.
+// A Change is the common part of all events: which backend of which pool changed, and when.
 type Change struct {
 	Pool    string
-	Backend BackendInfo // just after the change and those made in the same call; of a removed backend, as it was last
+	Backend BackendInfo // after all changes of the same call; a removed backend as it was before
 	At      time.Time
 }
 
@@ -27,62 +27,62 @@ type Added struct{ Change }
 // Removed says that a backend left the pool. Leases on it may still be held.
 type Removed struct{ Change }
 
-// VerdictChanged says that the checks judge a backend anew.
+// VerdictChanged says that a backend has another verdict.
 type VerdictChanged struct {
 	Change
 	From, To Verdict
 	Reason   string
 }
 
-// ModeChanged says that the operator wants something else of a backend.
+// ModeChanged says that a backend has another mode.
 type ModeChanged struct {
 	Change
 	From, To Mode
 }
 
-// WeightChanged says that a backend's share is another one.
+// WeightChanged says that a backend has another weight.
 type WeightChanged struct {
 	Change
 	From, To uint32
 }
 
-// LimitChanged says that a backend may have another number of sessions at once; 0 is without a limit.
+// LimitChanged says that a backend has another limit of concurrent sessions; 0 is no limit.
 type LimitChanged struct {
 	Change
 	From, To int
 }
 
-// CheckChanged says that a backend is to be checked at another address; the zero value is its own.
+// CheckChanged says that a backend is checked at another address; the zero value means its own.
 type CheckChanged struct {
 	Change
 	From, To netip.AddrPort
 }
 
-// BreakerChanged says that the traffic judges a backend anew.
+// BreakerChanged says that a backend's breaker is in another state.
 type BreakerChanged struct {
 	Change
 	From, To Breaker
 	Reason   string
-	For      time.Duration // how long an open breaker stays so
+	For      time.Duration // how long an open breaker stays open
 }
 
-// Suspected says that something hints at trouble with a backend, which proves nothing: ICMP said that it cannot be reached, or a
-// question had no answer. Whoever checks backends does well to check it now. There is one a second at most for each backend.
+// Suspected says that a backend may be in trouble: ICMP said that it cannot be reached, or a question had no answer.
+// That is no proof, but a good reason to check the backend now. There is at most one a second for each backend.
 type Suspected struct{ Change }
 
-// Overruled says that something that was set at run time does not hold any more, because of what a source says. It comes after the
-// changes that were made of that. Of a backend that is gone its Change has the id and the address alone.
+// Overruled says that a source ended a run-time change. It comes after the events of the changes that follow from it.
+// If the backend is gone, Change has its id and address only.
 type Overruled struct {
 	Change
 	Dropped Unapplied
 }
 
-// Discovered says that a source of backends was asked and its answer is in effect, or why there was none. Its Change names
-// the pool and the time, and no backend.
+// Discovered says that the answer of a source of backends is in effect, or why the source gave none. Its Change has the
+// pool and the time, but no backend.
 type Discovered struct {
 	Change
 	Source  string     // as in the configuration: "dns", "srv" or "file"
 	Found   int        // backends in the answer
 	Changed Reconciled // what became of them
-	Err     error      // why the source gave no answer; the pool is then as its settings for that case say
+	Err     error      // why the source gave no answer
 }

@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// A Decider is what decides which backend a client gets.
+// A Decider says by which rule a client's backend was decided.
 type Decider uint8
 
 // The deciders.
 const (
 	ByNothing   Decider = iota // no backend can be picked
-	ByAlgorithm                // the algorithm chose, among the candidates of the tier
-	BySticky                   // the client returns to the backend that it had
-	ByTrial                    // a half-open breaker lets the client try
+	ByAlgorithm                // the algorithm chose among the candidates of the tier
+	BySticky                   // stickiness returns the client to its backend
+	ByTrial                    // the client gets a trial of a half-open breaker
 )
 
 // String returns the decider as a lower-case word.
@@ -33,10 +33,10 @@ func (d Decider) String() string {
 	return "decider(" + strconv.Itoa(int(d)) + ")"
 }
 
-// An Obstacle is why a backend cannot be picked.
+// An Obstacle is a reason why a backend cannot be picked.
 type Obstacle uint8
 
-// The obstacles. Of several that a backend has, the first of these counts.
+// The obstacles. If several apply to a backend, the first in this order is reported.
 const (
 	InMaintenance   Obstacle = iota // its mode
 	InDrain                         // its mode
@@ -46,12 +46,12 @@ const (
 	InWrongRole                     // its verdict
 	IsLagging                       // its verdict
 	BreakerOpen                     // its breaker
-	BreakerHalfOpen                 // its breaker, and it has no trial for this client
+	BreakerHalfOpen                 // its breaker is half-open and has no trial for this client
 	WasTried                        // it failed this session already
-	IsFull                          // it has as many sessions as it may
-	BehindWaiters                   // those who wait for a backend go first
-	NotOnTrial                      // the client goes to a trial of another one
-	NotSticky                       // the client returns to another one
+	IsFull                          // it is at its limit of sessions
+	BehindWaiters                   // sessions that wait for a backend go first
+	NotOnTrial                      // the client gets a trial of another backend
+	NotSticky                       // stickiness returns the client to another backend
 	InLaterTier                     // an earlier tier can serve
 	InOtherZone                     // the zone that the pool prefers can serve
 )
@@ -59,7 +59,8 @@ const (
 // String returns the obstacle as a lower-case word.
 func (o Obstacle) String() string {
 	words := [...]string{
-		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open", "breaker_half_open",
+		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open",
+		"breaker_half_open",
 		"tried", "full", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
 	if int(o) < len(words) {
@@ -68,19 +69,19 @@ func (o Obstacle) String() string {
 	return "obstacle(" + strconv.Itoa(int(o)) + ")"
 }
 
-// OfVerdict reports whether it is the verdict that stands against the backend.
+// OfVerdict reports whether the obstacle is the backend's verdict.
 func (o Obstacle) OfVerdict() bool {
 	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging
 }
 
-// A Candidate is a backend with what an algorithm goes by. It is a plain value.
+// A Candidate is a backend with the values that algorithms use. It is a plain value.
 type Candidate struct {
 	ID          string
 	Addr        netip.AddrPort
 	Weight      uint32
-	Share       float64 // the part of its weight that it has now, up to 1; less than 1 while it starts slowly
+	Share       float64 // the part of its weight that is in force; below 1 during its slow start
 	Leases      int64
-	MaxSessions int // 0 is without a limit
+	MaxSessions int // 0 is no limit
 	Tier        int
 	Zone        string
 }
@@ -92,37 +93,38 @@ type PassedOver struct {
 	Reason string // in words
 }
 
-// An Explanation is what a Pick would do at one moment, and the whole reason. It is a plain value.
+// An Explanation is the result that Pick would have at one moment, with the reasons. It is a plain value.
 type Explanation struct {
 	Client    netip.AddrPort
-	Key       uint64 // what algorithms that hash go by
+	Key       uint64 // the input of algorithms that hash
 	Algorithm string
 	TriesAll  bool // no backend is healthy, and so all that are enabled are tried
 
-	By        Decider
-	Backend   string         // who would be picked; "" when nobody can be
-	Addr      netip.AddrPort // its address
-	Tier      int            // its tier
-	Preferred bool           // it stands in the zone that the pool prefers, or the pool prefers none
-	Err       error          // ErrNoBackend or ErrBusy; nil when somebody would be picked
-	MayWait   bool           // after ErrBusy, and the queue has room
-	Waiting   int            // who wait already
+	By      Decider
+	Backend string         // the backend that would be picked; "" with Err
+	Addr    netip.AddrPort // its address
+	Tier    int            // its tier
+	Err     error          // ErrNoBackend or ErrBusy; nil when a backend would be picked
+	MayWait bool           // Err is ErrBusy and the queue has room
+	Waiting int            // sessions that wait already
 
-	// Deterministic is that the next Pick for this client does this, if nothing changes before it; else the algorithm draws, and this
-	// is one draw among the candidates.
+	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
+	// algorithm draws at random, and this is one draw among the candidates.
 	Deterministic bool
 
-	Candidates []Candidate  // among whom was decided; none with Err
+	Candidates []Candidate  // the backends that the decision was among; none with Err
 	Others     []PassedOver // all other backends, in the pool's order
 }
 
-// Explain returns what Pick would do for the client at this moment, and why. It leaves no trace: no lease, no position moved on, no
-// client remembered, no trial used, no refusal counted. It costs a copy of all backends and is not for the data path.
+// Explain returns what Pick would do for the client at this moment, and why. It changes nothing: it takes no lease or
+// trial, moves no position, remembers no client and counts no refusal. It copies all backends and is not for the data
+// path.
 func (p *Pool) Explain(pc PickContext) Explanation {
 	s := p.snap.Load()
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
-		Client: pc.Client, Key: s.settings.key(pc.Client), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll, Waiting: p.Waiting(),
+		Client: pc.Client, Key: s.settings.key(pc.Client), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
+		Waiting: p.Waiting(),
 	}
 	e.pc = PickContext{Client: pc.Client, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -131,14 +133,14 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e.look(s)
 	lease, by, err := Lease{}, ByNothing, s.behindWaiters(pc.Tried)
 	if e.x.Waiting == 0 {
-		lease, by, err = e.r.decide(&e.pc, e.r.home(&e.pc))
+		lease, by, err = e.r.decide(&e.pc, e.r.last(&e.pc))
 	}
 	e.decided(s, lease.b, by, err)
 	e.x.MayWait = err == ErrBusy && e.x.Waiting < s.settings.QueueMax
 	return e.x
 }
 
-// explaining is an Explain under way.
+// explaining is the state of one call of Explain.
 type explaining struct {
 	r        *replica
 	pc       PickContext
@@ -146,7 +148,7 @@ type explaining struct {
 	standing []standing // of each member
 }
 
-// A standing is how a backend stands before the decision.
+// A standing is the state of one backend before the decision.
 type standing struct {
 	Candidate
 	backend *Backend // the replica's
@@ -156,7 +158,7 @@ type standing struct {
 	reason  string
 }
 
-// look takes down how every backend stands.
+// look records the standing of every backend.
 func (e *explaining) look(s *snapshot) {
 	tiers := make(map[*Backend]int, s.eligible)
 	for i, t := range e.r.tiers {
@@ -167,8 +169,9 @@ func (e *explaining) look(s *snapshot) {
 	for _, m := range s.members {
 		b := e.r.of[m.backend]
 		st := standing{backend: b, tier: -1, Candidate: Candidate{
-			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(), MaxSessions: m.maxSessions,
-			Tier: b.tier, Zone: m.spec.Zone,
+			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(),
+			MaxSessions: m.maxSessions,
+			Tier:        b.tier, Zone: m.spec.Zone,
 		}}
 		if i, eligible := tiers[b]; eligible {
 			st.tier = i
@@ -176,7 +179,8 @@ func (e *explaining) look(s *snapshot) {
 			case slices.Contains(e.pc.Tried, b):
 				st.out, st.why, st.reason = true, WasTried, "it failed this session already"
 			case b.load.Full():
-				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions", st.Leases, b.load.Limit())
+				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
+					st.Leases, b.load.Limit())
 			}
 		} else {
 			st.out = true
@@ -186,7 +190,7 @@ func (e *explaining) look(s *snapshot) {
 	}
 }
 
-// obstacle is why a backend is not eligible.
+// obstacle returns why a backend is not eligible, as a value and in words.
 func (m *member) obstacle() (Obstacle, string) {
 	switch {
 	case m.mode == Maintenance:
@@ -212,17 +216,13 @@ func (m *member) obstacle() (Obstacle, string) {
 	return BreakerOpen, "its sessions failed"
 }
 
-// decided takes down the decision, and why it was not for the others.
+// decided records the decision, and why the other backends were passed over.
 func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 	x := &e.x
 	x.By, x.Err = by, err
 	at := len(s.tiers) // the index of the tier that serves
 	if b != nil {
 		x.Backend, x.Addr, x.Tier = b.id, b.addr, b.tier
-		x.Preferred = true
-		if g := b.group.Load(); g != nil {
-			x.Preferred = !g.other
-		}
 		for _, st := range e.standing {
 			if st.backend == b && st.tier >= 0 {
 				at = st.tier
@@ -242,7 +242,7 @@ func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 	x.Deterministic = !s.settings.drawn || by != ByAlgorithm || len(x.Candidates) == 1
 }
 
-// behind is why a backend that could serve does not.
+// behind returns why an eligible backend with room was not picked.
 func (e *explaining) behind(st standing, at int) (Obstacle, string) {
 	x := &e.x
 	switch {

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawnPool is a pool of random options with random backends, in the middle of its life.
+// A drawnPool is a pool with random options and backends, after some random use.
 type drawnPool struct {
 	*Pool
 	h    hand
@@ -25,7 +25,8 @@ func drawPool(t *rapid.T) *drawnPool {
 		Name: "test", Algorithm: kind.Name, Initial: Healthy, Clock: d.h.now, HashPort: rapid.Bool().Draw(t, "port"),
 		Zone: rapid.SampledFrom([]string{"", "here"}).Draw(t, "zone"), TryAllWhenNone: rapid.Bool().Draw(t, "all"),
 		SlowStart: rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "slow"), QueueMax: 1, QueueTimeout: 1,
-		Breaker: BreakerOptions{Failures: 1, OpenFor: 10 * time.Second, MaxOpenFor: 20 * time.Second, Trials: 2, MaxOpenShare: 1},
+		Breaker: BreakerOptions{Failures: 1, OpenFor: 10 * time.Second, MaxOpenFor: 20 * time.Second, Trials: 2,
+			MaxOpenShare: 1},
 	}
 	if kind.Hash && rapid.Bool().Draw(t, "bounded") {
 		o.HashBalance = 1.25
@@ -41,7 +42,8 @@ func drawPool(t *rapid.T) *drawnPool {
 	n := rapid.SampledFrom([]int{0, 1, 3, 8, 200}).Draw(t, "backends")
 	for i := range n {
 		s := at(fmt.Sprint("b", i), i%3/2, []string{"here", "there"}[i/3%2], rapid.IntRange(0, 3).Draw(t, "limit"))
-		s.Weight, s.Mode = rapid.Uint32Range(0, 3).Draw(t, "weight"), Mode(max(0, rapid.IntRange(-5, 2).Draw(t, "mode")))
+		s.Weight, s.Mode = rapid.Uint32Range(0, 3).Draw(t, "weight"),
+			Mode(max(0, rapid.IntRange(-5, 2).Draw(t, "mode")))
 		if err := p.Add(s); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +55,7 @@ func drawPool(t *rapid.T) *drawnPool {
 	return d
 }
 
-// step lets something happen: time passes, sessions come and go, breakers turn.
+// step makes a random change: time passes, sessions begin and end, breakers change.
 func (d *drawnPool) step(t *rapid.T) {
 	d.h.pass(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second)
 	for range rapid.IntRange(0, 5).Draw(t, "sessions") {
@@ -64,16 +66,17 @@ func (d *drawnPool) step(t *rapid.T) {
 	for range rapid.IntRange(0, 3).Draw(t, "ends") {
 		if n := len(d.held); n > 0 {
 			i := rapid.IntRange(0, n-1).Draw(t, "which")
-			d.held[i].Release([]Outcome{Served, ConnectRefused, ConnectRefused}[rapid.IntRange(0, 2).Draw(t, "outcome")])
+			d.held[i].Release([]Outcome{Served, ConnectRefused,
+				ConnectRefused}[rapid.IntRange(0, 2).Draw(t, "outcome")])
 			d.held = slices.Delete(d.held, i, i+1)
 		}
 	}
 	d.actOnRecords()
 }
 
-// TestExplainForetellsThePick holds, for any pool, that Explain leaves no trace, tells of every backend once, and of the pick that
-// follows: which one where it says that it knows, and else among whom.
-func TestExplainForetellsThePick(t *testing.T) {
+// TestExplainMatchesThePick holds, for any pool, that Explain changes nothing, lists every backend once, and matches
+// the next pick: the very backend if it is deterministic, and else one of the candidates.
+func TestExplainMatchesThePick(t *testing.T) {
 	deciders := make(map[Decider]int)
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawPool(t)
@@ -96,18 +99,19 @@ func TestExplainForetellsThePick(t *testing.T) {
 			checkExplanation(t, d.Pool, pc, x)
 			l, err := d.Pick(pc)
 			if err != x.Err {
-				t.Fatalf("the pick's error is %v, foretold %+v", err, x)
+				t.Fatalf("the pick's error is %v, explained as %+v", err, x)
 			}
 			if err != nil {
 				continue
 			}
 			d.held = append(d.held, l)
 			id := l.Backend().ID()
-			if x.Deterministic && id != x.Backend || !slices.ContainsFunc(x.Candidates, func(c Candidate) bool { return c.ID == id }) {
-				t.Fatalf("picked %q, foretold %+v", id, x)
+			if x.Deterministic && id != x.Backend ||
+				!slices.ContainsFunc(x.Candidates, func(c Candidate) bool { return c.ID == id }) {
+				t.Fatalf("picked %q, explained as %+v", id, x)
 			}
 			if (l.trial != 0) != (x.By == ByTrial) || l.b.tier != x.Tier {
-				t.Fatalf("picked %q of tier %d, on trial: %v; foretold %+v", id, l.b.tier, l.trial, x)
+				t.Fatalf("picked %q of tier %d, on trial: %v; explained as %+v", id, l.b.tier, l.trial, x)
 			}
 		}
 	})
@@ -118,13 +122,14 @@ func TestExplainForetellsThePick(t *testing.T) {
 	}
 }
 
-// checkExplanation holds an explanation against what is known of the backends.
+// checkExplanation compares an explanation with the backends' state.
 func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	infos := make(map[string]BackendInfo)
 	for _, b := range p.Backends() {
 		infos[b.ID] = b
 	}
-	if len(x.Candidates)+len(x.Others) != len(infos) || (len(x.Candidates) == 0) != (x.Err != nil) || (x.By == ByNothing) != (x.Err != nil) {
+	if len(x.Candidates)+len(x.Others) != len(infos) || (len(x.Candidates) == 0) != (x.Err != nil) ||
+		(x.By == ByNothing) != (x.Err != nil) {
 		t.Fatalf("of %d backends, %+v", len(infos), x)
 	}
 	if x.Deterministic != (!p.settings().kind().Drawn || x.By != ByAlgorithm || len(x.Candidates) == 1) {
@@ -133,8 +138,9 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	check := func(c Candidate) BackendInfo {
 		b, is := infos[c.ID]
 		delete(infos, c.ID)
-		if !is || b.Weight != c.Weight || b.Leases != c.Leases || b.Addr != c.Addr || b.MaxSessions != c.MaxSessions || b.Tier != c.Tier || b.Zone != c.Zone {
-			t.Fatalf("%+v is told of as %+v", b, c)
+		if !is || b.Weight != c.Weight || b.Leases != c.Leases || b.Addr != c.Addr || b.MaxSessions != c.MaxSessions ||
+			b.Tier != c.Tier || b.Zone != c.Zone {
+			t.Fatalf("%+v is explained as %+v", b, c)
 		}
 		return b
 	}
@@ -154,7 +160,8 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 			NotHealthy: b.Verdict == Unhealthy, NotJudged: b.Verdict == Unknown, InWrongRole: b.Verdict == WrongRole,
 			IsLagging: b.Verdict == Lagging, BreakerOpen: b.Breaker == Open, BreakerHalfOpen: b.Breaker == HalfOpen,
 			WasTried: tried(o.ID), IsFull: full(b), BehindWaiters: x.Waiting > 0, NotOnTrial: x.By == ByTrial,
-			NotSticky: x.By == BySticky, InLaterTier: b.Tier > x.Tier, InOtherZone: b.Zone != "here" && b.Tier == x.Tier,
+			NotSticky: x.By == BySticky, InLaterTier: b.Tier > x.Tier, InOtherZone: b.Zone != "here" &&
+				b.Tier == x.Tier,
 		}[o.Why]
 		if !holds || o.Reason == "" || (o.Why <= BreakerHalfOpen) == b.Eligible {
 			t.Fatalf("%+v is passed over as %v: %s", b, o.Why, o.Reason)
@@ -162,12 +169,13 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 	}
 }
 
-// traces is all that a pick leaves behind.
+// traces returns all state of a pool that a pick changes.
 func traces(p *Pool) string {
 	var b strings.Builder
 	for _, m := range p.snap.Load().members {
 		r := &m.backend.record
-		fmt.Fprint(&b, m.backend.load.Leases(), " ", m.backend.load.Share(), " ", r.trials.places.Load(), " ", r.trials.good.Load(), "; ")
+		fmt.Fprint(&b, m.backend.load.Leases(), " ", m.backend.load.Share(), " ", r.trials.places.Load(), " ",
+			r.trials.good.Load(), "; ")
 	}
 	for _, g := range p.groups {
 		var s algo.State
@@ -188,10 +196,12 @@ func TestExplainWords(t *testing.T) {
 	drained := at("drained", 0, "here", 0)
 	drained.Mode = Drain
 	p := made(t, Options{
-		Algorithm: "first", Zone: "here", StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, QueueMax: 1, QueueTimeout: time.Minute,
-	}, at("a", 0, "here", 1), at("b", 0, "here", 1), at("far", 0, "there", 1), at("late", 1, "here", 1), drained, at("ill", 0, "here", 0))
+		Algorithm: "first", Zone: "here", StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, QueueMax: 1,
+		QueueTimeout: time.Minute,
+	}, at("a", 0, "here", 1), at("b", 0, "here", 1), at("far", 0, "there", 1), at("late", 1, "here", 1), drained,
+		at("ill", 0, "here", 0))
 	must(t, p.SetVerdict("ill", Unhealthy, "connection refused"))
-	told := func(pc PickContext) string {
+	inWords := func(pc PickContext) string {
 		x := p.Explain(pc)
 		words := []string{x.Backend, x.By.String()}
 		for _, o := range x.Others {
@@ -202,13 +212,14 @@ func TestExplainWords(t *testing.T) {
 	a := p.snap.Load().members[0].backend
 	want := func(what string, pc PickContext, want string) {
 		t.Helper()
-		if got := told(pc); got != want {
+		if got := inWords(pc); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
 	const never = " drained:drain ill:unhealthy"
 	want("at first", from(1), "a algorithm far:other_zone late:later_tier"+never)
-	want("after one try", PickContext{Client: from(1).Client, Tried: []*Backend{a}}, "b algorithm a:tried far:other_zone late:later_tier"+never)
+	want("after one try", PickContext{Client: from(1).Client, Tried: []*Backend{a}},
+		"b algorithm a:tried far:other_zone late:later_tier"+never)
 	l, err := p.Pick(from(1))
 	must(t, err)
 	l.Release(Served)
@@ -216,7 +227,8 @@ func TestExplainWords(t *testing.T) {
 	want("remembered", from(1), "a sticky b:not_sticky far:not_sticky late:not_sticky"+never)
 	_, leases := picks(p, 5)
 	want("all full", from(2), " nothing a:full b:full far:full late:full"+never)
-	if x := p.Explain(from(2)); x.Err != ErrBusy || !x.MayWait || x.Others[0].Reason != "it has 2 of 2 sessions" || x.Others[5].Reason != "connection refused" {
+	if x := p.Explain(from(2)); x.Err != ErrBusy || !x.MayWait || x.Others[0].Reason != "it has 2 of 2 sessions" ||
+		x.Others[5].Reason != "connection refused" {
 		t.Errorf("with all full: %+v", x)
 	}
 	must(t, p.Wait(&Waiter{Context: PickContext{Tried: []*Backend{a}}, Serve: func(Lease, error) {}}))
@@ -227,27 +239,30 @@ func TestExplainWords(t *testing.T) {
 	}
 }
 
-// TestExplainKeepsTheBound holds that bounded loads count the leases there are: one client fills one backend after the other.
+// TestExplainKeepsTheBound holds that bounded loads count existing leases: one client fills one backend after the
+// other.
 func TestExplainKeepsTheBound(t *testing.T) {
 	for _, kind := range []string{"client_hash", "ring_hash", "maglev"} {
-		p := made(t, Options{Algorithm: kind, HashBalance: 1.25}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+		p := made(t, Options{Algorithm: kind, HashBalance: 1.25}, at("a", 0, "", 0), at("b", 0, "", 0),
+			at("c", 0, "", 0))
 		for i := range 60 {
 			x := p.Explain(from(1))
 			l, err := p.Pick(from(1))
 			must(t, err)
 			if l.Backend().ID() != x.Backend || !x.Deterministic {
-				t.Fatalf("%s: pick %d went to %q, foretold %q", kind, i, l.Backend().ID(), x.Backend)
+				t.Fatalf("%s: pick %d went to %q, explained as %q", kind, i, l.Backend().ID(), x.Backend)
 			}
 		}
 	}
 }
 
-// TestTrialsAreNotRemembered holds that who tried a half-open breaker's backend is not bound to it.
+// TestTrialsAreNotRemembered holds that stickiness does not remember a trial.
 func TestTrialsAreNotRemembered(t *testing.T) {
 	var h hand
 	o := usual
 	o.Failures = 1
-	p := made(t, Options{Algorithm: "first", Breaker: o, StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := made(t, Options{Algorithm: "first", Breaker: o, StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now},
+		at("a", 0, "", 0), at("b", 0, "", 0))
 	l, err := p.Pick(from(1))
 	must(t, err)
 	l.Release(ConnectRefused)
@@ -255,7 +270,8 @@ func TestTrialsAreNotRemembered(t *testing.T) {
 	h.pass(20 * time.Second)
 	p.actOnRecords()
 	remembered := p.Stats().Remembered
-	if x := p.Explain(from(2)); x.By != ByTrial || x.Backend != "a" || len(x.Candidates) != 1 || x.Others[0].Why != NotOnTrial {
+	if x := p.Explain(from(2)); x.By != ByTrial || x.Backend != "a" || len(x.Candidates) != 1 ||
+		x.Others[0].Why != NotOnTrial {
 		t.Fatalf("no trial: %+v", x)
 	}
 	if l, err = p.Pick(from(2)); err != nil || l.trial == 0 || p.Stats().Remembered != remembered {
@@ -266,8 +282,8 @@ func TestTrialsAreNotRemembered(t *testing.T) {
 	}
 }
 
-// TestExplainTellsShares holds that a growing weight is shown as it is at that moment.
-func TestExplainTellsShares(t *testing.T) {
+// TestExplainShowsShares holds that Explain shows the current share of a growing weight.
+func TestExplainShowsShares(t *testing.T) {
 	var h hand
 	p := made(t, Options{SlowStart: 100 * time.Second, Clock: h.now}, at("a", 0, "", 0))
 	must(t, p.Add(at("b", 0, "", 0)))

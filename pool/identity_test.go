@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRunTimeChangesStayWithTheName has a source describe a backend of the same id at another address, in another tier or zone: what was
-// set by hand holds, but for what the source has changed, and whoever watches is told of that.
+// TestRunTimeChangesStayWithTheName gives a backend another address, tier or zone: run-time settings hold unless the
+// source has changed the same setting, and events report the overruled ones.
 func TestRunTimeChangesStayWithTheName(t *testing.T) {
 	set := func(t *testing.T, p *Pool) {
 		must(t, p.SetMode("a", Maintenance))
@@ -17,14 +17,15 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 		must(t, p.SetMaxSessions("a", 5))
 	}
 	for name, tt := range map[string]struct {
-		change func(s *Spec)
-		want   setting
-		told   string
+		change  func(s *Spec)
+		want    setting
+		dropped string
 	}{
-		"address":            {elsewhere, setting{9, Unknown, Maintenance, 5, 0}, ""},
-		"tier":               {func(s *Spec) { s.Tier = 2 }, setting{9, Unknown, Maintenance, 5, 2}, ""},
-		"zone":               {func(s *Spec) { s.Zone = "z" }, setting{9, Unknown, Maintenance, 5, 0}, ""},
-		"address and weight": {func(s *Spec) { elsewhere(s); s.Weight = 3 }, setting{3, Unknown, Maintenance, 5, 0}, `weight of backend "a" stays as it is configured: its source says something else now`},
+		"address": {elsewhere, setting{9, Unknown, Maintenance, 5, 0}, ""},
+		"tier":    {func(s *Spec) { s.Tier = 2 }, setting{9, Unknown, Maintenance, 5, 2}, ""},
+		"zone":    {func(s *Spec) { s.Zone = "z" }, setting{9, Unknown, Maintenance, 5, 0}, ""},
+		"address and weight": {func(s *Spec) { elsewhere(s); s.Weight = 3 }, setting{3, Unknown, Maintenance, 5, 0},
+			`weight of backend "a" stays as it is configured: its source says something else now`},
 		"zone and mode": {func(s *Spec) { s.Zone, s.Mode = "z", Drain }, setting{9, Unknown, Drain, 5, 0},
 			`mode of backend "a" stays as it is configured: its source says something else now`},
 		"limit": {func(s *Spec) { s.MaxSessions = 7 }, setting{9, Healthy, Maintenance, 7, 0},
@@ -48,37 +49,37 @@ func TestRunTimeChangesStayWithTheName(t *testing.T) {
 			}
 			for _, s := range d.Coming {
 				if s.Mode != tt.want.mode || s.Weight != tt.want.weight || s.MaxSessions != tt.want.most {
-					t.Errorf("%s, by %s: foretold is %+v", name, source, s)
+					t.Errorf("%s, by %s: expected is %+v", name, source, s)
 				}
 			}
-			var foretold, told []string
+			var announced, reported []string
 			for _, u := range d.Dropped {
-				foretold = append(foretold, u.String())
+				announced = append(announced, u.String())
 			}
 			for _, e := range drain(events) {
 				if o, is := e.(Overruled); is {
-					told = append(told, o.Dropped.String())
+					reported = append(reported, o.Dropped.String())
 				}
 			}
 			events.Close()
-			if strings.Join(foretold, "; ") != tt.told || !slices.Equal(told, foretold) {
-				t.Errorf("%s, by %s: foretold %q, told %q, want %q", name, source, foretold, told, tt.told)
+			if strings.Join(announced, "; ") != tt.dropped || !slices.Equal(reported, announced) {
+				t.Errorf("%s, by %s: announced %q, reported %q, want %q", name, source, announced, reported, tt.dropped)
 			}
-			// A restart with the new answer comes to the same.
+			// A restart with the new answer has the same result.
 			q := made(t, Options{})
 			answer(t, q, source, next)
 			unapplied, err := q.Restore(overrides)
 			must(t, err)
 			want := tt.want
 			want.verdict = Healthy
-			if got := settingOf(q.Backends()[0]); got != want || len(unapplied) != len(foretold) {
+			if got := settingOf(q.Backends()[0]); got != want || len(unapplied) != len(announced) {
 				t.Errorf("%s, by %s, after a restart: it is %+v, not applied %v", name, source, got, unapplied)
 			}
 		}
 	}
 }
 
-// TestReplacedBackendsAreCounted holds that a backend knows of the leases on those of its id that it has replaced, for whoever drains it.
+// TestReplacedBackendsAreCounted holds that a backend counts the leases on earlier backends of its id, for drains.
 func TestReplacedBackendsAreCounted(t *testing.T) {
 	p := made(t, Options{})
 	a := at("a", 0, "", 0)
@@ -102,11 +103,14 @@ func TestReplacedBackendsAreCounted(t *testing.T) {
 	}
 }
 
-// TestAddressesAreUnique holds that an address belongs to one backend of a pool, in whatever form and order it is given.
+// TestAddressesAreUnique holds that an address belongs to one backend of a pool, in whatever form and order it is
+// given.
 func TestAddressesAreUnique(t *testing.T) {
 	a := at("a", 0, "", 0)
 	other := changed(a, func(s *Spec) { s.ID = "other" })
-	mapped := changed(other, func(s *Spec) { s.Addr = netip.AddrPortFrom(netip.AddrFrom16(a.Addr.Addr().As16()), a.Addr.Port()) })
+	mapped := changed(other, func(s *Spec) {
+		s.Addr = netip.AddrPortFrom(netip.AddrFrom16(a.Addr.Addr().As16()), a.Addr.Port())
+	})
 	p := made(t, Options{})
 	answer(t, p, Configuration, a)
 	before := p.snap.Load()
@@ -119,7 +123,8 @@ func TestAddressesAreUnique(t *testing.T) {
 	if err := p.Add(b, changed(b, func(s *Spec) { s.ID = "c" })); !errors.Is(err, ErrDuplicateAddress) {
 		t.Errorf("two added at one address: error %v", err)
 	}
-	if _, err := p.Reconcile("file", []Spec{b, changed(b, func(s *Spec) { s.ID = "c" })}); !errors.Is(err, ErrDuplicateAddress) {
+	if _, err := p.Reconcile("file", []Spec{b, changed(b, func(s *Spec) { s.ID = "c" })}); !errors.Is(err,
+		ErrDuplicateAddress) {
 		t.Errorf("two named at one address: error %v", err)
 	}
 	if p.snap.Load() != before {
@@ -135,8 +140,8 @@ func TestAddressesAreUnique(t *testing.T) {
 	}
 }
 
-// TestConfigurationGoesFirst holds that what the configuration begins to name takes the place of what was there, from wherever it came,
-// and that saying the same once more changes nothing.
+// TestConfigurationGoesFirst holds that backends which the configuration begins to name replace those of any other
+// source, and that the same answer again changes nothing.
 func TestConfigurationGoesFirst(t *testing.T) {
 	hand := at("hand", 0, "", 0)
 	for name, tt := range map[string]struct {
@@ -146,10 +151,14 @@ func TestConfigurationGoesFirst(t *testing.T) {
 		why   Overruling
 		after setting
 	}{
-		"the same":                       {hand, Reconciled{Changed: 1}, true, OverruledID, setting{1, Healthy, Drain, 0, 0}},
-		"another weight":                 {changed(hand, heavier), Reconciled{Changed: 1}, true, OverruledID, setting{2, Healthy, Drain, 0, 0}},
-		"the same id elsewhere":          {changed(hand, elsewhere), Reconciled{Changed: 1}, false, OverruledID, setting{1, Healthy, Drain, 0, 0}},
-		"another id at the same address": {changed(hand, func(s *Spec) { s.ID = "config" }), Reconciled{Added: 1, Removed: 1}, false, OverruledAddr, setting{1, Healthy, Ready, 0, 0}},
+		"the same": {hand, Reconciled{Changed: 1}, true, OverruledID,
+			setting{1, Healthy, Drain, 0, 0}},
+		"another weight": {changed(hand, heavier), Reconciled{Changed: 1}, true, OverruledID,
+			setting{2, Healthy, Drain, 0, 0}},
+		"the same id elsewhere": {changed(hand, elsewhere), Reconciled{Changed: 1}, false, OverruledID,
+			setting{1, Healthy, Drain, 0, 0}},
+		"another id at the same address": {changed(hand, func(s *Spec) { s.ID = "config" }),
+			Reconciled{Added: 1, Removed: 1}, false, OverruledAddr, setting{1, Healthy, Ready, 0, 0}},
 	} {
 		for _, source := range []string{"", "dns"} {
 			p := made(t, Options{})
@@ -163,13 +172,15 @@ func TestConfigurationGoesFirst(t *testing.T) {
 			d, err := p.WouldReconcile(Configuration, []Spec{tt.spec})
 			must(t, err)
 			if r := answer(t, p, Configuration, tt.spec); r != tt.want || d.Counts != r {
-				t.Errorf("%s, of %q: %+v, foretold %+v; want %+v", name, source, r, d.Counts, tt.want)
+				t.Errorf("%s, of %q: %+v, announced %+v; want %+v", name, source, r, d.Counts, tt.want)
 			}
 			b := p.Backends()
-			if len(b) != 1 || b[0].ID != tt.spec.ID || b[0].Source != Configuration || settingOf(b[0]) != tt.after || (b[0].Leases == 1) != tt.same {
+			if len(b) != 1 || b[0].ID != tt.spec.ID || b[0].Source != Configuration || settingOf(b[0]) != tt.after ||
+				(b[0].Leases == 1) != tt.same {
 				t.Errorf("%s, of %q: the pool has %+v", name, source, b)
 			}
-			if source == "" && (len(d.Dropped) != 1 || d.Dropped[0].Why != tt.why || d.Dropped[0].Override.Kind != OverrideAdded) {
+			if source == "" && (len(d.Dropped) != 1 || d.Dropped[0].Why != tt.why ||
+				d.Dropped[0].Override.Kind != OverrideAdded) {
 				t.Errorf("%s: dropped is %v", name, d.Dropped)
 			}
 			before := p.snap.Load()

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// A Lease is the right to use a backend, from Pick to Release. It is a small value; the zero value is not a lease.
-// Whoever holds it must release it exactly once. It outlives the removal of its backend from the pool.
+// A Lease is the right to use a backend, from Pick to Release. It is a small value; the zero value is not a lease. Its
+// holder must release it exactly once. It outlives the removal of its backend from the pool.
 type Lease struct {
 	b     *Backend
-	trial uint32 // the grant of its place, if it is a trial of a half-open breaker; else 0
+	trial uint32 // the grant of its trial of a half-open breaker; else 0
 }
 
 // Backend returns the backend that was picked.
 func (l Lease) Backend() *Backend { return l.b }
 
-// Release gives the lease back and says how it went. It allocates nothing and may be called from any goroutine; whoever
-// waits for a backend is served by it.
-// A second release panics once the load falls below zero, and counts as someone else's until then.
+// Release gives the lease back with its outcome, and serves sessions that wait for a backend. It allocates nothing and
+// may be called from any goroutine. A second release panics if the load falls below zero; otherwise it counts as the
+// release of another lease.
 func (l Lease) Release(o Outcome) {
 	l.b.outcomes[o].Add(1)
 	if l.b.load.Release() == 0 {
@@ -30,14 +30,14 @@ func (l Lease) Release(o Outcome) {
 	p.queue.serve()
 }
 
-// Opened says that there is a way to the backend: it was connected to, or it was sent something where nothing is connected.
+// Opened says that the backend was reached: it accepted the connection, or for UDP a datagram was sent to it.
 func (l Lease) Opened() {
 	if l.trial != 0 {
 		l.b.record.trials.opened.CompareAndSwap(0, max(int64(l.b.pool.clock()), 1))
 	}
 }
 
-// ConnectTook is Opened, and says how long it took to connect to the backend. Only least_time wants to know that.
+// ConnectTook is Opened with the time that connecting took, which only least_time uses.
 func (l Lease) ConnectTook(took time.Duration) {
 	l.Opened()
 	if p := l.b.pool; p.settings().timed {
@@ -47,8 +47,8 @@ func (l Lease) ConnectTook(took time.Duration) {
 	}
 }
 
-// FirstByteTook says that the backend has spoken, and how long it took to that from when it had something to answer. The
-// breaker wants to know the one, least_time the other. It is called once at most.
+// FirstByteTook says that the backend has sent its first byte, and how long it took after it had something to answer.
+// The breaker uses the fact, least_time the time. It is called at most once.
 func (l *Lease) FirstByteTook(took time.Duration) {
 	p := l.b.pool
 	s := p.settings()
@@ -62,15 +62,15 @@ func (l *Lease) FirstByteTook(took time.Duration) {
 	}
 }
 
-// Held says that the backend has held the connection for HeldAfter, though it may have said nothing: a trial has worked with that, and
-// a row of failures has ended.
+// Held says that the backend has kept the connection open for HeldAfter, perhaps without sending anything. That makes a
+// trial succeed and ends a row of failures.
 func (l *Lease) Held() {
 	if s := l.b.pool.settings(); s.breaks {
 		l.b.pool.judgeWorking(s, l)
 	}
 }
 
-// Heard says that the backend has spoken once more, after FirstByteTook: a row of failures has ended.
+// Heard says that the backend has sent something again, after FirstByteTook. That ends a row of failures.
 func (l Lease) Heard() { l.b.record.succeeded() }
 
 // An Outcome says what a lease showed about its backend.
@@ -78,14 +78,15 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	Served             Outcome = iota // the backend was connected to and did its part
+	Served             Outcome = iota // the backend accepted the connection and did its part
 	ConnectRefused                    // it refused the connection
 	ConnectTimeout                    // it did not answer the connect in time
 	ConnectUnreachable                // there was no way to it
 	CutEarly                          // it ended the connection at once, before anything was sent either way
-	Neutral                           // says nothing about it: what clients do can have caused it, or want of our own
-	NoAnswer                          // a question had no answer in time; it may be one that nobody can answer
-	ICMPError                         // ICMP said that it cannot be reached, which anybody may have forged
+	// says nothing about the backend: a client or a lack of our own resources may be the cause
+	Neutral
+	NoAnswer  // a question had no answer in time; perhaps nobody can answer it
+	ICMPError // ICMP said that it cannot be reached, which anybody may have forged
 
 	numOutcomes = iota
 )

@@ -30,7 +30,7 @@ func TestLeasesAreCounted(t *testing.T) {
 	}
 }
 
-// TestBackend holds that a backend by itself is what it is among all.
+// TestBackend holds that Backend and Backends return the same.
 func TestBackend(t *testing.T) {
 	p := newPool(t, "round_robin", "a", "b")
 	picks(p, 3)
@@ -75,9 +75,9 @@ func TestSecondReleasePanics(t *testing.T) {
 	l.Release(Served)
 }
 
-// TestLeastTimeGoesByItsLeases holds that what leases tell reaches the algorithm that asks for it.
+// TestLeastTimeGoesByItsLeases holds that times observed by leases reach least_time.
 func TestLeastTimeGoesByItsLeases(t *testing.T) {
-	for name, tell := range map[string]func(l *Lease, took time.Duration){
+	for name, observe := range map[string]func(l *Lease, took time.Duration){
 		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took) },
 		"byte":    (*Lease).FirstByteTook,
 	} {
@@ -92,7 +92,7 @@ func TestLeastTimeGoesByItsLeases(t *testing.T) {
 			if l.Backend().ID() == "slow" {
 				took = time.Second
 			}
-			tell(&l, took)
+			observe(&l, took)
 			l.Release(Served)
 			if i >= 100 {
 				counts[l.Backend().ID()]++

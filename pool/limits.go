@@ -7,23 +7,22 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// The limits of what may be set of a backend at run time. They and the functions below are the one place that says
-// what is allowed: the API and the discovery ask here, and tests hold its document and the keys of the configuration's
-// file against the constants.
+// The limits of a backend's settings. These constants and the functions below are the one place that defines them: the
+// API and discovery use them, and tests compare the API's document and the keys of the configuration file with them.
 const (
 	MaxWeight       = algo.MaxWeight
 	MaxSessionLimit = 100_000_000         // of max_sessions: more than any machine has descriptors
-	MaxTier         = 65535               // that of a priority in the DNS, which becomes a tier
+	MaxTier         = 65535               // the highest priority of an SRV record, which becomes a tier
 	MaxDrain        = 30 * 24 * time.Hour // of a drain's deadline: who waits longer needs none
 )
 
-// CheckWeight returns an *InvalidBackendError unless a backend may have that weight.
+// CheckWeight returns an *InvalidBackendError unless n is a valid weight.
 func CheckWeight(n int) error { return upTo(fieldWeight, n, MaxWeight) }
 
-// CheckMaxSessions returns an *InvalidBackendError unless a backend may have that limit of sessions.
+// CheckMaxSessions returns an *InvalidBackendError unless n is a valid limit of sessions.
 func CheckMaxSessions(n int) error { return upTo(fieldMaxSessions, n, MaxSessionLimit) }
 
-// CheckTier returns an *InvalidBackendError unless there may be a tier of that number.
+// CheckTier returns an *InvalidBackendError unless n is a valid tier.
 func CheckTier(n int) error { return upTo("tier", n, MaxTier) }
 
 // upTo refuses a number below 0 or above most.
@@ -34,7 +33,8 @@ func upTo(field string, n, most int) error {
 	return &InvalidBackendError{Field: field, Value: strconv.Itoa(n), Want: "0 to " + strconv.Itoa(most)}
 }
 
-// DrainDeadline returns a drain's deadline that is given in seconds, or an *InvalidBackendError. 0 is no deadline.
+// DrainDeadline returns a drain's deadline, given in seconds, as a duration, or an *InvalidBackendError. 0 is no
+// deadline.
 func DrainDeadline(seconds float64) (time.Duration, error) {
 	if seconds >= 0 && seconds <= MaxDrain.Seconds() { // in this form NaN is refused, too
 		return time.Duration(seconds * float64(time.Second)), nil

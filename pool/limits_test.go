@@ -13,10 +13,13 @@ func TestLimits(t *testing.T) {
 		check func(n int) error
 		most  int
 	}{
-		"weight": {CheckWeight, MaxWeight}, "max_sessions": {CheckMaxSessions, MaxSessionLimit}, "tier": {CheckTier, MaxTier},
-		"deadline_seconds": {func(n int) error { _, err := DrainDeadline(float64(n)); return err }, int(MaxDrain / time.Second)},
+		"weight": {CheckWeight, MaxWeight}, "max_sessions": {CheckMaxSessions, MaxSessionLimit},
+		"tier": {CheckTier, MaxTier},
+		"deadline_seconds": {func(n int) error { _, err := DrainDeadline(float64(n)); return err },
+			int(MaxDrain / time.Second)},
 	} {
-		for n, allowed := range map[int]bool{-1: false, 0: true, 1: true, tt.most: true, tt.most + 1: false, math.MaxInt: false, math.MinInt: false} {
+		for n, allowed := range map[int]bool{-1: false, 0: true, 1: true, tt.most: true, tt.most + 1: false,
+			math.MaxInt: false, math.MinInt: false} {
 			err := tt.check(n)
 			var refused *InvalidBackendError
 			if allowed && err != nil || !allowed && (!errors.As(err, &refused) || refused.Field != name) {

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// setting is what the model knows of a backend.
+// A setting is the model of a backend.
 type setting struct {
 	weight  uint32
 	verdict Verdict
@@ -19,14 +19,14 @@ type setting struct {
 	tier    int
 }
 
-// settingOf is what an observer is shown of a backend.
+// settingOf returns the settings in a BackendInfo.
 func settingOf(b BackendInfo) setting {
 	return setting{b.Weight, b.Verdict, b.Mode, b.MaxSessions, b.Tier}
 }
 
 func (s setting) eligible() bool { return s.verdict == Healthy && s.mode == Ready && s.weight > 0 }
 
-// replay is follow for a change that was the only one of its call to that backend: the event shows it as it is after that.
+// replay is follow for a backend's only change in a call: the event must show the backend after it.
 func replay(t rapid.TB, known map[string]setting, order []string, e Event) []string {
 	order, c := follow(t, known, order, e)
 	if after, is := known[c.Backend.ID]; is && settingOf(c.Backend) != after {
@@ -35,7 +35,7 @@ func replay(t rapid.TB, known map[string]setting, order []string, e Event) []str
 	return order
 }
 
-// follow applies an event to what an observer knows, and fails when it does not follow from that.
+// follow applies an event to an observer's model, and fails if the event does not fit the model.
 func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]string, Change) {
 	var c Change
 	var before, after setting
@@ -100,8 +100,8 @@ func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]st
 	return order, c
 }
 
-// TestPoolFollowsItsModel makes any sequence of changes and picks, and holds the pool against a map. What an observer
-// makes of the events must be the same at every step.
+// TestPoolFollowsItsModel makes random sequences of changes and picks, and compares the pool with a map. A model built
+// from the events must agree with it at every step.
 func TestPoolFollowsItsModel(t *testing.T) {
 	var kinds []string
 	for _, k := range algo.Kinds() {

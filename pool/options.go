@@ -7,45 +7,51 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// Options are the settings of a pool. Name and Algorithm are required; what is zero is off. New takes them, and Reconfigure others.
+// Options are the settings of a pool. Name and Algorithm are required. Zero values turn features off.
 type Options struct {
 	Name           string
 	Algorithm      string        // one of algo.Kinds
-	Initial        Verdict       // of a backend just added; Healthy when nothing checks them
+	Initial        Verdict       // verdict of an added backend; Healthy for pools without checks
 	ConnectTimeout time.Duration // for one connect to a backend
 	Retries        int           // further backends to try for a session when one cannot be connected to
 
-	HashPort    bool    // the client's port counts, too, in what is hashed
+	HashPort    bool    // hash the client's port too
 	HashBalance float64 // bounded loads, see algo.Options; 0, or above 1 for an algorithm that hashes
-	Zone        string  // of each tier, backends of this zone come first while one of them is eligible; "" = no preference
+	// Zone is preferred: of each tier, its backends come first while one of them is eligible. "" is no preference.
+	Zone string
 
-	// SlowStart is how long a backend takes to grow into its weight once it has recovered, come back into use or come
-	// into a pool that serves already. Those that a pool begins with have their weight at once.
+	// SlowStart is the time in which a backend's weight grows to its full value after the backend has recovered, is
+	// back in use, or was added to a pool that already serves. The first backends of a pool have their full weight at
+	// once.
 	SlowStart time.Duration
 
-	StickyTTL     time.Duration // a client returns to its backend within that time
-	StickyEntries int           // clients remembered; past it, of those a new one competes with, the one not seen for longest goes
+	StickyTTL time.Duration // a client returns to its backend within that time
+	// StickyEntries is how many clients are remembered. Beyond that a new client replaces the least recently seen one
+	// of its set.
+	StickyEntries int
 
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
-	QueueTimeout time.Duration // how long one may; whoever waits keeps it, see Wait
+	QueueTimeout time.Duration // how long a session may wait; it keeps the value it began with, see Wait
 
-	TryAllWhenNone   bool // when no backend is healthy, all that are enabled are eligible, but for those of the wrong role
+	// With TryAllWhenNone, if no backend is healthy, all enabled backends but those of the wrong role are eligible.
+	TryAllWhenNone   bool
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
-	// Checked says that somebody checks the backends. Then what only hints at trouble is theirs to look into, see Suspected.
+	// Checked says that the backends are health-checked. Then hints at trouble lead to a check and do not count as
+	// failures; see Suspected.
 	Checked bool
 
-	// Breaker says when what traffic shows of a backend keeps sessions away from it.
+	// Breaker has the settings of the backends' breakers.
 	Breaker BreakerOptions
 
-	// Clock is what time it is, for slow start, stickiness, breakers and least_time: monotonic and never negative. Nil is the
-	// time since New. A simulation has its own. It is the only option that a pool keeps for life.
+	// Clock returns the time for slow start, stickiness, breakers and least_time; it is monotonic and never negative.
+	// Nil is the time since New; a simulation sets its own. It is the only option that Reconfigure does not change.
 	Clock func() time.Duration
 }
 
-// CheckOptions returns the error that New or Reconfigure would return for o, and makes no pool.
-// An unknown algorithm is an *algo.UnknownKindError; settings that make no sense are refused, too.
+// CheckOptions returns the error that New or Reconfigure would return for o, and makes no pool. The error wraps an
+// *algo.UnknownKindError for an unknown algorithm; settings that contradict each other are refused too.
 func CheckOptions(o Options) error {
 	if _, err := algo.Build(o.Algorithm, nil, algo.Options{}); err != nil {
 		return fmt.Errorf("pool %s: %w", o.Name, err)
@@ -53,7 +59,7 @@ func CheckOptions(o Options) error {
 	return o.check()
 }
 
-// check returns what is wrong with options of a known algorithm.
+// check returns the error of options with a known algorithm.
 func (o Options) check() error {
 	refuse := func(what string, value any) error {
 		return fmt.Errorf("pool %s: %s %v", o.Name, what, value)
@@ -81,5 +87,5 @@ func (o Options) check() error {
 	return nil
 }
 
-// kind describes the algorithm; its zero value one that there is not.
+// kind returns the algorithm's description; the zero value if the algorithm is unknown.
 func (o Options) kind() algo.Kind { return algo.KindOf(o.Algorithm) }

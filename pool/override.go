@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// An OverrideKind says what was done to a backend at run time. It is a word, so that it can be kept in a file.
+// An OverrideKind is a kind of run-time change to a backend. It is a word, so that it can be kept in a file.
 type OverrideKind string
 
 // The kinds of overrides.
 const (
 	OverrideAdded   OverrideKind = "added"   // it was added by hand
 	OverrideRemoved OverrideKind = "removed" // it was removed by hand
-	OverrideChanged OverrideKind = "changed" // it has other settings than its source gave it
+	OverrideChanged OverrideKind = "changed" // its settings differ from those that its source gave it
 )
 
-// An Override is what was done to one backend at run time, by hand, and still differs from what its source says. It is a plain
-// value, made to be written to a file and read again.
+// An Override is a run-time change by hand to one backend that differs from the description by its source. It is a
+// plain value, made to be written to a file and read again.
 type Override struct {
 	Kind   OverrideKind
-	Source string // whose backend it is; "" for OverrideAdded
-	// Base is how the source describes it; of OverrideAdded, how it is.
+	Source string // the backend's source; "" for OverrideAdded
+	// Base is the description by the source; for OverrideAdded, the backend as it is.
 	Base Spec
 
 	// The values that differ from Base, for OverrideChanged; nil is none.
@@ -30,9 +30,9 @@ type Override struct {
 	Mode        *Mode
 }
 
-// Overrides returns all that was done at run time and differs from what the sources say: backends added by hand and others with
-// changed settings, in the order of their addition, then those that wait for their source, see Restore, and those removed, by
-// source and id. The slice is the caller's.
+// Overrides returns all run-time changes that differ from the sources' descriptions. First come backends added by hand
+// and backends with changed settings, in the order of their addition; then overrides that wait for their source, see
+// Restore, and removed backends, by source and id. The slice is the caller's.
 func (p *Pool) Overrides() []Override {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +55,7 @@ func (p *Pool) Overrides() []Override {
 	return append(all, absent...)
 }
 
-// overrides returns what was set of a backend at run time, if anything was.
+// overrides returns the run-time changes of a backend; false if there are none.
 func (m *member) overrides() (Override, bool) {
 	if m.source == "" {
 		s := m.spec
@@ -66,7 +66,7 @@ func (m *member) overrides() (Override, bool) {
 	return o, o.Weight != nil || o.MaxSessions != nil || o.Mode != nil
 }
 
-// changes are the settings of a backend that differ from its spec.
+// changes returns the settings of a backend that differ from its spec.
 func (m *member) changes() Override {
 	o := Override{Kind: OverrideChanged, Source: m.source, Base: m.spec}
 	if m.weight != m.spec.Weight {
@@ -84,8 +84,8 @@ func (m *member) changes() Override {
 	return o
 }
 
-// checked returns o with its Base in the form in which sources' specs are kept, or an *InvalidBackendError when it is none of
-// Overrides.
+// checked returns o with its Base as Spec.checked returns it, or an *InvalidBackendError when Overrides cannot have
+// returned o.
 func (o Override) checked() (Override, error) {
 	base, err := o.Base.checked()
 	if err != nil {
@@ -97,7 +97,8 @@ func (o Override) checked() (Override, error) {
 	case o.Kind != OverrideAdded && o.Kind != OverrideRemoved && o.Kind != OverrideChanged:
 		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind), Want: "added, removed or changed"}
 	case (o.Kind == OverrideChanged) != values:
-		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind), Want: "changed with a value, or another without one"}
+		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind),
+			Want: "changed with a value, or another without one"}
 	case (o.Kind == OverrideAdded) != (o.Source == ""):
 		return o, &InvalidBackendError{Field: "source", Value: o.Source, Want: "a name, but for one added by hand"}
 	}
@@ -113,10 +114,10 @@ func (o Override) checked() (Override, error) {
 	return o, err
 }
 
-// An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend when another
-// one is for the same backend.
+// An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend
+// when another override is for the same backend.
 type InvalidOverrideError struct {
-	Index    int // in what was given to Restore
+	Index    int // its index in the argument of Restore
 	Override Override
 	Err      error
 }

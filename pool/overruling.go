@@ -5,13 +5,13 @@ import (
 	"strconv"
 )
 
-// An Overruling says why a run-time change does not hold, or not any more.
+// An Overruling is the reason why a run-time change was not applied, or has ended.
 type Overruling uint8
 
 // The overrulings.
 const (
-	OverruledValue  Overruling = iota // the source says something else of that setting than when it was set
-	OverruledID                       // a source names the backend that was added by hand
+	OverruledValue  Overruling = iota // the source has since changed the same setting
+	OverruledID                       // a source names a backend of the same id as one that was added by hand
 	OverruledAddr                     // a source names another backend at the address of one that was added by hand
 	OverruledAbsent                   // the source does not name the backend any more
 )
@@ -31,13 +31,13 @@ func (o Overruling) String() string {
 	return "overruling(" + strconv.Itoa(int(o)) + ")"
 }
 
-// An Unapplied is a run-time value, or all of them, of one backend that does not hold: Restore did not bring it back, or Reconcile has
-// ended it. It is a plain value.
+// An Unapplied is a run-time change, or one setting of it, that does not hold: Restore did not apply it, or Reconcile
+// has ended it. It is a plain value.
 type Unapplied struct {
 	Override Override
-	Field    string // "weight", "max_sessions" or "mode"; "" when it is all of the override
+	Field    string // "weight", "max_sessions" or "mode"; "" for the whole override
 	Why      Overruling
-	Now      Spec // that of the backend which stands against it; the zero one with OverruledAbsent
+	Now      Spec // the spec of the backend that overrules it; zero with OverruledAbsent
 }
 
 // String says what does not hold, and why.
@@ -52,8 +52,8 @@ func (u Unapplied) String() string {
 	return fmt.Sprintf("%s of backend %q stays as it is configured: %v", u.Field, id, u.Why)
 }
 
-// against returns the values of o that hold now that the source says s, and those that it overrules. They belong to the backend's id:
-// another address, tier or zone overrules none.
+// against returns the values of o that still hold when the source's description is s, and those that s overrules.
+// Overrides belong to the backend's id: another address, tier or zone overrules none.
 func (o Override) against(s Spec) (Override, []Unapplied) {
 	base, held := o.Base, o
 	var overruled []Unapplied

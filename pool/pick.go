@@ -7,18 +7,20 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// A PickContext says for whom a backend is picked. The zero value is usable: an unknown client's first try.
+// A PickContext describes the session or flow that a backend is picked for. The zero value is usable: an unknown
+// client's first try.
 type PickContext struct {
 	Client netip.AddrPort
-	Tried  []*Backend // backends that failed this session already; they are not picked again. Pick does not keep the slice
+	// Tried are the backends that this session has failed on; they are not picked again. Pick does not keep the slice.
+	Tried []*Backend
 }
 
-// Pick chooses an eligible backend and returns a lease on it, to be released exactly once. The error is ErrNoBackend, or
-// ErrBusy, after which the session may Wait.
+// Pick chooses an eligible backend and returns a lease on it, which must be released exactly once. The error is
+// ErrNoBackend or ErrBusy; after ErrBusy the session may Wait.
 //
 // It may be called from any goroutine and takes no lock: it loads one pointer, asks the picker and adds to one counter
-// (BenchmarkPick; that it allocates nothing is a test). A backend that was made ineligible before the call began is not
-// returned, and never has a backend more leases than its limit.
+// (BenchmarkPick; a test holds that it allocates nothing). It never returns a backend that was made ineligible before
+// the call began, and never exceeds a backend's limit.
 func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	if p.queue.waiting.Load() > 0 {
 		return Lease{}, p.counts.refused(p.snap.Load().behindWaiters(pc.Tried))
@@ -30,8 +32,8 @@ func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	return l, nil
 }
 
-// behindWaiters is why a newcomer gets no backend while others wait: they go first or, when none is eligible or it has tried all there
-// are, it would wait in vain.
+// behindWaiters returns the error of a newcomer while others wait. It is ErrBusy, since they go first, or ErrNoBackend
+// if the newcomer would wait in vain: no backend is eligible, or it has tried them all.
 func (s *snapshot) behindWaiters(tried []*Backend) error {
 	if len(s.tiers) == 0 && len(s.trials) == 0 || s.exhausted(tried) {
 		return ErrNoBackend
@@ -39,7 +41,7 @@ func (s *snapshot) behindWaiters(tried []*Backend) error {
 	return ErrBusy
 }
 
-// pick is Pick, also for those who wait.
+// pick is Pick without regard for sessions that wait.
 func (p *Pool) pick(pc *PickContext) (Lease, error) {
 	s := p.snap.Load()
 	if s.slow != nil {
@@ -52,10 +54,10 @@ func (p *Pool) pick(pc *PickContext) (Lease, error) {
 		l, _, err := s.decide(pc, nil)
 		return l, err
 	}
-	return s.pickAnew(s.tiers, pc) // which is what decide comes to, a nanosecond sooner
+	return s.pickAnew(s.tiers, pc) // the same as decide would do, a nanosecond faster
 }
 
-// pickSticky decides with what is remembered of the client, and remembers what came of it.
+// pickSticky picks with regard to the backend that the client last had, and remembers the one picked.
 func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 	t := s.settings.sticky
 	client, now := algo.HashAddr(pc.Client.Addr()), s.settings.Clock()
@@ -66,16 +68,16 @@ func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 	return l, err
 }
 
-// decide is the whole decision, also Explain's: a trial goes first, then the client's home, the backend that it is remembered to
-// have had (nil is none), then the algorithm. It returns who decided.
-func (s *snapshot) decide(pc *PickContext, home *Backend) (Lease, Decider, error) {
+// decide is the whole decision of Pick and Explain: first a trial, then last, the backend that the client had (nil:
+// none is remembered), then the algorithm. It returns which of them decided.
+func (s *snapshot) decide(pc *PickContext, last *Backend) (Lease, Decider, error) {
 	if len(s.trials) > 0 {
 		if b, grant := s.trial(pc); b != nil {
 			return Lease{b: b, trial: grant}, ByTrial, nil
 		}
 	}
-	if home != nil {
-		if l, by := s.pickAgain(pc, home); by != ByNothing {
+	if last != nil {
+		if l, by := s.pickAgain(pc, last); by != ByNothing {
 			return l, by, nil
 		}
 	}
@@ -86,7 +88,7 @@ func (s *snapshot) decide(pc *PickContext, home *Backend) (Lease, Decider, error
 	return l, ByAlgorithm, nil
 }
 
-// pickAnew asks the tiers, each after all that come before it.
+// pickAnew asks the tiers in order until one has a backend.
 func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	key := s.settings.key(pc.Client)
 	err := ErrNoBackend
@@ -102,15 +104,15 @@ func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	return Lease{}, err
 }
 
-// pickAgain returns the client to its home, unless that is not eligible, full or tried already, or a better tier can serve: who
-// was sent to a stand-in goes home when that is possible again, and until then stays with it. ByNothing is that it has to be
-// picked anew.
-func (s *snapshot) pickAgain(pc *PickContext, home *Backend) (Lease, Decider) {
-	if !home.inUse.Load() || slices.Contains(pc.Tried, home) {
+// pickAgain returns the client to last, the backend that it had, unless that is not eligible, full or tried already, or
+// a better tier can serve. So a client stays with a stand-in only until a better tier serves again. ByNothing says that
+// the client needs a new pick.
+func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
+	if !last.inUse.Load() || slices.Contains(pc.Tried, last) {
 		return Lease{}, ByNothing
 	}
 	better := 0
-	for better < len(s.tiers) && s.tiers[better].group.tier < home.tier {
+	for better < len(s.tiers) && s.tiers[better].group.tier < last.tier {
 		better++
 	}
 	if better > 0 {
@@ -118,13 +120,13 @@ func (s *snapshot) pickAgain(pc *PickContext, home *Backend) (Lease, Decider) {
 			return l, ByAlgorithm
 		}
 	}
-	if !home.load.TryAcquire() {
+	if !last.load.TryAcquire() {
 		return Lease{}, ByNothing
 	}
-	return Lease{b: home}, BySticky
+	return Lease{b: last}, BySticky
 }
 
-// key is what the hashing algorithms go by.
+// key returns the hash of the client that the hashing algorithms use.
 func (s *settings) key(client netip.AddrPort) uint64 {
 	key := algo.HashAddr(client.Addr())
 	if s.HashPort {
@@ -133,10 +135,10 @@ func (s *settings) key(client netip.AddrPort) uint64 {
 	return key
 }
 
-// acquireTries is how often a pick is repeated whose backend became full between the choice and the lease.
+// acquireTries bounds how often a pick is repeated because its backend became full between the choice and the lease.
 const acquireTries = 4
 
-// pick returns a backend of the tier with a lease on it, or nil and whether one that was not tried is full.
+// pick returns a backend of the tier with a lease on it, or nil and whether an untried one is full.
 func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full bool) {
 	for range acquireTries {
 		i := t.picker.Pick(key)
@@ -156,10 +158,10 @@ func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full 
 	return t.leftOver(s, key, pc.Tried)
 }
 
-// leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without. It is
-// for a pick that others forestalled again and again: first and least_conn send all who ask at once to the same backend,
-// and without it one pick of first in 160 was told that all are full, with eight threads and a fifth of the places free.
-// It begins where the key says, unless the order is the point.
+// leftOver takes a lease on any untried backend that still has room, or returns nil and whether there is one without
+// room. It serves a pick that has lost the race for a place several times: first and least_conn send all concurrent
+// picks to the same backend. Without it, one pick of first in 160 found all full, with eight threads and a fifth of the
+// places free. It begins at an index that the key selects, unless the algorithm goes by the order of backends.
 func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, full bool) {
 	n := len(t.backends)
 	at := int(key % uint64(n))
@@ -181,15 +183,18 @@ func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, 
 }
 
 func (t *tier) someUntried(tried []*Backend) bool {
-	return len(tried) == 0 || slices.ContainsFunc(t.backends, func(b *Backend) bool { return !slices.Contains(tried, b) })
+	return len(tried) == 0 || slices.ContainsFunc(t.backends, func(b *Backend) bool {
+		return !slices.Contains(tried, b)
+	})
 }
 
 // untried finds a backend with room that the session has not tried, or nil.
 //
-// It asks the picker twice more, which keeps to weights and loads. A picker may insist, though: to least_conn a backend
-// that refuses every connection is always the one with the fewest leases. Then the client decides, evenly among all that
-// are untried; to take the next one after a tried one would send all sessions of a dead backend to its neighbour. The
-// client's port counts here, since all sessions may come from one address. Only where the order is the point, it is kept.
+// It asks the picker twice more, since that respects weights and loads. But a picker may insist: for least_conn, a
+// backend that refuses every connection always has the fewest leases. Then a hash of the client chooses, evenly among
+// all untried backends; taking the next one in order would send all sessions of a dead backend to its neighbour. The
+// hash includes the client's port, since all sessions may come from one address. If the algorithm goes by the order of
+// backends, the order is kept.
 func (t *tier) untried(s *settings, key uint64, pc *PickContext) *Backend {
 	const furtherAsks = 2
 	for attempt := range uint64(furtherAsks) {
@@ -220,5 +225,5 @@ func (t *tier) untried(s *settings, key uint64, pc *PickContext) *Backend {
 		}
 		skip--
 	}
-	return nil // those with room filled up meanwhile
+	return nil // the backends with room have filled up meanwhile
 }

@@ -86,7 +86,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		first, err := p.Pick(PickContext{Client: client(0)})
 		must(t, err)
 		tried := []*Backend{first.Backend()}
-		leases := make([]Lease, 0, 2*(runs+1)) // AllocsPerRun runs once more than told
+		leases := make([]Lease, 0, 2*(runs+1)) // AllocsPerRun runs once more than asked
 		pick := func(pc PickContext) func() {
 			return func() {
 				l, _ := p.Pick(pc)
@@ -112,7 +112,8 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestBusyOrNone holds which error says what: ErrBusy that a backend may have room later, ErrNoBackend that waiting is in vain.
+// TestBusyOrNone holds which error says what: ErrBusy that a backend may have room later, ErrNoBackend that waiting is
+// in vain.
 func TestBusyOrNone(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -124,11 +125,14 @@ func TestBusyOrNone(t *testing.T) {
 		{"some of the full ones tried", nil, []string{"a", "low"}, ErrBusy},
 		{"all but a stand-in tried", nil, []string{"a", "b"}, ErrBusy},
 		{"all tried", nil, []string{"a", "b", "low"}, ErrNoBackend},
-		{"the untried one is drained", func(p *Pool) error { return p.SetMode("b", Drain) }, []string{"a", "low"}, ErrNoBackend},
-		{"the untried one is ill", func(p *Pool) error { return p.SetVerdict("b", Unhealthy, "") }, []string{"a", "low"}, ErrNoBackend},
+		{"the untried one is drained", func(p *Pool) error { return p.SetMode("b", Drain) }, []string{"a", "low"},
+			ErrNoBackend},
+		{"the untried one is ill", func(p *Pool) error { return p.SetVerdict("b", Unhealthy, "") },
+			[]string{"a", "low"}, ErrNoBackend},
 		{"the untried one is gone", func(p *Pool) error { return p.Remove("b") }, []string{"a", "low"}, ErrNoBackend},
 		{"the one with room is tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a"}, ErrBusy},
-		{"all with room are tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a", "b", "low"}, ErrNoBackend},
+		{"all with room are tried", func(p *Pool) error { return p.SetMaxSessions("a", 0) }, []string{"a", "b", "low"},
+			ErrNoBackend},
 		{"one has room", func(p *Pool) error { return p.SetMaxSessions("low", 2) }, []string{"a"}, nil},
 		{"limits below what there is", func(p *Pool) error { return p.SetMaxSessions("low", 1) }, nil, ErrBusy},
 	} {
@@ -151,16 +155,17 @@ func TestBusyOrNone(t *testing.T) {
 	}
 }
 
-// insistent is a picker that always names the same backend, as others do when that is taken in the moment it is named.
+// An insistent picker always returns the same index, like a picker whose choice is always taken by others first.
 type insistent int
 
 func (i insistent) Pick(uint64) int { return int(i) }
 
-// TestPickOutlastsLostRaces holds that a pick whose backend is taken by others again and again finds what is left.
+// TestPickOutlastsLostRaces holds that a pick which loses every race for a place still finds a free one.
 func TestPickOutlastsLostRaces(t *testing.T) {
 	for _, kind := range []string{"first", "least_conn", "client_hash"} {
 		for _, tried := range []int{0, 1, 2} { // of the backends, from the first on
-			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1), at("d", 0, "", 1))
+			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1),
+				at("d", 0, "", 1))
 			first := *p.snap.Load().tiers[0]
 			first.picker = insistent(0)
 			p.snap.Store(&snapshot{settings: p.settings(), tiers: []*tier{&first}})
@@ -168,7 +173,7 @@ func TestPickOutlastsLostRaces(t *testing.T) {
 			var ids []string
 			for range 4 - max(tried, 1) {
 				if tried == 0 && len(ids) == 0 {
-					first.backends[0].load.Acquire()
+					first.backends[0].load.TryAcquire()
 				}
 				l, err := p.Pick(pc)
 				must(t, err)
@@ -222,11 +227,13 @@ func TestNobodyIsTurnedAwayWhileThereIsRoom(t *testing.T) {
 	}
 }
 
-// TestLimitIsStrict has many goroutines take leases on few places, while the limit of one backend is raised and lowered.
+// TestLimitIsStrict has many goroutines take leases on few places, while the limit of one backend is raised and
+// lowered.
 func TestLimitIsStrict(t *testing.T) {
 	for _, kind := range []string{"least_conn", "first", "p2c"} {
 		t.Run(kind, func(t *testing.T) {
-			p := made(t, Options{Algorithm: kind, StickyTTL: time.Hour, StickyEntries: 16}, at("a", 0, "", 3), at("b", 0, "", 3))
+			p := made(t, Options{Algorithm: kind, StickyTTL: time.Hour, StickyEntries: 16}, at("a", 0, "", 3),
+				at("b", 0, "", 3))
 			var held, most [2]atomic.Int64
 			most[0].Store(3)
 			most[1].Store(3)
@@ -270,7 +277,7 @@ func TestLimitIsStrict(t *testing.T) {
 					most[1].Store(math.MaxInt64)
 				}
 				phase.Add(1)
-				// Eight on four places: somebody is told at last that all are full.
+				// Eight goroutines compete for four places, so that some pick returns ErrBusy.
 				for until := served.Load() + 20; served.Load() < until || i == 0 && busy.Load() == 0; {
 					runtime.Gosched()
 				}
@@ -281,7 +288,7 @@ func TestLimitIsStrict(t *testing.T) {
 	}
 }
 
-// TestLimitAtRunTime holds what a limit means that is set below the leases there are, and that 0 is none.
+// TestLimitAtRunTime holds the effect of a limit below the number of leases, and that 0 is no limit.
 func TestLimitAtRunTime(t *testing.T) {
 	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 3), at("b", 0, "", 1))
 	ids, leases := picks(p, 5)
@@ -302,20 +309,21 @@ func TestLimitAtRunTime(t *testing.T) {
 	wantIDs(t, "with a limit on b that it is above", ids, "busy")
 }
 
-// TestHashPort holds what a hashing algorithm goes by.
+// TestHashPort holds whether hashing algorithms use the client's port.
 func TestHashPort(t *testing.T) {
 	for _, port := range []bool{false, true} {
-		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
-		homes := make(map[string]bool)
+		p := made(t, Options{Algorithm: "client_hash", HashPort: port}, at("a", 0, "", 0), at("b", 0, "", 0),
+			at("c", 0, "", 0))
+		before := make(map[string]bool)
 		for i := range 100 {
 			pc := PickContext{Client: client(i)}
-			homes[home(t, p, pc)] = true
-			if again := home(t, p, pc); !homes[again] {
+			before[pickOnce(t, p, pc)] = true
+			if again := pickOnce(t, p, pc); !before[again] {
 				t.Errorf("the client of port %d is sent to %s now", pc.Client.Port(), again)
 			}
 		}
-		if want := map[bool]int{false: 1, true: 3}[port]; len(homes) != want {
-			t.Errorf("with hash_port = %v one address came to %d backends, want %d", port, len(homes), want)
+		if want := map[bool]int{false: 1, true: 3}[port]; len(before) != want {
+			t.Errorf("with hash_port = %v one address came to %d backends, want %d", port, len(before), want)
 		}
 	}
 }

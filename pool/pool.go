@@ -1,10 +1,10 @@
-// Package pool holds the backends of one pool, what is known of them, and who may get the next session.
+// Package pool holds the backends of one pool with their state, and picks the backend of each new session or flow.
 //
-// It does not open sockets, does not check health and does not log: verdicts and modes are set from outside, and who
-// wants to know of changes subscribes to the events.
+// It does not open sockets, does not check health and does not log: its callers set verdicts and modes, and observers
+// subscribe to its events.
 //
-// Everything here may be called from any goroutine. Pick and Lease.Release are the hot path and take no lock; the methods
-// that change a pool take its mutex, build the next snapshot and replace the one that Pick reads.
+// Everything here may be called from any goroutine. Pick and Lease.Release are the hot path and take no lock; the
+// methods that change a pool take its mutex, build the next snapshot and replace the one that Pick reads.
 package pool
 
 import (
@@ -19,35 +19,38 @@ import (
 // A Pool is a named set of interchangeable backends.
 // Its methods may be called from any goroutine; its zero value is of no use, see New.
 //
-// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones. No two have the same address.
+// Invariant: snap holds exactly the members of byID, and its tiers exactly the eligible ones. No two have the same
+// address.
 type Pool struct {
 	// set once, then read-only
 	name  string
 	clock func() time.Duration
 
-	snap    atomic.Pointer[snapshot] // never nil; replaced with mu held
-	inForce atomic.Pointer[settings] // never nil; those of snap, but within Reconfigure, which replaces them with mu held
+	snap atomic.Pointer[snapshot] // never nil; replaced with mu held
+	// never nil; the same as those of snap, except during Reconfigure; replaced with mu held
+	inForce atomic.Pointer[settings]
 	queue   queue
-	closed  atomic.Bool   // nobody is to wait any more
-	wake    chan struct{} // has room for one: Run is to look at the records; nobody closes it
+	closed  atomic.Bool   // sessions may not wait any more
+	wake    chan struct{} // makes Run look at the records; holds one signal, never closed
 
 	mu sync.Mutex
 	// mu guards the fields below
-	byID          map[string]*member // the latest of each, as in snap
-	groups        []*group           // all there ever were, in the order in which they are asked
-	begun         map[string]bool    // sources that have named backends: what they name from now on starts slowly
-	edition       uint64             // how many snapshots there were
-	slowed        bool               // there was slow start once, and now is none: weights may be left that are not whole
-	removals      map[named]removal  // backends removed by hand, for as long as their sources go on to name them
+	byID       map[string]*member // the latest member of each id, as in snap
+	groups     []*group           // all groups so far, in the order in which they are asked
+	begun      map[string]bool    // sources that have named backends: further ones start slowly
+	generation uint64             // how many snapshots were made
+	// slow start was on and is now off: some weights may not be at their full value yet
+	slowed        bool
+	removals      map[named]removal  // backends removed by hand, while their sources still name them
 	awaited       map[named]Override // run-time values restored for backends that their sources have not named yet
 	subscriptions []*Subscription
 	revokers      []func(*Backend, Revocation)
 	departers     []func(*Backend)
 
-	counts counts // last: what is written here and what picks read are not to share a cache line
+	counts counts // last field: these writes must not share a cache line with what picks read
 }
 
-// New returns a pool without backends. What it refuses, CheckOptions says.
+// New returns a pool without backends. Its error is that of CheckOptions.
 func New(o Options) (*Pool, error) {
 	if err := CheckOptions(o); err != nil {
 		return nil, err
@@ -67,7 +70,7 @@ func New(o Options) (*Pool, error) {
 	return p, nil
 }
 
-// settings are the options in force.
+// settings returns the options in force.
 func (p *Pool) settings() *settings { return p.inForce.Load() }
 
 // Name returns the pool's name.
@@ -79,14 +82,14 @@ func (p *Pool) ConnectTimeout() time.Duration { return p.settings().ConnectTimeo
 // Retries returns how many further backends a session may try when one cannot be connected to.
 func (p *Pool) Retries() int { return p.settings().Retries }
 
-// Eligible returns how many backends may get new sessions now, but for their limits.
+// Eligible returns how many backends may get new sessions now, apart from their limits.
 func (p *Pool) Eligible() int { return p.snap.Load().eligible }
 
 // TriesAll reports whether no backend is healthy and therefore all that are enabled are eligible.
 func (p *Pool) TriesAll() bool { return p.snap.Load().tryAll }
 
-// Backends returns a copy of every backend, in the order of their addition. The slice is the caller's.
-// The settings are those of one moment; the counters go on while they are read.
+// Backends returns a copy of every backend, in the order of their addition. The slice is the caller's. All settings are
+// of one moment; the counters may change while they are read.
 func (p *Pool) Backends() []BackendInfo {
 	members := p.snap.Load().members
 	infos := make([]BackendInfo, len(members))
@@ -96,7 +99,7 @@ func (p *Pool) Backends() []BackendInfo {
 	return infos
 }
 
-// Backend returns a copy of one backend, as Backends does of all; false if there is none of that id.
+// Backend returns a copy of the backend of that id, or false if there is none.
 func (p *Pool) Backend(id string) (BackendInfo, bool) {
 	p.mu.Lock()
 	m := p.byID[id]
@@ -107,9 +110,9 @@ func (p *Pool) Backend(id string) (BackendInfo, bool) {
 	return m.info(), true
 }
 
-// Add adds backends with the pool's initial verdict: all of them, or on an error none. Given together they become eligible
-// together, so that the first of many is not for a moment the only one.
-// The error wraps an *InvalidBackendError, ErrDuplicateBackend or ErrDuplicateAddress.
+// Add adds backends with the pool's initial verdict: all of them, or none on an error. They become eligible at the same
+// moment, so that the first of many does not briefly get all sessions. The error wraps an *InvalidBackendError,
+// ErrDuplicateBackend or ErrDuplicateAddress.
 func (p *Pool) Add(specs ...Spec) error {
 	if len(specs) == 0 {
 		return nil
@@ -128,7 +131,7 @@ func (p *Pool) Add(specs ...Spec) error {
 			return p.failed("add", s.ID, err)
 		}
 		m := p.memberLocked(s, "", now)
-		// One that comes to backends of other sources does not begin with the pool.
+		// If other sources have named backends already, it is not one of the pool's first backends.
 		m.fresh = m.fresh && len(p.begun) == 0
 		p.noteReturn(nil, m)
 		added = append(added, m)
@@ -139,10 +142,10 @@ func (p *Pool) Add(specs ...Spec) error {
 	return nil
 }
 
-// A directory knows which ids and addresses are taken.
+// A directory has the ids and addresses that are taken.
 type directory struct {
 	ids   map[string]bool
-	addrs map[netip.AddrPort]string // the id of who is there
+	addrs map[netip.AddrPort]string // the id of the backend there
 }
 
 func newDirectory(members []*member) *directory {
@@ -165,7 +168,8 @@ func (d *directory) add(s Spec) error {
 	return nil
 }
 
-// memberLocked makes the member that a checked Spec describes. Whoever calls it calls noteReturn once its settings are final.
+// memberLocked makes the member that a checked Spec describes. The caller must call noteReturn once its settings are
+// final.
 func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 	b := &Backend{id: s.ID, addr: s.Addr, tier: s.Tier, pool: p}
 	b.group.Store(p.groupLocked(s))
@@ -175,9 +179,9 @@ func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
 	}
 }
 
-// Remove takes a backend out of the pool. Leases on it go on, unless the options revoke them. From the moment it returns,
-// Pick does not return the backend. Its source, if it has one, does not bring it back by going on to name it; see Reconcile.
-// The error wraps ErrUnknownBackend.
+// Remove takes a backend out of the pool. Leases on it stay valid unless the options revoke them. Once Remove has
+// returned, Pick does not return the backend. It stays removed while its source still names it; see Reconcile. The
+// error wraps ErrUnknownBackend.
 func (p *Pool) Remove(id string) error {
 	p.mu.Lock()
 	m := p.byID[id]
@@ -190,12 +194,12 @@ func (p *Pool) Remove(id string) error {
 	}
 	p.applyLocked(changes{removed: []*member{m}}, time.Now())
 	p.mu.Unlock()
-	p.queue.serve() // those who wait may have tried all that are left
+	p.queue.serve() // waiting sessions may have tried all the remaining backends
 	return nil
 }
 
-// SetWeight gives a backend another share, 0 to MaxWeight; with 0 it gets nothing new.
-// The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetWeight sets a backend's weight, 0 to MaxWeight; with 0 it gets no new sessions or flows. The error wraps an
+// *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetWeight(id string, weight uint32) error {
 	const doing = "set weight of"
 	if err := CheckWeight(int(weight)); err != nil {
@@ -204,8 +208,8 @@ func (p *Pool) SetWeight(id string, weight uint32) error {
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setWeight(weight)) })
 }
 
-// SetMaxSessions says how many sessions a backend may have at once; 0 is without a limit. Those beyond it that it has
-// already go on. The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetMaxSessions sets a backend's limit of concurrent sessions; 0 is no limit. Existing sessions beyond the limit
+// continue. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetMaxSessions(id string, n int) error {
 	const doing = "set max_sessions of"
 	if err := CheckMaxSessions(n); err != nil {
@@ -214,8 +218,8 @@ func (p *Pool) SetMaxSessions(id string, n int) error {
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxSessions(n)) })
 }
 
-// SetMode says what the operator wants of a backend; Ready ends Drain and Maintenance alike. Another mode closes its breaker.
-// The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetMode sets a backend's mode. A change of mode closes its breaker. The error wraps an *InvalidBackendError or
+// ErrUnknownBackend.
 func (p *Pool) SetMode(id string, mode Mode) error {
 	const doing = "set mode of"
 	if err := validateMode(mode); err != nil {
@@ -224,28 +228,28 @@ func (p *Pool) SetMode(id string, mode Mode) error {
 	return p.edit(doing, id, func(e *edit) { e.noteMode(mode) })
 }
 
-// A Judgement is what the checks found of one backend, and why.
+// A Judgement is the checks' verdict on one backend, with its reason.
 type Judgement struct {
 	ID      string
 	Verdict Verdict
 	Reason  string
 }
 
-// SetVerdict says what the checks found, and why. The verdict it has already is no change: its reason and time stay those
-// of the first time. The error wraps an *InvalidBackendError or ErrUnknownBackend.
+// SetVerdict sets a backend's verdict and its reason. Setting the same verdict again changes nothing: the first reason
+// and time stay. The error wraps an *InvalidBackendError or ErrUnknownBackend.
 func (p *Pool) SetVerdict(id string, v Verdict, reason string) error {
 	return p.SetVerdicts(Judgement{ID: id, Verdict: v, Reason: reason})
 }
 
-// SetVerdicts is SetVerdict for several backends, put in force at once: ten thousand first verdicts are not ten thousand
-// tables of maglev. Where it fails for some, the others have their verdicts all the same; the error wraps those of all.
+// SetVerdicts is SetVerdict for several backends at once: ten thousand first verdicts must not build ten thousand
+// maglev tables. If it fails for some backends, the others still get their verdicts; the error joins those of all.
 func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	const doing = "set verdict of"
 	now := time.Now()
 	var failures []error
 	var c changes
 	p.mu.Lock()
-	latest := make(map[string]*edit, len(judgements)) // one of the same backend follows the one before
+	latest := make(map[string]*edit, len(judgements)) // a later judgement of the same backend adds to its earlier edit
 	for _, j := range judgements {
 		m := p.byID[j.ID]
 		err := validateVerdict(j.Verdict)
@@ -276,8 +280,8 @@ func (p *Pool) SetVerdicts(judgements ...Judgement) error {
 	return errors.Join(failures...)
 }
 
-// edit has change alter a copy of a backend's settings and puts it in force, unless there is nothing to tell of it. The error
-// wraps ErrUnknownBackend.
+// edit calls change with a copy of a backend's settings and puts the copy in force, unless that made no event. The
+// error wraps ErrUnknownBackend.
 func (p *Pool) edit(doing, id string, change func(e *edit)) error {
 	p.mu.Lock()
 	old := p.byID[id]
@@ -299,7 +303,7 @@ func (p *Pool) change(m *member, at time.Time) Change {
 	return Change{Pool: p.name, Backend: m.info(), At: at}
 }
 
-// failed wraps err with what was being done to which backend.
+// failed wraps err with the action and the backend that it concerns.
 func (p *Pool) failed(doing, id string, err error) error {
 	return fmt.Errorf("pool %s: %s backend %q: %w", p.name, doing, id, err)
 }

@@ -19,7 +19,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newPool returns a pool of healthy backends of the given ids and of weight 1.
 func newPool(t testing.TB, algorithm string, ids ...string) *Pool {
 	t.Helper()
-	p, err := New(Options{Name: "test", Algorithm: algorithm, Initial: Healthy, ConnectTimeout: time.Second, Retries: 2})
+	p, err := New(Options{Name: "test", Algorithm: algorithm, Initial: Healthy, ConnectTimeout: time.Second,
+		Retries: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,21 +166,25 @@ func TestErrorsChangeNothing(t *testing.T) {
 		"add below tier 0": {func(p *Pool) error { return p.Add(at("c", -1, "", 0)) }, invalid("tier", "-1")},
 		"add above all tiers": {func(p *Pool) error { return p.Add(at("c", MaxTier+1, "", 0)) },
 			invalid("tier", "65536")},
-		"add of negative limit": {func(p *Pool) error { return p.Add(at("c", 0, "", -1)) }, invalid("max_sessions", "-1")},
+		"add of negative limit": {func(p *Pool) error { return p.Add(at("c", 0, "", -1)) },
+			invalid("max_sessions", "-1")},
 		"add in no mode": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:80"), Mode: 3}) },
 			invalid("mode", "mode(3)")},
-		"limit of unknown":       {func(p *Pool) error { return p.SetMaxSessions("c", 1) }, ErrUnknownBackend},
-		"limit below 0":          {func(p *Pool) error { return p.SetMaxSessions("a", -1) }, invalid("max_sessions", "-1")},
-		"no error: same limit":   {func(p *Pool) error { return p.SetMaxSessions("a", 0) }, nil},
-		"no error: no verdicts":  {func(p *Pool) error { return p.SetVerdicts() }, nil},
-		"remove unknown":         {func(p *Pool) error { return p.Remove("c") }, ErrUnknownBackend},
-		"weight of unknown":      {func(p *Pool) error { return p.SetWeight("c", 1) }, ErrUnknownBackend},
-		"weight too heavy":       {func(p *Pool) error { return p.SetWeight("a", 257) }, invalid("weight", "257")},
-		"weight far too heavy":   {func(p *Pool) error { return p.SetWeight("a", 1<<32-1) }, invalid("weight", "4294967295")},
-		"mode of unknown":        {func(p *Pool) error { return p.SetMode("c", Drain) }, ErrUnknownBackend},
-		"mode undefined":         {func(p *Pool) error { return p.SetMode("a", 3) }, invalid("mode", "mode(3)")},
-		"verdict of unknown":     {func(p *Pool) error { return p.SetVerdict("c", Healthy, "") }, ErrUnknownBackend},
-		"verdict undefined":      {func(p *Pool) error { return p.SetVerdict("a", 5, "") }, invalid("verdict", "verdict(5)")},
+		"limit of unknown": {func(p *Pool) error { return p.SetMaxSessions("c", 1) }, ErrUnknownBackend},
+		"limit below 0": {func(p *Pool) error { return p.SetMaxSessions("a", -1) },
+			invalid("max_sessions", "-1")},
+		"no error: same limit":  {func(p *Pool) error { return p.SetMaxSessions("a", 0) }, nil},
+		"no error: no verdicts": {func(p *Pool) error { return p.SetVerdicts() }, nil},
+		"remove unknown":        {func(p *Pool) error { return p.Remove("c") }, ErrUnknownBackend},
+		"weight of unknown":     {func(p *Pool) error { return p.SetWeight("c", 1) }, ErrUnknownBackend},
+		"weight too heavy":      {func(p *Pool) error { return p.SetWeight("a", 257) }, invalid("weight", "257")},
+		"weight far too heavy": {func(p *Pool) error { return p.SetWeight("a", 1<<32-1) },
+			invalid("weight", "4294967295")},
+		"mode of unknown":    {func(p *Pool) error { return p.SetMode("c", Drain) }, ErrUnknownBackend},
+		"mode undefined":     {func(p *Pool) error { return p.SetMode("a", 3) }, invalid("mode", "mode(3)")},
+		"verdict of unknown": {func(p *Pool) error { return p.SetVerdict("c", Healthy, "") }, ErrUnknownBackend},
+		"verdict undefined": {func(p *Pool) error { return p.SetVerdict("a", 5, "") },
+			invalid("verdict", "verdict(5)")},
 		"no error: same weight":  {func(p *Pool) error { return p.SetWeight("a", 1) }, nil},
 		"no error: same mode":    {func(p *Pool) error { return p.SetMode("a", Ready) }, nil},
 		"no error: same verdict": {func(p *Pool) error { return p.SetVerdict("a", Healthy, "again") }, nil},
@@ -311,8 +316,9 @@ func TestPickerIsRebuiltOnlyForTheEligible(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	for got, want := range map[fmt.Stringer]string{
-		Unknown: "unknown", Healthy: "healthy", Unhealthy: "unhealthy", WrongRole: "wrong_role", Lagging: "lagging", Verdict(9): "verdict(9)",
-		Closed: "closed", Open: "open", HalfOpen: "half-open", Breaker(9): "breaker(9)",
+		Unknown: "unknown", Healthy: "healthy", Unhealthy: "unhealthy", WrongRole: "wrong_role", Lagging: "lagging",
+		Verdict(9): "verdict(9)",
+		Closed:     "closed", Open: "open", HalfOpen: "half-open", Breaker(9): "breaker(9)",
 		Ready: "ready", Drain: "drain", Maintenance: "maintenance", Mode(9): "mode(9)",
 		Served: "served", ConnectRefused: "connect_refused", ConnectTimeout: "connect_timeout",
 		ConnectUnreachable: "connect_unreachable", CutEarly: "cut_early", Neutral: "neutral",

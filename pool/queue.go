@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A Waiter is a session that waits until a backend has room for it. Context and Serve are set before Wait and belong to the
-// queue until Serve is called or Leave has returned true. A Waiter may be used again after that.
+// A Waiter is a session that waits for a backend with room. The caller sets Context and Serve before Wait, and must not
+// touch them until Serve is called or Leave has returned true. After that the Waiter may be used again.
 type Waiter struct {
 	Context PickContext
 
-	// Serve is told what became of the wait: a lease, which is the session's from then on, or ErrNoBackend when there is nothing
-	// left to wait for: the pool was closed, or the session has tried every backend that the pool has. It is called once at most,
-	// from any goroutine, and must neither block nor call the pool.
+	// Serve is called with the result of the wait. That is a lease, which the session then owns, or ErrNoBackend when
+	// waiting has become useless: the pool was closed, or the session has tried every backend of the pool. Serve is
+	// called at most once, from any goroutine, and must neither block nor call the pool.
 	Serve func(Lease, error)
 
 	// queue.mu guards the fields below
@@ -22,18 +22,19 @@ type Waiter struct {
 	queued     bool
 }
 
-// A queue is the sessions that wait for a backend, first come, first served. Whoever gives back a lease serves it, and so
-// does who changes the pool: a waiting session costs no goroutine.
+// A queue has the sessions that wait for a backend; first come, first served. Each release of a lease and each change
+// of the pool serves it, so a waiting session costs no goroutine.
 //
-// Waiters go before newcomers, who are told ErrBusy while anybody waits; so a lease given back is the first waiter's.
+// Waiters go before newcomers, which get ErrBusy while anybody waits. So the first waiter gets the place of a released
+// lease.
 //
-// Whoever waits goes on waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may end a moment
-// later, and the wait has an end of its own. Newcomers are refused meanwhile.
+// Waiters keep waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may end a
+// moment later, and the wait is limited anyway. Newcomers are refused meanwhile.
 type queue struct {
 	// set once, then read-only
 	pool *Pool
 
-	waiting atomic.Int64 // changed with mu held; read without by those who give leases back
+	waiting atomic.Int64 // written with mu held; each release of a lease reads it without
 
 	mu sync.Mutex
 	// mu guards the fields below
@@ -41,17 +42,18 @@ type queue struct {
 	waited      waited
 }
 
-// QueueMax returns how many sessions may wait; 0 is a pool without a queue.
+// QueueMax returns how many sessions may wait; 0: the pool has no queue.
 func (p *Pool) QueueMax() int { return p.settings().QueueMax }
 
-// QueueTimeout returns how long a session may wait. Whoever called Wait keeps that time, and calls Leave at its end.
+// QueueTimeout returns how long a session may wait. The session keeps the value from its call of Wait, and calls Leave
+// when the time is over.
 func (p *Pool) QueueTimeout() time.Duration { return p.settings().QueueTimeout }
 
 // Waiting returns how many sessions wait for a backend now.
 func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
 
-// Wait puts a session into the queue after Pick has returned ErrBusy. It may be served before Wait returns. The error is
-// ErrQueueFull: w was not queued.
+// Wait puts a session into the queue after Pick has returned ErrBusy. Serve may be called before Wait returns. With an
+// error, which is ErrQueueFull, w was not queued.
 func (p *Pool) Wait(w *Waiter) error {
 	q := &p.queue
 	q.mu.Lock()
@@ -70,12 +72,13 @@ func (p *Pool) Wait(w *Waiter) error {
 	q.waiting.Add(1)
 	q.waited.all++
 	q.mu.Unlock()
-	// A lease given back since Pick failed has found nobody waiting.
+	// A lease that was released since Pick failed did not find w in the queue.
 	q.serve()
 	return nil
 }
 
-// Leave takes a session out of the queue. It reports false when it is not there any more: Serve was or is being called.
+// Leave takes a session out of the queue. It returns false if w is not there any more: Serve was called, or is being
+// called.
 func (p *Pool) Leave(w *Waiter) bool {
 	q := &p.queue
 	q.mu.Lock()
@@ -86,7 +89,7 @@ func (p *Pool) Leave(w *Waiter) bool {
 	}
 	q.mu.Unlock()
 	if left {
-		q.serve() // who stood behind it may have been able to go where it could not
+		q.serve() // those behind w may take backends that w has tried
 	}
 	return left
 }
@@ -106,7 +109,7 @@ func (q *queue) removeLocked(w *Waiter) {
 	q.waiting.Add(-1)
 }
 
-// serve gives backends to those who wait, as far as there is room. With nobody waiting it is one atomic load.
+// serve gives backends to waiters while there is room. If nobody waits, it costs one atomic load.
 func (q *queue) serve() {
 	for q.waiting.Load() > 0 {
 		w, l, err := q.take()
@@ -117,20 +120,20 @@ func (q *queue) serve() {
 	}
 }
 
-// Close says that the pool will not have a backend again: whoever waits is told ErrNoBackend now, and whoever comes to wait then.
+// Close says that the pool will never have a backend again: all current and later waiters get ErrNoBackend.
 func (p *Pool) Close() {
 	p.closed.Store(true)
 	p.queue.serve()
 }
 
-// exhausted reports whether a session has tried every backend that there is, eligible or not: it would wait in vain.
+// exhausted reports whether a session has tried all backends, eligible or not, and so would wait in vain.
 func (s *snapshot) exhausted(tried []*Backend) bool {
 	return len(tried) > 0 && len(s.members) > 0 &&
 		!slices.ContainsFunc(s.members, func(m *member) bool { return !slices.Contains(tried, m.backend) })
 }
 
-// take takes the first waiter out of the queue that can be told something, or returns nil. One that has tried some
-// backends in vain does not hold up those behind it, who may go there.
+// take takes the first waiter out of the queue for which there is a result, a lease or ErrNoBackend, or returns nil. A
+// waiter that has tried some backends does not block those behind it, which may get these backends.
 func (q *queue) take() (*Waiter, Lease, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -139,7 +142,7 @@ func (q *queue) take() (*Waiter, Lease, error) {
 		if err != nil && q.pool.closed.Load() {
 			err = ErrNoBackend
 		} else if err == ErrNoBackend && !q.pool.snap.Load().exhausted(w.Context.Tried) {
-			err = ErrBusy // it may not last
+			err = ErrBusy // a backend may become eligible again
 		}
 		if err != ErrBusy {
 			q.removeLocked(w)

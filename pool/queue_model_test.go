@@ -9,13 +9,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueueFollowsItsModel makes any sequence of waits, leaves, releases, limits and modes, until the pool is closed, and holds who is
-// served, and with what, against a list.
+// TestQueueFollowsItsModel makes random sequences of waits, leaves, releases, limits and modes, until the pool is
+// closed, and compares the served waiters and their results with a list.
 func TestQueueFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := rapid.IntRange(0, 4).Draw(t, "queue")
 		limits := map[string]int{"a": rapid.IntRange(1, 3).Draw(t, "a"), "b": rapid.IntRange(1, 2).Draw(t, "b")}
-		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most, QueueTimeout: time.Minute})
+		p, err := New(Options{Name: "test", Algorithm: "first", Initial: Healthy, QueueMax: most,
+			QueueTimeout: time.Minute})
 		if err == nil {
 			err = p.Add(at("a", 0, "", limits["a"]), at("b", 0, "", limits["b"]))
 		}
@@ -31,8 +32,8 @@ func TestQueueFollowsItsModel(t *testing.T) {
 			return slices.ContainsFunc(tried, func(b *Backend) bool { return b.ID() == id })
 		}
 		out, closed := map[string]bool{}, false
-		// expected is what a session gets that has tried some: an id, "busy" or "none". Whoever waits is not told "none" for
-		// want of an eligible backend.
+		// expected returns the result for a session that has tried some backends: an id, "busy" or "none". A waiter
+		// does not get "none" when no backend is eligible.
 		expected := func(tried []*Backend, waits bool) string {
 			hope := waits
 			for _, id := range []string{"a", "b"} {
@@ -54,7 +55,7 @@ func TestQueueFollowsItsModel(t *testing.T) {
 				held[want] = append(held[want], lease)
 			case err == ErrNoBackend && want == "none", err == ErrBusy && want == "busy":
 			default:
-				t.Fatalf("%s is told %v, %v, want %s; held are %v of %v", who, lease, err, want, held, limits)
+				t.Fatalf("%s gets %v, %v, want %s; held are %v of %v", who, lease, err, want, held, limits)
 			}
 		}
 		settle := func() {
@@ -67,15 +68,15 @@ func TestQueueFollowsItsModel(t *testing.T) {
 					}
 					continue
 				}
-				if len(l.told) == 0 || l.told[0].name != names[w] {
-					t.Fatalf("waiter %s is to be told %s; told are %v", names[w], want, l.told)
+				if len(l.served) == 0 || l.served[0].name != names[w] {
+					t.Fatalf("waiter %s should get %s; served are %v", names[w], want, l.served)
 				}
-				check(names[w], want, l.told[0].lease, l.told[0].err)
-				l.told, waiting = l.told[1:], slices.Delete(waiting, i, i+1)
+				check(names[w], want, l.served[0].lease, l.served[0].err)
+				l.served, waiting = l.served[1:], slices.Delete(waiting, i, i+1)
 				i = 0
 			}
-			if len(l.told) > 0 || p.Waiting() != len(waiting) {
-				t.Fatalf("%d wait, %d by the pool; told besides: %v", len(waiting), p.Waiting(), l.told)
+			if len(l.served) > 0 || p.Waiting() != len(waiting) {
+				t.Fatalf("%d wait, %d by the pool; served besides: %v", len(waiting), p.Waiting(), l.served)
 			}
 		}
 		next := 0
@@ -96,7 +97,7 @@ func TestQueueFollowsItsModel(t *testing.T) {
 				w := &Waiter{Context: pc}
 				names[w] = fmt.Sprint(next)
 				next++
-				w.Serve = func(lease Lease, err error) { l.told = append(l.told, served{names[w], lease, err}) }
+				w.Serve = func(lease Lease, err error) { l.served = append(l.served, served{names[w], lease, err}) }
 				if err := p.Wait(w); (err == nil) != (len(waiting) < most) {
 					t.Fatalf("%d of %d wait: Wait gives %v", len(waiting), most, err)
 				} else if err == nil {

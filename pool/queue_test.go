@@ -13,19 +13,19 @@ import (
 	"go.uber.org/goleak"
 )
 
-// A served is what a waiter was told.
+// A served is the result of a waiter.
 type served struct {
 	name  string
 	lease Lease
 	err   error
 }
 
-// A line is a queue of named waiters and what they were told, in that order.
+// A line is a queue of named waiters with their results in order.
 type line struct {
 	pool *Pool
 
-	mu   sync.Mutex
-	told []served
+	mu     sync.Mutex
+	served []served
 }
 
 // wait puts a waiter into the queue.
@@ -35,24 +35,24 @@ func (l *line) wait(t testing.TB, name string, tried ...*Backend) *Waiter {
 	w.Serve = func(lease Lease, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.told = append(l.told, served{name, lease, err})
+		l.served = append(l.served, served{name, lease, err})
 	}
 	must(t, l.pool.Wait(w))
 	return w
 }
 
-// names returns who was told something since the last call, with "!" for an error.
+// names returns the waiters served since the last call, with "!" for an error.
 func (l *line) names() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var names []string
-	for _, s := range l.told {
+	for _, s := range l.served {
 		if s.err != nil {
 			s.name += "!"
 		}
 		names = append(names, s.name)
 	}
-	l.told = nil
+	l.served = nil
 	return names
 }
 
@@ -64,7 +64,10 @@ func TestQueueIsFair(t *testing.T) {
 	for _, name := range []string{"first", "second", "third"} {
 		l.wait(t, name)
 	}
-	if err := p.Wait(&Waiter{Serve: func(Lease, error) { t.Error("one that was not queued is served") }}); err != ErrQueueFull {
+	if err := p.Wait(&Waiter{Serve: func(Lease,
+		error) {
+		t.Error("one that was not queued is served")
+	}}); err != ErrQueueFull {
 		t.Errorf("a fourth: error %v, want ErrQueueFull", err)
 	}
 	if n := p.Waiting(); n != 3 {
@@ -101,7 +104,8 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := made(t, Options{QueueMax: 1, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("drained", 0, "", 0), at("ill", 0, "", 0), at("light", 0, "", 0))
+			p := made(t, Options{QueueMax: 1, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("drained", 0, "", 0),
+				at("ill", 0, "", 0), at("light", 0, "", 0))
 			must(t, p.SetMode("drained", Drain))
 			must(t, p.SetVerdict("ill", Unhealthy, "test"))
 			must(t, p.SetWeight("light", 0))
@@ -115,8 +119,8 @@ func TestQueueIsServedByAnyChange(t *testing.T) {
 	}
 }
 
-// TestQueueOutlastsAMomentWithoutBackends has the last eligible backend go out of use for a moment, in every way there is: who waits
-// goes on waiting, newcomers are refused and do not queue, and who waits is served when a backend is back.
+// TestQueueOutlastsAMomentWithoutBackends takes the last eligible backend out of use for a moment, in every way:
+// waiters keep waiting, newcomers are refused and do not queue, and the waiters are served when a backend is back.
 func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	reconcile := func(p *Pool, specs ...Spec) error {
 		_, err := p.Reconcile("file", specs)
@@ -125,20 +129,24 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	moved := at("a", 0, "", 1)
 	moved.Addr = netip.MustParseAddrPort("127.9.9.9:9")
 	for name, moment := range map[string]struct{ out, back func(p *Pool) error }{
-		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) }, func(p *Pool) error { return p.SetWeight("a", 1) }},
+		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) },
+			func(p *Pool) error { return p.SetWeight("a", 1) }},
 		"maintenance": {func(p *Pool) error { return p.SetMode("a", Maintenance) },
 			func(p *Pool) error { return p.SetMode("a", Ready) }},
-		"drain": {func(p *Pool) error { return p.SetMode("a", Drain) }, func(p *Pool) error { return p.SetMode("a", Ready) }},
+		"drain": {func(p *Pool) error { return p.SetMode("a", Drain) },
+			func(p *Pool) error { return p.SetMode("a", Ready) }},
 		"unhealthy": {func(p *Pool) error { return p.SetVerdict("a", Unhealthy, "test") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
 		"unknown": {func(p *Pool) error { return p.SetVerdict("a", Unknown, "stale") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
 		"wrong role": {func(p *Pool) error { return p.SetVerdict("a", WrongRole, "test") },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
-		"removed": {func(p *Pool) error { return p.Remove("a") }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+		"removed": {func(p *Pool) error { return p.Remove("a") },
+			func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
 		"replaced by one not judged": {func(p *Pool) error { return reconcile(p, moved) },
 			func(p *Pool) error { return p.SetVerdict("a", Healthy, "test") }},
-		"an empty answer": {func(p *Pool) error { return reconcile(p) }, func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
+		"an empty answer": {func(p *Pool) error { return reconcile(p) },
+			func(p *Pool) error { return p.Add(at("other", 0, "", 1)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute})
@@ -169,7 +177,7 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 	}
 }
 
-// TestQueueEndsWithThePool holds that nobody waits for a backend of a pool that is closed, and that whoever waits is told.
+// TestQueueEndsWithThePool holds that nobody waits in a closed pool, and that existing waiters get an error.
 func TestQueueEndsWithThePool(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1))
 	picks(p, 1)
@@ -207,7 +215,8 @@ func TestQueueLeave(t *testing.T) {
 	must(t, p.Wait(third)) // a waiter may be used again
 }
 
-// TestQueuePassesOverTheTried holds that one that has tried the only backend with room does not hold up the one behind it.
+// TestQueuePassesOverTheTried holds that a waiter that has tried the only backend with room does not block the next
+// one.
 func TestQueuePassesOverTheTried(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -224,16 +233,16 @@ func TestQueuePassesOverTheTried(t *testing.T) {
 	wantIDs(t, "with room on b", l.names(), "not a")
 }
 
-// TestQueueTellsThoseInVain holds that who has tried all there are is told so, as soon as nobody stands before it who waits
-// for any.
-func TestQueueTellsThoseInVain(t *testing.T) {
+// TestQueueEndsWaitsInVain holds that a waiter that has tried all backends gets ErrNoBackend once no earlier waiter may
+// take any backend.
+func TestQueueEndsWaitsInVain(t *testing.T) {
 	p := made(t, Options{QueueMax: 9, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
 	a, b := leases[0].Backend(), leases[1].Backend()
 	l := &line{pool: p}
 	any := l.wait(t, "any")
 	if _, err := p.Pick(PickContext{Tried: []*Backend{a, b}}); err != ErrNoBackend {
-		t.Errorf("one that has tried all there are and does not wait yet is told %v", err)
+		t.Errorf("one that has tried all there are and does not wait yet gets %v", err)
 	}
 	l.wait(t, "neither", a, b)
 	l.wait(t, "not "+a.ID(), a)
@@ -246,7 +255,7 @@ func TestQueueTellsThoseInVain(t *testing.T) {
 	wantIDs(t, "with its only hope gone", l.names(), "not "+a.ID()+"!")
 }
 
-// TestQueueLosesNoWakeUp holds that a lease given back between Pick and Wait serves the one who comes to wait.
+// TestQueueLosesNoWakeUp holds that a lease released between Pick and Wait serves the new waiter.
 func TestQueueLosesNoWakeUp(t *testing.T) {
 	p := made(t, Options{QueueMax: 2, QueueTimeout: time.Minute}, at("a", 0, "", 1), at("b", 0, "", 1))
 	_, leases := picks(p, 2)
@@ -262,16 +271,15 @@ func TestQueueLosesNoWakeUp(t *testing.T) {
 	}
 }
 
-// TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that closes.
+// TestQueueWaitsForTrials holds that a waiting session is served by a breaker that becomes half-open, and by one that
+// closes.
 func TestQueueWaitsForTrials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{
 			Algorithm: "first", Breaker: usual, ConnectTimeout: 5 * time.Second, QueueMax: 9, QueueTimeout: time.Minute,
 		}, at("a", 0, "", 0), at("b", 0, "", 1))
 		defer running(t, p)()
-		for range 3 {
-			release(p, "a", ConnectRefused)
-		}
+		failThrice(p, "a", ConnectRefused)
 		synctest.Wait()
 		ids, _ := picks(p, 2)
 		wantIDs(t, "with the first open", ids, "b", "busy")
@@ -280,10 +288,10 @@ func TestQueueWaitsForTrials(t *testing.T) {
 		l.wait(t, "next")
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
-		if len(l.told) != 1 || l.told[0].name != "trial" || l.told[0].lease.Backend().ID() != "a" {
-			t.Fatalf("half-open, told are %+v", l.told)
+		if len(l.served) != 1 || l.served[0].name != "trial" || l.served[0].lease.Backend().ID() != "a" {
+			t.Fatalf("half-open, served are %+v", l.served)
 		}
-		trial := l.told[0].lease
+		trial := l.served[0].lease
 		trial.FirstByteTook(0)
 		synctest.Wait()
 		wantIDs(t, "closed", l.names(), "trial", "next")
@@ -293,17 +301,18 @@ func TestQueueWaitsForTrials(t *testing.T) {
 // A visitor is one session of TestQueueUnderContention that waits.
 type visitor struct {
 	Waiter
-	told  chan served
-	calls atomic.Int32 // of Serve
-	left  bool
+	results chan served
+	calls   atomic.Int32 // of Serve
+	left    bool
 }
 
-// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes change:
-// everybody is told once or has left, and no lease is lost. A wake-up that is lost has all of them wait for ever, which the
-// bubble sees.
+// TestQueueUnderContention has many goroutines pick, wait, leave and release on few places, while limits and modes
+// change: each waiter is served once or has left, and no lease is lost. After a lost wake-up all would wait for ever,
+// which synctest detects.
 func TestQueueUnderContention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2), at("b", 0, "", 1))
+		p := made(t, Options{Algorithm: "least_conn", QueueMax: 1000, QueueTimeout: time.Minute}, at("a", 0, "", 2),
+			at("b", 0, "", 1))
 		a, b := p.snap.Load().tiers[0].backends[0], p.snap.Load().tiers[0].backends[1]
 		var waited, left, vain atomic.Int64
 		var mu sync.Mutex
@@ -319,10 +328,10 @@ func TestQueueUnderContention(t *testing.T) {
 			}
 			lease, err := p.Pick(pc)
 			if err == ErrBusy {
-				v := &visitor{Waiter: Waiter{Context: pc}, told: make(chan served, 2)}
+				v := &visitor{Waiter: Waiter{Context: pc}, results: make(chan served, 2)}
 				v.Serve = func(l Lease, err error) {
 					v.calls.Add(1)
-					v.told <- served{lease: l, err: err}
+					v.results <- served{lease: l, err: err}
 				}
 				mu.Lock()
 				visitors = append(visitors, v)
@@ -338,14 +347,14 @@ func TestQueueUnderContention(t *testing.T) {
 					left.Add(1)
 					return
 				}
-				told := <-v.told
+				result := <-v.results
 				waited.Add(1)
-				lease, err = told.lease, told.err
+				lease, err = result.lease, result.err
 			}
 			if err != nil {
 				vain.Add(1)
 				if err != ErrNoBackend || len(pc.Tried) == 0 { // a is always there
-					t.Errorf("a session that has tried %d is told %v", len(pc.Tried), err)
+					t.Errorf("a session that has tried %d gets %v", len(pc.Tried), err)
 				}
 				return
 			}
@@ -370,11 +379,12 @@ func TestQueueUnderContention(t *testing.T) {
 		})
 		wg.Wait()
 		if waited.Load() == 0 || left.Load() == 0 || vain.Load() == 0 {
-			t.Errorf("%d waited, %d left, %d came in vain: too little happened", waited.Load(), left.Load(), vain.Load())
+			t.Errorf("%d waited, %d left, %d came in vain: too little happened",
+				waited.Load(), left.Load(), vain.Load())
 		}
 		for _, v := range visitors {
 			if n := v.calls.Load(); n != 1 && !v.left || n != 0 && v.left {
-				t.Errorf("one that left: %v was told something %d times", v.left, n)
+				t.Errorf("one that left: %v was served %d times", v.left, n)
 			}
 		}
 		for _, b := range p.Backends() {

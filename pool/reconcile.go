@@ -5,47 +5,50 @@ import (
 	"time"
 )
 
-// Configuration is the source that goes before all others: what it names takes the place of backends of the same id or address that
-// another source named, or that were added by hand. Among the others who came first stays.
+// Configuration is the source that overrules all others: its backends replace those of the same id or address that
+// another source named or that were added by hand. Among other sources, the first to name an id or address keeps it.
 const Configuration = "config"
 
-// Reconciled is what a Reconcile changed, in numbers of backends. It is a plain value.
+// Reconciled counts the backends that a Reconcile changed. It is a plain value.
 type Reconciled struct {
-	Added, Removed, Changed int // one that becomes another backend of the same id is changed
-	Ignored                 int // backends that the pool has from elsewhere under the same id or address
-	Held                    int // backends that were removed by hand and that the source goes on to name
+	Added, Removed, Changed int // a backend replaced by another of the same id counts as changed
+	Ignored                 int // named ones of which another source has the id or address
+	Held                    int // backends that were removed by hand and that the source still names
 }
 
-// A Difference is what a Reconcile would change. It is a plain value. A backend that becomes another one of the same id, with
-// another address, tier or zone, is among both the Removed and the Added.
+// A Difference lists the changes that a Reconcile would make. It is a plain value. A backend that gets another address,
+// tier or zone is replaced by another of the same id, and is in both Removed and Added.
 type Difference struct {
 	Counts  Reconciled
-	Removed []string    // ids, in the pool's order; of backends of other sources those, too, that make room
+	Removed []string    // ids, in the pool's order; also of other sources' backends that are replaced
 	Added   []string    // ids, in the order of the specs
-	Coming  []Spec      // the Added as they will be, with the run-time settings of those that they replace
-	Changed []Changed   // backends that stay and get other settings, in the order of the specs
+	Coming  []Spec      // the specs of Added, with the run-time settings of the backends that they replace
+	Changed []Changed   // backends that stay with other settings, in the order of the specs
 	Dropped []Unapplied // run-time changes that end
 }
 
-// Changed is a backend that stays and of which its source says something else than before.
+// Changed is a backend that stays and whose description by its source has changed.
 type Changed struct {
-	ID     string
-	Fields []string // of its Spec: "weight", "max_sessions", "mode", "check". One that was set by hand to the same value is among them
-	Owner  bool     // it is the source's from now on, and was another's or added by hand
+	ID string
+	// Fields are the fields of its Spec that change: "weight", "max_sessions", "mode", "check". A field that was set by
+	// hand to the same value is among them.
+	Fields []string
+	Owner  bool // the source becomes its owner; before, another source was, or it was added by hand
 }
 
-// Reconcile makes the backends that came from source, which is not empty, those of specs: it adds, removes and changes as
-// needed, all at once, or on an error nothing. Backends of other sources are left alone, and stay when specs names one of
-// them too, unless source is Configuration.
+// Reconcile replaces the backends of source, which is not empty, with those of specs: it adds, removes and changes
+// backends as needed, all at once, or nothing on an error. Backends of other sources stay as they are, even when specs
+// names them too, unless source is Configuration.
 //
-// A backend is its id. What was set of it at run time holds until the source says something else of the same setting, or does not
-// name it any more. Another address, tier or zone makes it another Backend with the same run-time settings, and that of before is
-// removed. One that was removed by Remove stays away for as long as its source names it.
+// A backend is identified by its id. A run-time change of it holds until the source changes the same setting or no
+// longer names the backend. If its address, tier or zone changes, it is removed and another Backend with the same id
+// and run-time settings is added. A backend that was removed by Remove stays removed while its source still names it.
 //
-// What is known of backends to be added is their verdict from the first moment on, in place of Options.Initial; what else is known
-// is ignored. What a source names first does not start slowly.
+// The judgements in known give backends that are added their first verdicts, in place of Options.Initial; judgements of
+// other backends are ignored. The first backends of a source do not start slowly.
 //
-// The error wraps an *InvalidBackendError, or ErrDuplicateBackend or ErrDuplicateAddress when specs has an id or an address twice.
+// The error wraps an *InvalidBackendError, or ErrDuplicateBackend or ErrDuplicateAddress when specs has an id or an
+// address twice.
 func (p *Pool) Reconcile(source string, specs []Spec, known ...Judgement) (Reconciled, error) {
 	p.mu.Lock()
 	r, err := p.reconcileLocked(source, specs, known)
@@ -54,7 +57,7 @@ func (p *Pool) Reconcile(source string, specs []Spec, known ...Judgement) (Recon
 	return r, err
 }
 
-// WouldReconcile returns what Reconcile would change, and its error, and changes nothing.
+// WouldReconcile returns the changes that Reconcile would make, or its error, and changes nothing.
 func (p *Pool) WouldReconcile(source string, specs []Spec) (Difference, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,30 +71,31 @@ func (p *Pool) WouldReconcile(source string, specs []Spec) (Difference, error) {
 // A named is a backend as a source calls it.
 type named struct{ source, id string }
 
-// A comparison is what a source says next to what the pool has: all that a Reconcile will do. It is made under Pool.mu and holds
-// until that is unlocked.
+// A comparison has all changes that a Reconcile will make. It is made with Pool.mu held and is valid until Pool.mu is
+// unlocked.
 type comparison struct {
 	source        string
 	added         []Spec             // checked; also those that replace another of their id
-	removed       map[string]*member // by id; also those that are replaced or make room
-	replaced      int                // ids that are in both
+	removed       map[string]*member // by id; also the replaced ones
+	replaced      int                // ids in both added and removed
 	changed       []described
 	ignored, held int
 	overruled     []Unapplied
 	named         map[string]bool // ids that specs has
-	stillHeld     map[string]Spec // what stays away, whatever stands in its place
+	stillHeld     map[string]Spec // removed by hand and still named, by id
 }
 
-// A described backend stays, and its source describes it otherwise than before, or is another one.
+// A described backend stays, and its description or its source has changed.
 type described struct {
 	member *member
 	spec   Spec
 }
 
-// compareLocked finds out what a Reconcile is to do.
+// compareLocked determines the changes that a Reconcile has to make.
 func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	c := &comparison{
-		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)), stillHeld: make(map[string]Spec),
+		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)),
+		stillHeld: make(map[string]Spec),
 	}
 	taken := make(map[netip.AddrPort]*member) // by backends of other sources
 	for _, m := range p.snap.Load().members {
@@ -134,8 +138,8 @@ func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 	return c, nil
 }
 
-// compareOneLocked compares one backend, and reports whether it is the source's in the end. Rival is who has its address and is of
-// another source, or nil.
+// compareOneLocked compares one backend, and reports whether the source will own it. rival is the backend of another
+// source at the same address, or nil.
 func (p *Pool) compareOneLocked(c *comparison, s Spec, rival *member) bool {
 	if _, held := p.removals[named{c.source, s.ID}]; held {
 		c.stillHeld[s.ID] = s
@@ -176,7 +180,7 @@ func (p *Pool) compareOneLocked(c *comparison, s Spec, rival *member) bool {
 	return true
 }
 
-// counts returns the comparison in numbers.
+// counts returns the numbers of the comparison.
 func (c *comparison) counts() Reconciled {
 	return Reconciled{
 		Added: len(c.added) - c.replaced, Removed: len(c.removed) - c.replaced, Changed: len(c.changed) + c.replaced,
@@ -207,7 +211,7 @@ func (c *comparison) difference(members []*member) Difference {
 	return d
 }
 
-// changedFields are the fields in which specs of one backend differ.
+// changedFields returns the names of the fields in which two specs of a backend differ.
 func changedFields(from, to Spec) (fields []string) {
 	if from.Weight != to.Weight {
 		fields = append(fields, fieldWeight)
@@ -268,7 +272,8 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 		p.applyLocked(c, now)
 	}
 	for _, u := range compared.overruled {
-		change := Change{Pool: p.name, Backend: BackendInfo{ID: u.Override.Base.ID, Addr: u.Override.Base.Addr, Source: source}, At: now}
+		change := Change{Pool: p.name, Backend: BackendInfo{ID: u.Override.Base.ID, Addr: u.Override.Base.Addr,
+			Source: source}, At: now}
 		if m := p.byID[change.Backend.ID]; m != nil {
 			change = p.change(m, now)
 		}
@@ -277,8 +282,8 @@ func (p *Pool) reconcileLocked(source string, specs []Spec, known []Judgement) (
 	return compared.counts(), nil
 }
 
-// rememberRemovalsLocked forgets the removals of backends that their source does not name any more. One that was restored may wait for
-// its source.
+// rememberRemovalsLocked keeps the removals of backends that the source still names and forgets the others. A restored
+// removal stays until its source first names the backend.
 func (p *Pool) rememberRemovalsLocked(c *comparison) {
 	for n, r := range p.removals {
 		s, held := c.stillHeld[n.id]
@@ -292,7 +297,8 @@ func (p *Pool) rememberRemovalsLocked(c *comparison) {
 	}
 }
 
-// follow makes a new member the one of its id after old: it has what was set of that at run time, unless its source says otherwise.
+// follow makes m the successor of old, which has the same id: m takes over the run-time settings of old that its source
+// does not overrule.
 func (m *member) follow(old *member) {
 	s := old.carried(m.spec)
 	m.weight, m.maxSessions, m.mode = s.Weight, s.MaxSessions, s.Mode
@@ -304,7 +310,7 @@ func (m *member) follow(old *member) {
 	m.backend.former = append(m.backend.former, old.backend)
 }
 
-// carried returns s with what was set at run time and is not overruled by it.
+// carried returns s with the run-time settings of m that s does not overrule.
 func (m *member) carried(s Spec) Spec {
 	o, _ := m.changes().against(s)
 	if o.Weight != nil {
@@ -319,7 +325,7 @@ func (m *member) carried(s Spec) Spec {
 	return s
 }
 
-// followed is the edit of a backend that its source describes by s now.
+// followed returns the edit of a backend for its source's new description s.
 func (m *member) followed(s Spec) *edit {
 	e := &edit{old: m, next: *m}
 	if s.Weight != m.spec.Weight {
@@ -338,8 +344,8 @@ func (m *member) followed(s Spec) *edit {
 	return e
 }
 
-// NoteDiscovery tells the observers what became of asking a source: how many backends it named and what that changed, or
-// why it gave no answer.
+// NoteDiscovery publishes the result of asking a source: how many backends it named and what that changed, or why it
+// gave no answer.
 func (p *Pool) NoteDiscovery(source string, found int, changed Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

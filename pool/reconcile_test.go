@@ -28,17 +28,24 @@ func TestReconcile(t *testing.T) {
 		ids   []string
 		event string
 	}{
-		{"first answer", []Spec{at("b", 0, "", 0), at("c", 0, "", 0)}, Reconciled{Added: 2}, []string{"static", "b", "c"}, "+b +c"},
-		{"the same in another order", []Spec{at("c", 0, "", 0), at("b", 0, "", 0)}, Reconciled{}, []string{"static", "b", "c"}, ""},
-		{"other settings", []Spec{heavy(at("b", 0, "", 4), 3), at("c", 0, "", 0)}, Reconciled{Changed: 1}, []string{"static", "b", "c"}, "w1>3 l0>4"},
-		{"another address", []Spec{heavy(at("b", 0, "", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "b", "c"}, "-c +c"},
-		{"another tier", []Spec{heavy(at("b", 2, "", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "c", "b"}, "-b +b"},
-		{"another zone", []Spec{heavy(at("b", 2, "z", 4), 3), elsewhere}, Reconciled{Changed: 1}, []string{"static", "c", "b"}, "-b +b"},
+		{"first answer", []Spec{at("b", 0, "", 0), at("c", 0, "", 0)}, Reconciled{Added: 2},
+			[]string{"static", "b", "c"}, "+b +c"},
+		{"the same in another order", []Spec{at("c", 0, "", 0), at("b", 0, "", 0)}, Reconciled{},
+			[]string{"static", "b", "c"}, ""},
+		{"other settings", []Spec{heavy(at("b", 0, "", 4), 3), at("c", 0, "", 0)}, Reconciled{Changed: 1},
+			[]string{"static", "b", "c"}, "w1>3 l0>4"},
+		{"another address", []Spec{heavy(at("b", 0, "", 4), 3), elsewhere}, Reconciled{Changed: 1},
+			[]string{"static", "b", "c"}, "-c +c"},
+		{"another tier", []Spec{heavy(at("b", 2, "", 4), 3), elsewhere}, Reconciled{Changed: 1},
+			[]string{"static", "c", "b"}, "-b +b"},
+		{"another zone", []Spec{heavy(at("b", 2, "z", 4), 3), elsewhere}, Reconciled{Changed: 1},
+			[]string{"static", "c", "b"}, "-b +b"},
 		{"all at once", []Spec{at("d", 0, "", 0), heavy(at("b", 2, "z", 4), 5), at("e", 0, "", 0)},
 			Reconciled{Added: 2, Removed: 1, Changed: 1}, []string{"static", "b", "d", "e"}, "-c w3>5 +d +e"},
 		{"and back", []Spec{heavy(at("b", 2, "z", 4), 3), elsewhere},
 			Reconciled{Added: 1, Removed: 2, Changed: 1}, []string{"static", "b", "c"}, "-d -e w5>3 +c"},
-		{"one the pool has", []Spec{at("static", 0, "", 0), elsewhere}, Reconciled{Removed: 1, Ignored: 1}, []string{"static", "c"}, "-b"},
+		{"one the pool has", []Spec{at("static", 0, "", 0), elsewhere}, Reconciled{Removed: 1, Ignored: 1},
+			[]string{"static", "c"}, "-b"},
 		{"one under another name", []Spec{sameAddress, elsewhere}, Reconciled{Ignored: 1}, []string{"static", "c"}, ""},
 		{"none", nil, Reconciled{Removed: 1}, []string{"static"}, "-c"},
 	} {
@@ -47,24 +54,24 @@ func TestReconcile(t *testing.T) {
 		if got != step.want || !slices.Equal(ids(p), step.ids) {
 			t.Errorf("%s: %+v and backends %v, want %+v and %v", step.what, got, ids(p), step.want, step.ids)
 		}
-		var told string
+		var changes string
 		for len(events.C()) > 0 {
 			switch e := (<-events.C()).(type) {
 			case Added:
-				told += " +" + e.Backend.ID
+				changes += " +" + e.Backend.ID
 			case Removed:
-				told += " -" + e.Backend.ID
+				changes += " -" + e.Backend.ID
 			case WeightChanged:
-				told += fmt.Sprintf(" w%d>%d", e.From, e.To)
+				changes += fmt.Sprintf(" w%d>%d", e.From, e.To)
 			case LimitChanged:
-				told += fmt.Sprintf(" l%d>%d", e.From, e.To)
+				changes += fmt.Sprintf(" l%d>%d", e.From, e.To)
 			}
 		}
-		if told != "" {
-			told = told[1:]
+		if changes != "" {
+			changes = changes[1:]
 		}
-		if told != step.event {
-			t.Errorf("%s: events %q, want %q", step.what, told, step.event)
+		if changes != step.event {
+			t.Errorf("%s: events %q, want %q", step.what, changes, step.event)
 		}
 	}
 	if b := p.Backends(); b[0].Source != "" {
@@ -100,7 +107,8 @@ func TestReconcileIsAllOrNothing(t *testing.T) {
 		}
 	}
 	var invalid *InvalidBackendError
-	if _, err = p.Reconcile("file", []Spec{at("b", 0, "", 0), at("c", MaxTier+1, "", 0)}); !errors.As(err, &invalid) || invalid.Field != "tier" {
+	if _, err = p.Reconcile("file", []Spec{at("b", 0, "", 0), at("c", MaxTier+1, "", 0)}); !errors.As(err, &invalid) ||
+		invalid.Field != "tier" {
 		t.Errorf("a tier out of range: error %v", err)
 	}
 	if p.snap.Load() != before || len(events.C()) > 0 {
@@ -108,7 +116,7 @@ func TestReconcileIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestReconcileKeepsWhatWasSet holds that an operator's setting lasts until the source says something else of it.
+// TestReconcileKeepsWhatWasSet holds that an operator's setting lasts until the source changes the same setting.
 func TestReconcileKeepsWhatWasSet(t *testing.T) {
 	p := made(t, Options{})
 	answer := at("a", 0, "", 10)
@@ -125,7 +133,8 @@ func TestReconcileKeepsWhatWasSet(t *testing.T) {
 	answer.Weight = 2
 	reconcile()
 	if b := p.Backends()[0]; b.Weight != 2 || b.Mode != Drain || b.MaxSessions != 5 {
-		t.Errorf("after a new weight it has weight %d, mode %v, limit %d; want 2, drain, 5", b.Weight, b.Mode, b.MaxSessions)
+		t.Errorf("after a new weight it has weight %d, mode %v, limit %d; want 2, drain, 5",
+			b.Weight, b.Mode, b.MaxSessions)
 	}
 	must(t, p.SetWeight("a", 9))
 	answer.Mode, answer.MaxSessions = Maintenance, 7
@@ -135,8 +144,8 @@ func TestReconcileKeepsWhatWasSet(t *testing.T) {
 	}
 }
 
-// TestReplacedBackendKeepsItsLeases holds that the leases on a backend outlive its replacement under the same id, and do not
-// count for the new one.
+// TestReplacedBackendKeepsItsLeases holds that the leases on a backend outlive its replacement under the same id, and
+// do not count for the new one.
 func TestReplacedBackendKeepsItsLeases(t *testing.T) {
 	p := made(t, Options{})
 	answer := at("a", 0, "", 1)
@@ -175,12 +184,13 @@ func TestNoteDiscovery(t *testing.T) {
 	failure := errors.New("no answer")
 	p.NoteDiscovery("dns", 3, Reconciled{Added: 2}, failure)
 	e, is := (<-s.C()).(Discovered)
-	if !is || e.Pool != "test" || e.Source != "dns" || e.Found != 3 || e.Changed.Added != 2 || e.Err != failure || e.At.IsZero() {
-		t.Errorf("told of %+v", e)
+	if !is || e.Pool != "test" || e.Source != "dns" || e.Found != 3 || e.Changed.Added != 2 || e.Err != failure ||
+		e.At.IsZero() {
+		t.Errorf("got of %+v", e)
 	}
 }
 
-// A sourced is what the model of TestReconcileFollowsItsModel knows of a backend.
+// A sourced is a backend in the model of TestReconcileFollowsItsModel.
 type sourced struct {
 	setting
 	source  string
@@ -188,13 +198,15 @@ type sourced struct {
 	backend *Backend
 }
 
-// reconciled is what Reconcile is to make of a pool, by its model, and false for an answer that is refused. In the end it forgets
-// those of away, the backends removed by hand, that may come back.
-func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced, r Reconciled, ok bool) {
+// reconciled returns the model of a pool after Reconcile, or false if the answer must be refused. It also deletes from
+// away, the backends removed by hand, those that may come back.
+func reconciled(model map[string]sourced, away map[named]Spec, source string, specs []Spec) (after map[string]sourced,
+	r Reconciled, ok bool) {
 	after = maps.Clone(model)
 	mentioned, kept, gone := make(map[string]Spec), make(map[string]bool), make(map[string]bool)
 	for i, s := range specs {
-		if _, twice := mentioned[s.ID]; twice || slices.ContainsFunc(specs[:i], func(o Spec) bool { return o.Addr == s.Addr }) {
+		if _, twice := mentioned[s.ID]; twice ||
+			slices.ContainsFunc(specs[:i], func(o Spec) bool { return o.Addr == s.Addr }) {
 			return model, Reconciled{}, false
 		}
 		mentioned[s.ID] = s
@@ -272,8 +284,8 @@ func settingOfSpec(s Spec) setting {
 	return setting{weight: s.Weight, verdict: Healthy, mode: s.Mode, most: s.MaxSessions, tier: s.Tier}
 }
 
-// TestReconcileFollowsItsModel has two sources and an operator make any sequence of changes to a few backends of a few
-// addresses, and holds the pool and its events against a map.
+// TestReconcileFollowsItsModel makes random changes by two sources and an operator to a few backends and addresses, and
+// compares the pool and its events with a map.
 func TestReconcileFollowsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, err := New(Options{Name: "test", Algorithm: "round_robin", Initial: Healthy})
@@ -287,8 +299,10 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 		draw := func(t *rapid.T) Spec {
 			id := id.Draw(t, "id")
 			s := spec(id, int(id[0]-'a')+rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "address")) // mostly its own
-			s.Weight, s.MaxSessions = rapid.Uint32Range(0, 2).Draw(t, "weight"), rapid.IntRange(0, 1).Draw(t, "max_sessions")
-			s.Tier, s.Zone = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "tier"), rapid.SampledFrom([]string{"", "", "", "z"}).Draw(t, "zone")
+			s.Weight, s.MaxSessions = rapid.Uint32Range(0, 2).Draw(t, "weight"),
+				rapid.IntRange(0, 1).Draw(t, "max_sessions")
+			s.Tier, s.Zone = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "tier"),
+				rapid.SampledFrom([]string{"", "", "", "z"}).Draw(t, "zone")
 			s.Mode = Mode(rapid.IntRange(0, 2).Draw(t, "mode"))
 			return s
 		}
@@ -312,11 +326,13 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 				}
 				after, want, ok := reconciled(model, away, source, specs)
 				before := p.snap.Load()
-				if d, err := p.WouldReconcile(source, specs); d.Counts != want || ok != (err == nil) || p.snap.Load() != before {
+				if d, err := p.WouldReconcile(source, specs); d.Counts != want || ok != (err == nil) ||
+					p.snap.Load() != before {
 					t.Fatalf("of %+v: foretold %+v, error %v, want %+v, taken: %v", specs, d, err, want, ok)
 				}
 				r, err := p.Reconcile(source, specs)
-				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) && !errors.Is(err, ErrDuplicateAddress) {
+				if r != want || ok != (err == nil) || !ok && !errors.Is(err, ErrDuplicateBackend) &&
+					!errors.Is(err, ErrDuplicateAddress) {
 					t.Fatalf("of %+v: %+v, error %v, want %+v, taken: %v", specs, r, err, want, ok)
 				}
 				if !ok && p.snap.Load() != before {
@@ -381,7 +397,7 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 					order, _ = follow(t, known, order, <-events.C())
 				}
 				if len(p.Backends()) != len(model) || len(known) != len(model) {
-					t.Fatalf("the pool has %v, its events tell of %v, want %v", ids(p), known, model)
+					t.Fatalf("the pool has %v, by its events %v, want %v", ids(p), known, model)
 				}
 				for _, m := range p.snap.Load().members {
 					b, want := m.info(), model[m.backend.id]
@@ -395,9 +411,11 @@ func TestReconcileFollowsItsModel(t *testing.T) {
 						model[b.ID] = want
 					}
 					if settingOf(b) != want.setting || known[b.ID] != want.setting {
-						t.Fatalf("%q is %+v, by the events %+v, want %+v", b.ID, settingOf(b), known[b.ID], want.setting)
+						t.Fatalf("%q is %+v, by the events %+v, want %+v", b.ID, settingOf(b), known[b.ID],
+							want.setting)
 					}
-					if m.backend != want.backend || b.Source != want.source || b.Addr != want.spec.Addr || b.Zone != want.spec.Zone {
+					if m.backend != want.backend || b.Source != want.source || b.Addr != want.spec.Addr ||
+						b.Zone != want.spec.Zone {
 						t.Fatalf("%q is %+v, another one: %v; want %+v", b.ID, b, m.backend != want.backend, want)
 					}
 				}

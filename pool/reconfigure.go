@@ -5,22 +5,23 @@ import (
 	"time"
 )
 
-// Reconfigure gives the pool other options while it is in use. They are checked as by New, and the name must be the pool's; on an
-// error nothing has changed. Options equal to those in force change nothing at all. The Clock stays the first one.
+// Reconfigure gives the pool other options while it is in use. They are checked as by New, and the name must be the
+// pool's; on an error nothing has changed. Options equal to those in force change nothing at all. The Clock stays the
+// first one.
 //
-// They are in force when it returns, all at once. Backends with their counters, leases, verdicts and modes, positions, times and
-// whoever waits stay, and what is not changed keeps its state:
-//   - Clients that were remembered remain so, the latest of them when there is room for fewer. Only with stickiness turned
-//     off are they forgotten.
-//   - Another zone or hash balance takes backends to other groups with their leases.
-//   - A backend that grows into its weight has as much of it as before and needs as much of the new SlowStart as it needed of the old
-//     one; with SlowStart turned off it has all.
-//   - Open breakers keep their time. Turned off, all are closed and what was counted is forgotten.
-//   - Who waits may go on waiting, also where there is room for fewer, and keeps its time.
-//   - CloseOnUnhealthy and CloseOnRemove say what becomes of leases at changes from then on; those before are not judged again.
-//   - Initial is for backends added from then on.
+// They take effect at once, before it returns. Backends keep their counters, leases, verdicts and modes; pickers keep
+// their positions and times; waiting sessions keep waiting. In detail:
+//   - Clients stay remembered, the most recently seen ones if there is room for fewer. Turning stickiness off forgets
+//     them.
+//   - A change of zone or hash balance moves backends with their leases to other groups.
+//   - A backend in slow start keeps the share of its weight that it has reached, and needs as large a part of the new
+//     SlowStart as it still needed of the old one. Turning SlowStart off gives it its full weight.
+//   - Open breakers keep their time. Turning breakers off closes them all and forgets the outcomes counted.
+//   - Waiting sessions keep their places and times, even if there is now room for fewer.
+//   - CloseOnUnhealthy and CloseOnRemove apply to later changes of backends; earlier changes are not judged again.
+//   - Initial applies to backends added later.
 //
-// No pick is delayed by it, or refused that would have been served before and after.
+// It delays no pick, and refuses none that would have been served both before and after it.
 func (p *Pool) Reconfigure(o Options) error {
 	o.Clock = p.clock
 	if o.Name != p.name {
@@ -42,14 +43,14 @@ func (p *Pool) Reconfigure(o Options) error {
 	p.grantTrialsLocked(o.Breaker.Trials - old.Breaker.Trials)
 	p.mu.Unlock()
 	if old.sticky != nil && next.sticky != nil {
-		next.sticky.takeOver(old.sticky, p.clock()) // who came while the table was made
+		next.sticky.takeOver(old.sticky, p.clock()) // clients that came while the table was made
 	}
 	p.wakeRun()
 	p.queue.serve()
 	return nil
 }
 
-// regroupLocked has every backend compete where the zone in force wants it.
+// regroupLocked moves every backend to its group under the zone in force.
 func (p *Pool) regroupLocked() {
 	for _, m := range p.byID {
 		if g := p.groupLocked(m.spec); m.backend.group.Load() != g {
@@ -58,7 +59,7 @@ func (p *Pool) regroupLocked() {
 	}
 }
 
-// adjustedLocked is what becomes of backends when the settings that were old are other ones.
+// adjustedLocked returns the changes of backends that follow from the change of settings from old.
 func (p *Pool) adjustedLocked(old *settings) changes {
 	var c changes
 	now := p.clock()
@@ -76,8 +77,8 @@ func (p *Pool) adjustedLocked(old *settings) changes {
 	return c
 }
 
-// grantTrialsLocked gives half-open breakers the trials that they need more than before; without, one that has used up its own
-// would be half-open for ever.
+// grantTrialsLocked gives half-open breakers more trials. Otherwise one that has used up its trials and now needs more
+// successes would stay half-open for ever.
 func (p *Pool) grantTrialsLocked(more int) {
 	if more <= 0 {
 		return

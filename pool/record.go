@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A signal is what leases found out about a backend and Run has not acted upon yet.
+// A signal is a finding of leases about a backend that Run has not acted on yet.
 type signal = uint32
 
 const (
@@ -15,19 +15,20 @@ const (
 	trialFailed
 )
 
-// A record is what the leases on one backend came to of late. It is safe for concurrent use.
+// A record counts the recent outcomes of the leases on one backend. It is safe for concurrent use.
 type record struct {
 	failures  atomic.Int32 // in a row
 	signal    atomic.Uint32
 	trials    trials
 	suspicion suspicion
 
-	// The outcomes of this and of the last half of a window, for the ratio: failures in the upper half of the word.
-	half      atomic.Int64 // which half of the time that now is
+	// The outcomes of the current and the previous half of a window, for the ratio. A word has failures in its upper
+	// half and all outcomes in its lower half.
+	half      atomic.Int64 // the number of the current half, counted from time 0
 	now, last atomic.Uint64
 }
 
-// reset forgets all but a trial under way.
+// reset forgets everything but trials under way.
 func (r *record) reset() {
 	r.failures.Store(0)
 	r.signal.Store(noSignal)
@@ -38,7 +39,8 @@ func (r *record) reset() {
 // count adds an outcome to its half of a window and returns the failures and all outcomes of the last window.
 func (r *record) count(failed bool, now, window time.Duration) (failures, all uint32) {
 	half := int64(now / max(window/2, 1))
-	// One far behind is of another window, the pool's before it was reconfigured; just behind is a caller that was slower.
+	// A half number far ahead of ours is from another window length, before the pool was reconfigured; one ahead by one
+	// is from a faster caller.
 	if old := r.half.Load(); (old < half || old > half+1) && r.half.CompareAndSwap(old, half) {
 		before := r.now.Swap(0)
 		if old != half-1 {
@@ -54,8 +56,8 @@ func (r *record) count(failed bool, now, window time.Duration) (failures, all ui
 	return uint32(sum >> 32), uint32(sum)
 }
 
-// failed reports whether an outcome speaks against the backend, and spoke whether it says anything; see docs/pools.md for why no
-// other does. Hints are judged by judge.
+// failed reports whether an outcome counts as a failure of the backend, and in spoke whether it counts at all;
+// docs/pools.md has the reasons. judge handles hints.
 func (o Outcome) failed() (failed, spoke bool) {
 	switch o {
 	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly:
@@ -66,14 +68,14 @@ func (o Outcome) failed() (failed, spoke bool) {
 	return false, false
 }
 
-// judge takes the outcome of a lease into the backend's record. It is called at every release, and for a good session of a
-// backend without failures it is two atomic loads. What sessions of before find out does not count while the breaker is not
-// closed: they were there when it opened.
+// judge adds the outcome of a lease to the backend's record. It is called at every release, and costs two atomic loads
+// for a good session of a backend without failures. While the breaker is not closed, the outcomes of older sessions do
+// not count: they began before it opened.
 func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	r := &l.b.record
 	failed, spoke := o.failed()
 	if o.hint() {
-		// Without checks nobody else looks; then a hint a second counts.
+		// Without checks nothing else examines the backend; then one hint a second counts.
 		failed = p.suspect(s, l.b) && o == ICMPError && !s.Checked
 		spoke = failed
 	}
@@ -100,8 +102,8 @@ func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	}
 }
 
-// judgeWorking takes in that the backend works: that is known with its first byte, or when it has held a connection, and not after
-// the hours that a session may last.
+// judgeWorking records that the backend works. It is called at the first byte or once the backend has held a
+// connection, since the end of the session may be hours away.
 func (p *Pool) judgeWorking(s *settings, l *Lease) {
 	r := &l.b.record
 	if l.trial != 0 {
@@ -121,8 +123,8 @@ func (r *record) succeeded() {
 	}
 }
 
-// judgeTrial takes the outcome of a trial: one failure opens the breaker again, and as many successes as there are trials
-// close it. One that says nothing gives its place back.
+// judgeTrial records the outcome of a trial: one failure opens the breaker again, and as many successes as there are
+// trials close it. A neutral outcome gives the trial's place back.
 func (p *Pool) judgeTrial(s *settings, r *record, grant uint32, failed, spoke bool) {
 	switch {
 	case !spoke:
@@ -136,7 +138,7 @@ func (p *Pool) judgeTrial(s *settings, r *record, grant uint32, failed, spoke bo
 	p.wakeRun()
 }
 
-// trip has Run open the breaker. Of many failures at once only one needs to.
+// trip signals Run to open the breaker. Of many concurrent failures only one needs to.
 func (p *Pool) trip(r *record) {
 	if r.signal.CompareAndSwap(noSignal, tripped) {
 		p.wakeRun()

@@ -2,10 +2,11 @@ package pool
 
 import "github.com/limeload/limeload-l4/algo"
 
-// A replica is a copy of a snapshot with backends, loads and pickers of its own: what is picked of it leaves no trace in the pool.
+// A replica is a copy of a snapshot with its own backends, loads and pickers: a pick from it changes nothing in the
+// pool.
 type replica struct {
 	*snapshot
-	of map[*Backend]*Backend // the copy of each of the pool's
+	of map[*Backend]*Backend // from the pool's backends to their copies
 }
 
 // replica returns a copy of the snapshot as it is at this moment.
@@ -31,7 +32,7 @@ func (s *snapshot) replica() *replica {
 	return r
 }
 
-// replica returns a copy with what a pick goes by, and none of the counters.
+// replica returns a copy with the state that a pick uses, without the counters.
 func (b *Backend) replica() *Backend {
 	r := &Backend{id: b.id, addr: b.addr, tier: b.tier, pool: b.pool}
 	r.group.Store(b.group.Load())
@@ -55,7 +56,7 @@ func (r *replica) tier(t *tier) *tier {
 	return c
 }
 
-// backends returns the copies of the pool's backends, but of those that it has no more.
+// backends returns the copies of these backends, without those that the pool no longer has.
 func (r *replica) backends(of []*Backend) []*Backend {
 	var copies []*Backend
 	for _, b := range of {
@@ -66,8 +67,8 @@ func (r *replica) backends(of []*Backend) []*Backend {
 	return copies
 }
 
-// home returns the copy of the backend that the client is remembered to have had, or nil.
-func (r *replica) home(pc *PickContext) *Backend {
+// last returns the copy of the backend that is remembered for the client, or nil.
+func (r *replica) last(pc *PickContext) *Backend {
 	t := r.settings.sticky
 	if t == nil {
 		return nil

@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// Restore does again what Overrides told of, in a new pool: all at once, or on an error nothing. It may be called before or after
-// the first Reconcile. It returns what was overruled:
-//   - A changed setting is taken up unless the source says something else of it than it did then (Base). Another address, tier or zone
-//     does not matter: what was set belongs to the backend's id.
+// Restore applies overrides that Overrides has returned to a new pool: all at once, or nothing on an error. It may be
+// called before or after the first Reconcile. It returns the overruled ones:
+//   - A changed setting is applied unless the source has changed it since (Base). Another address, tier or zone does
+//     not matter: overrides belong to the backend's id.
 //   - A removed backend is removed.
-//   - An added backend is added unless the pool has one of its id or address. What Configuration names afterwards takes its place.
+//   - An added backend is added unless the pool has one of its id or address. Backends that Configuration names later
+//     replace it.
 //
-// What a source has not named yet waits until it does, however long that takes, and is then judged in the same way, in silence. A
-// backend that is added does not start slowly.
+// Overrides of a backend that its source has not named yet wait until it does, however long that takes; then the same
+// rules apply, without a report. An added backend does not start slowly.
 //
 // The error is an *InvalidOverrideError.
 func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
@@ -28,7 +29,8 @@ func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
 			seen[of] = true
 		}
 		if err != nil {
-			return nil, fmt.Errorf("pool %s: restore: %w", p.name, &InvalidOverrideError{Index: i, Override: overrides[i], Err: err})
+			return nil, fmt.Errorf("pool %s: restore: %w",
+				p.name, &InvalidOverrideError{Index: i, Override: overrides[i], Err: err})
 		}
 		checked[i] = o
 	}
@@ -40,11 +42,12 @@ func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
 }
 
 func (p *Pool) restoreLocked(overrides []Override) []Unapplied {
-	r := &restoring{pool: p, now: time.Now(), ids: make(map[string]*member, len(p.byID)), addrs: make(map[netip.AddrPort]*member)}
+	r := &restoring{pool: p, now: time.Now(), ids: make(map[string]*member, len(p.byID)),
+		addrs: make(map[netip.AddrPort]*member)}
 	for id, m := range p.byID {
 		r.ids[id] = m
 	}
-	for _, o := range overrides { // removals first: what was added by hand may stand where something was removed
+	for _, o := range overrides { // removals first: a backend added by hand may have the address of a removed one
 		switch o.Kind {
 		case OverrideRemoved:
 			r.remove(o)
@@ -66,17 +69,17 @@ func (p *Pool) restoreLocked(overrides []Override) []Unapplied {
 	return r.unapplied
 }
 
-// restoring is a Restore under way, with Pool.mu held.
+// restoring is the state of one call of Restore, with Pool.mu held.
 type restoring struct {
 	pool      *Pool
 	now       time.Time
 	changes   changes
-	ids       map[string]*member         // of the backends that there will be
+	ids       map[string]*member         // the backends that there will be
 	addrs     map[netip.AddrPort]*member // the same, by address
 	unapplied []Unapplied
 }
 
-// mine returns the backend that the override's source has named already, or nil.
+// mine returns the override's backend if its source has named it already, or nil.
 func (r *restoring) mine(o Override) *member {
 	if m := r.pool.byID[o.Base.ID]; m != nil && m.source == o.Source {
 		return m
@@ -134,7 +137,7 @@ func (r *restoring) add(o Override) {
 	r.changes.added = append(r.changes.added, m)
 }
 
-// take gives a backend that its source has just named the run-time values that waited for it.
+// take applies the run-time values that waited for a backend which its source has just named.
 func (m *member) take(o Override) {
 	o, _ = o.against(m.spec)
 	if o.Weight != nil {
@@ -150,6 +153,6 @@ func (m *member) take(o Override) {
 
 // A removal is a backend that was removed by hand.
 type removal struct {
-	spec    Spec // as its source described it last
-	awaited bool // it was restored, and its source has not named it yet
+	spec    Spec // its last description by its source
+	awaited bool // it was restored, and its source has not named the backend yet
 }

@@ -1,22 +1,23 @@
 package pool
 
-// A Revocation says why the leases on a backend are to be given back.
+// A Revocation says why the leases on a backend must be given back.
 type Revocation uint8
 
 // The revocations.
 const (
-	RevokedUnhealthy Revocation = iota // the checks judge it unhealthy, or of the wrong role
-	RevokedRemoved                     // it was removed from the pool, or put into maintenance
+	RevokedUnhealthy Revocation = iota // the backend became unhealthy or had the wrong role
+	RevokedRemoved                     // the backend was removed from the pool or put into maintenance
 )
 
-// OnRevoke has f told of each backend whose leases are to be given back, because the pool's options say so and it became
-// unhealthy or had the wrong role, was removed or went into maintenance. One that is tried although it is unhealthy keeps its
-// leases, also when others are healthy again, until its verdict becomes the wrong role.
+// OnRevoke registers f, which is called with each backend whose leases must be given back. These are backends that
+// became unhealthy or had the wrong role, or that were removed or put into maintenance, if the pool's options say so.
+// An unhealthy backend that is tried for want of healthy ones keeps its leases, also when others are healthy again,
+// until its verdict becomes WrongRole.
 //
-// f is called in the order of the changes, after the backend is out of use and while the pool takes no other change: it must
-// not block, and not call methods that change the pool.
+// f is called in the order of the changes, after the backend is out of use and with the pool's mutex held: it must not
+// block, nor call methods that change the pool.
 //
-// A lease that was picked just before may reach its holder after f was called; Backend.Revoked tells.
+// A lease that was picked just before may reach its holder after the call of f; the holder then checks Backend.Revoked.
 func (p *Pool) OnRevoke(f func(*Backend, Revocation)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -32,13 +33,13 @@ func (p *Pool) revokeLocked(old, next *member) {
 	case p.settings().CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
 		why = RevokedRemoved
 	case p.settings().CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
-		!(old.verdict.final() && b.revoked.Load()): // it is not when it was tried in spite of the verdict before
+		!(old.verdict.final() && b.revoked.Load()): // not so if it was tried in spite of its earlier verdict
 		why = RevokedUnhealthy
 	default:
 		return
 	}
 	if b.inUse.Load() {
-		return // no other is healthy, and so it is tried all the same
+		return // no other backend is healthy, so this one stays in use
 	}
 	b.revoked.Store(true)
 	p.counts.revocations.Add(1)

@@ -6,23 +6,24 @@ import (
 	"testing"
 )
 
-// revocations has the pool's revocations noted, as ids, with "-" for a backend that was removed or is in maintenance.
+// revocations records the pool's revocations as ids, with "-" for a backend that was removed or is in maintenance; take
+// returns those since its last call.
 func revocations(t testing.TB, p *Pool) (take func() []string) {
-	var told []string
+	var revoked []string
 	p.OnRevoke(func(b *Backend, why Revocation) {
 		if !b.Revoked() || b.inUse.Load() {
-			t.Errorf("%s is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+			t.Errorf("%s is revoked with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
 		}
-		told = append(told, map[Revocation]string{RevokedUnhealthy: "", RevokedRemoved: "-"}[why]+b.ID())
+		revoked = append(revoked, map[Revocation]string{RevokedUnhealthy: "", RevokedRemoved: "-"}[why]+b.ID())
 	})
 	return func() []string {
-		ids := told
-		told = nil
+		ids := revoked
+		revoked = nil
 		return ids
 	}
 }
 
-// TestRevocations holds what revokes the leases on a backend, by the options, in the order of the changes.
+// TestRevocations holds which changes revoke the leases on a backend under which options, in the order of the changes.
 func TestRevocations(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -32,12 +33,14 @@ func TestRevocations(t *testing.T) {
 		{"keep all", Options{}, nil},
 		{"close the unhealthy", Options{CloseOnUnhealthy: true}, []string{"ill", "ill"}},
 		{"close the removed", Options{CloseOnRemove: true}, []string{"-serviced", "-gone", "-found"}},
-		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true}, []string{"ill", "-serviced", "ill", "-gone", "-found"}},
+		{"close both", Options{CloseOnUnhealthy: true, CloseOnRemove: true},
+			[]string{"ill", "-serviced", "ill", "-gone", "-found"}},
 		{"try all", Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, []string{"ill", "ill"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0), at("gone", 0, "", 0), at("well", 0, "", 0))
-			told := revocations(t, p)
+			p := made(t, tt.o, at("ill", 0, "", 0), at("serviced", 0, "", 0), at("drained", 0, "", 0),
+				at("gone", 0, "", 0), at("well", 0, "", 0))
+			revoked := revocations(t, p)
 			must(t, p.SetVerdict("ill", Unhealthy, ""))
 			must(t, p.SetMode("serviced", Maintenance))
 			must(t, p.SetWeight("serviced", 3)) // which is no news
@@ -56,22 +59,23 @@ func TestRevocations(t *testing.T) {
 			must(t, err)
 			_, err = p.Reconcile("file", nil)
 			must(t, err)
-			// The last one falls ill: with TryAllWhenNone it is in use all the same, and so keeps its sessions.
+			// The last one becomes unhealthy: with TryAllWhenNone it stays in use, and so keeps its sessions.
 			must(t, p.SetVerdict("well", Unhealthy, ""))
 			want := tt.want
 			if tt.o.CloseOnUnhealthy && !tt.o.TryAllWhenNone {
 				want = append(want, "well")
 			}
-			wantIDs(t, "told of", told(), want...)
+			wantIDs(t, "revoked", revoked(), want...)
 		})
 	}
 }
 
-// TestVerdictsThatRevoke holds which verdicts end sessions: lag does not, whatever comes after it counts.
+// TestVerdictsThatRevoke holds which verdicts end sessions: lag does not, but a later verdict does.
 func TestVerdictsThatRevoke(t *testing.T) {
 	for verdicts, want := range map[[2]Verdict]bool{
 		{Healthy, Unhealthy}: true, {Healthy, WrongRole}: true, {Healthy, Lagging}: false, {Healthy, Unknown}: false,
-		{Lagging, WrongRole}: true, {Unhealthy, WrongRole}: false, {WrongRole, Lagging}: false, {Unknown, Unhealthy}: true,
+		{Lagging, WrongRole}: true, {Unhealthy, WrongRole}: false, {WrongRole, Lagging}: false,
+		{Unknown, Unhealthy}: true,
 	} {
 		p := made(t, Options{CloseOnUnhealthy: true}, at("a", 0, "", 0))
 		must(t, p.SetVerdict("a", verdicts[0], ""))
@@ -84,16 +88,16 @@ func TestVerdictsThatRevoke(t *testing.T) {
 	}
 }
 
-// TestRevocationOfTheTried holds that with all of them tried none is revoked, but for one that turns out to have the wrong
-// role, although it was unhealthy before.
+// TestRevocationOfTheTried holds that while all backends are tried no leases are revoked, except on one that turns out
+// to have the wrong role, even if it was unhealthy before.
 func TestRevocationOfTheTried(t *testing.T) {
-	p := made(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{CloseOnUnhealthy: true, TryAllWhenNone: true})
 	_, leases := picks(p, 2)
 	a := leases[0].Backend()
-	told := revocations(t, p)
+	revoked := revocations(t, p)
 	for _, step := range []struct {
 		judgements []Judgement
-		told       []string
+		want       []string
 		revoked    bool // a is
 	}{
 		{[]Judgement{{"a", Unhealthy, ""}}, []string{"a"}, true},
@@ -110,29 +114,32 @@ func TestRevocationOfTheTried(t *testing.T) {
 		{[]Judgement{{"a", Healthy, ""}}, nil, false},
 	} {
 		must(t, p.SetVerdicts(step.judgements...))
-		wantIDs(t, fmt.Sprintf("told of after %v", step.judgements), told(), step.told...)
+		wantIDs(t, fmt.Sprintf("revoked after %v", step.judgements), revoked(), step.want...)
 		if a.Revoked() != step.revoked {
 			t.Errorf("after %v a is revoked: %v, want %v", step.judgements, a.Revoked(), step.revoked)
 		}
 	}
 }
 
-// TestRevocationsOfOneCall holds that all that a call takes out of use is so before anybody is told, in the order of the
-// changes, and that everybody who asked is told.
+// TestRevocationsOfOneCall holds that all backends of one call are out of use before the first revocation, that
+// revocations are in the order of the changes, and that each function of OnRevoke is called.
 func TestRevocationsOfOneCall(t *testing.T) {
-	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+	p := made(t, Options{CloseOnUnhealthy: true, CloseOnRemove: true}, at("a", 0, "", 0), at("b", 0, "", 0),
+		at("c", 0, "", 0))
 	first, second := revocations(t, p), revocations(t, p)
 	p.OnRevoke(func(*Backend, Revocation) {
 		if l, err := p.Pick(PickContext{}); err != ErrNoBackend {
-			t.Errorf("while it is told of, %s can be picked", l.Backend().ID())
+			t.Errorf("while it is revoked, %s can be picked", l.Backend().ID())
 		}
 	})
-	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""}, Judgement{"c", Lagging, ""}))
-	wantIDs(t, "the first is told of", first(), "a", "b") // c lags only, as it was judged last
-	wantIDs(t, "the second is told of", second(), "a", "b")
+	must(t, p.SetVerdicts(Judgement{"c", Unhealthy, ""}, Judgement{"a", WrongRole, ""}, Judgement{"b", Unhealthy, ""},
+		Judgement{"c", Lagging, ""}))
+	wantIDs(t, "the first gets", first(), "a", "b") // c lags only, as it was judged last
+	wantIDs(t, "the second gets", second(), "a", "b")
 }
 
-// TestRevocationOfTheReplaced holds that the backend before is told of when a source moves one, or puts it into maintenance.
+// TestRevocationOfTheReplaced holds that the old backend is revoked when a source moves a backend or puts it into
+// maintenance.
 func TestRevocationOfTheReplaced(t *testing.T) {
 	p := made(t, Options{CloseOnRemove: true})
 	answer := []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0)}
@@ -142,12 +149,12 @@ func TestRevocationOfTheReplaced(t *testing.T) {
 		must(t, err)
 	}
 	reconcile()
-	told := revocations(t, p)
+	revoked := revocations(t, p)
 	_, leases := picks(p, 3)
 	answer[0].Addr = netip.MustParseAddrPort("127.9.9.9:9")
 	answer[1].Mode, answer[2].Mode = Maintenance, Drain
 	reconcile()
-	wantIDs(t, "told of", told(), "-a", "-b")
+	wantIDs(t, "revoked", revoked(), "-a", "-b")
 	for _, l := range leases {
 		if b := l.Backend(); b.Revoked() != (b.ID() != "c") {
 			t.Errorf("the lease on %s is revoked: %v", b.ID(), b.Revoked())

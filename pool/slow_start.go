@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// noteReturn sees whether a backend becomes eligible with next, the settings that follow old; nil is none before.
+// noteReturn starts the slow start of a backend that becomes eligible by the change from old to next; old is nil for a
+// new backend.
 func (p *Pool) noteReturn(old, next *member) {
 	if old != nil && old.eligible() || !next.eligible() {
 		if next.verdict.failing() {
-			next.fresh = false // what recovers later starts slowly
+			next.fresh = false // a later recovery starts slowly
 		}
 		return
 	}
@@ -22,8 +23,8 @@ func (p *Pool) noteReturn(old, next *member) {
 	}
 }
 
-// regrow keeps the part of its weight that a backend has at now when slow start takes another time, and reports whether that is a
-// change. One that has all of it does not start again.
+// regrow keeps the part of its weight that a backend has at now when SlowStart changes, and reports whether that
+// changes the member. A backend at its full weight does not start again.
 func (m *member) regrow(from, to, now time.Duration) bool {
 	if !m.returning || from == to {
 		return false
@@ -36,29 +37,30 @@ func (m *member) regrow(from, to, now time.Duration) bool {
 	return true
 }
 
-// slowSteps is in how many steps a weight grows.
+// slowSteps is the number of steps in which a weight grows.
 const slowSteps = 100
 
-// slowStarts is the backends of a snapshot that still grow into their weights. Whoever picks lets them grow: that needs no
-// goroutine, and where nobody picks nobody is to know.
+// slowStarts has the backends of a snapshot whose weights still grow. Picks advance the growth, so it needs no
+// goroutine; without picks nobody could notice it.
 type slowStarts struct {
 	// set once, then read-only
 	growing []growing
 	length  time.Duration
 
-	next atomic.Int64 // when they grow again, on the pool's clock; grown when all have
+	next atomic.Int64 // when they grow next, on the pool's clock; grown when none grows any more
 }
 
-// grown is when weights grow that have grown: never.
+// grown is the time of the next growth after the last one: never.
 const grown = math.MaxInt64
 
-// A growing backend had its return at a time of the pool's clock.
+// A growing is a backend and the time of its return, on the pool's clock.
 type growing struct {
 	backend *Backend
 	since   time.Duration
 }
 
-// slowStartsLocked returns the eligible backends that still grow, or nil; the others have their whole weight.
+// slowStartsLocked returns the eligible backends whose weights still grow, or nil, and gives all others their full
+// weight.
 func (p *Pool) slowStartsLocked() *slowStarts {
 	length := p.settings().SlowStart
 	if length == 0 && !p.slowed {
@@ -81,7 +83,7 @@ func (p *Pool) slowStartsLocked() *slowStarts {
 	return s
 }
 
-// grow gives the backends the share of their weight that they have at now.
+// grow sets the share of their weight that the backends have at this time.
 func (s *slowStarts) grow(clock func() time.Duration) {
 	next := s.next.Load()
 	if next == grown {

@@ -13,10 +13,10 @@ type snapshot struct {
 	settings *settings
 	members  []*member // in the order of their addition
 	eligible int
-	tiers    []*tier    // those with an eligible backend, in the order in which they are asked
+	tiers    []*tier    // those with an eligible backend, in the order in which picks ask them
 	trials   []*Backend // whose breakers are half-open
 	slow     *slowStarts
-	tryAll   bool // nobody is healthy, and so all that are enabled are eligible
+	tryAll   bool // no backend is healthy, and so all enabled ones are eligible
 }
 
 // A tier is the eligible backends of one group, and their picker. It is immutable.
@@ -27,13 +27,13 @@ type tier struct {
 	picker   algo.Picker
 }
 
-// A group is what a backend competes in: those of one tier, and of these the ones in the pool's zone and the others. It
-// holds what outlives the tier's snapshots. A backend stays in its tier for life, and in its group until the pool has another zone: so
-// its leases count in one of two totals.
+// A group is the backends of one tier that are in the pool's zone, or those that are not. It holds the state that
+// outlives a tier's snapshots. A backend never changes its tier, and changes its group only when the pool's zone
+// changes: so its leases count in one of two totals.
 type group struct {
 	// set once, then read-only
 	tier  int
-	other bool // not of the zone that the pool prefers
+	other bool // the group of backends outside the preferred zone
 
 	state algo.State
 	total algo.Total // of the leases of the eligible ones; counted only for a hash balance
@@ -41,7 +41,7 @@ type group struct {
 	eligible []*member // used while a snapshot is made, with Pool.mu held
 }
 
-// compare orders groups as they are asked.
+// compare orders groups as picks ask them.
 func (g *group) compare(other *group) int {
 	if c := cmp.Compare(g.tier, other.tier); c != 0 || g.other == other.other {
 		return c
@@ -67,8 +67,8 @@ func (p *Pool) groupLocked(s Spec) *group {
 	return g
 }
 
-// replaceLocked makes members the pool's snapshot. A tier in which nothing changed keeps its picker: the first verdicts of
-// many backends that stay out of use cost next to nothing.
+// replaceLocked makes a snapshot of members and puts it in force. An unchanged tier keeps its picker, so that the first
+// verdicts of many backends that stay out of use cost next to nothing.
 func (p *Pool) replaceLocked(members []*member) {
 	old := p.snap.Load()
 	s := &snapshot{settings: p.settings(), members: members}
@@ -92,7 +92,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		}
 	}
 	if len(s.trials) > 0 {
-		p.wakeRun() // they have their time from now on
+		p.wakeRun() // their time begins now
 	}
 	s.slow = p.slowStartsLocked()
 	for _, g := range p.groups {
@@ -101,15 +101,15 @@ func (p *Pool) replaceLocked(members []*member) {
 	p.publishTiersLocked(old, s)
 }
 
-// publishTiersLocked puts s in old's place. What leaves is out of use before the call that made it leave returns, and what
-// comes is in the totals before the first pick of it. What changes over from one total to another is in both meanwhile: whoever picks
-// by either snapshot finds its own whole.
+// publishTiersLocked replaces old with s. A backend that leaves is out of use before it returns, and a new one is in
+// the totals before its first pick. A backend that moves from one total to another is in both meanwhile, so that the
+// totals of both snapshots are complete.
 func (p *Pool) publishTiersLocked(old, s *snapshot) {
-	p.edition++
+	p.generation++
 	s.noteDrainsLocked()
 	for _, t := range s.tiers {
 		for _, b := range t.backends {
-			b.edition = p.edition
+			b.generation = p.generation
 			if g := t.counting(s.settings); g != nil && g != b.counted {
 				g.total.Join(&b.load)
 				if b.counted == nil {
@@ -125,7 +125,7 @@ func (p *Pool) publishTiersLocked(old, s *snapshot) {
 	p.snap.Store(s)
 	for _, t := range old.tiers {
 		for _, b := range t.backends {
-			if b.edition != p.edition {
+			if b.generation != p.generation {
 				b.inUse.Store(false)
 				b.countIn(nil)
 			}
@@ -135,7 +135,7 @@ func (p *Pool) publishTiersLocked(old, s *snapshot) {
 	if old.settings == s.settings {
 		return
 	}
-	for _, t := range s.tiers { // a zone or a balance may be another
+	for _, t := range s.tiers { // the zone or the hash balance may have changed
 		for _, b := range t.backends {
 			b.countIn(t.counting(s.settings))
 		}
@@ -150,7 +150,8 @@ func (t *tier) counting(s *settings) *group {
 	return t.group
 }
 
-// countIn has the backend, which has joined g's total if g is not nil, leave another one's.
+// countIn makes g, which may be nil, the only group that counts the backend. The backend has joined g's total already;
+// it leaves that of its former group.
 func (b *Backend) countIn(g *group) {
 	if b.counted != nil && b.counted != g {
 		b.counted.total.Leave(&b.load)
@@ -158,7 +159,7 @@ func (b *Backend) countIn(g *group) {
 	b.counted = g
 }
 
-// tierLocked returns the tier of a group's eligible members, the old one if it serves.
+// tierLocked returns the tier of a group's eligible members, that of old if it is still right.
 func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 	for _, t := range old.tiers {
 		if t.group == g && old.settings.picksLike(p.settings()) && t.is(g.eligible) {
@@ -172,7 +173,8 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 		t.weights = append(t.weights, m.weight)
 		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
 	}
-	picker, err := algo.Build(p.settings().Algorithm, candidates, algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
+	picker, err := algo.Build(p.settings().Algorithm, candidates,
+		algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
 	if err != nil {
 		panic(fmt.Sprintf("pool %s: algorithm known to New is unknown now: %v", p.name, err))
 	}

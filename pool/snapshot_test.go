@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -29,7 +30,9 @@ func made(t testing.TB, o Options, specs ...Spec) *Pool {
 
 // at returns a backend of a tier and zone that takes so many sessions at once.
 func at(id string, tier int, zone string, most int) Spec {
-	h := algo.HashString(id)
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(id))
+	h := hash.Sum64()
 	s := spec(id, int(h%60_000))
 	s.Addr = netip.AddrPortFrom(s.Addr.Addr(), uint16(1+h>>32%60_000)) // no two share an address
 	s.Tier, s.Zone, s.MaxSessions = tier, zone, most
@@ -61,7 +64,8 @@ func wantIDs(t testing.TB, what string, got []string, want ...string) {
 
 // TestTiersSpillOverAndReturn fills the tiers one after the other and empties the first again.
 func TestTiersSpillOverAndReturn(t *testing.T) {
-	p := made(t, Options{Algorithm: "first"}, at("low", 7, "", 1), at("b", 0, "", 1), at("a", 0, "", 1), at("middle", 3, "", 0))
+	p := made(t, Options{Algorithm: "first"}, at("low", 7, "", 1), at("b", 0, "", 1), at("a", 0, "", 1),
+		at("middle", 3, "", 0))
 	ids, leases := picks(p, 4)
 	wantIDs(t, "as they fill", ids, "b", "a", "middle", "middle") // the unlimited tier never spills
 	leases[0].Release(Served)
@@ -83,8 +87,8 @@ func TestTiersSpillOverAndReturn(t *testing.T) {
 	wantIDs(t, "without any", ids, "none")
 }
 
-// TestFirstTierHasAllWhileItCan holds for every algorithm that a stand-in gets nothing while there is room in the first tier,
-// whatever the tiers' numbers, and all that there is none for.
+// TestFirstTierHasAllWhileItCan holds for every algorithm that a later tier gets nothing while the first has room,
+// whatever the tiers' numbers, and gets the rest.
 func TestFirstTierHasAllWhileItCan(t *testing.T) {
 	for _, k := range algo.Kinds() {
 		t.Run(k.Name, func(t *testing.T) {
@@ -126,7 +130,8 @@ func TestTriedOnesLeadToTheNextTier(t *testing.T) {
 
 // TestRetriesOfFirstKeepTheOrder holds that a stand-in is the next in the file, for every client.
 func TestRetriesOfFirstKeepTheOrder(t *testing.T) {
-	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 0), at("b", 0, "", 1), at("c", 0, "", 0), at("d", 0, "", 0))
+	p := made(t, Options{Algorithm: "first"}, at("a", 0, "", 0), at("b", 0, "", 1), at("c", 0, "", 0),
+		at("d", 0, "", 0))
 	for i := range 20 {
 		pc := PickContext{Client: client(i)}
 		var ids []string
@@ -177,21 +182,24 @@ func TestZoneIsPreferredWithinATier(t *testing.T) {
 	wantIDs(t, "as they fail", ids, "near", "far", "standin")
 }
 
-// TestWhenNoneIsHealthy holds both answers to that, and that the first healthy one ends it.
+// TestWhenNoneIsHealthy holds the effect of TryAllWhenNone, on and off, and that the first healthy backend ends it.
 func TestWhenNoneIsHealthy(t *testing.T) {
 	drained := at("drained", 0, "", 0)
 	drained.Mode = Drain
 	light := at("light", 0, "", 0)
 	light.Weight = 0
 	for _, all := range []bool{false, true} {
-		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), at("replica", 0, "", 0), drained, light)
-		must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Lagging, ""}, Judgement{"replica", WrongRole, ""}))
+		p := made(t, Options{TryAllWhenNone: all}, at("a", 0, "", 0), at("b", 1, "", 0), at("replica", 0, "", 0),
+			drained, light)
+		must(t, p.SetVerdicts(Judgement{"a", Unhealthy, ""}, Judgement{"b", Lagging, ""},
+			Judgement{"replica", WrongRole, ""}))
 		want := []string(nil)
 		if all {
 			want = []string{"a", "b"}
 		}
 		if got := pickable(p); !slices.Equal(got, want) || p.TriesAll() != all || p.Eligible() != len(want) {
-			t.Errorf("when none is healthy, all = %v: pickable are %v, want %v; TriesAll %v, Eligible %d", all, got, want, p.TriesAll(), p.Eligible())
+			t.Errorf("when none is healthy, all = %v: pickable are %v, want %v; TriesAll %v, Eligible %d",
+				all, got, want, p.TriesAll(), p.Eligible())
 		}
 		must(t, p.SetVerdict("b", Healthy, "test"))
 		if got := pickable(p); !slices.Equal(got, []string{"b"}) || p.TriesAll() {
@@ -200,8 +208,8 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	}
 }
 
-// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error are as ever while all are tried, that those of which
-// nothing is known yet are tried, too, and that a new backend ends it.
+// TestTryingAllKeepsTheRest holds that tiers, limits and the queue's error stay the same while all backends are tried,
+// that unchecked ones are tried too, and that a new backend ends it.
 func TestTryingAllKeepsTheRest(t *testing.T) {
 	p, err := New(Options{Name: "test", Algorithm: "first", TryAllWhenNone: true})
 	must(t, err)
@@ -228,7 +236,7 @@ func TestTryingAllKeepsTheRest(t *testing.T) {
 	}
 }
 
-// TestOneRebuildForManyVerdicts holds that verdicts given together are put in force together, also when some fail.
+// TestOneRebuildForManyVerdicts holds that verdicts given together take effect together, even if some are invalid.
 func TestOneRebuildForManyVerdicts(t *testing.T) {
 	var specs []Spec
 	var judgements []Judgement
@@ -241,15 +249,17 @@ func TestOneRebuildForManyVerdicts(t *testing.T) {
 	p := made(t, Options{}, specs...)
 	events := p.Subscribe(1000)
 	defer events.Close()
-	before, standin := p.edition, p.snap.Load().tiers[1]
-	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""}, Judgement{"b1", Healthy, "back"})
+	before, standin := p.generation, p.snap.Load().tiers[1]
+	judgements = append(judgements, Judgement{"unknown", Healthy, ""}, Judgement{"b0", Unhealthy + 7, ""},
+		Judgement{"b1", Healthy, "back"})
 	err := p.SetVerdicts(judgements...)
 	var invalid *InvalidBackendError
 	if !errors.Is(err, ErrUnknownBackend) || !errors.As(err, &invalid) || invalid.Field != "verdict" {
 		t.Errorf("with an unknown backend and an undefined verdict: error %v", err)
 	}
-	if p.edition != before+1 || p.snap.Load().tiers[1] != standin {
-		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v", p.edition-before, p.snap.Load().tiers[1] != standin)
+	if p.generation != before+1 || p.snap.Load().tiers[1] != standin {
+		t.Errorf("%d snapshots were made of one call; its own tier made anew: %v",
+			p.generation-before, p.snap.Load().tiers[1] != standin)
 	}
 	if n := len(events.C()); n != 101 {
 		t.Errorf("%d events, want one for each that was judged, and two for b1", n)
@@ -298,7 +308,8 @@ func TestBoundedLoadsFollowEligibility(t *testing.T) {
 			}
 			mean := (sum + n - 1) / n // rounded up: at least the mean
 			if got := l.Backend().load.Leases(); got > (mean*3+1)/2 {
-				t.Fatalf("a pick made %d leases on one of %d eligible backends with %d: more than 1.5 times the mean", got, n, sum)
+				t.Fatalf("a pick made %d leases on one of %d eligible backends with %d: more than 1.5 times the mean",
+					got, n, sum)
 			}
 		}
 	}

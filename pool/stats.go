@@ -2,25 +2,25 @@ package pool
 
 import "sync/atomic"
 
-// Stats are numbers of a pool since it was made, and at this moment. They are a plain value.
+// Stats are counters of a pool since it was made, and current numbers. It is a plain value.
 type Stats struct {
 	Waiting     int    // sessions that wait for a backend now
-	Waited      uint64 // that had to wait, ever
-	Served      uint64 // of these, that were given a backend
-	InVain      uint64 // that were told that there is nothing left to wait for; see Waiter.Serve
-	Left        uint64 // that left the queue: their time was over, or their clients went
-	QueueFull   uint64 // that found no room in the queue
+	Waited      uint64 // sessions that have begun to wait
+	Served      uint64 // waiters that got a backend
+	InVain      uint64 // waiters that got ErrNoBackend; see Waiter.Serve
+	Left        uint64 // waiters that left the queue: their time was over, or their client had gone
+	QueueFull   uint64 // sessions that found no room in the queue
 	NoBackend   uint64 // picks refused with ErrNoBackend
-	Busy        uint64 // picks refused with ErrBusy; with a queue most of them waited
-	Remembered  int    // clients that return to their backend, if they come in time
-	Openings    uint64 // of breakers, those of removed backends included
-	Revocations uint64 // of all leases on a backend: how often a backend's were
+	Busy        uint64 // picks refused with ErrBusy; with a queue most of these sessions then waited
+	Remembered  int    // clients whose backend is remembered
+	Openings    uint64 // openings of breakers, including those of removed backends
+	Revocations uint64 // how often all leases on a backend were revoked
 }
 
-// Stats returns the pool's numbers. To count the remembered clients it goes through their table. It may be called at any time;
-// numbers that change while it does may be of different moments.
+// Stats returns the pool's numbers. It reads the whole sticky table to count the remembered clients. It may be called
+// at any time; numbers that change meanwhile may be of different moments.
 //
-// How many clients were found in that table is not counted: it would be a write to one place at each pick.
+// Hits in that table are not counted: each pick would have to write to the same place.
 func (p *Pool) Stats() Stats {
 	s := Stats{
 		NoBackend: p.counts.noBackend.Load(), Busy: p.counts.busy.Load(),
@@ -38,20 +38,20 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// waited is what became of those who waited; who is in none of the others waits still. queue.mu guards it.
+// waited counts the sessions that have waited by result; those without a result still wait. queue.mu guards it.
 type waited struct {
 	all, served, inVain, left uint64
-	turnedAway                uint64 // not among all
+	turnedAway                uint64 // sessions that found no room; not included in all
 }
 
-// counts are what happens besides served picks. They are safe for concurrent use.
+// counts counts refused picks and other rare events. It is safe for concurrent use.
 type counts struct {
-	_                     [64]byte // picks read what stands before
+	_                     [64]byte // keeps these writes off the cache line before, which picks read
 	noBackend, busy       atomic.Uint64
 	openings, revocations atomic.Uint64
 }
 
-// refused counts a refused pick, and returns why it was.
+// refused counts a pick refused with err, and returns err.
 func (c *counts) refused(err error) error {
 	if err == ErrBusy {
 		c.busy.Add(1)

@@ -8,36 +8,37 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// stickyWays is how many entries share a set: a client is looked for in one set only, two cache lines of keys, and there
-// competes with these.
+// stickyWays is how many entries a set has. A client has its place in one set only, two cache lines of keys, and
+// competes with the other clients there.
 const stickyWays = 16
 
-// A stickyTable remembers which backend a client had, by a hash of its address: bounded, without a lock and without a
-// goroutine that clears it. Two clients of one hash, one pair in 2^64, share an entry, and so a backend.
+// A stickyTable remembers the backend of each client, by a hash of the client's address. It is bounded, takes no lock
+// and needs no goroutine to clear it. Two clients with the same hash, one pair in 2^64, share an entry and so a
+// backend.
 //
-// It is not emptied when the pool changes: an entry whose backend is not eligible is passed over and written anew.
+// It is not emptied when the pool changes: an entry whose backend is not eligible is ignored and overwritten.
 type stickyTable struct {
 	ttl  time.Duration
 	sets []stickySet
 }
 
-// A stickySet is entries that are read without a lock. Who writes one first takes it, by setting its key to taken; a reader
-// who finds the same key before and after has read what belongs together.
+// A stickySet has entries that are read without a lock. A writer first takes an entry by setting its key to taken. A
+// reader that finds the same key before and after has read values that belong together.
 type stickySet struct {
 	keys     [stickyWays]atomic.Uint64 // free, taken or a client's
 	backends [stickyWays]atomic.Pointer[Backend]
-	seen     [stickyWays]atomic.Int64 // when the client came last, on the pool's clock
+	seen     [stickyWays]atomic.Int64 // when the client last came, on the pool's clock
 }
 
-// Keys below the first client's.
+// Special keys; those of clients are above them.
 const (
 	stickyFree uint64 = iota
 	stickyTaken
 	stickyReserved
 )
 
-// resized returns a table of another time and number of entries with what t remembers, or t itself when it is one. Of clients that
-// compete for too few entries those seen last remain.
+// resized returns a table with this ttl and number of entries that has the clients of t, or t itself if it fits. If
+// there is not room for all, the most recently seen clients remain.
 func (t *stickyTable) resized(ttl time.Duration, entries int, now time.Duration) *stickyTable {
 	if stickySets(entries) == len(t.sets) {
 		if ttl == t.ttl {
@@ -50,7 +51,7 @@ func (t *stickyTable) resized(ttl time.Duration, entries int, now time.Duration)
 	return r
 }
 
-// takeOver remembers what other does, as far as there is room. Both tables may be in use.
+// takeOver adds the clients of other, as far as there is room. Both tables may be in use.
 func (t *stickyTable) takeOver(other *stickyTable, now time.Duration) {
 	if len(t.sets) == len(other.sets) && &t.sets[0] == &other.sets[0] {
 		return
@@ -67,8 +68,8 @@ func (t *stickyTable) takeOver(other *stickyTable, now time.Duration) {
 	}
 }
 
-// adopt notes what another table knows of the client with that key there, unless this one knows it, or needs the room for clients
-// that came later.
+// adopt adds the client of an entry of another table, unless this table has the client already or needs the room for
+// clients that came later.
 func (t *stickyTable) adopt(key uint64, b *Backend, seen int64, now time.Duration) {
 	expired := now - t.ttl
 	if time.Duration(seen) <= expired {
@@ -99,7 +100,7 @@ func newStickyTable(ttl time.Duration, entries int) *stickyTable {
 	return &stickyTable{ttl: ttl, sets: make([]stickySet, stickySets(entries))}
 }
 
-// stickySets is how many sets have room for so many entries.
+// stickySets returns how many sets are needed for that many entries.
 func stickySets(entries int) int { return (entries + stickyWays - 1) / stickyWays }
 
 // set returns the set of a client and its key there.
@@ -111,7 +112,7 @@ func (t *stickyTable) set(client uint64) (*stickySet, uint64) {
 	return &t.sets[at], client
 }
 
-// backend returns the client's backend, or nil when it has none or has not come for too long.
+// backend returns the client's backend, or nil if it has none or its entry has expired.
 func (t *stickyTable) backend(client uint64, now time.Duration) *Backend {
 	s, key := t.set(client)
 	for i := range s.keys {
@@ -127,7 +128,7 @@ func (t *stickyTable) backend(client uint64, now time.Duration) *Backend {
 	return nil
 }
 
-// remember notes that the client has this backend now. When another thread has the entry in hand, it is left.
+// remember records b as the client's backend. It does nothing while another thread writes the entry.
 func (t *stickyTable) remember(client uint64, b *Backend, now time.Duration) {
 	s, key := t.set(client)
 	way, was := s.way(key, now-t.ttl)
@@ -138,7 +139,7 @@ func (t *stickyTable) remember(client uint64, b *Backend, now time.Duration) {
 	s.write(way, was, key, b, int64(now))
 }
 
-// write makes an entry another one, unless another thread has it in hand.
+// write replaces an entry, unless another thread writes it.
 func (s *stickySet) write(way int, was, key uint64, b *Backend, seen int64) {
 	if was == stickyTaken || !s.keys[way].CompareAndSwap(was, stickyTaken) {
 		return
@@ -148,7 +149,8 @@ func (s *stickySet) write(way int, was, key uint64, b *Backend, seen int64) {
 	s.keys[way].Store(key)
 }
 
-// way returns the client's entry; if it has none a free or expired one, or else the one not seen for longest.
+// way returns the index of the client's entry. If it has none, that of a free or expired entry, or else of the least
+// recently seen one.
 func (s *stickySet) way(key uint64, expired time.Duration) (way int, was uint64) {
 	oldest := int64(1<<63 - 1)
 	for i := range s.keys {
@@ -161,7 +163,7 @@ func (s *stickySet) way(key uint64, expired time.Duration) (way int, was uint64)
 		case k == stickyFree:
 			seen = -1 << 63
 		case time.Duration(seen) <= expired:
-			seen -= 1 << 62 // before all that are still good
+			seen -= 1 << 62 // older than all that have not expired
 		}
 		if seen < oldest {
 			way, was, oldest = i, k, seen

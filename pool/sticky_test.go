@@ -16,11 +16,12 @@ type hand struct{ at atomic.Int64 }
 func (h *hand) now() time.Duration   { return time.Duration(h.at.Load()) }
 func (h *hand) pass(d time.Duration) { h.at.Add(int64(d)) }
 func from(number int) PickContext {
-	return PickContext{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(number >> 8), byte(number)}), 4000)}
+	return PickContext{Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(number >> 8), byte(number)}),
+		4000)}
 }
 
-// home picks for a client and gives the lease back, and returns the backend's id.
-func home(t testing.TB, p *Pool, pc PickContext) string {
+// pickOnce picks for a client, releases the lease and returns the id of the backend.
+func pickOnce(t testing.TB, p *Pool, pc PickContext) string {
 	t.Helper()
 	l, err := p.Pick(pc)
 	must(t, err)
@@ -37,15 +38,15 @@ func stickyPool(t testing.TB, h *hand, ttl time.Duration, entries int, specs ...
 func TestStickyLastsItsTime(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Minute, 100, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
-	first := home(t, p, from(1))
+	first := pickOnce(t, p, from(1))
 	for range 10 {
 		h.pass(50 * time.Second)
-		if got := home(t, p, from(1)); got != first {
+		if got := pickOnce(t, p, from(1)); got != first {
 			t.Fatalf("went to %s and then, within the time, to %s", first, got)
 		}
 	}
 	h.pass(time.Minute)
-	if got := home(t, p, from(1)); got == first { // round_robin's next one is another
+	if got := pickOnce(t, p, from(1)); got == first { // round_robin's next one is another
 		t.Errorf("returned to %s after the time", got)
 	}
 }
@@ -68,14 +69,14 @@ func TestStickyYields(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var h hand
 			p := stickyPool(t, &h, time.Hour, 100, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
-			first := home(t, p, from(1))
+			first := pickOnce(t, p, from(1))
 			must(t, away(p, first))
-			second := home(t, p, from(1))
+			second := pickOnce(t, p, from(1))
 			if second == first {
 				t.Fatalf("went to %s all the same", first)
 			}
 			for range 5 {
-				if got := home(t, p, from(1)); got != second {
+				if got := pickOnce(t, p, from(1)); got != second {
 					t.Errorf("went to %s and then to %s", second, got)
 				}
 			}
@@ -88,19 +89,19 @@ func TestStickyYields(t *testing.T) {
 	l.Release(ConnectRefused)
 	pc := from(1)
 	pc.Tried = []*Backend{l.Backend()}
-	if got := home(t, p, pc); got == l.Backend().ID() {
+	if got := pickOnce(t, p, pc); got == l.Backend().ID() {
 		t.Errorf("went to %s again in the same session", got)
 	}
 }
 
-// TestStickySurvivesChanges holds that what concerns other backends moves nobody.
+// TestStickySurvivesChanges holds that changes of other backends move no client.
 func TestStickySurvivesChanges(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Hour, 1000, at("a", 0, "", 0), at("b", 0, "", 0), at("other", 0, "", 0))
 	must(t, p.SetMode("other", Drain))
-	homes := map[int]string{}
+	before := map[int]string{}
 	for i := range 100 {
-		homes[i] = home(t, p, from(i))
+		before[i] = pickOnce(t, p, from(i))
 	}
 	must(t, p.SetMode("other", Ready))
 	must(t, p.Add(at("new", 0, "", 0)))
@@ -108,50 +109,51 @@ func TestStickySurvivesChanges(t *testing.T) {
 	must(t, p.SetVerdict("other", Unhealthy, "test"))
 	must(t, p.Remove("new"))
 	for i := range 100 {
-		if got := home(t, p, from(i)); got != homes[i] {
-			t.Fatalf("client %d went to %s and then to %s", i, homes[i], got)
+		if got := pickOnce(t, p, from(i)); got != before[i] {
+			t.Fatalf("client %d went to %s and then to %s", i, before[i], got)
 		}
 	}
 }
 
-// TestStickyGoesHome holds that a client does not stay with a stand-in longer than it must.
-func TestStickyGoesHome(t *testing.T) {
+// TestStickyReturnsToItsTier holds that a client stays with a later tier only as long as it must.
+func TestStickyReturnsToItsTier(t *testing.T) {
 	var h hand
 	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 0), at("standin", 1, "", 0))
 	must(t, p.SetVerdict("primary", Unhealthy, "test"))
-	if got := home(t, p, from(1)); got != "standin" {
+	if got := pickOnce(t, p, from(1)); got != "standin" {
 		t.Fatalf("went to %s", got)
 	}
 	must(t, p.SetVerdict("primary", Healthy, "test"))
-	if got := home(t, p, from(1)); got != "primary" {
+	if got := pickOnce(t, p, from(1)); got != "primary" {
 		t.Errorf("stays with %s although the primary is back", got)
 	}
 }
 
-// TestStickyStaysWithItsStandin holds that while the first tier is full, a client stays with its stand-in, and that one who
-// comes home then stays there.
+// TestStickyStaysWithItsStandin holds that a client stays with its backend of a later tier while the first tier is
+// full, and that after its return to the first tier it stays there.
 func TestStickyStaysWithItsStandin(t *testing.T) {
 	var h hand
-	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0), at("z", 3, "", 1), at("last", 4, "", 0))
+	p := stickyPool(t, &h, time.Hour, 100, at("primary", 0, "", 1), at("x", 3, "", 0), at("y", 3, "", 0),
+		at("z", 3, "", 1), at("last", 4, "", 0))
 	_, leases := picks(p, 1)
-	standin := home(t, p, from(1))
+	standin := pickOnce(t, p, from(1))
 	for i := range 6 {
-		if got := home(t, p, from(1)); got != standin {
+		if got := pickOnce(t, p, from(1)); got != standin {
 			t.Fatalf("with the primary full went to %s and then to %s", standin, got)
 		}
-		home(t, p, from(100+i)) // which moves round_robin on
+		pickOnce(t, p, from(100+i)) // which moves round_robin on
 	}
 	must(t, p.SetVerdict(standin, Unhealthy, "test"))
-	if got := home(t, p, from(1)); got == standin || got == "primary" || got == "last" {
+	if got := pickOnce(t, p, from(1)); got == standin || got == "primary" || got == "last" {
 		t.Errorf("with its stand-in ill went to %s", got)
 	}
 	leases[0].Release(Served)
-	if got := home(t, p, from(1)); got != "primary" {
+	if got := pickOnce(t, p, from(1)); got != "primary" {
 		t.Errorf("with room at the primary went to %s", got)
 	}
 	must(t, p.SetMaxSessions("primary", 9))
-	if got := home(t, p, from(1)); got != "primary" {
-		t.Errorf("came home and went to %s", got)
+	if got := pickOnce(t, p, from(1)); got != "primary" {
+		t.Errorf("returned to the first tier and went to %s", got)
 	}
 	must(t, p.SetMaxSessions("primary", 1))
 	for _, id := range []string{"x", "y", "z", "last"} {
@@ -163,24 +165,25 @@ func TestStickyStaysWithItsStandin(t *testing.T) {
 	}
 }
 
-// TestStickyKeepsItsZone holds that the zone decides where a client goes first, and not that it moves later.
+// TestStickyKeepsItsZone holds that the zone decides a client's first backend, and does not move it later.
 func TestStickyKeepsItsZone(t *testing.T) {
 	var h hand
-	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1), at("far", 0, "there", 0))
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 16, Clock: h.now, Zone: "here"}, at("near", 0, "here", 1),
+		at("far", 0, "there", 0))
 	_, leases := picks(p, 1)
-	if got := home(t, p, from(1)); got != "far" {
+	if got := pickOnce(t, p, from(1)); got != "far" {
 		t.Fatalf("with the zone full went to %s", got)
 	}
 	leases[0].Release(Served)
-	if got := home(t, p, from(1)); got != "far" {
+	if got := pickOnce(t, p, from(1)); got != "far" {
 		t.Errorf("with room in the zone moved to %s", got)
 	}
-	if got := home(t, p, from(2)); got != "near" {
+	if got := pickOnce(t, p, from(2)); got != "near" {
 		t.Errorf("a new client went to %s", got)
 	}
 }
 
-// TestStickyTableForgetsTheOldest walks a table of one set through what may happen to an entry.
+// TestStickyTableForgetsTheOldest walks a table of one set through all that can happen to an entry.
 func TestStickyTableForgetsTheOldest(t *testing.T) {
 	const ttl = 100 * time.Second
 	table := newStickyTable(ttl, stickyWays)
@@ -236,22 +239,23 @@ func TestStickyTableForgetsTheOldest(t *testing.T) {
 	}
 }
 
-// TestStickyIsBounded has many more clients than there are entries: those of late are mostly remembered.
+// TestStickyIsBounded has many more clients than entries: most of the recent ones are remembered.
 func TestStickyIsBounded(t *testing.T) {
 	const entries = 1024
 	var h hand
-	p := stickyPool(t, &h, time.Hour, entries, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0), at("d", 0, "", 0), at("e", 0, "", 0))
-	homes := map[int]string{}
+	p := stickyPool(t, &h, time.Hour, entries, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0),
+		at("d", 0, "", 0), at("e", 0, "", 0))
+	before := map[int]string{}
 	for i := range 20 * entries {
 		h.pass(time.Millisecond)
-		homes[i] = home(t, p, from(i))
+		before[i] = pickOnce(t, p, from(i))
 	}
 	if n := len(p.settings().sticky.sets) * stickyWays; n != entries {
 		t.Errorf("the table has %d entries", n)
 	}
 	var kept int
 	for i := 20*entries - entries/2; i < 20*entries; i++ {
-		if home(t, p, from(i)) == homes[i] {
+		if pickOnce(t, p, from(i)) == before[i] {
 			kept++
 		}
 	}
@@ -307,7 +311,8 @@ func TestStickyUnderChange(t *testing.T) {
 }
 
 func TestStickyAllocatesNothing(t *testing.T) {
-	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 64, SlowStart: time.Hour}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 64, SlowStart: time.Hour}, at("a", 0, "", 0),
+		at("b", 0, "", 0))
 	must(t, p.Add(at("c", 0, "", 0))) // which starts slowly
 	i := 0
 	if n := testing.AllocsPerRun(1000, func() {

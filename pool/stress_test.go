@@ -14,8 +14,8 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// stress is a pool under change, with a clock that orders what the goroutines did. A backend is made ineligible for good
-// only by being removed or put into maintenance, which is never taken back.
+// stress is a pool under change, with a clock that orders what the goroutines did. A backend is made ineligible for
+// good only by being removed or put into maintenance, which is never taken back.
 type stress struct {
 	pool  *Pool
 	clock atomic.Int64
@@ -28,9 +28,9 @@ type stress struct {
 	pooled map[*Backend]bool
 }
 
-// TestPicksUnderChange picks, waits and releases in many goroutines while others add, remove and change backends and a source
-// names new ones. At the end no lease is left over and nobody waits, no pick that began after a backend was gone for good has
-// returned it, and the events tell what became of the pool.
+// TestPicksUnderChange picks, waits and releases in many goroutines while others add, remove and change backends and a
+// source names new ones. At the end no lease is left over and nobody waits, no pick that began after a backend was gone
+// for good has returned it, and the events add up to the final state of the pool.
 func TestPicksUnderChange(t *testing.T) {
 	options := map[string]Options{
 		"sticky":     {Algorithm: "round_robin", StickyTTL: time.Hour, StickyEntries: 64},
@@ -42,8 +42,10 @@ func TestPicksUnderChange(t *testing.T) {
 		}},
 		"try all": {Algorithm: "p2c", TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true},
 		"all": {
-			Algorithm: "client_hash", HashPort: true, HashBalance: 1.5, Zone: "z0", SlowStart: time.Millisecond, StickyTTL: time.Second,
-			StickyEntries: 64, TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true, Breaker: BreakerOptions{
+			Algorithm: "client_hash", HashPort: true, HashBalance: 1.5, Zone: "z0", SlowStart: time.Millisecond,
+			StickyTTL:     time.Second,
+			StickyEntries: 64, TryAllWhenNone: true, CloseOnRemove: true, CloseOnUnhealthy: true,
+			Breaker: BreakerOptions{
 				FailureRatio: 0.5, Window: 10 * time.Millisecond, MinSamples: 4, OpenFor: time.Millisecond,
 				MaxOpenFor: 2 * time.Millisecond, Trials: 1, MaxOpenShare: 1,
 			},
@@ -65,7 +67,7 @@ func TestPicksUnderChange(t *testing.T) {
 			s := &stress{pool: made(t, o), gone: make(map[string]int64), pooled: make(map[*Backend]bool)}
 			s.pool.OnRevoke(func(b *Backend, _ Revocation) {
 				if !b.Revoked() || b.inUse.Load() {
-					t.Errorf("%q is told of with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
+					t.Errorf("%q is revoked with Revoked %v, in use %v", b.ID(), b.Revoked(), b.inUse.Load())
 				}
 			})
 			defer running(t, s.pool)()
@@ -139,15 +141,15 @@ func (s *stress) pickAndRelease(t *testing.T, number int, done *atomic.Bool) {
 	}
 }
 
-// wait is one client that waits for a backend, and leaves or is served. What it is given may have been picked before the call
-// began, and is given back; then it asks again.
+// wait is one client that waits for a backend, and leaves or is served. Its backend may have been picked before the
+// call began, so it releases that lease and picks again.
 func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
-	told := make(chan error, 1)
+	result := make(chan error, 1)
 	w := &Waiter{Context: PickContext{Client: client(number), Tried: tried}, Serve: func(l Lease, err error) {
 		if err == nil {
 			l.Release(Neutral)
 		}
-		told <- err
+		result <- err
 	}}
 	if err := s.pool.Wait(w); err != nil {
 		return Lease{}, err
@@ -155,7 +157,7 @@ func (s *stress) wait(number int, tried []*Backend, round int) (Lease, error) {
 	if round%2 == 0 && s.pool.Leave(w) {
 		return Lease{}, ErrBusy
 	}
-	if err := <-told; err != nil {
+	if err := <-result; err != nil {
 		return Lease{}, err
 	}
 	return Lease{}, ErrBusy
@@ -172,7 +174,8 @@ func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
 			if other == id {
 				continue // two verdicts of one call show as the last
 			}
-			err = s.pool.SetVerdicts(Judgement{id, Healthy, "stress"}, Judgement{other, Verdict(r.IntN(int(Lagging) + 1)), "stress"})
+			err = s.pool.SetVerdicts(Judgement{id, Healthy, "stress"},
+				Judgement{other, Verdict(r.IntN(int(Lagging) + 1)), "stress"})
 		case 8:
 			err = s.pool.SetMaxSessions(id, r.IntN(3))
 		case 0, 1:

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// A Subscription is one observer's queue of a pool's events, in the order in which the changes took effect.
-// When the queue is full the observer loses what comes next; that is counted and delays nobody.
-// Its methods may be called from any goroutine; its zero value is of no use, see Pool.Subscribe.
+// A Subscription is one observer's queue of a pool's events, in the order in which the changes took effect. When the
+// queue is full, further events are lost and counted; nobody is delayed. Its methods may be called from any goroutine;
+// its zero value is of no use, see Pool.Subscribe.
 type Subscription struct {
 	// set once, then read-only
 	pool   *Pool
@@ -16,9 +16,9 @@ type Subscription struct {
 	dropped atomic.Uint64
 }
 
-// Subscribe returns a queue of the events from now on that holds up to buffer of them, at least one.
-// Whoever also needs what was before subscribes first and then reads Backends; events may then tell known things.
-// The subscription must be closed when it is no longer read.
+// Subscribe returns a queue of all events from now on, with room for buffer of them, at least one. An observer that
+// also needs the current state subscribes first and then reads Backends; events may then repeat changes that it has
+// seen. The subscription must be closed when it is no longer read.
 func (p *Pool) Subscribe(buffer int) *Subscription {
 	s := &Subscription{pool: p, events: make(chan Event, max(buffer, 1))}
 	p.mu.Lock()
@@ -27,7 +27,7 @@ func (p *Pool) Subscribe(buffer int) *Subscription {
 	return s
 }
 
-// C returns the queue. It is closed by Close; what was queued before can still be read.
+// C returns the queue. Close closes it; events queued before can still be read.
 func (s *Subscription) C() <-chan Event { return s.events }
 
 // Dropped returns how many events were lost because the queue was full.
@@ -46,8 +46,8 @@ func (s *Subscription) Close() {
 	close(s.events)
 }
 
-// publishLocked queues e for every observer that has room for it. It is called after the snapshot was replaced, so that
-// an observer who reads an event finds it in effect.
+// publishLocked queues e for every observer whose queue has room. It is called after the snapshot was replaced, so that
+// the change is in effect when an observer reads the event.
 func (p *Pool) publishLocked(e Event) {
 	for _, s := range p.subscriptions {
 		select {

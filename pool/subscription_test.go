@@ -48,7 +48,8 @@ func TestEvents(t *testing.T) {
 		want = append(want, WeightChanged{change(2 * time.Second), 1, 7})
 		info.MaxSessions = 5
 		want = append(want, LimitChanged{change(2 * time.Second), 0, 5}, Discovered{
-			Change: Change{Pool: "test", At: t0.Add(2 * time.Second)}, Source: "dns", Found: 2, Changed: Reconciled{Ignored: 2},
+			Change: Change{Pool: "test", At: t0.Add(2 * time.Second)}, Source: "dns", Found: 2,
+			Changed: Reconciled{Ignored: 2},
 		}, Removed{change(2 * time.Second)})
 
 		if got := drain(s); !slices.Equal(got, want) {

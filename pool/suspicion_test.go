@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// suspected counts the Suspected of a backend.
+// suspected counts the Suspected events of a backend.
 func suspected(events []Event, id string) (n int) {
 	for _, e := range events {
 		if s, is := e.(Suspected); is && s.Backend.ID == id {
@@ -16,8 +16,9 @@ func suspected(events []Event, id string) (n int) {
 	return n
 }
 
-// TestHints holds what hints do: one a second and backend is told, whatever comes. Where somebody checks they never count. Where nobody
-// does, ICMP counts once a second, in a row that any answer ends; and a question without an answer does not count at all.
+// TestHints holds the effect of hints: at most one a second and backend is published. With checks, hints never count as
+// failures. Without checks, ICMP errors count once a second, in a row that any answer ends, and unanswered questions do
+// not count at all.
 func TestHints(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -34,7 +35,7 @@ func TestHints(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := made(t, Options{Breaker: usual, Checked: tt.checked}, at("a", 0, "", 0), at("b", 0, "", 0))
+				p := pair(t, Options{Breaker: usual, Checked: tt.checked})
 				defer running(t, p)()
 				events := p.Subscribe(1000)
 				defer events.Close()
@@ -46,7 +47,7 @@ func TestHints(t *testing.T) {
 				synctest.Wait()
 				all := drain(events)
 				if n := suspected(all, "a"); n != 1 || len(open(p)) > 0 {
-					t.Errorf("a hundred hints at once are told %d times, and open %v", n, open(p))
+					t.Errorf("a hundred hints at once are published %d times, and open %v", n, open(p))
 				}
 				for range 10 {
 					time.Sleep(time.Second)
@@ -61,14 +62,14 @@ func TestHints(t *testing.T) {
 					t.Errorf("after ten seconds of hints open are %v", open(p))
 				}
 				if n := suspected(drain(events), "a"); n > 10 || !tt.opens && n != 10 {
-					t.Errorf("ten seconds of hints are told %d times", n)
+					t.Errorf("ten seconds of hints are published %d times", n)
 				}
 			})
 		})
 	}
 }
 
-// TestHintOfATrial holds that a hint about a trial gives its place to another, unless nobody checks and it is ICMP's.
+// TestHintOfATrial holds that a hint about a trial frees its place, except for ICMP without checks, which is a failure.
 func TestHintOfATrial(t *testing.T) {
 	for _, tt := range []struct {
 		checked bool
@@ -95,7 +96,7 @@ func TestHintOfATrial(t *testing.T) {
 	}
 }
 
-// TestHintsWithoutBreakers holds that hints are told also where there are no breakers.
+// TestHintsWithoutBreakers holds that hints are published also without breakers.
 func TestHintsWithoutBreakers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, Options{Checked: true}, at("a", 0, "", 0))
@@ -105,7 +106,7 @@ func TestHintsWithoutBreakers(t *testing.T) {
 		release(p, "a", ICMPError)
 		synctest.Wait()
 		if n := suspected(drain(events), "a"); n != 1 {
-			t.Errorf("told %d times", n)
+			t.Errorf("published %d times", n)
 		}
 	})
 }

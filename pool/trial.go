@@ -6,30 +6,33 @@ import (
 	"time"
 )
 
-// HeldAfter is how long a backend holds a connection until that speaks for it, though it has said nothing: a one-way service never
-// does. Until then, closing a connection by which nothing was sent speaks against it: no server that works has given up a silent
-// client so soon.
+// HeldAfter is how long a backend must keep a connection open for it to count as working without having sent anything,
+// as the backend of a one-way service never does. If it closes a connection sooner and nothing was sent, that counts as
+// a failure: no working server gives up on a silent client so soon.
 const HeldAfter = time.Second
 
-// trialTime is how long a trial keeps its place: it has been connected by then, and has been held. What comes later says nothing.
+// trialTime returns how long a trial keeps its place: enough time to connect and to be held. Later outcomes say
+// nothing.
 func (s *settings) trialTime() time.Duration { return s.ConnectTimeout + 2*HeldAfter }
 
-// trials are the places of a half-open breaker: so many sessions are let through. It is safe for concurrent use.
+// trials has the places of a half-open breaker; each lets one session through. It is safe for concurrent use.
 type trials struct {
-	places atomic.Uint64 // left, in the lower half of the word; which grant they are of in the upper, never 0 once there was one
-	taken  atomic.Int64  // when the last place was, on the pool's clock
-	good   atomic.Int32  // trials that worked
-	opened atomic.Int64  // when the first one came as far as the backend, on the pool's clock; 0 is never
+	// places has the number of free places in its lower half and the number of their grant in its upper half. The grant
+	// is never 0 after the first one.
+	places atomic.Uint64
+	taken  atomic.Int64 // when the last place was taken, on the pool's clock
+	good   atomic.Int32 // trials that succeeded
+	opened atomic.Int64 // when the first trial reached the backend, on the pool's clock; 0: none has
 }
 
-// begin makes places for a breaker that has just become half-open.
+// begin grants the places of a breaker that has just become half-open.
 func (t *trials) begin(n int) {
 	t.good.Store(0)
 	t.opened.Store(0)
 	t.grant(n)
 }
 
-// grant makes new places. Trials by those of before count no more.
+// grant makes n new places. Trials of earlier grants no longer count.
 func (t *trials) grant(n int) {
 	for {
 		old := t.places.Load()
@@ -39,14 +42,14 @@ func (t *trials) grant(n int) {
 	}
 }
 
-// left is how many places are free.
+// left returns how many places are free.
 func (t *trials) left() int { return int(uint32(t.places.Load())) }
 
-// current reports whether a trial has a place of the last grant.
+// current reports whether grant is the last one.
 func (t *trials) current(grant uint32) bool { return uint32(t.places.Load()>>32) == grant }
 
-// lost reports whether no place is left and the last trial has had its time: a session that goes on in silence, or that was forgotten
-// by a later grant, does not keep all others out.
+// lost reports whether no place is left and the last trial's time is over. So a silent session, or one of an earlier
+// grant, cannot block all others.
 func (t *trials) lost(now, trialTime time.Duration) bool {
 	return t.left() == 0 && now >= time.Duration(t.taken.Load())+trialTime
 }
@@ -65,7 +68,7 @@ func (t *trials) take(clock func() time.Duration) (grant uint32) {
 	}
 }
 
-// giveBack gives a place back, unless there were others granted since.
+// giveBack gives a place back, unless there was a later grant.
 func (t *trials) giveBack(grant uint32) {
 	for {
 		old := t.places.Load()
@@ -75,14 +78,14 @@ func (t *trials) giveBack(grant uint32) {
 	}
 }
 
-// held reports whether a trial came as far as the backend so long ago that it would have failed by now.
+// held reports whether a trial reached the backend so long ago that it would have failed by now.
 func (t *trials) held(now, trialTime time.Duration) bool {
 	opened := t.opened.Load()
 	return opened != 0 && now >= time.Duration(opened)+trialTime
 }
 
-// trial returns a backend whose breaker is half-open, with a lease on it and the trial's grant, or nil. A stand-in is not tried while
-// the tiers before its own can serve.
+// trial returns a backend whose breaker is half-open, with a lease on it and the trial's grant, or nil. A backend of a
+// later tier gets no trial while an earlier tier can serve.
 func (s *snapshot) trial(pc *PickContext) (*Backend, uint32) {
 	for _, b := range s.trials {
 		if len(s.tiers) > 0 && b.tier > s.tiers[0].group.tier || slices.Contains(pc.Tried, b) {

@@ -6,18 +6,16 @@ import (
 	"time"
 )
 
-// halfOpen returns a pool of a and b, which runs, and whose a has just become half-open.
+// halfOpen returns a running pool of a and b, in which the breaker of a has just become half-open.
 func halfOpen(t *testing.T, change func(*Options)) (p *Pool, stop func()) {
 	t.Helper()
 	o := Options{Breaker: usual, ConnectTimeout: 5 * time.Second}
 	if change != nil {
 		change(&o)
 	}
-	p = made(t, o, at("a", 0, "", 0), at("b", 0, "", 0))
+	p = pair(t, o)
 	stop = running(t, p)
-	for range 3 {
-		release(p, "a", ConnectRefused)
-	}
+	failThrice(p, "a", ConnectRefused)
 	for p.Backends()[0].Breaker != HalfOpen {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
@@ -25,7 +23,7 @@ func halfOpen(t *testing.T, change func(*Options)) (p *Pool, stop func()) {
 	return p, stop
 }
 
-// tryTrial returns a trial of a, if there is one to be had.
+// tryTrial returns a trial of a, if there is one.
 func tryTrial(p *Pool) (Lease, bool) {
 	l, err := p.Pick(PickContext{})
 	if err != nil || l.trial == 0 {
@@ -42,7 +40,7 @@ func breakerOfA(p *Pool) Breaker {
 	return p.Backends()[0].Breaker
 }
 
-// TestTrialHeld holds that a trial whose connection the backend has held has passed, without a word.
+// TestTrialHeld holds that a trial succeeds if the backend holds the connection without sending anything.
 func TestTrialHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := halfOpen(t, nil)
@@ -64,8 +62,8 @@ func TestTrialHeld(t *testing.T) {
 	})
 }
 
-// TestTrialThatNeverEnds holds that a trial which says nothing keeps others out for its time and no longer, and the breaker does not
-// stay half-open for ever, as long as trials come to the backend.
+// TestTrialThatNeverEnds holds that a silent trial blocks others for its time only, and that the breaker closes in the
+// end if trials reach the backend.
 func TestTrialThatNeverEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := halfOpen(t, nil)
@@ -96,8 +94,8 @@ func TestTrialThatNeverEnds(t *testing.T) {
 	})
 }
 
-// TestTrialsThatSayNothing holds that such trials follow one another, and have an end when one came as far as the backend; else that
-// the breaker stays half-open for as long as nobody tries, and a trial is still a trial then.
+// TestTrialsThatSayNothing holds that neutral trials follow one another until the breaker closes, if one reached the
+// backend. Otherwise the breaker stays half-open, and a later session is still a trial.
 func TestTrialsThatSayNothing(t *testing.T) {
 	for _, opened := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -142,7 +140,8 @@ func TestTrialsThatSayNothing(t *testing.T) {
 	}
 }
 
-// TestTrialOfOneThatWasUnhealthy holds that one whose time passed while it was unhealthy has its trials when it is healthy again.
+// TestTrialOfOneThatWasUnhealthy holds that a backend whose trials timed out while it was unhealthy gets new ones when
+// it is healthy again.
 func TestTrialOfOneThatWasUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, stop := halfOpen(t, nil)
@@ -164,9 +163,9 @@ func TestTrialOfOneThatWasUnhealthy(t *testing.T) {
 	})
 }
 
-// TestHeldEndsARow holds that one-way services, which never say a word, do not add up their failures over weeks.
+// TestHeldEndsARow holds that the failures of one-way services, which never send anything, do not add up over weeks.
 func TestHeldEndsARow(t *testing.T) {
-	p := made(t, Options{Breaker: usual}, at("a", 0, "", 0), at("b", 0, "", 0))
+	p := pair(t, Options{Breaker: usual})
 	for range 20 {
 		release(p, "a", ConnectRefused)
 		for range 2 { // one of a, one of b

@@ -2,7 +2,7 @@ package pool
 
 import "strconv"
 
-// A Verdict is what the health checks say of a backend. The zero value is Unknown.
+// A Verdict is the result of a backend's health checks. The zero value is Unknown.
 type Verdict uint8
 
 // The verdicts. Only a Healthy backend is eligible.
@@ -10,15 +10,16 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not any more
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
-	WrongRole                // it works, and is not what the pool wants: a replica where a primary is, or the other way round
-	Lagging                  // it works, and is too far behind its primary
+	// it works, but is a replica where the pool needs a primary, or the other way round
+	WrongRole
+	Lagging // it works, but is too far behind its primary
 )
 
-// failing reports whether the checks have something against the backend.
+// failing reports whether the verdict is one against the backend.
 func (v Verdict) failing() bool { return v > Healthy }
 
-// final reports whether the sessions that a backend has are in vain, too. Lag alone passes, and what a replica's session has
-// read it has read.
+// final reports whether the verdict makes a backend's existing sessions useless too. Lag does not: it passes, and a
+// session that reads old data may continue.
 func (v Verdict) final() bool { return v == Unhealthy || v == WrongRole }
 
 // String returns the verdict as a lower-case word.
@@ -38,14 +39,15 @@ func (v Verdict) String() string {
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }
 
-// A Mode is what the operator wants of a backend. The zero value is Ready.
+// A Mode is the operator's wish for a backend. The zero value is Ready.
 type Mode uint8
 
 // The modes. Only a Ready backend is eligible.
 const (
-	Ready       Mode = iota // takes new sessions
-	Drain                   // finishes the sessions it has and gets no new ones
-	Maintenance             // is out of use, as if it were removed; Options.CloseOnRemove says what becomes of its sessions
+	Ready Mode = iota // takes new sessions
+	Drain             // finishes the sessions it has and gets no new ones
+	// is out of use as if it were removed; Options.CloseOnRemove decides whether its sessions end
+	Maintenance
 )
 
 // String returns the mode as a lower-case word.
@@ -59,23 +61,4 @@ func (m Mode) String() string {
 		return "maintenance"
 	}
 	return "mode(" + strconv.Itoa(int(m)) + ")"
-}
-
-// MarshalText returns the mode as String does, for a file. The error is an *InvalidBackendError.
-func (m Mode) MarshalText() ([]byte, error) {
-	if err := validateMode(m); err != nil {
-		return nil, err
-	}
-	return []byte(m.String()), nil
-}
-
-// UnmarshalText reads what MarshalText has written. The error is an *InvalidBackendError.
-func (m *Mode) UnmarshalText(text []byte) error {
-	for _, known := range []Mode{Ready, Drain, Maintenance} {
-		if known.String() == string(text) {
-			*m = known
-			return nil
-		}
-	}
-	return &InvalidBackendError{Field: fieldMode, Value: string(text), Want: "ready, drain or maintenance"}
 }

@@ -13,7 +13,8 @@ func TestValidZone(t *testing.T) {
 			t.Errorf("%q is refused", zone)
 		}
 	}
-	for _, zone := range []string{"", ".", "..", "eth 0", "a/b", "a:b", "a%b", "a]b", `a"b`, "a\\b", "eth0\x1b", "\x1b[31m", "a\nb", "\u202eeth0", "é", "a\x00", "a\x7f", strings.Repeat("a", 16)} {
+	for _, zone := range []string{"", ".", "..", "eth 0", "a/b", "a:b", "a%b", "a]b", `a"b`, "a\\b", "eth0\x1b",
+		"\x1b[31m", "a\nb", "\u202eeth0", "é", "a\x00", "a\x7f", strings.Repeat("a", 16)} {
 		if ValidZone(zone) {
 			t.Errorf("%q is taken", zone)
 		}
@@ -24,7 +25,8 @@ func TestValidZone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = p.Add(Spec{ID: "b", Addr: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(zone), 80), Weight: 1})
+		err = p.Add(Spec{ID: "b", Addr: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(zone), 80),
+			Weight: 1})
 		var invalid *InvalidBackendError
 		if !errors.As(err, &invalid) || invalid.Field != "addr" {
 			t.Errorf("a backend with the zone %q gives %v", zone, err)

@@ -14,16 +14,17 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// accessFields is what every access line holds, whatever ended the session. What the session did not reach is left out:
-// backend and backend_address when none was chosen, connect_time and first_byte_time.
+// accessFields returns the fields that every access line has. Fields that do not apply are omitted: backend and
+// backend_address if none was chosen, connect_time and first_byte_time.
 func accessFields() []string {
 	return []string{
-		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration", "retries", "reason",
+		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",
+		"retries", "reason",
 	}
 }
 
-// TestAccessLine provokes each reason of the closed set that can be provoked on loopback, and checks the whole line. That
-// client_lost, backend_lost and no_descriptors need a network that can be cut or has no ports left: netns_linux_test.go.
+// TestAccessLine provokes each reason that is possible on loopback, and checks the whole line. client_lost,
+// backend_lost and no_descriptors need a network that can be cut or has no ports left, see netns_linux_test.go.
 // max_sessions has no line, see TestMaxSessions.
 func TestAccessLine(t *testing.T) {
 	t.Parallel()
@@ -107,7 +108,8 @@ func TestAccessLine(t *testing.T) {
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			address := harness.FreeAddress(t)
-			w := world{Backends: []string{address}, Listener: tc.listener, Pool: tc.pool, Global: tc.global, Health: tc.health}
+			w := world{Backends: []string{address}, Listener: tc.listener, Pool: tc.pool, Global: tc.global,
+				Health: tc.health}
 			if tc.handle != nil {
 				harness.ServeOn(t, address, tc.handle)
 			}
@@ -134,14 +136,16 @@ func TestAccessLine(t *testing.T) {
 			}
 			expect("connect_time", !tc.noBackend && tc.handle != nil)
 			expect("first_byte_time", tc.out > 0)
-			if line.ConnectTime > line.Duration || line.FirstByteTime > line.Duration || line.FirstByteTime < 0 || line.ConnectTime < 0 {
+			if line.ConnectTime > line.Duration || line.FirstByteTime > line.Duration || line.FirstByteTime < 0 ||
+				line.ConnectTime < 0 {
 				t.Errorf("a phase took longer than the session: %s", line.Text)
 			}
 		})
 	}
 }
 
-// useSession connects and uses the session. A refused client may be reset before connect returns: then it gives no address.
+// useSession connects and uses the session. A refused client may be reset before connect returns: then it gives no
+// address.
 func useSession(t *testing.T, b *harness.Balancer, use func(*testing.T, *harness.Balancer, *net.TCPConn)) net.Addr {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", b.Address(t, "main"), harness.Patience)
@@ -171,7 +175,7 @@ func checkLine(t *testing.T, line harness.Line) {
 	}
 }
 
-// TestSessionIDs are never the same twice.
+// TestSessionIDs holds that session ids are unique.
 func TestSessionIDs(t *testing.T) {
 	t.Parallel()
 	b, _ := between(t, harness.CloseAtOnce)
@@ -190,7 +194,7 @@ func TestSessionIDs(t *testing.T) {
 	}
 }
 
-// TestAccessOff has no access lines, and all others.
+// TestAccessOff holds that access = false omits only the access lines.
 func TestAccessOff(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Name("hello"))
@@ -201,7 +205,7 @@ func TestAccessOff(t *testing.T) {
 		readAll(t, c)
 		check(t, c.Close())
 	}
-	b.Signal(t, syscall.SIGTERM) // and with the process, all of its log has been read
+	b.Signal(t, syscall.SIGTERM) // at its end, all of its log has been read
 	endsWithZero(t, b)
 	if lines := b.Sessions(); len(lines) > 0 {
 		t.Errorf("%d access lines, first %s", len(lines), lines[0].Text)

@@ -29,7 +29,7 @@ func TestAddresses(t *testing.T) {
 					c := harness.Dial(t, fmt.Sprintf(address, port))
 					check(t, harness.PingPong(c, 10, 1000))
 					check(t, c.Close())
-					// the line is found by the client's address as the client itself has it: never ::ffff:127.0.0.1
+					// the line has the client's address as the client itself sees it, never ::ffff:127.0.0.1
 					line := b.WaitSession(t, c.LocalAddr())
 					if line.Reason != "client_closed" || line.BackendAddress != backend.Address() {
 						t.Errorf("expected an orderly session with %s: %s", backend.Address(), line.Text)
@@ -63,11 +63,12 @@ func TestListenersAndPools(t *testing.T) {
 	}
 }
 
-// TestAlgorithms counts who gets how many sessions.
+// TestAlgorithms counts the sessions of each backend.
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
 	t.Run("round_robin is exact over a period", func(t *testing.T) {
-		a, b, drained := harness.Serve(t, harness.Name("a")), harness.Serve(t, harness.Name("b")), harness.Serve(t, harness.Name("c"))
+		a, b, drained := harness.Serve(t, harness.Name("a")), harness.Serve(t, harness.Name("b")),
+			harness.Serve(t, harness.Name("c"))
 		balancer := harness.StartBalancer(t, fmt.Sprintf(`
 [listener.main]
 address = %q
@@ -88,7 +89,8 @@ backends = [
 		}
 	})
 	t.Run("least_conn fills the emptier backend", func(t *testing.T) {
-		backends := []*harness.Backend{harness.Serve(t, harness.SpeakFirst("a")), harness.Serve(t, harness.SpeakFirst("b"))}
+		backends := []*harness.Backend{harness.Serve(t, harness.SpeakFirst("a")),
+			harness.Serve(t, harness.SpeakFirst("b"))}
 		b := world{
 			Backends: []string{backends[0].Address(), backends[1].Address()},
 			Pool:     []string{`algorithm = "least_conn"`},

@@ -6,9 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -50,8 +48,8 @@ func newCaller(t *testing.T, b *harness.Balancer) *caller {
 	return c
 }
 
-// call connects from a client's address, "" for any, and returns the name of the backend that greets. The session ends at
-// once unless it is to stay.
+// call connects from a client's address, "" for any, and returns the name of the backend that greets. The session ends
+// at once unless it is to stay.
 func (c *caller) call(t *testing.T, from string, stay bool) string {
 	t.Helper()
 	dialer := net.Dialer{Timeout: harness.Patience}
@@ -104,14 +102,15 @@ func within(got map[string]int, n int, leeway float64, weights ...float64) error
 		share := w / sum
 		want, bound := share*float64(n), leeway*5*math.Sqrt(float64(n)*share*(1-share))
 		if is := float64(got[backendName(i)]); math.Abs(is-want) > bound {
-			return fmt.Errorf("%s got %.0f of %d sessions, expected %.0f +- %.0f: %v", backendName(i), is, n, want, bound, got)
+			return fmt.Errorf("%s got %.0f of %d sessions, expected %.0f +- %.0f: %v",
+				backendName(i), is, n, want, bound, got)
 		}
 	}
 	return nil
 }
 
-// TestShares has sessions come through the binary to three backends of weights 1, 2 and 3, for each algorithm whose shares
-// are about weights; those of least_time are about times as well, which are nobody's on loopback.
+// TestShares opens sessions through the binary to three backends of weights 1, 2 and 3, for each algorithm whose shares
+// follow the weights. The shares of least_time also depend on times, which cannot be controlled on loopback.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -140,7 +139,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestHashedClients has clients of many addresses come twice: each to the same backend, and all together by weight.
+// TestHashedClients connects twice from many client addresses: each gets the same backend both times, and the shares
+// follow the weights.
 func TestHashedClients(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"client_hash", "ring_hash", "maglev"} {
@@ -151,10 +151,10 @@ func TestHashedClients(t *testing.T) {
 			}.start(t)
 			c := newCaller(t, b)
 			const clients = 300
-			home := map[string]string{}
+			first := map[string]string{}
 			for i := range clients {
 				from := fmt.Sprintf("127.7.%d.%d", i/200, i%200+1)
-				home[from] = c.call(t, from, false)
+				first[from] = c.call(t, from, false)
 			}
 			leeway := 1.0
 			if algorithm == "ring_hash" {
@@ -163,7 +163,7 @@ func TestHashedClients(t *testing.T) {
 			if err := within(c.got, clients, leeway, 1, 2, 3); err != nil {
 				t.Error(err)
 			}
-			for from, name := range home {
+			for from, name := range first {
 				if again := c.call(t, from, false); again != name {
 					t.Errorf("client %s came to %s and then to %s", from, name, again)
 				}
@@ -172,7 +172,8 @@ func TestHashedClients(t *testing.T) {
 	}
 }
 
-// TestBoundedHash has one client that makes all the sessions: hash_balance spreads what would all be one backend's.
+// TestBoundedHash opens all sessions from one client: hash_balance spreads them, although they would all go to one
+// backend.
 func TestBoundedHash(t *testing.T) {
 	t.Parallel()
 	b := world{
@@ -190,7 +191,7 @@ func TestBoundedHash(t *testing.T) {
 	}
 }
 
-// TestLeastTime has one of three backends answer late: it gets clearly less than its third.
+// TestLeastTime has one slow backend of three: it gets clearly less than a third.
 func TestLeastTime(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 2)
@@ -210,7 +211,8 @@ func TestLeastTime(t *testing.T) {
 	}
 	running.Wait()
 	if n := c.got["b3"]; n == 0 || n > clients*each/6 {
-		t.Errorf("the slow backend got %d of %d sessions, expected some, and less than a sixth: %v", n, clients*each, c.got)
+		t.Errorf("the slow backend got %d of %d sessions, expected some, and less than a sixth: %v",
+			n, clients*each, c.got)
 	}
 }
 
@@ -235,14 +237,15 @@ func TestFirst(t *testing.T) {
 	}
 }
 
-// TestBackendLimits has three backends, one of them with room for one session: the others take what it may not have, and
-// when all are full clients are refused, wait, or wait in vain, each under its own reason.
+// TestBackendLimits has three backends, one of them with room for one session: the others take the rest, and when all
+// are full, clients are refused, wait, or wait in vain, each with its own reason.
 func TestBackendLimits(t *testing.T) {
 	t.Parallel()
 	backends := namedBackends(t, 3)
 	t.Run("one of three", func(t *testing.T) {
 		b := world{
-			Backends: addressesOf(backends), Keys: []string{"max_sessions = 1"}, Pool: []string{`algorithm = "round_robin"`},
+			Backends: addressesOf(backends), Keys: []string{"max_sessions = 1"},
+			Pool: []string{`algorithm = "round_robin"`},
 		}.start(t)
 		got := newCaller(t, b).calls(t, 21, true)
 		if got["b1"] != 1 || got["b2"]+got["b3"] != 20 || got["b2"] < 7 || got["b3"] < 7 {
@@ -275,7 +278,9 @@ func TestBackendLimits(t *testing.T) {
 		more.Wait()
 		ended := func(reason string) harness.Line {
 			t.Helper()
-			return b.WaitLine(t, "a session that ended as "+reason, func(l harness.Line) bool { return l.Reason == reason })
+			return b.WaitLine(t, "a session that ended as "+reason, func(l harness.Line) bool {
+				return l.Reason == reason
+			})
 		}
 		if line := ended("queue_full"); line.Duration > 0.5 {
 			t.Errorf("not refused at once although the queue was full: %s", line.Text)
@@ -292,7 +297,8 @@ func TestBackendLimits(t *testing.T) {
 		_, err := io.ReadFull(waiting, name)
 		check(t, err)
 		check(t, waiting.Close())
-		if line := b.WaitSession(t, waiting.LocalAddr()); line.Reason != "client_closed" || line.Backend != string(name) {
+		if line := b.WaitSession(t, waiting.LocalAddr()); line.Reason != "client_closed" ||
+			line.Backend != string(name) {
 			t.Errorf("served by %s, and ended with %s", name, line.Text)
 		}
 	})
@@ -331,23 +337,24 @@ func TestTiers(t *testing.T) {
 	}
 }
 
-// TestSticky has clients return to the backend they had, although round_robin would send them on.
+// TestSticky holds that clients return to the backend they had, although round_robin would choose the next.
 func TestSticky(t *testing.T) {
 	t.Parallel()
 	b := world{
-		Backends: addressesOf(namedBackends(t, 3)), Pool: []string{`algorithm = "round_robin"`, `sticky = { ttl = "1h" }`},
+		Backends: addressesOf(namedBackends(t, 3)),
+		Pool:     []string{`algorithm = "round_robin"`, `sticky = { ttl = "1h" }`},
 	}.start(t)
 	c := newCaller(t, b)
-	home := map[string]string{}
+	first := map[string]string{}
 	for range 3 {
 		for i := range 30 {
 			from := fmt.Sprintf("127.8.0.%d", i+1)
 			got := c.call(t, from, false)
-			if home[from] == "" {
-				home[from] = got
+			if first[from] == "" {
+				first[from] = got
 			}
-			if got != home[from] {
-				t.Errorf("client %s came to %s and then to %s", from, home[from], got)
+			if got != first[from] {
+				t.Errorf("client %s came to %s and then to %s", from, first[from], got)
 			}
 		}
 	}
@@ -356,7 +363,7 @@ func TestSticky(t *testing.T) {
 	}
 }
 
-// TestOnUnhealthyClose has the check of one backend fail while its sessions work: with "close" they are cut.
+// TestOnUnhealthyClose fails the check of one backend while its sessions work: with "close" they are closed.
 func TestOnUnhealthyClose(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"keep", "close"} {
@@ -368,7 +375,8 @@ func TestOnUnhealthyClose(t *testing.T) {
 			b := world{
 				Backends: addressesOf(namedBackends(t, 1)),
 				Pool:     []string{fmt.Sprintf("on_unhealthy = %q", policy)},
-				Health:   []string{"port = " + port, `interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`, `fall = 1`},
+				Health: []string{"port = " + port, `interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`,
+					`fall = 1`},
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			c := newCaller(t, b)
@@ -393,109 +401,9 @@ func TestOnUnhealthyClose(t *testing.T) {
 	}
 }
 
-// A backendsFile is a file of backends that a pool discovers.
-type backendsFile struct{ path string }
-
 func newBackendsFile(t *testing.T, entries ...string) backendsFile {
 	t.Helper()
 	f := backendsFile{filepath.Join(t.TempDir(), "backends.toml")}
 	f.write(t, entries...)
 	return f
-}
-
-// write replaces the file whole, as a careful program does.
-func (f backendsFile) write(t *testing.T, entries ...string) {
-	t.Helper()
-	text := "backends = [\n"
-	for _, e := range entries {
-		text += "  { " + e + " },\n"
-	}
-	check(t, os.WriteFile(f.path+".new", []byte(text+"]\n"), 0o600))
-	check(t, os.Rename(f.path+".new", f.path))
-}
-
-// TestBackendsAtRunTime changes a running balancer's backends through its file: one that is added gets its share, one that
-// is drained or removed gets nothing from then on and keeps its sessions, and a broken file changes nothing.
-func TestBackendsAtRunTime(t *testing.T) {
-	t.Parallel()
-	backends := namedBackends(t, 3)
-	entry := func(i int, more string) string {
-		return fmt.Sprintf("address = %q, name = %q%s", backends[i].Address(), backendName(i), more)
-	}
-	file := newBackendsFile(t, entry(0, ""), entry(1, ""))
-	b := world{
-		Pool:     []string{`algorithm = "round_robin"`},
-		Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", file.path)},
-	}.start(t)
-	c := newCaller(t, b)
-	changed := func(message, backend string) {
-		t.Helper()
-		b.WaitLine(t, message+" "+backend, func(l harness.Line) bool { return l.Message == message && l.Backend == backend })
-	}
-	if got := c.calls(t, 20, true); got["b1"] != 10 || got["b2"] != 10 {
-		t.Errorf("at first sessions went to %v", got)
-	}
-	first := c.conns
-
-	file.write(t, entry(0, ""), entry(1, ""), entry(2, ""))
-	changed(harness.MessageAdded, "b3")
-	if got := c.calls(t, 30, false); got["b1"] != 10 || got["b2"] != 10 || got["b3"] != 10 {
-		t.Errorf("after b3 was added sessions went to %v", got)
-	}
-
-	file.write(t, entry(0, ""), entry(1, `, mode = "drain"`), entry(2, ", weight = 2"))
-	changed(harness.MessageMode, "b2")
-	changed(harness.MessageWeight, "b3")
-	if got := c.calls(t, 30, false); got["b1"] != 10 || got["b3"] != 20 {
-		t.Errorf("after b2 was drained and b3 got weight 2, sessions went to %v", got)
-	}
-
-	file.write(t, entry(1, `, mode = "drain"`), entry(2, ""))
-	changed(harness.MessageRemoved, "b1")
-	if got := c.calls(t, 30, false); got["b3"] != 30 {
-		t.Errorf("after b1 was removed sessions went to %v", got)
-	}
-
-	check(t, os.WriteFile(file.path, []byte("backends = [\n  { address = \"10.0.0.1:80\", wieght = 3 },\n]\n"), 0o600))
-	line := b.WaitLine(t, "the broken file is told", func(l harness.Line) bool { return l.Message == harness.MessageNoAnswer })
-	if want := file.path + `:2: backends[0].wieght: unknown key, did you mean "weight"?`; !strings.Contains(line.Err, want) {
-		t.Errorf("the broken file is told as %q, expected %q in it", line.Err, want)
-	}
-	if got := c.calls(t, 10, false); got["b3"] != 10 {
-		t.Errorf("with a broken file sessions went to %v", got)
-	}
-	for _, conn := range first { // on b1, which is removed, and b2, which is drained
-		check(t, harness.PingPong(conn, 1, 1))
-	}
-}
-
-// TestOnRemoveClose removes a backend whose sessions are to end with it.
-func TestOnRemoveClose(t *testing.T) {
-	t.Parallel()
-	backends := namedBackends(t, 2)
-	entry := func(i int) string {
-		return fmt.Sprintf("address = %q, name = %q", backends[i].Address(), backendName(i))
-	}
-	file := newBackendsFile(t, entry(0), entry(1))
-	b := world{
-		Pool:     []string{`algorithm = "round_robin"`, `on_remove = "close"`},
-		Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", file.path)},
-	}.start(t)
-	c := newCaller(t, b)
-	c.calls(t, 10, true)
-	file.write(t, entry(1))
-	for _, line := range b.WaitSessions(t, 5) {
-		if line.Reason != "backend_removed" || line.Backend != "b1" {
-			t.Errorf("a session ended with %s", line.Text)
-		}
-	}
-	var alive int
-	for _, conn := range c.conns {
-		if harness.PingPong(conn, 1, 1) == nil {
-			alive++
-		}
-	}
-	if alive != 5 {
-		t.Errorf("%d sessions are left, expected the 5 of the other backend", alive)
-	}
 }

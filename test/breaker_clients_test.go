@@ -17,7 +17,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// wantClosed wants no breaker to have changed.
+// wantClosed fails the test if a breaker has changed.
 func wantClosed(t *testing.T, b *harness.Balancer) {
 	t.Helper()
 	for _, l := range b.Lines() {
@@ -27,7 +27,7 @@ func wantClosed(t *testing.T, b *harness.Balancer) {
 	}
 }
 
-// sendAndWait sends bytes on a connection of its own and waits until the backend has closed it, without an answer.
+// sendAndWait sends bytes on a new connection and waits until the backend closes it without an answer.
 func sendAndWait(t *testing.T, b *harness.Balancer, bytes []byte) {
 	t.Helper()
 	c := b.Dial(t, "main")
@@ -39,8 +39,8 @@ func sendAndWait(t *testing.T, b *harness.Balancer, bytes []byte) {
 	check(t, c.Close())
 }
 
-// TestBreakerIsNotTheClientsOfPostgres has clients do to a Postgres what it answers by closing without a word: requests
-// to cancel a query, and a scanner's HTTP. It stays in use, beside another that could take its place.
+// TestBreakerIsNotTheClientsOfPostgres sends a Postgres what it answers by closing the connection: requests to cancel a
+// query, and a scanner's HTTP. It stays in use, although another backend could replace it.
 func TestBreakerIsNotTheClientsOfPostgres(t *testing.T) {
 	t.Parallel()
 	server, other := harness.StartPostgres(t), harness.Serve(t, harness.SpeakFirst("b2"))
@@ -63,15 +63,16 @@ func TestBreakerIsNotTheClientsOfPostgres(t *testing.T) {
 			t.Errorf("a session went to %s: %s", l.Backend, l.Text)
 		}
 	}
-	conn := postgresClient(t, fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", server.User, b.Address(t, "main"), server.Database))
+	conn := postgresClient(t, fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", server.User, b.Address(t, "main"),
+		server.Database))
 	defer closePostgres(t, conn)
 	var one int
 	check(t, conn.QueryRow(t.Context(), "select 1").Scan(&one))
 	wantClosed(t, b)
 }
 
-// TestBreakerOfAOneWayService has a receiver of logs, which never says a word and closes connections by which nothing comes for a while. It
-// keeps its clients.
+// TestBreakerOfAOneWayService has a receiver of logs that never sends anything and closes connections without traffic
+// after a while. It keeps its clients.
 func TestBreakerOfAOneWayService(t *testing.T) {
 	t.Parallel()
 	sink := harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
@@ -109,8 +110,8 @@ func TestBreakerOfAOneWayService(t *testing.T) {
 	wantClosed(t, b)
 }
 
-// TestBreakerTrialOfASilentClient has a half-open backend's trial be a client that connects ahead and says nothing, to a service that says
-// nothing either: it is let in, and others after it.
+// TestBreakerTrialOfASilentClient makes the trial of a half-open backend with a silent client and a silent service: the
+// client gets its session, and so do later ones.
 func TestBreakerTrialOfASilentClient(t *testing.T) {
 	t.Parallel()
 	first, well := startMoody(t), harness.Serve(t, harness.SpeakFirst("b2"))
@@ -139,8 +140,8 @@ func TestBreakerTrialOfASilentClient(t *testing.T) {
 	check(t, later.Close())
 }
 
-// TestBreakerIsNotTheQuestions has a client ask two resolvers, again and again, for names that nobody can answer, and another one for names
-// that they can. Both stay in use.
+// TestBreakerIsNotTheQuestions has one client ask two resolvers repeatedly for names that they cannot resolve, and
+// another for names that they can. Both stay in use.
 func TestBreakerIsNotTheQuestions(t *testing.T) {
 	t.Parallel()
 	resolve := func(c *net.UDPConn, from netip.AddrPort, datagram []byte) {
@@ -156,7 +157,8 @@ func TestBreakerIsNotTheQuestions(t *testing.T) {
 	first, second := harness.ServeUDP(t, resolve), harness.ServeUDP(t, resolve)
 	b := world{
 		Backends: []string{first.Address(), second.Address()},
-		Listener: []string{`profile = "dns"`}, Breaker: []string{"failures = 5", `open_for = "1h"`, `max_open_for = "1h"`},
+		Listener: []string{`profile = "dns"`}, Breaker: []string{"failures = 5", `open_for = "1h"`,
+			`max_open_for = "1h"`},
 	}.startUDP(t)
 	attacker, client := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main"))
 	ask := func(c *net.UDPConn, id int, name string) {

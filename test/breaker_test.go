@@ -15,7 +15,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// awaitBreaker waits for the first change of a backend's breaker to a state that was logged after since.
+// awaitBreaker waits for the first log line after since in which a backend's breaker changes to a state.
 func awaitBreaker(t *testing.T, b *harness.Balancer, backend, to string, since time.Time) harness.Line {
 	t.Helper()
 	return b.WaitLine(t, "the breaker of "+backend+" is "+to, func(l harness.Line) bool {
@@ -23,13 +23,13 @@ func awaitBreaker(t *testing.T, b *harness.Balancer, backend, to string, since t
 	})
 }
 
-// TestBreaker has one of three backends fail in each way that traffic shows, while clients go on: its breaker opens, is tried
-// again, and closes when it works. No client notices what a retry can help.
+// TestBreaker makes one of three backends fail in every way that traffic shows, under load: its breaker opens, becomes
+// half-open, and closes when the backend works. No client notices a failure that a retry can hide.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
-		handle harness.Handler // what the backend does while it is ill; nil: it does not listen at all
+		handle harness.Handler // the failing backend's handler; nil: it does not listen at all
 	}{
 		{"refuses", nil},
 		{"accepts and closes at once", harness.CloseAtOnce},
@@ -73,9 +73,10 @@ func TestBreaker(t *testing.T) {
 				}
 			}
 			opened := awaitBreaker(t, b, "b1", "open", started)
-			// A session that was connected cannot be moved; one that was reset before it was known to be connected is.
+			// A connected session cannot be retried; one that was reset before the balancer saw the connection can.
 			if noticed != cut || tc.handle == nil && cut > 0 {
-				t.Errorf("%d clients noticed; %d sessions were cut, and %d connects made again elsewhere", noticed, cut, retried)
+				t.Errorf("%d clients noticed; %d sessions were cut, and %d connects made again elsewhere",
+					noticed, cut, retried)
 			}
 			_ = tryGreeting(b.Address(t, "main"))
 			half := awaitBreaker(t, b, "b1", "half-open", opened.Seen)
@@ -102,8 +103,8 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// callOnce has a client read a backend's greeting and leave, and returns the session's line; an error is what the client
-// noticed of a failure.
+// callOnce connects, reads a backend's greeting and closes, and returns the session's access line. The error is a
+// failure that the client noticed.
 func callOnce(t *testing.T, b *harness.Balancer) (harness.Line, error) {
 	t.Helper()
 	c, from, err := harness.DialFrom(b.Address(t, "main"))
@@ -117,7 +118,7 @@ func callOnce(t *testing.T, b *harness.Balancer) (harness.Line, error) {
 	return b.WaitSession(t, net.TCPAddrFromAddrPort(from)), err
 }
 
-// logged is when a line was written by its own word: the harness may read it later.
+// logged returns the time in a line, since the harness may read the line later.
 func logged(t *testing.T, l harness.Line) time.Time {
 	t.Helper()
 	var line struct {
@@ -141,8 +142,8 @@ func tryGreeting(address string) error {
 	return err
 }
 
-// TestBreakerSometimes has a backend close two of three sessions at once: in a row there are never enough failures, and the
-// ratio sees it.
+// TestBreakerSometimes has a backend that closes two of three sessions at once: there are never enough failures in a
+// row, but the ratio opens the breaker.
 func TestBreakerSometimes(t *testing.T) {
 	t.Parallel()
 	var sessions atomic.Int64
@@ -156,7 +157,8 @@ func TestBreakerSometimes(t *testing.T) {
 	b := world{
 		Backends: append([]string{flaky.Address()}, addressesOf(well)...),
 		Pool:     []string{`algorithm = "round_robin"`},
-		Breaker:  []string{`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "1m"`, `open_for = "1m"`},
+		Breaker: []string{`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "1m"`,
+			`open_for = "1m"`},
 	}.start(t)
 	for range 60 {
 		_ = tryGreeting(b.Address(t, "main"))
@@ -169,8 +171,8 @@ func TestBreakerSometimes(t *testing.T) {
 	}
 }
 
-// TestBreakerOfASilentBackend has a backend that accepts and says nothing, until its clients leave: what the traffic shows of it
-// is nothing, and that is left to the checks, of which one that asks sees it.
+// TestBreakerOfASilentBackend has a backend that accepts and sends nothing until its clients leave. Traffic proves
+// nothing about it, so its breaker stays closed; a check that asks for an answer finds it.
 func TestBreakerOfASilentBackend(t *testing.T) {
 	t.Parallel()
 	silent, well := harness.Serve(t, harness.Silent), harness.StartRedis(t)
@@ -178,7 +180,8 @@ func TestBreakerOfASilentBackend(t *testing.T) {
 	b := world{
 		Backends: []string{silent.Address(), well.Address}, Pool: []string{`algorithm = "round_robin"`},
 		Breaker: []string{`failures = 2`},
-		Health:  []string{`type = "redis"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "200ms"`, `rise = 1`, `fall = 2`},
+		Health: []string{`type = "redis"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "200ms"`,
+			`rise = 1`, `fall = 2`},
 	}.start(t)
 	t.Cleanup(silent.Close)
 	if line := b.WaitVerdict(t, "b1", "unhealthy", started); !strings.Contains(line.Reason, "timed out") {
@@ -192,7 +195,7 @@ func TestBreakerOfASilentBackend(t *testing.T) {
 	}
 }
 
-// TestBreakerIsNotTheClients has clients of every rude kind: none of what they do opens a breaker.
+// TestBreakerIsNotTheClients has misbehaving clients of every kind: none of them opens a breaker.
 func TestBreakerIsNotTheClients(t *testing.T) {
 	t.Parallel()
 	silent, well := harness.Serve(t, harness.Silent), harness.Serve(t, harness.SpeakFirst("b2"))
@@ -223,46 +226,48 @@ func TestBreakerIsNotTheClients(t *testing.T) {
 	}
 }
 
-// A moody backend has its port all the time and listens only now and then: in between the kernel answers each SYN with a reset.
-// Its methods are called by the test's goroutine.
+// A moody backend keeps its port but listens only at times; otherwise the kernel answers each SYN with a reset. Only
+// the test's goroutine calls its methods.
 type moody struct {
 	address string
 	open    *harness.Backend // nil while it refuses
 }
 
-// startMoody returns one that refuses. Its port is nobody else's until the test ends: a socket that does not listen has it, too.
+// startMoody returns a moody backend that refuses. A second socket, which does not listen, keeps its port until the
+// test ends.
 func startMoody(t *testing.T) *moody {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	check(t, err)
 	t.Cleanup(func() { check(t, syscall.Close(fd)) })
-	check(t, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)) // as net.Listen does: then both may bind
+	// as net.Listen does: then both may bind
+	check(t, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	check(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	name, err := syscall.Getsockname(fd)
 	check(t, err)
 	return &moody{address: net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))}
 }
 
-// listen has it accept and greet from now on.
+// listen makes the backend accept and greet.
 func (m *moody) listen(t *testing.T) {
 	t.Helper()
 	m.open = harness.ServeOn(t, m.address, harness.SpeakFirst("b1"))
 }
 
-// refuse ends that.
+// refuse makes the backend refuse connections.
 func (m *moody) refuse() {
 	m.open.Close()
 	m.open = nil
 }
 
-// TestBreakerOfOneThatRefusesTwoOfThree has a backend refuse two of three connects, by its kernel: never three in a row, and no
-// client notices. Its breaker opens at the failure at which the ratio has its samples, not before, and then nothing is
-// sent there; unless as many breakers are open as may be: then it stays in use, and clients still notice nothing.
+// TestBreakerOfOneThatRefusesTwoOfThree has a backend whose kernel refuses two of three connects, never three in a row,
+// and no client notices. Its breaker opens at the failure at which the ratio has enough samples, and then the backend
+// gets nothing. If no more breakers may open, the backend stays in use, and clients still notice nothing.
 func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name    string
-		refuses bool // b2 refuses always, and takes the one breaker that may be open
+		refuses bool // b2 always refuses, and its breaker is the only one that may open
 		tries   int  // connects to b1 until the end
 	}{
 		// Four rounds of two refusals and a session are twelve samples, and the thirteenth outcome is a failure.
@@ -281,7 +286,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 				Backends: []string{b1.address, b2, well.Address()},
 				Pool:     []string{`algorithm = "round_robin"`},
 				Breaker: []string{
-					`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "10m"`, `open_for = "10m"`, `max_open_for = "10m"`,
+					`failures = 3`, `failure_ratio = 0.5`, `min_samples = 12`, `window = "10m"`, `open_for = "10m"`,
+					`max_open_for = "10m"`,
 					`max_open_share = 0.34`,
 				},
 			}.start(t)
@@ -302,7 +308,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 				b1.refuse()
 			}
 
-			// One client after the other: from the line of each it is known whether b1 was tried, and what it is to do next.
+			// The clients run one after the other: the access line of each says whether b1 was tried, which decides its
+			// next behaviour.
 			refused, accepted := 0, 0
 			for calls := 0; refused+accepted < tc.tries; calls++ {
 				switch l := call(); {
@@ -314,7 +321,8 @@ func TestBreakerOfOneThatRefusesTwoOfThree(t *testing.T) {
 					accepted++
 					b1.refuse()
 				case l.Retries > 1 || calls > 10*tc.tries:
-					t.Fatalf("b1 refused %d and served %d of %d sessions, the last one: %s", refused, accepted, calls, l.Text)
+					t.Fatalf("b1 refused %d and served %d of %d sessions, the last one: %s",
+						refused, accepted, calls, l.Text)
 				}
 			}
 			if accepted != tc.tries/3 {

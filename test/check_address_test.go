@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// An agent is a server beside a backend that says whether the backend is well.
+// An agent is a server beside a backend that answers the backend's checks.
 type agent struct {
 	address string
 	asked   atomic.Int64
@@ -30,12 +30,12 @@ func startAgent(t *testing.T) *agent {
 	return a
 }
 
-// TestCheckAddress checks a backend at an agent of its own, moves it to another agent by a reload that keeps the verdict, and adds one
-// through the API and by command.
+// TestCheckAddress checks a backend at an agent of its own, moves it to another agent by a reload that keeps the
+// verdict, and adds one through the API and by command.
 func TestCheckAddress(t *testing.T) {
 	t.Parallel()
 	echo, first, second := harness.Serve(t, harness.Echo), startAgent(t), startAgent(t)
-	// health.port is where nobody listens: check goes over it.
+	// Nobody listens on health.port: the backend's check overrides it.
 	config := fmt.Sprintf(`
 [listener.main]
 address = %q
@@ -84,7 +84,8 @@ fall = 1
 		t.Fatalf("%d %s", status, answer)
 	}
 	b.WaitVerdict(t, "b", "healthy", started)
-	if _, stderr, code := b.Command(t, "backends", "add", "all", "127.0.0.3:1", "--name", "c", "--check", first.address); code != 0 {
+	if _, stderr, code := b.Command(t, "backends", "add", "all", "127.0.0.3:1", "--name", "c", "--check",
+		first.address); code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	b.WaitVerdict(t, "c", "healthy", started)
@@ -92,21 +93,22 @@ fall = 1
 		`{"name": "d", "address": "127.0.0.4:1", "check": "agent.internal:1"}`: `"check"`,
 		`{"name": "d", "address": "127.0.0.4:1", "check": "127.0.0.1"}`:        `"check"`,
 	} {
-		if status, answer := b.API(t, "POST", "/v1/pools/all/backends", []byte(wrong)); status/100 != 4 || !strings.Contains(string(answer), field) {
+		if status, answer := b.API(t, "POST", "/v1/pools/all/backends", []byte(wrong)); status/100 != 4 ||
+			!strings.Contains(string(answer), field) {
 			t.Errorf("%s: %d %s", wrong, status, answer)
 		}
 	}
 	_, answer := b.API(t, "GET", "/v1/pools/all/backends", nil)
-	var told struct {
+	var list struct {
 		Backends []struct {
 			Name   string
 			Reason string
 			Check  struct{ Address string }
 		}
 	}
-	check(t, json.Unmarshal(answer, &told))
+	check(t, json.Unmarshal(answer, &list))
 	want := map[string]string{"a": second.address, "b": first.address, "c": first.address}
-	for _, backend := range told.Backends {
+	for _, backend := range list.Backends {
 		if backend.Check.Address != want[backend.Name] {
 			t.Errorf("%s is checked at %q, want %q", backend.Name, backend.Check.Address, want[backend.Name])
 		}
@@ -115,7 +117,8 @@ fall = 1
 	if len(want) > 0 {
 		t.Errorf("not listed: %v", want)
 	}
-	if table, _, _ := b.Command(t, "backends"); !strings.Contains(table, second.address) || !strings.Contains(table, "check") {
+	if table, _, _ := b.Command(t, "backends"); !strings.Contains(table, second.address) ||
+		!strings.Contains(table, "check") {
 		t.Errorf("the list does not say where they are checked:\n%s", table)
 	}
 }

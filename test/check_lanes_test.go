@@ -10,19 +10,20 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestAPoolsChecksAreNotDelayedByAnothers has the checks of one pool hang, all of them, and clients of another pool with a single
-// healthy backend. Its check is made in time, so that its verdict stands and no client is refused.
+// TestAPoolsChecksAreNotDelayedByAnothers has a pool in which all checks hang, and another pool with a single healthy
+// backend and clients. The healthy backend is checked in time, so that its verdict stays and no client is refused.
 func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		backends    int
 		health      string
 		descriptors int
-		timeouts    float64 // checks of the pool that hang, until it is enough
+		timeouts    float64 // hanging checks after which the test ends
 	}{
-		// With as few slots as the lowest usual limit of descriptors gives, two rounds of all of them.
+		// Two rounds of all checks, with the few slots that the lowest usual limit of descriptors allows.
 		"300 backends that swallow SYNs": {300, `type = "tcp"`, 1024, 600},
-		"40 scripts that hang":           {40, "type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
+		"40 scripts that hang": {40,
+			"type = \"exec\"\ncommand = [\"/bin/sleep\", \"600\"]\ntimeout = \"10s\"", 0, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -32,20 +33,9 @@ func TestAPoolsChecksAreNotDelayedByAnothers(t *testing.T) {
 			for i := range tt.backends {
 				hanging = append(hanging, fmt.Sprintf("127.1.%d.%d%s", i/250, 1+i%250, port))
 			}
-			config := fmt.Sprintf(`
-[listener.main]
-address = %q
-pool = "other"
-[listener.cut]
-address = %q
-pool = "cut"
-[pool.other]
-backends = %s
-[pool.other.health]
-type = "tcp"
-[pool.cut]
-backends = %s
-`, harness.FreeAddress(t), harness.FreeAddress(t), harness.BackendList(healthy.Address()), harness.BackendList(hanging...))
+			config := configOf(t,
+				service{name: "other", backends: []string{healthy.Address()}, health: []string{`type = "tcp"`}},
+				service{name: "cut", backends: hanging})
 			b := harness.StartBalancerWith(t, harness.BalancerOptions{
 				Descriptors: tt.descriptors, Config: config + "[pool.cut.health]\n" + tt.health + "\n",
 			})
@@ -53,7 +43,7 @@ backends = %s
 			served, done := 0, false
 			began := time.Now()
 			for begun := time.Now(); !done; served++ {
-				if err := tryService(b.Address(t, "main")); err != nil {
+				if err := tryService(b.Address(t, "other")); err != nil {
 					t.Fatalf("client %d, after %v: %v", served, time.Since(began), err)
 				}
 				if time.Since(begun) > time.Second {
@@ -66,7 +56,7 @@ backends = %s
 				<-time.After(20 * time.Millisecond) // the pace of the clients
 			}
 			t.Logf("%d clients served in %v", served, time.Since(began))
-			b.Reload(t, config) // without checks, since those under way are descriptors that it had not at its start
+			b.Reload(t, config) // without checks, since pending ones have descriptors that would count as leaks
 			for _, l := range b.Lines() {
 				if l.Message == harness.MessageVerdict && l.Pool == "other" && l.To != "healthy" {
 					t.Errorf("the healthy backend's verdict changed: %s", l.Text)

@@ -28,7 +28,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A certificate is one for a server, with a key, signed by itself.
+// A certificate is a self-signed server certificate with its key.
 type certificate struct {
 	pair tls.Certificate
 	file string // with the certificate alone
@@ -82,7 +82,7 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc, c *certificate) string {
 	return address
 }
 
-// A grpcHealth is the health of the service "main", by grpc-go: SERVING until ill is set.
+// A grpcHealth is the gRPC health service of "main": SERVING until ill is set.
 type grpcHealth struct {
 	healthpb.UnimplementedHealthServer
 	ill *atomic.Bool
@@ -118,8 +118,8 @@ func serveHealth(t *testing.T, ill *atomic.Bool) string {
 	return l.Addr().String()
 }
 
-// TestChecks runs each kind of check through the binary against a server that is well and then is not, or never was: the reason
-// in the log is what a person needs.
+// TestChecks runs each kind of check through the binary against a server that works and then fails, or never worked:
+// the log has a useful reason.
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
@@ -137,49 +137,72 @@ func TestChecks(t *testing.T) {
 	resolver := harness.StartDNS(t)
 	resolver.SetZone(t, "db 60 IN A 10.0.0.1\n")
 	script := filepath.Join(t.TempDir(), "probe")
-	check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $LIMELOAD_ADDRESS is asked for\ntest \"$1\" = well\n"), 0o700))
+	check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $LIMELOAD_ADDRESS is asked for\ntest \"$1\" = well\n"),
+		0o700))
 	for _, tc := range []struct {
 		name    string
 		address string
 		health  []string
-		healthy string // is in the reason of the verdict healthy; "": it never is
-		ill     string // is in the reason of the verdict unhealthy; "": it never is
+		healthy string // part of the reason of the verdict healthy; "": never healthy
+		ill     string // part of the reason of the verdict unhealthy; "": never unhealthy
 	}{
-		{"http", serveHTTP(t, answer, nil), []string{`type = "http"`, `path = "/well"`, `body = "all is /well"`}, "200", "503"},
-		{"http, another body", serveHTTP(t, answer, nil), []string{`type = "http"`, `body = "nonsense"`}, "", "nonsense"},
+		{"http", serveHTTP(t, answer, nil), []string{`type = "http"`, `path = "/well"`, `body = "all is /well"`}, "200",
+			"503"},
+		{"http, another body", serveHTTP(t, answer, nil), []string{`type = "http"`, `body = "nonsense"`}, "",
+			"nonsense"},
 		{"https", serveHTTP(t, answer, &good), []string{`type = "https"`, `ca = "` + good.file + `"`}, "200", "503"},
 		{"https, unknown authority", serveHTTP(t, answer, &good), []string{`type = "https"`}, "", "certificate"},
-		{"tls", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`, `min_days = 30`}, "99 days", ""},
-		{"tls, soon over", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`, `min_days = 200`}, "", "99 days"},
-		{"tls, expired", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `ca = "` + expired.file + `"`}, "", "expired"},
-		{"tls, wrong name", serveHTTP(t, answer, &other), []string{`type = "tls"`, `ca = "` + other.file + `"`}, "", "other.example"},
-		{"tls, nobody looks", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `verify = false`}, "certificate", ""},
-		{"a script", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "PING\r\n" }, { expect = "+PONG" }, { send_hex = "494e464f0d0a" }, { expect_regexp = "redis_version:[0-9]+" }]`}, "", ""},
-		{"a script that is not answered so", redis.Address, []string{`type = "tcp"`, `steps = [{ send = "NONSENSE\r\n" }, { expect = "+PONG" }]`}, "", "step 2"},
+		{"tls", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`, `min_days = 30`},
+			"99 days", ""},
+		{"tls, soon over", serveHTTP(t, answer, &good), []string{`type = "tls"`, `ca = "` + good.file + `"`,
+			`min_days = 200`}, "", "99 days"},
+		{"tls, expired", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `ca = "` + expired.file + `"`}, "",
+			"expired"},
+		{"tls, wrong name", serveHTTP(t, answer, &other), []string{`type = "tls"`, `ca = "` + other.file + `"`}, "",
+			"other.example"},
+		{"tls, nobody looks", serveHTTP(t, answer, &expired), []string{`type = "tls"`, `verify = false`}, "certificate",
+			""},
+		{"a script", redis.Address,
+			[]string{`type = "tcp"`,
+				`steps = [{ send = "PING\r\n" }, { expect = "+PONG" }, { send_hex = "494e464f0d0a" }, { expect_regexp = "redis_version:[0-9]+" }]`}, "", ""},
+		{"a script that is not answered so", redis.Address,
+			[]string{`type = "tcp"`, `steps = [{ send = "NONSENSE\r\n" }, { expect = "+PONG" }]`}, "", "step 2"},
 		{"dns", resolver.Address, []string{`type = "dns"`, `query = "db.lb.test A"`}, "NOERROR", ""},
-		{"dns by tcp, a name that is not there", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`, `transport = "tcp"`}, "", "NXDOMAIN"},
-		{"dns, and that is as good", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`, `expect = ["NOERROR", "NXDOMAIN"]`}, "NXDOMAIN", ""},
-		{"dns of a zone that is not its", resolver.Address, []string{`type = "dns"`, `query = "example.com AAAA"`}, "", "REFUSED"},
+		{"dns by tcp, a name that is not there", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`,
+			`transport = "tcp"`}, "", "NXDOMAIN"},
+		{"dns, and that is as good", resolver.Address, []string{`type = "dns"`, `query = "nothing.lb.test"`,
+			`expect = ["NOERROR", "NXDOMAIN"]`}, "NXDOMAIN", ""},
+		{"dns of a zone that is not its", resolver.Address, []string{`type = "dns"`, `query = "example.com AAAA"`}, "",
+			"REFUSED"},
 		{"udp where nobody listens", redis.Address, []string{`type = "udp"`, `payload = "hello"`}, "", "unreachable"},
-		{"udp with an answer", resolver.Address, []string{`type = "udp"`, `payload_hex = "abcd01000001000000000000026462026c6204746573740000010001"`, `answer_hex = "0a000001"`}, "answered", ""},
+		{"udp with an answer", resolver.Address,
+			[]string{`type = "udp"`, `payload_hex = "abcd01000001000000000000026462026c6204746573740000010001"`,
+				`answer_hex = "0a000001"`}, "answered", ""},
 		{"icmp", redis.Address, []string{`type = "icmp"`}, "echo reply", ""},
 		{"exec", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "well"]`}, "", ""},
-		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "", redis.Address + " is asked for"},
+		{"exec that fails", redis.Address, []string{`type = "exec"`, `command = ["` + script + `", "ill"]`}, "",
+			redis.Address + " is asked for"},
 		{"icmp by IPv6", "[::1]:1", []string{`type = "icmp"`}, "echo reply", ""},
 		{"grpc", serveHealth(t, &ill), []string{`type = "grpc"`, `service = "main"`}, "serving", "not serving"},
 		{"grpc of a service that there is not", serveHealth(t, &ill), []string{`type = "grpc"`}, "", "service unknown"},
-		{"grpc of a server without the service", serveHTTP(t, answer, nil), []string{`type = "grpc"`}, "", "not a grpc server: content type"},
+		{"grpc of a server without the service", serveHTTP(t, answer, nil), []string{`type = "grpc"`}, "",
+			"not a grpc server: content type"},
 		{"grpc where there is none", redis.Address, []string{`type = "grpc"`}, "", "not http/2"},
-		{"all of", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary", ""},
-		{"all of, and one is not", redis.Address, []string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "http" }]`}, "", "check 2 of 2"},
-		{"any of", redis.Address, []string{`type = "any_of"`, `checks = [{ type = "http" }, { type = "redis" }]`}, "primary", ""},
+		{"all of", redis.Address,
+			[]string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "redis", role = "primary" }]`}, "primary",
+			""},
+		{"all of, and one is not", redis.Address,
+			[]string{`type = "all_of"`, `checks = [{ type = "tcp" }, { type = "http" }]`}, "", "check 2 of 2"},
+		{"any of", redis.Address, []string{`type = "any_of"`, `checks = [{ type = "http" }, { type = "redis" }]`},
+			"primary", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ill.Store(false)
 			started := time.Now()
 			b := world{
 				Backends: []string{tc.address},
-				Health:   append(tc.health, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "1s"`, `rise = 1`, `fall = 1`, `stale_after = "5s"`),
+				Health: append(tc.health, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "1s"`,
+					`rise = 1`, `fall = 1`, `stale_after = "5s"`),
 			}.start(t)
 			if tc.healthy != "" || tc.ill == "" {
 				if line := b.WaitVerdict(t, "b1", "healthy", started); !strings.Contains(line.Reason, tc.healthy) {
@@ -197,8 +220,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestWhenNoneIsHealthy has every check fail. A pool that wants a primary refuses, whatever when_none says of the replicas; one
-// of equals that is set to "all" tries everybody.
+// TestWhenNoneIsHealthy makes every check fail. A pool that requires a primary refuses, whatever when_none says;
+// another pool with when_none = "all" tries all backends.
 func TestWhenNoneIsHealthy(t *testing.T) {
 	t.Parallel()
 	quick := []string{`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "500ms"`, `rise = 1`, `fall = 1`}
@@ -213,7 +236,8 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 		}
 		started := time.Now()
 		b := world{
-			Backends: replicas, Pool: []string{`when_none = "all"`}, Health: append([]string{`type = "redis"`, `role = "primary"`}, quick...),
+			Backends: replicas, Pool: []string{`when_none = "all"`},
+			Health: append([]string{`type = "redis"`, `role = "primary"`}, quick...),
 		}.start(t)
 		b.WaitVerdict(t, "b1", "wrong_role", started)
 		b.WaitVerdict(t, "b2", "wrong_role", started)
@@ -235,18 +259,21 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	})
 	t.Run("resolvers", func(t *testing.T) {
 		var resolvers []string
-		for i := range 3 { // which answer, but no question of a check
+		for i := range 3 { // they answer clients, but not checks
 			resolvers = append(resolvers, harness.ServeUDP(t, harness.NameDatagrams(backendName(i))).Address())
 		}
 		started := time.Now()
 		b := world{
-			Backends: resolvers, Listener: []string{`protocol = "udp"`, `responses = 1`}, Pool: []string{`when_none = "all"`, `algorithm = "round_robin"`},
+			Backends: resolvers, Listener: []string{`protocol = "udp"`, `responses = 1`},
+			Pool:   []string{`when_none = "all"`, `algorithm = "round_robin"`},
 			Health: []string{`type = "dns"`, `query = "db.lb.test A"`, `timeout = "200ms"`, `fall = 1`},
 		}.start(t)
 		for i := range 3 {
 			b.WaitVerdict(t, backendName(i), "unhealthy", started)
 		}
-		b.WaitLine(t, "all are tried", func(l harness.Line) bool { return l.Message == "no backend is healthy: all are tried" })
+		b.WaitLine(t, "all are tried", func(l harness.Line) bool {
+			return l.Message == "no backend is healthy: all are tried"
+		})
 		got := map[string]int{}
 		for range 30 {
 			answer, err := harness.AskUDP(harness.DialUDP(t, b.Address(t, "main")), []byte("who?"))
@@ -260,13 +287,16 @@ func TestWhenNoneIsHealthy(t *testing.T) {
 	t.Run("equals", func(t *testing.T) {
 		started := time.Now()
 		b := world{
-			Backends: addressesOf(namedBackends(t, 3)), Pool: []string{`when_none = "all"`, `algorithm = "round_robin"`},
-			Health: append([]string{`type = "http"`}, quick...), // which none of them speaks
+			Backends: addressesOf(namedBackends(t, 3)),
+			Pool:     []string{`when_none = "all"`, `algorithm = "round_robin"`},
+			Health:   append([]string{`type = "http"`}, quick...), // which none of them speaks
 		}.start(t)
 		for i := range 3 {
 			b.WaitVerdict(t, backendName(i), "unhealthy", started)
 		}
-		b.WaitLine(t, "all are tried", func(l harness.Line) bool { return l.Message == "no backend is healthy: all are tried" })
+		b.WaitLine(t, "all are tried", func(l harness.Line) bool {
+			return l.Message == "no backend is healthy: all are tried"
+		})
 		if got := newCaller(t, b).calls(t, 30, false); got["b1"] != 10 || got["b2"] != 10 || got["b3"] != 10 {
 			t.Errorf("sessions went to %v", got)
 		}

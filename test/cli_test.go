@@ -19,8 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestCommandLine runs the scripts of testdata/script. Besides testscript's own commands they have those of scriptCommands,
-// and the addresses BUSY, where somebody listens, and FREE, where nobody does.
+// TestCommandLine runs the scripts of testdata/script. Besides testscript's own commands they have those of
+// scriptCommands, and the addresses BUSY, where somebody listens, and FREE, where nobody does.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	binary := harness.Binary(t, false)
@@ -49,8 +49,8 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// scriptExits runs a program, "exits CODE program args...", which must end with that exit code. Unlike exec it tells 1
-// from 2.
+// scriptExits runs a program, "exits CODE program args...", which must end with that exit code. Unlike exec it
+// distinguishes 1 from 2.
 func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -92,27 +92,29 @@ func scriptUnbound(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// startAlone runs a balancer that must not start, and returns what it said.
+// startAlone runs a balancer that must fail to start, and returns its output.
 func startAlone(t *testing.T, config string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lb.toml")
 	check(t, os.WriteFile(file, []byte(config), 0o600))
-	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"--config", file}})
+	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false),
+		Args: []string{"--config", file}})
 	if code != 1 || stdout != "" {
 		t.Errorf("exit code %d and standard output %q, expected 1 and none", code, stdout)
 	}
 	return stderr
 }
 
-// TestStartedTwice has a second balancer find its port in use by the first. That it shares its own port among its loops
-// (SO_REUSEPORT) must not let it share with a stranger.
+// TestStartedTwice starts a second balancer on a port of the first, which must fail: sharing a port among its own loops
+// (SO_REUSEPORT) must not let a balancer share it with another process.
 func TestStartedTwice(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
 	config := world{Backends: []string{backend.Address()}}.config(t)
 	b := harness.StartBalancer(t, config)
 	stderr := startAlone(t, config)
-	if strings.Contains(stderr, "\n") || !strings.Contains(stderr, "listener.main.address") || !strings.Contains(stderr, "address already in use") {
+	if strings.Contains(stderr, "\n") || !strings.Contains(stderr, "listener.main.address") ||
+		!strings.Contains(stderr, "address already in use") {
 		t.Errorf("standard error is not one line that names the key and the cause:\n%s", stderr)
 	}
 	for range 20 { // the first one is whole, and gets every client
@@ -120,16 +122,18 @@ func TestStartedTwice(t *testing.T) {
 	}
 }
 
-// TestCheckAgreesWithStart starts what check finds good although it warns.
+// TestCheckAgreesWithStart starts configurations that check accepts with warnings.
 func TestCheckAgreesWithStart(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{
 		"interval below the default fast_interval": {Health: []string{`interval = "200ms"`}},
-		"timeout above interval":                   {Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "5s"`}},
-		"interval of the least":                    {Health: []string{`interval = "10ms"`, `fast_interval = "10ms"`, `timeout = "1ms"`}},
-		"stale before the next check":              {Health: []string{`interval = "5s"`, `stale_after = "1s"`}},
-		"all weights zero":                         {Pool: []string{`algorithm = "round_robin"`}},
-		"no retries":                               {Pool: []string{`retries = 0`}},
+		"timeout above interval": {Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`,
+			`timeout = "5s"`}},
+		"interval of the least": {Health: []string{`interval = "10ms"`, `fast_interval = "10ms"`,
+			`timeout = "1ms"`}},
+		"stale before the next check": {Health: []string{`interval = "5s"`, `stale_after = "1s"`}},
+		"all weights zero":            {Pool: []string{`algorithm = "round_robin"`}},
+		"no retries":                  {Pool: []string{`retries = 0`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := harness.Serve(t, harness.Echo)
@@ -140,7 +144,8 @@ func TestCheckAgreesWithStart(t *testing.T) {
 			}
 			file := filepath.Join(t.TempDir(), "lb.toml")
 			check(t, os.WriteFile(file, []byte(config), 0o600))
-			_, _, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"check", "--config", file}})
+			_, _, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false),
+				Args: []string{"check", "--config", file}})
 			if code == 0 {
 				harness.StartBalancer(t, config)
 			} else {
@@ -150,7 +155,7 @@ func TestCheckAgreesWithStart(t *testing.T) {
 	}
 }
 
-// TestDemo does what the demo says to try.
+// TestDemo runs the steps that the demo suggests.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
@@ -182,7 +187,7 @@ func TestDemo(t *testing.T) {
 				}
 				return nil
 			})
-			// one of them goes away, and no request fails
+			// one backend fails, and no request does
 			if _, err := get("/fail"); err != nil {
 				t.Errorf("GET /fail: %v", err)
 			}

@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// named starts backends that say their names.
+// named starts backends that greet with their names.
 func named(t testing.TB, names ...string) (addresses []string) {
 	t.Helper()
 	for _, name := range names {
@@ -37,7 +37,7 @@ func dialFrom(t testing.TB, from, address string) net.Conn {
 	return c
 }
 
-// An explanation is the part of the API's that the tests look at.
+// An explanation has the fields of the API's explanation that the tests use.
 type explanation struct {
 	Deterministic bool
 	Backend       string
@@ -45,20 +45,23 @@ type explanation struct {
 	Others        []struct{ Backend, Why string }
 }
 
-// TestExplain asks where a client would go, and then sends it: for every algorithm that does not draw.
+// TestExplain asks which backend a client would get, and then connects, for every algorithm that does not draw at
+// random.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"round_robin", "first", "client_hash", "ring_hash", "maglev"} {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()
 			b := world{
-				Backends: named(t, "b1", "b2", "b3", "b4", "b5"), Keys: []string{"weight = 3", "", "weight = 2", `mode = "drain"`, "tier = 1"},
+				Backends: named(t, "b1", "b2", "b3", "b4", "b5"), Keys: []string{"weight = 3", "", "weight = 2",
+					`mode = "drain"`, "tier = 1"},
 				Pool: []string{fmt.Sprintf("algorithm = %q", algorithm)},
 			}.start(t)
 			for i := range 60 {
 				from := fmt.Sprintf("127.0.%d.%d", 1+i/20, 1+i)
 				if i%10 == 9 { // something else each time
-					b.Ask(t, "PATCH", fmt.Sprintf("/v1/pools/all/backends/b%d", 1+i/10%3), map[string]int{"weight": i / 10}, nil)
+					b.Ask(t, "PATCH", fmt.Sprintf("/v1/pools/all/backends/b%d", 1+i/10%3),
+						map[string]int{"weight": i / 10}, nil)
 				}
 				var e explanation
 				b.Ask(t, "GET", "/v1/explain?listener=main&client="+from, nil, &e)
@@ -68,7 +71,9 @@ func TestExplain(t *testing.T) {
 				if got := readAll(t, dialFrom(t, from, b.Address(t, "main"))); got != e.Backend {
 					t.Fatalf("client %d, %s, was to go to %s and went to %s", i, from, e.Backend, got)
 				}
-				if len(e.Others) == 0 || !slices.ContainsFunc(e.Others, func(o struct{ Backend, Why string }) bool { return o.Backend == "b4" && o.Why == "drain" }) {
+				if len(e.Others) == 0 ||
+					!slices.ContainsFunc(e.Others,
+						func(o struct{ Backend, Why string }) bool { return o.Backend == "b4" && o.Why == "drain" }) {
 					t.Errorf("b4 is not said to be drained: %+v", e.Others)
 				}
 			}
@@ -76,7 +81,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestExplainRefusal asks about a pool that has nobody.
+// TestExplainRefusal asks about a pool without an eligible backend.
 func TestExplainRefusal(t *testing.T) {
 	t.Parallel()
 	b := world{Backends: named(t, "b1"), Keys: []string{`mode = "maintenance"`}}.start(t)
@@ -91,7 +96,8 @@ func TestExplainRefusal(t *testing.T) {
 	}
 }
 
-// TestBackendsByAPI adds, removes and changes backends through the API: what the call has answered is in force for the next client.
+// TestBackendsByAPI adds, removes and changes backends through the API: after the answer, the change applies to the
+// next client.
 func TestBackendsByAPI(t *testing.T) {
 	t.Parallel()
 	addresses := named(t, "b1", "b2", "b3")
@@ -111,7 +117,8 @@ func TestBackendsByAPI(t *testing.T) {
 	}
 	is("at first", shares(4), "map[b1:4]")
 	for i, address := range addresses[1:] {
-		b.Ask(t, "POST", "/v1/pools/all/backends", map[string]any{"name": fmt.Sprintf("b%d", i+2), "address": address}, nil)
+		b.Ask(t, "POST", "/v1/pools/all/backends", map[string]any{"name": fmt.Sprintf("b%d", i+2), "address": address},
+			nil)
 	}
 	is("with two more", shares(6), "map[b1:2 b2:2 b3:2]")
 	b.Ask(t, "PATCH", "/v1/pools/all/backends/b3", map[string]any{"weight": 2}, nil)
@@ -132,7 +139,8 @@ func TestBackendsByAPI(t *testing.T) {
 	is("after two mistakes", shares(3), "map[b3:3]")
 }
 
-// TestDrainWithDeadline drains a backend: new clients go elsewhere, those it has stay until the deadline, and then it is removed.
+// TestDrainWithDeadline drains a backend with a deadline: new clients get other backends, its sessions stay until the
+// deadline, and then it is removed.
 func TestDrainWithDeadline(t *testing.T) {
 	t.Parallel()
 	one, two := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
@@ -160,7 +168,7 @@ func TestDrainWithDeadline(t *testing.T) {
 		t.Errorf("the backends got %d and %d sessions, want 3 and 3", one.Accepted(), two.Accepted())
 	}
 	for _, c := range old {
-		check(t, harness.PingPong(c, 1, 10)) // a second has not passed: if it has, this is what fails
+		check(t, harness.PingPong(c, 1, 10)) // fails if the second has passed already
 	}
 	for _, c := range old {
 		if line := b.WaitSession(t, c.LocalAddr()); line.Reason != "ended_by_operator" {
@@ -203,7 +211,8 @@ func TestSessionsCommand(t *testing.T) {
 		t.Errorf("it ended with %q", line.Reason)
 	}
 	check(t, harness.PingPong(two, 1, 10))
-	if stdout, stderr, code := b.Command(t, "sessions", "end", "--all"); code != 0 || strings.TrimSpace(stdout) != "1 session ended" {
+	if stdout, stderr, code := b.Command(t, "sessions", "end", "--all"); code != 0 ||
+		strings.TrimSpace(stdout) != "1 session ended" {
 		t.Errorf("to end all of them ends with %d: %s%s", code, stdout, stderr)
 	}
 	if line := b.WaitSession(t, two.LocalAddr()); line.Reason != "ended_by_operator" {
@@ -211,7 +220,7 @@ func TestSessionsCommand(t *testing.T) {
 	}
 }
 
-// TestNotReadyBeforeTheDrain has /ready say no while clients are still served, for drain_delay.
+// TestNotReadyBeforeTheDrain holds that /ready fails during drain_delay while clients are still served.
 func TestNotReadyBeforeTheDrain(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -228,7 +237,7 @@ func TestNotReadyBeforeTheDrain(t *testing.T) {
 		}
 		return nil
 	})
-	c := b.Dial(t, "main") // if the delay is over, this is what fails
+	c := b.Dial(t, "main") // fails if the delay is over already
 	check(t, harness.PingPong(c, 1, 10))
 	if status, answer := b.API(t, "GET", "/live", nil); status != http.StatusOK {
 		t.Errorf("/live: %d %s", status, answer)
@@ -239,8 +248,8 @@ func TestNotReadyBeforeTheDrain(t *testing.T) {
 	}
 }
 
-// TestStateAfterAKill kills the balancer while its backends are changed, again and again: what a call has answered is there after
-// the restart, and nothing is that nobody asked for.
+// TestStateAfterAKill kills the balancer repeatedly while its backends are changed: after the restart, all confirmed
+// changes are there and no others.
 func TestStateAfterAKill(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -249,7 +258,7 @@ func TestStateAfterAKill(t *testing.T) {
 		Global: []string{fmt.Sprintf("state_file = %q", filepath.Join(t.TempDir(), "state.json"))},
 	}
 	random := rand.New(rand.NewPCG(5, 6))
-	weight := 1 // that the last call which was answered has set
+	weight := 1 // set by the last answered call
 	for range 8 {
 		b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t), Killed: true})
 		var found struct{ Weight int }
@@ -264,7 +273,8 @@ func TestStateAfterAKill(t *testing.T) {
 		var changing sync.WaitGroup
 		changing.Go(func() {
 			for next := weight + 1; next < 256 && ctx.Err() == nil; next++ {
-				status, _, err := b.TryAPI(ctx, "PATCH", "/v1/pools/all/backends/b1", fmt.Appendf(nil, `{"weight":%d}`, next))
+				status, _, err := b.TryAPI(ctx, "PATCH", "/v1/pools/all/backends/b1",
+					fmt.Appendf(nil, `{"weight":%d}`, next))
 				if err != nil || status != http.StatusOK {
 					return
 				}

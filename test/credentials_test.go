@@ -16,12 +16,15 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A guarded service is servers that want a password of the user "checker", and not of anybody else.
+// A guarded service has servers that require a password of the user "checker" only.
 type guarded struct {
 	addresses []string
-	health    []string                                                     // lines of the health table, without the password file
-	change    func(t *testing.T, password string, servers ...int)          // as nearly at once as can be; no servers are all of them
-	use       func(t *testing.T, address string) (stillThere func() error) // opens a session; the result says whether it is open still
+	// lines of the health table, without the password file
+	health []string
+	// changes the password on these servers, nearly at the same time; none means all
+	change func(t *testing.T, password string, servers ...int)
+	// opens a session; stillThere reports whether it is still open
+	use func(t *testing.T, address string) (stillThere func() error)
 }
 
 // guardedRedis is two Redis servers.
@@ -60,7 +63,7 @@ func guardedRedis(t *testing.T) guarded {
 	}
 }
 
-// guardedPostgres is a primary and its standby, of which clients want the primary: what is changed there is changed on both.
+// guardedPostgres returns a primary and its standby; clients use the primary, and changes there reach both.
 func guardedPostgres(t *testing.T) guarded {
 	primary := harness.StartPostgres(t)
 	do(t, primary, "CREATE ROLE checker LOGIN PASSWORD 'first'")
@@ -74,13 +77,14 @@ func guardedPostgres(t *testing.T) guarded {
 			do(t, primary, fmt.Sprintf("ALTER ROLE checker PASSWORD '%s'", password))
 		},
 		use: func(t *testing.T, address string) func() error {
-			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, address))
+			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User,
+				address))
 			return func() error { return session.Ping(context.WithoutCancel(t.Context())) }
 		},
 	}
 }
 
-// askForPasswords has a server ask the user "checker" for a password.
+// askForPasswords makes a server require a password of the user "checker".
 func askForPasswords(t *testing.T, p *harness.Postgres) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", p.User, p.Address()))
@@ -94,7 +98,8 @@ func askForPasswords(t *testing.T, p *harness.Postgres) {
 	_, err = conn.Exec(t.Context(), "SELECT pg_reload_conf()")
 	check(t, err)
 	harness.Eventually(t, "a password is asked for", func() error {
-		wrong, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://checker:wrong@%s/postgres?sslmode=disable", p.Address()))
+		wrong, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://checker:wrong@%s/postgres?sslmode=disable",
+			p.Address()))
 		if err == nil {
 			wrong.Close(t.Context())
 			return fmt.Errorf("any password will do")
@@ -103,13 +108,13 @@ func askForPasswords(t *testing.T, p *harness.Postgres) {
 	})
 }
 
-// checksEnded is how many checks of the pool have ended so.
+// checksEnded returns how many checks of the pool have had this outcome.
 func checksEnded(t testing.TB, b *harness.Balancer, outcome string) float64 {
 	t.Helper()
 	return metrics(t, b)[`limeload_checks_total{outcome="`+outcome+`",pool="all"}`]
 }
 
-// awaitChecks waits until so many more checks have ended so than before.
+// awaitChecks waits until that many more checks have had this outcome than before.
 func awaitChecks(t testing.TB, b *harness.Balancer, outcome string, more float64) {
 	t.Helper()
 	before := checksEnded(t, b, outcome)
@@ -121,7 +126,7 @@ func awaitChecks(t testing.TB, b *harness.Balancer, outcome string, more float64
 	})
 }
 
-// verdictChanges is how many verdicts have changed since a moment.
+// verdictChanges returns how many verdicts have changed since a time.
 func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 	for _, l := range b.Lines() {
 		if l.Message == "verdict changed" && l.Seen.After(since) {
@@ -131,8 +136,9 @@ func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 	return changes
 }
 
-// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse, and then on all servers, which
-// changes no verdict and ends no session, and is told. Then the file is right, and a reload takes it up.
+// TestWrongCredentials first changes the password in the file, which check, plan and reload refuse. Then it changes it
+// on all servers, which changes no verdict and ends no session, but is logged. Then the file is right, and a reload
+// applies it.
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres} {
@@ -147,19 +153,22 @@ func TestWrongCredentials(t *testing.T) {
 			b := world{
 				Backends: g.addresses, Pool: []string{`on_unhealthy = "close"`},
 				Health: append(g.health, fmt.Sprintf("password_file = %q", file),
-					// fall leaves the second server the time to change its password, too
+					// fall leaves time for the password change on the second server
 					`interval = "200ms"`, `fast_interval = "200ms"`, `timeout = "2s"`, `rise = 1`, `fall = 10`),
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			awaitChecks(t, b, "success", 3)
 			stillThere := g.use(t, b.Address(t, "main"))
 
-			// In the file: nobody takes it, so it is not taken up.
+			// In the file: no server accepts the new password, so the reload is refused.
 			write("second")
 			changed := time.Now()
-			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"}, {"plan", "--config", b.File()}, {"reload"}} {
+			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"},
+				{"plan", "--config", b.File()}, {"reload"}} {
 				_, stderr, code := b.Command(t, command...)
-				if code != 1 || !strings.Contains(stderr, "pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
+				if code != 1 ||
+					!strings.Contains(stderr,
+						"pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
 					t.Errorf("%s ends with %d: %s", command[0], code, stderr)
 				}
 			}
@@ -168,23 +177,26 @@ func TestWrongCredentials(t *testing.T) {
 				t.Errorf("%v checks were refused with the password of before", n)
 			}
 
-			// On the servers: the file would be right now, and nobody has said so.
+			// On the servers: now the file would be right, but it has not been reloaded.
 			g.change(t, "second")
 			awaitChecks(t, b, "refused", 60)
 			if changes := verdictChanges(b, changed); len(changes) > 0 {
 				t.Errorf("verdicts have changed: %s", changes)
 			}
 			awaitMetric(t, b, `limeload_pool_credentials_refused{pool="all"}`, 1)
-			line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool { return strings.Contains(l.Message, "refuses the credentials") })
+			line := b.WaitLine(t, "the refusal is logged", func(l harness.Line) bool {
+				return strings.Contains(l.Message, "refuses the credentials")
+			})
 			if line.Level != "error" || line.Pool != "all" || line.Reason != "authentication refused" {
-				t.Errorf("it is told as %s", line.Text)
+				t.Errorf("it is logged as %s", line.Text)
 			}
 			check(t, stillThere())
 			check(t, g.use(t, b.Address(t, "main"))())
 
-			// And taken up.
+			// And the reload.
 			stdout, stderr, code := b.Command(t, "plan")
-			if code != 0 || !strings.Contains(stdout, "pool all: changed, health.password_file: the contents of before -> other contents") {
+			if code != 0 || !strings.Contains(stdout,
+				"pool all: changed, health.password_file: the contents of before -> other contents") {
 				t.Errorf("plan ends with %d: %s%s", code, stdout, stderr)
 			}
 			if _, stderr, code := b.Command(t, "reload"); code != 0 {
@@ -203,7 +215,8 @@ func TestWrongCredentials(t *testing.T) {
 	}
 }
 
-// TestWrongCredentialsOfOne changes the password on one of two servers: that one is unhealthy, since the other takes the login.
+// TestWrongCredentialsOfOne changes the password on one of two servers: that one becomes unhealthy, since the other
+// accepts the login.
 func TestWrongCredentialsOfOne(t *testing.T) {
 	t.Parallel()
 	g := guardedRedis(t)
@@ -211,7 +224,8 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	started := time.Now()
 	b := world{
 		Backends: g.addresses,
-		Health: append(g.health, "password_file = "+passwordFile(t, "first"), `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "2s"`,
+		Health: append(g.health, "password_file = "+passwordFile(t, "first"), `interval = "200ms"`,
+			`fast_interval = "100ms"`, `timeout = "2s"`,
 			`rise = 1`, `fall = 2`),
 	}.start(t)
 	b.WaitVerdict(t, "b1", "healthy", started)
@@ -227,8 +241,8 @@ func TestWrongCredentialsOfOne(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_pool_credentials_refused{pool="all"}`: 0})
 }
 
-// TestWrongCredentialsAtStart starts with a password that is refused, and without one: the verdict stays unknown, or what initial says, and
-// that is told with the reason. check would have said so.
+// TestWrongCredentialsAtStart starts with a wrong password, and without one: the verdict stays unknown, or as initial
+// says, and the log has the reason. check reports it too.
 func TestWrongCredentialsAtStart(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedisOn(t, harness.FreePort(t), "--requirepass", "right")
@@ -241,22 +255,28 @@ func TestWrongCredentialsAtStart(t *testing.T) {
 	} {
 		b := world{
 			Backends: []string{server.Address},
-			Health: []string{`type = "redis"`, tt.key, fmt.Sprintf("initial = %q", tt.initial), `interval = "300ms"`, `fast_interval = "100ms"`,
+			Health: []string{`type = "redis"`, tt.key, fmt.Sprintf("initial = %q", tt.initial), `interval = "300ms"`,
+				`fast_interval = "100ms"`,
 				`timeout = "2s"`, `rise = 1`, `fall = 2`},
 		}.start(t)
-		line := b.WaitLine(t, "the refusal is told", func(l harness.Line) bool { return strings.Contains(l.Message, "refuses the credentials") })
+		line := b.WaitLine(t, "the refusal is logged", func(l harness.Line) bool {
+			return strings.Contains(l.Message, "refuses the credentials")
+		})
 		if line.Reason != tt.reason || line.Backend != "b1" {
-			t.Errorf("it is told as %s", line.Text)
+			t.Errorf("it is logged as %s", line.Text)
 		}
 		awaitChecks(t, b, "refused", 5)
-		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`, tt.initial): 1})
-		if _, stderr, code := b.Command(t, "check", "--config", b.File()); code != 1 || !strings.Contains(stderr, tt.reason) {
+		measured(t, b, map[string]float64{fmt.Sprintf(`limeload_backend_verdict{backend="b1",pool="all",verdict=%q}`,
+			tt.initial): 1})
+		if _, stderr, code := b.Command(t, "check", "--config", b.File()); code != 1 ||
+			!strings.Contains(stderr, tt.reason) {
 			t.Errorf("check ends with %d: %s", code, stderr)
 		}
 	}
 }
 
-// TestWrongCredentialsUnreached reloads a changed password where no server can be reached: that says nothing about the password.
+// TestWrongCredentialsUnreached reloads a changed password where no server can be reached: that says nothing about the
+// password.
 func TestWrongCredentialsUnreached(t *testing.T) {
 	t.Parallel()
 	w := world{

@@ -12,13 +12,13 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// onAddress starts a backend that greets with name on port of one of this machine's loopback addresses.
+// onAddress starts a backend on a loopback address and port that greets with name.
 func onAddress(t *testing.T, ip, port, name string) {
 	t.Helper()
 	harness.ServeOn(t, net.JoinHostPort(ip, port), harness.SpeakFirst(name))
 }
 
-// portOf is the port of an address.
+// portOf returns the port of an address.
 func portOf(t *testing.T, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)
@@ -26,8 +26,8 @@ func portOf(t *testing.T, address string) string {
 	return port
 }
 
-// TestDiscoverByDNS has a pool follow the addresses of a name in a real server: it starts with them, takes over what the
-// server says when the TTL has run out, keeps what it knows while the server is gone, and follows again.
+// TestDiscoverByDNS has a pool that follows the addresses of a name in a real server: it starts with them, applies
+// changes when the TTL has run out, keeps its backends while the server is gone, and then follows again.
 func TestDiscoverByDNS(t *testing.T) {
 	t.Parallel()
 	first := harness.Serve(t, harness.SpeakFirst("b1"))
@@ -75,8 +75,8 @@ func TestDiscoverByDNS(t *testing.T) {
 	}
 }
 
-// TestDiscoverBySRV has weights and priorities come from the DNS: the higher priority is a tier that serves when the checks
-// of the first fail.
+// TestDiscoverBySRV takes weights and priorities from the DNS: the larger priority is a tier that serves when the
+// checks of the first tier fail.
 func TestDiscoverBySRV(t *testing.T) {
 	t.Parallel()
 	first := harness.Serve(t, harness.SpeakFirst("b1"))
@@ -91,7 +91,8 @@ func TestDiscoverBySRV(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), "allow_loopback = true", fmt.Sprintf("resolver = %q", server.Address),
+			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), "allow_loopback = true",
+			fmt.Sprintf("resolver = %q", server.Address),
 		},
 		Health: []string{`interval = "200ms"`, `fast_interval = "100ms"`, `rise = 1`, `fall = 1`},
 	}.start(t)
@@ -118,7 +119,8 @@ func TestDiscoveryThatFailsAtFirst(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "allow_loopback = true", "port = " + portOf(t, backend.Address()),
+			`type = "dns"`, fmt.Sprintf("name = %q", "db."+harness.DNSZone), "allow_loopback = true",
+			"port = " + portOf(t, backend.Address()),
 			fmt.Sprintf("resolver = %q", server.Address), `refresh = "1s"`,
 		},
 	}.start(t)
@@ -131,8 +133,8 @@ func TestDiscoveryThatFailsAtFirst(t *testing.T) {
 	}
 }
 
-// TestDiscoveryThatNamesThisMachine has an SRV record lead to a server that listens on loopback, where the control API may be: without
-// allow_loopback no client gets there, and the log says why.
+// TestDiscoveryThatNamesThisMachine has an SRV record for a server on loopback, as the control API may be: without
+// allow_loopback no client reaches it, and the log says why.
 func TestDiscoveryThatNamesThisMachine(t *testing.T) {
 	t.Parallel()
 	private := harness.Serve(t, harness.SpeakFirst("private"))
@@ -141,11 +143,13 @@ func TestDiscoveryThatNamesThisMachine(t *testing.T) {
 	b := world{
 		Pool: []string{`algorithm = "round_robin"`},
 		Discover: []string{
-			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), fmt.Sprintf("resolver = %q", server.Address),
+			`type = "srv"`, fmt.Sprintf("name = %q", "_db._tcp."+harness.DNSZone), fmt.Sprintf("resolver = %q",
+				server.Address),
 		},
 	}.start(t)
 	failed := b.WaitLine(t, "the failure", func(l harness.Line) bool { return l.Message == harness.MessageNoAnswer })
-	if !strings.Contains(failed.Err, "address of this machine: "+private.Address()+"; allow_loopback = true allows them") {
+	if !strings.Contains(failed.Err, "address of this machine: "+private.Address()+
+		"; allow_loopback = true allows them") {
 		t.Errorf("the log says %s", failed.Text)
 	}
 	_ = refusal(t, b.Address(t, "main"))
@@ -154,7 +158,8 @@ func TestDiscoveryThatNamesThisMachine(t *testing.T) {
 	}
 }
 
-// TestDiscoveryForbidsThisMachine takes allow_loopback away: what was found by it goes at once, although there is nothing in its place.
+// TestDiscoveryForbidsThisMachine removes allow_loopback: backends found with it are removed at once, although there
+// are no others.
 func TestDiscoveryForbidsThisMachine(t *testing.T) {
 	t.Parallel()
 	private := harness.Serve(t, harness.SpeakFirst("b1"))
@@ -179,7 +184,8 @@ func TestDiscoveryForbidsThisMachine(t *testing.T) {
 	_ = refusal(t, b.Address(t, "main"))
 }
 
-// TestDiscoveryThatIsEmptied has a good answer without a backend: the pool is emptied, whatever on_error says, and the log says so.
+// TestDiscoveryThatIsEmptied has a valid answer without backends: the pool is emptied, whatever on_error says, and the
+// log says so.
 func TestDiscoveryThatIsEmptied(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.SpeakFirst("b1"))

@@ -20,7 +20,8 @@ func countingDNS(t *testing.T) (address string, questions *atomic.Int64, stop fu
 	server := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		questions.Add(1)
 		m := new(dns.Msg).SetReply(q)
-		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(10, 0, 0, 7)}}
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET,
+			Ttl: 60}, A: net.IPv4(10, 0, 0, 7)}}
 		_ = w.WriteMsg(m)
 	})}
 	done := make(chan struct{})
@@ -47,16 +48,19 @@ func resolveAt(t *testing.T, address, name string) {
 	client := &dns.Client{Timeout: harness.Patience}
 	m, _, err := client.Exchange(q, address)
 	check(t, err)
-	if m.Id != q.Id || len(m.Question) != 1 || m.Question[0].Name != name || len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "10.0.0.7" {
+	if m.Id != q.Id || len(m.Question) != 1 || m.Question[0].Name != name || len(m.Answer) != 1 ||
+		m.Answer[0].(*dns.A).A.String() != "10.0.0.7" {
 		t.Fatalf("%s: %v", name, m)
 	}
 }
 
-// TestDNSCache has repeated questions answered without the backend, also when that is gone, and each client in its own spelling.
+// TestDNSCache repeats questions: they are answered without the backend, even when it is gone, and in each client's own
+// spelling.
 func TestDNSCache(t *testing.T) {
 	t.Parallel()
 	server, questions, stop := countingDNS(t)
-	b := world{Backends: []string{server}, Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.start(t)
+	b := world{Backends: []string{server},
+		Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.start(t)
 	for i := range 30 {
 		resolveAt(t, b.Address(t, "main"), []string{"www.example.com.", "WWW.example.com.", "wWw.eXample.COM."}[i%3])
 	}
@@ -72,7 +76,7 @@ func TestDNSCache(t *testing.T) {
 	}
 }
 
-// TestDNSProfile has questions of many clients share sockets, and nothing kept.
+// TestDNSProfile holds that the questions of many clients share sockets, and that answers are not kept.
 func TestDNSProfile(t *testing.T) {
 	t.Parallel()
 	server, questions, _ := countingDNS(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// addressAt is the address that a name has for a client of a DNS server.
+// addressAt returns the address that a name has for a client of a DNS server.
 func addressAt(t *testing.T, server, name string) string {
 	t.Helper()
 	client := &dns.Client{Timeout: harness.Patience}
@@ -23,8 +23,9 @@ func addressAt(t *testing.T, server, name string) string {
 	return m.Answer[0].(*dns.A).A.String()
 }
 
-// TestDNSPurge changes what a name server says about names that clients have asked for: they get the old answers until these are purged,
-// by name, by suffix and whole, through the API and the command. Metrics and the table tell of it.
+// TestDNSPurge changes a name server's answers for names that clients have asked for: they get the old answers until
+// these are purged, by name, by suffix and completely, through the API and the command. Metrics and the table of
+// listeners count it.
 func TestDNSPurge(t *testing.T) {
 	t.Parallel()
 	const before, after = "192.0.2.1", "192.0.2.2"
@@ -40,7 +41,8 @@ func TestDNSPurge(t *testing.T) {
 		server.SetZone(t, records.String())
 	}
 	serve(before)
-	config := world{Backends: []string{server.Address}, Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.config(t)
+	config := world{Backends: []string{server.Address},
+		Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.config(t)
 	b := harness.StartBalancer(t, config)
 	asked := 0
 	get := func(want string, names ...string) {
@@ -110,12 +112,14 @@ func TestDNSPurge(t *testing.T) {
 	measured(t, b, map[string]float64{`limeload_dns_questions_total{listener="main",result="miss"}`: 1})
 }
 
-// TestDNSPurgeRefused asks for what cannot be purged: nothing is, and the answer says why.
+// TestDNSPurgeRefused requests invalid purges: nothing is purged, and the answer says why.
 func TestDNSPurgeRefused(t *testing.T) {
 	t.Parallel()
 	server, questions, _ := countingDNS(t)
-	config := world{Backends: []string{server}, Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.config(t)
-	config += fmt.Sprintf("[listener.plain]\naddress = %q\nprotocol = \"udp\"\nprofile = \"dns\"\npool = \"all\"\n", harness.FreeAddress(t))
+	config := world{Backends: []string{server},
+		Listener: []string{`protocol = "udp"`, `cache = { max_entries = 1000 }`}}.config(t)
+	config += fmt.Sprintf("[listener.plain]\naddress = %q\nprotocol = \"udp\"\nprofile = \"dns\"\npool = \"all\"\n",
+		harness.FreeAddress(t))
 	b := harness.StartBalancer(t, config)
 	resolveAt(t, b.Address(t, "main"), "www.example.com.")
 	for _, c := range []struct {
@@ -126,7 +130,8 @@ func TestDNSPurgeRefused(t *testing.T) {
 		{"nobody", `{"all":true}`, http.StatusNotFound, "/problems/unknown-listener"},
 		{"plain", `{"all":true}`, http.StatusConflict, "/problems/no-dns-cache"},
 		{"main", `{"name":"www..example.com"}`, http.StatusUnprocessableEntity, "/problems/invalid-value"},
-		{"main", `{"name":"` + strings.Repeat("x", 64) + `.example.com","below":true}`, http.StatusUnprocessableEntity, "/problems/invalid-value"},
+		{"main", `{"name":"` + strings.Repeat("x", 64) + `.example.com","below":true}`, http.StatusUnprocessableEntity,
+			"/problems/invalid-value"},
 		{"main", `{"name":"\\999"}`, http.StatusUnprocessableEntity, "/problems/invalid-value"},
 		{"main", `{}`, http.StatusBadRequest, "/problems/bad-request"},
 		{"main", `{"name":"www.example.com","all":true}`, http.StatusBadRequest, "/problems/bad-request"},
@@ -137,7 +142,8 @@ func TestDNSPurgeRefused(t *testing.T) {
 		}
 	}
 	stdout, stderr, code := b.Command(t, "dns", "purge", "plain", "--all")
-	if want := "it has no DNS cache; a [listener.*.cache] table gives it one"; code != 1 || stdout != "" || !strings.Contains(stderr, want) {
+	if want := "it has no DNS cache; a [listener.*.cache] table gives it one"; code != 1 || stdout != "" ||
+		!strings.Contains(stderr, want) {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
 	resolveAt(t, b.Address(t, "main"), "www.example.com.")

@@ -16,15 +16,15 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// underWay is how many datagrams are on their way to one reader at a time: fewer than the smallest buffer there is holds.
+// underWay is how many datagrams are sent to one reader at a time: fewer than fit in the smallest buffer.
 const underWay = 200
 
-// A heldDNS is a DNS server that answers nobody until it is told to: then all, in random order.
+// A heldDNS is a DNS server that holds all questions until release, and then answers them in random order.
 type heldDNS struct {
 	conn   *net.UDPConn
 	asked  []heldQuestion
 	taken  chan struct{} // gets one for each question
-	given  chan struct{} // takes one for each answer, and has one taken by whoever reads it
+	given  chan struct{} // limits unread answers: a send for each answer, a receive for each read
 	serves sync.WaitGroup
 }
 
@@ -33,7 +33,7 @@ type heldQuestion struct {
 	query []byte
 }
 
-// holdDNS starts a server that waits for so many questions.
+// holdDNS starts a server that waits for that many questions.
 func holdDNS(t *testing.T, questions int) *heldDNS {
 	t.Helper()
 	return holdDNSOn(t, harness.FreeAddress(t), questions)
@@ -101,15 +101,15 @@ func (h *heldDNS) release() error {
 	return nil
 }
 
-// A flightOfDNS is what a wave of questions took.
+// A flightOfDNS has the times and resources that a wave of questions took.
 type flightOfDNS struct {
-	asking, answering time.Duration
-	memory            int64 // of the balancer while all questions were at the backend
-	sockets           int   // then, more than before
+	sending, answering time.Duration
+	memory             int64 // of the balancer while all questions were at the backend
+	sockets            int   // then, more than before
 }
 
-// askAtOnce has so many questions, of two hundred clients, at a backend at the same time, and looks at the balancer then. Each client must get
-// the answer to each of its questions.
+// askAtOnce sends that many questions of two hundred clients, which all wait for a backend, and measures the balancer
+// meanwhile. Each client must get the answers to all its questions.
 func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) flightOfDNS {
 	t.Helper()
 	const clients = 200
@@ -118,7 +118,7 @@ func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) fli
 	for i := range conns {
 		conns[i] = harness.DialUDP(t, address)
 	}
-	queries := make([][]byte, questions) // made before the first is sent: from then on time runs
+	queries := make([][]byte, questions) // made before the clock starts
 	for number := range queries {
 		q := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.com.", number), dns.TypeA)
 		q.Id = uint16(number / clients)
@@ -141,7 +141,8 @@ func askAtOnce(t *testing.T, b *harness.Balancer, h *heldDNS, questions int) fli
 			check(t, err)
 		}
 	}
-	f := flightOfDNS{asking: time.Since(began), memory: b.AnonMemory(t), sockets: len(b.Descriptors(t).Sockets) - before}
+	f := flightOfDNS{sending: time.Since(began), memory: b.AnonMemory(t),
+		sockets: len(b.Descriptors(t).Sockets) - before}
 	measured(t, b, map[string]float64{`limeload_dns_in_flight{listener="main"}`: float64(questions)})
 
 	var reading sync.WaitGroup
@@ -182,7 +183,8 @@ func (h *heldDNS) readAnswers(c *net.UDPConn, client, clients, questions int) er
 			return err
 		}
 		number := int(m.Id)*clients + client
-		if m.Rcode != dns.RcodeSuccess || len(m.Question) != 1 || len(m.Answer) != 1 || m.Question[0].Name != fmt.Sprintf("n%d.example.com.", number) ||
+		if m.Rcode != dns.RcodeSuccess || len(m.Question) != 1 || len(m.Answer) != 1 ||
+			m.Question[0].Name != fmt.Sprintf("n%d.example.com.", number) ||
 			binary.BigEndian.Uint32(m.Answer[0].(*dns.A).A.To4()) != uint32(number) || !missing[number] {
 			return fmt.Errorf("to question %d came\n%v", number, &m)
 		}
@@ -191,17 +193,18 @@ func (h *heldDNS) readAnswers(c *net.UDPConn, client, clients, questions int) er
 	return nil
 }
 
-// flightSockets is how many sockets the world's two loops may ask a backend by: docs/dns.md.
+// flightSockets is how many sockets two loops may use to ask a backend: docs/dns.md.
 const flightSockets = 2 * 2 * 8
 
 func flightWorld(h *heldDNS) world {
 	return world{
-		Global: []string{"workers = 2"}, Backends: []string{h.conn.LocalAddr().String()}, Listener: []string{`protocol = "udp"`, `profile = "dns"`}, Measured: true,
+		Global: []string{"workers = 2"}, Backends: []string{h.conn.LocalAddr().String()},
+		Listener: []string{`protocol = "udp"`, `profile = "dns"`}, Measured: true,
 	}
 }
 
-// TestDNSInFlight has 2,000 questions wait for a backend at once, and their answers come in another order. That is over in far less than the two
-// seconds that a backend has.
+// TestDNSInFlight has 2,000 questions that wait for a backend at once, and answers in another order. It takes far less
+// than the two seconds that a backend has.
 func TestDNSInFlight(t *testing.T) {
 	t.Parallel()
 	const questions = 2000

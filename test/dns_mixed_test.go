@@ -14,8 +14,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// mixedZone has, n times over, what answers can be made of: addresses, mail and names with further records, chains of aliases, texts of all
-// sizes, names below a wildcard and a delegation, and names that exist but have nothing.
+// mixedZone has, n times over, what answers can be made of: addresses, mail and names with further records, chains of
+// aliases, texts of all sizes, names below a wildcard and a delegation, and names that exist but have nothing.
 func mixedZone(n int) string {
 	var b strings.Builder
 	b.WriteString("*.wild 300 A 192.0.2.9\n*.wild 300 TXT \"wild\"\nhost.wild 300 A 192.0.2.10\nnobody.nothing 300 A 192.0.2.11\n" +
@@ -62,11 +62,13 @@ func mixedQuestions(zone, n int) (questions []*dns.Msg) {
 		m := new(dns.Msg).SetQuestion(name+harness.DNSZone, kind.types[rand.IntN(len(kind.types))])
 		switch rand.IntN(40) {
 		case 0:
-			m.Question[0] = dns.Question{Name: []string{"version.bind.", "id.server.", "h1.lb.test."}[rand.IntN(3)], Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}
+			m.Question[0] = dns.Question{Name: []string{"version.bind.", "id.server.", "h1.lb.test."}[rand.IntN(3)],
+				Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}
 		case 1:
 			m.Question[0].Name = "www.elsewhere.test." // refused
 		}
-		m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = rand.IntN(2) == 0, rand.IntN(8) == 0, rand.IntN(4) == 0
+		m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = rand.IntN(2) == 0, rand.IntN(8) == 0,
+			rand.IntN(4) == 0
 		if size := []uint16{0, 0, 100, 512, 1232, 1400, 4096, 65_535}[rand.IntN(8)]; size > 0 {
 			m.SetEdns0(size, rand.IntN(3) == 0)
 		}
@@ -75,7 +77,7 @@ func mixedQuestions(zone, n int) (questions []*dns.Msg) {
 	return questions
 }
 
-// respelled is a question under another id and with the letters of its name in other cases.
+// respelled returns a question with another id and with the letters of its name in random case.
 func respelled(m *dns.Msg) *dns.Msg {
 	m = m.Copy()
 	m.Id = uint16(rand.Uint32())
@@ -109,8 +111,8 @@ func exchangeDNS(c net.Conn, m *dns.Msg) (*dns.Msg, error) {
 	return answer, nil
 }
 
-// recordsOf is a section's records in a fixed order, without TTL and with names without case, and without the OPT record. The TTLs are in
-// the same order.
+// recordsOf is a section's records in a fixed order, without TTL and with names without case, and without the OPT
+// record. The TTLs are in the same order.
 func recordsOf(section []dns.RR) (records []string, ttls []uint32) {
 	section = slices.DeleteFunc(slices.Clone(section), func(r dns.RR) bool { return r.Header().Rrtype == dns.TypeOPT })
 	key := func(r dns.RR) string {
@@ -126,7 +128,7 @@ func recordsOf(section []dns.RR) (records []string, ttls []uint32) {
 	return records, ttls
 }
 
-// sameAnswer says in what an answer by way of the cache differs from the backend's own to the same query.
+// sameAnswer returns the difference between an answer through the cache and the backend's own answer to the same query.
 func sameAnswer(cached, own *dns.Msg) error {
 	if cached.MsgHdr != own.MsgHdr {
 		return fmt.Errorf("the header is %+v, not %+v", cached.MsgHdr, own.MsgHdr)
@@ -146,14 +148,15 @@ func sameAnswer(cached, own *dns.Msg) error {
 		}
 		for k := range ttls {
 			if ttls[k] > most[k] {
-				return fmt.Errorf("section %d: a TTL of %d where the backend has %d: %s", i, ttls[k], most[k], records[k])
+				return fmt.Errorf("section %d: a TTL of %d where the backend has %d: %s",
+					i, ttls[k], most[k], records[k])
 			}
 		}
 	}
 	return nil
 }
 
-// isKept reports whether a cache is to have a backend's answer for minutes: docs/dns.md.
+// isKept reports whether a cache must keep a backend's answer for minutes: docs/dns.md.
 func isKept(q, own *dns.Msg) bool {
 	asked := q.Question[0]
 	if asked.Qclass != dns.ClassINET || asked.Qtype == dns.TypeANY || own.Truncated || own.Len() > 4096 ||
@@ -163,11 +166,12 @@ func isKept(q, own *dns.Msg) bool {
 	answers := func(r dns.RR) bool { return r.Header().Rrtype == asked.Qtype }
 	isSOA := func(r dns.RR) bool { return r.Header().Rrtype == dns.TypeSOA }
 	isBrief := func(r dns.RR) bool { return r.Header().Ttl < 100 }
-	return (slices.ContainsFunc(own.Answer, answers) || slices.ContainsFunc(own.Ns, isSOA)) && !slices.ContainsFunc(own.Answer, isBrief)
+	return (slices.ContainsFunc(own.Answer, answers) || slices.ContainsFunc(own.Ns, isSOA)) &&
+		!slices.ContainsFunc(own.Answer, isBrief)
 }
 
-// TestDNSMixed asks 10,000 questions of all kinds, each of them several times, by way of a cache and of the name server itself: there is no
-// difference. Then the name server says nothing any more, and what is to be kept is still answered as before.
+// TestDNSMixed asks 10,000 questions of all kinds, each several times, through a cache and directly: the answers are
+// the same. Then the name server falls silent, and kept answers are still the same.
 func TestDNSMixed(t *testing.T) {
 	t.Parallel()
 	const zone, distinct, times, clients = 100, 1250, 8, 4
@@ -180,10 +184,10 @@ func TestDNSMixed(t *testing.T) {
 	type pair struct{ query, own *dns.Msg }
 	kept := map[*dns.Msg]pair{} // by the question that was respelled
 	var mu sync.Mutex           // guards kept
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	for part := range slices.Chunk(questions, len(questions)/clients) {
 		through, direct := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, server.Address)
-		asking.Go(func() {
+		running.Go(func() {
 			for _, question := range part {
 				q := respelled(question)
 				cached, err := exchangeDNS(through, q)
@@ -206,7 +210,7 @@ func TestDNSMixed(t *testing.T) {
 			}
 		})
 	}
-	asking.Wait()
+	running.Wait()
 	if len(kept) < distinct/2 {
 		t.Errorf("of %d different questions only %d have an answer that is to be kept", distinct, len(kept))
 	}

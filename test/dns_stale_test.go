@@ -29,7 +29,7 @@ type steadyClient struct {
 	err     error // why it has stopped
 }
 
-// A steadyAnswer is what a client got, and when.
+// A steadyAnswer is an answer to a client, with its time.
 type steadyAnswer struct {
 	asked   time.Time
 	took    time.Duration
@@ -41,20 +41,22 @@ type steadyAnswer struct {
 
 func (a steadyAnswer) isStale() bool { return a.rcode == dns.RcodeSuccess && a.ttl == staleSeconds }
 
-// startSteady has two clients, of which one sends EDNS, ask for each of these names until the test ends or stop is called.
-func startSteady(t *testing.T, b *harness.Balancer, pace time.Duration, names ...string) (clients []*steadyClient, stop func()) {
+// startSteady starts two clients for each of these names, one with EDNS, which ask until the test ends or stop is
+// called.
+func startSteady(t *testing.T, b *harness.Balancer, pace time.Duration, names ...string) (clients []*steadyClient,
+	stop func()) {
 	t.Helper()
 	done := make(chan struct{})
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	stop = sync.OnceFunc(func() {
 		close(done)
-		asking.Wait()
+		running.Wait()
 	})
 	for _, name := range names {
 		for _, edns := range []bool{false, true} {
 			c := &steadyClient{conn: harness.DialUDP(t, b.Address(t, "main")), name: name, edns: edns}
 			clients = append(clients, c)
-			asking.Go(func() { c.run(pace, done) })
+			running.Go(func() { c.run(pace, done) })
 		}
 	}
 	t.Cleanup(stop)
@@ -113,7 +115,7 @@ func (c *steadyClient) ask() (steadyAnswer, error) {
 	return a, nil
 }
 
-// seen is the answers so far.
+// seen returns the answers so far.
 func (c *steadyClient) seen(t *testing.T) []steadyAnswer {
 	t.Helper()
 	c.mu.Lock()
@@ -122,7 +124,7 @@ func (c *steadyClient) seen(t *testing.T) []steadyAnswer {
 	return slices.Clone(c.answers)
 }
 
-// awaitEach waits until each client's last answer is as it should be.
+// awaitEach waits until each client's last answer is as expected.
 func awaitEach(t *testing.T, clients []*steadyClient, what string, holds func(steadyAnswer) bool) {
 	t.Helper()
 	for _, c := range clients {
@@ -136,13 +138,14 @@ func awaitEach(t *testing.T, clients []*steadyClient, what string, holds func(st
 	}
 }
 
-// staleWorld is a name server and a balancer that keeps its answers for a second, and expired ones for an hour.
+// staleWorld starts a name server and a balancer that keeps its answers for a second, and expired ones for an hour.
 func staleWorld(t *testing.T) (server *harness.DNS, b *harness.Balancer, names []string) {
 	t.Helper()
 	server = harness.StartDNS(t)
 	server.TTL = 1
 	server.SetZone(t, staleZone("192.0.2.1"))
-	b = world{Backends: []string{server.Address}, Listener: []string{`cache = { max_entries = 1000, stale_ttl = "1h" }`}}.startUDP(t)
+	b = world{Backends: []string{server.Address},
+		Listener: []string{`cache = { max_entries = 1000, stale_ttl = "1h" }`}}.startUDP(t)
 	for _, name := range []string{"a.", "b.", "c.", "d."} {
 		names = append(names, name+harness.DNSZone)
 	}
@@ -153,8 +156,8 @@ func staleZone(address string) string {
 	return fmt.Sprintf("a A %[1]s\nb A %[1]s\nc A %[1]s\nd A %[1]s", address)
 }
 
-// checkStale looks at a client's answers while the backend was gone: all are there, and from the first expired one on all are such. It returns how
-// long the client has waited for the first, at most for another, and how many there were.
+// checkStale checks a client's answers while the backend was gone: none is missing, and after the first expired one all
+// are expired. It returns how long the client waited for the first, at most for a later one, and how many there were.
 func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later time.Duration, stale int) {
 	t.Helper()
 	for _, a := range c.seen(t) {
@@ -164,7 +167,8 @@ func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later ti
 		switch {
 		case a.asked.Add(a.took).After(back):
 		case a.isStale():
-			if reason := int(dns.ExtendedErrorCodeStaleAnswer); c.edns && a.reason != reason || !c.edns && a.reason != -1 {
+			if reason := int(dns.ExtendedErrorCodeStaleAnswer); c.edns && a.reason != reason ||
+				!c.edns && a.reason != -1 {
 				t.Errorf("%s (EDNS: %t): %+v", c.name, c.edns, a)
 			}
 			if stale++; stale == 1 {
@@ -182,7 +186,7 @@ func (c *steadyClient) checkStale(t *testing.T, back time.Time) (first, later ti
 	return first, later, stale
 }
 
-// TestDNSStale takes the backend away, one that says nothing and one that is not there any more: clients get expired answers, each of them.
+// TestDNSStale makes the backend silent, and then stops it: each client gets expired answers.
 func TestDNSStale(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -197,12 +201,15 @@ func TestDNSStale(t *testing.T) {
 			tc.gone(server, t)
 			for range 20 { // the first that comes at once, and further ones
 				seen := time.Now()
-				awaitEach(t, clients, "an expired answer", func(a steadyAnswer) bool { return a.isStale() && a.asked.After(seen) })
+				awaitEach(t, clients, "an expired answer", func(a steadyAnswer) bool {
+					return a.isStale() && a.asked.After(seen)
+				})
 			}
 			stop()
 			for _, c := range clients {
 				first, later, stale := c.checkStale(t, time.Now())
-				t.Logf("%s (EDNS: %t): %d expired answers, the first in %v, others in %v or less", c.name, c.edns, stale, first, later)
+				t.Logf("%s (EDNS: %t): %d expired answers, the first in %v, others in %v or less",
+					c.name, c.edns, stale, first, later)
 			}
 		})
 	}

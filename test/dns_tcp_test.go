@@ -13,9 +13,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestDNSTCP asks a real server through a listener of UDP and one of TCP, each with a cache: an answer that is truncated by UDP is whole by TCP, of
-// many questions on one connection each is answered, also when they come byte by byte or the server has gone meanwhile, and a zone is
-// transferred.
+// TestDNSTCP asks a real server through a listener of UDP and one of TCP, each with a cache: an answer that is
+// truncated by UDP is whole by TCP, of many questions on one connection each is answered, also when they come byte by
+// byte or the server has gone meanwhile, and a zone is transferred.
 func TestDNSTCP(t *testing.T) {
 	t.Parallel()
 	const names = 200
@@ -77,7 +77,8 @@ func TestDNSTCP(t *testing.T) {
 		m, err := conn.ReadMsg()
 		check(t, err)
 		text := fmt.Sprintf("n%d", m.Id)
-		if len(m.Answer) != 1 || m.Answer[0].(*dns.TXT).Txt[0] != text || m.Question[0].Name != text+"."+harness.DNSZone {
+		if len(m.Answer) != 1 || m.Answer[0].(*dns.TXT).Txt[0] != text || m.Question[0].Name != text+"."+
+			harness.DNSZone {
 			t.Fatalf("%d: %v", m.Id, m)
 		}
 		got[m.Id] = true
@@ -102,12 +103,13 @@ func TestDNSTCP(t *testing.T) {
 	}
 
 	server.Stop(t)
-	if m, _, err = client.Exchange(new(dns.Msg).SetQuestion("gone."+harness.DNSZone, dns.TypeTXT), byTCP); err != nil || m.Rcode != dns.RcodeServerFailure {
+	if m, _, err = client.Exchange(new(dns.Msg).SetQuestion("gone."+harness.DNSZone, dns.TypeTXT), byTCP); err != nil ||
+		m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("%v, %v", m, err)
 	}
 }
 
-// byByte writes each byte by itself.
+// byByte writes each byte separately.
 type byByte struct{ net.Conn }
 
 func (b byByte) Write(p []byte) (n int, err error) {

@@ -1,6 +1,7 @@
 //go:build netns
 
-// These tests run what the documents show, at the addresses that they show, and so in a network namespace of their own:
+// These tests run the commands of the documents, at the documents' addresses, and therefore need a network namespace of
+// their own:
 //
 //	unshare --user --map-root-user --net go test -tags netns -run NetnsDocs ./test
 //	unshare --user --map-root-user --net go test -tags netns -run NetnsDocsCommandLine ./test -update    # writes docs/cli.md anew
@@ -34,14 +35,14 @@ const (
 	docsFile   = "/etc/limeload/lb.toml"
 )
 
-// A scene is the balancer of docs/cli.md with its backends and a few clients, at work.
+// A scene is a running balancer as in docs/cli.md, with its backends and a few clients.
 type scene struct {
 	*harness.Balancer
 	dir     string // of the commands, which has lb.toml and new.toml
 	clients []*net.TCPConn
 }
 
-// startScene starts it. The configuration is the page's own.
+// startScene starts a scene with the configuration of the page.
 func startScene(t *testing.T, page string) *scene {
 	t.Helper()
 	s := &scene{dir: t.TempDir()}
@@ -57,18 +58,20 @@ func startScene(t *testing.T, page string) *scene {
 		serveNames(t, address)
 	}
 	started := time.Now()
-	s.Balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: text, Killed: true}) // its flows would keep it for a while
+	// otherwise it would wait for its flows
+	s.Balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: text, Killed: true})
 	t.Cleanup(func() { s.Kill(t) })
 	check(t, os.WriteFile(filepath.Join(s.dir, "lb.toml"), []byte(s.Complete(text)), 0o600))
 	check(t, os.WriteFile(filepath.Join(s.dir, "new.toml"), []byte(s.Complete(renewed(t, text))), 0o600))
 	s.WaitVerdict(t, "b3", "unhealthy", started)
 	s.Ask(t, "PATCH", "/v1/pools/redis/backends/b2", map[string]int{"weight": 3}, nil)
 	for i := range 4 {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(7+i/2)), Port: 51234 + i}, Timeout: harness.Patience}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(7+i/2)), Port: 51234 + i},
+			Timeout: harness.Patience}
 		c, err := d.Dial("tcp", s.Address(t, "main"))
 		check(t, err)
 		client := c.(*net.TCPConn)
-		check(t, client.SetLinger(0)) // the next scene's has the same port
+		check(t, client.SetLinger(0)) // the client of the next scene has the same port
 		t.Cleanup(func() { client.Close() })
 		check(t, harness.PingPong(client, 1, 100))
 		s.clients = append(s.clients, client)
@@ -90,7 +93,8 @@ func serveNames(t *testing.T, address string) {
 	server := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		answer := new(dns.Msg).SetReply(q)
 		answer.Answer = []dns.RR{&dns.A{
-			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 3600}, A: net.IPv4(192, 0, 2, 1),
+			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 3600},
+			A:   net.IPv4(192, 0, 2, 1),
 		}}
 		_ = w.WriteMsg(answer)
 	})}
@@ -99,7 +103,7 @@ func serveNames(t *testing.T, address string) {
 	t.Cleanup(func() { c.Close(); <-done })
 }
 
-// renewed is the configuration with changes of every kind.
+// renewed returns the configuration with changes of every kind.
 func renewed(t *testing.T, text string) string {
 	t.Helper()
 	for _, change := range [][2]string{
@@ -118,7 +122,7 @@ func renewed(t *testing.T, text string) string {
 	return text
 }
 
-// prepare is what is done before a command of the page, which shows it at work.
+// prepare makes the changes that a command of the page needs to show its output.
 func (s *scene) prepare(t *testing.T, line string) {
 	t.Helper()
 	switch words := strings.Fields(line); words[0] {
@@ -131,12 +135,13 @@ func (s *scene) prepare(t *testing.T, line string) {
 		s.Configure(t, string(text))
 	case "backends":
 		if slices.Contains(words, "b4") && words[1] == "set" {
-			s.Ask(t, "POST", "/v1/pools/redis/backends", map[string]any{"name": "b4", "address": "10.0.0.14:6379", "weight": 2}, nil)
+			s.Ask(t, "POST", "/v1/pools/redis/backends", map[string]any{"name": "b4", "address": "10.0.0.14:6379",
+				"weight": 2}, nil)
 		}
 	}
 }
 
-// run runs a command of the page, and returns what it prints with the page's paths in place of the test's.
+// run runs a command of the page, and returns its output with the page's paths in place of the test's.
 func (s *scene) run(t *testing.T, line string) (stdout string, code int) {
 	t.Helper()
 	command := harness.Command{
@@ -156,83 +161,60 @@ func (s *scene) run(t *testing.T, line string) (stdout string, code int) {
 	).Replace(stdout), code
 }
 
-// watch runs `events` until it has told of two events.
+// watch runs `events` until it has printed two events.
 func (s *scene) watch(t *testing.T, c harness.Command) (stdout string, code int) {
 	t.Helper()
 	p := harness.Start(t, c)
 	for weight := 4; strings.Count(p.Stdout(), "->") < 2; weight++ {
 		s.Ask(t, "PATCH", "/v1/pools/redis/backends/b2", map[string]int{"weight": weight%200 + 1}, nil)
-		time.Sleep(50 * time.Millisecond) // whoever is not there yet sees the next
+		time.Sleep(50 * time.Millisecond) // a subscriber that is not there yet sees the next one
 	}
 	p.Signal(t, os.Interrupt)
 	p.Wait(t)
 	return strings.Join(strings.SplitAfterN(p.Stdout(), "\n", 3)[:2], ""), 0
 }
 
-// volatile is what differs from one run to the next.
-var volatile = []struct {
-	pattern *regexp.Regexp
-	word    string
-}{
-	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
-	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "SESSION"},
-	{regexp.MustCompile(`(?m)^(version|process) .*`), "$1 ..."},
-	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+( ago)?(\s|,|$)`), "AGE$5"},
-	{regexp.MustCompile(`\d+(\.\d+)? (B|KiB|MiB|GiB)\b`), "SIZE"},
-	{regexp.MustCompile(`(loops +\d+, sessions) [0-9 ]+`), "$1 N"},
-	{regexp.MustCompile(`(weight_changed \S+ \S+) \d+ -> \d+`), "$1 N -> N"},
-	{regexp.MustCompile(`\d+\.\d+% of the hash keys`), "N% of the hash keys"},
-	{regexp.MustCompile(`(?m)^(backend \S+ of pool \S+ drains: .*\n)(?:backend \S+ of pool \S+ drains: .*\n)+`), "$1"}, // they end one after the other
-	{regexp.MustCompile(`[ \t]+`), " "},
-	{regexp.MustCompile(`(?m) $`), ""},
-}
-
-// steady is a text without what is volatile.
-func steady(text string) string {
-	for _, v := range volatile {
-		text = v.pattern.ReplaceAllString(text, v.word)
-	}
-	return strings.TrimSpace(text)
-}
-
 // layAddresses gives loopback the addresses of the documents.
 func layAddresses(t *testing.T) {
 	t.Helper()
 	ownNamespace(t)
-	for _, a := range []string{"10.0.0.1", "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.14", "10.0.0.21", "10.0.0.22", "192.0.2.1", "192.0.2.7", "192.0.2.8"} {
+	for _, a := range []string{"10.0.0.1", "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.14", "10.0.0.21", "10.0.0.22",
+		"192.0.2.1", "192.0.2.7", "192.0.2.8"} {
 		ip(t, "address", "add", a+"/32", "dev", "lo")
 		t.Cleanup(func() { ip(t, "address", "del", a+"/32", "dev", "lo") })
 	}
 }
 
-// TestNetnsDocsCommandLine runs each command that docs/cli.md shows with its output, against a real balancer with real backends and
-// clients: the page shows what the program prints, but for times, sizes and ids.
+// TestNetnsDocsCommandLine runs each command that docs/cli.md shows with its output, against a real balancer with real
+// backends and clients: the page shows the program's output, apart from times, sizes and ids.
 func TestNetnsDocsCommandLine(t *testing.T) {
 	if steady("a  1.5s 20.0 KiB") != steady("a 3d4h   1 B") || steady("a 1") == steady("a 2") {
-		t.Fatal("the guard does not tell outputs apart")
+		t.Fatal("the guard does not distinguish outputs")
 	}
 	layAddresses(t)
 	page, err := os.ReadFile(cliDoc)
 	check(t, err)
 	examples := 0
-	written := regexp.MustCompile("(?s)```console\n\\$ limeload-l4 ([^\n]*)\n(.*?)```").ReplaceAllFunc(page, func(block []byte) []byte {
-		line, shown, _ := strings.Cut(strings.TrimPrefix(string(block), "```console\n$ limeload-l4 "), "\n")
-		shown = strings.TrimSuffix(shown, "```")
-		examples++
-		t.Run(line, func(t *testing.T) {
-			s := startScene(t, string(page))
-			s.prepare(t, line)
-			printed, code := s.run(t, line)
-			if code != 0 {
-				t.Errorf("exit code %d", code)
-			}
-			if got, want := steady(printed), steady(shown); got != want && !*update {
-				t.Errorf("docs/cli.md shows\n%s\nit prints\n%s", want, got)
-			}
-			block = fmt.Appendf(nil, "```console\n$ limeload-l4 %s\n%s\n```", line, strings.TrimRight(printed, "\n"))
+	written := regexp.MustCompile("(?s)```console\n\\$ limeload-l4 ([^\n]*)\n(.*?)```").ReplaceAllFunc(page,
+		func(block []byte) []byte {
+			line, shown, _ := strings.Cut(strings.TrimPrefix(string(block), "```console\n$ limeload-l4 "), "\n")
+			shown = strings.TrimSuffix(shown, "```")
+			examples++
+			t.Run(line, func(t *testing.T) {
+				s := startScene(t, string(page))
+				s.prepare(t, line)
+				printed, code := s.run(t, line)
+				if code != 0 {
+					t.Errorf("exit code %d", code)
+				}
+				if got, want := steady(printed), steady(shown); got != want && !*update {
+					t.Errorf("docs/cli.md shows\n%s\nit prints\n%s", want, got)
+				}
+				block = fmt.Appendf(nil, "```console\n$ limeload-l4 %s\n%s\n```", line,
+					strings.TrimRight(printed, "\n"))
+			})
+			return block
 		})
-		return block
-	})
 	if examples < 14 {
 		t.Errorf("docs/cli.md has %d examples", examples)
 	}
@@ -241,7 +223,7 @@ func TestNetnsDocsCommandLine(t *testing.T) {
 	}
 }
 
-// documents are all pages, by name.
+// documents returns all pages, by name.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("../docs/*.md")
@@ -275,8 +257,8 @@ func shownCurls(page string) (commands []string) {
 	return commands
 }
 
-// TestNetnsDocsCurl runs every curl that the documents show, but for those of docs/api.md, which have a test of their own: each is answered
-// with a status below 400.
+// TestNetnsDocsCurl runs every curl command of the documents, except those of docs/api.md, which have their own test:
+// each is answered with a status below 400.
 func TestNetnsDocsCurl(t *testing.T) {
 	layAddresses(t)
 	harness.Tool(t, "curl")
@@ -284,8 +266,11 @@ func TestNetnsDocsCurl(t *testing.T) {
 	unix := startScene(t, pages["cli.md"])
 	token := filepath.Join(t.TempDir(), "token")
 	check(t, os.WriteFile(token, []byte("a-token-of-more-than-sixteen-characters\n"), 0o600))
-	over := harness.StartBalancerWith(t, harness.BalancerOptions{Killed: true, Config: fmt.Sprintf("[listener.main]\naddress = \"10.0.0.1:6380\"\npool = \"redis\"\n[pool.redis]\nbackends = [{ address = \"10.0.0.11:6379\" }]\n"+
-		"[admin]\naddress = \"192.0.2.1:9000\"\ntoken_file = %q\n", token)})
+	over := harness.StartBalancerWith(t,
+		harness.BalancerOptions{Killed: true,
+			Config: fmt.Sprintf("[listener.main]\naddress = \"10.0.0.1:6380\"\npool = "+
+				"\"redis\"\n[pool.redis]\nbackends = [{ address = \"10.0.0.11:6379\" }]\n"+
+				"[admin]\naddress = \"192.0.2.1:9000\"\ntoken_file = %q\n", token)})
 	defer over.Kill(t)
 	n := 0
 	for name, page := range pages {
@@ -296,7 +281,8 @@ func TestNetnsDocsCurl(t *testing.T) {
 			n++
 			line := strings.NewReplacer(docsSocket, unix.AdminSocket(), "/etc/limeload/token", token).Replace(command)
 			line = strings.Replace(line, "curl ", "curl --silent --show-error --fail-with-body --max-time 60 ", 1)
-			if stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Tool(t, "sh"), Args: []string{"-c", line}}); code != 0 {
+			if stdout, stderr, code := harness.Run(t,
+				harness.Command{Path: harness.Tool(t, "sh"), Args: []string{"-c", line}}); code != 0 {
 				t.Errorf("%s: %s\nends with %d: %s%s", name, command, code, stderr, stdout)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// draining starts a balancer with one established session and tells it to drain; it returns when new connects are refused.
+// draining starts a balancer with one established session and shuts it down; it returns when new connects are refused.
 func draining(t *testing.T, timeout string) (*harness.Balancer, *net.TCPConn) {
 	t.Helper()
 	backend := harness.Serve(t, harness.Echo)

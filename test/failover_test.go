@@ -14,13 +14,13 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A redisUser is one client's session and how it ended: nil as it wanted, after its last answer.
+// A redisUser is one client's session and its error: nil if the client ended it, after its last answer.
 type redisUser struct {
 	client string // its address; "" for one that was reset before connect returned
 	err    error
 }
 
-// A redisLoad is the clients of a failover: some that connect again and again, some that stay.
+// A redisLoad has the clients of a failover: some connect repeatedly, some stay connected.
 type redisLoad struct {
 	address string
 	cancel  context.CancelFunc
@@ -32,8 +32,9 @@ type redisLoad struct {
 	refused  []error // connects that did not succeed
 }
 
-// connectPause is between two sessions of one client. Without it, two sessions' worth of ports a session wear out the machine's
-// 28,000 within the test; a port that comes round while the other side still has its last connection is reset by the kernel.
+// connectPause is the pause between two sessions of one client. Without it the test would use up the machine's 28,000
+// ports, two for each session; if a port is reused while the other side still has the last connection, the kernel
+// resets the new one.
 const connectPause = 4 * time.Millisecond
 
 // startRedisLoad starts clients of both kinds.
@@ -61,7 +62,7 @@ func startRedisLoad(t *testing.T, address string, passing, staying int) *redisLo
 	return l
 }
 
-// pingUntil has a client ask every few milliseconds until ctx ends.
+// pingUntil sends PING every few milliseconds until ctx ends.
 func pingUntil(ctx context.Context, c net.Conn) error {
 	pace := time.NewTicker(20 * time.Millisecond)
 	defer pace.Stop()
@@ -81,7 +82,7 @@ func (l *redisLoad) session(use func(net.Conn) error) {
 	c, err := net.DialTimeout("tcp", l.address, harness.Patience)
 	if err != nil {
 		l.mu.Lock()
-		if errors.Is(err, syscall.ECONNRESET) { // a session whose backend was killed as it began
+		if errors.Is(err, syscall.ECONNRESET) { // the backend was killed when the session began
 			l.sessions = append(l.sessions, redisUser{err: err})
 		} else {
 			l.refused = append(l.refused, err)
@@ -96,7 +97,7 @@ func (l *redisLoad) session(use func(net.Conn) error) {
 	l.mu.Unlock()
 }
 
-// stop ends the clients and returns their sessions and the connects that did not succeed.
+// stop ends the clients and returns their sessions and the errors of failed connects.
 func (l *redisLoad) stop() (sessions []redisUser, refused []error) {
 	l.cancel()
 	l.running.Wait()
@@ -105,7 +106,7 @@ func (l *redisLoad) stop() (sessions []redisUser, refused []error) {
 	return l.sessions, l.refused
 }
 
-// TestFailover kills one of three Redis servers under load and has it come back.
+// TestFailover kills one of three Redis servers under load and restarts it.
 func TestFailover(t *testing.T) {
 	const (
 		interval = time.Second
@@ -128,7 +129,7 @@ func TestFailover(t *testing.T) {
 			fmt.Sprintf(`interval = "%v"`, interval), `fast_interval = "200ms"`, `timeout = "500ms"`,
 			fmt.Sprintf(`rise = %d`, rise), fmt.Sprintf(`fall = %d`, fall),
 		},
-		Breaker: []string{`failures = 0`}, // it would act before the checks, and leave nothing to retry
+		Breaker: []string{`failures = 0`}, // breakers would act before the checks and leave nothing to retry
 	}.start(t)
 	for i := range servers {
 		b.WaitVerdict(t, backendName(i), "healthy", started)
@@ -177,11 +178,11 @@ func awaitSessionOn(t *testing.T, b *harness.Balancer, backend string, since tim
 	})
 }
 
-// judgeFailover holds what the clients saw against the access lines: whoever failed was on the killed backend when it was
-// killed, and nobody was left without a backend.
+// judgeFailover compares the clients' results with the access lines: each failed session was on the killed backend when
+// it was killed, and no client was left without a backend.
 func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, killed, unhealthy, healthy time.Time) {
 	t.Helper()
-	// an address may serve two sessions of a run when it comes round again, so that a client has a list of lines
+	// a client's address may be reused in a run, so each has a list of lines
 	lines := map[string][]harness.Line{}
 	var retried, ownCut int
 	for _, line := range b.WaitSessions(t, len(sessions)) {
@@ -199,7 +200,8 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 		default:
 			t.Errorf("session ended with %q: %s", line.Reason, line.Text)
 		}
-		if line.Backend == "b1" && line.Reason == "client_closed" && line.Seen.After(unhealthy.Add(time.Second)) && line.Seen.Before(healthy) {
+		if line.Backend == "b1" && line.Reason == "client_closed" && line.Seen.After(unhealthy.Add(time.Second)) &&
+			line.Seen.Before(healthy) {
 			t.Errorf("session served by a backend that was killed: %s", line.Text)
 		}
 	}
@@ -229,8 +231,8 @@ func judgeFailover(t *testing.T, b *harness.Balancer, sessions []redisUser, kill
 	}
 }
 
-// TestSwallowedSYN has one of two backends swallow SYNs: it costs a client connect_timeout, not more, and the other one
-// answers.
+// TestSwallowedSYN has one of two backends swallow SYNs: a client waits for connect_timeout, not longer, and the other
+// backend answers.
 func TestSwallowedSYN(t *testing.T) {
 	t.Parallel()
 	const connectTimeout = 2 * time.Second
@@ -238,7 +240,8 @@ func TestSwallowedSYN(t *testing.T) {
 	good := harness.Serve(t, harness.Echo)
 	b := world{
 		Backends: []string{swallower.Address(), good.Address()},
-		Pool:     []string{`algorithm = "round_robin"`, fmt.Sprintf(`connect_timeout = "%v"`, connectTimeout), `retries = 1`},
+		Pool: []string{`algorithm = "round_robin"`, fmt.Sprintf(`connect_timeout = "%v"`, connectTimeout),
+			`retries = 1`},
 	}.start(t)
 	const clients = 8
 	took := make(chan time.Duration, clients)

@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestPlanShowsNoSecrets sends a plan whose files are not those of the running configuration, as somebody would who may ask for plans and
-// wants to know what there is on the machine: all answers are alike, and no login is tried anywhere.
+// TestPlanShowsNoSecrets sends plans with files that the running configuration does not name, as somebody might who
+// wants to explore the machine: all answers are the same, and no login is tried.
 func TestPlanShowsNoSecrets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -34,7 +34,8 @@ func TestPlanShowsNoSecrets(t *testing.T) {
 			{`type = "https"`, fmt.Sprintf("cert = %q", file), fmt.Sprintf("key = %q", file)},
 		} {
 			w.Health = health
-			status, answer := b.API(t, "POST", "/v1/plan", []byte(b.Complete(w.config(t))), "Content-Type", "application/toml")
+			status, answer := b.API(t, "POST", "/v1/plan", []byte(b.Complete(w.config(t))), "Content-Type",
+				"application/toml")
 			kind := strings.Fields(health[1])[0]
 			said := strings.ReplaceAll(string(answer), file, "FILE")
 			if before, known := answers[kind]; known && before != said || status != http.StatusOK {
@@ -51,8 +52,8 @@ func TestPlanShowsNoSecrets(t *testing.T) {
 	}
 }
 
-// TestFilesOfConfiguration has every kind of thing in the place of a file that a configuration names: check and reload say what is
-// wrong with it and where it is, at once, and TERM ends the balancer as ever.
+// TestFilesOfConfiguration replaces a file that a configuration names by everything else that a path can lead to: check
+// and reload report at once what is wrong and where, and TERM still ends the balancer.
 func TestFilesOfConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -87,7 +88,7 @@ func TestFilesOfConfiguration(t *testing.T) {
 		}
 	}
 
-	// The configuration itself: a person may name a pipe, and the balancer must not wait for one.
+	// The configuration itself: a command line may name a pipe, but the balancer must not wait for one.
 	check(t, os.Remove(b.File()))
 	check(t, syscall.Mkfifo(b.File(), 0o600))
 	if _, stderr, code := b.Command(t, "reload"); code != 1 || !strings.Contains(stderr, "not a regular file") {
@@ -102,41 +103,49 @@ func TestFilesOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestFilesBesideTheConfiguration starts the balancer in another folder than that of its configuration, whose files have relative names.
+// TestFilesBesideTheConfiguration starts the balancer in another folder than that of its configuration, which names
+// files by relative paths.
 func TestFilesBesideTheConfiguration(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	server := harness.StartRedis(t)
 	server.Do(t, "acl", "setuser", "checker", "on", ">first", "+ping", "+role", "+info")
 	check(t, os.WriteFile(filepath.Join(dir, "password"), []byte("first\n"), 0o600))
-	check(t, os.WriteFile(filepath.Join(dir, "backends.toml"), []byte("backends = "+harness.BackendList(server.Address)+"\n"), 0o600))
+	check(t, os.WriteFile(filepath.Join(dir, "backends.toml"),
+		[]byte("backends = "+harness.BackendList(server.Address)+"\n"), 0o600))
 	w := world{
 		Global:   []string{`state_file = "state.json"`},
 		Discover: []string{`type = "file"`, `file = "backends.toml"`},
 		Health:   []string{`type = "redis"`, `user = "checker"`, `password_file = "password"`, `interval = "200ms"`},
 	}
 	file := filepath.Join(dir, "lb.toml")
-	check(t, os.WriteFile(file, []byte(w.config(t)+"[admin]\naddress = \"unix:admin.sock\"\ntoken_file = \"password\"\n"), 0o600))
-	p := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"--config", file}, Dir: elsewhere})
+	check(t, os.WriteFile(file,
+		[]byte(w.config(t)+"[admin]\naddress = \"unix:admin.sock\"\ntoken_file = \"password\"\n"), 0o600))
+	p := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"--config", file},
+		Dir: elsewhere})
 	p.WaitStderr(t, `"verdict changed"`)
 	stdout, stderr, code := harness.Run(t, harness.Command{
-		Path: harness.Binary(t, false), Args: []string{"backends", "set", "all", "b1", "--weight", "7", "--config", file}, Dir: elsewhere,
+		Path: harness.Binary(t, false), Args: []string{"backends", "set", "all", "b1", "--weight", "7", "--config",
+			file}, Dir: elsewhere,
 	})
 	if code != 0 {
 		t.Fatalf("set ends with %d: %s%s", code, stdout, stderr)
 	}
-	if state, err := os.ReadFile(filepath.Join(dir, "state.json")); err != nil || !strings.Contains(string(state), `"weight": 7`) {
+	if state, err := os.ReadFile(filepath.Join(dir, "state.json")); err != nil ||
+		!strings.Contains(string(state), `"weight": 7`) {
 		t.Errorf("the state file is %q, %v", state, err)
 	}
 	check(t, os.Remove(filepath.Join(dir, "password")))
-	_, stderr, code = harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"check", "--config", file}, Dir: elsewhere})
-	if want := fmt.Sprintf("%q: no such file or directory", filepath.Join(dir, "password")); code != 1 || strings.Count(stderr, want) != 2 {
+	_, stderr, code = harness.Run(t, harness.Command{Path: harness.Binary(t, false),
+		Args: []string{"check", "--config", file}, Dir: elsewhere})
+	if want := fmt.Sprintf("%q: no such file or directory", filepath.Join(dir, "password")); code != 1 ||
+		strings.Count(stderr, want) != 2 {
 		t.Errorf("check ends with %d: %s, want %s twice", code, stderr, want)
 	}
 }
 
-// TestPlanSendsNoPasswords sends plans that name the password file of the running configuration, which has other contents by now, beside an
-// address that the running configuration does not have: nobody connects there.
+// TestPlanSendsNoPasswords sends plans that combine the password file of the running configuration, which has changed
+// since, with an address that the running configuration does not have: the balancer does not connect there.
 func TestPlanSendsNoPasswords(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedis(t)
@@ -144,7 +153,8 @@ func TestPlanSendsNoPasswords(t *testing.T) {
 	check(t, os.WriteFile(password, []byte("first\n"), 0o600))
 	logins := make(chan *net.TCPConn, 16)
 	thief := harness.Serve(t, handOver(logins))
-	w := world{Backends: []string{server.Address}, Health: []string{`type = "redis"`, fmt.Sprintf("password_file = %q", password)}}
+	w := world{Backends: []string{server.Address},
+		Health: []string{`type = "redis"`, fmt.Sprintf("password_file = %q", password)}}
 	b := w.start(t)
 	w.Listen = b.Address(t, "main")
 	check(t, os.WriteFile(password, []byte("second\n"), 0o600))
@@ -156,7 +166,8 @@ func TestPlanSendsNoPasswords(t *testing.T) {
 	another.Health = append([]string{w.Health[0], `user = "another"`}, w.Health[1:]...)
 	for _, config := range append(configs, another.config(t)) {
 		status, answer := b.API(t, "POST", "/v1/plan", []byte(b.Complete(config)), "Content-Type", "application/toml")
-		if status != http.StatusOK && status != http.StatusUnprocessableEntity || strings.Contains(string(answer), "second") {
+		if status != http.StatusOK && status != http.StatusUnprocessableEntity ||
+			strings.Contains(string(answer), "second") {
 			t.Errorf("plan of\n%s\nis %d %s", config, status, answer)
 		}
 	}

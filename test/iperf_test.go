@@ -23,7 +23,7 @@ func TestIperf(t *testing.T) {
 					args = append(args, "--reverse")
 				}
 				checkIperf(t, harness.MustRun(t, harness.Command{Path: harness.Tool(t, "iperf3"), Args: args}), streams)
-				// the server closes the data connections of its own accord, even with data on its way: that is a reset
+				// the server closes the data connections itself, even with data in flight, which causes a reset
 				oneOf(t, b.WaitSessions(t, 1+streams),
 					"client_closed", "backend_closed", "client_reset", "backend_reset")
 			})

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestSwitchBetweenBulkAndMessages changes the kind of traffic several times on one session: bytes stay exact, and small
-// messages are not held back by what bulk left behind.
+// TestSwitchBetweenBulkAndMessages changes the kind of traffic several times on one session: all bytes arrive, and
+// small messages are not delayed after bulk traffic.
 func TestSwitchBetweenBulkAndMessages(t *testing.T) {
 	t.Parallel()
 	b, _ := between(t, harness.Echo)
@@ -38,8 +38,8 @@ func TestSwitchBetweenBulkAndMessages(t *testing.T) {
 	noStalls(t, rounds*messages, waiting)
 }
 
-// TestMessageInTwoWrites has both sides write each message in two pieces, which is where Nagle's algorithm and delayed
-// acknowledgements hold each other up for 40 ms or more.
+// TestMessageInTwoWrites has both sides write each message in two pieces, the case in which Nagle's algorithm and
+// delayed acknowledgements wait for each other for 40 ms or more.
 func TestMessageInTwoWrites(t *testing.T) {
 	t.Parallel()
 	twoBytes := func(c *net.TCPConn) error {
@@ -73,8 +73,8 @@ func TestMessageInTwoWrites(t *testing.T) {
 	noStalls(t, messages, time.Since(start))
 }
 
-// noStalls fails the test when round trips took so long together that most must have waited for a timer of the kernel's:
-// 40 ms for a delayed acknowledgement, 200 ms for a retransmission. Without, one takes a tenth of a millisecond.
+// noStalls fails the test if round trips took so long that most must have waited for a timer of the kernel: 40 ms for a
+// delayed acknowledgement, 200 ms for a retransmission. Normally one takes a tenth of a millisecond.
 func noStalls(t *testing.T, trips int, took time.Duration) {
 	t.Helper()
 	if limit := time.Duration(trips) * 20 * time.Millisecond; took > limit {

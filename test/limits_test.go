@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestConnectsAtOnce has 2,000 clients connect at the same moment. All stay until the last one has been served.
+// TestConnectsAtOnce connects 2,000 clients at the same moment. All stay until the last one has been served.
 func TestConnectsAtOnce(t *testing.T) {
 	const clients = 2000
 	b, _ := between(t, harness.Echo)
@@ -81,7 +81,7 @@ func TestMaxSessions(t *testing.T) {
 			})
 			check(t, harness.PingPong(second, 1, 1))
 
-			// refusals are counted, without a line each: a flood of clients must not be one of lines
+			// refusals are counted and have no lines, since a flood of clients must not flood the log
 			for _, line := range b.Sessions() {
 				if line.Reason == "max_sessions" {
 					t.Errorf("a refused client has an access line: %s", line.Text)
@@ -91,7 +91,7 @@ func TestMaxSessions(t *testing.T) {
 	}
 }
 
-// refusal connects to an address where it must be refused, and returns what it saw: io.EOF after an orderly end.
+// refusal connects to an address where it must be refused, and returns the error: io.EOF after an orderly end.
 func refusal(t *testing.T, address string) error {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, harness.Patience)
@@ -107,7 +107,7 @@ func refusal(t *testing.T, address string) error {
 	return err
 }
 
-// tryService has one client connect, be answered by an echoing backend, and leave.
+// tryService connects one client, gets an answer from an echoing backend, and closes.
 func tryService(address string) error {
 	c, err := net.DialTimeout("tcp", address, harness.Patience)
 	if err != nil {
@@ -120,14 +120,14 @@ func tryService(address string) error {
 	return harness.PingPong(c, 1, 1)
 }
 
-// TestDescriptorsExhausted connects three times the clients that the limit of descriptors allows to serve: the balancer
-// must not spin, loses no established session, keeps its health checks, and serves those who waited when others leave.
+// TestDescriptorsExhausted connects three times as many clients as the limit of descriptors allows: the balancer does
+// not spin, keeps established sessions and health checks, and serves waiting clients when others leave.
 func TestDescriptorsExhausted(t *testing.T) {
 	const (
 		descriptors = 200
 		clients     = 300
 		window      = 2 * time.Second
-		cpu         = window / 5 // an idle balancer uses next to nothing, one that spins all of it on each loop
+		cpu         = window / 5 // an idle balancer uses next to nothing, a spinning one all of it on each loop
 	)
 	backend := harness.Serve(t, harness.Echo)
 	started := time.Now()
@@ -180,7 +180,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 	oneOf(t, sessions, "client_closed")
 }
 
-// A queue is clients that all connect and send one byte, and are answered when the balancer has room for them.
+// A queue has clients that all connect and send one byte, and are answered when the balancer has room for them.
 type queue struct {
 	running sync.WaitGroup
 
@@ -216,7 +216,7 @@ func (q *queue) ask(c net.Conn) {
 	q.answers++
 }
 
-// served is the clients that have been answered and have not left.
+// served returns the clients that have been answered and have not left.
 func (q *queue) served() []net.Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -229,7 +229,7 @@ func (q *queue) served() []net.Conn {
 	return served
 }
 
-// open is all clients that have not left.
+// open returns all clients that have not left.
 func (q *queue) open() []net.Conn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -240,7 +240,7 @@ func (q *queue) open() []net.Conn {
 	return open
 }
 
-// answered is how many have been answered so far, those included that have left.
+// answered returns how many have been answered so far, those included that have left.
 func (q *queue) answered() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -269,7 +269,7 @@ func (q *queue) stop() error {
 	return errors.Join(q.errs...)
 }
 
-// awaitStandstill waits until at least n have been answered and no more for half a second's worth of looks.
+// awaitStandstill waits until at least n clients have been answered, and then no more during half a second of polling.
 func (q *queue) awaitStandstill(t *testing.T, n int) {
 	t.Helper()
 	var last, same int

@@ -1,8 +1,7 @@
-// Package test runs the built balancer as an operator would, with real clients and servers around it, and looks at it
-// from outside: its command line, its log, its sockets and what /proc says of it. It also holds the guards that read the
-// repository itself.
+// Package test runs the built balancer as an operator would, with real clients and servers, and observes it from
+// outside: its command line, log, sockets and data in /proc. It also has the guards, which check the repository itself.
 //
-// It measures nothing for its own sake (test/bench does); bounds on CPU time and memory are those the balancer promises.
+// It checks the bounds on CPU time and memory that the balancer promises; test/bench measures performance.
 package test
 
 import (
@@ -42,7 +41,7 @@ type world struct {
 	Global   []string // lines of the global table
 	Health   []string // lines of the pool's health table, type first unless it is tcp; none: no checks
 	Breaker  []string // lines of the pool's breaker table; none: the defaults
-	Discover []string // lines of the pool's discovery table; none: the backends are all there are
+	Discover []string // lines of the pool's discovery table; none: only Backends
 
 	Descriptors int  // see harness.BalancerOptions
 	Measured    bool // see harness.BalancerOptions
@@ -88,6 +87,32 @@ func (w world) start(t testing.TB) *harness.Balancer {
 	})
 }
 
+// A service is a listener and its pool, which have the same name. Tests that need several of them use configOf; a
+// world has one.
+type service struct {
+	name     string
+	backends []string // addresses; named b1, b2 and so on
+	listener []string // further lines of the listener's table
+	health   []string // lines of the pool's health table; none: no checks
+}
+
+// configOf returns the configuration of these services, each on a free port of 127.0.0.1.
+func configOf(t testing.TB, services ...service) string {
+	t.Helper()
+	var b strings.Builder
+	for _, s := range services {
+		fmt.Fprintf(&b, "[listener.%s]\naddress = %q\npool = %q\n", s.name, harness.FreeAddress(t), s.name)
+		for _, line := range s.listener {
+			fmt.Fprintln(&b, line)
+		}
+		fmt.Fprintf(&b, "[pool.%s]\nbackends = %s\n", s.name, harness.BackendList(s.backends...))
+		if len(s.health) > 0 {
+			fmt.Fprintf(&b, "[pool.%s.health]\n%s\n", s.name, strings.Join(s.health, "\n"))
+		}
+	}
+	return b.String()
+}
+
 // between starts a backend and a balancer in front of it.
 func between(t testing.TB, handle harness.Handler, listener ...string) (*harness.Balancer, *harness.Backend) {
 	t.Helper()
@@ -97,8 +122,8 @@ func between(t testing.TB, handle harness.Handler, listener ...string) (*harness
 	return b, backend
 }
 
-// handOver is a handler that gives the test the backend's end of each connection. The test may do with it what it likes;
-// it is closed at the end of the test.
+// handOver returns a handler that passes the backend's end of each connection to the test, which may use it freely. It
+// is closed at the end of the test.
 func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		select {
@@ -109,7 +134,7 @@ func handOver(conns chan<- *net.TCPConn) harness.Handler {
 	}
 }
 
-// connected starts a balancer and gives both ends of one session through it.
+// connected starts a balancer and returns both ends of one session through it.
 func connected(t testing.TB, listener ...string) (b *harness.Balancer, client, backend *net.TCPConn) {
 	t.Helper()
 	conns := make(chan *net.TCPConn)
@@ -126,7 +151,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// oneOf fails the test for each session that ended for another reason than these.
+// oneOf fails the test for each session that ended for any other reason than these.
 func oneOf(t testing.TB, sessions []harness.Line, reasons ...string) {
 	t.Helper()
 	allowed := map[string]bool{}

@@ -51,13 +51,14 @@ func TestIdleSessions(t *testing.T) {
 // slowReaders is how many sessions do not read while their other side sends without end.
 const slowReaders = 64
 
-// slowMemory bounds what all of them may cost the balancer: a kept remainder of 64 KiB each, pipes' pages being the
-// kernel's, and as much again for the runtime, twice over.
+// slowMemory bounds the balancer's memory for all of them: 64 KiB of kept data each (pages of pipes are the kernel's),
+// the same for the runtime, and all of that doubled.
 const slowMemory = 16 << 20
 
 func TestSlowReaders(t *testing.T) {
 	endless := func(c net.Conn, moved *atomic.Int64) {
-		_, _ = harness.Traffic{Size: 1 << 40, Chunk: 64 << 10}.Send(io.MultiWriter(c, &counter{n: moved})) // ends with c
+		// ends with c
+		_, _ = harness.Traffic{Size: 1 << 40, Chunk: 64 << 10}.Send(io.MultiWriter(c, &counter{n: moved}))
 	}
 	t.Run("clients", func(t *testing.T) {
 		var moved atomic.Int64
@@ -79,8 +80,9 @@ func TestSlowReaders(t *testing.T) {
 	})
 }
 
-// slowlyRead has every session stall and measures, then again after the readers went on a little.
-func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use func(*net.TCPConn), goOn func([]*net.TCPConn)) {
+// slowlyRead measures when every session has stalled, and again after the readers have read a little.
+func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use func(*net.TCPConn),
+	goOn func([]*net.TCPConn)) {
 	backend := harness.Serve(t, handle)
 	b := world{Backends: []string{backend.Address()}, Measured: true}.start(t)
 	t.Cleanup(backend.Close)
@@ -98,7 +100,8 @@ func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use f
 		grown := b.AnonMemory(t) - before
 		t.Logf("%d MiB sent, memory grown by %d KiB", moved.Load()>>20, grown>>10)
 		if grown > slowMemory {
-			t.Errorf("memory grown by %d bytes for %d slow readers, expected at most %d", grown, slowReaders, slowMemory)
+			t.Errorf("memory grown by %d bytes for %d slow readers, expected at most %d",
+				grown, slowReaders, slowMemory)
 		}
 	}
 	measure()
@@ -109,7 +112,7 @@ func slowlyRead(t *testing.T, moved *atomic.Int64, handle harness.Handler, use f
 	measure()
 }
 
-// awaitStall waits until nothing has been sent for half a second's worth of looks.
+// awaitStall waits until nothing is sent during half a second of polling.
 func awaitStall(t *testing.T, moved *atomic.Int64) {
 	t.Helper()
 	last, same := int64(-1), 0

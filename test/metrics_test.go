@@ -18,7 +18,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// metrics is what /metrics says: the value of each line by its name and labels, as they stand there.
+// metrics returns the values of /metrics by name and labels, as written there.
 func metrics(t testing.TB, b *harness.Balancer) map[string]float64 {
 	t.Helper()
 	status, text := b.API(t, "GET", "/metrics", nil)
@@ -38,7 +38,7 @@ func metrics(t testing.TB, b *harness.Balancer) map[string]float64 {
 	return values
 }
 
-// measured fails the test for each of these metrics that has another value.
+// measured fails the test for each metric whose value differs.
 func measured(t testing.TB, b *harness.Balancer, want map[string]float64) {
 	t.Helper()
 	got := metrics(t, b)
@@ -60,8 +60,8 @@ func awaitMetric(t testing.TB, b *harness.Balancer, key string, value float64) {
 	})
 }
 
-// TestMetrics does what is counted, so and so often, and finds these numbers: sessions and their bytes, retries, a breaker's opening,
-// refusals of two kinds, a verdict, reloads of either result, and the drain.
+// TestMetrics causes known numbers of events and compares the metrics: sessions and their bytes, retries, a breaker's
+// opening, refusals of two kinds, a verdict, reloads of either result, and the drain.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	const greeting = "hello"
@@ -207,7 +207,7 @@ fall = 1
 	}
 }
 
-// TestMetricsRules has Prometheus' own tool read the rules and run their tests, and read what the board asks for.
+// TestMetricsRules runs Prometheus' own tool on the rules and their tests, and on the queries of the dashboard.
 func TestMetricsRules(t *testing.T) {
 	t.Parallel()
 	promtool := harness.Tool(t, "promtool")
@@ -216,7 +216,8 @@ func TestMetricsRules(t *testing.T) {
 	if _, _, code := harness.Run(t, harness.Command{Path: promtool, Args: []string{"check", "rules", bad}}); code == 0 {
 		t.Fatal("promtool finds nothing in a bad sample")
 	}
-	for _, args := range [][]string{{"check", "rules", "limeload.rules.yml"}, {"test", "rules", "limeload.rules.test.yml"}} {
+	for _, args := range [][]string{{"check", "rules", "limeload.rules.yml"},
+		{"test", "rules", "limeload.rules.test.yml"}} {
 		harness.MustRun(t, harness.Command{Path: promtool, Args: args, Dir: filepath.Join(packagingDir, "prometheus")})
 	}
 
@@ -230,7 +231,8 @@ func TestMetricsRules(t *testing.T) {
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
 			n++
-			fmt.Fprintf(&rules, "  - record: board%d\n    expr: %q\n", n, strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"))
+			fmt.Fprintf(&rules, "  - record: board%d\n    expr: %q\n", n,
+				strings.ReplaceAll(target.Expr, "$__rate_interval", "5m"))
 		}
 	}
 	if n < 50 {
@@ -244,7 +246,8 @@ func TestMetricsRules(t *testing.T) {
 // A monitor is a Prometheus server.
 type monitor struct{ address string }
 
-// startMonitor starts one that scrapes a balancer's TCP address each second, native histograms too, and has the packaged rules.
+// startMonitor starts a server that scrapes a balancer's TCP address each second, with native histograms, and has the
+// packaged rules.
 func startMonitor(t testing.TB, target string) monitor {
 	t.Helper()
 	dir, m := t.TempDir(), monitor{harness.FreeAddress(t)}
@@ -261,7 +264,7 @@ func startMonitor(t testing.TB, target string) monitor {
 	return m
 }
 
-// ask reads what the API answers into into.
+// ask decodes the API's answer into into.
 func (m monitor) ask(ctx context.Context, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, "GET", "http://"+m.address+path, nil)
 	if err != nil {
@@ -296,11 +299,12 @@ func (m monitor) value(ctx context.Context, expr string) (float64, error) {
 	return strconv.ParseFloat(fmt.Sprint(answer.Data.Result[0].Value[1]), 64)
 }
 
-// TestPrometheus has a real Prometheus scrape the balancer, which it understands in full: native histograms, rules and all.
+// TestPrometheus runs a real Prometheus, which scrapes the balancer with native histograms and evaluates the rules.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	echo, admin := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
-	b := harness.StartBalancer(t, world{Backends: []string{echo.Address()}}.config(t)+fmt.Sprintf("[admin]\naddress = %q\n", admin))
+	b := harness.StartBalancer(t,
+		world{Backends: []string{echo.Address()}}.config(t)+fmt.Sprintf("[admin]\naddress = %q\n", admin))
 	const sessions = 20
 	for range sessions {
 		check(t, tryService(b.Address(t, "main")))

@@ -20,12 +20,13 @@ func echoed(t *testing.T, b *harness.Balancer) {
 	check(t, err)
 }
 
-// TestNameWithoutAddress starts the program with a host name that no DNS server knows: it serves with the other backends, says what is
-// missing wherever an operator looks, and reloads. `check` calls it a mistake.
+// TestNameWithoutAddress starts the program with a host name that no DNS server knows: it serves with the other
+// backends, says what is missing wherever an operator looks, and reloads. `check` calls it a mistake.
 func TestNameWithoutAddress(t *testing.T) {
 	echo, listen := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
 	config := func(retries int) string {
-		return fmt.Sprintf("[listener.web]\naddress = %q\npool = \"web\"\n[pool.web]\nretries = %d\nbackends = [{ address = \"nowhere.invalid:80\" }, { address = %q }]\n",
+		return fmt.Sprintf("[listener.web]\naddress = %q\npool = \"web\"\n[pool.web]\nretries = %d\n"+
+			"backends = [{ address = \"nowhere.invalid:80\" }, { address = %q }]\n",
 			listen, retries, echo.Address())
 	}
 	b := harness.StartBalancer(t, config(1))

@@ -29,7 +29,8 @@ const (
 // A far is a process in a network namespace of its own, at the other end of a cable.
 type far struct{ *harness.Process }
 
-// connectFar starts a far end in the remote role, and lays the cable. The tests do not run in parallel: there is one cable.
+// connectFar starts a far end in the remote role, and connects the cable. There is only one, so these tests do not run
+// in parallel.
 func connectFar(t *testing.T) far {
 	t.Helper()
 	ownNamespace(t)
@@ -53,20 +54,21 @@ func connectFar(t *testing.T) far {
 	return f
 }
 
-// ownNamespace checks that no other network can be harmed, and sets loopback going.
+// ownNamespace checks that the test is in a network namespace of its own, and brings loopback up.
 func ownNamespace(t *testing.T) {
 	t.Helper()
 	interfaces, err := net.Interfaces()
 	check(t, err)
 	for _, i := range interfaces {
 		if i.Name != "lo" {
-			t.Fatalf("there is a network interface %s: run this in a network namespace of its own, as the head of this file says", i.Name)
+			t.Fatalf("there is a network interface %s: run this in a network namespace of its own, as the head of "+
+				"this file says", i.Name)
 		}
 	}
 	ip(t, "link", "set", "lo", "up")
 }
 
-// cut takes the far end's address away: what arrives there is dropped without a word, as by a cut cable further on.
+// cut removes the far end's address: packets to it are dropped silently, as by a cut cable.
 func (f far) cut(t *testing.T) {
 	t.Helper()
 	f.ip(t, "address", "del", remote+"/24", "dev", "there")
@@ -83,7 +85,7 @@ func (f far) ip(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(enter, args...)})
 }
 
-// liveness is the two ways to find a lost peer: data that nobody acknowledges, and probes in silence.
+// liveness returns the two ways to detect a lost peer: unacknowledged data, and keepalive probes in silence.
 func liveness() []struct {
 	name     string
 	listener []string
@@ -94,8 +96,10 @@ func liveness() []struct {
 		listener []string
 		send     bool
 	}{
-		{"user_timeout", []string{`user_timeout = "2s"`, `keepalive = { idle = "1h", interval = "1h", count = 9 }`}, true},
-		{"keepalive", []string{`user_timeout = "0s"`, `keepalive = { idle = "1s", interval = "1s", count = 2 }`}, false},
+		{"user_timeout", []string{`user_timeout = "2s"`, `keepalive = { idle = "1h", interval = "1h", count = 9 }`},
+			true},
+		{"keepalive", []string{`user_timeout = "0s"`, `keepalive = { idle = "1s", interval = "1s", count = 2 }`},
+			false},
 	}
 }
 
@@ -106,7 +110,8 @@ func TestNetnsLostClient(t *testing.T) {
 			conns := make(chan *net.TCPConn, 1)
 			backend := harness.Serve(t, handOver(conns))
 			b := world{
-				Listen: fmt.Sprintf("%s:%d", here, harness.FreePort(t)), Backends: []string{backend.Address()}, Listener: tc.listener,
+				Listen: fmt.Sprintf("%s:%d", here, harness.FreePort(t)), Backends: []string{backend.Address()},
+				Listener: tc.listener,
 			}.start(t)
 			f.Say(t, "dial "+b.Address(t, "main"))
 			c := harness.Receive(t, "connection at the backend", conns)
@@ -118,7 +123,9 @@ func TestNetnsLostClient(t *testing.T) {
 			if tc.send {
 				check(t, harness.SendAll(c, "into the void"))
 			}
-			line := b.WaitLine(t, "end of the session of "+client, func(l harness.Line) bool { return l.IsAccess() && l.Client == client })
+			line := b.WaitLine(t, "end of the session of "+client, func(l harness.Line) bool {
+				return l.IsAccess() && l.Client == client
+			})
 			oneOf(t, []harness.Line{line}, "client_lost")
 			t.Logf("lost client found after %v", line.Seen.Sub(cut))
 			expectReset(t, c) // the backend learns that it was not an orderly end

@@ -11,14 +11,15 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestNetnsUDPAddresses asks, over a cable, a listener of all addresses at two of each IP version. The client's socket is connected: it
-// takes an answer from the address it asked, and from no other.
+// TestNetnsUDPAddresses asks a wildcard listener over a cable, at two addresses of each IP version. The client's socket
+// is connected, so it accepts answers only from the address that it asked.
 func TestNetnsUDPAddresses(t *testing.T) {
 	f := connectFar(t)
 	const second, first6, second6 = "10.77.0.3", "fd77::1", "fd77::3"
 	ip(t, "address", "add", second+"/24", "dev", "here")
 	for _, address := range []string{first6, second6} {
-		ip(t, "address", "add", address+"/64", "dev", "here", "nodad") // at once, without asking whether it is somebody's already
+		// nodad: usable at once, without duplicate address detection
+		ip(t, "address", "add", address+"/64", "dev", "here", "nodad")
 	}
 	f.ip(t, "address", "add", "fd77::2/64", "dev", "there", "nodad")
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -43,7 +44,7 @@ func TestNetnsUDPAddresses(t *testing.T) {
 	}
 }
 
-// askUDP has the far end ask, by the shell's connected socket, and returns the answer, "" if none came.
+// askUDP asks from the far end, through the shell's connected socket, and returns the answer, "" if none came.
 func (f far) askUDP(t *testing.T, address string, port int, question string) string {
 	t.Helper()
 	script := `exec 3<>"/dev/udp/$1/$2" && printf %s "$3" >&3 && timeout "$4" dd bs=65536 count=1 status=none <&3`

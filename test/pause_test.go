@@ -2,7 +2,6 @@ package test
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -10,39 +9,20 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestOneListenerExhausted has one client's idle connections take all descriptors that its listener may have: the
-// listeners beside it, of TCP and of UDP, and the admin socket go on. When the client has left without a word of its
-// backend, others are served in its place.
+// TestOneListenerExhausted has one client whose idle connections take all descriptors that its listener may use: the
+// other TCP and UDP listeners and the admin socket still work. When the client closes, although its backend does not,
+// other clients are served.
 func TestOneListenerExhausted(t *testing.T) {
 	t.Parallel()
 	const descriptors, hoard = 300, 200
 	careless := harness.Serve(t, harness.Silent)
 	echo, udp := harness.Serve(t, harness.Echo), harness.ServeUDP(t, harness.EchoDatagrams)
 	b := harness.StartBalancerWith(t, harness.BalancerOptions{
-		Config: fmt.Sprintf(`
-[listener.hoarded]
-address = %q
-pool = "careless"
-half_close_timeout = "1h"
-
-[listener.tcp]
-address = %q
-pool = "echo"
-
-[listener.udp]
-address = %q
-protocol = "udp"
-pool = "udp"
-
-[pool.careless]
-backends = [{ name = "a", address = %q }]
-
-[pool.echo]
-backends = [{ name = "b", address = %q }]
-
-[pool.udp]
-backends = [{ name = "c", address = %q }]
-`, harness.FreeAddress(t), harness.FreeAddress(t), harness.FreeAddress(t), careless.Address(), echo.Address(), udp.Address()),
+		Config: configOf(t,
+			service{name: "hoarded", backends: []string{careless.Address()},
+				listener: []string{`half_close_timeout = "1h"`}},
+			service{name: "tcp", backends: []string{echo.Address()}},
+			service{name: "udp", backends: []string{udp.Address()}, listener: []string{`protocol = "udp"`}}),
 		Descriptors: descriptors,
 	})
 	t.Cleanup(func() { endFlows(t, b) })
@@ -70,7 +50,7 @@ backends = [{ name = "c", address = %q }]
 	}
 
 	for _, c := range idle {
-		check(t, c.Close()) // a FIN, of which the backend makes nothing
+		check(t, c.Close()) // a FIN, which the backend ignores
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: harness.Patience}
 	c, err := d.Dial("tcp", b.Address(t, "hoarded"))

@@ -23,7 +23,7 @@ func decode(t testing.TB, text []byte, into any) {
 	}
 }
 
-// A plan is the part of a plan that can be held against what happens.
+// A plan has the fields of a plan that can be compared with its effect.
 type plan struct {
 	Same      bool
 	Listeners []struct{ Name, What, Address string }
@@ -34,7 +34,7 @@ type plan struct {
 	Drained, Ended int
 }
 
-// A fleet is what a balancer has, as its control API tells.
+// A fleet is the state of a balancer, as its control API shows it.
 type fleet struct {
 	listeners map[string]string // addresses by name
 	pools     map[string]bool
@@ -50,10 +50,11 @@ type backendState struct {
 
 type sessionState struct{ ID, Listener, Pool, Backend, Phase string }
 
-// observe asks the balancer what it has.
+// observe reads the balancer's state.
 func observe(t testing.TB, b *harness.Balancer) fleet {
 	t.Helper()
-	f := fleet{listeners: map[string]string{}, pools: map[string]bool{}, backends: map[string]backendState{}, sessions: map[string]sessionState{}}
+	f := fleet{listeners: map[string]string{}, pools: map[string]bool{}, backends: map[string]backendState{},
+		sessions: map[string]sessionState{}}
 	var all struct {
 		Listeners, Pools []struct{ Name, Address string }
 		Backends         []backendState
@@ -100,7 +101,8 @@ func (d *draw) config() string {
 	}
 	for _, pool := range pools {
 		fmt.Fprintf(&b, "[pool.%s]\nalgorithm = %q\non_remove = %q\nretries = %d\nbackends = [\n", pool,
-			d.pick("round_robin", "least_conn", "maglev", "ring_hash", "client_hash", "first"), d.pick("drain", "close"), d.random.IntN(3))
+			d.pick("round_robin", "least_conn", "maglev", "ring_hash", "client_hash", "first"), d.pick("drain",
+				"close"), d.random.IntN(3))
 		servers := slices.Clone(d.servers)
 		d.random.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 		names := []string{"b1", "b2", "b3", "b4", "b5"}
@@ -118,8 +120,8 @@ func (d *draw) config() string {
 	return b.String()
 }
 
-// TestPlan has the process say what a configuration will change, and then change it, for 200 random pairs: listeners, pools,
-// backends and sessions are afterwards as it said.
+// TestPlan plans and applies a configuration for 200 random pairs: afterwards listeners, pools, backends and sessions
+// are as planned.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	d := &draw{random: rand.New(rand.NewPCG(3, 4))}
@@ -175,7 +177,8 @@ func accepted(t testing.TB, b *harness.Balancer) map[string]int {
 	return counts
 }
 
-// dialAll opens three sessions through each listener, and waits until each is connected to a backend or refused for want of one.
+// dialAll opens three sessions through each listener, and waits until each is connected to a backend or refused for
+// want of one.
 func dialAll(t *testing.T, b *harness.Balancer) []net.Conn {
 	t.Helper()
 	const each = 3
@@ -207,11 +210,12 @@ func dialAll(t *testing.T, b *harness.Balancer) []net.Conn {
 	return clients
 }
 
-// planAndReload holds the plan for next against what taking it up does.
+// planAndReload compares the plan for next with the effect of the reload.
 func planAndReload(t *testing.T, b *harness.Balancer, now, next string) {
 	t.Helper()
 	var said plan
-	status, answer := b.API(t, "POST", "/v1/plan?name=next.toml", []byte(b.Complete(next)), "Content-Type", "application/toml")
+	status, answer := b.API(t, "POST", "/v1/plan?name=next.toml", []byte(b.Complete(next)), "Content-Type",
+		"application/toml")
 	if status != http.StatusOK {
 		t.Fatalf("plan: %d %s\n%s", status, answer, next)
 	}
@@ -245,14 +249,14 @@ func (p *plan) checkListeners(t *testing.T, before, after fleet) {
 	}
 	for name := range union(before.listeners, after.listeners) {
 		from, to := before.listeners[name], after.listeners[name]
-		said := strings.ReplaceAll(what[name], "changed", "kept") // which settings it has is not to be seen from here
+		said := strings.ReplaceAll(what[name], "changed", "kept") // its settings are not visible from here
 		if want := fate(from, to, "rebound", "kept"); said != want {
 			t.Errorf("listener %s: the plan says %q, and it was %s", name, what[name], want)
 		}
 	}
 }
 
-// fate is what became of something that is from before and to after; "" is not there.
+// fate returns the change of an object that is from before and to afterwards; "" means absent.
 func fate(from, to, different, same string) string {
 	switch {
 	case from == "":
@@ -332,7 +336,7 @@ func (p *plan) checkSessions(t *testing.T, b *harness.Balancer, before, after fl
 		}
 		return nil
 	})
-	time.Sleep(5 * time.Millisecond) // for those that end and should not
+	time.Sleep(5 * time.Millisecond) // time for sessions that end although they should not
 	after.sessions = observe(t, b).sessions
 	if n := len(before.sessions) - len(after.sessions); n != p.Ended {
 		t.Errorf("%d sessions have ended, and the plan says %d", n, p.Ended)

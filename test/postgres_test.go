@@ -40,7 +40,8 @@ func TestPostgres(t *testing.T) {
 	}{
 		{"pgbench", []string{"-c", "8", "-j", "2", "-t", "250"}, "2000/2000", 8},
 		{"pgbench connection per transaction", []string{"-C", "-c", "4", "-j", "2", "-t", "100"}, "400/400", 400},
-		{"pgbench select prepared", []string{"-S", "-M", "prepared", "-c", "16", "-j", "2", "-t", "500"}, "8000/8000", 16},
+		{"pgbench select prepared", []string{"-S", "-M", "prepared", "-c", "16", "-j", "2", "-t", "500"}, "8000/8000",
+			16},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := len(b.Sessions())
@@ -64,8 +65,8 @@ func TestPostgres(t *testing.T) {
 	})
 }
 
-// usePostgres uses a real client's habits beside those of pgbench: large results, notifications, and cancelling a
-// query, which travels on a connection of its own.
+// usePostgres does what real clients do and pgbench does not: large results, notifications, and cancelling a query,
+// which needs a connection of its own.
 func usePostgres(t *testing.T, url string) {
 	ctx := t.Context()
 	conn := postgresClient(t, url)
@@ -107,7 +108,8 @@ func usePostgres(t *testing.T, url string) {
 	})
 	harness.Eventually(t, "the query runs", func() error {
 		var n int
-		check(t, conn.QueryRow(ctx, "select count(*) from pg_stat_activity where query like '%pg_sleep%' and state = 'active' and pid <> pg_backend_pid()").Scan(&n))
+		check(t, conn.QueryRow(ctx,
+			"select count(*) from pg_stat_activity where query like '%pg_sleep%' and state = 'active' and pid <> pg_backend_pid()").Scan(&n))
 		if n == 0 {
 			return errors.New("no such query")
 		}

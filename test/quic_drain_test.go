@@ -7,8 +7,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestQUICDrain takes a backend out of use in the middle of QUIC transfers, in each way that an operator has: they go
-// on to their end, and nothing of them comes to the other backend.
+// TestQUICDrain takes a backend out of use during QUIC transfers, in every way that an operator can: they complete, and
+// no datagram of them reaches the other backend.
 func TestQUICDrain(t *testing.T) {
 	t.Parallel()
 	const clients, each = 4, 16 << 20
@@ -25,7 +25,8 @@ func TestQUICDrain(t *testing.T) {
 			q := startQUIC(t, each, clients)
 			other := harness.ServeUDP(t, harness.SilentDatagrams)
 			b := world{
-				Backends: []string{q.address, other.Address()}, Global: []string{`drain_timeout = "1h"`}, Pool: []string{`algorithm = "first"`},
+				Backends: []string{q.address, other.Address()}, Global: []string{`drain_timeout = "1h"`},
+				Pool: []string{`algorithm = "first"`},
 			}.startUDP(t)
 			done := make(chan struct{})
 			go func() {

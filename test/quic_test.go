@@ -20,8 +20,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A quicPair is a QUIC server, and what its clients need. Each connection has one stream: both sides send so many bytes at the same time,
-// and then the server says the digests of what it got and of what it sent.
+// A quicPair is a QUIC server and the settings of its clients. Each connection has one stream: both sides send bytes at
+// the same time, and then the server sends the digests of the bytes that it received and sent.
 type quicPair struct {
 	// set once, then read-only
 	address string
@@ -35,7 +35,7 @@ type quicPair struct {
 
 const quicProtocol = "limeload-test"
 
-// startQUIC starts a server that exchanges so many bytes with each of its clients, of whom there are no more than that.
+// startQUIC starts a server that exchanges that many bytes with each of at most that many clients.
 func startQUIC(t *testing.T, bytes int64, clients int) *quicPair {
 	t.Helper()
 	server := makeCertificate(t, time.Now().Add(time.Hour), "127.0.0.1")
@@ -46,12 +46,14 @@ func startQUIC(t *testing.T, bytes int64, clients int) *quicPair {
 		t.Fatal("the certificate is none")
 	}
 	q := &quicPair{
-		client: &tls.Config{RootCAs: authorities, ServerName: "127.0.0.1", NextProtos: []string{quicProtocol}, MinVersion: tls.VersionTLS13},
+		client: &tls.Config{RootCAs: authorities, ServerName: "127.0.0.1", NextProtos: []string{quicProtocol},
+			MinVersion: tls.VersionTLS13},
 		config: &quic.Config{HandshakeIdleTimeout: harness.Patience, MaxIdleTimeout: 2 * harness.Patience},
 		bytes:  bytes, errs: make(chan error, clients),
 	}
 	l, err := quic.ListenAddr(harness.FreeAddress(t),
-		&tls.Config{Certificates: []tls.Certificate{server.pair}, NextProtos: []string{quicProtocol}, MinVersion: tls.VersionTLS13}, q.config)
+		&tls.Config{Certificates: []tls.Certificate{server.pair}, NextProtos: []string{quicProtocol},
+			MinVersion: tls.VersionTLS13}, q.config)
 	check(t, err)
 	q.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,7 +75,7 @@ func (q *quicPair) accept(ctx context.Context, l *quic.Listener) {
 		q.serving.Go(func() {
 			q.errs <- q.serve(ctx, c)
 			select {
-			case <-c.Context().Done(): // the client ends it when it has everything; a word that may be lost
+			case <-c.Context().Done(): // the client closes it when it has everything, but that message may be lost
 			case <-ctx.Done():
 				c.CloseWithError(0, "done")
 			}
@@ -99,7 +101,7 @@ func (q *quicPair) serve(ctx context.Context, c *quic.Conn) error {
 	return nil
 }
 
-// exchange has both sides of a connection send and compares what went with what came.
+// exchange sends in both directions of a connection and compares the digests of sent and received bytes.
 func (q *quicPair) exchange(ctx context.Context, c *quic.Conn) error {
 	defer c.CloseWithError(0, "done")
 	s, err := c.OpenStreamSync(ctx)
@@ -120,7 +122,7 @@ func (q *quicPair) exchange(ctx context.Context, c *quic.Conn) error {
 	return nil
 }
 
-// A digest is of the bytes that went one way.
+// A digest is that of the bytes in one direction.
 type digest [sha256.Size]byte
 
 // both sends while it receives. ends says that nothing follows what it sends.
@@ -132,7 +134,8 @@ func (q *quicPair) both(s *quic.Stream, ends bool, receive func() (digest, error
 		var seed [32]byte
 		binary.NativeEndian.PutUint64(seed[:], rand.Uint64())
 		source := rand.NewChaCha8(seed)
-		_, sendErr = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, s)}, io.LimitReader(source, q.bytes), make([]byte, 64<<10))
+		_, sendErr = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, s)}, io.LimitReader(source, q.bytes),
+			make([]byte, 64<<10))
 		sum.Sum(sent[:0])
 		if sendErr == nil && ends {
 			sendErr = s.Close()
@@ -161,27 +164,27 @@ func digestOf(r io.Reader, n int64) (d digest, err error) {
 // handshakes is how many connections are made at a time: quic-go refuses them when 32 wait to be accepted.
 const handshakes = 16
 
-// askAll connects so many clients by way of address, has all of them exchange bytes at the same time, and fails the test for each exchange
-// that was not whole.
+// askAll connects that many clients through address, exchanges bytes with all at the same time, and fails the test for
+// each incomplete exchange.
 func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	t.Helper()
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	conns, errs := make([]*quic.Conn, clients), make([]error, clients)
 	turns := make(chan struct{}, handshakes)
 	for i := range clients {
 		turns <- struct{}{}
-		asking.Go(func() {
+		running.Go(func() {
 			conns[i], errs[i] = quic.DialAddr(t.Context(), address, q.client, q.config)
 			<-turns
 		})
 	}
-	asking.Wait()
+	running.Wait()
 	for i, c := range conns {
 		if errs[i] == nil {
-			asking.Go(func() { errs[i] = q.exchange(t.Context(), c) })
+			running.Go(func() { errs[i] = q.exchange(t.Context(), c) })
 		}
 	}
-	asking.Wait()
+	running.Wait()
 	for i, err := range errs {
 		if err != nil {
 			t.Errorf("connection %d: %v", i, err)
@@ -193,7 +196,8 @@ func (q *quicPair) askAll(t testing.TB, address string, clients int) {
 	}
 }
 
-// TestQUIC has QUIC connections go through the balancer, with megabytes both ways in each: what comes is what went.
+// TestQUIC opens QUIC connections through the balancer and exchanges megabytes in both directions of each, without a
+// change.
 func TestQUIC(t *testing.T) {
 	t.Parallel()
 	withOffload(t, func(t *testing.T, key string) {

@@ -40,15 +40,15 @@ func TestRedisBenchmark(t *testing.T) {
 					t.Errorf("no result for %s:\n%s", command, stdout)
 				}
 			}
-			// When it has its answers, redis-benchmark closes clients that may have unread ones, and so may reset them, and others that
-			// have not asked anything yet.
+			// When it has its answers, redis-benchmark closes clients that may have unread ones, and so may reset them,
+			// and others that have not asked anything yet.
 			oneOf(t, b.WaitSessions(t, tc.sessions), "client_closed", "client_reset", "probe")
 		})
 	}
 }
 
-// TestRedisClient uses a real client's other habits: large values both ways, a deep pipeline, a server that speaks when
-// it likes, and many clients at once.
+// TestRedisClient does what real clients do besides: large values in both directions, a deep pipeline, messages pushed
+// by the server, and many clients at once.
 func TestRedisClient(t *testing.T) {
 	t.Parallel()
 	server := harness.StartRedis(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// An end is what one end of a session sent and got.
+// An end has the digests of what one end of a session sent and received.
 type end struct {
 	sent, got harness.Digest
 	err       error
@@ -24,7 +24,7 @@ func exchange(c *net.TCPConn, tr harness.Traffic) (e end) {
 	return e
 }
 
-// exchanging is a handler that sends tr, and reports on ends what each connection sent and got.
+// exchanging returns a handler that sends tr, and reports on ends what each connection sent and got.
 func exchanging(tr harness.Traffic, ends chan<- end) harness.Handler {
 	return func(_ context.Context, c *net.TCPConn) { ends <- exchange(c, tr) }
 }
@@ -90,13 +90,14 @@ func TestManySessionsBothWaysAtOnce(t *testing.T) {
 		check(t, errors.Join(client.err, backend.err))
 		// all clients send the same, and so do all backends: any pair will do
 		if client.sent != backend.got || backend.sent != client.got {
-			t.Errorf("client sent %v and got %v, backend sent %v and got %v", client.sent, client.got, backend.sent, backend.got)
+			t.Errorf("client sent %v and got %v, backend sent %v and got %v", client.sent, client.got, backend.sent,
+				backend.got)
 		}
 	}
 	oneOf(t, b.WaitSessions(t, sessions), "client_closed", "backend_closed")
 }
 
-// TestHalfClose has one side end its half before the other one begins to send a large answer.
+// TestHalfClose ends one half before the other side begins to send a large answer.
 func TestHalfClose(t *testing.T) {
 	t.Parallel()
 	question := harness.Traffic{Seed: 1, Size: 100_000, Chunk: 10_000}
@@ -151,8 +152,8 @@ func TestBackendSpeaksFirst(t *testing.T) {
 	check(t, harness.PingPong(c, 10, 100))
 }
 
-// TestClientWaits has what a client sends wait in the kernel while the backend's connect takes a second, as do the client's
-// FIN or, where the backend echoes, only what it sent.
+// TestClientWaits sends data, and perhaps a FIN, while the backend's connect takes a second: the data wait in the
+// kernel.
 func TestClientWaits(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, handle harness.Handler) (*harness.Balancer, *harness.Swallower, *net.TCPConn) {
@@ -172,7 +173,8 @@ func TestClientWaits(t *testing.T) {
 			backend.Open(t)
 			got, err := harness.Collect(c)
 			check(t, err)
-			sameBytes(t, end{sent: sent, got: got}, harness.Receive(t, "the backend's end", ends), b.WaitSession(t, c.LocalAddr()))
+			sameBytes(t, end{sent: sent, got: got}, harness.Receive(t, "the backend's end", ends),
+				b.WaitSession(t, c.LocalAddr()))
 		})
 		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
 			t.Parallel()
@@ -190,8 +192,7 @@ func TestClientWaits(t *testing.T) {
 	}
 }
 
-// TestClientLeavesBeforeConnect has clients go while the backend's connect is under way: the balancer must see it without
-// the backend's help.
+// TestClientLeavesBeforeConnect closes clients during the backend's connect: the balancer must notice it on its own.
 func TestClientLeavesBeforeConnect(t *testing.T) {
 	t.Parallel()
 	backend := harness.Swallow(t, harness.Echo)
@@ -237,7 +238,7 @@ func TestReset(t *testing.T) {
 				}
 				harness.Reset(resetter)
 
-				// the kernel tells the reset once, to whichever call comes first
+				// the kernel reports the reset once, to the first call
 				err := harness.Receive(t, "end of the other side", errs)
 				if tc.bulk {
 					err = errors.Join(err, harness.Receive(t, "end of the other side", errs))
@@ -289,7 +290,8 @@ func roundTrip(client, backend net.Conn) error {
 	return nil
 }
 
-// TestAnswerOutlivesBackend has a backend answer and close while its client has not read a byte, or reads slowly.
+// TestAnswerOutlivesBackend has a backend that answers and closes before its client has read a byte, or while it reads
+// slowly.
 func TestAnswerOutlivesBackend(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

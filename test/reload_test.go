@@ -15,7 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A churn makes configurations with two listeners that never change, "redis" and "postgres", and all else different each time.
+// A churn makes configurations in which two listeners never change, "redis" and "postgres", and everything else does
+// each time.
 type churn struct {
 	redis, postgres string   // addresses of the listeners
 	servers         []string // Redis
@@ -24,7 +25,7 @@ type churn struct {
 	random          *rand.Rand
 }
 
-// config is the next one; extra says whether it may have more listeners.
+// config returns the next configuration; extra says whether it may have more listeners.
 func (c *churn) config(extra bool) string {
 	pick := func(words ...string) string { return words[c.random.IntN(len(words))] }
 	var b strings.Builder
@@ -32,7 +33,8 @@ func (c *churn) config(extra bool) string {
 	fmt.Fprintf(&b, "[listener.postgres]\naddress = %q\npool = \"postgres\"\n", c.postgres)
 	for i, address := range c.extra {
 		if extra && c.random.IntN(2) == 0 {
-			fmt.Fprintf(&b, "[listener.extra%d]\naddress = %q\npool = %q\nbacklog = %d\n", i, address, pick("redis", "spare"), 1+c.random.IntN(100))
+			fmt.Fprintf(&b, "[listener.extra%d]\naddress = %q\npool = %q\nbacklog = %d\n", i, address,
+				pick("redis", "spare"), 1+c.random.IntN(100))
 		}
 	}
 	servers := c.servers
@@ -46,7 +48,8 @@ func (c *churn) config(extra bool) string {
 	fmt.Fprintf(&b, "[pool.redis]\nalgorithm = %q\nbackends = %s\n",
 		pick("round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash", "maglev"),
 		harness.BackendListWith(keys, servers...))
-	fmt.Fprintf(&b, "[pool.redis.health]\ninterval = \"%dms\"\nfast_interval = \"10ms\"\nrise = 1\ntype = %q\n", 100+c.random.IntN(400), pick("tcp", "redis"))
+	fmt.Fprintf(&b, "[pool.redis.health]\ninterval = \"%dms\"\nfast_interval = \"10ms\"\nrise = 1\ntype = %q\n",
+		100+c.random.IntN(400), pick("tcp", "redis"))
 	fmt.Fprintf(&b, "[pool.postgres]\nbackends = %s\n", harness.BackendList(c.database))
 	fmt.Fprintf(&b, "[pool.spare]\nbackends = %s\n", harness.BackendList(c.servers...))
 	return b.String()
@@ -65,14 +68,15 @@ func goroutines(t testing.TB, b *harness.Balancer) int {
 	return n
 }
 
-// TestReload takes up 200 configurations in about twenty seconds while clients of listeners that stay come, go and stay: nobody
-// notices, and nothing is left over. Now and then the file is broken, and nothing changes.
+// TestReload applies 200 configurations in about twenty seconds, with clients of the unchanged listeners that connect,
+// close and stay: no client notices, and nothing leaks. Sometimes the file is broken, and nothing changes.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	one, two, database := harness.StartRedis(t), harness.StartRedis(t), harness.StartPostgres(t)
 	c := &churn{
 		redis: harness.FreeAddress(t), postgres: harness.FreeAddress(t), servers: []string{one.Address, two.Address},
-		database: database.Address(), extra: []string{harness.FreeAddress(t), harness.FreeAddress(t)}, random: rand.New(rand.NewPCG(1, 2)),
+		database: database.Address(), extra: []string{harness.FreeAddress(t), harness.FreeAddress(t)},
+		random: rand.New(rand.NewPCG(1, 2)),
 	}
 	first := c.config(false)
 	b := harness.StartBalancer(t, first)
@@ -80,7 +84,8 @@ func TestReload(t *testing.T) {
 	check(t, err)
 	bench := func(args ...string) harness.Command {
 		return harness.Command{
-			Path: harness.Tool(t, "pgbench"), Args: append([]string{"-h", host, "-p", port, "-U", database.User}, append(args, database.Database)...),
+			Path: harness.Tool(t, "pgbench"), Args: append([]string{"-h", host, "-p", port, "-U", database.User},
+				append(args, database.Database)...),
 		}
 	}
 	harness.MustRun(t, bench("--initialize", "--quiet", "--scale=1"))
@@ -121,7 +126,8 @@ func TestReload(t *testing.T) {
 			t.Errorf("client %s: %v", s.client, s.err)
 		}
 	}
-	oneOf(t, b.Sessions(), "client_closed", "backend_closed", "client_reset", "probe") // the last two by redis-benchmark, see TestRedisBenchmark
+	// the last two by redis-benchmark, see TestRedisBenchmark
+	oneOf(t, b.Sessions(), "client_closed", "backend_closed", "client_reset", "probe")
 
 	b.Reload(t, first)
 	harness.Eventually(t, "there are as many goroutines as before", func() error {
@@ -151,7 +157,7 @@ func redisBenchmarks(t *testing.T, port string, stop <-chan struct{}) error {
 	}
 }
 
-// brokenReload has the balancer look at a file with mistakes: it is told what `check` says, and nothing changes.
+// brokenReload reloads a file with mistakes: the answer is that of `check`, and nothing changes.
 func brokenReload(t *testing.T, b *harness.Balancer) {
 	t.Helper()
 	var before, after any
@@ -214,7 +220,9 @@ func TestReloadBySignal(t *testing.T) {
 	b.Configure(t, w.config(t))
 	reached("one")
 	b.Configure(t, "[global]\nwatch = 1\n") // said, and nothing changes
-	b.WaitLine(t, "the broken file is told of", func(l harness.Line) bool { return l.Level == "error" && strings.Contains(l.Err, "global.watch") })
+	b.WaitLine(t, "the broken file is logged", func(l harness.Line) bool {
+		return l.Level == "error" && strings.Contains(l.Err, "global.watch")
+	})
 	reached("one")
 	w.Backends = []string{two.Address()}
 	b.Configure(t, w.config(t))
@@ -223,8 +231,8 @@ func TestReloadBySignal(t *testing.T) {
 	b.Reload(t, w.config(t))
 }
 
-// TestReloadListeners adds, moves and removes listeners: who is connected stays, counters go on, and an address that cannot be had
-// leaves all as it was.
+// TestReloadListeners adds, moves and removes listeners: sessions stay, counters continue, and an address that cannot
+// be bound changes nothing.
 func TestReloadListeners(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -272,7 +280,8 @@ func TestReloadListeners(t *testing.T) {
 func TestReloadAllBackends(t *testing.T) {
 	t.Parallel()
 	servers := []*harness.Redis{harness.StartRedis(t), harness.StartRedis(t)}
-	w := world{Listen: harness.FreeAddress(t), Backends: []string{servers[0].Address}, Health: []string{`type = "redis"`, `fast_interval = "50ms"`}}
+	w := world{Listen: harness.FreeAddress(t), Backends: []string{servers[0].Address},
+		Health: []string{`type = "redis"`, `fast_interval = "50ms"`}}
 	b := w.start(t)
 	load := startRedisLoad(t, w.Listen, 4, 2)
 	for i := range 10 {

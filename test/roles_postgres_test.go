@@ -15,10 +15,10 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// checkInterval is the interval of the checks in the failover tests; what the balancer promises is a number of them.
+// checkInterval is the interval of the checks in the failover tests; the balancer's promises are in intervals.
 const checkInterval = time.Second
 
-// A writer connects through the balancer again and again, writes one row and notes which server took it.
+// A writer connects through the balancer repeatedly, writes one row and records which server accepted it.
 type writer struct {
 	url    string
 	cancel context.CancelFunc
@@ -95,9 +95,9 @@ func do(t *testing.T, p *harness.Postgres, statement string) {
 	check(t, err)
 }
 
-// TestPostgresFailover stops a primary in three ways and promotes its replica: writers reach the new one within three intervals,
-// no write ever goes to a standby, the old one's sessions are closed, and when it comes back believing it is still the primary,
-// nobody is sent there.
+// TestPostgresFailover stops a primary in three ways and promotes its replica: writers reach the new one within three
+// intervals, no write ever goes to a standby, the old one's sessions are closed, and when it comes back believing it is
+// still the primary, nobody is sent there.
 func TestPostgresFailover(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -124,14 +124,17 @@ func TestPostgresFailover(t *testing.T) {
 				Backends: []string{primary.Address(), replica.Address()},
 				Pool:     []string{`algorithm = "least_conn"`}, // on_unhealthy is "close" by default
 				Health: []string{
-					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, fmt.Sprintf(`interval = "%v"`, checkInterval),
+					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, fmt.Sprintf(`interval = "%v"`,
+						checkInterval),
 					`fast_interval = "200ms"`, `timeout = "500ms"`, `rise = 2`, `fall = 2`,
 				},
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
 			b.WaitVerdict(t, "b2", "wrong_role", started)
 			w := startWriter(t, b, primary.User)
-			harness.Eventually(t, "rows are written to the primary", func() error { return w.since(primary.Port, started) })
+			harness.Eventually(t, "rows are written to the primary", func() error {
+				return w.since(primary.Port, started)
+			})
 			held, err := pgx.Connect(t.Context(), w.url)
 			check(t, err)
 			defer held.Close(context.Background())
@@ -140,14 +143,17 @@ func TestPostgresFailover(t *testing.T) {
 			tc.stop(t, primary)
 			do(t, replica, "SELECT pg_promote()")
 			promoted := time.Now()
-			harness.Eventually(t, "rows are written to the new primary", func() error { return w.since(replica.Port, promoted) })
+			harness.Eventually(t, "rows are written to the new primary", func() error {
+				return w.since(replica.Port, promoted)
+			})
 			took := time.Since(promoted)
 			t.Logf("the new primary took writes %v after its promotion", took.Round(time.Millisecond))
 			if took > 3*checkInterval {
 				t.Errorf("the new primary took writes only %v after its promotion, more than three intervals", took)
 			}
 			b.WaitLine(t, "the old primary's session is closed", func(l harness.Line) bool {
-				return l.IsAccess() && l.Backend == "b1" && l.Seen.After(stopped) && (l.Reason == "backend_unhealthy" || tc.name != "hung")
+				return l.IsAccess() && l.Backend == "b1" && l.Seen.After(stopped) && (l.Reason == "backend_unhealthy" ||
+					tc.name != "hung")
 			})
 
 			returned := time.Now()
@@ -155,7 +161,7 @@ func TestPostgresFailover(t *testing.T) {
 			b.WaitLine(t, "two claim to be the primary", func(l harness.Line) bool {
 				return l.Message == "two backends claim to be the primary" && l.Level == "error"
 			})
-			<-time.After(3 * checkInterval) // long enough for the checks to be taken in
+			<-time.After(3 * checkInterval) // enough time for the checks to take effect
 			if err := w.since(replica.Port, returned); err != nil {
 				t.Error(err)
 			}
@@ -170,8 +176,8 @@ func TestPostgresFailover(t *testing.T) {
 	}
 }
 
-// TestDemotedPrimaryLosesItsWriters promotes a standby while the old primary runs on and knows nothing of it: the old one is fenced off,
-// and its sessions are cut, unless the configuration keeps them.
+// TestDemotedPrimaryLosesItsWriters promotes a standby while the old primary keeps running unaware: the old one is
+// fenced off, and its sessions are closed unless the configuration keeps them.
 func TestDemotedPrimaryLosesItsWriters(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -190,11 +196,13 @@ func TestDemotedPrimaryLosesItsWriters(t *testing.T) {
 			b := world{
 				Backends: []string{primary.Address(), replica.Address()}, Pool: tc.pool,
 				Health: []string{
-					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "200ms"`, `timeout = "5s"`,
+					`type = "postgres"`, `user = "limeload"`, `role = "primary"`, `interval = "500ms"`,
+					`fast_interval = "200ms"`, `timeout = "5s"`,
 				},
 			}.start(t)
 			b.WaitVerdict(t, "b1", "healthy", started)
-			writer, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User, b.Address(t, "main")))
+			writer, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable",
+				primary.User, b.Address(t, "main")))
 			check(t, err)
 			defer writer.Close(context.Background())
 			promoted := time.Now()

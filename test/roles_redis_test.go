@@ -23,7 +23,7 @@ func hostPort(t *testing.T, address string) (host, port string) {
 	return host, port
 }
 
-// redisRole is a balancer in front of Redis servers of which only the master is wanted.
+// redisRole returns a balancer in front of Redis servers of which only the master is wanted.
 func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	t.Helper()
 	var addresses []string
@@ -33,13 +33,14 @@ func redisRole(t *testing.T, servers ...*harness.Redis) *harness.Balancer {
 	return world{
 		Backends: addresses,
 		Health: []string{
-			`type = "redis"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "100ms"`, `timeout = "400ms"`, `rise = 2`, `fall = 2`,
+			`type = "redis"`, `role = "primary"`, `interval = "500ms"`, `fast_interval = "100ms"`, `timeout = "400ms"`,
+			`rise = 2`, `fall = 2`,
 		},
 	}.start(t)
 }
 
-// TestRedisRoles has a replica made the master by hand while the old master still believes that it is one, and then the old
-// one made its replica: sessions are with one of them at any time, and never with the one that nobody follows.
+// TestRedisRoles makes a replica the master by hand while the old master stays one, and then makes the old one its
+// replica: all sessions are on one of them at any time, and never on the one without replicas.
 func TestRedisRoles(t *testing.T) {
 	t.Parallel()
 	master, replica := harness.StartRedis(t), harness.StartRedis(t)
@@ -72,14 +73,14 @@ func TestRedisRoles(t *testing.T) {
 	check(t, harness.Ping(b.Dial(t, "main")))
 }
 
-// TestRedisReasons has servers that are not ready in each way Redis knows: each is unhealthy for its own reason.
+// TestRedisReasons has Redis servers that are not ready, in every way: each is unhealthy for its own reason.
 func TestRedisReasons(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		start  func(t *testing.T) *harness.Redis
 		health []string
-		then   func(t *testing.T, r *harness.Redis) // once it was healthy; nil: it never is
+		then   func(t *testing.T, r *harness.Redis) // called once it is healthy; nil: it never is
 		reason string                               // is in the verdict's
 	}{
 		{"loading", startLoading, nil, nil, "loading"},
@@ -101,7 +102,8 @@ func TestRedisReasons(t *testing.T) {
 			b := world{
 				Backends: []string{server.Address},
 				Health: append([]string{
-					`type = "redis"`, `interval = "300ms"`, `fast_interval = "100ms"`, `timeout = "300ms"`, `rise = 1`, `fall = 2`,
+					`type = "redis"`, `interval = "300ms"`, `fast_interval = "100ms"`, `timeout = "300ms"`, `rise = 1`,
+					`fall = 2`,
 				}, tc.health...),
 			}.start(t)
 			if tc.then != nil {
@@ -136,7 +138,7 @@ func startLoading(t *testing.T) *harness.Redis {
 	return harness.StartRedisLoading(t, dir)
 }
 
-// primaryOf is the backend that a balancer of redisRole's takes for the primary; "" for none.
+// primaryOf returns the backend that a balancer of redisRole's takes for the primary; "" for none.
 func primaryOf(t *testing.T, b *harness.Balancer) string {
 	t.Helper()
 	var all struct {
@@ -168,9 +170,9 @@ func awaitPrimary(t *testing.T, want string, balancers ...*harness.Balancer) {
 	}
 }
 
-// TestRedisTwoMasters has two masters that nobody follows, as after a restart of both. The one that has written more is the primary, and
-// where that decides nothing the one that was it before, as the state file knows, or the one of the lower address: of two balancers that
-// have them in another order both take the same.
+// TestRedisTwoMasters has two masters without replicas, as after a restart of both. The primary is the one that has
+// written more; if they are equal, the earlier primary in the state file, or else the one with the lower address. Two
+// balancers with another order of backends choose the same.
 func TestRedisTwoMasters(t *testing.T) {
 	t.Parallel()
 	servers := []*harness.Redis{harness.StartRedis(t), harness.StartRedis(t)}
@@ -184,7 +186,8 @@ func TestRedisTwoMasters(t *testing.T) {
 	start := func(global []string, servers ...*harness.Redis) *harness.Balancer {
 		return world{
 			Backends: []string{servers[0].Address, servers[1].Address}, Global: global,
-			Health: []string{`type = "redis"`, `role = "primary"`, `interval = "200ms"`, `fast_interval = "100ms"`, `timeout = "2s"`, `rise = 1`, `fall = 2`},
+			Health: []string{`type = "redis"`, `role = "primary"`, `interval = "200ms"`, `fast_interval = "100ms"`,
+				`timeout = "2s"`, `rise = 1`, `fall = 2`},
 		}.start(t)
 	}
 	awaitPrimary(t, low.Address, start(nil, low, high), start(nil, high, low))
@@ -211,7 +214,7 @@ func TestRedisTwoMasters(t *testing.T) {
 	keeper := start(keep, low, high)
 	awaitPrimary(t, high.Address, keeper, start(nil, high, low))
 
-	// All is restarted, and nobody has written anything.
+	// All are restarted, and nothing has been written.
 	keeper.Signal(t, syscall.SIGTERM)
 	keeper.Wait(t)
 	for i, s := range []*harness.Redis{low, high} {
@@ -224,6 +227,7 @@ func TestRedisTwoMasters(t *testing.T) {
 	known, err := os.ReadFile(state)
 	check(t, err)
 	check(t, os.WriteFile(state+".copy", known, 0o600))
-	awaitPrimary(t, high.Address, start(keep, low, high), start([]string{fmt.Sprintf("state_file = %q", state+".copy")}, low, high))
+	awaitPrimary(t, high.Address, start(keep, low, high), start([]string{fmt.Sprintf("state_file = %q", state+".copy")},
+		low, high))
 	awaitPrimary(t, low.Address, start(nil, low, high))
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// perSource is how many connections the clients role opens from one source address: few enough that the ephemeral ports of
-// one address suffice whatever else runs.
+// perSource is how many connections the clients role opens from one source address: few enough for the ephemeral ports
+// of one address, whatever else runs.
 const perSource = 2000
 
-// clientsRole opens args[1] sessions to args[0], from as many addresses of 127.0.0.0/8 as needed, and has each of them
-// answered once: "ready". For each line on in it has all answered again: "ok".
+// clientsRole opens args[1] sessions to args[0], from as many addresses of 127.0.0.0/8 as needed, and gets an answer on
+// each: "ready". For each line on in it gets another answer on all of them: "ok".
 func clientsRole(args []string, in io.Reader, out io.Writer) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -79,7 +79,7 @@ func inParallel(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// echoRole is an echoing backend with descriptors of its own: it prints its address and serves until in ends.
+// echoRole runs an echoing backend with its own descriptors: it prints its address and serves until in ends.
 func echoRole(_ []string, in io.Reader, out io.Writer) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -105,9 +105,9 @@ func echoRole(_ []string, in io.Reader, out io.Writer) error {
 	return err
 }
 
-// remoteRole is the other end of a network, for netns_linux_test.go. It answers each command on in with a line:
-// "dial ADDRESS" opens a session that has itself answered, "listen ADDRESS" starts an echoing backend. What it opened
-// stays open until in ends.
+// remoteRole runs the other end of a network, for netns_linux_test.go. It answers each command on in with a line: "dial
+// ADDRESS" opens a session and gets an answer on it, "listen ADDRESS" starts an echoing backend. Both stay open until
+// in ends.
 func remoteRole(_ []string, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup

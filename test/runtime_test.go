@@ -11,13 +11,16 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestMaintenanceStaysWithTheName puts a backend into maintenance and has reloads give it another address, tier and zone: no client is
-// sent to the new server before the operator says so, plan and reload say what stays and what does not, and so does a restart.
+// TestMaintenanceStaysWithTheName puts a backend into maintenance and then changes its address, tier and zone by
+// reloads: the new server gets no client before the operator allows it. plan, reload and a restart say which run-time
+// settings stay.
 func TestMaintenanceStaysWithTheName(t *testing.T) {
 	t.Parallel()
-	old, serving, rebuilt := harness.Serve(t, harness.Name("old")), harness.Serve(t, harness.Name("serving")), harness.Serve(t, harness.Name("rebuilt"))
+	old, serving, rebuilt := harness.Serve(t, harness.Name("old")), harness.Serve(t, harness.Name("serving")),
+		harness.Serve(t, harness.Name("rebuilt"))
 	w := world{
-		Listen: harness.FreeAddress(t), Backends: []string{old.Address(), serving.Address()}, Pool: []string{`algorithm = "round_robin"`},
+		Listen: harness.FreeAddress(t), Backends: []string{old.Address(), serving.Address()},
+		Pool:   []string{`algorithm = "round_robin"`},
 		Global: []string{fmt.Sprintf("state_file = %q", filepath.Join(t.TempDir(), "state.json"))},
 	}
 	b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t), Killed: true})
@@ -38,7 +41,8 @@ func TestMaintenanceStaysWithTheName(t *testing.T) {
 		change()
 		b.Configure(t, w.config(t))
 		plan := command("plan")
-		if !strings.Contains(plan, "backend b1: replaced") || !strings.Contains(plan, "stays in force over the file:\n") || strings.Contains(plan, "dropped") {
+		if !strings.Contains(plan, "backend b1: replaced") ||
+			!strings.Contains(plan, "stays in force over the file:\n") || strings.Contains(plan, "dropped") {
 			t.Errorf("the plan is\n%s", plan)
 		}
 		command("reload")
@@ -51,12 +55,15 @@ func TestMaintenanceStaysWithTheName(t *testing.T) {
 	w.Keys = []string{"weight = 3"}
 	b.Configure(t, w.config(t))
 	for _, said := range []string{command("plan"), command("reload")} {
-		if _, dropped, _ := strings.Cut(said, "set at run time, and dropped:\n"); !strings.Contains(strings.Join(strings.Fields(dropped), " "),
+		if _, dropped, _ := strings.Cut(said,
+			"set at run time, and dropped:\n"); !strings.Contains(strings.Join(strings.Fields(dropped), " "),
 			"all b1 weight 7 3 its source says something else now") {
-			t.Errorf("what is dropped is not told:\n%s", said)
+			t.Errorf("the dropped settings are missing:\n%s", said)
 		}
 	}
-	line := b.WaitLine(t, "the dropped weight", func(l harness.Line) bool { return strings.Contains(l.Text, "run-time change dropped") })
+	line := b.WaitLine(t, "the dropped weight", func(l harness.Line) bool {
+		return strings.Contains(l.Text, "run-time change dropped")
+	})
 	if !strings.Contains(line.Text, `weight of backend \"b1\" stays as it is configured`) {
 		t.Errorf("the log says %s", line.Text)
 	}
@@ -74,12 +81,13 @@ func TestMaintenanceStaysWithTheName(t *testing.T) {
 	}
 }
 
-// TestDrainOutlivesAReload drains a backend with a deadline and has a reload give it another address: the drain waits for the sessions at
-// the old address, ends them at the deadline, and removes the backend then.
+// TestDrainOutlivesAReload drains a backend with a deadline and changes its address by a reload: the drain waits for
+// the sessions at the old address, ends them at the deadline, and then removes the backend.
 func TestDrainOutlivesAReload(t *testing.T) {
 	t.Parallel()
 	one, two, other := harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo), harness.Serve(t, harness.Echo)
-	w := world{Listen: harness.FreeAddress(t), Backends: []string{one.Address(), two.Address()}, Pool: []string{`algorithm = "first"`}}
+	w := world{Listen: harness.FreeAddress(t), Backends: []string{one.Address(), two.Address()},
+		Pool: []string{`algorithm = "first"`}}
 	b := w.start(t)
 	c := b.Dial(t, "main")
 	check(t, harness.PingPong(c, 1, 10))
@@ -93,7 +101,8 @@ func TestDrainOutlivesAReload(t *testing.T) {
 		}
 	}
 	b.Ask(t, "GET", "/v1/pools/all/backends/b1", nil, &backend)
-	if backend.Address != other.Address() || backend.Mode != "drain" || backend.Drain == nil || backend.Drain.Left != 1 {
+	if backend.Address != other.Address() || backend.Mode != "drain" || backend.Drain == nil ||
+		backend.Drain.Left != 1 {
 		t.Errorf("after the reload it is %+v", backend)
 	}
 	check(t, harness.PingPong(c, 1, 10))
@@ -111,16 +120,17 @@ func TestDrainOutlivesAReload(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWithItsMode has the file put a backend that drains into another mode: the drain is over, and ends no session.
+// TestDrainEndsWithItsMode changes the mode of a draining backend in the file: the drain is over, and ends no session.
 func TestDrainEndsWithItsMode(t *testing.T) {
 	t.Parallel()
-	w := world{Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()}, Keys: []string{`mode = "drain"`}}
+	w := world{Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()},
+		Keys: []string{`mode = "drain"`}}
 	b := w.start(t)
 	b.Ask(t, "PATCH", "/v1/pools/all/backends/b1", map[string]any{"mode": "ready"}, nil)
 	c := b.Dial(t, "main")
 	check(t, harness.PingPong(c, 1, 10))
 	b.Ask(t, "POST", "/v1/pools/all/backends/b1/drain", map[string]any{"deadline_seconds": 2, "remove": true}, nil)
-	w.Keys = nil // which says ready, and another thing than before
+	w.Keys = nil // then the file says ready, a change of the setting
 	b.Reload(t, w.config(t))
 	harness.Eventually(t, "the drain is over", func() error {
 		var backend struct {
@@ -136,16 +146,18 @@ func TestDrainEndsWithItsMode(t *testing.T) {
 	check(t, harness.PingPong(c, 1, 10))
 }
 
-// TestAddressesOfAPoolAreUnique adds backends at addresses that are taken: the API refuses them, and a reload of the file as it was
-// removes nobody. A backend that the file begins to name takes the place of one that was added by hand.
+// TestAddressesOfAPoolAreUnique adds backends at addresses that are taken: the API refuses them, and a reload of the
+// file as it was removes nobody. A backend that is new in the file replaces one that was added by hand.
 func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	t.Parallel()
 	names := named(t, "b1", "b2")
 	w := world{Listen: harness.FreeAddress(t), Backends: names[:1]}
 	b := w.start(t)
 	for _, address := range []string{names[0], strings.Replace(names[0], "127.0.0.1", "[::ffff:127.0.0.1]", 1)} {
-		status, answer := b.API(t, "POST", "/v1/pools/all/backends", fmt.Appendf(nil, `{"name":"twin","address":%q}`, address))
-		if status != http.StatusConflict || !strings.Contains(string(answer), "/problems/duplicate-address") || !strings.Contains(string(answer), `b1`) {
+		status, answer := b.API(t, "POST", "/v1/pools/all/backends", fmt.Appendf(nil, `{"name":"twin","address":%q}`,
+			address))
+		if status != http.StatusConflict || !strings.Contains(string(answer), "/problems/duplicate-address") ||
+			!strings.Contains(string(answer), `b1`) {
 			t.Errorf("at an address that is taken: %d %s", status, answer)
 		}
 	}
@@ -161,7 +173,8 @@ func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	w.Backends = names
 	b.Configure(t, w.config(t))
 	stdout, stderr, code := b.Command(t, "reload")
-	if code != 0 || !strings.Contains(stdout, "backend hand: removed") || !strings.Contains(stdout, "backend b2: added") ||
+	if code != 0 || !strings.Contains(stdout, "backend hand: removed") ||
+		!strings.Contains(stdout, "backend b2: added") ||
 		!strings.Contains(stdout, "there is another backend at that address now") {
 		t.Errorf("the reload ends with %d and says\n%s%s", code, stdout, stderr)
 	}
@@ -175,12 +188,13 @@ func TestAddressesOfAPoolAreUnique(t *testing.T) {
 	}
 }
 
-// TestQueueAndReloads has sessions wait in the queue while reloads and changes leave no backend eligible for a moment:
-// they are served after it. When their pool is removed they are refused at once.
+// TestQueueAndReloads has sessions in the queue while reloads and changes leave no backend eligible for a moment: they
+// are served afterwards. When their pool is removed, they are refused at once.
 func TestQueueAndReloads(t *testing.T) {
 	t.Parallel()
 	w := world{
-		Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()}, Keys: []string{"max_sessions = 1"},
+		Listen: harness.FreeAddress(t), Backends: []string{harness.Serve(t, harness.Echo).Address()},
+		Keys: []string{"max_sessions = 1"},
 		Pool: []string{`queue = { max = 9, timeout = "5m" }`},
 	}
 	b := w.start(t)
@@ -213,23 +227,26 @@ func TestQueueAndReloads(t *testing.T) {
 	holder.Close()
 	check(t, harness.PingPong(first, 1, 10))
 	waiting(1)
-	b.Reload(t, strings.ReplaceAll(strings.ReplaceAll(w.config(t), "pool.all", "pool.other"), `pool = "all"`, `pool = "other"`))
+	b.Reload(t, strings.ReplaceAll(strings.ReplaceAll(w.config(t), "pool.all", "pool.other"), `pool = "all"`,
+		`pool = "other"`))
 	if line := b.WaitSession(t, second.LocalAddr()); line.Reason != "no_backend" {
 		t.Errorf("with its pool gone a session that waits ends with %q", line.Reason)
 	}
 	check(t, harness.PingPong(first, 1, 10))
 }
 
-// TestPlanTellsOfAnEndingDiscovery ends a pool's discovery: what was set at run time of the backends that it found is told as dropped.
-func TestPlanTellsOfAnEndingDiscovery(t *testing.T) {
+// TestPlanShowsAnEndingDiscovery ends a pool's discovery: plan lists the run-time settings of its backends as dropped.
+func TestPlanShowsAnEndingDiscovery(t *testing.T) {
 	t.Parallel()
 	names := named(t, "b1", "found")
 	file := filepath.Join(t.TempDir(), "backends.toml")
 	check(t, os.WriteFile(file, fmt.Appendf(nil, "backends = [{ address = %q, name = \"found\" }]\n", names[1]), 0o600))
-	w := world{Listen: harness.FreeAddress(t), Backends: names[:1], Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", file)}}
+	w := world{Listen: harness.FreeAddress(t), Backends: names[:1],
+		Discover: []string{`type = "file"`, fmt.Sprintf("file = %q", file)}}
 	b := w.start(t)
 	harness.Eventually(t, "the backend is found", func() error {
-		if status, answer := b.API(t, "PATCH", "/v1/pools/all/backends/found", []byte(`{"mode": "maintenance"}`)); status != http.StatusOK {
+		if status, answer := b.API(t, "PATCH", "/v1/pools/all/backends/found",
+			[]byte(`{"mode": "maintenance"}`)); status != http.StatusOK {
 			return fmt.Errorf("%d %s", status, answer)
 		}
 		return nil
@@ -238,7 +255,8 @@ func TestPlanTellsOfAnEndingDiscovery(t *testing.T) {
 	b.Configure(t, w.config(t))
 	for _, command := range []string{"plan", "reload"} {
 		stdout, stderr, code := b.Command(t, command)
-		if code != 0 || !strings.Contains(stdout, "set at run time, and dropped:") || !strings.Contains(stdout, "its source does not name it any more") {
+		if code != 0 || !strings.Contains(stdout, "set at run time, and dropped:") ||
+			!strings.Contains(stdout, "its source does not name it any more") {
 			t.Errorf("%s ends with %d and prints\n%s%s", command, code, stdout, stderr)
 		}
 	}

@@ -18,11 +18,11 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// forgedAddress is what a forger wants clients to have.
+// forgedAddress is the address in forged answers.
 const forgedAddress = "203.0.113.66"
 
-// A forger knows the backend's address and the ports that it is asked from, and guesses ids: it is far better placed
-// than one on another network.
+// A forger knows the backend's address and the ports of the questions, and guesses ids: it has a much better chance
+// than an attacker on another network.
 type forger struct {
 	backend *net.UDPConn
 	answer  []byte
@@ -32,7 +32,7 @@ type forger struct {
 	ports []netip.AddrPort // the newest last
 }
 
-// take notes where questions come from. None is answered.
+// take records the source ports of questions. It answers none.
 func (f *forger) take() {
 	buffer := make([]byte, 1<<16)
 	for {
@@ -49,7 +49,7 @@ func (f *forger) take() {
 	}
 }
 
-// guess sends answers until it is told to end.
+// guess sends answers until end is closed.
 func (f *forger) guess(end <-chan struct{}) {
 	message := append([]byte(nil), f.answer...)
 	for {
@@ -74,12 +74,13 @@ func (f *forger) guess(end <-chan struct{}) {
 	}
 }
 
-// forgedQuery is a question as one of many: of an EDNS size, and with a client's subnet unless that is nil.
+// forgedQuery returns a question as one of many: of an EDNS size, and with a client's subnet unless that is nil.
 func forgedQuery(t *testing.T, name string, size uint16, subnet net.IP) []byte {
 	q := new(dns.Msg).SetQuestion(name, dns.TypeA)
 	q.SetEdns0(size, false)
 	if subnet != nil {
-		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 32, Address: subnet.To4()}}
+		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 32,
+			Address: subnet.To4()}}
 	}
 	wire, err := q.Pack()
 	if err != nil {
@@ -88,9 +89,9 @@ func forgedQuery(t *testing.T, name string, size uint16, subnet net.IP) []byte {
 	return wire
 }
 
-// TestSoakDNSForger has a client ask for one name in as many ways as there are, over and over, while a forger guesses
-// ids. It states how long it takes until another client has a forged answer; luck is not asserted, that nobody can
-// multiply the chances is.
+// TestSoakDNSForger asks for one name in all possible ways, repeatedly, while a forger guesses ids. It reports how long
+// it takes until another client gets a forged answer. It asserts nothing about luck, but that no client can multiply
+// the forger's chances.
 func TestSoakDNSForger(t *testing.T) {
 	const variants, limit = 20_000, 30 * time.Second
 	backend, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -99,13 +100,15 @@ func TestSoakDNSForger(t *testing.T) {
 	const name = "www.example.com."
 	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
 	m.Response, m.RecursionAvailable = true, true
-	m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 3600}, A: net.ParseIP(forgedAddress)}}
+	m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 3600},
+		A: net.ParseIP(forgedAddress)}}
 	answer, err := m.Pack()
 	check(t, err)
 	f := &forger{backend: backend, answer: answer}
 	b := world{
-		Backends: []string{backend.LocalAddr().String()}, Listener: []string{`protocol = "udp"`, `cache = {}`}, Measured: true,
-		Breaker: []string{"failures = 0"},
+		Backends: []string{backend.LocalAddr().String()}, Listener: []string{`protocol = "udp"`, `cache = {}`},
+		Measured: true,
+		Breaker:  []string{"failures = 0"},
 	}.start(t)
 	c, victim := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main"))
 	end := make(chan struct{})
@@ -151,7 +154,8 @@ func TestSoakDNSForger(t *testing.T) {
 	backend.Close()
 	running.Wait()
 	if poisoned > 0 {
-		t.Logf("a forged answer after %v, with %d guesses and up to %.0f questions in flight", poisoned.Round(time.Millisecond), f.sent.Load(), most)
+		t.Logf("a forged answer after %v, with %d guesses and up to %.0f questions in flight",
+			poisoned.Round(time.Millisecond), f.sent.Load(), most)
 	} else {
 		t.Logf("no forged answer in %v, with %d guesses and up to %.0f questions in flight", limit, f.sent.Load(), most)
 	}
@@ -160,8 +164,8 @@ func TestSoakDNSForger(t *testing.T) {
 	}
 }
 
-// TestSoakDNSFanOut has one large answer come to 16,000 questions of clients that do not read, and states what that costs in memory and a
-// neighbour in time.
+// TestSoakDNSFanOut has one large answer for 16,000 questions of clients that do not read, and reports the cost in
+// memory and the delay for another client.
 func TestSoakDNSFanOut(t *testing.T) {
 	const clients, each = 160, 100
 	release := make(chan struct{})
@@ -215,7 +219,8 @@ func TestSoakDNSFanOut(t *testing.T) {
 	for i, began := 1, time.Now(); time.Since(began) < 5*time.Second; i++ {
 		slowest, most = max(slowest, ask(i)), max(most, b.AnonMemory(t))
 	}
-	t.Logf("memory before %d KiB, at most %d KiB; the slowest answer to a neighbour took %v", before>>10, most>>10, slowest.Round(time.Millisecond))
+	t.Logf("memory before %d KiB, at most %d KiB; the slowest answer to a neighbour took %v",
+		before>>10, most>>10, slowest.Round(time.Millisecond))
 	if most-before > 128<<20 {
 		t.Errorf("%d MiB more for one answer", (most-before)>>20)
 	}

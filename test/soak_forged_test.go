@@ -17,9 +17,9 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// TestSoakForgedFlood floods a UDP listener from ever new addresses, with few descriptors, beside clients that are
-// served: not one flow that has had an answer is lost, and a TCP listener goes on accepting. It states what the flood
-// costs, and what the neighbours feel of it.
+// TestSoakForgedFlood floods a UDP listener from ever new addresses, with few descriptors, while other clients are
+// served: no answered flow is lost, and a TCP listener still accepts. It reports the cost of the flood and its effect
+// on the other clients.
 func TestSoakForgedFlood(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -34,7 +34,7 @@ func TestSoakForgedFlood(t *testing.T) {
 	}
 }
 
-// answerQuestions answers what paced clients ask, and nothing else.
+// answerQuestions answers only the questions of paced clients.
 func answerQuestions(c *net.UDPConn, from netip.AddrPort, datagram []byte) {
 	if len(datagram) > 0 && datagram[0] == 'q' {
 		_, _ = c.WriteToUDPAddrPort(datagram, from)
@@ -122,18 +122,21 @@ backends = [{ name = "t", address = %q }]
 		}
 	}
 	l := udpFigures(t, b)
-	t.Logf("%d forged datagrams in %v, %d of them taken, %.1f us of CPU time each; %d flows of %d; dropped %v", sent, took.Round(time.Millisecond), l.DatagramsIn,
+	t.Logf("%d forged datagrams in %v, %d of them taken, %.1f us of CPU time each; %d flows of %d; dropped %v",
+		sent, took.Round(time.Millisecond), l.DatagramsIn,
 		float64(used.Microseconds())/float64(sent), l.Accepted-uint64(l.Sessions), l.Accepted, l.drops())
-	t.Logf("answered flows: %d of %d lost, %d of %d datagrams lost, p50 %v, p99 %v", lost, clients, all.lost, all.lost+len(all.times), at(all.times, 50), at(all.times, 99))
+	t.Logf("answered flows: %d of %d lost, %d of %d datagrams lost, p50 %v, p99 %v",
+		lost, clients, all.lost, all.lost+len(all.times), at(all.times, 50), at(all.times, 99))
 	t.Logf("TCP: round trip p50 %v, p99 %v; new clients: %d of %d not served, p50 %v, p99 %v",
 		at(trips, 50), at(trips, 99), refused, refused+len(connects), at(connects, 50), at(connects, 99))
-	t.Logf("new UDP clients: %d of %d answered at their first question, p50 %v, p99 %v", len(answers), asks, at(answers, 50), at(answers, 99))
+	t.Logf("new UDP clients: %d of %d answered at their first question, p50 %v, p99 %v",
+		len(answers), asks, at(answers, 50), at(answers, 99))
 	if lost > 0 || refused > 0 {
 		t.Errorf("%d answered flows lost, %d TCP clients not served", lost, refused)
 	}
 }
 
-// at is a percentile of times.
+// at returns a percentile of times.
 func at(times []time.Duration, percent int) time.Duration {
 	if len(times) == 0 {
 		return -1
@@ -142,8 +145,7 @@ func at(times []time.Duration, percent int) time.Duration {
 	return times[len(times)*percent/100].Round(10 * time.Microsecond)
 }
 
-// everyTen does something again and again, ten milliseconds after it was done last, and returns how long it took each
-// time that it came out well.
+// everyTen calls do repeatedly, with pauses of ten milliseconds, and returns how long each successful call took.
 func everyTen(stop <-chan struct{}, do func() error) (times []time.Duration) {
 	for {
 		select {
@@ -158,7 +160,7 @@ func everyTen(stop <-chan struct{}, do func() error) (times []time.Duration) {
 	}
 }
 
-// tryConnect has a TCP client be served within a second.
+// tryConnect checks that a TCP client is served within a second.
 func tryConnect(address string) error {
 	c, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
@@ -171,7 +173,7 @@ func tryConnect(address string) error {
 	return harness.PingPong(c, 1, 1)
 }
 
-// askNew has a new UDP client ask once.
+// askNew asks once as a new UDP client.
 func askNew(address string, n int) error {
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 30, byte(n%250+1)), Port: 5000 + n}}
 	c, err := d.Dial("udp", address)
@@ -186,7 +188,7 @@ func askNew(address string, n int) error {
 	return err
 }
 
-// answeredFlows are the ids of the flows of the clients that are served.
+// answeredFlows returns the ids of the served clients' flows.
 func answeredFlows(t *testing.T, b *harness.Balancer) map[string]string {
 	t.Helper()
 	var list struct{ Sessions []struct{ ID, Client string } }
@@ -198,7 +200,7 @@ func answeredFlows(t *testing.T, b *harness.Balancer) map[string]string {
 	return ids
 }
 
-// forge sends datagrams until a moment, each from another address of 127.64.0.0/10.
+// forge sends datagrams until a given time, each from another address of 127.64.0.0/10.
 func forge(t *testing.T, address string, rate int, until time.Time) (sent int) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: harness.FreePort(t)})
 	check(t, err)

@@ -1,10 +1,10 @@
 //go:build soak
 
-// The tests here take long or measure; they run by
+// The tests here take long or measure; run them with
 //
 //	make soak
 //
-// They fail on what is wrong, and state figures, which nobody's slow day may turn into a failure.
+// They fail on wrong results. Figures are only reported, since a slow machine must not fail a test.
 
 package test
 
@@ -21,7 +21,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestSoakLarge states what operating a large balancer costs: 10,000 backends, 5,000 sessions.
+// TestSoakLarge reports the cost of operating a large balancer: 10,000 backends, 5,000 sessions.
 func TestSoakLarge(t *testing.T) {
 	const backends, sessions = 10_000, 5_000
 	server := harness.ServeOn(t, fmt.Sprintf("0.0.0.0:%d", harness.FreePort(t)), harness.Echo)
@@ -30,12 +30,14 @@ func TestSoakLarge(t *testing.T) {
 	address := harness.FreeAddress(t)
 	config := func(round int) string {
 		var b strings.Builder
-		fmt.Fprintf(&b, "[log]\naccess = false\n[listener.main]\naddress = %q\npool = \"all\"\n[pool.all]\nalgorithm = %q\nbackends = [\n",
+		fmt.Fprintf(&b, "[log]\naccess = false\n[listener.main]\naddress = %q\npool = \"all\"\n[pool.all]\n"+
+			"algorithm = %q\nbackends = [\n",
 			address, []string{"least_conn", "maglev"}[round%2])
 		for i := range backends {
-			// a hundred come and a hundred go each time, and every weight is another one
+			// each time a hundred backends are added and removed, and every weight changes
 			n := i + 100*round
-			fmt.Fprintf(&b, "{ name = \"b%d\", address = \"127.%d.%d.%d:%s\", weight = %d },\n", n, 20+n>>16, n>>8&255, n&255, port, 1+(n+round)%10)
+			fmt.Fprintf(&b, "{ name = \"b%d\", address = \"127.%d.%d.%d:%s\", weight = %d },\n", n, 20+n>>16, n>>8&255,
+				n&255, port, 1+(n+round)%10)
 		}
 		b.WriteString("]\n[pool.all.health]\ninterval = \"10s\"\ninitial = \"healthy\"\n")
 		return b.String()
@@ -73,7 +75,8 @@ func TestSoakLarge(t *testing.T) {
 			Took float64 `json:"took_seconds"`
 		}
 		longest := stalls(func() { b.Ask(t, "POST", "/v1/reload", nil, &took) })
-		t.Logf("reload %d: %.0f ms; longest request meanwhile: %v; memory %d MiB", round, 1000*took.Took, longest, b.AnonMemory(t)>>20)
+		t.Logf("reload %d: %.0f ms; longest request meanwhile: %v; memory %d MiB", round, 1000*took.Took, longest,
+			b.AnonMemory(t)>>20)
 	}
 	for range 3 {
 		var size int
@@ -85,7 +88,8 @@ func TestSoakLarge(t *testing.T) {
 			}
 			size = len(answer)
 		})
-		t.Logf("/metrics: %d KiB in %v; longest request meanwhile: %v", size>>10, time.Since(began).Round(time.Millisecond), longest)
+		t.Logf("/metrics: %d KiB in %v; longest request meanwhile: %v",
+			size>>10, time.Since(began).Round(time.Millisecond), longest)
 	}
 	began := time.Now()
 	_, answer := b.API(t, "GET", "/v1/backends", nil)
@@ -98,10 +102,11 @@ func TestSoakLarge(t *testing.T) {
 	}
 }
 
-// TestSoakAPI states the latency of redis-benchmark beside 200 calls of the control API a second, and beside none.
+// TestSoakAPI reports the latency of redis-benchmark with 200 calls of the control API a second, and with none.
 func TestSoakAPI(t *testing.T) {
 	redis := harness.StartRedis(t)
-	b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: world{Backends: []string{redis.Address}}.config(t), Measured: true})
+	b := harness.StartBalancerWith(t,
+		harness.BalancerOptions{Config: world{Backends: []string{redis.Address}}.config(t), Measured: true})
 	host, port, err := net.SplitHostPort(b.Address(t, "main"))
 	check(t, err)
 	benchmark := func() string {
@@ -111,7 +116,8 @@ func TestSoakAPI(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(stdout), "\n")
 		return lines[len(lines)-1]
 	}
-	paths := []string{"/v1/status", "/v1/listeners", "/v1/pools", "/v1/backends", "/v1/sessions", "/v1/explain?pool=all&client=10.0.0.7", "/ready"}
+	paths := []string{"/v1/status", "/v1/listeners", "/v1/pools", "/v1/backends", "/v1/sessions",
+		"/v1/explain?pool=all&client=10.0.0.7", "/ready"}
 	for range 3 {
 		t.Logf("without calls: %s", benchmark())
 		ctx, stop := context.WithCancel(t.Context())
@@ -126,7 +132,8 @@ func TestSoakAPI(t *testing.T) {
 					return
 				case <-pace.C:
 				}
-				if status, answer, err := b.TryAPI(ctx, "GET", paths[calls%len(paths)], nil); ctx.Err() == nil && (err != nil || status != http.StatusOK) {
+				if status, answer, err := b.TryAPI(ctx, "GET", paths[calls%len(paths)], nil); ctx.Err() == nil &&
+					(err != nil || status != http.StatusOK) {
 					t.Errorf("%d %s %v", status, answer, err)
 				}
 				calls++

@@ -17,26 +17,28 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// startSoakUDP starts a plain build, so that it can be measured, without access lines, of which there would be too many.
+// startSoakUDP starts a plain build, so that it can be measured, without access lines, of which there would be too
+// many.
 func startSoakUDP(t *testing.T, w world) *harness.Balancer {
 	t.Helper()
 	w.Listener = append([]string{`protocol = "udp"`}, w.Listener...)
-	b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t) + "[log]\naccess = false\n", Measured: true})
+	b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t) + "[log]\naccess = false\n",
+		Measured: true})
 	t.Cleanup(func() { endFlows(t, b) })
 	return b
 }
 
-// TestSoakUDPShortFlows has a million flows of one question and one answer, each from a socket of its own: when they are over, the balancer
-// has no more than after the first of them.
+// TestSoakUDPShortFlows makes a million flows of one question and one answer, each from its own socket: afterwards the
+// balancer holds no more than after the first of them.
 func TestSoakUDPShortFlows(t *testing.T) {
 	const flows, warm, clients = 1_000_000, 20_000, 4
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
 	b := startSoakUDP(t, world{Backends: []string{backend.Address()}, Listener: []string{"responses = 1"}})
 	address := b.Address(t, "main")
 	run := func(n int) {
-		var asking sync.WaitGroup
+		var running sync.WaitGroup
 		for i := range clients {
-			asking.Go(func() {
+			running.Go(func() {
 				for k := range n / clients {
 					if err := shortFlow(address, fmt.Sprintf("client %d, flow %d", i, k)); err != nil {
 						t.Error(err)
@@ -45,7 +47,7 @@ func TestSoakUDPShortFlows(t *testing.T) {
 				}
 			})
 		}
-		asking.Wait()
+		running.Wait()
 	}
 	settled := func() int64 { // all flows have ended, and their sockets are closed
 		b.CheckLeaks(t)
@@ -61,7 +63,7 @@ func TestSoakUDPShortFlows(t *testing.T) {
 	if l.Accepted != flows || l.DatagramsIn != flows || l.DatagramsOut != flows || len(l.drops()) != 0 {
 		t.Errorf("%+v", l)
 	}
-	if more := after - memory; more > 8<<20 { // eight bytes a flow, the collector's slack included
+	if more := after - memory; more > 8<<20 { // eight bytes a flow, including the collector's slack
 		t.Errorf("%d KiB more than after the first %d flows", more>>10, warm)
 	}
 }
@@ -83,8 +85,8 @@ func shortFlow(address, question string) error {
 	return err
 }
 
-// TestSoakUDPManyFlows has 15,000 flows at once, which leaves this machine's usual limit of 20,000 descriptors some room; each asks
-// again and again, and when they have ended nothing is left. A second wave of as many takes no more than the first.
+// TestSoakUDPManyFlows has 15,000 concurrent flows, below the usual limit of 20,000 descriptors; each asks repeatedly,
+// and when they have ended nothing is left. A second wave takes no more than the first.
 func TestSoakUDPManyFlows(t *testing.T) {
 	const flows, rounds = 15_000, 3
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -96,8 +98,9 @@ func TestSoakUDPManyFlows(t *testing.T) {
 	before, open := b.AnonMemory(t), b.Descriptors(t).Total()
 	clients := make([]*net.UDPConn, flows)
 	for i := range clients {
-		// not from ports that the kernel gives out: there are 28,000 of those, and the balancer needs as many as there are flows
-		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 10, byte(1+i/200)), Port: 5000 + i%200}, udpAddr(t, address))
+		// not from ephemeral ports: there are 28,000 of those, and the balancer needs one for each flow
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 10, byte(1+i/200)), Port: 5000 + i%200},
+			udpAddr(t, address))
 		check(t, err)
 		defer c.Close()
 		clients[i] = c
@@ -113,7 +116,8 @@ func TestSoakUDPManyFlows(t *testing.T) {
 			}
 			now := b.Descriptors(t).Total()
 			peak = b.AnonMemory(t)
-			t.Logf("wave %d, round %d: %v; %d flows, %d bytes of memory and %.2f descriptors each", n, round, time.Since(began).Round(time.Millisecond),
+			t.Logf("wave %d, round %d: %v; %d flows, %d bytes of memory and %.2f descriptors each",
+				n, round, time.Since(began).Round(time.Millisecond),
 				udpFigures(t, b).Sessions, (peak-before)/flows, float64(now-open)/flows)
 		}
 		if l := udpFigures(t, b); l.Sessions != flows || len(l.drops()) != 0 {
@@ -122,7 +126,8 @@ func TestSoakUDPManyFlows(t *testing.T) {
 		endFlows(t, b)
 		b.CheckLeaks(t)
 		after = b.AnonMemory(t)
-		t.Logf("wave %d: memory before the first %d KiB, at its peak %d KiB, after it %d KiB; descriptors before the first %d, after it %d", n, before>>10, peak>>10,
+		t.Logf("wave %d: memory before the first %d KiB, at its peak %d KiB, after it %d KiB; descriptors before the "+
+			"first %d, after it %d", n, before>>10, peak>>10,
 			after>>10, open, b.Descriptors(t).Total())
 		return peak, after
 	}
@@ -133,8 +138,9 @@ func TestSoakUDPManyFlows(t *testing.T) {
 	}
 }
 
-// TestSoakDNSInFlight has 50,000 questions wait for a backend at once, again and again, and states what that takes. The memory
-// that is free afterwards stays with the collector, which keeps about twice what is in use, buffers for datagrams above all; the last burst needs no more.
+// TestSoakDNSInFlight has 50,000 questions that wait for a backend at once, repeatedly, and reports times and memory.
+// Freed memory stays with the collector, which keeps about twice the memory in use, mostly buffers for datagrams; the
+// last burst needs no more.
 func TestSoakDNSInFlight(t *testing.T) {
 	const questions, waves = 50_000, 3
 	h := holdDNS(t, questions)
@@ -150,12 +156,14 @@ func TestSoakDNSInFlight(t *testing.T) {
 		peaks = append(peaks, f.memory)
 		answered := b.AnonMemory(t)
 		b.CheckLeaks(t) // sockets without a question are closed when they are renewed
-		// what a wave has left for the collector is not to count as growth in the next one
+		// so that garbage of one wave does not count as growth in the next one
 		if status, answer := b.API(t, "GET", "/debug/pprof/heap?gc=1", nil); status != http.StatusOK {
 			t.Fatalf("garbage collection: %d %s", status, answer)
 		}
-		t.Logf("wave %d: %d questions asked in %v, all answered in %v; %d sockets more; memory before %d KiB, with all in flight %d KiB, answered %d KiB, "+
-			"collected %d KiB", wave, questions, f.asking.Round(time.Millisecond), f.answering.Round(time.Millisecond), f.sockets,
+		t.Logf("wave %d: %d questions asked in %v, all answered in %v; %d sockets more; memory before %d KiB, with "+
+			"all in flight %d KiB, answered %d KiB, "+
+			"collected %d KiB", wave, questions, f.sending.Round(time.Millisecond), f.answering.Round(time.Millisecond),
+			f.sockets,
 			before>>10, f.memory>>10, answered>>10, b.AnonMemory(t)>>10)
 		if f.sockets > flightSockets {
 			t.Errorf("%d sockets, expected at most %d", f.sockets, flightSockets)
@@ -166,16 +174,18 @@ func TestSoakDNSInFlight(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	measured(t, b, map[string]float64{
-		`limeload_dns_in_flight{listener="main"}`: 0, `limeload_dns_sockets{listener="main"}`: 0, `limeload_dns_failed_total{listener="main"}`: 0,
-		`limeload_dns_tries_ended_total{listener="main",result="answered"}`: waves * questions, `limeload_dns_mismatched_total{listener="main"}`: 0,
+		`limeload_dns_in_flight{listener="main"}`: 0, `limeload_dns_sockets{listener="main"}`: 0,
+		`limeload_dns_failed_total{listener="main"}`:                        0,
+		`limeload_dns_tries_ended_total{listener="main",result="answered"}`: waves * questions,
+		`limeload_dns_mismatched_total{listener="main"}`:                    0,
 	})
 	if more := peaks[waves-1] - peaks[waves-2]; more > 8<<20 { // 160 bytes a question, the collector's slack
 		t.Errorf("the last wave takes %d KiB more than the one before", more>>10)
 	}
 }
 
-// TestSoakDNSStale takes the backend away for a minute, one that says nothing and one that is not there any more: clients that ask at a
-// steady pace get expired answers throughout, and fresh ones when it is back.
+// TestSoakDNSStale makes the backend silent for a minute, and then stops one for a minute: clients that ask at a steady
+// pace get expired answers throughout, and fresh ones when it is back.
 func TestSoakDNSStale(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -191,7 +201,9 @@ func TestSoakDNSStale(t *testing.T) {
 			back := time.Now()
 			tc.back(server, t)
 			server.SetZone(t, staleZone("192.0.2.2"))
-			awaitEach(t, clients, "an answer of the backend that is back", func(a steadyAnswer) bool { return a.address == "192.0.2.2" && !a.isStale() })
+			awaitEach(t, clients, "an answer of the backend that is back", func(a steadyAnswer) bool {
+				return a.address == "192.0.2.2" && !a.isStale()
+			})
 			fresh := time.Since(back)
 			stop()
 			var first, later time.Duration
@@ -200,16 +212,18 @@ func TestSoakDNSStale(t *testing.T) {
 				f, l, n := c.checkStale(t, back)
 				first, later, stale = max(first, f), max(later, l), stale+n
 			}
-			t.Logf("%d clients had %d expired answers, the first in %v or less, others in %v or less; fresh ones %v after the backend came back",
+			t.Logf("%d clients had %d expired answers, the first in %v or less, others in %v or less; fresh ones %v "+
+				"after the backend came back",
 				len(clients), stale, first, later, fresh.Round(time.Millisecond))
-			if later > time.Second { // the backend is asked behind the client's back
+			if later > time.Second { // the client does not wait for the question to the backend
 				t.Errorf("a client has waited for %v while there was an expired answer", later)
 			}
 		})
 	}
 }
 
-// TestSoakUDPFlood states what a client that sends as fast as it can does to others: one socket's flood, and one of new flows.
+// TestSoakUDPFlood reports the effect on other clients of one that sends as fast as it can, from one socket and in new
+// flows.
 func TestSoakUDPFlood(t *testing.T) {
 	const window = 10 * time.Second
 	for _, tc := range []struct {
@@ -229,7 +243,7 @@ func TestSoakUDPFlood(t *testing.T) {
 			if handle == nil {
 				handle = harness.EchoDatagrams
 			}
-			// two backends by hash: the flood of 127.0.0.66 goes to one, others to both, and only those of the other are looked at
+			// two backends by hash: the flood from 127.0.0.66 goes to one, and only clients of the other are measured
 			well, flooded := harness.ServeUDP(t, harness.EchoDatagrams), harness.ServeUDP(t, handle)
 			b := startSoakUDP(t, world{
 				Backends: []string{well.Address(), flooded.Address()}, Pool: []string{`algorithm = "client_hash"`},
@@ -261,7 +275,8 @@ func TestSoakUDPFlood(t *testing.T) {
 				t.Fatal("nobody was answered")
 			}
 			slices.Sort(all.times)
-			t.Logf("%d datagrams of a flood in %v; others: %d of %d lost, p50 %v, p99 %v; dropped %v", sent, window, all.lost, all.lost+len(all.times),
+			t.Logf("%d datagrams of a flood in %v; others: %d of %d lost, p50 %v, p99 %v; dropped %v",
+				sent, window, all.lost, all.lost+len(all.times),
 				all.times[len(all.times)/2], all.times[len(all.times)*99/100], udpFigures(t, b).drops())
 		})
 	}
@@ -281,7 +296,7 @@ func sourcesOf(t *testing.T, b *harness.Balancer, backend string, n int) (source
 	return sources
 }
 
-// A paced is a client that asks a hundred times a second, and how that went.
+// A paced is a client that asks a hundred times a second, with its results.
 type paced struct {
 	times []time.Duration // of questions that were answered
 	lost  int
@@ -306,7 +321,7 @@ func (p *paced) run(c *net.UDPConn, stop <-chan struct{}) {
 		if p.err = c.SetReadDeadline(began.Add(time.Second)); p.err != nil {
 			return
 		}
-		for { // an answer that came after its second is nobody's
+		for { // late answers are discarded
 			n, err := c.Read(answer)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				p.lost++
@@ -359,9 +374,9 @@ func flood(where string, sockets int, stop <-chan struct{}) (sent int) {
 	}
 }
 
-// TestSoakQUIC moves 200 QUIC connections' bytes through the balancer: 100 MiB each way with all there is to speed that up, which takes
-// minutes, and then a tenth of that with and without the balancer's ways to move trains of datagrams, with and without quic-go's, and
-// through nginx and without anything between.
+// TestSoakQUIC moves 200 QUIC connections' bytes through the balancer: 100 MiB in each direction with all
+// optimizations, which takes minutes. Then it moves a tenth of that with and without the balancer's UDP offload, with
+// and without quic-go's, through nginx, and directly.
 func TestSoakQUIC(t *testing.T) {
 	const clients, whole, part = 200, 100 << 20, 10 << 20
 	t.Run("whole", func(t *testing.T) { soakQUIC(t, clients, whole, balancerQUIC("udp_offload = true")) })
@@ -373,7 +388,9 @@ func TestSoakQUIC(t *testing.T) {
 			{"udp_offload = true", balancerQUIC("udp_offload = true")},
 			{"udp_offload = false", balancerQUIC("udp_offload = false")},
 			{"nginx", nginxQUIC},
-			{"nothing between", func(_ *testing.T, backend string) quicWay { return quicWay{backend, func() time.Duration { return 0 }} }},
+			{"nothing between", func(_ *testing.T, backend string) quicWay {
+				return quicWay{backend, func() time.Duration { return 0 }}
+			}},
 		} {
 			t.Run(gso+"/"+tc.name, func(t *testing.T) {
 				t.Setenv("QUIC_GO_DISABLE_GSO", fmt.Sprint(gso != "GSO")) // quic-go's
@@ -383,7 +400,7 @@ func TestSoakQUIC(t *testing.T) {
 	}
 }
 
-// A quicWay is an address that leads to a QUIC server, and how to learn at the end what CPU time that took.
+// A quicWay is an address that leads to a QUIC server, with a function that returns the CPU time at the end.
 type quicWay struct {
 	address string
 	cpu     func() time.Duration
@@ -395,7 +412,8 @@ func balancerQUIC(key string) func(t *testing.T, backend string) quicWay {
 		before := b.CPUTime(t)
 		return quicWay{b.Address(t, "main"), func() time.Duration {
 			used, l := b.CPUTime(t)-before, udpFigures(t, b)
-			t.Logf("%d flows, %d datagrams in, %d out, dropped %v; memory %d KiB", l.Accepted, l.DatagramsIn, l.DatagramsOut, l.drops(), b.AnonMemory(t)>>10)
+			t.Logf("%d flows, %d datagrams in, %d out, dropped %v; memory %d KiB",
+				l.Accepted, l.DatagramsIn, l.DatagramsOut, l.drops(), b.AnonMemory(t)>>10)
 			return used
 		}}
 	}
@@ -413,5 +431,6 @@ func soakQUIC(t *testing.T, clients int, each int64, start func(t *testing.T, ba
 	q.askAll(t, way.address, clients)
 	took := time.Since(began)
 	bytes := 2 * float64(each) * float64(clients)
-	t.Logf("%.1f GB in %v: %.1f MB/s, %.2f s of CPU time per GB", bytes/1e9, took.Round(time.Millisecond), bytes/1e6/took.Seconds(), way.cpu().Seconds()/(bytes/1e9))
+	t.Logf("%.1f GB in %v: %.1f MB/s, %.2f s of CPU time per GB", bytes/1e9, took.Round(time.Millisecond),
+		bytes/1e6/took.Seconds(), way.cpu().Seconds()/(bytes/1e9))
 }

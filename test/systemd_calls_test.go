@@ -14,13 +14,14 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// syscallSet is the system calls that an argument of SystemCallFilter= stands for.
+// syscallSet returns the system calls that an argument of SystemCallFilter= names.
 func syscallSet(t *testing.T, name string) map[string]bool {
 	t.Helper()
 	if !strings.HasPrefix(name, "@") {
 		return map[string]bool{name: true}
 	}
-	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Tool(t, "systemd-analyze"), Args: []string{"syscall-filter", "--no-pager", name}})
+	stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Tool(t, "systemd-analyze"),
+		Args: []string{"syscall-filter", "--no-pager", name}})
 	if code != 0 {
 		t.Fatalf("set %s: %s", name, stderr)
 	}
@@ -37,7 +38,7 @@ func syscallSet(t *testing.T, name string) map[string]bool {
 	return set
 }
 
-// allowedCalls is the system calls that a unit allows.
+// allowedCalls returns the system calls that a unit allows.
 func allowedCalls(t *testing.T, unit string) map[string]bool {
 	t.Helper()
 	allowed := map[string]bool{}
@@ -56,12 +57,14 @@ func allowedCalls(t *testing.T, unit string) map[string]bool {
 	return allowed
 }
 
-// TestSystemdSystemCalls traces a balancer from its start to its end and holds that the unit allows every system call in it, also
-// those of the programs that checks run. Anything refused there would be an error of EPERM that no other test sees.
+// TestSystemdSystemCalls traces a balancer from its start to its end and holds that the unit allows every system call
+// in it, also those of the programs that checks run. A refused call would fail with EPERM, which no other test would
+// notice.
 func TestSystemdSystemCalls(t *testing.T) {
 	t.Parallel()
 	allowed := allowedCalls(t, packaged(t, unitName))
-	for call, expected := range map[string]bool{"epoll_pwait": true, "splice": true, "mount": false, "bpf": false, "sched_setaffinity": false} {
+	for call, expected := range map[string]bool{"epoll_pwait": true, "splice": true, "mount": false, "bpf": false,
+		"sched_setaffinity": false} {
 		if allowed[call] != expected {
 			t.Fatalf("the unit allows %s: %v, expected %v", call, allowed[call], expected)
 		}
@@ -70,7 +73,8 @@ func TestSystemdSystemCalls(t *testing.T) {
 	backend := harness.Serve(t, harness.Echo)
 	w := world{
 		Listen: harness.FreeAddress(t), Backends: []string{backend.Address()},
-		Health: []string{`type = "any_of"`, `interval = "1s"`, `checks = [{ type = "exec", command = ["/bin/true"] }, { type = "icmp" }, { type = "tcp" }]`},
+		Health: []string{`type = "any_of"`, `interval = "1s"`,
+			`checks = [{ type = "exec", command = ["/bin/true"] }, { type = "icmp" }, { type = "tcp" }]`},
 	}
 	trace := filepath.Join(t.TempDir(), "calls")
 	n := startNotified(t, notifiedOptions{
@@ -95,7 +99,9 @@ func TestSystemdSystemCalls(t *testing.T) {
 		}
 		return err
 	})
-	calls = slices.DeleteFunc(calls, func(word string) bool { return !regexp.MustCompile(`^[a-z][a-z0-9_]+$`).MatchString(word) })
+	calls = slices.DeleteFunc(calls, func(word string) bool {
+		return !regexp.MustCompile(`^[a-z][a-z0-9_]+$`).MatchString(word)
+	})
 	for _, expected := range []string{"accept4", "execve", "getrandom"} {
 		if !slices.Contains(calls, expected) {
 			t.Errorf("the trace lacks %s: %q", expected, calls)

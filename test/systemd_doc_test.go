@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// docMistakes is which paths and names of the page on systemd are not those of the files.
+// docMistakes returns the paths and names in the page on systemd that differ from the files.
 func docMistakes(doc string, files []string, unit string) []string {
 	var mistakes []string
 	const folder = "cmd/limeload-l4/packaging/"
@@ -27,7 +27,8 @@ func docMistakes(doc string, files []string, unit string) []string {
 			mistakes = append(mistakes, file+" is not explained")
 		}
 	}
-	for _, name := range []string{"ExecStart", "ExecReload", "TimeoutStopSec", "WatchdogSec", "OOMPolicy", "User", "RuntimeDirectory", "StateDirectory"} {
+	for _, name := range []string{"ExecStart", "ExecReload", "TimeoutStopSec", "WatchdogSec", "OOMPolicy", "User",
+		"RuntimeDirectory", "StateDirectory"} {
 		for _, value := range settings(unit)[name] {
 			if !strings.Contains(doc, value) {
 				mistakes = append(mistakes, fmt.Sprintf("%s=%s is not explained", name, value))
@@ -39,8 +40,10 @@ func docMistakes(doc string, files []string, unit string) []string {
 
 func TestSystemdDoc(t *testing.T) {
 	t.Parallel()
-	bad := docMistakes("`cmd/limeload-l4/packaging/gone.service`", []string{"there.service"}, "[Service]\nUser=somebody\n")
-	expected := []string{"cmd/limeload-l4/packaging/gone.service is not there", "there.service is not explained", "User=somebody is not explained"}
+	bad := docMistakes("`cmd/limeload-l4/packaging/gone.service`",
+		[]string{"there.service"}, "[Service]\nUser=somebody\n")
+	expected := []string{"cmd/limeload-l4/packaging/gone.service is not there", "there.service is not explained",
+		"User=somebody is not explained"}
 	if !slices.Equal(bad, expected) {
 		t.Fatalf("the guard finds %q in the bad sample, expected %q", bad, expected)
 	}
@@ -51,8 +54,8 @@ func TestSystemdDoc(t *testing.T) {
 	}
 }
 
-// TestSystemdInstallSteps runs the `install` lines of the page, and those of the README, into an empty root, and finds there what
-// the unit names.
+// TestSystemdInstallSteps runs the `install` lines of the page, and those of the README, into an empty root, and checks
+// that the files which the unit names are there.
 func TestSystemdInstallSteps(t *testing.T) {
 	t.Parallel()
 	for _, page := range []string{"../docs/systemd.md", "../README.md"} {
@@ -77,9 +80,11 @@ func runInstallSteps(t *testing.T, page string) {
 			steps++
 			args, _, _ = strings.Cut(args, "#")
 			args = strings.ReplaceAll(args, " /", " "+root+"/")
-			args = strings.ReplaceAll(args, "-g limeload", "")                                 // whom only a step with sysusers makes
+			// whom only a step with sysusers makes
+			args = strings.ReplaceAll(args, "-g limeload", "")
 			args = strings.ReplaceAll(args, "build/limeload-l4 ", harness.Binary(t, true)+" ") // what make build makes
-			for _, own := range []string{"lb.toml ", "monitor.password "} {                    // what the operator wrote
+			// what the operator wrote
+			for _, own := range []string{"lb.toml ", "monitor.password "} {
 				args = strings.ReplaceAll(args, own+root, filepath.Join("conf", "reference.toml")+" "+root)
 			}
 			harness.MustRun(t, harness.Command{Path: "/usr/bin/install", Args: strings.Fields(args), Dir: ".."})
@@ -99,7 +104,8 @@ func runInstallSteps(t *testing.T, page string) {
 		}
 	}
 	reference := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"example"}})
-	if socket := "unix:/run/" + setting(t, unit, "RuntimeDirectory") + "/admin.sock"; !strings.Contains(reference, socket) {
+	if socket := "unix:/run/" + setting(t, unit, "RuntimeDirectory") + "/admin.sock"; !strings.Contains(reference,
+		socket) {
 		t.Errorf("the reference configuration's admin socket is not %s", socket)
 	}
 }

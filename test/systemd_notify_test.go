@@ -57,7 +57,7 @@ func (m *serviceManager) wait(t *testing.T, name, pattern string) map[string]str
 	}
 }
 
-// rest is the messages that came until now and were not waited for.
+// rest returns the messages so far that no wait has returned.
 func (m *serviceManager) rest() []map[string]string {
 	var messages []map[string]string
 	for {
@@ -76,7 +76,7 @@ type notifiedOptions struct {
 	Binary string   // "": that of the test
 	Socket string   // the notify socket; "": a path
 	Env    []string // more of it
-	Before []string // a program, and its arguments, that starts the balancer in its own place
+	Before []string // a program with arguments that executes the balancer
 }
 
 // A notified is a balancer that a service manager started.
@@ -86,7 +86,8 @@ type notified struct {
 	file string // the configuration
 }
 
-// startNotified starts a balancer as systemd does, and does not wait for anything. It must end with 0 when it is told to.
+// startNotified starts a balancer as systemd does, and does not wait until it is ready. It must end with exit code 0 on
+// SIGTERM.
 func startNotified(t *testing.T, o notifiedOptions) *notified {
 	t.Helper()
 	if o.Socket == "" {
@@ -102,7 +103,8 @@ func startNotified(t *testing.T, o notifiedOptions) *notified {
 	check(t, os.WriteFile(n.file, []byte(o.Config+"\n[admin]\naddress = \"\"\n"), 0o600))
 	command := append(o.Before, o.Binary, "--config", n.file)
 	n.Process = harness.Start(t, harness.Command{
-		Path: command[0], Args: command[1:], Env: append([]string{"NOTIFY_SOCKET=" + o.Socket, "GORACE=atexit_sleep_ms=50"}, o.Env...),
+		Path: command[0], Args: command[1:],
+		Env: append([]string{"NOTIFY_SOCKET=" + o.Socket, "GORACE=atexit_sleep_ms=50"}, o.Env...),
 	})
 	t.Cleanup(func() {
 		select {
@@ -125,7 +127,8 @@ func (n *notified) ready(t *testing.T) map[string]string {
 
 func TestNotifyReady(t *testing.T) {
 	t.Parallel()
-	for name, socket := range map[string]string{"path": "", "abstract": "@limeload-" + strconv.Itoa(os.Getpid()) + "-ready"} {
+	for name, socket := range map[string]string{"path": "", "abstract": "@limeload-" + strconv.Itoa(os.Getpid()) +
+		"-ready"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := harness.Serve(t, harness.Echo)
@@ -163,14 +166,15 @@ func TestNotifyNotReady(t *testing.T) {
 func TestNotifyDrain(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
-	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}, Global: []string{`drain_timeout = "1h"`}}
+	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()},
+		Global: []string{`drain_timeout = "1h"`}}
 	n := startNotified(t, notifiedOptions{Config: w.config(t)})
 	n.ready(t)
 	c := harness.Dial(t, w.Listen)
 	check(t, harness.PingPong(c, 1, 1))
 	n.Signal(t, syscall.SIGTERM)
 	n.wait(t, "STOPPING", "1")
-	// twice: it goes on saying so, and each time asks for more than until the next
+	// twice: the messages continue, and each asks for more time than until the next
 	for range 2 {
 		fields := n.wait(t, "STATUS", `draining: 1 session left, 3[56][0-9][0-9] s until it is ended`)
 		if usec, err := strconv.Atoi(fields["EXTEND_TIMEOUT_USEC"]); err != nil || usec < 2_000_000 {
@@ -181,7 +185,7 @@ func TestNotifyDrain(t *testing.T) {
 	endsNotified(t, n)
 }
 
-// served has one session through the balancer, from its start to its end.
+// served runs one session through the balancer, from its start to its end.
 func served(t *testing.T, address string) {
 	t.Helper()
 	c := harness.Dial(t, address)
@@ -228,7 +232,8 @@ func TestNotifyWatchdog(t *testing.T) {
 	config := func() string { return world{Backends: []string{backend.Address()}}.config(t) }
 	t.Run("fed, also while it drains", func(t *testing.T) {
 		t.Parallel()
-		w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}, Global: []string{`drain_timeout = "1h"`}}
+		w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()},
+			Global: []string{`drain_timeout = "1h"`}}
 		n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"WATCHDOG_USEC=2000000"}})
 		n.ready(t)
 		for range 3 {
@@ -258,12 +263,13 @@ func TestNotifyWatchdog(t *testing.T) {
 	})
 }
 
-// TestNotifyManagerGone holds that a balancer serves whose manager does not listen.
+// TestNotifyManagerGone holds that a balancer serves even if its service manager does not listen.
 func TestNotifyManagerGone(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
 	w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}}
-	n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"NOTIFY_SOCKET=/nowhere/notify", "WATCHDOG_USEC=100000"}})
+	n := startNotified(t, notifiedOptions{Config: w.config(t), Env: []string{"NOTIFY_SOCKET=/nowhere/notify",
+		"WATCHDOG_USEC=100000"}})
 	line := n.WaitStderr(t, "service manager not told")
 	if !strings.Contains(line, `"level":"warn"`) {
 		t.Errorf("logged %s", line)

@@ -12,16 +12,16 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// activated is what opens a socket as a .socket unit with this FileDescriptorName= does, and starts a balancer with it once a
-// client connects.
+// activated returns a command that opens a socket as a .socket unit with this FileDescriptorName= does, and starts a
+// balancer with it once a client connects.
 func activated(t *testing.T, address, name string) []string {
 	t.Helper()
 	return []string{harness.Tool(t, "systemd-socket-activate"), "--listen=" + address, "--fdname=" + name,
 		"--setenv=NOTIFY_SOCKET", "--setenv=GORACE"}
 }
 
-// TestSocketActivation connects before there is a balancer, which then serves that client through the socket it is given: it could
-// not have bound the address itself.
+// TestSocketActivation connects before there is a balancer, which then serves that client through the socket it is
+// given: it could not have bound the address itself.
 func TestSocketActivation(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
@@ -46,7 +46,8 @@ func TestSocketActivationRefuses(t *testing.T) {
 		"an unknown name": {harness.FreeAddress(t), "postgres", []string{"FileDescriptorName=postgres", `"main"`}},
 		"another address": {elsewhere, "main", []string{"FileDescriptorName=main", elsewhere, "ListenStream="}},
 		"no name at all":  {harness.FreeAddress(t), "", []string{"FileDescriptorName=", `"main"`}},
-		"a unix socket":   {filepath.Join(t.TempDir(), "s"), "main", []string{"FileDescriptorName=main", "ListenStream= needs a port"}},
+		"a unix socket": {filepath.Join(t.TempDir(), "s"), "main",
+			[]string{"FileDescriptorName=main", "ListenStream= needs a port"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +73,7 @@ func TestSocketActivationRefuses(t *testing.T) {
 	}
 }
 
-// asJournal starts what follows with a standard error that is, as far as it can tell, the journal.
+// asJournal returns a command prefix that makes standard error look like the journal.
 func asJournal() []string {
 	return []string{"/bin/sh", "-c", `JOURNAL_STREAM=$(stat -Lc %d:%i /proc/$$/fd/2) exec "$0" "$@"`}
 }
@@ -87,7 +88,8 @@ func TestJournalPriorities(t *testing.T) {
 			t.Parallel()
 			backend := harness.Serve(t, harness.Echo)
 			w := world{Listen: harness.FreeAddress(t), Backends: []string{backend.Address()}}
-			n := startNotified(t, notifiedOptions{Config: fmt.Sprintf("[log]\nformat = %q\n\n%s", format, w.config(t)), Before: asJournal()})
+			n := startNotified(t, notifiedOptions{Config: fmt.Sprintf("[log]\nformat = %q\n\n%s", format, w.config(t)),
+				Before: asJournal()})
 			n.WaitStderr(t, "ready")
 			served(t, w.Listen)
 			n.WaitStderr(t, "session ended")
@@ -102,7 +104,7 @@ func TestJournalPriorities(t *testing.T) {
 	}
 }
 
-// TestJournalOfAFailedStart holds that each mistake in a configuration is filed as an error.
+// TestJournalOfAFailedStart holds that each mistake in a configuration has the priority of an error in the journal.
 func TestJournalOfAFailedStart(t *testing.T) {
 	t.Parallel()
 	n := startNotified(t, notifiedOptions{Config: "[listener.main]\nadress = 1\n", Before: asJournal()})

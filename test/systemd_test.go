@@ -18,7 +18,7 @@ const (
 	unitName     = "limeload-l4.service"
 )
 
-// packaged is the text of a file in the folder packaging.
+// packaged returns the text of a file in the folder packaging.
 func packaged(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(packagingDir, name))
@@ -26,7 +26,7 @@ func packaged(t *testing.T, name string) string {
 	return string(text)
 }
 
-// packagedFiles is the paths of the files for systemd in the folder packaging, relative to it.
+// packagedFiles returns the paths of the files for systemd in the folder packaging, relative to it.
 func packagedFiles(t *testing.T) []string {
 	t.Helper()
 	files := []string{unitName}
@@ -40,7 +40,7 @@ func packagedFiles(t *testing.T) []string {
 	return files
 }
 
-// settings is what the lines of a unit say, in order, by name.
+// settings returns the values of a unit's settings, in order, by name.
 func settings(unit string) map[string][]string {
 	found := map[string][]string{}
 	for line := range strings.Lines(unit) {
@@ -52,7 +52,7 @@ func settings(unit string) map[string][]string {
 	return found
 }
 
-// setting is the value of a setting that a unit has once.
+// setting returns the value of a setting that the unit must have exactly once.
 func setting(t *testing.T, unit, name string) string {
 	t.Helper()
 	values := settings(unit)[name]
@@ -84,7 +84,7 @@ func analyze(t *testing.T, args ...string) (output string, code int) {
 	return stdout + stderr, code
 }
 
-// complaints is what systemd says of a unit; nothing, of a good one.
+// complaints returns systemd's complaints about a unit; "" for a good one.
 func complaints(t *testing.T, unit string) string {
 	t.Helper()
 	output, code := analyze(t, "verify", "--man=no", unit)
@@ -94,21 +94,24 @@ func complaints(t *testing.T, unit string) string {
 	return output
 }
 
-// dropIns is the example drop-ins of the service.
+// dropIns returns the example drop-ins of the service.
 func dropIns(t *testing.T) []string {
 	t.Helper()
-	files := slices.DeleteFunc(packagedFiles(t), func(name string) bool { return !strings.HasPrefix(name, "examples/") || filepath.Ext(name) != ".conf" })
+	files := slices.DeleteFunc(packagedFiles(t), func(name string) bool {
+		return !strings.HasPrefix(name, "examples/") || filepath.Ext(name) != ".conf"
+	})
 	if len(files) == 0 {
 		t.Fatal("there are no example drop-ins")
 	}
 	return files
 }
 
-// TestSystemdUnits has systemd read every unit and drop-in.
+// TestSystemdUnits checks every unit and drop-in with systemd.
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
 	bad := unitFolder(t.TempDir())
-	for name, line := range map[string]string{"unknown.service": "[Service]\nProtectSytem=strict\n", "value.service": "[Service]\nWatchdogSec=often\n"} {
+	for name, line := range map[string]string{"unknown.service": "[Service]\nProtectSytem=strict\n",
+		"value.service": "[Service]\nWatchdogSec=often\n"} {
 		if complaints(t, bad.install(t, name, packaged(t, unitName)+line)) == "" {
 			t.Fatalf("systemd accepts the bad sample %s", name)
 		}
@@ -139,11 +142,11 @@ func TestSystemdUnits(t *testing.T) {
 	}
 }
 
-// maxExposure is the worst that `systemd-analyze security` may say of the unit, from 0 (contained) to 10, times ten as the option
-// --threshold has it.
+// maxExposure is the highest exposure of the unit that `systemd-analyze security` may report, from 0 to 10, times ten
+// as for the option --threshold.
 const maxExposure = 17
 
-// TestSystemdHardening holds how much the service may do.
+// TestSystemdHardening holds that the service is confined.
 func TestSystemdHardening(t *testing.T) {
 	t.Parallel()
 	exposed := func(t *testing.T, files map[string]string) bool {
@@ -152,7 +155,8 @@ func TestSystemdHardening(t *testing.T) {
 		for name, text := range files {
 			units.install(t, name, text)
 		}
-		output, code := analyze(t, "security", "--offline=true", "--no-pager", fmt.Sprintf("--threshold=%d", maxExposure), filepath.Join(string(units), unitName))
+		output, code := analyze(t, "security", "--offline=true", "--no-pager",
+			fmt.Sprintf("--threshold=%d", maxExposure), filepath.Join(string(units), unitName))
 		if !strings.Contains(output, "Overall exposure level") {
 			t.Fatalf("systemd-analyze security: %s", output)
 		}
@@ -167,7 +171,8 @@ func TestSystemdHardening(t *testing.T) {
 		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit", maxExposure/10.0)
 	}
 	if exposed(t, map[string]string{unitName: service, unitName + ".d/icmp.conf": packaged(t, "examples/icmp.conf")}) {
-		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit with raw sockets", maxExposure/10.0)
+		t.Errorf("`systemd-analyze security --offline=true` says more than %.1f of the unit with raw sockets",
+			maxExposure/10.0)
 	}
 
 	for name, expected := range map[string]string{
@@ -180,7 +185,7 @@ func TestSystemdHardening(t *testing.T) {
 			t.Errorf("%s=%s, expected %s", name, value, expected)
 		}
 	}
-	// the first hides /proc/sys/net/core/somaxconn from Go, the second takes the worth from the capability
+	// the first hides /proc/sys/net/core/somaxconn from Go, the second makes the capability useless
 	for _, name := range []string{"ProcSubset", "PrivateUsers", "PrivateNetwork", "IPAddressDeny"} {
 		if values := settings(service)[name]; len(values) > 0 {
 			t.Errorf("%s=%s breaks a balancer", name, values[0])
@@ -206,7 +211,7 @@ func TestSystemdTimes(t *testing.T) {
 	}
 }
 
-// TestSystemdUsersAndFolders has systemd read sysusers.d and tmpfiles.d: what a package's scripts would make of them.
+// TestSystemdUsersAndFolders applies sysusers.d and tmpfiles.d with systemd, as a package's scripts would.
 func TestSystemdUsersAndFolders(t *testing.T) {
 	t.Parallel()
 	const users, folders = "sysusers.d/limeload-l4.conf", "tmpfiles.d/limeload-l4.conf"
@@ -215,14 +220,16 @@ func TestSystemdUsersAndFolders(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "users.conf")
 		check(t, os.WriteFile(file, []byte(text), 0o600))
 		stdout, stderr, code := harness.Run(t, harness.Command{
-			Path: harness.Tool(t, "systemd-sysusers"), Args: []string{"--dry-run", "--root=" + root, file}, Env: []string{"LC_ALL=C"},
+			Path: harness.Tool(t, "systemd-sysusers"), Args: []string{"--dry-run", "--root=" + root, file},
+			Env: []string{"LC_ALL=C"},
 		})
 		return stdout + stderr, code
 	}
 	if output, code := sysusers("q limeload - -\n"); code == 0 {
 		t.Fatalf("systemd-sysusers accepts the bad sample: %s", output)
 	}
-	if output, code := sysusers(packaged(t, users)); code != 0 || !strings.Contains(output, "Creating user 'limeload'") {
+	if output, code := sysusers(packaged(t, users)); code != 0 ||
+		!strings.Contains(output, "Creating user 'limeload'") {
 		t.Errorf("%s: exit code %d, %s", users, code, output)
 	}
 
@@ -233,11 +240,13 @@ func TestSystemdUsersAndFolders(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "folders.conf")
 		check(t, os.WriteFile(file, []byte(text), 0o600))
 		stdout, stderr, code := harness.Run(t, harness.Command{ // --clean reads all and touches nothing that has no age
-			Path: harness.Tool(t, "systemd-tmpfiles"), Args: []string{"--clean", "--root=" + root, file}, Env: []string{"LC_ALL=C"},
+			Path: harness.Tool(t, "systemd-tmpfiles"), Args: []string{"--clean", "--root=" + root, file},
+			Env: []string{"LC_ALL=C"},
 		})
 		return stdout + stderr, code
 	}
-	for _, bad := range []string{"d /etc/limeload 0750 root limelaod -\n", "d etc/limeload 0750 root root -\n", "d /etc/limeload rwx root root -\n"} {
+	for _, bad := range []string{"d /etc/limeload 0750 root limelaod -\n", "d etc/limeload 0750 root root -\n",
+		"d /etc/limeload rwx root root -\n"} {
 		if output, code := tmpfiles(bad); code == 0 && output == "" {
 			t.Fatalf("systemd-tmpfiles accepts the bad sample %q", bad)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// endOf reads c to its end, which must come, however it comes, and returns how long that took.
+// endOf reads c until it ends in any way, and returns how long that took.
 func endOf(t *testing.T, c io.Reader) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -32,7 +32,7 @@ func TestIdleTimeout(t *testing.T) {
 	quiet, busy := b.Dial(t, "main"), b.Dial(t, "main")
 	check(t, harness.PingPong(quiet, 1, 1))
 
-	// the busy one says something now and then, for twice the timeout
+	// the busy session sends something now and then, for twice the timeout
 	stop := time.After(2 * timeout)
 	pace := time.NewTicker(timeout / 30)
 	defer pace.Stop()
@@ -80,7 +80,7 @@ func TestHalfCloseTimeout(t *testing.T) {
 			if n > 0 || err == nil {
 				t.Errorf("read %d bytes, %v after the other side closed its half", n, err)
 			}
-			// what the open half still says counts as life
+			// traffic in the open half counts as activity
 			stop := time.After(2 * timeout)
 			pace := time.NewTicker(timeout / 20)
 			defer pace.Stop()
@@ -102,8 +102,8 @@ func TestHalfCloseTimeout(t *testing.T) {
 	}
 }
 
-// TestHalfCloseAfterQuiet has a session that was quiet for longer than half_close_timeout end: the silence that counts is
-// that since the FIN, so the answer to it comes through.
+// TestHalfCloseAfterQuiet half-closes a session that was quiet for longer than half_close_timeout: only silence since
+// the FIN counts, so the answer still arrives.
 func TestHalfCloseAfterQuiet(t *testing.T) {
 	t.Parallel()
 	const timeout = 2 * time.Second
@@ -124,11 +124,13 @@ func TestHalfCloseAfterQuiet(t *testing.T) {
 	oneOf(t, []harness.Line{b.WaitSession(t, client.LocalAddr())}, "client_closed")
 }
 
-// TestConnectTimeout has no backend answer at all: a client is refused after as many timeouts as backends may be tried.
+// TestConnectTimeout has only backends that swallow SYNs: a client is refused after one timeout for each backend that
+// may be tried.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Second
-	first, second, third := harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo)
+	first, second, third := harness.Swallow(t, harness.Echo), harness.Swallow(t, harness.Echo),
+		harness.Swallow(t, harness.Echo)
 	b := world{
 		Backends: []string{first.Address(), second.Address(), third.Address()},
 		Pool:     []string{fmt.Sprintf(`connect_timeout = "%v"`, timeout), `retries = 1`},

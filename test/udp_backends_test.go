@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUDPBackendRefuses has a backend whose port is closed. The kernel says so by ICMP: no more than the datagram that found out is lost,
-// the client's next goes elsewhere, and the breaker keeps others away.
+// TestUDPBackendRefuses has a backend whose port is closed, which the kernel reports by ICMP: only the first datagram
+// is lost, the client's next one goes to another backend, and the breaker keeps others away.
 func TestUDPBackendRefuses(t *testing.T) {
 	t.Parallel()
 	well := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -84,11 +84,12 @@ func TestUDPBackendReturns(t *testing.T) {
 	}
 }
 
-// TestUDPBackendSilent has one of two backends say nothing: that is no other client's trouble.
+// TestUDPBackendSilent has one silent backend of two: clients of the other one are not affected.
 func TestUDPBackendSilent(t *testing.T) {
 	t.Parallel()
 	silent, well := harness.ServeUDP(t, harness.SilentDatagrams), harness.ServeUDP(t, harness.EchoDatagrams)
-	b := world{Backends: []string{silent.Address(), well.Address()}, Pool: []string{`algorithm = "round_robin"`}}.startUDP(t)
+	b := world{Backends: []string{silent.Address(), well.Address()},
+		Pool: []string{`algorithm = "round_robin"`}}.startUDP(t)
 	for i := range 20 {
 		before := silent.Received()
 		c := harness.DialUDP(t, b.Address(t, "main"))
@@ -111,9 +112,9 @@ func TestUDPBackendSilent(t *testing.T) {
 	}
 }
 
-// A moodyUDP answers "moody" until it is told to be silent.
+// A moodyUDP answers "moody" until the test makes it silent.
 type moodyUDP struct {
-	silent chan bool // with room for one word, which holds until it is taken out
+	silent chan bool // holds one message: while it is there, the backend is silent
 }
 
 func newMoodyUDP() *moodyUDP { return &moodyUDP{silent: make(chan bool, 1)} }
@@ -124,7 +125,7 @@ func (m *moodyUDP) serve(c *net.UDPConn, from netip.AddrPort, _ []byte) {
 	}
 }
 
-// TestUDPFlowMoves has a backend's check fail: a client of its flows has its next datagram go to the other one.
+// TestUDPFlowMoves fails a backend's check: the next datagram of its flows goes to the other backend.
 func TestUDPFlowMoves(t *testing.T) {
 	t.Parallel()
 	well := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -133,7 +134,8 @@ func TestUDPFlowMoves(t *testing.T) {
 	started := time.Now()
 	b := world{
 		Backends: []string{flaky.Address(), well.Address()}, Pool: []string{`algorithm = "first"`},
-		Health: []string{`type = "udp"`, `payload = "check"`, `require_answer = true`, `interval = "100ms"`, `fast_interval = "50ms"`, `timeout = "3s"`, "rise = 1", "fall = 1"},
+		Health: []string{`type = "udp"`, `payload = "check"`, `require_answer = true`, `interval = "100ms"`,
+			`fast_interval = "50ms"`, `timeout = "3s"`, "rise = 1", "fall = 1"},
 	}.startUDP(t)
 	b.WaitVerdict(t, "b1", "healthy", started)
 	b.WaitVerdict(t, "b2", "healthy", started)
@@ -157,8 +159,8 @@ func TestUDPFlowMoves(t *testing.T) {
 	}
 }
 
-// TestUDPBackendAnswersFromElsewhere has a backend answer from another port first: what does not come from where the question went is
-// nobody's answer.
+// TestUDPBackendAnswersFromElsewhere has a backend that first answers from another port: a datagram from elsewhere is
+// not an answer.
 func TestUDPBackendAnswersFromElsewhere(t *testing.T) {
 	t.Parallel()
 	other, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -190,7 +192,8 @@ func TestUDPCheckByDNS(t *testing.T) {
 	question := "www." + harness.DNSZone + " A"
 	started := time.Now()
 	b := world{Backends: []string{server.Address}, Breaker: []string{"failures = 0"}, Health: []string{
-		`type = "dns"`, `query = "www.lb.test A"`, `interval = "100ms"`, `fast_interval = "50ms"`, `timeout = "3s"`, "rise = 1", "fall = 1",
+		`type = "dns"`, `query = "www.lb.test A"`, `interval = "100ms"`, `fast_interval = "50ms"`, `timeout = "3s"`,
+		"rise = 1", "fall = 1",
 	}}.startUDP(t)
 	b.WaitVerdict(t, "b1", "healthy", started)
 	if answer, err := resolve(question, b.Address(t, "main")); err != nil || !strings.Contains(answer, "192.0.2.1") {
@@ -209,7 +212,7 @@ func TestUDPCheckByDNS(t *testing.T) {
 	}
 }
 
-// TestUDPSendProxy reads the header in front of every datagram as a backend that believes it does.
+// TestUDPSendProxy reads the header before every datagram, as a backend that trusts it does.
 func TestUDPSendProxy(t *testing.T) {
 	t.Parallel()
 	for _, listen := range []string{"127.0.0.1:%d", "[::1]:%d", ":%d"} {
@@ -222,11 +225,13 @@ func TestUDPSendProxy(t *testing.T) {
 			})
 			port := harness.FreePort(t)
 			b := world{
-				Listen: fmt.Sprintf(listen, port), Backends: []string{backend.Address()}, Pool: []string{`send_proxy = "v2"`},
+				Listen: fmt.Sprintf(listen, port), Backends: []string{backend.Address()},
+				Pool: []string{`send_proxy = "v2"`},
 			}.startUDP(t)
 			asked := []string{fmt.Sprintf(listen, port)}
 			if strings.HasPrefix(listen, ":") {
-				asked = []string{fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.8:%d", port), fmt.Sprintf("[::1]:%d", port)}
+				asked = []string{fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.8:%d", port),
+					fmt.Sprintf("[::1]:%d", port)}
 			}
 			for _, address := range asked {
 				c := harness.DialUDP(t, address)
@@ -253,7 +258,8 @@ func TestUDPSendProxy(t *testing.T) {
 func parseProxyV2(b []byte) (source, destination netip.AddrPort, payload []byte, err error) {
 	const fixed = 16 // bytes before the addresses
 	if len(b) < fixed || string(b[:12]) != "\r\n\r\n\x00\r\nQUIT\n" || b[12] != 0x21 {
-		return source, destination, nil, fmt.Errorf("no header of version 2 and command PROXY: % x", b[:min(len(b), fixed)])
+		return source, destination, nil, fmt.Errorf("no header of version 2 and command PROXY: % x",
+			b[:min(len(b), fixed)])
 	}
 	size := 0 // of an address
 	switch b[13] {
@@ -272,5 +278,6 @@ func parseProxyV2(b []byte) (source, destination netip.AddrPort, payload []byte,
 	from, _ := netip.AddrFromSlice(at[:size])
 	to, _ := netip.AddrFromSlice(at[size : 2*size])
 	ports := at[2*size:]
-	return netip.AddrPortFrom(from, binary.BigEndian.Uint16(ports)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(ports[2:])), b[fixed+length:], nil
+	return netip.AddrPortFrom(from, binary.BigEndian.Uint16(ports)),
+		netip.AddrPortFrom(to, binary.BigEndian.Uint16(ports[2:])), b[fixed+length:], nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// drainingUDP starts a balancer with a flow and has it drain; it returns when that has begun.
+// drainingUDP starts a balancer with a flow and shuts it down; it returns when the drain has begun.
 func drainingUDP(t *testing.T, drainTimeout, flowTimeout string) (*harness.Balancer, *net.UDPConn) {
 	t.Helper()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -41,7 +41,7 @@ func drainingUDP(t *testing.T, drainTimeout, flowTimeout string) (*harness.Balan
 	return b, c
 }
 
-// TestUDPDrain tells a balancer with a flow to end.
+// TestUDPDrain shuts down a balancer with a flow.
 func TestUDPDrain(t *testing.T) {
 	t.Parallel()
 	t.Run("ends with the last flow", func(t *testing.T) {
@@ -78,14 +78,15 @@ func TestUDPDrain(t *testing.T) {
 	})
 }
 
-// A udpAsker asks all the time, from one socket or from a new one for each question, and stops at the first that is not answered.
-type udpAsker struct {
+// A udpClient asks all the time, from one socket or from a new one for each question, and stops at the first question
+// without an answer.
+type udpClient struct {
 	asked atomic.Int64
-	err   error // of the question that was not answered; to be read when it has been stopped
+	err   error // the error of an unanswered question; read only after the end of run
 }
 
 // run asks until stop is closed.
-func (a *udpAsker) run(address string, fresh bool, stop <-chan struct{}) {
+func (a *udpClient) run(address string, fresh bool, stop <-chan struct{}) {
 	var c net.Conn
 	defer func() {
 		if c != nil {
@@ -122,8 +123,8 @@ func (a *udpAsker) run(address string, fresh bool, stop <-chan struct{}) {
 	}
 }
 
-// TestUDPReload takes up configurations with other listeners and backends, while clients of a listener that stays ask all the time, from
-// sockets that stay and from new ones: no answer is lost.
+// TestUDPReload applies configurations with other listeners and backends, while clients of an unchanged listener ask
+// all the time, from the same sockets and from new ones: no answer is lost.
 func TestUDPReload(t *testing.T) {
 	t.Parallel()
 	one, two := harness.ServeUDP(t, harness.EchoDatagrams), harness.ServeUDP(t, harness.EchoDatagrams)
@@ -135,8 +136,9 @@ func TestUDPReload(t *testing.T) {
 			backends = backends[:1]
 		}
 		text := fmt.Sprintf("[listener.stay]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", stay)
-		if round%3 != 1 { // comes and goes, and is elsewhere each time
-			text += fmt.Sprintf("[listener.moving]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", []string{moving, other}[round%2])
+		if round%3 != 1 { // it comes and goes, at another address each time
+			text += fmt.Sprintf("[listener.moving]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\n"+
+				"flow_timeout = \"1h\"\n", []string{moving, other}[round%2])
 		}
 		return text + fmt.Sprintf("[pool.all]\nalgorithm = \"round_robin\"\nbackends = %s\n",
 			harness.BackendListWith([]string{fmt.Sprintf("weight = %d", 1+round%5)}, backends...))
@@ -144,15 +146,15 @@ func TestUDPReload(t *testing.T) {
 	b := harness.StartBalancer(t, config(0))
 	t.Cleanup(func() { endFlows(t, b) })
 	stop := make(chan struct{})
-	askers := make([]udpAsker, 6)
-	var asking sync.WaitGroup
-	for i := range askers {
-		asking.Go(func() { askers[i].run(stay, i%2 == 0, stop) })
+	clients := make([]udpClient, 6)
+	var running sync.WaitGroup
+	for i := range clients {
+		running.Go(func() { clients[i].run(stay, i%2 == 0, stop) })
 	}
 	for round := 1; round <= 24; round++ {
-		before := make([]int64, len(askers))
-		for i := range askers {
-			before[i] = askers[i].asked.Load()
+		before := make([]int64, len(clients))
+		for i := range clients {
+			before[i] = clients[i].asked.Load()
 		}
 		b.Reload(t, config(round))
 		if round%3 != 1 {
@@ -162,19 +164,19 @@ func TestUDPReload(t *testing.T) {
 			}
 		}
 		harness.Eventually(t, "everybody was answered since", func() error {
-			for i := range askers {
-				if now := askers[i].asked.Load(); now < before[i]+5 {
-					return fmt.Errorf("asker %d has %d answers, and had %d", i, now, before[i])
+			for i := range clients {
+				if now := clients[i].asked.Load(); now < before[i]+5 {
+					return fmt.Errorf("client %d has %d answers, and had %d", i, now, before[i])
 				}
 			}
 			return nil
 		})
 	}
 	close(stop)
-	asking.Wait()
-	for i := range askers {
-		if askers[i].err != nil {
-			t.Errorf("asker %d, after %d answers: %v", i, askers[i].asked.Load(), askers[i].err)
+	running.Wait()
+	for i := range clients {
+		if clients[i].err != nil {
+			t.Errorf("client %d, after %d answers: %v", i, clients[i].asked.Load(), clients[i].err)
 		}
 	}
 	b.Configure(t, "[listener.stay]\naddress = \"127.0.0.1:1\"\nprotocol = \"udp\"\npool = \"nowhere\"\n")
@@ -188,13 +190,14 @@ func TestUDPReload(t *testing.T) {
 	b.ListenersMoved()
 }
 
-// TestUDPRemovedListener removes the listener of a flow by a reload: the flow goes on, and nobody new is served.
+// TestUDPRemovedListener removes the listener of a flow by a reload: the flow continues, and no new client is served.
 func TestUDPRemovedListener(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
 	gone, stays := harness.FreeAddress(t), harness.FreeAddress(t)
 	listener := func(name, address string) string {
-		return fmt.Sprintf("[listener.%s]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n", name, address)
+		return fmt.Sprintf("[listener.%s]\naddress = %q\nprotocol = \"udp\"\npool = \"all\"\nflow_timeout = \"1h\"\n",
+			name, address)
 	}
 	pool := "[pool.all]\nbackends = " + harness.BackendList(backend.Address()) + "\n"
 	b := harness.StartBalancer(t, listener("gone", gone)+listener("stays", stays)+pool)
@@ -230,7 +233,8 @@ func TestUDPListenersOfBothProtocols(t *testing.T) {
 	server.SetZone(t, "www A 192.0.2.1")
 	address := harness.FreeAddress(t)
 	b := harness.StartBalancer(t, fmt.Sprintf("[listener.tcp]\naddress = %[1]q\npool = \"all\"\n"+
-		"[listener.udp]\naddress = %[1]q\nprotocol = \"udp\"\npool = \"all\"\n[pool.all]\nbackends = %[2]s\n", address, harness.BackendList(server.Address)))
+		"[listener.udp]\naddress = %[1]q\nprotocol = \"udp\"\npool = \"all\"\n[pool.all]\nbackends = %[2]s\n", address,
+		harness.BackendList(server.Address)))
 	t.Cleanup(func() { endFlows(t, b) })
 	p := harness.RunDNSPerf(t, address, []string{"www." + harness.DNSZone + " A"}, "-n", "20")
 	over := harness.RunDNSPerf(t, address, []string{"www." + harness.DNSZone + " A"}, "-n", "20", "-m", "tcp")

@@ -28,7 +28,7 @@ func TestUDPDrainWithDeadline(t *testing.T) {
 		t.Errorf("%+v", backend)
 	}
 	for range 20 {
-		if got := ask(t, c, "?"); got != "one" { // five seconds have not passed: if they have, this is what fails
+		if got := ask(t, c, "?"); got != "one" { // fails if the five seconds have passed already
 			t.Fatal(got)
 		}
 	}
@@ -49,8 +49,8 @@ func TestUDPDrainWithDeadline(t *testing.T) {
 	})
 }
 
-// TestUDPLastBackendRemoved removes the only backend of a pool under a client that goes on sending: drain_timeout later
-// nothing goes there any more.
+// TestUDPLastBackendRemoved removes the only backend of a pool while a client keeps sending: after drain_timeout it
+// gets nothing more.
 func TestUDPLastBackendRemoved(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)

@@ -9,12 +9,13 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUDPFlowKey sees from the backends which datagrams go together.
+// TestUDPFlowKey holds for each flow_key which datagrams belong to one flow, as the backends see them.
 func TestUDPFlowKey(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, key string) *harness.Balancer {
 		return world{
-			Backends: udpNamed(t, 3), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{fmt.Sprintf("flow_key = %q", key)},
+			Backends: udpNamed(t, 3), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{fmt.Sprintf("flow_key = %q", key)},
 		}.startUDP(t)
 	}
 	t.Run("client", func(t *testing.T) {
@@ -67,7 +68,8 @@ func TestUDPFlowKey(t *testing.T) {
 	})
 }
 
-// TestUDPShares has clients come to three backends of weights 1, 2 and 3, and stay.
+// TestUDPShares has clients of three backends of weights 1, 2 and 3: shares follow the weights, and clients keep their
+// backend.
 func TestUDPShares(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -114,7 +116,7 @@ func TestUDPShares(t *testing.T) {
 	}
 }
 
-// TestUDPAccessLine looks at each field of a flow's line, and at the flow while it is one.
+// TestUDPAccessLine checks each field of a flow's access line, and the live flow before.
 func TestUDPAccessLine(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
@@ -138,15 +140,18 @@ func TestUDPAccessLine(t *testing.T) {
 		t.Fatalf("one flow is listed as %+v", list)
 	}
 	f := list.Sessions[0]
-	if f.ID == "" || f.Listener != "main" || f.Client != c.LocalAddr().String() || f.Pool != "all" || f.Backend != "b1" ||
+	if f.ID == "" || f.Listener != "main" || f.Client != c.LocalAddr().String() || f.Pool != "all" ||
+		f.Backend != "b1" ||
 		f.Address != backend.Address() || f.BytesIn != 8 || f.BytesOut != 8 {
 		t.Errorf("the flow is %+v", f)
 	}
 	b.Ask(t, "DELETE", "/v1/sessions/"+f.ID, nil, nil)
 
 	line := b.WaitFlow(t, c.LocalAddr())
-	if line.Flow != f.ID || line.Listener != "main" || line.Pool != "all" || line.Backend != "b1" || line.BackendAddress != backend.Address() ||
-		line.BytesIn != 8 || line.BytesOut != 8 || line.DatagramsIn != 3 || line.DatagramsOut != 3 || line.Retries != 0 ||
+	if line.Flow != f.ID || line.Listener != "main" || line.Pool != "all" || line.Backend != "b1" ||
+		line.BackendAddress != backend.Address() ||
+		line.BytesIn != 8 || line.BytesOut != 8 || line.DatagramsIn != 3 || line.DatagramsOut != 3 ||
+		line.Retries != 0 ||
 		line.Reason != "ended_by_operator" || line.Level != "info" || line.Has("err") {
 		t.Errorf("%s", line.Text)
 	}
@@ -164,7 +169,8 @@ func TestUDPFlowEnds(t *testing.T) {
 	t.Parallel()
 	t.Run("flow_timeout", func(t *testing.T) {
 		t.Parallel()
-		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{`flow_timeout = "300ms"`}}.startUDP(t)
+		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{`flow_timeout = "300ms"`}}.startUDP(t)
 		c := harness.DialUDP(t, b.Address(t, "main"))
 		first := ask(t, c, "?")
 		line := b.WaitFlow(t, c.LocalAddr())
@@ -177,7 +183,8 @@ func TestUDPFlowEnds(t *testing.T) {
 	})
 	t.Run("responses", func(t *testing.T) {
 		t.Parallel()
-		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`}, Listener: []string{`responses = 1`}}.startUDP(t)
+		b := world{Backends: udpNamed(t, 2), Pool: []string{`algorithm = "round_robin"`},
+			Listener: []string{`responses = 1`}}.startUDP(t)
 		c := harness.DialUDP(t, b.Address(t, "main"))
 		var got []string
 		for range 4 {
@@ -193,14 +200,15 @@ func TestUDPFlowEnds(t *testing.T) {
 	})
 }
 
-// TestUDPLimits has more clients than may be: their datagrams are dropped and counted, the others are served, and so are they when
-// there is room.
+// TestUDPLimits has more clients than max_flows: their datagrams are dropped and counted, the others are served, and
+// they are too once there is room.
 func TestUDPLimits(t *testing.T) {
 	t.Parallel()
 	backend := harness.ServeUDP(t, harness.EchoDatagrams)
 	t.Run("max_flows", func(t *testing.T) {
 		b := world{Backends: []string{backend.Address()}, Listener: []string{"max_flows = 2"}}.startUDP(t)
-		one, two, three := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main"))
+		one, two, three := harness.DialUDP(t, b.Address(t, "main")), harness.DialUDP(t, b.Address(t, "main")),
+			harness.DialUDP(t, b.Address(t, "main"))
 		ask(t, one, "1")
 		ask(t, two, "2")
 		for i := range 3 {

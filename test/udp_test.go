@@ -18,8 +18,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world says how; those that
-// are left at the end of the test are ended then.
+// startUDP starts a balancer whose listener "main" is of UDP. Its flows do not end by themselves, unless the world
+// configures it; the end of the test ends them.
 func (w world) startUDP(t testing.TB) *harness.Balancer {
 	t.Helper()
 	lines := []string{`protocol = "udp"`}
@@ -40,14 +40,15 @@ func endFlows(t testing.TB, b *harness.Balancer) {
 	default:
 	}
 	for _, all := range []string{"0.0.0.0/0", "::/0"} {
-		// not by Ask: the test's context has ended when this is its cleanup
-		if status, answer, err := b.TryAPI(context.Background(), "DELETE", "/v1/sessions?client="+all, nil); err != nil || status/100 != 2 {
+		// not by Ask, since the test's context has ended when this runs as a cleanup
+		if status, answer, err := b.TryAPI(context.Background(), "DELETE", "/v1/sessions?client="+all,
+			nil); err != nil || status/100 != 2 {
 			t.Errorf("end of the flows: %d %s %v", status, answer, err)
 		}
 	}
 }
 
-// A udpListener is the part of what the control API says of a listener that the tests look at.
+// A udpListener has the fields of a listener in the control API that the tests use.
 type udpListener struct {
 	Name         string
 	Protocol     string
@@ -57,10 +58,10 @@ type udpListener struct {
 	BytesOut     uint64            `json:"bytes_out"`
 	DatagramsIn  uint64            `json:"datagrams_in"`
 	DatagramsOut uint64            `json:"datagrams_out"`
-	Dropped      map[string]uint64 // what is zero may be there or not
+	Dropped      map[string]uint64 // zero values may be missing
 }
 
-// drops is how many datagrams were dropped, by all reasons but those that are zero.
+// drops returns the numbers of dropped datagrams by reason, without zeros.
 func (l udpListener) drops() map[string]uint64 {
 	drops := map[string]uint64{}
 	for reason, n := range l.Dropped {
@@ -85,7 +86,7 @@ func udpFigures(t testing.TB, b *harness.Balancer) udpListener {
 	return udpListener{}
 }
 
-// awaitDrops waits until so many datagrams are counted as dropped for this reason.
+// awaitDrops waits until that many datagrams are counted as dropped for this reason.
 func awaitDrops(t testing.TB, b *harness.Balancer, reason string, n uint64) {
 	t.Helper()
 	harness.Eventually(t, fmt.Sprintf("%d datagrams are dropped for %s", n, reason), func() error {
@@ -134,7 +135,8 @@ func udpNamed(t testing.TB, n int) (addresses []string) {
 func dnsZone(n int) (records string, questions []string) {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "h%d A 192.0.2.%d\nh%d AAAA 2001:db8::%x\nt%d TXT %q\n", i, i%250, i, i, i, strings.Repeat("text ", i%40))
+		fmt.Fprintf(&b, "h%d A 192.0.2.%d\nh%d AAAA 2001:db8::%x\nt%d TXT %q\n", i, i%250, i, i, i,
+			strings.Repeat("text ", i%40))
 		questions = append(questions,
 			fmt.Sprintf("h%d.%s A", i, harness.DNSZone), fmt.Sprintf("h%d.%s AAAA", i, harness.DNSZone),
 			fmt.Sprintf("t%d.%s TXT", i, harness.DNSZone), fmt.Sprintf("no%d.%s A", i, harness.DNSZone))
@@ -142,8 +144,8 @@ func dnsZone(n int) (records string, questions []string) {
 	return b.String(), questions
 }
 
-// TestUDPNameServer puts a real name server behind the balancer: it gives the answers of the server itself, to many clients at once, and
-// none is lost.
+// TestUDPNameServer puts a real name server behind the balancer: many concurrent clients get the server's own answers,
+// and none is lost.
 func TestUDPNameServer(t *testing.T) {
 	t.Parallel()
 	const clients = 30
@@ -158,9 +160,9 @@ func TestUDPNameServer(t *testing.T) {
 		direct[q] = answer
 	}
 	address := b.Address(t, "main")
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	for i := range clients {
-		asking.Go(func() {
+		running.Go(func() {
 			for k := range 20 {
 				q := questions[(7*i+11*k)%len(questions)]
 				if answer, err := resolve(q, address); err != nil || answer != direct[q] {
@@ -170,19 +172,20 @@ func TestUDPNameServer(t *testing.T) {
 			}
 		})
 	}
-	asking.Wait()
+	running.Wait()
 
 	p := harness.RunDNSPerf(t, address, questions, "-c", "20", "-Q", "1000", "-l", "2")
 	if p.Lost != 0 || p.Completed != p.Sent || p.Sent < 1000 || p.Codes["NOERROR"] < 2*p.Codes["NXDOMAIN"] {
 		t.Errorf("dnsperf: %s", p.Text)
 	}
 	l := udpFigures(t, b)
-	if want := uint64(20*clients + p.Sent); l.Protocol != "udp" || l.DatagramsIn != want || l.DatagramsOut != want || len(l.drops()) != 0 {
+	if want := uint64(20*clients + p.Sent); l.Protocol != "udp" || l.DatagramsIn != want || l.DatagramsOut != want ||
+		len(l.drops()) != 0 {
 		t.Errorf("after %d questions: %+v", want, l)
 	}
 }
 
-// resolve asks one question, as "name type", from a socket of its own, and returns the answer but for its id.
+// resolve asks one question, as "name type", from a new socket, and returns the answer without its id.
 func resolve(question, address string) (string, error) {
 	name, kind, _ := strings.Cut(question, " ")
 	m := new(dns.Msg).SetQuestion(name, dns.StringToType[kind])
@@ -198,7 +201,7 @@ func resolve(question, address string) (string, error) {
 	return answer.String(), nil
 }
 
-// TestUDPSizes sends datagrams from none to the most bytes there are, over both IP versions on either side.
+// TestUDPSizes sends datagrams of all sizes, from empty to the largest, over both IP versions on either side.
 func TestUDPSizes(t *testing.T) {
 	t.Parallel()
 	withOffload(t, exchangeSizes)
@@ -209,7 +212,8 @@ func exchangeSizes(t *testing.T, key string) {
 		for _, at := range []string{"127.0.0.1:%d", "[::1]:%d"} {
 			t.Run(listen+" to "+at, func(t *testing.T) {
 				backend := harness.ServeUDPOn(t, fmt.Sprintf(at, harness.FreePort(t)), harness.EchoDatagrams)
-				b := world{Global: []string{key}, Listen: fmt.Sprintf(listen, harness.FreePort(t)), Backends: []string{backend.Address()}}.startUDP(t)
+				b := world{Global: []string{key}, Listen: fmt.Sprintf(listen, harness.FreePort(t)),
+					Backends: []string{backend.Address()}}.startUDP(t)
 				c := harness.DialUDP(t, b.Address(t, "main"))
 				var total uint64
 				sizes := []int{0, 1, 512, 1472, 1473, 4096, 16_000, harness.MaxDatagram, 0, 1}
@@ -221,7 +225,8 @@ func exchangeSizes(t *testing.T, key string) {
 					total += uint64(size)
 				}
 				l := udpFigures(t, b)
-				if n := uint64(len(sizes)); l.DatagramsIn != n || l.DatagramsOut != n || l.BytesIn != total || l.BytesOut != total || len(l.drops()) != 0 {
+				if n := uint64(len(sizes)); l.DatagramsIn != n || l.DatagramsOut != n || l.BytesIn != total ||
+					l.BytesOut != total || len(l.drops()) != 0 {
 					t.Errorf("after %d datagrams of %d bytes: %+v", n, total, l)
 				}
 			})
@@ -229,8 +234,8 @@ func exchangeSizes(t *testing.T, key string) {
 	}
 }
 
-// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each comes out as it went in, whatever became of
-// the train on its way.
+// TestUDPTrains sends datagrams as QUIC does, many in one call (UDP_SEGMENT), both ways: each datagram arrives
+// unchanged, even if its train was split on the way.
 func TestUDPTrains(t *testing.T) {
 	t.Parallel()
 	withOffload(t, exchangeTrains)
@@ -265,7 +270,8 @@ func exchangeTrains(t *testing.T, key string) {
 		for i, part := range want {
 			got := harness.Receive(t, "a datagram at the backend", arrivals)
 			if from = got.from; got.text != part {
-				t.Fatalf("train of %+v: datagram %d has %d bytes, %.3q, expected %d, %.3q", tc, i, len(got.text), got.text, len(part), part)
+				t.Fatalf("train of %+v: datagram %d has %d bytes, %.3q, expected %d, %.3q",
+					tc, i, len(got.text), got.text, len(part), part)
 			}
 		}
 		sendTrain(t, backendConn.Load(), train, tc.size, from)
@@ -274,7 +280,8 @@ func exchangeTrains(t *testing.T, key string) {
 			n, err := c.Read(got)
 			check(t, err)
 			if string(got[:n]) != part {
-				t.Fatalf("train of %+v: answer %d has %d bytes, %.3q, expected %d, %.3q", tc, i, n, got[:n], len(part), part)
+				t.Fatalf("train of %+v: answer %d has %d bytes, %.3q, expected %d, %.3q",
+					tc, i, n, got[:n], len(part), part)
 			}
 		}
 	}
@@ -283,16 +290,16 @@ func exchangeTrains(t *testing.T, key string) {
 	}
 }
 
-// withOffload runs f with the ways to move trains of datagrams as one that this kernel has (UDP_GRO, UDP_SEGMENT), and without. Key is for the
-// global table.
+// withOffload runs f with and without the kernel's offload for trains of datagrams (UDP_GRO, UDP_SEGMENT). key is a
+// line for the global table.
 func withOffload(t *testing.T, f func(t *testing.T, key string)) {
 	for _, key := range []string{"udp_offload = true", "udp_offload = false"} {
 		t.Run(key, func(t *testing.T) { f(t, key) })
 	}
 }
 
-// TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the balancer is to move
-// no trains.
+// TestUDPOffload sends a train to a backend that takes trains from the kernel: it gets one, or single datagrams if the
+// balancer's offload is off.
 func TestUDPOffload(t *testing.T) {
 	t.Parallel()
 	withOffload(t, func(t *testing.T, key string) {
@@ -344,8 +351,8 @@ func sendTrain(t *testing.T, c *net.UDPConn, train []byte, size int, to net.Addr
 	check(t, err)
 }
 
-// TestUDPWildcard asks a listener of all addresses at several: the answer comes from the one that was asked, or a connected socket would
-// not take it.
+// TestUDPWildcard asks a wildcard listener at several addresses: the answer comes from the address that was asked,
+// since a connected socket would not accept another.
 func TestUDPWildcard(t *testing.T) {
 	t.Parallel()
 	four, six := []string{"127.0.0.1", "127.0.0.2", "127.5.6.7"}, []string{"::1"}

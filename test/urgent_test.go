@@ -11,9 +11,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestUrgentByte sends TCP urgent data in the middle of a stream. Reads stop short at its mark, so that whoever takes a
-// short read for an empty buffer stalls there. Whether the byte itself passes is left open (RFC 6093 advises against its
-// use); all the others must pass, in order.
+// TestUrgentByte sends TCP urgent data in the middle of a stream. Reads stop at its mark, so code that takes a short
+// read for an empty buffer would stall there. The byte itself may be lost (RFC 6093 advises against its use); all
+// others must arrive in order.
 func TestUrgentByte(t *testing.T) {
 	t.Parallel()
 	before, after := bytes.Repeat([]byte("before "), 100), bytes.Repeat([]byte("after "), 100)
@@ -40,7 +40,7 @@ func TestUrgentByte(t *testing.T) {
 		sendAll(t, c)
 		backend.AwaitSYN(t)
 		backend.Open(t)
-		awaitAnswer(t, c) // the client's half stays open: what follows the byte must not need a FIN to come through
+		awaitAnswer(t, c) // the client's half stays open: the bytes after the urgent one must arrive without a FIN
 		check(t, c.CloseWrite())
 		checkGot(t, harness.Receive(t, "what the backend got", got))
 	})
@@ -90,7 +90,8 @@ func TestUrgentByte(t *testing.T) {
 	})
 }
 
-// readAndAnswer is a handler that reads n bytes, answers with one, reads the rest and reports all it read.
+// readAndAnswer returns a handler that reads n bytes, answers with one byte, reads the rest and sends all bytes read to
+// got.
 func readAndAnswer(got chan<- []byte, n int) harness.Handler {
 	return func(_ context.Context, c *net.TCPConn) {
 		b := make([]byte, n)

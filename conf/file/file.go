@@ -1,8 +1,9 @@
-// Package file reads the files that a configuration names: passwords, tokens, certificates, lists of backends, the state.
+// Package file reads the files that a configuration names: passwords, tokens, certificates, lists of backends, the
+// state.
 //
-// Whoever writes such a path may have meant something else, or may want to do harm, and the reader is a process that many
-// depend on. So it reads regular files only, no more of them than the caller allows, and never waits for one. It knows nothing
-// of what is in a file; its errors name the path, and never quote the contents. Any goroutine may call it.
+// Such a path may be wrong or malicious, and many depend on the process that reads it. So the package reads only
+// regular files, at most as many bytes as the caller allows, and never blocks. It does not interpret the contents; its
+// errors name the path and never quote the contents. Any goroutine may call it.
 package file
 
 import (
@@ -16,31 +17,32 @@ import (
 )
 
 var (
-	// ErrNotRegular is wrapped by the error of a path that leads to a folder, a device, a pipe or a socket.
+	// ErrNotRegular is wrapped by the error for a path to a folder, a device, a pipe or a socket.
 	ErrNotRegular = errors.New("not a regular file")
-	// ErrTooLarge is wrapped by the error of a file with more bytes than the caller allows.
+	// ErrTooLarge is wrapped by the error for a file with more bytes than the caller allows.
 	ErrTooLarge = errors.New("the file is too large")
 )
 
-// patience is how long a file may have nothing to give. Regular files on a disk always have; some of those that the kernel makes up
-// (/proc/kmsg) are called regular and wait for news.
+// patience bounds how long a read may block. Regular files on a disk never block, but some files of the kernel that
+// count as regular (/proc/kmsg) wait for data.
 const patience = time.Second
 
-// Read returns the contents of the regular file at path, which has at most limit bytes. A symbolic link to a regular file is as
-// good as the file: Kubernetes puts its secrets there. The error is an *fs.PathError.
+// Read returns the contents of the regular file at path, which has at most limit bytes. A symbolic link to a regular
+// file is allowed, since Kubernetes mounts secrets as such links. The error is an *fs.PathError.
 func Read(path string, limit int) ([]byte, error) {
-	// Looked at before it is opened: to open a device may have an effect, as with a watchdog or a tape.
+	// Stat comes before the open, since opening a device may have an effect, as with a watchdog or a tape.
 	info, err := os.Stat(path)
 	if err != nil {
 		if failed, ok := errors.AsType[*fs.PathError](err); ok {
-			failed.Op = "open" // what was wanted
+			failed.Op = "open" // the operation that the caller wanted
 		}
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrNotRegular}
 	}
-	// O_NONBLOCK, since to open a named pipe waits for its writer, and the path may lead to another file by now.
+	// O_NONBLOCK, since opening a named pipe blocks until it has a writer, and the path may lead to another file by
+	// now.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -49,7 +51,7 @@ func Read(path string, limit int) ([]byte, error) {
 	return readOpened(f, path, limit)
 }
 
-// readOpened reads a file that may be of any kind after all.
+// readOpened reads an open file, which may still be of any kind.
 func readOpened(f *os.File, path string, limit int) ([]byte, error) {
 	info, err := f.Stat()
 	switch {
@@ -60,14 +62,15 @@ func readOpened(f *os.File, path string, limit int) ([]byte, error) {
 	case info.Size() > int64(limit):
 		return nil, tooLarge(path, limit)
 	}
-	_ = f.SetReadDeadline(time.Now().Add(patience)) // an error says that reading it never waits
+	_ = f.SetReadDeadline(time.Now().Add(patience)) // on an error, the file has no deadlines and reads never block
 	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: reading it waits for something", ErrNotRegular)}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: reading it waits for something",
+			ErrNotRegular)}
 	case err != nil:
 		return nil, err
-	case len(data) > limit: // of a file that grows, or that the kernel makes up and gives no size
+	case len(data) > limit: // the file has grown, or it is a kernel file without a size
 		return nil, tooLarge(path, limit)
 	}
 	return data, nil

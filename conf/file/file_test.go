@@ -45,7 +45,8 @@ func read(t *testing.T, path string) ([]byte, error) {
 
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
-	for name, content := range map[string]string{"one line": "secret\n", "empty": "", "full": strings.Repeat("x", limit)} {
+	for name, content := range map[string]string{"one line": "secret\n", "empty": "",
+		"full": strings.Repeat("x", limit)} {
 		path := filepath.Join(dir, name)
 		must(t, os.WriteFile(path, []byte(content), 0o600))
 		if got, err := read(t, path); err != nil || string(got) != content {
@@ -62,7 +63,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestReadRefuses has everything that is no file to read: each is refused at once, in words that name the path.
+// TestReadRefuses has paths of every kind that is not a regular file: each is refused at once, with an error that names
+// the path.
 func TestReadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -90,7 +92,7 @@ func TestReadRefuses(t *testing.T) {
 		"/dev/tty":             ErrNotRegular,
 		"/dev/stdin":           nil, // whatever the test was given
 		"/proc/self/smaps":     ErrTooLarge,
-		"/proc/kmsg":           nil, // who may not open it is told so, and who may has to wait
+		"/proc/kmsg":           nil, // an error without permission; with it, a read would block
 	} {
 		got, err := read(t, path)
 		var pathErr *fs.PathError
@@ -115,7 +117,7 @@ func TestReadOpened(t *testing.T) {
 	}
 }
 
-// TestReadCostsNoMemory holds that a file which is too large is not read to find that out.
+// TestReadCostsNoMemory holds that a file that is too large is refused without reading all of it.
 func TestReadCostsNoMemory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sparse")
 	must(t, os.WriteFile(path, nil, 0o600))

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// targetZone answers for a service of n targets, whose records may be kept for a second, by TCP, as such an answer must come.
+// targetZone answers by TCP, as the size requires, for a service of n targets with a TTL of one second.
 func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, network string) [][]byte {
 	return func(q *dns.Msg, network string) [][]byte {
 		switch {
@@ -30,12 +30,13 @@ func targetZone(n int, answer func(q *dns.Msg) *dns.Msg) func(q *dns.Msg, networ
 	}
 }
 
-// TestTooManyTargets holds what an answer of two thousand targets makes us ask: two questions, by UDP and by TCP. Without
-// a bound it was 4,002, again every second.
+// TestTooManyTargets holds that an answer of two thousand targets causes two questions, by UDP and by TCP. Without a
+// bound it was 4,002, every second.
 func TestTooManyTargets(t *testing.T) {
 	s := serve(t, targetZone(2000, func(q *dns.Msg) *dns.Msg { return reply(q) }))
 	f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
-	if !errors.Is(err, ErrTooMany) || len(f.Backends) != 0 || !strings.HasSuffix(err.Error(), "more than 1000 targets") {
+	if !errors.Is(err, ErrTooMany) || len(f.Backends) != 0 ||
+		!strings.HasSuffix(err.Error(), "more than 1000 targets") {
 		t.Errorf("error %v", err)
 	}
 	if n := len(s.questions()); n != 2 {
@@ -43,19 +44,20 @@ func TestTooManyTargets(t *testing.T) {
 	}
 }
 
-// TestTargetsThatFail holds that after a first target without an address no more are asked for than are under way.
+// TestTargetsThatFail holds that after a target without an address no further lookups start.
 func TestTargetsThatFail(t *testing.T) {
 	s := serve(t, targetZone(900, func(q *dns.Msg) *dns.Msg {
 		return with(reply(q), func(m *dns.Msg) { m.Rcode = dns.RcodeNameError })
 	}))
 	f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
-	wantFailure(t, f, err, ErrNoSuchName, "look up SRV of db.test.: target: look up A/AAAA of t0000.test.: no such name")
+	wantFailure(t, f, err, ErrNoSuchName,
+		"look up SRV of db.test.: target: look up A/AAAA of t0000.test.: no such name")
 	if n := len(s.questions()); n > 2+2*2*targetConcurrency {
 		t.Errorf("%d questions for 900 targets, the first of which fails", n)
 	}
 }
 
-// TestPaceOfTargets holds how fast they are asked for, and how soon the next time is.
+// TestPaceOfTargets holds the rate of lookups, and the pause until the next attempt.
 func TestPaceOfTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var names []string
@@ -79,11 +81,13 @@ func TestPaceOfTargets(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		r := New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second, Source: fixed{Found{TTL: time.Second, Asked: 2000}}})
+		r := New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second,
+			Source: fixed{Found{TTL: time.Second, Asked: 2000}}})
 		if pause := r.ask(t.Context()); pause != 20*time.Second {
 			t.Errorf("after 2,000 questions the next come in %v, want 20s", pause)
 		}
-		r = New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second, Source: fixed{Found{TTL: 2 * time.Second, Asked: 20}}})
+		r = New(Options{Name: "srv", Pool: new(fakePool), Refresh: 5 * time.Second,
+			Source: fixed{Found{TTL: 2 * time.Second, Asked: 20}}})
 		if pause := r.ask(t.Context()); pause != 2*time.Second {
 			t.Errorf("after 20 questions the next come in %v, want 2s", pause)
 		}

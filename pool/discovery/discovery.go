@@ -1,8 +1,8 @@
-// Package discovery finds out which backends a pool has, from DNS addresses, SRV records or a file, and keeps the pool in
-// step: what is found is a Source's part, one file per kind; when to ask, what to do on errors and what to report is the
-// Runner's.
+// Package discovery finds the backends of a pool in DNS addresses, SRV records or a file, and keeps the pool up to
+// date. A Source finds backends, one file per kind. A Runner decides when to ask it, what to do on errors and what to
+// report.
 //
-// It does not log, judges no backend's health, and keeps nothing over a restart. It changes a pool only through Reconcile.
+// It does not log, does not check health, and keeps nothing over a restart. It changes a pool only through Reconcile.
 //
 // A Runner belongs to the goroutine that calls Run. A Source is asked by one goroutine at a time.
 package discovery
@@ -16,12 +16,12 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// maxBackends is how many backends one answer may have: more than any pool is tested with, and a mistake or an attack long
-// before that.
+// maxBackends bounds the backends of one answer. No pool is tested with more, and a much smaller answer would already
+// be a mistake or an attack.
 const maxBackends = 10_000
 
-// minTTL is the shortest time between two questions for a record with a TTL. A TTL of 0 means that nobody may keep the
-// answer (RFC 1035, 3.2.1); to take it by its word would be a loop without a pause.
+// minTTL is the shortest time between two questions for a record with a TTL. A TTL of 0 forbids keeping the answer (RFC
+// 1035, 3.2.1); obeying it literally would be a loop without a pause.
 const minTTL = time.Second
 
 var (
@@ -31,17 +31,17 @@ var (
 	ErrTooMany = errors.New("discovery: too many backends")
 )
 
-// A Source finds backends: DNS, SRV and File are those there are.
+// A Source finds backends: a DNS, an SRV or a File.
 //
-// Find asks once and returns what it found, complete, or an error that says why there is no complete answer; its text is
-// the same when the cause is the same, since only another text is reported anew. Find must return soon after ctx ends.
-// It need not be safe for concurrent use. What it returned is no longer its own.
+// Find asks once and returns the complete answer, or an error that says why there is none. Errors of the same cause
+// have the same text, since only a changed text is reported again. Find must return soon after ctx ends. It need not be
+// safe for concurrent use. The caller owns the result.
 type Source interface {
 	Find(ctx context.Context) (Found, error)
 }
 
-// A watcher is a Source that can tell when to ask it again. Watch calls changed, once when it begins to watch and then after
-// each change, until ctx is done or it can watch no longer.
+// A watcher is a Source that notices changes. Watch calls changed once when it begins to watch and then after each
+// change, until ctx is done or it can watch no longer.
 type watcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
@@ -49,8 +49,8 @@ type watcher interface {
 // Found is a complete answer of a source.
 type Found struct {
 	Backends []pool.Spec
-	TTL      time.Duration // how long the answer holds; 0: the source does not say
-	Asked    int           // questions that it took over the network: after many the next attempt comes later
+	TTL      time.Duration // how long the answer is valid; 0: the source does not say
+	Asked    int           // questions sent over the network; after many, the next attempt is later
 }
 
 // checkNumber returns an error that wraps ErrTooMany if n backends are too many.

@@ -12,17 +12,18 @@ import (
 	"github.com/miekg/dns"
 )
 
-// DNS finds backends in the A and AAAA records of a name, each of weight 1 and in tier 0; a backend's id is its address and
-// port. It is a plain value and safe for concurrent use.
+// DNS finds backends in the A and AAAA records of a name, each of weight 1 and in tier 0; a backend's id is its address
+// and port. It is a plain value and safe for concurrent use.
 //
-// A name of one family alone is complete. When the question for one family fails, the answer for the other is not taken:
-// half of the backends would be dropped for the failure of a server.
+// A name with addresses of one family only is a complete answer. If the question for one family fails, the answer for
+// the other is not used: a server's failure would otherwise remove half of the backends.
 type DNS struct {
 	Name     string
 	Port     uint16
-	Resolver string // "IP:PORT", which is asked for Name as it is; "" = the servers and domains of /etc/resolv.conf
+	Resolver string // "IP:PORT", asked for exactly Name; "" = the servers and search domains of /etc/resolv.conf
 	Family   Family
-	// AllowLoopback takes addresses of this machine and of one link, too. Without it, an answer with one is none.
+	// AllowLoopback accepts addresses of this machine and link-local ones. Without it, an answer with such an address
+	// is an error.
 	AllowLoopback bool
 }
 
@@ -54,33 +55,35 @@ func (d DNS) find(ctx context.Context, r resolvers) (Found, error) {
 	return f, nil
 }
 
-// lifetime is how long an answer holds whose records have at least the given TTL in seconds.
+// lifetime returns how long an answer is valid whose least TTL is given, in seconds.
 func lifetime(ttl uint32) time.Duration { return max(time.Duration(ttl)*time.Second, minTTL) }
 
-// addresses are all those of one name.
+// addresses has all addresses of one name.
 type addresses struct {
 	name string
 	ips  []netip.Addr // at least one; each once, in order, IPv4 first
 	ttl  uint32       // seconds; the least of all records used
 }
 
-// addresses asks for the addresses of a name, for both families at once where both are wanted, except for one that is among
-// the known records. That there is but one is no sign that there is no other: a server leaves out what does not fit (RFC 2181, 9).
+// addresses asks for the addresses of a name, for all wanted families concurrently. It does not ask for a family that
+// is among the known records. It asks for the other one even then: a server omits records that do not fit (RFC 2181,
+// 9).
 func (r resolvers) addresses(ctx context.Context, name string, f Family, known []dns.RR) (addresses, error) {
 	types := f.questions()
 	answers, errs := make([]records, len(types)), make([]error, len(types))
-	var asking sync.WaitGroup
+	var lookups sync.WaitGroup
 	for i, qtype := range types {
-		asking.Go(func() { answers[i], errs[i] = r.family(ctx, name, qtype, known) })
+		lookups.Go(func() { answers[i], errs[i] = r.family(ctx, name, qtype, known) })
 	}
-	asking.Wait()
+	lookups.Wait()
 	var nothing error
 	for _, err := range errs {
 		switch {
 		case err == nil:
 		case !empty(err):
 			return addresses{}, err
-		case nothing == nil || errors.Is(nothing, ErrNoSuchName): // the other one's server may say that the name exists
+		// the answer for the other family may say that the name exists
+		case nothing == nil || errors.Is(nothing, ErrNoSuchName):
 			nothing = err
 		}
 	}
@@ -102,7 +105,7 @@ func (r resolvers) addresses(ctx context.Context, name string, f Family, known [
 	return found, nil
 }
 
-// family returns the records of a type that are known, or else asks for them.
+// family returns the known records of a type, or asks for them if there are none.
 func (r resolvers) family(ctx context.Context, name string, qtype uint16, known []dns.RR) (records, error) {
 	if found := ofOwner(known, name, qtype); len(found.found) > 0 {
 		return found, nil
@@ -110,19 +113,19 @@ func (r resolvers) family(ctx context.Context, name string, qtype uint16, known 
 	return r.lookup(ctx, name, qtype)
 }
 
-// addressOf is the address in a record of type A or AAAA; an IPv4 address is never in its form mapped into IPv6.
+// addressOf returns the address in a record of type A or AAAA; never an IPv4-mapped IPv6 address.
 func addressOf(rr dns.RR) netip.Addr {
 	var ip netip.Addr
 	switch rr := rr.(type) {
 	case *dns.A:
-		ip, _ = netip.AddrFromSlice(rr.A) // that it has the right length was checked by accept
+		ip, _ = netip.AddrFromSlice(rr.A) // accept has checked the length
 	case *dns.AAAA:
 		ip, _ = netip.AddrFromSlice(rr.AAAA)
 	}
 	return ip.Unmap()
 }
 
-// checkBackends refuses an answer with backends that can or may not be one. The error lacks its name.
+// checkBackends returns an error if the answer has unusable or forbidden backends. The error lacks its name.
 func checkBackends(backends []pool.Spec, allowLoopback bool) *LookupError {
 	if err := checkUsable(backends); err != nil {
 		return &LookupError{Kind: ErrBadBackend, Detail: err.Error()}
@@ -136,11 +139,12 @@ func checkBackends(backends []pool.Spec, allowLoopback bool) *LookupError {
 	return nil
 }
 
-// checkUsable names the backends that nothing can listen on.
+// checkUsable returns an error that names the backends whose addresses or ports nothing can listen on.
 func checkUsable(backends []pool.Spec) error {
 	var unusable []string
 	for _, b := range backends {
-		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast() {
+		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() ||
+			ip == broadcast() {
 			unusable = append(unusable, b.Addr.String())
 		}
 	}
@@ -150,10 +154,10 @@ func checkUsable(backends []pool.Spec) error {
 	return errors.New(someOf(unusable))
 }
 
-// broadcast is the address of everybody on this link (RFC 919).
+// broadcast returns the limited broadcast address (RFC 919).
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
-// badResolver is the error of a lookup that no server could be found for.
+// badResolver returns the error of a lookup without a usable server.
 func badResolver(name, qtype string, err error) error {
 	return &LookupError{Name: name, Type: qtype, Kind: ErrBadResolver, Detail: err.Error(), Cause: err}
 }

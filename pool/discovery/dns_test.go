@@ -62,8 +62,10 @@ nothing TXT "nothing of interest"
 	}{
 		{"gone.lb.test", ErrNoSuchName, "look up A/AAAA of gone.lb.test.: no such name"},
 		{"nothing.lb.test", ErrNoRecords, "look up A/AAAA of nothing.lb.test.: the name has no records"},
-		{"lonely.lb.test", ErrNoRecords, "look up A/AAAA of lonely.lb.test.: the name has no records: it is an alias of nothing.lb.test."},
-		{"wrong.lb.test", ErrBadBackend, "look up A/AAAA of wrong.lb.test.: unusable backend: 239.1.2.3:5432, [::]:5432, [ff02::1]:5432"},
+		{"lonely.lb.test", ErrNoRecords,
+			"look up A/AAAA of lonely.lb.test.: the name has no records: it is an alias of nothing.lb.test."},
+		{"wrong.lb.test", ErrBadBackend,
+			"look up A/AAAA of wrong.lb.test.: unusable backend: 239.1.2.3:5432, [::]:5432, [ff02::1]:5432"},
 		{"example.com", ErrRefused, "look up A of example.com. at " + d.Address + ": the server refused: REFUSED"},
 	} {
 		f, err := DNS{Name: tt.name, Port: 5432, Resolver: d.Address}.Find(t.Context())
@@ -84,7 +86,7 @@ func TestUnusableAreNamedInShort(t *testing.T) {
 		"224.0.0.0:1, 224.0.0.1:1, 224.0.0.2:1, 224.0.0.3:1, 224.0.0.4:1 and 4 more")
 }
 
-// TestRecordsOfOthers has answers with more in them than was asked for.
+// TestRecordsOfOthers has answers with more records than were asked for.
 func TestRecordsOfOthers(t *testing.T) {
 	s := serve(t, onlyA(func(q *dns.Msg, _ string) [][]byte {
 		return packed(reply(q,
@@ -139,10 +141,10 @@ func TestFollowsDNS(t *testing.T) {
 	}
 	d.SetZone(t, "db 1 A 10.0.0.2\ndb 1 AAAA 2001:db8::1")
 	p.eventually(t, "10.0.0.2:5432", "[2001:db8::1]:5432")
-	p.eventuallyTold(t, "dns: 2 found, +2 -1 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 2 found, +2 -1 ~0, 0 ignored")
 }
 
-// TestServerThatGoesAndComesBack must be told of once each, and cost no backend.
+// TestServerThatGoesAndComesBack holds that a server's end and return are reported once each, and cost no backend.
 func TestServerThatGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	d := harness.StartDNS(t)
@@ -150,7 +152,7 @@ func TestServerThatGoesAndComesBack(t *testing.T) {
 	p, source := new(fakePool), &counted{Source: DNS{Name: "db.lb.test", Port: 5432, Resolver: d.Address}}
 	defer run(t, New(Options{Name: "dns", Source: source, Pool: p, Refresh: 500 * time.Millisecond}))()
 	p.eventually(t, "10.0.0.1:5432")
-	p.eventuallyTold(t, "dns: 1 found, +1 -0 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 1 found, +1 -0 ~0, 0 ignored")
 
 	d.Kill(t)
 	killed := source.times.Load()
@@ -168,7 +170,7 @@ func TestServerThatGoesAndComesBack(t *testing.T) {
 	p.eventually(t, "10.0.0.1:5432")
 
 	d.Restart(t)
-	p.eventuallyTold(t, "dns: 1 found, +0 -0 ~0, 0 ignored")
+	p.eventuallyReported(t, "dns: 1 found, +0 -0 ~0, 0 ignored")
 	d.SetZone(t, "db 1 A 10.0.0.3")
 	p.eventually(t, "10.0.0.3:5432")
 }

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// A kind is one of the closed set of reasons why a lookup found nothing.
+// A kind is one of a closed set of reasons why a lookup failed.
 type kind string
 
-// Error returns the kind in words, as a sentinel's own text.
+// Error returns the kind in words.
 func (k kind) Error() string { return "discovery: " + string(k) }
 
 // The kinds of a LookupError, for errors.Is.
@@ -20,29 +20,30 @@ const (
 	ErrNoSuchName   = kind("no such name")             // NXDOMAIN
 	ErrNoRecords    = kind("the name has no records")  // NODATA: the name exists, but has none of the type
 	ErrNoService    = kind("the service is not there") // SRV with the target "." (RFC 2782)
-	ErrServerFailed = kind("the server failed")        // SERVFAIL and whatever else is no answer
+	ErrServerFailed = kind("the server failed")        // SERVFAIL and other codes without an answer
 	ErrRefused      = kind("the server refused")       // REFUSED
-	ErrNoAnswer     = kind("no answer")                // nothing came in time, or there was no way to the server
-	ErrBadAnswer    = kind("no usable answer")         // what came was none to the question, or contradicts itself
-	ErrBadBackend   = kind("unusable backend")         // the answer has addresses or ports nothing can listen on
-	ErrOwnAddress   = kind("address of this machine")  // or of one link alone: none that the DNS may name, unless AllowLoopback
-	ErrBadName      = kind("not a domain name")        // what was to be asked for; no server was asked
-	ErrBadResolver  = kind("no usable resolver")       // what was to be asked, or where that is said
+	ErrNoAnswer     = kind("no answer")                // nothing came in time, or the server could not be reached
+	ErrBadAnswer    = kind("no usable answer")         // the reply does not answer the question, or contradicts itself
+	ErrBadBackend   = kind("unusable backend")         // the answer has addresses or ports that nothing can listen on
+	// or a link-local address; the DNS may name neither without AllowLoopback
+	ErrOwnAddress  = kind("address of this machine")
+	ErrBadName     = kind("not a domain name")  // the name to look up is invalid; no server was asked
+	ErrBadResolver = kind("no usable resolver") // the resolver, or the file that names it, is unusable
 )
 
-// A LookupError says why a lookup in the DNS has no complete answer. Its text has no port or id of ours and so is the same
-// when the reason is.
+// A LookupError says why a lookup in the DNS has no complete answer. Its text contains no port or id of ours, so that
+// the same reason has the same text.
 type LookupError struct {
 	Name   string // fully qualified, unless no server was asked
 	Type   string // "A", "AAAA", "A/AAAA" or "SRV"
-	Server string // that was asked last, "IP:PORT"; may be empty
+	Server string // the server asked last, "IP:PORT"; may be empty
 	Rcode  int    // of its answer; 0 if there was none
 	Kind   error  // one of the kinds above
 	Detail string // more in words; may be empty
 	Cause  error  // of the operating system or the library; may be nil
 }
 
-// Error says what was looked up, where, and what came of it.
+// Error says what was looked up, at which server, and with what result.
 func (e *LookupError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "look up %s of %s", e.Type, e.Name)
@@ -68,19 +69,20 @@ func (e *LookupError) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
-// empty reports whether err says that there is nothing to be found, and not that it could not be found out.
+// empty reports whether err says that the DNS has no such records, and not that the lookup failed.
 func empty(err error) bool {
 	return errors.Is(err, ErrNoSuchName) || errors.Is(err, ErrNoRecords)
 }
 
-// unreached is the error of a question that no answer came to.
+// unreached returns the error of a question without an answer.
 func unreached(err error) *LookupError {
 	return &LookupError{Kind: ErrNoAnswer, Detail: inWords(err), Cause: err}
 }
 
-// inWords is err without the addresses that package net puts into it: our own port is another one each time.
+// inWords returns the text of err without the addresses that package net adds: our own port differs each time.
 func inWords(err error) string {
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() ||
+		errors.Is(err, context.DeadlineExceeded) {
 		return "timed out"
 	}
 	if call, ok := errors.AsType[*os.SyscallError](err); ok {

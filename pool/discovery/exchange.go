@@ -12,12 +12,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// udpSize is the answer we take in one datagram; a larger one comes by TCP. It passes every link without fragments, which
-// get lost and can be forged (DNS flag day 2020).
+// udpSize is the largest answer that we accept in one datagram; larger ones come by TCP. Such a datagram passes every
+// link without fragments, which get lost and can be forged (DNS flag day 2020).
 const udpSize = 1232
 
-// ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its name
-// and server.
+// ask asks one server once, by UDP, and again by TCP if the answer did not fit. The error is a *LookupError without its
+// name and server.
 func (r resolvers) ask(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
 	r.count()
 	m, err := exchange(ctx, "udp", server, query, r.timeout)
@@ -33,11 +33,11 @@ func (r resolvers) ask(ctx context.Context, server string, query *dns.Msg) (*dns
 
 // exchange sends a query and returns the answer to it, or an error as ask does.
 //
-// It uses the library's connection and not its client: that ends at the first datagram that is no DNS message, takes the
-// answer to another question, and does not see the end of ctx.
+// It uses the library's connection and not its client. The client gives up at the first datagram that is not a DNS
+// message, accepts the answer to another question, and ignores the end of ctx.
 func exchange(ctx context.Context, network, server string, query *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
 	deadline := time.Now().Add(timeout)
-	d := net.Dialer{Deadline: deadline, KeepAlive: -1} // it does not live long enough for keepalive
+	d := net.Dialer{Deadline: deadline, KeepAlive: -1} // the connection is too short-lived for keepalive
 	c, err := d.DialContext(ctx, network, server)
 	if err != nil {
 		return nil, unreached(err)
@@ -52,15 +52,15 @@ func exchange(ctx context.Context, network, server string, query *dns.Msg, timeo
 		return nil, unreached(err)
 	}
 	m, err := receive(conn, query, network == "udp")
-	if ctx.Err() != nil { // the reason is not that we closed the connection
+	if ctx.Err() != nil { // the end of ctx is the reason, not the closed connection
 		return nil, unreached(ctx.Err())
 	}
 	return m, err
 }
 
-// receive returns the answer to query. What else arrives in datagrams is passed over: it may be forged, or late.
+// receive returns the answer to query. Other datagrams are ignored: they may be forged or late.
 func receive(conn *dns.Conn, query *dns.Msg, datagrams bool) (*dns.Msg, error) {
-	var other error // what arrived last that was not it
+	var other error // why the last other message was refused
 	for {
 		raw, err := conn.ReadMsgHeader(nil)
 		switch {
@@ -100,11 +100,11 @@ func accept(raw []byte, query *dns.Msg) (*dns.Msg, error) {
 	case len(m.Question) != 1 || !answers(m.Question[0], asked):
 		return nil, errors.New("answer to another question")
 	case m.Truncated:
-		return m, nil // cut anywhere, even within a record; it will not be read
+		return m, nil // it may be cut within a record; its records are not used
 	case parseErr != nil:
 		return nil, fmt.Errorf("not a DNS message: %w", parseErr)
 	}
-	// The library takes a message that ends before its records do, and would so drop backends.
+	// The library accepts a message with fewer records than announced, which would drop backends.
 	if announced := int(raw[6])<<8 | int(raw[7]); announced != len(m.Answer) { // ANCOUNT; RFC 1035, 4.1.1
 		return nil, fmt.Errorf("answer with %d of its %d records", len(m.Answer), announced)
 	}
@@ -116,7 +116,7 @@ func accept(raw []byte, query *dns.Msg) (*dns.Msg, error) {
 	return m, nil
 }
 
-// isFailure reports whether a message of that code says nothing of what was asked for.
+// isFailure reports whether a message with that code does not answer the question.
 func isFailure(rcode int) bool { return rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError }
 
 func answers(q, asked dns.Question) bool {

@@ -80,7 +80,7 @@ func TestForgedDatagrams(t *testing.T) {
 
 			alone := serve(t, onlyA(func(q *dns.Msg, _ string) [][]byte { return [][]byte{tt.sends(q), tt.sends(q)} }))
 			harness.Eventually(t, "the error says what came instead", func() error {
-				f, err = db.find(t.Context(), alone.resolvers().hurried())
+				f, err = db.find(t.Context(), hurried(alone.resolvers()))
 				if !errors.Is(err, ErrNoAnswer) {
 					return nil
 				}
@@ -98,7 +98,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 	silent := func(*dns.Msg, string) [][]byte { return nil }
 	t.Run("silent", func(t *testing.T) {
 		s := serve(t, silent)
-		f, err := db.find(t.Context(), s.resolvers().hurried())
+		f, err := db.find(t.Context(), hurried(s.resolvers()))
 		wantFailure(t, f, err, ErrNoAnswer, "look up A of db.test. at "+s.address+": no answer: timed out")
 	})
 	t.Run("late", func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 			}
 			return addresses10(q, network)
 		}))
-		f, err := db.find(t.Context(), s.resolvers().hurried())
+		f, err := db.find(t.Context(), hurried(s.resolvers()))
 		close(givenUp)
 		if !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("found %v, error %v; want ErrNoAnswer", f, err)
@@ -168,8 +168,10 @@ func TestAnswersThatAreFailures(t *testing.T) {
 		kind   error
 		text   string // %s is the server
 	}{
-		{"SERVFAIL", code(dns.RcodeServerFailure), ErrServerFailed, "look up A of db.test. at %s: the server failed: SERVFAIL"},
-		{"NOTIMP", code(dns.RcodeNotImplemented), ErrServerFailed, "look up A of db.test. at %s: the server failed: NOTIMP"},
+		{"SERVFAIL", code(dns.RcodeServerFailure), ErrServerFailed,
+			"look up A of db.test. at %s: the server failed: SERVFAIL"},
+		{"NOTIMP", code(dns.RcodeNotImplemented), ErrServerFailed,
+			"look up A of db.test. at %s: the server failed: NOTIMP"},
 		{"REFUSED", code(dns.RcodeRefused), ErrRefused, "look up A of db.test. at %s: the server refused: REFUSED"},
 		{"a header alone", func(q *dns.Msg, _ string) [][]byte {
 			m := packed(with(reply(q), func(m *dns.Msg) { m.Rcode = dns.RcodeRefused }))[0][:12]
@@ -221,7 +223,7 @@ func TestTheNextServer(t *testing.T) {
 	for name, first := range map[string]*server{"failing": failing, "silent": silent, "gone": gone} {
 		var f Found
 		harness.Eventually(t, name+" first", func() (err error) {
-			f, err = db.find(t.Context(), first.resolvers(good).hurried())
+			f, err = db.find(t.Context(), hurried(first.resolvers(good)))
 			return err
 		})
 		wantFound(t, f, nil, 5*time.Second, "10.0.0.1:5432")
@@ -277,7 +279,8 @@ func TestTruncated(t *testing.T) {
 	t.Run("by TCP too", func(t *testing.T) {
 		s := serve(t, onlyA(func(q *dns.Msg, _ string) [][]byte { return packed(truncated(q)) }))
 		f, err := db.find(t.Context(), s.resolvers())
-		wantFailure(t, f, err, ErrBadAnswer, "look up A of db.test. at "+s.address+": no usable answer: truncated, although by TCP")
+		wantFailure(t, f, err, ErrBadAnswer,
+			"look up A of db.test. at "+s.address+": no usable answer: truncated, although by TCP")
 	})
 	t.Run("something else by TCP", func(t *testing.T) {
 		s := serve(t, onlyA(func(q *dns.Msg, network string) [][]byte {
@@ -287,13 +290,16 @@ func TestTruncated(t *testing.T) {
 			return packed(truncated(q))
 		}))
 		f, err := db.find(t.Context(), s.resolvers())
-		wantFailure(t, f, err, ErrBadAnswer, "look up A of db.test. at "+s.address+": no usable answer: message with another id")
+		wantFailure(t, f, err, ErrBadAnswer,
+			"look up A of db.test. at "+s.address+": no usable answer: message with another id")
 	})
 	t.Run("no TCP", func(t *testing.T) {
 		address := harness.FreeAddress(t)
 		udp, err := net.ListenPacket("udp", address)
 		must(t, err)
-		s := &server{address: address, serve: onlyA(func(q *dns.Msg, _ string) [][]byte { return packed(truncated(q)) })}
+		s := &server{address: address, serve: onlyA(func(q *dns.Msg, _ string) [][]byte {
+			return packed(truncated(q))
+		})}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -317,7 +323,9 @@ func FuzzAccept(f *testing.F) {
 		reply(query),
 		with(reply(query), func(m *dns.Msg) { m.Rcode = dns.RcodeRefused }),
 		with(reply(query), func(m *dns.Msg) { m.Truncated = true }),
-		with(reply(query, "db.test. 5 SRV 1 2 3 a.test."), func(m *dns.Msg) { m.Extra = reply(query, "a.test. 5 A 10.0.0.1").Answer }),
+		with(reply(query, "db.test. 5 SRV 1 2 3 a.test."), func(m *dns.Msg) {
+			m.Extra = reply(query, "a.test. 5 A 10.0.0.1").Answer
+		}),
 	} {
 		f.Add(packed(m)[0])
 	}

@@ -71,7 +71,7 @@ func wantFailure(t testing.TB, f Found, err, kind error, text string) {
 	}
 }
 
-// A fakePool remembers what it is told. Its backends are those of one source.
+// A fakePool records its calls. Its backends are those of one source.
 type fakePool struct {
 	refuse func(specs []pool.Spec) error // nil: nothing
 
@@ -128,7 +128,8 @@ func (p *fakePool) Reconcile(source string, specs []pool.Spec, _ ...pool.Judgeme
 func (p *fakePool) NoteDiscovery(source string, found int, changed pool.Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	line := fmt.Sprintf("%s: %d found, +%d -%d ~%d, %d ignored", source, found, changed.Added, changed.Removed, changed.Changed, changed.Ignored)
+	line := fmt.Sprintf("%s: %d found, +%d -%d ~%d, %d ignored", source, found, changed.Added, changed.Removed,
+		changed.Changed, changed.Ignored)
 	if err != nil {
 		line = fmt.Sprintf("%s: -%d, %v", source, changed.Removed, err)
 	}
@@ -168,15 +169,15 @@ func (p *fakePool) eventually(t testing.TB, want ...string) {
 	})
 }
 
-// eventuallyTold waits until what the pool was told last begins so, and returns all that it was told since the last call.
-// Of sockets and files one cannot say what a slow machine lets them see in between.
-func (p *fakePool) eventuallyTold(t testing.TB, last string) []string {
+// eventuallyReported waits until the last report has this prefix, and returns all reports since the last call. With
+// sockets and files, a slow machine may see other states in between.
+func (p *fakePool) eventuallyReported(t testing.TB, last string) []string {
 	t.Helper()
 	var lines []string
-	harness.Eventually(t, "the pool is told", func() error {
+	harness.Eventually(t, "the pool gets a report", func() error {
 		lines = append(lines, p.take()...)
 		if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], last) {
-			return fmt.Errorf("it was told %q", lines)
+			return fmt.Errorf("it got %q", lines)
 		}
 		return nil
 	})

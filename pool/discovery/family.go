@@ -6,11 +6,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A Family says which addresses of a host are taken. The zero value is AnyFamily.
+// A Family says which addresses of a host are used. The zero value is AnyFamily.
 type Family uint8
 
-// The families. A host with addresses of both is two backends with AnyFamily: that two addresses are one host's, the DNS does
-// not say.
+// The families. With AnyFamily, a host with addresses of both families is two backends, since the DNS does not say that
+// two addresses belong to one host.
 const (
 	AnyFamily Family = iota
 	IPv4
@@ -30,7 +30,7 @@ func (f Family) String() string {
 	return "family(" + strconv.Itoa(int(f)) + ")"
 }
 
-// types is the types of the records that are asked for, as a LookupError has them.
+// types returns the record types that are asked for, as LookupError.Type has them.
 func (f Family) types() string {
 	switch f {
 	case IPv4:
@@ -41,7 +41,7 @@ func (f Family) types() string {
 	return "A/AAAA"
 }
 
-// questions is the same for the library.
+// questions returns the record types that are asked for, as the library has them.
 func (f Family) questions() []uint16 {
 	switch f {
 	case IPv4:

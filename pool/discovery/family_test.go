@@ -35,13 +35,17 @@ two 40 AAAA 2001:db8::2
 		noneFor string
 	}{
 		{AnyFamily, 30 * time.Second, []string{"10.0.0.1:1", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"}, 2,
-			[]string{"10.0.0.1:5432 w1 t1", "10.0.0.2:5433 w2 t1", "[2001:db8::1]:5432 w1 t1", "[2001:db8::2]:5433 w2 t1"},
-			[]string{"10.0.0.1:6432 w1 t1", "10.0.0.2:6432 w2 t1", "[2001:db8::1]:6432 w1 t1", "[2001:db8::2]:6432 w2 t1"}, ""},
+			[]string{"10.0.0.1:5432 w1 t1", "10.0.0.2:5433 w2 t1", "[2001:db8::1]:5432 w1 t1",
+				"[2001:db8::2]:5433 w2 t1"},
+			[]string{"10.0.0.1:6432 w1 t1", "10.0.0.2:6432 w2 t1", "[2001:db8::1]:6432 w1 t1",
+				"[2001:db8::2]:6432 w2 t1"}, ""},
 		{IPv4, 40 * time.Second, []string{"10.0.0.1:1", "10.0.0.2:1"}, 1,
-			[]string{"10.0.0.1:5432 w1 t1", "10.0.0.2:5433 w2 t1"}, []string{"10.0.0.1:6432 w1 t1", "10.0.0.2:6432 w2 t1"},
+			[]string{"10.0.0.1:5432 w1 t1", "10.0.0.2:5433 w2 t1"},
+			[]string{"10.0.0.1:6432 w1 t1", "10.0.0.2:6432 w2 t1"},
 			"look up A of six.lb.test.: the name has no records"},
 		{IPv6, 30 * time.Second, []string{"[2001:db8::1]:1", "[2001:db8::2]:1"}, 1,
-			[]string{"[2001:db8::1]:5432 w1 t1", "[2001:db8::2]:5433 w2 t1"}, []string{"[2001:db8::1]:6432 w1 t1", "[2001:db8::2]:6432 w2 t1"}, ""},
+			[]string{"[2001:db8::1]:5432 w1 t1", "[2001:db8::2]:5433 w2 t1"},
+			[]string{"[2001:db8::1]:6432 w1 t1", "[2001:db8::2]:6432 w2 t1"}, ""},
 	} {
 		t.Run(tt.family.String(), func(t *testing.T) {
 			f, err := DNS{Name: "pods.lb.test", Port: 1, Resolver: d.Address, Family: tt.family}.Find(t.Context())
@@ -57,13 +61,14 @@ two 40 AAAA 2001:db8::2
 			}
 			f, err = SRV{Name: "_pods._tcp.lb.test", Resolver: d.Address, Family: tt.family}.Find(t.Context())
 			wantFound(t, f, err, 40*time.Second, tt.srv...)
-			f, err = SRV{Name: "_pods._tcp.lb.test", Port: 6432, Resolver: d.Address, Family: tt.family}.Find(t.Context())
+			f, err = SRV{Name: "_pods._tcp.lb.test", Port: 6432, Resolver: d.Address,
+				Family: tt.family}.Find(t.Context())
 			wantFound(t, f, err, 40*time.Second, tt.onPort...)
 		})
 	}
 }
 
-// TestFamilyThatIsNotWanted must not cost the answer when its question fails.
+// TestFamilyThatIsNotWanted holds that a failing question for an unwanted family does no harm.
 func TestFamilyThatIsNotWanted(t *testing.T) {
 	s := serve(t, onlyA(addresses10))
 	f, err := DNS{Name: "db.test", Port: 1, Resolver: s.address, Family: IPv4}.Find(t.Context())

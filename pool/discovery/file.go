@@ -10,18 +10,18 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// MaxFileBytes is how large a file of backends may be: 10,000 of them take about 1 MiB.
+// MaxFileBytes bounds the size of a file of backends: 10,000 backends take about 1 MiB.
 const MaxFileBytes = 4 << 20
 
 // A File finds backends in a file. It is a plain value and safe for concurrent use if Parse is.
 //
-// The file is read whole at each Find and watched in between. It may be replaced by a rename, or through a symbolic link in
-// its folder as Kubernetes does for a ConfigMap. It may be written in place, too, but that can show a part of it: a file
-// is not read before it was left alone for a moment, and a writer that pauses for longer within it has to be found out by
-// Parse.
+// The file is read whole at each Find and watched in between. It may be replaced by a rename, or through a symbolic
+// link in its folder as Kubernetes does for a ConfigMap. It may also be written in place, but then a read can see a
+// part of it. So a file is read only after it has not been written to for a moment; if a writer pauses for longer,
+// Parse has to detect the incomplete file.
 type File struct {
 	Path string
-	// Parse makes backends of a file's content. Its error says what is wrong with it; it may keep data.
+	// Parse returns the backends of a file's content, or an error that says what is wrong. It may keep data.
 	Parse func(path string, data []byte) ([]pool.Spec, error)
 }
 
@@ -46,7 +46,7 @@ func (f File) settle(ctx context.Context) {
 	for ctx.Err() == nil {
 		info, err := os.Stat(f.Path)
 		if err != nil {
-			return // to read it will say why
+			return // the read will return the reason
 		}
 		age := time.Since(info.ModTime())
 		if age < 0 || age >= settleTime { // another machine's clock may have set the time

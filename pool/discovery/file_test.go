@@ -66,14 +66,16 @@ func TestFile(t *testing.T) {
 	found, err = find(func() {})
 	wantFailure(t, found, err, fs.ErrNotExist, "read backends: open "+path+": no such file or directory")
 	found, err = find(func() { write(t, path, strings.Repeat("\n", MaxFileBytes+1)) })
-	wantFailure(t, found, err, file.ErrTooLarge, "read backends: read "+path+": the file is too large: more than 4194304 bytes")
+	wantFailure(t, found, err, file.ErrTooLarge,
+		"read backends: read "+path+": the file is too large: more than 4194304 bytes")
 	for _, special := range []func(){
 		func() { must(t, os.Mkdir(path, 0o700)) },
 		func() { must(t, syscall.Mkfifo(path, 0o600)) }, // would hang here
 		func() { must(t, os.Symlink("/dev/zero", path)) },
 	} {
 		found, err = find(special)
-		if want := "read backends: read " + path + ": not a regular file"; err == nil || err.Error() != want || found.Backends != nil {
+		if want := "read backends: read " + path + ": not a regular file"; err == nil || err.Error() != want ||
+			found.Backends != nil {
 			t.Errorf("found %v, error %v; want %q", found, err, want)
 		}
 	}
@@ -98,11 +100,13 @@ func TestFileIsNamedToParse(t *testing.T) {
 	}
 }
 
-// follow starts a runner that would not read the file again by itself, and returns its pool once the first attempt is over.
+// follow starts a runner that would not read the file again by itself, and returns its pool once the first attempt is
+// over.
 func follow(t *testing.T, path string, onError OnError) *fakePool {
 	t.Helper()
 	p := new(fakePool)
-	r := New(Options{Name: "file", Source: File{Path: path, Parse: parseLines}, Pool: p, Refresh: time.Hour, OnError: onError})
+	r := New(Options{Name: "file", Source: File{Path: path, Parse: parseLines}, Pool: p, Refresh: time.Hour,
+		OnError: onError})
 	t.Cleanup(run(t, r))
 	<-r.First()
 	return p
@@ -130,17 +134,17 @@ func TestFollowsFile(t *testing.T) {
 
 	write(t, path, "10.0.0.5:1")
 	p.eventually(t, "10.0.0.5:1")
-	p.eventuallyTold(t, "file: 1 found")
+	p.eventuallyReported(t, "file: 1 found")
 
 	must(t, os.Remove(path))
-	p.eventuallyTold(t, "file: -0, read backends: open "+path+": no such file or directory")
+	p.eventuallyReported(t, "file: -0, read backends: open "+path+": no such file or directory")
 	replace(t, path, "broken")
-	p.eventuallyTold(t, `file: -0, parse backends: line 1: not an ip:port`)
+	p.eventuallyReported(t, `file: -0, parse backends: line 1: not an ip:port`)
 	if got := p.now(); got != "10.0.0.5:1" {
 		t.Errorf("the pool has %s, want what was good last", got)
 	}
 	write(t, path, "10.0.0.5:1")
-	p.eventuallyTold(t, "file: 1 found")
+	p.eventuallyReported(t, "file: 1 found")
 	write(t, path, "10.0.0.6:1")
 	p.eventually(t, "10.0.0.6:1")
 
@@ -165,7 +169,8 @@ func TestEmptiedWhenTheFileGoes(t *testing.T) {
 	p.eventually(t, "10.0.0.1:1")
 }
 
-// TestFollowsConfigMap does what Kubernetes does: the file is a link through ..data, a link to a folder that is replaced.
+// TestFollowsConfigMap does what Kubernetes does: the file is a link through ..data, a link to a folder that is
+// replaced.
 func TestFollowsConfigMap(t *testing.T) {
 	dir := t.TempDir()
 	swap := func(version, content string) {
@@ -194,7 +199,7 @@ func TestFollowsConfigMap(t *testing.T) {
 	}
 	for _, line := range p.take() {
 		if strings.Contains(line, "no such file") { // it is there at each moment
-			t.Errorf("the pool was told %q", line)
+			t.Errorf("the pool got %q", line)
 		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// checkElsewhere returns an error that names the backends on this machine's own addresses, and on link-local addresses, such as a
-// cloud's metadata service. Otherwise whoever can answer a DNS question could open services that listen for this machine alone,
-// such as the control API, to every client.
+// checkElsewhere returns an error that names the backends on this machine's own addresses, and on link-local addresses,
+// such as a cloud's metadata service. Otherwise anybody who can answer a DNS question could expose services meant for
+// this machine only, such as the control API, to every client.
 //
 // Backends from a file are not checked: its owner decides what a backend is, like the owner of the configuration.
 func checkElsewhere(backends []pool.Spec) error {
@@ -39,10 +39,10 @@ func checkElsewhere(backends []pool.Spec) error {
 	return errors.New(someOf(here) + "; allow_loopback = true allows them")
 }
 
-// isHere reports whether an address is this machine's own, or link-local.
+// isHere reports whether an address is this machine's own or link-local.
 //
-// It asks the kernel: for a destination that is its own address, or has a route of type local, the kernel chooses that same address
-// as the source. This sends nothing, and works in a service that may not read interfaces (AF_NETLINK).
+// It asks the kernel: for a destination that is its own address, or has a route of type local, the kernel chooses that
+// same address as the source. This sends nothing, and works in a service that may not read interfaces (AF_NETLINK).
 func isHere(ip netip.Addr) (bool, error) {
 	if ip.IsLoopback() || ip.IsLinkLocalUnicast() {
 		return true, nil
@@ -57,8 +57,8 @@ func isHere(ip netip.Addr) (bool, error) {
 	return ok && from.AddrPort().Addr().Unmap() == ip, nil
 }
 
-// ours returns the cause if err says that this process or machine has run out of something, and nil if it is about the address, such
-// as a missing route.
+// ours returns the cause if err says that this process or machine has run out of a resource, and nil if err is about
+// the address, such as a missing route.
 func ours(err error) error {
 	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
 		if errors.Is(err, want) {
@@ -68,7 +68,7 @@ func ours(err error) error {
 	return nil
 }
 
-// someOf lists texts, of which there may be thousands.
+// someOf lists the first few of perhaps thousands of texts.
 func someOf(texts []string) string {
 	const shown = 5
 	if len(texts) > shown {

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ownAddresses is those of this machine's interfaces.
+// ownAddresses returns the addresses of this machine's interfaces.
 func ownAddresses(t *testing.T) []netip.Addr {
 	t.Helper()
 	all, err := net.InterfaceAddrs()
@@ -41,13 +41,14 @@ func TestIsHere(t *testing.T) {
 		}
 	}
 	lack := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
-	if ours(lack) == nil || ours(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}) != nil {
-		t.Error("a want of descriptors is not told from an address without a way to it")
+	if ours(lack) == nil || ours(&net.OpError{Op: "dial",
+		Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}) != nil {
+		t.Error("a lack of descriptors is taken for an address without a route")
 	}
 }
 
-// TestOwnAddressesAreRefused holds that the DNS cannot make a backend of what listens for this machine alone, such as its control API,
-// unless the operator says so.
+// TestOwnAddressesAreRefused holds that the DNS cannot make a backend of a service for this machine only, such as the
+// control API, unless the operator allows it.
 func TestOwnAddressesAreRefused(t *testing.T) {
 	d := harness.StartDNS(t)
 	zone := `
@@ -66,20 +67,24 @@ _loop._tcp 60 SRV 0 1 9000 loop
 	}
 	d.SetZone(t, zone)
 	for _, tt := range []struct{ name, list string }{
-		{"loop", "127.0.0.1:9000"}, {"loop6", "[::1]:9000"}, {"meta", "169.254.169.254:9000"}, {"link", "[fe80::1]:9000"},
+		{"loop", "127.0.0.1:9000"}, {"loop6", "[::1]:9000"}, {"meta", "169.254.169.254:9000"},
+		{"link", "[fe80::1]:9000"},
 	} {
 		f, err := DNS{Name: tt.name + ".lb.test", Port: 9000, Resolver: d.Address}.Find(t.Context())
-		wantFailure(t, f, err, ErrOwnAddress, "look up A/AAAA of "+tt.name+".lb.test.: address of this machine: "+tt.list+"; allow_loopback = true allows them")
+		wantFailure(t, f, err, ErrOwnAddress, "look up A/AAAA of "+tt.name+".lb.test.: address of this machine: "+
+			tt.list+"; allow_loopback = true allows them")
 		f, err = DNS{Name: tt.name + ".lb.test", Port: 9000, Resolver: d.Address, AllowLoopback: true}.Find(t.Context())
 		if err != nil || len(f.Backends) == 0 {
 			t.Errorf("%s: with allow_loopback %v, error %v", tt.name, f.Backends, err)
 		}
 	}
-	if _, err := (DNS{Name: "own.lb.test", Port: 9000, Resolver: d.Address}).Find(t.Context()); !errors.Is(err, ErrOwnAddress) && !errors.Is(err, ErrNoSuchName) {
+	if _, err := (DNS{Name: "own.lb.test", Port: 9000, Resolver: d.Address}).Find(t.Context()); !errors.Is(err,
+		ErrOwnAddress) && !errors.Is(err, ErrNoSuchName) {
 		t.Errorf("an address of an interface gives %v", err)
 	}
 	f, err := SRV{Name: "_loop._tcp.lb.test", Resolver: d.Address}.Find(t.Context())
-	wantFailure(t, f, err, ErrOwnAddress, "look up SRV of _loop._tcp.lb.test.: address of this machine: 127.0.0.1:9000; allow_loopback = true allows them")
+	wantFailure(t, f, err, ErrOwnAddress,
+		"look up SRV of _loop._tcp.lb.test.: address of this machine: 127.0.0.1:9000; allow_loopback = true allows them")
 	f, err = SRV{Name: "_loop._tcp.lb.test", Resolver: d.Address, AllowLoopback: true}.Find(t.Context())
 	wantFound(t, f, err, f.TTL, "10.0.0.1:9000", "127.0.0.1:9000")
 	f, err = DNS{Name: "all.lb.test", Port: 1, Resolver: d.Address, AllowLoopback: true}.Find(t.Context())
@@ -94,5 +99,6 @@ func TestOwnAddressThatCameWithTheAnswer(t *testing.T) {
 		}))
 	})
 	f, err := SRV{Name: "_db._tcp.test", Resolver: s.address}.Find(t.Context())
-	wantFailure(t, f, err, ErrOwnAddress, "look up SRV of _db._tcp.test.: address of this machine: 127.0.0.1:9000, [::1]:9000; allow_loopback = true allows them")
+	wantFailure(t, f, err, ErrOwnAddress,
+		"look up SRV of _db._tcp.test.: address of this machine: 127.0.0.1:9000, [::1]:9000; allow_loopback = true allows them")
 }

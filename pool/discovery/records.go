@@ -7,15 +7,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// records are what an answer has of one type for one name, behind all aliases. They are immutable.
+// records has the records of one type that an answer has for one name, with aliases followed. It is immutable.
 type records struct {
 	name  string   // asked for
 	found []dns.RR // at least one, all of the type asked for
-	extra []dns.RR // what the server thought we would ask for next
+	extra []dns.RR // records that the server expects us to ask for next
 	ttl   uint32   // seconds; the least of the records and of the aliases that lead to them
 }
 
-// lookup asks for the records of a name. Without any, it is a *LookupError of the kind ErrNoSuchName or ErrNoRecords.
+// lookup asks for the records of a name. If there are none, the error is a *LookupError of the kind ErrNoSuchName or
+// ErrNoRecords.
 func (r resolvers) lookup(ctx context.Context, name string, qtype uint16) (records, error) {
 	m, err := r.query(ctx, name, qtype)
 	if err != nil {
@@ -29,7 +30,7 @@ func (r resolvers) lookup(ctx context.Context, name string, qtype uint16) (recor
 	return found, nil
 }
 
-// recordsOf takes from an answer what belongs to name. The error lacks its name.
+// recordsOf returns the records of an answer that belong to name. The error lacks its name.
 func recordsOf(m *dns.Msg, name string, qtype uint16) (records, *LookupError) {
 	owner, ttl, ok := followAliases(m.Answer, name)
 	switch {
@@ -46,7 +47,7 @@ func recordsOf(m *dns.Msg, name string, qtype uint16) (records, *LookupError) {
 	return r, nil
 }
 
-// ofOwner takes from rrs those of one owner and type.
+// ofOwner returns the records in rrs of one owner and type.
 func ofOwner(rrs []dns.RR, owner string, qtype uint16) records {
 	r := records{name: owner, ttl: maxTTL}
 	for _, rr := range rrs {
@@ -58,8 +59,8 @@ func ofOwner(rrs []dns.RR, owner string, qtype uint16) records {
 	return r
 }
 
-// followAliases returns the name at the end of the CNAME records from name on, and the least of their TTLs. It is not ok if
-// there is no end.
+// followAliases returns the name at the end of the CNAME records from name on, and the least of their TTLs. ok is false
+// if the aliases form a loop.
 func followAliases(answer []dns.RR, name string) (owner string, ttl uint32, ok bool) {
 	aliases := make(map[string]*dns.CNAME)
 	for _, rr := range answer {
@@ -88,7 +89,7 @@ func behindAlias(name, owner string) string {
 
 const maxTTL = 1<<31 - 1 // RFC 2181, 8
 
-// seconds is a record's TTL.
+// seconds returns a record's TTL.
 func seconds(h *dns.RR_Header) uint32 {
 	if h.Ttl > maxTTL {
 		return 0 // RFC 2181, 8

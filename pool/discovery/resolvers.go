@@ -31,8 +31,8 @@ const (
 	maxSearched       = 6 // domains of the search list
 )
 
-// How a resolver given by the operator is asked. It is taken for near, unlike those for whom resolv.conf(5) has 5 s and two
-// attempts, so that a lost packet costs little.
+// How a resolver given by the operator is asked. It is taken for near, unlike those for whom resolv.conf(5) has 5 s and
+// two attempts, so that a lost packet costs little.
 const (
 	givenTimeout  = 2 * time.Second
 	givenAttempts = 3
@@ -54,7 +54,7 @@ func (r resolvers) count() {
 	}
 }
 
-// asked is how many questions were put to the servers.
+// asked returns how many questions were sent to the servers.
 func (r resolvers) asked() int {
 	if r.questions == nil {
 		return 0
@@ -62,7 +62,7 @@ func (r resolvers) asked() int {
 	return int(r.questions.Load())
 }
 
-// newResolvers is the one at given, which searches no domains, or if that is empty those of the system.
+// newResolvers returns the resolver at given, without search domains, or the system's if given is empty.
 func newResolvers(given string) (resolvers, error) {
 	if given == "" {
 		return systemResolvers(resolvConf)
@@ -71,12 +71,15 @@ func newResolvers(given string) (resolvers, error) {
 		return resolvers{}, err
 	}
 	absolute := func(name string) []string { return []string{dns.Fqdn(name)} }
-	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute, questions: new(atomic.Int64)}, nil
+	return resolvers{servers: []string{given}, timeout: givenTimeout, attempts: givenAttempts, names: absolute,
+		questions: new(atomic.Int64)}, nil
 }
 
-// systemResolvers are those of a resolv.conf(5). Without the file, or a server in it, it is the one of this machine.
+// systemResolvers returns the resolvers of a resolv.conf(5). Without the file, or without a server in it, that is the
+// server on this machine.
 func systemResolvers(path string) (resolvers, error) {
-	text, err := file.Read(path, maxResolvConfBytes) // not dns.ClientConfigFromFile, which takes what it cannot read for the end
+	// not dns.ClientConfigFromFile, which takes a read error for the end of the file
+	text, err := file.Read(path, maxResolvConfBytes)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return resolvers{}, err
 	}
@@ -105,15 +108,16 @@ func systemResolvers(path string) (resolvers, error) {
 	return r, nil
 }
 
-// search calls lookup for the names that name may stand for, until one of them is not empty or cannot be looked up: to go
-// on then might find another's backends. When all are empty, the error is that of the first that exists, or of the first.
+// search calls lookup for the names that name may stand for, until one has records or cannot be looked up: going on
+// after a failure might find the backends of another name. If all are empty, the error is that of the first name that
+// exists, or of the first.
 func search[T any](r resolvers, name, qtype string, lookup func(name string) (T, error)) (T, error) {
 	var nothing T
 	var first error
 	for _, n := range r.names(name) {
 		n, err := canonical(n)
 		if err != nil {
-			continue // too long with this domain behind it, or no name at all
+			continue // too long with this domain appended, or not a domain name
 		}
 		found, err := lookup(n)
 		if err == nil || !empty(err) {
@@ -129,7 +133,7 @@ func search[T any](r resolvers, name, qtype string, lookup func(name string) (T,
 	return nothing, first
 }
 
-// canonical returns a name as the library writes those that it reads, so that the two can be compared.
+// canonical returns a name in the form that the library uses for names in messages, so that they can be compared.
 func canonical(name string) (string, error) {
 	if _, ok := dns.IsDomainName(name); !ok || strings.TrimSuffix(name, ".") == "" {
 		return "", ErrBadName
@@ -142,7 +146,7 @@ func canonical(name string) (string, error) {
 	return name, err
 }
 
-// maxNameBytes is the length of a name in a message (RFC 1035, 3.1).
+// maxNameBytes is the longest name in a message (RFC 1035, 3.1).
 const maxNameBytes = 255
 
 // query asks for the records of one name and type. The answer says that they exist or that they do not; everything else
@@ -168,17 +172,18 @@ func (r resolvers) query(ctx context.Context, name string, qtype uint16) (*dns.M
 	return nil, last
 }
 
-// question makes a query of its own id.
+// question returns a query with a random id.
 func question(name string, qtype uint16) *dns.Msg {
 	return new(dns.Msg).SetQuestion(name, qtype).SetEdns0(udpSize, false)
 }
 
-// failure is the error of an answer that does not say whether there are records.
+// failure returns the error of an answer that does not say whether there are records.
 func failure(m *dns.Msg) error {
 	switch m.Rcode {
 	case dns.RcodeSuccess:
 		if len(m.Answer) == 0 && !m.Authoritative && !m.RecursionAvailable {
-			return &LookupError{Kind: ErrServerFailed, Detail: "it knows nothing of the name and asks nobody"} // a referral
+			// a referral
+			return &LookupError{Kind: ErrServerFailed, Detail: "it knows nothing of the name and asks nobody"}
 		}
 		return nil
 	case dns.RcodeNameError:

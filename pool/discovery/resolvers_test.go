@@ -37,8 +37,10 @@ func TestSystemResolvers(t *testing.T) {
 			must(t, os.WriteFile(path, []byte(tt.conf), 0o600))
 			r, err := systemResolvers(path)
 			must(t, err)
-			if got := strings.Join(r.servers, " "); got != tt.servers || r.timeout != tt.timeout || r.attempts != tt.attempts {
-				t.Errorf("servers %s, timeout %v, %d attempts; want %s, %v, %d", got, r.timeout, r.attempts, tt.servers, tt.timeout, tt.attempts)
+			if got := strings.Join(r.servers, " "); got != tt.servers || r.timeout != tt.timeout ||
+				r.attempts != tt.attempts {
+				t.Errorf("servers %s, timeout %v, %d attempts; want %s, %v, %d", got, r.timeout, r.attempts, tt.servers,
+					tt.timeout, tt.attempts)
 			}
 			if got := strings.Join(r.names("db"), " "); got != tt.names {
 				t.Errorf("names are %s, want %s", got, tt.names)
@@ -64,11 +66,13 @@ func TestNoResolvConf(t *testing.T) {
 func TestGivenResolver(t *testing.T) {
 	r, err := newResolvers("[::1]:5353")
 	must(t, err)
-	if !slices.Equal(r.servers, []string{"[::1]:5353"}) || !slices.Equal(r.names("db.internal"), []string{"db.internal."}) {
+	if !slices.Equal(r.servers, []string{"[::1]:5353"}) || !slices.Equal(r.names("db.internal"),
+		[]string{"db.internal."}) {
 		t.Errorf("servers are %v, names %v", r.servers, r.names("db.internal"))
 	}
 	f, err := DNS{Name: "db.internal", Resolver: "localhost:53"}.Find(t.Context())
-	if text := `look up A/AAAA of db.internal: no usable resolver: `; !errors.Is(err, ErrBadResolver) || !strings.HasPrefix(err.Error(), text) {
+	if text := `look up A/AAAA of db.internal: no usable resolver: `; !errors.Is(err, ErrBadResolver) ||
+		!strings.HasPrefix(err.Error(), text) {
 		t.Errorf("found %v, error %v; want ErrBadResolver", f, err)
 	}
 	if _, err := (SRV{Name: "db.internal", Resolver: "10.0.0.1"}).Find(t.Context()); !errors.Is(err, ErrBadResolver) {

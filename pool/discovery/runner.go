@@ -13,29 +13,29 @@ import (
 )
 
 const (
-	// defaultRefresh is that of the reference configuration.
+	// defaultRefresh is the default of the configuration.
 	defaultRefresh = 30 * time.Second
 	// firstRetry is the pause after a first failure. A server that restarts is back within seconds, and one question a
 	// second harms nobody.
 	firstRetry = time.Second
-	// lastRetry is how long the pause may grow, doubled with each failure, unless the refresh is shorter. Where answers hold
-	// for hours, an outage of minutes must not be made one of hours.
+	// lastRetry bounds the pause after failures, which doubles with each one; a shorter refresh bounds it too. If
+	// answers are valid for hours, an outage of minutes must not become one of hours.
 	lastRetry = 30 * time.Second
-	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not ask together for
-	// ever. It never shortens one: before its TTL has run out, a cache would give the old answer again.
+	// jitterShare lengthens each pause by up to a tenth, so that a fleet that started together does not always ask
+	// together. It never shortens a pause: before the TTL has run out, a cache would give the old answer again.
 	jitterShare = 0.1
-	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The default
-	// of resolv.conf(5) with three dead servers takes 30 s for one name.
+	// findTimeout bounds one Find, whatever timeouts a resolv.conf has and however many targets an SRV record. The
+	// default of resolv.conf(5) with three dead servers takes 30 s for one name.
 	findTimeout = time.Minute
-	// maxQuestions is how many questions a second a source may come to in the long run: a record of a thousand targets with a
-	// TTL of a second would be two thousand every second, for ever.
+	// maxQuestions bounds the questions a second of one source in the long run. Otherwise a thousand targets with a TTL
+	// of a second would cause two thousand every second.
 	maxQuestions = 100
-	// watchRetry is how often a source that cannot be watched is asked, and whether it can be now: the folder of a file may
-	// come late, or the kernel have no watches left. For a local file both cost next to nothing.
+	// watchRetry is how often a source that cannot be watched is asked, and watching is tried again: the folder of a
+	// file may appear later, or the kernel may have no watches left. For a local file both cost next to nothing.
 	watchRetry = 2 * time.Second
 )
 
-// OnError says what becomes of a pool's backends when their source gives no answer. The zero value is Keep.
+// OnError says what happens to a pool's backends when their source gives no answer. The zero value is Keep.
 type OnError uint8
 
 // What to do on an error.
@@ -57,9 +57,9 @@ func (o OnError) String() string {
 
 // A Pool is what a Runner changes and reports to; a *pool.Pool is one.
 type Pool interface {
-	// Reconcile makes the backends that came from source those of specs, or on an error changes nothing.
+	// Reconcile replaces the backends of source with those of specs, or changes nothing on an error.
 	Reconcile(source string, specs []pool.Spec, known ...pool.Judgement) (pool.Reconciled, error)
-	// NoteDiscovery is told of what an observer would want to know.
+	// NoteDiscovery reports the result of an attempt to the pool's observers.
 	NoteDiscovery(source string, found int, changed pool.Reconciled, err error)
 }
 
@@ -70,32 +70,31 @@ type Options struct {
 	Pool    Pool          // required
 	Refresh time.Duration // from one question to the next, unless the answer's TTL is shorter; 0 = 30 s
 	OnError OnError
-	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by Run alone.
+	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. Only Run calls it.
 	Random func() float64
 }
 
-// A Runner asks a source again and again and makes its answers a pool's backends.
-// First may be called from any goroutine; Run is called once. The zero value is of no use, see New.
+// A Runner asks a source periodically and applies its answers to a pool. First may be called from any goroutine; Run is
+// called once. The zero value is of no use, see New.
 //
-// An answer that equals the one in effect is not applied again, so that what an operator changed at run time stays until
-// the source says something new; the exception is one with backends that the pool had from elsewhere, which may be gone
-// from there.
+// An answer that equals the one in effect is not applied again, unless some of its backends were ignored because
+// another source had them, which may have changed.
 //
-// The pool is told of every answer that changed something, of the first one, and of each change between answers and
-// errors or from one error's text to another; it is not told of the same error or answer again.
+// It reports to the pool the first answer, every answer that changed something, and each change between answers and
+// errors or from one error's text to another. It does not report the same error or answer again.
 type Runner struct {
 	// set once, then read-only
 	o     Options
 	first chan struct{} // closed by Run
-	wake  chan struct{} // has room for one; nobody closes it
+	wake  chan struct{} // holds one signal; never closed
 
 	ran atomic.Bool
 
 	// only the goroutine of Run uses the fields below
 	applied  bool        // there is an answer in effect
 	inEffect []pool.Spec // its backends
-	ignored  int         // of these, had by the pool from elsewhere
-	working  bool        // the last attempt was good
+	ignored  int         // how many of these the pool ignored because another source has them
+	working  bool        // the last attempt succeeded
 	failures int         // in a row, up to now
 	failure  string      // text of the last one, as reported
 }
@@ -111,12 +110,12 @@ func New(o Options) *Runner {
 	return &Runner{o: o, first: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
-// First is closed once the first attempt is over, good or failed, and reported; at the latest when Run returns. A start
-// that waits for it serves with what the source has, if it has anything.
+// First returns a channel that is closed once the first attempt is over and reported, at the latest when Run returns. A
+// start that waits for it has the source's backends if that attempt succeeded.
 func (r *Runner) First() <-chan struct{} { return r.first }
 
-// Run asks and applies until ctx is done, and returns nil when everything it started has ended. The backends stay in the
-// pool. A second Run returns ErrRan.
+// Run asks and applies until ctx is done, and returns nil when everything it started has ended. The backends stay in
+// the pool. A second Run returns ErrRan.
 func (r *Runner) Run(ctx context.Context) error {
 	if !r.ran.CompareAndSwap(false, true) {
 		return ErrRan
@@ -144,12 +143,13 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch has the source asked after each change that it sees, and every few seconds while it cannot watch.
+// watch makes Run ask the source after each change, and every few seconds while the source cannot be watched.
 func (r *Runner) watch(ctx context.Context, w watcher) {
-	retry := time.NewTicker(watchRetry) // which after a long watch has a tick ready
+	retry := time.NewTicker(watchRetry) // after a long watch a tick is ready
 	defer retry.Stop()
 	for ctx.Err() == nil {
-		// Why it cannot watch is no more than a delay: if the cause keeps the file from being read as well, Find says so.
+		// The error is not reported, since it only causes a delay. If the file cannot be read either, Find returns that
+		// error.
 		_ = w.Watch(ctx, r.askSoon)
 		select {
 		case <-ctx.Done():
@@ -171,7 +171,7 @@ func (r *Runner) askSoon() {
 func (r *Runner) ask(ctx context.Context) time.Duration {
 	found, err := r.find(ctx)
 	if ctx.Err() != nil {
-		return 0 // whatever it is that was found, it is over
+		return 0 // the run is over, so the result no longer matters
 	}
 	if err == nil {
 		err = r.succeed(found.Backends)
@@ -196,7 +196,7 @@ func (r *Runner) find(ctx context.Context) (Found, error) {
 	return found, err
 }
 
-// succeed applies an answer, and reports it if it is news. On an error it did neither.
+// succeed applies an answer, and reports it if it is news. On an error it has done neither.
 func (r *Runner) succeed(backends []pool.Spec) error {
 	changed := pool.Reconciled{Ignored: r.ignored}
 	if !r.applied || r.ignored > 0 || !slices.Equal(backends, r.inEffect) {
@@ -213,11 +213,11 @@ func (r *Runner) succeed(backends []pool.Spec) error {
 	return nil
 }
 
-// fail does what is to be done on an error, reports it if it is news, and returns the pause after it.
+// fail handles an error as OnError says, reports it if it is news, and returns the pause after it.
 func (r *Runner) fail(err error) time.Duration {
 	var changed pool.Reconciled
 	if r.o.OnError == Empty {
-		// That the pool will not part with backends is less news than err, which is why it should.
+		// An error of Reconcile would matter less than err, which is the reason for the call.
 		changed, _ = r.o.Pool.Reconcile(r.o.Name, nil)
 		r.applied, r.inEffect, r.ignored = false, nil, 0
 	}

@@ -50,7 +50,7 @@ type watched struct {
 // Watch implements watcher.
 func (w *watched) Watch(ctx context.Context, changed func()) error { return w.watch(ctx, changed) }
 
-// answers is a script of these answers, the last one again and again.
+// answering returns a script of these answers; the last one repeats.
 func answering(steps ...any) *script {
 	return &script{find: func(_ context.Context, n int) (Found, error) {
 		switch step := steps[min(n, len(steps)-1)].(type) {
@@ -70,7 +70,7 @@ func noJitter() float64 { return 0 }
 func wantLines(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("the pool was told %q, want %q", got, want)
+		t.Errorf("the pool got %q, want %q", got, want)
 	}
 }
 
@@ -95,21 +95,29 @@ func TestPauses(t *testing.T) {
 		{"the usual refresh", 0, 0, []any{up}, 65 * time.Second, []float64{0, 30, 60}},
 		{"a shorter TTL", 10 * time.Second, 0, []any{found(4 * time.Second)}, 10 * time.Second, []float64{0, 4, 8}},
 		{"a longer TTL", 10 * time.Second, 0, []any{found(time.Hour)}, 25 * time.Second, []float64{0, 10, 20}},
-		{"another TTL each time", time.Minute, 0, []any{found(2 * time.Second), found(5 * time.Second)}, 10 * time.Second, []float64{0, 2, 7}},
+		{"another TTL each time", time.Minute, 0, []any{found(2 * time.Second), found(5 * time.Second)},
+			10 * time.Second, []float64{0, 2, 7}},
 		{"a TTL of almost nothing", time.Minute, 0, []any{found(1)}, 3500 * time.Millisecond, []float64{0, 1, 2, 3}},
-		{"a refresh below the least TTL", 500 * time.Millisecond, 0, []any{found(1)}, 1200 * time.Millisecond, []float64{0, 0.5, 1}},
-		{"the most jitter", 10 * time.Second, 1, []any{found(5 * time.Second)}, 12 * time.Second, []float64{0, 5.5, 11}},
+		{"a refresh below the least TTL", 500 * time.Millisecond, 0, []any{found(1)}, 1200 * time.Millisecond,
+			[]float64{0, 0.5, 1}},
+		{"the most jitter", 10 * time.Second, 1, []any{found(5 * time.Second)}, 12 * time.Second,
+			[]float64{0, 5.5, 11}},
 		{"errors", 10 * time.Second, 0, []any{down}, 40 * time.Second, []float64{0, 1, 3, 7, 15, 25, 35}},
-		{"errors beside a refresh of an hour", time.Hour, 0, []any{down}, 100 * time.Second, []float64{0, 1, 3, 7, 15, 31, 61, 91}},
+		{"errors beside a refresh of an hour", time.Hour, 0, []any{down}, 100 * time.Second,
+			[]float64{0, 1, 3, 7, 15, 31, 61, 91}},
 		{"errors, the most jitter", 10 * time.Second, 1, []any{down}, 8 * time.Second, []float64{0, 1.1, 3.3, 7.7}},
-		{"a refresh below the first retry", 300 * time.Millisecond, 0, []any{down}, time.Second, []float64{0, 0.3, 0.6, 0.9}},
-		{"errors and answers in turn", 10 * time.Second, 0, []any{down, down, up, down, up}, 30 * time.Second, []float64{0, 1, 3, 13, 14, 24}},
+		{"a refresh below the first retry", 300 * time.Millisecond, 0, []any{down}, time.Second,
+			[]float64{0, 0.3, 0.6, 0.9}},
+		{"errors and answers in turn", 10 * time.Second, 0, []any{down, down, up, down, up}, 30 * time.Second,
+			[]float64{0, 1, 3, 13, 14, 24}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				source, start := answering(tt.steps...), time.Now()
 				stop := run(t, New(Options{
-					Source: source, Pool: new(fakePool), Refresh: tt.refresh, Random: func() float64 { return tt.random },
+					Source: source, Pool: new(fakePool), Refresh: tt.refresh, Random: func() float64 {
+						return tt.random
+					},
 				}))
 				later(tt.until)
 				stop()
@@ -139,7 +147,7 @@ func TestPausesDiffer(t *testing.T) {
 	})
 }
 
-// TestReports has a step each second and says what the pool is told at each.
+// TestReports makes a step each second and holds the report of each.
 func TestReports(t *testing.T) {
 	one, two := backends("10.0.0.1:1"), backends("10.0.0.1:1", "10.0.0.2:1")
 	heavy := backends("10.0.0.1:1", "10.0.0.2:1")
@@ -147,9 +155,9 @@ func TestReports(t *testing.T) {
 	down, lost := errors.New("down"), errors.New("lost")
 	refused := backends("10.0.0.9:1")
 	type step struct {
-		does any
-		told string // "" = nothing
-		has  string
+		does   any
+		report string // "" = nothing
+		has    string
 	}
 	for _, tt := range []struct {
 		name    string
@@ -227,16 +235,17 @@ func TestReports(t *testing.T) {
 					return nil
 				}
 				defer run(t, New(Options{
-					Name: "x", Source: answering(steps...), Pool: p, Refresh: time.Second, OnError: tt.onError, Random: noJitter,
+					Name: "x", Source: answering(steps...), Pool: p, Refresh: time.Second, OnError: tt.onError,
+					Random: noJitter,
 				}))()
 				for i, s := range tt.steps {
 					synctest.Wait()
 					var want []string
-					if s.told != "" {
-						want = []string{s.told}
+					if s.report != "" {
+						want = []string{s.report}
 					}
 					if got := p.take(); !slices.Equal(got, want) {
-						t.Errorf("after step %d the pool was told %q, want %q", i, got, want)
+						t.Errorf("after step %d the pool got %q, want %q", i, got, want)
 					}
 					if got := p.now(); got != s.has {
 						t.Errorf("after step %d the pool has %q, want %q", i, got, s.has)
@@ -248,12 +257,14 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// TestWhatIsInEffectIsNotAppliedAgain lets an operator's changes at run time stay until the source says something new.
+// TestWhatIsInEffectIsNotAppliedAgain holds that an operator's run-time changes stay until the source changes its
+// answer.
 func TestWhatIsInEffectIsNotAppliedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, down := backends("10.0.0.1:1"), errors.New("down")
 		p := new(fakePool)
-		defer run(t, New(Options{Source: answering(one, one, down, one, one), Pool: p, Refresh: time.Second, Random: noJitter}))()
+		defer run(t, New(Options{Source: answering(one, one, down, one, one), Pool: p, Refresh: time.Second,
+			Random: noJitter}))()
 		later(10 * time.Second)
 		if n := p.reconciles(); n != 1 {
 			t.Errorf("the answer was applied %d times, want once", n)
@@ -261,12 +272,14 @@ func TestWhatIsInEffectIsNotAppliedAgain(t *testing.T) {
 	})
 }
 
-// TestABackendFromElsewhereThatGoes must come back from the source, although the source says nothing new.
+// TestABackendFromElsewhereThatGoes holds that a backend which another source drops comes back, although the answer has
+// not changed.
 func TestABackendFromElsewhereThatGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(fakePool)
 		p.static = map[string]bool{"10.0.0.1:1": true}
-		defer run(t, New(Options{Name: "x", Source: answering(backends("10.0.0.1:1")), Pool: p, Refresh: time.Second, Random: noJitter}))()
+		defer run(t, New(Options{Name: "x", Source: answering(backends("10.0.0.1:1")), Pool: p, Refresh: time.Second,
+			Random: noJitter}))()
 		later(1500 * time.Millisecond)
 		wantLines(t, p.take(), "x: 1 found, +0 -0 ~0, 1 ignored")
 		p.mu.Lock()
@@ -279,9 +292,9 @@ func TestABackendFromElsewhereThatGoes(t *testing.T) {
 
 func TestFirst(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		does any
-		told string
+		name   string
+		does   any
+		report string
 	}{
 		{"good", backends("10.0.0.1:1"), "x: 1 found, +1 -0 ~0, 0 ignored"},
 		{"failed", errors.New("down"), "x: -0, down"},
@@ -300,7 +313,7 @@ func TestFirst(t *testing.T) {
 				if took := time.Since(start); took != 3*time.Second {
 					t.Errorf("the first attempt was over after %v, want 3s", took)
 				}
-				wantLines(t, p.take(), tt.told) // it is in effect by then
+				wantLines(t, p.take(), tt.report) // it is in effect by then
 			})
 		})
 	}
@@ -312,15 +325,18 @@ func TestEndWhileAsking(t *testing.T) {
 		end  func(ctx context.Context) (Found, error)
 	}{
 		{"with an error", func(ctx context.Context) (Found, error) { return Found{}, ctx.Err() }},
-		{"with an answer", func(context.Context) (Found, error) { return Found{Backends: backends("10.0.0.1:1")}, nil }},
+		{"with an answer", func(context.Context) (Found, error) {
+			return Found{Backends: backends("10.0.0.1:1")}, nil
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := new(fakePool)
-				r := New(Options{Pool: p, OnError: Empty, Source: &script{find: func(ctx context.Context, _ int) (Found, error) {
-					<-ctx.Done()
-					return tt.end(ctx)
-				}}})
+				r := New(Options{Pool: p, OnError: Empty,
+					Source: &script{find: func(ctx context.Context, _ int) (Found, error) {
+						<-ctx.Done()
+						return tt.end(ctx)
+					}}})
 				stop := run(t, r)
 				later(time.Second)
 				select {
@@ -331,7 +347,7 @@ func TestEndWhileAsking(t *testing.T) {
 				stop()
 				<-r.First() // whoever waits for it must not wait for ever
 				if lines, n := p.take(), p.reconciles(); lines != nil || n != 0 {
-					t.Errorf("the end was told as %q and applied %d times, want neither", lines, n)
+					t.Errorf("the end was reported as %q and applied %d times, want neither", lines, n)
 				}
 			})
 		})

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A server answers questions as badly as its function says. It listens for UDP and TCP on one port and is closed with the test.
+// A server answers questions as badly as its function says. It listens for UDP and TCP on one port and is closed with
+// the test.
 type server struct {
 	address string
 	serve   func(q *dns.Msg, network string) [][]byte // the messages to send, in order
@@ -94,7 +95,7 @@ func (s *server) questions() []string {
 	return asked
 }
 
-// resolvers asks the server, and the others after it, once each and with much patience.
+// resolvers returns resolvers that ask the server and then the others, once each, with a long timeout.
 func (s *server) resolvers(others ...*server) resolvers {
 	r := resolvers{
 		servers: []string{s.address}, timeout: harness.Patience, attempts: 1,
@@ -106,13 +107,13 @@ func (s *server) resolvers(others ...*server) resolvers {
 	return r
 }
 
-// hurried asks without patience. A machine under load may miss an answer then.
-func (r resolvers) hurried() resolvers {
+// hurried returns r with a short timeout. On a machine under load it may miss an answer.
+func hurried(r resolvers) resolvers {
 	r.timeout = 100 * time.Millisecond
 	return r
 }
 
-// reply is a good answer with these records, in the form of a zone file.
+// reply returns a good answer with these records, in the form of a zone file.
 func reply(q *dns.Msg, records ...string) *dns.Msg {
 	m := new(dns.Msg).SetReply(q)
 	m.Compress, m.RecursionAvailable = true, true
@@ -143,7 +144,7 @@ func with(m *dns.Msg, change func(m *dns.Msg)) *dns.Msg {
 	return m
 }
 
-// onlyA answers questions of type A with what f says, and says that there are no others.
+// onlyA answers questions of type A by f, and others with NODATA.
 func onlyA(f func(q *dns.Msg, network string) [][]byte) func(q *dns.Msg, network string) [][]byte {
 	return func(q *dns.Msg, network string) [][]byte {
 		if q.Question[0].Qtype != dns.TypeA {

@@ -15,38 +15,40 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The limits of the questions that one SRV answer can cause.
+// Limits of the questions that one SRV answer can cause.
 const (
-	// maxTargets is how many targets an answer may have. Each costs two questions, or one; a service of a thousand hosts is
+	// maxTargets bounds the targets of an answer. Each costs one or two questions. A service of a thousand hosts is
 	// large, and a message has room for more than two thousand.
 	maxTargets = 1000
-	// targetConcurrency is how many targets are looked up at once: a resolver answers hundreds in a round trip, but need not
-	// be sent them in one burst.
+	// targetConcurrency is how many targets are looked up at once: a resolver can answer hundreds in a round trip, but
+	// should not get them in one burst.
 	targetConcurrency = 16
-	// targetPause is the least time from one of them to the next, once so many are under way: 1,000 questions a second.
+	// targetPause is the least time between the starts of two lookups once so many are running; it allows 1,000
+	// questions a second.
 	targetPause = 2 * time.Millisecond
 )
 
-// SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain value
-// and safe for concurrent use.
+// SRV finds backends in the SRV records of a name (RFC 2782); a backend's id is its address and port. It is a plain
+// value and safe for concurrent use.
 //
-// The priority of a record is the tier of its backends. Weights count among the records of one priority, as they do there:
-// they are taken as they are when none is above 256, and else made smaller in proportion, 256 the largest. A record of
-// weight 0 is one that should be chosen seldom, and gets 1. Each address of a target gets the whole weight. An address and
-// port that is found twice is taken with the lower priority, and within one with the larger weight.
+// The priority of a record is the tier of its backends. Weights are relative to the other records of the same priority.
+// They are used as they are if none is above 256, and else scaled so that the largest is 256. A record of weight 0
+// should be chosen seldom, and gets weight 1. Each address of a target gets the whole weight. If an address and port is
+// found twice, the lower priority wins, and within a priority the larger weight.
 //
-// If one target cannot be looked up, there is no answer: its backends may be well.
+// If one target cannot be looked up, the whole answer is an error, since its backends may work.
 type SRV struct {
 	Name     string // of the records: "_postgresql._tcp.example.com"
-	Port     uint16 // of all backends, in place of the records'; 0 = theirs
-	Resolver string // "IP:PORT", which is asked for Name as it is; "" = the servers and domains of /etc/resolv.conf
+	Port     uint16 // of all backends; 0 = those of the records
+	Resolver string // "IP:PORT", asked for exactly Name; "" = the servers and search domains of /etc/resolv.conf
 	Family   Family // of the targets' addresses
-	// AllowLoopback takes addresses of this machine and of one link, too. Without it, an answer with one is none.
+	// AllowLoopback accepts addresses of this machine and link-local ones. Without it, an answer with such an address
+	// is an error.
 	AllowLoopback bool
 }
 
-// Find asks for the records of the name, and for the addresses of the targets that did not come with them. Its errors wrap
-// *LookupError or ErrTooMany.
+// Find asks for the records of the name, and for those addresses of the targets that the answer does not include. Its
+// errors wrap *LookupError or ErrTooMany.
 func (s SRV) Find(ctx context.Context) (Found, error) {
 	r, err := newResolvers(s.Resolver)
 	if err != nil {
@@ -88,7 +90,7 @@ func (s SRV) find(ctx context.Context, r resolvers) (Found, error) {
 	return Found{Backends: backends, TTL: lifetime(ttl), Asked: r.asked()}, nil
 }
 
-// A service is one SRV record with its weight as a backend's.
+// A service is one SRV record, with its weight scaled to that of a backend.
 type service struct {
 	target string // lower case
 	port   uint16
@@ -96,7 +98,7 @@ type service struct {
 	weight uint32 // 1 to 256
 }
 
-// servicesOf returns what SRV records offer: nothing for the target ".".
+// servicesOf returns the services of SRV records; none for the target ".".
 func servicesOf(rrs []dns.RR) []service {
 	largest := make(map[uint16]uint16) // weight, by priority
 	for _, rr := range rrs {
@@ -116,7 +118,7 @@ func servicesOf(rrs []dns.RR) []service {
 	return services
 }
 
-// scale makes a weight of 0 to largest one of 1 to 256.
+// scale maps a weight from 0 to largest to one from 1 to 256.
 func scale(weight, largest uint16) uint32 {
 	w := uint32(weight)
 	if l := uint32(largest); l > pool.MaxWeight {
@@ -125,8 +127,10 @@ func scale(weight, largest uint16) uint32 {
 	return max(w, 1)
 }
 
-// targets returns the addresses of all targets, which it looks for among extra before it asks.
-func (r resolvers) targets(ctx context.Context, services []service, f Family, extra []dns.RR) (map[string]addresses, error) {
+// targets returns the addresses of all targets. It uses those among extra and asks for the others.
+func (r resolvers) targets(
+	ctx context.Context, services []service, f Family, extra []dns.RR,
+) (map[string]addresses, error) {
 	known := make(map[string][]dns.RR)
 	for _, rr := range extra {
 		owner := strings.ToLower(rr.Header().Name)
@@ -144,16 +148,17 @@ func (r resolvers) targets(ctx context.Context, services []service, f Family, ex
 	return inTurn(names, func(name string) (addresses, error) { return r.addresses(ctx, name, f, known[name]) })
 }
 
-// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an answer with
-// a thousand unknown targets would cost a thousand look-ups at each attempt. Of several errors it returns that of the first name,
-// so that the same failure is reported each time: all names before a failed one have been started.
+// inTurn looks names up in their order, targetConcurrency at once, and starts none after one has failed: otherwise an
+// answer with a thousand unknown targets would cost a thousand lookups at each attempt. Of several errors it returns
+// that of the first name. Since all names before a failed one have been started, the same failure is reported each
+// time.
 func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[string]addresses, error) {
 	found, errs := make([]addresses, len(names)), make([]error, len(names))
 	var failed atomic.Bool
 	slots := make(chan struct{}, targetConcurrency)
 	pace := time.NewTicker(targetPause)
 	defer pace.Stop()
-	var asking sync.WaitGroup
+	var lookups sync.WaitGroup
 	for i, name := range names {
 		if i >= targetConcurrency {
 			<-pace.C
@@ -162,14 +167,14 @@ func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[st
 		if failed.Load() {
 			break
 		}
-		asking.Go(func() {
+		lookups.Go(func() {
 			defer func() { <-slots }()
 			if found[i], errs[i] = lookUp(name); errs[i] != nil {
 				failed.Store(true)
 			}
 		})
 	}
-	asking.Wait()
+	lookups.Wait()
 	all := make(map[string]addresses, len(names))
 	for i, name := range names {
 		if errs[i] != nil {
@@ -180,7 +185,7 @@ func inTurn(names []string, lookUp func(name string) (addresses, error)) (map[st
 	return all, nil
 }
 
-// backendsOf puts services and the addresses of their targets together.
+// backendsOf returns the backends for services and the addresses of their targets.
 func backendsOf(services []service, targets map[string]addresses) ([]pool.Spec, error) {
 	best := make(map[netip.AddrPort]pool.Spec)
 	for _, s := range services {

@@ -62,7 +62,8 @@ _port._tcp 60 SRV 0 1 0 b
 		}},
 		{"_zero._tcp", 40 * time.Second, []string{"10.0.0.1:1", "10.0.0.2:2", "[2001:db8::1]:1"}},
 		{"_heavy._tcp", 30 * time.Second, []string{
-			"10.0.0.1:1 w256 t1", "10.0.0.2:2 w128 t1", "10.0.0.2:3 w1 t1", "[2001:db8::1]:1 w256 t1", "10.0.0.3:3 w256 t2",
+			"10.0.0.1:1 w256 t1", "10.0.0.2:2 w128 t1", "10.0.0.2:3 w1 t1", "[2001:db8::1]:1 w256 t1",
+			"10.0.0.3:3 w256 t2",
 		}},
 		{"_twice._tcp", 20 * time.Second, []string{"10.0.0.3:1 w4 t1"}},
 		{"_alias._tcp", 20 * time.Second, []string{"10.0.0.3:1"}},
@@ -80,8 +81,10 @@ _port._tcp 60 SRV 0 1 0 b
 		{"_gone._tcp", ErrNoSuchName, "look up SRV of _gone._tcp.lb.test.: no such name"},
 		{"a", ErrNoRecords, "look up SRV of a.lb.test.: the name has no records"},
 		{"_off._tcp", ErrNoService, "look up SRV of _off._tcp.lb.test.: the service is not there"},
-		{"_lost._tcp", ErrNoSuchName, "look up SRV of _lost._tcp.lb.test.: target: look up A/AAAA of gone.lb.test.: no such name"},
-		{"_away._tcp", ErrRefused, "look up SRV of _away._tcp.lb.test.: target: look up A of db.example.com. at " + d.Address + ": the server refused: REFUSED"},
+		{"_lost._tcp", ErrNoSuchName,
+			"look up SRV of _lost._tcp.lb.test.: target: look up A/AAAA of gone.lb.test.: no such name"},
+		{"_away._tcp", ErrRefused, "look up SRV of _away._tcp.lb.test.: target: look up A of db.example.com. at " +
+			d.Address + ": the server refused: REFUSED"},
 		{"_port._tcp", ErrBadBackend, "look up SRV of _port._tcp.lb.test.: unusable backend: 10.0.0.2:0"},
 	} {
 		f, err := SRV{Name: tt.name + ".lb.test", Resolver: d.Address}.Find(t.Context())
@@ -99,17 +102,21 @@ func TestAddressesThatCameWithTheAnswer(t *testing.T) {
 		want  []string
 	}{
 		{"none", nil, []string{"A", "AAAA"}, 50 * time.Second, []string{"10.0.0.9:1"}},
-		{"both", []string{"a.test. 7 A 10.0.0.1", "A.TEST. 8 AAAA 2001:db8::1"}, nil, 7 * time.Second, []string{"10.0.0.1:1", "[2001:db8::1]:1"}},
+		{"both", []string{"a.test. 7 A 10.0.0.1", "A.TEST. 8 AAAA 2001:db8::1"}, nil, 7 * time.Second,
+			[]string{"10.0.0.1:1", "[2001:db8::1]:1"}},
 		{"one family", []string{"a.test. 7 A 10.0.0.1"}, []string{"AAAA"}, 7 * time.Second, []string{"10.0.0.1:1"}},
-		{"of another", []string{"b.test. 7 A 10.0.0.1", "b.test. 7 AAAA 2001:db8::1"}, []string{"A", "AAAA"}, 50 * time.Second, []string{"10.0.0.9:1"}},
-		{"of another class", []string{"a.test. 7 CH A 10.0.0.1"}, []string{"A", "AAAA"}, 50 * time.Second, []string{"10.0.0.9:1"}},
+		{"of another", []string{"b.test. 7 A 10.0.0.1", "b.test. 7 AAAA 2001:db8::1"}, []string{"A", "AAAA"},
+			50 * time.Second, []string{"10.0.0.9:1"}},
+		{"of another class", []string{"a.test. 7 CH A 10.0.0.1"}, []string{"A", "AAAA"}, 50 * time.Second,
+			[]string{"10.0.0.9:1"}},
 	} {
 		s := serve(t, func(q *dns.Msg, _ string) [][]byte {
 			switch q.Question[0].Qtype {
 			case dns.TypeSRV:
-				return packed(with(reply(q, "db.test. 60 SRV 0 1 1 a.test.", "db.test. 60 SRV 0 1 1 A.Test."), func(m *dns.Msg) {
-					m.Extra = reply(q, tt.extra...).Answer
-				}))
+				return packed(with(reply(q, "db.test. 60 SRV 0 1 1 a.test.", "db.test. 60 SRV 0 1 1 A.Test."),
+					func(m *dns.Msg) {
+						m.Extra = reply(q, tt.extra...).Answer
+					}))
 			case dns.TypeA:
 				return packed(reply(q, q.Question[0].Name+" 50 A 10.0.0.9"))
 			default:
@@ -130,7 +137,8 @@ func TestAddressesThatCameWithTheAnswer(t *testing.T) {
 	}
 }
 
-// TestManyTargets has more targets than are looked up at once, two of which fail; the same one must be told each time.
+// TestManyTargets has more targets than are looked up at once, two of which fail; each attempt must report the same
+// one.
 func TestManyTargets(t *testing.T) {
 	s := serve(t, func(q *dns.Msg, network string) [][]byte {
 		name := q.Question[0].Name
@@ -152,7 +160,8 @@ func TestManyTargets(t *testing.T) {
 	})
 	for range 3 {
 		f, err := SRV{Name: "db.test", Resolver: s.address}.Find(t.Context())
-		wantFailure(t, f, err, ErrNoSuchName, "look up SRV of db.test.: target: look up A/AAAA of t7.test.: no such name")
+		wantFailure(t, f, err, ErrNoSuchName,
+			"look up SRV of db.test.: target: look up A/AAAA of t7.test.: no such name")
 	}
 }
 
@@ -183,7 +192,8 @@ func TestScale(t *testing.T) {
 		want            uint32
 	}{
 		{0, 0, 1}, {0, 9, 1}, {1, 1, 1}, {9, 9, 9}, {256, 256, 256}, {255, 256, 255},
-		{257, 257, 256}, {1, 257, 1}, {128, 257, 128}, {0, 65535, 1}, {1, 65535, 1}, {65535, 65535, 256}, {32768, 65535, 128}, {384, 512, 192},
+		{257, 257, 256}, {1, 257, 1}, {128, 257, 128}, {0, 65535, 1}, {1, 65535, 1}, {65535, 65535, 256},
+		{32768, 65535, 128}, {384, 512, 192},
 	} {
 		if got := scale(tt.weight, tt.largest); got != tt.want {
 			t.Errorf("weight %d beside %d becomes %d, want %d", tt.weight, tt.largest, got, tt.want)
@@ -192,7 +202,8 @@ func TestScale(t *testing.T) {
 	for largest := range 1 << 16 { // none is out of bounds, and the largest keeps the largest share
 		l := uint16(largest)
 		for _, w := range []uint16{0, 1, l / 2, l} {
-			if got := scale(w, l); got < 1 || got > pool.MaxWeight || w == l && l > pool.MaxWeight && got != pool.MaxWeight {
+			if got := scale(w, l); got < 1 || got > pool.MaxWeight || w == l && l > pool.MaxWeight &&
+				got != pool.MaxWeight {
 				t.Fatalf("weight %d beside %d becomes %d", w, l, got)
 			}
 		}

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// settleTime is how long a file must be left alone before it is read: writers that write in place do so in several
-	// steps, and a ConfigMap is swapped in five.
+	// settleTime is how long a file must stay unchanged before it is read: writing in place takes several steps, and
+	// swapping a ConfigMap takes five.
 	settleTime = 75 * time.Millisecond
-	// maxSettling is how long a writer that never stops may put the reading off.
+	// maxSettling is how long continuous writing may delay the read.
 	maxSettling = time.Second
-	// lookEvery is how often is looked for what causes no event in the folder: a symbolic link on the way to it that is
-	// turned elsewhere, or a file in another folder, reached through a link, that is written to.
+	// lookEvery is how often the file is examined for changes that cause no event in its folder: a symbolic link on the
+	// path to the folder may have changed, or the file may be a link to one in another folder that was written to.
 	lookEvery = 2 * time.Second
 )
 
-// Watch calls changed when it begins to watch and then soon after each change of the file, until ctx is done or the folder
-// of the file is not there, or not any more. It watches the folder and not the file, since what is renamed over the file is
-// another file.
+// Watch calls changed when it begins to watch and then soon after each change of the file, until ctx is done or the
+// folder of the file does not exist. It watches the folder and not the file, since a rename replaces the file with
+// another one.
 func (f File) Watch(ctx context.Context, changed func()) error {
 	dir, base := filepath.Split(filepath.Clean(f.Path))
-	dir = filepath.Clean(dir) // of a bare name: the working folder
+	dir = filepath.Clean(dir) // for a bare name, the working folder
 	folder, err := os.Stat(dir)
 	if err != nil {
 		return fmt.Errorf("watch folder %s: %w", dir, err)
@@ -40,23 +40,23 @@ func (f File) Watch(ctx context.Context, changed func()) error {
 		return fmt.Errorf("watch folder %s: %w", dir, err)
 	}
 	o := observed{dir: dir, path: filepath.Join(dir, base), folder: folder, changed: changed}
-	o.lookAgain() // from here on no change is missed; what came before is seen by whoever is told now
+	o.lookAgain() // no later change is missed; the call of changed covers earlier ones
 	changed()
 	return o.follow(ctx, w)
 }
 
-// An observed is a file whose folder is watched, for the one goroutine of Watch.
+// An observed is a file whose folder is watched. Only the goroutine of Watch uses it.
 type observed struct {
 	// set once, then read-only
 	dir, path string
 	folder    os.FileInfo // that is watched
 	changed   func()
 
-	file  os.FileInfo // as it was when last looked at; nil: not there
-	since time.Time   // of the first change not yet told; zero: there is none
+	file  os.FileInfo // as it was when last examined; nil: not there
+	since time.Time   // of the first change not yet reported; zero: none
 }
 
-// follow tells of changes once they have settled.
+// follow reports changes once they have settled.
 func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 	settled := time.NewTimer(0)
 	settled.Stop()
@@ -70,7 +70,7 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 			return nil
 		case e, open := <-w.Events:
 			if !open {
-				return fsnotify.ErrClosed // by nobody but the deferred Close of Watch
+				return fsnotify.ErrClosed // only the deferred Close of Watch closes it
 			}
 			if o.concerns(e) {
 				settled.Reset(o.settle(time.Now()))
@@ -95,19 +95,19 @@ func (o *observed) follow(ctx context.Context, w *fsnotify.Watcher) error {
 	}
 }
 
-// concerns reports whether an event may mean another content of the file. Events of other names do so if they changed what
-// the file's name leads to: so the file's content is not read at every event of a busy folder.
+// concerns reports whether an event may have changed the file's content. An event of another name counts only if the
+// file's name now leads to another file, so that events in a busy folder do not cause reads.
 func (o *observed) concerns(e fsnotify.Event) bool {
 	different := o.lookAgain()
 	return different || filepath.Clean(e.Name) == o.path
 }
 
-// lookAgain reports whether the file is another one than when last looked at, or was written to.
+// lookAgain reports whether the file was replaced or written to since it was last examined.
 func (o *observed) lookAgain() bool {
 	before := o.file
 	now, err := os.Stat(o.path)
 	if err != nil {
-		now = nil // Find will say why
+		now = nil // Find will return the reason
 	}
 	o.file = now
 	if before == nil || now == nil {
@@ -124,7 +124,7 @@ func (o *observed) settle(now time.Time) time.Duration {
 	return max(0, min(settleTime, maxSettling-now.Sub(o.since)))
 }
 
-// folderStays reports whether the path still leads to the folder that is watched.
+// folderStays reports whether the path still leads to the folder the watched folder.
 func (o *observed) folderStays() bool {
 	now, err := os.Stat(o.dir)
 	return err == nil && os.SameFile(o.folder, now)

@@ -46,7 +46,7 @@ func TestEventsThatConcernTheFile(t *testing.T) {
 	}
 }
 
-// TestSettling puts the reading off at each change, but not for ever.
+// TestSettling holds that each change delays the read, but not for ever.
 func TestSettling(t *testing.T) {
 	var o observed
 	start := time.Now()
@@ -64,29 +64,29 @@ func TestSettling(t *testing.T) {
 	}
 }
 
-// TestWatchTellsOfItsEnd has a folder that goes: what is read after that is no longer what it was.
-func TestWatchTellsOfItsEnd(t *testing.T) {
+// TestWatchEndsWithTheFolder removes the folder: Watch must call changed once more, and end.
+func TestWatchEndsWithTheFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "conf")
 	f := File{Path: filepath.Join(dir, "backends")}
-	if err := f.Watch(t.Context(), func() { t.Error("told of a change without a folder") }); err == nil {
+	if err := f.Watch(t.Context(), func() { t.Error("got a change without a folder") }); err == nil {
 		t.Error("a folder that is not there was watched")
 	}
 	must(t, os.Mkdir(dir, 0o700))
-	told, ended := make(chan bool, 10), make(chan error, 1)
+	noticed, ended := make(chan bool, 10), make(chan error, 1)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	watching.Go(func() { ended <- f.Watch(ctx, func() { told <- true }) })
-	harness.Receive(t, "it begins to watch", told)
+	watching.Go(func() { ended <- f.Watch(ctx, func() { noticed <- true }) })
+	harness.Receive(t, "it begins to watch", noticed)
 	must(t, os.Remove(dir))
-	harness.Receive(t, "the folder went", told)
+	harness.Receive(t, "the folder went", noticed)
 	if err := harness.Receive(t, "the watch ends", ended); err == nil {
 		t.Error("the watch of a folder that went ended without an error")
 	}
 }
 
-// TestFindWaitsForTheWriter of a file that was just written, and for nobody else.
+// TestFindWaitsForTheWriter holds that Find waits only for a file that was just written.
 func TestFindWaitsForTheWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backends")
 	start := time.Now()

@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	// backendCount is how many backends every contender balances over, round
-	// robin. They are ports of one process and one loop: more processes would
-	// only have more of them wait for two CPUs.
+	// backendCount is how many backends every contender balances over, round robin. They are ports of one process and
+	// one loop, since more processes would only compete for two CPUs.
 	backendCount = 3
 
 	// chunkBytes is what one write of a long answer or payload offers. Large
@@ -52,8 +51,7 @@ type backendSession struct {
 	forWrites bool  // epoll watches for EPOLLOUT and not for EPOLLIN
 }
 
-// runBackend is the backend's process. It prints its addresses as one line of
-// JSON and serves until it is ended.
+// runBackend runs the backend's process. It prints its addresses as one line of JSON and serves until it is ended.
 func runBackend(stdout io.Writer) error {
 	quiet()
 	files, addrs, err := listenBackends(backendCount)
@@ -87,12 +85,12 @@ func runBackend(stdout io.Writer) error {
 	return err
 }
 
-// quiet makes the process a steady one: one thread, and no garbage collector
-// that competes with a balancer for two CPUs. The loops allocate next to nothing.
+// quiet limits the process to one thread and turns the garbage collector off, so that it does not compete with a
+// balancer for two CPUs. The loops allocate next to nothing.
 func quiet() {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
-	// epoll_pwait2 is to wake at its time and not within the default 50us after it
+	// so that epoll_pwait2 wakes at its time and not up to the default 50us later
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetTimerSlack, 1, 0)
 }
 
@@ -157,8 +155,8 @@ func (s *backendServer) accept(listener int) error {
 	}
 }
 
-// advance does for a session what can be done now. A connection that ends or
-// breaks is closed; what it means is for the load generator to say.
+// advance makes all progress that a session can make now. It closes a connection that ends or breaks; the load
+// generator decides what that means.
 func (s *backendServer) advance(c *backendSession) error {
 	var err error
 	switch {
@@ -219,15 +217,14 @@ func (s *backendServer) readPayload(c *backendSession) error {
 	return s.begin(c, r)
 }
 
-// begin starts the answer to r, whose payload has come.
+// begin starts the answer to r, whose payload has been received.
 func (s *backendServer) begin(c *backendSession, r request) error {
 	putAnswer(&c.reply, r.sequence)
 	c.replied, c.answer = 0, r.answer
 	return s.write(c)
 }
 
-// write goes on with the answer, one piece at a time, so that the streams of this
-// one loop take turns.
+// write sends one piece of the answer, so that the streams of this loop take turns.
 func (s *backendServer) write(c *backendSession) error {
 	b := s.filler[:min(c.answer, chunkBytes)]
 	if c.replied < answerBytes {
@@ -247,7 +244,7 @@ func (s *backendServer) write(c *backendSession) error {
 	return s.watch(c, c.answer > 0)
 }
 
-// watch tells epoll whether the session waits to write or to read.
+// watch sets in epoll whether the session waits to write or to read.
 func (s *backendServer) watch(c *backendSession, writes bool) error {
 	if c.forWrites == writes {
 		return nil

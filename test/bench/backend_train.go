@@ -17,20 +17,21 @@ type trainServer struct {
 	coming map[trainFlow]trainPart // trains of which a part has come
 }
 
-// A trainFlow is who sends to which socket. Behind a balancer that is one of its flows.
+// A trainFlow identifies a sender and the socket it sends to. Behind a balancer that is one of its flows.
 type trainFlow struct {
 	fd   int
 	addr [4]byte
 	port uint16 // as the kernel has it
 }
 
-// A trainPart is how much has come of a flow's train. The next train of the flow takes the place of one that lacks something.
+// A trainPart is the received part of a flow's train. The flow's next train replaces an incomplete one.
 type trainPart struct {
 	sequence uint64
 	bytes    int
 }
 
-// runTrainBackend is the process of the backends of trains. It prints its addresses as one line of JSON and serves until it is ended.
+// runTrainBackend runs the process of the backends of trains. It prints its addresses as one line of JSON and serves
+// until it is ended.
 func runTrainBackend(stdout io.Writer) error {
 	quiet()
 	poll, err := newPoller()
@@ -74,20 +75,22 @@ func bindLoopback(fd int) (netip.AddrPort, error) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	sa := sockaddr(netip.AddrPortFrom(loopback, 0))
 	size := uint32(unsafe.Sizeof(sa))
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(size)); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(size)); errno != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("bind", errno)
 	}
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size))); errno != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("getsockname", errno)
 	}
 	port := *(*[2]byte)(unsafe.Pointer(&sa.Port)) // network order
 	return netip.AddrPortFrom(loopback, uint16(port[0])<<8|uint16(port[1])), nil
 }
 
-// trainReads is how many reads a socket has before the others have their turn.
+// trainReads is how many times a socket is read before the next one.
 const trainReads = 16
 
-// read takes what a socket has, and answers the trains that are whole.
+// read reads the datagrams of a socket, and answers complete trains.
 func (s *trainServer) read(fd int) error {
 	for range trainReads {
 		var head [trainHead]byte
@@ -97,7 +100,7 @@ func (s *trainServer) read(fd int) error {
 			return nil
 		}
 		if errno != 0 {
-			continue // of an answer that nobody wanted any more (ICMP)
+			continue // the error of an answer that the client did not want any more (ICMP)
 		}
 		if t, ok := parseTrain(head[:min(n, trainHead)]); ok {
 			s.take(fd, t, n, &from)
@@ -106,7 +109,7 @@ func (s *trainServer) read(fd int) error {
 	return nil
 }
 
-// take counts a part of a train, and answers with the last.
+// take counts a part of a train, and answers the train with its last part.
 func (s *trainServer) take(fd int, t train, n int, from *syscall.RawSockaddrInet4) {
 	flow := trainFlow{fd, from.Addr, from.Port}
 	part := s.coming[flow]
@@ -120,5 +123,5 @@ func (s *trainServer) take(fd int, t train, n int, from *syscall.RawSockaddrInet
 	}
 	answer := s.answer[:min(max(int(t.out), trainHead), trainBytes)]
 	t.fill(answer)
-	sendTrain(fd, answer, from) // what the kernel does not take is lost, and the client's to count
+	sendTrain(fd, answer, from) // datagrams that the kernel does not accept are lost; the client counts them
 }

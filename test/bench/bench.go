@@ -14,22 +14,21 @@ import (
 )
 
 const (
-	// settle is how long everything rests before and after a measurement, so that
-	// what the balancer still does for sessions that have ended falls on its own side.
+	// settle is the pause before and after a measurement, so that the balancer's remaining work for ended sessions
+	// counts in the right measurement.
 	settle = 100 * time.Millisecond
 
-	// settleIdle is the same for idle sessions, and then how long they are watched at
-	// rest. limeload-l4 sets some options of a session when it is a second old, which
-	// is no work at rest.
+	// settleIdle is the pause for idle sessions, and then how long they are observed. limeload-l4 sets some options of
+	// a session when it is a second old, which must not count as work at rest.
 	settleIdle = 2 * time.Second
 
-	// grace is how much longer than its times a client may take, over stallTimeout:
-	// opening thousands of sessions, and a machine that does something else.
+	// grace is how much longer than planned a client may take, in addition to stallTimeout: it has to open thousands of
+	// sessions, and the machine may be busy.
 	grace = 30 * time.Second
 )
 
-// A bench is one run: it starts backends, contenders and clients, one after the
-// other, and writes down what they did. It is for one goroutine; see newBench.
+// A bench is one run: it starts backends, contenders and clients, one after the other, and records their figures. It is
+// for one goroutine; see newBench.
 type bench struct {
 	// set once, then read-only
 	opts        options
@@ -45,11 +44,12 @@ type bench struct {
 	configs map[string]map[traffic]string // by contender, as of its first start for each traffic
 }
 
-// newBench looks up all programs and limits, so that nothing is measured before it
-// is known that all can be. Close removes what it made.
+// newBench looks up all programs and limits first, so that it fails before the first measurement. close removes its
+// files.
 func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error) {
 	b := &bench{
-		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{}, servers: map[traffic]*server{},
+		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{},
+		servers: map[traffic]*server{},
 		configs: map[string]map[traffic]string{},
 	}
 	var errs []error
@@ -81,11 +81,11 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	return b, err
 }
 
-// findTools looks up what scenarios about DNS need.
+// findTools looks up the programs that DNS scenarios need.
 func (b *bench) findTools(ctx context.Context) error {
 	nsd, _, err := lookUp(ctx, b.opts.nsd, "apt-get install nsd", "-v")
 	b.tools["nsd"] = nsd
-	// dnsperf has no option to say its version alone, and says it first whatever it is asked
+	// dnsperf has no option that only prints the version, but always prints it first
 	dnsperf, out, dnsperfErr := lookUp(ctx, b.opts.dnsperf, "apt-get install dnsperf", "-h")
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "Version") {
@@ -96,9 +96,8 @@ func (b *bench) findTools(ctx context.Context) error {
 	return errors.Join(err, dnsperfErr)
 }
 
-// limitDescriptors sets this process's limit, which all it starts inherit, to one
-// that suffices for the idle sessions, and returns it. It is not simply the
-// highest allowed: nginx and HAProxy allocate by it.
+// limitDescriptors sets this process's limit, which its children inherit, high enough for the idle sessions, and
+// returns it. It is not simply the highest allowed: nginx and HAProxy allocate by it.
 func limitDescriptors(o options) (int, error) {
 	const usual = 20_000
 	var limit syscall.Rlimit
@@ -108,7 +107,8 @@ func limitDescriptors(o options) (int, error) {
 	need := uint64(2*o.idle + 1000) // both sides of each session, and what a balancer holds or reserves besides
 	idle := slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.job.Pattern == patternIdle })
 	if idle && limit.Max < need {
-		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or raise it (ulimit -n)", o.idle, need, limit.Max)
+		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or "+
+			"raise it (ulimit -n)", o.idle, need, limit.Max)
 	}
 	limit.Cur = min(limit.Max, max(usual, need))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -126,8 +126,8 @@ func (b *bench) close() error {
 	return errors.Join(errors.Join(errs...), os.RemoveAll(b.dir))
 }
 
-// run measures everything. It returns what was measured also when it ends early
-// with an error; a measurement that failed is among them and no reason to end.
+// run measures everything. Even with an error it returns the measurements so far. A failed measurement is one of them
+// and does not end the run.
 func (b *bench) run(ctx context.Context) ([]measurement, error) {
 	if err := b.startServers(ctx); err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 	return all, nil
 }
 
-// startServers starts the backends of every traffic there will be.
+// startServers starts the backends for each kind of traffic in the run.
 func (b *bench) startServers(ctx context.Context) error {
 	for _, s := range b.opts.scenarios {
 		t := s.traffic.serverOf()
@@ -183,15 +183,14 @@ func (b *bench) startServers(ctx context.Context) error {
 	return nil
 }
 
-// inTurn returns the contenders in the order of a round: each begins in its turn,
-// so that nobody always runs after the same other one.
+// inTurn returns the contenders in the order of a round. Each round begins with another one, so that no contender
+// always runs after the same one.
 func inTurn(cs []contender, round int) []contender {
 	k := round % len(cs)
 	return slices.Concat(cs[k:], cs[:k])
 }
 
-// measure has one contender do one scenario, in a process of its own that nothing
-// else has run in.
+// measure runs one scenario with one contender, in a fresh process.
 func (b *bench) measure(ctx context.Context, s scenario, c contender) (measurement, error) {
 	if c.direct() {
 		return b.load(ctx, s, b.servers[s.traffic.serverOf()].addrs, nil)
@@ -290,7 +289,7 @@ func (b *bench) observe(ctx context.Context, s scenario, j job, cl loader, pids 
 	return m, cl.finish(ctx, stallTimeout+grace)
 }
 
-// A view is what the processes have used and hold at one time.
+// A view has the CPU time and resources of the processes at one time.
 type view struct {
 	at        time.Time
 	processes int // of the balancer; 0 without one

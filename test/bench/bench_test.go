@@ -18,8 +18,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain lets the test binary take the roles in which the bench runs itself, and
-// that of a balancer.
+// TestMain lets the test binary run the roles of the bench and that of a balancer.
 func TestMain(m *testing.M) {
 	if len(os.Args) >= 3 && os.Args[1] == "-role" {
 		if os.Args[2] == "relay" {
@@ -55,7 +54,8 @@ func TestDirect(t *testing.T) {
 		if m.Error != "" || m.Rate <= 0 || m.ElapsedSeconds < 0.03 || m.ClientCPU <= 0 || m.BackendCPU <= 0 {
 			t.Errorf("%+v", m)
 		}
-		without := m.Scenario == "dns" || m.Scenario == "dns-single" || strings.HasPrefix(m.Scenario, "bulk") || strings.HasPrefix(m.Scenario, "trains")
+		without := m.Scenario == "dns" || m.Scenario == "dns-single" || strings.HasPrefix(m.Scenario, "bulk") ||
+			strings.HasPrefix(m.Scenario, "trains")
 		if latency := m.P50 > 0 && m.P99 >= m.P50 && m.Max >= m.P99; latency == without {
 			t.Errorf("%s: p50 %v, p99 %v, max %v", m.Scenario, m.P50, m.P99, m.Max)
 		}
@@ -156,8 +156,8 @@ func relayBench(t *testing.T, args, fault string) *bench {
 	return b
 }
 
-// relay is a balancer with one backend. With the fault "cut" it ends every session
-// but the first, which is the look whether it is ready.
+// relay runs a balancer with one backend. With the fault "cut" it ends every session but the first, which only checks
+// whether it is ready.
 func relay(file, fault string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// A setup is what a balancer is to be configured for.
+// A setup has the parameters of a balancer's configuration.
 type setup struct {
 	traffic     traffic
 	listen      netip.AddrPort
@@ -36,11 +36,10 @@ type contender struct {
 	// takes is the traffic it can be configured for; nil for all of it.
 	takes []traffic
 
-	// rival says that the others are held against this one: what counts is the
-	// ratio to the better of the rivals.
+	// rival says that the others are compared with this one: reports have the ratio to the best rival.
 	rival bool
 
-	// processes is how many processes it consists of with so many workers.
+	// processes returns how many processes it has with that many workers.
 	processes func(workers int) int
 
 	// find looks up the program. Its error says what to install.
@@ -53,9 +52,10 @@ type contender struct {
 	args func(configFile string, s setup) []string
 }
 
-// contenders returns all there are, in the order of the report.
+// contenders returns all contenders, in the order of the report.
 func contenders() []contender {
-	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(), {name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
+	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(),
+		{name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
 }
 
 func contenderNames() []string {
@@ -93,8 +93,7 @@ func (c contender) pathIn(o options) string {
 
 func one(int) int { return 1 }
 
-// lookUp finds a program and runs it with args to hear its version, all of its
-// output. hint says how to come by it.
+// lookUp finds a program and runs it with args to get its version; it returns all output. hint says how to install it.
 func lookUp(ctx context.Context, path, hint string, args ...string) (program, string, error) {
 	found, err := exec.LookPath(path)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {

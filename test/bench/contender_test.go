@@ -12,9 +12,10 @@ import (
 
 func testSetup() setup {
 	return setup{
-		traffic:     trafficTCP,
-		listen:      netip.MustParseAddrPort("127.0.0.1:21000"),
-		backends:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:40001"), netip.MustParseAddrPort("127.0.0.1:40002")},
+		traffic: trafficTCP,
+		listen:  netip.MustParseAddrPort("127.0.0.1:21000"),
+		backends: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:40001"),
+			netip.MustParseAddrPort("127.0.0.1:40002")},
 		workers:     2,
 		descriptors: 20_000,
 		dir:         "/tmp/b",
@@ -121,14 +122,20 @@ func TestUDPConfigs(t *testing.T) {
 		{"limeload-l4", limeloadConfig, trafficDNS, "pool = \"bench\"\nprotocol = \"udp\"\n\n[pool", "responses"},
 		{"limeload-l4", limeloadConfig, trafficDNSOnce, "protocol = \"udp\"\nresponses = 1\n\n[pool", "flow_key"},
 		{"limeload-l4", limeloadConfig, trafficDNSSingle, "protocol = \"udp\"\nprofile = \"dns\"\n\n[pool", "cache"},
-		{"limeload-l4", limeloadConfig, trafficDNSCached, "profile = \"dns\"\ncache = { max_entries = 10000 }\n\n[pool", "responses"},
+		{"limeload-l4", limeloadConfig, trafficDNSCached, "profile = \"dns\"\ncache = { max_entries = 10000 }\n\n[pool",
+			"responses"},
 		{"limeload-l4", limeloadConfig, trafficTrains, "protocol = \"udp\"\n\n[pool", "responses"},
-		{"nginx", nginxConfig, trafficDNS, "listen 127.0.0.1:21000 udp reuseport rcvbuf=4m;\n        proxy_timeout 30s;", "proxy_responses"},
-		{"nginx", nginxConfig, trafficDNSOnce, "rcvbuf=4m;\n        proxy_responses 1;\n        proxy_timeout 30s;", "tcp_nodelay"},
+		{"nginx", nginxConfig, trafficDNS,
+			"listen 127.0.0.1:21000 udp reuseport rcvbuf=4m;\n        proxy_timeout 30s;", "proxy_responses"},
+		{"nginx", nginxConfig, trafficDNSOnce, "rcvbuf=4m;\n        proxy_responses 1;\n        proxy_timeout 30s;",
+			"tcp_nodelay"},
 		{"nginx", nginxConfig, trafficDNSSingle, "proxy_responses 1;", "tcp_nodelay"},
 		{"nginx", nginxConfig, trafficTCP, "tcp_nodelay on", "udp"},
-		{"dnsdist", dnsdistConfig, trafficDNS, "reusePort=true})\naddLocal(\"127.0.0.1:21000\", {reusePort=true})\nsetACL", "Cache"},
-		{"dnsdist", dnsdistConfig, trafficDNSCached, "newServer({address=\"127.0.0.1:40002\"}):setUp()\ngetPool(\"\"):setCache(newPacketCache(10000))\n", "nothing"},
+		{"dnsdist", dnsdistConfig, trafficDNS,
+			"reusePort=true})\naddLocal(\"127.0.0.1:21000\", {reusePort=true})\nsetACL", "Cache"},
+		{"dnsdist", dnsdistConfig, trafficDNSCached,
+			"newServer({address=\"127.0.0.1:40002\"}):setUp()\ngetPool(\"\"):setCache(newPacketCache(10000))\n",
+			"nothing"},
 	} {
 		s := testSetup()
 		s.traffic = c.traffic
@@ -181,7 +188,8 @@ func TestStreamModule(t *testing.T) {
 		{"configure arguments: --modules-path=" + dir + " --with-stream=dynamic --with-stream_ssl_module", file, ""},
 		{"configure arguments: --with-stream --with-threads", "", ""},
 		{"configure arguments: --with-stream_ssl_module", "", "without the stream module"},
-		{"configure arguments: --modules-path=/nowhere --with-stream=dynamic", "", "apt-get install libnginx-mod-stream"},
+		{"configure arguments: --modules-path=/nowhere --with-stream=dynamic", "",
+			"apt-get install libnginx-mod-stream"},
 	} {
 		got, err := streamModule(c.output)
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {

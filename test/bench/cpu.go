@@ -20,8 +20,8 @@ func (r cpuReading) since(before cpuReading) cpuReading {
 	return cpuReading{clock: r.clock - before.clock, stat: r.stat - before.stat}
 }
 
-// disagrees reports that the two ways to look at the same CPU time differ by more
-// than rounding to ticks explains, for so many processes: then neither is to be believed.
+// disagrees reports whether the two measurements of the same CPU time differ by more than rounding to ticks explains,
+// for that many processes: then neither is reliable.
 func (r cpuReading) disagrees(processes int) bool {
 	slack := time.Duration(processes)*3*clockTick + r.clock/50
 	return (r.clock - r.stat).Abs() > slack
@@ -54,8 +54,8 @@ func readCPU(pids []int) (cpuReading, error) {
 	return sum, nil
 }
 
-// machineCPU returns the CPU time that the whole machine has been busy, in ticks.
-// Beside the three processes' own it tells whether something else was at work.
+// machineCPU returns the CPU time of the whole machine, in ticks. The difference to the three processes' own shows
+// whether something else was running.
 func machineCPU() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -95,7 +95,7 @@ func cpuClock(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// A procStat is what is wanted of /proc/PID/stat.
+// A procStat has the needed fields of /proc/PID/stat.
 type procStat struct {
 	parent int
 	cpu    time.Duration // utime and stime

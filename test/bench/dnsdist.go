@@ -23,10 +23,11 @@ func dnsdist() contender {
 
 // dnsdistConfig is dnsdist as one would set it up for a plain name service, without a console or a web server.
 //   - One listening socket, with a thread, for each worker (reusePort), as its tuning guide advises.
-//   - The backends are taken to be well (setUp): nobody else's are checked either.
-//   - Many questions in one recvmmsg (setUDPMultipleMessagesVectorSize) and no record of the last ones (setRingBuffersSize) were tried:
-//     0.96 and 0.92 of its CPU per question in dns, medians of 3 rounds in which it drifted by as much. They are left at their defaults.
-//   - The packet cache has room for every question of the bench. There is none but for trafficDNSCached.
+//   - The backends count as healthy (setUp), since no other contender checks them either.
+//   - Many questions in one recvmmsg (setUDPMultipleMessagesVectorSize) and no record of the last ones
+//     (setRingBuffersSize) were tried: 0.96 and 0.92 of its CPU per question in dns, medians of 3 rounds in which it
+//     drifted by as much. They are left at their defaults.
+//   - The packet cache has room for every question of the bench. Only trafficDNSCached has one.
 func dnsdistConfig(_ program, s setup) string {
 	var b strings.Builder
 	for range s.workers {

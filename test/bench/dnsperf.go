@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A dnsperf is the load generator for name service: one process for the warm-up, and one for the job. It is for one goroutine; see
-// newDNSPerf. The steps are those of client.
+// A dnsperf is the load generator for name service: one process for the warm-up, and one for the job. It is for one
+// goroutine; see newDNSPerf. The steps are those of client.
 type dnsperf struct {
 	path      string
 	questions string // file
@@ -34,16 +34,18 @@ func newDNSPerf(p program, j job, dir string) (*dnsperf, error) {
 	return &dnsperf{path: p.path, questions: file, dir: dir, job: j}, err
 }
 
-// args are those for asking so long. dnsperf asks one server; directly, that is the first backend.
+// args returns dnsperf's arguments for a run of that duration. dnsperf asks one server; without a balancer that is the
+// first backend.
 func (d *dnsperf) args(duration time.Duration) []string {
 	seconds := int((duration + time.Second - 1) / time.Second) // it knows no parts of one
 	target := d.job.Targets[0]
 	args := []string{
-		"-s", target.Addr().String(), "-p", strconv.Itoa(int(target.Port())), "-d", d.questions, "-l", strconv.Itoa(seconds),
+		"-s", target.Addr().String(), "-p", strconv.Itoa(int(target.Port())), "-d", d.questions, "-l",
+		strconv.Itoa(seconds),
 		"-c", strconv.Itoa(d.job.Connections), "-q", strconv.Itoa(d.job.Depth), "-t", "1",
 	}
 	if d.job.Rate > 0 {
-		// -v has a line for each answer, and so its time. Without a rate there would be too many to write down.
+		// -v prints a line with the time of each answer. Without a rate there would be too many.
 		args = append(args, "-Q", strconv.Itoa(d.job.Rate), "-v")
 	}
 	return args
@@ -108,8 +110,8 @@ var (
 	dnsperfCodes = regexp.MustCompile(`(?m)^ *Response codes: *NOERROR (\d+) \(100\.00%\)`)
 )
 
-// parseDNSPerf reads what dnsperf prints: answers, one a line if it was asked to, and then its statistics. An answer that is no success is
-// an error: nothing was asked for that there is not.
+// parseDNSPerf reads what dnsperf prints: answers, one a line if it was asked to, and then its statistics. An answer
+// without success is an error, since all names exist.
 func parseDNSPerf(text []byte) (loadResult, error) {
 	var r loadResult
 	counts := map[string]uint64{}

@@ -47,11 +47,12 @@ func TestParseDNSPerf(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	for name, text := range map[string]string{
-		"nothing":               "",
-		"cut off":               dnsperfOutput[:strings.Index(dnsperfOutput, "Run time")],
-		"an answer that failed": strings.Replace(dnsperfOutput, "NOERROR 3 (100.00%)", "NOERROR 2 (66.67%), SERVFAIL 1 (33.33%)", 1),
-		"no answer":             strings.Replace(dnsperfOutput, "completed:    3", "completed:    0", 1),
-		"a time that is none":   strings.Replace(dnsperfOutput, "A 0.000300", "A soon", 1),
+		"nothing": "",
+		"cut off": dnsperfOutput[:strings.Index(dnsperfOutput, "Run time")],
+		"an answer that failed": strings.Replace(dnsperfOutput, "NOERROR 3 (100.00%)",
+			"NOERROR 2 (66.67%), SERVFAIL 1 (33.33%)", 1),
+		"no answer":           strings.Replace(dnsperfOutput, "completed:    3", "completed:    0", 1),
+		"a time that is none": strings.Replace(dnsperfOutput, "A 0.000300", "A soon", 1),
 	} {
 		if r, err := parseDNSPerf([]byte(text)); err == nil {
 			t.Errorf("%s is taken for %+v", name, r)
@@ -77,7 +78,8 @@ func TestDNSPerfArguments(t *testing.T) {
 		t.Errorf("%q, want %q and a rate", got, want)
 	}
 	questions, err := os.ReadFile(filepath.Join(filepath.Dir(d.questions), "questions"))
-	if err != nil || strings.Count(string(questions), "\n") != questionCount || !strings.Contains(string(questions), "h7.bench.test. A\n") {
+	if err != nil || strings.Count(string(questions), "\n") != questionCount || !strings.Contains(string(questions),
+		"h7.bench.test. A\n") {
 		t.Errorf("questions are %.100q, %v", questions, err)
 	}
 	if _, err := newDNSPerf(program{}, job{}, t.TempDir()); err == nil {

@@ -20,8 +20,8 @@ func limeload() contender {
 	}
 }
 
-// before is an earlier limeload-l4, which the one to measure is held against: a machine drifts by more between two runs
-// than most changes make.
+// before returns the contender for an earlier limeload-l4, to compare with in the same run: between two runs a machine
+// drifts by more than most changes make.
 func before() contender {
 	c := limeload()
 	c.name, c.rival = nameBefore, true
@@ -30,8 +30,8 @@ func before() contender {
 
 const nameBefore = "before"
 
-// limeloadConfig leaves everything at its default that is not a matter of fairness:
-// the loops, no log, and round robin like the others.
+// limeloadConfig sets only what fairness requires: the number of loops, no log, and round robin like the others.
+// Everything else has its default.
 func limeloadConfig(_ program, s setup) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[global]\nworkers = %d\ndrain_timeout = \"1s\"\n\n", s.workers)

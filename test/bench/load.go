@@ -15,16 +15,17 @@ import (
 type pattern string
 
 const (
-	patternKept    pattern = "kept"    // closed loop: each connection stays, and sends the next request when an answer has come
+	// closed loop: each connection stays open, and sends the next request after an answer
+	patternKept    pattern = "kept"
 	patternConnect pattern = "connect" // closed loop: connect, one request, its answer, close
-	patternPaced   pattern = "paced"   // open loop: requests have a time at which they are due, whatever became of those before
-	patternIdle    pattern = "idle"    // connections that have had one answer and then stay silent
-	patternTrains  pattern = "trains"  // closed loop: each socket has one train of datagrams under way
-	patternDNS     pattern = "dns"     // dnsperf: so many sockets, and so many questions under way in all
+	// open loop: requests are due at fixed times, whether or not earlier ones have been answered
+	patternPaced  pattern = "paced"
+	patternIdle   pattern = "idle"   // connections that have had one answer and then stay silent
+	patternTrains pattern = "trains" // closed loop: each socket has one train of datagrams under way
+	patternDNS    pattern = "dns"    // dnsperf: so many sockets, and so many questions under way in all
 )
 
-// A job is what one run of the load generator is to do. Its zero value is of no
-// use; the scenarios make them.
+// A job describes one run of the load generator. Its zero value is of no use; the scenarios make them.
 type job struct {
 	Pattern     pattern          `json:"pattern"`
 	Targets     []netip.AddrPort `json:"targets"` // connections take turns among them
@@ -32,13 +33,14 @@ type job struct {
 	Depth       int              `json:"depth"` // requests under way on one connection, patternKept; on all, patternDNS
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
-	Rate        int              `json:"rate"` // requests per second over all connections, patternPaced, and patternDNS unless 0
-	Warmup      time.Duration    `json:"warmup_ns"`
-	Duration    time.Duration    `json:"duration_ns"`
+	// requests per second over all connections, patternPaced, and patternDNS unless 0
+	Rate     int           `json:"rate"`
+	Warmup   time.Duration `json:"warmup_ns"`
+	Duration time.Duration `json:"duration_ns"`
 }
 
-// A loadResult is what the load generator saw between "go" and the last answer.
-// By TCP every request that was begun has been answered, or there would be no result.
+// A loadResult is what the load generator saw between "go" and the last answer. With TCP every request has been
+// answered, since otherwise there is no result.
 type loadResult struct {
 	Requests uint64        `json:"requests"`
 	Lost     uint64        `json:"lost"`  // requests by UDP that were not answered
@@ -50,8 +52,8 @@ type loadResult struct {
 }
 
 const (
-	// stallTimeout is how long nothing may happen while an answer is due before
-	// the load generator gives up: far above any contender's worst hiccup.
+	// stallTimeout is how long the load generator waits without any progress while an answer is due: far longer than
+	// any contender's longest pause.
 	stallTimeout = 10 * time.Second
 
 	// waitSlice is the longest single wait: short, so that a stall is seen.
@@ -83,11 +85,10 @@ type load struct {
 	lastSeen time.Duration // when something last happened
 }
 
-// runLoad is the load generator's process. It reads a job as one line of JSON,
-// warms up, says "ready" once nothing is under way any more, waits for a line,
-// does the job, prints its result as one line of JSON, and keeps its connections
-// until stdin ends (idle ones must then still answer). So whoever reads clocks and counters before the line and
-// after the result has exactly the job's work between them.
+// runLoad runs the load generator's process. It reads a job as one line of JSON, warms up, says "ready" once nothing is
+// under way any more, waits for a line, does the job, prints its result as one line of JSON, and keeps its connections
+// until stdin ends (idle ones must then still answer). So clocks and counters that are read before the line and after
+// the result differ by exactly the job's work.
 func runLoad(stdin io.Reader, stdout io.Writer) error {
 	quiet()
 	lines := bufio.NewScanner(stdin)
@@ -126,8 +127,9 @@ func runLoad(stdin io.Reader, stdout io.Writer) error {
 	return nil
 }
 
-// obey is the conversation of a load generator with the bench, once it has its job.
-func obey(lines *bufio.Scanner, stdin io.Reader, stdout io.Writer, warmUp func() error, work func() (loadResult, error)) error {
+// obey follows the bench's commands, once the load generator has its job.
+func obey(lines *bufio.Scanner, stdin io.Reader, stdout io.Writer, warmUp func() error,
+	work func() (loadResult, error)) error {
 	if err := warmUp(); err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}
@@ -160,7 +162,7 @@ func nextLine(lines *bufio.Scanner, v any) error {
 
 func (l *load) now() time.Duration { return time.Since(l.started) }
 
-// warmUp opens what is kept and does the job's work for the warm-up time.
+// warmUp opens the connections that are kept and does the job's work for the warm-up time.
 func (l *load) warmUp() error {
 	switch l.job.Pattern {
 	case patternKept, patternPaced:
@@ -188,10 +190,9 @@ func (l *load) work(d time.Duration) error {
 	return fmt.Errorf("no load pattern %q", l.job.Pattern)
 }
 
-// step waits up to timeout, moves every connection on that can be, records each
-// request that was answered, and calls visit for each connection on which
-// something happened: there the patterns decide what comes next. It fails when
-// answers are due and nothing has happened for stallTimeout.
+// step waits up to timeout, advances every ready connection, records each answered request, and calls visit for each
+// connection with an event, so that the pattern decides what comes next. It fails if answers are due and nothing has
+// happened for stallTimeout.
 func (l *load) step(timeout time.Duration, visit func(*loadConn) error) error {
 	events, err := l.poll.wait(min(timeout, waitSlice))
 	if err != nil {

@@ -85,8 +85,8 @@ func (c *loadConn) begin(l *load, begun time.Duration) error {
 	return c.write(l)
 }
 
-// sequence is the number that request n of this connection carries on the wire:
-// no other connection of the job uses it.
+// sequence returns the number that request n of this connection carries on the wire: no other connection of the job
+// uses it.
 func (c *loadConn) sequence(n uint64) uint64 { return uint64(c.number)<<40 | n }
 
 // finish counts the oldest request under way as answered and returns when it was begun.
@@ -97,7 +97,7 @@ func (c *loadConn) finish(l *load) time.Duration {
 	return c.begun[c.answered%maxDepth]
 }
 
-// advance does what can be done now and reports whether an answer came to its end.
+// advance makes all progress that is possible now and reports whether an answer is complete.
 func (c *loadConn) advance(l *load, events uint32) (bool, error) {
 	if !c.established {
 		if err := c.connected(); err != nil {
@@ -117,7 +117,7 @@ func (c *loadConn) advance(l *load, events uint32) (bool, error) {
 	return c.read(l)
 }
 
-// connected looks at how a connect ended.
+// connected returns the result of a connect.
 func (c *loadConn) connected() error {
 	errno, err := syscall.GetsockoptInt(c.fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
 	if err != nil {
@@ -160,8 +160,7 @@ func (c *loadConn) write(l *load) error {
 
 var errEarlyAnswer = errors.New("bytes that no request asked for")
 
-// read takes in one piece of the present answer and reports whether that was its
-// last. What more is there raises another event.
+// read reads one piece of the current answer and reports whether it was the last. Further bytes raise another event.
 func (c *loadConn) read(l *load) (bool, error) {
 	if c.replyGot < answerBytes {
 		n, errno := readFD(c.fd, c.reply[c.replyGot:])
@@ -191,8 +190,8 @@ func (c *loadConn) read(l *load) (bool, error) {
 	return true, nil
 }
 
-// readError says what a read that moved nothing means; an answer is due or the
-// connection is to stay, so its end is an error.
+// readError returns the error of a read without bytes. An answer is due or the connection must stay open, so its end is
+// an error.
 func readError(n int, errno syscall.Errno) error {
 	switch {
 	case again(errno):

@@ -5,7 +5,7 @@ package main
 // it allocates once, and few beside the thousands that follow.
 const idleBurst = 64
 
-// warmUpIdle opens a few connections, has one answer on each, and closes them.
+// warmUpIdle opens a few connections, gets one answer on each, and closes them.
 func (l *load) warmUpIdle() error {
 	if err := l.openIdle(idleBurst); err != nil {
 		return err
@@ -17,12 +17,10 @@ func (l *load) warmUpIdle() error {
 	return nil
 }
 
-// runIdle opens job.Connections and has one answer on each, so that what stays
-// are sessions at rest and not such that never did anything.
+// runIdle opens job.Connections and gets one answer on each, so that the sessions are at rest and not unused.
 func (l *load) runIdle() error { return l.openIdle(l.job.Connections) }
 
-// recheckIdle has one more answer on each idle connection: a balancer that
-// dropped some has not held them cheaply.
+// recheckIdle gets one more answer on each idle connection, to detect a balancer that dropped some.
 func (l *load) recheckIdle() error {
 	for _, c := range l.conns {
 		if err := c.begin(l, l.now()); err != nil {

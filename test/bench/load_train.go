@@ -10,11 +10,11 @@ import (
 	"unsafe"
 )
 
-// lostAfter is how long a train is waited for. A balancer that takes longer is far beyond what a measurement can be made of.
+// lostAfter is how long to wait for a train. A balancer that takes longer cannot be measured.
 const lostAfter = 200 * time.Millisecond
 
-// A trainLoad is the load generator of trains: each of its sockets has one train under way, there or back. It belongs to one goroutine;
-// see runTrains.
+// A trainLoad is the load generator of trains: each of its sockets has one train under way, there or back. It belongs
+// to one goroutine; see runTrains.
 type trainLoad struct {
 	job     job
 	poll    *poller
@@ -34,14 +34,15 @@ type trainConn struct {
 	done  bool          // there is none
 }
 
-// runTrains is the load generator's process for trains, see runLoad.
+// runTrains runs the load generator's process for trains, see runLoad.
 func runTrains(j job, lines *bufio.Scanner, stdin io.Reader, stdout io.Writer) error {
 	poll, err := newPoller()
 	if err != nil {
 		return err
 	}
 	defer poll.close()
-	l := &trainLoad{job: j, poll: poll, started: time.Now(), buffer: make([]byte, trainBytes), byFD: map[int]*trainConn{}}
+	l := &trainLoad{job: j, poll: poll, started: time.Now(), buffer: make([]byte, trainBytes),
+		byFD: map[int]*trainConn{}}
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -69,7 +70,8 @@ func (l *trainLoad) open() error {
 			return os.NewSyscallError("socket", err)
 		}
 		sa := sockaddr(l.job.Targets[i%len(l.job.Targets)])
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa)); errno != 0 {
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+			unsafe.Sizeof(sa)); errno != 0 {
 			return os.NewSyscallError("connect", errno)
 		}
 		if err := l.poll.add(fd, syscall.EPOLLIN); err != nil {
@@ -126,7 +128,7 @@ func (l *trainLoad) work(d time.Duration) error {
 	return nil
 }
 
-// begin sends the next train. What the kernel does not take is lost like any other.
+// begin sends the next train. Datagrams that the kernel does not accept count as lost.
 func (l *trainLoad) begin(c *trainConn) {
 	c.train = train{sequence: c.train.sequence + 1, in: uint32(l.job.Payload), out: uint32(l.job.Answer)}
 	c.got, c.begun, c.done = 0, l.now(), false
@@ -136,7 +138,7 @@ func (l *trainLoad) begin(c *trainConn) {
 	sendTrain(c.fd, b, nil)
 }
 
-// read takes what has come, and reports whether the socket's train is done with it.
+// read reads what has arrived, and reports whether the socket's train is complete.
 func (l *trainLoad) read(c *trainConn) (whole bool, err error) {
 	for {
 		var head [trainHead]byte

@@ -1,15 +1,13 @@
 // Bench measures limeload-l4 beside HAProxy, nginx stream, dnsdist and no balancer at all
 // (make bench, or go run ./test/bench).
 //
-// Every contender does the same work for the same client and the same backends on
-// the same CPUs: in each round one after the other, in changing order, each
-// measurement in a fresh process that is warmed up first. The client and the
-// backends are two more processes, this program under -role, each one loop; only
-// the balancers have several. For name service they are dnsperf and NSD. Nothing is pinned and nothing is logged. Figures are
-// medians over the rounds, and ratios are taken within a round, since a machine
-// drifts by more than the differences that matter. The client says when it is
-// ready and is told to go; before and after, nothing is under way, so the CPU time
-// between is the counted work's and no other's.
+// Every contender does the same work for the same client and the same backends on the same CPUs. In each round they run
+// one after the other, in changing order, each measurement in a fresh process that is warmed up first. The client and
+// the backends are two more processes, this program under -role, each one loop; only the balancers have several. For
+// name service they are dnsperf and NSD. Nothing is pinned and nothing is logged. Figures are medians over the rounds,
+// and ratios are taken within a round, since a machine drifts by more than the differences that matter. The client
+// reports when it is ready and then gets the command to start. Before and after, no work is pending, so the CPU time in
+// between belongs to the counted work only.
 //
 // It is a program for Linux, run by hand; nothing imports it, and it imports
 // nothing of limeload-l4: the balancers are black boxes to it.

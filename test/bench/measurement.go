@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A measurement is what one contender did in one scenario in one round. Times are
-// in seconds. With an Error the figures mean nothing.
+// A measurement has the figures of one contender in one scenario and round. Times are in seconds. With an Error the
+// figures are meaningless.
 type measurement struct {
 	Round     int    `json:"round"`
 	Scenario  string `json:"scenario"`
@@ -81,13 +81,13 @@ func newIdleFigures(sessions int, before, settled, rested view) *idleFigures {
 	}
 }
 
-// disturbed reports whether something else used more than a twentieth of one CPU
-// meanwhile, ticks aside: the figures are then worse than they could be.
+// disturbed reports whether something else used more than a twentieth of one CPU meanwhile, apart from rounding: then
+// the figures are too high.
 func (m measurement) disturbed() bool {
 	return m.Error == "" && m.OtherCPU > m.ElapsedSeconds/20+5*clockTick.Seconds()
 }
 
-// line says in one line what was measured, while the bench runs.
+// line returns a one-line summary, which is printed while the bench runs.
 func (m measurement) line(s scenario) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-10s  %-11s", m.Scenario, m.Contender)
@@ -106,7 +106,8 @@ func (m measurement) line(s scenario) string {
 		fmt.Fprintf(&b, "  cpu %s/%s", formatSeconds(m.CPUPerUnit), s.unit)
 	}
 	if i := m.Idle; i != nil {
-		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession), i.DescriptorsPerSession)
+		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession),
+			i.DescriptorsPerSession)
 	}
 	return b.String()
 }

@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// A holding is what some processes hold at one time.
+// A holding has the memory and descriptors of some processes at one time.
 type holding struct {
 	memory      int64 // RssAnon, bytes: their own memory, without program text and shared files
 	descriptors int
 }
 
-// readHolding adds up what the processes hold. The kernel's memory for sockets and
-// pipes is not in it; descriptors tell of that.
+// readHolding adds up the holdings of the processes. They do not include the kernel's memory for sockets and pipes, of
+// which descriptors give an idea.
 func readHolding(pids []int) (holding, error) {
 	var sum holding
 	for _, pid := range pids {

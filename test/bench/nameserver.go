@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// questionCount is how many names are asked for: so few that a cache has them all after the warm-up.
+// questionCount is how many names are asked for: few enough for a cache to have them all after the warm-up.
 const questionCount = 1000
 
 // benchZone is the zone of the name server.
@@ -18,7 +18,8 @@ const benchZone = "bench.test."
 
 func questionName(i int) string { return fmt.Sprintf("h%d.%s", i, benchZone) }
 
-// startNameServer runs NSD, an authoritative name server that keeps nothing, as the backends' one process, on as many ports.
+// startNameServer runs NSD, an authoritative name server without a cache, on several ports, as the one process of all
+// backends.
 func startNameServer(ctx context.Context, nsd program, ports *portFinder, dir string) (*server, error) {
 	dir, err := os.MkdirTemp(dir, "nsd-")
 	if err != nil {
@@ -80,7 +81,8 @@ zone:
 
 func zoneText() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "$ORIGIN %[1]s\n$TTL 3600\n@ SOA ns.%[1]s admin.%[1]s 1 3600 600 86400 3600\n@ NS ns.%[1]s\nns A 127.0.0.1\n", benchZone)
+	fmt.Fprintf(&b, "$ORIGIN %[1]s\n$TTL 3600\n@ SOA ns.%[1]s admin.%[1]s 1 3600 600 86400 3600\n@ NS ns.%[1]s\n"+
+		"ns A 127.0.0.1\n", benchZone)
 	for i := range questionCount {
 		fmt.Fprintf(&b, "h%d A 192.0.2.%d\n", i, i%250)
 	}

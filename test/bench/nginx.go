@@ -50,7 +50,8 @@ func streamModule(output string) (string, error) {
 	case builtIn:
 		return "", nil
 	case !dynamic:
-		return "", fmt.Errorf("this nginx is built without the stream module: apt-get install nginx-core libnginx-mod-stream")
+		return "", fmt.Errorf("this nginx is built without the stream module: apt-get install nginx-core " +
+			"libnginx-mod-stream")
 	}
 	file := filepath.Join(dir, "ngx_stream_module.so")
 	if _, err := os.Stat(file); err != nil {
@@ -101,9 +102,9 @@ func nginxConfig(p program, s setup) string {
 }
 
 // nginxUDPServer is the server of nginx stream as one would set it up for UDP.
-//   - proxy_responses: a session ends with the only answer, as its documentation advises for DNS. Without it a session, and its
-//     socket to the backend, are kept until proxy_timeout, which is limeload-l4's default here.
-//   - rcvbuf is limeload-l4's default: with the kernel's own, a burst is lost that others keep.
+//   - proxy_responses: a session ends with the only answer, as its documentation advises for DNS. Without it a session,
+//     and its socket to the backend, are kept until proxy_timeout, which is limeload-l4's default here.
+//   - rcvbuf is limeload-l4's default: with the kernel's default, nginx loses bursts that others receive.
 func nginxUDPServer(s setup) string {
 	responses := ""
 	if s.traffic == trafficDNSOnce || s.traffic == trafficDNSSingle {

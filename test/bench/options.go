@@ -24,22 +24,24 @@ type options struct {
 	flags                    map[string]string // every flag as it was, for the report
 }
 
-// parseOptions reads the command line. What is wrong with it has been printed to
-// stderr when it returns an error; flag.ErrHelp asks for no more than that.
+// parseOptions reads the command line. It prints mistakes to stderr before it returns an error; flag.ErrHelp needs no
+// further message.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var o options
 	var contenders, only string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.limeload, "limeload", "build/limeload-l4", "the `program` to measure")
-	fs.StringVar(&o.before, "before", "", "an earlier limeload-l4, a `program`: unless -contenders says otherwise, it alone is held against the one to measure")
+	fs.StringVar(&o.before, "before", "",
+		"an earlier limeload-l4, a `program`: unless -contenders says otherwise, it alone is held against the one to measure")
 	fs.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy `program`")
 	fs.StringVar(&o.nginx, "nginx", "nginx", "the nginx `program`")
 	fs.StringVar(&o.dnsdist, "dnsdist", "dnsdist", "the dnsdist `program`")
 	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
 	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
 	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
-	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+scenarioUses())
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+
+		scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
@@ -106,7 +108,7 @@ func splitNames(list string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" })
 }
 
-// peerNames returns all contenders but the one that takes a program of an earlier version.
+// peerNames returns all contenders except the earlier version.
 func peerNames() []string {
 	return slices.DeleteFunc(contenderNames(), func(n string) bool { return n == nameBefore })
 }
@@ -118,7 +120,8 @@ func selectContenders(list string) ([]string, error) {
 	}
 	for i, n := range names {
 		if !slices.Contains(contenderNames(), n) {
-			return nil, fmt.Errorf("-contenders: no contender %q; known are %s", n, strings.Join(contenderNames(), ", "))
+			return nil, fmt.Errorf("-contenders: no contender %q; known are %s",
+				n, strings.Join(contenderNames(), ", "))
 		}
 		if slices.Contains(names[:i], n) {
 			return nil, fmt.Errorf("-contenders names %s twice", n)
@@ -127,8 +130,8 @@ func selectContenders(list string) ([]string, error) {
 	return names, nil
 }
 
-// selectScenarios returns the scenarios that the list names, in their own order.
-// A name that several begin with ("bulk") stands for them all, unless it is one's own.
+// selectScenarios returns the scenarios in the list, in their fixed order. A common prefix ("bulk") selects all
+// scenarios with it, unless it is itself a name.
 func selectScenarios(list string) ([]scenario, error) {
 	all := scenarios()
 	if list == "" {

@@ -76,7 +76,8 @@ func TestParseOptionsBefore(t *testing.T) {
 	if err != nil || strings.Join(o.contenders, " ") != "limeload-l4 before nginx" {
 		t.Errorf("with contenders: %q, %v", o.contenders, err)
 	}
-	if o, err = parseOptions(nil, io.Discard); err != nil || strings.Contains(strings.Join(o.contenders, " "), "before") {
+	if o, err = parseOptions(nil, io.Discard); err != nil || strings.Contains(strings.Join(o.contenders, " "),
+		"before") {
 		t.Errorf("without: %q, %v", o.contenders, err)
 	}
 	if _, err := parseOptions([]string{"-contenders", "before"}, io.Discard); err == nil {
@@ -110,7 +111,8 @@ func TestJobsAreWhole(t *testing.T) {
 	}
 	for _, s := range scenarios() {
 		j := s.jobFor(o)
-		if j.Connections < 1 || !s.traffic.udp() && j.Answer < answerBytes || j.Duration != o.duration || j.Warmup != o.warmup {
+		if j.Connections < 1 || !s.traffic.udp() && j.Answer < answerBytes || j.Duration != o.duration ||
+			j.Warmup != o.warmup {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
 		if j.Pattern == patternKept && (j.Depth < 1 || j.Depth > maxDepth) {

@@ -37,7 +37,8 @@ func (p *poller) change(fd int, events uint32) error {
 
 func (p *poller) control(op uintptr, fd int, events uint32) error {
 	ev := syscall.EpollEvent{Events: events, Fd: int32(fd)}
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(p.fd), op, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(p.fd), op, uintptr(fd),
+		uintptr(unsafe.Pointer(&ev)), 0, 0)
 	if errno != 0 {
 		return os.NewSyscallError("epoll_ctl", errno)
 	}
@@ -47,13 +48,13 @@ func (p *poller) control(op uintptr, fd int, events uint32) error {
 // wait returns the events that are there, or none after timeout. They are valid
 // until the next wait.
 //
-// It waits without telling Go's scheduler: in a process that is one loop the
-// hand-over of its P and its return would only be noise beside the work, about
-// a tenth of it. Go's monitor thread then interrupts a long wait now and again
-// with a signal, which is no event; Gosched lets the runtime do what it wanted.
+// It waits without involving Go's scheduler: in a process with one loop, handing over the P and getting it back would
+// only add noise, about a tenth of the work. Go's monitor thread then interrupts a long wait now and then with a
+// signal, which is no event; Gosched lets the runtime proceed.
 func (p *poller) wait(timeout time.Duration) ([]syscall.EpollEvent, error) {
 	ts := syscall.NsecToTimespec(int64(max(timeout, 0)))
-	n, _, errno := syscall.RawSyscall6(sysEpollPwait2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+	n, _, errno := syscall.RawSyscall6(sysEpollPwait2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])),
+		uintptr(len(p.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	switch errno {
 	case 0:
 		return p.events[:n], nil

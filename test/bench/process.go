@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// stopTimeout is how long a process may take to end once it is told to.
+// stopTimeout is how long a process may take to end after SIGTERM.
 const stopTimeout = 5 * time.Second
 
-// A process is a program that the bench has started. It stands in a process group
-// of its own, so that Ctrl-C reaches the bench alone, which then ends it; and it is
-// ended by the kernel should the bench be killed. Its methods may be called from
-// one goroutine; its zero value is of no use, see start.
+// A process is a program that the bench has started. It has a process group of its own, so that Ctrl-C reaches only the
+// bench, which then ends the process. If the bench is killed, the kernel kills the process. Its methods may be called
+// from one goroutine; its zero value is of no use, see start.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	log    string        // file with what it wrote to stderr (and to stdout, if nobody reads that)
+	log    string        // file with its stderr (and its stdout, unless it is read)
 	exited chan struct{} // closed by wait when the process has ended
 	err    error         // how it ended; valid once exited is closed
 }
@@ -79,15 +78,15 @@ func (p *process) failure(err error) error {
 	return fmt.Errorf("%s: %w; it said:\n%s", p.name, err, b)
 }
 
-// stop ends the process with SIGTERM and returns when it is gone. One that does
-// not go, and its children, are killed, which is an error. It may be called again.
+// stop ends the process with SIGTERM and returns when it is gone. If it does not end in time, stop kills it and its
+// children and returns an error. stop may be called again.
 func (p *process) stop() error {
 	select {
 	case <-p.exited:
 		return nil
 	default:
 	}
-	pids, err := family(p.pid()) // before it ends, since children are then nobody's
+	pids, err := family(p.pid()) // before it ends, since its children then get another parent
 	if err != nil {
 		return err
 	}

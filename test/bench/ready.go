@@ -14,14 +14,13 @@ const (
 	// readyTimeout is how long a balancer may take from its start to its first answer.
 	readyTimeout = 10 * time.Second
 
-	// firstPort is where ports for balancers are looked for: below the range from
-	// which the kernel takes source ports (32768 and up), so that no connection of
-	// the bench can occupy a port between the look and the balancer's bind.
+	// Ports of balancers are from firstPort to lastPort, below the kernel's range of source ports (32768 and up), so
+	// that no connection of the bench can take a port between its choice and the balancer's bind.
 	firstPort, lastPort = 21000, 32000
 )
 
-// A portFinder hands out loopback ports that are free, by TCP and UDP, each once. Its zero value
-// is ready for use; it is for one goroutine.
+// A portFinder returns loopback ports that are free for TCP and UDP, each once. Its zero value is ready for use; it is
+// for one goroutine.
 type portFinder struct{ next uint16 }
 
 func (f *portFinder) find() (netip.AddrPort, error) {
@@ -45,8 +44,8 @@ func (f *portFinder) find() (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("no free port on 127.0.0.1 from %d to %d", firstPort, lastPort)
 }
 
-// waitReady returns the processes of a balancer once all of them are there and a
-// request through it has been answered.
+// waitReady waits until all processes of a balancer have started and a request through it is answered, and returns the
+// processes.
 func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort, processes int) ([]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A report is everything a run has found out and what it ran with.
+// A report has the results and the settings of a run.
 type report struct {
 	Started    time.Time         `json:"started"`
 	Finished   time.Time         `json:"finished"`
@@ -22,12 +22,12 @@ type report struct {
 	Contenders []contenderReport `json:"contenders"`
 	Scenarios  map[string]string `json:"scenarios"`
 	Backends   int               `json:"backends"`        // ports of one process, round robin
-	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of who asks it
+	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of dnsperf
 	Summary    []summary         `json:"summary"`
 	Rounds     []measurement     `json:"rounds"`
 }
 
-// A machine is what the figures hold for.
+// A machine describes the machine of a run.
 type machine struct {
 	CPU         string `json:"cpu"`
 	CPUs        int    `json:"cpus"`
@@ -37,7 +37,7 @@ type machine struct {
 	Descriptors int    `json:"descriptors"` // RLIMIT_NOFILE of every process
 }
 
-// A contenderReport is who took part and how it was set up.
+// A contenderReport describes a contender and its configuration.
 type contenderReport struct {
 	Name    string `json:"name"`
 	Path    string `json:"path,omitempty"`
@@ -67,7 +67,8 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 		configs := maps.Clone(b.configs[c.name])
 		tcp := configs[trafficTCP]
 		delete(configs, trafficTCP)
-		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp, UDPConfigs: configs})
+		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp,
+			UDPConfigs: configs})
 	}
 	for name, p := range b.tools {
 		r.Tools[name] = p.version
@@ -86,7 +87,7 @@ func thisMachine(descriptors int) machine {
 	}
 }
 
-// readLine returns what a file says, or "unknown": it only describes the run.
+// readLine returns the content of a file, or "unknown", for the description of the run.
 func readLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -132,11 +133,13 @@ func (r report) writeTables(w io.Writer) error {
 	r.idleTable(&b)
 	for _, m := range r.Rounds {
 		if m.CPUDoubt {
-			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n", m.Round, m.Scenario, m.Contender, m.CPU, m.CPUByStat)
+			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n",
+				m.Round, m.Scenario, m.Contender, m.CPU, m.CPUByStat)
 		}
 	}
 	if n := r.disturbed(); n > 0 {
-		fmt.Fprintf(&b, "disturbed: during %d of %d measurements something else on this machine used CPU time\n", n, len(r.Rounds))
+		fmt.Fprintf(&b, "disturbed: during %d of %d measurements something else on this machine used CPU time\n", n,
+			len(r.Rounds))
 	}
 	for _, m := range r.failures() {
 		fmt.Fprintf(&b, "failed: round %d, %s, %s: %s\n", m.Round, m.Scenario, m.Contender, m.Error)
@@ -149,7 +152,7 @@ func (r report) writeTables(w io.Writer) error {
 	return nil
 }
 
-// disturbed returns how many measurements something else on the machine disturbed.
+// disturbed returns the number of disturbed measurements.
 func (r report) disturbed() int {
 	n := 0
 	for _, m := range r.Rounds {
@@ -163,8 +166,10 @@ func (r report) disturbed() int {
 func (r report) head(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
-	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, idle sessions %s\n",
-		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"], r.Flags["dns-rate"], r.Flags["idle"])
+	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, "+
+		"idle sessions %s\n",
+		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"],
+		r.Flags["dns-rate"], r.Flags["idle"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
@@ -176,7 +181,7 @@ func (r report) head(b *strings.Builder) {
 	fmt.Fprint(b, "Figures are medians over the rounds; x is the median of the ratios to the best of HAProxy, nginx and dnsdist in the same round.\n\n")
 }
 
-// workTable is about every scenario but the idle one.
+// workTable writes the table of all scenarios except idle.
 func (r report) workTable(b *strings.Builder) {
 	tw := newTable(b, "scenario", "contender", "rate/s", "x", "p50", "p99", "x", "CPU/unit", "x", "unit", "rounds")
 	previous := ""
@@ -198,10 +203,10 @@ func (r report) workTable(b *strings.Builder) {
 	}
 }
 
-// idleTable is about the idle scenario. The memory is the balancer's own
-// (RssAnon), without what the kernel holds for it.
+// idleTable writes the table of the idle scenario. The memory is the balancer's own (RssAnon), without the kernel's.
 func (r report) idleTable(b *strings.Builder) {
-	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all", "CPU at rest", "opened/s", "rounds")
+	tw := newTable(b, "scenario", "contender", "memory/session", "x", "descriptors/session", "memory of all",
+		"CPU at rest", "opened/s", "rounds")
 	any := false
 	for _, s := range r.Summary {
 		if s.Idle == nil {
@@ -209,7 +214,8 @@ func (r report) idleTable(b *strings.Builder) {
 		}
 		any = true
 		row(tw, s.Scenario, s.Contender, formatBytes(s.Idle.Memory), formatRatio(s.Idle.MemoryRatio),
-			fmt.Sprintf("%.2f", s.Idle.Descriptors), formatBytes(s.Idle.MemoryAfter), fmt.Sprintf("%.2f%%", 100*s.Idle.CPUShare),
+			fmt.Sprintf("%.2f", s.Idle.Descriptors), formatBytes(s.Idle.MemoryAfter), fmt.Sprintf("%.2f%%",
+				100*s.Idle.CPUShare),
 			formatRate(s.Rate, s.Unit), s.outcome())
 	}
 	if any {
@@ -236,8 +242,7 @@ func newTable(w io.Writer, titles ...string) *tabwriter.Writer {
 	return tw
 }
 
-// row writes one row. The first two cells are names and stand on the left of their
-// columns, the others on the right.
+// row writes one row. The first two cells are names and left-aligned, the others right-aligned.
 func row(tw *tabwriter.Writer, cells ...string) {
 	fmt.Fprintf(tw, "%-10s\t%-11s\t%s\t\n", cells[0], cells[1], strings.Join(cells[2:], "\t"))
 }

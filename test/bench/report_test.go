@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// sample is three contenders in two rounds, the second on a slower machine,
-// and one failure.
+// sample returns a report of three contenders in two rounds, the second on a slower machine, with one failure.
 func sample(t *testing.T) report {
 	t.Helper()
 	ss, err := selectScenarios("request64,idle")
@@ -19,10 +18,12 @@ func sample(t *testing.T) report {
 		t.Fatal(err)
 	}
 	work := func(round int, contender string, cpu float64) measurement {
-		return measurement{Round: round, Scenario: "request64", Contender: contender, Rate: 1 / cpu, P50: cpu, P99: 2 * cpu, CPUPerUnit: cpu}
+		return measurement{Round: round, Scenario: "request64", Contender: contender, Rate: 1 / cpu, P50: cpu,
+			P99: 2 * cpu, CPUPerUnit: cpu}
 	}
 	idle := func(contender string, bytes float64) measurement {
-		return measurement{Round: 1, Scenario: "idle", Contender: contender, Rate: 1000, Idle: &idleFigures{MemoryPerSession: bytes, DescriptorsPerSession: 2, MemoryAfter: 5 << 20}}
+		return measurement{Round: 1, Scenario: "idle", Contender: contender, Rate: 1000,
+			Idle: &idleFigures{MemoryPerSession: bytes, DescriptorsPerSession: 2, MemoryAfter: 5 << 20}}
 	}
 	all := []measurement{
 		work(1, "limeload-l4", 8e-6), work(1, "haproxy", 16e-6), work(1, "nginx", 24e-6),
@@ -62,7 +63,9 @@ func TestSummarize(t *testing.T) {
 		{"haproxy", 3000, "1.00", 1, 0},
 		{"nginx", 9000, "3.00", 1, 0},
 	}
-	equal := cmp.Options{cmp.AllowUnexported(line{}), cmp.Comparer(func(a, b float64) bool { return a-b < 1e-9 && b-a < 1e-9 })}
+	equal := cmp.Options{cmp.AllowUnexported(line{}), cmp.Comparer(func(a, b float64) bool {
+		return a-b < 1e-9 && b-a < 1e-9
+	})}
 	if diff := cmp.Diff(want, got, equal); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

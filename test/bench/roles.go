@@ -21,9 +21,9 @@ const (
 	roleClient       = "client"
 )
 
-// runRole is what the program does under -role.
+// runRole runs the program under -role.
 func runRole(role string, stdin io.Reader, stdout io.Writer) error {
-	signal.Reset() // SIGTERM ends the process at once: its loop listens to nobody
+	signal.Reset() // SIGTERM ends the process at once, since its loop handles no signals
 	switch role {
 	case roleBackend:
 		return runBackend(stdout)
@@ -79,7 +79,7 @@ type client struct {
 	lines  *bufio.Reader
 }
 
-// startClient starts a load generator and gives it its job.
+// startClient starts a load generator and sends it its job.
 func startClient(j job, dir string) (*client, error) {
 	stdinRead, stdin, err := os.Pipe()
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *client) ready(ctx context.Context, within time.Duration) error {
 	return err
 }
 
-// run has the load generator do its job.
+// run makes the load generator do its job, and returns its result.
 func (c *client) run(ctx context.Context, within time.Duration) (loadResult, error) {
 	var r loadResult
 	if _, err := fmt.Fprintln(c.stdin, "go"); err != nil {
@@ -147,7 +147,7 @@ func (c *client) line(ctx context.Context, within time.Duration) (string, error)
 	return strings.TrimSpace(line), nil
 }
 
-// finish lets the load generator end in order and says whether it did.
+// finish lets the load generator end in an orderly way, and returns an error if it does not.
 func (c *client) finish(ctx context.Context, within time.Duration) error {
 	if err := c.stdin.Close(); err != nil {
 		return err
@@ -165,10 +165,10 @@ func (c *client) finish(ctx context.Context, within time.Duration) error {
 	return nil
 }
 
-// cpu is the CPU time that the load generator has used.
+// cpu returns the CPU time that the load generator has used.
 func (c *client) cpu() (cpuReading, error) { return readCPU([]int{c.proc.pid()}) }
 
-// close ends the load generator, whatever it does.
+// close ends the load generator in any state.
 func (c *client) close() error {
 	err := c.proc.stop()
 	c.stdin.Close() // may be closed already, by finish

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// bulkBytes is the length of one upload or download. Two are under way on each
-// stream, so there is no gap between them; the end of a measurement waits for at
-// most two of them on each stream, and they are small enough for that not to count.
+// bulkBytes is the length of one upload or download. Two are in progress on each stream, so there is no gap between
+// them. The end of a measurement waits for at most two on each stream, and they are small enough for that not to
+// matter.
 const bulkBytes = 16 << 20
 
 // gigabyte is the unit of bulk.
@@ -23,7 +23,7 @@ type scenario struct {
 	job     job    // without targets and times
 }
 
-// scenarios returns all there are, in the order in which they run.
+// scenarios returns all scenarios, in the order in which they run.
 func scenarios() []scenario {
 	return slices.Concat(tcpScenarios(), udpScenarios())
 }
@@ -73,8 +73,10 @@ func udpScenarios() []scenario {
 	return []scenario{
 		dns("dns", trafficDNS, "name service: dnsperf from 64 sockets, 200 questions under way; flows are kept"),
 		dns("dns-once", trafficDNSOnce, "the same, where a flow ends with its answer"),
-		dns("dns-single", trafficDNSSingle, "the same, each question by itself: profile \"dns\", for nginx a flow that ends with its answer"),
-		dns("dns-paced", trafficDNSSingle, "dns-single's work at a fixed rate (-dns-rate): CPU and latency at equal load"),
+		dns("dns-single", trafficDNSSingle,
+			"the same, each question by itself: profile \"dns\", for nginx a flow that ends with its answer"),
+		dns("dns-paced", trafficDNSSingle,
+			"dns-single's work at a fixed rate (-dns-rate): CPU and latency at equal load"),
 		dns("dns-cached", trafficDNSCached, "dns's work for those that answer from a cache"),
 		trains("trains-in", trainBytes, trainHead, "8 sockets, client to backend"),
 		trains("trains-out", trainHead, trainBytes, "8 sockets, backend to client"),
@@ -113,11 +115,10 @@ func (s scenario) jobFor(o options) job {
 	return j
 }
 
-// hasLatency reports whether the time from request to answer says something: in
-// bulk it is only the rate in other words.
+// hasLatency reports whether latency is meaningful: in bulk it is only the inverse of the rate.
 func (s scenario) hasLatency() bool { return s.unit != "GB" }
 
-// units returns how much work of the scenario's unit a result stands for.
+// units returns the work of a result in the scenario's unit.
 func (s scenario) units(r loadResult) float64 {
 	if s.unit == "GB" {
 		return float64(r.Bytes) / gigabyte

@@ -6,12 +6,12 @@ import (
 	"unsafe"
 )
 
-// The system calls of the load generator and the backend. They are made with
-// RawSyscall: none of them can block, and a process that is one thread gains
-// nothing from telling Go's scheduler about each. They use the standard syscall
-// package, since golang.org/x/sys/unix is imported by l4/internal/sock alone.
+// The system calls of the load generator and the backend. They are made with RawSyscall: none of them can block, and a
+// process with one thread gains nothing from involving Go's scheduler in each. They use the standard syscall package,
+// since golang.org/x/sys/unix is imported by l4/internal/sock alone.
 const (
-	ipBindAddressNoPort = 24  // linux/in.h IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect, for the whole four-tuple
+	// linux/in.h IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect, for the whole four-tuple
+	ipBindAddressNoPort = 24
 	prSetTimerSlack     = 29  // linux/prctl.h PR_SET_TIMERSLACK
 	sysEpollPwait2      = 441 // asm-generic/unistd.h, the same number on amd64 and arm64; Linux 5.11
 )
@@ -24,13 +24,13 @@ func readFD(fd int, b []byte) (int, syscall.Errno) {
 
 // writeFD writes b, which must not be empty.
 func writeFD(fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		syscall.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }
 
-// discardFD takes up to limit bytes out of the receive queue without copying
-// them (MSG_TRUNC, tcp(7)): the ends of a bulk transfer are to cost as little as
-// they can, since they share the CPUs with the balancer that is measured.
+// discardFD removes up to limit bytes from the receive queue without copying them (MSG_TRUNC, tcp(7)): the ends of a
+// bulk transfer should cost as little as possible, since they share the CPUs with the measured balancer.
 func discardFD(fd int, limit int64) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), 0, uintptr(limit), syscall.MSG_TRUNC, 0, 0)
 	return int(n), errno
@@ -42,13 +42,15 @@ func closeFD(fd int) {
 
 // acceptFD takes one connection from a listening socket, non-blocking.
 func acceptFD(fd int) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), 0, 0,
+		syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 	return int(n), errno
 }
 
 // socketFD makes a non-blocking TCP socket over IPv4 with TCP_NODELAY.
 func socketFD() (int, error) {
-	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET,
+		syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if errno != 0 {
 		return -1, errno
 	}
@@ -60,15 +62,16 @@ func socketFD() (int, error) {
 }
 
 func setOption(fd, level, name int, value int32) error {
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&value)), 4, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&value)), 4, 0)
 	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// bindSource gives a socket that will connect its source address and leaves the
-// port to connect, which then only has to be free towards that destination.
+// bindSource sets the source address of a socket before it connects. connect chooses the port, which then only has to
+// be free for that destination.
 func bindSource(fd int, from netip.Addr) error {
 	if err := setOption(fd, syscall.IPPROTO_IP, ipBindAddressNoPort, 1); err != nil {
 		return err
@@ -81,8 +84,7 @@ func bindSource(fd int, from netip.Addr) error {
 	return nil
 }
 
-// connectFD starts to connect. It reports whether the connection stands
-// already, which on loopback it may.
+// connectFD starts to connect. It reports whether the connection is established already, as may happen on loopback.
 func connectFD(fd int, to netip.AddrPort) (bool, error) {
 	sa := sockaddr(to)
 	_, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))

@@ -34,10 +34,9 @@ type roundValue struct {
 	value float64
 }
 
-// ratioToBest returns the median over the rounds of: the value, divided by the
-// best value of any rival in the same round. The machine drifts between rounds,
-// so figures of different rounds are never divided by one another. A round that
-// lacks the value or every rival does not count; without any round there is no ratio.
+// ratioToBest returns the median over the rounds of the value divided by the best value of any rival in the same round.
+// The machine drifts between rounds, so it never compares figures of different rounds. A round without the value or
+// without any rival does not count; without any round there is no ratio.
 func ratioToBest(values []roundValue, rivals [][]roundValue, lowerIsBetter bool) (float64, bool) {
 	var ratios []float64
 	for _, v := range values {

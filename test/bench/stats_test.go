@@ -94,8 +94,10 @@ func TestRatioToBest(t *testing.T) {
 		{"rivals without values", [][]roundValue{nil, nil}, true, 0, false},
 		// the machine was three times as slow in round 2: within the rounds that is no difference
 		{"drift", [][]roundValue{{{1, 10}, {2, 30}, {3, 12}}}, true, 1, true},
-		{"the lower of two in each round", [][]roundValue{{{1, 5}, {2, 60}, {3, 12}}, {{1, 20}, {2, 15}, {3, 6}}}, true, 2, true},
-		{"the higher of two in each round", [][]roundValue{{{1, 5}, {2, 60}, {3, 12}}, {{1, 20}, {2, 15}, {3, 24}}}, false, 0.5, true},
+		{"the lower of two in each round", [][]roundValue{{{1, 5}, {2, 60}, {3, 12}}, {{1, 20}, {2, 15}, {3, 6}}}, true,
+			2, true},
+		{"the higher of two in each round", [][]roundValue{{{1, 5}, {2, 60}, {3, 12}}, {{1, 20}, {2, 15}, {3, 24}}},
+			false, 0.5, true},
 		{"a round that no rival has", [][]roundValue{{{2, 15}}}, true, 2, true},
 		{"a rival that is only in some rounds", [][]roundValue{{{1, 10}, {2, 30}, {3, 12}}, {{2, 3}}}, true, 1, true},
 		{"zero is no measurement", [][]roundValue{{{1, 0}, {2, 15}}}, true, 2, true},

@@ -1,8 +1,7 @@
 package main
 
-// A summary is one contender in one scenario over all rounds: medians, and medians
-// of the ratios to the better rival of the same round. What was not measured is
-// nil or 0.
+// A summary has the results of one contender in one scenario over all rounds: medians, and medians of the ratios to the
+// best rival of the same round. Figures that were not measured are nil or 0.
 type summary struct {
 	Scenario  string `json:"scenario"`
 	Contender string `json:"contender"`
@@ -23,7 +22,7 @@ type summary struct {
 	Idle *idleSummary `json:"idle,omitempty"`
 }
 
-// An idleSummary is what there is to say besides about sessions at rest.
+// An idleSummary has the further figures of sessions at rest.
 type idleSummary struct {
 	Memory      float64  `json:"memory_per_session_bytes"`
 	MemoryAfter float64  `json:"memory_after_bytes"`
@@ -50,7 +49,7 @@ func idleFigure(f func(*idleFigures) float64) figure {
 	}
 }
 
-// summarize goes over all measurements, by scenario and contender.
+// summarize returns the summaries of all measurements, by scenario and contender.
 func summarize(ss []scenario, cs []contender, all []measurement) []summary {
 	var out []summary
 	for _, s := range ss {

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A traffic is what goes through a balancer, and so what it is configured for.
+// A traffic is a kind of traffic, for which a balancer is configured.
 type traffic string
 
 const (
-	trafficTCP       traffic = "tcp"
-	trafficDNS       traffic = "dns"        // questions to a name server, by UDP; a client's flow is kept for its next question
+	trafficTCP traffic = "tcp"
+	// questions to a name server by UDP; a client's flow stays for its next question
+	trafficDNS       traffic = "dns"
 	trafficDNSOnce   traffic = "dns-once"   // the same; a flow ends with its answer
 	trafficDNSSingle traffic = "dns-single" // the same; each question by itself, as the balancer does that best
 	trafficDNSCached traffic = "dns-cached" // the same; the balancer answers from a cache
@@ -33,7 +34,7 @@ func (t traffic) dns() bool {
 	return false
 }
 
-// serverOf is the traffic whose backends serve t, too.
+// serverOf returns the traffic whose backends serve t, too.
 func (t traffic) serverOf() traffic {
 	if t.dns() {
 		return trafficDNS
@@ -52,7 +53,8 @@ func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
 	return ask(ctx, addr)
 }
 
-// datagramPatience is how long an answer to a datagram is waited for: one that was sent before there was a socket for it is lost.
+// datagramPatience is how long to wait for the answer to a datagram, which is lost if it was sent before the balancer
+// had its socket.
 const datagramPatience = 200 * time.Millisecond
 
 // askDatagram sends one datagram and returns the first that comes back.

@@ -6,8 +6,9 @@ import (
 	"unsafe"
 )
 
-// The protocol of trains. A train is some datagrams of one size that are sent in one go (UDP_SEGMENT), as QUIC's are. Each of them begins
-// with the train's head. Who has got all bytes of a client's train answers it: with a train of as many bytes as the head asks for.
+// The protocol of trains. A train is some datagrams of one size that are sent in one go (UDP_SEGMENT), as QUIC's are.
+// Each of them begins with the train's head. A backend that has received all bytes of a client's train answers with a
+// train of as many bytes as the head requests.
 const (
 	trainHead      = 24   // bytes
 	trainDatagram  = 1200 // bytes; what QUIC's first datagrams have at least (RFC 9000, 14.1)
@@ -20,7 +21,7 @@ const (
 	trainQueue = 4 << 20 // bytes; of each socket's receive buffer: a loss is to be the balancer's
 )
 
-// A train is what each of its datagrams says.
+// A train has the fields of the head, which each of its datagrams has.
 type train struct {
 	sequence uint64
 	in       uint32 // bytes of the train itself, client to backend
@@ -34,7 +35,7 @@ func (t train) put(b []byte) {
 	binary.BigEndian.PutUint32(b[20:], t.out)
 }
 
-// head is a train of one datagram that has no more than its head.
+// head returns a train of one datagram that has no more than its head.
 func (t train) head() []byte {
 	t.in = trainHead
 	b := make([]byte, trainHead)
@@ -59,7 +60,8 @@ func parseTrain(b []byte) (train, bool) {
 
 // trainSocket makes a non-blocking UDP socket that sends and reads trains.
 func trainSocket() (int, error) {
-	s, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	s, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_INET,
+		syscall.SOCK_DGRAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if errno != 0 {
 		return -1, errno
 	}
@@ -77,8 +79,8 @@ func trainSocket() (int, error) {
 	return fd, nil
 }
 
-// readTrain takes one datagram or train out of the receive queue, copies its head, and returns its length: the ends are to cost as little
-// as they can.
+// readTrain takes one datagram or train out of the receive queue, copies its head, and returns its length: the ends are
+// to cost as little as they can.
 func readTrain(fd int, head *[trainHead]byte, from *syscall.RawSockaddrInet4) (int, syscall.Errno) {
 	size := uint32(unsafe.Sizeof(*from))
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(head)), trainHead,

@@ -55,7 +55,8 @@ func TestTrainsLost(t *testing.T) {
 	}
 	defer poll.close()
 	l := &trainLoad{
-		job:  job{Targets: []netip.AddrPort{c.LocalAddr().(*net.UDPAddr).AddrPort()}, Connections: 1, Payload: trainHead, Answer: trainHead},
+		job: job{Targets: []netip.AddrPort{c.LocalAddr().(*net.UDPAddr).AddrPort()}, Connections: 1,
+			Payload: trainHead, Answer: trainHead},
 		poll: poll, started: time.Now(), buffer: make([]byte, trainBytes), byFD: map[int]*trainConn{},
 	}
 	if err := l.open(); err != nil {

@@ -17,7 +17,7 @@ import (
 // hasAdmin finds the table that says where the admin socket is.
 var hasAdmin = regexp.MustCompile(`(?m)^\[admin\]`)
 
-// shortDir is a folder whose name is short enough for a socket in it; it is removed at the end of the test.
+// shortDir returns a folder whose name is short enough for a socket in it; it is removed at the end of the test.
 func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lb")
@@ -28,13 +28,14 @@ func shortDir(t testing.TB) string {
 	return dir
 }
 
-// File is the path of the balancer's configuration.
+// File returns the path of the balancer's configuration.
 func (b *Balancer) File() string { return b.file }
 
-// AdminSocket is the path of its admin socket, unless the configuration says otherwise.
+// AdminSocket returns the path of its admin socket, unless the configuration says otherwise.
 func (b *Balancer) AdminSocket() string { return b.admin }
 
-// Configure writes another configuration, which the balancer does not take up by itself. One without a table admin gets one.
+// Configure writes another configuration, which the balancer does not apply by itself. It adds a table admin if there
+// is none.
 func (b *Balancer) Configure(t testing.TB, config string) {
 	t.Helper()
 	next := b.file + ".next"
@@ -46,7 +47,7 @@ func (b *Balancer) Configure(t testing.TB, config string) {
 	}
 }
 
-// Complete is a configuration with the table admin, as Configure writes it.
+// Complete returns a configuration with the table admin, as Configure writes it.
 func (b *Balancer) Complete(config string) string {
 	if hasAdmin.MatchString(config) {
 		return config
@@ -65,10 +66,13 @@ func (b *Balancer) API(t testing.TB, method, path string, body []byte, header ..
 }
 
 // TryAPI is API for any goroutine; header is names and values in turn.
-func (b *Balancer) TryAPI(ctx context.Context, method, path string, body []byte, header ...string) (status int, answer []byte, err error) {
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", b.admin)
-	}}
+func (b *Balancer) TryAPI(
+	ctx context.Context, method, path string, body []byte, header ...string,
+) (status int, answer []byte, err error) {
+	transport := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", b.admin)
+		}}
 	request, err := http.NewRequestWithContext(ctx, method, "http://limeload"+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -88,7 +92,7 @@ func (b *Balancer) TryAPI(ctx context.Context, method, path string, body []byte,
 	return response.StatusCode, answer, err
 }
 
-// Ask is API for what must succeed; the answer is read into into, unless that is nil.
+// Ask is API for a request that must succeed; the answer is decoded into into, unless that is nil.
 func (b *Balancer) Ask(t testing.TB, method, path string, body, into any) {
 	t.Helper()
 	var text []byte
@@ -110,7 +114,8 @@ func (b *Balancer) Ask(t testing.TB, method, path string, body, into any) {
 	}
 }
 
-// Command runs a command of the program against this balancer, as an operator does, and returns what it said.
+// Command runs a command of the program against this balancer, as an operator does, and returns its output and exit
+// code.
 func (b *Balancer) Command(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	return Run(t, Command{
@@ -119,7 +124,7 @@ func (b *Balancer) Command(t testing.TB, args ...string) (stdout, stderr string,
 	})
 }
 
-// Reload has the balancer take up its configuration anew, which must succeed.
+// Reload makes the balancer reload its configuration, which must succeed.
 func (b *Balancer) Reload(t testing.TB, config string) {
 	t.Helper()
 	b.Configure(t, config)

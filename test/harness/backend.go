@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A Handler serves one connection of a Backend; the Backend closes the connection when it returns. ctx ends with the Backend.
+// A Handler serves one connection of a Backend; the Backend closes the connection when it returns. ctx ends with the
+// Backend.
 type Handler func(ctx context.Context, c *net.TCPConn)
 
 // A Backend is a TCP server inside the test process. Its methods may be called from any goroutine.
@@ -17,7 +18,7 @@ type Backend struct {
 	// set once, then read-only
 	listener *net.TCPListener
 	handle   Handler
-	ctx      context.Context // the life of the backend, for its handlers
+	ctx      context.Context // ends with the backend, for its handlers
 	cancel   context.CancelFunc
 
 	serving sync.WaitGroup // the accept loop and every handler
@@ -54,24 +55,25 @@ func newBackend(l *net.TCPListener, handle Handler) *Backend {
 	return b
 }
 
-// Address is where the backend listens.
+// Address returns the address that the backend listens on.
 func (b *Backend) Address() string { return b.listener.Addr().String() }
 
-// Accepted is the number of connections so far.
+// Accepted returns the number of connections so far.
 func (b *Backend) Accepted() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.accepted
 }
 
-// Open is the number of connections whose handler has not returned.
+// Open returns the number of connections whose handler has not returned.
 func (b *Backend) Open() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.open)
 }
 
-// Close stops listening, closes all connections and returns when every handler has returned. A second call does nothing.
+// Close stops listening, closes all connections and returns when every handler has returned. A second call does
+// nothing.
 func (b *Backend) Close() {
 	b.cancel()
 	b.listener.Close()
@@ -88,7 +90,7 @@ func (b *Backend) accept() {
 	for {
 		c, err := b.listener.AcceptTCP()
 		if err != nil {
-			return // closed: nothing else ends a listener on loopback
+			return // the listener was closed: on loopback nothing else ends it
 		}
 		b.mu.Lock()
 		if b.closed {
@@ -110,12 +112,13 @@ func (b *Backend) serve(c *net.TCPConn) {
 	b.mu.Unlock()
 }
 
-// Echo sends back what comes, until the other side ends its half.
+// Echo sends back what it receives, until the other side ends its half.
 func Echo(_ context.Context, c *net.TCPConn) {
-	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) // without splice: the backend is to see every read
+	// without splice, so that the backend sees every read
+	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 }
 
-// Silent accepts, reads what comes and says nothing, not even a FIN in answer to one.
+// Silent accepts and reads, but sends nothing, not even a FIN in answer to one.
 func Silent(ctx context.Context, c *net.TCPConn) {
 	if _, err := io.Copy(io.Discard, c); err == nil {
 		<-ctx.Done()
@@ -131,7 +134,7 @@ func CloseAtOnce(context.Context, *net.TCPConn) {}
 // ResetAtOnce resets the connection before its first byte.
 func ResetAtOnce(_ context.Context, c *net.TCPConn) { Reset(c) }
 
-// SpeakFirst is a handler that sends greeting before it reads anything, and echoes from then on.
+// SpeakFirst returns a handler that sends greeting before it reads anything, and echoes from then on.
 func SpeakFirst(greeting string) Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		if _, err := io.WriteString(c, greeting); err == nil {
@@ -140,7 +143,7 @@ func SpeakFirst(greeting string) Handler {
 	}
 }
 
-// SpeakLate is SpeakFirst that lets the client wait.
+// SpeakLate is SpeakFirst with a pause before the greeting.
 func SpeakLate(after time.Duration, greeting string) Handler {
 	return func(ctx context.Context, c *net.TCPConn) {
 		select {
@@ -151,7 +154,7 @@ func SpeakLate(after time.Duration, greeting string) Handler {
 	}
 }
 
-// Name is a handler that sends name and closes, so that a client learns which backend it got.
+// Name returns a handler that sends name and closes, so that a client learns which backend it got.
 func Name(name string) Handler {
 	return func(_ context.Context, c *net.TCPConn) { _, _ = io.WriteString(c, name) }
 }

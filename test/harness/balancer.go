@@ -16,13 +16,13 @@ import (
 // BalancerOptions says how to start a balancer; only Config is needed.
 type BalancerOptions struct {
 	Config      string // the configuration's text
-	Descriptors int    // limit of open files; 0: the test's own
+	Descriptors int    // limit of open files; 0: that of the test
 	Measured    bool   // CPU time or memory will be measured: a plain build even under -race
-	Killed      bool   // the test will kill it: how it ends says nothing
+	Killed      bool   // the test will kill it: its end is not checked
 }
 
-// A Balancer is a running limeload-l4. At the end of the test it must have no socket open that it had not at its start, and
-// must end with exit code 0 when it is told to.
+// A Balancer is a running limeload-l4. At the end of the test it must have no sockets open beyond those of its start,
+// and must end with exit code 0 on SIGTERM.
 type Balancer struct {
 	*Process
 
@@ -30,8 +30,8 @@ type Balancer struct {
 	file      string            // of its configuration
 	admin     string            // the path of its admin socket
 	addresses map[string]string // of each listener, as logged
-	start     Descriptors       // when it said that it was ready
-	moved     bool              // it has other listening sockets now than at its start, as many
+	start     Descriptors       // open when it was ready
+	moved     bool              // its listening sockets have changed since its start, but not their number
 
 	log       feed[Line]
 	malformed feed[string] // lines on standard error that are not JSON
@@ -43,18 +43,19 @@ func StartBalancer(t testing.TB, config string) *Balancer {
 	return StartBalancerWith(t, BalancerOptions{Config: config})
 }
 
-// StartBalancerWith is StartBalancer with more to say.
+// StartBalancerWith is StartBalancer with options.
 func StartBalancerWith(t testing.TB, o BalancerOptions) *Balancer {
 	t.Helper()
 	b := &Balancer{
-		file: filepath.Join(t.TempDir(), "lb.toml"), admin: filepath.Join(shortDir(t), "admin.sock"), addresses: map[string]string{},
+		file: filepath.Join(t.TempDir(), "lb.toml"), admin: filepath.Join(shortDir(t), "admin.sock"),
+		addresses: map[string]string{},
 	}
 	b.Configure(t, o.Config)
 	b.Process = Start(t, Command{
 		Path:        Binary(t, o.Measured),
 		Args:        []string{"--config", b.file},
 		Descriptors: o.Descriptors,
-		// a second's wait at exit for other threads' reports, which the race detector does without this
+		// otherwise the race detector waits a second at exit for reports of other threads
 		Env:      []string{"GORACE=atexit_sleep_ms=50"},
 		onStderr: b.readLine,
 		onEnd:    b.log.end,
@@ -87,7 +88,7 @@ func (b *Balancer) readLine(text string) {
 // end checks what every test expects of a balancer at its end.
 func (b *Balancer) end(t testing.TB) {
 	select {
-	case <-b.Done(): // the test ended it itself and has looked at its exit code
+	case <-b.Done(): // the test has ended it and checked its exit code
 	default:
 		if !t.Failed() {
 			b.CheckLeaks(t)
@@ -102,7 +103,7 @@ func (b *Balancer) end(t testing.TB) {
 	}
 }
 
-// CheckLeaks waits until every socket is closed that was not open at the balancer's start.
+// CheckLeaks waits until all sockets that were not open at the balancer's start are closed.
 func (b *Balancer) CheckLeaks(t testing.TB) {
 	t.Helper()
 	Eventually(t, "the balancer's descriptors are those of its start", func() error {
@@ -114,14 +115,14 @@ func (b *Balancer) CheckLeaks(t testing.TB) {
 	})
 }
 
-// ListenersMoved says that the balancer listens elsewhere by now, on as many listeners as at its start: its sockets are counted at
-// the end, and not told apart.
+// ListenersMoved says that the balancer now has other listeners than at its start, but as many: the check at the end
+// then only counts its sockets.
 func (b *Balancer) ListenersMoved() { b.moved = true }
 
-// StartDescriptors is what the balancer had open when it was ready.
+// StartDescriptors returns the descriptors that the balancer had open when it was ready.
 func (b *Balancer) StartDescriptors() Descriptors { return b.start }
 
-// Address is the address the listener logged.
+// Address returns the address that the listener logged.
 func (b *Balancer) Address(t testing.TB, listener string) string {
 	t.Helper()
 	address, known := b.addresses[listener]
@@ -137,7 +138,7 @@ func (b *Balancer) Dial(t testing.TB, listener string) *net.TCPConn {
 	return Dial(t, b.Address(t, listener))
 }
 
-// DialFrom connects to address, and tells from where, too if that fails. A connection that is reset as soon as it stands may be so before
+// DialFrom connects to address, and returns the local address even on an error. A connection may be reset before
 // connect returns: then the error is ECONNRESET, although there was a session.
 func DialFrom(address string) (c *net.TCPConn, from netip.AddrPort, err error) {
 	var d net.Dialer
@@ -161,8 +162,8 @@ func DialFrom(address string) (c *net.TCPConn, from netip.AddrPort, err error) {
 	return conn.(*net.TCPConn), from, nil
 }
 
-// Dial connects to address, which must succeed. The connection is closed at the end of the test and fails what waits on
-// it for longer than Patience.
+// Dial connects to address, which must succeed. The connection is closed at the end of the test. Reads and writes on it
+// fail after Patience.
 func Dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, Patience)
@@ -210,7 +211,7 @@ func (b *Balancer) WaitFlow(t testing.TB, client net.Addr) Line {
 	})
 }
 
-// WaitSessions waits until n access lines have come and returns all there are.
+// WaitSessions waits until there are n access lines and returns all there are.
 func (b *Balancer) WaitSessions(t testing.TB, n int) []Line {
 	t.Helper()
 	var seen int
@@ -226,7 +227,7 @@ func (b *Balancer) WaitSessions(t testing.TB, n int) []Line {
 	return b.Sessions()
 }
 
-// Sessions is the access lines so far.
+// Sessions returns the access lines so far.
 func (b *Balancer) Sessions() []Line {
 	var sessions []Line
 	for _, line := range b.log.all() {
@@ -237,13 +238,14 @@ func (b *Balancer) Sessions() []Line {
 	return sessions
 }
 
-// Lines is all lines of the log so far.
+// Lines returns all lines of the log so far.
 func (b *Balancer) Lines() []Line { return b.log.all() }
 
 // BackendList writes addresses as the value of a pool's key backends; the names are b1, b2 and so on.
 func BackendList(addresses ...string) string { return BackendListWith(nil, addresses...) }
 
-// BackendListWith is BackendList with further keys for each backend, such as "weight = 2"; those beyond keys have none.
+// BackendListWith is BackendList with further keys for each backend, such as "weight = 2"; backends beyond the length
+// of keys have none.
 func BackendListWith(keys []string, addresses ...string) string {
 	entries := make([]string, len(addresses))
 	for i, address := range addresses {

@@ -17,13 +17,13 @@ import (
 // DNSZone is the zone of a DNS server.
 const DNSZone = "lb.test."
 
-// A DNS is an authoritative server (NSD) of the zone DNSZone. It answers by UDP and TCP, has no limit of answers per second
-// and, unlike a resolver, keeps nothing. Its methods are for the test's own goroutine.
+// A DNS is an authoritative server (NSD) of the zone DNSZone. It answers by UDP and TCP, has no rate limit and, unlike
+// a resolver, no cache. Only the test's own goroutine may call its methods.
 type DNS struct {
 	*Process
 	Address string // for UDP and TCP
 
-	// TTL is for how many seconds records without a TTL of their own may be kept, and that there is nothing, from the next SetZone on
+	// TTL is the TTL in seconds of records without their own and of negative answers, from the next SetZone on.
 	TTL int
 
 	conf, zone string // files
@@ -71,7 +71,7 @@ zone:
 `
 
 // SetZone replaces the zone's records by those given, in the form of a zone file with names relative to the zone, and
-// waits until they alone are served.
+// waits until only they are served.
 func (d *DNS) SetZone(t testing.TB, records string) {
 	t.Helper()
 	d.write(t, records)
@@ -97,17 +97,18 @@ func (d *DNS) Stop(t testing.TB) {
 func (d *DNS) Kill(t testing.TB) {
 	t.Helper()
 	d.Process.Kill(t)
-	d.waitProcesses(t, "", 0) // its children end when they see that it did
+	d.waitProcesses(t, "", 0) // its children notice its end and end too
 }
 
-// Freeze stops the server and its children: it takes questions and answers none. The end of the test thaws it.
+// Freeze stops the server and its children with SIGSTOP: it receives questions and answers none. The end of the test
+// thaws it.
 func (d *DNS) Freeze(t testing.TB) {
 	t.Helper()
 	d.signalAll(t, syscall.SIGSTOP)
 	t.Cleanup(func() { d.Thaw(t) })
 }
 
-// Thaw has a server that is frozen go on. Any other one does that anyway.
+// Thaw continues a frozen server. It has no effect on a running one.
 func (d *DNS) Thaw(t testing.TB) {
 	t.Helper()
 	d.signalAll(t, syscall.SIGCONT)
@@ -129,7 +130,7 @@ func (d *DNS) signalAll(t testing.TB, s syscall.Signal) {
 func (d *DNS) start(t testing.TB) {
 	t.Helper()
 	p := Start(t, Command{Path: Tool(t, "nsd"), Args: []string{"-d", "-c", d.conf}})
-	t.Cleanup(func() { // its children remove their files only when it is asked to end
+	t.Cleanup(func() { // SIGTERM, so that its children remove their files
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 		p.Wait(t)
 		d.waitProcesses(t, "", 0)
@@ -138,11 +139,12 @@ func (d *DNS) start(t testing.TB) {
 	d.waitServed(t)
 }
 
-// write makes the zone file, under a name of its own at first: the server may be reading the old one.
+// write writes the zone file under another name and then renames it, since the server may be reading the old one.
 func (d *DNS) write(t testing.TB, records string) {
 	t.Helper()
 	d.serial++
-	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL %[4]d\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 %[4]d\n@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
+	zone := fmt.Sprintf("$ORIGIN %[1]s\n$TTL %[4]d\n@ SOA ns.%[1]s admin.%[1]s %[2]d 3600 600 86400 %[4]d\n"+
+		"@ NS ns.%[1]s\nns A 127.0.0.1\n%[3]s\n",
 		DNSZone, d.serial, records, d.TTL)
 	err := os.WriteFile(d.zone+".new", []byte(zone), 0o600)
 	if err == nil {
@@ -153,7 +155,7 @@ func (d *DNS) write(t testing.TB, records string) {
 	}
 }
 
-// waitServed waits until the zone is served as it was written last, and not any more as it was before.
+// waitServed waits until only the zone written last is served.
 func (d *DNS) waitServed(t testing.TB) {
 	t.Helper()
 	question := new(dns.Msg).SetQuestion(DNSZone, dns.TypeSOA)
@@ -172,12 +174,13 @@ func (d *DNS) waitServed(t testing.TB) {
 				return nil
 			}
 		}
-		return fmt.Errorf("serial %d is not served; the answer is %v\n%s", d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
+		return fmt.Errorf("serial %d is not served; the answer is %v\n%s",
+			d.serial, answer, tail(strings.Split(d.Stderr(), "\n")))
 	})
-	d.waitProcesses(t, "nsd: server", 1) // for a moment the one with the old zone answers, too
+	d.waitProcesses(t, "nsd: server", 1) // for a moment a process with the old zone answers too
 }
 
-// waitProcesses waits until n of the server's processes have names that begin so.
+// waitProcesses waits until n of the server's processes have names with this prefix.
 func (d *DNS) waitProcesses(t testing.TB, name string, n int) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("%d processes %q", n, name), func() error {
@@ -189,7 +192,7 @@ func (d *DNS) waitProcesses(t testing.TB, name string, n int) {
 	})
 }
 
-// processes is the names, by id, of those of the server's processes whose names begin so.
+// processes returns the server's processes whose names have this prefix: their names by process id.
 func (d *DNS) processes(name string) (map[int]string, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -197,7 +200,7 @@ func (d *DNS) processes(name string) (map[int]string, error) {
 	}
 	found := map[int]string{}
 	for _, file := range files {
-		// whatever cannot be read has ended meanwhile, and so has what has no command line any more
+		// a process whose command line is unreadable or empty has ended meanwhile
 		if args, err := os.ReadFile(file); err != nil || !strings.Contains(string(args), d.conf) {
 			continue
 		}

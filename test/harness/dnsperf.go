@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// A DNSPerf is what dnsperf says of a run.
+// A DNSPerf has dnsperf's report of a run.
 type DNSPerf struct {
 	Sent, Completed, Lost int
 	Codes                 map[string]int // answers by their code, such as NOERROR
@@ -19,7 +19,8 @@ type DNSPerf struct {
 	Text                  string         // all that it printed
 }
 
-// RunDNSPerf asks the server at address these questions, each as "name type", in turn, with further arguments for dnsperf.
+// RunDNSPerf asks the server at address these questions, each as "name type", in turn, with further arguments for
+// dnsperf.
 func RunDNSPerf(t testing.TB, address string, questions []string, args ...string) DNSPerf {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -30,7 +31,8 @@ func RunDNSPerf(t testing.TB, address string, questions []string, args ...string
 	if err := os.WriteFile(file, []byte(strings.Join(questions, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text := MustRun(t, Command{Path: Tool(t, "dnsperf"), Args: append([]string{"-s", host, "-p", port, "-d", file}, args...)})
+	text := MustRun(t, Command{Path: Tool(t, "dnsperf"), Args: append([]string{"-s", host, "-p", port, "-d", file},
+		args...)})
 	p, err := parseDNSPerf(text)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)

@@ -17,7 +17,7 @@ type feed[T any] struct {
 
 func (f *feed[T]) add(item T) { f.change(func() { f.items = append(f.items, item) }) }
 
-// end says that nothing will be added any more, so that those who wait learn it at once.
+// end says that nothing more will be added, and wakes all waiting readers.
 func (f *feed[T]) end() { f.change(func() { f.ended = true }) }
 
 func (f *feed[T]) change(apply func()) {
@@ -30,7 +30,7 @@ func (f *feed[T]) change(apply func()) {
 	}
 }
 
-// all is what has been added so far; the caller must not change it.
+// all returns the items so far; the caller must not change them.
 func (f *feed[T]) all() []T {
 	f.mu.Lock()
 	defer f.mu.Unlock()

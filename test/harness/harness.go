@@ -1,12 +1,12 @@
-// Package harness starts what tests need around a running balancer and looks at it from outside: processes with their
-// output and log lines, what /proc says of them, real Redis, PostgreSQL, DNS and iperf3 servers, backends that behave well or
-// badly, and reproducible byte streams.
+// Package harness starts the processes that tests need around a running balancer, and observes the balancer from
+// outside. It has processes with their output, log lines and data from /proc, real Redis, PostgreSQL, DNS and iperf3
+// servers, backends that behave well or badly, and reproducible byte streams.
 //
-// It knows the balancer only by its command line and its log, and imports nothing of ours, so that every package's tests
-// may use it. It does not decide what is right: that is the tests' part.
+// It uses only the balancer's command line, log and API, and imports nothing of ours, so that every package's tests may
+// use it. It does not judge results: the tests do.
 //
-// Whatever takes a testing.TB is called from the test's own goroutine, fails the test itself, and undoes what it did by
-// t.Cleanup. Nothing waits by the clock: everything awaited is an event or a condition, given up after Patience.
+// Functions that take a testing.TB are called from the test's own goroutine, fail the test themselves, and clean up by
+// t.Cleanup. Nothing waits for a fixed time: it waits for an event or a condition, and gives up after Patience.
 package harness
 
 import (
@@ -22,27 +22,28 @@ import (
 	"time"
 )
 
-// Patience is how long anything awaited may take before the test fails. It is no measure of speed: a loaded machine with
+// Patience is how long a test waits for anything before it fails. It says nothing about speed: a loaded machine with
 // two cores must never reach it.
 const Patience = 60 * time.Second
 
-// pollEvery is how often Eventually looks again: often enough not to lengthen a test, seldom enough not to load the machine.
+// pollEvery is how often Eventually tries again: often enough not to lengthen a test, seldom enough not to load the
+// machine.
 const pollEvery = 10 * time.Millisecond
 
-// The environment variables that name the binaries under test. Main sets those that are not set.
+// Environment variables with the paths of the binaries under test. Main sets the missing ones.
 const (
 	binaryVariable     = "LIMELOAD_BIN"      // a plain build; measurements of memory and CPU time always use it
 	raceBinaryVariable = "LIMELOAD_BIN_RACE" // built with -race, for tests that run with -race themselves
 	roleVariable       = "LIMELOAD_TEST_ROLE"
 )
 
-// A Role is what the test binary does when it is started again as a child, see StartChild. It reads commands from in,
-// answers on out, and returns when in ends.
+// A Role is a function that the test binary runs when it is started again as a child, see StartChild. It reads commands
+// from in, answers on out, and returns when in ends.
 type Role func(args []string, in io.Reader, out io.Writer) error
 
-// Main is what a TestMain of end-to-end tests calls: it builds the balancer once for the whole run, runs the tests and
-// returns the exit code. A binary named by LIMELOAD_BIN (with -race also LIMELOAD_BIN_RACE) is used instead of a build. In
-// a child started by StartChild it runs the asked role and no test.
+// Main is called by the TestMain of end-to-end tests: it builds the balancer once for the whole run, runs the tests and
+// returns the exit code. A binary named by LIMELOAD_BIN (with -race also LIMELOAD_BIN_RACE) is used instead of a build.
+// In a child started by StartChild it runs that role and no test.
 func Main(m *testing.M, roles map[string]Role) int {
 	if name := os.Getenv(roleVariable); name != "" {
 		role, known := roles[name]
@@ -70,7 +71,7 @@ func Main(m *testing.M, roles map[string]Role) int {
 	return m.Run()
 }
 
-// provideBinaries builds into dir what the environment does not name.
+// provideBinaries builds the binaries that the environment does not name into dir.
 func provideBinaries(dir string) error {
 	if err := provideBinary(binaryVariable, filepath.Join(dir, "limeload-l4")); err != nil {
 		return err
@@ -95,7 +96,7 @@ func provideBinary(variable, path string, flags ...string) error {
 	return os.Setenv(variable, path)
 }
 
-// Binary is the path of the balancer to test: built with -race when the test was, unless measured, since the race
+// Binary returns the path of the balancer to test: built with -race when the test was, unless measured, since the race
 // detector multiplies memory and CPU time.
 func Binary(t testing.TB, measured bool) string {
 	t.Helper()
@@ -114,7 +115,7 @@ func Binary(t testing.TB, measured bool) string {
 	return path
 }
 
-// Eventually waits until holds returns nil. What it last returned is shown when that does not happen within Patience.
+// Eventually waits until holds returns nil. After Patience it fails the test with the last error.
 func Eventually(t testing.TB, what string, holds func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
@@ -126,7 +127,7 @@ func Eventually(t testing.TB, what string, holds func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not so after %v: %v", what, Patience, err)
 		}
-		time.Sleep(pollEvery) // the one place that waits by the clock: /proc and the kernel's queues send no events
+		time.Sleep(pollEvery) // the only sleep: /proc and the kernel's queues send no events
 	}
 }
 
@@ -145,7 +146,7 @@ func Receive[T any](t testing.TB, what string, c <-chan T) T {
 	panic("unreachable: Fatalf does not return")
 }
 
-// Tool is the path of an installed program; lacking it fails the test with what to do.
+// Tool returns the path of an installed program. If it is missing, the test fails with instructions.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := findTool(name)
@@ -155,7 +156,7 @@ func Tool(t testing.TB, name string) string {
 	return path
 }
 
-// findTool looks in PATH, in the sbin folders that a user's PATH lacks, and where Debian keeps PostgreSQL's programs, the
+// findTool searches PATH, the sbin folders that a user's PATH lacks, and Debian's folders of PostgreSQL's programs, the
 // newest version first.
 func findTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {

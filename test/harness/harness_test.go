@@ -73,7 +73,7 @@ func TestFigures(t *testing.T) {
 	if used := idle.CPUTime(t) - before; used > 50*time.Millisecond {
 		t.Errorf("an idle process used %v", used)
 	}
-	// besides its own it may have inherited some from whoever runs the tests
+	// it may have inherited some from the process that runs the tests
 	if d := idle.Descriptors(t); d.Pipes < 3 || d.Total() != d.Pipes+d.Others {
 		t.Errorf("descriptors are %+v, expected three pipes", d)
 	}
@@ -90,7 +90,8 @@ func TestLeaks(t *testing.T) {
 	}{
 		{start, ""},
 		{Descriptors{Sockets: map[string]bool{"socket:[1]": true}, Pipes: 4, Others: 5}, ""},
-		{Descriptors{Sockets: map[string]bool{"socket:[1]": true, "socket:[3]": true}, Others: 5}, "1 sockets more: socket:[3]"},
+		{Descriptors{Sockets: map[string]bool{"socket:[1]": true, "socket:[3]": true}, Others: 5},
+			"1 sockets more: socket:[3]"},
 		{Descriptors{Others: 6}, "6 descriptors that are neither"},
 	} {
 		err := tc.now.leaks(start)
@@ -228,7 +229,8 @@ func TestHandlers(t *testing.T) {
 }
 
 func TestExchange(t *testing.T) {
-	large, small := Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 1 << 20}, Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 777}
+	large, small := Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 1 << 20},
+		Traffic{Seed: 1, Size: 2*patternBytes + 1, Chunk: 777}
 	a, err := large.Send(io.Discard)
 	if err != nil {
 		t.Fatal(err)

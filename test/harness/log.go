@@ -34,11 +34,11 @@ type Line struct {
 
 	Configuration string `json:"configuration"` // of a warning about it
 
-	// of a verdict's change
+	// fields of a verdict's change
 	From string `json:"from"`
 	To   string `json:"to"`
 
-	// of an access line; times in seconds
+	// fields of an access line; times in seconds
 	Session        string  `json:"session"`
 	BackendAddress string  `json:"backend_address"`
 	Client         string  `json:"client"`
@@ -50,7 +50,7 @@ type Line struct {
 	QueueTime      float64 `json:"queue_time"`
 	Retries        int     `json:"retries"`
 
-	// of a flow's access line besides
+	// further fields of a flow's access line
 	Flow         string `json:"flow"`
 	DatagramsIn  int64  `json:"datagrams_in"`
 	DatagramsOut int64  `json:"datagrams_out"`
@@ -70,18 +70,18 @@ func ParseLine(text string) (Line, error) {
 	return l, nil
 }
 
-// Has says that the line holds the field, whatever its value.
+// Has reports whether the line holds the field, whatever its value.
 func (l Line) Has(field string) bool {
-	var fields map[string]json.RawMessage // read when asked: most lines are not, and there are thousands
+	var fields map[string]json.RawMessage // parsed on demand, since few of the thousands of lines need it
 	if err := json.Unmarshal([]byte(l.Text), &fields); err != nil {
-		return false // ParseLine lets no such line through
+		return false // ParseLine has refused such lines
 	}
 	_, has := fields[field]
 	return has
 }
 
-// IsAccess says that the line is an access line of a session.
+// IsAccess reports whether the line is an access line of a session.
 func (l Line) IsAccess() bool { return l.Message == MessageSession }
 
-// IsFlow says that the line is an access line of a flow.
+// IsFlow reports whether the line is an access line of a flow.
 func (l Line) IsFlow() bool { return l.Message == MessageFlow }

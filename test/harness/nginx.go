@@ -25,14 +25,16 @@ func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
 	}
 	dir := t.TempDir()
 	file, address := filepath.Join(dir, "nginx.conf"), FreeAddress(t)
-	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, modules[0], dir, processes, backend, address), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, modules[0], dir, processes, backend, address),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
-	n := &Nginx{Process: Start(t, Command{Path: Tool(t, "nginx"), Args: []string{"-p", dir, "-e", "stderr", "-c", file}}), Address: address}
+	n := &Nginx{Process: Start(t,
+		Command{Path: Tool(t, "nginx"), Args: []string{"-p", dir, "-e", "stderr", "-c", file}}), Address: address}
 	Eventually(t, "nginx listens", func() error {
 		c, err := net.ListenPacket("udp", address)
 		if err != nil {
-			return nil // it has the address
+			return nil // the address is in use: nginx has it
 		}
 		c.Close()
 		return fmt.Errorf("the address is free\n%s", n.Stderr())
@@ -40,8 +42,8 @@ func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
 	return n
 }
 
-// nginxConf is what test/bench gives nginx: the balancer's receive buffer and its time for a flow, a listening socket for each process,
-// and no log.
+// nginxConf is nginx's configuration as in test/bench: the balancer's receive buffer and flow timeout, a listening
+// socket for each process, and no log.
 const nginxConf = `load_module %s;
 daemon off;
 pid %s/nginx.pid;
@@ -65,5 +67,6 @@ func (n *Nginx) End(t testing.TB) time.Duration {
 	t.Helper()
 	n.Signal(t, syscall.SIGTERM)
 	n.Wait(t)
-	return n.cmd.ProcessState.UserTime() + n.cmd.ProcessState.SystemTime() // wait4(2) counts the children it has waited for
+	// wait4(2) counts the children it has waited for
+	return n.cmd.ProcessState.UserTime() + n.cmd.ProcessState.SystemTime()
 }

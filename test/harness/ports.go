@@ -8,20 +8,20 @@ import (
 	"testing"
 )
 
-// Ports are taken from below Linux's default range for outgoing connections (32768 on), so that no client's connection,
-// nor one that lingers in TIME_WAIT, can take a port between its choice and its use.
+// Ports are below Linux's default range for outgoing connections (32768 on), so that no client's connection, not even
+// one in TIME_WAIT, can take a port between its choice and its use.
 const (
 	firstPort = 15000
 	lastPort  = 32000
 )
 
-// FreePort is a port that nobody listens on, by TCP or UDP, and that no other test, in this process or another one, gets while t
-// runs.
+// FreePort returns a port that is free for TCP and UDP. While t runs, no other test, in this or another process, gets
+// the same port.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		// an abstract unix socket is a lock that dies with its owner and leaves no file behind
+		// an abstract Unix socket is a lock that ends with its owner and leaves no file
 		lock, err := net.Listen("unix", "@limeload-test-port-"+strconv.Itoa(port))
 		if err != nil {
 			continue
@@ -45,7 +45,7 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// FreeAddress is a free port of 127.0.0.1.
+// FreeAddress returns a free port of 127.0.0.1.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	return fmt.Sprintf("127.0.0.1:%d", FreePort(t))

@@ -11,18 +11,19 @@ import (
 	"testing"
 )
 
-// A Postgres is a running PostgreSQL server that lives in a temporary folder and trusts everybody.
+// A Postgres is a running PostgreSQL server in a temporary folder that requires no passwords.
 type Postgres struct {
 	*Process
 	Host, Port string
-	User       string // may do everything
+	User       string // a superuser
 	Database   string
 
 	dir, data string
 	owner     *syscall.Credential
 }
 
-// StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts clients.
+// StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts
+// clients.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	p := newPostgres(t)
@@ -36,7 +37,8 @@ func StartPostgres(t testing.TB) *Postgres {
 func (p *Postgres) StartReplica(t testing.TB) *Postgres {
 	t.Helper()
 	r := newPostgres(t)
-	MustRun(t, r.command(t, "pg_basebackup", "--pgdata", r.data, "--host", p.Host, "--port", p.Port, "--username", p.User,
+	MustRun(t, r.command(t, "pg_basebackup", "--pgdata", r.data, "--host", p.Host, "--port", p.Port, "--username",
+		p.User,
 		"--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"))
 	r.start(t, "database system is ready to accept read-only connections")
 	return r
@@ -57,7 +59,7 @@ func newPostgres(t testing.TB) *Postgres {
 	}
 }
 
-// command is a program of PostgreSQL's, in English, since its log is matched.
+// command returns the command of a PostgreSQL program with English messages, since tests match its log.
 func (p *Postgres) command(t testing.TB, program string, args ...string) Command {
 	t.Helper()
 	return Command{Path: Tool(t, program), Dir: p.dir, Env: []string{"LC_ALL=C", "TZ=UTC"}, User: p.owner, Args: args}
@@ -68,7 +70,7 @@ func (p *Postgres) start(t testing.TB, ready string) {
 	process := Start(t, p.command(t, "postgres", "-D", p.data, "-h", p.Host, "-p", p.Port, "-k", p.dir,
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200"))
 	p.Process = process
-	t.Cleanup(func() { // its children end with it only when it is asked to end
+	t.Cleanup(func() { // a signal, since its children end with it only on an orderly end
 		_ = process.cmd.Process.Signal(syscall.SIGCONT)
 		_ = process.cmd.Process.Signal(syscall.SIGINT) // fast shutdown; it may have ended already
 		process.Wait(t)
@@ -76,11 +78,11 @@ func (p *Postgres) start(t testing.TB, ready string) {
 	process.WaitStderr(t, ready)
 }
 
-// Address is where the server listens.
+// Address returns the address that the server listens on.
 func (p *Postgres) Address() string { return p.Host + ":" + p.Port }
 
-// postgresFolder makes a temporary folder for the user that the server is to run as: PostgreSQL refuses to run as root, and
-// that user may not enter what testing.TB.TempDir makes.
+// postgresFolder makes a temporary folder for the user that the server runs as: PostgreSQL refuses to run as root, and
+// that user has no access to the folders of testing.TB.TempDir.
 func postgresFolder(t testing.TB) (dir string, owner *syscall.Credential) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "limeload-postgres-")
@@ -105,7 +107,7 @@ func postgresFolder(t testing.TB) (dir string, owner *syscall.Credential) {
 	return dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// unprivileged is the user of Debian's package, or nobody.
+// unprivileged returns the user of Debian's package, or nobody.
 func unprivileged() (uid, gid int, err error) {
 	u, err := user.Lookup("postgres")
 	if errors.As(err, new(user.UnknownUserError)) {

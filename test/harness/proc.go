@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-// clockTick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on every Linux that Go runs on (proc_pid_stat(5)).
+// clockTick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on every Linux that Go runs on
+// (proc_pid_stat(5)).
 const clockTick = 10 * time.Millisecond
 
-// Descriptors is what a process has open. Sockets holds the names the kernel gives them ("socket:[inode]"), each unique
+// Descriptors has the open descriptors of a process. Sockets has the kernel's names ("socket:[inode]"), each unique
 // while the machine runs.
 type Descriptors struct {
 	Sockets map[string]bool
@@ -24,10 +25,11 @@ type Descriptors struct {
 	Others  int
 }
 
-// Total is the number of all open descriptors.
+// Total returns the number of all open descriptors.
 func (d Descriptors) Total() int { return len(d.Sockets) + d.Pipes + d.Others }
 
-// leaks says what is open that was not at the start. Pipes are not counted: those for splice are kept for reuse.
+// leaks returns an error that names what is open now and was not at the start. Pipes do not count, since those for
+// splice are kept for reuse.
 func (d Descriptors) leaks(start Descriptors) error {
 	var more []string
 	for socket := range d.Sockets {
@@ -44,11 +46,12 @@ func (d Descriptors) leaks(start Descriptors) error {
 	return nil
 }
 
-// CPUTime is what the process has used so far, user and system time of all threads, in steps of clockTick.
+// CPUTime returns the process's CPU time so far, user and system time of all threads, in steps of clockTick.
 func (p *Process) CPUTime(t testing.TB) time.Duration {
 	t.Helper()
 	stat := p.read(t, "stat")
-	// the second field is the program's name in brackets, which may hold anything; utime and stime are the 14th and 15th
+	// the second field is the program's name in brackets, which may contain anything; utime and stime are the 14th and
+	// 15th
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	var ticks time.Duration
 	for _, field := range fields[11:13] {
@@ -61,7 +64,7 @@ func (p *Process) CPUTime(t testing.TB) time.Duration {
 	return ticks * clockTick
 }
 
-// AnonMemory is RssAnon, the memory of the process's own that is resident: heap and stacks, without program text.
+// AnonMemory returns RssAnon, the process's own resident memory: heap and stacks, without program text.
 func (p *Process) AnonMemory(t testing.TB) int64 {
 	t.Helper()
 	for line := range strings.Lines(string(p.read(t, "status"))) {
@@ -77,7 +80,7 @@ func (p *Process) AnonMemory(t testing.TB) int64 {
 	return 0
 }
 
-// Descriptors is what the process has open now.
+// Descriptors returns the descriptors that the process has open now.
 func (p *Process) Descriptors(t testing.TB) Descriptors {
 	t.Helper()
 	d := Descriptors{Sockets: map[string]bool{}}

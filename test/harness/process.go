@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// shownLines is how much of each output a failed test shows: the end, where the cause is, without a flood of access lines.
+// shownLines is how many last lines of each output a failed test shows.
 const shownLines = 40
 
 // A Command says what to start. Its zero value lacks only Path.
@@ -23,15 +23,15 @@ type Command struct {
 	Env         []string // besides the test's own
 	Dir         string
 	User        *syscall.Credential // nil: the invoking user
-	Descriptors int                 // soft and hard limit of open files; 0: the test's own
+	Descriptors int                 // soft and hard limit of open files; 0: that of the test
 	Stdin       bool                // keep a pipe to its standard input, see Process.Say
 
 	onStderr func(line string) // gets each line before it is stored; called from one goroutine
 	onEnd    func()            // called when the output is complete
 }
 
-// A Process is a started program. It is killed, by its pid, at the end of the test that started it if it still runs then.
-// Its methods may be called from any goroutine, except those that take a testing.TB.
+// A Process is a started program. It is killed, by its pid, at the end of the test that started it if it still runs
+// then. Its methods may be called from any goroutine, except those that take a testing.TB.
 type Process struct {
 	// set once, then read-only
 	name   string
@@ -49,15 +49,16 @@ func Start(t testing.TB, c Command) *Process {
 	t.Helper()
 	path, args := c.Path, c.Args
 	if c.Descriptors > 0 {
-		// exec keeps the pid, so that signals and /proc mean the program and not the shell
+		// exec keeps the pid, so that signals and /proc concern the program and not the shell
 		limit := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, c.Descriptors)
 		path, args = "/bin/sh", append([]string{"-c", limit, path}, args...)
 	}
 	p := &Process{name: filepath.Base(c.Path), cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Dir = c.Dir
 	p.cmd.Env = append(os.Environ(), c.Env...)
-	// Killed with the test process, so that a test run that is itself killed leaves nothing behind. The kernel means the
-	// thread that started it, and Go ends no thread that has no locked goroutine (golang.org/issue/27505).
+	// The process is killed with the test process, so that a killed test run leaves nothing behind. For the kernel the
+	// parent is the thread that started it, and Go does not end a thread without a locked goroutine
+	// (golang.org/issue/27505).
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User, Pdeathsig: syscall.SIGKILL}
 	p.cmd.WaitDelay = Patience // children that inherited the output must not keep wait for ever
 	stdout := &lineWriter{line: p.stdout.add}
@@ -80,13 +81,13 @@ func Start(t testing.TB, c Command) *Process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", c.Path, err)
 	}
-	go p.wait(stdout, stderr, c.onEnd) // ended by stop at the latest, which waits for it
+	go p.wait(stdout, stderr, c.onEnd) // stop ends it at the latest, and waits for it
 	t.Cleanup(func() { p.stop(t) })
 	return p
 }
 
 func (p *Process) wait(stdout, stderr *lineWriter, onEnd func()) {
-	_ = p.cmd.Wait() // how it ended stands in ProcessState
+	_ = p.cmd.Wait() // ProcessState has the result
 	p.code = p.cmd.ProcessState.ExitCode()
 	stdout.flush()
 	stderr.flush()
@@ -98,20 +99,21 @@ func (p *Process) wait(stdout, stderr *lineWriter, onEnd func()) {
 	close(p.done)
 }
 
-// stop ends what still runs, waits for its end and shows the output of a failed test.
+// stop ends the process if it still runs, waits for its end and shows its output if the test failed.
 func (p *Process) stop(t testing.TB) {
 	select {
 	case <-p.done:
 	default:
-		_ = p.cmd.Process.Kill() // it may just have ended by itself
+		_ = p.cmd.Process.Kill() // it may have ended by itself
 		<-p.done
 	}
 	if t.Failed() {
-		t.Logf("%s ended with %v\nstdout:\n%s\nstderr:\n%s", p.name, p.cmd.ProcessState, tail(p.stdout.all()), tail(p.stderr.all()))
+		t.Logf("%s ended with %v\nstdout:\n%s\nstderr:\n%s", p.name, p.cmd.ProcessState, tail(p.stdout.all()),
+			tail(p.stderr.all()))
 	}
 }
 
-// PID is the process's id.
+// PID returns the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended and all of its output has been read.
@@ -159,10 +161,10 @@ func (p *Process) CloseStdin(t testing.TB) {
 	}
 }
 
-// Stdout is the standard output so far.
+// Stdout returns the standard output so far.
 func (p *Process) Stdout() string { return strings.Join(p.stdout.all(), "\n") }
 
-// Stderr is the standard error so far.
+// Stderr returns the standard error so far.
 func (p *Process) Stderr() string { return strings.Join(p.stderr.all(), "\n") }
 
 // WaitStdout waits for the first line of standard output that contains text and returns it.
@@ -204,14 +206,14 @@ func MustRun(t testing.TB, c Command) string {
 	return stdout
 }
 
-// StartChild starts the running test binary once more, as the role of that name given to Main: clients and backends that
-// need descriptors or memory of their own.
+// StartChild starts the running test binary once more with a role that was given to Main, for clients and backends that
+// need their own descriptors or memory.
 func StartChild(t testing.TB, role string, args ...string) *Process {
 	t.Helper()
 	return Start(t, Child(t, role, args...))
 }
 
-// Child is the command that StartChild starts.
+// Child returns the command that StartChild starts.
 func Child(t testing.TB, role string, args ...string) Command {
 	t.Helper()
 	self, err := os.Executable()
@@ -221,7 +223,7 @@ func Child(t testing.TB, role string, args ...string) Command {
 	return Command{Path: self, Args: args, Env: []string{roleVariable + "=" + role}, Stdin: true}
 }
 
-// A lineWriter cuts what is written to it into lines. It is written to by one goroutine at a time.
+// A lineWriter splits its input into lines. One goroutine at a time writes to it.
 type lineWriter struct {
 	line func(string)
 
@@ -245,7 +247,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	}
 }
 
-// flush hands on a last line without an end.
+// flush passes on a last line without a newline.
 func (w *lineWriter) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

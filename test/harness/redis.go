@@ -32,7 +32,8 @@ func StartRedisOn(t testing.TB, port int, args ...string) *Redis {
 	return &Redis{Process: p, Address: fmt.Sprintf("127.0.0.1:%d", port)}
 }
 
-// StartRedisLoading starts a server that loads the dump in dir, at a key each few milliseconds, and waits until it does.
+// StartRedisLoading starts a server that loads the dump in dir, one key every few milliseconds, and waits until it has
+// begun.
 func StartRedisLoading(t testing.TB, dir string) *Redis {
 	t.Helper()
 	port := FreePort(t)
@@ -44,7 +45,7 @@ func StartRedisLoading(t testing.TB, dir string) *Redis {
 	return &Redis{Process: p, Address: fmt.Sprintf("127.0.0.1:%d", port)}
 }
 
-// Do has the server run a command by its own client, and returns what that printed.
+// Do runs a command with the server's own client, and returns its output.
 func (r *Redis) Do(t testing.TB, args ...string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(r.Address)

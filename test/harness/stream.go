@@ -11,11 +11,11 @@ import (
 	"sync"
 )
 
-// patternBytes is the length of the block that a stream repeats: prime, so that no lost, doubled or swapped chunk of a
-// size that anyone reads or splices in falls on the same bytes again.
+// patternBytes is the length of the block that a stream repeats. It is prime, so that a lost, repeated or swapped chunk
+// of any usual size never goes unnoticed.
 const patternBytes = 4<<20 + 15
 
-// A Digest is how many bytes passed and their SHA-256. Digests are equal when the bytes were.
+// A Digest has the number of bytes and their SHA-256. Digests of equal bytes are equal.
 type Digest struct {
 	Bytes int64
 	Sum   [sha256.Size]byte
@@ -54,7 +54,7 @@ func (tr Traffic) Send(w io.Writer) (Digest, error) {
 	return d, nil
 }
 
-// Collect reads r to its end and returns the digest of what came.
+// Collect reads r to its end and returns the digest of the bytes.
 func Collect(r io.Reader) (Digest, error) {
 	sum := sha256.New()
 	n, err := io.CopyBuffer(sum, struct{ io.Reader }{r}, make([]byte, 256<<10))
@@ -66,7 +66,7 @@ func Collect(r io.Reader) (Digest, error) {
 	return d, nil
 }
 
-// Exchange sends tr and closes its half of c, while it collects what comes until the other side has closed its half.
+// Exchange sends tr and closes its half of c, while it reads until the other side has closed its half.
 func Exchange(c *net.TCPConn, tr Traffic) (sent, got Digest, err error) {
 	var sending sync.WaitGroup
 	var sendErr error
@@ -78,7 +78,7 @@ func Exchange(c *net.TCPConn, tr Traffic) (sent, got Digest, err error) {
 	})
 	got, err = Collect(c)
 	if err != nil {
-		c.Close() // or the sender would wait for a peer that nobody reads from
+		c.Close() // otherwise the sender would wait for a peer that does not read
 	}
 	sending.Wait()
 	return sent, got, errors.Join(err, sendErr)

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// fillTimeout is how long a connect to the full queue is given: on loopback one that is not swallowed takes microseconds.
-// A connect that merely took longer makes the queue look full too early, which the next attempt would show: see fill.
+// fillTimeout is how long a connect may take before it counts as swallowed; on loopback it normally takes microseconds.
+// A slow connect would make the queue look full too early, so fill tries twice.
 const fillTimeout = 200 * time.Millisecond
 
-// A Swallower is a backend whose accept queue is full: the kernel drops each SYN sent to it, as a cut network would. Open
-// makes it an ordinary one.
+// A Swallower is a backend whose accept queue is full: the kernel drops each SYN sent to it, as a cut network would.
+// Open makes it an ordinary backend.
 type Swallower struct {
 	*Backend
 
@@ -29,7 +29,8 @@ func Swallow(t testing.TB, handle Handler) *Swallower {
 	return swallowOn(t, [4]byte{127, 0, 0, 1}, handle)
 }
 
-// SwallowEverywhere is Swallow on all IPv4 addresses of the machine, so that all of 127.0.0.0/8 are backends that swallow SYNs.
+// SwallowEverywhere is Swallow on all IPv4 addresses of the machine, so that all of 127.0.0.0/8 are backends that
+// swallow SYNs.
 func SwallowEverywhere(t testing.TB, handle Handler) *Swallower {
 	t.Helper()
 	return swallowOn(t, [4]byte{}, handle)
@@ -71,7 +72,7 @@ func (s *Swallower) fill(t testing.TB) {
 	}
 }
 
-// AwaitSYN waits until somebody's connect is being swallowed.
+// AwaitSYN waits until a connect is being swallowed.
 func (s *Swallower) AwaitSYN(t testing.TB) {
 	t.Helper()
 	// proc_net(5): the remote address is the third field, in the host's byte order; the state follows, 02 is SYN_SENT
@@ -88,8 +89,8 @@ func (s *Swallower) AwaitSYN(t testing.TB) {
 	})
 }
 
-// Open empties the queue and serves from now on. A connect that was swallowed succeeds with its next SYN, one second
-// after its first.
+// Open empties the queue and serves from now on. A swallowed connect succeeds with its next SYN, one second after its
+// first.
 func (s *Swallower) Open(t testing.TB) {
 	t.Helper()
 	for range s.fillers {

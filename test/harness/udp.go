@@ -13,7 +13,8 @@ import (
 // MaxDatagram is the longest payload that IPv4 carries: 65,535 bytes less the headers (RFC 768, RFC 791).
 const MaxDatagram = 65_507
 
-// A DatagramHandler is given each datagram of a UDPBackend, in turn, and may answer by c. It must not keep datagram.
+// A DatagramHandler gets each datagram of a UDPBackend, one after the other, and may answer through c. It must not keep
+// datagram.
 type DatagramHandler func(c *net.UDPConn, from netip.AddrPort, datagram []byte)
 
 // A UDPBackend is a UDP server inside the test process. Its methods may be called from any goroutine.
@@ -25,7 +26,7 @@ type UDPBackend struct {
 
 	// mu guards the fields below
 	mu      sync.Mutex
-	sources map[netip.AddrPort]int // datagrams by whom they came from
+	sources map[netip.AddrPort]int // datagrams by source address
 }
 
 // ServeUDP starts a UDP server on a free port of 127.0.0.1. It is closed at the end of the test.
@@ -42,7 +43,8 @@ func ServeUDPOn(t testing.TB, address string, handle DatagramHandler) *UDPBacken
 		t.Fatal(err)
 	}
 	b := &UDPBackend{conn: c.(*net.UDPConn), handle: handle, sources: map[netip.AddrPort]int{}}
-	_ = b.conn.SetReadBuffer(1 << 20) // as much as the kernel allows: bursts are not what tests of few datagrams are about
+	// as much as the kernel allows; tests with few datagrams do not depend on it
+	_ = b.conn.SetReadBuffer(1 << 20)
 	t.Cleanup(b.Close)
 	b.serving.Go(b.serve)
 	return b
@@ -53,7 +55,7 @@ func (b *UDPBackend) serve() {
 	for {
 		n, from, err := b.conn.ReadFromUDPAddrPort(buffer)
 		if err != nil {
-			return // closed: an unconnected socket is told of no other error
+			return // closed: an unconnected socket gets no other error
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		b.mu.Lock()
@@ -63,10 +65,10 @@ func (b *UDPBackend) serve() {
 	}
 }
 
-// Address is where the backend receives.
+// Address returns the address that the backend receives on.
 func (b *UDPBackend) Address() string { return b.conn.LocalAddr().String() }
 
-// Received is the number of datagrams so far.
+// Received returns the number of datagrams so far.
 func (b *UDPBackend) Received() int {
 	n := 0
 	for _, count := range b.Sources() {
@@ -75,34 +77,35 @@ func (b *UDPBackend) Received() int {
 	return n
 }
 
-// Sources is how many datagrams came from each address so far: behind a balancer, one for each of its flows.
+// Sources returns how many datagrams came from each address so far: behind a balancer, one for each of its flows.
 func (b *UDPBackend) Sources() map[netip.AddrPort]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return maps.Clone(b.sources)
 }
 
-// Close closes the socket, so that the kernel refuses what comes, and returns when the last handler has. A second call does nothing.
+// Close closes the socket, so that the kernel refuses datagrams, and returns when the last handler has returned. A
+// second call does nothing.
 func (b *UDPBackend) Close() {
 	b.conn.Close()
 	b.serving.Wait()
 }
 
-// EchoDatagrams sends back what comes.
+// EchoDatagrams sends each datagram back.
 func EchoDatagrams(c *net.UDPConn, from netip.AddrPort, datagram []byte) {
-	_, _ = c.WriteToUDPAddrPort(datagram, from) // one that is lost is the test's to notice
+	_, _ = c.WriteToUDPAddrPort(datagram, from) // a lost answer is for the test to notice
 }
 
 // SilentDatagrams never answers.
 func SilentDatagrams(*net.UDPConn, netip.AddrPort, []byte) {}
 
-// NameDatagrams is a handler that answers each datagram with name, so that a client learns which backend it has.
+// NameDatagrams returns a handler that answers each datagram with name, so that a client learns which backend it has.
 func NameDatagrams(name string) DatagramHandler {
 	return func(c *net.UDPConn, from netip.AddrPort, _ []byte) { _, _ = c.WriteToUDPAddrPort([]byte(name), from) }
 }
 
-// DialUDP makes a connected UDP socket, which takes datagrams from that address alone. It is closed at the end of the test and fails
-// what waits on it for longer than Patience.
+// DialUDP makes a connected UDP socket, which receives datagrams from that address only. It is closed at the end of the
+// test, and its reads and writes fail after Patience.
 func DialUDP(t testing.TB, address string) *net.UDPConn {
 	t.Helper()
 	return DialUDPFrom(t, "", address)

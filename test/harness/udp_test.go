@@ -14,7 +14,8 @@ func TestUDPBackend(t *testing.T) {
 		}
 	}
 	from := two.LocalAddr().(*net.UDPAddr)
-	if got := b.Sources(); len(got) != 2 || got[from.AddrPort()] != 2 || from.IP.String() != "127.0.0.9" || b.Received() != 3 {
+	if got := b.Sources(); len(got) != 2 || got[from.AddrPort()] != 2 || from.IP.String() != "127.0.0.9" ||
+		b.Received() != 3 {
 		t.Errorf("datagrams by source: %v", got)
 	}
 	b.Close()
@@ -27,7 +28,8 @@ func TestDNSPerf(t *testing.T) {
 	d := StartDNS(t)
 	d.SetZone(t, "www A 192.0.2.1")
 	p := RunDNSPerf(t, d.Address, []string{"www.lb.test A", "nothing.lb.test A"}, "-n", "10", "-c", "2")
-	if p.Sent != 20 || p.Completed != 20 || p.Lost != 0 || p.Rate <= 0 || p.Codes["NOERROR"] != 10 || p.Codes["NXDOMAIN"] != 10 {
+	if p.Sent != 20 || p.Completed != 20 || p.Lost != 0 || p.Rate <= 0 || p.Codes["NOERROR"] != 10 ||
+		p.Codes["NXDOMAIN"] != 10 {
 		t.Errorf("%+v", p)
 	}
 	if _, err := parseDNSPerf("it did nothing"); err == nil {

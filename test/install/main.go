@@ -1,4 +1,4 @@
-// Command install provides the programs that the tests and benchmarks talk to: real servers, their clients, and the C
+// Command install installs the programs that the tests and benchmarks use: real servers, their clients, and the C
 // compiler that the race detector needs. On Debian, as root or with a sudo that asks no password, it installs what is
 // missing, without starting any service now or at the next boot. Elsewhere it prints what to install, and fails.
 package main
@@ -17,8 +17,8 @@ func main() {
 	os.Exit(run(hostMachine(), os.Stdout, os.Stderr))
 }
 
-// A need is something the tests use: it is there if any of the paths is. A path without a slash is a program in PATH or in
-// a folder for administrators' programs; others are file name patterns.
+// A need is something the tests use: it is there if any of the paths is. A path without a slash is a program in PATH or
+// in a folder for administrators' programs; others are file name patterns.
 type need struct {
 	paths []string
 	deb   string   // Debian's
@@ -40,7 +40,8 @@ func needs() []need {
 		{[]string{"dnsdist"}, "dnsdist", []string{"dnsdist.service"}},
 		{[]string{"haproxy"}, "haproxy", []string{"haproxy.service"}},
 		{[]string{"nginx"}, "nginx", []string{"nginx.service"}},
-		{[]string{"/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"}, "libnginx-mod-stream", nil},
+		{[]string{"/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so"},
+			"libnginx-mod-stream", nil},
 		{[]string{"gcc"}, "gcc", nil},
 		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
 		{[]string{"ip"}, "iproute2", nil},
@@ -60,7 +61,8 @@ func needs() []need {
 	}
 }
 
-// A machine is what install asks of the system, so that its tests need not install anything. Its zero value is of no use.
+// A machine is what install asks of the system, so that its tests need not install anything. Its zero value is of no
+// use.
 type machine struct {
 	exists func(path string) bool // of a need's path
 	root   bool
@@ -79,7 +81,8 @@ func run(m machine, stdout, stderr io.Writer) int {
 		sudo = []string{"sudo", "--non-interactive"}
 	}
 	if !m.exists("apt-get") || !m.root && !m.sudo() {
-		fmt.Fprintf(stderr, "The tests need programs that this machine lacks, and that cannot be installed from here. On Debian, run:\n\n"+
+		fmt.Fprintf(stderr, "The tests need programs that this machine lacks, and that cannot be installed from here. "+
+			"On Debian, run:\n\n"+
 			"  sudo apt-get update && sudo apt-get install --no-install-recommends %s\n\n", strings.Join(packages, " "))
 		return 1
 	}
@@ -103,7 +106,8 @@ func run(m machine, stdout, stderr io.Writer) int {
 		}
 	}
 	if packages, _ = missing(m); len(packages) > 0 {
-		fmt.Fprintf(stderr, "installed, but still missing what these packages should bring: %s\n", strings.Join(packages, " "))
+		fmt.Fprintf(stderr, "installed, but still missing what these packages should bring: %s\n",
+			strings.Join(packages, " "))
 		return 1
 	}
 	return 0

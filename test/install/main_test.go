@@ -35,7 +35,7 @@ func (f *fake) machine() machine {
 	}
 }
 
-// complete is a machine that lacks nothing but what is named.
+// complete returns a machine that lacks nothing but what is named.
 func complete(lacks ...string) map[string]bool {
 	has := map[string]bool{"apt-get": true, "systemctl": true}
 	for _, n := range needs() {
@@ -56,7 +56,8 @@ func TestNothingToDo(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	packages, units := missing((&fake{has: complete("postgresql", "iperf3")}).machine())
-	if !slices.Equal(packages, []string{"postgresql", "iperf3"}) || !slices.Equal(units, []string{"postgresql.service", "iperf3.service"}) {
+	if !slices.Equal(packages, []string{"postgresql", "iperf3"}) ||
+		!slices.Equal(units, []string{"postgresql.service", "iperf3.service"}) {
 		t.Errorf("packages %q, units %q", packages, units)
 	}
 }
@@ -68,13 +69,15 @@ func TestInstall(t *testing.T) {
 		prefix string
 	}{{"root", true, ""}, {"sudo", false, "sudo --non-interactive "}} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := fake{has: complete("redis-server", "redis-tools"), root: tc.root, sudo: true, brought: []string{"redis-server", "redis-benchmark", "redis-cli"}}
+			f := fake{has: complete("redis-server", "redis-tools"), root: tc.root, sudo: true,
+				brought: []string{"redis-server", "redis-benchmark", "redis-cli"}}
 			var out, errs strings.Builder
 			if code := run(f.machine(), &out, &errs); code != 0 {
 				t.Fatalf("code %d, %s", code, errs.String())
 			}
 			if len(f.ran) != 3 || f.ran[0] != tc.prefix+"apt-get update" ||
-				!strings.HasPrefix(f.ran[1], tc.prefix+"sh -c ") || !strings.HasSuffix(f.ran[1], " redis-server redis-tools") ||
+				!strings.HasPrefix(f.ran[1], tc.prefix+"sh -c ") ||
+				!strings.HasSuffix(f.ran[1], " redis-server redis-tools") ||
 				f.ran[2] != tc.prefix+"systemctl disable --quiet redis-server.service" {
 				t.Errorf("ran %q", f.ran)
 			}
@@ -103,12 +106,14 @@ func TestMayNotInstall(t *testing.T) {
 func TestInstallFails(t *testing.T) {
 	var out, errs strings.Builder
 	f := fake{has: complete("iperf3"), root: true, broken: true}
-	if code := run(f.machine(), &out, &errs); code != 1 || !strings.Contains(errs.String(), "apt-get update: exit status 100") {
+	if code := run(f.machine(), &out, &errs); code != 1 ||
+		!strings.Contains(errs.String(), "apt-get update: exit status 100") {
 		t.Errorf("code %d, said %q", code, errs.String())
 	}
 	errs.Reset()
 	f = fake{has: complete("iperf3"), root: true} // apt-get says it is done, and it is not
-	if code := run(f.machine(), &out, &errs); code != 1 || !strings.Contains(errs.String(), "still missing what these packages should bring: iperf3") {
+	if code := run(f.machine(), &out, &errs); code != 1 ||
+		!strings.Contains(errs.String(), "still missing what these packages should bring: iperf3") {
 		t.Errorf("code %d, said %q", code, errs.String())
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A pool's breakers go by the outcomes of its leases. So nothing may count against a backend that clients can cause, nor
-// what this host lacks. docs/pools.md has the tables, and says why.
+// A pool's breakers go by the outcomes of its leases. So nothing may count against a backend that clients can cause,
+// nor what this host lacks. docs/pools.md has the tables, and says why.
 
 // Outcome is what an error of a connect says about the backend; or of a datagram, if this host has found out itself.
 func Outcome(e sock.Errno) pool.Outcome {

@@ -15,8 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A forwarder is one loop's part of a Service. It is the filter of the service's UDP sockets: it answers clients from the
-// cache, and asks backends what the cache does not know. But for its counts it is used onLoop only.
+// A forwarder is one loop's part of a Service. It is the filter of the service's UDP sockets: it answers clients from
+// the cache, and asks backends what the cache does not know. But for its counts it is used onLoop only.
 //
 // Invariant: each client that waits for an answer holds its binding's Ending, so its socket is open until it has it.
 type forwarder struct {
@@ -147,9 +147,9 @@ func (f *forwarder) handOn(from flow.Sender, datagram []byte, now time.Duration)
 	return successor.Filter().Question(from.At(successor), datagram, now)
 }
 
-// Answer implements flow.Filter. An answer of a flow's backend is relayed untouched, unless it is too large for a client
-// that may not have asked. A question is dropped: two listeners that are each other's backends would send one to and fro
-// for ever.
+// Answer implements flow.Filter. An answer of a flow's backend is relayed untouched, unless it is too large for a
+// client that may not have asked. A question is dropped: two listeners that are each other's backends would send one to
+// and fro for ever.
 func (f *forwarder) Answer(_ flow.Sender, datagram []byte, _ time.Duration) (pass []byte) {
 	if !wire.IsDNSAnswer(datagram) {
 		f.drop(tally.DropMisdirected)
@@ -208,8 +208,8 @@ func (f *forwarder) end(q *question) {
 }
 
 // ask gives a question to a backend that it has not been tried at. It ends the question when there is none, or retries
-// are used up. If only a datagram was lost, a backend that was tried may know the answer: where there is no other, it is
-// asked once more.
+// are used up. If only a datagram was lost, a backend that was tried may know the answer: where there is no other, it
+// is asked once more.
 func (f *forwarder) ask(q *question) {
 	p := f.service.pool()
 	lost := q.lost && !q.again

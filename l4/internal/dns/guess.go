@@ -7,12 +7,12 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// suspicious is how many wrong answers have a socket given up, see flee: few against 65536 ids. No backend that is only slow, or a network
-// that doubles datagrams, sends any, since those of ids that were asked by do not count.
+// suspicious is after how many wrong answers a socket is given up, see flee: few against 65536 ids. A backend that is
+// only slow, or a network that doubles datagrams, sends none of these: late answers to real questions do not count.
 const suspicious = 64
 
-// mismatch counts a datagram that is no answer to what a socket has asked: the true one may still come. One whose id
-// was asked before by this socket is most likely late, or comes twice; others are guesses.
+// mismatch counts a datagram that answers nothing that a socket has asked. The true answer may still come. A datagram
+// whose id this socket has used before is most likely late, or comes twice; others are guesses.
 func (f *forwarder) mismatch(s *socket, datagram []byte) {
 	f.counts.mismatched.Add(1)
 	if s.stream != nil || s.closed || s.late(datagram) {
@@ -32,9 +32,9 @@ func (s *socket) late(datagram []byte) bool {
 	return s.ids[id/64]>>(id%64)&1 != 0 && s.pending[id] == nil
 }
 
-// flee leaves a port that somebody knows who tries ids: its questions are asked by another one, or fail if they were
-// asked anew for that before. So nobody has more than twice as many guesses for a question, and must find the port
-// again for the second half.
+// flee gives up a port, since somebody knows it and tries ids. Its questions are asked again by another port, or fail
+// if that has happened to them before. So nobody has more than twice as many guesses for a question, and has to find
+// the port again for the second half.
 func (f *forwarder) flee(s *socket) {
 	f.close(s)
 	for _, q := range s.pending {

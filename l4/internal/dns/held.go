@@ -2,9 +2,9 @@ package dns
 
 import "github.com/limeload/limeload-l4/l4/internal/dns/dnscache"
 
-// A heldAnswers is answers for a session whose client does not take those before them. They are not written before there
-// is room, and share their memory with all others who get the same answer: what one answer costs does not grow with
-// those who wait for it. Used onLoop only; its zero value is empty.
+// A heldAnswers is answers for a session whose client does not take those before them. They are not written before
+// there is room, and share their memory with all others who get the same answer: what one answer costs does not grow
+// with those who wait for it. Used onLoop only; its zero value is empty.
 type heldAnswers struct {
 	line []dnscache.Held
 	from int // those before it are gone

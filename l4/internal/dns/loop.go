@@ -1,6 +1,6 @@
 // Package dns serves clients that ask DNS questions: from a cache, or by asking backends on their behalf. By UDP it
-// stands before a listener's flows as their filter, and by TCP it is a preface of the listener's sessions. What is not a
-// plain question goes on as a flow or a session like any other.
+// stands before a listener's flows as their filter, and by TCP it is a preface of the listener's sessions. What is not
+// a plain question goes on as a flow or a session like any other.
 //
 // All questions for a backend share a few sockets, told apart by random ids (RFC 5452). The package knows DNS messages
 // only as far as dnscache and wire read them.

@@ -6,8 +6,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// unanswered is what a question without an answer says about its backend: nothing, since a client may ask what nobody can answer. If
-// the backend has answered nothing else by that socket meanwhile, it is a reason to check it.
+// unanswered is what a question without an answer says about its backend: nothing, since a client may ask what nobody
+// can answer. If the backend has answered nothing else by that socket meanwhile, there is a reason to check it.
 func unanswered(q *question) pool.Outcome {
 	if q.socket.heard < q.sent {
 		return pool.NoAnswer
@@ -15,8 +15,8 @@ func unanswered(q *question) pool.Outcome {
 	return pool.Neutral
 }
 
-// reportOn is what an error of a call on a socket of UDP says about the backend. If nobody has sent one, it is this
-// host that has no way for the socket, whose own address may be gone; the connect of the next one says more.
+// reportOn is what an error of a call on a UDP socket says about the backend. If no ICMP error is queued, this host
+// itself has no way for the socket, whose own address may be gone; the connect of the next socket says more.
 func reportOn(s *socket) pool.Outcome {
 	if r := sock.DatagramError(s.fd); r.Errno != 0 {
 		return dial.DatagramOutcome(r)
@@ -24,8 +24,8 @@ func reportOn(s *socket) pool.Outcome {
 	return pool.Neutral
 }
 
-// streamOutcome is what the end of a connection says about the backend that ended it, as of a session: only that it came at once, before
-// anything was sent, speaks against it.
+// streamOutcome is what the end of a connection says about the backend that ended it, as of a session: only that it
+// came at once, before anything was sent, speaks against it.
 func (f *forwarder) streamOutcome(s *socket) pool.Outcome {
 	if !s.stream.used && f.loop.Now-s.born < pool.HeldAfter {
 		return pool.CutEarly
@@ -33,8 +33,8 @@ func (f *forwarder) streamOutcome(s *socket) pool.Outcome {
 	return pool.Neutral
 }
 
-// socketFailed takes it that nothing goes by a socket any more: its questions are asked elsewhere, or at the same
-// backend once more if it is this host's doing. However many they are, the backend has failed once.
+// socketFailed gives up a socket that is of no use any more. Its questions are retried elsewhere, or at the same
+// backend if the failure is this host's. However many questions there are, the backend has failed once.
 func (f *forwarder) socketFailed(s *socket, o pool.Outcome) {
 	f.close(s)
 	f.counts.unreachable.Add(uint64(len(s.pending)))

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A question is a question on its way to a backend and back. It belongs to one forwarder; its memory is used again for a later
-// question.
+// A question is a question on its way to a backend and back. It belongs to one forwarder; its memory is used again for
+// a later question.
 type question struct {
 	// With a cache, flight says what is asked and who waits. Without, client waits, and query is what it has sent.
 	flight *dnscache.Flight[client]
@@ -27,11 +27,11 @@ type question struct {
 	id     uint16
 	unsent bool          // stands in the socket's unsent
 	sent   time.Duration // since Server.started
-	bytes  int           // that its backend was sent
+	bytes  int           // that were sent to its backend
 	silent bool          // a backend that it was tried at has not answered
-	fled   bool          // it was asked anew since somebody tries ids; see flee
-	lost   bool          // a datagram of it, or of its answer, very likely is, just now
-	again  bool          // a backend that it was tried at may be asked once more, and was; see ask and streamEnded
+	fled   bool          // it was asked again since somebody tries ids; see flee
+	lost   bool          // its datagram, or that of its answer, was very likely lost just now
+	again  bool          // a backend that it was tried at was asked once more; see ask and streamEnded
 
 	began time.Duration
 	links [orders]neighbours
@@ -48,8 +48,8 @@ func (q *question) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// The orders in which questions wait for a moment. All in one order wait for equally long, so the first is the first to be looked at,
-// and a list is all that is needed.
+// The orders in which questions wait for a moment. All questions in one order wait equally long, so the first one is
+// due first, and a list is all that is needed.
 const (
 	bySent  = iota // for the end of the timeout
 	byBegun        // for the moment when clients have waited long enough

@@ -47,8 +47,8 @@ func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settin
 	return s
 }
 
-// Serve puts the service before the flows of a listener of UDP on this loop, or has it answer its listener's sessions if
-// udp is nil.
+// Serve puts the service before the flows of a listener of UDP on this loop, or has it answer its listener's sessions
+// if udp is nil.
 func (l *Loop) Serve(s *Service, udp *flow.Listener) {
 	f := s.forwarders[l.Index]
 	l.prepare()
@@ -65,8 +65,8 @@ func (l *Loop) Serve(s *Service, udp *flow.Listener) {
 // Retire says that the listener has another service, or is gone. The questions in flight are answered still.
 func (l *Loop) Retire(s *Service) { s.forwarders[l.Index].drain() }
 
-// An Info is what a service has counted since it was made; a plain value. Each number is true by itself, not all of them
-// at one moment.
+// An Info is what a service has counted since it was made; a plain value. Each number is true by itself, not all of
+// them at one moment.
 type Info struct {
 	Cache dnscache.Counters // all zero without a cache
 

@@ -10,9 +10,9 @@ import (
 )
 
 // Settings say that a listener's clients ask DNS questions. By UDP a question is then no flow: all questions for a
-// backend share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a plain
-// question is relayed by a flow as without these settings, unless it is no DNS question at all. Of a listener's flow
-// settings only ClientMax bounds questions, too: those of one client that wait for an answer.
+// backend share a few sockets, told apart by random ids (RFC 5452), and each is gone with its answer. What is not a
+// plain question is relayed by a flow as without these settings, unless it is no DNS question at all. Of a listener's
+// flow settings only ClientMax bounds questions, too: those of one client that wait for an answer.
 //
 // By TCP, which takes a cache, a session has no backend: its questions share a few connections to each backend with
 // those of others. With the first question that is not plain it becomes a session as without these settings.
@@ -21,8 +21,8 @@ import (
 type Settings struct {
 	Cache CacheSettings
 
-	// MaxUDP is the largest answer by UDP, in bytes, whatever the client takes: a larger one is cut, and the client told
-	// to ask by TCP. By UDP anybody can ask in another's name. 0 = 1232.
+	// MaxUDP is the largest answer by UDP, in bytes, whatever the client takes: a larger one is cut, and the client
+	// told to ask by TCP. By UDP anybody can ask in another's name. 0 = 1232.
 	MaxUDP int
 
 	// Only tests set the fields below.

@@ -11,10 +11,10 @@ import (
 )
 
 // A socket is a socket connected to a backend that many questions share, told apart by their ids. It belongs to one
-// forwarder. With a stream it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random choice,
-// and the kernel gives it datagrams from the backend's address and port alone, so a forger has to guess port and id
-// both (RFC 5452). The socket is renewed before there is time to find the port, and given up as soon as somebody tries
-// ids.
+// forwarder. With a stream it is a TCP connection, see there, and otherwise of UDP: its port is the kernel's random
+// choice, and the kernel gives it datagrams from the backend's address and port alone, so a forger has to guess port
+// and id both (RFC 5452). The socket is renewed before there is time to find the port, and given up as soon as somebody
+// tries ids.
 type socket struct {
 	// set once, then read-only
 	forwarder  *forwarder
@@ -41,7 +41,7 @@ type socket struct {
 	closed  bool
 }
 
-// A route is an forwarder's way to a backend.
+// A route is a forwarder's way to a backend.
 type route struct {
 	backend *pool.Backend
 	sockets []*socket // those that questions are given to
@@ -49,18 +49,20 @@ type route struct {
 }
 
 const (
-	// crowded is how many questions a socket has before another one is opened: their answers fit the smallest buffer there is, 208 KiB.
+	// crowded is how many questions a socket has before another one is opened: their answers fit the smallest buffer
+	// there is, 208 KiB.
 	crowded = 256
 
-	// fullSocket is how many it has at most: half of the ids, so that a free one is found with the second draw.
+	// fullSocket is how many questions it has at most: half of the ids, so that a free one is found with the second
+	// draw.
 	fullSocket = 1 << 15
 
-	// renewEvery and renewAfter say when a socket is renewed: by then somebody who knows the port has been able to try a small part of the ids
-	// for any one question. It costs some ten microseconds.
+	// renewEvery and renewAfter say when a socket is renewed. Until then, somebody who knows the port can try only a
+	// small part of the ids for any one question. Renewing costs some ten microseconds.
 	renewEvery = 10 * time.Second
 	renewAfter = 1 << 15
 
-	// receiveBuffer is what is asked for; see Settings.Sockets for when the kernel gives less.
+	// receiveBuffer is what is asked for; see defaultSockets for kernels that give less.
 	receiveBuffer = 4 << 20
 )
 
@@ -87,7 +89,7 @@ func (f *forwarder) socketTo(b *pool.Backend) (*socket, sock.Errno) {
 	if len(s.pending) >= fullSocket {
 		i := slices.IndexFunc(r.sockets, func(s *socket) bool { return len(s.pending) < fullSocket })
 		if i < 0 {
-			return nil, sock.NoPort // as it were: of ids
+			return nil, sock.NoPort // no id is left
 		}
 		s = r.sockets[i]
 	}
@@ -160,7 +162,7 @@ func without(list []*socket, s *socket) []*socket {
 	return slices.Delete(list, i, i+1)
 }
 
-// close closes a socket, whose questions are the flow.Sender's business.
+// close closes a socket, and leaves its questions to the caller.
 func (f *forwarder) close(s *socket) {
 	r := s.route
 	if s.retired {
@@ -282,8 +284,8 @@ func (f *forwarder) fillWriter(s *socket) {
 	s.unsent = slices.Delete(s.unsent, 0, looked)
 }
 
-// sendBatch sends what is in the loop's writer. What the kernel does not take for now goes back into the line; what it does not send
-// is asked elsewhere.
+// sendBatch sends what is in the loop's writer. What the kernel does not take for now goes back into the line. What it
+// refuses to send is retried elsewhere.
 func (f *forwarder) sendBatch(s *socket) {
 	l := f.loop
 	for !l.writer.Empty() && !s.closed {

@@ -10,11 +10,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A stream is what a socket has besides that is a TCP connection (RFC 7766): questions are pipelined, and their answers come in any
-// order. It is opened with the first question and closed when there has been none for a while.
+// A stream is the part of a socket that is a TCP connection (RFC 7766). Questions are pipelined, and their answers come
+// in any order. The connection is opened with the first question and closed when there has been none for a while.
 type stream struct {
 	connecting bool // questions wait in the socket's unsent
-	used       bool // something was sent by it
+	used       bool // something was sent
 	in         inbox
 	out        outbox
 }

@@ -6,21 +6,21 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// leastBatch is how many datagrams a flow's first read asks for: one more than the usual answer, and a read that is not filled
-// need not be followed by another that finds nothing. It doubles with each read that was filled.
+// leastBatch is how many datagrams a flow's first read asks for: one more than the usual answer. A read that is not
+// filled has taken all, so no second read has to find nothing. The batch doubles with each read that was filled.
 const leastBatch = 2
 
 // TurnReads is how many reads a flow has before others have their turn.
 const TurnReads = 8
 
-// busyReceiveBuffer is what a flow's socket gets whose backend sends more than an answer now and then: in the kernel's default, 208 KiB,
-// there is room for three trains.
+// busyReceiveBuffer is for the socket of a flow whose backend sends more than an answer now and then. The kernel's
+// default, 208 KiB, has room for three trains.
 const busyReceiveBuffer = 1 << 20
 
 // onFlow handles an event of a flow's socket.
 func (l *Loop) onFlow(f *Flow, bits uint32) {
 	if !f.open {
-		return // of the socket it had a moment ago
+		return // the event is of the socket that the flow had a moment ago
 	}
 	if bits&sock.PollOut != 0 && f.blocked {
 		f.blocked = false
@@ -187,7 +187,7 @@ func (l *Loop) sendAnswers(d *Socket) {
 	}
 }
 
-// sendOutbox sends what the outbox's writer has; its slots stay in use.
+// sendOutbox sends what is in the outbox's writer. The slots stay in use.
 func (l *Loop) sendOutbox(d *Socket) {
 	o := &d.outbox
 	for !o.writer.Empty() {

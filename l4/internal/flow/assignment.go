@@ -14,7 +14,7 @@ import (
 // An assignment is where datagrams go: a lease, of one flow or, ByClientIP, of all flows of an address.
 type assignment struct {
 	lease    pool.Lease
-	assigned bool          // lease is one
+	assigned bool          // there is a lease
 	inUse    bool          // the lease's backend was, when last looked at: one that its breaker tries is not
 	answered bool          // the lease's backend has answered
 	failed   *pool.Backend // the next lease is on another one, if there is any; nil for none
@@ -83,14 +83,14 @@ func (a *assignment) fail(o pool.Outcome) {
 	}
 }
 
-// ready tells whether the flow can send at once.
+// ready reports whether the flow can send at once.
 func (f *Flow) ready() bool {
 	return f.open && f.to.assigned && f.moves == f.to.moves && f.to.fit()
 }
 
-// fit tells whether the lease's backend may go on being used: while it is in use, and while it drains if it has
-// answered, since QUIC, DTLS or a VPN would have to begin anew elsewhere. One that has not answered has begun nothing
-// that could break.
+// fit reports whether the flow may stay with the lease's backend: while the backend is in use, and also while it drains
+// if it has answered, since QUIC, DTLS or a VPN would have to begin anew elsewhere. A backend that has not answered has
+// begun nothing that could break.
 func (a *assignment) fit() bool {
 	b := a.lease.Backend()
 	switch {
@@ -105,8 +105,8 @@ func (a *assignment) fit() bool {
 	return !a.inUse && b.Departed() == 0 // a trial of its breaker
 }
 
-// makeReady sees to it that a flow has a socket to a backend that is eligible, or says why it has not. A datagram that
-// is to be sent has been nowhere yet, so another try is always safe.
+// makeReady gives a flow a socket to a backend that is eligible, or says why there is none. The datagram that waits has
+// been sent nowhere yet, so another try is always safe.
 func (l *Loop) makeReady(f *Flow) tally.Drop {
 	if f.ready() {
 		return tally.NoDrop
@@ -172,8 +172,8 @@ func (a *assignment) move(lease pool.Lease) {
 	a.moves++
 }
 
-// reassign looks for another backend than the one that is not fit any more. When there is none the old one serves on,
-// unless the pool wants its leases back or has it no more; then it reports false.
+// reassign looks for another backend, since the flow's is not fit any more. When there is none, the old one serves on,
+// unless the pool wants its leases back or has removed it; then reassign reports false.
 func (l *Loop) reassign(f *Flow) bool {
 	a := f.to
 	b := a.lease.Backend()
@@ -226,20 +226,20 @@ func (l *Loop) connectFlow(f *Flow) sock.Errno {
 	return 0
 }
 
-// backendFailed takes it that a flow's backend cannot be reached, as a call on the flow's socket or its queue of errors says: the flow gets
-// another at its next datagram. The one that came to nothing is counted.
+// backendFailed handles a report that a flow's backend cannot be reached. The flow gets another backend at its next
+// datagram. The datagram that was lost is counted.
 func (l *Loop) backendFailed(f *Flow, r sock.Report) {
 	f.cause = r.Errno
 	l.closeFlow(f)
-	if f.moves == f.to.moves { // no other of its flows has found out before
+	if f.moves == f.to.moves { // no other flow of the assignment has reported it before
 		f.to.fail(dial.DatagramOutcome(r))
 	}
 	l.Drop(f.socket.listener, tally.DropBackendRefused, 1)
 }
 
-// backendFailedWith is backendFailed after an error of a call, which does not say where it comes from. If nobody has
-// sent one, this host has no way for the socket, whose own address may be gone: another socket is tried, and its
-// connect says more.
+// backendFailedWith is backendFailed after an error of a call, which does not say where the error comes from. If no
+// ICMP error is queued, this host itself has no way for the socket, whose own address may be gone: another socket is
+// tried, and its connect says more.
 func (l *Loop) backendFailedWith(f *Flow, e sock.Errno) {
 	if r := sock.DatagramError(int(f.fd)); r.Errno != 0 {
 		l.backendFailed(f, r)
@@ -247,12 +247,13 @@ func (l *Loop) backendFailedWith(f *Flow, e sock.Errno) {
 	}
 	f.cause = e
 	l.closeFlow(f)
-	if f.connected == l.Now && f.moves == f.to.moves { // it has just had another
+	if f.connected == l.Now && f.moves == f.to.moves { // the flow has just had another one
 		f.to.fail(pool.Neutral)
 	}
 }
 
-// leaveUnsendable has a flow that was never answered, and whose datagrams this host itself does not let go, go on with another backend.
+// leaveUnsendable gives up the backend of a flow that was never answered, if this host itself forbids to send there.
+// The flow goes on with another backend.
 func (l *Loop) leaveUnsendable(f *Flow, e sock.Errno) {
 	if f.answered || !sock.Forbidden(e) {
 		return

@@ -10,33 +10,34 @@ import (
 
 // A flow that was never answered may be of a client whose address is forged, and costs a descriptor and a local port
 // until it is idle. So it gives way to a new one as soon as there are too many: of the listener (max_flows), of those
-// without an answer (the gate's unansweredPart), or of all (see budget). A flow that has had an answer never does. A protocol
-// without answers loses nothing by that: its datagrams have gone to the backend, and the next one makes another flow.
+// without an answer (the gate's unansweredPart), or of all (see budget). A flow that has had an answer never does. A
+// protocol without answers loses nothing by that: its datagrams have gone to the backend, and the next one makes
+// another flow.
 //
-// A socket that several flows share until the backend has spoken would spare the descriptors, and was left: an answer
-// tells nothing but the backend it comes from, so nobody would know whose it is. Taking over the socket of the flow
-// that gives way, with its port, was left for the same reason: its client's answer may be on the way. SO_REUSEADDR
-// would let sockets share a port, but the kernel may then give two sockets with the same backend the same port; and
-// IP_BIND_ADDRESS_NO_PORT helps TCP alone.
+// One socket for several flows until the backend has answered would spare descriptors. It was rejected: an answer says
+// nothing but which backend it comes from, so nobody would know whose it is. Taking over the socket of the flow that
+// gives way, with its port, was rejected for the same reason: its client's answer may be on the way. SO_REUSEADDR would
+// let sockets share a port, but the kernel may then give two sockets with the same backend the same port. And
+// IP_BIND_ADDRESS_NO_PORT helps TCP only.
 
 // answerTime is how long a flow has to be answered before it may give way. A flood that is faster than that must not
-// push out a client whose answer is on its way, nor have the loop do nothing but open and close sockets: at 20,000
-// forged datagrams a second each cost 17 us of CPU time so, and 10 us with this.
+// push out a client whose answer is on its way, nor make the loop do nothing but open and close sockets: at 20,000
+// forged datagrams a second each cost 17 us of CPU time without this limit, and 10 us with it.
 const answerTime = 250 * time.Millisecond
 
-// evictLooks bounds the search for a flow that gives way. For the first half of it, one whose client has sent again
-// since it was looked at last gets another chance.
+// evictLooks bounds the search for a flow that gives way. In its first half, a flow whose client has sent again since
+// the last look gets another chance.
 const evictLooks = 16
 
-// evict ends the oldest flow of a socket that was not answered in answerTime. It leaves one alone, and those with
-// datagrams in the batch in work: they are needed still. It reports false when it finds none.
-func (l *Loop) evict(d *Socket, but *Flow) bool {
+// evict ends the oldest flow of a socket that was not answered in answerTime. It spares the flow except, and flows with
+// datagrams in the batch in work: they are still needed. It reports false when it finds none.
+func (l *Loop) evict(d *Socket, except *Flow) bool {
 	for look := range evictLooks {
 		f := d.unanswered.First()
 		if f == nil || l.Now < f.began+answerTime {
-			return false // those behind it are younger, or have sent again
+			return false // the flows behind it are younger, or have sent again
 		}
-		if f != but && f.first == 0 && (look >= evictLooks/2 || f.in.datagrams <= max(f.seen, 1)) {
+		if f != except && f.first == 0 && (look >= evictLooks/2 || f.in.datagrams <= max(f.seen, 1)) {
 			l.End(f, tally.Evicted)
 			return true
 		}
@@ -54,16 +55,16 @@ func (l *Loop) noteFirstAnswer(f *Flow) {
 	f.socket.gate.Answered(&f.place)
 }
 
-// portPause is how long no local port is looked for after there was none, but for flows that have had an answer: the
-// search is the dearest then, see the gate's budget.
+// portPause is how long no local port is looked for after there was none, except for flows that have had an answer: the
+// search costs most then, see hostPortPart in package gate.
 const portPause = 100 * time.Millisecond
 
 // evictedAtOnce is how many flows give way when the kernel has no descriptor or port left, contrary to what the budget
 // says.
 const evictedAtOnce = 16
 
-// openSocket connects a socket to a flow's backend. When the kernel has no descriptor or port for it, flows that
-// were never answered give way, and a flow that was has a second try at once.
+// openSocket connects a socket to a flow's backend. When the kernel has no descriptor or port for it, flows that were
+// never answered give way. A flow that was answered then has a second try at once.
 func (l *Loop) openSocket(f *Flow, to netip.AddrPort) (int, sock.Errno) {
 	pause := &l.portPause[0]
 	if to.Addr().Is6() {

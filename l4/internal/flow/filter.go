@@ -8,12 +8,12 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// A Filter stands between the clients of a UDP listener and its flows, on one loop and onLoop only: it may answer out of
-// its own memory what a backend would be asked, and sees what backends answer.
+// A Filter stands between the clients of a UDP listener and its flows, on one loop and onLoop only. It may answer
+// clients itself, and it sees what backends answer.
 type Filter interface {
-	// Question sees a datagram of a client, before a flow is looked for. It reports whether that is all: it has
-	// answered, with Loop.Reply, or will, or the datagram is to be forgotten. It does not keep the datagram; it may
-	// keep the sender.
+	// Question sees a datagram of a client, before its flow is looked for. It returns true if no flow shall get the
+	// datagram: the filter has answered it with Loop.Reply, will do so, or drops it. It does not keep the datagram; it
+	// may keep the sender.
 	Question(from Sender, datagram []byte, now time.Duration) (done bool)
 
 	// Answer sees a datagram from a flow's backend, and returns what the flow's client gets instead: a part of it,
@@ -38,20 +38,20 @@ func (s *Sender) Socket() *Socket { return s.socket }
 // Client is who has sent the datagram.
 func (s *Sender) Client() gate.Client { return gate.Client{Addr: s.peer.AddrPort()} }
 
-// ID is as whom the sender is counted.
+// ID is what the sender is counted under.
 func (s *Sender) ID() gate.ClientID {
 	addr, _ := s.peer.Addr16()
 	return gate.IDOf(addr)
 }
 
-// At returns the sender as one that has sent to another socket of the same loop.
+// At returns the sender as if it had sent to another socket of the same loop.
 func (s Sender) At(other *Socket) Sender {
 	s.socket = other
 	return s
 }
 
-// Reply sends a datagram to a client, after what waits to be sent already. The datagram is copied. It is dropped while
-// the socket takes no more.
+// Reply sends a datagram to a client, behind those that wait already. The datagram is copied. It is dropped while the
+// socket takes no more.
 func (l *Loop) Reply(to *Sender, datagram []byte) {
 	d := to.socket
 	if d.closed {

@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A Flow is one client's datagrams and the answers to them, until it is idle. It belongs to one loop; its memory is used
-// again for a later flow, of another generation.
+// A Flow is one client's datagrams and the answers to them, until it is idle. It belongs to one loop; its memory is
+// used again for a later flow, of another generation.
 //
 // At rest it is one descriptor, a connected UDP socket, and this struct.
 type Flow struct {
@@ -38,8 +38,8 @@ type Flow struct {
 	fd      int32
 	open    bool
 	batch   uint8
-	expects bool // that the backend sends much: the socket is prepared for it
-	singly  bool // the way to the backend takes no trains
+	expects bool // the backend sends much, and the socket is prepared for that
+	singly  bool // the way to the backend takes no trains of datagrams
 	blocked bool // the socket takes no more for the moment
 	inLine  bool
 	waits   bool // stands in its listener's socket's waiting
@@ -65,7 +65,7 @@ type Flow struct {
 	cause       sock.Errno // what the last failure said
 
 	age  loop.AgePlace[Flow] // among those that were never answered
-	seen uint64              // the client's datagrams when it was looked at there
+	seen uint64              // the client's datagrams at evict's last look
 }
 
 // InUse implements loop.Slotted.
@@ -88,8 +88,8 @@ func (t *traffic) unflushed() uint64 {
 	return n
 }
 
-// admit makes a flow for a client that has none, or says why not. lease is for the flow's backend, and the flow takes it
-// over; nil if none is picked yet.
+// admit makes a flow for a client that has none, or says why not. lease is for the flow's backend, and the flow takes
+// it over; nil if none is picked yet.
 func (l *Loop) admit(
 	d *Socket, settings *settings, peer *sock.Peer, local *sock.Local, who identity, lease *pool.Lease,
 ) (*Flow, tally.Drop) {
@@ -128,7 +128,8 @@ func (l *Loop) admit(
 	return f, tally.NoDrop
 }
 
-// evictionsForOne is how many flows may give way to a new one: more than one where there are more than may be.
+// evictionsForOne is how many flows may give way to a new one. It is more than one, since a limit may have been
+// lowered.
 const evictionsForOne = 4
 
 // enter asks the gate for one more flow. Flows that were never answered give way to it.
@@ -147,8 +148,8 @@ func (f *Flow) sentTo() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(f.local.Addr16()).Unmap(), f.socket.binding.Address.Port())
 }
 
-// flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client may
-// have a flow to it already. first is one of the client's flows.
+// flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client
+// may have a flow to it already. first is one of the client's flows.
 func (l *Loop) flowOfPacket(d *Socket, first *Flow) (*Flow, tally.Drop) {
 	lease, err := first.pool.Pick(pool.PickContext{Client: first.peer.AddrPort()})
 	if err != nil {
@@ -247,7 +248,7 @@ func (l *Loop) flush(f *Flow) {
 // retries is how often the flow got another backend.
 func (f *Flow) retries() int { return max(f.connections-1, 0) }
 
-// Entry copies what is to be known of a flow.
+// Entry describes a flow.
 func (l *Loop) Entry(f *Flow) tally.Entry {
 	return tally.Entry{
 		ID: f.id, Protocol: sock.UDP, Listener: f.socket.listener.Name, Pool: f.pool, Backend: f.destination(),

@@ -42,7 +42,7 @@ type Loop struct {
 	asked  []*Flow              // that have pieces of it
 
 	socketsInLine []*Socket // have more to read
-	flowsInLine   []ref     // the same
+	flowsInLine   []ref     // have more answers to read
 	answering     []*Socket // have answers in their outbox
 
 	portPause [2]time.Duration // until when no local port is looked for, of IPv4 and of IPv6
@@ -52,7 +52,7 @@ type Loop struct {
 	tried           []*pool.Backend // of the flow that is looking for a backend
 
 	revoked  []revocation
-	departed map[*pool.Backend]uint64 // whose flows are to end, and at which departure
+	departed map[*pool.Backend]uint64 // backends whose flows are to end, and at which departure
 }
 
 // A ref is a flow that may have ended meanwhile.
@@ -73,7 +73,7 @@ func datagrams(bytes, size int) int {
 	return (bytes + size - 1) / size
 }
 
-// Attach makes the flows of each of some loops, which do not run yet. dialers are the loops'.
+// Attach puts flows on loops that do not run yet. dialers has one for each loop.
 func Attach(loops []*loop.Loop, dialers []*dial.Dialer, access *tally.AccessLog, offload sock.Offload) []*Loop {
 	var all []*Loop
 	for i, on := range loops {

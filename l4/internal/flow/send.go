@@ -21,7 +21,7 @@ func (l *Loop) sendPieces(f *Flow) {
 	l.sendWriter(f)
 }
 
-// sendOne sends a lone datagram, the usual case, without the writer's ado.
+// sendOne sends a single datagram, the usual case, without the writer.
 func (l *Loop) sendOne(f *Flow, datagram []byte) {
 	e := sock.SendDatagram(int(f.fd), datagram)
 	if e == 0 {
@@ -62,8 +62,8 @@ func (l *Loop) addPiece(f *Flow, p *piece, joins bool) {
 	}
 }
 
-// sendWriter sends what was added for a flow and empties the writer: what the socket does not take is kept, what cannot be sent is
-// counted.
+// sendWriter sends what was added for a flow and empties the writer. What the socket does not take is kept, and what
+// cannot be sent is counted.
 func (l *Loop) sendWriter(f *Flow) {
 	w := &l.writer
 	sure := false
@@ -87,8 +87,9 @@ func (l *Loop) sendWriter(f *Flow) {
 	w.Clear()
 }
 
-// notSent handles an error of sending what is first in the writer. sure says that it came before, so that it cannot be a router's complaint
-// about an earlier datagram, which comes but once. It reports whether the next one is that.
+// notSent handles an error of sending what is first in the writer. An error may be a router's complaint about an
+// earlier datagram, which comes only once. sure says that the error came a second time, so that it is about this
+// datagram. notSent reports whether the next error will be sure.
 func (l *Loop) notSent(f *Flow, e sock.Errno, sure bool) bool {
 	switch {
 	case e == sock.TooLong && !sure:
@@ -107,7 +108,7 @@ func (l *Loop) notSent(f *Flow, e sock.Errno, sure bool) bool {
 	return false
 }
 
-// reopen gives a flow that lost its socket while it sent another, a few times. It returns why it has none.
+// reopen gives a flow another socket if it lost its own while it sent, a few times. It returns why there is none.
 func (l *Loop) reopen(f *Flow, tries *int) tally.Drop {
 	if f.open {
 		return tally.NoDrop
@@ -118,7 +119,7 @@ func (l *Loop) reopen(f *Flow, tries *int) tally.Drop {
 	return l.makeReady(f)
 }
 
-// sendDrop is why a datagram is dropped that could not be sent.
+// sendDrop is the reason to drop a datagram that could not be sent.
 func sendDrop(e sock.Errno) tally.Drop {
 	if e == sock.TooLong {
 		return tally.DropTooLong
@@ -126,7 +127,8 @@ func sendDrop(e sock.Errno) tally.Drop {
 	return tally.DropSendFailed
 }
 
-// Bounds of a backlog: a few milliseconds of a fast flow. What waits longer is better lost, as by any queue of a network.
+// Bounds of a backlog: a few milliseconds of a fast flow. As in any queue of a network, it is better to lose what waits
+// longer.
 const (
 	backlogDatagrams = 32
 	backlogBytes     = 256 << 10
@@ -134,13 +136,13 @@ const (
 
 // A backlog is datagrams that a socket did not take. Its zero value is empty and ready.
 type backlog struct {
-	queue [backlogDatagrams][]byte // parts of buffers of the loop's bufferPool
+	queue [backlogDatagrams][]byte // parts of the loop's Buffers
 	first int
 	count int
 	bytes int
 }
 
-// keep has a datagram wait for the flow's socket, or drops it.
+// keep makes a datagram wait for the flow's socket, or drops it.
 func (l *Loop) keep(f *Flow, head, body []byte) {
 	b := f.kept
 	size := len(head) + len(body)
@@ -163,7 +165,7 @@ func (l *Loop) keep(f *Flow, head, body []byte) {
 	b.bytes += n
 }
 
-// forgetFirst gives back the buffer of the datagram in line, and the backlog with the last one.
+// forgetFirst gives back the buffer of the first datagram in line, and the backlog with the last one.
 func (l *Loop) forgetFirst(f *Flow) {
 	b := f.kept
 	buf := b.queue[b.first]

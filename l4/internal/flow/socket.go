@@ -36,7 +36,7 @@ type Socket struct {
 
 	unanswered loop.AgeQueue[Flow] // flows that were never answered, and give way to new ones
 
-	turn      uint32 // counts turns
+	turn      uint32 // the number of this turn
 	present   int    // flows that had something in this one
 	quota     int    // messages that a flow may have in a turn; 0 = any number
 	newcomers int    // flows that were begun in this turn
@@ -102,7 +102,7 @@ func newSocket(fd int, slot uint32, b *listen.Binding, ls *Listener, o sock.Offl
 	return d
 }
 
-// from is what answers are sent from. A socket that is bound to an address need not be told.
+// from is what answers are sent from. A socket that is bound to an address knows it.
 func (d *Socket) from(local *sock.Local) *sock.Local {
 	if d.wildcard {
 		return local
@@ -162,9 +162,10 @@ func (l *Loop) receive(d *Socket) {
 // times as much as a datagram of a flow that is there.
 const newcomersInTurn = 32
 
-// crowdedAfter is how many turns in a row may leave datagrams behind, some 2,000 new flows or 40 ms, before no more
-// than newcomersInTurn are begun in one, and further new clients are dropped for what reading them costs: a flood of
-// forged addresses must not crowd out those that are served. That is only where there are such, within regularFor.
+// A flood of forged addresses must not crowd out the clients that are served. So when crowdedAfter turns in a row have
+// left datagrams behind, some 2,000 new flows or 40 ms, a turn begins no more than newcomersInTurn flows, and drops
+// further new clients: that costs no more than to read them. It happens only where clients were served within
+// regularFor.
 const (
 	crowdedAfter = 64
 	regularFor   = time.Second
@@ -178,7 +179,8 @@ func (d *Socket) crowded(now time.Duration) bool {
 // leavesBehind counts a turn that did not empty the socket.
 func (d *Socket) leavesBehind() { d.behind = min(d.behind+1, 2*crowdedAfter) }
 
-// A socket's quota stands between these while it has one. The least is enough for one that asks, and little of a turn.
+// A socket's quota is between these while there is one. The least is enough for a client that asks, and little of a
+// turn.
 const (
 	leastQuota = 8
 	mostQuota  = socketTurn * sock.DatagramSlots / 2

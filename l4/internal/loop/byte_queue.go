@@ -1,7 +1,7 @@
 package loop
 
-// A ByteQueue is bytes of a stream that wait: to be looked at, or to be sent. Used onLoop only. The zero value is empty,
-// and an empty queue holds no memory.
+// A ByteQueue is bytes of a stream that wait: to be looked at, or to be sent. Used onLoop only. The zero value is
+// empty, and an empty queue holds no memory.
 type ByteQueue struct {
 	buf  []byte // of Buffers; nil when it is empty
 	from int    // what is before it is done with

@@ -10,7 +10,7 @@ import (
 // connect picks a backend for the session and starts connecting to it; a backend that fails at once is
 // followed by the next. It reports false when no way was left and the session is over.
 //
-// Nothing has been read from the client before a backend is connected, so another try is always safe.
+// Nothing of the client has reached a backend yet, so another try is always safe.
 func (l *Loop) connect(s *Session) bool {
 	for {
 		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Tried: s.tried})

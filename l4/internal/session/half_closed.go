@@ -13,7 +13,7 @@ import (
 // halfClosedPatience is silence in which a backend that means to answer would have begun to, nearly always.
 const halfClosedPatience = 3 * time.Second
 
-// noteHalfClosed has a session stand among those that may have to make room.
+// noteHalfClosed puts a session among those that may have to make room.
 func (l *Loop) noteHalfClosed(s *Session) {
 	if !s.place.In() {
 		s.listener.halfClosed[l.Index].Add(&s.place, s)

@@ -25,10 +25,10 @@ func (s *Session) betweenLooks() time.Duration {
 	return behindLooks
 }
 
-// watches tells whether the session is to look at its connections when betweenLooks is over.
+// watches reports whether the session will look at its connections when betweenLooks is over.
 func (s *Session) watches() bool { return s.looks && (s.settings.UserTimeout > 0 || s.behind) }
 
-// lookLater has the session look at its connections, if there is a user_timeout.
+// lookLater makes the session look at its connections later, if there is a user_timeout.
 func (l *Loop) lookLater(s *Session) {
 	s.looks, s.looked = true, l.Now
 	if s.settings.UserTimeout > 0 {

@@ -45,7 +45,7 @@ type Loop struct {
 // A Ref is a session that may have ended meanwhile.
 type Ref = loop.Ref[Session, *Session]
 
-// Attach makes the sessions of each of some loops, which do not run yet. dialers are the loops'.
+// Attach puts sessions on loops that do not run yet. dialers has one for each loop.
 func Attach(loops []*loop.Loop, dialers []*dial.Dialer, access *tally.AccessLog) []*Loop {
 	all := make([]*Loop, len(loops))
 	for i, on := range loops {

@@ -79,8 +79,8 @@ func (l *Loop) served(ref Ref, lease pool.Lease, err error) {
 	}
 }
 
-// onQueuedClient looks at what the client of a queued session has done. A client that has asked something and closed its
-// half may still want the answer. One that has said nothing wants none.
+// onQueuedClient looks at what the client of a queued session has done. A client that has asked something and closed
+// its half may still want the answer. One that has said nothing wants none.
 func (l *Loop) onQueuedClient(s *Session) {
 	switch {
 	case s.client.broken:

@@ -45,7 +45,7 @@ func (l *Loop) relay(s *Session) {
 }
 
 // brokenAfterEnd ends a session one of whose sides broke after its FIN had been passed on: that side is not
-// read any more, so no read will tell.
+// read any more, so no read will show the error.
 func (l *Loop) brokenAfterEnd(s *Session, c *conn) {
 	c.broken = false
 	if e := sock.ConnectError(int(c.fd)); e != 0 {
@@ -113,7 +113,7 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn) (int, bool) {
 	default:
 		d.rounds = 0
 		if !from.broken && !from.urgent {
-			// The queue is empty, and behind a FIN nothing follows: no read is needed to be told so.
+			// The queue is empty, and behind a FIN nothing follows: no read is needed to find that out.
 			from.readable = false
 			if from.peerDone {
 				s.endOf(d, l.Now)

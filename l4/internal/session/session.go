@@ -330,7 +330,7 @@ func (l *Loop) count(s *Session, why tally.Reason) {
 
 func (l *Loop) counters(s *Session) *tally.Counters { return &s.listener.Counters[l.Index] }
 
-// Entry copies what is to be known of a session.
+// Entry describes a session.
 func (l *Loop) Entry(s *Session) tally.Entry {
 	e := tally.Entry{
 		ID: s.id, Protocol: sock.TCP, Listener: s.listener.Name, Pool: s.pool, Client: s.peer,

@@ -55,10 +55,13 @@ type Link struct {
 // LinkOf returns the link of a socket that is about to be connected, for clients of this chain.
 func LinkOf(c *Chain) *Link { return &Link{chain: c} }
 
+// Empty reports whether no socket leads from this process back to itself.
+func (c *Chains) Empty() bool { return c.open.Load() == 0 }
+
 // ComesBack reports whether a client has come by this listener before. If it has come by others only, from is its link
 // afterwards; otherwise nil.
 func (c *Chains) ComesBack(p sock.Protocol, client netip.AddrPort, at ListenerID) (from *Link, back bool) {
-	if c.open.Load() == 0 {
+	if c.Empty() {
 		return nil, false
 	}
 	c.mu.Lock()

@@ -68,7 +68,7 @@ func (f *forwarder) Question(from flow.Sender, datagram []byte, now time.Duratio
 	if from.Socket().Draining() {
 		return f.handOn(from, datagram, now)
 	}
-	if !f.admit(&from) {
+	if !f.questions.Open() && !f.admit(&from) {
 		return true
 	}
 	if f.resolver == nil {

@@ -26,6 +26,10 @@ func (ls *Listener) NewQuestions() *Questions {
 	return &Questions{listener: ls, waiting: make(map[ClientID]int)}
 }
 
+// Open reports whether all clients may come in now, so that Admit need not be asked: nothing is cheaper for a question
+// that the cache answers.
+func (q *Questions) Open() bool { return q.listener.gate.Chains.Empty() }
+
 // Admit asks whether a client's datagram may be looked at. One that is answered from the cache counts nowhere; one that
 // has to wait asks Wait.
 func (q *Questions) Admit(c *Client) Reason { return q.listener.admit(sock.UDP, c) }

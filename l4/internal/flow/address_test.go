@@ -10,7 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// TestFlowAnswersFromAddressAsked holds it of listeners on all addresses, IPv4, IPv6 and both, and that one client may ask two of them.
+// TestFlowAnswersFromAddressAsked holds that answers come from the address that was asked, of listeners on all
+// addresses, IPv4, IPv6 and both, and that one client may ask two of them.
 func TestFlowAnswersFromAddressAsked(t *testing.T) {
 	for _, tc := range []struct {
 		listen string

@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// TestFlowApply holds what becomes of flows and sockets when the settings change: new flows have the new ones, old ones what they
-// began with, and the sockets serve on.
+// TestFlowApply holds that new flows have the new settings when those change, that old ones keep the settings that
+// they began with, and that the sockets go on serving.
 func TestFlowApply(t *testing.T) {
 	a, b := startUDP(t, naming("a")), startUDP(t, naming("b"))
 	spec := flowSpec(newPool(t, a.Address()))
@@ -32,7 +32,7 @@ func TestFlowApply(t *testing.T) {
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{changed}}); err != nil {
 		t.Fatal(err)
 	}
-	// They may be on the other loop now, which does not know them.
+	// The client may come to the other loop now, which does not know it.
 	if got := askUDP(t, old, "x"); got != "a" && got != "b" {
 		t.Fatal(got)
 	}
@@ -51,16 +51,18 @@ func TestFlowApply(t *testing.T) {
 	}
 	wrong := spec
 	wrong.Flows.Responses = -1
-	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{wrong}}); err == nil || !strings.Contains(err.Error(), "negative") {
+	err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{wrong}})
+	if err == nil || !strings.Contains(err.Error(), "negative") {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestFlowProtocolChanges holds that one name and address may change from l4.UDP to l4.TCP and back, and that both may have it.
+// TestFlowProtocolChanges holds that one name and address may change from UDP to TCP and back, and that both may have
+// it.
 func TestFlowProtocolChanges(t *testing.T) {
 	u, c := startUDP(t, naming("udp")), backend(t, echo)
 	udp := flowSpec(newPool(t, u.Address()))
-	udp.Address = netip.MustParseAddrPort("127.0.4.1:0") // where nobody else takes the port's number for l4.TCP
+	udp.Address = netip.MustParseAddrPort("127.0.4.1:0") // where nobody else takes the port's number for TCP
 	s := start(t, l4.Options{Loops: 1}, udp)
 	udp.Address = info(s).Address
 	tcp := spec(newPool(t, c))
@@ -88,11 +90,11 @@ func TestFlowProtocolChanges(t *testing.T) {
 	twice := udp
 	twice.Name = "twice"
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{udp, twice}}); err == nil {
-		t.Error("two l4.UDP listeners have one address")
+		t.Error("two UDP listeners have one address")
 	}
 }
 
-// TestFlowAddressTaken holds that a l4.UDP address of another process is an error that names it.
+// TestFlowAddressTaken holds that a UDP address of another process is an error that names it.
 func TestFlowAddressTaken(t *testing.T) {
 	other := startUDP(t, nil)
 	spec := flowSpec(newPool(t))
@@ -104,7 +106,8 @@ func TestFlowAddressTaken(t *testing.T) {
 	defer func() { _ = s.Shutdown(done(t)) }()
 	before := descriptors(t)
 	var failed *l4.ListenError
-	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}}); !errors.As(err, &failed) || failed.Address != spec.Address {
+	err = s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}})
+	if !errors.As(err, &failed) || failed.Address != spec.Address {
 		t.Errorf("%v", err)
 	}
 	if after := descriptors(t); after != before {
@@ -112,7 +115,7 @@ func TestFlowAddressTaken(t *testing.T) {
 	}
 }
 
-// TestFlowAddressFree holds that an address is free when Apply has returned, of a listener that had no flow.
+// TestFlowAddressFree holds that the address of a removed listener without flows is free when Apply has returned.
 func TestFlowAddressFree(t *testing.T) {
 	spec := flowSpec(newPool(t))
 	s := start(t, l4.Options{Loops: 4}, spec)
@@ -132,7 +135,8 @@ func TestFlowAddressFree(t *testing.T) {
 	}
 }
 
-// TestFlowInherited holds that a l4.UDP socket of another process serves, on one loop if there is one.
+// TestFlowInherited holds that a UDP socket which another process has opened serves clients; a single one is on one
+// loop.
 func TestFlowInherited(t *testing.T) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -164,8 +168,8 @@ func TestFlowInherited(t *testing.T) {
 	awaitFlows(t, s, 20)
 }
 
-// TestFlowDiscard holds that datagrams which found the sockets of a change that does not come are served by the listener whose address
-// includes theirs.
+// TestFlowDiscard holds that datagrams which came to the sockets of a change that is discarded are served by the
+// listener whose address includes theirs.
 func TestFlowDiscard(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	wide := flowSpec(newPool(t, b.Address()))

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// BenchmarkFlow is a question and its answer over loopback: by one flow that stays, by flows that end with the answer, and by
-// many flows in turn. The clients' and the backend's work is in it.
+// BenchmarkFlow measures a question and its answer over loopback: by one flow that stays, by flows that end with the
+// answer, and by many flows in turn. It includes the clients' and the backend's work.
 func BenchmarkFlow(b *testing.B) {
 	for _, tc := range []struct {
 		name      string
@@ -49,7 +49,8 @@ func BenchmarkFlow(b *testing.B) {
 	}
 }
 
-// BenchmarkFlowBulk is datagrams of 1200 bytes one way, 40 at a time, as QUIC sends them, with and without trains; what the kernel drops is told.
+// BenchmarkFlowBulk measures datagrams of 1200 bytes one way, 40 at a time, as QUIC sends them, with and without
+// trains. It reports what the kernel drops.
 func BenchmarkFlowBulk(b *testing.B) {
 	for _, o := range []sock.Offload{{GRO: true, GSO: true}, {}} {
 		b.Run(fmt.Sprintf("trains=%v", o.GSO), func(b *testing.B) {
@@ -65,7 +66,8 @@ func BenchmarkFlowBulk(b *testing.B) {
 			for b.Loop() {
 				sendTrain(b, c, datagrams)
 				sent += 40
-				for deadline := time.Now().Add(time.Second); backend.Got.Load() < sent-400 && time.Now().Before(deadline); {
+				deadline := time.Now().Add(time.Second)
+				for backend.Got.Load() < sent-400 && time.Now().Before(deadline) {
 					time.Sleep(50 * time.Microsecond) // the window of the sender
 				}
 			}
@@ -74,7 +76,8 @@ func BenchmarkFlowBulk(b *testing.B) {
 	}
 }
 
-// TestFlowsAllocateNothing holds it of a datagram and its answer on a flow that there is, and of a flow that comes and goes.
+// TestFlowsAllocateNothing holds that nothing is allocated for a datagram and its answer on a flow that there is, nor
+// for a flow that comes and goes.
 func TestFlowsAllocateNothing(t *testing.T) {
 	for _, responses := range []int{0, 1} {
 		for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// TestFlowBacklog holds that datagrams for a socket that takes no more wait in their order, a few of them, and that the rest is
-// counted.
+// TestFlowBacklog holds that a few datagrams for a socket that takes no more wait in their order, and that the rest
+// is dropped and counted.
 func TestFlowBacklog(t *testing.T) {
 	got := make(chan string, 100)
 	b := startUDP(t, func(_ *l4test.UDPBackend, _ netip.AddrPort, d []byte) { got <- string(d) })
@@ -28,9 +29,9 @@ func TestFlowBacklog(t *testing.T) {
 	}
 	send(0)
 	<-got
-	s.onFirstLoop(func(l *loop) { l.oneFlow().blocked = true })
+	onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) { flow.Block(f) })
 	const more = 8
-	for i := range backlogDatagrams + more {
+	for i := range flow.BacklogDatagrams + more {
 		send(i + 1)
 	}
 	awaitDropped(t, s, tally.DropQueueFull, more)
@@ -39,11 +40,8 @@ func TestFlowBacklog(t *testing.T) {
 		t.Fatalf("%q was sent", d)
 	default:
 	}
-	s.onFirstLoop(func(l *loop) {
-		f := l.oneFlow()
-		l.poller.WatchRoom(int(f.fd), keyOf(f), f.generation, true)
-	})
-	for i := range backlogDatagrams {
+	onOneFlow(s, flow.WatchRoom)
+	for i := range flow.BacklogDatagrams {
 		if d := <-got; d != fmt.Sprint(i+1) {
 			t.Fatalf("%q came as number %d", d, i+1)
 		}
@@ -52,15 +50,15 @@ func TestFlowBacklog(t *testing.T) {
 	if d := <-got; d != "99" {
 		t.Errorf("%q after them", d)
 	}
-	s.onFirstLoop(func(l *loop) {
-		if f := l.oneFlow(); f.kept != nil || f.blocked || len(l.flows.freeBacklogs.free) != 1 {
+	onOneFlow(s, func(l *flow.Loop, f *flow.Flow) {
+		if flow.Keeps(f) || flow.Blocked(f) || flow.FreeBacklogs(l) != 1 {
 			t.Error("the backlog was not given back")
 		}
-		l.oneFlow().blocked = true
+		flow.Block(f)
 	})
 	send(100)
 	eventually(t, "it waits", func() (waits bool) {
-		s.onFirstLoop(func(l *loop) { waits = l.oneFlow().kept != nil })
+		onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) { waits = flow.Keeps(f) })
 		return waits
 	})
 	if _, err := s.End(t.Context(), l4.SessionFilter{}); err != nil {
@@ -78,18 +76,18 @@ func TestFlowBacklogBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitFlows(t, s, 1)
-	s.onFirstLoop(func(l *loop) { l.oneFlow().blocked = true })
+	onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) { flow.Block(f) })
 	for range 7 {
 		if _, err := c.Write(make([]byte, 60_000)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	awaitDropped(t, s, tally.DropQueueFull, 7-backlogBytes/60_000)
+	awaitDropped(t, s, tally.DropQueueFull, 7-flow.BacklogBytes/60_000)
 }
 
-// TestFlowDoorBlocked holds that answers wait in the kernel while a door's socket takes no more, and come when it does, those of
-// all flows.
-func TestFlowDoorBlocked(t *testing.T) {
+// TestFlowSocketBlocked holds that answers wait in the kernel while a listener's socket takes no more, and that those
+// of all flows come when it does.
+func TestFlowSocketBlocked(t *testing.T) {
 	const answers = 100
 	b := startUDP(t, func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
 		for i := range answers {
@@ -98,7 +96,7 @@ func TestFlowDoorBlocked(t *testing.T) {
 	})
 	s := start(t, l4.Options{Loops: 1}, flowSpec(newPool(t, b.Address())))
 	var clients []*net.UDPConn
-	s.onFirstLoop(func(l *loop) { l.flows.doors[0].blocked = true })
+	onFirstLoop(s, flow.BlockSocket)
 	for range 3 {
 		c := dialUDP(t, address(s))
 		clients = append(clients, c)
@@ -107,10 +105,10 @@ func TestFlowDoorBlocked(t *testing.T) {
 		}
 	}
 	eventually(t, "the flows wait", func() (all bool) {
-		s.onFirstLoop(func(l *loop) { all = len(l.flows.doors[0].waiting) == len(clients) })
+		onFirstLoop(s, func(l *flow.Loop) { all = flow.Waiting(l) == len(clients) })
 		return all
 	})
-	s.onFirstLoop(func(l *loop) { l.poller.WatchRoom(l.flows.doors[0].fd, l.flows.doors[0].key, 0, true) })
+	onFirstLoop(s, flow.WatchSocketRoom)
 	buf := make([]byte, 100)
 	for _, c := range clients {
 		for i := range answers {
@@ -125,8 +123,8 @@ func TestFlowDoorBlocked(t *testing.T) {
 	}
 }
 
-// TestFlowsBesideTrouble holds that clients are served beside a backend that says nothing, one that floods, one that refuses, and a client
-// that floods: none of them holds up the loop.
+// TestFlowsBesideTrouble holds that clients are served beside a backend that says nothing, one that floods, one that
+// refuses, and a client that floods: none of them holds up the loop.
 func TestFlowsBesideTrouble(t *testing.T) {
 	stop := make(chan struct{})
 	var flooding sync.WaitGroup
@@ -148,9 +146,9 @@ func TestFlowsBesideTrouble(t *testing.T) {
 	flooder := startUDP(t, func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
 		flood(func() { _, _ = b.WriteToUDPAddrPort(d, from) })
 	})
-	trouble := flowSpec(newPool(t, startUDP(t, nil).address(), refusing(t), flooder.Address()))
+	trouble := flowSpec(newPool(t, startUDP(t, nil).Address(), refusing(t), flooder.Address()))
 	trouble.Name = "trouble"
-	well := flowSpec(newPool(t, good.Address(), startUDP(t, nil).address())) // the second is for the client that floods
+	well := flowSpec(newPool(t, good.Address(), startUDP(t, nil).Address())) // the second is for the client that floods
 	well.Name = "well"
 	s := start(t, l4.Options{Loops: 1}, trouble, well)
 	at := make(map[string]string)
@@ -185,8 +183,9 @@ func TestFlowsBesideTrouble(t *testing.T) {
 	}
 }
 
-// TestFlowOverload holds that a client that sends more than the loop can take does not cost another its datagrams, that what is dropped is
-// the flood, that this ends with it, and that one that is alone may send as fast as it likes.
+// TestFlowOverload holds that a client that sends more than the loop can take does not cost another client its
+// datagrams: only the flood is dropped, and nothing more once it is over. A client that is alone may send as fast as
+// it likes.
 func TestFlowOverload(t *testing.T) {
 	var quiet, loud atomic.Int64
 	b := startUDP(t, func(_ *l4test.UDPBackend, _ netip.AddrPort, d []byte) {
@@ -221,16 +220,16 @@ func TestFlowOverload(t *testing.T) {
 	eventually(t, "each of the flood has come or is counted", func() bool {
 		return uint64(loud.Load())+info(s).Dropped[tally.DropOverload] == 2*burst
 	})
-	info := info(s)
-	if n := info.Dropped[tally.DropOverload]; n < burst/2 || len(info.Dropped) != 1 {
-		t.Errorf("dropped: %v", info.Dropped)
+	dropped := info(s).Dropped
+	if n := dropped[tally.DropOverload]; n < burst/2 || len(dropped) != 1 {
+		t.Errorf("dropped: %v", dropped)
 	}
 	send(other, "quiet")
 	flood(false)
 	eventually(t, "a lone client's come again", func() bool {
 		return uint64(loud.Load())+info(s).Dropped[tally.DropOverload] == 3*burst
 	})
-	if more := info(s).Dropped[tally.DropOverload] - info.Dropped[tally.DropOverload]; more > 2*mostQuota {
+	if more := info(s).Dropped[tally.DropOverload] - dropped[tally.DropOverload]; more > 2*flow.MostQuota {
 		t.Errorf("%d of a lone client's were dropped", more)
 	}
 }

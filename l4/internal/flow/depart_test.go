@@ -31,7 +31,8 @@ func TestFlowDrain(t *testing.T) {
 			t.Run(fmt.Sprint(tt.name, " ", key), func(t *testing.T) {
 				p, a, b := movePool(t, pool.Options{})
 				silent := startUDP(t, nil)
-				if err := p.Add(pool.Spec{ID: "silent", Addr: netip.MustParseAddrPort(silent.Address()), Weight: 1}); err != nil {
+				err := p.Add(pool.Spec{ID: "silent", Addr: netip.MustParseAddrPort(silent.Address()), Weight: 1})
+				if err != nil {
 					t.Fatal(err)
 				}
 				spec := flowSpec(p)
@@ -64,7 +65,7 @@ func TestFlowDrain(t *testing.T) {
 					}
 					want("b")
 				}
-				// one that the silent one has not answered
+				// a client that the silent backend has not answered
 				if err := p.SetVerdict(b.Address(), pool.Unhealthy, "test"); err != nil {
 					t.Fatal(err)
 				}
@@ -117,13 +118,13 @@ func TestFlowOfRemoved(t *testing.T) {
 			}
 			return info(s).Ended[tally.BackendRemoved] == 1
 		})
-		before := info(s)
+		before := info(s).Dropped[tally.DropNoBackend]
 		for range 20 {
 			if _, err := c.Write([]byte("late")); err != nil {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "they are dropped", func() bool { return info(s).Dropped[tally.DropNoBackend] >= before.Dropped[tally.DropNoBackend]+20 })
+		eventually(t, "they are dropped", func() bool { return info(s).Dropped[tally.DropNoBackend] >= before+20 })
 		if n := late.Load(); n > 0 {
 			t.Errorf("%d datagrams came after the end", n)
 		}
@@ -148,7 +149,7 @@ func TestFlowOfReturned(t *testing.T) {
 	if got := askUDP(t, second, "x"); got != "b" {
 		t.Fatal(got)
 	}
-	if err := p.Remove(b.Address()); err != nil { // its time is over after that of a, had that not returned
+	if err := p.Remove(b.Address()); err != nil { // its time to drain ends after that of a would have
 		t.Fatal(err)
 	}
 	eventually(t, "the second flow ends", func() bool { return info(s).Ended[tally.BackendRemoved] == 1 })
@@ -157,8 +158,8 @@ func TestFlowOfReturned(t *testing.T) {
 	}
 }
 
-// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: those
-// whose backend has answered when its time to drain is over, the others at once.
+// TestFlowOfRetiredPool holds that clients of a pool that is gone go to the pool that their listener has now: at once,
+// or when the backend's time to drain is over if it has answered them.
 func TestFlowOfRetiredPool(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		answer := naming("old")

@@ -15,7 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestFlowShutdown holds that a shutdown lets flows go on until they are idle, refuses new clients, and cuts what is left.
+// TestFlowShutdown holds that a shutdown lets flows go on until they are idle, refuses new clients, and cuts those
+// that are left when its context is done.
 func TestFlowShutdown(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cut %v", cut), func(t *testing.T) {
@@ -34,12 +35,13 @@ func TestFlowShutdown(t *testing.T) {
 			defer stop()
 			ended := make(chan error, 1)
 			go func() { ended <- s.Shutdown(ctx) }()
-			eventually(t, "it drains", s.draining.Load)
+			eventually(t, "it drains", func() bool { return l4test.Draining(s) })
 			if got := askUDP(t, c, "y"); got != "y" {
 				t.Errorf("a flow of before got %q", got)
 			}
 			late := dialUDP(t, at)
-			for sent := uint64(1); ; sent++ { // one that came by the other loop's door, which is closed, is refused by ICMP
+			// One that comes to the other loop's socket, which is closed, is refused by ICMP.
+			for sent := uint64(1); ; sent++ {
 				_, _ = late.Write([]byte("x"))
 				if info(s).Dropped[tally.DropDraining] > 0 || sent > 3 {
 					break
@@ -69,10 +71,11 @@ func TestFlowShutdown(t *testing.T) {
 	}
 }
 
-// TestFlowShutdownBesideSessions holds that a shut down waits for flows when the last session is over, and the other way round.
+// TestFlowShutdownBesideSessions holds that a shutdown waits for flows when the last session is over, and for
+// sessions when the last flow is.
 func TestFlowShutdownBesideSessions(t *testing.T) {
 	for _, flowFirst := range []bool{false, true} {
-		u := flowSpec(newPool(t, startUDP(t, echoUDP).address()))
+		u := flowSpec(newPool(t, startUDP(t, echoUDP).Address()))
 		u.Name = "udp"
 		u.Flows.Timeout = time.Hour
 		s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))), u)
@@ -84,7 +87,7 @@ func TestFlowShutdownBesideSessions(t *testing.T) {
 		askUDP(t, dialUDP(t, listeners[1].Address.String()), "x")
 		ended := make(chan error, 1)
 		go func() { ended <- s.Shutdown(t.Context()) }()
-		eventually(t, "it drains", s.draining.Load)
+		eventually(t, "it drains", func() bool { return l4test.Draining(s) })
 		endFlow := func() {
 			if n, err := s.End(t.Context(), l4.SessionFilter{Listener: "udp"}); n != 1 || err != nil {
 				t.Errorf("%d ended, %v", n, err)
@@ -96,7 +99,7 @@ func TestFlowShutdownBesideSessions(t *testing.T) {
 		stream.Close()
 		eventually(t, "the session is over", func() bool { return s.Sessions() == 0 })
 		if !flowFirst {
-			endFlow() // Shutdown has not returned: the loops still do as they are told
+			endFlow() // Shutdown has not returned: the loops still work
 		}
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -111,25 +114,25 @@ func TestFlowDrainDrops(t *testing.T) {
 	c := dialUDP(t, address(s))
 	late := dialUDP(t, address(s))
 	askUDP(t, c, "x")
-	ls := s.listeners["test"]
+	ls, bound := l4test.ListenerOf(s, "test")
 	if err := s.Apply(l4.Plan{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := late.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is dropped", func() bool { return ls.counters[0].dropped[tally.DropDraining].Load() == 1 })
+	eventually(t, "it is dropped", func() bool { return ls.Counters[0].Dropped[tally.DropDraining].Load() == 1 })
 	if got := askUDP(t, c, "y"); got != "y" {
 		t.Errorf("a flow of before got %q", got)
 	}
 	if n, err := s.End(t.Context(), l4.SessionFilter{Listener: "test"}); n != 1 || err != nil {
 		t.Errorf("%d ended, %v", n, err)
 	}
-	eventually(t, "the socket is closed", func() bool { return ls.bound.closed() })
+	eventually(t, "the socket is closed", bound.Ending.IsGone)
 }
 
-// TestFlowDrainKeepsSockets holds that a listener that drains keeps the sockets of all loops until its last flow is over: with fewer, the
-// kernel would send clients to loops that do not know them.
+// TestFlowDrainKeepsSockets holds that a listener that drains keeps the sockets of all loops until its last flow is
+// over: with fewer, the kernel would send clients to loops that do not know them.
 func TestFlowDrainKeepsSockets(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	s := start(t, l4.Options{Loops: 5}, flowSpec(newPool(t, b.Address())))
@@ -139,7 +142,7 @@ func TestFlowDrainKeepsSockets(t *testing.T) {
 		clients = append(clients, c)
 		askUDP(t, c, "x")
 	}
-	ls := s.listeners["test"]
+	ls, bound := l4test.ListenerOf(s, "test")
 	if err := s.Apply(l4.Plan{}); err != nil {
 		t.Fatal(err)
 	}
@@ -160,14 +163,18 @@ func TestFlowDrainKeepsSockets(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "the sockets are closed", ls.bound.closed)
-	if n := ls.info().Dropped; len(n) != 0 {
-		t.Errorf("dropped: %v", n)
+	eventually(t, "the sockets are closed", bound.Ending.IsGone)
+	for i := range ls.Counters {
+		for why := range ls.Counters[i].Dropped {
+			if n := ls.Counters[i].Dropped[why].Load(); n != 0 {
+				t.Errorf("loop %d has dropped %d: %s", i, n, tally.Drop(why))
+			}
+		}
 	}
 }
 
-// TestFlowSuccessor holds that a listener which takes the address of one that drains has the new clients, whichever socket they come
-// by.
+// TestFlowSuccessor holds that a listener which takes the address of one that drains gets the new clients, whichever
+// socket they come by.
 func TestFlowSuccessor(t *testing.T) {
 	a, b := startUDP(t, naming("a")), startUDP(t, naming("b"))
 	first := flowSpec(newPool(t, a.Address()))
@@ -198,7 +205,9 @@ func TestFlowSuccessor(t *testing.T) {
 // TestFlowRevoked holds that flows of a revoked backend end, and that their clients go on with another.
 func TestFlowRevoked(t *testing.T) {
 	a, b := startUDP(t, naming("a")), startUDP(t, naming("b"))
-	p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy, CloseOnUnhealthy: true, CloseOnRemove: true})
+	p, err := pool.New(pool.Options{
+		Name: "pool", Algorithm: "first", Initial: pool.Healthy, CloseOnUnhealthy: true, CloseOnRemove: true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

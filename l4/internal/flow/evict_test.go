@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// answersTo answers datagrams that say so, and no others.
+// answersTo answers the datagrams that say what is wanted, and no others.
 func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 	return func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
 		if string(d) == wanted {
@@ -22,7 +23,7 @@ func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 	}
 }
 
-// A forger sends a datagram from each of many addresses, as one whose sources are forged seems to.
+// A forger sends a datagram from each of many addresses, as a client that forges its address seems to.
 type forger struct {
 	to   netip.AddrPort
 	sent int
@@ -44,14 +45,14 @@ func (g *forger) send(t *testing.T, s *l4.Server, n int) {
 		}
 		c.Close()
 		eventually(t, "it is taken", func() bool { return info(s).DatagramsIn > before })
-		s.onFirstLoop(func(l *loop) { // it is refused, or answered, or will not be
-			l.flows.store.all(func(f *flow) { f.began -= answerTime })
+		onFirstLoop(s, func(l *flow.Loop) { // the client is refused by now, or answered, or never will be
+			flow.Each(l, func(f *flow.Flow) { flow.Age(f, flow.AnswerTime) })
 		})
 	}
 }
 
-// ids are those of the flows there are, by client.
-func (s *l4.Server) ids(t *testing.T) map[netip.AddrPort]l4.SessionID {
+// idsOf returns the ids of the flows there are, by client.
+func idsOf(t *testing.T, s *l4.Server) map[netip.AddrPort]l4.SessionID {
 	t.Helper()
 	list, err := s.List(t.Context(), l4.SessionFilter{})
 	if err != nil {
@@ -64,10 +65,22 @@ func (s *l4.Server) ids(t *testing.T) map[netip.AddrPort]l4.SessionID {
 	return ids
 }
 
+// leaveRoom makes the server believe that it has descriptors for so many sessions, of two each.
+func leaveRoom(s *l4.Server, sessions int64) {
+	capacity, _ := l4test.FlowBudget(s)
+	capacity.Store(sessions)
+}
+
+// leavePorts makes the server believe that flows may have so many local ports.
+func leavePorts(s *l4.Server, n int64) {
+	_, ports := l4test.FlowBudget(s)
+	ports.Store(n)
+}
+
 func sourceOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever runs
-// short, and that the new ones are served, too: those without an answer give way, the oldest first.
+// TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever
+// runs short, and that the new ones are served, too: those without an answer give way, the oldest first.
 func TestFlowsThatWereAnsweredStay(t *testing.T) {
 	const flood, answered = 200, 5
 	for _, tt := range []struct {
@@ -76,9 +89,9 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 		remain int // of the flood
 	}{
 		{"table", func(_ *l4.Server, f *l4.FlowSettings) { f.Max = 15 }, 10},
-		{"descriptors", func(s *l4.Server, _ *l4.FlowSettings) { s.capacity.Store(10) }, 10},
-		{"ports", func(s *l4.Server, _ *l4.FlowSettings) { s.ports.Store(20) }, 10},
-		{"most descriptors have answers", func(s *l4.Server, _ *l4.FlowSettings) { s.capacity.Store(4) }, 3},
+		{"descriptors", func(s *l4.Server, _ *l4.FlowSettings) { leaveRoom(s, 10) }, 10},
+		{"ports", func(s *l4.Server, _ *l4.FlowSettings) { leavePorts(s, 20) }, 10},
+		{"most descriptors have answers", func(s *l4.Server, _ *l4.FlowSettings) { leaveRoom(s, 4) }, 3},
 	} {
 		for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {
 			t.Run(fmt.Sprint(tt.name, " ", key), func(t *testing.T) {
@@ -92,7 +105,8 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 					askUDP(t, c, "asked")
 					clients = append(clients, c)
 				}
-				before := s.ids(t)
+				before := idsOf(t, s)
+				ls, _ := l4test.ListenerOf(s, "test")
 				tt.short(s, &spec.Flows)
 				if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}}); err != nil {
 					t.Fatal(err)
@@ -101,7 +115,7 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 				g := &forger{to: info(s).Address}
 				g.send(t, s, flood)
 				eventually(t, "the backend has all", func() bool { return b.Got.Load() == answered+flood })
-				after := s.ids(t)
+				after := idsOf(t, s)
 				for _, c := range clients {
 					if id := before[sourceOf(c)]; after[sourceOf(c)] != id {
 						t.Errorf("flow %v is %v now", id, after[sourceOf(c)])
@@ -117,10 +131,11 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 					}
 				}
 				info := info(s)
-				if info.Sessions != answered+tt.remain || info.Ended[tally.Evicted] != uint64(flood-tt.remain) || len(info.Dropped) != 0 {
+				evicted := info.Ended[tally.Evicted]
+				if info.Sessions != answered+tt.remain || evicted != uint64(flood-tt.remain) || len(info.Dropped) != 0 {
 					t.Errorf("%d flows, ended %v, dropped %v", info.Sessions, info.Ended, info.Dropped)
 				}
-				if n := s.listeners["test"].unanswered.Load(); n != int64(tt.remain) {
+				if n := l4test.Unanswered(ls); n != tt.remain {
 					t.Errorf("%d count as without an answer", n)
 				}
 			})
@@ -147,23 +162,23 @@ func TestFlowsOfOneWayProtocols(t *testing.T) {
 	}
 	send()
 	send()
-	id := s.ids(t)[sourceOf(c)]
+	id := idsOf(t, s)[sourceOf(c)]
 	for range 20 {
 		g.send(t, s, 5)
 		send()
 	}
-	if now := s.ids(t)[sourceOf(c)]; now != id {
+	if now := idsOf(t, s)[sourceOf(c)]; now != id {
 		t.Errorf("flow %v is %v now", id, now)
 	}
 	g.send(t, s, 50)
-	if now := s.ids(t)[sourceOf(c)]; now != 0 {
+	if now := idsOf(t, s)[sourceOf(c)]; now != 0 {
 		t.Errorf("flow %v is still there", now)
 	}
 	send()
 	eventually(t, "the backend has all", func() bool { return b.Got.Load() == int64(23+g.sent) })
 }
 
-// TestFlowsThatFillTheTable holds that a new client is refused where only flows are that have had an answer.
+// TestFlowsThatFillTheTable holds that a new client is refused when the table is full of flows that have had an answer.
 func TestFlowsThatFillTheTable(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	spec := flowSpec(newPool(t, b.Address()))
@@ -197,7 +212,7 @@ func TestFlowMovesWhileShort(t *testing.T) {
 	if err := p.SetVerdict(a.Address(), pool.Unhealthy, "test"); err != nil {
 		t.Fatal(err)
 	}
-	s.onFirstLoop(func(l *loop) { l.flows.portPause[0] = l.now + time.Hour }) // as after a search in vain
+	onFirstLoop(s, func(l *flow.Loop) { flow.PausePorts(l, time.Hour) }) // as after a search in vain
 	if got := askUDP(t, c, "x"); got != "b" {
 		t.Errorf("%q answers", got)
 	}
@@ -205,16 +220,16 @@ func TestFlowMovesWhileShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitDropped(t, s, tally.DropNoDescriptors, 1) // without another search
-	s.onFirstLoop(func(l *loop) {
-		l.flows.portPause[0] = 0
-		if l.evict(l.flows.doors[0], nil) {
+	onFirstLoop(s, func(l *flow.Loop) {
+		flow.ResumePorts(l)
+		if flow.Evict(l) {
 			t.Error("a flow that has had an answer gave way")
 		}
 	})
 }
 
-// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn where it serves others, and
-// all where it does not.
+// TestNewcomersInACrowd holds that a loop which falls behind begins few new flows in a turn if it serves others, and
+// all if it does not.
 func TestNewcomersInACrowd(t *testing.T) {
 	const flood = 100
 	for _, serves := range []bool{true, false} {
@@ -224,13 +239,7 @@ func TestNewcomersInACrowd(t *testing.T) {
 		s := start(t, l4.Options{Loops: 1}, spec)
 		c := dialUDP(t, address(s))
 		askUDP(t, c, "asked")
-		s.onFirstLoop(func(l *loop) {
-			d := l.flows.doors[0]
-			d.behind, d.regularAt = crowdedAfter, 0
-			if serves {
-				d.regularAt = l.now + time.Hour // the test may be slow
-			}
-		})
+		onFirstLoop(s, func(l *flow.Loop) { flow.Crowd(l, serves) })
 		release := hold(t, s, 0)
 		to := net.UDPAddrFromAddrPort(info(s).Address)
 		for i := range flood {
@@ -245,7 +254,7 @@ func TestNewcomersInACrowd(t *testing.T) {
 		}
 		release()
 		eventually(t, "all are taken", func() bool { return info(s).DatagramsIn == flood+1 })
-		want := uint64(1 + newcomersInTurn)
+		want := uint64(1 + flow.NewcomersInTurn)
 		if !serves {
 			want = 1 + flood
 		}

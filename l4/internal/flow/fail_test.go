@@ -28,8 +28,8 @@ func TestFlowStranger(t *testing.T) {
 	}
 }
 
-// TestFlowRefused holds that a backend whose port is closed costs the datagram that found it out, which is counted and told to the
-// pool, and that the flow goes on with another.
+// TestFlowRefused holds that a backend whose port is closed costs the datagram that found it out, which is counted
+// and reported to the pool, and that the flow goes on with another backend.
 func TestFlowRefused(t *testing.T) {
 	b := startUDP(t, naming("b"))
 	p := newPool(t, refusing(t), b.Address())
@@ -43,7 +43,7 @@ func TestFlowRefused(t *testing.T) {
 		t.Errorf("%d flows", info.Accepted)
 	}
 	if n := p.Backends()[0].Outcomes[pool.ConnectRefused]; n != 1 {
-		t.Errorf("%d refusals told to the pool", n)
+		t.Errorf("%d refusals reported to the pool", n)
 	}
 	list, err := s.List(t.Context(), l4.SessionFilter{})
 	if err != nil || list.Total != 1 || list.Sessions[0].Backend != b.Address() || list.Sessions[0].Retries != 1 {
@@ -51,7 +51,8 @@ func TestFlowRefused(t *testing.T) {
 	}
 }
 
-// TestFlowOnlyRefused holds that a flow whose only backend refuses goes to it again and again, and works when it comes back.
+// TestFlowOnlyRefused holds that a flow whose only backend refuses goes to it again and again, and works when the
+// backend comes back.
 func TestFlowOnlyRefused(t *testing.T) {
 	for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {
 		t.Run(key.String(), func(t *testing.T) {
@@ -126,7 +127,7 @@ func TestFlowNoWay(t *testing.T) {
 		t.Fatalf("%q, %v", buf[:n], ok)
 	}
 	if n := p.Backends()[0].Outcomes[pool.ConnectUnreachable]; n != 1 {
-		t.Errorf("%d told to the pool", n)
+		t.Errorf("%d reported to the pool", n)
 	}
 	if err := p.Remove(b.Address()); err != nil {
 		t.Fatal(err)
@@ -158,15 +159,17 @@ func TestFlowReceiveBuffer(t *testing.T) {
 			t.Fatal(err)
 		}
 		info := info(s)
-		return info.Dropped[tally.DropReceiveBuffer] > 0 && info.DatagramsIn+info.Dropped[tally.DropReceiveBuffer] > sent
+		lost := info.Dropped[tally.DropReceiveBuffer]
+		return lost > 0 && info.DatagramsIn+lost > sent
 	})
 }
 
-// TestFlowNoDescriptors holds that flows do not take the descriptors that are not there, and count what they drop.
+// TestFlowNoDescriptors holds that flows take no more descriptors than there are, and that datagrams dropped for want
+// of one are counted.
 func TestFlowNoDescriptors(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	s := start(t, l4.Options{Loops: 1}, flowSpec(newPool(t, b.Address())))
-	s.capacity.Store(2) // sessions, of two descriptors each
+	leaveRoom(s, 2)
 	for range 4 {
 		askUDP(t, dialUDP(t, address(s)), "x")
 	}
@@ -177,7 +180,7 @@ func TestFlowNoDescriptors(t *testing.T) {
 	}
 	awaitDropped(t, s, tally.DropNoDescriptors, 3)
 	awaitFlows(t, s, 4)
-	if s.room(s.listeners["test"]) {
+	if ls, _ := l4test.ListenerOf(s, "test"); ls.Room() {
 		t.Error("there is room for a session")
 	}
 }

@@ -8,48 +8,48 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A filter is a screen that answers "ping", swallows what begins with "-" and holds back answers that do.
+// A filter answers "ping", swallows questions that begin with "-", and holds back answers that do.
 type filter struct {
-	l     *loop
+	l     *flow.Loop
 	asked atomic.Int64
 }
 
-func (f *filter) question(from caller, d []byte, _ time.Duration) bool {
+func (f *filter) Question(from flow.Sender, d []byte, _ time.Duration) bool {
 	f.asked.Add(1)
 	if string(d) == "ping" {
-		f.l.reply(&from, []byte("pong"))
+		f.l.Reply(&from, []byte("pong"))
 		return true
 	}
 	return bytes.HasPrefix(d, []byte("-"))
 }
 
-func (f *filter) passes([]byte, int) bool { return false }
+func (f *filter) Passes([]byte, int) bool { return false }
 
-func (f *filter) answer(_ caller, d []byte, _ time.Duration) []byte {
+func (f *filter) Answer(_ flow.Sender, d []byte, _ time.Duration) []byte {
 	if bytes.HasPrefix(d, []byte("-")) {
 		return nil
 	}
 	return d
 }
 
-// TestScreen holds that what stands before the flows sees each datagram by itself, also of trains, before a flow is made, and
-// what backends answer.
-func TestScreen(t *testing.T) {
+// TestFilter holds that a filter sees each datagram by itself, also of trains, before a flow is made, and that it
+// sees what backends answer.
+func TestFilter(t *testing.T) {
 	withOffload(t, func(t *testing.T, o sock.Offload) {
 		b := startUDP(t, func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
 			_, _ = b.WriteToUDPAddrPort([]byte("-no"), from)
 			_, _ = b.WriteToUDPAddrPort(d, from)
 		})
 		s := startWith(t, o, l4.Options{Loops: 1}, flowSpec(newPool(t, b.Address())))
-		screened := &filter{l: s.loops[0]}
-		s.onFirstLoop(func(l *loop) {
-			for _, d := range l.flows.doors {
-				d.screen = screened
-			}
+		before := &filter{}
+		onFirstLoop(s, func(l *flow.Loop) {
+			before.l = l
+			flow.FilterAll(l, before)
 		})
 		c := dialUDP(t, address(s))
 		buf := make([]byte, 100)
@@ -64,8 +64,8 @@ func TestScreen(t *testing.T) {
 		if a, b := next(), next(); a != "pong" || b != "pong" {
 			t.Fatal(a, b)
 		}
-		if s.Flows() != 0 || b.Got.Load() != 0 || screened.asked.Load() != 3 {
-			t.Errorf("%d flows, %d came to the backend, %d to the screen", s.Flows(), b.Got.Load(), screened.asked.Load())
+		if s.Flows() != 0 || b.Got.Load() != 0 || before.asked.Load() != 3 {
+			t.Errorf("%d flows, %d came to the backend, %d to the filter", s.Flows(), b.Got.Load(), before.asked.Load())
 		}
 		sendTrain(t, c, [][]byte{[]byte("yes1"), []byte("yes2"), []byte("-no"), nil})
 		if a, b := next(), next(); a != "yes1" || b != "yes2" {

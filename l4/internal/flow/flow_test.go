@@ -67,7 +67,8 @@ func TestFlowTrains(t *testing.T) {
 			for i, w := range want {
 				n, ok := readUDP(t, c, buf, 20*time.Second)
 				if !ok || !bytes.Equal(buf[:n], w) {
-					t.Fatalf("size %d: datagram %d of %d came back as %d bytes (%v), want %d", size, i, len(want), n, ok, len(w))
+					t.Fatalf("size %d: datagram %d of %d came back as %d bytes (%v), want %d",
+						size, i, len(want), n, ok, len(w))
 				}
 			}
 		}
@@ -77,7 +78,7 @@ func TestFlowTrains(t *testing.T) {
 	})
 }
 
-// TestManyFlows holds that a thousand clients at once have each its own answers.
+// TestManyFlows holds that each of a thousand clients at once gets its own answers.
 func TestManyFlows(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	s := start(t, l4.Options{Loops: 2}, flowSpec(newPool(t, b.Address())))
@@ -102,7 +103,7 @@ func TestManyFlows(t *testing.T) {
 		t.Fatalf("%d listed, %v", list.Total, err)
 	}
 	counts, err := s.Count(t.Context())
-	if n := counts[l4.SessionGroup{"test", "pool", b.Address()}]; n != 1000 || err != nil {
+	if n := counts[l4.SessionGroup{Listener: "test", Pool: "pool", Backend: b.Address()}]; n != 1000 || err != nil {
 		t.Errorf("%v, %v", counts, err)
 	}
 	if n, err := s.End(t.Context(), l4.SessionFilter{ID: list.Sessions[0].ID}); n != 1 || err != nil {
@@ -117,8 +118,8 @@ func TestManyFlows(t *testing.T) {
 	}
 }
 
-// TestFlowTimeout holds that a flow ends when neither side sends anything, is told of in a line, and that the descriptors are
-// back then.
+// TestFlowTimeout holds that a flow ends when neither side sends anything, that it gets a line in the log, and that
+// its descriptor is back then.
 func TestFlowTimeout(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	log, logger := newCapture()
@@ -139,19 +140,21 @@ func TestFlowTimeout(t *testing.T) {
 	if info.Ended[tally.Idle] != 20 || info.Duration.Count != 20 || info.FirstByteTime.Count != 20 {
 		t.Errorf("%+v", info.Ended)
 	}
-	if o := s.pool().Backends()[0].Outcomes[pool.Served]; o != 20 {
+	if o := spec.Pool.Backends()[0].Outcomes[pool.Served]; o != 20 {
 		t.Errorf("%d served", o)
 	}
-	line := <-log.lines
-	for _, want := range []string{`"flow ended"`, `"reason":"idle"`, `"datagrams_in":1`, `"bytes_out":1`, `"backend":"127.0.0.1:`} {
+	line := l4test.Line(t, log)
+	for _, want := range []string{
+		`"flow ended"`, `"reason":"idle"`, `"datagrams_in":1`, `"bytes_out":1`, `"backend":"127.0.0.1:`,
+	} {
 		if !bytes.Contains(line, []byte(want)) {
 			t.Errorf("%s is not in %s", want, line)
 		}
 	}
 }
 
-// TestFlowResponses holds that a flow ends with the last answer that its client can expect, and that further ones are not
-// delivered.
+// TestFlowResponses holds that a flow ends with the last answer that its client can expect, and that further answers
+// are not delivered.
 func TestFlowResponses(t *testing.T) {
 	release := make(chan struct{})
 	b := startUDP(t, func(b *l4test.UDPBackend, from netip.AddrPort, d []byte) {
@@ -192,8 +195,8 @@ func TestFlowResponses(t *testing.T) {
 	}
 }
 
-// TestFlowLimits holds that max_flows and client_flows bound the flows, also when loops share them, and that flows that end make
-// room.
+// TestFlowLimits holds that max_flows and client_flows bound the flows, also when loops share them, and that flows
+// that end make room.
 func TestFlowLimits(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -241,7 +244,7 @@ func TestFlowLimits(t *testing.T) {
 	}
 }
 
-// TestClientFlowsByAddress holds that another client is not bound by what one has.
+// TestClientFlowsByAddress holds that the flows of one client do not count for another.
 func TestClientFlowsByAddress(t *testing.T) {
 	b := startUDP(t, echoUDP)
 	spec := flowSpec(newPool(t, b.Address()))
@@ -249,12 +252,7 @@ func TestClientFlowsByAddress(t *testing.T) {
 	s := start(t, l4.Options{Loops: 2}, spec)
 	for client := range 8 {
 		for range 2 {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 2, byte(client+1))}, net.UDPAddrFromAddrPort(info(s).Address))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			askUDP(t, c, "x")
+			askUDP(t, dialUDPFrom(t, fmt.Sprint("127.0.2.", client+1), address(s)), "x")
 		}
 	}
 	if info := info(s); info.Sessions != 16 || len(info.Dropped) != 0 {
@@ -262,28 +260,23 @@ func TestClientFlowsByAddress(t *testing.T) {
 	}
 }
 
-// TestFlowKeys holds which datagrams go to one backend, and that answers find their way.
+// TestFlowKeys holds that the key decides which datagrams go to one backend, and that answers find their way.
 func TestFlowKeys(t *testing.T) {
 	names := []string{"a", "b", "c"}
-	run := func(t *testing.T, key l4.FlowKey) *l4.Server {
+	run := func(t *testing.T, key l4.FlowKey) (*l4.Server, *pool.Pool) {
 		var addrs []string
 		for _, n := range names {
-			addrs = append(addrs, startUDP(t, naming(n)).address())
+			addrs = append(addrs, startUDP(t, naming(n)).Address())
 		}
 		spec := flowSpec(newPool(t, addrs...))
 		spec.Flows.Key = key
-		return start(t, l4.Options{Loops: 2}, spec)
+		return start(t, l4.Options{Loops: 2}, spec), spec.Pool
 	}
 	from := func(t *testing.T, s *l4.Server, client byte) *net.UDPConn {
-		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 3, client)}, net.UDPAddrFromAddrPort(info(s).Address))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
+		return dialUDPFrom(t, fmt.Sprint("127.0.3.", client), address(s))
 	}
 	t.Run("client", func(t *testing.T) {
-		s := run(t, l4.ByClient)
+		s, _ := run(t, l4.ByClient)
 		seen := make(map[string]bool)
 		for range 12 {
 			c := from(t, s, 1)
@@ -300,7 +293,7 @@ func TestFlowKeys(t *testing.T) {
 		}
 	})
 	t.Run("client_ip", func(t *testing.T) {
-		s := run(t, l4.ByClientIP)
+		s, p := run(t, l4.ByClientIP)
 		seen := make(map[string]bool)
 		for client := range 12 {
 			first := ""
@@ -319,7 +312,7 @@ func TestFlowKeys(t *testing.T) {
 			t.Errorf("only %v were used", seen)
 		}
 		leases := int64(0)
-		for _, b := range s.pool().Backends() {
+		for _, b := range p.Backends() {
 			leases += b.Leases
 		}
 		if flows := s.Flows(); flows != 48 || leases != 12 {
@@ -327,7 +320,7 @@ func TestFlowKeys(t *testing.T) {
 		}
 		endOne(t, s, 0)
 		leases = 0
-		for _, b := range s.pool().Backends() {
+		for _, b := range p.Backends() {
 			leases += b.Leases
 		}
 		if leases != 12 {
@@ -336,14 +329,14 @@ func TestFlowKeys(t *testing.T) {
 		if _, err := s.End(t.Context(), l4.SessionFilter{}); err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range s.pool().Backends() {
+		for _, b := range p.Backends() {
 			if b.Leases != 0 {
 				t.Errorf("%s still has %d leases", b.ID, b.Leases)
 			}
 		}
 	})
 	t.Run("packet", func(t *testing.T) {
-		s := run(t, l4.ByPacket)
+		s, p := run(t, l4.ByPacket)
 		c := from(t, s, 1)
 		got := make(map[string]int)
 		for range 30 {
@@ -371,7 +364,7 @@ func TestFlowKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		awaitFlows(t, s, 0)
-		for _, b := range s.pool().Backends() {
+		for _, b := range p.Backends() {
 			if b.Leases != 0 {
 				t.Errorf("%s still has %d leases", b.ID, b.Leases)
 			}

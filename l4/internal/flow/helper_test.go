@@ -1,22 +1,24 @@
 package flow_test
 
 import (
+	"testing"
+
+	"go.uber.org/goleak"
+
 	"github.com/limeload/limeload-l4/l4"
-	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 )
 
-// pool is the first listener's.
-func (s *l4.Server) pool() *pool.Pool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ls := range s.listeners {
-		return ls.spec.Load().Pool
-	}
-	return nil
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// onFirstLoop calls f on the first loop, and waits.
+func onFirstLoop(s *l4.Server, f func(l *flow.Loop)) {
+	l := l4test.RoomsOf(s).Flows[0]
+	l4test.OnLoop(s, 0, func() { f(l) })
 }
 
-// oneFlow is the first loop's flow; there must be one.
-func (l *loop) oneFlow() (found *flow) {
-	l.flows.store.all(func(f *flow) { found = f })
-	return found
+// onOneFlow calls f with the first loop's flow, on that loop, and waits. There must be one.
+func onOneFlow(s *l4.Server, f func(l *flow.Loop, only *flow.Flow)) {
+	onFirstLoop(s, func(l *flow.Loop) { f(l, flow.One(l)) })
 }

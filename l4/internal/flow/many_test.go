@@ -9,17 +9,21 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// TestFlowsAtOnce holds that 15,000 flows can be at once in a process that may open 20,000 files, and that all of it comes back.
+// TestFlowsAtOnce holds that there can be 15,000 flows at once in a process that may open 20,000 files, and that all
+// their descriptors come back.
 func TestFlowsAtOnce(t *testing.T) {
 	const flows, batch = 15_000, 500
 	b := startUDP(t, echoUDP)
 	spec := flowSpec(newPool(t, b.Address()))
 	spec.Flows.Timeout = time.Hour
 	s := start(t, l4.Options{Loops: 2}, spec)
-	if possible := 2 * int(s.capacity.Load()); possible < flows {
+	sessions, _ := l4test.FlowBudget(s)
+	if possible := 2 * int(sessions.Load()); possible < flows {
 		t.Fatalf("this needs a limit of 20,000 open files: there are descriptors for %d flows", possible)
 	}
 	before := descriptors(t)
@@ -52,9 +56,10 @@ func TestFlowsAtOnce(t *testing.T) {
 	eventually(t, "the descriptors are back", func() bool { return descriptors(t) == before })
 }
 
-// TestFlowsIdleTogether holds that many flows that are idle at one moment do not all end in one turn of their loop, and all end.
+// TestFlowsIdleTogether holds that many flows that are idle at one moment do not all end in one turn of their loop,
+// but that all end.
 func TestFlowsIdleTogether(t *testing.T) {
-	const flows = 5 * endsInTurn
+	const flows = 5 * flow.EndsInTurn
 	b := startUDP(t, nil)
 	spec := flowSpec(newPool(t, b.Address()))
 	spec.Flows.Timeout = time.Hour
@@ -74,16 +79,13 @@ func TestFlowsIdleTogether(t *testing.T) {
 		}
 	}
 	awaitFlows(t, s, flows)
-	s.onFirstLoop(func(l *loop) {
-		l.flows.store.all(func(f *flow) {
-			f.active -= time.Hour
-			l.armFlow(f)
-		})
+	onFirstLoop(s, func(l *flow.Loop) {
+		flow.Each(l, func(f *flow.Flow) { flow.Rest(l, f, time.Hour) })
 	})
 	before := s.Loops()[0].Turns
 	awaitFlows(t, s, 0)
-	// The turn that was begun before may have been the first, and the last is not over yet.
-	if turns := s.Loops()[0].Turns - before; turns < flows/endsInTurn-2 {
+	// The first of the turns may have begun before the count, and the last is perhaps not over yet.
+	if turns := s.Loops()[0].Turns - before; turns < flows/flow.EndsInTurn-2 {
 		t.Errorf("%d flows ended in %d turns", flows, turns)
 	}
 	if n := info(s).Ended[tally.Idle]; n != flows {
@@ -91,7 +93,7 @@ func TestFlowsIdleTogether(t *testing.T) {
 	}
 }
 
-// TestShortFlows holds that 100,000 flows one after another take no more than those that there are at once.
+// TestShortFlows holds that 100,000 flows one after another take no more memory than those that there are at once.
 func TestShortFlows(t *testing.T) {
 	const flows, clients = 100_000, 10
 	b := startUDP(t, echoUDP)
@@ -129,10 +131,12 @@ func TestShortFlows(t *testing.T) {
 	if info := info(s); info.Accepted < flows || info.Ended[tally.Answered] != info.Accepted {
 		t.Errorf("%d flows, %v ended", info.Accepted, info.Ended)
 	}
-	for _, l := range s.loops {
-		if n := len(l.flows.store.chunks); n > 1 {
-			t.Errorf("a loop has memory for %d flows", n*slabChunk)
-		}
+	for i, l := range l4test.RoomsOf(s).Flows {
+		l4test.OnLoop(s, i, func() {
+			if n := flow.Chunks(l); n > 1 {
+				t.Errorf("loop %d has %d pieces of memory for its flows", i, n)
+			}
+		})
 	}
 	eventually(t, "the descriptors are back", func() bool { return descriptors(t) == before })
 }

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A movePool is a pool of two backends that are asked in order.
+// movePool makes a pool of two backends that are asked in order.
 func movePool(t *testing.T, o pool.Options) (p *pool.Pool, a, b *l4test.UDPBackend) {
 	t.Helper()
 	o.Name, o.Algorithm, o.Initial = "pool", "first", pool.Healthy
@@ -32,8 +33,8 @@ func movePool(t *testing.T, o pool.Options) (p *pool.Pool, a, b *l4test.UDPBacke
 	return p, a, b
 }
 
-// TestFlowMoves holds that a flow goes to another backend at its next datagram when its own is not eligible any more, whatever the
-// reason and the flow key, without a lease too many; and that it stays when there is no other.
+// TestFlowMoves holds that a flow goes to another backend at its next datagram when its own is not eligible any more,
+// whatever the reason and the flow key; that no lease is left over; and that it stays when there is no other backend.
 func TestFlowMoves(t *testing.T) {
 	for _, key := range []l4.FlowKey{l4.ByClient, l4.ByClientIP, l4.ByPacket} {
 		t.Run(key.String(), func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestFlowMoves(t *testing.T) {
 			if err := p.SetVerdict(a.Address(), pool.Healthy, "test"); err != nil {
 				t.Fatal(err)
 			}
-			becomes("a is back", "a") // in vain it has looked a moment ago
+			becomes("a is back", "a") // not at once: the flow has looked in vain a moment ago
 			if err := p.SetVerdict(b.Address(), pool.Healthy, "test"); err != nil {
 				t.Fatal(err)
 			}
@@ -93,8 +94,8 @@ func TestFlowMoves(t *testing.T) {
 	}
 }
 
-// TestFlowTrial holds that a flow which a half-open breaker lets through stays with its backend, which it is to try, and that its answer
-// closes the breaker.
+// TestFlowTrial holds that a flow which a half-open breaker lets through as a trial stays with its backend, and that
+// the backend's answer closes the breaker.
 func TestFlowTrial(t *testing.T) {
 	p, a, _ := movePool(t, pool.Options{Breaker: pool.BreakerOptions{
 		Failures: 1, OpenFor: 50 * time.Millisecond, MaxOpenFor: 50 * time.Millisecond, Trials: 1, MaxOpenShare: 1,
@@ -146,7 +147,7 @@ func TestFlowTrial(t *testing.T) {
 	eventually(t, "the breaker closes", func() bool { return breaker() == pool.Closed })
 }
 
-// TestFlowMovesWithBacklog holds that what waits for a socket goes to the next backend before what comes later.
+// TestFlowMovesWithBacklog holds that datagrams that wait for a socket go to the next backend before later ones.
 func TestFlowMovesWithBacklog(t *testing.T) {
 	p, a, _ := movePool(t, pool.Options{})
 	got := make(chan string, 10)
@@ -157,12 +158,12 @@ func TestFlowMovesWithBacklog(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, flowSpec(p))
 	client := dialUDP(t, address(s))
 	askUDP(t, client, "x")
-	s.onFirstLoop(func(l *loop) { l.oneFlow().blocked = true })
+	onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) { flow.Block(f) })
 	if _, err := client.Write([]byte("first")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it waits", func() (waits bool) {
-		s.onFirstLoop(func(l *loop) { waits = l.oneFlow().kept != nil })
+		onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) { waits = flow.Keeps(f) })
 		return waits
 	})
 	for _, b := range p.Backends()[:2] {
@@ -181,18 +182,18 @@ func TestFlowMovesWithBacklog(t *testing.T) {
 	}
 }
 
-// TestFlowPendingError holds that a datagram which finds out that an earlier one was refused is not lost: it goes to another backend.
+// TestFlowPendingError holds that a datagram which finds out that an earlier one was refused is not lost: it goes to
+// another backend.
 func TestFlowPendingError(t *testing.T) {
 	p, a, b := movePool(t, pool.Options{})
 	s := start(t, l4.Options{Loops: 1}, flowSpec(p))
 	askUDP(t, dialUDP(t, address(s)), "x")
-	s.onFirstLoop(func(l *loop) {
+	onOneFlow(s, func(l *flow.Loop, f *flow.Flow) {
 		a.Close()
-		f := l.oneFlow()
-		if e := sock.SendDatagram(int(f.fd), []byte("lost")); e != 0 {
+		if e := sock.SendDatagram(flow.Descriptor(f), []byte("lost")); e != 0 {
 			t.Error(e)
 		}
-		l.sendOne(f, []byte("goes on"))
+		flow.SendOne(l, f, []byte("goes on"))
 	})
 	eventually(t, "the other backend has it", func() bool { return b.Got.Load() == 1 })
 	awaitDropped(t, s, tally.DropBackendRefused, 1)
@@ -204,17 +205,17 @@ func TestFlowLastAnswer(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, flowSpec(p))
 	c := dialUDP(t, address(s))
 	askUDP(t, c, "x")
-	s.onFirstLoop(func(l *loop) {
-		f := l.oneFlow()
-		at, err := sock.LocalAddr(int(f.fd))
+	onOneFlow(s, func(_ *flow.Loop, f *flow.Flow) {
+		at, err := sock.LocalAddr(flow.Descriptor(f))
 		if err != nil {
 			t.Error(err)
 		}
-		if _, err := a.WriteToUDPAddrPort([]byte("last"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())); err != nil {
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())
+		if _, err := a.WriteToUDPAddrPort([]byte("last"), to); err != nil {
 			t.Error(err)
 		}
 		a.Close()
-		if e := sock.SendDatagram(int(f.fd), []byte("lost")); e != 0 {
+		if e := sock.SendDatagram(flow.Descriptor(f), []byte("lost")); e != 0 {
 			t.Error(e)
 		}
 	})
@@ -228,9 +229,9 @@ func TestFlowLastAnswer(t *testing.T) {
 	}
 }
 
-// TestSharedHomeFailsOnce holds that a flow which finds out late that the backend before was gone does not speak against the one that
-// its address has now.
-func TestSharedHomeFailsOnce(t *testing.T) {
+// TestSharedAssignmentFailsOnce holds that a flow which finds out late that its last backend is gone does not report
+// the backend that its client has now.
+func TestSharedAssignmentFailsOnce(t *testing.T) {
 	p, _, b := movePool(t, pool.Options{})
 	spec := flowSpec(p)
 	spec.Flows.Key = l4.ByClientIP
@@ -238,14 +239,14 @@ func TestSharedHomeFailsOnce(t *testing.T) {
 	for range 2 {
 		askUDP(t, dialUDP(t, address(s)), "x")
 	}
-	s.onFirstLoop(func(l *loop) {
-		var flows []*flow
-		l.flows.store.all(func(f *flow) { flows = append(flows, f) })
-		l.backendFailed(flows[0], sock.Report{Errno: sock.ConnRefused, Sure: true})
-		if drop := l.makeReady(flows[0]); drop != dropNone {
+	onFirstLoop(s, func(l *flow.Loop) {
+		var flows []*flow.Flow
+		flow.Each(l, func(f *flow.Flow) { flows = append(flows, f) })
+		flow.Fail(l, flows[0], sock.Report{Errno: sock.ConnRefused, Sure: true})
+		if drop := flow.MakeReady(l, flows[0]); drop != tally.NoDrop {
 			t.Error(drop)
 		}
-		l.backendFailed(flows[1], sock.Report{Errno: sock.ConnRefused, Sure: true})
+		flow.Fail(l, flows[1], sock.Report{Errno: sock.ConnRefused, Sure: true})
 	})
 	for i, want := range []uint64{1, 0} {
 		if n := p.Backends()[i].Outcomes[pool.ConnectRefused]; n != want {

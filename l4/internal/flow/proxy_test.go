@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
-// TestFlowSendProxy holds that each datagram has the header in front of it, those of a train too, and that one which is too long with
-// it is counted.
+// TestFlowSendProxy holds that each datagram has the header in front of it, those of a train too, and that one which
+// is too long with it is counted.
 func TestFlowSendProxy(t *testing.T) {
 	withOffload(t, func(t *testing.T, o sock.Offload) {
 		testSendProxy(t, o, "127.0.0.9")

@@ -9,22 +9,20 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// fill writes to a peer that does not read until the server's only session holds bytes of that direction.
-func fill(t *testing.T, s *l4.Server, c *net.TCPConn, direction func(*session) *direction) {
+// fill writes to a peer that does not read until the server's only session holds bytes for it.
+func fill(t *testing.T, s *l4.Server, c *net.TCPConn, held func(*session.Session) bool) {
 	t.Helper()
 	chunk := make([]byte, 1<<20)
 	eventually(t, "bytes are held", func() bool {
 		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 		c.Write(chunk)
-		return s.any(func(s *session) bool { return direction(s).held() })
+		return anySession(s, held)
 	})
 }
-
-func in(s *session) *direction  { return &s.in }
-func out(s *session) *direction { return &s.out }
 
 // stuck is a session whose backend accepts and leaves all else to the test.
 func stuck(t *testing.T, change func(*l4.ListenerSpec)) (s *l4.Server, client, server *net.TCPConn) {
@@ -47,12 +45,12 @@ func stuck(t *testing.T, change func(*l4.ListenerSpec)) (s *l4.Server, client, s
 // both were held.
 func TestBothDead(t *testing.T) {
 	s, client, server := stuck(t, nil)
-	fill(t, s, client, in)
-	fill(t, s, server, out)
+	fill(t, s, client, session.HeldIn)
+	fill(t, s, server, session.HeldOut)
 	server.SetLinger(0)
 	server.Close()
 	eventually(t, "the backend's reset is seen", func() bool {
-		return s.Sessions() == 0 || s.any(func(s *session) bool { return s.backend.broken })
+		return s.Sessions() == 0 || anySession(s, session.BackendBroken)
 	})
 	client.SetLinger(0)
 	client.Close()
@@ -63,7 +61,7 @@ func TestBothDead(t *testing.T) {
 // at the latest after half_close_timeout.
 func TestResetWhileHeld(t *testing.T) {
 	s, client, _ := stuck(t, func(ls *l4.ListenerSpec) { ls.HalfCloseTimeout = 200 * time.Millisecond })
-	fill(t, s, client, in)
+	fill(t, s, client, session.HeldIn)
 	client.SetLinger(0)
 	client.Close()
 	eventually(t, "the session has ended", func() bool { return s.Listeners()[0].Ended[tally.ClientReset] == 1 })

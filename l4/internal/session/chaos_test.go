@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
@@ -99,7 +100,8 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	t.Log(s.Listeners()[0].Ended)
-	pipes := 2 * s.loops[0].pipes.limit * len(s.loops)
+	loops := l4test.RoomsOf(s).Loops
+	pipes := 2 * loops[0].Pipes.Limit * len(loops)
 	eventually(t, "descriptors are back", func() bool {
 		now, err := sock.OpenDescriptors()
 		return err == nil && now <= held+pipes

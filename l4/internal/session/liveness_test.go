@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
@@ -47,7 +48,7 @@ func TestReaderPauses(t *testing.T) {
 						sent <- err
 					}()
 					select {
-					case line := <-lines.lines:
+					case line := <-lines.Lines():
 						t.Fatalf("the session has ended: %s", line)
 					case <-time.After(pause):
 					}
@@ -74,23 +75,14 @@ func TestReaderPauses(t *testing.T) {
 // TestLooksEnd holds that a session looks at its connections while it is in use, and not at rest.
 func TestLooksEnd(t *testing.T) {
 	spec := spec(newPool(t, backend(t, echo)))
-	spec.UserTimeout = 2 * settleAfter
+	spec.UserTimeout = 2 * session.SettleAfter
 	s := start(t, l4.Options{Loops: 1}, spec)
 	c := dial(t, address(s))
 	if err := ask(c); err != nil {
 		t.Fatal(err)
 	}
-	atRest := func() (rests bool) {
-		done := make(chan struct{})
-		s.loops[0].mailbox.post(message{do: func() {
-			s.loops[0].sessions.all(func(one *session) {
-				_, due := one.deadline()
-				rests = !due
-			})
-			close(done)
-		}})
-		<-done
-		return rests
+	atRest := func() bool {
+		return anySession(s, func(one *session.Session) bool { return !session.HasDeadline(one) })
 	}
 	if atRest() {
 		t.Error("a session in use has no timer")

@@ -123,7 +123,8 @@ func (l *Loop) Proceed(s *Session, step Step) {
 func (l *Loop) passOn(s *Session, p *Pass) {
 	l.flush(s)
 	l.releasePreface(s)
-	s.phase = connecting // until connect says otherwise
+	l.wheel.Stop(&s.timer) // its moment means nothing to the next one
+	s.phase = connecting   // until connect says otherwise
 	if p.Pool != nil {
 		s.pool = p.Pool
 	}

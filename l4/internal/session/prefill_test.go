@@ -1,48 +1,55 @@
-package session_test
+package session
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+
+	"github.com/limeload/limeload-l4/l4/internal/loop"
+)
 
 // TestPrefill holds that the prefill is what was added, in its order, whether it fits in one buffer or not; that only
-// the client's bytes count as bytes to the backend; and that the buffers it came in are given back.
+// the client's bytes count as bytes to the backend; and that the buffers it came in are given back once.
 func TestPrefill(t *testing.T) {
-	var l loop
-	fill := func(text string, done int) *streamBuffer {
-		b := new(streamBuffer)
-		b.append(&l, []byte(text))
+	l := Loop{Loop: new(loop.Loop)}
+	fill := func(text string, done int) *loop.ByteQueue {
+		q := new(loop.ByteQueue)
+		q.Append(&l.Buffers, []byte(text))
 		if done > 0 {
-			b.done(&l, done)
+			q.Done(&l.Buffers, done)
 		}
-		return b
+		return q
 	}
-	s := l.sessions.take()
-	header, early, late := fill("HEADER", 0), fill("xearly", 1), fill(string(make([]byte, scratchBytes)), 0)
-	l.prefill(s, header, false)
-	l.prefill(s, new(streamBuffer), true)
+	s := l.sessions.Take()
+	header, early, late := fill("HEADER", 0), fill("xearly", 1), fill(string(make([]byte, loop.ScratchBytes)), 0)
+	l.Prefill(s, header, false)
+	l.Prefill(s, new(loop.ByteQueue), true)
 	if got := string(s.in.kept); got != "HEADER" || s.prefilled != 0 || s.in.writes != 1 {
 		t.Fatalf("%q, %d of the client, %d writes", got, s.prefilled, s.in.writes)
 	}
-	l.prefill(s, early, true)
-	l.prefill(s, late, true)
-	want := "HEADERearly" + string(make([]byte, scratchBytes))
-	if got := string(s.in.kept); got != want || s.prefilled != 5+scratchBytes {
+	l.Prefill(s, early, true)
+	l.Prefill(s, late, true)
+	want := "HEADERearly" + string(make([]byte, loop.ScratchBytes))
+	if got := string(s.in.kept); got != want || s.prefilled != 5+loop.ScratchBytes {
 		t.Fatalf("%d bytes that begin with %.20q, %d of the client", len(got), got, s.prefilled)
 	}
-	for _, b := range []*streamBuffer{header, early, late} {
-		if b.buf != nil || b.size() != 0 {
-			t.Errorf("%d bytes are in a buffer that was taken", b.size())
+	for _, q := range []*loop.ByteQueue{header, early, late} {
+		if !reflect.DeepEqual(*q, loop.ByteQueue{}) {
+			t.Errorf("%d bytes are in a queue that was taken, or it has its buffer still", q.Size())
 		}
 	}
 	l.release(&s.in)
 	if s.in.held() {
 		t.Error("released, and held")
 	}
-	for c, free := range l.buffers.free {
-		for i, b := range free {
-			for _, other := range free[:i] {
-				if &b[0] == &other[0] {
-					t.Errorf("a buffer of class %d was given back twice", c)
-				}
+	const all = 20 // more than a loop keeps of a size
+	for _, size := range []int{1, 10 << 10, loop.ScratchBytes} {
+		taken := make(map[*byte]bool)
+		for range all {
+			b := &l.Buffers.Get(size)[0]
+			if taken[b] {
+				t.Errorf("a buffer for %d bytes was given back twice", size)
 			}
+			taken[b] = true
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -170,7 +171,10 @@ func TestQueuedHalfClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the loop has seen the FIN", func() bool {
-		return s.any(func(s *session) bool { return s.phase == queued && s.client.peerDone })
+		return anySession(s, func(s *session.Session) bool {
+			waits, ended := session.Queued(s)
+			return waits && ended
+		})
 	})
 	holder.Close()
 	if got, err := io.ReadAll(c); err != nil || string(got) != "a question" {
@@ -226,14 +230,14 @@ func TestRevoke(t *testing.T) {
 		do   func(p *pool.Pool, id string) error
 		want l4.Reason // none: the sessions go on
 	}{
-		{"removed, drain", pool.Options{}, (*pool.Pool).Remove, reasonNone},
+		{"removed, drain", pool.Options{}, (*pool.Pool).Remove, tally.NoReason},
 		{"removed, close", pool.Options{CloseOnRemove: true}, (*pool.Pool).Remove, tally.BackendRemoved},
 		{"maintenance, close", pool.Options{CloseOnRemove: true},
 			func(p *pool.Pool, id string) error { return p.SetMode(id, pool.Maintenance) }, tally.BackendRemoved},
 		{"drained, close", pool.Options{CloseOnRemove: true},
-			func(p *pool.Pool, id string) error { return p.SetMode(id, pool.Drain) }, reasonNone},
+			func(p *pool.Pool, id string) error { return p.SetMode(id, pool.Drain) }, tally.NoReason},
 		{"unhealthy, keep", pool.Options{},
-			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") }, reasonNone},
+			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") }, tally.NoReason},
 		{"unhealthy, close", pool.Options{CloseOnUnhealthy: true},
 			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") }, tally.BackendUnhealthy},
 	} {
@@ -260,7 +264,7 @@ func TestRevoke(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range clients {
-				if test.want == reasonNone {
+				if test.want == tally.NoReason {
 					if err := ask(c); err != nil {
 						t.Errorf("a session was cut: %v", err)
 					}
@@ -303,7 +307,7 @@ func TestRevokeWhileConnecting(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, spec(p))
 	c := dial(t, address(s))
 	eventually(t, "the session connects", func() bool {
-		return s.any(func(s *session) bool { return s.phase == connecting && s.lease.Backend().ID() == silent })
+		return anySession(s, func(s *session.Session) bool { return session.ConnectingTo(s) == silent })
 	})
 	if err := p.Remove(silent); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
@@ -145,7 +146,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 		s := start(t, l4.Options{Loops: 1, Access: true, Log: log}, spec(newPool(t, backend(t, nil))))
 		c := dial(t, address(s))
 		c.CloseWrite()
-		eventually(t, "the FIN is passed on", func() bool { return s.any(func(s *session) bool { return s.in.shut }) })
+		eventually(t, "the FIN is passed on", func() bool { return anySession(s, session.PassedEnd) })
 		c.SetLinger(0)
 		c.Close()
 		if line := lines.Next(t); line.Reason != tally.Probe.String() {

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"syscall"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// What tests from outside see of a session. All are called onLoop.
+
+// SettleAfter is settleAfter.
+const SettleAfter = settleAfter
+
+// HeldIn reports whether bytes wait for the backend to take them.
+func HeldIn(s *Session) bool { return s.in.held() }
+
+// HeldOut reports whether bytes wait for the client to take them.
+func HeldOut(s *Session) bool { return s.out.held() }
+
+// BackendBroken reports whether an error of the backend's connection is pending.
+func BackendBroken(s *Session) bool { return s.backend.broken }
+
+// PassedEnd reports whether the client's FIN was passed on to the backend.
+func PassedEnd(s *Session) bool { return s.in.shut }
+
+// Queued reports whether the session waits for a backend, and whether the client's FIN is in.
+func Queued(s *Session) (waits, ended bool) { return s.phase == queued, s.client.peerDone }
+
+// ConnectingTo returns the id of the backend that the session is connecting to; "" in every other phase.
+func ConnectingTo(s *Session) string {
+	if s.phase != connecting {
+		return ""
+	}
+	return s.lease.Backend().ID()
+}
+
+// HasDeadline reports whether the session is to be looked at at some time, even if nothing happens.
+func HasDeadline(s *Session) bool {
+	_, due := s.deadline()
+	return due
+}
+
+// Peek returns what the client's first unread bytes are, at most n, and leaves them unread. ended reports whether fewer
+// are there because the client has sent its FIN behind them.
+func Peek(s *Session, n int) (first []byte, ended bool, e sock.Errno) {
+	first = make([]byte, n)
+	got, _, err := syscall.Recvfrom(int(s.client.fd), first, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	if err != nil {
+		return nil, false, err.(syscall.Errno)
+	}
+	return first[:got], got < n && (got == 0 || s.client.peerDone), 0
+}

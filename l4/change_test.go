@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
@@ -26,7 +28,7 @@ import (
 func TestSpecsDiffer(t *testing.T) {
 	spec := spec(newPool(t))
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[l4.ListenerSpec]()) {
-		if field.Name == "l4.KeepAlive" {
+		if field.Name == "KeepAlive" {
 			continue // below
 		}
 		other := spec
@@ -56,18 +58,18 @@ func TestSpecsDiffer(t *testing.T) {
 				t.Fatalf("field %s is of a kind that this test does not know", field.Name)
 			}
 		}
-		if spec.sameSockets(&other) && spec.equal(&other) {
+		if l4.SameSockets(&spec, &other) && l4.Equal(&spec, &other) {
 			t.Errorf("specs that differ in %s pass for the same", field.Name)
 		}
 	}
 	for _, k := range []l4.KeepAlive{{Idle: 1}, {Interval: 1}, {Count: 1}} {
 		other := spec
 		other.KeepAlive = k
-		if !spec.sameSockets(&other) || spec.equal(&other) {
-			t.Errorf("other keepalive, %+v: same sockets %v, equal %v", k, spec.sameSockets(&other), spec.equal(&other))
+		if sockets, equal := l4.SameSockets(&spec, &other), l4.Equal(&spec, &other); !sockets || equal {
+			t.Errorf("other keepalive, %+v: same sockets %v, equal %v", k, sockets, equal)
 		}
 	}
-	if same := spec; !spec.sameSockets(&same) || !spec.equal(&same) {
+	if same := spec; !l4.SameSockets(&spec, &same) || !l4.Equal(&spec, &same) {
 		t.Error("a spec differs from itself")
 	}
 }
@@ -320,15 +322,15 @@ func TestChangesLoseNobody(t *testing.T) {
 	if other.Backends()[0].BytesIn == 0 {
 		t.Error("no session went to the other pool: the changes came to nothing")
 	}
-	if n := len(s.revoking); n != 2 {
+	if n := l4.FollowedPools(s); n != 2 {
 		t.Errorf("the server follows %d pools, want 2", n)
 	}
 	slots := 0
-	for _, l := range s.loops {
-		slots = max(slots, len(l.doors))
+	for i := range s.Loops() {
+		slots = max(slots, socketPlaces(s, i))
 	}
 	if slots > 2 {
-		t.Errorf("%d places for the doors of two listeners", slots)
+		t.Errorf("%d places for the sockets of two listeners", slots)
 	}
 }
 
@@ -349,7 +351,7 @@ func TestPoolsAreForgotten(t *testing.T) {
 		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}}); err != nil {
 			t.Fatal(err)
 		}
-		return len(s.revoking) < pools/2
+		return l4.FollowedPools(s) < pools/2
 	})
 }
 
@@ -409,7 +411,7 @@ func TestUpdateInPlace(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, ls)
 	option := func(level, name int) int {
 		t.Helper()
-		v, err := syscall.GetsockoptInt(s.listeners["test"].bound.sockets[0][0], level, name)
+		v, err := syscall.GetsockoptInt(l4.BindingOf(s, "test").Sockets[0][0], level, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,13 +422,14 @@ func TestUpdateInPlace(t *testing.T) {
 	}
 	release := hold(t, s, 0)
 	waits := dial(t, address(s))
-	fd := s.listeners["test"].bound.sockets[0][0]
+	fd := l4.BindingOf(s, "test").Sockets[0][0]
 	ls.KeepAlive, ls.Backlog = l4.KeepAlive{}, 5
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 		t.Fatal(err)
 	}
-	if now := s.listeners["test"].bound.sockets[0][0]; now != fd || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 0 {
-		t.Errorf("the socket is %d and was %d, its keepalive %d", now, fd, option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+	now, keepAlive := l4.BindingOf(s, "test").Sockets[0][0], option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
+	if now != fd || keepAlive != 0 {
+		t.Errorf("the socket is %d and was %d, its keepalive %d", now, fd, keepAlive)
 	}
 	release()
 	if err := ask(waits); err != nil {
@@ -460,23 +463,6 @@ func inheritable(t *testing.T, n int) (address string, fds []int) {
 	return at.String(), fds
 }
 
-// doorEvents is how many of the loop's listening sockets have a client, as its Poller sees it. The loop must have no sessions, whose
-// events would be lost.
-func (l *loop) doorEvents() int {
-	answer := make(chan int, 1)
-	l.mailbox.post(message{do: func() {
-		clients := 0
-		for i := range l.poller.Wait(0) {
-			if key, _ := l.poller.Event(i).Key(); key <= doorKey {
-				clients++
-			}
-		}
-		l.mailbox.wake.Signal() // its event may have been one of them
-		answer <- clients
-	}})
-	return <-answer
-}
-
 // TestInherited holds that sockets which somebody else has opened serve like one's own, be they fewer or more than the loops:
 // no client waits while a loop is free, changes keep them, and the last one gives them back.
 func TestInherited(t *testing.T) {
@@ -485,29 +471,29 @@ func TestInherited(t *testing.T) {
 			p := newPool(t, backend(t, echo))
 			s := start(t, l4.Options{Loops: 2})
 			before := descriptors(t)
-			address, fds := inheritable(t, sockets)
-			early := dial(t, address)
+			at, fds := inheritable(t, sockets)
+			early := dial(t, at)
 			ls := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds}
 			if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 				t.Fatal(err)
 			}
-			if shared := s.listeners["inherits"].bound.shared; shared != (sockets < len(s.loops)) {
+			if shared := l4.BindingOf(s, "inherits").Shared; shared != (sockets < len(s.Loops())) {
 				t.Errorf("loops share sockets: %v", shared)
 			}
-			if got := address(s); got != address {
-				t.Errorf("the listener is at %s, want %s", got, address)
+			if got := address(s); got != at {
+				t.Errorf("the listener is at %s, want %s", got, at)
 			}
 			if err := ask(early); err != nil {
 				t.Error(err)
 			}
 			noDelay := make(chan int, 2)
-			for _, l := range s.loops {
-				l.mailbox.post(message{do: func() {
-					l.sessions.all(func(s *session) {
-						v, _ := syscall.GetsockoptInt(int(s.client.fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+			for i := range s.Loops() {
+				l4test.OnLoop(s, i, func() {
+					l4test.RoomsOf(s).Sessions[i].Some(0, func(one *session.Session) {
+						v, _ := syscall.GetsockoptInt(clientSocket(one), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 						noDelay <- v
 					})
-				}})
+				})
 			}
 			if v := <-noDelay; v == 0 {
 				t.Error("a client that had connected before has no TCP_NODELAY")
@@ -520,7 +506,7 @@ func TestInherited(t *testing.T) {
 			for range clients {
 				running.Go(func() {
 					for range rounds {
-						c, err := net.Dial("tcp", address)
+						c, err := net.Dial("tcp", at)
 						if err == nil {
 							c.SetDeadline(time.Now().Add(20 * time.Second))
 							err = ask(c)
@@ -548,14 +534,14 @@ func TestInherited(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "the descriptors given are closed", func() bool { return openDescriptors(t) == before+sockets })
-			waits := dial(t, address) // at a socket that whoever opened it still has, and no loop any more
+			waits := dial(t, at) // at a socket that whoever opened it still has, and no loop any more
 			waits.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 			if err := ask(waits); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("a client of a listener that was removed: %v", err)
 			}
-			for _, l := range s.loops {
-				if n := l.doorEvents(); n != 0 {
-					t.Errorf("loop %d has %d events of sockets that it has closed", l.index, n)
+			for i := range s.Loops() {
+				if n := socketEvents(s, i); n != 0 {
+					t.Errorf("loop %d has %d events of sockets that it has closed", i, n)
 				}
 			}
 		})
@@ -566,7 +552,7 @@ func TestInherited(t *testing.T) {
 func TestInheritedWithStuckLoop(t *testing.T) {
 	address, fds := inheritable(t, 1)
 	s := start(t, l4.Options{Loops: 2}, l4.ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
-	for loop := range s.loops {
+	for loop := range s.Loops() {
 		release := hold(t, s, loop)
 		for range 50 {
 			c := dial(t, address)
@@ -586,8 +572,8 @@ func TestInheritedNonsense(t *testing.T) {
 	_, fds := inheritable(t, 2)
 	_, others := inheritable(t, 1)
 	s := start(t, l4.Options{Loops: 3}, l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]})
-	bound := s.listeners["inherits"].bound
-	connection, e := sock.Connect(bound.address)
+	bound := l4.BindingOf(s, "inherits")
+	connection, e := sock.Connect(bound.Address)
 	if e != 0 && e != sock.InProgress {
 		t.Fatal(e)
 	}
@@ -600,7 +586,7 @@ func TestInheritedNonsense(t *testing.T) {
 		"no socket":         {0},
 		"not listening":     {connection},
 		"owned":             {fds[0]},
-		"owned duplicate":   {bound.sockets[1][0]},
+		"owned duplicate":   {bound.Sockets[1][0]},
 		"twice":             {fds[1], fds[1]},
 		"another address":   {others[0], fds[1]},
 		"one address twice": {fds[1]},

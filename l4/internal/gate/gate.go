@@ -132,23 +132,18 @@ func (ls *Listener) admit(p sock.Protocol, c *Client) Reason {
 }
 
 // AdmitSession asks for one more session for a client that was accepted. With Admitted the session is counted, until
-// LeaveSession.
+// LeaveSession. With Loop it is counted, too: it begins, and ends with that reason.
 func (ls *Listener) AdmitSession(c *Client) Reason {
-	if why := ls.admit(sock.TCP, c); why != Admitted {
-		return why
-	}
 	g := ls.gate
 	if limit := int64(ls.limits().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
-		ls.noteRefusal()
 		return ListenerFull
 	}
 	if limit := g.max.Load(); g.sessions.Add(1) > limit && limit > 0 {
 		ls.LeaveSession()
-		ls.noteRefusal()
 		return ProcessFull
 	}
-	return Admitted
+	return ls.admit(sock.TCP, c)
 }
 
 // LeaveSession counts a session out.

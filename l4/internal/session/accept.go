@@ -131,6 +131,7 @@ type arrival struct {
 	client   gate.Client
 	listener *Listener
 	to       *Loop
+	back     bool // the client has come by this listener before: the session is refused
 }
 
 // TakeOver implements loop.Handover.
@@ -142,8 +143,13 @@ func (a *arrival) GiveUp() { sock.Close(a.fd) }
 // admit decides whether a client is served, and by which loop.
 func (l *Loop) admit(a *arrival) {
 	ls := a.listener
-	if why := ls.AdmitSession(&a.client); why != gate.Admitted {
+	switch why := ls.AdmitSession(&a.client); why {
+	case gate.Admitted:
+	case gate.Loop:
+		a.back = true
+	default:
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
+		ls.NoteRefusal()
 		l.dismiss(a.fd, ls.settings.Load().Refuse)
 		return
 	}

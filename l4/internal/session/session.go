@@ -121,6 +121,10 @@ func (l *Loop) begin(a *arrival) {
 	s.peer, s.link = a.client.Addr, a.client.From
 	s.client = conn{fd: int32(a.fd), open: true, writable: true}
 	s.accepted, s.active = l.Now, l.Now
+	if a.back {
+		l.refuse(s, tally.Loop)
+		return
+	}
 	if len(s.settings.Prefaces) > 0 {
 		l.nextPreface(s)
 		return

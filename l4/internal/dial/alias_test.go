@@ -16,5 +16,4 @@ var (
 	ask              = l4test.Ask
 	flowSpec         = l4test.FlowSpec
 	dialUDP          = l4test.DialUDP
-	address          = l4test.Address
 )

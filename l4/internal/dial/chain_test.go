@@ -8,13 +8,16 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// looped makes listeners that are each other's backends in a circle, the last one's that of the first. to changes the
-// address by which one is reached.
-func looped(t *testing.T, listeners int, make func(*pool.Pool) l4.ListenerSpec, at netip.Addr) (specs []l4.ListenerSpec) {
+// looped makes listeners at an address that are each other's backends in a circle: each one's backend is the next one,
+// and the last one's is the first.
+func looped(
+	t *testing.T, listeners int, make func(*pool.Pool) l4.ListenerSpec, at netip.Addr,
+) (specs []l4.ListenerSpec) {
 	t.Helper()
 	for i := range listeners {
 		one := make(newPool(t))
@@ -37,7 +40,10 @@ var ways = []struct {
 	name      string
 	listeners int
 	at        string
-}{{"itself", 1, "127.0.0.1"}, {"through all addresses", 1, "0.0.0.0"}, {"through both families", 1, "::"}, {"a pair", 2, "127.0.0.1"}, {"three", 3, "0.0.0.0"}}
+}{
+	{"itself", 1, "127.0.0.1"}, {"through all addresses", 1, "0.0.0.0"}, {"through both families", 1, "::"},
+	{"a pair", 2, "127.0.0.1"}, {"three", 3, "0.0.0.0"},
+}
 
 // TestLoop holds that a session which comes back to its listener is refused there, and ends with that.
 func TestLoop(t *testing.T) {
@@ -57,7 +63,7 @@ func TestLoop(t *testing.T) {
 			if refused != 1 || accepted != uint64(way.listeners)+1 {
 				t.Errorf("%d sessions, %d of them refused; want %d and 1", accepted, refused, way.listeners+1)
 			}
-			if n := s.chains.open.Load(); n != 0 {
+			if n := l4test.KnownSockets(s); n != 0 {
 				t.Errorf("%d sockets are still known", n)
 			}
 		})
@@ -80,7 +86,7 @@ func TestChain(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	if n := s.chains.open.Load(); n != 30 { // ten clients come by three listeners, and ten by two
+	if n := l4test.KnownSockets(s); n != 30 { // ten clients come by three listeners, and ten by two
 		t.Errorf("%d sockets are known, want 30", n)
 	}
 }
@@ -95,7 +101,7 @@ func TestLoopUDP(t *testing.T) {
 			if _, err := c.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the datagram is dropped", func() bool { return s.dropped(tally.DropLoop) == 1 })
+			eventually(t, "the datagram is dropped", func() bool { return dropped(s, tally.DropLoop) == 1 })
 			if n := s.Flows(); n != way.listeners {
 				t.Errorf("%d flows, want %d", n, way.listeners)
 			}
@@ -104,7 +110,7 @@ func TestLoopUDP(t *testing.T) {
 }
 
 // dropped counts the datagrams of all listeners that were dropped for a reason.
-func (s *l4.Server) dropped(d l4.Drop) (n uint64) {
+func dropped(s *l4.Server, d l4.Drop) (n uint64) {
 	for _, ls := range s.Listeners() {
 		n += ls.Dropped[d]
 	}
@@ -115,18 +121,18 @@ func (s *l4.Server) dropped(d l4.Drop) (n uint64) {
 func TestLoopDNS(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			eitherWay(t, func(t *testing.T, make func(*pool.Pool) l4.ListenerSpec) {
+			l4test.EitherWay(t, func(t *testing.T, make func(*pool.Pool) l4.ListenerSpec) {
 				specs := looped(t, way.listeners, func(p *pool.Pool) l4.ListenerSpec {
 					one := make(p)
-					one.DNS.timeoutForTest = time.Second
+					l4test.SetDNSTimeout(one.DNS, time.Second)
 					return one
 				}, netip.MustParseAddr(way.at))
 				s := start(t, l4.Options{Loops: 2}, specs...)
 				c := dialUDP(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), specs[0].Address.Port()).String())
-				if _, err := c.Write(dnsQuery(t, 7, nameOf(0), dns.TypeA)); err != nil {
+				if _, err := c.Write(l4test.DNSQuery(t, 7, l4test.NameOf(0), dns.TypeA)); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the question is dropped where it comes back", func() bool { return s.dropped(tally.DropLoop) >= 1 })
+				eventually(t, "the question is dropped where it comes back", func() bool { return dropped(s, tally.DropLoop) >= 1 })
 				asked := uint64(0)
 				for _, ls := range s.Listeners() {
 					asked += ls.DNS.Asked

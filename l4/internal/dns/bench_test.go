@@ -13,10 +13,12 @@ import (
 
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// BenchmarkDNS is a question and its answer over loopback, the clients' and the backend's work included: from the cache, through it, and without one.
+// BenchmarkDNS is a question and its answer over loopback, with the work of the client and the backend: from the cache,
+// through it, and without one.
 func BenchmarkDNS(b *testing.B) {
 	for _, tc := range []struct {
 		name    string
@@ -44,7 +46,7 @@ func BenchmarkDNS(b *testing.B) {
 	}
 }
 
-// answerUDP makes a query the answer, with one A record of a TTL of 3600, without the work that miekg/dns would be.
+// answerUDP makes a query the answer, with one A record of a TTL of 3600, without the work of miekg/dns.
 func answerUDP(b *l4test.UDPBackend, from netip.AddrPort, query []byte) {
 	answer := append(query, 0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, 2, 1)
 	answer[2] |= 0x80
@@ -65,7 +67,8 @@ func askRaw(t testing.TB, c *net.UDPConn, query, buf []byte) {
 	}
 }
 
-// TestDNSAllocatesNothing holds it of a question that is answered from the cache, and of one that a backend answers without a cache.
+// TestDNSAllocatesNothing holds that a question allocates nothing when it is answered from the cache, or by a backend
+// without a cache.
 func TestDNSAllocatesNothing(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		b := startUDP(t, answerUDP)
@@ -84,8 +87,8 @@ func TestDNSAllocatesNothing(t *testing.T) {
 	})
 }
 
-// BenchmarkDNSTalk is a question answered from the cache over one connection on loopback, the client's work included: one at a time, and in
-// hundreds.
+// BenchmarkDNSTalk is a question answered from the cache over one connection on loopback, the client's work included:
+// one at a time, and in hundreds.
 func BenchmarkDNSTalk(b *testing.B) {
 	for _, burst := range []int{1, 100} {
 		b.Run(fmt.Sprint(burst), func(b *testing.B) {
@@ -101,7 +104,7 @@ func BenchmarkDNSTalk(b *testing.B) {
 				b.Fatal(err)
 			}
 			queries := bytes.Repeat(query, burst)
-			buf := make([]byte, burst*(frameLengthBytes+len(answer)))
+			buf := make([]byte, burst*(wire.DNSLengthBytes+len(answer)))
 			b.ReportAllocs()
 			asked := 0
 			for b.Loop() {

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/l4"
-	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
 // largeAnswer is an answer of some 63 KB to a framed question, framed.
@@ -27,7 +31,8 @@ func largeAnswer(t testing.TB, query []byte) []byte {
 	m.Compress = true
 	for range 237 {
 		m.Answer = append(m.Answer, &dns.TXT{
-			Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{strings.Repeat("x", 250)},
+			Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+			Txt: []string{strings.Repeat("x", 250)},
 		})
 	}
 	wire, err := m.Pack()
@@ -58,7 +63,8 @@ func heapPeak() (end func() uint64) {
 	return func() uint64 { close(done); return <-peak }
 }
 
-// askWithoutReading has clients pipeline 100 questions each, of which name gives the name, and take no answers.
+// askWithoutReading connects clients that pipeline 100 questions each, for the names that name returns, and read no
+// answers.
 func askWithoutReading(t *testing.T, s *l4.Server, clients int, name func(client, i int) string) (conns []net.Conn) {
 	for client := range clients {
 		c := dial(t, address(s))
@@ -66,7 +72,7 @@ func askWithoutReading(t *testing.T, s *l4.Server, clients int, name func(client
 			t.Fatal(err)
 		}
 		var queries []byte
-		for i := range maxTalkQuestions {
+		for i := range room.MaxPipelined {
 			queries = append(queries, framed(dnsQuery(t, uint16(i), name(client, i), dns.TypeTXT))...)
 		}
 		write(t, c, queries)
@@ -81,8 +87,9 @@ func talkServer(t *testing.T, address string, loops int) *l4.Server {
 	return start(t, l4.Options{Loops: loops}, spec)
 }
 
-// TestDNSFanOut holds that one large answer to thousands of questions of clients that do not read costs little more than itself and what is
-// written of it for each, that a neighbour is served meanwhile, and that those who then read get all of their answers.
+// TestDNSFanOut holds that one large answer to thousands of questions costs little more than the answer itself and what
+// is written for each client, while the clients do not read. Another client is served meanwhile, and clients who then
+// read get all of their answers.
 func TestDNSFanOut(t *testing.T) {
 	const clients = 160
 	held := make(chan heldFrame, 10)
@@ -97,7 +104,7 @@ func TestDNSFanOut(t *testing.T) {
 	s := talkServer(t, b.address, 2)
 	neighbour := dial(t, address(s))
 	conns := askWithoutReading(t, s, clients, func(int, int) string { return "large.example.com." })
-	eventually(t, "all wait", func() bool { return dnsInfo(s).Cache.Waiting == clients*maxTalkQuestions })
+	eventually(t, "all wait", func() bool { return dnsInfo(s).Cache.Waiting == clients*room.MaxPipelined })
 	runtime.GC()
 	peak := heapPeak()
 	one := <-held
@@ -105,8 +112,8 @@ func TestDNSFanOut(t *testing.T) {
 	var slowest time.Duration
 	answered := func() bool {
 		waiting := 0
-		for i := range s.loops {
-			s.onLoop(i, func(l *loop) { l.sessions.all(func(s *session) { waiting += s.talk.waiting }) })
+		for i := range loops(s) {
+			eachSession(s, i, func(one *session.Session) { waiting += room.Waiting(one) })
 		}
 		return waiting == 0
 	}
@@ -127,7 +134,7 @@ func TestDNSFanOut(t *testing.T) {
 	var reading sync.WaitGroup
 	for _, c := range conns[:8] {
 		reading.Go(func() {
-			for i := range maxTalkQuestions {
+			for i := range room.MaxPipelined {
 				m, err := readFrame(c)
 				if err != nil || len(m) < 60_000 {
 					t.Errorf("answer %d is %d bytes: %v", i, len(m), err)
@@ -142,11 +149,11 @@ func TestDNSFanOut(t *testing.T) {
 	}
 }
 
-// TestDNSFanOutIsBounded holds that answers which differ cannot be held without a bound either: when it is reached, clients that do not
-// read are let go, and others are not.
+// TestDNSFanOutIsBounded holds that there is a bound for different answers that are held: when it is reached, sessions
+// end whose clients do not read, and other sessions go on.
 func TestDNSFanOutIsBounded(t *testing.T) {
 	const clients = 40
-	name := func(client, i int) string { return fmt.Sprintf("n%05d.example.com.", client*maxTalkQuestions+i) }
+	name := func(client, i int) string { return fmt.Sprintf("n%05d.example.com.", client*room.MaxPipelined+i) }
 	template := largeAnswer(t, dnsQuery(t, 0, name(0, 0), dns.TypeTXT)) // whose records point to the name in the question
 	b := startStream(t, func(h heldFrame) bool {
 		if bytes.Contains(h.query, []byte("neighbour")) {
@@ -154,8 +161,8 @@ func TestDNSFanOutIsBounded(t *testing.T) {
 			return true
 		}
 		answer := slices.Clone(template)
-		copy(answer[frameLengthBytes:], h.query[:2])
-		copy(answer[frameLengthBytes+dnsHeaderBytes:], h.query[dnsHeaderBytes:])
+		copy(answer[wire.DNSLengthBytes:], h.query[:2])
+		copy(answer[wire.DNSLengthBytes+wire.DNSHeaderBytes:], h.query[wire.DNSHeaderBytes:])
 		_, _ = h.c.Write(answer)
 		return true
 	})
@@ -167,7 +174,8 @@ func TestDNSFanOutIsBounded(t *testing.T) {
 	eventually(t, "all are answered", func() bool { return dnsInfo(s).Cache.Waiting == 0 })
 	write(t, neighbour, framed(dnsQuery(t, 1, "neighbour.example.com.", dns.TypeA)))
 	wantAddress(t, nextFrame(t, neighbour), 1, "neighbour.example.com.")
-	if grown := peak(); grown > 512<<20 { // twice what is held, by the collector's measure, what is written and what the test has
+	// twice what is held, by the collector's measure, what is written and what the test has
+	if grown := peak(); grown > 512<<20 {
 		t.Errorf("%d MiB of heap", grown>>20)
 	} else {
 		t.Logf("%d MiB of heap", grown>>20)

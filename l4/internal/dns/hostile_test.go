@@ -10,12 +10,14 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestDNSFlees holds that a question whose port somebody tries ids at is asked anew from another, once, and fails if that happens again.
+// TestDNSFlees holds that a question is asked anew from another port, once, when somebody tries ids at its port, and
+// fails if that happens again.
 func TestDNSFlees(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		held, hold := holding(10)
@@ -29,7 +31,7 @@ func TestDNSFlees(t *testing.T) {
 			}
 			for i := range guesses {
 				m.Id = idOfMessage(at.query) ^ uint16(1+i)
-				b.send(t, at.from, m)
+				sendDNS(t, b, at.from, m)
 			}
 		}
 		ask := func(name string) askedOnce {
@@ -39,27 +41,28 @@ func TestDNSFlees(t *testing.T) {
 			return <-held
 		}
 		first := ask("www.example.com.")
-		guess(first, suspicious-1)
-		eventually(t, "the guesses are counted", func() bool { return dnsInfo(s).Mismatched == suspicious-1 })
+		guess(first, room.Suspicious-1)
+		eventually(t, "the guesses are counted", func() bool { return dnsInfo(s).Mismatched == room.Suspicious-1 })
 		if n := dnsInfo(s).Asked; n != 1 {
 			t.Fatalf("asked %d times", n)
 		}
 		guess(first, 1)
 		again := <-held
 		if again.from == first.from || idOfMessage(again.query) == idOfMessage(first.query) && dnsInfo(s).Sockets != 1 {
-			t.Errorf("asked again from %s with id %x, before from %s with %x", again.from, again.query[:2], first.from, first.query[:2])
+			t.Errorf("asked again from %s with id %x, before from %s with %x",
+				again.from, again.query[:2], first.from, first.query[:2])
 		}
-		b.answer(t, again)
+		answer(t, b, again)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "www.example.com.")
 
 		first = ask("other.example.com.")
-		guess(first, suspicious)
-		guess(<-held, suspicious)
+		guess(first, room.Suspicious)
+		guess(<-held, room.Suspicious)
 		wantCode(t, dnsUnpack(t, awaitUDP(t, c)), 1, dns.RcodeServerFailure)
 		if info := dnsInfo(s); info.InFlight != 0 || info.Failed != 1 || info.Sockets != 0 {
 			t.Errorf("%+v", info)
 		}
-		if leases := s.pool().Backends()[0].Leases; leases != 0 {
+		if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 			t.Errorf("%d leases", leases)
 		}
 	})
@@ -78,19 +81,20 @@ func TestDNSLateAnswers(t *testing.T) {
 		return <-held
 	}
 	first := ask("www.example.com.")
-	b.answer(t, first)
+	answer(t, b, first)
 	awaitUDP(t, c)
 	second := ask("other.example.com.")
-	for range 2 * suspicious {
-		b.answer(t, first)
+	for range 2 * room.Suspicious {
+		answer(t, b, first)
 	}
-	eventually(t, "they are counted", func() bool { return dnsInfo(s).Mismatched == 2*suspicious })
+	eventually(t, "they are counted", func() bool { return dnsInfo(s).Mismatched == 2*room.Suspicious })
 	if third := ask("third.example.com."); third.from != second.from {
 		t.Errorf("asked from %s, and before from %s", third.from, second.from)
 	}
 }
 
-// TestDNSMisdirected holds that an answer from a client goes nowhere, nor a question from a backend, and that both are counted.
+// TestDNSMisdirected holds that an answer from a client goes nowhere, nor a question from a backend, and that both are
+// counted.
 func TestDNSMisdirected(t *testing.T) {
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		b := startUDP(t, echoUDP)
@@ -116,7 +120,8 @@ func TestDNSMisdirected(t *testing.T) {
 	})
 }
 
-// TestDNSAmplification holds that nobody gets more by l4.UDP than the listener allows: from the cache, by a shared socket, or by a flow.
+// TestDNSAmplification holds that nobody gets more by UDP than the listener allows: from the cache, by a shared socket,
+// or by a flow.
 func TestDNSAmplification(t *testing.T) {
 	large := func(b *l4test.UDPBackend, from netip.AddrPort, query []byte) {
 		m := new(dns.Msg)
@@ -127,24 +132,28 @@ func TestDNSAmplification(t *testing.T) {
 		m.SetReply(m)
 		for range 14 {
 			m.Answer = append(m.Answer, &dns.TXT{
-				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{strings.Repeat("x", 250)},
+				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+				Txt: []string{strings.Repeat("x", 250)},
 			})
 		}
-		b.send(t, from, m)
+		sendDNS(t, b, from, m)
 	}
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
 		for _, most := range []int{0, 4096} {
-			ls := spec(newPool(t, startUDP(t, large).address()))
+			ls := spec(newPool(t, startUDP(t, large).Address()))
 			ls.DNS.MaxUDP = most
 			s := start(t, l4.Options{Loops: 1}, ls)
 			c := dialUDP(t, address(s))
 			for _, typ := range []uint16{dns.TypeTXT, dns.TypeTXT, dns.TypeANY} {
-				if _, err := c.Write(dnsQuery(t, 1, "www.example.com.", typ, func(m *dns.Msg) { m.SetEdns0(65535, false) })); err != nil {
+				takesAll := func(m *dns.Msg) { m.SetEdns0(65535, false) }
+				if _, err := c.Write(dnsQuery(t, 1, "www.example.com.", typ, takesAll)); err != nil {
 					t.Fatal(err)
 				}
 				wire := awaitUDP(t, c)
 				m := dnsUnpack(t, wire)
-				if cut := most == 0; m.Id != 1 || m.Truncated != cut || cut && (len(wire) > defaultDNSMaxUDP || len(m.Question) != 1) || !cut && len(m.Answer) != 14 {
+				cut := most == 0
+				if m.Id != 1 || m.Truncated != cut || cut && (len(wire) > room.DefaultMaxUDP || len(m.Question) != 1) ||
+					!cut && len(m.Answer) != 14 {
 					t.Errorf("at most %d: %s is answered with %d bytes, TC is %v", most, dns.TypeToString[typ], len(wire), m.Truncated)
 				}
 			}
@@ -152,7 +161,8 @@ func TestDNSAmplification(t *testing.T) {
 	})
 }
 
-// TestDNSClientLimit holds that client_flows bounds what a client has in flight, apart from what the cache knows, and nobody else.
+// TestDNSClientLimit holds that client_flows bounds what a client has in flight, apart from what the cache knows, and
+// nobody else.
 func TestDNSClientLimit(t *testing.T) {
 	const most = 5
 	eitherWay(t, func(t *testing.T, spec func(*pool.Pool) l4.ListenerSpec) {
@@ -168,7 +178,7 @@ func TestDNSClientLimit(t *testing.T) {
 			}
 		}
 		ask(c, "known.example.com.")
-		b.answer(t, <-held)
+		answer(t, b, <-held)
 		awaitUDP(t, c)
 		for i := range most + 3 {
 			ask(c, nameOf(i))
@@ -177,68 +187,39 @@ func TestDNSClientLimit(t *testing.T) {
 		if ls.DNS.Cache.MaxEntries > 0 {
 			wantAddress(t, exchange(t, c, dnsQuery(t, 7, "known.example.com.", dns.TypeA)), 7, "known.example.com.")
 		}
-		other, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 9)}, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address(s))))
+		to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address(s)))
+		other, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 9)}, to)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer other.Close()
 		ask(other, "other.example.com.")
 		for range most + 1 {
-			b.answer(t, <-held)
+			answer(t, b, <-held)
 		}
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, other)), 1, "other.example.com.")
 		for range most {
 			awaitUDP(t, c)
 		}
 		ask(c, "next.example.com.")
-		b.answer(t, <-held)
+		answer(t, b, <-held)
 		wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "next.example.com.")
-		for i := range s.loops {
-			s.onLoop(i, func(l *loop) {
-				for _, k := range l.dns.askers {
-					if n := len(k.clients.waiting); n != 0 {
-						t.Errorf("%d clients are counted though nobody waits", n)
-					}
+		onEach(s, func(l *room.Loop) {
+			for _, f := range room.Forwarders(l) {
+				if n := l4test.CountedClients(room.Entrance(f)); n != 0 {
+					t.Errorf("%d clients are counted though nobody waits", n)
 				}
-			})
-		}
+			}
+		})
 	})
-}
-
-// TestDNSClientShare holds that a client without a limit has no more than its share when half of all places are taken.
-func TestDNSClientShare(t *testing.T) {
-	c := dnsClients{waiting: make(map[clientID]int)}
-	one, other := clientAt(netip.MustParseAddr("2001:db8::1")), clientAt(netip.MustParseAddr("192.0.2.1"))
-	if clientAt(netip.MustParseAddr("2001:db8::ffff:2")) != one {
-		t.Error("an address of the same /64 is another client")
-	}
-	for range clientShare {
-		if !c.enter(one, 0, 0) {
-			t.Fatal("refused")
-		}
-	}
-	for _, tc := range []struct {
-		id   clientID
-		all  int
-		want bool
-	}{{one, crowdedQuestions - 1, true}, {one, crowdedQuestions, false}, {other, crowdedQuestions, true}} {
-		if got := c.enter(tc.id, 0, tc.all); got != tc.want {
-			t.Errorf("%d wait: %v", tc.all, got)
-		}
-		if tc.want {
-			c.leave(tc.id)
-		}
-	}
-	if len(c.waiting) != 1 || c.waiting[one] != clientShare {
-		t.Errorf("%v", c.waiting)
-	}
 }
 
 // TestDNSFailureIsRemembered holds that a name whose question is not answered costs no further one for a while.
 func TestDNSFailureIsRemembered(t *testing.T) {
 	b := startUDP(t, nil)
 	ls := dnsSpec(newPool(t, b.Address()))
-	ls.DNS.Cache.FailureTTL, ls.DNS.timeoutForTest = time.Hour, 50*time.Millisecond
+	ls.DNS.Cache.FailureTTL = time.Hour
+	setDNSTimeout(ls.DNS, 50*time.Millisecond)
 	s := start(t, l4.Options{Loops: 1}, ls)
 	c := dialUDP(t, address(s))
 	query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
@@ -250,7 +231,7 @@ func TestDNSFailureIsRemembered(t *testing.T) {
 
 // TestDNSDeliversInTurns holds that thousands of clients of one answer are given it in several turns, and all of them.
 func TestDNSDeliversInTurns(t *testing.T) {
-	const clients = 3*deliverTurn + 10
+	const clients = 3*room.ClientsInTurn + 10
 	held, hold := holding(1)
 	b := startUDP(t, hold)
 	s := start(t, l4.Options{Loops: 1}, dnsSpec(newPool(t, b.Address())))
@@ -271,28 +252,29 @@ func TestDNSDeliversInTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	wire := dnsPack(t, answer)
-	s.onLoop(0, func(l *loop) {
-		k := onlyAsker(l)
-		k.take(k.asked.first.socket, wire)
-		if len(l.dns.deliveries) != 1 || l.patience() != 0 {
-			t.Errorf("%d deliveries are left over, and it would sleep %v", len(l.dns.deliveries), l.patience())
+	onFirst(s, func(l *room.Loop, f *room.Forwarder) {
+		_, socket := room.FirstAsked(f)
+		room.Take(f, socket, wire)
+		if at, due := l.Due(); room.Deliveries(l) != 1 || !due || at > l.Now {
+			t.Errorf("%d deliveries are left over, and it would sleep %v", room.Deliveries(l), at-l.Now)
 		}
-		if n := len(k.clients.waiting); n != 1 {
+		if n := l4test.CountedClients(room.Entrance(f)); n != 1 {
 			t.Errorf("%d clients are counted", n)
 		}
 	})
 	eventually(t, "all are answered", func() bool { return info(s).DatagramsOut == clients })
-	s.onLoop(0, func(l *loop) {
-		if k := onlyAsker(l); len(k.clients.waiting) != 0 || len(l.dns.deliveries) != 0 {
-			t.Errorf("%d clients are counted, %d deliveries", len(k.clients.waiting), len(l.dns.deliveries))
+	onFirst(s, func(l *room.Loop, f *room.Forwarder) {
+		if n := l4test.CountedClients(room.Entrance(f)); n != 0 || room.Deliveries(l) != 0 {
+			t.Errorf("%d clients are counted, %d deliveries", n, room.Deliveries(l))
 		}
 	})
 }
 
-// TestDNSManyVariants holds that a client who varies what it may has one question in flight for a name, or a handful.
+// TestDNSManyVariants holds that a client who asks one name in thousands of variants has a handful of questions in
+// flight at most.
 func TestDNSManyVariants(t *testing.T) {
 	held, hold := holding(1000)
-	s := start(t, l4.Options{Loops: 2}, dnsSpec(newPool(t, startUDP(t, hold).address())))
+	s := start(t, l4.Options{Loops: 2}, dnsSpec(newPool(t, startUDP(t, hold).Address())))
 	c := dialUDP(t, address(s))
 	for i := range uint16(5000) {
 		query := dnsQuery(t, i, "www.example.com.", dns.TypeA, func(m *dns.Msg) {
@@ -323,21 +305,22 @@ func TestDNSListenersFaceEachOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		address := free.LocalAddr().(*net.UDPAddr).AddrPort()
+		place := free.LocalAddr().(*net.UDPAddr).AddrPort()
 		free.Close()
-		one := start(t, l4.Options{Loops: 1}, spec(newPool(t, address.String())))
-		ls := spec(newPool(t, one.Address()))
-		ls.Address = address
+		one := start(t, l4.Options{Loops: 1}, spec(newPool(t, place.String())))
+		ls := spec(newPool(t, address(one)))
+		ls.Address = place
 		other := start(t, l4.Options{Loops: 1}, ls)
-		c := dialUDP(t, one.Address())
+		c := dialUDP(t, address(one))
 		const answers = 5
+		response := dnsQuery(t, 1, "example.com.", dns.TypeANY, func(m *dns.Msg) { m.Response = true })
 		for range answers {
-			if _, err := c.Write(dnsQuery(t, 1, "example.com.", dns.TypeANY, func(m *dns.Msg) { m.Response = true })); err != nil {
+			if _, err := c.Write(response); err != nil {
 				t.Fatal(err)
 			}
 		}
-		one.awaitDropped(t, tally.DropMisdirected, answers)
-		if n, m := one.info().DatagramsIn, other.info().DatagramsIn; n != answers || m != 0 || one.Flows() != 0 {
+		awaitDropped(t, one, tally.DropMisdirected, answers)
+		if n, m := info(one).DatagramsIn, info(other).DatagramsIn; n != answers || m != 0 || one.Flows() != 0 {
 			t.Errorf("%d datagrams came to the one, %d to the other, %d flows", n, m, one.Flows())
 		}
 	})

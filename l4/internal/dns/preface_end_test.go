@@ -5,118 +5,21 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
-	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
-// TestDNSTalkHandsOver holds that with the first question that is not plain a client gets a session of its own, once what it asked before is
-// answered: that question, what it sends behind it, and its FIN reach the backend.
-func TestDNSTalkHandsOver(t *testing.T) {
-	b, held := startHolding(t)
-	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
-	c := dial(t, address(s))
-	transfer := dnsQuery(t, 2, "example.com.", dns.TypeAXFR)
-	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA), transfer, dnsQuery(t, 3, nameOf(1), dns.TypeA)))
-	one := <-held
-	if got := b.connections.Load(); got != 1 {
-		t.Fatalf("%d connections", got)
-	}
-	one.answer(t)
-	wantAddress(t, nextFrame(t, c), 1, nameOf(1))
-	two := <-held
-	if two.c == one.c || string(two.query) != string(transfer) {
-		t.Fatalf("want the transfer by a connection of its own, got %x", two.query)
-	}
-	two.answer(t)
-	two.answer(t)
-	wantCode(t, nextFrame(t, c), 2, dns.RcodeSuccess)
-	wantCode(t, nextFrame(t, c), 2, dns.RcodeSuccess)
-	three := <-held
-	if three.c != two.c || idOfMessage(three.query) != 3 {
-		t.Fatalf("%x", three.query)
-	}
-	if !s.any(func(s *session) bool { return s.phase == relaying && s.talk == nil }) {
-		t.Error("the session is not relaying")
-	}
-	if err := c.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	wantEnd(t, c)
-	eventually(t, "the session is over", func() bool { return s.Sessions() == 0 })
-	if info := dnsInfo(s); info.Asked != 1 || info.Cache.Passed != 1 {
-		t.Errorf("%+v", info)
-	}
-	if li := info(s); li.Ended[tally.ClientClosed] != 1 || li.Duration.Count != 1 {
-		t.Errorf("%+v", li)
-	}
-	if b := s.pool().Backends()[0]; b.Leases != 0 || b.Outcomes[pool.Served] != 2 || b.BytesIn == 0 {
-		t.Errorf("%+v", b)
-	}
-}
-
-// TestDNSTalkHandsOverEnded holds that a question that is not plain reaches a backend also when the client's FIN came with it.
-func TestDNSTalkHandsOverEnded(t *testing.T) {
-	b := startAnswering(t)
-	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
-	c := dial(t, address(s))
-	release := hold(t, s, 0)
-	write(t, c, framed(dnsQuery(t, 2, "example.com.", dns.TypeAXFR)))
-	if err := c.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	release()
-	wantCode(t, nextFrame(t, c), 2, dns.RcodeSuccess)
-	wantEnd(t, c)
-}
-
-// TestDNSTalkHandsOverQueued holds that a session that is handed over waits in the pool's queue, also when its client has closed its half.
-func TestDNSTalkHandsOverQueued(t *testing.T) {
-	b := startAnswering(t)
-	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: time.Second, QueueMax: 1, QueueTimeout: time.Minute,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Add(pool.Spec{ID: b.address, Addr: netip.MustParseAddrPort(b.address), Weight: 1, MaxSessions: 1}); err != nil {
-		t.Fatal(err)
-	}
-	s := start(t, l4.Options{Loops: 1}, talkSpec(p))
-	transfer := framed(dnsQuery(t, 1, "example.com.", dns.TypeAXFR))
-	first, second := dial(t, address(s)), dial(t, address(s))
-	write(t, first, transfer)
-	wantCode(t, nextFrame(t, first), 1, dns.RcodeSuccess)
-	write(t, second, transfer)
-	if err := second.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is queued", func() bool { return s.any(func(s *session) bool { return s.phase == queued && s.client.peerDone }) })
-	first.Close()
-	wantCode(t, nextFrame(t, second), 1, dns.RcodeSuccess)
-	wantEnd(t, second)
-}
-
-// TestDNSTalkNobody holds that a question that is not plain is refused when there is no backend, and a plain one answered.
-func TestDNSTalkNobody(t *testing.T) {
-	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t)))
-	c := dial(t, address(s))
-	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA)))
-	wantCode(t, nextFrame(t, c), 1, dns.RcodeServerFailure)
-	write(t, c, framed(dnsQuery(t, 2, "example.com.", dns.TypeAXFR)))
-	if _, err := readFrame(c); err == nil {
-		t.Error("it was answered")
-	}
-	eventually(t, "it is counted", func() bool { return info(s).Ended[tally.NoBackend] == 1 })
-}
-
-// TestDNSTalkMalformed holds that what cannot be a message ends the connection, after the answers to what was asked before.
+// TestDNSTalkMalformed holds that bytes that cannot be a message end the connection, after the answers to earlier
+// questions.
 func TestDNSTalkMalformed(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -132,7 +35,7 @@ func TestDNSTalkMalformed(t *testing.T) {
 		eventually(t, "it is counted", func() bool { return info(s).Ended[tally.Malformed] == uint64(i+1) })
 	}
 	// The longest message there may be is for a backend.
-	long := make([]byte, maxDNSMessage)
+	long := make([]byte, wire.MaxDNSMessage)
 	copy(long, dnsQuery(t, 9, nameOf(2), dns.TypeA))
 	write(t, warm, framed(long))
 	if m, err := readFrame(warm); err != nil || idOfMessage(m) != 9 {
@@ -140,7 +43,8 @@ func TestDNSTalkMalformed(t *testing.T) {
 	}
 }
 
-// TestDNSTalkIdle holds that a client that asks nothing is let go, be its question begun or not, and one that waits is not.
+// TestDNSTalkIdle holds that the session of a client that asks nothing, or half a question, ends, and that of a client
+// that waits does not.
 func TestDNSTalkIdle(t *testing.T) {
 	b, held := startHolding(t)
 	spec := talkSpec(newPool(t, b.address))
@@ -171,7 +75,9 @@ func TestDNSTalkHalfClose(t *testing.T) {
 	b, held := startHolding(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
 	c := dial(t, address(s))
-	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA), dnsQuery(t, 2, nameOf(2), dns.TypeA), dnsQuery(t, 3, nameOf(3), dns.TypeA)))
+	write(t, c, framed(
+		dnsQuery(t, 1, nameOf(1), dns.TypeA), dnsQuery(t, 2, nameOf(2), dns.TypeA), dnsQuery(t, 3, nameOf(3), dns.TypeA),
+	))
 	write(t, c, []byte{0}) // of a question that never comes
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -193,8 +99,8 @@ func TestDNSTalkHalfClose(t *testing.T) {
 	wantEnd(t, c)
 }
 
-// TestDNSTalkReset holds that a client may go while it waits: its session ends, its answer is for nobody, not even for who has its place
-// then, and is kept.
+// TestDNSTalkReset holds that a client may leave while it waits: its session ends, and its answer is kept, but sent to
+// nobody, not even to the session that has its place by then.
 func TestDNSTalkReset(t *testing.T) {
 	b, held := startHolding(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -220,7 +126,8 @@ func TestDNSTalkReset(t *testing.T) {
 	}
 }
 
-// TestDNSTalkDoesNotRead holds that a client that takes no answers is not read from, costs a bounded amount of memory, and is let go.
+// TestDNSTalkDoesNotRead holds that nothing is read from a client that takes no answers, that it costs a bounded amount
+// of memory, and that its session ends.
 func TestDNSTalkDoesNotRead(t *testing.T) {
 	b := startStream(t, func(h heldFrame) bool {
 		m := new(dns.Msg)
@@ -231,7 +138,8 @@ func TestDNSTalkDoesNotRead(t *testing.T) {
 		m.SetReply(m)
 		for range 15 {
 			m.Answer = append(m.Answer, &dns.TXT{
-				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{string(make([]byte, 250))},
+				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60},
+				Txt: []string{string(make([]byte, 250))},
 			})
 		}
 		wire, err := m.Pack()
@@ -262,8 +170,9 @@ func TestDNSTalkDoesNotRead(t *testing.T) {
 	}()
 	most := 0
 	eventually(t, "it is gone", func() bool {
-		s.onLoop(0, func(l *loop) {
-			l.sessions.all(func(s *session) { most = max(most, cap(s.talk.in.buf)+cap(s.talk.out.buf)) })
+		eachSession(s, 0, func(one *session.Session) {
+			in, out := room.Queues(one)
+			most = max(most, l4test.HeldBytes(in)+l4test.HeldBytes(out))
 		})
 		return s.Sessions() == 0 && info(s).Accepted == 1
 	})
@@ -302,8 +211,8 @@ func TestDNSTalkCoalesces(t *testing.T) {
 	}
 }
 
-// TestDNSTalkReload holds that a connection outlives a change of the settings, which begins an empty cache; that it is answered while its
-// listener has no settings any more, or is gone; and that nothing is left.
+// TestDNSTalkReload holds that a connection outlives a change of the settings, which begins an empty cache; that it is
+// answered while its listener has no settings any more, or is gone; and that nothing is left.
 func TestDNSTalkReload(t *testing.T) {
 	b := startAnswering(t)
 	before := descriptors(t)
@@ -318,7 +227,7 @@ func TestDNSTalkReload(t *testing.T) {
 		write(t, c, framed(dnsQuery(t, id, nameOf(1), dns.TypeA)))
 		wantAddress(t, nextFrame(t, c), id, nameOf(1))
 	}
-	apply := func(specs ...ListenerSpec) {
+	apply := func(specs ...l4.ListenerSpec) {
 		t.Helper()
 		if err := s.Apply(l4.Plan{Listeners: specs}); err != nil {
 			t.Fatal(err)
@@ -354,14 +263,9 @@ func TestDNSTalkReload(t *testing.T) {
 	ask(c)
 	c.Close()
 	eventually(t, "all is gone", func() bool {
-		for i := range s.loops {
-			left := false
-			s.onLoop(i, func(l *loop) { left = len(l.dns.askers)+len(l.dns.talkers) > 0 })
-			if left {
-				return false
-			}
-		}
-		return s.Sessions() == 0
+		left := 0
+		onEach(s, func(l *room.Loop) { left += len(room.Forwarders(l)) + room.Talkers(l) })
+		return left == 0 && s.Sessions() == 0
 	})
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
@@ -369,8 +273,8 @@ func TestDNSTalkReload(t *testing.T) {
 	eventually(t, "no descriptor is left", func() bool { return descriptors(t) == before })
 }
 
-// TestDNSTalkShutdown holds that Shutdown waits for clients to go, and at its end answers those that wait with SERVFAIL, and that
-// this is an orderly end.
+// TestDNSTalkShutdown holds that Shutdown waits for clients to go, and at its end answers those that wait with
+// SERVFAIL, and that this is an orderly end.
 func TestDNSTalkShutdown(t *testing.T) {
 	for _, patient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("patient %v", patient), func(t *testing.T) {
@@ -387,7 +291,7 @@ func TestDNSTalkShutdown(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- s.Shutdown(ctx) }()
-			eventually(t, "it is shutting down", s.draining.Load)
+			eventually(t, "it is shutting down", func() bool { return l4test.AwaitsTheLast(s) })
 			code := dns.RcodeServerFailure
 			if patient {
 				one.answer(t)
@@ -407,14 +311,14 @@ func TestDNSTalkShutdown(t *testing.T) {
 				t.Error(err)
 			}
 			cancel()
-			if leases := s.pool().Backends()[0].Leases; leases != 0 {
+			if leases := firstPool(s).Backends()[0].Leases; leases != 0 {
 				t.Errorf("%d leases", leases)
 			}
 		})
 	}
 }
 
-// TestDNSTalkListed holds how a session that asks looks to the operator, who may end it.
+// TestDNSTalkListed holds how the list shows a session that asks questions, and that it may be ended.
 func TestDNSTalkListed(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -437,32 +341,4 @@ func TestDNSTalkListed(t *testing.T) {
 	if _, err := io.Copy(io.Discard, c); err == nil {
 		t.Error("want a reset")
 	}
-}
-
-// FuzzDNSInbox holds that messages come out as they went in, however they were cut, and that nothing is kept then.
-func FuzzDNSInbox(f *testing.F) {
-	f.Add([]byte("abc"), uint16(1), uint16(0))
-	f.Add([]byte{}, uint16(3), uint16(70))
-	f.Add(make([]byte, 300), uint16(255), uint16(11))
-	f.Fuzz(func(t *testing.T, text []byte, step, size uint16) {
-		var l loop
-		stream := framed(text, make([]byte, size), text)
-		want := [][]byte{text, make([]byte, size), text}
-		var in dnsInbox
-		for len(stream) > 0 {
-			n := min(len(stream), int(step)+1)
-			in.append(&l, stream[:n])
-			stream = stream[n:]
-			for m, whole := in.first(); whole; m, whole = in.first() {
-				if len(m) != len(want[0]) || string(m) != string(want[0]) {
-					t.Fatalf("want %x, got %x", want[0], m)
-				}
-				want = want[1:]
-				in.skip(&l, m)
-			}
-		}
-		if len(want) > 0 || in.buf != nil {
-			t.Fatalf("%d messages are missing, %d bytes kept", len(want), len(in.buf))
-		}
-	})
 }

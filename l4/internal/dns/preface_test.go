@@ -2,12 +2,10 @@ package dns_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -15,15 +13,6 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
-
-// talkSpec is a DNS listener of l4.TCP on a free port of 127.0.0.1.
-func talkSpec(p *pool.Pool) l4.ListenerSpec {
-	s := spec(p)
-	s.DNS = &l4.DNSSettings{
-		Cache: l4.DNSCacheSettings{MaxEntries: 1000, NegativeTTL: time.Hour}, timeoutForTest: 30 * time.Second,
-	}
-	return s
-}
 
 // framed is messages as a stream has them.
 func framed(messages ...[]byte) (stream []byte) {
@@ -70,7 +59,7 @@ func wantEnd(t testing.TB, c net.Conn) {
 	}
 }
 
-// A streamBackend is a DNS server of l4.TCP.
+// A streamBackend is a DNS server of TCP.
 type streamBackend struct {
 	address     string
 	connections atomic.Int64
@@ -128,10 +117,8 @@ func startHolding(t testing.TB) (*streamBackend, chan heldFrame) {
 	return startStream(t, func(h heldFrame) bool { held <- h; return true }), held
 }
 
-func nameOf(i int) string { return fmt.Sprintf("n%d.example.com.", i) }
-
-// TestDNSTalk holds that questions by l4.TCP are answered by a backend first and then from the cache, whole, byte by byte and many in one
-// segment.
+// TestDNSTalk holds that questions by TCP are answered by a backend first and then from the cache, whole, byte by byte
+// and many in one segment.
 func TestDNSTalk(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 2}, talkSpec(newPool(t, b.address)))
@@ -157,9 +144,9 @@ func TestDNSTalk(t *testing.T) {
 			t.Fatalf("%d different answers", len(got))
 		}
 	}
-	info := dnsInfo(s)
-	if info.Asked != 1000 || info.Answered != 1000 || info.InFlight != 0 || info.Mismatched != 0 || info.Cache.Hit != 1001 {
-		t.Errorf("%+v", info)
+	got := dnsInfo(s)
+	if got.Asked != 1000 || got.Answered != 1000 || got.InFlight != 0 || got.Mismatched != 0 || got.Cache.Hit != 1001 {
+		t.Errorf("%+v", got)
 	}
 	if n := b.questions.Load(); n != 1000 {
 		t.Errorf("the backend was asked %d times", n)
@@ -175,7 +162,7 @@ func TestDNSTalk(t *testing.T) {
 	if li := info(s); li.Ended[tally.ClientClosed] != 1 || li.BytesIn == 0 || li.BytesOut == 0 {
 		t.Errorf("%+v", li)
 	}
-	if b := s.pool().Backends()[0]; b.Leases != 0 || b.Outcomes[pool.Served] != 1000 {
+	if b := firstPool(s).Backends()[0]; b.Leases != 0 || b.Outcomes[pool.Served] != 1000 {
 		t.Errorf("%+v", b)
 	}
 }

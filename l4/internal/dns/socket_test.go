@@ -3,39 +3,27 @@ package dns_test
 import (
 	"fmt"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// onlyAsker is the asker of the server's only loop. onLoop.
-func onlyAsker(l *loop) *dnsAsker { return l.dns.askers[0] }
-
-// eachSocket calls f for each socket that questions are given to, on the server's only loop.
-func (s *l4.Server) eachSocket(f func(k *dnsAsker, s *dnsSocket)) {
-	s.onLoop(0, func(l *loop) {
-		k := onlyAsker(l)
-		for _, r := range k.routes {
-			for _, socket := range r.sockets {
-				f(k, socket)
-			}
-		}
-	})
-}
-
-// TestDNSSocketsAreRenewed holds that a socket is left for another after a number of questions, and with time, that what it still waits for
-// comes, and that then it is closed.
+// TestDNSSocketsAreRenewed holds that a socket is replaced after a number of questions, and after a time, that the
+// answers it still waits for come, and that then it is closed.
 func TestDNSSocketsAreRenewed(t *testing.T) {
-	for name, wearOut := range map[string]func(*dnsAsker, *dnsSocket){
-		"questions": func(_ *dnsAsker, s *dnsSocket) { s.asked = renewAfter },
-		"time":      func(k *dnsAsker, s *dnsSocket) { s.born -= renewEvery; k.sweepAt = 1 },
+	for name, wearOut := range map[string]func(*room.Forwarder, *room.Socket){
+		"questions": room.WearOut,
+		"time":      room.Age,
 	} {
 		t.Run(name, func(t *testing.T) {
 			held, hold := holding(10)
@@ -49,7 +37,7 @@ func TestDNSSocketsAreRenewed(t *testing.T) {
 				return <-held
 			}
 			first := ask("first.example.com.")
-			s.eachSocket(wearOut)
+			eachSocket(s, wearOut)
 			second := ask("second.example.com.")
 			if first.from == second.from {
 				t.Errorf("both were asked from %s", first.from)
@@ -57,28 +45,28 @@ func TestDNSSocketsAreRenewed(t *testing.T) {
 			if n := dnsInfo(s).Sockets; n != 2 {
 				t.Errorf("%d sockets", n)
 			}
-			b.answer(t, first)
+			answer(t, b, first)
 			wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "first.example.com.")
 			eventually(t, "the old one is closed", func() bool { return dnsInfo(s).Sockets == 1 })
-			b.answer(t, second)
+			answer(t, b, second)
 			wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "second.example.com.")
-			s.eachSocket(func(k *dnsAsker, s *dnsSocket) { s.born -= renewEvery; k.sweepAt = 1 })
+			eachSocket(s, room.Age)
 			eventually(t, "nobody needs one", func() bool { return dnsInfo(s).Sockets == 0 })
-			s.onLoop(0, func(l *loop) {
-				if k := onlyAsker(l); len(k.routes) != 0 || k.sweepAt != 0 {
-					t.Errorf("%d routes, looked at again at %v", len(k.routes), k.sweepAt)
+			onFirst(s, func(_ *room.Loop, f *room.Forwarder) {
+				if n, at := room.Routes(f), room.SweepAt(f); n != 0 || at != 0 {
+					t.Errorf("%d routes, looked at again at %v", n, at)
 				}
 			})
 		})
 	}
 }
 
-// TestDNSSocketsAreBounded holds that no more are retired than are allowed, however slow the backend is.
+// TestDNSSocketsAreBounded holds that there is a bound for retired sockets, however slow the backend is.
 func TestDNSSocketsAreBounded(t *testing.T) {
 	held, hold := holding(10)
 	b := startUDP(t, hold)
 	spec := dnsSpec(newPool(t, b.Address()))
-	spec.DNS.socketsForTest = 2
+	room.SetSockets(spec.DNS, 2)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	c := dialUDP(t, address(s))
 	from := make(map[netip.AddrPort]bool)
@@ -87,7 +75,7 @@ func TestDNSSocketsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		from[(<-held).from] = true
-		s.eachSocket(func(_ *dnsAsker, s *dnsSocket) { s.asked = renewAfter })
+		eachSocket(s, room.WearOut)
 	}
 	if n := dnsInfo(s).Sockets; len(from) != 3 || n != 3 {
 		t.Errorf("asked from %d ports, %d sockets, want 3", len(from), n)
@@ -97,22 +85,24 @@ func TestDNSSocketsAreBounded(t *testing.T) {
 // TestDNSPatience holds that a loop does not sleep longer than until a question's time is over.
 func TestDNSPatience(t *testing.T) {
 	held, hold := holding(10)
-	spec := dnsSpec(newPool(t, startUDP(t, hold).address()))
-	spec.DNS.timeoutForTest = time.Second
+	spec := dnsSpec(newPool(t, startUDP(t, hold).Address()))
+	const timeout = time.Second
+	setDNSTimeout(spec.DNS, timeout)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	if _, err := dialUDP(t, address(s)).Write(dnsQuery(t, 1, "www.example.com.", dns.TypeA)); err != nil {
 		t.Fatal(err)
 	}
 	<-held
-	s.onLoop(0, func(l *loop) {
-		if p := l.patience(); len(l.dns.askers) != 1 || onlyAsker(l).count > 0 && (p < 0 || p > spec.DNS.timeoutForTest) {
-			t.Errorf("it would sleep %v", p)
+	onFirst(s, func(l *room.Loop, f *room.Forwarder) {
+		at, due := l.Due()
+		if len(room.Forwarders(l)) != 1 || room.Questions(f) > 0 && (!due || at > l.Now+timeout) {
+			t.Errorf("it would sleep %v", at-l.Now)
 		}
 	})
 }
 
-// TestDNSSocketBlocked holds that questions wait in the line of a socket that takes no more, are sent when it does, and that one whose
-// time is over meanwhile is not.
+// TestDNSSocketBlocked holds that questions wait in the line of a socket that takes no more, and are sent when it does,
+// but for one whose time is over by then.
 func TestDNSSocketBlocked(t *testing.T) {
 	held, hold := holding(10)
 	b := startUDP(t, hold)
@@ -124,31 +114,29 @@ func TestDNSSocketBlocked(t *testing.T) {
 		}
 	}
 	ask("first.example.com.")
-	b.answer(t, <-held)
+	answer(t, b, <-held)
 	awaitUDP(t, c)
 	// The kernel's loopback takes everything, so it is said of it.
-	s.eachSocket(func(_ *dnsAsker, s *dnsSocket) { s.blocked = true })
+	eachSocket(s, room.Block)
 	ask("second.example.com.")
 	ask("third.example.com.")
 	eventually(t, "both stand in line", func() bool { return dnsInfo(s).InFlight == 2 })
-	s.eachSocket(func(k *dnsAsker, s *dnsSocket) {
-		if len(s.unsent) != 2 || b.Got.Load() != 1 {
-			t.Errorf("%d in line, %d came to the backend", len(s.unsent), b.Got.Load())
+	eachSocket(s, func(f *room.Forwarder, s *room.Socket) {
+		if n := room.Line(s); n != 2 || b.Got.Load() != 1 {
+			t.Errorf("%d in line, %d came to the backend", n, b.Got.Load())
 		}
-		q := k.asked.first
-		before := k.tally.mismatched.Load()
-		answer := q.appendTo(nil)
-		answer[2] |= 0x80
-		k.take(s, answer)
-		if k.tally.mismatched.Load() != before+1 || k.count != 2 {
+		before := room.Mismatched(f)
+		forged, _ := room.FirstAsked(f)
+		forged[2] |= answerBit
+		room.Take(f, s, forged)
+		if room.Mismatched(f) != before+1 || room.Questions(f) != 2 {
 			t.Error("an answer is taken to what has not been asked")
 		}
-		k.recall(q, pool.Neutral)
-		k.fail(q)
-		s.unsent = append(s.unsent, s.unsent...) // as when an id is drawn again that was an earlier question's
-		k.onSocket(s, sock.PollOut)
-		if len(s.unsent) != 0 || s.blocked {
-			t.Errorf("%d in line", len(s.unsent))
+		room.FailFirst(f)
+		room.DoubleLine(s)
+		room.GiveRoom(f, s)
+		if n := room.Line(s); n != 0 || room.Blocked(s) {
+			t.Errorf("%d in line", n)
 		}
 	})
 	wantCode(t, dnsUnpack(t, awaitUDP(t, c)), 1, dns.RcodeServerFailure)
@@ -156,14 +144,14 @@ func TestDNSSocketBlocked(t *testing.T) {
 	if m := dnsUnpack(t, one.query); m.Question[0].Name != "third.example.com." {
 		t.Errorf("the backend was asked for %s", m.Question[0].Name)
 	}
-	b.answer(t, one)
+	answer(t, b, one)
 	wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "third.example.com.")
 	if n := b.Got.Load(); n != 2 {
 		t.Errorf("the backend was asked %d times", n)
 	}
 }
 
-// TestDNSIDs holds that the ids of questions are no client's, and differ.
+// TestDNSIDs holds that the ids of questions are not the clients', and differ.
 func TestDNSIDs(t *testing.T) {
 	const questions = 300
 	held, hold := holding(questions)
@@ -192,7 +180,8 @@ func TestDNSIDs(t *testing.T) {
 	}
 }
 
-// TestDNSPrefetch holds that a name in demand is asked for again behind its clients' backs.
+// TestDNSPrefetch holds that a name in demand is asked for again before its answer expires, while clients get the old
+// one.
 func TestDNSPrefetch(t *testing.T) {
 	b := startUDP(t, answering(t, 2))
 	spec := dnsSpec(newPool(t, b.Address()))
@@ -211,7 +200,7 @@ func TestDNSPrefetch(t *testing.T) {
 	}
 }
 
-// TestDNSSendFails holds that clients are told when a question cannot be sent at all.
+// TestDNSSendFails holds that clients get SERVFAIL when a question cannot be sent at all.
 func TestDNSSendFails(t *testing.T) {
 	// An address that may not be sent to: a broadcast one, without SO_BROADCAST.
 	p := newPool(t, "127.255.255.255:9")
@@ -250,17 +239,7 @@ func TestDNSAnswersInTrains(t *testing.T) {
 			from = one.from
 			answers = append(answers, dnsPack(t, answer))
 		}
-		raw, err := b.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var failed error
-		err = raw.Control(func(fd uintptr) {
-			failed = syscall.Connect(int(fd), &syscall.SockaddrInet4{Addr: from.Addr().As4(), Port: int(from.Port())})
-		})
-		if err != nil || failed != nil {
-			t.Fatal(err, failed)
-		}
+		connectTo(t, b.UDPConn, from)
 		sendTrain(t, b.UDPConn, answers)
 		for range questions {
 			m := dnsUnpack(t, awaitUDP(t, c))
@@ -282,18 +261,18 @@ func TestDNSManyAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := <-held
-	b.answer(t, first)
+	answer(t, b, first)
 	awaitUDP(t, c)
 	if _, err := c.Write(dnsQuery(t, 1, "next.example.com.", dns.TypeA)); err != nil {
 		t.Fatal(err)
 	}
 	one := <-held
-	release := hold(t, s, 0)
-	const wrong = flowTurnReads*sock.DatagramSlots + 10
+	release := l4test.Hold(t, s, 0)
+	const wrong = flow.TurnReads*sock.DatagramSlots + 10
 	for range wrong {
-		b.answer(t, first)
+		answer(t, b, first)
 	}
-	b.answer(t, one)
+	answer(t, b, one)
 	release()
 	wantAddress(t, dnsUnpack(t, awaitUDP(t, c)), 1, "next.example.com.")
 	if n := dnsInfo(s).Mismatched; n != wrong {
@@ -308,8 +287,10 @@ func TestDNSTooMany(t *testing.T) {
 		ls := spec(newPool(t, b.Address()))
 		s := start(t, l4.Options{Loops: 1}, ls)
 		c := dialUDP(t, address(s))
-		full := func(full int) { s.onLoop(0, func(l *loop) { onlyAsker(l).count += full }) }
-		full(maxQuestions)
+		full := func(full int) {
+			onFirst(s, func(_ *room.Loop, f *room.Forwarder) { room.AddQuestions(f, full) })
+		}
+		full(gate.MaxQuestions)
 		query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
 		if ls.DNS.Cache.MaxEntries > 0 { // whoever waits is told
 			wantCode(t, exchange(t, c, query), 1, dns.RcodeServerFailure)
@@ -319,7 +300,7 @@ func TestDNSTooMany(t *testing.T) {
 			}
 			awaitDropped(t, s, tally.DropQueueFull, 1)
 		}
-		full(-maxQuestions)
+		full(-gate.MaxQuestions)
 		wantAddress(t, exchange(t, c, query), 1, "www.example.com.")
 		if n := b.Got.Load(); n != 1 {
 			t.Errorf("the backend was asked %d times", n)
@@ -327,10 +308,11 @@ func TestDNSTooMany(t *testing.T) {
 	})
 }
 
-// TestDNSTooManyWait holds that no more clients wait for one question than may, and that the others are dropped and counted.
+// TestDNSTooManyWait holds that no more clients wait for one question than may, and that the others are dropped and
+// counted.
 func TestDNSTooManyWait(t *testing.T) {
 	const most, more = 16_384, 10
-	s := start(t, l4.Options{Loops: 1}, dnsSpec(newPool(t, startUDP(t, nil).address())))
+	s := start(t, l4.Options{Loops: 1}, dnsSpec(newPool(t, startUDP(t, nil).Address())))
 	c := dialUDP(t, address(s))
 	query := dnsQuery(t, 1, "www.example.com.", dns.TypeA)
 	for i := range uint64(most + more) {

@@ -11,14 +11,18 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/limeload/limeload-l4/l4"
+	room "github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
+	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// wantOutcomes checks what the first backend's pool was told of it, and that no lease is out.
+// wantOutcomes checks which outcomes a backend has had, and that no backend has a lease.
 func wantOutcomes(t *testing.T, s *l4.Server, id string, want map[pool.Outcome]uint64) {
 	t.Helper()
-	for _, b := range s.pool().Backends() {
+	for _, b := range firstPool(s).Backends() {
 		if b.Leases != 0 {
 			t.Errorf("%s: %d leases", b.ID, b.Leases)
 		}
@@ -33,8 +37,8 @@ func wantOutcomes(t *testing.T, s *l4.Server, id string, want map[pool.Outcome]u
 	}
 }
 
-// TestDNSStreamCloses holds that a question gets its answer although its backend closes the connection: idle, which is normal, or with the
-// question outstanding after it has answered another one, also in the midst of the answer.
+// TestDNSStreamCloses holds that a question gets its answer although its backend closes the connection: idle, which is
+// normal, or with the question outstanding after it has answered another one, also in the midst of the answer.
 func TestDNSStreamCloses(t *testing.T) {
 	for name, part := range map[string]int{"idle": 0, "outstanding": 1, "in a message": 20} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +64,9 @@ func TestDNSStreamCloses(t *testing.T) {
 			if part > 0 {
 				again = questions - 1
 			}
-			if info := dnsInfo(s); info.Answered != questions || info.Failed != 0 || info.Mismatched != 0 || part > 0 && info.Asked != questions+again {
+			info := dnsInfo(s)
+			if info.Answered != questions || info.Failed != 0 || info.Mismatched != 0 ||
+				part > 0 && info.Asked != questions+again {
 				t.Errorf("%+v", info)
 			}
 			if part > 0 {
@@ -70,8 +76,8 @@ func TestDNSStreamCloses(t *testing.T) {
 	}
 }
 
-// TestDNSStreamCut holds that a backend that closes connections without an answer is left. That says nothing about it: the question may be
-// what it does not like.
+// TestDNSStreamCut holds that a question goes to another backend when one closes connections without an answer. That
+// says nothing about the backend: it may not like the question.
 func TestDNSStreamCut(t *testing.T) {
 	bad := startStream(t, func(heldFrame) bool { return false })
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, bad.address)))
@@ -119,7 +125,7 @@ func TestDNSStreamConnect(t *testing.T) {
 				t.Errorf("%+v", info)
 			}
 			// A connection fails once, however many questions wait for it.
-			got := s.pool().Backends()[0].Outcomes
+			got := firstPool(s).Backends()[0].Outcomes
 			wantOutcomes(t, s, bad, map[pool.Outcome]uint64{outcome: got[outcome], pool.Neutral: got[pool.Neutral]})
 			if name == "swallowed" && (got[outcome] != 1 || got[pool.Neutral] == 0) || got[outcome] == 0 {
 				t.Errorf("told are %v", got)
@@ -133,7 +139,7 @@ func TestDNSStreamConnect(t *testing.T) {
 func TestDNSStreamSilent(t *testing.T) {
 	silent, _ := startHolding(t)
 	spec := talkSpec(newPool(t, silent.address))
-	spec.DNS.timeoutForTest = 500 * time.Millisecond
+	setDNSTimeout(spec.DNS, 500*time.Millisecond)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	c := dial(t, address(s))
 	for i := range 2 {
@@ -147,8 +153,8 @@ func TestDNSStreamSilent(t *testing.T) {
 	wantOutcomes(t, s, silent.address, map[pool.Outcome]uint64{pool.NoAnswer: 2})
 }
 
-// TestDNSStreamGarbage holds that what is no answer is counted and does not reach the client, and that what is no
-// message ends the connection.
+// TestDNSStreamGarbage holds that a message that is no answer is counted and does not reach the client, and that bytes
+// that are no message end the connection.
 func TestDNSStreamGarbage(t *testing.T) {
 	for name, tc := range map[string]struct {
 		garbage     func(query []byte) []byte
@@ -163,7 +169,7 @@ func TestDNSStreamGarbage(t *testing.T) {
 			m.Id++
 			return framed(dnsPack(t, m))
 		}, 1},
-		"the longest":   {func([]byte) []byte { return framed(make([]byte, maxDNSMessage)) }, 1},
+		"the longest":   {func([]byte) []byte { return framed(make([]byte, wire.MaxDNSMessage)) }, 1},
 		"nothing":       {func([]byte) []byte { return framed(nil) }, 2},
 		"half a header": {func([]byte) []byte { return framed(make([]byte, 6)) }, 2},
 	} {
@@ -194,7 +200,7 @@ func TestDNSStreamGarbage(t *testing.T) {
 	}
 }
 
-// TestDNSStreamRests holds that a connection is closed that nobody needs, and not before.
+// TestDNSStreamRests holds that a connection is closed when nobody needs it, and not before.
 func TestDNSStreamRests(t *testing.T) {
 	b, held := startHolding(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -202,10 +208,7 @@ func TestDNSStreamRests(t *testing.T) {
 	write(t, c, framed(dnsQuery(t, 1, nameOf(1), dns.TypeA)))
 	one := <-held
 	sweep := func(used time.Duration) {
-		s.eachSocket(func(k *dnsAsker, d *dnsSocket) {
-			d.used = used
-			k.sweep()
-		})
+		eachSocket(s, func(f *room.Forwarder, d *room.Socket) { room.SetUsed(f, d, used) })
 	}
 	sweep(-time.Hour)
 	if n := dnsInfo(s).Sockets; n != 1 {
@@ -213,7 +216,7 @@ func TestDNSStreamRests(t *testing.T) {
 	}
 	one.answer(t)
 	wantAddress(t, nextFrame(t, c), 1, nameOf(1))
-	sweep(s.clock())
+	sweep(time.Since(loops(s)[0].Started))
 	if n := dnsInfo(s).Sockets; n != 1 {
 		t.Fatalf("%d sockets", n)
 	}
@@ -226,7 +229,8 @@ func TestDNSStreamRests(t *testing.T) {
 	}
 }
 
-// TestDNSStreamRevoked holds that questions at a backend whose leases are revoked are asked elsewhere, and the connection closed.
+// TestDNSStreamRevoked holds that questions at a backend whose leases are revoked are asked elsewhere, and the
+// connection closed.
 func TestDNSStreamRevoked(t *testing.T) {
 	silent, held := startHolding(t)
 	good := startAnswering(t)
@@ -254,14 +258,14 @@ func TestDNSStreamRevoked(t *testing.T) {
 	}
 }
 
-// TestDNSStreamLarge holds that the largest answer there is comes whole, which no datagram could carry.
+// TestDNSStreamLarge holds that the largest possible answer, which no datagram could carry, comes whole.
 func TestDNSStreamLarge(t *testing.T) {
 	b := startStream(t, func(h heldFrame) bool {
 		m := dnsUnpack(t, h.query)
 		m.SetReply(m)
 		text := &dns.TXT{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}}
 		m.Answer = []dns.RR{text}
-		for left := maxDNSMessage - m.Len(); left > 0; left = maxDNSMessage - m.Len() {
+		for left := wire.MaxDNSMessage - m.Len(); left > 0; left = wire.MaxDNSMessage - m.Len() {
 			text.Txt = append(text.Txt, strings.Repeat("x", min(left-1, 255)))
 		}
 		_, _ = h.c.Write(framed(dnsPack(t, m)))
@@ -272,7 +276,7 @@ func TestDNSStreamLarge(t *testing.T) {
 	for i := range 3 {
 		write(t, c, framed(dnsQuery(t, uint16(i), nameOf(1), dns.TypeTXT)))
 		m, err := readFrame(c)
-		if err != nil || len(m) != maxDNSMessage {
+		if err != nil || len(m) != wire.MaxDNSMessage {
 			t.Fatalf("%d bytes, %v", len(m), err)
 		}
 		wantCode(t, dnsUnpack(t, m), uint16(i), dns.RcodeSuccess)
@@ -281,10 +285,10 @@ func TestDNSStreamLarge(t *testing.T) {
 
 // TestDNSStreamBlocked holds that no question is lost or spoiled when a backend does not read for a while.
 func TestDNSStreamBlocked(t *testing.T) {
-	const clients, each = 40, maxTalkQuestions
+	const clients, each = 40, room.MaxPipelined
 	reads := make(chan bool)
 	opened := make(chan bool, 100)
-	address := backend(t, func(c *net.TCPConn) {
+	slow := backend(t, func(c *net.TCPConn) {
 		_ = c.SetReadBuffer(64 << 10)
 		opened <- true
 		<-reads
@@ -296,8 +300,8 @@ func TestDNSStreamBlocked(t *testing.T) {
 			heldFrame{c: c, query: query}.answer(t)
 		}
 	})
-	spec := talkSpec(newPool(t, address))
-	spec.DNS.socketsForTest = 1
+	spec := talkSpec(newPool(t, slow))
+	room.SetSockets(spec.DNS, 1)
 	s := start(t, l4.Options{Loops: 1}, spec)
 	var all []net.Conn
 	for i := range clients {
@@ -310,12 +314,14 @@ func TestDNSStreamBlocked(t *testing.T) {
 		write(t, c, stream)
 		if i == 0 {
 			<-opened
-			s.eachSocket(func(_ *dnsAsker, d *dnsSocket) { sock.SetBuffers(d.fd, 0, 64<<10) })
+			eachSocket(s, func(_ *room.Forwarder, d *room.Socket) { sock.SetBuffers(room.Descriptor(d), 0, 64<<10) })
 		}
 	}
 	eventually(t, "all are asked", func() bool { return dnsInfo(s).InFlight == clients*each })
 	blocked := false
-	s.eachSocket(func(_ *dnsAsker, d *dnsSocket) { blocked = blocked || d.blocked && !d.stream.connecting })
+	eachSocket(s, func(_ *room.Forwarder, d *room.Socket) {
+		blocked = blocked || room.Blocked(d) && !room.Connecting(d)
+	})
 	if !blocked {
 		t.Error("the backend's connection has room for all")
 	}
@@ -336,7 +342,7 @@ func longName(i int) string {
 	return strings.Repeat(strings.Repeat("x", 50)+".", 4) + nameOf(i)
 }
 
-// TestDNSTalkAllocatesNothing holds it of a question that is answered from the cache.
+// TestDNSTalkAllocatesNothing holds that a question that is answered from the cache allocates nothing.
 func TestDNSTalkAllocatesNothing(t *testing.T) {
 	b := startAnswering(t)
 	s := start(t, l4.Options{Loops: 1}, talkSpec(newPool(t, b.address)))
@@ -369,11 +375,10 @@ func TestDNSTalkAllocatesNothing(t *testing.T) {
 	if hits := dnsInfo(s).Cache.Hit; hits != rounds+1 {
 		t.Errorf("%d answered from the cache", hits)
 	}
-	s.onLoop(0, func(l *loop) {
-		l.sessions.all(func(s *session) {
-			if s.talk.in.buf != nil || s.talk.out.buf != nil {
-				t.Error("it holds a buffer at rest")
-			}
-		})
+	eachSession(s, 0, func(one *session.Session) {
+		in, out := room.Queues(one)
+		if l4test.HeldBytes(in)+l4test.HeldBytes(out) > 0 {
+			t.Error("it holds a buffer at rest")
+		}
 	})
 }

@@ -132,7 +132,7 @@ func (ls *Listener) admit(p sock.Protocol, c *Client) Reason {
 }
 
 // AdmitSession asks for one more session for a client that was accepted. With Admitted the session is counted, until
-// LeaveSession. With Loop it is counted, too: it begins, and ends with that reason.
+// LeaveSession. With Loop it is counted too: it begins, and ends at once.
 func (ls *Listener) AdmitSession(c *Client) Reason {
 	g := ls.gate
 	if limit := int64(ls.limits().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {

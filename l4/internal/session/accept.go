@@ -129,9 +129,9 @@ func (l *Loop) acceptFrom(d *socket) bool {
 type arrival struct {
 	fd       int
 	client   gate.Client
+	looped   bool // the client has come by this listener before: its session ends at once
 	listener *Listener
 	to       *Loop
-	back     bool // the client has come by this listener before: the session is refused
 }
 
 // TakeOver implements loop.Handover.
@@ -143,11 +143,9 @@ func (a *arrival) GiveUp() { sock.Close(a.fd) }
 // admit decides whether a client is served, and by which loop.
 func (l *Loop) admit(a *arrival) {
 	ls := a.listener
-	switch why := ls.AdmitSession(&a.client); why {
-	case gate.Admitted:
-	case gate.Loop:
-		a.back = true
-	default:
+	why := ls.AdmitSession(&a.client)
+	a.looped = why == gate.Loop
+	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		ls.NoteRefusal()
 		l.dismiss(a.fd, ls.settings.Load().Refuse)

@@ -121,7 +121,7 @@ func (l *Loop) begin(a *arrival) {
 	s.peer, s.link = a.client.Addr, a.client.From
 	s.client = conn{fd: int32(a.fd), open: true, writable: true}
 	s.accepted, s.active = l.Now, l.Now
-	if a.back {
+	if a.looped {
 		l.refuse(s, tally.Loop)
 		return
 	}

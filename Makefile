@@ -24,7 +24,7 @@ tools: ## install the servers and tools that the tests talk to, or say what is m
 race: ## all tests, unit and end to end, under the race detector
 	$(GO) test -race -count=1 -timeout 15m ./...
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
-	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck
+	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 
 unit: ## the tests beside the code only

@@ -2,9 +2,9 @@ package healthcheck
 
 import "time"
 
-// CheckSoon brings the next check of a target forward: something else hints at trouble with it. It is made at once, or a FastInterval after
-// the last one, so that hints, which anybody may cause, never make more checks than an uncertain verdict does. A check that
-// runs, or waits for its slot, is soon enough.
+// CheckSoon brings the next check of a target forward, since something hints at trouble with the target. The check
+// begins at once, or a FastInterval after the last one: anybody may cause hints, and they must not cause more checks
+// than an uncertain verdict does. If a check runs or waits for a slot, CheckSoon does nothing.
 //
 // It reports whether there is such a target.
 func (s *Scheduler) CheckSoon(id string) bool {

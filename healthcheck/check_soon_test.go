@@ -11,8 +11,8 @@ import (
 // lazy is a policy that checks now and then, without jitter.
 var lazy = Policy{Interval: time.Minute, FastInterval: time.Second, Timeout: time.Second, Rise: 1, Fall: 2}
 
-// TestCheckSoon holds that a hint has a target checked at once, that one which has fallen is found out in fast intervals, and that its next
-// checks keep to the interval.
+// TestCheckSoon: after a hint the target is checked at once. If that check fails, checks follow in fast intervals until
+// the verdict has changed; otherwise they keep to the interval.
 func TestCheckSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(_ context.Context, n int) error {
@@ -44,8 +44,8 @@ func TestCheckSoon(t *testing.T) {
 	})
 }
 
-// TestCheckSoonIsBounded holds that no number of hints has a target checked more often than once in a fast interval,
-// nor twice at once, nor later than without them.
+// TestCheckSoonIsBounded: however many hints there are, a target is checked no more than once in a fast interval and
+// never twice at the same time, and its checks are not delayed.
 func TestCheckSoonIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(ctx context.Context, n int) error {

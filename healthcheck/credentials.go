@@ -8,20 +8,14 @@ import (
 	"time"
 )
 
-// ErrCredentials is wrapped by the error of a check whose target answers and does not take the credentials that the check shows, or
-// does not give their user the rights that the check needs. That may be a mistake of whoever configured the check: see Credentials.
-var ErrCredentials = errors.New("healthcheck: the target refuses the credentials of the check")
-
-// errStands is wrapped by an error that leaves the verdict as it is, and confirms it: it does not become stale.
-var errStands = errors.New("healthcheck: the verdict stands")
-
-// Credentials sees to it that wrong credentials of a group's checks are not taken for the failure of every target in it: a
-// password that was changed on all servers, and not here, must not take a database away from its clients. It stands between the
-// scheduler and the checks of these targets; see Wrap.
+// Credentials judges whether the credentials of a group's checks are wrong, so that such a mistake does not make every
+// target of the group unhealthy. If a password was changed on all servers and not here, clients must not lose their
+// database. It stands between the scheduler and the checks of these targets; see Wrap.
 //
-// A target that refuses the credentials is unhealthy only if another one takes the same credentials, in a check that began after the
-// first refusal. Where no other does, the refusal says nothing about the target: its verdict stands, whatever it is, and does not
-// become stale. Targets that do not answer say nothing about credentials; they become unhealthy as ever.
+// A target that refuses the credentials is unhealthy only if another target takes the same credentials, in a check that
+// began after the first refusal. If no other target does, the refusal says nothing about the target: its verdict stays,
+// whatever it is, and does not become stale. A target that does not answer says nothing about credentials; it becomes
+// unhealthy as usual.
 //
 // Its methods may be called from any goroutine. The zero value is of no use, see NewCredentials.
 type Credentials struct {
@@ -31,48 +25,48 @@ type Credentials struct {
 
 	mu sync.Mutex // taken before the scheduler's
 	// mu guards the fields below
-	answers map[string]answer // by target; of those that have been checked with the credentials of now
-	refused bool              // every target that answers refuses them
+	answers map[string]answer // by target ID; only of checks with the present credentials
+	refused bool              // every target that answers refuses the credentials
 }
 
-// A Refusal says that every target of a group which answers refuses the credentials of its checks, or that this has ended. It is a
-// plain value.
+// A Refusal says that every target of a group that answers refuses the credentials of the checks, or that this has
+// ended. It is a plain value.
 type Refusal struct {
 	Ended  bool
-	Target Target // that was checked last; the zero value when one that was removed has ended it
-	Reason string // why it refuses; "" at the end
+	Target Target // the target that was checked last; the zero value if the removal of a target ended the refusal
+	Reason string // why the target refuses; "" if Ended
 }
 
-// An answer is what a target has last shown of the credentials. The zero value is that of a target that did not answer.
+// An answer is how a target last responded to the credentials. The zero value stands for no answer.
 type answer struct {
 	takes, refuses bool      // never both
-	began          time.Time // of the last check in which it took them
-	since          time.Time // of the first check in which it refused them, of those after that
+	began          time.Time // when the last check began in which the target took the credentials
+	since          time.Time // when the first check after that began in which it refused them
 }
 
-// NewCredentials returns a judge of the credentials of checks of s. report is told when all refusals begin and end; it must not
-// block.
+// NewCredentials returns a judge for checks of targets of s. It calls report when all targets that answer begin to
+// refuse the credentials, and when that ends. report must not block, nor call the judge.
 func NewCredentials(s *Scheduler, report func(Refusal)) *Credentials {
 	return &Credentials{scheduler: s, report: report, answers: make(map[string]answer)}
 }
 
-// Wrap returns c with the judge behind it.
+// Wrap returns a checker that checks with checker and then asks the judge about a refusal.
 func (c *Credentials) Wrap(checker Checker) Checker { return credentialed{c, checker} }
 
-// Renew is called when the checks show other credentials from now on: what the targets thought of the ones before does not count any
-// more. That all refuse them stands until one takes the new ones.
+// Renew drops what the targets said about the credentials. Call it when the checks begin to use other credentials.
+// Refused keeps its value until a target takes the new ones.
 func (c *Credentials) Renew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.answers)
 }
 
-// Forget is told of a target that is no longer the scheduler's, after its Remove.
+// Forget removes what the judge knows about a target. It has to follow the scheduler's Remove of the target.
 func (c *Credentials) Forget(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.answers, id)
-	c.lookLocked(Target{}, "")
+	c.reviewLocked(Target{}, "")
 }
 
 // Refused reports whether every target that answers refuses the credentials.
@@ -82,31 +76,50 @@ func (c *Credentials) Refused() bool {
 	return c.refused
 }
 
-// A credentialed checker asks the judge about every refusal.
+// A credentialed checker asks the judge about every refusal of credentials.
 type credentialed struct {
 	credentials *Credentials
 	checker     Checker
 }
 
-// Check checks t. When t refuses the credentials, and nobody takes them, the error leaves its verdict as it is.
+// Check checks t. If t refuses the credentials and no other target takes them, the error leaves the verdict as it is.
 func (c credentialed) Check(ctx context.Context, t Target) (Result, error) {
 	began := time.Now()
 	r, err := c.checker.Check(ctx, t)
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return r, err // as with a Fence
+		return r, err // the scheduler does not count this result either
 	}
 	if c.credentials.note(t, began, err) {
-		return Result{}, stands(err)
+		return Result{}, &unprovenError{err}
 	}
 	return r, err
 }
 
-// note takes in how a check has ended that began at a time. It reports whether the target's verdict stands.
+// Cost returns what the checker behind the judge costs.
+func (c credentialed) Cost() (sockets, programs int) { return CostOf(c.checker) }
+
+// An unprovenError is a refusal of credentials that no other target takes. It leaves the verdict as it is, and does not
+// let it become stale.
+type unprovenError struct{ refusal error }
+
+// Error returns what the refusal says.
+func (e *unprovenError) Error() string { return e.refusal.Error() }
+
+// Unwrap returns the refusal.
+func (e *unprovenError) Unwrap() error { return e.refusal }
+
+// verdictStands reports whether a check that ended with err leaves the verdict as it is.
+func verdictStands(err error) bool {
+	_, stands := errors.AsType[*unprovenError](err)
+	return stands
+}
+
+// note records the end of a check of t that began at a time. It reports whether the target's verdict stands.
 func (c *Credentials) note(t Target, began time.Time, err error) (stands bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, known := c.scheduler.verdict(t.ID); !known {
-		return false // removed just when its check ended: nobody would ever take the answer back
+		return false // removed while its check ended: nothing would ever withdraw the answer
 	}
 	a := c.answers[t.ID]
 	switch a.takes, a.refuses = takesCredentials(err), errors.Is(err, ErrCredentials); {
@@ -120,16 +133,16 @@ func (c *Credentials) note(t Target, began time.Time, err error) (stands bool) {
 	if a.refuses {
 		reason = err.Error()
 	}
-	c.lookLocked(t, reason)
+	c.reviewLocked(t, reason)
 	return a.refuses && !c.takenSinceLocked(a.since)
 }
 
-// takesCredentials reports whether a check with that outcome got past the credentials.
+// takesCredentials reports whether a check that ended with err got past the credentials.
 func takesCredentials(err error) bool {
 	return err == nil || !errors.Is(err, ErrCredentials) && (errors.Is(err, ErrWrongRole) || errors.Is(err, ErrLagging))
 }
 
-// takenSinceLocked reports whether a target takes the credentials, and did so in a check that began later than at.
+// takenSinceLocked reports whether some target takes the credentials, in a check that began later than at.
 func (c *Credentials) takenSinceLocked(at time.Time) bool {
 	for _, a := range c.answers {
 		if a.takes && a.began.After(at) {
@@ -139,8 +152,8 @@ func (c *Credentials) takenSinceLocked(at time.Time) bool {
 	return false
 }
 
-// lookLocked finds out whether all refuse after the check of a target, and tells of a change.
-func (c *Credentials) lookLocked(checked Target, reason string) {
+// reviewLocked updates refused after the check of a target, and reports a change.
+func (c *Credentials) reviewLocked(checked Target, reason string) {
 	refuse, take := false, false
 	for _, a := range c.answers {
 		refuse, take = refuse || a.refuses, take || a.takes
@@ -155,11 +168,12 @@ func (c *Credentials) lookLocked(checked Target, reason string) {
 	}
 }
 
-// maxTrials bounds the checks that TryLogin makes at a time.
+// maxTrials is how many checks TryLogin runs at the same time.
 const maxTrials = 16
 
-// TryLogin checks targets with c, each for up to timeout, until one of them takes the credentials that c shows. It returns the error of
-// one that refuses them, and which it is, if every one that answers does; none if one takes them, or none answers.
+// TryLogin checks targets with c, each for up to timeout, until one of them takes the credentials of c. If every target
+// that answers refuses them, it returns the first such target and its error. It returns a nil error if a target takes
+// them, or none answers.
 func TryLogin(ctx context.Context, c Checker, targets []Target, timeout time.Duration) (Target, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -168,7 +182,7 @@ func TryLogin(ctx context.Context, c Checker, targets []Target, timeout time.Dur
 		trying  sync.WaitGroup
 		mu      sync.Mutex
 		taken   bool
-		at      = len(targets) // of the refusal that is told: the first in order, whichever comes first
+		at      = len(targets) // the index of the refusing target to return: the lowest, whichever answers first
 		refusal error
 	)
 	for range min(len(targets), maxTrials) {

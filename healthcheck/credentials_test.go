@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// servers are targets with a password each, which a test changes; one without does not answer. The checks show the password "old"
-// unless told otherwise.
+// servers is a fake checker of targets that each have a password, which a test changes. A target without a password
+// does not answer. The checks use the password shown, which is "old" at first.
 type servers struct {
 	mu        sync.Mutex
 	passwords map[string]string
@@ -42,10 +42,10 @@ func (s *servers) Check(_ context.Context, t Target) (Result, error) {
 	case s.shown:
 		return Result{}, nil
 	}
-	return Result{}, refusedf("authentication refused")
+	return Result{}, errRefused
 }
 
-// A vault is a scheduler over servers whose passwords are judged, and what was reported.
+// A vault is a scheduler with Credentials for servers, and records what they report.
 type vault struct {
 	*servers
 	scheduler   *Scheduler
@@ -57,7 +57,7 @@ type vault struct {
 	refusals []Refusal
 }
 
-// newVault starts one whose servers all take the password of the checks, and waits until they are healthy.
+// newVault starts a vault whose servers all take the password of the checks. The function that it returns ends it.
 func newVault(t *testing.T, p Policy, random func() float64, ids ...string) (*vault, func()) {
 	v := &vault{servers: &servers{passwords: make(map[string]string), shown: "old"}, verdicts: make(map[string]Verdict)}
 	v.scheduler = NewScheduler(Options{Random: random, Report: func(changes []Change) {
@@ -80,7 +80,8 @@ func newVault(t *testing.T, p Policy, random func() float64, ids ...string) (*va
 	return v, run(t, v.scheduler)
 }
 
-// want holds how many changes of verdicts there were, the verdicts, and how many refusals were told.
+// want fails the test unless there were so many changes of verdicts and so many reports of refusals, and these
+// verdicts.
 func (v *vault) want(t *testing.T, what string, changes, refusals int, verdicts map[string]Verdict) {
 	t.Helper()
 	v.mu.Lock()
@@ -91,12 +92,13 @@ func (v *vault) want(t *testing.T, what string, changes, refusals int, verdicts 
 		}
 	}
 	if v.changes != changes || len(v.refusals) != refusals {
-		t.Errorf("%s: %d changes and %d refusals (%+v), want %d and %d", what, v.changes, len(v.refusals), v.refusals, changes, refusals)
+		t.Errorf("%s: %d changes and %d refusals (%+v), want %d and %d", what, v.changes, len(v.refusals), v.refusals,
+			changes, refusals)
 	}
 }
 
-// TestCredentialsOfAll changes the password of every server: no verdict changes, however long that lasts, and it is told once. A
-// server that is gone besides is unhealthy as ever.
+// TestCredentialsOfAll changes the password of every server. No verdict changes, however long that lasts, and there is
+// one report. A server that does not answer becomes unhealthy as usual.
 func TestCredentialsOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -106,10 +108,12 @@ func TestCredentialsOfAll(t *testing.T) {
 		v.set("new", "a", "b", "c")
 		later(time.Hour)
 		v.want(t, "an hour later", 3, 1, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
-		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" || !v.credentials.Refused() {
-			t.Errorf("told %+v", r)
+		if r := v.refusals[0]; r.Ended || r.Target.ID == "" || r.Reason != "authentication refused" ||
+			!v.credentials.Refused() {
+			t.Errorf("reported %+v", r)
 		}
-		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused || s.Last.Detail != "authentication refused" {
+		if s := v.scheduler.Stats().Targets["a"]; s.Last.Outcome != Refused ||
+			s.Last.Detail != "authentication refused" {
 			t.Errorf("the last check is %+v", s.Last)
 		}
 		v.set("", "c")
@@ -124,13 +128,13 @@ func TestCredentialsOfAll(t *testing.T) {
 		later(time.Minute)
 		v.want(t, "with the new password", 5, 2, map[string]Verdict{"a": Healthy, "b": Healthy, "c": Healthy})
 		if !v.refusals[1].Ended || v.credentials.Refused() {
-			t.Errorf("told %+v at the end", v.refusals[1])
+			t.Errorf("reported %+v at the end", v.refusals[1])
 		}
 	})
 }
 
-// TestCredentialsOfOne changes the password of one server, then of a second and of the last one: those that refuse what others take
-// are unhealthy, and only the last one's verdict stands.
+// TestCredentialsOfOne changes the password of one server, then of the second and of the last one. Servers that refuse
+// a password that others take become unhealthy. Only the verdict on the last one stands.
 func TestCredentialsOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b", "c")
@@ -151,8 +155,8 @@ func TestCredentialsOfOne(t *testing.T) {
 	})
 }
 
-// TestCredentialsAtAnyMoment changes all passwords at any moment between checks of any jitter and any fast interval: that one server
-// is checked three times before another one is checked at all must not make it unhealthy.
+// TestCredentialsAtAnyMoment changes all passwords at a random moment, with random jitter and fast intervals. A server
+// must not become unhealthy because it is checked three times before another server is checked at all.
 func TestCredentialsAtAnyMoment(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
@@ -172,7 +176,7 @@ func TestCredentialsAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestCredentialsFromTheStart has no verdict that could stand: it stays unknown, and none is healthy by chance.
+// TestCredentialsFromTheStart begins with wrong credentials: all verdicts stay unknown.
 func TestCredentialsFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b")
@@ -187,7 +191,8 @@ func TestCredentialsFromTheStart(t *testing.T) {
 	})
 }
 
-// TestCredentialsForgetTheRemoved removes the one server that takes the password, and holds that nothing is kept of those that are gone.
+// TestCredentialsForgetTheRemoved removes the only server that takes the password. Nothing is kept of servers that were
+// removed.
 func TestCredentialsForgetTheRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, stop := newVault(t, usual, nil, "a", "b")
@@ -203,15 +208,15 @@ func TestCredentialsForgetTheRemoved(t *testing.T) {
 		v.want(t, "alone", 2, 1, map[string]Verdict{"a": Healthy})
 		remove("a")
 		_, err := v.credentials.Wrap(v.servers).Check(t.Context(), target("a"))
-		failsWith(t, err, "authentication refused", ErrCredentials)
+		wantError(t, err, "authentication refused", ErrCredentials)
 		if n := len(v.credentials.answers); n != 0 {
 			t.Errorf("%d answers of targets that are gone", n)
 		}
 	})
 }
 
-// TestCredentialsBehindAFence has a primary whose password changes: it is the primary still, and a second one that claims to be it is
-// no primary.
+// TestCredentialsBehindAFence changes the passwords of a primary and a replica: the primary stays the primary, and the
+// replica keeps its verdict.
 func TestCredentialsBehindAFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -229,11 +234,11 @@ func TestCredentialsBehindAFence(t *testing.T) {
 			defer mu.Unlock()
 			switch {
 			case refuses:
-				return Result{}, refusedf("authentication refused")
+				return Result{}, errRefused
 			case to.ID == "a":
 				return primaryOf(1), nil
 			}
-			return Result{Role: RoleReplica}, wrongRolef("is a replica, wanted a primary")
+			return Result{Role: RoleReplica}, errReplica
 		})))
 		must(t, s.Add(target("a"), checker, usual))
 		must(t, s.Add(target("b"), checker, usual))
@@ -247,36 +252,6 @@ func TestCredentialsBehindAFence(t *testing.T) {
 			t.Errorf("the verdicts are %v, and the primary is %q", verdicts, fence.Primary())
 		}
 	})
-}
-
-// TestCompositeCredentials holds that refused credentials count only where nothing else is wrong that counts by itself.
-func TestCompositeCredentials(t *testing.T) {
-	refused, sick, fine := fails(refusedf("authentication refused")), fails(unhealthyf("connect refused")), fails(nil)
-	replica := fails(wrongRolef("is a replica, wanted a primary"))
-	for _, tt := range []struct {
-		name    string
-		checker Checker
-		healthy bool
-		refused bool
-		wrong   bool
-	}{
-		{"all_of refused and fine", AllOf{refused, fine}, false, true, false},
-		{"all_of refused and sick", AllOf{refused, sick}, false, false, false},
-		{"any_of refused and fine", AnyOf{refused, fine}, true, false, false},
-		{"any_of refused and sick", AnyOf{refused, sick}, false, true, false},
-		{"any_of sick and refused", AnyOf{sick, refused}, false, true, false},
-		{"any_of replica and refused", AnyOf{replica, refused}, false, true, true},
-		{"any_of sick twice", AnyOf{sick, sick}, false, false, false},
-	} {
-		_, err := tt.checker.Check(t.Context(), target("a"))
-		if (err == nil) != tt.healthy || errors.Is(err, ErrCredentials) != tt.refused || errors.Is(err, ErrWrongRole) != tt.wrong {
-			t.Errorf("%s: %v, refused %v, wrong role %v", tt.name, err, errors.Is(err, ErrCredentials), errors.Is(err, ErrWrongRole))
-		}
-	}
-}
-
-func fails(err error) Checker {
-	return checkerFunc(func(context.Context, Target) (Result, error) { return Result{}, err })
 }
 
 func TestTryLogin(t *testing.T) {
@@ -306,7 +281,8 @@ func TestTryLogin(t *testing.T) {
 			return Result{}, ctx.Err()
 		})
 		began := time.Now()
-		if _, err := TryLogin(t.Context(), hangs, all[:maxTrials], time.Second); err != nil || time.Since(began) != time.Second {
+		if _, err := TryLogin(t.Context(), hangs, all[:maxTrials], time.Second); err != nil ||
+			time.Since(began) != time.Second {
 			t.Errorf("they hang: %v after %v", err, time.Since(began))
 		}
 	})

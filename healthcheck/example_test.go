@@ -2,22 +2,27 @@ package healthcheck_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-func ExampleScheduler() {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
+// A lottery is a Checker that does not connect to anything: a target is healthy if its port is odd. Package probe has
+// real checkers.
+type lottery struct{}
+
+func (lottery) Check(_ context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	if t.Addr.Port()%2 == 0 {
+		return healthcheck.Result{}, errors.New("has an even port")
 	}
-	defer listener.Close()
-	target := healthcheck.Target{ID: "redis/b1", Addr: netip.MustParseAddrPort(listener.Addr().String())}
+	return healthcheck.Result{Detail: "has an odd port"}, nil
+}
+
+func ExampleScheduler() {
+	target := healthcheck.Target{ID: "redis/b1", Addr: netip.MustParseAddrPort("192.0.2.1:6379")}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	s := healthcheck.NewScheduler(healthcheck.Options{Report: func(changes []healthcheck.Change) {
@@ -26,7 +31,7 @@ func ExampleScheduler() {
 		}
 		cancel() // one change is enough here
 	}})
-	err = s.Add(target, healthcheck.TCP{}, healthcheck.Policy{
+	err := s.Add(target, lottery{}, healthcheck.Policy{
 		Interval: 2 * time.Second, FastInterval: 10 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3,
 	})
 	if err != nil {
@@ -37,5 +42,5 @@ func ExampleScheduler() {
 		fmt.Println(err)
 	}
 	// Output:
-	// redis/b1: unknown to healthy: connected
+	// redis/b1: unknown to healthy: has an odd port
 }

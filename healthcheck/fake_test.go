@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -18,21 +15,33 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	log.SetOutput(io.Discard) // see HTTP
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if left, err := unprovoked(); code == 0 && (err != nil || len(left) > 0) {
-			fmt.Fprintf(os.Stderr, "failures in %s that no test provokes: %q, %v\n", healthDocument, left, err)
-			code = 1
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m)
 }
 
 // usual is a policy without jitter.
-var usual = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
+var usual = Policy{
+	Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second,
+	Rise: 2, Fall: 3,
+}
 
-// errSick is what a fake check fails with.
-var errSick = errors.New("sick")
+// The errors of fake checks.
+var (
+	errSick    = errors.New("sick")
+	errRefused = &fakeError{"authentication refused", ErrCredentials}
+	errReplica = &fakeError{"is a replica, wanted a primary", ErrWrongRole}
+)
+
+// A fakeError is an error whose text is its words alone, like the errors of package probe.
+type fakeError struct {
+	words string
+	cause error
+}
+
+// Error returns the words.
+func (e *fakeError) Error() string { return e.words }
+
+// Unwrap returns the cause.
+func (e *fakeError) Unwrap() error { return e.cause }
 
 // target returns a target that no test connects to.
 func target(id string) Target {
@@ -82,7 +91,7 @@ func (f *fake) Check(ctx context.Context, t Target) (Result, error) {
 	return Result{}, err
 }
 
-// of returns how long after since the checks of a target began.
+// of returns when the checks of a target began, as times after since.
 func (f *fake) of(id string, since time.Time) []time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,13 +115,14 @@ func (j *journal) report(changes []Change) {
 	j.changes = append(j.changes, changes...)
 }
 
-// take returns what was reported since the last call, as "id: from to (reason) at", the time since the given one.
+// take returns what was reported since the last call, as "id: from to (reason) at". The time is relative to since.
 func (j *journal) take(since time.Time) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var lines []string
 	for _, c := range j.changes {
-		lines = append(lines, fmt.Sprintf("%s: %v to %v (%s) at %v", c.Target.ID, c.From, c.To, c.Reason, c.At.Sub(since)))
+		lines = append(lines,
+			fmt.Sprintf("%s: %v to %v (%s) at %v", c.Target.ID, c.From, c.To, c.Reason, c.At.Sub(since)))
 	}
 	j.changes = nil
 	return lines
@@ -140,7 +150,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// later lets d pass and everything that is due by then happen.
+// later waits for d, and until all that is due by then has happened.
 func later(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -150,6 +160,14 @@ func wantLines(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("reports are %q, want %q", got, want)
+	}
+}
+
+// wantError fails the test unless err says exactly that and wraps cause.
+func wantError(t *testing.T, err error, words string, cause error) {
+	t.Helper()
+	if err == nil || err.Error() != words || !errors.Is(err, cause) {
+		t.Errorf("error %v, want %q wrapping %v", err, words, cause)
 	}
 }
 

@@ -9,16 +9,17 @@ import (
 	"sync"
 )
 
-// A Fence sees to it that of the targets of one group which claim to be the primary at most one is healthy: two primaries, and
-// clients would write to both. It stands between the scheduler and the checks of these targets; see Wrap.
+// A Fence ensures that at most one target of a group is a healthy primary, even when several claim to be the primary:
+// otherwise clients would write to both. It stands between the scheduler and the checks of these targets; see Wrap.
 //
-// The better claim is the later promotion (Result.Epoch); without a difference there, the one that replicas follow; and then the one
-// that has written more. Whoever has a worse claim has the wrong role at once, whatever rise and fall say. So a primary that was
-// stopped and comes back finds its successor's claim; and one that fails a check keeps its own until its verdict is no longer
-// healthy. All of this is what the targets say of themselves, so that fences which watch the same targets agree.
+// The better claim is that of the target that was promoted later (Result.Epoch). If that makes no difference, it is
+// that of the target that replicas follow, and then that of the target that has written more. A target with a worse
+// claim has the wrong role at once, whatever rise and fall say. So a primary that was stopped and comes back loses to
+// its successor. A primary that fails a check keeps its claim until its verdict is no longer healthy. All of this rests
+// on what the targets say of themselves, so that fences that watch the same targets agree.
 //
-// Of two claims that are equal, that of the target counts which was the primary while the other one was not; a fence that was made
-// since then may be told which it was, see Remember. Where nobody knows, the lower address is taken, and again all fences agree.
+// If two claims are equal, the target wins that was the primary while the other one was not. A new fence learns from
+// Remember which one that was. If nobody knows, the lower address wins, and so all fences agree again.
 //
 // Its methods may be called from any goroutine. The zero value is of no use, see NewFence.
 type Fence struct {
@@ -28,17 +29,20 @@ type Fence struct {
 
 	mu sync.Mutex // taken before the scheduler's
 	// mu guards the fields below
-	primary  Target          // the target that is or was the primary last; without an ID before the first
-	claim    Result          // what it said of itself last
-	holds    bool            // it said so at its last check
-	others   map[string]bool // targets that were seen not to be the primary while it was
-	ahead    claimant        // that has written more than the primary had at its last check; without an ID if none has
-	remember Target          // the primary of before the fence was made, or whose claim was the better one last; without an ID if nobody knows
-	rivals   map[string]bool // targets told of as rivals, until they are none any more
-	count    int
+	primary Target          // the present primary, or the last one; without an ID before the first
+	claim   Result          // what the primary last said of itself
+	holds   bool            // the primary claimed to be it at its last check
+	others  map[string]bool // targets that a check has found not to be the primary since it became the primary
+	ahead   claimant        // has written more than the primary at its last check; without an ID if none has
+	rivals  map[string]bool // targets that were reported as rivals and still are
+	count   int             // how many rivalries there were
+
+	// remember is the primary of the fence before this one, or the target that last had the better claim; without an ID
+	// if nobody knows.
+	remember Target
 }
 
-// A claimant is a target and what it said of itself.
+// A claimant is a target that claims to be the primary, and what it said of itself.
 type claimant struct {
 	Target
 	claim Result
@@ -48,59 +52,73 @@ type claimant struct {
 type Rivalry struct {
 	Primary, Rival Target
 	Reason         string
-	Count          int // of the fence's rivalries so far, this one included
+	Count          int // how many rivalries the fence has seen, including this one
 }
 
-// NewFence returns a fence for targets of s. report is told of each rival when it shows up; it must not block.
+// NewFence returns a fence for targets of s. It calls report once for each rival that shows up; report must not block,
+// nor call the fence.
 func NewFence(s *Scheduler, report func(Rivalry)) *Fence {
 	return &Fence{scheduler: s, report: report, rivals: make(map[string]bool), others: make(map[string]bool)}
 }
 
-// Wrap returns c with the fence behind it.
+// Wrap returns a checker that checks with c and then applies the fence.
 func (f *Fence) Wrap(c Checker) Checker { return fenced{f, c} }
 
-// A fenced checker asks the fence about every primary.
+// A fenced checker asks the fence about every target that claims to be the primary.
 type fenced struct {
 	fence   *Fence
 	checker Checker
 }
 
-// Check checks t. When it is a primary and another target has the better claim, the error wraps ErrWrongRole.
+// Check checks t. If t claims to be the primary and another target has the better claim, the error wraps ErrWrongRole.
 func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 	r, err := c.checker.Check(ctx, t)
-	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStands) {
-		return r, err // the target is gone, has another checker, or said nothing: what it claims does not count, as its result does not
+	if errors.Is(ctx.Err(), context.Canceled) || verdictStands(err) {
+		return r, err // the scheduler does not count this result either
 	}
 	if errors.Is(err, ErrInconclusive) {
-		return r, err // it was not asked: what it claimed before stands, as its verdict does
+		return r, err // its last claim stands, as its verdict does
 	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err
 	}
 	if reason := c.fence.admit(t, r); reason != "" {
-		return r, wrongRolef("%s", reason).because(errAtOnce)
+		return r, &fencedError{reason}
 	}
 	return r, nil
 }
 
-// Count returns how many rivalries there were so far. It only grows.
+// Cost returns what the checker behind the fence costs.
+func (c fenced) Cost() (sockets, programs int) { return CostOf(c.checker) }
+
+// A fencedError is the error of a target that claims to be the primary and has the worse claim. It sets the verdict at
+// once, whatever Fall says.
+type fencedError struct{ reason string }
+
+// Error returns the reason.
+func (e *fencedError) Error() string { return e.reason }
+
+// Unwrap returns ErrWrongRole.
+func (e *fencedError) Unwrap() error { return ErrWrongRole }
+
+// Count returns how many rivalries there were so far. It never decreases.
 func (f *Fence) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count
 }
 
-// Primary returns the target that has the best claim, or had it last and has not lost it to another; "" before the first.
-// That it is healthy is for the scheduler to say.
+// Primary returns the ID of the target with the best claim; "" before the first claim. A target keeps the best claim
+// until another one takes it over. Whether the target is healthy is up to the scheduler.
 func (f *Fence) Primary() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.primary.ID
 }
 
-// Remembered returns what to tell the next fence, see Remember: the primary, or the one of before as long as nobody knows what has
-// become of it.
+// Remembered returns the target for Remember of the next fence: the primary. While the remembered primary of an earlier
+// process has not been checked, it is that one.
 func (f *Fence) Remembered() Target {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,14 +129,14 @@ func (f *Fence) Remembered() Target {
 	return f.primary
 }
 
-// Remember tells a new fence which target was the primary when its process ended, as Remembered said.
+// Remember sets the primary of an earlier process in a new fence, as Remembered returned it there.
 func (f *Fence) Remember(t Target) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.remember = t
 }
 
-// Forget is told of a target that is no longer the scheduler's, after its Remove.
+// Forget removes what the fence knows about a target. It has to follow the scheduler's Remove of the target.
 func (f *Fence) Forget(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,7 +151,7 @@ func (f *Fence) Forget(id string) {
 	}
 }
 
-// lapse notes that a target has not said that it is the primary; sure says that the check would have found out.
+// lapse notes that a check of a target did not find a primary. sure is false if the check could not have found one.
 func (f *Fence) lapse(id string, sure bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,7 +164,7 @@ func (f *Fence) lapse(id string, sure bool) {
 	}
 }
 
-// leaveLocked takes back what a target has claimed as a rival.
+// leaveLocked removes a target from the rivals.
 func (f *Fence) leaveLocked(id string) {
 	delete(f.rivals, id)
 	if f.ahead.ID == id {
@@ -154,7 +172,7 @@ func (f *Fence) leaveLocked(id string) {
 	}
 }
 
-// installLocked makes a claimant the primary.
+// installLocked makes c the primary.
 func (f *Fence) installLocked(c claimant) {
 	if f.primary.ID != c.ID {
 		clear(f.others)
@@ -164,12 +182,12 @@ func (f *Fence) installLocked(c claimant) {
 	delete(f.rivals, c.ID)
 }
 
-// admit takes in a target's claim. It returns why the target is no primary all the same, or "".
+// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not.
 func (f *Fence) admit(t Target, r Result) (reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.scheduler.verdict(t.ID); !known {
-		return "" // removed just when its check ended: nobody would ever take the claim back
+		return "" // removed while its check ended: nothing would ever withdraw the claim
 	}
 	c := claimant{t, r}
 	switch f.primary.ID {
@@ -182,7 +200,8 @@ func (f *Fence) admit(t Target, r Result) (reason string) {
 	return f.challengeLocked(c)
 }
 
-// confirmLocked takes in the claim that the primary has made again. Whoever was ahead of its last one may be so of this one, too.
+// confirmLocked judges a repeated claim of the primary. A target that had written more than the primary's last claim
+// says may have written more than this one says, too; then that target wins.
 func (f *Fence) confirmLocked(c claimant) (reason string) {
 	if a := f.ahead; a.ID != "" {
 		f.ahead = claimant{}
@@ -190,7 +209,7 @@ func (f *Fence) confirmLocked(c claimant) (reason string) {
 			f.remember = a.Target
 			f.installLocked(a)
 			reason = rivalWords(a.Target, why)
-			f.tell(c.Target, a.Target, reason)
+			f.reportLocked(c.Target, a.Target, reason)
 			return reason
 		}
 	}
@@ -198,30 +217,30 @@ func (f *Fence) confirmLocked(c claimant) (reason string) {
 	return ""
 }
 
-// challengeLocked takes in the claim of another target than the primary.
+// challengeLocked judges the claim of a target other than the primary.
 func (f *Fence) challengeLocked(c claimant) (reason string) {
 	primary := f.primary
 	verdict, known := f.scheduler.verdict(primary.ID)
-	if !known || !f.holds && verdict != Healthy { // not known: removed, and not forgotten yet
+	if !known || !f.holds && verdict != Healthy { // not known: it was removed, and Forget comes next
 		f.installLocked(c)
 		return ""
 	}
 	better, why := f.outranksLocked(c)
 	if better && why == writtenMore {
-		// The primary said what it had written a while ago, and the challenger may have followed it since then. So it is asked again,
-		// and if it does not answer, its verdict decides.
+		// The primary's last claim is a while old, and the challenger may have been its replica since then. So the
+		// primary is checked again first. If it does not answer, its verdict decides.
 		f.ahead = c
 		return rivalWords(primary, "is asked again how much it has written")
 	}
 	if !better {
 		f.remember = primary
 		reason = rivalWords(primary, why)
-		f.tell(c.Target, primary, reason)
+		f.reportLocked(c.Target, primary, reason)
 		return reason
 	}
 	reason = rivalWords(c.Target, why)
 	if f.holds {
-		f.tell(primary, c.Target, reason)
+		f.reportLocked(primary, c.Target, reason)
 	}
 	f.remember = c.Target
 	f.scheduler.judge(primary.ID, WrongRole, reason)
@@ -229,13 +248,13 @@ func (f *Fence) challengeLocked(c claimant) (reason string) {
 	return ""
 }
 
-// rivalWords says why a target that claims to be the primary is not taken for it.
+// rivalWords says why a target that claims to be the primary is not.
 func rivalWords(primary Target, why string) string {
 	return fmt.Sprintf("claims to be the primary, as %s does, which %s", primary.ID, why)
 }
 
-// tell reports a rival, once until it is none any more.
-func (f *Fence) tell(rival, primary Target, reason string) {
+// reportLocked reports a rival, unless it was reported before and has been a rival ever since.
+func (f *Fence) reportLocked(rival, primary Target, reason string) {
 	if !f.rivals[rival.ID] {
 		f.rivals[rival.ID] = true
 		f.count++
@@ -243,7 +262,7 @@ func (f *Fence) tell(rival, primary Target, reason string) {
 	}
 }
 
-// outranksLocked reports whether a claim is better than the primary's, and what the better one of the two has.
+// outranksLocked reports whether a claim is better than the primary's, and what makes the better one better.
 func (f *Fence) outranksLocked(c claimant) (better bool, why string) {
 	order, why := compareClaims(c.claim, f.claim)
 	switch {
@@ -257,16 +276,17 @@ func (f *Fence) outranksLocked(c claimant) (better bool, why string) {
 	return cmp.Or(c.Addr.Compare(f.primary.Addr), strings.Compare(c.ID, f.primary.ID)) < 0, "has the lower address"
 }
 
-// What the better one of two claims has.
+// Reasons why one of two claims is better.
 const (
 	writtenMore = "has written more"
 	wasBefore   = "was it before"
 )
 
-// compareClaims returns 1 if a is the better claim by what the two targets say, -1 if b is, and 0 if that decides nothing; and what the
-// better one has.
+// compareClaims returns 1 if a is the better claim, -1 if b is, and 0 if what the two targets say makes no difference;
+// and what makes the better one better.
 //
-// How much was written decides even where nobody follows: what one of them has and the other lacks is lost if the other goes on.
+// How much was written decides even without replicas: if the target that has written less went on, the rest would be
+// lost.
 func compareClaims(a, b Result) (order int, why string) {
 	switch {
 	case a.Epoch != b.Epoch:

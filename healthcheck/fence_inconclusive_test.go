@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestFenceIsNotMovedByOurOwnWant has the checks of two primaries find nothing out for a minute: nobody's claim has lapsed, and the rival
-// is not told of again.
+// TestFenceIsNotMovedByOurOwnWant makes the checks of two primaries inconclusive for a minute. No claim lapses, and the
+// rival is not reported again.
 func TestFenceIsNotMovedByOurOwnWant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fence *Fence
@@ -40,7 +40,7 @@ func TestFenceIsNotMovedByOurOwnWant(t *testing.T) {
 		later(time.Minute)
 		wantLines(t, j.take(start))
 		if rivals != 1 || fence.Primary() != "a" {
-			t.Errorf("%d rivalries were told of, and the primary is %q; want 1 and a", rivals, fence.Primary())
+			t.Errorf("%d rivalries were reported, and the primary is %q; want 1 and a", rivals, fence.Primary())
 		}
 	})
 }

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A cast is targets that play roles, which a test changes; a target without one does not answer.
+// A cast is a fake checker of targets that each have a role, which a test changes. A target without a role does not
+// answer.
 type cast struct {
 	mu    sync.Mutex
 	roles map[string]Result
@@ -36,7 +37,7 @@ func (c *cast) Check(_ context.Context, t Target) (Result, error) {
 	return Result{}, errors.New("no answer")
 }
 
-// A stage is a scheduler over a cast, with a fence, and what was reported.
+// A stage is a scheduler with a fence for a cast, and records what they report.
 type stage struct {
 	cast     cast
 	mu       sync.Mutex
@@ -76,7 +77,7 @@ func newStage(t *testing.T, ids ...string) (*stage, func()) {
 	return st, run(t, s)
 }
 
-// want holds the verdicts, and that there were never two healthy at once.
+// want fails the test unless there are these verdicts, and two targets were never healthy at the same time.
 func (st *stage) want(t *testing.T, what string, verdicts map[string]Verdict) {
 	t.Helper()
 	st.mu.Lock()
@@ -93,8 +94,8 @@ func (st *stage) want(t *testing.T, what string, verdicts map[string]Verdict) {
 
 func primaryOf(epoch uint64) Result { return Result{Role: RolePrimary, Epoch: epoch} }
 
-// TestFenceFailover plays a failover: the primary hangs, its replica is promoted, and the old one comes back as if nothing had
-// happened.
+// TestFenceFailover: the primary hangs, its replica is promoted, and the old primary comes back and still claims to be
+// it.
 func TestFenceFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -110,14 +111,15 @@ func TestFenceFailover(t *testing.T) {
 		st.cast.play("a", primaryOf(1))
 		later(20 * time.Second)
 		st.want(t, "with the old one back", map[string]Verdict{"a": WrongRole, "b": Healthy})
-		if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "a" || st.rivals[0].Primary.ID != "b" || st.rivals[0].Count != 1 {
-			t.Errorf("told of %+v, want the one rival once", st.rivals)
+		if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "a" || st.rivals[0].Primary.ID != "b" ||
+			st.rivals[0].Count != 1 {
+			t.Errorf("reported %+v, want the one rival once", st.rivals)
 		}
 		if n, primary := st.fence.Count(), st.fence.Primary(); n != 1 || primary != "b" {
 			t.Errorf("%d rivalries, and the primary is %q; want 1 and b", n, primary)
 		}
 		_, err := st.fence.Wrap(&st.cast).Check(t.Context(), target("a"))
-		failsWith(t, err, "claims to be the primary, as b does, which was promoted later", ErrWrongRole)
+		wantError(t, err, "claims to be the primary, as b does, which was promoted later", ErrWrongRole)
 		st.cast.play("a", Result{Role: RoleReplica})
 		later(20 * time.Second)
 		st.cast.play("a", primaryOf(3)) // a planned switch
@@ -126,8 +128,8 @@ func TestFenceFailover(t *testing.T) {
 	})
 }
 
-// TestFenceDeposesAtOnce holds that a primary which is still healthy loses its verdict when a later promotion shows up, not
-// after the failures that it takes otherwise.
+// TestFenceDeposesAtOnce: a healthy primary loses its verdict as soon as a target with a later promotion shows up, and
+// not only after Fall failures.
 func TestFenceDeposesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -143,11 +145,12 @@ func TestFenceDeposesAtOnce(t *testing.T) {
 	})
 }
 
-// TestFenceForgetsTheRemoved has a primary that is removed just when its check ends: its claim must not keep others out for ever.
+// TestFenceForgetsTheRemoved removes a primary at the moment when its check ends. Its claim must not keep other targets
+// out for ever.
 func TestFenceForgetsTheRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Options{Report: func([]Change) {}})
-		f := NewFence(s, func(r Rivalry) { t.Errorf("told of %+v", r) })
+		f := NewFence(s, func(r Rivalry) { t.Errorf("reported %+v", r) })
 		leave := func() {}
 		leaving := f.Wrap(checkerFunc(func(_ context.Context, to Target) (Result, error) {
 			leave()
@@ -175,7 +178,7 @@ func TestFenceForgetsTheRemoved(t *testing.T) {
 	})
 }
 
-// TestFenceRanks holds which claim is the better one.
+// TestFenceRanks compares claims, each pair both ways round.
 func TestFenceRanks(t *testing.T) {
 	claim := func(epoch, offset uint64, replicas int) Result {
 		return Result{Role: RolePrimary, Epoch: epoch, Offset: offset, Replicas: replicas}
@@ -191,7 +194,7 @@ func TestFenceRanks(t *testing.T) {
 		{claim(0, 9, 0), claim(0, 5, 0), 1, "has written more"},
 		{claim(3, 9, 0), claim(3, 5, 0), 1, "has written more"},
 		{claim(3, 5, 1), claim(3, 5, 1), 0, ""},
-		{claim(0, 5, 1), claim(0, 5, 2), 0, ""}, // a replica that is being moved tells nothing
+		{claim(0, 5, 1), claim(0, 5, 2), 0, ""}, // a replica that is being moved makes no difference
 	} {
 		for _, turned := range []bool{false, true} {
 			x, y, want := tt.a, tt.b, tt.want
@@ -207,7 +210,7 @@ func TestFenceRanks(t *testing.T) {
 
 func masterOf(offset uint64) Result { return Result{Role: RolePrimary, Offset: offset} }
 
-// TestFenceHigherOffset has two masters without replicas after a restart: the one that has written more wins, whichever is checked
+// TestFenceHigherOffset has two primaries without replicas. The one that has written more wins, whichever is checked
 // first, and stays the primary.
 func TestFenceHigherOffset(t *testing.T) {
 	for _, better := range []string{"a", "b"} {
@@ -228,9 +231,9 @@ func TestFenceHigherOffset(t *testing.T) {
 	}
 }
 
-// TestFenceComparesWhatIsNew has a busy primary whose replica is made a master by mistake, at any moment between two checks: what the
-// new one has may be more than the old one had when it was checked last, and is less than that has by now. The old one never loses its
-// verdict.
+// TestFenceComparesWhatIsNew has a busy primary whose replica is promoted by mistake, at any moment between two checks.
+// The replica may then have written more than the primary had at its last check, but less than the primary has by now.
+// The primary never loses its verdict.
 func TestFenceComparesWhatIsNew(t *testing.T) {
 	for phase := range 40 {
 		synctest.Test(t, func(t *testing.T) {
@@ -258,14 +261,14 @@ func TestFenceComparesWhatIsNew(t *testing.T) {
 				t.Errorf("phase %d: the primary was not healthy %d times", phase, lost)
 			}
 			if len(st.rivals) != 1 || st.rivals[0].Rival.ID != "b" {
-				t.Errorf("phase %d: told of %+v, want b once", phase, st.rivals)
+				t.Errorf("phase %d: reported %+v, want b once", phase, st.rivals)
 			}
 		})
 	}
 }
 
-// TestFencesAgree has balancers that come to the same two masters at other moments, with equal claims, or one that is better: all that
-// know nothing of what was before take the same one, and so do all that remember the same.
+// TestFencesAgree has several balancers that meet the same two primaries at different moments, with equal or different
+// claims. All balancers that remember the same primary, or none, choose the same one.
 func TestFencesAgree(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
@@ -294,8 +297,10 @@ func TestFencesAgree(t *testing.T) {
 						want = "b"
 					}
 				}
-				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy || st.fence.Remembered().ID != want {
-					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts, st.fence.Remembered().ID, want)
+				if got := st.fence.Primary(); got != want || st.verdicts[want] != Healthy ||
+					st.fence.Remembered().ID != want {
+					t.Errorf("seed %d: the primary is %s (%v), remembered is %s, want %s", seed, got, st.verdicts,
+						st.fence.Remembered().ID, want)
 				}
 				stop()
 			}
@@ -306,8 +311,8 @@ func TestFencesAgree(t *testing.T) {
 	}
 }
 
-// TestFenceRemembers has a fence that was told who was the primary: while that one has not been checked it is remembered still, and when
-// it is found to be none any more its successor is.
+// TestFenceRemembers gives a fence a primary to remember. It remembers that target until a check finds that it is no
+// longer the primary; then it remembers the successor.
 func TestFenceRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")
@@ -334,8 +339,8 @@ func TestFenceRemembers(t *testing.T) {
 	})
 }
 
-// TestFenceUnderRandomRoles plays an hour of three targets that claim, fail and follow as they like, with epochs that go up: at
-// no moment are two healthy.
+// TestFenceUnderRandomRoles lets three targets claim, fail and follow at random for an hour, with increasing epochs.
+// Two are never healthy at the same time.
 func TestFenceUnderRandomRoles(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

@@ -1,11 +1,12 @@
-// Package healthcheck finds out which targets answer: when to check is the Scheduler's part, how is a Checker's, one file
-// per kind of check.
+// Package healthcheck decides when to check targets, and makes a verdict of the results. How to check is up to a
+// Checker; package probe has one for each protocol.
 //
-// It knows nothing of pools and sessions and does not log. It reports each change of a verdict to the function it was
-// given, and to another one which checks find nothing out, and nothing else.
+// It knows nothing of pools and sessions, opens no sockets and does not log. A Scheduler reports the changes of
+// verdicts, and the targets whose checks find nothing out, to the functions in its Options. A Fence and Credentials
+// stand between the scheduler and a pool's checks and report to functions of their own.
 //
-// Add, Update, Move, Remove and Stats may be called from any goroutine, before Run and while it runs. All reports come from
-// the goroutine that called Run, one at a time.
+// The methods of a Scheduler may be called from any goroutine, before Run and while it runs. Options.Report and
+// Options.Blind are called by the goroutine that called Run, one at a time.
 package healthcheck
 
 import (
@@ -24,17 +25,19 @@ var (
 	ErrUnknownTarget = errors.New("healthcheck: there is no target of this id")
 	// ErrRan is returned by a second Run of one scheduler.
 	ErrRan = errors.New("healthcheck: the scheduler ran already")
-	// ErrInconclusive is wrapped by the error of a check that says nothing about its target, such as one that had no
-	// file descriptor. It counts neither as a success nor as a failure, and the verdict stays, however long that lasts.
+	// ErrInconclusive is wrapped by the error of a check that says nothing about its target, for example because there
+	// was no free file descriptor. The check counts neither as a success nor as a failure. The verdict stays, however
+	// long that lasts.
 	ErrInconclusive = errors.New("healthcheck: the check says nothing about the target")
-	// ErrWrongRole is wrapped by the error of a check whose target works, and is not what is wanted of it: a replica where
-	// a primary is, or the other way round.
+	// ErrWrongRole is wrapped by the error of a check whose target works but has another role than wanted: it is a
+	// replica and should be a primary, or the other way round.
 	ErrWrongRole = errors.New("healthcheck: the target has another role")
-	// ErrLagging is wrapped by the error of a check whose target works, and is too far behind its primary.
+	// ErrLagging is wrapped by the error of a check whose target works but is too far behind its primary.
 	ErrLagging = errors.New("healthcheck: the target is behind its primary")
-
-	// errAtOnce is wrapped by an error that makes the verdict by itself, without waiting for more of its kind.
-	errAtOnce = errors.New("healthcheck: counts at once")
+	// ErrCredentials is wrapped by the error of a check whose target answers, but refuses the credentials of the check
+	// or does not give their user the rights that the check needs. That may be a mistake in the configuration: see
+	// Credentials.
+	ErrCredentials = errors.New("healthcheck: the target refuses the credentials of the check")
 )
 
 // A Verdict is what the checks say of a target. The zero value is Unknown.
@@ -45,8 +48,8 @@ const (
 	Unknown   Verdict = iota // not checked often enough yet, or not for too long
 	Healthy                  // the last checks succeeded
 	Unhealthy                // the last checks failed
-	WrongRole                // they found the target at work, and with another role than wanted: ErrWrongRole
-	Lagging                  // they found it at work, and too far behind: ErrLagging
+	WrongRole                // the last checks failed with ErrWrongRole
+	Lagging                  // the last checks failed with ErrLagging
 )
 
 // verdictOf returns what one check says by itself.
@@ -79,35 +82,36 @@ func (v Verdict) String() string {
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }
 
-// A Target is what is checked. It is a plain value.
+// A Target is something to check. It is a plain value.
 type Target struct {
 	ID    string // opaque; unique in its scheduler. Messages name the target by it
-	Group string // opaque; its checks are counted together with those of the others of this group, see Stats
-	Name  string // of the target within its group; nothing here goes by it
+	Group string // opaque; Stats adds up the checks of each group, and groups take turns when slots are short
+	Name  string // the target's name within its group; this package does not use it
 	Addr  netip.AddrPort
-	Exact bool // Addr is where to check, and not only whom: a Port of the checker does not count
+	Exact bool // connect to exactly Addr: a Port of the checker does not replace its port
 
-	// Receiver is whom its verdicts are for. It is opaque and comparable: Options.Report finds it in each Change.
+	// Receiver is what the verdicts on this target are for. This package only passes it on, in each Change.
 	Receiver any
 }
 
 // A Checker checks a target once.
 //
-// A nil error means that the check succeeded; an error says in a few words why it did not. Check must return soon after
-// ctx ends. It may be called from several goroutines at once, but never twice at once for one target.
+// A nil error means that the check succeeded. Otherwise the error says in a few words why it failed. Check must return
+// soon after ctx ends. It may be called from several goroutines at once, but never twice at once for one target.
 type Checker interface {
 	Check(ctx context.Context, t Target) (Result, error)
 }
 
-// A Result is what a check found out. It is a plain value. One that failed for the target's role or lag may have the role
-// and what follows, too; everything else is of a success.
+// A Result is what a check found out. It is a plain value. Only a check that succeeded has a Latency and a Detail. A
+// check that failed with ErrWrongRole or ErrLagging may have set the other fields.
 type Result struct {
-	Latency time.Duration // until the target had shown that it is healthy
-	Detail  string        // what a person may want to read of it; may be empty
-	Role    Role          // by the target's own word; RoleUnknown for what has none
+	Latency time.Duration // from the start of the check until the target had shown that it is healthy
+	Detail  string        // what was found, for a person to read; may be empty
+	Role    Role          // what the target says it is; RoleUnknown if it has no roles
 
-	// Of a primary: how two that both claim to be it compare. A higher Epoch was promoted later (Postgres' timeline);
-	// where there is none, the one with connected replicas has the better claim, and then the higher Offset (Redis).
+	// These fields rank two targets that both claim to be the primary. The one with the higher Epoch was promoted later
+	// (Postgres' timeline). With equal epochs the one with connected replicas has the better claim, and then the one
+	// with the higher Offset (Redis has no epoch).
 	Epoch    uint64
 	Offset   uint64
 	Replicas int
@@ -134,25 +138,28 @@ func (r Role) String() string {
 	return "any"
 }
 
-// A Change says that the verdict on a target is another one. It is a plain value.
+// A Change says that the verdict on a target has changed. It is a plain value.
 type Change struct {
 	Target   Target
 	From, To Verdict
-	Reason   string // of the last check, or that there was none
+	Reason   string // what the last check found, or that no check ended in time
 	At       time.Time
 }
 
-// A Policy says how often a target is checked and what the results make of its verdict. It is a plain value; Add and
-// Update validate it.
+// A Policy says how often a target is checked, and how many results it takes to change its verdict. It is a plain
+// value; Add and Update validate it.
 type Policy struct {
-	Interval     time.Duration // from one check to the next
-	FastInterval time.Duration // the same while the verdict is unknown or the last result contradicts it; 0 = Interval
+	Interval     time.Duration // from the start of one check to the start of the next
+	FastInterval time.Duration // used while the verdict is unknown or the last result contradicts it; 0 = Interval
 	Timeout      time.Duration // of one check
-	StaleAfter   time.Duration // a verdict without a result for so long, as a check does not end, is unknown; 0 = 3 x Interval + Timeout
 	Rise         int           // consecutive successes to become healthy, at least 1
 	Fall         int           // consecutive failures to become unhealthy, at least 1
 	Jitter       float64       // each interval is longer or shorter by up to this share of it; 0 to below 1
-	Initial      Verdict       // before the first result; of no meaning to Update
+	Initial      Verdict       // the verdict before the first result; Update ignores it
+
+	// StaleAfter is how long a verdict lasts without a new result while a check does not end. Then it becomes unknown.
+	// 0 = 3 x Interval + Timeout.
+	StaleAfter time.Duration
 }
 
 // An InvalidPolicyError says which part of a policy was refused, and what is allowed.
@@ -189,19 +196,19 @@ func (p Policy) complete() (Policy, error) {
 		return invalid("rise", p.Rise, "at least 1")
 	case p.Fall < 1:
 		return invalid("fall", p.Fall, "at least 1")
-	case !(p.Jitter >= 0 && p.Jitter < 1): // in this form NaN is refused, too
+	case !(p.Jitter >= 0 && p.Jitter < 1): // written like this, it refuses NaN as well
 		return invalid("jitter", p.Jitter, "0 to below 1")
 	case p.Initial > Unhealthy:
 		return invalid("initial", p.Initial, "unknown, healthy or unhealthy")
 	}
-	// A verdict that goes stale before the next result can be there would come and go.
+	// With less, a verdict would become stale before the next result, and come back with it.
 	if least := p.Interval + p.Timeout; p.StaleAfter < least {
 		return invalid("stale_after", p.StaleAfter, "at least interval and timeout, "+least.String())
 	}
 	return p, nil
 }
 
-// every returns the time from one check to the next without the jitter.
+// every returns the time from one check to the next, without jitter.
 func (p Policy) every(settled bool) time.Duration {
 	if settled {
 		return p.Interval

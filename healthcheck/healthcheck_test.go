@@ -71,10 +71,10 @@ func TestErrorTexts(t *testing.T) {
 	fast.FastInterval = 3 * time.Second
 	undefined.Initial = Unhealthy + 1
 	for want, err := range map[string]error{
-		`check target "redis/a": healthcheck: a target of this id exists already`:          s.Add(target("redis/a"), TCP{}, usual),
-		`check target "b": invalid fast_interval 3s: want up to the interval of 2s`:        s.Add(target("b"), TCP{}, fast),
-		`check target "": invalid interval 0s: want more than 0s`:                          s.Add(Target{}, TCP{}, Policy{}),
-		`check target "b": invalid initial wrong_role: want unknown, healthy or unhealthy`: s.Add(target("b"), TCP{}, undefined),
+		`check target "redis/a": healthcheck: a target of this id exists already`:          s.Add(target("redis/a"), newFake(succeed), usual),
+		`check target "b": invalid fast_interval 3s: want up to the interval of 2s`:        s.Add(target("b"), newFake(succeed), fast),
+		`check target "": invalid interval 0s: want more than 0s`:                          s.Add(Target{}, newFake(succeed), Policy{}),
+		`check target "b": invalid initial wrong_role: want unknown, healthy or unhealthy`: s.Add(target("b"), newFake(succeed), undefined),
 	} {
 		if got := fmt.Sprint(err); got != want {
 			t.Errorf("error %q, want %q", got, want)

@@ -1,20 +1,23 @@
 package healthcheck
 
-// This file decides whose check begins when more are due than may run at once. Three rules keep the trouble of some targets
+// This file decides which check begins next when more are due than may run at once. Three rules keep targets that hang
 // from delaying the checks of others:
 //
-//   - Each group has lanes of its own, and lanes take turns: a group of thousands delays another one by a single check.
-//   - A lane may hold hogFactor times as many slots as it leaves free. So one group whose checks all hang leaves a third of the
-//     slots, two leave a fifth, and nobody has to reserve anything for groups that may come.
-//   - A target whose last check hung waits in a lane for such targets. Together these lanes leave a quarter of the slots, however
-//     many groups hang; and within a group those that hang do not delay those that answer.
+//   - Each group has its own lanes, and lanes take turns. So a group of thousands delays another group by a single
+//     check.
+//   - A lane may hold hogFactor times as many slots as are free. So one group whose checks all hang leaves a third of
+//     the slots to others, and two such groups leave a fifth. No slots need to be reserved for groups that may be
+//     added.
+//   - A target whose last check hung waits in a separate lane of its group. All of these lanes together leave a quarter
+//     of the slots, however many groups hang. Within a group, targets that hang do not delay those that answer.
 
-// hogFactor is how many times the free slots one lane may hold: dynamic thresholds, as switches share their buffers (Choudhury
-// and Hahne, 1998). With 1 a group that is alone could not use half of the slots; with more, few are left for the others.
+// hogFactor is how many slots a lane may hold for each free slot: the dynamic thresholds by which switches share their
+// buffers (Choudhury and Hahne, 1998). With 1, a group that is alone could use no more than half of the slots; with
+// more than 2, few slots are left for other groups.
 const hogFactor = 2
 
-// A slotKind says what a check costs while it runs. Sockets and programs do not share slots: a socket costs a descriptor, a
-// program a process.
+// A slotKind is what a check needs while it runs. Sockets and programs have separate slots, since a socket costs a
+// descriptor and a program costs a process.
 type slotKind uint8
 
 const (
@@ -24,26 +27,20 @@ const (
 	slotKinds // how many there are
 )
 
-// A costly check takes more than one slot for sockets.
-type costly interface {
-	// cost returns how many sockets and programs one check has at once.
-	cost() (sockets, programs int)
+// A Costly checker says what one of its checks costs. A Checker that is not Costly costs one socket.
+type Costly interface {
+	Checker
+
+	// Cost returns how many sockets and how many programs one check has at the same time. It always returns the same.
+	Cost() (sockets, programs int)
 }
 
-// costOf returns which slots a check takes, and how many of them.
-func costOf(c Checker) (slotKind, int) {
-	sockets, programs := costOfParts(c)
-	if programs > 0 {
-		return programSlots, programs
-	}
-	return socketSlots, max(1, sockets)
-}
-
-func costOfParts(checkers ...Checker) (sockets, programs int) {
+// CostOf returns how many sockets and programs one check by each of these checkers has, all together.
+func CostOf(checkers ...Checker) (sockets, programs int) {
 	for _, c := range checkers {
 		s, p := 1, 0
-		if c, ok := c.(costly); ok {
-			s, p = c.cost()
+		if c, ok := c.(Costly); ok {
+			s, p = c.Cost()
 		}
 		sockets += s
 		programs += p
@@ -51,17 +48,19 @@ func costOfParts(checkers ...Checker) (sockets, programs int) {
 	return sockets, programs
 }
 
-// Costs of the checkers that are not one socket each.
-func (c Exec) cost() (sockets, programs int)         { return 0, 1 }
-func (c AllOf) cost() (sockets, programs int)        { return costOfParts(c...) }
-func (c AnyOf) cost() (sockets, programs int)        { return costOfParts(c...) }
-func (c fenced) cost() (sockets, programs int)       { return costOfParts(c.checker) }
-func (c credentialed) cost() (sockets, programs int) { return costOfParts(c.checker) }
+// slotsOf returns which kind of slots a check by c takes, and how many.
+func slotsOf(c Checker) (slotKind, int) {
+	sockets, programs := CostOf(c)
+	if programs > 0 {
+		return programSlots, programs
+	}
+	return socketSlots, max(1, sockets)
+}
 
 // A group is the targets of one Target.Group. Scheduler.mu guards it; newGroup makes it.
 type group struct {
 	tally Tally
-	lanes [slotKinds][2]lane // of each kind of slots one for targets that answer, and one for those that hang
+	lanes [slotKinds][2]lane // for each kind of slots: one for targets that answer, one for targets that hang
 }
 
 func newGroup() *group {
@@ -72,7 +71,7 @@ func newGroup() *group {
 	return g
 }
 
-// lane returns where j waits.
+// lane returns the lane in which j waits.
 func (g *group) lane(j *job) *lane {
 	if j.hangs {
 		return &g.lanes[j.kind][1]
@@ -80,30 +79,30 @@ func (g *group) lane(j *job) *lane {
 	return &g.lanes[j.kind][0]
 }
 
-// A lane is the targets of one group that wait for slots of one kind. Scheduler.mu guards it.
+// A lane is a list of targets of one group that wait for slots of one kind. Scheduler.mu guards it.
 //
-// Invariant: a lane with anything in ready is in its slots' waiting, once.
+// Invariant: a lane whose ready list is not empty is in slots.waiting, once.
 type lane struct {
 	// set once, then read-only
 	kind  slotKind
-	hangs bool // it is for targets whose last check hung
+	hangs bool // for targets whose last check hung
 
-	ready   []*job // waiting or removed, in the order in which they came due
+	ready   []*job // waiting or removed, in the order in which their checks became due
 	running int    // slots taken
-	queued  bool   // it is in slots.waiting
+	queued  bool   // the lane is in slots.waiting
 }
 
-// slots are those of one kind. Scheduler.mu guards them.
+// slots counts the slots of one kind. Scheduler.mu guards it.
 //
 // Invariant: running is the sum of the lanes' running, and hanging that of the lanes for targets that hang.
 type slots struct {
-	max     int // set once, then read-only
-	running int // taken; above max by what one check costs, at most
-	hanging int
-	waiting []*lane // with something in ready, in their turn
+	max     int     // set once, then read-only
+	running int     // taken; the last check to begin may exceed max, if it costs more than one slot
+	hanging int     // of these, taken by targets that hang
+	waiting []*lane // lanes with jobs in their ready list, in the order of their turns
 }
 
-// maxHanging is how many slots the checks of targets that hang may take together.
+// maxHanging is how many slots the checks of all targets that hang may take together.
 func (s *slots) maxHanging() int { return s.max - s.max/4 }
 
 // allows reports whether a check of the lane may begin.
@@ -115,7 +114,7 @@ func (s *slots) allows(l *lane) bool {
 	return l.running < hogFactor*free
 }
 
-// add lets j wait in its lane.
+// add appends j to the lane, and the lane to those that wait.
 func (s *slots) add(l *lane, j *job) {
 	l.ready = append(l.ready, j)
 	if !l.queued {
@@ -124,8 +123,8 @@ func (s *slots) add(l *lane, j *job) {
 	}
 }
 
-// take returns the job whose turn it is, with its slots taken, or nil if no check may begin now. It looks at each lane once; lanes
-// that may not begin another check are as many as there are slots, at most.
+// take returns the job whose turn it is and takes its slots. It returns nil if no check may begin now. It looks at each
+// waiting lane once; no more lanes than there are slots can be unable to begin a check.
 func (s *slots) take() *job {
 	for range len(s.waiting) {
 		if s.running >= s.max {
@@ -151,7 +150,7 @@ func (s *slots) take() *job {
 	return nil
 }
 
-// next takes the first job that still waits out of the lane; nil if there is none.
+// next removes and returns the first job of the lane that still waits, or nil.
 func (l *lane) next() *job {
 	for len(l.ready) > 0 {
 		j := l.ready[0]
@@ -164,7 +163,7 @@ func (l *lane) next() *job {
 	return nil
 }
 
-// count takes n more slots for a check of the lane, or gives back -n.
+// count takes n slots for a check of the lane; a negative n gives slots back.
 func (s *slots) count(l *lane, n int) {
 	l.running += n
 	s.running += n

@@ -11,39 +11,47 @@ import (
 	"time"
 )
 
-// hang is a check that its target does not answer.
+// hang is a check of a target that does not answer.
 func hang(ctx context.Context, _ int) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// A program is a fake that takes the slot of a program.
-type program struct{ *fake }
+// A costs is a fake with a cost.
+type costs struct {
+	*fake
+	sockets, programs int
+}
 
-func (program) cost() (sockets, programs int) { return 0, 1 }
+// Cost implements Costly.
+func (c costs) Cost() (sockets, programs int) { return c.sockets, c.programs }
 
-// defaults is the policy of a pool that sets none of the keys.
-var defaults = Policy{Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3, Jitter: 0.1}
+// defaults is the policy of a pool that sets no key.
+var defaults = Policy{
+	Interval: 2 * time.Second, FastInterval: 500 * time.Millisecond, Timeout: time.Second,
+	Rise: 2, Fall: 3, Jitter: 0.1,
+}
 
-// TestAPoolsTroubleStaysItsOwn has the checks of one pool hang, or of many, and a healthy backend in another pool and one in the same
-// pool. With no more slots than there are at the lowest limit of descriptors both are checked in time for an hour, once it is known
-// who hangs, and keep their verdicts.
+// TestAPoolsTroubleStaysItsOwn makes the checks of one pool hang, or of many pools. There is a healthy backend in
+// another pool, and one in the same pool. With the fewest slots that a daemon has, both are checked in time for an hour
+// and keep their verdicts, as soon as it is known which backends hang.
 func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 	slow := defaults
 	slow.Timeout = 10 * time.Second
 	socket := func(f *fake) Checker { return f }
-	script := func(f *fake) Checker { return program{f} }
+	script := func(f *fake) Checker { return costs{fake: f, programs: 1} }
 	for name, tt := range map[string]struct {
 		pools, backends int
 		policy          Policy
 		kind            func(*fake) Checker
-		other, same     time.Duration // until the one of the other pool is checked in time, and the one of the same pool
+		// how long it takes until the backend of the other pool, and the one of the same pool, is checked in time
+		other, same time.Duration
 	}{
 		"300 backends swallow SYNs":    {1, 300, defaults, socket, 0, 30 * time.Second},
 		"64 backends hang for 10 s":    {1, 64, slow, socket, 0, 50 * time.Second},
 		"40 scripts hang for 10 s":     {1, 40, slow, script, 0, 180 * time.Second},
 		"50 pools of 20 backends hang": {50, 20, defaults, socket, 60 * time.Second, 60 * time.Second},
-		// For so long nobody can know: all 1,000 have a first check of 10 s, with 32 slots.
+		// It takes that long to find out which hang: 1,000 first checks of 10 s each, in 32 slots.
 		"each of 1000 pools hangs for 10 s": {1000, 1, slow, socket, 350 * time.Second, 350 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +107,7 @@ func TestAPoolsTroubleStaysItsOwn(t *testing.T) {
 	}
 }
 
-// longestGap returns the longest time between two of the times, which ascend.
+// longestGap returns the longest time between two consecutive times; at is in ascending order.
 func longestGap(at []time.Duration) time.Duration {
 	longest := time.Duration(0)
 	for i := 1; i < len(at); i++ {
@@ -108,7 +116,7 @@ func longestGap(at []time.Duration) time.Duration {
 	return longest
 }
 
-// TestOneThatRecoversIsFound has one of 300 that hang answer again: it has its turn within a round of them all.
+// TestOneThatRecoversIsFound: of 300 targets that hang, one answers again. It is checked within one round of them all.
 func TestOneThatRecoversIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -134,7 +142,8 @@ func TestOneThatRecoversIsFound(t *testing.T) {
 	})
 }
 
-// TestNoVerdictGoesStaleInTheQueue has so few slots that each target is checked once in 100 s, where a verdict is stale after 7.
+// TestNoVerdictGoesStaleInTheQueue has so few slots that each target is checked once in 100 s, while a verdict becomes
+// stale after 7 s without a result. Time in the queue does not count.
 func TestNoVerdictGoesStaleInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(context.Context, int) error { time.Sleep(time.Second); return nil })
@@ -155,23 +164,22 @@ func TestNoVerdictGoesStaleInTheQueue(t *testing.T) {
 	})
 }
 
-// TestSlotsOfCompositeChecks: what has several sockets at once takes as many slots, and what runs a program takes those of programs.
-func TestSlotsOfCompositeChecks(t *testing.T) {
-	three := AllOf{TCP{}, AnyOf{DNS{}, UDP{}}}
+// TestSlotsOfChecks: a check with several sockets takes as many slots, and a check that runs a program takes program
+// slots.
+func TestSlotsOfChecks(t *testing.T) {
 	for _, tt := range []struct {
 		checker Checker
 		kind    slotKind
 		slots   int
 	}{
-		{TCP{}, socketSlots, 1},
-		{three, socketSlots, 3},
-		{fenced{checker: three}, socketSlots, 3},
-		{AllOf{}, socketSlots, 1},
-		{Exec{}, programSlots, 1},
-		{AnyOf{TCP{}, Exec{}, AllOf{Exec{}, TCP{}}}, programSlots, 2},
-		{fenced{checker: Exec{}}, programSlots, 1},
+		{newFake(succeed), socketSlots, 1},
+		{costs{sockets: 3}, socketSlots, 3},
+		{costs{}, socketSlots, 1},
+		{costs{sockets: 3, programs: 2}, programSlots, 2},
+		{fenced{checker: costs{sockets: 3}}, socketSlots, 3},
+		{credentialed{checker: fenced{checker: costs{programs: 1}}}, programSlots, 1},
 	} {
-		if kind, slots := costOf(tt.checker); kind != tt.kind || slots != tt.slots {
+		if kind, slots := slotsOf(tt.checker); kind != tt.kind || slots != tt.slots {
 			t.Errorf("%T takes %d slots of kind %d, want %d of kind %d", tt.checker, slots, kind, tt.slots, tt.kind)
 		}
 	}
@@ -188,13 +196,12 @@ func TestHeavyChecksAreNotStarved(t *testing.T) {
 		for i := range 200 {
 			must(t, s.Add(Target{ID: fmt.Sprint(i), Group: fmt.Sprint(i % 7)}, light, usual))
 		}
-		must(t, s.Add(Target{ID: "heavy", Group: "heavy"}, AllOf(slices.Repeat([]Checker{heavy}, 30)), usual))
+		must(t, s.Add(Target{ID: "heavy", Group: "heavy"}, costs{fake: heavy, sockets: 30}, usual))
 		start := time.Now()
 		defer run(t, s)()
 		later(time.Minute)
-		// 30 at once of the same target: the fake does not tell them apart, and so only their number counts
-		if n := len(heavy.of("heavy", start)); n < 20*30 {
-			t.Errorf("the heavy check had %d turns in a minute, want about 30", n/30)
+		if n := len(heavy.of("heavy", start)); n < 20 {
+			t.Errorf("the heavy check had %d turns in a minute, want about 30", n)
 		}
 		if got := s.Stats().Sockets; got.Running > 32+29 {
 			t.Errorf("%d slots taken", got.Running)
@@ -202,7 +209,7 @@ func TestHeavyChecksAreNotStarved(t *testing.T) {
 	})
 }
 
-// TestMoveKeepsTheVerdict moves a healthy target to an address where it is found sick.
+// TestMoveKeepsTheVerdict moves a healthy target to an address where its checks fail.
 func TestMoveKeepsTheVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []string

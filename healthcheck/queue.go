@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A job is a target with all the scheduler knows of it. Scheduler.mu guards it.
+// A job is a target and all that the scheduler knows about it. Scheduler.mu guards it.
 type job struct {
 	target   Target
 	checker  Checker
@@ -13,22 +13,22 @@ type job struct {
 	revision int    // counts the Updates and Moves
 	streak   streak
 	group    *group
-	counts   Counts // of the checks that ended
-	last     Ended  // the last of them
+	counts   Counts // the checks that ended
+	last     Ended  // the last one
 
-	kind  slotKind // of the slots that a check takes
-	state state
-	soon  bool   // the next check follows the one that runs at once
-	hangs bool   // the last check failed, and took most of its time for that
-	told  bool   // of blind, by Options.Blind
-	slots uint16 // that a check takes
+	kind          slotKind // which slots a check takes
+	slots         uint16   // how many of them
+	state         state
+	soon          bool // the next check begins as soon as the running one has ended
+	hangs         bool // the last check failed after half of its timeout or more
+	blindReported bool // Options.Blind has the present blindness
 
-	lane   *lane     // where it waits, when waiting, or has its slots from, when running
-	due    time.Time // of the next check, when idle; when it became due, when waiting
-	stale  time.Time // when the verdict becomes unknown unless the check that runs has ended before
-	blind  time.Time // since when checks found nothing out; zero when the last one did
-	judged time.Time // when the verdict was made by something else than results
-	cancel func()    // ends the check, when running
+	lane   *lane     // in state waiting: where j waits; in state running: whose slots it has
+	due    time.Time // in state idle: of the next check; in state waiting: when the check became due
+	stale  time.Time // when the verdict becomes unknown, if the running check has not ended by then
+	blind  time.Time // start of the first of the inconclusive checks in a row; zero if the last was conclusive
+	judged time.Time // when the verdict was last set by something other than results
+	cancel func()    // in state running: ends the check
 
 	at    time.Time // its key in the queue
 	index int       // its place in the queue, -1 when it is not there
@@ -38,23 +38,23 @@ type job struct {
 type state uint8
 
 const (
-	idle    state = iota // its next check is at job.due
-	waiting              // its check is due; it has no slot yet
-	running              // it is being checked
-	removed              // it is no longer the scheduler's; a check may still run
+	idle    state = iota // the next check is at job.due
+	waiting              // the check is due and has no slot yet
+	running              // the check runs
+	removed              // the target was removed; its check may still run
 )
 
-// use has j checked with c.
+// use makes c the checker of j.
 func (j *job) use(c Checker) {
 	j.checker = c
-	kind, n := costOf(c)
+	kind, n := slotsOf(c)
 	j.kind, j.slots = kind, uint16(min(n, math.MaxUint16))
 }
 
 // wakeAt returns when the scheduler must look at j next, and whether it must at all.
 //
-// Only a check that runs, and does not end, makes a verdict stale. What was not checked because it is not time yet, because
-// others had the slots, or because this machine is short of something, is not the target's fault.
+// Only a check that runs and does not end makes a verdict stale. A target is not to blame for a check that is not due
+// yet, that waits for a slot, or that this machine lacks the means to make.
 func (j *job) wakeAt() (at time.Time, must bool) {
 	switch j.state {
 	case idle:
@@ -65,7 +65,7 @@ func (j *job) wakeAt() (at time.Time, must bool) {
 	return time.Time{}, false
 }
 
-// A queue is a heap of jobs, the earliest first, for container/heap.
+// A queue is a heap of jobs for container/heap, ordered by job.at.
 type queue []*job
 
 // Len returns the number of jobs.

@@ -11,65 +11,63 @@ import (
 )
 
 const (
-	defaultConcurrency = 100 // enough for 10,000 targets every 2 s that take 10 ms each, twice over
-	defaultPrograms    = 32  // a program costs a process, and some milliseconds of CPU time to start
+	defaultConcurrency = 100 // twice what 10,000 targets need that are checked every 2 s for 10 ms each
+	defaultPrograms    = 32  // each program is a process, and costs some milliseconds of CPU time to start
 )
 
-// firstCheckSpacing is the time from one target's first check to the next one's, so that a start is no burst: 10,000
+// firstCheckSpacing is the time between the first checks of two targets, so that a start causes no burst: 10,000
 // targets are all checked within 2 s, the usual interval.
 const firstCheckSpacing = 200 * time.Microsecond
 
-// lateStep is how much too late Run may come before the scheduler itself is taken to have been stopped: far more than a busy machine
-// delays a timer by.
+// lateStep is how late a step of Run has to be before the scheduler concludes that its own process was stopped. It is
+// far more than a busy machine delays a timer.
 const lateStep = 100 * time.Millisecond
 
 // Options are the settings of a scheduler, fixed for its life.
 type Options struct {
-	// Concurrency is how many sockets checks may have at once; 0 means 100. A check takes one, those that are made of several take
-	// more. How targets share them is in lanes.go.
+	// Concurrency is how many sockets all checks together may have open; 0 means 100. Most checks take one, a Costly
+	// one may take more. lanes.go says how targets share them.
 	Concurrency int
-	// Programs is how many checks may run a program at once, beside the others; 0 means 32.
+	// Programs is how many programs all checks together may run, in addition to the sockets; 0 means 32.
 	Programs int
-	// Report is told by Run of the changes of verdicts, those of one target in their order: all at once that were found
-	// since the last time, so that many are not more work than they must be. It may call Add and Remove, and keep the
-	// slice. While it blocks, nothing is checked. It is required.
+	// Report gets all changes of verdicts since its last call, those of one target in the order in which they happened.
+	// Run calls it. It may call Add and Remove, and keep the slice. While it blocks, no check begins. It is required.
 	Report func([]Change)
-	// Blind is told by Run of targets whose checks find nothing out; nil is nobody. What holds for Report holds for it.
+	// Blind gets the targets whose checks find nothing out, under the same rules as Report; it may be nil.
 	Blind func([]Blindness)
-	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. It is called by one
-	// goroutine at a time.
+	// Random returns numbers from 0 to below 1, for the jitter; nil means math/rand. One goroutine at a time calls it.
 	Random func() float64
 }
 
 // A Scheduler checks its targets, each at its own interval.
 // Its methods may be called from any goroutine; its zero value is of no use, see NewScheduler.
 //
-// One goroutine, that of Run, sleeps until the earliest time in a heap; each check that runs has one more. A target is
-// never checked twice at once. A check that comes late, because all slots were taken or the process was stopped, is made
-// once, and the interval counts from there; the time it was late by does not make the verdict older.
+// The goroutine of Run sleeps until the earliest time in a heap; each running check has a goroutine of its own. A
+// target is never checked twice at once. A check that is late, because all slots were taken or the process was stopped,
+// runs once, and the next interval begins with it. The delay does not make the verdict older.
 //
-// Invariant: a job is in jobs unless its state is removed, ready in a lane only if it is waiting or removed, and in queue
-// exactly while wakeAt says that it must.
+// Invariants: a job is in jobs unless its state is removed. It is in the ready list of a lane only if it is waiting or
+// removed. It is in queue exactly while wakeAt says that it must be.
 type Scheduler struct {
 	o    Options       // set once, then read-only
 	wake chan struct{} // has room for one; nobody closes it
 
-	checks sync.WaitGroup // the checks that run; Run waits for them
+	checks sync.WaitGroup // the running checks; Run waits for them
 
 	mu sync.Mutex
 	// mu guards the fields below
 	jobs    map[string]*job
-	fresh   []*job // added before Run, in their order
+	fresh   []*job // added before Run, in the order of Add
 	queue   queue
 	slots   [slotKinds]slots
-	first   time.Time // when the target added last has its first check
+	first   time.Time // the first check of the target that was added last
 	started bool
 	changes []Change          // not reported yet
 	blind   []Blindness       // not reported yet
-	groups  map[string]*group // by Target.Group; only ever added to
+	groups  map[string]*group // by Target.Group; a group is never removed
 }
 
-// NewScheduler returns a scheduler without targets, which does nothing before Run.
+// NewScheduler returns a scheduler without targets. It does nothing before Run.
 func NewScheduler(o Options) *Scheduler {
 	if o.Concurrency <= 0 {
 		o.Concurrency = defaultConcurrency
@@ -85,7 +83,7 @@ func NewScheduler(o Options) *Scheduler {
 	return s
 }
 
-// Add begins to check t with c as p says; its verdict is p.Initial, which is not reported.
+// Add begins to check t with c by the policy p. The verdict is p.Initial at first, which is not reported.
 // The error wraps an *InvalidPolicyError or ErrDuplicateTarget.
 func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
 	p, err := p.complete()
@@ -115,8 +113,8 @@ func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
 	return nil
 }
 
-// Remove ends the checks of a target and reports whether there was one of that id. A check that runs is cancelled and its
-// result is dropped; a change that was found before may still be reported.
+// Remove ends the checks of a target and reports whether there was a target of that id. A running check is cancelled
+// and its result dropped. A change that was found earlier may still be reported.
 func (s *Scheduler) Remove(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,8 +131,8 @@ func (s *Scheduler) Remove(id string) bool {
 	return true
 }
 
-// Run checks the targets until ctx is done, waits for the checks that still run, whose results are dropped, and returns
-// nil. A scheduler runs once; a second Run returns ErrRan.
+// Run checks the targets until ctx is done. Then it waits for the running checks, drops their results and returns nil.
+// A scheduler runs once; a second Run returns ErrRan.
 func (s *Scheduler) Run(ctx context.Context) error {
 	if !s.start() {
 		return ErrRan
@@ -164,7 +162,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// start gives the targets added so far the times of their first checks, and reports whether this is the first start.
+// start sets the times of the first checks of the targets added so far. It reports false if the scheduler ran before.
 func (s *Scheduler) start() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,8 +180,8 @@ func (s *Scheduler) start() bool {
 	return true
 }
 
-// placeLocked gives j the time of its first check: a little after that of the target before it, but within an interval.
-// When there are too many for that, they go round again.
+// placeLocked sets the time of j's first check: firstCheckSpacing after the first check of the previous target. All
+// first checks are within one interval; if there are more targets than fit, the times begin again at now.
 func (s *Scheduler) placeLocked(j *job, now time.Time) {
 	s.first = s.first.Add(firstCheckSpacing)
 	if s.first.Before(now) || s.first.Sub(now) >= j.policy.Interval {
@@ -194,7 +192,7 @@ func (s *Scheduler) placeLocked(j *job, now time.Time) {
 	s.requeueLocked(j)
 }
 
-// requeueLocked puts j where it belongs in the queue, after any change of its state or times.
+// requeueLocked puts j in its place in the queue, or takes it out. It has to follow every change of j's state or times.
 func (s *Scheduler) requeueLocked(j *job) {
 	at, must := j.wakeAt()
 	j.at = at
@@ -208,7 +206,8 @@ func (s *Scheduler) requeueLocked(j *job) {
 	}
 }
 
-// step does what is due and returns what to report and when to come again, which is zero for not before a wake.
+// step does all that is due. It returns what to report, and the time of the next step; zero means that only a wake
+// makes another step necessary.
 func (s *Scheduler) step(ctx context.Context) (changes []Change, blind []Blindness, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,7 +228,7 @@ func (s *Scheduler) step(ctx context.Context) (changes []Change, blind []Blindne
 	return changes, blind, next
 }
 
-// serveLocked does what made j the first of the queue: its check is due, or its verdict is stale.
+// serveLocked handles j at the head of the queue: its check is due, or its verdict is stale.
 func (s *Scheduler) serveLocked(j *job, now time.Time) {
 	switch {
 	case j.state == idle:
@@ -237,21 +236,22 @@ func (s *Scheduler) serveLocked(j *job, now time.Time) {
 		j.lane = j.group.lane(j)
 		s.slots[j.kind].add(j.lane, j)
 	case now.Sub(j.at) > lateStep:
-		// It is the scheduler that did not run, and the check perhaps no more than it: a process that was stopped for a moment
-		// would take back the verdicts on all targets that it was checking.
+		// The scheduler itself did not run, and so perhaps the check did not either. Without this, a process that was
+		// stopped for a moment would forget the verdicts on all targets that it was just checking.
 		j.stale = now.Add(j.policy.Timeout)
 	default:
 		from := j.streak.verdict
 		j.streak.forget()
-		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: staleWords(j.policy.StaleAfter), At: now})
+		reason := staleWords(j.policy.StaleAfter)
+		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: reason, At: now})
 	}
 	s.requeueLocked(j)
 }
 
-// staleWords is the reason of a verdict that has become unknown.
+// staleWords is the reason for a verdict that has become unknown.
 func staleWords(after time.Duration) string { return fmt.Sprintf("no result for %v", after) }
 
-// checkLocked starts the check of j, which has its slots.
+// checkLocked starts the check of j, whose slots are taken already.
 func (s *Scheduler) checkLocked(ctx context.Context, j *job, now time.Time) {
 	j.state = running
 	if late := now.Sub(j.due); late > 0 {
@@ -263,16 +263,16 @@ func (s *Scheduler) checkLocked(ctx context.Context, j *job, now time.Time) {
 	s.checks.Go(func() { s.check(ctx, j, turn) })
 }
 
-// A turn is what one check of a job began with: Update and Move may replace it in the job meanwhile.
+// A turn is a copy of what one check of a job needs: Update and Move may change the job while the check runs.
 type turn struct {
 	checker  Checker
 	target   Target
 	revision int
-	lane     *lane // that its slots are counted in
+	lane     *lane // the lane whose slots it takes
 	slots    int
 }
 
-// check runs the check of j and counts its result, unless that is of a checker or an address that are no longer those of j.
+// check runs one check of j and counts its result. It drops the result if j was updated, moved or removed meanwhile.
 func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	start := time.Now()
 	result, err := t.checker.Check(ctx, t.target)
@@ -280,9 +280,10 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.wakeRun() // a slot is free
+	defer s.wakeRun() // a slot has become free
 	s.slots[t.lane.kind].count(t.lane, -t.slots)
-	cancelled := errors.Is(ctx.Err(), context.Canceled) // by Remove, Update, Move or the end of Run; a timeout is another error
+	// Remove, Update, Move and the end of Run cancel. A timeout has another error.
+	cancelled := errors.Is(ctx.Err(), context.Canceled)
 	j.cancel()
 	current := j.revision == t.revision
 	if j.state == removed || cancelled && current {
@@ -290,7 +291,7 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	}
 	if current {
 		s.noteLocked(j, outcomeOf(err), words(result, err), start, end)
-		if !errors.Is(err, ErrInconclusive) && !errors.Is(err, errStands) && !start.Before(j.judged) {
+		if !errors.Is(err, ErrInconclusive) && !verdictStands(err) && !start.Before(j.judged) {
 			s.countLocked(j, result, err, end)
 		}
 	}
@@ -304,7 +305,7 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 
 // countLocked adds a result to the streak of j.
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
-	if errors.Is(err, errAtOnce) {
+	if _, atOnce := errors.AsType[*fencedError](err); atOnce {
 		s.judgeLocked(j, verdictOf(err), err.Error(), now)
 		return
 	}
@@ -312,10 +313,11 @@ func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time)
 	if !j.streak.add(verdictOf(err)) {
 		return
 	}
-	s.changes = append(s.changes, Change{Target: j.target, From: from, To: j.streak.verdict, Reason: words(result, err), At: now})
+	to := j.streak.verdict
+	s.changes = append(s.changes, Change{Target: j.target, From: from, To: to, Reason: words(result, err), At: now})
 }
 
-// words says what a check found.
+// words returns what a check found, for a person to read.
 func words(r Result, err error) string {
 	switch {
 	case err != nil:
@@ -326,7 +328,7 @@ func words(r Result, err error) string {
 	return r.Detail
 }
 
-// verdict returns the verdict on a target, and whether there is such a target.
+// verdict returns the verdict on a target, and whether the scheduler has that target.
 func (s *Scheduler) verdict(id string) (v Verdict, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -336,8 +338,8 @@ func (s *Scheduler) verdict(id string) (v Verdict, known bool) {
 	return Unknown, false
 }
 
-// judge gives a target a verdict at once, whatever its results say so far: something else is known of it. The next results count
-// from there, but for those of checks that had begun before.
+// judge sets the verdict on a target at once, for a reason other than its own results. Results of checks that begin
+// later count from there; those of checks that began earlier do not count.
 func (s *Scheduler) judge(id string, v Verdict, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -357,7 +359,7 @@ func (s *Scheduler) judgeLocked(j *job, v Verdict, reason string, now time.Time)
 	}
 }
 
-// wakeRun makes Run take another step soon. It never blocks.
+// wakeRun makes Run take another step. It never blocks.
 func (s *Scheduler) wakeRun() {
 	select {
 	case s.wake <- struct{}{}:

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestVerdictsAndTheirTimes follows one target through a life: it becomes healthy, wavers, falls and recovers.
+// TestVerdictsAndTheirTimes checks one target that becomes healthy, fails once, becomes unhealthy and recovers.
 func TestVerdictsAndTheirTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const script = "ss" + "fs" + "fff" + "fs" + "ss"
@@ -137,7 +137,8 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return nil
 		})
-		const targets, slots, ofOneGroup = 100, 7, 5 // which may have twice what it leaves free, and one begins with 3 free
+		// one group may hold twice the free slots: with 3 free, its fifth check may begin
+		const targets, slots, ofOneGroup = 100, 7, 5
 		s := NewScheduler(Options{Concurrency: slots, Report: func([]Change) {}})
 		for i := range targets {
 			must(t, s.Add(target(fmt.Sprint(i)), f, usual))
@@ -208,7 +209,7 @@ func TestHangingCheckGoesStale(t *testing.T) {
 	})
 }
 
-// TestInconclusiveChecksAreNoResult has one that finds nothing out for a minute, fails once, and succeeds.
+// TestInconclusiveChecksAreNoResult has a check that is inconclusive for a minute, fails once, and then succeeds.
 func TestInconclusiveChecksAreNoResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(_ context.Context, n int) error {
@@ -225,7 +226,9 @@ func TestInconclusiveChecksAreNoResult(t *testing.T) {
 		start := time.Now()
 		s := NewScheduler(Options{Report: j.report, Blind: func(all []Blindness) {
 			for _, b := range all {
-				blind = append(blind, fmt.Sprintf("%s since %v: %s, over: %v, at %v", b.Target.ID, b.Since.Sub(start), b.Reason, b.Over, time.Since(start)))
+				blind = append(blind,
+					fmt.Sprintf("%s since %v: %s, over: %v, at %v", b.Target.ID, b.Since.Sub(start), b.Reason, b.Over,
+						time.Since(start)))
 			}
 		}})
 		p := usual
@@ -235,7 +238,8 @@ func TestInconclusiveChecksAreNoResult(t *testing.T) {
 		later(59 * time.Second)
 		wantLines(t, j.take(start)) // the verdict stays
 		wantLines(t, blind, "a since 0s: no descriptor: "+ErrInconclusive.Error()+", over: false, at 6s")
-		if got := s.Stats().Targets["a"]; !got.Blind || got.Verdict != Healthy || got.Checks != (Counts{FoundNothingOut: 30}) {
+		if got := s.Stats().Targets["a"]; !got.Blind || got.Verdict != Healthy ||
+			got.Checks != (Counts{FoundNothingOut: 30}) {
 			t.Errorf("after a minute without a result: %+v", got)
 		}
 		later(time.Minute)
@@ -247,8 +251,8 @@ func TestInconclusiveChecksAreNoResult(t *testing.T) {
 	})
 }
 
-// TestAfterAStallOfARunningCheck stops the scheduler while a check runs, for longer than a verdict may become old: the check has the
-// time to end. One that hangs all the same has not.
+// TestAfterAStallOfARunningCheck stops the scheduler while a check runs, for longer than StaleAfter. Afterwards the
+// check gets the time to end. If it hangs, the verdict becomes stale.
 func TestAfterAStallOfARunningCheck(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
@@ -284,7 +288,7 @@ func TestAfterAStallOfARunningCheck(t *testing.T) {
 	}
 }
 
-// TestAfterAStall stops the scheduler for a minute, as a stopped process would be, by a report that blocks.
+// TestAfterAStall stops the scheduler for a minute by a report that blocks, as if its process had been stopped.
 func TestAfterAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(succeed)
@@ -308,7 +312,8 @@ func TestAfterAStall(t *testing.T) {
 		wantLines(t, j.take(start))
 		woke := 60*time.Second + 2*firstCheckSpacing
 		for i, id := range []string{"a", "b"} {
-			want := []time.Duration{time.Duration(i) * firstCheckSpacing, woke, woke + 2*time.Second, woke + 4*time.Second}
+			want := []time.Duration{time.Duration(i) * firstCheckSpacing, woke, woke + 2*time.Second, woke +
+				4*time.Second}
 			if got := f.of(id, start); !slices.Equal(got, want) {
 				t.Errorf("checks of %s were at %v, want %v", id, got, want)
 			}

@@ -11,16 +11,16 @@ import (
 // An Outcome is how one check ended. The zero value is Succeeded.
 type Outcome uint8
 
-// The outcomes. Each check that ends has exactly one; those that are cancelled, or whose target is removed or updated
-// meanwhile, have none.
+// The outcomes. Each check that ends has exactly one. A check that is cancelled, or whose target is removed or updated
+// meanwhile, has none.
 const (
 	Succeeded       Outcome = iota
-	Failed                  // and none of the following
-	TimedOut                // the target did not answer in time; it counts as a failure like any other
+	Failed                  // for none of the following reasons
+	TimedOut                // the target did not answer in time; a failure like any other
 	FoundWrongRole          // ErrWrongRole
 	FoundLagging            // ErrLagging
-	FoundNothingOut         // ErrInconclusive: no result
-	Refused                 // ErrCredentials; a failure only if others take the credentials, see Credentials
+	FoundNothingOut         // ErrInconclusive: neither a success nor a failure
+	Refused                 // ErrCredentials; a failure only if another target takes the credentials, see Credentials
 
 	outcomes // how many there are
 )
@@ -46,7 +46,7 @@ func (o Outcome) String() string {
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
-// Verdict returns what a check with that outcome says by itself; Unknown if it found nothing out.
+// Verdict returns the verdict that checks with this outcome lead to; Unknown if they find nothing out.
 func (o Outcome) Verdict() Verdict {
 	switch o {
 	case Succeeded:
@@ -61,7 +61,7 @@ func (o Outcome) Verdict() Verdict {
 	return Unhealthy
 }
 
-// outcomeOf returns how a check ended with err.
+// outcomeOf returns the outcome of a check that returned err.
 func outcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
@@ -80,27 +80,28 @@ func outcomeOf(err error) Outcome {
 	return Failed
 }
 
-// Counts are numbers of checks by their Outcome, which is the index. They only grow.
+// Counts are numbers of checks, indexed by Outcome. They never decrease.
 type Counts [outcomes]uint64
 
 // durationBuckets is how many upper bounds DurationBounds has.
 const durationBuckets = 11
 
-// DurationBounds returns the upper bounds of Tally.Buckets, in ascending order: from a check on loopback to one that
-// waits for the longest timeout that makes sense.
+// DurationBounds returns the upper bounds of Tally.Buckets in ascending order: from what a check over loopback takes to
+// the longest timeout that makes sense.
 func DurationBounds() [durationBuckets]time.Duration {
 	const ms = time.Millisecond
 	return [durationBuckets]time.Duration{
-		ms, 2500 * time.Microsecond, 5 * ms, 10 * ms, 25 * ms, 50 * ms, 100 * ms, 250 * ms, 500 * ms, time.Second, 5 * time.Second,
+		ms, 2500 * time.Microsecond, 5 * ms, 10 * ms, 25 * ms, 50 * ms, 100 * ms, 250 * ms, 500 * ms,
+		time.Second, 5 * time.Second,
 	}
 }
 
-// A Tally adds up checks that ended. It is a plain value, its zero value is that of none.
+// A Tally adds up checks that ended. It is a plain value, and its zero value counts no checks.
 type Tally struct {
 	Checks   Counts
-	Duration time.Duration // of all of them together
-	// Buckets[i] counts those that took up to DurationBounds()[i], and longer than the bound before. What took longer than
-	// the last bound is in Checks alone.
+	Duration time.Duration // of all of these checks together
+	// Buckets[i] counts the checks that took up to DurationBounds()[i] and longer than the previous bound. Checks that
+	// took longer than the last bound are in no bucket.
 	Buckets [durationBuckets]uint64
 }
 
@@ -116,44 +117,44 @@ func (t *Tally) add(o Outcome, took time.Duration) {
 	}
 }
 
-// Ended is how one check ended. It is a plain value; its zero value is that none has.
+// Ended is how one check ended. It is a plain value; the zero value means that no check has ended.
 type Ended struct {
 	At      time.Time
 	Took    time.Duration
 	Outcome Outcome
-	Detail  string // why, or what was found, in words
+	Detail  string // why it failed, or what it found, in words
 }
 
-// TargetStats is what a scheduler knows of a target. It is a plain value.
+// TargetStats is what a scheduler knows about a target. It is a plain value.
 type TargetStats struct {
 	Target  Target
 	Verdict Verdict
-	Checks  Counts    // since it was added
-	Last    Ended     // the last check that counts in Checks
+	Checks  Counts    // since the target was added
+	Last    Ended     // the last check in Checks
 	Due     time.Time // of the next check; in the past while it waits for a slot, zero while it runs and before Run
 	Running bool
 	Waiting bool // for a slot: its check is due
-	Blind   bool // its checks have found nothing out for so long that Options.Blind was told
+	Blind   bool // its checks have been inconclusive for so long that Options.Blind was called
 }
 
 // SlotStats are the slots of one kind. It is a plain value.
 type SlotStats struct {
 	Max     int // how many there are
 	Running int // taken
-	Waiting int // checks that are due and have none; some may wait while slots are free, see lanes.go
+	Waiting int // checks that are due and have no slot; some may wait although slots are free, see lanes.go
 }
 
-// Stats are the numbers of a scheduler at one moment. It is a plain value that belongs to whoever asked for it.
+// Stats are the numbers of a scheduler at one moment. It is a plain value that belongs to the caller.
 type Stats struct {
 	Sockets  SlotStats // of checks over the network
-	Programs SlotStats // of those that run a program
+	Programs SlotStats // of checks that run a program
 
-	Groups  map[string]Tally       // by Target.Group, also of the targets that were removed; a group stays
+	Groups  map[string]Tally       // by Target.Group; they include removed targets, and groups are never removed
 	Targets map[string]TargetStats // by Target.ID
 }
 
-// Stats returns the numbers of now. It costs a copy of all that it returns, during which no check begins or ends: some
-// 3 ms for 10,000 targets (BenchmarkStats).
+// Stats returns the present numbers. It copies all of them, and no check begins or ends meanwhile: about 3 ms for
+// 10,000 targets (BenchmarkStats).
 func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +178,7 @@ func (s *Scheduler) Stats() Stats {
 	return all
 }
 
-// Target returns the numbers of one target, as Stats does of all; false if there is none of that id.
+// Target returns the numbers of one target; false if there is no target of that id.
 func (s *Scheduler) Target(id string) (TargetStats, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +193,7 @@ func (s *Scheduler) Target(id string) (TargetStats, bool) {
 func (j *job) statsLocked() TargetStats {
 	t := TargetStats{
 		Target: j.target, Verdict: j.streak.verdict, Checks: j.counts, Last: j.last,
-		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.told,
+		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.blindReported,
 	}
 	if t.Running {
 		t.Due = time.Time{}
@@ -208,5 +209,5 @@ func (s *Scheduler) noteLocked(j *job, o Outcome, detail string, start, end time
 	j.group.tally.add(o, took)
 	j.stale = end.Add(j.policy.StaleAfter)
 	j.hangs = o != Succeeded && took >= j.policy.Timeout/2
-	s.lookLocked(j, o, detail, start, end)
+	s.noteBlindLocked(j, o, detail, start, end)
 }

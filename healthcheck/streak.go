@@ -1,15 +1,15 @@
 package healthcheck
 
-// A streak makes a verdict of results: rise successes in a row make healthy. fall failures in a row make what the last of
-// them says, whatever the others said; from one kind of failure to another it takes fall of that kind. It is plain data for
-// one goroutine; rise and fall are at least 1.
+// A streak makes a verdict of results. After rise successes in a row the verdict is healthy. After fall failures in a
+// row, of any kind, it is that of the last failure. To change from one kind of failure to another it takes fall
+// failures of the new kind in a row. A streak is plain data for one goroutine; rise and fall are at least 1.
 type streak struct {
 	rise, fall int // may be changed between two results
 
 	verdict  Verdict
-	last     Verdict // result
-	same     int     // results in a row that are like the last one; 0 before the first
-	failures int     // in a row, of any kind, the last one included
+	last     Verdict // the last result
+	same     int     // how many results in a row equal the last one; 0 before the first
+	failures int     // how many failures in a row there are, of any kind, up to the last result
 }
 
 // add counts a result, anything but Unknown, and reports whether it changed the verdict.
@@ -35,7 +35,7 @@ func (s *streak) add(result Verdict) bool {
 	return changed
 }
 
-// set makes the verdict, as if enough results had said so.
+// set sets the verdict, as if enough results had led to it.
 func (s *streak) set(v Verdict) {
 	s.verdict, s.last, s.same, s.failures = v, v, 1, 1
 	if v == Healthy {
@@ -48,5 +48,5 @@ func (s *streak) settled() bool {
 	return s.verdict != Unknown && (s.same == 0 || s.last == s.verdict)
 }
 
-// forget makes the verdict unknown; the next result begins a new row.
+// forget makes the verdict unknown and drops the results so far.
 func (s *streak) forget() { s.verdict, s.same, s.failures = Unknown, 0, 0 }

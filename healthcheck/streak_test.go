@@ -38,7 +38,8 @@ func TestStreak(t *testing.T) {
 			var got strings.Builder
 			for _, r := range tt.results {
 				s.add(map[rune]Verdict{'s': Healthy, 'f': Unhealthy, 'r': WrongRole, 'l': Lagging}[r])
-				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w", Lagging: "l"}[s.verdict]
+				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w",
+					Lagging: "l"}[s.verdict]
 				if !s.settled() {
 					letter = strings.ToUpper(letter)
 				}
@@ -51,7 +52,7 @@ func TestStreak(t *testing.T) {
 	}
 }
 
-// resultOf is the result of a check that succeeded or not.
+// resultOf returns the result of a check that succeeded or failed.
 func resultOf(succeeded bool) Verdict {
 	if succeeded {
 		return Healthy
@@ -59,7 +60,7 @@ func resultOf(succeeded bool) Verdict {
 	return Unhealthy
 }
 
-// TestStreakIsWhatTheLastResultsSay holds a streak against the rule read off the whole history.
+// TestStreakIsWhatTheLastResultsSay compares a streak with the rule applied to the whole history.
 func TestStreakIsWhatTheLastResultsSay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := streak{

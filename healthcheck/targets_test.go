@@ -50,7 +50,7 @@ func TestRemove(t *testing.T) {
 	})
 }
 
-// TestRemoveOfAHangingCheck removes a target whose check is past its deadline already, and then fails.
+// TestRemoveOfAHangingCheck removes a target whose check has not ended at its deadline; later the check fails.
 func TestRemoveOfAHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(func(context.Context, int) error {
@@ -198,7 +198,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 	})
 }
 
-// checkInvariants holds a scheduler against the invariant that its type states.
+// checkInvariants fails the test unless the invariants of Scheduler hold.
 func checkInvariants(t *testing.T, s *Scheduler) {
 	t.Helper()
 	s.mu.Lock()
@@ -251,7 +251,7 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 	}
 }
 
-// checkLane holds a lane against its invariants, and takes down which jobs wait in it.
+// checkLane fails the test unless the invariants of a lane hold. It adds the jobs that wait in it to inReady.
 func checkLane(t *testing.T, s *slots, l *lane, inReady map[*job]bool) {
 	t.Helper()
 	for _, j := range l.ready {
@@ -267,6 +267,7 @@ func checkLane(t *testing.T, s *slots, l *lane, inReady map[*job]bool) {
 		}
 	}
 	if l.running < 0 || l.queued != (listed == 1) || listed > 1 || len(l.ready) > 0 && !l.queued {
-		t.Errorf("a lane with %d ready and %d running is %d times among those that wait, queued: %v", len(l.ready), l.running, listed, l.queued)
+		t.Errorf("a lane with %d ready and %d running is %d times among those that wait, queued: %v", len(l.ready),
+			l.running, listed, l.queued)
 	}
 }

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Update has the target of that id checked with c as p says from now on. Its verdict stays, and so does the row of results
-// that it rests on; the next result is the first that p's rise and fall are held against. Nothing is reported for it.
+// Update changes the checker and the policy of a target. Its verdict stays, and so do the results in a row that led to
+// it; the next result is the first that is counted by p.Rise and p.Fall. Update reports nothing.
 //
-// A check that runs is cancelled, and its result is dropped: it is of the checker before. The next check keeps its share of
-// the interval: what was due in half the old one is due in half the new one, so that targets which were spread stay spread,
-// however many are updated at once. The age of the verdict counts from here, or a shorter StaleAfter would make
-// verdicts unknown that the new checker had no time to confirm.
+// A running check is cancelled and its result dropped, since it is of the old checker. The time until the next check is
+// scaled to the new interval: after half of the old interval, half of the new one is left. So targets whose checks were
+// spread stay spread, however many are updated at once. The age of the verdict counts from now; otherwise a shorter
+// StaleAfter would make verdicts unknown before the new checker had time to confirm them.
 //
-// The error wraps an *InvalidPolicyError or ErrUnknownTarget; nothing has changed then.
+// The error wraps an *InvalidPolicyError or ErrUnknownTarget; in both cases nothing has changed.
 func (s *Scheduler) Update(id string, c Checker, p Policy) error {
 	p, err := p.complete()
 	if err != nil {
@@ -31,13 +31,13 @@ func (s *Scheduler) Update(id string, c Checker, p Policy) error {
 	j.revision++
 	j.streak.rise, j.streak.fall = p.Rise, p.Fall
 	if !s.started {
-		return nil // start gives it its times
+		return nil // start sets the times
 	}
 	now := time.Now()
 	j.stale = now.Add(p.StaleAfter)
 	switch j.state {
 	case running:
-		j.cancel() // when it has ended, the next check is placed by the new policy
+		j.cancel() // when the check has ended, the new policy gives the time of the next one
 	case idle:
 		j.due = rescale(now, j.due, before.every(j.streak.settled()), p.every(j.streak.settled()))
 	}
@@ -46,8 +46,9 @@ func (s *Scheduler) Update(id string, c Checker, p Policy) error {
 	return nil
 }
 
-// Move has the target of that id checked at another address from now on, as soon as it is its turn. Its verdict stays, as with
-// Update, and a check that runs is cancelled. The error wraps ErrUnknownTarget; nothing has changed then.
+// Move changes the address of the target with the ID of t, and makes its next check due at once. Only Addr and Exact of
+// t are used. As with Update, the verdict stays and a running check is cancelled. The error wraps ErrUnknownTarget, and
+// then nothing has changed.
 func (s *Scheduler) Move(t Target) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +59,7 @@ func (s *Scheduler) Move(t Target) error {
 	t.Group, t.Name, t.Receiver = j.target.Group, j.target.Name, j.target.Receiver
 	j.target = t
 	j.revision++
-	j.hangs = false // what the other address did
+	j.hangs = false // that was the old address
 	if !s.started {
 		return nil
 	}
@@ -76,8 +77,8 @@ func (s *Scheduler) Move(t Target) error {
 	return nil
 }
 
-// rescale returns when to do what was due at a time within one interval, if another interval is to count. What is overdue
-// stays so.
+// rescale returns when a check is due under the interval to that was due at a time under the interval from. An overdue
+// check stays overdue.
 func rescale(now, due time.Time, from, to time.Duration) time.Time {
 	left := due.Sub(now)
 	if from == to || left <= 0 {

@@ -14,7 +14,8 @@ import (
 // fail is a check that finds the target sick.
 func fail(context.Context, int) error { return errSick }
 
-// TestUpdateKeepsTheVerdict has a healthy target with one failure of three updated: one more makes the two that count now.
+// TestUpdateKeepsTheVerdict updates a healthy target that has failed once of three times. With the new Fall of two, one
+// more failure makes it unhealthy.
 func TestUpdateKeepsTheVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := newFake(func(_ context.Context, n int) error {
@@ -37,7 +38,7 @@ func TestUpdateKeepsTheVerdict(t *testing.T) {
 		synctest.Wait()
 		wantLines(t, j.take(start))
 		later(time.Second)
-		// 0.4 s of 0.5 s were left, which is 0.2 s of 0.25 s
+		// 0.4 s of 0.5 s were left, so 0.2 s of 0.25 s are left now
 		wantLines(t, j.take(start), "a: healthy to unhealthy (sick) at 2.8s")
 		if got, want := before.of("a", start), seconds(0, 0.5, 2.5); !slices.Equal(got, want) {
 			t.Errorf("the checker before was called at %v, want %v", got, want)
@@ -50,7 +51,7 @@ func TestUpdateKeepsTheVerdict(t *testing.T) {
 	})
 }
 
-// TestUpdateDropsTheCheckUnderWay has one that would make the target unhealthy.
+// TestUpdateDropsTheCheckUnderWay updates a target while a check runs that would make it unhealthy.
 func TestUpdateDropsTheCheckUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cancelled := 0
@@ -118,7 +119,7 @@ func TestUpdateMistakes(t *testing.T) {
 	})
 }
 
-// TestUpdateBeforeRun has the times of the new policy from the start.
+// TestUpdateBeforeRun: the times of the new policy apply from the start.
 func TestUpdateBeforeRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Options{Report: func([]Change) {}})
@@ -131,14 +132,15 @@ func TestUpdateBeforeRun(t *testing.T) {
 		start := time.Now()
 		defer run(t, s)()
 		later(11 * time.Second)
-		if got, want := after.of("a", start), seconds(0, 5, 10); !slices.Equal(got, want) || len(before.of("a", start)) > 0 {
+		if got, want := after.of("a", start), seconds(0, 5, 10); !slices.Equal(got, want) ||
+			len(before.of("a", start)) > 0 {
 			t.Errorf("checks were at %v, want %v, and none of the checker before", got, want)
 		}
 	})
 }
 
-// TestUpdateMakesNothingStale shortens the interval from an hour to a second: the old verdict is older than the new policy
-// lets one become, and is to stay until the new checks had their time.
+// TestUpdateMakesNothingStale shortens the interval from an hour to a second. The verdict is then older than the new
+// policy allows, and stays until the new checks have had time to confirm it.
 func TestUpdateMakesNothingStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -162,7 +164,7 @@ func TestUpdateMakesNothingStale(t *testing.T) {
 	})
 }
 
-// TestUpdateOfManyIsNoBurst changes the interval of 10,000 targets at once, to a longer and to a shorter one, and in mid-interval.
+// TestUpdateOfManyIsNoBurst changes the interval of 10,000 targets at the same time, to longer and shorter ones.
 func TestUpdateOfManyIsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const targets = 10_000
@@ -195,7 +197,8 @@ func TestUpdateOfManyIsNoBurst(t *testing.T) {
 			}
 			for tenth, n := range perTenth[:15] {
 				if n > targets/10*3/2 {
-					t.Errorf("interval %v: %d checks in its tenth number %d, want about %d: %v", interval, n, tenth, targets/10, perTenth)
+					t.Errorf("interval %v: %d checks in its tenth number %d, want about %d: %v", interval, n, tenth,
+						targets/10, perTenth)
 				}
 			}
 		}

@@ -7,20 +7,20 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// commandsWithArguments is the commands that take care of their arguments and usage errors themselves: those that speak with
+// commandsWithArguments returns the commands that check their arguments and usage errors themselves: those that call
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(), planCommand(), eventsCommand(),
-		completionCommand(), completeCommand(), manCommand(),
+		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(),
+		planCommand(), eventsCommand(), completionCommand(), completeCommand(), manCommand(),
 	}
 }
 
-// arguments is what stands on the command line besides the flags, one for each word of the command's ArgsUsage; a word in
-// brackets is one that may be left out. Flags may stand before, between and behind them: the library stops at the first
-// word that is none, so what follows is set here. Behind "--" nothing is a flag.
+// arguments returns the words of the command line that are not flags, one for each word of the command's ArgsUsage;
+// words in brackets are optional. Flags may stand before, between and after them. The library stops at the first word
+// that is no flag, so the flags after it are set here. After "--", no word is a flag.
 //
-// With --help behind an argument it prints the help and returns no error, and asked is true: there is nothing left to do.
+// If --help follows an argument, it prints the help and returns no error, and asked is true: nothing is left to do.
 func arguments(c *cli.Context) (args []string, asked bool, err error) {
 	for rest := c.Args().Slice(); len(rest) > 0; {
 		word := rest[0]
@@ -56,7 +56,7 @@ func arguments(c *cli.Context) (args []string, asked bool, err error) {
 	return args, false, countArguments(c, args)
 }
 
-// countArguments holds args to what the command's ArgsUsage promises.
+// countArguments checks the number of args against the command's ArgsUsage.
 func countArguments(c *cli.Context, args []string) error {
 	names := strings.Fields(c.Command.ArgsUsage)
 	if len(args) > len(names) {
@@ -64,7 +64,8 @@ func countArguments(c *cli.Context, args []string) error {
 	}
 	for _, name := range names[len(args):] {
 		if !strings.HasPrefix(name, "[") {
-			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName, c.Command.ArgsUsage)}
+			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName,
+				c.Command.ArgsUsage)}
 		}
 	}
 	for i, arg := range args {
@@ -75,7 +76,7 @@ func countArguments(c *cli.Context, args []string) error {
 	return nil
 }
 
-// flagNamed is the flag of that name or alias; nil if there is none.
+// flagNamed returns the flag with a name or alias; nil if there is none.
 func flagNamed(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {
 		for _, n := range f.Names() {
@@ -87,14 +88,14 @@ func flagNamed(flags []cli.Flag, name string) cli.Flag {
 	return nil
 }
 
-// takesValue tells whether the word behind a flag belongs to it.
+// takesValue reports whether the word after a flag is its value.
 func takesValue(f cli.Flag) bool {
 	d, is := f.(cli.DocGenerationFlag)
 	return is && d.TakesValue()
 }
 
-// from is where a flag was set: in the command itself or, as in `backends --pool redis list`, in one before it; c if
-// nowhere, for its default.
+// from returns the context in which a flag was set: that of the command or, as in `backends --pool redis list`, that of
+// a command before it. It returns c if the flag was not set.
 func from(c *cli.Context, name string) *cli.Context {
 	for _, at := range c.Lineage() {
 		if at.Command != nil && at.IsSet(name) {

@@ -21,7 +21,8 @@ func backendsCommand() *cli.Command {
 	list.Description = `Without a further command it lists them. What is changed so is in force at once, goes over the configuration
 file, and survives reloads; with global.state_file it survives a restart, too. "status" lists what differs.`
 	list.Subcommands = []*cli.Command{
-		backendsListCommand(), backendsAddCommand(), backendsRemoveCommand(), backendsSetCommand(), backendsDrainCommand(),
+		backendsListCommand(), backendsAddCommand(), backendsRemoveCommand(), backendsSetCommand(),
+		backendsDrainCommand(),
 	}
 	return list
 }
@@ -46,7 +47,8 @@ func backendsListCommand() *cli.Command {
 }
 
 func backendTable(backends []admin.Backend) *table {
-	columns := []string{"pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions", ">in", ">out", ">since", "reason"}
+	columns := []string{"pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions",
+		">in", ">out", ">since", "reason"}
 	elsewhere := slices.ContainsFunc(backends, func(b admin.Backend) bool { return checkedAt(b) != "" })
 	if elsewhere {
 		columns = slices.Insert(columns, 3, "check")
@@ -69,7 +71,8 @@ func backendTable(backends []admin.Backend) *table {
 		if !b.Since.IsZero() {
 			since = ago(b.Since)
 		}
-		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker, eligible, sessions,
+		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker,
+			eligible, sessions,
 			size(b.BytesIn), size(b.BytesOut), since, reason}
 		if elsewhere {
 			cells = slices.Insert(cells, 3, checkedAt(b))
@@ -79,7 +82,7 @@ func backendTable(backends []admin.Backend) *table {
 	return t
 }
 
-// checkedAt is where a backend is checked; "" is at its own address, or nowhere.
+// checkedAt returns the address of a backend's checks; "" if that is the backend's own, or if it is not checked.
 func checkedAt(b admin.Backend) string {
 	if b.Check == nil {
 		return ""
@@ -87,7 +90,7 @@ func checkedAt(b admin.Backend) string {
 	return b.Check.Address
 }
 
-// draining is how far a drain has come, in words.
+// draining describes the progress of a drain.
 func draining(d *admin.DrainProgress) string {
 	text := fmt.Sprintf("drains: %d of %s left", d.Left, counted(d.Sessions, "session"))
 	if d.Deadline != nil {
@@ -106,7 +109,8 @@ func backendsAddCommand() *cli.Command {
 		ArgsUsage: "POOL ADDRESS",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "its `NAME`; else the address"},
-			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to " + strconv.Itoa(pool.MaxWeight)},
+			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to " +
+				strconv.Itoa(pool.MaxWeight)},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none"},
 			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
@@ -118,8 +122,8 @@ func backendsAddCommand() *cli.Command {
 			return err
 		}
 		b := admin.NewBackend{
-			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), Tier: c.Int("tier"), Zone: c.String("zone"),
-			Mode: c.String("mode"), Check: c.String("check"),
+			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), Tier: c.Int("tier"),
+			Zone: c.String("zone"), Mode: c.String("mode"), Check: c.String("check"),
 		}
 		if weight := c.Int("weight"); c.IsSet("weight") {
 			b.Weight = &weight
@@ -154,7 +158,8 @@ func backendsSetCommand() *cli.Command {
 		Usage:     "change a backend's weight, limit or mode: all of it or, on a mistake, nothing",
 		ArgsUsage: "POOL BACKEND",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to " + strconv.Itoa(pool.MaxWeight), DefaultText: "as it is"},
+			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to " +
+				strconv.Itoa(pool.MaxWeight), DefaultText: "as it is"},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none", DefaultText: "as it is"},
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ready, drain or maintenance", DefaultText: "as it is"},
 		},
@@ -178,11 +183,12 @@ func backendsSetCommand() *cli.Command {
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		b, err := r.client.ChangeBackend(ctx, args[0], args[1], change)
-		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d, mode %s", b.Name, b.Pool, b.Weight, b.MaxSessions, b.Mode)
+		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d, mode %s", b.Name, b.Pool, b.Weight,
+			b.MaxSessions, b.Mode)
 	})
 }
 
-// modes is what --mode may be.
+// modes returns the values of --mode.
 func modes() []string {
 	var names []string
 	for _, m := range pool.Modes() {
@@ -191,7 +197,7 @@ func modes() []string {
 	return names
 }
 
-// knownMode refuses a mode that there is not.
+// knownMode refuses an unknown mode.
 func knownMode(c *cli.Context) error {
 	if mode := c.String("mode"); c.IsSet("mode") && !slices.Contains(modes(), mode) {
 		return &usageError{fmt.Errorf("--mode %q: needs ready, drain or maintenance", mode)}
@@ -199,7 +205,7 @@ func knownMode(c *cli.Context) error {
 	return nil
 }
 
-// changed prints what a change has come to, unless it has failed.
+// changed prints the result of a change, or returns its error.
 func (r *remote) changed(answer any, err error, format string, args ...any) error {
 	if err != nil {
 		return err
@@ -207,7 +213,7 @@ func (r *remote) changed(answer any, err error, format string, args ...any) erro
 	return r.print(answer, r.say(format, args...))
 }
 
-// notNil is a list that JSON shows as [] when it is empty.
+// notNil returns an empty list for nil, which JSON then shows as [].
 func notNil[T any](list []T) []T {
 	if list == nil {
 		return []T{}

@@ -17,7 +17,8 @@ func checkCommand() *cli.Command {
 		UsageText: "limeload-l4 check [--syntax] [--config lb.toml]",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "syntax", Usage: "look at the file alone: resolve no names, read no other file, try no login"},
+			&cli.BoolFlag{Name: "syntax",
+				Usage: "look at the file alone: resolve no names, read no other file, try no login"},
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := readFlagged(c)
@@ -53,12 +54,13 @@ func readFlagged(c *cli.Context) (*conf.Config, error) {
 	return daemon.Read(file)
 }
 
-// summary is what a good configuration comes to; warnings are of the files it names.
+// summary describes a valid configuration; warnings are about the files that it names.
 func summary(cfg *conf.Config, warnings []string) []byte {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
 	for _, l := range cfg.Listeners {
-		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol, conf.ResolvedText(l.Address, l.Bind), l.Pool)
+		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol,
+			conf.ResolvedText(l.Address, l.Bind), l.Pool)
 	}
 	for _, p := range cfg.Pools {
 		checks := "no checks"
@@ -75,10 +77,10 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, warning := range append(cfg.Warnings(), warnings...) {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
-	return []byte(cleanLines(w.String())) // paths may hold anything
+	return []byte(cleanLines(w.String())) // paths may contain anything
 }
 
-// backendsOf is how many backends a pool has, and where it finds others.
+// backendsOf returns the number of a pool's backends, and the kind of its discovery.
 func backendsOf(p *conf.Pool) string {
 	n := len(p.Backends)
 	text := fmt.Sprintf("%d %s", n, plural(n, "backend"))

@@ -14,7 +14,7 @@ import (
 
 const cliDoc = "../../docs/cli.md"
 
-// undocumented is which commands, flags and exit codes of an app a page does not name.
+// undocumented returns the commands, flags and exit codes of an app that a page does not name.
 func undocumented(app *cli.App, page string) (missing []string) {
 	want := func(pattern, what string) {
 		if !regexp.MustCompile(pattern).MatchString(page) {
@@ -30,7 +30,8 @@ func undocumented(app *cli.App, page string) (missing []string) {
 			name := before + " " + c.Name
 			want("`"+regexp.QuoteMeta(name)+"`", name)
 			for _, f := range c.Flags {
-				if before == app.Name && c.Name == "simulate" || c.Name == "check" { // their help tells; pages of their own show them
+				// their own help and pages show these
+				if before == app.Name && c.Name == "simulate" || c.Name == "check" {
 					continue
 				}
 				want("`--"+regexp.QuoteMeta(f.Names()[0])+"[`=]", name+" --"+f.Names()[0])
@@ -40,12 +41,13 @@ func undocumented(app *cli.App, page string) (missing []string) {
 	}
 	walk(app.Name, app.Commands)
 	for _, e := range exitCodes() {
-		want(fmt.Sprintf(`(?m)^\| %d \| %s \|$`, e.code, regexp.QuoteMeta(e.meaning)), fmt.Sprintf("exit code %d", e.code))
+		want(fmt.Sprintf(`(?m)^\| %d \| %s \|$`, e.code, regexp.QuoteMeta(e.meaning)),
+			fmt.Sprintf("exit code %d", e.code))
 	}
 	return missing
 }
 
-// TestDocNamesAll holds docs/cli.md to the commands, flags and exit codes there are, and that it names no command there is not.
+// TestDocNamesAll: docs/cli.md names all commands, flags and exit codes, and no command that does not exist.
 func TestDocNamesAll(t *testing.T) {
 	text, err := os.ReadFile(cliDoc)
 	if err != nil {
@@ -75,7 +77,8 @@ func TestDocNamesAll(t *testing.T) {
 	}
 }
 
-// docCommands are the commands of the program in a page, in blocks and within lines, as their arguments; a shell's comments are left out.
+// docCommands returns the arguments of all commands of the program in a page, in blocks and in the text, without
+// comments of the shell.
 func docCommands(page string) (commands [][]string) {
 	inline := regexp.MustCompile("`(?:build/)?limeload-l4 ([^`]+)`")
 	inBlock, block := regexp.MustCompile(`^(?:\$ )?(?:build/)?limeload-l4 (.*)`), false
@@ -105,9 +108,10 @@ func docCommands(page string) (commands [][]string) {
 	return commands
 }
 
-// TestDocCommands holds that every command which a document shows is one, with flags that it has.
+// TestDocCommands: every command in the documents is valid, and has only flags that exist.
 func TestDocCommands(t *testing.T) {
-	for _, bad := range []string{"`limeload-l4 sesions end`", "```sh\nlimeload-l4 backends drain redis b1 --dead 5m   # for long\n```\n"} {
+	for _, bad := range []string{"`limeload-l4 sesions end`",
+		"```sh\nlimeload-l4 backends drain redis b1 --dead 5m   # for long\n```\n"} {
 		if c := docCommands(bad); len(c) != 1 || parses(t, c[0]) == nil {
 			t.Fatalf("the guard does not miss %s", bad)
 		}
@@ -134,7 +138,7 @@ func TestDocCommands(t *testing.T) {
 	}
 }
 
-// parses tells what is wrong with a command line but for arguments that are left out: with --help nothing is done.
+// parses returns the error of a command line, if it has one other than missing arguments. With --help nothing is done.
 func parses(t *testing.T, args []string) error {
 	t.Helper()
 	if code, stdout, stderr := command(t, append(args, "--help")...); code != 0 || !strings.Contains(stdout, "USAGE") {

@@ -21,16 +21,16 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// adminVariable is the environment's variable that stands for --admin.
+// adminVariable is the environment variable that replaces --admin.
 const adminVariable = "LIMELOAD_ADMIN"
 
-// daemonFlags is the category of the flags that every command has that speaks with the daemon.
+// daemonFlags is the category of the flags of every command that calls the daemon.
 const daemonFlags = "For every command that asks the daemon:"
 
-// exitCode is what the program ends with after err.
+// exitCode returns the exit code of the program for err.
 func exitCode(err error) int {
 	var usage *usageError
-	var coder cli.ExitCoder // the library's own, of a help topic that there is not
+	var coder cli.ExitCoder // an error of the library, about an unknown help topic
 	switch {
 	case err == nil:
 		return exitDone
@@ -42,18 +42,20 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// A remote is the running daemon, as a command speaks to it and prints what it says. A command makes one and uses it from
-// one goroutine; its zero value is of no use.
+// A remote is the running daemon for a command, which makes one and uses it from one goroutine. Its zero value is of no
+// use.
 type remote struct {
 	client  *admin.Client
-	timeout time.Duration // of one request
+	timeout time.Duration // of each request
 	out     io.Writer
 	json    bool
-	width   int // of the terminal that out is; 0 if it is none
+	width   int // the width of the terminal that out is; 0 if it is none
 }
 
-// controlCommand makes a command that asks the daemon something. The flags of its own stand before those that all have.
-func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context, r *remote, args []string) error) *cli.Command {
+// controlCommand makes a command that calls the daemon. Its own flags come before the common ones.
+func controlCommand(
+	c cli.Command, timeout time.Duration, do func(c *cli.Context, r *remote, args []string) error,
+) *cli.Command {
 	config := *configFlag().(*cli.StringFlag)
 	if flagNamed(c.Flags, "config") == nil {
 		config.Usage = "the configuration `FILE`, which says where the daemon is"
@@ -61,12 +63,15 @@ func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context
 		c.Flags = append(c.Flags, &config)
 	}
 	c.Flags = append(c.Flags,
-		&cli.StringFlag{Name: "admin", Category: daemonFlags, Usage: "the daemon's admin `ADDRESS`, \"unix:PATH\" or \"IP:PORT\"; else " +
-			adminVariable + " of the environment, else what the configuration file says"},
+		&cli.StringFlag{Name: "admin", Category: daemonFlags,
+			Usage: "the daemon's admin `ADDRESS`, \"unix:PATH\" or \"IP:PORT\"; else " +
+				adminVariable + " of the environment, else what the configuration file says"},
 		&cli.StringFlag{Name: "token-file", Category: daemonFlags, TakesFile: true,
 			Usage: "a `FILE` with the token that the daemon asks for; else what the configuration file says"},
-		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table", Usage: "`FORMAT`: table, or json as the API has it"},
-		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout, Usage: "how long an answer may take, a `TIME`",
+		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table",
+			Usage: "`FORMAT`: table, or json as the API has it"},
+		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout,
+			Usage:       "how long an answer may take, a `TIME`",
 			DefaultText: fmt.Sprintf("%s; %s for reload and plan", duration(answerIn), duration(reloadIn))},
 	)
 	c.HideHelpCommand = true
@@ -84,12 +89,12 @@ func controlCommand(c cli.Command, timeout time.Duration, do func(c *cli.Context
 			return err
 		}
 		defer r.client.Close()
-		return told(do(c, r, args))
+		return shown(do(c, r, args))
 	}
 	return &c
 }
 
-// noneEmpty refuses a flag with an empty value: the empty variable of a script is not to mean all pools.
+// noneEmpty refuses a flag with an empty value, so that an empty variable of a script does not select all pools.
 func noneEmpty(c *cli.Context) error {
 	for _, at := range c.Lineage() {
 		if at.Command == nil {
@@ -105,7 +110,7 @@ func noneEmpty(c *cli.Context) error {
 	return nil
 }
 
-// newRemote reads the flags that all control commands have.
+// newRemote reads the common flags of the control commands.
 func newRemote(c *cli.Context) (*remote, error) {
 	r := &remote{
 		timeout: from(c, "timeout").Duration("timeout"),
@@ -134,12 +139,12 @@ func newRemote(c *cli.Context) (*remote, error) {
 	return r, err
 }
 
-// A place is where a daemon is asked, and the file with the token it wants. What is "" is not known.
+// A place is the address of a daemon, and the file with its token. Fields that are not known are "".
 type place struct{ address, tokenFile string }
 
-// orOf is at, completed by what the environment and the configuration file say, in this order. A token of the file's is for
-// the address of the file only: it is not shown to whoever listens elsewhere. A file that nobody has named need not be
-// readable, and each may have mistakes: the daemon runs with an earlier one, and is to be asked about them.
+// orOf completes at, first from the environment, then from the configuration file. The file's token is only used for
+// the file's address, so that nobody else sees it. A file that was not named explicitly need not be readable, and any
+// file may have mistakes: the daemon may run with an earlier version, and can be asked about them.
 func (at place) orOf(file string, named bool) (place, error) {
 	inFile := place{address: conf.DefaultAdminAddress}
 	text, err := conf.ReadFile(file)
@@ -152,7 +157,7 @@ func (at place) orOf(file string, named bool) (place, error) {
 			TokenFile string  `toml:"token_file"`
 		} `toml:"admin"`
 	}
-	_, _ = toml.Decode(string(text), &said) // what could be read of it, if anything
+	_, _ = toml.Decode(string(text), &said) // keeps what could be parsed
 	if said.Admin.Address != nil {
 		inFile.address = *said.Admin.Address
 	}
@@ -166,7 +171,9 @@ func (at place) orOf(file string, named bool) (place, error) {
 		at = place{inFile.address, cmp.Or(at.tokenFile, inFile.tokenFile)}
 	}
 	if at.address == "" {
-		return at, fmt.Errorf("%w: %s turns its admin socket off; set admin.address there, or name another with --admin", admin.ErrUnreachable, file)
+		return at, fmt.Errorf(
+			"%w: %s turns its admin socket off; set admin.address there, or name another with --admin",
+			admin.ErrUnreachable, file)
 	}
 	return at, nil
 }
@@ -175,7 +182,8 @@ func (at place) orOf(file string, named bool) (place, error) {
 func (at place) client() (*admin.Client, error) {
 	token := ""
 	if at.tokenFile != "" {
-		text, err := conf.ReadFile(at.tokenFile) // a pipe will do, as with the configuration: a person has named it
+		// it may be a pipe, as the configuration may, since the user has named it
+		text, err := conf.ReadFile(at.tokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", err)
 		}
@@ -188,7 +196,7 @@ func (at place) client() (*admin.Client, error) {
 	return client, nil
 }
 
-// unreadable is the error of a configuration file that cannot be read, as check has it.
+// unreadable returns the error of a configuration file that cannot be read, as check has it.
 func unreadable(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {
@@ -197,22 +205,22 @@ func unreadable(err error) error {
 	return err
 }
 
-// bounded is ctx for one request.
+// bounded returns ctx with the timeout of one request.
 func (r *remote) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, r.timeout)
 }
 
-// A toldError is an error as a terminal may have it, and what to do about it.
-type toldError struct {
+// A shownError is an error with a text that is safe for a terminal and says what to do.
+type shownError struct {
 	err  error
 	text string
 }
 
-func (e *toldError) Error() string { return e.text }
-func (e *toldError) Unwrap() error { return e.err }
+func (e *shownError) Error() string { return e.text }
+func (e *shownError) Unwrap() error { return e.err }
 
-// told makes of an error of the client's what is told to a person. A usage error is left as it is.
-func told(err error) error {
+// shown converts an error of the client to a shownError. A usage error stays as it is.
+func shown(err error) error {
 	var usage *usageError
 	if err == nil || errors.As(err, &usage) {
 		return err
@@ -225,10 +233,10 @@ func told(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		text += "; the daemon did not answer in time, give it longer with --timeout"
 	}
-	return &toldError{err, text}
+	return &shownError{err, text}
 }
 
-// print prints an answer: the API's JSON, or what table writes for a person.
+// print prints an answer: the JSON of the API, or the output of table.
 func (r *remote) print(answer any, table func(w io.Writer) error) error {
 	if !r.json {
 		return table(r.out)
@@ -241,8 +249,8 @@ func (r *remote) print(answer any, table func(w io.Writer) error) error {
 	return err
 }
 
-// cleanJSON is v in JSON and a line break, as a terminal may have it: JSON itself has no control characters but those of
-// ASCII escaped. What is not printable stands in strings alone, and so may be escaped there.
+// cleanJSON encodes v as JSON with a line break at its end, safe for a terminal. JSON itself escapes control characters
+// of ASCII only. Any other unprintable character can only be in a string, and so may be escaped there.
 func cleanJSON(v any, indent string) ([]byte, error) {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)

@@ -14,30 +14,36 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// askers is a good command line for each command that asks the daemon.
+// askers returns a valid command line for each command that calls the daemon.
 func askers(t *testing.T) [][]string {
 	return [][]string{
-		{"status"}, {"backends"}, {"backends", "list"}, {"backends", "add", "redis", "10.0.0.14:6379"}, {"backends", "remove", "redis", "b1"},
-		{"backends", "set", "redis", "b1", "--weight", "2"}, {"backends", "drain", "redis", "b2"}, {"sessions"}, {"sessions", "list"},
-		{"sessions", "end", "--all"}, {"dns"}, {"dns", "stats"}, {"dns", "purge", "dns", "example.com"}, {"dns", "purge", "dns", "--all"},
-		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"}, {"plan", "--config", write(t, goodConfig)}, {"events"},
+		{"status"}, {"backends"}, {"backends", "list"}, {"backends", "add", "redis", "10.0.0.14:6379"},
+		{"backends", "remove", "redis", "b1"},
+		{"backends", "set", "redis", "b1", "--weight", "2"}, {"backends", "drain", "redis", "b2"}, {"sessions"},
+		{"sessions", "list"},
+		{"sessions", "end", "--all"}, {"dns"}, {"dns", "stats"}, {"dns", "purge", "dns", "example.com"},
+		{"dns", "purge", "dns", "--all"},
+		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"},
+		{"plan", "--config", write(t, goodConfig)}, {"events"},
 	}
 }
 
-// TestUnreachable has each command end with its own exit code, and say why, when there is no daemon.
+// TestUnreachable: without a daemon, each command ends with the exit code for that, and says why.
 func TestUnreachable(t *testing.T) {
 	t.Setenv(adminVariable, "unix:"+filepath.Join(t.TempDir(), "admin.sock"))
 	for _, args := range askers(t) {
 		code, stdout, stderr := command(t, args...)
-		if code != exitUnreachable || stdout != "" || !strings.Contains(stderr, "the daemon cannot be reached: there is no socket") {
+		if code != exitUnreachable || stdout != "" ||
+			!strings.Contains(stderr, "the daemon cannot be reached: there is no socket") {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
 		}
 	}
 }
 
-// TestRefused has each command fail when the daemon refuses, with the daemon's words and without its control characters.
+// TestRefused: if the daemon refuses, each command fails with the daemon's text, without its control characters.
 func TestRefused(t *testing.T) {
-	refusing(t, &admin.Problem{Type: "/problems/internal", Status: http.StatusInternalServerError, Detail: "the \x1b[2Jdisk is full"})
+	refusing(t, &admin.Problem{Type: "/problems/internal", Status: http.StatusInternalServerError,
+		Detail: "the \x1b[2Jdisk is full"})
 	for _, args := range askers(t) {
 		code, stdout, stderr := command(t, args...)
 		if code != exitFailed || stdout != "" || stderr != `the \x1b[2Jdisk is full`+"\n" {
@@ -46,7 +52,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestJSON has each command print one document and nothing else.
+// TestJSON: each command prints one document and nothing else.
 func TestJSON(t *testing.T) {
 	for _, args := range askers(t) {
 		startFake(t)
@@ -73,7 +79,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestUsage has command lines refused that make no sense, before anybody is asked.
+// TestUsage: invalid command lines are refused before the daemon is called.
 func TestUsage(t *testing.T) {
 	f := startFake(t)
 	for _, test := range []struct{ args, want string }{
@@ -122,7 +128,8 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%s: exit code %d, stdout %q, stderr %q, want %s", test.args, code, stdout, stderr, test.want)
 		}
 	}
-	if code, _, stderr := command(t, "backends", "remove", "redis", ""); code != exitUsage || !strings.Contains(stderr, "BACKEND is empty") {
+	if code, _, stderr := command(t, "backends", "remove", "redis", ""); code != exitUsage ||
+		!strings.Contains(stderr, "BACKEND is empty") {
 		t.Errorf("an empty argument: exit code %d, %s", code, stderr)
 	}
 	if asked := f.requests(); len(asked) > 0 {
@@ -130,30 +137,34 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestFlagsAnywhere has flags before, between and behind the arguments, and before the second command.
+// TestFlagsAnywhere: flags may stand before, between and after the arguments, and before the second command.
 func TestFlagsAnywhere(t *testing.T) {
 	want := `POST /v1/pools/redis/backends {"name":"","address":"10.0.0.14:6379","weight":0,"zone":"a","mode":"ready"}`
 	for _, args := range []string{
 		"backends add --weight 0 --zone a redis 10.0.0.14:6379", "backends add redis --weight=0 10.0.0.14:6379 -zone a",
-		"backends add redis 10.0.0.14:6379 --zone a --weight 0", "backends add --zone a redis --weight 0 -- 10.0.0.14:6379",
+		"backends add redis 10.0.0.14:6379 --zone a --weight 0",
+		"backends add --zone a redis --weight 0 -- 10.0.0.14:6379",
 	} {
 		f := startFake(t)
-		if code, _, stderr := command(t, strings.Fields(args)...); code != exitDone || !slices.Equal(f.requests(), []string{want}) {
+		if code, _, stderr := command(t, strings.Fields(args)...); code != exitDone ||
+			!slices.Equal(f.requests(), []string{want}) {
 			t.Errorf("%s: exit code %d, asked %q %s", args, code, f.requests(), stderr)
 		}
 	}
 	f := startFake(t)
 	command(t, "backends", "--pool", "redis", "list")
 	command(t, "sessions", "--pool", "redis", "end", "--min-idle", "5m")
-	if want := []string{"GET /v1/pools/redis/backends", "DELETE /v1/sessions?min_idle=5m0s&pool=redis"}; !slices.Equal(f.requests(), want) {
-		t.Errorf("asked %q, want %q", f.requests(), want)
+	calls := []string{"GET /v1/pools/redis/backends", "DELETE /v1/sessions?min_idle=5m0s&pool=redis"}
+	if !slices.Equal(f.requests(), calls) {
+		t.Errorf("asked %q, want %q", f.requests(), calls)
 	}
-	if code, stdout, _ := command(t, "backends", "add", "redis", "--help"); code != exitDone || !strings.Contains(stdout, "--max-sessions") {
+	if code, stdout, _ := command(t, "backends", "add", "redis", "--help"); code != exitDone ||
+		!strings.Contains(stdout, "--max-sessions") {
 		t.Errorf("--help behind an argument: exit code %d\n%s", code, stdout)
 	}
 }
 
-// TestWhatIsAsked holds each command to the request that it makes.
+// TestWhatIsAsked checks the request that each command sends.
 func TestWhatIsAsked(t *testing.T) {
 	f := startFake(t)
 	file := write(t, goodConfig)
@@ -162,10 +173,13 @@ func TestWhatIsAsked(t *testing.T) {
 			`POST /v1/pools/redis/backends {"name":"b4","address":"10.0.0.14:6379","max_sessions":5,"tier":1,"mode":"drain"}`},
 		{"backends remove redis b1", "DELETE /v1/pools/redis/backends/b1"},
 		{"backends set redis b1 --max-sessions 0", `PATCH /v1/pools/redis/backends/b1 {"max_sessions":0}`},
-		{"backends set redis b1 --weight 0 --mode ready", `PATCH /v1/pools/redis/backends/b1 {"weight":0,"mode":"ready"}`},
+		{"backends set redis b1 --weight 0 --mode ready",
+			`PATCH /v1/pools/redis/backends/b1 {"weight":0,"mode":"ready"}`},
 		{"backends drain redis b2 --deadline 1m30s", `POST /v1/pools/redis/backends/b2/drain {"deadline_seconds":90}`},
-		{"backends drain redis b2 --remove", `POST /v1/pools/redis/backends/b2/drain {"deadline_seconds":0,"remove":true}`},
-		{"sessions --listener main --backend b1 --client 192.0.2.0/24 --min-age 1h", "GET /v1/sessions?backend=b1&client=192.0.2.0%2F24&limit=1000&listener=main&min_age=1h0m0s"},
+		{"backends drain redis b2 --remove",
+			`POST /v1/pools/redis/backends/b2/drain {"deadline_seconds":0,"remove":true}`},
+		{"sessions --listener main --backend b1 --client 192.0.2.0/24 --min-age 1h",
+			"GET /v1/sessions?backend=b1&client=192.0.2.0%2F24&limit=1000&listener=main&min_age=1h0m0s"},
 		{"sessions end 8c3f5e0000000001", "DELETE /v1/sessions?id=8c3f5e0000000001"},
 		{"dns", "GET /v1/listeners"},
 		{"dns purge dns Example.com.", `POST /v1/listeners/dns/dns/purge {"name":"Example.com."}`},
@@ -174,18 +188,20 @@ func TestWhatIsAsked(t *testing.T) {
 		{"explain --pool redis 192.0.2.7:5000", "GET /v1/explain?client=192.0.2.7%3A5000&pool=redis"},
 		{"events --pool redis --kind drained --kind reloaded", "GET /v1/events?kind=drained&kind=reloaded&pool=redis"},
 		{"plan", "POST /v1/plan"},
-		{"plan --config " + file, "POST /v1/plan?name=" + strings.ReplaceAll(file, "/", "%2F") + " " + strings.TrimSpace(goodConfig)},
+		{"plan --config " + file, "POST /v1/plan?name=" + strings.ReplaceAll(file, "/", "%2F") + " " +
+			strings.TrimSpace(goodConfig)},
 		{"reload", "POST /v1/reload"},
 	} {
 		command(t, strings.Fields(test.args)...)
 		asked := f.requests()
-		if got := asked[len(asked)-1]; strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(test.want), " ") {
+		got := asked[len(asked)-1]
+		if !slices.Equal(strings.Fields(got), strings.Fields(test.want)) {
 			t.Errorf("%s asked\n%s\nwant\n%s", test.args, got, test.want)
 		}
 	}
 }
 
-// TestWhereTheDaemonIs is about what says where the daemon is: the flag before the variable before the file.
+// TestWhereTheDaemonIs: for the address of the daemon, the flag comes before the variable, and that before the file.
 func TestWhereTheDaemonIs(t *testing.T) {
 	f := startFake(t)
 	named := f.address
@@ -216,7 +232,7 @@ func TestWhereTheDaemonIs(t *testing.T) {
 	}
 }
 
-// TestToken has the token sent where it belongs, and nowhere else.
+// TestToken: the token is sent to its own daemon, and to nobody else.
 func TestToken(t *testing.T) {
 	f := startFake(t)
 	other := newFake(t)
@@ -235,28 +251,33 @@ func TestToken(t *testing.T) {
 	command(t, "status", "--config", file, "--admin", f.address)
 	command(t, "status", "--admin", f.address, "--token-file", secret)
 	command(t, "status", "--config", file, "--token-file", write(t, "another"))
-	if want := []string{"Bearer s3cret", "Bearer s3cret", "Bearer s3cret", "Bearer another"}; !slices.Equal(f.shown(), want) {
+	want := []string{"Bearer s3cret", "Bearer s3cret", "Bearer s3cret", "Bearer another"}
+	if !slices.Equal(f.shown(), want) {
 		t.Errorf("tokens %q, want %q", f.shown(), want)
 	}
 	command(t, "status", "--config", file, "--admin", other.address)
 	if !slices.Equal(other.shown(), []string{""}) {
 		t.Errorf("another address was shown %q", other.shown())
 	}
-	if code, _, stderr := command(t, "status", "--admin", f.address, "--token-file", "/nowhere/token"); code != exitFailed || !strings.Contains(stderr, "--token-file") {
+	code, _, stderr := command(t, "status", "--admin", f.address, "--token-file", "/nowhere/token")
+	if code != exitFailed || !strings.Contains(stderr, "--token-file") {
 		t.Errorf("no such token: exit code %d, %s", code, stderr)
 	}
-	refusing(t, &admin.Problem{Type: "/problems/unauthorized", Status: http.StatusUnauthorized, Detail: "the token is missing or wrong"})
-	if code, _, stderr := command(t, "status"); code != exitFailed || stderr != "the token is missing or wrong; name the file that holds it with --token-file\n" {
+	refusing(t, &admin.Problem{Type: "/problems/unauthorized", Status: http.StatusUnauthorized,
+		Detail: "the token is missing or wrong"})
+	if code, _, stderr := command(t, "status"); code != exitFailed ||
+		stderr != "the token is missing or wrong; name the file that holds it with --token-file\n" {
 		t.Errorf("wrong token: exit code %d, %s", code, stderr)
 	}
 }
 
-// TestSlowDaemon has a command give up on a daemon that does not answer.
+// TestSlowDaemon: a command gives up if the daemon does not answer.
 func TestSlowDaemon(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
 	f.mux.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	if code, _, stderr := command(t, "status", "--timeout", "50ms"); code != exitFailed || !strings.Contains(stderr, "--timeout") {
+	if code, _, stderr := command(t, "status", "--timeout", "50ms"); code != exitFailed ||
+		!strings.Contains(stderr, "--timeout") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }

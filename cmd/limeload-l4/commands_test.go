@@ -15,7 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// TestDrainWait follows a drain: each line says how many are left, and the last what has become of the backend.
+// TestDrainWait follows a drain. Each line says how many sessions are left, and the last one what became of the
+// backend.
 func TestDrainWait(t *testing.T) {
 	for _, test := range []struct {
 		args    string
@@ -23,20 +24,22 @@ func TestDrainWait(t *testing.T) {
 		code    int
 		want    string // of both outputs
 	}{
-		{"--deadline 24h", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "drains: 1 of 2 sessions left, ended in 1d0h\n" + "is drained\n"},
+		{"--deadline 24h", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" +
+			"drains: 1 of 2 sessions left, ended in 1d0h\n" + "is drained\n"},
 		{"--remove", nil, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" +
 			"drains: 1 of 2 sessions left, ended in 1d0h, then removed\n" + "is drained and removed\n"},
 		{"", func(f *fakeDaemon) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
-				b := fixtureBackends()[1] // somebody has taken it back
+				b := fixtureBackends()[1] // somebody has set it to ready
 				return map[string]any{"backends": []admin.Backend{b}}
 			})
 		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "drains no longer: its mode is ready\n"},
 		{"", func(f *fakeDaemon) {
-			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any { return map[string]any{"backends": []admin.Backend{}} })
+			f.handle("GET /v1/pools/redis/backends",
+				func(*http.Request) any { return map[string]any{"backends": []admin.Backend{}} })
 		}, exitDone, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "was removed meanwhile\n"},
 		{"--remove", func(f *fakeDaemon) {
-			b := fixtureBackends()[1] // it is empty for a while before it is removed
+			b := fixtureBackends()[1] // it has no sessions for a while before it is removed
 			b.Mode, b.Sessions, b.Drain = "drain", 0, &admin.DrainProgress{Remove: true}
 			f.handle("POST /v1/pools/redis/backends/b2/drain", func(*http.Request) any { return b })
 			left := []admin.Backend{b}
@@ -47,13 +50,16 @@ func TestDrainWait(t *testing.T) {
 		}, exitDone, "drains: 0 of 0 sessions left, then removed\n" + "is drained and removed\n"},
 		{"--remove", func(f *fakeDaemon) {
 			f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
-				b := fixtureBackends()[1] // empty, and another drain without a removal is in the place of this
+				// it has no sessions, and another drain without a removal has replaced this one
+				b := fixtureBackends()[1]
 				b.Mode, b.Sessions = "drain", 0
 				return map[string]any{"backends": []admin.Backend{b}}
 			})
-		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" + "drains no longer: its mode is drain\n"},
+		}, exitFailed, "drains: 2 of 2 sessions left, ended in 1d0h, then removed\n" +
+			"drains no longer: its mode is drain\n"},
 		{"", func(f *fakeDaemon) {
-			f.mux.HandleFunc("GET /v1/pools/redis/backends", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+			f.mux.HandleFunc("GET /v1/pools/redis/backends",
+				func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 		}, exitUnreachable, "drains: 2 of 2 sessions left, ended in 1d0h\n" + "the daemon cannot be reached"},
 	} {
 		f := startFake(t)
@@ -69,15 +75,17 @@ func TestDrainWait(t *testing.T) {
 	startFake(t)
 	code, stdout, _ := command(t, strings.Fields("backends drain redis b2 --wait --output json")...)
 	var b admin.Backend
-	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Name != "b2" || b.Sessions != 0 || b.Mode != "drain" {
+	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Name != "b2" || b.Sessions != 0 ||
+		b.Mode != "drain" {
 		t.Errorf("exit code %d, %v\n%s", code, err, stdout)
 	}
-	if code, _, stderr := command(t, strings.Fields("backends drain redis b9 --wait")...); code != exitFailed || !strings.Contains(stderr, "no such backend") {
+	if code, _, stderr := command(t, strings.Fields("backends drain redis b9 --wait")...); code != exitFailed ||
+		!strings.Contains(stderr, "no such backend") {
 		t.Errorf("no such backend: exit code %d, %s", code, stderr)
 	}
 }
 
-// TestDrainWithoutDeadline is done when the backend has no session, though nothing tells of progress.
+// TestDrainWithoutDeadline: the drain is done when the backend has no sessions, even if no progress is reported.
 func TestDrainWithoutDeadline(t *testing.T) {
 	f := startFake(t)
 	left := int64(2)
@@ -90,13 +98,14 @@ func TestDrainWithoutDeadline(t *testing.T) {
 		return map[string]any{"backends": []admin.Backend{b}}
 	})
 	code, stdout, _ := command(t, strings.Fields("backends drain redis b2 --wait")...)
-	want := "backend b2 of pool redis drains: 2 sessions left\nbackend b2 of pool redis drains: 1 session left\nbackend b2 of pool redis is drained\n"
+	want := "backend b2 of pool redis drains: 2 sessions left\n" +
+		"backend b2 of pool redis drains: 1 session left\nbackend b2 of pool redis is drained\n"
 	if code != exitDone || stdout != want {
 		t.Errorf("exit code %d\n%swant\n%s", code, stdout, want)
 	}
 }
 
-// TestBadConfiguration has plan and reload print the mistakes as check does, with exit code 1.
+// TestBadConfiguration: plan and reload print the mistakes as check does, with exit code 1.
 func TestBadConfiguration(t *testing.T) {
 	bad := write(t, "[listener.web]\nadress = 1\n[pool.web]\nretries = 99\n")
 	code, _, want := command(t, "check", "--config", bad)
@@ -104,56 +113,65 @@ func TestBadConfiguration(t *testing.T) {
 		t.Fatalf("check: exit code %d\n%s", code, want)
 	}
 	f := startFake(t)
-	if code, stdout, stderr := command(t, "plan", "--config", bad); code != exitFailed || stdout != "" || stderr != want {
+	if code, stdout, stderr := command(t, "plan", "--config", bad); code != exitFailed || stdout != "" ||
+		stderr != want {
 		t.Errorf("plan: exit code %d\n%s%s", code, stdout, stderr)
 	}
 	if asked := f.requests(); len(asked) > 0 {
 		t.Errorf("the daemon was asked %q about a file that is wrong", asked)
 	}
 	_, err := conf.Load(bad)
-	refusing(t, &admin.Problem{Type: "/problems/invalid-configuration", Status: http.StatusUnprocessableEntity, Detail: err.Error()})
+	refusing(t, &admin.Problem{Type: "/problems/invalid-configuration", Status: http.StatusUnprocessableEntity,
+		Detail: err.Error()})
 	for _, args := range [][]string{{"reload"}, {"plan"}} {
 		if code, stdout, stderr := command(t, args...); code != exitFailed || stdout != "" || stderr != want {
 			t.Errorf("%q: exit code %d\n%s%s", args, code, stdout, stderr)
 		}
 	}
 	_, _, want = command(t, "check", "--config", "/nowhere/lb.toml")
-	if code, _, stderr := command(t, "plan", "--config", "/nowhere/lb.toml"); code != exitFailed || !strings.HasPrefix(want, strings.TrimSpace(stderr)) {
+	if code, _, stderr := command(t, "plan", "--config", "/nowhere/lb.toml"); code != exitFailed ||
+		!strings.HasPrefix(want, strings.TrimSpace(stderr)) {
 		t.Errorf("plan without a file: exit code %d, %s, check says %s", code, stderr, want)
 	}
 }
 
-// TestPlanOfNothing says so, and is no failure.
+// TestPlanOfNothing: a plan without changes says so, and is no failure.
 func TestPlanOfNothing(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
 	f.handle("POST /v1/plan", func(*http.Request) any { return admin.Plan{Config: "lb.toml", Same: true} })
 	code, stdout, _ := command(t, "plan")
-	if want := "lb.toml: nothing would change\nkept: 0 listeners, 0 pools\nsessions: 0 drain, 0 end\n"; code != exitDone || stdout != want {
+	want := "lb.toml: nothing would change\nkept: 0 listeners, 0 pools\nsessions: 0 drain, 0 end\n"
+	if code != exitDone || stdout != want {
 		t.Errorf("exit code %d\n%s", code, stdout)
 	}
 }
 
-// TestPlanOfBackends shows what becomes of backends in a pool that is kept.
+// TestPlanOfBackends: a plan shows the changes of backends in a pool that is kept.
 func TestPlanOfBackends(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
 	f.handle("POST /v1/plan", func(*http.Request) any {
-		return admin.Plan{Config: "lb.toml", Pools: []admin.PoolChange{{Name: "redis", What: "kept", Backends: []admin.BackendPlan{{Name: "b4", What: "added", Address: "10.0.0.14:6379"}}}}}
+		return admin.Plan{Config: "lb.toml",
+			Pools: []admin.PoolChange{{Name: "redis", What: "kept",
+				Backends: []admin.BackendPlan{{Name: "b4", What: "added", Address: "10.0.0.14:6379"}}}}}
 	})
-	if _, stdout, _ := command(t, "plan"); !strings.Contains(stdout, "pool redis: kept\n  backend b4: added, 10.0.0.14:6379\nkept: 0 listeners, 0 pools\n") {
+	if _, stdout, _ := command(t, "plan"); !strings.Contains(stdout,
+		"pool redis: kept\n  backend b4: added, 10.0.0.14:6379\nkept: 0 listeners, 0 pools\n") {
 		t.Error(stdout)
 	}
 }
 
-// TestExplainNeedsOne asks which one is meant when the daemon has several listeners, and not when it has one.
+// TestExplainNeedsOne: the command asks for a listener only if the daemon has several.
 func TestExplainNeedsOne(t *testing.T) {
 	f := startFake(t)
-	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage || !strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
+	if code, _, stderr := command(t, "explain", "192.0.2.1"); code != exitUsage ||
+		!strings.Contains(stderr, "there are 3 listeners: needs --listener or --pool") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 	f.mux = http.NewServeMux()
-	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()[:1]} })
+	f.handle("GET /v1/listeners",
+		func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()[:1]} })
 	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
 	command(t, "explain", "192.0.2.1")
 	if asked := f.requests(); asked[len(asked)-1] != "GET /v1/explain?client=192.0.2.1&listener=main" {
@@ -161,46 +179,52 @@ func TestExplainNeedsOne(t *testing.T) {
 	}
 }
 
-// TestDNSWithoutCaches shows what there is, and says what is missing.
+// TestDNSWithoutCaches: the output shows what there is, and says what is missing.
 func TestDNSWithoutCaches(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
 	listeners := fixtureListeners()
 	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": listeners} })
 	listeners[1].DNS.Cache = &admin.DNSCache{Passed: 1}
-	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "\ndns                 -    0 ") {
+	if code, stdout, _ := command(t, "dns"); code != exitDone ||
+		!strings.Contains(stdout, "\ndns                 -    0 ") {
 		t.Errorf("nothing asked yet: exit code %d\n%s", code, stdout)
 	}
 	listeners[1].DNS = nil
-	if code, stdout, _ := command(t, "dns"); code != exitDone || strings.Contains(stdout, "cache of") || strings.Count(stdout, "\n") != 2 {
+	if code, stdout, _ := command(t, "dns"); code != exitDone || strings.Contains(stdout, "cache of") ||
+		strings.Count(stdout, "\n") != 2 {
 		t.Errorf("no cache: exit code %d\n%s", code, stdout)
 	}
 	listeners[2].DNS = nil
-	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "[listener.*.cache]") || strings.Count(stdout, "\n") != 1 {
+	if code, stdout, _ := command(t, "dns"); code != exitDone || !strings.Contains(stdout, "[listener.*.cache]") ||
+		strings.Count(stdout, "\n") != 1 {
 		t.Errorf("no DNS: exit code %d\n%s", code, stdout)
 	}
-	if code, stdout, _ := command(t, "dns", "--output", "json"); code != exitDone || stdout != "{\n  \"listeners\": []\n}\n" {
+	if code, stdout, _ := command(t, "dns", "--output", "json"); code != exitDone ||
+		stdout != "{\n  \"listeners\": []\n}\n" {
 		t.Errorf("no DNS, as JSON: exit code %d\n%s", code, stdout)
 	}
 }
 
-// TestDNSPurgeRefused fails where there is no cache, and says what to do.
+// TestDNSPurgeRefused: without a cache the command fails, and says what to do.
 func TestDNSPurgeRefused(t *testing.T) {
 	startFake(t)
 	for listener, want := range map[string]string{
 		"nobody":   "there is no such listener; `limeload-l4 dns` lists those with DNS settings",
 		"internal": "it has no DNS cache",
 	} {
-		if code, stdout, stderr := command(t, "dns", "purge", listener, "--all"); code != exitFailed || stdout != "" || !strings.Contains(stderr, want) {
+		if code, stdout, stderr := command(t, "dns", "purge", listener, "--all"); code != exitFailed || stdout != "" ||
+			!strings.Contains(stderr, want) {
 			t.Errorf("%s: exit code %d, %s%s", listener, code, stdout, stderr)
 		}
 	}
 }
 
-// TestEventsEnd is about the ends of a stream: the daemon's, the connection's, the timeout's and the reader's.
+// TestEventsEnd ends a stream by the daemon, the connection, the timeout and the reader.
 func TestEventsEnd(t *testing.T) {
 	f := startFake(t)
-	if code, _, stderr := command(t, "events"); code != exitUnreachable || !strings.Contains(stderr, "the daemon is shutting down") {
+	if code, _, stderr := command(t, "events"); code != exitUnreachable ||
+		!strings.Contains(stderr, "the daemon is shutting down") {
 		t.Errorf("ended: exit code %d, %s", code, stderr)
 	}
 	release := make(chan struct{})
@@ -214,7 +238,8 @@ func TestEventsEnd(t *testing.T) {
 		one(w)
 		panic(http.ErrAbortHandler)
 	})
-	if code, stdout, _ := command(t, "events"); code != exitUnreachable || !strings.Contains(stdout, `drained: \x1b[2J`) {
+	if code, stdout, _ := command(t, "events"); code != exitUnreachable ||
+		!strings.Contains(stdout, `drained: \x1b[2J`) {
 		t.Errorf("cut: exit code %d, %s", code, stdout)
 	}
 	f.mux = http.NewServeMux()
@@ -226,7 +251,8 @@ func TestEventsEnd(t *testing.T) {
 		}
 	})
 	defer close(release)
-	if code, stdout, stderr := command(t, "events", "--follow=false", "--timeout", "1s"); code != exitDone || !strings.Contains(stdout, "drained") {
+	if code, stdout, stderr := command(t, "events", "--follow=false", "--timeout", "1s"); code != exitDone ||
+		!strings.Contains(stdout, "drained") {
 		t.Errorf("timeout: exit code %d, %s%s", code, stdout, stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -244,7 +270,7 @@ func TestEventsEnd(t *testing.T) {
 	read.Close()
 }
 
-// TestDraining holds the words for a drain's progress.
+// TestDraining checks the descriptions of a drain's progress.
 func TestDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline := time.Now().Add(42 * time.Second)

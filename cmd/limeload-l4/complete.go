@@ -14,17 +14,17 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// askedWithin is how long a completion waits for the daemon: a person holds the key down.
+// askedWithin bounds a call of the daemon for a completion: the user is waiting with a finger on the key.
 const askedWithin = 300 * time.Millisecond
 
-// completeName is the name of the command that the shells' scripts call.
+// completeName is the name of the command that the scripts of the shells call.
 const completeName = "__complete"
 
-// filesWanted is the line that tells a script to complete the names of files instead.
+// filesWanted is the line that makes a script complete file names instead.
 const filesWanted = ":files"
 
-// completeCommand prints what the last of its arguments, the word under the cursor, may become after the others: a word on
-// each line, and behind a tab what it is. It is never an error that nothing is known.
+// completeCommand prints the completions of its last argument, which is the word under the cursor, after the others.
+// Each line has a word and, after a tab, its meaning. Knowing none is not an error.
 func completeCommand() *cli.Command {
 	return &cli.Command{
 		Name:            completeName,
@@ -47,22 +47,22 @@ func completeCommand() *cli.Command {
 	}
 }
 
-// A candidate is a word that may stand at the cursor, and what it means; "" where that needs no saying.
+// A candidate is a possible word at the cursor, and its meaning, which may be "".
 type candidate struct{ word, meaning string }
 
-// A completion is what the words before the cursor come to.
+// A completion is the result of parsing the words before the cursor.
 type completion struct {
-	commands []*cli.Command    // that may follow; none once an argument has been given
+	commands []*cli.Command    // subcommands that may follow; none after an argument
 	flags    []cli.Flag        // of the command
 	usage    []string          // of the command's arguments
 	args     []string          // given so far
-	values   map[string]string // of flags given so far
+	values   map[string]string // of the flags given so far
 	path     []string          // the command's names
-	open     cli.Flag          // whose value the word under the cursor is; nil if it is none's
-	literal  bool              // after "--", nothing is a flag
+	open     cli.Flag          // the flag whose value is under the cursor; nil for none
+	literal  bool              // after "--"; no word is a flag
 }
 
-// newCompletion walks the words behind the program's name, as the library does when it runs them.
+// newCompletion parses the words after the program's name, as the library does when it runs them.
 func newCompletion(app *cli.App, words []string) *completion {
 	k := &completion{commands: app.Commands, flags: app.Flags, values: map[string]string{}}
 	for _, word := range words {
@@ -88,7 +88,7 @@ func newCompletion(app *cli.App, words []string) *completion {
 	return k
 }
 
-// argument takes a word that is no flag: the name of a command or an argument.
+// argument handles a word that is no flag: the name of a command, or an argument.
 func (k *completion) argument(word string) {
 	for _, c := range k.commands {
 		if c.HasName(word) {
@@ -101,7 +101,7 @@ func (k *completion) argument(word string) {
 	k.args = append(k.args, word)
 }
 
-// print writes what word may become.
+// print writes the candidates that begin with word.
 func (k *completion) print(ctx context.Context, w io.Writer, word string) error {
 	prefix, candidates := "", []candidate(nil)
 	name, value, attached := strings.Cut(word, "=")
@@ -125,8 +125,9 @@ func (k *completion) print(ctx context.Context, w io.Writer, word string) error 
 			_, err := fmt.Fprintln(w, filesWanted)
 			return err
 		}
-		// a word that a shell or terminal might take for something else is left to be typed
-		if !strings.HasPrefix(c.word, word) || c.word != clean(c.word) || strings.ContainsAny(c.word, " \\'\"`$&|;<>()*?[]{}!#~^") {
+		// leave out words that a shell or terminal could misinterpret
+		special := strings.ContainsAny(c.word, " \\'\"`$&|;<>()*?[]{}!#~^")
+		if !strings.HasPrefix(c.word, word) || c.word != clean(c.word) || special {
 			continue
 		}
 		line := prefix + c.word
@@ -149,7 +150,7 @@ func (k *completion) commandNames() (names []candidate) {
 	return names
 }
 
-// flagNames is the flags that may follow. One that was given may be given again only if it is a list.
+// flagNames returns the flags that may follow. Only a list may be given again.
 func (k *completion) flagNames() (names []candidate) {
 	for _, f := range k.flags {
 		if _, given := k.values[f.Names()[0]]; given && !isList(f) || f.Names()[0] == "help" {
@@ -165,7 +166,7 @@ func isList(f cli.Flag) bool {
 	return is
 }
 
-// flagUsage is what a flag means, without the marks around the name of its value.
+// flagUsage returns the usage of a flag without the backquotes around the name of its value.
 func flagUsage(f cli.Flag) string {
 	if d, is := f.(cli.DocGenerationFlag); is {
 		return strings.ReplaceAll(d.GetUsage(), "`", "")
@@ -173,7 +174,7 @@ func flagUsage(f cli.Flag) string {
 	return ""
 }
 
-// placeholder is the name of a flag's value in its usage, between backquotes; "" if it has none.
+// placeholder returns the name of a flag's value, which its usage has between backquotes; "" if it has none.
 func placeholder(f cli.Flag) string {
 	d, is := f.(cli.DocGenerationFlag)
 	if !is {
@@ -185,7 +186,7 @@ func placeholder(f cli.Flag) string {
 	return ""
 }
 
-// valuesOf is what a flag's value may be.
+// valuesOf returns the possible values of a flag.
 func (k *completion) valuesOf(ctx context.Context, f cli.Flag) []candidate {
 	if s, is := f.(*cli.StringFlag); is && s.TakesFile {
 		return files()
@@ -197,7 +198,7 @@ func (k *completion) valuesOf(ctx context.Context, f cli.Flag) []candidate {
 	return k.names(ctx, placeholder(f))
 }
 
-// argumentValues is what the next argument may be.
+// argumentValues returns the possible values of the next argument.
 func (k *completion) argumentValues(ctx context.Context) []candidate {
 	if len(k.args) >= len(k.usage) {
 		return nil
@@ -205,7 +206,7 @@ func (k *completion) argumentValues(ctx context.Context) []candidate {
 	return k.names(ctx, strings.Trim(k.usage[len(k.args)], "[]"))
 }
 
-// names is what may stand where the usage has this word.
+// names returns the candidates for a placeholder of the usage.
 func (k *completion) names(ctx context.Context, what string) []candidate {
 	switch what {
 	case "FILE":
@@ -236,7 +237,7 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 	return nil
 }
 
-// running is the names that the daemon has; none if it does not answer soon.
+// running returns names from the daemon; none if it does not answer in time.
 func (k *completion) running(ctx context.Context, what string) (names []candidate) {
 	ctx, cancel := context.WithTimeout(ctx, askedWithin)
 	defer cancel()
@@ -253,7 +254,10 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 	case "POOL":
 		pools, _ := client.Pools(ctx) // none on an error
 		for _, p := range pools {
-			names = append(names, candidate{p.Name, fmt.Sprintf("%s, %d of %s eligible", p.Algorithm, p.Eligible, counted(p.Backends, "backend"))})
+			backends := counted(p.Backends, "backend")
+			names = append(names, candidate{
+				p.Name, fmt.Sprintf("%s, %d of %s eligible", p.Algorithm, p.Eligible, backends),
+			})
 		}
 	case "LISTENER":
 		listeners, _ := client.Listeners(ctx)
@@ -277,7 +281,7 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 	return names
 }
 
-// client is the daemon that the words before the cursor name.
+// client returns a client of the daemon that the words before the cursor name.
 func (k *completion) client() (*admin.Client, error) {
 	at := place{address: k.values["admin"], tokenFile: k.values["token-file"]}
 	config, given := k.values["config"]

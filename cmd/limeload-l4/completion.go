@@ -9,10 +9,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// scripts is the shells' sides of completion, which ask completeCommand for everything: so a script never needs to be made
-// anew, and what it offers is what the program has. They are installed by packages as they are.
+// scripts holds the completion scripts of the shells. They call completeCommand for everything, so they always offer
+// what the program has. Packages install them unchanged.
 //
-//go:embed packaging/completions/limeload-l4.bash packaging/completions/_limeload-l4 packaging/completions/limeload-l4.fish
+//go:embed packaging/completions/limeload-l4.bash packaging/completions/_limeload-l4
+//go:embed packaging/completions/limeload-l4.fish
 var scripts embed.FS
 
 // shells lists the shells there are scripts for.

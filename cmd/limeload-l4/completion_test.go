@@ -16,7 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// completions is the words that the program offers for the last of these.
+// completions returns what the program offers for the last of the words.
 func completions(t *testing.T, words ...string) []string {
 	t.Helper()
 	code, stdout, stderr := command(t, append([]string{completeName, "--"}, words...)...)
@@ -31,13 +31,14 @@ func completions(t *testing.T, words ...string) []string {
 	return found
 }
 
-// A completionCase is words behind the program's name, the last one begun, and what must be offered for that.
+// A completionCase is the words after the program's name, of which the last is incomplete, and the words that must be
+// offered.
 type completionCase struct {
 	line string
 	want []string
 }
 
-// completionCases is what any shell must offer.
+// completionCases returns what every shell must offer.
 func completionCases() []completionCase {
 	return []completionCase{
 		{"stat", []string{"status"}},
@@ -61,7 +62,7 @@ func completionCases() []completionCase {
 	}
 }
 
-// startNamed starts a fake daemon that has a backend with a colon in its name, as those have that got none.
+// startNamed starts a fake daemon with a backend that has a colon in its name, as those without a configured name have.
 func startNamed(t *testing.T) {
 	f := startFake(t)
 	f.backends[2].Name = f.backends[2].Address
@@ -78,7 +79,7 @@ func TestCompleteWords(t *testing.T) {
 		"--ver":                          {"--version"},
 		"status --config ":               {filesWanted},
 		"--config=x":                     {filesWanted},
-		"status --config x --conf":       nil, // it was given
+		"status --config x --conf":       nil, // already given
 		"events --kind drained --ki":     {"--kind"},
 		"status -- --out":                nil, // no flag any more
 		"backends nonsense ":             nil,
@@ -96,7 +97,7 @@ func TestCompleteWords(t *testing.T) {
 	}
 }
 
-// TestCompleteEverything offers every command and flag there is, and is told what each flag's value may be.
+// TestCompleteEverything: every command and flag is offered, and the values of each flag.
 func TestCompleteEverything(t *testing.T) {
 	startFake(t)
 	app := wholeApp(new(bytes.Buffer), new(bytes.Buffer))
@@ -107,7 +108,8 @@ func TestCompleteEverything(t *testing.T) {
 			if !slices.Contains(offered, "--"+f.Names()[0]) {
 				t.Errorf("%q: --%s is not offered", words, f.Names()[0])
 			}
-			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "R", "CHANGE", "NAME=TIME"} // what only the user can know
+			// only the user knows the value
+			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "R", "CHANGE", "NAME=TIME"}
 			if !takesValue(f) || slices.Contains(free, placeholder(f)) {
 				continue
 			}
@@ -129,7 +131,7 @@ func TestCompleteEverything(t *testing.T) {
 	walk(nil, app.Commands, app.Flags)
 }
 
-// TestCompleteWithoutDaemon is about a daemon that is not there, one that does not answer, and one whose names are hostile.
+// TestCompleteWithoutDaemon is about a daemon that does not run, one that does not answer, and one with hostile names.
 func TestCompleteWithoutDaemon(t *testing.T) {
 	f := startFake(t)
 	f.backends[0].Name, f.backends[1].Name = "$(reboot)", "x\u202e"
@@ -148,8 +150,8 @@ func TestCompleteWithoutDaemon(t *testing.T) {
 	}
 }
 
-// shim puts this program into a folder under its name and returns the folder. The race detector would have it wait for a
-// second at each end.
+// shim puts this program into a folder under its own name and returns the folder. Under the race detector, each run of
+// it would otherwise take a second longer.
 func shim(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -157,20 +159,23 @@ func shim(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 LIMELOAD_TEST_PROGRAM=1 exec '%s' -test.run='^TestProgram$' -- \"$@\"\n", self)
+	script := fmt.Sprintf(
+		"#!/bin/sh\nGORACE=atexit_sleep_ms=0 LIMELOAD_TEST_PROGRAM=1 exec '%s' -test.run='^TestProgram$' -- \"$@\"\n",
+		self)
 	if err := os.WriteFile(filepath.Join(folder, "limeload-l4"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return folder
 }
 
-// shell runs a script in a shell that finds this program, in a folder with a file "lb.toml" and one with a blank in its name.
+// shell runs a script in a shell that finds this program, in a folder with a file "lb.toml" and one with a blank in its
+// name.
 func shell(t *testing.T, path string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(path); err != nil {
 		t.Fatalf("%v: install it, on Debian with `apt-get install %s`", err, path)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a shell that waits for a key forever
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a shell might wait for a key forever
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
@@ -180,7 +185,8 @@ func shell(t *testing.T, path string, args ...string) string {
 			t.Fatal(err)
 		}
 	}
-	cmd.Env = append(os.Environ(), "PATH="+shim(t)+":"+os.Getenv("PATH"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "TERM=dumb")
+	cmd.Env = append(os.Environ(), "PATH="+shim(t)+":"+os.Getenv("PATH"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir,
+		"XDG_DATA_HOME="+cmd.Dir, "TERM=dumb")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v\n%s", path, err, out)
@@ -188,7 +194,7 @@ func shell(t *testing.T, path string, args ...string) string {
 	return string(out)
 }
 
-// TestScripts has each shell find its script free of mistakes, and no other text.
+// TestScripts: each shell finds no mistakes in its script, and the script prints nothing.
 func TestScripts(t *testing.T) {
 	for shellName, check := range map[string][]string{"bash": {"-n"}, "zsh": {"-n"}, "fish": {"--no-execute"}} {
 		code, script, _ := command(t, "completion", shellName)
@@ -202,7 +208,8 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// bashComplete calls the completion as bash does: it parts the line at blanks and at the characters of COMP_WORDBREAKS.
+// bashComplete calls the completion as bash does, which splits the line at spaces and at the characters of
+// COMP_WORDBREAKS.
 const bashComplete = `
 source <(limeload-l4 completion bash)
 complete -p limeload-l4
@@ -230,7 +237,7 @@ func TestBash(t *testing.T) {
 		want += line + " > " + strings.Join(words, ",") + "\n"
 	}
 	for _, test := range completionCases() {
-		if before, _, attached := strings.Cut(test.line, "="); attached { // bash replaces only what stands behind it
+		if before, _, attached := strings.Cut(test.line, "="); attached { // bash only replaces what comes after it
 			test.want = []string{strings.TrimPrefix(test.want[0], before[strings.LastIndex(before, " ")+1:]+"=")}
 		}
 		add(test.line, test.want...)
@@ -246,7 +253,8 @@ func TestBash(t *testing.T) {
 	}
 }
 
-// sortedFiles is text with the two files of a line in one order: compgen has that of the folder.
+// sortedFiles returns text with the two files of a line in one order, since compgen has them in the order of the
+// folder.
 func sortedFiles(text string) string {
 	return strings.ReplaceAll(text, "lb.toml,lb two.toml", "lb two.toml,lb.toml")
 }
@@ -276,9 +284,9 @@ func TestFish(t *testing.T) {
 	}
 }
 
-// zshComplete types lines into an interactive zsh, each with a tab behind it. There compadd, by which zsh is told of words
-// (and, with -D, asked about some), also prints them to found. A key behind the tab tells the end of each line on the
-// terminal, where what is typed shows, too, and must not look like that.
+// zshComplete types lines into an interactive zsh, with a tab after each. compadd, which zsh calls with words (and with
+// -D, for a query), is replaced so that it also prints them to the file found. A key after the tab marks the end of
+// each line on the terminal; the terminal also shows the typed text, which must not look like that mark.
 const zshComplete = `
 zmodload zsh/zpty
 zpty z zsh -f -i

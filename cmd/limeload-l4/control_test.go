@@ -22,7 +22,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// wholeApp is the program with every command.
+// wholeApp returns the program with every command.
 func wholeApp(stdout, stderr io.Writer) *cli.App {
 	app := newApp(stdout, stderr)
 	for _, c := range commandsWithArguments() {
@@ -49,7 +49,7 @@ func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// TestProgram is no test: shells that a test starts run this program through it, see shim.
+// TestProgram is not a test: shells that a test starts run this program through it, see shim.
 func TestProgram(t *testing.T) {
 	if os.Getenv("LIMELOAD_TEST_PROGRAM") == "" {
 		return
@@ -58,7 +58,8 @@ func TestProgram(t *testing.T) {
 	os.Exit(program(t.Context(), append([]string{"limeload-l4"}, args...), os.Stdout, os.Stderr))
 }
 
-// A fakeDaemon answers as a daemon does whose state is the fixture below. Its handlers may be replaced before it is asked.
+// A fakeDaemon answers as a daemon with the state of the fixture below. Its handlers may be replaced before it is
+// called.
 type fakeDaemon struct {
 	mux     *http.ServeMux
 	address string
@@ -70,7 +71,7 @@ type fakeDaemon struct {
 	backends []admin.Backend
 }
 
-// startFake starts one at a Unix socket, and makes it the one that commands find.
+// startFake starts a fakeDaemon at a Unix socket, where commands find it.
 func startFake(t *testing.T) *fakeDaemon {
 	t.Helper()
 	f := newFake(t)
@@ -134,13 +135,13 @@ func (f *fakeDaemon) serve(t *testing.T, listener net.Listener) {
 	f.address = listener.Addr().String()
 }
 
-// ServeHTTP lets a test put a handler over the usual one: the more special pattern wins.
+// ServeHTTP uses a mux, so that a test can override a handler by a more specific pattern.
 func (f *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.mux.ServeHTTP(w, r) }
 
-// handle answers with JSON; a *admin.Problem is an error, and nil an empty answer.
+// handle answers with JSON. A *admin.Problem is an error, and nil an empty answer.
 func (f *fakeDaemon) handle(pattern string, answer func(*http.Request) any) {
 	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) // a test that looks at it sees what is missing
+		body, _ := io.ReadAll(r.Body) // a test notices if something is missing
 		f.note(r, body)
 		f.mu.Lock()
 		v := answer(r)
@@ -174,25 +175,27 @@ func (f *fakeDaemon) note(r *http.Request, body []byte) {
 	f.tokens = append(f.tokens, r.Header.Get("Authorization"))
 }
 
-// requests is what was asked so far.
+// requests returns the requests so far.
 func (f *fakeDaemon) requests() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.asked)
 }
 
-// shown is the Authorization headers that came so far.
+// shown returns the Authorization headers so far.
 func (f *fakeDaemon) shown() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.tokens)
 }
 
-// listPool lists a pool's backends. One that drains loses a session at each look, and then ends draining.
+// listPool lists a pool's backends. A draining one has a session less at each call, and finally does not drain any
+// more.
 func (f *fakeDaemon) listPool(r *http.Request) any {
 	name := r.PathValue("pool")
 	if name != "redis" {
-		return &admin.Problem{Type: "/problems/unknown-pool", Status: http.StatusNotFound, Detail: fmt.Sprintf("pool %q: there is no such pool", name)}
+		return &admin.Problem{Type: "/problems/unknown-pool", Status: http.StatusNotFound,
+			Detail: fmt.Sprintf("pool %q: there is no such pool", name)}
 	}
 	for i := range f.backends {
 		b := &f.backends[i]
@@ -216,7 +219,8 @@ func (f *fakeDaemon) drain(r *http.Request) any {
 	var d admin.Drain
 	switch {
 	case r.PathValue("name") != "b2":
-		return &admin.Problem{Type: "/problems/unknown-backend", Status: http.StatusNotFound, Detail: "pool redis: there is no such backend"}
+		return &admin.Problem{Type: "/problems/unknown-backend", Status: http.StatusNotFound,
+			Detail: "pool redis: there is no such backend"}
 	case strings.Contains(f.asked[len(f.asked)-1], `"remove":true`):
 		d.Remove = true
 	}
@@ -227,25 +231,28 @@ func (f *fakeDaemon) drain(r *http.Request) any {
 	return *b
 }
 
-// purge forgets three answers of the listener that has a cache.
+// purge removes three answers, for the listener that has a cache.
 func purge(r *http.Request) any {
-	p := &admin.Problem{Type: "/problems/unknown-listener", Status: http.StatusNotFound, Detail: fmt.Sprintf("listener %q: there is no such listener", r.PathValue("listener"))}
+	p := &admin.Problem{Type: "/problems/unknown-listener", Status: http.StatusNotFound,
+		Detail: fmt.Sprintf("listener %q: there is no such listener", r.PathValue("listener"))}
 	switch r.PathValue("listener") {
 	case "dns":
 		return map[string]int{"purged": 3}
 	case "main", "internal":
-		p.Type, p.Status, p.Detail = "/problems/no-dns-cache", http.StatusConflict, "listener \"internal\": it has no DNS cache"
+		p.Type, p.Status, p.Detail = "/problems/no-dns-cache", http.StatusConflict,
+			"listener \"internal\": it has no DNS cache"
 	}
 	return p
 }
 
-// before is a moment that stays "3d4h ago" however slow the test is.
+// before is a time that is printed as "3d4h ago" however slow the test is.
 func before() time.Time { return time.Now().Add(-76*time.Hour - 30*time.Minute) }
 
 func fixtureStatus() admin.Status {
 	last := before()
 	return admin.Status{
-		Version: "1.0.0", PID: 4711, Config: "/etc/limeload/lb.toml", State: "serving", Started: before(), Sessions: 131, MaxSessions: 4096,
+		Version: "1.0.0", PID: 4711, Config: "/etc/limeload/lb.toml", State: "serving", Started: before(),
+		Sessions: 131, MaxSessions: 4096,
 		LogLevel: "info", Loops: []admin.Loop{{Index: 0, Sessions: 66}, {Index: 1, Sessions: 65}},
 		Listeners: fixtureListeners(), Pools: fixturePools(),
 		Reloads:      admin.Reloads{Done: 12, Failed: 1, Last: &last, Took: 0.0042},
@@ -257,54 +264,68 @@ func fixtureStatus() admin.Status {
 
 func fixtureListeners() []admin.Listener {
 	return []admin.Listener{
-		{Name: "main", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis", Sessions: 131, Accepted: 40211, Retries: 3, BytesIn: 1234567, BytesOut: 98765432101},
-		{Name: "dns", Protocol: "udp", Address: "127.0.0.1:53", Pool: "dns", BytesIn: 52_000_000, BytesOut: 104_000_000, DNS: &admin.DNS{
-			InFlight: 3, Sockets: 2, Asked: 62010, Answered: 61987, TimedOut: 20, Failed: 1, Mismatched: 4,
-			Cache: &admin.DNSCache{Hit: 938_000, Miss: 60_500, Coalesced: 1500, Stale: 12, Prefetched: 1490, Passed: 20, Stored: 61_000, Evicted: 41_000,
-				Expired: 12_500, Entries: 7500, Bytes: 3_100_000, Waiting: 3},
-		}},
-		{Name: "internal", Protocol: "udp", Address: "127.0.0.1:5353", Pool: "dns", DNS: &admin.DNS{Asked: 17, Answered: 17}},
+		{Name: "main", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis", Sessions: 131, Accepted: 40211,
+			Retries: 3, BytesIn: 1234567, BytesOut: 98765432101},
+		{Name: "dns", Protocol: "udp", Address: "127.0.0.1:53", Pool: "dns", BytesIn: 52_000_000, BytesOut: 104_000_000,
+			DNS: &admin.DNS{
+				InFlight: 3, Sockets: 2, Asked: 62010, Answered: 61987, TimedOut: 20, Failed: 1, Mismatched: 4,
+				Cache: &admin.DNSCache{
+					Hit: 938_000, Miss: 60_500, Coalesced: 1500, Stale: 12, Prefetched: 1490, Passed: 20,
+					Stored: 61_000, Evicted: 41_000, Expired: 12_500, Entries: 7500, Bytes: 3_100_000, Waiting: 3,
+				},
+			}},
+		{Name: "internal", Protocol: "udp", Address: "127.0.0.1:5353", Pool: "dns",
+			DNS: &admin.DNS{Asked: 17, Answered: 17}},
 	}
 }
 
 func fixturePools() []admin.Pool {
 	return []admin.Pool{
-		{Name: "redis", Algorithm: "least_conn", Listeners: []string{"main"}, Check: "redis", Backends: 3, Healthy: 2, Eligible: 2, Sessions: 131, Waiting: 0, QueueMax: 100},
+		{Name: "redis", Algorithm: "least_conn", Listeners: []string{"main"}, Check: "redis", Backends: 3, Healthy: 2,
+			Eligible: 2, Sessions: 131, Waiting: 0, QueueMax: 100},
 		{Name: "spare", Algorithm: "maglev", Discovery: "dns", Backends: 1, TriesAll: true, Rivalries: 2},
-		{Name: "dns", Algorithm: "round_robin", Listeners: []string{"dns", "internal"}, Backends: 2, Healthy: 2, Eligible: 2},
+		{Name: "dns", Algorithm: "round_robin", Listeners: []string{"dns", "internal"}, Backends: 2, Healthy: 2,
+			Eligible: 2},
 	}
 }
 
 func fixtureBackends() []admin.Backend {
 	return []admin.Backend{
-		{Pool: "redis", Name: "b1", Address: "10.0.0.11:6379", Weight: 1, Mode: "ready", Verdict: "healthy", Since: before(), Breaker: "closed", Eligible: true,
+		{Pool: "redis", Name: "b1", Address: "10.0.0.11:6379", Weight: 1, Mode: "ready", Verdict: "healthy",
+			Since: before(), Breaker: "closed", Eligible: true,
 			Sessions: 66, MaxSessions: 100, BytesIn: 617283, BytesOut: 49382716050},
-		{Pool: "redis", Name: "b2", Address: "10.0.0.12:6379", Weight: 3, Mode: "ready", Verdict: "healthy", Since: before(), Breaker: "closed", Eligible: true,
+		{Pool: "redis", Name: "b2", Address: "10.0.0.12:6379", Weight: 3, Mode: "ready", Verdict: "healthy",
+			Since: before(), Breaker: "closed", Eligible: true,
 			Sessions: 65, BytesIn: 617284, BytesOut: 49382716051},
-		{Pool: "redis", Name: "b3", Address: "10.0.0.13:6379", Weight: 1, Mode: "ready", Verdict: "unhealthy", Since: before(), Breaker: "closed",
+		{Pool: "redis", Name: "b3", Address: "10.0.0.13:6379", Weight: 1, Mode: "ready", Verdict: "unhealthy",
+			Since: before(), Breaker: "closed",
 			Reason: "connect: connection refused"},
 	}
 }
 
 func added() admin.Backend {
-	return admin.Backend{Pool: "redis", Name: "b4", Address: "10.0.0.14:6379", Weight: 2, Mode: "ready", Verdict: "unknown", Breaker: "closed"}
+	return admin.Backend{Pool: "redis", Name: "b4", Address: "10.0.0.14:6379", Weight: 2, Mode: "ready",
+		Verdict: "unknown", Breaker: "closed"}
 }
 
 func fixtureSessions() admin.SessionList {
 	return admin.SessionList{Total: 131, Sessions: []admin.Session{
-		{ID: "8c3f5e0000000001", Listener: "main", Client: "192.0.2.7:51234", Pool: "redis", Backend: "b1", Address: "10.0.0.11:6379", Phase: "relaying",
+		{ID: "8c3f5e0000000001", Listener: "main", Client: "192.0.2.7:51234", Pool: "redis", Backend: "b1",
+			Address: "10.0.0.11:6379", Phase: "relaying",
 			Age: 9000, Idle: 192, BytesIn: 912, BytesOut: 20480},
-		{ID: "8c3f5e0000000002", Listener: "main", Client: "[2001:db8::1]:40000", Pool: "redis", Phase: "queued", Age: 1.52, Idle: 1.52, Retries: 1},
+		{ID: "8c3f5e0000000002", Listener: "main", Client: "[2001:db8::1]:40000", Pool: "redis", Phase: "queued",
+			Age: 1.52, Idle: 1.52, Retries: 1},
 	}}
 }
 
 func fixtureExplanation() admin.Explanation {
 	return admin.Explanation{
-		Listener: "main", Pool: "redis", Client: "192.0.2.7", Algorithm: "least_conn", Deterministic: true, DecidedBy: "algorithm",
-		Backend: "b2", Address: "10.0.0.12:6379",
-		Candidates: []admin.Candidate{{Backend: "b2", Weight: 3, Share: 1, Sessions: 65}, {Backend: "b1", Weight: 1, Share: 0.5, Sessions: 66}},
-		Others:     []admin.NotPicked{{Backend: "b3", Why: "unhealthy", Reason: "connect: connection refused"}},
-		Text:       "192.0.2.7 at main is sent to b2 of pool redis: of the 2 eligible backends of tier 0 it has the fewest sessions for its weight.",
+		Listener: "main", Pool: "redis", Client: "192.0.2.7", Algorithm: "least_conn", Deterministic: true,
+		DecidedBy: "algorithm", Backend: "b2", Address: "10.0.0.12:6379",
+		Candidates: []admin.Candidate{{Backend: "b2", Weight: 3, Share: 1, Sessions: 65},
+			{Backend: "b1", Weight: 1, Share: 0.5, Sessions: 66}},
+		Others: []admin.NotPicked{{Backend: "b3", Why: "unhealthy", Reason: "connect: connection refused"}},
+		Text:   "192.0.2.7 at main is sent to b2 of pool redis: of the 2 eligible backends of tier 0 it has the fewest sessions for its weight.",
 	}
 }
 
@@ -316,14 +337,17 @@ func fixturePlan(name string) admin.Plan {
 			{Name: "main", What: "kept", Address: "127.0.0.1:6379", Sessions: 131},
 			{Name: "old", What: "removed", Address: "127.0.0.1:6380", Sessions: 4},
 			{Name: "web", What: "added", Address: ":443"},
-			{Name: "dns", What: "changed", Address: ":53", Changes: []admin.Change{{Key: "idle_timeout", From: `"0s"`, To: `"5m"`}}, Sessions: 1},
+			{Name: "dns", What: "changed", Address: ":53",
+				Changes: []admin.Change{{Key: "idle_timeout", From: `"0s"`, To: `"5m"`}}, Sessions: 1},
 		},
 		Pools: []admin.PoolChange{
 			{Name: "spare", What: "kept"},
-			{Name: "redis", What: "changed", KeysMoved: &moved, Changes: []admin.Change{{Key: "retries", From: "2", To: "3"}},
+			{Name: "redis", What: "changed", KeysMoved: &moved,
+				Changes: []admin.Change{{Key: "retries", From: "2", To: "3"}},
 				Backends: []admin.BackendPlan{
 					{Name: "b3", Address: "10.0.0.13:6379", What: "removed", Sessions: 3},
-					{Name: "b1", Address: "10.0.0.11:6379", What: "changed", Changes: []admin.Change{{Key: "weight", From: "1", To: "2"}}, Sessions: 66},
+					{Name: "b1", Address: "10.0.0.11:6379", What: "changed",
+						Changes: []admin.Change{{Key: "weight", From: "1", To: "2"}}, Sessions: 66},
 				}},
 		},
 		Settings: []admin.Change{{Key: "log.level", From: `"info"`, To: `"debug"`}}, Drained: 7,
@@ -335,8 +359,10 @@ func fixturePlan(name string) admin.Plan {
 func fixtureEvents() []admin.Event {
 	at := time.Date(2026, 3, 1, 12, 30, 0, 250_000_000, time.UTC)
 	return []admin.Event{
-		{At: at, Kind: "verdict_changed", Pool: "redis", Backend: "b3", Address: "10.0.0.13:6379", From: "healthy", To: "unhealthy", Reason: "connect: connection refused"},
+		{At: at, Kind: "verdict_changed", Pool: "redis", Backend: "b3", Address: "10.0.0.13:6379", From: "healthy",
+			To: "unhealthy", Reason: "connect: connection refused"},
 		{At: at.Add(time.Second), Kind: "reloaded", Text: "taken up in 4.2ms"},
-		{At: at.Add(2 * time.Second), Kind: "weight_changed", Pool: "redis", Backend: "b2", Address: "10.0.0.12:6379", From: "1", To: "3", Lost: 2},
+		{At: at.Add(2 * time.Second), Kind: "weight_changed", Pool: "redis", Backend: "b2", Address: "10.0.0.12:6379",
+			From: "1", To: "3", Lost: 2},
 	}
 }

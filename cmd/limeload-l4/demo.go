@@ -18,10 +18,10 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// demoAddress is where the demo listens if it can; another port does when that one is taken.
+// demoAddress is where the demo listens. If it is taken, another port is used.
 const demoAddress = "127.0.0.1:7080"
 
-// demoOutage is how long a backend of the demo stays away when it was asked to.
+// demoOutage is how long a backend of the demo is away after a failure on request.
 const demoOutage = 10 * time.Second
 
 func demoCommand() *cli.Command {
@@ -36,7 +36,7 @@ func demoCommand() *cli.Command {
 	}
 }
 
-// demo runs until ctx ends. What it says, goes to out: one line for each answer and for each change of a verdict.
+// demo runs until ctx ends. It writes one line to out for each answer and each change of a verdict.
 func demo(ctx context.Context, out io.Writer) error {
 	say := &narrator{out: out}
 	backends := make([]*demoBackend, 3)
@@ -99,7 +99,7 @@ Ctrl-C ends it.
 
 `
 
-// newDemo makes the demo's balancer at front, over backends given as names and addresses in turn.
+// newDemo makes the demo's balancer at the address front. backends has names and addresses in turn.
 func newDemo(front string, backends []any, say *narrator) (*daemon.Daemon, error) {
 	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, backends...)...))
 	if err != nil {
@@ -108,7 +108,7 @@ func newDemo(front string, backends []any, say *narrator) (*daemon.Daemon, error
 	return daemon.New(daemon.Options{Config: cfg, Version: version(), Log: zerolog.New(say).Level(zerolog.InfoLevel)})
 }
 
-// freeAddress is an address of this machine with a free port.
+// freeAddress returns an address of this machine with a free port.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,9 +16,9 @@ type demoBackend struct {
 	// set once, then read-only
 	name, address string
 	say           *narrator
-	fail          chan struct{} // one slot: go away for a while
+	fail          chan struct{} // has room for one; the backend is to be away for a while
 
-	listener net.Listener // run's own
+	listener net.Listener // only used by run
 }
 
 // newDemoBackend opens a backend on a free port.
@@ -27,10 +27,11 @@ func newDemoBackend(name string, say *narrator) (*demoBackend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
 	}
-	return &demoBackend{name: name, address: l.Addr().String(), say: say, fail: make(chan struct{}, 1), listener: l}, nil
+	return &demoBackend{name: name, address: l.Addr().String(), say: say, fail: make(chan struct{}, 1),
+		listener: l}, nil
 }
 
-// run serves until ctx ends, away for demoOutage each time it was asked to fail.
+// run serves until ctx ends. It is away for demoOutage after each request to fail.
 func (b *demoBackend) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		b.serve(ctx)
@@ -49,10 +50,10 @@ func (b *demoBackend) run(ctx context.Context) {
 	}
 }
 
-// serve answers until ctx ends or the backend is to fail.
+// serve answers until ctx ends or the backend fails on request.
 func (b *demoBackend) serve(ctx context.Context) {
 	server := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
-	server.SetKeepAlivesEnabled(false) // each request a session of its own, so that balancing shows
+	server.SetKeepAlivesEnabled(false) // so that each request is a session of its own, which shows the balancing
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(b.listener) })
 	select {
@@ -62,11 +63,11 @@ func (b *demoBackend) serve(ctx context.Context) {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_ = server.Shutdown(stop) // what is still open after a second is not worth waiting for
+	_ = server.Shutdown(stop) // connections that are open after a second are cut off
 	serving.Wait()
 }
 
-// ServeHTTP answers one request and says so.
+// ServeHTTP answers one request and prints a line about it.
 func (b *demoBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.say.line("%s answered %s %q", b.name, r.Method, r.URL.Path)
 	if r.URL.Path != "/fail" {
@@ -80,8 +81,8 @@ func (b *demoBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A narrator tells a person what happens, a line each, from any goroutine. As the demo's log writer it turns
-// the log's lines about verdicts into its own and leaves the rest out.
+// A narrator prints what happens, one line each, from any goroutine. As the writer of the demo's log it converts lines
+// about verdicts, and drops all others.
 type narrator struct {
 	mu  sync.Mutex // guards out
 	out io.Writer
@@ -94,7 +95,7 @@ func (n *narrator) line(format string, args ...any) {
 	fmt.Fprintf(n.out, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// Write takes a line of the log.
+// Write converts a line of the log.
 func (n *narrator) Write(p []byte) (int, error) {
 	var event struct{ Message, Backend, From, To, Reason string }
 	if err := json.Unmarshal(p, &event); err == nil && event.Message == "verdict changed" {

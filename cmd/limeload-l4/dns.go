@@ -44,22 +44,28 @@ func dnsStatsCommand() *cli.Command {
 	})
 }
 
-// printDNS prints a table of caches and one of questions to backends.
+// printDNS prints a table of the caches and a table of the questions to backends.
 func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
 	if len(listeners) == 0 {
-		_, err := fmt.Fprintln(w, `no listener has DNS settings; profile = "dns" or a [listener.*.cache] table gives it some`)
+		_, err := fmt.Fprintln(w,
+			`no listener has DNS settings; profile = "dns" or a [listener.*.cache] table gives it some`)
 		return err
 	}
-	caches := newTable("cache of", ">from memory", ">hit", ">miss", ">coalesced", ">stale", ">passed", ">refused", ">waiting",
+	caches := newTable("cache of", ">from memory", ">hit", ">miss", ">coalesced", ">stale", ">passed",
+		">refused", ">waiting",
 		">entries", ">bytes", ">evicted", ">expired")
-	asked := newTable("questions of", "pool", ">in flight", ">sockets", ">asked", ">answered", ">timed out", ">unreachable", ">failed", ">mismatched")
+	asked := newTable("questions of", "pool", ">in flight", ">sockets", ">asked", ">answered", ">timed out",
+		">unreachable", ">failed", ">mismatched")
 	for _, l := range listeners {
 		if k := l.DNS.Cache; k != nil {
-			caches.add(l.Name, fromMemory(k), number(k.Hit), number(k.Miss), number(k.Coalesced), number(k.Stale), number(k.Passed), number(k.Refused),
-				strconv.Itoa(k.Waiting), strconv.Itoa(k.Entries), size(uint64(k.Bytes)), number(k.Evicted), number(k.Expired))
+			caches.add(l.Name, fromMemory(k), number(k.Hit), number(k.Miss), number(k.Coalesced), number(k.Stale),
+				number(k.Passed), number(k.Refused),
+				strconv.Itoa(k.Waiting), strconv.Itoa(k.Entries), size(uint64(k.Bytes)), number(k.Evicted),
+				number(k.Expired))
 		}
 		d := l.DNS
-		asked.add(l.Name, l.Pool, strconv.Itoa(d.InFlight), strconv.Itoa(d.Sockets), number(d.Asked), number(d.Answered), number(d.TimedOut),
+		asked.add(l.Name, l.Pool, strconv.Itoa(d.InFlight), strconv.Itoa(d.Sockets), number(d.Asked),
+			number(d.Answered), number(d.TimedOut),
 			number(d.Unreachable), number(d.Failed), number(d.Mismatched))
 	}
 	if len(caches.rows) > 0 {
@@ -71,7 +77,7 @@ func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
 	return asked.print(w, width)
 }
 
-// fromMemory is which share of the questions that a cache may answer it has answered without a backend; "" before the first.
+// fromMemory returns the share of cacheable questions that were answered from the cache; "" before the first question.
 func fromMemory(k *admin.DNSCache) string {
 	all := k.Hit + k.Miss + k.Coalesced
 	if all == 0 {

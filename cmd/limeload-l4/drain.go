@@ -13,7 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// progressEvery is how often a drain that is waited for is looked at: often enough that a person sees it move.
+// progressEvery is the interval at which --wait asks about a drain, short enough to see it move.
 const progressEvery = 250 * time.Millisecond
 
 func backendsDrainCommand() *cli.Command {
@@ -24,9 +24,12 @@ func backendsDrainCommand() *cli.Command {
 		Description: `The backend's mode becomes drain; "set --mode ready" takes that back. Sessions that are left when the deadline has
 passed are ended.`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "deadline", Usage: "end the sessions that are left after this `TIME`", DefaultText: "never"},
-			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone", DisableDefaultText: true},
+			&cli.DurationFlag{Name: "deadline", Usage: "end the sessions that are left after this `TIME`",
+				DefaultText: "never"},
+			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone",
+				DisableDefaultText: true},
+			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone",
+				DisableDefaultText: true},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		deadline := c.Duration("deadline")
@@ -47,7 +50,7 @@ passed are ended.`,
 	})
 }
 
-// drainLeft is what a drain still waits for, in words.
+// drainLeft describes what a drain still waits for.
 func drainLeft(b *admin.Backend) string {
 	if b.Drain != nil {
 		return draining(b.Drain)
@@ -55,8 +58,8 @@ func drainLeft(b *admin.Backend) string {
 	return fmt.Sprintf("drains: %s left", counted(b.Sessions, "session"))
 }
 
-// awaitDrain follows a drain until the last session is gone, and prints a line whenever fewer are left; for JSON it prints
-// the backend as it was last.
+// awaitDrain follows a drain until the last session is gone. It prints a line whenever fewer sessions are left; for
+// JSON, it prints the last state of the backend.
 func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
@@ -64,7 +67,7 @@ func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) e
 	for {
 		left := b.Sessions
 		if b.Drain != nil {
-			left = b.Drain.Left // also those at an address that it had before
+			left = b.Drain.Left // includes the sessions at a former address
 		}
 		done := left == 0
 		switch {
@@ -101,7 +104,7 @@ func (r *remote) backendsOf(ctx context.Context, pool string) ([]admin.Backend, 
 	return r.client.Backends(ctx, pool)
 }
 
-// gone is what to say of a backend that was drained and is no longer there.
+// gone describes a drained backend that no longer exists.
 func (r *remote) gone(b admin.Backend, asked bool) error {
 	text := "is drained and removed"
 	if !asked {

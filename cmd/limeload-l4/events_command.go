@@ -13,7 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// eventTime is how an event's time is printed: as in the log, in the reader's zone.
+// eventTime is the format of an event's time: that of the log, in the local time zone.
 const eventTime = "2006-01-02T15:04:05.000Z07:00"
 
 func eventsCommand() *cli.Command {
@@ -24,8 +24,10 @@ func eventsCommand() *cli.Command {
 ends or the connection breaks.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "pool", Usage: "only those of the pool `NAME`"},
-			&cli.StringSliceFlag{Name: "kind", Usage: "only those of this `KIND`, several times for several: " + strings.Join(admin.EventKinds(), ", ")},
-			&cli.BoolFlag{Name: "follow", Value: true, Usage: "go on until interrupted; --follow=false ends after --timeout, with exit code 0"},
+			&cli.StringSliceFlag{Name: "kind", Usage: "only those of this `KIND`, several times for several: " +
+				strings.Join(admin.EventKinds(), ", ")},
+			&cli.BoolFlag{Name: "follow", Value: true,
+				Usage: "go on until interrupted; --follow=false ends after --timeout, with exit code 0"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, _ []string) error {
 		kinds := c.StringSlice("kind")
@@ -38,7 +40,7 @@ ends or the connection breaks.`,
 	})
 }
 
-// follow prints events until ctx ends or the daemon does, or, unless it is to go on, until the timeout.
+// follow prints events until ctx ends or the daemon does or, if on is false, until the timeout.
 func (r *remote) follow(ctx context.Context, on bool, f admin.EventFilter) error {
 	if !on {
 		var cancel context.CancelFunc
@@ -67,7 +69,7 @@ func (r *remote) printEvent(e admin.Event) error {
 	return err
 }
 
-// eventLine is an event in one line.
+// eventLine returns an event as one line.
 func eventLine(e *admin.Event) string {
 	words := []string{e.At.Local().Format(eventTime), e.Kind}
 	switch {

@@ -34,7 +34,8 @@ func explainCommand() *cli.Command {
 				return err
 			}
 			if len(listeners) != 1 {
-				return &usageError{fmt.Errorf("there are %s: needs --listener or --pool", counted(len(listeners), "listener"))}
+				return &usageError{
+					fmt.Errorf("there are %s: needs --listener or --pool", counted(len(listeners), "listener"))}
 			}
 			q.Listener = listeners[0].Name
 		}
@@ -60,7 +61,8 @@ func printExplanation(w io.Writer, e *admin.Explanation, width int) error {
 			default:
 				picked = "this time"
 			}
-			t.add(b.Backend, strconv.Itoa(b.Weight), strconv.FormatFloat(100*b.Share, 'f', 0, 64)+"%", strconv.FormatInt(b.Sessions, 10), picked)
+			t.add(b.Backend, strconv.Itoa(b.Weight), strconv.FormatFloat(100*b.Share, 'f', 0, 64)+"%",
+				strconv.FormatInt(b.Sessions, 10), picked)
 		}
 		if err := t.print(w, width); err != nil {
 			return err

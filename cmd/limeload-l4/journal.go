@@ -11,23 +11,25 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A journalWriter puts before each line of the log the priority by which the journal files it (sd-daemon(3)). It takes any number
-// of whole lines at once, and writes as often as it is written to. Its zero value is of no use, see newJournalWriter. It is
-// written to by one goroutine at a time.
+// A journalWriter puts before each line of the log its priority for the journal (sd-daemon(3)). It accepts any number
+// of whole lines at once, and writes once for each Write. Its zero value is of no use, see newJournalWriter. One
+// goroutine at a time may use it.
 type journalWriter struct {
 	// set once, then read-only
 	to      io.Writer
-	console *zerolog.ConsoleWriter // writes into line; nil: lines stay JSON
+	console *zerolog.ConsoleWriter // writes into line; nil if lines stay JSON
 
-	line bytes.Buffer // one line for people
+	line bytes.Buffer // one converted line
 	out  bytes.Buffer
 }
 
-// newJournalWriter makes a writer for a journal. Lines for people have neither colours nor time: the journal has its own of both.
+// newJournalWriter makes a writer for a journal. Converted lines have neither colours nor time, since the journal has
+// its own.
 func newJournalWriter(to io.Writer, console bool) *journalWriter {
 	w := &journalWriter{to: to}
 	if console {
-		w.console = &zerolog.ConsoleWriter{Out: &w.line, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName}}
+		w.console = &zerolog.ConsoleWriter{Out: &w.line, NoColor: true,
+			PartsExclude: []string{zerolog.TimestampFieldName}}
 	}
 	return w
 }
@@ -45,20 +47,21 @@ func (w *journalWriter) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
-// forPeople is a line as the console has it, if it should be so. It ends with the one line break in it.
+// forPeople returns a line in the console's format, if that is wanted. Its only line break is at its end.
 func (w *journalWriter) forPeople(line []byte) []byte {
 	if w.console == nil {
 		return line
 	}
 	w.line.Reset()
 	if _, err := w.console.Write(line); err != nil {
-		return line // better as it is than not at all
+		return line // better unconverted than lost
 	}
 	text := bytes.TrimSpace(w.line.Bytes())
 	return append(bytes.ReplaceAll(text, []byte("\n"), []byte(" ")), '\n')
 }
 
-// journalPriority is the prefix of a line. A line without a level is for information, as it would be without a prefix.
+// journalPriority returns the prefix of a line. A line without a level gets that of information, as the journal assumes
+// without a prefix.
 func journalPriority(line []byte) string {
 	rest, found := bytes.CutPrefix(line, []byte(`{"`+zerolog.LevelFieldName+`":"`)) // zerolog writes the level first
 	if found {
@@ -77,13 +80,13 @@ func journalPriority(line []byte) string {
 	return "<6>"
 }
 
-// errorPriority is the prefix of a line that someone must act upon.
+// errorPriority is the prefix of a line about which somebody must do something.
 const errorPriority = "<3>"
 
-// toJournal tells whether what is written to w goes into the journal: JOURNAL_STREAM then names its device and inode
-// (systemd.exec(5)). The variable alone says nothing, since w may have been redirected.
+// toJournal reports whether w goes to the journal: then JOURNAL_STREAM has the device and inode of w (systemd.exec(5)).
+// The variable alone is not enough, since w may have been redirected.
 //
-// The library's StderrIsJournalStream looks at descriptor 2 alone, whatever w is.
+// The library's StderrIsJournalStream always looks at descriptor 2.
 func toJournal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	stream := os.Getenv("JOURNAL_STREAM")
@@ -98,9 +101,9 @@ func toJournal(w io.Writer) bool {
 	return ok && stream == fmt.Sprintf("%d:%d", s.Dev, s.Ino)
 }
 
-// printError writes an error for a person to read; in the journal each of its lines is filed as an error.
+// printError writes an error for people. In the journal, each of its lines is an error.
 func printError(to io.Writer, err error) {
-	text := cleanLines(err.Error()) // what a file, a command line or a backend has put into it must not speak to the terminal
+	text := cleanLines(err.Error()) // parts of it may come from a file, a command line or a backend
 	if toJournal(to) {
 		text = errorPriority + strings.ReplaceAll(text, "\n", "\n"+errorPriority)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// pretendJournal has JOURNAL_STREAM name f, as systemd does for the stream it gives a service.
+// pretendJournal sets JOURNAL_STREAM to f, as systemd does for the stream of a service.
 func pretendJournal(t *testing.T, f *os.File) {
 	t.Helper()
 	info, err := f.Stat()
@@ -45,10 +45,10 @@ func contents(t *testing.T, f *os.File) string {
 	return string(text)
 }
 
-// logged is what a log makes of one line of each level and two with line breaks in them.
+// logged logs one line of each level and two lines with line breaks, and returns the output.
 func logged(t *testing.T, format string, f *os.File) []string {
 	t.Helper()
-	zerolog.SetGlobalLevel(zerolog.TraceLevel) // which is the process's, and a daemon of another test has set
+	zerolog.SetGlobalLevel(zerolog.TraceLevel) // it belongs to the process, and another test has changed it
 	log, w := newLog(conf.Log{Level: "trace", Format: format}, f)
 	log.Trace().Msg("trace")
 	log.Debug().Msg("debug")
@@ -100,7 +100,7 @@ func TestJournalPriorities(t *testing.T) {
 	}
 }
 
-// TestNoJournalNoPriorities holds that a log elsewhere is as it was, also when a journal is named that stderr does not go to.
+// TestNoJournalNoPriorities: a log elsewhere has no priorities, even if a journal is named that stderr does not go to.
 func TestNoJournalNoPriorities(t *testing.T) {
 	for name, pretend := range map[string]func(*testing.T){
 		"no journal":      func(t *testing.T) { t.Setenv("JOURNAL_STREAM", "") },
@@ -124,7 +124,7 @@ func TestNoJournalNoPriorities(t *testing.T) {
 	}
 }
 
-// TestDroppedLinesHavePriority holds that the line which the writer makes itself is filed by its level, too.
+// TestDroppedLinesHavePriority: the line that the writer adds has a priority too.
 func TestDroppedLinesHavePriority(t *testing.T) {
 	var out bytes.Buffer
 	w := newLogWriter(newJournalWriter(&out, false), false)
@@ -149,7 +149,7 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
-// TestJournalTakesWhatIsNoJSON holds that nothing is lost that people could not be shown nicely.
+// TestJournalTakesWhatIsNoJSON: lines that cannot be converted are not lost.
 func TestJournalTakesWhatIsNoJSON(t *testing.T) {
 	var out bytes.Buffer
 	w := newJournalWriter(&out, true)

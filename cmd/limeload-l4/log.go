@@ -16,10 +16,10 @@ import (
 // logTimeFormat is RFC 3339 with milliseconds.
 const logTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// newLog makes the process's log. Its lines go out from the writer's goroutine, so that none who logs is
-// ever held up; the caller starts and closes that. Which lines there are is the daemon's to say. In the journal each line has its priority.
+// newLog makes the log of the process. The writer's goroutine, which the caller starts and closes, writes the lines, so
+// that logging never blocks. The daemon decides which levels are logged. In the journal, each line has its priority.
 //
-// It silences the loggers of libraries.
+// It also silences the loggers of libraries.
 func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	silenceLibraries()
 	console, perLine := o.Format == "console", false
@@ -35,14 +35,14 @@ func newLog(o conf.Log, to io.Writer) (zerolog.Logger, *logWriter) {
 	return zerolog.New(w).Hook(zerolog.HookFunc(stamp)), w
 }
 
-// silenceLibraries silences the loggers of the standard library and of grpc, once. Both write a line for what they find
-// odd about a backend under check, as often as the backend likes.
+// silenceLibraries silences the loggers of the standard library and of grpc, once. Both log oddities of a backend under
+// check, as often as the backend likes.
 var silenceLibraries = sync.OnceFunc(func() {
 	log.SetOutput(io.Discard)
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 })
 
-// terminal tells whether a person may be looking: colours in a file are noise.
+// terminal reports whether w is a terminal. In a file, colours would be noise.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -52,7 +52,7 @@ func terminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// stamp gives a line its time.
+// stamp adds the time to a line.
 func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {
 	var text [len(logTimeFormat) + 8]byte
 	e.Bytes(zerolog.TimestampFieldName, time.Now().AppendFormat(text[:0], logTimeFormat))

@@ -9,27 +9,28 @@ import (
 	"time"
 )
 
-// maxQueuedLog bounds the lines that wait to be written: some thousand access lines, more than a disk or
-// a journal falls behind in passing.
+// maxQueuedLog bounds the lines that wait to be written: several thousand access lines, more than a busy disk or
+// journal falls behind for a moment.
 const maxQueuedLog = 4 << 20
 
-// logFlushTimeout is how long Close waits for a log that takes nothing more.
+// logFlushTimeout is how long Close waits for a reader that reads nothing.
 const logFlushTimeout = time.Second
 
-// logPiece is about how much is written at once: what a slow reader takes of it within logFlushTimeout is progress.
+// logPiece is about how much is written at once. A slow reader that reads one piece within logFlushTimeout counts as
+// making progress.
 const logPiece = 32 << 10
 
-// A logWriter takes log lines from any goroutine without ever blocking it, and writes them from one of its
-// own, many at a time. Lines that come while maxQueuedLog bytes wait are dropped and counted, and a line
-// tells of them. Its zero value is of no use, see newLogWriter.
+// A logWriter accepts log lines from any goroutine without ever blocking, and writes them from its own goroutine, many
+// at a time. While maxQueuedLog bytes wait, it drops and counts lines, and later logs how many they were. Its zero
+// value is of no use, see newLogWriter.
 type logWriter struct {
 	// set once, then read-only
 	write func(lines []byte)
-	wake  chan struct{} // one slot; closed by Close
+	wake  chan struct{} // has room for one; closed by Close
 	done  chan struct{} // closed by run
 
-	pieces  atomic.Int64  // written so far
-	dropped atomic.Uint64 // lines, ever
+	pieces  atomic.Int64  // number of pieces written
+	dropped atomic.Uint64 // number of lines dropped
 
 	// mu guards the fields below
 	mu     sync.Mutex
@@ -37,11 +38,11 @@ type logWriter struct {
 	closed bool
 }
 
-// newLogWriter makes a logWriter; run does its work. With perLine, to gets one line for each Write, as a
-// zerolog.ConsoleWriter wants it.
+// newLogWriter makes a logWriter; run does its work. With perLine, each Write to to has one line, which a
+// zerolog.ConsoleWriter needs.
 func newLogWriter(to io.Writer, perLine bool) *logWriter {
 	w := &logWriter{wake: make(chan struct{}, 1), done: make(chan struct{})}
-	w.write = func(lines []byte) { _, _ = to.Write(lines) } // a log that cannot be written has nowhere to say so
+	w.write = func(lines []byte) { _, _ = to.Write(lines) } // there is nowhere to report an error of the log
 	if perLine {
 		w.write = func(lines []byte) {
 			for line := range bytes.Lines(lines) {
@@ -64,7 +65,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 		return len(line), nil
 	}
 	w.queue = append(w.queue, line...)
-	if len(w.queue) == len(line) { // it was empty: nobody has been told
+	if len(w.queue) == len(line) { // it was empty, so run may be asleep
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -73,11 +74,11 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// run writes what is queued until Close.
+// run writes the queued lines until Close.
 func (w *logWriter) run() {
 	defer close(w.done)
 	var spare []byte
-	var told uint64 // of w.dropped
+	var reported uint64 // how many drops have been logged
 	for open := true; open; {
 		_, open = <-w.wake
 		w.mu.Lock()
@@ -90,10 +91,11 @@ func (w *logWriter) run() {
 			w.pieces.Add(1)
 			rest = rest[n:]
 		}
-		if dropped > told {
-			w.write(fmt.Appendf(nil, `{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
-				dropped-told, time.Now().Format(logTimeFormat)))
-			told = dropped
+		if dropped > reported {
+			w.write(fmt.Appendf(nil,
+				`{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
+				dropped-reported, time.Now().Format(logTimeFormat)))
+			reported = dropped
 		}
 		spare = lines
 	}
@@ -107,7 +109,7 @@ func pieceOf(lines []byte) int {
 	return logPiece + bytes.IndexByte(lines[logPiece:], '\n') + 1
 }
 
-// Close writes what is still queued and ends run; it gives up when the log takes nothing for logFlushTimeout.
+// Close writes the queued lines and ends run. It gives up if nothing is read for logFlushTimeout.
 func (w *logWriter) Close() {
 	w.mu.Lock()
 	if !w.closed {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A gate is a log that takes nothing until it is opened.
+// A gate is a log that reads nothing until it is opened.
 type gate struct {
 	open chan struct{}
 
@@ -49,7 +49,7 @@ func TestLogWriterKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestLogWriterNeverBlocks holds that a stuck log stops nobody, and that what it cost is told once it goes on.
+// TestLogWriterNeverBlocks: a stuck log blocks nobody, and once it goes on, the dropped lines are reported.
 func TestLogWriterNeverBlocks(t *testing.T) {
 	g := &gate{open: make(chan struct{})}
 	w := newLogWriter(g, false)
@@ -73,7 +73,7 @@ func TestLogWriterNeverBlocks(t *testing.T) {
 	}
 }
 
-// TestLogWriterPerLine holds that a console writer gets each line by itself.
+// TestLogWriterPerLine: a console writer gets one line at a time.
 func TestLogWriterPerLine(t *testing.T) {
 	var got []string
 	w := newLogWriter(writerFunc(func(p []byte) { got = append(got, string(p)) }), true)
@@ -93,8 +93,7 @@ func (f writerFunc) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestLogWriterWaitsForASlowLog holds that Close loses nothing to a log that is slow and not stuck: each piece
-// is waited for by itself.
+// TestLogWriterWaitsForASlowLog: Close loses nothing if the log is slow but not stuck, since it waits for each piece.
 func TestLogWriterWaitsForASlowLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got bytes.Buffer

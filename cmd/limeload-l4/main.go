@@ -1,7 +1,8 @@
-// Command limeload-l4 balances TCP connections over backends.
+// Command limeload-l4 balances TCP connections, UDP flows and DNS questions over backends.
 //
-// This is the only place where all packages meet: it turns a configuration into pools, health checks
-// and listeners, and owns the process: signals, exit codes, log output.
+// Without a command it is the balancer itself, see package daemon; its commands check a configuration, simulate one, or
+// call a running balancer through package admin. This package owns the process: arguments, signals, exit codes and log
+// output.
 package main
 
 import (
@@ -17,8 +18,8 @@ import (
 // The exit codes.
 const (
 	exitDone        = 0
-	exitFailed      = 1 // it failed, or the configuration is wrong
-	exitUsage       = 2 // the command line is wrong
+	exitFailed      = 1 // the command failed, or the configuration is invalid
+	exitUsage       = 2 // the command line is invalid
 	exitUnreachable = 3 // no daemon answers at the admin address
 )
 
@@ -26,7 +27,7 @@ func main() {
 	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
 }
 
-// run is the whole program, and returns its exit code. It ends early when ctx does, as after an INT.
+// run is the whole program, and returns its exit code. It ends early if ctx does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := newApp(stdout, stderr).RunContext(ctx, args)
 	code := exitCode(err)
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-// A usageError is a command line that makes no sense.
+// A usageError is an error of the command line.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
@@ -56,7 +57,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:       stderr,
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version",
+				DisableDefaultText: true},
 		},
 		Action: noArguments(func(c *cli.Context) error {
 			if c.Bool("version") {
@@ -71,7 +73,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			algorithmsCommand(), checkCommand(), demoCommand(), exampleCommand(), simulateCommand(), versionCommand(),
 		},
-		ExitErrHandler: func(*cli.Context, error) {}, // run decides
+		ExitErrHandler: func(*cli.Context, error) {}, // run handles errors
 	}
 	app.OnUsageError = asUsageError
 	for _, c := range app.Commands {
@@ -90,7 +92,7 @@ func configFlag() cli.Flag {
 	}
 }
 
-// configFile is the file that --config names, before the command or behind it.
+// configFile returns the file that --config names, before or after the command.
 func configFile(c *cli.Context) (string, error) {
 	file := c.String("config")
 	for _, at := range c.Lineage() {
@@ -107,8 +109,7 @@ func configFile(c *cli.Context) (string, error) {
 
 func asUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }
 
-// noArguments refuses what stands behind the flags: no command takes any, and a mistyped command would
-// otherwise start the daemon.
+// noArguments refuses arguments: the command has none, and a mistyped command would otherwise start the daemon.
 func noArguments(action cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if c.Args().Present() {

@@ -63,17 +63,25 @@ func TestExitCodesAndOutput(t *testing.T) {
 		{"unknown command", []string{"serve"}, exitUsage, `^$`, `unknown command or argument "serve"`},
 		{"unknown flag", []string{"--what"}, exitUsage, `(?s).*`, `-what`},
 		{"argument of a command", []string{"check", "lb.toml"}, exitUsage, `^$`, `"lb.toml"`},
-		{"good", []string{"check", "--config", write(t, goodConfig)}, exitDone, `good\n  listener web: .*\n  pool web: least_conn over 1 backend, no checks`, `^$`},
-		{"every mistake", []string{"check", "--config", write(t, "[listener.web]\nadress = 1\n[pool.web]\nretries = 99\n")}, exitFailed, `^$`,
+		{"good", []string{"check", "--config", write(t, goodConfig)}, exitDone,
+			`good\n  listener web: .*\n  pool web: least_conn over 1 backend, no checks`, `^$`},
+		{"every mistake", []string{"check", "--config",
+			write(t, "[listener.web]\nadress = 1\n[pool.web]\nretries = 99\n")}, exitFailed, `^$`,
 			`(?s)lb.toml:2: listener.web.adress: .*did you mean "address".*lb.toml:4: pool.web.retries: found 99`},
-		{"name that resolves to nothing", []string{"check", "--config", write(t, strings.Replace(goodConfig, "127.0.0.1:7998", "nowhere.invalid:1", 1))},
+		{"name that resolves to nothing", []string{"check", "--config",
+			write(t, strings.Replace(goodConfig, "127.0.0.1:7998", "nowhere.invalid:1", 1))},
 			exitFailed, `^$`, `lb.toml:6: pool.web.backends\[0\].address: .*nowhere.invalid`},
-		{"the same, looked at as a file", []string{"check", "--syntax", "--config", write(t, strings.Replace(goodConfig, "127.0.0.1:7998", "nowhere.invalid:1", 1))},
+		{"the same, looked at as a file", []string{"check", "--syntax", "--config",
+			write(t, strings.Replace(goodConfig, "127.0.0.1:7998", "nowhere.invalid:1", 1))},
 			exitDone, `good`, `^$`},
 		{"no file", []string{"--config", "/nowhere/lb.toml"}, exitFailed, `^$`, `^/nowhere/lb.toml: no such file`},
-		{"port in use", []string{"--config", write(t, strings.Replace(goodConfig, "127.0.0.1:7999", busy.Addr().String(), 1))}, exitFailed, `^$`,
+		{"port in use", []string{"--config",
+			write(t, strings.Replace(goodConfig, "127.0.0.1:7999", busy.Addr().String(), 1))}, exitFailed, `^$`,
 			`^\S+lb.toml:3: listener.web.address: found "127.0.0.1:\d+"; .*address already in use; .*ss -ltnp.*\n$`},
-		{"UDP port in use", []string{"--config", write(t, strings.Replace(goodConfig, `"127.0.0.1:7999"`, fmt.Sprintf("%q\nprotocol = \"udp\"", busyUDP.LocalAddr()), 1))}, exitFailed, `^$`,
+		{"UDP port in use",
+			[]string{"--config",
+				write(t, strings.Replace(goodConfig, `"127.0.0.1:7999"`,
+					fmt.Sprintf("%q\nprotocol = \"udp\"", busyUDP.LocalAddr()), 1))}, exitFailed, `^$`,
 			`^\S+lb.toml:3: listener.web.address: found "127.0.0.1:\d+"; .*address already in use; .*ss -lunp.*\n$`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -82,7 +90,8 @@ func TestExitCodesAndOutput(t *testing.T) {
 			if code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
-			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout}, {"stderr", stderr.String(), test.stderr}} {
+			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout},
+				{"stderr", stderr.String(), test.stderr}} {
 				if !regexp.MustCompile(out.want).MatchString(out.got) {
 					t.Errorf("%s is %q, want %s", out.name, out.got, out.want)
 				}
@@ -91,7 +100,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 	}
 }
 
-// TestDemo talks to the demo as its welcome says, and makes one of its backends fail: no request does.
+// TestDemo sends the requests that the demo's welcome suggests, and lets one backend fail: no request fails.
 func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -108,7 +117,8 @@ func TestDemo(t *testing.T) {
 		for {
 			n, err := r.Read(buf)
 			said.Write(buf[:n])
-			if m := regexp.MustCompile(`curl (http://\S+)/ `).FindStringSubmatch(said.String()); m != nil && len(front) == 0 {
+			if m := regexp.MustCompile(`curl (http://\S+)/ `).FindStringSubmatch(said.String()); m != nil &&
+				len(front) == 0 {
 				select {
 				case front <- m[1]:
 				default:
@@ -155,7 +165,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestAlgorithmsAgree holds that the configuration allows exactly the algorithms there are.
+// TestAlgorithmsAgree: the configuration allows exactly the existing algorithms.
 func TestAlgorithmsAgree(t *testing.T) {
 	allowed := func(name string) bool {
 		_, err := conf.Parse("lb.toml", []byte(goodConfig+"algorithm = \""+name+"\"\n"))
@@ -204,8 +214,8 @@ func TestDocConfigurations(t *testing.T) {
 	}
 }
 
-// TestReadmeExamples holds that the configurations in the README are good ones, and that the mistakes it shows
-// read as the program's own.
+// TestReadmeExamples: the configurations in the README are valid, and the mistakes it shows are as the program prints
+// them.
 func TestReadmeExamples(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

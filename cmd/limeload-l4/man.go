@@ -13,7 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// exitCodes is what the program's exit codes mean.
+// exitCodes returns the meanings of the exit codes.
 func exitCodes() []struct {
 	code    int
 	meaning string
@@ -60,7 +60,7 @@ func manCommand() *cli.Command {
 	}
 }
 
-// builtOn is the date of the commit that the program was built from; today for a build that does not know.
+// builtOn returns the date of the commit that the program was built from, or today if the build does not know it.
 func builtOn() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -72,14 +72,14 @@ func builtOn() string {
 	return time.Now().UTC().Format(time.DateOnly)
 }
 
-// programPage is limeload-l4(8).
+// programPage returns limeload-l4(8).
 func programPage(app *cli.App, date string) []byte {
 	p := new(strings.Builder)
 	fmt.Fprintf(p, "# %s 8 %s %s\n\n", strings.ToUpper(app.Name), date, app.Name)
 	fmt.Fprintf(p, "## NAME\n\n%s - %s\n\n## SYNOPSIS\n\n", app.Name, plain(app.Usage))
 	for line := range strings.SplitSeq(app.UsageText, "\n") {
 		program, rest, _ := strings.Cut(line, " ")
-		fmt.Fprintf(p, "**%s** %s  \n", program, plain(rest)) // two blanks at the end keep the line break
+		fmt.Fprintf(p, "**%s** %s  \n", program, plain(rest)) // two spaces at the end keep the line break
 	}
 	p.WriteString(`
 ## DESCRIPTION
@@ -119,7 +119,7 @@ Flags may stand before and behind a command's arguments. Every command has --hel
 	return manPage(p.String())
 }
 
-// writeCommand writes the part of a command, and those of its subcommands.
+// writeCommand writes the section of a command, and those of its subcommands.
 func writeCommand(p *strings.Builder, before string, c *cli.Command) {
 	if c.Hidden {
 		return
@@ -128,7 +128,7 @@ func writeCommand(p *strings.Builder, before string, c *cli.Command) {
 	fmt.Fprintf(p, "### %s\n\n%s\n\n", plain(strings.TrimSpace(name+" "+c.ArgsUsage)), plain(sentence(c.Usage)))
 	for line := range strings.Lines(c.Description) {
 		if strings.HasPrefix(line, "   ") {
-			p.WriteString(" " + line) // an example: Markdown wants four blanks
+			p.WriteString(" " + line) // an example, for which Markdown needs four spaces
 		} else {
 			p.WriteString(plain(line))
 		}
@@ -140,7 +140,7 @@ func writeCommand(p *strings.Builder, before string, c *cli.Command) {
 	}
 }
 
-// writeFlags writes the flags of a category; "" is the flags without one.
+// writeFlags writes the flags of a category; "" for those without one.
 func writeFlags(p *strings.Builder, flags []cli.Flag, category string) {
 	for _, f := range flags {
 		d, is := f.(cli.DocGenerationFlag)
@@ -175,12 +175,12 @@ func plain(text string) string {
 // manPage renders Markdown as a manual page.
 //
 // It corrects two things that go-md2man does. Empty lines before its macros double the space between paragraphs. Minus
-// signs and quotes are printed as typographic characters, and an option copied from the page would not work.
+// signs and quotes become typographic characters, so that an option copied from the page would not work.
 func manPage(markdown string) []byte {
 	page := string(md2man.Render([]byte(markdown)))
-	// .EX begins an example and keeps its empty line
+	// .EX starts an example and keeps its empty line
 	page = regexp.MustCompile(`\n\n+(\.[^E])`).ReplaceAllString(page, "\n$1")
-	title, text, _ := strings.Cut(page, ".SH") // the date in the title is written with bare hyphens
+	title, text, _ := strings.Cut(page, ".SH") // the date in the title has plain hyphens
 	ascii := strings.NewReplacer(`\\`, `\e`, `\-`, `\-`, `-`, `\-`, `'`, `\(aq`, "`", `\(ga`, `^`, `\(ha`, `~`, `\(ti`)
 	return []byte(title + ".SH" + ascii.Replace(text))
 }
@@ -192,7 +192,7 @@ func categoryOf(f cli.Flag) string {
 	return ""
 }
 
-// flagDefault is a flag's default, in words; "" for a switch that is off and for what is empty.
+// flagDefault describes a flag's default; "" for a switch that is off, and for an empty value.
 func flagDefault(f cli.Flag, d cli.DocGenerationFlag) string {
 	text := d.GetDefaultText()
 	if text == "" || !d.TakesValue() && text == "false" {
@@ -201,7 +201,7 @@ func flagDefault(f cli.Flag, d cli.DocGenerationFlag) string {
 	return " (default: " + text + ")"
 }
 
-// sentence is a text that begins with a capital letter and ends with a full stop.
+// sentence returns a text with a capital letter at its beginning and a full stop at its end.
 func sentence(text string) string {
 	if text == "" {
 		return ""

@@ -6,12 +6,12 @@ import (
 )
 
 const (
-	pageColumns = 71 // man leaves 78 of a terminal's 80 columns, and indents the text by 7
-	leastNote   = 30 // columns for a comment beside its key; with less room it stands above it
+	pageColumns = 71 // man uses 78 of a terminal's 80 columns, and indents the text by 7
+	leastNote   = 30 // the least width of a comment beside its key; a narrower one goes above the key
 )
 
-// configurationPage is lb.toml(5): the reference configuration as it stands, except that comments too wide for the page
-// are wrapped. The comment at its beginning is the description.
+// configurationPage returns lb.toml(5): the reference configuration, with comments wrapped that are too wide for the
+// page. The comment at its beginning is the description.
 func configurationPage(reference []byte, date string) []byte {
 	intro, file, _ := strings.Cut(string(reference), "\n\n")
 	p := new(strings.Builder)
@@ -30,7 +30,7 @@ examples.
 ## PROCESS
 
 `)
-	file = regexp.MustCompile(`\n {10,}# `).ReplaceAllString(file, " ") // a comment that continues the one above
+	file = regexp.MustCompile(`\n {10,}# `).ReplaceAllString(file, " ") // a comment that continues on the next line
 	rule := regexp.MustCompile(`(?m)^# -+ (.*)\n`)                      // the title of a part of the file
 	for at := rule.FindStringSubmatchIndex(file); at != nil; at = rule.FindStringSubmatchIndex(file) {
 		p.WriteString("```\n" + narrow(file[:at[0]]) + "```\n\n## " + strings.ToUpper(file[at[2]:at[3]]) + "\n\n")
@@ -40,8 +40,8 @@ examples.
 	return manPage(p.String())
 }
 
-// narrow wraps the comments of lines that are too wide for the page: in their own column, or above the line if there is
-// too little room.
+// narrow wraps the comments of lines that are too wide for the page, in their own column or, if that is too narrow,
+// above the line.
 func narrow(toml string) string {
 	var b strings.Builder
 	for line := range strings.Lines(strings.Trim(toml, "\n") + "\n") {

@@ -24,14 +24,14 @@ func page(t *testing.T, section string) string {
 	return stdout
 }
 
-// rendered is a page as a person reads it: one line for each paragraph, and without its fonts.
+// rendered returns a page as it is read: one line for each paragraph, without fonts.
 func rendered(t *testing.T, source string) string {
 	t.Helper()
 	text := tool(t, source, "mandoc", "-T", "ascii", "-O", "width=1000")
 	return regexp.MustCompile(`.\x08`).ReplaceAllString(text, "")
 }
 
-// tool pipes a page through a program and returns all that it says.
+// tool pipes a page through a program and returns its output.
 func tool(t *testing.T, source, name string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -39,11 +39,11 @@ func tool(t *testing.T, source, name string, args ...string) string {
 	}
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Stdin = strings.NewReader(source)
-	out, _ := cmd.CombinedOutput() // a lint that finds something fails, and says what
+	out, _ := cmd.CombinedOutput() // a lint that finds something fails, and prints what
 	return string(out)
 }
 
-// TestManLint has mandoc and groff find nothing wrong with the pages.
+// TestManLint: mandoc and groff find nothing wrong with the pages.
 func TestManLint(t *testing.T) {
 	bad := ".TH X 8\n.SH NAME\nx\n.XX\n"
 	if tool(t, bad, "mandoc", "-T", "lint", "-W", "warning") == "" || tool(t, bad, "groff", "-man", "-ww", "-z") == "" {
@@ -60,7 +60,7 @@ func TestManLint(t *testing.T) {
 	}
 }
 
-// notInPage is which commands, flags and exit codes the rendered limeload-l4(8) does not tell of.
+// notInPage returns the commands, flags and exit codes that the rendered limeload-l4(8) does not name.
 func notInPage(app *cli.App, text string) (missing []string) {
 	var walk func(before string, commands []*cli.Command)
 	walk = func(before string, commands []*cli.Command) {
@@ -89,7 +89,8 @@ func notInPage(app *cli.App, text string) (missing []string) {
 	walk(app.Name, app.Commands)
 	_, codes, _ := strings.Cut(text, "EXIT STATUS")
 	for _, e := range exitCodes() {
-		if !regexp.MustCompile(`\n\s+` + strconv.Itoa(e.code) + `\s+` + regexp.QuoteMeta(e.meaning)).MatchString(codes) {
+		if !regexp.MustCompile(`\n\s+` + strconv.Itoa(e.code) + `\s+` + regexp.QuoteMeta(e.meaning)).
+			MatchString(codes) {
 			missing = append(missing, "exit code "+strconv.Itoa(e.code))
 		}
 	}
@@ -112,7 +113,7 @@ func TestProgramPage(t *testing.T) {
 	}
 }
 
-// keys is the names of all keys in a configuration, without those that its owner chooses.
+// keys returns the names of all keys in a configuration, except those that users choose.
 func keys(v any, path string, into map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -133,8 +134,8 @@ func keys(v any, path string, into map[string]bool) {
 	}
 }
 
-// TestConfigurationPage has every key of the reference stand in lb.toml(5), and each key with a line of its own with its default
-// and the whole of its comment.
+// TestConfigurationPage: lb.toml(5) has every key of the reference, and each key with a line of its own has its default
+// and its whole comment.
 func TestConfigurationPage(t *testing.T) {
 	text := rendered(t, page(t, "5"))
 	var reference map[string]any
@@ -158,7 +159,7 @@ func TestConfigurationPage(t *testing.T) {
 		if comment == "" || strings.HasPrefix(comment, "---") {
 			continue
 		}
-		code = strings.TrimSuffix(strings.TrimSuffix(code, ","), "[") // a list of several lines has its elements below
+		code = strings.TrimSuffix(strings.TrimSuffix(code, ","), "[") // the elements of a longer list are below
 		for _, part := range []string{squeeze(code), squeeze(comment)} {
 			if !strings.Contains(squeezed, part) {
 				t.Errorf("lb.toml(5) lacks %q", part)
@@ -167,7 +168,7 @@ func TestConfigurationPage(t *testing.T) {
 	}
 }
 
-// TestManWidth fits the pages into a terminal of 80 columns, but for lines of code that cannot be broken.
+// TestManWidth: the pages fit into a terminal of 80 columns, except for lines of code that cannot be wrapped.
 func TestManWidth(t *testing.T) {
 	for _, section := range []string{"8", "5"} {
 		shown := tool(t, page(t, section), "groff", "-man", "-Tascii", "-P-cbou", "-rLL=78n")
@@ -206,7 +207,7 @@ list = [           # word word word word word word word word word word
 	}
 }
 
-// TestManPage: text is shown as it is, whatever it would mean in Markdown or roff, and in ASCII that can be copied.
+// TestManPage: text is shown unchanged, whatever it means in Markdown or roff, and in ASCII that can be copied.
 func TestManPage(t *testing.T) {
 	p := new(strings.Builder)
 	p.WriteString("# X 8 2026-01-01 x\n\n## NAME\n\nx - x\n\n## DESCRIPTION\n\n")
@@ -217,7 +218,8 @@ func TestManPage(t *testing.T) {
 	if out := tool(t, source, "mandoc", "-T", "lint", "-W", "warning"); out != "" {
 		t.Error(out)
 	}
-	shown := regexp.MustCompile(`.\x08`).ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
+	shown := regexp.MustCompile(`.\x08`).
+		ReplaceAllString(tool(t, source, "mandoc", "-T", "utf8", "-O", "width=200"), "")
 	for _, want := range []string{
 		" " + text + " 'and this\n", " .TH either \\e\n", " 'nor *this*\n", "-x     " + text + "\n",
 	} {

@@ -46,7 +46,7 @@ which is looked for where that file says, too; name it with --admin if the new f
 	})
 }
 
-// readProposed reads the file that --config names. Its mistakes are told before the daemon is asked.
+// readProposed reads the file that --config names. It reports mistakes before it calls the daemon.
 func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	file, err := configFile(c)
 	if err != nil {
@@ -62,9 +62,9 @@ func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	return &admin.Configuration{Name: file, Text: text}, nil
 }
 
-// printPlan prints what is done to listeners, pools, backends and sessions, a line for each; what is kept is summed up.
+// printPlan prints the changes of listeners, pools, backends and sessions, one per line, and how many are kept.
 func printPlan(w io.Writer, p *admin.Plan, width int) error {
-	var kept [2]int // listeners, pools
+	var kept [2]int // number of listeners and pools
 	for _, l := range p.Listeners {
 		if l.What == "kept" {
 			kept[0]++
@@ -109,7 +109,7 @@ func printPlan(w io.Writer, p *admin.Plan, width int) error {
 	return printNotes(w, p.NeedsRestart, p.Warnings)
 }
 
-// planLine prints what becomes of one thing.
+// planLine prints one change.
 func planLine(w io.Writer, indent, kind, name, what, address string, changes []admin.Change, sessions int64) {
 	facts := []string{what}
 	if address != "" {

@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// A printableWriter escapes what a terminal or an editor would not show as it is, above all the controls that turn the direction
-// of writing and so show one text for another (U+202E and its like): names and addresses in a log are a stranger's choice. The
-// escapes are those of JSON, where such characters stand within strings alone. Control characters of ASCII are left: JSON has them
-// escaped, and the console's colours are made of them.
+// A printableWriter escapes characters that a terminal or an editor would not show as they are, above all those that
+// change the direction of text and so hide what it says (U+202E and the like): strangers choose names and addresses in
+// the log. It uses the escapes of JSON, where such characters can only be in strings. It leaves control characters of
+// ASCII alone: JSON escapes them, and the colours of the console consist of them.
 //
-// It is written to by one goroutine at a time, and takes whole lines. Its zero value is of no use.
+// One goroutine at a time may use it, and writes whole lines. Its zero value is of no use.
 type printableWriter struct {
 	to  io.Writer
-	out []byte // is used again
+	out []byte // reused by each Write
 }
 
 // Write writes lines.
@@ -34,7 +34,7 @@ func (w *printableWriter) Write(lines []byte) (int, error) {
 
 func unprintable(r rune) bool { return r > '~' && !unicode.IsPrint(r) }
 
-// appendPrintable appends text to out, with what is not printable escaped as in JSON.
+// appendPrintable appends text to out, and escapes unprintable characters as JSON does.
 func appendPrintable(out, text []byte) []byte {
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)

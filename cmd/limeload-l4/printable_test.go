@@ -12,7 +12,7 @@ import (
 // bidi is a text that a terminal shows as "user gpj.exe" or the like, with the characters of each kind.
 const bidi = "a\u202eb\u2066c\u200ed\u061ce\ufefff\u0085g\u2028h\U000e0001i\u007fj é ü 漢 😀"
 
-// TestLogIsPrintable holds that no log, in either form, has a character that shows as something else or not at all.
+// TestLogIsPrintable: in either form, the log has no characters that are invisible or shown as something else.
 func TestLogIsPrintable(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		var out bytes.Buffer
@@ -35,20 +35,24 @@ func TestLogIsPrintable(t *testing.T) {
 	}
 }
 
-// TestOutputIsPrintable holds the same of what commands print, and of their errors.
+// TestOutputIsPrintable: neither has the output of commands, or their errors.
 func TestOutputIsPrintable(t *testing.T) {
-	good := strings.Replace(goodConfig, "[pool.web]", "[pool.web]\ndiscovery = { type = \"file\", file = \"/nowhere/"+`\u202eabc\u0085`+"\" }", 1)
+	good := strings.Replace(goodConfig, "[pool.web]",
+		"[pool.web]\ndiscovery = { type = \"file\", file = \"/nowhere/"+`\u202eabc\u0085`+"\" }", 1)
 	for _, args := range [][]string{
 		{"check", "--config", write(t, good)},
 		{"check", "--config", "/nowhere/" + bidi},
 		{"check", "--config", write(t, "[listener.web]\naddress = \"[fe80::1%\\u202e]:80\"\n\"\u202e\" = 1\n")},
-		{"check", "--" + bidi}, {bidi}, {"status", bidi}, {"status", "--admin", bidi}, {"completion", bidi}, {"backends", "add", "--name", "x"},
+		{"check", "--" + bidi}, {bidi}, {"status", bidi}, {"status", "--admin", bidi}, {"completion", bidi},
+		{"backends", "add", "--name", "x"},
 		{"man", bidi}, {"simulate", "--pool", bidi, "--config", write(t, goodConfig)},
 	} {
 		var stdout, stderr bytes.Buffer
 		run(t.Context(), append([]string{"limeload-l4"}, args...), &stdout, &stderr)
 		for _, out := range []string{stdout.String(), stderr.String()} {
-			if i := strings.IndexFunc(out, func(r rune) bool { return unprintable(r) || r < ' ' && r != '\n' }); i >= 0 && !strings.Contains(out, "USAGE") {
+			if i := strings.IndexFunc(out,
+				func(r rune) bool { return unprintable(r) || r < ' ' && r != '\n' }); i >= 0 &&
+				!strings.Contains(out, "USAGE") {
 				t.Errorf("%q prints %q", args, out[i:])
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// reloadIn is how long a reload or a plan may take: names are looked up for it.
+// reloadIn bounds a reload or a plan, for which names are looked up.
 const reloadIn = time.Minute
 
 func reloadCommand() *cli.Command {

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/daemon"
 )
 
-// serve runs the balancer until a signal ends it: TERM drains, a second TERM, or an INT at any time, ends at once; HUP has it
-// take up its configuration anew. Nothing is started before everything that can fail has been done.
+// serve runs the balancer until a signal ends it; see package daemon for what the signals do. It starts nothing before
+// everything has been done that can fail.
 func serve(ctx context.Context, file string, stderr io.Writer) error {
 	cfg, err := daemon.Load(ctx, file)
 	if err != nil {
@@ -27,7 +27,7 @@ func serve(ctx context.Context, file string, stderr io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave; sessions go on
+	signal.Ignore(syscall.SIGPIPE) // a reader of the log may leave, and sessions go on
 	defer signal.Reset(syscall.SIGPIPE)
 
 	d.Run(ctx, signals)

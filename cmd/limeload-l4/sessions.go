@@ -20,7 +20,7 @@ func sessionsCommand() *cli.Command {
 	return list
 }
 
-// sessionFlags is the filters.
+// sessionFlags returns the flags of the filters.
 func sessionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "listener", Usage: "of the listener `NAME`"},
@@ -32,7 +32,7 @@ func sessionFlags() []cli.Flag {
 	}
 }
 
-// sessionFilter is what the filters say.
+// sessionFilter returns the filter that the flags describe.
 func sessionFilter(c *cli.Context) (admin.SessionFilter, error) {
 	f := admin.SessionFilter{
 		Listener: from(c, "listener").String("listener"),
@@ -42,7 +42,7 @@ func sessionFilter(c *cli.Context) (admin.SessionFilter, error) {
 		MinAge:   from(c, "min-age").Duration("min-age"),
 		MinIdle:  from(c, "min-idle").Duration("min-idle"),
 	}
-	for _, name := range []string{"min-age", "min-idle"} { // 0 would look like a filter, and be none
+	for _, name := range []string{"min-age", "min-idle"} { // 0 looks like a filter, and is none
 		if at := from(c, name); at.IsSet(name) && at.Duration(name) <= 0 {
 			return f, &usageError{fmt.Errorf("--%s %s: needs a time above 0", name, at.Duration(name))}
 		}
@@ -75,9 +75,11 @@ func sessionsListCommand() *cli.Command {
 }
 
 func printSessions(w io.Writer, list admin.SessionList, width int) error {
-	t := newTable("session", "listener", "client", "pool", "backend", "phase", ">age", ">idle", ">in", ">out", ">retries")
+	t := newTable("session", "listener", "client", "pool", "backend", "phase", ">age", ">idle", ">in",
+		">out", ">retries")
 	for _, s := range list.Sessions {
-		t.add(s.ID, s.Listener, s.Client, s.Pool, s.Backend, s.Phase, seconds(s.Age), seconds(s.Idle), size(s.BytesIn), size(s.BytesOut),
+		t.add(s.ID, s.Listener, s.Client, s.Pool, s.Backend, s.Phase, seconds(s.Age), seconds(s.Idle), size(s.BytesIn),
+			size(s.BytesOut),
 			strconv.Itoa(s.Retries))
 	}
 	if err := t.print(w, width); err != nil {
@@ -95,7 +97,8 @@ func sessionsEndCommand() *cli.Command {
 		Name:      "end",
 		Usage:     "end sessions at once, by their ID or a filter, and print how many",
 		ArgsUsage: "[ID]",
-		Flags:     append(sessionFlags(), &cli.BoolFlag{Name: "all", Usage: "end every session of the daemon", DisableDefaultText: true}),
+		Flags: append(sessionFlags(),
+			&cli.BoolFlag{Name: "all", Usage: "end every session of the daemon", DisableDefaultText: true}),
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		f, err := sessionFilter(c)
 		if err != nil {

@@ -44,12 +44,18 @@ func simulateCommand() *cli.Command {
 			&cli.StringFlag{Name: "algorithm", Usage: "another `ALGORITHM` than the pool's; \"all\" compares them"},
 			&cli.IntFlag{Name: "sessions", Value: 100_000, Usage: "how many, `N`, at most 10,000,000"},
 			&cli.Float64Flag{Name: "rate", Value: 1000, Usage: "sessions per second, `R`, that come at random"},
-			&cli.StringFlag{Name: "lifetime", Value: "1s", Usage: "how long a session lasts: a mean `TIME`, exponentially spread, or \"fixed TIME\""},
-			&cli.IntFlag{Name: "clients", Value: 10_000, Usage: "how many clients, `N`, the sessions come from, all as often"},
-			&cli.StringFlag{Name: "log", Usage: "replay the sessions of this access log, a `FILE` of JSON lines", TakesFile: true},
-			&cli.StringSliceFlag{Name: "latency", Usage: "how long a backend takes to its first byte, `NAME=TIME`; else 1ms"},
-			&cli.StringFlag{Name: "change", Usage: "made halfway: \"remove NAME\", \"add HOST:PORT\", \"weight NAME N\" or \"drain NAME\", the `CHANGE`"},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "the same `N` makes the same sessions; p2c, random and least_time draw their own numbers"},
+			&cli.StringFlag{Name: "lifetime", Value: "1s",
+				Usage: "how long a session lasts: a mean `TIME`, exponentially spread, or \"fixed TIME\""},
+			&cli.IntFlag{Name: "clients", Value: 10_000,
+				Usage: "how many clients, `N`, the sessions come from, all as often"},
+			&cli.StringFlag{Name: "log", Usage: "replay the sessions of this access log, a `FILE` of JSON lines",
+				TakesFile: true},
+			&cli.StringSliceFlag{Name: "latency",
+				Usage: "how long a backend takes to its first byte, `NAME=TIME`; else 1ms"},
+			&cli.StringFlag{Name: "change",
+				Usage: "made halfway: \"remove NAME\", \"add HOST:PORT\", \"weight NAME N\" or \"drain NAME\", the `CHANGE`"},
+			&cli.Uint64Flag{Name: "seed", Value: 1,
+				Usage: "the same `N` makes the same sessions; p2c, random and least_time draw their own numbers"},
 			&cli.StringFlag{Name: "output", Value: "table", Usage: "`FORMAT`: table, json or csv"},
 		},
 		Action: func(c *cli.Context) error {
@@ -62,7 +68,7 @@ func simulateCommand() *cli.Command {
 	}
 }
 
-// simulate runs a simulation for each algorithm asked for, and prints what came of them.
+// simulate runs a simulation for each requested algorithm, and prints the results.
 func simulate(c *cli.Context, cfg *conf.Config) error {
 	print, known := map[string]func(io.Writer, []report) error{
 		"table": printTable, "json": printJSON, "csv": printCSV,
@@ -114,7 +120,7 @@ func simulate(c *cli.Context, cfg *conf.Config) error {
 	return print(c.App.Writer, reports)
 }
 
-// simulatedPool is the pool of that name, or the only one.
+// simulatedPool returns the named pool, or the only one.
 func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 	var names []string
 	for i := range cfg.Pools {
@@ -127,11 +133,12 @@ func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 	if name == "" {
 		return nil, &usageError{fmt.Errorf("--pool: which one? There are %s", strings.Join(names, ", "))}
 	}
-	return nil, &usageError{fmt.Errorf("--pool %q: there is no such pool; there are %s", name, strings.Join(names, ", "))}
+	return nil, &usageError{
+		fmt.Errorf("--pool %q: there is no such pool; there are %s", name, strings.Join(names, ", "))}
 }
 
-// simulatedBackends is the pool's backends. Names of hosts are not looked up: what a simulation hashes is the backends' own
-// names, and for the rest any address will do.
+// simulatedBackends returns the pool's backends. It looks up no host names: a simulation hashes the names of the
+// backends, and does not use their addresses otherwise.
 func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	found, err := daemon.DiscoveredInFile(cfg, p)
 	if err != nil {
@@ -139,7 +146,8 @@ func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	}
 	backends := slices.Concat(p.Backends, found)
 	if len(backends) == 0 {
-		return nil, fmt.Errorf("pool %s: its backends come from the DNS; list some in the file to simulate with", p.Name)
+		return nil, fmt.Errorf("pool %s: its backends come from the DNS; list some in the file to simulate with",
+			p.Name)
 	}
 	specs := daemon.BackendSpecs(backends)
 	for i := range specs {
@@ -150,7 +158,7 @@ func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	return specs, nil
 }
 
-// simulatedKinds is the algorithms that were asked for.
+// simulatedKinds returns the requested algorithms.
 func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	if asked == "all" {
 		return algo.Kinds(), nil
@@ -165,7 +173,7 @@ func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	return nil, &usageError{fmt.Errorf("--algorithm: %w", err)}
 }
 
-// parseLatencies reads NAME=TIME.
+// parseLatencies parses NAME=TIME.
 func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration, error) {
 	latency := make(map[string]time.Duration)
 	for _, text := range texts {
@@ -182,7 +190,7 @@ func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration
 	return latency, nil
 }
 
-// parseChange reads what is to change halfway; nil for nothing.
+// parseChange parses the change that is made halfway; nil for none.
 func parseChange(text string) (func(*pool.Pool) error, error) {
 	words := strings.Fields(text)
 	switch {
@@ -201,5 +209,6 @@ func parseChange(text string) (func(*pool.Pool) error, error) {
 			return func(p *pool.Pool) error { return p.SetWeight(words[1], uint32(w)) }, nil
 		}
 	}
-	return nil, &usageError{errors.New(`--change: needs "remove NAME", "add HOST:PORT", "weight NAME N" or "drain NAME"`)}
+	return nil, &usageError{
+		errors.New(`--change: needs "remove NAME", "add HOST:PORT", "weight NAME N" or "drain NAME"`)}
 }

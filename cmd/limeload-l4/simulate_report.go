@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// A report is a simulation's result in the words that are printed. Its fields are those of the JSON output.
+// A report is the result of a simulation as it is printed. Its fields are those of the JSON output.
 type report struct {
 	Pool        string          `json:"pool"`
 	Algorithm   string          `json:"algorithm"`
@@ -30,7 +30,7 @@ type report struct {
 type reportBackend struct {
 	Name    string        `json:"name"`
 	Tier    int           `json:"tier"`
-	Phases  []reportPhase `json:"phases"` // with a change, those before it and those after it
+	Phases  []reportPhase `json:"phases"` // before and after the change, if there is one
 	MaxOpen int           `json:"open_max"`
 }
 
@@ -72,7 +72,8 @@ func newReport(poolName string, kind algo.Kind, r *simulationResult) report {
 		out.Backends = append(out.Backends, backend)
 	}
 	if n := r.keys.clients; n > 0 && kind.Hash {
-		out.Keys = &reportKeys{Clients: n, Had: float64(r.keys.had) / float64(n), More: float64(r.keys.more) / float64(n)}
+		out.Keys = &reportKeys{Clients: n, Had: float64(r.keys.had) / float64(n),
+			More: float64(r.keys.more) / float64(n)}
 	}
 	return out
 }
@@ -80,13 +81,14 @@ func newReport(poolName string, kind algo.Kind, r *simulationResult) report {
 // maxShown is how many backends the table shows, the busiest first.
 const maxShown = 20
 
-// printTable prints one report whole, and of several a line each.
+// printTable prints a single report in full, and one line for each of several.
 func printTable(out io.Writer, reports []report) error {
 	if len(reports) == 1 {
 		return printOne(out, reports[0])
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "algorithm\tmaximum over mean\tat worst\trefused\twaited\tkeys that had to move\tthat moved besides\t")
+	fmt.Fprintln(w,
+		"algorithm\tmaximum over mean\tat worst\trefused\twaited\tkeys that had to move\tthat moved besides\t")
 	for _, r := range reports {
 		had, more := "-", "-"
 		if r.Keys != nil {
@@ -124,7 +126,8 @@ func printOne(out io.Writer, r report) error {
 	if more := len(r.Backends) - len(shown); more > 0 {
 		fmt.Fprintf(out, "and %d more\n", more)
 	}
-	fmt.Fprintf(out, "\nmaximum over mean of the open sessions, by weight: %.2f, at worst %.2f\n", r.MaxOverMean, r.Worst)
+	fmt.Fprintf(out, "\nmaximum over mean of the open sessions, by weight: %.2f, at worst %.2f\n",
+		r.MaxOverMean, r.Worst)
 	for _, n := range []struct {
 		what  string
 		count int
@@ -151,7 +154,7 @@ func printJSON(out io.Writer, reports []report) error {
 	return e.Encode(reports)
 }
 
-// printCSV prints a line for each algorithm, for plots.
+// printCSV prints one line for each algorithm, for plots.
 func printCSV(out io.Writer, reports []report) error {
 	w := csv.NewWriter(out)
 	rows := [][]string{{"algorithm", "max_over_mean", "max_over_mean_worst", "keys_had_to_move", "keys_moved_besides"}}

@@ -14,10 +14,10 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// maxSimulated bounds what a simulation holds in memory.
+// maxSimulated bounds the memory of a simulation.
 const maxSimulated = 10_000_000
 
-// simulatedSessions makes the sessions, or reads them from a log.
+// simulatedSessions generates the sessions, or reads them from a log.
 func simulatedSessions(c *cli.Context) ([]simulated, error) {
 	if file := c.String("log"); file != "" {
 		return loggedSessions(file)
@@ -34,7 +34,8 @@ func simulatedSessions(c *cli.Context) ([]simulated, error) {
 	text, fixed := strings.CutPrefix(c.String("lifetime"), "fixed ")
 	mean, err := time.ParseDuration(text)
 	if err != nil || mean < 0 {
-		return nil, &usageError{fmt.Errorf("--lifetime %q: needs a time such as \"1s\", or \"fixed 1s\"", c.String("lifetime"))}
+		return nil, &usageError{fmt.Errorf("--lifetime %q: needs a time such as \"1s\", or \"fixed 1s\"",
+			c.String("lifetime"))}
 	}
 	r := rand.New(rand.NewPCG(c.Uint64("seed"), 0))
 	sessions := make([]simulated, n)
@@ -47,12 +48,13 @@ func simulatedSessions(c *cli.Context) ([]simulated, error) {
 		if !fixed {
 			lifetime = time.Duration(r.ExpFloat64() * float64(mean))
 		}
-		sessions[i] = simulated{at: now, client: netip.AddrPortFrom(addr, uint16(1024+r.IntN(60_000))), lifetime: lifetime}
+		sessions[i] = simulated{at: now, client: netip.AddrPortFrom(addr, uint16(1024+r.IntN(60_000))),
+			lifetime: lifetime}
 	}
 	return sessions, nil
 }
 
-// loggedSessions reads the sessions of an access log. Lines of another kind are passed over.
+// loggedSessions reads the sessions of an access log, and ignores other lines.
 func loggedSessions(file string) ([]simulated, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -78,7 +80,8 @@ func loggedSessions(file string) ([]simulated, error) {
 		case len(sessions) == maxSimulated:
 			return nil, fmt.Errorf("%s:%d: more than %d sessions", file, number, maxSimulated)
 		}
-		sessions = append(sessions, simulated{client: line.Client, lifetime: time.Duration(line.Duration * float64(time.Second))})
+		sessions = append(sessions,
+			simulated{client: line.Client, lifetime: time.Duration(line.Duration * float64(time.Second))})
 		ends = append(ends, line.Time)
 	}
 	if err := lines.Err(); err != nil {

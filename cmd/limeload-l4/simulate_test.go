@@ -14,7 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/algo"
 )
 
-// simulationConfig is a configuration of one pool of four backends, b4 of weight 2, with further lines.
+// simulationConfig is a configuration with a pool of four backends, of which b4 has weight 2, and further lines.
 func simulationConfig(t *testing.T, lines ...string) string {
 	t.Helper()
 	return write(t, `
@@ -29,7 +29,7 @@ backends = [
 `+strings.Join(lines, "\n"))
 }
 
-// simulated runs a simulation and returns its JSON.
+// simulatedReports runs a simulation and returns its JSON.
 func simulatedReports(t *testing.T, config string, args ...string) []report {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -44,9 +44,10 @@ func simulatedReports(t *testing.T, config string, args ...string) []report {
 	return reports
 }
 
-// TestSimulateShares holds that every algorithm but first gives out what the weights ask for, and that each report adds up.
+// TestSimulateShares: every algorithm except first distributes by weight, and the numbers of each report add up.
 func TestSimulateShares(t *testing.T) {
-	reports := simulatedReports(t, simulationConfig(t), "--algorithm", "all", "--sessions", "20000", "--clients", "20000")
+	reports := simulatedReports(t, simulationConfig(t), "--algorithm", "all", "--sessions", "20000",
+		"--clients", "20000")
 	if len(reports) != len(algo.Kinds()) {
 		t.Fatalf("%d reports, want one for each of %d algorithms", len(reports), len(algo.Kinds()))
 	}
@@ -60,12 +61,13 @@ func TestSimulateShares(t *testing.T) {
 			}
 		}
 		if served != 20000 || r.Sessions != 20000 || r.MaxOverMean < 1 || r.Worst < r.MaxOverMean {
-			t.Errorf("%s: %d of %d sessions served; maximum over mean %v, at worst %v", r.Algorithm, served, r.Sessions, r.MaxOverMean, r.Worst)
+			t.Errorf("%s: %d of %d sessions served; maximum over mean %v, at worst %v", r.Algorithm, served, r.Sessions,
+				r.MaxOverMean, r.Worst)
 		}
 	}
 }
 
-// TestSimulateChanges holds what each change does to the shares and, of an algorithm that hashes, to the clients.
+// TestSimulateChanges checks what each change does to the shares and, for algorithms that hash, to the clients.
 func TestSimulateChanges(t *testing.T) {
 	for change, want := range map[string]struct {
 		had   float64 // of the clients
@@ -79,7 +81,8 @@ func TestSimulateChanges(t *testing.T) {
 		"weight b4 1":      {0.15, []float64{0.25, 0.25, 0.25, 0.25}},
 		"add [fd00::1]:80": {1.0 / 6, []float64{1. / 6, 1. / 6, 1. / 6, 1. / 3, 1. / 6}},
 	} {
-		r := simulatedReports(t, simulationConfig(t), "--algorithm", "client_hash", "--change", change, "--sessions", "20000")[0]
+		r := simulatedReports(t, simulationConfig(t), "--algorithm", "client_hash", "--change", change,
+			"--sessions", "20000")[0]
 		if r.Keys == nil || math.Abs(r.Keys.Had-want.had) > 0.03 || r.Keys.More != 0 {
 			t.Errorf("%s: of the clients %+v moved, want about %v and no more", change, r.Keys, want.had)
 		}
@@ -95,10 +98,11 @@ func TestSimulateChanges(t *testing.T) {
 	}
 }
 
-// TestSimulateIsRepeatable holds that the same seed makes the same sessions, and another one others.
+// TestSimulateIsRepeatable: the same seed makes the same sessions, another seed makes others.
 func TestSimulateIsRepeatable(t *testing.T) {
 	first := func(seed string) report {
-		return simulatedReports(t, simulationConfig(t), "--algorithm", "least_conn", "--sessions", "5000", "--seed", seed)[0]
+		return simulatedReports(t, simulationConfig(t), "--algorithm", "least_conn", "--sessions", "5000",
+			"--seed", seed)[0]
 	}
 	one, again, other := fmt.Sprint(first("1")), fmt.Sprint(first("1")), fmt.Sprint(first("2"))
 	if one != again || one == other {
@@ -106,7 +110,7 @@ func TestSimulateIsRepeatable(t *testing.T) {
 	}
 }
 
-// TestSimulateLimits holds that limits, the queue and its timeout do what they do in the balancer.
+// TestSimulateLimits: limits, the queue and its timeout work as in the balancer.
 func TestSimulateLimits(t *testing.T) {
 	config := write(t, `
 [listener.main]
@@ -129,9 +133,10 @@ queue = { max = 5, timeout = "50ms" }
 	}
 }
 
-// TestSimulateLatency holds that least_time learns of a slow backend on the simulation's clock.
+// TestSimulateLatency: least_time notices a slow backend by the simulated clock.
 func TestSimulateLatency(t *testing.T) {
-	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency", "b1=200ms")[0]
+	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency",
+		"b1=200ms")[0]
 	if share := r.Backends[0].Phases[0].Share; share > 0.1 {
 		t.Errorf("a backend that is 200 times as slow has a share of %v", share)
 	}
@@ -149,13 +154,13 @@ func TestSimulateLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := simulatedReports(t, simulationConfig(t), "--algorithm", "first", "--log", log)[0]
-	// The first and the third are open together, the second comes when the first has gone.
+	// The first and the third are open at the same time; the second starts when the first has ended.
 	if r.Sessions != 3 || r.Backends[0].MaxOpen != 2 || r.Backends[0].Phases[0].Sessions != 3 {
 		t.Errorf("replayed as %+v", r)
 	}
 }
 
-// TestSimulateFile takes the backends that a discovery file names.
+// TestSimulateFile uses the backends of a discovery file.
 func TestSimulateFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backends.json")
 	if err := os.WriteFile(file, []byte(`[{"address": "10.0.0.9:1", "name": "b9", "weight": 5}]`), 0o600); err != nil {
@@ -184,9 +189,11 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 		stdout string // a pattern
 		stderr string
 	}{
-		{[]string{"--change", "remove b2"}, exitDone, `(?s)^pool four, least_conn, 1000 sessions.*then: weight.*\n +b1 .*maximum over mean`, `^$`},
+		{[]string{"--change", "remove b2"}, exitDone,
+			`(?s)^pool four, least_conn, 1000 sessions.*then: weight.*\n +b1 .*maximum over mean`, `^$`},
 		{[]string{"--algorithm", "all", "--change", "remove b2"}, exitDone, `(?m)^ +maglev .*%`, `^$`},
-		{[]string{"--algorithm", "maglev", "--change", "remove b2", "--output", "csv"}, exitDone, `^algorithm,.*\nmaglev,1\.`, `^$`},
+		{[]string{"--algorithm", "maglev", "--change", "remove b2", "--output", "csv"}, exitDone,
+			`^algorithm,.*\nmaglev,1\.`, `^$`},
 		{[]string{"--change", "remove b9"}, exitFailed, `^$`, `no backend of this id`},
 		{[]string{"--change", "destroy b2"}, exitUsage, `^$`, `--change: needs "remove NAME"`},
 		{[]string{"--change", "weight b2 heavy"}, exitUsage, `^$`, `--change: needs`},
@@ -209,7 +216,8 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 			if code := run(t.Context(), args, &stdout, &stderr); code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
-			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout}, {"stderr", stderr.String(), test.stderr}} {
+			for _, out := range []struct{ name, got, want string }{{"stdout", stdout.String(), test.stdout},
+				{"stderr", stderr.String(), test.stderr}} {
 				if !regexp.MustCompile(out.want).MatchString(out.got) {
 					t.Errorf("%s is %q, want %s", out.name, out.got, out.want)
 				}
@@ -218,8 +226,8 @@ func TestSimulateOutputAndMistakes(t *testing.T) {
 	}
 }
 
-// TestPlotsAreOfTheProgram runs the simulation of docs/plots again: the figures that are drawn there are the program's, exactly
-// where it draws no lots.
+// TestPlotsAreOfTheProgram runs the simulation of docs/plots again. The plotted figures are those of the program,
+// exactly so where it uses no random numbers.
 func TestPlotsAreOfTheProgram(t *testing.T) {
 	for file, args := range map[string][]string{"many.csv": nil, "few.csv": {"--rate", "100"}} {
 		want, err := os.ReadFile(filepath.Join("../../docs/plots", file))
@@ -247,11 +255,13 @@ func TestPlotsAreOfTheProgram(t *testing.T) {
 				_, figures, _ = strings.Cut(drawn[i], ",")
 				fmt.Sscanf(figures, "%f", &was)
 				if math.Abs(is-was) > 0.05 {
-					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file, drawn[i], now[i])
+					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file,
+						drawn[i], now[i])
 				}
 			default:
 				if now[i] != drawn[i] {
-					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file, drawn[i], now[i])
+					t.Errorf("%s: the plot has %s, the simulation now makes %s: run `make plots`", file,
+						drawn[i], now[i])
 				}
 			}
 		}

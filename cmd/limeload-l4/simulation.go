@@ -10,20 +10,20 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A simulated session is what one client does: it comes, and stays for its lifetime once it has a backend.
+// A simulated session is one client: it arrives, and stays for its lifetime once it has a backend.
 type simulated struct {
-	at       time.Duration // from the beginning
+	at       time.Duration // since the start
 	client   netip.AddrPort
 	lifetime time.Duration
 }
 
-// A simulation replays sessions over a real pool with its real algorithm, on a clock of its own: nothing is connected to,
-// and an hour takes as long as the picks of an hour.
+// A simulation replays sessions over a real pool with its real algorithm and a simulated clock. Nothing is connected,
+// and an hour takes only as long as its picks.
 type simulation struct {
 	options pool.Options
 	pool    *pool.Pool
-	latency map[string]time.Duration // to the first byte, by backend; 1 ms where there is none
-	change  func(*pool.Pool) error   // made halfway; nil for none
+	latency map[string]time.Duration // to the first byte, by backend; 1 ms for the others
+	change  func(*pool.Pool) error   // is called halfway; nil for none
 
 	now     time.Duration
 	endings endings
@@ -31,44 +31,45 @@ type simulation struct {
 	live    map[string]*simulatedBackend
 }
 
-// A simulatedBackend is what a simulation counted of one backend.
+// A simulatedBackend is what a simulation has counted for one backend.
 type simulatedBackend struct {
 	id     string
 	tier   int
-	phases []simulatedPhase // the one before the change, and the one after it
+	phases []simulatedPhase // before and after the change
 	open   int
-	most   int // open at once
+	most   int // the most that were open at the same time
 }
 
-// A simulatedPhase is a backend's weight in a part of a simulation, 0 if it is not there, and the sessions it got.
+// A simulatedPhase is a backend's weight in a part of a simulation (0 if it is not in the pool), and the sessions that
+// it got.
 type simulatedPhase struct {
 	weight   uint32
 	sessions int
 }
 
-// A simulationResult is what came of a simulation.
+// A simulationResult is the result of a simulation.
 type simulationResult struct {
 	sessions  int
-	phases    int                 // 1, and 2 with a change
-	backends  []*simulatedBackend // in the order in which they came into the pool
-	noBackend int                 // refused: none was eligible
-	full      int                 // refused: all were at their limits, and the queue too
+	phases    int                 // 1, or 2 with a change
+	backends  []*simulatedBackend // in the order in which they were added to the pool
+	noBackend int                 // refused: no backend was eligible
+	full      int                 // refused: all backends were at their limits, and the queue was full
 	timedOut  int                 // left the queue without a backend
-	waited    int                 // had to wait, and got one
+	waited    int                 // waited, and got a backend
 	samples   int
-	excess    float64 // sum over the samples of the fullest backend's open sessions over the mean, by weight
-	worst     float64 // the worst sample
+	excess    float64 // sum over all samples: open sessions of the fullest backend, divided by the mean, by weight
+	worst     float64 // the highest sample
 	keys      keysMoved
 }
 
-// keysMoved is what a change did to the clients' backends: only algorithms that hash have keys.
+// keysMoved counts the clients that a change gives another backend. Only algorithms that hash have keys.
 type keysMoved struct {
-	clients int // that there are
-	had     int // moved, from a backend that went or became lighter, or to one that came or became heavier
-	more    int // moved between two that are as before
+	clients int // all clients
+	had     int // moved from a backend that was removed or became lighter, or to one that was added or became heavier
+	more    int // moved between two backends that did not change
 }
 
-// newSimulation makes the simulation's pool, in which all are healthy and the clock is the simulation's.
+// newSimulation makes the pool of the simulation, with healthy backends and the simulated clock.
 func newSimulation(o pool.Options, specs []pool.Spec) (*simulation, error) {
 	o.Initial = pool.Healthy
 	s := &simulation{options: o, live: make(map[string]*simulatedBackend)}
@@ -80,10 +81,10 @@ func newSimulation(o pool.Options, specs []pool.Spec) (*simulation, error) {
 	return s, s.pool.Add(specs...)
 }
 
-// run replays sessions, which are in the order of their coming.
+// run replays sessions, which must be sorted by arrival.
 func (s *simulation) run(sessions []simulated) error {
 	s.follow()
-	every := max(len(sessions)/1000, 1) // a thousand looks at who has how many
+	every := max(len(sessions)/1000, 1) // a thousand samples
 	for i, one := range sessions {
 		if i == len(sessions)/2 && s.change != nil {
 			if err := s.changeNow(sessions); err != nil {
@@ -92,7 +93,7 @@ func (s *simulation) run(sessions []simulated) error {
 		}
 		s.advance(one.at)
 		s.admit(one)
-		if i%every == 0 && i > len(sessions)/10 { // once it has filled up
+		if i%every == 0 && i > len(sessions)/10 { // after the filling
 			s.sample()
 		}
 	}
@@ -103,7 +104,7 @@ func (s *simulation) run(sessions []simulated) error {
 	return nil
 }
 
-// follow begins a phase: it notes the backends that are in the pool now, and their weights.
+// follow begins a phase: it records the backends that are in the pool, and their weights.
 func (s *simulation) follow() {
 	s.result.phases++
 	for _, b := range s.pool.Backends() {
@@ -120,13 +121,13 @@ func (s *simulation) follow() {
 		sb.phases = append(sb.phases, phase)
 	}
 	for _, sb := range s.result.backends {
-		if len(sb.phases) < s.result.phases { // it went
+		if len(sb.phases) < s.result.phases { // it was removed
 			sb.phases = append(sb.phases, simulatedPhase{})
 		}
 	}
 }
 
-// admit has one session come.
+// admit handles the arrival of a session.
 func (s *simulation) admit(one simulated) {
 	pc := pool.PickContext{Client: one.client}
 	l, err := s.pool.Pick(pc)
@@ -140,7 +141,7 @@ func (s *simulation) admit(one simulated) {
 	}
 }
 
-// wait has a session stand in the pool's queue.
+// wait puts a session into the pool's queue.
 func (s *simulation) wait(one simulated, pc pool.PickContext) {
 	w := &pool.Waiter{Context: pc, Serve: func(l pool.Lease, err error) {
 		if err != nil {
@@ -161,7 +162,7 @@ func (s *simulation) wait(one simulated, pc pool.PickContext) {
 	}})
 }
 
-// begin has a session hold its lease for its lifetime.
+// begin keeps the lease of a session for its lifetime.
 func (s *simulation) begin(one simulated, l pool.Lease) {
 	b := s.live[l.Backend().ID()]
 	b.phases[s.result.phases-1].sessions++
@@ -178,7 +179,7 @@ func (s *simulation) begin(one simulated, l pool.Lease) {
 	}})
 }
 
-// advance lets time pass.
+// advance sets the clock, and ends the sessions that are over by then.
 func (s *simulation) advance(to time.Duration) {
 	for len(s.endings) > 0 && s.endings[0].at <= to {
 		e := heap.Pop(&s.endings).(ending)
@@ -188,7 +189,7 @@ func (s *simulation) advance(to time.Duration) {
 	s.now = to
 }
 
-// sample looks how much more than the mean the fullest backend has, of those of positive weight in the first tier that has
+// sample compares the fullest backend with the mean, among those of positive weight in the first tier that has
 // sessions.
 func (s *simulation) sample() {
 	infos := s.pool.Backends()
@@ -216,13 +217,13 @@ func (s *simulation) sample() {
 	s.result.worst = max(s.result.worst, excess)
 }
 
-// changeNow makes the change and sees which clients' keys it moves.
+// changeNow makes the change, and counts the clients whose keys it moves.
 func (s *simulation) changeNow(sessions []simulated) error {
 	clients := make(map[netip.Addr]netip.AddrPort)
 	for _, one := range sessions {
 		clients[one.client.Addr()] = one.client
 	}
-	before, err := s.homes(clients)
+	before, err := s.assigned(clients)
 	if err != nil {
 		return err
 	}
@@ -230,11 +231,11 @@ func (s *simulation) changeNow(sessions []simulated) error {
 		return err
 	}
 	s.follow()
-	after, err := s.homes(clients)
+	after, err := s.assigned(clients)
 	if err != nil {
 		return err
 	}
-	// How much heavier a backend became by the change.
+	// gain returns by how much the change made a backend heavier.
 	gain := func(id string) int64 {
 		phases := s.live[id].phases
 		return int64(phases[len(phases)-1].weight) - int64(phases[len(phases)-2].weight)
@@ -252,37 +253,39 @@ func (s *simulation) changeNow(sessions []simulated) error {
 	return nil
 }
 
-// homes is which backend each client's key belongs to, whatever the loads: a pool of the same backends is asked, which have
-// nothing to do. It is empty for algorithms that do not hash.
-func (s *simulation) homes(clients map[netip.Addr]netip.AddrPort) (map[netip.Addr]string, error) {
-	homes := make(map[netip.Addr]string)
+// assigned returns the backend of each client's key, whatever the loads are: it asks a pool of the same backends
+// without sessions. The result is empty for algorithms that do not hash.
+func (s *simulation) assigned(clients map[netip.Addr]netip.AddrPort) (map[netip.Addr]string, error) {
+	backends := make(map[netip.Addr]string)
 	hashes := algo.KindOf(s.options.Algorithm).Hash
 	if !hashes {
-		return homes, nil
+		return backends, nil
 	}
 	idle, err := pool.New(pool.Options{
-		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort, Zone: s.options.Zone,
+		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort,
+		Zone: s.options.Zone,
 	})
 	if err != nil {
 		return nil, err
 	}
 	var specs []pool.Spec
 	for _, b := range s.pool.Backends() {
-		specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode})
+		specs = append(specs, pool.Spec{ID: b.ID, Addr: b.Addr, Weight: b.Weight, Tier: b.Tier, Zone: b.Zone,
+			Mode: b.Mode})
 	}
 	if err := idle.Add(specs...); err != nil {
 		return nil, err
 	}
 	for addr, client := range clients {
 		if l, err := idle.Pick(pool.PickContext{Client: client}); err == nil {
-			homes[addr] = l.Backend().ID()
+			backends[addr] = l.Backend().ID()
 			l.Release(pool.Neutral)
 		}
 	}
-	return homes, nil
+	return backends, nil
 }
 
-// An ending is something that happens later: mostly the end of a session.
+// An ending is a function to be called at a later time, mostly the end of a session.
 type ending struct {
 	at  time.Duration
 	end func()
@@ -298,7 +301,7 @@ func (e endings) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
 // Push adds an ending; see container/heap.
 func (e *endings) Push(x any) { *e = append(*e, x.(ending)) }
 
-// Pop removes the last one; see container/heap.
+// Pop removes the last ending; see container/heap.
 func (e *endings) Pop() any {
 	old := *e
 	last := old[len(old)-1]

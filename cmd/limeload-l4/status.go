@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// answerIn is how long an answer may take that the daemon has at hand.
+// answerIn bounds a call whose answer needs no work.
 const answerIn = 10 * time.Second
 
 func statusCommand() *cli.Command {
@@ -30,7 +30,7 @@ func statusCommand() *cli.Command {
 	})
 }
 
-// printStatus prints a page for a person.
+// printStatus prints the status as a page.
 func printStatus(w io.Writer, s *admin.Status, width int) error {
 	facts := [][2]string{
 		{"version", s.Version},
@@ -86,7 +86,7 @@ func stateFile(s *admin.Status) string {
 	return s.StateFile
 }
 
-// ofAtMost is a number and its limit; 0 is none.
+// ofAtMost returns a number and its limit; 0 is no limit.
 func ofAtMost(n, limit int) string {
 	if limit == 0 {
 		return strconv.Itoa(n)
@@ -105,13 +105,15 @@ func loops(all []admin.Loop) string {
 func listenerTable(listeners []admin.Listener) *table {
 	t := newTable("listener", "protocol", "address", "pool", ">sessions", ">accepted", ">retries", ">in", ">out")
 	for _, l := range listeners {
-		t.add(l.Name, l.Protocol, l.Address, l.Pool, strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries), size(l.BytesIn), size(l.BytesOut))
+		t.add(l.Name, l.Protocol, l.Address, l.Pool, strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries),
+			size(l.BytesIn), size(l.BytesOut))
 	}
 	return t
 }
 
 func poolTable(pools []admin.Pool) *table {
-	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check", "discovery", "listeners", "note")
+	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check",
+		"discovery", "listeners", "note")
 	for _, p := range pools {
 		var notes []string
 		if p.TriesAll {
@@ -128,7 +130,8 @@ func poolTable(pools []admin.Pool) *table {
 		if p.QueueMax > 0 {
 			waiting += "/" + strconv.Itoa(p.QueueMax)
 		}
-		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible), strconv.Itoa(p.Sessions),
+		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible),
+			strconv.Itoa(p.Sessions),
 			waiting, p.Check, p.Discovery, strings.Join(p.Listeners, " "), strings.Join(notes, "; "))
 	}
 	return t
@@ -142,7 +145,7 @@ func differenceTable(differences []admin.Difference) *table {
 	return t
 }
 
-// printNotes prints what a person should know besides.
+// printNotes prints the keys that need a restart, and the warnings.
 func printNotes(w io.Writer, needsRestart, warnings []string) error {
 	for _, key := range needsRestart {
 		fmt.Fprintf(w, "needs a restart: %s\n", clean(key))

@@ -7,18 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// minCut is how far a column may be cut to make a table fit.
+// minCut is the least width of a column that was cut to make the table fit.
 const minCut = 8
 
-// A table is rows under a header, for a person. Its cells are cleaned as they come in, so nothing in them can speak to the
+// A table has rows below a header. Its cells are cleaned when they are added, so that nothing in them can control the
 // terminal. Its zero value is of no use, see newTable.
 type table struct {
 	header []string
 	rows   [][]string
-	right  []bool // by column: numbers stand at the right
+	right  []bool // by column: aligned to the right, for numbers
 }
 
-// newTable makes a table of these columns; a name that begins with ">" is of a column aligned at the right.
+// newTable makes a table with these columns; ">" before a name aligns the column to the right.
 func newTable(columns ...string) *table {
 	t := &table{right: make([]bool, len(columns))}
 	for i, name := range columns {
@@ -40,8 +40,8 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, row)
 }
 
-// print writes the table. A width above 0 is the terminal's: the widest columns are cut until the lines fit, or cannot be
-// cut further.
+// print writes the table. A positive width is that of the terminal: the widest columns are cut until the lines fit, or
+// cannot be cut further.
 func (t *table) print(w io.Writer, width int) error {
 	widths := t.widths()
 	if width > 0 {
@@ -78,7 +78,7 @@ func (t *table) widths() []int {
 	return widths
 }
 
-// fit makes the widest columns smaller until all fit into width, or none is wider than minCut.
+// fit reduces the widest columns until all fit into width, or none is wider than minCut.
 func fit(widths []int, width int) {
 	total := 2 * (len(widths) - 1)
 	for _, w := range widths {
@@ -87,7 +87,7 @@ func fit(widths []int, width int) {
 	for ; total > width; total-- {
 		widest := 0
 		for i, w := range widths {
-			if w >= widths[widest] { // of equals the last, where the words are
+			if w >= widths[widest] { // of equal ones the last, where the text is
 				widest = i
 			}
 		}
@@ -98,7 +98,7 @@ func fit(widths []int, width int) {
 	}
 }
 
-// cut is a text of at most n characters, n at least 3.
+// cut shortens a text to n characters; n is at least 3.
 func cut(text string, n int) string {
 	if utf8.RuneCountInString(text) <= n {
 		return text

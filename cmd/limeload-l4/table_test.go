@@ -33,7 +33,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestTableCutsWordsFirst: of columns as wide as each other the last one is cut first, since the words are there.
+// TestTableCutsWordsFirst: of columns of the same width the last one is cut first, since it holds text.
 func TestTableCutsWordsFirst(t *testing.T) {
 	twins := newTable("name", "reason")
 	twins.add("a-long-name", "some reason")
@@ -46,7 +46,7 @@ func TestTableCutsWordsFirst(t *testing.T) {
 	}
 }
 
-// TestTableIsClean: nothing in a cell reaches the terminal but what is printable.
+// TestTableIsClean: only printable characters of a cell reach the terminal.
 func TestTableIsClean(t *testing.T) {
 	hostile := newTable("reason")
 	hostile.add("\x1b[2Jgone\r\n\u009b31m\u202eevil\xff é \\ \"x\"")

@@ -15,7 +15,7 @@ func TestTerminalWidth(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if w := terminalWidth(null); w != 0 { // a character device, and no terminal
+	if w := terminalWidth(null); w != 0 { // a character device, but not a terminal
 		t.Errorf("%s is %d wide", os.DevNull, w)
 	}
 	if w := terminalWidth(new(strings.Builder)); w != 0 {
@@ -31,7 +31,7 @@ func TestTerminalWidth(t *testing.T) {
 	}
 }
 
-// openTerminal opens a terminal of that many columns (pts(4)).
+// openTerminal opens a terminal with so many columns (pts(4)).
 func openTerminal(t *testing.T, columns uint16) *os.File {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)

@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// clean is a text as a terminal may have it: whatever is not printable, such as the control characters of an answer that a
-// hostile backend gave to a check, becomes its escape. Line breaks do, too; see cleanLines.
+// clean makes a text safe for a terminal: it escapes unprintable characters, such as control characters in an answer
+// that a hostile backend gave to a check. It also escapes line breaks; see cleanLines.
 func clean(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); {
@@ -37,20 +37,20 @@ func cleanLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// size is a number of bytes as a person reads it.
+// size formats a number of bytes.
 func size(n uint64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
 	value, unit := float64(n)/1024, 0
-	for value >= 1023.95 && unit < 5 { // what would be printed as 1024.0
+	for value >= 1023.95 && unit < 5 { // would be printed as 1024.0
 		value /= 1024
 		unit++
 	}
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[unit])
 }
 
-// duration is a time as a person reads it: two units at most.
+// duration formats a duration with at most two units.
 func duration(d time.Duration) string {
 	const day = 24 * time.Hour
 	d = max(d, 0)
@@ -69,13 +69,13 @@ func duration(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
 }
 
-// seconds is duration for the API's numbers.
+// seconds is duration for the numbers of the API.
 func seconds(s float64) string { return duration(time.Duration(s * float64(time.Second))) }
 
-// ago is how long ago something was.
+// ago returns how long ago a time was.
 func ago(t time.Time) string { return duration(time.Since(t)) }
 
-// counted is a number with its noun.
+// counted returns a number with its noun.
 func counted[N int | int64 | uint64](n N, noun string) string {
 	return fmt.Sprintf("%d %s", n, plural(int(n), noun))
 }

@@ -21,7 +21,7 @@ func printVersion(c *cli.Context) error {
 	return err
 }
 
-// version is what the build recorded: the module's version, or the commit of a build from a checkout.
+// version returns what the build recorded: the version of the module, or the commit of a checkout.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -1,8 +1,8 @@
-// Package admin is the daemon's control API: HTTP and JSON on the admin socket, with /metrics, /ready and /live beside it, and
-// the client that the command line speaks through.
+// Package admin is the daemon's control API: HTTP and JSON on the admin socket, together with /metrics, /ready and
+// /live, and the client that the command line uses.
 //
-// It decides nothing and keeps nothing of its own: each request becomes one call of a Balancer, and its answer JSON. The
-// routes are described in openapi.yaml; a test holds the two together.
+// It decides nothing and keeps no state: each request becomes one call of a Balancer, and its result becomes JSON.
+// openapi.yaml describes the routes; a test compares the two.
 //
 // Server and Client may be used from any goroutine.
 package admin
@@ -14,17 +14,17 @@ import (
 
 // A Balancer is the running daemon, as the API needs it. Its methods may be called from any goroutine.
 //
-// It has more methods than an interface should: it is the API's whole contract, one method for each route, so that the tests
-// of this package need no daemon, and the daemon's no HTTP.
+// It has more methods than an interface should have. It is the whole contract of the API, one method for each route, so
+// that the tests of this package need no daemon, and those of the daemon no HTTP.
 //
-// Errors that a caller can do something about are of the types in errors.go and those of package pool; anything else is the
-// daemon's own failure.
+// Errors that a caller can do something about are of the types in errors.go and of package pool. Any other error is a
+// failure of the daemon.
 type Balancer interface {
 	Status() Status
 	Listeners() []Listener
 	Pools() []Pool
 	Pool(name string) (Pool, error)
-	Backends(pool string) ([]Backend, error) // "" is those of all pools
+	Backends(pool string) ([]Backend, error) // "" for those of all pools
 	Backend(pool, name string) (Backend, error)
 
 	AddBackend(pool string, b NewBackend) (Backend, error)
@@ -36,75 +36,76 @@ type Balancer interface {
 	EndSessions(ctx context.Context, f SessionFilter) (int, error)
 	Explain(q ExplainQuery) (Explanation, error)
 
-	PurgeDNS(listener string, p DNSPurge) (int, error) // how many answers were forgotten
+	PurgeDNS(listener string, p DNSPurge) (int, error) // returns how many answers were removed
 
 	Reload(ctx context.Context) (Reloaded, error)
-	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil is the daemon's own file as it is now
+	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil for the daemon's own file as it is now
 
 	LogLevel() string
 	SetLogLevel(level string) error
 
-	// Events returns what happens from now on, and how to end that. The channel is closed by stop and when the daemon ends;
-	// a reader who is too slow loses events, which the next one counts in Lost.
+	// Events returns the events from now on, and the function that ends the subscription. The channel is closed by stop
+	// and when the daemon ends. A slow reader loses events; the next event counts them in Lost.
 	Events() (events <-chan Event, stop func())
 
-	Ready() error                   // nil while new sessions are taken: not before the first checks, not from a drain's beginning on
-	Live(ctx context.Context) error // nil when every loop answers before ctx is done
+	Ready() error                   // nil from the first verdicts on until a drain begins
+	Live(ctx context.Context) error // nil if every loop answers before ctx is done
 }
 
-// Status is the daemon at one moment.
+// Status is the state of the daemon at one moment.
 type Status struct {
-	Version      string       `json:"version"`
-	PID          int          `json:"pid"`
-	Config       string       `json:"config"` // the file's path
-	State        string       `json:"state"`  // starting, serving or draining
-	Started      time.Time    `json:"started"`
-	Sessions     int          `json:"sessions"`
-	MaxSessions  int          `json:"max_sessions"`
-	LogLevel     string       `json:"log_level"`
-	Loops        []Loop       `json:"loops"`
-	Listeners    []Listener   `json:"listeners"`
-	Pools        []Pool       `json:"pools"`
-	Reloads      Reloads      `json:"reloads"`
-	Differences  []Difference `json:"differences"`   // between the file as it was applied last and what is in force
-	NeedsRestart []string     `json:"needs_restart"` // keys whose new values the process cannot take up while it runs
-	Warnings     []string     `json:"warnings"`      // what is allowed in the file, and perhaps not meant
+	Version     string     `json:"version"`
+	PID         int        `json:"pid"`
+	Config      string     `json:"config"` // the path of the file
+	State       string     `json:"state"`  // starting, serving or draining
+	Started     time.Time  `json:"started"`
+	Sessions    int        `json:"sessions"`
+	MaxSessions int        `json:"max_sessions"`
+	LogLevel    string     `json:"log_level"`
+	Loops       []Loop     `json:"loops"`
+	Listeners   []Listener `json:"listeners"`
+	Pools       []Pool     `json:"pools"`
+	Reloads     Reloads    `json:"reloads"`
+	// between the file as it was last put in force and the run-time values
+	Differences  []Difference `json:"differences"`
+	NeedsRestart []string     `json:"needs_restart"` // keys whose new values need a restart
+	Warnings     []string     `json:"warnings"`      // what is allowed in the file, but perhaps not meant
 	StateFile    string       `json:"state_file"`    // "" if run-time changes end with the process
-	StateError   string       `json:"state_error"`   // why it could not be written or read last; "" if it could
+	StateError   string       `json:"state_error"`   // why the last write or read failed; "" if it did not
 }
 
 // Loop is one event loop.
 type Loop struct {
 	Index    int    `json:"index"`
 	Sessions int    `json:"sessions"`
-	Turns    uint64 `json:"turns"` // how often it woke up
+	Turns    uint64 `json:"turns"` // how often it has woken up
 }
 
-// Reloads is what became of all reloads.
+// Reloads counts the reloads, and describes the last ones.
 type Reloads struct {
 	Done   int        `json:"done"`
 	Failed int        `json:"failed"`
 	Last   *time.Time `json:"last,omitempty"`
-	Took   float64    `json:"took_seconds,omitempty"` // the last one that was done
-	Error  string     `json:"error,omitempty"`        // of the last one; "" if it was done
+	Took   float64    `json:"took_seconds,omitempty"` // of the last successful one
+	Error  string     `json:"error,omitempty"`        // of the last one; "" if it was successful
 }
 
-// A Difference is a value that was set at run time and that the file does not have.
+// A Difference is a value that was set at run time and that differs from the file's.
 type Difference struct {
 	Pool    string `json:"pool"`
 	Backend string `json:"backend"`
 	What    string `json:"what"` // added, removed, weight, max_sessions or mode
-	File    string `json:"file"` // "" where that is nothing
+	File    string `json:"file"` // "" if the file has none
 	Running string `json:"running"`
 }
 
-// Dropped is a value that was set at run time and that ends with a reload.
+// Dropped is a run-time value that ends with a reload.
 type Dropped struct {
 	Pool    string `json:"pool"`
 	Backend string `json:"backend"`
 	What    string `json:"what"`    // added, removed, weight, max_sessions or mode
-	File    string `json:"file"`    // what holds instead; "" where that is nothing
-	Running string `json:"running"` // what ends
+	File    string `json:"file"`    // the value that replaces it; "" if there is none
+	Running string `json:"running"` // the value that ends
 	Why     string `json:"why"`
 }
 
@@ -121,9 +122,9 @@ type Listener struct {
 	BytesOut uint64            `json:"bytes_out"`
 	Ended    map[string]uint64 `json:"ended"` // sessions and refusals, by reason
 
-	DatagramsIn  uint64            `json:"datagrams_in"`  // of UDP, from clients
+	DatagramsIn  uint64            `json:"datagrams_in"`  // UDP datagrams from clients
 	DatagramsOut uint64            `json:"datagrams_out"` // to clients
-	Dropped      map[string]uint64 `json:"dropped"`       // datagrams of either way, by reason
+	Dropped      map[string]uint64 `json:"dropped"`       // datagrams in either direction, by reason
 	DNS          *DNS              `json:"dns,omitempty"` // nil without DNS settings
 }
 
@@ -131,81 +132,83 @@ type Listener struct {
 type Pool struct {
 	Name      string   `json:"name"`
 	Algorithm string   `json:"algorithm"`
-	Listeners []string `json:"listeners"` // that send to it
-	Check     string   `json:"check"`     // the kind of its health check; "" without
-	Discovery string   `json:"discovery"` // the kind of its discovery; "" without
+	Listeners []string `json:"listeners"` // listeners that use it
+	Check     string   `json:"check"`     // the kind of its health check; "" for none
+	Discovery string   `json:"discovery"` // the kind of its discovery; "" for none
 	Backends  int      `json:"backends"`
 	Healthy   int      `json:"healthy"`
 	Eligible  int      `json:"eligible"`
-	TriesAll  bool     `json:"tries_all"` // nobody is healthy, and all are tried
+	TriesAll  bool     `json:"tries_all"` // no backend is healthy, and all are tried
 	Sessions  int      `json:"sessions"`
 	Waiting   int      `json:"waiting"`
 	QueueMax  int      `json:"queue_max"`
 	Rivalries int      `json:"rivalries"` // how often a second backend claimed to be the primary
 
-	LastRivalry *time.Time `json:"last_rivalry,omitempty"` // when that was last
+	LastRivalry *time.Time `json:"last_rivalry,omitempty"` // the time of the last one
 }
 
 // Backend is one address that sessions are sent to.
 type Backend struct {
-	Pool        string            `json:"pool"`
-	Name        string            `json:"name"`
-	Address     string            `json:"address"`
-	Source      string            `json:"source"` // who named it: config, api, or a kind of discovery
-	Weight      int               `json:"weight"`
-	MaxSessions int               `json:"max_sessions"`
-	Tier        int               `json:"tier"`
-	Zone        string            `json:"zone"`
-	Mode        string            `json:"mode"`
-	Verdict     string            `json:"verdict"`
-	Reason      string            `json:"reason"` // of the verdict, by what the last check found; what is past has its time
-	Since       time.Time         `json:"since"`  // of the verdict
-	Breaker     string            `json:"breaker"`
-	Openings    uint64            `json:"breaker_openings"`
-	Eligible    bool              `json:"eligible"`
-	Sessions    int64             `json:"sessions"`
-	Outcomes    map[string]uint64 `json:"outcomes"`
-	BytesIn     uint64            `json:"bytes_in"`
-	BytesOut    uint64            `json:"bytes_out"`
-	Drain       *DrainProgress    `json:"drain,omitempty"` // while one with a deadline is under way
-	Check       *LastCheck        `json:"check,omitempty"` // nil where nothing checks it
+	Pool        string `json:"pool"`
+	Name        string `json:"name"`
+	Address     string `json:"address"`
+	Source      string `json:"source"` // what named it: config, api, or a kind of discovery
+	Weight      int    `json:"weight"`
+	MaxSessions int    `json:"max_sessions"`
+	Tier        int    `json:"tier"`
+	Zone        string `json:"zone"`
+	Mode        string `json:"mode"`
+	Verdict     string `json:"verdict"`
+	// the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
+	Reason   string            `json:"reason"`
+	Since    time.Time         `json:"since"` // when the verdict last changed
+	Breaker  string            `json:"breaker"`
+	Openings uint64            `json:"breaker_openings"`
+	Eligible bool              `json:"eligible"`
+	Sessions int64             `json:"sessions"`
+	Outcomes map[string]uint64 `json:"outcomes"`
+	BytesIn  uint64            `json:"bytes_in"`
+	BytesOut uint64            `json:"bytes_out"`
+	// nil unless a drain with a deadline or a removal is under way
+	Drain *DrainProgress `json:"drain,omitempty"`
+	Check *LastCheck     `json:"check,omitempty"` // nil if it is not checked
 }
 
-// LastCheck is what a backend's health check came to last.
+// LastCheck is the result of a backend's last health check.
 type LastCheck struct {
-	At      *time.Time `json:"at,omitempty"` // nil before the first
+	At      *time.Time `json:"at,omitempty"` // nil before the first one
 	Took    float64    `json:"took_seconds"`
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
-	Address string     `json:"address,omitempty"` // where it is checked, if the backend says so; "" is at its own, and the port of the pool's check
+	Address string     `json:"address,omitempty"` // its own address for checks; "" if it has none
 }
 
-// NewBackend is a backend to be added; what is left out has the default of the configuration.
+// NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.
 type NewBackend struct {
-	Name        string `json:"name"` // "" is the address
+	Name        string `json:"name"` // "" for the address
 	Address     string `json:"address"`
 	Weight      *int   `json:"weight,omitempty"`
 	MaxSessions int    `json:"max_sessions,omitempty"`
 	Tier        int    `json:"tier,omitempty"`
 	Zone        string `json:"zone,omitempty"`
 	Mode        string `json:"mode,omitempty"`
-	Check       string `json:"check,omitempty"` // where it is checked, an address and a port; "" is at its own
+	Check       string `json:"check,omitempty"` // its own address and port for checks; "" for none
 }
 
-// BackendChange is what to change of a backend; nil is left as it is. All of it is done or, on an error, nothing.
+// BackendChange changes a backend; nil fields are not changed. After an error nothing is changed.
 type BackendChange struct {
 	Weight      *int    `json:"weight,omitempty"`
 	MaxSessions *int    `json:"max_sessions,omitempty"`
 	Mode        *string `json:"mode,omitempty"`
 }
 
-// Drain says how a backend is to be drained: it gets no new sessions, and those it has go on until Deadline has passed.
+// Drain describes a drain: the backend gets no new sessions, and existing ones go on until Deadline has passed.
 type Drain struct {
-	Deadline float64 `json:"deadline_seconds"` // then its sessions are ended; 0 is never
-	Remove   bool    `json:"remove,omitempty"` // take it out of the pool when its last session is gone
+	Deadline float64 `json:"deadline_seconds"` // after which its sessions are ended; 0 for never
+	Remove   bool    `json:"remove,omitempty"` // remove it from the pool after its last session
 }
 
-// DrainProgress is how far a drain has come.
+// DrainProgress says how far a drain has come.
 type DrainProgress struct {
 	Started  time.Time  `json:"started"`
 	Deadline *time.Time `json:"deadline,omitempty"`
@@ -214,7 +217,7 @@ type DrainProgress struct {
 	Remove   bool       `json:"remove"`
 }
 
-// SessionFilter says which sessions are meant: those to which all that is set applies. Its zero value is all of them.
+// SessionFilter selects sessions: those to which every set field applies. Its zero value selects all.
 type SessionFilter struct {
 	ID       string        // as in the access line
 	Listener string        //
@@ -223,16 +226,16 @@ type SessionFilter struct {
 	Client   string        // an address or a prefix
 	MinAge   time.Duration // since it was accepted
 	MinIdle  time.Duration // since bytes last moved
-	Limit    int           // of those listed; 0 is 1000. It does not bound what is ended
+	Limit    int           // how many are listed; 0 is 1000. It does not limit how many are ended
 }
 
-// SessionList is sessions, the oldest first.
+// SessionList is a list of sessions, the oldest first.
 type SessionList struct {
 	Sessions []Session `json:"sessions"`
-	Total    int       `json:"total"` // to which the filter applies, more than are listed if there is a limit
+	Total    int       `json:"total"` // how many the filter selects; more than are listed if there is a limit
 }
 
-// Session is one client's connection and its backend's.
+// Session is one client connection and its backend connection.
 type Session struct {
 	ID       string  `json:"id"`
 	Listener string  `json:"listener"`
@@ -248,84 +251,88 @@ type Session struct {
 	Retries  int     `json:"retries"`
 }
 
-// ExplainQuery asks where a client would be sent. Either Listener or Pool is set.
+// ExplainQuery is the query of an explanation. Either Listener or Pool is set.
 type ExplainQuery struct {
 	Listener string
 	Pool     string
 	Client   string // an address, or an address and port
 }
 
-// Explanation is a decision and its whole reason. Nothing is changed by asking.
+// Explanation is the choice of a backend with its reasons.
 type Explanation struct {
-	Listener      string      `json:"listener,omitempty"`
-	Pool          string      `json:"pool"`
-	Client        string      `json:"client"`
-	Algorithm     string      `json:"algorithm"`
-	Deterministic bool        `json:"deterministic"`     // the next pick is this one, if nothing changes before; else one of Candidates
-	DecidedBy     string      `json:"decided_by"`        // algorithm, sticky, trial or nothing
-	Backend       string      `json:"backend,omitempty"` // "" if none
-	Address       string      `json:"backend_address,omitempty"`
-	Refusal       string      `json:"refusal,omitempty"` // why there is none, as a session's reason; "queued" if it would wait
-	Candidates    []Candidate `json:"candidates"`        // of the tier that decides, in its order
-	Others        []NotPicked `json:"others"`            // every other backend, and why it is none
-	Text          string      `json:"text"`              // all of it in a few sentences
+	Listener  string `json:"listener,omitempty"`
+	Pool      string `json:"pool"`
+	Client    string `json:"client"`
+	Algorithm string `json:"algorithm"`
+	// whether the next client gets Backend, if nothing changes before; otherwise it gets one of Candidates
+	Deterministic bool   `json:"deterministic"`
+	DecidedBy     string `json:"decided_by"`        // algorithm, sticky, trial or nothing
+	Backend       string `json:"backend,omitempty"` // "" if none
+	Address       string `json:"backend_address,omitempty"`
+	// the reason in the access line if there is no backend; "queued" if the client would wait
+	Refusal    string      `json:"refusal,omitempty"`
+	Candidates []Candidate `json:"candidates"` // in the tier that decides, in its order
+	Others     []NotPicked `json:"others"`     // all other backends, and why they are not candidates
+	Text       string      `json:"text"`       // the explanation in a few sentences
 }
 
 // Candidate is a backend that could be picked.
 type Candidate struct {
 	Backend  string  `json:"backend"`
 	Weight   int     `json:"weight"`
-	Share    float64 `json:"share"` // of its weight, below 1 while it starts slowly
+	Share    float64 `json:"share"` // of its weight; below 1 during a slow start
 	Sessions int64   `json:"sessions"`
 }
 
 // NotPicked is a backend that cannot be picked.
 type NotPicked struct {
 	Backend string `json:"backend"`
-	Why     string `json:"why"`    // a word of a closed set
-	Reason  string `json:"reason"` // in words
+	Why     string `json:"why"`    // from a closed set
+	Reason  string `json:"reason"` // the same in words
 }
 
 // Configuration is a configuration that is not in force.
 type Configuration struct {
-	Name string // what messages call it
+	Name string // its name in messages
 	Text []byte // TOML
 }
 
-// Plan is what the daemon will do, or has just done, to take up a configuration.
+// Plan is what a reload will do, or has done.
 type Plan struct {
-	Config       string           `json:"config"`
-	Same         bool             `json:"same"` // nothing changes
-	Listeners    []ListenerChange `json:"listeners"`
-	Pools        []PoolChange     `json:"pools"`
-	Settings     []Change         `json:"settings"`      // of [global], [log] and [admin]
-	Drained      int              `json:"drained"`       // sessions that go on to their end where nothing new goes
-	Ended        int              `json:"ended"`         // sessions that are ended
-	Differences  []Difference     `json:"differences"`   // run-time values that stay in force over the file's
-	Dropped      []Dropped        `json:"dropped"`       // run-time values that end
-	NeedsRestart []string         `json:"needs_restart"` // keys that change nothing before a restart
-	Warnings     []string         `json:"warnings"`
+	Config    string           `json:"config"`
+	Same      bool             `json:"same"` // whether nothing changes
+	Listeners []ListenerChange `json:"listeners"`
+	Pools     []PoolChange     `json:"pools"`
+	Settings  []Change         `json:"settings"` // of [global], [log] and [admin]
+	// sessions that run to their end, but whose listener or backend gets no new ones
+	Drained      int          `json:"drained"`
+	Ended        int          `json:"ended"`         // sessions that are ended
+	Differences  []Difference `json:"differences"`   // run-time values that override the file's
+	Dropped      []Dropped    `json:"dropped"`       // run-time values that end
+	NeedsRestart []string     `json:"needs_restart"` // keys that need a restart
+	Warnings     []string     `json:"warnings"`
 }
 
-// ListenerChange is what becomes of one listener.
+// ListenerChange is the change of one listener.
 type ListenerChange struct {
 	Name     string   `json:"name"`
 	What     string   `json:"what"` // kept, changed, added, removed or rebound
 	Address  string   `json:"address"`
 	Changes  []Change `json:"changes"`
-	Sessions int      `json:"sessions"` // it has now
+	Sessions int      `json:"sessions"` // its current sessions
 }
 
-// PoolChange is what becomes of one pool.
+// PoolChange is the change of one pool.
 type PoolChange struct {
-	Name      string        `json:"name"`
-	What      string        `json:"what"` // kept, changed, added or removed
-	Changes   []Change      `json:"changes"`
-	Backends  []BackendPlan `json:"backends"`             // those that do not stay as they are
-	KeysMoved *float64      `json:"keys_moved,omitempty"` // share of hash keys that go elsewhere; nil where the algorithm does not hash
+	Name     string        `json:"name"`
+	What     string        `json:"what"` // kept, changed, added or removed
+	Changes  []Change      `json:"changes"`
+	Backends []BackendPlan `json:"backends"` // those that change
+	// the share of hash keys that get another backend; nil if the algorithm does not hash
+	KeysMoved *float64 `json:"keys_moved,omitempty"`
 }
 
-// BackendPlan is what becomes of one backend.
+// BackendPlan is the change of one backend.
 type BackendPlan struct {
 	Name     string   `json:"name"`
 	Address  string   `json:"address"`
@@ -334,20 +341,20 @@ type BackendPlan struct {
 	Sessions int64    `json:"sessions"`
 }
 
-// Change is one value that changes.
+// Change is the change of one value.
 type Change struct {
 	Key  string `json:"key"`
 	From string `json:"from"`
 	To   string `json:"to"`
 }
 
-// Reloaded is what a reload did.
+// Reloaded is the result of a reload.
 type Reloaded struct {
 	Took float64 `json:"took_seconds"`
 	Plan Plan    `json:"plan"`
 }
 
-// Event is one thing that happened.
+// Event is one event of the daemon.
 type Event struct {
 	At      time.Time `json:"at"`
 	Kind    string    `json:"kind"` // see EventKinds
@@ -358,13 +365,14 @@ type Event struct {
 	To      string    `json:"to,omitempty"`
 	Reason  string    `json:"reason,omitempty"`
 	Text    string    `json:"text,omitempty"` // what the fields do not say
-	Lost    uint64    `json:"lost,omitempty"` // events before this one that the reader was too slow for
+	Lost    uint64    `json:"lost,omitempty"` // how many events before this one the reader has lost
 }
 
 // EventKinds lists the kinds of events.
 func EventKinds() []string {
 	return []string{
-		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed", "check_changed",
-		"breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded", "reload_failed", "log_level_changed", "dns_purged", "draining",
+		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
+		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
+		"reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

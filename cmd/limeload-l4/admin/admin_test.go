@@ -25,25 +25,25 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fake is a daemon with a pool "redis" of two backends, of which one has the name of an IPv6 address with a zone, and
-// a pool "empty". Its listener "redis" has no DNS cache, and "names" has one. Its lists are nil where they are empty:
-// the server is to send [] all the same.
+// A fake is a daemon with a pool "redis" of two backends, one of which has the name of an IPv6 address with a zone, and
+// a pool "empty". Its listener "redis" has no DNS cache, and "names" has one. Its empty lists are nil, which the server
+// must send as [].
 type fake struct {
 	mu       sync.Mutex
 	backends []Backend
 	sessions []Session
 	level    string
-	changes  []string        // every call that changed something
-	filters  []SessionFilter // of every call for sessions
+	changes  []string        // all calls that changed something
+	filters  []SessionFilter // of all calls for sessions
 	plans    []*Configuration
-	fail     error // what every call returns that can
+	fail     error // returned by every call that can fail
 	notReady error
 	dead     error
 	reload   func(ctx context.Context) (Reloaded, error)
 
 	readers map[chan Event]bool
 	began   chan struct{} // gets an element when a reader begins
-	stopped chan struct{} // and when one stops
+	stopped chan struct{} // gets an element when a reader stops
 }
 
 const awkward = "[fe80::1%eth0]:6379"
@@ -51,12 +51,16 @@ const awkward = "[fe80::1%eth0]:6379"
 func newFake() *fake {
 	return &fake{
 		backends: []Backend{
-			{Pool: "redis", Name: "b1", Address: "192.0.2.1:6379", Weight: 1, Mode: "ready", Verdict: "healthy", Breaker: "closed"},
-			{Pool: "redis", Name: awkward, Address: awkward, Weight: 2, Mode: "ready", Verdict: "unknown", Breaker: "closed"},
+			{Pool: "redis", Name: "b1", Address: "192.0.2.1:6379", Weight: 1, Mode: "ready", Verdict: "healthy",
+				Breaker: "closed"},
+			{Pool: "redis", Name: awkward, Address: awkward, Weight: 2, Mode: "ready", Verdict: "unknown",
+				Breaker: "closed"},
 		},
 		sessions: []Session{
-			{ID: "01", Listener: "redis", Client: "198.51.100.7:40000", Pool: "redis", Backend: "b1", Phase: "relaying"},
-			{ID: "02", Listener: "redis", Client: "198.51.100.8:40000", Pool: "redis", Backend: "b1", Phase: "relaying"},
+			{ID: "01", Listener: "redis", Client: "198.51.100.7:40000", Pool: "redis", Backend: "b1",
+				Phase: "relaying"},
+			{ID: "02", Listener: "redis", Client: "198.51.100.8:40000", Pool: "redis", Backend: "b1",
+				Phase: "relaying"},
 		},
 		level:   "info",
 		readers: make(map[chan Event]bool),
@@ -85,14 +89,16 @@ func (f *fake) Status() Status {
 func (f *fake) Listeners() []Listener {
 	return []Listener{
 		{Name: "redis", Protocol: "tcp", Address: "127.0.0.1:6379", Pool: "redis"},
-		{Name: "names", Protocol: "udp", Address: "127.0.0.1:53", Pool: "empty", DNS: &DNS{InFlight: 2, Asked: 7, Cache: &DNSCache{Hit: 90, Entries: 5}}},
+		{Name: "names", Protocol: "udp", Address: "127.0.0.1:53", Pool: "empty",
+			DNS: &DNS{InFlight: 2, Asked: 7, Cache: &DNSCache{Hit: 90, Entries: 5}}},
 	}
 }
 
 func (f *fake) Pools() []Pool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return []Pool{{Name: "redis", Algorithm: "least_conn", Backends: len(f.backends)}, {Name: "empty", Algorithm: "random"}}
+	return []Pool{{Name: "redis", Algorithm: "least_conn", Backends: len(f.backends)},
+		{Name: "empty", Algorithm: "random"}}
 }
 
 func (f *fake) Backends(name string) ([]Backend, error) {
@@ -166,7 +172,8 @@ func (f *fake) AddBackend(poolName string, n NewBackend) (Backend, error) {
 	if _, err := f.find(poolName, n.Name); err == nil {
 		return Backend{}, fmt.Errorf("backend %q: %w", n.Name, pool.ErrDuplicateBackend)
 	}
-	b := Backend{Pool: poolName, Name: n.Name, Address: n.Address, Source: "api", Weight: 1, Mode: "ready", Verdict: "unknown", Breaker: "closed"}
+	b := Backend{Pool: poolName, Name: n.Name, Address: n.Address, Source: "api", Weight: 1, Mode: "ready",
+		Verdict: "unknown", Breaker: "closed"}
 	if n.Weight != nil {
 		b.Weight = *n.Weight
 	}
@@ -225,7 +232,8 @@ func (f *fake) matching(s SessionFilter) []Session {
 	return slices.DeleteFunc(slices.Clone(f.sessions), func(x Session) bool {
 		prefix, err := netip.ParsePrefix(s.Client)
 		inPrefix := err == nil && prefix.Contains(netip.MustParseAddrPort(x.Client).Addr())
-		return s.ID != "" && s.ID != x.ID || s.Pool != "" && s.Pool != x.Pool || s.Backend != "" && s.Backend != x.Backend ||
+		return s.ID != "" && s.ID != x.ID || s.Pool != "" && s.Pool != x.Pool ||
+			s.Backend != "" && s.Backend != x.Backend ||
 			s.Client != "" && !inPrefix && !strings.HasPrefix(x.Client, s.Client+":")
 	})
 }
@@ -261,8 +269,8 @@ func (f *fake) Explain(q ExplainQuery) (Explanation, error) {
 		return Explanation{}, err
 	}
 	return Explanation{
-		Listener: q.Listener, Pool: "redis", Client: q.Client, Algorithm: "least_conn", DecidedBy: "algorithm", Backend: "b1",
-		Text: "b1 has the fewest sessions <for its weight>.",
+		Listener: q.Listener, Pool: "redis", Client: q.Client, Algorithm: "least_conn", DecidedBy: "algorithm",
+		Backend: "b1", Text: "b1 has the fewest sessions <for its weight>.",
 	}, f.fail
 }
 
@@ -301,7 +309,8 @@ func (f *fake) Plan(_ context.Context, c *Configuration) (Plan, error) {
 	defer f.mu.Unlock()
 	f.plans = append(f.plans, c)
 	if c != nil && bytes.Contains(c.Text, []byte("broken")) {
-		return Plan{}, &ConfigError{errors.New(c.Name + ":1: broken: there is no such key\n" + c.Name + ":2: pool.a: needs backends")}
+		return Plan{}, &ConfigError{
+			errors.New(c.Name + ":1: broken: there is no such key\n" + c.Name + ":2: pool.a: needs backends")}
 	}
 	return Plan{Config: "lb.toml"}, f.fail
 }
@@ -340,7 +349,7 @@ func (f *fake) Events() (<-chan Event, func()) {
 	})
 }
 
-// publish gives an event to every reader. None has more than 1000 of them to read.
+// publish sends an event to every reader. No test has a reader with more than 1000 unread events.
 func (f *fake) publish(e Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -349,7 +358,7 @@ func (f *fake) publish(e Event) {
 	}
 }
 
-// endEvents closes every reader's channel, as a daemon does that ends.
+// endEvents closes the channels of all readers, as an ending daemon does.
 func (f *fake) endEvents() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -371,7 +380,7 @@ func (f *fake) Live(context.Context) error {
 	return f.dead
 }
 
-// A world is a server over a fake.
+// A world is a server for a fake.
 type world struct {
 	fake   *fake
 	server *Server
@@ -403,7 +412,7 @@ func start(t testing.TB, token string, change ...func(*limits)) *world {
 	return w
 }
 
-// serve has the server answer on listeners until the test ends.
+// serve serves listeners until the test ends.
 func (w *world) serve(t testing.TB, listeners ...net.Listener) {
 	var serving sync.WaitGroup
 	for _, l := range listeners {
@@ -434,7 +443,7 @@ func newClient(t testing.TB, address, token string) *Client {
 	return c
 }
 
-// A request is one as a test writes it down.
+// A request is a request of a test.
 type request struct {
 	method, target string
 	host           string
@@ -448,7 +457,7 @@ func (w *world) overTCP(t testing.TB, r request) answer {
 	return w.send(t, &http.Transport{DisableKeepAlives: true}, r)
 }
 
-// An answer is what came back.
+// An answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
@@ -458,9 +467,10 @@ type answer struct {
 // do sends a request over the Unix socket.
 func (w *world) do(t testing.TB, r request) answer {
 	t.Helper()
-	return w.send(t, &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", w.socket)
-	}}, r)
+	return w.send(t,
+		&http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", w.socket)
+		}}, r)
 }
 
 func (w *world) send(t testing.TB, transport *http.Transport, r request) answer {
@@ -485,7 +495,7 @@ func (w *world) send(t testing.TB, transport *http.Transport, r request) answer 
 	return answer{response.StatusCode, response.Header, string(got)}
 }
 
-// problem decodes an answer that is to be an error, and checks what all of them have.
+// problem decodes an answer that must be an error, and checks what all errors have.
 func (a answer) problem(t testing.TB) Problem {
 	t.Helper()
 	var p Problem
@@ -529,7 +539,7 @@ func (b *safeBuffer) String() string {
 	return b.b.String()
 }
 
-// receive waits for something that is to come.
+// receive waits for a value.
 func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {

@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// readJSON decodes the body of a request, one JSON object, into the struct that into points at. An object is required
-// unless optional.
+// readJSON decodes the body of a request, one JSON object, into the struct that into points at. Only if it is optional,
+// it may be missing.
 func (s *Server) readJSON(a *asked, into any, optional bool) error {
 	if optional && a.ContentLength == 0 {
 		return nil
@@ -34,7 +34,7 @@ func (s *Server) readJSON(a *asked, into any, optional bool) error {
 	return nil
 }
 
-// noBody refuses a body where none is taken: who sends one expects it to be heeded.
+// noBody refuses a body for a route that ignores it, since the caller expects the opposite.
 func noBody(a *asked) error {
 	if a.ContentLength == 0 {
 		return nil
@@ -49,7 +49,7 @@ func noBody(a *asked) error {
 	return nil
 }
 
-// readSome reads until there is a byte of the body or its end.
+// readSome reads until there is a byte of the body, or its end.
 func readSome(a *asked) (int, error) {
 	n, err := io.ReadFull(a.Body, make([]byte, 1))
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -58,7 +58,7 @@ func readSome(a *asked) (int, error) {
 	return n, nil
 }
 
-// wantType refuses a body of another type than media, and one that is compressed.
+// wantType refuses a body that has another type than media, or is compressed.
 func wantType(r *http.Request, media string) error {
 	given := r.Header.Get("Content-Type")
 	parsed, parameters, err := mime.ParseMediaType(given)
@@ -67,9 +67,11 @@ func wantType(r *http.Request, media string) error {
 	case err != nil || parsed != media:
 		return newProblem(problemMediaType, "Content-Type: found "+strconv.Quote(clip(given))+"; needs "+media)
 	case hasCharset && !strings.EqualFold(charset, "utf-8"):
-		return newProblem(problemMediaType, "Content-Type: found the charset "+strconv.Quote(clip(charset))+"; needs utf-8")
+		return newProblem(problemMediaType,
+			"Content-Type: found the charset "+strconv.Quote(clip(charset))+"; needs utf-8")
 	case r.Header.Get("Content-Encoding") != "":
-		return newProblem(problemMediaType, "Content-Encoding: found "+strconv.Quote(clip(r.Header.Get("Content-Encoding")))+"; needs none")
+		return newProblem(problemMediaType,
+			"Content-Encoding: found "+strconv.Quote(clip(r.Header.Get("Content-Encoding")))+"; needs none")
 	}
 	return nil
 }
@@ -83,7 +85,7 @@ func readAll(a *asked, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// bodyError says why a body could not be read.
+// bodyError returns why a body could not be read.
 func bodyError(err error, most int64) error {
 	var large *http.MaxBytesError
 	switch {
@@ -95,8 +97,8 @@ func bodyError(err error, most int64) error {
 	return newProblem(problemBadRequest, "read the body: "+err.Error())
 }
 
-// decodeObject decodes a JSON object into the struct that into points at. The fields of the struct are texts, numbers
-// and booleans, and pointers to these. On an error the struct may have been changed.
+// decodeObject decodes a JSON object into the struct that into points at. The fields of the struct are strings,
+// numbers, booleans, or pointers to these. After an error the struct may have changed.
 func decodeObject(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return newProblem(problemBadRequest, "the body is not UTF-8")
@@ -112,7 +114,7 @@ func decodeObject(body []byte, into any) error {
 	return checkNames(body)
 }
 
-// decodeProblem says why encoding/json refused a body.
+// decodeProblem returns why encoding/json refused a body.
 func decodeProblem(err error) error {
 	var mistyped *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
@@ -135,8 +137,8 @@ func decodeProblem(err error) error {
 	return newProblem(problemBadRequest, "the body is no JSON: "+io.ErrUnexpectedEOF.Error()) // it ends too early
 }
 
-// checkNames refuses what encoding/json accepts although the caller cannot mean it: null, a name twice, and a name in
-// another case. The body has been decoded, so it is null or an object without objects and lists in it.
+// checkNames refuses what encoding/json accepts although the caller cannot mean it: null, a repeated name, and a name
+// in another case. The body has been decoded before, so it is null or an object without nested values.
 func checkNames(body []byte) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if begin, _ := d.Token(); begin != json.Delim('{') {
@@ -147,7 +149,7 @@ func checkNames(body []byte) error {
 		value, _ := d.Token()
 		name, _ := t.(string)
 		switch {
-		case name != strings.ToLower(strings.ToUpper(name)): // every field is in lower case, and of ASCII
+		case name != strings.ToLower(strings.ToUpper(name)): // all fields are in lower-case ASCII
 			return noSuchField(name)
 		case seen[name]:
 			return newProblem(problemBadRequest, name+": it is there twice").of(name)
@@ -163,7 +165,7 @@ func noSuchField(name string) error {
 	return newProblem(problemBadRequest, clip(name)+": there is no such field").of(clip(name))
 }
 
-// wanted says what JSON a field takes.
+// wanted names the JSON type of a field.
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.String:

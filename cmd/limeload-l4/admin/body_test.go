@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestDecodeObject: an error says which field is meant, what was found and what is needed.
+// TestDecodeObject: an error has the field, its value and what is allowed.
 func TestDecodeObject(t *testing.T) {
 	for _, tt := range []struct{ body, field, detail string }{
 		{`{"weight":"1"}`, "weight", "weight: found string; needs a whole number"},
@@ -15,7 +15,7 @@ func TestDecodeObject(t *testing.T) {
 		{`{"zone":{"a":1}}`, "zone", "zone: found object; needs a text"},
 		{`{"other \n":1}`, "other \n", "other \n: there is no such field"},
 		{`{"Weight":1}`, "Weight", "Weight: there is no such field"},
-		{`{"addreſſ":"a"}`, "addreſſ", "addreſſ: there is no such field"}, // encoding/json takes it for address
+		{`{"addreſſ":"a"}`, "addreſſ", "addreſſ: there is no such field"}, // encoding/json takes this for address
 		{`{"tier":1,"tier":1}`, "tier", "tier: it is there twice"},
 		{`{"weight":null}`, "weight", "weight: found null; needs a value, or to be left out"},
 		{`null`, "", "the body needs to be a JSON object"},

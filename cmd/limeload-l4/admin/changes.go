@@ -10,7 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// modes are what an operator may want of a backend.
+// modes are the modes that an operator can set.
 func modes() []string {
 	var names []string
 	for _, m := range pool.Modes() {
@@ -19,10 +19,10 @@ func modes() []string {
 	return names
 }
 
-// logLevels are those of the configuration.
+// logLevels are the levels of the configuration.
 func logLevels() []string { return []string{"trace", "debug", "info", "warn", "error"} }
 
-// created is an answer that says where the thing it made is.
+// created is a new backend with its path.
 type created struct {
 	Backend
 	location string
@@ -94,7 +94,8 @@ func (s *Server) endSessions(a *asked) (any, error) {
 	case all == "" && !some:
 		return nil, newProblem(problemBadRequest, "the query needs to say which sessions; all=true is all of them")
 	case all != "" && some:
-		return nil, newProblem(problemBadRequest, "all: it is every session, and needs no other parameter beside it").of("all")
+		text := "all: it is every session, and needs no other parameter beside it"
+		return nil, newProblem(problemBadRequest, text).of("all")
 	}
 	n, err := s.balancer.EndSessions(a.Context(), f)
 	return endedSessions{n}, err
@@ -133,8 +134,7 @@ func (s *Server) setLogLevel(a *asked) (any, error) {
 	return logLevel{s.balancer.LogLevel()}, nil
 }
 
-// check returns a *RequestError for a number or a mode that no backend may have. The address, the name and the zone are for the
-// Balancer to check.
+// check returns a *RequestError for an invalid number or mode. The Balancer checks the address, the name and the zone.
 func (b NewBackend) check() error {
 	c := BackendChange{Weight: b.Weight, MaxSessions: &b.MaxSessions}
 	if b.Mode != "" { // the default
@@ -143,7 +143,7 @@ func (b NewBackend) check() error {
 	return firstError(c.Check(), asRequest(pool.CheckTier(b.Tier)))
 }
 
-// Check returns a *RequestError for a value that no backend may have.
+// Check returns a *RequestError for an invalid value.
 func (c BackendChange) Check() error {
 	var weight, limit, mode error
 	if c.Weight != nil {
@@ -158,13 +158,13 @@ func (c BackendChange) Check() error {
 	return asRequest(firstError(weight, limit, mode))
 }
 
-// Time returns the deadline, 0 is none, or a *RequestError.
+// Time returns the deadline (0 for none), or a *RequestError.
 func (d Drain) Time() (time.Duration, error) {
 	deadline, err := pool.DrainDeadline(d.Deadline)
 	return deadline, asRequest(err)
 }
 
-// asRequest puts what package pool refuses into the words of the API.
+// asRequest converts an error of package pool into one of the API.
 func asRequest(err error) error {
 	var refused *pool.InvalidBackendError
 	if errors.As(err, &refused) {

@@ -16,40 +16,40 @@ import (
 )
 
 const (
-	// dialTimeout is for reaching the daemon: a machine that is gone answers nothing at all.
+	// dialTimeout bounds a connect: a machine that is down does not answer at all.
 	dialTimeout = 5 * time.Second
-	// maxAnswerBytes bounds what is read of an answer: 100,000 backends take less than a third of it.
+	// maxAnswerBytes bounds an answer. 100,000 backends need less than a third of it.
 	maxAnswerBytes = 256 << 20
 )
 
-// ClientOptions says where a daemon is. Only Address must be set.
+// ClientOptions is the address of a daemon. Only Address is required.
 type ClientOptions struct {
 	Address string // unix:PATH or HOST:PORT, as in [admin]
-	Token   string // "" if the daemon asks for none
+	Token   string // "" if the daemon requires none
 }
 
-// A Client asks a running daemon and tells it things. Its methods are those of a Balancer and may be called from any
+// A Client sends requests to a running daemon. Its methods are those of a Balancer and may be called from any
 // goroutine. Its zero value is of no use, see NewClient.
 //
-// Where no daemon answers, errors wrap ErrUnreachable and say what can be done about it. What the daemon refuses is a
-// *Problem, whose text is the daemon's; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
+// If no daemon answers, errors wrap ErrUnreachable and say what to do about it. Refusals of the daemon are a *Problem
+// with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
 // pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in it.
 //
-// It sets no time limit of its own but for connecting: a reload takes as long as it takes, and contexts bound it.
+// Only connecting has a timeout. A reload may take long; contexts bound it.
 type Client struct {
 	address string // as it was given, for messages
 	base    string // of every URL
 	token   string
-	silence time.Duration // after which a stream of events is given up
+	silence time.Duration // without any byte, after which a stream of events is given up
 	http    *http.Client
 }
 
-// NewClient makes a client; it connects when it is first used. Close it when it is done with.
+// NewClient makes a client, which connects at its first call. Close it after use.
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{address: o.Address, token: o.Token, silence: silenceLimit}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	transport := &http.Transport{
-		Proxy:              nil, // a proxy of the environment has no business with the token
+		Proxy:              nil, // a proxy from the environment must not see the token
 		DisableCompression: true,
 		IdleConnTimeout:    idleTimeout,
 	}
@@ -76,16 +76,16 @@ func NewClient(o ClientOptions) (*Client, error) {
 	c.http = &http.Client{
 		Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // the API has none; whoever sends one is not the daemon
+			return http.ErrUseLastResponse // the API has no redirects, so this is not the daemon
 		},
 	}
 	return c, nil
 }
 
-// Close closes the connections that are kept open for the next call.
+// Close closes the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status returns the daemon at one moment.
+// Status returns the state of the daemon.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return answerOf[Status](ctx, c, call{method: http.MethodGet, path: "/v1/status"})
 }
@@ -107,7 +107,7 @@ func (c *Client) Pool(ctx context.Context, name string) (Pool, error) {
 	return answerOf[Pool](ctx, c, call{method: http.MethodGet, path: "/v1/pools/" + segment(name)})
 }
 
-// Backends returns the backends of a pool; "" is those of all pools.
+// Backends returns the backends of a pool; for "", those of all pools.
 func (c *Client) Backends(ctx context.Context, pool string) ([]Backend, error) {
 	path := "/v1/backends"
 	if pool != "" {
@@ -122,43 +122,45 @@ func (c *Client) Backend(ctx context.Context, pool, name string) (Backend, error
 	return answerOf[Backend](ctx, c, call{method: http.MethodGet, path: backendPath(pool, name)})
 }
 
-// AddBackend adds a backend to a pool and returns what it became.
+// AddBackend adds a backend to a pool and returns it.
 func (c *Client) AddBackend(ctx context.Context, pool string, b NewBackend) (Backend, error) {
 	return answerOf[Backend](ctx, c, call{method: http.MethodPost, path: backendsPath(pool), json: b})
 }
 
-// ChangeBackend changes a backend and returns what it became.
+// ChangeBackend changes a backend and returns it.
 func (c *Client) ChangeBackend(ctx context.Context, pool, name string, change BackendChange) (Backend, error) {
 	return answerOf[Backend](ctx, c, call{method: http.MethodPatch, path: backendPath(pool, name), json: change})
 }
 
-// RemoveBackend takes a backend out of its pool.
+// RemoveBackend removes a backend from its pool.
 func (c *Client) RemoveBackend(ctx context.Context, pool, name string) error {
 	_, err := c.do(ctx, call{method: http.MethodDelete, path: backendPath(pool, name)})
 	return err
 }
 
-// DrainBackend begins to drain a backend and returns at once; Backend.Drain tells how far it has come.
+// DrainBackend starts to drain a backend and returns at once. Backend.Drain is the progress.
 func (c *Client) DrainBackend(ctx context.Context, pool, name string, d Drain) (Backend, error) {
 	return answerOf[Backend](ctx, c, call{method: http.MethodPost, path: backendPath(pool, name) + "/drain", json: d})
 }
 
-// Sessions returns the sessions to which the filter applies.
+// Sessions returns the sessions that the filter selects.
 func (c *Client) Sessions(ctx context.Context, f SessionFilter) (SessionList, error) {
 	return answerOf[SessionList](ctx, c, call{method: http.MethodGet, path: "/v1/sessions", query: f.values()})
 }
 
-// EndSessions ends the sessions to which the filter applies, and returns how many. The filter must set something. Its Limit
-// is not sent, since it bounds nothing here.
+// EndSessions ends the sessions that the filter selects, and returns how many they were. The filter must not be empty.
+// Its Limit is not sent.
 func (c *Client) EndSessions(ctx context.Context, f SessionFilter) (int, error) {
 	f.Limit = 0
-	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: f.values()})
+	ended, err := answerOf[endedSessions](ctx, c,
+		call{method: http.MethodDelete, path: "/v1/sessions", query: f.values()})
 	return ended.Ended, err
 }
 
-// EndAllSessions ends every session, and returns how many they were.
+// EndAllSessions ends all sessions, and returns how many they were.
 func (c *Client) EndAllSessions(ctx context.Context) (int, error) {
-	ended, err := answerOf[endedSessions](ctx, c, call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
+	ended, err := answerOf[endedSessions](ctx, c,
+		call{method: http.MethodDelete, path: "/v1/sessions", query: url.Values{"all": {"true"}}})
 	return ended.Ended, err
 }
 
@@ -171,19 +173,19 @@ func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, erro
 	return answerOf[Explanation](ctx, c, call{method: http.MethodGet, path: "/v1/explain", query: query})
 }
 
-// PurgeDNS has a listener's cache forget answers, and returns how many were forgotten.
+// PurgeDNS removes answers from a listener's cache, and returns how many they were.
 func (c *Client) PurgeDNS(ctx context.Context, listener string, p DNSPurge) (int, error) {
 	path := "/v1/listeners/" + segment(listener) + "/dns/purge"
 	purged, err := answerOf[purgedDNS](ctx, c, call{method: http.MethodPost, path: path, json: p})
 	return purged.Purged, err
 }
 
-// Reload takes up the daemon's file, and returns when that is done.
+// Reload puts the daemon's file in force, and returns when that is done.
 func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return answerOf[Reloaded](ctx, c, call{method: http.MethodPost, path: "/v1/reload"})
 }
 
-// Plan returns what taking up a configuration would do; nil is the daemon's own file as it is now.
+// Plan returns what a reload with a configuration would do; nil stands for the daemon's own file as it is now.
 func (c *Client) Plan(ctx context.Context, configuration *Configuration) (Plan, error) {
 	k := call{method: http.MethodPost, path: "/v1/plan"}
 	if configuration != nil {
@@ -200,19 +202,19 @@ func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	return level.Level, err
 }
 
-// SetLogLevel changes the level of the daemon's log.
+// SetLogLevel sets the level of the daemon's log.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	_, err := c.do(ctx, call{method: http.MethodPut, path: "/v1/log", json: logLevel{level}})
 	return err
 }
 
-// Ready returns nil while the daemon takes new sessions, else why it does not.
+// Ready returns nil while the daemon accepts new sessions, and else an error that says why it does not.
 func (c *Client) Ready(ctx context.Context) error {
 	_, err := c.do(ctx, call{method: http.MethodGet, path: "/ready"})
 	return err
 }
 
-// Live returns nil while every loop of the daemon turns, else what is wrong.
+// Live returns nil while every loop of the daemon turns, and else an error that says what is wrong.
 func (c *Client) Live(ctx context.Context) error {
 	_, err := c.do(ctx, call{method: http.MethodGet, path: "/live"})
 	return err
@@ -234,12 +236,13 @@ func answerOf[T any](ctx context.Context, c *Client, k call) (T, error) {
 		return answer, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return answer, fmt.Errorf("%s %s at %s: the answer is not one of this program: %w", k.method, k.path, c.address, err)
+		return answer, fmt.Errorf("%s %s at %s: the answer is not one of this program: %w", k.method, k.path,
+			c.address, err)
 	}
 	return answer, nil
 }
 
-// do makes a call and returns the body of an answer that is no error.
+// do makes a call and returns the body of its answer, or the error in it.
 func (c *Client) do(ctx context.Context, k call) ([]byte, error) {
 	response, err := c.send(ctx, k)
 	if err != nil {
@@ -251,14 +254,15 @@ func (c *Client) do(ctx context.Context, k call) ([]byte, error) {
 	case err != nil:
 		return nil, c.unreachable(ctx, k, err)
 	case len(body) > maxAnswerBytes:
-		return nil, fmt.Errorf("%s %s at %s: the answer has more than %d bytes", k.method, k.path, c.address, maxAnswerBytes)
+		return nil, fmt.Errorf("%s %s at %s: the answer has more than %d bytes", k.method, k.path, c.address,
+			maxAnswerBytes)
 	case response.StatusCode/100 != 2:
 		return nil, c.refusal(k, response, body)
 	}
 	return body, nil
 }
 
-// send makes a call up to the header of its answer. The caller closes its body.
+// send makes a call and returns when it has the header of the answer. The caller closes the body.
 func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
 	var body io.Reader
 	contentType := ""
@@ -293,7 +297,7 @@ func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
 	return response, nil
 }
 
-// refusal turns an answer that is an error into what its caller gets.
+// refusal converts an answer that is an error.
 func (c *Client) refusal(k call, response *http.Response, body []byte) error {
 	media, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
 	switch media {
@@ -302,15 +306,16 @@ func (c *Client) refusal(k call, response *http.Response, body []byte) error {
 		if err := json.Unmarshal(body, &p); err == nil && p.Type != "" {
 			return &p
 		}
-	case mediaText: // of /ready and /live
+	case mediaText: // from /ready and /live
 		if text := strings.TrimSpace(string(body)); text != "" && response.StatusCode == http.StatusServiceUnavailable {
 			return errors.New(text)
 		}
 	}
-	return fmt.Errorf("%s %s at %s: the answer is %s, and not one of this program", k.method, k.path, c.address, response.Status)
+	return fmt.Errorf("%s %s at %s: the answer is %s, and not one of this program", k.method, k.path, c.address,
+		response.Status)
 }
 
-// values is f as a query.
+// values returns f as a query.
 func (f SessionFilter) values() url.Values {
 	v := url.Values{}
 	set(v, "id", f.ID)
@@ -330,14 +335,15 @@ func (f SessionFilter) values() url.Values {
 	return v
 }
 
-// set adds a parameter unless it is empty, which the API refuses: nobody may mean all of something by mistake.
+// set adds a parameter unless it is empty. The API refuses empty ones, so that nobody selects everything by mistake.
 func set(v url.Values, name, value string) {
 	if value != "" {
 		v.Set(name, value)
 	}
 }
 
-// segment is a name as a segment of a path. url.PathEscape leaves "." and ".." alone, which a path does not keep.
+// segment escapes a name as a segment of a path. url.PathEscape does not escape "." and "..", which are removed from
+// paths.
 func segment(name string) string {
 	if name == "." || name == ".." {
 		return strings.ReplaceAll(name, ".", "%2E")

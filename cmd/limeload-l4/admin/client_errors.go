@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// unreachable turns the failure of a call that got no whole answer into an error with a remedy. That ctx has ended is
-// the caller's own doing.
+// unreachable converts the failure of a call without a complete answer into an error with a remedy. If ctx has ended,
+// that is the caller's own doing.
 func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errSilent) {
 		return fmt.Errorf("%s %s at %s: %w", k.method, k.path, c.address, cause)
@@ -22,22 +22,25 @@ func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	}
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
-		err = wrapped.Err // without the URL, which says localhost for a Unix socket
+		err = wrapped.Err // without the URL, which has localhost for a Unix socket
 	}
 	path, isUnix := strings.CutPrefix(c.address, "unix:")
 	var dial *net.OpError
 	switch {
 	case isUnix && errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: there is no socket %s; is limeload-l4 running, and is that its admin.address?", ErrUnreachable, path)
+		return fmt.Errorf("%w: there is no socket %s; is limeload-l4 running, and is that its admin.address?",
+			ErrUnreachable, path)
 	case isUnix && errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: no permission to connect to %s; run this as root, as the daemon's user or as a member of the socket's group",
+		return fmt.Errorf("%w: no permission to connect to %s; "+
+			"run this as root, as the daemon's user or as a member of the socket's group",
 			ErrUnreachable, path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens at %s; is limeload-l4 running?", ErrUnreachable, c.address)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case k.method == http.MethodGet:
-		return fmt.Errorf("%w: %s %s at %s ended without an answer: %w", ErrUnreachable, k.method, k.path, c.address, err)
+		return fmt.Errorf("%w: %s %s at %s ended without an answer: %w", ErrUnreachable, k.method, k.path,
+			c.address, err)
 	}
 	return fmt.Errorf("%w: %s %s at %s ended without an answer, and whether it was done is not known: %w",
 		ErrUnreachable, k.method, k.path, c.address, err)

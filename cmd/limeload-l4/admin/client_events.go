@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// silenceLimit is how long the daemon may say nothing on a stream: three heartbeats. A machine that lost its power says
-// nothing either, and no FIN tells it.
+// silenceLimit is how long a stream may be silent: three heartbeats. A machine that lost its power sends nothing, not
+// even a FIN.
 const silenceLimit = 3 * heartbeatInterval
 
 // maxEventBytes bounds a line of the stream.
 const maxEventBytes = 1 << 20
 
-// errSilent is why a stream's context ends when nothing was heard on it for too long.
+// errSilent is the cause when a stream's context ends because of silence.
 var errSilent = errors.New("nothing was heard any more")
 
-// Events calls f with each event that happens from now on, one after the other, and returns the error of f when it has one,
-// that of ctx when it ends, and else an error that wraps ErrEnding when the daemon shuts down and ErrUnreachable when it is gone.
-// While f runs nothing is read; what the daemon cannot send meanwhile is lost, and Event.Lost counts it.
+// Events calls f for each event from now on, one after the other. It returns the error of f, or that of ctx when it
+// ends, or an error that wraps ErrEnding when the daemon shuts down and ErrUnreachable when it is gone. While f runs,
+// nothing is read: events that the daemon cannot send are lost, and Event.Lost counts them.
 func (c *Client) Events(ctx context.Context, filter EventFilter, f func(Event) error) error {
 	query := url.Values{}
 	set(query, "pool", filter.Pool)
@@ -53,24 +53,24 @@ func (c *Client) Events(ctx context.Context, filter EventFilter, f func(Event) e
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventBytes)
-	data := "" // of the event that is being read
+	data := "" // of the current event
 	for lines.Scan() {
 		watch.Reset(c.silence)
 		text, isData := strings.CutPrefix(lines.Text(), "data:")
 		switch {
-		case isData: // it has the kind, too, and the number is of no use without a way to resume
+		case isData: // it repeats the kind, and the number is of no use without a way to resume
 			data = text
 			continue
 		case lines.Text() != "" || data == "":
 			continue
 		}
-		// an empty line: the event is whole, and was not cut off with the connection
+		// an empty line: the event is complete
 		var e Event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
 			return fmt.Errorf("events of %s: %w", c.address, err)
 		}
 		data = ""
-		watch.Stop() // f may take its time
+		watch.Stop() // f may take longer than the limit
 		if err := f(e); err != nil {
 			return err
 		}

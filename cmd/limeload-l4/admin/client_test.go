@@ -44,7 +44,8 @@ func TestClient(t *testing.T) {
 		check(t, err)
 		one, err := c.Backend(ctx, "redis", awkward)
 		check(t, err)
-		if status.PID != 42 || len(listeners) != 2 || *listeners[1].DNS.Cache != (DNSCache{Hit: 90, Entries: 5}) || len(pools) != 2 || redis.Name != "redis" || len(all) != 2 || len(none) != 0 || one.Name != awkward {
+		if status.PID != 42 || len(listeners) != 2 || *listeners[1].DNS.Cache != (DNSCache{Hit: 90, Entries: 5}) ||
+			len(pools) != 2 || redis.Name != "redis" || len(all) != 2 || len(none) != 0 || one.Name != awkward {
 			t.Errorf("%+v %+v %+v %+v %+v %+v %+v", status, listeners, pools, redis, all, none, one)
 		}
 
@@ -61,7 +62,8 @@ func TestClient(t *testing.T) {
 		}
 
 		filter := SessionFilter{
-			ID: "x", Listener: "l", Pool: "p", Backend: awkward, Client: "192.0.2.0/24", MinAge: 90 * time.Minute, MinIdle: time.Millisecond, Limit: 7,
+			ID: "x", Listener: "l", Pool: "p", Backend: awkward, Client: "192.0.2.0/24", MinAge: 90 * time.Minute,
+			MinIdle: time.Millisecond, Limit: 7,
 		}
 		_, err = c.Sessions(ctx, filter)
 		check(t, err)
@@ -95,7 +97,8 @@ func TestClient(t *testing.T) {
 		check(t, err)
 		_, err = c.Plan(ctx, &Configuration{})
 		check(t, err)
-		if plans := w.fake.plans; plans[0] != nil || plans[1].Name != "ü & x.toml" || string(plans[1].Text) != "a\n" || plans[2] == nil {
+		if plans := w.fake.plans; plans[0] != nil || plans[1].Name != "ü & x.toml" || string(plans[1].Text) != "a\n" ||
+			plans[2] == nil {
 			t.Errorf("the plans are %+v", plans)
 		}
 		check(t, c.SetLogLevel(ctx, "warn"))
@@ -120,7 +123,7 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// TestClientMirrorsBalancer sees that a Client has each of a Balancer's methods.
+// TestClientMirrorsBalancer: a Client has each of a Balancer's methods.
 func TestClientMirrorsBalancer(t *testing.T) {
 	t.Parallel()
 	client := reflect.TypeFor[*Client]()
@@ -131,7 +134,7 @@ func TestClientMirrorsBalancer(t *testing.T) {
 	}
 }
 
-// TestClientProblems has the daemon's errors come back as what they were.
+// TestClientProblems: the client returns the same errors as the daemon.
 func TestClientProblems(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -148,7 +151,8 @@ func TestClientProblems(t *testing.T) {
 		if !errors.Is(err, target) {
 			t.Errorf("%v is not %v", err, target)
 		}
-		for _, other := range []error{ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, pool.ErrUnknownBackend, pool.ErrDuplicateBackend, ErrEnding, ErrUnreachable} {
+		for _, other := range []error{ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, pool.ErrUnknownBackend,
+			pool.ErrDuplicateBackend, ErrEnding, ErrUnreachable} {
 			if other != target && errors.Is(err, other) {
 				t.Errorf("%v is %v", err, other)
 			}
@@ -159,7 +163,8 @@ func TestClientProblems(t *testing.T) {
 	}
 	_, err := c.Plan(ctx, &Configuration{Name: "new.toml", Text: []byte("broken = 1")})
 	var p *Problem
-	if !errors.As(err, &p) || len(p.Mistakes) != 2 || err.Error() != "new.toml:1: broken: there is no such key\nnew.toml:2: pool.a: needs backends" {
+	if !errors.As(err, &p) || len(p.Mistakes) != 2 ||
+		err.Error() != "new.toml:1: broken: there is no such key\nnew.toml:2: pool.a: needs backends" {
 		t.Errorf("a broken configuration: %v, %+v", err, p)
 	}
 	if n, err := c.EndSessions(ctx, SessionFilter{}); err == nil || n != 0 {
@@ -175,7 +180,7 @@ func TestClientProblems(t *testing.T) {
 	}
 }
 
-// TestUnreachable has nobody answer, in every way.
+// TestUnreachable tries each way in which nobody answers.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -221,18 +226,20 @@ func TestUnreachable(t *testing.T) {
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "whether it was done is not known") {
 		t.Errorf("a reload: %v", err)
 	}
-	denied := (&Client{address: "unix:/run/x"}).unreachable(t.Context(), call{method: "GET"}, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", os.ErrPermission)})
+	denied := (&Client{address: "unix:/run/x"}).unreachable(t.Context(), call{method: "GET"},
+		&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", os.ErrPermission)})
 	if !errors.Is(denied, ErrUnreachable) || !strings.Contains(denied.Error(), "member of the socket's group") {
 		t.Errorf("no permission: %v", denied)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := newClient(t, hangsUp.Addr().String(), "").Status(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnreachable) {
+	if _, err := newClient(t, hangsUp.Addr().String(), "").Status(ctx); !errors.Is(err, context.Canceled) ||
+		errors.Is(err, ErrUnreachable) {
 		t.Errorf("its context has ended: %v", err)
 	}
 }
 
-// TestStrangeServers asks servers that are not the daemon.
+// TestStrangeServers calls servers that are not the daemon.
 func TestStrangeServers(t *testing.T) {
 	t.Parallel()
 	reached := make(chan string, 10)
@@ -248,7 +255,8 @@ func TestStrangeServers(t *testing.T) {
 		w.WriteHeader(500)
 		fmt.Fprint(w, "{}")
 	})
-	mux.HandleFunc("/v1/backends", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	mux.HandleFunc("/v1/backends",
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	mux.HandleFunc("/v1/events", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "data: nonsense\n\n") })
 	l := listenLoopback(t)
 	server := &http.Server{Handler: mux}
@@ -274,8 +282,8 @@ func TestStrangeServers(t *testing.T) {
 	}
 }
 
-// TestClientProxy sees that no proxy of the environment gets the token. The library keeps loopback from them anyway, so that
-// a request would prove nothing.
+// TestClientProxy: no proxy from the environment gets the token. A request would prove nothing, since the library never
+// uses a proxy for loopback.
 func TestClientProxy(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"unix:/x", "127.0.0.1:1", "192.0.2.1:1"} {
@@ -288,8 +296,10 @@ func TestClientProxy(t *testing.T) {
 func TestNewClient(t *testing.T) {
 	t.Parallel()
 	for address, ok := range map[string]bool{
-		"unix:/run/limeload/admin.sock": true, "unix:relative": true, "127.0.0.1:9000": true, "[::1]:9000": true, "lb.example:9000": true, ":9000": true,
-		"": false, "unix:": false, "127.0.0.1": false, "127.0.0.1:": false, "http://127.0.0.1:9000": false, "a/b:1": false, "user@host:1": false,
+		"unix:/run/limeload/admin.sock": true, "unix:relative": true, "127.0.0.1:9000": true, "[::1]:9000": true,
+		"lb.example:9000": true, ":9000": true,
+		"": false, "unix:": false, "127.0.0.1": false, "127.0.0.1:": false, "http://127.0.0.1:9000": false,
+		"a/b:1": false, "user@host:1": false,
 	} {
 		if _, err := NewClient(ClientOptions{Address: address}); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)

@@ -3,130 +3,140 @@ package admin
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
 
-// connections bounds how many clients are connected at once, and decides which of them gives way.
-// Its methods may be called from any goroutine; its zero value is of no use, see newConnections.
+// connections knows every client connection of a Server. It bounds how many there are, and decides which one is closed
+// for a new one. Its methods may be called from any goroutine; its zero value is of no use, see newConnections.
 //
-// While a place is free, a new connection gets it. When all places are taken, the new connection gets the place of one that has
-// no request under way, the one that has rested longest, and that one is closed; a request whose header is not whole yet does not
-// count. When every place has a request under way, the new connection gets one of a few spare places, on which only
-// /ready and /live are answered: whoever asks /live restarts a daemon that does not answer, and idle or slow clients must
-// not bring that about.
+// A new connection gets a free place. If there is none, it gets the place of the connection that has been idle for
+// longest, and that one is closed. A connection is idle until the header of a request is complete. If every place has a
+// request under way, the new connection gets one of a few spare places, on which only /ready and /live are answered: a
+// health check that cannot reach /live restarts the daemon, and idle or slow clients must not be able to cause that.
 type connections struct {
 	// set once, then read-only
 	places, spares int
 
+	open sync.WaitGroup // counts the connections; opened adds to it, changed ends them
+
 	mu sync.Mutex
 	// mu guards the fields below, and the changing fields of each connection
-	held   map[*connection]bool // those that have a place, spare or not
-	spared int                  // of held, on a spare place
+	all    map[net.Conn]*connection // from opened until it is closed
+	placed int                      // how many have an ordinary place
+	spared int                      // how many have a spare place
 	ending bool
 }
 
-// A connection is one client's, as connections sees it.
+// A connection is the state of one client connection.
 type connection struct {
 	// set once, then read-only
 	conn  net.Conn
-	spare bool
+	spare bool // its place is, or was, a spare one
 
-	busy  bool      // a request is under way
-	since time.Time // it rests since then, unless busy
+	hasPlace bool      // false once it gave way to another, or if it found no place; it is being closed then
+	busy     bool      // a request is under way
+	since    time.Time // when it became idle; of no use while busy
 }
 
 func newConnections(places, spares int) *connections {
-	return &connections{places: places, spares: spares, held: make(map[*connection]bool)}
+	return &connections{places: places, spares: spares, all: make(map[net.Conn]*connection)}
 }
 
 // connectionKey is the key of a request's connection in its context.
 type connectionKey struct{}
 
-// opened takes in a new connection; it is the ConnContext of the HTTP server.
+// opened gives a new connection a place, or closes it. It is the ConnContext of the HTTP server.
 func (k *connections) opened(ctx context.Context, c net.Conn) context.Context {
+	k.open.Add(1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := &connection{conn: c, since: time.Now()}
-	n.spare = len(k.held)-k.spared >= k.places && !k.evictLocked(false)
+	n.spare = k.placed >= k.places && !k.evictLocked(false)
 	switch {
 	case k.ending, n.spare && k.spared >= k.spares && !k.evictLocked(true):
 		c.Close()
 	default:
-		k.held[n] = true
-		if n.spare {
-			k.spared++
-		}
+		n.hasPlace = true
+		*k.countLocked(n.spare)++
 	}
+	k.all[c] = n
 	return context.WithValue(ctx, connectionKey{}, n)
 }
 
-// evictLocked closes the connection that is to give way among those on a spare place, or among the others. It reports false when
-// each of them has a request under way.
+// countLocked returns the number of connections that have a place of one kind.
+func (k *connections) countLocked(spare bool) *int {
+	if spare {
+		return &k.spared
+	}
+	return &k.placed
+}
+
+// evictLocked closes the connection that has been idle for longest, on the spare places or on the others. It reports
+// false if each of them has a request under way.
 func (k *connections) evictLocked(spare bool) bool {
 	var first *connection
-	for c := range k.held {
-		if c.spare == spare && !c.busy && (first == nil || c.since.Before(first.since)) {
-			first = c
+	for _, n := range k.all {
+		if n.hasPlace && n.spare == spare && !n.busy && (first == nil || n.since.Before(first.since)) {
+			first = n
 		}
 	}
 	if first == nil {
 		return false
 	}
-	k.dropLocked(first)
+	k.leaveLocked(first)
 	first.conn.Close()
 	return true
 }
 
-// dropLocked gives a connection's place back, if it has one.
-func (k *connections) dropLocked(c *connection) {
-	if !k.held[c] {
-		return
-	}
-	delete(k.held, c)
-	if c.spare {
-		k.spared--
+// leaveLocked frees the place of a connection, if it has one.
+func (k *connections) leaveLocked(n *connection) {
+	if n.hasPlace {
+		n.hasPlace = false
+		*k.countLocked(n.spare)--
 	}
 }
 
-// work notes that a request is under way on a connection.
-func (k *connections) work(c *connection) {
+// changed records the state of a connection. It is the ConnState of the HTTP server, which calls it after opened: with
+// StateActive when the header of a request is complete (whatever its documentation says), and with StateClosed as the
+// last act of the connection's goroutine.
+func (k *connections) changed(c net.Conn, state http.ConnState) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c.busy = true
-}
-
-// rest notes that the request is over.
-func (k *connections) rest(c *connection) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c.busy, c.since = false, time.Now()
-	if k.ending {
-		c.conn.Close()
+	n := k.all[c]
+	switch state {
+	case http.StateActive:
+		n.busy = true
+	case http.StateIdle:
+		n.busy, n.since = false, time.Now()
+		if k.ending {
+			c.Close()
+		}
+	case http.StateClosed:
+		k.leaveLocked(n)
+		delete(k.all, c)
+		k.open.Done()
 	}
 }
 
-// onSpare tells whether a request came by a connection on a spare place.
+// onSpare reports whether a request came by a connection on a spare place.
 func onSpare(ctx context.Context) bool {
-	c, known := ctx.Value(connectionKey{}).(*connection) // unknown: it came by no listener of ours
-	return known && c.spare
+	n, known := ctx.Value(connectionKey{}).(*connection) // unknown: it came by no listener of ours
+	return known && n.spare
 }
 
-// closed gives the place of a connection back that has ended.
-func (k *connections) closed(c *connection) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.dropLocked(c)
-}
-
-// end closes the connections that rest, and from now on each one that comes or comes to rest.
+// end closes the idle connections. From now on, new ones are closed at once, and the others when they become idle.
 func (k *connections) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ending = true
-	for c := range k.held {
-		if !c.busy {
-			c.conn.Close()
+	for c, n := range k.all {
+		if !n.busy {
+			c.Close()
 		}
 	}
 }
+
+// wait returns when all connections are closed and their goroutines are done. No listener may be served any more.
+func (k *connections) wait() { k.open.Wait() }

@@ -2,24 +2,25 @@ package admin
 
 import "strconv"
 
-// maxNameLength is of a domain name as text: 255 bytes (RFC 1035, 2.3.4), each of which may be written as four, "\065".
+// maxNameLength is the length of a domain name as text: 255 bytes (RFC 1035, 2.3.4), each of which may be written as
+// four, "\065".
 const maxNameLength = 4 * 255
 
-// DNS is what a listener with DNS settings has come to since these were last changed. docs/dns.md says what each of its
-// numbers counts.
+// DNS counts the questions of a listener with DNS settings since these were last changed. docs/dns.md describes each
+// number.
 type DNS struct {
-	InFlight    int       `json:"in_flight"` // questions at backends now
-	Sockets     int       `json:"sockets"`   // that they are asked by
-	Asked       uint64    `json:"asked"`     // questions sent to a backend, each try
+	InFlight    int       `json:"in_flight"` // questions that backends have not answered yet
+	Sockets     int       `json:"sockets"`   // for these questions
+	Asked       uint64    `json:"asked"`     // questions sent to backends; every try counts
 	Answered    uint64    `json:"answered"`
 	TimedOut    uint64    `json:"timed_out"`
 	Unreachable uint64    `json:"unreachable"`
 	Failed      uint64    `json:"failed"`          // questions that no backend has answered after all tries
-	Mismatched  uint64    `json:"mismatched"`      // datagrams of backends that were no answer to anything asked
-	Cache       *DNSCache `json:"cache,omitempty"` // nil without one
+	Mismatched  uint64    `json:"mismatched"`      // datagrams from backends that answer no question
+	Cache       *DNSCache `json:"cache,omitempty"` // nil without a cache
 }
 
-// DNSCache is what a listener's cache has done, and what it holds.
+// DNSCache counts the answers of a listener's cache, and describes its contents.
 type DNSCache struct {
 	Hit        uint64 `json:"hit"`
 	Miss       uint64 `json:"miss"`
@@ -32,15 +33,15 @@ type DNSCache struct {
 	Stored     uint64 `json:"stored"`
 	Evicted    uint64 `json:"evicted"`
 	Expired    uint64 `json:"expired"`
-	Entries    int    `json:"entries"` // now, those too that are over and not yet removed
-	Bytes      int64  `json:"bytes"`   // of these
-	Waiting    int    `json:"waiting"` // clients that wait for an answer now
+	Entries    int    `json:"entries"` // also expired ones that are not removed yet
+	Bytes      int64  `json:"bytes"`   // of all entries
+	Waiting    int    `json:"waiting"` // clients that wait for an answer
 }
 
-// DNSPurge says which answers a cache is to forget: either those of Name, or All.
+// DNSPurge selects the answers to remove from a cache: either those of Name, or All.
 type DNSPurge struct {
 	Name  string `json:"name,omitempty"`  // a domain name, with or without the final dot, in any case
-	Below bool   `json:"below,omitempty"` // and all names below it
+	Below bool   `json:"below,omitempty"` // also all names below it
 	All   bool   `json:"all,omitempty"`
 }
 

@@ -27,13 +27,14 @@ func readDocs(t *testing.T) string {
 	return string(text)
 }
 
-// docsViolations is what a page says otherwise than the code.
+// docsViolations returns the differences between a page and the code.
 func docsViolations(page string) []string {
 	var violations []string
 	report := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 
 	sections := make(map[string]string) // by route
-	for _, s := range regexp.MustCompile("(?s)### `([A-Z]+ [^`]+)`\n(.*?)(?:\n##|$)").FindAllStringSubmatch(strings.ReplaceAll(page, "\n##", "\n##\n##"), -1) {
+	section := regexp.MustCompile("(?s)### `([A-Z]+ [^`]+)`\n(.*?)(?:\n##|$)")
+	for _, s := range section.FindAllStringSubmatch(strings.ReplaceAll(page, "\n##", "\n##\n##"), -1) {
 		sections[s[1]] = s[2]
 	}
 	for _, r := range routes() {
@@ -45,7 +46,7 @@ func docsViolations(page string) []string {
 			continue
 		}
 		if strings.Contains(r.path, "/debug/pprof/{") {
-			section += "`debug` `gc` `seconds`" // said of all of them at once
+			section += "`debug` `gc` `seconds`" // said about all of them together
 		}
 		for _, parameter := range r.query {
 			if !strings.Contains(section, "`"+parameter) {
@@ -61,7 +62,8 @@ func docsViolations(page string) []string {
 	}
 
 	var rows, types []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `(/problems/[^`]+)` \\| (\\d+) \\|").FindAllStringSubmatch(page, -1) {
+	row := regexp.MustCompile("(?m)^\\| `(/problems/[^`]+)` \\| (\\d+) \\|")
+	for _, row := range row.FindAllStringSubmatch(page, -1) {
 		rows = append(rows, row[1]+" "+row[2])
 	}
 	for _, p := range ProblemTypes() {
@@ -80,7 +82,7 @@ func docsViolations(page string) []string {
 	return violations
 }
 
-// TestDocs holds the page against the routes, the problems and the events.
+// TestDocs compares the page with the routes, the problems and the events.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	page := readDocs(t)
@@ -91,7 +93,8 @@ func TestDocs(t *testing.T) {
 		{"| `/problems/ending` | 503 |", "| `/problems/ending` | 500 |", "the problems are"},
 		{"| `draining` |", "| draining |", "the kind of event draining is not described"},
 	} {
-		if got := strings.Join(docsViolations(strings.ReplaceAll(page, bad.old, bad.changed)), "\n"); !strings.Contains(got, bad.violation) {
+		sample := strings.ReplaceAll(page, bad.old, bad.changed)
+		if got := strings.Join(docsViolations(sample), "\n"); !strings.Contains(got, bad.violation) {
 			t.Errorf("with %q for %q the guard finds %q, expected %q", bad.changed, bad.old, got, bad.violation)
 		}
 	}
@@ -100,9 +103,12 @@ func TestDocs(t *testing.T) {
 	}
 	l := defaultLimits()
 	for _, bound := range []string{
-		fmt.Sprintf("%d MiB of JSON, %d MiB of TOML", l.jsonBytes>>20, l.tomlBytes>>20), fmt.Sprintf("header above %d KiB", l.headerBytes>>10),
-		fmt.Sprintf("%d connections; when", l.connections), fmt.Sprintf("%d more are answered", l.spares), fmt.Sprintf("%d streams of events, more are refused", l.streams),
-		fmt.Sprintf("%.0f s for a header", l.header.Seconds()), fmt.Sprintf("every %.0f seconds", l.heartbeat.Seconds()),
+		fmt.Sprintf("%d MiB of JSON, %d MiB of TOML", l.jsonBytes>>20, l.tomlBytes>>20),
+		fmt.Sprintf("header above %d KiB", l.headerBytes>>10),
+		fmt.Sprintf("%d connections; when", l.connections), fmt.Sprintf("%d more are answered", l.spares),
+		fmt.Sprintf("%d streams of events, more are refused", l.streams),
+		fmt.Sprintf("%.0f s for a header", l.header.Seconds()),
+		fmt.Sprintf("every %.0f seconds", l.heartbeat.Seconds()),
 		fmt.Sprintf("nothing for %.0f seconds", l.write.Seconds()), fmt.Sprintf("(up to %d)", maxProfileSeconds),
 	} {
 		if !strings.Contains(page, bound) {
@@ -111,7 +117,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// An example is a command of the page and what it prints.
+// An example is a command in the page, and its output.
 type example struct{ command, printed string }
 
 func examples(page string) []example {
@@ -125,13 +131,14 @@ func examples(page string) []example {
 	return list
 }
 
-// TestDocsExamples runs the commands of the page, one after the other, against one daemon.
+// TestDocsExamples runs the commands in the page, one after the other, against one daemon.
 func TestDocsExamples(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath(docsCommand); err != nil {
 		t.Fatalf("%v: install Debian's package curl", err)
 	}
-	if !shows(`{"a": [{"b": 1}]}`, `{"a":[{"b":1,"c":2}],"d":3}`) || shows(`{"a": []}`, `{"a":[1]}`) || shows(`{"a": 1}`, `{}`) || shows("x", "y") {
+	if !shows(`{"a": [{"b": 1}]}`, `{"a":[{"b":1,"c":2}],"d":3}`) || shows(`{"a": []}`, `{"a":[1]}`) ||
+		shows(`{"a": 1}`, `{}`) || shows("x", "y") {
 		t.Fatal("the guard does not tell answers apart")
 	}
 	w := start(t, "")
@@ -152,7 +159,7 @@ func TestDocsExamples(t *testing.T) {
 					At: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC), Kind: "mode_changed", Pool: "redis", Backend: "b1",
 					Address: "192.0.2.1:6379", From: "ready", To: "drain",
 				})
-				w.fake.endEvents() // curl does not notice that head has left before there is more to write
+				w.fake.endEvents() // curl only notices that head has left when there is more to write
 			}()
 		}
 		profiles := strings.Contains(e.command, "/debug/pprof/")
@@ -169,7 +176,8 @@ func TestDocsExamples(t *testing.T) {
 	}
 }
 
-// shows tells whether a shortened answer shows one. In JSON, objects may lack fields; all else is the same.
+// shows reports whether short is a shortened form of whole. In JSON, objects may lack fields; everything else must be
+// equal.
 func shows(short, whole string) bool {
 	var a, b any
 	if json.Unmarshal([]byte(short), &a) != nil || json.Unmarshal([]byte(whole), &b) != nil {

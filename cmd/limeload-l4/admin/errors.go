@@ -6,27 +6,27 @@ import (
 )
 
 var (
-	// ErrUnknownPool is wrapped where a pool is named that there is not.
+	// ErrUnknownPool is wrapped by errors about a pool that does not exist.
 	ErrUnknownPool = errors.New("there is no such pool")
-	// ErrUnknownListener is wrapped where a listener is named that there is not.
+	// ErrUnknownListener is wrapped by errors about a listener that does not exist.
 	ErrUnknownListener = errors.New("there is no such listener")
-	// ErrNoDNSCache is wrapped where the cache of a listener is meant that has none.
+	// ErrNoDNSCache is wrapped by errors about the cache of a listener that has none.
 	ErrNoDNSCache = errors.New("it has no DNS cache; a [listener.*.cache] table gives it one")
-	// ErrUnreachable is wrapped by the Client's errors when no daemon answers at the admin address.
+	// ErrUnreachable is wrapped by the Client's errors if no daemon answers at the admin address.
 	ErrUnreachable = errors.New("the daemon cannot be reached")
-	// ErrEnding is returned for what a daemon does not begin any more once it drains.
+	// ErrEnding is returned by calls that a daemon refuses once it drains.
 	ErrEnding = errors.New("the daemon is shutting down")
 )
 
-// A RequestError is a request that makes no sense: which of its values, and what is allowed.
+// A RequestError is an invalid value in a request.
 type RequestError struct {
 	Field string // as in JSON or the query
 	Value string // as it was given
-	Wrong string // what is wrong with it, where Value and Want do not say it all
-	Want  string // what is allowed; may be empty beside Wrong
+	Wrong string // in addition to Value and Want; may be empty
+	Want  string // what is allowed; may be empty if Wrong is set
 }
 
-// Error names the field, the value found and what is allowed.
+// Error returns the field, its value and what is allowed.
 func (e *RequestError) Error() string {
 	text := fmt.Sprintf("%s: found %q", e.Field, e.Value)
 	if e.Wrong != "" {
@@ -38,9 +38,9 @@ func (e *RequestError) Error() string {
 	return text
 }
 
-// A ConfigError is a configuration that cannot be taken up. Nothing has changed.
+// A ConfigError is the error of a configuration that cannot be put in force. Nothing has changed.
 type ConfigError struct {
-	Err error // its text is that of `limeload-l4 check`, a line for each mistake
+	Err error // its text is the output of `limeload-l4 check`, one line for each mistake
 }
 
 // Error returns the mistakes, one per line.
@@ -49,12 +49,12 @@ func (e *ConfigError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// A NotSavedError says that a change is in force, and will not survive a restart.
+// A NotSavedError says that a change is in force, but will not survive a restart.
 type NotSavedError struct {
 	Err error // why the state file could not be written
 }
 
-// Error says what that means, and the cause.
+// Error returns the consequence and the cause.
 func (e *NotSavedError) Error() string {
 	return fmt.Sprintf("the change is in force but will not survive a restart: %v", e.Err)
 }

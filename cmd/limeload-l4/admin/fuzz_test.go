@@ -13,11 +13,12 @@ import (
 	"testing"
 )
 
-// FuzzRequest sends a request to a server without a socket. Whatever it is: the answer is whole and of a known kind, and
-// where it is an error nothing has changed.
+// FuzzRequest sends a request to a server without a socket. Every answer is complete and of a known kind, and after an
+// error nothing has changed.
 func FuzzRequest(f *testing.F) {
 	for _, r := range refusals() {
-		f.Add(r.request.method, r.request.target, r.request.header["Content-Type"], []byte(r.request.body[:min(len(r.request.body), 200)]))
+		f.Add(r.request.method, r.request.target, r.request.header["Content-Type"],
+			[]byte(r.request.body[:min(len(r.request.body), 200)]))
 	}
 	f.Add("PATCH", path1, mediaJSON, []byte(`{"weight":1,"max_sessions":2,"mode":"drain"}`))
 	f.Add("POST", "/v1/pools/redis/backends", mediaJSON, []byte(`{"address":"[::1]:1","zone":"a"}`))
@@ -27,13 +28,14 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", pathPurge, mediaJSON, []byte(`{"name":"a.\\065.","below":true}`))
 	f.Add("GET", "/v1/explain?pool=redis&client=[::1]:1", "", []byte(nil))
 	f.Fuzz(func(t *testing.T, method, target, media string, body []byte) {
-		head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", method, target, media, len(body))
+		head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+			method, target, media, len(body))
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head + string(body))))
-		if err != nil || strings.HasPrefix(r.URL.Path, "/debug/pprof/") { // what is not ours, and may take minutes
+		if err != nil || strings.HasPrefix(r.URL.Path, "/debug/pprof/") { // not our own code, and may take minutes
 			return
 		}
 		left, leave := context.WithCancel(t.Context())
-		leave() // so that a stream ends when it has begun
+		leave() // so that a stream ends after its beginning
 		daemon := newFake()
 		w := httptest.NewRecorder()
 		NewServer(Options{Balancer: daemon}).ServeHTTP(w, r.WithContext(left))
@@ -57,11 +59,13 @@ func checkAnswer(t *testing.T, r *http.Request, w *httptest.ResponseRecorder, da
 	}
 }
 
-// FuzzObject decodes a body. What is taken, encoding/json takes, and makes the same of it.
+// FuzzObject decodes a body. Whatever is accepted, encoding/json accepts with the same result.
 func FuzzObject(f *testing.F) {
 	for _, body := range []string{
-		`{}`, `{"name":"a","address":"b","weight":1,"max_sessions":2,"tier":3,"zone":"c","mode":"d"}`, ` { "tier" : 1e2 } `,
-		`{"weight":-0}`, `{"name":"\ud800"}`, `{"NAME":"a"}`, `{"tier":1,"tier":2}`, `{"weight":null}`, `{"a":1}`, `{}{}`, `[`, `{"zone":"\u0000"}`,
+		`{}`, `{"name":"a","address":"b","weight":1,"max_sessions":2,"tier":3,"zone":"c","mode":"d"}`,
+		` { "tier" : 1e2 } `,
+		`{"weight":-0}`, `{"name":"\ud800"}`, `{"NAME":"a"}`, `{"tier":1,"tier":2}`, `{"weight":null}`, `{"a":1}`,
+		`{}{}`, `[`, `{"zone":"\u0000"}`,
 	} {
 		f.Add([]byte(body))
 	}

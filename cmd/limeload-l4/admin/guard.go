@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A token is what a request must bring, as its hash: the comparison then takes the same time for every length. Its zero value is
-// no token, and allows every request.
+// A token is the hash of the token that requests need. Comparing hashes takes the same time for every length. The zero
+// value is no token, and allows every request.
 type token struct {
 	set  bool
 	hash [sha256.Size]byte
@@ -22,7 +22,7 @@ func newToken(text string) *token {
 
 func (t *token) isSet() bool { return t.set }
 
-// allows tells whether a request brings the token, or needs none.
+// allows reports whether a request has the token, or needs none.
 func (t *token) allows(r *http.Request) bool {
 	if !t.set {
 		return true
@@ -32,33 +32,34 @@ func (t *token) allows(r *http.Request) bool {
 	return subtle.ConstantTimeCompare(hash[:], t.hash[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-// trusts tells whether a request comes from somebody who may change things: a token was asked for, or it came by a Unix socket,
-// whose file mode says who may connect. Every user of the machine reaches a TCP address on loopback.
+// trusts reports whether the sender of a request may change things: it has the token, or it uses a Unix socket, whose
+// file mode says who may connect. A TCP address on loopback can be reached by every user of the machine.
 func (s *Server) trusts(r *http.Request) bool {
 	_, isTCP := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	return s.token.Load().isSet() || !isTCP
 }
 
-// checkOrigin refuses what a web page of somewhere else has a browser send.
+// checkOrigin refuses requests that a browser sends for a page from elsewhere.
 func (s *Server) checkOrigin(r *http.Request) error {
-	// The library lets GET pass, as it changes nothing. Here one is of no use to another page either, and may cost
-	// something: a profile, a stream.
+	// The library accepts GET, since it changes nothing. Here, another page has no use for a GET either, and it may be
+	// expensive: a profile, a stream.
 	likePost := *r
 	likePost.Method = http.MethodPost
 	if err := s.origins.Check(&likePost); err != nil {
 		return newProblem(problemCrossOrigin, err.Error())
 	}
-	// A name that the page's owner points at 127.0.0.1 makes the page and this server one origin. An address cannot be
-	// pointed anywhere. Beyond loopback there is a token, which such a page does not have.
+	// A page whose owner points its name at 127.0.0.1 has the same origin as this server. Addresses cannot be pointed
+	// elsewhere. Beyond loopback there is a token, which such a page does not have.
 	local, isTCP := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	if isTCP && local.IP.IsLoopback() && !isLocalHost(r.Host) {
-		return newProblem(problemWrongHost, "the Host of a request on loopback needs to be an IP address or localhost, and not "+clip(r.Host))
+		return newProblem(problemWrongHost,
+			"the Host of a request on loopback needs to be an IP address or localhost, and not "+clip(r.Host))
 	}
 	return nil
 }
 
-// isLocalHost tells whether a Host header, with or without a port, is an IP address or localhost. None at all is fine: a
-// browser sends one, and a health check of HTTP/1.0 does not.
+// isLocalHost reports whether a Host header, with or without a port, is an IP address or localhost. A missing one is
+// accepted: browsers always send it, and a health check of HTTP/1.0 does not.
 func isLocalHost(host string) bool {
 	if host == "" {
 		return true
@@ -74,7 +75,7 @@ func isLocalHost(host string) bool {
 	return strings.EqualFold(host, "localhost")
 }
 
-// guardedByPlace tells whether only who is on this machine reaches an address.
+// guardedByPlace reports whether an address can only be reached from this machine.
 func guardedByPlace(a net.Addr) bool {
 	tcp, isTCP := a.(*net.TCPAddr)
 	return !isTCP || tcp.IP.IsLoopback()

@@ -7,14 +7,16 @@ import (
 	"testing"
 )
 
-// TestToken asks every route with tokens that are wrong, and one with the right one.
+// TestToken calls every route with wrong tokens and with the right one.
 func TestToken(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
-	wrong := []string{"", "secret", "Bearer", "Bearer ", "Bearer secre", "Bearer secretx", "Bearer  secret", "Bearer SECRET", "Basic secret", "Basic c2VjcmV0"}
+	wrong := []string{"", "secret", "Bearer", "Bearer ", "Bearer secre", "Bearer secretx", "Bearer  secret",
+		"Bearer SECRET", "Basic secret", "Basic c2VjcmV0"}
 	for _, r := range routes() {
 		for _, given := range wrong {
-			got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), header: map[string]string{"Authorization": given}})
+			got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"),
+				header: map[string]string{"Authorization": given}})
 			if r.open {
 				if got.status != 200 {
 					t.Errorf("%s %s with %q: %d", r.method, r.path, given, got.status)
@@ -30,7 +32,8 @@ func TestToken(t *testing.T) {
 		t.Errorf("a stranger is told which routes there are: %s", p.Type)
 	}
 	for _, given := range []string{"Bearer secret", "bearer secret"} {
-		if got := w.do(t, request{method: "GET", target: "/v1/log", header: map[string]string{"Authorization": given}}); got.status != 200 {
+		if got := w.do(t, request{method: "GET", target: "/v1/log",
+			header: map[string]string{"Authorization": given}}); got.status != 200 {
 			t.Errorf("with %q: %d %s", given, got.status, got.body)
 		}
 	}
@@ -48,7 +51,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestOrigin asks every route as pages of elsewhere would, with the token and without.
+// TestOrigin calls every route as pages from elsewhere would, with the token and without.
 func TestOrigin(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"", "secret"} {
@@ -57,7 +60,7 @@ func TestOrigin(t *testing.T) {
 		for _, c := range []struct {
 			host   string
 			header map[string]string
-			kind   string // "" is not refused
+			kind   string // "" if it is not refused
 		}{
 			{"", map[string]string{"Sec-Fetch-Site": "cross-site"}, problemCrossOrigin},
 			{"", map[string]string{"Sec-Fetch-Site": "same-site"}, problemCrossOrigin},
@@ -65,7 +68,8 @@ func TestOrigin(t *testing.T) {
 			{"", map[string]string{"Origin": "null"}, problemCrossOrigin},
 			{"", map[string]string{"Origin": "http://127.0.0.1:1"}, problemCrossOrigin},
 			{"evil.example", nil, problemWrongHost},
-			{"evil.example:" + port, map[string]string{"Origin": "http://evil.example:" + port, "Sec-Fetch-Site": "same-origin"}, problemWrongHost},
+			{"evil.example:" + port, map[string]string{"Origin": "http://evil.example:" + port,
+				"Sec-Fetch-Site": "same-origin"}, problemWrongHost},
 			{"localhost.evil.example", nil, problemWrongHost},
 			{"127.0.0.1.evil.example", nil, problemWrongHost},
 			{"127.1", nil, problemWrongHost},
@@ -93,7 +97,8 @@ func TestOrigin(t *testing.T) {
 				for name := range header {
 					flat[name] = header.Get(name)
 				}
-				got := w.overTCP(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host, header: flat})
+				got := w.overTCP(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"), host: c.host,
+					header: flat})
 				if c.kind == "" {
 					if got.status != 200 {
 						t.Errorf("%s %s, Host %q, %v: %d %s", r.method, r.path, c.host, c.header, got.status, got.body)
@@ -109,7 +114,7 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// TestNoCORS sees that there is no CORS: nothing tells a browser that another page may read an answer.
+// TestNoCORS: there is no CORS, so no browser lets another page read an answer.
 func TestNoCORS(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -125,8 +130,8 @@ func TestNoCORS(t *testing.T) {
 	}
 }
 
-// TestReadOnlyWithoutToken asks every route on loopback without a token: what changes something, is parsed or costs much is
-// refused, and on the Unix socket nothing is.
+// TestReadOnlyWithoutToken calls every route without a token. On loopback, routes that change something, parse input or
+// are expensive are refused; on the Unix socket, none is.
 func TestReadOnlyWithoutToken(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")

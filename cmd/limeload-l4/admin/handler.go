@@ -17,7 +17,7 @@ type handler struct {
 	route  route
 }
 
-// ServeHTTP answers one request that may be made.
+// ServeHTTP answers one request that has passed the guards.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.server
 	if h.route.raw != nil {
@@ -31,13 +31,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	a := &asked{Request: r, w: w}
 	made := encode(h.ask(a))
-	if h.route.changes { // before the answer: who has it finds the line
+	if h.route.changes { // before the answer, so that whoever has the answer finds the line
 		logChange(s.log, a, made, time.Since(began))
 	}
 	s.send(w, made)
 }
 
-// ask checks the query and has the route answer.
+// ask checks the query and calls the route's answer.
 func (h *handler) ask(a *asked) (any, error) {
 	query, err := parameters(a.Request, h.route.query)
 	if err != nil {
@@ -47,20 +47,21 @@ func (h *handler) ask(a *asked) (any, error) {
 	return h.route.answer(h.server, a)
 }
 
-// A reply is a whole answer.
+// A reply is a complete answer.
 type reply struct {
 	status   int
-	media    string // "" is no body
-	location string // of what was made; "" if nothing was
+	media    string // "" for no body
+	location string // of a new backend; "" for none
 	body     []byte
-	err      error // that it tells of
+	err      error // the error in the body
 }
 
-// logChange writes who wanted to change what, and what came of it.
+// logChange logs who wanted to change what, and the result.
 func logChange(log zerolog.Logger, a *asked, made reply, took time.Duration) {
 	line := log.Info().Str("client", a.RemoteAddr).Str("request", a.Method+" "+clip(a.URL.RequestURI()))
 	if body, err := json.Marshal(a.body); a.body != nil && err == nil {
-		line.Str("body", clip(string(body))) // a text, as who stores logs wants one type for one name, and a name may be a mebibyte
+		// A string, since log stores want one type for each name. Clipped, since a name may have a mebibyte.
+		line.Str("body", clip(string(body)))
 	}
 	line.Int("status", made.status).Float64("duration", took.Seconds())
 	if made.err != nil {
@@ -69,7 +70,7 @@ func logChange(log zerolog.Logger, a *asked, made reply, took time.Duration) {
 	line.Msg("admin request")
 }
 
-// encode makes the reply that a route's answer or error comes to.
+// encode makes the reply for a route's answer or error.
 func encode(answer any, err error) reply {
 	if err != nil {
 		return problemReply(err)
@@ -83,7 +84,7 @@ func encode(answer any, err error) reply {
 	}
 	var body bytes.Buffer
 	e := json.NewEncoder(&body)
-	e.SetEscapeHTML(false) // the answer is no HTML, and nosniff says so
+	e.SetEscapeHTML(false) // the answer is not HTML, and the header nosniff says so
 	if err := e.Encode(filled(reflect.ValueOf(answer)).Interface()); err != nil {
 		return problemReply(err)
 	}
@@ -114,18 +115,18 @@ func (s *Server) send(w http.ResponseWriter, r reply) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(r.body)))
 	}
 	w.WriteHeader(r.status)
-	_, _ = w.Write(r.body) // a client that is gone has no use for an error
+	_, _ = w.Write(r.body) // a client that has left needs no error
 }
 
-// extend gives a client so much time from now on to take what is written: what made the answer may have taken longer
-// than the time from the request on.
+// extend sets a new deadline for the client to read the answer. Making it may have taken longer than the deadline that
+// began with the request.
 func (s *Server) extend(w http.ResponseWriter, d time.Duration) {
-	// the connection is one of net/http, which can do this; if it is closed already, the write says so
+	// A connection of net/http supports this. If it is closed already, the write reports it.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
 }
 
-// filled is v with an empty list or map where there is none: an answer has [] and {}, never null. v itself is left as it is, for
-// it may share lists with the daemon.
+// filled returns v with empty lists and maps for nil ones, since an answer has [] and {}, and never null. It does not
+// change v, which may share lists with the daemon.
 func filled(v reflect.Value) reflect.Value {
 	switch v.Kind() {
 	case reflect.Slice:
@@ -158,7 +159,7 @@ func filled(v reflect.Value) reflect.Value {
 	return v
 }
 
-// isFlat tells whether there is nothing to fill in a type.
+// isFlat reports whether a type has nothing to fill.
 func isFlat(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Slice, reflect.Map:

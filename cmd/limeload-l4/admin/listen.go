@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// probeTimeout is how long a socket file's owner may take to accept before the file counts as stale. The kernel accepts for a
-// process that lives, however busy; only a full queue makes this wait.
+// probeTimeout is how long the owner of a socket file may take to accept before the file counts as stale. The kernel
+// accepts for any process that lives, however busy it is; only a full queue takes time.
 const probeTimeout = time.Second
 
-// ListenUnix makes the admin socket at path. It is never open to more than mode allows, not for a moment and whatever the umask,
-// and allows all of mode when ListenUnix returns. The folder must exist.
+// ListenUnix opens the admin socket at path. At no moment it allows more than mode, whatever the umask is, and when
+// ListenUnix returns it allows all of mode. The folder must exist.
 //
-// A socket file that nobody answers at is replaced. Where somebody does, or where something else than a socket is, that is
-// an error and stays as it is. Closing the listener removes the file if it is still this one's.
+// A socket file at which nobody answers is replaced. If somebody answers, or if it is not a socket, that is an error,
+// and the file stays. Closing the listener removes the file, if it is still the listener's own.
 func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	unlock, err := lockFolder(ctx, filepath.Dir(path))
 	if err != nil {
@@ -36,14 +36,14 @@ func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	if err != nil {
 		return nil, fmt.Errorf("admin socket %s: %w", path, err)
 	}
-	if err := os.Chmod(path, mode.Perm()); err != nil { // what the umask took away
+	if err := os.Chmod(path, mode.Perm()); err != nil { // the umask may have removed bits
 		l.Close()
 		return nil, fmt.Errorf("admin socket %s: %w", path, err)
 	}
 	return l, nil
 }
 
-// ListenTCP listens for the API on a TCP address. One that other machines reach needs a token, as Server.Serve does.
+// ListenTCP listens on a TCP address. One that other machines can reach needs a token, as in Server.Serve.
 func ListenTCP(ctx context.Context, address netip.AddrPort, token string) (net.Listener, error) {
 	if token == "" && !address.Addr().Unmap().IsLoopback() {
 		return nil, fmt.Errorf("admin address %s: other machines can reach it, and there is no token", address)
@@ -56,11 +56,12 @@ func ListenTCP(ctx context.Context, address netip.AddrPort, token string) (net.L
 	return l, nil
 }
 
-// lockFolder keeps a second daemon from replacing the same stale socket at the same time: both would find nobody there, and
-// the later one would take the earlier one's socket away. The kernel lets go of the lock when its holder dies.
+// lockFolder keeps two daemons from replacing the same stale socket at the same time: both would find that nobody
+// answers, and the later one would remove the socket of the earlier one. The kernel releases the lock when its holder
+// dies.
 //
-// Whoever may read the folder can hold a lock on it as long as they like. So the wait is short, and after it the
-// socket is made without the lock: it guards only against two daemons that start in the same millisecond.
+// Everybody who may read the folder can hold a lock on it for as long as they like. So the wait is short, and after it
+// the socket is opened without the lock, which only matters for two daemons that start in the same millisecond.
 func lockFolder(ctx context.Context, folder string) (unlock func(), err error) {
 	const (
 		patience = 2 * time.Second
@@ -95,7 +96,7 @@ func lockFolder(ctx context.Context, folder string) (unlock func(), err error) {
 	}
 }
 
-// removeStale removes the file at path if it is a socket that nobody answers at.
+// removeStale removes the file at path, if it is a socket at which nobody answers.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -115,18 +116,18 @@ func removeStale(ctx context.Context, path string) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return os.Remove(path)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // its owner removed it
+		return nil // its owner has removed it
 	}
 	return fmt.Errorf("whether another process answers there is not known: %w", err)
 }
 
-// bindUnix binds and listens with at most mode.
+// bindUnix binds with at most mode, and listens.
 func bindUnix(ctx context.Context, path string, mode fs.FileMode) (*unixListener, error) {
 	var failed error
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		err := c.Control(func(fd uintptr) {
-			// bind gives the file the mode of the socket's own inode, less the umask. So no umask is to be set, which
-			// is the whole process's, and there is no moment between bind and chmod.
+			// bind gives the file the mode of the socket's inode, less the umask. So the umask, which the whole process
+			// shares, need not be set, and there is no moment between bind and chmod.
 			failed = os.NewSyscallError("fchmod", syscall.Fchmod(int(fd), uint32(mode.Perm())))
 		})
 		return errors.Join(err, failed)
@@ -136,7 +137,7 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (*unixListener
 		return nil, err
 	}
 	u := l.(*net.UnixListener)
-	u.SetUnlinkOnClose(false) // it would remove whatever is there by then
+	u.SetUnlinkOnClose(false) // it would remove whatever file is there at that time
 	info, err := os.Lstat(path)
 	if err != nil {
 		u.Close()
@@ -145,7 +146,7 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (*unixListener
 	return &unixListener{UnixListener: u, path: path, file: info}, nil
 }
 
-// A unixListener removes its file when it is closed, if it is still its own.
+// A unixListener removes its file when it is closed, if that is still its own.
 type unixListener struct {
 	*net.UnixListener
 	path string
@@ -154,7 +155,7 @@ type unixListener struct {
 	err  error
 }
 
-// Close removes the file first: as long as it answers, nobody else takes its place in between.
+// Close removes the file first. While the socket still answers, nobody else can take the path in between.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
 		if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.file) {

@@ -16,7 +16,8 @@ import (
 	"testing"
 )
 
-// TestListenUnixMode binds under umasks that would give too much and too little. It is not parallel, as a umask is the process's.
+// TestListenUnixMode binds under umasks that allow too much and too little. It is not parallel, since the umask belongs
+// to the process.
 func TestListenUnixMode(t *testing.T) {
 	for _, umask := range []int{0, 0o022, 0o077, 0o777} {
 		for _, mode := range []fs.FileMode{0o660, 0o600, 0o666, 0} {
@@ -46,7 +47,7 @@ func TestListenUnixMode(t *testing.T) {
 	}
 }
 
-// TestListenUnixStale finds each kind of thing at its path.
+// TestListenUnixStale has each kind of file at the path.
 func TestListenUnixStale(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
@@ -98,7 +99,7 @@ func TestListenUnixStale(t *testing.T) {
 	}
 }
 
-// TestListenUnixReplaced sees that a file that somebody else put there outlives Close.
+// TestListenUnixReplaced: Close does not remove a file that somebody else has put at the path.
 func TestListenUnixReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
@@ -112,7 +113,7 @@ func TestListenUnixReplaced(t *testing.T) {
 	}
 }
 
-// TestListenUnixRace starts many at once over a stale socket: one of them gets it, and it answers.
+// TestListenUnixRace starts many at the same time over a stale socket: one of them gets it, and answers.
 func TestListenUnixRace(t *testing.T) {
 	t.Parallel()
 	for range 20 {
@@ -145,8 +146,8 @@ func TestListenUnixRace(t *testing.T) {
 	}
 }
 
-// TestListenUnixLocked has somebody else hold a lock on the folder: that is waited for no longer than the context lasts, and cannot
-// keep the socket from being made.
+// TestListenUnixLocked: if somebody else holds a lock on the folder, the wait is no longer than the context allows, and
+// the socket is opened then.
 func TestListenUnixLocked(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

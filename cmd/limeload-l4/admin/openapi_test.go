@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// openAPI is the part of an OpenAPI document that is held against the code.
+// openAPI is the part of an OpenAPI document that is compared with the code.
 type openAPI struct {
 	OpenAPI    string                          `yaml:"openapi"`
 	Paths      map[string]map[string]yaml.Node `yaml:"paths"`
@@ -61,7 +61,7 @@ type schema struct {
 	Maximum    *float64          `yaml:"maximum"`
 }
 
-// wire is the body and the answer of each route in JSON; nil is none.
+// wire returns the body and the answer of each route in JSON; nil for none.
 func wire() map[string][2]any {
 	return map[string][2]any{
 		"GET /v1/status":                                 {nil, Status{}},
@@ -87,7 +87,7 @@ func wire() map[string][2]any {
 	}
 }
 
-// closedSets are the values of those fields that have a fixed set of them.
+// closedSets returns the values of all fields that have a closed set of them.
 func closedSets() map[string][]string {
 	var types []string
 	for _, p := range ProblemTypes() {
@@ -126,15 +126,15 @@ func closedSets() map[string][]string {
 type documentCheck struct {
 	doc        openAPI
 	violations []string
-	seen       map[string]bool // schemas that a route needs
-	closed     map[string]bool // closed sets that were found
+	seen       map[string]bool // schemas that a route uses
+	closed     map[string]bool // closed sets that the document has
 }
 
 func (c *documentCheck) report(format string, args ...any) {
 	c.violations = append(c.violations, fmt.Sprintf(format, args...))
 }
 
-// documentViolations is what a document says otherwise than the code.
+// documentViolations returns the differences between a document and the code.
 func documentViolations(text []byte) []string {
 	c := &documentCheck{seen: make(map[string]bool), closed: make(map[string]bool)}
 	if err := yaml.Unmarshal(text, &c.doc); err != nil {
@@ -255,13 +255,14 @@ func (c *documentCheck) operation(name string, r route, shared []parameter, o op
 // problems compares the types of problem that a status may have.
 func (c *documentCheck) problems(name, status, text string) {
 	for _, kind := range regexp.MustCompile(`/problems/[a-z-]+`).FindAllString(text, -1) {
-		if !slices.ContainsFunc(ProblemTypes(), func(p ProblemType) bool { return p.Type == kind && fmt.Sprint(p.Status) == status }) {
+		if !slices.ContainsFunc(ProblemTypes(),
+			func(p ProblemType) bool { return p.Type == kind && fmt.Sprint(p.Status) == status }) {
 			c.report("%s: %s has not the status %s", name, kind, status)
 		}
 	}
 }
 
-// body compares what is sent or answered with a Go value.
+// body compares a request's or an answer's content with a Go value.
 func (c *documentCheck) body(name string, content map[string]media, value any) {
 	m, has := content[mediaJSON]
 	if value == nil {
@@ -277,11 +278,11 @@ func (c *documentCheck) body(name string, content map[string]media, value any) {
 	c.value(name, m.Schema, reflect.TypeOf(value))
 }
 
-// value compares the schema of a value, a reference for structs.
+// value compares the schema of a value, which is a reference for structs.
 func (c *documentCheck) value(name string, s schema, t reflect.Type) {
 	kinds := map[reflect.Kind]string{
-		reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Uint64: "integer", reflect.Float64: "number",
-		reflect.Bool: "boolean", reflect.Slice: "array", reflect.Map: "object",
+		reflect.String: "string", reflect.Int: "integer", reflect.Int64: "integer", reflect.Uint64: "integer",
+		reflect.Float64: "number", reflect.Bool: "boolean", reflect.Slice: "array", reflect.Map: "object",
 	}
 	switch {
 	case t.Kind() == reflect.Pointer:
@@ -317,7 +318,7 @@ func (c *documentCheck) value(name string, s schema, t reflect.Type) {
 	}
 }
 
-// enum compares the values that are allowed.
+// enum compares the allowed values.
 func (c *documentCheck) enum(name string, s schema) {
 	expected := closedSets()[name]
 	if len(s.Enum) > 0 {
@@ -328,9 +329,10 @@ func (c *documentCheck) enum(name string, s schema) {
 	}
 }
 
-// schema compares a named schema with a struct: each field, and which are always there.
+// schema compares a named schema with a struct: its fields, and which of them are required.
 func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
-	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() || t == reflect.TypeFor[Drain]() ||
+	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() ||
+		t == reflect.TypeFor[Drain]() ||
 		t == reflect.TypeFor[DNSPurge]()
 	var required []string
 	left := maps.Clone(s.Properties)
@@ -355,7 +357,7 @@ func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
 	}
 }
 
-// TestOpenAPI holds the document against the routes and the types.
+// TestOpenAPI compares the document with the routes and the types.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []struct{ old, changed, violation string }{
@@ -381,15 +383,15 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// TestOpenAPIBounds holds the bounds of numbers against those of package pool, which bodies are checked with.
+// TestOpenAPIBounds compares the bounds of numbers with those of package pool, which checks the bodies.
 func TestOpenAPIBounds(t *testing.T) {
 	t.Parallel()
 	var doc openAPI
 	check(t, yaml.Unmarshal(openAPIDocument, &doc))
 	for name, most := range map[string]float64{
-		"NewBackend.weight": pool.MaxWeight, "NewBackend.max_sessions": pool.MaxSessionLimit, "NewBackend.tier": pool.MaxTier,
-		"BackendChange.weight": pool.MaxWeight, "BackendChange.max_sessions": pool.MaxSessionLimit,
-		"Drain.deadline_seconds": pool.MaxDrain.Seconds(),
+		"NewBackend.weight": pool.MaxWeight, "NewBackend.max_sessions": pool.MaxSessionLimit,
+		"NewBackend.tier": pool.MaxTier, "BackendChange.weight": pool.MaxWeight,
+		"BackendChange.max_sessions": pool.MaxSessionLimit, "Drain.deadline_seconds": pool.MaxDrain.Seconds(),
 	} {
 		typeName, field, _ := strings.Cut(name, ".")
 		s := doc.Components.Schemas[typeName].Properties[field]

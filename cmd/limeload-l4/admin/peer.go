@@ -6,11 +6,11 @@ import (
 	"syscall"
 )
 
-// A peerListener makes the remote address of a Unix socket's connections tell who connected: such a socket has no address of its
-// own, and the log is to say who changed something.
+// A peerListener reports as remote address of a Unix socket's connection which user and process connected. Such a
+// socket has no address of its own, and the log shall say who made a change.
 type peerListener struct{ net.Listener }
 
-// Accept returns the next connection. Where the kernel does not tell who that is, it has the address it had.
+// Accept returns the next connection. If the kernel does not know who connected, it keeps its address.
 func (l peerListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -40,14 +40,14 @@ type peerConn struct {
 	peer peerAddr
 }
 
-// RemoteAddr is the user and the process that connected.
+// RemoteAddr returns the user and the process that connected.
 func (c peerConn) RemoteAddr() net.Addr { return c.peer }
 
 // peerAddr is "uid 0 pid 4711".
 type peerAddr string
 
-// Network is the kind of address.
+// Network returns "unix".
 func (a peerAddr) Network() string { return "unix" }
 
-// String is the address as the log has it.
+// String returns the address as it is logged.
 func (a peerAddr) String() string { return string(a) }

@@ -9,23 +9,23 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A Problem is an error as the API tells it (RFC 9457, application/problem+json). Its text is Detail.
+// A Problem is an error of the API (RFC 9457, application/problem+json). Its text is Detail.
 //
-// errors.Is finds in it the error that the daemon had, where that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
-// pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
+// errors.Is finds the daemon's error in it, if that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache,
+// ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
 type Problem struct {
-	Type     string   `json:"type"`   // "/problems/..." of a closed set, see ProblemTypes; it stays the same from version to version
-	Title    string   `json:"title"`  // what the type means; the same for each problem of a type
+	Type     string   `json:"type"`   // "/problems/..." from a closed set, see ProblemTypes; the same in all versions
+	Title    string   `json:"title"`  // the meaning of the type
 	Status   int      `json:"status"` // of the HTTP answer
 	Detail   string   `json:"detail"`
-	Field    string   `json:"field,omitempty"`    // of the body or the query, if one is at fault
+	Field    string   `json:"field,omitempty"`    // of the body or the query, if it is wrong
 	Mistakes []string `json:"mistakes,omitempty"` // of a configuration, the lines that `limeload-l4 check` prints
 }
 
-// Error returns what went wrong in the daemon's words.
+// Error returns Detail.
 func (p *Problem) Error() string { return p.Detail }
 
-// Is tells whether the daemon's error was target.
+// Is reports whether the daemon's error was target.
 func (p *Problem) Is(target error) bool {
 	cause := problemCauses()[p.Type]
 	return cause != nil && cause == target
@@ -98,7 +98,7 @@ func ProblemTypes() []ProblemType {
 	}
 }
 
-// problemCauses is the sentinel that a type of problem stands for.
+// problemCauses maps types of problems to the sentinels that they stand for.
 func problemCauses() map[string]error {
 	return map[string]error{
 		problemUnknownPool:      ErrUnknownPool,
@@ -111,7 +111,7 @@ func problemCauses() map[string]error {
 	}
 }
 
-// newProblem makes a problem of a type of the closed set; another is a mistake of ours.
+// newProblem makes a problem of a known type. An unknown type is a bug.
 func newProblem(kind, detail string) *Problem {
 	for _, t := range ProblemTypes() {
 		if t.Type == kind {
@@ -121,13 +121,13 @@ func newProblem(kind, detail string) *Problem {
 	panic("admin: no problem type " + kind)
 }
 
-// of names the field that is at fault.
+// of sets the field that is wrong.
 func (p *Problem) of(field string) *Problem {
 	p.Field = field
 	return p
 }
 
-// problemOf is what the API tells of an error.
+// problemOf converts an error for the API.
 func problemOf(err error) *Problem {
 	var (
 		known         *Problem
@@ -150,10 +150,10 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &backend):
 		return newProblem(problemInvalidValue, err.Error()).of(apiField(backend.Field))
 	case errors.Is(err, context.Canceled):
-		return newProblem(problemEnding, ErrEnding.Error()) // or the client is gone, and nobody reads this
+		return newProblem(problemEnding, ErrEnding.Error()) // or the client has left, and nobody reads this
 	}
 	causes := problemCauses()
-	for _, t := range ProblemTypes() { // in an order that is always the same
+	for _, t := range ProblemTypes() { // in a fixed order
 		if cause := causes[t.Type]; cause != nil && errors.Is(err, cause) {
 			return newProblem(t.Type, err.Error())
 		}
@@ -161,7 +161,7 @@ func problemOf(err error) *Problem {
 	return newProblem(problemInternal, err.Error())
 }
 
-// apiField is the API's name of a property that package pool refused.
+// apiField returns the API's name of a property that package pool refused.
 func apiField(field string) string {
 	switch field {
 	case "id":

@@ -13,11 +13,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// maxLimit is how many sessions can be asked for at once.
+// maxLimit is the largest limit of a list of sessions.
 const maxLimit = 1_000_000
 
-// parameters returns the query of a request. Each parameter is one of those allowed, has a value, and is there once, but for kind.
-// An empty value is refused, and not taken for none: "?pool=" of a script whose variable is empty is not to mean all pools.
+// parameters returns the query of a request. Only allowed parameters may occur, each once (kind more often) and with a
+// value. An empty value is refused: "?pool=" from a script with an empty variable must not mean all pools.
 func parameters(r *http.Request, allowed []string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -26,7 +26,8 @@ func parameters(r *http.Request, allowed []string) (url.Values, error) {
 	for name, values := range query {
 		switch {
 		case !slices.Contains(allowed, name) && len(allowed) == 0:
-			return nil, newProblem(problemBadRequest, clip(name)+": there is no such parameter; there are none").of(clip(name))
+			text := clip(name) + ": there is no such parameter; there are none"
+			return nil, newProblem(problemBadRequest, text).of(clip(name))
 		case !slices.Contains(allowed, name):
 			return nil, newProblem(problemBadRequest,
 				clip(name)+": there is no such parameter; there are "+strings.Join(allowed, ", ")).of(clip(name))
@@ -39,10 +40,11 @@ func parameters(r *http.Request, allowed []string) (url.Values, error) {
 	return query, nil
 }
 
-// sessionFilter reads the filter of a query.
+// sessionFilter parses the filter of a query.
 func sessionFilter(q url.Values) (SessionFilter, error) {
 	f := SessionFilter{
-		ID: q.Get("id"), Listener: q.Get("listener"), Pool: q.Get("pool"), Backend: q.Get("backend"), Client: q.Get("client"),
+		ID: q.Get("id"), Listener: q.Get("listener"), Pool: q.Get("pool"), Backend: q.Get("backend"),
+		Client: q.Get("client"),
 	}
 	if f.Client != "" && !isAddress(f.Client) && !isPrefix(f.Client) {
 		return f, invalid("client", f.Client, "an IP address or a prefix, such as 192.0.2.0/24")
@@ -58,7 +60,7 @@ func sessionFilter(q url.Values) (SessionFilter, error) {
 	return f, err
 }
 
-// duration reads a parameter such as 90s. Zero is refused: it would look like a filter, and be none.
+// duration parses a parameter such as 90s. Zero is refused, since it looks like a filter and is none.
 func duration(q url.Values, name string) (time.Duration, error) {
 	text := q.Get(name)
 	if text == "" {
@@ -71,7 +73,7 @@ func duration(q url.Values, name string) (time.Duration, error) {
 	return d, nil
 }
 
-// limit reads how many sessions are asked for; 0 if that is not said.
+// limit parses the limit of a list of sessions; 0 without one.
 func limit(q url.Values) (int, error) {
 	text := q.Get("limit")
 	if text == "" {
@@ -84,7 +86,7 @@ func limit(q url.Values) (int, error) {
 	return n, nil
 }
 
-// explainQuery reads whose way is asked for.
+// explainQuery parses the query of an explanation.
 func explainQuery(q url.Values) (ExplainQuery, error) {
 	e := ExplainQuery{Listener: q.Get("listener"), Pool: q.Get("pool"), Client: q.Get("client")}
 	switch {
@@ -101,7 +103,8 @@ func explainQuery(q url.Values) (ExplainQuery, error) {
 	return e, nil
 }
 
-// eventFilter reads which events are asked for. Kinds may come as one parameter or as several, divided by commas.
+// eventFilter parses a filter of events. There may be several parameters kind, and each may hold several kinds,
+// separated by commas.
 func eventFilter(q url.Values) (EventFilter, error) {
 	f := EventFilter{Pool: q.Get("pool")}
 	for _, list := range q["kind"] {
@@ -115,16 +118,16 @@ func eventFilter(q url.Values) (EventFilter, error) {
 	return f, nil
 }
 
-// applies tells whether the filter means an event.
+// applies reports whether an event passes the filter.
 func (f EventFilter) applies(e Event) bool {
 	return (f.Pool == "" || f.Pool == e.Pool) && (len(f.Kinds) == 0 || slices.Contains(f.Kinds, e.Kind))
 }
 
-// maxProfileSeconds is how long a profile may take: nobody is to profile for days by mistake.
+// maxProfileSeconds bounds a profile, so that nobody profiles for days by mistake.
 const maxProfileSeconds = 600
 
-// checkProfile refuses a profile that takes too long or for how long cannot be said. Only a trace has fractions of seconds:
-// net/http/pprof takes 0.5 for the 30 of the default elsewhere.
+// checkProfile refuses a profile that takes too long, or whose length cannot be parsed. Only a trace may have fractions
+// of seconds: elsewhere net/http/pprof takes 0.5 for its default of 30.
 func checkProfile(r *http.Request) error {
 	text := r.URL.Query().Get("seconds")
 	if text == "" {
@@ -140,7 +143,7 @@ func checkProfile(r *http.Request) error {
 	return nil
 }
 
-// invalid is a value that is not allowed.
+// invalid returns the error about a value that is not allowed.
 func invalid(field, value, want string) error {
 	return &RequestError{Field: field, Value: clip(value), Want: want}
 }

@@ -27,7 +27,7 @@ func (s *Server) pool(a *asked) (any, error) {
 	return result(s.balancer.Pool(a.PathValue("pool")))
 }
 
-// backendList answers for one pool and for all of them.
+// backendList returns the backends of one pool, or of all pools.
 func (s *Server) backendList(a *asked) (any, error) {
 	if err := noBody(a); err != nil {
 		return nil, err
@@ -65,11 +65,12 @@ func (s *Server) explain(a *asked) (any, error) {
 	return result(s.balancer.Explain(q))
 }
 
-// plan answers for the daemon's own file without a body, and for the one in the body else.
+// plan plans the configuration in the body or, without a body, the daemon's own file.
 func (s *Server) plan(a *asked) (any, error) {
 	if a.ContentLength == 0 && a.Header.Get("Content-Type") == "" {
 		if a.query.Has("name") {
-			return nil, newProblem(problemBadRequest, "name: it is for a configuration in the body, and there is none").of("name")
+			text := "name: it is for a configuration in the body, and there is none"
+			return nil, newProblem(problemBadRequest, text).of("name")
 		}
 		return result(s.balancer.Plan(a.Context(), nil))
 	}
@@ -80,7 +81,8 @@ func (s *Server) plan(a *asked) (any, error) {
 	case s.plans <- struct{}{}:
 		defer func() { <-s.plans }()
 	default:
-		return nil, newProblem(problemTooManyPlans, strconv.Itoa(cap(s.plans))+" configurations are being planned already")
+		return nil, newProblem(problemTooManyPlans,
+			strconv.Itoa(cap(s.plans))+" configurations are being planned already")
 	}
 	text, err := readAll(a, s.limits.tomlBytes)
 	if err != nil {
@@ -101,7 +103,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) writeMetrics(w http.ResponseWriter, r *http.Request) { s.metrics.ServeHTTP(w, r) }
 
-// ready answers what a load balancer's check asks, who has no token. Why not is told only to who may know.
+// ready answers the check of a load balancer, which has no token. Only who may see more gets the reason.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	s.writeHealth(w, r, "ready", s.balancer.Ready())
 }
@@ -123,7 +125,7 @@ func (s *Server) writeHealth(w http.ResponseWriter, r *http.Request, what string
 	s.send(w, reply{status: status, media: mediaText + "; charset=utf-8", body: []byte(text + "\n")})
 }
 
-// profiler serves a handler of net/http/pprof, which sets the time for its answer itself.
+// profiler serves a handler of net/http/pprof, which sets its own deadline.
 func profiler(serve http.HandlerFunc) func(*Server, http.ResponseWriter, *http.Request) {
 	return func(s *Server, w http.ResponseWriter, r *http.Request) {
 		if err := checkProfile(r); err != nil {
@@ -131,13 +133,13 @@ func profiler(serve http.HandlerFunc) func(*Server, http.ResponseWriter, *http.R
 			return
 		}
 		if r.Method == http.MethodHead {
-			return // nobody profiles for a header
+			return // a profile is of no use to a HEAD request
 		}
 		serve(w, r)
 	}
 }
 
-// result drops a value that came with an error, so that it is never sent.
+// result returns no value if there is an error, so that it cannot be sent.
 func result[T any](value T, err error) (any, error) {
 	if err != nil {
 		return nil, err

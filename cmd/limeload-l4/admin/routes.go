@@ -15,16 +15,16 @@ const (
 // A route is one method of one path. Exactly one of answer and raw is set.
 type route struct {
 	method, path string
-	query        []string // the parameters it takes
-	open         bool     // without a token, too: a load balancer's check has none
-	changes      bool     // something in the daemon, and so has a line in the log
+	query        []string // the parameters that are allowed
+	open         bool     // needs no token, since a load balancer's check has none
+	changes      bool     // changes something in the daemon, and so is logged
 
-	answer func(*Server, *asked) (any, error) // what it returns is sent as JSON; nil is an answer without a body
+	answer func(*Server, *asked) (any, error) // its result is sent as JSON; nil is an answer without a body
 	raw    func(*Server, http.ResponseWriter, *http.Request)
 }
 
-// reads tells whether a request to the route takes nothing from anybody: it changes nothing, parses nothing of the caller's, and
-// does not slow the daemon down, as a profile does.
+// reads reports whether a request is harmless: it changes nothing, parses no input of the caller, and does not slow the
+// daemon down as a profile does.
 func (r route) reads() bool {
 	return r.method == http.MethodGet && !strings.HasPrefix(r.path, "/debug/")
 }
@@ -33,11 +33,11 @@ func (r route) reads() bool {
 type asked struct {
 	*http.Request
 	w     http.ResponseWriter
-	query url.Values // those the route takes, each with a value
-	body  any        // as it was decoded, for the log; nil before, and if there is none
+	query url.Values // only parameters that the route allows, each with a value
+	body  any        // as it was decoded, for the log; nil before that or without a body
 }
 
-// routes are all there are. openapi.yaml and docs/api.md describe each of them.
+// routes returns all routes. openapi.yaml and docs/api.md describe each of them.
 func routes() []route {
 	sessions := []string{"id", "listener", "pool", "backend", "client", "min_age", "min_idle"}
 	profile := []string{"debug", "gc", "seconds"}
@@ -53,9 +53,12 @@ func routes() []route {
 		{method: "GET", path: "/v1/pools/{pool}/backends/{backend}", answer: (*Server).backend},
 		{method: "PATCH", path: "/v1/pools/{pool}/backends/{backend}", changes: true, answer: (*Server).changeBackend},
 		{method: "DELETE", path: "/v1/pools/{pool}/backends/{backend}", changes: true, answer: (*Server).removeBackend},
-		{method: "POST", path: "/v1/pools/{pool}/backends/{backend}/drain", changes: true, answer: (*Server).drainBackend},
-		{method: "GET", path: "/v1/sessions", query: append(sessions[:len(sessions):len(sessions)], "limit"), answer: (*Server).sessionList},
-		{method: "DELETE", path: "/v1/sessions", query: append(sessions[:len(sessions):len(sessions)], "all"), changes: true, answer: (*Server).endSessions},
+		{method: "POST", path: "/v1/pools/{pool}/backends/{backend}/drain", changes: true,
+			answer: (*Server).drainBackend},
+		{method: "GET", path: "/v1/sessions", query: append(sessions[:len(sessions):len(sessions)], "limit"),
+			answer: (*Server).sessionList},
+		{method: "DELETE", path: "/v1/sessions", query: append(sessions[:len(sessions):len(sessions)], "all"),
+			changes: true, answer: (*Server).endSessions},
 		{method: "DELETE", path: "/v1/sessions/{id}", changes: true, answer: (*Server).endSession},
 		{method: "GET", path: "/v1/explain", query: []string{"listener", "pool", "client"}, answer: (*Server).explain},
 		{method: "GET", path: "/v1/events", query: []string{"pool", "kind"}, raw: (*Server).streamEvents},

@@ -20,7 +20,7 @@ const (
 
 func jsonHeader() map[string]string { return map[string]string{"Content-Type": mediaJSON} }
 
-// TestRoutes asks every route something good.
+// TestRoutes sends a valid request to every route.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	toml := map[string]string{"Content-Type": mediaTOML}
@@ -29,49 +29,73 @@ func TestRoutes(t *testing.T) {
 		request request
 		status  int
 		media   string
-		body    string // what the answer contains
-		changed string // what the daemon did
+		body    string // the answer contains it
+		changed string // the call that changed something
 	}{
 		{"GET /v1/status", request{method: "GET", target: "/v1/status"}, 200, mediaJSON, `"listeners":[]`, ""},
 		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON, `"ended":{}`, ""},
-		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON, `"dropped":{},"dns":{"in_flight":2,`, ""},
-		{"POST /v1/listeners/{listener}/dns/purge", request{"POST", pathPurge, "", jsonHeader(), `{"name":"Example.com.","below":true}`},
+		{"GET /v1/listeners", request{method: "GET", target: "/v1/listeners"}, 200, mediaJSON,
+			`"dropped":{},"dns":{"in_flight":2,`, ""},
+		{"POST /v1/listeners/{listener}/dns/purge",
+			request{"POST", pathPurge, "", jsonHeader(), `{"name":"Example.com.","below":true}`},
 			200, mediaJSON, `{"purged":3}`, "purge {Name:Example.com. Below:true All:false}"},
 		{"POST /v1/listeners/{listener}/dns/purge", request{"POST", pathPurge, "", jsonHeader(), `{"all":true}`},
 			200, mediaJSON, `{"purged":3}`, "purge {Name: Below:false All:true}"},
 		{"GET /v1/pools", request{method: "GET", target: "/v1/pools"}, 200, mediaJSON, `{"pools":[{"name":"redis"`, ""},
-		{"GET /v1/pools/{pool}", request{method: "GET", target: "/v1/pools/redis"}, 200, mediaJSON, `{"name":"redis"`, ""},
-		{"GET /v1/backends", request{method: "GET", target: "/v1/backends"}, 200, mediaJSON, `"name":"[fe80::1%eth0]:6379"`, ""},
-		{"GET /v1/pools/{pool}/backends", request{method: "GET", target: "/v1/pools/empty/backends"}, 200, mediaJSON, `{"backends":[]}`, ""},
-		{"POST /v1/pools/{pool}/backends", request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), `{"address":"[2001:db8::1]:1","weight":0}`},
+		{"GET /v1/pools/{pool}", request{method: "GET", target: "/v1/pools/redis"}, 200, mediaJSON,
+			`{"name":"redis"`, ""},
+		{"GET /v1/backends", request{method: "GET", target: "/v1/backends"}, 200, mediaJSON,
+			`"name":"[fe80::1%eth0]:6379"`, ""},
+		{"GET /v1/pools/{pool}/backends", request{method: "GET", target: "/v1/pools/empty/backends"}, 200, mediaJSON,
+			`{"backends":[]}`, ""},
+		{"POST /v1/pools/{pool}/backends",
+			request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), `{"address":"[2001:db8::1]:1","weight":0}`},
 			201, mediaJSON, `"name":"[2001:db8::1]:1"`, "add redis/[2001:db8::1]:1"},
-		{"GET /v1/pools/{pool}/backends/{backend}", request{method: "GET", target: pathAwkward}, 200, mediaJSON, `"name":"[fe80::1%eth0]:6379"`, ""},
-		{"PATCH /v1/pools/{pool}/backends/{backend}", request{"PATCH", pathAwkward, "", jsonHeader(), ` {"weight": 7, "mode": "drain"} `},
+		{"GET /v1/pools/{pool}/backends/{backend}", request{method: "GET", target: pathAwkward}, 200, mediaJSON,
+			`"name":"[fe80::1%eth0]:6379"`, ""},
+		{"PATCH /v1/pools/{pool}/backends/{backend}",
+			request{"PATCH", pathAwkward, "", jsonHeader(), ` {"weight": 7, "mode": "drain"} `},
 			200, mediaJSON, `"weight":7`, "change redis/" + awkward},
-		{"DELETE /v1/pools/{pool}/backends/{backend}", request{method: "DELETE", target: pathAwkward}, 204, "", "", "remove redis/" + awkward},
+		{"DELETE /v1/pools/{pool}/backends/{backend}", request{method: "DELETE", target: pathAwkward}, 204, "", "",
+			"remove redis/" + awkward},
 		{"POST /v1/pools/{pool}/backends/{backend}/drain", request{method: "POST", target: path1 + "/drain"},
 			200, mediaJSON, `"mode":"drain"`, "drain redis/b1 in 0s"},
 		{"POST /v1/pools/{pool}/backends/{backend}/drain", request{"POST", path1 + "/drain", "",
-			map[string]string{"Content-Type": "application/json; charset=UTF-8"}, `{"deadline_seconds":1.5,"remove":true}`},
+			map[string]string{"Content-Type": "application/json; charset=UTF-8"},
+			`{"deadline_seconds":1.5,"remove":true}`},
 			200, mediaJSON, `"remove":true`, "drain redis/b1 in 1.5s"},
-		{"GET /v1/sessions", request{method: "GET", target: "/v1/sessions?pool=redis&min_age=1h30m&limit=5"}, 200, mediaJSON, `"total":2`, ""},
-		{"DELETE /v1/sessions", request{method: "DELETE", target: "/v1/sessions?client=198.51.100.0/29"}, 200, mediaJSON, `{"ended":1}`, "end 1"},
-		{"DELETE /v1/sessions/{id}", request{method: "DELETE", target: "/v1/sessions/01"}, 200, mediaJSON, `{"ended":1}`, "end 1"},
-		{"GET /v1/explain", request{method: "GET", target: "/v1/explain?listener=redis&client=[2001:db8::1]:7"}, 200, mediaJSON, `<for its weight>`, ""},
-		{"POST /v1/reload", request{method: "POST", target: "/v1/reload"}, 200, mediaJSON, `"took_seconds":0.25`, "reload"},
+		{"GET /v1/sessions", request{method: "GET", target: "/v1/sessions?pool=redis&min_age=1h30m&limit=5"}, 200,
+			mediaJSON, `"total":2`, ""},
+		{"DELETE /v1/sessions", request{method: "DELETE", target: "/v1/sessions?client=198.51.100.0/29"}, 200,
+			mediaJSON, `{"ended":1}`, "end 1"},
+		{"DELETE /v1/sessions/{id}", request{method: "DELETE", target: "/v1/sessions/01"}, 200, mediaJSON,
+			`{"ended":1}`, "end 1"},
+		{"GET /v1/explain", request{method: "GET", target: "/v1/explain?listener=redis&client=[2001:db8::1]:7"}, 200,
+			mediaJSON, `<for its weight>`, ""},
+		{"POST /v1/reload", request{method: "POST", target: "/v1/reload"}, 200, mediaJSON,
+			`"took_seconds":0.25`, "reload"},
 		{"POST /v1/plan", request{method: "POST", target: "/v1/plan"}, 200, mediaJSON, `"pools":[]`, ""},
-		{"POST /v1/plan", request{"POST", "/v1/plan?name=new.toml", "", toml, "[global]\n"}, 200, mediaJSON, `"pools":[]`, ""},
+		{"POST /v1/plan", request{"POST", "/v1/plan?name=new.toml", "", toml, "[global]\n"}, 200, mediaJSON,
+			`"pools":[]`, ""},
 		{"GET /v1/log", request{method: "GET", target: "/v1/log"}, 200, mediaJSON, `{"level":"info"}`, ""},
-		{"PUT /v1/log", request{"PUT", "/v1/log", "", jsonHeader(), `{"level":"debug"}`}, 200, mediaJSON, `{"level":"debug"}`, "level debug"},
-		{"GET /v1/openapi.yaml", request{method: "GET", target: "/v1/openapi.yaml"}, 200, mediaYAML, "openapi: 3.1.0", ""},
-		{"GET /metrics", request{method: "GET", target: "/metrics"}, 200, "text/plain; version=0.0.4", "limeload_sessions 2", ""},
+		{"PUT /v1/log", request{"PUT", "/v1/log", "", jsonHeader(), `{"level":"debug"}`}, 200, mediaJSON,
+			`{"level":"debug"}`, "level debug"},
+		{"GET /v1/openapi.yaml", request{method: "GET", target: "/v1/openapi.yaml"}, 200, mediaYAML,
+			"openapi: 3.1.0", ""},
+		{"GET /metrics", request{method: "GET", target: "/metrics"}, 200, "text/plain; version=0.0.4",
+			"limeload_sessions 2", ""},
 		{"GET /ready", request{method: "GET", target: "/ready"}, 200, "text/plain; charset=utf-8", "ready\n", ""},
 		{"GET /live", request{method: "GET", target: "/live"}, 200, "text/plain; charset=utf-8", "live\n", ""},
-		{"GET /debug/pprof/{$}", request{method: "GET", target: "/debug/pprof/"}, 200, "text/html; charset=utf-8", "goroutine", ""},
-		{"GET /debug/pprof/cmdline", request{method: "GET", target: "/debug/pprof/cmdline"}, 200, "text/plain; charset=utf-8", "admin.test", ""},
-		{"GET /debug/pprof/profile", request{method: "HEAD", target: "/debug/pprof/profile?seconds=600"}, 200, "", "", ""},
-		{"GET /debug/pprof/trace", request{method: "GET", target: "/debug/pprof/trace?seconds=0.01"}, 200, "application/octet-stream", "trace", ""},
-		{"GET /debug/pprof/{profile}", request{method: "GET", target: "/debug/pprof/goroutine?debug=1"}, 200, "text/plain; charset=utf-8", "goroutine profile", ""},
+		{"GET /debug/pprof/{$}", request{method: "GET", target: "/debug/pprof/"}, 200, "text/html; charset=utf-8",
+			"goroutine", ""},
+		{"GET /debug/pprof/cmdline", request{method: "GET", target: "/debug/pprof/cmdline"}, 200,
+			"text/plain; charset=utf-8", "admin.test", ""},
+		{"GET /debug/pprof/profile", request{method: "HEAD", target: "/debug/pprof/profile?seconds=600"}, 200,
+			"", "", ""},
+		{"GET /debug/pprof/trace", request{method: "GET", target: "/debug/pprof/trace?seconds=0.01"}, 200,
+			"application/octet-stream", "trace", ""},
+		{"GET /debug/pprof/{profile}", request{method: "GET", target: "/debug/pprof/goroutine?debug=1"}, 200,
+			"text/plain; charset=utf-8", "goroutine profile", ""},
 	}
 	var asked []string
 	for _, c := range cases {
@@ -86,7 +110,8 @@ func TestRoutes(t *testing.T) {
 		}
 		if got.status != c.status || got.header.Get("Content-Type") != c.media || !strings.Contains(got.body, c.body) {
 			t.Errorf("%s %s: status %d, %s, body %.200q; expected %d, %s, %q",
-				c.request.method, c.request.target, got.status, got.header.Get("Content-Type"), got.body, c.status, c.media, c.body)
+				c.request.method, c.request.target, got.status, got.header.Get("Content-Type"), got.body, c.status,
+				c.media, c.body)
 		}
 		if done := strings.Join(w.fake.done(), ", "); done != c.changed {
 			t.Errorf("%s %s: the daemon did %q, expected %q", c.request.method, c.request.target, done, c.changed)
@@ -100,13 +125,14 @@ func TestRoutes(t *testing.T) {
 		asked = append(asked, c.route)
 	}
 	for _, r := range routes() {
-		if name := r.method + " " + r.path; !slices.Contains(asked, name) && name != "GET /v1/events" { // which does not end
+		// it does not end
+		if name := r.method + " " + r.path; !slices.Contains(asked, name) && name != "GET /v1/events" {
 			t.Errorf("%s is not asked", name)
 		}
 	}
 }
 
-// TestLocation finds a backend that was added where the answer says it is.
+// TestLocation: an added backend is found at the location that the answer has.
 func TestLocation(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"plain", "[::1%a b]:1", "a/b", "..", ".", "%2F", "ü?#;"} {
@@ -117,19 +143,20 @@ func TestLocation(t *testing.T) {
 		got := w.do(t, request{method: "GET", target: added.header.Get("Location")})
 		var b Backend
 		if err := json.Unmarshal([]byte(got.body), &b); err != nil || b.Name != name {
-			t.Errorf("backend %q: added with %d, Location %q, where there is %d %s", name, added.status, added.header.Get("Location"), got.status, got.body)
+			t.Errorf("backend %q: added with %d, Location %q, where there is %d %s", name, added.status,
+				added.header.Get("Location"), got.status, got.body)
 		}
 	}
 }
 
-// A refusal is a request that is to be refused, and how.
+// A refusal is a request that must be refused, and how.
 type refusal struct {
 	request request
 	kind    string
 	field   string
 }
 
-// hostileBodies are bodies that no route takes as JSON. The route that is asked has the fields "weight" and "mode", or others if
+// hostileBodies returns bodies that no route accepts as JSON. They use the fields "weight" and "mode", or others if
 // they are replaced.
 func hostileBodies(method, target, number, text string) []refusal {
 	post := func(body string) request { return request{method, target, "", jsonHeader(), body} }
@@ -156,16 +183,19 @@ func hostileBodies(method, target, number, text string) []refusal {
 		{quoted(`{%q:%s}`, text, strings.Repeat("[", 20000)), problemBadRequest, ""},
 		{quoted(`{%q:"%s"}`, text, strings.Repeat("x", 1<<20)), problemBodyTooLarge, ""},
 		{request{method, target, "", map[string]string{"Content-Type": "text/plain"}, "{}"}, problemMediaType, ""},
-		{request{method, target, "", map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, "{}"}, problemMediaType, ""},
-		{request{method, target, "", map[string]string{"Content-Type": "application/json; charset=latin1"}, "{}"}, problemMediaType, ""},
+		{request{method, target, "", map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, "{}"},
+			problemMediaType, ""},
+		{request{method, target, "", map[string]string{"Content-Type": "application/json; charset=latin1"}, "{}"},
+			problemMediaType, ""},
 		{request{method, target, "", map[string]string{"Content-Type": ";"}, "{}"}, problemMediaType, ""},
 		{request{method, target, "", nil, "{}"}, problemMediaType, ""},
-		{request{method, target, "", map[string]string{"Content-Type": mediaJSON, "Content-Encoding": "gzip"}, "{}"}, problemMediaType, ""},
+		{request{method, target, "", map[string]string{"Content-Type": mediaJSON, "Content-Encoding": "gzip"}, "{}"},
+			problemMediaType, ""},
 	}
 	if number != "" {
 		list = append(list,
 			refusal{quoted(`{%q:"1"}`, number), problemBadRequest, number},
-			refusal{quoted(`{%q:NaN}`, number), problemBadRequest, ""}, // no JSON
+			refusal{quoted(`{%q:NaN}`, number), problemBadRequest, ""}, // not JSON
 			refusal{quoted(`{%q:Infinity}`, number), problemBadRequest, ""},
 			refusal{quoted(`{%q:1e400}`, number), problemBadRequest, number},
 			refusal{quoted(`{%q:true}`, number), problemBadRequest, number},
@@ -176,7 +206,7 @@ func hostileBodies(method, target, number, text string) []refusal {
 	return list
 }
 
-// refusals are hostile requests to every route that changes something.
+// refusals returns hostile requests to every route that changes something.
 func refusals() []refusal {
 	add := func(body string) request { return request{"POST", "/v1/pools/redis/backends", "", jsonHeader(), body} }
 	purge := func(body string) request { return request{"POST", pathPurge, "", jsonHeader(), body} }
@@ -184,7 +214,7 @@ func refusals() []refusal {
 	none := func(method, target string) request { return request{method: method, target: target} }
 	list := slices.Concat(
 		hostileBodies("PATCH", path1, "weight", "mode"),
-		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is no text
+		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is not a string
 		hostileBodies("PUT", "/v1/log", "", "level"),
 		hostileBodies("POST", pathPurge, "", "name"),
 	)
@@ -194,7 +224,8 @@ func refusals() []refusal {
 		list = append(list, r)
 	}
 	for _, r := range []request{
-		none("DELETE", path1), none("DELETE", "/v1/sessions?pool=redis"), none("DELETE", "/v1/sessions/01"), none("POST", "/v1/reload"),
+		none("DELETE", path1), none("DELETE", "/v1/sessions?pool=redis"), none("DELETE", "/v1/sessions/01"),
+		none("POST", "/v1/reload"),
 	} {
 		r.body = "x"
 		list = append(list, refusal{r, problemBadRequest, ""})
@@ -209,21 +240,25 @@ func refusals() []refusal {
 		{add(`{"address":"192.0.2.3:1","tier":18446744073709551616}`), problemBadRequest, "tier"},
 		{add(`{"address":"192.0.2.3:1","mode":"paused"}`), problemInvalidValue, "mode"},
 		{add(`{"address":"192.0.2.3:1","name":"b1"}`), problemDuplicateBackend, ""},
-		{request{"POST", "/v1/pools/none/backends", "", jsonHeader(), `{"address":"192.0.2.3:1"}`}, problemUnknownPool, ""},
+		{request{"POST", "/v1/pools/none/backends", "", jsonHeader(), `{"address":"192.0.2.3:1"}`},
+			problemUnknownPool, ""},
 		{patch(`{}`), problemBadRequest, ""},
 		{patch(`{"weight":257}`), problemInvalidValue, "weight"},
 		{patch(`{"weight":1,"max_sessions":100000001}`), problemInvalidValue, "max_sessions"},
 		{patch(`{"weight":1,"mode":""}`), problemInvalidValue, "mode"},
 		{patch(`{"name":"b2"}`), problemBadRequest, "name"},
-		{request{"PATCH", "/v1/pools/redis/backends/none", "", jsonHeader(), `{"weight":1}`}, problemUnknownBackend, ""},
+		{request{"PATCH", "/v1/pools/redis/backends/none", "", jsonHeader(), `{"weight":1}`},
+			problemUnknownBackend, ""},
 		{request{"PATCH", "/v1/pools/none/backends/b1", "", jsonHeader(), `{"weight":1}`}, problemUnknownPool, ""},
 		{none("PATCH", path1), problemMediaType, ""},
 		{none("DELETE", path1+"?force=1"), problemBadRequest, "force"},
 		{none("DELETE", "/v1/pools/redis/backends/none"), problemUnknownBackend, ""},
 		{none("DELETE", "/v1/pools/none/backends/b1"), problemUnknownPool, ""},
 		{none("DELETE", "/v1/pools/redis/backends/b1%2F"), problemUnknownBackend, ""},
-		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":2592001}`}, problemInvalidValue, "deadline_seconds"},
-		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":-0.1}`}, problemInvalidValue, "deadline_seconds"},
+		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":2592001}`}, problemInvalidValue,
+			"deadline_seconds"},
+		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"deadline_seconds":-0.1}`}, problemInvalidValue,
+			"deadline_seconds"},
 		{request{"POST", path1 + "/drain", "", jsonHeader(), `{"remove":"yes"}`}, problemBadRequest, "remove"},
 		{request{"POST", path1 + "/drain", "", nil, `{}`}, problemMediaType, ""},
 		{none("POST", "/v1/pools/redis/backends/none/drain"), problemUnknownBackend, ""},
@@ -266,7 +301,8 @@ func refusals() []refusal {
 	}...)
 }
 
-// TestRefusals sends what is to be refused, and sees that nothing has changed. It is a test of every route that changes something.
+// TestRefusals sends requests that must be refused to every route that changes something, and checks that nothing has
+// changed.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -277,9 +313,11 @@ func TestRefusals(t *testing.T) {
 		name := fmt.Sprintf("%s %s %.60q", r.request.method, r.request.target, r.request.body)
 		p := got.problem(t)
 		if p.Type != r.kind || p.Field != r.field {
-			t.Errorf("%s: %d %s of %q (%s), expected %s of %q", name, got.status, p.Type, p.Field, p.Detail, r.kind, r.field)
+			t.Errorf("%s: %d %s of %q (%s), expected %s of %q", name, got.status, p.Type, p.Field, p.Detail,
+				r.kind, r.field)
 		}
-		if p.Field != "" && !strings.Contains(p.Detail, p.Field) && p.Type != problemDuplicateBackend && p.Field != "address" {
+		if p.Field != "" && !strings.Contains(p.Detail, p.Field) && p.Type != problemDuplicateBackend &&
+			p.Field != "address" {
 			t.Errorf("%s: the text %q does not name %s", name, p.Detail, p.Field)
 		}
 		if done := w.fake.done(); len(done) > 0 {
@@ -300,7 +338,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestDaemonErrors has the daemon refuse everything with each kind of error.
+// TestDaemonErrors: the daemon refuses everything, with each kind of error.
 func TestDaemonErrors(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]error{
@@ -383,7 +421,8 @@ func TestReads(t *testing.T) {
 		{get("/v1/events?kind=reloaded,"), problemInvalidValue, "kind"},
 		{request{method: "POST", target: "/v1/plan?name=x"}, problemBadRequest, "name"},
 		{request{"POST", "/v1/plan", "", jsonHeader(), "{}"}, problemMediaType, ""},
-		{request{"POST", "/v1/plan", "", map[string]string{"Content-Type": mediaTOML}, "broken = 1"}, problemConfiguration, ""},
+		{request{"POST", "/v1/plan", "", map[string]string{"Content-Type": mediaTOML}, "broken = 1"},
+			problemConfiguration, ""},
 		{get("/debug/pprof/profile?seconds=601"), problemInvalidValue, "seconds"},
 		{get("/debug/pprof/profile?seconds=NaN"), problemInvalidValue, "seconds"},
 		{get("/debug/pprof/profile?seconds=0.5"), problemInvalidValue, "seconds"},
@@ -393,7 +432,8 @@ func TestReads(t *testing.T) {
 	} {
 		got := w.do(t, r.request)
 		if p := got.problem(t); p.Type != r.kind || p.Field != r.field || len(p.Detail) > 2000 {
-			t.Errorf("%s %s: %d %s of %q (%s), expected %s of %q", r.request.method, r.request.target, got.status, p.Type, p.Field, p.Detail, r.kind, r.field)
+			t.Errorf("%s %s: %d %s of %q (%s), expected %s of %q", r.request.method, r.request.target, got.status,
+				p.Type, p.Field, p.Detail, r.kind, r.field)
 		}
 	}
 	if got := w.do(t, request{method: "PUT", target: path1}).header.Get("Allow"); got != "DELETE, GET, HEAD, PATCH" {
@@ -404,7 +444,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// TestHead asks every GET for its header.
+// TestHead sends a HEAD request to every route that has GET.
 func TestHead(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -423,7 +463,7 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// TestHealth has the daemon say no.
+// TestHealth: the daemon is neither ready nor live.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
@@ -436,12 +476,13 @@ func TestHealth(t *testing.T) {
 		stranger := w.do(t, request{method: "GET", target: target})
 		known := w.do(t, request{method: "GET", target: target, header: bearer})
 		if stranger.status != 503 || known.status != 503 || stranger.body != expected[0] || known.body != expected[1] {
-			t.Errorf("%s: %d %q and %d %q, expected 503 %q", target, stranger.status, stranger.body, known.status, known.body, expected)
+			t.Errorf("%s: %d %q and %d %q, expected 503 %q", target, stranger.status, stranger.body, known.status,
+				known.body, expected)
 		}
 	}
 }
 
-// TestNoMetrics has no metrics.
+// TestNoMetrics: without metrics there is no such route.
 func TestNoMetrics(t *testing.T) {
 	t.Parallel()
 	w := &world{fake: newFake()}

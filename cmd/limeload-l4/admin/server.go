@@ -16,7 +16,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Media types that the API takes and gives.
+// Media types of requests and answers.
 const (
 	mediaJSON    = "application/json"
 	mediaTOML    = "application/toml"
@@ -27,23 +27,23 @@ const (
 )
 
 const (
-	// idleTimeout is for a connection between two requests, here and in the Client: longer than any scrape interval.
+	// idleTimeout is for a connection between two requests, also in the Client: longer than any scrape interval.
 	idleTimeout = 2 * time.Minute
-	// heartbeatInterval is how often a stream without events says that it is alive: below the minute after which NATs and
-	// proxies forget a silent connection.
+	// heartbeatInterval is how often a stream without events sends a sign of life: less than the minute after which
+	// NATs and proxies forget a silent connection.
 	heartbeatInterval = 15 * time.Second
 )
 
 // Options are what a Server needs. Only Balancer must be set.
 type Options struct {
 	Balancer Balancer
-	Metrics  http.Handler   // answers /metrics; nil: there is no such route
-	Token    string         // a bearer token that every request needs, but for /ready and /live; "" if none is asked for
-	Log      zerolog.Logger // gets a line for each request that is to change something
+	Metrics  http.Handler   // answers /metrics; without it there is no such route
+	Token    string         // a bearer token for all requests except /ready and /live; "" for none
+	Log      zerolog.Logger // gets a line for each request that may change something
 	MaxTOML  int64          // bytes of a configuration in a request; 0 = 4 MiB
 }
 
-// limits bound what a client can hold of the daemon. Tests make them small.
+// limits bounds what clients may use of the daemon. Tests make them small.
 type limits struct {
 	header      time.Duration // to send the header of a request
 	request     time.Duration // to send all of it
@@ -67,22 +67,23 @@ func defaultLimits() limits {
 		idle:        idleTimeout,
 		write:       30 * time.Second,
 		heartbeat:   heartbeatInterval,
-		live:        2 * time.Second, // a loop turns within milliseconds, and who asks waits a few seconds at most
-		connections: 256,             // descriptors that sessions then do not have
-		spares:      16,              // more health checks than one balancer in front makes at once
-		streams:     128,             // so that streams never take all connections
+		live:        2 * time.Second, // a loop turns within milliseconds, and callers wait a few seconds at most
+		connections: 256,             // descriptors that sessions cannot use
+		spares:      16,              // more than the health checks that one balancer in front makes at the same time
+		streams:     128,             // fewer than connections, so that streams never take all of them
 		plans:       2,               // one of 4 MiB takes a second or two of CPU
-		headerBytes: 32 << 10,        // a backend's name in the path is short, a filter is, too
+		headerBytes: 32 << 10,        // a backend's name in the path and a filter are short
 		jsonBytes:   1 << 20,
 		tomlBytes:   4 << 20,
 	}
 }
 
-// A Server is the control API. Its zero value is of no use, see NewServer; its methods may be called from any goroutine.
+// A Server is the control API. Its zero value is of no use, see NewServer; its methods may be called from any
+// goroutine.
 //
-// A token, where one is set, is asked for on each listener, a Unix socket's too. Without one, a Unix socket is guarded by
-// its file mode; a TCP listener must be on loopback and only answers requests that read, since every user of the machine, and
-// every program that can be made to connect there, reaches it.
+// With a token, every listener requires it, also a Unix socket. Without one, a Unix socket is protected by its file
+// mode. A TCP listener without a token must be on loopback and answers only requests that read, since every user of the
+// machine can reach it, and every program that can be made to connect there.
 type Server struct {
 	// set once, then read-only
 	balancer Balancer
@@ -94,19 +95,17 @@ type Server struct {
 	http     *http.Server
 	streams  chan struct{} // one element for each open stream of events
 	plans    chan struct{} // one element for each configuration that is being planned
-	places   *connections
+	clients  *connections
 
 	token atomic.Pointer[token] // never nil
 
-	ending      chan struct{} // closed by Shutdown; streams end then
-	serving     sync.WaitGroup
-	connections sync.WaitGroup // added to while serving only
+	ending  chan struct{} // closed by Shutdown; ends the streams
+	serving sync.WaitGroup
 
 	// mu guards the fields below
 	mu        sync.Mutex
 	isEnding  bool
 	listeners map[net.Listener]bool
-	followed  map[net.Conn]*connection
 }
 
 // NewServer makes a server. Nothing runs before Serve.
@@ -128,10 +127,9 @@ func newServer(o Options, l limits) *Server {
 		origins:   http.NewCrossOriginProtection(),
 		streams:   make(chan struct{}, l.streams),
 		plans:     make(chan struct{}, l.plans),
-		places:    newConnections(l.connections, l.spares),
+		clients:   newConnections(l.connections, l.spares),
 		ending:    make(chan struct{}),
 		listeners: make(map[net.Listener]bool),
-		followed:  make(map[net.Conn]*connection),
 	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
@@ -144,21 +142,21 @@ func newServer(o Options, l limits) *Server {
 		DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout:            l.header,
 		ReadTimeout:                  l.request,
-		WriteTimeout:                 l.write, // each answer gets it anew, see extend
+		WriteTimeout:                 l.write, // renewed for each answer, see extend
 		IdleTimeout:                  l.idle,
 		MaxHeaderBytes:               l.headerBytes,
-		ConnContext:                  s.opened,
-		ConnState:                    s.follow,
+		ConnContext:                  s.clients.opened,
+		ConnState:                    s.clients.changed,
 		ErrorLog:                     log.New(errorLog{o.Log}, "", 0),
 	}
 	return s
 }
 
-// SetToken has requests need another token from now on; "" is none.
+// SetToken sets the token that requests need from now on; "" is none.
 func (s *Server) SetToken(text string) { s.token.Store(newToken(text)) }
 
-// Serve answers on l until Shutdown, then returns nil, and owns l from the call on. It may be called for several listeners.
-// A TCP listener that other machines reach is refused where no token is set.
+// Serve answers on l until Shutdown, and then returns nil. It owns l. It may be called for several listeners. Without a
+// token, it refuses a TCP listener that other machines can reach.
 func (s *Server) Serve(l net.Listener) error {
 	if !s.token.Load().isSet() && !guardedByPlace(l.Addr()) {
 		l.Close()
@@ -185,8 +183,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return fmt.Errorf("admin address %s: %w", l.Addr(), err)
 }
 
-// Shutdown closes the listeners, ends the streams of events, lets the requests under way finish, and returns when the last
-// goroutine is gone. When ctx ends first their connections are closed, and it returns the error of ctx.
+// Shutdown closes the listeners, ends the streams of events, waits for the running requests, and returns when the last
+// goroutine is gone. If ctx ends first, it closes their connections and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.http.SetKeepAlivesEnabled(false)
 	s.beginEnd()
@@ -196,7 +194,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.http.Close()
 	})
 	s.serving.Wait()
-	s.connections.Wait()
+	s.clients.wait()
 	if stop() {
 		return nil
 	}
@@ -204,7 +202,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Close is Shutdown without patience.
+// Close is Shutdown without waiting for requests.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -214,7 +212,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// beginEnd closes what nobody is being answered on. Calls after the first do nothing.
+// beginEnd closes the listeners and the idle connections. Calls after the first do nothing.
 func (s *Server) beginEnd() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,41 +224,10 @@ func (s *Server) beginEnd() {
 	for l := range s.listeners {
 		l.Close()
 	}
-	s.places.end()
+	s.clients.end()
 }
 
-// opened takes in a new connection.
-func (s *Server) opened(ctx context.Context, c net.Conn) context.Context {
-	ctx = s.places.opened(ctx, c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.followed[c] = ctx.Value(connectionKey{}).(*connection)
-	return ctx
-}
-
-// follow is told of each change of a connection's state, after opened. StateNew comes before Serve can return, StateActive when the
-// header of a request is whole (whatever its documentation says), StateClosed is the last thing a connection's goroutine does.
-func (s *Server) follow(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	n := s.followed[c]
-	if state == http.StateClosed {
-		delete(s.followed, c)
-	}
-	s.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		s.connections.Add(1)
-	case http.StateActive:
-		s.places.work(n)
-	case http.StateIdle:
-		s.places.rest(n)
-	case http.StateClosed:
-		s.places.closed(n)
-		s.connections.Done()
-	}
-}
-
-// ServeHTTP answers one request: who asks is looked at before what is asked.
+// ServeHTTP answers one request. It checks the caller before it looks at the request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
@@ -275,13 +242,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if spare {
 		header.Set("Connection", "close")
 		if !isRoute || !h.route.open {
-			s.refuse(w, newProblem(problemBusy, "each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
+			s.refuse(w, newProblem(problemBusy,
+				"each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
 			return
 		}
 	}
 	if !s.token.Load().allows(r) && !(isRoute && h.route.open) {
 		header.Set("WWW-Authenticate", "Bearer")
-		s.refuse(w, newProblem(problemUnauthorized, "a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
+		s.refuse(w, newProblem(problemUnauthorized,
+			"a request needs the header Authorization: Bearer TOKEN, with the token of admin.token_file"))
 		return
 	}
 	if !isRoute {
@@ -289,26 +258,30 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.route.reads() && !s.trusts(r) {
-		s.refuse(w, newProblem(problemReadOnly, "an admin address on TCP without a token only answers requests that read: set admin.token_file, "+
-			"or make the address a Unix socket"))
+		s.refuse(w, newProblem(problemReadOnly,
+			"an admin address on TCP without a token only answers requests that read: set admin.token_file, "+
+				"or make the address a Unix socket"))
 		return
 	}
-	s.mux.ServeHTTP(w, r) // and not h, since the mux fills in the values of the path
+	s.mux.ServeHTTP(w, r) // not h, since the mux sets the values of the path
 }
 
-// noRoute says why the mux has no route for a request. A path that the mux would redirect to its clean form is none of ours.
+// noRoute returns why the mux has no route for a request. A path that the mux would redirect to its clean form has no
+// route either.
 func noRoute(found http.Handler, header http.Header, r *http.Request) *Problem {
 	answer := discarded{header: make(http.Header)}
 	found.ServeHTTP(&answer, r)
 	if answer.status != http.StatusMethodNotAllowed {
-		return newProblem(problemNotFound, "there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
+		return newProblem(problemNotFound,
+			"there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
 	}
 	allowed := answer.header.Get("Allow")
 	header.Set("Allow", allowed)
-	return newProblem(problemMethod, clip(r.URL.EscapedPath())+" has not the method "+clip(r.Method)+"; it has "+allowed)
+	return newProblem(problemMethod,
+		clip(r.URL.EscapedPath())+" has not the method "+clip(r.Method)+"; it has "+allowed)
 }
 
-// discarded is an answer of which only the header is of interest.
+// discarded is an answer of which only status and header are read.
 type discarded struct {
 	header http.Header
 	status int
@@ -318,7 +291,7 @@ func (d *discarded) Header() http.Header         { return d.header }
 func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discarded) WriteHeader(status int)      { d.status = status }
 
-// clip shortens what a client sent to what a message can bear.
+// clip shortens input of a client for a message.
 func clip(text string) string {
 	const most = 512 // bytes
 	if len(text) <= most {
@@ -327,7 +300,7 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// errorLog takes what net/http has to say: accepts that fail, and panics of handlers with their stack.
+// errorLog logs the messages of net/http: failed accepts, and panics of handlers with their stack.
 type errorLog struct{ log zerolog.Logger }
 
 // Write logs one message of net/http.

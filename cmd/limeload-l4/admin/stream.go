@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// A stream writes events to one client. It belongs to its request's goroutine.
+// A stream writes events to one client. Only its request's goroutine uses it.
 type stream struct {
 	w      http.ResponseWriter
 	server *Server
 	filter EventFilter
-	sent   uint64 // the number of the last event
-	lost   uint64 // events the client was too slow for, that it has not been told of yet
+	sent   uint64 // the number of the last event sent
+	lost   uint64 // events that were lost and not yet reported to the client
 }
 
-// streamEvents sends what happens, as server-sent events, until the client leaves, does not read for limits.write, or the daemon
-// ends.
+// streamEvents sends events as server-sent events, until the client leaves, does not read for limits.write, or the
+// daemon ends.
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	filter, err := eventFilter(r.URL.Query())
 	if err != nil {
@@ -29,7 +29,8 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
 	default:
-		s.refuse(w, newProblem(problemTooManyStreams, "there are "+strconv.Itoa(cap(s.streams))+" streams of events already"))
+		s.refuse(w,
+			newProblem(problemTooManyStreams, "there are "+strconv.Itoa(cap(s.streams))+" streams of events already"))
 		return
 	}
 	w.Header().Set("Content-Type", mediaEvents)
@@ -39,13 +40,13 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	events, stop := s.balancer.Events()
 	defer stop()
 	st := &stream{w: w, server: s, filter: filter}
-	if st.comment("events") != nil { // the header goes out, and the client knows that nothing is missed from here on
+	if st.comment("events") != nil { // sends the header, after which the client misses no event
 		return
 	}
 	st.follow(r, events)
 }
 
-// follow sends events until there is no reason to go on.
+// follow sends events until the stream ends.
 func (st *stream) follow(r *http.Request, events <-chan Event) {
 	heartbeat := time.NewTicker(st.server.limits.heartbeat)
 	defer heartbeat.Stop()
@@ -70,7 +71,7 @@ func (st *stream) follow(r *http.Request, events <-chan Event) {
 	}
 }
 
-// send writes an event if the filter means it.
+// send writes an event, if it passes the filter.
 func (st *stream) send(e Event) error {
 	st.lost += e.Lost
 	if !st.filter.applies(e) {
@@ -85,7 +86,7 @@ func (st *stream) send(e Event) error {
 	return st.write(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", st.sent, e.Kind, data))
 }
 
-// comment writes a line that clients skip.
+// comment writes a line that clients ignore.
 func (st *stream) comment(text string) error { return st.write(": " + text + "\n\n") }
 
 func (st *stream) write(text string) error {

@@ -15,8 +15,10 @@ import (
 	"time"
 )
 
-// eventsOf reads events in the background until the stream ends. When it returns, no event is missed any more.
-func eventsOf(ctx context.Context, t testing.TB, c *Client, w *world, f EventFilter, each func(Event) error) <-chan error {
+// eventsOf reads events in the background until the stream ends. After its return no event is missed.
+func eventsOf(
+	ctx context.Context, t testing.TB, c *Client, w *world, f EventFilter, each func(Event) error,
+) <-chan error {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- c.Events(ctx, f, each) }()
@@ -24,7 +26,7 @@ func eventsOf(ctx context.Context, t testing.TB, c *Client, w *world, f EventFil
 	return ended
 }
 
-// TestEvents reads with filters, and how a stream ends.
+// TestEvents reads with filters, and checks how a stream ends.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	w := start(t, "secret")
@@ -59,11 +61,12 @@ func TestEvents(t *testing.T) {
 		if err := receive(t, ended); !errors.Is(err, errEnough) {
 			t.Fatalf("%+v: %v", f.filter, err)
 		}
-		receive(t, w.fake.stopped) // the server has noticed that the client is gone
+		receive(t, w.fake.stopped) // the server has noticed that the client has left
 		var lost uint64
 		for i, e := range got {
 			lost += e.Lost
-			if expected := published[f.expected[i]]; e.Kind != expected.Kind || e.Text != expected.Text || e.Pool != expected.Pool {
+			if expected := published[f.expected[i]]; e.Kind != expected.Kind || e.Text != expected.Text ||
+				e.Pool != expected.Pool {
 				t.Errorf("%+v: event %d is %+v, expected %+v", f.filter, i, e, expected)
 			}
 		}
@@ -73,7 +76,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestEventsEnd ends a stream from each side.
+// TestEventsEnd ends a stream from either side.
 func TestEventsEnd(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
@@ -104,7 +107,7 @@ func TestEventsEnd(t *testing.T) {
 	}
 }
 
-// TestEventsCut has a daemon that is gone in the middle of an event.
+// TestEventsCut: the daemon vanishes in the middle of an event.
 func TestEventsCut(t *testing.T) {
 	t.Parallel()
 	l := listenLoopback(t)
@@ -116,7 +119,8 @@ func TestEventsCut(t *testing.T) {
 		}
 		defer c.Close()
 		_, _ = c.Read(make([]byte, 1000))
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: {\"kind\":\"drained\"}\n\n: alive\n\ndata: {\"kind\":\"reloaded\"}\n")
+		_, _ = io.WriteString(c,
+			"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: {\"kind\":\"drained\"}\n\n: alive\n\ndata: {\"kind\":\"reloaded\"}\n")
 	})
 	defer serving.Wait()
 	defer l.Close()
@@ -130,7 +134,7 @@ func TestEventsCut(t *testing.T) {
 	}
 }
 
-// A narrowListener has connections that take little of what is sent before somebody reads it.
+// A narrowListener has connections with small buffers.
 type narrowListener struct{ net.Listener }
 
 func (l narrowListener) Accept() (net.Conn, error) {
@@ -141,7 +145,7 @@ func (l narrowListener) Accept() (net.Conn, error) {
 	return c, c.(*net.UnixConn).SetWriteBuffer(4 << 10)
 }
 
-// TestEventsSilence has a daemon that says nothing any more, and does not end the connection either.
+// TestEventsSilence: the daemon sends nothing any more, and does not close the connection either.
 func TestEventsSilence(t *testing.T) {
 	t.Parallel()
 	w := start(t, "", func(l *limits) { l.heartbeat = time.Hour })
@@ -153,7 +157,7 @@ func TestEventsSilence(t *testing.T) {
 	}
 }
 
-// TestEventsWire reads a stream as any client of server-sent events would.
+// TestEventsWire reads a stream as any client for server-sent events would.
 func TestEventsWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, "", func(l *limits) { l.heartbeat = 50 * time.Millisecond })
@@ -171,7 +175,8 @@ func TestEventsWire(t *testing.T) {
 		got.WriteString(line)
 	}
 	head, body, _ := strings.Cut(got.String(), "\r\n\r\n")
-	if !strings.Contains(head, "Content-Type: text/event-stream\r\n") || !strings.Contains(head, "Cache-Control: no-store\r\n") {
+	if !strings.Contains(head, "Content-Type: text/event-stream\r\n") ||
+		!strings.Contains(head, "Cache-Control: no-store\r\n") {
 		t.Errorf("the header is %s", head)
 	}
 	body = strings.ReplaceAll(body, ": alive\n\n", "")
@@ -181,7 +186,7 @@ func TestEventsWire(t *testing.T) {
 	}
 }
 
-// TestManyReaders has 100 readers, of which one is stuck: the others get everything, the stuck one is cut off.
+// TestManyReaders has 100 readers, one of which is stuck: the others get all events, and the stuck one is cut off.
 func TestManyReaders(t *testing.T) {
 	t.Parallel()
 	const readers, events = 99, 50
@@ -220,7 +225,7 @@ func TestManyReaders(t *testing.T) {
 	for range readers {
 		receive(t, w.fake.began)
 	}
-	long := strings.Repeat("x", 1<<10) // in all, more than such a connection takes for somebody who does not read
+	long := strings.Repeat("x", 1<<10) // in all, more than the buffers of such a connection hold
 	for n := range events {
 		w.fake.publish(Event{Kind: "reloaded", Reason: fmt.Sprint(n), Text: long})
 	}
@@ -230,7 +235,7 @@ func TestManyReaders(t *testing.T) {
 	}
 }
 
-// TestStreamLimit has more readers than may be.
+// TestStreamLimit opens more streams than allowed.
 func TestStreamLimit(t *testing.T) {
 	t.Parallel()
 	w := start(t, "", func(l *limits) { l.streams = 1 })
@@ -242,14 +247,16 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("the second: %s", p.Type)
 	}
 	var problem *Problem
-	if err := c.Events(t.Context(), EventFilter{}, nil); !errors.As(err, &problem) || problem.Type != problemTooManyStreams {
+	if err := c.Events(t.Context(), EventFilter{}, nil); !errors.As(err, &problem) ||
+		problem.Type != problemTooManyStreams {
 		t.Errorf("the second, by a Client: %v", err)
 	}
 	cancel()
 	receive(t, ended)
 	receive(t, w.fake.stopped)
-	// the place is free a moment after that
-	for deadline := time.Now().Add(30 * time.Second); w.do(t, request{method: "HEAD", target: "/v1/events"}).status != 200; {
+	// the place becomes free a moment later
+	head := request{method: "HEAD", target: "/v1/events"}
+	for deadline := time.Now().Add(30 * time.Second); w.do(t, head).status != 200; {
 		if time.Now().After(deadline) {
 			t.Fatal("the place is not free")
 		}

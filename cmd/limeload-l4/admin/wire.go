@@ -1,6 +1,6 @@
 package admin
 
-// What the API wraps around the types of its contract: an object and not a bare list, so that more may stand beside it later.
+// Objects around the types of the API, in place of bare lists, so that a later version can add to them.
 type (
 	listenerList struct {
 		Listeners []Listener `json:"listeners"`
@@ -22,8 +22,8 @@ type (
 	}
 )
 
-// EventFilter says which events are meant: those to which all that is set applies. Its zero value is all of them.
+// EventFilter selects events: those to which every set field applies. Its zero value selects all.
 type EventFilter struct {
-	Pool  string   // events of no pool, such as reloaded, do not apply
-	Kinds []string // any of these, see EventKinds; none is every kind
+	Pool  string   // selects no events without a pool, such as reloaded
+	Kinds []string // any of these, see EventKinds; empty for every kind
 }

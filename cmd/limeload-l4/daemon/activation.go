@@ -14,22 +14,24 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// firstInherited is the first descriptor that a service manager hands over (SD_LISTEN_FDS_START of sd_listen_fds(3)).
+// firstInherited is the first descriptor that a service manager passes on (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 const firstInherited = 3
 
-// An inheritedSocket is a listening TCP socket that the service manager opened for a listener. Whoever takes it over closes fds.
+// An inheritedSocket is a listening TCP socket that the service manager opened for a listener. Whoever takes it over
+// closes fds.
 type inheritedSocket struct {
 	address   netip.AddrPort
-	dualStack bool  // address is IPv6, and IPv4 clients are taken too
-	fds       []int // all of one address, by ReusePort=; close-on-exec and non-blocking
+	dualStack bool  // address is IPv6, and IPv4 clients are accepted too
+	fds       []int // all with the same address, by ReusePort=; close-on-exec and non-blocking
 }
 
-// inheritedSockets takes over the sockets that the service manager opened, by the names it gave them (FileDescriptorName=), and
-// takes what tells of them out of the environment. There are none unless the manager meant this process. It must be called once,
-// before anything else starts a program: that would inherit them, too. An error names each socket that is of no use; then all are closed.
+// inheritedSockets takes over the sockets that the service manager opened, by the names it gave them
+// (FileDescriptorName=), and removes its variables from the environment. It returns none unless the manager meant this
+// process. It must be called once, before any program is started, which would inherit the sockets too. The error names
+// every unusable socket; all of them are closed then.
 //
-// The library's activation package is not used: it takes a malformed LISTEN_FDS for no sockets, does not look whether they
-// listen, and wraps them in files that close them when the collector finds them.
+// It does not use the library's activation package, which takes a malformed LISTEN_FDS for no sockets, does not check
+// whether the sockets listen, and wraps them in files that close them when they are garbage-collected.
 func inheritedSockets() (map[string]inheritedSocket, error) {
 	pid, fds, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -47,12 +49,13 @@ func inheritedSockets() (map[string]inheritedSocket, error) {
 		named = make([]string, n)
 	}
 	if len(named) != int(n) {
-		return nil, fmt.Errorf("LISTEN_FDNAMES: found %q; needs a name for each of the %d sockets handed over", names, n)
+		return nil, fmt.Errorf("LISTEN_FDNAMES: found %q; needs a name for each of the %d sockets handed over",
+			names, n)
 	}
 	return takeSockets(firstInherited, named)
 }
 
-// takeSockets takes over the sockets from descriptor first on, one for each name.
+// takeSockets takes over the descriptors from first on, one for each name.
 func takeSockets(first int, names []string) (map[string]inheritedSocket, error) {
 	sockets := make(map[string]inheritedSocket)
 	var mistakes []error
@@ -65,7 +68,8 @@ func takeSockets(first int, names []string) (map[string]inheritedSocket, error) 
 		}
 		if before, more := sockets[name]; more && err == nil {
 			if s.address != before.address || s.dualStack != before.dualStack {
-				err = fmt.Errorf("listens on %s, and another of that name on %s; needs one address, or two names", s.where(), before.where())
+				err = fmt.Errorf("listens on %s, and another of that name on %s; needs one address, or two names",
+					s.where(), before.where())
 			}
 			s.fds = append(before.fds, fd)
 		}
@@ -77,14 +81,14 @@ func takeSockets(first int, names []string) (map[string]inheritedSocket, error) 
 	}
 	if len(mistakes) > 0 {
 		for i := range names {
-			_ = syscall.Close(first + i) // it may not even be open
+			_ = syscall.Close(first + i) // it may not be open at all
 		}
 		return nil, errors.Join(mistakes...)
 	}
 	return sockets, nil
 }
 
-// inspectSocket says what the descriptor is, if it is a listening TCP socket.
+// inspectSocket describes a descriptor. It is an error if that is not a listening TCP socket.
 func inspectSocket(fd int) (inheritedSocket, error) {
 	s := inheritedSocket{fds: []int{fd}}
 	protocol, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_PROTOCOL)
@@ -124,7 +128,8 @@ func inspectSocket(fd int) (inheritedSocket, error) {
 	return s, nil
 }
 
-// checkInherited says which sockets are not those of a listener, or listen elsewhere. The configuration must be resolved.
+// checkInherited returns an error for each socket that has no listener, or that listens elsewhere than its listener.
+// cfg must be resolved.
 func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error {
 	listeners := cfg.Listeners
 	names := make([]string, len(listeners))
@@ -137,17 +142,19 @@ func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error 
 		i := slices.IndexFunc(listeners, func(l conf.Listener) bool { return l.Name == name })
 		switch {
 		case i < 0:
-			mistakes = append(mistakes, fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
-				s.where(), name, strings.Join(names, ", ")))
+			mistakes = append(mistakes,
+				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
+					s.where(), name, strings.Join(names, ", ")))
 		case !s.fits(&listeners[i]):
-			mistakes = append(mistakes, fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; needs a ListenStream= that fits",
-				s.where(), name, name, listeners[i].Address))
+			mistakes = append(mistakes,
+				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; "+
+					"needs a ListenStream= that fits", s.where(), name, name, listeners[i].Address))
 		}
 	}
 	return errors.Join(mistakes...)
 }
 
-// where is the address in words that tell [::] from [::].
+// where returns the address, in words that distinguish [::] for IPv6 alone from [::] for both families.
 func (s inheritedSocket) where() string {
 	if !s.address.Addr().Is6() || !s.address.Addr().IsUnspecified() {
 		return s.address.String()
@@ -158,17 +165,17 @@ func (s inheritedSocket) where() string {
 	return s.address.String() + " (IPv6 alone)"
 }
 
-// fits tells whether the socket listens where l does.
+// fits reports whether the socket listens where l does.
 func (s inheritedSocket) fits(l *conf.Listener) bool {
 	if s.address.Port() != l.Bind.Port() && l.Bind.Port() != 0 {
 		return false
 	}
-	at, wanted := s.address.Addr(), l.Bind.Addr().WithZone("") // the socket's is a number, l's a name
+	at, wanted := s.address.Addr(), l.Bind.Addr().WithZone("") // the zone of a socket is a number, that of l a name
 	switch {
 	case !wanted.IsUnspecified() || !wanted.Is6():
 		return at == wanted
 	case l.DualStack && at == netip.IPv4Unspecified():
-		return true // all that systemd gets, and we, where the kernel has no IPv6
+		return true // without IPv6 in the kernel, systemd and this program listen on IPv4 alone
 	}
 	return at == wanted && s.dualStack == l.DualStack
 }

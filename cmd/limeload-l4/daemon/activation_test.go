@@ -16,24 +16,24 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// A handed is a socket as a .socket unit would open it.
+// A handed is a socket that a .socket unit would open.
 type handed struct {
 	name string // FileDescriptorName=
 	open func(*testing.T) *os.File
 }
 
-// A filer is a listener whose socket can be had as a file.
+// A filer is a listener that can return its socket as a file.
 type filer interface {
 	net.Listener
 	File() (*os.File, error)
 }
 
-// listening opens a listening socket as ListenStream= does: in the network "tcp", ":0" takes IPv4 and IPv6 clients.
+// listening opens a listening socket as ListenStream= does. In the network "tcp", ":0" accepts IPv4 and IPv6 clients.
 func listening(network, address string) func(*testing.T) *os.File {
 	return func(t *testing.T) *os.File {
 		t.Helper()
 		var plain net.ListenConfig
-		plain.SetMultipathTCP(false) // Go's own default is MPTCP, and systemd's is TCP
+		plain.SetMultipathTCP(false) // Go's default is MPTCP, systemd's is TCP
 		l, err := plain.Listen(t.Context(), network, address)
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +51,7 @@ func listening(network, address string) func(*testing.T) *os.File {
 // protocolMPTCP is IPPROTO_MPTCP of linux/in.h.
 const protocolMPTCP = 262
 
-// unlike makes a socket that no listener can use.
+// unlike opens a socket that no listener can use.
 func unlike(family, kind, protocol int) func(*testing.T) *os.File {
 	return func(t *testing.T) *os.File {
 		t.Helper()
@@ -65,11 +65,11 @@ func unlike(family, kind, protocol int) func(*testing.T) *os.File {
 	}
 }
 
-// handOver puts files at consecutive descriptors as an exec by systemd leaves them: blocking, and to be inherited. It returns the first;
-// takeSockets and the test's end close them.
+// handOver moves files to consecutive descriptors, as an exec by systemd leaves them: blocking and inheritable. It
+// returns the first one. takeSockets and the end of the test close them.
 func handOver(t *testing.T, files []*os.File) int {
 	t.Helper()
-	const first = 700 // far above what the tests have open
+	const first = 700 // far above the open descriptors of the tests
 	for i, f := range files {
 		if err := errors.Join(syscall.Dup3(int(f.Fd()), first+i, 0), syscall.SetNonblock(first+i, false)); err != nil {
 			t.Fatal(err)
@@ -97,7 +97,7 @@ func TestTakeSockets(t *testing.T) {
 	if len(sockets) != 3 {
 		t.Fatalf("%d names, want 3: %v", len(sockets), sockets)
 	}
-	for name, s := range sockets { // first: addressOf makes them non-blocking itself
+	for name, s := range sockets { // before addressOf, which makes them non-blocking
 		for _, fd := range s.fds {
 			if flags := fcntl(t, fd, syscall.F_GETFD); flags&syscall.FD_CLOEXEC == 0 {
 				t.Errorf("descriptor %d of %s would be inherited by checks", fd, name)
@@ -111,18 +111,20 @@ func TestTakeSockets(t *testing.T) {
 		file *os.File
 		fds  []int
 		dual bool
-	}{"redis": {v4, []int{first, first + 2}, false}, "postgres": {v6, []int{first + 1}, false}, "dns": {both, []int{first + 3}, true}} {
+	}{"redis": {v4, []int{first, first + 2}, false}, "postgres": {v6, []int{first + 1}, false},
+		"dns": {both, []int{first + 3}, true}} {
 		s := sockets[name]
 		if !slices.Equal(s.fds, want.fds) {
 			t.Errorf("%s has descriptors %v, want %v", name, s.fds, want.fds)
 		}
-		if at := addressOf(t, want.file); s.address != at || s.address.Addr().IsUnspecified() && s.dualStack != want.dual {
+		if at := addressOf(t, want.file); s.address != at ||
+			s.address.Addr().IsUnspecified() && s.dualStack != want.dual {
 			t.Errorf("%s listens on %s (dual stack: %v), want %s", name, s.address, s.dualStack, at)
 		}
 	}
 }
 
-// addressOf is where a listening socket listens.
+// addressOf returns where a listening socket listens.
 func addressOf(t *testing.T, socket *os.File) netip.AddrPort {
 	t.Helper()
 	l, err := net.FileListener(socket)
@@ -157,12 +159,16 @@ func TestTakeSocketsRefuses(t *testing.T) {
 		handed []handed
 		want   []string // one line each
 	}{
-		"datagrams":     {[]handed{{"dns", unlike(syscall.AF_INET, syscall.SOCK_DGRAM, 0)}}, []string{"FileDescriptorName=dns: not TCP; needs ListenStream="}},
-		"multipath TCP": {[]handed{{"redis", unlike(syscall.AF_INET, syscall.SOCK_STREAM, protocolMPTCP)}}, []string{"needs ListenStream= and no SocketProtocol="}},
-		"not listening": {[]handed{{"redis", unlike(syscall.AF_INET6, syscall.SOCK_STREAM, 0)}}, []string{"FileDescriptorName=redis: not listening; needs Accept=no"}},
-		"unix":          {[]handed{{"redis", unix}}, []string{"neither IPv4 nor IPv6; ListenStream= needs a port"}},
-		"a file":        {[]handed{{"redis", noSocket}}, []string{"getsockopt: socket operation on non-socket"}},
-		"two addresses": {[]handed{{"redis", one}, {"redis", other}}, []string{"inherited socket 701, FileDescriptorName=redis: listens on 127.0.0.1:"}},
+		"datagrams": {[]handed{{"dns", unlike(syscall.AF_INET, syscall.SOCK_DGRAM, 0)}},
+			[]string{"FileDescriptorName=dns: not TCP; needs ListenStream="}},
+		"multipath TCP": {[]handed{{"redis", unlike(syscall.AF_INET, syscall.SOCK_STREAM, protocolMPTCP)}},
+			[]string{"needs ListenStream= and no SocketProtocol="}},
+		"not listening": {[]handed{{"redis", unlike(syscall.AF_INET6, syscall.SOCK_STREAM, 0)}},
+			[]string{"FileDescriptorName=redis: not listening; needs Accept=no"}},
+		"unix":   {[]handed{{"redis", unix}}, []string{"neither IPv4 nor IPv6; ListenStream= needs a port"}},
+		"a file": {[]handed{{"redis", noSocket}}, []string{"getsockopt: socket operation on non-socket"}},
+		"two addresses": {[]handed{{"redis", one}, {"redis", other}},
+			[]string{"inherited socket 701, FileDescriptorName=redis: listens on 127.0.0.1:"}},
 		"all at once": {[]handed{{"a", unix}, {"good", one}, {"b", noSocket}},
 			[]string{"socket 700, FileDescriptorName=a", "socket 702, FileDescriptorName=b"}},
 	} {
@@ -224,10 +230,11 @@ backends = [{ address = "127.0.0.1:1" }]
 		want          string // of the error; "" is none
 	}{
 		{"v4", "127.0.0.1:6379", false, ""},
-		{"v4", "127.0.0.1:6380", false, `inherited socket 127.0.0.1:6380, FileDescriptorName=v4: listener.v4.address is "127.0.0.1:6379"; needs a ListenStream= that fits`},
+		{"v4", "127.0.0.1:6380", false,
+			`inherited socket 127.0.0.1:6380, FileDescriptorName=v4: listener.v4.address is "127.0.0.1:6379"; needs a ListenStream= that fits`},
 		{"v4", "0.0.0.0:6379", false, "fits"},
 		{"v4", "[::ffff:127.0.0.1]:6379", true, "fits"},
-		{"v6", "[::1]:6379", true, ""}, // systemd leaves IPV6_V6ONLY off, and one address is one address
+		{"v6", "[::1]:6379", true, ""}, // systemd leaves IPV6_V6ONLY off, which does not matter for a single address
 		{"v6", "[::1]:6379", false, ""},
 		{"all", "[::]:5432", true, ""},
 		{"all", "[::]:5432", false, "[::]:5432 (IPv6 alone), "},
@@ -242,7 +249,8 @@ backends = [{ address = "127.0.0.1:1" }]
 			`FileDescriptorName=limeload-l4.socket: no listener has that name; needs one of "v4", "v6", "all", "all6", "all4"`},
 	} {
 		t.Run(test.name+" on "+test.address, func(t *testing.T) {
-			sockets := map[string]inheritedSocket{test.name: {address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}
+			sockets := map[string]inheritedSocket{
+				test.name: {address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}
 			err := checkInherited(cfg, sockets)
 			switch {
 			case test.want == "" && err != nil:
@@ -266,7 +274,8 @@ func TestLISTENVariables(t *testing.T) {
 		{"no number", self, "two", "", `LISTEN_FDS: found "two"; needs the number of sockets handed over`},
 		{"negative", self, "-1", "", `LISTEN_FDS: found "-1"`},
 		{"too many", self, "99999999", "", `LISTEN_FDS: found "99999999"`},
-		{"too few names", self, "2", "redis", `LISTEN_FDNAMES: found "redis"; needs a name for each of the 2 sockets handed over`},
+		{"too few names", self, "2", "redis",
+			`LISTEN_FDNAMES: found "redis"; needs a name for each of the 2 sockets handed over`},
 		{"zero", self, "0", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -277,7 +286,8 @@ func TestLISTENVariables(t *testing.T) {
 			if len(sockets) > 0 {
 				t.Errorf("got %v", sockets)
 			}
-			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			if test.want == "" && err != nil ||
+				test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
 			for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -289,15 +299,17 @@ func TestLISTENVariables(t *testing.T) {
 	}
 }
 
-// TestInheritedSockets starts this test as systemd starts a service: descriptors from 3 on, and the variables naming its pid.
+// TestInheritedSockets starts this test as systemd starts a service: with descriptors from 3 on, and the variables with
+// its pid.
 func TestInheritedSockets(t *testing.T) {
 	const variable = "LIMELOAD_TEST_ACTIVATED"
-	if want := os.Getenv(variable); want != "" { // the service
+	if want := os.Getenv(variable); want != "" { // this is the service
 		sockets, err := inheritedSockets()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := sockets["redis"]; len(sockets) != 1 || s.address.String() != want || !slices.Equal(s.fds, []int{firstInherited}) {
+		if s := sockets["redis"]; len(sockets) != 1 || s.address.String() != want ||
+			!slices.Equal(s.fds, []int{firstInherited}) {
 			t.Errorf("inherited %v, want redis on %s", sockets, want)
 		}
 		return

@@ -20,20 +20,21 @@ import (
 // The methods in the files api*.go make a Daemon an admin.Balancer.
 var _ admin.Balancer = (*Daemon)(nil)
 
-// sourceAPI is what the API calls itself as a source of backends, which is "" to the pools.
+// sourceAPI is the API's name for itself as a source of backends. Package pool has "" for it.
 const sourceAPI = "api"
 
-// Status tells of everything.
+// Status returns the state of the whole daemon.
 func (d *Daemon) Status() admin.Status {
 	d.mu.RLock()
 	cfg, reloads := d.cfg, d.reloads
 	d.mu.RUnlock()
 	s := admin.Status{
 		Version: d.version, PID: os.Getpid(), Config: cfg.File, Started: d.began,
-		State:    [...]string{starting: "starting", serving: "serving", draining: "draining"}[d.phase.Load()],
+		State:    d.life.current().String(),
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
-		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg), StateFile: d.state.path,
+		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
+		StateFile: d.state.path,
 	}
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
@@ -44,7 +45,7 @@ func (d *Daemon) Status() admin.Status {
 	return s
 }
 
-// Listeners tells of every listener, in the order of their names.
+// Listeners returns all listeners, sorted by name.
 func (d *Daemon) Listeners() []admin.Listener {
 	infos, caches := d.server.Listeners(), d.dnsCaches()
 	listeners := make([]admin.Listener, len(infos))
@@ -58,16 +59,16 @@ func (d *Daemon) Listeners() []admin.Listener {
 			dropped[why.String()] = n
 		}
 		listeners[i] = admin.Listener{
-			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool, Sessions: l.Sessions,
-			Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut, Ended: ended,
-			DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
+			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool,
+			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
+			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
 	return listeners
 }
 
-// retries is how many connects followed a failed one.
+// retries returns how many connects followed a failed one.
 func retries(l l4.ListenerInfo) (n uint64) {
 	for _, times := range l.Retries {
 		n += times
@@ -75,7 +76,7 @@ func retries(l l4.ListenerInfo) (n uint64) {
 	return n
 }
 
-// Pools tells of every pool, in the order of the file.
+// Pools returns all pools, in the order of the file.
 func (d *Daemon) Pools() []admin.Pool {
 	d.mu.RLock()
 	cfg, served := d.cfg, d.pools
@@ -88,7 +89,7 @@ func (d *Daemon) Pools() []admin.Pool {
 	return pools
 }
 
-// Pool tells of one pool.
+// Pool returns one pool.
 func (d *Daemon) Pool(name string) (admin.Pool, error) {
 	d.mu.RLock()
 	cfg, s := d.cfg, d.pools[name]
@@ -101,7 +102,7 @@ func (d *Daemon) Pool(name string) (admin.Pool, error) {
 	return admin.Pool{}, fmt.Errorf("pool %q: %w", name, admin.ErrUnknownPool)
 }
 
-// answer puts what is known of a pool into the API's form; c is its part of the configuration.
+// answer converts a pool for the API. c is its part of the configuration.
 func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	p := admin.Pool{
 		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
@@ -129,7 +130,7 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	return p
 }
 
-// Backends tells of every backend of a pool, or of all pools in the order of the file.
+// Backends returns the backends of a pool; for "", those of all pools in the order of the file.
 func (d *Daemon) Backends(name string) ([]admin.Backend, error) {
 	names := []string{name}
 	if name == "" {
@@ -153,7 +154,7 @@ func (d *Daemon) Backends(name string) ([]admin.Backend, error) {
 	return backends, nil
 }
 
-// Backend tells of one backend.
+// Backend returns one backend.
 func (d *Daemon) Backend(name, id string) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
@@ -166,20 +167,22 @@ func (d *Daemon) Backend(name, id string) (admin.Backend, error) {
 	return d.backend(name, b), nil
 }
 
-// backend puts what is known of a backend into the API's form.
+// backend converts a backend for the API.
 func (d *Daemon) backend(pool string, b pool.BackendInfo) admin.Backend {
 	t, checked := d.checks.Target(targetID(pool, b.ID))
 	return d.checkedBackend(pool, b, t, checked)
 }
 
-// checkedBackend is backend, with what is known of the backend's checks if it is checked.
-func (d *Daemon) checkedBackend(pool string, b pool.BackendInfo, t healthcheck.TargetStats, checked bool) admin.Backend {
+// checkedBackend is backend for a caller that has the stats of the backend's checks, if it is checked.
+func (d *Daemon) checkedBackend(
+	pool string, b pool.BackendInfo, t healthcheck.TargetStats, checked bool,
+) admin.Backend {
 	a := admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
-		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(), Openings: b.Openings,
-		Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn, BytesOut: b.BytesOut,
-		Drain: d.drains.progress(pool, b),
+		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(),
+		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
+		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),
 	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)
@@ -187,7 +190,7 @@ func (d *Daemon) checkedBackend(pool string, b pool.BackendInfo, t healthcheck.T
 	return a
 }
 
-// lastCheck puts what is known of a target's checks into the API's form.
+// lastCheck converts the stats of a target for the API.
 func lastCheck(t healthcheck.TargetStats) *admin.LastCheck {
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
 	if t.Target.Exact {
@@ -217,14 +220,14 @@ func outcomes(b pool.BackendInfo) map[string]uint64 {
 	return counts
 }
 
-// config is the configuration in force.
+// config returns the configuration in force.
 func (d *Daemon) config() *conf.Config {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.cfg
 }
 
-// served is the pool of that name. The error wraps admin.ErrUnknownPool.
+// served returns a pool by its name. The error wraps admin.ErrUnknownPool.
 func (d *Daemon) served(name string) (*served, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -234,7 +237,7 @@ func (d *Daemon) served(name string) (*served, error) {
 	return nil, fmt.Errorf("pool %q: %w", name, admin.ErrUnknownPool)
 }
 
-// AddBackend adds a backend to a pool for as long as the process lives or, with a state file, for longer.
+// AddBackend adds a backend to a pool, until the process ends or, with a state file, for longer.
 func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
@@ -250,7 +253,7 @@ func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, err
 	return d.changedBackend(s, spec.ID)
 }
 
-// newBackendSpec reads a backend as a file of backends has it: one set of rules for both.
+// newBackendSpec parses a backend as one of a file of backends, so that the same rules apply to both.
 func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 	text, err := json.Marshal(map[string]any{"backends": []any{b}})
 	if err != nil {
@@ -296,7 +299,7 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 	return d.changedBackend(s, id)
 }
 
-// validChange checks all of a change before any of it is made.
+// validChange checks every value before any of them is changed.
 func validChange(c admin.BackendChange) error {
 	if c == (admin.BackendChange{}) {
 		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions or mode"}
@@ -317,7 +320,7 @@ func (d *Daemon) RemoveBackend(name, id string) error {
 	return d.saveState()
 }
 
-// info is what is known of a backend. The error wraps pool.ErrUnknownBackend.
+// info returns a backend of the pool. The error wraps pool.ErrUnknownBackend.
 func (s *served) info(id string) (pool.BackendInfo, error) {
 	if b, known := s.pool.Backend(id); known {
 		return b, nil
@@ -325,7 +328,7 @@ func (s *served) info(id string) (pool.BackendInfo, error) {
 	return pool.BackendInfo{}, s.explained(id, pool.ErrUnknownBackend)
 }
 
-// changedBackend saves that a backend was changed, and tells how it is now.
+// changedBackend saves the state after a change of a backend, and returns the backend.
 func (d *Daemon) changedBackend(s *served, id string) (admin.Backend, error) {
 	saved := d.saveState()
 	b, err := s.info(id)
@@ -335,10 +338,10 @@ func (d *Daemon) changedBackend(s *served, id string) (admin.Backend, error) {
 	return d.backend(s.pool.Name(), b), saved
 }
 
-// LogLevel is the level from which on lines are logged.
+// LogLevel returns the lowest level that is logged.
 func (d *Daemon) LogLevel() string { return zerolog.GlobalLevel().String() }
 
-// SetLogLevel logs from another level on, until the next one or the configuration's changes.
+// SetLogLevel sets the lowest level that is logged, until the next call or a reload with another log.level.
 func (d *Daemon) SetLogLevel(text string) error {
 	level, err := zerolog.ParseLevel(text)
 	if err != nil || text == "" || level < zerolog.TraceLevel || level > zerolog.ErrorLevel {
@@ -350,12 +353,12 @@ func (d *Daemon) SetLogLevel(text string) error {
 	return nil
 }
 
-// Events returns what happens from now on.
+// Events returns the events from now on, and the function that ends the subscription.
 func (d *Daemon) Events() (<-chan admin.Event, func()) { return d.events.subscribe() }
 
-// Ready tells why the daemon takes no new sessions, if it does not.
+// Ready returns an error if the daemon is not meant to get new sessions.
 func (d *Daemon) Ready() error {
-	switch d.phase.Load() {
+	switch d.life.current() {
 	case starting:
 		return errors.New("starting: the first checks are not done")
 	case draining:
@@ -364,10 +367,10 @@ func (d *Daemon) Ready() error {
 	return nil
 }
 
-// Live tells which loop does not answer before ctx is done, if one does not.
+// Live returns an error if a loop does not answer before ctx is done.
 func (d *Daemon) Live(ctx context.Context) error {
-	if d.phase.Load() == starting {
-		return nil // the loops do not turn yet
+	if d.life.current() == starting {
+		return nil // the loops do not run yet
 	}
 	return d.server.Live(ctx)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// dnsCaches tells of each listener whether it has a DNS cache, whose numbers are all zero else.
+// dnsCaches reports which listeners have a DNS cache. Those of the others count zeros.
 func (d *Daemon) dnsCaches() map[string]bool {
 	caches := make(map[string]bool)
 	for _, l := range d.config().Listeners {
@@ -18,26 +18,26 @@ func (d *Daemon) dnsCaches() map[string]bool {
 	return caches
 }
 
-// dnsAnswer puts what a listener's DNS questions have come to into the API's form; nil for one without DNS settings.
+// dnsAnswer converts the DNS counters of a listener for the API; nil if it has no DNS settings.
 func dnsAnswer(info *l4.DNSInfo, cached bool) *admin.DNS {
 	if info == nil {
 		return nil
 	}
 	a := &admin.DNS{
-		InFlight: info.InFlight, Sockets: info.Sockets, Asked: info.Asked, Answered: info.Answered, TimedOut: info.TimedOut,
-		Unreachable: info.Unreachable, Failed: info.Failed, Mismatched: info.Mismatched,
+		InFlight: info.InFlight, Sockets: info.Sockets, Asked: info.Asked, Answered: info.Answered,
+		TimedOut: info.TimedOut, Unreachable: info.Unreachable, Failed: info.Failed, Mismatched: info.Mismatched,
 	}
 	if c := &info.Cache; cached {
 		a.Cache = &admin.DNSCache{
-			Hit: c.Hit, Miss: c.Miss, Coalesced: c.Coalesced, Stale: c.Stale, Prefetched: c.Prefetched, Passed: c.Passed,
-			Refused: c.Refused, Rejected: c.Rejected, Stored: c.Stored, Evicted: c.Evicted, Expired: c.Expired,
-			Entries: c.Entries, Bytes: c.Bytes, Waiting: c.Waiting,
+			Hit: c.Hit, Miss: c.Miss, Coalesced: c.Coalesced, Stale: c.Stale, Prefetched: c.Prefetched,
+			Passed: c.Passed, Refused: c.Refused, Rejected: c.Rejected, Stored: c.Stored, Evicted: c.Evicted,
+			Expired: c.Expired, Entries: c.Entries, Bytes: c.Bytes, Waiting: c.Waiting,
 		}
 	}
 	return a
 }
 
-// PurgeDNS has a listener's cache forget answers, and tells how many they were.
+// PurgeDNS removes answers from a listener's cache, and returns how many they were.
 func (d *Daemon) PurgeDNS(listener string, p admin.DNSPurge) (int, error) {
 	what, text := l4.DNSPurge{Name: p.Name, Below: p.Below}, p.Name
 	switch {
@@ -58,7 +58,8 @@ func (d *Daemon) PurgeDNS(listener string, p admin.DNSPurge) (int, error) {
 		return 0, err
 	}
 	d.events.publish(admin.Event{
-		At: time.Now(), Kind: "dns_purged", Text: fmt.Sprintf("listener %s forgot %d %s: %s", listener, n, plural(n, "answer"), text),
+		At: time.Now(), Kind: "dns_purged",
+		Text: fmt.Sprintf("listener %s forgot %d %s: %s", listener, n, plural(n, "answer"), text),
 	})
 	return n, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// TestPurgeDNS holds what can be purged and what is refused, in the API's words, and that readers of events are told of it.
+// TestPurgeDNS checks what can be purged, which requests are refused, and the events.
 func TestPurgeDNS(t *testing.T) {
 	cfg, err := conf.Parse("lb.toml", []byte(metricsConfig+`
 [listener.asks]
@@ -36,7 +36,8 @@ pool = "mail"
 		text string
 	}{
 		{admin.DNSPurge{Name: "Example.com"}, "listener names forgot 0 answers: Example.com"},
-		{admin.DNSPurge{Name: "example.com.", Below: true}, "listener names forgot 0 answers: example.com. and all below it"},
+		{admin.DNSPurge{Name: "example.com.", Below: true},
+			"listener names forgot 0 answers: example.com. and all below it"},
 		{admin.DNSPurge{All: true}, "listener names forgot 0 answers: all"},
 	} {
 		if n, err := d.PurgeDNS("names", tc.what); n != 0 || err != nil {
@@ -47,14 +48,16 @@ pool = "mail"
 			t.Errorf("%+v: the event is %+v", tc.what, e)
 		}
 	}
-	for listener, want := range map[string]error{"none": admin.ErrUnknownListener, "web": admin.ErrNoDNSCache, "asks": admin.ErrNoDNSCache} {
+	for listener, want := range map[string]error{"none": admin.ErrUnknownListener, "web": admin.ErrNoDNSCache,
+		"asks": admin.ErrNoDNSCache} {
 		if _, err := d.PurgeDNS(listener, admin.DNSPurge{All: true}); !errors.Is(err, want) {
 			t.Errorf("listener %s: %v, want %v", listener, err, want)
 		}
 	}
 	for _, name := range []string{"", "a..b", `\999`} {
 		var refused *admin.RequestError
-		if _, err := d.PurgeDNS("names", admin.DNSPurge{Name: name}); !errors.As(err, &refused) || refused.Field != "name" || refused.Value != name {
+		if _, err := d.PurgeDNS("names", admin.DNSPurge{Name: name}); !errors.As(err, &refused) ||
+			refused.Field != "name" || refused.Value != name {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -72,7 +75,7 @@ pool = "mail"
 	}
 }
 
-// TestDNSNumbers has every number of the data plane in the API under its own name, and in one metric.
+// TestDNSNumbers: every number of the data plane is in the API under its own name, and in one metric.
 func TestDNSNumbers(t *testing.T) {
 	var info l4.DNSInfo
 	want := make(map[string]float64) // by name in JSON
@@ -124,7 +127,7 @@ func TestDNSNumbers(t *testing.T) {
 			}
 		}
 		if name == "asked" {
-			name = "tries" // what counts each try says so
+			name = "tries" // numbers that count each try are named so
 		}
 		if strings.Count(found, "{") != 1 || !strings.Contains(found, name) {
 			t.Errorf("%s is in the metrics %q", name, found)

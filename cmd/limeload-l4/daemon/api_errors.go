@@ -11,7 +11,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A backendError is a sentinel of package pool in words for whoever named the backend.
+// A backendError replaces the text of a sentinel of package pool by one that names the pool and the backend.
 type backendError struct {
 	text     string
 	sentinel error
@@ -23,7 +23,7 @@ func (e *backendError) Unwrap() error { return e.sentinel }
 // namedBackends is how many backends an error lists.
 const namedBackends = 5
 
-// explained is err in words for whoever named that backend of the pool.
+// explained returns err with a text that names the pool and the backend, if it is a sentinel of package pool.
 func (s *served) explained(id string, err error) error {
 	name := s.pool.Name()
 	switch {
@@ -48,7 +48,7 @@ func (s *served) explained(id string, err error) error {
 	return err
 }
 
-// requestError is a mistake in a backend of a request, which was read as a file's, in words for whoever sent it.
+// requestError converts a mistake in a backend of a request, which was parsed like a file.
 func requestError(mistake *conf.Error) *admin.RequestError {
 	const nobody = "backends[0]"
 	e := &admin.RequestError{
@@ -57,7 +57,7 @@ func requestError(mistake *conf.Error) *admin.RequestError {
 		Want: strings.TrimPrefix(strings.TrimPrefix(mistake.Allowed, "needs "), "allowed is "),
 	}
 	found, cut := strings.CutSuffix(mistake.Found, "...")
-	if value, err := strconv.Unquote(found); err == nil { // it is quoted again
+	if value, err := strconv.Unquote(found); err == nil { // the text is quoted again later
 		e.Value = value
 		if cut {
 			e.Value += "..."

@@ -10,7 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestBackendErrors holds what a person is told who names a backend that there is not, or describes one that cannot be.
+// TestBackendErrors checks the errors about backends that do not exist, or cannot exist.
 func TestBackendErrors(t *testing.T) {
 	cfg, err := conf.Parse("lb.toml", []byte(goodConfig))
 	if err != nil {
@@ -32,16 +32,23 @@ func TestBackendErrors(t *testing.T) {
 		want     string
 		sentinel error
 	}{
-		{add(admin.NewBackend{Address: "127.0.0.1:99999"}), `address: found "127.0.0.1:99999"; the port is "99999"; needs 1 to 65535`, nil},
-		{add(admin.NewBackend{Address: "[fe80::1%\x1b[31m]:80"}), `address: found "[fe80::1%\x1b[31m]:80"; the zone "\x1b[31m" is not the name of an interface`, nil},
-		{add(admin.NewBackend{Address: "*:80"}), `address: found "*:80"; "*" is neither an IP address nor a host name; needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`, nil},
-		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint"}), `mode: found "maint"; needs "ready", "drain" or "maintenance", did you mean "maintenance"?`, nil},
-		{add(admin.NewBackend{Address: "0.0.0.0:80"}), `address: found "0.0.0.0:80"; this address can be listened on but not connected to`, nil},
+		{add(admin.NewBackend{Address: "127.0.0.1:99999"}),
+			`address: found "127.0.0.1:99999"; the port is "99999"; needs 1 to 65535`, nil},
+		{add(admin.NewBackend{Address: "[fe80::1%\x1b[31m]:80"}),
+			`address: found "[fe80::1%\x1b[31m]:80"; the zone "\x1b[31m" is not the name of an interface`, nil},
+		{add(admin.NewBackend{Address: "*:80"}),
+			`address: found "*:80"; "*" is neither an IP address nor a host name; needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`, nil},
+		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint"}),
+			`mode: found "maint"; needs "ready", "drain" or "maintenance", did you mean "maintenance"?`, nil},
+		{add(admin.NewBackend{Address: "0.0.0.0:80"}),
+			`address: found "0.0.0.0:80"; this address can be listened on but not connected to`, nil},
 		{add(admin.NewBackend{Address: "10.0.0.1:80", Weight: &weight}), `weight: found "300"; needs 0 to 256`, nil},
-		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint\u202e"}), `mode: found "maint\u202e"; needs "ready", "drain" or "maintenance"`, nil},
+		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint\u202e"}),
+			`mode: found "maint\u202e"; needs "ready", "drain" or "maintenance"`, nil},
 		{add(admin.NewBackend{Address: "10.0.0.1:80", Name: strings.Repeat("a", 70)}),
 			`name: found "` + strings.Repeat("a", 64) + `..."; needs 1 to 64 letters, digits, '_', '-' or '.'`, nil},
-		{add(admin.NewBackend{Address: "127.0.0.1:7998"}), `pool web has a backend "127.0.0.1:7998" already`, pool.ErrDuplicateBackend},
+		{add(admin.NewBackend{Address: "127.0.0.1:7998"}), `pool web has a backend "127.0.0.1:7998" already`,
+			pool.ErrDuplicateBackend},
 		{d.RemoveBackend("web", "bb"), unknown, pool.ErrUnknownBackend},
 		{change, unknown, pool.ErrUnknownBackend},
 		{drain, unknown, pool.ErrUnknownBackend},

@@ -11,10 +11,10 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// refusalQueued stands where other refusals have a session's reason: it would not be refused, but wait.
+// refusalQueued is the refusal of a client that would wait in the queue.
 const refusalQueued = "queued"
 
-// Explain tells where a client would be sent at this moment, and why. It changes nothing.
+// Explain returns where a client would be sent now, and why. It changes nothing.
 func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	client, err := explainedClient(q.Client)
 	if err != nil {
@@ -38,7 +38,8 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 		e.Address = x.Addr.String()
 	}
 	for _, c := range x.Candidates {
-		e.Candidates = append(e.Candidates, admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
+		e.Candidates = append(e.Candidates,
+			admin.Candidate{Backend: c.ID, Weight: int(c.Weight), Share: c.Share, Sessions: c.Leases})
 	}
 	for _, o := range x.Others {
 		not := admin.NotPicked{Backend: o.ID, Why: o.Why.String(), Reason: o.Reason}
@@ -53,7 +54,7 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	return e, nil
 }
 
-// explainedClient reads the client of a question, an address with or without a port.
+// explainedClient parses the client of a query: an address with or without a port.
 func explainedClient(text string) (netip.AddrPort, error) {
 	client, err := netip.ParseAddrPort(text)
 	if err != nil {
@@ -62,12 +63,13 @@ func explainedClient(text string) (netip.AddrPort, error) {
 		client = netip.AddrPortFrom(addr, 0)
 	}
 	if err != nil {
-		return client, &admin.RequestError{Field: "client", Value: text, Want: `an address, such as "10.0.0.7" or "10.0.0.7:4711"`}
+		return client, &admin.RequestError{Field: "client", Value: text,
+			Want: `an address, such as "10.0.0.7" or "10.0.0.7:4711"`}
 	}
 	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), nil
 }
 
-// explainedPool is the pool of a question: its own, or its listener's.
+// explainedPool returns the pool of a query: the named one, or that of the named listener.
 func (d *Daemon) explainedPool(q admin.ExplainQuery) (string, error) {
 	if q.Listener == "" {
 		return q.Pool, nil
@@ -80,7 +82,7 @@ func (d *Daemon) explainedPool(q admin.ExplainQuery) (string, error) {
 	return "", fmt.Errorf("listener %q: %w", q.Listener, admin.ErrUnknownListener)
 }
 
-// refusal is why a client would get no backend, as its access line would say; "" if it would.
+// refusal returns why a client would get no backend, as its access line would say; "" if it would get one.
 func refusal(x pool.Explanation, queues bool) string {
 	switch {
 	case x.Err == nil:
@@ -95,12 +97,13 @@ func refusal(x pool.Explanation, queues bool) string {
 	return l4.BackendsFull.String()
 }
 
-// explanationText says it in sentences.
+// explanationText returns the explanation in sentences.
 func explanationText(e admin.Explanation, x pool.Explanation) string {
 	var text strings.Builder
 	switch {
 	case e.Refusal == refusalQueued:
-		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.", e.Client, x.Waiting)
+		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.",
+			e.Client, x.Waiting)
 	case e.Refusal != "":
 		fmt.Fprintf(&text, "%s would be refused: %s.", e.Client, e.Refusal)
 	default:

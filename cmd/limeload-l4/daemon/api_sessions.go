@@ -9,10 +9,10 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// defaultSessions is how many sessions are listed where nobody says.
+// defaultSessions is the limit of a list of sessions that has none.
 const defaultSessions = 1000
 
-// Sessions lists sessions.
+// Sessions returns a list of sessions.
 func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.SessionList, error) {
 	filter, err := sessionFilter(f)
 	if err != nil {
@@ -29,7 +29,8 @@ func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.Ses
 	for i, s := range found.Sessions {
 		list.Sessions[i] = admin.Session{
 			ID: s.ID.String(), Listener: s.Listener, Client: s.Client.String(), Pool: s.Pool, Backend: s.Backend,
-			Phase: s.Phase, Age: s.Age.Seconds(), Idle: s.Idle.Seconds(), BytesIn: s.BytesIn, BytesOut: s.BytesOut, Retries: s.Retries,
+			Phase: s.Phase, Age: s.Age.Seconds(), Idle: s.Idle.Seconds(), BytesIn: s.BytesIn, BytesOut: s.BytesOut,
+			Retries: s.Retries,
 		}
 		if s.BackendAddress.IsValid() {
 			list.Sessions[i].Address = s.BackendAddress.String()
@@ -38,7 +39,7 @@ func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.Ses
 	return list, nil
 }
 
-// EndSessions ends sessions and tells how many they were.
+// EndSessions ends sessions and returns how many they were.
 func (d *Daemon) EndSessions(ctx context.Context, f admin.SessionFilter) (int, error) {
 	filter, err := sessionFilter(f)
 	if err != nil {
@@ -52,13 +53,15 @@ func (d *Daemon) endSessions(ctx context.Context, pool, backend string) (int, er
 	return d.server.End(ctx, l4.SessionFilter{Pool: pool, Backend: backend})
 }
 
-// sessionFilter reads a filter. Names that there are not match nothing: they may be those of what was removed.
+// sessionFilter parses a filter. Unknown names match nothing: they may belong to something that was removed.
 func sessionFilter(f admin.SessionFilter) (l4.SessionFilter, error) {
-	filter := l4.SessionFilter{Listener: f.Listener, Pool: f.Pool, Backend: f.Backend, MinAge: f.MinAge, MinIdle: f.MinIdle}
+	filter := l4.SessionFilter{Listener: f.Listener, Pool: f.Pool, Backend: f.Backend, MinAge: f.MinAge,
+		MinIdle: f.MinIdle}
 	if f.ID != "" {
 		id, err := l4.ParseSessionID(f.ID)
 		if err != nil {
-			return filter, &admin.RequestError{Field: "id", Value: f.ID, Want: "sixteen hexadecimal digits, as an access line has them"}
+			return filter, &admin.RequestError{Field: "id", Value: f.ID,
+				Want: "sixteen hexadecimal digits, as an access line has them"}
 		}
 		filter.ID = id
 	}
@@ -71,7 +74,8 @@ func sessionFilter(f admin.SessionFilter) (l4.SessionFilter, error) {
 			}
 		}
 		if err != nil {
-			return filter, &admin.RequestError{Field: "client", Value: f.Client, Want: `an address or a prefix, such as "10.0.0.7" or "10.0.0.0/8"`}
+			return filter, &admin.RequestError{Field: "client", Value: f.Client,
+				Want: `an address or a prefix, such as "10.0.0.7" or "10.0.0.0/8"`}
 		}
 		filter.Client = prefix.Masked()
 	}

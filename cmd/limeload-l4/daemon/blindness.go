@@ -8,8 +8,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// logBlindness tells the operator of backends whose checks find nothing out, which keep the verdicts they have: one line for each
-// pool, since what this machine lacks it lacks for all of them.
+// logBlindness logs which backends keep their verdicts because their checks find nothing out. It writes one line for
+// each pool, since whatever this machine lacks, it lacks for all backends.
 func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
 	type lines struct {
 		pool string
@@ -29,7 +29,8 @@ func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
 		if of.over {
 			level, message = zerolog.InfoLevel, "checks find something out again"
 		}
-		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", b.Target.Name).Int("backends", n).Str("reason", b.Reason).
+		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", b.Target.Name).Int("backends", n).
+			Str("reason", b.Reason).
 			Float64("duration", time.Since(b.Since).Seconds()).Msg(message)
 	}
 }

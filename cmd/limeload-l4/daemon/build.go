@@ -7,7 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// PoolOptions is a pool's part of the configuration in the pool's own words.
+// PoolOptions converts a pool's part of the configuration for package pool.
 func PoolOptions(c *conf.Pool) pool.Options {
 	return pool.Options{
 		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
@@ -15,8 +15,8 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
-		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close", CloseOnRemove: c.OnRemove == "close",
-		Checked: c.Health != nil,
+		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
+		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
 			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),
@@ -25,7 +25,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 	}
 }
 
-// BackendSpecs describes backends of the configuration, or of a file of them, to a pool.
+// BackendSpecs converts backends of the configuration, or of a file of backends, for package pool.
 func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	specs := make([]pool.Spec, len(backends))
 	for i, b := range backends {
@@ -37,7 +37,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	return specs
 }
 
-// poolMode is the pool's mode for one of the configuration, or of a request, that was checked; "" is ready.
+// poolMode converts a valid mode of the configuration or of a request; "" is ready.
 func poolMode(text string) pool.Mode {
 	mode, err := pool.ParseMode(text)
 	if err != nil {
@@ -46,7 +46,7 @@ func poolMode(text string) pool.Mode {
 	return mode
 }
 
-// buildDiscovery makes the runner that keeps a pool in step with what is discovered for it.
+// buildDiscovery returns the runner that updates a pool to what its discovery finds.
 func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discovery.Runner {
 	o := discovery.Options{Name: c.Type, Source: discoverySource(cfg, c), Pool: p, Refresh: c.Refresh.Std()}
 	if c.OnError == "empty" {
@@ -59,17 +59,19 @@ func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
 	switch d.Type {
 	case "dns":
 		return discovery.DNS{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
+			AllowLoopback: d.AllowLoopback,
 		}
 	case "srv":
 		return discovery.SRV{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family), AllowLoopback: d.AllowLoopback,
+			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
+			AllowLoopback: d.AllowLoopback,
 		}
 	}
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
 }
 
-// addressFamily is discovery's word for a family of the configuration.
+// addressFamily converts the family of the configuration for package discovery.
 func addressFamily(text string) discovery.Family {
 	for _, f := range []discovery.Family{discovery.IPv4, discovery.IPv6} {
 		if f.String() == text {
@@ -79,7 +81,7 @@ func addressFamily(text string) discovery.Family {
 	return discovery.AnyFamily
 }
 
-// parseBackends reads a file of backends for the pool that it is discovered for.
+// parseBackends parses a file of discovered backends.
 func parseBackends(path string, data []byte) ([]pool.Spec, error) {
 	found, err := conf.ParseBackends(path, data)
 	if err != nil {
@@ -88,7 +90,7 @@ func parseBackends(path string, data []byte) ([]pool.Spec, error) {
 	return BackendSpecs(found), nil
 }
 
-// initialVerdict is what is thought of a backend before its first check; without checks it is healthy for good.
+// initialVerdict is the verdict on a backend before its first check. Without checks it stays healthy.
 func initialVerdict(h *conf.Health) pool.Verdict {
 	if h == nil || h.Initial == "healthy" {
 		return pool.Healthy
@@ -96,15 +98,17 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 	return pool.Unknown
 }
 
-// buildPlan is what the data plane is to do.
+// buildPlan converts a configuration for the data plane.
 func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
 		spec := l4.ListenerSpec{
 			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.Pool],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
-			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(), UserTimeout: c.UserTimeout.Std(),
-			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(), Count: c.Keepalive.Count},
+			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
+			UserTimeout: c.UserTimeout.Std(),
+			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
+				Count: c.Keepalive.Count},
 		}
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
 			spec.Inherited = from.fds
@@ -122,7 +126,7 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 	return plan
 }
 
-// flowSettings is a UDP listener's part of the configuration in the data plane's own words.
+// flowSettings converts the settings of a UDP listener for the data plane.
 func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 	f := l4.FlowSettings{
 		Timeout: c.FlowTimeout.Std(), Responses: c.Responses, Max: c.MaxFlows, ClientMax: c.ClientFlows,
@@ -141,7 +145,7 @@ func flowSettings(cfg *conf.Config, c *conf.Listener) l4.FlowSettings {
 	return f
 }
 
-// dnsSettings is how a listener's DNS questions are asked and answered; nil for one that relays what they send as it is.
+// dnsSettings converts the DNS settings of a listener for the data plane; nil if it relays without reading DNS.
 func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if c.Cache == nil && c.Profile != "dns" {
 		return nil
@@ -150,7 +154,8 @@ func dnsSettings(c *conf.Listener) *l4.DNSSettings {
 	if k := c.Cache; k != nil {
 		s.Cache = l4.DNSCacheSettings{
 			MaxEntries: k.MaxEntries, MaxBytes: int64(k.MaxBytes), MinTTL: k.MinTTL.Std(), MaxTTL: k.MaxTTL.Std(),
-			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), FailureTTL: k.FailureTTL.Std(), Prefetch: k.Prefetch,
+			NegativeTTL: k.NegativeTTL.Std(), StaleTTL: k.StaleTTL.Std(), FailureTTL: k.FailureTTL.Std(),
+			Prefetch: k.Prefetch,
 		}
 	}
 	return s

@@ -31,18 +31,20 @@ func TestCheckSlots(t *testing.T) {
 	}
 }
 
-// TestBlindnessIsLoggedOnceForAPool has 1,000 backends of one pool whose checks find nothing out.
+// TestBlindnessIsLoggedOnceForAPool: 1,000 backends of one pool whose checks find nothing out cause one line.
 func TestBlindnessIsLoggedOnceForAPool(t *testing.T) {
 	var out bytes.Buffer
 	d := &Daemon{log: zerolog.New(&out)}
 	var all []healthcheck.Blindness
 	for i := range 1000 {
 		all = append(all, healthcheck.Blindness{
-			Target: healthcheck.Target{ID: fmt.Sprintf("web/b%d", i), Group: "web", Name: fmt.Sprintf("b%d", i)}, Since: time.Now(), Reason: "cannot check: too many open files",
+			Target: healthcheck.Target{ID: fmt.Sprintf("web/b%d", i), Group: "web", Name: fmt.Sprintf("b%d", i)},
+			Since:  time.Now(), Reason: "cannot check: too many open files",
 		})
 	}
 	d.logBlindness(append(all, healthcheck.Blindness{
-		Target: healthcheck.Target{ID: "db/a", Group: "db", Name: "a"}, Since: time.Now(), Reason: "connected", Over: true,
+		Target: healthcheck.Target{ID: "db/a", Group: "db", Name: "a"}, Since: time.Now(),
+		Reason: "connected", Over: true,
 	}))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	for _, want := range []string{

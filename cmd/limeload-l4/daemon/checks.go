@@ -10,23 +10,24 @@ import (
 
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/healthcheck/probe"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A builtCheck is how a pool's backends are checked.
+// A builtCheck is the check of a pool's backends.
 type builtCheck struct {
 	checker healthcheck.Checker
 	policy  healthcheck.Policy
-	logins  []login // those of the checker's parts that show credentials
+	logins  []login // those parts of checker that log in or show a client certificate
 }
 
-// buildCheck makes the check of a pool's backends; echo is for all that ping. It reads the files that the configuration names
-// for it; what is wrong with one is an error with the key's place.
-func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.ICMP) (*builtCheck, error) {
+// buildCheck builds the check of a pool's backends. echo serves all ICMP checks. It reads the files that the check
+// names; an error has the place of the key.
+func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (*builtCheck, error) {
 	h := p.Health
 	b := &builtCheck{policy: healthcheck.Policy{
 		Interval: h.Interval.Std(), Timeout: h.Timeout.Std(),
-		FastInterval: min(h.FastInterval, h.Interval).Std(), // its default may be the longer one
+		FastInterval: min(h.FastInterval, h.Interval).Std(), // the default may be longer than the interval
 		StaleAfter:   h.StaleAfter.Std(), Rise: h.Rise, Fall: h.Fall, Jitter: h.Jitter,
 		Initial: healthcheck.Unknown,
 	}}
@@ -47,14 +48,16 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *healthcheck.I
 		}
 		checkers = append(checkers, c)
 	}
-	if b.checker = healthcheck.AnyOf(checkers); h.Type == "all_of" {
-		b.checker = healthcheck.AllOf(checkers)
+	if b.checker = probe.AnyOf(checkers); h.Type == "all_of" {
+		b.checker = probe.AllOf(checkers)
 	}
 	return b, nil
 }
 
-// add makes one check, and notes it where it shows credentials.
-func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+// add builds one check, and notes its login if it has one.
+func (b *builtCheck) add(
+	cfg *conf.Config, path string, c *conf.Check, from *files, echo *probe.ICMP,
+) (healthcheck.Checker, error) {
 	checker, err := buildChecker(cfg, path, c, from, echo)
 	if key := credentialsKey(c); err == nil && key != "" {
 		b.logins = append(b.logins, login{key: path + "." + key, checker: checker})
@@ -62,8 +65,10 @@ func (b *builtCheck) add(cfg *conf.Config, path string, c *conf.Check, from *fil
 	return checker, err
 }
 
-// buildChecker makes one check of a plain kind.
-func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, echo *healthcheck.ICMP) (healthcheck.Checker, error) {
+// buildChecker builds one check that has no parts.
+func buildChecker(
+	cfg *conf.Config, path string, c *conf.Check, from *files, echo *probe.ICMP,
+) (healthcheck.Checker, error) {
 	secure, err := checkTLS(cfg, path, c, from)
 	if err != nil {
 		return nil, err
@@ -75,38 +80,38 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, ech
 	port := uint16(c.Port)
 	switch c.Type {
 	case "postgres":
-		return healthcheck.Postgres{
+		return probe.Postgres{
 			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
 			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "redis":
-		return healthcheck.Redis{
+		return probe.Redis{
 			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "tls":
-		return healthcheck.TLS{
+		return probe.TLS{
 			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,
 			ALPN: c.ALPN, MinDays: c.MinDays,
 		}, nil
 	case "http", "https":
-		h := healthcheck.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
+		h := probe.HTTP{Port: port, TLS: secure, Method: c.Method, Path: c.Path, Host: c.Host, Body: c.Body}
 		for _, s := range c.Statuses {
-			h.Status = append(h.Status, healthcheck.StatusRange{From: s.First, To: s.Last})
+			h.Status = append(h.Status, probe.StatusRange{From: s.First, To: s.Last})
 		}
 		return h, nil
 	case "grpc":
-		return healthcheck.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
+		return probe.GRPC{Port: port, TLS: secure, Service: c.Service, Authority: c.Authority}, nil
 	case "icmp":
 		return echo, nil
 	case "udp":
-		return healthcheck.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
+		return probe.UDP{Port: port, Payload: c.PayloadBytes, Expect: c.AnswerBytes, RequireAnswer: c.RequireAnswer}, nil
 	case "dns":
 		return checkDNS(cfg, path, c)
 	case "exec":
-		return healthcheck.Exec{Argv: c.Command}, nil
+		return probe.Exec{Argv: c.Command}, nil
 	case "tcp":
 		if len(c.Steps) == 0 {
-			return healthcheck.TCP{Port: port}, nil
+			return probe.TCP{Port: port}, nil
 		}
 		script, err := checkScript(c.Steps)
 		if err != nil {
@@ -118,46 +123,46 @@ func buildChecker(cfg *conf.Config, path string, c *conf.Check, from *files, ech
 	return nil, cfg.ErrorAt(path+".type", fmt.Errorf("this version has no check of type %q", c.Type))
 }
 
-// checkDNS is what a dns check asks, and which answers will do.
+// checkDNS builds a dns check.
 func checkDNS(cfg *conf.Config, path string, c *conf.Check) (healthcheck.Checker, error) {
-	name, kind, err := healthcheck.ParseDNSQuery(c.QueryName + " " + c.QueryType)
+	name, kind, err := probe.ParseDNSQuery(c.QueryName + " " + c.QueryType)
 	if err != nil {
 		return nil, cfg.ErrorAt(path+".query", err)
 	}
-	d := healthcheck.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
+	d := probe.DNS{Port: uint16(c.Port), Name: name, Type: kind, TCP: c.Transport == "tcp"}
 	for _, name := range c.Expect {
 		d.Rcodes = append(d.Rcodes, dns.StringToRcode[name])
 	}
 	return d, nil
 }
 
-// checkScript is what a tcp check sends and waits for.
-func checkScript(steps []conf.Step) (healthcheck.Script, error) {
-	var script []healthcheck.Step
+// checkScript builds the script of a tcp check.
+func checkScript(steps []conf.Step) (probe.Script, error) {
+	var script []probe.Step
 	for _, s := range steps {
-		var step healthcheck.Step
+		var step probe.Step
 		var err error
 		switch {
 		case s.Send != "":
-			step, err = healthcheck.SendText(s.Send)
+			step, err = probe.SendText(s.Send)
 		case s.SendHex != "":
-			step, err = healthcheck.SendHex(s.SendHex)
+			step, err = probe.SendHex(s.SendHex)
 		case s.Expect != "":
-			step, err = healthcheck.ExpectText(s.Expect)
+			step, err = probe.ExpectText(s.Expect)
 		case s.ExpectHex != "":
-			step, err = healthcheck.ExpectHex(s.ExpectHex)
+			step, err = probe.ExpectHex(s.ExpectHex)
 		default:
-			step, err = healthcheck.ExpectRegexp(s.ExpectRegexp)
+			step, err = probe.ExpectRegexp(s.ExpectRegexp)
 		}
 		if err != nil {
-			return healthcheck.Script{}, err
+			return probe.Script{}, err
 		}
 		script = append(script, step)
 	}
-	return healthcheck.NewScript(script...)
+	return probe.NewScript(script...)
 }
 
-// checkTLS is how the check speaks TLS; nil when it does not.
+// checkTLS returns the TLS settings of a check; nil if it uses no TLS.
 func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.Config, error) {
 	if !c.UsesTLS() {
 		return nil, nil
@@ -194,7 +199,7 @@ func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.C
 	return secure, nil
 }
 
-// checkPassword reads the password of a check: the file's first line.
+// checkPassword reads the password of a check, the first line of its file.
 func checkPassword(cfg *conf.Config, path string, c *conf.Check, from *files) (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
@@ -215,7 +220,7 @@ func checkRole(text string) healthcheck.Role {
 	return healthcheck.RoleUnknown
 }
 
-// verdict is the pool's word for a check's.
+// verdict converts a verdict of a check for package pool.
 func verdict(v healthcheck.Verdict) pool.Verdict {
 	switch v {
 	case healthcheck.Healthy:

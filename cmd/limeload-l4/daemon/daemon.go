@@ -1,8 +1,33 @@
-// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket, made from a
-// configuration, changed by the next one and by the control API, and drained at the end.
+// Package daemon is the running balancer: one process's pools, health checks, discovery, listeners and admin socket. It
+// is built from a configuration, changed by reloads and by the control API, and drained at the end. It does not parse
+// the command line, and does not write the log itself. Run is called by one goroutine; the other exported methods of a
+// Daemon may be called from any.
 //
-// It is where the packages of the house meet. What it is told comes from a configuration, from signals and from package admin; it
-// owns no command line and no log output.
+// # States
+//
+// Run goes through these states from top to bottom. It alone changes the state, in the file life.go.
+//
+//	state     event                                  what follows
+//	--------  -------------------------------------  --------------------------------------------------------------
+//	starting  every pool judged, or 5 s have passed  the server starts, reloads are allowed: serving
+//	          HUP, reload by the API                 it waits for serving
+//	          TERM, INT, ctx done                    draining, as from serving; a reload that waits is refused
+//	serving   HUP                                    a reload; one more follows if HUP arrives during a reload
+//	          reload by the API, changed file        a reload, when it gets the turn
+//	          TERM                                   draining: drain_delay, then up to drain_timeout
+//	          INT, ctx done                          draining without either: sessions are ended at once
+//	draining  drain_delay, drain_timeout passed      the next step begins
+//	          TERM or INT                            what is left of both is skipped: sessions are ended at once
+//	          HUP                                    ignored
+//	          reload or plan by the API              refused with admin.ErrEnding
+//	          the last session has ended             everything is stopped, Run returns
+//
+// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is
+// meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
+// the turn, waiting for it, and keeping the turn for good: a reload in its warm-up is dropped, one that is past it is
+// completed first. A plan may also run in the state starting.
+//
+// Changes of backends by the API, drains among them, need no turn: package pool orders them, and a reload keeps them.
 package daemon
 
 import (
@@ -11,7 +36,6 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,86 +44,76 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
+	"github.com/limeload/limeload-l4/healthcheck/probe"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 )
 
 // Options are what a Daemon is made of. Config and Version are required.
 type Options struct {
-	Config  *conf.Config // resolved; its File is read again at each reload
+	Config  *conf.Config // resolved; each reload reads its File again
 	Version string
-	Log     zerolog.Logger // its writer must never block; of all levels, for the library's global one decides, which is the daemon's
+	// Log logs all levels, since the daemon sets the global level of zerolog. Its writer must never block.
+	Log zerolog.Logger
 
-	Lookup     conf.Lookup   // finds the addresses of host names again; nil is by the hosts file and DNS servers of this machine
-	LogDropped func() uint64 // how many lines that writer has dropped so far; nil if it never does
+	Lookup     conf.Lookup   // resolves host names again; nil uses the hosts file and the DNS servers of this machine
+	LogDropped func() uint64 // returns how many lines the writer has dropped so far; nil if it drops none
 }
-
-// A phase is where in its life a daemon is.
-type phase = int32
-
-const (
-	starting phase = iota
-	serving
-	draining
-)
 
 // A Daemon is a running balancer. Its zero value is of no use, see New.
 type Daemon struct {
 	// set once, then read-only
 	version string
 	log     zerolog.Logger
-	dropped func() uint64 // lines of the log; nil for none
+	dropped func() uint64 // number of log lines dropped; nil if none ever are
 	lookup  conf.Lookup
 	began   time.Time
-	boot    *conf.Config // what it was started with
+	boot    *conf.Config // the configuration at the start
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
-	echo    *healthcheck.ICMP // for all checks that ping
+	echo    *probe.ICMP // for all ICMP checks
 	state   *stateStore
 	drains  *drains
 	notify  *notifier
 	metrics http.Handler
 
-	loadFailure error // why the state file was not read; nil if it was
+	loadFailure error // why the state file could not be read; nil if it was read
 
-	inherited   map[string]inheritedSocket // by listener
-	changed     chan struct{}              // has room for one: a pool has changed, or a discovery has answered for the first time
-	judgedAgain chan struct{}              // has room for one: there is another verdict
-	started     chan struct{}              // closed when clients are served
-	ending      context.Context            // done when the daemon drains; stored, since what it ends are contexts of callers
-	beginEnd    context.CancelFunc
+	changed     chan struct{} // has room for one; a pool has changed, or a discovery has answered for the first time
+	judgedAgain chan struct{} // has room for one; a verdict has changed
 	events      hub
-	phase       atomic.Int32
+	life        *life
 
-	// applying is held by who reloads or plans, and guards the fields below
-	applying sync.Mutex
-	admin    *adminSocket
-	files    *files         // that the configuration in force names, as they were when they were read
-	retiring sync.WaitGroup // admin sockets that end
-	watcher  watcher
+	// The goroutine that has the turn of life uses the fields below. Run uses them before the admin socket answers and
+	// after life.end, and the watcher also before reloads are allowed.
+	inherited map[string]inheritedSocket // by listener
+	admin     *adminSocket
+	files     *files         // named by the configuration in force, with the contents they had when they were read
+	retiring  sync.WaitGroup // one for each former admin socket that still ends
+	watcher   watcher
 
-	stopNaming context.CancelFunc // nil: every name of the configuration has an address
-	naming     sync.WaitGroup     // stopNaming ends it
+	stopNaming context.CancelFunc // nil if every host name has an address
+	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
 
 	mu sync.RWMutex
-	// mu guards the fields below; cfg and pools change with applying held
+	// mu guards the fields below; only the goroutine that has the turn sets cfg and pools
 	cfg     *conf.Config // in force
 	pools   map[string]*served
 	reloads admin.Reloads
 }
 
-// New makes pools, checks and the server and opens the listeners and the admin socket. Clients that connect from now on wait in the
-// kernel's queue. All that can fail is done here; nothing runs before Run.
+// New builds pools, checks and the server, and opens the listeners and the admin socket. Clients that connect from now
+// on wait in the kernel's queue. Everything that can fail happens here. Nothing runs before Run.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config, echo: healthcheck.NewICMP(),
-		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1), judgedAgain: make(chan struct{}, 1), started: make(chan struct{}),
-		pools: make(map[string]*served),
+		version: o.Version, log: o.Log, dropped: o.LogDropped, began: time.Now(), boot: o.Config, cfg: o.Config,
+		echo:   probe.NewICMP(),
+		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1),
+		judgedAgain: make(chan struct{}, 1), life: newLife(), pools: make(map[string]*served),
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
-	d.ending, d.beginEnd = context.WithCancel(context.Background())
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{
@@ -126,8 +140,9 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.server, err = l4.New(l4.Options{
-		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions, NoOffload: !o.Config.Global.UDPOffload,
-		Reserve: slots.descriptors(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
+		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
+		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
+		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
 		NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
@@ -145,7 +160,7 @@ func New(o Options) (*Daemon, error) {
 	return d, nil
 }
 
-// logLevel is the level of a configuration.
+// logLevel returns the log level of a configuration.
 func logLevel(cfg *conf.Config) zerolog.Level {
 	level, err := zerolog.ParseLevel(cfg.Log.Level)
 	if err != nil {
@@ -154,7 +169,7 @@ func logLevel(cfg *conf.Config) zerolog.Level {
 	return level
 }
 
-// poolsByName is the pools in force.
+// poolsByName returns the pools in force.
 func (d *Daemon) poolsByName() map[string]*pool.Pool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -165,7 +180,7 @@ func (d *Daemon) poolsByName() map[string]*pool.Pool {
 	return pools
 }
 
-// located says of an error about a listener where in the file the cause stands.
+// located adds to an error about a listener where in the file its address stands.
 func located(cfg *conf.Config, err error) error {
 	var listen *l4.ListenError
 	if !errors.As(err, &listen) {
@@ -181,7 +196,7 @@ func located(cfg *conf.Config, err error) error {
 	return e
 }
 
-// remedy is what to do about an address of that network ("tcp", "udp" or "unix") that cannot be listened on.
+// remedy returns what to do about an address that cannot be listened on. network is "tcp", "udp" or "unix".
 func remedy(err error, network string) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && network == "unix":

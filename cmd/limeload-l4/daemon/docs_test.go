@@ -13,17 +13,18 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// restartRows are the rows of a table whose first cell is a key.
+// restartRows matches the rows of a table whose first cell is a key.
 var restartRows = regexp.MustCompile("(?m)^\\| `((?:global|log|admin)\\.[a-z_]+)` \\|")
 
-// TestConfLimits holds the limits of what the file says of a backend against those of package pool, which conf does not import.
+// TestConfLimits compares the limits for backends in the file with those of package pool, which conf does not import.
 func TestConfLimits(t *testing.T) {
 	backend := reflect.TypeFor[conf.Backend]()
 	tag := func(field, key string) string {
 		f, _ := backend.FieldByName(field)
 		return strings.ReplaceAll(f.Tag.Get(key), "_", "")
 	}
-	for field, most := range map[string]int{"Weight": pool.MaxWeight, "MaxSessions": pool.MaxSessionLimit, "Tier": pool.MaxTier} {
+	for field, most := range map[string]int{"Weight": pool.MaxWeight, "MaxSessions": pool.MaxSessionLimit,
+		"Tier": pool.MaxTier} {
 		if low, high := tag(field, "min"), tag(field, "max"); low != "0" || high != strconv.Itoa(most) {
 			t.Errorf("the file allows %s to be %q to %q, and the pool 0 to %d", field, low, high, most)
 		}
@@ -37,7 +38,7 @@ func TestConfLimits(t *testing.T) {
 	}
 }
 
-// TestOperationsNamesRestartKeys holds the page on operation against what a process keeps for life.
+// TestOperationsNamesRestartKeys compares the page on operation with the keys that need a restart.
 func TestOperationsNamesRestartKeys(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/operations.md")
 	if err != nil {

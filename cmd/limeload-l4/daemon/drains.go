@@ -11,11 +11,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// drains are the drains with a deadline, or with a removal at their end, that are under way. Its methods may be called from any
-// goroutine; its zero value is of no use, see newDrains.
+// drains holds the drains under way that have a deadline or remove the backend at their end. Its methods may be called
+// from any goroutine; its zero value is of no use, see newDrains.
 type drains struct {
 	// set once, then read-only
-	ctx  context.Context // ends all of them; stored, since they outlive the calls that begin them
+	ctx  context.Context // stop cancels it; stored, since drains outlive the calls that begin them
 	stop context.CancelFunc
 
 	running sync.WaitGroup
@@ -25,9 +25,9 @@ type drains struct {
 	byTarget map[string]*drain
 }
 
-// A drain is one backend's. It is immutable.
+// A drain is the drain of one backend. It is immutable.
 type drain struct {
-	progress admin.DrainProgress // but for Left
+	progress admin.DrainProgress // without Left
 	stop     context.CancelFunc
 }
 
@@ -36,7 +36,7 @@ func newDrains() *drains {
 	return &drains{ctx: ctx, stop: stop, byTarget: make(map[string]*drain)}
 }
 
-// progress is how far the drain of a backend has come; nil if there is none.
+// progress returns how far the drain of a backend has come; nil if there is none.
 func (ds *drains) progress(pool string, b pool.BackendInfo) *admin.DrainProgress {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -49,7 +49,7 @@ func (ds *drains) progress(pool string, b pool.BackendInfo) *admin.DrainProgress
 	return &p
 }
 
-// cancel ends the drain of a backend, if there is one. The backend stays as it is.
+// cancel ends the drain of a backend, if there is one. The backend keeps its mode.
 func (ds *drains) cancel(pool, backend string) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -60,7 +60,7 @@ func (ds *drains) cancel(pool, backend string) {
 	}
 }
 
-// begin puts a drain in the place of the one there may be before, and runs it.
+// begin starts a drain, and cancels the previous drain of the same backend.
 func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(context.Context)) {
 	ctx, stop := context.WithCancel(ds.ctx)
 	dr := &drain{progress: p, stop: stop}
@@ -82,13 +82,14 @@ func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(co
 	})
 }
 
-// end ends all drains.
+// end cancels all drains and waits for them.
 func (ds *drains) end() {
 	ds.stop()
 	ds.running.Wait()
 }
 
-// DrainBackend gives a backend nothing new, ends its sessions at the deadline, if there is one, and may remove it then.
+// DrainBackend gives a backend no new sessions. It ends the existing ones at the deadline, if there is one, and then
+// may remove the backend.
 func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
@@ -106,10 +107,11 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 		return admin.Backend{}, err
 	}
 	d.drains.cancel(name, id)
-	// Before it is run: a backend without sessions is removed at once.
+	// Read before the drain starts: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
 	if deadline > 0 || r.Remove {
-		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former, Remove: r.Remove}
+		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former,
+			Remove: r.Remove}
 		if deadline > 0 {
 			at := p.Started.Add(deadline)
 			p.Deadline = &at
@@ -120,11 +122,11 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 	return answer, err
 }
 
-// drain waits for the end of a backend's drain, removes the backend if that is wanted, and says so.
+// drain waits for the end of a backend's drain, removes the backend if asked to, and reports the end.
 func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove bool) {
 	ended, err := d.awaitDrained(ctx, s, id, deadline)
 	if err != nil {
-		return // another call or a reload has ended the drain
+		return // another call or a reload has cancelled the drain
 	}
 	if remove {
 		if err := s.pool.Remove(id); err != nil {
@@ -134,16 +136,20 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 			d.log.Error().AnErr("err", err).Msg("state not saved")
 		}
 	}
-	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).Msg("backend drained")
+	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).
+		Msg("backend drained")
 	d.events.publish(admin.Event{
-		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id, Text: fmt.Sprintf("%d sessions ended", ended),
+		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id,
+		Text: fmt.Sprintf("%d sessions ended", ended),
 	})
 }
 
-// awaitDrained waits until a backend has no sessions left. It ends those that are left at the deadline, 0 is none, and returns how many
-// they were. A reload that gives the backend another address changes nothing: the sessions at the old one are waited for, and ended,
-// too. One that removes the backend or gives it another mode is an error.
-func (d *Daemon) awaitDrained(ctx context.Context, s *served, id string, deadline time.Duration) (ended int, err error) {
+// awaitDrained waits until a backend has no sessions left. It ends the remaining ones at the deadline (0 is none), and
+// returns how many they were. If a reload gives the backend another address, it also waits for the sessions at the old
+// one, and ends them. If a reload removes the backend or sets another mode, that is an error.
+func (d *Daemon) awaitDrained(
+	ctx context.Context, s *served, id string, deadline time.Duration,
+) (ended int, err error) {
 	if deadline > 0 {
 		untilDeadline, cancel := context.WithTimeout(ctx, deadline)
 		err = s.pool.WaitDrained(untilDeadline, id)

@@ -8,10 +8,10 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// poolGone is why what was set at run time ends with its pool.
+// poolGone is the reason why run-time changes end with their pool.
 const poolGone = "the configuration has no such pool any more"
 
-// runTimeChanges are the run-time changes that stay in force when a proposal is taken up, and those that end, with the reason.
+// runTimeChanges returns the run-time changes that stay in force after a proposal, and those that end, with the reason.
 func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, dropped []admin.Dropped) {
 	staying, dropped = []admin.Difference{}, []admin.Dropped{}
 	for _, pp := range p.pools {
@@ -20,18 +20,20 @@ func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, droppe
 			for _, diff := range differencesOf(pp.conf.Name, o) {
 				if source != "" && o.Source == source {
 					dropped = append(dropped, admin.Dropped{
-						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: pool.OverruledAbsent.String(),
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running,
+						Why: pool.OverruledAbsent.String(),
 					})
 					continue
 				}
 				if u, ends := pp.overruled(o, diff.What); ends {
 					dropped = append(dropped, admin.Dropped{
-						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u), Running: diff.Running, Why: u.Why.String(),
+						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u),
+						Running: diff.Running, Why: u.Why.String(),
 					})
 					continue
 				}
 				if s, named := pp.spec[o.Base.ID]; named && o.Kind == pool.OverrideRemoved && o.Source == sourceConfig {
-					diff.File = s.Addr.String() // it may be another one
+					diff.File = s.Addr.String() // the file may name another address than before
 				}
 				staying = append(staying, diff)
 			}
@@ -49,7 +51,7 @@ func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, droppe
 	return staying, dropped
 }
 
-// endingSource is the discovery of a pool that the proposal ends, or puts another kind in the place of; "" is none.
+// endingSource returns the kind of discovery that the proposal ends or replaces by another kind; "" if it does neither.
 func (d *Daemon) endingSource(pp *proposedPool) string {
 	if pp.isNew || !pp.changes("discovery") {
 		return ""
@@ -61,11 +63,12 @@ func (d *Daemon) endingSource(pp *proposedPool) string {
 	return now.Type
 }
 
-// overruled finds what the proposal has against one value of an override.
+// overruled returns why the proposal ends one value of an override; false if the value stays.
 func (pp *proposedPool) overruled(o pool.Override, what string) (pool.Unapplied, bool) {
 	i := slices.IndexFunc(pp.difference.Dropped, func(u pool.Unapplied) bool {
 		of := u.Override
-		return of.Kind == o.Kind && of.Source == o.Source && of.Base.ID == o.Base.ID && (u.Field == "" || u.Field == what)
+		return of.Kind == o.Kind && of.Source == o.Source && of.Base.ID == o.Base.ID &&
+			(u.Field == "" || u.Field == what)
 	})
 	if i < 0 {
 		return pool.Unapplied{}, false
@@ -73,7 +76,7 @@ func (pp *proposedPool) overruled(o pool.Override, what string) (pool.Unapplied,
 	return pp.difference.Dropped[i], true
 }
 
-// fileValue is what the file says in place of a value that ends; "" is nothing.
+// fileValue returns the value of the file that replaces one that ends; "" if there is none.
 func fileValue(what string, u pool.Unapplied) string {
 	if u.Why == pool.OverruledAbsent {
 		return ""
@@ -89,7 +92,8 @@ func fileValue(what string, u pool.Unapplied) string {
 	return u.Now.Addr.String()
 }
 
-// logDropped says what ends with a pool that the configuration does not have any more. Of those that stay, their events say it.
+// logDropped logs how many changes end with a pool that the configuration no longer has. For pools that stay, their
+// events report it.
 func (d *Daemon) logDropped(s *served) {
 	if n := len(s.pool.Overrides()); n > 0 {
 		d.log.Warn().Str("pool", s.pool.Name()).Int("changes", n).Msg("run-time changes dropped: " + poolGone)

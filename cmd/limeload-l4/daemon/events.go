@@ -9,10 +9,12 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// eventBuffer is how many events of one pool wait for an observer: a whole large pool changing at once.
+// eventBuffer is how many events of one pool wait for an observer: enough for all backends of a large pool to change at
+// once.
 const eventBuffer = 1024
 
-// An eventLog writes a pool's events to the log: each change, and what clients will notice of it.
+// An eventLog writes the events of a pool to the log, and what they mean for clients. It also passes them on to the
+// API.
 type eventLog struct {
 	// set once, then read-only
 	daemon *Daemon
@@ -22,7 +24,7 @@ type eventLog struct {
 
 	lost   uint64
 	served bool // a backend was eligible after the last event
-	trying bool // nobody was healthy, and all were tried
+	trying bool // no backend was healthy, and all were tried
 }
 
 func newEventLog(d *Daemon, p *pool.Pool, events *pool.Subscription) *eventLog {
@@ -44,7 +46,7 @@ func (l *eventLog) follow() {
 	}
 }
 
-// write logs one event. from and to are texts in all of them: who stores logs wants one type for one name.
+// write logs one event. from and to are always strings, since log stores want one type for each name.
 func (l *eventLog) write(e pool.Event) {
 	switch e := e.(type) {
 	case pool.VerdictChanged:
@@ -52,17 +54,22 @@ func (l *eventLog) write(e pool.Event) {
 		if e.To != pool.Healthy {
 			line = l.log.Warn()
 		}
-		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("verdict changed")
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
+			Msg("verdict changed")
 	case pool.Added:
-		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).Msg("backend added")
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).
+			Msg("backend added")
 	case pool.Removed:
-		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).Msg("backend removed")
+		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).
+			Msg("backend removed")
 	case pool.ModeChanged:
-		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).Msg("mode changed")
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).
+			Msg("mode changed")
 	case pool.WeightChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
 	case pool.LimitChanged:
-		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("max_sessions changed")
+		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).
+			Msg("max_sessions changed")
 	case pool.CheckChanged:
 		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
 	case pool.BreakerChanged:
@@ -70,7 +77,8 @@ func (l *eventLog) write(e pool.Event) {
 		if e.To == pool.Open {
 			line = l.log.Warn().Float64("open_for", e.For.Seconds())
 		}
-		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).Msg("breaker changed")
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
+			Msg("breaker changed")
 	case pool.Suspected:
 		l.of(l.log.Debug(), e.Change).Msg("backend suspected")
 	case pool.Overruled:
@@ -81,20 +89,22 @@ func (l *eventLog) write(e pool.Event) {
 			return
 		}
 		line, message := l.log.Info(), "discovered"
-		if e.Found == 0 { // a good answer, which on_error has nothing to do with
+		if e.Found == 0 { // a valid answer, so on_error does not apply
 			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
-			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).Msg(message)
+			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).
+			Msg(message)
 	}
 }
 
-// of adds to a line which backend it is about.
+// of adds the backend of an event to a line.
 func (l *eventLog) of(line *zerolog.Event, c pool.Change) *zerolog.Event {
 	return line.Str("pool", c.Pool).Str("backend", c.Backend.ID).Stringer("backend_address", c.Backend.Addr)
 }
 
-// writeService logs when the last eligible backend goes or the first comes, and when a pool tries what is not healthy.
+// writeService logs when the last eligible backend is lost, when the first one is back, and when a pool tries backends
+// that are not healthy.
 func (l *eventLog) writeService() {
 	eligible, trying := l.pool.Eligible(), l.pool.TriesAll()
 	switch {
@@ -108,7 +118,7 @@ func (l *eventLog) writeService() {
 	l.served, l.trying = eligible > 0, trying && eligible > 0
 }
 
-// publish hands one event to the readers of the API's stream.
+// publish sends one event to the readers of the API's stream.
 func (l *eventLog) publish(e pool.Event) {
 	of := func(kind string, c pool.Change, from, to any, reason string) {
 		event := admin.Event{At: c.At, Kind: kind, Pool: c.Pool, Backend: c.Backend.ID, Reason: reason}

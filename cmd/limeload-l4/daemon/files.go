@@ -14,34 +14,34 @@ import (
 
 // The bounds of the files that a configuration names.
 const (
-	maxSecretBytes = 4 << 10 // of one token or password
-	maxPEMBytes    = 4 << 20 // of certificates: the authorities of a whole system are 0.3 MB
+	maxSecretBytes = 4 << 10 // for a token or password
+	maxPEMBytes    = 4 << 20 // for certificates; the authorities of a whole system have 0.3 MB
 )
 
-// errNotRead is the error of a file that files may not read.
+// errNotRead is the error for a file that may not be read.
 var errNotRead = errors.New("not read")
 
-// files reads what one configuration names. It is for one goroutine.
+// files reads the files that one configuration names. It is used by one goroutine.
 type files struct {
-	config string          // the configuration's own file: relative paths count from its folder
-	only   map[string]bool // paths that may be read; nil is all
+	config string          // the file of the configuration; relative paths start at its folder
+	only   map[string]bool // paths that may be read; nil for all
 
-	seen   map[string]content // what was read, by the key that names it
-	unread []string           // keys and paths of what may not be read
+	seen   map[string]content // what was read, by the key that names the file
+	unread []string           // keys and paths of the files that may not be read
 }
 
-// A content says which contents a file had, without keeping a secret longer than it takes to use it.
+// A content identifies the contents of a file, without keeping a secret in memory.
 type content struct {
 	path string
 	sum  [sha256.Size]byte
 }
 
-// newFiles is for the configuration that was read from a file.
+// newFiles is for a configuration that was read from the file config.
 func newFiles(config string) *files {
 	return &files{config: config, seen: make(map[string]content)}
 }
 
-// read reads the file that the key at that path names.
+// read reads the file name, which is the value of key.
 func (f *files) read(key, name string, limit int) ([]byte, error) {
 	path := conf.FilePath(f.config, name)
 	if f.only != nil && !f.only[path] {
@@ -56,12 +56,12 @@ func (f *files) read(key, name string, limit int) ([]byte, error) {
 	return data, nil
 }
 
-// wrong says of a file that was read what is wrong with it.
+// wrong returns an error about the contents of a file.
 func (f *files) wrong(name string, err error) error {
 	return &fs.PathError{Op: "read", Path: conf.FilePath(f.config, name), Err: err}
 }
 
-// firstLine reads the one line of a file that holds a secret.
+// firstLine reads a file that holds a secret in its first line.
 func (f *files) firstLine(key, name string) (string, error) {
 	text, err := f.read(key, name, maxSecretBytes)
 	if err != nil {
@@ -74,12 +74,14 @@ func (f *files) firstLine(key, name string) (string, error) {
 	return line, nil
 }
 
-// changed lists the keys of which next has read other contents than f at the same path, below a key and without it.
+// changed returns the keys below a key, without that prefix, whose files have the same path in f and next, but other
+// contents.
 func (f *files) changed(next *files, below string) []string {
 	var keys []string
 	for key, now := range next.seen {
 		before, known := f.seen[key]
-		if rest, ok := strings.CutPrefix(key, below+"."); ok && known && before.path == now.path && before.sum != now.sum {
+		if rest, ok := strings.CutPrefix(key, below+"."); ok && known && before.path == now.path &&
+			before.sum != now.sum {
 			keys = append(keys, rest)
 		}
 	}
@@ -87,7 +89,7 @@ func (f *files) changed(next *files, below string) []string {
 	return keys
 }
 
-// paths is where the files are that were read.
+// paths returns the paths of the files that were read.
 func (f *files) paths() map[string]bool {
 	all := make(map[string]bool, len(f.seen))
 	for _, c := range f.seen {

@@ -7,7 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// A hub hands every event to all who listen. Its zero value is ready; its methods may be called from any goroutine.
+// A hub passes events on to all readers. Its zero value is ready; its methods may be called from any goroutine.
 type hub struct {
 	mu sync.Mutex
 	// mu guards the fields below
@@ -15,13 +15,13 @@ type hub struct {
 	closed  bool
 }
 
-// A reader is one who listens, and what it was too slow for.
+// A reader is one subscription.
 type reader struct {
 	events chan admin.Event // sent to and closed only with hub.mu held
 	lost   uint64
 }
 
-// readerBuffer is how many events wait for a reader: all backends of a large pool changing at once.
+// readerBuffer is how many events wait for a reader: enough for all backends of a large pool to change at once.
 const readerBuffer = 1024
 
 // subscribe returns the events from now on. The channel is closed by stop and by close.
@@ -44,7 +44,8 @@ func (h *hub) subscribe() (events <-chan admin.Event, stop func()) {
 	}
 }
 
-// publish hands an event to all who have room for it; the others are told with the next one how many they lost.
+// publish sends an event to all readers that have room for it. The next event that another reader gets says how many it
+// lost.
 func (h *hub) publish(e admin.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,7 +60,7 @@ func (h *hub) publish(e admin.Event) {
 	}
 }
 
-// close ends the streams of all readers; who subscribes later gets none.
+// close ends the streams of all readers. Later subscriptions get no events.
 func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// firstNameRetry is the pause before names that could not be resolved are looked up again. A resolver that restarts is back
-	// within seconds.
+	// firstNameRetry is the pause before unresolved names are looked up again. A resolver that restarts is back within
+	// seconds.
 	firstNameRetry = time.Second
-	// lastNameRetry is how long that pause may grow, doubled with each failure: as long as discovery's.
+	// lastNameRetry is the limit of that pause, which doubles with each failure. Discovery has the same limit.
 	lastNameRetry = 30 * time.Second
 )
 
-// configSpecs describes the backends of the configuration that have an address to a pool. The names of the others could not be
+// configSpecs returns the backends of a configured pool that have an address. The names of the others could not be
 // resolved; tryNames adds those backends later.
 func configSpecs(c *conf.Pool) []pool.Spec {
 	return slices.DeleteFunc(BackendSpecs(c.Backends), func(s pool.Spec) bool { return !s.Addr.IsValid() })
@@ -35,18 +35,19 @@ func warningsOf(cfg *conf.Config) []string {
 	return warnings
 }
 
-// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved. A mistyped
-// name must not stop service. A new pool serves nobody yet, and may start without backends.
+// leavesNothing returns an error if a pool that has backends now would lose them all because names cannot be resolved.
+// A mistyped name must not stop service. A new pool serves nobody yet, and may start without backends.
 func (pp *proposedPool) leavesNothing(cfg *conf.Config) error {
 	now := pp.served.pool.Backends()
-	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 || len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
+	if len(pp.specs) == len(pp.conf.Backends) || len(now) == 0 ||
+		len(now)-len(pp.difference.Removed)+len(pp.difference.Added) > 0 {
 		return nil
 	}
 	return &admin.ConfigError{Err: cfg.Unresolved()}
 }
 
-// tryNames starts to look up the unresolved names of the configuration in force again, in the background, until each has an address
-// or another configuration is in force. The caller holds Daemon.applying.
+// tryNames starts to look up the unresolved names of the configuration in force in the background, until each of them
+// has an address or another configuration is in force. The caller has the turn.
 func (d *Daemon) tryNames() {
 	d.stopNames()
 	unresolved := d.config().Unresolved()
@@ -61,8 +62,8 @@ func (d *Daemon) tryNames() {
 	d.naming.Go(func() { d.followNames(ctx) })
 }
 
-// stopNames ends what tryNames started. It does not wait for the goroutine, which may itself be waiting for Daemon.applying; once
-// that has the lock it sees that it was stopped. The caller holds Daemon.applying.
+// stopNames stops what tryNames started. It does not wait for the goroutine, which may itself be waiting for the turn
+// and then gets an error. The caller has the turn.
 func (d *Daemon) stopNames() {
 	if d.stopNaming != nil {
 		d.stopNaming()
@@ -70,11 +71,12 @@ func (d *Daemon) stopNames() {
 	}
 }
 
-// followNames is the goroutine of tryNames.
+// followNames looks up unresolved names until all have an address or ctx is done.
 func (d *Daemon) followNames(ctx context.Context) {
 	for pause := firstNameRetry; ; pause = min(2*pause, lastNameRetry) {
 		select {
-		case <-time.After(pause + time.Duration(rand.Float64()*float64(pause)/10)): // a fleet that started together need not ask together
+		// spread, so that a fleet started together does not ask together
+		case <-time.After(pause + time.Duration(rand.Float64()*float64(pause)/10)):
 		case <-ctx.Done():
 			return
 		}
@@ -87,14 +89,14 @@ func (d *Daemon) followNames(ctx context.Context) {
 	}
 }
 
-// takeNames puts next in force, which differs from the configuration in force only in the addresses of names. It reports whether
-// there is nothing left to do.
+// takeNames puts next in force, which differs from the configuration in force only in the addresses of names. It
+// reports whether nothing is left to do.
 func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	if ctx.Err() != nil {
-		return true
+	_, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return true // another configuration is in force, or the daemon drains
 	}
+	defer giveBack()
 	before := d.config()
 	if len(next.Unresolved()) == len(before.Unresolved()) {
 		return false

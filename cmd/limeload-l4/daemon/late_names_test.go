@@ -21,7 +21,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A hostTable is a lookup whose answers a test changes.
+// A hostTable is a lookup with answers that a test changes.
 type hostTable struct {
 	mu    sync.Mutex
 	hosts map[string]string
@@ -42,8 +42,9 @@ func (h *hostTable) lookup(_ context.Context, _, host string) ([]netip.Addr, err
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
-// TestLateNames has a balancer start with a name that cannot be resolved, serve all else, take the backend as soon as the name has an
-// address, keep that when a reload finds the name gone, and follow it when it comes back elsewhere.
+// TestLateNames starts a balancer with a name that cannot be resolved. It serves everything else, adds the backend as
+// soon as the name has an address, keeps it when a reload cannot resolve the name any more, and follows the name to
+// another address.
 func TestLateNames(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	echo := harness.Serve(t, harness.Echo)
@@ -51,8 +52,10 @@ func TestLateNames(t *testing.T) {
 	_, port, _ := net.SplitHostPort(echo.Address())
 	file, web, other := filepath.Join(t.TempDir(), "lb.toml"), harness.FreeAddress(t), harness.FreeAddress(t)
 	write := func(name, more string) {
-		text := fmt.Sprintf("[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\n[listener.other]\naddress = %q\npool = \"other\"\n"+
-			"[pool.other]\nbackends = [{ address = %q }]\n%s[pool.web]\nbackends = [{ name = \"b1\", address = %q }]\n", web, other, echo.Address(), more, name+":"+port)
+		text := fmt.Sprintf(
+			"[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\n[listener.other]\naddress = %q\npool = \"other\"\n"+
+				"[pool.other]\nbackends = [{ address = %q }]\n%s[pool.web]\nbackends = [{ name = \"b1\", address = %q }]\n",
+			web, other, echo.Address(), more, name+":"+port)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +78,7 @@ func TestLateNames(t *testing.T) {
 	running.Go(func() { d.Run(ctx, nil) })
 	defer running.Wait()
 	defer stop()
-	<-d.started
+	<-d.life.reloadable
 
 	served := func(address string) error {
 		c, err := net.Dial("tcp", address)
@@ -88,8 +91,9 @@ func TestLateNames(t *testing.T) {
 		}
 		return err
 	}
-	unresolved := func(warnings []string) string { // without those of the names that came to loopback
-		return strings.Join(slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(w, "the name came to") }), "\n")
+	unresolved := func(warnings []string) string { // without those about names that resolve to loopback
+		return strings.Join(
+			slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(w, "the name came to") }), "\n")
 	}
 	warned := func(want string) error {
 		if got := unresolved(d.Status().Warnings); got != want {
@@ -111,7 +115,8 @@ func TestLateNames(t *testing.T) {
 		}
 	}
 	at := func(line int, name, text string) string {
-		return fmt.Sprintf("%s:%d: pool.web.backends[0].address: found %q; cannot be resolved: no such host%s", file, line, name+":"+port, text)
+		return fmt.Sprintf("%s:%d: pool.web.backends[0].address: found %q; cannot be resolved: no such host%s", file,
+			line, name+":"+port, text)
 	}
 
 	is(warned(at(12, "db.test", "")))
@@ -119,20 +124,22 @@ func TestLateNames(t *testing.T) {
 	if served(web) == nil {
 		t.Error("a pool without a backend serves")
 	}
-	// Nor does it stop a reload of something else, or a pool that is new.
+	// It does not block a reload of something else, or a new pool, either.
 	write("db.test", "retries = 1\n")
 	if _, err := d.Reload(t.Context()); err != nil {
 		t.Fatalf("a name without an address stops a reload: %v", err)
 	}
 	names.set(map[string]string{"db.test": "127.0.0.1"})
-	harness.Eventually(t, "the backend is there", func() error { return errors.Join(backendAt("127.0.0.1"), warned("")) })
+	harness.Eventually(t, "the backend is there",
+		func() error { return errors.Join(backendAt("127.0.0.1"), warned("")) })
 	harness.Eventually(t, "clients are served", func() error { return served(web) })
 
-	// The name is gone: the backend keeps its address, and `plan` and `status` tell of it.
+	// The name cannot be resolved any more: the backend keeps its address, and `plan` and `status` say so.
 	names.set(nil)
 	write("db.test", "retries = 2\n")
 	kept := at(13, "db.test", "; it keeps the address it had, 127.0.0.1")
-	if p, err := d.Plan(t.Context(), nil); err != nil || unresolved(p.Warnings) != kept || len(p.Pools[1].Backends) > 0 {
+	if p, err := d.Plan(t.Context(), nil); err != nil || unresolved(p.Warnings) != kept ||
+		len(p.Pools[1].Backends) > 0 {
 		t.Errorf("plan %+v, error %v", p, err)
 	}
 	if r, err := d.Reload(t.Context()); err != nil || unresolved(r.Plan.Warnings) != kept {
@@ -142,9 +149,10 @@ func TestLateNames(t *testing.T) {
 	is(backendAt("127.0.0.1"))
 	is(served(web))
 	names.set(map[string]string{"db.test": "127.0.0.2"})
-	harness.Eventually(t, "the backend has moved", func() error { return errors.Join(backendAt("127.0.0.2"), warned("")) })
+	harness.Eventually(t, "the backend has moved",
+		func() error { return errors.Join(backendAt("127.0.0.2"), warned("")) })
 
-	// Where all that a pool has would go for a name without an address, the reload is refused: it may be a typo.
+	// If a pool would lose all backends because of a name without an address, the reload is refused: it may be a typo.
 	write("typo.test", "")
 	_, err = d.Reload(t.Context())
 	var refused *admin.ConfigError

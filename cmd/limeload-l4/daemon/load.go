@@ -15,10 +15,11 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// resolveTimeout bounds the look-up of all names in a configuration.
+// resolveTimeout bounds the look-up of all names of a configuration.
 const resolveTimeout = 10 * time.Second
 
-// Read reads a configuration; for want of a file it says how to come by one. The names in it are not resolved.
+// Read reads a configuration. If the file does not exist, the error says how to get one. The names in it are not
+// resolved.
 func Read(file string) (*conf.Config, error) {
 	cfg, err := conf.Load(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -27,16 +28,16 @@ func Read(file string) (*conf.Config, error) {
 	return cfg, err
 }
 
-// Resolve looks up the names in a configuration; see conf.Config.Unresolved for those that have no address.
+// Resolve looks up the names in a configuration. See conf.Config.Unresolved for those that have no address.
 func Resolve(ctx context.Context, cfg *conf.Config) error {
 	return resolve(ctx, cfg, systemLookup(), nil)
 }
 
-// systemLookup asks the hosts file and the DNS servers of this machine.
+// systemLookup uses the hosts file and the DNS servers of this machine.
 func systemLookup() conf.Lookup { return net.DefaultResolver.LookupNetIP }
 
-// resolve looks up the names in a configuration. A name that has no address now keeps the one that it has in before, which may
-// be nil.
+// resolve looks up the names in a configuration. A name that has no address now keeps the address that it has in
+// before, which may be nil.
 func resolve(ctx context.Context, cfg *conf.Config, lookup conf.Lookup, before *conf.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
@@ -52,7 +53,8 @@ func Load(ctx context.Context, file string) (*conf.Config, error) {
 	return cfg, Resolve(ctx, cfg)
 }
 
-// readAgain reads the daemon's own file as it is now, and resolves the names in it. It does not wait for whoever writes to a pipe.
+// readAgain reads the daemon's own file as it is now, and resolves the names in it. It does not wait for the writer of
+// a pipe.
 func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
 	before := d.config()
 	cfg, err := conf.LoadRegular(before.File)
@@ -62,9 +64,9 @@ func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
 	return cfg, resolve(ctx, cfg, d.lookup, before)
 }
 
-// Check reads the files that a configuration names, lists of backends, passwords, certificates and the token, and tries the logins of
-// checks at the backends that it names. A mistake in one is an error; a list of backends that cannot be read is only worth a
-// warning, since it may be written later.
+// Check reads the files that a configuration names: lists of backends, passwords, certificates and the token. It also
+// tries the logins of checks at the configured backends. Every mistake is an error, but a list of backends that cannot
+// be read is only a warning, since it may be written later.
 func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error) {
 	from := newFiles(cfg.File)
 	_, tokenErr := readToken(cfg, from)
@@ -93,7 +95,8 @@ func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error)
 	return warnings, errors.Join(append(mistakes, tryLogins(ctx, cfg, trials))...)
 }
 
-// findPrograms looks for the programs that a pool's checks run. A running balancer goes without: such a check finds nothing out.
+// findPrograms looks for the programs that a pool's checks run. A running balancer does not require them: the check
+// then finds nothing out.
 func findPrograms(cfg *conf.Config, p *conf.Pool) error {
 	var missing []error
 	look := func(path string, c *conf.Check) {
@@ -113,7 +116,7 @@ func findPrograms(cfg *conf.Config, p *conf.Pool) error {
 	return errors.Join(missing...)
 }
 
-// checkBackendFile reads the backends that a pool discovers in a file.
+// checkBackendFile reads the file in which a pool discovers backends.
 func checkBackendFile(cfg *conf.Config, p *conf.Pool) (found []conf.Backend, warning string, err error) {
 	found, err = DiscoveredInFile(cfg, p)
 	if _, unreadable := errors.AsType[*fs.PathError](err); unreadable {
@@ -122,7 +125,7 @@ func checkBackendFile(cfg *conf.Config, p *conf.Pool) (found []conf.Backend, war
 	return found, "", err
 }
 
-// DiscoveredInFile returns the backends that a pool discovers in a file; none if it discovers them elsewhere, or not at all.
+// DiscoveredInFile returns the backends that a pool discovers in a file; none if it has no such discovery.
 func DiscoveredInFile(cfg *conf.Config, p *conf.Pool) ([]conf.Backend, error) {
 	if p.Discovery == nil || p.Discovery.Type != "file" {
 		return nil, nil

@@ -14,17 +14,17 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// loginPatience is how long a backend may take to answer a login that is tried, where its check gives it less: a reload that fails for
-// a slow answer would be worse than one that takes a second longer.
+// loginPatience is the least time that a backend gets to answer a tried login, even if its check has a shorter timeout.
+// A reload that fails because of a slow answer would be worse than one that takes a second longer.
 const loginPatience = 2 * time.Second
 
-// A login is one check that shows credentials.
+// A login is a check that logs in or shows a client certificate.
 type login struct {
-	key     string // of the credentials, for the error of a mistake
+	key     string // path of the credentials in the configuration, for errors
 	checker healthcheck.Checker
 }
 
-// credentialsKey is the key, below the check, of the credentials that a check shows; "" for one that shows none.
+// credentialsKey returns the key, below the check, that names the credentials of a check; "" if it has none.
 func credentialsKey(c *conf.Check) string {
 	logsIn := c.Type == "postgres" || c.Type == "redis"
 	switch {
@@ -40,24 +40,26 @@ func credentialsKey(c *conf.Check) string {
 	return ""
 }
 
-// A trial is the logins of a pool's checks, and where they are tried before anything rests on them.
+// A trial is the logins of one pool's checks, and the backends at which they are tried before they are put in force.
 type trial struct {
 	logins  []login
 	targets []healthcheck.Target
-	timeout time.Duration // of one attempt
+	timeout time.Duration // per attempt
 }
 
 func newTrial(p *conf.Pool, check *builtCheck, specs []pool.Spec) trial {
 	t := trial{logins: check.logins, timeout: max(check.policy.Timeout, loginPatience)}
 	for _, s := range specs {
 		if s.Addr.IsValid() {
-			t.targets = append(t.targets, healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
+			t.targets = append(t.targets,
+				healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
 		}
 	}
 	return t
 }
 
-// tryLogins tries the logins of all trials at once. Its errors are those that every backend refuses which answers.
+// tryLogins tries the logins of all trials at the same time. It returns an error for each login that all backends
+// refuse that answer.
 func tryLogins(ctx context.Context, cfg *conf.Config, trials []trial) error {
 	ctx, cancel := context.WithTimeout(ctx, maxFirstVerdicts)
 	defer cancel()
@@ -88,8 +90,8 @@ func (l login) try(ctx context.Context, cfg *conf.Config, t trial) error {
 	return cfg.ErrorAt(l.key, fmt.Errorf("every backend that answers refuses the login; %s: %w", target.Name, refusal))
 }
 
-// changesLogin tells whether the configuration has a pool's checks log in otherwise than before, or elsewhere: more has changed than their
-// times and counts.
+// changesLogin reports whether a pool's checks are to log in differently or elsewhere: it is so if more has changed
+// than their times and counts.
 func (pp *proposedPool) changesLogin() bool {
 	timing := []string{"interval", "fast_interval", "timeout", "rise", "fall", "jitter", "initial", "stale_after"}
 	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool {
@@ -97,11 +99,11 @@ func (pp *proposedPool) changesLogin() bool {
 	})
 }
 
-// tryLogins tries the logins that a proposal brings: those of new pools and changed checks, and of files with other contents. Others
-// were tried before, and what became of them since must not stand in the way of another change.
+// tryLogins tries the logins that a proposal changes: those of new pools, of changed checks, and of files with new
+// contents. The others were tried before. If they fail now, that must not block an unrelated change.
 //
-// Of a configuration that was sent only the contents of files are tried, by the checks and at the backends that there are: for
-// whatever else it says, whoever sent it could have a password shown to an address of his own.
+// For a configuration that was sent, it only tries new contents of files, with the checks and at the backends of the
+// configuration in force. Otherwise whoever sent it could have a password shown to an address of his own.
 func (p *proposal) tryLogins(ctx context.Context, sent bool) error {
 	var trials []trial
 	for _, pp := range p.pools {

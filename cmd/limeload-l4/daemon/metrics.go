@@ -10,12 +10,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// maxScrapes bounds the answers to /metrics under way: each holds a copy of all numbers, and more than two Prometheus servers and a
-// person are somebody's mistake. More are told so with status 503.
+// maxScrapes bounds the concurrent answers to /metrics, each of which holds a copy of all numbers. Two Prometheus
+// servers and a person need fewer. Further requests get status 503.
 const maxScrapes = 4
 
-// newMetrics is what answers /metrics: in Prometheus' text format, or in its binary one for who asks for that, which alone has
-// native histograms.
+// newMetrics returns the handler of /metrics. It answers in Prometheus' text format or, on request, in its binary
+// format, which alone has native histograms.
 func (d *Daemon) newMetrics() http.Handler {
 	return newHandler(d.newRegistry(), scrapeLog{d.log})
 }
@@ -23,12 +23,13 @@ func (d *Daemon) newMetrics() http.Handler {
 func newHandler(g prometheus.Gatherer, log promhttp.Logger) http.Handler {
 	return promhttp.HandlerFor(g, promhttp.HandlerOpts{
 		ErrorLog:            log,
-		ErrorHandling:       promhttp.ContinueOnError, // all that is in order is better than nothing
+		ErrorHandling:       promhttp.ContinueOnError, // most of the numbers are better than none
 		MaxRequestsInFlight: maxScrapes,
 	})
 }
 
-// newRegistry has the daemon's numbers, and those of the process and of Go's run time. No other registry is used.
+// newRegistry returns a registry of the daemon's numbers, those of the process and those of Go's run time. No other
+// registry is used.
 func (d *Daemon) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
@@ -38,40 +39,41 @@ func (d *Daemon) newRegistry() *prometheus.Registry {
 	return r
 }
 
-// A scrapeLog takes what promhttp says of a scrape that did not go well.
+// A scrapeLog logs the errors of promhttp.
 type scrapeLog struct{ log zerolog.Logger }
 
 // Println logs an error of a scrape.
 func (l scrapeLog) Println(v ...any) { l.log.Error().Str("err", fmt.Sprint(v...)).Msg("metrics") }
 
-// A collector makes metrics of the numbers that the packages keep anyway: nothing is counted twice, and no session and no pick
-// knows of it. It is safe for concurrent use.
+// A collector makes metrics of the numbers that the packages keep anyway. So nothing is counted twice, and metrics cost
+// sessions and picks nothing. It is safe for concurrent use.
 type collector struct {
 	// set once, then read-only
 	series catalog
 	parts  []part
 }
 
-// A part puts what one part of the daemon has come to. It reads numbers that change meanwhile, and holds nobody up.
+// A part sends the numbers of one part of the daemon. They may change while it reads them; it blocks nobody.
 type part func(to sink)
 
-// newCollector names each part; a new one is a function that declares its series in the catalog, and a line here.
+// newCollector lists the parts. A new one is a function that declares its series in the catalog, and a line here.
 func newCollector(d *Daemon) *collector {
 	c := new(collector)
 	c.parts = []part{
-		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d), c.series.ofChecks(d),
+		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d),
+		c.series.ofChecks(d),
 	}
 	return c
 }
 
-// Describe sends what each series is.
+// Describe sends the description of each series.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, s := range c.series {
 		to <- s.desc
 	}
 }
 
-// Collect sends the numbers of now.
+// Collect sends the current numbers.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for _, put := range c.parts {
 		put(to)

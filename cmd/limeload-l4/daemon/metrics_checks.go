@@ -6,16 +6,20 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// ofChecks declares what the health checks have come to. Numbers of a single backend's checks are in its verdict; the rest is told
-// of each pool.
+// ofChecks declares the numbers of the health checks, by pool. A single backend has its verdict instead.
 func (c *catalog) ofChecks(d *Daemon) part {
 	var (
-		checks   = c.counter("limeload_checks_total", "Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
-		duration = c.histogram("limeload_check_duration_seconds", "How long checks took, whatever their outcome.", "pool")
-		running  = c.gauge("limeload_checks_running", "Checks under way now, by what each takes: one made of several counts as so many.", "kind")
-		waiting  = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
-		slots    = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
-		blind    = c.gauge("limeload_checks_blind_backends", "Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.", "pool")
+		checks = c.counter("limeload_checks_total",
+			"Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
+		duration = c.histogram("limeload_check_duration_seconds",
+			"How long checks took, whatever their outcome.", "pool")
+		running = c.gauge("limeload_checks_running",
+			"Checks under way now, by what each takes: one made of several counts as so many.", "kind")
+		waiting = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
+		slots   = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
+		blind   = c.gauge("limeload_checks_blind_backends",
+			"Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.",
+			"pool")
 	)
 	outcomes := labelsOf("outcome", healthcheck.Outcome(len(healthcheck.Counts{})-1))
 	return func(to sink) {
@@ -46,7 +50,7 @@ func (c *catalog) ofChecks(d *Daemon) part {
 	}
 }
 
-// checkTimes is how long the checks of a tally took, in the form that is sent.
+// checkTimes converts the durations of checks.
 func checkTimes(t healthcheck.Tally) *dto.Histogram {
 	var all, upTo uint64
 	for _, n := range t.Checks {

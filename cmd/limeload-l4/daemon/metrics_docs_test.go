@@ -21,21 +21,23 @@ const (
 	metricsRules = "../packaging/prometheus/limeload.rules.yml"
 )
 
-// row is a series' line in the page.
+// row returns the line of a series in the page.
 func (s *series) row() string {
 	labels := make([]string, len(s.labels))
 	for i, l := range s.labels {
 		labels[i] = "`" + l + "`"
 	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s |", s.name, strings.ToLower(s.kind.String()), strings.Join(labels, " "), s.help)
+	return fmt.Sprintf("| `%s` | %s | %s | %s |", s.name, strings.ToLower(s.kind.String()),
+		strings.Join(labels, " "), s.help)
 }
 
-// isGiven tells of a label whether its values are names that somebody gives; those of the others are closed sets.
+// isGiven reports whether users choose the values of a label. The values of the others are closed sets.
 func isGiven(label string) bool {
 	return slices.Contains([]string{"listener", "pool", "backend", "loop", "goversion", "version"}, label)
 }
 
-// closedSets is the values of all labels with closed sets, by metric and label, in the order in which they are sent.
+// closedSets returns the values of all labels with closed sets, by metric and label, in the order in which they are
+// sent.
 func closedSets(families map[string]*dto.MetricFamily) map[string]map[string][]string {
 	sets := make(map[string]map[string][]string)
 	for name, f := range families {
@@ -54,7 +56,7 @@ func closedSets(families map[string]*dto.MetricFamily) map[string]map[string][]s
 	return sets
 }
 
-// valueRows is the page's lines about labels with closed sets.
+// valueRows returns the lines of the page about labels with closed sets.
 func valueRows(families map[string]*dto.MetricFamily) []string {
 	var rows []string
 	for name, labels := range closedSets(families) {
@@ -67,7 +69,7 @@ func valueRows(families map[string]*dto.MetricFamily) []string {
 	return rows
 }
 
-// pageViolations is what a page says otherwise than these lines.
+// pageViolations returns the differences between a page and these lines.
 func pageViolations(page string, rows []string) []string {
 	var violations []string
 	written := regexp.MustCompile("(?m)^\\| `limeload_.*$").FindAllString(page, -1)
@@ -84,8 +86,7 @@ func pageViolations(page string, rows []string) []string {
 	return violations
 }
 
-// TestMetricsPage holds docs/metrics.md against the series and the values of their labels: each has a line there that says the
-// same, and there is no other.
+// TestMetricsPage: docs/metrics.md has one line for each series and for each label with a closed set, and no others.
 func TestMetricsPage(t *testing.T) {
 	d := metricsDaemon(t)
 	var rows []string
@@ -93,7 +94,8 @@ func TestMetricsPage(t *testing.T) {
 		rows = append(rows, s.row())
 	}
 	rows = append(rows, valueRows(scrape(t, d.metrics, textForm))...)
-	if got := pageViolations(rows[0]+"\n"+rows[0]+"\n| `limeload_gone` | gauge |  | Nothing. |\n", rows[:2]); len(got) != 3 {
+	bad := rows[0] + "\n" + rows[0] + "\n| `limeload_gone` | gauge |  | Nothing. |\n"
+	if got := pageViolations(bad, rows[:2]); len(got) != 3 {
 		t.Fatalf("the guard finds %q in a bad sample", got)
 	}
 	text, err := os.ReadFile(metricsPage)
@@ -119,7 +121,7 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// sizeRows is the page's lines about how many series each thing has.
+// sizeRows returns the lines of the page about the number of series for each kind of thing.
 func sizeRows(t *testing.T, d *Daemon) []string {
 	r := httptest.NewRequest("GET", "/metrics", nil)
 	w := httptest.NewRecorder()
@@ -132,14 +134,15 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 	dns := count(`dns_\w+\{listener="names"`)
 	return []string{
 		fmt.Sprintf("\n| backend | %d |\n", count(`backend_\w+\{backend="a",`)),
-		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n", count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
+		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n",
+			count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
 		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times, times),
 		fmt.Sprintf("\n| listener with DNS settings | %d more, and another %d with a cache |\n", dns-cached, cached),
 		fmt.Sprintf("\n| loop | %d |\n", count(`loop_\w+\{loop="0"`)),
 	}
 }
 
-// A ruleFile is a file of Prometheus' rules.
+// A ruleFile is a file of Prometheus rules.
 type ruleFile struct {
 	Groups []struct {
 		Rules []struct {
@@ -163,9 +166,9 @@ func readRules(t *testing.T, into *ruleFile) {
 	}
 }
 
-// A query checks what PromQL names against the metrics there are.
+// A query checks the names in PromQL against the existing metrics.
 type query struct {
-	series map[string][]string            // the labels of each metric, those of the target and of histograms included
+	series map[string][]string            // the labels of each metric, including those of the target and of histograms
 	values map[string]map[string][]string // see closedSets
 }
 
@@ -200,11 +203,12 @@ func splitLabels(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// violations is which metrics, labels and values of labels an expression names that there are not.
+// violations returns the metrics, labels and values of labels in an expression that do not exist.
 func (q *query) violations(expr string) []string {
 	var violations []string
-	known := make(map[string]bool) // labels of any metric in it
-	metrics := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)(\{[^}]*\})?`).FindAllStringSubmatch(regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`), -1)
+	known := make(map[string]bool) // the labels of all metrics in it
+	bare := regexp.MustCompile(`"[^"]*"`).ReplaceAllString(expr, `""`)
+	metrics := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)(\{[^}]*\})?`).FindAllStringSubmatch(bare, -1)
 	selectors := regexp.MustCompile(`\b([a-zA-Z_][\w:]*)\{([^}]*)\}`).FindAllStringSubmatch(expr, -1)
 	for _, m := range metrics {
 		labels, is := q.series[m[1]]
@@ -237,7 +241,7 @@ func (q *query) violations(expr string) []string {
 	return violations
 }
 
-// templates is the labels that a text takes from a result.
+// templates returns the labels that a text takes from a result.
 func templates(text, pattern string) []string {
 	var labels []string
 	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
@@ -246,7 +250,7 @@ func templates(text, pattern string) []string {
 	return labels
 }
 
-// result is the labels that an expression's result may have.
+// result returns the labels that the result of an expression may have.
 func (q *query) result(expr string) []string {
 	if by := regexp.MustCompile(`by \(([^)]*)\)`).FindStringSubmatch(expr); by != nil {
 		return splitLabels(by[1])
@@ -260,21 +264,23 @@ func (q *query) result(expr string) []string {
 	return labels
 }
 
-// TestMetricsUsed holds the alert rules and the board against the metrics there are, down to the values of labels.
+// TestMetricsUsed compares the alert rules and the dashboard with the existing metrics, down to the values of labels.
 func TestMetricsUsed(t *testing.T) {
 	var rules ruleFile
 	readRules(t, &rules)
 	q := newQuery(t, metricsDaemon(t), rules)
-	for bad, violation := range map[string]string{
-		`rate(limeload_listener_refusals_total[5m])`:                            "there is no metric limeload_listener_refusals_total",
-		`limeload_listener_connect_seconds > 1`:                                 "there is no metric limeload_listener_connect_seconds",
-		`limeload_ready{pool="x"}`:                                              "limeload_ready has no label pool",
-		`limeload_backend_verdict{verdict=~"healthy|well"} == 0`:                "limeload_backend_verdict's label verdict is never well",
-		`sum by (instance, client) (limeload_sessions)`:                         "no metric has the label client of by (instance, client)",
-		`sum(instance_listener:limeload_listener_refused:rate9m{listener="a"})`: "there is no metric instance_listener:limeload_listener_refused:rate9m",
+	for _, bad := range []struct{ expr, violation string }{
+		{`rate(limeload_listener_refusals_total[5m])`, "there is no metric limeload_listener_refusals_total"},
+		{`limeload_listener_connect_seconds > 1`, "there is no metric limeload_listener_connect_seconds"},
+		{`limeload_ready{pool="x"}`, "limeload_ready has no label pool"},
+		{`limeload_backend_verdict{verdict=~"healthy|well"} == 0`,
+			"limeload_backend_verdict's label verdict is never well"},
+		{`sum by (instance, client) (limeload_sessions)`, "no metric has the label client of by (instance, client)"},
+		{`sum(instance_listener:limeload_listener_refused:rate9m{listener="a"})`,
+			"there is no metric instance_listener:limeload_listener_refused:rate9m"},
 	} {
-		if got := q.violations(bad); !slices.Contains(got, violation) {
-			t.Errorf("the guard finds %q in %s, expected %q", got, bad, violation)
+		if got := q.violations(bad.expr); !slices.Contains(got, bad.violation) {
+			t.Errorf("the guard finds %q in %s, expected %q", got, bad.expr, bad.violation)
 		}
 	}
 
@@ -294,7 +300,8 @@ func TestMetricsUsed(t *testing.T) {
 	}
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
-			look(r.Alert+r.Record, r.Expr, templates(r.Annotations["summary"]+r.Annotations["description"], `\$labels\.(\w+)`))
+			text := r.Annotations["summary"] + r.Annotations["description"]
+			look(r.Alert+r.Record, r.Expr, templates(text, `\$labels\.(\w+)`))
 			if r.Alert != "" && (r.Annotations["summary"] == "" || r.Annotations["description"] == "") {
 				t.Errorf("%s says too little", r.Alert)
 			}

@@ -7,30 +7,45 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// ofListeners declares what the listeners have come to. A listener that was removed is not told of any more, however long its
-// sessions go on.
+// ofListeners declares the numbers of the listeners. A removed listener has none, even while its sessions go on.
 //
-// Refusals are a metric of their own: what ended and what was refused are two questions, each with its sum, and a rule that asks
-// for the one need not list the reasons of the other, which a later version may have more of.
+// Refusals have a metric of their own. Ended sessions and refusals are two questions, each with its own sum, and a rule
+// about the one need not list the reasons of the other, of which a later version may have more.
 func (c *catalog) ofListeners(d *Daemon) part {
 	var (
-		info     = c.gauge("limeload_listener_info", "Always 1; the labels say which pool the listener sends to.", "listener", "pool", "protocol")
+		info = c.gauge("limeload_listener_info", "Always 1; the labels say which pool the listener sends to.",
+			"listener", "pool", "protocol")
 		sessions = c.gauge("limeload_listener_sessions", "Sessions of the listener now.", "listener")
-		accepted = c.counter("limeload_listener_accepted_total", "Sessions that have begun: all clients but those refused with max_sessions.", "listener")
-		ended    = c.counter("limeload_listener_ended_total", "Sessions that have ended, by who ended them and how; those refused are not among them.", "listener", "reason")
-		refused  = c.counter("limeload_listener_refused_total", "Clients that were turned away without a byte from a backend, by the reason.", "listener", "reason")
-		bytes    = c.counter("limeload_listener_bytes_total", "Bytes moved, in from clients and out to them; of running sessions up to some seconds ago.", "direction", "listener")
-		retries  = c.counter("limeload_listener_retries_total", "Connects that followed a failed one, by how that had failed.", "listener", "outcome")
+		accepted = c.counter("limeload_listener_accepted_total",
+			"Sessions that have begun: all clients but those refused with max_sessions.", "listener")
+		ended = c.counter("limeload_listener_ended_total",
+			"Sessions that have ended, by who ended them and how; those refused are not among them.",
+			"listener", "reason")
+		refused = c.counter("limeload_listener_refused_total",
+			"Clients that were turned away without a byte from a backend, by the reason.", "listener", "reason")
+		bytes = c.counter("limeload_listener_bytes_total",
+			"Bytes moved, in from clients and out to them; of running sessions up to some seconds ago.",
+			"direction", "listener")
+		retries = c.counter("limeload_listener_retries_total",
+			"Connects that followed a failed one, by how that had failed.", "listener", "outcome")
 
-		datagrams = c.counter("limeload_listener_datagrams_total", "Datagrams of a UDP listener, in from clients and out to them, those that were dropped included.", "direction", "listener")
-		dropped   = c.counter("limeload_listener_dropped_total", "Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
+		datagrams = c.counter("limeload_listener_datagrams_total",
+			"Datagrams of a UDP listener, in from clients and out to them, those that were dropped included.",
+			"direction", "listener")
+		dropped = c.counter("limeload_listener_dropped_total",
+			"Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
 
-		connect   = c.histogram("limeload_listener_connect_seconds", "How long it took to connect to a backend, of connects that succeeded.", "listener")
-		firstByte = c.histogram("limeload_listener_first_byte_seconds", "How long a backend took to its first byte, from when it was asked or, if it spoke unasked, connected.", "listener")
-		duration  = c.histogram("limeload_listener_session_seconds", "How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
-		queued    = c.histogram("limeload_listener_queue_seconds", "How long sessions waited for a backend, of those that had to.", "listener")
+		connect = c.histogram("limeload_listener_connect_seconds",
+			"How long it took to connect to a backend, of connects that succeeded.", "listener")
+		firstByte = c.histogram("limeload_listener_first_byte_seconds",
+			"How long a backend took to its first byte, from when it was asked or, if it spoke unasked, connected.",
+			"listener")
+		duration = c.histogram("limeload_listener_session_seconds",
+			"How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
+		queued = c.histogram("limeload_listener_queue_seconds",
+			"How long sessions waited for a backend, of those that had to.", "listener")
 	)
-	waits := newScale(4, 1e-4, 100)       // from what loopback takes to the longest timeout that makes sense
+	waits := newScale(4, 1e-4, 100)       // from a connect on loopback to the longest sensible timeout
 	lives := newScale(8, 1.0/1024, 1<<20) // from one request to twelve days
 	protocols := labelsOf("protocol", l4.UDP)
 	in, out := label("direction", "in"), label("direction", "out")
@@ -59,7 +74,7 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			to.put(bytes, float64(l.BytesIn), in, listener)
 			to.put(bytes, float64(l.BytesOut), out, listener)
 			for o, outcome := range outcomes {
-				if pool.Outcome(o) != pool.Served { // nobody connects again after that
+				if pool.Outcome(o) != pool.Served { // no other connect follows that
 					to.put(retries, float64(l.Retries[pool.Outcome(o)]), listener, outcome)
 				}
 			}

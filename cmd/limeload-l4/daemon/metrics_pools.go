@@ -6,33 +6,49 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// ofPools declares what the pools and their backends have come to.
+// ofPools declares the numbers of the pools and their backends.
 func (c *catalog) ofPools(d *Daemon) part {
 	var (
 		backends = c.gauge("limeload_pool_backends", "Backends of the pool.", "pool")
-		eligible = c.gauge("limeload_pool_eligible_backends", "Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.", "pool")
-		wanted   = c.gauge("limeload_pool_wanted_backends", "Backends that should serve: in mode ready, with a weight and not of the wrong role; at most 1 where the primary is wanted.", "pool")
-		triesAll = c.gauge("limeload_pool_tries_all", "1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
+		eligible = c.gauge("limeload_pool_eligible_backends",
+			"Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.",
+			"pool")
+		wanted = c.gauge("limeload_pool_wanted_backends",
+			"Backends that should serve: in mode ready, with a weight and not of the wrong role; at most 1 where the primary is wanted.",
+			"pool")
+		triesAll = c.gauge("limeload_pool_tries_all",
+			"1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
 		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
 
 		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
-		queueMax = c.gauge("limeload_pool_queue_max_sessions", "Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
-		waited   = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
-		left     = c.counter("limeload_pool_queue_left_total", "Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).", "pool", "result")
-		full     = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
-		refused  = c.counter("limeload_pool_refused_picks_total", "Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.", "pool", "reason")
+		queueMax = c.gauge("limeload_pool_queue_max_sessions",
+			"Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
+		waited = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
+		left   = c.counter("limeload_pool_queue_left_total",
+			"Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).",
+			"pool", "result")
+		full    = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
+		refused = c.counter("limeload_pool_refused_picks_total",
+			"Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.",
+			"pool", "reason")
 
-		sticky      = c.gauge("limeload_pool_sticky_entries", "Clients that will return to their backend if they come in time.", "pool")
-		openings    = c.counter("limeload_pool_breaker_openings_total", "How often a breaker opened, those of removed backends included.", "pool")
-		revocations = c.counter("limeload_pool_revocations_total", "How often all sessions of a backend were ended, since it was removed or unhealthy.", "pool")
-		rivalries   = c.counter("limeload_pool_rivalries_total", "How often a second backend claimed to be the primary and was fenced off.", "pool")
-		credentials = c.gauge("limeload_pool_credentials_refused", "1 while every backend that answers refuses the credentials of its checks, so that no verdict changes for them.", "pool")
+		sticky = c.gauge("limeload_pool_sticky_entries",
+			"Clients that will return to their backend if they come in time.", "pool")
+		openings = c.counter("limeload_pool_breaker_openings_total",
+			"How often a breaker opened, those of removed backends included.", "pool")
+		revocations = c.counter("limeload_pool_revocations_total",
+			"How often all sessions of a backend were ended, since it was removed or unhealthy.", "pool")
+		rivalries = c.counter("limeload_pool_rivalries_total",
+			"How often a second backend claimed to be the primary and was fenced off.", "pool")
+		credentials = c.gauge("limeload_pool_credentials_refused",
+			"1 while every backend that answers refuses the credentials of its checks, so that no verdict changes for them.",
+			"pool")
 	)
 	of := c.ofBackends()
 	lefts := labelsFor("result", "served", "left", "in_vain")
 	reasons := labelsFor("reason", "no_backend", "busy")
 	return func(to sink) {
-		primary := make(map[string]bool) // pools that want the primary
+		primary := make(map[string]bool) // pools whose checks look for the primary
 		for _, c := range d.config().Pools {
 			primary[c.Name] = c.Health.WantsPrimary()
 		}
@@ -70,7 +86,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 	}
 }
 
-// wantedBackends counts the backends that should serve; of those that are to be the primary one does.
+// wantedBackends returns how many backends should serve. Of those that have to be the primary, that is one.
 func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	for i := range infos {
 		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole {
@@ -83,7 +99,7 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries is what is told of each backend: 24 numbers, which 10,000 backends make a lot of.
+// backendSeries are the series of each backend. There are 24, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, eligible, verdict, mode, breaker, openings *series
 
@@ -91,19 +107,31 @@ type backendSeries struct {
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
 }
 
-// ofBackends declares it.
+// ofBackends declares them.
 func (c *catalog) ofBackends() *backendSeries {
 	return &backendSeries{
-		sessions:    c.gauge("limeload_backend_sessions", "Sessions on the backend now.", "backend", "pool"),
-		outcomes:    c.counter("limeload_backend_outcomes_total", "Uses of the backend that are over, by what they showed of it: a session that was served, or an attempt that failed.", "backend", "outcome", "pool"),
-		bytes:       c.counter("limeload_backend_bytes_total", "Bytes moved, in to the backend and out from it; of running sessions up to some seconds ago.", "backend", "direction", "pool"),
-		weight:      c.gauge("limeload_backend_weight", "The backend's share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
-		maxSessions: c.gauge("limeload_backend_max_sessions", "Sessions it may have at once; 0 is no limit.", "backend", "pool"),
-		eligible:    c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limit.", "backend", "pool"),
-		verdict:     c.gauge("limeload_backend_verdict", "What the checks say of it: 1 for the verdict it has, 0 for the others.", "backend", "pool", "verdict"),
-		mode:        c.gauge("limeload_backend_mode", "What the operator wants of it: 1 for the mode it is in, 0 for the others.", "backend", "mode", "pool"),
-		breaker:     c.gauge("limeload_backend_breaker", "What the traffic says of it: 1 for the state its breaker is in, 0 for the others.", "backend", "breaker", "pool"),
-		openings:    c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.", "backend", "pool"),
+		sessions: c.gauge("limeload_backend_sessions", "Sessions on the backend now.", "backend", "pool"),
+		outcomes: c.counter("limeload_backend_outcomes_total",
+			"Uses of the backend that are over, by what they showed of it: a session that was served, or an attempt that failed.",
+			"backend", "outcome", "pool"),
+		bytes: c.counter("limeload_backend_bytes_total",
+			"Bytes moved, in to the backend and out from it; of running sessions up to some seconds ago.", "backend",
+			"direction", "pool"),
+		weight: c.gauge("limeload_backend_weight",
+			"The backend's share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
+		maxSessions: c.gauge("limeload_backend_max_sessions", "Sessions it may have at once; 0 is no limit.",
+			"backend", "pool"),
+		eligible: c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limit.",
+			"backend", "pool"),
+		verdict: c.gauge("limeload_backend_verdict",
+			"What the checks say of it: 1 for the verdict it has, 0 for the others.", "backend", "pool", "verdict"),
+		mode: c.gauge("limeload_backend_mode",
+			"What the operator wants of it: 1 for the mode it is in, 0 for the others.", "backend", "mode", "pool"),
+		breaker: c.gauge("limeload_backend_breaker",
+			"What the traffic says of it: 1 for the state its breaker is in, 0 for the others.", "backend",
+			"breaker", "pool"),
+		openings: c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.",
+			"backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
 		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Lagging),
@@ -111,7 +139,7 @@ func (c *catalog) ofBackends() *backendSeries {
 	}
 }
 
-// put sends all of one backend.
+// put sends the numbers of one backend.
 func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 	backend := label("backend", b.ID)
 	to.put(s.sessions, float64(b.Leases), backend, p)

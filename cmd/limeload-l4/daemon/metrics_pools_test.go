@@ -13,10 +13,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestOneHot has every state of a closed set in exactly one of its lines, and all of the sets in the metrics.
+// TestOneHot: every state of a closed set has exactly one line that is 1, and all sets are in the metrics.
 func TestOneHot(t *testing.T) {
 	for what, beyond := range map[string]fmt.Stringer{
-		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1, "outcomes": pool.ICMPError + 1,
+		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1,
+		"outcomes":           pool.ICMPError + 1,
 		"outcomes of checks": healthcheck.Outcome(len(healthcheck.Counts{})),
 	} {
 		if !strings.HasSuffix(beyond.String(), ")") {
@@ -34,10 +35,12 @@ func TestOneHot(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := numbers(scrape(t, d.metrics, textForm))
-			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(), "breaker": "closed"} {
+			for metric, state := range map[string]string{"verdict": v.String(), "mode": m.String(),
+				"breaker": "closed"} {
 				var on []string
 				for key, value := range got {
-					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) && value == 1 {
+					if strings.HasPrefix(key, "limeload_backend_"+metric+"{") && strings.Contains(key, `backend="a"`) &&
+						value == 1 {
 						on = append(on, key)
 					}
 				}
@@ -49,13 +52,14 @@ func TestOneHot(t *testing.T) {
 	}
 }
 
-// TestMetricsOfManyBackends says what 10,000 backends come to.
+// TestMetricsOfManyBackends measures a scrape with 10,000 backends.
 func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 26 // what docs/metrics.md reckons with
+	const backends, each = 10_000, 26 // the numbers in docs/metrics.md
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
-		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i), Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
+		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i),
+			Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
 	}
 	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
 		t.Fatal(err)
@@ -75,7 +79,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	}
 }
 
-// TestMetricsOfPool does what a pool counts, each a different number of times, and finds the numbers.
+// TestMetricsOfPool causes each thing that a pool counts a different number of times, and checks the numbers.
 func TestMetricsOfPool(t *testing.T) {
 	d := metricsDaemon(t)
 	p := d.pools["web"].pool
@@ -167,7 +171,7 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 	lease.Release(pool.ConnectTimeout)
 	compare(map[string]float64{
-		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may come back
+		`limeload_pool_queue_sessions{pool="web"}`:                    waiting, // a backend may recover
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`: 0,
 	})
 	p.Close()
@@ -177,12 +181,13 @@ func TestMetricsOfPool(t *testing.T) {
 		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:                       waiting,
 		`limeload_backend_outcomes_total{backend="a",outcome="connect_timeout",pool="web"}`: 1,
 	})
-	if n := numbers(scrape(t, d.metrics, textForm))[`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`]; n < 1 {
+	now := numbers(scrape(t, d.metrics, textForm))
+	if n := now[`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`]; n < 1 {
 		t.Errorf("%v picks found no backend", n)
 	}
 }
 
-// TestCheckTimes makes a histogram of a tally.
+// TestCheckTimes converts the durations of checks to a histogram.
 func TestCheckTimes(t *testing.T) {
 	var tally healthcheck.Tally
 	tally.Checks[healthcheck.Succeeded], tally.Checks[healthcheck.TimedOut] = 6, 1
@@ -202,16 +207,20 @@ func TestCheckTimes(t *testing.T) {
 	}
 }
 
-// TestWantedBackends holds which backends should serve: an alert goes by the share of them that can.
+// TestWantedBackends checks how many backends should serve, which an alert compares with how many can.
 func TestWantedBackends(t *testing.T) {
 	d := testDaemon(t, parsed(t, `
 [pool.writers]
-backends = [{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }]
+backends = [
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" },
+  { address = "127.0.0.1:7996", name = "b3" },
+]
 health = { type = "redis", role = "primary" }
 [pool.readers]
 backends = [
-  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" },
-  { address = "127.0.0.1:7995", name = "drained", mode = "drain" }, { address = "127.0.0.1:7994", name = "light", weight = 0 },
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" },
+  { address = "127.0.0.1:7996", name = "b3" }, { address = "127.0.0.1:7995", name = "drained", mode = "drain" },
+  { address = "127.0.0.1:7994", name = "light", weight = 0 },
 ]
 health = { type = "redis", role = "replica" }
 `))

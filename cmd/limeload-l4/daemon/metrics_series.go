@@ -12,7 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// A series is one metric by its name: what it says, and the labels that tell its numbers apart. It is read-only.
+// A series is one metric: its name, its help text and the names of its labels. It is read-only.
 type series struct {
 	name, help string
 	kind       dto.MetricType
@@ -20,20 +20,20 @@ type series struct {
 	desc       *prometheus.Desc
 }
 
-// A catalog is all series there are.
+// A catalog is the list of all series.
 type catalog []*series
 
-// counter declares a number that only grows while what it is about exists.
+// counter declares a number that only grows while its subject exists.
 func (c *catalog) counter(name, help string, labels ...string) *series {
 	return c.declare(dto.MetricType_COUNTER, name, help, labels)
 }
 
-// gauge declares a number that comes and goes.
+// gauge declares a number that may fall.
 func (c *catalog) gauge(name, help string, labels ...string) *series {
 	return c.declare(dto.MetricType_GAUGE, name, help, labels)
 }
 
-// histogram declares how long something took.
+// histogram declares a distribution of durations.
 func (c *catalog) histogram(name, help string, labels ...string) *series {
 	return c.declare(dto.MetricType_HISTOGRAM, name, help, labels)
 }
@@ -47,14 +47,14 @@ func (c *catalog) declare(kind dto.MetricType, name, help string, labels []strin
 	return s
 }
 
-// label is a label with its value, which all numbers that have it may share. The value is a name of the configuration, a backend's
-// name or a word of a closed set, and never a client's address.
+// label returns a label with its value. All numbers that have it may share it. The value is a name of the
+// configuration, a backend's name or a word of a closed set, and never a client's address.
 func label(name, value string) *dto.LabelPair {
-	value = strings.ToValidUTF8(value, "\uFFFD") // one that is not would fail the whole scrape
+	value = strings.ToValidUTF8(value, "\uFFFD") // invalid UTF-8 would fail the whole scrape
 	return &dto.LabelPair{Name: &name, Value: &value}
 }
 
-// labelsOf is the label for each value of a closed set, from its zero value to its last one.
+// labelsOf returns a label for each value of a closed set, from its zero value to its last one.
 func labelsOf[T interface {
 	~uint8
 	fmt.Stringer
@@ -66,7 +66,7 @@ func labelsOf[T interface {
 	return all
 }
 
-// labelsFor is the label for each of these words.
+// labelsFor returns a label for each word.
 func labelsFor(name string, words ...string) []*dto.LabelPair {
 	all := make([]*dto.LabelPair, len(words))
 	for i, w := range words {
@@ -75,15 +75,15 @@ func labelsFor(name string, words ...string) []*dto.LabelPair {
 	return all
 }
 
-// A sink takes the numbers of one scrape.
+// A sink receives the numbers of one scrape.
 type sink chan<- prometheus.Metric
 
-// put sends a number of a series; the labels are all that it has, in alphabetical order.
+// put sends a number of a series. labels has all labels of the series, in alphabetical order.
 func (to sink) put(s *series, value float64, labels ...*dto.LabelPair) {
 	to <- &number{of: s, value: value, labels: labels}
 }
 
-// claim sends whether something is so: 1 or 0.
+// claim sends 1 if something is so, and else 0.
 func (to sink) claim(s *series, is bool, labels ...*dto.LabelPair) {
 	var value float64
 	if is {
@@ -92,18 +92,18 @@ func (to sink) claim(s *series, is bool, labels ...*dto.LabelPair) {
 	to.put(s, value, labels...)
 }
 
-// A number is one value of a series. client_golang's constant metrics would do too; at 240,000 in a scrape their copies of the
-// labels are half of its time.
+// A number is one value of a series. client_golang's constant metrics would do too, but their copies of the labels took
+// half of the time of a scrape of 240,000 numbers.
 type number struct {
 	of     *series
 	value  float64
 	labels []*dto.LabelPair
 }
 
-// Desc is what the number is of.
+// Desc returns the description of the series.
 func (n *number) Desc() *prometheus.Desc { return n.of.desc }
 
-// Write makes the form that is sent.
+// Write writes the number as it is sent.
 func (n *number) Write(m *dto.Metric) error {
 	m.Label = n.labels
 	if n.of.kind == dto.MetricType_COUNTER {
@@ -121,22 +121,23 @@ type distribution struct {
 	labels []*dto.LabelPair
 }
 
-// Desc is what the distribution is of.
+// Desc returns the description of the series.
 func (h *distribution) Desc() *prometheus.Desc { return h.of.desc }
 
-// Write makes the form that is sent.
+// Write writes the histogram as it is sent.
 func (h *distribution) Write(m *dto.Metric) error {
 	m.Label, m.Histogram = h.labels, h.form
 	return nil
 }
 
-// A scale is the upper bounds of the classic buckets of a histogram, in seconds and ascending: some of l4.HistogramBound's.
+// A scale holds the upper bounds of a histogram's classic buckets, in seconds and ascending. All are bounds of
+// l4.HistogramBound.
 type scale struct {
 	step   int // see l4.Histogram.Classic
 	bounds []float64
 }
 
-// newScale has the bounds from least to most seconds, each of them 2^(step/4) times the one before.
+// newScale returns the bounds from least to most seconds, each of them 2^(step/4) times the previous one.
 func newScale(step int, least, most float64) scale {
 	s := scale{step: step}
 	for i := 0; l4.HistogramBound(i) <= most; i += step {
@@ -147,8 +148,9 @@ func newScale(step int, least, most float64) scale {
 	return s
 }
 
-// times sends a histogram of the data plane in both forms at once: the classic one with the scale's few buckets, and the native one
-// with all there are. The text format writes the one, the binary format both, and Prometheus keeps what it is configured to.
+// times sends a histogram of the data plane in both forms: classic with the few buckets of the scale, and native with
+// all buckets. The text format has the first, the binary format both, and Prometheus keeps the one it is configured
+// for.
 func (to sink) times(s *series, h l4.Histogram, classic scale, labels ...*dto.LabelPair) {
 	values := make([]string, len(labels))
 	for i, l := range labels {
@@ -165,7 +167,7 @@ func (to sink) times(s *series, h l4.Histogram, classic scale, labels ...*dto.La
 		panic("a histogram cannot be written: " + err.Error())
 	}
 	form := m.Histogram
-	form.CreatedTimestamp = nil // not known: the listener may be younger than the process
+	form.CreatedTimestamp = nil // unknown: the listener may be younger than the process
 	counts := h.Classic(classic.step)
 	for _, bound := range classic.bounds {
 		form.Bucket = append(form.Bucket, &dto.Bucket{UpperBound: new(bound), CumulativeCount: new(counts[bound])})

@@ -29,7 +29,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// metricsConfig has all that metrics are made of: two listeners, a pool with checks and a queue, and one without.
+// metricsConfig has everything that has metrics: two listeners, a pool with checks and a queue, and a pool without.
 const metricsConfig = `
 [admin]
 address = ""
@@ -45,7 +45,9 @@ cache = { max_entries = 1000 }
 address = "127.0.0.1:7997"
 pool = "mail"
 [pool.web]
-backends = [{ address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" }]
+backends = [
+  { address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" },
+]
 [pool.web.health]
 type = "tcp"
 [pool.web.queue]
@@ -54,13 +56,13 @@ max = 7
 backends = [{ address = "127.0.0.1:7995" }]
 `
 
-// Who asks for /metrics accepts one of these.
+// The formats of /metrics that clients accept.
 const (
 	textForm   = "text/plain;version=0.0.4"
 	binaryForm = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 )
 
-// metricsDaemon makes a daemon of metricsConfig that does not run.
+// metricsDaemon returns a daemon of metricsConfig that does not run.
 func metricsDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	cfg, err := conf.Parse("lb.toml", []byte(metricsConfig))
@@ -70,7 +72,7 @@ func metricsDaemon(t *testing.T) *Daemon {
 	return testDaemon(t, cfg)
 }
 
-// scrape asks for the metrics in a form, and reads them by their names.
+// scrape gets the metrics in a format, by their names.
 func scrape(t testing.TB, h http.Handler, accept string) map[string]*dto.MetricFamily {
 	t.Helper()
 	families, err := tryScrape(h, accept)
@@ -103,7 +105,7 @@ func tryScrape(h http.Handler, accept string) (map[string]*dto.MetricFamily, err
 	}
 }
 
-// labelsText writes a metric's labels as PromQL does.
+// labelsText formats a metric's labels as PromQL does.
 func labelsText(m *dto.Metric) string {
 	var all []string
 	for _, l := range m.GetLabel() {
@@ -112,7 +114,7 @@ func labelsText(m *dto.Metric) string {
 	return "{" + strings.Join(all, ",") + "}"
 }
 
-// numbers is the values of counters and gauges, and the counts of histograms, by name and labels.
+// numbers returns the values of counters and gauges, and the counts of histograms, by name and labels.
 func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
 	all := make(map[string]float64)
 	for name, f := range families {
@@ -131,8 +133,8 @@ func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
 	return all
 }
 
-// TestMetricsAreSound has client_golang's linter and its strictest registry look at all series, each of which is there from the
-// start: a rate over what appears with its first event misses that event.
+// TestMetricsAreSound checks all series with client_golang's linter and its strictest registry. All of them exist from
+// the start: a rate over a series that appears with its first event misses that event.
 func TestMetricsAreSound(t *testing.T) {
 	bad := prometheus.NewPedanticRegistry()
 	bad.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "limeload_milliseconds"}))
@@ -173,13 +175,14 @@ func TestMetricsAreSound(t *testing.T) {
 	}
 }
 
-// TestMetricsOfConfiguration has the numbers that a configuration makes, before anything has happened.
+// TestMetricsOfConfiguration checks the numbers of a configuration before anything has happened.
 func TestMetricsOfConfiguration(t *testing.T) {
 	d := metricsDaemon(t)
 	if err := d.pools["web"].pool.SetVerdict("a", pool.Healthy, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.pools["mail"].pool.Add(pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
+	if err := d.pools["mail"].pool.Add(
+		pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(d.cfg.Warnings()); n != 1 {
@@ -188,7 +191,7 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	next := *d.cfg
 	next.Global.Workers, next.Global.StateFile, next.Log.Format = 7, "/elsewhere", "console"
 	d.cfg, d.loadFailure, d.dropped = &next, errors.New("damaged"), func() uint64 { return 7 }
-	got := numbers(scrape(t, d.metrics, textForm))
+	got, slots := numbers(scrape(t, d.metrics, textForm)), checkSlotsFor(descriptorLimit())
 	for key, want := range map[string]float64{
 		`limeload_config_warnings{}`:      1,
 		`limeload_config_needs_restart{}`: 3,
@@ -216,8 +219,8 @@ func TestMetricsOfConfiguration(t *testing.T) {
 		`limeload_backend_sessions{backend="na` + "\uFFFD" + `me",pool="mail"}`:     0,
 		`limeload_checks_total{outcome="success",pool="web"}`:                       0,
 		`limeload_check_duration_seconds{pool="web"}`:                               0,
-		`limeload_checks_max_running{kind="socket"}`:                                float64(checkSlotsFor(descriptorLimit()).sockets),
-		`limeload_checks_max_running{kind="program"}`:                               float64(checkSlotsFor(descriptorLimit()).programs),
+		`limeload_checks_max_running{kind="socket"}`:                                float64(slots.sockets),
+		`limeload_checks_max_running{kind="program"}`:                               float64(slots.programs),
 		`limeload_checks_blind_backends{pool="web"}`:                                0,
 		`limeload_listener_refused_total{listener="web",reason="max_sessions"}`:     0,
 		`limeload_dns_questions_total{listener="names",result="coalesced"}`:         0,
@@ -243,13 +246,16 @@ func TestMetricsOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestTimes has one histogram in both forms: the text has the classic buckets, the binary form both, and they agree.
+// TestTimes checks one histogram in both formats: the text format has the classic buckets, the binary format both, and
+// they agree.
 func TestTimes(t *testing.T) {
-	h := l4.Histogram{Count: 10, Sum: 12.5, Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
+	h := l4.Histogram{Count: 10, Sum: 12.5,
+		Buckets: bucketsOf(map[float64]uint64{1e-7: 1, 0.003: 4, 1: 2, 90: 2, 1e9: 1})}
 	var c catalog
 	s := c.histogram("limeload_test_seconds", "A test.", "listener")
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(&collector{series: c, parts: []part{func(to sink) { to.times(s, h, newScale(4, 1e-4, 100), label("listener", "web")) }}})
+	r.MustRegister(&collector{series: c,
+		parts: []part{func(to sink) { to.times(s, h, newScale(4, 1e-4, 100), label("listener", "web")) }}})
 	handler := newHandler(r, nil)
 
 	text := scrape(t, handler, textForm)["limeload_test_seconds"].GetMetric()[0].GetHistogram()
@@ -265,7 +271,8 @@ func TestTimes(t *testing.T) {
 	if len(bounds) != 21 || bounds[0] != math.Exp2(-13) || bounds[19] != 64 || !math.IsInf(bounds[20], 1) {
 		t.Errorf("the bounds are %v", bounds)
 	}
-	for bound, want := range map[float64]uint64{math.Exp2(-13): 1, math.Exp2(-9): 1, math.Exp2(-8): 5, 0.5: 5, 1: 7, 64: 7, math.Inf(1): 10} {
+	for bound, want := range map[float64]uint64{math.Exp2(-13): 1, math.Exp2(-9): 1, math.Exp2(-8): 5, 0.5: 5, 1: 7,
+		64: 7, math.Inf(1): 10} {
 		if classic[bound] != want {
 			t.Errorf("up to %v s there are %d, want %d", bound, classic[bound], want)
 		}
@@ -275,7 +282,8 @@ func TestTimes(t *testing.T) {
 	if n := len(both.GetBucket()); n != 20 {
 		t.Errorf("the binary form has %d classic buckets", n)
 	}
-	if both.GetSchema() != l4.HistogramSchema || both.GetZeroCount() != 1 || both.GetSampleCount() != 10 || both.GetSampleSum() != 12.5 ||
+	if both.GetSchema() != l4.HistogramSchema || both.GetZeroCount() != 1 || both.GetSampleCount() != 10 ||
+		both.GetSampleSum() != 12.5 ||
 		both.CreatedTimestamp != nil {
 		t.Errorf("the binary form is %v", both)
 	}
@@ -299,7 +307,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// bucketsOf is a histogram's buckets with so many times of so many seconds.
+// bucketsOf returns the buckets of a histogram with so many times of so many seconds.
 func bucketsOf(times map[float64]uint64) []uint64 {
 	var buckets []uint64
 	for i := 0; ; i++ {
@@ -317,7 +325,7 @@ func bucketsOf(times map[float64]uint64) []uint64 {
 	}
 }
 
-// nativeCounts is the native buckets of a histogram of schema 2 by their upper bounds.
+// nativeCounts returns the native buckets of a histogram of schema 2 by their upper bounds.
 func nativeCounts(h *dto.Histogram) map[float64]uint64 {
 	counts := make(map[float64]uint64)
 	var index int32
@@ -337,14 +345,16 @@ func nativeCounts(h *dto.Histogram) map[float64]uint64 {
 	return counts
 }
 
-// TestMetricsUnderLoad scrapes while clients come and go and the configuration is taken up anew again and again: no counter of
-// what stays ever goes down, and at the end they are what was done.
+// TestMetricsUnderLoad scrapes while clients come and go and the configuration is reloaded again and again. The
+// counters of things that stay never go down, and are right at the end.
 func TestMetricsUnderLoad(t *testing.T) {
 	echo, address := harness.Serve(t, harness.Echo), harness.FreeAddress(t)
 	file := filepath.Join(t.TempDir(), "lb.toml")
 	configure := func(i int) {
-		text := fmt.Sprintf("[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\nmax_sessions = %d\n"+
-			"[pool.web]\nbackends = [{ address = %q, name = \"a\", weight = %d }]\n", address, 100+i, echo.Address(), 1+i%5)
+		text := fmt.Sprintf(
+			"[admin]\naddress = \"\"\n[listener.web]\naddress = %q\npool = \"web\"\nmax_sessions = %d\n"+
+				"[pool.web]\nbackends = [{ address = %q, name = \"a\", weight = %d }]\n", address, 100+i,
+			echo.Address(), 1+i%5)
 		if i%3 == 1 {
 			text += "[pool.web.health]\ntype = \"tcp\"\ninterval = \"10ms\"\n"
 		}
@@ -366,7 +376,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 	running.Go(func() { d.Run(ctx, nil) })
 	defer running.Wait()
 	defer stop()
-	<-d.started
+	<-d.life.reloadable
 
 	const clients, rounds, reloads = 4, 50, 20
 	var work sync.WaitGroup
@@ -410,7 +420,8 @@ func TestMetricsUnderLoad(t *testing.T) {
 		})
 		now := numbers(families)
 		for key, was := range last {
-			if is, there := now[key]; there && is < was { // a pool without checks has no counts of them, and goes on counting later
+			// a pool without checks has no counters of them, and continues them later
+			if is, there := now[key]; there && is < was {
 				t.Errorf("%s went down from %v to %v", key, was, is)
 			}
 		}
@@ -430,7 +441,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 	}
 }
 
-// visit is a short session.
+// visit is one short session.
 func visit(address string) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -14,41 +14,41 @@ import (
 )
 
 const (
-	// notifyTimeout is how long a message may wait for a manager that does not read: longer than one is held up in passing,
-	// and short enough for whoever waits.
+	// notifyTimeout is how long a message may wait for a manager that does not read: long enough for one that is busy
+	// for a moment, and short enough for those that wait for the message.
 	notifyTimeout = time.Second
 
-	// maxStatusBytes bounds a status text. systemd drops a message of more than 4096 bytes whole (NOTIFY_BUFFER_MAX of its
-	// manager.c), and a person reads one line.
+	// maxStatusBytes bounds a status text. systemd drops messages of more than 4096 bytes (NOTIFY_BUFFER_MAX of its
+	// manager.c), and people read one line.
 	maxStatusBytes = 1024
 
-	// drainTick is how often a drain is told of.
+	// drainTick is how often a drain is reported.
 	drainTick = time.Second
 
-	// drainExtension is the time that each word of a drain asks for. It outlives some words that come late on a busy machine,
-	// and ends a daemon soon that says no more. It never shortens TimeoutStopSec=.
+	// drainExtension is the time that each report of a drain asks for. It is long enough for some reports to come late
+	// on a busy machine, and short enough that a daemon that hangs is ended soon. It never shortens TimeoutStopSec=.
 	drainExtension = 10 * time.Second
 )
 
-// A notifier tells the service manager how the daemon is doing, by sd_notify(3). Without a manager that wants to know it does
-// nothing. Its zero value is such a one. Its methods may be called from any goroutine.
+// A notifier reports the state of the daemon to the service manager, by sd_notify(3). Its zero value reports nothing.
+// Its methods may be called from any goroutine.
 //
-// No method fails or stays in a message for longer than notifyTimeout: a manager that cannot be told must not hurt the sessions.
-// The first message that got lost is logged.
+// No method fails, or waits for longer than notifyTimeout, since a manager that cannot be reached must not disturb the
+// sessions. The first lost message is logged.
 //
-// Of the library only what knows the clock and the watchdog's variables is used. Its SdNotify writes without a deadline, and so
-// waits for as long as the manager hangs.
+// It only uses the library's clock and its reading of the watchdog's variables. The library's SdNotify writes without a
+// deadline, so it would wait for as long as the manager hangs.
 type notifier struct {
 	// set once, then read-only
 	log      zerolog.Logger
-	write    func(message string) error // nil: no manager wants to know
-	watchdog time.Duration              // WatchdogSec=; 0: there is none, or it is not for this process
+	write    func(message string) error // nil without a service manager
+	watchdog time.Duration              // WatchdogSec=; 0 if there is none, or if it is not meant for this process
 
-	lost sync.Once // the first lost message is logged
+	lost sync.Once // done once the first lost message is logged
 }
 
-// newNotifier makes a notifier of what the manager left in the environment, and takes that out of it: it is not meant for the
-// programs that checks run.
+// newNotifier makes a notifier from the variables that the manager has set. It removes them from the environment, since
+// they are not meant for the programs that checks run.
 func newNotifier(log zerolog.Logger) *notifier {
 	n := &notifier{log: log}
 	socket := os.Getenv("NOTIFY_SOCKET")
@@ -65,8 +65,8 @@ func newNotifier(log zerolog.Logger) *notifier {
 	return n
 }
 
-// writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It opens a
-// socket each time: messages are rare, and a manager may have bound its own anew.
+// writeDatagram sends one datagram to a Unix socket; "@" as the first character stands for the abstract namespace. It
+// opens a socket each time, since messages are rare and the manager may have bound its socket again.
 func writeDatagram(socket, message string) error {
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -80,20 +80,21 @@ func writeDatagram(socket, message string) error {
 	return err
 }
 
-// ready says that the daemon serves: after its start, and after each reload, whether that succeeded or not.
+// ready reports that the daemon serves, after its start and after each reload, whether that succeeded or not.
 func (n *notifier) ready(status string) { n.send(systemd.SdNotifyReady, statusLine(status)) }
 
-// reloading says that a reload begins; ready ends it.
+// reloading reports that a reload begins; ready reports its end.
 func (n *notifier) reloading() {
-	// Type=notify-reload tells this answer from that to an older request by the time in it.
-	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"), statusLine("reloading the configuration"))
+	// With Type=notify-reload, the manager recognizes by the time that this answers its latest request.
+	n.send(systemd.SdNotifyReloading, strings.TrimSuffix(systemd.SdNotifyMonotonicUsec(), "\n"),
+		statusLine("reloading the configuration"))
 }
 
-// stopping says that the daemon ends from now on.
+// stopping reports that the daemon ends.
 func (n *notifier) stopping(status string) { n.send(systemd.SdNotifyStopping, statusLine(status)) }
 
-// keepAlive feeds the manager's watchdog until ctx ends, at half of its time, as long as live says that the daemon is well; live
-// gets the time in which it must answer. One bad answer is no end: live is asked again before the watchdog's time is over.
+// keepAlive feeds the watchdog until ctx ends, at half of the watchdog's time. live reports whether the daemon is well,
+// within the given time. After one failure live is asked again before the watchdog's time is over.
 func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration) error) {
 	if n.write == nil || n.watchdog <= 0 {
 		return
@@ -116,19 +117,20 @@ func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration
 	}
 }
 
-// tellDelay says until ctx ends how long clients are still served before the drain, and asks for more time as tellDrain does.
-func (n *notifier) tellDelay(ctx context.Context, end time.Time) {
-	n.tell(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
+// reportDelay reports how long clients are still served before the drain, until ctx ends. It asks for more time as
+// reportDrain does.
+func (n *notifier) reportDelay(ctx context.Context, end time.Time) {
+	n.report(ctx, func() string { return fmt.Sprintf("still serving, %d s until the drain", secondsUntil(end)) })
 }
 
-// tellDrain says until ctx ends how many sessions a drain still waits for, and how long until the end of it. It asks for more
-// time as it goes on, so that drain_timeout may be longer than TimeoutStopSec=.
-func (n *notifier) tellDrain(ctx context.Context, sessions func() int, end time.Time) {
-	n.tell(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
+// reportDrain reports how many sessions a drain still waits for and how long it may last, until ctx ends. It asks for
+// more time with each report, so that drain_timeout may be longer than TimeoutStopSec=.
+func (n *notifier) reportDrain(ctx context.Context, sessions func() int, end time.Time) {
+	n.report(ctx, func() string { return drainStatus(sessions(), secondsUntil(end)) })
 }
 
-// tell sends a text and asks for more time at each tick, until ctx ends.
-func (n *notifier) tell(ctx context.Context, text func() string) {
+// report sends a text and asks for more time at each tick, until ctx ends.
+func (n *notifier) report(ctx context.Context, text func() string) {
 	if n.write == nil {
 		return
 	}
@@ -144,12 +146,12 @@ func (n *notifier) tell(ctx context.Context, text func() string) {
 	}
 }
 
-// secondsUntil is rounded up, so that 0 is the end; it is never negative.
+// secondsUntil is rounded up, so that 0 is the end. It is never negative.
 func secondsUntil(end time.Time) int {
 	return int((max(time.Until(end), 0) + time.Second - 1) / time.Second)
 }
 
-// drainStatus is what a drain waits for.
+// drainStatus returns the status text of a drain.
 func drainStatus(sessions, seconds int) string {
 	noun, they := "sessions", "they are"
 	if sessions == 1 {
@@ -171,7 +173,7 @@ func (n *notifier) send(lines ...string) {
 	}
 }
 
-// statusLine is the assignment of a status: one line of valid UTF-8 (sd_notify(3)), cut to maxStatusBytes.
+// statusLine returns the assignment of a status: one line of valid UTF-8 (sd_notify(3)), cut to maxStatusBytes.
 func statusLine(text string) string {
 	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 	if len(text) > maxStatusBytes {

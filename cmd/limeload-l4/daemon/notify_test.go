@@ -20,10 +20,10 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A manager is a service manager's end of the notify socket.
+// A manager is the service manager's end of the notify socket.
 type manager struct{ conn *net.UnixConn }
 
-// listenAsManager listens on a notify socket and tells of it as systemd does.
+// listenAsManager listens on a notify socket, and sets the variables as systemd does.
 func listenAsManager(t *testing.T, name string) manager {
 	t.Helper()
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -35,7 +35,7 @@ func listenAsManager(t *testing.T, name string) manager {
 	return manager{c}
 }
 
-// read is the next message.
+// read returns the next message.
 func (m manager) read(t *testing.T) string {
 	t.Helper()
 	if err := m.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -49,7 +49,7 @@ func (m manager) read(t *testing.T) string {
 	return string(buf[:n])
 }
 
-// noWatchdog takes a watchdog of whoever runs the tests out of the environment.
+// noWatchdog removes the watchdog of whoever runs the tests from the environment.
 func noWatchdog(t *testing.T) {
 	t.Helper()
 	t.Setenv("WATCHDOG_USEC", "")
@@ -90,7 +90,7 @@ func TestNotifierSpeaks(t *testing.T) {
 	}
 }
 
-// uptime is the time since boot without the time asleep, as near as /proc has it.
+// uptime is the time since boot without the time asleep, as precisely as /proc has it.
 func uptime(t *testing.T) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile("/proc/uptime")
@@ -104,8 +104,8 @@ func uptime(t *testing.T) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// TestReloadingHasItsTime holds that the time is that of the monotonic clock in microseconds. A notify-reload service that sends
-// another is waited for until the timeout.
+// TestReloadingHasItsTime: the time is that of the monotonic clock in microseconds. With another one, systemd waits for
+// a notify-reload service until the timeout.
 func TestReloadingHasItsTime(t *testing.T) {
 	noWatchdog(t)
 	m := listenAsManager(t, filepath.Join(t.TempDir(), "notify"))
@@ -117,7 +117,7 @@ func TestReloadingHasItsTime(t *testing.T) {
 	if second <= first {
 		t.Errorf("the clock went from %d to %d", first, second)
 	}
-	// CLOCK_BOOTTIME, which /proc/uptime is, differs by the time asleep: none of a second's, but perhaps days
+	// /proc/uptime is CLOCK_BOOTTIME. It also counts the time asleep, which may be days
 	if up := uptime(t).Microseconds(); second > up+int64(time.Second/time.Microsecond) || second < 1000 {
 		t.Errorf("MONOTONIC_USEC is %d, and the machine is up for %d us", second, up)
 	}
@@ -136,10 +136,11 @@ func monotonic(t *testing.T, message string) int64 {
 	return usec
 }
 
-// TestStatusFits holds that no text makes a message that systemd drops.
+// TestStatusFits: no text makes a message that systemd drops.
 func TestStatusFits(t *testing.T) {
 	for _, text := range []string{
-		"", "fine", strings.Repeat("é", maxStatusBytes), "a" + strings.Repeat("é", maxStatusBytes), strings.Repeat("line\n", 2000), "bad \xff byte",
+		"", "fine", strings.Repeat("é", maxStatusBytes), "a" + strings.Repeat("é", maxStatusBytes),
+		strings.Repeat("line\n", 2000), "bad \xff byte",
 	} {
 		got := statusLine(text)
 		if len(got) > len("STATUS=")+maxStatusBytes || !utf8.ValidString(got) || strings.Contains(got, "\n") {
@@ -148,7 +149,7 @@ func TestStatusFits(t *testing.T) {
 	}
 }
 
-// TestNotifierWithoutManager holds that nothing happens where nobody wants to know.
+// TestNotifierWithoutManager: nothing happens without a manager.
 func TestNotifierWithoutManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "1000")
@@ -159,17 +160,18 @@ func TestNotifierWithoutManager(t *testing.T) {
 		n.reloading()
 		n.stopping("")
 		n.send(statusLine(""))
-		// they must return without their contexts' end
-		n.keepAlive(t.Context(), func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
-		n.tellDelay(t.Context(), time.Now())
-		n.tellDrain(t.Context(), func() int { t.Errorf("%s: asked for sessions", name); return 0 }, time.Now())
+		// they must return although their contexts do not end
+		n.keepAlive(t.Context(),
+			func(time.Duration) error { t.Errorf("%s: asked for a sign of life", name); return nil })
+		n.reportDelay(t.Context(), time.Now())
+		n.reportDrain(t.Context(), func() int { t.Errorf("%s: asked for sessions", name); return 0 }, time.Now())
 	}
 	if log.Len() > 0 {
 		t.Errorf("logged %s", &log)
 	}
 }
 
-// TestLostMessages holds that a manager that is gone, or that reads nothing, costs one line and no more than notifyTimeout.
+// TestLostMessages: a manager that is gone, or that reads nothing, costs one line and no more than notifyTimeout.
 func TestLostMessages(t *testing.T) {
 	t.Run("gone", func(t *testing.T) {
 		noWatchdog(t)
@@ -188,18 +190,18 @@ func TestLostMessages(t *testing.T) {
 		var log bytes.Buffer
 		n := newNotifier(zerolog.New(&log))
 		sent := 0
-		for ; log.Len() == 0; sent++ { // until its queue is full
+		for ; log.Len() == 0; sent++ { // until the queue of the socket is full
 			n.send(statusLine(strconv.Itoa(sent)))
 		}
 		if !strings.Contains(log.String(), "i/o timeout") {
 			t.Errorf("logged %s", &log)
 		}
-		for i := range sent - 1 { // what it took before is whole, and in order
+		for i := range sent - 1 { // the messages before are complete, and in order
 			if got := m.read(t); got != "STATUS="+strconv.Itoa(i) {
 				t.Fatalf("message %d is %q", i, got)
 			}
 		}
-		n.ready("again") // and once it reads again, it is told again
+		n.ready("again") // once it reads again, it gets messages again
 		if got := m.read(t); got != "READY=1\nSTATUS=again" {
 			t.Errorf("got %q", got)
 		}
@@ -244,7 +246,7 @@ type said struct {
 	message string
 }
 
-// recorded makes a notifier whose messages come in a list, with the time since now.
+// recorded makes a notifier that appends its messages to a list, with the time since the call.
 func recorded(watchdog time.Duration) (*notifier, *[]said) {
 	start, list := time.Now(), new([]said)
 	n := &notifier{watchdog: watchdog, write: func(message string) error {
@@ -261,7 +263,8 @@ func TestKeepAlive(t *testing.T) {
 		live func(asked int, within time.Duration) error
 		want []time.Duration // when it is fed
 	}{
-		{"well", func(int, time.Duration) error { return nil }, []time.Duration{0, 4 * time.Second, 8 * time.Second, 12 * time.Second}},
+		{"well", func(int, time.Duration) error { return nil },
+			[]time.Duration{0, 4 * time.Second, 8 * time.Second, 12 * time.Second}},
 		{"one bad answer", func(asked int, _ time.Duration) error {
 			if asked == 1 {
 				return errors.New("loop 1 does not turn")
@@ -307,14 +310,14 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-func TestTellDrain(t *testing.T) {
+func TestReportDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, list := recorded(0)
 		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
 		defer cancel()
 		left := []int{3, 1, 1, 2}
 		asked := 0
-		n.tellDrain(ctx, func() int { asked++; return left[asked-1] }, time.Now().Add(2500*time.Millisecond))
+		n.reportDrain(ctx, func() int { asked++; return left[asked-1] }, time.Now().Add(2500*time.Millisecond))
 		const extend = "\nEXTEND_TIMEOUT_USEC=10000000"
 		want := []said{
 			{0, "STATUS=draining: 3 sessions left, 3 s until they are ended" + extend},
@@ -328,12 +331,12 @@ func TestTellDrain(t *testing.T) {
 	})
 }
 
-func TestTellDelay(t *testing.T) {
+func TestReportDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, list := recorded(0)
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
-		n.tellDelay(ctx, time.Now().Add(time.Hour))
+		n.reportDelay(ctx, time.Now().Add(time.Hour))
 		want := []said{
 			{0, "STATUS=still serving, 3600 s until the drain\nEXTEND_TIMEOUT_USEC=10000000"},
 			{time.Second, "STATUS=still serving, 3599 s until the drain\nEXTEND_TIMEOUT_USEC=10000000"},

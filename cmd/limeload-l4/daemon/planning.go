@@ -14,33 +14,33 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// planTimeout bounds how long a plan may take, its look-ups included.
+// planTimeout bounds a plan, including the look-ups of names.
 const planTimeout = 30 * time.Second
 
-// Plan tells what taking up a configuration would change, and changes nothing. nil is the daemon's own file as it is now. The error
-// is a *admin.ConfigError unless the daemon itself is at fault.
+// Plan reports what a reload with a configuration would change, and changes nothing. nil stands for the daemon's own
+// file as it is now. The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the daemon
+// itself is at fault.
 //
-// A configuration that somebody has sent is not trusted as the file is: whoever may ask for plans could learn by it which files there
-// are on this machine, and have their first lines sent as passwords to an address of his own. So of its files those alone are
-// read that the configuration in force names, too, and logins are tried as that has them. `check` does all, with the rights of who runs it.
+// A configuration in a request is trusted less than the file. Otherwise whoever may ask for plans could find out which
+// files exist on this machine, and could have their first lines sent as passwords to an address of his own. So a plan
+// only reads those of its files that the configuration in force names too, and only tries logins as that one has them.
+// The command check does all of it, with the rights of its caller.
 func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	defer context.AfterFunc(d.ending, cancel)()
-	var cfg *conf.Config
-	var err error
+	ctx, stop := d.life.untilEnd(ctx)
+	defer stop()
 	own := d.config().File
-	if c == nil {
-		cfg, err = d.readAgain(ctx)
-	} else if cfg, err = conf.Parse(c.Name, c.Text); err == nil {
-		err = resolve(ctx, cfg, d.lookup, d.config())
-	}
+	cfg, err := d.readPlanned(ctx, c)
 	if err != nil {
-		return admin.Plan{}, &admin.ConfigError{Err: err}
+		return admin.Plan{}, d.life.endingOr(&admin.ConfigError{Err: err})
 	}
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	from := newFiles(own) // where a sent one would have to stand to be taken up
+	ctx, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return admin.Plan{}, err
+	}
+	defer giveBack()
+	from := newFiles(own) // relative paths count from there, for a configuration of a request too
 	if c != nil {
 		from.only = d.files.paths()
 	}
@@ -49,16 +49,28 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 		err = p.tryLogins(ctx, c != nil)
 	}
 	if err != nil {
-		return admin.Plan{}, &admin.ConfigError{Err: err}
+		return admin.Plan{}, d.life.endingOr(&admin.ConfigError{Err: err})
 	}
 	return d.planOf(ctx, p), nil
 }
 
-// planOf puts into words what a proposal changes, with the sessions and the run-time values there are at this moment.
+// readPlanned reads and resolves the configuration of a request; for nil, the daemon's own file.
+func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf.Config, error) {
+	if c == nil {
+		return d.readAgain(ctx)
+	}
+	cfg, err := conf.Parse(c.Name, c.Text)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, resolve(ctx, cfg, d.lookup, d.config())
+}
+
+// planOf describes what a proposal changes, with the current sessions and run-time changes.
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
-		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{}, Pools: []admin.PoolChange{},
-		NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
+		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{},
+		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {
@@ -70,13 +82,15 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		plan.Settings = append(plan.Settings, contentsChange(conf.Path("admin", key)))
 	}
 	for _, unread := range p.files.unread {
-		plan.Warnings = append(plan.Warnings, unread+" is not read for a plan, since the configuration in force does not name it; `limeload-l4 check` reads it")
+		plan.Warnings = append(plan.Warnings,
+			unread+" is not read for a plan, since the configuration in force does not name it; "+
+				"`limeload-l4 check` reads it")
 	}
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {
 		l := admin.ListenerChange{
-			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(), Changes: changesOf(keysOf(p.keys, "listener", c.Name)),
-			Sessions: c.Sessions,
+			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(),
+			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
 		}
 		if c.Fate == l4.Removed {
 			l.Address = c.From.String()
@@ -89,7 +103,8 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	for _, s := range p.gone {
 		fates.closing[s.pool.Name()] = d.poolConfig(s.pool.Name()).OnRemove == "close"
-		c := admin.PoolChange{Name: s.pool.Name(), What: "removed", Changes: []admin.Change{}, Backends: []admin.BackendPlan{}}
+		c := admin.PoolChange{Name: s.pool.Name(), What: "removed", Changes: []admin.Change{},
+			Backends: []admin.BackendPlan{}}
 		for _, b := range s.pool.Backends() {
 			c.Backends = append(c.Backends, backendPlan(b, "removed", nil))
 		}
@@ -97,7 +112,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	counts, err := d.server.Count(ctx)
 	if err != nil {
-		return plan // who asked has gone
+		return plan // the caller has left
 	}
 	for group, n := range counts {
 		switch fates.of(group) {
@@ -107,16 +122,19 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 			plan.Drained += n
 		}
 	}
-	// Where no key has changed, names in it may have come to other addresses.
+	// Even if no key has changed, host names may have other addresses now.
 	plan.Same = len(p.keys) == 0 && len(plan.Settings) == 0 &&
-		!slices.ContainsFunc(plan.Listeners, func(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }) &&
-		!slices.ContainsFunc(plan.Pools, func(c admin.PoolChange) bool { return c.What != "kept" || len(c.Backends) > 0 })
+		!slices.ContainsFunc(plan.Listeners, isListenerChanged) && !slices.ContainsFunc(plan.Pools, isPoolChanged)
 	return plan
 }
 
-// planOfPool puts into words what becomes of a pool that the configuration has.
+func isListenerChanged(c admin.ListenerChange) bool { return c.What != listenerFate(l4.Kept) }
+func isPoolChanged(c admin.PoolChange) bool         { return c.What != "kept" || len(c.Backends) > 0 }
+
+// planOfPool describes what becomes of a pool that the configuration has.
 func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
-	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys), Backends: []admin.BackendPlan{}}
+	c := admin.PoolChange{Name: pp.conf.Name, What: "kept", Changes: changesOf(pp.keys),
+		Backends: []admin.BackendPlan{}}
 	if pp.isNew {
 		c.What = "added"
 		for _, b := range pp.served.pool.Backends() {
@@ -135,7 +153,7 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 		now[b.ID] = b
 	}
 	for _, id := range pp.difference.Removed {
-		if !pp.added[id] { // else it is told of as replaced
+		if !pp.added[id] { // otherwise it is listed as replaced
 			c.Backends = append(c.Backends, backendPlan(now[id], "removed", nil))
 		}
 	}
@@ -170,7 +188,7 @@ func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.
 	return admin.BackendPlan{Name: b.ID, Address: b.Addr.String(), What: what, Changes: changes, Sessions: b.Leases}
 }
 
-// listenerFate is the API's word for what becomes of a listener.
+// listenerFate converts the fate of a listener for the API.
 func listenerFate(f l4.Fate) string {
 	if f == l4.Updated {
 		return "changed"
@@ -178,7 +196,7 @@ func listenerFate(f l4.Fate) string {
 	return f.String()
 }
 
-// specChanges is what a source says otherwise of a backend than before.
+// specChanges returns what a source changes of a backend.
 func specChanges(from, to pool.Spec) []admin.Change {
 	changes := []admin.Change{}
 	note := func(key, from, to string) {
@@ -196,7 +214,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	return changes
 }
 
-// changesOf is the differences of one table as the API has them.
+// changesOf converts the differences of one table for the API.
 func changesOf(keys []conf.Difference) []admin.Change {
 	changes := []admin.Change{}
 	for _, k := range keys {
@@ -205,7 +223,7 @@ func changesOf(keys []conf.Difference) []admin.Change {
 	return changes
 }
 
-// contentsChange says that a file has other contents, and the key that names it stays.
+// contentsChange is the change of a file whose key is the same and whose contents are not.
 func contentsChange(key string) admin.Change {
 	return admin.Change{Key: key, From: "the contents of before", To: "other contents"}
 }
@@ -214,11 +232,11 @@ func changeOf(k conf.Difference, under ...string) admin.Change {
 	return admin.Change{Key: conf.Path(append(under, k.Keys...)...), From: k.From, To: k.To}
 }
 
-// fates is what becomes of the sessions there are, by where they came in and where they went.
+// fates says what becomes of the existing sessions, by their listener, pool and backend.
 type fates struct {
 	listeners map[string]l4.Fate
 	pools     map[string]*proposedPool
-	closing   map[string]bool // pools without a successor that end the sessions of what is removed
+	closing   map[string]bool // pools that are removed; true if that ends their sessions
 }
 
 // A fate is what becomes of a session.
@@ -226,19 +244,20 @@ type fate int
 
 const (
 	untouched fate = iota
-	drained        // nothing new goes where it went or came from, and it goes on to its end
+	drained        // it runs to its end, but its listener or backend gets no new sessions
 	ended
 )
 
 func newFates(p *proposal) *fates {
-	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool), closing: make(map[string]bool)}
+	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool),
+		closing: make(map[string]bool)}
 	for _, pp := range p.pools {
 		f.pools[pp.conf.Name] = pp
 	}
 	return f
 }
 
-// of tells what becomes of the sessions of one kind.
+// of returns the fate of a group of sessions.
 func (f *fates) of(n l4.SessionGroup) fate {
 	if closes, gone := f.closing[n.Pool]; gone {
 		if closes {
@@ -247,12 +266,12 @@ func (f *fates) of(n l4.SessionGroup) fate {
 		return drained
 	}
 	at := untouched
-	if to, told := f.listeners[n.Listener]; !told || to == l4.Removed || to == l4.Rebound {
+	if to, known := f.listeners[n.Listener]; !known || to == l4.Removed || to == l4.Rebound {
 		at = drained
 	}
 	pp := f.pools[n.Pool]
 	if pp == nil || n.Backend == "" {
-		return at // it waits for a backend
+		return at // these sessions wait for a backend
 	}
 	if pp.removed[n.Backend] {
 		if pp.options.CloseOnRemove {
@@ -271,18 +290,18 @@ func (f *fates) of(n l4.SessionGroup) fate {
 	return at
 }
 
-// poolConfig is the configuration in force of a pool that it has.
+// poolConfig returns the configuration in force of an existing pool.
 func (d *Daemon) poolConfig(name string) *conf.Pool {
 	cfg := d.config()
 	i := slices.IndexFunc(cfg.Pools, func(p conf.Pool) bool { return p.Name == name })
 	return &cfg.Pools[i]
 }
 
-// movedSamples is for how many clients is looked where they go before and after: enough to tell 1 % from 2 %.
+// movedSamples is the number of clients that keysMoved tries: enough to distinguish 1 % from 2 %.
 const movedSamples = 8192
 
-// keysMoved is the share of clients that would go to another backend than now, of those that have one: with every backend below its
-// limit, and new ones judged healthy.
+// keysMoved returns the share of the clients with a backend that would get another one. It assumes that all backends
+// are below their limits, and that the new ones are healthy.
 func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 	var before, after []pool.Spec
 	for _, b := range pp.served.pool.Backends() {
@@ -317,8 +336,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 	return &share
 }
 
-// sketch is a pool of healthy backends without anything that a session leaves behind, and where it would send a client; "" is
-// nowhere.
+// sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
 	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort, Zone: o.Zone}
 	p, err := pool.New(o)

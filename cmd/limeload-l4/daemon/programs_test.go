@@ -9,7 +9,8 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// TestCheckFindsPrograms checks configurations whose checks run a program that is there, is none, or is missing.
+// TestCheckFindsPrograms checks configurations whose checks run a program that exists, is not executable, or is
+// missing.
 func TestCheckFindsPrograms(t *testing.T) {
 	folder := t.TempDir()
 	good, text := filepath.Join(folder, "good"), filepath.Join(folder, "text")
@@ -20,16 +21,19 @@ func TestCheckFindsPrograms(t *testing.T) {
 	}
 	for _, c := range []struct{ health, mistake string }{
 		{`type = "exec"` + "\n" + `command = ["` + good + `"]`, ""},
-		{`type = "exec"` + "\n" + `command = ["` + text + `"]`, "pool.p.health.command: program " + text + ": permission denied"},
+		{`type = "exec"` + "\n" + `command = ["` + text + `"]`, "pool.p.health.command: program " + text +
+			": permission denied"},
 		{`type = "any_of"` + "\n" + `checks = [{ type = "tcp" }, { type = "exec", command = ["` + folder + `/none"] }]`,
 			"pool.p.health.checks[1].command: \"" + folder + "/none\": no such file or directory"},
 	} {
-		cfg, err := conf.Parse("lb.toml", []byte("[listener.l]\naddress = \"127.0.0.1:1\"\npool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:2\"]\n[pool.p.health]\n"+c.health))
+		cfg, err := conf.Parse("lb.toml", []byte("[listener.l]\naddress = \"127.0.0.1:1\"\npool = \"p\"\n"+
+			"[pool.p]\nbackends = [\"127.0.0.1:2\"]\n[pool.p.health]\n"+c.health))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = Check(t.Context(), cfg)
-		if c.mistake == "" && err != nil || c.mistake != "" && (err == nil || !strings.Contains(err.Error(), c.mistake)) {
+		if c.mistake == "" && err != nil ||
+			c.mistake != "" && (err == nil || !strings.Contains(err.Error(), c.mistake)) {
 			t.Errorf("%s: %v, expected %q", c.health, err, c.mistake)
 		}
 	}

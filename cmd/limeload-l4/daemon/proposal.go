@@ -8,43 +8,44 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A proposal is a configuration that may be taken up, next to what is in force: all that can be known of it before anything is
-// done. It is for the goroutine that made it, which holds Daemon.applying: nothing in force changes meanwhile but by the API.
+// A proposal compares a configuration with the one in force: it holds everything that can be known before anything is
+// changed. Only the goroutine that made it uses it, and that has the turn, so meanwhile only the API can change
+// something.
 type proposal struct {
 	cfg   *conf.Config
-	keys  []conf.Difference // from the configuration in force
-	pools []*proposedPool   // in the file's order
-	gone  []*served         // pools in force that it does not have
+	keys  []conf.Difference // to the configuration in force
+	pools []*proposedPool   // in the order of the file
+	gone  []*served         // pools in force that the configuration does not have
 	plan  l4.Plan
 
-	files *files // as they were read for it
+	files *files // read for the proposal
 	token string // of the admin socket
 }
 
 // A proposedPool is a pool of a proposal.
 type proposedPool struct {
 	conf   *conf.Pool
-	served *served // the pool it is now, or one that was made for it and does not run
+	served *served // the existing pool, or a new one that does not run
 	isNew  bool
-	keys   []conf.Difference // of its own and its tables', without backends
+	keys   []conf.Difference // of the pool and its tables, without the backends
 
 	options    pool.Options
 	specs      []pool.Spec
-	difference pool.Difference // what taking up specs changes
+	difference pool.Difference // what reconciling with specs would change
 	known      []pool.Judgement
 
-	// what of specs and difference is looked up by a backend's id, of which there may be ten thousand
+	// specs and difference by the id of a backend, of which there may be ten thousand
 	spec           map[string]pool.Spec
-	coming         map[string]pool.Spec // of those added: with the run-time settings that they will have
+	coming         map[string]pool.Spec // the added ones, with the run-time changes that will apply to them
 	added, removed map[string]bool
-	changed        map[string][]string // fields of the Spec
+	changed        map[string][]string // fields of the Spec that change
 
 	check    *builtCheck // nil without checks
-	contents []string    // keys, below the pool, of files that have other contents than before
+	contents []string    // keys, below the pool, whose files have other contents than before
 }
 
-// propose reads everything that a configuration names and looks what taking it up would change. It starts nothing, and leaves
-// nothing that would have to be given back.
+// propose reads everything that a configuration names, and compares it with what is in force. It starts nothing, and
+// leaves nothing to be cleaned up.
 func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	in := d.servedPools()
 	p := &proposal{cfg: cfg, keys: d.config().Compare(cfg), files: from}
@@ -74,7 +75,7 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	return p, nil
 }
 
-// proposePool looks at one pool; now is the one of its name in force, or nil.
+// proposePool compares one pool with the existing one of its name, which may be nil.
 func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *files) (*proposedPool, error) {
 	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: configSpecs(c)}
 	if pp.isNew {
@@ -105,7 +106,7 @@ func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *
 	return pp, err
 }
 
-// keysOf is those of the differences that lie under the keys, but for backends, without these keys.
+// keysOf returns the differences below a key, except those of backends, with the keys shortened by that prefix.
 func keysOf(all []conf.Difference, under ...string) []conf.Difference {
 	var mine []conf.Difference
 	for _, k := range all {
@@ -118,14 +119,15 @@ func keysOf(all []conf.Difference, under ...string) []conf.Difference {
 	return mine
 }
 
-// changes tells whether a key under that one has changed.
+// changes reports whether a value below a key changes.
 func (pp *proposedPool) changes(key string) bool {
 	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool { return k.Keys[0] == key })
 }
 
-// index fills what is looked up by a backend's id.
+// index fills the maps by id.
 func (pp *proposedPool) index() {
-	pp.spec, pp.changed = make(map[string]pool.Spec, len(pp.specs)), make(map[string][]string, len(pp.difference.Changed))
+	pp.spec = make(map[string]pool.Spec, len(pp.specs))
+	pp.changed = make(map[string][]string, len(pp.difference.Changed))
 	for _, s := range pp.specs {
 		pp.spec[s.ID] = s
 	}
@@ -146,7 +148,8 @@ func (pp *proposedPool) index() {
 	pp.added, pp.removed = set(pp.difference.Added), set(pp.difference.Removed)
 }
 
-// next is the weight and the mode that a backend of the pool will have; false when it goes, perhaps for another of its name.
+// next returns the weight and the mode that a backend of the pool will have, and whether it stays. One that is replaced
+// does not stay.
 func (pp *proposedPool) next(b pool.BackendInfo) (weight uint32, mode pool.Mode, stays bool) {
 	weight, mode = b.Weight, b.Mode
 	for _, field := range pp.changed[b.ID] {
@@ -160,7 +163,7 @@ func (pp *proposedPool) next(b pool.BackendInfo) (weight uint32, mode pool.Mode,
 	return weight, mode, !pp.removed[b.ID]
 }
 
-// survives tells whether a backend that is eligible now stays so: then new ones may take the time for their checks.
+// survives reports whether a backend stays that is eligible now. Then the new ones need no warm-up.
 func (pp *proposedPool) survives() bool {
 	return slices.ContainsFunc(pp.served.pool.Backends(), func(b pool.BackendInfo) bool {
 		weight, mode, stays := pp.next(b)

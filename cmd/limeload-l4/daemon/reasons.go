@@ -8,11 +8,11 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// reasonOf says why a backend that is checked has its verdict, as of now: what its last check found. Where that says something else
-// than the verdict, because one check is not enough or found nothing out, the reason of the verdict comes first, with its time.
+// reasonOf returns why a checked backend has its verdict: the result of its last check. If that differs from the
+// verdict, because one check is not enough or found nothing out, the reason of the verdict comes first, with its time.
 func reasonOf(b pool.BackendInfo, last healthcheck.Ended) string {
 	switch {
-	case last.At.Before(b.Since): // the verdict is by that check, or by something that came after it
+	case last.At.Before(b.Since): // the verdict is from that check, or from something later
 		return b.Reason
 	case b.Verdict == pool.Unknown, verdict(last.Outcome.Verdict()) == b.Verdict:
 		return last.Detail
@@ -20,7 +20,7 @@ func reasonOf(b pool.BackendInfo, last healthcheck.Ended) string {
 	return fmt.Sprintf("%s (%s); last check: %s", b.Reason, b.Since.UTC().Format(time.RFC3339), last.Detail)
 }
 
-// reason says why a backend of a pool has its verdict; false if there is none of that id.
+// reason returns why a backend of a pool has its verdict; false if the pool has no such backend.
 func (d *Daemon) reason(p *pool.Pool, id string) (string, bool) {
 	b, known := p.Backend(id)
 	if !known {

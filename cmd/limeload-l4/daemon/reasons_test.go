@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
-	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
@@ -30,9 +28,12 @@ func TestReasonOf(t *testing.T) {
 		"the same at the same moment":       {pool.Unhealthy, time.Nanosecond, healthcheck.Failed, "now"},
 		"still of the wrong role":           {pool.WrongRole, time.Hour, healthcheck.FoundWrongRole, "now"},
 		"not enough failures for a verdict": {pool.Unknown, time.Second, healthcheck.Failed, "now"},
-		"one success after failures":        {pool.Unhealthy, time.Second, healthcheck.Succeeded, "then (2026-03-04T05:06:07Z); last check: now"},
-		"one failure after successes":       {pool.Healthy, time.Second, healthcheck.Failed, "then (2026-03-04T05:06:07Z); last check: now"},
-		"nothing found out":                 {pool.Healthy, time.Hour, healthcheck.FoundNothingOut, "then (2026-03-04T05:06:07Z); last check: now"},
+		"one success after failures": {pool.Unhealthy, time.Second, healthcheck.Succeeded,
+			"then (2026-03-04T05:06:07Z); last check: now"},
+		"one failure after successes": {pool.Healthy, time.Second, healthcheck.Failed,
+			"then (2026-03-04T05:06:07Z); last check: now"},
+		"nothing found out": {pool.Healthy, time.Hour, healthcheck.FoundNothingOut,
+			"then (2026-03-04T05:06:07Z); last check: now"},
 	} {
 		b := pool.BackendInfo{Verdict: tt.verdict, Reason: "then", Since: since}
 		var last healthcheck.Ended
@@ -45,34 +46,19 @@ func TestReasonOf(t *testing.T) {
 	}
 }
 
-// TestReasonsAreOfNow has a backend that is unhealthy for one cause, and then for another: the verdict stays, the reason does not.
+// TestReasonsAreOfNow: a backend is unhealthy for one cause, and then for another. The verdict stays, and the reason
+// changes.
 func TestReasonsAreOfNow(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
+	l, address := listenLocal(t)
 	l.Close() // nobody listens there at first
-	cfg, err := conf.Parse("lb.toml", []byte(strings.Replace(goodConfig, "127.0.0.1:7998", address, 1)+`[pool.web.health]
+	d, _ := checkedDaemon(t, address.String(), `
 type = "tcp"
 steps = [{ expect = "ready" }]
 interval = "20ms"
 fast_interval = "20ms"
 rise = 1
 fall = 1
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := testDaemon(t, cfg)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = d.checks.Run(ctx) })
-	d.pools["web"].start()
-	defer running.Wait()
-	defer cancel()
-	defer d.pools["web"].end()
-
+`)
 	await := func(reason string) time.Time {
 		t.Helper()
 		var since time.Time
@@ -86,7 +72,8 @@ fall = 1
 				return err
 			}
 			if b := all[0]; b.Verdict != "unhealthy" || !strings.Contains(b.Reason, reason) ||
-				len(x.Others) != 1 || !strings.Contains(x.Others[0].Reason, reason) || !strings.Contains(x.Text, reason) {
+				len(x.Others) != 1 || !strings.Contains(x.Others[0].Reason, reason) ||
+				!strings.Contains(x.Text, reason) {
 				return fmt.Errorf("it is %s: %q, and explained with %+v, %q", b.Verdict, b.Reason, x.Others, x.Text)
 			}
 			since = all[0].Since
@@ -95,7 +82,7 @@ fall = 1
 		return since
 	}
 	first := await("connect refused")
-	l, err = net.Listen("tcp", address)
+	l, err := net.Listen("tcp", address.String())
 	if err != nil {
 		t.Fatal(err)
 	}

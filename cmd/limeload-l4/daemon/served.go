@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -10,10 +11,10 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// sourceConfig is what the pools call the configuration as a source of backends; those added through the API have "".
+// sourceConfig is the source of backends from the configuration. Those added through the API have the source "".
 const sourceConfig = pool.Configuration
 
-// A served pool is a pool with all that works for it: its checks, its discovery, and who follows its events.
+// A served pool is a pool with what runs for it: its checks, its discovery and its event log.
 type served struct {
 	// set once, then read-only
 	daemon *Daemon
@@ -21,24 +22,25 @@ type served struct {
 	events *pool.Subscription
 
 	stopWork context.CancelFunc
-	working  sync.WaitGroup // stopWork ends them
-	watching sync.WaitGroup // the end of the subscription ends them
+	working  sync.WaitGroup // stopWork ends it
+	watching sync.WaitGroup // the end of the subscription ends it
 
 	mu sync.Mutex
-	// mu guards the fields below; only who makes, changes or ends the pool sets them, one at a time
+	// mu guards the fields below. Only the goroutine that starts, changes or ends the pool sets them, and there is one
+	// at a time
 	checks *checkedPool // nil without checks
 	finder *finder      // nil without discovery
 }
 
-// A finder is a discovery under way.
+// A finder is a running discovery.
 type finder struct {
-	kind    string // of its source, as the pool knows it
+	kind    string // of the source, in the words of package pool
 	runner  *discovery.Runner
 	stop    context.CancelFunc
-	working sync.WaitGroup // stop ends them
+	working sync.WaitGroup // stop ends it
 }
 
-// newServed makes a pool of the configuration with its checks. Nothing runs before start.
+// newServed builds a pool of the configuration with its checks. Nothing runs before start.
 func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served, error) {
 	p, err := pool.New(PoolOptions(c))
 	if err != nil {
@@ -65,7 +67,7 @@ func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
 	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p)}
 }
 
-// start sets all that works for the pool going.
+// start starts the pool with its checks, its discovery and its event log.
 func (s *served) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stopWork = stop
@@ -81,7 +83,7 @@ func (s *served) start() {
 	}
 }
 
-// rivalries is how often a second backend claimed to be the primary.
+// rivalries returns how often a second backend claimed to be the primary.
 func (s *served) rivalries() int {
 	if k, _ := s.works(); k != nil {
 		return k.rivalries()
@@ -89,13 +91,13 @@ func (s *served) rivalries() int {
 	return 0
 }
 
-// refused tells whether every backend that answers refuses the credentials of its checks.
+// refused reports whether every backend that answers refuses the credentials of its checks.
 func (s *served) refused() bool {
 	k, _ := s.works()
 	return k != nil && k.credentials.Refused()
 }
 
-// lastRivalry is when that was last; nil is never.
+// lastRivalry returns when a second backend last claimed to be the primary; nil means never.
 func (s *served) lastRivalry() *time.Time {
 	if k, _ := s.works(); k != nil {
 		return k.lastRivalry.Load()
@@ -103,7 +105,7 @@ func (s *served) lastRivalry() *time.Time {
 	return nil
 }
 
-// end ends all that works for the pool. Its sessions go on.
+// end ends what start has started. The sessions of the pool go on.
 func (s *served) end() {
 	if s.finder != nil {
 		s.finder.end()
@@ -127,7 +129,7 @@ func (f *finder) start(answered func()) {
 
 func (f *finder) run(ctx context.Context) { _ = f.runner.Run(ctx) }
 
-// announce waits for the first attempt. The runner closes First when it ends at the latest, so stop ends announce too.
+// announce waits for the first attempt. The runner closes First at its end at the latest, so stop also ends announce.
 func (f *finder) announce(answered func()) {
 	<-f.runner.First()
 	answered()
@@ -139,28 +141,28 @@ func (f *finder) end() {
 	f.working.Wait()
 }
 
-// setChecks sets what checks the backends; nil is nothing.
+// setChecks sets the checks of the backends; nil for none.
 func (s *served) setChecks(k *checkedPool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks = k
 }
 
-// setFinder sets what finds backends; nil is nothing.
+// setFinder sets the discovery; nil for none.
 func (s *served) setFinder(f *finder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.finder = f
 }
 
-// works returns what works for the pool now.
+// works returns the checks and the discovery, either of which may be nil.
 func (s *served) works() (*checkedPool, *finder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.checks, s.finder
 }
 
-// judged tells whether the pool's discovery has answered or failed once, and there is a verdict on every backend.
+// judged reports whether the pool's discovery has answered or failed once, and every backend has a verdict.
 func (s *served) judged() bool {
 	if _, f := s.works(); f != nil {
 		select {
@@ -177,7 +179,24 @@ func (s *served) judged() bool {
 	return true
 }
 
-// poke wakes up who waits for verdicts. It never blocks.
+// servedPools returns a copy of the pools in force.
+func (d *Daemon) servedPools() map[string]*served {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return maps.Clone(d.pools)
+}
+
+// judged reports whether all pools are judged.
+func (d *Daemon) judged() bool {
+	for _, s := range d.servedPools() {
+		if !s.judged() {
+			return false
+		}
+	}
+	return true
+}
+
+// poke wakes up the start or the warm-up that waits for verdicts. It never blocks.
 func (d *Daemon) poke() {
 	select {
 	case d.changed <- struct{}{}:

@@ -12,22 +12,22 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// adminPatience is how long requests under way may take when the admin socket is closed.
+// adminPatience is how long running requests may take when the admin socket is closed.
 const adminPatience = 2 * time.Second
 
-// An adminSocket is the control API at one address. The zero value is none.
+// An adminSocket is the control API at one address. The zero value has none.
 type adminSocket struct {
 	settings conf.Admin
 	token    string
-	server   *admin.Server // nil where there is none
+	server   *admin.Server // nil if there is none
 	listener net.Listener
 	served   chan struct{} // closed by run
 }
 
-// openAdmin opens the admin socket that a configuration wants. It answers from serve on.
+// openAdmin opens the admin socket of a configuration. It answers after serve.
 //
-// Where nobody chose the address and there is no right to it or no folder for it, as when somebody tries the program out, the
-// balancer serves without: that is only logged.
+// If the default address cannot be used, for want of rights or of its folder, that is only logged: somebody may be
+// trying the program out.
 func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
 	a := &adminSocket{settings: cfg.Admin, token: token}
 	if cfg.Admin.Address == "" {
@@ -53,11 +53,12 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 		e.Allowed = remedy(err, network)
 		return nil, e
 	}
-	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log, MaxTOML: conf.MaxFileBytes})
+	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log,
+		MaxTOML: conf.MaxFileBytes})
 	return a, nil
 }
 
-// readToken reads the token of the configuration: the first line of its file; "" without one.
+// readToken reads the token of a configuration, the first line of its file; "" if it has none.
 func readToken(cfg *conf.Config, from *files) (string, error) {
 	if cfg.Admin.Address == "" || cfg.Admin.TokenFile == "" {
 		return "", nil
@@ -70,7 +71,7 @@ func readToken(cfg *conf.Config, from *files) (string, error) {
 	return line, nil
 }
 
-// serve answers until end.
+// serve answers requests until end.
 func (a *adminSocket) serve(d *Daemon) {
 	if a.server == nil {
 		return
@@ -87,19 +88,19 @@ func (a *adminSocket) run(d *Daemon) {
 	}
 }
 
-// end closes the socket; requests under way have adminPatience to finish.
+// end closes the socket. Running requests have adminPatience to finish.
 func (a *adminSocket) end() {
 	if a.server == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
 	defer cancel()
-	_ = a.server.Shutdown(ctx) // what did not finish was cut
+	_ = a.server.Shutdown(ctx) // what had not finished was cut off
 	<-a.served
 }
 
-// nextAdmin opens the admin socket that a new configuration wants. Where the address stays, it is the same socket with other
-// settings.
+// nextAdmin opens the admin socket of a new configuration. If the address is the same, it returns the same socket with
+// other settings.
 func (d *Daemon) nextAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
 	if d.admin.settings.Address != cfg.Admin.Address {
 		return d.openAdmin(cfg, token)
@@ -109,12 +110,12 @@ func (d *Daemon) nextAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	return &next, nil
 }
 
-// useAdmin puts a socket in the place of the one before.
+// useAdmin replaces the admin socket.
 func (d *Daemon) useAdmin(next *adminSocket) {
 	old := d.admin
 	d.admin = next
 	if next.server != old.server {
-		d.retiring.Go(old.end) // not waited for: it may be answering who asked for this
+		d.retiring.Go(old.end) // not waited for here, since it may be answering the request for this reload
 		next.serve(d)
 		return
 	}

@@ -14,47 +14,48 @@ import (
 	"github.com/limeload/limeload-l4/conf/file"
 )
 
-// maxStateBytes bounds what is read of a state file: far more than ten thousand changed backends come to.
+// maxStateBytes bounds how much is read of a state file. Ten thousand changed backends need far less.
 const maxStateBytes = 64 << 20
 
-// damagedSuffix is added to the name of a state file that could not be read, which is set aside.
+// damagedSuffix is added to the name of a state file that could not be read.
 const damagedSuffix = ".damaged"
 
-// A stateStore keeps what was changed at run time in a file, whole at every moment: after a crash it holds the state of before a
-// change or of after it. Its methods may be called from any goroutine; its zero value is of no use, see newStateStore.
+// A stateStore keeps the run-time changes in a file. The file is complete at every moment: after a crash it holds the
+// state before or after a change. Its methods may be called from any goroutine; its zero value is of no use, see
+// newStateStore.
 type stateStore struct {
 	// set once, then read-only
-	path    string // "" is no file: then nothing is kept, and no save fails
+	path    string // "" means that nothing is kept and that save always succeeds
 	disk    disk
-	collect func() any // the whole state, as JSON will have it
+	collect func() any // returns the whole state, to be encoded as JSON
 
-	turn sync.Cond // waited on by savers while another one writes
+	turn sync.Cond // waited on while another goroutine writes
 
 	// turn.L guards the fields below
-	asked, saved uint64 // saves begun; the last of them whose state is in the file, or could not be
+	asked, saved uint64 // saves begun; the last of them that has been written, or has failed
 	writing      bool
 	err          error // of the last write
 }
 
-// A disk is the calls that writing a file needs, so that a test can stop before each of them.
+// A disk holds the calls that write a file, so that a test can fail before each of them.
 type disk struct {
 	create func(path string) (diskFile, error)
 	rename func(from, to string) error
 	sync   func(folder string) error
 }
 
-// A diskFile is an *os.File that is written to.
+// A diskFile is the part of *os.File that writing needs.
 type diskFile interface {
 	io.WriteCloser
 	Sync() error
 }
 
-// realDisk is the operating system's.
+// realDisk uses the operating system.
 func realDisk() disk {
 	return disk{
 		create: func(path string) (diskFile, error) {
-			// One that a crash has left is removed first. The new file is this process's own: nobody who may write to
-			// the folder gets the state written somewhere else by a link.
+			// Remove the file that a crash may have left. O_EXCL and O_NOFOLLOW make sure that the new file is our own,
+			// so that nobody with write access to the folder can redirect the state by a link.
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
@@ -76,7 +77,7 @@ func newStateStore(path string, collect func() any) *stateStore {
 	return &stateStore{path: path, disk: realDisk(), collect: collect, turn: sync.Cond{L: new(sync.Mutex)}}
 }
 
-// save writes the state as it is now or a little later, and returns when it is on the disk. Those who save at once share a write.
+// save writes the current state and returns once it is on the disk. Concurrent saves share a write.
 func (s *stateStore) save() error {
 	if s.path == "" {
 		return nil
@@ -100,15 +101,15 @@ func (s *stateStore) save() error {
 	return s.err
 }
 
-// outcome is whether the file was written since the start, or was to be, and why that failed last; nil if it did not.
+// outcome reports whether a write has been attempted since the start, and the error of the last one.
 func (s *stateStore) outcome() (written bool, err error) {
 	s.turn.L.Lock()
 	defer s.turn.L.Unlock()
 	return s.saved > 0, s.err
 }
 
-// write replaces the file: a new one is written whole and synced, renamed over the old one, and the folder synced, since else the
-// new name may be lost with the power (fsync(2)).
+// write replaces the file: it writes and syncs a new one, renames it over the old one, and syncs the folder, without
+// which a power failure may lose the new name (fsync(2)).
 func (s *stateStore) write() error {
 	data, err := json.MarshalIndent(s.collect(), "", "  ")
 	if err != nil {
@@ -133,8 +134,8 @@ func (s *stateStore) write() error {
 	return nil
 }
 
-// load reads the file into state, which is left as it was where there is no file yet. A file that cannot be understood is set
-// aside; the error says where.
+// load reads the file into state. If there is no file, state stays as it was. A file that cannot be parsed is renamed;
+// the error says to what.
 func (s *stateStore) load(state any) error {
 	if s.path == "" {
 		return nil
@@ -154,7 +155,7 @@ func (s *stateStore) load(state any) error {
 	return nil
 }
 
-// setAside keeps a file that is of no use for whoever wants to look at it. The error tells of it, and of why.
+// setAside renames a damaged file, so that somebody can look at it. The error says so, and why.
 func (s *stateStore) setAside(why error) error {
 	aside := s.path + damagedSuffix
 	if err := os.Rename(s.path, aside); err != nil {

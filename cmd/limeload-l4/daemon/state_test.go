@@ -22,16 +22,16 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// deadlyStep is the variable that has TestStateWriter write a state and kill its process before that step.
+// deadlyStep is the variable that makes TestStateWriter write a state and kill its process before that step.
 const deadlyStep = "LIMELOAD_TEST_STATE_STEP"
 
-// A deadlyDisk is the real one until its step comes.
+// A deadlyDisk is the real disk until its step.
 type deadlyDisk struct {
 	disk
-	left int // steps
+	left int // steps left
 }
 
-// step counts one call, and kills the process when it is the one.
+// step counts one call, and kills the process at the last one.
 func (d *deadlyDisk) step() {
 	if d.left--; d.left < 0 {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -74,21 +74,22 @@ func (f deadlyFile) Close() error { f.disk.step(); return f.diskFile.Close() }
 func TestStateWriter(t *testing.T) {
 	text, asked := os.LookupEnv(deadlyStep)
 	if !asked {
-		return // it is no test by itself
+		return // not a test by itself
 	}
 	step, path, _ := strings.Cut(text, " ")
 	n, err := strconv.Atoi(step)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newStateStore(path, func() any { return map[string]string{"what": "new", "padding": strings.Repeat("n", 100_000)} })
+	s := newStateStore(path,
+		func() any { return map[string]string{"what": "new", "padding": strings.Repeat("n", 100_000)} })
 	s.disk = (&deadlyDisk{disk: s.disk, left: n}).deadly()
 	if err := s.save(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestStateSurvivesAKill kills a process at each step of a write: the file is then what it was or what it was to be, whole, and the
+// TestStateSurvivesAKill kills a process at each step of a write. Each time the file is complete, old or new, and the
 // next process can write it.
 func TestStateSurvivesAKill(t *testing.T) {
 	type content struct{ What, Padding string }
@@ -96,7 +97,8 @@ func TestStateSurvivesAKill(t *testing.T) {
 	killed := true
 	for step := 0; killed; step++ {
 		path := filepath.Join(t.TempDir(), "state.json")
-		old := newStateStore(path, func() any { return map[string]string{"what": "old", "padding": strings.Repeat("o", 200_000)} })
+		old := newStateStore(path,
+			func() any { return map[string]string{"what": "old", "padding": strings.Repeat("o", 200_000)} })
 		if err := old.save(); err != nil {
 			t.Fatal(err)
 		}
@@ -121,13 +123,14 @@ func TestStateSurvivesAKill(t *testing.T) {
 			t.Errorf("killed before step %d: the next process: %v", step, err)
 		}
 	}
-	// create, two halves of the write, sync, close, rename: old before each of them; new before the sync of the folder, and at the end.
+	// create, two halves of the write, sync, close, rename: old before each of them; new before the sync of the folder
+	// and at the end.
 	if want := map[string]int{"old": 6, "new": 2}; !reflect.DeepEqual(seen, want) {
 		t.Errorf("seen %v, want %v", seen, want)
 	}
 }
 
-// TestStateDamaged has what is no state set aside, and is no reason not to begin.
+// TestStateDamaged: a damaged state file is renamed, and the daemon starts.
 func TestStateDamaged(t *testing.T) {
 	backend := `{"name":"b","address":"127.0.0.1:7","weight":1,"max_sessions":0,"tier":0,"zone":"","mode":"ready"}`
 	for name, text := range map[string]string{
@@ -135,11 +138,15 @@ func TestStateDamaged(t *testing.T) {
 		"empty":           ``,
 		"another type":    `[]`,
 		"another version": `{"version":2,"pools":{}}`,
-		"an unknown mode": `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, "ready", "redy", 1) + `}]}}`,
-		"a bad weight":    `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
-		"a bad address":   `{"version":1,"pools":{"web":[{"what":"added","base":` + strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
-		"unknown what":    `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
-		"the same twice":  `{"version":1,"pools":{"web":[{"what":"added","base":` + backend + `},{"what":"added","base":` + backend + `}]}}`,
+		"an unknown mode": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, "ready", "redy", 1) + `}]}}`,
+		"a bad weight": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
+		"a bad address": `{"version":1,"pools":{"web":[{"what":"added","base":` +
+			strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
+		"unknown what": `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
+		"the same twice": `{"version":1,"pools":{"web":[{"what":"added","base":` + backend +
+			`},{"what":"added","base":` + backend + `}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state.json")
@@ -166,8 +173,8 @@ func TestStateDamaged(t *testing.T) {
 	}
 }
 
-// TestStateIsWrittenToAFileOfItsOwn finds a link in the place of the file that is written first, as somebody puts there who wants another
-// file overwritten, and what a process has left that died.
+// TestStateIsWrittenToAFileOfItsOwn: in the place of the temporary file there may be a link, from somebody who wants
+// another file overwritten, or the file of a process that was killed.
 func TestStateIsWrittenToAFileOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "state.json"), filepath.Join(dir, "victim")
@@ -200,7 +207,7 @@ func TestStateIsWrittenToAFileOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestStateOfAnotherKind has something else than a file in the place of the state: it is left alone, and holds nothing up.
+// TestStateOfAnotherKind: anything but a file in the place of the state file stays as it is, and blocks nothing.
 func TestStateOfAnotherKind(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -214,12 +221,15 @@ func TestStateOfAnotherKind(t *testing.T) {
 	}
 }
 
-// TestStateRemembersThePrimary has another daemon know who was the primary, and a version that knows nothing of that understand the rest.
+// TestStateRemembersThePrimary: the next daemon knows who was the primary, and a version that does not know that reads
+// the rest.
 func TestStateRemembersThePrimary(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	config := fmt.Sprintf("[global]\nstate_file = %q\n[pool.db]\nbackends = [{ address = \"127.0.0.1:7997\", name = \"b2\" }]\n"+
-		"[pool.db.health]\ntype = \"redis\"\nrole = \"primary\"\n", path)
-	if err := os.WriteFile(path, []byte(`{"version":1,"pools":{},"primaries":{"db":"b2","gone":"b1","web":"b1"}}`), 0o600); err != nil {
+	config := fmt.Sprintf(
+		"[global]\nstate_file = %q\n[pool.db]\nbackends = [{ address = \"127.0.0.1:7997\", name = \"b2\" }]\n"+
+			"[pool.db.health]\ntype = \"redis\"\nrole = \"primary\"\n", path)
+	if err := os.WriteFile(path, []byte(`{"version":1,"pools":{},"primaries":{"db":"b2","gone":"b1","web":"b1"}}`),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	d := testDaemon(t, parsed(t, config))
@@ -236,12 +246,13 @@ func TestStateRemembersThePrimary(t *testing.T) {
 	}
 }
 
-// TestStateOutlivesTheProcess changes everything that can be changed and has another daemon begin with it. What the file says
-// otherwise by then wins.
+// TestStateOutlivesTheProcess changes everything that can be changed, and starts another daemon with it. Where the file
+// has changed meanwhile, the file wins.
 func TestStateOutlivesTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	global := fmt.Sprintf("[global]\nstate_file = %q\n", path)
-	const three = `{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, { address = "127.0.0.1:7996", name = "b3" }`
+	const three = `{ address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" }, ` +
+		`{ address = "127.0.0.1:7996", name = "b3" }`
 	with := func(backends string) *conf.Config {
 		return parsed(t, global+"[pool.other]\nbackends = ["+backends+"]\n")
 	}
@@ -272,22 +283,24 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		t.Errorf("b1 is %+v", b)
 	}
 	// b1 has another weight and address in the file, b2 another address, and b4 is there.
-	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994", "7998", "7992").Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
+	changed := strings.NewReplacer(`name = "b1"`, `name = "b1", weight = 3`, "7997", "7994", "7998", "7992").
+		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	if want := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"; got != want {
-		t.Errorf("with another file the differences are %s, want %s", got, want)
+	left := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
+	if got != left {
+		t.Errorf("with another file the differences are %s, want %s", got, left)
 	}
 }
 
-// TestStateConcurrent saves from many goroutines: each finds its own change in the file when its save returns.
-// TestStateThroughLinks finds links where the new file is to be: what they point at stays as it is.
+// TestStateThroughLinks: links in the place of the new file are replaced, and their targets stay as they are.
 func TestStateThroughLinks(t *testing.T) {
 	folder := t.TempDir()
 	victim, path := filepath.Join(folder, "victim"), filepath.Join(folder, "state.json")
 	s := newStateStore(path, func() any { return "state" })
 	for name, link := range map[string]func(from, to string) error{"symbolic": os.Symlink, "hard": os.Link} {
-		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"), s.save()); err != nil {
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), link(victim, path+".new"),
+			s.save()); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(victim)
@@ -303,6 +316,7 @@ func TestStateThroughLinks(t *testing.T) {
 	}
 }
 
+// TestStateConcurrent saves from many goroutines. When its save returns, each finds its own change in the file.
 func TestStateConcurrent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	var n atomic.Int64
@@ -329,9 +343,10 @@ func TestStateConcurrent(t *testing.T) {
 	savers.Wait()
 }
 
-// TestStateNotSaved has a change stay in force that cannot be saved, and whoever made it told.
+// TestStateNotSaved: a change that cannot be saved stays in force, and the caller gets an error.
 func TestStateNotSaved(t *testing.T) {
-	d := testDaemon(t, parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
+	d := testDaemon(t,
+		parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
 	b, err := d.AddBackend("web", admin.NewBackend{Address: "127.0.0.1:9"})
 	var unsaved *admin.NotSavedError
 	if !errors.As(err, &unsaved) || b.Address != "127.0.0.1:9" {
@@ -345,12 +360,15 @@ func TestStateNotSaved(t *testing.T) {
 	}
 }
 
-// TestSavedOverride holds that nothing is lost on the way to the file and back.
+// TestSavedOverride: nothing is lost between saving and reading.
 func TestSavedOverride(t *testing.T) {
 	weight, limit, mode := uint32(0), 3, pool.Maintenance
 	for _, o := range []pool.Override{
-		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"), Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain, Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
-		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit, Mode: &mode},
+		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"),
+			Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain,
+			Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
+		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit,
+			Mode: &mode},
 	} {
 		text, err := json.Marshal(toSaved(o))
 		if err != nil {
@@ -364,14 +382,4 @@ func TestSavedOverride(t *testing.T) {
 			t.Errorf("%+v became %+v, %v by %s", o, got, err, text)
 		}
 	}
-}
-
-// parsed is goodConfig with more.
-func parsed(t *testing.T, more string) *conf.Config {
-	t.Helper()
-	cfg, err := conf.Parse("lb.toml", []byte(goodConfig+more))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
 }

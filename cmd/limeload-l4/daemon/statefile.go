@@ -10,31 +10,30 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// stateVersion is of the form of the state file. A file of another one is not understood.
+// stateVersion is the version of the format. Files of other versions are refused.
 const stateVersion = 1
 
-// A savedState is what a state file holds: what was changed at run time and what it was changed from, and who was the primary.
+// A savedState is the content of a state file: the run-time changes with the values before them, and the primaries.
 type savedState struct {
 	Version int                        `json:"version"`
 	Pools   map[string][]savedOverride `json:"pools"`
 
-	// Primaries are the backends that were the primary last, by pool; see healthcheck.Fence. Older versions do not know it, and
-	// pass over it.
+	// Primaries are the backends that last were the primary, by pool; see healthcheck.Fence. Older versions ignore it.
 	Primaries map[string]string `json:"primaries,omitempty"`
 }
 
-// A savedOverride is one backend's.
+// A savedOverride is the run-time change of one backend.
 type savedOverride struct {
 	What   string       `json:"what"`             // added, removed or changed
-	Source string       `json:"source,omitempty"` // who else names it
-	Base   savedBackend `json:"base"`             // as its source named it then; of an added one as it is
+	Source string       `json:"source,omitempty"` // the source that also names the backend
+	Base   savedBackend `json:"base"`             // as its source named it at the time; for an added one, as it is
 
-	Weight      *uint32 `json:"weight,omitempty"` // of a changed one, what differs
+	Weight      *uint32 `json:"weight,omitempty"` // only for a changed one, only values that differ
 	MaxSessions *int    `json:"max_sessions,omitempty"`
 	Mode        *string `json:"mode,omitempty"`
 }
 
-// A savedBackend is a backend as a source names it.
+// A savedBackend is a backend as its source describes it.
 type savedBackend struct {
 	Name        string         `json:"name"`
 	Address     netip.AddrPort `json:"address"`
@@ -46,7 +45,7 @@ type savedBackend struct {
 	Check       netip.AddrPort `json:"check,omitzero"`
 }
 
-// collectState is what the state file is to hold.
+// collectState returns the content of the state file.
 func (d *Daemon) collectState() any {
 	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries()}
 	for name, s := range d.servedPools() {
@@ -57,7 +56,7 @@ func (d *Daemon) collectState() any {
 	return state
 }
 
-// primaries is who is the primary in each pool that has one.
+// primaries returns the primary of each pool that has one.
 func (d *Daemon) primaries() map[string]string {
 	all := make(map[string]string)
 	for name, s := range d.servedPools() {
@@ -70,7 +69,7 @@ func (d *Daemon) primaries() map[string]string {
 	return all
 }
 
-// keepPrimaries saves the state whenever another backend is the primary, until ctx is done.
+// keepPrimaries saves the state whenever a primary changes, until ctx is done.
 func (d *Daemon) keepPrimaries(ctx context.Context) {
 	if d.state.path == "" {
 		return
@@ -92,10 +91,11 @@ func (d *Daemon) keepPrimaries(ctx context.Context) {
 }
 
 func toSaved(o pool.Override) savedOverride {
-	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions, Base: savedBackend{
-		Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
-		Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
-	}}
+	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions,
+		Base: savedBackend{
+			Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
+			Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
+		}}
 	if o.Mode != nil {
 		mode := o.Mode.String()
 		s.Mode = &mode
@@ -104,10 +104,11 @@ func toSaved(o pool.Override) savedOverride {
 }
 
 func fromSaved(s savedOverride) (pool.Override, error) {
-	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions, Base: pool.Spec{
-		ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
-		Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
-	}}
+	o := pool.Override{Kind: pool.OverrideKind(s.What), Source: s.Source, Weight: s.Weight, MaxSessions: s.MaxSessions,
+		Base: pool.Spec{
+			ID: s.Base.Name, Addr: s.Base.Address, Weight: s.Base.Weight, MaxSessions: s.Base.MaxSessions,
+			Tier: s.Base.Tier, Zone: s.Base.Zone, Check: s.Base.Check,
+		}}
 	var err error
 	if o.Base.Mode, err = pool.ParseMode(s.Base.Mode); err == nil && s.Mode != nil {
 		var mode pool.Mode
@@ -117,8 +118,8 @@ func fromSaved(s savedOverride) (pool.Override, error) {
 	return o, err
 }
 
-// loadState does again what was changed at run time before the process began. What is wrong with the file is no reason not to
-// serve: it is logged and, when the file makes no sense, that is set aside.
+// loadState restores the run-time changes of the previous process. Errors are only logged, since the daemon can serve
+// without them. A file that cannot be understood is renamed.
 func (d *Daemon) loadState() {
 	var state savedState
 	err := d.state.load(&state)
@@ -134,7 +135,7 @@ func (d *Daemon) loadState() {
 	}
 }
 
-// restore takes up a state: all of it, or nothing.
+// restore applies a state, either as a whole or not at all.
 func (d *Daemon) restore(state savedState) error {
 	overrides := make(map[string][]pool.Override, len(state.Pools))
 	for name, saved := range state.Pools {
@@ -162,7 +163,8 @@ func (d *Daemon) restore(state savedState) error {
 			return d.state.setAside(err)
 		}
 		for _, u := range unapplied {
-			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).Msg("run-time change dropped")
+			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).
+				Msg("run-time change dropped")
 		}
 		if n := len(all) - len(unapplied); n > 0 {
 			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")
@@ -179,7 +181,7 @@ func (d *Daemon) saveState() error {
 	return nil
 }
 
-// stateError is why the state file could not be written last or, before that, read.
+// stateError returns why the last write of the state file failed or, before the first write, the read.
 func (d *Daemon) stateError() error {
 	if written, err := d.state.outcome(); written {
 		return err
@@ -187,7 +189,7 @@ func (d *Daemon) stateError() error {
 	return d.loadFailure
 }
 
-// differences is all that was set at run time and that the sources of the backends say otherwise.
+// differences returns all run-time values that differ from those of the backends' sources.
 func (d *Daemon) differences() []admin.Difference {
 	all := []admin.Difference{}
 	in := d.servedPools()

@@ -13,17 +13,18 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// A checkedPool is a pool whose backends are the targets of a scheduler: those that come are checked, and those that go are
-// not any more. Its methods may be called from any goroutine.
+// A checkedPool keeps the targets of a scheduler the same as the backends of a pool. Its methods may be called from any
+// goroutine.
 type checkedPool struct {
 	// set once, then read-only
 	log       zerolog.Logger
 	pool      *pool.Pool
 	scheduler *healthcheck.Scheduler
 
-	credentials *healthcheck.Credentials // tells a backend that refuses the check's credentials from a mistake in them
+	// distinguishes a backend that refuses the check's credentials from wrong credentials
+	credentials *healthcheck.Credentials
 
-	changed   *pool.Subscription // from start on
+	changed   *pool.Subscription // set by start
 	following sync.WaitGroup
 
 	lastRivalry atomic.Pointer[time.Time] // nil before the first
@@ -31,15 +32,15 @@ type checkedPool struct {
 	mu sync.Mutex
 	// mu guards the fields below
 	check   *builtCheck
-	checker healthcheck.Checker // check's, behind credentials and fence
-	fence   *healthcheck.Fence  // nil unless its backends are to be the primary
+	checker healthcheck.Checker // of check, wrapped by credentials and fence
+	fence   *healthcheck.Fence  // nil unless the checks look for a primary
 	targets map[string]place
 }
 
-// A place is where a backend is and, unless it is checked there, where it is checked.
+// A place is the address of a backend and, if its checks have their own address, that one too.
 type place struct{ addr, check netip.AddrPort }
 
-// locate returns a target that is checked at that place.
+// locate sets the address of a target.
 func (p place) locate(t healthcheck.Target) healthcheck.Target {
 	t.Addr = p.addr
 	if p.check.IsValid() {
@@ -48,7 +49,7 @@ func (p place) locate(t healthcheck.Target) healthcheck.Target {
 	return t
 }
 
-// checkText is where a backend is checked, in the configuration's words.
+// checkText returns the address of a backend's checks as the configuration has it; "" if it is the backend's.
 func checkText(at netip.AddrPort) string {
 	if !at.IsValid() {
 		return ""
@@ -56,15 +57,17 @@ func checkText(at netip.AddrPort) string {
 	return at.String()
 }
 
-// newCheckedPool makes one that checks nothing before start. primary says that the backends are to be the primary.
-func newCheckedPool(log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool) *checkedPool {
+// newCheckedPool checks nothing before start. primary says that the backends have to be the primary.
+func newCheckedPool(
+	log zerolog.Logger, s *healthcheck.Scheduler, p *pool.Pool, check *builtCheck, primary bool,
+) *checkedPool {
 	k := &checkedPool{log: log, pool: p, scheduler: s, targets: make(map[string]place)}
 	k.credentials = healthcheck.NewCredentials(s, k.logRefusal)
 	k.use(check, primary)
 	return k
 }
 
-// use sets what checks the backends from now on.
+// use sets the check for the backends.
 func (k *checkedPool) use(check *builtCheck, primary bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -82,14 +85,14 @@ func (k *checkedPool) use(check *builtCheck, primary bool) {
 	k.check, k.checker = check, c
 }
 
-// start begins to check the backends there are, and follows those that come and go until end.
+// start begins to check the backends, and follows the changes of the pool until end.
 func (k *checkedPool) start() {
 	k.changed = k.pool.Subscribe(eventBuffer)
 	k.following.Go(k.follow)
 	k.match()
 }
 
-// end checks nothing more.
+// end ends all checks.
 func (k *checkedPool) end() {
 	k.changed.Close()
 	k.following.Wait()
@@ -100,13 +103,13 @@ func (k *checkedPool) end() {
 	}
 }
 
-// follow matches targets and backends after each change of the membership, and has backends checked soon that are suspected, until the
-// subscription is closed.
+// follow updates the targets after each change of the membership, and checks suspected backends soon. It returns when
+// the subscription is closed.
 func (k *checkedPool) follow() {
 	var lost uint64
 	for e := range k.changed.C() {
 		changed := k.look(e)
-		for range len(k.changed.C()) { // ten thousand that came at once are matched once
+		for range len(k.changed.C()) { // ten thousand that were added at once are matched once
 			changed = k.look(<-k.changed.C()) || changed
 		}
 		dropped := k.changed.Dropped()
@@ -118,7 +121,7 @@ func (k *checkedPool) follow() {
 	}
 }
 
-// look has a suspected backend checked soon, and tells whether the membership changed.
+// look checks a suspected backend soon, and reports whether the membership changed.
 func (k *checkedPool) look(e pool.Event) bool {
 	if s, is := e.(pool.Suspected); is {
 		k.scheduler.CheckSoon(targetID(s.Pool, s.Backend.ID))
@@ -126,7 +129,7 @@ func (k *checkedPool) look(e pool.Event) bool {
 	return isMembership(e)
 }
 
-// isMembership tells whether a backend came or went, or is to be checked elsewhere.
+// isMembership reports whether a backend was added or removed, or has another address for its checks.
 func isMembership(e pool.Event) bool {
 	switch e.(type) {
 	case pool.Added, pool.Removed, pool.CheckChanged:
@@ -135,7 +138,7 @@ func isMembership(e pool.Event) bool {
 	return false
 }
 
-// change has the backends checked otherwise from now on. Their verdicts stay.
+// change sets another check for the backends. Their verdicts stay.
 func (k *checkedPool) change(check *builtCheck, primary bool) error {
 	k.use(check, primary)
 	k.mu.Lock()
@@ -147,7 +150,7 @@ func (k *checkedPool) change(check *builtCheck, primary bool) error {
 	return errors.Join(failures...)
 }
 
-// match makes the pool's backends the scheduler's targets.
+// match updates the scheduler's targets to the pool's backends.
 func (k *checkedPool) match() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -160,7 +163,7 @@ func (k *checkedPool) match() {
 			continue
 		}
 		t := at.locate(k.target(b.ID))
-		if known && was.addr == at.addr { // it is who it was, and its verdict stays
+		if known && was.addr == at.addr { // the same backend: its verdict stays
 			k.targets[b.ID] = at
 			if err := k.scheduler.Move(t); err != nil {
 				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
@@ -173,7 +176,7 @@ func (k *checkedPool) match() {
 		k.targets[b.ID] = at
 		policy := k.check.policy
 		if b.Verdict == pool.Healthy {
-			policy.Initial = healthcheck.Healthy // it was judged before it came, or the pool begins so
+			policy.Initial = healthcheck.Healthy // it was checked before it was added, or the pool assumes so
 		}
 		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
 			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("backend not checked")
@@ -186,12 +189,12 @@ func (k *checkedPool) match() {
 	}
 }
 
-// target is a backend's target, without a place.
+// target returns the target of a backend, without a place.
 func (k *checkedPool) target(backend string) healthcheck.Target {
 	return healthcheck.Target{ID: targetID(k.pool.Name(), backend), Group: k.pool.Name(), Name: backend, Receiver: k}
 }
 
-// take gives the backends the verdicts of their checks.
+// take sets the verdicts of the backends.
 func (k *checkedPool) take(judgements ...pool.Judgement) error {
 	return k.pool.SetVerdicts(judgements...)
 }
@@ -207,14 +210,15 @@ func (k *checkedPool) removeLocked(id string) {
 	delete(k.targets, id)
 }
 
-// logRivalry tells the operator that two servers take writes: only people can say which of them are lost.
+// logRivalry reports that two backends accept writes. Only people can decide which of the writes are lost.
 func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
 	k.lastRivalry.Store(new(time.Now()))
-	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).Str("reason", r.Reason).Int("count", r.Count).
+	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).
+		Str("reason", r.Reason).Int("count", r.Count).
 		Msg("two backends claim to be the primary")
 }
 
-// logRefusal tells the operator that the checks find nothing out any more, and again when they do.
+// logRefusal reports that the checks no longer find anything out, and later that they do again.
 func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 	if r.Ended {
 		k.log.Info().Str("pool", k.pool.Name()).Msg("the credentials of the checks are not refused any more")
@@ -224,7 +228,8 @@ func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
 }
 
-// primary is the backend that is the primary, or was it last; "" where nobody is to be, or nobody knows.
+// primary returns the backend that is, or last was, the primary; "" if it is unknown, or if the checks do not look for
+// one.
 func (k *checkedPool) primary() string {
 	k.mu.Lock()
 	fence := k.fence
@@ -235,7 +240,7 @@ func (k *checkedPool) primary() string {
 	return fence.Remembered().Name
 }
 
-// remember says which backend was the primary when the process before this one ended.
+// remember sets the backend that was the primary when the previous process ended.
 func (k *checkedPool) remember(backend string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -244,7 +249,7 @@ func (k *checkedPool) remember(backend string) {
 	}
 }
 
-// rivalries is how often a second backend claimed to be the primary.
+// rivalries returns how often a second backend claimed to be the primary.
 func (k *checkedPool) rivalries() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -254,20 +259,21 @@ func (k *checkedPool) rivalries() int {
 	return k.fence.Count()
 }
 
-// targetID is the id of a backend's target. Its parts are in the target, too: nobody takes it apart.
+// targetID returns the id of a backend's target. It is never parsed, since the target holds its parts too.
 func targetID(pool, backend string) string { return pool + "/" + backend }
 
-// A receiver takes the verdicts on the targets that carry it.
+// A receiver gets the verdicts on the targets that carry it.
 type receiver interface {
 	take(...pool.Judgement) error
 }
 
-// takeVerdicts gives each receiver what the checks found. A pool or a backend may have been removed since it was checked.
+// takeVerdicts passes the results of checks on to their receivers. A pool or backend may have been removed since.
 func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 	judgements := make(map[receiver][]pool.Judgement)
 	for _, c := range changes {
 		if r, is := c.Target.Receiver.(receiver); is {
-			judgements[r] = append(judgements[r], pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
+			judgements[r] = append(judgements[r],
+				pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
 		}
 	}
 	for r, js := range judgements {

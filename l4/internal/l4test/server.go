@@ -44,12 +44,12 @@ func NewPool(t testing.TB, addrs ...string) *pool.Pool {
 	return p
 }
 
-// spec is a listener on a free port of 127.0.0.1.
+// Spec is a listener on a free port of 127.0.0.1.
 func Spec(p *pool.Pool) l4.ListenerSpec {
 	return l4.ListenerSpec{Name: "test", Address: netip.MustParseAddrPort("127.0.0.1:0"), Pool: p}
 }
 
-// start runs a server with these listeners until the test ends.
+// Start runs a server with these listeners until the test ends.
 func Start(t testing.TB, o l4.Options, specs ...l4.ListenerSpec) *l4.Server {
 	t.Helper()
 	s, err := l4.New(o)
@@ -66,10 +66,10 @@ func Start(t testing.TB, o l4.Options, specs ...l4.ListenerSpec) *l4.Server {
 	return s
 }
 
-// address is where the server's first listener came to stand.
+// Address is where the server's first listener came to stand.
 func Address(s *l4.Server) string { return s.Listeners()[0].Address.String() }
 
-// done returns a context that has ended.
+// Done returns a context that has ended.
 func Done(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -91,11 +91,13 @@ func Allocations(times int, f func()) uint64 {
 // A Capture is a log that tests read as lines.
 type Capture struct{ lines chan []byte }
 
+// NewCapture returns a capture, and a logger that writes to it.
 func NewCapture() (*Capture, zerolog.Logger) {
 	c := &Capture{make(chan []byte, 1000)}
 	return c, zerolog.New(c)
 }
 
+// Write implements io.Writer. It keeps a thousand lines, and drops those after them.
 func (c *Capture) Write(p []byte) (int, error) {
 	select {
 	case c.lines <- append([]byte(nil), p...):
@@ -113,6 +115,7 @@ type AccessLine struct {
 	QueueTime                                        float64 `json:"queue_time"`
 }
 
+// Next returns the next access line.
 func (c *Capture) Next(t *testing.T) AccessLine {
 	t.Helper()
 	select {
@@ -128,10 +131,10 @@ func (c *Capture) Next(t *testing.T) AccessLine {
 	}
 }
 
-// info is the server's first listener's.
+// Info is the server's first listener's.
 func Info(s *l4.Server) l4.ListenerInfo { return s.Listeners()[0] }
 
-// hold keeps a loop busy until release is called, or the test ends.
+// Hold keeps a loop busy until release is called, or the test ends.
 func Hold(t *testing.T, s *l4.Server, i int) (release func()) {
 	t.Helper()
 	held, free := make(chan struct{}), make(chan struct{})
@@ -158,6 +161,7 @@ func Descriptors(t *testing.T) int {
 	return last
 }
 
+// OpenDescriptors counts what the process has open now, but for pipes.
 func OpenDescriptors(t *testing.T) (n int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

@@ -16,6 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
+// Dial connects a client, with a deadline of 20 s, until the test ends.
 func Dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, 5*time.Second)
@@ -27,7 +28,7 @@ func Dial(t testing.TB, address string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// backend serves each connection with handle until the test ends, and returns its address. With a nil handle
+// Backend serves each connection with handle until the test ends, and returns its address. With a nil handle
 // it says nothing and holds on to its connections.
 func Backend(t testing.TB, handle func(*net.TCPConn)) string {
 	t.Helper()
@@ -61,7 +62,7 @@ func Backend(t testing.TB, handle func(*net.TCPConn)) string {
 	return l.Addr().String()
 }
 
-// echo sends back what it reads, and its FIN after the client's.
+// Echo sends back what it reads, and its FIN after the client's.
 func Echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
 
 // Refusing is an address nobody listens on.
@@ -93,7 +94,7 @@ func Swallowing(t *testing.T) string {
 	return ""
 }
 
-// reset tells whether the peer ends a connection with a reset, as opposed to a FIN.
+// Reset reports whether the peer ends a connection with a reset, as opposed to a FIN.
 func Reset(t *testing.T, c net.Conn) bool {
 	t.Helper()
 	_, err := io.Copy(io.Discard, c)
@@ -117,7 +118,7 @@ func RefusedWithReset(t *testing.T, address string) bool {
 	return Reset(t, c)
 }
 
-// ask sends a byte and waits for its echo.
+// Ask sends a byte and waits for its echo.
 func Ask(c net.Conn) error {
 	if _, err := c.Write([]byte("x")); err != nil {
 		return err

@@ -60,7 +60,7 @@ func EchoUDP(b *UDPBackend, from netip.AddrPort, datagram []byte) {
 	_, _ = b.WriteToUDPAddrPort(datagram, from)
 }
 
-// naming answers each datagram with a name.
+// Naming answers each datagram with a name.
 func Naming(name string) func(*UDPBackend, netip.AddrPort, []byte) {
 	return func(b *UDPBackend, from netip.AddrPort, _ []byte) {
 		_, _ = b.WriteToUDPAddrPort([]byte(name), from)
@@ -149,9 +149,10 @@ type UDPBackend struct {
 	Got atomic.Int64 // datagrams
 }
 
+// Address is where the backend listens.
 func (b *UDPBackend) Address() string { return b.LocalAddr().String() }
 
-// endOne ends the flow that is the n-th oldest.
+// EndOne ends the flow that is the n-th oldest.
 func EndOne(t testing.TB, s *l4.Server, n int) {
 	t.Helper()
 	list, err := s.List(t.Context(), l4.SessionFilter{})
@@ -163,7 +164,7 @@ func EndOne(t testing.TB, s *l4.Server, n int) {
 	}
 }
 
-// dropped waits until so many datagrams were dropped for that reason.
+// AwaitDropped waits until so many datagrams were dropped for that reason.
 func AwaitDropped(t testing.TB, s *l4.Server, why l4.Drop, n uint64) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("%d datagrams dropped as %s", n, why), func() bool { return Info(s).Dropped[why] >= n })
@@ -172,7 +173,7 @@ func AwaitDropped(t testing.TB, s *l4.Server, why l4.Drop, n uint64) {
 	}
 }
 
-// awaitFlows waits until there are so many flows.
+// AwaitFlows waits until there are so many flows.
 func AwaitFlows(t testing.TB, s *l4.Server, n int) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("%d flows", n), func() bool { return s.Flows() == n && Info(s).Sessions == n })

@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// Reload reads the configuration's file again and puts it in force. It first does everything that can fail; after an
+// error nothing has changed. The error is admin.ErrEnding once the daemon drains, and a *admin.ConfigError unless the
+// daemon itself is at fault. It waits until the daemon serves, and until it has the turn.
+//
+// Pools and listeners that are in both configurations keep their sockets, sessions, counters, verdicts and positions.
+// Removed ones get no new sessions, and their sessions still run to their end unless on_remove says otherwise.
+func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
+	if err := d.life.awaitServing(ctx); err != nil {
+		return admin.Reloaded{}, err
+	}
+	ctx, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return admin.Reloaded{}, err
+	}
+	defer giveBack()
+	began := time.Now()
+	d.notify.reloading()
+	plan, err := d.reload(ctx)
+	if err != nil {
+		err = d.life.endingOr(err)
+	}
+	took := time.Since(began)
+	d.noteReload(began, took, err)
+	if err != nil {
+		d.notify.ready("the last reload failed, and the configuration of before is in force: " + err.Error())
+		return admin.Reloaded{}, err
+	}
+	d.notify.ready(d.summary())
+	return admin.Reloaded{Took: took.Seconds(), Plan: plan}, nil
+}
+
+// reload is Reload for the caller that has the turn.
+func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
+	cfg, err := d.readAgain(ctx)
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	p, err := d.propose(cfg, newFiles(cfg.File))
+	if err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	if err := p.tryLogins(ctx, false); err != nil {
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	if err := d.warmUp(ctx, p); err != nil {
+		return admin.Plan{}, err
+	}
+	change, err := d.server.Prepare(p.plan)
+	if err != nil {
+		d.dismiss(p)
+		return admin.Plan{}, &admin.ConfigError{Err: located(cfg, err)}
+	}
+	socket, err := d.nextAdmin(cfg, p.token)
+	if err != nil {
+		change.Discard()
+		d.dismiss(p)
+		return admin.Plan{}, &admin.ConfigError{Err: err}
+	}
+	plan := d.planOf(ctx, p)
+	d.commit(p, change)
+	d.useAdmin(socket)
+	if err := d.saveState(); err != nil {
+		d.log.Error().AnErr("err", err).Msg("state not saved")
+	}
+	return plan, nil
+}
+
+// commit puts a proposal in force. It cannot fail, since everything that can fail was tried before.
+func (d *Daemon) commit(p *proposal, change *l4.Change) {
+	var failures []error
+	pools := make(map[string]*served, len(p.pools))
+	for _, pp := range p.pools {
+		pools[pp.conf.Name] = pp.served
+		if !pp.isNew {
+			failures = append(failures, d.commitPool(p.cfg, pp))
+		}
+	}
+	change.Commit()
+	before := d.config()
+	d.mu.Lock()
+	d.cfg, d.pools = p.cfg, pools
+	d.mu.Unlock()
+	d.files = p.files
+	for _, s := range p.gone {
+		d.logDropped(s)
+		failures = append(failures, s.retire())
+	}
+	d.server.Set(l4.Settings{
+		MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access, NoProbes: !p.cfg.Log.Probes,
+		DrainTimeout: time.Duration(p.cfg.Global.DrainTimeout),
+	})
+	if before.Log.Level != p.cfg.Log.Level {
+		zerolog.SetGlobalLevel(logLevel(p.cfg))
+	}
+	d.watchFile(p.cfg.Global.Watch)
+	d.tryNames()
+	d.forgetSockets(p.plan)
+	logged := before.Warnings()
+	for _, warning := range p.cfg.Warnings() {
+		if slices.Contains(logged, warning) {
+			continue
+		}
+		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+	}
+	if err := errors.Join(failures...); err != nil {
+		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
+	}
+}
+
+// forgetSockets forgets the inherited sockets that no listener uses any more. They are closed, and the kernel reuses
+// their numbers.
+func (d *Daemon) forgetSockets(plan l4.Plan) {
+	for name := range d.inherited {
+		uses := func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }
+		if !slices.ContainsFunc(plan.Listeners, uses) {
+			delete(d.inherited, name)
+		}
+	}
+}
+
+// commitPool changes an existing pool.
+func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
+	s := pp.served
+	failures := []error{s.pool.Reconfigure(pp.options)}
+	if pp.check == nil && s.checks != nil {
+		s.checks.end()
+		s.setChecks(nil)
+	}
+	_, err := s.pool.Reconcile(sourceConfig, pp.specs, pp.known...)
+	failures = append(failures, err)
+	switch {
+	case pp.check == nil:
+		failures = append(failures, s.markHealthy())
+	case s.checks == nil:
+		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
+		s.checks.start()
+	case pp.changes("health") || len(pp.contents) > 0:
+		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
+	}
+	if pp.changes("discovery") {
+		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
+			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)
+			failures = append(failures, err)
+		}
+		failures = append(failures, s.rediscover(cfg, pp.conf.Discovery))
+	}
+	return errors.Join(failures...)
+}
+
+// forbidsMore reports whether the backends found with the previous discovery settings must go at once, even if the next
+// discovery finds none: addresses of this machine may no longer be allowed.
+func forbidsMore(before, next *conf.Discovery) bool {
+	return before != nil && next != nil && before.Type == next.Type && before.AllowLoopback && !next.AllowLoopback
+}
+
+// markHealthy makes every backend of a pool healthy whose checks have ended, since no check will do so.
+func (s *served) markHealthy() error {
+	var judgements []pool.Judgement
+	for _, b := range s.pool.Backends() {
+		judgements = append(judgements, pool.Judgement{ID: b.ID, Verdict: pool.Healthy, Reason: "not checked any more"})
+	}
+	return ignoreUnknown(s.pool.SetVerdicts(judgements...))
+}
+
+// rediscover replaces the discovery of a pool; nil ends it. Backends that were found before stay until the new
+// discovery answers, if it is of the same kind.
+func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
+	var before string
+	if s.finder != nil {
+		s.finder.end()
+		before = s.finder.kind
+	}
+	s.setFinder(nil)
+	var err error
+	if before != "" && (c == nil || c.Type != before) {
+		// before the first answer, which would leave out backends whose addresses these still have
+		_, err = s.pool.Reconcile(before, nil)
+	}
+	if c != nil {
+		s.setFinder(newFinder(cfg, c, s.pool))
+		s.finder.start(s.daemon.poke)
+	}
+	return err
+}
+
+// retire ends a pool that the configuration no longer has. Its backends are removed, as on_remove says.
+func (s *served) retire() error {
+	if s.finder != nil {
+		s.finder.end()
+		s.setFinder(nil)
+	}
+	var failures []error
+	for _, b := range s.pool.Backends() {
+		failures = append(failures, ignoreUnknown(s.pool.Remove(b.ID)))
+	}
+	s.pool.Close() // ends the waiting of sessions in the queue
+	s.end()
+	return errors.Join(failures...)
+}
+
+// ignoreUnknown returns err, or nil if err only says that somebody else has removed the backend meanwhile.
+func ignoreUnknown(err error) error {
+	if errors.Is(err, pool.ErrUnknownBackend) {
+		return nil
+	}
+	return err
+}
+
+// needsRestart returns the keys that only take effect at a start, and that differ between boot and next.
+func needsRestart(boot, next *conf.Config) []string {
+	keys := []string{}
+	// without the pools, which may be large
+	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} }
+	for _, k := range process(boot).Compare(process(next)) {
+		switch path := conf.Path(k.Keys...); path {
+		case "global.workers", "global.udp_offload", "global.state_file", "log.format":
+			keys = append(keys, path)
+		}
+	}
+	return keys
+}
+
+// noteReload counts and logs a reload, and publishes its event.
+func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
+	d.mu.Lock()
+	d.reloads.Last = &began
+	if err != nil {
+		d.reloads.Failed++
+		d.reloads.Error = err.Error()
+	} else {
+		d.reloads.Done++
+		d.reloads.Error, d.reloads.Took = "", took.Seconds()
+	}
+	needs := needsRestart(d.boot, d.cfg)
+	d.mu.Unlock()
+	if err != nil {
+		d.log.Error().AnErr("err", err).Msg("configuration not taken up: the old one stays")
+		d.events.publish(admin.Event{At: began, Kind: "reload_failed", Reason: err.Error()})
+		return
+	}
+	d.log.Info().Float64("took", took.Seconds()).Strs("needs_restart", needs).Msg("configuration taken up")
+	d.events.publish(admin.Event{At: began, Kind: "reloaded"})
+}

@@ -15,13 +15,14 @@ func TestEvidenceOfErrors(t *testing.T) {
 		pool.ConnectRefused: {syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED},
 		pool.ConnectTimeout: {syscall.ETIMEDOUT},
 		pool.ConnectUnreachable: {
-			syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.ENONET, syscall.EACCES, syscall.EINVAL,
-			syscall.ENODEV, syscall.ENXIO, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EPFNOSUPPORT, syscall.EPROTONOSUPPORT,
-			syscall.ENOPROTOOPT, syscall.EPROTO,
+			syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.ENONET,
+			syscall.EACCES, syscall.EINVAL, syscall.ENODEV, syscall.ENXIO, syscall.EADDRNOTAVAIL,
+			syscall.EAFNOSUPPORT, syscall.EPFNOSUPPORT, syscall.EPROTONOSUPPORT, syscall.ENOPROTOOPT, syscall.EPROTO,
 		},
 		pool.Neutral: { // our own want, and what nobody has thought of
-			syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.ENOSPC, syscall.EAGAIN, syscall.EADDRINUSE, syscall.EINTR,
-			syscall.EPERM, syscall.EBADF, syscall.EFAULT, syscall.EISCONN, syscall.Errno(9999),
+			syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.ENOSPC,
+			syscall.EAGAIN, syscall.EADDRINUSE, syscall.EINTR, syscall.EPERM,
+			syscall.EBADF, syscall.EFAULT, syscall.EISCONN, syscall.Errno(9999),
 		},
 	} {
 		for _, e := range errnos {

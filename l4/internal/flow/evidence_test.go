@@ -21,13 +21,16 @@ func TestFlowTrialWithoutAnswers(t *testing.T) {
 	silent, other := l4test.StartUDP(t, nil), l4test.StartUDP(t, nil)
 	p, err := pool.New(pool.Options{
 		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Millisecond,
-		Breaker: pool.BreakerOptions{Failures: 1, OpenFor: time.Millisecond, MaxOpenFor: time.Millisecond, Trials: 1, MaxOpenShare: 1},
+		Breaker: pool.BreakerOptions{
+			Failures: 1, OpenFor: time.Millisecond, MaxOpenFor: time.Millisecond, Trials: 1, MaxOpenShare: 1,
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, b := range []*l4test.UDPBackend{silent, other} {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(b.Address()), Weight: 1}); err != nil {
+		addr := netip.MustParseAddrPort(b.Address())
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: addr, Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

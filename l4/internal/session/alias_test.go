@@ -22,11 +22,6 @@ var (
 	refusedWithReset = l4test.RefusedWithReset
 	ask              = l4test.Ask
 	queuedClients    = l4test.QueuedClients
-	flowSpec         = l4test.FlowSpec
-	startUDP         = l4test.StartUDP
 	naming           = l4test.Naming
-	dialUDP          = l4test.DialUDP
-	askUDP           = l4test.AskUDP
 	address          = l4test.Address
-	awaitFlows       = l4test.AwaitFlows
 )

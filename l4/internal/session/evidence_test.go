@@ -12,7 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestEvidenceOfSessions is the table of docs/pools.md: what each end of a session that was connected says about its backend.
+// TestEvidenceOfSessions is the table of docs/pools.md: what each end of a session that was connected says about its
+// backend.
 func TestEvidenceOfSessions(t *testing.T) {
 	closesAt := func(at time.Duration) func(*Session) { return func(s *Session) { s.endOf(&s.out, at) } }
 	const begun, connected = 60 * time.Second, 60*time.Second + 10*time.Millisecond
@@ -42,20 +43,28 @@ func TestEvidenceOfSessions(t *testing.T) {
 			s.in.bytes = 1
 			s.endOf(&s.out, soon)
 		}, tally.BackendClosed, soon, pool.Neutral},
-		{"resets after a byte of the client", func(s *Session) { s.in.bytes = 1 }, tally.BackendReset, soon, pool.Neutral},
-		{"is lost after a byte of the client", func(s *Session) { s.in.bytes = 1 }, tally.BackendLost, soon, pool.Neutral},
+		{"resets after a byte of the client", func(s *Session) { s.in.bytes = 1 },
+			tally.BackendReset, soon, pool.Neutral},
+		{"is lost after a byte of the client", func(s *Session) { s.in.bytes = 1 },
+			tally.BackendLost, soon, pool.Neutral},
 		{"closes after the client's FIN", func(s *Session) {
 			s.endOf(&s.in, soon)
 			s.endOf(&s.out, soon)
 		}, tally.ClientClosed, soon, pool.Neutral},
-		{"resets after the client's FIN", func(s *Session) { s.endOf(&s.in, soon) }, tally.BackendReset, soon, pool.Neutral},
+		{"resets after the client's FIN", func(s *Session) { s.endOf(&s.in, soon) },
+			tally.BackendReset, soon, pool.Neutral},
 		// It had closed before a byte could be sent: those came too late to be the cause.
-		{"had closed before the client's bytes", func(s *Session) { s.shunned, s.in.bytes = true, 9 }, tally.BackendClosed, soon, pool.CutEarly},
-		{"had reset before the client's bytes", func(s *Session) { s.shunned, s.in.bytes = true, 9 }, tally.BackendReset, soon, pool.CutEarly},
+		{"had closed before the client's bytes", func(s *Session) { s.shunned, s.in.bytes = true, 9 },
+			tally.BackendClosed, soon, pool.CutEarly},
+		{"had reset before the client's bytes", func(s *Session) { s.shunned, s.in.bytes = true, 9 },
+			tally.BackendReset, soon, pool.CutEarly},
 		// It has spoken: whatever comes then, it works.
-		{"closes after its first byte", func(s *Session) { s.firstByte = connected }, tally.BackendClosed, soon, pool.Served},
-		{"resets after its first byte", func(s *Session) { s.firstByte, s.in.bytes = connected, 1 }, tally.BackendReset, late, pool.Served},
-		{"a client resets after its first byte", func(s *Session) { s.firstByte = connected }, tally.ClientReset, soon, pool.Served},
+		{"closes after its first byte", func(s *Session) { s.firstByte = connected },
+			tally.BackendClosed, soon, pool.Served},
+		{"resets after its first byte", func(s *Session) { s.firstByte, s.in.bytes = connected, 1 },
+			tally.BackendReset, late, pool.Served},
+		{"a client resets after its first byte", func(s *Session) { s.firstByte = connected },
+			tally.ClientReset, soon, pool.Served},
 		// Others end it.
 		{"the client closes first", nil, tally.ClientClosed, soon, pool.Neutral},
 		{"the client resets", nil, tally.ClientReset, soon, pool.Neutral},
@@ -84,13 +93,15 @@ func TestClientsAreNoEvidence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Hour
 		p, err := pool.New(pool.Options{
-			Name: "p", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: 5 * time.Second, Clock: func() time.Duration { return now },
+			Name: "p", Algorithm: "round_robin", Initial: pool.Healthy,
+			ConnectTimeout: 5 * time.Second, Clock: func() time.Duration { return now },
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "backends") {
-			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), 80), Weight: 1}); err != nil {
+			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), 80)
+			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: addr, Weight: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -133,7 +144,9 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 		s.endOf(&s.in, *now)
 	}
 	served := rapid.SampledFrom([]tally.Reason{tally.BackendClosed, tally.BackendReset, tally.BackendLost})
-	client := rapid.SampledFrom([]tally.Reason{tally.ClientClosed, tally.ClientReset, tally.ClientLost, tally.Idle, tally.HalfClose})
+	client := rapid.SampledFrom([]tally.Reason{
+		tally.ClientClosed, tally.ClientReset, tally.ClientLost, tally.Idle, tally.HalfClose,
+	})
 	why := client.Draw(t, "ends")
 	switch {
 	case sends && rapid.Bool().Draw(t, "is answered"):

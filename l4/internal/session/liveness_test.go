@@ -20,7 +20,8 @@ func TestReaderPauses(t *testing.T) {
 	for _, bytes := range []int{300 << 10, 16 << 20} {
 		for _, toBackend := range []bool{false, true} {
 			for _, timeout := range []time.Duration{userTimeout, 0} {
-				t.Run(fmt.Sprintf("%dKiB/to backend %v/user timeout %v", bytes>>10, toBackend, timeout), func(t *testing.T) {
+				name := fmt.Sprintf("%dKiB/to backend %v/user timeout %v", bytes>>10, toBackend, timeout)
+				t.Run(name, func(t *testing.T) {
 					t.Parallel()
 					accepted := make(chan *net.TCPConn, 1)
 					release := make(chan struct{})

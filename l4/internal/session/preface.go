@@ -42,7 +42,7 @@ type Cause uint8
 // The causes.
 const (
 	Begun   Cause = iota // the preface is new
-	Ready                // something has happened to the client's connection
+	Ready                // something has happened to the client's connection, perhaps before this preface began
 	Expired              // the moment has come that More named
 )
 
@@ -92,11 +92,16 @@ func (l *Loop) nextPreface(s *Session) {
 			continue
 		}
 		s.phase = prefacing
+		seen := s.watched && (s.client.readable || s.in.ended) // there may be no event of that any more
 		if !l.watchClient(s) {
 			l.refuse(s, tally.NoDescriptors)
 			return
 		}
-		l.Proceed(s, s.preface.Step(s, Begun))
+		step := s.preface.Step(s, Begun)
+		l.Proceed(s, step)
+		if step.kind == stepMore && seen {
+			l.Proceed(s, s.preface.Step(s, Ready))
+		}
 		return
 	}
 	l.choose(s)
@@ -161,6 +166,7 @@ func (l *Loop) releasePreface(s *Session) {
 // Lost ends a session whose client is gone; e says how, and is zero if nobody knows.
 func Lost(s *Session, e sock.Errno) Step {
 	s.cause = e
+	s.noteUnread()
 	if e == 0 || e == sock.ConnReset || e == sock.BrokenPipe {
 		return End(tally.ClientReset, false)
 	}

@@ -79,12 +79,13 @@ func TestPrefacesInARow(t *testing.T) {
 			second.send(t, c, "two!")
 			c.Write([]byte("hello"))
 		} else {
-			c.Write([]byte("I am 7two!hello"))
+			c.Write([]byte("I am 7two!hello")) // in one event, and the second preface gets no other
 		}
-		c.CloseWrite()
-		if got, err := io.ReadAll(c); err != nil || string(got) != "2hello" {
+		got := make([]byte, 6)
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "2hello" {
 			t.Errorf("slowly %v: the answer is %q, error %v", slowly, got, err)
 		}
+		c.Close()
 		if line := x.lines.Next(t); line.Client != realClient.String() || line.Pool != "two" || line.In != 5 {
 			t.Errorf("slowly %v: %+v", slowly, line)
 		}
@@ -111,6 +112,8 @@ func TestPrefaceEnds(t *testing.T) {
 		{"needs more and the client closes its half", patience, halfCloses("tw"), tally.Malformed},
 		{"the client closes its half at once", patience, halfCloses(""), tally.Malformed},
 		{"the client resets at once", patience, resets, tally.Probe},
+		{"the client sends too little and resets", patience, func(c *net.TCPConn) { c.Write([]byte("tw")); resets(c) },
+			tally.ClientReset},
 		{"the client never sends", soon, sends(""), tally.Idle},
 		{"the client sends too little", soon, sends("tw"), tally.Idle},
 		{"nobody serves the chosen pool", patience, sends("two!"), tally.NoBackend},
@@ -121,7 +124,7 @@ func TestPrefaceEnds(t *testing.T) {
 				x.use(t, routing(t, otherPool(t), test.patience))
 				c := dial(t, address(x.Server))
 				test.client(c)
-				if test.want != tally.Probe {
+				if test.want != tally.Probe && test.want != tally.ClientReset { // in which the client has gone
 					if got := reset(t, c); got != (refuse == l4.RefuseReset) {
 						t.Errorf("ended with a reset: %v", got)
 					}

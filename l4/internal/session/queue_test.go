@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestQueue has clients wait for a backend that takes one at a time: they come in their order, no more than may, and each
-// line says how long it waited.
+// TestQueue has clients wait for a backend that takes one at a time. They are served in their order, no more wait than
+// may, and each line says how long its client has waited.
 func TestQueue(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
 	lines, log := newCapture()
@@ -120,8 +120,8 @@ func TestQueueRefusals(t *testing.T) {
 	}
 }
 
-// TestQueueOutlastsAMoment has the only backend go out of use for a moment while clients wait for it: they are served by it, in their
-// order, when it is back.
+// TestQueueOutlastsAMoment takes the only backend out of use for a moment while clients wait for it. When it is back,
+// it serves them in their order.
 func TestQueueOutlastsAMoment(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 3, QueueTimeout: time.Minute}, backend(t, echo))
 	id := p.Backends()[0].ID
@@ -135,7 +135,8 @@ func TestQueueOutlastsAMoment(t *testing.T) {
 	for _, moment := range [][2]func() error{
 		{func() error { return p.SetWeight(id, 0) }, func() error { return p.SetWeight(id, 1) }},
 		{func() error { return p.SetMode(id, pool.Maintenance) }, func() error { return p.SetMode(id, pool.Ready) }},
-		{func() error { return p.SetVerdict(id, pool.Unhealthy, "test") }, func() error { return p.SetVerdict(id, pool.Healthy, "test") }},
+		{func() error { return p.SetVerdict(id, pool.Unhealthy, "test") },
+			func() error { return p.SetVerdict(id, pool.Healthy, "test") }},
 	} {
 		for _, change := range moment {
 			if err := change(); err != nil {
@@ -154,8 +155,8 @@ func TestQueueOutlastsAMoment(t *testing.T) {
 	}
 }
 
-// TestQueuedHalfClose holds that a client which has asked and closed its half while it waited gets its answer, and that what
-// a waiting client sent is not lost.
+// TestQueuedHalfClose holds that a client which has asked and closed its half while it waited gets its answer, and that
+// what a waiting client has sent is not lost.
 func TestQueuedHalfClose(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
 	s := start(t, l4.Options{Loops: 1}, spec(p))
@@ -182,11 +183,12 @@ func TestQueuedHalfClose(t *testing.T) {
 	}
 }
 
-// TestQueueUnderLoad has many clients share few places: all are served, at no time more than there are places, and at the
-// end nothing is held.
+// TestQueueUnderLoad has many clients share few places. All are served, at no time more than there are places, and at
+// the end nothing is held.
 func TestQueueUnderLoad(t *testing.T) {
 	const clients, rounds = 40, 20
-	p := newQueuePool(t, pool.Options{QueueMax: clients, QueueTimeout: 20 * time.Second}, backend(t, echo), backend(t, echo))
+	p := newQueuePool(t, pool.Options{QueueMax: clients, QueueTimeout: 20 * time.Second},
+		backend(t, echo), backend(t, echo))
 	s := start(t, l4.Options{Loops: 2}, spec(p))
 	failed := make(chan error, clients)
 	for range clients {
@@ -221,8 +223,8 @@ func TestQueueUnderLoad(t *testing.T) {
 	})
 }
 
-// TestRevoke holds what becomes of sessions when their backend goes: with "close" they are cut with their reason, one that
-// is still connecting is served by another backend, and without it all go on.
+// TestRevoke holds what becomes of sessions when their backend goes: with "close" they are cut with their reason, one
+// that is still connecting is served by another backend, and without it all go on.
 func TestRevoke(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -239,7 +241,8 @@ func TestRevoke(t *testing.T) {
 		{"unhealthy, keep", pool.Options{},
 			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") }, tally.NoReason},
 		{"unhealthy, close", pool.Options{CloseOnUnhealthy: true},
-			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") }, tally.BackendUnhealthy},
+			func(p *pool.Pool, id string) error { return p.SetVerdict(id, pool.Unhealthy, "test") },
+			tally.BackendUnhealthy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			going, staying := backend(t, echo), backend(t, echo)
@@ -289,12 +292,13 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// TestRevokeWhileConnecting has a session connect to a backend that answers no SYN when that is removed: it goes to the other
-// one at once, and the try does not count; the one before it, which failed, counts once.
+// TestRevokeWhileConnecting removes a backend that answers no SYN while a session connects to it. The session goes to
+// the other one at once, and the attempt does not count; the one before it, which failed, counts once.
 func TestRevokeWhileConnecting(t *testing.T) {
 	refuses, silent, good := refusing(t), swallowing(t), backend(t, echo)
 	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute, CloseOnRemove: true, Retries: 1,
+		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute,
+		CloseOnRemove: true, Retries: 1,
 	})
 	if err != nil {
 		t.Fatal(err)

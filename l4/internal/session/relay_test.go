@@ -208,14 +208,18 @@ func TestReasons(t *testing.T) {
 		{"client closes", echo, talk, nil, tally.ClientClosed},
 		{"client sends nothing", echo, func(*net.TCPConn) {}, nil, tally.Probe},
 		{"client sends nothing and resets", echo, func(c *net.TCPConn) { c.SetLinger(0) }, nil, tally.Probe},
-		{"client resets at a greeting", greet, func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) }, nil, tally.Probe},
-		{"client takes a greeting", greet, func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)) }, nil, tally.ClientClosed},
+		{"client resets at a greeting", greet,
+			func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) }, nil, tally.Probe},
+		{"client takes a greeting", greet,
+			func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)) }, nil, tally.ClientClosed},
 		{"client comes to be told", func(c *net.TCPConn) { wait(c); c.Write([]byte("hi")) },
 			func(c *net.TCPConn) { c.CloseWrite(); wait(c) }, nil, tally.ClientClosed},
-		{"backend closes", func(c *net.TCPConn) { talk(c) }, func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadAll(c) }, nil, tally.BackendClosed},
+		{"backend closes", func(c *net.TCPConn) { talk(c) },
+			func(c *net.TCPConn) { c.Write([]byte("hi")); io.ReadAll(c) }, nil, tally.BackendClosed},
 		{"backend closes at once", func(*net.TCPConn) {}, wait, nil, tally.BackendClosed},
 		{"client resets", echo, func(c *net.TCPConn) { talk(c); c.SetLinger(0) }, nil, tally.ClientReset},
-		{"backend resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) }, talk, nil, tally.BackendReset},
+		{"backend resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 2)); c.SetLinger(0) },
+			talk, nil, tally.BackendReset},
 		{"idle", echo, wait, func(s *l4.ListenerSpec) { s.IdleTimeout = 100 * time.Millisecond }, tally.Idle},
 		{"half close", nil, func(c *net.TCPConn) { c.CloseWrite(); wait(c) },
 			func(s *l4.ListenerSpec) { s.HalfCloseTimeout = 100 * time.Millisecond }, tally.HalfClose},
@@ -237,8 +241,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestProbesUnlogged holds that clients who say nothing and leave are counted and not logged, if so set, and others are logged; and that
-// this is one of the settings that change at run time.
+// TestProbesUnlogged holds that clients who say nothing and leave are counted and not logged, if so set, and that
+// others are logged; and that this is one of the settings that change at run time.
 func TestProbesUnlogged(t *testing.T) {
 	lines, log := newCapture()
 	s := start(t, l4.Options{Loops: 1, Access: true, NoProbes: true, Log: log}, spec(newPool(t, backend(t, echo))))

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -108,12 +109,12 @@ func TestNetnsNoIPv6(t *testing.T) {
 		wantLearned(t, p)
 	})
 	t.Run("dns", func(t *testing.T) {
-		b := startUDP(t, answering(t, 60))
+		b := startUDP(t, l4test.Answering(t, 60))
 		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.Address())
-		s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
+		s := start(t, l4.Options{Loops: 1}, l4test.DNSSpec(p))
 		c := dialUDP(t, address(s))
 		for i := range clients {
-			wantAddress(t, exchange(t, c, dnsQuery(t, uint16(i), nameOf(i), dns.TypeA)), uint16(i), nameOf(i))
+			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, uint16(i), l4test.NameOf(i), dns.TypeA)), uint16(i), l4test.NameOf(i))
 		}
 		wantLearned(t, p)
 	})
@@ -215,7 +216,7 @@ func (f farEnd) startResolver(t *testing.T, address string) {
 			if err != nil {
 				return
 			}
-			answer, err := dnsAnswer(buf[:n], 60)
+			answer, err := l4test.DNSAnswer(buf[:n], 60)
 			if err != nil || strings.HasPrefix(strings.ToLower(answer.Question[0].Name), "nobody") {
 				continue
 			}
@@ -303,19 +304,19 @@ func TestNetnsForgedICMP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, pass := breaking(t, "first", tt.checked, "10.77.0.2:53", "10.77.0.3:53")
-			s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
+			s := start(t, l4.Options{Loops: 1}, l4test.DNSSpec(p))
 			g := f.icmpForger(t)
 			c, attacker := dialUDP(t, address(s)), dialUDP(t, address(s))
 			id, sent := uint16(0), 0
 			for range 10 {
 				for range 8 {
 					id++
-					if _, err := attacker.Write(dnsQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)); err != nil {
+					if _, err := attacker.Write(l4test.DNSQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)); err != nil {
 						t.Fatal(err)
 					}
 				}
 				id++
-				wantAddress(t, exchange(t, c, dnsQuery(t, id, nameOf(int(id)), dns.TypeA)), id, nameOf(int(id)))
+				l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, l4test.NameOf(int(id)), dns.TypeA)), id, l4test.NameOf(int(id)))
 				for port := firstPort; port <= lastPort; port++ {
 					g.portClosed(t, netip.MustParseAddr(tt.from), ours, victim, uint16(port), 53)
 					sent++
@@ -323,8 +324,8 @@ func TestNetnsForgedICMP(t *testing.T) {
 				pass(2 * time.Second)
 			}
 			id++ // after what was forged, the answer comes
-			wantAddress(t, exchange(t, c, dnsQuery(t, id, nameOf(int(id)), dns.TypeA)), id, nameOf(int(id)))
-			hits := dnsInfo(s).Unreachable
+			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, l4test.NameOf(int(id)), dns.TypeA)), id, l4test.NameOf(int(id)))
+			hits := l4test.DNSInfo(s).Unreachable
 			t.Logf("%d forged errors, %d questions moved; outcomes %v; breakers %v, %v",
 				sent, hits, p.Backends()[0].Outcomes, p.Backends()[0].Breaker, p.Backends()[1].Breaker)
 			if hits > 0 != tt.hits {
@@ -342,7 +343,7 @@ func TestNetnsForgedICMP(t *testing.T) {
 // TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from another one, with the same
 // backend, of which nothing bad is said.
 func TestNetnsAddressGone(t *testing.T) {
-	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": dnsSpec} {
+	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": l4test.DNSSpec} {
 		t.Run(name, func(t *testing.T) {
 			f := connectFarEnd(t)
 			setSysctl(t, "ipv4/conf/here/promote_secondaries", "1")
@@ -350,9 +351,9 @@ func TestNetnsAddressGone(t *testing.T) {
 			p := newPool(t, "10.77.0.2:53")
 			s := start(t, l4.Options{Loops: 1}, spec(p))
 			c := dialUDP(t, address(s))
-			wantAddress(t, exchange(t, c, dnsQuery(t, 1, nameOf(1), dns.TypeA)), 1, nameOf(1))
+			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, 1, l4test.NameOf(1), dns.TypeA)), 1, l4test.NameOf(1))
 			ip(t, "address", "del", "10.77.0.1/24", "dev", "here") // 10.77.0.11 is left
-			wantAddress(t, exchange(t, c, dnsQuery(t, 2, nameOf(2), dns.TypeA)), 2, nameOf(2))
+			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, 2, l4test.NameOf(2), dns.TypeA)), 2, l4test.NameOf(2))
 			for o, n := range p.Backends()[0].Outcomes {
 				if o := pool.Outcome(o); n > 0 && o != pool.Neutral && o != pool.Served {
 					t.Errorf("%v is told %d times", o, n)

@@ -41,7 +41,8 @@ func setSysctl(t *testing.T, name, value string) {
 	t.Cleanup(func() { _ = os.WriteFile(file, old, 0) })
 }
 
-// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
+// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go
+// on.
 func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
 	t.Helper()
 	var ahead atomic.Int64
@@ -71,8 +72,8 @@ func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p 
 	return p, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
-// TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices, datagrams and
-// sessions go to the other, and the breaker learns that nothing goes there.
+// TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices,
+// datagrams and sessions go to the other, and the breaker learns that nothing goes there.
 func TestNetnsNoIPv6(t *testing.T) {
 	ip(t, "link", "set", "lo", "up")
 	setSysctl(t, "ipv6/conf/all/disable_ipv6", "1")
@@ -120,7 +121,8 @@ func TestNetnsNoIPv6(t *testing.T) {
 	})
 }
 
-// wantLearned wants the first backend's breaker to have opened for want of a way there, and nothing said against the second.
+// wantLearned wants the first backend's breaker to have opened for want of a way there, and nothing said against the
+// second.
 func wantLearned(t *testing.T, p *pool.Pool) {
 	t.Helper()
 	eventually(t, "the breaker has learned it", func() bool { return p.Backends()[0].Breaker == pool.Open })
@@ -340,8 +342,8 @@ func TestNetnsForgedICMP(t *testing.T) {
 	}
 }
 
-// TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from another one, with the same
-// backend, of which nothing bad is said.
+// TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from
+// another one, with the same backend, of which nothing bad is said.
 func TestNetnsAddressGone(t *testing.T) {
 	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": l4test.DNSSpec} {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestBytesOfRunningSessions holds that a session's bytes are counted while it goes on, a second time not at all, and at its end
-// to the last one; of the listener as of the backend.
+// TestBytesOfRunningSessions holds that a session's bytes are counted while it goes on, a second time not at all, and
+// at its end to the last one; of the listener as of the backend.
 func TestBytesOfRunningSessions(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	s := start(t, l4.Options{Loops: 1}, spec(p))
@@ -91,7 +91,8 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// TestQueueTime holds that each wait is measured once, however it ended, and that who found the queue full has not waited.
+// TestQueueTime holds that each wait is measured once, however it ended, and that who found the queue full has not
+// waited.
 func TestQueueTime(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
 	lines, log := newCapture()

@@ -85,8 +85,8 @@ func (f farEnd) run(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(at, args...)})
 }
 
-// TestNetnsFlowSource holds that a listener on all addresses answers a client on another machine from the one it asked, IPv4 and
-// IPv6: the client's socket is connected, and hears nobody else.
+// TestNetnsFlowSource holds that a listener on all addresses answers a client on another machine from the one it asked,
+// IPv4 and IPv6: the client's socket is connected, and hears nobody else.
 func TestNetnsFlowSource(t *testing.T) {
 	f := connectFarEnd(t)
 	b := startUDP(t, echoUDP)

@@ -18,7 +18,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestList holds that sessions in all phases are told of as they are, and that each part of a filter leaves out the others.
+// TestList holds that sessions in all phases are told of as they are, and that each part of a filter leaves out the
+// others.
 func TestList(t *testing.T) {
 	good, silent := backend(t, echo), swallowing(t)
 	queueing := newQueuePool(t, pool.Options{QueueMax: 1, QueueTimeout: time.Minute}, good)
@@ -117,8 +118,8 @@ func TestList(t *testing.T) {
 
 func addrPort(c *net.TCPConn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
 
-// TestListMany holds that a list of more sessions than a slice has tells of all of them once, the oldest first, and which of them
-// a limit keeps.
+// TestListMany holds that a list of more sessions than a slice has tells of all of them once, the oldest first, and
+// which of them a limit keeps.
 func TestListMany(t *testing.T) {
 	const sessions = 3 * sliceSessions
 	s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
@@ -203,8 +204,8 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// TestListUnderLoad lists, counts and ends beside clients that come and go, and holds that every session has ended once, with a
-// reason, and that as many as End told of were ended by it.
+// TestListUnderLoad lists, counts and ends beside clients that come and go, and holds that every session has ended
+// once, with a reason, and that as many as End told of were ended by it.
 func TestListUnderLoad(t *testing.T) {
 	const clients, rounds = 16, 60
 	p := newPool(t, backend(t, echo), backend(t, echo), refusing(t))

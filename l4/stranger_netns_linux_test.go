@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stranger is a host at the other end of a TUN device that speaks l4.TCP one segment at a time, so that a test decides
-// when each step of a handshake happens. It has the address 10.99.0.2, and we have 10.99.0.1.
+// A stranger is a host at the other end of a TUN device that speaks l4.TCP one segment at a time, so that a test
+// decides when each step of a handshake happens. It has the address 10.99.0.2, and we have 10.99.0.1.
 type stranger struct {
 	t    *testing.T
 	file *os.File

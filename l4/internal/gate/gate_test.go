@@ -268,8 +268,8 @@ func TestLoopsAreRefused(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreLogged holds that the first refusal at a limit is logged at once, those that follow with the next line,
-// and none twice.
+// TestRefusalsAreLogged holds that the first refusal at a limit is logged at once, those that follow with the next
+// line, and none twice.
 func TestRefusalsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	g := newGate(t, plenty, plenty)

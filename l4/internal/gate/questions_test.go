@@ -44,8 +44,8 @@ func questionsOf(t *testing.T, limit int) *Questions {
 	return s.Listener.NewQuestions()
 }
 
-// TestQuestionsWait holds that questions wait up to each limit of their client, that one that is refused does not count,
-// and that one that leaves makes room for another.
+// TestQuestionsWait holds that questions wait up to each limit of their client, that one that is refused does not
+// count, and that one that leaves makes room for another.
 func TestQuestionsWait(t *testing.T) {
 	type wait = func(*Questions, ClientID, int) Reason
 	of, ofSession := (*Questions).Wait, (*Questions).WaitOfSession

@@ -70,8 +70,8 @@ func TestSpecsDiffer(t *testing.T) {
 	}
 }
 
-// TestCompare holds that a plan is told of as it then comes, by Compare and by the l4.Change, without a descriptor for
-// the asking.
+// TestCompare holds that Compare and Change.Listeners say what Commit then makes of each listener, and that Compare opens
+// no descriptor.
 func TestCompare(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	named := func(name string) l4.ListenerSpec {
@@ -79,7 +79,8 @@ func TestCompare(t *testing.T) {
 		s.Name = name
 		return s
 	}
-	stays, changes, goes, leaves, moves := named("stays"), named("changes"), named("goes"), named("also goes"), named("moves")
+	stays, changes, moves := named("stays"), named("changes"), named("moves")
+	goes, leaves := named("goes"), named("also goes")
 	s := start(t, l4.Options{Loops: 2}, stays, changes, goes, leaves, moves)
 	at := make(map[string]netip.AddrPort)
 	for _, l := range s.Listeners() {
@@ -115,7 +116,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, change.Listeners, addrs); diff != "" {
-		t.Errorf("l4.Change.Listeners (-want +got):\n%s", diff)
+		t.Errorf("Change.Listeners (-want +got):\n%s", diff)
 	}
 	change.Commit()
 	for _, c := range s.Compare(plan) {
@@ -171,7 +172,8 @@ func TestDiscard(t *testing.T) {
 				c.Discard()
 				c.Commit() // too late
 			}
-			if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{moved, other, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
+			plan := l4.Plan{Listeners: []l4.ListenerSpec{moved, other, taken}}
+			if _, err := s.Prepare(plan); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("an address in use: %v", err)
 			}
 			if after := descriptors(t); after != before {
@@ -314,7 +316,8 @@ func TestChangesLoseNobody(t *testing.T) {
 	eventually(t, "all sessions have ended", func() bool { return s.Sessions() == 0 })
 	info := s.Listeners()[1]
 	if want := total.Load(); info.Accepted != want || info.BytesIn != want || info.Duration.Count != want {
-		t.Errorf("%d sessions; accepted %d, bytes in %d, durations %d", want, info.Accepted, info.BytesIn, info.Duration.Count)
+		t.Errorf("%d sessions; accepted %d, bytes in %d, durations %d",
+			want, info.Accepted, info.BytesIn, info.Duration.Count)
 	}
 	if other.Backends()[0].BytesIn == 0 {
 		t.Error("no session went to the other pool: the changes came to nothing")
@@ -397,7 +400,8 @@ func TestCommitRefusesOptions(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, ls)
 	ls.KeepAlive = l4.KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
 	var listen *l4.ListenError
-	if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
+	_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{ls}})
+	if !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("keepalive after two days: %v", err)
 	}
 }

@@ -48,8 +48,9 @@ func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p 
 	var ahead atomic.Int64
 	began := time.Now()
 	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
-		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
+		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2,
+		Checked: checked,
+		Clock:   func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
 		Breaker: pool.BreakerOptions{
 			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
 		},
@@ -115,10 +116,17 @@ func TestNetnsNoIPv6(t *testing.T) {
 		s := start(t, l4.Options{Loops: 1}, l4test.DNSSpec(p))
 		c := dialUDP(t, address(s))
 		for i := range clients {
-			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, uint16(i), l4test.NameOf(i), dns.TypeA)), uint16(i), l4test.NameOf(i))
+			wantAnswer(t, c, uint16(i))
 		}
 		wantLearned(t, p)
 	})
+}
+
+// wantAnswer asks a DNS question of an id, once, and wants its answer.
+func wantAnswer(t *testing.T, c *net.UDPConn, id uint16) {
+	t.Helper()
+	name := l4test.NameOf(int(id))
+	l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, name, dns.TypeA)), id, name)
 }
 
 // wantLearned wants the first backend's breaker to have opened for want of a way there, and nothing said against the
@@ -144,9 +152,12 @@ func TestNetnsFewPorts(t *testing.T) {
 	refused := 0
 	for i := range 3 * ports {
 		again := func(_, _ string, c syscall.RawConn) error { // whatever a test before has left of it
-			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			return c.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			})
 		}
-		d := net.Dialer{Control: again, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: own + i}} // of our own, that nobody is given
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: own + i} // that the kernel gives to nobody
+		d := net.Dialer{Control: again, LocalAddr: from}
 		c, err := d.Dial("tcp", address(s))
 		if errors.Is(err, syscall.ECONNRESET) { // refused so soon
 			refused++
@@ -162,9 +173,12 @@ func TestNetnsFewPorts(t *testing.T) {
 	}
 	a, b := p.Backends()[0], p.Backends()[1]
 	if a.Leases != ports || b.Leases != ports || refused != ports {
-		t.Errorf("%d sessions at the first, %d at the second and %d refused, want %d each", a.Leases, b.Leases, refused, ports)
+		t.Errorf("%d sessions at the first, %d at the second and %d refused, want %d each",
+			a.Leases, b.Leases, refused, ports)
 	}
-	eventually(t, "those are counted as refused for want of ports", func() bool { return info(s).Ended[tally.NoDescriptors] == ports })
+	eventually(t, "those are counted as refused for want of ports", func() bool {
+		return info(s).Ended[tally.NoDescriptors] == ports
+	})
 	for _, x := range []pool.BackendInfo{a, b} {
 		for o, n := range x.Outcomes {
 			if n > 0 && pool.Outcome(o) != pool.Neutral || x.Breaker != pool.Closed {
@@ -313,12 +327,13 @@ func TestNetnsForgedICMP(t *testing.T) {
 			for range 10 {
 				for range 8 {
 					id++
-					if _, err := attacker.Write(l4test.DNSQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)); err != nil {
+					query := l4test.DNSQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)
+					if _, err := attacker.Write(query); err != nil {
 						t.Fatal(err)
 					}
 				}
 				id++
-				l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, l4test.NameOf(int(id)), dns.TypeA)), id, l4test.NameOf(int(id)))
+				wantAnswer(t, c, id)
 				for port := firstPort; port <= lastPort; port++ {
 					g.portClosed(t, netip.MustParseAddr(tt.from), ours, victim, uint16(port), 53)
 					sent++
@@ -326,7 +341,7 @@ func TestNetnsForgedICMP(t *testing.T) {
 				pass(2 * time.Second)
 			}
 			id++ // after what was forged, the answer comes
-			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, l4test.NameOf(int(id)), dns.TypeA)), id, l4test.NameOf(int(id)))
+			wantAnswer(t, c, id)
 			hits := l4test.DNSInfo(s).Unreachable
 			t.Logf("%d forged errors, %d questions moved; outcomes %v; breakers %v, %v",
 				sent, hits, p.Backends()[0].Outcomes, p.Backends()[0].Breaker, p.Backends()[1].Breaker)
@@ -334,7 +349,8 @@ func TestNetnsForgedICMP(t *testing.T) {
 				t.Errorf("%d questions were hit", hits)
 			}
 			for _, b := range p.Backends() {
-				if b.Breaker != pool.Closed || b.Openings > 0 || b.Outcomes[pool.ConnectRefused]+b.Outcomes[pool.ConnectUnreachable] > 0 {
+				failures := b.Outcomes[pool.ConnectRefused] + b.Outcomes[pool.ConnectUnreachable]
+				if b.Breaker != pool.Closed || b.Openings > 0 || failures > 0 {
 					t.Errorf("%+v", b)
 				}
 			}
@@ -353,9 +369,9 @@ func TestNetnsAddressGone(t *testing.T) {
 			p := newPool(t, "10.77.0.2:53")
 			s := start(t, l4.Options{Loops: 1}, spec(p))
 			c := dialUDP(t, address(s))
-			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, 1, l4test.NameOf(1), dns.TypeA)), 1, l4test.NameOf(1))
+			wantAnswer(t, c, 1)
 			ip(t, "address", "del", "10.77.0.1/24", "dev", "here") // 10.77.0.11 is left
-			l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, 2, l4test.NameOf(2), dns.TypeA)), 2, l4test.NameOf(2))
+			wantAnswer(t, c, 2)
 			for o, n := range p.Backends()[0].Outcomes {
 				if o := pool.Outcome(o); n > 0 && o != pool.Neutral && o != pool.Served {
 					t.Errorf("%v is told %d times", o, n)

@@ -74,11 +74,13 @@ func TestFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := s.Listeners()[0]
-	if info.ConnectTime.Count != 1 || info.FirstByteTime.Count != 1 || info.Duration.Count != 0 || info.QueueTime.Count != 0 {
+	if info.ConnectTime.Count != 1 || info.FirstByteTime.Count != 1 || info.Duration.Count != 0 ||
+		info.QueueTime.Count != 0 {
 		t.Errorf("counts of a running session: %d connects, %d first bytes, %d durations, %d waits",
 			info.ConnectTime.Count, info.FirstByteTime.Count, info.Duration.Count, info.QueueTime.Count)
 	}
-	if info.Accepted != 1 || info.Retries[pool.ConnectRefused] != 1 || info.Retries[pool.ConnectTimeout] != 1 || len(info.Retries) != 2 {
+	if info.Accepted != 1 || info.Retries[pool.ConnectRefused] != 1 || info.Retries[pool.ConnectTimeout] != 1 ||
+		len(info.Retries) != 2 {
 		t.Errorf("accepted %d, retries %v; want 1, and one after each failure", info.Accepted, info.Retries)
 	}
 	c.Close()
@@ -120,7 +122,8 @@ func TestQueueTime(t *testing.T) {
 	waiting[0].Close()
 	eventually(t, "all have ended", func() bool { return s.Sessions() == 0 })
 	if info := s.Listeners()[0]; info.QueueTime.Count != 2 || info.QueueTime.Sum <= 0 || info.Duration.Count != 2 {
-		t.Errorf("%d waits of %v s in all, %d durations; want 2 and 2", info.QueueTime.Count, info.QueueTime.Sum, info.Duration.Count)
+		t.Errorf("%d waits of %v s in all, %d durations; want 2 and 2",
+			info.QueueTime.Count, info.QueueTime.Sum, info.Duration.Count)
 	}
 }
 

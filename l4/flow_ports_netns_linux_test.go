@@ -53,7 +53,8 @@ func TestNetnsFlowPorts(t *testing.T) {
 		spec.Flows.Timeout = time.Hour
 		s := start(t, l4.Options{Loops: 1}, spec)
 		client := func(port int) *net.UDPConn {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, net.UDPAddrFromAddrPort(spec.Address))
+			from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+			c, err := net.DialUDP("udp4", from, net.UDPAddrFromAddrPort(spec.Address))
 			if err != nil {
 				t.Fatal(err)
 			}

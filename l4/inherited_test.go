@@ -114,7 +114,9 @@ func TestInherited(t *testing.T) {
 			if err := s.Apply(l4.Plan{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the descriptors given are closed", func() bool { return openDescriptors(t) == before+sockets })
+			eventually(t, "the descriptors given are closed", func() bool {
+				return openDescriptors(t) == before+sockets
+			})
 			waits := dial(t, at) // at a socket that whoever opened it still has, and no loop any more
 			waits.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 			if err := ask(waits); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -132,7 +134,8 @@ func TestInherited(t *testing.T) {
 // TestInheritedWithStuckLoop holds that a client of a shared socket does not wait for the loop that is busy.
 func TestInheritedWithStuckLoop(t *testing.T) {
 	address, fds := inheritable(t, 1)
-	s := start(t, l4.Options{Loops: 2}, l4.ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
+	ls := l4.ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds}
+	s := start(t, l4.Options{Loops: 2}, ls)
 	for loop := range s.Loops() {
 		release := hold(t, s, loop)
 		for range 50 {
@@ -175,7 +178,8 @@ func TestInheritedNonsense(t *testing.T) {
 	} {
 		keeps := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]}
 		var listen *l4.ListenError
-		_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{keeps, {Name: "second", Pool: p, Inherited: inherited}}})
+		second := l4.ListenerSpec{Name: "second", Pool: p, Inherited: inherited}
+		_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{keeps, second}})
 		if err == nil || name != "one address twice" && !errors.As(err, &listen) {
 			t.Errorf("%s: %v", name, err)
 		}

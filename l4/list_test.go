@@ -23,7 +23,9 @@ import (
 func TestList(t *testing.T) {
 	good, silent := backend(t, echo), swallowing(t)
 	queueing := newQueuePool(t, pool.Options{QueueMax: 1, QueueTimeout: time.Minute}, good)
-	hanging, err := pool.New(pool.Options{Name: "hanging", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute, Retries: 1})
+	hanging, err := pool.New(pool.Options{
+		Name: "hanging", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute, Retries: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,12 +56,19 @@ func TestList(t *testing.T) {
 		t.Fatalf("%d of %d sessions: %+v", len(all.Sessions), all.Total, all.Sessions)
 	}
 	for i, want := range []l4.SessionInfo{
-		{Listener: "one", Pool: "pool", Backend: good, Client: addrPort(relayed), Phase: "relaying", BytesIn: 3, BytesOut: 3},
+		{
+			Listener: "one", Pool: "pool", Backend: good, Client: addrPort(relayed), Phase: "relaying",
+			BytesIn: 3, BytesOut: 3,
+		},
 		{Listener: "one", Pool: "pool", Client: addrPort(queuedClient), Phase: "queued"},
-		{Listener: "two", Pool: "hanging", Backend: "id of " + silent, Client: addrPort(connectingClient), Phase: "connecting", Retries: 1},
+		{
+			Listener: "two", Pool: "hanging", Backend: "id of " + silent, Client: addrPort(connectingClient),
+			Phase: "connecting", Retries: 1,
+		},
 	} {
 		got := all.Sessions[i]
-		if got.BackendAddress.IsValid() != (want.Backend != "") || got.Connected.IsZero() != (want.Phase != "relaying") {
+		if got.BackendAddress.IsValid() != (want.Backend != "") ||
+			got.Connected.IsZero() != (want.Phase != "relaying") {
 			t.Errorf("session %d is connected to %q since %v", i, got.BackendAddress, got.Connected)
 		}
 		if got.Accepted.After(time.Now()) || got.Age < 0 || got.Idle < 0 || got.Idle > got.Age || got.ID == 0 {
@@ -101,7 +110,8 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: sessions %v of %d, want %v", name, got, list.Total, want)
 		}
 	}
-	if list := listOf(t, s, l4.SessionFilter{Limit: 2}); list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
+	list := listOf(t, s, l4.SessionFilter{Limit: 2})
+	if list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
 		t.Errorf("with a limit of 2: %+v", list)
 	}
 
@@ -164,7 +174,9 @@ func TestEnd(t *testing.T) {
 	waits := dial(t, at[0].Address.String())
 	eventually(t, "a client waits", func() bool { return p.Waiting() == 1 })
 	connects := dial(t, at[1].Address.String())
-	eventually(t, "a session connects", func() bool { return len(listOf(t, s, l4.SessionFilter{Listener: "b hangs"}).Sessions) == 1 })
+	eventually(t, "a session connects", func() bool {
+		return len(listOf(t, s, l4.SessionFilter{Listener: "b hangs"}).Sessions) == 1
+	})
 	stays := dial(t, at[2].Address.String())
 	if err := ask(stays); err != nil {
 		t.Fatal(err)

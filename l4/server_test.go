@@ -378,7 +378,8 @@ func TestRefusals(t *testing.T) {
 func TestRetries(t *testing.T) {
 	lines, log := newCapture()
 	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: 100 * time.Millisecond, Retries: 2,
+		Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, Retries: 2,
+		ConnectTimeout: 100 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -80,7 +80,9 @@ func TestFlowsLeaveWhatIsPromised(t *testing.T) {
 	if _, err := dialUDP(t, infos[2].Address.String()).Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "one too many is dropped", func() bool { return s.Listeners()[2].Dropped[tally.DropNoDescriptors] == 1 })
+	eventually(t, "one too many is dropped", func() bool {
+		return s.Listeners()[2].Dropped[tally.DropNoDescriptors] == 1
+	})
 	for _, ls := range infos[:2] {
 		for range 4 {
 			if err := ask(dial(t, ls.Address.String())); err != nil {

@@ -236,8 +236,10 @@ func TestLoopsAreRefused(t *testing.T) {
 	}
 	g.Share([]Sharer{{a, sock.UDP}, {b, sock.UDP}}, 0)
 	admit := map[string]func(ls *Listener, c *Client) Reason{
-		"session":  (*Listener).AdmitSession,
-		"flow":     func(ls *Listener, c *Client) Reason { return ls.NewFlows().Admit(new(FlowPlace), c, [16]byte{}, 0) },
+		"session": (*Listener).AdmitSession,
+		"flow": func(ls *Listener, c *Client) Reason {
+			return ls.NewFlows().Admit(new(FlowPlace), c, [16]byte{}, 0)
+		},
 		"question": func(ls *Listener, c *Client) Reason { return ls.NewQuestions().Admit(c) },
 	}
 	for what, f := range admit {
@@ -281,7 +283,8 @@ func TestRefusalsAreLogged(t *testing.T) {
 	}
 	want := func(what, line string) {
 		t.Helper()
-		if got := log.String(); line == "" && got != "" || !strings.Contains(got, line) || strings.Count(got, "\n") > 1 {
+		got := log.String()
+		if line == "" && got != "" || !strings.Contains(got, line) || strings.Count(got, "\n") > 1 {
 			t.Errorf("%s: the log is %q, want %q", what, got, line)
 		}
 		log.Reset()

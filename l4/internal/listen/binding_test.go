@@ -108,7 +108,8 @@ func TestOpenFails(t *testing.T) {
 	}
 	before := next()
 	spec := specOf(sock.TCP)
-	spec.Stream.KeepAlive = sock.KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
+	// tcp(7): 32767 s at most
+	spec.Stream.KeepAlive = sock.KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3}
 	if b, err := Open(spec, 2, false, nil); err == nil {
 		b.Close()
 		t.Error("a keepalive after two days is taken")

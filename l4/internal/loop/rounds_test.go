@@ -21,8 +21,8 @@ func (f *flushing) EndTurn(events int)         { f.rounds.EndTurn(f.loop.Now, ev
 func (f *flushing) Due() (time.Duration, bool) { return f.rounds.Due() }
 func (f *flushing) Close()                     {}
 
-// TestLoopFlushes holds when a loop goes round to flush counters: some time after an event, as often as there are events,
-// and not at all while all is quiet, so that it sleeps.
+// TestLoopFlushes holds when a loop goes round to flush counters: some time after an event, as often as there are
+// events, and not at all while all is quiet, so that it sleeps.
 func TestLoopFlushes(t *testing.T) {
 	l, err := New(0, time.Now(), 0)
 	if err != nil {

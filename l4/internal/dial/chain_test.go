@@ -45,12 +45,14 @@ var ways = []struct {
 	{"a pair", 2, "127.0.0.1"}, {"three", 3, "0.0.0.0"},
 }
 
-// TestLoop holds that a session which comes back to its listener is refused there, and ends with that.
+// TestLoop holds that a session which comes back to its listener is refused there, and ends with that. It is counted and
+// logged like any other.
 func TestLoop(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			specs := looped(t, way.listeners, spec, netip.MustParseAddr(way.at))
-			s := start(t, l4.Options{Loops: 2, MaxSessions: 500}, specs...)
+			lines, log := l4test.NewCapture()
+			s := start(t, l4.Options{Loops: 2, MaxSessions: 500, Access: true, Log: log}, specs...)
 			if !refusedWithReset(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), specs[0].Address.Port()).String()) {
 				t.Error("the client got an orderly end")
 			}
@@ -62,6 +64,9 @@ func TestLoop(t *testing.T) {
 			}
 			if refused != 1 || accepted != uint64(way.listeners)+1 {
 				t.Errorf("%d sessions, %d of them refused; want %d and 1", accepted, refused, way.listeners+1)
+			}
+			for lines.Next(t).Reason != tally.Loop.String() { // it fails when there is none
+				continue
 			}
 			if n := l4test.KnownSockets(s); n != 0 {
 				t.Errorf("%d sockets are still known", n)

@@ -10,8 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// What tests of whole servers see of this room. Their package is dns_test, since a server imports this one. All that
-// takes a Loop, a Forwarder or a Socket is called onLoop.
+// The tests of whole servers are in package dns_test, since a server imports this package. What follows gives them what
+// they need of its inside. Functions that take a Loop, a Forwarder or a Socket are called onLoop.
 
 // The names and limits that tests speak of.
 type (
@@ -33,7 +33,7 @@ func SetSockets(s *Settings, n int) { s.socketsForTest = n }
 // Forwarders are those of a loop that are in service or have not ended yet.
 func Forwarders(l *Loop) []*Forwarder { return l.forwarders }
 
-// Talkers is for how many listeners the loop answers the questions of new sessions.
+// Talkers is how many listeners have a forwarder on the loop for the questions of new sessions.
 func Talkers(l *Loop) int { return len(l.talkers) }
 
 // Deliveries is how many answers go on in the loop's next turn.
@@ -48,7 +48,7 @@ func AddQuestions(f *Forwarder, n int) { f.count += n }
 // Entrance is where a forwarder's questions come in.
 func Entrance(f *Forwarder) *gate.Questions { return f.questions }
 
-// Routes is to how many backends a forwarder has sockets.
+// Routes is how many backends a forwarder has sockets to.
 func Routes(f *Forwarder) int { return len(f.routes) }
 
 // SweepAt is when a forwarder looks for old sockets; zero for never.
@@ -67,7 +67,7 @@ func EachSocket(l *Loop, do func(*Forwarder, *Socket)) {
 	}
 }
 
-// WearOut makes it that a socket was asked as many questions as one may be.
+// WearOut makes a socket one that has had as many questions as it may have.
 func WearOut(_ *Forwarder, s *Socket) { s.asked = renewAfter }
 
 // Age makes a socket as old as one gets, and has its forwarder look for old ones.
@@ -103,8 +103,7 @@ func DoubleLine(s *Socket) { s.unsent = append(s.unsent, s.unsent...) }
 // Mismatched is how many datagrams that answer nothing have come to a forwarder.
 func Mismatched(f *Forwarder) uint64 { return f.counts.mismatched.Load() }
 
-// FirstAsked is the query of the question that has waited for a backend for longest, as its socket sends it, and that
-// socket.
+// FirstAsked returns the oldest question at a backend, as its socket sends it, and that socket.
 func FirstAsked(f *Forwarder) (query []byte, s *Socket) {
 	q := f.asked.first
 	return q.appendTo(nil), q.socket
@@ -131,7 +130,8 @@ func Waiting(s *session.Session) int {
 	return 0
 }
 
-// Queues are the bytes that a session's client has sent, and is to be sent; nil if it asks no questions any more.
+// Queues returns the bytes that a session's client has sent, and those that it is to be sent; nil if the client asks no
+// questions any more.
 func Queues(s *session.Session) (in, out *loop.ByteQueue) {
 	if t, asks := s.Preface().(*preface); asks {
 		return &t.in.ByteQueue, &t.out.ByteQueue

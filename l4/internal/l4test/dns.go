@@ -187,7 +187,7 @@ func WantCode(t testing.TB, m *dns.Msg, id uint16, code int) {
 	}
 }
 
-// FirstPool is the pool of a listener of the server, which has one.
+// FirstPool returns the pool of one of the server's listeners.
 func FirstPool(s *l4.Server) *pool.Pool {
 	mu := field[sync.Mutex](s, "mu")
 	mu.Lock()
@@ -210,7 +210,7 @@ func ShuttingDown(s *l4.Server) bool {
 // AwaitsTheLast reports whether Shutdown waits for the last session and flow.
 func AwaitsTheLast(s *l4.Server) bool { return field[atomic.Bool](RoomsOf(s).Gate, "draining").Load() }
 
-// CountedClients is how many clients the gate counts whose questions wait. onLoop.
+// CountedClients is how many clients have questions that the gate counts. onLoop.
 func CountedClients(q *gate.Questions) int { return len(*field[map[gate.ClientID]int](q, "waiting")) }
 
 // HeldBytes is how much memory a queue holds. onLoop.
@@ -240,5 +240,7 @@ func OpenSockets(s *l4.Server, i int, listener string) (n int) {
 	return n
 }
 
-// KnownSockets is how many sockets the server knows to be its own clients' of its own listeners.
-func KnownSockets(s *l4.Server) int64 { return field[atomic.Int64](&RoomsOf(s).Gate.Chains, "open").Load() }
+// KnownSockets is how many of its sockets the server knows to lead to its own listeners.
+func KnownSockets(s *l4.Server) int64 {
+	return field[atomic.Int64](&RoomsOf(s).Gate.Chains, "open").Load()
+}

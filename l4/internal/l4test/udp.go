@@ -16,7 +16,7 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// FlowSpec is a l4.UDP listener on a free port of 127.0.0.1.
+// FlowSpec is a UDP listener on a free port of 127.0.0.1.
 func FlowSpec(p *pool.Pool) l4.ListenerSpec {
 	s := Spec(p)
 	s.Protocol = l4.UDP

@@ -121,10 +121,10 @@ func routing(t *testing.T, two *pool.Pool, patience time.Duration) *script {
 	})
 }
 
-// realClient is whom the script naming takes its clients for.
+// realClient is whom the script named takes its clients for.
 var realClient = netip.MustParseAddrPort("192.0.2.7:4711")
 
-// naming makes a script that takes each client for realClient, after six bytes that are not for the backend.
+// named makes a script that takes each client for realClient, after six bytes that are not for the backend.
 func named(t *testing.T) *script {
 	return peeking(t, 6, patience, func(first string) session.Step {
 		return session.PassOn(session.Pass{Skip: len(first), Client: realClient})

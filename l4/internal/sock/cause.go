@@ -6,54 +6,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Cause is whose doing it is that a connect failed, or that something could not be sent. The zero value is Unclear.
+// A Cause says which side is responsible for a failed connect or send. The zero value is Unclear.
 type Cause uint8
 
 // The causes.
 const (
-	Unclear     Cause = iota // none that is known: it is held against nobody
-	OurWant                  // this process or host lacks something, which passes: it says nothing of the other end
-	OtherEnd                 // the other end has refused, or cut the connection before this process had looked
-	OtherSilent              // the other end has not answered
-	NoWay                    // this host has no way to the other end, or may not use it
+	Unclear     Cause = iota // not known: nobody is blamed
+	OurWant                  // this process or host lacks something for now: it says nothing about the other end
+	OtherEnd                 // the other end refused, or cut the connection before this process used it
+	OtherSilent              // the other end did not answer
+	NoWay                    // this host has no route to the other end, or may not use it
 )
 
-// CauseOf says whose doing an error is of Connect, ConnectDatagram or ConnectError, or of a call on their sockets: send(2), socket(2),
-// epoll_ctl(2). What it does not list is a mistake of this program's, or new to it.
+// CauseOf returns the cause of an error of Connect, ConnectDatagram or ConnectError, or of a call on their sockets:
+// send(2), socket(2), epoll_ctl(2). An error that it does not list is a bug in this program, or new to it.
 func CauseOf(e Errno) Cause {
 	switch e {
 	case unix.EMFILE, unix.ENFILE, // no descriptor
 		unix.ENOMEM,
-		unix.ENOBUFS,    // no memory; of a UDP socket with IP_RECVERR also: the queue of the device is full
-		unix.ENOSPC,     // no watch of epoll is left (fs.epoll.max_user_watches)
-		NoPort,          // of UDP the word of the kernel, of TCP that of Connect
+		unix.ENOBUFS,    // no memory; on a UDP socket with IP_RECVERR also: the device's queue is full
+		unix.ENOSPC,     // no epoll watch is left (fs.epoll.max_user_watches)
+		NoPort,          // for UDP the kernel returns it, for TCP Connect does
 		unix.EADDRINUSE, // two sockets drew the same port at once
 		unix.EINTR,
-		unix.EPERM: // of send: a firewall of ours, and also that the table of tracked connections is full
+		unix.EPERM: // from send: this host's firewall, or its table of tracked connections is full
 		return OurWant
 	case unix.ECONNREFUSED,
 		unix.ECONNRESET, unix.EPIPE, unix.ECONNABORTED: // accepted, and cut
 		return OtherEnd
 	case unix.ETIMEDOUT:
 		return OtherSilent
-	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, // no route, nobody has the address, or a router says so
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, // no route, no such neighbour, or a router says so
 		unix.ENETDOWN, unix.ENONET,
-		unix.EACCES,             // a route or a policy prohibits it; a broadcast address; by ICMPv6, a firewall on the way
+		unix.EACCES,             // a route or a policy prohibits it; a broadcast address; ICMPv6 from a firewall
 		unix.EINVAL,             // a route into a black hole; a link-local address without a link
-		unix.ENODEV, unix.ENXIO, // the link of a link-local address is not there
-		AddrNotAvail, // no address to send from: the host has none of that family, or has it disabled
-		// The kernel does not have the family, or the unit forbids it (RestrictAddressFamilies=).
+		unix.ENODEV, unix.ENXIO, // the link of a link-local address does not exist
+		AddrNotAvail, // no source address: the host has none of that family, or the family is disabled
+		// The kernel lacks the address family, or the unit forbids it (RestrictAddressFamilies=).
 		unix.EAFNOSUPPORT, unix.EPFNOSUPPORT, unix.EPROTONOSUPPORT,
-		unix.ENOPROTOOPT, unix.EPROTO: // by ICMP: the protocol is not spoken there
+		unix.ENOPROTOOPT, unix.EPROTO: // from ICMP: the other end does not support the protocol
 		return NoWay
 	}
 	return Unclear
 }
 
-// whyNot returns the error of connect(2) as Connect and ConnectDatagram give it.
+// whyNot translates an error of connect(2) into the one that Connect and ConnectDatagram return.
 func whyNot(e Errno, addr netip.AddrPort, stream bool) Errno {
 	switch {
-	case e == unix.EPERM: // nothing was sent, so it is a policy (BPF) and not a firewall
+	case e == unix.EPERM: // nothing was sent yet, so a policy (BPF) forbids it and not a firewall
 		return unix.EACCES
 	case e == AddrNotAvail && stream:
 		return whyNoAddress(addr)
@@ -61,9 +61,9 @@ func whyNot(e Errno, addr netip.AddrPort, stream bool) Errno {
 	return e
 }
 
-// whyNoAddress says what EADDRNOTAVAIL of a TCP connect means, which stands for two things: NoPort, or AddrNotAvail.
-// For UDP the kernel has two words, and so it is asked there. It costs a few system calls, in a case in which the
-// kernel has just searched all ports in vain.
+// whyNoAddress returns what EADDRNOTAVAIL of a TCP connect means, which is ambiguous: NoPort or AddrNotAvail. For UDP
+// the kernel has two different errors, so this function tries UDP. That costs a few system calls, but only after the
+// kernel has searched all ports in vain.
 func whyNoAddress(addr netip.AddrPort) Errno {
 	fd, e := ConnectDatagram(addr)
 	if e != 0 {

@@ -9,19 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TooLong is what a datagram fails with that is longer, with what stands in front of it, than UDP or the path allows.
+// TooLong is the error of sending a datagram that, with the header in front of it, is longer than UDP or the path
+// allows.
 const TooLong = unix.EMSGSIZE
 
-// NoPort is what ConnectDatagram fails with when the kernel has no local port left (send(2)).
+// NoPort is the error of ConnectDatagram when the kernel has no local port left (send(2)).
 const NoPort = unix.EAGAIN
 
-// An Offload says which of the kernel's ways to move several datagrams in one go are there.
+// An Offload says which of the kernel's ways to move several datagrams in one call are available.
 type Offload struct {
-	GRO bool // UDP_GRO, Linux 5.0: datagrams of one sender and one size are read as one train
-	GSO bool // UDP_SEGMENT, Linux 4.18: a train is sent as one
+	GRO bool // UDP_GRO, Linux 5.0: datagrams of one sender and one size are read as a train
+	GSO bool // UDP_SEGMENT, Linux 4.18: a train is sent in one piece
 }
 
-// DetectOffload asks the kernel, with a socket of its own.
+// DetectOffload asks the kernel which Offload it supports, with a temporary socket.
 func DetectOffload() (Offload, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
@@ -36,18 +37,19 @@ func DetectOffload() (Offload, error) {
 
 // DatagramOptions are the options of a UDP socket that clients send to.
 type DatagramOptions struct {
-	DualStack     bool // an IPv6 wildcard takes IPv4 clients too
-	ReceiveBuffer int  // bytes, as the kernel counts them (socket(7)); 0 = the kernel's default. What the kernel does not give is not an error
+	DualStack     bool // an IPv6 wildcard accepts IPv4 clients too
+	ReceiveBuffer int  // bytes as in socket(7); 0 = the kernel's default; getting less is no error
 	SendBuffer    int
-	GRO           bool // datagrams come in trains where they can
-	Named         bool // each comes with the address it was sent to, for a socket that has several
+	GRO           bool // the kernel may deliver datagrams as trains
+	Named         bool // each datagram comes with its local address, for a socket that has several
 }
 
-// ListenDatagram opens a UDP socket that shares its address with others of this process (SO_REUSEPORT): the kernel spreads
-// clients over them, each to one as long as the sockets stay the same.
+// ListenDatagram opens a UDP socket that shares its address with others of this process (SO_REUSEPORT). The kernel
+// spreads clients over them, and keeps each client on one socket as long as the set of sockets does not change.
 //
-// With first set nobody else may have the address yet, see Listen. SO_REUSEADDR, which TCP wants, would let two strangers
-// have one UDP address, and only the later one hear anything; it is never set here.
+// With first set, it fails if another socket has the address already, see Listen. SO_REUSEADDR, which TCP needs, would
+// let two unrelated processes bind one UDP address, and only the later one would receive anything; so it is never set
+// here.
 func ListenDatagram(addr netip.AddrPort, o DatagramOptions, first bool) (int, error) {
 	sa, family, err := sockaddr(addr)
 	if err != nil {
@@ -79,7 +81,7 @@ func bindDatagram(fd int, sa unix.Sockaddr, family int, o DatagramOptions, first
 			return err
 		}
 	}
-	if err := TuneDatagram(fd, o); err != nil { // before the first datagram can come
+	if err := TuneDatagram(fd, o); err != nil { // before the first datagram can arrive
 		return err
 	}
 	if err := unix.Bind(fd, sa); err != nil {
@@ -91,11 +93,11 @@ func bindDatagram(fd int, sa unix.Sockaddr, family int, o DatagramOptions, first
 	return nil
 }
 
-// TuneDatagram gives a socket that clients send to its options, all but DualStack, and has it tell how many datagrams the kernel
-// had to drop.
+// TuneDatagram sets the options of a socket that clients send to, all but DualStack. It also makes the socket report
+// how many datagrams the kernel had to drop.
 func TuneDatagram(fd int, o DatagramOptions) error {
 	if o.Named {
-		if err := tellLocal(fd); err != nil {
+		if err := reportLocal(fd); err != nil {
 			return err
 		}
 	}
@@ -111,8 +113,8 @@ func TuneDatagram(fd int, o DatagramOptions) error {
 	return nil
 }
 
-// tellLocal has a socket tell of each datagram where it was sent to.
-func tellLocal(fd int) error {
+// reportLocal makes a socket report each datagram's destination address.
+func reportLocal(fd int) error {
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
@@ -120,12 +122,12 @@ func tellLocal(fd int) error {
 	if family == unix.AF_INET {
 		return setInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	}
-	// On an IPv6 socket this tells of IPv4 datagrams too, with the addresses in their form mapped into IPv6.
+	// On an IPv6 socket this covers IPv4 datagrams too, whose addresses are mapped into IPv6.
 	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 }
 
-// SetBuffers asks for buffers of so many bytes; zero leaves one as it is. A process that may pass net.core.rmem_max and
-// wmem_max (CAP_NET_ADMIN) does, others get what these allow.
+// SetBuffers sets the sizes of the socket's buffers in bytes; zero keeps the current size. A process with CAP_NET_ADMIN
+// may exceed net.core.rmem_max and wmem_max; for others these are the limits.
 func SetBuffers(fd, receive, send int) {
 	for _, b := range [...]struct{ bytes, force, name int }{
 		{receive, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
@@ -141,10 +143,10 @@ func SetBuffers(fd, receive, send int) {
 	}
 }
 
-// ErrNotDatagram is InheritDatagram's error for a descriptor that is open but no UDP socket.
+// ErrNotDatagram is InheritDatagram's error for an open descriptor that is not a UDP socket.
 var ErrNotDatagram = errors.New("not a UDP socket")
 
-// InheritDatagram looks at a UDP socket that another process has bound, and returns its address. The descriptor becomes
+// InheritDatagram checks a UDP socket that another process bound, and returns its address. The descriptor becomes
 // non-blocking and close-on-exec; the caller still owns it.
 func InheritDatagram(fd int) (netip.AddrPort, error) {
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
@@ -163,20 +165,21 @@ func InheritDatagram(fd int) (netip.AddrPort, error) {
 	return LocalAddr(fd)
 }
 
-// ConnectDatagram makes a UDP socket and connects it: it gets datagrams from that address alone, and learns of ICMP errors. With
-// any Errno but zero there is no socket.
+// ConnectDatagram makes a UDP socket and connects it: the socket receives datagrams from that address alone, and learns
+// of ICMP errors. If the Errno is not zero, there is no socket.
 func ConnectDatagram(addr netip.AddrPort) (int, Errno) {
 	var sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(addr, &sa)
 	if e != 0 {
 		return -1, e
 	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family),
+		unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if e != 0 {
 		return -1, e
 	}
 	fd := int(s)
-	// Without it, a connected socket is told that the port is closed, but not that the host is gone.
+	// Without it, a connected socket learns that the port is closed, but not that the host is unreachable.
 	level, name := unix.IPPROTO_IP, unix.IP_RECVERR
 	if sa.Family == unix.AF_INET6 {
 		level, name = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
@@ -190,8 +193,8 @@ func ConnectDatagram(addr netip.AddrPort) (int, Errno) {
 	return fd, 0
 }
 
-// ExpectTrains prepares a connected UDP socket for many datagrams: it reads trains if gro is set, has a larger buffer, and tells
-// how many datagrams the kernel had to drop. A socket for a single question is not worth these calls.
+// ExpectTrains prepares a connected UDP socket for many datagrams: it reads trains if gro is set, has a larger buffer,
+// and reports how many datagrams the kernel had to drop. For a single question these calls do not pay.
 func ExpectTrains(fd int, gro bool, receiveBuffer int) {
 	one := int32(1)
 	if gro {
@@ -201,19 +204,20 @@ func ExpectTrains(fd int, gro bool, receiveBuffer int) {
 	SetBuffers(fd, receiveBuffer, 0)
 }
 
-// maxQueuedErrors bounds what DatagramError takes in one go; a socket's buffer holds more only of a flood.
+// maxQueuedErrors bounds how many errors DatagramError reads in one call. A socket's buffer holds more only in a flood.
 const maxQueuedErrors = 256
 
-// A Report is why the other end of a connected UDP socket is said to be out of reach. The zero value is that nothing is said.
+// A Report says why the other end of a connected UDP socket cannot be reached. The zero value means that there is no
+// such report.
 type Report struct {
 	Errno Errno
-	Sure  bool // this host has found out itself; else it is a hint: ICMP says so, and whoever knows addresses and ports can forge that
+	Sure  bool // found out by this host; else an ICMP hint, which anyone who knows addresses and ports can forge
 }
 
-// DatagramError takes the errors that a socket of ConnectDatagram has come to know, and returns the first that says
-// something of its other end, one that is sure if there is any. It asks the queue of errors, since sendmmsg(2) may have
-// swallowed the pending one. That a datagram was too long for the path is no such error: the kernel has taken note, and
-// cuts the next ones.
+// DatagramError takes the queued errors of a socket of ConnectDatagram, and returns the first that concerns its other
+// end; a sure one wins over a hint. It reads the error queue, since sendmmsg(2) may have swallowed the pending error. A
+// datagram that was too long for the path is not such an error: the kernel remembers the path's limit, and fragments
+// later datagrams.
 func DatagramError(fd int) (found Report) {
 	var c control
 	var h unix.Msghdr
@@ -221,7 +225,8 @@ func DatagramError(fd int) (found Report) {
 	for range maxQueuedErrors {
 		h.Control = (*byte)(unsafe.Pointer(&c))
 		h.SetControllen(controlBytes)
-		if _, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); e != 0 {
+		if _, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)),
+			unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); e != 0 {
 			break
 		}
 		e, offender := c.queuedError(int(h.Controllen))
@@ -242,19 +247,21 @@ func DatagramError(fd int) (found Report) {
 	return found
 }
 
-// foundHere tells whether an ICMP error comes from this host, as one does when nobody on the link has the backend's
-// address, or when the backend is on this host. The kernel takes no packet from elsewhere that comes from a loopback
-// address, nor, with IPv4, from one of its own (martians): so nobody else can have sent it.
+// foundHere reports whether an ICMP error comes from this host. It does when nobody on the link has the backend's
+// address, or when the backend is on this host. The kernel accepts no packet from outside with a loopback address as
+// its source, nor, for IPv4, with one of its own addresses (martians), so nobody else can have sent the error.
 func foundHere(offender, own netip.Addr) bool {
 	return offender.IsLoopback() || offender.Is4() && offender == own
 }
 
-// queuedError is the error in a message of the queue of errors (ip(7), IP_RECVERR), and who has sent it.
+// queuedError returns the error in a message of the error queue (ip(7), IP_RECVERR), and the address of its sender.
 func (c *control) queuedError(size int) (e Errno, offender netip.Addr) {
 	c.each(size, func(level, kind int32, data unsafe.Pointer) {
-		if level == unix.IPPROTO_IP && kind == unix.IP_RECVERR || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR {
+		if level == unix.IPPROTO_IP && kind == unix.IP_RECVERR ||
+			level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR {
 			e = Errno((*unix.SockExtendedErr)(data).Errno)
-			behind := (*unix.RawSockaddrInet6)(unsafe.Add(data, unsafe.Sizeof(unix.SockExtendedErr{}))) // SO_EE_OFFENDER
+			behind := (*unix.RawSockaddrInet6)(unsafe.Add(data,
+				unsafe.Sizeof(unix.SockExtendedErr{}))) // SO_EE_OFFENDER
 			if behind.Family == unix.AF_INET || behind.Family == unix.AF_INET6 {
 				offender = addrPort(behind).Addr()
 			}
@@ -263,44 +270,49 @@ func (c *control) queuedError(size int) (e Errno, offender netip.Addr) {
 	return e, offender
 }
 
-// Unreachable tells whether an error says that the other end of a socket of ConnectDatagram cannot be reached.
+// Unreachable reports whether an error means that the other end of a socket of ConnectDatagram cannot be reached.
 func Unreachable(e Errno) bool {
 	switch e {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET, unix.EACCES, unix.ENOPROTOOPT,
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET,
+		unix.EACCES, unix.ENOPROTOOPT,
 		unix.EPROTO, unix.ETIMEDOUT:
 		return true
 	}
 	return false
 }
 
-// Forbidden tells whether an error of sending says that a firewall of this host forbids it, or its table of tracked connections is full.
+// Forbidden reports whether an error of sending means that a firewall of this host forbids it, or that the table of
+// tracked connections is full.
 func Forbidden(e Errno) bool { return e == unix.EPERM }
 
-// SourceGone tells whether an error of sending says that a connected socket has an address that this host has no more.
-// Another socket gets one that is there.
+// SourceGone reports whether an error of sending means that the connected socket's own address no longer exists on this
+// host. A new socket gets an address that does.
 func SourceGone(e Errno) bool { return e == unix.EINVAL || e == AddrNotAvail }
 
 // SendDatagram sends one datagram on a connected UDP socket; it may be empty.
 func SendDatagram(fd int, p []byte) Errno {
 	for {
-		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
+		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 		if e != unix.EINTR {
 			return e
 		}
 	}
 }
 
-// AddDatagram registers a UDP socket for datagrams and errors, edge-triggered. Room to send is not asked for: a UDP socket has
-// it nearly always, and would tell of it after every datagram.
+// AddDatagram registers a UDP socket for datagrams and errors, edge-triggered. It does not watch for room to send: a
+// UDP socket has room nearly always, and would report it after every datagram.
 func (p *Poller) AddDatagram(fd int, id int32, generation uint32) Errno {
 	return p.ctl(fd, id, generation, unix.EPOLLIN|unix.EPOLLET)
 }
 
-// WatchRoom changes whether a socket of AddDatagram also tells of room to send. It tells anew what is there already.
+// WatchRoom turns reports of room to send on or off for a socket of AddDatagram. It also reports again whatever is
+// ready already.
 func (p *Poller) WatchRoom(fd int, id int32, generation uint32, on bool) {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: id, Pad: int32(generation)}
 	if on {
 		ev.Events |= unix.EPOLLOUT
 	}
-	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), unix.EPOLL_CTL_MOD, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), unix.EPOLL_CTL_MOD, uintptr(fd), uintptr(unsafe.Pointer(&ev)),
+		0, 0)
 }

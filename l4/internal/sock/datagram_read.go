@@ -7,33 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DatagramSlots is how many messages a DatagramReader holds and a DatagramWriter sends in one go, each of which may be a train.
+// DatagramSlots is how many messages a DatagramReader holds and a DatagramWriter sends in one call. Each message may be
+// a train.
 const DatagramSlots = 32
 
-// MaxDatagram is what a slot holds: no datagram and no train is longer.
+// MaxDatagram is the size of a slot: no datagram and no train is longer.
 const MaxDatagram = 1 << 16
 
-// slotStride keeps the slots' beginnings, all that is touched of most of them, out of each other's cache sets.
+// slotStride keeps the slots' first bytes out of each other's cache sets; most slots are not used beyond them.
 const slotStride = MaxDatagram + 192
 
-// controlBytes has room for an IPV6_PKTINFO, a UDP_GRO and an SO_RXQ_OVFL; in words, which the kernel aligns them to.
+// controlBytes has room for an IPV6_PKTINFO, a UDP_GRO and an SO_RXQ_OVFL. The array has words, since the kernel aligns
+// control messages to words.
 const controlBytes = 128
 
 type control [controlBytes / 8]uint64
 
-// An mmsghdr is sendmmsg's and recvmmsg's message (recvmmsg(2)).
+// An mmsghdr is a message of sendmmsg and recvmmsg (recvmmsg(2)).
 type mmsghdr struct {
 	unix.Msghdr
 	bytes uint32
 }
 
-// A Peer is a client's address as the kernel has written it, scope and all. The zero value is none.
+// A Peer is a client's address as the kernel wrote it, with its scope. The zero value is no address.
 type Peer struct{ sa unix.RawSockaddrInet6 }
 
-// AddrPort is the address without its zone, IPv4 as IPv4.
+// AddrPort returns the address without its zone. An IPv4 client has an IPv4 address.
 func (p *Peer) AddrPort() netip.AddrPort { return addrPort(&p.sa) }
 
-// Addr16 is the address in sixteen bytes, IPv4 in its form mapped into IPv6, and the scope of a link-local one.
+// Addr16 returns the address in sixteen bytes, IPv4 mapped into IPv6, and the scope of a link-local one.
 func (p *Peer) Addr16() (addr [16]byte, scope uint32) {
 	if p.sa.Family == unix.AF_INET {
 		return mapped((*unix.RawSockaddrInet4)(unsafe.Pointer(&p.sa)).Addr), 0
@@ -41,7 +43,7 @@ func (p *Peer) Addr16() (addr [16]byte, scope uint32) {
 	return p.sa.Addr, p.sa.Scope_id
 }
 
-// Port is the address's port.
+// Port returns the address's port.
 func (p *Peer) Port() uint16 { return p.sa.Port>>8 | p.sa.Port<<8 }
 
 func (p *Peer) size() uint32 {
@@ -51,24 +53,25 @@ func (p *Peer) size() uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// A Local is the address of ours that a datagram was sent to. The zero value is none.
+// A Local is the local address that a datagram was sent to. The zero value is no address.
 type Local struct {
-	addr [16]byte // IPv4 in its form mapped into IPv6
+	addr [16]byte // IPv4 mapped into IPv6
 	link uint32   // the interface of a link-local address
 }
 
-// Addr16 is the address in sixteen bytes, IPv4 in its form mapped into IPv6; all zero for none.
+// Addr16 returns the address in sixteen bytes, IPv4 mapped into IPv6; all zero for no address.
 func (l *Local) Addr16() [16]byte { return l.addr }
 
-// LocalOf is the Local of an address.
+// LocalOf returns the Local of an address.
 func LocalOf(addr netip.Addr) Local { return Local{addr: addr.As16()} }
 
 func mapped(a [4]byte) [16]byte {
 	return [16]byte{10: 0xff, 11: 0xff, 12: a[0], 13: a[1], 14: a[2], 15: a[3]}
 }
 
-// A DatagramReader is the memory that datagrams are read into, in slots. It is used by one goroutine; its zero value is of no use,
-// see NewDatagramReader. Memory of slots that no long datagram has come to is not touched.
+// A DatagramReader is the memory that datagrams are read into, in slots. Only one goroutine may use it; its zero value
+// is of no use, see NewDatagramReader. The memory behind a slot's first bytes is not touched until a long datagram
+// arrives in that slot.
 type DatagramReader struct {
 	headers  [DatagramSlots]mmsghdr
 	vectors  [DatagramSlots]unix.Iovec
@@ -78,8 +81,8 @@ type DatagramReader struct {
 	named    bool
 }
 
-// NewDatagramReader makes a reader: for sockets that clients send to if named says that each datagram's address is wanted, else
-// for connected ones.
+// NewDatagramReader makes a reader. With named set it also records each datagram's sender, for sockets that clients
+// send to; connected sockets need no named.
 func NewDatagramReader(named bool) *DatagramReader {
 	r := &DatagramReader{memory: make([]byte, DatagramSlots*slotStride), named: named}
 	for i := range r.headers {
@@ -96,8 +99,8 @@ func NewDatagramReader(named bool) *DatagramReader {
 	return r
 }
 
-// Read reads at most count messages into the slots from first on, and returns how many it has. Fewer than count mean that no
-// more was there. An error that the socket had to tell comes alone, before any datagram.
+// Read reads at most count messages into the slots from first on, and returns how many it read. Fewer than count mean
+// that the socket has no more. A pending error of the socket is returned alone, before any datagram.
 func (r *DatagramReader) Read(fd, first, count int) (int, Errno) {
 	for i := first; i < first+count; i++ {
 		h := &r.headers[i].Msghdr
@@ -107,7 +110,8 @@ func (r *DatagramReader) Read(fd, first, count int) (int, Errno) {
 		}
 	}
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[first])), uintptr(count), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[first])),
+			uintptr(count), unix.MSG_DONTWAIT, 0, 0)
 		if e == 0 {
 			return int(n), 0
 		}
@@ -117,17 +121,17 @@ func (r *DatagramReader) Read(fd, first, count int) (int, Errno) {
 	}
 }
 
-// A Message is what came into a slot: a datagram, or a train of datagrams of one size, whose last may be shorter. Its memory is
-// the slot's, until that is read into again.
+// A Message is the content of a slot: a datagram, or a train of datagrams of one size, whose last may be shorter. It is
+// valid until its slot is read into again.
 type Message struct {
 	Bytes     []byte
-	Size      int    // of each datagram of a train; 0 = Bytes are one datagram
+	Size      int    // of each datagram of a train; 0 = Bytes is one datagram
 	Truncated bool   // the end is missing
-	Lost      uint32 // datagrams the kernel has dropped for want of room in the socket's buffer, since it was opened; 0 = none, or not told
-	Local     Local  // what it was sent to, of a reader for named ones
+	Lost      uint32 // datagrams dropped since the socket was opened, its buffer being full; 0 = none, or not known
+	Local     Local  // the destination; readers with named set only
 }
 
-// Message returns what Read has put into a slot.
+// Message returns the message that Read put into a slot.
 func (r *DatagramReader) Message(slot int) Message {
 	h := &r.headers[slot]
 	at := slot * slotStride
@@ -144,7 +148,7 @@ func (r *DatagramReader) Message(slot int) Message {
 		case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL:
 			m.Lost = *(*uint32)(data)
 		case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO:
-			// Spec_dst is ours even when the datagram was sent to a broadcast address.
+			// Spec_dst is a local address even when the datagram was sent to a broadcast address.
 			m.Local = Local{addr: mapped((*unix.Inet4Pktinfo)(data).Spec_dst)}
 		case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO:
 			m.Local = local6((*unix.Inet6Pktinfo)(data))
@@ -153,7 +157,7 @@ func (r *DatagramReader) Message(slot int) Message {
 	return m
 }
 
-// local6 is what answers come from: the kernel chooses when the datagram was sent to a group.
+// local6 returns the address that answers are sent from. It is none for a multicast group: then the kernel chooses.
 func local6(info *unix.Inet6Pktinfo) Local {
 	switch a := netip.AddrFrom16(info.Addr); {
 	case a.IsMulticast() || a.Is4In6() && a.Unmap().IsMulticast():
@@ -164,7 +168,7 @@ func local6(info *unix.Inet6Pktinfo) Local {
 	return Local{addr: info.Addr}
 }
 
-// Peer returns where the message in a slot came from. It is the slot's, as the message is.
+// Peer returns the sender of the message in a slot. It is valid as long as the message.
 func (r *DatagramReader) Peer(slot int) *Peer { return &r.peers[slot] }
 
 // each calls f for every control message in the first size bytes.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A udpPair is a socket that clients send to, and a client's.
+// A udpPair is a listening socket and a client's socket.
 type udpPair struct {
 	server, client int
 	reader         *DatagramReader
@@ -50,7 +50,7 @@ func mustFD(t testing.TB) func(int, error) int {
 	}
 }
 
-// await waits until there is something to read.
+// await waits until a socket can be read.
 func await(t testing.TB, fd int) {
 	t.Helper()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -66,7 +66,7 @@ func await(t testing.TB, fd int) {
 	}
 }
 
-// read reads so many datagrams and returns them, trains cut, with the number of messages they came in.
+// read reads that many datagrams and returns them, with trains cut, and the number of messages they arrived in.
 func (p *udpPair) read(t testing.TB, count int) (all [][]byte, messages int) {
 	t.Helper()
 	for len(all) < count {
@@ -101,7 +101,7 @@ func cut(m Message) (all [][]byte) {
 	}
 }
 
-// numbered is n bytes that differ from those of another number.
+// numbered returns n bytes that differ for each number.
 func numbered(i, n int) []byte {
 	b := make([]byte, n)
 	for j := range b {
@@ -122,8 +122,8 @@ func sameDatagrams(t testing.TB, got, want [][]byte) {
 	}
 }
 
-// TestTrains holds that datagrams of all sizes arrive as they were added, with and without trains at either end, with and
-// without heads, and that trains save messages.
+// TestTrains checks that datagrams of all sizes arrive as they were added, with and without trains at either end, with
+// and without heads, and that trains save messages.
 func TestTrains(t *testing.T) {
 	var sizes []int
 	for range 70 { // more than a train takes
@@ -165,7 +165,7 @@ func TestTrains(t *testing.T) {
 	}
 }
 
-// TestAddTrain holds that a train goes on as it came, cut where a message takes no more.
+// TestAddTrain checks that a train is sent on as it arrived, and is cut where it does not fit into a message.
 func TestAddTrain(t *testing.T) {
 	for _, size := range []int{1, 500, 1472, 33_000} {
 		p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{GRO: true, ReceiveBuffer: 4 << 20})
@@ -184,8 +184,8 @@ func TestAddTrain(t *testing.T) {
 	}
 }
 
-// TestRefusedTrain holds that datagrams go one by one where the kernel takes no train: here since they are to go without a
-// checksum. What is left and what is done with is right throughout.
+// TestRefusedTrain checks that datagrams are sent one by one if the kernel refuses a train, here because the socket
+// sends without a checksum. Left and Gone are right throughout.
 func TestRefusedTrain(t *testing.T) {
 	for _, head := range []string{"", "head"} {
 		p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{ReceiveBuffer: 4 << 20})
@@ -213,7 +213,7 @@ func TestRefusedTrain(t *testing.T) {
 	}
 }
 
-// TestSkip holds that one datagram that cannot be sent does not keep the others.
+// TestSkip checks that a datagram that cannot be sent does not hold back the others.
 func TestSkip(t *testing.T) {
 	p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{})
 	w := new(DatagramWriter)
@@ -221,7 +221,7 @@ func TestSkip(t *testing.T) {
 	for _, d := range [][]byte{[]byte("a"), long, []byte("b")} {
 		w.Add(nil, nil, nil, d, false)
 	}
-	// sendmmsg tells of the second only when it comes first
+	// sendmmsg reports the error of the second datagram only when it is the first one left
 	if e := w.Send(p.client); e != TooLong || w.Gone() != 1 {
 		t.Fatalf("%v with %d gone, want %v with 1", e, w.Gone(), TooLong)
 	}
@@ -235,7 +235,7 @@ func TestSkip(t *testing.T) {
 	sameDatagrams(t, got, [][]byte{[]byte("a"), []byte("b")})
 }
 
-// TestSkipTrain holds that a train that cannot be sent, for a reason that is not its being one, is left out whole.
+// TestSkipTrain checks that Skip omits a whole train that cannot be sent for another reason than being a train.
 func TestSkipTrain(t *testing.T) {
 	w := &DatagramWriter{Trains: true}
 	for range 3 {
@@ -249,7 +249,7 @@ func TestSkipTrain(t *testing.T) {
 	}
 }
 
-// TestLocal holds that a wildcard socket learns which address a datagram was sent to, and answers from it.
+// TestLocal checks that a wildcard socket learns a datagram's destination address, and answers from it.
 func TestLocal(t *testing.T) {
 	for _, tc := range []struct{ listen, ask string }{
 		{"0.0.0.0:0", "127.0.0.7"},
@@ -257,7 +257,8 @@ func TestLocal(t *testing.T) {
 		{"[::]:0", "::1"},
 	} {
 		t.Run(tc.listen+" "+tc.ask, func(t *testing.T) {
-			fd := mustFD(t)(ListenDatagram(netip.MustParseAddrPort(tc.listen), DatagramOptions{Named: true, DualStack: true}, true))
+			fd := mustFD(t)(ListenDatagram(netip.MustParseAddrPort(tc.listen),
+				DatagramOptions{Named: true, DualStack: true}, true))
 			at, err := LocalAddr(fd)
 			if err != nil {
 				t.Fatal(err)
@@ -294,7 +295,7 @@ func TestLocal(t *testing.T) {
 			if e := w.Send(fd); e != 0 {
 				t.Fatal(e)
 			}
-			await(t, client) // it hears of nobody else
+			await(t, client) // it is connected, so it receives from that address only
 			answers := NewDatagramReader(false)
 			if n, e := answers.Read(client, 0, 4); n != 2 || e != 0 || string(answers.Message(1).Bytes) != "this" {
 				t.Error(n, e)
@@ -303,8 +304,8 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// TestReadBatch holds that empty datagrams are datagrams, that messages go where they are wanted and that fewer than wanted means
-// no more.
+// TestReadBatch checks that empty datagrams are datagrams, that messages go into the right slots, and that fewer than
+// count mean that there are no more.
 func TestReadBatch(t *testing.T) {
 	p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{})
 	for _, s := range []string{"", "b", ""} {
@@ -326,7 +327,7 @@ func TestReadBatch(t *testing.T) {
 	}
 }
 
-// TestLost holds that a socket tells how many datagrams found no room in its buffer.
+// TestLost checks that a socket reports how many datagrams its buffer had no room for.
 func TestLost(t *testing.T) {
 	p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{ReceiveBuffer: 8 << 10})
 	const sent = 100
@@ -345,7 +346,8 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestSteerBySource holds that all flows of a client come to one socket, and not those of all clients to the same.
+// TestSteerBySource checks that all flows of a client reach one socket, and that the clients are spread over the
+// sockets.
 func TestSteerBySource(t *testing.T) {
 	const sockets = 4
 	for _, network := range []string{"127.0.0.1:0", "[::]:0"} {
@@ -364,10 +366,12 @@ func TestSteerBySource(t *testing.T) {
 			for client := range 20 {
 				for range 8 {
 					fd := mustFD(t)(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
-					if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 1, byte(client + 1)}}); err != nil {
+					if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 1,
+						byte(client + 1)}}); err != nil {
 						t.Fatal(err)
 					}
-					if err := unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: int(at.Port()), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+					if err := unix.Sendto(fd, []byte("x"), 0,
+						&unix.SockaddrInet4{Port: int(at.Port()), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -409,7 +413,8 @@ func TestSteerBySource(t *testing.T) {
 			t.Fatal(err)
 		}
 		if per, used := spread(); len(per) != 20 || many(per) != 0 || used < 2 {
-			t.Errorf("%s: %d of %d clients are on several sockets, %d sockets are used", network, many(per), len(per), used)
+			t.Errorf("%s: %d of %d clients are on several sockets, %d sockets are used", network, many(per), len(per),
+				used)
 		}
 		SteerAsUsual(fds[0])
 		if per, _ := spread(); many(per) == 0 {
@@ -418,7 +423,8 @@ func TestSteerBySource(t *testing.T) {
 	}
 }
 
-// TestListenDatagramTwice holds that nobody else gets the address unnoticed, and that our own other sockets do.
+// TestListenDatagramTwice checks that another process cannot take the address silently, and that our own other sockets
+// can share it.
 func TestListenDatagramTwice(t *testing.T) {
 	at := netip.MustParseAddrPort("127.0.0.1:0")
 	first := mustFD(t)(ListenDatagram(at, DatagramOptions{}, true))
@@ -432,7 +438,7 @@ func TestListenDatagramTwice(t *testing.T) {
 	mustFD(t)(ListenDatagram(at, DatagramOptions{}, false))
 }
 
-// TestDatagramError holds that ICMP's answer to a datagram is known, also when sendmmsg has taken it off the socket.
+// TestDatagramError checks that an ICMP error is found, even if sendmmsg already took it off the socket.
 func TestDatagramError(t *testing.T) {
 	p := newUDPPair(t, "127.0.0.1:0", DatagramOptions{})
 	at, err := LocalAddr(p.server)
@@ -473,7 +479,7 @@ func TestDatagramError(t *testing.T) {
 	}
 }
 
-// TestInheritDatagram holds that what is no UDP socket is told so, and that one that is becomes ours.
+// TestInheritDatagram checks that descriptors of other kinds are refused, and that a UDP socket is accepted.
 func TestInheritDatagram(t *testing.T) {
 	stream := mustFD(t)(Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1}, true))
 	if _, err := InheritDatagram(stream); !errors.Is(err, ErrNotDatagram) {
@@ -502,7 +508,7 @@ func TestInheritDatagram(t *testing.T) {
 	}
 }
 
-// TestDatagramsAllocateNothing holds it of a batch read and sent on.
+// TestDatagramsAllocateNothing checks that reading and sending a batch does not allocate.
 func TestDatagramsAllocateNothing(t *testing.T) {
 	p := newUDPPair(t, "0.0.0.0:0", DatagramOptions{GRO: true, Named: true})
 	w := &DatagramWriter{Trains: true}

@@ -6,24 +6,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of a train: the kernel takes 64 datagrams (UDP_MAX_SEGMENTS was that before Linux 6.9), and no more bytes than
-// one IPv4 datagram may have.
+// Bounds of a train. The kernel allows 64 datagrams (UDP_MAX_SEGMENTS before Linux 6.9), and no more bytes than fit
+// into one IPv4 datagram.
 const (
 	trainDatagrams = 64
 	trainBytes     = 65507
 )
 
-// writerPieces bounds the pieces of all messages of a DatagramWriter.
+// writerPieces bounds the number of pieces in all messages of a DatagramWriter.
 const writerPieces = 256
 
-// A DatagramWriter gathers datagrams and sends them in one go. Those for one receiver and of one size go as a train that the
-// kernel cuts (UDP_SEGMENT), if Trains is set. What is added is not copied: it must stay as it is until it was sent. It is used by one
-// goroutine; the zero value is empty and ready.
+// A DatagramWriter gathers datagrams and sends them in one call. If Trains is set, datagrams of one size for one
+// receiver are sent as a train that the kernel cuts (UDP_SEGMENT). The bytes that are added are not copied: they must
+// not change until they are sent. Only one goroutine may use a DatagramWriter; its zero value is empty and ready.
 type DatagramWriter struct {
-	Trains bool // the kernel knows trains
+	Trains bool // the kernel supports trains
 
-	// Refused says that a train since Clear could not go as such: datagrams longer than the path takes in one piece, or a
-	// device that cannot do it. Its datagrams have gone one by one.
+	// Refused says that the kernel refused a train since Clear: its datagrams are longer than the path takes in one
+	// piece, or the device cannot send trains. Its datagrams were sent one by one.
 	Refused bool
 
 	headers  [DatagramSlots]mmsghdr
@@ -31,46 +31,48 @@ type DatagramWriter struct {
 	peers    [DatagramSlots]Peer
 	controls [DatagramSlots]control
 	trains   [DatagramSlots]train
-	parts    [2]unix.Iovec // of a datagram that goes singly
+	parts    [2]unix.Iovec // of a datagram that is sent singly
 	messages int
 	used     int // of pieces
-	sent     int // messages that are done with
-	gone     int // datagrams that are
+	sent     int // messages sent or skipped
+	gone     int // datagrams sent or skipped
 }
 
-// A train is what a message is made of: datagrams of one size, but for a last one that is shorter. A lone datagram is one, too.
+// A train is the content of a message: datagrams of one size, of which the last may be shorter. A single datagram is a
+// train too.
 type train struct {
-	first     int // of its pieces
+	first     int // index of its first piece
 	pieces    int
 	size      int // of its datagrams
 	datagrams int
 	bytes     int
-	address   int  // bytes of control data that say where it comes from
-	headed    bool // each datagram is two pieces; else each piece is whole datagrams
-	closed    bool // its last one is shorter
-	singly    bool // it goes datagram by datagram
-	gone      int  // of these, how many have
+	address   int  // bytes of control data for the source address
+	headed    bool // each datagram is two pieces; else each piece holds whole datagrams
+	closed    bool // its last datagram is shorter
+	singly    bool // it is sent datagram by datagram
+	gone      int  // how many of its datagrams were sent or skipped
 }
 
-// Empty tells whether all that was added is done with.
+// Empty reports whether everything that was added is sent or skipped.
 func (w *DatagramWriter) Empty() bool { return w.sent == w.messages }
 
-// Room tells whether there is room for another Add or AddTrain.
+// Room reports whether there is room for another Add or AddTrain.
 func (w *DatagramWriter) Room() bool {
 	return w.messages < DatagramSlots && w.used+2 <= writerPieces
 }
 
-// Gone is how many datagrams since Clear are done with.
+// Gone returns how many datagrams were sent or skipped since Clear.
 func (w *DatagramWriter) Gone() int { return w.gone }
 
-// Clear forgets all that was added.
+// Clear forgets everything that was added.
 func (w *DatagramWriter) Clear() {
 	w.messages, w.used, w.sent, w.gone, w.Refused = 0, 0, 0, 0, false
 }
 
-// Add adds a datagram for a peer, nil for the one that the socket is connected to; head, unless it is empty, goes in front of
-// it. It is sent from the address from, unless that is zero. joins says that what was added before has the same peer, the same
-// from and heads or none as well, so that the two may be a train. There must be Room.
+// Add adds a datagram for a peer; nil is the peer that the socket is connected to. If head is not empty, it goes in
+// front of body. The datagram is sent from the address from, unless that is zero. With joins set, the datagram before
+// it has the same peer and the same from, and both or neither have a head, so that the two may form a train. The caller
+// checks Room first.
 func (w *DatagramWriter) Add(to *Peer, from *Local, head, body []byte, joins bool) {
 	size := len(head) + len(body)
 	t := w.join(joins, size, 1, size)
@@ -85,8 +87,8 @@ func (w *DatagramWriter) Add(to *Peer, from *Local, head, body []byte, joins boo
 	t.add(1, size)
 }
 
-// AddTrain adds datagrams of size bytes each, of which the last may be shorter, as Add does; it needs Trains. It takes as many as
-// one message does, and returns how many bytes they are. There must be Room.
+// AddTrain adds datagrams of size bytes each, like Add; the last may be shorter. It needs Trains. It takes as many as
+// fit into one message, and returns how many bytes they have. The caller checks Room first.
 func (w *DatagramWriter) AddTrain(to *Peer, from *Local, body []byte, size int, joins bool) int {
 	count := min((len(body)+size-1)/size, trainDatagrams, trainBytes/size)
 	body = body[:min(len(body), count*size)]
@@ -99,7 +101,7 @@ func (w *DatagramWriter) AddTrain(to *Peer, from *Local, body []byte, size int, 
 	return len(body)
 }
 
-// join returns the train that was added last if these datagrams may follow, nil else.
+// join returns the train that was added last if these datagrams may follow it, else nil.
 func (w *DatagramWriter) join(joins bool, size, datagrams, bytes int) *train {
 	if !joins || !w.Trains || w.messages == w.sent {
 		return nil
@@ -142,8 +144,8 @@ func (w *DatagramWriter) piece(t *train, p []byte) {
 	t.pieces++
 }
 
-// Send sends what was added and is not done with, in its order, and returns the Errno of the datagram or train that could not
-// be sent: Skip leaves that out, another Send tries it again.
+// Send sends, in order, what was added and neither sent nor skipped yet. It returns the Errno of the first datagram or
+// train that could not be sent: Skip omits that one, another Send tries it again.
 func (w *DatagramWriter) Send(fd int) Errno {
 	for i := w.sent; i < w.messages; i++ {
 		w.prepare(i)
@@ -156,8 +158,8 @@ func (w *DatagramWriter) Send(fd int) Errno {
 			}
 			continue
 		}
-		n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.headers[w.sent])), uintptr(w.messages-w.sent),
-			unix.MSG_NOSIGNAL, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.headers[w.sent])),
+			uintptr(w.messages-w.sent), unix.MSG_NOSIGNAL, 0, 0)
 		switch {
 		case e == 0:
 			for range int(n) {
@@ -172,12 +174,13 @@ func (w *DatagramWriter) Send(fd int) Errno {
 	return 0
 }
 
-// refusesTrain tells whether an error may be a train's, and not its datagrams' (udp_send_skb and __ip_append_data in the kernel).
+// refusesTrain reports whether an error may be due to the train and not to its datagrams (udp_send_skb and
+// __ip_append_data in the kernel).
 func refusesTrain(e Errno) bool {
 	return e == unix.EINVAL || e == unix.EIO || e == unix.EMSGSIZE || e == unix.EOPNOTSUPP
 }
 
-// prepare writes a message's header; of a train that goes singly, sendNext does.
+// prepare writes a message's header. sendNext does it for a train that is sent singly.
 func (w *DatagramWriter) prepare(i int) {
 	t, h := &w.trains[i], &w.headers[i].Msghdr
 	if t.singly {
@@ -192,7 +195,7 @@ func (w *DatagramWriter) prepare(i int) {
 	w.withControl(i, size)
 }
 
-// withControl says how many bytes of control data a message has.
+// withControl sets how many bytes of control data a message has.
 func (w *DatagramWriter) withControl(i, size int) {
 	h := &w.headers[i].Msghdr
 	h.Control = nil
@@ -202,7 +205,7 @@ func (w *DatagramWriter) withControl(i, size int) {
 	h.SetControllen(size)
 }
 
-// sendNext sends the next datagram of a train that goes singly.
+// sendNext sends the next datagram of a train that is sent singly.
 func (w *DatagramWriter) sendNext(fd int, t *train) Errno {
 	h := &w.headers[w.sent].Msghdr
 	w.withControl(w.sent, t.address)
@@ -225,7 +228,7 @@ func (w *DatagramWriter) sendNext(fd int, t *train) Errno {
 	}
 }
 
-// done counts datagrams of the train in line that are done with.
+// done counts n datagrams of the current train as sent or skipped.
 func (w *DatagramWriter) done(t *train, n int) {
 	w.gone += n
 	if t.gone += n; t.gone == t.datagrams {
@@ -233,7 +236,7 @@ func (w *DatagramWriter) done(t *train, n int) {
 	}
 }
 
-// datagram returns the k-th datagram of a train.
+// datagram returns datagram k of a train.
 func (w *DatagramWriter) datagram(t *train, k int) (head, body []byte) {
 	if t.headed {
 		return bytesOf(&w.pieces[t.first+2*k]), bytesOf(&w.pieces[t.first+2*k+1])
@@ -253,7 +256,7 @@ func (w *DatagramWriter) datagram(t *train, k int) (head, body []byte) {
 
 func bytesOf(v *unix.Iovec) []byte { return unsafe.Slice(v.Base, int(v.Len)) }
 
-// Skip leaves out what Send could not send, and returns how many datagrams that is.
+// Skip omits the datagram or train that Send could not send, and returns how many datagrams that is.
 func (w *DatagramWriter) Skip() int {
 	t := &w.trains[w.sent]
 	n := 1
@@ -264,7 +267,7 @@ func (w *DatagramWriter) Skip() int {
 	return n
 }
 
-// Left calls f for each datagram that is not done with, in order.
+// Left calls f for each datagram that is neither sent nor skipped, in order.
 func (w *DatagramWriter) Left(f func(head, body []byte)) {
 	for i := w.sent; i < w.messages; i++ {
 		t := &w.trains[i]
@@ -274,25 +277,28 @@ func (w *DatagramWriter) Left(f func(head, body []byte)) {
 	}
 }
 
-// sentFrom writes the control message that has a message sent from l, by its peer's family, and returns its size.
+// sentFrom writes the control message that sets a message's source address to l, in the peer's family, and returns its
+// size.
 func (c *control) sentFrom(l *Local, family uint16) int {
 	if family == unix.AF_INET {
 		const size = unix.SizeofInet4Pktinfo
-		*(*unix.Inet4Pktinfo)(c.begin(0, unix.IPPROTO_IP, unix.IP_PKTINFO, size)) = unix.Inet4Pktinfo{Spec_dst: [4]byte(l.addr[12:])}
+		info := (*unix.Inet4Pktinfo)(c.begin(0, unix.IPPROTO_IP, unix.IP_PKTINFO, size))
+		*info = unix.Inet4Pktinfo{Spec_dst: [4]byte(l.addr[12:])}
 		return unix.CmsgSpace(size)
 	}
 	const size = unix.SizeofInet6Pktinfo
-	*(*unix.Inet6Pktinfo)(c.begin(0, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, size)) = unix.Inet6Pktinfo{Addr: l.addr, Ifindex: l.link}
+	info := (*unix.Inet6Pktinfo)(c.begin(0, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, size))
+	*info = unix.Inet6Pktinfo{Addr: l.addr, Ifindex: l.link}
 	return unix.CmsgSpace(size)
 }
 
-// cutInto appends the control message that cuts a message into datagrams, at an offset, and returns the new size.
+// cutInto appends, at an offset, the control message that cuts a message into datagrams, and returns the new size.
 func (c *control) cutInto(size, at int) int {
 	*(*uint16)(c.begin(at, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)) = uint16(size)
 	return at + unix.CmsgSpace(2)
 }
 
-// begin writes the head of a control message at an offset, and returns where its data belong.
+// begin writes the header of a control message at an offset, and returns where its data belongs.
 func (c *control) begin(at int, level, kind int32, size int) unsafe.Pointer {
 	h := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(c), at))
 	h.Level, h.Type = level, kind

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A spinner keeps a Poller busy or idle from its own goroutine, as a loop would.
+// A spinner keeps a Poller busy or idle from its own goroutine, like a loop.
 type spinner struct {
 	poller *Poller
 	wake   Wakeup
@@ -42,8 +42,8 @@ func startSpinner(t *testing.T) *spinner {
 	return s
 }
 
-// TestWaitLetsTheRuntimeStop holds that garbage collection gets its stop of the world beside Pollers that wait
-// outside the scheduler, idle, just gone quiet and busy. Without the Gosched in Wait this test hangs.
+// TestWaitLetsTheRuntimeStop checks that garbage collection gets its stop of the world beside Pollers that wait outside
+// the scheduler: idle, just gone quiet and busy. Without the Gosched in Wait this test hangs.
 func TestWaitLetsTheRuntimeStop(t *testing.T) {
 	previous := runtime.GOMAXPROCS(4)
 	defer runtime.GOMAXPROCS(previous)
@@ -71,7 +71,7 @@ func TestWaitLetsTheRuntimeStop(t *testing.T) {
 	}
 }
 
-// TestWaitGoesIdle holds that a Poller without events stops waiting in short rounds: its thread sleeps.
+// TestWaitGoesIdle checks that a Poller without events stops waiting in short rounds, so that its thread sleeps.
 func TestWaitGoesIdle(t *testing.T) {
 	p, err := NewPoller()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestWaitGoesIdle(t *testing.T) {
 			t.Fatal("still busy after ten seconds without an event")
 		}
 	}
-	// A signal, the runtime's own among them, may cut a wait short; not one after the other.
+	// A signal, for example the runtime's own, may interrupt a wait, but not one wait after the other.
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		start := time.Now()
 		if n := p.Wait(50 * time.Millisecond); n != 0 {
@@ -110,7 +110,7 @@ func TestWaitGoesIdle(t *testing.T) {
 	}
 }
 
-// TestWaitLimits holds that zero does not wait and that a limit ends a wait.
+// TestWaitLimits checks that zero does not wait and that a limit ends a wait.
 func TestWaitLimits(t *testing.T) {
 	p, err := NewPoller()
 	if err != nil {

@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Handshake is a TCP connection that a client has begun and not yet finished: the addresses and ports of both ends,
-// as the kernel writes them (struct inet_diag_sockid).
+// A Handshake is a TCP connection whose handshake a client began and did not finish yet: the addresses and ports of
+// both ends, as the kernel writes them (struct inet_diag_sockid).
 type Handshake [36]byte
 
-// Handshakes adds to found those of the given local port that are under way in this network namespace. It asks the
-// kernel by netlink (sock_diag(7)), which takes it through the table of all connections: some milliseconds where that
-// is large. A sandbox may forbid it.
+// Handshakes adds to found the unfinished handshakes with the given local port in this network namespace. It asks the
+// kernel by netlink (sock_diag(7)). The kernel searches the table of all connections, which takes some milliseconds if
+// the table is large. A sandbox may forbid it.
 func Handshakes(port uint16, found map[Handshake]bool) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer Close(fd)
-	// A client of IPv4 that has come to a socket of both families counts as one of IPv6.
+	// An IPv4 client of a dual-stack socket counts as an IPv6 client.
 	for _, family := range [...]byte{unix.AF_INET, unix.AF_INET6} {
-		if err := unix.Sendto(fd, askHandshakes(family, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if err := unix.Sendto(fd, askHandshakes(family, port), 0,
+			&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return os.NewSyscallError("sendto", err)
 		}
 		if err := readHandshakes(fd, found); err != nil {
@@ -33,7 +34,7 @@ func Handshakes(port uint16, found map[Handshake]bool) error {
 	return nil
 }
 
-// Lengths of include/uapi/linux/inet_diag.h, and where a sockid stands in each.
+// Lengths in include/uapi/linux/inet_diag.h, and the offset of the sockid in each structure.
 const (
 	diagRequestBytes = 56 // struct inet_diag_req_v2
 	diagRequestID    = 8
@@ -58,9 +59,9 @@ func askHandshakes(family byte, port uint16) []byte {
 	return request
 }
 
-// readHandshakes reads the answer to one question to its end.
+// readHandshakes reads one complete answer of the kernel.
 func readHandshakes(fd int, found map[Handshake]bool) error {
-	buf := make([]byte, 32<<10) // what the kernel fills at most, for a reader who offers so much
+	buf := make([]byte, 32<<10) // the kernel fills no more, even for a larger buffer
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		if err == unix.EINTR {

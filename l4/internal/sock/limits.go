@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DescriptorLimit is how many descriptors this process may have open (RLIMIT_NOFILE, the soft limit; the Go
-// runtime raises it to the hard one at start).
+// DescriptorLimit returns how many descriptors this process may have open (RLIMIT_NOFILE, the soft limit; the Go
+// runtime raises it to the hard limit at start).
 func DescriptorLimit() (int, error) {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
@@ -18,18 +18,17 @@ func DescriptorLimit() (int, error) {
 	return int(min(lim.Cur, 1<<30)), nil
 }
 
-// OpenDescriptors counts the descriptors this process has open now.
+// OpenDescriptors returns how many descriptors this process has open.
 func OpenDescriptors() (int, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return 0, err
 	}
-	return len(entries) - 1, nil // the one that read the folder
+	return len(entries) - 1, nil // without the one that read the folder
 }
 
-// LocalPorts is the range of ports that the kernel gives to sockets which do not choose one
-// (net.ipv4.ip_local_port_range, of this network namespace and of both IP versions). It reports false where that cannot
-// be read.
+// LocalPorts returns the range of ports from which the kernel chooses local ports (net.ipv4.ip_local_port_range, for
+// this network namespace and both IP versions). It returns false if the range cannot be read.
 func LocalPorts() (first, last int, ok bool) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {

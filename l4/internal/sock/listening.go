@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tune gives a listening socket the options o, all but DualStack: whoever connects from now on gets them, and those that wait
-// to be accepted stay. With options that CheckListenOptions has let pass it does not fail.
+// Tune sets the options o of a listening socket, all but DualStack. They apply to clients that connect from now on;
+// clients that wait to be accepted stay. Tune does not fail with options that passed CheckListenOptions.
 func Tune(fd int, o ListenOptions) error {
-	// SetLiveness leaves alone what is not asked for; here it may have been set before.
+	// SetLiveness does not touch options that are not set in o; here they may be left from an earlier call.
 	if o.UserTimeout <= 0 {
 		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0); err != nil {
 			return err
@@ -25,13 +25,13 @@ func Tune(fd int, o ListenOptions) error {
 	if err := setListenOptions(fd, o); err != nil {
 		return err
 	}
-	if err := unix.Listen(fd, o.Backlog); err != nil { // on a socket that listens, only the backlog changes
+	if err := unix.Listen(fd, o.Backlog); err != nil { // on a listening socket this changes only the backlog
 		return os.NewSyscallError("listen", err)
 	}
 	return nil
 }
 
-// CheckListenOptions tells whether the kernel takes these options, by setting them on a socket of its own.
+// CheckListenOptions checks whether the kernel accepts these options, by setting them on a temporary socket.
 func CheckListenOptions(o ListenOptions) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -41,10 +41,10 @@ func CheckListenOptions(o ListenOptions) error {
 	return setListenOptions(fd, o)
 }
 
-// ErrNotListening is Inherit's error for a descriptor that is open but no listening TCP socket.
+// ErrNotListening is Inherit's error for an open descriptor that is not a listening TCP socket.
 var ErrNotListening = errors.New("not a listening TCP socket")
 
-// Inherit looks at a listening TCP socket that another process has opened, and returns its address. The descriptor becomes
+// Inherit checks a listening TCP socket that another process opened, and returns its address. The descriptor becomes
 // non-blocking and close-on-exec; the caller still owns it.
 func Inherit(fd int) (netip.AddrPort, error) {
 	for _, must := range [...]struct{ option, value int }{
@@ -68,16 +68,16 @@ func Inherit(fd int) (netip.AddrPort, error) {
 	return LocalAddr(fd)
 }
 
-// noInterface is an index that no network interface has: they count up from 1.
+// noInterface is an index that no network interface has: the indexes count up from 1.
 const noInterface = 1<<31 - 1
 
-// StopNew ends that new clients come to a listening socket: the kernel answers their SYN as if the socket were closed,
-// or with another socket that listens on their address too. Handshakes under way go on to their end, and those who wait
-// to be accepted stay. Closing would reset both. It binds the socket to an interface that does not exist, which the
-// kernel looks at when a SYN comes (Linux 5.7; before, it takes CAP_NET_RAW).
+// StopNew stops new clients from reaching a listening socket. The kernel answers their SYN as if the socket were
+// closed, or with another socket that listens on the same address. Handshakes under way continue, and clients that wait
+// to be accepted stay; closing the socket would reset both. StopNew binds the socket to an interface that does not
+// exist, which the kernel checks when a SYN arrives (Linux 5.7; before, it needs CAP_NET_RAW).
 func StopNew(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noInterface) }
 
-// Duplicate returns another descriptor of the same socket, whose queue of clients the two then share.
+// Duplicate returns another descriptor of the same socket. Both descriptors share its queue of clients.
 func Duplicate(fd int) (int, error) {
 	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

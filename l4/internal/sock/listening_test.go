@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listening is a listening socket of the loopback address, closed when the test ends.
+// listening returns a listening socket on the loopback address, which is closed when the test ends.
 func listening(t *testing.T, o ListenOptions) (fd int, at netip.AddrPort) {
 	t.Helper()
 	fd, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), o, true)
@@ -26,7 +26,7 @@ func listening(t *testing.T, o ListenOptions) (fd int, at netip.AddrPort) {
 	return fd, at
 }
 
-// connected is a client that waits to be accepted, closed when the test ends.
+// connected returns a client that waits to be accepted, which is closed when the test ends.
 func connected(t *testing.T, to netip.AddrPort) int {
 	t.Helper()
 	fd, e := Connect(to)
@@ -37,10 +37,11 @@ func connected(t *testing.T, to netip.AddrPort) int {
 	return fd
 }
 
-// TestTune holds that a listening socket can be given all options, and have them taken away, while a client waits at it.
+// TestTune checks that all options of a listening socket can be set and unset while a client waits.
 func TestTune(t *testing.T) {
 	all := ListenOptions{
-		Backlog: 64, UserTimeout: 5 * time.Second, KeepAlive: KeepAlive{Idle: 7 * time.Second, Interval: 2 * time.Second, Count: 3},
+		Backlog: 64, UserTimeout: 5 * time.Second,
+		KeepAlive: KeepAlive{Idle: 7 * time.Second, Interval: 2 * time.Second, Count: 3},
 	}
 	none := ListenOptions{Backlog: 16}
 	fd, at := listening(t, none)
@@ -62,7 +63,7 @@ func TestTune(t *testing.T) {
 				t.Errorf("option %d of level %d: %d (%v), want %d", want.name, want.level, got, err, want.value)
 			}
 		}
-		// tcp_info of a listening socket: the longest its queue may be, and how many wait now.
+		// tcp_info of a listening socket: the limit of its queue, and how many clients wait in it.
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {
 			t.Fatal(err)
@@ -79,11 +80,12 @@ func TestTune(t *testing.T) {
 }
 
 func TestCheckListenOptions(t *testing.T) {
-	if err := CheckListenOptions(ListenOptions{UserTimeout: time.Second, KeepAlive: KeepAlive{Idle: time.Hour, Count: 127}}); err != nil {
+	if err := CheckListenOptions(ListenOptions{UserTimeout: time.Second,
+		KeepAlive: KeepAlive{Idle: time.Hour, Count: 127}}); err != nil {
 		t.Error(err)
 	}
 	for _, o := range []ListenOptions{
-		{KeepAlive: KeepAlive{Idle: 48 * time.Hour, Count: 1}}, // tcp(7): 32767 s, and 127 questions at most
+		{KeepAlive: KeepAlive{Idle: 48 * time.Hour, Count: 1}}, // tcp(7): 32767 s, and 127 probes at most
 		{KeepAlive: KeepAlive{Idle: time.Second, Count: 128}},
 	} {
 		if err := CheckListenOptions(o); !errors.Is(err, unix.EINVAL) {
@@ -92,7 +94,8 @@ func TestCheckListenOptions(t *testing.T) {
 	}
 }
 
-// TestInherit holds what passes for a listening socket, and that it cannot block or pass to a child afterwards.
+// TestInherit checks which descriptors are accepted as listening sockets, and that an inherited one is non-blocking and
+// close-on-exec.
 func TestInherit(t *testing.T) {
 	fd, at := listening(t, ListenOptions{Backlog: 4})
 	flags := func(command int) int {
@@ -149,8 +152,9 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// TestSharedListener holds that of two Pollers with one socket each gets to know of every client that the other leaves waiting,
-// also one that did not wait for events when it came, and that a client wakes one of those that do.
+// TestSharedListener uses two Pollers with a descriptor of one socket each. Each Poller must learn of every client that
+// the other leaves waiting, even if it was not waiting for events when the client came. A client wakes one of the
+// waiting Pollers.
 func TestSharedListener(t *testing.T) {
 	const key, wake = 7, 1
 	fd, at := listening(t, ListenOptions{Backlog: 64})
@@ -193,7 +197,8 @@ func TestSharedListener(t *testing.T) {
 		}
 	}
 
-	// Neither waits when they come: whoever looks first does not take the news from the other, until nobody waits any more.
+	// Neither Poller waits when the clients come. The Poller that looks first does not take the event from the other,
+	// until no client waits any more.
 	connected(t, at)
 	connected(t, at)
 	wait(t, "both know of two clients", func() bool { return sees(pollers[0]) && sees(pollers[1]) })
@@ -203,11 +208,11 @@ func TestSharedListener(t *testing.T) {
 	}
 	take(1)
 	if sees(pollers[0]) || sees(pollers[1]) {
-		t.Error("nobody waits, and one is told of somebody")
+		t.Error("no client waits, but a Poller reports one")
 	}
 
-	// Once both wait, a client wakes one of them, although it goes on waiting itself: the other is woken afterwards, and has no news
-	// of it. Whether both wait already cannot be seen from here, so this is tried until it comes about.
+	// Once both wait, a client wakes one of them, although the client keeps waiting: the other Poller is woken
+	// afterwards, and has no event for it. The test cannot see whether both wait already, so it tries until it happens.
 	wait(t, "a client wakes one Poller only", func() bool {
 		news := make(chan int, 2)
 		var waiting sync.WaitGroup
@@ -231,14 +236,14 @@ func TestSharedListener(t *testing.T) {
 		waiting.Wait()
 		take(1)
 		for _, p := range pollers {
-			p.Wait(0) // a wake-up that was not needed
+			p.Wait(0) // an unnecessary wake-up
 		}
 		return len(news) == 0
 	})
 }
 
-// TestRemovedListener holds that a socket which others have too is out of the Poller when it was taken out, which closing it does
-// not do.
+// TestRemovedListener checks that RemoveListener removes a socket that has other descriptors from the Poller; closing
+// the descriptor does not.
 func TestRemovedListener(t *testing.T) {
 	fd, at := listening(t, ListenOptions{Backlog: 4})
 	other, err := Duplicate(fd)
@@ -265,7 +270,7 @@ func TestRemovedListener(t *testing.T) {
 	}
 }
 
-// TestStopNew holds that a socket which is to get no new client refuses them, and keeps those it has.
+// TestStopNew checks that a socket refuses new clients after StopNew, and keeps those it has.
 func TestStopNew(t *testing.T) {
 	fd, at := listening(t, ListenOptions{Backlog: 4})
 	waiting := connected(t, at)

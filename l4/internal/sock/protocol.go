@@ -1,6 +1,6 @@
 package sock
 
-// A Protocol is what a listener's clients speak.
+// A Protocol is the transport protocol of a listener's clients.
 type Protocol uint8
 
 // The protocols.

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A SentState is what has become of the bytes that were written to a connection.
+// A SentState describes the bytes that were written to a connection.
 type SentState struct {
-	Outstanding bool          // the peer has not acknowledged all of them
-	Full        bool          // and says that it takes no more
-	Probes      int           // of its window since its last answer
-	SinceAck    time.Duration // since its last answer of any kind
+	Outstanding bool          // the peer did not acknowledge all of them yet
+	Full        bool          // and its receive window is closed
+	Probes      int           // window probes since the peer's last answer
+	SinceAck    time.Duration // time since the peer's last answer of any kind
 }
 
-// Sent asks the kernel (TCP_INFO).
+// Sent asks the kernel for a connection's SentState (TCP_INFO).
 func Sent(fd int) (SentState, Errno) {
 	var info unix.TCPInfo
 	size := uint32(unsafe.Sizeof(info))
@@ -26,19 +26,21 @@ func Sent(fd int) (SentState, Errno) {
 	}
 	s := SentState{
 		Outstanding: info.Unacked > 0 || info.Notsent_bytes > 0,
-		// Nothing is under way although bytes wait: the window lets none through.
+		// No segment is in flight although bytes wait: the window is closed.
 		Full:     info.Unacked == 0 && info.Notsent_bytes > 0,
 		Probes:   int(info.Probes),
 		SinceAck: time.Duration(info.Last_ack_recv) * time.Millisecond,
 	}
-	// A window that was shrunk to nothing is probed with what is under way. Linux tells of the window since 5.15.
-	if uintptr(size) >= unsafe.Offsetof(info.Snd_wnd)+unsafe.Sizeof(info.Snd_wnd) && info.Unacked > 0 && info.Snd_wnd == 0 {
+	// The kernel probes a window that was shrunk to nothing with the segments in flight. Linux reports the window since
+	// 5.15.
+	if uintptr(size) >= unsafe.Offsetof(info.Snd_wnd)+unsafe.Sizeof(info.Snd_wnd) && info.Unacked > 0 &&
+		info.Snd_wnd == 0 {
 		s.Full = true
 	}
 	return s, 0
 }
 
-// SetUserTimeout sets TCP_USER_TIMEOUT of a connection; 0 is the kernel's own, which does not give up a peer that
+// SetUserTimeout sets TCP_USER_TIMEOUT of a connection. 0 is the kernel's default, which never gives up a peer that
 // answers.
 func SetUserTimeout(fd int, timeout time.Duration) {
 	ms := int32(timeout.Milliseconds())

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// wait polls until f says so; everything here is loopback and takes microseconds.
+// wait polls until f returns true. Everything here is loopback and takes microseconds.
 func wait(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !f(); {
@@ -24,7 +24,7 @@ func wait(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// pair is a client's and an accepted socket, over addr.
+// pair returns a client's socket and the accepted socket, connected over addr.
 func pair(t *testing.T, addr string, o ListenOptions) (client, accepted int, peer netip.AddrPort) {
 	t.Helper()
 	o.Backlog = 16
@@ -68,15 +68,17 @@ func TestAcceptTellsThePeer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if peer != local || peer.Addr().String() != test.want {
-			t.Errorf("%s: client %v was told as %v, want %v", test.addr, local, peer, test.want)
+			t.Errorf("%s: client %v was reported as %v, want %v", test.addr, local, peer, test.want)
 		}
 	}
 }
 
-// TestInherited holds what design rests on: Linux hands these options of a listening socket on.
+// TestInherited checks an assumption of the design: on Linux accepted sockets inherit these options of the listening
+// socket.
 func TestInherited(t *testing.T) {
 	_, accepted, _ := pair(t, "127.0.0.1:0", ListenOptions{
-		UserTimeout: 5 * time.Second, KeepAlive: KeepAlive{Idle: 7 * time.Second, Interval: 1500 * time.Millisecond, Count: 3},
+		UserTimeout: 5 * time.Second, KeepAlive: KeepAlive{Idle: 7 * time.Second, Interval: 1500 * time.Millisecond,
+			Count: 3},
 	})
 	for _, o := range []struct{ level, name, want int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
@@ -92,7 +94,7 @@ func TestInherited(t *testing.T) {
 	}
 }
 
-// TestListenFirst holds that an address is had by one process, and shared by the sockets of that one.
+// TestListenFirst checks that only one process can have an address, and that its sockets share it.
 func TestListenFirst(t *testing.T) {
 	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{Backlog: 1}, true)
 	if err != nil {
@@ -220,7 +222,7 @@ func TestPipe(t *testing.T) {
 	wait(t, "FIN", func() bool { n, e := p.Fill(from); return n == 0 && e == 0 })
 }
 
-// TestNoAllocation holds that the calls of the data path allocate nothing.
+// TestNoAllocation checks that the calls of the data path do not allocate.
 func TestNoAllocation(t *testing.T) {
 	addr := netip.MustParseAddrPort("127.0.0.1:0")
 	l, err := Listen(addr, ListenOptions{Backlog: 16}, true)
@@ -259,7 +261,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// TestLocalPorts holds that the range is that in which the kernel's choice lies.
+// TestLocalPorts checks that the kernel chooses a port from the range.
 func TestLocalPorts(t *testing.T) {
 	first, last, ok := LocalPorts()
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where a filter for a socket finds the network header, and a random number (include/uapi/linux/filter.h, SKF_NET_OFF
-// and SKF_AD_RANDOM).
+// Where a socket's filter finds the network header, and a random number (include/uapi/linux/filter.h, SKF_NET_OFF and
+// SKF_AD_RANDOM).
 const (
 	networkHeader = 0xfff00000
 	randomNumber  = 0xfffff000 + 56
 )
 
-// SteerBySource has the kernel choose among the count sockets that share fd's address by the client's address alone, an IPv6
-// one by its first 64 bits: all flows of a client are then on one loop. The sockets count in the order in which they were bound.
-// A number that is none of theirs, while others share the address too, makes the kernel choose as usual.
+// SteerBySource makes the kernel choose among the count sockets that share fd's address by the client's address alone,
+// for IPv6 by its first 64 bits: then all flows of a client are on one loop. The sockets are numbered in the order in
+// which they were bound. If no socket has the number that the filter returns, the kernel chooses as usual.
 func SteerBySource(fd, count int) error {
 	const (
 		load    = unix.BPF_LD | unix.BPF_ABS
@@ -34,7 +34,8 @@ func SteerBySource(fd, count int) error {
 		{Code: toX},
 		{Code: load | unix.BPF_W, K: networkHeader + 12},
 		{Code: xorX},
-		// Neighbours must not all be on one socket, nor those that differ in a later byte only. 2^32 divided by the golden ratio.
+		// Neighbouring addresses must not all go to one socket, nor addresses that differ only in a later byte. The
+		// factor is 2^32 divided by the golden ratio.
 		{Code: operate | unix.BPF_MUL, K: 2654435769},
 		{Code: operate | unix.BPF_RSH, K: 16},
 		{Code: operate | unix.BPF_MOD, K: uint32(count)},
@@ -43,8 +44,8 @@ func SteerBySource(fd, count int) error {
 	return steer(fd, filter[:])
 }
 
-// SteerToSome has the kernel choose among count of the sockets that share fd's address, those from the first on, in the
-// order in which they were bound.
+// SteerToSome makes the kernel choose at random among count of the sockets that share fd's address, from number first
+// on. The sockets are numbered in the order in which they were bound.
 func SteerToSome(fd, first, count int) error {
 	filter := [...]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: randomNumber},
@@ -55,10 +56,11 @@ func SteerToSome(fd, first, count int) error {
 	return steer(fd, filter[:])
 }
 
-// steer gives the sockets that share fd's address a program that returns the number of one of them.
+// steer attaches a program to the sockets that share fd's address. The program returns the number of one of them.
 func steer(fd int, filter []unix.SockFilter) error {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if e := setsockopt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, unsafe.Pointer(&program), unsafe.Sizeof(program)); e != 0 {
+	if e := setsockopt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, unsafe.Pointer(&program),
+		unsafe.Sizeof(program)); e != 0 {
 		return os.NewSyscallError("setsockopt", e)
 	}
 	return nil

@@ -13,29 +13,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A KeepAlive says when the kernel asks a silent peer whether it is still there, and when it gives it up
-// (tcp(7)). Idle and Interval count in whole seconds, at least one.
+// A KeepAlive says when the kernel probes a silent peer, and when it gives the peer up (tcp(7)). Idle and Interval
+// count in whole seconds, at least one.
 type KeepAlive struct {
-	Idle     time.Duration // silence before the first question; 0 = never ask
-	Interval time.Duration // between questions
-	Count    int           // unanswered questions before the connection is given up
+	Idle     time.Duration // silence before the first probe; 0 = no probes
+	Interval time.Duration // between probes
+	Count    int           // unanswered probes before the connection is given up
 }
 
-// ListenOptions are the options of a listening socket. Linux hands those of the connection on to each
-// socket it accepts, which saves a system call per client and option.
+// ListenOptions are the options of a listening socket. Accepted sockets inherit the connection's options on Linux,
+// which saves a system call per client and option.
 type ListenOptions struct {
 	Backlog     int           // completed connections that wait for accept; the kernel caps it at somaxconn
-	DualStack   bool          // an IPv6 wildcard takes IPv4 clients too
+	DualStack   bool          // an IPv6 wildcard accepts IPv4 clients too
 	UserTimeout time.Duration // TCP_USER_TIMEOUT; 0 = the kernel's
 	KeepAlive   KeepAlive
 }
 
-// Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT):
-// the kernel spreads clients over them.
+// Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT). The kernel
+// spreads clients over them.
 //
-// With first set nobody else may listen there yet. Sockets with SO_REUSEPORT of one user share an address
-// silently, so two daemons started by mistake would each get half of the clients; so the first socket binds
-// and listens without that option, which only one can, and gets it afterwards.
+// With first set, it fails if another socket listens there already. Sockets of one user with SO_REUSEPORT share an
+// address silently, so two daemons started by mistake would each get half of the clients. To prevent that, the first
+// socket binds and listens without the option, which only one socket can do, and gets the option afterwards.
 func Listen(addr netip.AddrPort, o ListenOptions, first bool) (int, error) {
 	fd, err := bound(addr, o.DualStack, !first)
 	if err != nil {
@@ -61,7 +61,7 @@ func listen(fd int, o ListenOptions, first bool) error {
 	return nil
 }
 
-// HasIPv6 tells whether the kernel knows IPv6 at all; booted with ipv6.disable=1 it does not.
+// HasIPv6 reports whether the kernel supports IPv6 at all. It does not if it was booted with ipv6.disable=1.
 func HasIPv6() bool {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -119,9 +119,9 @@ func setListenOptions(fd int, o ListenOptions) error {
 	return SetLiveness(fd, o.KeepAlive, o.UserTimeout)
 }
 
-// SetLiveness sets how a connection finds out that its peer has vanished: keepalive while nothing is sent,
-// TCP_USER_TIMEOUT while something is. To the latter, a peer that answers but has kept its window shut for so
-// long has vanished too; see Sent and SetUserTimeout. On a listening socket it holds for all that it accepts.
+// SetLiveness sets how a connection detects that its peer has vanished: keepalive while nothing is sent,
+// TCP_USER_TIMEOUT while something is. The latter also gives up a peer that answers but keeps its window closed for
+// that long; see Sent and SetUserTimeout. On a listening socket it applies to all connections accepted from it.
 func SetLiveness(fd int, k KeepAlive, userTimeout time.Duration) error {
 	if userTimeout > 0 {
 		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())); err != nil {
@@ -144,8 +144,8 @@ func SetLiveness(fd int, k KeepAlive, userTimeout time.Duration) error {
 	return nil
 }
 
-// SetNoDelay turns Nagle's algorithm off. The first write of a connection has nothing unacknowledged
-// before it and needs no such call.
+// SetNoDelay turns Nagle's algorithm off. The first write of a connection does not need it, since no earlier bytes are
+// unacknowledged.
 func SetNoDelay(fd int) {
 	one := int32(1)
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, unsafe.Pointer(&one), unsafe.Sizeof(one))
@@ -153,12 +153,13 @@ func SetNoDelay(fd int) {
 
 func seconds(d time.Duration) int { return max(1, int((d+time.Second-1)/time.Second)) }
 
-// Accept takes the next client of a listening socket, with its address (IPv4 as IPv4, also on a dual-stack
-// socket). Again means that nobody waits.
+// Accept accepts the next client of a listening socket, and returns its address (IPv4 as IPv4, also on a dual-stack
+// socket). Again means that no client waits.
 func Accept(fd int) (int, netip.AddrPort, Errno) {
 	var sa unix.RawSockaddrInet6 // large enough for both families
 	size := uint32(unsafe.Sizeof(sa))
-	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
+	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if e != 0 {
 		return -1, netip.AddrPort{}, e
@@ -166,8 +167,8 @@ func Accept(fd int) (int, netip.AddrPort, Errno) {
 	return int(n), addrPort(&sa), 0
 }
 
-// addrPort reads a socket address the kernel wrote. The zone of a link-local client is left out: its name
-// would have to be looked up and allocated for each client.
+// addrPort reads a socket address that the kernel wrote. It omits the zone of a link-local client, whose name would
+// have to be looked up and allocated for each client.
 func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := sa.Port>>8 | sa.Port<<8
 	if sa.Family == unix.AF_INET {
@@ -177,17 +178,18 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }
 
-// Connect makes a socket and starts connecting it. With InProgress, the usual answer, the connect goes on
-// and ends with an event: PollOut without PollError is success, else ConnectError says why not.
-// With any other Errno but zero there is no socket; CauseOf says what it means. EADDRNOTAVAIL is told apart: NoPort, or no address to
-// send from.
+// Connect makes a socket and starts to connect it. With InProgress, the usual result, an event reports the end of the
+// connect: PollOut without PollError is success, else ConnectError returns the reason. With any other Errno but zero
+// there is no socket; CauseOf returns its cause. For EADDRNOTAVAIL, Connect returns either NoPort or, if there is no
+// address to send from, AddrNotAvail.
 func Connect(addr netip.AddrPort) (int, Errno) {
 	var sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(addr, &sa)
 	if e != 0 {
 		return -1, e
 	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family),
+		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if e != 0 {
 		return -1, e
 	}
@@ -200,8 +202,9 @@ func Connect(addr netip.AddrPort) (int, Errno) {
 	return fd, e
 }
 
-// ConnectFrom is Connect from a local address, and calls bound with the socket's own address and port before anybody
-// can see it there. For a connect to this host: of other addresses the kernel then has a port for one connection only.
+// ConnectFrom is Connect from a local address. It calls bound with the socket's own address and port before anybody can
+// see the connection. It is for connects to this host: with other addresses the kernel would then use each port for one
+// connection only.
 func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort)) (int, Errno) {
 	var local, sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(netip.AddrPortFrom(from, 0), &local)
@@ -211,7 +214,8 @@ func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort))
 	if _, e = rawSockaddr(to, &sa); e != 0 {
 		return -1, e
 	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family),
+		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if e != 0 {
 		return -1, e
 	}
@@ -240,9 +244,9 @@ var (
 	nobodys6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
 )
 
-// IsLocal tells whether an address is one of this host's: a socket can be bound to it. Where net.ipv4.ip_nonlocal_bind
-// lets it be bound to any, those addresses are found that the kernel goes to from themselves, which leaves out second
-// ones of a network.
+// IsLocal reports whether an address is one of this host's, which means that a socket can be bound to it. If
+// net.ipv4.ip_nonlocal_bind allows binding to any address, it reports whether the kernel uses the address as the source
+// of packets to the address itself, which misses secondary addresses of a network.
 func IsLocal(a netip.Addr) bool {
 	nobodys := nobodys6
 	if a = a.Unmap(); a.Is4() {
@@ -264,14 +268,15 @@ func IsLocal(a netip.Addr) bool {
 	return err == nil && from.Addr() == a.WithZone("")
 }
 
-// bindable tells whether a UDP socket can be bound to an address.
+// bindable reports whether a UDP socket can be bound to an address.
 func bindable(a netip.Addr) bool {
 	var sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(netip.AddrPortFrom(a, 0), &sa)
 	if e != 0 {
 		return false
 	}
-	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	fd, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC,
+		unix.IPPROTO_UDP)
 	if e != 0 {
 		return false
 	}
@@ -280,14 +285,16 @@ func bindable(a netip.Addr) bool {
 	return e == 0
 }
 
-// ConnectError takes the pending error of a socket (SO_ERROR): why a connect failed or a connection broke.
+// ConnectError takes the pending error of a socket (SO_ERROR): the reason why a connect failed or a connection broke.
 func ConnectError(fd int) Errno {
 	var v, size int32 = 0, 4
-	unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)),
+		uintptr(unsafe.Pointer(&size)), 0)
 	return Errno(v)
 }
 
-// rawSockaddr writes addr as the kernel wants it; Connect's own, so that a connect allocates nothing.
+// rawSockaddr writes addr in the kernel's format. Connect has its own function for that, so that a connect allocates
+// nothing.
 func rawSockaddr(addr netip.AddrPort, sa *unix.RawSockaddrInet6) (uintptr, Errno) {
 	port := addr.Port()>>8 | addr.Port()<<8
 	ip := addr.Addr()
@@ -316,7 +323,7 @@ func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int, error) {
 	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: ip.As16(), ZoneId: zone}, unix.AF_INET6, nil
 }
 
-// zoneID is the interface index of a link-local address's zone, which is its name or the index itself.
+// zoneID returns the interface index of a link-local address's zone, which is an interface name or the index itself.
 func zoneID(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
@@ -331,11 +338,13 @@ func zoneID(zone string) (uint32, error) {
 	return uint32(ifc.Index), nil
 }
 
-// LocalAddr is the address a socket is bound to: where a listener on port 0 came to stand.
+// LocalAddr returns the address that a socket is bound to, with the port that the kernel chose for a listener on port
+// 0.
 func LocalAddr(fd int) (netip.AddrPort, error) {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unsafe.Sizeof(sa))
-	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size)))
 	if e != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("getsockname", e)
 	}

@@ -1,27 +1,27 @@
 package tally
 
-// A Drop says why a datagram did not get where it was to go. The set is closed: it is a label of metrics.
+// A Drop is the reason why a datagram was dropped. The set is closed: it is a label of metrics.
 type Drop uint8
 
 // The drops.
 const (
 	NoDrop             Drop = iota
-	DropTableFull           // the listener has as many flows as it may (max_flows)
-	DropClientLimit         // the client has as many flows, or DNS questions in flight, as it may (client_flows)
+	DropTableFull           // the listener has max_flows flows
+	DropClientLimit         // the client has client_flows flows, or DNS questions in flight
 	DropNoBackend           // no backend is eligible
 	DropBackendsFull        // every eligible backend is at its max_sessions
-	DropBackendRefused      // the backend's port is closed, or there is no way to it: ICMP said so, or our own routes
+	DropBackendRefused      // the backend's port is closed or it has no route: by ICMP, or by our own routes
 	DropNoDescriptors       // no descriptor or local port was left for a flow
-	DropQueueFull           // the kernel took no more for that backend, and as much as may waits already; or as many DNS questions as may are in flight
-	DropTruncated           // the datagram was longer than any may be
-	DropTooLong             // with the PROXY header in front of it, or for the way to the receiver, it is too long
-	DropDraining            // a new client's, on a listener that was removed or is shut down
-	DropSendFailed          // the kernel refused to send it: a firewall rule, an address of ours that is gone
-	DropReceiveBuffer       // the kernel had no room for it: the socket's receive buffer was full
-	DropOverload            // the loop cannot keep up with its clients, and this flow sends more than its share
-	DropFlowEnded           // it waited for its backend's socket when its flow ended
-	DropLoop                // its client is a socket of ours: a backend leads back to the listener
-	DropMisdirected         // at a DNS listener: a client sent an answer, or a backend a question; or it is shorter than either may be
+	DropQueueFull           // the backend's socket and queue are full, or too many DNS questions are in flight
+	DropTruncated           // the datagram was longer than the maximum
+	DropTooLong             // it is too long for the path, or with its PROXY header
+	DropDraining            // from a new client of a listener that is removed or shut down
+	DropSendFailed          // the kernel refused to send it: a firewall rule, or a local address that is gone
+	DropReceiveBuffer       // the socket's receive buffer was full
+	DropOverload            // the loop cannot keep up, and this flow sends more than its share
+	DropFlowEnded           // its flow ended while it waited for its backend's socket
+	DropLoop                // its client is a socket of this process: a backend leads back to the listener
+	DropMisdirected         // DNS: an answer from a client, a question from a backend, or shorter than a header
 	DropCount
 )
 
@@ -45,7 +45,7 @@ var dropNames = [DropCount]string{
 	DropMisdirected:    "misdirected",
 }
 
-// Drops returns every reason to drop a datagram that there is.
+// Drops returns every reason to drop a datagram.
 func Drops() []Drop {
 	all := make([]Drop, 0, DropCount)
 	for d := NoDrop + 1; d < DropCount; d++ {

@@ -8,29 +8,31 @@ import (
 	"time"
 )
 
-// HistogramSchema is the schema of the Histograms here, as Prometheus numbers those of native histograms: each bucket's bound
-// is 2^(1/4) times that of the one below, so that a time read off them is off by less than 19 %.
+// HistogramSchema is the schema of the Histograms here, numbered as Prometheus numbers the schemas of native
+// histograms. Each bucket's bound is 2^(1/4) times the bound below it, so a time read off the buckets is wrong by less
+// than 19 %.
 const HistogramSchema = 2
 
-// The bounds of a Histogram's buckets are 2^(i/4) seconds, for i from lowestBucket on: a little below a microsecond, 2^-20 s,
-// to twelve days, 2^20 s. One more bucket holds what is above.
+// The bounds of a Histogram's buckets are 2^(i/4) seconds, for i from lowestBucket to highestBucket: from a little
+// below a microsecond, 2^-20 s, to twelve days, 2^20 s. One more bucket counts everything above.
 const (
 	lowestBucket  = -20 << HistogramSchema
 	highestBucket = 20 << HistogramSchema
 	bucketCount   = highestBucket - lowestBucket + 2
 )
 
-// A Histogram is how long something took, over all times that it did; an immutable copy.
+// A Histogram counts how long something took each time. It is an immutable copy.
 //
-// Buckets[i] counts the times above HistogramBound(i-1) and not above HistogramBound(i). The first one also counts all below,
-// zero included: a loop reads its clock once for a batch of events.
+// Buckets[i] counts the times above HistogramBound(i-1) and up to HistogramBound(i). The first bucket also counts all
+// shorter times, zero included, since a loop reads its clock once for a batch of events.
 type Histogram struct {
 	Count   uint64
 	Sum     float64 // seconds
 	Buckets []uint64
 }
 
-// HistogramBound is the upper bound of a bucket, which belongs to it, in seconds. The last one's is infinite.
+// HistogramBound returns the upper bound of a bucket in seconds. The bound itself belongs to the bucket. The last
+// bucket's bound is infinite.
 func HistogramBound(bucket int) float64 {
 	if bucket >= bucketCount-1 {
 		return math.Inf(1)
@@ -38,9 +40,9 @@ func HistogramBound(bucket int) float64 {
 	return math.Exp2(float64(lowestBucket+bucket) / (1 << HistogramSchema))
 }
 
-// Classic returns the counts as a classic Prometheus histogram has them: for each upper bound in seconds, how many were not above
-// it. The bounds are each step-th of the buckets', counted from the first; with 4 they are the powers of two. What is above the
-// last is in Count alone.
+// Classic returns the counts as a classic Prometheus histogram: for each upper bound in seconds, the number of times up
+// to it. It uses every step-th bound of the buckets, from the first on; with a step of 4 they are the powers of two.
+// Times above the last bound are in Count alone.
 func (h *Histogram) Classic(step int) map[float64]uint64 {
 	buckets := make(map[float64]uint64, bucketCount/step+1)
 	var n uint64
@@ -53,8 +55,9 @@ func (h *Histogram) Classic(step int) map[float64]uint64 {
 	return buckets
 }
 
-// Native returns the counts as a native Prometheus histogram of schema HistogramSchema has them: by the bucket's number there, those
-// with none left out. zero counts what was not above threshold seconds, its zero bucket.
+// Native returns the counts as a native Prometheus histogram of schema HistogramSchema: the counts by the bucket's
+// number in that schema, without empty buckets. zero is the count of its zero bucket, the times up to threshold
+// seconds.
 func (h *Histogram) Native() (buckets map[int]int64, zero uint64, threshold float64) {
 	buckets = make(map[int]int64)
 	for i, count := range h.Buckets {
@@ -81,14 +84,14 @@ func (h *Histogram) Merge(other *Recorder) {
 	h.Sum += float64(other.micros.Load()) / 1e6
 }
 
-// A Recorder is a Histogram that one loop writes and anyone may read. Its zero value is empty and ready.
+// A Recorder is a Histogram that one loop writes and any goroutine may read. Its zero value is empty and ready.
 type Recorder struct {
 	buckets [bucketCount]atomic.Uint64
-	micros  atomic.Uint64 // the sum; nanoseconds would overflow in weeks where there are many long sessions
-	rest    time.Duration // what the sum lacks of it, below a microsecond; onLoop
+	micros  atomic.Uint64 // the sum; many long sessions would overflow nanoseconds within weeks
+	rest    time.Duration // less than a microsecond, not yet in the sum; onLoop
 }
 
-// Observe counts a time; a negative one counts as none. onLoop.
+// Observe counts a time. A negative time counts as zero. onLoop.
 func (h *Recorder) Observe(d time.Duration) {
 	d = max(d, 0)
 	h.buckets[bucketOf(uint64(d))].Add(1)
@@ -97,8 +100,8 @@ func (h *Recorder) Observe(d time.Duration) {
 	h.rest = d % time.Microsecond
 }
 
-// bucketOf finds the bucket of a time in nanoseconds. The number of its bits leads to the first bound that it may be not above;
-// four bounds later at the latest it is found.
+// bucketOf returns the bucket of a time in nanoseconds. The number of bits in the time gives the first bucket to look
+// at; the right one is at most four buckets above it.
 func bucketOf(ns uint64) int {
 	i := bucketTable.first[bits.Len64(ns)]
 	for ns > bucketTable.bounds[i] {

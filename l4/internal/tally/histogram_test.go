@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestHistogramBounds holds the bounds against their definition, and that they are those of a native histogram: number i of a
+// TestHistogramBounds compares the bounds with their definition, which is that of native histograms: bound i of a
 // schema s is 2^(i/2^s).
 func TestHistogramBounds(t *testing.T) {
 	for i := range bucketCount - 1 {
@@ -27,7 +27,8 @@ func TestHistogramBounds(t *testing.T) {
 	}
 }
 
-// TestBucketOf holds that a time falls into the bucket whose bounds are around it: at each bound, beside it and anywhere.
+// TestBucketOf checks that a time falls into the bucket around it: at each bound, next to each bound, and for random
+// times.
 func TestBucketOf(t *testing.T) {
 	check := func(ns uint64) {
 		t.Helper()
@@ -54,11 +55,11 @@ func TestBucketOf(t *testing.T) {
 	}
 }
 
-// TestHistogram holds what comes of observed times: count, sum, and both of Prometheus's forms.
+// TestHistogram checks the count, the sum and both Prometheus forms of observed times.
 func TestHistogram(t *testing.T) {
 	var one, two Recorder
 	for range 1000 {
-		one.Observe(1500 * time.Nanosecond) // the sum keeps what is below a microsecond
+		one.Observe(1500 * time.Nanosecond) // the sum keeps fractions of a microsecond
 	}
 	one.Observe(-time.Second)
 	two.Observe(time.Second) // a bound: 2^0
@@ -71,12 +72,14 @@ func TestHistogram(t *testing.T) {
 		t.Errorf("count %d, sum %v; want 1004 and %v", h.Count, h.Sum, want)
 	}
 	classic := h.Classic(4)
-	if len(classic) != 41 || classic[1] != 1002 || classic[2] != 1003 || classic[math.Exp2(20)] != 1003 || classic[math.Exp2(-20)] != 1 {
+	if len(classic) != 41 || classic[1] != 1002 || classic[2] != 1003 || classic[math.Exp2(20)] != 1003 ||
+		classic[math.Exp2(-20)] != 1 {
 		t.Errorf("classic: %v", classic)
 	}
 	native, zero, threshold := h.Native()
 	above := 20<<HistogramSchema + 1
-	if len(native) != 4 || zero != 1 || threshold != math.Exp2(-20) || native[0] != 1 || native[1] != 1 || native[above] != 1 {
+	if len(native) != 4 || zero != 1 || threshold != math.Exp2(-20) || native[0] != 1 || native[1] != 1 ||
+		native[above] != 1 {
 		t.Errorf("native: %v, %d up to %v", native, zero, threshold)
 	}
 	if i := int(math.Ceil(math.Log2(1.5e-6) * 4)); native[i] != 1000 {

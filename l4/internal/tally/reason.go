@@ -1,38 +1,38 @@
 package tally
 
-// A Reason says who ended a session or a flow, and how. The set is closed: it is a field of the access line and a
-// label of metrics.
+// A Reason is why a session or a flow ended, and which side ended it. The set is closed: it is a field of the access
+// line and a label of metrics.
 type Reason uint8
 
-// The reasons. Those from MaxSessions on mean that no byte was relayed, as do the client's own when it left before a backend
-// was connected.
+// The reasons. From MaxSessions on they mean that no byte was relayed. The client's own reasons mean the same when the
+// client left before a backend was connected.
 const (
 	NoReason         Reason = iota
 	ClientClosed            // both halves ended in order, the client's first
 	BackendClosed           // both halves ended in order, the backend's first
-	ClientReset             // the client reset the connection, and so was the backend's
-	BackendReset            // the backend reset the connection, and so was the client's
-	ClientLost              // keepalive or user_timeout gave the client up, or the network did
-	BackendLost             // the same of the backend
-	Idle                    // nothing came from either side for idle_timeout, or flow_timeout
-	HalfClose               // one side had closed its half, and the other was silent for half_close_timeout
-	Drained                 // shut down, or the listener's removal, ended what drain_timeout had left
-	BackendRemoved          // the backend was removed or put into maintenance: on_remove ends its sessions, drain_timeout its flows
-	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy says that its sessions end
+	ClientReset             // the client reset its connection; the backend's was reset too
+	BackendReset            // the backend reset its connection; the client's was reset too
+	ClientLost              // keepalive, user_timeout or the network gave up the client
+	BackendLost             // keepalive, user_timeout or the network gave up the backend
+	Idle                    // neither side sent anything for idle_timeout, or flow_timeout
+	HalfClose               // one side closed its half, and the other was silent for half_close_timeout
+	Drained                 // still open at drain_timeout, after a shutdown or the listener's removal
+	BackendRemoved          // backend removed or in maintenance: on_remove ends sessions, drain_timeout flows
+	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client has sent what cannot be a DNS question
-	NotReading              // the DNS client takes no answers, and more are held for such clients than may be
-	Answered                // a flow's: the backend has answered as often as it was to
-	Evicted                 // a flow's: it was never answered, and a new client needed its place
-	Probe                   // the client has sent nothing, and left at once: see probed
-	MaxSessions             // refused: the listener or the process holds all the sessions it may
+	Malformed               // the client sent something that cannot be a DNS question
+	NotReading              // the DNS client reads no answers, and too many are held for such clients
+	Answered                // flows: the backend sent the expected number of answers
+	Evicted                 // flows: it had no answer, and a new client needed its place
+	Probe                   // the client sent nothing, and left at once: see probed
+	MaxSessions             // refused: the listener or the process is at its limit of sessions
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
-	QueueFull               // refused: as many sessions wait for a backend as may
+	QueueFull               // refused: the pool's queue is full
 	QueueTimeout            // refused: no eligible backend had room within the queue's timeout
-	ConnectFailed           // refused: none of the backends tried could be connected to
+	ConnectFailed           // refused: connecting failed for every backend tried
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
-	Loop                    // refused: the client is a socket of ours, and a backend leads back to the listener
+	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
 	ReasonCount
 )
 
@@ -77,8 +77,8 @@ func Reasons() []Reason {
 // String returns the reason as logs and metrics write it.
 func (r Reason) String() string { return reasonNames[r] }
 
-// Abrupt reasons cut a connection that had not ended by itself: the peer is told by a reset, since a FIN
-// would make a truncated answer look whole.
+// Abrupt reports whether the reason cuts a connection that had not ended by itself. The peer then gets a reset, since a
+// FIN would make a truncated answer look complete.
 func (r Reason) Abrupt() bool {
 	switch r {
 	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained, EndedByOperator:

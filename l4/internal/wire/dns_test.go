@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzDNSMessage holds that a stream of messages is read back as it was written, wherever it is cut, and that no bytes
-// lead beyond the stream.
+// FuzzDNSMessage checks that a stream of messages is read as it was written, wherever it is cut, and that no input
+// makes the parser read beyond the stream.
 func FuzzDNSMessage(f *testing.F) {
 	f.Add([]byte{}, []byte{0, 1, 'a', 0, 0, 0xff, 0xff, 'b'})
 	f.Add([]byte("message"), []byte{0})
@@ -29,7 +29,8 @@ func FuzzDNSMessage(f *testing.F) {
 	})
 }
 
-// FuzzDNSHeader holds that a message is a question or an answer, and never both, and neither without a header.
+// FuzzDNSHeader checks that a message with a header is either a question or an answer, and one without a header is
+// neither.
 func FuzzDNSHeader(f *testing.F) {
 	f.Add(make([]byte, DNSHeaderBytes))
 	f.Add(make([]byte, DNSHeaderBytes-1))

@@ -8,8 +8,8 @@ import (
 // proxySignature begins a PROXY protocol header of version 2 (proxy-protocol.txt, 2.2).
 const proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
 
-// AppendProxyV2 appends the PROXY protocol header of a datagram from client that was sent to the address local. Addresses of two
-// families are both written as IPv6.
+// AppendProxyV2 appends the PROXY protocol header of a datagram that client sent to the address local. If the addresses
+// are of two families, both are written as IPv6.
 func AppendProxyV2(to []byte, client, local netip.AddrPort) []byte {
 	const (
 		version2Proxy = 0x21 // and the command PROXY

@@ -1,4 +1,4 @@
-// Package wire reads and writes the network bytes that the data plane itself needs to know: pure functions, without a
-// socket, a clock or state, that may be called from any goroutine. What comes from the network may be anything, so each
-// parser has a fuzz target.
+// Package wire reads and writes the network bytes that the data plane itself has to understand. Its functions are pure:
+// they use no socket, clock or state, and may be called from any goroutine. Input from the network may be anything, so
+// each parser has a fuzz target.
 package wire

@@ -10,56 +10,58 @@ import (
 // pointerRange is how far into a message a compressed name can point (RFC 1035, 4.1.4: 14 bits).
 const pointerRange = 1 << 14
 
-// maxRecords is how many records an answer has at most: as many addresses as fit into the largest message.
+// maxRecords bounds the records of an answer: as many addresses as fit into the largest message.
 const maxRecords = 4096
 
-// An answer is what reading a backend's answer found. It and its buffers belong to one Resolver and hold until the next one is read.
+// An answer is the result of reading a backend's answer. It belongs to one Resolver with its buffers, and is valid
+// until the next message is read.
 //
-// To be written again with another spelling of the question, other TTLs and without its OPT record, a message must not point into
-// what changes. So a compressed name may point to a label of the question or of another name before it, or into an earlier record's
-// data, and nowhere else. No server compresses otherwise, and each step goes back, so none of this can loop.
+// The cache writes the message again with another spelling of the question, other TTLs and no OPT record, so compressed
+// names must not point into the parts that change. A compressed name may point to a label of the question or of another
+// name before it, or into an earlier record's data, and nowhere else. No server compresses otherwise. Each pointer goes
+// back, so names cannot loop.
 //
-// Reading is linear in the message, whatever its names point to: a place that was walked once is known, see name.
+// Reading is linear in the message, whatever its names point to: each place is walked only once, see name.
 type answer struct {
 	found
-	ttls     []uint16 // where the TTLs of all records but OPT stand
-	pointers []uint16 // where compressed names point from to behind the OPT record
-	errors   []byte   // the options of extended errors
+	ttls     []uint16 // offsets of the TTLs of all records but OPT
+	pointers []uint16 // offsets of pointers to names behind the OPT record
+	errors   []byte   // the extended errors' options
 	places   [pointerRange]place
-	walked   []uint16 // the labels and pointers of the name in work
-	steps    int      // labels and pointers looked at, which tests hold to be linear
+	walked   []uint16 // labels and pointers of the current name
+	steps    int      // labels and pointers read; tests check that it is linear
 }
 
-// A place is what is known of the name that begins with a label, or a pointer, at some place of a message. The zero value says that
-// none is known to.
+// A place describes the name that begins with a label or a pointer at some offset of a message. The zero value means
+// that no name is known to begin there.
 type place struct {
-	length uint8 // of the whole name, with its root
+	length uint8 // of the whole name, root included
 	hops   uint8 // pointers in it
 }
 
-// found is the part of an answer that starts empty for each message.
+// found is the part of an answer that is reset for each message.
 type found struct {
 	message []byte
 	flags   uint16
 	rcode   uint16 // the header's part
-	end     int    // of the last record; what follows is no part of the message. 0 = there is not even a question
+	end     int    // of the last record; later bytes are not part of the message. 0 = there is no question
 	counts  [3]uint16
 
-	optFrom  int    // where the OPT record begins; 0 = there is none
+	optFrom  int    // where the OPT record begins; 0 = no OPT record
 	optTo    int    // where it ends
 	extended uint8  // upper bits of the code, from the OPT record
-	subnet   []byte // data of the subnet's option; nil = none
+	subnet   []byte // the subnet option's data; nil = none
 
 	truncated bool
-	matching  bool   // the answer section has a record of the type that was asked for
+	matching  bool   // the answer section has a record of the requested type
 	soa       bool   // the authority section has an SOA record
-	minimum   uint32 // that the SOA record says
+	minimum   uint32 // from the SOA record
 	lowest    uint32 // of all TTLs
 }
 
-// read reads a message that is to answer, under this id, the question for a name, spelled as it was sent, and the type
-// that stands behind the name in a key. It reports false when the message is none, answers something else or is
-// malformed. A name that is spelled otherwise is something else: whoever forges an answer does not know how it was
+// read reads a message that should answer, under this id, the question with this name, spelled as it was sent, and the
+// type that follows the name in the key. It returns false if the message is not an answer, answers another question or
+// is malformed. A name in another spelling is another question: whoever forges an answer does not know the spelling
 // (draft-vixie-dnsext-dns0x20).
 func (a *answer) read(message []byte, id uint16, name, key []byte) bool {
 	if len(message) < headerLen || len(message) > maxMessage || binary.BigEndian.Uint16(message) != id {
@@ -69,14 +71,16 @@ func (a *answer) read(message []byte, id uint16, name, key []byte) bool {
 	a.steps = 0
 	a.ttls, a.pointers, a.errors = a.ttls[:0], a.pointers[:0], a.errors[:0]
 	flags := binary.BigEndian.Uint16(message[2:])
-	a.found = found{message: message, flags: flags, rcode: flags & maskRcode, truncated: flags&flagTC != 0, lowest: math.MaxUint32}
+	a.found = found{message: message, flags: flags, rcode: flags & maskRcode, truncated: flags&flagTC != 0,
+		lowest: math.MaxUint32}
 	if a.flags&flagQR == 0 || a.flags&maskOpcode != 0 {
 		return false
 	}
 	switch binary.BigEndian.Uint16(message[4:]) {
 	case 1:
 	case 0:
-		// Some servers send the header alone when they fail. There is only its id to go by; all that it can do is fail.
+		// Some servers send only the header when they fail. It can be matched by its id alone, so it may only be a
+		// failure.
 		return a.rcode != rcodeOK && a.rcode != rcodeNoName && binary.BigEndian.Uint64(message[4:]) == 0
 	default:
 		return false
@@ -91,10 +95,11 @@ func (a *answer) read(message []byte, id uint16, name, key []byte) bool {
 		return false
 	}
 	if a.truncated {
-		return true // and may end anywhere; only that it is truncated will be passed on
+		return true // it may end anywhere; the client only learns that it is truncated
 	}
 	for at := headerLen; at < headerLen+n; at += 1 + int(message[at]) {
-		a.places[at].length = uint8(headerLen + n - at) // the root too: simple servers point to the question whatever its name
+		// Even for the root: simple servers always point to the question.
+		a.places[at].length = uint8(headerLen + n - at)
 	}
 	return a.readRecords(typ)
 }
@@ -137,7 +142,7 @@ func (a *answer) readRecords(asked uint16) bool {
 	return true
 }
 
-// note takes down what a record means for how long the answer is good.
+// note records how a record affects the lifetime of the answer.
 func (a *answer) note(section int, typ, asked uint16, ttlAt, to int) {
 	a.ttls = append(a.ttls, uint16(ttlAt))
 	ttl := seconds(a.message[ttlAt:])
@@ -150,7 +155,7 @@ func (a *answer) note(section int, typ, asked uint16, ttlAt, to int) {
 	}
 }
 
-// seconds reads a TTL. One with the top bit set counts as zero (RFC 2181, 8).
+// seconds returns a TTL. A TTL whose top bit is set counts as zero (RFC 2181, 8).
 func seconds(b []byte) uint32 {
 	ttl := binary.BigEndian.Uint32(b)
 	if ttl > math.MaxInt32 {
@@ -159,7 +164,7 @@ func seconds(b []byte) uint32 {
 	return ttl
 }
 
-// readOPT reads the options that are of use: extended errors, and the subnet. Cookies and what else there is end here.
+// readOPT reads the extended errors and the subnet. Cookies and all other options are dropped.
 func (a *answer) readOPT(at, to int) bool {
 	a.extended = a.message[at+4]
 	for rest := a.message[at+recordLen : to]; len(rest) > 0; {
@@ -184,7 +189,7 @@ func (a *answer) readOPT(at, to int) bool {
 	return true
 }
 
-// readData walks the names in a record's data, which may be compressed.
+// readData reads the names in a record's data, which may be compressed.
 func (a *answer) readData(typ uint16, at, to int) bool {
 	skip, names := dataNames(typ)
 	if typ == typeNAPTR {
@@ -202,9 +207,10 @@ func (a *answer) readData(typ uint16, at, to int) bool {
 	return typ != typeSOA || to-at == 20 // five numbers, RFC 1035, 3.3.13
 }
 
-// name walks the name at a place whose own bytes end before to. It returns where they end, or 0 when the name is malformed or points
-// where it must not. Each of its labels may be pointed to afterwards, and is not walked again: so all names of a message together take no
-// more steps than it has bytes. Without that, one message of 64 KB took 310 ms (BenchmarkHostileAnswer).
+// name reads the name at an offset, whose own bytes end before to. It returns the offset where they end, or 0 if the
+// name is malformed or points to a forbidden place. Later names may point to each of its labels, and need not read them
+// again, so all names of a message together take no more steps than it has bytes. Without that, one message of 64 KB
+// took 310 ms (BenchmarkHostileAnswer).
 func (a *answer) name(at, to int) (end int) {
 	a.walked = a.walked[:0]
 	length, hops := 0, 0
@@ -238,7 +244,7 @@ func (a *answer) name(at, to int) (end int) {
 				return 0
 			}
 			if moves := a.optFrom != 0 && target >= a.optTo; moves && end != 0 {
-				return 0 // within data that is no name, and so nobody would correct it
+				return 0 // the pointer is in data other than a name, where nobody would correct it
 			} else if moves {
 				a.pointers = append(a.pointers, uint16(at))
 			}
@@ -253,7 +259,7 @@ func (a *answer) name(at, to int) (end int) {
 	return 0
 }
 
-// placeAt is what is known of a place.
+// placeAt returns the place at an offset.
 func (a *answer) placeAt(at int) place {
 	if at >= pointerRange {
 		return place{}
@@ -261,7 +267,7 @@ func (a *answer) placeAt(at int) place {
 	return a.places[at]
 }
 
-// remember notes the places of the name in work; what was known before it is how it goes on.
+// remember stores the places of the current name. rest describes the known part behind them.
 func (a *answer) remember(rest place) {
 	for i := len(a.walked) - 1; i >= 0; i-- {
 		at := a.walked[i]
@@ -276,7 +282,8 @@ func (a *answer) remember(rest place) {
 	}
 }
 
-// target returns where the bytes end that a name at a place may use when it points to target, or 0 when it may not.
+// target returns where the bytes end that a name at from may use when it points to target, or 0 if it must not point
+// there.
 func (a *answer) target(target, from int) int {
 	if target >= from {
 		return 0
@@ -284,7 +291,7 @@ func (a *answer) target(target, from int) int {
 	if a.places[target].length > 0 {
 		return from
 	}
-	after, _ := slices.BinarySearch(a.ttls, uint16(target)) // seldom: in data that has no name there
+	after, _ := slices.BinarySearch(a.ttls, uint16(target)) // rare: a pointer into data that is not a name
 	if after == 0 {
 		return 0
 	}
@@ -296,8 +303,8 @@ func (a *answer) target(target, from int) int {
 	return min(from, end)
 }
 
-// subnetMatches reports whether the subnet in the answer, if there is one, is the query's (RFC 7871, 7.3 has the answer dropped when not).
-// When the query had none, the answer's is of no meaning.
+// subnetMatches reports whether the subnet in the answer, if there is one, is the query's; RFC 7871, 7.3 requires
+// dropping the answer if not. If the query had no subnet, the answer's is ignored.
 func (a *answer) subnetMatches(asked []byte) bool {
 	if a.subnet == nil || len(asked) == 0 {
 		return true
@@ -305,9 +312,10 @@ func (a *answer) subnetMatches(asked []byte) bool {
 	return bytes.Equal(a.subnet[:3], asked[:3]) && bytes.Equal(a.subnet[4:], asked[3:])
 }
 
-// forAnySubnet reports whether an answer to a question with a client's subnet holds for all others. It has to say so,
-// by a scope of 0: one that does not speak of the subnet is easier to forge, by whoever asks for many. When the client
-// has not told of its address there is no other scope to say (RFC 7871, 7.2.1), so that it means nothing.
+// forAnySubnet reports whether an answer to a question with a client's subnet is valid for all other subnets. The
+// answer has to say so by a scope of 0: an answer without a subnet is easier to forge, by an attacker who sends many
+// questions. If the client hid its address (source prefix length 0), 0 is the only possible scope (RFC 7871, 7.2.1), so
+// it means nothing.
 func (a *answer) forAnySubnet(asked []byte) bool {
 	return len(asked) > 0 && asked[2] > 0 && a.subnet != nil && a.subnet[3] == 0
 }

@@ -10,11 +10,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestRejected is what is not the answer. The flight goes on each time, and the true answer is still taken.
+// TestRejected sends messages that are not the answer. The flight continues each time, and the true answer is still
+// accepted.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
-	f := forward(t, r, ask("www.example.com.", dns.TypeA, withEDNS(4096, false, subnetOption("192.0.2.0", 24, 0))), 1, 0)
+	f := forward(t, r, ask("www.example.com.", dns.TypeA, withEDNS(4096, false, subnetOption("192.0.2.0", 24, 0))), 1,
+		0)
 	query := f.AppendQuery(nil, flightID)
 	answer := func(change func(*dns.Msg)) []byte {
 		return reply(t, query, func(m *dns.Msg) {
@@ -72,7 +74,7 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// raw is an answer to www.example.com A with these counts of records and bytes behind the question.
+// raw returns an answer to www.example.com A with these counts of records, and these bytes behind the question.
 func raw(answers, additional uint16, rest ...byte) []byte {
 	message := binary.BigEndian.AppendUint16(nil, flightID)
 	message = append(message, 0x81, 0x80, 0, 1)
@@ -83,10 +85,10 @@ func raw(answers, additional uint16, rest ...byte) []byte {
 	return append(message, rest...)
 }
 
-// TestHostilePointers is compressed names that would read what is rewritten, or never end.
+// TestHostilePointers has compressed names that point into rewritten bytes, or never end.
 func TestHostilePointers(t *testing.T) {
 	t.Parallel()
-	const records = headerLen + 17 + questionLen // where they begin
+	const records = headerLen + 17 + questionLen // offset of the first record
 	a := "\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01"
 	pointer := func(to int) string { return string([]byte{0xc0 | byte(to>>8), byte(to)}) }
 	record := func(name, data string) string {
@@ -95,7 +97,7 @@ func TestHostilePointers(t *testing.T) {
 	opaque := func(name, data string) string {
 		return name + "\x00\x10\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) + data
 	}
-	chain := func(length int) string { // each one points to the one before, the first to the question
+	chain := func(length int) string { // each pointer points to the one before, the first to the question
 		var data strings.Builder
 		data.WriteString(pointer(headerLen))
 		for i := range length - 1 {
@@ -107,30 +109,39 @@ func TestHostilePointers(t *testing.T) {
 		records []string
 		want    bool
 	}{
-		"to the question":                     {[]string{pointer(headerLen) + a}, true},
-		"to a label of it":                    {[]string{pointer(headerLen+4) + a}, true},
-		"to a record's name":                  {[]string{"\x01x" + pointer(headerLen+4) + a, pointer(records) + a}, true},
-		"to a record's pointer":               {[]string{pointer(headerLen+4) + a, pointer(records) + a}, true},
-		"to a record's data":                  {[]string{record(pointer(headerLen), "\x02ns"+pointer(headerLen+4)), pointer(records+12) + a}, true},
-		"to a label in opaque data":           {[]string{opaque(pointer(headerLen), "\x02ns\x00"), pointer(records+12) + a}, true},
-		"to the question's root":              {[]string{pointer(headerLen+16) + a}, true},
-		"to itself":                           {[]string{pointer(records) + a}, false},
-		"forward":                             {[]string{pointer(records+20) + a, pointer(headerLen) + a}, false},
-		"to the header":                       {[]string{pointer(0) + a}, false},
-		"to the counts":                       {[]string{pointer(4) + a}, false},
-		"into a label":                        {[]string{pointer(headerLen+1) + a}, false},
-		"to the question's type":              {[]string{pointer(headerLen+17) + a}, false},
-		"as many pointers as a name may have": {[]string{opaque(pointer(headerLen), chain(126)), pointer(records+12+2*125) + a}, true},
-		"too many pointers":                   {[]string{opaque(pointer(headerLen), chain(127)), pointer(records+12+2*126) + a}, false},
-		"to a TTL":                            {[]string{pointer(headerLen) + a, pointer(records+6) + a}, false},
-		"to a type":                           {[]string{pointer(headerLen) + a, pointer(records+2) + a}, false},
-		"out of the data":                     {[]string{opaque(pointer(headerLen), "\x05ns"), pointer(records+12) + a}, false},
-		"a name beyond its data":              {[]string{record(pointer(headerLen), "\x02ns"), pointer(headerLen) + a}, false},
-		"data whose pointer loops":            {[]string{record(pointer(headerLen), pointer(records+12))}, false},
-		"reserved label":                      {[]string{"\x80" + a}, false},
-		"reserved label in opaque data":       {[]string{opaque(pointer(headerLen), "\x40ns\x00"), pointer(records+12) + a}, false},
-		"longer than a name may be":           {[]string{strings.Repeat("\x01a", 118) + "\x02bb" + pointer(headerLen) + a}, false},
-		"as long as a name may be":            {[]string{strings.Repeat("\x01a", 119) + pointer(headerLen) + a}, true},
+		"to the question":  {[]string{pointer(headerLen) + a}, true},
+		"to a label of it": {[]string{pointer(headerLen+4) + a}, true},
+		"to a record's name": {[]string{"\x01x" + pointer(headerLen+4) + a, pointer(records) + a},
+			true},
+		"to a record's pointer": {[]string{pointer(headerLen+4) + a, pointer(records) + a}, true},
+		"to a record's data": {[]string{record(pointer(headerLen), "\x02ns"+pointer(headerLen+4)),
+			pointer(records+12) + a}, true},
+		"to a label in opaque data": {[]string{opaque(pointer(headerLen), "\x02ns\x00"),
+			pointer(records+12) + a}, true},
+		"to the question's root": {[]string{pointer(headerLen+16) + a}, true},
+		"to itself":              {[]string{pointer(records) + a}, false},
+		"forward":                {[]string{pointer(records+20) + a, pointer(headerLen) + a}, false},
+		"to the header":          {[]string{pointer(0) + a}, false},
+		"to the counts":          {[]string{pointer(4) + a}, false},
+		"into a label":           {[]string{pointer(headerLen+1) + a}, false},
+		"to the question's type": {[]string{pointer(headerLen+17) + a}, false},
+		"as many pointers as a name may have": {[]string{opaque(pointer(headerLen), chain(126)),
+			pointer(records+12+2*125) + a}, true},
+		"too many pointers": {[]string{opaque(pointer(headerLen), chain(127)),
+			pointer(records+12+2*126) + a}, false},
+		"to a TTL":  {[]string{pointer(headerLen) + a, pointer(records+6) + a}, false},
+		"to a type": {[]string{pointer(headerLen) + a, pointer(records+2) + a}, false},
+		"out of the data": {[]string{opaque(pointer(headerLen), "\x05ns"), pointer(records+12) + a},
+			false},
+		"a name beyond its data": {[]string{record(pointer(headerLen), "\x02ns"), pointer(headerLen) + a},
+			false},
+		"data whose pointer loops": {[]string{record(pointer(headerLen), pointer(records+12))}, false},
+		"reserved label":           {[]string{"\x80" + a}, false},
+		"reserved label in opaque data": {[]string{opaque(pointer(headerLen), "\x40ns\x00"),
+			pointer(records+12) + a}, false},
+		"longer than a name may be": {[]string{strings.Repeat("\x01a", 118) + "\x02bb" + pointer(headerLen) +
+			a}, false},
+		"as long as a name may be": {[]string{strings.Repeat("\x01a", 119) + pointer(headerLen) + a}, true},
 	} {
 		r := newTestResolver(testOptions())
 		f := forward(t, r, ask("www.example.com.", dns.TypeA), 1, 0)
@@ -141,7 +152,7 @@ func TestHostilePointers(t *testing.T) {
 	}
 }
 
-// TestLabelsOfAnotherAnswer may not be pointed to.
+// TestLabelsOfAnotherAnswer checks that a name must not point to labels of an earlier answer.
 func TestLabelsOfAnotherAnswer(t *testing.T) {
 	t.Parallel()
 	const records = headerLen + 17 + questionLen
@@ -159,14 +170,15 @@ func TestLabelsOfAnotherAnswer(t *testing.T) {
 	}
 }
 
-// TestMalformedData has options and data that do not fit where they stand.
+// TestMalformedData has options and data that do not fit into their records.
 func TestMalformedData(t *testing.T) {
 	t.Parallel()
 	opt := func(options string) string {
 		return "\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00" + string([]byte{byte(len(options))}) + options
 	}
 	data := func(typ byte, data string) string {
-		return "\xc0\x0c\x00" + string([]byte{typ}) + "\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) + data
+		return "\xc0\x0c\x00" + string([]byte{typ}) + "\x00\x01\x00\x00\x01\x2c\x00" + string([]byte{byte(len(data))}) +
+			data
 	}
 	for name, c := range map[string]struct {
 		record string
@@ -195,7 +207,7 @@ func TestMalformedData(t *testing.T) {
 	}
 }
 
-// TestOptInTheMiddle has names point across the OPT record, which is taken out of between.
+// TestOptInTheMiddle has names that point across the OPT record, which is removed.
 func TestOptInTheMiddle(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -205,7 +217,8 @@ func TestOptInTheMiddle(t *testing.T) {
 		m.Answer = records(t, "www.example.com. 300 IN MX 5 mx.example.net.")
 		m.SetEdns0(1232, false)
 		m.Extra = append(m.Extra, records(t,
-			"mx.example.net. 200 IN A 192.0.2.1", "late.example.org. 100 IN A 192.0.2.2", "late.example.org. 100 IN NS ns.late.example.org.",
+			"mx.example.net. 200 IN A 192.0.2.1", "late.example.org. 100 IN A 192.0.2.2",
+			"late.example.org. 100 IN NS ns.late.example.org.",
 			"ns.late.example.org. 50 IN A 192.0.2.3", "www.example.com. 60 IN SRV 1 2 3 ns.late.example.org.")...)
 		sent = m.Copy()
 	})
@@ -225,7 +238,7 @@ func TestOptInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestTrailingBytes are no part of an answer.
+// TestTrailingBytes checks that bytes behind the last record are not part of the answer.
 func TestTrailingBytes(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -242,23 +255,33 @@ func TestTrailingBytes(t *testing.T) {
 	}
 }
 
-// TestAllTypes has records of all types that miekg/dns knows an example of come back as they were, with names compressed wherever that is
-// allowed.
+// TestAllTypes checks that records of all types for which miekg/dns has an example are returned unchanged, with names
+// compressed wherever that is allowed.
 func TestAllTypes(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		"www.example.com. 300 IN NAPTR 100 50 \"s\" \"SIP+D2U\" \"\" _sip._udp.www.example.com.",
-		"www.example.com. 300 IN SRV 1 2 3 host.example.com.", "www.example.com. 300 IN RP mbox.example.com. txt.example.com.",
-		"www.example.com. 300 IN MINFO a.example.com. b.example.com.", "www.example.com. 300 IN PX 10 a.example.com. b.example.com.",
-		"www.example.com. 300 IN DNAME other.example.com.", "www.example.com. 300 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1",
-		"www.example.com. 300 IN SVCB 2 svc.example.com. port=53", "www.example.com. 300 IN NSEC a.example.com. A AAAA RRSIG",
+		"www.example.com. 300 IN SRV 1 2 3 host.example.com.",
+		"www.example.com. 300 IN RP mbox.example.com. txt.example.com.",
+		"www.example.com. 300 IN MINFO a.example.com. b.example.com.",
+		"www.example.com. 300 IN PX 10 a.example.com. b.example.com.",
+		"www.example.com. 300 IN DNAME other.example.com.",
+		"www.example.com. 300 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1",
+		"www.example.com. 300 IN SVCB 2 svc.example.com. port=53",
+		"www.example.com. 300 IN NSEC a.example.com. A AAAA RRSIG",
 		"www.example.com. 300 IN RRSIG A 8 3 300 20300101000000 20200101000000 1 example.com. AAAA",
-		"www.example.com. 300 IN DS 1 8 2 00112233", "www.example.com. 300 IN TXT \"a\" \"b\"", "www.example.com. 300 IN CAA 0 issue \"x\"",
-		"www.example.com. 300 IN SOA ns.example.com. root.example.com. 1 2 3 4 5", "www.example.com. 300 IN KX 10 kx.example.com.",
-		"www.example.com. 300 IN AFSDB 1 a.example.com.", "www.example.com. 300 IN RT 1 a.example.com.", "www.example.com. 300 IN LP 1 a.example.com.",
-		"www.example.com. 300 IN PTR host.example.com.", "www.example.com. 300 IN MG a.example.com.", "www.example.com. 300 IN HINFO \"a\" \"b\"",
-		"www.example.com. 300 IN LOC 51 30 12 N 0 7 39 W 0m 10m 100m 10m", "www.example.com. 300 IN TYPE65400 \\# 3 c00c01",
-		"www.example.com. 300 IN TALINK a.example.com. b.example.com.", "www.example.com. 300 IN NSEC3 1 0 0 - 2vptu5timamqttgl4luu9kg21e0aor3s A",
+		"www.example.com. 300 IN DS 1 8 2 00112233", "www.example.com. 300 IN TXT \"a\" \"b\"",
+		"www.example.com. 300 IN CAA 0 issue \"x\"",
+		"www.example.com. 300 IN SOA ns.example.com. root.example.com. 1 2 3 4 5",
+		"www.example.com. 300 IN KX 10 kx.example.com.",
+		"www.example.com. 300 IN AFSDB 1 a.example.com.", "www.example.com. 300 IN RT 1 a.example.com.",
+		"www.example.com. 300 IN LP 1 a.example.com.",
+		"www.example.com. 300 IN PTR host.example.com.", "www.example.com. 300 IN MG a.example.com.",
+		"www.example.com. 300 IN HINFO \"a\" \"b\"",
+		"www.example.com. 300 IN LOC 51 30 12 N 0 7 39 W 0m 10m 100m 10m",
+		"www.example.com. 300 IN TYPE65400 \\# 3 c00c01",
+		"www.example.com. 300 IN TALINK a.example.com. b.example.com.",
+		"www.example.com. 300 IN NSEC3 1 0 0 - 2vptu5timamqttgl4luu9kg21e0aor3s A",
 	} {
 		r := newTestResolver(testOptions())
 		rr := records(t, text)[0]
@@ -277,7 +300,8 @@ func TestAllTypes(t *testing.T) {
 	}
 }
 
-// TestSecondNamePointsToFirst is an SOA record as name servers write it: its second name is compressed with the first one.
+// TestSecondNamePointsToFirst has an SOA record as name servers write it: its second name is compressed with the first
+// one.
 func TestSecondNamePointsToFirst(t *testing.T) {
 	t.Parallel()
 	for _, first := range []bool{false, true} { // the OPT record
@@ -289,7 +313,8 @@ func TestSecondNamePointsToFirst(t *testing.T) {
 			message = append(message, opt...)
 		}
 		at := len(message) + 2 + recordLen
-		soa := append([]byte{0xc0, headerLen + 4, 0, typeSOA, 0, classIN, 0, 0, 1, 44, 0, 39}, "\x02ns\x04host\x03net\x00\x01a"...)
+		soa := append([]byte{0xc0, headerLen + 4, 0, typeSOA, 0, classIN, 0, 0, 1, 44, 0, 39},
+			"\x02ns\x04host\x03net\x00\x01a"...)
 		soa = append(soa, 0xc0, byte(at+3))
 		soa = append(soa, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 60)
 		soa[11] = byte(len(soa) - 12)

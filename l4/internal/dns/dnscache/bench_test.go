@@ -10,18 +10,20 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// usualAnswer is an alias and two addresses.
+// usualAnswer returns an alias and two addresses.
 func usualAnswer(t testing.TB) func(*dns.Msg) {
 	return func(m *dns.Msg) {
 		name := m.Question[0].Name
-		m.Answer = records(t, name+" 300 IN CNAME web.example.net.", "web.example.net. 300 IN A 192.0.2.1", "web.example.net. 300 IN A 192.0.2.2")
+		m.Answer = records(t, name+" 300 IN CNAME web.example.net.", "web.example.net. 300 IN A 192.0.2.1",
+			"web.example.net. 300 IN A 192.0.2.2")
 	}
 }
 
-// TestHitAllocatesNothing holds the fast path to its promise.
+// TestHitAllocatesNothing checks that the fast path does not allocate.
 func TestHitAllocatesNothing(t *testing.T) {
 	r := newTestResolver(testOptions())
-	q := ask("www.Example.com.", dns.TypeA, withEDNS(1232, true, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}))
+	q := ask("www.Example.com.", dns.TypeA, withEDNS(1232, true,
+		&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}))
 	fill(t, r, q, 0, usualAnswer(t))
 	query, into := pack(t, q), bigBuffer()
 	if n := testing.AllocsPerRun(1000, func() {
@@ -33,7 +35,7 @@ func TestHitAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkAsk is a query with EDNS: what is known, and what is not and fails.
+// BenchmarkAsk asks with EDNS for a stored name, and for one that is not stored and fails.
 func BenchmarkAsk(b *testing.B) {
 	r := newTestResolver(testOptions())
 	q := ask("www.Example.com.", dns.TypeA, withEDNS(1232, false))
@@ -71,7 +73,7 @@ func BenchmarkAsk(b *testing.B) {
 	})
 }
 
-// BenchmarkStore is a miss that is answered and stored, with as many names as there is room for four times over.
+// BenchmarkStore answers and stores misses, with four times as many names as there is room for.
 func BenchmarkStore(b *testing.B) {
 	r := newTestResolver(Options{MaxEntries: 10_000, MaxTTL: time.Hour})
 	queries, answers := make([][]byte, 40_000), make([][]byte, 40_000)
@@ -137,7 +139,8 @@ func BenchmarkParse(b *testing.B) {
 	})
 }
 
-// BenchmarkTable is the store alone: one key looked up, many in turn, and putting in four times as many as there is room for.
+// BenchmarkTable measures the store alone: looking up one key, looking up many in turn, and storing four times as many
+// as there is room for.
 func BenchmarkTable(b *testing.B) {
 	const room = 10_000
 	c := New[int](Options{MaxEntries: 10 * room, MaxTTL: time.Hour})
@@ -148,7 +151,8 @@ func BenchmarkTable(b *testing.B) {
 		hashes[i] = maphash.Bytes(c.seed, keys[i])
 	}
 	store := func(s *store, i int) {
-		e := &entry{data: make([]byte, 180), hash: hashes[i], keyLen: uint16(len(keys[i])), nameLen: uint16(len(keys[i]) - 3), dead: time.Hour}
+		e := &entry{data: make([]byte, 180), hash: hashes[i], keyLen: uint16(len(keys[i])),
+			nameLen: uint16(len(keys[i]) - 3), dead: time.Hour}
 		copy(e.data, keys[i])
 		s.put(e, 0)
 	}

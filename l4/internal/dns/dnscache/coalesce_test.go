@@ -8,8 +8,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestFlightsForOneName holds that what clients vary of a question does not have it asked again and again: a forger would have as many
-// answers to hit as there are questions (RFC 5452, 5).
+// TestFlightsForOneName checks that variants of a question do not start more and more flights: a forger would have as
+// many answers to hit as there are questions (RFC 5452, 5).
 func TestFlightsForOneName(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -31,11 +31,13 @@ func TestFlightsForOneName(t *testing.T) {
 	}
 	want("sizes", 1)
 	for i := range 10_000 {
-		try(ask("www.example.com.", dns.TypeA, withEDNS(1232, false, subnetOption(fmt.Sprintf("10.0.%d.%d", i/256, i%256), 32, 0))))
+		try(ask("www.example.com.", dns.TypeA, withEDNS(1232, false,
+			subnetOption(fmt.Sprintf("10.0.%d.%d", i/256, i%256), 32, 0))))
 	}
 	want("subnets", 1+maxSubnetFlights)
 	for i := range 1000 {
-		try(ask("www.example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: fmt.Sprintf("%016x", i)})))
+		try(ask("www.example.com.", dns.TypeA, withEDNS(1232, false,
+			&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: fmt.Sprintf("%016x", i)})))
 		try(ask([]string{"WWW.example.com.", "www.EXAMPLE.com."}[i%2], dns.TypeA))
 	}
 	want("cookies and spellings", 2+maxSubnetFlights)
@@ -54,12 +56,13 @@ func TestFlightsForOneName(t *testing.T) {
 	forward(t, r, ask("www.example.com.", dns.TypeAAAA, withEDNS(1232, false, subnetOption("10.0.0.0", 32, 0))), 1, 0)
 }
 
-// TestSubnetFlightsEnd holds that one that has ended makes room for another.
+// TestSubnetFlightsEnd checks that a flight that ends makes room for another.
 func TestSubnetFlightsEnd(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
 	query := func(i int) *dns.Msg {
-		return ask("www.example.com.", dns.TypeA, withEDNS(1232, false, subnetOption(fmt.Sprintf("10.0.%d.0", i), 24, 0)))
+		return ask("www.example.com.", dns.TypeA,
+			withEDNS(1232, false, subnetOption(fmt.Sprintf("10.0.%d.0", i), 24, 0)))
 	}
 	var flights []*Flight[int]
 	for i := range maxSubnetFlights {
@@ -72,7 +75,7 @@ func TestSubnetFlightsEnd(t *testing.T) {
 	wantVerdict(t, r, query(100), 0, Refuse)
 }
 
-// TestSpellingIsChecked holds that an answer whose name is spelled otherwise than the question is none.
+// TestSpellingIsChecked checks that an answer whose name is not spelled like the question's is rejected.
 func TestSpellingIsChecked(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -96,8 +99,8 @@ func TestSpellingIsChecked(t *testing.T) {
 	}
 }
 
-// TestLargestByUDP holds that no answer by UDP is larger than allowed, whatever the client takes, and that backends are
-// asked for that much.
+// TestLargestByUDP checks that no answer by UDP is larger than MaxUDP, even for a client that takes more, and that
+// backends get that limit.
 func TestLargestByUDP(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
@@ -126,8 +129,8 @@ func TestLargestByUDP(t *testing.T) {
 	}
 }
 
-// TestHeldShareMemory holds that an answer which many clients hold counts once, that what is held is bounded, and that it is written as the
-// client's own.
+// TestHeldShareMemory checks that an answer that many clients hold counts once, that the held bytes are bounded, and
+// that a held answer is written as the client's own.
 func TestHeldShareMemory(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -166,7 +169,8 @@ func TestHeldShareMemory(t *testing.T) {
 			t.Fatalf("%d of 10 clients hold the same answer", len(held)-before)
 		}
 	}
-	if bytes := r.cache.held.Load(); bytes > maxHeldBytes || bytes < maxHeldBytes-maxMessage-entryBytes-2*3900-maxKeyLen || names < 800 {
+	if bytes := r.cache.held.Load(); bytes > maxHeldBytes ||
+		bytes < maxHeldBytes-maxMessage-entryBytes-2*3900-maxKeyLen || names < 800 {
 		t.Errorf("%d bytes of %d names are held", bytes, names)
 	}
 	if got := unpack(t, held[9].Append(nil)); got.Id != 8 || len(got.Answer) != 3900 {
@@ -180,7 +184,7 @@ func TestHeldShareMemory(t *testing.T) {
 	}
 }
 
-// TestAdmit holds that a client that may not wait is refused, is not known to the flight, and is answered from memory all the same.
+// TestAdmit checks that a client that Admit refuses is not in the flight, and still gets answers from memory.
 func TestAdmit(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())

@@ -1,25 +1,25 @@
 package dnscache
 
-// Counters are what a Cache has done since it was made, and what it holds. It is a plain value.
+// Counters count what a Cache did since it was made, and what it holds. It is a plain value.
 type Counters struct {
 	Hit        uint64 // answered from a fresh entry
-	Miss       uint64 // forwarded, a client waiting for it
+	Miss       uint64 // forwarded, with a client that waits
 	Stale      uint64 // clients that got an expired answer
-	Coalesced  uint64 // clients that waited for another one's question
-	Refused    uint64 // dropped, since too many waited
-	Passed     uint64 // not plain
-	Prefetched uint64 // asked again before they expired
-	Rejected   uint64 // messages that were not the answer, or malformed
-	Stored     uint64 // entries put in, those in place of older ones too
-	Evicted    uint64 // entries driven out for want of room
-	Expired    uint64 // entries removed, or replaced, after their time
+	Coalesced  uint64 // clients that waited for another client's question
+	Refused    uint64 // dropped, since too many clients waited
+	Passed     uint64 // queries that are not plain
+	Prefetched uint64 // entries refreshed before they expired
+	Rejected   uint64 // messages that were malformed or not the answer
+	Stored     uint64 // entries stored, replacements included
+	Evicted    uint64 // entries removed to make room
+	Expired    uint64 // entries removed or replaced after they expired
 
-	Entries int   // held now, expired ones that were not removed yet too
-	Bytes   int64 // of these
+	Entries int   // held now, including expired ones not removed yet
+	Bytes   int64 // of these entries
 	Waiting int   // clients that wait now
 }
 
-// Counters returns the sum over all Resolvers. Each number is true by itself, not all of them at one moment.
+// Counters returns the sum over all Resolvers. Each number is correct by itself, but they are not read at one moment.
 func (c *Cache[W]) Counters() Counters {
 	n := Counters{Waiting: int(c.crowd.waiting.Load())}
 	c.mu.Lock()

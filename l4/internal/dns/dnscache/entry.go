@@ -7,25 +7,26 @@ import (
 )
 
 const (
-	// advertisedUDP is the size in the OPT record of answers: what no path fragments (DNS flag day 2020). It is for what clients send.
+	// advertisedUDP is the size in the OPT record of answers: no path fragments it (DNS flag day 2020). It applies to
+	// what clients send.
 	advertisedUDP = 1232
 
 	// staleSeconds is the TTL of all records of a stale answer (RFC 8767, 4).
 	staleSeconds = 30
 
-	// entryBytes is what an entry costs beside its data: itself, the slot in the table, the fingerprint of its ghost, and what the
-	// allocator rounds up.
+	// entryBytes is the cost of an entry besides its data: the struct, the slot in the table, the ghost's fingerprint,
+	// and the allocator's rounding.
 	entryBytes = 192
 
-	// maxHits is how far hits are counted: what S3-FIFO needs. Further hits only read, so that a popular name's memory is
-	// not written by every loop at once.
+	// maxHits is the highest count of hits, as S3-FIFO needs it. Further hits only read the counter, so that all loops
+	// together do not write a popular entry's memory all the time.
 	maxHits = 3
 )
 
-// An entry is an answer as it is kept, or once delivered without being kept. Any goroutine may read it.
+// An entry is a stored answer, or one that is delivered without being stored. Any goroutine may read it.
 //
-// Its data is, one behind the other: the key, the message without OPT record and with the question's name in lower case, the options
-// of extended errors, and where in the message the TTLs stand, two bytes each.
+// Its data has these parts, in order: the key; the message without its OPT record and with the question's name in lower
+// case; the options of extended errors; the offsets of the TTLs in the message, two bytes each.
 type entry struct {
 	// set once, then read-only
 	data       []byte
@@ -37,18 +38,18 @@ type entry struct {
 	extended   uint8 // upper bits of the code
 	scope      uint8 // of the subnet, in bits
 	scoped     bool  // the answer had a subnet
-	bare       bool  // a failure without an OPT record: the backend does not know EDNS, and the client is to see it
-	failure    bool  // a remembered one; it is of no use when it has expired
+	bare       bool  // a failure without an OPT record: clients must see that the backend does not know EDNS
+	failure    bool  // a cached failure; useless once it expired
 	stored     time.Duration
 	expires    time.Duration
-	dead       time.Duration // when it is of no use any more, stale neither
+	dead       time.Duration // when it is useless even as a stale answer
 
-	hits    atomic.Uint32 // up to maxHits; eviction counts it down
-	asked   atomic.Bool   // a prefetch has been asked for
-	holders atomic.Int32  // clients that it is held for, see Held
-	retryAt atomic.Int64  // when a backend may be asked again, after a refresh was late or failed; 0 = none did
+	hits    atomic.Uint32 // up to maxHits; eviction decrements it
+	asked   atomic.Bool   // a prefetch was started
+	holders atomic.Int32  // clients it is held for, see Held
+	retryAt atomic.Int64  // when a backend may be asked again after a refresh was late or failed; 0 = none was
 
-	// the shard's mu guards the fields below for writers; next is read without it
+	// the shard's mu guards the fields below for writers; readers load next without it
 	next         atomic.Pointer[entry] // in its slot of the table
 	newer, older *entry                // in its queue
 	queue        *queue
@@ -60,11 +61,12 @@ func (e *entry) errors() []byte  { return e.data[int(e.keyLen)+int(e.messageLen)
 func (e *entry) ttls() []byte    { return e.data[int(e.keyLen)+int(e.messageLen)+int(e.errorLen):] }
 func (e *entry) bytes() int64    { return int64(len(e.data)) + entryBytes }
 
-// fresh reports whether the entry has not expired; live whether it is of any use.
+// fresh reports whether the entry has not expired; live, whether it is still of any use.
 func (e *entry) fresh(now time.Duration) bool { return now < e.expires }
 func (e *entry) live(now time.Duration) bool  { return now < e.dead }
 
-// useful reports whether a client may be given the entry. A failure that has expired is live for its successor's sake alone.
+// useful reports whether the entry may answer a client. An expired failure stays live only so that the next failure
+// lasts longer.
 func (e *entry) useful(now time.Duration) bool {
 	if e.failure {
 		return e.fresh(now)
@@ -72,23 +74,24 @@ func (e *entry) useful(now time.Duration) bool {
 	return e.live(now)
 }
 
-// touch counts a hit and reports whether there was one before.
+// touch counts a hit and reports whether there was a hit before.
 func (e *entry) touch() bool {
 	hits := e.hits.Load()
 	if hits < maxHits {
-		e.hits.Store(hits + 1) // one of two at the same time may be lost
+		e.hits.Store(hits + 1) // of two concurrent hits, one may be lost
 	}
 	return hits > 0
 }
 
-// aging reports whether less than a tenth of the entry's life is left (as unbound has it).
+// aging reports whether less than a tenth of the entry's life is left (unbound's rule).
 func (e *entry) aging(now time.Duration) bool { return now >= e.expires-(e.expires-e.stored)/10 }
 
-// newEntry makes an entry of an answer to a question with this key, of which hash is the hash. With a lifetime of 0 it is not to
-// be kept, and TTLs are as the backend has them.
+// newEntry makes an entry from an answer to a question with this key, whose hash is hash. With a lifetime of 0 the
+// entry will not be stored, and its TTLs stay as the backend sent them.
 func newEntry(a *answer, key []byte, nameLen int, hash uint64, s span, stale, now time.Duration) *entry {
 	e := &entry{
-		hash: hash, keyLen: uint16(len(key)), nameLen: uint16(nameLen), extended: a.extended, bare: a.failed() && a.optFrom == 0,
+		hash: hash, keyLen: uint16(len(key)), nameLen: uint16(nameLen), extended: a.extended,
+		bare:   a.failed() && a.optFrom == 0,
 		stored: now, expires: now + time.Duration(s.lifetime)*time.Second,
 	}
 	e.dead = e.expires + stale
@@ -107,7 +110,8 @@ func newEntry(a *answer, key []byte, nameLen int, hash uint64, s span, stale, no
 	data := make([]byte, 0, len(key)+int(e.messageLen)+len(a.errors)+2*len(a.ttls))
 	data = append(data, key...)
 	bits := key[nameLen+2]
-	flags := a.flags &^ (flagRD | flagZ) // CD is the backend's: resolvers copy it (RFC 4035, 3.2.2), name servers clear it (3.1.6)
+	// CD stays the backend's: resolvers copy it (RFC 4035, 3.2.2), name servers clear it (3.1.6).
+	flags := a.flags &^ (flagRD | flagZ)
 	if bits&keyRD != 0 {
 		flags |= flagRD
 	}
@@ -132,7 +136,7 @@ func newEntry(a *answer, key []byte, nameLen int, hash uint64, s span, stale, no
 	return e
 }
 
-// closeGap has compressed names point to where things stand without the OPT record, when it was not the last one.
+// closeGap corrects compressed names whose targets moved because the OPT record in front of them was removed.
 func (e *entry) closeGap(a *answer) {
 	gap := a.optTo - a.optFrom
 	message := e.message()
@@ -142,7 +146,7 @@ func (e *entry) closeGap(a *answer) {
 	}
 }
 
-// bound puts the TTLs within their bounds, and takes down where they stand.
+// bound puts the TTLs within their bounds, and appends their offsets to the data.
 func (e *entry) bound(a *answer, s *span) {
 	for _, at := range a.ttls {
 		if a.optFrom != 0 && int(at) > a.optFrom {
@@ -154,18 +158,18 @@ func (e *entry) bound(a *answer, s *span) {
 	}
 }
 
-// A form is how an entry is written for one client.
+// A form says how an entry is written for one client.
 type form struct {
 	caller
 	name   []byte // as the client spells it
 	subnet []byte // as in the key; empty when the client sent none
 	stale  bool
-	cached bool // a failure out of memory
+	cached bool // the entry is a cached failure
 	now    time.Duration
 }
 
-// appendTo appends the entry as an answer for one client. What does not fit is left out and TC set (RFC 2181, 9); extended errors
-// go first, without it.
+// appendTo appends the entry as the answer for one client. If the answer does not fit, it is cut and TC is set (RFC
+// 2181, 9). Extended errors are omitted first, which does not set TC.
 func (e *entry) appendTo(dst []byte, f *form) []byte {
 	message := e.message()
 	size, limit := len(message), int(f.limit)
@@ -210,7 +214,7 @@ func (e *entry) appendTo(dst []byte, f *form) []byte {
 	return e.appendOPT(dst, f, subnet, errors)
 }
 
-// age counts the TTLs down.
+// age subtracts the entry's age from the TTLs.
 func (e *entry) age(message []byte, f *form) {
 	gone := uint32(max(f.now-e.stored, 0) / time.Second)
 	if gone == 0 && !f.stale {
@@ -236,7 +240,8 @@ func (e *entry) appendOPT(dst []byte, f *form, subnet bool, errors []byte) []byt
 	if f.do {
 		do = flagDO >> 8
 	}
-	dst = append(dst, 0, 0, typeOPT, advertisedUDP>>8, advertisedUDP&0xff, e.extended, 0, do, 0, byte(options>>8), byte(options))
+	dst = append(dst, 0, 0, typeOPT, advertisedUDP>>8, advertisedUDP&0xff, e.extended, 0, do, 0, byte(options>>8),
+		byte(options))
 	if subnet {
 		dst = append(dst, 0, optionSubnet, 0, byte(1+len(f.subnet)))
 		dst = append(dst, f.subnet[:3]...)
@@ -246,7 +251,7 @@ func (e *entry) appendOPT(dst []byte, f *form, subnet bool, errors []byte) []byt
 	return append(dst, errors...)
 }
 
-// staleError is the option that says of an answer that it is stale (RFC 8914, 4.4 and 4.20).
+// staleError returns the option that marks an answer as stale (RFC 8914, 4.4 and 4.20).
 func staleError(message []byte) []byte {
 	if message[3]&maskRcode == rcodeNoName {
 		return staleNoNameError
@@ -254,24 +259,24 @@ func staleError(message []byte) []byte {
 	return staleAnswerError
 }
 
-// Options of extended errors that are ours; read-only.
+// Our own extended errors' options; read-only.
 var (
 	staleAnswerError = []byte{0, optionError, 0, 2, 0, 3}
 	staleNoNameError = []byte{0, optionError, 0, 2, 0, 19}
 	cachedError      = []byte{0, optionError, 0, 2, 0, 13} // RFC 8914, 4.14
 )
 
-// newFailure makes the answer for clients whose question no backend answered: SERVFAIL.
+// newFailure makes the SERVFAIL answer for clients whose question no backend answered.
 func newFailure(key []byte, nameLen int, hash uint64, now time.Duration) *entry {
 	flags := uint16(flagQR | rcodeFailed)
 	if key[nameLen+2]&keyRD != 0 {
-		flags |= flagRA // whoever asked for recursion expects it, also of who fails
+		flags |= flagRA // a client that asks for recursion expects it, even in a failure
 	}
 	if key[nameLen+2]&keyCD != 0 {
 		flags |= flagCD
 	}
 	a := answer{found: found{flags: flags, rcode: rcodeFailed}}
 	e := newEntry(&a, key, nameLen, hash, span{}, 0, now)
-	e.bare = false // it is ours, and we know EDNS
+	e.bare = false // the answer is our own, and we know EDNS
 	return e
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dns/dnscache"
 )
 
-// Example is the life of a question: the first client's goes to a backend, the second waits for the same, the third is answered at once.
+// Example shows the life of a question: the first client's goes to a backend, the second client waits for the same
+// flight, the third is answered at once.
 func Example() {
 	cache := dnscache.New[netip.AddrPort](dnscache.Options{MaxEntries: 1000, MaxTTL: time.Hour})
 	loop := cache.NewResolver()
@@ -30,7 +31,8 @@ func Example() {
 		}
 		fmt.Println("to", to, "id", m.Id, m.Answer[0])
 	}
-	first, second, third := netip.MustParseAddrPort("192.0.2.1:1001"), netip.MustParseAddrPort("192.0.2.2:1002"), netip.MustParseAddrPort("192.0.2.3:1003")
+	first, second, third := netip.MustParseAddrPort("192.0.2.1:1001"), netip.MustParseAddrPort("192.0.2.2:1002"),
+		netip.MustParseAddrPort("192.0.2.3:1003")
 	var now time.Duration
 	buffer := make([]byte, 0, 65_535)
 
@@ -39,14 +41,15 @@ func Example() {
 	waits := loop.Ask(query(2, "EXAMPLE.com."), dnscache.UDP, second, now, buffer)
 	fmt.Println(waits.Verdict)
 
-	const id = 4711 // ours, random in earnest
+	const id = 4711 // our own; random in real use
 	var sent dns.Msg
 	if err := sent.Unpack(asked.Flight.AppendQuery(buffer, id)); err != nil {
 		panic(err)
 	}
 	said := new(dns.Msg).SetReply(&sent)
 	said.Answer = append(said.Answer, &dns.A{
-		Hdr: dns.RR_Header{Name: "example.com.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: []byte{198, 51, 100, 1},
+		Hdr: dns.RR_Header{Name: "example.com.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60},
+		A:   []byte{198, 51, 100, 1},
 	})
 	said.Compress = true
 	wire, err := said.Pack()

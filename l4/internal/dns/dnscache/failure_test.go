@@ -13,7 +13,7 @@ func failureResolver() *Resolver[int] {
 	return newTestResolver(o)
 }
 
-// TestFailuresAreRemembered holds that a name that cannot be answered costs no question for a while, which is longer each time.
+// TestFailuresAreRemembered checks that after a failure no backend is asked for a while, which gets longer each time.
 func TestFailuresAreRemembered(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(*testing.T, *Resolver[int], *Flight[int], time.Duration) Answers[int]{
@@ -21,7 +21,8 @@ func TestFailuresAreRemembered(t *testing.T) {
 			return r.Unanswered(f, now)
 		},
 		"servfail": func(t *testing.T, r *Resolver[int], f *Flight[int], now time.Duration) Answers[int] {
-			answers, _ := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), now)
+			answers, _ := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID),
+				func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), now)
 			return answers
 		},
 	} {
@@ -33,7 +34,8 @@ func TestFailuresAreRemembered(t *testing.T) {
 			for _, lasts := range []time.Duration{1, 2, 4, 5, 5} {
 				lasts *= time.Second
 				first := fail(t, r, forward(t, r, q, 1, now), now)
-				if got := unpack(t, first.Append(nil, 0)); got.Rcode != dns.RcodeServerFailure || len(got.IsEdns0().Option) != 0 {
+				if got := unpack(t, first.Append(nil, 0)); got.Rcode != dns.RcodeServerFailure ||
+					len(got.IsEdns0().Option) != 0 {
 					t.Fatalf("the first client gets %v", got)
 				}
 				for _, at := range []time.Duration{now, now + lasts - 1} {
@@ -46,7 +48,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 				}
 				now += lasts
 			}
-			now += 5 * time.Second // by then it is forgotten
+			now += 5 * time.Second // by then the failure is forgotten
 			fail(t, r, forward(t, r, q, 1, now), now)
 			fill(t, r, q, now+time.Second, usualAnswer(t))
 			wantVerdict(t, r, q, now+2*time.Second, Hit)
@@ -54,7 +56,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 	}
 }
 
-// TestFailuresThatAreNotRemembered are those that others may not get.
+// TestFailuresThatAreNotRemembered has failures that other clients may not get.
 func TestFailuresThatAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	answered := func(change func(*dns.Msg)) func(*testing.T, *Resolver[int], *Flight[int]) {
@@ -68,8 +70,10 @@ func TestFailuresThatAreNotRemembered(t *testing.T) {
 		"nobody was asked": func(_ *testing.T, r *Resolver[int], f *Flight[int]) { r.Failed(f, 0) },
 		"format error":     answered(func(m *dns.Msg) { m.Rcode = dns.RcodeFormatError }),
 		"without EDNS":     answered(func(m *dns.Msg) { m.Rcode, m.Extra = dns.RcodeServerFailure, nil }),
-		"header alone":     answered(func(m *dns.Msg) { m.Rcode, m.Extra, m.Question = dns.RcodeServerFailure, nil, nil }),
-		"bad version":      answered(func(m *dns.Msg) { m.Rcode = dns.RcodeBadVers }),
+		"header alone": answered(func(m *dns.Msg) {
+			m.Rcode, m.Extra, m.Question = dns.RcodeServerFailure, nil, nil
+		}),
+		"bad version": answered(func(m *dns.Msg) { m.Rcode = dns.RcodeBadVers }),
 		"purged": func(_ *testing.T, r *Resolver[int], f *Flight[int]) {
 			r.cache.PurgeAll()
 			r.Unanswered(f, 0)
@@ -84,7 +88,7 @@ func TestFailuresThatAreNotRemembered(t *testing.T) {
 	}
 }
 
-// TestFailureIsNoAnswer holds that one takes no answer's place, that is fresh or stale, and is never stale itself.
+// TestFailureIsNoAnswer checks that a failure replaces no fresh or stale answer, and is never used as a stale answer.
 func TestFailureIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	o := testOptions()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Flight is a question that has been or is to be sent to a backend, and the clients that wait for its answer. Whoever Ask gave it to
-// ends it, by Answered or Failed; that may happen on any goroutine. Its zero value is of no use.
+// A Flight is a question for a backend, sent or about to be sent, with the clients that wait for its answer. The caller
+// that got it from Ask ends it with Answered or Failed, on any goroutine. Its zero value is of no use.
 type Flight[W any] struct {
 	// set once, then read-only
 	hash     uint64 // of the key
@@ -25,7 +25,7 @@ type Flight[W any] struct {
 	waiters []waiter[W]
 	first   [1]waiter[W] // room for the usual case
 	ended   bool
-	purged  bool // its answer is not kept
+	purged  bool // its answer is not stored
 }
 
 // A waiter is a client that waits for an answer.
@@ -35,8 +35,8 @@ type waiter[W any] struct {
 	who      W
 }
 
-// AppendQuery appends the query as it is to be sent to a backend, with an id. It may be called again for another backend, with another
-// id. Any goroutine may call it.
+// AppendQuery appends the query for a backend, with an id. It may be called again for another backend, with another id.
+// Any goroutine may call it.
 func (f *Flight[W]) AppendQuery(dst []byte, id uint16) []byte {
 	at := len(dst)
 	dst = append(dst, f.query...)
@@ -44,25 +44,25 @@ func (f *Flight[W]) AppendQuery(dst []byte, id uint16) []byte {
 	return dst
 }
 
-// subnet is the client's, as in the key.
+// subnet returns the client's subnet, as in the key.
 func (f *Flight[W]) subnet() []byte { return f.key[f.base:] }
 
-// name is the name as it was asked for.
+// name returns the name as it was asked for.
 func (f *Flight[W]) name() []byte { return f.query[headerLen : headerLen+f.nameLen] }
 
-// A board is the flights of a part of all names and types.
+// A board holds the flights of a part of all names and types.
 type board[W any] struct {
-	// mu guards the fields below, and those of the flights. A shard's mu may be taken while it is held, never the other way round
+	// mu guards the fields below, and those of the flights. Lock order: a board's mu, then a shard's.
 	mu      sync.Mutex
 	flights map[uint64]*Flight[W]
 
-	_ [64]byte // no two locks in one cache line
+	_ [64]byte // keeps two locks out of one cache line
 }
 
-// find returns the flight whose answer this client may have, or nil. It was asked for with an OPT record if the client
-// has sent one, and without if not, since the backend may not know it: so there are two flights for a key at most, and
-// whatever else clients vary, one for each of the flags that change the answer. Only subnets are theirs to make up:
-// more than maxSubnetFlights are not to be. mu is held.
+// find returns the flight whose answer this client may get, or nil. The flight's query has an OPT record if and only if
+// the client's has one, since the backend may not know EDNS. So there are at most two flights for a key, and at most
+// one key for each combination of the flags that change the answer. Only subnets can be made up at will: crowded
+// reports that maxSubnetFlights of them are under way. mu is held.
 func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded bool) {
 	subnets := 0
 	for f := b.flights[nameHash]; f != nil; f = f.next {
@@ -76,9 +76,10 @@ func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded boo
 	return nil, len(q.subnet) > 0 && subnets >= maxSubnetFlights
 }
 
-// start adds a flight for a question, whose key has this hash. mu is held.
+// start adds a flight for a question whose key has this hash. mu is held.
 func (b *board[W]) start(hash, nameHash uint64, q *question, query []byte, udp uint16) *Flight[W] {
-	f := &Flight[W]{hash: hash, nameHash: nameHash, edns: q.edns, base: q.base, nameLen: len(q.name), next: b.flights[nameHash]}
+	f := &Flight[W]{hash: hash, nameHash: nameHash, edns: q.edns, base: q.base, nameLen: len(q.name),
+		next: b.flights[nameHash]}
 	data := append(make([]byte, 0, len(q.key)+len(query)), q.key...)
 	data = q.appendForwarded(data, query, udp)
 	f.key, f.query = data[:len(q.key):len(q.key)], data[len(q.key):]
@@ -86,7 +87,7 @@ func (b *board[W]) start(hash, nameHash uint64, q *question, query []byte, udp u
 	return f
 }
 
-// end takes a flight out and returns who waits. mu is held, and it has not ended.
+// end removes a flight and returns its waiters. mu is held, and the flight has not ended.
 func (b *board[W]) end(f *Flight[W]) []waiter[W] {
 	f.ended = true
 	switch head := b.flights[f.nameHash]; {
@@ -105,7 +106,8 @@ func (b *board[W]) end(f *Flight[W]) []waiter[W] {
 	return waiters
 }
 
-// markPurged has the answers of all flights whose name, in lower case, which accepts, not be kept: they may be older than the purge.
+// markPurged prevents the answers of all flights whose name (in lower case) matches from being stored: they may be
+// older than the purge.
 func (b *board[W]) markPurged(which func(name []byte) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,8 +118,9 @@ func (b *board[W]) markPurged(which func(name []byte) bool) {
 	}
 }
 
-// Answers are what the clients of one flight get. They are a value that any goroutine may read for as long as it likes,
-// also in part: a loop may send them to another one, whose clients wait there too. The zero value is no answers.
+// Answers are the answers for the clients of one flight. They are a value that any goroutine may read for any length of
+// time, also in part: a loop may send them to another loop, whose clients wait for the same flight. The zero value is
+// no answers.
 type Answers[W any] struct {
 	entry   *entry
 	waiters []waiter[W]
@@ -126,19 +129,20 @@ type Answers[W any] struct {
 	now     time.Duration
 }
 
-// Len is how many clients there are.
+// Len returns how many clients there are.
 func (a Answers[W]) Len() int { return len(a.waiters) }
 
-// Waiter is what Ask was given for client i.
+// Waiter returns the value that Ask got for client i.
 func (a Answers[W]) Waiter(i int) W { return a.waiters[i].who }
 
-// Append appends the answer for client i: with its id, its spelling of the name, and no larger than it may be.
+// Append appends the answer for client i, with its id, its spelling of the name, and within its size limit.
 func (a Answers[W]) Append(dst []byte, i int) []byte {
 	w := &a.waiters[i]
-	return appendSpelled(dst, a.entry, &w.spelling, form{caller: w.caller, subnet: a.subnet, stale: a.stale, now: a.now})
+	return appendSpelled(dst, a.entry, &w.spelling,
+		form{caller: w.caller, subnet: a.subnet, stale: a.stale, now: a.now})
 }
 
-// appendSpelled appends an entry in a form but for the name, which is the entry's in a spelling.
+// appendSpelled appends an entry in a form whose name is the entry's name in this spelling.
 func appendSpelled(dst []byte, e *entry, s *spelling, f form) []byte {
 	var spelled [maxNameLen]byte
 	f.name = spelled[:copy(spelled[:], e.key()[:e.nameLen])]
@@ -146,13 +150,13 @@ func appendSpelled(dst []byte, e *entry, s *spelling, f form) []byte {
 	return e.appendTo(dst, &f)
 }
 
-// A crowd counts the clients that wait, of all questions. Any goroutine may use it.
+// A crowd counts the waiting clients of all questions. Any goroutine may use it.
 type crowd struct {
 	waiting atomic.Int64
 	max     int64
 }
 
-// join reports whether there is room for one more, who then has to leave.
+// join reports whether there is room for one more client, and counts it if so; then leave must follow.
 func (c *crowd) join() bool {
 	if c.waiting.Add(1) <= c.max {
 		return true
@@ -163,5 +167,5 @@ func (c *crowd) join() bool {
 
 func (c *crowd) leave(n int) { c.waiting.Add(-int64(n)) }
 
-// Waiting is how many clients wait, for all questions.
+// Waiting returns how many clients wait, for all questions.
 func (c *Cache[W]) Waiting() int { return int(c.crowd.waiting.Load()) }

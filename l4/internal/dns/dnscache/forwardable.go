@@ -2,13 +2,13 @@ package dnscache
 
 import "encoding/binary"
 
-// maxForwardable is the longest query that is Forwardable: none is longer in practice, with a cookie, a subnet and
-// padding.
+// maxForwardable is the longest query that is Forwardable. In practice no query is longer, even with a cookie, a subnet
+// and padding.
 const maxForwardable = 512
 
-// Forwardable reports whether a query may share a socket with others where there is no cache: it has one question,
-// which has one answer, and no record but one OPT record. It is forwarded as it is, but for its id. A cache is
-// stricter, see Resolver.Ask. Any goroutine may call it.
+// Forwardable reports whether a query may share a socket with others where there is no cache. It must have one
+// question, to which there is one answer, and no record except one OPT record. The caller forwards it unchanged, except
+// for its id. A cache is stricter, see Resolver.Ask. Any goroutine may call it.
 func Forwardable(query []byte) bool {
 	if len(query) > maxForwardable {
 		return false
@@ -18,8 +18,8 @@ func Forwardable(query []byte) bool {
 	return n > 0
 }
 
-// AppendServFail appends the answer SERVFAIL to a query that is Forwardable, or that Ask does not Pass. Any goroutine
-// may call it.
+// AppendServFail appends a SERVFAIL answer to a query that is Forwardable, or that Ask does not Pass. Any goroutine may
+// call it.
 func AppendServFail(dst, query []byte) []byte {
 	at := len(dst)
 	dst = append(dst, query[:skipName(query, headerLen)+questionLen]...)

@@ -9,13 +9,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// forwardable is a query on the wire.
+// forwardable returns a query in wire format.
 func forwardable(t testing.TB, id uint16, name string, typ uint16, changes ...func(*dns.Msg)) []byte {
 	t.Helper()
 	return pack(t, ask(name, typ, append(changes, withID(id))...))
 }
 
-// TestForwardable holds what goes by a shared socket without a cache; TestDNSPasses of l4 has more of what does not.
+// TestForwardable checks which queries use a shared socket without a cache; TestDNSPasses of l4 has more that do not.
 func TestForwardable(t *testing.T) {
 	plain := forwardable(t, 1, "www.example.com.", dns.TypeA)
 	// 255 bytes: 4 * 62 + 6 + 1
@@ -53,8 +53,8 @@ func TestForwardable(t *testing.T) {
 	}
 }
 
-// FuzzForwardable holds that any message can be looked at, and that what is plain can be told SERVFAIL: with its id and
-// question.
+// FuzzForwardable checks that Forwardable can read any message, and that each plain query gets a SERVFAIL with its id
+// and question.
 func FuzzForwardable(f *testing.F) {
 	f.Add(forwardable(f, 1, "www.example.com.", dns.TypeA))
 	f.Add(forwardable(f, 2, ".", dns.TypeNS, func(m *dns.Msg) { m.SetEdns0(1232, true) }))

@@ -8,16 +8,18 @@ import (
 	"github.com/miekg/dns"
 )
 
-// readable reports whether the second opinion reads a message.
+// readable reports whether another library reads a message.
 func readable(wire []byte) bool { return new(dns.Msg).Unpack(wire) == nil }
 
-// FuzzAsk has any bytes be a query. What is forwarded and answered is readable when the query was, no larger than it
-// may be, and has the query's id and question, byte for byte.
+// FuzzAsk sends any bytes as a query. If the query is readable, so are the forwarded query and the answer. The answer
+// is within the client's limit and has the query's id and question, byte for byte.
 func FuzzAsk(f *testing.F) {
 	for _, m := range []*dns.Msg{
 		ask("www.Example.com.", dns.TypeA), ask(".", dns.TypeNS, withEDNS(0, true)), ask("a.example.", dns.TypeAXFR),
-		ask("www.example.com.", dns.TypeTXT, withEDNS(1232, false, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}, subnetOption("192.0.2.0", 24, 0))),
-		ask("www.example.com.", dns.TypeTXT, withEDNS(1232, false, subnetOption("2001:db8::", 57, 0), &dns.EDNS0_PADDING{Padding: make([]byte, 5)})),
+		ask("www.example.com.", dns.TypeTXT, withEDNS(1232, false,
+			&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}, subnetOption("192.0.2.0", 24, 0))),
+		ask("www.example.com.", dns.TypeTXT, withEDNS(1232, false, subnetOption("2001:db8::", 57, 0),
+			&dns.EDNS0_PADDING{Padding: make([]byte, 5)})),
 		ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.SetTsig("key.", dns.HmacSHA256, 300, 1) }),
 	} {
 		f.Add(pack(f, m), false)
@@ -64,10 +66,11 @@ func FuzzAsk(f *testing.F) {
 			if !tcp && len(answer) > limit {
 				t.Fatalf("%d bytes, expected at most %d", len(answer), limit)
 			}
-			if string(answer[:2]) != string(query[:2]) || string(answer[headerLen:headerLen+len(question)]) != string(question) {
+			if string(answer[:2]) != string(query[:2]) ||
+				string(answer[headerLen:headerLen+len(question)]) != string(question) {
 				t.Fatalf("answer %x", answer)
 			}
-			// Of the data the second opinion may think what it likes, not of the rest.
+			// The other library may reject record data, but nothing else.
 			if m := new(dns.Msg); ok && readable(message) && readable(query) && m.Unpack(answer) != nil {
 				t.Fatalf("answer %x", answer)
 			}
@@ -82,10 +85,12 @@ func FuzzAsk(f *testing.F) {
 	})
 }
 
-// FuzzAnswered has any bytes be what a backend says of a good question. Reading them takes a number of steps that is
-// linear in their length; what clients get is readable when that was, at any age, and no larger than it may be.
+// FuzzAnswered sends any bytes as a backend's answer to a good question. Reading them takes a number of steps that is
+// linear in their length. If they are readable, so are the clients' answers, at any age, and these are within the
+// limit.
 func FuzzAnswered(f *testing.F) {
-	query := pack(f, ask("www.example.com.", dns.TypeMX, withID(flightID), withEDNS(4096, true, subnetOption("192.0.2.0", 24, 0))))
+	query := pack(f, ask("www.example.com.", dns.TypeMX, withID(flightID),
+		withEDNS(4096, true, subnetOption("192.0.2.0", 24, 0))))
 	question := headerLen + 17 + questionLen
 	add := func(change func(*dns.Msg)) {
 		wire := reply(f, query, change)
@@ -93,17 +98,20 @@ func FuzzAnswered(f *testing.F) {
 	}
 	add(func(*dns.Msg) {})
 	add(func(m *dns.Msg) {
-		m.Answer = records(f, "www.example.com. 300 IN MX 5 mx.example.com.", "www.example.com. 90 IN RRSIG MX 8 3 300 20300101000000 20200101000000 1 example.com. AAAA")
+		m.Answer = records(f, "www.example.com. 300 IN MX 5 mx.example.com.",
+			"www.example.com. 90 IN RRSIG MX 8 3 300 20300101000000 20200101000000 1 example.com. AAAA")
 		m.Ns = records(f, "example.com. 300 IN NS ns.example.com.")
 		m.Extra = append(records(f, "ns.example.com. 300 IN A 192.0.2.1"), m.Extra...)
 	})
 	add(func(m *dns.Msg) {
-		m.Rcode, m.Ns = dns.RcodeNameError, records(f, "example.com. 300 IN SOA ns.example.com. root.example.com. 1 2 3 4 5")
+		m.Rcode, m.Ns = dns.RcodeNameError, records(f,
+			"example.com. 300 IN SOA ns.example.com. root.example.com. 1 2 3 4 5")
 		m.IsEdns0().Option = []dns.EDNS0{subnetOption("192.0.2.0", 24, 20), &dns.EDNS0_EDE{InfoCode: 3}}
-		m.Extra = append(m.Extra, records(f, "x.example.org. 300 IN A 192.0.2.1", "x.example.org. 300 IN NAPTR 1 2 \"s\" \"a\" \"b\" x.example.org.")...)
+		m.Extra = append(m.Extra, records(f, "x.example.org. 300 IN A 192.0.2.1",
+			"x.example.org. 300 IN NAPTR 1 2 \"s\" \"a\" \"b\" x.example.org.")...)
 	})
 	add(func(m *dns.Msg) { m.Rcode, m.Truncated = dns.RcodeServerFailure, true })
-	hostile := hostileAnswer() // which asks something else, and its pointers fit all the same
+	hostile := hostileAnswer() // it is for another question, but its pointers fit
 	f.Add(hostile[2:headerLen], hostile[question:], uint16(17))
 	f.Fuzz(func(t *testing.T, head, rest []byte, age uint16) {
 		if len(head) != headerLen-2 {

@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// bigBuffer is room for the largest message.
+// bigBuffer has room for the largest message.
 func bigBuffer() []byte { return make([]byte, 0, maxMessage) }
 
 func testOptions() Options {
@@ -17,7 +17,7 @@ func testOptions() Options {
 
 func newTestResolver(o Options) *Resolver[int] { return New[int](o).NewResolver() }
 
-// ask is a query for a name and type, changed as told.
+// ask returns a query for a name and type, with these changes.
 func ask(name string, typ uint16, changes ...func(*dns.Msg)) *dns.Msg {
 	m := new(dns.Msg).SetQuestion(name, typ)
 	for _, change := range changes {
@@ -28,7 +28,7 @@ func ask(name string, typ uint16, changes ...func(*dns.Msg)) *dns.Msg {
 
 func withID(id uint16) func(*dns.Msg) { return func(m *dns.Msg) { m.Id = id } }
 
-// withEDNS gives a query an OPT record of that size, with these options.
+// withEDNS adds an OPT record with that size and these options to a query.
 func withEDNS(size uint16, do bool, options ...dns.EDNS0) func(*dns.Msg) {
 	return func(m *dns.Msg) {
 		m.SetEdns0(size, do)
@@ -42,7 +42,8 @@ func subnetOption(address string, source, scope uint8) *dns.EDNS0_SUBNET {
 	if v4 := ip.To4(); v4 != nil {
 		ip, family = v4, 1
 	}
-	return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: source, SourceScope: scope, Address: ip}
+	return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: source, SourceScope: scope,
+		Address: ip}
 }
 
 func pack(t testing.TB, m *dns.Msg) []byte {
@@ -76,7 +77,7 @@ func records(t testing.TB, texts ...string) []dns.RR {
 	return rrs
 }
 
-// reply is a backend's answer to a forwarded query.
+// reply returns a backend's answer to a forwarded query.
 func reply(t testing.TB, query []byte, change func(*dns.Msg)) []byte {
 	t.Helper()
 	q := unpack(t, query)
@@ -89,10 +90,10 @@ func reply(t testing.TB, query []byte, change func(*dns.Msg)) []byte {
 	return pack(t, m)
 }
 
-// flightID is the id that tests send flights with.
+// flightID is the id under which tests send flights.
 const flightID = 0x5eed
 
-// forward asks and wants a flight.
+// forward asks and expects a flight.
 func forward(t testing.TB, r *Resolver[int], q *dns.Msg, who int, now time.Duration) *Flight[int] {
 	t.Helper()
 	got := r.Ask(pack(t, q), UDP, who, now, nil)
@@ -102,7 +103,7 @@ func forward(t testing.TB, r *Resolver[int], q *dns.Msg, who int, now time.Durat
 	return got.Flight
 }
 
-// fill asks and has the backend answer, and returns what its client gets.
+// fill asks, answers as the backend, and returns the client's answer.
 func fill(t testing.TB, r *Resolver[int], q *dns.Msg, now time.Duration, change func(*dns.Msg)) *dns.Msg {
 	t.Helper()
 	f := forward(t, r, q, 1, now)
@@ -113,7 +114,7 @@ func fill(t testing.TB, r *Resolver[int], q *dns.Msg, now time.Duration, change 
 	return unpack(t, answers.Append(nil, 0))
 }
 
-// wantVerdict asks, wants a verdict and returns the answer, if there is one.
+// wantVerdict asks, expects a verdict and returns the answer, if there is one.
 func wantVerdict(t testing.TB, r *Resolver[int], q *dns.Msg, now time.Duration, want Verdict) *dns.Msg {
 	t.Helper()
 	got := r.Ask(pack(t, q), UDP, 1, now, bigBuffer())

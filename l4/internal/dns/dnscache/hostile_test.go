@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// hostileAnswer is the largest answer there can be to www.example.com A, with its OPT record in front of records that
-// have three names each, which are chains of as many pointers as a name may have.
+// hostileAnswer returns the largest possible answer to www.example.com A. Its OPT record precedes records with three
+// names each, and each name is a chain of as many pointers as a name may have.
 func hostileAnswer() []byte {
 	message := append(raw(0, 0), 0, 0, typeOPT, 4, 208, 0, 0, 0, 0, 0, 0)
 	records, hops, longest := 1, 0, headerLen
@@ -36,7 +36,8 @@ func hostileAnswer() []byte {
 	return message
 }
 
-// TestReadingIsLinear holds that no answer costs more than a few steps for each of its bytes, and that records are bounded.
+// TestReadingIsLinear checks that no answer costs more than a few steps for each of its bytes, and that the number of
+// records is bounded.
 func TestReadingIsLinear(t *testing.T) {
 	t.Parallel()
 	message := hostileAnswer()
@@ -57,7 +58,7 @@ func TestReadingIsLinear(t *testing.T) {
 	}
 }
 
-// BenchmarkHostileAnswer is the answer that costs most to read: 90 us, and 310 ms when each name was walked for itself.
+// BenchmarkHostileAnswer reads the most expensive answer: 90 us, and 310 ms when each name was read separately.
 func BenchmarkHostileAnswer(b *testing.B) {
 	message := hostileAnswer()
 	key := []byte("\x03www\x07example\x03com\x00\x00\x01\x01")

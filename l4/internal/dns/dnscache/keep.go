@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// maxKept is the largest answer that is kept, in bytes: what resolvers ask for at most by UDP. What is larger is rare, and one such
-// answer would drive out dozens of the others.
+// maxKept is the largest answer that is stored, in bytes: resolvers request at most that much by UDP. Larger answers
+// are rare, and one of them would evict dozens of others.
 const maxKept = 4096
 
-// rules say for how long answers are good; all but stale in seconds, as TTLs are.
+// rules say how long answers are valid. All but stale and failure are in seconds, as TTLs are.
 type rules struct {
 	minTTL, maxTTL, negativeTTL uint32
 	stale, failure              time.Duration
@@ -23,14 +23,14 @@ func newRules(o *Options) rules {
 	}
 }
 
-// A span is for how long an answer is kept, and within what bounds its TTLs are put.
+// A span says how long an answer is stored, and the bounds for its TTLs.
 type span struct {
 	floor, ceiling uint32
-	lifetime       uint32 // the lowest TTL within them; 0 = the answer is not kept
+	lifetime       uint32 // the lowest TTL within the bounds; 0 = the answer is not stored
 }
 
-// judge says for how long an answer is kept. TTLs are put between floor and ceiling one by one, and the lowest one decides, so that none
-// of them runs out while the answer is kept.
+// judge returns how long an answer is stored. Each TTL is put between floor and ceiling, and the lowest one decides, so
+// that no TTL expires while the answer is stored.
 func (r *rules) judge(a *answer) span {
 	if a.truncated || a.failed() || a.lowest == 0 || len(a.ttls) == 0 {
 		return span{}
@@ -40,44 +40,49 @@ func (r *rules) judge(a *answer) span {
 		if !a.soa {
 			return span{} // RFC 2308, 5
 		}
-		s = span{ceiling: min(r.maxTTL, r.negativeTTL, a.minimum)} // and by the SOA record's own TTL, as by all others
+		// The SOA record's own TTL bounds it too, as all TTLs do.
+		s = span{ceiling: min(r.maxTTL, r.negativeTTL, a.minimum)}
 	}
 	s.lifetime = s.bound(a.lowest)
 	return s
 }
 
-// bound puts a TTL within the bounds. The upper one wins.
+// bound puts a TTL within the bounds. The upper bound wins.
 func (s *span) bound(ttl uint32) uint32 { return min(max(ttl, s.floor), s.ceiling) }
 
-// failed reports whether the backend could not say what there is: neither NOERROR nor NXDOMAIN. Only these refresh what is
-// known (RFC 8767, 4).
+// failed reports whether the backend did not answer the question, with neither NOERROR nor NXDOMAIN. Only those two
+// replace a stored answer (RFC 8767, 4).
 func (a *answer) failed() bool {
 	return a.rcode != rcodeOK && a.rcode != rcodeNoName || a.extended != 0
 }
 
-// negative reports whether an answer says that there is nothing (RFC 2308, 2): no such name, or no record of the type, be it at the end
-// of a chain of aliases. A referral looks like the latter without its SOA record, and is not kept either.
+// negative reports whether an answer says that nothing exists (RFC 2308, 2): no such name, or no record of the type,
+// possibly at the end of a chain of aliases. A referral looks like the latter without its SOA record, and is not stored
+// either.
 func (a *answer) negative() bool {
 	return a.rcode == rcodeNoName || !a.matching && (a.soa || a.counts[0] == 0)
 }
 
-// firstFailure is for how long a failure is remembered that comes for the first time: the least that RFC 9520, 3.2
-// allows. It may be one backend's alone, and the next question goes to another.
+// firstFailure is how long the first failure of a question is cached: the minimum of RFC 9520, 3.2. The failure may be
+// one backend's alone, and the next question goes to another backend.
 const firstFailure = time.Second
 
-// remembered reports whether an answer to a question that was sent with EDNS, or without, is a failure that others would get as well: not
-// what a server says that does not know EDNS, and not what is believed by its id alone.
+// remembered reports whether an answer to a question that was sent with or without EDNS is a failure that other clients
+// would get as well. That excludes the failure of a server that does not know EDNS, and a message that was matched by
+// its id alone.
 func (a *answer) remembered(edns bool) bool {
-	return (a.rcode == rcodeFailed || a.rcode == rcodeRefused) && a.extended == 0 && a.end > 0 && !a.truncated && (a.optFrom != 0 || !edns)
+	return (a.rcode == rcodeFailed || a.rcode == rcodeRefused) && a.extended == 0 && a.end > 0 && !a.truncated &&
+		(a.optFrom != 0 || !edns)
 }
 
-// fail turns an entry into a failure that is remembered for a while, twice as long as the one before it if that was lately.
+// fail makes an entry a failure that is cached for a while: for twice as long as the previous failure if that one is
+// recent.
 func (r *rules) fail(e, before *entry, now time.Duration) {
 	lasts := firstFailure
 	if before != nil && before.failure && before.live(now) {
 		lasts = 2 * (before.expires - before.stored)
 	}
 	lasts = min(lasts, r.failure)
-	e.bare = false // it was not asked with EDNS, or knows it
+	e.bare = false // the question had no EDNS, or the backend knows EDNS
 	e.failure, e.stored, e.expires, e.dead = true, now, now+lasts, now+2*lasts
 }

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// ErrInvalidName says that a text is no domain name.
+// ErrInvalidName says that a text is not a domain name.
 var ErrInvalidName = errors.New("dnscache: invalid domain name")
 
-// lowerName copies a name in wire format without case and returns its length, or 0 when from does not begin with a whole name
-// that is not compressed, of at most maxNameLen bytes. to has room for maxNameLen bytes.
+// lowerName copies a name in wire format, in lower case, and returns its length. It returns 0 if from does not begin
+// with a complete uncompressed name of at most maxNameLen bytes. to has room for maxNameLen bytes.
 func lowerName(to, from []byte) int {
 	to = to[:min(len(from), maxNameLen)]
 	for at := 0; at < len(to); {
@@ -44,10 +44,11 @@ var lowercase = func() (table [256]byte) {
 	return table
 }()
 
-// A spelling is which bytes of a name are capitals. With the name without case it is what the client wrote (draft-vixie-dnsext-dns0x20).
+// A spelling says which bytes of a name are capitals. Together with the lower-case name it gives the client's name
+// (draft-vixie-dnsext-dns0x20).
 type spelling [(maxNameLen + 63) / 64]uint64
 
-// spellingOf reads how a name is spelled. Lengths of labels are at most 63, and so no letters.
+// spellingOf returns the spelling of a name. Label lengths are at most 63, so they are never mistaken for capitals.
 func spellingOf(name []byte) (s spelling) {
 	for i, c := range name {
 		if c >= 'A' && c <= 'Z' {
@@ -57,7 +58,7 @@ func spellingOf(name []byte) (s spelling) {
 	return s
 }
 
-// apply spells a name that has no case.
+// apply changes a lower-case name into this spelling.
 func (s *spelling) apply(name []byte) {
 	for i := range name {
 		if s[i/64]>>(i%64)&1 != 0 {
@@ -66,14 +67,14 @@ func (s *spelling) apply(name []byte) {
 	}
 }
 
-// parseName turns a name as people write it (RFC 1035, 5.1, with or without the final dot) into wire format without case.
+// parseName converts a name in text form (RFC 1035, 5.1, with or without the final dot) into wire format in lower case.
 // Its error is an ErrInvalidName.
 func parseName(text string) ([]byte, error) {
 	name := make([]byte, 1, len(text)+2)
 	if text == "." || text == "" {
 		return name, nil
 	}
-	label := 0 // where the length of the present one stands
+	label := 0 // offset of the current label's length
 	end := func() bool {
 		size := len(name) - label - 1
 		name[label] = byte(size)
@@ -111,7 +112,7 @@ func parseName(text string) ([]byte, error) {
 	return name, nil
 }
 
-// under reports whether a name is suffix or below it. Both are in wire format without case.
+// under reports whether a name is suffix or below it. Both are in wire format and in lower case.
 func under(name, suffix []byte) bool {
 	for len(name) > len(suffix) {
 		name = name[1+int(name[0]):]

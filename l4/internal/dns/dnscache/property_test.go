@@ -12,18 +12,18 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A world is many loops that use one cache at once, with clients, backends that answer, fail and lie, and an operator who purges.
-// Answers say what they answer, so that a client can tell whether it got its own.
+// A world is many loops that use one cache at once, with clients, with backends that answer, fail and lie, and with an
+// operator who purges. Each answer contains its question, so that a client can check that it got its own.
 type world struct {
 	t       *testing.T
 	cache   *Cache[client]
 	clock   atomic.Int64
 	got     atomic.Int64 // answers that clients got
-	waiting sync.Map     // of client: *dns.Msg that waits
+	waiting sync.Map     // client to the *dns.Msg that waits
 	flights chan inFlight
 }
 
-// A client is known by its loop and a number.
+// A client is identified by its loop and a number.
 type client struct{ loop, number int }
 
 type inFlight struct {
@@ -31,17 +31,18 @@ type inFlight struct {
 	id     uint16
 }
 
-// fingerprintOf is what an answer to a question says.
+// fingerprintOf returns the content of an answer to a question.
 func fingerprintOf(q *dns.Msg) string {
 	question := q.Question[0]
-	text := fmt.Sprintf("%s %d rd=%v cd=%v ad=%v", strings.ToLower(question.Name), question.Qtype, q.RecursionDesired, q.CheckingDisabled, q.AuthenticatedData)
+	text := fmt.Sprintf("%s %d rd=%v cd=%v ad=%v", strings.ToLower(question.Name), question.Qtype, q.RecursionDesired,
+		q.CheckingDisabled, q.AuthenticatedData)
 	if opt := q.IsEdns0(); opt != nil && opt.Do() {
 		text += " do"
 	}
 	return text
 }
 
-// subnetOf is a query's or an answer's subnet; empty without one.
+// subnetOf returns a query's or an answer's subnet; empty without one.
 func subnetOf(m *dns.Msg) string {
 	if opt := m.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
@@ -70,14 +71,15 @@ func randomQuery(random *rand.Rand) *dns.Msg {
 			options = append(options, subnetOption(fmt.Sprintf("192.0.%d.0", random.IntN(3)), 24, 0))
 		}
 		if random.IntN(2) == 0 {
-			options = append(options, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: fmt.Sprintf("%016x", random.Uint64())})
+			options = append(options, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE,
+				Cookie: fmt.Sprintf("%016x", random.Uint64())})
 		}
 		withEDNS([]uint16{512, 1232, 4096}[random.IntN(3)], random.IntN(3) == 0, options...)(q)
 	}
 	return q
 }
 
-// texts is record data of a kind.
+// texts returns record data of a kind.
 func texts(q *dns.Msg, ttl uint32, values ...string) dns.RR {
 	question := q.Question[0]
 	h := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: ttl}
@@ -87,7 +89,7 @@ func texts(q *dns.Msg, ttl uint32, values ...string) dns.RR {
 	return &dns.TXT{Hdr: h, Txt: values}
 }
 
-// backend answers a forwarded query somehow. Some of it is no answer at all.
+// backend answers a forwarded query in a random way. Some messages are not answers at all.
 func (w *world) backend(random *rand.Rand, f inFlight) []byte {
 	q := new(dns.Msg)
 	if err := q.Unpack(f.flight.AppendQuery(nil, f.id)); err != nil {
@@ -135,7 +137,7 @@ func (w *world) backend(random *rand.Rand, f inFlight) []byte {
 	return wire
 }
 
-// check is the property: this answer is for this query.
+// check checks the property: this answer is for this query.
 func (w *world) check(q *dns.Msg, wire []byte) {
 	w.got.Add(1)
 	limit := 512
@@ -147,7 +149,8 @@ func (w *world) check(q *dns.Msg, wire []byte) {
 		w.t.Errorf("%d of %d bytes for %v: %v", len(wire), limit, q, err)
 		return
 	}
-	if m.Id != q.Id || len(m.Question) != 1 || m.Question[0] != q.Question[0] || m.RecursionDesired != q.RecursionDesired ||
+	if m.Id != q.Id || len(m.Question) != 1 || m.Question[0] != q.Question[0] ||
+		m.RecursionDesired != q.RecursionDesired ||
 		m.CheckingDisabled != q.CheckingDisabled || (m.IsEdns0() == nil) != (q.IsEdns0() == nil) {
 		w.t.Errorf("asked\n%v\ngot\n%v", q, m)
 	}
@@ -170,7 +173,8 @@ func (w *world) check(q *dns.Msg, wire []byte) {
 	}
 	if opt := m.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
-			if s, is := o.(*dns.EDNS0_SUBNET); is && fmt.Sprintf("%v/%d", s.Address, s.SourceNetmask) != asked || o.Option() == dns.EDNS0COOKIE {
+			if s, is := o.(*dns.EDNS0_SUBNET); is && fmt.Sprintf("%v/%d", s.Address, s.SourceNetmask) != asked ||
+				o.Option() == dns.EDNS0COOKIE {
 				w.t.Errorf("option %v in the answer to\n%v", o, q)
 			}
 		}
@@ -188,7 +192,7 @@ func (w *world) deliver(answers Answers[client]) {
 	}
 }
 
-// loop asks, and ends flights of its own and of others.
+// loop asks, and ends its own flights and those of other loops.
 func (w *world) loop(number int) {
 	random := rand.New(rand.NewPCG(uint64(number), 42))
 	r := w.cache.NewResolver()
@@ -231,7 +235,7 @@ func (w *world) loop(number int) {
 	}
 }
 
-// end has some flight answered, late or failed.
+// end answers a random flight, or ends it as late or failed.
 func (w *world) end(r *Resolver[client], random *rand.Rand, now time.Duration) {
 	var f inFlight
 	select {
@@ -256,8 +260,8 @@ func (w *world) end(r *Resolver[client], random *rand.Rand, now time.Duration) {
 	w.deliver(r.Failed(f.flight, now))
 }
 
-// TestOneFlightForAll has loops ask for the same cold names at the same time, each answered at once by whoever is to ask for it. A
-// client that saw no entry and then finds the flight gone must find what it left.
+// TestOneFlightForAll lets loops ask for the same cold names at the same time. The caller with the flight answers it at
+// once. A client that saw no entry and then finds that the flight ended must find its stored answer.
 func TestOneFlightForAll(t *testing.T) {
 	t.Parallel()
 	cache := New[int](Options{MaxEntries: 100_000, MaxTTL: time.Hour})
@@ -278,7 +282,8 @@ func TestOneFlightForAll(t *testing.T) {
 					continue
 				}
 				flights.Add(1)
-				if _, ok := r.Answered(got.Flight, flightID, reply(t, query, func(m *dns.Msg) { m.Answer = []dns.RR{anyRecord(m)} }), 0); !ok {
+				if _, ok := r.Answered(got.Flight, flightID,
+					reply(t, query, func(m *dns.Msg) { m.Answer = []dns.RR{anyRecord(m)} }), 0); !ok {
 					t.Error("rejected")
 				}
 			}
@@ -290,12 +295,14 @@ func TestOneFlightForAll(t *testing.T) {
 	}
 }
 
-// TestNobodyGetsWhatOthersAsked is the property of all that is here, with loops that do everything at once in a cache that is too small.
+// TestNobodyGetsWhatOthersAsked checks the main property of the cache, with loops that do everything at once in a cache
+// that is too small.
 func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, flights: make(chan inFlight, 100_000)}
 	w.cache = New[client](Options{
-		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second, FailureTTL: 2 * time.Second, Prefetch: true, maxWaitersForTest: 3, maxWaitingForTest: 200,
+		MaxEntries: 120, MaxTTL: time.Hour, NegativeTTL: time.Hour, StaleTTL: 5 * time.Second,
+		FailureTTL: 2 * time.Second, Prefetch: true, maxWaitersForTest: 3, maxWaitingForTest: 200,
 	})
 	var loops sync.WaitGroup
 	for number := range 4 {
@@ -314,7 +321,8 @@ func TestNobodyGetsWhatOthersAsked(t *testing.T) {
 	if n.Waiting != 0 || n.Entries > 120 {
 		t.Errorf("at the end %+v", n)
 	}
-	if n.Hit == 0 || n.Miss == 0 || n.Stale == 0 || n.Coalesced == 0 || n.Evicted == 0 || n.Rejected == 0 || n.Prefetched == 0 || n.Expired == 0 || n.Refused == 0 {
+	if n.Hit == 0 || n.Miss == 0 || n.Stale == 0 || n.Coalesced == 0 || n.Evicted == 0 || n.Rejected == 0 ||
+		n.Prefetched == 0 || n.Expired == 0 || n.Refused == 0 {
 		t.Errorf("something never happened: %+v", n)
 	}
 	for i := range w.cache.boards {

@@ -12,9 +12,9 @@ const (
 	recordLen   = 10     // type, class, TTL and length, behind the name
 	optLen      = 11     // an OPT record without options: the root's name and recordLen
 	maxNameLen  = 255    // RFC 1035, 2.3.4: with the lengths of its labels
-	maxHops     = 127    // a name has no more labels, and needs no more pointers
-	plainUDP    = 512    // RFC 1035, 4.2.1: the largest answer for who sent no EDNS
-	maxMessage  = 65_535 // what two bytes of length can say
+	maxHops     = 127    // a name has no more labels than that, and needs no more pointers
+	plainUDP    = 512    // RFC 1035, 4.2.1: the largest answer without EDNS
+	maxMessage  = 65_535 // the limit of a two-byte length
 )
 
 // Bits of the header's second pair of bytes (RFC 1035, 4.1.1; RFC 4035, 3.2).
@@ -36,7 +36,7 @@ const (
 	rcodeRefused = 5
 )
 
-// Types and the one class that are known by number (IANA's registry of DNS parameters).
+// Types, and the only class, that the cache treats specially (IANA's registry of DNS parameters).
 const (
 	typeSOA = 6
 	typeOPT = 41
@@ -52,8 +52,8 @@ const (
 	optionError     = 15 // RFC 8914
 )
 
-// Bits of a key that stand behind the name and the type. Each changes what a backend answers: RD and CD how it looks, AD and DO
-// whether it says what it validated (RFC 6840, 5.7), and a subnet for whom.
+// Bits of a key, behind the name and the type. Each changes what a backend answers: RD and CD change the header, AD and
+// DO whether the answer shows what the backend validated (RFC 6840, 5.7), and a subnet decides whom the answer is for.
 const (
 	keyRD        = 1 << iota
 	keyAD        // the client understands AD
@@ -66,34 +66,35 @@ const (
 // maxKeyLen is the longest key: a name, a type, the bits, and a subnet's family, length and IPv6 address.
 const maxKeyLen = maxNameLen + 2 + 1 + 2 + 1 + 16
 
-// A caller is what of a query decides how its answer is written. It is a plain value.
+// A caller is the part of a query that decides how its answer is written. It is a plain value.
 type caller struct {
 	id    uint16
 	limit uint16 // the largest answer, in bytes
-	edns  bool   // it sent an OPT record and is to get one
-	do    bool   // which then carries the DO bit
+	edns  bool   // the query has an OPT record, so the answer has one too
+	do    bool   // and the OPT record has the DO bit
 }
 
-// A question is a plain query, read. It points into the query and the key's buffer, and is valid as long as they are.
+// A question is a plain query after parsing. It points into the query and the key's buffer, and is valid as long as
+// they are.
 type question struct {
 	caller
 	name   []byte // as the client spells it, in wire format
 	key    []byte // see parse
 	base   int    // length of the key without the subnet
 	subnet []byte // of the key: family, source prefix length, address; empty without one
-	opt    int    // where the OPT record stands; 0 = nowhere
-	option []byte // the subnet's option in the query, whole
+	opt    int    // offset of the OPT record; 0 = no OPT record
+	option []byte // the whole subnet option of the query
 }
 
-// readQuestion reads what every query that one answer is enough for has in common: the opcode QUERY, one question, and
-// no record but one OPT record, whose content it does not read. It copies the question's name to name, in lower case,
-// and returns its length and the question's type; the length is 0 for any other message. name has room for maxNameLen
+// readQuestion reads what all queries with a single answer have in common: the opcode QUERY, one question, and no
+// record except one OPT record, whose content it does not read. It copies the question's name to name, in lower case,
+// and returns its length and the question's type. The length is 0 for any other message. name has room for maxNameLen
 // bytes.
 func readQuestion(query, name []byte) (n int, typ uint16) {
 	if len(query) < headerLen+1+questionLen || len(query) > maxMessage ||
 		binary.BigEndian.Uint16(query[2:])&(flagQR|maskOpcode) != 0 ||
 		binary.BigEndian.Uint32(query[4:]) != 1<<16 || binary.BigEndian.Uint16(query[8:]) != 0 {
-		return 0, 0 // not QUERY, not a question, several, or with records where none belong
+		return 0, 0 // not QUERY, not one question, or records in the wrong sections
 	}
 	n = lowerName(name, query[headerLen:])
 	end := headerLen + n + questionLen
@@ -101,7 +102,7 @@ func readQuestion(query, name []byte) (n int, typ uint16) {
 		return 0, 0
 	}
 	if typ = binary.BigEndian.Uint16(query[end-questionLen:]); typ >= 128 && typ <= 255 {
-		return 0, 0 // RFC 6895, 3.1: questions like AXFR and ANY with several answers, and types of meta records
+		return 0, 0 // RFC 6895, 3.1: meta types, and types like AXFR and ANY that have several answers
 	}
 	switch rest := query[end:]; binary.BigEndian.Uint16(query[10:]) {
 	case 0:
@@ -118,11 +119,12 @@ func readQuestion(query, name []byte) (n int, typ uint16) {
 	return n, typ
 }
 
-// parse reads a query and builds its key in buf: the name without case, the type, the bits, the subnet. The class is not part of
-// it, since it is always IN. It reports false for what is not plain and has to pass.
+// parse reads a query and builds its key in buf: the lower-case name, the type, the bits, the subnet. The class is not
+// part of the key, since it is always IN. It returns false for a query that is not plain and must pass.
 //
-// It is a walk over the wire by hand. dnsmessage copies each name into an array of 255 bytes and allocates each option: 136 ns and two
-// allocations for a query with a subnet, against 40 ns and none that build the key besides (BenchmarkParse). A hit is 100 ns in all.
+// The parser is written by hand. dnsmessage copies each name into an array of 255 bytes and allocates each option: it
+// took 136 ns and two allocations for a query with a subnet, against 40 ns and none here, building the key included
+// (BenchmarkParse). A whole hit is 100 ns.
 func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 	n, typ := readQuestion(query, buf[:maxNameLen])
 	if n == 0 {
@@ -167,13 +169,14 @@ func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 	return true
 }
 
-// parseOPT reads the OPT record that is to be the rest of the query. What it does not know, the backend may: then the query passes.
+// parseOPT reads the OPT record, which must be the rest of the query. It returns false for options that it does not
+// know, since the backend may know them: then the query passes.
 func (q *question) parseOPT(query []byte, at int) bool {
 	opt := query[at:]
 	if len(opt) < optLen {
 		return false
 	}
-	// the upper bits of the code, the version, and every flag but DO must be zero
+	// The upper bits of the code, the version, and every flag but DO must be zero.
 	if flags := binary.BigEndian.Uint32(opt[5:]); flags&^flagDO != 0 {
 		return false
 	}
@@ -205,8 +208,8 @@ func (q *question) parseOPT(query []byte, at int) bool {
 	return true
 }
 
-// validSubnet reports whether an option's data is a client's subnet as RFC 7871, 6 wants it: a known family, no more address bytes
-// than its prefix needs and no bits set behind it. So equal subnets have equal bytes.
+// validSubnet reports whether an option's data is a client's subnet as RFC 7871, 6 requires: a known family, no more
+// address bytes than the prefix needs, and no bits set behind the prefix. So equal subnets have equal bytes.
 func validSubnet(data []byte) bool {
 	if len(data) < 4 {
 		return false
@@ -231,8 +234,8 @@ func validSubnet(data []byte) bool {
 	return source%8 == 0 || address[len(address)-1]<<(source%8) == 0
 }
 
-// appendForwarded appends the query as a backend is to get it, but for the id: without the options that are between the
-// client and us, and with the size that we take by UDP, so that the answer is for all who ask the same.
+// appendForwarded appends the query for a backend; the id is still the client's. It omits the options that are between
+// the client and us, and sets our own size limit for UDP, so that the answer suits all clients with the same question.
 func (q *question) appendForwarded(dst, query []byte, udp uint16) []byte {
 	if q.opt == 0 {
 		return append(dst, query...)
@@ -244,9 +247,9 @@ func (q *question) appendForwarded(dst, query []byte, udp uint16) []byte {
 	return append(dst, q.option...)
 }
 
-// SameQuestion reports whether a message is an answer whose question is the query's, case too. It is for what passes: of a query with no
-// or several questions only that the message is an answer. It does not look at the ids, since the query went out under another one.
-// Any goroutine may call it.
+// SameQuestion reports whether a message is an answer to the query's question, in the same spelling. It is for queries
+// that pass. If the query has no question or several, it only checks that the message is an answer. It does not compare
+// the ids, since the query was sent under another one. Any goroutine may call it.
 func SameQuestion(query, message []byte) bool {
 	if len(query) < headerLen || len(message) < headerLen || message[2]&(flagQR>>8) == 0 {
 		return false
@@ -254,7 +257,8 @@ func SameQuestion(query, message []byte) bool {
 	if binary.BigEndian.Uint16(query[4:]) != 1 {
 		return true
 	}
-	if failure := message[3]&maskRcode != rcodeOK && message[3]&maskRcode != rcodeNoName; failure && binary.BigEndian.Uint64(message[4:]) == 0 {
+	failure := message[3]&maskRcode != rcodeOK && message[3]&maskRcode != rcodeNoName
+	if failure && binary.BigEndian.Uint64(message[4:]) == 0 {
 		return true // see answer.read
 	}
 	var asked [maxNameLen]byte

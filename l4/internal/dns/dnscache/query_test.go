@@ -16,32 +16,43 @@ func TestPass(t *testing.T) {
 	tsig := func(m *dns.Msg) { m.SetTsig("key.", dns.HmacSHA256, 300, 1_700_000_000) }
 	flags := func(set func(*dns.MsgHdr)) func(*dns.Msg) { return func(m *dns.Msg) { set(&m.MsgHdr) } }
 	for name, m := range map[string]*dns.Msg{
-		"notify":            ask("example.com.", dns.TypeSOA, flags(func(h *dns.MsgHdr) { h.Opcode = dns.OpcodeNotify })),
-		"update":            ask("example.com.", dns.TypeSOA, flags(func(h *dns.MsgHdr) { h.Opcode = dns.OpcodeUpdate })),
-		"an answer":         ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Response = true })),
-		"truncated":         ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Truncated = true })),
-		"authoritative":     ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Authoritative = true })),
-		"with a code":       ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Rcode = dns.RcodeRefused })),
-		"reserved bit":      ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Zero = true })),
-		"axfr":              ask("example.com.", dns.TypeAXFR),
-		"ixfr":              ask("example.com.", dns.TypeIXFR, func(m *dns.Msg) { m.Ns = records(t, "example.com. 0 IN SOA a. b. 1 2 3 4 5") }),
-		"ixfr without soa":  ask("example.com.", dns.TypeIXFR),
-		"any":               ask("example.com.", dns.TypeANY),
-		"type opt":          ask("example.com.", dns.TypeOPT),
-		"type 0":            ask("example.com.", 0),
-		"chaos":             ask("version.bind.", dns.TypeTXT, func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }),
-		"class any":         ask("example.com.", dns.TypeA, func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }),
-		"two questions":     ask("example.com.", dns.TypeA, func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }),
-		"no question":       {},
-		"tsig":              ask("example.com.", dns.TypeA, tsig),
-		"edns and tsig":     ask("example.com.", dns.TypeA, withEDNS(1232, false), tsig),
-		"records":           ask("example.com.", dns.TypeA, func(m *dns.Msg) { m.Answer = records(t, "example.com. 1 IN A 192.0.2.1") }),
-		"edns version 1":    ask("example.com.", dns.TypeA, withEDNS(1232, false), func(m *dns.Msg) { m.IsEdns0().SetVersion(1) }),
-		"edns flag":         ask("example.com.", dns.TypeA, withEDNS(1232, false), func(m *dns.Msg) { m.IsEdns0().SetZ(1) }),
-		"two opt":           ask("example.com.", dns.TypeA, withEDNS(1232, false), withEDNS(1232, false)),
-		"nsid":              ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})),
-		"unknown option":    ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1}})),
-		"two subnets":       ask("example.com.", dns.TypeA, withEDNS(1232, false, subnetOption("192.0.2.0", 24, 0), subnetOption("192.0.2.0", 24, 0))),
+		"notify": ask("example.com.", dns.TypeSOA,
+			flags(func(h *dns.MsgHdr) { h.Opcode = dns.OpcodeNotify })),
+		"update": ask("example.com.", dns.TypeSOA,
+			flags(func(h *dns.MsgHdr) { h.Opcode = dns.OpcodeUpdate })),
+		"an answer":     ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Response = true })),
+		"truncated":     ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Truncated = true })),
+		"authoritative": ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Authoritative = true })),
+		"with a code":   ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Rcode = dns.RcodeRefused })),
+		"reserved bit":  ask("example.com.", dns.TypeA, flags(func(h *dns.MsgHdr) { h.Zero = true })),
+		"axfr":          ask("example.com.", dns.TypeAXFR),
+		"ixfr": ask("example.com.", dns.TypeIXFR,
+			func(m *dns.Msg) { m.Ns = records(t, "example.com. 0 IN SOA a. b. 1 2 3 4 5") }),
+		"ixfr without soa": ask("example.com.", dns.TypeIXFR),
+		"any":              ask("example.com.", dns.TypeANY),
+		"type opt":         ask("example.com.", dns.TypeOPT),
+		"type 0":           ask("example.com.", 0),
+		"chaos": ask("version.bind.", dns.TypeTXT,
+			func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }),
+		"class any": ask("example.com.", dns.TypeA, func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }),
+		"two questions": ask("example.com.", dns.TypeA,
+			func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }),
+		"no question":   {},
+		"tsig":          ask("example.com.", dns.TypeA, tsig),
+		"edns and tsig": ask("example.com.", dns.TypeA, withEDNS(1232, false), tsig),
+		"records": ask("example.com.", dns.TypeA,
+			func(m *dns.Msg) { m.Answer = records(t, "example.com. 1 IN A 192.0.2.1") }),
+		"edns version 1": ask("example.com.", dns.TypeA, withEDNS(1232, false),
+			func(m *dns.Msg) { m.IsEdns0().SetVersion(1) }),
+		"edns flag": ask("example.com.", dns.TypeA, withEDNS(1232, false),
+			func(m *dns.Msg) { m.IsEdns0().SetZ(1) }),
+		"two opt": ask("example.com.", dns.TypeA, withEDNS(1232, false), withEDNS(1232, false)),
+		"nsid": ask("example.com.", dns.TypeA,
+			withEDNS(1232, false, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})),
+		"unknown option": ask("example.com.", dns.TypeA,
+			withEDNS(1232, false, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1}})),
+		"two subnets": ask("example.com.", dns.TypeA,
+			withEDNS(1232, false, subnetOption("192.0.2.0", 24, 0), subnetOption("192.0.2.0", 24, 0))),
 		"subnet with scope": ask("example.com.", dns.TypeA, withEDNS(1232, false, subnetOption("192.0.2.0", 24, 24))),
 		"subnet of no family": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
 			Code: dns.EDNS0SUBNET, Data: []byte{0, 3, 0, 0},
@@ -55,7 +66,8 @@ func TestPass(t *testing.T) {
 		"subnet too long, IPv6": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
 			Code: dns.EDNS0SUBNET, Data: append([]byte{0, 2, 129, 0}, make([]byte, 17)...),
 		})),
-		"subnet without a prefix": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1}})),
+		"subnet without a prefix": ask("example.com.", dns.TypeA,
+			withEDNS(1232, false, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1}})),
 		"subnet too short": ask("example.com.", dns.TypeA, withEDNS(1232, false, &dns.EDNS0_LOCAL{
 			Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 24, 0, 192, 0},
 		})),
@@ -64,7 +76,8 @@ func TestPass(t *testing.T) {
 			t.Parallel()
 			r := newTestResolver(testOptions())
 			for _, transport := range []Transport{UDP, TCP} {
-				if got := r.Ask(pack(t, m), transport, 1, 0, nil); got.Verdict != Pass || got.Flight != nil || got.Answer != nil {
+				if got := r.Ask(pack(t, m), transport, 1, 0, nil); got.Verdict != Pass || got.Flight != nil ||
+					got.Answer != nil {
 					t.Errorf("%+v, expected pass", got)
 				}
 			}
@@ -87,13 +100,15 @@ func TestMalformedPasses(t *testing.T) {
 	if got := r.Ask(append(bytes.Clone(good), 0), UDP, 1, 0, nil).Verdict; got != Pass {
 		t.Errorf("a byte too many: %v, expected pass", got)
 	}
-	for _, name := range []string{"\xc0\x0c", "\x03www\xc0\x0c", "\x40" + strings.Repeat("a", 64) + "\x00", strings.Repeat("\x01a", 127) + "\x01"} {
+	for _, name := range []string{"\xc0\x0c", "\x03www\xc0\x0c", "\x40" + strings.Repeat("a", 64) + "\x00",
+		strings.Repeat("\x01a", 127) + "\x01"} {
 		query := fmt.Sprintf("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00%s\x00\x01\x00\x01", name)
 		if got := r.Ask([]byte(query), UDP, 1, 0, nil).Verdict; got != Pass {
 			t.Errorf("name %q: %v, expected pass", name, got)
 		}
 	}
-	for name, options := range map[string]string{"half an option": "\x00\x0a\x00", "an option that is longer": "\x00\x0a\x00\x02a"} {
+	for name, options := range map[string]string{"half an option": "\x00\x0a\x00",
+		"an option that is longer": "\x00\x0a\x00\x02a"} {
 		query := bytes.Clone(pack(t, ask("www.example.com.", dns.TypeA, withEDNS(1232, false))))
 		query = append(query, options...)
 		query[len(query)-len(options)-1] = byte(len(options))
@@ -107,7 +122,7 @@ func TestMalformedPasses(t *testing.T) {
 	}
 }
 
-// TestKeys has each pair of queries either share an answer or not.
+// TestKeys checks whether the queries of each pair share an answer.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	cookie := &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0123456789abcdef"}
@@ -118,20 +133,23 @@ func TestKeys(t *testing.T) {
 		a, b *dns.Msg
 		same bool
 	}{
-		"case":         {base(), ask("wWw.EXAMPLE.com.", dns.TypeA), true},
-		"id":           {base(), ask("www.example.com.", dns.TypeA, withID(7)), true},
-		"edns":         {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false)), true},
-		"cookie":       {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, cookie)), true},
-		"padding":      {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, padding)), true},
-		"keepalive":    {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, keepalive)), true},
-		"type":         {base(), ask("www.example.com.", 65281), false},
-		"high type":    {base(), ask("www.example.com.", 0x0101), false},
-		"name":         {base(), ask("www.example.org.", dns.TypeA), false},
-		"labels":       {ask(`a\.b.example.`, dns.TypeA), ask("a.b.example.", dns.TypeA), false},
-		"parent":       {base(), ask("example.com.", dns.TypeA), false},
-		"rd":           {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.RecursionDesired = false }), false},
-		"cd":           {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.CheckingDisabled = true }), false},
-		"ad":           {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.AuthenticatedData = true }), false},
+		"case":      {base(), ask("wWw.EXAMPLE.com.", dns.TypeA), true},
+		"id":        {base(), ask("www.example.com.", dns.TypeA, withID(7)), true},
+		"edns":      {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false)), true},
+		"cookie":    {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, cookie)), true},
+		"padding":   {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, padding)), true},
+		"keepalive": {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, false, keepalive)), true},
+		"type":      {base(), ask("www.example.com.", 65281), false},
+		"high type": {base(), ask("www.example.com.", 0x0101), false},
+		"name":      {base(), ask("www.example.org.", dns.TypeA), false},
+		"labels":    {ask(`a\.b.example.`, dns.TypeA), ask("a.b.example.", dns.TypeA), false},
+		"parent":    {base(), ask("example.com.", dns.TypeA), false},
+		"rd": {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.RecursionDesired = false }),
+			false},
+		"cd": {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.CheckingDisabled = true }),
+			false},
+		"ad": {base(), ask("www.example.com.", dns.TypeA, func(m *dns.Msg) { m.AuthenticatedData = true }),
+			false},
 		"do":           {base(), ask("www.example.com.", dns.TypeA, withEDNS(4096, true)), false},
 		"not a letter": {ask("a[.example.", dns.TypeA), ask("a{.example.", dns.TypeA), false},
 		"beyond ascii": {ask("\\196\\132.example.", dns.TypeA), ask("\\228\\164.example.", dns.TypeA), false},
@@ -152,13 +170,14 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// anyRecord is a record for whatever was asked.
+// anyRecord returns a record for the question's type.
 func anyRecord(m *dns.Msg) dns.RR {
 	q := m.Question[0]
-	return &dns.RFC3597{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 300, Rdlength: 4}, Rdata: "c0000201"}
+	return &dns.RFC3597{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 300, Rdlength: 4},
+		Rdata: "c0000201"}
 }
 
-// TestForwardedQuery is what reaches backends: the query, but for the options that are between the client and us.
+// TestForwardedQuery checks what backends receive: the query without the options that are between the client and us.
 func TestForwardedQuery(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -177,12 +196,13 @@ func TestForwardedQuery(t *testing.T) {
 	}
 	got = unpack(t, wire[len("before"):])
 	q.Id = 17
-	q.IsEdns0().SetUDPSize(maxMessage) // ours
+	q.IsEdns0().SetUDPSize(maxMessage) // our own limit
 	q.IsEdns0().Option = q.IsEdns0().Option[1:2]
 	if got.String() != q.String() {
 		t.Errorf("forwarded\n%v\nexpected\n%v", got, q)
 	}
-	if again := f.AppendQuery(nil, 18); binary.BigEndian.Uint16(again) != 18 || !bytes.Equal(again[2:], wire[len("before")+2:]) {
+	if again := f.AppendQuery(nil, 18); binary.BigEndian.Uint16(again) != 18 ||
+		!bytes.Equal(again[2:], wire[len("before")+2:]) {
 		t.Errorf("the second query differs: %x", again)
 	}
 }
@@ -212,7 +232,8 @@ func TestSameQuestion(t *testing.T) {
 			t.Errorf("%s: %v, expected %v", name, got, c.want)
 		}
 	}
-	if !SameQuestion(pack(t, &dns.Msg{}), answer(func(*dns.Msg) {})) || SameQuestion(query[:5], answer(func(*dns.Msg) {})) {
+	if !SameQuestion(pack(t, &dns.Msg{}), answer(func(*dns.Msg) {})) ||
+		SameQuestion(query[:5], answer(func(*dns.Msg) {})) {
 		t.Error("a query without a question, or that is none")
 	}
 }
@@ -239,7 +260,8 @@ func TestParseName(t *testing.T) {
 			t.Errorf("%q: %q, %v, expected %q", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"..", ".a", "a..b", "a..", `\256`, long + "a", strings.Repeat("b", 64), strings.Repeat("b", 64) + ".c"} {
+	for _, text := range []string{"..", ".a", "a..b", "a..", `\256`, long + "a", strings.Repeat("b", 64),
+		strings.Repeat("b", 64) + ".c"} {
 		if got, err := parseName(text); !errors.Is(err, ErrInvalidName) {
 			t.Errorf("%q: %q, %v, expected ErrInvalidName", text, got, err)
 		}

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// retryPause is how long no backend is asked about a question whose refresh was late or failed, while there is a stale answer
-// (RFC 8767, 5: the failure recheck timer).
+// retryPause is how long no backend is asked about a question whose refresh was late or failed, while there is a stale
+// answer (RFC 8767, 5: the failure recheck timer).
 const retryPause = 30 * time.Second
 
-// A Resolver is one loop's use of a Cache. It holds buffers and counters, so only one goroutine may use it at a time; NewResolver
-// makes it. Flights and Answers may go from one Resolver to another of the same Cache.
+// A Resolver is one loop's access to a Cache. It holds buffers and counters, so only one goroutine may use it at a
+// time. NewResolver makes it. Flights and Answers may move from one Resolver to another of the same Cache.
 //
-// W is what the caller knows a waiting client by. It is kept as it is and given back.
+// W identifies a waiting client to the caller. The cache stores it unchanged and returns it.
 type Resolver[W any] struct {
-	// Admit, if it is set, says whether a client may wait for an answer, and returns what it is then known by. It is called with a lock held
-	// and must not block; a client that it has admitted is among some flight's Answers later.
+	// Admit, if it is set, decides whether a client may wait for an answer, and returns the value that identifies the
+	// client from then on. It is called with a lock held and must not block. Each admitted client is among some
+	// flight's Answers later.
 	Admit func(who W) (W, bool)
 
 	cache  *Cache[W]
@@ -27,28 +28,30 @@ type Resolver[W any] struct {
 	answer answer
 }
 
-// A tally is what one Resolver has counted; others may read it.
+// A tally holds one Resolver's counters. Any goroutine may read them.
 type tally struct {
 	hit, miss, stale, coalesced, refused, passed, prefetched, rejected atomic.Uint64
 }
 
-// A Reply says what becomes of a query.
+// A Reply says what the caller should do with a query.
 type Reply[W any] struct {
 	Verdict Verdict
 
-	// Answer is the answer for the client with Hit and Stale, appended to what was given to Ask, and nil otherwise.
+	// Answer is the client's answer with Hit and Stale, appended to Ask's dst; otherwise it is nil.
 	Answer []byte
 
-	// Flight is set with Forward. With Hit and Stale it may be: then the question is to be asked behind the client's back. Whoever gets
-	// a Flight sends its query to a backend and has to end it by Answered or Failed.
+	// Flight is set with Forward. It may also be set with Hit and Stale: then the caller refreshes the entry, while no
+	// client waits for it. The caller sends the flight's query to a backend and must end the flight with Answered or
+	// Failed.
 	Flight *Flight[W]
 }
 
-// Ask says what is to become of a client's query, which came by t. With Hit and Stale the answer is appended to dst, which is best
-// empty with room for the largest; with Forward and Wait who is kept, and given back with the answer. now is the time on any
-// clock that does not go back, the same one in all calls. The query is not kept.
+// Ask decides what the caller should do with a client's query, which arrived by t. With Hit and Stale it appends the
+// answer to dst, which is best empty with room for the largest answer. With Forward and Wait it keeps who, and returns
+// it with the answer. now is the time on any clock that does not go back; all calls use the same clock. Ask does not
+// keep the query.
 //
-// A hit takes no lock, unless it is to be prefetched, and allocates nothing: some 100 ns (BenchmarkAsk).
+// A hit takes no lock, unless it starts a prefetch, and allocates nothing: about 100 ns (BenchmarkAsk).
 func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, dst []byte) Reply[W] {
 	q := &r.query
 	if !q.parse(query, t, &r.key) {
@@ -75,7 +78,7 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 	defer b.mu.Unlock()
 	f, crowded := b.find(nameHash, q)
 	if f == nil {
-		// The flight there was may have ended since the entry was looked for.
+		// A flight may have ended, and stored its answer, since find was called above.
 		if e = c.find(hash, q, now); e != nil && e.fresh(now) {
 			return r.hitLocked(e, now, dst)
 		}
@@ -104,7 +107,7 @@ func (r *Resolver[W]) Ask(query []byte, t Transport, who W, now time.Duration, d
 	return Reply[W]{Verdict: Forward, Flight: f}
 }
 
-// hit answers from a fresh entry, and has it asked for again when it is in demand and about to expire.
+// hit answers from a fresh entry. It starts a refresh if the entry is in demand and about to expire.
 func (r *Resolver[W]) hit(e *entry, hash uint64, query []byte, now time.Duration, dst []byte) Reply[W] {
 	wanted := e.touch()
 	reply := r.hitLocked(e, now, dst)
@@ -116,13 +119,14 @@ func (r *Resolver[W]) hit(e *entry, hash uint64, query []byte, now time.Duration
 	return reply
 }
 
-// hitLocked answers from a fresh entry. The board's mu may be held.
+// hitLocked answers from a fresh entry. The caller may hold the board's mu.
 func (r *Resolver[W]) hitLocked(e *entry, now time.Duration, dst []byte) Reply[W] {
 	r.tally.hit.Add(1)
 	return Reply[W]{Verdict: Hit, Answer: r.appendTo(dst, e, now, false)}
 }
 
-// stale answers at once from an expired entry whose refresh did not come in time, and has it asked for again from time to time.
+// stale answers at once from an expired entry whose refresh was late or failed. It starts another refresh from time to
+// time.
 func (r *Resolver[W]) stale(e *entry, hash uint64, query []byte, now time.Duration, dst []byte) Reply[W] {
 	e.touch()
 	r.tally.stale.Add(1)
@@ -133,13 +137,14 @@ func (r *Resolver[W]) stale(e *entry, hash uint64, query []byte, now time.Durati
 	return reply
 }
 
-// appendTo appends an entry as the answer to the query that was read last.
+// appendTo appends an entry as the answer to the current query.
 func (r *Resolver[W]) appendTo(dst []byte, e *entry, now time.Duration, stale bool) []byte {
 	q := &r.query
-	return e.appendTo(dst, &form{caller: q.caller, name: q.name, subnet: q.subnet, stale: stale, cached: e.failure, now: now})
+	return e.appendTo(dst, &form{caller: q.caller, name: q.name, subnet: q.subnet, stale: stale, cached: e.failure,
+		now: now})
 }
 
-// refresh starts a flight that nobody waits for, unless there is one for the question that was read last.
+// refresh starts a flight that no client waits for, unless there is one for the current query.
 func (r *Resolver[W]) refresh(hash uint64, query []byte) *Flight[W] {
 	c, q := r.cache, &r.query
 	nameHash := c.nameHash(q.key, len(q.name))
@@ -157,10 +162,10 @@ func (r *Resolver[W]) refresh(hash uint64, query []byte) *Flight[W] {
 	return b.start(hash, nameHash, q, query, c.maxUDP)
 }
 
-// Answered takes what a backend sent for a flight that was sent with this id. It reports false when the message is not the answer: another
-// id, another question, malformed. Then the flight goes on, and the true answer may still come. It also reports false
-// when the flight has ended already. Otherwise the flight has ended, and the answers are for those who waited. The message is
-// not kept.
+// Answered ends a flight with a backend's message, which arrived under the id that the query was sent with. It returns
+// false if the message is not the answer: another id, another question, or malformed. Then the flight continues, and
+// the true answer may still arrive. It also returns false if the flight has ended already. Otherwise it returns the
+// answers for the waiting clients. It does not keep the message.
 func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time.Duration) (Answers[W], bool) {
 	a := &r.answer
 	if !a.read(message, id, f.name(), f.key) || !a.subnetMatches(f.subnet()) {
@@ -190,14 +195,16 @@ func (r *Resolver[W]) Answered(f *Flight[W], id uint16, message []byte, now time
 		}
 		return answers, true
 	}
-	if kept := s.lifetime > 0 && !f.purged && len(e.data)-len(key) <= maxKept && c.store.put(e, now); !kept && !a.truncated {
-		c.store.take(hash, key) // what was true before is no longer
+	kept := s.lifetime > 0 && !f.purged && len(e.data)-len(key) <= maxKept && c.store.put(e, now)
+	if !kept && !a.truncated {
+		c.store.take(hash, key) // the old answer is no longer true
 	}
 	return answers, true
 }
 
-// Late says that a flight has had no answer for as long as clients are to wait (RFC 8767, 5 advises 1.8 s). It returns stale answers for
-// those who wait, if there is one. The flight goes on, with or without them, and its answer will be stored.
+// Late reports that a flight had no answer for as long as clients should wait (RFC 8767, 5 advises 1.8 s). If there is
+// a stale answer, Late returns it for the waiting clients. The flight continues in either case, and its answer will be
+// stored.
 func (r *Resolver[W]) Late(f *Flight[W], now time.Duration) Answers[W] {
 	c := r.cache
 	b := c.board(f.nameHash)
@@ -212,15 +219,15 @@ func (r *Resolver[W]) Late(f *Flight[W], now time.Duration) Answers[W] {
 	return answers
 }
 
-// Failed ends a flight that no backend will answer any more. The answers for those who waited are stale ones, or SERVFAIL.
-// A flight that has ended already has no answers.
+// Failed ends a flight that no backend will answer. The waiting clients get stale answers, or SERVFAIL. For a flight
+// that has ended already there are no answers.
 func (r *Resolver[W]) Failed(f *Flight[W], now time.Duration) Answers[W] {
 	return r.failed(f, false, now)
 }
 
-// Unanswered is Failed for a flight that backends were asked and have not answered. That is remembered (RFC 9520), for
-// a second at first and then for twice as long each time, up to FailureTTL: whoever asks the same meanwhile gets
-// SERVFAIL at once.
+// Unanswered is like Failed, for a flight that was sent to backends and not answered. It caches the failure (RFC 9520),
+// for a second at first and then for twice as long each time, up to FailureTTL. Meanwhile clients with the same
+// question get SERVFAIL at once.
 func (r *Resolver[W]) Unanswered(f *Flight[W], now time.Duration) Answers[W] {
 	return r.failed(f, true, now)
 }
@@ -245,7 +252,7 @@ func (r *Resolver[W]) failed(f *Flight[W], remember bool, now time.Duration) Ans
 	return answers
 }
 
-// remember keeps a failure of a flight for a while. The board's mu is held, and nobody else has the entry.
+// remember caches a flight's failure for a while. The board's mu is held, and nobody else has the entry.
 func (r *Resolver[W]) remember(e *entry, f *Flight[W], now time.Duration) {
 	c := r.cache
 	if c.rules.failure == 0 || f.purged || len(e.data)-len(f.key) > maxKept {
@@ -255,8 +262,9 @@ func (r *Resolver[W]) remember(e *entry, f *Flight[W], now time.Duration) {
 	c.store.put(e, now)
 }
 
-// fallBack has those who wait for a flight that failed or is late get what is known, if it is: most likely a stale answer. Further clients
-// then get that at once, and for a while no backend is asked. It reports whether something is known. The board's mu is held.
+// fallBack answers the waiting clients of a flight that failed or is late from the store: usually with a stale answer.
+// It reports whether there is one. Then further clients get it at once, and no backend is asked for a while. The
+// board's mu is held.
 func (r *Resolver[W]) fallBack(answers *Answers[W], f *Flight[W], now time.Duration) bool {
 	key := append(r.key[:0], f.key...)
 	e := r.cache.find(f.hash, &question{key: key, base: f.base, subnet: key[f.base:]}, now)

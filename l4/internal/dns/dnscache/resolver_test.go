@@ -10,24 +10,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestHitIsTheClientsOwn has an answer come back with the id, the spelling and the flags of whoever asks.
+// TestHitIsTheClientsOwn checks that an answer has the id, the spelling and the flags of the client's query.
 func TestHitIsTheClientsOwn(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
 	fill(t, r, ask("www.example.com.", dns.TypeA), 0, func(m *dns.Msg) {
 		usualAnswer(t)(m)
 		m.Authoritative, m.AuthenticatedData, m.Zero = true, true, true
-		m.RecursionDesired = false // which a backend ought to copy
+		m.RecursionDesired = false // a backend should copy it
 	})
 	q := ask("wWw.eXample.COM.", dns.TypeA, withID(0xbeef), withEDNS(1232, false))
 	got := wantVerdict(t, r, q, 0, Hit)
 	if got.Id != 0xbeef || got.Question[0] != q.Question[0] {
 		t.Errorf("id %#x, question %v", got.Id, got.Question)
 	}
-	if !got.Response || !got.Authoritative || !got.AuthenticatedData || !got.RecursionAvailable || !got.RecursionDesired || got.Zero || got.CheckingDisabled {
+	if !got.Response || !got.Authoritative || !got.AuthenticatedData || !got.RecursionAvailable ||
+		!got.RecursionDesired || got.Zero || got.CheckingDisabled {
 		t.Errorf("flags %+v", got.MsgHdr)
 	}
-	if got.Answer[0].Header().Name != "wWw.eXample.COM." || got.Answer[1].String() != records(t, "web.example.net. 300 IN A 192.0.2.1")[0].String() {
+	if got.Answer[0].Header().Name != "wWw.eXample.COM." ||
+		got.Answer[1].String() != records(t, "web.example.net. 300 IN A 192.0.2.1")[0].String() {
 		t.Errorf("records %v", got.Answer)
 	}
 	if r.cache.Counters().Hit != 1 {
@@ -39,13 +41,15 @@ func TestEDNSIsTheClientsOwn(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
 	cookie := func(text string) *dns.EDNS0_COOKIE { return &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: text} }
-	first := fill(t, r, ask("www.example.com.", dns.TypeA, withEDNS(1232, false, cookie("0123456789abcdef"))), 0, func(m *dns.Msg) {
-		usualAnswer(t)(m)
-		m.IsEdns0().Option = []dns.EDNS0{
-			cookie("0123456789abcdef0011223344556677"), &dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "aa"},
-			&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "why"}, &dns.EDNS0_PADDING{Padding: make([]byte, 9)},
-		}
-	})
+	first := fill(t, r, ask("www.example.com.", dns.TypeA, withEDNS(1232, false, cookie("0123456789abcdef"))), 0,
+		func(m *dns.Msg) {
+			usualAnswer(t)(m)
+			m.IsEdns0().Option = []dns.EDNS0{
+				cookie("0123456789abcdef0011223344556677"), &dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "aa"},
+				&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "why"},
+				&dns.EDNS0_PADDING{Padding: make([]byte, 9)},
+			}
+		})
 	check := func(m *dns.Msg) {
 		t.Helper()
 		opt := m.IsEdns0()
@@ -58,8 +62,10 @@ func TestEDNSIsTheClientsOwn(t *testing.T) {
 	}
 	check(first)
 	check(wantVerdict(t, r, ask("www.example.com.", dns.TypeA, withEDNS(512, false)), 0, Hit))
-	check(wantVerdict(t, r, ask("www.example.com.", dns.TypeA, withEDNS(512, false, cookie("fedcba9876543210"))), 0, Hit))
-	if got := wantVerdict(t, r, ask("www.example.com.", dns.TypeA), 0, Hit); got.IsEdns0() != nil || len(got.Extra) != 0 {
+	check(wantVerdict(t, r, ask("www.example.com.", dns.TypeA, withEDNS(512, false, cookie("fedcba9876543210"))), 0,
+		Hit))
+	if got := wantVerdict(t, r, ask("www.example.com.", dns.TypeA), 0, Hit); got.IsEdns0() != nil ||
+		len(got.Extra) != 0 {
 		t.Errorf("an OPT record for a client that sent none: %v", got)
 	}
 	q := ask("www.example.com.", dns.TypeA, withEDNS(512, true))
@@ -69,7 +75,8 @@ func TestEDNSIsTheClientsOwn(t *testing.T) {
 	}
 }
 
-// TestFailuresOfOldBackends reach clients without an OPT record, which says that EDNS is not known.
+// TestFailuresOfOldBackends checks that failures without an OPT record reach clients without one, which says that EDNS
+// is not known.
 func TestFailuresOfOldBackends(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -86,7 +93,7 @@ func TestFailuresOfOldBackends(t *testing.T) {
 	}
 }
 
-// TestSizes is for which clients an answer of a size is cut.
+// TestSizes checks for which clients an answer of a certain size is cut.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	const size = headerLen + 17 + questionLen + 60*16 // without OPT record
@@ -109,7 +116,7 @@ func TestSizes(t *testing.T) {
 		{100, UDP, headerLen + 17 + questionLen + optLen, true},
 		{100, TCP, size + optLen + 6, false},
 		{size + optLen - 1, UDP, headerLen + 17 + questionLen + optLen, true},
-		{size + optLen, UDP, size + optLen, false}, // the extended error has no room
+		{size + optLen, UDP, size + optLen, false}, // no room for the extended error
 		{size + optLen + 5, UDP, size + optLen, false},
 		{size + optLen + 6, UDP, size + optLen + 6, false},
 		{65_535, UDP, size + optLen + 6, false},
@@ -137,8 +144,9 @@ func TestSizes(t *testing.T) {
 		fill(t, small, q, 0, func(m *dns.Msg) {
 			data := 512 - headerLen - 17 - questionLen - 12 + extra
 			m.Answer = []dns.RR{&dns.RFC3597{
-				Hdr:   dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 9},
-				Rdata: "ff" + strings.Repeat("61", 255) + fmt.Sprintf("%02x", data-257) + strings.Repeat("61", data-257),
+				Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 9},
+				Rdata: "ff" + strings.Repeat("61", 255) + fmt.Sprintf("%02x", data-257) +
+					strings.Repeat("61", data-257),
 			}}
 		})
 		q.Extra = nil
@@ -149,7 +157,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestCoalesced has clients wait for one flight, each of which gets its own answer, whatever that is.
+// TestCoalesced lets clients wait for one flight. Each gets its own answer, whatever the answer is.
 func TestCoalesced(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -161,7 +169,8 @@ func TestCoalesced(t *testing.T) {
 		ask("www.example.COM.", dns.TypeA, withID(4), withEDNS(1232, false)),
 	}
 	for i, q := range queries {
-		if got := other.Ask(pack(t, q), UDP, 2+i, 0, nil); got.Verdict != Wait || got.Flight != nil || got.Answer != nil {
+		if got := other.Ask(pack(t, q), UDP, 2+i, 0, nil); got.Verdict != Wait || got.Flight != nil ||
+			got.Answer != nil {
 			t.Fatalf("client %d: %+v, expected wait", 2+i, got)
 		}
 	}
@@ -181,7 +190,8 @@ func TestCoalesced(t *testing.T) {
 	}
 	for i, q := range queries {
 		got := unpack(t, answers.Append(nil, i+1))
-		if answers.Waiter(i+1) != i+2 || got.Id != q.Id || got.Question[0] != q.Question[0] || got.IsEdns0() == nil || len(got.Answer) != 3 {
+		if answers.Waiter(i+1) != i+2 || got.Id != q.Id || got.Question[0] != q.Question[0] || got.IsEdns0() == nil ||
+			len(got.Answer) != 3 {
 			t.Errorf("waiter %d: %v", answers.Waiter(i+1), got)
 		}
 	}
@@ -191,13 +201,14 @@ func TestCoalesced(t *testing.T) {
 	wantVerdict(t, r, queries[3], 0, Hit)
 }
 
-// TestTenThousandClients cost one query to a backend.
+// TestTenThousandClients checks that ten thousand clients cause one query to a backend.
 func TestTenThousandClients(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
 	f := forward(t, r, ask("www.example.com.", dns.TypeA), 0, 0)
 	for i := range 9999 {
-		if got := r.Ask(pack(t, ask("www.example.com.", dns.TypeA, withID(uint16(i)))), UDP, i+1, 0, nil).Verdict; got != Wait {
+		if got := r.Ask(pack(t, ask("www.example.com.", dns.TypeA, withID(uint16(i)))), UDP, i+1, 0,
+			nil).Verdict; got != Wait {
 			t.Fatalf("client %d: %v", i+1, got)
 		}
 	}
@@ -252,7 +263,9 @@ func TestFailedIsServfail(t *testing.T) {
 		t.Fatalf("%d answers, expected 2", answers.Len())
 	}
 	got := unpack(t, answers.Append(nil, 1))
-	if want := new(dns.Msg).SetRcode(q, dns.RcodeServerFailure); got.String() != func() string { want.RecursionAvailable = true; return want.String() }() {
+	want := new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+	want.RecursionAvailable = true
+	if got.String() != want.String() {
 		t.Errorf("got %v", got)
 	}
 	edns := ask("www.example.org.", dns.TypeA, withEDNS(1232, true), func(m *dns.Msg) { m.RecursionDesired = false })
@@ -264,7 +277,7 @@ func TestFailedIsServfail(t *testing.T) {
 	forward(t, r, q, 1, 0)
 }
 
-// TestSubnets is who may have the answer to a query with a client's subnet.
+// TestSubnets checks which clients may get the answer to a query with a client's subnet.
 func TestSubnets(t *testing.T) {
 	t.Parallel()
 	query := func(option *dns.EDNS0_SUBNET) *dns.Msg {
@@ -289,23 +302,29 @@ func TestSubnets(t *testing.T) {
 		want   Verdict
 		scope  int // in the answer from the cache; -1 = no subnet
 	}{
-		"same":                          {a, subnetOption("192.0.2.0", 24, 24), a, Hit, 24},
-		"same, wider scope":             {a, subnetOption("192.0.2.0", 24, 16), a, Hit, 16},
-		"same, narrower scope":          {a, subnetOption("192.0.2.0", 24, 32), a, Hit, 32},
-		"other":                         {a, subnetOption("192.0.2.0", 24, 24), b, Forward, 0},
-		"within a wider scope":          {a, subnetOption("192.0.2.0", 24, 1), subnetOption("192.0.3.0", 24, 0), Forward, 0},
-		"other length":                  {a, subnetOption("192.0.2.0", 24, 24), subnetOption("192.0.2.0", 23, 0), Forward, 0},
-		"other, scope 0":                {a, subnetOption("192.0.2.0", 24, 0), b, Hit, 0},
-		"other, backend without":        {a, nil, b, Forward, 0},
-		"same, backend without":         {a, nil, a, Hit, -1},
-		"untold":                        {subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0), b, Forward, 0},
-		"untold, backend without":       {subnetOption("0.0.0.0", 0, 0), nil, b, Forward, 0},
-		"IPv6, scope 0":                 {a, subnetOption("192.0.2.0", 24, 0), subnetOption("2001:db8::", 56, 0), Hit, 0},
-		"IPv6":                          {subnetOption("2001:db8::", 56, 0), subnetOption("2001:db8::", 56, 48), subnetOption("2001:db8::", 56, 0), Hit, 48},
-		"odd length":                    {subnetOption("192.0.2.128", 25, 0), subnetOption("192.0.2.128", 25, 25), subnetOption("192.0.2.128", 25, 0), Hit, 25},
-		"none afterwards":               {a, subnetOption("192.0.2.0", 24, 0), nil, Forward, 0},
-		"none before":                   {nil, nil, a, Forward, 0},
-		"not to be told, and then told": {subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0), Hit, 0},
+		"same":                 {a, subnetOption("192.0.2.0", 24, 24), a, Hit, 24},
+		"same, wider scope":    {a, subnetOption("192.0.2.0", 24, 16), a, Hit, 16},
+		"same, narrower scope": {a, subnetOption("192.0.2.0", 24, 32), a, Hit, 32},
+		"other":                {a, subnetOption("192.0.2.0", 24, 24), b, Forward, 0},
+		"within a wider scope": {a, subnetOption("192.0.2.0", 24, 1), subnetOption("192.0.3.0", 24, 0),
+			Forward, 0},
+		"other length": {a, subnetOption("192.0.2.0", 24, 24), subnetOption("192.0.2.0", 23, 0),
+			Forward, 0},
+		"other, scope 0":          {a, subnetOption("192.0.2.0", 24, 0), b, Hit, 0},
+		"other, backend without":  {a, nil, b, Forward, 0},
+		"same, backend without":   {a, nil, a, Hit, -1},
+		"hidden":                  {subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0), b, Forward, 0},
+		"hidden, backend without": {subnetOption("0.0.0.0", 0, 0), nil, b, Forward, 0},
+		"IPv6, scope 0": {a, subnetOption("192.0.2.0", 24, 0), subnetOption("2001:db8::", 56, 0), Hit,
+			0},
+		"IPv6": {subnetOption("2001:db8::", 56, 0), subnetOption("2001:db8::", 56, 48),
+			subnetOption("2001:db8::", 56, 0), Hit, 48},
+		"odd length": {subnetOption("192.0.2.128", 25, 0), subnetOption("192.0.2.128", 25, 25),
+			subnetOption("192.0.2.128", 25, 0), Hit, 25},
+		"none afterwards": {a, subnetOption("192.0.2.0", 24, 0), nil, Forward, 0},
+		"none before":     {nil, nil, a, Forward, 0},
+		"hidden twice": {subnetOption("0.0.0.0", 0, 0), subnetOption("0.0.0.0", 0, 0),
+			subnetOption("0.0.0.0", 0, 0), Hit, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -394,7 +413,8 @@ func TestPrefetch(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	t.Parallel()
-	names := []string{"example.com.", "www.example.com.", "a.b.example.com.", "notexample.com.", "example.org.", `www\.example.com.`, "com."}
+	names := []string{"example.com.", "www.example.com.", "a.b.example.com.", "notexample.com.", "example.org.",
+		`www\.example.com.`, "com."}
 	for purge, want := range map[string][]string{
 		"name www.EXAMPLE.com":   {"www.example.com."},
 		"suffix example.com.":    {"example.com.", "www.example.com.", "a.b.example.com."},
@@ -446,7 +466,7 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// TestPurgeInFlight has what was asked before a purge answered, but not kept.
+// TestPurgeInFlight checks that a question in flight during a purge is answered, but its answer is not stored.
 func TestPurgeInFlight(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())

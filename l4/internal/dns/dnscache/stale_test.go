@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The entry of these tests lives for 300 s, and is stale for an hour after that.
+// The entry of these tests is fresh for 300 s, and stale for an hour after that.
 const (
 	expired = 300 * time.Second
 	window  = time.Hour
@@ -22,16 +22,17 @@ func staleResolver(t *testing.T) (*Resolver[int], *dns.Msg) {
 	return r, q
 }
 
-// wantStale holds an answer to being stale.
+// wantStale checks that an answer is a stale one.
 func wantStale(t *testing.T, m *dns.Msg) {
 	t.Helper()
 	wantTTLs(t, m, []uint32{30, 30, 30}, 0)
-	if opt := m.IsEdns0(); opt == nil || len(opt.Option) != 1 || opt.Option[0].(*dns.EDNS0_EDE).InfoCode != dns.ExtendedErrorCodeStaleAnswer {
+	if opt := m.IsEdns0(); opt == nil || len(opt.Option) != 1 ||
+		opt.Option[0].(*dns.EDNS0_EDE).InfoCode != dns.ExtendedErrorCodeStaleAnswer {
 		t.Errorf("options of a stale answer: %v", opt)
 	}
 }
 
-// TestStaleIsForFailures only: a client waits for the backend first.
+// TestStaleIsForFailures checks that a client waits for the backend before it gets a stale answer.
 func TestStaleIsForFailures(t *testing.T) {
 	t.Parallel()
 	r, q := staleResolver(t)
@@ -52,7 +53,8 @@ func TestStaleWhenFailed(t *testing.T) {
 			return r.Failed(f, now)
 		},
 		"servfail": func(t *testing.T, r *Resolver[int], f *Flight[int], now time.Duration) Answers[int] {
-			answers, _ := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), now)
+			answers, _ := r.Answered(f, flightID, reply(t, f.AppendQuery(nil, flightID),
+				func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), now)
 			return answers
 		},
 	} {
@@ -69,7 +71,7 @@ func TestStaleWhenFailed(t *testing.T) {
 			wantStale(t, unpack(t, answers.Append(nil, 0)))
 			wantStale(t, unpack(t, answers.Append(nil, 1)))
 
-			// from now on at once, and the backend is asked behind it, but not more often than every 30 s
+			// from now on clients get it at once, and the backend is asked in the background, at most every 30 s
 			got := r.Ask(pack(t, q), UDP, 1, now+retryPause-1, nil)
 			if got.Verdict != Stale || got.Flight != nil {
 				t.Fatalf("%+v, expected a stale answer and no flight", got)
@@ -79,13 +81,15 @@ func TestStaleWhenFailed(t *testing.T) {
 			if got.Verdict != Stale || got.Flight == nil {
 				t.Fatalf("%+v, expected a stale answer and a flight", got)
 			}
-			if again := r.Ask(pack(t, q), UDP, 1, now+2*retryPause, nil); again.Verdict != Stale || again.Flight != nil {
+			if again := r.Ask(pack(t, q), UDP, 1, now+2*retryPause, nil); again.Verdict != Stale ||
+				again.Flight != nil {
 				t.Fatalf("%+v, expected no second flight", again)
 			}
 			if n := r.cache.Counters(); n.Stale != 5 || n.Waiting != 0 {
 				t.Errorf("%+v, expected 5 stale", n)
 			}
-			answers, ok := r.Answered(got.Flight, flightID, reply(t, got.Flight.AppendQuery(nil, flightID), usualAnswer(t)), now+2*retryPause)
+			answers, ok := r.Answered(got.Flight, flightID,
+				reply(t, got.Flight.AppendQuery(nil, flightID), usualAnswer(t)), now+2*retryPause)
 			if !ok || answers.Len() != 0 {
 				t.Errorf("taken is %v for %d clients", ok, answers.Len())
 			}
@@ -94,7 +98,8 @@ func TestStaleWhenFailed(t *testing.T) {
 	}
 }
 
-// TestStaleWhenLate has clients get the stale answer while the flight goes on, whose answer is still good.
+// TestStaleWhenLate checks that clients get the stale answer while the flight continues, and that the flight's answer
+// is still used.
 func TestStaleWhenLate(t *testing.T) {
 	t.Parallel()
 	r, q := staleResolver(t)
@@ -140,17 +145,19 @@ func TestStaleEnds(t *testing.T) {
 	}
 }
 
-// TestStaleIsRefuted has an answer that says something else, and is not kept itself, end the stale one (RFC 8767, 4).
+// TestStaleIsRefuted checks that a different answer removes the stale one, even if it is not stored itself (RFC 8767,
+// 4).
 func TestStaleIsRefuted(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*dns.Msg)
-		rcode  int // of what clients get when a backend fails next
+		rcode  int // the clients' code when a backend fails next
 	}{
 		"nothing without SOA": {func(*dns.Msg) {}, dns.RcodeServerFailure},
 		"no such name":        {func(m *dns.Msg) { m.Rcode = dns.RcodeNameError }, dns.RcodeServerFailure},
-		"TTL zero":            {func(m *dns.Msg) { m.Answer = records(t, "www.example.com. 0 IN A 192.0.2.1") }, dns.RcodeServerFailure},
-		"truncated":           {func(m *dns.Msg) { m.Truncated = true }, dns.RcodeSuccess}, // says nothing
+		"TTL zero": {func(m *dns.Msg) { m.Answer = records(t, "www.example.com. 0 IN A 192.0.2.1") },
+			dns.RcodeServerFailure},
+		"truncated": {func(m *dns.Msg) { m.Truncated = true }, dns.RcodeSuccess}, // proves nothing
 	} {
 		r, q := staleResolver(t)
 		fill(t, r, q, expired, c.change)
@@ -161,7 +168,7 @@ func TestStaleIsRefuted(t *testing.T) {
 	}
 }
 
-// TestStaleNoName is a name that did not exist when it could last be asked for.
+// TestStaleNoName has a name that did not exist when a backend last answered.
 func TestStaleNoName(t *testing.T) {
 	t.Parallel()
 	o := testOptions()
@@ -174,12 +181,14 @@ func TestStaleNoName(t *testing.T) {
 	})
 	answers := r.Failed(forward(t, r, q, 1, expired), expired)
 	got := unpack(t, answers.Append(nil, 0))
-	if code := got.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode; got.Rcode != dns.RcodeNameError || code != dns.ExtendedErrorCodeStaleNXDOMAINAnswer {
+	if code := got.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode; got.Rcode != dns.RcodeNameError ||
+		code != dns.ExtendedErrorCodeStaleNXDOMAINAnswer {
 		t.Errorf("extended error %d in %v", code, got)
 	}
 }
 
-// TestStaleOfTheSubnet has the younger one of two stale answers be given, that for the client's subnet or that for any.
+// TestStaleOfTheSubnet checks that of two stale answers, for the client's subnet and for any, the client gets the
+// younger one.
 func TestStaleOfTheSubnet(t *testing.T) {
 	t.Parallel()
 	o := testOptions()

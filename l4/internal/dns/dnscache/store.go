@@ -9,33 +9,36 @@ import (
 )
 
 const (
-	// maxShards is how many parts a store has at most, each with its own lock for writers. Readers need none, so it is few.
+	// maxShards is how many parts a store has at most. Each has its own lock for writers. Readers need no lock, so few
+	// parts suffice.
 	maxShards = 64
 
-	// minShardEntries is how many entries a part is worth having for: fewer, and chance would fill some long before others.
+	// minShardEntries is the least number of entries in a part. With fewer, some parts would by chance be full long
+	// before others.
 	minShardEntries = 512
 
-	// minShardBytes is the same in bytes: some answers of the largest size that is kept.
+	// minShardBytes is the least size of a part: some answers of the largest size that is stored.
 	minShardBytes = 16 * maxKept
 
-	// patience is how many entries eviction may spare for one that comes, so that a store of popular entries stays quick.
+	// patience is how many entries eviction may spare for one new entry, so that a store full of popular entries stays
+	// quick.
 	patience = 128
 
-	// swept is how many slots of the table are looked at for dead entries with each entry that comes.
+	// swept is how many slots of the table are searched for dead entries with each new entry.
 	swept = 2
 )
 
 // A store is a hash table of entries, bounded by their number and by their bytes. Any goroutine may use it.
 //
-// Reading takes no lock: slots and links are atomic pointers, and an entry is never linked again once it was taken out.
-// Who writes holds the shard's mutex. Names are spread by a seeded hash, so nobody can aim at one slot.
+// Reading takes no lock: slots and links are atomic pointers, and an entry that was removed is never linked again.
+// Writers hold the shard's mutex. Names are spread by a seeded hash, so nobody can aim at one slot.
 //
-// What goes when there is no room is decided by S3-FIFO (Yang and others, SOSP 2023): an entry starts in the small queue, and only
-// moves to the main one when it is hit twice, or comes back soon after it was driven out, which the ghosts remember. So a flood of
-// random names, the usual attack on DNS, passes through a tenth of the store and leaves the rest alone.
+// S3-FIFO (Yang and others, SOSP 2023) decides which entry is evicted. An entry starts in the small queue. It moves to
+// the main queue only if it is hit twice, or returns soon after its eviction, which the ghosts remember. So a flood of
+// random names, the usual attack on DNS, passes through a tenth of the store and does not touch the rest.
 type store struct {
 	shards []shard
-	shift  int // of a hash, to the number of its shard
+	shift  int // hash >> shift is the number of a shard
 }
 
 // A shard is one part of a store.
@@ -46,13 +49,13 @@ type shard struct {
 	maxEntries int
 	maxBytes   int64
 
-	_ [64]byte // who reads shares no cache line with who writes
+	_ [64]byte // keeps readers and writers out of one cache line
 
 	// mu guards the fields below, and the links of entries
 	mu      sync.Mutex
 	small   queue
 	main    queue
-	ghosts  []uint32 // fingerprints of what was driven out, by slot; a later one takes the place of an earlier one
+	ghosts  []uint32 // fingerprints of evicted entries, by slot; a later one replaces an earlier one
 	sweepAt uint64
 	evicted uint64
 	expired uint64
@@ -86,7 +89,7 @@ func newStore(maxEntries int, maxBytes int64) *store {
 
 func (s *store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift] }
 
-// find returns the entry with this key, be it dead, or nil.
+// find returns the entry with this key, even a dead one, or nil.
 func (s *store) find(hash uint64, key []byte) *entry { return s.shard(hash).find(hash, key) }
 
 func (sh *shard) find(hash uint64, key []byte) *entry {
@@ -98,8 +101,8 @@ func (sh *shard) find(hash uint64, key []byte) *entry {
 	return nil
 }
 
-// put stores e instead of what has its key, and makes room for it. It reports false, and stores nothing, when e is larger than a shard
-// may be.
+// put stores e, replaces the entry with its key, and makes room. It returns false, and stores nothing, if e is larger
+// than a shard may be.
 func (s *store) put(e *entry, now time.Duration) bool {
 	sh := s.shard(e.hash)
 	if e.bytes() > sh.maxBytes {
@@ -110,7 +113,7 @@ func (s *store) put(e *entry, now time.Duration) bool {
 	old := sh.find(e.hash, e.key())
 	slot := &sh.slots[e.hash&sh.mask]
 	e.next.Store(slot.Load())
-	slot.Store(e) // before the old one goes, so that there always is one
+	slot.Store(e) // before the old one is removed, so that readers always find one
 	switch {
 	case old != nil:
 		if !old.live(now) {
@@ -143,11 +146,11 @@ func (s *store) take(hash uint64, key []byte) {
 	}
 }
 
-// fingerprint is what a ghost is known by. It is never 0, and has other bits than the slot has.
+// fingerprint returns the value that identifies a ghost. It is never 0, and uses other bits than the slot's number.
 func fingerprint(hash uint64) uint32 { return uint32(hash>>24) | 1 }
 
-// evict looks at the oldest entry of the queue that is over its share, and reports whether it went. By force it goes, unless it is the one that
-// has just come. mu is held, and the shard holds others.
+// evict takes the oldest entry of the queue that is over its share, and reports whether it was removed. With force it
+// is removed even if it was hit, unless it is the newcomer. mu is held, and the shard holds other entries.
 func (sh *shard) evict(newcomer *entry, force bool, now time.Duration) bool {
 	over := sh.small.entries > sh.maxEntries/10 || sh.small.bytes > sh.maxBytes/10
 	others := sh.main.oldest != nil && (sh.main.entries > 1 || sh.main.oldest != newcomer) // in the main queue
@@ -174,7 +177,7 @@ func (sh *shard) evict(newcomer *entry, force bool, now time.Duration) bool {
 	return true
 }
 
-// drop removes e for want of room, and reports whether it was alive. mu is held.
+// drop removes e to make room, and reports whether it was alive. mu is held.
 func (sh *shard) drop(e *entry, now time.Duration) bool {
 	sh.remove(e)
 	if !e.live(now) {
@@ -185,8 +188,9 @@ func (sh *shard) drop(e *entry, now time.Duration) bool {
 	return true
 }
 
-// sweep removes what is dead from the next slots. With a table of about as many slots as entries it goes round while each is replaced
-// once or less; what is left until then is bounded like all the rest. mu is held.
+// sweep removes dead entries from the next slots. The table has about as many slots as entries, so the sweep goes round
+// while each entry is replaced once or less. Until then, dead entries count against the bounds like all others. mu is
+// held.
 func (sh *shard) sweep(now time.Duration) {
 	for range swept {
 		for e := sh.slots[sh.sweepAt&sh.mask].Load(); e != nil; e = e.next.Load() {
@@ -199,7 +203,7 @@ func (sh *shard) sweep(now time.Duration) {
 	}
 }
 
-// remove takes e out of its slot and its queue. Who reads it just now may go on. mu is held.
+// remove takes e out of its slot and its queue. Concurrent readers of e may continue. mu is held.
 func (sh *shard) remove(e *entry) {
 	at := &sh.slots[e.hash&sh.mask]
 	for at.Load() != e {
@@ -210,7 +214,7 @@ func (sh *shard) remove(e *entry) {
 	e.queue = nil
 }
 
-// removeIf removes all entries whose name, in lower case, which accepts, and returns how many they were.
+// removeIf removes all entries whose name (in lower case) matches, and returns how many they were.
 func (s *store) removeIf(which func(name []byte) bool) int {
 	removed := 0
 	for i := range s.shards {
@@ -231,7 +235,7 @@ func (s *store) removeIf(which func(name []byte) bool) int {
 	return removed
 }
 
-// push makes e the newest.
+// push adds e as the newest entry.
 func (q *queue) push(e *entry) {
 	e.queue, e.newer, e.older = q, nil, q.newest
 	if q.newest != nil {
@@ -244,7 +248,7 @@ func (q *queue) push(e *entry) {
 	q.bytes += e.bytes()
 }
 
-// unlink takes e out.
+// unlink removes e.
 func (q *queue) unlink(e *entry) {
 	if e.newer != nil {
 		e.newer.older = e.older

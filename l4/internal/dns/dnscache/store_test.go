@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// storedKey is the key of a name of one label.
+// storedKey returns the key of a name of one label.
 func storedKey(name string) []byte {
 	return []byte(fmt.Sprintf("%c%s\x00\x00\x01\x01", len(name), name))
 }
@@ -19,11 +19,12 @@ func newTestEntry(seed maphash.Seed, name string, bytes int, dead time.Duration)
 	key := storedKey(name)
 	data := make([]byte, max(bytes-entryBytes, len(key)))
 	copy(data, key)
-	return &entry{data: data, hash: maphash.Bytes(seed, key), keyLen: uint16(len(key)), nameLen: uint16(len(name) + 2), dead: dead, expires: dead}
+	return &entry{data: data, hash: maphash.Bytes(seed, key), keyLen: uint16(len(key)), nameLen: uint16(len(name) + 2),
+		dead: dead, expires: dead}
 }
 
-// TestStoreHoldsItsBounds has a store do random things and holds it to its invariants: bounds, queues and table agree, what is found has
-// the key, nothing dead or removed comes back.
+// TestStoreHoldsItsBounds does random things with a store and checks its invariants: bounds, queues and table agree, a
+// found entry has the key, nothing dead or removed returns.
 func TestStoreHoldsItsBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -46,7 +47,8 @@ func TestStoreHoldsItsBounds(t *testing.T) {
 				if s.find(hash, key) != nil {
 					n = 1
 				}
-				if removed := s.removeIf(func(found []byte) bool { return string(found) == string(key[:len(name)+2]) }); removed != n {
+				same := func(found []byte) bool { return string(found) == string(key[:len(name)+2]) }
+				if removed := s.removeIf(same); removed != n {
 					t.Fatalf("%d removed, expected %d", removed, n)
 				}
 				delete(newest, name)
@@ -57,7 +59,8 @@ func TestStoreHoldsItsBounds(t *testing.T) {
 					e.touch()
 				}
 			default:
-				e := newTestEntry(seed, name, rapid.IntRange(0, 3000).Draw(t, "size"), now+time.Duration(rapid.IntRange(1, 100).Draw(t, "life"))*time.Second)
+				e := newTestEntry(seed, name, rapid.IntRange(0, 3000).Draw(t, "size"),
+					now+time.Duration(rapid.IntRange(1, 100).Draw(t, "life"))*time.Second)
 				if stored := s.put(e, now); stored != (e.bytes() <= maxBytes) {
 					t.Fatalf("stored is %v for %d bytes of %d", stored, e.bytes(), maxBytes)
 				} else if stored {
@@ -77,7 +80,7 @@ func TestStoreHoldsItsBounds(t *testing.T) {
 	})
 }
 
-// checkStore walks the table and the queues of a store, which must agree.
+// checkStore checks that the table and the queues of a store agree.
 func checkStore(t *rapid.T, s *store, maxEntries int, maxBytes int64) {
 	entries, bytes := 0, int64(0)
 	for i := range s.shards {
@@ -96,7 +99,7 @@ func checkStore(t *rapid.T, s *store, maxEntries int, maxBytes int64) {
 			n, size := 0, int64(0)
 			for e := q.newest; e != nil; e = e.older {
 				if !inTable[e] || e.queue != q || e.older == nil && q.oldest != e {
-					t.Fatal("a queue's entry is not in the table, or not linked as it is to be")
+					t.Fatal("a queue's entry is not in the table, or is linked wrongly")
 				}
 				n++
 				size += e.bytes()
@@ -117,7 +120,7 @@ func checkStore(t *rapid.T, s *store, maxEntries int, maxBytes int64) {
 	}
 }
 
-// TestStoreKeepsWhatIsUsed has names in use survive a flood of others that are asked for once.
+// TestStoreKeepsWhatIsUsed checks that names in use survive a flood of names that are asked for once.
 func TestStoreKeepsWhatIsUsed(t *testing.T) {
 	t.Parallel()
 	const room, used = 10_000, 4000
@@ -150,7 +153,7 @@ func TestStoreKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-// TestStoreSweeps has dead entries leave, though there is room, when others come.
+// TestStoreSweeps checks that new entries make the store remove dead ones, even if there is room.
 func TestStoreSweeps(t *testing.T) {
 	t.Parallel()
 	seed := maphash.MakeSeed()
@@ -174,7 +177,8 @@ func TestStoreShards(t *testing.T) {
 		bytes   int64
 		want    int
 	}{
-		{1, 1024, 1}, {1023, 1 << 30, 1}, {1024, 1 << 30, 2}, {100_000, 100_000 * entryShare, 64}, {10_000_000, 1 << 34, 64}, {100_000, 4 * minShardBytes, 4},
+		{1, 1024, 1}, {1023, 1 << 30, 1}, {1024, 1 << 30, 2}, {100_000, 100_000 * entryShare, 64},
+		{10_000_000, 1 << 34, 64}, {100_000, 4 * minShardBytes, 4},
 	} {
 		s := newStore(c.entries, c.bytes)
 		entries, bytes := 0, int64(0)
@@ -191,18 +195,19 @@ func TestStoreShards(t *testing.T) {
 	}
 }
 
-// TestStoreMakesRoomForTheLarge has one that comes back to the main queue need the room of those in the small one, which are within
-// their share.
+// TestStoreMakesRoomForTheLarge checks that a large entry that returns to the main queue gets the room of entries in
+// the small queue, although these are within their share.
 func TestStoreMakesRoomForTheLarge(t *testing.T) {
 	t.Parallel()
 	seed := maphash.MakeSeed()
 	s := newStore(100, 100*300)
 	large := func() *entry { return newTestEntry(seed, "large", 100*300, time.Hour) }
 	s.put(large(), 0)
-	s.put(newTestEntry(seed, "small", 300, time.Hour), 0) // drives it out, and its ghost stays
+	s.put(newTestEntry(seed, "small", 300, time.Hour), 0) // evicts it; its ghost stays
 	s.put(large(), 0)
 	sh := &s.shards[0]
 	if sh.main.entries != 1 || sh.small.entries != 0 || sh.evicted != 2 {
-		t.Errorf("%d and %d entries, %d evicted, expected the large one alone, in the main queue", sh.main.entries, sh.small.entries, sh.evicted)
+		t.Errorf("%d and %d entries, %d evicted, expected the large one alone, in the main queue", sh.main.entries,
+			sh.small.entries, sh.evicted)
 	}
 }

@@ -2,9 +2,9 @@ package dnscache
 
 import "encoding/binary"
 
-// Truncate cuts an answer that is longer than limit, which is 512 at least, in place: there remain its header with TC
-// set, its question and its OPT record, if that fits with or without its options. It is for what passes. Any goroutine
-// may call it.
+// Truncate shortens, in place, an answer that is longer than limit, which is at least 512. It keeps the header with TC
+// set, the question, and the OPT record if that fits, if necessary without its options. It is for queries that pass.
+// Any goroutine may call it.
 func Truncate(message []byte, limit int) []byte {
 	if len(message) <= limit || len(message) < headerLen {
 		return message
@@ -32,7 +32,8 @@ func Truncate(message []byte, limit int) []byte {
 	return message[:end+copy(message[end:], opt)]
 }
 
-// skipName returns where the name at a place ends, without following what it points to, or 0 when it is not whole.
+// skipName returns the offset where the name at an offset ends, or 0 if the name is not complete. It does not follow
+// pointers.
 func skipName(message []byte, at int) int {
 	for at < len(message) {
 		switch size := int(message[at]); {
@@ -49,7 +50,8 @@ func skipName(message []byte, at int) int {
 	return 0
 }
 
-// findOPT returns the OPT record among those that begin at a place, or nil when there is none or what is before it is malformed.
+// findOPT returns the OPT record among the records from an offset on. It returns nil if there is none, or if a record
+// before it is malformed.
 func findOPT(message []byte, at int) []byte {
 	records := 0
 	for section := range 3 {

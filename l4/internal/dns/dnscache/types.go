@@ -1,11 +1,11 @@
 package dnscache
 
-// typeNAPTR is the one type whose data has texts before its name (RFC 3403, 4.1).
+// typeNAPTR is the only type whose data has texts before its name (RFC 3403, 4.1).
 const typeNAPTR = 35
 
-// dataNames says which names a record's data has: after how many bytes they begin, and how many there are. Only those of RFC 1035 may be
-// compressed, but receivers are to take the others of RFC 3597, 4 too; the remaining ones are here because readers of messages
-// follow pointers wherever a name stands.
+// dataNames returns how many names a record's data has, and after how many bytes they begin. Only the names of RFC 1035
+// may be compressed, but receivers should accept compression in the types of RFC 3597, 4 too. The other types are here
+// because programs that read messages follow pointers in any name.
 func dataNames(typ uint16) (skip, names int) {
 	switch typ {
 	case 2, 3, 4, 5, 7, 8, 9, 12, 23, 30, 39, 47: // NS, MD, MF, CNAME, MB, MG, MR, PTR, NSAP-PTR, NXT, DNAME, NSEC
@@ -26,8 +26,8 @@ func dataNames(typ uint16) (skip, names int) {
 	return 0, 0
 }
 
-// naptrNameAt is where the name of a NAPTR record's data begins: behind two numbers and three texts. It lies beyond the data when
-// that is malformed.
+// naptrNameAt returns where the name of a NAPTR record's data begins: behind two numbers and three texts. The result
+// lies beyond the data if the data is malformed.
 func naptrNameAt(data []byte) int {
 	at := 4
 	for range 3 {

@@ -83,7 +83,7 @@ func houseImports() map[string][]string {
 		"l4/internal/wire":         nil,
 		"l4/internal/dns/dnscache": nil,
 		// For tests only.
-		"l4/internal/l4test": append(inL4("dns", "flow", "gate", "loop", "session", "sock", "tally"), "l4", "test/harness"),
+		"l4/internal/l4test": append(inL4("dns", "flow", "gate", "listen", "loop", "session", "sock", "tally"), "l4", "test/harness"),
 		"test":               {"test/harness"},
 		"test/bench":         {"test/harness"},
 		"test/harness":       nil,

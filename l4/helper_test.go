@@ -3,7 +3,6 @@ package l4_test
 import (
 	"reflect"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -83,5 +82,6 @@ func socketEvents(s *l4.Server, i int) (n int) {
 
 // capacity is how many sessions the process has descriptors for.
 func capacity(s *l4.Server) int64 {
-	return (*atomic.Int64)(unsafe.Pointer(field(l4test.RoomsOf(s).Gate, "capacity").UnsafeAddr())).Load()
+	sessions, _ := l4test.FlowBudget(s)
+	return sessions.Load()
 }

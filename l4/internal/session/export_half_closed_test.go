@@ -2,8 +2,8 @@ package session
 
 import "time"
 
-// HalfClosed reports whether one side of a session has closed its half, and the session may have to make room.
-func HalfClosed(s *Session) bool { return s.place.In() }
+// MayMakeRoom reports whether a session is one of those that may have to make room: one side has closed its half.
+func MayMakeRoom(s *Session) bool { return s.place.In() }
 
 // Rest makes the last byte of a session older.
 func Rest(s *Session, by time.Duration) { s.active -= by }

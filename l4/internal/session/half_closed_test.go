@@ -69,7 +69,7 @@ func TestHalfClosedMayAnswer(t *testing.T) {
 	eventually(t, "the client takes no more", func() bool {
 		return anySession(s, func(one *session.Session) bool {
 			held = one
-			return session.HalfClosed(one) && session.HeldOut(one)
+			return session.MayMakeRoom(one) && session.HeldOut(one)
 		})
 	})
 	l4test.OnLoop(s, 0, func() {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"reflect"
 	"runtime"
 	"sync"
@@ -26,7 +24,7 @@ import (
 func TestSpecsDiffer(t *testing.T) {
 	spec := spec(newPool(t))
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[l4.ListenerSpec]()) {
-		if field.Name == "l4.KeepAlive" {
+		if field.Name == "KeepAlive" {
 			continue // below
 		}
 		other := spec
@@ -56,23 +54,24 @@ func TestSpecsDiffer(t *testing.T) {
 				t.Fatalf("field %s is of a kind that this test does not know", field.Name)
 			}
 		}
-		if spec.sameSockets(&other) && spec.equal(&other) {
+		if l4.SameSockets(&spec, &other) && l4.Equal(&spec, &other) {
 			t.Errorf("specs that differ in %s pass for the same", field.Name)
 		}
 	}
 	for _, k := range []l4.KeepAlive{{Idle: 1}, {Interval: 1}, {Count: 1}} {
 		other := spec
 		other.KeepAlive = k
-		if !spec.sameSockets(&other) || spec.equal(&other) {
-			t.Errorf("other keepalive, %+v: same sockets %v, equal %v", k, spec.sameSockets(&other), spec.equal(&other))
+		if sockets, equal := l4.SameSockets(&spec, &other), l4.Equal(&spec, &other); !sockets || equal {
+			t.Errorf("other keepalive, %+v: same sockets %v, equal %v", k, sockets, equal)
 		}
 	}
-	if same := spec; !spec.sameSockets(&same) || !spec.equal(&same) {
+	if same := spec; !l4.SameSockets(&spec, &same) || !l4.Equal(&spec, &same) {
 		t.Error("a spec differs from itself")
 	}
 }
 
-// TestCompare holds that a plan is told of as it then comes, by Compare and by the l4.Change, without a descriptor for the asking.
+// TestCompare holds that Compare and Change.Listeners say what Commit then makes of each listener, and that Compare opens
+// no descriptor.
 func TestCompare(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	named := func(name string) l4.ListenerSpec {
@@ -80,7 +79,8 @@ func TestCompare(t *testing.T) {
 		s.Name = name
 		return s
 	}
-	stays, changes, goes, leaves, moves := named("stays"), named("changes"), named("goes"), named("also goes"), named("moves")
+	stays, changes, moves := named("stays"), named("changes"), named("moves")
+	goes, leaves := named("goes"), named("also goes")
 	s := start(t, l4.Options{Loops: 2}, stays, changes, goes, leaves, moves)
 	at := make(map[string]netip.AddrPort)
 	for _, l := range s.Listeners() {
@@ -116,7 +116,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, change.Listeners, addrs); diff != "" {
-		t.Errorf("l4.Change.Listeners (-want +got):\n%s", diff)
+		t.Errorf("Change.Listeners (-want +got):\n%s", diff)
 	}
 	change.Commit()
 	for _, c := range s.Compare(plan) {
@@ -129,8 +129,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestDiscard holds that a change which does not come leaves descriptors, listeners and clients as they were, of a server that
-// runs and of one that does not yet.
+// TestDiscard holds that a change which does not come leaves descriptors, listeners and clients as they were, of a
+// server that runs and of one that does not yet.
 func TestDiscard(t *testing.T) {
 	for _, runs := range []bool{false, true} {
 		t.Run(fmt.Sprintf("runs %v", runs), func(t *testing.T) {
@@ -172,7 +172,8 @@ func TestDiscard(t *testing.T) {
 				c.Discard()
 				c.Commit() // too late
 			}
-			if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{moved, other, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
+			plan := l4.Plan{Listeners: []l4.ListenerSpec{moved, other, taken}}
+			if _, err := s.Prepare(plan); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("an address in use: %v", err)
 			}
 			if after := descriptors(t); after != before {
@@ -189,8 +190,8 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestDiscardServesClients holds that clients which found the sockets of a change that does not come are served all the same, when
-// they were on their way to a listener that stays.
+// TestDiscardServesClients holds that clients which found the sockets of a change that does not come are served all the
+// same, when they were on their way to a listener that stays.
 func TestDiscardServesClients(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	all := spec(p)
@@ -259,8 +260,8 @@ func TestOneChange(t *testing.T) {
 	}
 }
 
-// TestChangesLoseNobody applies plans back and forth beside a stream of short sessions, and holds that not one is refused at the
-// listener that stays, whatever else of it and around it changes, and that its counters go on.
+// TestChangesLoseNobody applies plans back and forth beside a stream of short sessions, and holds that not one is
+// refused at the listener that stays, whatever else of it and around it changes, and that its counters go on.
 func TestChangesLoseNobody(t *testing.T) {
 	const applies, clients = 200, 4
 	p, other := newPool(t, backend(t, echo)), newPool(t, backend(t, echo))
@@ -315,20 +316,21 @@ func TestChangesLoseNobody(t *testing.T) {
 	eventually(t, "all sessions have ended", func() bool { return s.Sessions() == 0 })
 	info := s.Listeners()[1]
 	if want := total.Load(); info.Accepted != want || info.BytesIn != want || info.Duration.Count != want {
-		t.Errorf("%d sessions; accepted %d, bytes in %d, durations %d", want, info.Accepted, info.BytesIn, info.Duration.Count)
+		t.Errorf("%d sessions; accepted %d, bytes in %d, durations %d",
+			want, info.Accepted, info.BytesIn, info.Duration.Count)
 	}
 	if other.Backends()[0].BytesIn == 0 {
 		t.Error("no session went to the other pool: the changes came to nothing")
 	}
-	if n := len(s.revoking); n != 2 {
+	if n := l4.FollowedPools(s); n != 2 {
 		t.Errorf("the server follows %d pools, want 2", n)
 	}
 	slots := 0
-	for _, l := range s.loops {
-		slots = max(slots, len(l.doors))
+	for i := range s.Loops() {
+		slots = max(slots, socketPlaces(s, i))
 	}
 	if slots > 2 {
-		t.Errorf("%d places for the doors of two listeners", slots)
+		t.Errorf("%d places for the sockets of two listeners", slots)
 	}
 }
 
@@ -349,12 +351,12 @@ func TestPoolsAreForgotten(t *testing.T) {
 		if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec(newPool(t))}}); err != nil {
 			t.Fatal(err)
 		}
-		return len(s.revoking) < pools/2
+		return l4.FollowedPools(s) < pools/2
 	})
 }
 
-// TestMoveServesWaiting holds that clients which wait at the old sockets when a listener moves to overlapping ones are served,
-// each once, and that the listener's counters go on.
+// TestMoveServesWaiting holds that clients which wait at the old sockets when a listener moves to overlapping ones are
+// served, each once, and that the listener's counters go on.
 func TestMoveServesWaiting(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	one := spec(p)
@@ -391,13 +393,15 @@ func TestMoveServesWaiting(t *testing.T) {
 	}
 }
 
-// TestCommitRefusesOptions holds that options the kernel does not take are found out by Prepare, also where no socket is new.
+// TestCommitRefusesOptions holds that options the kernel does not take are found out by Prepare, also where no socket
+// is new.
 func TestCommitRefusesOptions(t *testing.T) {
 	ls := spec(newPool(t))
 	s := start(t, l4.Options{Loops: 1}, ls)
 	ls.KeepAlive = l4.KeepAlive{Idle: 48 * time.Hour, Interval: time.Second, Count: 3} // tcp(7): 32767 s at most
 	var listen *l4.ListenError
-	if _, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
+	_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{ls}})
+	if !errors.As(err, &listen) || !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("keepalive after two days: %v", err)
 	}
 }
@@ -409,7 +413,7 @@ func TestUpdateInPlace(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1}, ls)
 	option := func(level, name int) int {
 		t.Helper()
-		v, err := syscall.GetsockoptInt(s.listeners["test"].bound.sockets[0][0], level, name)
+		v, err := syscall.GetsockoptInt(l4.BindingOf(s, "test").Sockets[0][0], level, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,224 +424,17 @@ func TestUpdateInPlace(t *testing.T) {
 	}
 	release := hold(t, s, 0)
 	waits := dial(t, address(s))
-	fd := s.listeners["test"].bound.sockets[0][0]
+	fd := l4.BindingOf(s, "test").Sockets[0][0]
 	ls.KeepAlive, ls.Backlog = l4.KeepAlive{}, 5
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
 		t.Fatal(err)
 	}
-	if now := s.listeners["test"].bound.sockets[0][0]; now != fd || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 0 {
-		t.Errorf("the socket is %d and was %d, its keepalive %d", now, fd, option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+	now, keepAlive := l4.BindingOf(s, "test").Sockets[0][0], option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
+	if now != fd || keepAlive != 0 {
+		t.Errorf("the socket is %d and was %d, its keepalive %d", now, fd, keepAlive)
 	}
 	release()
 	if err := ask(waits); err != nil {
-		t.Error(err)
-	}
-}
-
-// inheritable opens n listening sockets of one address, as whoever starts the daemon would, and a descriptor of each to be given
-// away.
-func inheritable(t *testing.T, n int) (address string, fds []int) {
-	t.Helper()
-	at := netip.MustParseAddrPort("127.0.0.1:0")
-	for i := range n {
-		fd, err := sock.Listen(at, sock.ListenOptions{Backlog: 512}, i == 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { sock.Close(fd) })
-		if at, err = sock.LocalAddr(fd); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 0); err != nil {
-			t.Fatal(err)
-		}
-		given, err := sock.Duplicate(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fds = append(fds, given)
-	}
-	return at.String(), fds
-}
-
-// doorEvents is how many of the loop's listening sockets have a client, as its Poller sees it. The loop must have no sessions, whose
-// events would be lost.
-func (l *loop) doorEvents() int {
-	answer := make(chan int, 1)
-	l.mailbox.post(message{do: func() {
-		clients := 0
-		for i := range l.poller.Wait(0) {
-			if key, _ := l.poller.Event(i).Key(); key <= doorKey {
-				clients++
-			}
-		}
-		l.mailbox.wake.Signal() // its event may have been one of them
-		answer <- clients
-	}})
-	return <-answer
-}
-
-// TestInherited holds that sockets which somebody else has opened serve like one's own, be they fewer or more than the loops:
-// no client waits while a loop is free, changes keep them, and the last one gives them back.
-func TestInherited(t *testing.T) {
-	for sockets := 1; sockets <= 5; sockets++ {
-		t.Run(fmt.Sprintf("%d sockets", sockets), func(t *testing.T) {
-			p := newPool(t, backend(t, echo))
-			s := start(t, l4.Options{Loops: 2})
-			before := descriptors(t)
-			address, fds := inheritable(t, sockets)
-			early := dial(t, address)
-			ls := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds}
-			if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
-				t.Fatal(err)
-			}
-			if shared := s.listeners["inherits"].bound.shared; shared != (sockets < len(s.loops)) {
-				t.Errorf("loops share sockets: %v", shared)
-			}
-			if got := address(s); got != address {
-				t.Errorf("the listener is at %s, want %s", got, address)
-			}
-			if err := ask(early); err != nil {
-				t.Error(err)
-			}
-			noDelay := make(chan int, 2)
-			for _, l := range s.loops {
-				l.mailbox.post(message{do: func() {
-					l.sessions.all(func(s *session) {
-						v, _ := syscall.GetsockoptInt(int(s.client.fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
-						noDelay <- v
-					})
-				}})
-			}
-			if v := <-noDelay; v == 0 {
-				t.Error("a client that had connected before has no TCP_NODELAY")
-			}
-			early.Close()
-			eventually(t, "the first session has ended", func() bool { return s.Sessions() == 0 })
-
-			const clients, rounds = 16, 50
-			var running sync.WaitGroup
-			for range clients {
-				running.Go(func() {
-					for range rounds {
-						c, err := net.Dial("tcp", address)
-						if err == nil {
-							c.SetDeadline(time.Now().Add(20 * time.Second))
-							err = ask(c)
-							c.Close()
-						}
-						if err != nil {
-							t.Error(err)
-							return
-						}
-					}
-				})
-			}
-			for i := range 20 {
-				ls.Backlog = 100 + i
-				if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{ls}}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			running.Wait()
-			eventually(t, "all sessions have ended", func() bool { return s.Sessions() == 0 })
-			if n := s.Listeners()[0].Accepted; n != clients*rounds+1 {
-				t.Errorf("%d sessions were accepted, want %d", n, clients*rounds+1)
-			}
-			if err := s.Apply(l4.Plan{}); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the descriptors given are closed", func() bool { return openDescriptors(t) == before+sockets })
-			waits := dial(t, address) // at a socket that whoever opened it still has, and no loop any more
-			waits.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-			if err := ask(waits); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("a client of a listener that was removed: %v", err)
-			}
-			for _, l := range s.loops {
-				if n := l.doorEvents(); n != 0 {
-					t.Errorf("loop %d has %d events of sockets that it has closed", l.index, n)
-				}
-			}
-		})
-	}
-}
-
-// TestInheritedWithStuckLoop holds that a client of a shared socket does not wait for the loop that is busy.
-func TestInheritedWithStuckLoop(t *testing.T) {
-	address, fds := inheritable(t, 1)
-	s := start(t, l4.Options{Loops: 2}, l4.ListenerSpec{Name: "inherits", Pool: newPool(t, backend(t, echo)), Inherited: fds})
-	for loop := range s.loops {
-		release := hold(t, s, loop)
-		for range 50 {
-			c := dial(t, address)
-			if err := ask(c); err != nil {
-				t.Fatalf("with loop %d busy: %v", loop, err)
-			}
-			c.Close()
-			eventually(t, "the session has ended", func() bool { return s.Sessions() == 0 })
-		}
-		release()
-	}
-}
-
-// TestInheritedNonsense holds that a descriptor which is no listening socket, or is in use already, is refused and stays open.
-func TestInheritedNonsense(t *testing.T) {
-	p := newPool(t)
-	_, fds := inheritable(t, 2)
-	_, others := inheritable(t, 1)
-	s := start(t, l4.Options{Loops: 3}, l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]})
-	bound := s.listeners["inherits"].bound
-	connection, e := sock.Connect(bound.address)
-	if e != 0 && e != sock.InProgress {
-		t.Fatal(e)
-	}
-	defer sock.Close(connection)
-	defer sock.Close(fds[1])
-	defer sock.Close(others[0])
-	before := descriptors(t)
-	for name, inherited := range map[string][]int{
-		"no descriptor":     {1 << 20},
-		"no socket":         {0},
-		"not listening":     {connection},
-		"owned":             {fds[0]},
-		"owned duplicate":   {bound.sockets[1][0]},
-		"twice":             {fds[1], fds[1]},
-		"another address":   {others[0], fds[1]},
-		"one address twice": {fds[1]},
-	} {
-		keeps := l4.ListenerSpec{Name: "inherits", Pool: p, Inherited: fds[:1]}
-		var listen *l4.ListenError
-		_, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{keeps, {Name: "second", Pool: p, Inherited: inherited}}})
-		if err == nil || name != "one address twice" && !errors.As(err, &listen) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors, and %d before", after, before)
-	}
-}
-
-// TestInheritedDiscard holds that sockets which were to be inherited by a change that does not come are as before: one that does
-// come takes them, with the client that waits.
-func TestInheritedDiscard(t *testing.T) {
-	address, fds := inheritable(t, 1)
-	s := start(t, l4.Options{Loops: 2})
-	p := newPool(t, backend(t, echo))
-	plan := l4.Plan{Listeners: []l4.ListenerSpec{{Name: "inherits", Pool: p, Inherited: fds}}}
-	c, err := s.Prepare(plan)
-	if err != nil {
-		t.Fatal(err)
-	}
-	waits := dial(t, address)
-	c.Discard()
-	if err := s.Apply(plan); err != nil {
-		t.Fatal(err)
-	}
-	if err := ask(waits); err != nil {
-		t.Error(err)
-	}
-	waits.CloseWrite()
-	if _, err := io.ReadAll(waits); err != nil {
 		t.Error(err)
 	}
 }

@@ -28,17 +28,23 @@ func TestNetnsHandshakeUnderWay(t *testing.T) {
 		return func(spec *l4.ListenerSpec) { spec.Address, spec.DualStack = address, dual }
 	}
 	one, all, dual := set(at("10.99.0.1", here), false), set(at("0.0.0.0", here), false), set(at("::", here), true)
+	rename := func(like func(*l4.ListenerSpec)) func(*l4.ListenerSpec) {
+		return func(spec *l4.ListenerSpec) {
+			like(spec)
+			spec.Name = "renamed"
+		}
+	}
 	for _, tc := range []change{
 		{name: "another port", from: one, to: set(at("10.99.0.1", elsewhere), false), closed: true},
 		{name: "all addresses to one", from: all, to: one},
 		{name: "one address to all", from: one, to: all},
 		{name: "all addresses of both families to one", from: dual, to: one},
-		{name: "another name", from: one, to: func(spec *l4.ListenerSpec) { one(spec); spec.Name = "renamed" }},
-		{name: "another name for both families", from: dual, to: func(spec *l4.ListenerSpec) { dual(spec); spec.Name = "renamed" }},
+		{name: "another name", from: one, to: rename(one)},
+		{name: "another name for both families", from: dual, to: rename(dual)},
 		{name: "removed", from: one, closed: true},
 		{name: "shut down", from: dual, closed: true},
 		{name: "discarded", from: all, to: one, discard: true},
-		{name: "a name discarded", from: one, to: func(spec *l4.ListenerSpec) { one(spec); spec.Name = "renamed" }, discard: true},
+		{name: "a name discarded", from: one, to: rename(one), discard: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			far := newStranger(t)

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -40,14 +41,16 @@ func setSysctl(t *testing.T, name, value string) {
 	t.Cleanup(func() { _ = os.WriteFile(file, old, 0) })
 }
 
-// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go on.
+// breaking returns a pool of these backends, whose breakers work until the test ends, and a way to have its clock go
+// on.
 func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p *pool.Pool, pass func(time.Duration)) {
 	t.Helper()
 	var ahead atomic.Int64
 	began := time.Now()
 	p, err := pool.New(pool.Options{
-		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2, Checked: checked,
-		Clock: func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
+		Name: "pool", Algorithm: algorithm, Initial: pool.Healthy, ConnectTimeout: time.Second, Retries: 2,
+		Checked: checked,
+		Clock:   func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) },
 		Breaker: pool.BreakerOptions{
 			Failures: 5, OpenFor: time.Hour, MaxOpenFor: time.Hour, Trials: 1, MaxOpenShare: 0.5,
 		},
@@ -70,8 +73,8 @@ func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p 
 	return p, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
-// TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices, datagrams and
-// sessions go to the other, and the breaker learns that nothing goes there.
+// TestNetnsNoIPv6 has a backend of a family that this host has disabled, as discovery may name one: no client notices,
+// datagrams and sessions go to the other, and the breaker learns that nothing goes there.
 func TestNetnsNoIPv6(t *testing.T) {
 	ip(t, "link", "set", "lo", "up")
 	setSysctl(t, "ipv6/conf/all/disable_ipv6", "1")
@@ -108,18 +111,26 @@ func TestNetnsNoIPv6(t *testing.T) {
 		wantLearned(t, p)
 	})
 	t.Run("dns", func(t *testing.T) {
-		b := startUDP(t, answering(t, 60))
+		b := startUDP(t, l4test.Answering(t, 60))
 		p, _ := breaking(t, "round_robin", true, "[::1]:53", b.Address())
-		s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
+		s := start(t, l4.Options{Loops: 1}, l4test.DNSSpec(p))
 		c := dialUDP(t, address(s))
 		for i := range clients {
-			wantAddress(t, exchange(t, c, dnsQuery(t, uint16(i), nameOf(i), dns.TypeA)), uint16(i), nameOf(i))
+			wantAnswer(t, c, uint16(i))
 		}
 		wantLearned(t, p)
 	})
 }
 
-// wantLearned wants the first backend's breaker to have opened for want of a way there, and nothing said against the second.
+// wantAnswer asks a DNS question of an id, once, and wants its answer.
+func wantAnswer(t *testing.T, c *net.UDPConn, id uint16) {
+	t.Helper()
+	name := l4test.NameOf(int(id))
+	l4test.WantAddress(t, l4test.Exchange(t, c, l4test.DNSQuery(t, id, name, dns.TypeA)), id, name)
+}
+
+// wantLearned wants the first backend's breaker to have opened for want of a way there, and nothing said against the
+// second.
 func wantLearned(t *testing.T, p *pool.Pool) {
 	t.Helper()
 	eventually(t, "the breaker has learned it", func() bool { return p.Backends()[0].Breaker == pool.Open })
@@ -141,9 +152,12 @@ func TestNetnsFewPorts(t *testing.T) {
 	refused := 0
 	for i := range 3 * ports {
 		again := func(_, _ string, c syscall.RawConn) error { // whatever a test before has left of it
-			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			return c.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			})
 		}
-		d := net.Dialer{Control: again, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: own + i}} // of our own, that nobody is given
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: own + i} // that the kernel gives to nobody
+		d := net.Dialer{Control: again, LocalAddr: from}
 		c, err := d.Dial("tcp", address(s))
 		if errors.Is(err, syscall.ECONNRESET) { // refused so soon
 			refused++
@@ -159,9 +173,12 @@ func TestNetnsFewPorts(t *testing.T) {
 	}
 	a, b := p.Backends()[0], p.Backends()[1]
 	if a.Leases != ports || b.Leases != ports || refused != ports {
-		t.Errorf("%d sessions at the first, %d at the second and %d refused, want %d each", a.Leases, b.Leases, refused, ports)
+		t.Errorf("%d sessions at the first, %d at the second and %d refused, want %d each",
+			a.Leases, b.Leases, refused, ports)
 	}
-	eventually(t, "those are counted as refused for want of ports", func() bool { return info(s).Ended[tally.NoDescriptors] == ports })
+	eventually(t, "those are counted as refused for want of ports", func() bool {
+		return info(s).Ended[tally.NoDescriptors] == ports
+	})
 	for _, x := range []pool.BackendInfo{a, b} {
 		for o, n := range x.Outcomes {
 			if n > 0 && pool.Outcome(o) != pool.Neutral || x.Breaker != pool.Closed {
@@ -215,7 +232,7 @@ func (f farEnd) startResolver(t *testing.T, address string) {
 			if err != nil {
 				return
 			}
-			answer, err := dnsAnswer(buf[:n], 60)
+			answer, err := l4test.DNSAnswer(buf[:n], 60)
 			if err != nil || strings.HasPrefix(strings.ToLower(answer.Question[0].Name), "nobody") {
 				continue
 			}
@@ -303,19 +320,20 @@ func TestNetnsForgedICMP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, pass := breaking(t, "first", tt.checked, "10.77.0.2:53", "10.77.0.3:53")
-			s := start(t, l4.Options{Loops: 1}, dnsSpec(p))
+			s := start(t, l4.Options{Loops: 1}, l4test.DNSSpec(p))
 			g := f.icmpForger(t)
 			c, attacker := dialUDP(t, address(s)), dialUDP(t, address(s))
 			id, sent := uint16(0), 0
 			for range 10 {
 				for range 8 {
 					id++
-					if _, err := attacker.Write(dnsQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)); err != nil {
+					query := l4test.DNSQuery(t, id, fmt.Sprintf("nobody%d.example.com.", id), dns.TypeA)
+					if _, err := attacker.Write(query); err != nil {
 						t.Fatal(err)
 					}
 				}
 				id++
-				wantAddress(t, exchange(t, c, dnsQuery(t, id, nameOf(int(id)), dns.TypeA)), id, nameOf(int(id)))
+				wantAnswer(t, c, id)
 				for port := firstPort; port <= lastPort; port++ {
 					g.portClosed(t, netip.MustParseAddr(tt.from), ours, victim, uint16(port), 53)
 					sent++
@@ -323,15 +341,16 @@ func TestNetnsForgedICMP(t *testing.T) {
 				pass(2 * time.Second)
 			}
 			id++ // after what was forged, the answer comes
-			wantAddress(t, exchange(t, c, dnsQuery(t, id, nameOf(int(id)), dns.TypeA)), id, nameOf(int(id)))
-			hits := dnsInfo(s).Unreachable
+			wantAnswer(t, c, id)
+			hits := l4test.DNSInfo(s).Unreachable
 			t.Logf("%d forged errors, %d questions moved; outcomes %v; breakers %v, %v",
 				sent, hits, p.Backends()[0].Outcomes, p.Backends()[0].Breaker, p.Backends()[1].Breaker)
 			if hits > 0 != tt.hits {
 				t.Errorf("%d questions were hit", hits)
 			}
 			for _, b := range p.Backends() {
-				if b.Breaker != pool.Closed || b.Openings > 0 || b.Outcomes[pool.ConnectRefused]+b.Outcomes[pool.ConnectUnreachable] > 0 {
+				failures := b.Outcomes[pool.ConnectRefused] + b.Outcomes[pool.ConnectUnreachable]
+				if b.Breaker != pool.Closed || b.Openings > 0 || failures > 0 {
 					t.Errorf("%+v", b)
 				}
 			}
@@ -339,10 +358,10 @@ func TestNetnsForgedICMP(t *testing.T) {
 	}
 }
 
-// TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from another one, with the same
-// backend, of which nothing bad is said.
+// TestNetnsAddressGone has this host lose the address that a socket sends from: a flow, or questions, go on from
+// another one, with the same backend, of which nothing bad is said.
 func TestNetnsAddressGone(t *testing.T) {
-	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": dnsSpec} {
+	for name, spec := range map[string]func(*pool.Pool) l4.ListenerSpec{"flow": flowSpec, "dns": l4test.DNSSpec} {
 		t.Run(name, func(t *testing.T) {
 			f := connectFarEnd(t)
 			setSysctl(t, "ipv4/conf/here/promote_secondaries", "1")
@@ -350,9 +369,9 @@ func TestNetnsAddressGone(t *testing.T) {
 			p := newPool(t, "10.77.0.2:53")
 			s := start(t, l4.Options{Loops: 1}, spec(p))
 			c := dialUDP(t, address(s))
-			wantAddress(t, exchange(t, c, dnsQuery(t, 1, nameOf(1), dns.TypeA)), 1, nameOf(1))
+			wantAnswer(t, c, 1)
 			ip(t, "address", "del", "10.77.0.1/24", "dev", "here") // 10.77.0.11 is left
-			wantAddress(t, exchange(t, c, dnsQuery(t, 2, nameOf(2), dns.TypeA)), 2, nameOf(2))
+			wantAnswer(t, c, 2)
 			for o, n := range p.Backends()[0].Outcomes {
 				if o := pool.Outcome(o); n > 0 && o != pool.Neutral && o != pool.Served {
 					t.Errorf("%v is told %d times", o, n)

@@ -13,18 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// skip takes a loop's clock ahead. Nothing else may read the server's clock.
-func (s *l4.Server) skip(d time.Duration) {
-	done := make(chan struct{})
-	s.loops[0].mailbox.post(message{do: func() {
-		s.started = s.started.Add(-d)
-		close(done)
-	}})
-	<-done
-}
-
-// TestBytesOfRunningSessions holds that a session's bytes are counted while it goes on, a second time not at all, and at its end
-// to the last one; of the listener as of the backend.
+// TestBytesOfRunningSessions holds that a session's bytes are counted while it goes on, a second time not at all, and
+// at its end to the last one; of the listener as of the backend.
 func TestBytesOfRunningSessions(t *testing.T) {
 	p := newPool(t, backend(t, echo))
 	s := start(t, l4.Options{Loops: 1}, spec(p))
@@ -34,19 +24,19 @@ func TestBytesOfRunningSessions(t *testing.T) {
 	}
 	all := func(n uint64) [4]uint64 { return [4]uint64{n, n, n, n} }
 	c := dial(t, address(s))
-	for range 3 * slabChunk * sliceChunks { // others, so that it takes several turns
+	for range 3 * sliceSessions { // others, so that it takes several turns
 		if err := ask(dial(t, address(s))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	others := uint64(3 * slabChunk * sliceChunks)
+	others := uint64(3 * sliceSessions)
 	for range 100 {
 		if err := ask(c); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range uint64(3) {
-		s.skip(2 * tellEvery)
+		skip(s, 2*flushEvery)
 		eventually(t, "the bytes are counted", func() bool { return counted() == all(others+100+i) })
 		if err := ask(c); err != nil {
 			t.Fatal(err)
@@ -63,47 +53,6 @@ func TestBytesOfRunningSessions(t *testing.T) {
 	if got := counted(); got != all(others+103) {
 		t.Errorf("at the end %v bytes, want %d each", got, others+103)
 	}
-}
-
-// TestTellRounds holds when a loop goes round to count bytes: some time after an event, as often as there are events, and not at
-// all while all is quiet, so that it sleeps.
-func TestTellRounds(t *testing.T) {
-	s, err := l4.New(l4.Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Shutdown(done(t)) }()
-	l := s.loops[0]
-	want := func(what string, patience time.Duration) {
-		t.Helper()
-		if got := l.patience(); got != patience {
-			t.Fatalf("%s: it waits for %v, want %v", what, got, patience)
-		}
-	}
-	const forever = -1
-	for range 2 * sliceChunks * slabChunk { // two slices
-		l.sessions.take().phase = relaying
-	}
-	want("at first", forever)
-	l.tellSome(1)
-	want("after an event", tellEvery)
-	l.now += tellEvery
-	l.tellSome(0)
-	want("after the first slice", 0)
-	l.tellSome(0)
-	want("after the round", forever)
-
-	l.tellSome(1)
-	l.now += tellEvery
-	l.tellSome(1)
-	l.tellSome(0)
-	want("an event right before the first slice", forever)
-
-	l.tellSome(1)
-	l.now += tellEvery
-	l.tellSome(0)
-	l.tellSome(1)
-	want("an event after the first slice, for a session of it", tellEvery)
 }
 
 // TestFigures holds that each phase of a session is measured once, and retries are counted by what failed before.
@@ -125,11 +74,13 @@ func TestFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := s.Listeners()[0]
-	if info.ConnectTime.Count != 1 || info.FirstByteTime.Count != 1 || info.Duration.Count != 0 || info.QueueTime.Count != 0 {
+	if info.ConnectTime.Count != 1 || info.FirstByteTime.Count != 1 || info.Duration.Count != 0 ||
+		info.QueueTime.Count != 0 {
 		t.Errorf("counts of a running session: %d connects, %d first bytes, %d durations, %d waits",
 			info.ConnectTime.Count, info.FirstByteTime.Count, info.Duration.Count, info.QueueTime.Count)
 	}
-	if info.Accepted != 1 || info.Retries[pool.ConnectRefused] != 1 || info.Retries[pool.ConnectTimeout] != 1 || len(info.Retries) != 2 {
+	if info.Accepted != 1 || info.Retries[pool.ConnectRefused] != 1 || info.Retries[pool.ConnectTimeout] != 1 ||
+		len(info.Retries) != 2 {
 		t.Errorf("accepted %d, retries %v; want 1, and one after each failure", info.Accepted, info.Retries)
 	}
 	c.Close()
@@ -142,7 +93,8 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// TestQueueTime holds that each wait is measured once, however it ended, and that who found the queue full has not waited.
+// TestQueueTime holds that each wait is measured once, however it ended, and that who found the queue full has not
+// waited.
 func TestQueueTime(t *testing.T) {
 	p := newQueuePool(t, pool.Options{QueueMax: 2, QueueTimeout: 20 * time.Second}, backend(t, echo))
 	lines, log := newCapture()
@@ -170,7 +122,8 @@ func TestQueueTime(t *testing.T) {
 	waiting[0].Close()
 	eventually(t, "all have ended", func() bool { return s.Sessions() == 0 })
 	if info := s.Listeners()[0]; info.QueueTime.Count != 2 || info.QueueTime.Sum <= 0 || info.Duration.Count != 2 {
-		t.Errorf("%d waits of %v s in all, %d durations; want 2 and 2", info.QueueTime.Count, info.QueueTime.Sum, info.Duration.Count)
+		t.Errorf("%d waits of %v s in all, %d durations; want 2 and 2",
+			info.QueueTime.Count, info.QueueTime.Sum, info.Duration.Count)
 	}
 }
 
@@ -188,7 +141,7 @@ func TestSet(t *testing.T) {
 	if !refusedWithReset(t, address(s)) {
 		t.Error("a second session was taken")
 	}
-	<-lines.lines // the warning about that
+	<-lines.Lines() // the warning about that
 	want := l4.Settings{MaxSessions: 2, Access: true}
 	s.Set(want)
 	if got := s.Settings(); got != want {
@@ -208,7 +161,7 @@ func TestSet(t *testing.T) {
 	}
 	second.Close()
 	eventually(t, "all have ended", func() bool { return s.Sessions() == 0 })
-	if n := len(lines.lines); n != 0 {
+	if n := len(lines.Lines()); n != 0 {
 		t.Errorf("%d lines with access off", n)
 	}
 }
@@ -264,7 +217,7 @@ func TestLoops(t *testing.T) {
 	if err := s.Live(done(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("no time to answer: %v", err)
 	}
-	if n := len(s.loops[1].mailbox.queue); n != 1 {
+	if n := waitingMail(s, 1); n != 1 {
 		t.Errorf("%d messages wait for the stuck loop, want one", n)
 	}
 	release()

@@ -35,11 +35,14 @@ func connectFarEnd(t *testing.T) farEnd {
 	}
 	for _, i := range interfaces {
 		if i.Name != "lo" {
-			t.Fatalf("there is a network interface %s: run this in a network namespace of its own, as the head of this file says", i.Name)
+			t.Fatalf("there is a network interface %s: run this in a network namespace of its own, "+
+				"as the head of this file says", i.Name)
 		}
 	}
 	ip(t, "link", "set", "lo", "up")
-	sleeper := harness.Start(t, harness.Command{Path: harness.Tool(t, "unshare"), Args: []string{"--net", "--", "sleep", "1000"}})
+	sleeper := harness.Start(t, harness.Command{
+		Path: harness.Tool(t, "unshare"), Args: []string{"--net", "--", "sleep", "1000"},
+	})
 	t.Cleanup(func() { sleeper.Kill(t) })
 	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
@@ -85,8 +88,8 @@ func (f farEnd) run(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: harness.Tool(t, "nsenter"), Args: append(at, args...)})
 }
 
-// TestNetnsFlowSource holds that a listener on all addresses answers a client on another machine from the one it asked, IPv4 and
-// IPv6: the client's socket is connected, and hears nobody else.
+// TestNetnsFlowSource holds that a listener on all addresses answers a client on another machine from the one it asked,
+// IPv4 and IPv6: the client's socket is connected, and hears nobody else.
 func TestNetnsFlowSource(t *testing.T) {
 	f := connectFarEnd(t)
 	b := startUDP(t, echoUDP)
@@ -94,7 +97,8 @@ func TestNetnsFlowSource(t *testing.T) {
 	spec.Address, spec.DualStack = netip.MustParseAddrPort("[::]:0"), true
 	s := start(t, l4.Options{Loops: 2}, spec)
 	for _, a := range []string{"10.77.0.1", "10.77.0.11", "fd77::1", "fd77::11"} {
-		ask := fmt.Sprintf(`exec 3<>/dev/udp/%s/%d; printf %%s %[1]s >&3; timeout 10 head -c %[3]d <&3`, a, info(s).Address.Port(), len(a))
+		ask := fmt.Sprintf(`exec 3<>/dev/udp/%s/%d; printf %%s %[1]s >&3; timeout 10 head -c %[3]d <&3`,
+			a, info(s).Address.Port(), len(a))
 		if got := f.run(t, harness.Tool(t, "bash"), "-c", ask); got != a {
 			t.Errorf("asked %s and got %q", a, got)
 		}
@@ -116,7 +120,9 @@ func TestNetnsFlowHostGone(t *testing.T) {
 	}
 	b := startUDP(t, naming("b"))
 	// Of IPv6, the kernel also takes what others send in our own name; so it is a hint.
-	for gone, outcome := range map[string]pool.Outcome{"10.77.0.99:53": pool.ConnectUnreachable, "[fd77::99]:53": pool.ICMPError} {
+	for gone, outcome := range map[string]pool.Outcome{
+		"10.77.0.99:53": pool.ConnectUnreachable, "[fd77::99]:53": pool.ICMPError,
+	} {
 		p := newPool(t, gone, b.Address())
 		s := start(t, l4.Options{Loops: 1}, flowSpec(p))
 		c := dialUDP(t, address(s))

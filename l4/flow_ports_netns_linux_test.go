@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 )
 
 // TestNetnsFlowPorts holds that a flood of new clients neither ends flows that have had an answer nor takes all local
@@ -52,7 +53,8 @@ func TestNetnsFlowPorts(t *testing.T) {
 		spec.Flows.Timeout = time.Hour
 		s := start(t, l4.Options{Loops: 1}, spec)
 		client := func(port int) *net.UDPConn {
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, net.UDPAddrFromAddrPort(spec.Address))
+			from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+			c, err := net.DialUDP("udp4", from, net.UDPAddrFromAddrPort(spec.Address))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,8 +67,9 @@ func TestNetnsFlowPorts(t *testing.T) {
 			askUDP(t, c, "asked")
 			clients = append(clients, c)
 		}
-		before := s.ids(t)
-		(&forger{to: spec.Address}).send(t, s, 300)
+		before := l4test.FlowIDs(t, s)
+		// A flow has 250 ms to be answered before it may give way.
+		(&l4test.Forger{To: spec.Address, Age: 250 * time.Millisecond}).Send(t, s, 300)
 		if taken == 0 {
 			if d := info(s).Dropped; len(d) != 0 {
 				t.Errorf("dropped: %v", d)
@@ -78,10 +81,11 @@ func TestNetnsFlowPorts(t *testing.T) {
 				free.Close()
 			}
 		}
-		after := s.ids(t)
+		after := l4test.FlowIDs(t, s)
 		for _, c := range clients {
-			if id := before[sourceOf(c)]; after[sourceOf(c)] != id {
-				t.Errorf("flow %v is %v now", id, after[sourceOf(c)])
+			from := l4test.SourceOf(c)
+			if id := before[from]; after[from] != id {
+				t.Errorf("flow %v is %v now", id, after[from])
 			}
 			askUDP(t, c, "asked")
 		}

@@ -13,26 +13,19 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
-	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// list is List of a server whose loops answer.
-func (s *l4.Server) list(t *testing.T, f l4.SessionFilter) l4.SessionList {
-	t.Helper()
-	list, err := s.List(t.Context(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
-}
-
-// TestList holds that sessions in all phases are told of as they are, and that each part of a filter leaves out the others.
+// TestList holds that sessions in all phases are told of as they are, and that each part of a filter leaves out the
+// others.
 func TestList(t *testing.T) {
 	good, silent := backend(t, echo), swallowing(t)
 	queueing := newQueuePool(t, pool.Options{QueueMax: 1, QueueTimeout: time.Minute}, good)
-	hanging, err := pool.New(pool.Options{Name: "hanging", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute, Retries: 1})
+	hanging, err := pool.New(pool.Options{
+		Name: "hanging", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: time.Minute, Retries: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,20 +48,27 @@ func TestList(t *testing.T) {
 	eventually(t, "a client waits", func() bool { return queueing.Waiting() == 1 })
 	connectingClient := dial(t, at[1].Address.String())
 	eventually(t, "a session connects", func() bool {
-		return len(s.list(t, l4.SessionFilter{Backend: silent}).Sessions) == 1
+		return len(listOf(t, s, l4.SessionFilter{Backend: silent}).Sessions) == 1
 	})
 
-	all := s.list(t, l4.SessionFilter{})
+	all := listOf(t, s, l4.SessionFilter{})
 	if all.Total != 3 || len(all.Sessions) != 3 {
 		t.Fatalf("%d of %d sessions: %+v", len(all.Sessions), all.Total, all.Sessions)
 	}
 	for i, want := range []l4.SessionInfo{
-		{Listener: "one", Pool: "pool", Backend: good, Client: addrPort(relayed), Phase: "relaying", BytesIn: 3, BytesOut: 3},
+		{
+			Listener: "one", Pool: "pool", Backend: good, Client: addrPort(relayed), Phase: "relaying",
+			BytesIn: 3, BytesOut: 3,
+		},
 		{Listener: "one", Pool: "pool", Client: addrPort(queuedClient), Phase: "queued"},
-		{Listener: "two", Pool: "hanging", Backend: "id of " + silent, Client: addrPort(connectingClient), Phase: "connecting", Retries: 1},
+		{
+			Listener: "two", Pool: "hanging", Backend: "id of " + silent, Client: addrPort(connectingClient),
+			Phase: "connecting", Retries: 1,
+		},
 	} {
 		got := all.Sessions[i]
-		if got.BackendAddress.IsValid() != (want.Backend != "") || got.Connected.IsZero() != (want.Phase != "relaying") {
+		if got.BackendAddress.IsValid() != (want.Backend != "") ||
+			got.Connected.IsZero() != (want.Phase != "relaying") {
 			t.Errorf("session %d is connected to %q since %v", i, got.BackendAddress, got.Connected)
 		}
 		if got.Accepted.After(time.Now()) || got.Age < 0 || got.Idle < 0 || got.Idle > got.Age || got.ID == 0 {
@@ -102,7 +102,7 @@ func TestList(t *testing.T) {
 			want = append(want, all.Sessions[i].ID)
 		}
 		var got []l4.SessionID
-		list := s.list(t, test.filter)
+		list := listOf(t, s, test.filter)
 		for _, session := range list.Sessions {
 			got = append(got, session.ID)
 		}
@@ -110,7 +110,8 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: sessions %v of %d, want %v", name, got, list.Total, want)
 		}
 	}
-	if list := s.list(t, l4.SessionFilter{Limit: 2}); list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
+	list := listOf(t, s, l4.SessionFilter{Limit: 2})
+	if list.Total != 3 || len(list.Sessions) != 2 || list.Sessions[0].ID != all.Sessions[0].ID {
 		t.Errorf("with a limit of 2: %+v", list)
 	}
 
@@ -127,10 +128,10 @@ func TestList(t *testing.T) {
 
 func addrPort(c *net.TCPConn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
 
-// TestListMany holds that a list of more sessions than a slice has tells of all of them once, the oldest first, and which of them
-// a limit keeps.
+// TestListMany holds that a list of more sessions than a slice has tells of all of them once, the oldest first, and
+// which of them a limit keeps.
 func TestListMany(t *testing.T) {
-	const sessions = 3 * slabChunk * sliceChunks
+	const sessions = 3 * sliceSessions
 	s := start(t, l4.Options{Loops: 2}, spec(newPool(t, backend(t, echo))))
 	var ids []string
 	for range sessions {
@@ -140,7 +141,7 @@ func TestListMany(t *testing.T) {
 		}
 		ids = append(ids, c.LocalAddr().String())
 	}
-	list := s.list(t, l4.SessionFilter{})
+	list := listOf(t, s, l4.SessionFilter{})
 	var got []string
 	for _, s := range list.Sessions {
 		got = append(got, s.Client.String())
@@ -151,9 +152,9 @@ func TestListMany(t *testing.T) {
 	whole := list
 	whole.Sessions = slices.Concat(list.Sessions, list.Sessions)
 	slices.Reverse(whole.Sessions)
-	whole.keepOldest(4)
+	l4.KeepOldest(&whole, 4)
 	if whole.Sessions[0] != list.Sessions[0] || whole.Sessions[3] != list.Sessions[1] || len(whole.Sessions) != 4 {
-		t.Error("keepOldest keeps others")
+		t.Error("KeepOldest keeps others")
 	}
 }
 
@@ -173,13 +174,15 @@ func TestEnd(t *testing.T) {
 	waits := dial(t, at[0].Address.String())
 	eventually(t, "a client waits", func() bool { return p.Waiting() == 1 })
 	connects := dial(t, at[1].Address.String())
-	eventually(t, "a session connects", func() bool { return len(s.list(t, l4.SessionFilter{Listener: "b hangs"}).Sessions) == 1 })
+	eventually(t, "a session connects", func() bool {
+		return len(listOf(t, s, l4.SessionFilter{Listener: "b hangs"}).Sessions) == 1
+	})
 	stays := dial(t, at[2].Address.String())
 	if err := ask(stays); err != nil {
 		t.Fatal(err)
 	}
 
-	id := s.list(t, l4.SessionFilter{Listener: "a queues"}).Sessions[1].ID
+	id := listOf(t, s, l4.SessionFilter{Listener: "a queues"}).Sessions[1].ID
 	for i, test := range []struct {
 		filter l4.SessionFilter
 		client *net.TCPConn
@@ -213,13 +216,13 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// TestListUnderLoad lists, counts and ends beside clients that come and go, and holds that every session has ended once, with a
-// reason, and that as many as End told of were ended by it.
+// TestListUnderLoad lists, counts and ends beside clients that come and go, and holds that every session has ended
+// once, with a reason, and that as many as End told of were ended by it.
 func TestListUnderLoad(t *testing.T) {
 	const clients, rounds = 16, 60
 	p := newPool(t, backend(t, echo), backend(t, echo), refusing(t))
 	s := start(t, l4.Options{Loops: 3}, spec(p))
-	for range 2 * slabChunk * sliceChunks { // who stay, so that there are several slices
+	for range 2 * sliceSessions { // who stay, so that there are several slices
 		if err := ask(dial(t, address(s))); err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +334,7 @@ func TestListEnds(t *testing.T) {
 	if err := s.Shutdown(done(t)); err == nil {
 		t.Error("nothing was cut")
 	}
-	if list := s.list(t, l4.SessionFilter{}); list.Total != 0 {
+	if list := listOf(t, s, l4.SessionFilter{}); list.Total != 0 {
 		t.Errorf("%d sessions after the end", list.Total)
 	}
 }
@@ -339,23 +342,18 @@ func TestListEnds(t *testing.T) {
 // TestLostQuestions holds that nobody waits for a loop which has ended in spite of a message that came too late.
 func TestLostQuestions(t *testing.T) {
 	s := start(t, l4.Options{Loops: 1})
-	box := &s.loops[0].mailbox
 	mail := func(n int) func() bool {
-		return func() bool {
-			box.mu.Lock()
-			defer box.mu.Unlock()
-			return len(box.queue) == n
-		}
+		return func() bool { return waitingMail(s, 0) == n }
 	}
 	release := hold(t, s, 0)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Shutdown(context.Background()) }()
 	eventually(t, "the loop is told to stop", mail(1))
 	held, free := make(chan struct{}), make(chan struct{})
-	box.post(message{do: func() {
+	l4test.RoomsOf(s).Loops[0].Post(func() {
 		close(held)
 		<-free
-	}})
+	})
 	release()
 	<-held // in the loop's last turn
 	answers := make(chan error, 2)
@@ -387,25 +385,5 @@ func TestParseSessionID(t *testing.T) {
 		if _, err := l4.ParseSessionID(s); err == nil {
 			t.Errorf("%q was taken", s)
 		}
-	}
-}
-
-// TestSliceBounds holds that a slice is what bounds a turn's share of a walk.
-func TestSliceBounds(t *testing.T) {
-	var tb slab[session, *session]
-	for range 5 * slabChunk {
-		tb.take().phase = relaying
-	}
-	var sizes []int
-	for next := 0; next >= 0; {
-		n := 0
-		next = tb.some(next, func(*session) { n++ })
-		sizes = append(sizes, n)
-	}
-	if want := []int{2 * slabChunk, 2 * slabChunk, slabChunk}; !slices.Equal(sizes, want) {
-		t.Errorf("slices of %v sessions, want %v", sizes, want)
-	}
-	if sliceChunks*slabChunk > sock.EventBatch {
-		t.Error("a slice is more than a batch of events")
 	}
 }

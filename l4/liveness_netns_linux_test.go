@@ -45,7 +45,7 @@ func TestNetnsFullReceiver(t *testing.T) {
 				acknowledge()
 			}
 			select {
-			case line := <-lines.lines:
+			case line := <-lines.Lines():
 				t.Fatalf("the session has ended: %s", line)
 			default:
 			}
@@ -57,7 +57,7 @@ func TestNetnsFullReceiver(t *testing.T) {
 			quiet := time.Now()
 			var line []byte
 			select {
-			case line = <-lines.lines:
+			case line = <-lines.Lines():
 			case <-time.After(60 * time.Second):
 				t.Fatal("the session does not end")
 			}

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stranger is a host at the other end of a TUN device that speaks l4.TCP one segment at a time, so that a test decides
-// when each step of a handshake happens. It has the address 10.99.0.2, and we have 10.99.0.1.
+// A stranger is a host at the other end of a TUN device that speaks TCP one segment at a time, so that a test
+// decides when each step of a handshake happens. It has the address 10.99.0.2, and we have 10.99.0.1.
 type stranger struct {
 	t    *testing.T
 	file *os.File
@@ -125,8 +125,9 @@ func (s *stranger) receive(what string, to uint16, wanted func(segment) bool) se
 		}
 		tcp := p[20:n]
 		g := segment{
-			from: binary.BigEndian.Uint16(tcp), to: binary.BigEndian.Uint16(tcp[2:]), sequence: binary.BigEndian.Uint32(tcp[4:]),
-			ack: binary.BigEndian.Uint32(tcp[8:]), flags: tcp[13], payload: string(tcp[tcp[12]>>4*4:]),
+			from: binary.BigEndian.Uint16(tcp), to: binary.BigEndian.Uint16(tcp[2:]),
+			sequence: binary.BigEndian.Uint32(tcp[4:]), ack: binary.BigEndian.Uint32(tcp[8:]),
+			flags: tcp[13], payload: string(tcp[tcp[12]>>4*4:]),
 		}
 		if g.to != to {
 			s.here[g.to] = append(s.here[g.to], g)
@@ -157,7 +158,9 @@ func (s *stranger) finish(answer segment) {
 // echoed tells whether the answer to finish's question is the same text or a reset.
 func (s *stranger) echoed(answer segment) bool {
 	s.t.Helper()
-	g := s.receive("answer to a question", answer.to, func(g segment) bool { return g.flags&flagRST != 0 || g.payload != "" })
+	g := s.receive("answer to a question", answer.to, func(g segment) bool {
+		return g.flags&flagRST != 0 || g.payload != ""
+	})
 	s.send(segment{from: answer.to, to: answer.from, sequence: 1002, ack: g.sequence + 1, flags: flagRST})
 	return g.payload == "x"
 }

@@ -23,46 +23,9 @@ func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 	}
 }
 
-// A forger sends a datagram from each of many addresses, as a client that forges its address seems to.
-type forger struct {
-	to   netip.AddrPort
-	sent int
-}
-
-// send sends n more, and waits until the server has taken them: those of one batch do not give way to each other.
-func (g *forger) send(t *testing.T, s *l4.Server, n int) {
-	t.Helper()
-	for range n {
-		before := info(s).DatagramsIn
-		g.sent++
-		from := net.IPv4(127, 3, byte(g.sent>>8), byte(g.sent))
-		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: from, Port: 5000}, net.UDPAddrFromAddrPort(g.to))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Write([]byte("forged")); err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-		eventually(t, "it is taken", func() bool { return info(s).DatagramsIn > before })
-		onFirstLoop(s, func(l *flow.Loop) { // the client is refused by now, or answered, or never will be
-			flow.Each(l, func(f *flow.Flow) { flow.Age(f, flow.AnswerTime) })
-		})
-	}
-}
-
-// idsOf returns the ids of the flows there are, by client.
-func idsOf(t *testing.T, s *l4.Server) map[netip.AddrPort]l4.SessionID {
-	t.Helper()
-	list, err := s.List(t.Context(), l4.SessionFilter{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := make(map[netip.AddrPort]l4.SessionID)
-	for _, f := range list.Sessions {
-		ids[f.Client] = f.ID
-	}
-	return ids
+// forger returns a forger of datagrams to the first listener. With each one, flows that were not answered may give way.
+func forger(s *l4.Server) *l4test.Forger {
+	return &l4test.Forger{To: info(s).Address, Age: flow.AnswerTime}
 }
 
 // leaveRoom makes the server believe that it has descriptors for so many sessions, of two each.
@@ -76,8 +39,6 @@ func leavePorts(s *l4.Server, n int64) {
 	_, ports := l4test.FlowBudget(s)
 	ports.Store(n)
 }
-
-func sourceOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
 // TestFlowsThatWereAnsweredStay holds that flows whose backend has answered survive a flood of new ones, whatever
 // runs short, and that the new ones are served, too: those without an answer give way, the oldest first.
@@ -105,20 +66,20 @@ func TestFlowsThatWereAnsweredStay(t *testing.T) {
 					askUDP(t, c, "asked")
 					clients = append(clients, c)
 				}
-				before := idsOf(t, s)
+				before := l4test.FlowIDs(t, s)
 				ls, _ := l4test.ListenerOf(s, "test")
 				tt.short(s, &spec.Flows)
 				if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}}); err != nil {
 					t.Fatal(err)
 				}
 				tt.short(s, &spec.Flows) // Apply has measured anew
-				g := &forger{to: info(s).Address}
-				g.send(t, s, flood)
+				g := forger(s)
+				g.Send(t, s, flood)
 				eventually(t, "the backend has all", func() bool { return b.Got.Load() == answered+flood })
-				after := idsOf(t, s)
+				after := l4test.FlowIDs(t, s)
 				for _, c := range clients {
-					if id := before[sourceOf(c)]; after[sourceOf(c)] != id {
-						t.Errorf("flow %v is %v now", id, after[sourceOf(c)])
+					if id := before[l4test.SourceOf(c)]; after[l4test.SourceOf(c)] != id {
+						t.Errorf("flow %v is %v now", id, after[l4test.SourceOf(c)])
 					}
 					if got := askUDP(t, c, "asked"); got != "asked" {
 						t.Error(got)
@@ -150,7 +111,7 @@ func TestFlowsOfOneWayProtocols(t *testing.T) {
 	spec := flowSpec(newPool(t, b.Address()))
 	spec.Flows.Timeout, spec.Flows.Max = time.Hour, 10
 	s := start(t, l4.Options{Loops: 1}, spec)
-	g := &forger{to: info(s).Address}
+	g := forger(s)
 	c := dialUDP(t, address(s))
 	send := func() {
 		t.Helper()
@@ -162,20 +123,20 @@ func TestFlowsOfOneWayProtocols(t *testing.T) {
 	}
 	send()
 	send()
-	id := idsOf(t, s)[sourceOf(c)]
+	id := l4test.FlowIDs(t, s)[l4test.SourceOf(c)]
 	for range 20 {
-		g.send(t, s, 5)
+		g.Send(t, s, 5)
 		send()
 	}
-	if now := idsOf(t, s)[sourceOf(c)]; now != id {
+	if now := l4test.FlowIDs(t, s)[l4test.SourceOf(c)]; now != id {
 		t.Errorf("flow %v is %v now", id, now)
 	}
-	g.send(t, s, 50)
-	if now := idsOf(t, s)[sourceOf(c)]; now != 0 {
+	g.Send(t, s, 50)
+	if now := l4test.FlowIDs(t, s)[l4test.SourceOf(c)]; now != 0 {
 		t.Errorf("flow %v is still there", now)
 	}
 	send()
-	eventually(t, "the backend has all", func() bool { return b.Got.Load() == int64(23+g.sent) })
+	eventually(t, "the backend has all", func() bool { return b.Got.Load() == int64(23+g.Sent) })
 }
 
 // TestFlowsThatFillTheTable holds that a new client is refused when the table is full of flows that have had an answer.
@@ -190,7 +151,7 @@ func TestFlowsThatFillTheTable(t *testing.T) {
 		askUDP(t, c, "x")
 		clients = append(clients, c)
 	}
-	(&forger{to: info(s).Address}).send(t, s, 20)
+	forger(s).Send(t, s, 20)
 	awaitDropped(t, s, tally.DropTableFull, 20)
 	for _, c := range clients {
 		askUDP(t, c, "y")

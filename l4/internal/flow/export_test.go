@@ -33,9 +33,6 @@ func One(l *Loop) (found *Flow) {
 // Chunks is how many pieces of memory the loop has for its flows.
 func Chunks(l *Loop) int { return privateLen(&l.store, "chunks") }
 
-// Age makes a flow older.
-func Age(f *Flow, by time.Duration) { f.began -= by }
-
 // Rest makes the last datagram of a flow older, and sets its timer anew.
 func Rest(l *Loop, f *Flow, by time.Duration) {
 	f.active -= by

@@ -137,12 +137,10 @@ func (ls *Listener) AdmitSession(c *Client) Reason {
 	g := ls.gate
 	if limit := int64(ls.limits().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
-		ls.noteRefusal()
 		return ListenerFull
 	}
 	if limit := g.max.Load(); g.sessions.Add(1) > limit && limit > 0 {
 		ls.LeaveSession()
-		ls.noteRefusal()
 		return ProcessFull
 	}
 	return ls.admit(sock.TCP, c)

@@ -33,7 +33,7 @@ type Listener struct {
 	unanswered atomic.Int64 // flows, those that are being begun included
 
 	loopNote, refusalNote note
-	refusalsNoted         atomic.Uint64 // how many noteRefusals has told of
+	refusalsNoted         atomic.Uint64 // how many NoteRefusals has logged
 }
 
 // NewListener makes a listener without sessions. id is its own, and loops how many loops there are.
@@ -91,8 +91,8 @@ func (ls *Listener) noteLoop() {
 	}
 }
 
-// noteRefusal warns that a client was refused at a limit, now and then.
-func (ls *Listener) noteRefusal() {
+// NoteRefusal warns that a client was refused at a limit, now and then. The refusal is counted before.
+func (ls *Listener) NoteRefusal() {
 	if ls.refusalNote.due(ls.gate) {
 		ls.NoteRefusals()
 	}

@@ -147,6 +147,7 @@ func (l *Loop) admit(a *arrival) {
 	a.looped = why == gate.Loop
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
+		ls.NoteRefusal()
 		l.dismiss(a.fd, ls.settings.Load().Refuse)
 		return
 	}

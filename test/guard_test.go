@@ -57,20 +57,24 @@ func listPackages(t *testing.T) []listed {
 // houseImports returns which of our packages each package may import. All our packages must be in it.
 func houseImports() map[string][]string {
 	return map[string][]string{
-		"cmd/limeload-l4":       {"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon"},
+		"cmd/limeload-l4": {
+			"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon",
+		},
 		"cmd/limeload-l4/admin": {"pool"},
 		"cmd/limeload-l4/daemon": {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "healthcheck/probe", "l4",
 			"cmd/limeload-l4/admin",
 		},
-		"conf":                     {"conf/file", "algo"}, // for the names of the algorithms
-		"conf/file":                nil,                   // knows nothing of conf: how files are read, whoever reads them
-		"algo":                     nil,
-		"pool":                     {"algo"},
-		"pool/discovery":           {"pool", "conf/file"},
-		"healthcheck":              nil,
-		"healthcheck/probe":        {"healthcheck"},
-		"l4":                       inL4("dial", "dns", "dns/dnscache", "flow", "gate", "listen", "loop", "session", "sock", "tally"),
+		"conf":              {"conf/file", "algo"}, // for the names of the algorithms
+		"conf/file":         nil,                   // knows nothing of conf: how files are read, whoever reads them
+		"algo":              nil,
+		"pool":              {"algo"},
+		"pool/discovery":    {"pool", "conf/file"},
+		"healthcheck":       nil,
+		"healthcheck/probe": {"healthcheck"},
+		"l4": inL4(
+			"dial", "dns", "dns/dnscache", "flow", "gate", "listen", "loop", "session", "sock", "tally",
+		),
 		"l4/internal/dns":          inL4("dial", "dns/dnscache", "flow", "gate", "loop", "session", "sock", "tally", "wire"),
 		"l4/internal/flow":         inL4("dial", "gate", "listen", "loop", "sock", "tally", "wire"),
 		"l4/internal/session":      inL4("dial", "gate", "listen", "loop", "sock", "tally"),
@@ -83,11 +87,13 @@ func houseImports() map[string][]string {
 		"l4/internal/wire":         nil,
 		"l4/internal/dns/dnscache": nil,
 		// For tests only.
-		"l4/internal/l4test": append(inL4("dns", "flow", "gate", "listen", "loop", "session", "sock", "tally"), "l4", "test/harness"),
-		"test":               {"test/harness"},
-		"test/bench":         {"test/harness"},
-		"test/harness":       nil,
-		"test/install":       nil,
+		"l4/internal/l4test": append(
+			inL4("dns", "flow", "gate", "listen", "loop", "session", "sock", "tally"), "l4", "test/harness",
+		),
+		"test":         {"test/harness"},
+		"test/bench":   {"test/harness"},
+		"test/harness": nil,
+		"test/install": nil,
 	}
 }
 

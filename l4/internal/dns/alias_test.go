@@ -5,7 +5,6 @@ import "github.com/limeload/limeload-l4/l4/internal/l4test"
 // Short names for what the tests here take from l4test.
 var (
 	newPool       = l4test.NewPool
-	spec          = l4test.Spec
 	start         = l4test.Start
 	allocations   = l4test.Allocations
 	descriptors   = l4test.Descriptors

@@ -22,6 +22,5 @@ var (
 	refusedWithReset = l4test.RefusedWithReset
 	ask              = l4test.Ask
 	queuedClients    = l4test.QueuedClients
-	naming           = l4test.Naming
 	address          = l4test.Address
 )

@@ -38,6 +38,15 @@ func TestSpecsDiffer(t *testing.T) {
 			other.Pool = newPool(t)
 		case "Flows":
 			other.Flows.Responses = 1 // compared as a whole
+		case "Proxy":
+			for _, p := range []l4.ProxySettings{
+				{Versions: 1}, {Timeout: 1}, {Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+			} {
+				other.Proxy = p
+				if l4.Equal(&spec, &other) {
+					t.Errorf("specs that differ in %+v pass for the same", p)
+				}
+			}
 		case "DNS":
 			other.DNS = new(l4.DNSSettings)
 		default:

@@ -41,7 +41,7 @@ type SessionInfo struct {
 	Backend        string         // its id; "" while the session waits for one
 	BackendAddress netip.AddrPort // invalid then
 	Client         netip.AddrPort
-	Phase          string // asking, queued, connecting or relaying; a flow is always relaying
+	Phase          string // proxy_header, asking, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration

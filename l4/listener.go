@@ -41,6 +41,15 @@ const (
 	RefuseClose = session.RefuseClose // with a FIN, after reading what the client has sent so far
 )
 
+// ProxySettings say from which addresses clients are other proxies, which name the real client in a PROXY header.
+type ProxySettings = session.ProxySettings
+
+// The versions of the PROXY protocol.
+const (
+	ProxyV1 = session.ProxyV1
+	ProxyV2 = session.ProxyV2
+)
+
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
 type FlowSettings = flow.Settings
 
@@ -79,6 +88,7 @@ type ListenerSpec struct {
 	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished; both sides; 0 = the kernel's
 	KeepAlive        KeepAlive     // both sides
 	Refuse           Refusal
+	Proxy            ProxySettings // for TCP
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -158,6 +168,9 @@ func (ls *listener) set() {
 	to := &session.Settings{
 		Pool: spec.Pool, IdleTimeout: spec.IdleTimeout, HalfCloseTimeout: spec.HalfCloseTimeout,
 		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive, Refuse: spec.Refuse,
+	}
+	if spec.Proxy.Versions != 0 {
+		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
 	if ls.dns != nil && spec.Protocol == TCP {
 		to.Prefaces = append(to.Prefaces, ls.dns)
@@ -266,7 +279,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows &&
-		spec.sameDNS(other)
+		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
 }
 
 func (spec *ListenerSpec) validate() error {
@@ -281,6 +294,9 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	}
 	err := spec.Flows.Validate()
+	if err == nil {
+		err = spec.Proxy.Validate(spec.Protocol == TCP)
+	}
 	if err == nil && spec.DNS != nil {
 		err = spec.DNS.Validate(spec.Protocol == TCP, spec.Flows.SendProxy)
 	}

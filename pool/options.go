@@ -33,6 +33,10 @@ type Options struct {
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
 	QueueTimeout time.Duration // how long a session may wait; it keeps the value it began with, see Wait
 
+	// SendProxy is the version of the PROXY protocol, 1 or 2, of the header that the backends get first on each TCP
+	// connection of a session; 0 is no header.
+	SendProxy int
+
 	// With TryAllWhenNone, if no backend is healthy, all enabled backends but those of the wrong role are eligible.
 	TryAllWhenNone   bool
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
@@ -81,6 +85,8 @@ func (o Options) check() error {
 		return refuse("stickiness of", fmt.Sprintf("%d clients for %v", o.StickyEntries, o.StickyTTL))
 	case o.QueueMax < 0 || o.QueueTimeout < 0:
 		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
+	case o.SendProxy < 0 || o.SendProxy > 2:
+		return refuse("undefined version of the PROXY protocol", o.SendProxy)
 	case !o.Breaker.valid():
 		return refuse("breaker of", fmt.Sprintf("%+v", o.Breaker))
 	}

@@ -76,6 +76,10 @@ func (p *Pool) settings() *settings { return p.inForce.Load() }
 // Name returns the pool's name.
 func (p *Pool) Name() string { return p.name }
 
+// SendProxy returns the version of the PROXY protocol of the header that backends get first on each TCP connection of a
+// session: 1, 2, or 0 for no header.
+func (p *Pool) SendProxy() int { return p.settings().SendProxy }
+
 // ConnectTimeout returns how long one connect to a backend may take.
 func (p *Pool) ConnectTimeout() time.Duration { return p.settings().ConnectTimeout }
 

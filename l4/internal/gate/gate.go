@@ -1,7 +1,8 @@
 // Package gate decides who may come in. It is asked in three places: when a client of TCP is accepted, before a flow
-// begins, and at a DNS question; each time before anything is allocated for the client. It holds the limits of sessions
-// and flows, and shares descriptors and local ports out among the listeners. A refusal is a Reason, which the caller
-// counts; the gate itself only logs, now and then.
+// begins, and at a DNS question; each time before anything is allocated for the client. It is asked again when a PROXY
+// header has named the real client of a session. It holds the limits of sessions and flows, and shares descriptors and
+// local ports out among the listeners. A refusal is a Reason, which the caller counts; the gate itself only logs, now
+// and then.
 //
 // A Gate and its Listeners may be used from any goroutine. A Flows and a Questions belong to one loop.
 package gate
@@ -144,6 +145,12 @@ func (ls *Listener) AdmitSession(c *Client) Reason {
 		return ProcessFull
 	}
 	return ls.admit(sock.TCP, c)
+}
+
+// AdmitNamed asks again for a session that AdmitSession has counted, when a PROXY header has named its client: whatever
+// depends on who the client is. The session stays counted with any Reason.
+func (ls *Listener) AdmitNamed(client netip.AddrPort) Reason {
+	return ls.admit(sock.TCP, &Client{Addr: client})
 }
 
 // LeaveSession counts a session out.

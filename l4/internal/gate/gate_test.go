@@ -225,6 +225,23 @@ func ownSocket(t *testing.T, g *Gate, p sock.Protocol, by dial.ListenerID) netip
 	return from
 }
 
+// TestAdmitNamed holds that a session is counted once, whoever is named as its client, and stays so at a limit.
+func TestAdmitNamed(t *testing.T) {
+	g := newGate(t, plenty, plenty)
+	ls := g.NewListener("a", 1, 1)
+	ls.SetLimits(Limits{MaxSessions: 1})
+	if why := ls.AdmitSession(someone()); why != Admitted {
+		t.Fatal(why)
+	}
+	if why := ls.AdmitNamed(netip.MustParseAddrPort("[2001:db8::7]:4711")); why != Admitted || g.Sessions() != 1 {
+		t.Errorf("reason %d, %d sessions", why, g.Sessions())
+	}
+	ls.LeaveSession()
+	if n := g.Sessions(); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
 // TestLoopsAreRefused holds that a client which has come by a listener before is refused there, whatever it wants, and
 // admitted at another listener, which then knows where it has come from. A session that comes back counts, until it
 // leaves.

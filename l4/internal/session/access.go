@@ -25,8 +25,11 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if b != nil {
 		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
 	}
-	ev.Bytes("client", s.peer.AppendTo(text[:0])).
-		Uint64("bytes_in", s.in.bytes).
+	ev.Bytes("client", s.peer.AppendTo(text[:0]))
+	if s.named != nil {
+		ev.Bytes("via", s.named.via.AppendTo(text[:0]))
+	}
+	ev.Uint64("bytes_in", s.in.bytes).
 		Uint64("bytes_out", s.out.bytes).
 		Float64("duration", (l.Now - s.accepted).Seconds())
 	if s.waiter != nil {

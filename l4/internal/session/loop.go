@@ -36,6 +36,7 @@ type Loop struct {
 	rounds    loop.Rounds
 	listening []*socket // by slot; nil where one was closed
 	again     []Ref     // sessions that used up their turn
+	unnamed   loop.FreeList[named]
 	revoked   []revocation
 
 	paused   int           // sockets that do not accept: there is no descriptor to spare for their clients

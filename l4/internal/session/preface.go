@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -70,7 +71,7 @@ func More(until time.Duration) Step { return Step{kind: stepMore, until: until} 
 // A Pass is what a preface has found out. The zero value changes nothing.
 type Pass struct {
 	Pool   *pool.Pool     // where the backend is picked; nil = as before
-	Client netip.AddrPort // who the client really is; invalid = as before
+	Client netip.AddrPort // who the client really is, and whom the gate is asked about; invalid = as before
 	Skip   int            // bytes that the preface has peeked at and that are not for the backend
 }
 
@@ -135,6 +136,10 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 	}
 	if p.Client.IsValid() {
 		s.peer = p.Client
+		if why := s.listener.AdmitNamed(s.peer); why != gate.Admitted {
+			l.refuse(s, why.Ends())
+			return
+		}
 	}
 	for left := p.Skip; left > 0; {
 		n, e := sock.Read(int(s.client.fd), l.Scratch[:min(left, len(l.Scratch))])
@@ -179,7 +184,8 @@ func (s *Session) Preface() Preface { return s.preface }
 // Ref returns a Ref to the session.
 func (s *Session) Ref() Ref { return loop.RefTo(s) }
 
-// Client is the client's address and port.
+// Client is the client's address and port: those that a PROXY header has named, if there was one, and else those of the
+// connection.
 func (s *Session) Client() netip.AddrPort { return s.peer }
 
 // Came returns the session's link if its client is a socket of this process; nil otherwise.

@@ -29,3 +29,12 @@ func (l *Loop) Prefill(s *Session, q *loop.ByteQueue, fromClient bool) {
 	d.buf, d.kept = q.Detach()
 	d.writes = 1 // the prefill is the first write
 }
+
+// prefillFirst adds bytes, which the client has not sent, to the session's prefill, in front of what is there.
+func (l *Loop) prefillFirst(s *Session, p []byte) {
+	d := &s.in
+	all := l.Buffers.Append(l.Buffers.Append(nil, p), d.kept)
+	l.release(d)
+	d.buf, d.kept = all[:cap(all)], all
+	d.writes = 1
+}

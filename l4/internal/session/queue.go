@@ -86,7 +86,7 @@ func (l *Loop) onQueuedClient(s *Session) {
 	case s.client.broken:
 		s.noteUnread()
 		l.leaveQueue(s, tally.ClientReset)
-	case s.client.peerDone && !s.in.held() && sock.AtEnd(int(s.client.fd)):
+	case s.client.peerDone && s.prefilled == 0 && sock.AtEnd(int(s.client.fd)):
 		l.leaveQueue(s, tally.ClientClosed)
 	}
 }

@@ -64,6 +64,7 @@ type Session struct {
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
 	preface  Preface      // nil but while prefacing
+	named    *named       // nil unless a PROXY header has named the client
 	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
@@ -134,6 +135,9 @@ func (l *Loop) begin(a *arrival) {
 
 // choose starts the connect to a backend, when the prefaces are over.
 func (l *Loop) choose(s *Session) {
+	if version := s.pool.SendProxy(); version != 0 {
+		l.sendProxy(s, version)
+	}
 	// The client's connection is registered only now, if no preface has done so. A client's first bytes usually wait
 	// already, and one wait then brings them together with the backend's answer to the connect.
 	if l.connect(s) && !l.watchClient(s) {
@@ -307,6 +311,9 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.count(s, why)
 	if l.access.Logs(why) {
 		l.logEnd(s, why)
+	}
+	if s.named != nil {
+		l.unname(s)
 	}
 	ls := s.listener
 	ls.halfClosed[l.Index].Remove(&s.place)

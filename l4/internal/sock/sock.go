@@ -55,6 +55,21 @@ func Read(fd int, p []byte) (int, Errno) {
 	}
 }
 
+// Peek reads from a stream socket, once, and leaves the bytes there. It returns no bytes at the peer's FIN, and Again
+// when there is nothing.
+func Peek(fd int, p []byte) (int, Errno) {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), unix.MSG_PEEK, 0, 0)
+		if e == 0 {
+			return int(n), 0
+		}
+		if e != unix.EINTR {
+			return 0, e
+		}
+	}
+}
+
 // AtEnd reports whether the peer's FIN is the next thing to read from a stream socket, because everything before it was
 // read. It consumes nothing.
 func AtEnd(fd int) bool {

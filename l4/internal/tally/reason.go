@@ -33,6 +33,7 @@ const (
 	ConnectFailed           // refused: connecting failed for every backend tried
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
 	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
+	ProxyHeader             // refused: a PROXY header had to come, and something else came, or it came too late
 	ReasonCount
 )
 
@@ -63,6 +64,7 @@ var reasonNames = [ReasonCount]string{
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
 	Loop:             "loop",
+	ProxyHeader:      "proxy_header",
 }
 
 // Reasons returns every reason there is.

@@ -90,6 +90,10 @@ type Target struct {
 	Addr  netip.AddrPort
 	Exact bool // connect to exactly Addr: a Port of the checker does not replace its port
 
+	// Preamble is what a TCP connection to Addr's own port begins with, in front of all that the check sends; a checker
+	// that wraps another one sets it. "" is nothing.
+	Preamble string
+
 	// Receiver is what the verdicts on this target are for. This package only passes it on, in each Change.
 	Receiver any
 }

@@ -31,8 +31,8 @@ type checkConn struct {
 	lacksCertificate bool // the target asked for one, and none of ours is of a kind that it takes
 }
 
-// openConn connects to t on the port that atPort says, and secures the connection if config is not nil. Its errors are
-// checkErrors.
+// openConn connects to t on the port that atPort says, sends the target's preamble if that is its own port, and secures
+// the connection if config is not nil. Its errors are checkErrors.
 func openConn(
 	ctx context.Context, t healthcheck.Target, port uint16, config *tls.Config, name string,
 ) (*checkConn, error) {
@@ -46,6 +46,13 @@ func openConn(
 	// To set the deadline of ctx on raw is not enough: ctx may end earlier, when the target is removed.
 	release := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	k := &checkConn{Conn: raw, raw: raw, start: start, release: release}
+	if t.Preamble != "" && atPort(t, port) == t.Addr {
+		if _, err := io.WriteString(raw, t.Preamble); err != nil {
+			err = k.failure(ctx, err, "the answer")
+			k.finish(ctx)
+			return nil, err
+		}
+	}
 	if config != nil {
 		if err := k.secure(ctx, config, name); err != nil {
 			k.finish(ctx)

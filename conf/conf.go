@@ -79,6 +79,8 @@ type Listener struct {
 	UserTimeout Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"`
 	Keepalive   Keepalive `toml:"keepalive" when:"protocol=tcp"`
 	RefuseWith  string    `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
+	// who names the real client
+	ProxyProtocol ProxyProtocol `toml:"proxy_protocol" when:"protocol=tcp"`
 
 	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
 	FlowKey     string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
@@ -119,6 +121,17 @@ type Cache struct {
 	Prefetch   bool     `toml:"prefetch" default:"false"`
 }
 
+// ProxyProtocol says from whom connections begin with a header of the PROXY protocol, which names the real client. Its
+// zero value is not the default.
+type ProxyProtocol struct {
+	Accept string `toml:"accept" default:"off" oneof:"off,v1,v2,any"` // the versions
+	// addresses and prefixes that must send the header; never empty unless Accept is off
+	Trusted []string `toml:"trusted" default:"" min:"1" max:"1000"`
+	Timeout Duration `toml:"timeout" default:"3s" min:"10ms" max:"1h"` // until the whole header is there
+
+	Prefixes []netip.Prefix // of Trusted, in its order; Parse fills it
+}
+
 // Keepalive has the settings of TCP keepalive, which detects dead clients; the bounds are those of tcp(7). Its zero
 // value is not the default.
 type Keepalive struct {
@@ -150,8 +163,8 @@ type Pool struct {
 	OnUnhealthy string `toml:"on_unhealthy" default:"keep" depends:"" oneof:"keep,close"`
 	// what happens to the sessions of a backend that is removed or goes into maintenance
 	OnRemove string `toml:"on_remove" default:"drain" oneof:"drain,close"`
-	// PROXY protocol header to backends; UDP only
-	SendProxy string     `toml:"send_proxy" default:"" oneof:",v2" note:"this version sends no \"v1\""`
+	// PROXY protocol header to backends; v1 not with UDP
+	SendProxy string     `toml:"send_proxy" default:"" oneof:",v1,v2"`
 	Health    *Health    `toml:"health"` // nil: backends are always healthy
 	Breaker   Breaker    `toml:"breaker"`
 	Discovery *Discovery `toml:"discovery"` // nil: the pool has only Backends

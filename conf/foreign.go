@@ -93,6 +93,8 @@ func foreignKeys() map[string]foreignKey {
 		"port":         {nil, `the port is part of address, "HOST:PORT"`},
 		"priority":     {[]string{"tier"}, tier},
 		"send_proxy":   {nil, "this is send_proxy of a [pool.NAME] table"},
+		"accept_proxy": {[]string{"proxy_protocol"}, "this is the table [listener.NAME.proxy_protocol]"},
+		"trusted_ips":  {[]string{"trusted"}, "this is trusted of the table [listener.NAME.proxy_protocol]"},
 	}
 	add := func(f foreignKey, words string) {
 		for _, w := range strings.Fields(words) {
@@ -172,6 +174,7 @@ func foreignValues() map[string]map[string]string {
 			"ping": "icmp", "script": "exec", "command": "exec", "external": "exec", "program": "exec", "all": "all_of",
 			"any": "any_of",
 		},
+		"accept": {"on": "any", "both": "any", "v1v2": "any", "none": "off", "1": "v1", "2": "v2"},
 		"hash_key": {"source": "client_ip", "ip": "client_ip", "src": "client_ip", "source_ip": "client_ip",
 			"remote_addr": "client_ip"},
 		"flow_key": {"source": "client", "source_ip": "client_ip", "ip": "client_ip", "none": "packet"},

@@ -22,7 +22,7 @@ func validName(name string) bool {
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
-// Backend.Addr, Backend.CheckAddr, Backend.Name and the fields of Admin that derive from texts.
+// Backend.Addr, Backend.CheckAddr, Backend.Name and the fields of Admin and ProxyProtocol that derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -38,30 +38,6 @@ func validate(r *report, c *Config) {
 	checkListenerConflicts(r, c.Listeners)
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
-}
-
-// checkSendProxy reports pools with send_proxy that a TCP listener or a DNS listener uses: this version sends the
-// header only before the datagrams of UDP flows.
-func checkSendProxy(r *report, c *Config) {
-	for _, l := range c.Listeners {
-		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
-		if i < 0 || c.Pools[i].SendProxy == "" {
-			continue
-		}
-		if l.Protocol == "udp" {
-			if l.Cache != nil || l.Profile == "dns" {
-				r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one",
-						Path("listener", l.Name)),
-					Allowed: `needs "", or another pool`})
-			}
-			continue
-		}
-		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only",
-				Path("listener", l.Name)),
-			Allowed: `needs "", or another pool`})
-	}
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -93,6 +69,7 @@ func validateListener(r *report, l *Listener, pools []string) {
 			Found: quote(c.MaxTTL.String()), Allowed: fmt.Sprintf("needs min_ttl, %v, or more", c.MinTTL),
 		})
 	}
+	validateProxyProtocol(r, join(path, "proxy_protocol"), &l.ProxyProtocol)
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
 	case !ok:

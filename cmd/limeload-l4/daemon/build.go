@@ -15,6 +15,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
+		SendProxy:      sendProxy(c),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
 		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,
 		Breaker: pool.BreakerOptions{
@@ -23,6 +24,17 @@ func PoolOptions(c *conf.Pool) pool.Options {
 			Trials: c.Breaker.Trials, MaxOpenShare: c.Breaker.MaxOpenShare,
 		},
 	}
+}
+
+// sendProxy returns the version of the PROXY protocol that a pool's backends get; 0 is none.
+func sendProxy(c *conf.Pool) int {
+	switch c.SendProxy {
+	case "v1":
+		return 1
+	case "v2":
+		return 2
+	}
+	return 0
 }
 
 // BackendSpecs converts backends of the configuration, or of a file of backends, for package pool.
@@ -116,6 +128,7 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		if c.RefuseWith == "close" {
 			spec.Refuse = l4.RefuseClose
 		}
+		spec.Proxy = proxySettings(&c.ProxyProtocol)
 		if c.Protocol == "udp" {
 			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
 		} else if c.Cache != nil {
@@ -124,6 +137,22 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
+}
+
+// proxySettings converts the PROXY protocol's settings of a listener for the data plane.
+func proxySettings(c *conf.ProxyProtocol) l4.ProxySettings {
+	p := l4.ProxySettings{Trusted: c.Prefixes, Timeout: c.Timeout.Std()}
+	switch c.Accept {
+	case "v1":
+		p.Versions = l4.ProxyV1
+	case "v2":
+		p.Versions = l4.ProxyV2
+	case "any":
+		p.Versions = l4.ProxyV1 | l4.ProxyV2
+	default:
+		return l4.ProxySettings{}
+	}
+	return p
 }
 
 // flowSettings converts the settings of a UDP listener for the data plane.

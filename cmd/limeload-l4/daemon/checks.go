@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/dns"
 
@@ -19,6 +20,7 @@ type builtCheck struct {
 	checker healthcheck.Checker
 	policy  healthcheck.Policy
 	logins  []login // those parts of checker that log in or show a client certificate
+	proxy   int     // the version of the PROXY header that its connections begin with; 0 = none
 }
 
 // buildCheck builds the check of a pool's backends. echo serves all ICMP checks. It reads the files that the check
@@ -34,10 +36,13 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	if h.Initial == "healthy" {
 		b.policy.Initial = healthcheck.Healthy
 	}
+	b.proxy = checkedProxy(cfg, p)
 	path := conf.Path("pool", p.Name, "health")
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
-		b.checker, err = b.add(cfg, path, &h.Check, from, echo)
+		if b.checker, err = b.add(cfg, path, &h.Check, from, echo); err == nil {
+			b.checker = b.proxied(b.checker)
+		}
 		return b, err
 	}
 	var checkers []healthcheck.Checker
@@ -51,7 +56,30 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	if b.checker = probe.AnyOf(checkers); h.Type == "all_of" {
 		b.checker = probe.AllOf(checkers)
 	}
+	b.checker = b.proxied(b.checker) // and not each part, which does not see any more whether the address is exact
 	return b, nil
+}
+
+// checkedProxy returns the version of the PROXY header that checks of a pool's backends send; 0 is none. Backends that
+// only get datagrams expect the header in front of each of them, and perhaps none on a TCP connection.
+func checkedProxy(cfg *conf.Config, p *conf.Pool) int {
+	uses := func(protocol string) bool {
+		return slices.ContainsFunc(cfg.Listeners, func(l conf.Listener) bool {
+			return l.Pool == p.Name && l.Protocol == protocol
+		})
+	}
+	if uses("udp") && !uses("tcp") {
+		return 0
+	}
+	return sendProxy(p)
+}
+
+// proxied returns a checker whose connections begin with the header, if there is one.
+func (b *builtCheck) proxied(c healthcheck.Checker) healthcheck.Checker {
+	if b.proxy == 0 {
+		return c
+	}
+	return probe.Proxied{Checker: c, Version: b.proxy}
 }
 
 // add builds one check, and notes its login if it has one.
@@ -60,7 +88,7 @@ func (b *builtCheck) add(
 ) (healthcheck.Checker, error) {
 	checker, err := buildChecker(cfg, path, c, from, echo)
 	if key := credentialsKey(c); err == nil && key != "" {
-		b.logins = append(b.logins, login{key: path + "." + key, checker: checker})
+		b.logins = append(b.logins, login{key: path + "." + key, checker: b.proxied(checker)})
 	}
 	return checker, err
 }

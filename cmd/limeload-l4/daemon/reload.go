@@ -150,7 +150,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
-	case pp.changes("health") || len(pp.contents) > 0:
+	case pp.changes("health") || len(pp.contents) > 0 || pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
 	if pp.changes("discovery") {

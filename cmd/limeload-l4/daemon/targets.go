@@ -85,6 +85,13 @@ func (k *checkedPool) use(check *builtCheck, primary bool) {
 	k.check, k.checker = check, c
 }
 
+// proxy returns the version of the PROXY header that the checks send; 0 is none.
+func (k *checkedPool) proxy() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.check.proxy
+}
+
 // start begins to check the backends, and follows the changes of the pool until end.
 func (k *checkedPool) start() {
 	k.changed = k.pool.Subscribe(eventBuffer)

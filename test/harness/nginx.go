@@ -19,13 +19,9 @@ type Nginx struct {
 // StartNginxUDP starts nginx in front of a UDP backend, with a process for each loop that the balancer would have.
 func StartNginxUDP(t testing.TB, backend string, processes int) *Nginx {
 	t.Helper()
-	modules, err := filepath.Glob("/usr/lib*/nginx/modules/ngx_stream_module.so")
-	if err != nil || len(modules) == 0 {
-		t.Fatal("there is no stream module of nginx: `make tools` installs what the tests need")
-	}
 	dir := t.TempDir()
 	file, address := filepath.Join(dir, "nginx.conf"), FreeAddress(t)
-	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, modules[0], dir, processes, backend, address),
+	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, streamModule(t), dir, processes, backend, address),
 		0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck/probe"
 )
 
-// TestChecksSendProxy holds in which pools checks begin with a PROXY header: where send_proxy is set and clients come by
-// TCP, or nobody comes yet.
+// TestChecksSendProxy holds in which pools checks begin with a PROXY header: where send_proxy is set and clients come
+// by TCP, or nobody comes yet.
 func TestChecksSendProxy(t *testing.T) {
 	tcp, udp := "[listener.t]\naddress = \":7001\"\npool = \"p\"\n",
 		"[listener.u]\naddress = \":7002\"\npool = \"p\"\nprotocol = \"udp\"\n"

@@ -90,6 +90,9 @@ type Target struct {
 	Addr  netip.AddrPort
 	Exact bool // connect to exactly Addr: a Port of the checker does not replace its port
 
+	// Sources are the local addresses that connections of the check may come from. If it is nil, the kernel chooses.
+	Sources *[]netip.Addr // a pointer, so that targets can be compared
+
 	// Receiver is what the verdicts on this target are for. This package only passes it on, in each Change.
 	Receiver any
 }

@@ -78,9 +78,13 @@ type Listener struct {
 	// TCP_USER_TIMEOUT; 0 is the kernel's default
 	UserTimeout Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"`
 	Keepalive   Keepalive `toml:"keepalive" when:"protocol=tcp"`
-	RefuseWith  string    `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
 	// who names the real client
 	ProxyProtocol ProxyProtocol `toml:"proxy_protocol" when:"protocol=tcp"`
+	// TCP Fast Open, if net.ipv4.tcp_fastopen allows it
+	FastOpen bool `toml:"fast_open" default:"false" when:"protocol=tcp"`
+	// of the clients' connections; "" is the system's
+	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
+	RefuseWith        string `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
 
 	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
 	FlowKey     string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
@@ -164,10 +168,17 @@ type Pool struct {
 	// what happens to the sessions of a backend that is removed or goes into maintenance
 	OnRemove string `toml:"on_remove" default:"drain" oneof:"drain,close"`
 	// PROXY protocol header to backends; v1 not with UDP
-	SendProxy string     `toml:"send_proxy" default:"" oneof:",v1,v2"`
+	SendProxy string `toml:"send_proxy" default:"" oneof:",v1,v2"`
+	// local addresses of connections to backends, in turn; none: the kernel chooses
+	Source []string `toml:"source" default:"" min:"0" max:"64"`
+	// of TCP connections to backends; "" is the system's
+	CongestionControl string `toml:"congestion_control" default:""`
+
 	Health    *Health    `toml:"health"` // nil: backends are always healthy
 	Breaker   Breaker    `toml:"breaker"`
 	Discovery *Discovery `toml:"discovery"` // nil: the pool has only Backends
+
+	SourceAddrs []netip.Addr // of Source, in its order; Parse fills it. An IPv4-mapped address is stored as IPv4
 }
 
 // Sticky has the settings of stickiness: how long a client returns to the backend it had. Its zero value is not the

@@ -83,7 +83,7 @@ func foreignKeys() map[string]foreignKey {
 	byWord := map[string]foreignKey{
 		"max_fails":    {[]string{"failures"}, "this is failures of the table [pool.NAME.breaker]"},
 		"fail_timeout": {[]string{"open_for"}, "this is open_for of the table [pool.NAME.breaker]"},
-		"source":       {nil, `with hashing by client address in mind, this is algorithm = "client_hash"; the local address towards backends is the kernel's choice`},
+		"source":       {nil, `with hashing by client address in mind, this is algorithm = "client_hash"; for local addresses towards backends, it is source of a [pool.NAME] table`},
 		"defaults":     {nil, "there is no table of defaults: each listener and pool has its own keys"},
 		"threads":      {[]string{"workers"}, "this is workers of [global]"},
 		"stats":        {[]string{"admin"}, "this is the table [admin], which has the API and /metrics"},

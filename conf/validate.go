@@ -22,7 +22,8 @@ func validName(name string) bool {
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
-// Backend.Addr, Backend.CheckAddr, Backend.Name and the fields of Admin and ProxyProtocol that derive from texts.
+// Backend.Addr, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
+// from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -70,6 +71,7 @@ func validateListener(r *report, l *Listener, pools []string) {
 		})
 	}
 	validateProxyProtocol(r, join(path, "proxy_protocol"), &l.ProxyProtocol)
+	validateCongestionControl(r, path, l.CongestionControl)
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
 	case !ok:
@@ -88,6 +90,7 @@ func validatePool(r *report, p *Pool) {
 		p.OnUnhealthy = "close"
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
+	validateSource(r, path, p)
 	validateZone(r, path, p.Zone)
 	// A mistaken algorithm has been replaced by the default, which the file does not contain.
 	if p.HashBalance != 0 && !hashes(p.Algorithm) && !r.seen[join(path, "algorithm")] {

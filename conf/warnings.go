@@ -31,6 +31,7 @@ func (c *Config) Warnings() []string {
 		}
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
+		warnOfSource(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
 		warnOfSilence(r, path, p, c.Listeners)
 	}

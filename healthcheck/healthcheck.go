@@ -93,6 +93,8 @@ type Target struct {
 	// Preamble is what a TCP connection to Addr's own port begins with, in front of all that the check sends; a checker
 	// that wraps another one sets it. "" is nothing.
 	Preamble string
+	// Sources are the local addresses that connections of the check may come from. If it is nil, the kernel chooses.
+	Sources *[]netip.Addr // a pointer, so that targets can be compared
 
 	// Receiver is what the verdicts on this target are for. This package only passes it on, in each Change.
 	Receiver any

@@ -409,7 +409,9 @@ func (s *Server) shareLocked() {
 	for _, ls := range s.listeners {
 		b := ls.bound
 		at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
-		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: b.Protocol})
+		sharers = append(sharers, gate.Sharer{
+			Listener: ls.gate, Protocol: b.Protocol, Sources: ls.spec.Load().Pool.Source(),
+		})
 		held += b.Size()
 	}
 	s.gate.Chains.Listen(at)

@@ -82,6 +82,9 @@ type ListenerSpec struct {
 	Pool    *pool.Pool
 	Backlog int // clients that wait in the kernel to be accepted; 0 = 4096
 
+	FastOpen          bool   // TCP Fast Open; without effect unless FastOpenAllowed
+	CongestionControl string // of clients' connections; "" = the system's
+
 	MaxSessions      int           // at once on this listener; 0 = without a limit of its own
 	IdleTimeout      time.Duration // neither side sent anything for so long
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all
@@ -237,6 +240,7 @@ func (spec *ListenerSpec) listenOptions() sock.ListenOptions {
 	return sock.ListenOptions{
 		Backlog: backlog, DualStack: spec.DualStack,
 		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive,
+		FastOpen: spec.FastOpen, CongestionControl: spec.CongestionControl,
 	}
 }
 

@@ -108,6 +108,8 @@ type Backend struct {
 
 	departures atomic.Uint64 // counts departures and returns: odd while it is removed or in maintenance
 
+	turns atomic.Uint32 // counts connects from a source address
+
 	// Pool.mu guards the fields below
 	generation uint64 // the number of the last snapshot that it was eligible in
 	counted    *group // the group whose total counts its leases; nil: none
@@ -118,6 +120,9 @@ func (b *Backend) ID() string { return b.id }
 
 // Addr returns the address that sessions are sent to. It is never an IPv4-mapped IPv6 address.
 func (b *Backend) Addr() netip.AddrPort { return b.addr }
+
+// Turn counts the calls: 0, 1, 2, ... Connections to the backend take the pool's sources in turn by it.
+func (b *Backend) Turn() uint32 { return b.turns.Add(1) - 1 }
 
 // AddBytes counts bytes moved: in from client to backend, out from backend to client.
 func (b *Backend) AddBytes(in, out uint64) {

@@ -2,6 +2,8 @@ package pool
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -41,6 +43,12 @@ type Options struct {
 	TryAllWhenNone   bool
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
+
+	// Source are the local addresses of connections to backends, each used in turn. Without any, the kernel chooses.
+	// A backend of a family that Source lacks cannot be connected to.
+	Source []netip.Addr
+	// CongestionControl is the algorithm of TCP connections to backends, by the kernel's name. "" is the system's.
+	CongestionControl string
 
 	// Checked says that the backends are health-checked. Then hints at trouble lead to a check and do not count as
 	// failures; see Suspected.
@@ -87,6 +95,8 @@ func (o Options) check() error {
 		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
 	case o.SendProxy < 0 || o.SendProxy > 2:
 		return refuse("undefined version of the PROXY protocol", o.SendProxy)
+	case slices.ContainsFunc(o.Source, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }):
+		return refuse("source of", o.Source)
 	case !o.Breaker.valid():
 		return refuse("breaker of", fmt.Sprintf("%+v", o.Breaker))
 	}

@@ -1,6 +1,9 @@
 package pool
 
-import "reflect"
+import (
+	"net/netip"
+	"reflect"
+)
 
 // settings are the options of a pool in force, with values derived from them. They are immutable; Reconfigure makes new
 // ones. Each snapshot has its settings, so that a pick uses those of one moment. Releases need no snapshot and load the
@@ -12,6 +15,8 @@ type settings struct {
 	drawn   bool         // it draws at random
 	breaks  bool         // there are breakers
 	sticky  *stickyTable // nil without stickiness
+
+	sources4, sources6 []netip.Addr // Source by the family of the address
 }
 
 // settings returns checked options as settings. They take over the sticky table of old, resized if needed; old is nil
@@ -19,6 +24,13 @@ type settings struct {
 func (o Options) settings(old *settings) *settings {
 	kind := o.kind()
 	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on()}
+	for _, a := range o.Source {
+		if a = a.Unmap(); a.Is4() {
+			s.sources4 = append(s.sources4, a)
+		} else {
+			s.sources6 = append(s.sources6, a)
+		}
+	}
 	switch {
 	case o.StickyTTL == 0:
 	case old == nil || old.sticky == nil:
@@ -40,3 +52,24 @@ func (s *settings) same(o Options) bool {
 	mine.Clock, o.Clock = nil, nil // functions cannot be compared
 	return reflect.DeepEqual(mine, o)
 }
+
+// Sources returns the local addresses of connections to an address: those of Options.Source that are of its family.
+// only reports whether the pool has a Source at all; then no connection may come from elsewhere, even if there is none
+// of the family. The slice must not be changed.
+func (p *Pool) Sources(to netip.Addr) (sources []netip.Addr, only bool) {
+	s := p.settings()
+	if len(s.Source) == 0 {
+		return nil, false
+	}
+	if to.Is4() || to.Is4In6() {
+		return s.sources4, true
+	}
+	return s.sources6, true
+}
+
+// Source returns the local addresses of connections to all backends; none if the kernel chooses. The slice must not be
+// changed.
+func (p *Pool) Source() []netip.Addr { return p.settings().Source }
+
+// CongestionControl returns the algorithm of TCP connections to the backends; "" is the system's.
+func (p *Pool) CongestionControl() string { return p.settings().CongestionControl }

@@ -38,7 +38,10 @@ func openConn(
 ) (*checkConn, error) {
 	d := net.Dialer{KeepAlive: -1} // it does not live long enough for keepalive
 	start := time.Now()
-	conn, err := d.DialContext(ctx, "tcp", atPort(t, port).String())
+	conn, err := dialTarget(ctx, d, "tcp", t, atPort(t, port))
+	if said, ok := errors.AsType[*checkError](err); ok {
+		return nil, said
+	}
 	if err != nil {
 		return nil, connectError(ctx, start, err)
 	}

@@ -158,7 +158,7 @@ func (c DNS) overUDP(ctx context.Context, t healthcheck.Target, q dnsQuery) (int
 	until, _ := ctx.Deadline()
 	var rcode int
 	var ignored error
-	answered, err := exchangeUDP(ctx, atPort(t, c.Port), q.packed, until, func(b []byte) bool {
+	answered, err := exchangeUDP(ctx, t, atPort(t, c.Port), q.packed, until, func(b []byte) bool {
 		var err error
 		if rcode, err = q.read(b); err != nil {
 			ignored = err

@@ -48,7 +48,7 @@ func (c UDP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resul
 	}
 	var last []byte
 	answers := 0
-	answered, err := exchangeUDP(ctx, atPort(t, c.Port), c.Payload, until, func(answer []byte) bool {
+	answered, err := exchangeUDP(ctx, t, atPort(t, c.Port), c.Payload, until, func(answer []byte) bool {
 		answers++
 		last = append(last[:0], answer[:min(len(answer), 4*longestQuote)]...)
 		return bytes.Contains(answer, c.Expect)
@@ -75,15 +75,19 @@ func quietUntil(ctx context.Context, start time.Time) time.Time {
 	return start.Add(wait)
 }
 
-// exchangeUDP sends payload from a new port to addr, and once more if no answer comes. It waits until the time given
+// exchangeUDP sends payload from a new port to addr, an address of t, and once more if no answer comes. It waits until the time given
 // (zero = until ctx ends), and reports whether addr sent a datagram for which accept returns true. It gives up after
 // mostStrays other datagrams. accept must not keep its argument.
 func exchangeUDP(
-	ctx context.Context, addr netip.AddrPort, payload []byte, until time.Time, accept func([]byte) bool,
+	ctx context.Context, t healthcheck.Target, addr netip.AddrPort, payload []byte, until time.Time,
+	accept func([]byte) bool,
 ) (bool, error) {
 	d := net.Dialer{Control: reportUnreachable}
 	start := time.Now()
-	conn, err := d.DialContext(ctx, "udp", addr.String())
+	conn, err := dialTarget(ctx, d, "udp", t, addr)
+	if said, ok := errors.AsType[*checkError](err); ok {
+		return false, said
+	}
 	if err != nil {
 		return false, udpError(ctx, err)
 	}

@@ -18,6 +18,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		SendProxy:      sendProxy(c),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
 		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,
+		Source: c.SourceAddrs, CongestionControl: c.CongestionControl,
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
 			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),
@@ -117,6 +118,7 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		spec := l4.ListenerSpec{
 			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.Pool],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
+			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl,
 			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
 			UserTimeout: c.UserTimeout.Std(),
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/miekg/dns"
@@ -40,14 +41,14 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	path := conf.Path("pool", p.Name, "health")
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
-		if b.checker, err = b.add(cfg, path, &h.Check, from, echo); err == nil {
+		if b.checker, err = b.add(cfg, path, &h.Check, p.SourceAddrs, from, echo); err == nil {
 			b.checker = b.proxied(b.checker)
 		}
 		return b, err
 	}
 	var checkers []healthcheck.Checker
 	for i := range h.Checks {
-		c, err := b.add(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], from, echo)
+		c, err := b.add(cfg, fmt.Sprintf("%s.checks[%d]", path, i), &h.Checks[i], p.SourceAddrs, from, echo)
 		if err != nil {
 			return nil, err
 		}
@@ -82,11 +83,14 @@ func (b *builtCheck) proxied(c healthcheck.Checker) healthcheck.Checker {
 	return probe.Proxied{Checker: c, Version: b.proxy}
 }
 
-// add builds one check, and notes its login if it has one.
+// add builds one check, which connects from one of these sources if there are any, and notes its login if it has one.
 func (b *builtCheck) add(
-	cfg *conf.Config, path string, c *conf.Check, from *files, echo *probe.ICMP,
+	cfg *conf.Config, path string, c *conf.Check, sources []netip.Addr, from *files, echo *probe.ICMP,
 ) (healthcheck.Checker, error) {
 	checker, err := buildChecker(cfg, path, c, from, echo)
+	if err == nil && len(sources) > 0 && c.Type != "icmp" && c.Type != "exec" {
+		checker = probe.From{Sources: sources, Checker: checker}
+	}
 	if key := credentialsKey(c); err == nil && key != "" {
 		b.logins = append(b.logins, login{key: path + "." + key, checker: b.proxied(checker)})
 	}

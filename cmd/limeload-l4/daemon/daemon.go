@@ -121,6 +121,9 @@ func New(o Options) (*Daemon, error) {
 	})
 	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
 	d.files = newFiles(o.Config.File)
+	if err := checkHost(o.Config); err != nil {
+		return nil, err
+	}
 	token, err := readToken(o.Config, d.files)
 	if err != nil {
 		return nil, err

@@ -26,9 +26,9 @@ func configSpecs(c *conf.Pool) []pool.Spec {
 	return slices.DeleteFunc(BackendSpecs(c.Backends), func(s pool.Spec) bool { return !s.Addr.IsValid() })
 }
 
-// warningsOf returns the warnings of a configuration, and its host names that cannot be resolved.
+// warningsOf returns the warnings of a configuration and about this host, and its host names that cannot be resolved.
 func warningsOf(cfg *conf.Config) []string {
-	warnings := cfg.Warnings()
+	warnings := fileWarnings(cfg)
 	for _, e := range cfg.Unresolved() {
 		warnings = append(warnings, e.Error())
 	}

@@ -160,7 +160,7 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	for _, s := range d.servedPools() {
 		s.start()
 	}
-	for _, warning := range d.boot.Warnings() {
+	for _, warning := range fileWarnings(d.boot) {
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
 	for _, l := range d.boot.Listeners {

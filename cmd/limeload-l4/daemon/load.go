@@ -70,7 +70,8 @@ func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
 func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error) {
 	from := newFiles(cfg.File)
 	_, tokenErr := readToken(cfg, from)
-	mistakes := []error{tokenErr}
+	mistakes := []error{tokenErr, checkHost(cfg)}
+	warnings = hostWarnings(cfg)
 	var trials []trial
 	for i := range cfg.Pools {
 		p := &cfg.Pools[i]

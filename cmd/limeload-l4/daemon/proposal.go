@@ -49,6 +49,9 @@ type proposedPool struct {
 func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	in := d.servedPools()
 	p := &proposal{cfg: cfg, keys: d.config().Compare(cfg), files: from}
+	if err := checkHost(cfg); err != nil {
+		return nil, err
+	}
 	var err error
 	if p.token, err = readToken(cfg, from); err != nil {
 		return nil, err

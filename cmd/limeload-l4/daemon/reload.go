@@ -111,8 +111,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.watchFile(p.cfg.Global.Watch)
 	d.tryNames()
 	d.forgetSockets(p.plan)
-	logged := before.Warnings()
-	for _, warning := range p.cfg.Warnings() {
+	logged := fileWarnings(before)
+	for _, warning := range fileWarnings(p.cfg) {
 		if slices.Contains(logged, warning) {
 			continue
 		}
@@ -150,7 +150,7 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
-	case pp.changes("health") || len(pp.contents) > 0 || pp.check.proxy != s.checks.proxy():
+	case pp.changes("health") || pp.changes("source") || len(pp.contents) > 0 || pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
 	if pp.changes("discovery") {

@@ -7,30 +7,50 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // A Dialer is one loop's, used onLoop only. See NewDialer.
 type Dialer struct {
 	chains     *Chains
 	localities map[netip.Addr]locality
+	exhausted  map[portsOf]time.Duration // sources that had no port left, and until when they come last
 }
 
 // NewDialer returns a dialer that notes its sockets in c.
 func NewDialer(c *Chains) *Dialer { return &Dialer{chains: c} }
 
-// Dial makes a socket and connects it to a backend, for a client of a listener. For TCP the error is sock.InProgress
-// while the connect goes on. *k is the client's link, nil for none, and afterwards the socket's too if the backend is a
-// listener of ours. The socket belongs to the caller, who calls Forget when it is closed.
+// A Client is on whose behalf a socket is connected: a listener's client, and its link, which is nil for none.
+// Afterwards the link is the socket's too if the backend is a listener of ours.
+type Client struct {
+	By   ListenerID
+	Link **Link
+}
+
+// Dial makes a socket and connects it to a backend of a pool, from a source address of the pool if it has some. For TCP
+// the error is sock.InProgress while the connect goes on. The socket belongs to the caller, who calls Forget when it is
+// closed.
 func (d *Dialer) Dial(
-	now time.Duration, p sock.Protocol, to netip.AddrPort, by ListenerID, k **Link,
+	now time.Duration, p sock.Protocol, of *pool.Pool, b *pool.Backend, c Client,
+) (fd int, e sock.Errno) {
+	sources, only := of.Sources(b.Addr().Addr())
+	if only {
+		return d.dialFrom(now, p, of, b, c, sources)
+	}
+	return d.dial(now, p, b.Addr(), c, sock.ConnectOptions{CongestionControl: of.CongestionControl()})
+}
+
+// dial makes a socket and connects it with these options.
+func (d *Dialer) dial(
+	now time.Duration, p sock.Protocol, to netip.AddrPort, c Client, o sock.ConnectOptions,
 ) (fd int, e sock.Errno) {
 	switch {
 	case d.isOwn(now, p, to):
-		return d.dialOwn(p, to, by, k)
+		return d.dialOwn(p, to, c, o)
 	case p == sock.UDP:
-		return sock.ConnectDatagram(to)
+		return sock.ConnectDatagramFrom(o.From, to)
 	}
-	return sock.Connect(to)
+	return sock.ConnectWith(to, o)
 }
 
 // Chains are where the dialer notes its sockets.
@@ -39,28 +59,37 @@ func (d *Dialer) Chains() *Chains { return d.chains }
 // Forget says that the socket of a link is closed, or about to be; k may be nil.
 func (d *Dialer) Forget(k *Link) { d.chains.Forget(k) }
 
-func (d *Dialer) dialOwn(p sock.Protocol, to netip.AddrPort, by ListenerID, k **Link) (int, sock.Errno) {
+func (d *Dialer) dialOwn(p sock.Protocol, to netip.AddrPort, by Client, o sock.ConnectOptions) (int, sock.Errno) {
 	c := d.chains
+	k := by.Link
 	if *k == nil {
 		*k = new(Link)
 	}
 	one := *k
 	c.Forget(one)
 	if one.chain == nil {
-		one.chain = NewChain(by)
+		one.chain = NewChain(by.By)
 		if one.came != nil {
 			one.chain.listeners = append(one.chain.listeners, one.came.listeners...)
 		}
 	}
 	note := func(at netip.AddrPort) { c.note(one, socketName{p, at}) }
 	if p == sock.TCP { // the listener may accept it before connect returns
-		fd, e := sock.ConnectFrom(to.Addr(), to, note)
+		chosen := o.From.IsValid()
+		if !chosen {
+			o.From = to.Addr()
+		}
+		o.Bound = note
+		fd, e := sock.ConnectWith(to, o)
+		if e == sock.NoSource && !chosen {
+			e = sock.AddrNotAvail // the backend's own address is gone, and no source
+		}
 		if e != 0 && e != sock.InProgress {
 			c.Forget(one)
 		}
 		return fd, e
 	}
-	fd, e := sock.ConnectDatagram(to)
+	fd, e := sock.ConnectDatagramFrom(o.From, to)
 	if e == 0 {
 		if at, err := sock.LocalAddr(fd); err == nil {
 			note(at)

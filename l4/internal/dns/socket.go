@@ -104,7 +104,8 @@ func (f *forwarder) open(r *route) (*socket, sock.Errno) {
 		protocol = sock.TCP
 	}
 	place := dial.LinkOf(f.service.chain)
-	fd, e := l.dialer.Dial(l.Now, protocol, r.backend.Addr(), f.service.listener.ID, &place)
+	client := dial.Client{By: f.service.listener.ID, Link: &place}
+	fd, e := l.dialer.Dial(l.Now, protocol, f.service.pool(), r.backend, client)
 	if e != 0 && e != sock.InProgress {
 		return nil, e
 	}

@@ -1,6 +1,9 @@
 package flow
 
-import "github.com/limeload/limeload-l4/l4/internal/tally"
+import (
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
 
 // logEnd writes the access line of a flow, which has the fields of a session's and the numbers of its datagrams.
 // retries is how often it got another backend.
@@ -27,7 +30,7 @@ func (l *Loop) logEnd(f *Flow, why tally.Reason) {
 	}
 	ev.Int("retries", f.retries()).Str("reason", why.String())
 	if f.cause != 0 {
-		ev.Str("err", f.cause.Error())
+		ev.Str("err", sock.Text(f.cause))
 	}
 	ev.Msg("flow ended")
 }

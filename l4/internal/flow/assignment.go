@@ -120,7 +120,7 @@ func (l *Loop) makeReady(f *Flow) tally.Drop {
 		if !a.assigned {
 			drop := l.assign(f)
 			if drop == tally.DropNoBackend && len(l.tried) > 0 {
-				drop = tally.DropBackendRefused
+				drop = f.noneConnects()
 			}
 			if drop != tally.NoDrop {
 				return drop
@@ -134,15 +134,23 @@ func (l *Loop) makeReady(f *Flow) tally.Drop {
 			return tally.NoDrop
 		}
 		f.cause = e
-		if sock.CauseOf(e) == sock.OurWant {
+		if e != sock.NoSource && sock.CauseOf(e) == sock.OurWant {
 			return tally.DropNoDescriptors
 		}
 		a.fail(dial.Outcome(e))
 		l.tried = append(l.tried, a.failed)
 		if len(l.tried) > f.pool.Retries() {
-			return tally.DropBackendRefused
+			return f.noneConnects()
 		}
 	}
+}
+
+// noneConnects is why a datagram is dropped when none of the backends tried could be connected to.
+func (f *Flow) noneConnects() tally.Drop {
+	if f.cause == sock.NoSource {
+		return tally.DropNoSource
+	}
+	return tally.DropBackendRefused
 }
 
 // assign picks a backend for an assignment that has none.
@@ -209,7 +217,7 @@ func (l *Loop) connectFlow(f *Flow) sock.Errno {
 	l.closeFlow(f)
 	a := f.to
 	b := a.lease.Backend()
-	fd, e := l.openSocket(f, b.Addr())
+	fd, e := l.openSocket(f, b)
 	if e != 0 {
 		return e
 	}

@@ -1,11 +1,12 @@
 package flow
 
 import (
-	"net/netip"
 	"time"
 
+	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // A flow that was never answered may be of a client whose address is forged, and costs a descriptor and a local port
@@ -65,9 +66,9 @@ const evictedAtOnce = 16
 
 // openSocket connects a socket to a flow's backend. When the kernel has no descriptor or port for it, flows that were
 // never answered give way. A flow that was answered then has a second try at once.
-func (l *Loop) openSocket(f *Flow, to netip.AddrPort) (int, sock.Errno) {
+func (l *Loop) openSocket(f *Flow, to *pool.Backend) (int, sock.Errno) {
 	pause := &l.portPause[0]
-	if to.Addr().Is6() {
+	if to.Addr().Addr().Is6() {
 		pause = &l.portPause[1]
 	}
 	answered := f.firstAnswer > 0
@@ -87,11 +88,12 @@ func (l *Loop) openSocket(f *Flow, to netip.AddrPort) (int, sock.Errno) {
 		evicted++
 	}
 	if answered && evicted > 0 {
+		l.dialer.Freed()
 		return l.dial(f, to)
 	}
 	return -1, e
 }
 
-func (l *Loop) dial(f *Flow, to netip.AddrPort) (int, sock.Errno) {
-	return l.dialer.Dial(l.Now, sock.UDP, to, f.socket.listener.ID, &f.link)
+func (l *Loop) dial(f *Flow, to *pool.Backend) (int, sock.Errno) {
+	return l.dialer.Dial(l.Now, sock.UDP, f.pool, to, dial.Client{By: f.socket.listener.ID, Link: &f.link})
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
@@ -26,6 +27,7 @@ type budget struct {
 type Sharer struct {
 	Listener *Listener
 	Protocol sock.Protocol
+	Sources  []netip.Addr // the local addresses of its backends' sockets; none = the kernel chooses
 }
 
 // Share says which listeners share, and how many descriptors their listening sockets hold.
@@ -39,7 +41,30 @@ func (g *Gate) Share(among []Sharer, held int) {
 	}
 	g.shared.Store(&b)
 	g.capacity.Store(max(1, int64(g.spare-held)/2))
+	g.portAddresses.Store(portAddresses(among))
 	g.measurePorts()
+}
+
+// portAddresses is how many local addresses flows have ports of. The kernel binds a socket without a source to all
+// addresses, and its port must be free on each: so one listener without sources makes it one.
+func portAddresses(among []Sharer) int64 {
+	v4, v6 := make(map[netip.Addr]bool), make(map[netip.Addr]bool)
+	for _, s := range among {
+		if s.Protocol != sock.UDP {
+			continue
+		}
+		if len(s.Sources) == 0 {
+			return 1
+		}
+		for _, a := range s.Sources {
+			if a.Is4() {
+				v4[a] = true
+			} else {
+				v6[a] = true
+			}
+		}
+	}
+	return int64(max(1, len(v4), len(v6))) // both families may have the same ports
 }
 
 // A sixteenth of the local ports is left to the rest of the host: a UDP socket needs a port that no other UDP socket of
@@ -50,11 +75,14 @@ const hostPortPart = 16
 // measurePorts says how many local ports flows may have, by what the kernel says now.
 func (g *Gate) measurePorts() {
 	most := portsForFlows()
+	if addresses := g.portAddresses.Load(); most <= math.MaxInt64/addresses {
+		most *= addresses
+	}
 	g.portsMost.Store(most)
 	g.ports.Store(most)
 }
 
-// portsForFlows is how many local ports flows may have on this host.
+// portsForFlows is how many local ports of one address flows may have.
 func portsForFlows() int64 {
 	n := int64(math.MaxInt64) // it does not say
 	if first, last, ok := sock.LocalPorts(); ok {

@@ -38,14 +38,15 @@ type Gate struct {
 
 	Chains dial.Chains // of the sockets that lead from this process back to itself
 
-	max        atomic.Int64 // sessions; more are refused, 0 = none for that
-	capacity   atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
-	sessions   atomic.Int64
-	flows      atomic.Int64
-	shared     atomic.Pointer[budget]
-	ports      atomic.Int64 // local ports that flows may have now
-	portsMost  atomic.Int64 // the same while the kernel has them
-	portsAgain atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
+	max           atomic.Int64 // sessions; more are refused, 0 = none for that
+	capacity      atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
+	sessions      atomic.Int64
+	flows         atomic.Int64
+	shared        atomic.Pointer[budget]
+	ports         atomic.Int64 // local ports that flows may have now
+	portsMost     atomic.Int64 // the same while the kernel has them
+	portAddresses atomic.Int64 // local addresses that flows have ports of
+	portsAgain    atomic.Int64 // when they may have portsMost again, after the kernel was short of them; 0 = it was not
 
 	draining  atomic.Bool
 	emptyOnce sync.Once

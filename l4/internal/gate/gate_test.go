@@ -13,6 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // newGate makes a gate with room for so many sessions, and that many local ports, and its listeners of TCP and UDP.
@@ -210,7 +211,8 @@ func ownSocket(t *testing.T, g *Gate, p sock.Protocol, by dial.ListenerID) netip
 	}
 	g.Chains.Listen([]dial.Address{{Protocol: p, At: at}})
 	var link *dial.Link
-	fd, e := dial.NewDialer(&g.Chains).Dial(0, p, at, by, &link)
+	lease := leaseOf(t, at)
+	fd, e := dial.NewDialer(&g.Chains).Dial(0, p, lease.pool, lease.Backend(), dial.Client{By: by, Link: &link})
 	if e != 0 && e != sock.InProgress {
 		t.Fatal(e)
 	}
@@ -242,6 +244,30 @@ func TestAdmitNamed(t *testing.T) {
 	}
 }
 
+// A poolLease is a lease, and the pool that it is of.
+type poolLease struct {
+	pool.Lease
+	pool *pool.Pool
+}
+
+// leaseOf returns a lease on a backend at an address.
+func leaseOf(t *testing.T, at netip.AddrPort) poolLease {
+	t.Helper()
+	p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy})
+	if err == nil {
+		err = p.Add(pool.Spec{ID: "b", Addr: at, Weight: 1})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := p.Pick(pool.PickContext{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lease.Release(pool.Neutral) })
+	return poolLease{lease, p}
+}
+
 // TestLoopsAreRefused holds that a client which has come by a listener before is refused there, whatever it wants, and
 // admitted at another listener, which then knows where it has come from. A session that comes back counts, until it
 // leaves.
@@ -253,7 +279,7 @@ func TestLoopsAreRefused(t *testing.T) {
 	for _, ls := range []*Listener{a, b} {
 		ls.SetLimits(Limits{Pool: "web", MaxFlows: 10})
 	}
-	g.Share([]Sharer{{a, sock.UDP}, {b, sock.UDP}}, 0)
+	g.Share([]Sharer{{Listener: a, Protocol: sock.UDP}, {Listener: b, Protocol: sock.UDP}}, 0)
 	admit := map[string]func(ls *Listener, c *Client) Reason{
 		"session": (*Listener).AdmitSession,
 		"flow": func(ls *Listener, c *Client) Reason {

@@ -1,6 +1,9 @@
 package session
 
-import "github.com/limeload/limeload-l4/l4/internal/tally"
+import (
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+)
 
 // logEnd writes the access line of a session. Times are in seconds; those of phases it did not reach are
 // left out. connect_time is that of the connect that succeeded, retries the ones that did not before it.
@@ -43,7 +46,7 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	}
 	ev.Int("retries", retries).Str("reason", why.String())
 	if s.cause != 0 {
-		ev.Str("err", s.cause.Error())
+		ev.Str("err", sock.Text(s.cause))
 	}
 	ev.Msg("session ended")
 }

@@ -34,7 +34,7 @@ func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
 		s.failed = false
 		l.counters(s).Retries[s.failure].Add(1)
 	}
-	fd, e := l.dialer.Dial(l.Now, sock.TCP, lease.Backend().Addr(), s.listener.ID, &s.link)
+	fd, e := l.dialer.Dial(l.Now, sock.TCP, s.pool, lease.Backend(), dial.Client{By: s.listener.ID, Link: &s.link})
 	if e == 0 || e == sock.InProgress {
 		if e = l.conns.Add(fd, backendSlot(s), s.Generation()); e == 0 {
 			s.phase = connecting
@@ -121,6 +121,8 @@ func (s *Session) whyRefused() tally.Reason {
 	switch {
 	case len(s.tried) == 0:
 		return tally.NoBackend
+	case s.cause == sock.NoSource:
+		return tally.NoSource
 	case sock.CauseOf(s.cause) == sock.OurWant:
 		return tally.NoDescriptors
 	}

@@ -27,6 +27,7 @@ func CauseOf(e Errno) Cause {
 		unix.ENOBUFS,    // no memory; on a UDP socket with IP_RECVERR also: the device's queue is full
 		unix.ENOSPC,     // no epoll watch is left (fs.epoll.max_user_watches)
 		NoPort,          // for UDP the kernel returns it, for TCP Connect does
+		NoSource,        // the configured source address is not there at present
 		unix.EADDRINUSE, // two sockets drew the same port at once
 		unix.EINTR,
 		unix.EPERM: // from send: this host's firewall, or its table of tracked connections is full

@@ -168,6 +168,21 @@ func InheritDatagram(fd int) (netip.AddrPort, error) {
 // ConnectDatagram makes a UDP socket and connects it: the socket receives datagrams from that address alone, and learns
 // of ICMP errors. If the Errno is not zero, there is no socket.
 func ConnectDatagram(addr netip.AddrPort) (int, Errno) {
+	return ConnectDatagramFrom(netip.Addr{}, addr)
+}
+
+// ConnectDatagramFrom is ConnectDatagram from a local address, if from is valid. NoSource says that it cannot be used.
+// The socket has a port that no other UDP socket of this address has, so each address adds as many ports.
+func ConnectDatagramFrom(from netip.Addr, addr netip.AddrPort) (int, Errno) {
+	fd, e := connectDatagram(from, addr)
+	if e != 0 && from.IsValid() && isOfSource(from, e) {
+		return -1, NoSource
+	}
+	return fd, e
+}
+
+// connectDatagram is ConnectDatagramFrom, but does not tell errors apart that may be about from.
+func connectDatagram(from netip.Addr, addr netip.AddrPort) (int, Errno) {
 	var sa unix.RawSockaddrInet6
 	size, e := rawSockaddr(addr, &sa)
 	if e != 0 {
@@ -186,6 +201,12 @@ func ConnectDatagram(addr netip.AddrPort) (int, Errno) {
 	}
 	one := int32(1)
 	setsockopt(fd, level, name, unsafe.Pointer(&one), unsafe.Sizeof(one))
+	if from.IsValid() {
+		if e = bindSource(fd, from, false); e != 0 {
+			Close(fd)
+			return -1, e
+		}
+	}
 	if _, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size); e != 0 {
 		Close(fd)
 		return -1, whyNot(e, addr, false)

@@ -22,6 +22,14 @@ func Tune(fd int, o ListenOptions) error {
 			return err
 		}
 	}
+	if !o.FastOpen {
+		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 0); err != nil {
+			return err
+		}
+	}
+	if o.CongestionControl == "" {
+		resetCongestionControl(fd)
+	}
 	if err := setListenOptions(fd, o); err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ type ListenOptions struct {
 	DualStack   bool          // an IPv6 wildcard accepts IPv4 clients too
 	UserTimeout time.Duration // TCP_USER_TIMEOUT; 0 = the kernel's
 	KeepAlive   KeepAlive
+
+	FastOpen          bool   // TCP Fast Open (RFC 7413), with a queue as long as Backlog
+	CongestionControl string // the algorithm's name; "" = the system's
 }
 
 // Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT). The kernel
@@ -116,6 +119,16 @@ func setListenOptions(fd int, o ListenOptions) error {
 	if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
 	}
+	if o.FastOpen {
+		if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, o.Backlog); err != nil {
+			return err
+		}
+	}
+	if o.CongestionControl != "" {
+		if e := setCongestionControl(fd, o.CongestionControl); e != 0 {
+			return &CongestionError{Name: o.CongestionControl, Err: e}
+		}
+	}
 	return SetLiveness(fd, o.KeepAlive, o.UserTimeout)
 }
 
@@ -178,66 +191,6 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }
 
-// Connect makes a socket and starts to connect it. With InProgress, the usual result, an event reports the end of the
-// connect: PollOut without PollError is success, else ConnectError returns the reason. With any other Errno but zero
-// there is no socket; CauseOf returns its cause. For EADDRNOTAVAIL, Connect returns either NoPort or, if there is no
-// address to send from, AddrNotAvail.
-func Connect(addr netip.AddrPort) (int, Errno) {
-	var sa unix.RawSockaddrInet6
-	size, e := rawSockaddr(addr, &sa)
-	if e != 0 {
-		return -1, e
-	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family),
-		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if e != 0 {
-		return -1, e
-	}
-	fd := int(s)
-	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
-	if e != 0 && e != InProgress {
-		Close(fd)
-		return -1, whyNot(e, addr, true)
-	}
-	return fd, e
-}
-
-// ConnectFrom is Connect from a local address. It calls bound with the socket's own address and port before anybody can
-// see the connection. It is for connects to this host: with other addresses the kernel would then use each port for one
-// connection only.
-func ConnectFrom(from netip.Addr, to netip.AddrPort, bound func(netip.AddrPort)) (int, Errno) {
-	var local, sa unix.RawSockaddrInet6
-	size, e := rawSockaddr(netip.AddrPortFrom(from, 0), &local)
-	if e != 0 {
-		return -1, e
-	}
-	if _, e = rawSockaddr(to, &sa); e != 0 {
-		return -1, e
-	}
-	s, _, e := unix.RawSyscall(unix.SYS_SOCKET, uintptr(sa.Family),
-		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if e != 0 {
-		return -1, e
-	}
-	fd := int(s)
-	if _, _, e = unix.RawSyscall(unix.SYS_BIND, s, uintptr(unsafe.Pointer(&local)), size); e != 0 {
-		Close(fd)
-		if e == unix.EADDRINUSE { // bind(2): all ephemeral ports are taken
-			return -1, NoPort
-		}
-		return -1, whyNot(e, to, true)
-	}
-	if at, err := LocalAddr(fd); err == nil {
-		bound(at)
-	}
-	_, _, e = unix.RawSyscall(unix.SYS_CONNECT, s, uintptr(unsafe.Pointer(&sa)), size)
-	if e != 0 && e != InProgress {
-		Close(fd)
-		return -1, whyNot(e, to, true)
-	}
-	return fd, e
-}
-
 // Addresses that no host has (RFC 5737, RFC 3849).
 var (
 	nobodys4 = netip.AddrFrom4([4]byte{192, 0, 2, 1})
@@ -246,7 +199,7 @@ var (
 
 // IsLocal reports whether an address is one of this host's, which means that a socket can be bound to it. If
 // net.ipv4.ip_nonlocal_bind allows binding to any address, it reports whether the kernel uses the address as the source
-// of packets to the address itself, which misses secondary addresses of a network.
+// of packets to the address itself.
 func IsLocal(a netip.Addr) bool {
 	nobodys := nobodys6
 	if a = a.Unmap(); a.Is4() {
@@ -258,14 +211,40 @@ func IsLocal(a netip.Addr) bool {
 	if !bindable(nobodys) {
 		return true
 	}
-	const discard = 9 // nothing is sent
-	fd, e := ConnectDatagram(netip.AddrPortFrom(a, discard))
+	if a.Is4() {
+		return canSendFrom(a)
+	}
+	fd, e := ConnectDatagram(netip.AddrPortFrom(a, discardPort))
 	if e != 0 {
 		return false
 	}
 	defer Close(fd)
 	from, err := LocalAddr(fd)
 	return err == nil && from.Addr() == a.WithZone("")
+}
+
+// discardPort is where sockets are connected to that send nothing.
+const discardPort = 9
+
+// canSendFrom reports whether the kernel sends from an IPv4 address, which it does if the address is this host's.
+func canSendFrom(a netip.Addr) bool {
+	fd, e := connectDatagram(a, netip.AddrPortFrom(a, discardPort))
+	if e == 0 {
+		Close(fd)
+	}
+	return e == 0
+}
+
+// isOfSource reports whether an error of connect is about the local address of the socket: the kernel sends nothing
+// from it to that destination.
+func isOfSource(from netip.Addr, e Errno) bool {
+	switch e {
+	case unix.EINVAL: // from a loopback address to another host
+		return true
+	case unix.ENETUNREACH: // if net.ipv4.ip_nonlocal_bind let it be bound; or there is no route
+		return from.Is4() && !canSendFrom(from)
+	}
+	return false
 }
 
 // bindable reports whether a UDP socket can be bound to an address.

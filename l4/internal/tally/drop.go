@@ -12,6 +12,7 @@ const (
 	DropBackendsFull        // every eligible backend is at its max_sessions
 	DropBackendRefused      // the backend's port is closed or it has no route: by ICMP, or by our own routes
 	DropNoDescriptors       // no descriptor or local port was left for a flow
+	DropNoSource            // none of the pool's source addresses could be used for a flow
 	DropQueueFull           // the backend's socket and queue are full, or too many DNS questions are in flight
 	DropTruncated           // the datagram was longer than the maximum
 	DropTooLong             // it is too long for the path, or with its PROXY header
@@ -33,6 +34,7 @@ var dropNames = [DropCount]string{
 	DropBackendsFull:   "backends_full",
 	DropBackendRefused: "backend_refused",
 	DropNoDescriptors:  "no_descriptors",
+	DropNoSource:       "no_source",
 	DropQueueFull:      "queue_full",
 	DropTruncated:      "truncated",
 	DropTooLong:        "too_long",

@@ -32,6 +32,7 @@ const (
 	QueueTimeout            // refused: no eligible backend had room within the queue's timeout
 	ConnectFailed           // refused: connecting failed for every backend tried
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
+	NoSource                // refused: none of the pool's source addresses could be used
 	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
 	ProxyHeader             // refused: a PROXY header had to come, and something else came, or it came too late
 	ReasonCount
@@ -63,6 +64,7 @@ var reasonNames = [ReasonCount]string{
 	QueueTimeout:     "queue_timeout",
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
+	NoSource:         "no_source",
 	Loop:             "loop",
 	ProxyHeader:      "proxy_header",
 }

@@ -1,0 +1,20 @@
+package l4
+
+import (
+	"net/netip"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
+
+// This file answers questions about the host for whoever makes a Plan. The functions may be called from any goroutine.
+
+// CheckCongestionControl returns an error if connections of this process cannot have the congestion control algorithm
+// of that name. It names those that they can have.
+func CheckCongestionControl(name string) error { return sock.CheckCongestionControl(name) }
+
+// FastOpenAllowed reports whether net.ipv4.tcp_fastopen lets listeners use TCP Fast Open, and its value, which may be
+// "" if it cannot be read.
+func FastOpenAllowed() (allowed bool, value string) { return sock.FastOpenAllowed() }
+
+// IsLocal reports whether an address is one of this host's now.
+func IsLocal(a netip.Addr) bool { return sock.IsLocal(a) }

@@ -77,7 +77,7 @@ func houseImports() map[string][]string {
 		),
 		"l4/internal/dns":          inL4("dial", "dns/dnscache", "flow", "gate", "loop", "session", "sock", "tally", "wire"),
 		"l4/internal/flow":         inL4("dial", "gate", "listen", "loop", "sock", "tally", "wire"),
-		"l4/internal/session":      inL4("dial", "gate", "listen", "loop", "sock", "tally"),
+		"l4/internal/session":      inL4("dial", "gate", "listen", "loop", "sock", "tally", "wire"),
 		"l4/internal/gate":         inL4("dial", "sock", "tally"),
 		"l4/internal/dial":         inL4("sock"),
 		"l4/internal/tally":        inL4("sock"),

@@ -20,7 +20,7 @@ const (
 	BackendRemoved          // backend removed or in maintenance: on_remove ends sessions, drain_timeout flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client sent something that cannot be a DNS question
+	Malformed               // the client sent something that cannot be a DNS question, or is no correct ClientHello
 	NotReading              // the DNS client reads no answers, and too many are held for such clients
 	Answered                // flows: the backend sent the expected number of answers
 	Evicted                 // flows: it had no answer, and a new client needed its place
@@ -33,6 +33,9 @@ const (
 	ConnectFailed           // refused: connecting failed for every backend tried
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
 	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
+	NoRoute                 // refused: no route fits the server name and protocols in the client's ClientHello
+	NotTLS                  // refused: the listener has routes, and the client does not speak TLS
+	InspectTimeout          // refused: the listener has routes, and no ClientHello came within inspect_timeout
 	ReasonCount
 )
 
@@ -63,6 +66,9 @@ var reasonNames = [ReasonCount]string{
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
 	Loop:             "loop",
+	NoRoute:          "no_route",
+	NotTLS:           "not_tls",
+	InspectTimeout:   "inspect_timeout",
 }
 
 // Reasons returns every reason there is.

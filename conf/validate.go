@@ -44,24 +44,28 @@ func validate(r *report, c *Config) {
 // header only before the datagrams of UDP flows.
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
-		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
-		if i < 0 || c.Pools[i].SendProxy == "" {
-			continue
-		}
-		if l.Protocol == "udp" {
-			if l.Cache != nil || l.Profile == "dns" {
-				r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-					Message: fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one",
-						Path("listener", l.Name)),
-					Allowed: `needs "", or another pool`})
+		for _, name := range l.Pools() {
+			i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == name })
+			if i >= 0 && c.Pools[i].SendProxy != "" {
+				checkSendProxyOf(r, &l, &c.Pools[i])
 			}
-			continue
 		}
-		r.add(Path("pool", l.Pool, "send_proxy"), Error{Found: quote(c.Pools[i].SendProxy),
-			Message: fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only",
-				Path("listener", l.Name)),
-			Allowed: `needs "", or another pool`})
 	}
+}
+
+func checkSendProxyOf(r *report, l *Listener, p *Pool) {
+	e := Error{Found: quote(p.SendProxy), Allowed: `needs "", or another pool`}
+	switch {
+	case l.Protocol != "udp":
+		e.Message = fmt.Sprintf("%s speaks tcp, and this version sends the header with udp only",
+			Path("listener", l.Name))
+	case l.Cache != nil || l.Profile == "dns":
+		e.Message = fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one",
+			Path("listener", l.Name))
+	default:
+		return
+	}
+	r.add(Path("pool", p.Name, "send_proxy"), e)
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -69,13 +73,13 @@ const defaultMaxUDPAnswer = 1232
 
 func validateListener(r *report, l *Listener, pools []string) {
 	path := Path("listener", l.Name)
-	if !slices.Contains(pools, l.Pool) {
-		e := Error{Found: quote(l.Pool), Message: "there is no such pool", Nearest: nearest(l.Pool, pools)}
-		if e.Nearest == "" {
-			e.Allowed = "needs the NAME of a [pool.NAME] table"
-		}
-		r.add(join(path, "pool"), e)
+	switch {
+	case len(l.Routes) == 0 && r.absent[join(path, "pool")]: // an empty list of routes, or a mistaken one
+		r.add(join(path, "pool"), Error{Message: "missing", Allowed: "needs the name of a pool"})
+	case len(l.Routes) == 0 || l.Pool != "":
+		validatePoolName(r, join(path, "pool"), l.Pool, pools)
 	}
+	validateRoutes(r, l, pools)
 	// A mistaken profile has been replaced by the default, which the file does not contain.
 	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
 		r.add(join(path, "cache"),
@@ -101,6 +105,18 @@ func validateListener(r *report, l *Listener, pools []string) {
 	case end.ip.IsValid():
 		l.Bind = netip.AddrPortFrom(end.ip, end.port)
 	}
+}
+
+// validatePoolName checks the name of a pool at path.
+func validatePoolName(r *report, path, name string, pools []string) {
+	if slices.Contains(pools, name) {
+		return
+	}
+	e := Error{Found: quote(name), Message: "there is no such pool", Nearest: nearest(name, pools)}
+	if e.Nearest == "" {
+		e.Allowed = "needs the NAME of a [pool.NAME] table"
+	}
+	r.add(path, e)
 }
 
 func validatePool(r *report, p *Pool) {

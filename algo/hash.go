@@ -23,8 +23,19 @@ func Mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
+// HashName returns the key of a server name that a client has asked for. It is fixed for ever, like HashAddr, and never
+// 0. It has 32 bits, since each session keeps it; two names in four billion share a key. It allocates nothing.
+func HashName(name []byte) uint32 {
+	if h := uint32(hashText(name) >> 32); h != 0 {
+		return h
+	}
+	return 1
+}
+
 // hashString returns the key of a text, such as a member's name. It is fixed for ever, like HashAddr.
-func hashString(s string) uint64 {
+func hashString(s string) uint64 { return hashText(s) }
+
+func hashText[T string | []byte](s T) uint64 {
 	h := uint64(len(s))
 	for len(s) >= 8 {
 		h = Mix(h ^ load64(s))
@@ -38,7 +49,7 @@ func hashString(s string) uint64 {
 }
 
 // load64 reads the first eight bytes of s, the lowest first.
-func load64(s string) uint64 {
+func load64[T string | []byte](s T) uint64 {
 	_ = s[7]
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56

@@ -66,3 +66,19 @@ func TestMixIsInjective(t *testing.T) {
 		}
 	})
 }
+
+// TestHashNameIsFixed holds keys of names, which must never change, and that they are those of the same text.
+func TestHashNameIsFixed(t *testing.T) {
+	for _, name := range []string{"", "a", "example.com", "a.very.long.name.of.a.tenant.example.com"} {
+		if got, want := HashName([]byte(name)), uint32(hashString(name)>>32); got != want || got == 0 {
+			t.Errorf("the key of %q is %#x, want %#x", name, got, want)
+		}
+	}
+	if got := HashName([]byte("example.com")); got != 0xbce14c22 {
+		t.Errorf("the key of example.com is %#x", got)
+	}
+	name := []byte("a.very.long.name.of.a.tenant.example.com")
+	if n := testing.AllocsPerRun(100, func() { HashName(name) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -66,7 +66,8 @@ type Listener struct {
 	Name     string // of its table, [listener.NAME]
 	Address  string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
 	Protocol string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
-	Pool     string `toml:"pool" required:"the name of a pool"`
+	// "" with Routes: clients that no route fits are refused, unless one fits all; see DefaultPool
+	Pool string `toml:"pool" required:"the name of a pool" unless:"routes" depends:""`
 	// 0: only Global.MaxSessions applies
 	MaxSessions int `toml:"max_sessions" default:"0" min:"0" max:"100_000_000" when:"protocol=tcp"`
 
@@ -85,6 +86,11 @@ type Listener struct {
 	// of the clients' connections; "" is the system's
 	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
 	RefuseWith        string `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
+
+	// which pool a client goes to by its TLS ClientHello; empty: all to Pool
+	Routes []Route `toml:"routes" min:"1" max:"10_000" when:"protocol=tcp"`
+	// in which a client must have sent its ClientHello; only with Routes
+	InspectTimeout Duration `toml:"inspect_timeout" default:"5s" min:"10ms" max:"1h" when:"protocol=tcp"`
 
 	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
 	FlowKey     string   `toml:"flow_key" default:"client" oneof:"client,client_ip,packet" when:"protocol=udp"`
@@ -109,6 +115,16 @@ type Listener struct {
 	// DualStack says that Bind is [::] and accepts IPv4 clients too, since Address is ":port". Any other IPv6 address,
 	// including "[::]:port", is for IPv6 only.
 	DualStack bool
+}
+
+// Route sends clients of a listener to a pool. It has SNI, ALPN or both, and a client must fit both. Its zero value is
+// of no use.
+type Route struct {
+	// in lower case: names, "*.NAME" for the names below NAME, "*" for every client; empty: every client
+	SNI []string `toml:"sni" required:"a list of server names, such as [\"db.example.com\"], or the key alpn" unless:"alpn"`
+	// the client offers one of these protocols; empty: whatever it offers
+	ALPN []string `toml:"alpn" default:"" zero:""`
+	Pool string   `toml:"pool" required:"the name of a pool"`
 }
 
 // Cache has the settings of the DNS cache. Times are whole seconds. Its zero value is not the default.
@@ -155,7 +171,7 @@ type Pool struct {
 	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
 	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
 	SlowStart      Duration  `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
-	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client" note:"this version does not hash \"sni\""`
+	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client,sni"`
 	// 0 is unbounded; algorithms that do not hash allow nothing else
 	HashBalance float64 `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"`
 	Zone        string  `toml:"zone" default:""` // backends of this zone are preferred

@@ -45,6 +45,7 @@ func warnOfOpenAdmin(r *report, c *Config) {
 
 // A hop leads from the listeners of a pool to the listener that one of its backends is.
 type hop struct {
+	pool    string
 	backend int // in the pool
 	to      *Listener
 }
@@ -54,13 +55,15 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 	hops := make(map[*Listener][]hop, len(listeners))
 	for i := range listeners {
 		from := &listeners[i]
-		at := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == from.Pool })
-		if at < 0 {
-			continue
-		}
-		for k, b := range pools[at].Backends {
-			if to := listenerAt(listeners, from.Protocol, b.Addr, isOwn); to != nil {
-				hops[from] = append(hops[from], hop{k, to})
+		for _, name := range from.Pools() {
+			at := slices.IndexFunc(pools, func(p Pool) bool { return p.Name == name })
+			if at < 0 {
+				continue
+			}
+			for k, b := range pools[at].Backends {
+				if to := listenerAt(listeners, from.Protocol, b.Addr, isOwn); to != nil {
+					hops[from] = append(hops[from], hop{name, k, to})
+				}
 			}
 		}
 	}
@@ -72,12 +75,15 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			}
 			path := Path("listener", h.to.Name, "address")
 			back := "sends its clients to this pool"
-			if h.to.Pool != from.Pool {
-				back = fmt.Sprintf("its pool, %s, leads back to %s", quote(h.to.Pool), Path("listener", from.Name))
+			if to := h.to.Pools(); !slices.Contains(to, h.pool) {
+				back = fmt.Sprintf("its pool, %s, leads back to %s", quote(to[0]), Path("listener", from.Name))
+				if len(to) > 1 {
+					back = fmt.Sprintf("its pools lead back to %s", Path("listener", from.Name))
+				}
 			}
-			sub := join(element(Path("pool", from.Pool, "backends"), h.backend), "address")
+			sub := join(element(Path("pool", h.pool, "backends"), h.backend), "address")
 			r.add(sub, Error{
-				Found: quote(textAt(pools, from.Pool, h.backend)),
+				Found: quote(textAt(pools, h.pool, h.backend)),
 				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another",
 					path, r.lines[path], quote(h.to.Address), back),
 			})

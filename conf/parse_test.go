@@ -83,8 +83,9 @@ pool = "x"
 	ms, s, m := Duration(time.Millisecond), Duration(time.Second), Duration(time.Minute)
 	defaults := Listener{Protocol: "tcp", Backlog: 4096, HalfCloseTimeout: m, UserTimeout: 2 * m,
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset",
-		ProxyProtocol: ProxyProtocol{Accept: "off", Timeout: 3 * s},
-		FlowTimeout:   30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
+		ProxyProtocol:  ProxyProtocol{Accept: "off", Timeout: 3 * s},
+		InspectTimeout: 5 * s,
+		FlowTimeout:    30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
 		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep",
 		OnRemove: "drain"}

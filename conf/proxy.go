@@ -60,20 +60,25 @@ func readPrefix(text string) (netip.Prefix, *Error) {
 // checkSendProxy reports pools with send_proxy whose listeners cannot send that header.
 func checkSendProxy(r *report, c *Config) {
 	for _, l := range c.Listeners {
-		i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == l.Pool })
-		if i < 0 || c.Pools[i].SendProxy == "" {
-			continue
+		for _, name := range l.Pools() {
+			i := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == name })
+			if i >= 0 && c.Pools[i].SendProxy != "" {
+				checkSendProxyOf(r, &l, &c.Pools[i])
+			}
 		}
-		e := Error{Found: quote(c.Pools[i].SendProxy), Allowed: `needs "", or another pool`}
-		switch path := Path("listener", l.Name); {
-		case l.Cache != nil || l.Profile == "dns":
-			e.Message = fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one", path)
-		case l.Protocol == "udp" && c.Pools[i].SendProxy == "v1":
-			e.Message = fmt.Sprintf("%s speaks udp, for which version 1 has no header", path)
-			e.Allowed = `needs "v2" or "", or another pool`
-		default:
-			continue
-		}
-		r.add(Path("pool", l.Pool, "send_proxy"), e)
 	}
+}
+
+func checkSendProxyOf(r *report, l *Listener, p *Pool) {
+	e := Error{Found: quote(p.SendProxy), Allowed: `needs "", or another pool`}
+	switch path := Path("listener", l.Name); {
+	case l.Cache != nil || l.Profile == "dns":
+		e.Message = fmt.Sprintf("questions of %s are asked on behalf of many clients, and a header names one", path)
+	case l.Protocol == "udp" && p.SendProxy == "v1":
+		e.Message = fmt.Sprintf("%s speaks udp, for which version 1 has no header", path)
+		e.Allowed = `needs "v2" or "", or another pool`
+	default:
+		return
+	}
+	r.add(Path("pool", p.Name, "send_proxy"), e)
 }

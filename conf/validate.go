@@ -46,13 +46,13 @@ const defaultMaxUDPAnswer = 1232
 
 func validateListener(r *report, l *Listener, pools []string) {
 	path := Path("listener", l.Name)
-	if !slices.Contains(pools, l.Pool) {
-		e := Error{Found: quote(l.Pool), Message: "there is no such pool", Nearest: nearest(l.Pool, pools)}
-		if e.Nearest == "" {
-			e.Allowed = "needs the NAME of a [pool.NAME] table"
-		}
-		r.add(join(path, "pool"), e)
+	switch {
+	case len(l.Routes) == 0 && r.absent[join(path, "pool")]: // an empty list of routes, or a mistaken one
+		r.add(join(path, "pool"), Error{Message: "missing", Allowed: "needs the name of a pool"})
+	case len(l.Routes) == 0 || l.Pool != "":
+		validatePoolName(r, join(path, "pool"), l.Pool, pools)
 	}
+	validateRoutes(r, l, pools)
 	// A mistaken profile has been replaced by the default, which the file does not contain.
 	if l.Cache != nil && l.Protocol == "tcp" && l.Profile != "dns" && !r.seen[join(path, "profile")] {
 		r.add(join(path, "cache"),
@@ -80,6 +80,18 @@ func validateListener(r *report, l *Listener, pools []string) {
 	case end.ip.IsValid():
 		l.Bind = netip.AddrPortFrom(end.ip, end.port)
 	}
+}
+
+// validatePoolName checks the name of a pool at path.
+func validatePoolName(r *report, path, name string, pools []string) {
+	if slices.Contains(pools, name) {
+		return
+	}
+	e := Error{Found: quote(name), Message: "there is no such pool", Nearest: nearest(name, pools)}
+	if e.Nearest == "" {
+		e.Allowed = "needs the NAME of a [pool.NAME] table"
+	}
+	r.add(path, e)
 }
 
 func validatePool(r *report, p *Pool) {

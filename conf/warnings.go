@@ -13,7 +13,9 @@ import (
 func (c *Config) Warnings() []string {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
-		used[l.Pool] = true
+		for _, p := range l.Pools() {
+			used[p] = true
+		}
 	}
 	r := newReport(c.File, c.lines)
 	for i := range c.Pools {
@@ -25,15 +27,15 @@ func (c *Config) Warnings() []string {
 		if p.Discovery == nil { // discovery may find what is missing here
 			warnOfBackends(r, path, p)
 		}
-		if p.HashKey == "client" && !hashes(p.Algorithm) {
-			r.add(join(path, "hash_key"), Error{Found: quote(p.HashKey),
-				Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
-		}
+		warnOfHashKey(r, path, p, c.Listeners)
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
 		warnOfSource(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
 		warnOfSilence(r, path, p, c.Listeners)
+	}
+	for i := range c.Listeners {
+		warnOfRoutes(r, &c.Listeners[i])
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
@@ -42,6 +44,38 @@ func (c *Config) Warnings() []string {
 		lines = append(lines, e.Error())
 	}
 	return lines
+}
+
+// warnOfHashKey reports a hash_key that changes nothing, or that no session can have.
+func warnOfHashKey(r *report, path string, p *Pool, listeners []Listener) {
+	path = join(path, "hash_key")
+	switch {
+	case p.HashKey == "client_ip":
+	case !hashes(p.Algorithm):
+		r.add(path, Error{Found: quote(p.HashKey),
+			Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
+	case p.HashKey == "sni":
+		for i := range listeners {
+			if l := &listeners[i]; len(l.Routes) == 0 && slices.Contains(l.Pools(), p.Name) {
+				r.add(path, Error{Found: quote(p.HashKey), Message: fmt.Sprintf(
+					"%s has no routes and reads no ClientHello: its clients are hashed by their IP address",
+					Path("listener", l.Name))})
+			}
+		}
+	}
+}
+
+// warnOfRoutes reports keys of a listener that its routes, or their absence, make useless.
+func warnOfRoutes(r *report, l *Listener) {
+	path := Path("listener", l.Name)
+	if len(l.Routes) == 0 && l.InspectTimeout != defaultInspectTimeout {
+		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()),
+			Message: "the listener has no routes: this key changes nothing"})
+	}
+	if i := slices.IndexFunc(l.Routes, func(t Route) bool { return t.fitsAll() }); i >= 0 && l.Pool != "" {
+		r.add(join(path, "pool"), Error{Found: quote(l.Pool), Message: fmt.Sprintf(
+			"every client fits %s: nobody comes here", element(join(path, "routes"), i))})
+	}
 }
 
 // warnOfOverlaps reports listeners at an address that a wildcard listener includes. That is allowed, and the kernel

@@ -94,6 +94,7 @@ func (s *Server) prepare(p Plan) (*Change, error) {
 			dns := *spec.DNS
 			spec.DNS = &dns
 		}
+		spec.Routes = slices.Clone(spec.Routes)
 		c.specs = append(c.specs, spec)
 	}
 	err := c.check()
@@ -310,7 +311,9 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 	next := make(map[string]*listener, len(c.specs))
 	for i := range c.specs {
 		spec := &c.specs[i]
-		s.followRevocationsLocked(spec.Pool)
+		for p := range spec.pools {
+			s.followRevocationsLocked(p)
+		}
 		ls := s.listeners[spec.Name]
 		if ls == nil {
 			s.lastID++

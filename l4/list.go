@@ -37,11 +37,11 @@ type SessionInfo struct {
 	ID             SessionID
 	Protocol       Protocol // UDP for a flow, TCP for a session
 	Listener       string
-	Pool           string
+	Pool           string         // "" if only a route can say it, and none has yet
 	Backend        string         // its id; "" while the session waits for one
 	BackendAddress netip.AddrPort // invalid then
 	Client         netip.AddrPort
-	Phase          string // proxy_header, asking, queued, connecting or relaying; a flow is always relaying
+	Phase          string // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration
@@ -113,7 +113,7 @@ func (s *Server) End(ctx context.Context, f SessionFilter) (int, error) {
 // A SessionGroup is the sessions or flows of a listener that go to one backend of a pool. A session keeps the pool that
 // its listener had when it began.
 type SessionGroup struct {
-	Listener, Pool string
+	Listener, Pool string // the pool is "" if no route has chosen it yet
 	Backend        string // its id; "" for those that wait for one
 }
 
@@ -134,7 +134,10 @@ func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 		},
 		func(groups map[group]int) {
 			for g, n := range groups {
-				key := SessionGroup{Listener: g.listener, Pool: g.pool.Name()}
+				key := SessionGroup{Listener: g.listener}
+				if g.pool != nil {
+					key.Pool = g.pool.Name()
+				}
 				if g.backend != nil {
 					key.Backend = g.backend.ID()
 				}
@@ -245,7 +248,7 @@ func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 	switch {
 	case f.ID != 0 && f.ID != e.ID,
 		f.Listener != "" && f.Listener != e.Listener,
-		f.Pool != "" && f.Pool != e.Pool.Name(),
+		f.Pool != "" && f.Pool != e.PoolName(),
 		f.Client.IsValid() && !f.Client.Contains(e.Client.Addr()),
 		now-e.Began < f.MinAge,
 		now-e.Active < f.MinIdle:
@@ -261,7 +264,7 @@ func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 // describe returns the public description of a session or a flow.
 func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 	info := SessionInfo{
-		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.Pool.Name(), Client: e.Client, Phase: e.Phase,
+		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.PoolName(), Client: e.Client, Phase: e.Phase,
 		Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
 		BytesIn: e.BytesIn, BytesOut: e.BytesOut, DatagramsIn: e.DatagramsIn, DatagramsOut: e.DatagramsOut,
 		Retries: e.Retries,

@@ -64,7 +64,7 @@ const (
 )
 
 // A ListenerSpec describes a listener: where it listens, what it sends clients to, and how. It is a value;
-// Apply keeps a copy. Name, Address (or Inherited) and Pool are required; a zero time is without a limit.
+// Apply keeps a copy. Name, Address (or Inherited) and Pool or Routes are required; a zero time is without a limit.
 type ListenerSpec struct {
 	Name      string
 	Address   netip.AddrPort
@@ -79,8 +79,8 @@ type ListenerSpec struct {
 	Flows    FlowSettings // for UDP; and for TCP alone are Backlog and what follows upon it
 	DNS      *DNSSettings // for clients who ask DNS questions; nil = what they send is relayed as it is
 
-	Pool    *pool.Pool
-	Backlog int // clients that wait in the kernel to be accepted; 0 = 4096
+	Pool    *pool.Pool // where clients go that no route fits; nil = they are refused
+	Backlog int        // clients that wait in the kernel to be accepted; 0 = 4096
 
 	FastOpen          bool   // TCP Fast Open; without effect unless FastOpenAllowed
 	CongestionControl string // of clients' connections; "" = the system's
@@ -92,13 +92,18 @@ type ListenerSpec struct {
 	KeepAlive        KeepAlive     // both sides
 	Refuse           Refusal
 	Proxy            ProxySettings // for TCP
+
+	// Routes choose the pool by the ClientHello; without them the listener does not look at what clients send. A client
+	// must have sent its hello within InspectTimeout, which is not 0 then.
+	Routes         []Route
+	InspectTimeout time.Duration
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
 type ListenerInfo struct {
 	Name     string
 	Address  netip.AddrPort
-	Pool     string
+	Pool     string // where clients go that no route fits; "" if they are refused
 	Protocol Protocol
 	Sessions int                     // now, or flows
 	Accepted uint64                  // sessions that have begun: all clients but those refused with MaxSessions; or flows
@@ -164,7 +169,7 @@ func (s *Server) newListener(name string, id dial.ListenerID) *listener {
 func (ls *listener) set() {
 	spec := ls.spec.Load()
 	ls.gate.SetLimits(gate.Limits{
-		Pool: spec.Pool.Name(), MaxSessions: spec.MaxSessions,
+		Pool: spec.poolName(), MaxSessions: spec.MaxSessions,
 		MaxFlows: spec.Flows.MaxFlows(), ClientFlows: spec.Flows.ClientMax,
 	})
 	ls.udp.Set(spec.Flows, spec.Pool)
@@ -178,13 +183,17 @@ func (ls *listener) set() {
 	if ls.dns != nil && spec.Protocol == TCP {
 		to.Prefaces = append(to.Prefaces, ls.dns)
 	}
+	if len(spec.Routes) > 0 {
+		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
+		to.Prefaces = append(to.Prefaces, inspector)
+	}
 	ls.tcp.Set(to)
 }
 
 func (ls *listener) info() ListenerInfo {
 	spec := ls.spec.Load()
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.bound.Address, Pool: spec.Pool.Name(), Protocol: spec.Protocol,
+		Name: ls.name, Address: ls.bound.Address, Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64),
 	}
@@ -283,14 +292,35 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows &&
+		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
+}
+
+// poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.
+func (spec *ListenerSpec) poolName() string {
+	if spec.Pool == nil {
+		return ""
+	}
+	return spec.Pool.Name()
+}
+
+// pools calls yield with each pool of the spec, some perhaps more than once.
+func (spec *ListenerSpec) pools(yield func(*pool.Pool) bool) {
+	if spec.Pool != nil && !yield(spec.Pool) {
+		return
+	}
+	for i := range spec.Routes {
+		if !yield(spec.Routes[i].Pool) {
+			return
+		}
+	}
 }
 
 func (spec *ListenerSpec) validate() error {
 	switch {
 	case spec.Name == "":
 		return errors.New("a listener has no name")
-	case spec.Pool == nil:
+	case spec.Pool == nil && len(spec.Routes) == 0:
 		return fmt.Errorf("listener %q has no pool", spec.Name)
 	case !spec.Address.IsValid() && len(spec.Inherited) == 0:
 		return fmt.Errorf("listener %q has no address", spec.Name)
@@ -300,6 +330,9 @@ func (spec *ListenerSpec) validate() error {
 	err := spec.Flows.Validate()
 	if err == nil {
 		err = spec.Proxy.Validate(spec.Protocol == TCP)
+	}
+	if err == nil {
+		err = spec.validateRoutes()
 	}
 	if err == nil && spec.DNS != nil {
 		err = spec.DNS.Validate(spec.Protocol == TCP, spec.Flows.SendProxy)

@@ -123,10 +123,10 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	s := p.snap.Load()
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
-		Client: pc.Client, Key: s.settings.key(pc.Client), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
+		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
 		Waiting: p.Waiting(),
 	}
-	e.pc = PickContext{Client: pc.Client, Tried: e.r.backends(pc.Tried)}
+	e.pc = PickContext{Client: pc.Client, ServerName: pc.ServerName, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
 		e.r.slow.grow(s.settings.Clock)
 	}

@@ -18,6 +18,7 @@ type Options struct {
 	Retries        int           // further backends to try for a session when one cannot be connected to
 
 	HashPort    bool    // hash the client's port too
+	HashName    bool    // hash the server name instead, of clients that have asked for one
 	HashBalance float64 // bounded loads, see algo.Options; 0, or above 1 for an algorithm that hashes
 	// Zone is preferred: of each tier, its backends come first while one of them is eligible. "" is no preference.
 	Zone string

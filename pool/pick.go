@@ -11,9 +11,16 @@ import (
 // client's first try.
 type PickContext struct {
 	Client netip.AddrPort
+	// ServerName is the NameKey of the server name that the client has asked for; 0 if there is none.
+	// It counts with Options.HashName only.
+	ServerName uint32
 	// Tried are the backends that this session has failed on; they are not picked again. Pick does not keep the slice.
 	Tried []*Backend
 }
+
+// NameKey returns the key of a server name for a PickContext: a hash that is the same on every machine, and never 0. It
+// may be called from any goroutine, and allocates nothing.
+func NameKey(name []byte) uint32 { return algo.HashName(name) }
 
 // Pick chooses an eligible backend and returns a lease on it, which must be released exactly once. The error is
 // ErrNoBackend or ErrBusy; after ErrBusy the session may Wait.
@@ -90,7 +97,7 @@ func (s *snapshot) decide(pc *PickContext, last *Backend) (Lease, Decider, error
 
 // pickAnew asks the tiers in order until one has a backend.
 func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
-	key := s.settings.key(pc.Client)
+	key := s.settings.key(pc)
 	err := ErrNoBackend
 	for _, t := range tiers {
 		b, full := t.pick(s.settings, key, pc)
@@ -126,11 +133,14 @@ func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
 	return Lease{b: last}, BySticky
 }
 
-// key returns the hash of the client that the hashing algorithms use.
-func (s *settings) key(client netip.AddrPort) uint64 {
-	key := algo.HashAddr(client.Addr())
+// key returns the hash that the hashing algorithms use, of the server name or the client.
+func (s *settings) key(pc *PickContext) uint64 {
+	if s.HashName && pc.ServerName != 0 {
+		return algo.Mix(uint64(pc.ServerName))
+	}
+	key := algo.HashAddr(pc.Client.Addr())
 	if s.HashPort {
-		key = algo.Mix(key ^ uint64(client.Port()))
+		key = algo.Mix(key ^ uint64(pc.Client.Port()))
 	}
 	return key
 }

@@ -328,6 +328,37 @@ func TestHashPort(t *testing.T) {
 	}
 }
 
+// TestHashName holds that with HashName the server name alone chooses, and the client's address where there is none.
+func TestHashName(t *testing.T) {
+	specs := []Spec{at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0)}
+	byName, byAddr := made(t, Options{Algorithm: "client_hash", HashName: true}, specs...),
+		made(t, Options{Algorithm: "client_hash"}, specs...)
+	spread := make(map[string]bool)
+	for i := range 100 {
+		address := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+		one := PickContext{Client: netip.AddrPortFrom(address, 1), ServerName: NameKey([]byte("one.example.com"))}
+		want := pickOnce(t, byName, PickContext{ServerName: one.ServerName})
+		if got := pickOnce(t, byName, one); got != want {
+			t.Errorf("client %v comes to %s, another one to %s", address, got, want)
+		}
+		other := PickContext{Client: one.Client, ServerName: NameKey(fmt.Appendf(nil, "%d.example.com", i))}
+		spread[pickOnce(t, byName, other)] = true
+		if got, want := byName.Explain(other).Backend, pickOnce(t, byName, other); got != want {
+			t.Errorf("Explain says %q, Pick %q", got, want)
+		}
+		nameless := PickContext{Client: one.Client}
+		if got, want := pickOnce(t, byName, nameless), pickOnce(t, byAddr, nameless); got != want {
+			t.Errorf("without a name %v comes to %s, want %s", address, got, want)
+		}
+		if got, want := pickOnce(t, byAddr, other), pickOnce(t, byAddr, nameless); got != want {
+			t.Errorf("without HashName a name sends %v to %s, want %s", address, got, want)
+		}
+	}
+	if len(spread) != 3 {
+		t.Errorf("100 names come to %d of 3 backends", len(spread))
+	}
+}
+
 // TestHotPathAllocatesNothingEver is TestHotPathAllocatesNothing with all else that a pick may meet.
 func TestHotPathAllocatesNothingEver(t *testing.T) {
 	var h hand

@@ -65,6 +65,7 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 		{"breaker", func(o *Options) { o.Breaker = BreakerOptions{} }, true, false, false},
 		{"slow start", func(o *Options) { o.SlowStart = 5 }, true, false, false},
 		{"key", func(o *Options) { o.HashPort = true }, true, false, false},
+		{"name as key", func(o *Options) { o.HashName = true }, true, false, false},
 		{"algorithm", func(o *Options) { o.Algorithm = "ring_hash" }, true, true, false},
 		{"balance", func(o *Options) { o.HashBalance = 2 }, true, true, false},
 		{"zone of nobody", func(o *Options) { o.Zone = "nowhere" }, true, true, false},

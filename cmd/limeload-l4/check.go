@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -59,8 +60,9 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
 	for _, l := range cfg.Listeners {
-		fmt.Fprintf(w, "  listener %s: %s %s -> pool %s\n", l.Name, l.Protocol,
-			conf.ResolvedText(l.Address, l.Bind), l.Pool)
+		pools := l.Pools()
+		fmt.Fprintf(w, "  listener %s: %s %s -> %s %s\n", l.Name, l.Protocol,
+			conf.ResolvedText(l.Address, l.Bind), plural(len(pools), "pool"), strings.Join(pools, ", "))
 	}
 	for _, p := range cfg.Pools {
 		checks := "no checks"

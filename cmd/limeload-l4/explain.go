@@ -20,9 +20,12 @@ func explainCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listener", Usage: "who comes to the listener `NAME`"},
 			&cli.StringFlag{Name: "pool", Usage: "who is sent to the pool `NAME`"},
+			&cli.StringFlag{Name: "sni", Usage: "who asks for the server `NAME` in its TLS ClientHello"},
+			&cli.StringSliceFlag{Name: "alpn", Usage: "and offers the protocol `NAME` there; may be given again"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
-		q := admin.ExplainQuery{Listener: c.String("listener"), Pool: c.String("pool"), Client: args[0]}
+		q := admin.ExplainQuery{Listener: c.String("listener"), Pool: c.String("pool"), Client: args[0],
+			SNI: c.String("sni"), ALPN: c.StringSlice("alpn")}
 		if q.Listener != "" && q.Pool != "" {
 			return &usageError{errors.New("--listener or --pool: needs one of them")}
 		}

@@ -263,7 +263,7 @@ func (s *simulation) assigned(clients map[netip.Addr]netip.AddrPort) (map[netip.
 	}
 	idle, err := pool.New(pool.Options{
 		Name: s.options.Name, Algorithm: s.options.Algorithm, Initial: pool.Healthy, HashPort: s.options.HashPort,
-		Zone: s.options.Zone,
+		HashName: s.options.HashName, Zone: s.options.Zone,
 	})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,7 @@ func needs() []need {
 		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
 		{[]string{"ip"}, "iproute2", nil},
 		{[]string{"curl"}, "curl", nil},
+		{[]string{"openssl"}, "openssl", nil},
 		{[]string{"strace"}, "strace", nil},
 		{[]string{"systemd-analyze"}, "systemd", nil}, // it need not run
 		{[]string{"systemd-socket-activate"}, "systemd", nil},

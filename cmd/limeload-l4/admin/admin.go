@@ -114,7 +114,8 @@ type Listener struct {
 	Name     string            `json:"name"`
 	Protocol string            `json:"protocol"`
 	Address  string            `json:"address"`
-	Pool     string            `json:"pool"`
+	Pool     string            `json:"pool"`  // of clients that no route fits; "" if they are refused
+	Pools    []string          `json:"pools"` // all that clients may be sent to
 	Sessions int               `json:"sessions"`
 	Accepted uint64            `json:"accepted"`
 	Retries  uint64            `json:"retries"`
@@ -243,7 +244,7 @@ type Session struct {
 	Pool     string  `json:"pool"`
 	Backend  string  `json:"backend"` // "" while it waits for one
 	Address  string  `json:"backend_address"`
-	Phase    string  `json:"phase"` // proxy_header, asking, queued, connecting or relaying
+	Phase    string  `json:"phase"` // proxy_header, asking, inspecting, queued, connecting or relaying
 	Age      float64 `json:"age_seconds"`
 	Idle     float64 `json:"idle_seconds"`
 	BytesIn  uint64  `json:"bytes_in"`
@@ -256,12 +257,16 @@ type ExplainQuery struct {
 	Listener string
 	Pool     string
 	Client   string // an address, or an address and port
+
+	// what the client's ClientHello says, for routes and hash_key = "sni"
+	SNI  string   // "": no server name
+	ALPN []string // the protocols that it offers
 }
 
 // Explanation is the choice of a backend with its reasons.
 type Explanation struct {
 	Listener  string `json:"listener,omitempty"`
-	Pool      string `json:"pool"`
+	Pool      string `json:"pool"` // "" if no route fits the client
 	Client    string `json:"client"`
 	Algorithm string `json:"algorithm"`
 	// whether the next client gets Backend, if nothing changes before; otherwise it gets one of Candidates

@@ -170,6 +170,10 @@ func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, erro
 	set(query, "listener", q.Listener)
 	set(query, "pool", q.Pool)
 	set(query, "client", q.Client)
+	set(query, "sni", q.SNI)
+	if len(q.ALPN) > 0 {
+		query["alpn"] = q.ALPN
+	}
 	return answerOf[Explanation](ctx, c, call{method: http.MethodGet, path: "/v1/explain", query: query})
 }
 

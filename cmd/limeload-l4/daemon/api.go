@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -48,6 +49,10 @@ func (d *Daemon) Status() admin.Status {
 // Listeners returns all listeners, sorted by name.
 func (d *Daemon) Listeners() []admin.Listener {
 	infos, caches := d.server.Listeners(), d.dnsCaches()
+	pools := make(map[string][]string)
+	for _, l := range d.config().Listeners {
+		pools[l.Name] = l.Pools()
+	}
 	listeners := make([]admin.Listener, len(infos))
 	for i, l := range infos {
 		ended := make(map[string]uint64, len(l.Ended))
@@ -59,7 +64,7 @@ func (d *Daemon) Listeners() []admin.Listener {
 			dropped[why.String()] = n
 		}
 		listeners[i] = admin.Listener{
-			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool,
+			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Pool: l.Pool, Pools: pools[l.Name],
 			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
 			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
@@ -123,7 +128,7 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 		}
 	}
 	for _, l := range cfg.Listeners {
-		if l.Pool == c.Name {
+		if slices.Contains(l.Pools(), c.Name) {
 			p.Listeners = append(p.Listeners, l.Name)
 		}
 	}

@@ -24,11 +24,18 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	if err != nil {
 		return admin.Explanation{}, err
 	}
+	if name == "" {
+		return unrouted(q), nil
+	}
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	x := s.pool.Explain(pool.PickContext{Client: client})
+	pc := pool.PickContext{Client: client}
+	if q.SNI != "" {
+		pc.ServerName = pool.NameKey([]byte(strings.ToLower(q.SNI)))
+	}
+	x := s.pool.Explain(pc)
 	e := admin.Explanation{
 		Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm, Deterministic: x.Deterministic,
 		DecidedBy: x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
@@ -69,17 +76,36 @@ func explainedClient(text string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), nil
 }
 
-// explainedPool returns the pool of a query: the named one, or that of the named listener.
+// explainedPool returns the pool of a query: the named one, or the one to which the named listener sends the client; ""
+// if it refuses the client.
 func (d *Daemon) explainedPool(q admin.ExplainQuery) (string, error) {
 	if q.Listener == "" {
 		return q.Pool, nil
 	}
-	for _, l := range d.config().Listeners {
-		if l.Name == q.Listener {
-			return l.Pool, nil
-		}
+	p, err := d.server.PoolFor(q.Listener, q.SNI, q.ALPN)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("listener %q: %w", q.Listener, admin.ErrUnknownListener)
+	case p == nil:
+		return "", nil
 	}
-	return "", fmt.Errorf("listener %q: %w", q.Listener, admin.ErrUnknownListener)
+	return p.Name(), nil
+}
+
+// unrouted explains that no route of a listener fits the client.
+func unrouted(q admin.ExplainQuery) admin.Explanation {
+	why := "without a server name"
+	if q.SNI != "" {
+		why = fmt.Sprintf("with the server name %q", q.SNI)
+	}
+	if len(q.ALPN) > 0 {
+		why += fmt.Sprintf(" and the protocols %q", q.ALPN)
+	}
+	return admin.Explanation{
+		Listener: q.Listener, Client: q.Client, DecidedBy: pool.ByNothing.String(), Refusal: l4.NoRoute.String(),
+		Candidates: []admin.Candidate{}, Others: []admin.NotPicked{}, Deterministic: true,
+		Text: fmt.Sprintf("%s would be refused: no route of listener %s fits a client %s.", q.Client, q.Listener, why),
+	}
 }
 
 // refusal returns why a client would get no backend, as its access line would say; "" if it would get one.

@@ -12,7 +12,8 @@ func PoolOptions(c *conf.Pool) pool.Options {
 	return pool.Options{
 		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
 		ConnectTimeout: c.ConnectTimeout.Std(), Retries: c.Retries,
-		HashPort: c.HashKey == "client", HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
+		HashPort: c.HashKey == "client", HashName: c.HashKey == "sni", HashBalance: c.HashBalance,
+		Zone: c.Zone, SlowStart: c.SlowStart.Std(),
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
 		SendProxy:      sendProxy(c),
@@ -116,13 +117,18 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
 		spec := l4.ListenerSpec{
-			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.Pool],
+			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.DefaultPool()],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
 			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl,
 			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
 			UserTimeout: c.UserTimeout.Std(),
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
 				Count: c.Keepalive.Count},
+		}
+		for _, t := range c.Routes {
+			spec.Routes = append(spec.Routes,
+				l4.Route{ServerNames: t.SNI, Protocols: t.ALPN, Pool: pools[t.Pool]})
+			spec.InspectTimeout = c.InspectTimeout.Std()
 		}
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
 			spec.Inherited = from.fds

@@ -164,8 +164,8 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
 	for _, l := range d.boot.Listeners {
-		d.log.Info().Str("listener", l.Name).Str("address", conf.ResolvedText(l.Address, l.Bind)).Str("pool", l.Pool).
-			Msg("listening")
+		d.log.Info().Str("listener", l.Name).Str("address", conf.ResolvedText(l.Address, l.Bind)).
+			Str("pool", l.DefaultPool()).Msg("listening")
 	}
 	d.tryNames()
 	d.admin.serve(d)

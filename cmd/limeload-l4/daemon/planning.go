@@ -338,7 +338,8 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 
 // sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
-	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort, Zone: o.Zone}
+	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort,
+		HashName: o.HashName, Zone: o.Zone}
 	p, err := pool.New(o)
 	if err == nil {
 		err = p.Add(specs...)
@@ -347,7 +348,8 @@ func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort)
 		panic("daemon: what a pool has does not make a pool: " + err.Error())
 	}
 	return func(client netip.AddrPort) string {
-		lease, err := p.Pick(pool.PickContext{Client: client})
+		address := client.Addr().As4()
+		lease, err := p.Pick(pool.PickContext{Client: client, ServerName: pool.NameKey(address[:])}) // as good as a name
 		if err != nil {
 			return ""
 		}

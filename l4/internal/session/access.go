@@ -13,9 +13,10 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 		return
 	}
 	var text [64]byte
-	ev.Bytes("session", s.id.Append(text[:0])).
-		Str("listener", s.listener.Name).
-		Str("pool", s.pool.Name())
+	ev.Bytes("session", s.id.Append(text[:0])).Str("listener", s.listener.Name)
+	if s.pool != nil {
+		ev.Str("pool", s.pool.Name())
+	}
 	retries := len(s.tried)
 	b := s.lease.Backend()
 	if s.phase != relaying {

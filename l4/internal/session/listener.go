@@ -12,7 +12,7 @@ import (
 
 // Settings are those of a listener's sessions. A session keeps what it began with. A zero time is without a limit.
 type Settings struct {
-	Pool     *pool.Pool // unless a preface chooses another one
+	Pool     *pool.Pool // unless a preface chooses another one; nil if clients without one are refused
 	Prefaces []Opener   // in their order
 
 	IdleTimeout      time.Duration // neither side sent anything for so long

@@ -53,12 +53,13 @@ type Session struct {
 	shunned  bool         // the backend has ended the connection at once, and nothing had been sent; see outcome
 	prefaces uint8        // of settings.Prefaces that have begun
 
-	prefilled uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
+	prefilled  uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
+	serverName uint32 // the pool.NameKey of the server name that the client has asked for; 0 without one
 
 	id       tally.ID
 	listener *Listener
 	settings *Settings  // the listener's when the session began
-	pool     *pool.Pool // where its backend is picked
+	pool     *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend

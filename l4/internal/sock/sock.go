@@ -70,6 +70,28 @@ func Peek(fd int, p []byte) (int, Errno) {
 	}
 }
 
+// SetReadLowWater makes a Poller report a TCP connection as readable only when n bytes wait, or when no more can come:
+// at the FIN, at an error, and when the receive buffer is full. The kernel's default is 1. Kernels before 4.18 report
+// each segment all the same.
+//
+// When the receive buffer is nearly full of small segments, a Poller reports each one, and each change of the mark, too.
+func SetReadLowWater(fd, n int) {
+	v := int32(n)
+	setsockopt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, unsafe.Pointer(&v), unsafe.Sizeof(v))
+}
+
+// ReadLowWater returns what SetReadLowWater has set; 0 if that cannot be found out.
+func ReadLowWater(fd int) int {
+	var v int32
+	size := uint32(unsafe.Sizeof(v))
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT,
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 {
+		return 0
+	}
+	return int(v)
+}
+
 // AtEnd reports whether the peer's FIN is the next thing to read from a stream socket, because everything before it was
 // read. It consumes nothing.
 func AtEnd(fd int) bool {

@@ -13,7 +13,7 @@ type Entry struct {
 	ID        ID
 	Protocol  sock.Protocol // UDP for a flow
 	Listener  string
-	Pool      *pool.Pool
+	Pool      *pool.Pool    // nil until a route has chosen it
 	Backend   *pool.Backend // nil while the session waits for one
 	Client    netip.AddrPort
 	Phase     string
@@ -24,4 +24,12 @@ type Entry struct {
 	BytesIn, BytesOut         uint64
 	DatagramsIn, DatagramsOut uint64 // flows only
 	Retries                   int    // failed connects; for a flow, how often its backend was changed
+}
+
+// PoolName is the name of the entry's pool; "" if it has none yet.
+func (e *Entry) PoolName() string {
+	if e.Pool == nil {
+		return ""
+	}
+	return e.Pool.Name()
 }

@@ -20,7 +20,7 @@ const (
 	BackendRemoved          // backend removed or in maintenance: on_remove ends sessions, drain_timeout flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client sent something that cannot be a DNS question
+	Malformed               // the client sent something that cannot be a DNS question, or is no correct ClientHello
 	NotReading              // the DNS client reads no answers, and too many are held for such clients
 	Answered                // flows: the backend sent the expected number of answers
 	Evicted                 // flows: it had no answer, and a new client needed its place
@@ -35,6 +35,9 @@ const (
 	NoSource                // refused: none of the pool's source addresses could be used
 	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
 	ProxyHeader             // refused: a PROXY header had to come, and something else came, or it came too late
+	NoRoute                 // refused: no route fits the server name and protocols in the client's ClientHello
+	NotTLS                  // refused: the listener has routes, and the client does not speak TLS
+	InspectTimeout          // refused: the listener has routes, and no ClientHello came within inspect_timeout
 	ReasonCount
 )
 
@@ -67,6 +70,9 @@ var reasonNames = [ReasonCount]string{
 	NoSource:         "no_source",
 	Loop:             "loop",
 	ProxyHeader:      "proxy_header",
+	NoRoute:          "no_route",
+	NotTLS:           "not_tls",
+	InspectTimeout:   "inspect_timeout",
 }
 
 // Reasons returns every reason there is.

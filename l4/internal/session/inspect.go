@@ -1,0 +1,143 @@
+package session
+
+import (
+	"errors"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// An Inspector is the Opener of prefaces that choose a session's pool by its client's ClientHello. The hello is peeked
+// at and stays in the socket, so the backend gets it from the relay like any other bytes.
+//
+// A session that waits for its hello is a descriptor and a timer, and has no memory of its own here. While the hello is
+// incomplete, the socket's low-water mark is what it still needs: the loop does not wake up for the segments before.
+type Inspector struct {
+	// set once, then read-only
+	routes  *Routes
+	timeout time.Duration
+
+	loops []inspections // by the loop's index, each used on its loop only
+}
+
+// inspections are the prefaces of all sessions of one loop. A session has the first one until it has sent a part of its
+// hello, and then the second one.
+type inspections struct{ untouched, marked inspection }
+
+// An inspection is the preface of all sessions that are in one state.
+type inspection struct {
+	*Inspector
+	on *Loop
+}
+
+// NewInspector makes an Inspector for a server with so many loops. A client must have sent its ClientHello within
+// timeout.
+func NewInspector(routes []Route, timeout time.Duration, loops int) *Inspector {
+	return &Inspector{routes: NewRoutes(routes), timeout: timeout, loops: make([]inspections, loops)}
+}
+
+// Open implements Opener.
+func (p *Inspector) Open(l *Loop, _ *Session) Preface {
+	at := &p.loops[l.Index]
+	if at.untouched.on == nil {
+		at.untouched, at.marked = inspection{p, l}, inspection{p, l}
+	}
+	return &at.untouched
+}
+
+// Phase implements Preface.
+func (p *inspection) Phase() string { return "inspecting" }
+
+// Cut implements Preface: the client is owed nothing.
+func (p *inspection) Cut(*Session) (whole bool) { return true }
+
+// Release implements Preface. A session that goes on to a backend hears of each byte again.
+func (p *inspection) Release(s *Session) {
+	if p == &p.loops[p.on.Index].marked && s.client.open {
+		sock.SetReadLowWater(int(s.client.fd), 1)
+	}
+}
+
+// Step implements Preface.
+func (p *inspection) Step(s *Session, why Cause) Step {
+	var until time.Duration
+	if why == Begun {
+		until = p.on.Now + p.timeout
+	}
+	switch {
+	case why == Expired:
+		return Refuse(tally.InspectTimeout)
+	case !s.client.readable:
+		return More(until)
+	case s.client.broken:
+		s.noteUnread()
+		e, _ := s.Broken()
+		return Lost(s, e)
+	}
+	n, e := sock.Peek(int(s.client.fd), p.on.Scratch[:wire.MaxClientHello])
+	if e != 0 && e != sock.Again {
+		return Lost(s, e)
+	}
+	hello, need, err := wire.ClientHello(p.on.Scratch[:n])
+	switch {
+	case err != nil:
+		return p.refuse(s, err)
+	case need == 0:
+		return p.route(s, &hello)
+	case s.client.peerDone: // the rest will never come
+		s.unread = n > 0
+		return End(tally.ClientClosed, true)
+	}
+	s.client.readable = false
+	if n > 0 {
+		p.mark(s, need)
+	}
+	return More(until)
+}
+
+// mark lets the session sleep until so many bytes of its hello are there. A mark that is set already is not set again:
+// the kernel would report the socket for that when its buffer is full of small segments, and the loop would spin.
+func (p *inspection) mark(s *Session, need int) {
+	marked := &p.loops[p.on.Index].marked
+	if p == marked && sock.ReadLowWater(int(s.client.fd)) == need {
+		return
+	}
+	sock.SetReadLowWater(int(s.client.fd), need)
+	s.preface = marked
+}
+
+// route goes on with a client whose hello is complete.
+func (p *inspection) route(s *Session, hello *wire.Hello) Step {
+	pass := Pass{Pool: p.routes.Pool(hello.ServerName(), hello.Offers)}
+	if pass.Pool == nil && s.pool == nil {
+		return p.alert(s, wire.AlertUnrecognizedName, tally.NoRoute)
+	}
+	if name := hello.ServerName(); len(name) > 0 {
+		pass.ServerName = pool.NameKey(name)
+	}
+	return PassOn(pass)
+}
+
+// refuse turns away a client whose bytes are no ClientHello. One that speaks TLS gets an alert.
+func (p *inspection) refuse(s *Session, why error) Step {
+	switch {
+	case errors.Is(why, wire.ErrNotTLS):
+		return Refuse(tally.NotTLS)
+	case errors.Is(why, wire.ErrServerName):
+		return p.alert(s, wire.AlertUnrecognizedName, tally.Malformed)
+	}
+	return p.alert(s, wire.AlertDecodeError, tally.Malformed)
+}
+
+// alert ends a session with a fatal TLS alert. What the client has sent is read first: to close with bytes unread would
+// send a reset, which may overtake the alert.
+func (p *inspection) alert(s *Session, what wire.Alert, why tally.Reason) Step {
+	if _, e := p.on.Read(s); e != 0 {
+		return Lost(s, e)
+	}
+	_, e := p.on.Write(s, wire.AppendAlert(p.on.Scratch[:0], what))
+	return End(why, e == 0)
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/farewell"
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/listen"
@@ -39,6 +40,16 @@ type Refusal = session.Refusal
 const (
 	RefuseReset = session.RefuseReset // with a RST: the client knows at once that this was no orderly end
 	RefuseClose = session.RefuseClose // with a FIN, after reading what the client has sent so far
+)
+
+// A Language is a protocol in which refused clients are told why they are refused. The zero value is none.
+type Language = farewell.Language
+
+// The languages.
+const (
+	Postgres = farewell.Postgres // an ErrorResponse, with SQLSTATE 57P03 or 53300
+	Redis    = farewell.Redis    // an error, LOADING or that of too many clients
+	DNS      = farewell.DNS      // SERVFAIL or REFUSED, with an extended error (RFC 8914)
 )
 
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
@@ -79,6 +90,10 @@ type ListenerSpec struct {
 	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished; both sides; 0 = the kernel's
 	KeepAlive        KeepAlive     // both sides
 	Refuse           Refusal
+
+	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
+	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
+	Farewell Language
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -158,6 +173,9 @@ func (ls *listener) set() {
 	to := &session.Settings{
 		Pool: spec.Pool, IdleTimeout: spec.IdleTimeout, HalfCloseTimeout: spec.HalfCloseTimeout,
 		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive, Refuse: spec.Refuse,
+	}
+	if spec.Farewell != 0 {
+		to.Farewell = spec.Farewell
 	}
 	if ls.dns != nil && spec.Protocol == TCP {
 		to.Prefaces = append(to.Prefaces, ls.dns)
@@ -265,8 +283,8 @@ func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
 func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
-		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows &&
-		spec.sameDNS(other)
+		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse &&
+		spec.Farewell == other.Farewell && spec.Flows == other.Flows && spec.sameDNS(other)
 }
 
 func (spec *ListenerSpec) validate() error {
@@ -279,6 +297,8 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
+	case spec.Farewell > DNS:
+		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	err := spec.Flows.Validate()
 	if err == nil && spec.DNS != nil {

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -39,7 +41,9 @@ type client struct {
 func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settings Settings, tcp bool) *Service {
 	s := &Service{listener: ls, pool: pool, chain: dial.NewChain(ls.ID), settings: settings, tcp: tcp}
 	if settings.Cache.MaxEntries > 0 {
-		s.cache = dnscache.New[client](settings.cacheOptions())
+		o := settings.cacheOptions()
+		o.Explain = func() []byte { return s.unanswered().AppendOption(nil) }
+		s.cache = dnscache.New[client](o)
 	}
 	for _, l := range loops {
 		s.forwarders = append(s.forwarders, newForwarder(l, s))
@@ -60,6 +64,18 @@ func (l *Loop) Serve(s *Service, udp *flow.Listener) {
 		return
 	}
 	l.flows.Filter(udp, f)
+}
+
+// unanswered is what clients are told with SERVFAIL when no backend has answered.
+func (s *Service) unanswered() *wire.DNSError {
+	return &wire.DNSError{Code: wire.DNSFailed, Extended: wire.DNSUnreachable,
+		Text: fmt.Sprintf("no backend of pool %q has answered", s.pool().Name())}
+}
+
+// crowded is what they are told when too many questions wait.
+func (s *Service) crowded() *wire.DNSError {
+	return &wire.DNSError{Code: wire.DNSFailed, Extended: wire.DNSOther,
+		Text: fmt.Sprintf("too many questions wait at listener %q", s.listener.Name)}
 }
 
 // Retire says that the listener has another service, or is gone. The questions in flight are answered still.

@@ -69,6 +69,8 @@ const defaultMaxUDPAnswer = 1232
 
 func validateListener(r *report, l *Listener, pools []string) {
 	path := Path("listener", l.Name)
+	validateProfile(r, path, l)
+	applyProfile(r, path, l)
 	if !slices.Contains(pools, l.Pool) {
 		e := Error{Found: quote(l.Pool), Message: "there is no such pool", Nearest: nearest(l.Pool, pools)}
 		if e.Nearest == "" {
@@ -109,6 +111,7 @@ func validatePool(r *report, p *Pool) {
 		// A demoted or abandoned primary must not keep its writers, since their writes would be lost. A closed session
 		// reconnects and finds the new primary.
 		p.OnUnhealthy = "close"
+		r.origin[join(path, "on_unhealthy")] = `health.role "primary"`
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
 	validateZone(r, path, p.Zone)

@@ -113,8 +113,11 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
 			spec.Inherited = from.fds
 		}
-		if c.RefuseWith == "close" {
+		switch c.RefuseWith {
+		case "close":
 			spec.Refuse = l4.RefuseClose
+		case "protocol":
+			spec.Farewell = language(c.Profile)
 		}
 		if c.Protocol == "udp" {
 			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
@@ -124,6 +127,19 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
+}
+
+// language is the language of a profile's clients; 0 without a profile.
+func language(profile string) l4.Language {
+	switch profile {
+	case "postgres":
+		return l4.Postgres
+	case "redis":
+		return l4.Redis
+	case "dns":
+		return l4.DNS
+	}
+	return 0
 }
 
 // flowSettings converts the settings of a UDP listener for the data plane.

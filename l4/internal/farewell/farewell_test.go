@@ -7,10 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -190,6 +193,25 @@ func TestForeignClient(t *testing.T) {
 		if line := w.lines.Next(t); line.Reason != tally.NoBackend.String() {
 			t.Errorf("%v: the line is %+v", tc.language, line)
 		}
+	}
+}
+
+// TestPrefilled holds that a farewell answers what an earlier preface has read: a DNS question that is to be passed on.
+func TestPrefilled(t *testing.T) {
+	p := l4test.NewPool(t)
+	w := start(t, p, func(s *l4.ListenerSpec) {
+		*s = l4test.DNSOverTCPSpec(p)
+		s.Farewell = l4.DNS
+	})
+	query := l4test.DNSQuery(t, 7, "example.com.", dns.TypeAXFR)
+	c := w.dial(t, string(append(wire.AppendDNSLength(nil, query), query...)))
+	got := all(t, c)
+	if len(got) < 2 {
+		t.Fatalf("the client gets %q", got)
+	}
+	l4test.WantCode(t, l4test.DNSUnpack(t, []byte(got[2:])), 7, dns.RcodeServerFailure)
+	if line := w.lines.Next(t); line.Reason != tally.NoBackend.String() || line.In != uint64(len(query))+2 {
+		t.Errorf("the line is %+v", line)
 	}
 }
 

@@ -134,6 +134,7 @@ func (r *report) table(dst reflect.Value, found map[string]any, at *place, path 
 			r.add(sub, Error{Found: describe(v), Message: foreign, Allowed: fmt.Sprintf("allowed if %s is %s", f.when,
 				either(f.whenOneof))})
 		case present:
+			r.given[sub] = true
 			f.isRequired = f.isRequired && fits // for a list, which may then be empty
 			r.value(dst.FieldByIndex(f.index), f, v, subAt, sub)
 		case f.isRequired && found == nil:

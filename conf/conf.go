@@ -35,8 +35,10 @@ type Config struct {
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
 	Pools     []Pool     `toml:"pool,named"` // in the file's order
 
-	lines      map[string]int // by path
-	unresolved Errors         // set by Resolve
+	lines      map[string]int    // by path
+	given      map[string]bool   // paths of the keys in the file
+	origin     map[string]string // by path of a key that is not in the file: what else has set it
+	unresolved Errors            // set by Resolve
 }
 
 // Global has the settings of the whole process. Its zero value is not the default.
@@ -75,9 +77,9 @@ type Listener struct {
 	// 0 is off
 	IdleTimeout Duration `toml:"idle_timeout" default:"0s" zero:"" min:"1ms" max:"720h" when:"protocol=tcp"`
 	// never 0
-	HalfCloseTimeout Duration `toml:"half_close_timeout" default:"1m" min:"1ms" max:"24h" when:"protocol=tcp"`
+	HalfCloseTimeout Duration `toml:"half_close_timeout" default:"1m" depends:"" min:"1ms" max:"24h" when:"protocol=tcp"`
 	// TCP_USER_TIMEOUT; 0 is the kernel's default
-	UserTimeout Duration  `toml:"user_timeout" default:"2m" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"`
+	UserTimeout Duration  `toml:"user_timeout" default:"2m" depends:"" zero:"" min:"1ms" max:"24h" step:"1ms" when:"protocol=tcp"`
 	Keepalive   Keepalive `toml:"keepalive" when:"protocol=tcp"`
 	// who names the real client
 	ProxyProtocol ProxyProtocol `toml:"proxy_protocol" when:"protocol=tcp"`
@@ -85,7 +87,7 @@ type Listener struct {
 	FastOpen bool `toml:"fast_open" default:"false" when:"protocol=tcp"`
 	// of the clients' connections; "" is the system's
 	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
-	RefuseWith        string `toml:"refuse_with" default:"reset" oneof:"reset,close" when:"protocol=tcp"`
+	RefuseWith        string `toml:"refuse_with" default:"reset" depends:"" oneof:"reset,close,protocol" when:"protocol=tcp"`
 
 	// which pool a client goes to by its TLS ClientHello; empty: all to Pool
 	Routes []Route `toml:"routes" min:"1" max:"10_000" when:"protocol=tcp"`
@@ -103,7 +105,8 @@ type Listener struct {
 	// 0 is the kernel's
 	SendBuffer Size `toml:"send_buffer" default:"0B" zero:"" min:"4KiB" max:"1GiB" when:"protocol=udp"`
 
-	Profile string `toml:"profile" default:"" oneof:",dns" note:"this version knows no other"`
+	// sets the defaults of other keys, see applyProfile; postgres and redis only with tcp
+	Profile string `toml:"profile" default:"" oneof:",postgres,redis,dns"`
 	// only with profile dns or a cache
 	MaxUDPAnswer Size   `toml:"max_udp_answer" default:"1232B" min:"512B" max:"65535B" when:"protocol=udp"`
 	Cache        *Cache `toml:"cache"` // nil: none; with tcp only in profile dns
@@ -156,10 +159,10 @@ type ProxyProtocol struct {
 // value is not the default.
 type Keepalive struct {
 	// silence before the first probe
-	Idle     Duration `toml:"idle" default:"1m" min:"1s" max:"32767s" step:"1s"`
-	Interval Duration `toml:"interval" default:"10s" min:"1s" max:"32767s" step:"1s"` // between probes
+	Idle     Duration `toml:"idle" default:"1m" depends:"" min:"1s" max:"32767s" step:"1s"`
+	Interval Duration `toml:"interval" default:"10s" depends:"" min:"1s" max:"32767s" step:"1s"` // between probes
 	// unanswered probes that end the session
-	Count int `toml:"count" default:"6" min:"1" max:"127"`
+	Count int `toml:"count" default:"6" depends:"" min:"1" max:"127"`
 }
 
 // A Pool is a named set of interchangeable backends. Its zero value is of no use.

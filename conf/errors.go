@@ -85,7 +85,9 @@ type report struct {
 	errs  Errors
 	seen  map[string]bool
 
-	absent map[string]bool // paths of omitted keys whose default depends on other keys
+	absent map[string]bool   // paths of omitted keys whose default depends on other keys
+	given  map[string]bool   // paths of keys that the file has
+	origin map[string]string // see Config.origin
 
 	fields  map[reflect.Type][]field // of the tables bound so far: reading the tags took most of the time
 	foreign map[string]foreignKey    // nil before the first unknown key
@@ -93,6 +95,7 @@ type report struct {
 
 func newReport(file string, lines map[string]int) *report {
 	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{},
+		given: map[string]bool{}, origin: map[string]string{},
 		fields: map[reflect.Type][]field{}}
 }
 

@@ -135,7 +135,7 @@ func TestMistakes(t *testing.T) {
 		{"listener.a", `congestion_control = "bbr"`, ``},
 		{"listener.a", `congestion_control = "b/r"`, `found "b/r"; ` + congestionNeeds},
 		{"pool.p", `congestion_control = "sixteen_letters_"`, `found "sixteen_letters_"; ` + congestionNeeds},
-		{"listener.a", `refuse_with = "reste"`, `found "reste"; allowed is "reset" or "close", did you mean "reset"?`},
+		{"listener.a", `refuse_with = "reste"`, `found "reste"; allowed is "reset", "close" or "protocol", did you mean "reset"?`},
 		{"listener.a", `keepalive = { count = 5 }`, ``},
 		{"listener.a", `keepalive = true`, `found true; needs a table`},
 		{"listener.a", `pool = ""`, `found ""; there is no such pool; needs the NAME of a [pool.NAME] table`},
@@ -385,7 +385,7 @@ func TestUDPMistakes(t *testing.T) {
 		`receive_buffer = 1`:                           `receive_buffer: found the integer 1; needs a size with a unit, such as "64KiB" or "10MB"`,
 		`send_buffer = "0B"`:                           ``,
 		`profile = "dns"`:                              ``,
-		`profile = "redis"`:                            `profile: found "redis"; allowed is "" or "dns"; this version knows no other`,
+		`profile = "redis"`:                            `profile: found "redis"; protocol is "udp"; needs protocol = "tcp", or another profile`,
 		`cache = {}`:                                   ``,
 		`cache = { max_ttl = "1500ms" }`:               `cache.max_ttl: found "1500ms"; needs a multiple of 1s`,
 		`cache = { min_ttl = "2h", max_ttl = "1h" }`:   `cache.max_ttl: found "1h"; needs min_ttl, 2h, or more`,
@@ -414,7 +414,7 @@ func TestCacheOfTCP(t *testing.T) {
 	for lines, want := range map[string]string{
 		`profile = "dns"`:                              ``,
 		"profile = \"dns\"\ncache = {}":                ``,
-		"profile = \"dnz\"\ncache = {}":                `lb.toml:4: listener.a.profile: found "dnz"; allowed is "" or "dns"; this version knows no other, did you mean "dns"?`,
+		"profile = \"dnz\"\ncache = {}":                `lb.toml:4: listener.a.profile: found "dnz"; allowed is "", "postgres", "redis" or "dns", did you mean "dns"?`,
 		`cache = {}`:                                   `lb.toml:4: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
 		"profile = \"\"\ncache = { max_entries = 10 }": `lb.toml:5: listener.a.cache: found a table; protocol is "tcp" and profile is ""; needs profile = "dns" beside it`,
 	} {

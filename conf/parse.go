@@ -74,6 +74,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	r := newReport(file, c.lines)
 	r.table(reflect.ValueOf(c).Elem(), found, root, "")
 	validate(r, c)
+	c.given, c.origin = r.given, r.origin
 	if err := r.err(); err != nil {
 		return nil, err
 	}

@@ -46,6 +46,8 @@ const defaultMaxUDPAnswer = 1232
 
 func validateListener(r *report, l *Listener, pools []string) {
 	path := Path("listener", l.Name)
+	validateProfile(r, path, l)
+	applyProfile(r, path, l)
 	switch {
 	case len(l.Routes) == 0 && r.absent[join(path, "pool")]: // an empty list of routes, or a mistaken one
 		r.add(join(path, "pool"), Error{Message: "missing", Allowed: "needs the name of a pool"})
@@ -100,6 +102,7 @@ func validatePool(r *report, p *Pool) {
 		// A demoted or abandoned primary must not keep its writers, since their writes would be lost. A closed session
 		// reconnects and finds the new primary.
 		p.OnUnhealthy = "close"
+		r.origin[join(path, "on_unhealthy")] = `health.role "primary"`
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
 	validateSource(r, path, p)

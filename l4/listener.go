@@ -10,6 +10,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/dns"
+	"github.com/limeload/limeload-l4/l4/internal/farewell"
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/listen"
@@ -48,6 +49,16 @@ type ProxySettings = session.ProxySettings
 const (
 	ProxyV1 = session.ProxyV1
 	ProxyV2 = session.ProxyV2
+)
+
+// A Language is a protocol in which refused clients are told why they are refused. The zero value is none.
+type Language = farewell.Language
+
+// The languages.
+const (
+	Postgres = farewell.Postgres // an ErrorResponse, with SQLSTATE 57P03 or 53300
+	Redis    = farewell.Redis    // an error, LOADING or that of too many clients
+	DNS      = farewell.DNS      // SERVFAIL or REFUSED, with an extended error (RFC 8914)
 )
 
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
@@ -97,6 +108,10 @@ type ListenerSpec struct {
 	// must have sent its hello within InspectTimeout, which is not 0 then.
 	Routes         []Route
 	InspectTimeout time.Duration
+
+	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
+	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
+	Farewell Language
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -176,6 +191,9 @@ func (ls *listener) set() {
 	to := &session.Settings{
 		Pool: spec.Pool, IdleTimeout: spec.IdleTimeout, HalfCloseTimeout: spec.HalfCloseTimeout,
 		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive, Refuse: spec.Refuse,
+	}
+	if spec.Farewell != 0 {
+		to.Farewell = spec.Farewell
 	}
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
@@ -291,7 +309,7 @@ func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
 func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
-		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Flows == other.Flows &&
+		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
 }
@@ -326,6 +344,8 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
+	case spec.Farewell > DNS:
+		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	err := spec.Flows.Validate()
 	if err == nil {

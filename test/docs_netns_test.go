@@ -10,7 +10,6 @@ package test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -25,8 +24,6 @@ import (
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
-
-var update = flag.Bool("update", false, "write what the program prints into docs/cli.md")
 
 const (
 	cliDoc     = "../docs/cli.md"

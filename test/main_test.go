@@ -6,6 +6,7 @@ package test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,9 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 	"go.uber.org/goleak"
 )
+
+// update makes tests write what they find: what programs print into testdata, and into docs/cli.md.
+var update = flag.Bool("update", false, "write what programs print into testdata and docs/cli.md")
 
 func TestMain(m *testing.M) {
 	code := harness.Main(m, map[string]harness.Role{

@@ -15,11 +15,13 @@ func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "check",
 		Usage:     "check a configuration and print every mistake, or a summary",
-		UsageText: "limeload-l4 check [--syntax] [--config lb.toml]",
+		UsageText: "limeload-l4 check [--syntax] [--effective] [--config lb.toml]",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "syntax",
 				Usage: "look at the file alone: resolve no names, read no other file, try no login"},
+			&cli.BoolFlag{Name: "effective",
+				Usage: "print all keys with the values in effect, instead of a summary"},
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := readFlagged(c)
@@ -38,7 +40,11 @@ func checkCommand() *cli.Command {
 					return err
 				}
 			}
-			_, err = c.App.Writer.Write(summary(cfg, missing))
+			report := summary(cfg, missing)
+			if c.Bool("effective") {
+				report = cfg.Effective()
+			}
+			_, err = c.App.Writer.Write(report)
 			return err
 		},
 	}

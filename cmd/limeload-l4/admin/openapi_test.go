@@ -114,7 +114,7 @@ func closedSets() map[string][]string {
 		"Difference.what":        {"added", "removed", "weight", "max_sessions", "mode"},
 		"Dropped.what":           {"added", "removed", "weight", "max_sessions", "mode"},
 		"Listener.protocol":      {"tcp", "udp"},
-		"Session.phase":          {"proxy_header", "asking", "inspecting", "queued", "connecting", "relaying"},
+		"Session.phase":          {"proxy_header", "asking", "inspecting", "queued", "connecting", "relaying", "refusing"},
 		"Explanation.decided_by": {"algorithm", "sticky", "trial", "nothing"},
 		"ListenerChange.what":    {"kept", "changed", "added", "removed", "rebound"},
 		"PoolChange.what":        {"kept", "changed", "added", "removed"},

@@ -133,8 +133,11 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
 			spec.Inherited = from.fds
 		}
-		if c.RefuseWith == "close" {
+		switch c.RefuseWith {
+		case "close":
 			spec.Refuse = l4.RefuseClose
+		case "protocol":
+			spec.Farewell = language(c.Profile)
 		}
 		spec.Proxy = proxySettings(&c.ProxyProtocol)
 		if c.Protocol == "udp" {
@@ -161,6 +164,19 @@ func proxySettings(c *conf.ProxyProtocol) l4.ProxySettings {
 		return l4.ProxySettings{}
 	}
 	return p
+}
+
+// language is the language of a profile's clients; 0 without a profile.
+func language(profile string) l4.Language {
+	switch profile {
+	case "postgres":
+		return l4.Postgres
+	case "redis":
+		return l4.Redis
+	case "dns":
+		return l4.DNS
+	}
+	return 0
 }
 
 // flowSettings converts the settings of a UDP listener for the data plane.

@@ -245,7 +245,8 @@ func (f *forwarder) fail(q *question) {
 	f.counts.failed.Add(1)
 	switch {
 	case q.flight == nil:
-		l.flows.Reply(&q.client, dnscache.AppendServFail(l.answer[:0], q.query))
+		answer := dnscache.AppendServFail(l.answer[:0], q.query)
+		l.flows.Reply(&q.client, wire.AddDNSError(answer, q.query, f.service.unanswered()))
 		f.leave(&q.client)
 	case q.silent:
 		f.deliver(f.resolver.Unanswered(q.flight, l.Now))

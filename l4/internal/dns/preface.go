@@ -242,7 +242,8 @@ func (t *preface) ask(s *session.Session, query []byte) (plain bool) {
 	case dnscache.Wait, dnscache.Forward:
 		t.waiting++
 	case dnscache.Refuse: // unlike a datagram's client it would wait for an answer for good
-		t.out.add(&l.Buffers, dnscache.AppendServFail(l.answer[:0], query))
+		answer := dnscache.AppendServFail(l.answer[:0], query)
+		t.out.add(&l.Buffers, wire.AddDNSError(answer, query, &f.service.crowded))
 	}
 	if reply.Flight != nil {
 		f.fly(reply.Flight, s.Client())

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/session"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -23,6 +25,9 @@ type Service struct {
 	tcp        bool                    // clients come, and backends are asked, by TCP
 	cache      *dnscache.Cache[client] // nil for none
 	forwarders []*forwarder            // one for each loop
+	crowded    wire.DNSError           // what clients are told with SERVFAIL when too many questions wait
+
+	failing atomic.Pointer[failing] // of the pool that was the listener's when a question failed last
 }
 
 // A client is who waits for an answer, and whose forwarder is to give it: the sender of a datagram, or else a session.
@@ -38,8 +43,12 @@ type client struct {
 // the service is an Opener of its sessions. Settings are valid, see Settings.Validate.
 func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settings Settings, tcp bool) *Service {
 	s := &Service{listener: ls, pool: pool, chain: dial.NewChain(ls.ID), settings: settings, tcp: tcp}
+	s.crowded = wire.DNSError{Code: wire.DNSFailed, Extended: wire.DNSOther,
+		Text: fmt.Sprintf("too many questions wait at listener %q", ls.Name)}
 	if settings.Cache.MaxEntries > 0 {
-		s.cache = dnscache.New[client](settings.cacheOptions())
+		o := settings.cacheOptions()
+		o.Explain = func() []byte { return s.unanswered().AppendOption(nil) }
+		s.cache = dnscache.New[client](o)
 	}
 	for _, l := range loops {
 		s.forwarders = append(s.forwarders, newForwarder(l, s))
@@ -60,6 +69,24 @@ func (l *Loop) Serve(s *Service, udp *flow.Listener) {
 		return
 	}
 	l.flows.Filter(udp, f)
+}
+
+// A failing is what clients are told with SERVFAIL when no backend of a pool has answered; immutable.
+type failing struct {
+	pool string
+	why  wire.DNSError
+}
+
+// unanswered is what clients are told with SERVFAIL when no backend has answered.
+func (s *Service) unanswered() *wire.DNSError {
+	name := s.pool().Name()
+	f := s.failing.Load()
+	if f == nil || f.pool != name {
+		f = &failing{pool: name, why: wire.DNSError{Code: wire.DNSFailed, Extended: wire.DNSUnreachable,
+			Text: fmt.Sprintf("no backend of pool %q has answered", name)}}
+		s.failing.Store(f)
+	}
+	return &f.why
 }
 
 // Retire says that the listener has another service, or is gone. The questions in flight are answered still.

@@ -42,6 +42,7 @@ type Gate struct {
 	capacity      atomic.Int64 // sessions there are descriptors for if there is no flow; more wait in the kernel
 	sessions      atomic.Int64
 	flows         atomic.Int64
+	farewells     atomic.Int64 // clients that are being told why they are refused; none of them is a session
 	shared        atomic.Pointer[budget]
 	ports         atomic.Int64 // local ports that flows may have now
 	portsMost     atomic.Int64 // the same while the kernel has them
@@ -50,7 +51,7 @@ type Gate struct {
 
 	draining  atomic.Bool
 	emptyOnce sync.Once
-	empty     chan struct{} // closed by whoever sees the last session or flow leave while draining
+	empty     chan struct{} // closed by whoever sees the last session, flow or farewell leave while draining
 
 	pauseNote note
 }
@@ -101,17 +102,18 @@ func (g *Gate) Sessions() int { return int(g.sessions.Load()) }
 // Flows is how many flows there are now.
 func (g *Gate) Flows() int { return int(g.flows.Load()) }
 
-// Drain returns a channel that is closed when the last session and the last flow have left. Nobody may be admitted from
-// now on.
+// Drain returns a channel that is closed when the last session, flow and farewell have left. Nobody may be admitted
+// from now on.
 func (g *Gate) Drain() <-chan struct{} {
 	g.draining.Store(true)
 	g.left()
 	return g.empty
 }
 
-// left is called after a session or a flow has left.
+// left is called after a session, a flow or a farewell has left. A session that becomes a farewell is counted as that
+// before it is counted out, so farewells are read last.
 func (g *Gate) left() {
-	if g.draining.Load() && g.sessions.Load()+g.flows.Load() == 0 {
+	if g.draining.Load() && g.sessions.Load()+g.flows.Load() == 0 && g.farewells.Load() == 0 {
 		g.emptyOnce.Do(func() { close(g.empty) })
 	}
 }

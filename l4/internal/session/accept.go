@@ -148,7 +148,10 @@ func (l *Loop) admit(a *arrival) {
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		ls.NoteRefusal()
-		l.dismiss(a.fd, ls.settings.Load().Refuse)
+		settings := ls.settings.Load()
+		if settings.Farewell == nil || !l.turnAway(a, why.Ends()) {
+			l.dismiss(a.fd, settings.Refuse)
+		}
 		return
 	}
 	ls.Counters[l.Index].Accepted.Add(1)

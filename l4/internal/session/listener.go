@@ -20,6 +20,7 @@ type Settings struct {
 	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished, see look; 0 = the kernel's
 	KeepAlive        sock.KeepAlive
 	Refuse           Refusal
+	Farewell         Farewell // what refused clients are told; nil = nothing
 }
 
 // A Refusal is how a client that cannot be served is turned away.

@@ -195,6 +195,9 @@ func (s *Session) Client() netip.AddrPort { return s.peer }
 // Came returns the session's link if its client is a socket of this process; nil otherwise.
 func (s *Session) Came() *dial.Link { return s.link }
 
+// Pool is where the session's backend is picked.
+func (s *Session) Pool() *pool.Pool { return s.pool }
+
 // Listener is the listener that the client has come by.
 func (s *Session) Listener() *Listener { return s.listener }
 

@@ -52,6 +52,7 @@ type Session struct {
 	failure  pool.Outcome // how
 	shunned  bool         // the backend has ended the connection at once, and nothing had been sent; see outcome
 	prefaces uint8        // of settings.Prefaces that have begun
+	refused  tally.Reason // why the client is refused, while its farewell is said; NoReason before
 
 	prefilled  uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
 	serverName uint32 // the pool.NameKey of the server name that the client has asked for; 0 without one
@@ -116,13 +117,7 @@ func (l *Loop) onConn(s *Session, c *conn, bits uint32) {
 
 // begin makes a session of a client that was accepted and counted, and starts its first preface, or its connect.
 func (l *Loop) begin(a *arrival) {
-	s := l.sessions.Take()
-	s.id = tally.ID(l.NextID())
-	s.listener, s.settings = a.listener, a.listener.settings.Load()
-	s.pool = s.settings.Pool
-	s.peer, s.link = a.client.Addr, a.client.From
-	s.client = conn{fd: int32(a.fd), open: true, writable: true}
-	s.accepted, s.active = l.Now, l.Now
+	s := l.take(a)
 	if a.looped {
 		l.refuse(s, tally.Loop)
 		return
@@ -132,6 +127,18 @@ func (l *Loop) begin(a *arrival) {
 		return
 	}
 	l.choose(s)
+}
+
+// take makes a session of a client that was accepted, and that loads this loop.
+func (l *Loop) take(a *arrival) *Session {
+	s := l.sessions.Take()
+	s.id = tally.ID(l.NextID())
+	s.listener, s.settings = a.listener, a.listener.settings.Load()
+	s.pool = s.settings.Pool
+	s.peer, s.link = a.client.Addr, a.client.From
+	s.client = conn{fd: int32(a.fd), open: true, writable: true}
+	s.accepted, s.active = l.Now, l.Now
+	return s
 }
 
 // choose starts the connect to a backend, when the prefaces are over.
@@ -274,12 +281,19 @@ func (l *Loop) Cut(s *Session, why tally.Reason) {
 	case relaying:
 		l.end(s, why)
 	case prefacing:
+		if s.refused != tally.NoReason {
+			l.cutFarewell(s, why)
+			return
+		}
 		l.endPreface(s, why, s.preface.Cut(s))
 	}
 }
 
-// refuse ends a session that has no backend connection and no lease.
+// refuse ends a session that has no backend connection and no lease. Its client may be told why first.
 func (l *Loop) refuse(s *Session, why tally.Reason) {
+	if s.settings.Farewell != nil && l.bidFarewell(s, why) {
+		return
+	}
 	l.dismiss(int(s.client.fd), s.settings.Refuse)
 	s.client.open = false
 	l.forget(s, why)
@@ -309,18 +323,24 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.release(&s.in)
 	l.release(&s.out)
 	l.releasePreface(s)
-	l.count(s, why)
-	if l.access.Logs(why) {
-		l.logEnd(s, why)
+	if why != tally.MaxSessions { // admit has counted it, and a flood of clients must not flood the log
+		l.count(s, why)
+		if l.access.Logs(why) {
+			l.logEnd(s, why)
+		}
 	}
 	if s.named != nil {
 		l.unname(s)
 	}
-	ls := s.listener
+	ls, bade := s.listener, s.refused != tally.NoReason
 	ls.halfClosed[l.Index].Remove(&s.place)
 	l.sessions.Give(s)
 	l.load.Add(-1)
-	ls.LeaveSession()
+	if bade {
+		ls.LeaveFarewell()
+	} else {
+		ls.LeaveSession()
+	}
 	l.Freed = true
 }
 

@@ -88,6 +88,10 @@ type Options struct {
 
 	Prefetch bool // refresh names in demand shortly before they expire
 
+	// Explain returns the option of an extended error (RFC 8914) that goes with SERVFAIL to clients whose question no
+	// backend answered. Any goroutine may call it. nil = none does.
+	Explain func() []byte
+
 	// Only this package's tests set the fields below.
 	maxWaitersForTest int // instead of maxWaiters; 0 = maxWaiters
 	maxWaitingForTest int // instead of maxWaiting; 0 = maxWaiting
@@ -100,6 +104,7 @@ type Cache[W any] struct {
 	seed       maphash.Seed
 	rules      rules
 	prefetch   bool
+	explain    func() []byte // see Options.Explain
 	maxWaiters int
 	maxUDP     uint16
 	store      *store
@@ -117,7 +122,7 @@ type Cache[W any] struct {
 func New[W any](o Options) *Cache[W] {
 	entries := max(o.MaxEntries, 1)
 	c := &Cache[W]{
-		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch,
+		seed: maphash.MakeSeed(), rules: newRules(&o), prefetch: o.Prefetch, explain: o.Explain,
 		maxWaiters: orDefault(o.maxWaitersForTest, maxWaiters),
 		maxUDP:     uint16(min(max(orDefault(o.MaxUDP, advertisedUDP), plainUDP), maxMessage)),
 		store:      newStore(entries, orDefault(o.MaxBytes, int64(entries)*entryShare)),

@@ -40,6 +40,7 @@ type entry struct {
 	scoped     bool  // the answer had a subnet
 	bare       bool  // a failure without an OPT record: clients must see that the backend does not know EDNS
 	failure    bool  // a cached failure; useless once it expired
+	own        bool  // a failure that newFailure has made
 	stored     time.Duration
 	expires    time.Duration
 	dead       time.Duration // when it is useless even as a stale answer
@@ -205,7 +206,7 @@ func (e *entry) appendTo(dst []byte, f *form) []byte {
 	switch {
 	case f.stale:
 		errors = staleError(message)
-	case f.cached && len(errors) == 0:
+	case f.cached && (len(errors) == 0 || e.own):
 		errors = cachedError
 	}
 	if size+len(errors) > limit {
@@ -266,8 +267,9 @@ var (
 	cachedError      = []byte{0, optionError, 0, 2, 0, 13} // RFC 8914, 4.14
 )
 
-// newFailure makes the SERVFAIL answer for clients whose question no backend answered.
-func newFailure(key []byte, nameLen int, hash uint64, now time.Duration) *entry {
+// newFailure makes the SERVFAIL answer for clients whose question no backend answered. why is the option of an extended
+// error; empty for none.
+func newFailure(key []byte, nameLen int, hash uint64, why []byte, now time.Duration) *entry {
 	flags := uint16(flagQR | rcodeFailed)
 	if key[nameLen+2]&keyRD != 0 {
 		flags |= flagRA // a client that asks for recursion expects it, even in a failure
@@ -275,8 +277,8 @@ func newFailure(key []byte, nameLen int, hash uint64, now time.Duration) *entry 
 	if key[nameLen+2]&keyCD != 0 {
 		flags |= flagCD
 	}
-	a := answer{found: found{flags: flags, rcode: rcodeFailed}}
+	a := answer{found: found{flags: flags, rcode: rcodeFailed}, errors: why}
 	e := newEntry(&a, key, nameLen, hash, span{}, 0, now)
-	e.bare = false // the answer is our own, and we know EDNS
+	e.bare, e.own = false, true // the answer is our own, and we know EDNS
 	return e
 }

@@ -244,7 +244,11 @@ func (r *Resolver[W]) failed(f *Flight[W], remember bool, now time.Duration) Ans
 	c.crowd.leave(len(waiters))
 	answers := Answers[W]{waiters: waiters, subnet: f.subnet(), now: now}
 	if !r.fallBack(&answers, f, now) {
-		answers.entry = newFailure(f.key, f.nameLen, f.hash, now)
+		var why []byte
+		if c.explain != nil {
+			why = c.explain()
+		}
+		answers.entry = newFailure(f.key, f.nameLen, f.hash, why, now)
 		if remember {
 			r.remember(answers.entry, f, now)
 		}

@@ -1,0 +1,58 @@
+package conf
+
+import "time"
+
+// A profile is the defaults that the users of a protocol expect for a listener. A key that the file has wins.
+type profile struct {
+	halfClose Duration // 0: as without a profile
+	user      Duration
+	keepalive Keepalive
+}
+
+// database are the defaults for listeners whose clients are databases' clients. They keep a session for days, and wait
+// for an answer for hours, so silence says nothing. A client that has vanished may hold locks, and one of the server's
+// few connections, so it is found within a minute. None of them closes its half and goes on reading for long.
+var database = profile{
+	halfClose: Duration(10 * time.Second),
+	user:      Duration(time.Minute),
+	keepalive: Keepalive{Idle: Duration(30 * time.Second), Interval: Duration(10 * time.Second), Count: 3},
+}
+
+// applyProfile sets the keys of a listener that the file leaves out to what its profile says.
+func applyProfile(r *report, path string, l *Listener) {
+	if l.Profile == "" || l.Protocol != "tcp" || r.seen[join(path, "profile")] {
+		return
+	}
+	from := "profile " + quote(l.Profile)
+	preset(r, join(path, "refuse_with"), from, &l.RefuseWith, "protocol")
+	if l.Profile == "dns" {
+		return
+	}
+	preset(r, join(path, "half_close_timeout"), from, &l.HalfCloseTimeout, database.halfClose)
+	preset(r, join(path, "user_timeout"), from, &l.UserTimeout, database.user)
+	keepalive := join(path, "keepalive")
+	preset(r, join(keepalive, "idle"), from, &l.Keepalive.Idle, database.keepalive.Idle)
+	preset(r, join(keepalive, "interval"), from, &l.Keepalive.Interval, database.keepalive.Interval)
+	preset(r, join(keepalive, "count"), from, &l.Keepalive.Count, database.keepalive.Count)
+}
+
+// preset sets a key that the file leaves out, and notes from where its value is.
+func preset[T any](r *report, path, from string, key *T, value T) {
+	if r.absent[path] {
+		*key = value
+		r.origin[path] = from
+	}
+}
+
+// validateProfile reports a profile that does not fit the listener's protocol, and a refusal without one.
+func validateProfile(r *report, path string, l *Listener) {
+	if (l.Profile == "postgres" || l.Profile == "redis") && l.Protocol == "udp" {
+		r.add(join(path, "profile"), Error{Found: quote(l.Profile), Message: `protocol is "udp"`,
+			Allowed: `needs protocol = "tcp", or another profile`})
+	}
+	if l.RefuseWith == "protocol" && l.Profile == "" && !r.seen[join(path, "profile")] {
+		r.add(join(path, "refuse_with"), Error{Found: quote(l.RefuseWith),
+			Message: `profile is "", so it is not known what clients understand`,
+			Allowed: `needs profile = "postgres", "redis" or "dns" beside it`})
+	}
+}

@@ -56,7 +56,8 @@ func startNginx(t testing.TB, address, stream string, processes int) *Nginx {
 		master = "off" // a process that is killed must leave no other one behind
 	}
 	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConf, streamModule(t), dir, master, processes, stream), 0o600); err != nil {
+	text := fmt.Appendf(nil, nginxConf, streamModule(t), dir, master, processes, stream)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return &Nginx{Process: Start(t,

@@ -174,14 +174,14 @@ func TestSilentClient(t *testing.T) {
 	}
 }
 
-// TestForeignClient holds that a client of another protocol, or one that sends without end, is reset.
+// TestForeignClient holds that a client of another protocol is reset.
 func TestForeignClient(t *testing.T) {
 	for _, tc := range []struct {
 		language l4.Language
 		sends    string
 	}{
 		{l4.Postgres, "GET / HTTP/1.1\r\n\r\n"},
-		{l4.Redis, strings.Repeat("x", 128<<10)},
+		{l4.Redis, "*1\r\n:1\r\n"},                                   // a reply
 		{l4.DNS, "\x00\x0c\x12\x34\x80" + strings.Repeat("\x00", 9)}, // an answer
 	} {
 		w := start(t, l4test.NewPool(t), func(s *l4.ListenerSpec) { s.Farewell = tc.language })
@@ -193,6 +193,21 @@ func TestForeignClient(t *testing.T) {
 		if line := w.lines.Next(t); line.Reason != tally.NoBackend.String() {
 			t.Errorf("%v: the line is %+v", tc.language, line)
 		}
+	}
+}
+
+// TestEndlessCommand holds that a client whose command never ends is not heard for ever: it is reset, perhaps after its
+// answer.
+func TestEndlessCommand(t *testing.T) {
+	w := start(t, l4test.NewPool(t), func(s *l4.ListenerSpec) { s.Farewell = l4.Redis })
+	c := l4test.Dial(t, l4test.Address(w.Server))
+	for {
+		if _, err := c.Write([]byte(strings.Repeat("x", 16<<10))); err != nil {
+			break
+		}
+	}
+	if line := w.lines.Next(t); line.Reason != tally.NoBackend.String() {
+		t.Errorf("the line is %+v", line)
 	}
 }
 

@@ -411,10 +411,12 @@ func (s *Server) shareLocked() {
 	held := 0
 	for _, ls := range s.listeners {
 		b := ls.bound
+		var sources []netip.Addr
+		if p := ls.spec.Load().Pool; p != nil {
+			sources = p.Source()
+		}
 		at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
-		sharers = append(sharers, gate.Sharer{
-			Listener: ls.gate, Protocol: b.Protocol, Sources: ls.spec.Load().Pool.Source(),
-		})
+		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: b.Protocol, Sources: sources})
 		held += b.Size()
 	}
 	s.gate.Chains.Listen(at)

@@ -16,7 +16,10 @@ type cause struct {
 }
 
 func causeOf(s *session.Session, why tally.Reason) cause {
-	pool, listener := s.Pool().Name(), s.Listener().Name
+	pool, listener := "", s.Listener().Name
+	if p := s.Pool(); p != nil { // a listener with routes only may have none yet
+		pool = p.Name()
+	}
 	switch why {
 	case tally.MaxSessions:
 		return cause{full: true, text: fmt.Sprintf("listener %q has reached its limit of sessions", listener)}
@@ -29,6 +32,8 @@ func causeOf(s *session.Session, why tally.Reason) cause {
 			text: fmt.Sprintf("all backends of pool %q are full, and none had room in time", pool)}
 	case tally.NoDescriptors:
 		return cause{full: true, text: fmt.Sprintf("no descriptor or port is left to connect to pool %q", pool)}
+	case tally.NoSource:
+		return cause{text: fmt.Sprintf("no source address of pool %q can be used", pool)}
 	case tally.ConnectFailed:
 		return cause{text: fmt.Sprintf("no backend of pool %q could be connected to", pool)}
 	case tally.Drained:

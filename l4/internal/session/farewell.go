@@ -25,7 +25,7 @@ const hurriedFarewell = time.Second
 func explained(why tally.Reason) bool {
 	switch why {
 	case tally.MaxSessions, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
-		tally.ConnectFailed, tally.NoDescriptors, tally.Drained:
+		tally.ConnectFailed, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
 	return false

@@ -196,6 +196,20 @@ func TestForeignClient(t *testing.T) {
 	}
 }
 
+// TestNoPoolYet holds that a client is told why also at a listener that has no pool before its routes have chosen one.
+func TestNoPoolYet(t *testing.T) {
+	p := l4test.NewPool(t)
+	w := start(t, nil, func(ls *l4.ListenerSpec) {
+		ls.Routes, ls.InspectTimeout = []l4.Route{{ServerNames: []string{"a"}, Pool: p}}, time.Minute
+		ls.MaxSessions = 1
+	})
+	w.dial(t, "\x16\x03\x01")
+	l4test.Eventually(t, "the first client is inspected", func() bool { return w.Sessions() == 1 })
+	if got := all(t, w.dial(t, get)); got != tooMany {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestEndlessCommand holds that a client whose command never ends is not heard for ever: it is reset, perhaps after its
 // answer.
 func TestEndlessCommand(t *testing.T) {

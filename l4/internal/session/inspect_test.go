@@ -84,6 +84,31 @@ func TestInspected(t *testing.T) {
 	}
 }
 
+// TestInspectedBehindProxy holds that a hello behind a PROXY header chooses the pool, and that the header names the
+// client, whether both come at once or byte by byte.
+func TestInspectedBehindProxy(t *testing.T) {
+	x := startRouted(t, func(ls *l4.ListenerSpec) {
+		ls.Proxy = l4.ProxySettings{Versions: l4.ProxyV1, Trusted: loopback, Timeout: patience}
+	})
+	hello := l4test.ClientHello(t, "two.example.com", "h2")
+	sent := append([]byte("PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n"), hello...)
+	for _, step := range []int{len(sent), 1 + len(sent)/9, 1} {
+		c := dial(t, address(x.Server))
+		for part := range slices.Chunk(sent, step) {
+			if _, err := c.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != "2"+string(hello) {
+			t.Errorf("by %d: %d bytes, error %v", step, len(got), err)
+		}
+		if line := x.lines.Next(t); line.Pool != "two" || line.Client != "192.0.2.7:4711" {
+			t.Errorf("by %d: %+v", step, line)
+		}
+	}
+}
+
 // TestInspectLarge has a client send a hello that nearly fills what a hello may have, and all that the kernel takes
 // before it is read.
 func TestInspectLarge(t *testing.T) {

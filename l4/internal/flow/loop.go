@@ -187,7 +187,7 @@ func (l *Loop) flowLater(f *Flow) {
 
 // Drop counts datagrams of a listener that do not get where they were to go.
 func (l *Loop) Drop(ls *Listener, why tally.Drop, n int) {
-	ls.Counters[l.Index].Dropped[why].Add(uint64(n))
+	ls.Counters[l.Index].Drop(why, n)
 }
 
 // Open takes over a UDP socket of a binding.

@@ -63,21 +63,6 @@ func (h *Hello) Offers(protocol string) bool {
 	return false
 }
 
-// AppendProtocols appends the protocols that the client offers by ALPN, the preferred one first. Their names are any
-// bytes, among them the reserved names of RFC 8701 (GREASE).
-func (h *Hello) AppendProtocols(to []string) []string {
-	for list := h.protocols; list.left > 0; {
-		var protocol [255]byte
-		name := list.vector8()
-		n := name.left
-		for i := range n {
-			protocol[i] = name.uint8()
-		}
-		to = append(to, string(protocol[:n]))
-	}
-	return to
-}
-
 // ClientHello reads the ClientHello that a TLS client sends first, from the bytes received so far. The hello may be
 // split over several records (RFC 8446, 5.1).
 //

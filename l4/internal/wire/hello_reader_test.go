@@ -66,9 +66,9 @@ func TestHelloExtensions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := inRecords(withExtensions(tc.extensions))
 			hello, need, err := ClientHello(b)
-			if string(hello.ServerName()) != tc.name || !slices.Equal(hello.AppendProtocols(nil), tc.protocols) ||
+			if string(hello.ServerName()) != tc.name || !slices.Equal(protocolsOf(hello), tc.protocols) ||
 				need != 0 || !errors.Is(err, tc.err) {
-				t.Errorf("%q, %q, need %d, %v", hello.ServerName(), hello.AppendProtocols(nil), need, err)
+				t.Errorf("%q, %q, need %d, %v", hello.ServerName(), protocolsOf(hello), need, err)
 			}
 			if err == nil {
 				checkPrefixes(t, b)

@@ -112,6 +112,11 @@ type ListenerSpec struct {
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
+
+	// TLS ends here, and backends get what was encrypted; nil = the listener does not look. The handshake must be over
+	// within HandshakeTimeout, which is not 0 then. Routes choose the pool by the ClientHello all the same.
+	TLS              *TLSServer
+	HandshakeTimeout time.Duration
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -198,12 +203,16 @@ func (ls *listener) set() {
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
-	if ls.dns != nil && spec.Protocol == TCP {
-		to.Prefaces = append(to.Prefaces, ls.dns)
-	}
-	if len(spec.Routes) > 0 {
+	if spec.TLS != nil {
+		t := session.NewTerminator(spec.TLS, spec.Routes, spec.HandshakeTimeout, len(ls.gate.Counters))
+		to.Prefaces = append(to.Prefaces, t)
+		to.EndsTLS = len(to.Prefaces)
+	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
+	}
+	if ls.dns != nil && spec.Protocol == TCP {
+		to.Prefaces = append(to.Prefaces, ls.dns)
 	}
 	ls.tcp.Set(to)
 }
@@ -310,7 +319,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
+		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && spec.HandshakeTimeout == other.HandshakeTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
 }
 

@@ -21,7 +21,9 @@ import (
 // sides are which sides of a session have TLS.
 type sides struct{ client, backend bool }
 
-func (s sides) String() string { return fmt.Sprintf("client TLS %v, backend TLS %v", s.client, s.backend) }
+func (s sides) String() string {
+	return fmt.Sprintf("client TLS %v, backend TLS %v", s.client, s.backend)
+}
 
 // A secured is a server whose sessions have TLS on some sides.
 type secured struct {

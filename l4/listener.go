@@ -104,6 +104,10 @@ type ListenerSpec struct {
 	Refuse           Refusal
 	Proxy            ProxySettings // for TCP
 
+	// TLS is what the listener terminates TLS with; nil = it does not. Only for TCP. A new one is for clients that come
+	// from then on.
+	TLS *TLSServer
+
 	// Routes choose the pool by the ClientHello; without them the listener does not look at what clients send. A client
 	// must have sent its hello within InspectTimeout, which is not 0 then.
 	Routes         []Route
@@ -311,7 +315,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
-		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
+		spec.Proxy.Equal(&other.Proxy) && spec.TLS == other.TLS && spec.sameDNS(other)
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.
@@ -344,6 +348,8 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
+	case spec.TLS != nil && spec.Protocol != TCP:
+		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
 	case spec.Farewell > DNS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}

@@ -51,6 +51,10 @@ type Options struct {
 	// CongestionControl is the algorithm of TCP connections to backends, by the kernel's name. "" is the system's.
 	CongestionControl string
 
+	// Secure is what TCP connections to the backends are encrypted with; nil is nothing. The pool only keeps it: it is
+	// for whoever connects. Two options with different pointers are different, whatever they point to.
+	Secure any
+
 	// Checked says that the backends are health-checked. Then hints at trouble lead to a check and do not count as
 	// failures; see Suspected.
 	Checked bool

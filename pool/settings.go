@@ -50,6 +50,10 @@ func (s *settings) picksLike(o *settings) bool {
 func (s *settings) same(o Options) bool {
 	mine := s.Options
 	mine.Clock, o.Clock = nil, nil // functions cannot be compared
+	if mine.Secure != o.Secure {
+		return false
+	}
+	mine.Secure, o.Secure = nil, nil // compared, and DeepEqual would look inside
 	return reflect.DeepEqual(mine, o)
 }
 
@@ -73,3 +77,6 @@ func (p *Pool) Source() []netip.Addr { return p.settings().Source }
 
 // CongestionControl returns the algorithm of TCP connections to the backends; "" is the system's.
 func (p *Pool) CongestionControl() string { return p.settings().CongestionControl }
+
+// Secure returns what TCP connections to the backends are encrypted with; nil is nothing.
+func (p *Pool) Secure() any { return p.settings().Secure }

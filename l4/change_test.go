@@ -49,6 +49,8 @@ func TestSpecsDiffer(t *testing.T) {
 			}
 		case "Routes":
 			other.Routes = []l4.Route{{Pool: spec.Pool}}
+		case "TLS":
+			other.TLS = new(l4.TLSServer)
 		case "DNS":
 			other.DNS = new(l4.DNSSettings)
 		default:

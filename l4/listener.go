@@ -104,6 +104,10 @@ type ListenerSpec struct {
 	Refuse           Refusal
 	Proxy            ProxySettings // for TCP
 
+	// TLS is what the listener terminates TLS with; nil = it does not. Only for TCP. A new one is for clients that come
+	// from then on.
+	TLS *TLSServer
+
 	// Routes choose the pool by the ClientHello; without them the listener does not look at what clients send. A client
 	// must have sent its hello within InspectTimeout, which is not 0 then.
 	Routes         []Route
@@ -112,11 +116,6 @@ type ListenerSpec struct {
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
-
-	// TLS ends here, and backends get what was encrypted; nil = the listener does not look. The handshake must be over
-	// within HandshakeTimeout, which is not 0 then. Routes choose the pool by the ClientHello all the same.
-	TLS              *TLSServer
-	HandshakeTimeout time.Duration
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -204,7 +203,7 @@ func (ls *listener) set() {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
 	if spec.TLS != nil {
-		t := session.NewTerminator(spec.TLS, spec.Routes, spec.HandshakeTimeout, len(ls.gate.Counters))
+		t := session.NewTerminator(spec.TLS, spec.Routes, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, t)
 		to.EndsTLS = len(to.Prefaces)
 	} else if len(spec.Routes) > 0 {
@@ -319,7 +318,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && spec.HandshakeTimeout == other.HandshakeTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
+		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
 }
 
@@ -353,6 +352,8 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
+	case spec.TLS != nil && spec.Protocol != TCP:
+		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
 	case spec.Farewell > DNS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}

@@ -73,8 +73,7 @@ func houseImports() map[string][]string {
 		"healthcheck":       nil,
 		"healthcheck/probe": {"healthcheck"},
 		"l4": inL4(
-			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "session", "sock", "tally",
-			"tlsconn",
+			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "session", "sock", "tally", "tlsconn",
 		),
 		"l4/internal/dns":          inL4("dial", "dns/dnscache", "flow", "gate", "loop", "session", "sock", "tally", "wire"),
 		"l4/internal/farewell":     inL4("loop", "session", "sock", "tally", "wire"),
@@ -83,10 +82,10 @@ func houseImports() map[string][]string {
 		"l4/internal/gate":         inL4("dial", "sock", "tally"),
 		"l4/internal/dial":         inL4("sock"),
 		"l4/internal/tally":        inL4("sock"),
-		"l4/internal/tlsconn":      inL4("loop", "sock"),
 		"l4/internal/listen":       {"l4/internal/sock"},
 		"l4/internal/loop":         {"l4/internal/sock"},
 		"l4/internal/sock":         nil,
+		"l4/internal/tlsconn":      nil,
 		"l4/internal/wire":         nil,
 		"l4/internal/dns/dnscache": nil,
 		// For tests only.

@@ -59,6 +59,7 @@ const (
 	Postgres = farewell.Postgres // an ErrorResponse, with SQLSTATE 57P03 or 53300
 	Redis    = farewell.Redis    // an error, LOADING or that of too many clients
 	DNS      = farewell.DNS      // SERVFAIL or REFUSED, with an extended error (RFC 8914)
+	TLS      = farewell.TLS      // the alert internal_error, before the handshake
 )
 
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
@@ -130,6 +131,8 @@ type ListenerInfo struct {
 	BytesOut uint64                  // to clients, the same
 	Ended    map[Reason]uint64       // sessions and refusals by their reason
 	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
+
+	Handshakes map[TLSHandshake]uint64 // of TLS, those that there were
 
 	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
@@ -205,7 +208,9 @@ func (ls *listener) set() {
 	if spec.TLS != nil {
 		t := session.NewTerminator(spec.TLS, spec.Routes, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, t)
-		to.EndsTLS = len(to.Prefaces)
+		if spec.Farewell != TLS {
+			to.EndsTLS = len(to.Prefaces)
+		}
 	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
@@ -221,7 +226,7 @@ func (ls *listener) info() ListenerInfo {
 	info := ListenerInfo{
 		Name: ls.name, Address: ls.bound.Address, Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
-		Dropped: make(map[Drop]uint64),
+		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
 	for i := range ls.gate.Counters {
 		c := &ls.gate.Counters[i]
@@ -240,6 +245,7 @@ func (ls *listener) info() ListenerInfo {
 				info.Retries[pool.Outcome(outcome)] += n
 			}
 		}
+		c.Handshakes.AddTo(info.Handshakes)
 		info.ConnectTime.Merge(&c.ConnectTime)
 		info.FirstByteTime.Merge(&c.FirstByteTime)
 		info.Duration.Merge(&c.Duration)
@@ -354,7 +360,7 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	case spec.TLS != nil && spec.Protocol != TCP:
 		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
-	case spec.Farewell > DNS:
+	case spec.Farewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	err := spec.Flows.Validate()

@@ -25,7 +25,7 @@ const hurriedFarewell = time.Second
 func explained(why tally.Reason) bool {
 	switch why {
 	case tally.MaxSessions, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
-		tally.ConnectFailed, tally.NoSource, tally.NoDescriptors, tally.Drained:
+		tally.ConnectFailed, tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
 	return false
@@ -36,6 +36,9 @@ func explained(why tally.Reason) bool {
 func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 	if !explained(why) || s.refused != tally.NoReason {
 		return false
+	}
+	if s.clientTLS() != nil && s.settings.EndsTLS == 0 {
+		return false // it is told in TLS's own way, which is over
 	}
 	shaking := s.settings.EndsTLS > 0 && s.clientTLS() == nil // and before, nothing can be told
 	if shaking && int(s.prefaces) >= s.settings.EndsTLS || !s.listener.AdmitFarewell() {

@@ -50,6 +50,14 @@ type shaking struct {
 
 // shake goes on with a client whose hello is complete, and in the socket. until is the deadline if it is not set yet.
 func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until time.Duration) Step {
+	if p := s.pool; s.settings.EndsTLS == 0 && s.settings.Farewell != nil {
+		if pass.Pool != nil {
+			p = pass.Pool
+		}
+		if s.pool = p; p.Eligible() == 0 && p.QueueMax() == 0 {
+			return Refuse(tally.NoBackend) // after the handshake it could not be told
+		}
+	}
 	l.more(s).hello = hello{serverName: string(h.ServerName())}
 	p := &shaking{on: l, of: t, pass: pass}
 	s.preface = p

@@ -50,3 +50,9 @@ func Peek(s *Session, n int) (first []byte, ended bool, e sock.Errno) {
 	}
 	return first[:got], got < n && (got == 0 || s.client.peerDone), 0
 }
+
+// SetMaxHandshakes sets maxHandshakes, for servers that are made afterwards, and returns what it was.
+func SetMaxHandshakes(to int) (before int) {
+	before, maxHandshakes = maxHandshakes, to
+	return before
+}

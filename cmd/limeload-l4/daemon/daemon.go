@@ -69,6 +69,9 @@ type Daemon struct {
 	lookup  conf.Lookup
 	began   time.Time
 	boot    *conf.Config // the configuration at the start
+
+	tlsWarnings []string // about the files of TLS at the start
+
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
 	echo    *probe.ICMP // for all ICMP checks
@@ -92,14 +95,19 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
+	tlsWatcher tlsWatcher
+
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
 
 	mu sync.RWMutex
-	// mu guards the fields below; only the goroutine that has the turn sets cfg and pools
+	// mu guards the fields below; only the goroutine that has the turn sets cfg, pools and secured
 	cfg     *conf.Config // in force
 	pools   map[string]*served
+	secured *secured // replaced as a whole
 	reloads admin.Reloads
+
+	tlsReloads tlsReloads
 }
 
 // New builds pools, checks and the server, and opens the listeners and the admin socket. Clients that connect from now
@@ -128,8 +136,13 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	secure, err := proposeTLS(o.Config, &secured{}, d.files)
+	if err != nil {
+		return nil, err
+	}
+	d.secured, d.tlsWarnings = &secure.secured, secure.warnings
 	for i := range o.Config.Pools {
-		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files)
+		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files, &secure.secured)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +164,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName())); err != nil {
+	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)
 	}

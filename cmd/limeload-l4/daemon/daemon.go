@@ -69,9 +69,6 @@ type Daemon struct {
 	lookup  conf.Lookup
 	began   time.Time
 	boot    *conf.Config // the configuration at the start
-
-	tlsWarnings []string // about the files of TLS at the start
-
 	server  *l4.Server
 	checks  *healthcheck.Scheduler
 	echo    *probe.ICMP // for all ICMP checks
@@ -95,7 +92,8 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
-	tlsWatcher tlsWatcher
+	tlsWatcher  tlsWatcher
+	tlsWarnings []string // about the files of TLS, as they were when the configuration was put in force
 
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
@@ -140,7 +138,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.secured, d.tlsWarnings = &secure.secured, secure.warnings
+	d.secured, d.tlsWarnings = &secure.secured, secure.warnings // logged by start
 	for i := range o.Config.Pools {
 		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files, &secure.secured)
 		if err != nil {

@@ -119,7 +119,10 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		}
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
-	d.logCertificates(p.tls.warnings, &p.tls.secured)
+	d.logCertificates(slices.DeleteFunc(slices.Clone(p.tls.warnings), func(w string) bool {
+		return slices.Contains(d.tlsWarnings, w)
+	}), &p.tls.secured)
+	d.tlsWarnings = p.tls.warnings
 	if err := errors.Join(failures...); err != nil {
 		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
 	}

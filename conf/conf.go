@@ -89,6 +89,8 @@ type Listener struct {
 	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
 	RefuseWith        string `toml:"refuse_with" default:"reset" depends:"" oneof:"reset,close,protocol" when:"protocol=tcp"`
 
+	TLS *ListenerTLS `toml:"tls" when:"protocol=tcp"` // nil: TLS does not end here
+
 	// which pool a client goes to by its TLS ClientHello; empty: all to Pool
 	Routes []Route `toml:"routes" min:"1" max:"10_000" when:"protocol=tcp"`
 	// in which a client must have sent its ClientHello; only with Routes
@@ -193,6 +195,7 @@ type Pool struct {
 	// of TCP connections to backends; "" is the system's
 	CongestionControl string `toml:"congestion_control" default:""`
 
+	TLS       *PoolTLS   `toml:"tls"`    // nil: connections to backends are not encrypted
 	Health    *Health    `toml:"health"` // nil: backends are always healthy
 	Breaker   Breaker    `toml:"breaker"`
 	Discovery *Discovery `toml:"discovery"` // nil: the pool has only Backends

@@ -94,6 +94,8 @@ func foreignKeys() map[string]foreignKey {
 		"priority":     {[]string{"tier"}, tier},
 		"send_proxy":   {nil, "this is send_proxy of a [pool.NAME] table"},
 		"accept_proxy": {[]string{"proxy_protocol"}, "this is the table [listener.NAME.proxy_protocol]"},
+		"ssl":          {[]string{"tls"}, "this is the table [listener.NAME.tls], or [pool.NAME.tls] for backends"},
+		"crt":          {[]string{"cert"}, "this is certificates of the table [listener.NAME.tls]"},
 		"trusted_ips":  {[]string{"trusted"}, "this is trusted of the table [listener.NAME.proxy_protocol]"},
 	}
 	add := func(f foreignKey, words string) {

@@ -31,11 +31,13 @@ func (c *Config) Warnings() []string {
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
 		warnOfSource(r, path, p, c.Listeners)
+		warnOfPoolTLS(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
 		warnOfSilence(r, path, p, c.Listeners)
 	}
 	for i := range c.Listeners {
 		warnOfRoutes(r, &c.Listeners[i])
+		warnOfListenerTLS(r, &c.Listeners[i])
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
@@ -56,9 +58,9 @@ func warnOfHashKey(r *report, path string, p *Pool, listeners []Listener) {
 			Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
 	case p.HashKey == "sni":
 		for i := range listeners {
-			if l := &listeners[i]; len(l.Routes) == 0 && slices.Contains(l.Pools(), p.Name) {
+			if l := &listeners[i]; len(l.Routes) == 0 && l.TLS == nil && slices.Contains(l.Pools(), p.Name) {
 				r.add(path, Error{Found: quote(p.HashKey), Message: fmt.Sprintf(
-					"%s has no routes and reads no ClientHello: its clients are hashed by their IP address",
+					"%s has neither routes nor tls and reads no ClientHello: its clients are hashed by their IP address",
 					Path("listener", l.Name))})
 			}
 		}

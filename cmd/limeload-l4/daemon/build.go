@@ -7,7 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// PoolOptions converts a pool's part of the configuration for package pool.
+// PoolOptions converts a pool's part of the configuration for package pool, but for Secure, which is made of files.
 func PoolOptions(c *conf.Pool) pool.Options {
 	return pool.Options{
 		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
@@ -113,13 +113,13 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 }
 
 // buildPlan converts a configuration for the data plane.
-func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
+func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure *secured) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
 		spec := l4.ListenerSpec{
 			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.DefaultPool()],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
-			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl,
+			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl, TLS: secure.servers[c.Name],
 			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
 			UserTimeout: c.UserTimeout.Std(),
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),

@@ -70,7 +70,8 @@ func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{},
-		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
+		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg),
+		Warnings: append(warningsOf(p.cfg), p.tls.warnings...),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {
@@ -91,6 +92,12 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		l := admin.ListenerChange{
 			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(),
 			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
+		}
+		for _, key := range d.files.changed(p.files, conf.Path("listener", c.Name)) {
+			l.Changes = append(l.Changes, contentsChange(key))
+			if c.Fate == l4.Kept {
+				l.What = listenerFate(l4.Updated)
+			}
 		}
 		if c.Fate == l4.Removed {
 			l.Address = c.From.String()

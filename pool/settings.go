@@ -33,13 +33,27 @@ func (o Options) settings(old *settings) *settings {
 	}
 	switch {
 	case o.StickyTTL == 0:
-	case old == nil || old.sticky == nil:
+	case old == nil || !old.remembersLike(s):
 		s.sticky = newStickyTable(o.StickyTTL, o.StickyEntries)
 	default:
 		s.sticky = old.sticky.resized(o.StickyTTL, o.StickyEntries, o.Clock())
 	}
 	return s
 }
+
+// remembersLike reports whether there is a sticky table in s with the keys that o needs.
+func (s *settings) remembersLike(o *settings) bool {
+	return s.sticky != nil && s.StickyName == o.StickyName && (!s.StickyName || s.NamedBy == o.NamedBy)
+}
+
+// names reports whether sessions need names of that kind.
+func (s *settings) names(kind NameKind) bool {
+	return s.NamedBy == kind && (s.HashName || s.StickyName && s.StickyTTL > 0)
+}
+
+// NeedsName reports whether a session's name of that kind counts when its backend is picked. It may be called from any
+// goroutine, and takes no lock.
+func (p *Pool) NeedsName(kind NameKind) bool { return p.settings().names(kind) }
 
 // picksLike reports whether a picker made for o can be used with s.
 func (s *settings) picksLike(o *settings) bool {

@@ -33,7 +33,7 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	}
 	pc := pool.PickContext{Client: client}
 	if q.SNI != "" {
-		pc.ServerName = pool.NameKey([]byte(strings.ToLower(q.SNI)))
+		pc.Name = pool.NameKey([]byte(strings.ToLower(q.SNI)))
 	}
 	x := s.pool.Explain(pc)
 	e := admin.Explanation{

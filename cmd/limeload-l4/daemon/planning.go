@@ -349,7 +349,7 @@ func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort)
 	}
 	return func(client netip.AddrPort) string {
 		address := client.Addr().As4()
-		lease, err := p.Pick(pool.PickContext{Client: client, ServerName: pool.NameKey(address[:])}) // as good as a name
+		lease, err := p.Pick(pool.PickContext{Client: client, Name: pool.NameKey(address[:])}) // as good as a name
 		if err != nil {
 			return ""
 		}

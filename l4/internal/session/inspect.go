@@ -116,7 +116,7 @@ func (p *inspection) route(s *Session, hello *wire.Hello) Step {
 		return p.alert(s, wire.AlertUnrecognizedName, tally.NoRoute)
 	}
 	if name := hello.ServerName(); len(name) > 0 {
-		pass.ServerName = pool.NameKey(name)
+		pass.Name = pool.NameKey(name)
 	}
 	return PassOn(pass)
 }

@@ -14,6 +14,7 @@ type settings struct {
 	ordered bool         // it uses the order of the backends
 	drawn   bool         // it draws at random
 	breaks  bool         // there are breakers
+	named   bool         // sessions' names count
 	sticky  *stickyTable // nil without stickiness
 
 	sources4, sources6 []netip.Addr // Source by the family of the address
@@ -23,7 +24,8 @@ type settings struct {
 // for a new pool.
 func (o Options) settings(old *settings) *settings {
 	kind := o.kind()
-	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on()}
+	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on(),
+		named: o.HashName && kind.Hash || o.StickyName && o.StickyTTL > 0}
 	for _, a := range o.Source {
 		if a = a.Unmap(); a.Is4() {
 			s.sources4 = append(s.sources4, a)
@@ -46,14 +48,12 @@ func (s *settings) remembersLike(o *settings) bool {
 	return s.sticky != nil && s.StickyName == o.StickyName && (!s.StickyName || s.NamedBy == o.NamedBy)
 }
 
-// names reports whether sessions need names of that kind.
-func (s *settings) names(kind NameKind) bool {
-	return s.NamedBy == kind && (s.HashName || s.StickyName && s.StickyTTL > 0)
-}
-
 // NeedsName reports whether a session's name of that kind counts when its backend is picked. It may be called from any
 // goroutine, and takes no lock.
-func (p *Pool) NeedsName(kind NameKind) bool { return p.settings().names(kind) }
+func (p *Pool) NeedsName(kind NameKind) bool {
+	s := p.settings()
+	return s.named && s.NamedBy == kind
+}
 
 // picksLike reports whether a picker made for o can be used with s.
 func (s *settings) picksLike(o *settings) bool {

@@ -32,6 +32,7 @@ func (c *Config) Warnings() []string {
 		warnOfNames(r, path, p)
 		warnOfSource(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
+		warnOfPlainCheck(r, path, p, c)
 		warnOfSilence(r, path, p, c.Listeners)
 	}
 	for i := range c.Listeners {

@@ -339,7 +339,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 // sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
 	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort,
-		HashName: o.HashName, Zone: o.Zone}
+		HashName: o.HashName, NamedBy: o.NamedBy, Zone: o.Zone}
 	p, err := pool.New(o)
 	if err == nil {
 		err = p.Add(specs...)

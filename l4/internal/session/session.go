@@ -371,6 +371,9 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 	case relaying:
 		e.Connected = s.connected
 	}
+	if s.named != nil {
+		e.Via = s.named.via
+	}
 	if s.phase != queued {
 		e.Backend = s.lease.Backend()
 	}

@@ -15,7 +15,8 @@ func brokers(listener, pool string) string {
 // TestNames holds which name counts for a pool, and which listeners read MQTT client identifiers for it.
 func TestNames(t *testing.T) {
 	const routes = "routes = [{ sni = ['a.b'], pool = 'p' }]"
-	const hash, stick = "algorithm = 'maglev'\nhash_key = 'mqtt_client_id'", "sticky = { ttl = '1h', key = 'mqtt_client_id' }"
+	const hash = "algorithm = 'maglev'\nhash_key = 'mqtt_client_id'"
+	const stick = "sticky = { ttl = '1h', key = 'mqtt_client_id' }"
 	const byAddress = "its clients go by their IP address"
 	for _, tt := range []struct {
 		listener, pool, named string
@@ -53,11 +54,13 @@ func TestNames(t *testing.T) {
 func TestNamesMistaken(t *testing.T) {
 	wantErrors(t, brokers("", "hash_key = 'sni'\nsticky = { key = 'mqtt_client_id' }"),
 		`lb.toml:8: pool.p.sticky.key: found "mqtt_client_id"; hash_key is "sni"; needs "sni", or "client_ip" in one of the two`)
-	for _, keys := range []string{"hash_key = 'sni'\nsticky = { key = 'sni' }", "hash_key = 'client'\nsticky = { key = 'sni' }",
-		"hash_key = 'mqtt_client_id'"} {
+	for _, keys := range []string{"hash_key = 'sni'\nsticky = { key = 'sni' }",
+		"hash_key = 'client'\nsticky = { key = 'sni' }", "hash_key = 'mqtt_client_id'"} {
 		wantErrors(t, brokers("", keys))
 	}
-	for wrong, right := range map[string]string{"hash_key = 'mqtt_preread_clientid'": "mqtt_client_id", "sticky = { key = 'src' }": "client_ip"} {
+	for wrong, right := range map[string]string{
+		"hash_key = 'mqtt_preread_clientid'": "mqtt_client_id", "sticky = { key = 'src' }": "client_ip",
+	} {
 		_, err := Parse("lb.toml", []byte(brokers("", wrong)))
 		if err == nil || !strings.Contains(err.Error(), `did you mean "`+right+`"?`) {
 			t.Errorf("%s: error %v", wrong, err)
@@ -67,7 +70,8 @@ func TestNamesMistaken(t *testing.T) {
 
 // TestNamesCompared holds that a reload sees another key of sticky.
 func TestNamesCompared(t *testing.T) {
-	from, to := mustParse(t, brokers("", "sticky = { ttl = '1h' }")), mustParse(t, brokers("", "sticky = { ttl = '1h', key = 'mqtt_client_id' }"))
+	from := mustParse(t, brokers("", "sticky = { ttl = '1h' }"))
+	to := mustParse(t, brokers("", "sticky = { ttl = '1h', key = 'mqtt_client_id' }"))
 	if got := from.Compare(to); len(got) != 1 || strings.Join(got[0].Keys, ".") != "pool.p.sticky.key" {
 		t.Errorf("%+v", got)
 	}

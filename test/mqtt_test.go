@@ -118,7 +118,7 @@ func TestMQTTSticky(t *testing.T) {
 	startMosquitto(t, b.brokers[1])
 	b.waitEligible(t, 2)
 	first := b.publishAll(t)
-	if n := count(first, "b1"); n < 5 || n > 13 { // they come in turn
+	if n := devicesAt(first, "b1"); n < 5 || n > 13 { // they come in turn
 		t.Errorf("of 18 devices %d came to b1", n)
 	}
 	for id, broker := range b.publishAll(t) {
@@ -129,17 +129,19 @@ func TestMQTTSticky(t *testing.T) {
 
 	lost.Kill(t)
 	b.waitEligible(t, 1)
-	if moved := b.publishAll(t); count(moved, "b2") != len(moved) {
+	if moved := b.publishAll(t); devicesAt(moved, "b2") != len(moved) {
 		t.Errorf("without b1 devices came to %v", moved)
 	}
 	startMosquitto(t, b.brokers[0])
 	b.waitEligible(t, 2)
-	if stayed := b.publishAll(t); count(stayed, "b2") != len(stayed) {
+	if stayed := b.publishAll(t); devicesAt(stayed, "b2") != len(stayed) {
 		t.Errorf("with b1 back devices came to %v", stayed)
 	}
 
-	b.Reload(t, strings.Replace(string(readFile(t, b.File())), `key = "mqtt_client_id"`, `key = "client_ip"`, 1))
-	if one := b.publishAll(t); count(one, one["device-0"]) != len(one) {
+	text, err := os.ReadFile(b.File())
+	check(t, err)
+	b.Reload(t, strings.Replace(string(text), `key = "mqtt_client_id"`, `key = "client_ip"`, 1))
+	if one := b.publishAll(t); devicesAt(one, one["device-0"]) != len(one) {
 		t.Errorf("by address devices came to %v", one)
 	}
 }
@@ -178,8 +180,8 @@ func TestMQTTOthers(t *testing.T) {
 	t.Parallel()
 	backend := harness.Serve(t, harness.Echo)
 	at := harness.FreeAddress(t)
-	b := harness.StartBalancer(t, fmt.Sprintf("[listener.mqtt]\naddress = %q\npool = 'brokers'\ninspect_timeout = '300ms'\n"+
-		"[pool.brokers]\nbackends = [%q]\nsticky = { ttl = '1h', key = 'mqtt_client_id' }\n", at, backend.Address()))
+	b := harness.StartBalancer(t, fmt.Sprintf("[listener.mqtt]\naddress = %q\npool = 'brokers'\n"+
+		"inspect_timeout = '300ms'\n[pool.brokers]\nbackends = [%q]\nsticky = { ttl = '1h', key = 'mqtt_client_id' }\n", at, backend.Address()))
 	c := harness.Dial(t, at)
 	check(t, harness.PingPong(c, 3, 1000))
 	check(t, c.Close())
@@ -188,7 +190,8 @@ func TestMQTTOthers(t *testing.T) {
 	}
 	silent := harness.Dial(t, at)
 	began := time.Now()
-	if line := b.WaitSession(t, silent.LocalAddr()); line.Reason != "inspect_timeout" || time.Since(began) > 3*time.Second {
+	line := b.WaitSession(t, silent.LocalAddr())
+	if line.Reason != "inspect_timeout" || time.Since(began) > 3*time.Second {
 		t.Errorf("after %v: %s", time.Since(began), line.Text)
 	}
 }
@@ -223,19 +226,12 @@ func (b *mqttBalancer) waitRelayed(t *testing.T, but string) (broker string) {
 	return broker
 }
 
-// count returns how many devices came to a broker.
-func count(came map[string]string, broker string) (n int) {
+// devicesAt returns how many devices came to a broker.
+func devicesAt(came map[string]string, broker string) (n int) {
 	for _, at := range came {
 		if at == broker {
 			n++
 		}
 	}
 	return n
-}
-
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	check(t, err)
-	return text
 }

@@ -21,8 +21,8 @@ type mqttOpener struct {
 	loops []mqttPrefaces // by the loop's index, each used on its loop only
 }
 
-// mqttPrefaces are the prefaces of all sessions of one loop. A session has the first one until it has sent a part of its
-// CONNECT, and then the second one, with a low-water mark.
+// mqttPrefaces are the prefaces of all sessions of one loop. A session has the first one until its client has sent a
+// part of its CONNECT, and then the second one, with a low-water mark.
 type mqttPrefaces struct{ untouched, marked mqttPreface }
 
 // An mqttPreface is the preface of all sessions that are in one state.

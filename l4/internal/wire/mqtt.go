@@ -25,9 +25,9 @@ const (
 // far. It is empty if the client leaves it to the broker.
 //
 // If the bytes are correct but the identifier is incomplete, need is greater than len(b) and ok is true: no CONNECT has
-// its identifier complete in fewer than need bytes. need is at most MaxMQTTClientID. If the identifier is complete, need
-// is 0; bytes behind it are not looked at. ok is false, as early as the bytes show it, if they are no CONNECT of MQTT
-// 3.1, 3.1.1 or 5.0, or if the identifier ends behind MaxMQTTClientID.
+// its identifier complete in fewer than need bytes. need is at most MaxMQTTClientID. If the identifier is complete,
+// need is 0; bytes behind it are not looked at. ok is false, as early as the bytes show it, if they are no CONNECT of
+// MQTT 3.1, 3.1.1 or 5.0, or if the identifier ends behind MaxMQTTClientID.
 //
 // Any goroutine may call MQTTClientID. It does not allocate; id is a part of b.
 func MQTTClientID(b []byte) (id []byte, need int, ok bool) {

@@ -70,6 +70,17 @@ func startMQTT(t *testing.T, change func(*l4.ListenerSpec)) (x *prefaced, to fun
 // they come, and that clients of anything else go by their address.
 func TestMQTTNames(t *testing.T) {
 	x, to := startMQTT(t, nil)
+	testMQTTNames(t, x, to)
+}
+
+// TestMQTTNamesRead is TestMQTTNames with a preface that reads the bytes.
+func TestMQTTNamesRead(t *testing.T) {
+	x, to := startMQTT(t, nil)
+	l4test.SetPrefaces(x.Server, "test", session.ReadMQTTAloud(patience))
+	testMQTTNames(t, x, to)
+}
+
+func testMQTTNames(t *testing.T, x *prefaced, to func(id string) string) {
 	used := map[string]bool{}
 	type client struct{ name, sends, goes string }
 	var clients []client
@@ -170,13 +181,18 @@ func TestMQTTEnds(t *testing.T) {
 			resets(c)
 		}, tally.ClientReset},
 	} {
-		x, _ := startMQTT(t, func(ls *l4.ListenerSpec) { ls.InspectTimeout = test.patience })
-		test.client(dial(t, address(x.Server)))
-		if line := x.lines.Next(t); line.Reason != test.want.String() || line.Backend != "" {
-			t.Errorf("%s: %+v", name, line)
-		}
-		if n := l4test.Info(x.Server).Ended[test.want]; n != 1 {
-			t.Errorf("%s: %d sessions are counted", name, n)
+		for _, aloud := range []bool{false, true} {
+			x, _ := startMQTT(t, func(ls *l4.ListenerSpec) { ls.InspectTimeout = test.patience })
+			if aloud {
+				l4test.SetPrefaces(x.Server, "test", session.ReadMQTTAloud(test.patience))
+			}
+			test.client(dial(t, address(x.Server)))
+			if line := x.lines.Next(t); line.Reason != test.want.String() || line.Backend != "" {
+				t.Errorf("%s, read %v: %+v", name, aloud, line)
+			}
+			if n := l4test.Info(x.Server).Ended[test.want]; n != 1 {
+				t.Errorf("%s, read %v: %d sessions are counted", name, aloud, n)
+			}
 		}
 	}
 }

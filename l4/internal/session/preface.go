@@ -74,6 +74,7 @@ type Pass struct {
 	Client     netip.AddrPort // who the client really is, and whom the gate is asked about; invalid = as before
 	ServerName uint32         // the pool.NameKey of the server name that the client asks for; 0 = as before
 	Skip       int            // bytes that the preface has peeked at and that are not for the backend
+	Omit       int            // of the prefaces that follow, how many this session leaves out
 }
 
 // PassOn ends the preface, and the session goes on to the next one, or to its backend.
@@ -132,6 +133,7 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 	l.releasePreface(s)
 	l.wheel.Stop(&s.timer) // its moment means nothing to the next one
 	s.phase = connecting   // until connect says otherwise
+	s.prefaces += uint8(p.Omit)
 	if p.Pool != nil {
 		s.pool = p.Pool
 	}

@@ -57,17 +57,18 @@ type Session struct {
 	prefilled  uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
 	serverName uint32 // the pool.NameKey of the server name that the client has asked for; 0 without one
 
-	id       tally.ID
-	listener *Listener
-	settings *Settings  // the listener's when the session began
-	pool     *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
-	peer     netip.AddrPort
-	lease    pool.Lease
-	tried    []*pool.Backend
-	waiter   *pool.Waiter // nil if it never waited for a backend
-	preface  Preface      // nil but while prefacing
-	named    *named       // nil unless a PROXY header has named the client
-	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
+	id        tally.ID
+	listener  *Listener
+	settings  *Settings  // the listener's when the session began
+	pool      *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
+	peer      netip.AddrPort
+	lease     pool.Lease
+	tried     []*pool.Backend
+	waiter    *pool.Waiter // nil if it never waited for a backend
+	preface   Preface      // nil but while prefacing
+	overhears *overhearing // nil unless somebody is to look at what the backend says
+	named     *named       // nil unless a PROXY header has named the client
+	link      *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -323,6 +324,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.release(&s.in)
 	l.release(&s.out)
 	l.releasePreface(s)
+	s.endOverhearing()
 	if why != tally.MaxSessions { // admit has counted it, and a flood of clients must not flood the log
 		l.count(s, why)
 		if l.access.Logs(why) {

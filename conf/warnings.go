@@ -68,9 +68,9 @@ func warnOfHashKey(r *report, path string, p *Pool, listeners []Listener) {
 // warnOfRoutes reports keys of a listener that its routes, or their absence, make useless.
 func warnOfRoutes(r *report, l *Listener) {
 	path := Path("listener", l.Name)
-	if len(l.Routes) == 0 && l.InspectTimeout != defaultInspectTimeout {
+	if len(l.Routes) == 0 && l.Profile != "postgres" && l.InspectTimeout != defaultInspectTimeout {
 		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()),
-			Message: "the listener has no routes: this key changes nothing"})
+			Message: `the listener has no routes, and profile is not "postgres": this key changes nothing`})
 	}
 	if i := slices.IndexFunc(l.Routes, func(t Route) bool { return t.fitsAll() }); i >= 0 && l.Pool != "" {
 		r.add(join(path, "pool"), Error{Found: quote(l.Pool), Message: fmt.Sprintf(

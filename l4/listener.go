@@ -115,6 +115,11 @@ type ListenerSpec struct {
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
+
+	// TLS ends here, and backends get what was encrypted; nil = the listener does not look. The handshake must be over
+	// within HandshakeTimeout, which is not 0 then. Routes choose the pool by the ClientHello all the same.
+	TLS              *TLSServer
+	HandshakeTimeout time.Duration
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -208,13 +213,18 @@ func (ls *listener) set() {
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
-	to.Prefaces = ls.withPostgres(to.Prefaces, spec)
-	if ls.dns != nil && spec.Protocol == TCP {
-		to.Prefaces = append(to.Prefaces, ls.dns)
-	}
-	if len(spec.Routes) > 0 {
+	to.Prefaces = ls.withPostgres(to.Prefaces, spec, false)
+	if spec.TLS != nil {
+		t := session.NewTerminator(spec.TLS, spec.Routes, spec.HandshakeTimeout, len(ls.gate.Counters))
+		to.Prefaces = append(to.Prefaces, t)
+		to.EndsTLS = len(to.Prefaces)
+		to.Prefaces = ls.withPostgres(to.Prefaces, spec, true)
+	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
+	}
+	if ls.dns != nil && spec.Protocol == TCP {
+		to.Prefaces = append(to.Prefaces, ls.dns)
 	}
 	ls.tcp.Set(to)
 }
@@ -327,7 +337,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
+		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && spec.HandshakeTimeout == other.HandshakeTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
 }
 

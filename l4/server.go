@@ -34,6 +34,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -77,6 +78,8 @@ type Server struct {
 	sessions  []*session.Loop
 	flows     []*flow.Loop
 	questions []*dns.Loop
+
+	threads *tlsconn.Threads // for TLS handshakes
 
 	drainTimeout atomic.Int64 // a time.Duration
 
@@ -132,6 +135,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.cancels = postgres.NewSender(&s.gate.Chains)
+	s.cancels.Encrypt = encryptCancel
 	s.furnish(pipes)
 	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
 	return s, nil
@@ -146,7 +150,8 @@ func (s *Server) furnish(pipes int) {
 		dialers[i] = dial.NewDialer(&s.gate.Chains)
 	}
 	s.questions = dns.Attach(s.loops, dialers, s.offload)
-	s.sessions = session.Attach(s.loops, dialers, s.access)
+	s.threads = tlsconn.NewThreads(len(s.loops))
+	s.sessions = session.Attach(s.loops, dialers, s.access, s.threads)
 	s.flows = flow.Attach(s.loops, dialers, s.access, s.offload)
 	for i, q := range s.questions {
 		q.Join(s.flows[i], s.sessions[i])
@@ -225,6 +230,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.running.Wait()
 	s.cancels.Close()
+	s.threads.Close()
 	close(s.gone)
 	for _, ls := range listeners {
 		ls.gate.NoteRefusals()

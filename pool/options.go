@@ -51,6 +51,10 @@ type Options struct {
 	// CongestionControl is the algorithm of TCP connections to backends, by the kernel's name. "" is the system's.
 	CongestionControl string
 
+	// Secure is what the data plane encrypts connections to the backends with; nil if they are plain. The pool does not
+	// look at it.
+	Secure any
+
 	// Checked says that the backends are health-checked. Then hints at trouble lead to a check and do not count as
 	// failures; see Suspected.
 	Checked bool

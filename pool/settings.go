@@ -50,6 +50,10 @@ func (s *settings) picksLike(o *settings) bool {
 func (s *settings) same(o Options) bool {
 	mine := s.Options
 	mine.Clock, o.Clock = nil, nil // functions cannot be compared
+	if mine.Secure != o.Secure {
+		return false
+	}
+	mine.Secure, o.Secure = nil, nil // the one object, whatever it holds now
 	return reflect.DeepEqual(mine, o)
 }
 
@@ -70,6 +74,9 @@ func (p *Pool) Sources(to netip.Addr) (sources []netip.Addr, only bool) {
 // Source returns the local addresses of connections to all backends; none if the kernel chooses. The slice must not be
 // changed.
 func (p *Pool) Source() []netip.Addr { return p.settings().Source }
+
+// Secure returns what connections to the backends are encrypted with; nil if they are plain.
+func (p *Pool) Secure() any { return p.settings().Secure }
 
 // CongestionControl returns the algorithm of TCP connections to the backends; "" is the system's.
 func (p *Pool) CongestionControl() string { return p.settings().CongestionControl }

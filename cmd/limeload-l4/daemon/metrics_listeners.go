@@ -35,6 +35,9 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		dropped = c.counter("limeload_listener_dropped_total",
 			"Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
 
+		cancels = c.counter("limeload_postgres_cancels_total",
+			"CancelRequests at a listener with profile postgres, by what became of them.", "listener", "result")
+
 		connect = c.histogram("limeload_listener_connect_seconds",
 			"How long it took to connect to a backend, of connects that succeeded.", "listener")
 		firstByte = c.histogram("limeload_listener_first_byte_seconds",
@@ -57,6 +60,10 @@ func (c *catalog) ofListeners(d *Daemon) part {
 	drops := make(map[l4.Drop]*dto.LabelPair)
 	for _, why := range l4.Drops() {
 		drops[why] = label("reason", why.String())
+	}
+	results := make(map[l4.CancelResult]*dto.LabelPair)
+	for _, r := range l4.CancelResults() {
+		results[r] = label("result", r.String())
 	}
 	return func(to sink) {
 		for _, l := range d.server.Listeners() {
@@ -84,6 +91,9 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				for why, reason := range drops {
 					to.put(dropped, float64(l.Dropped[why]), listener, reason)
 				}
+			}
+			for r, n := range l.Cancels {
+				to.put(cancels, float64(n), listener, results[r])
 			}
 			to.times(connect, l.ConnectTime, waits, listener)
 			to.times(firstByte, l.FirstByteTime, waits, listener)

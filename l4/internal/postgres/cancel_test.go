@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -190,19 +189,43 @@ func TestLargeAnswer(t *testing.T) {
 	getsAll(t, x.dial(t, startup), b.greeting(1)+result)
 }
 
-// TestCancelFails holds what becomes of cancels whose backend does not answer: the client's connection ends all the
-// same, in order, and nothing of it speaks against the backend.
+// TestCancelFails holds what becomes of a cancel whose backend is gone: the client's connection ends all the same, in
+// order, and nothing of it speaks against the backend. One that the backend takes and resets was sent.
 func TestCancelFails(t *testing.T) {
 	b := serve(t, 4)
-	x := start(t, nil, b)
-	c := x.login(t)
-	swallowing := l4test.Swallowing(t)
-	if err := x.pool.Add(pool.Spec{ID: "gone", Addr: netip.MustParseAddrPort(swallowing), Weight: 1}); err != nil {
+	b.onCancel = func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	b.onCancel = func(c *net.TCPConn) { c.SetLinger(0) } // a reset is an end, too
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	serving.Go(func() {
+		for range 2 {
+			c, err := listener.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				b.handle(c)
+			})
+		}
+		listener.Close()
+	})
+	x := startWith(t, l4test.NewPool(t, listener.Addr().String()), nil, b)
+	c := x.login(t)
 	x.cancel(t, c.key)
 	x.wantCounts(t, 1, 0, 0, 0)
+	x.cancel(t, c.key)
+	x.wantCounts(t, 1, 0, 1, 0)
+	x.wantCancels(t, []string{c.key})
+	c.Close()
+	x.line(t, tally.ClientClosed)
+	if o := x.pool.Backends()[0].Outcomes; o[pool.Served] != 1 {
+		t.Errorf("outcomes %v", o)
+	}
 }
 
 // TestCancelFloods holds that cancels which hang, because their backend takes them and says nothing, do not hold up
@@ -212,7 +235,7 @@ func TestCancelFloods(t *testing.T) {
 	silent, b := serve(t, 4), serve(t, 4)
 	t.Cleanup(func() { close(hung) })
 	silent.cancels = make(chan string, 10_000)
-	silent.onCancel = func(*net.TCPConn) { <-hung }
+	silent.onCancel = func(net.Conn) { <-hung }
 	x := start(t, nil, silent, b)
 	x.login(t)
 	c := x.login(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,9 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
+
+// addrPort is an address that must be one.
+func addrPort(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
 
 const patience = 20 * time.Second
 
@@ -37,20 +41,20 @@ func cancelRequest(key string) string { return string(wire.AppendPostgresCancel(
 // A server is a backend that speaks enough of Postgres: it logs clients in, with a key for each, and takes cancels.
 type server struct {
 	address  string
-	key      func(n int) string   // of the n-th session
-	cancels  chan string          // the keys of the cancels it got
-	onCancel func(c *net.TCPConn) // before a cancel's connection is closed; may be nil
-	refuses  string               // the answer to requests for encryption
-	sessions atomic.Int64         // there have been
-	mu       sync.Mutex           // guards began
-	began    []string             // what clients have begun with
+	key      func(n int) string // of the n-th session
+	cancels  chan string        // the keys of the cancels it got
+	onCancel func(c net.Conn)   // before a cancel's connection is closed; may be nil
+	refuses  string             // the answer to requests for encryption
+	sessions atomic.Int64       // there have been
+	mu       sync.Mutex         // guards began
+	began    []string           // what clients have begun with
 }
 
 // serve starts a server whose sessions have keys of so many bytes.
 func serve(t *testing.T, keyBytes int) *server {
 	t.Helper()
 	b := &server{cancels: make(chan string, 1000), refuses: "N"}
-	b.address = l4test.Backend(t, b.handle)
+	b.address = l4test.Backend(t, func(c *net.TCPConn) { b.handle(c) })
 	b.key = func(n int) string {
 		key := fmt.Sprintf("%04d%s/%d/", n, b.address, n)
 		return (key + strings.Repeat("k", 256))[:4+keyBytes]
@@ -63,7 +67,7 @@ func serve(t *testing.T, keyBytes int) *server {
 	return b
 }
 
-func (b *server) handle(c *net.TCPConn) {
+func (b *server) handle(c net.Conn) {
 	head := make([]byte, 8)
 	for {
 		if _, err := io.ReadFull(c, head); err != nil {

@@ -45,9 +45,11 @@ type Sender struct {
 	// it as it is. It is done when ctx is. Nil encrypts none. It is set before the first cancel.
 	Encrypt func(ctx context.Context, c net.Conn, p *pool.Pool, b *pool.Backend) (net.Conn, error)
 
+	// set once, then read-only
 	started time.Time
+	stopped context.Context // kept here, since a cancel outlives each call, and no caller's context can end it
 	stop    context.CancelFunc
-	stopped context.Context
+
 	running sync.WaitGroup
 
 	// mu guards the fields below
@@ -217,6 +219,24 @@ func appendProxy(to []byte, version int) []byte {
 		return wire.AppendProxyLocal(to, wire.ProxyV2)
 	}
 	return wire.AppendProxyLocal(to, wire.ProxyV1)
+}
+
+// ErrDeclined is wrapped when a server does not want TLS.
+var ErrDeclined = errors.New("the server declines TLS")
+
+// StartTLS asks the server at the other end of a connection for TLS. If the error is nil, the handshake follows.
+func StartTLS(c net.Conn) error {
+	if _, err := c.Write(wire.AppendPostgresSSLRequest(nil)); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(c, answer[:]); err != nil {
+		return err
+	}
+	if answer[0] != 'S' {
+		return ErrDeclined
+	}
+	return nil
 }
 
 // connect begins to connect to a delivery's backend: the first write waits for that.

@@ -14,6 +14,7 @@ import (
 type Settings struct {
 	Pool     *pool.Pool // unless a preface chooses another one; nil if clients without one are refused
 	Prefaces []Opener   // in their order
+	EndsTLS  int        // how many of Prefaces there are up to the one that ends TLS; 0 = none does
 
 	IdleTimeout      time.Duration // neither side sent anything for so long
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all

@@ -12,34 +12,20 @@ type Overhearer interface {
 	Forget(s *Session)
 }
 
-// An overhearing is a session's Overhearer.
-type overhearing struct {
-	by   Overhearer
-	over bool // it needs no more
-}
-
 // Overhear gives the session an Overhearer. It is called once at most, by a preface.
-func (l *Loop) Overhear(s *Session, by Overhearer) { s.overhears = &overhearing{by: by} }
+func (l *Loop) Overhear(s *Session, by Overhearer) { l.more(s).overhears = by }
 
 // Backend is where the session is connected to, or was; nil before its first backend is chosen.
 func (s *Session) Backend() *pool.Backend { return s.lease.Backend() }
 
-// overhear lets the session's Overhearer look at what was read from the backend. Meanwhile the bytes go on being copied,
-// since nobody sees those in a pipe.
+// overhear lets the session's Overhearer, if it has one, look at what was read from the backend. Meanwhile the bytes go on
+// being copied, since nobody sees those in a pipe.
 func (s *Session) overhear(p []byte) {
-	o := s.overhears
-	if o.over {
+	x := s.extra
+	if x.overhears == nil || x.overheard {
 		return
 	}
-	if o.over = !o.by.Overhear(s, p); !o.over {
+	if x.overheard = !x.overhears.Overhear(s, p); !x.overheard {
 		s.out.bulk, s.out.rounds = false, 0
-	}
-}
-
-// endOverhearing ends what Overhear has begun.
-func (s *Session) endOverhearing() {
-	if o := s.overhears; o != nil {
-		s.overhears = nil
-		o.by.Forget(s)
 	}
 }

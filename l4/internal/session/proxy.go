@@ -145,35 +145,16 @@ func (p *proxyPreface) wait(s *Session, why Cause, last bool) Step {
 	return More(0)
 }
 
-// A named is what a PROXY header has said about a session, besides its client.
-type named struct {
-	via   netip.AddrPort // whose connection it is
-	local netip.AddrPort // the address that the client has connected to
-	tlvs  []byte         // for the backend; nil afterwards
-}
-
-// maxUnnamed is how many of them a loop keeps to be used again.
-const maxUnnamed = 4096
-
 // name notes what a header says, whose bytes are valid for this call only.
 func (l *Loop) name(s *Session, h *wire.ProxyHeader) {
-	n := s.named
-	if n == nil {
-		n = l.unnamed.Take()
-		n.via = s.peer
-		s.named = n
+	x := l.more(s)
+	if !x.via.IsValid() {
+		x.via = s.peer
 	}
-	n.local, n.tlvs = h.Local, nil
+	x.local, x.tlvs = h.Local, nil
 	if len(h.TLVs) > 0 {
-		n.tlvs = append(n.tlvs, h.TLVs...)
+		x.tlvs = append(x.tlvs, h.TLVs...)
 	}
-}
-
-// unname gives the memory of name back.
-func (l *Loop) unname(s *Session) {
-	*s.named = named{}
-	l.unnamed.GiveUpTo(maxUnnamed, s.named)
-	s.named = nil
 }
 
 // sendProxy makes a PROXY header the first thing that the backend gets. It has the real client, and the address that
@@ -184,13 +165,17 @@ func (l *Loop) sendProxy(s *Session, version int) {
 		v = ProxyV2
 	}
 	header := l.Scratch[:0]
-	if n := s.named; n != nil {
-		header = wire.AppendProxy(header, v, s.peer, n.local, n.tlvs)
-		n.tlvs = nil
+	if x := s.extra; x != nil && x.via.IsValid() {
+		header = wire.AppendProxy(header, v, s.peer, x.local, x.tlvs)
+		x.tlvs = nil
 	} else if local, err := sock.LocalAddr(int(s.client.fd)); err == nil {
 		header = wire.AppendProxy(header, v, s.peer, local, nil)
 	} else {
 		header = wire.AppendProxyLocal(header, v) // the kernel has forgotten the connection, and so will we
+	}
+	if tlsOf(s.pool) != nil { // it goes before the handshake, and the rest of the prefill behind it
+		l.more(s).header = slices.Clone(header)
+		return
 	}
 	l.prefillFirst(s, header)
 }

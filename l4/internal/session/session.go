@@ -57,18 +57,17 @@ type Session struct {
 	prefilled  uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
 	serverName uint32 // the pool.NameKey of the server name that the client has asked for; 0 without one
 
-	id        tally.ID
-	listener  *Listener
-	settings  *Settings  // the listener's when the session began
-	pool      *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
-	peer      netip.AddrPort
-	lease     pool.Lease
-	tried     []*pool.Backend
-	waiter    *pool.Waiter // nil if it never waited for a backend
-	preface   Preface      // nil but while prefacing
-	overhears *overhearing // nil unless somebody is to look at what the backend says
-	named     *named       // nil unless a PROXY header has named the client
-	link      *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
+	id       tally.ID
+	listener *Listener
+	settings *Settings  // the listener's when the session began
+	pool     *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
+	peer     netip.AddrPort
+	lease    pool.Lease
+	tried    []*pool.Backend
+	waiter   *pool.Waiter // nil if it never waited for a backend
+	preface  Preface      // nil but while prefacing
+	extra    *extra       // nil for most
+	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -112,6 +111,7 @@ func (l *Loop) onConn(s *Session, c *conn, bits uint32) {
 	case queued:
 		l.onQueuedClient(s)
 	case prefacing:
+		l.flushClient(s)
 		l.Proceed(s, s.preface.Step(s, Ready))
 	}
 }
@@ -144,6 +144,10 @@ func (l *Loop) take(a *arrival) *Session {
 
 // choose starts the connect to a backend, when the prefaces are over.
 func (l *Loop) choose(s *Session) {
+	if s.refused != tally.NoReason {
+		l.beginFarewell(s, s.refused)
+		return
+	}
 	if version := s.pool.SendProxy(); version != 0 {
 		l.sendProxy(s, version)
 	}
@@ -264,7 +268,10 @@ func (l *Loop) settle(s *Session) {
 
 // end ends a session that was connected to its backend.
 func (l *Loop) end(s *Session, why tally.Reason) {
-	cut := why.Abrupt() || s.in.held() || s.out.held()
+	cut := why.Abrupt() || s.in.held() || s.out.held() || s.owes()
+	if !cut {
+		s.goodbye()
+	}
 	s.client.close(cut)
 	s.backend.close(cut)
 	s.lease.Release(s.outcome(why, l.Now))
@@ -324,16 +331,13 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.release(&s.in)
 	l.release(&s.out)
 	l.releasePreface(s)
-	s.endOverhearing()
 	if why != tally.MaxSessions { // admit has counted it, and a flood of clients must not flood the log
 		l.count(s, why)
 		if l.access.Logs(why) {
 			l.logEnd(s, why)
 		}
 	}
-	if s.named != nil {
-		l.unname(s)
-	}
+	l.noMore(s)
 	ls, bade := s.listener, s.refused != tally.NoReason
 	ls.halfClosed[l.Index].Remove(&s.place)
 	l.sessions.Give(s)

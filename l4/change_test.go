@@ -51,6 +51,8 @@ func TestSpecsDiffer(t *testing.T) {
 			other.Postgres.Timeout = 1 // compared as a whole
 		case "Routes":
 			other.Routes = []l4.Route{{Pool: spec.Pool}}
+		case "TLS":
+			other.TLS = new(l4.TLSServer)
 		case "DNS":
 			other.DNS = new(l4.DNSSettings)
 		default:

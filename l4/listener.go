@@ -60,6 +60,7 @@ const (
 	Postgres = farewell.Postgres // an ErrorResponse, with SQLSTATE 57P03 or 53300
 	Redis    = farewell.Redis    // an error, LOADING or that of too many clients
 	DNS      = farewell.DNS      // SERVFAIL or REFUSED, with an extended error (RFC 8914)
+	TLS      = farewell.TLS      // the alert internal_error, before the handshake
 )
 
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
@@ -105,6 +106,10 @@ type ListenerSpec struct {
 	Refuse           Refusal
 	Proxy            ProxySettings // for TCP
 
+	// TLS is what the listener terminates TLS with; nil = it does not. Only for TCP. A new one is for clients that come
+	// from then on.
+	TLS *TLSServer
+
 	// Routes choose the pool by the ClientHello; without them the listener does not look at what clients send. A client
 	// must have sent its hello within InspectTimeout, which is not 0 then.
 	Routes         []Route
@@ -115,11 +120,6 @@ type ListenerSpec struct {
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
-
-	// TLS ends here, and backends get what was encrypted; nil = the listener does not look. The handshake must be over
-	// within HandshakeTimeout, which is not 0 then. Routes choose the pool by the ClientHello all the same.
-	TLS              *TLSServer
-	HandshakeTimeout time.Duration
 }
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
@@ -134,6 +134,8 @@ type ListenerInfo struct {
 	BytesOut uint64                  // to clients, the same
 	Ended    map[Reason]uint64       // sessions and refusals by their reason
 	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
+
+	Handshakes map[TLSHandshake]uint64 // of TLS, those that there were
 
 	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
@@ -214,10 +216,15 @@ func (ls *listener) set() {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
 	to.Prefaces = ls.withPostgres(to.Prefaces, spec, false)
+	if spec.TLS == nil && spec.startupTimeout() > 0 {
+		to.ForRefused = len(to.Prefaces) // for cancels
+	}
 	if spec.TLS != nil {
-		t := session.NewTerminator(spec.TLS, spec.Routes, spec.HandshakeTimeout, len(ls.gate.Counters))
+		t := session.NewTerminator(spec.TLS, spec.Routes, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, t)
-		to.EndsTLS = len(to.Prefaces)
+		if spec.Farewell != TLS {
+			to.EndsTLS = len(to.Prefaces)
+		}
 		to.Prefaces = ls.withPostgres(to.Prefaces, spec, true)
 	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
@@ -234,7 +241,7 @@ func (ls *listener) info() ListenerInfo {
 	info := ListenerInfo{
 		Name: ls.name, Address: ls.bound.Address, Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
-		Dropped: make(map[Drop]uint64),
+		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
 	for i := range ls.gate.Counters {
 		c := &ls.gate.Counters[i]
@@ -253,6 +260,7 @@ func (ls *listener) info() ListenerInfo {
 				info.Retries[pool.Outcome(outcome)] += n
 			}
 		}
+		c.Handshakes.AddTo(info.Handshakes)
 		info.ConnectTime.Merge(&c.ConnectTime)
 		info.FirstByteTime.Merge(&c.FirstByteTime)
 		info.Duration.Merge(&c.Duration)
@@ -261,7 +269,7 @@ func (ls *listener) info() ListenerInfo {
 	if ls.dns != nil {
 		info.DNS = ls.dns.Info()
 	}
-	if spec.Postgres.Timeout > 0 {
+	if spec.startupTimeout() > 0 {
 		info.Cancels = make(map[CancelResult]uint64)
 		for _, r := range CancelResults() {
 			info.Cancels[r] = ls.postgres.Count(r)
@@ -337,7 +345,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && spec.HandshakeTimeout == other.HandshakeTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
+		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
 		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
 }
 
@@ -371,7 +379,9 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
-	case spec.Farewell > DNS:
+	case spec.TLS != nil && spec.Protocol != TCP:
+		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
+	case spec.Farewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	err := spec.Flows.Validate()

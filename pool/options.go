@@ -51,8 +51,8 @@ type Options struct {
 	// CongestionControl is the algorithm of TCP connections to backends, by the kernel's name. "" is the system's.
 	CongestionControl string
 
-	// Secure is what the data plane encrypts connections to the backends with; nil if they are plain. The pool does not
-	// look at it.
+	// Secure is what TCP connections to the backends are encrypted with; nil is nothing. The pool only keeps it: it is
+	// for whoever connects. Two options with different pointers are different, whatever they point to.
 	Secure any
 
 	// Checked says that the backends are health-checked. Then hints at trouble lead to a check and do not count as

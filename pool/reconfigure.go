@@ -20,7 +20,7 @@ import (
 //   - Waiting sessions keep their places and times, even if there is now room for fewer.
 //   - CloseOnUnhealthy and CloseOnRemove apply to later changes of backends; earlier changes are not judged again.
 //   - Initial applies to backends added later.
-//   - Source and CongestionControl apply to connections made later.
+//   - Source, CongestionControl and Secure apply to connections made later.
 //
 // It delays no pick, and refuses none that would have been served both before and after it.
 func (p *Pool) Reconfigure(o Options) error {

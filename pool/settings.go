@@ -53,7 +53,7 @@ func (s *settings) same(o Options) bool {
 	if mine.Secure != o.Secure {
 		return false
 	}
-	mine.Secure, o.Secure = nil, nil // the one object, whatever it holds now
+	mine.Secure, o.Secure = nil, nil // compared, and DeepEqual would look inside
 	return reflect.DeepEqual(mine, o)
 }
 
@@ -75,8 +75,8 @@ func (p *Pool) Sources(to netip.Addr) (sources []netip.Addr, only bool) {
 // changed.
 func (p *Pool) Source() []netip.Addr { return p.settings().Source }
 
-// Secure returns what connections to the backends are encrypted with; nil if they are plain.
-func (p *Pool) Secure() any { return p.settings().Secure }
-
 // CongestionControl returns the algorithm of TCP connections to the backends; "" is the system's.
 func (p *Pool) CongestionControl() string { return p.settings().CongestionControl }
+
+// Secure returns what TCP connections to the backends are encrypted with; nil is nothing.
+func (p *Pool) Secure() any { return p.settings().Secure }

@@ -152,8 +152,8 @@ func TestCancelOfPassedTLS(t *testing.T) {
 
 // TestKeyInPieces holds that a key is learned from an answer that comes byte by byte.
 func TestKeyInPieces(t *testing.T) {
-	var answer string
 	b := serve(t, 256)
+	answer := b.greeting(7)
 	address := l4test.Backend(t, func(c *net.TCPConn) {
 		if b.sessions.Load() > 0 {
 			b.handle(c)
@@ -165,7 +165,6 @@ func TestKeyInPieces(t *testing.T) {
 		}
 		io.Copy(io.Discard, c)
 	})
-	answer = b.greeting(7)
 	x := startWith(t, l4test.NewPool(t, address), nil, b)
 	c := x.dial(t, startup)
 	key := readKey(t, c)

@@ -102,7 +102,7 @@ func (t *preface) Step(s *session.Session, why session.Cause) session.Step {
 	e, broken := s.Broken()
 	switch {
 	case t.sending && (broken || why == session.Expired):
-		return endOfCancel(s)
+		return session.End(tally.Cancel, true)
 	case t.sending:
 		return session.More(0)
 	case broken:
@@ -283,20 +283,12 @@ func (t *preface) cancel(s *session.Session, key string, all bool) session.Step 
 			return
 		}
 		if t, own := s.Preface().(*preface); own && t.sending {
-			l.Proceed(s, endOfCancel(s))
+			l.Proceed(s, session.End(tally.Cancel, true))
 		}
 	}
 	if !t.service.cancel(key, s, func() { l.Post(over) }) {
-		return endOfCancel(s)
+		return session.End(tally.Cancel, true)
 	}
 	t.sending = true
 	return session.More(l.Now + cancelPatience)
-}
-
-// endOfCancel ends the session of a cancel. One that is refused, since there are too many, was counted as such.
-func endOfCancel(s *session.Session) session.Step {
-	if why := s.Refused(); why != tally.NoReason {
-		return session.End(why, true)
-	}
-	return session.End(tally.Cancel, true)
 }

@@ -147,16 +147,12 @@ func TestAsleep(t *testing.T) {
 // A secured is a listener that ends TLS for clients of Postgres.
 func secured(t *testing.T, required bool, servers ...*server) (*world, *tls.Config) {
 	t.Helper()
-	certificate, roots := l4test.Certificate(t, "db.example.com")
+	pair := l4test.NewKeyPair(t, "db.example.com")
 	x := start(t, func(s *l4.ListenerSpec) {
-		s.TLS = l4test.TLSServer(t, &tls.Config{
-			Certificates: []tls.Certificate{certificate}, NextProtos: []string{"postgresql"},
-		})
-		s.HandshakeTimeout = patience
-		s.Postgres.TLS, s.Postgres.Required = true, required
+		s.TLS = l4test.TLSServer(t, l4.TLSServerSettings{StartTLS: true, Required: required}, pair)
 		s.Farewell = l4.Postgres
 	}, servers...)
-	return x, &tls.Config{ServerName: "db.example.com", RootCAs: roots, NextProtos: []string{"postgresql"}}
+	return x, &tls.Config{ServerName: "db.example.com", RootCAs: l4test.Roots(t, pair)}
 }
 
 // shake does the handshake of a client.
@@ -202,6 +198,27 @@ func TestTLS(t *testing.T) {
 		c.Close()
 	}
 	x.wantCounts(t, 6, 0, 0, 0)
+}
+
+// TestDirectTLS holds that a listener whose clients begin with TLS, and do not ask for it first, knows the keys of their
+// sessions, too.
+func TestDirectTLS(t *testing.T) {
+	pair := l4test.NewKeyPair(t, "db.example.com")
+	x := start(t, func(s *l4.ListenerSpec) {
+		s.TLS = l4test.TLSServer(t, l4.TLSServerSettings{}, pair)
+	}, serve(t, 4), serve(t, 4))
+	config := &tls.Config{ServerName: "db.example.com", RootCAs: l4test.Roots(t, pair)}
+	for i := range 4 {
+		c := shake(t, x.dial(t, ""), config)
+		io.WriteString(c, startup)
+		key := readKey(t, c)
+		d := shake(t, x.dial(t, ""), config)
+		io.WriteString(d, cancelRequest(key))
+		getsAll(t, d, "")
+		want := [2][]string{}
+		want[i%2] = []string{key}
+		x.wantCancels(t, want[0], want[1])
+	}
 }
 
 // TestRequired holds what a client without TLS is told where TLS is required, and that it is served where it is not.
@@ -271,9 +288,9 @@ func TestStuffing(t *testing.T) {
 // TestEncryptedBackend holds that clients are declined TLS where the balancer encrypts what backends get, and that
 // cancels to them are encrypted, too.
 func TestEncryptedBackend(t *testing.T) {
-	certificate, roots := l4test.Certificate(t, "localhost")
+	pair := l4test.NewKeyPair(t, "localhost")
 	b := serve(t, 4)
-	config := &tls.Config{Certificates: []tls.Certificate{certificate}}
+	config := &tls.Config{Certificates: []tls.Certificate{l4test.Certificate(t, pair)}}
 	address := l4test.Backend(t, func(c *net.TCPConn) {
 		var asked [8]byte
 		io.ReadFull(c, asked[:])
@@ -284,8 +301,7 @@ func TestEncryptedBackend(t *testing.T) {
 		io.WriteString(c, "S")
 		b.handle(tls.Server(c, config))
 	})
-	client := l4test.TLSClient(t, roots)
-	client.Start = true
+	client := l4test.TLSClient(t, l4.TLSClientSettings{Verify: true, StartTLS: true}, pair)
 	p, err := pool.New(pool.Options{
 		Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: patience, Secure: client,
 	})
@@ -307,20 +323,31 @@ func TestEncryptedBackend(t *testing.T) {
 	x.wantCounts(t, 1, 0, 0, 0)
 }
 
-// TestRefusedCancel holds that a cancel gets through a listener that holds all the sessions it may.
+// TestRefusedCancel holds that a cancel gets through a listener that holds all the sessions it may, with TLS and
+// without, and that it counts as one refused client, as others do.
 func TestRefusedCancel(t *testing.T) {
-	certificate, _ := l4test.Certificate(t, "db.example.com")
-	x := start(t, func(s *l4.ListenerSpec) {
-		s.TLS = l4test.TLSServer(t, &tls.Config{Certificates: []tls.Certificate{certificate}})
-		s.HandshakeTimeout, s.MaxSessions, s.Farewell = patience, 1, l4.Postgres
-		s.Postgres.TLS = true
-	}, serve(t, 4))
-	c := x.login(t)
-	x.cancel(t, c.key)
-	x.wantCancels(t, []string{c.key})
-	info := l4test.Info(x.Server)
-	if info.Ended[tally.MaxSessions] != 1 || info.Ended[tally.Cancel] != 0 || info.Accepted != 1 {
-		t.Errorf("ended %v, accepted %d", info.Ended, info.Accepted)
+	pair := l4test.NewKeyPair(t, "db.example.com")
+	for _, withTLS := range []bool{true, false} {
+		x := start(t, func(s *l4.ListenerSpec) {
+			s.MaxSessions, s.Farewell = 1, l4.Postgres
+			if withTLS {
+				s.TLS = l4test.TLSServer(t, l4.TLSServerSettings{StartTLS: true}, pair)
+				s.Postgres.Timeout = 0 // StartTLS says enough
+			}
+		}, serve(t, 4))
+		c := x.login(t)
+		x.cancel(t, c.key)
+		x.wantCancels(t, []string{c.key})
+		getsAll(t, x.dial(t, startup), string(wire.AppendPostgresFatal(nil, "53300",
+			`listener "test" has reached its limit of sessions`)))
+		d := x.dial(t, startup[:3])
+		d.CloseWrite()
+		l4test.Reset(t, d)
+		l4test.Eventually(t, "they are gone", func() bool { return l4test.Info(x.Server).Sessions == 1 })
+		info := l4test.Info(x.Server)
+		if len(info.Ended) != 1 || info.Ended[tally.MaxSessions] != 3 || info.Accepted != 1 {
+			t.Errorf("TLS %v: ended %v, accepted %d", withTLS, info.Ended, info.Accepted)
+		}
 	}
 }
 
@@ -334,7 +361,6 @@ func TestInvalidSettings(t *testing.T) {
 	for want, change := range map[string]func(*l4.ListenerSpec){
 		"clients of Postgres need TCP":                  func(s *l4.ListenerSpec) { s.Protocol = l4.UDP },
 		"clients of Postgres and DNS settings":          func(s *l4.ListenerSpec) { s.DNS = new(l4.DNSSettings) },
-		"to begin TLS that does not end here":           func(s *l4.ListenerSpec) { s.Postgres.TLS = true },
 		"no time for what clients of Postgres begin wi": func(s *l4.ListenerSpec) { s.Postgres.Timeout = -1 },
 	} {
 		spec := l4test.Spec(l4test.NewPool(t))

@@ -30,6 +30,9 @@ func (l *Loop) connect(s *Session) bool {
 // connectTo starts connecting to the backend of a lease. When that fails at once, the lease is given back, and the
 // session has ended if it may not try another backend.
 func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
+	if s.extra != nil {
+		s.extra.failure = ""
+	}
 	if s.failed {
 		s.failed = false
 		l.counters(s).Retries[s.failure].Add(1)

@@ -25,7 +25,7 @@ const hurriedFarewell = time.Second
 func explained(why tally.Reason) bool {
 	switch why {
 	case tally.MaxSessions, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
-		tally.ConnectFailed, tally.NoSource, tally.NoDescriptors, tally.Drained:
+		tally.ConnectFailed, tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
 	return false
@@ -38,7 +38,10 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 		return false
 	}
 	ends := s.settings.EndsTLS
-	shaking := s.clientTLS() == nil && int(s.prefaces) <= ends && ends > 0 // and before, nothing can be told
+	if s.clientTLS() != nil && ends == 0 {
+		return false // it is told in TLS's own way, which is over
+	}
+	shaking := ends > 0 && s.clientTLS() == nil && int(s.prefaces) <= ends // and before, nothing can be told
 	if shaking && int(s.prefaces) == ends || !s.listener.AdmitFarewell() {
 		return false
 	}
@@ -86,7 +89,7 @@ func (l *Loop) turnAway(a *arrival, why tally.Reason) bool {
 		return true
 	}
 	s.phase, s.refused = prefacing, why
-	if s.settings.EndsTLS > 0 {
+	if s.settings.EndsTLS > 0 || s.settings.ForRefused > 0 {
 		l.nextPreface(s) // the client understands nothing before its handshake
 	} else {
 		l.beginFarewell(s, why)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/loop"
@@ -26,11 +27,13 @@ type Terminator struct {
 	server *tlsconn.Server
 }
 
-// NewTerminator makes a Terminator for a server with so many loops. The handshake must be over within timeout. Without
-// routes all clients go to the listener's pool.
-func NewTerminator(server *tlsconn.Server, routes []Route, timeout time.Duration, loops int) *Terminator {
+// handshakeTimeout is how long a handshake may take if the server has no limit of its own: no client may stay for ever.
+const handshakeTimeout = time.Minute
+
+// NewTerminator makes a Terminator for so many loops. Without routes all clients go to the listener's pool.
+func NewTerminator(server *tlsconn.Server, routes []Route, loops int) *Terminator {
 	t := &Terminator{server: server}
-	t.Inspector = *NewInspector(routes, timeout, loops)
+	t.Inspector = *NewInspector(routes, cmp.Or(server.Settings().HandshakeTimeout, handshakeTimeout), loops)
 	t.Inspector.terminator = t
 	return t
 }
@@ -47,6 +50,14 @@ type shaking struct {
 
 // shake goes on with a client whose hello is complete, and in the socket. until is the deadline if it is not set yet.
 func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until time.Duration) Step {
+	if p := s.pool; s.settings.EndsTLS == 0 && s.settings.Farewell != nil {
+		if pass.Pool != nil {
+			p = pass.Pool
+		}
+		if s.pool = p; p.Eligible() == 0 && p.QueueMax() == 0 {
+			return Refuse(tally.NoBackend) // after the handshake it could not be told
+		}
+	}
 	l.more(s).hello = hello{serverName: string(h.ServerName())}
 	p := &shaking{on: l, of: t, pass: pass}
 	s.preface = p

@@ -32,7 +32,7 @@ func (l *Loop) open(s *Session, c *tlsconn.Client) {
 	x.opening = o
 	sock.SetNoDelay(int(s.backend.fd))
 	o.out.Append(&l.Buffers, x.header)
-	if c.StartTLS() {
+	if c.Settings().StartTLS {
 		o.asked = true
 		o.out.Append(&l.Buffers, wire.AppendPostgresSSLRequest(nil))
 	} else if !l.beginBackendTLS(s, o) {
@@ -172,7 +172,7 @@ func (l *Loop) openingFailed(s *Session, e sock.Errno, text string) {
 	}
 	l.counters(s).HandshakeFailed(tally.BackendSide, result)
 	outcome := pool.TLSFailed
-	if x.opening.client.NamesFromClient() {
+	if x.opening.client.Settings().FromClient {
 		outcome = pool.Neutral
 	}
 	l.connectFailed(s, outcome)

@@ -1,15 +1,12 @@
 package session
 
-import (
-	"github.com/limeload/limeload-l4/l4/internal/sock"
-	"github.com/limeload/limeload-l4/l4/internal/tally"
-)
+import "github.com/limeload/limeload-l4/l4/internal/sock"
 
 // This file is how a preface of another package looks at what a client has sent, and leaves it where it is: the backend
 // then gets it from the relay like any other bytes, and the session that waits for more has no buffer.
 
-// Peeks reports whether Peek works for the session's client. Otherwise a preface must Read, and give the backend what it
-// has read as Prefill.
+// Peeks reports whether Peek works for the session's client: not behind TLS. There a preface must Read, and give the
+// backend what it has read as Prefill.
 func (s *Session) Peeks() bool { return s.clientTLS() == nil }
 
 // Peek returns the client's first unread bytes, at most n, without taking them. They stand in Loop.Scratch. With
@@ -41,8 +38,8 @@ func (l *Loop) Take(s *Session, n int, all bool) sock.Errno {
 	return 0
 }
 
-// Sleep lets the session's preface sleep until n bytes are there, or no more can come. A preface that has called it calls
-// Wake before it ends.
+// Sleep lets the session's preface sleep until n bytes are there, or no more can come. A preface that has called it
+// calls Wake before it ends.
 func (l *Loop) Sleep(s *Session, n int) {
 	s.client.readable = false
 	if sock.ReadLowWater(int(s.client.fd)) != n { // see inspection.mark
@@ -59,9 +56,6 @@ func (l *Loop) Wake(s *Session) {
 
 // NoMore reports whether the client has sent its FIN, so that nothing follows behind what Peek returns.
 func (s *Session) NoMore() bool { return s.client.peerDone }
-
-// Refused is why the client is refused, if that is what it is to be told; else tally.NoReason.
-func (s *Session) Refused() tally.Reason { return s.refused }
 
 // SetSpoken says that the client has sent something that was not read: it has not come for a look only.
 func (s *Session) SetSpoken() { s.unread = true }

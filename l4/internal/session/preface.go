@@ -90,7 +90,7 @@ func End(why tally.Reason, whole bool) Step { return Step{kind: stepEnd, reason:
 func (l *Loop) nextPreface(s *Session) {
 	last := len(s.settings.Prefaces)
 	if s.refused != tally.NoReason {
-		last = s.settings.EndsTLS // what follows would serve it
+		last = max(s.settings.EndsTLS, s.settings.ForRefused) // what follows would serve it
 	}
 	for int(s.prefaces) < last {
 		opener := s.settings.Prefaces[s.prefaces]

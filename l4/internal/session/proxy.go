@@ -1,13 +1,16 @@
 package session
 
 import (
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
@@ -165,11 +168,12 @@ func (l *Loop) sendProxy(s *Session, version int) {
 		v = ProxyV2
 	}
 	header := l.Scratch[:0]
-	if x := s.extra; x != nil && x.via.IsValid() {
-		header = wire.AppendProxy(header, v, s.peer, x.local, x.tlvs)
-		x.tlvs = nil
-	} else if local, err := sock.LocalAddr(int(s.client.fd)); err == nil {
-		header = wire.AppendProxy(header, v, s.peer, local, nil)
+	local, tlvs, known := s.cameTo()
+	if c := s.clientTLS(); c != nil {
+		tlvs = wire.AppendProxyTLVs(nil, aboutTLS(c), tlvs)
+	}
+	if known {
+		header = wire.AppendProxy(header, v, s.peer, local, tlvs)
 	} else {
 		header = wire.AppendProxyLocal(header, v) // the kernel has forgotten the connection, and so will we
 	}
@@ -178,4 +182,28 @@ func (l *Loop) sendProxy(s *Session, version int) {
 		return
 	}
 	l.prefillFirst(s, header)
+}
+
+// cameTo is the address that the client has connected to, and what else a PROXY header has said.
+func (s *Session) cameTo() (local netip.AddrPort, tlvs []byte, known bool) {
+	if x := s.extra; x != nil && x.via.IsValid() {
+		tlvs, x.tlvs = x.tlvs, nil
+		return x.local, tlvs, true
+	}
+	local, err := sock.LocalAddr(int(s.client.fd))
+	return local, nil, err == nil
+}
+
+// aboutTLS is what a backend is told about TLS with the client.
+func aboutTLS(c *tlsconn.Conn) *wire.ProxyTLS {
+	state := c.State()
+	said := &wire.ProxyTLS{
+		ServerName: state.ServerName, Protocol: state.NegotiatedProtocol,
+		Version: strings.Replace(tls.VersionName(state.Version), "TLS 1", "TLSv1", 1),
+		Cipher:  tls.CipherSuiteName(state.CipherSuite), Resumed: state.DidResume,
+	}
+	if len(state.PeerCertificates) > 0 { // a client that shows one that is not valid gets no further than the handshake
+		said.Certificate, said.CommonName = true, state.PeerCertificates[0].Subject.CommonName
+	}
+	return said
 }

@@ -21,7 +21,9 @@ import (
 // sides are which sides of a session have TLS.
 type sides struct{ client, backend bool }
 
-func (s sides) String() string { return fmt.Sprintf("client TLS %v, backend TLS %v", s.client, s.backend) }
+func (s sides) String() string {
+	return fmt.Sprintf("client TLS %v, backend TLS %v", s.client, s.backend)
+}
 
 // A secured is a server whose sessions have TLS on some sides.
 type secured struct {
@@ -33,9 +35,9 @@ type secured struct {
 // secure starts a server in front of a backend that serves with handle.
 func secure(t *testing.T, on sides, version uint16, handle func(net.Conn)) *secured {
 	t.Helper()
-	cert, roots := l4test.Certificate(t, "localhost")
-	x := &secured{sides: on, roots: roots}
-	config := &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: version}
+	pair := l4test.NewKeyPair(t, "localhost")
+	x := &secured{sides: on, roots: l4test.Roots(t, pair)}
+	config := &tls.Config{Certificates: []tls.Certificate{l4test.Certificate(t, pair)}, MaxVersion: version}
 	backend := l4test.Backend(t, func(c *net.TCPConn) {
 		if on.backend {
 			handle(tls.Server(c, config))
@@ -45,7 +47,7 @@ func secure(t *testing.T, on sides, version uint16, handle func(net.Conn)) *secu
 	})
 	o := pool.Options{Name: "pool", Algorithm: "round_robin", Initial: pool.Healthy, ConnectTimeout: 5 * time.Second}
 	if on.backend {
-		o.Secure = l4test.TLSClient(t, roots)
+		o.Secure = l4test.TLSClient(t, l4.TLSClientSettings{Verify: true, ServerName: "localhost"}, pair)
 	}
 	p, err := pool.New(o)
 	if err != nil {
@@ -56,7 +58,7 @@ func secure(t *testing.T, on sides, version uint16, handle func(net.Conn)) *secu
 	}
 	spec := l4test.Spec(p)
 	if on.client {
-		spec.TLS, spec.HandshakeTimeout = l4test.TLSServer(t, config), 5*time.Second
+		spec.TLS = l4test.TLSServer(t, l4.TLSServerSettings{MaxVersion: version}, pair)
 	}
 	x.server = l4test.Start(t, l4.Options{Loops: 1}, spec)
 	return x

@@ -37,7 +37,7 @@ func TestNames(t *testing.T) {
 		{"", "sticky = { ttl = '1h', key = 'sni' }", "sni", false, []string{`pool.p.sticky.key: found "sni"; listener.a has neither routes nor tls and reads no ClientHello: ` + byAddress}},
 		{"protocol = 'udp'", stick, "mqtt_client_id", false, []string{"listener.a has clients that do not speak MQTT: " + byAddress}},
 		{routes, hash, "mqtt_client_id", true, []string{"listener.a has routes, and what its clients send is encrypted: " + byAddress}},
-		{"inspect_timeout = '1s'", "", "", false, []string{`inspect_timeout: found "1s"; the listener has no routes and reads no MQTT client identifier: this key changes nothing`}},
+		{"inspect_timeout = '1s'", "", "", false, []string{`inspect_timeout: found "1s"; the listener has no routes, reads no MQTT client identifier, and profile is not "postgres": this key changes nothing`}},
 	} {
 		c := mustParse(t, brokers(tt.listener, tt.pool))
 		if got, reads := c.Pools[0].NamedBy(), c.ReadsMQTT(&c.Listeners[0]); got != tt.named || reads != tt.reads {

@@ -53,9 +53,9 @@ func (c *Config) Warnings() []string {
 // client identifiers.
 func warnOfRoutes(r *report, l *Listener, mqtt bool) {
 	path := Path("listener", l.Name)
-	if len(l.Routes) == 0 && !mqtt && l.InspectTimeout != defaultInspectTimeout {
-		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()),
-			Message: "the listener has no routes and reads no MQTT client identifier: this key changes nothing"})
+	if len(l.Routes) == 0 && !mqtt && l.Profile != "postgres" && l.InspectTimeout != defaultInspectTimeout {
+		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()), Message: "the listener has no " +
+			`routes, reads no MQTT client identifier, and profile is not "postgres": this key changes nothing`})
 	}
 	if i := slices.IndexFunc(l.Routes, func(t Route) bool { return t.fitsAll() }); i >= 0 && l.Pool != "" {
 		r.add(join(path, "pool"), Error{Found: quote(l.Pool), Message: fmt.Sprintf(

@@ -14,6 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/listen"
+	"github.com/limeload/limeload-l4/l4/internal/postgres"
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -118,6 +119,8 @@ type ListenerSpec struct {
 	MQTT           bool
 	InspectTimeout time.Duration
 
+	Postgres PostgresSettings // for TCP
+
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
@@ -142,6 +145,9 @@ type ListenerInfo struct {
 	DatagramsOut uint64          // to clients
 	Dropped      map[Drop]uint64 // datagrams either way
 	DNS          *DNSInfo        // nil without DNS settings
+
+	// Cancels are CancelRequests of Postgres, by what became of them; nil unless the listener reads them.
+	Cancels map[CancelResult]uint64
 
 	ConnectTime   Histogram // of connects that succeeded
 	FirstByteTime Histogram // from when the backend was asked, or connected if it spoke unasked, to its first byte
@@ -173,10 +179,11 @@ const defaultBacklog = 4096 // net.core.somaxconn's default since Linux 5.4; the
 // goroutine.
 type listener struct {
 	// set once, then read-only
-	name string
-	gate *gate.Listener
-	tcp  *session.Listener
-	udp  *flow.Listener
+	name     string
+	gate     *gate.Listener
+	tcp      *session.Listener
+	udp      *flow.Listener
+	postgres *postgres.Service
 
 	// Server.changing and Server.mu guard these
 	bound *listen.Binding
@@ -188,7 +195,10 @@ type listener struct {
 // newListener makes a listener. id is its own, and no other's.
 func (s *Server) newListener(name string, id dial.ListenerID) *listener {
 	g := s.gate.NewListener(name, id, len(s.loops))
-	return &listener{name: name, gate: g, tcp: session.NewListener(g, len(s.loops)), udp: flow.NewListener(g)}
+	return &listener{
+		name: name, gate: g, tcp: session.NewListener(g, len(s.loops)), udp: flow.NewListener(g),
+		postgres: postgres.NewService(id, s.cancels),
+	}
 }
 
 // set gives the rooms what the listener's spec and DNS service say, for clients that come from now on.
@@ -209,12 +219,17 @@ func (ls *listener) set() {
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
+	to.Prefaces = ls.withPostgres(to.Prefaces, spec, false)
+	if spec.TLS == nil && spec.startupTimeout() > 0 {
+		to.ForRefused = len(to.Prefaces) // for cancels
+	}
 	if spec.TLS != nil {
 		t := session.NewTerminator(spec.TLS, spec.Routes, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, t)
 		if spec.Farewell != TLS {
 			to.EndsTLS = len(to.Prefaces)
 		}
+		to.Prefaces = ls.withPostgres(to.Prefaces, spec, true)
 	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
@@ -260,6 +275,12 @@ func (ls *listener) info() ListenerInfo {
 	}
 	if ls.dns != nil {
 		info.DNS = ls.dns.Info()
+	}
+	if spec.startupTimeout() > 0 {
+		info.Cancels = make(map[CancelResult]uint64)
+		for _, r := range CancelResults() {
+			info.Cancels[r] = ls.postgres.Count(r)
+		}
 	}
 	for _, r := range Reasons() {
 		if n := tally.Ended(ls.gate.Counters, r); n > 0 {
@@ -332,7 +353,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.TLS == other.TLS && spec.MQTT == other.MQTT && spec.InspectTimeout == other.InspectTimeout &&
-		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
+		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.
@@ -376,6 +397,9 @@ func (spec *ListenerSpec) validate() error {
 	}
 	if err == nil {
 		err = spec.validateRoutes()
+	}
+	if err == nil {
+		err = spec.validatePostgres()
 	}
 	if err == nil && spec.DNS != nil {
 		err = spec.DNS.Validate(spec.Protocol == TCP, spec.Flows.SendProxy)

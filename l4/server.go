@@ -30,6 +30,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/listen"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
+	"github.com/limeload/limeload-l4/l4/internal/postgres"
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -69,6 +70,7 @@ type Server struct {
 	started time.Time
 	gate    *gate.Gate
 	access  *tally.AccessLog
+	cancels *postgres.Sender
 	gone    chan struct{} // closed when the loops are
 
 	// The loops, and what each has on it, by the loop's index.
@@ -132,6 +134,8 @@ func New(o Options) (*Server, error) {
 		s.discard()
 		return nil, err
 	}
+	s.cancels = postgres.NewSender(&s.gate.Chains)
+	s.cancels.Encrypt = encryptCancel
 	s.furnish(pipes)
 	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
 	return s, nil
@@ -225,6 +229,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Post(l.Stop)
 	}
 	s.running.Wait()
+	s.cancels.Close()
 	s.threads.Close()
 	close(s.gone)
 	for _, ls := range listeners {

@@ -30,6 +30,17 @@ func (l Lease) Release(o Outcome) {
 	p.queue.serve()
 }
 
+// Leased returns the backends on which somebody holds a lease now, apart from those that were removed. The slice is the
+// caller's. It may be called from any goroutine.
+func (p *Pool) Leased() (leased []*Backend) {
+	for _, m := range p.snap.Load().members {
+		if m.backend.load.Leases() > 0 {
+			leased = append(leased, m.backend)
+		}
+	}
+	return leased
+}
+
 // Opened says that the backend was reached: it accepted the connection, or for UDP a datagram was sent to it.
 func (l Lease) Opened() {
 	if l.trial != 0 {

@@ -30,6 +30,34 @@ func TestLeasesAreCounted(t *testing.T) {
 	}
 }
 
+// TestLeased holds which backends somebody has a lease on.
+func TestLeased(t *testing.T) {
+	p := newPool(t, "first", "a", "b", "c")
+	ids := func() (ids string) {
+		for _, b := range p.Leased() {
+			ids += b.ID()
+		}
+		return ids
+	}
+	if got := ids(); got != "" {
+		t.Errorf("%q have leases before the first one", got)
+	}
+	one, err := p.Pick(PickContext{})
+	must(t, err)
+	must(t, p.SetMode("a", Drain))
+	two, err := p.Pick(PickContext{})
+	must(t, err)
+	if got := ids(); got != "ab" {
+		t.Errorf("%q have leases, want a, which drains, and b", got)
+	}
+	one.Release(Served)
+	must(t, p.Remove("b"))
+	if got := ids(); got != "" {
+		t.Errorf("%q have leases, want none of those that are left", got)
+	}
+	two.Release(Served)
+}
+
 // TestBackend holds that Backend and Backends return the same.
 func TestBackend(t *testing.T) {
 	p := newPool(t, "round_robin", "a", "b")

@@ -73,10 +73,12 @@ func houseImports() map[string][]string {
 		"healthcheck":       nil,
 		"healthcheck/probe": {"healthcheck"},
 		"l4": inL4(
-			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "session", "sock", "tally", "tlsconn",
+			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "postgres", "session", "sock",
+			"tally", "tlsconn",
 		),
 		"l4/internal/dns":          inL4("dial", "dns/dnscache", "flow", "gate", "loop", "session", "sock", "tally", "wire"),
 		"l4/internal/farewell":     inL4("loop", "session", "sock", "tally", "wire"),
+		"l4/internal/postgres":     inL4("dial", "loop", "session", "sock", "tally", "wire"),
 		"l4/internal/flow":         inL4("dial", "gate", "listen", "loop", "sock", "tally", "wire"),
 		"l4/internal/session":      inL4("dial", "gate", "listen", "loop", "sock", "tally", "tlsconn", "wire"),
 		"l4/internal/gate":         inL4("dial", "sock", "tally"),

@@ -245,7 +245,7 @@ type Session struct {
 	Pool     string  `json:"pool"`
 	Backend  string  `json:"backend"` // "" while it waits for one
 	Address  string  `json:"backend_address"`
-	Phase    string  `json:"phase"` // proxy_header, asking, inspecting, queued, connecting, relaying or refusing
+	Phase    string  `json:"phase"` // see the OpenAPI document
 	Age      float64 `json:"age_seconds"`
 	Idle     float64 `json:"idle_seconds"`
 	BytesIn  uint64  `json:"bytes_in"`

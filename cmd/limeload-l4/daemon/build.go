@@ -151,6 +151,9 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure
 			spec.Farewell = language(c.Profile)
 		}
 		spec.Proxy = proxySettings(&c.ProxyProtocol)
+		if c.Profile == "postgres" {
+			spec.Postgres.Timeout = c.InspectTimeout.Std()
+		}
 		if c.Protocol == "udp" {
 			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
 		} else if c.Cache != nil {

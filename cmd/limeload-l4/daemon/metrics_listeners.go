@@ -37,6 +37,8 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		dropped = c.counter("limeload_listener_dropped_total",
 			"Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
 
+		cancels = c.counter("limeload_postgres_cancels_total",
+			"CancelRequests at a listener with profile postgres, by what became of them.", "listener", "result")
 		handshakes = c.counter("limeload_listener_tls_handshakes_total",
 			"TLS handshakes with clients and with backends on their behalf, by how they ended. Version and resumed are "+
 				"empty for those that failed.", "listener", "result", "resumed", "side", "version")
@@ -64,6 +66,10 @@ func (c *catalog) ofListeners(d *Daemon) part {
 	for _, why := range l4.Drops() {
 		drops[why] = label("reason", why.String())
 	}
+	results := make(map[l4.CancelResult]*dto.LabelPair)
+	for _, r := range l4.CancelResults() {
+		results[r] = label("result", r.String())
+	}
 	return func(to sink) {
 		for _, l := range d.server.Listeners() {
 			listener := label("listener", l.Name)
@@ -90,6 +96,9 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				for why, reason := range drops {
 					to.put(dropped, float64(l.Dropped[why]), listener, reason)
 				}
+			}
+			for r, n := range l.Cancels {
+				to.put(cancels, float64(n), listener, results[r])
 			}
 			for h, n := range l.Handshakes {
 				resumed := ""

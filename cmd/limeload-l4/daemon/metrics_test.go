@@ -45,6 +45,7 @@ cache = { max_entries = 1000 }
 [listener.mail]
 address = "127.0.0.1:7997"
 pool = "mail"
+profile = "postgres"
 [pool.web]
 backends = [
   { address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" },

@@ -55,6 +55,15 @@ type Link struct {
 // LinkOf returns the link of a socket that is about to be connected, for clients of this chain.
 func LinkOf(c *Chain) *Link { return &Link{chain: c} }
 
+// OnBehalf returns a new link for another socket on behalf of the client of k, which may be nil. It must be called by
+// the goroutine that uses k, and the new link may be used by another one.
+func (k *Link) OnBehalf() *Link {
+	if k == nil {
+		return nil
+	}
+	return &Link{came: k.came}
+}
+
 // Empty reports whether no socket leads from this process back to itself.
 func (c *Chains) Empty() bool { return c.open.Load() == 0 }
 

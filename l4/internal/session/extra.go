@@ -18,6 +18,9 @@ type extra struct {
 	hello           hello         // if a TLS preface has read it
 	header          []byte        // a PROXY header that the backend gets before its handshake; nil without one
 	failure         string        // of the last handshake, for the log; "" for none
+
+	overhears Overhearer // looks at what the backend says first; nil if nobody is to
+	overheard bool       // it needs no more
 }
 
 // A hello is what stays known of a client's ClientHello.
@@ -43,6 +46,9 @@ func (l *Loop) noMore(s *Session) {
 		return
 	}
 	s.extra = nil
+	if x.overhears != nil {
+		x.overhears.Forget(s)
+	}
 	l.closeBackendTLS(x)
 	if x.client != nil {
 		x.client.Close(&l.Buffers)

@@ -37,11 +37,12 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 	if !explained(why) || s.refused != tally.NoReason {
 		return false
 	}
-	if s.clientTLS() != nil && s.settings.EndsTLS == 0 {
+	ends := s.settings.EndsTLS
+	if s.clientTLS() != nil && ends == 0 {
 		return false // it is told in TLS's own way, which is over
 	}
-	shaking := s.settings.EndsTLS > 0 && s.clientTLS() == nil // and before, nothing can be told
-	if shaking && int(s.prefaces) >= s.settings.EndsTLS || !s.listener.AdmitFarewell() {
+	shaking := ends > 0 && s.clientTLS() == nil && int(s.prefaces) <= ends // and before, nothing can be told
+	if shaking && int(s.prefaces) == ends || !s.listener.AdmitFarewell() {
 		return false
 	}
 	if !l.watchClient(s) {
@@ -88,7 +89,7 @@ func (l *Loop) turnAway(a *arrival, why tally.Reason) bool {
 		return true
 	}
 	s.phase, s.refused = prefacing, why
-	if s.settings.EndsTLS > 0 {
+	if s.settings.EndsTLS > 0 || s.settings.ForRefused > 0 {
 		l.nextPreface(s) // the client understands nothing before its handshake
 	} else {
 		l.beginFarewell(s, why)

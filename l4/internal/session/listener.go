@@ -17,6 +17,9 @@ type Settings struct {
 	// EndsTLS is how many of Prefaces there are up to the one that ends TLS: a refused client is told why after them. 0
 	// is for listeners without TLS, and if Farewell is for those that have not begun it.
 	EndsTLS int
+	// ForRefused is how many of Prefaces a client goes through, too, that is refused as soon as it has come, if Farewell
+	// is to tell it why: it may want something for which there is always room.
+	ForRefused int
 
 	IdleTimeout      time.Duration // neither side sent anything for so long
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all

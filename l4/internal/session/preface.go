@@ -74,6 +74,7 @@ type Pass struct {
 	Client netip.AddrPort // who the client really is, and whom the gate is asked about; invalid = as before
 	Name   uint32         // the pool.NameKey of what the client has named, see pool.NameKind; 0 = as before
 	Skip   int            // bytes that the preface has peeked at and that are not for the backend
+	Omit   int            // of the prefaces that follow, how many this session leaves out
 }
 
 // PassOn ends the preface, and the session goes on to the next one, or to its backend.
@@ -89,7 +90,7 @@ func End(why tally.Reason, whole bool) Step { return Step{kind: stepEnd, reason:
 func (l *Loop) nextPreface(s *Session) {
 	last := len(s.settings.Prefaces)
 	if s.refused != tally.NoReason {
-		last = s.settings.EndsTLS // what follows would serve it
+		last = max(s.settings.EndsTLS, s.settings.ForRefused) // what follows would serve it
 	}
 	for int(s.prefaces) < last {
 		opener := s.settings.Prefaces[s.prefaces]
@@ -136,6 +137,7 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 	l.releasePreface(s)
 	l.wheel.Stop(&s.timer) // its moment means nothing to the next one
 	s.phase = connecting   // until connect says otherwise
+	s.prefaces += uint8(p.Omit)
 	if p.Pool != nil {
 		s.pool = p.Pool
 	}

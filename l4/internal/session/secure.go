@@ -153,6 +153,9 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, source, sink
 		}
 	}
 	l.moved(s, d, n)
+	if d == &s.out {
+		s.overhear(p[:n])
+	}
 	if sink != nil {
 		return n, l.seal(s, d, to, sink, p[:n])
 	}

@@ -326,6 +326,9 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	if s.probed(why, l.Now) {
 		why = tally.Probe
 	}
+	if s.refused != tally.NoReason {
+		why = s.refused // whatever has become of telling the client
+	}
 	l.wheel.Stop(&s.timer)
 	l.dialer.Forget(s.link)
 	l.release(&s.in)

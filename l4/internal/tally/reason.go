@@ -20,12 +20,13 @@ const (
 	BackendRemoved          // backend removed or in maintenance: on_remove ends sessions, drain_timeout flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
 	EndedByOperator         // the operator ended it (Server.End)
-	Malformed               // the client sent something that cannot be a DNS question, or is no correct ClientHello
+	Malformed               // the client sent what cannot be a DNS question, a correct ClientHello or a Postgres startup
 	BrokenTLS               // the client sent something that is no record of its TLS session
 	NotReading              // the DNS client reads no answers, and too many are held for such clients
 	Answered                // flows: the backend sent the expected number of answers
 	Evicted                 // flows: it had no answer, and a new client needed its place
 	Probe                   // the client sent nothing, and left at once: see probed
+	Cancel                  // the client has sent a CancelRequest of Postgres, which was passed on
 	MaxSessions             // refused: the listener or the process is at its limit of sessions
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
@@ -38,7 +39,7 @@ const (
 	ProxyHeader             // refused: a PROXY header had to come, and something else came, or it came too late
 	NoRoute                 // refused: no route fits the server name and protocols in the client's ClientHello
 	NotTLS                  // refused: the listener has TLS or routes, and the client does not speak TLS
-	InspectTimeout          // refused: the listener has routes, and no ClientHello came within inspect_timeout
+	InspectTimeout          // refused: the client did not send in time what the listener has to see first
 	UnknownName             // refused: no certificate is for the server name that the client asked for (strict_sni)
 	HandshakeFailed         // refused: the TLS handshake with the client has failed
 	HandshakeTimeout        // refused: the TLS handshake with the client was not over within handshake_timeout
@@ -66,6 +67,7 @@ var reasonNames = [ReasonCount]string{
 	Answered:         "answered",
 	Evicted:          "evicted",
 	Probe:            "probe",
+	Cancel:           "cancel",
 	MaxSessions:      "max_sessions",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",

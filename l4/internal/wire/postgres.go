@@ -16,53 +16,69 @@ const (
 	PostgresStartup                        // StartupMessage of version 3
 )
 
+// PostgresHeadBytes is what each request begins with: its length, which includes itself, and its code.
+const PostgresHeadBytes = 8
+
 const (
 	// maxPostgresStartup is what servers take (MAX_STARTUP_PACKET_LENGTH in src/include/libpq/pqcomm.h).
 	maxPostgresStartup = 10_000
 
-	postgresHeadBytes = 8 // the length, which includes itself, and the code
+	// A process ID has four bytes, and the key with it 4 to 256 (more than 4 since PostgreSQL 18).
+	minPostgresKey = 4 + 4
+	maxPostgresKey = 4 + 256
 
-	// A CancelRequest has a process ID of four bytes and a key of 4 to 256.
-	minPostgresCancel = postgresHeadBytes + 4 + 4
-	maxPostgresCancel = postgresHeadBytes + 4 + 256
+	minPostgresCancel = PostgresHeadBytes + minPostgresKey
+	maxPostgresCancel = PostgresHeadBytes + maxPostgresKey
+
+	postgresCancelCode = 1234<<16 | 5678
 )
+
+// PostgresHead returns the kind of the first message in what a client of Postgres has sent, and its length in bytes, as
+// soon as the message's first eight bytes are there. What cannot become a request is found with its first bytes. The
+// length is 0 with PostgresNone and PostgresInvalid.
+func PostgresHead(stream []byte) (kind PostgresRequest, length int) {
+	var head [PostgresHeadBytes]byte
+	have := copy(head[:], stream)
+	length = int(binary.BigEndian.Uint32(head[:]))
+	if length > maxPostgresStartup || have >= 4 && length < PostgresHeadBytes {
+		return PostgresInvalid, 0
+	}
+	if have < PostgresHeadBytes {
+		return PostgresNone, 0
+	}
+	switch code := binary.BigEndian.Uint32(head[4:]); {
+	case code == postgresCancelCode && length >= minPostgresCancel && length <= maxPostgresCancel:
+		return PostgresCancel, length
+	case code == 1234<<16|5679 && length == PostgresHeadBytes:
+		return PostgresSSL, length
+	case code == 1234<<16|5680 && length == PostgresHeadBytes:
+		return PostgresGSS, length
+	case code>>16 == 3:
+		return PostgresStartup, length
+	}
+	return PostgresInvalid, 0
+}
 
 // ReadPostgresRequest reads the first message in what a client of Postgres has sent, and returns its kind and its size
 // in bytes. The size is 0 if the message is not whole, or none. What cannot become a request is found with its first
 // bytes.
 func ReadPostgresRequest(stream []byte) (kind PostgresRequest, size int) {
-	var head [postgresHeadBytes]byte
-	have := copy(head[:], stream)
-	length := int(binary.BigEndian.Uint32(head[:]))
-	if length > maxPostgresStartup || have >= 4 && length < postgresHeadBytes {
-		return PostgresInvalid, 0
-	}
-	if have < postgresHeadBytes {
+	kind, size = PostgresHead(stream)
+	if len(stream) < size {
 		return PostgresNone, 0
 	}
-	switch code := binary.BigEndian.Uint32(head[4:]); {
-	case code == 1234<<16|5678:
-		kind = PostgresCancel
-		if length < minPostgresCancel || length > maxPostgresCancel {
-			return PostgresInvalid, 0
-		}
-	case code == 1234<<16|5679, code == 1234<<16|5680:
-		kind = PostgresSSL
-		if code == 1234<<16|5680 {
-			kind = PostgresGSS
-		}
-		if length != postgresHeadBytes {
-			return PostgresInvalid, 0
-		}
-	case code>>16 == 3:
-		kind = PostgresStartup
-	default:
-		return PostgresInvalid, 0
-	}
-	if len(stream) < length {
-		return PostgresNone, 0
-	}
-	return kind, length
+	return kind, size
+}
+
+// PostgresCancelKey returns the process ID and the key of a whole CancelRequest, as they stand in it: a part of message.
+func PostgresCancelKey(message []byte) []byte { return message[PostgresHeadBytes:] }
+
+// AppendPostgresCancel appends the CancelRequest with a process ID and key as PostgresCancelKey and
+// PostgresKeyScanner.Scan return them.
+func AppendPostgresCancel(to []byte, key string) []byte {
+	to = binary.BigEndian.AppendUint32(to, uint32(PostgresHeadBytes+len(key)))
+	to = binary.BigEndian.AppendUint32(to, postgresCancelCode)
+	return append(to, key...)
 }
 
 // AppendPostgresFatal appends an ErrorResponse with severity FATAL. sqlState has five characters; neither text contains
@@ -84,5 +100,5 @@ func AppendPostgresFatal(to []byte, sqlState, message string) []byte {
 // AppendPostgresSSLRequest appends an SSLRequest, which asks a server for TLS. The server answers with one byte: S, and
 // then a handshake follows, or N.
 func AppendPostgresSSLRequest(to []byte) []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(to, postgresHeadBytes), 1234<<16|5679)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(to, PostgresHeadBytes), 1234<<16|5679)
 }

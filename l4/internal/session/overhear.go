@@ -1,0 +1,31 @@
+package session
+
+import "github.com/limeload/limeload-l4/pool"
+
+// An Overhearer looks at what a session's backend says first. It is called onLoop.
+type Overhearer interface {
+	// Overhear looks at the next bytes from the backend, which are valid during the call only. It reports false when it
+	// needs no more.
+	Overhear(s *Session, p []byte) (more bool)
+
+	// Forget is the last call, when the session is over.
+	Forget(s *Session)
+}
+
+// Overhear gives the session an Overhearer. It is called once at most, by a preface.
+func (l *Loop) Overhear(s *Session, by Overhearer) { l.more(s).overhears = by }
+
+// Backend is where the session is connected to, or was; nil before its first backend is chosen.
+func (s *Session) Backend() *pool.Backend { return s.lease.Backend() }
+
+// overhear lets the session's Overhearer, if it has one, look at what was read from the backend. Meanwhile the bytes are
+// copied, since nobody sees those in a pipe.
+func (s *Session) overhear(p []byte) {
+	x := s.extra
+	if x.overhears == nil || x.overheard {
+		return
+	}
+	if x.overheard = !x.overhears.Overhear(s, p); !x.overheard {
+		s.out.bulk, s.out.rounds = false, 0
+	}
+}

@@ -59,6 +59,7 @@ const (
 	Postgres = farewell.Postgres // an ErrorResponse, with SQLSTATE 57P03 or 53300
 	Redis    = farewell.Redis    // an error, LOADING or that of too many clients
 	DNS      = farewell.DNS      // SERVFAIL or REFUSED, with an extended error (RFC 8914)
+	TLS      = farewell.TLS      // the alert internal_error, before the handshake
 )
 
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
@@ -131,6 +132,8 @@ type ListenerInfo struct {
 	Ended    map[Reason]uint64       // sessions and refusals by their reason
 	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
 
+	Handshakes map[TLSHandshake]uint64 // of TLS, those that there were
+
 	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
 	Dropped      map[Drop]uint64 // datagrams either way
@@ -202,12 +205,18 @@ func (ls *listener) set() {
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
 	}
-	if ls.dns != nil && spec.Protocol == TCP {
-		to.Prefaces = append(to.Prefaces, ls.dns)
-	}
-	if len(spec.Routes) > 0 {
+	if spec.TLS != nil {
+		t := session.NewTerminator(spec.TLS, spec.Routes, len(ls.gate.Counters))
+		to.Prefaces = append(to.Prefaces, t)
+		if spec.Farewell != TLS {
+			to.EndsTLS = len(to.Prefaces)
+		}
+	} else if len(spec.Routes) > 0 {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
+	}
+	if ls.dns != nil && spec.Protocol == TCP {
+		to.Prefaces = append(to.Prefaces, ls.dns)
 	}
 	ls.tcp.Set(to)
 }
@@ -217,7 +226,7 @@ func (ls *listener) info() ListenerInfo {
 	info := ListenerInfo{
 		Name: ls.name, Address: ls.bound.Address, Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
-		Dropped: make(map[Drop]uint64),
+		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
 	for i := range ls.gate.Counters {
 		c := &ls.gate.Counters[i]
@@ -236,6 +245,7 @@ func (ls *listener) info() ListenerInfo {
 				info.Retries[pool.Outcome(outcome)] += n
 			}
 		}
+		c.Handshakes.AddTo(info.Handshakes)
 		info.ConnectTime.Merge(&c.ConnectTime)
 		info.FirstByteTime.Merge(&c.FirstByteTime)
 		info.Duration.Merge(&c.Duration)
@@ -314,8 +324,8 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
-		spec.Proxy.Equal(&other.Proxy) && spec.TLS == other.TLS && spec.sameDNS(other)
+		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
+		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other)
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.
@@ -350,7 +360,7 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	case spec.TLS != nil && spec.Protocol != TCP:
 		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
-	case spec.Farewell > DNS:
+	case spec.Farewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	err := spec.Flows.Validate()

@@ -33,6 +33,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -75,6 +76,8 @@ type Server struct {
 	sessions  []*session.Loop
 	flows     []*flow.Loop
 	questions []*dns.Loop
+
+	threads *tlsconn.Threads // for TLS handshakes
 
 	drainTimeout atomic.Int64 // a time.Duration
 
@@ -143,7 +146,8 @@ func (s *Server) furnish(pipes int) {
 		dialers[i] = dial.NewDialer(&s.gate.Chains)
 	}
 	s.questions = dns.Attach(s.loops, dialers, s.offload)
-	s.sessions = session.Attach(s.loops, dialers, s.access)
+	s.threads = tlsconn.NewThreads(len(s.loops))
+	s.sessions = session.Attach(s.loops, dialers, s.access, s.threads)
 	s.flows = flow.Attach(s.loops, dialers, s.access, s.offload)
 	for i, q := range s.questions {
 		q.Join(s.flows[i], s.sessions[i])
@@ -221,6 +225,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.Post(l.Stop)
 	}
 	s.running.Wait()
+	s.threads.Close()
 	close(s.gone)
 	for _, ls := range listeners {
 		ls.gate.NoteRefusals()

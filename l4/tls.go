@@ -3,6 +3,7 @@ package l4
 import (
 	"errors"
 
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 )
 
@@ -57,6 +58,15 @@ const (
 	TLSRevocationFile  = tlsconn.RevocationFile  // revoked clients' certificates
 	TLSTicketKeyFile   = tlsconn.TicketKeyFile   // keys for session tickets
 )
+
+// A TLSHandshake is a kind of TLS handshakes that are counted together.
+type TLSHandshake = tally.Handshake
+
+// A TLSHandshakeResult is how a TLS handshake has ended. The set is closed.
+type TLSHandshakeResult = tally.HandshakeResult
+
+// TLSHandshakeResults returns every result there is.
+func TLSHandshakeResults() []TLSHandshakeResult { return tally.HandshakeResults() }
 
 // NewTLSServer makes a TLSServer. See TLSFaults for what is wrong with its files.
 func NewTLSServer(settings TLSServerSettings, m TLSMaterial) (*TLSServer, error) {

@@ -83,6 +83,7 @@ const (
 	ConnectTimeout                    // it did not answer the connect in time
 	ConnectUnreachable                // there was no way to it
 	CutEarly                          // it ended the connection at once, before anything was sent either way
+	TLSFailed                         // the TLS handshake with it failed
 	// says nothing about the backend: a client or a lack of our own resources may be the cause
 	Neutral
 	NoAnswer  // a question had no answer in time; perhaps nobody can answer it
@@ -104,6 +105,8 @@ func (o Outcome) String() string {
 		return "connect_unreachable"
 	case CutEarly:
 		return "cut_early"
+	case TLSFailed:
+		return "tls_failed"
 	case Neutral:
 		return "neutral"
 	case NoAnswer:

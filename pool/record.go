@@ -60,7 +60,7 @@ func (r *record) count(failed bool, now, window time.Duration) (failures, all ui
 // docs/pools.md has the reasons. judge handles hints.
 func (o Outcome) failed() (failed, spoke bool) {
 	switch o {
-	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly:
+	case ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly, TLSFailed:
 		return true, true
 	case Served:
 		return false, true

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"strconv"
+
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/limeload/limeload-l4/l4"
@@ -34,6 +36,10 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			"direction", "listener")
 		dropped = c.counter("limeload_listener_dropped_total",
 			"Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
+
+		handshakes = c.counter("limeload_listener_tls_handshakes_total",
+			"TLS handshakes with clients and with backends on their behalf, by how they ended. Version and resumed are "+
+				"empty for those that failed.", "listener", "result", "resumed", "side", "version")
 
 		connect = c.histogram("limeload_listener_connect_seconds",
 			"How long it took to connect to a backend, of connects that succeeded.", "listener")
@@ -84,6 +90,14 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				for why, reason := range drops {
 					to.put(dropped, float64(l.Dropped[why]), listener, reason)
 				}
+			}
+			for h, n := range l.Handshakes {
+				resumed := ""
+				if h.Version != "" {
+					resumed = strconv.FormatBool(h.Resumed)
+				}
+				to.put(handshakes, float64(n), listener, label("result", h.Result.String()), label("resumed", resumed),
+					label("side", h.Side.String()), label("version", h.Version))
 			}
 			to.times(connect, l.ConnectTime, waits, listener)
 			to.times(firstByte, l.FirstByteTime, waits, listener)

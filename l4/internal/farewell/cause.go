@@ -36,6 +36,8 @@ func causeOf(s *session.Session, why tally.Reason) cause {
 		return cause{text: fmt.Sprintf("no source address of pool %q can be used", pool)}
 	case tally.ConnectFailed:
 		return cause{text: fmt.Sprintf("no backend of pool %q could be connected to", pool)}
+	case tally.BackendTLS:
+		return cause{text: fmt.Sprintf("no TLS handshake with a backend of pool %q succeeded", pool)}
 	case tally.Drained:
 		return cause{ends: true, text: fmt.Sprintf("listener %q is shutting down", listener)}
 	}

@@ -23,6 +23,7 @@ const (
 	Postgres Language = iota + 1
 	Redis
 	DNS
+	TLS // of those whose session has no TLS yet; others are told nothing
 )
 
 const (
@@ -85,6 +86,8 @@ func (g Language) Open(l *session.Loop, s *session.Session, why tally.Reason) se
 		t.speaker = &postgres{cause: c}
 	case Redis:
 		t.speaker = &redis{cause: c}
+	case TLS:
+		t.speaker = tlsAlert{}
 	default:
 		t.speaker = &dns{why: c.dns()}
 	}

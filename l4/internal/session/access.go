@@ -30,8 +30,8 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
 	}
 	ev.Bytes("client", s.peer.AppendTo(text[:0]))
-	if s.named != nil {
-		ev.Bytes("via", s.named.via.AppendTo(text[:0]))
+	if via := s.Via(); via.IsValid() {
+		ev.Bytes("via", via.AppendTo(text[:0]))
 	}
 	ev.Uint64("bytes_in", s.in.bytes).
 		Uint64("bytes_out", s.out.bytes).
@@ -46,7 +46,9 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 		ev.Float64("first_byte_time", (s.firstByte - s.accepted).Seconds())
 	}
 	ev.Int("retries", retries).Str("reason", why.String())
-	if s.cause != 0 {
+	if x := s.extra; x != nil && x.failure != "" {
+		ev.Str("err", x.failure)
+	} else if s.cause != 0 {
 		ev.Str("err", sock.Text(s.cause))
 	}
 	ev.Msg("session ended")

@@ -30,6 +30,9 @@ func (l *Loop) connect(s *Session) bool {
 // connectTo starts connecting to the backend of a lease. When that fails at once, the lease is given back, and the
 // session has ended if it may not try another backend.
 func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
+	if s.extra != nil {
+		s.extra.failure = ""
+	}
 	if s.failed {
 		s.failed = false
 		l.counters(s).Retries[s.failure].Add(1)
@@ -64,6 +67,10 @@ func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
 // A failed attempt's descriptor is closed in the handling of its own event, or by a timer after all
 // events of the batch, so no event of it can be taken for one of the next attempt's.
 func (l *Loop) onConnect(s *Session, bits uint32) {
+	if s.extra != nil && s.extra.opening != nil {
+		l.goOnOpening(s)
+		return
+	}
 	if bits&(sock.PollError|sock.PollHangup) != 0 {
 		if e := sock.ConnectError(int(s.backend.fd)); e != 0 {
 			s.cause = e
@@ -74,6 +81,15 @@ func (l *Loop) onConnect(s *Session, bits uint32) {
 	if bits&sock.PollOut == 0 {
 		return
 	}
+	if c := tlsOf(s.pool); c != nil {
+		l.open(s, c)
+		return
+	}
+	l.connectedTo(s)
+}
+
+// connectedTo begins to relay, when the session has its backend.
+func (l *Loop) connectedTo(s *Session) {
 	s.phase = relaying
 	s.cause = 0
 	s.shunned = s.backend.peerDone || s.backend.broken
@@ -91,7 +107,7 @@ func (l *Loop) onConnect(s *Session, bits uint32) {
 
 // connectFailed gives the backend back and tries another, if retries allow.
 func (l *Loop) connectFailed(s *Session, o pool.Outcome) {
-	s.backend.close(false)
+	l.leaveBackend(s)
 	l.dialer.Forget(s.link)
 	s.fail(s.lease, o)
 	if len(s.tried) > s.pool.Retries() {
@@ -110,7 +126,7 @@ func (s *Session) fail(lease pool.Lease, o pool.Outcome) {
 
 // abandon ends a session whose backend is still being connected to, for a reason that is not the backend's.
 func (l *Loop) abandon(s *Session, why tally.Reason) {
-	s.backend.close(false)
+	l.leaveBackend(s)
 	s.lease.Release(pool.Neutral)
 	s.tried = append(s.tried, s.lease.Backend())
 	l.refuse(s, why)
@@ -121,6 +137,8 @@ func (s *Session) whyRefused() tally.Reason {
 	switch {
 	case len(s.tried) == 0:
 		return tally.NoBackend
+	case s.extra != nil && s.extra.failure != "":
+		return tally.BackendTLS
 	case s.cause == sock.NoSource:
 		return tally.NoSource
 	case sock.CauseOf(s.cause) == sock.OurWant:

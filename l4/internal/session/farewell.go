@@ -25,7 +25,7 @@ const hurriedFarewell = time.Second
 func explained(why tally.Reason) bool {
 	switch why {
 	case tally.MaxSessions, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
-		tally.ConnectFailed, tally.NoSource, tally.NoDescriptors, tally.Drained:
+		tally.ConnectFailed, tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
 	return false
@@ -34,7 +34,14 @@ func explained(why tally.Reason) bool {
 // bidFarewell begins to tell a client why it is refused. It reports false, and does nothing, if the client cannot be
 // told. The session may have ended when it returns.
 func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
-	if !explained(why) || s.refused != tally.NoReason || !s.listener.AdmitFarewell() {
+	if !explained(why) || s.refused != tally.NoReason {
+		return false
+	}
+	if s.clientTLS() != nil && s.settings.EndsTLS == 0 {
+		return false // it is told in TLS's own way, which is over
+	}
+	shaking := s.settings.EndsTLS > 0 && s.clientTLS() == nil // and before, nothing can be told
+	if shaking && int(s.prefaces) >= s.settings.EndsTLS || !s.listener.AdmitFarewell() {
 		return false
 	}
 	if !l.watchClient(s) {
@@ -47,12 +54,22 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 	s.phase, s.refused = prefacing, why
 	s.listener.LeaveSession()
 	l.wheel.Stop(&s.timer)
-	s.preface = s.settings.Farewell.Open(l, s, why)
-	l.Proceed(s, s.preface.Step(s, Begun))
+	if shaking {
+		l.nextPreface(s)
+	} else {
+		l.beginFarewell(s, why)
+	}
 	if why == tally.Drained {
 		l.hurryFarewell(s)
 	}
 	return true
+}
+
+// beginFarewell begins to talk to a client that can be understood now.
+func (l *Loop) beginFarewell(s *Session, why tally.Reason) {
+	s.phase = prefacing
+	s.preface = s.settings.Farewell.Open(l, s, why)
+	l.Proceed(s, s.preface.Step(s, Begun))
 }
 
 // turnAway begins to tell a client that was accepted, and is no session, why it is refused. The refusal is counted
@@ -71,8 +88,11 @@ func (l *Loop) turnAway(a *arrival, why tally.Reason) bool {
 		return true
 	}
 	s.phase, s.refused = prefacing, why
-	s.preface = s.settings.Farewell.Open(l, s, why)
-	l.Proceed(s, s.preface.Step(s, Begun))
+	if s.settings.EndsTLS > 0 {
+		l.nextPreface(s) // the client understands nothing before its handshake
+	} else {
+		l.beginFarewell(s, why)
+	}
 	return true
 }
 
@@ -106,4 +126,11 @@ func (l *Loop) TakePrefill(s *Session, q *loop.ByteQueue) {
 }
 
 // ShutWrite sends the client the end of what it gets. What it sends can still be read.
-func (l *Loop) ShutWrite(s *Session) { sock.ShutdownWrite(int(s.client.fd)) }
+func (l *Loop) ShutWrite(s *Session) {
+	if c := s.clientTLS(); c != nil {
+		if c.CloseWrite(); c.Owes() {
+			return // the end of the session will do
+		}
+	}
+	sock.ShutdownWrite(int(s.client.fd))
+}

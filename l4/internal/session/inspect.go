@@ -17,8 +17,9 @@ import (
 // incomplete, the socket's low-water mark is what it still needs: the loop does not wake up for the segments before.
 type Inspector struct {
 	// set once, then read-only
-	routes  *Routes
-	timeout time.Duration
+	routes     *Routes
+	terminator *Terminator // goes on with the client; nil = the hello is for the backend
+	timeout    time.Duration
 
 	loops []inspections // by the loop's index, each used on its loop only
 }
@@ -69,7 +70,7 @@ func (p *inspection) Step(s *Session, why Cause) Step {
 	}
 	switch {
 	case why == Expired:
-		return Refuse(tally.InspectTimeout)
+		return p.late(s)
 	case !s.client.readable:
 		return More(until)
 	case s.client.broken:
@@ -86,7 +87,7 @@ func (p *inspection) Step(s *Session, why Cause) Step {
 	case err != nil:
 		return p.refuse(s, err)
 	case need == 0:
-		return p.route(s, &hello)
+		return p.route(s, &hello, until)
 	case s.client.peerDone: // the rest will never come
 		s.unread = n > 0
 		return End(tally.ClientClosed, true)
@@ -110,7 +111,7 @@ func (p *inspection) mark(s *Session, need int) {
 }
 
 // route goes on with a client whose hello is complete.
-func (p *inspection) route(s *Session, hello *wire.Hello) Step {
+func (p *inspection) route(s *Session, hello *wire.Hello, until time.Duration) Step {
 	pass := Pass{Pool: p.routes.Pool(hello.ServerName(), hello.Offers)}
 	if pass.Pool == nil && s.pool == nil {
 		return p.alert(s, wire.AlertUnrecognizedName, tally.NoRoute)
@@ -118,7 +119,25 @@ func (p *inspection) route(s *Session, hello *wire.Hello) Step {
 	if name := hello.ServerName(); len(name) > 0 {
 		pass.ServerName = pool.NameKey(name)
 	}
-	return PassOn(pass)
+	t := p.terminator
+	if t == nil {
+		return PassOn(pass)
+	}
+	if !t.server.Serves(hello.ServerName()) {
+		p.on.counters(s).HandshakeFailed(tally.ClientSide, tally.HandshakeName)
+		return p.alert(s, wire.AlertUnrecognizedName, tally.UnknownName)
+	}
+	p.Release(s)
+	return t.shake(p.on, s, hello, pass, until)
+}
+
+// late refuses a client whose hello has not come in time.
+func (p *inspection) late(s *Session) Step {
+	if p.terminator == nil {
+		return Refuse(tally.InspectTimeout)
+	}
+	p.on.counters(s).HandshakeFailed(tally.ClientSide, tally.HandshakeLate)
+	return Refuse(tally.HandshakeTimeout)
 }
 
 // refuse turns away a client whose bytes are no ClientHello. One that speaks TLS gets an alert.
@@ -138,6 +157,7 @@ func (p *inspection) alert(s *Session, what wire.Alert, why tally.Reason) Step {
 	if _, e := p.on.Read(s); e != 0 {
 		return Lost(s, e)
 	}
+	s.in.bytes = 0 // no backend would have had them
 	_, e := p.on.Write(s, wire.AppendAlert(p.on.Scratch[:0], what))
 	return End(why, e == 0)
 }

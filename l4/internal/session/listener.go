@@ -14,6 +14,9 @@ import (
 type Settings struct {
 	Pool     *pool.Pool // unless a preface chooses another one; nil if clients without one are refused
 	Prefaces []Opener   // in their order
+	// EndsTLS is how many of Prefaces there are up to the one that ends TLS: a refused client is told why after them. 0
+	// is for listeners without TLS, and if Farewell is for those that have not begun it.
+	EndsTLS int
 
 	IdleTimeout      time.Duration // neither side sent anything for so long
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all

@@ -14,6 +14,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/listen"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -24,20 +25,25 @@ type Loop struct {
 	// set once, then read-only
 	dialer  *dial.Dialer
 	access  *tally.AccessLog
-	peers   []*Loop     // all loops' sessions, these included
-	conns   loop.Source // of the sessions' connections
-	sockets loop.Source // of listening sockets
+	threads *tlsconn.Threads // for TLS handshakes
+	peers   []*Loop          // all loops' sessions, these included
+	conns   loop.Source      // of the sessions' connections
+	sockets loop.Source      // of listening sockets
 	onTimer func(*Session)
 
 	load atomic.Int64 // sessions here or on their way here; read from any goroutine
 
-	sessions  loop.Slab[Session, *Session]
-	wheel     loop.Wheel[Session]
-	rounds    loop.Rounds
-	listening []*socket // by slot; nil where one was closed
-	again     []Ref     // sessions that used up their turn
-	unnamed   loop.FreeList[named]
-	revoked   []revocation
+	sessions   loop.Slab[Session, *Session]
+	wheel      loop.Wheel[Session]
+	rounds     loop.Rounds
+	listening  []*socket // by slot; nil where one was closed
+	again      []Ref     // sessions that used up their turn
+	freeExtras loop.FreeList[extra]
+
+	handshakes    int                    // in progress with clients
+	handshakeLine []Ref                  // whose handshakes wait for those to become fewer
+	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
+	revoked       []revocation
 
 	paused   int           // sockets that do not accept: there is no descriptor to spare for their clients
 	resumeAt time.Duration // when to look again
@@ -47,10 +53,12 @@ type Loop struct {
 type Ref = loop.Ref[Session, *Session]
 
 // Attach puts sessions on loops that do not run yet. dialers has one for each loop.
-func Attach(loops []*loop.Loop, dialers []*dial.Dialer, access *tally.AccessLog) []*Loop {
+func Attach(
+	loops []*loop.Loop, dialers []*dial.Dialer, access *tally.AccessLog, threads *tlsconn.Threads,
+) []*Loop {
 	all := make([]*Loop, len(loops))
 	for i, on := range loops {
-		l := &Loop{Loop: on, dialer: dialers[i], access: access, peers: all}
+		l := &Loop{Loop: on, dialer: dialers[i], access: access, threads: threads, peers: all}
 		l.conns, l.sockets = on.NewSource(l.onEvent), on.NewSource(l.onClients)
 		l.onTimer = l.onSessionTimer
 		l.rounds = loop.NewRounds(func(from int) int { return l.sessions.Some(from, l.flush) })
@@ -70,6 +78,9 @@ func (l *Loop) AfterEvents() {
 	}
 	if len(l.again) > 0 {
 		l.takeTurns()
+	}
+	if len(l.handshakeLine) > 0 {
+		l.nextHandshakes()
 	}
 }
 
@@ -178,7 +189,7 @@ func (l *Loop) takeRevoked() {
 			case s.phase == relaying:
 				l.end(s, r.why)
 			default:
-				s.backend.close(false)
+				l.leaveBackend(s)
 				s.lease.Release(pool.Neutral)
 				l.connect(s)
 			}

@@ -87,7 +87,11 @@ func End(why tally.Reason, whole bool) Step { return Step{kind: stepEnd, reason:
 
 // nextPreface begins the next preface of a session, or chooses its backend after the last one.
 func (l *Loop) nextPreface(s *Session) {
-	for int(s.prefaces) < len(s.settings.Prefaces) {
+	last := len(s.settings.Prefaces)
+	if s.refused != tally.NoReason {
+		last = s.settings.EndsTLS // what follows would serve it
+	}
+	for int(s.prefaces) < last {
 		opener := s.settings.Prefaces[s.prefaces]
 		s.prefaces++
 		if s.preface = opener.Open(l, s); s.preface == nil {
@@ -159,7 +163,11 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 
 // endPreface ends a session that has no backend yet. If all that was sent is whole, a drain is an orderly end to it.
 func (l *Loop) endPreface(s *Session, why tally.Reason, whole bool) {
-	s.client.close(why.Abrupt() && why != tally.Drained || !whole)
+	cut := why.Abrupt() && why != tally.Drained || !whole || s.owes()
+	if !cut {
+		s.goodbye()
+	}
+	s.client.close(cut)
 	l.flush(s)
 	l.forget(s, why)
 }
@@ -214,7 +222,7 @@ func (s *Session) SetActive(at time.Duration) { s.active = at }
 func (s *Session) Readable() bool { return s.client.readable }
 
 // Writable reports whether Write may send something. There is an event when it may again.
-func (s *Session) Writable() bool { return s.client.writable }
+func (s *Session) Writable() bool { return s.client.writable && !s.owes() }
 
 // Ended reports whether the client has sent its FIN, and all before it was read.
 func (s *Session) Ended() bool { return s.in.ended }
@@ -228,8 +236,18 @@ func (s *Session) Broken() (e sock.Errno, broken bool) {
 }
 
 // Read reads from the client into Loop.Scratch, once, and counts the bytes. It returns no bytes at the client's FIN,
-// which Ended then reports, and with sock.Again when there is nothing.
+// which Ended then reports, and with sock.Again when there is nothing. Behind TLS it reads what was encrypted.
 func (l *Loop) Read(s *Session) (n int, e sock.Errno) {
+	if c := s.clientTLS(); c != nil {
+		return l.readSecure(s, c)
+	}
+	n, e = l.readClient(s)
+	s.in.bytes += uint64(n)
+	return n, e
+}
+
+// readClient reads from the client's connection into Loop.Scratch, once.
+func (l *Loop) readClient(s *Session) (n int, e sock.Errno) {
 	c := &s.client
 	n, e = sock.Read(int(c.fd), l.Scratch)
 	switch {
@@ -244,13 +262,22 @@ func (l *Loop) Read(s *Session) (n int, e sock.Errno) {
 			s.endOf(&s.in, l.Now)
 		}
 	}
-	s.in.bytes += uint64(n)
 	return n, e
 }
 
 // Write sends the client as much of p as its connection takes, and counts the bytes. With sock.Again it takes no more
-// for now.
+// for now. Behind TLS it encrypts them first.
 func (l *Loop) Write(s *Session, p []byte) (n int, e sock.Errno) {
+	if c := s.clientTLS(); c != nil {
+		return l.writeSecure(s, c, p)
+	}
+	n, e = l.writeClient(s, p)
+	s.out.bytes += uint64(n)
+	return n, e
+}
+
+// writeClient sends the client's connection as much of p as it takes.
+func (l *Loop) writeClient(s *Session, p []byte) (n int, e sock.Errno) {
 	for n < len(p) {
 		one, e := sock.Write(int(s.client.fd), p[n:], false)
 		if e != 0 {
@@ -261,7 +288,6 @@ func (l *Loop) Write(s *Session, p []byte) (n int, e sock.Errno) {
 		}
 		n += one
 		s.active = l.Now
-		s.out.bytes += uint64(one)
 	}
 	return n, 0
 }

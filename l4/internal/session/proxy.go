@@ -1,13 +1,16 @@
 package session
 
 import (
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
@@ -145,35 +148,16 @@ func (p *proxyPreface) wait(s *Session, why Cause, last bool) Step {
 	return More(0)
 }
 
-// A named is what a PROXY header has said about a session, besides its client.
-type named struct {
-	via   netip.AddrPort // whose connection it is
-	local netip.AddrPort // the address that the client has connected to
-	tlvs  []byte         // for the backend; nil afterwards
-}
-
-// maxUnnamed is how many of them a loop keeps to be used again.
-const maxUnnamed = 4096
-
 // name notes what a header says, whose bytes are valid for this call only.
 func (l *Loop) name(s *Session, h *wire.ProxyHeader) {
-	n := s.named
-	if n == nil {
-		n = l.unnamed.Take()
-		n.via = s.peer
-		s.named = n
+	x := l.more(s)
+	if !x.via.IsValid() {
+		x.via = s.peer
 	}
-	n.local, n.tlvs = h.Local, nil
+	x.local, x.tlvs = h.Local, nil
 	if len(h.TLVs) > 0 {
-		n.tlvs = append(n.tlvs, h.TLVs...)
+		x.tlvs = append(x.tlvs, h.TLVs...)
 	}
-}
-
-// unname gives the memory of name back.
-func (l *Loop) unname(s *Session) {
-	*s.named = named{}
-	l.unnamed.GiveUpTo(maxUnnamed, s.named)
-	s.named = nil
 }
 
 // sendProxy makes a PROXY header the first thing that the backend gets. It has the real client, and the address that
@@ -184,13 +168,42 @@ func (l *Loop) sendProxy(s *Session, version int) {
 		v = ProxyV2
 	}
 	header := l.Scratch[:0]
-	if n := s.named; n != nil {
-		header = wire.AppendProxy(header, v, s.peer, n.local, n.tlvs)
-		n.tlvs = nil
-	} else if local, err := sock.LocalAddr(int(s.client.fd)); err == nil {
-		header = wire.AppendProxy(header, v, s.peer, local, nil)
+	local, tlvs, known := s.cameTo()
+	if c := s.clientTLS(); c != nil {
+		tlvs = wire.AppendProxyTLVs(nil, aboutTLS(c), tlvs)
+	}
+	if known {
+		header = wire.AppendProxy(header, v, s.peer, local, tlvs)
 	} else {
 		header = wire.AppendProxyLocal(header, v) // the kernel has forgotten the connection, and so will we
 	}
+	if tlsOf(s.pool) != nil { // it goes before the handshake, and the rest of the prefill behind it
+		l.more(s).header = slices.Clone(header)
+		return
+	}
 	l.prefillFirst(s, header)
+}
+
+// cameTo is the address that the client has connected to, and what else a PROXY header has said.
+func (s *Session) cameTo() (local netip.AddrPort, tlvs []byte, known bool) {
+	if x := s.extra; x != nil && x.via.IsValid() {
+		tlvs, x.tlvs = x.tlvs, nil
+		return x.local, tlvs, true
+	}
+	local, err := sock.LocalAddr(int(s.client.fd))
+	return local, nil, err == nil
+}
+
+// aboutTLS is what a backend is told about TLS with the client.
+func aboutTLS(c *tlsconn.Conn) *wire.ProxyTLS {
+	state := c.State()
+	said := &wire.ProxyTLS{
+		ServerName: state.ServerName, Protocol: state.NegotiatedProtocol,
+		Version: strings.Replace(tls.VersionName(state.Version), "TLS 1", "TLSv1", 1),
+		Cipher:  tls.CipherSuiteName(state.CipherSuite), Resumed: state.DidResume,
+	}
+	if len(state.PeerCertificates) > 0 { // a client that shows one that is not valid gets no further than the handshake
+		said.Certificate, said.CommonName = true, state.PeerCertificates[0].Subject.CommonName
+	}
+	return said
 }

@@ -56,6 +56,9 @@ func (l *Loop) brokenAfterEnd(s *Session, c *conn) {
 // pump moves bytes one way until there is nothing to read or no room to write. It reports false when the
 // session has ended.
 func (l *Loop) pump(s *Session, d *direction, from, to *conn) bool {
+	if s.secure() {
+		return l.pumpSecure(s, d, from, to)
+	}
 	moved := 0
 	for moves := 0; moves < turnMoves && moved < turnBytes; moves++ {
 		switch {

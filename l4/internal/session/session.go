@@ -66,7 +66,7 @@ type Session struct {
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
 	preface  Preface      // nil but while prefacing
-	named    *named       // nil unless a PROXY header has named the client
+	extra    *extra       // nil for most
 	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
@@ -111,6 +111,7 @@ func (l *Loop) onConn(s *Session, c *conn, bits uint32) {
 	case queued:
 		l.onQueuedClient(s)
 	case prefacing:
+		l.flushClient(s)
 		l.Proceed(s, s.preface.Step(s, Ready))
 	}
 }
@@ -143,6 +144,10 @@ func (l *Loop) take(a *arrival) *Session {
 
 // choose starts the connect to a backend, when the prefaces are over.
 func (l *Loop) choose(s *Session) {
+	if s.refused != tally.NoReason {
+		l.beginFarewell(s, s.refused)
+		return
+	}
 	if version := s.pool.SendProxy(); version != 0 {
 		l.sendProxy(s, version)
 	}
@@ -263,7 +268,10 @@ func (l *Loop) settle(s *Session) {
 
 // end ends a session that was connected to its backend.
 func (l *Loop) end(s *Session, why tally.Reason) {
-	cut := why.Abrupt() || s.in.held() || s.out.held()
+	cut := why.Abrupt() || s.in.held() || s.out.held() || s.owes()
+	if !cut {
+		s.goodbye()
+	}
 	s.client.close(cut)
 	s.backend.close(cut)
 	s.lease.Release(s.outcome(why, l.Now))
@@ -329,9 +337,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 			l.logEnd(s, why)
 		}
 	}
-	if s.named != nil {
-		l.unname(s)
-	}
+	l.noMore(s)
 	ls, bade := s.listener, s.refused != tally.NoReason
 	ls.halfClosed[l.Index].Remove(&s.place)
 	l.sessions.Give(s)

@@ -21,6 +21,7 @@ const (
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client sent something that cannot be a DNS question, or is no correct ClientHello
+	BrokenTLS               // the client sent something that is no record of its TLS session
 	NotReading              // the DNS client reads no answers, and too many are held for such clients
 	Answered                // flows: the backend sent the expected number of answers
 	Evicted                 // flows: it had no answer, and a new client needed its place
@@ -36,8 +37,12 @@ const (
 	Loop                    // refused: the client is a socket of this process; a backend leads back to the listener
 	ProxyHeader             // refused: a PROXY header had to come, and something else came, or it came too late
 	NoRoute                 // refused: no route fits the server name and protocols in the client's ClientHello
-	NotTLS                  // refused: the listener has routes, and the client does not speak TLS
+	NotTLS                  // refused: the listener has TLS or routes, and the client does not speak TLS
 	InspectTimeout          // refused: the listener has routes, and no ClientHello came within inspect_timeout
+	UnknownName             // refused: no certificate is for the server name that the client asked for (strict_sni)
+	HandshakeFailed         // refused: the TLS handshake with the client has failed
+	HandshakeTimeout        // refused: the TLS handshake with the client was not over within handshake_timeout
+	BackendTLS              // refused: the TLS handshake failed with every backend tried
 	ReasonCount
 )
 
@@ -56,6 +61,7 @@ var reasonNames = [ReasonCount]string{
 	BackendUnhealthy: "backend_unhealthy",
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
+	BrokenTLS:        "broken_tls",
 	NotReading:       "not_reading",
 	Answered:         "answered",
 	Evicted:          "evicted",
@@ -73,6 +79,10 @@ var reasonNames = [ReasonCount]string{
 	NoRoute:          "no_route",
 	NotTLS:           "not_tls",
 	InspectTimeout:   "inspect_timeout",
+	UnknownName:      "unknown_name",
+	HandshakeFailed:  "handshake_failed",
+	HandshakeTimeout: "handshake_timeout",
+	BackendTLS:       "backend_tls",
 }
 
 // Reasons returns every reason there is.
@@ -91,7 +101,8 @@ func (r Reason) String() string { return reasonNames[r] }
 // FIN would make a truncated answer look complete.
 func (r Reason) Abrupt() bool {
 	switch r {
-	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained, EndedByOperator:
+	case ClientReset, BackendReset, ClientLost, BackendLost, BackendRemoved, BackendUnhealthy, Drained, EndedByOperator,
+		BrokenTLS:
 		return true
 	}
 	return false

@@ -24,6 +24,8 @@ type Counters struct {
 	DatagramsOut atomic.Uint64
 	Dropped      [DropCount]atomic.Uint64
 
+	Handshakes // of TLS
+
 	ConnectTime, FirstByteTime, Duration, QueueTime Recorder
 
 	_ [64]byte

@@ -6,6 +6,7 @@ type Alert byte
 // The alerts that are sent here.
 const (
 	AlertDecodeError      Alert = 50  // a message cannot be decoded
+	AlertInternalError    Alert = 80  // the server cannot serve, and the client is not to blame
 	AlertUnrecognizedName Alert = 112 // nobody here has the name that the client asks for (RFC 6066, 3)
 )
 

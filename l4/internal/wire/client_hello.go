@@ -63,6 +63,9 @@ func (h *Hello) Offers(protocol string) bool {
 	return false
 }
 
+// BeginsTLS reports whether a stream may begin with a TLS handshake.
+func BeginsTLS(b []byte) bool { return checkRecord(b[:min(len(b), recordHeaderBytes)]) == nil }
+
 // ClientHello reads the ClientHello that a TLS client sends first, from the bytes received so far. The hello may be
 // split over several records (RFC 8446, 5.1).
 //

@@ -80,3 +80,9 @@ func AppendPostgresFatal(to []byte, sqlState, message string) []byte {
 	binary.BigEndian.PutUint32(to[at+1:], uint32(len(to)-at-1))
 	return to
 }
+
+// AppendPostgresSSLRequest appends an SSLRequest, which asks a server for TLS. The server answers with one byte: S, and
+// then a handshake follows, or N.
+func AppendPostgresSSLRequest(to []byte) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(to, postgresHeadBytes), 1234<<16|5679)
+}

@@ -1,0 +1,60 @@
+package session
+
+import (
+	"net/netip"
+
+	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
+)
+
+// An extra is what few sessions have, so that the others do not pay for it. Its zero value says nothing.
+type extra struct {
+	// from a PROXY header that has named the client; via is invalid without one
+	via   netip.AddrPort // whose connection it is
+	local netip.AddrPort // the address that the client has connected to
+	tlvs  []byte         // for the backend; nil afterwards
+
+	client, backend *tlsconn.Conn // nil where the bytes are plain, or the handshake has not begun
+	opening         *opening      // of the backend's connection; nil before and after
+	hello           hello         // if a TLS preface has read it
+	header          []byte        // a PROXY header that the backend gets before its handshake; nil without one
+	failure         string        // of the last handshake, for the log; "" for none
+}
+
+// A hello is what stays known of a client's ClientHello.
+type hello struct {
+	serverName string // in lower case; "" if the client has named none
+}
+
+// maxFreeExtras is how many of them a loop keeps to be used again.
+const maxFreeExtras = 4096
+
+// more returns the session's extra, which it gets if it has none.
+func (l *Loop) more(s *Session) *extra {
+	if s.extra == nil {
+		s.extra = l.freeExtras.Take()
+	}
+	return s.extra
+}
+
+// noMore gives the session's extra back, if it has one.
+func (l *Loop) noMore(s *Session) {
+	x := s.extra
+	if x == nil {
+		return
+	}
+	s.extra = nil
+	l.closeBackendTLS(x)
+	if x.client != nil {
+		x.client.Close(&l.Buffers)
+	}
+	*x = extra{}
+	l.freeExtras.GiveUpTo(maxFreeExtras, x)
+}
+
+// Via is whose connection a session has, if a PROXY header has named another client; else it is invalid.
+func (s *Session) Via() netip.AddrPort {
+	if s.extra == nil {
+		return netip.AddrPort{}
+	}
+	return s.extra.via
+}

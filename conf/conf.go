@@ -93,7 +93,7 @@ type Listener struct {
 
 	// which pool a client goes to by its TLS ClientHello; empty: all to Pool
 	Routes []Route `toml:"routes" min:"1" max:"10_000" when:"protocol=tcp"`
-	// in which a client must have sent its ClientHello; only with Routes
+	// in which a client must have sent what is read of it; only with Routes, or see ReadsMQTT
 	InspectTimeout Duration `toml:"inspect_timeout" default:"5s" min:"10ms" max:"1h" when:"protocol=tcp"`
 
 	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
@@ -176,7 +176,7 @@ type Pool struct {
 	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
 	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
 	SlowStart      Duration  `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
-	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client,sni"`
+	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client,sni,mqtt_client_id"`
 	// 0 is unbounded; algorithms that do not hash allow nothing else
 	HashBalance float64 `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"`
 	Zone        string  `toml:"zone" default:""` // backends of this zone are preferred
@@ -208,6 +208,8 @@ type Pool struct {
 type Sticky struct {
 	TTL        Duration `toml:"ttl" default:"0s" zero:"" min:"1s" max:"720h"` // since the client last came; 0 is off
 	MaxEntries int      `toml:"max_entries" default:"100_000" min:"1" max:"16_777_216"`
+	// who a client is; never another name than Pool.HashKey
+	Key string `toml:"key" default:"client_ip" oneof:"client_ip,sni,mqtt_client_id"`
 }
 
 // Queue has the settings of the queue, in which sessions wait while every backend is at its MaxSessions. Its zero value

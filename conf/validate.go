@@ -118,6 +118,7 @@ func validatePool(r *report, p *Pool) {
 			Allowed: "needs " + either(hashing()) + " as algorithm, or 0",
 		})
 	}
+	validateNames(r, path, p)
 	validateHealth(r, join(path, "health"), p.Health)
 	if b := p.Breaker; b.MaxOpenFor < b.OpenFor {
 		r.add(join(join(path, "breaker"), "max_open_for"), Error{

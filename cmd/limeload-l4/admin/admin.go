@@ -241,6 +241,7 @@ type Session struct {
 	ID       string  `json:"id"`
 	Listener string  `json:"listener"`
 	Client   string  `json:"client"`
+	Via      string  `json:"via,omitempty"` // whose connection it is, if a PROXY header has named the client
 	Pool     string  `json:"pool"`
 	Backend  string  `json:"backend"` // "" while it waits for one
 	Address  string  `json:"backend_address"`
@@ -258,9 +259,11 @@ type ExplainQuery struct {
 	Pool     string
 	Client   string // an address, or an address and port
 
-	// what the client's ClientHello says, for routes and hash_key = "sni"
+	// what the client's ClientHello says, for routes and pools that go by the server name
 	SNI  string   // "": no server name
 	ALPN []string // the protocols that it offers
+
+	MQTTClientID string // what its CONNECT says, for pools that go by it; "": no identifier
 }
 
 // Explanation is the choice of a backend with its reasons.

@@ -346,7 +346,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 // sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
 	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort,
-		HashName: o.HashName, Zone: o.Zone}
+		HashName: o.HashName, NamedBy: o.NamedBy, Zone: o.Zone}
 	p, err := pool.New(o)
 	if err == nil {
 		err = p.Add(specs...)
@@ -356,7 +356,7 @@ func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort)
 	}
 	return func(client netip.AddrPort) string {
 		address := client.Addr().As4()
-		lease, err := p.Pick(pool.PickContext{Client: client, ServerName: pool.NameKey(address[:])}) // as good as a name
+		lease, err := p.Pick(pool.PickContext{Client: client, Name: pool.NameKey(address[:])}) // as good as a name
 		if err != nil {
 			return ""
 		}

@@ -73,11 +73,21 @@ func (a *authority) pair(t testing.TB, name string, key crypto.Signer, hosts ...
 	a.write(t, name+".key", "PRIVATE KEY", private)
 }
 
-// list writes a revocation list to a file.
-func (a *authority) list(t testing.TB, name string) {
+// list writes a revocation list with the certificates of these files.
+func (a *authority) list(t testing.TB, name string, revoked ...string) {
 	t.Helper()
+	var entries []x509.RevocationListEntry
+	for _, file := range revoked {
+		data, err := os.ReadFile(filepath.Join(a.dir, file+".crt"))
+		check(t, err)
+		block, _ := pem.Decode(data)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		check(t, err)
+		entries = append(entries, x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: time.Now()})
+	}
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: entries,
 	}, a.cert, a.key)
 	check(t, err)
 	a.write(t, name, "X509 CRL", der)

@@ -5,9 +5,9 @@
 // one after the other, in changing order, each measurement in a fresh process that is warmed up first. The client and
 // the backends are two more processes, this program under -role, each one loop; only the balancers have several. For
 // name service they are dnsperf and NSD, and for Postgres pgbench and a PostgreSQL server. Nothing is pinned and
-// nothing is logged. Figures are medians over the rounds, and ratios are taken within a round, since a machine drifts by
-// more than the differences that matter. The client reports when it is ready and then gets the command to start. Before and
-// after, no work is pending, so the CPU time in between belongs to the counted work only.
+// nothing is logged. Figures are medians over the rounds, and ratios are taken within a round, since a machine drifts
+// by more than the differences that matter. The client reports when it is ready and then gets the command to start.
+// Before and after, no work is pending, so the CPU time in between belongs to the counted work only.
 //
 // The client of TLS uses crypto/tls. It costs about as much as a balancer, so in handshakes it has a thread for each
 // CPU; the CPU time for each handshake says more than their rate. Its hello is the same for everyone and the report

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"hash/maphash"
 	"io"
-	"iter"
 	"net/netip"
 	"sync/atomic"
 )
@@ -19,12 +18,9 @@ type handshake struct {
 	ended bool   // nothing follows
 	out   []byte // for the peer
 
-	// The coroutine, which is on its thread.
-	resume func() (struct{}, bool) // nil before its begin
-	stop   func()
-	pause  func(struct{}) bool
+	routine *routine // nil before its begin and after its end
 
-	over   bool // the coroutine has ended
+	over   bool // there is a result
 	err    error
 	report func() bool
 
@@ -143,39 +139,46 @@ func (h *handshake) giveUp() {
 	}
 }
 
-// release has the thread end the coroutine, if there is one. onLoop.
+// release has the thread end the handshake, if it has begun. onLoop.
 func (h *handshake) release() {
-	if h.resume != nil && !h.over {
+	if h.routine != nil && !h.over {
 		h.report = func() bool { return true }
-		h.thread.put(h) // if the thread is gone, it has ended all coroutines that it was given
+		h.thread.put(h) // if the thread is gone, it has ended all that it had begun
 	}
 }
 
 // work goes on with the handshake. It is called on the thread.
 func (h *handshake) work() {
-	switch {
-	case h.givenUp.Load():
+	if h.givenUp.Load() {
 		h.end()
-	case h.resume == nil:
-		h.resume, h.stop = iter.Pull(h.run)
-		h.thread.begun[h] = struct{}{}
-		fallthrough
-	default:
-		if _, more := h.resume(); !more {
-			h.over = true
-			delete(h.thread.begun, h)
+	} else {
+		if h.routine == nil {
+			h.routine = h.thread.idle.take()
+			h.routine.of = h
+			h.thread.begun[h] = struct{}{}
 		}
+		h.goOn()
 	}
 	if !h.report() {
 		h.end()
 	}
 }
 
-// end ends the coroutine. It is called on the thread.
-func (h *handshake) end() {
-	if h.stop != nil && !h.over {
-		h.stop()
+// goOn has the coroutine go on until it wants more, or is over. It is called on the thread.
+func (h *handshake) goOn() {
+	if h.routine.resume(); h.over {
 		delete(h.thread.begun, h)
+		h.thread.idle.give(h.routine)
+		h.routine = nil
+	}
+}
+
+// end ends the handshake if it is not over. It is called on the thread.
+func (h *handshake) end() {
+	h.ended = true
+	if h.routine != nil && !h.over {
+		h.givenUp.Store(true)
+		h.goOn()
 	}
 	h.over = true
 	if h.err == nil {
@@ -183,21 +186,16 @@ func (h *handshake) end() {
 	}
 }
 
-// run is the coroutine.
-func (h *handshake) run(pause func(struct{}) bool) {
-	h.pause = pause
-	h.err = h.conn.tls.Handshake()
-}
-
 // read gives the coroutine what the peer has sent, and waits for it.
 func (h *handshake) read(p []byte) (int, error) {
 	for len(h.in) == 0 {
-		if h.ended {
+		switch {
+		case h.givenUp.Load():
+			return 0, errGivenUp
+		case h.ended:
 			return 0, io.EOF
 		}
-		if !h.pause(struct{}{}) {
-			return 0, errGivenUp
-		}
+		h.routine.pause(struct{}{})
 	}
 	n := copy(p, h.in)
 	h.in = h.in[n:]

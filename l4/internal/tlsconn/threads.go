@@ -12,9 +12,13 @@ import (
 // (stochastic fairness queueing, McKenney, INFOCOM 1990).
 const laneCount = 64
 
-// niceness is how much lower the priority of the threads is than that of loops: a loop that wants the CPU gets three
-// quarters of it.
-const niceness = 5
+// niceness is how much lower the priority of the threads is than that of loops: a loop that wants the CPU gets nine
+// tenths of it.
+const niceness = 10
+
+// heapFloor is how much the garbage collector lets be allocated at least before it runs. The heap of a balancer is small,
+// and a handshake leaves some 60 KB: without a floor the collector would run for every hundred of them.
+const heapFloor = 32 << 20
 
 // Threads calculate handshakes. They start with the first one, and are as many as the loops.
 //
@@ -28,6 +32,7 @@ type Threads struct {
 	next    int
 	closed  bool
 	running sync.WaitGroup
+	floor   []byte // of heapFloor bytes, never touched, so that it takes no memory: the collector counts it as live
 }
 
 // NewThreads makes so many threads, which do not run yet.
@@ -55,6 +60,7 @@ func (t *Threads) assign() *thread {
 	if t.all == nil {
 		// The runtime gets a P for each: loops keep theirs while they wait.
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + t.size)
+		t.floor = make([]byte, heapFloor)
 		for range t.size {
 			one := &thread{}
 			one.wake.L = &one.mu
@@ -79,7 +85,9 @@ type thread struct {
 	lanes  lanes
 	closed bool
 
-	begun map[*handshake]struct{} // whose coroutines have not ended; used by the thread only
+	// used by the thread only
+	begun map[*handshake]struct{} // and not over
+	idle  routines
 }
 
 func (t *thread) load() int {
@@ -127,6 +135,7 @@ func (t *thread) run() {
 	for h := range t.begun { // whose loops are gone
 		h.end()
 	}
+	t.idle.end()
 }
 
 // lanes are the lines of handshakes that wait. The zero value is empty.

@@ -139,7 +139,9 @@ type ListenerInfo struct {
 	Ended    map[Reason]uint64       // sessions and refusals by their reason
 	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
 
-	Handshakes map[TLSHandshake]uint64 // of TLS, those that there were
+	// Handshakes are those of TLS, by their kind: with clients if TLS ends at the listener, and with backends if a pool of
+	// it encrypts.
+	Handshakes map[TLSHandshake]uint64
 
 	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
@@ -250,6 +252,10 @@ func (ls *listener) info() ListenerInfo {
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
+	secure := false
+	for p := range spec.pools {
+		secure = secure || p.Secure() != nil
+	}
 	for i := range ls.gate.Counters {
 		c := &ls.gate.Counters[i]
 		info.Accepted += c.Accepted.Load()
@@ -267,7 +273,12 @@ func (ls *listener) info() ListenerInfo {
 				info.Retries[pool.Outcome(outcome)] += n
 			}
 		}
-		c.Handshakes.AddTo(info.Handshakes)
+		if spec.TLS != nil {
+			c.Handshakes.AddTo(info.Handshakes, tally.ClientSide)
+		}
+		if secure {
+			c.Handshakes.AddTo(info.Handshakes, tally.BackendSide)
+		}
 		info.ConnectTime.Merge(&c.ConnectTime)
 		info.FirstByteTime.Merge(&c.FirstByteTime)
 		info.Duration.Merge(&c.Duration)

@@ -65,8 +65,8 @@ type TLSHandshake = tally.Handshake
 // A TLSHandshakeResult is how a TLS handshake has ended. The set is closed.
 type TLSHandshakeResult = tally.HandshakeResult
 
-// TLSHandshakeResults returns every result there is.
-func TLSHandshakeResults() []TLSHandshakeResult { return tally.HandshakeResults() }
+// TLSHandshakeOK is the result of a handshake that has succeeded.
+const TLSHandshakeOK = tally.HandshakeOK
 
 // NewTLSServer makes a TLSServer. See TLSFaults for what is wrong with its files.
 func NewTLSServer(settings TLSServerSettings, m TLSMaterial) (*TLSServer, error) {

@@ -132,11 +132,13 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 	times := count(`listener_\w+_(bucket|sum|count)\{listener="web"`)
 	cached := count(`dns_(cache_\w+|questions_total)\{listener="names"`)
 	dns := count(`dns_\w+\{listener="names"`)
+	shaken := count(`listener_tls_\w+\{listener="web".*side="client"`)
 	return []string{
 		fmt.Sprintf("\n| backend | %d |\n", count(`backend_\w+\{backend="a",`)),
 		fmt.Sprintf("\n| pool | %d, and %d more with checks |\n",
 			count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
-		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times, times),
+		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times-2*shaken, times),
+		fmt.Sprintf("\n| listener with `tls` | %d more, and as many if a pool of it has `tls` |\n", shaken),
 		fmt.Sprintf("\n| listener with DNS settings | %d more, and another %d with a cache |\n", dns-cached, cached),
 		fmt.Sprintf("\n| listener with `profile = \"postgres\"` | %d more |\n", count(`postgres_\w+\{listener="mail"`)),
 		fmt.Sprintf("\n| loop | %d |\n", count(`loop_\w+\{loop="0"`)),

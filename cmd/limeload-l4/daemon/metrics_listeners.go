@@ -40,8 +40,11 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		cancels = c.counter("limeload_postgres_cancels_total",
 			"CancelRequests at a listener with profile postgres, by what became of them.", "listener", "result")
 		handshakes = c.counter("limeload_listener_tls_handshakes_total",
-			"TLS handshakes with clients and with backends on their behalf, by how they ended. Version and resumed are "+
-				"empty for those that failed.", "listener", "result", "resumed", "side", "version")
+			"TLS handshakes that succeeded, with clients and with backends on their behalf.",
+			"listener", "resumed", "side", "version")
+		failed = c.counter("limeload_listener_tls_handshakes_failed_total",
+			"TLS handshakes that failed, with clients and with backends on their behalf, by the cause.",
+			"listener", "reason", "side")
 
 		connect = c.histogram("limeload_listener_connect_seconds",
 			"How long it took to connect to a backend, of connects that succeeded.", "listener")
@@ -101,12 +104,13 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				to.put(cancels, float64(n), listener, results[r])
 			}
 			for h, n := range l.Handshakes {
-				resumed := ""
-				if h.Version != "" {
-					resumed = strconv.FormatBool(h.Resumed)
+				side := label("side", h.Side.String())
+				if h.Result == l4.TLSHandshakeOK {
+					to.put(handshakes, float64(n), listener, label("resumed", strconv.FormatBool(h.Resumed)), side,
+						label("version", h.Version))
+				} else {
+					to.put(failed, float64(n), listener, label("reason", h.Result.String()), side)
 				}
-				to.put(handshakes, float64(n), listener, label("result", h.Result.String()), label("resumed", resumed),
-					label("side", h.Side.String()), label("version", h.Version))
 			}
 			to.times(connect, l.ConnectTime, waits, listener)
 			to.times(firstByte, l.FirstByteTime, waits, listener)

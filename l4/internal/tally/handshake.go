@@ -45,22 +45,15 @@ var handshakeResultNames = [handshakeResults]string{
 // String returns the result as metrics write it.
 func (r HandshakeResult) String() string { return handshakeResultNames[r] }
 
-// HandshakeResults returns every result there is.
-func HandshakeResults() []HandshakeResult {
-	all := make([]HandshakeResult, 0, handshakeResults)
-	for r := range handshakeResults {
-		all = append(all, r)
-	}
-	return all
-}
-
 // A Handshake is a kind of TLS handshakes that are counted together.
 type Handshake struct {
 	Side    Side
 	Result  HandshakeResult
 	Version string // "1.2" or "1.3"; "" unless Result is HandshakeOK
-	Resumed bool   // an earlier session went on
+	Resumed bool   // an earlier session went on; only with HandshakeOK
 }
+
+var handshakeVersions = [...]string{"1.2", "1.3"}
 
 // Handshakes are one listener's counts of TLS handshakes on one loop, like Counters.
 type Handshakes struct {
@@ -76,22 +69,15 @@ func (c *Handshakes) Handshake(side Side, version uint16, resumed bool) {
 // HandshakeFailed counts a handshake that has not. onLoop.
 func (c *Handshakes) HandshakeFailed(side Side, why HandshakeResult) { c.failed[side][why].Add(1) }
 
-// AddTo adds the counts that are not 0 to all.
-func (c *Handshakes) AddTo(all map[Handshake]uint64) {
-	versions := [...]string{"1.2", "1.3"}
-	for side := range sideCount {
-		for v := range versions {
-			for r := range 2 {
-				if n := c.ok[side][v][r].Load(); n > 0 {
-					all[Handshake{Side: side, Version: versions[v], Resumed: r == 1}] += n
-				}
-			}
+// AddTo adds the counts of a side to all, which gets an entry for each kind of the side.
+func (c *Handshakes) AddTo(all map[Handshake]uint64, side Side) {
+	for v, version := range handshakeVersions {
+		for r := range 2 {
+			all[Handshake{Side: side, Version: version, Resumed: r == 1}] += c.ok[side][v][r].Load()
 		}
-		for why := range handshakeResults {
-			if n := c.failed[side][why].Load(); n > 0 {
-				all[Handshake{Side: side, Result: why}] += n
-			}
-		}
+	}
+	for why := HandshakeOK + 1; why < handshakeResults; why++ {
+		all[Handshake{Side: side, Result: why}] += c.failed[side][why].Load()
 	}
 }
 

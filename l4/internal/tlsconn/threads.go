@@ -17,8 +17,8 @@ const laneCount = 64
 const niceness = 10
 
 // heapFloor is how much the garbage collector lets be allocated at least before it runs. The heap of a balancer is small,
-// and a handshake leaves some 60 KB: without a floor the collector would run for every hundred of them.
-const heapFloor = 32 << 20
+// and a handshake leaves some 60 KB: without a floor the collector would run all the time.
+const heapFloor = 16 << 20
 
 // Threads calculate handshakes. They start with the first one, and are as many as the loops.
 //

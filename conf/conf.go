@@ -230,6 +230,9 @@ type Backend struct {
 	// Addr is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
 	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
 	Addr netip.AddrPort
+	// Path is the path of the Unix socket that Address names, and "" for other addresses. Parse fills it. Addr is not
+	// valid then.
+	Path string
 	// CheckAddr is Check in the same form; it is not valid if Check is "".
 	CheckAddr netip.AddrPort
 }

@@ -65,7 +65,7 @@ func TestMistakes(t *testing.T) {
 	const (
 		durations   = `needs a duration with a unit, such as "250ms", "2s" or "5m"`
 		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
-		backendAddr = `; needs "HOST:PORT" or "[IPV6]:PORT"`
+		backendAddr = `; needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
 		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`

@@ -25,7 +25,7 @@ type SessionFilter struct {
 	ID       SessionID
 	Listener string        // its name
 	Pool     string        // its name
-	Backend  string        // its id, or its address and port; a session that waits for one has none
+	Backend  string        // its id, or its address; a session that waits for one has none
 	Client   netip.Prefix  // of its address
 	MinAge   time.Duration // since it was accepted
 	MinIdle  time.Duration // since bytes last moved
@@ -37,9 +37,9 @@ type SessionInfo struct {
 	ID             SessionID
 	Protocol       Protocol // UDP for a flow, TCP for a session
 	Listener       string
-	Pool           string         // "" if only a route can say it, and none has yet
-	Backend        string         // its id; "" while the session waits for one
-	BackendAddress netip.AddrPort // invalid then
+	Pool           string       // "" if only a route can say it, and none has yet
+	Backend        string       // its id; "" while the session waits for one
+	BackendAddress pool.Address // invalid then
 	Client         netip.AddrPort
 	Phase          string // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
@@ -232,12 +232,12 @@ func (s *Server) someOnLoop(i, from int, visit func(e *tally.Entry, end func(Rea
 // A compiledFilter is a SessionFilter, and what it would be expensive to find out for each session again.
 type compiledFilter struct {
 	SessionFilter
-	backend netip.AddrPort // Backend as an address; invalid if it is none
+	backend pool.Address // Backend as an address; invalid if it is none
 }
 
 func (f SessionFilter) compile() compiledFilter {
 	c := compiledFilter{SessionFilter: f}
-	if at, err := netip.ParseAddrPort(f.Backend); err == nil {
+	if at, err := pool.ParseAddress(f.Backend); err == nil {
 		c.backend = at
 	}
 	return c

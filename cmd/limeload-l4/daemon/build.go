@@ -44,7 +44,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	specs := make([]pool.Spec, len(backends))
 	for i, b := range backends {
 		specs[i] = pool.Spec{
-			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
+			ID: b.Name, Addr: pool.Address{AddrPort: b.Addr, Path: b.Path}, Weight: uint32(b.Weight),
 			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
 		}
 	}

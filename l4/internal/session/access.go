@@ -12,7 +12,7 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if !ev.Enabled() {
 		return
 	}
-	var text [64]byte
+	var text [128]byte
 	ev.Bytes("session", s.id.Append(text[:0])).Str("listener", s.listener.Name)
 	if s.pool != nil {
 		ev.Str("pool", s.pool.Name())

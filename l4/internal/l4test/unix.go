@@ -1,0 +1,62 @@
+package l4test
+
+import (
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/pool"
+)
+
+// UnixPath returns a path for a Unix socket in a folder of the test.
+func UnixPath(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "s")
+}
+
+// UnixBackend serves each connection to a Unix socket with handle until the test ends, and returns the path.
+func UnixBackend(t testing.TB, handle func(*net.UnixConn)) string {
+	t.Helper()
+	path := UnixPath(t)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer c.Close()
+				handle(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	return path
+}
+
+// NewUnixPool makes a pool of healthy backends that are Unix sockets.
+func NewUnixPool(t testing.TB, o pool.Options, paths ...string) *pool.Pool {
+	t.Helper()
+	o.Name, o.Algorithm, o.Initial, o.ConnectTimeout = "pool", "round_robin", pool.Healthy, time.Second
+	p, err := pool.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		at := pool.Address{Path: path}
+		if err := p.Add(pool.Spec{ID: at.String(), Addr: at, Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}

@@ -37,11 +37,12 @@ type SessionInfo struct {
 	ID             SessionID
 	Protocol       Protocol // UDP for a flow, TCP for a session
 	Listener       string
-	Pool           string       // "" if only a route can say it, and none has yet
-	Backend        string       // its id; "" while the session waits for one
-	BackendAddress pool.Address // invalid then
-	Client         netip.AddrPort
-	Phase          string // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
+	Pool           string         // "" if only a route can say it, and none has yet
+	Backend        string         // its id; "" while the session waits for one
+	BackendAddress pool.Address   // invalid then
+	Client         netip.AddrPort // invalid for a client of a Unix socket
+	Process        Credentials    // of such a client; see ClientText
+	Phase          string         // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration
@@ -51,6 +52,14 @@ type SessionInfo struct {
 	DatagramsIn    uint64 // of a flow
 	DatagramsOut   uint64
 	Retries        int // connects that failed before; of a flow, how often it got another backend
+}
+
+// ClientText is the client's address, or its process if it has come by a Unix socket.
+func (s *SessionInfo) ClientText() string {
+	if !s.Client.IsValid() {
+		return s.Process.String()
+	}
+	return s.Client.String()
 }
 
 // A SessionList is what List returns.
@@ -267,7 +276,7 @@ func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.PoolName(), Client: e.Client, Phase: e.Phase,
 		Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
 		BytesIn: e.BytesIn, BytesOut: e.BytesOut, DatagramsIn: e.DatagramsIn, DatagramsOut: e.DatagramsOut,
-		Retries: e.Retries,
+		Retries: e.Retries, Process: e.Process,
 	}
 	if e.Connected > 0 {
 		info.Connected = s.started.Add(e.Connected)

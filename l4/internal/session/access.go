@@ -29,8 +29,12 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if b != nil {
 		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
 	}
-	ev.Bytes("client", s.peer.AppendTo(text[:0]))
-	if s.named != nil {
+	if n := s.named; n != nil && n.unix {
+		ev.Bytes("client", n.process.AppendTo(text[:0]))
+	} else {
+		ev.Bytes("client", s.peer.AppendTo(text[:0]))
+	}
+	if s.named != nil && !s.named.unix {
 		ev.Bytes("via", s.named.via.AppendTo(text[:0]))
 	}
 	ev.Uint64("bytes_in", s.in.bytes).

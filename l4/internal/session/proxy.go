@@ -145,8 +145,11 @@ func (p *proxyPreface) wait(s *Session, why Cause, last bool) Step {
 	return More(0)
 }
 
-// A named is what a PROXY header has said about a session, besides its client.
+// A named is what a PROXY header has said about a session, besides its client; or who a client of a Unix socket is.
 type named struct {
+	unix    bool             // the client has come by a Unix socket: the fields below process are not used
+	process sock.Credentials // its process
+
 	via   netip.AddrPort // whose connection it is
 	local netip.AddrPort // the address that the client has connected to
 	tlvs  []byte         // for the backend; nil afterwards
@@ -157,7 +160,7 @@ const maxUnnamed = 4096
 
 // name notes what a header says, whose bytes are valid for this call only.
 func (l *Loop) name(s *Session, h *wire.ProxyHeader) {
-	n := s.named
+	n := s.named // not that of a Unix socket, whose clients have no address that could be trusted
 	if n == nil {
 		n = l.unnamed.Take()
 		n.via = s.peer
@@ -184,7 +187,9 @@ func (l *Loop) sendProxy(s *Session, version int) {
 		v = ProxyV2
 	}
 	header := l.Scratch[:0]
-	if n := s.named; n != nil {
+	if n := s.named; n != nil && n.unix {
+		header = wire.AppendProxyLocal(header, v) // there are no addresses
+	} else if n != nil {
 		header = wire.AppendProxy(header, v, s.peer, n.local, n.tlvs)
 		n.tlvs = nil
 	} else if local, err := sock.LocalAddr(int(s.client.fd)); err == nil {

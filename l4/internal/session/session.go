@@ -66,7 +66,7 @@ type Session struct {
 	tried    []*pool.Backend
 	waiter   *pool.Waiter // nil if it never waited for a backend
 	preface  Preface      // nil but while prefacing
-	named    *named       // nil unless a PROXY header has named the client
+	named    *named       // nil unless a PROXY header has named the client, or it has come by a Unix socket
 	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
@@ -136,6 +136,10 @@ func (l *Loop) take(a *arrival) *Session {
 	s.listener, s.settings = a.listener, a.listener.settings.Load()
 	s.pool = s.settings.Pool
 	s.peer, s.link = a.client.Addr, a.client.From
+	if a.unix {
+		s.named = l.unnamed.Take()
+		s.named.unix, s.named.process = true, a.process
+	}
 	s.client = conn{fd: int32(a.fd), open: true, writable: true}
 	s.accepted, s.active = l.Now, l.Now
 	return s
@@ -364,6 +368,9 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 		ID: s.id, Protocol: sock.TCP, Listener: s.listener.Name, Pool: s.pool, Client: s.peer,
 		Phase: phaseNames[s.phase], Began: s.accepted, Active: s.active,
 		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),
+	}
+	if s.named != nil && s.named.unix {
+		e.Unix, e.Process = true, s.named.process
 	}
 	switch s.phase {
 	case prefacing:

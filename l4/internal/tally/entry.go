@@ -16,6 +16,8 @@ type Entry struct {
 	Pool      *pool.Pool    // nil until a route has chosen it
 	Backend   *pool.Backend // nil while the session waits for one
 	Client    netip.AddrPort
+	Unix      bool             // the client has come by a Unix socket: Client is not valid
+	Process   sock.Credentials // and this is who it is
 	Phase     string
 	Began     time.Duration
 	Connected time.Duration // when its backend was connected; zero before

@@ -29,7 +29,7 @@ func (u addressUse) isLiteral() bool {
 func (u addressUse) needs() string {
 	switch u {
 	case forListener:
-		return `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+		return `needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
 	case forDiscovered:
 		return `needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`
 	case forCheck:

@@ -2,8 +2,10 @@ package conf
 
 import (
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,7 +31,70 @@ func splitUnix(p, needs string) (address, *Error) {
 }
 
 // mayBeUnix reports whether the address may be that of a Unix socket.
-func (u addressUse) mayBeUnix() bool { return u == forBackend || u == forDiscovered }
+func (u addressUse) mayBeUnix() bool {
+	return u == forListener || u == forBackend || u == forDiscovered
+}
+
+// maxListenerPath is the longest path of a listener's socket, which has a longer name until it is in force.
+const maxListenerPath = maxSocketPath - len(".new")
+
+// defaultPermissions is the default of permissions, which is allowed for every address.
+const defaultPermissions = "0660"
+
+// validateUnixListener checks what a listener at a Unix socket may have, and the keys that only such a listener has. It
+// fills Mode. known says that the address has no mistake.
+func validateUnixListener(r *report, path string, l *Listener, known bool) {
+	mode, err := strconv.ParseUint(l.Permissions, 8, 32)
+	if err != nil || mode > 0o777 {
+		r.add(join(path, "permissions"),
+			Error{Found: quote(l.Permissions), Allowed: `needs permission bits as chmod has them, such as "0660"`})
+	}
+	l.Mode = fs.FileMode(mode)
+	if l.Path == "" {
+		for _, k := range []struct{ key, value, unset string }{
+			{"permissions", l.Permissions, defaultPermissions}, {"owner", l.Owner, ""}, {"group", l.Group, ""},
+		} {
+			if known && k.value != k.unset && l.Protocol == "tcp" {
+				r.add(join(path, k.key), Error{Found: quote(k.value), Message: "the address is no Unix socket",
+					Allowed: `needs address = "unix:PATH" beside it`})
+			}
+		}
+		return
+	}
+	switch {
+	case l.Protocol != "tcp":
+		r.add(join(path, "address"), Error{Found: quote(l.Address), Message: "a Unix socket takes no datagrams",
+			Allowed: `needs protocol = "tcp", or an address with a port`})
+	case len(l.Path) > maxListenerPath:
+		r.add(join(path, "address"), Error{Found: quote(l.Address), Message: fmt.Sprintf("the path has %d bytes", len(l.Path)),
+			Allowed: fmt.Sprintf("allowed are %d", maxListenerPath)})
+	case l.ProxyProtocol.Accept != "off" && !r.seen[join(join(path, "proxy_protocol"), "accept")]:
+		r.add(join(join(path, "proxy_protocol"), "accept"), Error{Found: quote(l.ProxyProtocol.Accept),
+			Message: "clients of a Unix socket have no address, and so none is trusted", Allowed: `needs "off"`})
+	}
+}
+
+// checkUnixListeners reports sockets of listeners at which something else of the file listens, or is to be reached.
+func checkUnixListeners(r *report, c *Config) {
+	for _, l := range c.Listeners {
+		if l.Path == "" {
+			continue
+		}
+		path := Path("listener", l.Name, "address")
+		if l.Path == c.Admin.Socket {
+			r.add(path, Error{Found: quote(l.Address), Message: "the control API listens there"})
+		}
+		for _, p := range c.Pools {
+			for i, b := range p.Backends {
+				if b.Path == l.Path {
+					r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
+						Message: fmt.Sprintf("%s on line %d listens there, and does not serve sessions of this process",
+							path, r.lines[path])})
+				}
+			}
+		}
+	}
+}
 
 // checkUnixBackends reports backends that are Unix sockets where nothing can be done with them.
 func checkUnixBackends(r *report, c *Config) {

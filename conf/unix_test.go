@@ -47,6 +47,45 @@ backends = [
 	}
 }
 
+// TestUnixListener reads listeners that are Unix sockets.
+func TestUnixListener(t *testing.T) {
+	const pools = "\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n"
+	c, err := Parse("lb.toml", []byte("[listener.l]\naddress = 'unix:/run/s'\npermissions = '0600'\ngroup = 'db'"+pools))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Resolve(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if l := c.Listeners[0]; l.Path != "/run/s" || l.Mode != 0o600 || l.Group != "db" || l.Bind.IsValid() || l.DualStack {
+		t.Errorf("the listener is %+v", l)
+	}
+	for _, tt := range []struct{ keys, want string }{
+		{`address = ":1"`, ``},
+		{"address = ':1'\ngroup = 'db'", `listener.l.group: found "db"; the address is no Unix socket; ` +
+			`needs address = "unix:PATH" beside it`},
+		{"address = ':1'\npermissions = '0600'", `listener.l.permissions: found "0600"; the address is no Unix socket`},
+		{"address = 'unix:/s'\npermissions = '1777'", `listener.l.permissions: found "1777"; needs permission bits`},
+		{"address = 'unix:/s'\npermissions = 'rw'", `needs permission bits as chmod has them, such as "0660"`},
+		{"address = 'unix:/s'\nprotocol = 'udp'", `found "unix:/s"; a Unix socket takes no datagrams`},
+		{"address = 'unix:s'", `the path does not begin with '/'`},
+		{"address = 'unix:/" + strings.Repeat("x", 103) + "'", `the path has 104 bytes; allowed are 103`},
+		{"address = 'unix:/" + strings.Repeat("x", 102) + "'", ``},
+		{"address = 'unix:/run/limeload/admin.sock'", `the control API listens there`},
+		{"address = 'unix:/s'\nproxy_protocol = { accept = 'v2', trusted = ['10.0.0.1'] }",
+			`listener.l.proxy_protocol.accept: found "v2"; clients of a Unix socket have no address`},
+		{"address = 'unix:/s'\npool = 'p'\n[listener.m]\naddress = 'unix:/s'",
+			`listener.l.address on line 2, "unix:/s", has this address already`},
+		{"address = 'unix:/s'\npool = 'q'\n[pool.q]\nbackends = ['unix:/s']\n[listener.m]\naddress = ':9'",
+			`pool.q.backends[0].address: found "unix:/s"; listener.l.address on line 2 listens there`},
+	} {
+		_, err := Parse("lb.toml", []byte("[listener.l]\n"+tt.keys+pools))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.keys, err, tt.want)
+		}
+	}
+}
+
 func TestUnixBackendMistakes(t *testing.T) {
 	const needs = `needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
 	long := "/" + strings.Repeat("x", maxSocketPath)

@@ -21,7 +21,7 @@ func validName(name string) bool {
 		strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
 }
 
-// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
+// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack, Listener.Path, Listener.Mode,
 // Backend.Addr, Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
 // from texts.
 func validate(r *report, c *Config) {
@@ -40,6 +40,7 @@ func validate(r *report, c *Config) {
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
 	checkUnixBackends(r, c)
+	checkUnixListeners(r, c)
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -78,11 +79,14 @@ func validateListener(r *report, l *Listener, pools []string) {
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
 	case !ok:
+	case end.path != "":
+		l.Path = end.path
 	case end.host == "":
 		l.Bind, l.DualStack = netip.AddrPortFrom(netip.IPv6Unspecified(), end.port), true
 	case end.ip.IsValid():
 		l.Bind = netip.AddrPortFrom(end.ip, end.port)
 	}
+	validateUnixListener(r, path, l, ok)
 }
 
 // validatePoolName checks the name of a pool at path.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,5 +102,53 @@ func TestUnixRedis(t *testing.T) {
 	b.WaitVerdict(t, first, "unhealthy", started)
 	if out, _, code := b.Command(t, "backends", "remove", "all", second); code != 0 {
 		t.Errorf("backends remove: exit code %d\n%s", code, out)
+	}
+}
+
+// TestUnixListener has psql and pgbench come by a Unix socket, as Postgres clients do by default, reloads its
+// permissions, and looks for it after the end.
+func TestUnixListener(t *testing.T) {
+	t.Parallel()
+	server := harness.StartPostgres(t)
+	dir, err := os.MkdirTemp("", "limeload")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, ".s.PGSQL.5432")
+	config := fmt.Sprintf("[listener.main]\naddress = \"unix:%s\"\npool = \"all\"\npermissions = \"0600\"\n"+
+		"profile = \"postgres\"\n[pool.all]\nbackends = [\"unix:%s\"]\n", path, server.Socket())
+	b := harness.StartBalancer(t, config)
+	run := func(tool string, args ...string) string {
+		t.Helper()
+		return harness.MustRun(t, harness.Command{Path: harness.Tool(t, tool), Env: []string{"PGHOST=" + dir},
+			Args: append([]string{"-U", server.User}, append(args, server.Database)...)})
+	}
+	run("pgbench", "--initialize", "--quiet", "--scale=1")
+	if report := run("pgbench", "-c", "8", "-j", "2", "-t", "100", "--no-vacuum"); !strings.Contains(report,
+		"number of failed transactions: 0 ") {
+		t.Errorf("pgbench reports:\n%s", report)
+	}
+	run("psql", "-XAtc", "SELECT 1")
+	line := b.WaitLine(t, "the end of a session", func(l harness.Line) bool { return l.IsAccess() })
+	if !strings.HasPrefix(line.Client, "unix:pid=") {
+		t.Errorf("a client is %q", line.Client)
+	}
+	if out, errs, code := b.Command(t, "status"); code != 0 || !strings.Contains(out, "unix:"+path) {
+		t.Errorf("status: exit code %d\n%s%s", code, out, errs)
+	}
+	b.ListenersMoved()
+	b.Configure(t, strings.Replace(config, "0600", "0666", 1))
+	if out, errs, code := b.Command(t, "reload"); code != 0 {
+		t.Errorf("reload: exit code %d\n%s%s", code, out, errs)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("the socket is %v, %v", info, err)
+	}
+	run("psql", "-XAtc", "SELECT 1")
+	b.Signal(t, syscall.SIGTERM)
+	if code := b.Wait(t); code != 0 {
+		t.Errorf("the balancer ended with exit code %d", code)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket is left: %v", err)
 	}
 }

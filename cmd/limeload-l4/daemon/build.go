@@ -125,6 +125,9 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
 				Count: c.Keepalive.Count},
 		}
+		if c.Path != "" {
+			spec.Unix = l4.UnixSocket{Path: c.Path, Mode: c.Mode, Owner: c.Owner, Group: c.Group}
+		}
 		for _, t := range c.Routes {
 			spec.Routes = append(spec.Routes,
 				l4.Route{ServerNames: t.SNI, Protocols: t.ALPN, Pool: pools[t.Pool]})

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenUnix returns a listener and its path.
-func listenUnix(t *testing.T) (*net.UnixListener, string) {
+// unixListener returns a listener and its path.
+func unixListener(t *testing.T) (*net.UnixListener, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
@@ -24,7 +24,7 @@ func listenUnix(t *testing.T) (*net.UnixListener, string) {
 
 // TestConnectUnix holds that a connect allocates nothing, and that Sent knows what the peer has not read.
 func TestConnectUnix(t *testing.T) {
-	l, path := listenUnix(t)
+	l, path := unixListener(t)
 	if n := testing.AllocsPerRun(10, func() {
 		fd, e := ConnectUnix(path)
 		if e != 0 {
@@ -60,7 +60,7 @@ func TestConnectUnix(t *testing.T) {
 
 // TestConnectUnixFails holds what each failure says about the other end.
 func TestConnectUnixFails(t *testing.T) {
-	_, path := listenUnix(t)
+	_, path := unixListener(t)
 	datagrams := filepath.Join(t.TempDir(), "d")
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: datagrams})
 	if err != nil {

@@ -66,7 +66,8 @@ func validateUnixListener(r *report, path string, l *Listener, known bool) {
 		r.add(join(path, "address"), Error{Found: quote(l.Address), Message: "a Unix socket takes no datagrams",
 			Allowed: `needs protocol = "tcp", or an address with a port`})
 	case len(l.Path) > maxListenerPath:
-		r.add(join(path, "address"), Error{Found: quote(l.Address), Message: fmt.Sprintf("the path has %d bytes", len(l.Path)),
+		r.add(join(path, "address"), Error{Found: quote(l.Address),
+			Message: fmt.Sprintf("the path has %d bytes", len(l.Path)),
 			Allowed: fmt.Sprintf("allowed are %d", maxListenerPath)})
 	case l.ProxyProtocol.Accept != "off" && !r.seen[join(join(path, "proxy_protocol"), "accept")]:
 		r.add(join(join(path, "proxy_protocol"), "accept"), Error{Found: quote(l.ProxyProtocol.Accept),

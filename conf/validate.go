@@ -21,9 +21,9 @@ func validName(name string) bool {
 		strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
 }
 
-// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack, Listener.Path, Listener.Mode,
-// Backend.Addr, Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
-// from texts.
+// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
+// Listener.Path, Listener.Mode, Backend.Addr, Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the
+// fields of Admin and ProxyProtocol that derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {

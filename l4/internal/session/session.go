@@ -370,7 +370,7 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),
 	}
 	if s.named != nil && s.named.unix {
-		e.Unix, e.Process = true, s.named.process
+		e.Process = s.named.process
 	}
 	switch s.phase {
 	case prefacing:

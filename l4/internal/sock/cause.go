@@ -18,8 +18,8 @@ const (
 	NoWay                    // this host has no route to the other end, or may not use it
 )
 
-// CauseOf returns the cause of an error of Connect, ConnectUnix, ConnectDatagram or ConnectError, or of a call on their sockets:
-// send(2), socket(2), epoll_ctl(2). An error that it does not list is a bug in this program, or new to it.
+// CauseOf returns the cause of an error of Connect, ConnectUnix, ConnectDatagram or ConnectError, or of a call on
+// their sockets: send(2), socket(2), epoll_ctl(2). An error that it does not list is a bug in this program, or new to it.
 func CauseOf(e Errno) Cause {
 	switch e {
 	case unix.EMFILE, unix.ENFILE, // no descriptor

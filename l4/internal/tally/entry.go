@@ -13,11 +13,10 @@ type Entry struct {
 	ID        ID
 	Protocol  sock.Protocol // UDP for a flow
 	Listener  string
-	Pool      *pool.Pool    // nil until a route has chosen it
-	Backend   *pool.Backend // nil while the session waits for one
-	Client    netip.AddrPort
-	Unix      bool             // the client has come by a Unix socket: Client is not valid
-	Process   sock.Credentials // and this is who it is
+	Pool      *pool.Pool       // nil until a route has chosen it
+	Backend   *pool.Backend    // nil while the session waits for one
+	Client    netip.AddrPort   // not valid for a client of a Unix socket
+	Process   sock.Credentials // of such a client
 	Phase     string
 	Began     time.Duration
 	Connected time.Duration // when its backend was connected; zero before

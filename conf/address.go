@@ -29,9 +29,9 @@ func (u addressUse) isLiteral() bool {
 func (u addressUse) needs() string {
 	switch u {
 	case forListener:
-		return `needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+		return `needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
 	case forDiscovered:
-		return `needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
+		return `needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`
 	case forCheck:
 		return `needs "IP:PORT" or "[IPV6]:PORT", or "" for the backend's own`
 	case forResolver:
@@ -39,7 +39,7 @@ func (u addressUse) needs() string {
 	case forAdmin:
 		return `needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
 	}
-	return `needs "HOST:PORT" or "[IPV6]:PORT"`
+	return `needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
 }
 
 // An address is the parsed text of an address.
@@ -47,10 +47,14 @@ type address struct {
 	host string     // as written, but in lower case; "" is all addresses
 	ip   netip.Addr // not valid if host is a name or ""
 	port uint16
+	path string // of a Unix socket; "" for other addresses
 }
 
 // String returns the canonical text: the same for all texts of one address.
 func (e address) String() string {
+	if e.path != "" {
+		return unixPrefix + e.path
+	}
 	host := e.host
 	if e.ip.IsValid() {
 		host = e.ip.String()
@@ -60,6 +64,9 @@ func (e address) String() string {
 
 // splitAddress parses the text of an address; needs says what the key allows. The error has neither place nor Found.
 func splitAddress(s, needs string) (address, *Error) {
+	if p, is := strings.CutPrefix(s, unixPrefix); is {
+		return splitUnix(p, needs)
+	}
 	colon := strings.LastIndexByte(s, ':')
 	host := s[:max(colon, 0)]
 	bracketed := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") && len(host) > 2

@@ -14,6 +14,7 @@ package conf
 
 import (
 	_ "embed"
+	"io/fs"
 	"net/netip"
 	"regexp"
 )
@@ -68,6 +69,10 @@ type Listener struct {
 	Name     string // of its table, [listener.NAME]
 	Address  string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
 	Protocol string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
+	// of a Unix socket only; see Mode
+	Permissions string `toml:"permissions" default:"0660" when:"protocol=tcp"`
+	Owner       string `toml:"owner" default:"" when:"protocol=tcp"` // a user's name or number; "" is the process's
+	Group       string `toml:"group" default:"" when:"protocol=tcp"` // a group's name or number; "" is the process's
 	// "" with Routes: clients that no route fits are refused, unless one fits all; see DefaultPool
 	Pool string `toml:"pool" required:"the name of a pool" unless:"routes" depends:""`
 	// 0: only Global.MaxSessions applies
@@ -120,6 +125,11 @@ type Listener struct {
 	// DualStack says that Bind is [::] and accepts IPv4 clients too, since Address is ":port". Any other IPv6 address,
 	// including "[::]:port", is for IPv6 only.
 	DualStack bool
+
+	// Path is the path of the Unix socket that Address names, and "" for other addresses; Bind is not valid then. Mode
+	// is Permissions. Parse fills both.
+	Path string
+	Mode fs.FileMode
 }
 
 // Route sends clients of a listener to a pool. It has SNI, ALPN or both, and a client must fit both. Its zero value is
@@ -235,6 +245,9 @@ type Backend struct {
 	// Addr is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
 	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
 	Addr netip.AddrPort
+	// Path is the path of the Unix socket that Address names, and "" for other addresses. Parse fills it. Addr is not
+	// valid then.
+	Path string
 	// CheckAddr is Check in the same form; it is not valid if Check is "".
 	CheckAddr netip.AddrPort
 }

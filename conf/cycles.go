@@ -35,7 +35,7 @@ func warnOfLoops(r *report, c *Config) {
 func warnOfOpenAdmin(r *report, c *Config) {
 	for _, p := range c.Pools {
 		for i, b := range p.Backends {
-			if c.Admin.Bind.IsValid() && b.Addr == c.Admin.Bind {
+			if c.Admin.Bind.IsValid() && b.Addr == c.Admin.Bind || b.Path != "" && b.Path == c.Admin.Socket {
 				r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
 					Message: "the control API listens there: whoever reaches a listener of this pool reaches it"})
 			}

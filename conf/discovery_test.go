@@ -146,7 +146,7 @@ func TestParseBackends(t *testing.T) {
 func TestParseBackendsMistakes(t *testing.T) {
 	const (
 		needsList = `needs a list of backends, such as [{ address = "10.0.0.11:6379" }], or [] for none`
-		needsIP   = `; needs "IP:PORT" or "[IPV6]:PORT": it is discovery of type "dns" that resolves names`
+		needsIP   = `; needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`
 	)
 	for _, tt := range []struct {
 		doc  string // {"backends": is the JSON of backends =

@@ -64,8 +64,8 @@ func wantErrors(t *testing.T, doc string, want ...string) {
 func TestMistakes(t *testing.T) {
 	const (
 		durations   = `needs a duration with a unit, such as "250ms", "2s" or "5m"`
-		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
-		backendAddr = `; needs "HOST:PORT" or "[IPV6]:PORT"`
+		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
+		backendAddr = `; needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
 		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
@@ -366,7 +366,7 @@ func TestShapes(t *testing.T) {
 		{"[listener.'']\npool = 'p'\naddress = ':1'\n" + pool,
 			[]string{`lb.toml:1: listener."": found the name ""; needs 1 to 64 letters, digits, '_', '-' or '.'`}},
 		{"[listener.'a.b']\npool = 'p'\naddress = 'x'\n" + pool,
-			[]string{`lb.toml:3: listener."a.b".address: found "x"; the port is missing; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`}},
+			[]string{`lb.toml:3: listener."a.b".address: found "x"; the port is missing; needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`}},
 	} {
 		wantErrors(t, tt.doc, tt.want...)
 	}

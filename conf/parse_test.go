@@ -81,7 +81,8 @@ address = "[::]:3"
 pool = "x"
 `
 	ms, s, m := Duration(time.Millisecond), Duration(time.Second), Duration(time.Minute)
-	defaults := Listener{Protocol: "tcp", Backlog: 4096, HalfCloseTimeout: m, UserTimeout: 2 * m,
+	defaults := Listener{Protocol: "tcp", Permissions: "0660", Mode: 0o660, Backlog: 4096,
+		HalfCloseTimeout: m, UserTimeout: 2 * m,
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset",
 		ProxyProtocol:  ProxyProtocol{Accept: "off", Timeout: 3 * s},
 		InspectTimeout: 5 * s,

@@ -156,6 +156,9 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}
+	if end.path != "" {
+		return
+	}
 	one := &pending{path: path, text: text, host: end.host, backend: backend, port: end.port, into: into,
 		had: t.known[end.host]}
 	t.all = append(t.all, one)

@@ -126,6 +126,12 @@ func checkPoolTLS(r *report, c *Config) {
 		if !p.TLS.On() {
 			continue
 		}
+		unix := slices.ContainsFunc(p.Backends, func(b Backend) bool { return b.Path != "" })
+		if path := Path("pool", p.Name, "tls"); unix && p.TLS.Mode == "verify" && p.TLS.ServerName == "" {
+			r.add(join(path, "server_name"), Error{Found: `""`,
+				Message: "a backend is a Unix socket, and has no name that its certificate could be for",
+				Allowed: "needs the name in the certificate"})
+		}
 		for k := range c.Listeners {
 			l := &c.Listeners[k]
 			if !slices.Contains(l.Pools(), p.Name) {

@@ -22,8 +22,8 @@ func validName(name string) bool {
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
-// Backend.Addr, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
-// from texts.
+// Listener.Path, Listener.Mode, Backend.Addr, Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the
+// fields of Admin and ProxyProtocol that derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -40,6 +40,8 @@ func validate(r *report, c *Config) {
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
 	checkPoolTLS(r, c)
+	checkUnixBackends(r, c)
+	checkUnixListeners(r, c)
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -79,11 +81,14 @@ func validateListener(r *report, l *Listener, pools []string) {
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
 	case !ok:
+	case end.path != "":
+		l.Path = end.path
 	case end.host == "":
 		l.Bind, l.DualStack = netip.AddrPortFrom(netip.IPv6Unspecified(), end.port), true
 	case end.ip.IsValid():
 		l.Bind = netip.AddrPortFrom(end.ip, end.port)
 	}
+	validateUnixListener(r, path, l, ok)
 }
 
 // validatePoolName checks the name of a pool at path.
@@ -152,7 +157,7 @@ func validateZone(r *report, path, zone string) {
 }
 
 // validateBackends checks the list at path, of a pool or a discovery file, and fills Backend.Addr,
-// Backend.CheckAddr and Backend.Name.
+// Backend.Path, Backend.CheckAddr and Backend.Name.
 func validateBackends(r *report, path string, backends []Backend, use addressUse) {
 	names := map[string]int{}     // the first backend of each name
 	addresses := map[string]int{} // the first backend at each address
@@ -177,6 +182,7 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 			if end.ip.IsValid() {
 				b.Addr = netip.AddrPortFrom(end.ip, end.port)
 			}
+			b.Path = end.path
 			var first int
 			if first, sameAddress = addresses[end.String()]; sameAddress {
 				r.add(join(sub, "address"), Error{Found: quote(b.Address), Message: sameAs(r, path, first, "address")})
@@ -216,6 +222,9 @@ func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 func readAddress(s string, use addressUse) (address, *Error) {
 	end, e := splitAddress(s, use.needs())
 	switch {
+	case end.path != "" && use.mayBeUnix():
+	case strings.HasPrefix(s, unixPrefix) && !use.mayBeUnix():
+		e = &Error{Allowed: use.needs()}
 	case e != nil:
 	case use != forListener && end.host == "":
 		e = &Error{Message: "the host is missing", Allowed: use.needs()}

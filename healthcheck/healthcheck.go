@@ -88,7 +88,8 @@ type Target struct {
 	Group string // opaque; Stats adds up the checks of each group, and groups take turns when slots are short
 	Name  string // the target's name within its group; this package does not use it
 	Addr  netip.AddrPort
-	Exact bool // connect to exactly Addr: a Port of the checker does not replace its port
+	Path  string // of the Unix socket that it listens on, in place of Addr; "" = none
+	Exact bool   // connect to exactly Addr: a Port of the checker does not replace its port
 
 	// Preamble is what a TCP connection to Addr's own port begins with, in front of all that the check sends; a checker
 	// that wraps another one sets it. "" is nothing.

@@ -35,7 +35,7 @@ func TestNetnsLoop(t *testing.T) {
 		all.Address, all.DualStack = netip.MustParseAddrPort("[::]:7000"), true
 		own := netip.AddrPortFrom(netip.MustParseAddr(address), all.Address.Port())
 		s := start(t, l4.Options{Loops: 2, MaxSessions: 100}, all)
-		if err := p.Add(pool.Spec{ID: "own", Addr: own, Weight: 1}); err != nil { // while it runs
+		if err := p.Add(pool.Spec{ID: "own", Addr: pool.At(own), Weight: 1}); err != nil { // while it runs
 			t.Fatal(err)
 		}
 		if !refusedWithReset(t, own.String()) {

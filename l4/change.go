@@ -32,8 +32,10 @@ func (f Fate) String() string {
 type ListenerChange struct {
 	Name     string
 	Fate     Fate
-	From     netip.AddrPort // where it listens now; invalid for one that is added
-	To       netip.AddrPort // where it will; invalid for one that is removed
+	From     netip.AddrPort // where it listens now; invalid for one that is added, and for a Unix socket
+	To       netip.AddrPort // where it will; invalid for one that is removed, and for a Unix socket
+	FromPath string         // of the Unix socket where it listens now; "" = none
+	ToPath   string         // of the Unix socket where it will; "" = none
 	Sessions int            // it has now
 }
 
@@ -125,10 +127,10 @@ func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
 	for i := range specs {
 		spec := &specs[i]
 		staying[spec.Name] = true
-		c := ListenerChange{Name: spec.Name, Fate: Added, To: spec.address()}
+		c := ListenerChange{Name: spec.Name, Fate: Added, To: spec.address(), ToPath: spec.Unix.Path}
 		if ls := s.listeners[spec.Name]; ls != nil {
 			old := ls.spec.Load()
-			c.From, c.Sessions = ls.bound.Address, ls.now()
+			c.From, c.FromPath, c.Sessions = ls.bound.Address, ls.bound.Unix.Path, ls.now()
 			switch {
 			case !old.sameSockets(spec):
 				c.Fate = Rebound
@@ -144,7 +146,7 @@ func (s *Server) compareLocked(specs []ListenerSpec) []ListenerChange {
 	for _, ls := range s.listeners {
 		if !staying[ls.name] {
 			changes = append(changes, ListenerChange{
-				Name: ls.name, Fate: Removed, From: ls.bound.Address, Sessions: ls.now(),
+				Name: ls.name, Fate: Removed, From: ls.bound.Address, FromPath: ls.bound.Unix.Path, Sessions: ls.now(),
 			})
 		}
 	}
@@ -158,6 +160,7 @@ func (c *Change) check() error {
 	seen := make(map[string]bool, len(c.specs))
 	type place struct {
 		address  netip.AddrPort
+		path     string
 		protocol Protocol
 	}
 	at := make(map[place]string, len(c.specs))
@@ -183,9 +186,9 @@ func (c *Change) check() error {
 			}
 		}
 		// The kernel would not mind: it spreads clients over all sockets of an address that are ours.
-		here := place{address, spec.Protocol}
-		if other, taken := at[here]; taken && address.Port() != 0 {
-			return fmt.Errorf("listeners %q and %q have one address, %s", other, spec.Name, address)
+		here := place{address, spec.Unix.Path, spec.Protocol}
+		if other, taken := at[here]; taken && (address.Port() != 0 || here.path != "") {
+			return fmt.Errorf("listeners %q and %q have one address, %s", other, spec.Name, spec.where(address))
 		}
 		at[here] = spec.Name
 	}
@@ -198,7 +201,7 @@ func (c *Change) open() error {
 	for i := range c.specs {
 		spec := &c.specs[i]
 		keeps := c.keepsSockets(spec)
-		if spec.Protocol == TCP && (keeps || len(spec.Inherited) > 0) {
+		if spec.Protocol == TCP && spec.Unix.Path == "" && (keeps || len(spec.Inherited) > 0) {
 			if err := sock.CheckListenOptions(spec.listenOptions()); err != nil {
 				return spec.failed(err)
 			}
@@ -227,7 +230,7 @@ func (c *Change) keepsSockets(spec *ListenerSpec) bool {
 // only waits for the end of its flows.
 func (c *Change) holds(spec *ListenerSpec) bool {
 	has := func(b *listen.Binding) bool {
-		return b.Protocol == spec.Protocol && b.Address.Port() == spec.Address.Port()
+		return b.Protocol == spec.Protocol && b.Address.Port() == spec.Address.Port() && b.Unix.Path == spec.Unix.Path
 	}
 	for _, ls := range c.server.listeners {
 		if has(ls.bound) {

@@ -126,6 +126,9 @@ func (s *Server) commitOneLocked(ls *listener, spec *ListenerSpec, b *listen.Bin
 		r.left = append(r.left, ls.bound)
 	}
 	ls.bound = b
+	if err := b.Publish(); err != nil { // the folder was there a moment ago
+		s.log.Error().Str("listener", ls.name).AnErr("err", err).Msg("nobody can reach the Unix socket")
+	}
 	if len(b.Inherited) > 0 {
 		b.Tune(spec.sockets(s.offload))
 	}
@@ -169,7 +172,9 @@ func (s *Server) shareLocked() {
 		if p := ls.spec.Load().Pool; p != nil {
 			sources = p.Source()
 		}
-		at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
+		if !b.IsUnix() {
+			at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
+		}
 		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: b.Protocol, Sources: sources})
 		held += b.Size()
 	}
@@ -228,7 +233,7 @@ func (c *Change) discard() {
 	var departures []listen.Departure
 	for _, b := range c.opened {
 		successor := s.successorLocked(b)
-		if len(b.Inherited) > 0 || successor == nil || !s.live || s.ended {
+		if len(b.Inherited) > 0 || b.IsUnix() || successor == nil || !s.live || s.ended {
 			b.Close()
 			continue
 		}

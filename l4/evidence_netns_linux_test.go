@@ -59,7 +59,7 @@ func breaking(t *testing.T, algorithm string, checked bool, addrs ...string) (p 
 		t.Fatal(err)
 	}
 	for i, a := range addrs {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint("b", i+1), Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,7 +25,7 @@ type SessionFilter struct {
 	ID       SessionID
 	Listener string        // its name
 	Pool     string        // its name
-	Backend  string        // its id, or its address and port; a session that waits for one has none
+	Backend  string        // its id, or its address; a session that waits for one has none
 	Client   netip.Prefix  // of its address
 	MinAge   time.Duration // since it was accepted
 	MinIdle  time.Duration // since bytes last moved
@@ -39,10 +39,11 @@ type SessionInfo struct {
 	Listener       string
 	Pool           string         // "" if only a route can say it, and none has yet
 	Backend        string         // its id; "" while the session waits for one
-	BackendAddress netip.AddrPort // invalid then
-	Client         netip.AddrPort
+	BackendAddress pool.Address   // invalid then
+	Client         netip.AddrPort // invalid for a client of a Unix socket
 	Via            netip.AddrPort // whose connection it is; invalid unless a PROXY header has named the client
-	Phase          string         // proxy_header, asking, inspecting, queued, connecting or relaying; a flow's is relaying
+	Process        Credentials    // of such a client; see ClientText
+	Phase          string         // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration
@@ -52,6 +53,14 @@ type SessionInfo struct {
 	DatagramsIn    uint64 // of a flow
 	DatagramsOut   uint64
 	Retries        int // connects that failed before; of a flow, how often it got another backend
+}
+
+// ClientText is the client's address, or its process if it has come by a Unix socket.
+func (s *SessionInfo) ClientText() string {
+	if !s.Client.IsValid() {
+		return s.Process.String()
+	}
+	return s.Client.String()
 }
 
 // A SessionList is what List returns.
@@ -233,12 +242,12 @@ func (s *Server) someOnLoop(i, from int, visit func(e *tally.Entry, end func(Rea
 // A compiledFilter is a SessionFilter, and what it would be expensive to find out for each session again.
 type compiledFilter struct {
 	SessionFilter
-	backend netip.AddrPort // Backend as an address; invalid if it is none
+	backend pool.Address // Backend as an address; invalid if it is none
 }
 
 func (f SessionFilter) compile() compiledFilter {
 	c := compiledFilter{SessionFilter: f}
-	if at, err := netip.ParseAddrPort(f.Backend); err == nil {
+	if at, err := pool.ParseAddress(f.Backend); err == nil {
 		c.backend = at
 	}
 	return c
@@ -268,7 +277,7 @@ func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.PoolName(), Client: e.Client, Via: e.Via,
 		Phase: e.Phase, Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
 		BytesIn: e.BytesIn, BytesOut: e.BytesOut, DatagramsIn: e.DatagramsIn, DatagramsOut: e.DatagramsOut,
-		Retries: e.Retries,
+		Retries: e.Retries, Process: e.Process,
 	}
 	if e.Connected > 0 {
 		info.Connected = s.started.Add(e.Connected)

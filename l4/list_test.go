@@ -30,7 +30,7 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range []string{refusing(t), silent} {
-		if err := hanging.Add(pool.Spec{ID: "id of " + a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := hanging.Add(pool.Spec{ID: "id of " + a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

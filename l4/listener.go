@@ -81,7 +81,8 @@ const (
 type ListenerSpec struct {
 	Name      string
 	Address   netip.AddrPort
-	DualStack bool // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
+	DualStack bool       // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
+	Unix      UnixSocket // for TCP, instead of Address
 
 	// Inherited are descriptors of sockets of one address, TCP ones that listen already or bound UDP ones (systemd
 	// socket activation); Address and DualStack mean nothing then. They become the server's with Commit, which gives
@@ -129,8 +130,9 @@ type ListenerSpec struct {
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
 type ListenerInfo struct {
 	Name     string
-	Address  netip.AddrPort
-	Pool     string // where clients go that no route fits; "" if they are refused
+	Address  netip.AddrPort // invalid for a Unix socket
+	Path     string         // of the Unix socket; "" for other listeners
+	Pool     string         // where clients go that no route fits; "" if they are refused
 	Protocol Protocol
 	Sessions int                     // now, or flows
 	Accepted uint64                  // sessions that have begun: all clients but those refused with MaxSessions; or flows
@@ -248,7 +250,7 @@ func (ls *listener) set() {
 func (ls *listener) info() ListenerInfo {
 	spec := ls.spec.Load()
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.bound.Address, Pool: spec.poolName(), Protocol: spec.Protocol,
+		Name: ls.name, Address: ls.bound.Address, Path: ls.bound.Unix.Path, Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
@@ -308,6 +310,7 @@ func (ls *listener) now() int { return ls.gate.Sessions() + ls.gate.Flows() }
 func (spec *ListenerSpec) sockets(o sock.Offload) *listen.Spec {
 	return &listen.Spec{
 		Protocol: spec.Protocol, Address: spec.Address, DualStack: spec.DualStack, Inherited: spec.Inherited,
+		Unix:   spec.Unix,
 		Stream: spec.listenOptions(), Datagram: spec.Flows.SocketOptions(o), Steered: spec.Flows.Steered(),
 	}
 }
@@ -346,7 +349,7 @@ func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
 	if len(spec.Inherited) > 0 || len(other.Inherited) > 0 {
 		return slices.Equal(spec.Inherited, other.Inherited)
 	}
-	return spec.Address == other.Address && spec.DualStack == other.DualStack
+	return spec.Address == other.Address && spec.DualStack == other.DualStack && spec.Unix == other.Unix
 }
 
 // sameOptions reports whether the sockets of one spec have the options of the other.
@@ -393,6 +396,10 @@ func (spec *ListenerSpec) validate() error {
 		return errors.New("a listener has no name")
 	case spec.Pool == nil && len(spec.Routes) == 0:
 		return fmt.Errorf("listener %q has no pool", spec.Name)
+	case spec.Unix.Path != "":
+		if err := spec.validateUnix(); err != nil {
+			return fmt.Errorf("listener %q: %w", spec.Name, err)
+		}
 	case !spec.Address.IsValid() && len(spec.Inherited) == 0:
 		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:

@@ -86,6 +86,6 @@ func encryptCancel(ctx context.Context, c net.Conn, p *pool.Pool, b *pool.Backen
 			return nil, err
 		}
 	}
-	encrypted := tls.Client(c, secure.Config("", b.Addr()))
+	encrypted := tls.Client(c, secure.Config("", b.Addr().AddrPort))
 	return encrypted, encrypted.HandshakeContext(ctx)
 }

@@ -212,6 +212,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.ended = true
 	if !s.live {
+		for _, ls := range s.listeners {
+			ls.bound.Withdraw()
+		}
 		s.discard()
 		close(s.gone)
 		s.mu.Unlock()
@@ -261,6 +264,7 @@ func (s *Server) closeListeners(ctx context.Context, listeners []*listener) {
 
 // leave makes every loop leave its sockets of a binding. It returns a channel that is closed when all have.
 func (s *Server) leave(b *listen.Binding) <-chan struct{} {
+	b.Withdraw()
 	return s.onLoops(func(i int) {
 		if b.Protocol == TCP {
 			s.sessions[i].Leave(b)

@@ -385,7 +385,7 @@ func TestRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range []string{refusing(t), swallowing(t), backend(t, echo)} {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,9 +11,9 @@ import (
 // A Spec describes a backend to be added. It is a plain value. The functions that take one validate it. Equal values
 // describe the same backend.
 type Spec struct {
-	ID     string         // unique in the pool, not empty
-	Addr   netip.AddrPort // a unicast address and a port
-	Weight uint32         // share relative to the pool's other backends, 1 to 256; 0: no new sessions or flows
+	ID     string  // unique in the pool, not empty
+	Addr   Address // a unicast address and a port, or a Unix socket
+	Weight uint32  // share relative to the pool's other backends, 1 to 256; 0: no new sessions or flows
 
 	MaxSessions int    // concurrent leases; 0 = no limit
 	Tier        int    // used when no backend of a lower tier is eligible; 0 to MaxTier
@@ -37,15 +37,16 @@ const (
 // backend.
 func (s Spec) checked() (Spec, error) {
 	addr, check := s.Addr, s.Check
-	s.Addr = unmapped(addr)
+	s.Addr = addr.unmapped()
 	if check.IsValid() {
 		s.Check = unmapped(check)
 	}
 	switch {
 	case s.ID == "":
 		return s, &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
-	case !connectable(s.Addr):
-		return s, &InvalidBackendError{Field: "addr", Value: addr.String(), Want: "a unicast address and a port"}
+	case !s.Addr.connectable():
+		return s, &InvalidBackendError{Field: "addr", Value: addr.String(),
+			Want: "a unicast address and a port, or the path of a Unix socket"}
 	case s.Check != netip.AddrPort{} && !connectable(s.Check):
 		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
 			Want: "a unicast address and a port, or none"}
@@ -87,7 +88,7 @@ func validateVerdict(v Verdict) error {
 type Backend struct {
 	// set once, then read-only
 	id   string
-	addr netip.AddrPort
+	addr Address
 	tier int
 	pool *Pool
 	// former are the earlier backends of the same id that may still have leases. A drain of that id waits for them too.
@@ -119,7 +120,7 @@ type Backend struct {
 func (b *Backend) ID() string { return b.id }
 
 // Addr returns the address that sessions are sent to. It is never an IPv4-mapped IPv6 address.
-func (b *Backend) Addr() netip.AddrPort { return b.addr }
+func (b *Backend) Addr() Address { return b.addr }
 
 // Turn counts the calls: 0, 1, 2, ... Connections to the backend take the pool's sources in turn by it.
 func (b *Backend) Turn() uint32 { return b.turns.Add(1) - 1 }
@@ -197,7 +198,7 @@ func (m *member) info() BackendInfo {
 // changes.
 type BackendInfo struct {
 	ID          string
-	Addr        netip.AddrPort
+	Addr        Address
 	Source      string // the source that named it: "" for Add, else as given to Reconcile
 	Weight      uint32
 	MaxSessions int

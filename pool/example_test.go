@@ -14,8 +14,8 @@ func newPool() *pool.Pool {
 		panic(err)
 	}
 	err = p.Add(
-		pool.Spec{ID: "b1", Addr: netip.MustParseAddrPort("10.0.0.11:6379"), Weight: 1},
-		pool.Spec{ID: "b2", Addr: netip.MustParseAddrPort("10.0.0.12:6379"), Weight: 1},
+		pool.Spec{ID: "b1", Addr: pool.At(netip.MustParseAddrPort("10.0.0.11:6379")), Weight: 1},
+		pool.Spec{ID: "b2", Addr: pool.At(netip.MustParseAddrPort("10.0.0.12:6379")), Weight: 1},
 	)
 	if err != nil {
 		panic(err)
@@ -63,7 +63,7 @@ func ExamplePool_Subscribe() {
 
 func ExamplePool_Add() {
 	p := newPool()
-	err := p.Add(pool.Spec{ID: "b3", Addr: netip.MustParseAddrPort("10.0.0.13:6379"), Weight: 1000})
+	err := p.Add(pool.Spec{ID: "b3", Addr: pool.At(netip.MustParseAddrPort("10.0.0.13:6379")), Weight: 1000})
 	fmt.Println(err)
 	// Output:
 	// pool redis: add backend "b3": invalid weight "1000": want 0 to 256

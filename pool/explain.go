@@ -77,7 +77,7 @@ func (o Obstacle) OfVerdict() bool {
 // A Candidate is a backend with the values that algorithms use. It is a plain value.
 type Candidate struct {
 	ID          string
-	Addr        netip.AddrPort
+	Addr        Address
 	Weight      uint32
 	Share       float64 // the part of its weight that is in force; below 1 during its slow start
 	Leases      int64
@@ -101,12 +101,12 @@ type Explanation struct {
 	TriesAll  bool // no backend is healthy, and so all that are enabled are tried
 
 	By      Decider
-	Backend string         // the backend that would be picked; "" with Err
-	Addr    netip.AddrPort // its address
-	Tier    int            // its tier
-	Err     error          // ErrNoBackend or ErrBusy; nil when a backend would be picked
-	MayWait bool           // Err is ErrBusy and the queue has room
-	Waiting int            // sessions that wait already
+	Backend string  // the backend that would be picked; "" with Err
+	Addr    Address // its address
+	Tier    int     // its tier
+	Err     error   // ErrNoBackend or ErrBusy; nil when a backend would be picked
+	MayWait bool    // Err is ErrBusy and the queue has room
+	Waiting int     // sessions that wait already
 
 	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
 	// algorithm draws at random, and this is one draw among the candidates.

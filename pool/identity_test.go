@@ -109,7 +109,7 @@ func TestAddressesAreUnique(t *testing.T) {
 	a := at("a", 0, "", 0)
 	other := changed(a, func(s *Spec) { s.ID = "other" })
 	mapped := changed(other, func(s *Spec) {
-		s.Addr = netip.AddrPortFrom(netip.AddrFrom16(a.Addr.Addr().As16()), a.Addr.Port())
+		s.Addr = At(netip.AddrPortFrom(netip.AddrFrom16(a.Addr.Addr().As16()), a.Addr.Port()))
 	})
 	p := made(t, Options{})
 	answer(t, p, Configuration, a)

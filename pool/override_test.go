@@ -24,7 +24,7 @@ func changed(s Spec, change func(s *Spec)) Spec {
 }
 
 func heavier(s *Spec)   { s.Weight++ }
-func elsewhere(s *Spec) { s.Addr = netip.MustParseAddrPort("127.9.9.9:9") }
+func elsewhere(s *Spec) { s.Addr = At(netip.MustParseAddrPort("127.9.9.9:9")) }
 
 // TestRemovedStaysAway walks through what brings back a backend that was removed by hand.
 func TestRemovedStaysAway(t *testing.T) {
@@ -43,7 +43,7 @@ func TestRemovedStaysAway(t *testing.T) {
 		{"the same", func() Reconciled { return answer(t, p, "config", a, b) }, Reconciled{Held: 1}, "b", 1},
 		{"the same, mapped into IPv6", func() Reconciled {
 			return answer(t, p, "config", b, changed(a, func(s *Spec) {
-				s.Addr = netip.AddrPortFrom(netip.AddrFrom16(s.Addr.Addr().As16()), s.Addr.Port())
+				s.Addr = At(netip.AddrPortFrom(netip.AddrFrom16(s.Addr.Addr().As16()), s.Addr.Port()))
 			}))
 		}, Reconciled{Held: 1}, "b", 1},
 		{"another source", func() Reconciled { return answer(t, p, "dns", a) }, Reconciled{Added: 1}, "b a", 1},

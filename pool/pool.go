@@ -10,7 +10,6 @@ package pool
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,11 +148,11 @@ func (p *Pool) Add(specs ...Spec) error {
 // A directory has the ids and addresses that are taken.
 type directory struct {
 	ids   map[string]bool
-	addrs map[netip.AddrPort]string // the id of the backend there
+	addrs map[Address]string // the id of the backend there
 }
 
 func newDirectory(members []*member) *directory {
-	d := &directory{ids: make(map[string]bool, len(members)), addrs: make(map[netip.AddrPort]string, len(members))}
+	d := &directory{ids: make(map[string]bool, len(members)), addrs: make(map[Address]string, len(members))}
 	for _, m := range members {
 		d.ids[m.backend.id], d.addrs[m.backend.addr] = true, m.backend.id
 	}

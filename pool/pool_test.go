@@ -33,7 +33,7 @@ func newPool(t testing.TB, algorithm string, ids ...string) *Pool {
 // spec returns a valid backend; different numbers give different addresses.
 func spec(id string, number int) Spec {
 	addr := netip.AddrFrom4([4]byte{127, 1, byte(number >> 8), byte(number)})
-	return Spec{ID: id, Addr: netip.AddrPortFrom(addr, 80), Weight: 1}
+	return Spec{ID: id, Addr: At(netip.AddrPortFrom(addr, 80)), Weight: 1}
 }
 
 func must(t testing.TB, err error) {
@@ -117,11 +117,11 @@ func TestNewRefusesBadOptions(t *testing.T) {
 func TestAddShowsTheBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, "round_robin")
-		must(t, p.Add(Spec{ID: "a", Addr: netip.MustParseAddrPort("[::ffff:127.0.0.1]:80"), Weight: 3}))
+		must(t, p.Add(Spec{ID: "a", Addr: At(netip.MustParseAddrPort("[::ffff:127.0.0.1]:80")), Weight: 3}))
 		want := BackendInfo{
-			ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:80"), Weight: 3,
+			ID: "a", Addr: At(netip.MustParseAddrPort("127.0.0.1:80")), Weight: 3,
 			Verdict: Healthy, Reason: "initial", Since: time.Now(), Mode: Ready,
-			Given: Spec{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:80"), Weight: 3}, Eligible: true,
+			Given: Spec{ID: "a", Addr: At(netip.MustParseAddrPort("127.0.0.1:80")), Weight: 3}, Eligible: true,
 		}
 		if got := p.Backends(); len(got) != 1 || got[0] != want {
 			t.Errorf("Backends = %+v, want [%+v]", got, want)
@@ -154,22 +154,22 @@ func TestErrorsChangeNothing(t *testing.T) {
 			invalid("id", "")},
 		"add no id":      {func(p *Pool) error { return p.Add(spec("", 9)) }, invalid("id", "")},
 		"add no address": {func(p *Pool) error { return p.Add(Spec{ID: "c"}) }, invalid("addr", "invalid AddrPort")},
-		"add port 0": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:0")}) },
+		"add port 0": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("127.0.0.1:0"))}) },
 			invalid("addr", "127.0.0.1:0")},
-		"add the unspecified address": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("[::]:80")}) },
+		"add the unspecified address": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("[::]:80"))}) },
 			invalid("addr", "[::]:80")},
-		"add it mapped": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("[::ffff:0.0.0.0]:80")}) },
+		"add it mapped": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("[::ffff:0.0.0.0]:80"))}) },
 			invalid("addr", "[::ffff:0.0.0.0]:80")},
-		"add a multicast address": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("224.0.0.1:80")}) },
+		"add a multicast address": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("224.0.0.1:80"))}) },
 			invalid("addr", "224.0.0.1:80")},
-		"add too heavy": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:80"), Weight: 257}) },
+		"add too heavy": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("127.0.0.1:80")), Weight: 257}) },
 			invalid("weight", "257")},
 		"add below tier 0": {func(p *Pool) error { return p.Add(at("c", -1, "", 0)) }, invalid("tier", "-1")},
 		"add above all tiers": {func(p *Pool) error { return p.Add(at("c", MaxTier+1, "", 0)) },
 			invalid("tier", "65536")},
 		"add of negative limit": {func(p *Pool) error { return p.Add(at("c", 0, "", -1)) },
 			invalid("max_sessions", "-1")},
-		"add in no mode": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: addr("127.0.0.1:80"), Mode: 3}) },
+		"add in no mode": {func(p *Pool) error { return p.Add(Spec{ID: "c", Addr: At(addr("127.0.0.1:80")), Mode: 3}) },
 			invalid("mode", "mode(3)")},
 		"limit of unknown": {func(p *Pool) error { return p.SetMaxSessions("c", 1) }, ErrUnknownBackend},
 		"limit below 0": {func(p *Pool) error { return p.SetMaxSessions("a", -1) },

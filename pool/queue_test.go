@@ -127,7 +127,7 @@ func TestQueueOutlastsAMomentWithoutBackends(t *testing.T) {
 		return err
 	}
 	moved := at("a", 0, "", 1)
-	moved.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	moved.Addr = At(netip.MustParseAddrPort("127.9.9.9:9"))
 	for name, moment := range map[string]struct{ out, back func(p *Pool) error }{
 		"weight 0": {func(p *Pool) error { return p.SetWeight("a", 0) },
 			func(p *Pool) error { return p.SetWeight("a", 1) }},

@@ -1,9 +1,6 @@
 package pool
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // Configuration is the source that overrules all others: its backends replace those of the same id or address that
 // another source named or that were added by hand. Among other sources, the first to name an id or address keeps it.
@@ -97,7 +94,7 @@ func (p *Pool) compareLocked(source string, specs []Spec) (*comparison, error) {
 		source: source, removed: make(map[string]*member), named: make(map[string]bool, len(specs)),
 		stillHeld: make(map[string]Spec),
 	}
-	taken := make(map[netip.AddrPort]*member) // by backends of other sources
+	taken := make(map[Address]*member) // by backends of other sources
 	for _, m := range p.snap.Load().members {
 		if m.source != source {
 			taken[m.backend.addr] = m

@@ -18,7 +18,7 @@ func TestReconcile(t *testing.T) {
 	defer events.Close()
 	heavy := func(s Spec, weight uint32) Spec { s.Weight = weight; return s }
 	elsewhere := at("c", 0, "", 0)
-	elsewhere.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	elsewhere.Addr = At(netip.MustParseAddrPort("127.9.9.9:9"))
 	sameAddress := at("other name", 0, "", 0)
 	sameAddress.Addr = at("static", 0, "", 0).Addr
 	for _, step := range []struct {
@@ -95,7 +95,7 @@ func TestReconcileIsAllOrNothing(t *testing.T) {
 	events := p.Subscribe(9)
 	defer events.Close()
 	elsewhere := at("static", 0, "", 0)
-	elsewhere.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	elsewhere.Addr = At(netip.MustParseAddrPort("127.9.9.9:9"))
 	for name, specs := range map[string][]Spec{
 		"a new one":             {at("b", 0, "", 0), at("b", 0, "", 0)},
 		"one it has":            {at("b", 0, "", 0), at("a", 0, "", 0), at("a", 2, "", 0)},
@@ -152,7 +152,7 @@ func TestReplacedBackendKeepsItsLeases(t *testing.T) {
 	_, err := p.Reconcile("dns", []Spec{answer})
 	must(t, err)
 	_, leases := picks(p, 1)
-	answer.Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	answer.Addr = At(netip.MustParseAddrPort("127.9.9.9:9"))
 	_, err = p.Reconcile("dns", []Spec{answer})
 	must(t, err)
 	got, _ := picks(p, 2)

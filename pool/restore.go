@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 )
 
@@ -43,7 +42,7 @@ func (p *Pool) Restore(overrides []Override) ([]Unapplied, error) {
 
 func (p *Pool) restoreLocked(overrides []Override) []Unapplied {
 	r := &restoring{pool: p, now: time.Now(), ids: make(map[string]*member, len(p.byID)),
-		addrs: make(map[netip.AddrPort]*member)}
+		addrs: make(map[Address]*member)}
 	for id, m := range p.byID {
 		r.ids[id] = m
 	}
@@ -74,8 +73,8 @@ type restoring struct {
 	pool      *Pool
 	now       time.Time
 	changes   changes
-	ids       map[string]*member         // the backends that there will be
-	addrs     map[netip.AddrPort]*member // the same, by address
+	ids       map[string]*member  // the backends that there will be
+	addrs     map[Address]*member // the same, by address
 	unapplied []Unapplied
 }
 

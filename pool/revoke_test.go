@@ -151,7 +151,7 @@ func TestRevocationOfTheReplaced(t *testing.T) {
 	reconcile()
 	revoked := revocations(t, p)
 	_, leases := picks(p, 3)
-	answer[0].Addr = netip.MustParseAddrPort("127.9.9.9:9")
+	answer[0].Addr = At(netip.MustParseAddrPort("127.9.9.9:9"))
 	answer[1].Mode, answer[2].Mode = Maintenance, Drain
 	reconcile()
 	wantIDs(t, "revoked", revoked(), "-a", "-b")

@@ -34,7 +34,7 @@ func at(id string, tier int, zone string, most int) Spec {
 	_, _ = hash.Write([]byte(id))
 	h := hash.Sum64()
 	s := spec(id, int(h%60_000))
-	s.Addr = netip.AddrPortFrom(s.Addr.Addr(), uint16(1+h>>32%60_000)) // no two share an address
+	s.Addr = At(netip.AddrPortFrom(s.Addr.Addr(), uint16(1+h>>32%60_000))) // no two share an address
 	s.Tier, s.Zone, s.MaxSessions = tier, zone, most
 	return s
 }

@@ -35,7 +35,7 @@ func TestEvents(t *testing.T) {
 		must(t, p.Remove("a"))
 
 		info := BackendInfo{
-			ID: "a", Addr: netip.MustParseAddrPort("127.1.0.0:80"), Weight: 1,
+			ID: "a", Addr: At(netip.MustParseAddrPort("127.1.0.0:80")), Weight: 1,
 			Verdict: Healthy, Reason: "initial", Since: t0, Given: spec("a", 0), Eligible: true,
 		}
 		change := func(after time.Duration) Change { return Change{Pool: "test", Backend: info, At: t0.Add(after)} }

@@ -25,7 +25,7 @@ func TestValidZone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = p.Add(Spec{ID: "b", Addr: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(zone), 80),
+		err = p.Add(Spec{ID: "b", Addr: At(netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(zone), 80)),
 			Weight: 1})
 		var invalid *InvalidBackendError
 		if !errors.As(err, &invalid) || invalid.Field != "addr" {

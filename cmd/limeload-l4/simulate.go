@@ -152,7 +152,8 @@ func simulatedBackends(cfg *conf.Config, p *conf.Pool) ([]pool.Spec, error) {
 	specs := daemon.BackendSpecs(backends)
 	for i := range specs {
 		if !specs[i].Addr.IsValid() {
-			specs[i].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)
+			address := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)})
+			specs[i].Addr = pool.At(netip.AddrPortFrom(address, 1))
 		}
 	}
 	return specs, nil
@@ -201,7 +202,7 @@ func parseChange(text string) (func(*pool.Pool) error, error) {
 	case len(words) == 2 && words[0] == "drain":
 		return func(p *pool.Pool) error { return p.SetMode(words[1], pool.Drain) }, nil
 	case len(words) == 2 && words[0] == "add":
-		if addr, err := netip.ParseAddrPort(words[1]); err == nil {
+		if addr, err := pool.ParseAddress(words[1]); err == nil {
 			return func(p *pool.Pool) error { return p.Add(pool.Spec{ID: words[1], Addr: addr, Weight: 1}) }, nil
 		}
 	case len(words) == 3 && words[0] == "weight":

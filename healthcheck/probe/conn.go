@@ -17,13 +17,19 @@ import (
 // within a round trip. Another server costs the scheduler a slot for this long, and may see a reset.
 const finishTime = 100 * time.Millisecond
 
+// A rawConn is a TCP connection, or one to a Unix socket.
+type rawConn interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // A checkConn is the TCP connection of one check, plain or with TLS. Reads and writes fail as soon as the check's
 // context ends. It belongs to the goroutine of the check. openConn makes it, and the caller must call finish in the
 // end.
 type checkConn struct {
 	net.Conn // for reads and writes: raw, or TLS over raw
 
-	raw     *net.TCPConn
+	raw     rawConn
 	start   time.Time   // of the check
 	release func() bool // from here on the end of the context does not end reads and writes
 
@@ -38,14 +44,14 @@ func openConn(
 ) (*checkConn, error) {
 	d := net.Dialer{KeepAlive: -1} // it does not live long enough for keepalive
 	start := time.Now()
-	conn, err := dialTarget(ctx, d, "tcp", t, atPort(t, port))
+	conn, err := dialStream(ctx, d, t, port)
 	if said, ok := errors.AsType[*checkError](err); ok {
 		return nil, said
 	}
 	if err != nil {
 		return nil, connectError(ctx, start, err)
 	}
-	raw := conn.(*net.TCPConn)
+	raw := conn.(rawConn)
 	// To set the deadline of ctx on raw is not enough: ctx may end earlier, when the target is removed.
 	release := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	k := &checkConn{Conn: raw, raw: raw, start: start, release: release}

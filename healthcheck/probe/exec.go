@@ -99,9 +99,13 @@ func (c Exec) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 // environment returns the environment of the program. If two variables have the same name, the last one counts.
 func (c Exec) environment(t healthcheck.Target) []string {
 	host, port := t.Addr.Addr().String(), strconv.Itoa(int(t.Addr.Port()))
+	address := net.JoinHostPort(host, port)
+	if t.Path != "" { // as libpq and others name a host that is a socket
+		host, port, address = t.Path, "", "unix:"+t.Path
+	}
 	env := append([]string{"PATH=" + orElse(os.Getenv("PATH"), plainPath)}, c.Env...)
 	return append(env, "LIMELOAD_TARGET="+t.Group+"/"+t.Name, "LIMELOAD_BACKEND="+t.Name,
-		"LIMELOAD_ADDRESS="+net.JoinHostPort(host, port), "LIMELOAD_HOST="+host, "LIMELOAD_PORT="+port)
+		"LIMELOAD_ADDRESS="+address, "LIMELOAD_HOST="+host, "LIMELOAD_PORT="+port)
 }
 
 // startError says why the program could not be run. The check is then inconclusive: if a program is missing, or is just

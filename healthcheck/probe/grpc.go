@@ -65,7 +65,7 @@ func (c GRPC) ask(ctx context.Context, k *checkConn, t healthcheck.Target) (time
 	if c.TLS != nil {
 		made = doneTLS{made}
 	}
-	address := net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, c.Port).Port())))
+	address := authority(t, c.Port)
 	conn, err := grpc.NewClient("passthrough:///the connection of the check",
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			if progress.dials.Add(1) > 1 {

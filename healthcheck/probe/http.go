@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -99,7 +98,7 @@ func (c HTTP) request(ctx context.Context, t healthcheck.Target) (*http.Request,
 	if c.TLS != nil {
 		u.Scheme = "https"
 	}
-	u.Host = net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, c.Port).Port())))
+	u.Host = authority(t, c.Port)
 	request, err := http.NewRequestWithContext(ctx, c.Method, u.String(), nil)
 	if err != nil {
 		return nil, err

@@ -145,7 +145,7 @@ func (w *witness) begin() {
 
 // end closes w, interrupts the reads and writes in progress, and waits for them to return. raw is the TCP connection
 // below w.Conn.
-func (w *witness) end(raw *net.TCPConn) {
+func (w *witness) end(raw rawConn) {
 	_ = w.Close()
 	_ = raw.SetDeadline(time.Unix(1, 0))
 	w.reading.Lock()

@@ -85,6 +85,9 @@ type echoOutcome struct {
 // Check sends an echo to t and waits for the reply.
 func (c *ICMP) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
 	start := time.Now()
+	if t.Path != "" {
+		return healthcheck.Result{}, notOverUDP()
+	}
 	via, err := icmpAddress(t.Addr.Addr())
 	if err != nil {
 		return healthcheck.Result{}, err

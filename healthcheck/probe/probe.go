@@ -13,18 +13,34 @@
 package probe
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
 
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// atPort returns t's address. Its port is replaced by port, unless that is 0 or t.Exact is set.
+// atPort returns t's address. Its port is replaced by port, unless that is 0 or t.Exact is set. A Unix socket has none.
 func atPort(t healthcheck.Target, port uint16) netip.AddrPort {
-	if port == 0 || t.Exact {
+	if port == 0 || t.Exact || t.Path != "" {
 		return t.Addr
 	}
 	return netip.AddrPortFrom(t.Addr.Addr(), port)
 }
 
-// addressName returns the name that a certificate must have by default: the target's address.
-func addressName(t healthcheck.Target) string { return t.Addr.Addr().WithZone("").String() }
+// addressName returns the name that a certificate must have by default: the target's address. A target that is a Unix
+// socket is this host.
+func addressName(t healthcheck.Target) string {
+	if t.Path != "" {
+		return "localhost"
+	}
+	return t.Addr.Addr().WithZone("").String()
+}
+
+// authority returns the target's host and port as HTTP has them. A Unix socket has no port.
+func authority(t healthcheck.Target, port uint16) string {
+	if t.Path != "" {
+		return addressName(t)
+	}
+	return net.JoinHostPort(addressName(t), strconv.Itoa(int(atPort(t, port).Port())))
+}

@@ -82,6 +82,9 @@ func exchangeUDP(
 	ctx context.Context, t healthcheck.Target, addr netip.AddrPort, payload []byte, until time.Time,
 	accept func([]byte) bool,
 ) (bool, error) {
+	if t.Path != "" {
+		return false, notOverUDP()
+	}
 	d := net.Dialer{Control: reportUnreachable}
 	start := time.Now()
 	conn, err := dialTarget(ctx, d, "udp", t, addr)

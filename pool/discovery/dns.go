@@ -46,7 +46,7 @@ func (d DNS) find(ctx context.Context, r resolvers) (Found, error) {
 	f := Found{TTL: lifetime(found.ttl), Asked: r.asked()}
 	for _, ip := range found.ips {
 		addr := netip.AddrPortFrom(ip, d.Port)
-		f.Backends = append(f.Backends, pool.Spec{ID: addr.String(), Addr: addr, Weight: 1})
+		f.Backends = append(f.Backends, pool.Spec{ID: addr.String(), Addr: pool.At(addr), Weight: 1})
 	}
 	if e := checkBackends(f.Backends, d.AllowLoopback); e != nil {
 		e.Name, e.Type = found.name, d.Family.types()

@@ -20,7 +20,7 @@ func parse(_ string, data []byte) (specs []pool.Spec, err error) {
 		if err != nil {
 			return nil, err
 		}
-		specs = append(specs, pool.Spec{ID: line, Addr: addr, Weight: 1})
+		specs = append(specs, pool.Spec{ID: line, Addr: pool.At(addr), Weight: 1})
 	}
 	return specs, nil
 }

@@ -31,7 +31,7 @@ func must(t testing.TB, err error) {
 func backends(addrs ...string) []pool.Spec {
 	var specs []pool.Spec
 	for _, a := range addrs {
-		specs = append(specs, pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1})
+		specs = append(specs, pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1})
 	}
 	return specs
 }

@@ -24,7 +24,7 @@ func parseLines(_ string, data []byte) (specs []pool.Spec, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
-		specs = append(specs, pool.Spec{ID: line, Addr: addr, Weight: 1})
+		specs = append(specs, pool.Spec{ID: line, Addr: pool.At(addr), Weight: 1})
 	}
 	return specs, nil
 }

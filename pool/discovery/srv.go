@@ -193,7 +193,7 @@ func backendsOf(services []service, targets map[string]addresses) ([]pool.Spec, 
 			addr := netip.AddrPortFrom(ip, s.port)
 			old, known := best[addr]
 			if !known || s.tier < old.Tier || s.tier == old.Tier && s.weight > old.Weight {
-				best[addr] = pool.Spec{ID: addr.String(), Addr: addr, Weight: s.weight, Tier: s.tier}
+				best[addr] = pool.Spec{ID: addr.String(), Addr: pool.At(addr), Weight: s.weight, Tier: s.tier}
 			}
 			if err := checkNumber(len(best)); err != nil {
 				return nil, err

@@ -81,6 +81,9 @@ func (p *Postgres) start(t testing.TB, ready string) {
 // Address returns the address that the server listens on.
 func (p *Postgres) Address() string { return p.Host + ":" + p.Port }
 
+// Socket returns the path of the server's Unix socket.
+func (p *Postgres) Socket() string { return filepath.Join(p.dir, ".s.PGSQL."+p.Port) }
+
 // postgresFolder makes a temporary folder for the user that the server runs as: PostgreSQL refuses to run as root, and
 // that user has no access to the folders of testing.TB.TempDir.
 func postgresFolder(t testing.TB) (dir string, owner *syscall.Credential) {

@@ -28,7 +28,7 @@ func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.Ses
 	list := admin.SessionList{Sessions: make([]admin.Session, len(found.Sessions)), Total: found.Total}
 	for i, s := range found.Sessions {
 		list.Sessions[i] = admin.Session{
-			ID: s.ID.String(), Listener: s.Listener, Client: s.Client.String(), Pool: s.Pool, Backend: s.Backend,
+			ID: s.ID.String(), Listener: s.Listener, Client: s.ClientText(), Pool: s.Pool, Backend: s.Backend,
 			Phase: s.Phase, Age: s.Age.Seconds(), Idle: s.Idle.Seconds(), BytesIn: s.BytesIn, BytesOut: s.BytesOut,
 			Retries: s.Retries,
 		}

@@ -53,7 +53,7 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	specs := make([]pool.Spec, len(backends))
 	for i, b := range backends {
 		specs[i] = pool.Spec{
-			ID: b.Name, Addr: b.Addr, Weight: uint32(b.Weight),
+			ID: b.Name, Addr: pool.Address{AddrPort: b.Addr, Path: b.Path}, Weight: uint32(b.Weight),
 			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
 		}
 	}
@@ -133,6 +133,9 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure
 			UserTimeout: c.UserTimeout.Std(),
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
 				Count: c.Keepalive.Count},
+		}
+		if c.Path != "" {
+			spec.Unix = l4.UnixSocket{Path: c.Path, Mode: c.Mode, Owner: c.Owner, Group: c.Group}
 		}
 		for _, t := range c.Routes {
 			spec.Routes = append(spec.Routes,

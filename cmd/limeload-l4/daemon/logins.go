@@ -52,7 +52,7 @@ func newTrial(p *conf.Pool, check *builtCheck, specs []pool.Spec) trial {
 	for _, s := range specs {
 		if s.Addr.IsValid() {
 			t.targets = append(t.targets,
-				healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID, Addr: s.Addr})
+				place{addr: s.Addr}.locate(healthcheck.Target{ID: targetID(p.Name, s.ID), Group: p.Name, Name: s.ID}))
 		}
 	}
 	return t

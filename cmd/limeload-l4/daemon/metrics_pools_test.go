@@ -59,7 +59,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
 		specs[i] = pool.Spec{ID: fmt.Sprintf("backend-%05d", i),
-			Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i)), Weight: 1}
+			Addr: pool.At(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+i))), Weight: 1}
 	}
 	if _, err := d.pools["mail"].pool.Reconcile("test", specs); err != nil {
 		t.Fatal(err)

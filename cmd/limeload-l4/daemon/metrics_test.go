@@ -197,7 +197,7 @@ func TestMetricsOfConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.pools["mail"].pool.Add(
-		pool.Spec{ID: "na\xffme", Addr: d.cfg.Pools[0].Backends[0].Addr, Weight: 1}); err != nil {
+		pool.Spec{ID: "na\xffme", Addr: pool.At(d.cfg.Pools[0].Backends[0].Addr), Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(d.cfg.Warnings()); n != 1 {

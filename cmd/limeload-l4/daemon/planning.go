@@ -90,7 +90,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {
 		l := admin.ListenerChange{
-			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(),
+			Name: c.Name, What: listenerFate(c.Fate), Address: placeText(c.To, c.ToPath),
 			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
 		}
 		for _, key := range d.files.changed(p.files, conf.Path("listener", c.Name)) {
@@ -100,7 +100,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 			}
 		}
 		if c.Fate == l4.Removed {
-			l.Address = c.From.String()
+			l.Address = placeText(c.From, c.FromPath)
 		}
 		fates.listeners[c.Name] = c.Fate
 		plan.Listeners = append(plan.Listeners, l)
@@ -186,6 +186,11 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 		c.KeysMoved = keysMoved(PoolOptions(before), pp)
 	}
 	return c
+}
+
+// placeText returns where a listener is: at an address, or at a Unix socket if path is not "".
+func placeText(at netip.AddrPort, path string) string {
+	return pool.Address{AddrPort: at, Path: path}.String()
 }
 
 func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.BackendPlan {

@@ -364,7 +364,7 @@ func TestStateNotSaved(t *testing.T) {
 func TestSavedOverride(t *testing.T) {
 	weight, limit, mode := uint32(0), 3, pool.Maintenance
 	for _, o := range []pool.Override{
-		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1"),
+		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: pool.At(netip.MustParseAddrPort("[fe80::1%eth0]:1")),
 			Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain,
 			Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
 		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit,

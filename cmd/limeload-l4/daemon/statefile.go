@@ -36,7 +36,7 @@ type savedOverride struct {
 // A savedBackend is a backend as its source describes it.
 type savedBackend struct {
 	Name        string         `json:"name"`
-	Address     netip.AddrPort `json:"address"`
+	Address     pool.Address   `json:"address"`
 	Weight      uint32         `json:"weight"`
 	MaxSessions int            `json:"max_sessions"`
 	Tier        int            `json:"tier"`

@@ -38,13 +38,16 @@ type checkedPool struct {
 }
 
 // A place is the address of a backend and, if its checks have their own address, that one too.
-type place struct{ addr, check netip.AddrPort }
+type place struct {
+	addr  pool.Address
+	check netip.AddrPort
+}
 
 // locate sets the address of a target.
 func (p place) locate(t healthcheck.Target) healthcheck.Target {
-	t.Addr = p.addr
+	t.Addr, t.Path = p.addr.AddrPort, p.addr.Path
 	if p.check.IsValid() {
-		t.Addr, t.Exact = p.check, true
+		t.Addr, t.Path, t.Exact = p.check, "", true
 	}
 	return t
 }

@@ -49,7 +49,7 @@ fall = 1
 		address netip.AddrPort
 		want    pool.Verdict
 	}{{open(), pool.Healthy}, {shut, pool.Unhealthy}, {open(), pool.Healthy}} {
-		reconcile(pool.Spec{ID: "b1", Addr: at.address, Weight: 1})
+		reconcile(pool.Spec{ID: "b1", Addr: pool.At(at.address), Weight: 1})
 		awaitVerdict(t, s, "b1", at.want)
 	}
 	reconcile()

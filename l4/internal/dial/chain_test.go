@@ -28,7 +28,7 @@ func looped(
 	}
 	for i := range specs {
 		next := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), specs[(i+1)%listeners].Address.Port())
-		if err := specs[i].Pool.Add(pool.Spec{ID: "own", Addr: next, Weight: 1}); err != nil {
+		if err := specs[i].Pool.Add(pool.Spec{ID: "own", Addr: pool.At(next), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,16 +28,24 @@ type Client struct {
 }
 
 // Dial makes a socket and connects it to a backend of a pool, from a source address of the pool if it has some. For TCP
-// the error is sock.InProgress while the connect goes on. The socket belongs to the caller, who calls Forget when it is
+// the error is sock.InProgress while the connect goes on. A backend that is a Unix socket takes TCP's part and has no
+// source; UDP cannot reach it. The socket belongs to the caller, who calls Forget when it is
 // closed.
 func (d *Dialer) Dial(
 	now time.Duration, p sock.Protocol, of *pool.Pool, b *pool.Backend, c Client,
 ) (fd int, e sock.Errno) {
-	sources, only := of.Sources(b.Addr().Addr())
+	to := b.Addr()
+	if to.IsUnix() {
+		if p == sock.UDP {
+			return -1, sock.NoProtocol
+		}
+		return sock.ConnectUnix(to.Path)
+	}
+	sources, only := of.Sources(to.Addr())
 	if only {
 		return d.dialFrom(now, p, of, b, c, sources)
 	}
-	return d.dial(now, p, b.Addr(), c, sock.ConnectOptions{CongestionControl: of.CongestionControl()})
+	return d.dial(now, p, to.AddrPort, c, sock.ConnectOptions{CongestionControl: of.CongestionControl()})
 }
 
 // dial makes a socket and connects it with these options.

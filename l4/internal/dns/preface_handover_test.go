@@ -86,7 +86,7 @@ func TestDNSTalkHandsOverQueued(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = p.Add(pool.Spec{ID: b.address, Addr: netip.MustParseAddrPort(b.address), Weight: 1, MaxSessions: 1})
+	err = p.Add(pool.Spec{ID: b.address, Addr: pool.At(netip.MustParseAddrPort(b.address)), Weight: 1, MaxSessions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

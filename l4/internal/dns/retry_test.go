@@ -21,7 +21,7 @@ func TestDNSRetriesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(refusing(t)), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(netip.MustParseAddrPort(refusing(t))), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,7 +53,7 @@ func TestDNSRetries(t *testing.T) {
 				}
 				good := startUDP(t, answering(t, 60))
 				for i, a := range []string{tc.first(t), good.Address()} {
-					if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+					if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -118,7 +118,7 @@ func TestDNSLeastTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, b := range []*l4test.UDPBackend{slow, quick} {
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(b.Address()), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(netip.MustParseAddrPort(b.Address())), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -184,7 +184,7 @@ func TestDNSRevoked(t *testing.T) {
 		}
 		good := startUDP(t, answering(t, 60))
 		for i, a := range []string{silent.Address(), good.Address()} {
-			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}

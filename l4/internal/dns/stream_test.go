@@ -241,7 +241,7 @@ func TestDNSStreamRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range []string{silent.address, good.address} {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -31,7 +31,7 @@ func TestFlowDrain(t *testing.T) {
 			t.Run(fmt.Sprint(tt.name, " ", key), func(t *testing.T) {
 				p, a, b := movePool(t, pool.Options{})
 				silent := startUDP(t, nil)
-				err := p.Add(pool.Spec{ID: "silent", Addr: netip.MustParseAddrPort(silent.Address()), Weight: 1})
+				err := p.Add(pool.Spec{ID: "silent", Addr: pool.At(netip.MustParseAddrPort(silent.Address())), Weight: 1})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -212,7 +212,7 @@ func TestFlowRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range []*l4test.UDPBackend{a, b} {
-		if err := p.Add(pool.Spec{ID: x.Address(), Addr: netip.MustParseAddrPort(x.Address()), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: x.Address(), Addr: pool.At(netip.MustParseAddrPort(x.Address())), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -30,7 +30,7 @@ func TestFlowTrialWithoutAnswers(t *testing.T) {
 	}
 	for i, b := range []*l4test.UDPBackend{silent, other} {
 		addr := netip.MustParseAddrPort(b.Address())
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: addr, Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(addr), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

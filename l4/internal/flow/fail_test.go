@@ -97,7 +97,7 @@ func TestFlowNoBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitDropped(t, s, tally.DropNoBackend, 1)
-	err := p.Add(pool.Spec{ID: "b", Addr: netip.MustParseAddrPort(b.Address()), Weight: 1, MaxSessions: 1})
+	err := p.Add(pool.Spec{ID: "b", Addr: pool.At(netip.MustParseAddrPort(b.Address())), Weight: 1, MaxSessions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func movePool(t *testing.T, o pool.Options) (p *pool.Pool, a, b *l4test.UDPBacke
 	}
 	a, b = startUDP(t, naming("a")), startUDP(t, naming("b"))
 	for _, x := range []*l4test.UDPBackend{a, b} {
-		if err := p.Add(pool.Spec{ID: x.Address(), Addr: netip.MustParseAddrPort(x.Address()), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: x.Address(), Addr: pool.At(netip.MustParseAddrPort(x.Address())), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,7 +152,7 @@ func TestFlowMovesWithBacklog(t *testing.T) {
 	p, a, _ := movePool(t, pool.Options{})
 	got := make(chan string, 10)
 	c := startUDP(t, func(_ *l4test.UDPBackend, _ netip.AddrPort, d []byte) { got <- string(d) })
-	if err := p.Add(pool.Spec{ID: "c", Addr: netip.MustParseAddrPort(c.Address()), Weight: 1}); err != nil {
+	if err := p.Add(pool.Spec{ID: "c", Addr: pool.At(netip.MustParseAddrPort(c.Address())), Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	s := start(t, l4.Options{Loops: 1}, flowSpec(p))

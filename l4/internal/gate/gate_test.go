@@ -255,7 +255,7 @@ func leaseOf(t *testing.T, at netip.AddrPort) poolLease {
 	t.Helper()
 	p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy})
 	if err == nil {
-		err = p.Add(pool.Spec{ID: "b", Addr: at, Weight: 1})
+		err = p.Add(pool.Spec{ID: "b", Addr: pool.At(at), Weight: 1})
 	}
 	if err != nil {
 		t.Fatal(err)

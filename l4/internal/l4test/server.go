@@ -37,7 +37,7 @@ func NewPool(t testing.TB, addrs ...string) *pool.Pool {
 		t.Fatal(err)
 	}
 	for _, a := range addrs {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,7 +199,7 @@ func NewQueuePool(t testing.TB, o pool.Options, addrs ...string) *pool.Pool {
 		t.Fatal(err)
 	}
 	for _, a := range addrs {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1, MaxSessions: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1, MaxSessions: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

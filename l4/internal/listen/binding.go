@@ -9,12 +9,13 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A Spec says what sockets a listener has. Address, or Inherited, is required.
+// A Spec says what sockets a listener has. Address, Unix or Inherited is required.
 type Spec struct {
 	Protocol  sock.Protocol
 	Address   netip.AddrPort
-	DualStack bool  // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
-	Inherited []int // descriptors of sockets of one address, TCP ones that listen already or bound UDP ones
+	DualStack bool            // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
+	Inherited []int           // descriptors of sockets of one address, TCP ones that listen already or bound UDP ones
+	Unix      sock.UnixSocket // for TCP, instead of Address
 
 	Stream   sock.ListenOptions   // for TCP
 	Datagram sock.DatagramOptions // for UDP
@@ -31,6 +32,9 @@ type Binding struct {
 	Shared    bool           // loops share sockets, by descriptors of their own
 	DualStack bool           // of IPv6, and takes IPv4 clients too
 	Ending    Ending         // for UDP, instead of closing at once
+
+	Unix sock.UnixSocket // instead of Address; see IsUnix
+	file *sock.UnixFile  // nil but for a Unix socket
 }
 
 // Open opens the sockets of a spec for so many loops, or takes those it inherits. beside says that another listener of
@@ -44,9 +48,12 @@ func Open(spec *Spec, loops int, beside bool, onEmpty func(*Binding)) (*Binding,
 	b.Ending.close = func() { onEmpty(b) }
 	b.Ending.admitting.Store(int32(loops))
 	var err error
-	if len(spec.Inherited) > 0 {
+	switch {
+	case len(spec.Inherited) > 0:
 		err = b.inherit()
-	} else {
+	case spec.Unix.Path != "":
+		err = b.openUnix(spec, beside)
+	default:
 		err = b.open(spec, beside)
 	}
 	if err != nil {
@@ -149,6 +156,7 @@ func (b *Binding) inherit() error {
 
 // Close closes what Open has opened, before the loops have it. Inherited sockets stay open.
 func (b *Binding) Close() {
+	b.Withdraw()
 	b.Each(func(fd int) {
 		for _, theirs := range b.Inherited {
 			if fd == theirs {
@@ -182,9 +190,12 @@ func (b *Binding) Tune(spec *Spec) {
 	}
 	b.Each(func(fd int) {
 		err := error(nil)
-		if b.Protocol == sock.UDP {
+		switch {
+		case b.Protocol == sock.UDP:
 			err = sock.TuneDatagram(fd, b.datagramOptions(spec))
-		} else {
+		case b.IsUnix():
+			err = sock.TuneUnix(fd, spec.Stream.Backlog)
+		default:
 			err = sock.Tune(fd, spec.Stream)
 		}
 		if err != nil {

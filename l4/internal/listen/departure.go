@@ -43,19 +43,19 @@ func DepartureOf(b *Binding, serving []*Binding, older bool) Departure {
 // sharesAddress reports whether the kernel spreads clients over the sockets of both bindings.
 func (b *Binding) sharesAddress(other *Binding) bool {
 	return b.Protocol == other.Protocol && b.Address == other.Address && b.DualStack == other.DualStack &&
-		len(b.Inherited) == 0 && len(other.Inherited) == 0
+		len(b.Inherited) == 0 && len(other.Inherited) == 0 && !b.IsUnix()
 }
 
 // Depart keeps new clients away from the sockets that are to be closed, and returns when the handshakes under way there
 // are over, have had handshakesMax, or ctx is done. The loops go on accepting meanwhile. Inherited sockets are left
-// alone: whoever opened them has them still.
+// alone: whoever opened them has them still. So are Unix sockets, which have no handshake; see Withdraw.
 //
 // The kernel does not know of clients in the middle of a handshake with a SYN cookie, which it uses while a queue is
 // full: they are reset.
 func Depart(ctx context.Context, all []Departure) {
 	ports := make(map[uint16]bool)
 	for i := range all {
-		if b := all[i].Binding; len(b.Inherited) == 0 {
+		if b := all[i].Binding; len(b.Inherited) == 0 && !b.IsUnix() {
 			all[i].turnAway()
 			ports[b.Address.Port()] = true
 		}

@@ -308,7 +308,7 @@ func TestEncryptedBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Add(pool.Spec{ID: "b", Addr: addrPort(address), Weight: 1}); err != nil {
+	if err := p.Add(pool.Spec{ID: "b", Addr: pool.At(addrPort(address)), Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	x := startWith(t, p, nil, b)

@@ -28,6 +28,7 @@ type socket struct {
 	slot     uint32
 	listener *Listener
 	binding  *listen.Binding
+	unix     bool // clients have no address, but credentials
 	early    bool // clients may wait that connected before the socket had its options, and lack them
 	paused   bool // no accept: there is no descriptor for its clients
 	batch    int  // clients to take in a turn
@@ -44,7 +45,8 @@ func (l *Loop) Open(fd int, b *listen.Binding, ls *Listener) {
 		i = len(l.listening)
 		l.listening = append(l.listening, nil)
 	}
-	d := &socket{fd: fd, slot: uint32(i), listener: ls, binding: b, early: len(b.Inherited) > 0, batch: 1}
+	d := &socket{fd: fd, slot: uint32(i), listener: ls, binding: b, unix: b.IsUnix(), early: len(b.Inherited) > 0,
+		batch: 1}
 	l.listening[i] = d
 	l.watch(d)
 }
@@ -107,7 +109,12 @@ func (l *Loop) acceptFrom(d *socket) bool {
 				sock.SetNoDelay(fd)
 				_ = sock.SetLiveness(fd, settings.KeepAlive, settings.UserTimeout) // without, the kernel's defaults hold
 			}
-			l.admit(&arrival{fd: fd, client: gate.Client{Addr: client}, listener: d.listener})
+			a := arrival{fd: fd, client: gate.Client{Addr: client}, listener: d.listener}
+			if d.unix {
+				a.unix = true
+				a.process, _ = sock.PeerCredentials(fd) // without, the client is unknown
+			}
+			l.admit(&a)
 		case e == sock.Again:
 			d.batch, d.full, d.early = 1, 0, false
 			return false
@@ -129,7 +136,9 @@ func (l *Loop) acceptFrom(d *socket) bool {
 type arrival struct {
 	fd       int
 	client   gate.Client
-	looped   bool // the client has come by this listener before: its session ends at once
+	unix     bool             // the client has come by a Unix socket, and has no address
+	process  sock.Credentials // and this is who it is
+	looped   bool             // the client has come by this listener before: its session ends at once
 	listener *Listener
 	to       *Loop
 }
@@ -144,7 +153,8 @@ func (a *arrival) GiveUp() { sock.Close(a.fd) }
 func (l *Loop) admit(a *arrival) {
 	ls := a.listener
 	why := ls.AdmitSession(&a.client)
-	a.looped = why == gate.Loop
+	// A Unix socket says nothing about where a session of ours has come from. So none may lead back to this process.
+	a.looped = why == gate.Loop || a.unix && !l.ownClients && why == gate.Admitted && a.process.IsOwn()
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		ls.NoteRefusal()

@@ -12,7 +12,7 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if !ev.Enabled() {
 		return
 	}
-	var text [64]byte
+	var text [128]byte
 	ev.Bytes("session", s.id.Append(text[:0])).Str("listener", s.listener.Name)
 	if s.pool != nil {
 		ev.Str("pool", s.pool.Name())
@@ -29,7 +29,11 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if b != nil {
 		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
 	}
-	ev.Bytes("client", s.peer.AppendTo(text[:0]))
+	if s.byUnix() {
+		ev.Bytes("client", s.extra.process.AppendTo(text[:0]))
+	} else {
+		ev.Bytes("client", s.peer.AppendTo(text[:0]))
+	}
 	if via := s.Via(); via.IsValid() {
 		ev.Bytes("via", via.AppendTo(text[:0]))
 	}

@@ -101,7 +101,7 @@ func TestClientsAreNoEvidence(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "backends") {
 			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), 80)
-			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: addr, Weight: 1}); err != nil {
+			if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(addr), Weight: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}

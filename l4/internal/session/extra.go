@@ -3,6 +3,7 @@ package session
 import (
 	"net/netip"
 
+	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 )
 
@@ -12,6 +13,9 @@ type extra struct {
 	via   netip.AddrPort // whose connection it is
 	local netip.AddrPort // the address that the client has connected to
 	tlvs  []byte         // for the backend; nil afterwards
+
+	unix    bool             // the client has come by a Unix socket, and has no address
+	process sock.Credentials // and this is its process
 
 	client, backend *tlsconn.Conn // nil where the bytes are plain, or the handshake has not begun
 	opening         *opening      // of the backend's connection; nil before and after
@@ -56,6 +60,9 @@ func (l *Loop) noMore(s *Session) {
 	*x = extra{}
 	l.freeExtras.GiveUpTo(maxFreeExtras, x)
 }
+
+// byUnix reports whether the client has come by a Unix socket.
+func (s *Session) byUnix() bool { return s.extra != nil && s.extra.unix }
 
 // Via is whose connection a session has, if a PROXY header has named another client; else it is invalid.
 func (s *Session) Via() netip.AddrPort {

@@ -245,7 +245,7 @@ func TestBackendTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, at := range c.backends {
-			if err := p.Add(pool.Spec{ID: at, Addr: netip.MustParseAddrPort(at), Weight: 1}); err != nil {
+			if err := p.Add(pool.Spec{ID: at, Addr: pool.At(netip.MustParseAddrPort(at)), Weight: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -31,6 +31,8 @@ type Loop struct {
 	sockets loop.Source      // of listening sockets
 	onTimer func(*Session)
 
+	ownClients bool // this process may be a client of its Unix sockets; tests set it before the loop runs
+
 	load atomic.Int64 // sessions here or on their way here; read from any goroutine
 
 	sessions   loop.Slab[Session, *Session]

@@ -44,7 +44,7 @@ func startMQTT(t *testing.T, change func(*l4.ListenerSpec)) (x *prefaced, to fun
 			fmt.Fprint(c, i)
 			echo(c)
 		}))
-		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: at, Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: fmt.Sprint(i), Addr: pool.At(at), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -167,7 +167,7 @@ func otherPool(t *testing.T, addrs ...string) *pool.Pool {
 		t.Fatal(err)
 	}
 	for _, a := range addrs {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -190,6 +190,9 @@ func (s *Session) cameTo() (local netip.AddrPort, tlvs []byte, known bool) {
 		tlvs, x.tlvs = x.tlvs, nil
 		return x.local, tlvs, true
 	}
+	if s.byUnix() { // there are no addresses
+		return local, nil, false
+	}
 	local, err := sock.LocalAddr(int(s.client.fd))
 	return local, nil, err == nil
 }

@@ -260,7 +260,7 @@ func TestRevoke(t *testing.T) {
 				}
 				clients = append(clients, c)
 			}
-			if err := p.Add(pool.Spec{ID: staying, Addr: netip.MustParseAddrPort(staying), Weight: 1}); err != nil {
+			if err := p.Add(pool.Spec{ID: staying, Addr: pool.At(netip.MustParseAddrPort(staying)), Weight: 1}); err != nil {
 				t.Fatal(err)
 			}
 			if err := test.do(p, going); err != nil {
@@ -304,7 +304,7 @@ func TestRevokeWhileConnecting(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range []string{refuses, silent, good} {
-		if err := p.Add(pool.Spec{ID: a, Addr: netip.MustParseAddrPort(a), Weight: 1}); err != nil {
+		if err := p.Add(pool.Spec{ID: a, Addr: pool.At(netip.MustParseAddrPort(a)), Weight: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -53,7 +53,7 @@ func secure(t *testing.T, on sides, version uint16, handle func(net.Conn)) *secu
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Add(pool.Spec{ID: "one", Addr: netip.MustParseAddrPort(backend), Weight: 1}); err != nil {
+	if err := p.Add(pool.Spec{ID: "one", Addr: pool.At(netip.MustParseAddrPort(backend)), Weight: 1}); err != nil {
 		t.Fatal(err)
 	}
 	spec := l4test.Spec(p)

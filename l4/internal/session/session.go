@@ -137,6 +137,10 @@ func (l *Loop) take(a *arrival) *Session {
 	s.listener, s.settings = a.listener, a.listener.settings.Load()
 	s.pool = s.settings.Pool
 	s.peer, s.link = a.client.Addr, a.client.From
+	if a.unix {
+		x := l.more(s)
+		x.unix, x.process = true, a.process
+	}
 	s.client = conn{fd: int32(a.fd), open: true, writable: true}
 	s.accepted, s.active = l.Now, l.Now
 	return s
@@ -373,6 +377,9 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 		ID: s.id, Protocol: sock.TCP, Listener: s.listener.Name, Pool: s.pool, Client: s.peer,
 		Phase: phaseNames[s.phase], Began: s.accepted, Active: s.active,
 		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),
+	}
+	if s.byUnix() {
+		e.Process = s.extra.process
 	}
 	switch s.phase {
 	case prefacing:

@@ -18,8 +18,8 @@ const (
 	NoWay                    // this host has no route to the other end, or may not use it
 )
 
-// CauseOf returns the cause of an error of Connect, ConnectDatagram or ConnectError, or of a call on their sockets:
-// send(2), socket(2), epoll_ctl(2). An error that it does not list is a bug in this program, or new to it.
+// CauseOf returns the cause of an error of Connect, ConnectUnix, ConnectDatagram or ConnectError, or of a call on
+// their sockets: send(2), socket(2), epoll_ctl(2). An error that it does not list is a bug in this program, or new to it.
 func CauseOf(e Errno) Cause {
 	switch e {
 	case unix.EMFILE, unix.ENFILE, // no descriptor
@@ -33,13 +33,15 @@ func CauseOf(e Errno) Cause {
 		unix.EPERM: // from send: this host's firewall, or its table of tracked connections is full
 		return OurWant
 	case unix.ECONNREFUSED,
+		unix.ENOENT, unix.EPROTOTYPE, QueueFull, // of a Unix socket: not there, not of streams, or too busy
 		unix.ECONNRESET, unix.EPIPE, unix.ECONNABORTED: // accepted, and cut
 		return OtherEnd
 	case unix.ETIMEDOUT:
 		return OtherSilent
 	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, // no route, no such neighbour, or a router says so
 		unix.ENETDOWN, unix.ENONET,
-		unix.EACCES,             // a route or a policy prohibits it; a broadcast address; ICMPv6 from a firewall
+		unix.EACCES,                                 // a route or a policy prohibits it; a broadcast address; ICMPv6 from a firewall
+		unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, // the path of a Unix socket leads nowhere
 		unix.EINVAL,             // a route into a black hole; a link-local address without a link
 		unix.ENODEV, unix.ENXIO, // the link of a link-local address does not exist
 		AddrNotAvail, // no source address: the host has none of that family, or the family is disabled

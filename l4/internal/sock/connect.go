@@ -14,8 +14,11 @@ const NoSource = unix.EADV
 
 // Text returns the words of an error number, those of the errors that this package adds included.
 func Text(e Errno) string {
-	if e == NoSource {
+	switch e {
+	case NoSource:
 		return "the source address cannot be used"
+	case QueueFull:
+		return "its queue of new connections is full"
 	}
 	return e.Error()
 }

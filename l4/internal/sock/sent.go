@@ -15,12 +15,16 @@ type SentState struct {
 	SinceAck    time.Duration // time since the peer's last answer of any kind
 }
 
-// Sent asks the kernel for a connection's SentState (TCP_INFO).
+// Sent asks the kernel for a connection's SentState (TCP_INFO). Of a Unix socket it is only Outstanding, as long as the
+// peer has not read all.
 func Sent(fd int) (SentState, Errno) {
 	var info unix.TCPInfo
 	size := uint32(unsafe.Sizeof(info))
 	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if e == unix.EOPNOTSUPP {
+		return unsent(fd)
+	}
 	if e != 0 {
 		return SentState{}, e
 	}

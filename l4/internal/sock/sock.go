@@ -31,6 +31,8 @@ const (
 	BrokenPipe   = unix.EPIPE         // a write after a reported reset, or after our own half-close
 	TimedOut     = unix.ETIMEDOUT     // keepalive, TCP_USER_TIMEOUT or the kernel's SYN retries gave up
 	AddrNotAvail = unix.EADDRNOTAVAIL // this host has no address to reach the destination from
+
+	NoProtocol = unix.EPROTONOSUPPORT // the destination cannot be reached by this protocol
 )
 
 // OutOfDescriptors reports whether e means that this process or machine has no descriptor, no memory or no watch

@@ -180,13 +180,16 @@ func Accept(fd int) (int, netip.AddrPort, Errno) {
 	return int(n), addrPort(&sa), 0
 }
 
-// addrPort reads a socket address that the kernel wrote. It omits the zone of a link-local client, whose name would
-// have to be looked up and allocated for each client.
+// addrPort reads a socket address that the kernel wrote. That of a Unix socket is not valid. It omits the zone of a
+// link-local client, whose name would have to be looked up and allocated for each client.
 func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := sa.Port>>8 | sa.Port<<8
 	if sa.Family == unix.AF_INET {
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
 		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
+	}
+	if sa.Family != unix.AF_INET6 {
+		return netip.AddrPort{} // a Unix socket
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }

@@ -13,10 +13,11 @@ type Entry struct {
 	ID        ID
 	Protocol  sock.Protocol // UDP for a flow
 	Listener  string
-	Pool      *pool.Pool    // nil until a route has chosen it
-	Backend   *pool.Backend // nil while the session waits for one
-	Client    netip.AddrPort
-	Via       netip.AddrPort // whose connection it is; invalid unless a PROXY header has named the client
+	Pool      *pool.Pool       // nil until a route has chosen it
+	Backend   *pool.Backend    // nil while the session waits for one
+	Client    netip.AddrPort   // not valid for a client of a Unix socket
+	Via       netip.AddrPort   // whose connection it is; invalid unless a PROXY header has named the client
+	Process   sock.Credentials // of such a client
 	Phase     string
 	Began     time.Duration
 	Connected time.Duration // when its backend was connected; zero before

@@ -227,6 +227,31 @@ func TestCancelFails(t *testing.T) {
 	}
 }
 
+// TestKindsApart holds that cancels with an unknown key are sent while as many others hang as may be under way, and that
+// all of them are sent in the end.
+func TestKindsApart(t *testing.T) {
+	hung := make(chan struct{})
+	silent, b := serve(t, 4), serve(t, 4)
+	release := sync.OnceFunc(func() { close(hung) })
+	t.Cleanup(release)
+	silent.onCancel = func(net.Conn) { <-hung }
+	x := start(t, nil, silent, b)
+	c := x.login(t)
+	x.login(t)
+	var cancels []*net.TCPConn
+	for range 50 {
+		cancels = append(cancels, x.dial(t, cancelRequest(c.key)))
+	}
+	l4test.Eventually(t, "they hang", func() bool { return len(silent.cancels) == 32 })
+	cancels = append(cancels, x.dial(t, cancelRequest("forgedkey")))
+	l4test.Eventually(t, "another one is sent", func() bool { return len(b.cancels) == 1 })
+	release()
+	for _, c := range cancels {
+		getsAll(t, c, "")
+	}
+	x.wantCounts(t, 50, 1, 0, 0)
+}
+
 // TestCancelFloods holds that cancels which hang, because their backend takes them and says nothing, do not hold up
 // those of others, that they end, and that a server which is told to end does.
 func TestCancelFloods(t *testing.T) {

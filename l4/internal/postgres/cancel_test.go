@@ -288,3 +288,41 @@ func TestCancelFloods(t *testing.T) {
 		c.Close()
 	}
 }
+
+// TestCancelThroughChain holds that a cancel gets through a backend that is another listener of this process, once, and
+// that its sockets are forgotten.
+func TestCancelThroughChain(t *testing.T) {
+	b := serve(t, 4)
+	inner := l4test.Spec(l4test.NewPool(t, b.address))
+	inner.Name, inner.Postgres.Timeout = "inner", patience
+	x := start(t, nil, b)
+	outer := l4test.Spec(x.pool)
+	outer.Postgres.Timeout = patience
+	if err := x.Apply(l4.Plan{Listeners: []l4.ListenerSpec{outer, inner}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.pool.Remove(b.address); err != nil {
+		t.Fatal(err)
+	}
+	// in the order of their names
+	at := x.Listeners()[0].Address
+	if err := x.pool.Add(pool.Spec{ID: "inner", Addr: at, Weight: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c := l4test.Dial(t, x.Listeners()[1].Address.String())
+	io.WriteString(c, startup)
+	key := readKey(t, c)
+	before := l4test.KnownSockets(x.Server)
+	for _, sent := range []string{key, "forgedkey"} {
+		d := l4test.Dial(t, x.Listeners()[1].Address.String())
+		io.WriteString(d, cancelRequest(sent))
+		getsAll(t, d, "")
+		x.wantCancels(t, []string{sent})
+	}
+	for i, want := range []uint64{1, 1} {
+		if got := x.Listeners()[i].Cancels; got[l4.CancelResults()[0]] != want || got[l4.CancelResults()[1]] != want {
+			t.Errorf("listener %d: %v", i, got)
+		}
+	}
+	l4test.Eventually(t, "the sockets are forgotten", func() bool { return l4test.KnownSockets(x.Server) == before })
+}

@@ -44,7 +44,7 @@ fuzz: ## run every fuzz target for FUZZ_TIME each
 soak: tools ## the tests that take long or state figures
 	$(GO) test -count=1 -timeout 60m -tags soak -run Soak -v ./test
 
-bench: tools build ## compare with HAProxy and nginx: about 25 minutes on a quiet machine; results in build/bench.json
+bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot

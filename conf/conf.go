@@ -89,9 +89,11 @@ type Listener struct {
 	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
 	RefuseWith        string `toml:"refuse_with" default:"reset" depends:"" oneof:"reset,close,protocol" when:"protocol=tcp"`
 
+	TLS *ListenerTLS `toml:"tls" when:"protocol=tcp"` // nil: TLS does not end here
+
 	// which pool a client goes to by its TLS ClientHello; empty: all to Pool
 	Routes []Route `toml:"routes" min:"1" max:"10_000" when:"protocol=tcp"`
-	// in which a client must have sent its ClientHello; only with Routes
+	// in which a client must have sent what is read of it; only with Routes, or see ReadsMQTT
 	InspectTimeout Duration `toml:"inspect_timeout" default:"5s" min:"10ms" max:"1h" when:"protocol=tcp"`
 
 	FlowTimeout Duration `toml:"flow_timeout" default:"30s" min:"100ms" max:"24h" when:"protocol=udp"`
@@ -174,7 +176,7 @@ type Pool struct {
 	ConnectTimeout Duration  `toml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
 	Retries        int       `toml:"retries" default:"2" min:"0" max:"10"` // further backends to try
 	SlowStart      Duration  `toml:"slow_start" default:"0s" min:"0s" max:"24h"`
-	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client,sni"`
+	HashKey        string    `toml:"hash_key" default:"client_ip" oneof:"client_ip,client,sni,mqtt_client_id"`
 	// 0 is unbounded; algorithms that do not hash allow nothing else
 	HashBalance float64 `toml:"hash_balance" default:"0" zero:"" min:"1.01" max:"100"`
 	Zone        string  `toml:"zone" default:""` // backends of this zone are preferred
@@ -193,6 +195,7 @@ type Pool struct {
 	// of TCP connections to backends; "" is the system's
 	CongestionControl string `toml:"congestion_control" default:""`
 
+	TLS       *PoolTLS   `toml:"tls"`    // nil: connections to backends are not encrypted
 	Health    *Health    `toml:"health"` // nil: backends are always healthy
 	Breaker   Breaker    `toml:"breaker"`
 	Discovery *Discovery `toml:"discovery"` // nil: the pool has only Backends
@@ -205,6 +208,8 @@ type Pool struct {
 type Sticky struct {
 	TTL        Duration `toml:"ttl" default:"0s" zero:"" min:"1s" max:"720h"` // since the client last came; 0 is off
 	MaxEntries int      `toml:"max_entries" default:"100_000" min:"1" max:"16_777_216"`
+	// who a client is; never another name than Pool.HashKey
+	Key string `toml:"key" default:"client_ip" oneof:"client_ip,sni,mqtt_client_id"`
 }
 
 // Queue has the settings of the queue, in which sessions wait while every backend is at its MaxSessions. Its zero value

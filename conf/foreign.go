@@ -94,6 +94,8 @@ func foreignKeys() map[string]foreignKey {
 		"priority":     {[]string{"tier"}, tier},
 		"send_proxy":   {nil, "this is send_proxy of a [pool.NAME] table"},
 		"accept_proxy": {[]string{"proxy_protocol"}, "this is the table [listener.NAME.proxy_protocol]"},
+		"ssl":          {[]string{"tls"}, "this is the table [listener.NAME.tls], or [pool.NAME.tls] for backends"},
+		"crt":          {[]string{"cert"}, "this is certificates of the table [listener.NAME.tls]"},
 		"trusted_ips":  {[]string{"trusted"}, "this is trusted of the table [listener.NAME.proxy_protocol]"},
 	}
 	add := func(f foreignKey, words string) {
@@ -176,7 +178,10 @@ func foreignValues() map[string]map[string]string {
 		},
 		"accept": {"on": "any", "both": "any", "v1v2": "any", "none": "off", "1": "v1", "2": "v2"},
 		"hash_key": {"source": "client_ip", "ip": "client_ip", "src": "client_ip", "source_ip": "client_ip",
-			"remote_addr": "client_ip"},
+			"remote_addr": "client_ip", "server_name": "sni", "ssl_preread_server_name": "sni",
+			"mqtt_preread_clientid": "mqtt_client_id", "client_id": "mqtt_client_id", "mqtt": "mqtt_client_id"},
+		"key": {"client": "client_ip", "source": "client_ip", "ip": "client_ip", "src": "client_ip",
+			"server_name": "sni", "client_id": "mqtt_client_id", "mqtt": "mqtt_client_id"},
 		"flow_key": {"source": "client", "source_ip": "client_ip", "ip": "client_ip", "none": "packet"},
 		"family": {"inet": "ipv4", "ip4": "ipv4", "v4": "ipv4", "a": "ipv4", "inet6": "ipv6", "ip6": "ipv6",
 			"v6": "ipv6", "aaaa": "ipv6", "both": "any", "dual": "any"},

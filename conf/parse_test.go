@@ -87,7 +87,8 @@ pool = "x"
 		InspectTimeout: 5 * s,
 		FlowTimeout:    30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
-		Sticky: Sticky{MaxEntries: 100_000}, Queue: Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep",
+		Sticky: Sticky{MaxEntries: 100_000, Key: "client_ip"},
+		Queue:  Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep",
 		OnRemove: "drain"}
 	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1,
 		MaxOpenShare: 0.5}
@@ -105,7 +106,8 @@ pool = "x"
 		Initial: "unknown"}
 	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client",
 		HashBalance: 1.25, Zone: "a",
-		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000}, Queue: Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all",
+		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000, Key: "client_ip"},
+		Queue:  Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all",
 		OnUnhealthy: "close", OnRemove: "close",
 		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a",

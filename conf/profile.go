@@ -1,6 +1,10 @@
 package conf
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // A profile is the defaults that the users of a protocol expect for a listener. A key that the file has wins.
 type profile struct {
@@ -54,5 +58,24 @@ func validateProfile(r *report, path string, l *Listener) {
 		r.add(join(path, "refuse_with"), Error{Found: quote(l.RefuseWith),
 			Message: `profile is "", so it is not known what clients understand`,
 			Allowed: `needs profile = "postgres", "redis" or "dns" beside it`})
+	}
+}
+
+// warnOfPlainCheck reports a pool whose clients speak the protocol of a profile, and whose check leaves out its type.
+// The profile does not set it: a check of that type may need what only the file can say, such as a user.
+func warnOfPlainCheck(r *report, path string, p *Pool, c *Config) {
+	health := join(path, "health")
+	if p.Health == nil || p.Health.Type != "tcp" || len(p.Health.Steps) > 0 || c.given[join(health, "type")] {
+		return
+	}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if l.Profile == "" || !slices.Contains(l.Pools(), p.Name) {
+			continue
+		}
+		r.add(join(health, "type"), Error{Message: fmt.Sprintf(
+			"missing, so the check only makes a connection; %s has the profile %s, and a check of that type sees whether a backend serves its clients",
+			Path("listener", l.Name), quote(l.Profile))})
+		return
 	}
 }

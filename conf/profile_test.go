@@ -103,3 +103,25 @@ func TestEffective(t *testing.T) {
 		}
 	}
 }
+
+// TestProfileWantsCheck holds that a check without a type is warned about where a profile says what clients speak, and
+// that its type stays.
+func TestProfileWantsCheck(t *testing.T) {
+	const warning = `lb.toml:7: pool.p.health.type: missing, so the check only makes a connection; listener.a has the profile "redis", and a check of that type sees whether a backend serves its clients`
+	for _, tc := range []struct{ profile, health, want string }{
+		{"redis", "", warning},
+		{"", "", ""},
+		{"redis", `type = "tcp"`, ""},
+		{"redis", `type = "redis"`, ""},
+		{"redis", `steps = [{ send = "PING\r\n" }]`, ""},
+	} {
+		c := mustParse(t, profiled(`profile = "`+tc.profile+`"`)+"[pool.p.health]\n"+tc.health+"\n")
+		got := strings.Join(c.Warnings(), "\n")
+		if !strings.Contains(got, tc.want) || tc.want == "" && got != "" {
+			t.Errorf("profile %q, %s: warnings %q", tc.profile, tc.health, got)
+		}
+		if got := c.Pools[0].Health.Type; got != "tcp" && !strings.Contains(tc.health, got) {
+			t.Errorf("profile %q, %s: the type is %q", tc.profile, tc.health, got)
+		}
+	}
+}

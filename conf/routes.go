@@ -11,8 +11,8 @@ import (
 // anyName is the pattern that every client fits, also one that names no server.
 const anyName = "*"
 
-// defaultInspectTimeout is the default of inspect_timeout, which has an effect with routes and with the profile postgres
-// only.
+// defaultInspectTimeout is the default of inspect_timeout, which has no effect on a listener that reads nothing of what
+// its clients send.
 const defaultInspectTimeout = Duration(5 * time.Second)
 
 // patterns returns the server names of the route; without sni that is "*".

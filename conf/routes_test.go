@@ -108,7 +108,7 @@ func TestRoutedPools(t *testing.T) {
 	got := mustParse(t, "listener.a = { pool = 'p', address = ':1', inspect_timeout = '1s' }\n"+
 		"[pool.p]\nbackends = ['10.0.0.1:1']\nalgorithm = 'maglev'\nhash_key = 'sni'\n").Warnings()
 	if len(got) != 2 || !strings.Contains(got[0], "inspect_timeout: found \"1s\"; the listener has no routes") ||
-		!strings.Contains(got[1], "listener.a has no routes and reads no ClientHello") {
+		!strings.Contains(got[1], "listener.a has neither routes nor tls and reads no ClientHello") {
 		t.Errorf("warnings %q", got)
 	}
 }

@@ -39,6 +39,7 @@ func validate(r *report, c *Config) {
 	checkListenerConflicts(r, c.Listeners)
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
+	checkPoolTLS(r, c)
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -73,6 +74,7 @@ func validateListener(r *report, l *Listener, pools []string) {
 		})
 	}
 	validateProxyProtocol(r, join(path, "proxy_protocol"), &l.ProxyProtocol)
+	validateListenerTLS(r, path, l)
 	validateCongestionControl(r, path, l.CongestionControl)
 	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
 	switch {
@@ -106,6 +108,7 @@ func validatePool(r *report, p *Pool) {
 	}
 	validateBackends(r, join(path, "backends"), p.Backends, forBackend)
 	validateSource(r, path, p)
+	validatePoolTLS(r, join(path, "tls"), p.TLS)
 	validateZone(r, path, p.Zone)
 	// A mistaken algorithm has been replaced by the default, which the file does not contain.
 	if p.HashBalance != 0 && !hashes(p.Algorithm) && !r.seen[join(path, "algorithm")] {
@@ -115,6 +118,7 @@ func validatePool(r *report, p *Pool) {
 			Allowed: "needs " + either(hashing()) + " as algorithm, or 0",
 		})
 	}
+	validateNames(r, path, p)
 	validateHealth(r, join(path, "health"), p.Health)
 	if b := p.Breaker; b.MaxOpenFor < b.OpenFor {
 		r.add(join(join(path, "breaker"), "max_open_for"), Error{

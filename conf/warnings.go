@@ -27,15 +27,18 @@ func (c *Config) Warnings() []string {
 		if p.Discovery == nil { // discovery may find what is missing here
 			warnOfBackends(r, path, p)
 		}
-		warnOfHashKey(r, path, p, c.Listeners)
+		warnOfKeys(r, path, p, c.Listeners)
 		warnOfChecks(r, path, p)
 		warnOfNames(r, path, p)
 		warnOfSource(r, path, p, c.Listeners)
+		warnOfPoolTLS(r, path, p, c.Listeners)
 		warnOfHealth(r, join(path, "health"), p.Health)
+		warnOfPlainCheck(r, path, p, c)
 		warnOfSilence(r, path, p, c.Listeners)
 	}
 	for i := range c.Listeners {
-		warnOfRoutes(r, &c.Listeners[i])
+		warnOfRoutes(r, &c.Listeners[i], c.ReadsMQTT(&c.Listeners[i]))
+		warnOfListenerTLS(r, &c.Listeners[i])
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
@@ -46,31 +49,13 @@ func (c *Config) Warnings() []string {
 	return lines
 }
 
-// warnOfHashKey reports a hash_key that changes nothing, or that no session can have.
-func warnOfHashKey(r *report, path string, p *Pool, listeners []Listener) {
-	path = join(path, "hash_key")
-	switch {
-	case p.HashKey == "client_ip":
-	case !hashes(p.Algorithm):
-		r.add(path, Error{Found: quote(p.HashKey),
-			Message: fmt.Sprintf("algorithm %q does not hash: this key changes nothing", p.Algorithm)})
-	case p.HashKey == "sni":
-		for i := range listeners {
-			if l := &listeners[i]; len(l.Routes) == 0 && slices.Contains(l.Pools(), p.Name) {
-				r.add(path, Error{Found: quote(p.HashKey), Message: fmt.Sprintf(
-					"%s has no routes and reads no ClientHello: its clients are hashed by their IP address",
-					Path("listener", l.Name))})
-			}
-		}
-	}
-}
-
-// warnOfRoutes reports keys of a listener that its routes, or their absence, make useless.
-func warnOfRoutes(r *report, l *Listener) {
+// warnOfRoutes reports keys of a listener that its routes, or their absence, make useless. mqtt says that it reads MQTT
+// client identifiers.
+func warnOfRoutes(r *report, l *Listener, mqtt bool) {
 	path := Path("listener", l.Name)
-	if len(l.Routes) == 0 && l.Profile != "postgres" && l.InspectTimeout != defaultInspectTimeout {
-		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()),
-			Message: `the listener has no routes, and profile is not "postgres": this key changes nothing`})
+	if len(l.Routes) == 0 && !mqtt && l.Profile != "postgres" && l.InspectTimeout != defaultInspectTimeout {
+		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()), Message: "the listener has no " +
+			`routes, reads no MQTT client identifier, and profile is not "postgres": this key changes nothing`})
 	}
 	if i := slices.IndexFunc(l.Routes, func(t Route) bool { return t.fitsAll() }); i >= 0 && l.Pool != "" {
 		r.add(join(path, "pool"), Error{Found: quote(l.Pool), Message: fmt.Sprintf(

@@ -41,7 +41,8 @@ type SessionInfo struct {
 	Backend        string         // its id; "" while the session waits for one
 	BackendAddress netip.AddrPort // invalid then
 	Client         netip.AddrPort
-	Phase          string // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
+	Via            netip.AddrPort // whose connection it is; invalid unless a PROXY header has named the client
+	Phase          string         // proxy_header, asking, inspecting, queued, connecting or relaying; a flow's is relaying
 	Accepted       time.Time
 	Connected      time.Time // to its backend; zero before
 	Age            time.Duration
@@ -264,8 +265,8 @@ func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 // describe returns the public description of a session or a flow.
 func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 	info := SessionInfo{
-		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.PoolName(), Client: e.Client, Phase: e.Phase,
-		Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
+		ID: e.ID, Protocol: e.Protocol, Listener: e.Listener, Pool: e.PoolName(), Client: e.Client, Via: e.Via,
+		Phase: e.Phase, Accepted: s.started.Add(e.Began), Age: now - e.Began, Idle: now - e.Active,
 		BytesIn: e.BytesIn, BytesOut: e.BytesOut, DatagramsIn: e.DatagramsIn, DatagramsOut: e.DatagramsOut,
 		Retries: e.Retries,
 	}

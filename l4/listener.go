@@ -110,9 +110,13 @@ type ListenerSpec struct {
 	// from then on.
 	TLS *TLSServer
 
-	// Routes choose the pool by the ClientHello; without them the listener does not look at what clients send. A client
-	// must have sent its hello within InspectTimeout, which is not 0 then.
-	Routes         []Route
+	// Routes choose the pool by the ClientHello. A client must have sent its hello within InspectTimeout, which is not 0
+	// then.
+	Routes []Route
+	// MQTT says that the listener reads the client identifier in the MQTT CONNECT of sessions whose pool needs it, see
+	// pool.NeedsName. A client must have sent it within InspectTimeout, which is not 0 then. It is for TCP, and has no
+	// effect with DNS.
+	MQTT           bool
 	InspectTimeout time.Duration
 
 	Postgres PostgresSettings // for TCP
@@ -230,6 +234,9 @@ func (ls *listener) set() {
 		inspector := session.NewInspector(spec.Routes, spec.InspectTimeout, len(ls.gate.Counters))
 		to.Prefaces = append(to.Prefaces, inspector)
 	}
+	if spec.MQTT && ls.dns == nil {
+		to.Prefaces = append(to.Prefaces, session.ReadMQTT(spec.InspectTimeout, len(ls.gate.Counters)))
+	}
 	if ls.dns != nil && spec.Protocol == TCP {
 		to.Prefaces = append(to.Prefaces, ls.dns)
 	}
@@ -345,8 +352,8 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
 		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
-		spec.InspectTimeout == other.InspectTimeout && spec.TLS == other.TLS && slices.EqualFunc(spec.Routes, other.Routes, sameRoute) &&
-		spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
+		spec.TLS == other.TLS && spec.MQTT == other.MQTT && spec.InspectTimeout == other.InspectTimeout &&
+		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.

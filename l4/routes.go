@@ -37,6 +37,10 @@ func sameRoute(a, b Route) bool {
 
 func (spec *ListenerSpec) validateRoutes() error {
 	switch {
+	case spec.MQTT && spec.Protocol != TCP:
+		return errors.New("MQTT client identifiers need TCP")
+	case spec.MQTT && spec.InspectTimeout <= 0:
+		return fmt.Errorf("inspect timeout of %v", spec.InspectTimeout)
 	case len(spec.Routes) == 0:
 		return nil
 	case spec.Protocol != TCP:

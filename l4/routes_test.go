@@ -25,8 +25,15 @@ func TestRoutedSpecs(t *testing.T) {
 		},
 		"exclude each other":    func(ls *l4.ListenerSpec) { ls.Pool, ls.DNS = p, new(l4.DNSSettings) },
 		"inspect timeout of 0s": func(ls *l4.ListenerSpec) { ls.InspectTimeout = 0 },
-		"route 0 has no pool":   func(ls *l4.ListenerSpec) { ls.Routes[0].Pool = nil },
-		"":                      func(*l4.ListenerSpec) {},
+		"identifiers need TCP": func(ls *l4.ListenerSpec) {
+			ls.Protocol, ls.Flows = l4.UDP, l4.FlowSettings{Timeout: time.Second, Max: 1}
+			ls.Pool, ls.Routes, ls.MQTT = p, nil, true
+		},
+		"inspect timeout of -1ns": func(ls *l4.ListenerSpec) {
+			ls.Pool, ls.Routes, ls.MQTT, ls.InspectTimeout = p, nil, true, -1
+		},
+		"route 0 has no pool": func(ls *l4.ListenerSpec) { ls.Routes[0].Pool = nil },
+		"":                    func(*l4.ListenerSpec) {},
 	} {
 		ls := good()
 		change(&ls)

@@ -126,7 +126,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
 		Waiting: p.Waiting(),
 	}
-	e.pc = PickContext{Client: pc.Client, ServerName: pc.ServerName, Tried: e.r.backends(pc.Tried)}
+	e.pc = PickContext{Client: pc.Client, Name: pc.Name, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
 		e.r.slow.grow(s.settings.Clock)
 	}

@@ -18,7 +18,7 @@ type Options struct {
 	Retries        int           // further backends to try for a session when one cannot be connected to
 
 	HashPort    bool    // hash the client's port too
-	HashName    bool    // hash the server name instead, of clients that have asked for one
+	HashName    bool    // hash the session's name instead, if it has one
 	HashBalance float64 // bounded loads, see algo.Options; 0, or above 1 for an algorithm that hashes
 	// Zone is preferred: of each tier, its backends come first while one of them is eligible. "" is no preference.
 	Zone string
@@ -32,6 +32,10 @@ type Options struct {
 	// StickyEntries is how many clients are remembered. Beyond that a new client replaces the least recently seen one
 	// of its set.
 	StickyEntries int
+	StickyName    bool // remember the session's name instead of the client's address, if it has one
+
+	// NamedBy is what a session's name is, see PickContext. It counts with HashName and StickyName only.
+	NamedBy NameKind
 
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
 	QueueTimeout time.Duration // how long a session may wait; it keeps the value it began with, see Wait
@@ -96,6 +100,8 @@ func (o Options) check() error {
 		return refuse("negative slow start", o.SlowStart)
 	case o.StickyTTL < 0 || o.StickyTTL > 0 && o.StickyEntries <= 0:
 		return refuse("stickiness of", fmt.Sprintf("%d clients for %v", o.StickyEntries, o.StickyTTL))
+	case o.NamedBy > MQTTClientID:
+		return refuse("undefined names", o.NamedBy)
 	case o.QueueMax < 0 || o.QueueTimeout < 0:
 		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
 	case o.SendProxy < 0 || o.SendProxy > 2:

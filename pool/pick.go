@@ -11,15 +11,24 @@ import (
 // client's first try.
 type PickContext struct {
 	Client netip.AddrPort
-	// ServerName is the NameKey of the server name that the client has asked for; 0 if there is none.
-	// It counts with Options.HashName only.
-	ServerName uint32
+	// Name is the NameKey of what the session has named itself, as Options.NamedBy says; 0 if it has no name. It counts
+	// with Options.HashName and Options.StickyName only.
+	Name uint32
 	// Tried are the backends that this session has failed on; they are not picked again. Pick does not keep the slice.
 	Tried []*Backend
 }
 
-// NameKey returns the key of a server name for a PickContext: a hash that is the same on every machine, and never 0. It
-// may be called from any goroutine, and allocates nothing.
+// A NameKind is what a session's name is.
+type NameKind uint8
+
+// The kinds of names.
+const (
+	ServerName   NameKind = iota // the server name in the client's TLS ClientHello, in lower case
+	MQTTClientID                 // the client identifier in the client's MQTT CONNECT
+)
+
+// NameKey returns the key of a name for a PickContext: a hash that is the same on every machine, and never 0. It may be
+// called from any goroutine, and allocates nothing.
 func NameKey(name []byte) uint32 { return algo.HashName(name) }
 
 // Pick chooses an eligible backend and returns a lease on it, which must be released exactly once. The error is
@@ -64,13 +73,13 @@ func (p *Pool) pick(pc *PickContext) (Lease, error) {
 	return s.pickAnew(s.tiers, pc) // the same as decide would do, a nanosecond faster
 }
 
-// pickSticky picks with regard to the backend that the client last had, and remembers the one picked.
+// pickSticky picks with regard to the backend that the client, or its name, last had, and remembers the one picked.
 func (s *snapshot) pickSticky(pc *PickContext) (Lease, error) {
 	t := s.settings.sticky
-	client, now := algo.HashAddr(pc.Client.Addr()), s.settings.Clock()
-	l, _, err := s.decide(pc, t.backend(client, now))
+	key, now := s.settings.stickyKey(pc), s.settings.Clock()
+	l, _, err := s.decide(pc, t.backend(key, now))
 	if err == nil && l.trial == 0 {
-		t.remember(client, l.b, now)
+		t.remember(key, l.b, now)
 	}
 	return l, err
 }
@@ -133,10 +142,18 @@ func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
 	return Lease{b: last}, BySticky
 }
 
-// key returns the hash that the hashing algorithms use, of the server name or the client.
+// stickyKey returns the hash under which the sticky table has the session's backend, of its name or the client.
+func (s *settings) stickyKey(pc *PickContext) uint64 {
+	if s.StickyName && pc.Name != 0 {
+		return algo.Mix(uint64(pc.Name))
+	}
+	return algo.HashAddr(pc.Client.Addr())
+}
+
+// key returns the hash that the hashing algorithms use, of the session's name or the client.
 func (s *settings) key(pc *PickContext) uint64 {
-	if s.HashName && pc.ServerName != 0 {
-		return algo.Mix(uint64(pc.ServerName))
+	if s.HashName && pc.Name != 0 {
+		return algo.Mix(uint64(pc.Name))
 	}
 	key := algo.HashAddr(pc.Client.Addr())
 	if s.HashPort {

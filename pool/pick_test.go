@@ -336,12 +336,12 @@ func TestHashName(t *testing.T) {
 	spread := make(map[string]bool)
 	for i := range 100 {
 		address := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
-		one := PickContext{Client: netip.AddrPortFrom(address, 1), ServerName: NameKey([]byte("one.example.com"))}
-		want := pickOnce(t, byName, PickContext{ServerName: one.ServerName})
+		one := PickContext{Client: netip.AddrPortFrom(address, 1), Name: NameKey([]byte("one.example.com"))}
+		want := pickOnce(t, byName, PickContext{Name: one.Name})
 		if got := pickOnce(t, byName, one); got != want {
 			t.Errorf("client %v comes to %s, another one to %s", address, got, want)
 		}
-		other := PickContext{Client: one.Client, ServerName: NameKey(fmt.Appendf(nil, "%d.example.com", i))}
+		other := PickContext{Client: one.Client, Name: NameKey(fmt.Appendf(nil, "%d.example.com", i))}
 		spread[pickOnce(t, byName, other)] = true
 		if got, want := byName.Explain(other).Backend, pickOnce(t, byName, other); got != want {
 			t.Errorf("Explain says %q, Pick %q", got, want)

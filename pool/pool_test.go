@@ -92,6 +92,7 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		"no hash":         func(o *Options) { o.HashBalance = 1.5 },
 		"slow start":      func(o *Options) { o.SlowStart = -1 },
 		"sticky ttl":      func(o *Options) { o.StickyTTL, o.StickyEntries = -1, 10 },
+		"names":           func(o *Options) { o.NamedBy = 2 },
 		"sticky entries":  func(o *Options) { o.StickyTTL = 1 },
 		"queue":           func(o *Options) { o.QueueMax = -1 },
 		"queue timeout":   func(o *Options) { o.QueueMax, o.QueueTimeout = 1, -1 },

@@ -11,8 +11,8 @@ import (
 //
 // They take effect at once, before it returns. Backends keep their counters, leases, verdicts and modes; pickers keep
 // their positions and times; waiting sessions keep waiting. In detail:
-//   - Clients stay remembered, the most recently seen ones if there is room for fewer. Turning stickiness off forgets
-//     them.
+//   - Clients stay remembered, the most recently seen ones if there is room for fewer. Turning stickiness off
+//     forgets them, and so does another StickyName.
 //   - A change of zone or hash balance moves backends with their leases to other groups.
 //   - A backend in slow start keeps the share of its weight that it has reached, and needs as large a part of the new
 //     SlowStart as it still needed of the old one. Turning SlowStart off gives it its full weight.
@@ -43,7 +43,7 @@ func (p *Pool) Reconfigure(o Options) error {
 	p.applyLocked(p.adjustedLocked(old), time.Now())
 	p.grantTrialsLocked(o.Breaker.Trials - old.Breaker.Trials)
 	p.mu.Unlock()
-	if old.sticky != nil && next.sticky != nil {
+	if next.sticky != nil && old.remembersLike(next) {
 		next.sticky.takeOver(old.sticky, p.clock()) // clients that came while the table was made
 	}
 	p.wakeRun()

@@ -72,6 +72,8 @@ func TestReconfigureChangesOnlyWhatItMust(t *testing.T) {
 		{"zone of all", func(o *Options) { o.Zone = "z" }, true, false, false},
 		{"sticky time", func(o *Options) { o.StickyTTL = 2 * time.Hour }, true, false, true},
 		{"sticky entries", func(o *Options) { o.StickyEntries = 1000 }, true, false, true},
+		{"sticky by name", func(o *Options) { o.StickyName = true }, true, false, true},
+		{"names of another kind", func(o *Options) { o.NamedBy = MQTTClientID }, true, false, false},
 		{"sticky entries that need as many sets", func(o *Options) { o.StickyEntries = 99 }, true, false, false},
 	} {
 		p := made(t, Options{Algorithm: "maglev", StickyTTL: time.Hour, StickyEntries: 100, Breaker: usual,

@@ -67,11 +67,11 @@ func (r *replica) backends(of []*Backend) []*Backend {
 	return copies
 }
 
-// last returns the copy of the backend that is remembered for the client, or nil.
+// last returns the copy of the backend that is remembered for the session, or nil.
 func (r *replica) last(pc *PickContext) *Backend {
 	t := r.settings.sticky
 	if t == nil {
 		return nil
 	}
-	return r.of[t.backend(algo.HashAddr(pc.Client.Addr()), r.settings.Clock())]
+	return r.of[t.backend(r.settings.stickyKey(pc), r.settings.Clock())]
 }

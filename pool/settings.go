@@ -14,6 +14,7 @@ type settings struct {
 	ordered bool         // it uses the order of the backends
 	drawn   bool         // it draws at random
 	breaks  bool         // there are breakers
+	named   bool         // sessions' names count
 	sticky  *stickyTable // nil without stickiness
 
 	sources4, sources6 []netip.Addr // Source by the family of the address
@@ -23,7 +24,8 @@ type settings struct {
 // for a new pool.
 func (o Options) settings(old *settings) *settings {
 	kind := o.kind()
-	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on()}
+	s := &settings{Options: o, timed: kind.Timed, ordered: kind.Ordered, drawn: kind.Drawn, breaks: o.Breaker.on(),
+		named: o.HashName && kind.Hash || o.StickyName && o.StickyTTL > 0}
 	for _, a := range o.Source {
 		if a = a.Unmap(); a.Is4() {
 			s.sources4 = append(s.sources4, a)
@@ -33,12 +35,24 @@ func (o Options) settings(old *settings) *settings {
 	}
 	switch {
 	case o.StickyTTL == 0:
-	case old == nil || old.sticky == nil:
+	case old == nil || !old.remembersLike(s):
 		s.sticky = newStickyTable(o.StickyTTL, o.StickyEntries)
 	default:
 		s.sticky = old.sticky.resized(o.StickyTTL, o.StickyEntries, o.Clock())
 	}
 	return s
+}
+
+// remembersLike reports whether there is a sticky table in s with the keys that o needs.
+func (s *settings) remembersLike(o *settings) bool {
+	return s.sticky != nil && s.StickyName == o.StickyName && (!s.StickyName || s.NamedBy == o.NamedBy)
+}
+
+// NeedsName reports whether a session's name of that kind counts when its backend is picked. It may be called from any
+// goroutine, and takes no lock.
+func (p *Pool) NeedsName(kind NameKind) bool {
+	s := p.settings()
+	return s.named && s.NamedBy == kind
 }
 
 // picksLike reports whether a picker made for o can be used with s.

@@ -12,9 +12,9 @@ import (
 // competes with the other clients there.
 const stickyWays = 16
 
-// A stickyTable remembers the backend of each client, by a hash of the client's address. It is bounded, takes no lock
-// and needs no goroutine to clear it. Two clients with the same hash, one pair in 2^64, share an entry and so a
-// backend.
+// A stickyTable remembers the backend of each client, by a hash of the client's address or of its session's name. It is
+// bounded, takes no lock and needs no goroutine to clear it. Two clients with the same hash share an entry and so a
+// backend: one pair in 2^64, of names one in 2^32.
 //
 // It is not emptied when the pool changes: an entry whose backend is not eligible is ignored and overwritten.
 type stickyTable struct {

@@ -264,6 +264,68 @@ func TestStickyIsBounded(t *testing.T) {
 	}
 }
 
+// TestStickyByName holds that with StickyName the name alone decides, that it moves with its backend's loss and stays
+// where it went, and that sessions without a name are remembered by their address.
+func TestStickyByName(t *testing.T) {
+	var h hand
+	p := made(t, Options{StickyTTL: time.Hour, StickyEntries: 1024, StickyName: true, NamedBy: MQTTClientID,
+		Clock: h.now}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
+	named := func(name string, client int) PickContext {
+		pc := from(client)
+		pc.Name = NameKey([]byte(name))
+		return pc
+	}
+	before, used := map[string]string{}, map[string]bool{}
+	for i := range 30 {
+		name := fmt.Sprint("device-", i)
+		before[name] = pickOnce(t, p, named(name, 1)) // all from one address
+		used[before[name]] = true
+	}
+	if len(used) != 3 {
+		t.Errorf("the names of one address came to %d of 3 backends", len(used))
+	}
+	for i := range 30 {
+		name := fmt.Sprint("device-", i)
+		if x := p.Explain(named(name, 2+i)); x.By != BySticky || x.Backend != before[name] {
+			t.Errorf("Explain sends %s to %s by %v, it had %s", name, x.Backend, x.By, before[name])
+		}
+		if got := pickOnce(t, p, named(name, 2+i)); got != before[name] {
+			t.Errorf("from another address %s went to %s, it had %s", name, got, before[name])
+		}
+	}
+	must(t, p.SetVerdict("a", Unhealthy, "test"))
+	after := map[string]string{}
+	for name, had := range before {
+		after[name] = pickOnce(t, p, named(name, 1))
+		if had != "a" && after[name] != had || after[name] == "a" {
+			t.Errorf("without a, %s went from %s to %s", name, had, after[name])
+		}
+	}
+	must(t, p.SetVerdict("a", Healthy, "test"))
+	for name, had := range after {
+		if got := pickOnce(t, p, named(name, 1)); got != had {
+			t.Errorf("with a back, %s went from %s to %s", name, had, got)
+		}
+	}
+	nameless := pickOnce(t, p, from(1))
+	for range 5 {
+		if got := pickOnce(t, p, from(1)); got != nameless {
+			t.Errorf("without a name one address went to %s and to %s", nameless, got)
+		}
+	}
+	if !p.NeedsName(MQTTClientID) || p.NeedsName(ServerName) {
+		t.Error("the pool does not say which names it needs")
+	}
+	reconfigured(t, p, func(o *Options) { o.NamedBy = ServerName })
+	if n := p.Stats().Remembered; n != 0 {
+		t.Errorf("%d names of another kind are remembered", n)
+	}
+	reconfigured(t, p, func(o *Options) { o.StickyTTL = 0 })
+	if p.NeedsName(ServerName) {
+		t.Error("without stickiness the pool needs names")
+	}
+}
+
 // TestStickyUnderChange has many goroutines share a small table while backends leave for good: none is picked again.
 func TestStickyUnderChange(t *testing.T) {
 	var specs []Spec

@@ -22,10 +22,11 @@ func explainCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Usage: "who is sent to the pool `NAME`"},
 			&cli.StringFlag{Name: "sni", Usage: "who asks for the server `NAME` in its TLS ClientHello"},
 			&cli.StringSliceFlag{Name: "alpn", Usage: "and offers the protocol `NAME` there; may be given again"},
+			&cli.StringFlag{Name: "mqtt-client-id", Usage: "who names itself `ID` in its MQTT CONNECT"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		q := admin.ExplainQuery{Listener: c.String("listener"), Pool: c.String("pool"), Client: args[0],
-			SNI: c.String("sni"), ALPN: c.StringSlice("alpn")}
+			SNI: c.String("sni"), ALPN: c.StringSlice("alpn"), MQTTClientID: c.String("mqtt-client-id")}
 		if q.Listener != "" && q.Pool != "" {
 			return &usageError{errors.New("--listener or --pool: needs one of them")}
 		}

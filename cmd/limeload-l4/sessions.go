@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -75,12 +76,20 @@ func sessionsListCommand() *cli.Command {
 }
 
 func printSessions(w io.Writer, list admin.SessionList, width int) error {
-	t := newTable("session", "listener", "client", "pool", "backend", "phase", ">age", ">idle", ">in",
-		">out", ">retries")
+	client := []string{"client"}
+	behindProxies := slices.ContainsFunc(list.Sessions, func(s admin.Session) bool { return s.Via != "" })
+	if behindProxies {
+		client = append(client, "via")
+	}
+	t := newTable(slices.Concat([]string{"session", "listener"}, client,
+		[]string{"pool", "backend", "phase", ">age", ">idle", ">in", ">out", ">retries"})...)
 	for _, s := range list.Sessions {
-		t.add(s.ID, s.Listener, s.Client, s.Pool, s.Backend, s.Phase, seconds(s.Age), seconds(s.Idle), size(s.BytesIn),
-			size(s.BytesOut),
-			strconv.Itoa(s.Retries))
+		client[0] = s.Client
+		if behindProxies {
+			client[1] = s.Via
+		}
+		t.add(slices.Concat([]string{s.ID, s.Listener}, client, []string{s.Pool, s.Backend, s.Phase, seconds(s.Age),
+			seconds(s.Idle), size(s.BytesIn), size(s.BytesOut), strconv.Itoa(s.Retries)})...)
 	}
 	if err := t.print(w, width); err != nil {
 		return err

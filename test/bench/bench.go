@@ -41,7 +41,9 @@ type bench struct {
 	tools   map[string]program  // nsd and dnsperf, if there is something to do for them
 	servers map[traffic]*server // by traffic.serverOf
 	ports   portFinder
-	configs map[string]map[traffic]string // by contender, as of its first start for each traffic
+
+	certificates map[traffic]certificate       // by kind of TLS
+	configs      map[string]map[traffic]string // by contender, as of its first start for each traffic
 }
 
 // newBench looks up all programs and limits first, so that it fails before the first measurement. close removes its
@@ -70,6 +72,9 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic.dns() }) {
 		errs = append(errs, b.findTools(ctx))
 	}
+	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic == trafficPostgres }) {
+		errs = append(errs, b.findPostgres(ctx))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -77,8 +82,13 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	if b.descriptors, err = limitDescriptors(o); err != nil {
 		return nil, err
 	}
-	b.dir, err = os.MkdirTemp("", "limeload-bench-")
-	return b, err
+	if b.dir, err = os.MkdirTemp("", "limeload-bench-"); err != nil {
+		return nil, err
+	}
+	if b.certificates, err = writeCertificates(b.dir); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
 }
 
 // findTools looks up the programs that DNS scenarios need.
@@ -121,7 +131,7 @@ func limitDescriptors(o options) (int, error) {
 func (b *bench) close() error {
 	var errs []error
 	for _, s := range b.servers {
-		errs = append(errs, s.proc.stop())
+		errs = append(errs, s.proc.stop(), s.cleanUp())
 	}
 	return errors.Join(errors.Join(errs...), os.RemoveAll(b.dir))
 }
@@ -161,26 +171,30 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 // startServers starts the backends for each kind of traffic in the run.
 func (b *bench) startServers(ctx context.Context) error {
 	for _, s := range b.opts.scenarios {
-		t := s.traffic.serverOf()
-		if b.servers[t] != nil {
-			continue
+		for _, t := range s.traffic.servers() {
+			if b.servers[t] != nil {
+				continue
+			}
+			behind, err := b.startServer(ctx, t)
+			if err != nil {
+				return err
+			}
+			b.servers[t] = behind
 		}
-		var err error
-		var behind *server
-		switch {
-		case t.dns():
-			behind, err = startNameServer(ctx, b.tools["nsd"], &b.ports, b.dir)
-		case t.udp():
-			behind, err = startBackends(roleTrainBackend, b.dir)
-		default:
-			behind, err = startBackends(roleBackend, b.dir)
-		}
-		if err != nil {
-			return err
-		}
-		b.servers[t] = behind
 	}
 	return nil
+}
+
+func (b *bench) startServer(ctx context.Context, t traffic) (*server, error) {
+	switch {
+	case t.dns():
+		return startNameServer(ctx, b.tools["nsd"], &b.ports, b.dir)
+	case t.udp():
+		return startBackends(roleTrainBackend, b.dir)
+	case t == trafficPostgres:
+		return startPostgres(ctx, b.tools, &b.ports, b.dir)
+	}
+	return startBackends(roleBackend, b.dir)
 }
 
 // inTurn returns the contenders in the order of a round. Each round begins with another one, so that no contender
@@ -195,38 +209,63 @@ func (b *bench) measure(ctx context.Context, s scenario, c contender) (measureme
 	if c.direct() {
 		return b.load(ctx, s, b.servers[s.traffic.serverOf()].addrs, nil)
 	}
-	listen, err := b.ports.find()
+	targets, err := b.findPorts(s.traffic)
 	if err != nil {
 		return measurement{}, err
 	}
-	proc, err := b.startContender(c, s.traffic, listen)
+	proc, err := b.startContender(c, s.traffic, targets)
 	if err != nil {
 		return measurement{}, err
 	}
-	pids, err := waitReady(ctx, proc, s.traffic, listen, c.processes(b.opts.workers))
+	pids, err := waitReady(ctx, proc, s.traffic, targets[0], c.processes(b.opts.workers))
+	if err == nil && len(targets) > 1 {
+		_, err = waitReady(ctx, proc, trafficFlood, targets[1], c.processes(b.opts.workers))
+	}
 	if err != nil {
 		return measurement{}, errors.Join(err, proc.stop())
 	}
-	m, err := b.load(ctx, s, []netip.AddrPort{listen}, pids)
+	m, err := b.load(ctx, s, targets, pids)
 	if err != nil {
 		err = errors.Join(err, proc.running())
 	}
 	return m, errors.Join(err, proc.stop())
 }
 
-func (b *bench) startContender(c contender, t traffic, listen netip.AddrPort) (*process, error) {
+// findPorts returns the addresses of a balancer's listeners for t: one, or a second one for a flood.
+func (b *bench) findPorts(t traffic) ([]netip.AddrPort, error) {
+	addrs := make([]netip.AddrPort, 1)
+	if t == trafficPostgres {
+		addrs = make([]netip.AddrPort, 2)
+	}
+	var errs []error
+	for i := range addrs {
+		var err error
+		addrs[i], err = b.ports.find()
+		errs = append(errs, err)
+	}
+	return addrs, errors.Join(errs...)
+}
+
+func (b *bench) startContender(c contender, t traffic, listen []netip.AddrPort) (*process, error) {
 	dir, err := os.MkdirTemp(b.dir, c.name+"-")
 	if err != nil {
 		return nil, err
 	}
-	proc, config, err := startBalancer(c, b.programs[c.name], setup{
+	s := setup{
 		traffic:     t,
-		listen:      listen,
+		listen:      listen[0],
 		backends:    b.servers[t.serverOf()].addrs,
 		workers:     b.opts.workers,
 		descriptors: b.descriptors,
 		dir:         dir,
-	})
+		certificate: b.certificates[t],
+		aes128:      b.opts.aes128,
+	}
+	if t == trafficPostgres {
+		s.flood, s.floodBackends = listen[1], b.servers[trafficFlood.serverOf()].addrs
+		s.certificate = b.certificates[trafficFlood]
+	}
+	proc, config, err := startBalancer(c, b.programs[c.name], s)
 	if b.configs[c.name] == nil {
 		b.configs[c.name] = map[traffic]string{}
 	}
@@ -251,8 +290,11 @@ func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, 
 }
 
 func (b *bench) startLoader(j job) (loader, error) {
-	if j.Pattern == patternDNS {
+	switch j.Pattern {
+	case patternDNS:
 		return newDNSPerf(b.tools["dnsperf"], j, b.dir)
+	case patternPostgres:
+		return newPGBench(b.tools["pgbench"], j, b.dir)
 	}
 	return startClient(j, b.dir)
 }
@@ -309,7 +351,12 @@ func (b *bench) look(ctx context.Context, s scenario, rest time.Duration, cl loa
 	var errs [5]error
 	v.balancer, errs[0] = readCPU(pids)
 	v.client, errs[1] = cl.cpu()
-	v.backend, errs[2] = readCPU(b.servers[s.traffic.serverOf()].pids)
+	for _, t := range s.traffic.servers() {
+		r, err := b.servers[t].cpu()
+		v.backend.clock += r.clock
+		v.backend.stat += r.stat
+		errs[2] = errors.Join(errs[2], err)
+	}
 	v.holds, errs[3] = readHolding(pids)
 	v.machine, errs[4] = machineCPU()
 	return v, errors.Join(errs[:]...)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +24,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) >= 3 && os.Args[1] == "-role" {
 		if os.Args[2] == "relay" {
-			fmt.Fprintln(os.Stderr, relay(os.Args[3], os.Args[4]))
+			fmt.Fprintln(os.Stderr, relay(os.Args[3], os.Args[4])) // its configuration and its fault
 			os.Exit(exitFailed)
 		}
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -46,8 +48,8 @@ func TestDirect(t *testing.T) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	// idle looks at a balancer, and so do what becomes of a flow and who answers from a cache
-	if got, want := len(r.Rounds), len(scenarios())-3; got != want {
+	// idle looks at a balancer, and so do what becomes of a flow and who answers from a cache; backends have no TLS
+	if got, want := len(r.Rounds), len(tcpScenarios())+len(udpScenarios())-3; got != want {
 		t.Errorf("%d measurements, want %d", got, want)
 	}
 	for _, m := range r.Rounds {
@@ -142,8 +144,10 @@ func relayBench(t *testing.T, args, fault string) *bench {
 		name:      "relay",
 		processes: one,
 		find:      func(context.Context, string) (program, error) { return program{}, nil },
-		config:    func(_ program, s setup) string { return fmt.Sprintf("%s %s", s.listen, s.backends[0]) },
-		args:      func(file string, _ setup) []string { return []string{"-role", "relay", file, fault} },
+		config: func(_ program, s setup) string {
+			return fmt.Sprintf("%s %s %s %s", s.listen, s.backends[0], s.certificate.cert, s.certificate.key)
+		},
+		args: func(file string, _ setup) []string { return []string{"-role", "relay", file, fault} },
 	}}
 	t.Cleanup(func() {
 		if err := b.close(); err != nil {
@@ -156,20 +160,30 @@ func relayBench(t *testing.T, args, fault string) *bench {
 	return b
 }
 
-// relay runs a balancer with one backend. With the fault "cut" it ends every session but the first, which only checks
-// whether it is ready.
+// relay runs a balancer with one backend. If its configuration names a certificate, it terminates TLS. With the fault
+// "cut" it ends every session but the first, which only checks whether it is ready; with "no tickets" none resumes.
 func relay(file, fault string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	listen, backend, _ := strings.Cut(string(b), " ")
-	if fault != "" && fault != "cut" {
+	config := strings.Fields(string(b))
+	if !slices.Contains([]string{"", "cut", "no tickets"}, fault) {
 		return fmt.Errorf("no such fault %q", fault)
 	}
-	l, err := net.Listen("tcp4", listen)
+	l, err := net.Listen("tcp4", config[0])
 	if err != nil {
 		return err
+	}
+	backend := config[1]
+	if len(config) > 2 {
+		pair, err := tls.LoadX509KeyPair(config[2], config[3])
+		if err != nil {
+			return err
+		}
+		l = tls.NewListener(l, &tls.Config{
+			Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: fault == "no tickets",
+		})
 	}
 	for n := 0; ; n++ {
 		client, err := l.Accept()
@@ -196,7 +210,7 @@ func relaySession(client net.Conn, backend string) {
 		wg.Go(func() {
 			// without splice, whose pipes would be descriptors of idle sessions
 			_, _ = io.Copy(struct{ io.Writer }{way[0]}, struct{ io.Reader }{way[1]})
-			_ = way[0].(*net.TCPConn).CloseWrite()
+			_ = way[0].(interface{ CloseWrite() error }).CloseWrite()
 		})
 	}
 	wg.Wait()

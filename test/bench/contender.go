@@ -19,6 +19,13 @@ type setup struct {
 	workers     int    // loops, threads or worker processes
 	descriptors int    // what RLIMIT_NOFILE allows each process
 	dir         string // for what the balancer writes
+
+	certificate certificate // of the listener that terminates TLS
+	aes128      bool        // which has AES-128-GCM as its only cipher, if the balancer has a setting for it
+
+	// the second listener of trafficPostgres, which terminates TLS
+	flood         netip.AddrPort
+	floodBackends []netip.AddrPort
 }
 
 // A program is an installed balancer.

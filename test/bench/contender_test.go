@@ -160,6 +160,10 @@ func TestWhoDoesWhat(t *testing.T) {
 		"dns-paced":  "limeload-l4 before nginx dnsdist direct",
 		"dns-cached": "limeload-l4 before dnsdist",
 		"trains-in":  "limeload-l4 before nginx direct",
+
+		"tls-handshake-rsa": "limeload-l4 before haproxy nginx",
+		"tls-idle":          "limeload-l4 before haproxy nginx",
+		"pgbench-alone":     "limeload-l4 before haproxy nginx",
 	}
 	for _, s := range scenarios() {
 		var who []string

@@ -97,8 +97,9 @@ func cpuClock(pid int) (time.Duration, error) {
 
 // A procStat has the needed fields of /proc/PID/stat.
 type procStat struct {
-	parent int
-	cpu    time.Duration // utime and stime
+	parent   int
+	cpu      time.Duration // utime and stime
+	children time.Duration // cutime and cstime: of the children that it has waited for
 }
 
 func readStat(pid int) (procStat, error) {
@@ -121,16 +122,20 @@ func parseStat(line string) (procStat, error) {
 		return procStat{}, fmt.Errorf("no program name in %q", line)
 	}
 	f := strings.Fields(line[end+1:]) // f[0] is field 3, the state
-	if len(f) < 13 {
-		return procStat{}, fmt.Errorf("%d fields after the name, want 13 or more", len(f))
+	if len(f) < 15 {
+		return procStat{}, fmt.Errorf("%d fields after the name, want 15 or more", len(f))
 	}
-	var n [3]int64
-	for i, field := range []int{1, 11, 12} { // ppid, utime, stime
+	var n [5]int64
+	for i, field := range []int{1, 11, 12, 13, 14} { // ppid, utime, stime, cutime, cstime
 		v, err := strconv.ParseInt(f[field], 10, 64)
 		if err != nil {
 			return procStat{}, err
 		}
 		n[i] = v
 	}
-	return procStat{parent: int(n[0]), cpu: time.Duration(n[1]+n[2]) * clockTick}, nil
+	return procStat{
+		parent:   int(n[0]),
+		cpu:      time.Duration(n[1]+n[2]) * clockTick,
+		children: time.Duration(n[3]+n[4]) * clockTick,
+	}, nil
 }

@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
 func haproxy() contender {
 	return contender{
 		name:      "haproxy",
-		takes:     []traffic{trafficTCP},
+		takes:     []traffic{trafficTCP, trafficTLSECDSA, trafficTLSRSA, trafficPostgres},
 		rival:     true,
 		processes: one, // -db: no master process
 		find: func(ctx context.Context, path string) (program, error) {
@@ -33,6 +34,8 @@ func haproxy() contender {
 //     its CPU per GB over the four bulk scenarios (medians of 7).
 //   - One listening socket, which its threads share by load
 //     (tune.listener.multi-queue, on by default).
+//   - TLS has its defaults: TLS 1.2 and 1.3, and its own order of ciphers, in which AES-256-GCM comes first; see
+//     setup.aes128. It cannot splice what it encrypts.
 //   - HAProxy reserves two descriptors for each of maxconn and maxpipes and does
 //     not start when the limit is lower.
 func haproxyConfig(_ program, s setup) string {
@@ -51,12 +54,40 @@ func haproxyConfig(_ program, s setup) string {
     timeout server 1h
 
 `, maxconn)
-	fmt.Fprintf(&b, "listen bench\n    bind %s backlog %d\n    balance roundrobin\n", s.listen, listenBacklog)
-	for i, a := range s.backends {
-		fmt.Fprintf(&b, "    server b%d %s\n", i+1, a)
+	tls := haproxyTLS(s)
+	if s.traffic.tls() {
+		haproxyListen(&b, "bench", s.listen, tls, s.backends)
+	} else {
+		haproxyListen(&b, "bench", s.listen, "", s.backends)
+	}
+	if s.traffic == trafficPostgres {
+		fmt.Fprintln(&b)
+		haproxyListen(&b, "flood", s.flood, tls, s.floodBackends)
 	}
 	return b.String()
 }
+
+func haproxyListen(b *strings.Builder, name string, listen netip.AddrPort, bind string, backends []netip.AddrPort) {
+	fmt.Fprintf(b, "listen %s\n    bind %s backlog %d%s\n    balance roundrobin\n", name, listen, listenBacklog, bind)
+	for i, a := range backends {
+		fmt.Fprintf(b, "    server b%d %s\n", i+1, a)
+	}
+}
+
+// haproxyTLS returns what a bind line has to terminate TLS.
+func haproxyTLS(s setup) string {
+	text := " ssl crt " + s.certificate.both
+	if s.aes128 {
+		text += " ciphers " + aes128Ciphers + " ciphersuites " + aes128Suite
+	}
+	return text
+}
+
+// AES-128-GCM alone, in OpenSSL's names for TLS 1.2 and 1.3.
+const (
+	aes128Ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+	aes128Suite   = "TLS_AES_128_GCM_SHA256"
+)
 
 const (
 	haproxyPipeBytes = 256 << 10 // see haproxyConfig

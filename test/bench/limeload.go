@@ -3,13 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
 func limeload() contender {
 	return contender{
-		name:      "limeload-l4",
-		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached, trafficTrains},
+		name: "limeload-l4",
+		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached, trafficTrains,
+			trafficTLSECDSA, trafficTLSRSA, trafficPostgres},
 		processes: one,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
@@ -31,7 +33,8 @@ func before() contender {
 const nameBefore = "before"
 
 // limeloadConfig sets only what fairness requires: the number of loops, no log, and round robin like the others.
-// Everything else has its default.
+// Everything else has its default. TLS 1.2 and 1.3 are the default, and so is AES-128-GCM where the client's hardware
+// has AES; there is no setting for ciphers.
 func limeloadConfig(_ program, s setup) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[global]\nworkers = %d\ndrain_timeout = \"1s\"\n\n", s.workers)
@@ -49,10 +52,26 @@ func limeloadConfig(_ program, s setup) string {
 		fmt.Fprintf(&b, "profile = \"dns\"\ncache = { max_entries = %d }\n", 10*questionCount)
 	}
 	fmt.Fprintln(&b)
-	fmt.Fprint(&b, "[pool.bench]\nalgorithm = \"round_robin\"\nbackends = [\n")
-	for _, a := range s.backends {
-		fmt.Fprintf(&b, "  { address = \"%s\" },\n", a)
+	if s.traffic.tls() {
+		limeloadTLS(&b, "bench", s.certificate)
 	}
-	fmt.Fprint(&b, "]\n")
+	limeloadPool(&b, "bench", s.backends)
+	if s.traffic == trafficPostgres {
+		fmt.Fprintf(&b, "\n[listener.flood]\naddress = \"%s\"\npool = \"flood\"\n\n", s.flood)
+		limeloadTLS(&b, "flood", s.certificate)
+		limeloadPool(&b, "flood", s.floodBackends)
+	}
 	return b.String()
+}
+
+func limeloadTLS(b *strings.Builder, listener string, c certificate) {
+	fmt.Fprintf(b, "[listener.%s.tls]\ncertificates = [{ cert = \"%s\", key = \"%s\" }]\n\n", listener, c.cert, c.key)
+}
+
+func limeloadPool(b *strings.Builder, name string, backends []netip.AddrPort) {
+	fmt.Fprintf(b, "[pool.%s]\nalgorithm = \"round_robin\"\nbackends = [\n", name)
+	for _, a := range backends {
+		fmt.Fprintf(b, "  { address = \"%s\" },\n", a)
+	}
+	fmt.Fprint(b, "]\n")
 }

@@ -23,6 +23,8 @@ const (
 	patternIdle   pattern = "idle"   // connections that have had one answer and then stay silent
 	patternTrains pattern = "trains" // closed loop: each socket has one train of datagrams under way
 	patternDNS    pattern = "dns"    // dnsperf: so many sockets, and so many questions under way in all
+	// pgbench: select-only transactions, due at fixed times, from so many connections
+	patternPostgres pattern = "postgres"
 )
 
 // A job describes one run of the load generator. Its zero value is of no use; the scenarios make them.
@@ -33,8 +35,10 @@ type job struct {
 	Depth       int              `json:"depth"` // requests under way on one connection, patternKept; on all, patternDNS
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
-	// requests per second over all connections, patternPaced, and patternDNS unless 0
+	// requests per second over all connections, patternPaced and patternPostgres, and patternDNS unless 0
 	Rate     int           `json:"rate"`
+	TLS      *tlsJob       `json:"tls,omitempty"`      // nil: plain; of patternKept, patternConnect and patternIdle
+	Flooders int           `json:"flooders,omitempty"` // connections of a flood of handshakes meanwhile, patternPostgres
 	Warmup   time.Duration `json:"warmup_ns"`
 	Duration time.Duration `json:"duration_ns"`
 }
@@ -49,6 +53,9 @@ type loadResult struct {
 	P50      time.Duration `json:"p50_ns"`
 	P99      time.Duration `json:"p99_ns"`
 	Max      time.Duration `json:"max_ns"`
+
+	TLS        string  `json:"tls,omitempty"`        // what all connections negotiated
+	Handshakes float64 `json:"handshakes,omitempty"` // of the flood, per second
 }
 
 const (
@@ -90,13 +97,16 @@ type load struct {
 // until stdin ends (idle ones must then still answer). So clocks and counters that are read before the line and after
 // the result differ by exactly the job's work.
 func runLoad(stdin io.Reader, stdout io.Writer) error {
-	quiet()
 	lines := bufio.NewScanner(stdin)
 	lines.Buffer(nil, 1<<20)
 	var j job
 	if err := nextLine(lines, &j); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
+	if j.TLS != nil {
+		return runTLSLoad(j, lines, stdin, stdout)
+	}
+	quiet()
 	if j.Pattern == patternTrains {
 		return runTrains(j, lines, stdin, stdout)
 	}

@@ -4,10 +4,16 @@
 // Every contender does the same work for the same client and the same backends on the same CPUs. In each round they run
 // one after the other, in changing order, each measurement in a fresh process that is warmed up first. The client and
 // the backends are two more processes, this program under -role, each one loop; only the balancers have several. For
-// name service they are dnsperf and NSD. Nothing is pinned and nothing is logged. Figures are medians over the rounds,
-// and ratios are taken within a round, since a machine drifts by more than the differences that matter. The client
-// reports when it is ready and then gets the command to start. Before and after, no work is pending, so the CPU time in
-// between belongs to the counted work only.
+// name service they are dnsperf and NSD, and for Postgres pgbench and a PostgreSQL server. Nothing is pinned and
+// nothing is logged. Figures are medians over the rounds, and ratios are taken within a round, since a machine drifts
+// by more than the differences that matter. The client reports when it is ready and then gets the command to start.
+// Before and after, no work is pending, so the CPU time in between belongs to the counted work only.
+//
+// The client of TLS uses crypto/tls. It costs about as much as a balancer, so in handshakes it has a thread for each
+// CPU; the CPU time for each handshake says more than their rate. Its hello is the same for everyone and the report
+// says what each contender negotiated. A handshake counts once a request on its connection is answered, and includes
+// the close. Certificates are made for each run. Backends always get plain TCP. The client that floods has the lowest
+// priority, since it stands for another machine: it gets what CPU time the others leave.
 //
 // It is a program for Linux, run by hand; nothing imports it, and it imports
 // nothing of limeload-l4: the balancers are black boxes to it.

@@ -29,6 +29,9 @@ type measurement struct {
 	BackendCPU float64 `json:"backend_cpu_seconds"`
 	OtherCPU   float64 `json:"other_cpu_seconds"` // of anything else on the machine, in ticks
 
+	TLS        string  `json:"tls,omitempty"`                   // what the connections negotiated
+	Handshakes float64 `json:"handshakes_per_second,omitempty"` // of a flood meanwhile
+
 	Idle *idleFigures `json:"idle,omitempty"`
 }
 
@@ -55,6 +58,8 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 		CPUDoubt:       cpu.disagrees(after.processes),
 		ClientCPU:      after.client.since(before.client).clock.Seconds(),
 		BackendCPU:     after.backend.since(before.backend).clock.Seconds(),
+		TLS:            r.TLS,
+		Handshakes:     r.Handshakes,
 	}
 	m.OtherCPU = (after.machine - before.machine).Seconds() - m.CPU - m.ClientCPU - m.BackendCPU
 	if s.hasLatency() {
@@ -63,6 +68,9 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 	if m.Units > 0 && m.ElapsedSeconds > 0 {
 		m.Rate = m.Units / m.ElapsedSeconds
 		m.CPUPerUnit = m.CPU / m.Units
+	}
+	if m.Handshakes > 0 {
+		m.CPUPerUnit = 0 // most of the CPU time is the flood's
 	}
 	return m
 }
@@ -90,7 +98,7 @@ func (m measurement) disturbed() bool {
 // line returns a one-line summary, which is printed while the bench runs.
 func (m measurement) line(s scenario) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s  %-11s", m.Scenario, m.Contender)
+	fmt.Fprintf(&b, "%-*s  %-11s", scenarioWidth, m.Scenario, m.Contender)
 	if m.Error != "" {
 		fmt.Fprintf(&b, "  failed: %s", m.Error)
 		return b.String()
@@ -108,6 +116,9 @@ func (m measurement) line(s scenario) string {
 	if i := m.Idle; i != nil {
 		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession),
 			i.DescriptorsPerSession)
+	}
+	if m.Handshakes > 0 {
+		fmt.Fprintf(&b, "  beside %.0f handshakes/s", m.Handshakes)
 	}
 	return b.String()
 }

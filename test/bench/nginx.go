@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,8 +11,9 @@ import (
 
 func nginx() contender {
 	return contender{
-		name:      "nginx",
-		takes:     []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficTrains},
+		name: "nginx",
+		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficTrains, trafficTLSECDSA,
+			trafficTLSRSA, trafficPostgres},
 		rival:     true,
 		processes: func(workers int) int { return 1 + workers },
 		find:      findNginx,
@@ -78,27 +80,64 @@ func nginxConfig(p program, s setup) string {
 	fmt.Fprintf(&b, "daemon off;\npid %s;\n", filepath.Join(s.dir, "nginx.pid"))
 	fmt.Fprintf(&b, "worker_processes %d;\nworker_rlimit_nofile %d;\n", s.workers, s.descriptors)
 	fmt.Fprintf(&b, "error_log stderr warn;\nevents {\n    worker_connections %d;\n}\n", s.descriptors-100)
-	fmt.Fprint(&b, "stream {\n    access_log off;\n    upstream bench {\n")
-	for _, a := range s.backends {
-		fmt.Fprintf(&b, "        server %s;\n", a)
-	}
-	fmt.Fprint(&b, "    }\n")
-	if s.traffic.udp() {
+	fmt.Fprint(&b, "stream {\n    access_log off;\n")
+	nginxUpstream(&b, "bench", s.backends)
+	switch {
+	case s.traffic.udp():
 		b.WriteString(nginxUDPServer(s))
-		return b.String()
+	case s.traffic.tls():
+		nginxServer(&b, "bench", s.listen, nginxTLS(s))
+	default:
+		nginxServer(&b, "bench", s.listen, "")
 	}
-	fmt.Fprintf(&b, `    server {
-        listen %s reuseport backlog=%d;
-        tcp_nodelay on;
+	if s.traffic == trafficPostgres {
+		nginxUpstream(&b, "flood", s.floodBackends)
+		nginxServer(&b, "flood", s.flood, nginxTLS(s))
+	}
+	fmt.Fprintln(&b, "}")
+	return b.String()
+}
+
+func nginxUpstream(b *strings.Builder, name string, backends []netip.AddrPort) {
+	fmt.Fprintf(b, "    upstream %s {\n", name)
+	for _, a := range backends {
+		fmt.Fprintf(b, "        server %s;\n", a)
+	}
+	fmt.Fprint(b, "    }\n")
+}
+
+// nginxServer writes the server of a TCP listener, which terminates TLS if tls is not empty.
+func nginxServer(b *strings.Builder, pool string, listen netip.AddrPort, tls string) {
+	ssl := ""
+	if tls != "" {
+		ssl = " ssl"
+	}
+	fmt.Fprintf(b, `    server {
+        listen %s%s reuseport backlog=%d;
+%s        tcp_nodelay on;
         proxy_half_close on;
         proxy_buffer_size 16k;
         proxy_connect_timeout 5s;
         proxy_timeout 1h;
-        proxy_pass bench;
+        proxy_pass %s;
     }
+`, listen, ssl, listenBacklog, tls, pool)
 }
-`, s.listen, listenBacklog)
-	return b.String()
+
+// nginxTLS returns the directives of a server that terminates TLS, as one would set it up.
+//   - ssl_protocols: the default of this version is without TLS 1.3 and with 1.0.
+//   - Which cipher is chosen has its default: the client's order counts; see setup.aes128.
+//   - Sessions resume by tickets alone, whose key the workers share. There is no cache by default.
+func nginxTLS(s setup) string {
+	text := fmt.Sprintf(`        ssl_certificate %s;
+        ssl_certificate_key %s;
+        ssl_protocols TLSv1.2 TLSv1.3;
+`, s.certificate.cert, s.certificate.key)
+	if s.aes128 {
+		text += fmt.Sprintf("        ssl_ciphers %s;\n        ssl_conf_command Ciphersuites %s;\n", aes128Ciphers,
+			aes128Suite)
+	}
+	return text
 }
 
 // nginxUDPServer is the server of nginx stream as one would set it up for UDP.
@@ -115,6 +154,5 @@ func nginxUDPServer(s setup) string {
 %s        proxy_timeout 30s;
         proxy_pass bench;
     }
-}
 `, s.listen, responses)
 }

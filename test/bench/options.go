@@ -19,7 +19,8 @@ type options struct {
 	rounds                   int
 	duration, warmup         time.Duration
 	rate, idle, workers      int
-	dnsRate                  int
+	dnsRate, pgbenchRate     int
+	aes128                   bool // of TLS, AES-128-GCM alone
 	jsonFile                 string
 	flags                    map[string]string // every flag as it was, for the report
 }
@@ -47,7 +48,11 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
 	fs.IntVar(&o.rate, "rate", 10_000, "requests per second in paced; one that every contender sustains")
 	fs.IntVar(&o.dnsRate, "dns-rate", 20_000, "questions per second in dns-paced; one that every contender sustains")
-	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle")
+	fs.IntVar(&o.pgbenchRate, "pgbench-rate", 300,
+		"transactions per second in pgbench-*; one that leaves half of the CPU time to others")
+	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle and tls-idle")
+	fs.BoolVar(&o.aes128, "tls-aes128", false, "HAProxy and nginx get AES-128-GCM as their only cipher, which is what\n"+
+		"limeload-l4 chooses; otherwise each chooses by its defaults")
 	fs.IntVar(&o.workers, "workers", 2, "loops, threads or worker processes of each balancer")
 	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON")
 	if err := fs.Parse(args); err != nil {
@@ -81,6 +86,7 @@ func (o *options) check(rest []string, contenders, only string) error {
 		{"warmup", o.warmup >= 10*time.Millisecond, "at least 10ms"},
 		{"rate", o.rate >= 1 && o.rate <= 1_000_000, "1 to 1000000"},
 		{"dns-rate", o.dnsRate >= 1 && o.dnsRate <= 1_000_000, "1 to 1000000"},
+		{"pgbench-rate", o.pgbenchRate >= 1 && o.pgbenchRate <= 1_000_000, "1 to 1000000"},
 		{"idle", o.idle >= 1, "at least 1"},
 		{"workers", o.workers >= 1 && o.workers <= 256, "1 to 256"},
 	} {

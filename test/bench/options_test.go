@@ -15,13 +15,17 @@ func TestSelectScenarios(t *testing.T) {
 		list string
 		want string
 	}{
-		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-single dns-paced dns-cached trains-in trains-out"},
+		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-single dns-paced dns-cached trains-in trains-out " +
+			"tls-handshake-ecdsa tls-handshake-rsa tls-resume-ecdsa tls12-handshake-ecdsa tls12-handshake-rsa " +
+			"tls12-resume-ecdsa tls-bulk1-in tls-bulk1-out tls-bulk4-in tls-bulk4-out tls-request64 tls-idle " +
+			"pgbench-alone pgbench-beside-flood"},
 		{"connect", "connect"},
 		{"paced, request64", "request64 paced"}, // in their own order
 		{"bulk", "bulk1-in bulk1-out bulk8-in bulk8-out"},
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
 		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
 		{"dns-", "dns-once dns-single dns-paced dns-cached"},
+		{"tls12,tls-bulk1", "tls12-handshake-ecdsa tls12-handshake-rsa tls12-resume-ecdsa tls-bulk1-in tls-bulk1-out"},
 	} {
 		ss, err := selectScenarios(c.list)
 		if err != nil {
@@ -54,6 +58,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-rate 0", "-rate 0: want 1 to 1000000"},
 		{"-idle 0", "-idle 0: want at least 1"},
 		{"-dns-rate 0", "-dns-rate 0: want 1 to 1000000"},
+		{"-pgbench-rate 0", "-pgbench-rate 0: want 1 to 1000000"},
 		{"-workers 0", "-workers 0: want 1 to 256"},
 		{"fast", `unexpected argument "fast"`},
 	} {
@@ -111,7 +116,8 @@ func TestJobsAreWhole(t *testing.T) {
 	}
 	for _, s := range scenarios() {
 		j := s.jobFor(o)
-		if j.Connections < 1 || !s.traffic.udp() && j.Answer < answerBytes || j.Duration != o.duration ||
+		ours := !s.traffic.udp() && s.traffic != trafficPostgres // our own protocol
+		if j.Connections < 1 || ours && j.Answer < answerBytes || j.Duration != o.duration ||
 			j.Warmup != o.warmup {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
@@ -123,6 +129,12 @@ func TestJobsAreWhole(t *testing.T) {
 		}
 		if j.Pattern == patternTrains && max(j.Payload, j.Answer) != trainBytes {
 			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if (j.TLS != nil) != s.traffic.tls() || j.Flooders > 0 && s.traffic != trafficPostgres {
+			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if j.Pattern == patternPostgres && j.Rate != o.pgbenchRate {
+			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.pgbenchRate)
 		}
 		if j.Pattern == patternPaced && j.Rate != o.rate {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.rate)

@@ -9,14 +9,14 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	const rest = " S 41 42 42 0 -1 4194304 100 0 0 0 250 150 0 0 20 0 3 0 12345 1000 100"
+	const rest = " S 41 42 42 0 -1 4194304 100 0 0 0 250 150 30 20 20 0 3 0 12345 1000 100"
 	for _, name := range []string{"(nginx)", "(tmux: server)", "(a) S 7 (b)"} {
 		st, err := parseStat("1234 " + name + rest)
-		if err != nil || st != (procStat{parent: 41, cpu: 4 * time.Second}) {
+		if err != nil || st != (procStat{parent: 41, cpu: 4 * time.Second, children: time.Second / 2}) {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}
 	}
-	for _, bad := range []string{"", "1 (x", "1 (x) S 2 3", "1 (x) S y 42 42 0 -1 4194304 100 0 0 0 250 150"} {
+	for _, bad := range []string{"", "1 (x", "1 (x) S 2 3", "1 (x) S y 42 42 0 -1 4194304 100 0 0 0 250 150 30 20"} {
 		if st, err := parseStat(bad); err == nil {
 			t.Errorf("parseStat(%q) = %+v, want an error", bad, st)
 		}

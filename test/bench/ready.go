@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,9 @@ func (f *portFinder) find() (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("no free port on 127.0.0.1 from %d to %d", firstPort, lastPort)
 }
 
+// anyProcesses says that it does not matter how many processes there are.
+const anyProcesses = 0
+
 // waitReady waits until all processes of a balancer have started and a request through it is answered, and returns the
 // processes.
 func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort, processes int) ([]int, error) {
@@ -56,7 +60,7 @@ func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort
 			if familyErr != nil {
 				return nil, familyErr
 			}
-			if len(pids) == processes {
+			if len(pids) == processes || processes == anyProcesses {
 				return pids, nil
 			}
 			err = fmt.Errorf("has %d processes, want %d", len(pids), processes)
@@ -86,6 +90,27 @@ func ask(ctx context.Context, addr netip.AddrPort) error {
 			return err
 		}
 	}
+	return askOn(conn)
+}
+
+// askTLS does the same over TLS.
+func askTLS(ctx context.Context, addr netip.AddrPort) error {
+	d := tls.Dialer{Config: tlsConfig(tlsJob{}, noSessions{})}
+	conn, err := d.DialContext(ctx, "tcp4", addr.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	return askOn(conn)
+}
+
+// askOn sends one request on conn and waits for its answer.
+func askOn(conn net.Conn) error {
 	const sequence = 1
 	var head [requestBytes]byte
 	request{sequence: sequence, answer: answerBytes}.put(&head)

@@ -45,6 +45,7 @@ type contenderReport struct {
 	Config  string `json:"config,omitempty"` // as of its first start; the port differs from start to start
 
 	UDPConfigs map[traffic]string `json:"udp_configs,omitempty"` // the same for each traffic by UDP
+	TLSConfigs map[traffic]string `json:"tls_configs,omitempty"` // and for each with a listener that terminates TLS
 }
 
 func newReport(b *bench, started time.Time, all []measurement) report {
@@ -64,11 +65,19 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 	}
 	for _, c := range b.contenders {
 		p := b.programs[c.name]
-		configs := maps.Clone(b.configs[c.name])
-		tcp := configs[trafficTCP]
-		delete(configs, trafficTCP)
-		r.Contenders = append(r.Contenders, contenderReport{Name: c.name, Path: p.path, Version: p.version, Config: tcp,
-			UDPConfigs: configs})
+		cr := contenderReport{Name: c.name, Path: p.path, Version: p.version, UDPConfigs: map[traffic]string{},
+			TLSConfigs: map[traffic]string{}}
+		for t, config := range b.configs[c.name] {
+			switch {
+			case t == trafficTCP:
+				cr.Config = config
+			case t.udp():
+				cr.UDPConfigs[t] = config
+			default:
+				cr.TLSConfigs[t] = config
+			}
+		}
+		r.Contenders = append(r.Contenders, cr)
 	}
 	for name, p := range b.tools {
 		r.Tools[name] = p.version
@@ -131,6 +140,7 @@ func (r report) writeTables(w io.Writer) error {
 	r.head(&b)
 	r.workTable(&b)
 	r.idleTable(&b)
+	r.remarks(&b)
 	for _, m := range r.Rounds {
 		if m.CPUDoubt {
 			fmt.Fprintf(&b, "doubtful: round %d, %s, %s: %.3fs of CPU by the clocks and %.2fs by /proc/PID/stat\n",
@@ -152,6 +162,25 @@ func (r report) writeTables(w io.Writer) error {
 	return nil
 }
 
+// remarks says what TLS connections negotiated, and how fast a flood was, which no table has room for.
+func (r report) remarks(b *strings.Builder) {
+	scenarios := map[string][]string{} // by contender and what it negotiated
+	for _, s := range r.Summary {
+		for _, n := range s.TLS {
+			key := s.Contender + ": " + n
+			scenarios[key] = append(scenarios[key], s.Scenario)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(scenarios)) {
+		fmt.Fprintf(b, "negotiated with %s (%s)\n", key, strings.Join(scenarios[key], ", "))
+	}
+	for _, s := range r.Summary {
+		if s.Handshakes > 0 {
+			fmt.Fprintf(b, "%s, %s: the flood did %.0f handshakes/s\n", s.Scenario, s.Contender, s.Handshakes)
+		}
+	}
+}
+
 // disturbed returns the number of disturbed measurements.
 func (r report) disturbed() int {
 	n := 0
@@ -167,9 +196,9 @@ func (r report) head(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
 	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, "+
-		"idle sessions %s\n",
+		"pgbench rate %s/s, idle sessions %s, TLS with AES-128 alone %s\n",
 		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"],
-		r.Flags["dns-rate"], r.Flags["idle"])
+		r.Flags["dns-rate"], r.Flags["pgbench-rate"], r.Flags["idle"], r.Flags["tls-aes128"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
@@ -244,5 +273,5 @@ func newTable(w io.Writer, titles ...string) *tabwriter.Writer {
 
 // row writes one row. The first two cells are names and left-aligned, the others right-aligned.
 func row(tw *tabwriter.Writer, cells ...string) {
-	fmt.Fprintf(tw, "%-10s\t%-11s\t%s\t\n", cells[0], cells[1], strings.Join(cells[2:], "\t"))
+	fmt.Fprintf(tw, "%-*s\t%-11s\t%s\t\n", scenarioWidth, cells[0], cells[1], strings.Join(cells[2:], "\t"))
 }

@@ -93,6 +93,36 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// What connections negotiated, once for all scenarios in which it was the same, and how fast a flood was.
+func TestRemarks(t *testing.T) {
+	ss, err := selectScenarios("tls-bulk1,tls12-resume,pgbench")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := func(round int, scenario, contender, negotiated string, handshakes float64) measurement {
+		return measurement{Round: round, Scenario: scenario, Contender: contender, Rate: 1, TLS: negotiated,
+			Handshakes: handshakes}
+	}
+	r := report{Summary: summarize(ss, contenders(), []measurement{
+		work(1, "tls-bulk1-in", "haproxy", "TLS 1.3, A", 0),
+		work(2, "tls-bulk1-in", "haproxy", "TLS 1.3, A", 0),
+		work(1, "tls-bulk1-out", "haproxy", "TLS 1.3, A", 0),
+		work(1, "tls12-resume-ecdsa", "haproxy", "TLS 1.2, B", 0),
+		work(1, "pgbench-beside-flood", "nginx", "", 100),
+		work(2, "pgbench-beside-flood", "nginx", "", 300),
+		work(1, "pgbench-alone", "nginx", "", 0),
+	})}
+	var b strings.Builder
+	r.remarks(&b)
+	want := `negotiated with haproxy: TLS 1.2, B (tls12-resume-ecdsa)
+negotiated with haproxy: TLS 1.3, A (tls-bulk1-in, tls-bulk1-out)
+pgbench-beside-flood, nginx: the flood did 200 handshakes/s
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestJSONHoldsEveryRound(t *testing.T) {
 	want := sample(t)
 	file := filepath.Join(t.TempDir(), "bench.json")

@@ -40,6 +40,26 @@ type server struct {
 	proc  *process
 	pids  []int // proc and all that descend from it
 	addrs []netip.AddrPort
+
+	dir    string // a folder to remove at the end; "" for none
+	parent bool   // proc has children that come and go, and waits for them
+}
+
+// cpu returns the CPU time that the server has used, including that of children that have ended.
+func (s *server) cpu() (cpuReading, error) {
+	r, err := readCPU(s.pids)
+	if err != nil || !s.parent {
+		return r, err
+	}
+	st, err := readStat(s.proc.pid())
+	return cpuReading{clock: r.clock + st.children, stat: r.stat + st.children}, err
+}
+
+func (s *server) cleanUp() error {
+	if s.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(s.dir)
 }
 
 // startBackends starts the backends' process in one of its roles.

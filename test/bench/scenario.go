@@ -11,6 +11,9 @@ import (
 // matter.
 const bulkBytes = 16 << 20
 
+// scenarioWidth is the room for a scenario's name in tables: the longest has that many letters.
+const scenarioWidth = len("tls12-handshake-ecdsa")
+
 // gigabyte is the unit of bulk.
 const gigabyte = 1e9
 
@@ -25,7 +28,7 @@ type scenario struct {
 
 // scenarios returns all scenarios, in the order in which they run.
 func scenarios() []scenario {
-	return slices.Concat(tcpScenarios(), udpScenarios())
+	return slices.Concat(tcpScenarios(), udpScenarios(), tlsScenarios(), postgresScenarios())
 }
 
 func tcpScenarios() []scenario {
@@ -111,6 +114,8 @@ func (s scenario) jobFor(o options) job {
 		j.Rate = o.rate
 	case patternIdle:
 		j.Connections = o.idle
+	case patternPostgres:
+		j.Rate = o.pgbenchRate
 	}
 	return j
 }
@@ -129,7 +134,7 @@ func (s scenario) units(r loadResult) float64 {
 func scenarioUses() string {
 	var b strings.Builder
 	for _, s := range scenarios() {
-		fmt.Fprintf(&b, "  %-10s %s\n", s.name, s.use)
+		fmt.Fprintf(&b, "  %-*s %s\n", scenarioWidth, s.name, s.use)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

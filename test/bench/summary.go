@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // A summary has the results of one contender in one scenario over all rounds: medians, and medians of the ratios to the
 // best rival of the same round. Figures that were not measured are nil or 0.
 type summary struct {
@@ -14,6 +16,9 @@ type summary struct {
 	P50        float64 `json:"p50_seconds"`
 	P99        float64 `json:"p99_seconds"`
 	CPUPerUnit float64 `json:"cpu_seconds_per_unit"`
+
+	TLS        []string `json:"tls,omitempty"`                   // what connections negotiated, in all rounds
+	Handshakes float64  `json:"handshakes_per_second,omitempty"` // of a flood meanwhile
 
 	RateRatio *float64 `json:"rate_ratio,omitempty"` // higher is better; in all others lower is
 	P99Ratio  *float64 `json:"p99_ratio,omitempty"`
@@ -38,6 +43,8 @@ func rateOf(m measurement) (float64, bool) { return m.Rate, m.Rate > 0 }
 func p50Of(m measurement) (float64, bool)  { return m.P50, m.P50 > 0 }
 func p99Of(m measurement) (float64, bool)  { return m.P99, m.P99 > 0 }
 func cpuOf(m measurement) (float64, bool)  { return m.CPUPerUnit, m.CPUPerUnit > 0 }
+
+func handshakesOf(m measurement) (float64, bool) { return m.Handshakes, m.Handshakes > 0 }
 
 // idleFigure makes a figure of one that only sessions at rest have.
 func idleFigure(f func(*idleFigures) float64) figure {
@@ -100,6 +107,12 @@ func newSummary(ms []measurement, rivals [][]measurement) summary {
 		RateRatio:  ratioOf(ms, rivals, rateOf, false),
 		P99Ratio:   ratioOf(ms, rivals, p99Of, true),
 		CPURatio:   ratioOf(ms, rivals, cpuOf, true),
+		Handshakes: medianOf(ms, handshakesOf),
+	}
+	for _, m := range ms {
+		if m.TLS != "" && !slices.Contains(s.TLS, m.TLS) {
+			s.TLS = append(s.TLS, m.TLS)
+		}
 	}
 	if len(ms) > 0 && ms[0].Idle != nil {
 		memory := idleFigure(func(i *idleFigures) float64 { return i.MemoryPerSession })

@@ -22,9 +22,17 @@ const (
 	trafficDNSSingle traffic = "dns-single" // the same; each question by itself, as the balancer does that best
 	trafficDNSCached traffic = "dns-cached" // the same; the balancer answers from a cache
 	trafficTrains    traffic = "trains"     // trains of datagrams, by UDP
+	// TLS that the balancer terminates, with a certificate of that kind; plain TCP to the backends
+	trafficTLSECDSA traffic = "tls-ecdsa"
+	trafficTLSRSA   traffic = "tls-rsa"
+	// Postgres by plain TCP, and trafficTLSECDSA on a second listener, which clients flood with handshakes
+	trafficPostgres traffic = "postgres"
 )
 
-func (t traffic) udp() bool { return t != trafficTCP }
+func (t traffic) udp() bool { return t.dns() || t == trafficTrains }
+
+// tls reports whether the balancer terminates TLS on its only listener.
+func (t traffic) tls() bool { return t == trafficTLSECDSA || t == trafficTLSRSA }
 
 func (t traffic) dns() bool {
 	switch t {
@@ -36,11 +44,25 @@ func (t traffic) dns() bool {
 
 // serverOf returns the traffic whose backends serve t, too.
 func (t traffic) serverOf() traffic {
-	if t.dns() {
+	switch {
+	case t.dns():
 		return trafficDNS
+	case t.tls():
+		return trafficTCP
 	}
 	return t
 }
+
+// servers returns every traffic whose backends t needs.
+func (t traffic) servers() []traffic {
+	if t == trafficPostgres {
+		return []traffic{t, trafficFlood.serverOf()}
+	}
+	return []traffic{t.serverOf()}
+}
+
+// trafficFlood is the traffic of the second listener of trafficPostgres.
+const trafficFlood = trafficTLSECDSA
 
 // ask sends one request of this traffic to addr and waits for its answer.
 func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
@@ -49,6 +71,10 @@ func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
 		return askDNS(ctx, addr)
 	case t.udp():
 		return askTrain(ctx, addr)
+	case t.tls():
+		return askTLS(ctx, addr)
+	case t == trafficPostgres:
+		return askPostgres(ctx, addr)
 	}
 	return ask(ctx, addr)
 }

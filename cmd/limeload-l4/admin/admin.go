@@ -241,6 +241,7 @@ type Session struct {
 	ID       string  `json:"id"`
 	Listener string  `json:"listener"`
 	Client   string  `json:"client"`
+	Via      string  `json:"via,omitempty"` // whose connection it is, if a PROXY header has named the client
 	Pool     string  `json:"pool"`
 	Backend  string  `json:"backend"` // "" while it waits for one
 	Address  string  `json:"backend_address"`
@@ -258,9 +259,11 @@ type ExplainQuery struct {
 	Pool     string
 	Client   string // an address, or an address and port
 
-	// what the client's ClientHello says, for routes and hash_key = "sni"
+	// what the client's ClientHello says, for routes and pools that go by the server name
 	SNI  string   // "": no server name
 	ALPN []string // the protocols that it offers
+
+	MQTTClientID string // what its CONNECT says, for pools that go by it; "": no identifier
 }
 
 // Explanation is the choice of a backend with its reasons.
@@ -378,6 +381,6 @@ func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
 		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
-		"reload_failed", "log_level_changed", "dns_purged", "draining",
+		"reload_failed", "tls_reloaded", "tls_reload_failed", "log_level_changed", "dns_purged", "draining",
 	}
 }

@@ -171,6 +171,7 @@ func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, erro
 	set(query, "pool", q.Pool)
 	set(query, "client", q.Client)
 	set(query, "sni", q.SNI)
+	set(query, "mqtt_client_id", q.MQTTClientID)
 	if len(q.ALPN) > 0 {
 		query["alpn"] = q.ALPN
 	}

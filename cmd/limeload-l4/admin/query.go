@@ -89,7 +89,7 @@ func limit(q url.Values) (int, error) {
 // explainQuery parses the query of an explanation.
 func explainQuery(q url.Values) (ExplainQuery, error) {
 	e := ExplainQuery{Listener: q.Get("listener"), Pool: q.Get("pool"), Client: q.Get("client"), SNI: q.Get("sni"),
-		ALPN: q["alpn"]}
+		ALPN: q["alpn"], MQTTClientID: q.Get("mqtt_client_id")}
 	switch {
 	case e.Listener == "" && e.Pool == "":
 		return e, newProblem(problemBadRequest, "listener: a listener or a pool needs to be named").of("listener")

@@ -31,11 +31,7 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	pc := pool.PickContext{Client: client}
-	if q.SNI != "" {
-		pc.ServerName = pool.NameKey([]byte(strings.ToLower(q.SNI)))
-	}
-	x := s.pool.Explain(pc)
+	x := s.pool.Explain(pool.PickContext{Client: client, Name: explainedName(q, s.pool)})
 	e := admin.Explanation{
 		Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm, Deterministic: x.Deterministic,
 		DecidedBy: x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
@@ -59,6 +55,18 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	}
 	e.Text = explanationText(e, x)
 	return e, nil
+}
+
+// explainedName returns the key of the name that counts for a pool; 0 if the query has none.
+func explainedName(q admin.ExplainQuery, p *pool.Pool) uint32 {
+	name := strings.ToLower(q.SNI)
+	if p.NeedsName(pool.MQTTClientID) {
+		name = q.MQTTClientID
+	}
+	if name == "" {
+		return 0
+	}
+	return pool.NameKey([]byte(name))
 }
 
 // explainedClient parses the client of a query: an address with or without a port.

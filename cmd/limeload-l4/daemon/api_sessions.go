@@ -32,6 +32,9 @@ func (d *Daemon) Sessions(ctx context.Context, f admin.SessionFilter) (admin.Ses
 			Phase: s.Phase, Age: s.Age.Seconds(), Idle: s.Idle.Seconds(), BytesIn: s.BytesIn, BytesOut: s.BytesOut,
 			Retries: s.Retries,
 		}
+		if s.Via.IsValid() {
+			list.Sessions[i].Via = s.Via.String()
+		}
 		if s.BackendAddress.IsValid() {
 			list.Sessions[i].Address = s.BackendAddress.String()
 		}

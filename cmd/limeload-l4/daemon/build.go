@@ -7,14 +7,15 @@ import (
 	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
-// PoolOptions converts a pool's part of the configuration for package pool.
+// PoolOptions converts a pool's part of the configuration for package pool, but for Secure, which is made of files.
 func PoolOptions(c *conf.Pool) pool.Options {
 	return pool.Options{
 		Name: c.Name, Algorithm: c.Algorithm, Initial: initialVerdict(c.Health),
 		ConnectTimeout: c.ConnectTimeout.Std(), Retries: c.Retries,
-		HashPort: c.HashKey == "client", HashName: c.HashKey == "sni", HashBalance: c.HashBalance,
-		Zone: c.Zone, SlowStart: c.SlowStart.Std(),
-		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries,
+		HashPort: c.HashKey == "client", HashName: c.HashKey == "sni" || c.HashKey == "mqtt_client_id",
+		HashBalance: c.HashBalance, Zone: c.Zone, SlowStart: c.SlowStart.Std(),
+		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries, StickyName: c.Sticky.Key != "client_ip",
+		NamedBy:  nameKind(c),
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
 		SendProxy:      sendProxy(c),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
@@ -26,6 +27,14 @@ func PoolOptions(c *conf.Pool) pool.Options {
 			Trials: c.Breaker.Trials, MaxOpenShare: c.Breaker.MaxOpenShare,
 		},
 	}
+}
+
+// nameKind returns what the name of a pool's sessions is.
+func nameKind(c *conf.Pool) pool.NameKind {
+	if c.NamedBy() == "mqtt_client_id" {
+		return pool.MQTTClientID
+	}
+	return pool.ServerName
 }
 
 // sendProxy returns the version of the PROXY protocol that a pool's backends get; 0 is none.
@@ -113,13 +122,13 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 }
 
 // buildPlan converts a configuration for the data plane.
-func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Plan {
+func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure *secured) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
 		spec := l4.ListenerSpec{
 			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.DefaultPool()],
 			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
-			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl,
+			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl, TLS: secure.servers[c.Name],
 			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
 			UserTimeout: c.UserTimeout.Std(),
 			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
@@ -128,6 +137,8 @@ func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool) l4.Pla
 		for _, t := range c.Routes {
 			spec.Routes = append(spec.Routes,
 				l4.Route{ServerNames: t.SNI, Protocols: t.ALPN, Pool: pools[t.Pool]})
+		}
+		if spec.MQTT = cfg.ReadsMQTT(&c); spec.MQTT || len(spec.Routes) > 0 {
 			spec.InspectTimeout = c.InspectTimeout.Std()
 		}
 		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {

@@ -92,14 +92,20 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
+	tlsWatcher  tlsWatcher
+	tlsWarnings []string // about the files of TLS, as they were when the configuration was put in force
+
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
 
 	mu sync.RWMutex
-	// mu guards the fields below; only the goroutine that has the turn sets cfg and pools
+	// mu guards the fields below; only the goroutine that has the turn sets cfg, pools and secured
 	cfg     *conf.Config // in force
 	pools   map[string]*served
+	secured *secured // replaced as a whole
 	reloads admin.Reloads
+
+	tlsReloads tlsReloads
 }
 
 // New builds pools, checks and the server, and opens the listeners and the admin socket. Clients that connect from now
@@ -128,8 +134,13 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	secure, err := proposeTLS(o.Config, &secured{}, d.files)
+	if err != nil {
+		return nil, err
+	}
+	d.secured, d.tlsWarnings = &secure.secured, secure.warnings // logged by start
 	for i := range o.Config.Pools {
-		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files)
+		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files, &secure.secured)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +162,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName())); err != nil {
+	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)
 	}

@@ -14,8 +14,9 @@ import (
 
 // The bounds of the files that a configuration names.
 const (
-	maxSecretBytes = 4 << 10 // for a token or password
-	maxPEMBytes    = 4 << 20 // for certificates; the authorities of a whole system have 0.3 MB
+	maxSecretBytes     = 4 << 10  // for a token or password
+	maxPEMBytes        = 4 << 20  // for certificates; the authorities of a whole system have 0.3 MB
+	maxRevocationBytes = 64 << 20 // for revocation lists; a million certificates take about 40 MB
 )
 
 // errNotRead is the error for a file that may not be read.

@@ -104,6 +104,7 @@ func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
 	d.mu.Lock()
 	d.cfg = next
 	d.mu.Unlock()
+	d.nameBackends(next)
 	var failures []error
 	for i := range next.Pools {
 		c := &next.Pools[i]

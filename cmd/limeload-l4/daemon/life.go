@@ -138,6 +138,8 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	d.endWatching()
 	d.shutDown(drain, signals)
 
+	d.unwatchTLS()
+	d.tlsWatcher.running.Wait()
 	d.stopNames()
 	d.naming.Wait()
 	d.drains.end()
@@ -167,6 +169,8 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		d.log.Info().Str("listener", l.Name).Str("address", conf.ResolvedText(l.Address, l.Bind)).
 			Str("pool", l.DefaultPool()).Msg("listening")
 	}
+	d.logCertificates(d.tlsWarnings, d.secured)
+	d.watchTLS()
 	d.tryNames()
 	d.admin.serve(d)
 }

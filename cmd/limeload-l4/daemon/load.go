@@ -72,6 +72,8 @@ func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error)
 	_, tokenErr := readToken(cfg, from)
 	mistakes := []error{tokenErr, checkHost(cfg)}
 	warnings = hostWarnings(cfg)
+	secure, err := proposeTLS(cfg, &secured{}, from)
+	mistakes, warnings = append(mistakes, err), append(warnings, secure.warnings...)
 	var trials []trial
 	for i := range cfg.Pools {
 		p := &cfg.Pools[i]

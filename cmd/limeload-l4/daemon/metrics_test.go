@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,20 @@ func metricsDaemon(t *testing.T) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	addTLS(t, cfg)
 	return testDaemon(t, cfg)
+}
+
+// addTLS gives the first listener and its pool certificates.
+func addTLS(t *testing.T, cfg *conf.Config) {
+	t.Helper()
+	f := newTLSFolder(t)
+	f.pair("a", "a.test")
+	cert, key := f.path("a.crt"), f.path("a.key")
+	l := &cfg.Listeners[0]
+	l.TLS = &conf.ListenerTLS{Certificates: []conf.Certificate{{Cert: cert, Key: key}}}
+	i := slices.IndexFunc(cfg.Pools, func(p conf.Pool) bool { return p.Name == l.Pool })
+	cfg.Pools[i].TLS = &conf.PoolTLS{Mode: "verify", CA: cert, Cert: cert, Key: key}
 }
 
 // scrape gets the metrics in a format, by their names.

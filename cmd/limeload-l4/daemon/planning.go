@@ -70,7 +70,8 @@ func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf
 func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{},
-		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg), Warnings: warningsOf(p.cfg),
+		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg),
+		Warnings: append(warningsOf(p.cfg), p.tls.warnings...),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {
@@ -91,6 +92,12 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		l := admin.ListenerChange{
 			Name: c.Name, What: listenerFate(c.Fate), Address: c.To.String(),
 			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
+		}
+		for _, key := range d.files.changed(p.files, conf.Path("listener", c.Name)) {
+			l.Changes = append(l.Changes, contentsChange(key))
+			if c.Fate == l4.Kept {
+				l.What = listenerFate(l4.Updated)
+			}
 		}
 		if c.Fate == l4.Removed {
 			l.Address = c.From.String()
@@ -339,7 +346,7 @@ func keysMoved(now pool.Options, pp *proposedPool) *float64 {
 // sketch returns the choice of a pool whose backends are all healthy and have no sessions; "" means none.
 func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort) string) {
 	o = pool.Options{Name: o.Name, Algorithm: o.Algorithm, Initial: pool.Healthy, HashPort: o.HashPort,
-		HashName: o.HashName, Zone: o.Zone}
+		HashName: o.HashName, NamedBy: o.NamedBy, Zone: o.Zone}
 	p, err := pool.New(o)
 	if err == nil {
 		err = p.Add(specs...)
@@ -349,7 +356,7 @@ func sketch(o pool.Options, specs []pool.Spec) (pick func(client netip.AddrPort)
 	}
 	return func(client netip.AddrPort) string {
 		address := client.Addr().As4()
-		lease, err := p.Pick(pool.PickContext{Client: client, ServerName: pool.NameKey(address[:])}) // as good as a name
+		lease, err := p.Pick(pool.PickContext{Client: client, Name: pool.NameKey(address[:])}) // as good as a name
 		if err != nil {
 			return ""
 		}

@@ -17,6 +17,7 @@ type proposal struct {
 	pools []*proposedPool   // in the order of the file
 	gone  []*served         // pools in force that the configuration does not have
 	plan  l4.Plan
+	tls   *proposedTLS
 
 	files *files // read for the proposal
 	token string // of the admin socket
@@ -56,10 +57,13 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	if p.token, err = readToken(cfg, from); err != nil {
 		return nil, err
 	}
+	if p.tls, err = proposeTLS(cfg, d.securedNow(), from); err != nil {
+		return nil, err
+	}
 	pools := make(map[string]*pool.Pool, len(cfg.Pools))
 	for i := range cfg.Pools {
 		c := &cfg.Pools[i]
-		pp, err := d.proposePool(cfg, c, in[c.Name], from)
+		pp, err := d.proposePool(cfg, c, in[c.Name], from, &p.tls.secured)
 		if err != nil {
 			return nil, err
 		}
@@ -74,15 +78,18 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 			p.gone = append(p.gone, s)
 		}
 	}
-	p.plan = d.buildPlan(cfg, pools)
+	p.plan = d.buildPlan(cfg, pools, &p.tls.secured)
 	return p, nil
 }
 
 // proposePool compares one pool with the existing one of its name, which may be nil.
-func (d *Daemon) proposePool(cfg *conf.Config, c *conf.Pool, now *served, from *files) (*proposedPool, error) {
+func (d *Daemon) proposePool(
+	cfg *conf.Config, c *conf.Pool, now *served, from *files, secure *secured,
+) (*proposedPool, error) {
 	pp := &proposedPool{conf: c, served: now, isNew: now == nil, options: PoolOptions(c), specs: configSpecs(c)}
+	pp.options.Secure = secure.secure(c.Name)
 	if pp.isNew {
-		s, err := d.newServed(cfg, c, from)
+		s, err := d.newServed(cfg, c, from, secure)
 		if err != nil {
 			return nil, err
 		}
@@ -125,6 +132,11 @@ func keysOf(all []conf.Difference, under ...string) []conf.Difference {
 // changes reports whether a value below a key changes.
 func (pp *proposedPool) changes(key string) bool {
 	return slices.ContainsFunc(pp.keys, func(k conf.Difference) bool { return k.Keys[0] == key })
+}
+
+// changesContents reports whether a file below a key has other contents.
+func (pp *proposedPool) changesContents(key string) bool {
+	return slices.ContainsFunc(pp.contents, func(k string) bool { return isBelow(k, key) })
 }
 
 // index fills the maps by id.

@@ -83,7 +83,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 
 // commit puts a proposal in force. It cannot fail, since everything that can fail was tried before.
 func (d *Daemon) commit(p *proposal, change *l4.Change) {
-	var failures []error
+	failures := []error{p.tls.update()}
 	pools := make(map[string]*served, len(p.pools))
 	for _, pp := range p.pools {
 		pools[pp.conf.Name] = pp.served
@@ -94,7 +94,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	change.Commit()
 	before := d.config()
 	d.mu.Lock()
-	d.cfg, d.pools = p.cfg, pools
+	d.cfg, d.pools, d.secured, d.tlsReloads.failing = p.cfg, pools, &p.tls.secured, false
 	d.mu.Unlock()
 	d.files = p.files
 	for _, s := range p.gone {
@@ -109,6 +109,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}
 	d.watchFile(p.cfg.Global.Watch)
+	d.watchTLS()
 	d.tryNames()
 	d.forgetSockets(p.plan)
 	logged := fileWarnings(before)
@@ -118,6 +119,10 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		}
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
+	d.logCertificates(slices.DeleteFunc(slices.Clone(p.tls.warnings), func(w string) bool {
+		return slices.Contains(d.tlsWarnings, w)
+	}), &p.tls.secured)
+	d.tlsWarnings = p.tls.warnings
 	if err := errors.Join(failures...); err != nil {
 		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
 	}
@@ -150,7 +155,8 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
 		s.checks.start()
-	case pp.changes("health") || pp.changes("source") || len(pp.contents) > 0 || pp.check.proxy != s.checks.proxy():
+	case pp.changes("health") || pp.changes("source") || pp.changesContents("health") ||
+		pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
 	if pp.changes("discovery") {

@@ -41,8 +41,10 @@ type finder struct {
 }
 
 // newServed builds a pool of the configuration with its checks. Nothing runs before start.
-func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files) (*served, error) {
-	p, err := pool.New(PoolOptions(c))
+func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *secured) (*served, error) {
+	o := PoolOptions(c)
+	o.Secure = secure.secure(c.Name)
+	p, err := pool.New(o)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 // Nothing of the client has reached a backend yet, so another try is always safe.
 func (l *Loop) connect(s *Session) bool {
 	for {
-		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, ServerName: s.serverName, Tried: s.tried})
+		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Name: s.name, Tried: s.tried})
 		if err == pool.ErrBusy {
 			return l.enqueue(s)
 		}

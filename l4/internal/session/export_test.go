@@ -2,6 +2,7 @@ package session
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
@@ -49,4 +50,19 @@ func Peek(s *Session, n int) (first []byte, ended bool, e sock.Errno) {
 		return nil, false, err.(syscall.Errno)
 	}
 	return first[:got], got < n && (got == 0 || s.client.peerDone), 0
+}
+
+// SetMaxHandshakes sets maxHandshakes, for servers that are made afterwards, and returns what it was.
+func SetMaxHandshakes(to int) (before int) {
+	before, maxHandshakes = maxHandshakes, to
+	return before
+}
+
+// ReadMQTTAloud returns what opens prefaces that read MQTT client identifiers, as behind TLS, and do not peek at them.
+func ReadMQTTAloud(timeout time.Duration) Opener { return mqttAloud(timeout) }
+
+type mqttAloud time.Duration
+
+func (o mqttAloud) Open(l *Loop, _ *Session) Preface {
+	return &mqttReading{on: l, timeout: time.Duration(o)}
 }

@@ -11,14 +11,12 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 )
 
-const (
-	// maxHandshakes is how many handshakes with clients a loop has in progress; more wait in line, in the socket. Each
-	// takes some 25 KB.
-	maxHandshakes = 2048
+// maxHandshakes is how many handshakes with clients a loop has in progress; more wait in line, in the socket. Each takes
+// some 25 KB. Tests set it, before they make a server.
+var maxHandshakes = 2048
 
-	// handshakePatience is how long a handshake may wait for its client while others wait in line.
-	handshakePatience = time.Second
-)
+// handshakePatience is how long a handshake may wait for its client while others wait in line.
+const handshakePatience = time.Second
 
 // A Terminator is the Opener of prefaces that end TLS at the listener. It reads the whole ClientHello first, as an
 // Inspector, which costs a timer and nothing else. Then begins the handshake.
@@ -62,7 +60,7 @@ func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until 
 	p := &shaking{on: l, of: t, pass: pass}
 	s.preface = p
 	s.unread = true // what the client has sent is not what a backend would get
-	if l.handshakes >= maxHandshakes {
+	if l.handshakes >= l.maxHandshakes {
 		l.handshakeLine = append(l.handshakeLine, s.Ref())
 		return More(until)
 	}
@@ -109,13 +107,20 @@ func (p *shaking) Step(s *Session, why Cause) Step {
 		return Refuse(tally.HandshakeTimeout)
 	}
 	if e, broken := s.Broken(); broken {
-		p.count(tally.HandshakeLeft, s)
-		return Lost(s, e)
+		return p.lost(s, e)
 	}
 	if p.conn == nil || p.conn.Working() {
 		return More(0)
 	}
 	return p.goOn(s)
+}
+
+// lost ends the session of a client that is gone.
+func (p *shaking) lost(s *Session, e sock.Errno) Step {
+	p.count(tally.HandshakeLeft, s)
+	step := Lost(s, e)
+	s.unread = true // it has sent a hello
+	return step
 }
 
 func (p *shaking) count(why tally.HandshakeResult, s *Session) {
@@ -130,8 +135,7 @@ func (p *shaking) goOn(s *Session) Step {
 		n, e := l.writeClient(s, p.out.Bytes())
 		p.out.Done(&l.Buffers, n)
 		if e != 0 && e != sock.Again {
-			p.count(tally.HandshakeLeft, s)
-			return Lost(s, e)
+			return p.lost(s, e)
 		}
 		if p.out.Size() > 0 {
 			return More(0) // there is an event when there is room
@@ -150,17 +154,20 @@ func (p *shaking) goOn(s *Session) Step {
 		}
 		return More(0)
 	}
-	n, e := l.readClient(s)
+	n, e := sock.Read(int(s.client.fd), l.Scratch)
 	switch {
 	case n > 0:
+		if n < len(l.Scratch) && !s.client.peerDone && !s.client.urgent {
+			s.client.readable = false
+		}
 		p.conn.Feed(l.Scratch[:n])
-	case s.in.ended:
+	case e == 0:
 		p.conn.FeedEnd()
 	case e == sock.Again:
+		s.client.readable = false
 		return p.goOn(s)
 	default:
-		p.count(tally.HandshakeLeft, s)
-		return Lost(s, e)
+		return p.lost(s, e)
 	}
 	l.shaking.Remove(&p.place)
 	p.work(s)
@@ -200,12 +207,9 @@ func (p *shaking) failed(s *Session) Step {
 	l := p.on
 	err := p.conn.HandshakeError()
 	result := handshakeResult(err)
-	if s.in.ended && result == tally.HandshakeRejected {
-		result = tally.HandshakeLeft
-	}
 	p.count(result, s)
 	l.more(s).failure = err.Error()
-	_, _ = l.readClient(s)
+	sock.Read(int(s.client.fd), l.Scratch)
 	return End(tally.HandshakeFailed, true)
 }
 
@@ -222,13 +226,25 @@ func (l *Loop) nextHandshakes() {
 			l.handshakeLine = l.handshakeLine[1:]
 			continue
 		}
-		if l.handshakes >= maxHandshakes && !l.endIdleHandshake() {
+		if l.handshakes >= l.maxHandshakes && !l.endIdleHandshake() {
 			return
 		}
 		l.handshakeLine = l.handshakeLine[1:]
 		l.Proceed(s, p.begin(s))
 	}
 	l.handshakeLine = nil
+}
+
+// handshakesDue is when the next handshake may have to make room; false for never.
+func (l *Loop) handshakesDue() (time.Duration, bool) {
+	if len(l.handshakeLine) == 0 {
+		return 0, false
+	}
+	s := l.shaking.First()
+	if s == nil {
+		return 0, false
+	}
+	return s.active + handshakePatience, true
 }
 
 // endIdleHandshake ends the handshake that has waited longest for its client. It reports false if none has waited for

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -23,6 +24,9 @@ func handshakeResult(err error) tally.HandshakeResult {
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return tally.HandshakeLeft
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return tally.HandshakeRejected // an alert of the peer's
 	}
 	text := err.Error()
 	for _, known := range [...]struct {

@@ -117,7 +117,7 @@ func (p *inspection) route(s *Session, hello *wire.Hello, until time.Duration) S
 		return p.alert(s, wire.AlertUnrecognizedName, tally.NoRoute)
 	}
 	if name := hello.ServerName(); len(name) > 0 {
-		pass.ServerName = pool.NameKey(name)
+		pass.Name = pool.NameKey(name)
 	}
 	t := p.terminator
 	if t == nil {

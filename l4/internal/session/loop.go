@@ -40,6 +40,7 @@ type Loop struct {
 	again      []Ref     // sessions that used up their turn
 	freeExtras loop.FreeList[extra]
 
+	maxHandshakes int                    // set once
 	handshakes    int                    // in progress with clients
 	handshakeLine []Ref                  // whose handshakes wait for those to become fewer
 	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
@@ -58,7 +59,7 @@ func Attach(
 ) []*Loop {
 	all := make([]*Loop, len(loops))
 	for i, on := range loops {
-		l := &Loop{Loop: on, dialer: dialers[i], access: access, threads: threads, peers: all}
+		l := &Loop{Loop: on, dialer: dialers[i], access: access, threads: threads, peers: all, maxHandshakes: maxHandshakes}
 		l.conns, l.sockets = on.NewSource(l.onEvent), on.NewSource(l.onClients)
 		l.onTimer = l.onSessionTimer
 		l.rounds = loop.NewRounds(func(from int) int { return l.sessions.Some(from, l.flush) })
@@ -108,6 +109,7 @@ func (l *Loop) Due() (time.Duration, bool) {
 	}
 	until(l.rounds.Due())
 	until(l.resumeAt, l.paused > 0)
+	until(l.handshakesDue())
 	return at, due
 }
 

@@ -164,7 +164,9 @@ func (l *Loop) openingFailed(s *Session, e sock.Errno, text string) {
 	x := s.extra
 	s.cause, x.failure = e, text
 	result := tally.HandshakeLeft
-	if e == 0 {
+	if e != 0 {
+		x.failure = sock.Text(e)
+	} else {
 		result = tally.HandshakeRejected
 		if c := x.opening.conn; c != nil {
 			result = handshakeResult(c.HandshakeError())

@@ -70,11 +70,11 @@ func More(until time.Duration) Step { return Step{kind: stepMore, until: until} 
 
 // A Pass is what a preface has found out. The zero value changes nothing.
 type Pass struct {
-	Pool       *pool.Pool     // where the backend is picked; nil = as before
-	Client     netip.AddrPort // who the client really is, and whom the gate is asked about; invalid = as before
-	ServerName uint32         // the pool.NameKey of the server name that the client asks for; 0 = as before
-	Skip       int            // bytes that the preface has peeked at and that are not for the backend
-	Omit       int            // of the prefaces that follow, how many this session leaves out
+	Pool   *pool.Pool     // where the backend is picked; nil = as before
+	Client netip.AddrPort // who the client really is, and whom the gate is asked about; invalid = as before
+	Name   uint32         // the pool.NameKey of what the client has named, see pool.NameKind; 0 = as before
+	Skip   int            // bytes that the preface has peeked at and that are not for the backend
+	Omit   int            // of the prefaces that follow, how many this session leaves out
 }
 
 // PassOn ends the preface, and the session goes on to the next one, or to its backend.
@@ -148,8 +148,8 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 			return
 		}
 	}
-	if p.ServerName != 0 {
-		s.serverName = p.ServerName
+	if p.Name != 0 {
+		s.name = p.Name
 	}
 	for left := p.Skip; left > 0; {
 		n, e := sock.Read(int(s.client.fd), l.Scratch[:min(left, len(l.Scratch))])

@@ -99,6 +99,9 @@ func TestProxyHeader(t *testing.T) {
 				}
 				if listed := list(t, s); len(listed) != 1 || listed[0].Client.String() != client {
 					t.Errorf("listed: %+v", listed)
+				} else if via := listed[0].Via; via.IsValid() != (test.client != "") ||
+					via.IsValid() && via.String() != c.LocalAddr().String() {
+					t.Errorf("listed via %v", via)
 				}
 				c.CloseWrite()
 				if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {

@@ -16,7 +16,7 @@ func (l *Loop) enqueue(s *Session) bool {
 	}
 	s.phase, s.waiting, s.left = queued, l.Now-s.waiting, tally.NoReason // what it waited before counts
 	ref := s.Ref()
-	s.waiter.Context = pool.PickContext{Client: s.peer, ServerName: s.serverName, Tried: s.tried}
+	s.waiter.Context = pool.PickContext{Client: s.peer, Name: s.name, Tried: s.tried}
 	s.waiter.Serve = func(lease pool.Lease, err error) {
 		serve := func() { l.served(ref, lease, err) }
 		if !l.Post(serve) {

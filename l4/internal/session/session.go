@@ -54,8 +54,8 @@ type Session struct {
 	prefaces uint8        // of settings.Prefaces that have begun
 	refused  tally.Reason // why the client is refused, while its farewell is said; NoReason before
 
-	prefilled  uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
-	serverName uint32 // the pool.NameKey of the server name that the client has asked for; 0 without one
+	prefilled uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
+	name      uint32 // the pool.NameKey of what the client has named last, see pool.NameKind; 0 without one
 
 	id       tally.ID
 	listener *Listener
@@ -380,6 +380,7 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 	case relaying:
 		e.Connected = s.connected
 	}
+	e.Via = s.Via()
 	if s.phase != queued {
 		e.Backend = s.lease.Backend()
 	}

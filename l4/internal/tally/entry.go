@@ -16,6 +16,7 @@ type Entry struct {
 	Pool      *pool.Pool    // nil until a route has chosen it
 	Backend   *pool.Backend // nil while the session waits for one
 	Client    netip.AddrPort
+	Via       netip.AddrPort // whose connection it is; invalid unless a PROXY header has named the client
 	Phase     string
 	Began     time.Duration
 	Connected time.Duration // when its backend was connected; zero before

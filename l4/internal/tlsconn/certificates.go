@@ -95,9 +95,6 @@ func newCertificates(pairs []KeyPair, found *faultList, now time.Time) *certific
 // readPair reads one pair; nil if something is wrong with it.
 func readPair(p *KeyPair, index int, found *faultList, now time.Time) *certificate {
 	chain, err := parseCertificates(p.CertPEM)
-	if err == nil && chain[0].IsCA && len(chain) > 1 && !chain[1].IsCA {
-		err = errors.New("the first certificate is that of an authority: needs the server's own first")
-	}
 	if err != nil {
 		found.wrong(CertificateFile, index, err)
 		return nil
@@ -108,7 +105,7 @@ func readPair(p *KeyPair, index int, found *faultList, now time.Time) *certifica
 	}
 	pair, err := tls.X509KeyPair(p.CertPEM, p.KeyPEM)
 	if err != nil {
-		found.wrong(KeyFile, index, pairError(chain[0], err))
+		found.wrong(KeyFile, index, pairError(chain, err))
 		return nil
 	}
 	c := &certificate{file: p.Name, names: namesOf(chain[0]), plain: pair}
@@ -164,11 +161,14 @@ func checkKeyFile(data []byte) error {
 }
 
 // pairError says why a certificate and a key are not a pair.
-func pairError(leaf *x509.Certificate, err error) error {
-	if text := err.Error(); strings.Contains(text, "does not match public key") {
-		return fmt.Errorf("it is not the key of the certificate for %s", subject(leaf))
+func pairError(chain []*x509.Certificate, err error) error {
+	switch text := err.Error(); {
+	case !strings.Contains(text, "does not match public key"):
+		return err
+	case len(chain) > 1:
+		return fmt.Errorf("it is not the key of the first certificate in the file, which is for %s", subject(chain[0]))
 	}
-	return err
+	return fmt.Errorf("it is not the key of the certificate for %s", subject(chain[0]))
 }
 
 // kindOf returns the type of a key that TLS can use.
@@ -263,10 +263,14 @@ func (cs *certificates) has(name []byte) bool { return cs.table.has(name) }
 func (cs *certificates) infos() []CertificateInfo {
 	all := make([]CertificateInfo, len(cs.list))
 	for i, c := range cs.list {
-		all[i] = CertificateInfo{
-			Name: c.file, Names: slices.Clone(c.names), KeyType: c.kind.String(),
-			NotBefore: c.notBefore, NotAfter: c.notAfter, StapleUntil: c.stapleUntil,
-		}
+		all[i] = c.info()
 	}
 	return all
+}
+
+func (c *certificate) info() CertificateInfo {
+	return CertificateInfo{
+		Name: c.file, Names: slices.Clone(c.names), KeyType: c.kind.String(),
+		NotBefore: c.notBefore, NotAfter: c.notAfter, StapleUntil: c.stapleUntil,
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +20,10 @@ type ClientSettings struct {
 	Verify bool // refuse backends whose certificate is not valid for their name
 
 	// ServerName is the name that backends are asked for and must have a certificate for. "" is each backend's own name
-	// (ClientMaterial.Names), or its IP address.
+	// (ClientMaterial.Names), or DefaultName.
 	ServerName string
+	// DefaultName stands in for the name of a backend that has none in ClientMaterial.Names. "" is its IP address.
+	DefaultName string
 	// FromClient asks backends for the name that the client has asked for; ServerName is for clients without one.
 	FromClient bool
 
@@ -34,7 +35,7 @@ type ClientMaterial struct {
 	CA          []byte   // PEM, of the authorities of backends' certificates; nil: those of the system
 	Certificate *KeyPair // that backends are shown if they ask for one; nil: none
 
-	// Names are the host names of backends, by their addresses. Backends may lack one.
+	// Names are the host names of backends, by their addresses; port 0 is any. Backends may lack one.
 	Names map[netip.AddrPort]string
 }
 
@@ -61,6 +62,7 @@ type clientGeneration struct {
 	// set once, then read-only
 	base     *tls.Config
 	names    map[netip.AddrPort]string
+	shown    *certificate // nil: none
 	warnings Faults
 
 	configs sync.Map // of target and *tls.Config
@@ -128,15 +130,17 @@ func (c *Client) build(m *ClientMaterial) (*clientGeneration, error) {
 			}
 		}
 	}
+	g := &clientGeneration{base: base, names: m.Names}
 	if m.Certificate != nil {
-		if pair := readPair(m.Certificate, 0, &found, now); pair != nil {
-			base.Certificates = []tls.Certificate{pair.plain}
+		if g.shown = readPair(m.Certificate, 0, &found, now); g.shown != nil {
+			base.Certificates = []tls.Certificate{g.shown.plain}
 		}
 	}
 	if len(found.errors) > 0 {
 		return nil, found.errors
 	}
-	return &clientGeneration{base: base, names: m.Names, warnings: slices.Clip(found.warnings)}, nil
+	g.warnings = found.warnings
+	return g, nil
 }
 
 // Config returns the configuration for one handshake with a backend that begins now. It is shared, and must not be
@@ -167,8 +171,15 @@ func (c *Client) nameFor(g *clientGeneration, name string, backend netip.AddrPor
 	case c.settings.ServerName != "":
 		return c.settings.ServerName
 	}
-	if own := g.names[backend]; own != "" {
+	own := g.names[backend]
+	if own == "" { // backends that get the client's port are without one there
+		own = g.names[netip.AddrPortFrom(backend.Addr(), 0)]
+	}
+	if own != "" {
 		return own
+	}
+	if c.settings.DefaultName != "" {
+		return c.settings.DefaultName
 	}
 	return backend.Addr().Unmap().WithZone("").String()
 }
@@ -207,3 +218,24 @@ func (m *memory) Get(string) (*tls.ClientSessionState, bool) {
 
 // Put remembers a session; nil forgets it.
 func (m *memory) Put(_ string, s *tls.ClientSessionState) { m.last.Store(s) }
+
+// Certificates describes the certificate that backends are shown, if there is one.
+func (c *Client) Certificates() []CertificateInfo {
+	g := c.current.Load()
+	if g.shown == nil {
+		return nil
+	}
+	return []CertificateInfo{g.shown.info()}
+}
+
+// Rename replaces ClientMaterial.Names, for handshakes that begin from now on.
+func (c *Client) Rename(names map[netip.AddrPort]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if maps.Equal(c.material.Names, names) {
+		return
+	}
+	c.material.Names = names
+	g := c.current.Load()
+	c.current.Store(&clientGeneration{base: g.base, names: names, shown: g.shown, warnings: g.warnings})
+}

@@ -157,9 +157,8 @@ func verifyList(list *x509.RevocationList, certs []*x509.Certificate) error {
 	return err
 }
 
-// verify refuses a client whose certificate is revoked, or that of an authority in between. It is for
-// tls.Config.VerifyConnection, which is called upon resumption too.
-func (a *authorities) verify(state tls.ConnectionState) error {
+// verify refuses a client whose certificate is revoked, or that of an authority in between.
+func (a *authorities) verify(state *tls.ConnectionState) error {
 	if len(state.VerifiedChains) == 0 {
 		return nil // a client without a certificate, where it is optional
 	}

@@ -1,14 +1,16 @@
 // Package tlsconn is TLS on either side of a session. A Server is what one listener terminates TLS with: certificates
-// that are chosen by name, rules for clients' certificates, tickets. A Client is what connections to the backends of one
-// pool are encrypted with. Both are made of the bytes of files, and take new bytes while they are in use; the package
-// itself reads no file. Their methods may be called from any goroutine.
+// that are chosen by name, rules for clients' certificates, tickets. A Client is what connections to the backends of
+// one pool are encrypted with. Both are made of the bytes of files, and take new bytes while they are in use; the
+// package itself reads no file. Their methods may be called from any goroutine.
 package tlsconn
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,12 +75,18 @@ type Material struct {
 	TicketKeys   []byte    // see parseTicketKeys; nil: random keys of this Server, replaced every 12 hours
 }
 
-func (m *Material) equal(other *Material) bool {
-	return slices.EqualFunc(m.Certificates, other.Certificates, func(a, b KeyPair) bool {
-		return a.Name == b.Name && bytes.Equal(a.CertPEM, b.CertPEM) && bytes.Equal(a.KeyPEM, b.KeyPEM) &&
-			bytes.Equal(a.OCSP, b.OCSP)
-	}) && bytes.Equal(m.ClientCAs, other.ClientCAs) && bytes.Equal(m.ClientCRL, other.ClientCRL) &&
-		bytes.Equal(m.TicketKeys, other.TicketKeys)
+// sum identifies the material, of which revocation lists may be large.
+func (m *Material) sum() [sha256.Size]byte {
+	parts := [][]byte{m.ClientCAs, m.ClientCRL, m.TicketKeys}
+	for _, c := range m.Certificates {
+		parts = append(parts, []byte(c.Name), c.CertPEM, c.KeyPEM, c.OCSP)
+	}
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%v %d\n", p == nil, len(p))
+		h.Write(p)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // A Server is what one listener terminates TLS with. Its methods may be called from any goroutine; its zero value is of
@@ -89,8 +97,8 @@ type Server struct {
 	current atomic.Pointer[generation] // replaced by Update and by the rotation of ticket keys
 
 	mu sync.Mutex // guards the fields below, and is held while current is replaced
-	// material is what current was made of.
-	material Material
+	// sum is that of the material that current was made of.
+	sum [sha256.Size]byte
 	// random are the ticket keys that are used without Material.TicketKeys.
 	random keyring
 }
@@ -127,10 +135,11 @@ func NewServer(settings ServerSettings, m Material) (*Server, error) {
 }
 
 // Update replaces the material, for handshakes that begin from now on. If something is wrong with it, nothing changes,
-// and the error is of type Faults. The Server keeps the slices of m, which must not be changed afterwards.
+// and the error is of type Faults. OCSP answers in m must not be changed afterwards.
 func (s *Server) Update(m Material) error {
+	sum := m.sum()
 	s.mu.Lock()
-	same := s.current.Load() != nil && s.material.equal(&m)
+	same := s.current.Load() != nil && s.sum == sum
 	s.mu.Unlock()
 	if same {
 		return nil
@@ -141,7 +150,7 @@ func (s *Server) Update(m Material) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.material = m
+	s.sum = sum
 	s.setKeys(next, time.Now())
 	s.current.Store(next)
 	return nil
@@ -195,12 +204,28 @@ func (s *Server) configFor(g *generation) *tls.Config {
 		if s.settings.ClientAuth == Required {
 			c.ClientAuth = tls.RequireAndVerifyClientCert
 		}
-		if len(g.auth.revoked) > 0 {
-			c.VerifyConnection = g.auth.verify
-		}
+	}
+	if s.settings.StrictNames || g.auth != nil && len(g.auth.revoked) > 0 {
+		c.VerifyConnection = func(state tls.ConnectionState) error { return s.verify(g, &state) }
 	}
 	return c
 }
+
+// verify checks what crypto/tls does not check of a handshake that resumes a session: it chooses no certificate then,
+// and does not know what has been revoked since.
+func (s *Server) verify(g *generation, state *tls.ConnectionState) error {
+	if s.settings.StrictNames && g.certs.table.find(strings.ToLower(state.ServerName)) == nil {
+		return ErrUnknownName
+	}
+	if g.auth != nil {
+		return g.auth.verify(state)
+	}
+	return nil
+}
+
+// ErrUnknownName is the error of a handshake that would resume a session under a name that no certificate is for. A new
+// session fails with an error of crypto/tls.
+var ErrUnknownName = errors.New("no certificate is for the name that the client asks for")
 
 // cipherSuites are those of TLS 1.2. The ones left out of Go's defaults use CBC; those of TLS 1.3 are all good.
 var cipherSuites = []uint16{

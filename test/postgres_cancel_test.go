@@ -277,7 +277,8 @@ func TestPostgresCancelBehindTLS(t *testing.T) {
 	dir := t.TempDir()
 	newAuthority(t, dir, "ca").pair(t, "server", ecdsaKey(t), "db.example.com")
 	x := startCancelling(t, func(w *world) {
-		w.Listener = append(w.Listener, fmt.Sprintf("tls = { certificates = [{ cert = %q, key = %q }], starttls = \"postgres\" }",
+		w.Listener = append(w.Listener, fmt.Sprintf(
+			"tls = { certificates = [{ cert = %q, key = %q }], starttls = \"postgres\" }",
 			filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")))
 	}, harness.StartPostgres(t), harness.StartPostgres(t))
 	one, two := x.sleeper(t, "require"), x.sleeper(t, "require")

@@ -227,8 +227,8 @@ func TestCancelFails(t *testing.T) {
 	}
 }
 
-// TestKindsApart holds that cancels with an unknown key are sent while as many others hang as may be under way, and that
-// all of them are sent in the end.
+// TestKindsApart holds that cancels with an unknown key are sent while as many others hang as may be under way, and
+// that all of them are sent in the end.
 func TestKindsApart(t *testing.T) {
 	hung := make(chan struct{})
 	silent, b := serve(t, 4), serve(t, 4)

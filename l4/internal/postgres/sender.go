@@ -154,8 +154,8 @@ func (s *Sender) work(kind int) {
 	}
 }
 
-// spread makes a request with an unknown key one for each backend in use. They go before all that waits: so no more than
-// maxUnknown requests are spread, however many wait.
+// spread makes a request with an unknown key one for each backend in use. They go before all that waits: so no more
+// than maxUnknown requests are spread, however many wait.
 func (s *Sender) spread(r *request) {
 	var all []*delivery
 	for _, p := range r.pools {

@@ -23,8 +23,8 @@ type PostgresSettings struct {
 	Timeout time.Duration
 }
 
-// defaultStartup is PostgresSettings.Timeout if StartTLS is all that says that clients speak Postgres, and the handshake
-// has no limit.
+// defaultStartup is PostgresSettings.Timeout if StartTLS is all that says that clients speak Postgres, and the
+// handshake has no limit.
 const defaultStartup = 10 * time.Second
 
 // A CancelResult is what became of a CancelRequest of Postgres. The set is closed: it is a label of metrics.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -267,4 +268,35 @@ func TestPostgresCancelPassedTLS(t *testing.T) {
 	}
 	x.cancelPlainly(t, two.PgConn().PID(), two.PgConn().SecretKey())
 	check(t, two.cancelled())
+}
+
+// TestPostgresCancelBehindTLS cancels queries of psql and pgx whose TLS ends at the listener, so that their keys are
+// known here. Debian's psql sends its cancels without TLS, and so does pgx here.
+func TestPostgresCancelBehindTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	newAuthority(t, dir, "ca").pair(t, "server", ecdsaKey(t), "db.example.com")
+	x := startCancelling(t, func(w *world) {
+		w.Listener = append(w.Listener, fmt.Sprintf(
+			"tls = { certificates = [{ cert = %q, key = %q }], starttls = \"postgres\" }",
+			filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")))
+	}, harness.StartPostgres(t), harness.StartPostgres(t))
+	one, two := x.sleeper(t, "require"), x.sleeper(t, "require")
+	x.sleep(t, two)
+	for range 20 {
+		x.sleep(t, one)
+		x.cancelPlainly(t, one.PgConn().PID(), one.PgConn().SecretKey())
+		check(t, one.cancelled())
+		check(t, two.untouched())
+	}
+	x.cancelByPsql(t, 10)
+	check(t, two.untouched())
+	check(t, two.PgConn().CancelRequest(t.Context()))
+	check(t, two.cancelled())
+	if n := x.cancels(t, "sent"); n != 31 {
+		t.Errorf("%d cancels sent, want 31", n)
+	}
+	if _, err := pgx.Connect(t.Context(), x.url("disable")); err == nil || !strings.Contains(err.Error(), "requires TLS") {
+		t.Errorf("without TLS: %v", err)
+	}
 }

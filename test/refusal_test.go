@@ -55,7 +55,11 @@ func (r refusing) start(t *testing.T, profile string) (b *harness.Balancer, host
 	b = w.start(t)
 	t.Cleanup(closeBackend) // before the balancer is checked for leaks: a silent backend keeps its sessions
 	for i := range r.before {
-		b.Dial(t, "main")
+		c := b.Dial(t, "main")
+		if profile == "postgres" { // a client that says nothing never gets that far
+			_, err := c.Write([]byte("\x00\x00\x00\x10\x00\x03\x00\x00user\x00me\x00"))
+			check(t, err)
+		}
 		harness.Eventually(t, "the client is there", func() error { return waits(t, b, i+1) })
 	}
 	host, port, err := net.SplitHostPort(b.Address(t, "main"))

@@ -227,6 +227,31 @@ func TestCancelFails(t *testing.T) {
 	}
 }
 
+// TestKindsApart holds that cancels with an unknown key are sent while as many others hang as may be under way, and
+// that all of them are sent in the end.
+func TestKindsApart(t *testing.T) {
+	hung := make(chan struct{})
+	silent, b := serve(t, 4), serve(t, 4)
+	release := sync.OnceFunc(func() { close(hung) })
+	t.Cleanup(release)
+	silent.onCancel = func(net.Conn) { <-hung }
+	x := start(t, nil, silent, b)
+	c := x.login(t)
+	x.login(t)
+	var cancels []*net.TCPConn
+	for range 50 {
+		cancels = append(cancels, x.dial(t, cancelRequest(c.key)))
+	}
+	l4test.Eventually(t, "they hang", func() bool { return len(silent.cancels) == 32 })
+	cancels = append(cancels, x.dial(t, cancelRequest("forgedkey")))
+	l4test.Eventually(t, "another one is sent", func() bool { return len(b.cancels) == 1 })
+	release()
+	for _, c := range cancels {
+		getsAll(t, c, "")
+	}
+	x.wantCounts(t, 50, 1, 0, 0)
+}
+
 // TestCancelFloods holds that cancels which hang, because their backend takes them and says nothing, do not hold up
 // those of others, that they end, and that a server which is told to end does.
 func TestCancelFloods(t *testing.T) {
@@ -262,4 +287,42 @@ func TestCancelFloods(t *testing.T) {
 	for _, c := range forged {
 		c.Close()
 	}
+}
+
+// TestCancelThroughChain holds that a cancel gets through a backend that is another listener of this process, once, and
+// that its sockets are forgotten.
+func TestCancelThroughChain(t *testing.T) {
+	b := serve(t, 4)
+	inner := l4test.Spec(l4test.NewPool(t, b.address))
+	inner.Name, inner.Postgres.Timeout = "inner", patience
+	x := start(t, nil, b)
+	outer := l4test.Spec(x.pool)
+	outer.Postgres.Timeout = patience
+	if err := x.Apply(l4.Plan{Listeners: []l4.ListenerSpec{outer, inner}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.pool.Remove(b.address); err != nil {
+		t.Fatal(err)
+	}
+	// in the order of their names
+	at := x.Listeners()[0].Address
+	if err := x.pool.Add(pool.Spec{ID: "inner", Addr: at, Weight: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c := l4test.Dial(t, x.Listeners()[1].Address.String())
+	io.WriteString(c, startup)
+	key := readKey(t, c)
+	before := l4test.KnownSockets(x.Server)
+	for _, sent := range []string{key, "forgedkey"} {
+		d := l4test.Dial(t, x.Listeners()[1].Address.String())
+		io.WriteString(d, cancelRequest(sent))
+		getsAll(t, d, "")
+		x.wantCancels(t, []string{sent})
+	}
+	for i, want := range []uint64{1, 1} {
+		if got := x.Listeners()[i].Cancels; got[l4.CancelResults()[0]] != want || got[l4.CancelResults()[1]] != want {
+			t.Errorf("listener %d: %v", i, got)
+		}
+	}
+	l4test.Eventually(t, "the sockets are forgotten", func() bool { return l4test.KnownSockets(x.Server) == before })
 }

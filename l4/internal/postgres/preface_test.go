@@ -200,8 +200,8 @@ func TestTLS(t *testing.T) {
 	x.wantCounts(t, 6, 0, 0, 0)
 }
 
-// TestDirectTLS holds that a listener whose clients begin with TLS, and do not ask for it first, knows the keys of their
-// sessions, too.
+// TestDirectTLS holds that a listener whose clients begin with TLS, and do not ask for it first, knows the keys of
+// their sessions, too.
 func TestDirectTLS(t *testing.T) {
 	pair := l4test.NewKeyPair(t, "db.example.com")
 	x := start(t, func(s *l4.ListenerSpec) {

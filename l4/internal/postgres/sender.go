@@ -16,12 +16,11 @@ import (
 )
 
 const (
-	// maxWorkers is how many cancels are sent at once. One takes a server some milliseconds, and a backend that does
-	// not answer holds a worker for its connect_timeout.
-	maxWorkers = 32
-
-	// maxStrangers is how many of them send cancels with an unknown key: whoever invents keys holds up no others.
-	maxStrangers = maxWorkers / 2
+	// maxKnown and maxUnknown are how many cancels of either kind are sent at once: whoever invents keys holds up no
+	// others. One takes a server some milliseconds, and a backend that does not answer holds a worker for its
+	// connect_timeout.
+	maxKnown   = 32
+	maxUnknown = 16
 
 	// maxWaiting is how many cancels of either kind wait for a worker. Further ones are dropped.
 	maxWaiting = 1024
@@ -111,10 +110,20 @@ func (s *Sender) send(r *request, owners []target) bool {
 	return true
 }
 
-// addLocked adds a delivery, and has a worker for it if there may be one more.
+// addLocked adds a delivery, and has a worker for it if there may be one more. A worker stays while deliveries of its
+// kind wait, so each is made.
 func (s *Sender) addLocked(kind int, d *delivery) {
 	s.waiting[kind] = append(s.waiting[kind], d)
-	if s.workers[known]+s.workers[unknown] < maxWorkers && (kind == known || s.workers[unknown] < maxStrangers) {
+	s.hireLocked(kind, 1)
+}
+
+// hireLocked has up to n further workers for a kind.
+func (s *Sender) hireLocked(kind, n int) {
+	most := maxKnown
+	if kind == unknown {
+		most = maxUnknown
+	}
+	for ; n > 0 && s.workers[kind] < most; n-- {
 		s.workers[kind]++
 		s.running.Go(func() { s.work(kind) })
 	}
@@ -125,6 +134,7 @@ func (s *Sender) work(kind int) {
 	for {
 		s.mu.Lock()
 		if len(s.waiting[kind]) == 0 {
+			s.waiting[kind] = nil
 			s.workers[kind]--
 			s.mu.Unlock()
 			return
@@ -144,24 +154,25 @@ func (s *Sender) work(kind int) {
 	}
 }
 
-// spread makes a request with an unknown key one for each backend in use.
+// spread makes a request with an unknown key one for each backend in use. They go before all that waits: so no more
+// than maxUnknown requests are spread, however many wait.
 func (s *Sender) spread(r *request) {
-	var all []target
+	var all []*delivery
 	for _, p := range r.pools {
 		for _, b := range p.Leased() {
-			all = append(all, target{p, b})
+			all = append(all, &delivery{r, target{p, b}})
 		}
 	}
-	if r.left = len(all); r.left == 0 {
+	if len(all) == 0 {
 		r.left = 1
 		r.over(nil)
 		return
 	}
+	r.left = len(all)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, to := range all {
-		s.addLocked(unknown, &delivery{r, to})
-	}
+	s.waiting[unknown] = append(all, s.waiting[unknown]...)
+	s.hireLocked(unknown, len(all))
 }
 
 // errTooLate is why a delivery was not tried.

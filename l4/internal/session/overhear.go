@@ -18,8 +18,8 @@ func (l *Loop) Overhear(s *Session, by Overhearer) { l.more(s).overhears = by }
 // Backend is where the session is connected to, or was; nil before its first backend is chosen.
 func (s *Session) Backend() *pool.Backend { return s.lease.Backend() }
 
-// overhear lets the session's Overhearer, if it has one, look at what was read from the backend. Meanwhile the bytes are
-// copied, since nobody sees those in a pipe.
+// overhear lets the session's Overhearer, if there is one, look at what was read from the backend. Meanwhile the bytes
+// are copied, since nobody sees those in a pipe.
 func (s *Session) overhear(p []byte) {
 	x := s.extra
 	if x.overhears == nil || x.overheard {

@@ -70,7 +70,7 @@ func ReadPostgresRequest(stream []byte) (kind PostgresRequest, size int) {
 	return kind, size
 }
 
-// PostgresCancelKey returns the process ID and the key of a whole CancelRequest, as they stand in it: a part of message.
+// PostgresCancelKey returns the process ID and the key of a whole CancelRequest, as they stand in it.
 func PostgresCancelKey(message []byte) []byte { return message[PostgresHeadBytes:] }
 
 // AppendPostgresCancel appends the CancelRequest with a process ID and key as PostgresCancelKey and

@@ -138,7 +138,10 @@ func FuzzPostgresKey(f *testing.F) {
 		if got != want {
 			t.Fatalf("in pieces of %d: %q, at once %q", 1+int(size), got, want)
 		}
-		if key, more := whole.Scan(stream); whole.over && (key != "" || more) {
+		if more {
+			return
+		}
+		if key, more := whole.Scan(stream); key != "" || more {
 			t.Fatal("a scanner that is over goes on")
 		}
 	})

@@ -25,6 +25,7 @@ import (
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
 //	plain:""          a text in place of the table is this key's value
+//	                  (and a text in place of a list of type Addresses is its only element)
 //	unless:"other"    the key is not required where that other key of the same table stands
 //	if:"type=a"       of a key with when: it is required only where the deciding key says one of these
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
@@ -186,18 +187,24 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	if f.when == "" {
 		return true, ""
 	}
-	decides := fields[slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })]
+	decider := fields[slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })]
 	is, _ := found[f.when].(string)
 	if _, present := found[f.when]; !present {
-		is = decides.def
+		is = decider.def
 	}
-	if !slices.Contains(decides.oneof, is) {
+	if !slices.Contains(decider.oneof, is) {
 		return false, ""
 	}
-	if !slices.Contains(f.whenOneof, is) {
+	if !decides(is, f.whenOneof) {
 		return false, fmt.Sprintf("%s is %q", f.when, is)
 	}
 	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
+}
+
+// decides reports whether a deciding key that says is allows a key that is for one of these words. "a+b" allows what "a"
+// and what "b" allow.
+func decides(is string, oneof []string) bool {
+	return slices.ContainsFunc(strings.Split(is, "+"), func(one string) bool { return slices.Contains(oneof, one) })
 }
 
 // leftOut sets dst to the default of an omitted key, or of each key of an omitted table.
@@ -288,6 +295,13 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 	dst.Set(fromTag(dst.Type(), f.def))
 	var found []any
 	switch v := v.(type) {
+	case string:
+		if isAddresses(dst.Type()) {
+			dst.Set(reflect.ValueOf(Addresses{v}))
+			return
+		}
+		r.add(path, Error{Found: describe(v), Allowed: f.needs(dst)})
+		return
 	case []any: // [{ ... }, { ... }]
 		found = v
 	case []map[string]any: // [[ ... ]]

@@ -34,6 +34,8 @@ func TestSpecsDiffer(t *testing.T) {
 			other.Address = netip.MustParseAddrPort("127.0.0.2:0")
 		case "Inherited":
 			other.Inherited = []int{3}
+		case "More":
+			other.More = []l4.Place{{Address: netip.MustParseAddrPort("127.0.0.2:0")}}
 		case "Pool":
 			other.Pool = newPool(t)
 		case "Flows":
@@ -106,13 +108,14 @@ func TestCompare(t *testing.T) {
 	comes := named("comes")
 	comes.Address = netip.MustParseAddrPort(refusing(t))
 	plan := l4.Plan{Listeners: []l4.ListenerSpec{comes, moves, stays, changes}}
+	only := func(a netip.AddrPort) []netip.AddrPort { return []netip.AddrPort{a} }
 	want := []l4.ListenerChange{
-		{Name: "comes", Fate: l4.Added, To: comes.Address},
-		{Name: "moves", Fate: l4.Rebound, From: at["moves"], To: moves.Address},
-		{Name: "stays", Fate: l4.Kept, From: at["stays"], To: at["stays"]},
-		{Name: "changes", Fate: l4.Updated, From: at["changes"], To: at["changes"]},
-		{Name: "also goes", Fate: l4.Removed, From: at["also goes"]},
-		{Name: "goes", Fate: l4.Removed, From: at["goes"], Sessions: 1},
+		{Name: "comes", Fate: l4.Added, To: only(comes.Address)},
+		{Name: "moves", Fate: l4.Rebound, From: only(at["moves"]), To: only(moves.Address)},
+		{Name: "stays", Fate: l4.Kept, From: only(at["stays"]), To: only(at["stays"])},
+		{Name: "changes", Fate: l4.Updated, From: only(at["changes"]), To: only(at["changes"])},
+		{Name: "also goes", Fate: l4.Removed, From: only(at["also goes"])},
+		{Name: "goes", Fate: l4.Removed, From: only(at["goes"]), Sessions: 1},
 	}
 	addrs := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 	before := descriptors(t)
@@ -131,7 +134,7 @@ func TestCompare(t *testing.T) {
 	}
 	change.Commit()
 	for _, c := range s.Compare(plan) {
-		if c.Fate != l4.Kept || at[c.Name] == c.To && c.Name == "moves" {
+		if c.Fate != l4.Kept || at[c.Name] == c.To[0] && c.Name == "moves" {
 			t.Errorf("after Commit: %+v", c)
 		}
 	}

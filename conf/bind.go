@@ -25,7 +25,6 @@ import (
 //	required:"..."    the key must stand in the file, a list or a table of tables must hold
 //	                  something; the text says what is wanted
 //	plain:""          a text in place of the table is this key's value
-//	                  (and a text in place of a list of type Addresses is its only element)
 //	unless:"other"    the key is not required where that other key of the same table stands
 //	if:"type=a"       of a key with when: it is required only where the deciding key says one of these
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
@@ -41,7 +40,8 @@ import (
 //	note:"..."        is added to what the error says is allowed
 //
 // A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left out; a
-// slice is a list of tables, or of texts. The keys of an embedded struct are keys of the table itself.
+// slice is a list of tables, or of texts. A text in place of Addresses is its only element. The keys of an embedded
+// struct are keys of the table itself.
 type field struct {
 	index          []int // see reflect.Value.FieldByIndex
 	key            string
@@ -201,10 +201,10 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
 }
 
-// decides reports whether a deciding key that says is allows a key that is for one of these words. "a+b" allows what "a"
-// and what "b" allow.
-func decides(is string, oneof []string) bool {
-	return slices.ContainsFunc(strings.Split(is, "+"), func(one string) bool { return slices.Contains(oneof, one) })
+// decides reports whether a value of a deciding key allows a key that is for these values only. "a+b" allows the keys
+// that "a" allows, and those that "b" allows.
+func decides(value string, oneof []string) bool {
+	return slices.ContainsFunc(strings.Split(value, "+"), func(one string) bool { return slices.Contains(oneof, one) })
 }
 
 // leftOut sets dst to the default of an omitted key, or of each key of an omitted table.

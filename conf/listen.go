@@ -17,20 +17,16 @@ func isAddresses(t reflect.Type) bool { return t == reflect.TypeFor[Addresses]()
 type Bind struct {
 	Element int    // of Listener.Address; that of a range has a Bind for each port
 	Port    uint16 // of Addr
-	// Addr is an IP address and port. Parse fills it for a literal address and Resolve for a host name; until then it is
-	// not valid. An IPv4-mapped address is stored as IPv4.
+	// Addr is an IP address and port. Parse fills it for a literal address and Resolve for a host name; until then it
+	// is not valid. An IPv4-mapped address is stored as IPv4.
 	Addr netip.AddrPort
 	// DualStack says that Addr is [::] and accepts IPv4 clients too, since the text is ":port". Any other IPv6 address,
 	// including "[::]:port", is for IPv6 only.
 	DualStack bool
 }
 
-// maxAddresses bounds the elements of Listener.Address, and maxBinds what they are with all ports of their ranges: each
-// has a socket for each loop.
-const (
-	maxAddresses = 64
-	maxBinds     = 1024
-)
+// maxBinds bounds the binds of a listener. Each has a socket for each loop.
+const maxBinds = 1024
 
 // AddressPath returns the path of an element of Address; that of the key itself if there is only one.
 func (l *Listener) AddressPath(elem int) string {
@@ -79,12 +75,15 @@ func validateAddresses(r *report, l *Listener) {
 			continue
 		}
 		if n := int(last-end.port) + 1; len(l.Binds)+n > maxBinds {
-			r.add(path, Error{Found: quote(text), Message: fmt.Sprintf("with it the listener has %d addresses and ports",
-				len(l.Binds)+n), Allowed: fmt.Sprintf("allowed is %d", maxBinds)})
+			r.add(path, Error{
+				Found:   quote(text),
+				Message: fmt.Sprintf("with it the listener has %d addresses and ports", len(l.Binds)+n),
+				Allowed: fmt.Sprintf("allowed is %d", maxBinds),
+			})
 			return
 		}
 		b := Bind{Element: i}
-		switch {
+		switch { // a host name has no address yet
 		case end.host == "":
 			b.Addr, b.DualStack = netip.AddrPortFrom(netip.IPv6Unspecified(), 0), true
 		case end.ip.IsValid():
@@ -105,8 +104,8 @@ func (b *Bind) setPort(port uint16) {
 	}
 }
 
-// checkListenerConflicts reports addresses that two listeners, or one listener twice, would have. A wildcard and a single
-// address do not conflict: the kernel prefers the single address.
+// checkListenerConflicts reports addresses that two listeners would have, or one listener twice. A wildcard and a
+// single address do not conflict: the kernel prefers the single address.
 func checkListenerConflicts(r *report, listeners []Listener) {
 	type claimant struct {
 		listener *Listener
@@ -139,8 +138,8 @@ func checkListenerConflicts(r *report, listeners []Listener) {
 	}
 }
 
-// claims returns what no other listener may have: the bind's address, or both wildcards if it is dual-stack, for each of
-// the listener's protocols. A host name claims its text until it is resolved.
+// claims returns what no other bind may have: its address, or both wildcards if it is dual-stack, for each of the
+// listener's protocols. A host name claims its text until it is resolved.
 func (l *Listener) claims(b *Bind) []string {
 	var claims []string
 	for _, protocol := range l.Protocols() {

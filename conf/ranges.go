@@ -10,8 +10,8 @@ import (
 
 // A listener's address may have a range of ports, "HOST:FIRST-LAST": the listener then has each of them.
 
-// splitListenerAddress parses the text of a listener's address, and returns the last port of its range: without a range,
-// that is the port. needs says what the key allows. The error has neither place nor Found.
+// splitListenerAddress parses the text of a listener's address, and returns the last port of its range, or its port if
+// it has none. needs says what the key allows. The error has neither place nor Found.
 func splitListenerAddress(s, needs string) (first address, last uint16, e *Error) {
 	text, lastText, isRange := cutRange(s)
 	if first, e = splitAddress(text, needs); e != nil || !isRange {
@@ -62,8 +62,8 @@ func readListenerAddress(s string) (first address, last uint16, e *Error) {
 	return first, last, e
 }
 
-// resolvedListener returns a listener's address as in the file, followed by what its host name was resolved to, if it has
-// one.
+// resolvedListener returns a listener's address as in the file, followed by the resolved address if it has a resolved
+// host name.
 func resolvedListener(text string, addr netip.AddrPort) string {
 	host, _, isRange := cutRange(text)
 	if !isRange {

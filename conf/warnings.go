@@ -117,9 +117,10 @@ func warnOfOverlaps(r *report, listeners []Listener) {
 					}
 					warned[here] = true
 					path := all.listener.AddressPath(all.bind.Element)
+					where := fmt.Sprintf("%s on line %d, %s",
+						path, r.lines[path], quote(all.listener.Address[all.bind.Element]))
 					r.add(one.AddressPath(b.Element), Error{Found: quote(one.Address[b.Element]),
-						Message: fmt.Sprintf("%s on line %d, %s, includes this address: its clients there come to this listener",
-							path, r.lines[path], quote(all.listener.Address[all.bind.Element]))})
+						Message: where + ", includes this address: its clients there come to this listener"})
 				}
 			}
 		}

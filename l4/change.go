@@ -47,9 +47,9 @@ type Change struct {
 
 	server *Server
 	specs  []ListenerSpec
-	before []*listener         // which each of specs changes; nil for one that is new
-	bound  [][]*listen.Binding // for each of specs the sockets of its places: kept or opened; nil before they are opened
-	opened []*listen.Binding
+	before []*listener         // for each of specs the listener that it changes; nil for a new one
+	bound  [][]*listen.Binding // for each of specs the sockets of its places, kept or opened; nil until they are opened
+	opened []*listen.Binding   // those of bound that are opened
 	over   bool
 }
 

@@ -99,8 +99,8 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 	return r
 }
 
-// commitOneLocked gives a listener its spec, the sockets of the spec's places, some of which it may have already, and its
-// DNS service, which may be the one it has. mu is held.
+// commitOneLocked gives a listener its spec, the sockets of the spec's places and its DNS service. It may have the
+// service and some of the sockets already. mu is held.
 func (s *Server) commitOneLocked(
 	ls *listener, spec *ListenerSpec, bound []*listen.Binding, service *dns.Service, r *remainder,
 ) {

@@ -119,7 +119,7 @@ type ListenerInfo struct {
 	Pool      string           // where clients go that no route fits; "" if they are refused
 	Protocol  Protocol
 	Sessions  int                     // now, or flows
-	Accepted  uint64                  // sessions that have begun: all clients but those refused with MaxSessions; or flows
+	Accepted  uint64                  // sessions that have begun: all but those refused with MaxSessions; or flows
 	BytesIn   uint64                  // from clients; of running sessions up to some seconds ago, of ended ones exactly
 	BytesOut  uint64                  // to clients, the same
 	Ended     map[Reason]uint64       // sessions and refusals by their reason
@@ -158,8 +158,8 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 const defaultBacklog = 4096 // net.core.somaxconn's default since Linux 5.4; the kernel caps what is above it
 
-// A listener is its bound addresses, and what the rooms of the data plane know of it. Its methods may be called from any
-// goroutine.
+// A listener is its bound addresses, and what the rooms of the data plane know of it. Its methods may be called from
+// any goroutine.
 type listener struct {
 	// set once, then read-only
 	name string
@@ -211,7 +211,8 @@ func (ls *listener) set() {
 func (ls *listener) info() ListenerInfo {
 	spec := ls.spec.Load()
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.bound[0].Address, Addresses: addressesOf(ls.bound), Pool: spec.poolName(), Protocol: spec.Protocol,
+		Name: ls.name, Address: ls.bound[0].Address, Addresses: addressesOf(ls.bound),
+		Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64),
 	}

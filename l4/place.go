@@ -75,8 +75,8 @@ func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
 		!slices.Contains(matchPlaces(other.places(), spec.places()), -1)
 }
 
-// matchPlaces returns for each of the places wanted the index of the one of old whose sockets serve it, too; -1 for
-// none. No old place serves two.
+// matchPlaces returns for each wanted place the index of the old place whose sockets serve it too; -1 for none. No old
+// place serves two.
 func matchPlaces(old, wanted []Place) []int {
 	byAddress := make(map[netip.AddrPort][]int, len(old))
 	for i := range old {
@@ -97,7 +97,8 @@ func matchPlaces(old, wanted []Place) []int {
 	return matches
 }
 
-// key is the same for places that are the same: the address, whose meaning an inherited socket overrules.
+// key is equal for places that are the same; the others of an equal key are few. An inherited place has no address of
+// its own.
 func (p *Place) key() netip.AddrPort {
 	if len(p.Inherited) > 0 {
 		return netip.AddrPort{}

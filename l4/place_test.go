@@ -79,8 +79,8 @@ func TestSeveralAddresses(t *testing.T) {
 	}
 }
 
-// TestAddressesComeAndGo holds that adding or removing one address keeps the sockets of the others, in any order, that no
-// client of any is lost meanwhile, and that a removed address is free.
+// TestAddressesComeAndGo holds that adding or removing one address keeps the sockets of the others, in any order, that
+// no client is lost meanwhile, and that a removed address is free.
 func TestAddressesComeAndGo(t *testing.T) {
 	stays, comes, last := at(t, "127.0.0.1"), at(t, "127.0.0.2"), at(t, "127.0.0.1")
 	ls := spec(newPool(t, backend(t, echo)))
@@ -160,8 +160,8 @@ func placesOf(places []l4.Place) (all []string) {
 	return all
 }
 
-// TestAddressesThatCannotBe holds that one address which cannot be opened, or stands there twice, is an error that says
-// which one, and that nothing has changed then.
+// TestAddressesThatCannotBe holds that an address which cannot be opened, or stands there twice, is an error that says
+// which one it is, and that nothing has changed then.
 func TestAddressesThatCannotBe(t *testing.T) {
 	good, other := at(t, "127.0.0.1"), at(t, "127.0.0.2")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -175,7 +175,8 @@ func (s *Server) onLoops(f func(i int)) <-chan struct{} {
 	return loop.Each(s.loops, func(l *loop.Loop) { f(l.Index) })
 }
 
-// Listeners describes every listener, in the order of their names, and of one name TCP first. It may be called from any goroutine.
+// Listeners describes every listener, in the order of their names, and of one name TCP first. It may be called from any
+// goroutine.
 func (s *Server) Listeners() []ListenerInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()

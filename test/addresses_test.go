@@ -106,9 +106,9 @@ func dig(t *testing.T, address string, args ...string) string {
 	})
 }
 
-// TestNameServiceOfBothProtocols asks a listener of both protocols by dig, before an NSD: one cache answers both, a large
-// answer is cut by UDP and whole by TCP, and each protocol has its own numbers. A reload fails if one of the two cannot
-// be had.
+// TestNameServiceOfBothProtocols asks a listener of both protocols by dig, before an NSD: one cache answers both, a
+// large answer is cut by UDP and whole by TCP, and each protocol has its own numbers. A reload fails if one of the two
+// cannot be had.
 func TestNameServiceOfBothProtocols(t *testing.T) {
 	t.Parallel()
 	names := harness.StartDNS(t)
@@ -177,4 +177,57 @@ func TestNameServiceOfBothProtocols(t *testing.T) {
 			t.Errorf("at the new address, dig %s: %s", args, out)
 		}
 	}
+}
+
+// TestRangeOfPorts serves Redis at all ports of a range by one listener, and has a start fail at one of them.
+func TestRangeOfPorts(t *testing.T) {
+	t.Parallel()
+	redis := harness.StartRedis(t)
+	first := freePorts(t, 4)
+	config := func(first int) string {
+		return fmt.Sprintf("[listener.main]\naddress = \"127.0.0.1:%d-%d\"\npool = \"all\"\n[pool.all]\nbackends = [%q]\n",
+			first, first+3, redis.Address)
+	}
+	b := harness.StartBalancer(t, config(first))
+	for port := first; port < first+4; port++ {
+		if got := redisAt(t, fmt.Sprintf("127.0.0.1:%d", port), "ping"); got != "PONG" {
+			t.Errorf("at port %d: %s", port, got)
+		}
+	}
+	status, _, _ := b.Command(t, "status")
+	if want := fmt.Sprintf("127.0.0.1:%d-%d ", first, first+3); !strings.Contains(status, want) {
+		t.Errorf("status does not have %s:\n%s", want, status)
+	}
+	other := freePorts(t, 4)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", other+2))
+	check(t, err)
+	defer taken.Close()
+	b.Configure(t, config(other))
+	code, text := b.API(t, "POST", "/v1/reload", nil)
+	if code/100 != 4 || !strings.Contains(string(text), fmt.Sprintf("port %d: ", other+2)) {
+		t.Errorf("reload with a port that is taken: %d %s", code, text)
+	}
+	if got := redisAt(t, fmt.Sprintf("127.0.0.1:%d", first+3), "ping"); got != "PONG" {
+		t.Errorf("after a reload that failed: %s", got)
+	}
+}
+
+// freePorts returns the first of n free ports in a row.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		first := harness.FreePort(t)
+		free := true
+		for port := first; port < first+n && free; port++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if free = err == nil; free {
+				l.Close()
+			}
+		}
+		if free {
+			return first
+		}
+	}
+	t.Fatal("there are no free ports in a row")
+	return 0
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// addressList returns the addresses of a listener as one text, in which ports that follow one upon the other are a range
-// as in the file.
+// addressList returns the addresses of a listener as one text. Consecutive ports of one host are a range in it, as in
+// the file.
 func addressList(addresses []string) string {
 	var texts []string
 	for i := 0; i < len(addresses); {
@@ -23,8 +23,7 @@ func addressList(addresses []string) string {
 	return strings.Join(texts, " ")
 }
 
-// consecutive returns how many of the addresses, from the first on, have its host and ports that follow one upon the
-// other.
+// consecutive returns how many of the addresses, from the first on, have its host and consecutive ports.
 func consecutive(addresses []string) int {
 	first, err := netip.ParseAddrPort(addresses[0])
 	n := 1

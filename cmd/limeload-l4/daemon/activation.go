@@ -55,7 +55,8 @@ func inheritedSockets() (map[string][]inheritedSocket, error) {
 	return takeSockets(firstInherited, named)
 }
 
-// takeSockets takes over the descriptors from first on, one for each name. Those of one name may have several addresses.
+// takeSockets takes over the descriptors from first on, one for each name. Those of one name may have several
+// addresses.
 func takeSockets(first int, names []string) (map[string][]inheritedSocket, error) {
 	sockets := make(map[string][]inheritedSocket)
 	var mistakes []error
@@ -157,8 +158,8 @@ func checkInherited(cfg *conf.Config, sockets map[string][]inheritedSocket) erro
 	return errors.Join(mistakes...)
 }
 
-// assignSockets returns the inherited sockets for the addresses of a listener of TCP, by the index of its Binds, and those
-// that are left over: they fit none of them, or one that has other sockets already.
+// assignSockets returns the inherited sockets for the addresses of a listener of TCP, by the index of its Binds, and
+// those that are left over: they fit no address, or one that has other sockets already.
 func assignSockets(l *conf.Listener, sockets []inheritedSocket) (of map[int]inheritedSocket, rest []inheritedSocket) {
 	of = make(map[int]inheritedSocket, len(sockets))
 	for _, s := range sockets {

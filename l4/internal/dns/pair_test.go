@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 )
 
-// TestPair holds that the two listeners of a name service have one cache: a question by UDP waits for one by TCP that is
-// under way, on whatever loop, its answer is in the cache for both, and a purge reaches it.
+// TestPair holds that the two listeners of a name service have one cache: a question by UDP waits for the same one by
+// TCP, on whatever loop, its answer is in the cache for both, and a purge removes it.
 func TestPair(t *testing.T) {
 	var asked atomic.Int64
 	release := make(chan struct{})

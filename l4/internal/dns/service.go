@@ -49,8 +49,8 @@ func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settin
 	return s
 }
 
-// NewPair makes two services, of two listeners of one name, that have one cache: that of TCP, and that of UDP. The other
-// arguments are those of NewService.
+// NewPair makes the services of two listeners of one name, of TCP and of UDP. They share one cache. The other arguments
+// are those of NewService.
 func NewPair(
 	loops []*Loop, tcp, udp *gate.Listener, tcpPool, udpPool func() *pool.Pool, settings Settings,
 ) (byTCP, byUDP *Service) {

@@ -129,8 +129,8 @@ func TestLargestByUDP(t *testing.T) {
 	}
 }
 
-// TestTransportsShareAnswers checks that a client of TCP does not wait for what is asked by UDP, whose answer may be cut,
-// that one of UDP waits for what is asked by TCP, and that both have the answer from then on.
+// TestTransportsShareAnswers checks that a client of TCP does not wait for a question that is asked by UDP, as its answer
+// may be cut; that a client of UDP waits for one that is asked by TCP; and that both get its answer from then on.
 func TestTransportsShareAnswers(t *testing.T) {
 	t.Parallel()
 	r := newTestResolver(testOptions())
@@ -143,12 +143,14 @@ func TestTransportsShareAnswers(t *testing.T) {
 	if again := r.Ask(pack(t, q), TCP, 3, 0, nil); again.Verdict != Wait {
 		t.Errorf("by TCP again: %v", again.Verdict)
 	}
-	cut, ok := r.Answered(udp, flightID, reply(t, udp.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Truncated = true }), 0)
+	cutMessage := reply(t, udp.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Truncated = true })
+	cut, ok := r.Answered(udp, flightID, cutMessage, 0)
 	if !ok || cut.Len() != 1 || !unpack(t, cut.Append(nil, 0)).Truncated {
 		t.Errorf("by UDP: answered %v, %d clients", ok, cut.Len())
 	}
 	wantVerdict(t, r, q, 0, Wait) // by UDP: for what is asked by TCP
-	whole, ok := r.Answered(byTCP.Flight, flightID, reply(t, byTCP.Flight.AppendQuery(nil, flightID), usualAnswer(t)), 0)
+	wholeMessage := reply(t, byTCP.Flight.AppendQuery(nil, flightID), usualAnswer(t))
+	whole, ok := r.Answered(byTCP.Flight, flightID, wholeMessage, 0)
 	if !ok || whole.Len() != 3 {
 		t.Errorf("by TCP: answered %v, %d clients", ok, whole.Len())
 	}

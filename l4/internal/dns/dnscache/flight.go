@@ -61,9 +61,10 @@ type board[W any] struct {
 }
 
 // find returns the flight whose answer this client may get, or nil. The flight's query has an OPT record if and only if
-// the client's has one, since the backend may not know EDNS. A client of TCP does not wait for what is asked by UDP, whose
-// answer may be cut. So there are at most four flights for a key, and at most one key for each combination of the flags that change the answer. Only subnets can be made up at will: crowded
-// reports that maxSubnetFlights of them are under way. mu is held.
+// the client's has one, since the backend may not know EDNS. A client of TCP does not wait for a question that is asked
+// by UDP, whose answer may be cut. So there are at most four flights for a key, and at most one key for each
+// combination of the flags that change the answer. Only subnets can be made up at will: crowded reports that
+// maxSubnetFlights of them are under way. mu is held.
 func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded bool) {
 	subnets := 0
 	for f := b.flights[nameHash]; f != nil; f = f.next {

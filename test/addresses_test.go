@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -230,4 +232,21 @@ func freePorts(t *testing.T, n int) int {
 	}
 	t.Fatal("there are no free ports in a row")
 	return 0
+}
+
+// TestRangeWithoutDescriptors has a start fail, with an error that says why, because the limit of open files leaves too
+// few for the sockets of a range.
+func TestRangeWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "lb.toml")
+	check(t, os.WriteFile(file, []byte("[global]\nworkers = 2\n[listener.main]\naddress = \"127.0.0.1:21000-21499\"\n"+
+		"pool = \"all\"\n[pool.all]\nbackends = [\"127.0.0.1:9\"]\n[admin]\naddress = \"\"\n"), 0o600))
+	_, stderr, code := harness.Run(t, harness.Command{
+		Path: harness.Binary(t, false), Args: []string{"--config", file}, Descriptors: 600,
+	})
+	for _, want := range []string{"listener.main.address", "its 500 addresses need a socket for each of 2 loops"} {
+		if code == 0 || !strings.Contains(stderr, want) {
+			t.Errorf("exit code %d, without %q: %s", code, want, stderr)
+		}
+	}
 }

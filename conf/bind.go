@@ -40,7 +40,8 @@ import (
 //	note:"..."        is added to what the error says is allowed
 //
 // A struct is a table, and has its keys' defaults if it is left out; a pointer to one stays nil if it is left out; a
-// slice is a list of tables, or of texts. The keys of an embedded struct are keys of the table itself.
+// slice is a list of tables, or of texts. A text in place of Addresses is its only element. The keys of an embedded
+// struct are keys of the table itself.
 type field struct {
 	index          []int // see reflect.Value.FieldByIndex
 	key            string
@@ -186,18 +187,24 @@ func (f field) fits(fields []field, found map[string]any) (fits bool, foreign st
 	if f.when == "" {
 		return true, ""
 	}
-	decides := fields[slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })]
+	decider := fields[slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })]
 	is, _ := found[f.when].(string)
 	if _, present := found[f.when]; !present {
-		is = decides.def
+		is = decider.def
 	}
-	if !slices.Contains(decides.oneof, is) {
+	if !slices.Contains(decider.oneof, is) {
 		return false, ""
 	}
-	if !slices.Contains(f.whenOneof, is) {
+	if !decides(is, f.whenOneof) {
 		return false, fmt.Sprintf("%s is %q", f.when, is)
 	}
 	return f.requiredIf == nil || slices.Contains(f.requiredIf, is), ""
+}
+
+// decides reports whether a value of a deciding key allows a key that is for these values only. "a+b" allows the keys
+// that "a" allows, and those that "b" allows.
+func decides(value string, oneof []string) bool {
+	return slices.ContainsFunc(strings.Split(value, "+"), func(one string) bool { return slices.Contains(oneof, one) })
 }
 
 // leftOut sets dst to the default of an omitted key, or of each key of an omitted table.
@@ -288,6 +295,13 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 	dst.Set(fromTag(dst.Type(), f.def))
 	var found []any
 	switch v := v.(type) {
+	case string:
+		if isAddresses(dst.Type()) {
+			dst.Set(reflect.ValueOf(Addresses{v}))
+			return
+		}
+		r.add(path, Error{Found: describe(v), Allowed: f.needs(dst)})
+		return
 	case []any: // [{ ... }, { ... }]
 		found = v
 	case []map[string]any: // [[ ... ]]

@@ -122,6 +122,9 @@ func tableText(v reflect.Value) string {
 
 // valueText writes a value as a file has it.
 func valueText(v reflect.Value) string {
+	if isAddresses(v.Type()) && v.Len() == 1 {
+		return quote(v.Index(0).String())
+	}
 	if v.Kind() == reflect.Slice {
 		texts := make([]string, v.Len())
 		for i := range texts {

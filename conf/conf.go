@@ -63,12 +63,12 @@ type Log struct {
 	Probes bool   `toml:"probes" default:"true"` // also for a session whose client has sent nothing
 }
 
-// A Listener is a bound address that accepts clients, and where they are sent. Its zero value
+// A Listener is one or more bound addresses that accept clients, and where they are sent. Its zero value
 // is of no use.
 type Listener struct {
-	Name     string // of its table, [listener.NAME]
-	Address  string `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\""`
-	Protocol string `toml:"protocol" default:"tcp" oneof:"tcp,udp"`
+	Name     string    // of its table, [listener.NAME]
+	Address  Addresses `toml:"address" required:"an address, such as \"127.0.0.1:6379\", \"[::]:6379\" or \":6379\"" min:"1" max:"64"`
+	Protocol string    `toml:"protocol" default:"tcp" oneof:"tcp,udp,tcp+udp"`
 	// of a Unix socket only; see Mode
 	Permissions string `toml:"permissions" default:"0660" when:"protocol=tcp"`
 	Owner       string `toml:"owner" default:"" when:"protocol=tcp"` // a user's name or number; "" is the process's
@@ -118,17 +118,8 @@ type Listener struct {
 	MaxUDPAnswer Size   `toml:"max_udp_answer" default:"1232B" min:"512B" max:"65535B" when:"protocol=udp"`
 	Cache        *Cache `toml:"cache"` // nil: none; with tcp only in profile dns
 
-	// Bind is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
-	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
-	Bind netip.AddrPort
-
-	// DualStack says that Bind is [::] and accepts IPv4 clients too, since Address is ":port". Any other IPv6 address,
-	// including "[::]:port", is for IPv6 only.
-	DualStack bool
-
-	// Path is the path of the Unix socket that Address names, and "" for other addresses; Bind is not valid then. Mode
-	// is Permissions. Parse fills both.
-	Path string
+	Binds []Bind // of Address, in its order; Parse fills it
+	// Mode is Permissions, for the Unix sockets among Binds. Parse fills it.
 	Mode fs.FileMode
 }
 

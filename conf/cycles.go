@@ -48,6 +48,7 @@ type hop struct {
 	pool    string
 	backend int // in the pool
 	to      *Listener
+	element int // of its Address
 }
 
 // reportLoops reports each backend that leads back; isOwn reports whether a wildcard listens on an address.
@@ -61,8 +62,11 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 				continue
 			}
 			for k, b := range pools[at].Backends {
-				if to := listenerAt(listeners, from.Protocol, b.Addr, isOwn); to != nil {
-					hops[from] = append(hops[from], hop{name, k, to})
+				for _, protocol := range from.Protocols() {
+					if to, elem := listenerAt(listeners, protocol, b.Addr, isOwn); to != nil {
+						hops[from] = append(hops[from], hop{name, k, to, elem})
+						break
+					}
 				}
 			}
 		}
@@ -73,7 +77,7 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			if !leadsTo(hops, h.to, from, map[*Listener]bool{}) {
 				continue
 			}
-			path := Path("listener", h.to.Name, "address")
+			path := h.to.AddressPath(h.element)
 			back := "sends its clients to this pool"
 			if to := h.to.Pools(); !slices.Contains(to, h.pool) {
 				back = fmt.Sprintf("its pool, %s, leads back to %s", quote(to[0]), Path("listener", from.Name))
@@ -85,7 +89,7 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			r.add(sub, Error{
 				Found: quote(textAt(pools, h.pool, h.backend)),
 				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another",
-					path, r.lines[path], quote(h.to.Address), back),
+					path, r.lines[path], quote(h.to.Address[h.element]), back),
 			})
 		}
 	}
@@ -96,25 +100,32 @@ func textAt(pools []Pool, name string, backend int) string {
 	return pools[i].Backends[backend].Address
 }
 
-// listenerAt returns the listener that a connection to an address reaches, or nil. The kernel prefers a listener on
-// that address to one on all addresses.
-func listenerAt(listeners []Listener, protocol string, at netip.AddrPort, isOwn func(netip.Addr) bool) *Listener {
+// listenerAt returns the listener that a connection to an address reaches, or nil, and the element of its Address. The
+// kernel prefers a listener on that address to one on all addresses.
+func listenerAt(
+	listeners []Listener, protocol string, at netip.AddrPort, isOwn func(netip.Addr) bool,
+) (wildcard *Listener, elem int) {
 	if !at.IsValid() {
-		return nil
+		return nil, 0
 	}
-	var wildcard *Listener
 	for i := range listeners {
 		l := &listeners[i]
-		bound := l.Bind.Addr()
-		switch {
-		case !l.Bind.IsValid() || l.Protocol != protocol || l.Bind.Port() != at.Port():
-		case bound == at.Addr():
-			return l
-		case bound.IsUnspecified() && (l.DualStack || bound.Is4() == at.Addr().Is4()) && isOwn(at.Addr()):
-			wildcard = l
+		if !l.speaks(protocol) {
+			continue
+		}
+		for k := range l.Binds {
+			b := &l.Binds[k]
+			bound := b.Addr.Addr()
+			switch {
+			case b.Port != at.Port() || !b.Addr.IsValid():
+			case bound == at.Addr():
+				return l, b.Element
+			case bound.IsUnspecified() && (b.DualStack || bound.Is4() == at.Addr().Is4()) && isOwn(at.Addr()):
+				wildcard, elem = l, b.Element
+			}
 		}
 	}
-	return wildcard
+	return wildcard, elem
 }
 
 // leadsTo reports whether sessions of a listener may reach another one, or whether both are the same.

@@ -82,7 +82,7 @@ func (e *effective) origin(path string) string {
 func applies(f field, fields []field, table reflect.Value) bool {
 	if f.when != "" {
 		i := slices.IndexFunc(fields, func(d field) bool { return d.key == f.when })
-		if !slices.Contains(f.whenOneof, table.FieldByIndex(fields[i].index).String()) {
+		if !decides(table.FieldByIndex(fields[i].index).String(), f.whenOneof) {
 			return false
 		}
 	}
@@ -102,6 +102,9 @@ func applies(f field, fields []field, table reflect.Value) bool {
 func inline(v reflect.Value) string {
 	if v.Kind() != reflect.Slice {
 		return tomlText(v)
+	}
+	if isAddresses(v.Type()) && v.Len() == 1 {
+		return tomlText(v.Index(0))
 	}
 	tables := v.Type().Elem().Kind() == reflect.Struct
 	texts := make([]string, v.Len())

@@ -28,7 +28,7 @@ backends = [{ address = "127.0.0.1:6380" }, { address = "127.0.0.1:6381", weight
 		return
 	}
 	l, p := c.Listeners[0], c.Pools[0]
-	fmt.Println(l.Name, l.Bind, l.DualStack, l.IdleTimeout, l.RefuseWith)
+	fmt.Println(l.Name, l.Binds[0].Addr, l.Binds[0].DualStack, l.IdleTimeout, l.RefuseWith)
 	for _, b := range p.Backends {
 		fmt.Println(p.Name, p.Algorithm, b.Addr, b.Weight)
 	}

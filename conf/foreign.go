@@ -210,7 +210,11 @@ func meantAddress(s string, use addressUse) string {
 	if meant == s {
 		return ""
 	}
-	if _, e := readAddress(meant, use); e != nil {
+	_, e := readAddress(meant, use)
+	if use == forListener {
+		_, _, e = readListenerAddress(meant)
+	}
+	if e != nil {
 		return ""
 	}
 	return meant

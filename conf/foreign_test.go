@@ -44,7 +44,7 @@ func TestForeignWords(t *testing.T) {
 		{"pool.p.health", "role = \"Read-Only\"\ntype = \"redis\"", `role: found "Read-Only"` + roles + `"replica"?`},
 		{"pool.p", `backends = [{ address = "10.0.0.1:1", mode = "maint" }]`,
 			`backends[0].mode: found "maint"; allowed is "ready", "drain" or "maintenance", did you mean "maintenance"?`},
-		{"listener.a", `protocol = "http"`, `protocol: found "http"; allowed is "tcp" or "udp", did you mean "tcp"?`},
+		{"listener.a", `protocol = "http"`, `protocol: found "http"; allowed is "tcp", "udp" or "tcp+udp", did you mean "tcp"?`},
 	} {
 		doc, at := with(tt.table, tt.line)
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s.%s", at, tt.table, tt.want))

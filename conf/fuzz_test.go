@@ -35,7 +35,12 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, l := range c.Listeners {
-			if l.Path == "" && (!l.Bind.IsValid() || l.Bind.Port() == 0) || !validName(l.Name) {
+			for _, b := range l.Binds {
+				if b.Path == "" && (!b.Addr.IsValid() || b.Addr.Port() == 0 || b.Port != b.Addr.Port()) {
+					t.Errorf("accepted listener %+v", l)
+				}
+			}
+			if len(l.Binds) == 0 || len(l.Binds) > maxBinds || !validName(l.Name) {
 				t.Errorf("accepted listener %+v", l)
 			}
 		}

@@ -116,7 +116,7 @@ func TestMistakes(t *testing.T) {
 		{"admin", `socket_mode = "rw"`, `found "rw"; needs permission bits as chmod has them, such as "0660"`},
 		{"admin", `socket_mode = "1777"`, `found "1777"; needs permission bits as chmod has them, such as "0660"`},
 		{"listener.a", `protocol = "udp"`, ``},
-		{"listener.a", `protocol = "sctp"`, `found "sctp"; allowed is "tcp" or "udp"`},
+		{"listener.a", `protocol = "sctp"`, `found "sctp"; allowed is "tcp", "udp" or "tcp+udp"`},
 		{"listener.a", `flow_key = "client"`,
 			`found the string "client"; protocol is "tcp"; allowed if protocol is "udp"`},
 		{"pool.p", `send_proxy = "v2"`, ``},

@@ -124,10 +124,12 @@ pool = "x"
 	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready",
 		Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}
 	z, b, a := defaults, defaults, defaults
-	z.Name, z.Address, z.Pool, z.Bind, z.DualStack = "z", ":1", "y", netip.MustParseAddrPort("[::]:1"), true
+	z.Name, z.Address, z.Pool = "z", Addresses{":1"}, "y"
+	z.Binds = []Bind{{Port: 1, Addr: netip.MustParseAddrPort("[::]:1"), DualStack: true}}
 	z.MaxSessions, z.Keepalive.Idle = 1000, 30*s
-	b.Name, b.Address, b.Pool = "b", "Localhost:2", "x"
-	a.Name, a.Address, a.Pool, a.Bind = "a", "[::]:3", "x", netip.MustParseAddrPort("[::]:3")
+	b.Name, b.Address, b.Pool, b.Binds = "b", Addresses{"Localhost:2"}, "x", []Bind{{Port: 2}}
+	a.Name, a.Address, a.Pool = "a", Addresses{"[::]:3"}, "x"
+	a.Binds = []Bind{{Port: 3, Addr: netip.MustParseAddrPort("[::]:3")}}
 	want := &Config{
 		File:   "lb.toml",
 		Global: Global{DrainTimeout: 30 * s, UDPOffload: true},

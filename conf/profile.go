@@ -24,7 +24,7 @@ var database = profile{
 
 // applyProfile sets the keys of a listener that the file leaves out to what its profile says.
 func applyProfile(r *report, path string, l *Listener) {
-	if l.Profile == "" || l.Protocol != "tcp" || r.seen[join(path, "profile")] {
+	if l.Profile == "" || !l.speaks("tcp") || r.seen[join(path, "profile")] {
 		return
 	}
 	from := "profile " + quote(l.Profile)
@@ -50,9 +50,13 @@ func preset[T any](r *report, path, from string, key *T, value T) {
 
 // validateProfile reports a profile that does not fit the listener's protocol, and a refusal without one.
 func validateProfile(r *report, path string, l *Listener) {
-	if (l.Profile == "postgres" || l.Profile == "redis") && l.Protocol == "udp" {
-		r.add(join(path, "profile"), Error{Found: quote(l.Profile), Message: `protocol is "udp"`,
+	if (l.Profile == "postgres" || l.Profile == "redis") && l.speaks("udp") {
+		r.add(join(path, "profile"), Error{Found: quote(l.Profile), Message: "protocol is " + quote(l.Protocol),
 			Allowed: `needs protocol = "tcp", or another profile`})
+	}
+	if l.Protocol == "tcp+udp" && l.Profile == "" && !r.seen[join(path, "profile")] {
+		r.add(join(path, "protocol"), Error{Found: quote(l.Protocol), Message: "it is for name services",
+			Allowed: `needs profile = "dns" beside it, or a listener for each protocol`})
 	}
 	if l.RefuseWith == "protocol" && l.Profile == "" && !r.seen[join(path, "profile")] {
 		r.add(join(path, "refuse_with"), Error{Found: quote(l.RefuseWith),

@@ -17,7 +17,7 @@ type Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, err
 // flooded.
 const maxLookups = 16
 
-// Resolve fills Listener.Bind and Backend.Addr where the address is a host name: with the first IPv4 address that
+// Resolve fills Listener.Binds and Backend.Addr where the address is a host name: with the first IPv4 address that
 // lookup returns, or if there is none, with the first address. Each name is looked up once; literal addresses need no
 // lookup. c must not be used otherwise meanwhile.
 //
@@ -55,11 +55,15 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 	listeners := append([]Listener(nil), c.Listeners...)
 	for i := range listeners {
 		l := &listeners[i]
-		path := Path("listener", l.Name, "address")
-		if again[path] {
-			l.Bind = netip.AddrPort{}
+		l.Binds = append([]Bind(nil), l.Binds...)
+		for elem, text := range l.Address {
+			path := l.AddressPath(elem)
+			b := l.firstBind(elem)
+			if again[path] {
+				b.Addr = netip.AddrPort{}
+			}
+			t.add(path, text, false, &b.Addr)
 		}
-		t.add(path, l.Address, false, &l.Bind)
 	}
 	pools := append([]Pool(nil), c.Pools...)
 	for i := range pools {
@@ -81,6 +85,9 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 	for _, one := range t.all {
 		one.fill()
 		stands = stands && (one.backend || one.into.IsValid())
+	}
+	for i := range listeners {
+		listeners[i].spreadRanges()
 	}
 	r, conflicts := newReport(c.File, c.lines), newReport(c.File, c.lines)
 	for i := range pools {
@@ -112,7 +119,10 @@ func (c *Config) addresses() map[string]netip.Addr {
 		return known
 	}
 	for _, l := range c.Listeners {
-		note(l.Address, l.Bind)
+		for i, text := range l.Address {
+			first, _, _ := cutRange(text)
+			note(first, l.firstBind(i).Addr)
+		}
 	}
 	for _, p := range c.Pools {
 		for _, b := range p.Backends {
@@ -152,7 +162,8 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 	if into.IsValid() {
 		return
 	}
-	end, e := splitAddress(text, "")
+	first, _, _ := cutRange(text)
+	end, e := splitAddress(first, "")
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}

@@ -75,7 +75,7 @@ func TestResolve(t *testing.T) {
 	}
 	var got []string
 	for _, l := range c.Listeners {
-		got = append(got, l.Bind.String())
+		got = append(got, l.Binds[0].Addr.String())
 	}
 	for _, b := range c.Pools[0].Backends {
 		got = append(got, b.Addr.String())
@@ -126,7 +126,7 @@ lb.toml:8: pool.p.backends[2].address: found "db.internal:2"; its address is 10.
 func addressesOf(c *Config) string {
 	var texts []string
 	for _, l := range c.Listeners {
-		texts = append(texts, l.Bind.String())
+		texts = append(texts, l.Binds[0].Addr.String())
 	}
 	for _, p := range c.Pools {
 		for _, b := range p.Backends {

@@ -72,7 +72,7 @@ func warnOfSource(r *report, path string, p *Pool, listeners []Listener) {
 		}
 	}
 	uses := func(protocol string) bool {
-		return slices.ContainsFunc(listeners, func(l Listener) bool { return l.Pool == p.Name && l.Protocol == protocol })
+		return slices.ContainsFunc(listeners, func(l Listener) bool { return l.Pool == p.Name && l.speaks(protocol) })
 	}
 	if p.CongestionControl != "" && uses("udp") && !uses("tcp") {
 		r.add(join(path, "congestion_control"), Error{Found: quote(p.CongestionControl),

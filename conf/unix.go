@@ -41,57 +41,75 @@ const maxListenerPath = maxSocketPath - len(".new")
 // defaultPermissions is the default of permissions, which is allowed for every address.
 const defaultPermissions = "0660"
 
-// validateUnixListener checks what a listener at a Unix socket may have, and the keys that only such a listener has. It
-// fills Mode. known says that the address has no mistake.
-func validateUnixListener(r *report, path string, l *Listener, known bool) {
+// validateUnixListener checks the Unix sockets of a listener, and the keys that only such a listener has. It fills Mode.
+func validateUnixListener(r *report, l *Listener) {
+	path := Path("listener", l.Name)
 	mode, err := strconv.ParseUint(l.Permissions, 8, 32)
 	if err != nil || mode > 0o777 {
 		r.add(join(path, "permissions"),
 			Error{Found: quote(l.Permissions), Allowed: `needs permission bits as chmod has them, such as "0660"`})
 	}
 	l.Mode = fs.FileMode(mode)
-	if l.Path == "" {
+	unix := false
+	for _, b := range l.Binds {
+		if b.Path != "" {
+			unix = true
+			validateUnixBind(r, l, &b)
+		}
+	}
+	switch {
+	case !unix && len(l.Binds) > 0:
 		for _, k := range []struct{ key, value, unset string }{
 			{"permissions", l.Permissions, defaultPermissions}, {"owner", l.Owner, ""}, {"group", l.Group, ""},
 		} {
-			if known && k.value != k.unset && l.Protocol == "tcp" {
-				r.add(join(path, k.key), Error{Found: quote(k.value), Message: "the address is no Unix socket",
+			if k.value != k.unset && l.speaks("tcp") {
+				r.add(join(path, k.key), Error{Found: quote(k.value), Message: "no address is a Unix socket",
 					Allowed: `needs address = "unix:PATH" beside it`})
 			}
 		}
-		return
-	}
-	switch {
-	case l.Protocol != "tcp":
-		r.add(join(path, "address"), Error{Found: quote(l.Address), Message: "a Unix socket takes no datagrams",
-			Allowed: `needs protocol = "tcp", or an address with a port`})
-	case len(l.Path) > maxListenerPath:
-		r.add(join(path, "address"), Error{Found: quote(l.Address),
-			Message: fmt.Sprintf("the path has %d bytes", len(l.Path)),
-			Allowed: fmt.Sprintf("allowed are %d", maxListenerPath)})
-	case l.ProxyProtocol.Accept != "off" && !r.seen[join(join(path, "proxy_protocol"), "accept")]:
+	case unix && l.ProxyProtocol.Accept != "off" && !r.seen[join(join(path, "proxy_protocol"), "accept")]:
 		r.add(join(join(path, "proxy_protocol"), "accept"), Error{Found: quote(l.ProxyProtocol.Accept),
 			Message: "clients of a Unix socket have no address, and so none is trusted", Allowed: `needs "off"`})
 	}
 }
 
+// validateUnixBind checks one Unix socket of a listener.
+func validateUnixBind(r *report, l *Listener, b *Bind) {
+	e := Error{Found: quote(l.Address[b.Element])}
+	switch {
+	case l.speaks("udp"):
+		e.Message, e.Allowed = "a Unix socket takes no datagrams", `needs protocol = "tcp", or an address with a port`
+	case len(b.Path) > maxListenerPath:
+		e.Message = fmt.Sprintf("the path has %d bytes", len(b.Path))
+		e.Allowed = fmt.Sprintf("allowed are %d", maxListenerPath)
+	default:
+		return
+	}
+	r.add(l.AddressPath(b.Element), e)
+}
+
 // checkUnixListeners reports sockets of listeners at which something else of the file listens, or is to be reached.
 func checkUnixListeners(r *report, c *Config) {
-	for _, l := range c.Listeners {
-		if l.Path == "" {
-			continue
+	for i := range c.Listeners {
+		for _, b := range c.Listeners[i].Binds {
+			if b.Path != "" {
+				checkUnixListener(r, c, &c.Listeners[i], &b)
+			}
 		}
-		path := Path("listener", l.Name, "address")
-		if l.Path == c.Admin.Socket {
-			r.add(path, Error{Found: quote(l.Address), Message: "the control API listens there"})
-		}
-		for _, p := range c.Pools {
-			for i, b := range p.Backends {
-				if b.Path == l.Path {
-					r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
-						Message: fmt.Sprintf("%s on line %d listens there, and does not serve sessions of this process",
-							path, r.lines[path])})
-				}
+	}
+}
+
+func checkUnixListener(r *report, c *Config, l *Listener, at *Bind) {
+	path := l.AddressPath(at.Element)
+	if at.Path == c.Admin.Socket {
+		r.add(path, Error{Found: quote(l.Address[at.Element]), Message: "the control API listens there"})
+	}
+	for _, p := range c.Pools {
+		for i, b := range p.Backends {
+			if b.Path == at.Path {
+				r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
+					Message: fmt.Sprintf("%s on line %d listens there, and does not serve sessions of this process",
+						path, r.lines[path])})
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,14 +58,14 @@ func TestUnixListener(t *testing.T) {
 	if err := c.Resolve(t.Context(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if l := c.Listeners[0]; l.Path != "/run/s" || l.Mode != 0o600 || l.Group != "db" || l.Bind.IsValid() || l.DualStack {
+	if l := c.Listeners[0]; !slices.Equal(l.Binds, []Bind{{Path: "/run/s"}}) || l.Mode != 0o600 || l.Group != "db" {
 		t.Errorf("the listener is %+v", l)
 	}
 	for _, tt := range []struct{ keys, want string }{
 		{`address = ":1"`, ``},
-		{"address = ':1'\ngroup = 'db'", `listener.l.group: found "db"; the address is no Unix socket; ` +
+		{"address = ':1'\ngroup = 'db'", `listener.l.group: found "db"; no address is a Unix socket; ` +
 			`needs address = "unix:PATH" beside it`},
-		{"address = ':1'\npermissions = '0600'", `listener.l.permissions: found "0600"; the address is no Unix socket`},
+		{"address = ':1'\npermissions = '0600'", `listener.l.permissions: found "0600"; no address is a Unix socket`},
 		{"address = 'unix:/s'\npermissions = '1777'", `listener.l.permissions: found "1777"; needs permission bits`},
 		{"address = 'unix:/s'\npermissions = 'rw'", `needs permission bits as chmod has them, such as "0660"`},
 		{"address = 'unix:/s'\nprotocol = 'udp'", `found "unix:/s"; a Unix socket takes no datagrams`},

@@ -21,9 +21,9 @@ func validName(name string) bool {
 		strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
 }
 
-// validate reports mistakes in c beyond those of single values. It fills Listener.Bind, Listener.DualStack,
-// Listener.Path, Listener.Mode, Backend.Addr, Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the
-// fields of Admin and ProxyProtocol that derive from texts.
+// validate reports mistakes in c beyond those of single values. It fills Listener.Binds, Listener.Mode, Backend.Addr,
+// Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
+// from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	for i := range c.Pools {
@@ -78,17 +78,7 @@ func validateListener(r *report, l *Listener, pools []string) {
 	validateProxyProtocol(r, join(path, "proxy_protocol"), &l.ProxyProtocol)
 	validateListenerTLS(r, path, l)
 	validateCongestionControl(r, path, l.CongestionControl)
-	end, ok := validAddress(r, join(path, "address"), l.Address, forListener)
-	switch {
-	case !ok:
-	case end.path != "":
-		l.Path = end.path
-	case end.host == "":
-		l.Bind, l.DualStack = netip.AddrPortFrom(netip.IPv6Unspecified(), end.port), true
-	case end.ip.IsValid():
-		l.Bind = netip.AddrPortFrom(end.ip, end.port)
-	}
-	validateUnixListener(r, path, l, ok)
+	validateAddresses(r, l)
 }
 
 // validatePoolName checks the name of a pool at path.
@@ -236,43 +226,4 @@ func readAddress(s string, use addressUse) (address, *Error) {
 		}
 	}
 	return end, e
-}
-
-// checkListenerConflicts reports listeners that would share an address. A wildcard and a single address do not
-// conflict: the kernel prefers the single address.
-func checkListenerConflicts(r *report, listeners []Listener) {
-	taken := map[string]*Listener{}
-	for i := range listeners {
-		l := &listeners[i]
-		for _, claim := range claims(l) {
-			claim = l.Protocol + " " + claim
-			first, conflict := taken[claim]
-			if !conflict {
-				taken[claim] = l
-				continue
-			}
-			path := Path("listener", first.Name, "address")
-			r.add(Path("listener", l.Name, "address"), Error{
-				Found: quote(l.Address),
-				Message: fmt.Sprintf("%s on line %d, %s, has this address already",
-					path, r.lines[path], quote(first.Address)),
-			})
-			break
-		}
-	}
-}
-
-// claims returns what no other listener may have: the listener's address, or both wildcards if it is dual-stack. A host
-// name claims its text until it is resolved; a mistaken address claims nothing.
-func claims(l *Listener) []string {
-	if l.DualStack {
-		return []string{l.Bind.String(), netip.AddrPortFrom(netip.IPv4Unspecified(), l.Bind.Port()).String()}
-	}
-	if l.Bind.IsValid() {
-		return []string{l.Bind.String()}
-	}
-	if end, e := splitAddress(l.Address, ""); e == nil && !end.ip.IsValid() {
-		return []string{end.String()}
-	}
-	return nil
 }

@@ -70,31 +70,54 @@ func warnOfOverlaps(r *report, listeners []Listener) {
 		protocol string
 		port     uint16
 	}
-	everywhere := map[socket][]*Listener{} // no more than one for each family
+	type wildcard struct {
+		listener *Listener
+		bind     *Bind
+	}
+	everywhere := map[socket][]wildcard{} // no more than one for each family
 	for i := range listeners {
-		if l := &listeners[i]; l.Bind.IsValid() && l.Bind.Addr().IsUnspecified() {
-			at := socket{l.Protocol, l.Bind.Port()}
-			everywhere[at] = append(everywhere[at], l)
+		l := &listeners[i]
+		for k := range l.Binds {
+			if b := &l.Binds[k]; b.Addr.IsValid() && b.Addr.Addr().IsUnspecified() {
+				for _, protocol := range l.Protocols() {
+					at := socket{protocol, b.Port}
+					everywhere[at] = append(everywhere[at], wildcard{l, b})
+				}
+			}
 		}
 	}
-	for _, one := range listeners {
-		for _, all := range everywhere[socket{one.Protocol, one.Bind.Port()}] {
-			if !all.includes(one.Bind) {
-				continue
+	type pair struct {
+		element, otherElement int
+		other                 *Listener
+	}
+	for i := range listeners {
+		one := &listeners[i]
+		warned := map[pair]bool{}
+		for _, b := range one.Binds {
+			for _, protocol := range one.Protocols() {
+				for _, all := range everywhere[socket{protocol, b.Port}] {
+					here := pair{b.Element, all.bind.Element, all.listener}
+					if all.listener == one || !all.bind.includes(b.Addr) || warned[here] {
+						continue
+					}
+					warned[here] = true
+					path := all.listener.AddressPath(all.bind.Element)
+					where := fmt.Sprintf("%s on line %d, %s",
+						path, r.lines[path], quote(all.listener.Address[all.bind.Element]))
+					r.add(one.AddressPath(b.Element), Error{Found: quote(one.Address[b.Element]),
+						Message: where + ", includes this address: its clients there come to this listener"})
+				}
 			}
-			path := Path("listener", all.Name, "address")
-			r.add(Path("listener", one.Name, "address"), Error{Found: quote(one.Address),
-				Message: fmt.Sprintf("%s on line %d, %s, includes this address: its clients there come to this listener", path, r.lines[path], quote(all.Address))})
 		}
 	}
 }
 
-// includes reports whether the listener is a wildcard that includes the address.
-func (l *Listener) includes(one netip.AddrPort) bool {
-	if !one.IsValid() || !l.Bind.Addr().IsUnspecified() || one.Addr().IsUnspecified() || l.Bind.Port() != one.Port() {
+// includes reports whether the bind is a wildcard that includes the address.
+func (b *Bind) includes(one netip.AddrPort) bool {
+	if !one.IsValid() || !b.Addr.Addr().IsUnspecified() || one.Addr().IsUnspecified() || b.Port != one.Port() {
 		return false
 	}
-	return l.DualStack || l.Bind.Addr().Is4() == one.Addr().Is4()
+	return b.DualStack || b.Addr.Addr().Is4() == one.Addr().Is4()
 }
 
 // warnOfBackends checks a pool whose backends are all in the configuration.

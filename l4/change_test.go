@@ -18,6 +18,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // TestSpecsDiffer holds that no field of a spec is forgotten when two are compared.
@@ -36,6 +37,8 @@ func TestSpecsDiffer(t *testing.T) {
 			other.Unix.Mode = 0o600 // compared as a whole
 		case "Inherited":
 			other.Inherited = []int{3}
+		case "More":
+			other.More = []l4.Place{{Address: netip.MustParseAddrPort("127.0.0.2:0")}}
 		case "Pool":
 			other.Pool = newPool(t)
 		case "Flows":
@@ -101,7 +104,7 @@ func TestCompare(t *testing.T) {
 	s := start(t, l4.Options{Loops: 2}, stays, changes, goes, leaves, moves)
 	at := make(map[string]netip.AddrPort)
 	for _, l := range s.Listeners() {
-		at[l.Name] = l.Address
+		at[l.Name] = l.Address.AddrPort
 	}
 	c := dial(t, at["goes"].String())
 	if err := ask(c); err != nil {
@@ -112,15 +115,16 @@ func TestCompare(t *testing.T) {
 	comes := named("comes")
 	comes.Address = netip.MustParseAddrPort(refusing(t))
 	plan := l4.Plan{Listeners: []l4.ListenerSpec{comes, moves, stays, changes}}
+	only := func(a netip.AddrPort) []pool.Address { return []pool.Address{pool.At(a)} }
 	want := []l4.ListenerChange{
-		{Name: "comes", Fate: l4.Added, To: comes.Address},
-		{Name: "moves", Fate: l4.Rebound, From: at["moves"], To: moves.Address},
-		{Name: "stays", Fate: l4.Kept, From: at["stays"], To: at["stays"]},
-		{Name: "changes", Fate: l4.Updated, From: at["changes"], To: at["changes"]},
-		{Name: "also goes", Fate: l4.Removed, From: at["also goes"]},
-		{Name: "goes", Fate: l4.Removed, From: at["goes"], Sessions: 1},
+		{Name: "comes", Fate: l4.Added, To: only(comes.Address)},
+		{Name: "moves", Fate: l4.Rebound, From: only(at["moves"]), To: only(moves.Address)},
+		{Name: "stays", Fate: l4.Kept, From: only(at["stays"]), To: only(at["stays"])},
+		{Name: "changes", Fate: l4.Updated, From: only(at["changes"]), To: only(at["changes"])},
+		{Name: "also goes", Fate: l4.Removed, From: only(at["also goes"])},
+		{Name: "goes", Fate: l4.Removed, From: only(at["goes"]), Sessions: 1},
 	}
-	addrs := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+	addrs := cmp.Comparer(func(a, b pool.Address) bool { return a == b })
 	before := descriptors(t)
 	if diff := cmp.Diff(want, s.Compare(plan), addrs); diff != "" {
 		t.Errorf("Compare (-want +got):\n%s", diff)
@@ -137,7 +141,7 @@ func TestCompare(t *testing.T) {
 	}
 	change.Commit()
 	for _, c := range s.Compare(plan) {
-		if c.Fate != l4.Kept || at[c.Name] == c.To && c.Name == "moves" {
+		if c.Fate != l4.Kept || pool.At(at[c.Name]) == c.To[0] && c.Name == "moves" {
 			t.Errorf("after Commit: %+v", c)
 		}
 	}
@@ -405,7 +409,7 @@ func TestMoveServesWaiting(t *testing.T) {
 			t.Errorf("client %d: %v", i, err)
 		}
 	}
-	if info := s.Listeners()[0]; info.Accepted != 52 || info.Sessions != 52 || info.Address != one.Address {
+	if info := s.Listeners()[0]; info.Accepted != 52 || info.Sessions != 52 || info.Address.AddrPort != one.Address {
 		t.Errorf("the listener at %s has accepted %d and holds %d, want 52", info.Address, info.Accepted, info.Sessions)
 	}
 }

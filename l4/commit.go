@@ -62,23 +62,26 @@ func (c *Change) Commit() {
 // commitLocked swaps the listeners, and returns what is to be closed now: only now, so that an address which passes
 // from one listener to another is never without a socket. mu is held.
 func (s *Server) commitLocked(c *Change) (r remainder) {
-	next := make(map[string]*listener, len(c.specs))
+	next := make(map[listenerKey]*listener, len(c.specs))
+	stays := make(map[*listener]bool, len(c.specs))
 	for i := range c.specs {
 		spec := &c.specs[i]
 		for p := range spec.pools {
 			s.followRevocationsLocked(p)
 		}
-		ls := s.listeners[spec.Name]
-		if ls == nil {
+		if c.before[i] == nil {
 			s.lastID++
-			ls = s.newListener(spec.Name, s.lastID)
+			c.before[i] = s.newListener(spec.Name, s.lastID)
 		}
-		next[spec.Name] = ls
-		s.commitOneLocked(ls, spec, c.opened[spec.Name], &r)
+		next[spec.key()], stays[c.before[i]] = c.before[i], true
 	}
-	for name, ls := range s.listeners {
-		if next[name] == nil {
-			r.left = append(r.left, ls.bound)
+	services := s.servicesLocked(c)
+	for i := range c.specs {
+		s.commitOneLocked(c.before[i], &c.specs[i], c.bound[i], services[i], &r)
+	}
+	for _, ls := range s.listeners {
+		if !stays[ls] {
+			r.left = append(r.left, ls.bound...)
 			r.retire(ls.dns)
 		}
 	}
@@ -96,70 +99,102 @@ func (s *Server) commitLocked(c *Change) (r remainder) {
 	return r
 }
 
-// commitOneLocked gives a listener its spec, and the sockets that were opened for it, nil for none. mu is held.
-func (s *Server) commitOneLocked(ls *listener, spec *ListenerSpec, b *listen.Binding, r *remainder) {
+// commitOneLocked gives a listener its spec, the sockets of the spec's places and its DNS service. It may have the
+// service and some of the sockets already. mu is held.
+func (s *Server) commitOneLocked(
+	ls *listener, spec *ListenerSpec, bound []*listen.Binding, service *dns.Service, r *remainder,
+) {
 	old := ls.spec.Swap(spec)
-	changed := s.swapDNSLocked(ls, old, spec, r)
+	changed := ls.dns != service
+	if changed {
+		r.retire(ls.dns)
+		ls.dns = service
+	}
 	ls.set()
-	service, udp := ls.dns, ls.udp
+	udp := ls.udp
 	if spec.Protocol == TCP {
 		udp = nil
 	}
-	serve := func(i int) {
+	had := ls.bound
+	ls.bound = bound
+	for _, b := range had {
+		if !slices.Contains(bound, b) {
+			r.left = append(r.left, b)
+		}
+	}
+	var opened []*listen.Binding
+	for i, p := range spec.places() {
+		b := bound[i]
+		kept := slices.Contains(had, b)
+		if kept && !old.sameOptions(spec) || !kept && len(b.Inherited) > 0 {
+			b.Tune(spec.sockets(&p, s.offload))
+		}
+		if !kept {
+			opened = append(opened, b)
+			if err := b.Publish(); err != nil { // the folder was there a moment ago
+				s.log.Error().Str("listener", ls.name).AnErr("err", err).Msg("nobody can reach the Unix socket")
+			}
+		}
+	}
+	if len(opened) == 0 && !changed {
+		return
+	}
+	s.onLoops(func(i int) {
+		for _, b := range opened {
+			for _, fd := range b.Sockets[i] {
+				if udp == nil {
+					s.sessions[i].Open(fd, b, ls.tcp)
+				} else {
+					s.flows[i].Open(fd, b, udp)
+				}
+			}
+		}
 		switch {
 		case service != nil:
 			s.questions[i].Serve(service, udp)
-		case udp != nil:
+		case udp != nil && changed:
 			s.flows[i].Filter(udp, nil)
-		}
-	}
-	if b == nil {
-		if !old.sameOptions(spec) {
-			ls.bound.Tune(spec.sockets(s.offload))
-		}
-		if changed {
-			s.onLoops(serve)
-		}
-		return
-	}
-	if ls.bound != nil {
-		r.left = append(r.left, ls.bound)
-	}
-	ls.bound = b
-	if err := b.Publish(); err != nil { // the folder was there a moment ago
-		s.log.Error().Str("listener", ls.name).AnErr("err", err).Msg("nobody can reach the Unix socket")
-	}
-	if len(b.Inherited) > 0 {
-		b.Tune(spec.sockets(s.offload))
-	}
-	s.onLoops(func(i int) {
-		for _, fd := range b.Sockets[i] {
-			if udp == nil {
-				s.sessions[i].Open(fd, b, ls.tcp)
-			} else {
-				s.flows[i].Open(fd, b, udp)
-			}
-		}
-		if service != nil {
-			serve(i)
 		}
 	})
 }
 
-// swapDNSLocked gives a listener the DNS service that its new spec asks for, if that is another one than it has. mu is
-// held.
-func (s *Server) swapDNSLocked(ls *listener, old, spec *ListenerSpec, r *remainder) (changed bool) {
-	if old != nil && old.sameDNS(spec) || old == nil && spec.DNS == nil {
-		return false
+// servicesLocked returns the DNS service of each of a change's specs, nil for none: that which its listener has, if it
+// still fits, or a new one. Two listeners of one name with the same settings have one cache. c.before has no nil any
+// more. mu is held.
+func (s *Server) servicesLocked(c *Change) []*dns.Service {
+	services := make([]*dns.Service, len(c.specs))
+	byKey := make(map[listenerKey]int, len(c.specs))
+	for i := range c.specs {
+		byKey[c.specs[i].key()] = i
 	}
-	r.retire(ls.dns)
-	ls.dns = nil
-	if spec.DNS != nil {
-		current := func() *pool.Pool { return ls.spec.Load().Pool }
-		ls.dns = dns.NewService(s.questions, ls.gate, current, *spec.DNS, spec.Protocol == TCP)
+	for i := range c.specs {
+		spec, ls := &c.specs[i], c.before[i]
+		if spec.DNS == nil || services[i] != nil {
+			continue
+		}
+		k, paired := byKey[spec.key().otherProtocol()]
+		paired = paired && c.specs[k].DNS != nil && *c.specs[k].DNS == *spec.DNS && spec.DNS.Cache.MaxEntries > 0
+		switch old := ls.spec.Load(); {
+		case !paired && old != nil && old.sameDNS(spec) && ls.dns.Sibling() == nil:
+			services[i] = ls.dns
+		case !paired:
+			services[i] = dns.NewService(s.questions, ls.gate, ls.currentPool, *spec.DNS, spec.Protocol == TCP)
+		case old != nil && old.sameDNS(spec) && ls.dns.Sibling() != nil && ls.dns.Sibling() == c.before[k].dns:
+			services[i], services[k] = ls.dns, c.before[k].dns // of which one lasts as long as the other
+		default:
+			tcp, udp := i, k
+			if spec.Protocol == UDP {
+				tcp, udp = k, i
+			}
+			services[tcp], services[udp] = dns.NewPair(s.questions, c.before[tcp].gate, c.before[udp].gate,
+				c.before[tcp].currentPool, c.before[udp].currentPool, *spec.DNS)
+		}
 	}
-	return true
+	return services
 }
+
+// currentPool is the pool of the listener's clients, now.
+func (ls *listener) currentPool() *pool.Pool { return ls.spec.Load().Pool }
 
 // shareLocked says where the listeners are, and among which descriptors and ports are shared out. mu is held.
 func (s *Server) shareLocked() {
@@ -167,24 +202,26 @@ func (s *Server) shareLocked() {
 	var sharers []gate.Sharer
 	held := 0
 	for _, ls := range s.listeners {
-		b := ls.bound
+		spec := ls.spec.Load()
 		var sources []netip.Addr
-		if p := ls.spec.Load().Pool; p != nil {
-			sources = p.Source()
+		if spec.Pool != nil {
+			sources = spec.Pool.Source()
 		}
-		if !b.IsUnix() {
-			at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
+		for _, b := range ls.bound {
+			if !b.IsUnix() {
+				at = append(at, dial.Address{Protocol: b.Protocol, At: b.Address})
+			}
+			held += b.Size()
 		}
-		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: b.Protocol, Sources: sources})
-		held += b.Size()
+		sharers = append(sharers, gate.Sharer{Listener: ls.gate, Protocol: spec.Protocol, Sources: sources})
 	}
 	s.gate.Chains.Listen(at)
 	s.gate.Share(sharers, held)
 }
 
-func bindings(listeners map[string]*listener) (all []*listen.Binding) {
+func bindings(listeners map[listenerKey]*listener) (all []*listen.Binding) {
 	for _, ls := range listeners {
-		all = append(all, ls.bound)
+		all = append(all, ls.bound...)
 	}
 	return all
 }
@@ -268,12 +305,14 @@ func (c *Change) discard() {
 // is held.
 func (s *Server) successorLocked(b *listen.Binding) (successor *listener) {
 	for _, ls := range s.listeners {
-		switch at := ls.bound.Address; {
-		case ls.bound.Protocol != b.Protocol:
-		case at == b.Address:
-			return ls
-		case at.Port() == b.Address.Port() && at.Addr().IsUnspecified():
-			successor = ls
+		for _, other := range ls.bound {
+			switch at := other.Address; {
+			case other.Protocol != b.Protocol:
+			case at == b.Address:
+				return ls
+			case at.Port() == b.Address.Port() && at.Addr().IsUnspecified():
+				successor = ls
+			}
 		}
 	}
 	return successor

@@ -38,10 +38,10 @@ var ErrInvalidDNSName = dnscache.ErrInvalidName
 // called from any goroutine, and may take some milliseconds.
 func (s *Server) PurgeDNS(listener string, what DNSPurge) (int, error) {
 	s.mu.Lock()
-	ls := s.listeners[listener]
+	ls := s.namedLocked(listener)
 	var service *dns.Service
 	if ls != nil {
-		service = ls.dns
+		service = ls.dns // if there are two, they share a cache
 	}
 	s.mu.Unlock()
 	var n int

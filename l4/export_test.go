@@ -14,11 +14,11 @@ func Equal(one, other *ListenerSpec) bool { return one.equal(other) }
 // KeepOldest sorts the sessions of a list and drops those above limit.
 func KeepOldest(l *SessionList, limit int) { l.keepOldest(limit) }
 
-// BindingOf is the sockets of the listener of that name.
+// BindingOf is the sockets of the listener of that name, at the first of its places.
 func BindingOf(s *Server, name string) *listen.Binding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.listeners[name].bound
+	return s.namedLocked(name).bound[0]
 }
 
 // FollowedPools is how many pools the server has subscribed to.

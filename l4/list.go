@@ -124,6 +124,7 @@ func (s *Server) End(ctx context.Context, f SessionFilter) (int, error) {
 // its listener had when it began.
 type SessionGroup struct {
 	Listener, Pool string // the pool is "" if no route has chosen it yet
+	Protocol       Protocol
 	Backend        string // its id; "" for those that wait for one
 }
 
@@ -131,6 +132,7 @@ type SessionGroup struct {
 func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 	type group struct {
 		listener string
+		protocol Protocol
 		pool     *pool.Pool
 		backend  *pool.Backend
 	}
@@ -140,11 +142,11 @@ func (s *Server) Count(ctx context.Context) (map[SessionGroup]int, error) {
 			if *groups == nil {
 				*groups = make(map[group]int)
 			}
-			(*groups)[group{e.Listener, e.Pool, e.Backend}]++
+			(*groups)[group{e.Listener, e.Protocol, e.Pool, e.Backend}]++
 		},
 		func(groups map[group]int) {
 			for g, n := range groups {
-				key := SessionGroup{Listener: g.listener}
+				key := SessionGroup{Listener: g.listener, Protocol: g.protocol}
 				if g.pool != nil {
 					key.Pool = g.pool.Name()
 				}

@@ -120,7 +120,7 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := map[l4.SessionGroup]int{
-		{"one", "pool", good}: 1, {"one", "pool", ""}: 1, {"two", "hanging", "id of " + silent}: 1,
+		{"one", "pool", l4.TCP, good}: 1, {"one", "pool", l4.TCP, ""}: 1, {"two", "hanging", l4.TCP, "id of " + silent}: 1,
 	}; !maps.Equal(counts, want) {
 		t.Errorf("counts are %v, want %v", counts, want)
 	}

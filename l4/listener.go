@@ -79,15 +79,12 @@ const (
 // A ListenerSpec describes a listener: where it listens, what it sends clients to, and how. It is a value;
 // Apply keeps a copy. Name, Address (or Inherited) and Pool or Routes are required; a zero time is without a limit.
 type ListenerSpec struct {
-	Name      string
+	Name      string // with Protocol its identity: two listeners of different protocols may have one name
 	Address   netip.AddrPort
-	DualStack bool       // Address is [::]: IPv4 clients too, and they alone where the kernel has no IPv6
+	DualStack bool       // of Address, see Place
 	Unix      UnixSocket // for TCP, instead of Address
-
-	// Inherited are descriptors of sockets of one address, TCP ones that listen already or bound UDP ones (systemd
-	// socket activation); Address and DualStack mean nothing then. They become the server's with Commit, which gives
-	// them its options, and are closed when the listener goes. A later Plan names the same numbers, and keeps them.
-	Inherited []int
+	Inherited []int      // instead of Address, see Place
+	More      []Place    // further places where it listens; MaxPlaces with the first
 
 	Protocol Protocol
 	Flows    FlowSettings // for UDP; and for TCP alone are Backlog and what follows upon it
@@ -129,17 +126,17 @@ type ListenerSpec struct {
 
 // A ListenerInfo is what a listener has counted, read without stopping it; an immutable copy.
 type ListenerInfo struct {
-	Name     string
-	Address  netip.AddrPort // invalid for a Unix socket
-	Path     string         // of the Unix socket; "" for other listeners
-	Pool     string         // where clients go that no route fits; "" if they are refused
-	Protocol Protocol
-	Sessions int                     // now, or flows
-	Accepted uint64                  // sessions that have begun: all clients but those refused with MaxSessions; or flows
-	BytesIn  uint64                  // from clients; of running sessions up to some seconds ago, of ended ones exactly
-	BytesOut uint64                  // to clients, the same
-	Ended    map[Reason]uint64       // sessions and refusals by their reason
-	Retries  map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
+	Name      string
+	Address   pool.Address   // the first of Addresses
+	Addresses []pool.Address // where it listens
+	Pool      string         // where clients go that no route fits; "" if they are refused
+	Protocol  Protocol
+	Sessions  int                     // now, or flows
+	Accepted  uint64                  // sessions that have begun: all but those refused with MaxSessions; or flows
+	BytesIn   uint64                  // from clients; of running sessions up to some seconds ago, of ended ones exactly
+	BytesOut  uint64                  // to clients, the same
+	Ended     map[Reason]uint64       // sessions and refusals by their reason
+	Retries   map[pool.Outcome]uint64 // connects that followed a failed one, by how that failed
 
 	// Handshakes are those of TLS, by their kind: with clients if TLS ends at the listener, and with backends if a pool of
 	// it encrypts.
@@ -162,13 +159,15 @@ type ListenerInfo struct {
 // A ListenError is a listener that could not be opened; the system's error is wrapped.
 type ListenError struct {
 	Listener string
-	Address  netip.AddrPort
+	Protocol Protocol
+	Place    int          // of the spec's places: 0 for its Address, and from 1 on its More
+	Address  pool.Address // invalid if it was to inherit its sockets
 	Err      error
 }
 
 // Error says which listener could not listen where, and why.
 func (e *ListenError) Error() string {
-	if !e.Address.IsValid() { // it was to inherit its sockets
+	if !e.Address.IsValid() {
 		return fmt.Sprintf("listener %q: %v", e.Listener, e.Err)
 	}
 	return fmt.Sprintf("listener %q: listen on %s: %v", e.Listener, e.Address, e.Err)
@@ -179,8 +178,8 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 const defaultBacklog = 4096 // net.core.somaxconn's default since Linux 5.4; the kernel caps what is above it
 
-// A listener is a bound address, and what the rooms of the data plane know of it. Its methods may be called from any
-// goroutine.
+// A listener is its bound addresses, and what the rooms of the data plane know of it. Its methods may be called from
+// any goroutine.
 type listener struct {
 	// set once, then read-only
 	name     string
@@ -190,8 +189,8 @@ type listener struct {
 	postgres *postgres.Service
 
 	// Server.changing and Server.mu guard these
-	bound *listen.Binding
-	dns   *dns.Service // nil without DNS settings
+	bound []*listen.Binding // one for each place of the spec, in its order
+	dns   *dns.Service      // nil without DNS settings
 
 	spec atomic.Pointer[ListenerSpec] // replaced by Apply
 }
@@ -250,7 +249,8 @@ func (ls *listener) set() {
 func (ls *listener) info() ListenerInfo {
 	spec := ls.spec.Load()
 	info := ListenerInfo{
-		Name: ls.name, Address: ls.bound.Address, Path: ls.bound.Unix.Path, Pool: spec.poolName(), Protocol: spec.Protocol,
+		Name: ls.name, Address: addressOf(ls.bound[0]), Addresses: addressesOf(ls.bound),
+		Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
 	}
@@ -306,50 +306,16 @@ func (ls *listener) info() ListenerInfo {
 // now is how many sessions, or flows, the listener has now.
 func (ls *listener) now() int { return ls.gate.Sessions() + ls.gate.Flows() }
 
-// sockets are what the spec says of the listener's sockets.
-func (spec *ListenerSpec) sockets(o sock.Offload) *listen.Spec {
-	return &listen.Spec{
-		Protocol: spec.Protocol, Address: spec.Address, DualStack: spec.DualStack, Inherited: spec.Inherited,
-		Unix:   spec.Unix,
-		Stream: spec.listenOptions(), Datagram: spec.Flows.SocketOptions(o), Steered: spec.Flows.Steered(),
-	}
-}
-
+// listenOptions are those of the spec's sockets, but for DualStack, which is each place's own.
 func (spec *ListenerSpec) listenOptions() sock.ListenOptions {
 	backlog := spec.Backlog
 	if backlog == 0 {
 		backlog = defaultBacklog
 	}
 	return sock.ListenOptions{
-		Backlog: backlog, DualStack: spec.DualStack,
-		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive,
+		Backlog: backlog, UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive,
 		FastOpen: spec.FastOpen, CongestionControl: spec.CongestionControl,
 	}
-}
-
-// address is where the spec's listener is to listen.
-func (spec *ListenerSpec) address() netip.AddrPort {
-	if len(spec.Inherited) == 0 {
-		return spec.Address
-	}
-	at, _ := sock.LocalAddr(spec.Inherited[0]) // an error comes when it is bound
-	return at
-}
-
-// failed is an error of opening the spec's listener.
-func (spec *ListenerSpec) failed(err error) error {
-	return &ListenError{Listener: spec.Name, Address: spec.Address, Err: err}
-}
-
-// sameSockets reports whether the sockets of one spec serve the other too.
-func (spec *ListenerSpec) sameSockets(other *ListenerSpec) bool {
-	if spec.Protocol != other.Protocol {
-		return false
-	}
-	if len(spec.Inherited) > 0 || len(other.Inherited) > 0 {
-		return slices.Equal(spec.Inherited, other.Inherited)
-	}
-	return spec.Address == other.Address && spec.DualStack == other.DualStack && spec.Unix == other.Unix
 }
 
 // sameOptions reports whether the sockets of one spec have the options of the other.
@@ -396,18 +362,15 @@ func (spec *ListenerSpec) validate() error {
 		return errors.New("a listener has no name")
 	case spec.Pool == nil && len(spec.Routes) == 0:
 		return fmt.Errorf("listener %q has no pool", spec.Name)
-	case spec.Unix.Path != "":
-		if err := spec.validateUnix(); err != nil {
-			return fmt.Errorf("listener %q: %w", spec.Name, err)
-		}
-	case !spec.Address.IsValid() && len(spec.Inherited) == 0:
-		return fmt.Errorf("listener %q has no address", spec.Name)
 	case spec.Protocol > UDP:
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	case spec.TLS != nil && spec.Protocol != TCP:
 		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
 	case spec.Farewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
+	}
+	if err := spec.validatePlaces(); err != nil {
+		return err
 	}
 	err := spec.Flows.Validate()
 	if err == nil {

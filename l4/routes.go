@@ -18,7 +18,7 @@ type Route = session.Route
 // error is an ErrUnknownListener. It may be called from any goroutine.
 func (s *Server) PoolFor(listener, serverName string, protocols []string) (*pool.Pool, error) {
 	s.mu.Lock()
-	ls := s.listeners[listener]
+	ls := s.namedLocked(listener)
 	s.mu.Unlock()
 	if ls == nil {
 		return nil, fmt.Errorf("listener %q: %w", listener, ErrUnknownListener)

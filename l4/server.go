@@ -92,7 +92,7 @@ type Server struct {
 
 	// mu guards the fields below
 	mu        sync.Mutex
-	listeners map[string]*listener
+	listeners map[listenerKey]*listener
 	leaving   []*listen.Binding                // of UDP listeners that are gone, and perhaps have flows
 	revoking  map[weak.Pointer[pool.Pool]]bool // pools that report revoked leases
 	running   sync.WaitGroup                   // loops
@@ -108,7 +108,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Log, started: time.Now(), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
-		listeners: make(map[string]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
+		listeners: make(map[listenerKey]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
 	}
 	if !o.NoOffload {
 		var err error
@@ -183,7 +183,8 @@ func (s *Server) onLoops(f func(i int)) <-chan struct{} {
 	return loop.Each(s.loops, func(l *loop.Loop) { f(l.Index) })
 }
 
-// Listeners describes every listener, in the order of their names. It may be called from any goroutine.
+// Listeners describes every listener, in the order of their names, and of one name TCP first. It may be called from any
+// goroutine.
 func (s *Server) Listeners() []ListenerInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,8 +192,18 @@ func (s *Server) Listeners() []ListenerInfo {
 	for _, ls := range s.listeners {
 		infos = append(infos, ls.info())
 	}
-	slices.SortFunc(infos, func(a, b ListenerInfo) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(infos, func(a, b ListenerInfo) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
+	})
 	return infos
+}
+
+// namedLocked returns the listener of that name, that of TCP if there are two; nil if there is none. mu is held.
+func (s *Server) namedLocked(name string) *listener {
+	if ls := s.listeners[listenerKey{name, TCP}]; ls != nil {
+		return ls
+	}
+	return s.listeners[listenerKey{name, UDP}]
 }
 
 // Flows is how many flows there are now.
@@ -213,7 +224,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.ended = true
 	if !s.live {
 		for _, ls := range s.listeners {
-			ls.bound.Withdraw()
+			for _, b := range ls.bound {
+				b.Withdraw()
+			}
 		}
 		s.discard()
 		close(s.gone)
@@ -247,10 +260,12 @@ func (s *Server) closeListeners(ctx context.Context, listeners []*listener) {
 	var closing []<-chan struct{}
 	var departures []listen.Departure
 	for _, ls := range listeners {
-		if b := ls.bound; b.Protocol == TCP {
-			departures = append(departures, listen.Departure{Binding: b})
-		} else {
-			closing = append(closing, s.leave(b))
+		for _, b := range ls.bound {
+			if b.Protocol == TCP {
+				departures = append(departures, listen.Departure{Binding: b})
+			} else {
+				closing = append(closing, s.leave(b))
+			}
 		}
 	}
 	listen.Depart(ctx, departures)
@@ -307,7 +322,7 @@ func (s *Server) drainQuestions(ctx context.Context) error {
 	s.mu.Lock()
 	bindings := slices.Clone(s.leaving)
 	for _, ls := range s.listeners {
-		bindings = append(bindings, ls.bound)
+		bindings = append(bindings, ls.bound...)
 	}
 	s.mu.Unlock()
 	var err error

@@ -239,7 +239,7 @@ func TestNeverStartedServesNobody(t *testing.T) {
 func TestReadd(t *testing.T) {
 	s := start(t, l4.Options{Loops: 2}, spec(newPool(t)))
 	again := spec(newPool(t))
-	again.Name, again.Address = "again", s.Listeners()[0].Address
+	again.Name, again.Address = "again", s.Listeners()[0].Address.AddrPort
 	for range 50 {
 		if err := s.Apply(l4.Plan{}); err != nil {
 			t.Fatal(err)
@@ -445,7 +445,7 @@ func TestSessionAllocations(t *testing.T) {
 		}
 	}
 	serve := func() {
-		client, e := sock.Connect(front)
+		client, e := sock.Connect(front.AddrPort)
 		if e != 0 && e != sock.InProgress {
 			t.Fatal(e)
 		}

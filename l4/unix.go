@@ -3,7 +3,6 @@ package l4
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
@@ -16,12 +15,12 @@ type UnixSocket = sock.UnixSocket
 // Credentials are the process of a client that has come by a Unix socket.
 type Credentials = sock.Credentials
 
-// validateUnix returns what is wrong with a spec of a Unix socket.
-func (spec *ListenerSpec) validateUnix() error {
-	switch u := &spec.Unix; {
+// validateUnix returns what is wrong with a place of the spec that is a Unix socket.
+func (spec *ListenerSpec) validateUnix(p *Place) error {
+	switch u := &p.Unix; {
 	case spec.Protocol != TCP:
 		return errors.New("a Unix socket takes no datagrams")
-	case spec.Address.IsValid() || len(spec.Inherited) > 0:
+	case p.Address.IsValid() || len(p.Inherited) > 0:
 		return errors.New("a Unix socket and an address")
 	case !filepath.IsAbs(u.Path) || len(u.Path) > sock.MaxUnixListener:
 		return fmt.Errorf("the path of a Unix socket is not absolute, or has more than %d bytes", sock.MaxUnixListener)
@@ -29,12 +28,4 @@ func (spec *ListenerSpec) validateUnix() error {
 		return errors.New("a PROXY header is expected from clients of a Unix socket, who have no address to be trusted")
 	}
 	return nil
-}
-
-// where is the place of a spec in words, which is address if it is no Unix socket.
-func (spec *ListenerSpec) where(address netip.AddrPort) string {
-	if spec.Unix.Path != "" {
-		return "unix:" + spec.Unix.Path
-	}
-	return address.String()
 }

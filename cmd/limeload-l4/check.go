@@ -68,7 +68,7 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, l := range cfg.Listeners {
 		pools := l.Pools()
 		fmt.Fprintf(w, "  listener %s: %s %s -> %s %s\n", l.Name, l.Protocol,
-			conf.ResolvedText(l.Address, l.Bind), plural(len(pools), "pool"), strings.Join(pools, ", "))
+			l.AddressText(), plural(len(pools), "pool"), strings.Join(pools, ", "))
 	}
 	for _, p := range cfg.Pools {
 		checks := "no checks"

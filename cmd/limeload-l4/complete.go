@@ -265,7 +265,7 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 			if slices.Equal(k.path, []string{"dns", "purge"}) && (l.DNS == nil || l.DNS.Cache == nil) {
 				continue
 			}
-			names = append(names, candidate{l.Name, l.Protocol + " " + l.Address})
+			names = append(names, candidate{l.Name, l.Protocol + " " + addressList(l.Addresses)})
 		}
 	case "BACKEND":
 		backends, _ := client.Backends(ctx, pool)

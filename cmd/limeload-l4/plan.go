@@ -62,6 +62,17 @@ func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	return &admin.Configuration{Name: file, Text: text}, nil
 }
 
+// hasBoth reports whether a listener of that name has both protocols, before the change or after it.
+func hasBoth(listeners []admin.ListenerChange, name string) bool {
+	n := 0
+	for _, l := range listeners {
+		if l.Name == name {
+			n++
+		}
+	}
+	return n > 1
+}
+
 // printPlan prints the changes of listeners, pools, backends and sessions, one per line, and how many are kept.
 func printPlan(w io.Writer, p *admin.Plan, width int) error {
 	var kept [2]int // number of listeners and pools
@@ -70,7 +81,11 @@ func printPlan(w io.Writer, p *admin.Plan, width int) error {
 			kept[0]++
 			continue
 		}
-		planLine(w, "", "listener", l.Name, l.What, l.Address, l.Changes, int64(l.Sessions))
+		name := l.Name
+		if hasBoth(p.Listeners, l.Name) {
+			name += " (" + l.Protocol + ")"
+		}
+		planLine(w, "", "listener", name, l.What, addressList(l.Addresses), l.Changes, int64(l.Sessions))
 	}
 	for _, pool := range p.Pools {
 		if pool.What == "kept" && len(pool.Backends) == 0 {

@@ -105,8 +105,8 @@ func loops(all []admin.Loop) string {
 func listenerTable(listeners []admin.Listener) *table {
 	t := newTable("listener", "protocol", "address", "pool", ">sessions", ">accepted", ">retries", ">in", ">out")
 	for _, l := range listeners {
-		t.add(l.Name, l.Protocol, l.Address, strings.Join(l.Pools, " "), strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries),
-			size(l.BytesIn), size(l.BytesOut))
+		t.add(l.Name, l.Protocol, addressList(l.Addresses), strings.Join(l.Pools, " "),
+			strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries), size(l.BytesIn), size(l.BytesOut))
 	}
 	return t
 }

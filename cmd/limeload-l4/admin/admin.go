@@ -109,19 +109,20 @@ type Dropped struct {
 	Why     string `json:"why"`
 }
 
-// Listener is a bound address.
+// Listener is a bound address, or several. A listener of both protocols is two of these, of one name.
 type Listener struct {
-	Name     string            `json:"name"`
-	Protocol string            `json:"protocol"`
-	Address  string            `json:"address"`
-	Pool     string            `json:"pool"`  // of clients that no route fits; "" if they are refused
-	Pools    []string          `json:"pools"` // all that clients may be sent to
-	Sessions int               `json:"sessions"`
-	Accepted uint64            `json:"accepted"`
-	Retries  uint64            `json:"retries"`
-	BytesIn  uint64            `json:"bytes_in"`
-	BytesOut uint64            `json:"bytes_out"`
-	Ended    map[string]uint64 `json:"ended"` // sessions and refusals, by reason
+	Name      string            `json:"name"`
+	Protocol  string            `json:"protocol"`
+	Address   string            `json:"address"`   // the first of Addresses
+	Addresses []string          `json:"addresses"` // all that it listens on
+	Pool      string            `json:"pool"`      // of clients that no route fits; "" if they are refused
+	Pools     []string          `json:"pools"`     // all that clients may be sent to
+	Sessions  int               `json:"sessions"`
+	Accepted  uint64            `json:"accepted"`
+	Retries   uint64            `json:"retries"`
+	BytesIn   uint64            `json:"bytes_in"`
+	BytesOut  uint64            `json:"bytes_out"`
+	Ended     map[string]uint64 `json:"ended"` // sessions and refusals, by reason
 
 	DatagramsIn  uint64            `json:"datagrams_in"`  // UDP datagrams from clients
 	DatagramsOut uint64            `json:"datagrams_out"` // to clients
@@ -323,11 +324,13 @@ type Plan struct {
 
 // ListenerChange is the change of one listener.
 type ListenerChange struct {
-	Name     string   `json:"name"`
-	What     string   `json:"what"` // kept, changed, added, removed or rebound
-	Address  string   `json:"address"`
-	Changes  []Change `json:"changes"`
-	Sessions int      `json:"sessions"` // its current sessions
+	Name      string   `json:"name"`
+	Protocol  string   `json:"protocol"`
+	What      string   `json:"what"`      // kept, changed, added, removed or rebound
+	Address   string   `json:"address"`   // the first of Addresses
+	Addresses []string `json:"addresses"` // all that it will listen on, or did if it is removed
+	Changes   []Change `json:"changes"`
+	Sessions  int      `json:"sessions"` // its current sessions
 }
 
 // PoolChange is the change of one pool.

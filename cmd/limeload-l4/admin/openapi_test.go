@@ -115,12 +115,14 @@ func closedSets() map[string][]string {
 		"Dropped.what":       {"added", "removed", "weight", "max_sessions", "mode"},
 		"Listener.protocol":  {"tcp", "udp"},
 		"Session.phase": {
-			"proxy_header", "starting", "cancelling", "asking", "inspecting", "queued", "connecting", "relaying", "refusing",
+			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",
+			"refusing",
 		},
-		"Explanation.decided_by": {"algorithm", "sticky", "trial", "nothing"},
-		"ListenerChange.what":    {"kept", "changed", "added", "removed", "rebound"},
-		"PoolChange.what":        {"kept", "changed", "added", "removed"},
-		"BackendPlan.what":       {"added", "removed", "changed", "replaced"},
+		"Explanation.decided_by":  {"algorithm", "sticky", "trial", "nothing"},
+		"ListenerChange.protocol": {"tcp", "udp"},
+		"ListenerChange.what":     {"kept", "changed", "added", "removed", "rebound"},
+		"PoolChange.what":         {"kept", "changed", "added", "removed"},
+		"BackendPlan.what":        {"added", "removed", "changed", "replaced"},
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 // firstInherited is the first descriptor that a service manager passes on (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 const firstInherited = 3
 
-// An inheritedSocket is a listening TCP socket that the service manager opened for a listener. Whoever takes it over
-// closes fds.
+// An inheritedSocket is a listening TCP socket that the service manager opened for a listener, or several of one
+// address. Whoever takes it over closes fds.
 type inheritedSocket struct {
 	address   netip.AddrPort
 	dualStack bool  // address is IPv6, and IPv4 clients are accepted too
@@ -32,7 +32,7 @@ type inheritedSocket struct {
 //
 // It does not use the library's activation package, which takes a malformed LISTEN_FDS for no sockets, does not check
 // whether the sockets listen, and wraps them in files that close them when they are garbage-collected.
-func inheritedSockets() (map[string]inheritedSocket, error) {
+func inheritedSockets() (map[string][]inheritedSocket, error) {
 	pid, fds, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		_ = os.Unsetenv(name) // a valid name: it cannot fail
@@ -55,9 +55,10 @@ func inheritedSockets() (map[string]inheritedSocket, error) {
 	return takeSockets(firstInherited, named)
 }
 
-// takeSockets takes over the descriptors from first on, one for each name.
-func takeSockets(first int, names []string) (map[string]inheritedSocket, error) {
-	sockets := make(map[string]inheritedSocket)
+// takeSockets takes over the descriptors from first on, one for each name. Those of one name may have several
+// addresses.
+func takeSockets(first int, names []string) (map[string][]inheritedSocket, error) {
+	sockets := make(map[string][]inheritedSocket)
 	var mistakes []error
 	for i, name := range names {
 		fd := first + i
@@ -66,18 +67,18 @@ func takeSockets(first int, names []string) (map[string]inheritedSocket, error) 
 		if err == nil {
 			err = os.NewSyscallError("fcntl", syscall.SetNonblock(fd, true))
 		}
-		if before, more := sockets[name]; more && err == nil {
-			if s.address != before.address || s.dualStack != before.dualStack {
-				err = fmt.Errorf("listens on %s, and another of that name on %s; needs one address, or two names",
-					s.where(), before.where())
-			}
-			s.fds = append(before.fds, fd)
-		}
 		if err != nil {
 			mistakes = append(mistakes, fmt.Errorf("inherited socket %d, FileDescriptorName=%s: %w", fd, name, err))
 			continue
 		}
-		sockets[name] = s
+		k := slices.IndexFunc(sockets[name], func(before inheritedSocket) bool {
+			return s.address == before.address && s.dualStack == before.dualStack
+		})
+		if k < 0 {
+			sockets[name] = append(sockets[name], s)
+		} else {
+			sockets[name][k].fds = append(sockets[name][k].fds, fd)
+		}
 	}
 	if len(mistakes) > 0 {
 		for i := range names {
@@ -130,7 +131,7 @@ func inspectSocket(fd int) (inheritedSocket, error) {
 
 // checkInherited returns an error for each socket that has no listener, or that listens elsewhere than its listener.
 // cfg must be resolved.
-func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error {
+func checkInherited(cfg *conf.Config, sockets map[string][]inheritedSocket) error {
 	listeners := cfg.Listeners
 	names := make([]string, len(listeners))
 	for i, l := range listeners {
@@ -138,20 +139,50 @@ func checkInherited(cfg *conf.Config, sockets map[string]inheritedSocket) error 
 	}
 	var mistakes []error
 	for _, name := range slices.Sorted(maps.Keys(sockets)) {
-		s := sockets[name]
 		i := slices.IndexFunc(listeners, func(l conf.Listener) bool { return l.Name == name })
-		switch {
-		case i < 0:
+		if i < 0 {
+			for _, s := range sockets[name] {
+				mistakes = append(mistakes,
+					fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
+						s.where(), name, strings.Join(names, ", ")))
+			}
+			continue
+		}
+		_, rest := assignSockets(&listeners[i], sockets[name])
+		for _, s := range rest {
 			mistakes = append(mistakes,
-				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: no listener has that name; needs one of %s",
-					s.where(), name, strings.Join(names, ", ")))
-		case !s.fits(&listeners[i]):
-			mistakes = append(mistakes,
-				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %q; "+
-					"needs a ListenStream= that fits", s.where(), name, name, listeners[i].Address))
+				fmt.Errorf("inherited socket %s, FileDescriptorName=%s: listener.%s.address is %s; "+
+					"needs a ListenStream= that fits", s.where(), name, name, addressesQuoted(&listeners[i])))
 		}
 	}
 	return errors.Join(mistakes...)
+}
+
+// assignSockets returns the inherited sockets for the addresses of a listener of TCP, by the index of its Binds, and
+// those that are left over: they fit no address, or one that has other sockets already.
+func assignSockets(l *conf.Listener, sockets []inheritedSocket) (of map[int]inheritedSocket, rest []inheritedSocket) {
+	of = make(map[int]inheritedSocket, len(sockets))
+	for _, s := range sockets {
+		k := -1
+		if slices.Contains(l.Protocols(), "tcp") {
+			k = slices.IndexFunc(l.Binds, func(b conf.Bind) bool { return s.fits(&b) })
+		}
+		if _, taken := of[k]; k < 0 || taken {
+			rest = append(rest, s)
+			continue
+		}
+		of[k] = s
+	}
+	return of, rest
+}
+
+// addressesQuoted returns the addresses of a listener as in the file, each in quotes.
+func addressesQuoted(l *conf.Listener) string {
+	texts := make([]string, len(l.Address))
+	for i, text := range l.Address {
+		texts[i] = strconv.Quote(text)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // where returns the address, in words that distinguish [::] for IPv6 alone from [::] for both families.
@@ -165,12 +196,12 @@ func (s inheritedSocket) where() string {
 	return s.address.String() + " (IPv6 alone)"
 }
 
-// fits reports whether the socket listens where l does.
-func (s inheritedSocket) fits(l *conf.Listener) bool {
-	if s.address.Port() != l.Bind.Port() && l.Bind.Port() != 0 {
+// fits reports whether the socket listens at an address of a listener.
+func (s inheritedSocket) fits(l *conf.Bind) bool {
+	if l.Path != "" || s.address.Port() != l.Port && l.Port != 0 {
 		return false
 	}
-	at, wanted := s.address.Addr(), l.Bind.Addr().WithZone("") // the zone of a socket is a number, that of l a name
+	at, wanted := s.address.Addr(), l.Addr.Addr().WithZone("") // the zone of a socket is a number, that of l a name
 	switch {
 	case !wanted.IsUnspecified() || !wanted.Is6():
 		return at == wanted

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -97,8 +98,8 @@ func TestTakeSockets(t *testing.T) {
 	if len(sockets) != 3 {
 		t.Fatalf("%d names, want 3: %v", len(sockets), sockets)
 	}
-	for name, s := range sockets { // before addressOf, which makes them non-blocking
-		for _, fd := range s.fds {
+	for name, of := range sockets { // before addressOf, which makes them non-blocking
+		for _, fd := range of[0].fds {
 			if flags := fcntl(t, fd, syscall.F_GETFD); flags&syscall.FD_CLOEXEC == 0 {
 				t.Errorf("descriptor %d of %s would be inherited by checks", fd, name)
 			}
@@ -113,7 +114,10 @@ func TestTakeSockets(t *testing.T) {
 		dual bool
 	}{"redis": {v4, []int{first, first + 2}, false}, "postgres": {v6, []int{first + 1}, false},
 		"dns": {both, []int{first + 3}, true}} {
-		s := sockets[name]
+		if len(sockets[name]) != 1 {
+			t.Fatalf("%s has the addresses of %v, want one", name, sockets[name])
+		}
+		s := sockets[name][0]
 		if !slices.Equal(s.fds, want.fds) {
 			t.Errorf("%s has descriptors %v, want %v", name, s.fds, want.fds)
 		}
@@ -121,6 +125,45 @@ func TestTakeSockets(t *testing.T) {
 			s.address.Addr().IsUnspecified() && s.dualStack != want.dual {
 			t.Errorf("%s listens on %s (dual stack: %v), want %s", name, s.address, s.dualStack, at)
 		}
+	}
+}
+
+// TestTakeSocketsOfSeveralAddresses holds that sockets of one name may have several addresses, of one unit's
+// ListenStream= lines, and that each goes to the address of the listener that it fits.
+func TestTakeSocketsOfSeveralAddresses(t *testing.T) {
+	v4 := listening("tcp4", "127.0.0.1:0")(t)
+	v6 := listening("tcp6", "[::1]:0")(t)
+	first := handOver(t, []*os.File{v4, v6, v4})
+	sockets, err := takeSockets(first, []string{"db", "db", "db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at4, at6 := addressOf(t, v4), addressOf(t, v6)
+	config := func(addresses string) *conf.Config {
+		cfg, err := conf.Parse("lb.toml", fmt.Appendf(nil, `
+[listener.db]
+address = [%s]
+pool = "p"
+[pool.p]
+backends = [{ address = "127.0.0.1:1" }]
+`, addresses))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	cfg := config(fmt.Sprintf("%q, %q, %q", "127.0.0.1:7", at6, at4))
+	if err := checkInherited(cfg, sockets); err != nil {
+		t.Error(err)
+	}
+	of, _ := assignSockets(&cfg.Listeners[0], sockets["db"])
+	if len(of) != 2 || !slices.Equal(of[1].fds, []int{first + 1}) || !slices.Equal(of[2].fds, []int{first, first + 2}) {
+		t.Errorf("assigned %v", of)
+	}
+	err = checkInherited(config(fmt.Sprintf("%q, %q", at4, "127.0.0.1:7")), sockets)
+	if want := fmt.Sprintf("inherited socket %s, FileDescriptorName=db: listener.db.address is %q, %q; "+
+		"needs a ListenStream= that fits", at6, at4, "127.0.0.1:7"); err == nil || err.Error() != want {
+		t.Errorf("error\n%v, want\n%s", err, want)
 	}
 }
 
@@ -145,7 +188,7 @@ func fcntl(t *testing.T, fd, command int) int {
 }
 
 func TestTakeSocketsRefuses(t *testing.T) {
-	one, other := listening("tcp4", "127.0.0.1:0"), listening("tcp4", "127.0.0.1:0")
+	one := listening("tcp4", "127.0.0.1:0")
 	unix := func(t *testing.T) *os.File { return listening("unix", filepath.Join(t.TempDir(), "s"))(t) }
 	noSocket := func(t *testing.T) *os.File {
 		f, err := os.CreateTemp(t.TempDir(), "file")
@@ -167,8 +210,6 @@ func TestTakeSocketsRefuses(t *testing.T) {
 			[]string{"FileDescriptorName=redis: not listening; needs Accept=no"}},
 		"unix":   {[]handed{{"redis", unix}}, []string{"neither IPv4 nor IPv6; ListenStream= needs a port"}},
 		"a file": {[]handed{{"redis", noSocket}}, []string{"getsockopt: socket operation on non-socket"}},
-		"two addresses": {[]handed{{"redis", one}, {"redis", other}},
-			[]string{"inherited socket 701, FileDescriptorName=redis: listens on 127.0.0.1:"}},
 		"all at once": {[]handed{{"a", unix}, {"good", one}, {"b", noSocket}},
 			[]string{"socket 700, FileDescriptorName=a", "socket 702, FileDescriptorName=b"}},
 	} {
@@ -249,8 +290,8 @@ backends = [{ address = "127.0.0.1:1" }]
 			`FileDescriptorName=limeload-l4.socket: no listener has that name; needs one of "v4", "v6", "all", "all6", "all4"`},
 	} {
 		t.Run(test.name+" on "+test.address, func(t *testing.T) {
-			sockets := map[string]inheritedSocket{
-				test.name: {address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}
+			sockets := map[string][]inheritedSocket{
+				test.name: {{address: netip.MustParseAddrPort(test.address), dualStack: test.dual}}}
 			err := checkInherited(cfg, sockets)
 			switch {
 			case test.want == "" && err != nil:
@@ -308,8 +349,8 @@ func TestInheritedSockets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := sockets["redis"]; len(sockets) != 1 || s.address.String() != want ||
-			!slices.Equal(s.fds, []int{firstInherited}) {
+		if s := sockets["redis"]; len(s) != 1 || s[0].address.String() != want ||
+			!slices.Equal(s[0].fds, []int{firstInherited}) {
 			t.Errorf("inherited %v, want redis on %s", sockets, want)
 		}
 		return

@@ -64,14 +64,23 @@ func (d *Daemon) Listeners() []admin.Listener {
 			dropped[why.String()] = n
 		}
 		listeners[i] = admin.Listener{
-			Name: l.Name, Protocol: l.Protocol.String(), Address: placeText(l.Address, l.Path),
-			Pool: l.Pool, Pools: pools[l.Name],
+			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(),
+			Addresses: addressTexts(l.Addresses), Pool: l.Pool, Pools: pools[l.Name],
 			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
 			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
 	return listeners
+}
+
+// addressTexts converts addresses for the API.
+func addressTexts(addresses []pool.Address) []string {
+	texts := make([]string, len(addresses))
+	for i, a := range addresses {
+		texts[i] = a.String()
+	}
+	return texts
 }
 
 // retries returns how many connects followed a failed one.

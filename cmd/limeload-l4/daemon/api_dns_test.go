@@ -115,7 +115,7 @@ func TestDNSNumbers(t *testing.T) {
 	asking, cache, listener := c.ofDNSQuestions(), c.ofDNSCaches(), label("listener", "names")
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(&collector{series: c, parts: []part{func(to sink) {
-		asking.put(to, listener, &info)
+		asking.put(protocolSink{sink: to}, listener, &info)
 		cache.put(to, listener, &info.Cache)
 	}}})
 	metrics := numbers(scrape(t, newHandler(r, nil), textForm))

@@ -125,46 +125,70 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure *secured) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
-		spec := l4.ListenerSpec{
-			Name: c.Name, Address: c.Bind, DualStack: c.DualStack, Pool: pools[c.DefaultPool()],
-			Backlog: c.Backlog, MaxSessions: c.MaxSessions,
-			FastOpen: c.FastOpen, CongestionControl: c.CongestionControl, TLS: secure.servers[c.Name],
-			IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
-			UserTimeout: c.UserTimeout.Std(),
-			KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
-				Count: c.Keepalive.Count},
+		for _, protocol := range c.Protocols() {
+			plan.Listeners = append(plan.Listeners, d.buildListener(cfg, &c, protocol, pools, secure))
 		}
-		if c.Path != "" {
-			spec.Unix = l4.UnixSocket{Path: c.Path, Mode: c.Mode, Owner: c.Owner, Group: c.Group}
-		}
-		for _, t := range c.Routes {
-			spec.Routes = append(spec.Routes,
-				l4.Route{ServerNames: t.SNI, Protocols: t.ALPN, Pool: pools[t.Pool]})
-		}
-		if spec.MQTT = cfg.ReadsMQTT(&c); spec.MQTT || len(spec.Routes) > 0 {
-			spec.InspectTimeout = c.InspectTimeout.Std()
-		}
-		if from, ok := d.inherited[c.Name]; ok && from.fits(&c) {
-			spec.Inherited = from.fds
-		}
-		switch c.RefuseWith {
-		case "close":
-			spec.Refuse = l4.RefuseClose
-		case "protocol":
-			spec.Farewell = language(c.Profile)
-		}
-		spec.Proxy = proxySettings(&c.ProxyProtocol)
-		if c.Profile == "postgres" {
-			spec.Postgres.Timeout = c.InspectTimeout.Std()
-		}
-		if c.Protocol == "udp" {
-			spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, &c), dnsSettings(&c)
-		} else if c.Cache != nil {
-			spec.DNS = dnsSettings(&c)
-		}
-		plan.Listeners = append(plan.Listeners, spec)
 	}
 	return plan
+}
+
+// buildListener converts a listener's part of the configuration, for one of its protocols.
+func (d *Daemon) buildListener(
+	cfg *conf.Config, c *conf.Listener, protocol string, pools map[string]*pool.Pool, secure *secured,
+) l4.ListenerSpec {
+	spec := l4.ListenerSpec{
+		Name: c.Name, Pool: pools[c.DefaultPool()],
+		Backlog: c.Backlog, MaxSessions: c.MaxSessions,
+		FastOpen: c.FastOpen, CongestionControl: c.CongestionControl, TLS: secure.servers[c.Name],
+		IdleTimeout: c.IdleTimeout.Std(), HalfCloseTimeout: c.HalfCloseTimeout.Std(),
+		UserTimeout: c.UserTimeout.Std(),
+		KeepAlive: l4.KeepAlive{Idle: c.Keepalive.Idle.Std(), Interval: c.Keepalive.Interval.Std(),
+			Count: c.Keepalive.Count},
+	}
+	for _, t := range c.Routes {
+		spec.Routes = append(spec.Routes,
+			l4.Route{ServerNames: t.SNI, Protocols: t.ALPN, Pool: pools[t.Pool]})
+	}
+	if spec.MQTT = cfg.ReadsMQTT(c); spec.MQTT || len(spec.Routes) > 0 {
+		spec.InspectTimeout = c.InspectTimeout.Std()
+	}
+	d.placeListener(&spec, c, protocol)
+	switch c.RefuseWith {
+	case "close":
+		spec.Refuse = l4.RefuseClose
+	case "protocol":
+		spec.Farewell = language(c.Profile)
+	}
+	spec.Proxy = proxySettings(&c.ProxyProtocol)
+	if c.Profile == "postgres" {
+		spec.Postgres.Timeout = c.InspectTimeout.Std()
+	}
+	if protocol == "udp" {
+		spec.Protocol, spec.Flows, spec.DNS = l4.UDP, flowSettings(cfg, c), dnsSettings(c)
+	} else if c.Cache != nil {
+		spec.DNS = dnsSettings(c)
+	}
+	return spec
+}
+
+// placeListener sets where a listener listens: at its addresses, or by the sockets that it inherited for them.
+func (d *Daemon) placeListener(spec *l4.ListenerSpec, c *conf.Listener, protocol string) {
+	var inherited map[int]inheritedSocket
+	if protocol == "tcp" {
+		inherited, _ = assignSockets(c, d.inherited[c.Name])
+	}
+	for i, b := range c.Binds {
+		place := l4.Place{Address: b.Addr, DualStack: b.DualStack, Inherited: inherited[i].fds}
+		if b.Path != "" {
+			place.Unix = l4.UnixSocket{Path: b.Path, Mode: c.Mode, Owner: c.Owner, Group: c.Group}
+		}
+		if i == 0 {
+			spec.Address, spec.DualStack = place.Address, place.DualStack
+			spec.Unix, spec.Inherited = place.Unix, place.Inherited
+		} else {
+			spec.More = append(spec.More, place)
+		}
+	}
 }
 
 // proxySettings converts the PROXY protocol's settings of a listener for the data plane.

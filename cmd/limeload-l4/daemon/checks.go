@@ -66,7 +66,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 func checkedProxy(cfg *conf.Config, p *conf.Pool) int {
 	uses := func(protocol string) bool {
 		return slices.ContainsFunc(cfg.Listeners, func(l conf.Listener) bool {
-			return l.Protocol == protocol && slices.Contains(l.Pools(), p.Name)
+			return slices.Contains(l.Protocols(), protocol) && slices.Contains(l.Pools(), p.Name)
 		})
 	}
 	if uses("udp") && !uses("tcp") {

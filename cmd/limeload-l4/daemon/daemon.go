@@ -35,6 +35,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -86,7 +88,7 @@ type Daemon struct {
 
 	// The goroutine that has the turn of life uses the fields below. Run uses them before the admin socket answers and
 	// after life.end, and the watcher also before reloads are allowed.
-	inherited map[string]inheritedSocket // by listener
+	inherited map[string][]inheritedSocket // by listener
 	admin     *adminSocket
 	files     *files         // named by the configuration in force, with the contents they had when they were read
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
@@ -200,14 +202,39 @@ func located(cfg *conf.Config, err error) error {
 	if !errors.As(err, &listen) {
 		return err
 	}
-	e := cfg.ErrorAt(conf.Path("listener", listen.Listener, "address"), listen.Err)
-	for _, l := range cfg.Listeners {
-		if l.Name == listen.Listener {
-			e.Found = fmt.Sprintf("%q", l.Address)
-			e.Allowed = remedy(listen.Err, l.Protocol)
+	i := slices.IndexFunc(cfg.Listeners, func(l conf.Listener) bool { return l.Name == listen.Listener })
+	l := &cfg.Listeners[i]
+	elem := l.Binds[listen.Place].Element
+	cause := listen.Err
+	if where := whereOf(l, listen); where != "" {
+		cause = fmt.Errorf("%s: %w", where, listen.Err)
+	}
+	network := listen.Protocol.String()
+	if listen.Address.Path != "" {
+		network = "unix"
+	}
+	e := cfg.ErrorAt(l.AddressPath(elem), cause)
+	e.Found, e.Allowed = fmt.Sprintf("%q", l.Address[elem]), remedy(listen.Err, network)
+	return e
+}
+
+// whereOf returns which of the ports and protocols of an address could not be listened on; "" if it has only one.
+func whereOf(l *conf.Listener, e *l4.ListenError) string {
+	elem := l.Binds[e.Place].Element
+	ports := 0
+	for _, b := range l.Binds {
+		if b.Element == elem {
+			ports++
 		}
 	}
-	return e
+	var words []string
+	if len(l.Protocols()) > 1 {
+		words = append(words, e.Protocol.String())
+	}
+	if ports > 1 && e.Address.IsValid() {
+		words = append(words, fmt.Sprintf("port %d", e.Address.Port()))
+	}
+	return strings.Join(words, " ")
 }
 
 // remedy returns what to do about an address that cannot be listened on. network is "tcp", "udp" or "unix".

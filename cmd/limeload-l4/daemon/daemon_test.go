@@ -35,7 +35,7 @@ func parsed(t *testing.T, more string) *conf.Config {
 func testDaemon(t *testing.T, cfg *conf.Config) *Daemon {
 	t.Helper()
 	for i := range cfg.Listeners {
-		cfg.Listeners[i].Bind = netip.MustParseAddrPort("127.0.0.1:0")
+		cfg.Listeners[i].Binds = []conf.Bind{{Addr: netip.MustParseAddrPort("127.0.0.1:0")}}
 	}
 	d, err := New(Options{Config: cfg, Version: "test"})
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
-	"github.com/limeload/limeload-l4/conf"
 )
 
 // maxFirstVerdicts bounds how long clients wait for the first checks of new backends, at the start and in a warm-up.
@@ -166,7 +165,7 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
 	for _, l := range d.boot.Listeners {
-		d.log.Info().Str("listener", l.Name).Str("address", conf.ResolvedText(l.Address, l.Bind)).
+		d.log.Info().Str("listener", l.Name).Str("address", l.AddressText()).
 			Str("pool", l.DefaultPool()).Msg("listening")
 	}
 	d.logCertificates(d.tlsWarnings, d.secured)

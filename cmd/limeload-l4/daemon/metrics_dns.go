@@ -11,13 +11,14 @@ func (c *catalog) ofDNS(d *Daemon) part {
 	asking, cache := c.ofDNSQuestions(), c.ofDNSCaches()
 	return func(to sink) {
 		caches := d.dnsCaches()
-		for _, l := range d.server.Listeners() {
+		all := d.server.Listeners()
+		for i, l := range all {
 			if l.DNS == nil {
 				continue
 			}
 			listener := label("listener", l.Name)
-			asking.put(to, listener, l.DNS)
-			if caches[l.Name] {
+			asking.put(to.ofProtocol(all, i), listener, l.DNS)
+			if shared := i > 0 && all[i-1].Name == l.Name; caches[l.Name] && !shared { // its numbers are of both
 				cache.put(to, listener, &l.DNS.Cache)
 			}
 		}
@@ -51,7 +52,7 @@ func (c *catalog) ofDNSQuestions() *dnsSeries {
 }
 
 // put sends the numbers of one listener.
-func (s *dnsSeries) put(to sink, listener *dto.LabelPair, n *l4.DNSInfo) {
+func (s *dnsSeries) put(to protocolSink, listener *dto.LabelPair, n *l4.DNSInfo) {
 	to.put(s.inFlight, float64(n.InFlight), listener)
 	to.put(s.sockets, float64(n.Sockets), listener)
 	to.put(s.tries, float64(n.Asked), listener)

@@ -73,10 +73,12 @@ func (c *catalog) ofListeners(d *Daemon) part {
 	for _, r := range l4.CancelResults() {
 		results[r] = label("result", r.String())
 	}
-	return func(to sink) {
-		for _, l := range d.server.Listeners() {
+	return func(all sink) {
+		listeners := d.server.Listeners()
+		for i, l := range listeners {
 			listener := label("listener", l.Name)
-			to.put(info, 1, listener, label("pool", l.Pool), protocols[l.Protocol])
+			all.put(info, 1, listener, label("pool", l.Pool), protocols[l.Protocol])
+			to := all.ofProtocol(listeners, i)
 			to.put(sessions, float64(l.Sessions), listener)
 			to.put(accepted, float64(l.Accepted), listener)
 			for why, reason := range reasons {

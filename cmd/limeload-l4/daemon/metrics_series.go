@@ -152,6 +152,11 @@ func newScale(step int, least, most float64) scale {
 // all buckets. The text format has the first, the binary format both, and Prometheus keeps the one it is configured
 // for.
 func (to sink) times(s *series, h l4.Histogram, classic scale, labels ...*dto.LabelPair) {
+	to <- &distribution{of: s, form: histogramOf(s, h, classic, labels), labels: labels}
+}
+
+// histogramOf returns a histogram in both forms; labels has all labels of the series.
+func histogramOf(s *series, h l4.Histogram, classic scale, labels []*dto.LabelPair) *dto.Histogram {
 	values := make([]string, len(labels))
 	for i, l := range labels {
 		values[i] = l.GetValue()
@@ -172,5 +177,5 @@ func (to sink) times(s *series, h l4.Histogram, classic scale, labels ...*dto.La
 	for _, bound := range classic.bounds {
 		form.Bucket = append(form.Bucket, &dto.Bucket{UpperBound: new(bound), CumulativeCount: new(counts[bound])})
 	}
-	to <- &distribution{of: s, form: form, labels: labels}
+	return form
 }

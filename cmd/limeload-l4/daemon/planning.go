@@ -89,8 +89,13 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	}
 	fates := newFates(p)
 	for _, c := range d.server.Compare(p.plan) {
+		at := c.To
+		if c.Fate == l4.Removed {
+			at = c.From
+		}
 		l := admin.ListenerChange{
-			Name: c.Name, What: listenerFate(c.Fate), Address: placeText(c.To, c.ToPath),
+			Name: c.Name, Protocol: c.Protocol.String(), What: listenerFate(c.Fate),
+			Address: at[0].String(), Addresses: addressTexts(at),
 			Changes: changesOf(keysOf(p.keys, "listener", c.Name)), Sessions: c.Sessions,
 		}
 		for _, key := range d.files.changed(p.files, conf.Path("listener", c.Name)) {
@@ -99,10 +104,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 				l.What = listenerFate(l4.Updated)
 			}
 		}
-		if c.Fate == l4.Removed {
-			l.Address = placeText(c.From, c.FromPath)
-		}
-		fates.listeners[c.Name] = c.Fate
+		fates.note(&c)
 		plan.Listeners = append(plan.Listeners, l)
 	}
 	for _, pp := range p.pools {
@@ -188,11 +190,6 @@ func (d *Daemon) planOfPool(pp *proposedPool) admin.PoolChange {
 	return c
 }
 
-// placeText returns where a listener is: at an address, or at a Unix socket if path is not "".
-func placeText(at netip.AddrPort, path string) string {
-	return pool.Address{AddrPort: at, Path: path}.String()
-}
-
 func backendPlan(b pool.BackendInfo, what string, changes []admin.Change) admin.BackendPlan {
 	if changes == nil {
 		changes = []admin.Change{}
@@ -246,9 +243,9 @@ func changeOf(k conf.Difference, under ...string) admin.Change {
 
 // fates says what becomes of the existing sessions, by their listener, pool and backend.
 type fates struct {
-	listeners map[string]l4.Fate
-	pools     map[string]*proposedPool
-	closing   map[string]bool // pools that are removed; true if that ends their sessions
+	leaves  map[listenerID]bool // true of a listener that leaves an address; not of one that is kept
+	pools   map[string]*proposedPool
+	closing map[string]bool // pools that are removed; true if that ends their sessions
 }
 
 // A fate is what becomes of a session.
@@ -261,12 +258,25 @@ const (
 )
 
 func newFates(p *proposal) *fates {
-	f := &fates{listeners: make(map[string]l4.Fate), pools: make(map[string]*proposedPool),
+	f := &fates{leaves: make(map[listenerID]bool), pools: make(map[string]*proposedPool),
 		closing: make(map[string]bool)}
 	for _, pp := range p.pools {
 		f.pools[pp.conf.Name] = pp
 	}
 	return f
+}
+
+// A listenerID tells listeners of the data plane apart.
+type listenerID struct {
+	name     string
+	protocol l4.Protocol
+}
+
+// note takes down what becomes of a listener. All sessions of one that leaves an address count as drained, since it is
+// not known which of them came there.
+func (f *fates) note(c *l4.ListenerChange) {
+	leaves := slices.ContainsFunc(c.From, func(a pool.Address) bool { return !slices.Contains(c.To, a) })
+	f.leaves[listenerID{c.Name, c.Protocol}] = leaves || c.Fate == l4.Rebound && len(c.From) == len(c.To)
 }
 
 // of returns the fate of a group of sessions.
@@ -278,7 +288,7 @@ func (f *fates) of(n l4.SessionGroup) fate {
 		return drained
 	}
 	at := untouched
-	if to, known := f.listeners[n.Listener]; !known || to == l4.Removed || to == l4.Rebound {
+	if leaves, known := f.leaves[listenerID{n.Listener, n.Protocol}]; !known || leaves {
 		at = drained
 	}
 	pp := f.pools[n.Pool]

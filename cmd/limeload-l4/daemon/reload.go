@@ -131,9 +131,17 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 // forgetSockets forgets the inherited sockets that no listener uses any more. They are closed, and the kernel reuses
 // their numbers.
 func (d *Daemon) forgetSockets(plan l4.Plan) {
-	for name := range d.inherited {
-		uses := func(l l4.ListenerSpec) bool { return l.Name == name && len(l.Inherited) > 0 }
-		if !slices.ContainsFunc(plan.Listeners, uses) {
+	used := make(map[int]bool)
+	for _, l := range plan.Listeners {
+		for _, p := range append([]l4.Place{{Inherited: l.Inherited}}, l.More...) {
+			for _, fd := range p.Inherited {
+				used[fd] = true
+			}
+		}
+	}
+	for name, sockets := range d.inherited {
+		d.inherited[name] = slices.DeleteFunc(sockets, func(s inheritedSocket) bool { return !used[s.fds[0]] })
+		if len(d.inherited[name]) == 0 {
 			delete(d.inherited, name)
 		}
 	}

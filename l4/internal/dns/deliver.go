@@ -24,9 +24,18 @@ func (f *forwarder) deliver(answers dnscache.Answers[client]) {
 	if own := f.deliverOwn(answers, atOnce); own == answers.Len() {
 		return
 	}
-	for _, other := range f.service.forwarders {
-		if other != f && other.isAmong(answers) {
-			other.loop.Post(func() { other.deliverOwn(answers, atOnce) })
+	for _, service := range [...]*Service{f.service, f.service.sibling} {
+		if service == nil {
+			continue
+		}
+		for _, other := range service.forwarders {
+			switch {
+			case other == f || !other.isAmong(answers):
+			case other.loop == f.loop:
+				other.deliverOwn(answers, atOnce)
+			default:
+				other.loop.Post(func() { other.deliverOwn(answers, atOnce) })
+			}
 		}
 	}
 }

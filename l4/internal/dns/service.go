@@ -25,6 +25,7 @@ type Service struct {
 	tcp        bool                    // clients come, and backends are asked, by TCP
 	cache      *dnscache.Cache[client] // nil for none
 	forwarders []*forwarder            // one for each loop
+	sibling    *Service                // that has the same cache; nil for none
 	crowded    wire.DNSError           // what clients are told with SERVFAIL when too many questions wait
 
 	failing atomic.Pointer[failing] // of the pool that was the listener's when a question failed last
@@ -42,18 +43,48 @@ type client struct {
 // NewService makes the service of a listener, whose backends pool returns. tcp says that its clients come by TCP: then
 // the service is an Opener of its sessions. Settings are valid, see Settings.Validate.
 func NewService(loops []*Loop, ls *gate.Listener, pool func() *pool.Pool, settings Settings, tcp bool) *Service {
+	s := newService(ls, pool, settings, tcp)
+	s.makeCache()
+	s.makeForwarders(loops)
+	return s
+}
+
+// NewPair makes the services of two listeners of one name, of TCP and of UDP. They share one cache. The other arguments
+// are those of NewService.
+func NewPair(
+	loops []*Loop, tcp, udp *gate.Listener, tcpPool, udpPool func() *pool.Pool, settings Settings,
+) (byTCP, byUDP *Service) {
+	byTCP, byUDP = newService(tcp, tcpPool, settings, true), newService(udp, udpPool, settings, false)
+	byTCP.makeCache()
+	byTCP.sibling, byUDP.sibling, byUDP.cache = byUDP, byTCP, byTCP.cache
+	byTCP.makeForwarders(loops)
+	byUDP.makeForwarders(loops)
+	return byTCP, byUDP
+}
+
+// Sibling is the service that has the same cache; nil if there is none.
+func (s *Service) Sibling() *Service { return s.sibling }
+
+func newService(ls *gate.Listener, pool func() *pool.Pool, settings Settings, tcp bool) *Service {
 	s := &Service{listener: ls, pool: pool, chain: dial.NewChain(ls.ID), settings: settings, tcp: tcp}
 	s.crowded = wire.DNSError{Code: wire.DNSFailed, Extended: wire.DNSOther,
 		Text: fmt.Sprintf("too many questions wait at listener %q", ls.Name)}
-	if settings.Cache.MaxEntries > 0 {
-		o := settings.cacheOptions()
+	return s
+}
+
+// makeCache makes the cache, if the settings ask for one.
+func (s *Service) makeCache() {
+	if s.settings.Cache.MaxEntries > 0 {
+		o := s.settings.cacheOptions()
 		o.Explain = func() []byte { return s.unanswered().AppendOption(nil) }
 		s.cache = dnscache.New[client](o)
 	}
+}
+
+func (s *Service) makeForwarders(loops []*Loop) {
 	for _, l := range loops {
 		s.forwarders = append(s.forwarders, newForwarder(l, s))
 	}
-	return s
 }
 
 // Serve puts the service before the flows of a listener of UDP on this loop, or has it answer its listener's sessions

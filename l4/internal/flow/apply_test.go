@@ -64,7 +64,7 @@ func TestFlowProtocolChanges(t *testing.T) {
 	udp := flowSpec(newPool(t, u.Address()))
 	udp.Address = netip.MustParseAddrPort("127.0.4.1:0") // where nobody else takes the port's number for TCP
 	s := start(t, l4.Options{Loops: 1}, udp)
-	udp.Address = info(s).Address
+	udp.Address = info(s).Address.AddrPort
 	tcp := spec(newPool(t, c))
 	tcp.Address = udp.Address
 	if fate := s.Compare(l4.Plan{Listeners: []l4.ListenerSpec{tcp}})[0].Fate; fate != l4.Rebound {
@@ -107,7 +107,7 @@ func TestFlowAddressTaken(t *testing.T) {
 	before := descriptors(t)
 	var failed *l4.ListenError
 	err = s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{spec}})
-	if !errors.As(err, &failed) || failed.Address != spec.Address {
+	if !errors.As(err, &failed) || failed.Address.AddrPort != spec.Address {
 		t.Errorf("%v", err)
 	}
 	if after := descriptors(t); after != before {
@@ -120,7 +120,7 @@ func TestFlowAddressFree(t *testing.T) {
 	spec := flowSpec(newPool(t))
 	s := start(t, l4.Options{Loops: 4}, spec)
 	for range 20 {
-		at := info(s).Address
+		at := info(s).Address.AddrPort
 		if err := s.Apply(l4.Plan{}); err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestFlowDiscard(t *testing.T) {
 	wide.Address = netip.MustParseAddrPort("0.0.0.0:0")
 	s := start(t, l4.Options{Loops: 2}, wide)
 	before := descriptors(t)
-	wide.Address = info(s).Address
+	wide.Address = info(s).Address.AddrPort
 	narrow := wide
 	narrow.Name, narrow.Address = "narrow", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), wide.Address.Port())
 	change, err := s.Prepare(l4.Plan{Listeners: []l4.ListenerSpec{wide, narrow}})

@@ -188,7 +188,7 @@ func TestFlowSuccessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := flowSpec(newPool(t, b.Address()))
-	second.Name, second.Address = "second", at
+	second.Name, second.Address = "second", at.AddrPort
 	if err := s.Apply(l4.Plan{Listeners: []l4.ListenerSpec{second}}); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func answersTo(wanted string) func(*l4test.UDPBackend, netip.AddrPort, []byte) {
 
 // forger returns a forger of datagrams to the first listener. With each one, flows that were not answered may give way.
 func forger(s *l4.Server) *l4test.Forger {
-	return &l4test.Forger{To: info(s).Address, Age: flow.AnswerTime}
+	return &l4test.Forger{To: info(s).Address.AddrPort, Age: flow.AnswerTime}
 }
 
 // leaveRoom makes the server believe that it has descriptors for so many sessions, of two each.
@@ -202,7 +202,7 @@ func TestNewcomersInACrowd(t *testing.T) {
 		askUDP(t, c, "asked")
 		onFirstLoop(s, func(l *flow.Loop) { flow.Crowd(l, serves) })
 		release := hold(t, s, 0)
-		to := net.UDPAddrFromAddrPort(info(s).Address)
+		to := net.UDPAddrFromAddrPort(info(s).Address.AddrPort)
 		for i := range flood {
 			f, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 3, 0, byte(i+1)), Port: 5000}, to)
 			if err != nil {

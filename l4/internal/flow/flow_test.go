@@ -103,7 +103,7 @@ func TestManyFlows(t *testing.T) {
 		t.Fatalf("%d listed, %v", list.Total, err)
 	}
 	counts, err := s.Count(t.Context())
-	if n := counts[l4.SessionGroup{Listener: "test", Pool: "pool", Backend: b.Address()}]; n != 1000 || err != nil {
+	if n := counts[l4.SessionGroup{Listener: "test", Protocol: l4.UDP, Pool: "pool", Backend: b.Address()}]; n != 1000 || err != nil {
 		t.Errorf("%v, %v", counts, err)
 	}
 	if n, err := s.End(t.Context(), l4.SessionFilter{ID: list.Sessions[0].ID}); n != 1 || err != nil {

@@ -27,7 +27,7 @@ func TestFlowsAtOnce(t *testing.T) {
 		t.Fatalf("this needs a limit of 20,000 open files: there are descriptors for %d flows", possible)
 	}
 	before := descriptors(t)
-	to := net.UDPAddrFromAddrPort(info(s).Address)
+	to := net.UDPAddrFromAddrPort(info(s).Address.AddrPort)
 	for i := range flows / batch {
 		var clients []*net.UDPConn
 		for range batch {
@@ -64,7 +64,7 @@ func TestFlowsIdleTogether(t *testing.T) {
 	spec := flowSpec(newPool(t, b.Address()))
 	spec.Flows.Timeout = time.Hour
 	s := start(t, l4.Options{Loops: 1}, spec)
-	to := net.UDPAddrFromAddrPort(info(s).Address)
+	to := net.UDPAddrFromAddrPort(info(s).Address.AddrPort)
 	for i := range flows {
 		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 2, byte(i>>8), byte(i))}, to)
 		if err != nil {

@@ -45,6 +45,9 @@ func (g *Gate) Share(among []Sharer, held int) {
 	g.measurePorts()
 }
 
+// Spare is how many descriptors there are for sessions, flows and listening sockets together.
+func (g *Gate) Spare() int { return g.spare }
+
 // portAddresses is how many local addresses flows have ports of. The kernel binds a socket without a source to all
 // addresses, and its port must be free on each: so one listener without sources makes it one.
 func portAddresses(among []Sharer) int64 {

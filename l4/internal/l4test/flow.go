@@ -21,13 +21,24 @@ func FlowBudget(s *l4.Server) (sessions, ports *atomic.Int64) {
 // Draining reports whether a server's Shutdown waits for the last session and flow.
 func Draining(s *l4.Server) bool { return field[atomic.Bool](RoomsOf(s).Gate, "draining").Load() }
 
-// ListenerOf returns what the gate knows of a listener, and the listener's sockets. Both stay of use when the listener
+// ListenerOf returns what the gate knows of a listener, and the listener's sockets at the first of its
+// addresses. Both stay of use when the listener
 // is gone.
 func ListenerOf(s *l4.Server, name string) (*gate.Listener, *listen.Binding) {
-	listeners := reflect.ValueOf(s).Elem().FieldByName("listeners")
-	ls := listeners.MapIndex(reflect.ValueOf(name)).UnsafePointer()
-	of := reflect.NewAt(listeners.Type().Elem().Elem(), ls).Interface()
-	return *field[*gate.Listener](of, "gate"), *field[*listen.Binding](of, "bound")
+	ls := listenerNamed(s, name)
+	of := reflect.NewAt(ls.Type().Elem(), ls.UnsafePointer()).Interface()
+	return *field[*gate.Listener](of, "gate"), (*field[[]*listen.Binding](of, "bound"))[0]
+}
+
+// listenerNamed is a pointer to the server's listener of that name, to one of them if there are two; zero if there is
+// none.
+func listenerNamed(s *l4.Server, name string) (ls reflect.Value) {
+	for each := reflect.ValueOf(s).Elem().FieldByName("listeners").MapRange(); each.Next(); {
+		if each.Key().FieldByName("name").String() == name {
+			return each.Value()
+		}
+	}
+	return ls
 }
 
 // Unanswered is how many flows of a listener were never answered.

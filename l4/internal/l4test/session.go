@@ -1,7 +1,6 @@
 package l4test
 
 import (
-	"reflect"
 	"sync/atomic"
 
 	"github.com/limeload/limeload-l4/l4"
@@ -14,8 +13,7 @@ func (c *Capture) Lines() <-chan []byte { return c.lines }
 // SetPrefaces gives the TCP listener of a name these prefaces, for sessions that begin from now on. The listener's
 // other settings stay. It must not be called while another goroutine changes the server's listeners.
 func SetPrefaces(s *l4.Server, name string, openers ...session.Opener) {
-	listeners := reflect.ValueOf(s).Elem().FieldByName("listeners")
-	listener := listeners.MapIndex(reflect.ValueOf(name)).Elem()
+	listener := listenerNamed(s, name).Elem()
 	tcp := (*session.Listener)(listener.FieldByName("tcp").UnsafePointer())
 	settings := *field[atomic.Pointer[session.Settings]](tcp, "settings").Load()
 	settings.Prefaces = openers

@@ -129,6 +129,37 @@ func TestLargestByUDP(t *testing.T) {
 	}
 }
 
+// TestTransportsShareAnswers checks that a client of TCP does not wait for a question that is asked by UDP, as its answer
+// may be cut; that a client of UDP waits for one that is asked by TCP; and that both get its answer from then on.
+func TestTransportsShareAnswers(t *testing.T) {
+	t.Parallel()
+	r := newTestResolver(testOptions())
+	q := ask("www.example.com.", dns.TypeA)
+	udp := forward(t, r, q, 1, 0)
+	byTCP := r.Ask(pack(t, q), TCP, 2, 0, nil)
+	if byTCP.Verdict != Forward {
+		t.Fatalf("by TCP, while it is asked by UDP: %v", byTCP.Verdict)
+	}
+	if again := r.Ask(pack(t, q), TCP, 3, 0, nil); again.Verdict != Wait {
+		t.Errorf("by TCP again: %v", again.Verdict)
+	}
+	cutMessage := reply(t, udp.AppendQuery(nil, flightID), func(m *dns.Msg) { m.Truncated = true })
+	cut, ok := r.Answered(udp, flightID, cutMessage, 0)
+	if !ok || cut.Len() != 1 || !unpack(t, cut.Append(nil, 0)).Truncated {
+		t.Errorf("by UDP: answered %v, %d clients", ok, cut.Len())
+	}
+	wantVerdict(t, r, q, 0, Wait) // by UDP: for what is asked by TCP
+	wholeMessage := reply(t, byTCP.Flight.AppendQuery(nil, flightID), usualAnswer(t))
+	whole, ok := r.Answered(byTCP.Flight, flightID, wholeMessage, 0)
+	if !ok || whole.Len() != 3 {
+		t.Errorf("by TCP: answered %v, %d clients", ok, whole.Len())
+	}
+	wantVerdict(t, r, q, 0, Hit)
+	if hit := r.Ask(pack(t, q), TCP, 4, 0, nil); hit.Verdict != Hit {
+		t.Errorf("by TCP, afterwards: %v", hit.Verdict)
+	}
+}
+
 // TestHeldShareMemory checks that an answer that many clients hold counts once, that the held bytes are bounded, and
 // that a held answer is written as the client's own.
 func TestHeldShareMemory(t *testing.T) {
@@ -137,7 +168,7 @@ func TestHeldShareMemory(t *testing.T) {
 	other := r.cache.NewResolver()
 	large := func(i int) Answers[int] {
 		name := fmt.Sprintf("n%d.example.com.", i)
-		f := forward(t, r, ask(name, dns.TypeA), 1, 0)
+		f := r.Ask(pack(t, ask(name, dns.TypeA)), TCP, 1, 0, nil).Flight
 		for who := range 9 {
 			r.Ask(pack(t, ask(name, dns.TypeA, withID(uint16(who)))), TCP, who, 0, nil)
 		}

@@ -19,6 +19,7 @@ type Flight[W any] struct {
 	base     int // length of the key without the subnet
 	nameLen  int
 	edns     bool
+	tcp      bool // it is asked by TCP, which cuts no answer
 
 	// the board's mu guards the fields below
 	next    *Flight[W] // with the same nameHash
@@ -60,13 +61,14 @@ type board[W any] struct {
 }
 
 // find returns the flight whose answer this client may get, or nil. The flight's query has an OPT record if and only if
-// the client's has one, since the backend may not know EDNS. So there are at most two flights for a key, and at most
-// one key for each combination of the flags that change the answer. Only subnets can be made up at will: crowded
-// reports that maxSubnetFlights of them are under way. mu is held.
+// the client's has one, since the backend may not know EDNS. A client of TCP does not wait for a question that is asked
+// by UDP, whose answer may be cut. So there are at most four flights for a key, and at most one key for each
+// combination of the flags that change the answer. Only subnets can be made up at will: crowded reports that
+// maxSubnetFlights of them are under way. mu is held.
 func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded bool) {
 	subnets := 0
 	for f := b.flights[nameHash]; f != nil; f = f.next {
-		if f.edns == q.edns && bytes.Equal(f.key, q.key) {
+		if f.edns == q.edns && (f.tcp || !q.tcp) && bytes.Equal(f.key, q.key) {
 			return f, false
 		}
 		if len(f.subnet()) > 0 {
@@ -78,7 +80,7 @@ func (b *board[W]) find(nameHash uint64, q *question) (f *Flight[W], crowded boo
 
 // start adds a flight for a question whose key has this hash. mu is held.
 func (b *board[W]) start(hash, nameHash uint64, q *question, query []byte, udp uint16) *Flight[W] {
-	f := &Flight[W]{hash: hash, nameHash: nameHash, edns: q.edns, base: q.base, nameLen: len(q.name),
+	f := &Flight[W]{hash: hash, nameHash: nameHash, edns: q.edns, tcp: q.tcp, base: q.base, nameLen: len(q.name),
 		next: b.flights[nameHash]}
 	data := append(make([]byte, 0, len(q.key)+len(query)), q.key...)
 	data = q.appendForwarded(data, query, udp)

@@ -84,6 +84,7 @@ type question struct {
 	subnet []byte // of the key: family, source prefix length, address; empty without one
 	opt    int    // offset of the OPT record; 0 = no OPT record
 	option []byte // the whole subnet option of the query
+	tcp    bool   // it came by TCP
 }
 
 // readQuestion reads what all queries with a single answer have in common: the opcode QUERY, one question, and no
@@ -154,7 +155,7 @@ func (q *question) parse(query []byte, t Transport, buf *[maxKeyLen]byte) bool {
 			bits |= keyDO
 		}
 	}
-	if t == TCP {
+	if q.tcp = t == TCP; q.tcp {
 		q.limit = maxMessage
 	}
 	q.base = n + 3

@@ -73,7 +73,7 @@ func TestAddressLists(t *testing.T) {
 
 // TestAddressListMistakes holds that mistakes name the element and its line.
 func TestAddressListMistakes(t *testing.T) {
-	const needs = `; needs "HOST:PORT", "[IPV6]:PORT", or ":PORT" for all addresses`
+	const needs = `; needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
 	for _, tt := range []struct {
 		lines string
 		want  []string

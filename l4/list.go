@@ -43,16 +43,18 @@ type SessionInfo struct {
 	Client         netip.AddrPort // invalid for a client of a Unix socket
 	Via            netip.AddrPort // whose connection it is; invalid unless a PROXY header has named the client
 	Process        Credentials    // of such a client; see ClientText
-	Phase          string         // proxy_header, asking, inspecting, queued, connecting or relaying; a flow is always relaying
-	Accepted       time.Time
-	Connected      time.Time // to its backend; zero before
-	Age            time.Duration
-	Idle           time.Duration // since bytes last moved, or it was connected or accepted
-	BytesIn        uint64
-	BytesOut       uint64
-	DatagramsIn    uint64 // of a flow
-	DatagramsOut   uint64
-	Retries        int // connects that failed before; of a flow, how often it got another backend
+	// Phase is proxy_header, starting, cancelling, handshaking, asking, inspecting, queued, connecting, relaying or
+	// refusing; a flow is always relaying.
+	Phase        string
+	Accepted     time.Time
+	Connected    time.Time // to its backend; zero before
+	Age          time.Duration
+	Idle         time.Duration // since bytes last moved, or it was connected or accepted
+	BytesIn      uint64
+	BytesOut     uint64
+	DatagramsIn  uint64 // of a flow
+	DatagramsOut uint64
+	Retries      int // connects that failed before; of a flow, how often it got another backend
 }
 
 // ClientText is the client's address, or its process if it has come by a Unix socket.

@@ -167,7 +167,7 @@ type ListenError struct {
 
 // Error says which listener could not listen where, and why.
 func (e *ListenError) Error() string {
-	if !e.Address.IsValid() {
+	if e.Address == (pool.Address{}) {
 		return fmt.Sprintf("listener %q: %v", e.Listener, e.Err)
 	}
 	return fmt.Sprintf("listener %q: listen on %s: %v", e.Listener, e.Address, e.Err)

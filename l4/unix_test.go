@@ -62,8 +62,8 @@ func TestUnixListener(t *testing.T) {
 	if err != nil || len(list.Sessions) != 1 || list.Sessions[0].ClientText() != me {
 		t.Errorf("sessions are %+v, %v", list, err)
 	}
-	if at := s.Listeners()[0]; at.Address.Path != spec.Unix.Path || at.Address.IsValid() {
-		t.Errorf("it listens at %v and %q", at.Address, at.Address.Path)
+	if at := s.Listeners()[0]; at.Address != (pool.Address{Path: spec.Unix.Path}) {
+		t.Errorf("it listens at %v", at.Address)
 	}
 }
 

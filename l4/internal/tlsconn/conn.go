@@ -13,6 +13,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/loop"
@@ -53,7 +54,9 @@ type Conn struct {
 // Established makes the Conn, whose handshake is over, read and write the connection fd. buffers are the loop's.
 func (c *Conn) Established(fd int, buffers *loop.Buffers) {
 	c.fd, c.buffers = fd, buffers
-	c.rest = c.hand.in
+	if len(c.hand.in) > 0 {
+		c.rest = slices.Clone(c.hand.in)
+	}
 	c.hand = nil
 }
 

@@ -1,6 +1,8 @@
-// Package tlsconn is TLS on either side of a session: what a listener ends TLS with and what connections to backends
-// are encrypted with, handshakes, and connections whose bytes are encrypted and decrypted. The protocol itself is that
-// of crypto/tls.
+// Package tlsconn is TLS on either side of a session; the protocol itself is that of crypto/tls. A Server is what one
+// listener ends TLS with: certificates that are chosen by name, rules for clients' certificates, tickets. A Client is
+// what connections to the backends of one pool are encrypted with. Both are made of the bytes of files, and take new
+// bytes while they are in use; the package itself reads no file. Their methods may be called from any goroutine. A Conn
+// is one connection, and belongs to a loop.
 //
 // A handshake costs a tenth of a millisecond or more, which a loop must not spend while sessions wait. So a few threads
 // of lower priority do the calculating (see Threads), and never touch a socket: what the peer sends is fed to them, and

@@ -48,6 +48,10 @@ func (d *Daemon) watchTLS() {
 	ctx, stop := context.WithCancel(context.Background())
 	d.tlsWatcher.stop = stop
 	w := &tlsFiles{daemon: d, paths: paths}
+	var err error
+	if w.folders, err = fsnotify.NewWatcher(); err != nil {
+		d.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
+	}
 	d.tlsWatcher.running.Go(func() { w.follow(ctx) })
 }
 
@@ -89,8 +93,9 @@ func tlsPaths(cfg *conf.Config) []string {
 // tlsFiles are files that are followed. Only the goroutine of follow uses them.
 type tlsFiles struct {
 	// set once, then read-only
-	daemon *Daemon
-	paths  []string
+	daemon  *Daemon
+	paths   []string
+	folders *fsnotify.Watcher // nil: they cannot be watched
 
 	last    []os.FileInfo // of paths, as they were when last examined; nil: not there
 	read    []os.FileInfo // as they were when last read
@@ -102,13 +107,10 @@ type tlsFiles struct {
 func (w *tlsFiles) follow(ctx context.Context) {
 	var events chan fsnotify.Event
 	var lost chan error
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		w.daemon.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
-	} else {
-		defer watcher.Close()
-		events, lost = watcher.Events, watcher.Errors
-		w.watchFolders(watcher)
+	if w.folders != nil {
+		defer w.folders.Close()
+		events, lost = w.folders.Events, w.folders.Errors
+		w.watchFolders()
 	}
 	look := time.NewTicker(tlsLookEvery)
 	defer look.Stop()
@@ -122,7 +124,7 @@ func (w *tlsFiles) follow(ctx context.Context) {
 		case <-events:
 		case <-lost:
 		case <-look.C:
-			w.watchFolders(watcher)
+			w.watchFolders()
 		case <-due.C:
 			waits = false
 			if pause := w.examine(ctx); pause > 0 {
@@ -139,8 +141,8 @@ func (w *tlsFiles) follow(ctx context.Context) {
 }
 
 // watchFolders watches the folders of all files. One that did not exist or was replaced is watched from now on.
-func (w *tlsFiles) watchFolders(watcher *fsnotify.Watcher) {
-	if watcher == nil {
+func (w *tlsFiles) watchFolders() {
+	if w.folders == nil {
 		return
 	}
 	var done []string
@@ -150,7 +152,7 @@ func (w *tlsFiles) watchFolders(watcher *fsnotify.Watcher) {
 			continue
 		}
 		done = append(done, folder)
-		_ = watcher.Add(folder) // the files are examined anyway
+		_ = w.folders.Add(folder) // the files are examined anyway
 	}
 }
 

@@ -61,7 +61,7 @@ func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until 
 	s.preface = p
 	s.unread = true // what the client has sent is not what a backend would get
 	if l.handshakes >= l.maxHandshakes {
-		l.handshakeLine = append(l.handshakeLine, s.Ref())
+		l.handshakeLine.Put(tlsconn.LaneOf(s.peer.Addr()), s.Ref())
 		return More(until)
 	}
 	step := p.begin(s)
@@ -216,28 +216,27 @@ func (p *shaking) failed(s *Session) Step {
 // nextHandshakes begins handshakes that wait in line, when there is room for them. If there is none, the one that has
 // waited longest for its client makes room.
 func (l *Loop) nextHandshakes() {
-	for len(l.handshakeLine) > 0 {
-		s, alive := l.handshakeLine[0].Get()
+	for l.handshakeLine.Waiting() > 0 {
+		s, alive := l.handshakeLine.First().Get()
 		var p *shaking
 		if alive {
 			p, alive = s.preface.(*shaking)
 		}
 		if !alive || p.conn != nil {
-			l.handshakeLine = l.handshakeLine[1:]
+			l.handshakeLine.Take()
 			continue
 		}
 		if l.handshakes >= l.maxHandshakes && !l.endIdleHandshake() {
 			return
 		}
-		l.handshakeLine = l.handshakeLine[1:]
+		l.handshakeLine.Take()
 		l.Proceed(s, p.begin(s))
 	}
-	l.handshakeLine = nil
 }
 
 // handshakesDue is when the next handshake may have to make room; false for never.
 func (l *Loop) handshakesDue() (time.Duration, bool) {
-	if len(l.handshakeLine) == 0 {
+	if l.handshakeLine.Waiting() == 0 {
 		return 0, false
 	}
 	s := l.shaking.First()

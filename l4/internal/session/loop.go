@@ -44,7 +44,7 @@ type Loop struct {
 
 	maxHandshakes int                    // set once
 	handshakes    int                    // in progress with clients
-	handshakeLine []Ref                  // whose handshakes wait for those to become fewer
+	handshakeLine tlsconn.Lanes[Ref]     // whose handshakes wait for those to become fewer
 	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
 	revoked       []revocation
 
@@ -82,7 +82,7 @@ func (l *Loop) AfterEvents() {
 	if len(l.again) > 0 {
 		l.takeTurns()
 	}
-	if len(l.handshakeLine) > 0 {
+	if l.handshakeLine.Waiting() > 0 {
 		l.nextHandshakes()
 	}
 }

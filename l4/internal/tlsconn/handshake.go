@@ -2,7 +2,6 @@ package tlsconn
 
 import (
 	"crypto/tls"
-	"hash/maphash"
 	"io"
 	"net/netip"
 	"sync/atomic"
@@ -64,20 +63,8 @@ func (t *Threads) begin(from netip.Addr) *Conn {
 		return nil
 	}
 	c := &Conn{}
-	c.hand = &handshake{conn: c, thread: thread, lane: laneOf(from)}
+	c.hand = &handshake{conn: c, thread: thread, lane: LaneOf(from)}
 	return c
-}
-
-var laneSeed = maphash.MakeSeed() // which a client cannot know, so that it cannot choose the line of another
-
-// laneOf is the line of a client. All addresses of an IPv6 network of 64 bits have one.
-func laneOf(a netip.Addr) uint8 {
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits)
-	return uint8(maphash.Comparable(laneSeed, p) % laneCount)
 }
 
 // Feed gives the handshake what the peer has sent. It is called while no thread has it.

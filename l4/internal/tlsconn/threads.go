@@ -7,11 +7,6 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// laneCount is how many lines handshakes wait in, each in the one that a hash of its client's address says. Lines have
-// their turn one after the other, so that a client with thousands of handshakes delays only the few that share its line
-// (stochastic fairness queueing, McKenney, INFOCOM 1990).
-const laneCount = 64
-
 // niceness is how much lower the priority of the threads is than that of loops: a loop that wants the CPU gets nine
 // tenths of it.
 const niceness = 10
@@ -82,7 +77,7 @@ func (t *Threads) assign() *thread {
 type thread struct {
 	mu     sync.Mutex // guards the fields below
 	wake   sync.Cond
-	lanes  lanes
+	lanes  Lanes[*handshake]
 	closed bool
 
 	// used by the thread only
@@ -93,7 +88,7 @@ type thread struct {
 func (t *thread) load() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.lanes.waiting
+	return t.lanes.Waiting()
 }
 
 // put makes a handshake wait for its turn. It reports false after close.
@@ -103,7 +98,7 @@ func (t *thread) put(h *handshake) bool {
 	if t.closed {
 		return false
 	}
-	t.lanes.put(h)
+	t.lanes.Put(h.lane, h)
 	t.wake.Signal()
 	return true
 }
@@ -119,10 +114,10 @@ func (t *thread) close() {
 func (t *thread) take() *handshake {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.lanes.waiting == 0 && !t.closed {
+	for t.lanes.Waiting() == 0 && !t.closed {
 		t.wake.Wait()
 	}
-	return t.lanes.take()
+	return t.lanes.Take()
 }
 
 func (t *thread) run() {
@@ -136,40 +131,4 @@ func (t *thread) run() {
 		h.end()
 	}
 	t.idle.end()
-}
-
-// lanes are the lines of handshakes that wait. The zero value is empty.
-type lanes struct {
-	of      [laneCount][]*handshake
-	turns   []uint8 // those that are not empty, in the order of their turns
-	waiting int
-}
-
-func (l *lanes) put(h *handshake) {
-	line := &l.of[h.lane]
-	if len(*line) == 0 {
-		l.turns = append(l.turns, h.lane)
-	}
-	*line = append(*line, h)
-	l.waiting++
-}
-
-// take returns the next handshake, nil if none waits.
-func (l *lanes) take() *handshake {
-	if l.waiting == 0 {
-		return nil
-	}
-	lane := l.turns[0]
-	l.turns = append(l.turns[:0], l.turns[1:]...)
-	line := &l.of[lane]
-	h := (*line)[0]
-	(*line)[0] = nil
-	*line = (*line)[1:]
-	if len(*line) > 0 {
-		l.turns = append(l.turns, lane)
-	} else {
-		*line = nil
-	}
-	l.waiting--
-	return h
 }

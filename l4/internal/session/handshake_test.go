@@ -235,6 +235,7 @@ func TestBackendTLS(t *testing.T) {
 		"distrusted, then good": {[]string{wrong, good}, 5 * time.Second, "client_closed", 1},
 		"closing, then good":    {[]string{closing, good}, 5 * time.Second, "client_closed", 1},
 		"silent, then good":     {[]string{plain, good}, 300 * time.Millisecond, "client_closed", 1},
+		"silent":                {[]string{plain}, 300 * time.Millisecond, "backend_tls", 0},
 		"none":                  {[]string{wrong, closing}, 5 * time.Second, "backend_tls", 1},
 	} {
 		p, err := pool.New(pool.Options{

@@ -180,6 +180,15 @@ func (l *Loop) openingFailed(s *Session, e sock.Errno, text string) {
 	l.connectFailed(s, outcome)
 }
 
+// connectLate gives up a connect that was not over in time, be it the handshake or the connection itself.
+func (l *Loop) connectLate(s *Session) {
+	if x := s.extra; x != nil && x.opening != nil {
+		s.cause, x.failure = 0, "the handshake was not over within connect_timeout"
+		l.counters(s).HandshakeFailed(tally.BackendSide, tally.HandshakeLate)
+	}
+	l.connectFailed(s, pool.ConnectTimeout)
+}
+
 // closeBackendTLS gives up TLS with a backend.
 func (l *Loop) closeBackendTLS(x *extra) {
 	if o := x.opening; o != nil {

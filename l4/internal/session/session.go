@@ -220,7 +220,7 @@ func (l *Loop) onSessionTimer(s *Session) {
 		l.onQueueTimeout(s)
 		return
 	case connecting:
-		l.connectFailed(s, pool.ConnectTimeout)
+		l.connectLate(s)
 		return
 	case prefacing:
 		l.Proceed(s, s.preface.Step(s, Expired))

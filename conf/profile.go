@@ -58,11 +58,17 @@ func validateProfile(r *report, path string, l *Listener) {
 		r.add(join(path, "protocol"), Error{Found: quote(l.Protocol), Message: "it is for name services",
 			Allowed: `needs profile = "dns" beside it, or a listener for each protocol`})
 	}
-	if l.RefuseWith == "protocol" && l.Profile == "" && !r.seen[join(path, "profile")] {
+	if l.RefuseWith == "protocol" && l.Profile == "" && !l.BeginsWithTLS() && !r.seen[join(path, "profile")] {
 		r.add(join(path, "refuse_with"), Error{Found: quote(l.RefuseWith),
 			Message: `profile is "", so it is not known what clients understand`,
-			Allowed: `needs profile = "postgres", "redis" or "dns" beside it`})
+			Allowed: `needs profile = "postgres", "redis" or "dns" beside it, or clients that begin with TLS: routes, or a ` +
+				`table tls without starttls`})
 	}
+}
+
+// BeginsWithTLS reports whether the first that clients send is a ClientHello, as far as the configuration says.
+func (l *Listener) BeginsWithTLS() bool {
+	return len(l.Routes) > 0 && l.TLS == nil || l.TLS != nil && l.TLS.StartTLS == ""
 }
 
 // warnOfPlainCheck reports a pool whose clients speak the protocol of a profile, and whose check leaves out its type.

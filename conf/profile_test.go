@@ -53,7 +53,7 @@ func TestProfile(t *testing.T) {
 func TestProfileMistakes(t *testing.T) {
 	for _, tc := range []struct{ lines, want string }{
 		{`refuse_with = "protocol"`,
-			`lb.toml:4: listener.a.refuse_with: found "protocol"; profile is "", so it is not known what clients understand; needs profile = "postgres", "redis" or "dns" beside it`},
+			`lb.toml:4: listener.a.refuse_with: found "protocol"; profile is "", so it is not known what clients understand; needs profile = "postgres", "redis" or "dns" beside it, or clients that begin with TLS: routes, or a table tls without starttls`},
 		{"profile = \"postgres\"\nprotocol = \"udp\"",
 			`lb.toml:4: listener.a.profile: found "postgres"; protocol is "udp"; needs protocol = "tcp", or another profile`},
 		{"profile = \"dns\"\nprotocol = \"udp\"\nrefuse_with = \"protocol\"",

@@ -157,7 +157,7 @@ func (d *Daemon) buildListener(
 	case "close":
 		spec.Refuse = l4.RefuseClose
 	case "protocol":
-		spec.Farewell = language(c.Profile)
+		spec.Farewell = language(c)
 	}
 	spec.Proxy = proxySettings(&c.ProxyProtocol)
 	if cfg.ReadsPostgres(c) {
@@ -207,15 +207,18 @@ func proxySettings(c *conf.ProxyProtocol) l4.ProxySettings {
 	return p
 }
 
-// language is the language of a profile's clients; 0 without a profile.
-func language(profile string) l4.Language {
-	switch profile {
+// language is the language in which the clients of a listener are told why they are refused; 0 if none is known.
+func language(c *conf.Listener) l4.Language {
+	switch c.Profile {
 	case "postgres":
 		return l4.Postgres
 	case "redis":
 		return l4.Redis
 	case "dns":
 		return l4.DNS
+	}
+	if c.BeginsWithTLS() {
+		return l4.TLS
 	}
 	return 0
 }

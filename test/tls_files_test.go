@@ -58,19 +58,36 @@ func (a *authority) write(t testing.TB, name, kind string, der []byte) {
 // pair writes a certificate and its key to NAME.crt and NAME.key.
 func (a *authority) pair(t testing.TB, name string, key crypto.Signer, hosts ...string) {
 	t.Helper()
+	a.issue(t, name, key, forHosts(hosts...))
+}
+
+// forHosts is a change of a certificate for issue: the names that it is for.
+func forHosts(hosts ...string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.DNSNames = hosts }
+}
+
+// issue is pair for a certificate that change may change before it is signed. It returns the certificate.
+func (a *authority) issue(
+	t testing.TB, name string, key crypto.Signer, change func(*x509.Certificate),
+) *x509.Certificate {
+	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<60))
 	check(t, err)
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: hosts,
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
+	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	check(t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	check(t, err)
 	a.write(t, name+".crt", "CERTIFICATE", der)
 	a.write(t, name+".key", "PRIVATE KEY", private)
+	cert, err := x509.ParseCertificate(der)
+	check(t, err)
+	return cert
 }
 
 // list writes a revocation list with the certificates of these files.

@@ -39,6 +39,9 @@ func needs() []need {
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},
 		{[]string{"dnsperf"}, "dnsperf", nil},
 		{[]string{"dig"}, "bind9-dnsutils", nil},
+		{[]string{"kdig"}, "knot-dnsutils", nil},
+		{[]string{"testssl"}, "testssl.sh", nil},
+		{[]string{"hexdump"}, "bsdextrautils", nil}, // for testssl.sh
 		{[]string{"dnsdist"}, "dnsdist", []string{"dnsdist.service"}},
 		{[]string{"haproxy"}, "haproxy", []string{"haproxy.service"}},
 		{[]string{"nginx"}, "nginx", []string{"nginx.service"}},

@@ -12,8 +12,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestDNSOverTLS has kdig ask by TLS, with the configuration of docs/dns.md: questions are answered by the backend, then
-// from the cache, also when the backend is gone.
+// TestDNSOverTLS has kdig ask by TLS, with the configuration of docs/dns.md: questions are answered by the backend, and
+// then from the cache, also when the backend is gone.
 func TestDNSOverTLS(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/dns.md")

@@ -126,7 +126,8 @@ func TestTLSToRedis(t *testing.T) {
 	t.Run("no TLS there", func(t *testing.T) {
 		t.Parallel()
 		plain := harness.StartRedis(t)
-		b := world{Backends: []string{plain.Address}, Pool: append([]string{`connect_timeout = "300ms"`}, encrypted(`mode = "insecure"`)...)}.start(t)
+		b := world{Backends: []string{plain.Address},
+			Pool: append([]string{`connect_timeout = "300ms"`}, encrypted(`mode = "insecure"`)...)}.start(t)
 		if got := redisCLI(t, b.Address(t, "main"), "ping"); strings.Contains(got, "PONG") {
 			t.Errorf("%q", got)
 		}
@@ -211,7 +212,8 @@ func TestTLSNamesToNginx(t *testing.T) {
 	ca.pair(t, "www", ecdsaKey(t), "www.example.com", "db.example.com", "fallback.example.com")
 	nginx := harness.FreeAddress(t)
 	path := filepath.Join(ca.dir, "www")
-	harness.StartNginxTCP(t, fmt.Sprintf("server { listen %s ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate %s.crt; ssl_certificate_key %s.key; "+
+	harness.StartNginxTCP(t, fmt.Sprintf("server { listen %s ssl; ssl_protocols TLSv1.2 TLSv1.3; "+
+		"ssl_certificate %s.crt; ssl_certificate_key %s.key; "+
 		"return \"<$ssl_server_name> $ssl_protocol\"; }", nginx, path, path), nginx)
 	for _, tc := range []struct {
 		pool   []string

@@ -2,10 +2,10 @@ package test
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -72,41 +72,38 @@ backends = [%q]
 	began := time.Now()
 
 	hello := goHello(t, "www.example.com")
-	conns := [2][]net.Conn{make([]net.Conn, counts[0]), make([]net.Conn, counts[1])}
+	halves := [2]*shouting{{text: hello[:1], conns: make([]net.Conn, counts[0])},
+		{text: hello, conns: make([]net.Conn, counts[1])}}
 	var flooding sync.WaitGroup
-	for half, text := range []string{string(hello[:1]), string(hello)} {
-		from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+half))} // 28,000 ports each
+	for i, half := range halves {
+		defer half.close()
+		from := net.IPv4(127, 0, 0, byte(2+i)) // 28,000 ports each
 		flooding.Go(func() {
-			for i := range conns[half] {
-				c, err := (&net.Dialer{LocalAddr: from, Timeout: harness.Patience}).Dial("tcp", flooded)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				conns[half][i] = c
-				if err := harness.SendAll(c, text); err != nil {
-					t.Error(err)
-				}
+			if err := half.shout(flooded, from); err != nil {
+				t.Error(err)
 			}
 		})
 	}
-	var slowest [3]time.Duration // a message of each session, and a whole new one
+	defer flooding.Wait()
+	// a message of a session and of a new one without TLS, a message of a session with TLS, and of a new one
+	var slowest [3]time.Duration
 	var most int64
+	talks := [3]func() error{
+		func() error { return errors.Join(dialAndPing(calm), harness.PingPong(plain, 1, 100)) },
+		func() error { return harness.PingPong(established, 1, 100) },
+		func() error {
+			c, err := secure()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return harness.PingPong(c, 1, 100)
+		},
+	}
 	var over atomic.Bool
 	go func() { flooding.Wait(); over.Store(true) }() // it ends with the flood
 	for !over.Load() || time.Since(began) < 5*time.Second {
-		for i, talk := range []func() error{
-			func() error { return harness.PingPong(plain, 1, 100) },
-			func() error { return harness.PingPong(established, 1, 100) },
-			func() error {
-				c, err := secure()
-				if err != nil {
-					return err
-				}
-				defer c.Close()
-				return harness.PingPong(c, 1, 100)
-			},
-		} {
+		for i, talk := range talks {
 			at := time.Now()
 			check(t, established.SetDeadline(at.Add(harness.Patience)))
 			check(t, talk())
@@ -114,14 +111,6 @@ backends = [%q]
 		}
 		most = max(most, b.AnonMemory(t)-before)
 	}
-	flooding.Wait()
-	defer func() {
-		for _, c := range slices.Concat(conns[0], conns[1]) {
-			if c != nil {
-				c.Close()
-			}
-		}
-	}()
 	t.Logf("%d and %d clients took %d MiB at most; a message waited %v at most, with TLS %v; a new client with TLS %v",
 		counts[0], counts[1], most>>20, slowest[0], slowest[1], slowest[2])
 	if most > memory {
@@ -141,6 +130,46 @@ backends = [%q]
 	check(t, harness.PingPong(plain, 1, 100))
 	check(t, established.SetDeadline(time.Now().Add(harness.Patience)))
 	check(t, harness.PingPong(established, 1, 100))
+}
+
+// shouting are clients that all send the same text, and nothing more.
+type shouting struct {
+	text  []byte
+	conns []net.Conn // nil for those that have not come yet
+}
+
+// shout has all of them connect to an address.
+func (s *shouting) shout(at string, from net.IP) error {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: harness.Patience}
+	for i := range s.conns {
+		c, err := dialer.Dial("tcp", at)
+		if err != nil {
+			return err
+		}
+		s.conns[i] = c
+		if _, err := c.Write(s.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shouting) close() {
+	for _, c := range s.conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// dialAndPing connects to an address, and has one message echoed.
+func dialAndPing(at string) error {
+	c, err := net.DialTimeout("tcp", at, harness.Patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return harness.PingPong(c, 1, 100)
 }
 
 // TestTLSSlowHello has clients that send their hello byte by byte, and holds that the loops sleep meanwhile, that no

@@ -218,7 +218,10 @@ func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
 		if s := in.servers[l.Name]; s != nil {
 			r := &materialReader{cfg: cfg, from: t.from, path: conf.Path("listener", l.Name, "tls")}
 			m := r.server(l.TLS)
-			t.take("listener", l.Name, r, func() (error, []*l4.TLSFault) { return s.Update(m), s.Warnings() })
+			t.take("listener", l.Name, r, func() ([]*l4.TLSFault, error) {
+				err := s.Update(m)
+				return s.Warnings(), err
+			})
 		}
 	}
 	for i := range cfg.Pools {
@@ -226,7 +229,10 @@ func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
 		if c := in.clients[p.Name]; c != nil {
 			r := &materialReader{cfg: cfg, from: t.from, path: conf.Path("pool", p.Name, "tls")}
 			m := r.client(p)
-			t.take("pool", p.Name, r, func() (error, []*l4.TLSFault) { return c.Update(m), c.Warnings() })
+			t.take("pool", p.Name, r, func() ([]*l4.TLSFault, error) {
+				err := c.Update(m)
+				return c.Warnings(), err
+			})
 		}
 	}
 	d.noteTLSReload(t)
@@ -246,7 +252,7 @@ type tlsReload struct {
 }
 
 // take gives a listener or pool the files that were read, if they have changed.
-func (t *tlsReload) take(kind, name string, r *materialReader, update func() (error, []*l4.TLSFault)) {
+func (t *tlsReload) take(kind, name string, r *materialReader, update func() ([]*l4.TLSFault, error)) {
 	d := t.daemon
 	err := errors.Join(r.mistakes...)
 	if err == nil && !d.files.differ(t.from, r.path) {
@@ -254,7 +260,7 @@ func (t *tlsReload) take(kind, name string, r *materialReader, update func() (er
 	}
 	var warnings []*l4.TLSFault
 	if err == nil {
-		err, warnings = update()
+		warnings, err = update()
 		err = r.located(err)
 	}
 	if err != nil {

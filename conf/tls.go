@@ -53,6 +53,16 @@ const NameFromClient = "sni"
 // On reports whether connections to backends are encrypted; t may be nil.
 func (t *PoolTLS) On() bool { return t != nil && t.Mode != "off" }
 
+// ReadsPostgres reports whether the listener reads what clients of Postgres send first: its profile says that its clients
+// are such, or one of its pools asks its backends for TLS as they do, so that the clients' own requests must not get
+// there.
+func (c *Config) ReadsPostgres(l *Listener) bool {
+	pools := l.Pools()
+	return l.Profile == "postgres" || l.Protocol == "tcp" && slices.ContainsFunc(c.Pools, func(p Pool) bool {
+		return p.TLS.On() && p.TLS.StartTLS == "postgres" && slices.Contains(pools, p.Name)
+	})
+}
+
 // postgresALPN is the protocol that Postgres clients offer from version 17 on.
 const postgresALPN = "postgresql"
 

@@ -48,7 +48,11 @@ func (d *Daemon) watchTLS() {
 	ctx, stop := context.WithCancel(context.Background())
 	d.tlsWatcher.stop = stop
 	w := &tlsFiles{daemon: d, paths: paths}
-	d.tlsWatcher.running.Go(func() { w.follow(ctx) })
+	watcher, err := fsnotify.NewWatcher() // here, so that a process that is ready has all descriptors that it keeps
+	if err != nil {
+		d.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
+	}
+	d.tlsWatcher.running.Go(func() { w.follow(ctx, watcher) })
 }
 
 // unwatchTLS stops to follow the files. It does not wait for the goroutine, which may wait for the turn.
@@ -98,14 +102,12 @@ type tlsFiles struct {
 	failed  int           // how often in turn they could not be used
 }
 
-// follow gives listeners and pools the files whenever they have changed, until ctx is done.
-func (w *tlsFiles) follow(ctx context.Context) {
+// follow gives listeners and pools the files whenever they have changed, until ctx is done. It closes the watcher, which
+// may be nil.
+func (w *tlsFiles) follow(ctx context.Context, watcher *fsnotify.Watcher) {
 	var events chan fsnotify.Event
 	var lost chan error
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		w.daemon.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
-	} else {
+	if watcher != nil {
 		defer watcher.Close()
 		events, lost = watcher.Events, watcher.Errors
 		w.watchFolders(watcher)

@@ -53,16 +53,6 @@ const NameFromClient = "sni"
 // On reports whether connections to backends are encrypted; t may be nil.
 func (t *PoolTLS) On() bool { return t != nil && t.Mode != "off" }
 
-// ReadsPostgres reports whether the listener reads what clients of Postgres send first: its profile says that its clients
-// are such, or one of its pools asks its backends for TLS as they do, so that the clients' own requests must not get
-// there.
-func (c *Config) ReadsPostgres(l *Listener) bool {
-	pools := l.Pools()
-	return l.Profile == "postgres" || l.Protocol == "tcp" && slices.ContainsFunc(c.Pools, func(p Pool) bool {
-		return p.TLS.On() && p.TLS.StartTLS == "postgres" && slices.Contains(pools, p.Name)
-	})
-}
-
 // postgresALPN is the protocol that Postgres clients offer from version 17 on.
 const postgresALPN = "postgresql"
 
@@ -160,6 +150,16 @@ func checkPoolTLS(r *report, c *Config) {
 			break
 		}
 	}
+}
+
+// ReadsPostgres reports whether the listener reads what clients of Postgres begin with: its profile says that they are
+// such, or its pools ask their backends for TLS in the way of Postgres, so that the clients' own requests must not get
+// there.
+func (c *Config) ReadsPostgres(l *Listener) bool {
+	pools := l.Pools()
+	return l.Profile == "postgres" || slices.ContainsFunc(c.Pools, func(p Pool) bool {
+		return p.TLS.On() && p.TLS.StartTLS == "postgres" && slices.Contains(pools, p.Name)
+	})
 }
 
 // warnOfListenerTLS reports what is allowed in the table tls of a listener, but probably not meant.

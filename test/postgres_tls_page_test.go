@@ -59,5 +59,7 @@ func TestPostgresTLSPage(t *testing.T) {
 	without := regexp.MustCompile(`(?s)tls +=\s+true.*`).ReplaceAllString(config, "")
 	b.Configure(t, without)
 	stdout, stderr, code = b.Command(t, "check", "--config", b.File())
-	t.Logf("check: exit code %d, %s%s", code, stdout, stderr)
+	if code == 0 || !strings.Contains(stderr, "no pg_hba.conf entry") || !strings.Contains(stderr, "no encryption") {
+		t.Errorf("check that logs in without TLS: exit code %d, %s%s", code, stdout, stderr)
+	}
 }

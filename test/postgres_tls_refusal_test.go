@@ -38,8 +38,8 @@ func TestPostgresTLSRefusals(t *testing.T) {
 		if r.ends {
 			continue
 		}
-		want := "57P03"
-		if full := []string{"backends_full", "queue_full", "queue_timeout", "max_sessions"}; slices.Contains(full, r.reason) {
+		want, full := "57P03", []string{"backends_full", "queue_full", "queue_timeout", "max_sessions"}
+		if slices.Contains(full, r.reason) {
 			want = "53300"
 		}
 		url := fmt.Sprintf("postgres://somebody@%s:%s/db?sslmode=require", host, onPort)
@@ -121,8 +121,8 @@ func TestPostgresTLSBeginnings(t *testing.T) {
 	}
 }
 
-// TestPostgresTLSHostileClients holds that nothing that a client, or somebody in between, sends beside its TLS gets to a
-// server (CVE-2021-23214).
+// TestPostgresTLSHostileClients holds that nothing that a client, or somebody in between, sends beside its TLS reaches
+// a server (CVE-2021-23214).
 func TestPostgresTLSHostileClients(t *testing.T) {
 	t.Parallel()
 	x := newPostgresTLS(t)

@@ -92,8 +92,8 @@ func (x *postgresTLS) connection(port string) string {
 		x.server.User, x.server.Database, x.file("roots.crt"))
 }
 
-// outcome runs psql, and returns the version of TLS on either side, such as "TLSv1.3, plain", or what psql prints if it
-// fails.
+// outcome runs psql, and returns the version of TLS on either side, such as "TLSv1.3, plain", or what psql prints if
+// it fails.
 func (x *postgresTLS) outcome(t *testing.T, port, connection string) string {
 	t.Helper()
 	const backendSide = "select coalesce(version, 'plain') from pg_stat_ssl where pid = pg_backend_pid()"
@@ -185,7 +185,8 @@ func TestPostgresTLSMatrix(t *testing.T) {
 	}
 
 	// A server that wants TLS from this user sees whether the balancer's connection has it, and not the client's.
-	const noEntry = `FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "tlsonly", database "postgres", no encryption`
+	const noEntry = `FATAL:  no pg_hba.conf entry for host "127.0.0.1", user "tlsonly", database "postgres", ` +
+		"no encryption"
 	for listener, want := range map[string]string{
 		"plain-off": through, "required-off": noEntry, "required-verify": twice,
 	} {
@@ -223,7 +224,8 @@ func TestPostgresChannelBinding(t *testing.T) {
 	}, [][2]string{{"off", ""}, {"verify", x.poolTLS("back.crt")}})
 	const (
 		noTLS      = "channel binding required, but SSL not in use"
-		notOffered = "channel binding is required, but server did not offer an authentication method that supports channel binding"
+		notOffered = "channel binding is required, but server did not offer an authentication method that supports " +
+			"channel binding"
 		failed     = "FATAL:  SCRAM channel binding check failed"
 	)
 	for _, tc := range []struct{ listener, sslmode, disable, prefer, require string }{

@@ -77,7 +77,8 @@ func TestPostgresTLSTraffic(t *testing.T) {
 	}
 }
 
-// TestPostgresTLSFailover kills the server under pgbench, with TLS on both sides, and checks that log in over TLS alone.
+// TestPostgresTLSFailover kills the server of a session, with TLS on both sides. Servers accept only TLS, so the checks
+// log in with TLS, too.
 func TestPostgresTLSFailover(t *testing.T) {
 	t.Parallel()
 	x := newPostgresTLS(t)

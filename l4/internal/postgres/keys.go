@@ -81,7 +81,7 @@ type target struct {
 }
 
 // A learner learns the key of one session from what its backend says, and keeps it as long as the session lasts. It also
-// keeps the offer of channel binding from clients that have no use for it. It is a session.Overhearer.
+// removes the offer of channel binding from what clients without TLS get. It is a session.Overhearer.
 type learner struct {
 	service *Service
 	begun   bool                     // the backend has sent something
@@ -103,7 +103,7 @@ func (s *Service) learn(l *session.Loop, of *session.Session) {
 func (x *learner) Overhear(s *session.Session, p []byte) (n int, more bool) {
 	if !x.begun {
 		x.begun = true
-		// A server sends what the login begins with in one piece.
+		// A server sends what the login begins with in one record.
 		if client, backend := s.Encrypted(); backend && !client {
 			p = wire.RemovePostgresBinding(p)
 		}

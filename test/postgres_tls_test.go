@@ -226,7 +226,7 @@ func TestPostgresChannelBinding(t *testing.T) {
 		noTLS      = "channel binding required, but SSL not in use"
 		notOffered = "channel binding is required, but server did not offer an authentication method that supports " +
 			"channel binding"
-		failed     = "FATAL:  SCRAM channel binding check failed"
+		failed = "FATAL:  SCRAM channel binding check failed"
 	)
 	for _, tc := range []struct{ listener, sslmode, disable, prefer, require string }{
 		{"plain-off", "disable", bothPlain, bothPlain, noTLS},

@@ -144,3 +144,26 @@ func TestTLSWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestReadsPostgres holds which listeners read what clients of Postgres send first.
+func TestReadsPostgres(t *testing.T) {
+	for _, tc := range []struct {
+		listener, pool string
+		want           bool
+	}{
+		{"", "", false},
+		{`profile = "postgres"`, "", true},
+		{"inspect_timeout = '1s'", `tls = { starttls = "postgres" }`, true}, // without a warning that it changes nothing
+		{"", `tls = { starttls = "postgres", mode = "off" }`, false},
+		{"", `tls = {}`, false},
+	} {
+		doc := "listener.a = { address = ':1', pool = 'p' }\n[pool.p]\nbackends = ['10.0.0.1:1']\n" + tc.pool
+		if tc.listener != "" {
+			doc = strings.Replace(doc, " }\n", ", "+tc.listener+" }\n", 1)
+		}
+		c := mustParse(t, doc)
+		if got := c.ReadsPostgres(&c.Listeners[0]); got != tc.want || len(c.Warnings()) > 0 {
+			t.Errorf("%+v: %v, warnings %q", tc, got, c.Warnings())
+		}
+	}
+}

@@ -37,7 +37,7 @@ func refusings() []refusing {
 	}
 }
 
-// start starts a balancer where the next client is refused.
+// start starts a balancer where the next client is refused. listener are further lines of its table.
 func (r refusing) start(t *testing.T, profile string, listener ...string) (b *harness.Balancer, host, port string) {
 	t.Helper()
 	address, closeBackend := harness.FreeAddress(t), func() {}
@@ -47,7 +47,8 @@ func (r refusing) start(t *testing.T, profile string, listener ...string) (b *ha
 	}
 	w := world{
 		Backends: []string{address}, Keys: []string{r.keys}, Pool: r.pool,
-		Listener: append(listener, fmt.Sprintf("profile = %q", profile)), Global: []string{`drain_timeout = "100ms"`},
+		Listener: append([]string{fmt.Sprintf("profile = %q", profile)}, listener...),
+		Global:   []string{`drain_timeout = "100ms"`},
 	}
 	if r.limit {
 		w.Listener = append(w.Listener, "max_sessions = 1")

@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -51,4 +53,22 @@ func (p *Postgres) write(t testing.TB, name string, content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// SecureWith restarts the server with TLS, with the certificate and key in these PEM files, these lines of
+// pg_hba.conf, and further settings such as "ssl_max_protocol_version = 'TLSv1.2'".
+func (p *Postgres) SecureWith(t testing.TB, certificate, key string, access []string, settings ...string) {
+	t.Helper()
+	for name, source := range map[string]string{"server.crt": certificate, "server.key": key} {
+		content, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.write(t, name, content)
+	}
+	p.write(t, "pg_hba.conf", []byte(strings.Join(access, "\n")+"\n"))
+	p.write(t, "postgresql.auto.conf", []byte(strings.Join(append(settings, "ssl = on"), "\n")+"\n"))
+	p.Signal(t, syscall.SIGINT)
+	p.Wait(t)
+	p.Restart(t)
 }

@@ -44,6 +44,7 @@ type server struct {
 	key      func(n int) string // of the n-th session
 	cancels  chan string        // the keys of the cancels it got
 	onCancel func(c net.Conn)   // before a cancel's connection is closed; may be nil
+	hello    string             // before the greeting
 	refuses  string             // the answer to requests for encryption
 	sessions atomic.Int64       // there have been
 	mu       sync.Mutex         // guards began
@@ -92,7 +93,7 @@ func (b *server) handle(c net.Conn) {
 			}
 			return
 		case wire.PostgresStartup:
-			io.WriteString(c, b.greeting(int(b.sessions.Add(1))))
+			io.WriteString(c, b.hello+b.greeting(int(b.sessions.Add(1))))
 		}
 		io.Copy(io.Discard, c)
 		return

@@ -80,10 +80,11 @@ type target struct {
 	backend *pool.Backend
 }
 
-// A learner learns the key of one session from what its backend says, and keeps it as long as the session lasts. It is
-// a session.Overhearer.
+// A learner learns the key of one session from what its backend says, and keeps it as long as the session lasts. It also
+// removes the offer of channel binding from what clients without TLS get. It is a session.Overhearer.
 type learner struct {
 	service *Service
+	begun   bool                     // the backend has sent something
 	scanner *wire.PostgresKeyScanner // nil once it has the key, or has given up
 	key     string                   // "" unless the learner is in the keyring
 
@@ -99,7 +100,19 @@ func (s *Service) learn(l *session.Loop, of *session.Session) {
 }
 
 // Overhear implements session.Overhearer.
-func (x *learner) Overhear(s *session.Session, p []byte) (more bool) {
+func (x *learner) Overhear(s *session.Session, p []byte) (n int, more bool) {
+	if !x.begun {
+		x.begun = true
+		// A server sends what the login begins with in one record.
+		if client, backend := s.Encrypted(); backend && !client {
+			p = wire.RemovePostgresBinding(p)
+		}
+	}
+	return len(p), x.learn(s, p)
+}
+
+// learn looks for the key, and reports whether it needs more.
+func (x *learner) learn(s *session.Session, p []byte) (more bool) {
 	key, more := x.scanner.Scan(p)
 	if more {
 		return true

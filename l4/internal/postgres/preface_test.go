@@ -321,6 +321,26 @@ func TestEncryptedBackend(t *testing.T) {
 	x.cancel(t, key)
 	x.wantCancels(t, []string{key})
 	x.wantCounts(t, 1, 0, 0, 0)
+	binding(t, b, p)
+}
+
+// binding holds that clients without TLS are not offered channel binding by servers with TLS, and that others are.
+func binding(t *testing.T, b *server, p *pool.Pool) {
+	const plain, bound = "SCRAM-SHA-256\x00\x00", "SCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00"
+	b.hello = message('R', "\x00\x00\x00\x0a"+bound)
+	pair := l4test.NewKeyPair(t, "db.example.com")
+	x := startWith(t, p, func(s *l4.ListenerSpec) {
+		s.TLS = l4test.TLSServer(t, l4.TLSServerSettings{StartTLS: true}, pair)
+	}, b)
+	c := x.dial(t, startup)
+	gets(t, c, message('R', "\x00\x00\x00\x0a"+plain))
+	readKey(t, c) // it is found all the same
+	c = x.dial(t, sslRequest)
+	gets(t, c, "S")
+	encrypted := shake(t, c, &tls.Config{ServerName: "db.example.com", RootCAs: l4test.Roots(t, pair)})
+	io.WriteString(encrypted, startup)
+	gets(t, encrypted, b.hello)
+	readKey(t, encrypted)
 }
 
 // TestRefusedCancel holds that a cancel gets through a listener that holds all the sessions it may, with TLS and

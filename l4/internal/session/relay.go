@@ -123,10 +123,10 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn) (int, bool) {
 			}
 		}
 	}
-	l.moved(s, d, n)
 	if s.extra != nil && d == &s.out {
-		s.overhear(l.Scratch[:n])
+		n = s.overhear(l.Scratch[:n])
 	}
+	l.moved(s, d, n)
 	if d == &s.in && d.writes < 2 {
 		if d.writes++; d.writes == 2 {
 			sock.SetNoDelay(int(to.fd))

@@ -152,10 +152,10 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, source, sink
 			return 0, true
 		}
 	}
-	l.moved(s, d, n)
 	if d == &s.out {
-		s.overhear(p[:n])
+		n = s.overhear(p[:n])
 	}
+	l.moved(s, d, n)
 	if sink != nil {
 		return n, l.seal(s, d, to, sink, p[:n])
 	}

@@ -25,9 +25,9 @@ const (
 	exhaustedMax = 1024
 )
 
-// dialFrom connects to a backend at an address, from one of the source addresses of its pool. The first one is the next in turn for the backend. One
-// that this host does not have, or that has no port left, is followed by the next. Those that had no port a moment ago
-// come last, and only the first of them is tried.
+// dialFrom connects to a backend at an address, from one of the source addresses of its pool. The first one is the next
+// in turn for the backend. One that this host does not have, or that has no port left, is followed by the next. Those
+// that had no port a moment ago come last, and only the first of them is tried.
 //
 // It returns sock.NoPort if an address had no port, else sock.NoSource; both say nothing about the backend.
 func (d *Dialer) dialFrom(

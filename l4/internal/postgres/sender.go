@@ -252,8 +252,9 @@ func StartTLS(c net.Conn) error {
 
 // connect begins to connect to a delivery's backend: the first write waits for that.
 func (s *Sender) connect(d *delivery, link **dial.Link) (net.Conn, error) {
+	client := dial.Client{By: d.by, Link: link, Port: d.to.port}
 	s.mu.Lock()
-	fd, e := s.dialer.Dial(time.Since(s.started), sock.TCP, d.to.pool, d.to.backend, dial.Client{By: d.by, Link: link, Port: d.to.port})
+	fd, e := s.dialer.Dial(time.Since(s.started), sock.TCP, d.to.pool, d.to.backend, client)
 	s.mu.Unlock()
 	if e != 0 && e != sock.InProgress {
 		return nil, e

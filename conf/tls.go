@@ -152,6 +152,16 @@ func checkPoolTLS(r *report, c *Config) {
 	}
 }
 
+// ReadsPostgres reports whether the listener reads what clients of Postgres begin with: its profile says that they are
+// such, or its pools ask their backends for TLS in the way of Postgres, so that the clients' own requests must not get
+// there.
+func (c *Config) ReadsPostgres(l *Listener) bool {
+	pools := l.Pools()
+	return l.Profile == "postgres" || slices.ContainsFunc(c.Pools, func(p Pool) bool {
+		return p.TLS.On() && p.TLS.StartTLS == "postgres" && slices.Contains(pools, p.Name)
+	})
+}
+
 // warnOfListenerTLS reports what is allowed in the table tls of a listener, but probably not meant.
 func warnOfListenerTLS(r *report, l *Listener) {
 	if l.TLS == nil {

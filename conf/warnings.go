@@ -37,7 +37,7 @@ func (c *Config) Warnings() []string {
 		warnOfSilence(r, path, p, c.Listeners)
 	}
 	for i := range c.Listeners {
-		warnOfRoutes(r, &c.Listeners[i], c.ReadsMQTT(&c.Listeners[i]))
+		warnOfRoutes(r, &c.Listeners[i], c.ReadsMQTT(&c.Listeners[i]), c.ReadsPostgres(&c.Listeners[i]))
 		warnOfListenerTLS(r, &c.Listeners[i])
 	}
 	warnOfOverlaps(r, c.Listeners)
@@ -49,11 +49,11 @@ func (c *Config) Warnings() []string {
 	return lines
 }
 
-// warnOfRoutes reports keys of a listener that its routes, or their absence, make useless. mqtt says that it reads MQTT
-// client identifiers.
-func warnOfRoutes(r *report, l *Listener, mqtt bool) {
+// warnOfRoutes reports keys of a listener that its routes, or their absence, make useless. mqtt and
+// postgres say that it reads MQTT client identifiers, and what clients of Postgres begin with.
+func warnOfRoutes(r *report, l *Listener, mqtt, postgres bool) {
 	path := Path("listener", l.Name)
-	if len(l.Routes) == 0 && !mqtt && l.Profile != "postgres" && l.InspectTimeout != defaultInspectTimeout {
+	if len(l.Routes) == 0 && !mqtt && !postgres && l.InspectTimeout != defaultInspectTimeout {
 		r.add(join(path, "inspect_timeout"), Error{Found: quote(l.InspectTimeout.String()), Message: "the listener has no " +
 			`routes, reads no MQTT client identifier, and profile is not "postgres": this key changes nothing`})
 	}

@@ -87,7 +87,7 @@ func houseImports() map[string][]string {
 		"l4/internal/listen":       {"l4/internal/sock"},
 		"l4/internal/loop":         {"l4/internal/sock"},
 		"l4/internal/sock":         nil,
-		"l4/internal/tlsconn":      nil,
+		"l4/internal/tlsconn":      inL4("loop", "sock"),
 		"l4/internal/wire":         nil,
 		"l4/internal/dns/dnscache": nil,
 		// For tests only.

@@ -160,7 +160,7 @@ func (d *Daemon) buildListener(
 		spec.Farewell = language(c.Profile)
 	}
 	spec.Proxy = proxySettings(&c.ProxyProtocol)
-	if c.Profile == "postgres" {
+	if cfg.ReadsPostgres(c) {
 		spec.Postgres.Timeout = c.InspectTimeout.Std()
 	}
 	if protocol == "udp" {

@@ -48,6 +48,10 @@ func (d *Daemon) watchTLS() {
 	ctx, stop := context.WithCancel(context.Background())
 	d.tlsWatcher.stop = stop
 	w := &tlsFiles{daemon: d, paths: paths}
+	var err error
+	if w.folders, err = fsnotify.NewWatcher(); err != nil {
+		d.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
+	}
 	d.tlsWatcher.running.Go(func() { w.follow(ctx) })
 }
 
@@ -89,8 +93,9 @@ func tlsPaths(cfg *conf.Config) []string {
 // tlsFiles are files that are followed. Only the goroutine of follow uses them.
 type tlsFiles struct {
 	// set once, then read-only
-	daemon *Daemon
-	paths  []string
+	daemon  *Daemon
+	paths   []string
+	folders *fsnotify.Watcher // nil: they cannot be watched
 
 	last    []os.FileInfo // of paths, as they were when last examined; nil: not there
 	read    []os.FileInfo // as they were when last read
@@ -102,13 +107,10 @@ type tlsFiles struct {
 func (w *tlsFiles) follow(ctx context.Context) {
 	var events chan fsnotify.Event
 	var lost chan error
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		w.daemon.log.Warn().AnErr("err", err).Msg("certificates cannot be watched: examined every few seconds")
-	} else {
-		defer watcher.Close()
-		events, lost = watcher.Events, watcher.Errors
-		w.watchFolders(watcher)
+	if w.folders != nil {
+		defer w.folders.Close()
+		events, lost = w.folders.Events, w.folders.Errors
+		w.watchFolders()
 	}
 	look := time.NewTicker(tlsLookEvery)
 	defer look.Stop()
@@ -122,7 +124,7 @@ func (w *tlsFiles) follow(ctx context.Context) {
 		case <-events:
 		case <-lost:
 		case <-look.C:
-			w.watchFolders(watcher)
+			w.watchFolders()
 		case <-due.C:
 			waits = false
 			if pause := w.examine(ctx); pause > 0 {
@@ -139,8 +141,8 @@ func (w *tlsFiles) follow(ctx context.Context) {
 }
 
 // watchFolders watches the folders of all files. One that did not exist or was replaced is watched from now on.
-func (w *tlsFiles) watchFolders(watcher *fsnotify.Watcher) {
-	if watcher == nil {
+func (w *tlsFiles) watchFolders() {
+	if w.folders == nil {
 		return
 	}
 	var done []string
@@ -150,7 +152,7 @@ func (w *tlsFiles) watchFolders(watcher *fsnotify.Watcher) {
 			continue
 		}
 		done = append(done, folder)
-		_ = watcher.Add(folder) // the files are examined anyway
+		_ = w.folders.Add(folder) // the files are examined anyway
 	}
 }
 
@@ -216,7 +218,10 @@ func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
 		if s := in.servers[l.Name]; s != nil {
 			r := &materialReader{cfg: cfg, from: t.from, path: conf.Path("listener", l.Name, "tls")}
 			m := r.server(l.TLS)
-			t.take("listener", l.Name, r, func() (error, []*l4.TLSFault) { return s.Update(m), s.Warnings() })
+			t.take("listener", l.Name, r, func() ([]*l4.TLSFault, error) {
+				err := s.Update(m)
+				return s.Warnings(), err
+			})
 		}
 	}
 	for i := range cfg.Pools {
@@ -224,7 +229,10 @@ func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
 		if c := in.clients[p.Name]; c != nil {
 			r := &materialReader{cfg: cfg, from: t.from, path: conf.Path("pool", p.Name, "tls")}
 			m := r.client(p)
-			t.take("pool", p.Name, r, func() (error, []*l4.TLSFault) { return c.Update(m), c.Warnings() })
+			t.take("pool", p.Name, r, func() ([]*l4.TLSFault, error) {
+				err := c.Update(m)
+				return c.Warnings(), err
+			})
 		}
 	}
 	d.noteTLSReload(t)
@@ -244,7 +252,7 @@ type tlsReload struct {
 }
 
 // take gives a listener or pool the files that were read, if they have changed.
-func (t *tlsReload) take(kind, name string, r *materialReader, update func() (error, []*l4.TLSFault)) {
+func (t *tlsReload) take(kind, name string, r *materialReader, update func() ([]*l4.TLSFault, error)) {
 	d := t.daemon
 	err := errors.Join(r.mistakes...)
 	if err == nil && !d.files.differ(t.from, r.path) {
@@ -252,7 +260,7 @@ func (t *tlsReload) take(kind, name string, r *materialReader, update func() (er
 	}
 	var warnings []*l4.TLSFault
 	if err == nil {
-		err, warnings = update()
+		warnings, err = update()
 		err = r.located(err)
 	}
 	if err != nil {

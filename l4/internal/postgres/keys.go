@@ -74,13 +74,6 @@ next:
 	return owners
 }
 
-// len is how many keys there are.
-func (k *keyring) len() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.size
-}
-
 // A target is a backend of a pool.
 type target struct {
 	pool    *pool.Pool

@@ -1,6 +1,8 @@
-// Package tlsconn is TLS on either side of a session: what a listener ends TLS with and what connections to backends
-// are encrypted with, handshakes, and connections whose bytes are encrypted and decrypted. The protocol itself is that
-// of crypto/tls.
+// Package tlsconn is TLS on either side of a session; the protocol itself is that of crypto/tls. A Server is what one
+// listener ends TLS with: certificates that are chosen by name, rules for clients' certificates, tickets. A Client is
+// what connections to the backends of one pool are encrypted with. Both are made of the bytes of files, and take new
+// bytes while they are in use; the package itself reads no file. Their methods may be called from any goroutine. A Conn
+// is one connection, and belongs to a loop.
 //
 // A handshake costs a tenth of a millisecond or more, which a loop must not spend while sessions wait. So a few threads
 // of lower priority do the calculating (see Threads), and never touch a socket: what the peer sends is fed to them, and
@@ -13,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/loop"
@@ -53,7 +56,9 @@ type Conn struct {
 // Established makes the Conn, whose handshake is over, read and write the connection fd. buffers are the loop's.
 func (c *Conn) Established(fd int, buffers *loop.Buffers) {
 	c.fd, c.buffers = fd, buffers
-	c.rest = c.hand.in
+	if len(c.hand.in) > 0 {
+		c.rest = slices.Clone(c.hand.in)
+	}
 	c.hand = nil
 }
 

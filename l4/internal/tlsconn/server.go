@@ -1,7 +1,3 @@
-// Package tlsconn is TLS on either side of a session. A Server is what one listener terminates TLS with: certificates
-// that are chosen by name, rules for clients' certificates, tickets. A Client is what connections to the backends of
-// one pool are encrypted with. Both are made of the bytes of files, and take new bytes while they are in use; the
-// package itself reads no file. Their methods may be called from any goroutine.
 package tlsconn
 
 import (

@@ -14,8 +14,8 @@ type addressUse int
 
 const (
 	forListener   addressUse = iota
-	forBackend               // of the configuration: Resolve turns a name into an address
-	forDiscovered            // a backend of a discovery file, in which names are not resolved
+	forBackend               // of the configuration: Resolve turns a name into an address; the port may be missing
+	forDiscovered            // a backend of a discovery file, in which names are not resolved; as forBackend otherwise
 	forCheck                 // where a backend is checked, in any list of backends
 	forResolver              // a DNS server, which cannot resolve its own name
 	forAdmin                 // the control API, which listens before any name can be resolved
@@ -31,7 +31,7 @@ func (u addressUse) needs() string {
 	case forListener:
 		return `needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
 	case forDiscovered:
-		return `needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`
+		return `needs "IP:PORT", "[IPV6]:PORT", "IP" for each client's port, or "unix:PATH": it is discovery of type "dns" that resolves names`
 	case forCheck:
 		return `needs "IP:PORT" or "[IPV6]:PORT", or "" for the backend's own`
 	case forResolver:
@@ -39,15 +39,15 @@ func (u addressUse) needs() string {
 	case forAdmin:
 		return `needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
 	}
-	return `needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
+	return `needs "HOST:PORT", "[IPV6]:PORT", "HOST" for each client's port, or "unix:PATH"`
 }
 
 // An address is the parsed text of an address.
 type address struct {
 	host string     // as written, but in lower case; "" is all addresses
 	ip   netip.Addr // not valid if host is a name or ""
-	port uint16
-	path string // of a Unix socket; "" for other addresses
+	port uint16     // 0 for a backend's that has none
+	path string     // of a Unix socket; "" for other addresses
 }
 
 // String returns the canonical text: the same for all texts of one address.
@@ -58,6 +58,9 @@ func (e address) String() string {
 	host := e.host
 	if e.ip.IsValid() {
 		host = e.ip.String()
+	}
+	if e.port == 0 {
+		return host
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(e.port)))
 }

@@ -234,7 +234,8 @@ type Backend struct {
 	Check string `toml:"check" default:""` // the address that is checked; "": Address with Health.Port
 
 	// Addr is Address as an IP address and port. Parse fills it for a literal address and Resolve for a host name;
-	// until then it is not valid. An IPv4-mapped address is stored as IPv4.
+	// until then it is not valid. An IPv4-mapped address is stored as IPv4. The port is 0 if Address has none: each
+	// client then gets the port that it has connected to.
 	Addr netip.AddrPort
 	// Path is the path of the Unix socket that Address names, and "" for other addresses. Parse fills it. Addr is not
 	// valid then.

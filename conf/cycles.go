@@ -35,12 +35,22 @@ func warnOfLoops(r *report, c *Config) {
 func warnOfOpenAdmin(r *report, c *Config) {
 	for _, p := range c.Pools {
 		for i, b := range p.Backends {
-			if c.Admin.Bind.IsValid() && b.Addr == c.Admin.Bind || b.Path != "" && b.Path == c.Admin.Socket {
+			if c.Admin.Bind.IsValid() && c.mayReach(p.Name, &b, c.Admin.Bind) || b.Path != "" && b.Path == c.Admin.Socket {
 				r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
 					Message: "the control API listens there: whoever reaches a listener of this pool reaches it"})
 			}
 		}
 	}
+}
+
+// mayReach reports whether a backend of a pool is at this address, by its own port or by one of a client.
+func (c *Config) mayReach(pool string, b *Backend, at netip.AddrPort) bool {
+	if !b.lacksPort() {
+		return b.Addr == at
+	}
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+		return slices.Contains(l.Pools(), pool) && slices.Contains(l.reaches(b), at)
+	})
 }
 
 // A hop leads from the listeners of a pool to the listener that one of its backends is.
@@ -62,8 +72,8 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 				continue
 			}
 			for k, b := range pools[at].Backends {
-				for _, protocol := range from.Protocols() {
-					if to, elem := listenerAt(listeners, protocol, b.Addr, isOwn); to != nil {
+				for _, at := range from.reaches(&b) {
+					if to, elem := listenerReached(listeners, from, at, isOwn); to != nil {
 						hops[from] = append(hops[from], hop{name, k, to, elem})
 						break
 					}
@@ -93,6 +103,30 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			})
 		}
 	}
+}
+
+// reaches returns where sessions of the listener connect to when they get a backend.
+func (l *Listener) reaches(b *Backend) []netip.AddrPort {
+	if !b.lacksPort() {
+		return []netip.AddrPort{b.Addr}
+	}
+	all := make([]netip.AddrPort, 0, len(l.Binds))
+	for i := range l.Binds {
+		all = append(all, netip.AddrPortFrom(b.Addr.Addr(), l.Binds[i].Port))
+	}
+	return all
+}
+
+// listenerReached is listenerAt for the protocols of a listener.
+func listenerReached(
+	listeners []Listener, from *Listener, at netip.AddrPort, isOwn func(netip.Addr) bool,
+) (to *Listener, elem int) {
+	for _, protocol := range from.Protocols() {
+		if to, elem = listenerAt(listeners, protocol, at, isOwn); to != nil {
+			break
+		}
+	}
+	return to, elem
 }
 
 func textAt(pools []Pool, name string, backend int) string {

@@ -146,7 +146,7 @@ func TestParseBackends(t *testing.T) {
 func TestParseBackendsMistakes(t *testing.T) {
 	const (
 		needsList = `needs a list of backends, such as [{ address = "10.0.0.11:6379" }], or [] for none`
-		needsIP   = `; needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`
+		needsIP   = `; needs "IP:PORT", "[IPV6]:PORT", "IP" for each client's port, or "unix:PATH": it is discovery of type "dns" that resolves names`
 	)
 	for _, tt := range []struct {
 		doc  string // {"backends": is the JSON of backends =
@@ -167,10 +167,10 @@ func TestParseBackendsMistakes(t *testing.T) {
 		{`[{"address": null, "weight": null}]`, []string{
 			`1: backends[0].address: found null; needs an address, such as "10.0.0.11:6379"`,
 			`1: backends[0].weight: found null; needs a whole number, 0 to 256`}},
-		{"[{\"address\": \"db.internal:1\"},\n {\"address\": \":1\"}, {\"address\": \"10.0.0.1\"},\n{\"address\": \"0.0.0.0:1\"}]", []string{
+		{"[{\"address\": \"db.internal:1\"},\n {\"address\": \":1\"}, {\"address\": \"h\"},\n{\"address\": \"0.0.0.0:1\"}]", []string{
 			`1: backends[0].address: found "db.internal:1"; "db.internal" is a host name` + needsIP,
 			`2: backends[1].address: found ":1"; the host is missing` + needsIP,
-			`2: backends[2].address: found "10.0.0.1"; the port is missing` + needsIP,
+			`2: backends[2].address: found "h"; "h" is a host name` + needsIP,
 			`3: backends[3].address: found "0.0.0.0:1"; this address can be listened on but not connected to`}},
 		{"[[backends]]\naddress = 'h:1'\n",
 			[]string{`2: backends[0].address: found "h:1"; "h" is a host name` + needsIP}},

@@ -59,7 +59,7 @@ wieght  = 2
 	// Output:
 	// 10.0.0.11:6379 10.0.0.11:6379 1
 	// b2 10.0.0.12:6379 2
-	// redis.toml:3: backends[0].address: found "redis.internal:6379"; "redis.internal" is a host name; needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names
+	// redis.toml:3: backends[0].address: found "redis.internal:6379"; "redis.internal" is a host name; needs "IP:PORT", "[IPV6]:PORT", "IP" for each client's port, or "unix:PATH": it is discovery of type "dns" that resolves names
 	// redis.toml:4: backends[0].wieght: unknown key, did you mean "weight"?
 }
 

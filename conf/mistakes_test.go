@@ -65,7 +65,7 @@ func TestMistakes(t *testing.T) {
 	const (
 		durations   = `needs a duration with a unit, such as "250ms", "2s" or "5m"`
 		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
-		backendAddr = `; needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
+		backendAddr = `; needs "HOST:PORT", "[IPV6]:PORT", "HOST" for each client's port, or "unix:PATH"`
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
 		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
@@ -237,7 +237,8 @@ func TestMistakes(t *testing.T) {
 			`found the string "10.0.0.1:1"; needs at least one backend, such as [{ address = "10.0.0.11:6379" }]`},
 		{"pool.p", `backends = [{ weight = 1 }]`, `[0].address: missing; needs an address, such as "10.0.0.11:6379"`},
 		{"pool.p", `backends = [{ address = ":1" }]`, `[0].address: found ":1"; the host is missing` + backendAddr},
-		{"pool.p", `backends = [{ address = "h" }]`, `[0].address: found "h"; the port is missing` + backendAddr},
+		{"pool.p", `backends = [{ address = "6379" }]`, `[0].address: found "6379"; the port is missing` + backendAddr},
+		{"pool.p", `backends = [{ address = "::1" }]`, `[0].address: found "::1"; the port is missing` + backendAddr},
 		{"pool.p", `backends = [{ address = "0.0.0.0:1" }]`,
 			`[0].address: found "0.0.0.0:1"; this address can be listened on but not connected to`},
 		{"pool.p", `backends = [{ address = "h:1", weight = 256 }, { address = "h:2", weight = 0 }]`, ``},

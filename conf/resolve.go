@@ -111,7 +111,7 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 func (c *Config) addresses() map[string]netip.Addr {
 	known := map[string]netip.Addr{}
 	note := func(text string, addr netip.AddrPort) {
-		if end, e := splitAddress(text, ""); e == nil && !end.ip.IsValid() && end.host != "" && addr.IsValid() {
+		if end, e := splitBackend(text, ""); e == nil && !end.ip.IsValid() && end.host != "" && addr.IsValid() {
 			known[end.host] = addr.Addr()
 		}
 	}
@@ -163,7 +163,7 @@ func (t *lookups) add(path, text string, backend bool, into *netip.AddrPort) {
 		return
 	}
 	first, _, _ := cutRange(text)
-	end, e := splitAddress(first, "")
+	end, e := splitBackend(first, "") // which a listener's address fits, too
 	if e != nil {
 		panic("conf: Resolve of a Config that Parse did not make")
 	}
@@ -278,7 +278,7 @@ func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 			r.add(join(element(path, i), "address"), Error{
 				Found: quote(b.Address),
 				Message: fmt.Sprintf("its address is %s; %s",
-					printable(b.Addr.String()), sameAs(r, path, first, "address")),
+					printable(address{ip: b.Addr.Addr(), port: b.Addr.Port()}.String()), sameAs(r, path, first, "address")),
 			})
 			b.Addr = netip.AddrPort{}
 		default:
@@ -289,12 +289,12 @@ func dropConflicts(r *report, p *Pool, taken map[netip.AddrPort]int) {
 
 // ResolvedText returns an address as in the file, followed by the resolved address if it has a resolved host name.
 func ResolvedText(text string, addr netip.AddrPort) string {
-	host, _, err := net.SplitHostPort(text)
-	if err != nil || host == "" || !addr.IsValid() {
+	end, e := splitBackend(text, "")
+	switch {
+	case e != nil || end.host == "" || end.ip.IsValid() || !addr.IsValid():
 		return text
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return text
+	case addr.Port() == 0:
+		return fmt.Sprintf("%s (%s)", text, addr.Addr())
 	}
 	return fmt.Sprintf("%s (%s)", text, addr)
 }

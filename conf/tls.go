@@ -204,7 +204,7 @@ func warnOfPoolTLS(r *report, path string, p *Pool, listeners []Listener) {
 
 // Host returns the host of the backend's address as the file has it, a name or an IP address; "" if it has none.
 func (b *Backend) Host() string {
-	end, e := splitAddress(b.Address, "")
+	end, e := splitBackend(b.Address, "")
 	switch {
 	case e != nil:
 		return ""

@@ -88,7 +88,7 @@ func TestUnixListener(t *testing.T) {
 }
 
 func TestUnixBackendMistakes(t *testing.T) {
-	const needs = `needs "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"`
+	const needs = `needs "HOST:PORT", "[IPV6]:PORT", "HOST" for each client's port, or "unix:PATH"`
 	long := "/" + strings.Repeat("x", maxSocketPath)
 	for _, tt := range []struct{ listener, pool, want string }{
 		{"", `backends = ["unix:/` + long[2:] + `"]`, ""},

@@ -42,6 +42,7 @@ func validate(r *report, c *Config) {
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
 	checkUnixListeners(r, c)
+	checkPortless(r, c)
 }
 
 // defaultMaxUDPAnswer is the default of max_udp_answer, which is allowed also without DNS questions.
@@ -210,7 +211,11 @@ func validAddress(r *report, path, s string, use addressUse) (address, bool) {
 
 // readAddress reads an address text. The error has neither place nor Found.
 func readAddress(s string, use addressUse) (address, *Error) {
-	end, e := splitAddress(s, use.needs())
+	split := splitAddress
+	if use.mayLackPort() {
+		split = splitBackend
+	}
+	end, e := split(s, use.needs())
 	switch {
 	case end.path != "" && use.mayBeUnix():
 	case strings.HasPrefix(s, unixPrefix) && !use.mayBeUnix():

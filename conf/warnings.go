@@ -153,7 +153,7 @@ func warnOfChecks(r *report, path string, p *Pool) {
 // controls such a name decides which local services all clients reach. localhost is excepted.
 func warnOfNames(r *report, path string, p *Pool) {
 	for i, b := range p.Backends {
-		end, e := splitAddress(b.Address, "")
+		end, e := splitBackend(b.Address, "")
 		ip := b.Addr.Addr()
 		if e != nil || end.ip.IsValid() || end.host == "localhost" || !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
 			continue

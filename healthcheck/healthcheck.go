@@ -84,12 +84,12 @@ func (v Verdict) String() string {
 
 // A Target is something to check. It is a plain value.
 type Target struct {
-	ID    string // opaque; unique in its scheduler. Messages name the target by it
-	Group string // opaque; Stats adds up the checks of each group, and groups take turns when slots are short
-	Name  string // the target's name within its group; this package does not use it
-	Addr  netip.AddrPort
-	Path  string // of the Unix socket that it listens on, in place of Addr; "" = none
-	Exact bool   // connect to exactly Addr: a Port of the checker does not replace its port
+	ID    string         // opaque; unique in its scheduler. Messages name the target by it
+	Group string         // opaque; Stats adds up the checks of each group, and groups take turns when slots are short
+	Name  string         // the target's name within its group; this package does not use it
+	Addr  netip.AddrPort // its port may be 0: then only checks that have a port of their own, or need none, can check it
+	Path  string         // of the Unix socket that it listens on, in place of Addr; "" = none
+	Exact bool           // connect to exactly Addr: a Port of the checker does not replace its port
 
 	// Preamble is what a TCP connection to Addr's own port begins with, in front of all that the check sends; a checker
 	// that wraps another one sets it. "" is nothing.

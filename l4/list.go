@@ -272,7 +272,7 @@ func (f *compiledFilter) fits(now time.Duration, e *tally.Entry) bool {
 		return true
 	}
 	b := e.Backend
-	return b != nil && (b.ID() == f.Backend || b.Addr() == f.backend)
+	return b != nil && (b.ID() == f.Backend || b.Addr() == f.backend || e.BackendAddress() == f.backend)
 }
 
 // describe returns the public description of a session or a flow.
@@ -287,7 +287,7 @@ func (s *Server) describe(now time.Duration, e *tally.Entry) SessionInfo {
 		info.Connected = s.started.Add(e.Connected)
 	}
 	if b := e.Backend; b != nil {
-		info.Backend, info.BackendAddress = b.ID(), b.Addr()
+		info.Backend, info.BackendAddress = b.ID(), e.BackendAddress()
 	}
 	return info
 }

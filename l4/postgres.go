@@ -74,9 +74,9 @@ func (spec *ListenerSpec) validatePostgres() error {
 	return nil
 }
 
-// encryptCancel makes a connection to a backend one that speaks TLS, if connections of its pool do: see
+// encryptCancel makes a connection to a backend at an address one that speaks TLS, if connections of its pool do: see
 // postgres.Sender.Encrypt.
-func encryptCancel(ctx context.Context, c net.Conn, p *pool.Pool, b *pool.Backend) (net.Conn, error) {
+func encryptCancel(ctx context.Context, c net.Conn, p *pool.Pool, at pool.Address) (net.Conn, error) {
 	secure, _ := p.Secure().(*TLSClient)
 	if secure == nil {
 		return c, nil
@@ -86,6 +86,6 @@ func encryptCancel(ctx context.Context, c net.Conn, p *pool.Pool, b *pool.Backen
 			return nil, err
 		}
 	}
-	encrypted := tls.Client(c, secure.Config("", b.Addr().AddrPort))
+	encrypted := tls.Client(c, secure.Config("", at.AddrPort))
 	return encrypted, encrypted.HandshakeContext(ctx)
 }

@@ -16,8 +16,9 @@ const MaxPathBytes = 107
 // unixPrefix begins the text of an address that is a Unix socket.
 const unixPrefix = "unix:"
 
-// An Address is where a backend listens: an IP address and a port, or the path of a Unix socket. It is a plain value
-// and can be compared. The zero value is no address.
+// An Address is where a backend listens: an IP address and a port, or the path of a Unix socket. A backend's address may
+// lack the port, which is 0 then: each client gets the port that it has connected to. An Address is a plain value and
+// can be compared. The zero value is no address.
 type Address struct {
 	netip.AddrPort        // not valid for a Unix socket
 	Path           string // of a Unix socket; "" for an IP address
@@ -34,8 +35,29 @@ func ParseAddress(text string) (Address, error) {
 		}
 		return Address{Path: p}, nil
 	}
+	if host, bracketed := cutBrackets(text); bracketed || !strings.Contains(text, ":") {
+		ip, err := netip.ParseAddr(host)
+		if err == nil && ip.Is6() != bracketed {
+			err = fmt.Errorf("address %q: an IPv6 address needs brackets, and no other", text)
+		}
+		if err != nil {
+			return Address{}, err
+		}
+		return At(netip.AddrPortFrom(ip, 0)), nil
+	}
 	a, err := netip.ParseAddrPort(text)
+	if err == nil && a.Port() == 0 {
+		return Address{}, fmt.Errorf("address %q: the port is 0", text)
+	}
 	return At(a), err
+}
+
+// cutBrackets cuts the brackets off an IPv6 address without a port.
+func cutBrackets(text string) (inside string, bracketed bool) {
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		return text[1 : len(text)-1], true
+	}
+	return text, false
 }
 
 // CheckPath says what is wrong with the path of a Unix socket; "" if nothing is.
@@ -56,6 +78,17 @@ func CheckPath(p string) string {
 // IsUnix reports whether the address is a Unix socket.
 func (a Address) IsUnix() bool { return a.Path != "" }
 
+// IsPortless reports whether the address is an IP address without a port.
+func (a Address) IsPortless() bool { return a.AddrPort.IsValid() && a.Port() == 0 }
+
+// WithPort returns the address, with this port if it is an IP address without one.
+func (a Address) WithPort(port uint16) Address {
+	if a.IsPortless() {
+		a.AddrPort = netip.AddrPortFrom(a.Addr(), port)
+	}
+	return a
+}
+
 // IsValid reports whether this is an address at all.
 func (a Address) IsValid() bool { return a.IsUnix() || a.AddrPort.IsValid() }
 
@@ -64,20 +97,29 @@ func (a Address) AppendTo(b []byte) []byte {
 	if a.IsUnix() {
 		return append(append(b, unixPrefix...), a.Path...)
 	}
+	if a.IsPortless() {
+		if a.Addr().Is4() {
+			return a.Addr().AppendTo(b)
+		}
+		return append(a.Addr().AppendTo(append(b, '[')), ']')
+	}
 	return a.AddrPort.AppendTo(b)
 }
 
-// String returns the address as in the configuration: IP:PORT, or unix:PATH.
+// String returns the address as in the configuration: IP:PORT, unix:PATH, or without a port IPV4 or [IPV6].
 func (a Address) String() string {
-	if a.IsUnix() {
+	switch {
+	case a.IsUnix():
 		return unixPrefix + a.Path
+	case a.IsPortless():
+		return string(a.AppendTo(nil))
 	}
 	return a.AddrPort.String()
 }
 
 // MarshalText implements encoding.TextMarshaler.
 func (a Address) MarshalText() ([]byte, error) {
-	if a.IsUnix() {
+	if a.IsUnix() || a.IsPortless() {
 		return a.AppendTo(nil), nil
 	}
 	return a.AddrPort.MarshalText()
@@ -111,5 +153,5 @@ func (a Address) connectable() bool {
 	if a.IsUnix() {
 		return !a.AddrPort.IsValid() && CheckPath(a.Path) == ""
 	}
-	return connectable(a.AddrPort)
+	return a.AddrPort.IsValid() && isUnicast(a.Addr())
 }

@@ -10,7 +10,8 @@ import (
 
 func TestAddressText(t *testing.T) {
 	for _, text := range []string{
-		"10.0.0.1:80", "[2001:db8::1]:80", "[fe80::1%eth0]:80", "unix:/run/s", "unix:/run/with space/s:80",
+		"10.0.0.1:80", "[2001:db8::1]:80", "[fe80::1%eth0]:80", "10.0.0.1", "[2001:db8::1]", "[fe80::1%eth0]",
+		"unix:/run/s", "unix:/run/with space/s:80",
 		"unix:/" + strings.Repeat("x", MaxPathBytes-1),
 	} {
 		a, err := ParseAddress(text)
@@ -24,7 +25,7 @@ func TestAddressText(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "10.0.0.1", "unix:", "unix:run/s", "unix:@s", "unix:/run/../s", "unix:/run//s", "unix:/run/", "unix:/a\x00",
+		"", "h", "2001:db8::1", "[10.0.0.1]", "10.0.0.1:0", "10.0.0.1:", "[::1]:0", "[]", "unix:", "unix:run/s", "unix:@s", "unix:/run/../s", "unix:/run//s", "unix:/run/", "unix:/a\x00",
 		"unix:/a\nb", "unix:/\xff", "unix:/" + strings.Repeat("x", MaxPathBytes),
 	} {
 		if a, err := ParseAddress(text); err == nil {
@@ -33,6 +34,36 @@ func TestAddressText(t *testing.T) {
 	}
 	if empty := new(Address); empty.UnmarshalText(nil) != nil || empty.IsValid() || empty.connectable() {
 		t.Errorf("an empty text is %v", empty)
+	}
+}
+
+// TestAddressWithPort holds that only an IP address without a port gets one.
+func TestAddressWithPort(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.1": "10.0.0.1:443", "[::1]": "[::1]:443", "10.0.0.1:80": "10.0.0.1:80", "unix:/run/s": "unix:/run/s",
+	} {
+		a, err := ParseAddress(text)
+		if got := a.WithPort(443); err != nil || got.String() != want || a.IsPortless() != (got != a) {
+			t.Errorf("%s gets %v, want %s: %v", text, got, want, err)
+		}
+	}
+	if none := (Address{}); none.WithPort(443) != none {
+		t.Error("no address gets a port")
+	}
+}
+
+// TestPortlessBackends holds that an address without a port is another one than the same with a port, and is taken once.
+func TestPortlessBackends(t *testing.T) {
+	p := newPool(t, "round_robin")
+	ip := netip.MustParseAddr("10.0.0.1")
+	one := Spec{ID: "a", Addr: At(netip.AddrPortFrom(ip, 0)), Weight: 1}
+	other := Spec{ID: "b", Addr: At(netip.AddrPortFrom(ip, 80)), Weight: 1}
+	if err := p.Add(one, other); err != nil {
+		t.Fatal(err)
+	}
+	one.ID = "c"
+	if err := p.Add(one); !errors.Is(err, ErrDuplicateAddress) {
+		t.Errorf("the same address again: %v", err)
 	}
 }
 

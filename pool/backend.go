@@ -12,7 +12,7 @@ import (
 // describe the same backend.
 type Spec struct {
 	ID     string  // unique in the pool, not empty
-	Addr   Address // a unicast address and a port, or a Unix socket
+	Addr   Address // a unicast address, with a port or for each client's port, or a Unix socket
 	Weight uint32  // share relative to the pool's other backends, 1 to 256; 0: no new sessions or flows
 
 	MaxSessions int    // concurrent leases; 0 = no limit
@@ -46,7 +46,7 @@ func (s Spec) checked() (Spec, error) {
 		return s, &InvalidBackendError{Field: "id", Value: s.ID, Want: "a name"}
 	case !s.Addr.connectable():
 		return s, &InvalidBackendError{Field: "addr", Value: addr.String(),
-			Want: "a unicast address and a port, or the path of a Unix socket"}
+			Want: "a unicast address, with or without a port, or the path of a Unix socket"}
 	case s.Check != netip.AddrPort{} && !connectable(s.Check):
 		return s, &InvalidBackendError{Field: fieldCheck, Value: check.String(),
 			Want: "a unicast address and a port, or none"}
@@ -71,8 +71,10 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 
 // connectable reports whether an address can be connected to.
 func connectable(a netip.AddrPort) bool {
-	return a.IsValid() && a.Port() != 0 && !a.Addr().IsUnspecified() && !a.Addr().IsMulticast()
+	return a.IsValid() && a.Port() != 0 && isUnicast(a.Addr())
 }
+
+func isUnicast(ip netip.Addr) bool { return !ip.IsUnspecified() && !ip.IsMulticast() }
 
 func validateVerdict(v Verdict) error {
 	if v > Lagging {
@@ -119,7 +121,7 @@ type Backend struct {
 // ID returns the backend's name, unique in its pool.
 func (b *Backend) ID() string { return b.id }
 
-// Addr returns the address that sessions are sent to. It is never an IPv4-mapped IPv6 address.
+// Addr returns the address that sessions are sent to. It is never an IPv4-mapped IPv6 address. See Address.IsPortless.
 func (b *Backend) Addr() Address { return b.addr }
 
 // Turn counts the calls: 0, 1, 2, ... Connections to the backend take the pool's sources in turn by it.

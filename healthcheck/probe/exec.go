@@ -100,6 +100,9 @@ func (c Exec) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 func (c Exec) environment(t healthcheck.Target) []string {
 	host, port := t.Addr.Addr().String(), strconv.Itoa(int(t.Addr.Port()))
 	address := net.JoinHostPort(host, port)
+	if t.Path == "" && t.Addr.Port() == 0 {
+		port, address = "", host
+	}
 	if t.Path != "" { // as libpq and others name a host that is a socket
 		host, port, address = t.Path, "", "unix:"+t.Path
 	}

@@ -28,10 +28,13 @@ func (f From) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 func (f From) Cost() (sockets, programs int) { return healthcheck.CostOf(f.Checker) }
 
 // dialTarget connects to an address of a target, from one of the target's sources if it has any. d has no LocalAddr. If
-// no source can be used, the error is a checkError.
+// no source can be used, or if the address has no port, the error is a checkError.
 func dialTarget(
 	ctx context.Context, d net.Dialer, network string, t healthcheck.Target, to netip.AddrPort,
 ) (net.Conn, error) {
+	if to.Port() == 0 {
+		return nil, cannotCheckf("the backend's address has no port, and the check has none")
+	}
 	if t.Sources == nil {
 		return d.DialContext(ctx, network, to.String())
 	}

@@ -145,7 +145,7 @@ func checkUsable(backends []pool.Spec) error {
 	for _, b := range backends {
 		if ip := b.Addr.Addr(); b.Addr.Port() == 0 || !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() ||
 			ip == broadcast() {
-			unusable = append(unusable, b.Addr.String())
+			unusable = append(unusable, b.Addr.AddrPort.String()) // with a port of 0
 		}
 	}
 	if len(unusable) == 0 {

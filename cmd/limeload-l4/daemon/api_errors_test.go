@@ -37,7 +37,7 @@ func TestBackendErrors(t *testing.T) {
 		{add(admin.NewBackend{Address: "[fe80::1%\x1b[31m]:80"}),
 			`address: found "[fe80::1%\x1b[31m]:80"; the zone "\x1b[31m" is not the name of an interface`, nil},
 		{add(admin.NewBackend{Address: "*:80"}),
-			`address: found "*:80"; "*" is neither an IP address nor a host name; needs "IP:PORT", "[IPV6]:PORT" or "unix:PATH": it is discovery of type "dns" that resolves names`, nil},
+			`address: found "*:80"; "*" is neither an IP address nor a host name; needs "IP:PORT", "[IPV6]:PORT", "IP" for each client's port, or "unix:PATH": it is discovery of type "dns" that resolves names`, nil},
 		{add(admin.NewBackend{Address: "10.0.0.1:80", Mode: "maint"}),
 			`mode: found "maint"; needs "ready", "drain" or "maintenance", did you mean "maintenance"?`, nil},
 		{add(admin.NewBackend{Address: "0.0.0.0:80"}),

@@ -141,7 +141,11 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	case e.Refusal != "":
 		fmt.Fprintf(&text, "%s would be refused: %s.", e.Client, e.Refusal)
 	default:
-		fmt.Fprintf(&text, "%s would get %s (%s): ", e.Client, e.Backend, e.Address)
+		address := e.Address
+		if x.Addr.IsPortless() {
+			address += ", at the client's port"
+		}
+		fmt.Fprintf(&text, "%s would get %s (%s): ", e.Client, e.Backend, address)
 		switch x.By {
 		case pool.BySticky:
 			text.WriteString("the client had it before, and it is still eligible.")

@@ -75,6 +75,32 @@ func TestLoop(t *testing.T) {
 	}
 }
 
+// TestPortlessLoop holds that a backend which gets the client's port is recognized as a listener of this process.
+func TestPortlessLoop(t *testing.T) {
+	for name, make := range map[string]func(*pool.Pool) l4.ListenerSpec{"sessions": spec, "flows": flowSpec} {
+		t.Run(name, func(t *testing.T) {
+			one := make(newPool(t))
+			one.Address = netip.MustParseAddrPort(refusing(t))
+			at := pool.At(netip.AddrPortFrom(one.Address.Addr(), 0))
+			if err := one.Pool.Add(pool.Spec{ID: "own", Addr: at, Weight: 1}); err != nil {
+				t.Fatal(err)
+			}
+			s := start(t, l4.Options{Loops: 2, MaxSessions: 500}, one)
+			if one.Protocol == l4.UDP {
+				if _, err := dialUDP(t, one.Address.String()).Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the datagram is dropped", func() bool { return dropped(s, tally.DropLoop) == 1 })
+				return
+			}
+			if !refusedWithReset(t, one.Address.String()) {
+				t.Error("the client got an orderly end")
+			}
+			eventually(t, "the second session is refused", func() bool { return s.Listeners()[0].Ended[tally.Loop] == 1 })
+		})
+	}
+}
+
 // TestChain holds that a listener may be the backend of others, of several at once, as long as no session comes back.
 func TestChain(t *testing.T) {
 	last := spec(newPool(t, backend(t, echo)))

@@ -25,12 +25,13 @@ func NewDialer(c *Chains) *Dialer { return &Dialer{chains: c} }
 type Client struct {
 	By   ListenerID
 	Link **Link
+	Port uint16 // that it has connected to, for backends without a port of their own; 0 if there is none
 }
 
 // Dial makes a socket and connects it to a backend of a pool, from a source address of the pool if it has some. For TCP
 // the error is sock.InProgress while the connect goes on. A backend that is a Unix socket takes TCP's part and has no
-// source; UDP cannot reach it. The socket belongs to the caller, who calls Forget when it is
-// closed.
+// source; UDP cannot reach it. A backend without a port gets the client's, and the error is sock.PortNeeded if there is
+// none. The socket belongs to the caller, who calls Forget when it is closed.
 func (d *Dialer) Dial(
 	now time.Duration, p sock.Protocol, of *pool.Pool, b *pool.Backend, c Client,
 ) (fd int, e sock.Errno) {
@@ -41,9 +42,15 @@ func (d *Dialer) Dial(
 		}
 		return sock.ConnectUnix(to.Path)
 	}
+	if to.IsPortless() {
+		if c.Port == 0 {
+			return -1, sock.PortNeeded
+		}
+		to = to.WithPort(c.Port)
+	}
 	sources, only := of.Sources(to.Addr())
 	if only {
-		return d.dialFrom(now, p, of, b, c, sources)
+		return d.dialFrom(now, p, of, b, to.AddrPort, c, sources)
 	}
 	return d.dial(now, p, to.AddrPort, c, sock.ConnectOptions{CongestionControl: of.CongestionControl()})
 }

@@ -25,19 +25,19 @@ const (
 	exhaustedMax = 1024
 )
 
-// dialFrom connects from one of the source addresses of a pool. The first one is the next in turn for the backend. One
-// that this host does not have, or that has no port left, is followed by the next. Those that had no port a moment ago
-// come last, and only the first of them is tried.
+// dialFrom connects to a backend at an address, from one of the source addresses of its pool. The first one is the next
+// in turn for the backend. One that this host does not have, or that has no port left, is followed by the next. Those
+// that had no port a moment ago come last, and only the first of them is tried.
 //
 // It returns sock.NoPort if an address had no port, else sock.NoSource; both say nothing about the backend.
 func (d *Dialer) dialFrom(
-	now time.Duration, p sock.Protocol, of *pool.Pool, b *pool.Backend, c Client, sources []netip.Addr,
+	now time.Duration, p sock.Protocol, of *pool.Pool, b *pool.Backend, to netip.AddrPort, c Client,
+	sources []netip.Addr,
 ) (int, sock.Errno) {
 	if len(sources) == 0 {
 		return -1, sock.NoSource
 	}
 	o := sock.ConnectOptions{CongestionControl: of.CongestionControl()}
-	to := b.Addr().AddrPort
 	first := int(b.Turn() % uint32(len(sources)))
 	failure, last := sock.Errno(sock.NoSource), netip.Addr{}
 	for i := range sources {

@@ -17,7 +17,7 @@ func (l *Loop) logEnd(f *Flow, why tally.Reason) {
 		Str("listener", f.socket.listener.Name).
 		Str("pool", f.pool.Name())
 	if b := f.backend; b != nil {
-		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
+		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().WithPort(f.listenerPort()).AppendTo(text[:0]))
 	}
 	ev.Bytes("client", f.peer.AddrPort().AppendTo(text[:0])).
 		Uint64("bytes_in", f.in.bytes).

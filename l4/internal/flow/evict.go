@@ -95,5 +95,6 @@ func (l *Loop) openSocket(f *Flow, to *pool.Backend) (int, sock.Errno) {
 }
 
 func (l *Loop) dial(f *Flow, to *pool.Backend) (int, sock.Errno) {
-	return l.dialer.Dial(l.Now, sock.UDP, f.pool, to, dial.Client{By: f.socket.listener.ID, Link: &f.link})
+	client := dial.Client{By: f.socket.listener.ID, Link: &f.link, Port: f.listenerPort()}
+	return l.dialer.Dial(l.Now, sock.UDP, f.pool, to, client)
 }

@@ -145,8 +145,11 @@ func (l *Loop) counters(f *Flow) *tally.Counters { return &f.socket.listener.Cou
 
 // sentTo is where the client has sent its datagrams.
 func (f *Flow) sentTo() netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(f.local.Addr16()).Unmap(), f.socket.binding.Address.Port())
+	return netip.AddrPortFrom(netip.AddrFrom16(f.local.Addr16()).Unmap(), f.listenerPort())
 }
+
+// listenerPort is the port of the listener's address that the client sends its datagrams to.
+func (f *Flow) listenerPort() uint16 { return f.socket.binding.Address.Port() }
 
 // flowOfPacket returns the flow that this one datagram of a client goes by: a backend is chosen anew, and the client
 // may have a flow to it already. first is one of the client's flows.
@@ -252,6 +255,7 @@ func (f *Flow) retries() int { return max(f.connections-1, 0) }
 func (l *Loop) Entry(f *Flow) tally.Entry {
 	return tally.Entry{
 		ID: f.id, Protocol: sock.UDP, Listener: f.socket.listener.Name, Pool: f.pool, Backend: f.destination(),
+		Port:   f.listenerPort(),
 		Client: f.peer.AddrPort(), Phase: "relaying", Began: f.began, Connected: f.connected, Active: f.active,
 		BytesIn: f.in.bytes, BytesOut: f.out.bytes, DatagramsIn: f.in.datagrams, DatagramsOut: f.out.datagrams,
 		Retries: f.retries(),

@@ -78,7 +78,11 @@ next:
 type target struct {
 	pool    *pool.Pool
 	backend *pool.Backend
+	port    uint16 // that the client has connected to, for a backend without a port; else it may be 0
 }
+
+// address is where the backend is connected to.
+func (t target) address() pool.Address { return t.backend.Addr().WithPort(t.port) }
 
 // A learner learns the key of one session from what its backend says, and keeps it as long as the session lasts. It also
 // removes the offer of channel binding from what clients without TLS get. It is a session.Overhearer.
@@ -121,7 +125,7 @@ func (x *learner) learn(s *session.Session, p []byte) (more bool) {
 	if key == "" {
 		return false
 	}
-	x.key, x.target = key, target{s.Pool(), s.Backend()}
+	x.key, x.target = key, target{s.Pool(), s.Backend(), s.BackendPort()}
 	if !x.service.keys.add(x) {
 		x.key = ""
 	}

@@ -286,7 +286,7 @@ func (t *preface) cancel(s *session.Session, key string, all bool) session.Step 
 			l.Proceed(s, session.End(tally.Cancel, true))
 		}
 	}
-	if !t.service.cancel(key, s, func() { l.Post(over) }) {
+	if !t.service.cancel(t.loop, key, s, func() { l.Post(over) }) {
 		return session.End(tally.Cancel, true)
 	}
 	t.sending = true

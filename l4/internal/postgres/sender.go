@@ -42,7 +42,7 @@ const (
 type Sender struct {
 	// Encrypt makes a connection to a backend one that speaks TLS, if connections of its pool do, and otherwise returns
 	// it as it is. It is done when ctx is. Nil encrypts none. It is set before the first cancel.
-	Encrypt func(ctx context.Context, c net.Conn, p *pool.Pool, b *pool.Backend) (net.Conn, error)
+	Encrypt func(ctx context.Context, c net.Conn, p *pool.Pool, at pool.Address) (net.Conn, error)
 
 	// set once, then read-only
 	started time.Time
@@ -160,7 +160,7 @@ func (s *Sender) spread(r *request) {
 	var all []*delivery
 	for _, p := range r.pools {
 		for _, b := range p.Leased() {
-			all = append(all, &delivery{r, target{p, b}})
+			all = append(all, &delivery{r, target{p, b, r.port}})
 		}
 	}
 	if len(all) == 0 {
@@ -209,7 +209,7 @@ func (s *Sender) deliver(d *delivery) error {
 			}
 			head = nil
 		}
-		if c, err = s.Encrypt(ctx, plain, d.to.pool, d.to.backend); err != nil {
+		if c, err = s.Encrypt(ctx, plain, d.to.pool, d.to.address()); err != nil {
 			return err
 		}
 	}
@@ -252,8 +252,9 @@ func StartTLS(c net.Conn) error {
 
 // connect begins to connect to a delivery's backend: the first write waits for that.
 func (s *Sender) connect(d *delivery, link **dial.Link) (net.Conn, error) {
+	client := dial.Client{By: d.by, Link: link, Port: d.to.port}
 	s.mu.Lock()
-	fd, e := s.dialer.Dial(time.Since(s.started), sock.TCP, d.to.pool, d.to.backend, dial.Client{By: d.by, Link: link})
+	fd, e := s.dialer.Dial(time.Since(s.started), sock.TCP, d.to.pool, d.to.backend, client)
 	s.mu.Unlock()
 	if e != 0 && e != sock.InProgress {
 		return nil, e

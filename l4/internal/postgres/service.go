@@ -62,6 +62,7 @@ type request struct {
 	key     string       // the process ID and the key
 	pools   []*pool.Pool // of the listener
 	by      dial.ListenerID
+	port    uint16     // that the client has connected to; 0 if the key is known
 	link    *dial.Link // the client's
 	began   time.Time
 	known   bool   // the key
@@ -76,7 +77,7 @@ type request struct {
 
 // cancel sends a cancel on behalf of a session, and calls done when that is over, from any goroutine. It reports false,
 // and does not call done, if there are too many cancels. It is called onLoop.
-func (s *Service) cancel(key string, of *session.Session, done func()) bool {
+func (s *Service) cancel(l *session.Loop, key string, of *session.Session, done func()) bool {
 	r := &request{
 		service: s, key: key, by: s.by, link: of.Came().OnBehalf(), began: time.Now(), done: done,
 	}
@@ -84,7 +85,9 @@ func (s *Service) cancel(key string, of *session.Session, done func()) bool {
 		r.pools = *pools
 	}
 	owners := s.keys.lookUp(r.key)
-	r.known = len(owners) > 0
+	if r.known = len(owners) > 0; !r.known {
+		r.port = l.ListenerPort(of)
+	}
 	if !s.sender.send(r, owners) {
 		s.counts[Dropped].Add(1)
 		return false

@@ -27,7 +27,7 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 		}
 	}
 	if b != nil {
-		ev.Str("backend", b.ID()).Bytes("backend_address", b.Addr().AppendTo(text[:0]))
+		ev.Str("backend", b.ID()).Bytes("backend_address", s.addressOf(b).AppendTo(text[:0]))
 	}
 	if s.byUnix() {
 		ev.Bytes("client", s.extra.process.AppendTo(text[:0]))

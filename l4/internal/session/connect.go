@@ -37,7 +37,11 @@ func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
 		s.failed = false
 		l.counters(s).Retries[s.failure].Add(1)
 	}
-	fd, e := l.dialer.Dial(l.Now, sock.TCP, s.pool, lease.Backend(), dial.Client{By: s.listener.ID, Link: &s.link})
+	client := dial.Client{By: s.listener.ID, Link: &s.link}
+	if lease.Backend().Addr().IsPortless() {
+		client.Port = l.ListenerPort(s)
+	}
+	fd, e := l.dialer.Dial(l.Now, sock.TCP, s.pool, lease.Backend(), client)
 	if e == 0 || e == sock.InProgress {
 		if e = l.conns.Add(fd, backendSlot(s), s.Generation()); e == 0 {
 			s.phase = connecting

@@ -5,6 +5,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // An extra is what few sessions have, so that the others do not pay for it. Its zero value says nothing.
@@ -16,6 +17,8 @@ type extra struct {
 
 	unix    bool             // the client has come by a Unix socket, and has no address
 	process sock.Credentials // and this is its process
+
+	port uint16 // that the client has connected to, if a backend without a port was to be connected to; else 0
 
 	client, backend *tlsconn.Conn // nil where the bytes are plain, or the handshake has not begun
 	opening         *opening      // of the backend's connection; nil before and after
@@ -63,6 +66,40 @@ func (l *Loop) noMore(s *Session) {
 
 // byUnix reports whether the client has come by a Unix socket.
 func (s *Session) byUnix() bool { return s.extra != nil && s.extra.unix }
+
+// ListenerPort is the port of the listener's address that the client has connected to; 0 if it has come by a Unix
+// socket, or if the kernel has forgotten it with a connection that was reset. A PROXY header does not change it.
+//
+// It costs a system call the first time. It is called onLoop.
+func (l *Loop) ListenerPort(s *Session) uint16 {
+	if s.byUnix() {
+		return 0
+	}
+	x := l.more(s)
+	if x.port == 0 {
+		if at, err := sock.LocalAddr(int(s.client.fd)); err == nil {
+			x.port = at.Port()
+		}
+	}
+	return x.port
+}
+
+// BackendPort is the port that a backend without one of its own is, or was, connected at; else it may be 0.
+func (s *Session) BackendPort() uint16 {
+	if s.extra == nil {
+		return 0
+	}
+	return s.extra.port
+}
+
+// addressOf is where a backend of the session is, or was, connected to.
+func (s *Session) addressOf(b *pool.Backend) pool.Address {
+	at := b.Addr()
+	if s.extra != nil {
+		at = at.WithPort(s.extra.port)
+	}
+	return at
+}
 
 // Via is whose connection a session has, if a PROXY header has named another client; else it is invalid.
 func (s *Session) Via() netip.AddrPort {

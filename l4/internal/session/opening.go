@@ -43,7 +43,7 @@ func (l *Loop) open(s *Session, c *tlsconn.Client) {
 
 // beginBackendTLS begins the handshake. It reports false when there is none, and the session has ended.
 func (l *Loop) beginBackendTLS(s *Session, o *opening) bool {
-	config := o.client.Config(s.extra.hello.serverName, s.lease.Backend().Addr().AddrPort)
+	config := o.client.Config(s.extra.hello.serverName, s.addressOf(s.lease.Backend()).AddrPort)
 	if o.conn = l.threads.Client(config, s.peer.Addr()); o.conn == nil {
 		l.abandon(s, tally.Drained)
 		return false

@@ -391,5 +391,8 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 	if s.phase != queued {
 		e.Backend = s.lease.Backend()
 	}
+	if s.extra != nil {
+		e.Port = s.extra.port
+	}
 	return e
 }

@@ -33,6 +33,7 @@ const (
 	AddrNotAvail = unix.EADDRNOTAVAIL // this host has no address to reach the destination from
 
 	NoProtocol = unix.EPROTONOSUPPORT // the destination cannot be reached by this protocol
+	PortNeeded = unix.EDESTADDRREQ    // the destination has no port of its own, and the client has come to none
 )
 
 // OutOfDescriptors reports whether e means that this process or machine has no descriptor, no memory or no watch

@@ -15,6 +15,7 @@ type Entry struct {
 	Listener  string
 	Pool      *pool.Pool       // nil until a route has chosen it
 	Backend   *pool.Backend    // nil while the session waits for one
+	Port      uint16           // of Backend's connection, if Backend has no port of its own; 0 if it has none yet
 	Client    netip.AddrPort   // not valid for a client of a Unix socket
 	Via       netip.AddrPort   // whose connection it is; invalid unless a PROXY header has named the client
 	Process   sock.Credentials // of such a client
@@ -27,6 +28,9 @@ type Entry struct {
 	DatagramsIn, DatagramsOut uint64 // flows only
 	Retries                   int    // failed connects; for a flow, how often its backend was changed
 }
+
+// BackendAddress is where Backend, which is not nil, is connected to.
+func (e *Entry) BackendAddress() pool.Address { return e.Backend.Addr().WithPort(e.Port) }
 
 // PoolName is the name of the entry's pool; "" if it has none yet.
 func (e *Entry) PoolName() string {

@@ -75,8 +75,10 @@ func TestTLSResumption(t *testing.T) {
 		version := strings.Replace(v.args[0], "-tls1_", "1.", 1)
 		b, at := start(t)
 		v.begin(t, at)
-		if !v.resumes(t, at) || !v.resumes(t, at) {
-			t.Error("not resumed in one process")
+		for range 2 { // the first one gets a new ticket
+			if !v.resumes(t, at) {
+				t.Error("not resumed in one process")
+			}
 		}
 		measured(t, b, map[string]float64{
 			handshakesOf("client", version, false): 1, handshakesOf("client", version, true): 2,

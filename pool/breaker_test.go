@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -274,4 +275,27 @@ func BenchmarkBreaker(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestBreakerWithoutPort holds that nothing counts against a backend whose port the client chooses, and that its other
+// outcomes are counted all the same.
+func TestBreakerWithoutPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := at("a", 0, "", 0), at("b", 0, "", 0)
+		a.Addr.AddrPort = netip.AddrPortFrom(a.Addr.Addr(), 0)
+		p := made(t, Options{Breaker: usual}, a, b)
+		defer running(t, p)()
+		for _, o := range []Outcome{ConnectRefused, ConnectTimeout, ConnectUnreachable, CutEarly, TLSFailed} {
+			failThrice(p, "a", o)
+			synctest.Wait()
+			if info, _ := p.Backend("a"); info.Breaker != Closed || info.Outcomes[o] != uint64(usual.Failures) {
+				t.Errorf("after %v: breaker %v, outcomes %v", o, info.Breaker, info.Outcomes)
+			}
+		}
+		failThrice(p, "b", ConnectRefused)
+		synctest.Wait()
+		if info, _ := p.Backend("b"); info.Breaker != Open {
+			t.Errorf("with a port: breaker %v", info.Breaker)
+		}
+	})
 }

@@ -79,6 +79,9 @@ func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 		failed = p.suspect(s, l.b) && o == ICMPError && !s.Checked
 		spoke = failed
 	}
+	if failed && l.b.Addr().IsPortless() {
+		failed, spoke = false, false // the client has chosen the port
+	}
 	switch {
 	case !s.breaks:
 		return

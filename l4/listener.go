@@ -331,9 +331,11 @@ func (spec *ListenerSpec) sameOptions(other *ListenerSpec) bool {
 func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 	return spec.Name == other.Name && spec.Pool == other.Pool && spec.listenOptions() == other.listenOptions() &&
 		spec.MaxSessions == other.MaxSessions && spec.IdleTimeout == other.IdleTimeout &&
-		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse && spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
+		spec.HalfCloseTimeout == other.HalfCloseTimeout && spec.Refuse == other.Refuse &&
+		spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.TLS == other.TLS && spec.MQTT == other.MQTT && spec.InspectTimeout == other.InspectTimeout &&
-		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) && spec.sameDNS(other) && spec.Postgres == other.Postgres
+		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) &&
+		spec.sameDNS(other) && spec.Postgres == other.Postgres
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.

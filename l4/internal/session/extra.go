@@ -22,17 +22,12 @@ type extra struct {
 
 	client, backend *tlsconn.Conn // nil where the bytes are plain, or the handshake has not begun
 	opening         *opening      // of the backend's connection; nil before and after
-	hello           hello         // if a TLS preface has read it
+	serverName      string        // in the ClientHello of a client with TLS, in lower case; "" without one
 	header          []byte        // a PROXY header that the backend gets before its handshake; nil without one
 	failure         string        // of the last handshake, for the log; "" for none
 
 	overhears Overhearer // looks at what the backend says first; nil if nobody is to
 	overheard bool       // it needs no more
-}
-
-// A hello is what stays known of a client's ClientHello.
-type hello struct {
-	serverName string // in lower case; "" if the client has named none
 }
 
 // maxFreeExtras is how many of them a loop keeps to be used again.

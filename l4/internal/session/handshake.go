@@ -56,7 +56,7 @@ func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until 
 			return Refuse(tally.NoBackend) // after the handshake it could not be told
 		}
 	}
-	l.more(s).hello = hello{serverName: string(h.ServerName())}
+	l.more(s).serverName = string(h.ServerName())
 	p := &shaking{on: l, of: t, pass: pass}
 	s.preface = p
 	s.unread = true // what the client has sent is not what a backend would get

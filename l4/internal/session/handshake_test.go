@@ -317,3 +317,37 @@ func TestFarewellOverTLS(t *testing.T) {
 		t.Errorf("got %q, error %v", got, err)
 	}
 }
+
+// TestBackendTLSByClientsName holds that a handshake whose server name the client has chosen says nothing about the
+// backend, whether it fails or is not over in time.
+func TestBackendTLSByClientsName(t *testing.T) {
+	pair, other := l4test.NewKeyPair(t, "localhost"), l4test.NewKeyPair(t, "localhost")
+	config := &tls.Config{Certificates: []tls.Certificate{l4test.Certificate(t, other)}}
+	for name, handle := range map[string]func(*net.TCPConn){
+		"distrusted": func(c *net.TCPConn) { _ = tls.Server(c, config).Handshake() },
+		"silent":     func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) },
+	} {
+		p, err := pool.New(pool.Options{
+			Name: "pool", Algorithm: "first", Initial: pool.Healthy, ConnectTimeout: 300 * time.Millisecond,
+			Secure: l4test.TLSClient(t, l4.TLSClientSettings{
+				Verify: true, ServerName: "localhost", FromClient: true,
+			}, pair),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := pool.At(netip.MustParseAddrPort(l4test.Backend(t, handle)))
+		if err := p.Add(pool.Spec{ID: "one", Addr: at, Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+		lines, log := l4test.NewCapture()
+		s := l4test.Start(t, l4.Options{Loops: 1, Log: log, Access: true}, l4test.Spec(p))
+		_, _ = io.Copy(io.Discard, l4test.Dial(t, l4test.Address(s)))
+		if got := lines.Next(t); got.Reason != "backend_tls" {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if o := p.Backends()[0].Outcomes; o[pool.Neutral] != 1 || o[pool.TLSFailed]+o[pool.ConnectTimeout] > 0 {
+			t.Errorf("%s: the backend has %v", name, o)
+		}
+	}
+}

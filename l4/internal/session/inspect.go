@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
@@ -21,12 +20,8 @@ type Inspector struct {
 	terminator *Terminator // goes on with the client; nil = the hello is for the backend
 	timeout    time.Duration
 
-	loops []inspections // by the loop's index, each used on its loop only
+	loops []stages // by the loop's index, each used on its loop only
 }
-
-// inspections are the prefaces of all sessions of one loop. A session has the first one until it has sent a part of its
-// hello, and then the second one.
-type inspections struct{ untouched, marked inspection }
 
 // An inspection is the preface of all sessions that are in one state.
 type inspection struct {
@@ -37,16 +32,16 @@ type inspection struct {
 // NewInspector makes an Inspector for a server with so many loops. A client must have sent its ClientHello within
 // timeout.
 func NewInspector(routes []Route, timeout time.Duration, loops int) *Inspector {
-	return &Inspector{routes: NewRoutes(routes), timeout: timeout, loops: make([]inspections, loops)}
+	return &Inspector{routes: NewRoutes(routes), timeout: timeout, loops: make([]stages, loops)}
 }
 
 // Open implements Opener.
 func (p *Inspector) Open(l *Loop, _ *Session) Preface {
 	at := &p.loops[l.Index]
-	if at.untouched.on == nil {
-		at.untouched, at.marked = inspection{p, l}, inspection{p, l}
+	if at.untouched == nil {
+		at.untouched, at.marked = &inspection{p, l}, &inspection{p, l}
 	}
-	return &at.untouched
+	return at.untouched
 }
 
 // Phase implements Preface.
@@ -55,59 +50,30 @@ func (p *inspection) Phase() string { return "inspecting" }
 // Cut implements Preface: the client is owed nothing.
 func (p *inspection) Cut(*Session) (whole bool) { return true }
 
-// Release implements Preface. A session that goes on to a backend hears of each byte again.
-func (p *inspection) Release(s *Session) {
-	if p == &p.loops[p.on.Index].marked && s.client.open {
-		sock.SetReadLowWater(int(s.client.fd), 1)
-	}
-}
+// Release implements Preface.
+func (p *inspection) Release(s *Session) { p.loops[p.on.Index].release(p.on, s, p) }
 
 // Step implements Preface.
 func (p *inspection) Step(s *Session, why Cause) Step {
 	var until time.Duration
-	if why == Begun {
+	switch why {
+	case Begun:
 		until = p.on.Now + p.timeout
-	}
-	switch {
-	case why == Expired:
+	case Expired:
 		return p.late(s)
-	case !s.client.readable:
-		return More(until)
-	case s.client.broken:
-		s.noteUnread()
-		e, _ := s.Broken()
-		return Lost(s, e)
 	}
-	n, e := sock.Peek(int(s.client.fd), p.on.Scratch[:wire.MaxClientHello])
-	if e != 0 && e != sock.Again {
-		return Lost(s, e)
+	sent, step, ok := p.on.glance(s, wire.MaxClientHello, until)
+	if !ok {
+		return step
 	}
-	hello, need, err := wire.ClientHello(p.on.Scratch[:n])
-	switch {
+	switch hello, need, err := wire.ClientHello(sent); {
 	case err != nil:
 		return p.refuse(s, err)
 	case need == 0:
 		return p.route(s, &hello, until)
-	case s.client.peerDone: // the rest will never come
-		s.unread = n > 0
-		return End(tally.ClientClosed, true)
+	default:
+		return p.loops[p.on.Index].await(s, p, sent, need, until)
 	}
-	s.client.readable = false
-	if n > 0 {
-		p.mark(s, need)
-	}
-	return More(until)
-}
-
-// mark lets the session sleep until so many bytes of its hello are there. A mark that is set already is not set again:
-// the kernel would report the socket for that when its buffer is full of small segments, and the loop would spin.
-func (p *inspection) mark(s *Session, need int) {
-	marked := &p.loops[p.on.Index].marked
-	if p == marked && sock.ReadLowWater(int(s.client.fd)) == need {
-		return
-	}
-	sock.SetReadLowWater(int(s.client.fd), need)
-	s.preface = marked
 }
 
 // route goes on with a client whose hello is complete.

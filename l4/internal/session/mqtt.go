@@ -3,7 +3,6 @@ package session
 import (
 	"time"
 
-	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
@@ -18,12 +17,8 @@ type mqttOpener struct {
 	// set once, then read-only
 	timeout time.Duration
 
-	loops []mqttPrefaces // by the loop's index, each used on its loop only
+	loops []stages // by the loop's index, each used on its loop only
 }
-
-// mqttPrefaces are the prefaces of all sessions of one loop. A session has the first one until its client has sent a
-// part of its CONNECT, and then the second one, with a low-water mark.
-type mqttPrefaces struct{ untouched, marked mqttPreface }
 
 // An mqttPreface is the preface of all sessions that are in one state.
 type mqttPreface struct {
@@ -34,7 +29,7 @@ type mqttPreface struct {
 // ReadMQTT returns what opens the preface that reads MQTT client identifiers, for a server with so many loops. A client
 // must have sent its CONNECT, as far as the identifier, within timeout.
 func ReadMQTT(timeout time.Duration, loops int) Opener {
-	return &mqttOpener{timeout: timeout, loops: make([]mqttPrefaces, loops)}
+	return &mqttOpener{timeout: timeout, loops: make([]stages, loops)}
 }
 
 // Open implements Opener. Only sessions whose pool needs the identifier have the preface. A server name that an earlier
@@ -48,10 +43,10 @@ func (o *mqttOpener) Open(l *Loop, s *Session) Preface {
 		return &mqttReading{on: l, timeout: o.timeout}
 	}
 	at := &o.loops[l.Index]
-	if at.untouched.on == nil {
-		at.untouched, at.marked = mqttPreface{o, l}, mqttPreface{o, l}
+	if at.untouched == nil {
+		at.untouched, at.marked = &mqttPreface{o, l}, &mqttPreface{o, l}
 	}
-	return &at.untouched
+	return at.untouched
 }
 
 // Phase implements Preface.
@@ -60,63 +55,28 @@ func (p *mqttPreface) Phase() string { return "inspecting" }
 // Cut implements Preface: the client is owed nothing.
 func (p *mqttPreface) Cut(*Session) (whole bool) { return true }
 
-// Release implements Preface. A session that goes on to a backend hears of each byte again.
-func (p *mqttPreface) Release(s *Session) {
-	if p == &p.loops[p.on.Index].marked && s.client.open {
-		sock.SetReadLowWater(int(s.client.fd), 1)
-	}
-}
+// Release implements Preface.
+func (p *mqttPreface) Release(s *Session) { p.loops[p.on.Index].release(p.on, s, p) }
 
 // Step implements Preface.
 func (p *mqttPreface) Step(s *Session, why Cause) Step {
 	var until time.Duration
-	if why == Begun {
+	switch why {
+	case Begun:
 		until = p.on.Now + p.timeout
-	}
-	switch {
-	case why == Expired:
+	case Expired:
 		return Refuse(tally.InspectTimeout)
-	case !s.client.readable:
-		return More(until)
-	case s.client.broken:
-		s.noteUnread()
-		e, _ := s.Broken()
-		return Lost(s, e)
 	}
-	sent, e := p.look(s)
-	if e != 0 && e != sock.Again {
-		return Lost(s, e)
+	sent, step, ok := p.on.glance(s, wire.MaxMQTTClientID, until)
+	if !ok {
+		return step
 	}
-	id, need, ok := wire.MQTTClientID(sent)
-	switch {
+	switch id, need, ok := wire.MQTTClientID(sent); {
 	case !ok || need == 0 && len(id) == 0:
 		return PassOn(Pass{})
 	case need == 0:
 		return PassOn(Pass{Name: pool.NameKey(id)})
-	case s.client.peerDone: // the rest will never come
-		s.unread = len(sent) > 0
-		return End(tally.ClientClosed, true)
+	default:
+		return p.loops[p.on.Index].await(s, p, sent, need, until)
 	}
-	s.client.readable = false
-	if len(sent) > 0 {
-		p.mark(s, need)
-	}
-	return More(until)
-}
-
-// look returns what the client has sent so far, at most as much as a CONNECT needs to name it, in the loop's Scratch.
-func (p *mqttPreface) look(s *Session) (sent []byte, e sock.Errno) {
-	n, e := sock.Peek(int(s.client.fd), p.on.Scratch[:wire.MaxMQTTClientID])
-	return p.on.Scratch[:n], e
-}
-
-// mark lets the session sleep until so many bytes of its CONNECT are there. As in inspection.mark, a mark that is set
-// already is not set again.
-func (p *mqttPreface) mark(s *Session, need int) {
-	marked := &p.loops[p.on.Index].marked
-	if p == marked && sock.ReadLowWater(int(s.client.fd)) == need {
-		return
-	}
-	sock.SetReadLowWater(int(s.client.fd), need)
-	s.preface = marked
 }

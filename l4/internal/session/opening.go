@@ -43,7 +43,7 @@ func (l *Loop) open(s *Session, c *tlsconn.Client) {
 
 // beginBackendTLS begins the handshake. It reports false when there is none, and the session has ended.
 func (l *Loop) beginBackendTLS(s *Session, o *opening) bool {
-	config := o.client.Config(s.extra.hello.serverName, s.addressOf(s.lease.Backend()).AddrPort)
+	config := o.client.Config(s.extra.serverName, s.addressOf(s.lease.Backend()).AddrPort)
 	if o.conn = l.threads.Client(config, s.peer.Addr()); o.conn == nil {
 		l.abandon(s, tally.Drained)
 		return false
@@ -159,7 +159,7 @@ func (l *Loop) opened(s *Session, o *opening) {
 }
 
 // openingFailed gives the backend back and tries another. e is what a call said about the connection, or text says what
-// is wrong with the handshake. If the client names the server, the handshake says nothing about the backend.
+// is wrong with the handshake.
 func (l *Loop) openingFailed(s *Session, e sock.Errno, text string) {
 	x := s.extra
 	s.cause, x.failure = e, text
@@ -173,20 +173,27 @@ func (l *Loop) openingFailed(s *Session, e sock.Errno, text string) {
 		}
 	}
 	l.counters(s).HandshakeFailed(tally.BackendSide, result)
-	outcome := pool.TLSFailed
-	if x.opening.client.Settings().FromClient {
-		outcome = pool.Neutral
+	l.connectFailed(s, x.opening.outcome(pool.TLSFailed))
+}
+
+// outcome is what a failed opening says about the backend: failed, or nothing if the client may be why. A client that names
+// the server chooses what the backend has to answer, and clients that make the threads busy delay the handshake.
+func (o *opening) outcome(failed pool.Outcome) pool.Outcome {
+	if o.client.Settings().FromClient || o.conn != nil && o.conn.Working() {
+		return pool.Neutral
 	}
-	l.connectFailed(s, outcome)
+	return failed
 }
 
 // connectLate gives up a connect that was not over in time, be it the handshake or the connection itself.
 func (l *Loop) connectLate(s *Session) {
+	outcome := pool.ConnectTimeout
 	if x := s.extra; x != nil && x.opening != nil {
 		s.cause, x.failure = 0, "the handshake was not over within connect_timeout"
 		l.counters(s).HandshakeFailed(tally.BackendSide, tally.HandshakeLate)
+		outcome = x.opening.outcome(outcome)
 	}
-	l.connectFailed(s, pool.ConnectTimeout)
+	l.connectFailed(s, outcome)
 }
 
 // closeBackendTLS gives up TLS with a backend.

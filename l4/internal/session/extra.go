@@ -41,6 +41,14 @@ func (l *Loop) more(s *Session) *extra {
 	return s.extra
 }
 
+// forgetHeard is the last call of the session's Overhearer, if it has one.
+func (s *Session) forgetHeard() {
+	if x := s.extra; x != nil && x.overhears != nil {
+		x.overhears.Forget(s)
+		x.overhears = nil
+	}
+}
+
 // noMore gives the session's extra back, if it has one.
 func (l *Loop) noMore(s *Session) {
 	x := s.extra
@@ -48,9 +56,6 @@ func (l *Loop) noMore(s *Session) {
 		return
 	}
 	s.extra = nil
-	if x.overhears != nil {
-		x.overhears.Forget(s)
-	}
 	l.closeBackendTLS(x)
 	if x.client != nil {
 		x.client.Close(&l.Buffers)

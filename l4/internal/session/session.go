@@ -338,7 +338,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.release(&s.in)
 	l.release(&s.out)
 	l.releasePreface(s)
-	s.forgetHeard() // before anybody learns that the session is over
+	s.forgetHeard()               // before anybody learns that the session is over
 	if why != tally.MaxSessions { // admit has counted it, and a flood of clients must not flood the log
 		l.count(s, why)
 		if l.access.Logs(why) {

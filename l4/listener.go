@@ -119,6 +119,12 @@ type ListenerSpec struct {
 
 	Postgres PostgresSettings // for TCP
 
+	// Access says who may come in; nil = everybody. Two lists are the same only if they are one.
+	Access *AccessList
+	Limits Limits
+	// OverFarewell is the language of clients that are told that they are over a limit (OverTell).
+	OverFarewell Language
+
 	// Farewell is the language of clients, in which they are told why they are refused. Then Refuse is for those only
 	// that cannot be told: they are too many at once, or speak another language. 0 = none is told.
 	Farewell Language
@@ -146,6 +152,14 @@ type ListenerInfo struct {
 	DatagramsOut uint64          // to clients
 	Dropped      map[Drop]uint64 // datagrams either way
 	DNS          *DNSInfo        // nil without DNS settings
+
+	// WouldRefuse are the sessions and datagrams that Limits.DryRun has let in, by what they would have been refused for.
+	WouldRefuse map[Reason]uint64
+
+	// Clients is how many clients the listener knows, and ClientsMost how many it may know; 0 if it has no limit that
+	// needs to know them. ClientsForgotten is how many were forgotten while they had sessions or were over a limit.
+	Clients, ClientsMost int
+	ClientsForgotten     uint64
 
 	// Cancels are CancelRequests of Postgres, by what became of them; nil unless the listener reads them.
 	Cancels map[CancelResult]uint64
@@ -207,9 +221,10 @@ func (s *Server) newListener(name string, id dial.ListenerID) *listener {
 // set gives the rooms what the listener's spec and DNS service say, for clients that come from now on.
 func (ls *listener) set() {
 	spec := ls.spec.Load()
-	ls.gate.SetLimits(gate.Limits{
+	ls.gate.Set(gate.Settings{
 		Pool: spec.poolName(), MaxSessions: spec.MaxSessions,
 		MaxFlows: spec.Flows.MaxFlows(), ClientFlows: spec.Flows.ClientMax,
+		Limits: spec.Limits, Access: spec.Access,
 	})
 	ls.udp.Set(spec.Flows, spec.Pool)
 	to := &session.Settings{

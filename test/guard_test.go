@@ -62,13 +62,14 @@ func houseImports() map[string][]string {
 		},
 		"cmd/limeload-l4/admin": {"pool"},
 		"cmd/limeload-l4/daemon": {
-			"conf", "conf/file", "algo", "pool", "pool/discovery", "healthcheck", "healthcheck/probe", "l4",
+			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
 			"cmd/limeload-l4/admin",
 		},
 		"conf":              {"conf/file", "algo"}, // for the names of the algorithms
 		"conf/file":         nil,                   // knows nothing of conf: how files are read, whoever reads them
 		"algo":              nil,
-		"pool":              {"algo"},
+		"pool":              {"algo", "pool/rate"},
+		"pool/rate":         nil,
 		"pool/discovery":    {"pool", "conf/file"},
 		"healthcheck":       nil,
 		"healthcheck/probe": {"healthcheck"},
@@ -103,7 +104,7 @@ func houseImports() map[string][]string {
 
 // inL4 returns rooms of the data plane, and pool.
 func inL4(rooms ...string) []string {
-	names := []string{"pool"}
+	names := []string{"pool", "pool/rate"}
 	for _, room := range rooms {
 		names = append(names, "l4/internal/"+room)
 	}

@@ -42,7 +42,7 @@ func (f *Flows) Admit(place *FlowPlace, c *Client, addr [16]byte, now time.Durat
 	if why := ls.admit(sock.UDP, c); why != Admitted {
 		return why
 	}
-	limits := ls.limits()
+	limits := ls.settings()
 	*place = FlowPlace{counted: limits.ClientFlows > 0}
 	id := IDOf(addr)
 	if place.counted && f.clients[id] >= limits.ClientFlows {
@@ -59,7 +59,7 @@ func (f *Flows) Admit(place *FlowPlace, c *Client, addr [16]byte, now time.Durat
 
 // admitFlow counts a flow, unless that is more than may be of the listener, of those without an answer, of descriptors
 // or of local ports.
-func (ls *Listener) admitFlow(limits *Limits, now time.Duration) Reason {
+func (ls *Listener) admitFlow(limits *Settings, now time.Duration) Reason {
 	g := ls.gate
 	flows, unanswered := ls.flows.Add(1), ls.unanswered.Add(1)
 	g.flows.Add(1)

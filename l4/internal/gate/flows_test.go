@@ -12,11 +12,11 @@ import (
 func addressOf(a string) [16]byte { return netip.MustParseAddr(a).As16() }
 
 // flowsOf returns a gate with a listener of UDP, and the way in to that.
-func flowsOf(t *testing.T, room, ports int64, limits Limits) (*Gate, *Flows) {
+func flowsOf(t *testing.T, room, ports int64, limits Settings) (*Gate, *Flows) {
 	t.Helper()
 	s := Sharer{Protocol: sock.UDP}
 	g := newGate(t, room, ports, &s)
-	s.Listener.SetLimits(limits)
+	s.Listener.Set(limits)
 	return g, s.Listener.NewFlows()
 }
 
@@ -26,19 +26,19 @@ func TestAdmitFlow(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		room, ports int64 // sessions of two descriptors each
-		limits      Limits
+		limits      Settings
 		answered    bool
 		admitted    int
 		why         Reason
 	}{
-		{"of the listener", plenty, plenty, Limits{MaxFlows: 5}, true, 5, ListenerFull},
-		{"of one client", plenty, plenty, Limits{MaxFlows: 5, ClientFlows: 3}, true, 3, ClientFull},
-		{"of both", plenty, plenty, Limits{MaxFlows: 3, ClientFlows: 3}, true, 3, ClientFull},
-		{"descriptors", 5, plenty, Limits{MaxFlows: 100}, true, 10, NoDescriptors},
-		{"ports", plenty, 10, Limits{MaxFlows: 100}, true, 10, NoDescriptors},
-		{"descriptors, never answered", 5, plenty, Limits{MaxFlows: 100}, false, 5, NoDescriptors},
-		{"ports, never answered", plenty, 10, Limits{MaxFlows: 100}, false, 5, NoDescriptors},
-		{"one port", plenty, 1, Limits{MaxFlows: 100}, false, 1, NoDescriptors},
+		{"of the listener", plenty, plenty, Settings{MaxFlows: 5}, true, 5, ListenerFull},
+		{"of one client", plenty, plenty, Settings{MaxFlows: 5, ClientFlows: 3}, true, 3, ClientFull},
+		{"of both", plenty, plenty, Settings{MaxFlows: 3, ClientFlows: 3}, true, 3, ClientFull},
+		{"descriptors", 5, plenty, Settings{MaxFlows: 100}, true, 10, NoDescriptors},
+		{"ports", plenty, 10, Settings{MaxFlows: 100}, true, 10, NoDescriptors},
+		{"descriptors, never answered", 5, plenty, Settings{MaxFlows: 100}, false, 5, NoDescriptors},
+		{"ports, never answered", plenty, 10, Settings{MaxFlows: 100}, false, 5, NoDescriptors},
+		{"one port", plenty, 1, Settings{MaxFlows: 100}, false, 1, NoDescriptors},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g, flows := flowsOf(t, tt.room, tt.ports, tt.limits)
@@ -97,7 +97,7 @@ func TestAdmitFlow(t *testing.T) {
 
 // TestClientsOfFlows holds who counts as one client: an IPv4 address, or an IPv6 /64.
 func TestClientsOfFlows(t *testing.T) {
-	_, flows := flowsOf(t, plenty, plenty, Limits{MaxFlows: 100, ClientFlows: 1})
+	_, flows := flowsOf(t, plenty, plenty, Settings{MaxFlows: 100, ClientFlows: 1})
 	for _, tt := range []struct {
 		addr string
 		want Reason
@@ -115,7 +115,7 @@ func TestClientsOfFlows(t *testing.T) {
 // TestFlowsBeforeALimit holds that flows which began without a limit of their client's do not count against one that
 // comes later, and that the counts stay right when they leave.
 func TestFlowsBeforeALimit(t *testing.T) {
-	_, flows := flowsOf(t, plenty, plenty, Limits{MaxFlows: 100})
+	_, flows := flowsOf(t, plenty, plenty, Settings{MaxFlows: 100})
 	addr := addressOf("192.0.2.1")
 	var before, after FlowPlace
 	admit := func(place *FlowPlace, want Reason) {
@@ -125,21 +125,21 @@ func TestFlowsBeforeALimit(t *testing.T) {
 		}
 	}
 	admit(&before, Admitted)
-	flows.listener.SetLimits(Limits{MaxFlows: 100, ClientFlows: 1})
+	flows.listener.Set(Settings{MaxFlows: 100, ClientFlows: 1})
 	admit(&after, Admitted)
 	admit(new(FlowPlace), ClientFull)
 	flows.Leave(&before, addr)
 	admit(new(FlowPlace), ClientFull)
-	flows.listener.SetLimits(Limits{MaxFlows: 100})
+	flows.listener.Set(Settings{MaxFlows: 100})
 	flows.Leave(&after, addr)
-	flows.listener.SetLimits(Limits{MaxFlows: 100, ClientFlows: 1})
+	flows.listener.Set(Settings{MaxFlows: 100, ClientFlows: 1})
 	admit(new(FlowPlace), Admitted)
 }
 
 // TestUnansweredLeaveRoom holds that flows which were never answered have no more than their part, and that answered
 // ones are admitted beside them.
 func TestUnansweredLeaveRoom(t *testing.T) {
-	_, flows := flowsOf(t, plenty, 10, Limits{MaxFlows: 100})
+	_, flows := flowsOf(t, plenty, 10, Settings{MaxFlows: 100})
 	places := make([]FlowPlace, 10)
 	admit := func(i int, want Reason) {
 		t.Helper()
@@ -169,7 +169,7 @@ func TestUnansweredLeaveRoom(t *testing.T) {
 // again after a while.
 func TestPortsShort(t *testing.T) {
 	const ports, have = 1000, 320
-	g, flows := flowsOf(t, plenty, ports, Limits{MaxFlows: plenty})
+	g, flows := flowsOf(t, plenty, ports, Settings{MaxFlows: plenty})
 	places := make([]FlowPlace, ports)
 	admit := func(i int, now time.Duration) Reason {
 		why := flows.Admit(&places[i], someone(), [16]byte{}, now)

@@ -139,7 +139,7 @@ func (ls *Listener) admit(p sock.Protocol, c *Client) Reason {
 // LeaveSession. With Loop it is counted too: it begins, and ends at once.
 func (ls *Listener) AdmitSession(c *Client) Reason {
 	g := ls.gate
-	if limit := int64(ls.limits().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
+	if limit := int64(ls.settings().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
 		ls.sessions.Add(-1)
 		return ListenerFull
 	}

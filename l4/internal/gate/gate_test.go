@@ -26,7 +26,7 @@ func newGate(t *testing.T, room, ports int64, listeners ...*Sharer) *Gate {
 	var among []Sharer
 	for i, s := range listeners {
 		s.Listener = g.NewListener(string(rune('a'+i)), dial.ListenerID(i+1), 1)
-		s.Listener.SetLimits(Limits{MaxFlows: 1 << 30})
+		s.Listener.Set(Settings{MaxFlows: 1 << 30})
 		among = append(among, *s)
 	}
 	g.Share(among, 0)
@@ -62,7 +62,7 @@ func TestAdmitSession(t *testing.T) {
 			var s Sharer
 			g := newGate(t, plenty, plenty, &s)
 			ls := s.Listener
-			ls.SetLimits(Limits{MaxSessions: tt.listener})
+			ls.Set(Settings{MaxSessions: tt.listener})
 			g.SetMaxSessions(tt.process)
 			if n := g.MaxSessions(); n != tt.process {
 				t.Errorf("the limit is %d, want %d", n, tt.process)
@@ -104,7 +104,7 @@ func TestAdmitSession(t *testing.T) {
 func TestSessionsOfTwoListeners(t *testing.T) {
 	var a, b Sharer
 	g := newGate(t, plenty, plenty, &a, &b)
-	a.Listener.SetLimits(Limits{MaxSessions: 2})
+	a.Listener.Set(Settings{MaxSessions: 2})
 	g.SetMaxSessions(3)
 	for i, tt := range []struct {
 		at   *Listener
@@ -121,7 +121,7 @@ func TestSessionsOfTwoListeners(t *testing.T) {
 	if g.Sessions() != 3 || b.Listener.AdmitSession(someone()) != ProcessFull {
 		t.Errorf("with a lower limit: %d sessions", g.Sessions())
 	}
-	a.Listener.SetLimits(Limits{}) // from now on
+	a.Listener.Set(Settings{}) // from now on
 	g.SetMaxSessions(0)
 	if why := a.Listener.AdmitSession(someone()); why != Admitted {
 		t.Errorf("without limits: reason %d", why)
@@ -231,7 +231,7 @@ func ownSocket(t *testing.T, g *Gate, p sock.Protocol, by dial.ListenerID) netip
 func TestAdmitNamed(t *testing.T) {
 	g := newGate(t, plenty, plenty)
 	ls := g.NewListener("a", 1, 1)
-	ls.SetLimits(Limits{MaxSessions: 1})
+	ls.Set(Settings{MaxSessions: 1})
 	if why := ls.AdmitSession(someone()); why != Admitted {
 		t.Fatal(why)
 	}
@@ -277,7 +277,7 @@ func TestLoopsAreRefused(t *testing.T) {
 	g.log = zerolog.New(&log)
 	a, b := g.NewListener("a", 1, 1), g.NewListener("b", 2, 1)
 	for _, ls := range []*Listener{a, b} {
-		ls.SetLimits(Limits{Pool: "web", MaxFlows: 10})
+		ls.Set(Settings{Pool: "web", MaxFlows: 10})
 	}
 	g.Share([]Sharer{{Listener: a, Protocol: sock.UDP}, {Listener: b, Protocol: sock.UDP}}, 0)
 	admit := map[string]func(ls *Listener, c *Client) Reason{

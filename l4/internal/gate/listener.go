@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -9,12 +10,18 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// Limits are what a listener's settings allow its clients. The zero value has no limit of the listener's own.
-type Limits struct {
+// Settings are what a listener allows its clients. The zero value has no limit of the listener's own.
+type Settings struct {
 	Pool        string // the pool's name, for the log
 	MaxSessions int    // at once; 0 = without a limit of its own
 	MaxFlows    int    // at once; at least 1 for a listener of UDP
 	ClientFlows int    // at once for one client, and DNS questions in flight; 0 = without a limit
+
+	Limits Limits
+	Access *AccessList // who may come in; nil = everybody
+	// Names reports whether a client of that address names the real client, which then is asked for instead; nil if
+	// none does.
+	Names func(netip.Addr) bool
 }
 
 // A Listener is a listener as the gate knows it, and what all rooms of the data plane count for it. It lasts as long as
@@ -26,7 +33,7 @@ type Listener struct {
 	Counters []tally.Counters // one for each loop
 	gate     *Gate
 
-	limited  atomic.Pointer[Limits]
+	set      atomic.Pointer[Settings]
 	sessions atomic.Int64
 	flows    atomic.Int64
 
@@ -39,14 +46,14 @@ type Listener struct {
 // NewListener makes a listener without sessions. id is its own, and loops how many loops there are.
 func (g *Gate) NewListener(name string, id dial.ListenerID, loops int) *Listener {
 	ls := &Listener{Name: name, ID: id, Counters: make([]tally.Counters, loops), gate: g}
-	ls.limited.Store(new(Limits))
+	ls.set.Store(new(Settings))
 	return ls
 }
 
-// SetLimits gives the listener other limits, for clients that come from now on.
-func (ls *Listener) SetLimits(to Limits) { ls.limited.Store(&to) }
+// Set gives the listener other settings, for clients that come from now on. What is known of clients stays.
+func (ls *Listener) Set(to Settings) { ls.set.Store(&to) }
 
-func (ls *Listener) limits() *Limits { return ls.limited.Load() }
+func (ls *Listener) settings() *Settings { return ls.set.Load() }
 
 // Sessions is how many sessions the listener has now.
 func (ls *Listener) Sessions() int { return int(ls.sessions.Load()) }
@@ -86,7 +93,7 @@ func (ls *Listener) NotePause(e sock.Errno) {
 // noteLoop warns of clients that come back to the listener, now and then.
 func (ls *Listener) noteLoop() {
 	if ls.loopNote.due(ls.gate) {
-		ls.gate.log.Warn().Str("listener", ls.Name).Str("pool", ls.limits().Pool).
+		ls.gate.log.Warn().Str("listener", ls.Name).Str("pool", ls.settings().Pool).
 			Msg("clients refused that come from this listener: a backend leads back to it")
 	}
 }

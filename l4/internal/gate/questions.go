@@ -37,7 +37,7 @@ func (q *Questions) Admit(c *Client) Reason { return q.listener.admit(sock.UDP, 
 // Wait asks for one more question of a client that waits for its answer. waiting is how many questions wait there. With
 // Admitted it is counted, until Leave.
 func (q *Questions) Wait(id ClientID, waiting int) Reason {
-	return q.wait(id, q.listener.limits().ClientFlows, waiting)
+	return q.wait(id, q.listener.settings().ClientFlows, waiting)
 }
 
 // WaitOfSession is Wait for a session's question, of which a session may have no more than a few: the listener's limit

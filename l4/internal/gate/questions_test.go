@@ -40,7 +40,7 @@ func questionsOf(t *testing.T, limit int) *Questions {
 	t.Helper()
 	var s Sharer
 	newGate(t, plenty, plenty, &s)
-	s.Listener.SetLimits(Limits{ClientFlows: limit})
+	s.Listener.Set(Settings{ClientFlows: limit})
 	return s.Listener.NewQuestions()
 }
 

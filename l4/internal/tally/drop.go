@@ -8,6 +8,10 @@ const (
 	NoDrop             Drop = iota
 	DropTableFull           // the listener has max_flows flows
 	DropClientLimit         // the client has client_flows flows, or DNS questions in flight
+	DropDenied              // the access list or a rule denies the client's address
+	DropClientRate          // the client comes more often than it may
+	DropRate                // the listener's clients come more often than they may
+	DropBandwidth           // its flow, or its client, sends or gets more than its bandwidth
 	DropNoBackend           // no backend is eligible
 	DropBackendsFull        // every eligible backend is at its max_sessions
 	DropBackendRefused      // the backend's port is closed or it has no route: by ICMP, or by our own routes
@@ -30,6 +34,10 @@ var dropNames = [DropCount]string{
 	NoDrop:             "none",
 	DropTableFull:      "table_full",
 	DropClientLimit:    "client_limit",
+	DropDenied:         "denied",
+	DropClientRate:     "client_rate",
+	DropRate:           "rate",
+	DropBandwidth:      "bandwidth",
 	DropNoBackend:      "no_backend",
 	DropBackendsFull:   "backends_full",
 	DropBackendRefused: "backend_refused",

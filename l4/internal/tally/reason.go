@@ -28,6 +28,10 @@ const (
 	Probe                   // the client sent nothing, and left at once: see probed
 	Cancel                  // the client has sent a CancelRequest of Postgres, which was passed on
 	MaxSessions             // refused: the listener or the process is at its limit of sessions
+	Denied                  // refused: the access list or a rule denies the client's address
+	ClientSessions          // refused: the client has all the sessions, flows or questions in flight that it may have
+	ClientRate              // refused: the client comes more often than it may
+	Rate                    // refused: the listener's clients come more often than they may
 	NoBackend               // refused: no backend is eligible
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
 	QueueFull               // refused: the pool's queue is full
@@ -69,6 +73,10 @@ var reasonNames = [ReasonCount]string{
 	Probe:            "probe",
 	Cancel:           "cancel",
 	MaxSessions:      "max_sessions",
+	Denied:           "denied",
+	ClientSessions:   "client_sessions",
+	ClientRate:       "client_rate",
+	Rate:             "rate",
 	NoBackend:        "no_backend",
 	BackendsFull:     "backends_full",
 	QueueFull:        "queue_full",

@@ -350,7 +350,8 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 		spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.TLS == other.TLS && spec.MQTT == other.MQTT && spec.InspectTimeout == other.InspectTimeout &&
 		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) &&
-		spec.sameDNS(other) && spec.Postgres == other.Postgres
+		spec.sameDNS(other) && spec.Postgres == other.Postgres &&
+		spec.Access == other.Access && spec.Limits == other.Limits && spec.OverFarewell == other.OverFarewell
 }
 
 // poolName is the name of the spec's pool for clients that no route fits; "" if they are refused.

@@ -397,7 +397,11 @@ func (f field) unassigned(dst reflect.Value, v any, err error) Error {
 	if rate, ok := dst.Interface().(Rate); ok && errors.Is(err, errRateBounds) {
 		return Error{Found: literal(v), Allowed: rate.bounds()}
 	}
-	return Error{Found: describe(v), Allowed: f.needs(dst)}
+	e := Error{Found: describe(v), Allowed: f.needs(dst)}
+	if unit, ok := dst.Interface().(interface{ meant(v any) string }); ok {
+		e.Nearest = unit.meant(v)
+	}
+	return e
 }
 
 // within reports whether a number is in the field's bounds. NaN never is.
@@ -422,7 +426,11 @@ func (f field) allowed(t reflect.Type) string {
 		text = fmt.Sprintf("%v to %v", fromTag(t, f.min), fromTag(t, f.max))
 	}
 	if f.zeroAllowed {
-		text += fmt.Sprintf(", or %v", reflect.Zero(t))
+		zero := fmt.Sprint(reflect.Zero(t))
+		if zero == "" { // a bandwidth
+			zero = `""`
+		}
+		text += ", or " + zero
 	}
 	if f.note != "" {
 		text += "; " + f.note

@@ -232,7 +232,8 @@ func TestCompare(t *testing.T) {
 func TestExactness(t *testing.T) {
 	s := scenario{table: tableRate, limits: limitation{ClientRate: rateLimit{1000, 20}}}
 	r := loadResult{Requests: 10_020, Flood: &floodResult{Offered: 20_580, Refused: 10_560, Elapsed: 10 * time.Second}}
-	if got := newLimitFigures(s, r, view{}, view{}); *got != (limitFigures{Offered: 2058, Refused: 1056, Exact: 1}) {
+	if got := newLimitFigures(s, r, view{}, view{}); *got != (limitFigures{Offered: 2058, Refused: 1056,
+		Allowed: 1020, Exact: 1}) {
 		t.Errorf("%+v", *got)
 	}
 	streams := &streamResult{Elapsed: 2 * time.Second, Bytes: 40 << 20, Least: 8 << 20, Most: 16 << 20, Burst: 1 << 20,
@@ -334,7 +335,7 @@ func TestParseSwitches(t *testing.T) {
 }
 
 func TestLimitTables(t *testing.T) {
-	ss, err := selectScenarios("flood-limit,rates-client-10,bandwidth-s1-in,limits-on,request1")
+	ss, err := selectScenarios("flood-limit,rates-client-10,rates-client-20k,bandwidth-s1-in,limits-on,request1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +346,8 @@ func TestLimitTables(t *testing.T) {
 	r := report{Summary: summarize(ss, contenders(), []measurement{
 		m("flood-limit", measurement{Rate: 300, P50: 1e-3, P99: 2e-3},
 			&limitFigures{Offered: 9000, Refused: 8990, RateRatio: 1, P99Ratio: 1.25, CPUPerRefusal: 9e-6}),
-		m("rates-client-10", measurement{Rate: 10}, &limitFigures{Offered: 21, Exact: 0.995}),
+		m("rates-client-10", measurement{Rate: 10}, &limitFigures{Offered: 21, Exact: 0.995, Allowed: 10}),
+		m("rates-client-20k", measurement{Rate: 12_000}, &limitFigures{Offered: 12_000, Exact: 0.6, Allowed: 20_000}),
 		m("bandwidth-s1-in", measurement{Rate: 0.5, CPUPerUnit: 0.2},
 			&limitFigures{Exact: 1.01, Least: 0.9, Most: 1.1, Burst: 1.2, Switches: 55}),
 		m("limits-on", measurement{Rate: 9000, CPUPerUnit: 70e-6}, &limitFigures{CPUMore: 0.6e-6}),
@@ -360,11 +362,15 @@ func TestLimitTables(t *testing.T) {
 		"flood-limit nginx 300 1.00 1ms 2ms 1.25 0 transaction 9000 8990 9us 1",
 		"rates-client-10 nginx 21 10 session 99.50% 1",
 		"bandwidth-s1-in nginx 0.50 GB 101.00% 90.00% 110.00% 120.00% 200ms 55 1",
+		"rates-client-20k, nginx: only 12000/s came",
 		"limits-on nginx 9000 70us connection 0.6us 1",
 	} {
 		if strings.Count(got, want) != 1 {
 			t.Errorf("%q is not once in\n%s", want, b.String())
 		}
+	}
+	if strings.Contains(got, "rates-client-10, nginx") {
+		t.Errorf("a limit that was reached is called short:\n%s", b.String())
 	}
 	if strings.Count(got, "limits-on") != 1 || strings.Count(got, "request1") != 1 {
 		t.Errorf("a scenario is in two tables:\n%s", b.String())

@@ -17,6 +17,7 @@ type limitFigures struct {
 	CPUPerRefusal float64 `json:"cpu_seconds_per_refusal,omitempty"`
 	CPUMore       float64 `json:"cpu_seconds_more_per_unit,omitempty"`
 
+	Allowed  float64 `json:"allowed_per_second,omitempty"`  // of clients that do not wait
 	Exact    float64 `json:"of_allowed,omitempty"`          // what was admitted, or moved, as part of what the limit allows
 	Least    float64 `json:"least_of_allowed,omitempty"`    // of one session
 	Most     float64 `json:"most_of_allowed,omitempty"`     // the same
@@ -38,6 +39,9 @@ func newLimitFigures(s scenario, r loadResult, before, after view) *limitFigures
 		f.Refused = float64(o.Refused) / o.Elapsed.Seconds()
 		if s.table == tableRate {
 			f.Exact = float64(r.Requests) / s.limits.admits(o.Elapsed.Seconds())
+			if s.limits.Over != "delay" {
+				f.Allowed = s.limits.admits(1)
+			}
 		}
 	}
 	if o := r.Stream; o != nil && o.Elapsed > 0 {
@@ -94,6 +98,9 @@ func (m *measurement) compare(s scenario, earlier []measurement) {
 		}
 	}
 }
+
+// short reports whether so few came that they say nothing about the limit of a rate.
+func (f *limitFigures) short() bool { return f != nil && f.Offered < 1.2*f.Allowed }
 
 // text returns what a line of progress says of them.
 func (f *limitFigures) text() string {

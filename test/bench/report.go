@@ -167,7 +167,8 @@ func (r report) writeTables(w io.Writer) error {
 	return nil
 }
 
-// remarks says what TLS connections negotiated, and how fast a flood was, which no table has room for.
+// remarks says what TLS connections negotiated, how fast a flood was, and which limits were not reached: no table has
+// room for it.
 func (r report) remarks(b *strings.Builder) {
 	scenarios := map[string][]string{} // by contender and what it negotiated
 	for _, s := range r.Summary {
@@ -182,6 +183,10 @@ func (r report) remarks(b *strings.Builder) {
 	for _, s := range r.Summary {
 		if s.Handshakes > 0 {
 			fmt.Fprintf(b, "%s, %s: the flood did %.0f handshakes/s\n", s.Scenario, s.Contender, s.Handshakes)
+		}
+		if s.Limits.short() {
+			fmt.Fprintf(b, "%s, %s: only %.0f/s came, since this machine gives no more: they say nothing about the limit\n",
+				s.Scenario, s.Contender, s.Limits.Offered)
 		}
 	}
 }

@@ -151,6 +151,7 @@ func medianLimits(ms []measurement) *limitFigures {
 		P99Ratio:      of(func(f *limitFigures) float64 { return f.P99Ratio }),
 		CPUPerRefusal: of(func(f *limitFigures) float64 { return f.CPUPerRefusal }),
 		CPUMore:       of(func(f *limitFigures) float64 { return f.CPUMore }),
+		Allowed:       of(func(f *limitFigures) float64 { return f.Allowed }),
 		Exact:         of(func(f *limitFigures) float64 { return f.Exact }),
 		Least:         of(func(f *limitFigures) float64 { return f.Least }),
 		Most:          of(func(f *limitFigures) float64 { return f.Most }),

@@ -65,8 +65,8 @@ func (d *datagrams) next(sequence uint64) []byte {
 	return d.train
 }
 
-// answers returns the number of the datagram that b answers, as far as b has it: a train's last 64 bits, or a question's
-// last 16. It reports false if b is no answer, or one without success.
+// answers returns the number of the datagram that b answers, as far as b has it: all 64 bits with a train, the last 16
+// with a question. It reports false if b is no answer, or one without success.
 func (d *datagrams) answers(b []byte) (uint64, bool) {
 	switch d.kind {
 	case datagramTrain:

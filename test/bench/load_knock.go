@@ -17,8 +17,8 @@ const (
 	drainAfter = 300 * time.Millisecond
 )
 
-// A knocker is one sender of patternKnock: it connects from one address again and again, and sees whether it is refused.
-// It belongs to one goroutine; see newKnocker.
+// A knocker is one sender of patternKnock: it connects from one address again and again, and sees whether it is
+// refused. It belongs to one goroutine; see newKnocker.
 type knocker struct {
 	job    job
 	poll   *poller

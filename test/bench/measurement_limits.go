@@ -18,7 +18,7 @@ type limitFigures struct {
 	CPUMore       float64 `json:"cpu_seconds_more_per_unit,omitempty"`
 
 	Allowed  float64 `json:"allowed_per_second,omitempty"`  // of clients that do not wait
-	Exact    float64 `json:"of_allowed,omitempty"`          // what was admitted, or moved, as part of what the limit allows
+	Exact    float64 `json:"of_allowed,omitempty"`          // what was admitted, or moved, as part of what is allowed
 	Least    float64 `json:"least_of_allowed,omitempty"`    // of one session
 	Most     float64 `json:"most_of_allowed,omitempty"`     // the same
 	Burst    float64 `json:"burst_of_allowed,omitempty"`    // in the largest tenth of a second

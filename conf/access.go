@@ -58,11 +58,16 @@ func validPrefixes(r *report, path string, texts []string, each func(i int, p ne
 	return prefixes
 }
 
-// warnOfAccess reports prefixes that are denied without effect: whom no prefix of allow contains is denied anyway. What
-// files say is not known here.
+// warnOfAccess reports a table that changes nothing, and prefixes that are denied without effect: clients that no prefix
+// of allow contains are denied anyway. What files say is not known here.
 func warnOfAccess(r *report, l *Listener) {
 	a := &l.Access
 	path := Path("listener", l.Name, "access")
+	if a.On() && l.isOnlyUnix() {
+		r.add(path, Error{Message: "clients of a Unix socket have no address: this table changes nothing, and permissions of " +
+			"the listener says who may connect"})
+		return
+	}
 	if len(a.Allow) == 0 || a.AllowFile != "" {
 		return
 	}

@@ -90,4 +90,12 @@ func TestAccessWarnings(t *testing.T) {
 			t.Errorf("%s warns of %q, want %q", tt.table, got, tt.warns)
 		}
 	}
+	for address, warns := range map[string]bool{`"unix:/run/a"`: true, `["unix:/run/a", ":1"]`: false} {
+		doc := strings.Replace(profiled("[listener.a.access]", `deny_file = "x"`), `":1"`, address, 1)
+		want := "lb.toml:4: listener.a.access: clients of a Unix socket have no address: this table changes nothing, and " +
+			"permissions of the listener says who may connect"
+		if got := mustParse(t, doc).Warnings(); warns != (len(got) > 0) || warns && got[0] != want {
+			t.Errorf("%s warns of %q", address, got)
+		}
+	}
 }

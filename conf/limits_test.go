@@ -11,9 +11,9 @@ import (
 func TestLimits(t *testing.T) {
 	doc, _ := with("listener.a", `limits = { client_sessions = 5, client_rate = "100/s burst 200", rate = "600/m", `+
 		`session_bandwidth = "10MiB/s", client_bandwidth = "1GB/s", client_prefix_v4 = 24, client_prefix_v6 = 56, `+
-		`tracked_clients = 1024, over_limit = "drop", dry_run = true }`)
+		`tracked_clients = 8192, over_limit = "drop", dry_run = true }`)
 	want := Limits{ClientSessions: 5, ClientRate: Rate{100, time.Second, 200}, Rate: Rate{600, time.Minute, 10},
-		SessionBandwidth: 10 << 20, ClientBandwidth: 1e9, ClientPrefix4: 24, ClientPrefix6: 56, TrackedClients: 1024,
+		SessionBandwidth: 10 << 20, ClientBandwidth: 1e9, ClientPrefix4: 24, ClientPrefix6: 56, TrackedClients: 8192,
 		OverLimit: "drop", DryRun: true}
 	c := mustParse(t, doc)
 	if got := c.Listeners[0].Limits; got != want {
@@ -65,7 +65,7 @@ func TestLimitsMistakes(t *testing.T) {
 		{``, `client_bandwidth = "1KiB/s"`, ``},
 		{``, `client_prefix_v4 = 0`, `found 0; allowed is 1 to 32`},
 		{``, `client_prefix_v6 = 129`, `found 129; allowed is 1 to 128`},
-		{``, `tracked_clients = 1023`, `found 1023; allowed is 1024 to 100000000, or 0`},
+		{``, `tracked_clients = 8191`, `found 8191; allowed is 8192 to 10000000, or 0`},
 		{``, `over_limit = "refuse"`, `found "refuse"; allowed is "", "reset", "close", "drop", "delay" or "protocol"`},
 		{``, `over_limit = "protocol"`, `found "protocol"; ` + language},
 		{`profile = "redis"`, `over_limit = "protocol"`, ``},
@@ -102,7 +102,7 @@ func TestLimitsWarnings(t *testing.T) {
 			`session_bandwidth: found "1MiB/s"; client_bandwidth, 1MiB/s, is not above it: this key changes nothing`},
 		{``, `client_prefix_v4 = 24`, `client_prefix_v4: found 24; ` + alone},
 		{``, `client_prefix_v6 = 48`, `client_prefix_v6: found 48; ` + alone},
-		{``, "client_prefix_v4 = 24\ntracked_clients = 1024", ``},
+		{``, "client_prefix_v4 = 24\ntracked_clients = 8192", ``},
 		{``, "client_prefix_v4 = 24\nclient_rate = \"1/s\"", ``},
 		{``, "over_limit = \"delay\"\nrate = \"1/s\"", ``},
 		{``, "over_limit = \"delay\"\nclient_bandwidth = \"1MiB/s\"", ``},

@@ -316,7 +316,7 @@ func TestRateUnderContention(t *testing.T) {
 	for _, b := range p.Backends() {
 		got, most := int(b.Outcomes[Served]), burst+1+int(took*n/time.Second)
 		if got > most || b.Leases != 0 {
-			t.Errorf("%s has got %d sessions in %v, want %d at most; %d leases are held", b.ID, got, took, most, b.Leases)
+			t.Errorf("%s has got %d sessions in %v, want %d at most; %d are held", b.ID, got, took, most, b.Leases)
 		}
 		if got < most/4 { // a busy machine
 			t.Errorf("%s has got only %d sessions in %v of %d", b.ID, got, took, most)

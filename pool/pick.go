@@ -152,7 +152,7 @@ func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
 			return l, ByAlgorithm
 		}
 	}
-	if !last.acquire() {
+	if !last.load.TryAcquire() || !last.withinRate() {
 		return Lease{}, ByNothing
 	}
 	return Lease{b: last}, BySticky
@@ -194,7 +194,7 @@ func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full 
 				break
 			}
 		}
-		if b.acquire() {
+		if b.load.TryAcquire() && b.withinRate() {
 			return b, false
 		}
 	}
@@ -213,7 +213,7 @@ func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, 
 	}
 	for range n {
 		if b := t.backends[at]; !slices.Contains(tried, b) {
-			if b.acquire() {
+			if b.load.TryAcquire() && b.withinRate() {
 				return b, false
 			}
 			full = true

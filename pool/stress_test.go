@@ -180,7 +180,8 @@ func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
 		case 8:
 			err = s.pool.SetMaxSessions(id, r.IntN(3))
 			if err == nil {
-				err = s.pool.SetMaxRate(id, []rate.Limit{{}, rate.PerSecond(1000, 1), rate.PerSecond(50_000, 9)}[r.IntN(3)])
+				rates := []rate.Limit{{}, rate.PerSecond(1000, 1), rate.PerSecond(50_000, 9)}
+				err = s.pool.SetMaxRate(id, rates[r.IntN(len(rates))])
 			}
 		case 0, 1:
 			s.add(t)

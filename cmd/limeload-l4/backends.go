@@ -112,7 +112,8 @@ func backendsAddCommand() *cli.Command {
 			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to " +
 				strconv.Itoa(pool.MaxWeight)},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none"},
-			&cli.StringFlag{Name: "max-rate", Usage: "new sessions in a time, a `RATE` such as \"500/s burst 50\"; \"\" is no limit"},
+			&cli.StringFlag{Name: "max-rate",
+				Usage: "new sessions in a time, a `RATE` such as \"500/s burst 50\"; \"\" is no limit"},
 			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
 			&cli.StringFlag{Name: "mode", Value: pool.Ready.String(), Usage: "`MODE`: ready, drain or maintenance"},
@@ -194,8 +195,8 @@ func backendsSetCommand() *cli.Command {
 		if b.MaxRate != "" {
 			rate = " max_rate " + b.MaxRate + ","
 		}
-		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d,%s mode %s", b.Name, b.Pool, b.Weight,
-			b.MaxSessions, rate, b.Mode)
+		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d,%s mode %s", b.Name, b.Pool,
+			b.Weight, b.MaxSessions, rate, b.Mode)
 	})
 }
 

@@ -134,7 +134,8 @@ func (s *Server) setLogLevel(a *asked) (any, error) {
 	return logLevel{s.balancer.LogLevel()}, nil
 }
 
-// check returns a *RequestError for an invalid number, rate or mode. The Balancer checks the address, the name and the zone.
+// check returns a *RequestError for an invalid number, rate or mode. The Balancer checks the address, the name and the
+// zone.
 func (b NewBackend) check() error {
 	c := BackendChange{Weight: b.Weight, MaxSessions: &b.MaxSessions, MaxRate: &b.MaxRate}
 	if b.Mode != "" { // the default

@@ -282,7 +282,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	}
 	backends, err := again.Backends("other")
 	must(err)
-	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 || b.MaxRate != "10/s burst 20" || b.Mode != "drain" {
+	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 ||
+		b.MaxRate != "10/s burst 20" || b.Mode != "drain" {
 		t.Errorf("b1 is %+v", b)
 	}
 	// b1 has another weight and address in the file, b2 another address, and b4 is there.
@@ -290,7 +291,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	left := "[{other b1 max_sessions 0 9} {other b1 max_rate  10/s burst 20} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
+	left := "[{other b1 max_sessions 0 9} {other b1 max_rate  10/s burst 20} " +
+		"{other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
 	if got != left {
 		t.Errorf("with another file the differences are %s, want %s", got, left)
 	}

@@ -76,6 +76,7 @@ type Daemon struct {
 	echo    *probe.ICMP // for all ICMP checks
 	state   *stateStore
 	drains  *drains
+	access  *accessRules
 	notify  *notifier
 	metrics http.Handler
 
@@ -122,6 +123,7 @@ func New(o Options) (*Daemon, error) {
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
+	d.access = newAccessRules(d.noteAccess)
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{
@@ -164,6 +166,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.access.useServer(d.server.SetAccessRules)
 	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)

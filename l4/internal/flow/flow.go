@@ -95,7 +95,7 @@ func (l *Loop) admit(
 ) (*Flow, tally.Drop) {
 	client := gate.Client{Addr: peer.AddrPort()}
 	var place gate.FlowPlace
-	if why := l.enter(d, &place, &client, who.client); why != gate.Admitted {
+	if why := l.enter(d, &place, &client); why != gate.Admitted {
 		if lease != nil {
 			lease.Release(pool.Neutral)
 		}
@@ -113,7 +113,7 @@ func (l *Loop) admit(
 	if drop := l.makeReady(f); drop != tally.NoDrop {
 		l.unassign(f)
 		l.store.Give(f)
-		d.gate.Leave(&place, who.client)
+		d.gate.Leave(&place, peer.AddrPort().Addr())
 		return nil, drop
 	}
 	f.sibling = d.flows[who]
@@ -133,10 +133,16 @@ func (l *Loop) admit(
 const evictionsForOne = 4
 
 // enter asks the gate for one more flow. Flows that were never answered give way to it.
-func (l *Loop) enter(d *Socket, place *gate.FlowPlace, c *gate.Client, addr [16]byte) gate.Reason {
-	why := d.gate.Admit(place, c, addr, l.Now)
-	for n := 0; (why == gate.ListenerFull || why == gate.NoDescriptors) && n < evictionsForOne && l.evict(d, nil); n++ {
-		why = d.gate.Admit(place, c, addr, l.Now)
+func (l *Loop) enter(d *Socket, place *gate.FlowPlace, c *gate.Client) gate.Reason {
+	if why := d.gate.Admit(place, c, l.Now); why != gate.Admitted {
+		return why
+	}
+	why := d.gate.Enter(l.Now)
+	for n := 0; why != gate.Admitted && n < evictionsForOne && l.evict(d, nil); n++ {
+		why = d.gate.Enter(l.Now)
+	}
+	if why != gate.Admitted {
+		d.gate.Withdraw(place, c.Addr.Addr())
 	}
 	return why
 }
@@ -222,11 +228,11 @@ func (l *Loop) End(f *Flow, why tally.Reason) {
 	if d.outbox.last == f {
 		d.outbox.last = nil
 	}
-	place, addr := f.place, f.identity.client
+	place, client := f.place, netip.AddrFrom16(f.identity.client)
 	l.store.Give(f)
 	l.Freed = true
 	d.binding.Ending.Release()
-	d.gate.Leave(&place, addr)
+	d.gate.Leave(&place, client)
 }
 
 // closeFlow closes the socket to the backend if it is open, and counts what it has moved.

@@ -48,7 +48,9 @@ type Loop struct {
 	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
 	revoked       []revocation
 
-	paused   int           // sockets that do not accept: there is no descriptor to spare for their clients
+	mute []muted // connections of clients that are refused without a word, the oldest first
+
+	paused   int           // sockets that do not accept: there is no descriptor to spare, or no place, for their clients
 	resumeAt time.Duration // when to look again
 }
 
@@ -88,7 +90,10 @@ func (l *Loop) AfterEvents() {
 }
 
 // OnTime implements loop.Part.
-func (l *Loop) OnTime() { l.wheel.Advance(l.Now, l.onTimer) }
+func (l *Loop) OnTime() {
+	l.wheel.Advance(l.Now, l.onTimer)
+	l.endMute()
+}
 
 // EndTurn implements loop.Part.
 func (l *Loop) EndTurn(events int) {
@@ -112,11 +117,13 @@ func (l *Loop) Due() (time.Duration, bool) {
 	until(l.rounds.Due())
 	until(l.resumeAt, l.paused > 0)
 	until(l.handshakesDue())
+	until(l.muteDue())
 	return at, due
 }
 
-// Close implements loop.Part: it closes the listening sockets that are left.
+// Close implements loop.Part: it closes the listening sockets that are left, and the connections that nobody looks at.
 func (l *Loop) Close() {
+	l.vanish(len(l.mute))
 	for _, d := range l.listening {
 		if d != nil {
 			d.close()

@@ -19,7 +19,8 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			"listener", "pool", "protocol")
 		sessions = c.gauge("limeload_listener_sessions", "Sessions of the listener now.", "listener")
 		accepted = c.counter("limeload_listener_accepted_total",
-			"Sessions that have begun: all clients but those refused with max_sessions.", "listener")
+			"Sessions that have begun: all clients but those that a limit or an access list has refused at once.",
+			"listener")
 		ended = c.counter("limeload_listener_ended_total",
 			"Sessions that have ended, by who ended them and how; those refused are not among them.",
 			"listener", "reason")

@@ -1,227 +1,203 @@
 package daemon
 
 import (
-	"cmp"
-	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/netip"
-	"slices"
-	"strings"
-	"sync"
-	"time"
 
-	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/conf/file"
 	"github.com/limeload/limeload-l4/l4"
 )
 
-// ruleRecheck bounds how long the expiry sleeps. Rules end by the wall clock, which may jump while a timer runs.
-const ruleRecheck = time.Minute
+// maxListBytes bounds a file of prefixes: as many as conf.MaxPrefixes have 0.5 GB at most, without comments.
+const maxListBytes = 1 << 30
 
-// An accessRule is an access rule that was added at run time. It is a value; both times are of the wall clock.
-type accessRule struct {
-	ruleKey
-	allow   bool
-	added   time.Time
-	until   time.Time // when it ends; zero if it stays until it is removed
-	comment string
+// An accessList says who may come in at a listener, by its configuration and the files that this names. It is
+// immutable, and shared by listeners that say the same.
+type accessList struct {
+	inputs          accessInputs
+	list            *l4.AccessList
+	allowed, denied int // prefixes
+
+	// How many prefixes files have both allowed and denied, and the first of them. They are denied.
+	both      int
+	firstBoth netip.Prefix
 }
 
-// A ruleKey is what there is one rule for.
-type ruleKey struct {
-	prefix   netip.Prefix // masked; IPv4 prefixes are never mapped into IPv6
-	listener string       // "" for every listener
+// accessInputs are what an accessList is made of. Equal inputs make equal lists.
+type accessInputs struct {
+	allow, deny         string // the prefixes in the configuration
+	allowFile, denyFile content
 }
 
-// accessRules are the access rules that were added at run time. Its methods may be called from any goroutine; its zero
-// value is of no use, see newAccessRules.
-type accessRules struct {
-	// set once, then read-only
-	note    func(kind string, r accessRule, now time.Time) // called with mu held, for each change, in their order
-	changed chan struct{}                                  // has room for one; the next end may be another
+// accessLists are the lists by listener; those that let everybody in are left out. It is immutable.
+type accessLists map[string]*accessList
 
-	mu sync.Mutex
-	// mu guards the fields below
-	rules map[ruleKey]accessRule
-	give  func([]l4.AccessRule) // sets the rules of the data plane; nil before there is one
-}
-
-func newAccessRules(note func(kind string, r accessRule, now time.Time)) *accessRules {
-	return &accessRules{note: note, changed: make(chan struct{}, 1), rules: make(map[ruleKey]accessRule)}
-}
-
-// action is the rule's action in the API.
-func (r accessRule) action() string {
-	if r.allow {
-		return admin.ActionAllow
+// of returns a listener's list for the data plane; nil lets everybody in.
+func (a accessLists) of(listener string) *l4.AccessList {
+	if one := a[listener]; one != nil {
+		return one.list
 	}
-	return admin.ActionDeny
-}
-
-// over reports whether the rule's time has passed.
-func (r accessRule) over(now time.Time) bool { return !r.until.IsZero() && !now.Before(r.until) }
-
-// place says where a rule applies.
-func (k ruleKey) place() string {
-	if k.listener == "" {
-		return "at every listener"
-	}
-	return fmt.Sprintf("at listener %q", k.listener)
-}
-
-// String describes the rule in a few words.
-func (r accessRule) String() string {
-	text := fmt.Sprintf("%s %s %s", r.action(), r.prefix, r.place())
-	if !r.until.IsZero() {
-		text += " until " + r.until.UTC().Format(time.RFC3339)
-	}
-	if r.comment != "" {
-		text += ": " + r.comment
-	}
-	return text
-}
-
-// compare sorts rules: those for every listener first, so that of two rules for one prefix the one for a single
-// listener comes later, and holds.
-func (k ruleKey) compare(other ruleKey) int {
-	return cmp.Or(strings.Compare(k.listener, other.listener), k.prefix.Compare(other.prefix))
-}
-
-// useServer gives the rules to the data plane, now and after each change.
-func (a *accessRules) useServer(give func([]l4.AccessRule)) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.give = give
-	if len(a.rules) > 0 {
-		a.giveLocked()
-	}
-}
-
-// giveLocked gives the rules to the data plane. It does so with mu held, so that an older list never replaces a newer
-// one.
-func (a *accessRules) giveLocked() {
-	if a.give == nil {
-		return
-	}
-	rules := make([]l4.AccessRule, 0, len(a.rules))
-	for _, r := range a.sortedLocked() {
-		rules = append(rules, l4.AccessRule{Listener: r.listener, Prefix: r.prefix, Allow: r.allow, Until: r.until})
-	}
-	a.give(rules)
-}
-
-func (a *accessRules) sortedLocked() []accessRule {
-	list := make([]accessRule, 0, len(a.rules))
-	for _, r := range a.rules {
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(x, y accessRule) int { return x.compare(y.ruleKey) })
-	return list
-}
-
-// list returns the rules, sorted by listener and prefix.
-func (a *accessRules) list() []accessRule {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.sortedLocked()
-}
-
-// len returns how many rules there are.
-func (a *accessRules) len() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.rules)
-}
-
-// add adds a rule, or replaces the one with its key. The error wraps admin.ErrTooManyAccessRules.
-func (a *accessRules) add(r accessRule) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, replaces := a.rules[r.ruleKey]; !replaces && len(a.rules) >= admin.MaxAccessRules {
-		return fmt.Errorf("%w: there are %d, and no more may be added", admin.ErrTooManyAccessRules, len(a.rules))
-	}
-	a.rules[r.ruleKey] = r
-	a.giveLocked()
-	a.note("access_rule_added", r, r.added)
-	a.poke()
 	return nil
 }
 
-// remove removes a rule. The error wraps admin.ErrUnknownAccessRule, and names rules for other listeners.
-func (a *accessRules) remove(k ruleKey, now time.Time) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r, known := a.rules[k]
-	if !known {
-		err := fmt.Errorf("%s %s: %w", k.prefix, k.place(), admin.ErrUnknownAccessRule)
-		for _, other := range a.sortedLocked() {
-			if other.prefix == k.prefix {
-				return fmt.Errorf("%w; there is one %s", err, other.place())
-			}
+// An accessReader makes the lists of one configuration. It is used by one goroutine.
+type accessReader struct {
+	// set once, then read-only
+	cfg  *conf.Config
+	in   accessLists // in force
+	from *files
+
+	made map[accessInputs]*accessList // those in force, and those made here
+}
+
+func newAccessReader(cfg *conf.Config, in accessLists, from *files) *accessReader {
+	r := &accessReader{cfg: cfg, in: in, from: from, made: make(map[accessInputs]*accessList)}
+	for _, a := range in {
+		r.made[a.inputs] = a
+	}
+	return r
+}
+
+// proposeAccess makes the lists of a configuration, for which it reads the files that this names. in is what is in
+// force: a list whose inputs are the same is kept. An error has the places of the mistakes.
+func proposeAccess(cfg *conf.Config, in accessLists, from *files) (lists accessLists, warnings []string, err error) {
+	r := newAccessReader(cfg, in, from)
+	lists = make(accessLists)
+	var mistakes []error
+	for i := range cfg.Listeners {
+		l := &cfg.Listeners[i]
+		a, err := r.list(l)
+		if mistakes = append(mistakes, err); a != nil {
+			lists[l.Name] = a
+			warnings = append(warnings, a.warnings(cfg, l)...)
 		}
+	}
+	return lists, warnings, errors.Join(mistakes...)
+}
+
+// accessPath returns the path of a listener's table access.
+func accessPath(l *conf.Listener) string { return conf.Path("listener", l.Name, "access") }
+
+// list returns a listener's list, nil if it lets everybody in. It is the one in force if its inputs are the same.
+func (r *accessReader) list(l *conf.Listener) (*accessList, error) {
+	c := &l.Access
+	if !c.On() {
+		return nil, nil
+	}
+	inputs := accessInputs{allow: fmt.Sprint(c.AllowPrefixes), deny: fmt.Sprint(c.DenyPrefixes)}
+	path := accessPath(l)
+	// The first reading is for the sums alone: most files are as they were.
+	discard := func(_ string, from io.Reader) error {
+		_, err := io.Copy(io.Discard, from)
 		return err
 	}
-	delete(a.rules, k)
-	a.giveLocked()
-	a.note("access_rule_removed", r, now)
-	return nil
+	var err error
+	if inputs.allowFile, err = r.read(path+".allow_file", c.AllowFile, discard); err == nil {
+		inputs.denyFile, err = r.read(path+".deny_file", c.DenyFile, discard)
+	}
+	switch {
+	case errors.Is(err, errNotRead): // a plan, which is never put in force
+		return &accessList{list: l4.NewAccessList(false)}, nil
+	case err != nil:
+		return nil, err
+	}
+	if a := r.in[l.Name]; a != nil && a.inputs == inputs {
+		return a, nil
+	}
+	if a := r.made[inputs]; a != nil {
+		return a, nil
+	}
+	a, err := r.make(inputs, path, c)
+	if err == nil {
+		r.made[a.inputs] = a
+	}
+	return a, err
 }
 
-// poke makes keep look for the next end again.
-func (a *accessRules) poke() {
-	select {
-	case a.changed <- struct{}{}:
-	default: // it will look anyway
-	}
-}
-
-// expire removes the rules whose time has passed. It returns whether there were any, and how long it takes until the
-// next one ends; 0 if none does.
-func (a *accessRules) expire(now time.Time) (some bool, next time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, r := range a.sortedLocked() {
-		switch left := r.until.Sub(now); {
-		case r.until.IsZero():
-		case r.over(now):
-			delete(a.rules, r.ruleKey)
-			a.note("access_rule_expired", r, now)
-			some = true
-		case next == 0 || left < next:
-			next = left
-		}
-	}
-	if some {
-		a.giveLocked()
-	}
-	return some, next
-}
-
-// keep expires rules until ctx is done, and calls save after each expiry.
-func (a *accessRules) keep(ctx context.Context, save func()) {
-	for {
-		some, next := a.expire(wallNow())
-		if some {
-			save()
-		}
-		var wake <-chan time.Time // never, if no rule ends
-		var timer *time.Timer
-		if next > 0 {
-			timer = time.NewTimer(min(next, ruleRecheck))
-			wake = timer.C
-		}
-		select {
-		case <-ctx.Done():
-		case <-a.changed:
-		case <-wake:
-		}
-		if timer != nil {
-			timer.Stop()
-		}
-		if ctx.Err() != nil {
+// make makes a list. Its inputs may not be the given ones any more: files may have changed.
+func (r *accessReader) make(inputs accessInputs, path string, c *conf.Access) (*accessList, error) {
+	a := &accessList{inputs: inputs, list: l4.NewAccessList(c.AllowOnly())}
+	deny := func(p netip.Prefix) {
+		if a.list.Deny(p) {
 			return
 		}
+		if a.both++; a.both == 1 {
+			a.firstBoth = p
+		}
 	}
+	for _, p := range c.AllowPrefixes {
+		a.list.Allow(p)
+	}
+	var mistakes []error
+	take := func(in *content, key, name string, add func(netip.Prefix)) {
+		var err error
+		*in, err = r.read(path+"."+key, name, func(path string, from io.Reader) error {
+			return conf.ReadPrefixes(path, from, add)
+		})
+		mistakes = append(mistakes, err)
+	}
+	take(&a.inputs.allowFile, "allow_file", c.AllowFile, func(p netip.Prefix) { a.list.Allow(p) })
+	a.allowed = a.list.Len()
+	for _, p := range c.DenyPrefixes {
+		deny(p)
+	}
+	take(&a.inputs.denyFile, "deny_file", c.DenyFile, deny)
+	a.denied = a.list.Len() - a.allowed + a.both
+	a.allowed -= a.both
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
-// wallNow returns the time without a monotonic part, which would hide that the wall clock was set.
-func wallNow() time.Time { return time.Now().Round(0) }
+// read calls use with the path and the contents of the file name, the value of key, and returns what identifies the
+// contents; nothing if name is "". An error about the contents has its place in the file, and another one that of the
+// key.
+func (r *accessReader) read(key, name string, use func(path string, from io.Reader) error) (content, error) {
+	if name == "" {
+		return content{}, nil
+	}
+	err := r.from.stream(key, name, use)
+	if _, unreadable := errors.AsType[*fs.PathError](err); unreadable {
+		return content{}, r.cfg.ErrorAt(key, err)
+	}
+	return r.from.seen[key], err
+}
+
+// warnings returns what is allowed in the files of a listener, but probably not meant.
+func (a *accessList) warnings(cfg *conf.Config, l *conf.Listener) (warnings []string) {
+	path := accessPath(l)
+	warn := func(key, format string, args ...any) {
+		warnings = append(warnings, cfg.ErrorAt(path+"."+key, fmt.Errorf(format, args...)).Error())
+	}
+	if a.both == 1 {
+		warn("deny_file", "%v is both allowed and denied: it is denied", a.firstBoth)
+	} else if a.both > 1 {
+		warn("deny_file", "%v and %d more prefixes are both allowed and denied: they are denied", a.firstBoth, a.both-1)
+	}
+	if l.Access.AllowOnly() && a.allowed == 0 && a.inputs.allowFile != (content{}) {
+		warn("allow_file", "%q has no prefix: every client is denied", cfg.FilePath(l.Access.AllowFile))
+	}
+	return warnings
+}
+
+// stream calls use with the path and the contents of the file name, a list that is the value of key. It returns the
+// error of use.
+func (f *files) stream(key, name string, use func(path string, from io.Reader) error) error {
+	path := conf.FilePath(f.config, name)
+	if f.only != nil && !f.onlyLists[path] {
+		f.unread = append(f.unread, fmt.Sprintf("%s: %q", key, path))
+		return errNotRead
+	}
+	sum := sha256.New()
+	err := file.Stream(path, maxListBytes, func(from io.Reader) error { return use(path, io.TeeReader(from, sum)) })
+	if err == nil {
+		f.seen[key] = content{path: path, sum: [sha256.Size]byte(sum.Sum(nil)), isList: true}
+	}
+	return err
+}

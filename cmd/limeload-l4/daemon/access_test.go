@@ -1,303 +1,262 @@
 package daemon
 
 import (
-	"context"
-	"errors"
+	"bytes"
 	"fmt"
-	"net/netip"
+	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/l4"
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A ruleTaker takes access rules as the data plane does.
-type ruleTaker struct {
-	mu    sync.Mutex
-	rules []l4.AccessRule // the last ones
-	times int
-}
-
-func (r *ruleTaker) take(rules []l4.AccessRule) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.rules, r.times = rules, r.times+1
-}
-
-// last returns the last rules in a few words, and how often there were any.
-func (r *ruleTaker) last() (string, int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []string
-	for _, rule := range r.rules {
-		all = append(all, fmt.Sprintf("%s@%s=%t", rule.Prefix, rule.Listener, rule.Allow))
-	}
-	return strings.Join(all, " "), r.times
-}
-
-// deny returns a rule to be added.
-func deny(prefix, listener string) admin.NewAccessRule {
-	return admin.NewAccessRule{Prefix: prefix, Action: admin.ActionDeny, Listener: listener}
-}
-
-// TestAccessRules adds, replaces and removes rules, and checks what the data plane, the API, the events and the log get.
-func TestAccessRules(t *testing.T) {
-	d := testDaemon(t, parsed(t, ""))
-	var log lockedLog
-	d.log = zerolog.New(&log)
-	var data ruleTaker
-	d.access.useServer(data.take)
-	events, stop := d.Events()
-	defer stop()
-	seconds := 600.0
-	for _, tc := range []struct {
-		rule  admin.NewAccessRule
-		given string // all rules, afterwards
-		event string
-	}{
-		{deny("192.0.2.0/24", "web"), "192.0.2.0/24@web=false", `deny 192.0.2.0/24 at listener "web"`},
-		{admin.NewAccessRule{Prefix: "::ffff:192.0.2.0/120", Action: "deny", Comment: "scan"},
-			"192.0.2.0/24@=false 192.0.2.0/24@web=false", `deny 192.0.2.0/24 at every listener: scan`},
-		{admin.NewAccessRule{Prefix: "192.0.2.0/24", Action: "allow", Listener: "web"},
-			"192.0.2.0/24@=false 192.0.2.0/24@web=true", `allow 192.0.2.0/24 at listener "web"`},
-		{admin.NewAccessRule{Prefix: "2001:db8::7", Action: "deny", For: &seconds},
-			"192.0.2.0/24@=false 2001:db8::7/128@=false 192.0.2.0/24@web=true", ""},
+// TestCheckFilesOfPrefixes holds that mistakes in files of prefixes are found with their lines.
+func TestCheckFilesOfPrefixes(t *testing.T) {
+	f := newTLSFolder(t)
+	f.write("good", []byte("10.0.0.0/8\n192.0.2.0/24 # one\n"))
+	f.write("bad", []byte("10.0.0.0/8\n10.0.0.1/8\nx\n"))
+	f.write("empty", []byte("# nobody\n"))
+	file := f.path("lb.toml")
+	for _, tt := range []struct{ access, err, warning string }{
+		{`deny_file = "good"`, ``, ``},
+		{`allow_file = "good"`, ``, ``},
+		{`deny_file = "bad"`, f.path("bad") + `:2: found "10.0.0.1/8"; it has bits behind the first 8; needs "10.0.0.0/8" or ` +
+			`"10.0.0.1"` + "\n" + f.path("bad") + `:3: found "x"; needs an address or a prefix, such as "10.0.0.7", ` +
+			`"10.0.0.0/8" or "2001:db8::/32"`, ``},
+		{`deny_file = "none"`, file + `:5: listener.a.access.deny_file: "` + f.path("none") + `": no such file or directory`, ``},
+		{`deny_file = "."`, file + `:5: listener.a.access.deny_file: "` + f.dir + `": not a regular file`, ``},
+		{`allow_file = "empty"`, ``, file + `:5: listener.a.access.allow_file: "` + f.path("empty") +
+			`" has no prefix: every client is denied`},
+		{`allow = ["::1"], allow_file = "empty"`, ``, ``},
+		{`allow = ["10.0.0.0/8"], deny_file = "good"`, ``, file + `:5: listener.a.access.deny_file: 10.0.0.0/8 is both allowed ` +
+			`and denied: it is denied`},
+		{`allow = ["10.0.0.0/8", "192.0.2.0/24"], deny_file = "good"`, ``, file + `:5: listener.a.access.deny_file: 10.0.0.0/8 ` +
+			`and 1 more prefixes are both allowed and denied: they are denied`},
 	} {
-		before := time.Now()
-		added, err := d.AddAccessRule(tc.rule)
+		cfg, err := conf.Parse(file, fmt.Appendf(nil, "[admin]\naddress = ''\n[listener.a]\naddress = '127.0.0.1:1'\n"+
+			"access = { %s }\npool = 'p'\n[pool.p]\nbackends = ['127.0.0.1:2']\n", tt.access))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if given, _ := data.last(); given != tc.given {
-			t.Errorf("%+v: the data plane has %s, want %s", tc.rule, given, tc.given)
+		warnings, err := Check(t.Context(), cfg)
+		got := ""
+		if err != nil {
+			got = err.Error()
 		}
-		if added.Added.Before(before.Round(0)) || added.Gone || added.Action != tc.rule.Action ||
-			added.Listener != tc.rule.Listener || added.Comment != tc.rule.Comment {
-			t.Errorf("%+v: added is %+v", tc.rule, added)
+		if got != tt.err {
+			t.Errorf("%s: got\n%s, want\n%s", tt.access, got, tt.err)
 		}
-		if (added.Until != nil) != (tc.rule.For != nil) ||
-			added.Until != nil && !added.Until.Equal(added.Added.Add(10*time.Minute)) {
-			t.Errorf("%+v: it ends at %v", tc.rule, added.Until)
+		if got := strings.Join(warnings, "\n"); got != tt.warning {
+			t.Errorf("%s: warnings\n%s, want\n%s", tt.access, got, tt.warning)
 		}
-		if tc.rule.For != nil {
-			tc.event = "deny 2001:db8::7/128 at every listener until " + added.Until.UTC().Format(time.RFC3339)
-		}
-		if e := <-events; e.Kind != "access_rule_added" || e.Text != tc.event || !e.At.Equal(added.Added) {
-			t.Errorf("%+v: the event is %+v, want %s", tc.rule, e, tc.event)
+		if _, err := New(Options{Config: cfg, Version: "test"}); tt.err != "" && (err == nil || err.Error() != tt.err) {
+			t.Errorf("%s: a start says %v", tt.access, err)
 		}
 	}
-	if n := numbers(scrape(t, d.metrics, textForm))["limeload_access_rules{}"]; n != 3 {
-		t.Errorf("the metric is %v", n)
+}
+
+// accessTables are tables of a listener with files of a folder, and of its pool.
+func accessTables(f tlsFolder, access string) string {
+	return fmt.Sprintf("[listener.gated]\naddress = %q\npool = \"web\"\naccess = { %s }\n", f.address, access)
+}
+
+// counts returns how many prefixes a listener allows and denies.
+func (l *liveDaemon) counts(listener string) string {
+	a := l.accessNow()[listener]
+	if a == nil {
+		return "none"
 	}
-	for _, removed := range []ruleKey{{listener: "web"}, {}} {
-		if err := d.RemoveAccessRule("192.0.2.0/24", removed.listener); err != nil {
+	return fmt.Sprint(a.allowed, a.denied)
+}
+
+// accessFailing reports whether files of prefixes cannot be used now.
+func (l *liveDaemon) accessFailing() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.accessReloads.failing
+}
+
+// keeps reports whether these lists are those of the data plane, as far as a listener is concerned.
+func (l *liveDaemon) keeps(listener string, access accessLists) bool {
+	cfg := l.config()
+	for _, c := range l.server.Compare(l.buildPlan(cfg, l.poolsByName(), l.securedNow(), access)) {
+		if c.Name == listener {
+			return c.Fate == l4.Kept
+		}
+	}
+	return false
+}
+
+// TestFollowsFilesOfPrefixes changes files in the ways of Kubernetes and of careful and careless programs, under a
+// running daemon.
+func TestFollowsFilesOfPrefixes(t *testing.T) {
+	f := newTLSFolder(t)
+	version := func(n int, text string) {
+		t.Helper()
+		folder := fmt.Sprintf("v%d", n)
+		if err := os.Mkdir(f.path(folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if e := <-events; e.Kind != "access_rule_removed" || !strings.Contains(e.Text, "192.0.2.0/24") {
-			t.Errorf("the event is %+v", e)
+		f.write(folder+"/deny", []byte(text))
+		if err := os.Symlink(folder, f.path("live.new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(f.path("live.new"), f.path("live")); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if rules := d.AccessRules(); len(rules) != 1 || rules[0].Prefix != "2001:db8::7/128" || rules[0].Until == nil {
-		t.Errorf("left are %+v", rules)
+	version(1, "192.0.2.0/24\n")
+	f.write("allow", []byte("10.0.0.0/8\n"))
+	l := runDaemon(t, "", accessTables(f, fmt.Sprintf("allow_file = %q, deny_file = %q", f.path("allow"), f.path("live/deny"))))
+	events, stop := l.events.subscribe()
+	defer stop()
+	shows := func(want string) {
+		t.Helper()
+		l.eventually(want, func() bool { return l.counts("gated") == want })
+		if !l.keeps("gated", l.accessNow()) || l.keeps("gated", accessLists{"gated": {list: l4.NewAccessList(true)}}) {
+			t.Error("the data plane has another list")
+		}
 	}
-	if given, times := data.last(); given != "2001:db8::7/128@=false" || times != 6 {
-		t.Errorf("the data plane has %s, and was told %d times", given, times)
-	}
-	want := `{"level":"info","prefix":"192.0.2.0/24","action":"deny","listener":"","comment":"scan",` +
-		`"message":"access rule added"}`
-	if lines := log.String(); !strings.Contains(lines, want) || strings.Count(lines, "access rule removed") != 2 {
-		t.Errorf("the log is\n%s", lines)
-	}
-}
-
-// A lockedLog is a log for several goroutines.
-type lockedLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// TestAccessRulesRefused: a rule that is refused changes nothing, and the error says what to do.
-func TestAccessRulesRefused(t *testing.T) {
-	d := testDaemon(t, parsed(t, ""))
-	var data ruleTaker
-	d.access.useServer(data.take)
-	if _, err := d.AddAccessRule(deny("192.0.2.0/24", "web")); err != nil {
+	shows("1 1")
+	first := l.accessNow()["gated"]
+	version(2, "192.0.2.0/24\n198.51.100.0/24\n") // the folder of the file is replaced
+	shows("1 2")
+	f.write("allow", []byte("10.0.0.0/8\n10.0.0.0/8\n::/0\n")) // by a rename
+	shows("2 2")
+	if err := os.WriteFile(f.path("live/deny"), []byte("192.0.2.1"), 0o600); err != nil { // in place
 		t.Fatal(err)
 	}
-	events, stop := d.Events()
-	defer stop()
-	for _, tc := range []struct {
-		err  error
-		is   error
-		text string
-	}{
-		{addError(d, deny("198.51.100.0/24", "wep")), admin.ErrUnknownListener,
-			`listener "wep": there is no such listener; there is web`},
-		{addError(d, deny("198.51.100.1/24", "web")), nil, "needs 198.51.100.0/24, or 198.51.100.1/32"},
-		{addError(d, admin.NewAccessRule{Prefix: "198.51.100.1"}), nil, `action: found ""; needs allow or deny`},
-		{d.RemoveAccessRule("198.51.100.0/24", ""), admin.ErrUnknownAccessRule,
-			"198.51.100.0/24 at every listener: there is no such access rule"},
-		{d.RemoveAccessRule("192.0.2.0/24", ""), admin.ErrUnknownAccessRule,
-			`192.0.2.0/24 at every listener: there is no such access rule; there is one at listener "web"`},
-		{d.RemoveAccessRule("192.0.2.0", "web"), admin.ErrUnknownAccessRule, "192.0.2.0/32"},
-		{d.RemoveAccessRule("web", "web"), nil, `prefix: found "web"`},
-	} {
-		if tc.err == nil || !strings.Contains(tc.err.Error(), tc.text) || tc.is != nil && !errors.Is(tc.err, tc.is) {
-			t.Errorf("%v, want %s", tc.err, tc.text)
-		}
+	shows("2 1")
+	if first == l.accessNow()["gated"] || l.accessFailing() {
+		t.Error("the list is the one of before, or a failure is reported")
 	}
-	if given, times := data.last(); given != "192.0.2.0/24@web=false" || times != 1 || len(events) > 0 {
-		t.Errorf("the data plane has %s, and was told %d times; there are %d events", given, times, len(events))
+	if plan, err := l.Plan(t.Context(), nil); err != nil || !plan.Same {
+		t.Errorf("a plan after that: error %v, %+v", err, plan)
 	}
-	if err := knownListener("x", []string{"a", "b", "c", "d", "e", "f", "g"}); err.Error() !=
-		`listener "x": there is no such listener; there are a, b, c, d, e and 2 more` {
-		t.Error(err)
+	now := l.accessNow()["gated"]
+	if _, err := l.Reload(t.Context()); err != nil || l.accessNow()["gated"] != now {
+		t.Errorf("a reload of what did not change: error %v, or another list", err)
 	}
+
+	text := bytes.Repeat([]byte("10.1.0.0/16\n"), 1_000_000)
+	copy(text[500_000*12:], "10.1.0.1/16\n")
+	f.write("live/deny", text)
+	l.eventually("a failure", l.accessFailing)
+	if l.accessNow()["gated"] != now {
+		t.Error("a broken file is taken up")
+	}
+	if err := awaitEvent(t, events, "access_reload_failed").Reason; !strings.Contains(err, f.path("live/deny")+
+		`:500001: found "10.1.0.1/16"; it has bits behind the first 16`) || strings.Contains(err, "\n") {
+		t.Errorf("the event says %q", err)
+	}
+	families := scrape(t, l.metrics, textForm)
+	if families["limeload_access_reload_failure"].GetMetric()[0].GetGauge().GetValue() != 1 ||
+		families["limeload_access_reloads_total"].GetMetric()[0].GetCounter().GetValue() != 3 {
+		t.Error("the metrics do not say so")
+	}
+	if _, err := l.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), ":500001: ") {
+		t.Errorf("a reload with a broken file: %v", err)
+	}
+	if err := os.Remove(f.path("allow")); err != nil {
+		t.Fatal(err)
+	}
+	f.write("live/deny", []byte("192.0.2.1")) // as before, while the other file is missing
+	time.Sleep(3 * settleTime)
+	if l.accessNow()["gated"] != now || !l.accessFailing() {
+		t.Error("a missing file is taken for an empty one, or it is no failure")
+	}
+	f.write("allow", []byte("::/0\n"))
+	l.eventually("no failure", func() bool { return !l.accessFailing() })
+	shows("1 1")
 }
 
-func addError(d *Daemon, r admin.NewAccessRule) error {
-	_, err := d.AddAccessRule(r)
-	return err
-}
-
-// TestAccessRulesBound: there are as many rules as there may be, and then one can be replaced, but none added.
-func TestAccessRulesBound(t *testing.T) {
-	a := newAccessRules(func(string, accessRule, time.Time) {})
-	rule := func(i int) accessRule {
-		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		return accessRule{ruleKey: ruleKey{prefix: netip.PrefixFrom(addr, 32)}, added: wallNow()}
-	}
-	for i := range admin.MaxAccessRules {
-		if err := a.add(rule(i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := a.add(rule(admin.MaxAccessRules)); !errors.Is(err, admin.ErrTooManyAccessRules) || a.len() !=
-		admin.MaxAccessRules {
-		t.Errorf("%d rules, %v", a.len(), err)
-	}
-	if err := a.add(rule(7)); err != nil {
-		t.Error(err)
-	}
-	if err := a.remove(rule(7).ruleKey, wallNow()); err != nil {
-		t.Error(err)
-	}
-	if err := a.add(rule(admin.MaxAccessRules)); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestAccessRulesExpire: each rule ends at its time, whatever is added and removed meanwhile.
-func TestAccessRulesExpire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := wallNow()
-		var data ruleTaker
-		var ended []string
-		a := newAccessRules(func(kind string, r accessRule, now time.Time) {
-			if kind == "access_rule_expired" {
-				ended = append(ended, fmt.Sprintf("%s after %v", r.prefix, now.Sub(begin)))
+// awaitEvent waits for an event of a kind.
+func awaitEvent(t *testing.T, events <-chan admin.Event, kind string) admin.Event {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	for {
+		select {
+		case e := <-events:
+			if e.Kind == kind {
+				return e
 			}
-		})
-		a.useServer(data.take)
-		saves := 0
-		ctx, cancel := context.WithCancel(t.Context())
-		var keeping sync.WaitGroup
-		keeping.Go(func() { a.keep(ctx, func() { saves++ }) })
-		add := func(prefix string, lasts time.Duration) {
-			t.Helper()
-			r := accessRule{ruleKey: ruleKey{prefix: netip.MustParsePrefix(prefix)}, added: wallNow()}
-			if lasts > 0 {
-				r.until = r.added.Add(lasts)
-			}
-			if err := a.add(r); err != nil {
-				t.Fatal(err)
-			}
+		case <-limit:
+			t.Fatalf("no event %s", kind)
 		}
-		add("192.0.2.0/24", 0)
-		add("10.0.0.0/8", 2*time.Hour)
-		time.Sleep(time.Second)
-		add("10.1.0.0/16", 2*time.Second) // earlier than the one before it
-		add("10.2.0.0/16", 5*time.Second)
-		add("10.3.0.0/16", 2*time.Second)
-		add("10.3.0.0/16", 9*time.Second) // replaces it
-		time.Sleep(time.Second)
-		if err := a.remove(ruleKey{prefix: netip.MustParsePrefix("10.2.0.0/16")}, wallNow()); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(3 * time.Hour)
-		synctest.Wait()
-		want := []string{"10.1.0.0/16 after 3s", "10.3.0.0/16 after 10s", "10.0.0.0/8 after 2h0m0s"}
-		if !slices.Equal(ended, want) || saves != 3 {
-			t.Errorf("%q have ended, want %q; saved %d times", ended, want, saves)
-		}
-		if given, _ := data.last(); given != "192.0.2.0/24@=false" {
-			t.Errorf("the data plane has %s", given)
-		}
-		cancel()
-		keeping.Wait()
-	})
+	}
 }
 
-// TestAccessDecision: what decides is found by the prefix that the data plane names.
-func TestAccessDecision(t *testing.T) {
-	now := wallNow()
-	p := netip.MustParsePrefix
-	rules := []accessRule{
-		{ruleKey: ruleKey{prefix: p("192.0.2.0/24")}, comment: "scan"},
-		{ruleKey: ruleKey{prefix: p("198.51.100.0/24")}, until: now},
-		{ruleKey: ruleKey{prefix: p("192.0.2.0/24"), listener: "web"}, allow: true},
+// TestReloadOfAccess changes the configuration of access, with and without mistakes.
+func TestReloadOfAccess(t *testing.T) {
+	f := newTLSFolder(t)
+	f.write("deny", []byte("192.0.2.0/24\n"))
+	f.write("secret", []byte("hush\n"))
+	file := fmt.Sprintf("deny_file = %q", f.path("deny"))
+	l := runDaemon(t, "", accessTables(f, file)+
+		fmt.Sprintf("[listener.same]\naddress = %q\npool = 'web'\naccess = { %s }\n", harness.FreeAddress(t), file))
+	now := l.accessNow()
+	if now["gated"] == nil || now["gated"] != now["same"] || now["web"] != nil {
+		t.Errorf("listeners that say the same do not share a list: %v", now)
 	}
-	address := netip.MustParseAddr("192.0.2.7")
-	for _, tc := range []struct {
-		listener string
-		allowed  bool
-		by       netip.Prefix
-		decided  string
-		text     string
-	}{
-		{"db", false, p("192.0.2.0/24"), byRule,
-			`192.0.2.7 is denied at listener "db": the rule decides that was added at run time, ` +
-				`deny 192.0.2.0/24 at every listener: scan.`},
-		{"web", true, p("192.0.2.0/24"), byRule,
-			`192.0.2.7 may come in at listener "web": the rule decides that was added at run time, ` +
-				`allow 192.0.2.0/24 at listener "web".`},
-		{"web", true, p("192.0.2.0/25"), byList,
-			`192.0.2.7 may come in at listener "web": the prefix 192.0.2.0/25 of its access list decides.`},
-		{"web", false, p("198.51.100.0/24"), byList, // the rule has ended
-			`192.0.2.7 is denied at listener "web": the prefix 198.51.100.0/24 of its access list decides.`},
-		{"web", true, netip.Prefix{}, byDefault,
-			`192.0.2.7 may come in at listener "web": no prefix of its access list and no rule contains it.`},
-		{"web", false, netip.Prefix{}, byDefault, `192.0.2.7 is denied at listener "web": ` +
-			`the listener has a list of who may come in, and no prefix of it contains the address.`},
-	} {
-		got := decisionOf(tc.listener, address, tc.allowed, tc.by, rules, now)
-		if got.DecidedBy != tc.decided || got.Text != tc.text || (got.Rule != nil) != (tc.decided == byRule) ||
-			got.Allowed != tc.allowed || (got.Prefix != "") != tc.by.IsValid() {
-			t.Errorf("%s %t %v: %+v, want %s, %s", tc.listener, tc.allowed, tc.by, got, tc.decided, tc.text)
+	fate := func(p admin.Plan, name string) string {
+		i := slices.IndexFunc(p.Listeners, func(c admin.ListenerChange) bool { return c.Name == name })
+		return fmt.Sprint(p.Listeners[i].What, p.Listeners[i].Changes)
+	}
+	l.configure(accessTables(f, file+`, allow = ["10.0.0.0/8"]`))
+	plan, err := l.Plan(t.Context(), nil)
+	if want := `changed[{access.allow [] ["10.0.0.0/8"]}]`; err != nil || fate(plan, "gated") != want || plan.Same {
+		t.Errorf("error %v, plan %+v", err, plan)
+	}
+	if l.counts("gated") != "0 1" {
+		t.Error("a plan changes something")
+	}
+	if _, err := l.Reload(t.Context()); err != nil || l.counts("gated") != "1 1" || l.counts("same") != "none" {
+		t.Errorf("after a reload: error %v, %s", err, l.counts("gated"))
+	}
+	for _, a := range []string{`deny = ["10.0.0.1/8"]`, `deny_file = "none"`} {
+		l.configure(accessTables(f, a))
+		if _, err := l.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "listener.gated.access.deny") ||
+			l.counts("gated") != "1 1" {
+			t.Errorf("%s: error %v, %s", a, err, l.counts("gated"))
 		}
 	}
-	x := denied(admin.ExplainQuery{Listener: "db", Client: "192.0.2.7"},
-		&admin.AccessDecision{Listener: "db", Text: "a rule decides."})
-	if x.Refusal != "denied" || x.Access == nil || x.Text != "192.0.2.7 would be refused: denied. a rule decides." {
-		t.Errorf("%+v", x)
+	// A configuration of a request must not read other files, nor one that is in use as something else.
+	l.files.seen["admin.token_file"] = content{path: f.path("secret")}
+	for _, path := range []string{"/etc/hostname", f.path("secret")} {
+		plan, err = l.Plan(t.Context(), &admin.Configuration{Name: "other.toml", Text: fmt.Appendf(nil, "[listener.gated]\n"+
+			"address = %q\npool = 'web'\naccess = { deny_file = %q }\n[pool.web]\nbackends = ['127.0.0.1:9']\n", f.address, path)})
+		if err != nil || !slices.ContainsFunc(plan.Warnings, func(w string) bool {
+			return strings.Contains(w, fmt.Sprintf("listener.gated.access.deny_file: %q is not read for a plan", path))
+		}) {
+			t.Errorf("error %v, warnings %q", err, plan.Warnings)
+		}
+	}
+	l.configure("")
+	if _, err := l.Reload(t.Context()); err != nil || len(l.accessNow()) != 0 {
+		t.Errorf("error %v, lists %v", err, l.accessNow())
+	}
+}
+
+// TestAccessOfBothHalves holds that both protocols of a listener have its list.
+func TestAccessOfBothHalves(t *testing.T) {
+	cfg, err := conf.Parse("lb.toml", []byte("[admin]\naddress = ''\n[listener.a]\naddress = ':1'\npool = 'p'\nprotocol = 'tcp+udp'\n"+
+		"profile = 'dns'\ncache = {}\naccess = { deny = ['192.0.2.0/24'] }\nlimits = { rate = '5/s' }\n[pool.p]\nbackends = ['127.0.0.1:2']\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := testDaemon(t, cfg)
+	plan := d.buildPlan(cfg, d.poolsByName(), d.secured, d.access)
+	if len(plan.Listeners) != 2 {
+		t.Fatalf("%d listeners", len(plan.Listeners))
+	}
+	for _, spec := range plan.Listeners {
+		if spec.Access == nil || spec.Access != d.access["a"].list || spec.Limits.Rate.Burst != 5 {
+			t.Errorf("%v has %v and %+v", spec.Protocol, spec.Access, spec.Limits)
+		}
 	}
 }

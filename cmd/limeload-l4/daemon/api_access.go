@@ -22,7 +22,7 @@ const (
 func (d *Daemon) AccessRules() []admin.AccessRule {
 	listeners := listenerNames(d.config())
 	rules := []admin.AccessRule{}
-	for _, r := range d.access.list() {
+	for _, r := range d.rules.list() {
 		rules = append(rules, r.answer(listeners))
 	}
 	return rules
@@ -65,7 +65,7 @@ func (d *Daemon) AddAccessRule(n admin.NewAccessRule) (admin.AccessRule, error) 
 	if lasts > 0 {
 		r.until = r.added.Add(lasts)
 	}
-	if err := d.access.add(r); err != nil {
+	if err := d.rules.add(r); err != nil {
 		return admin.AccessRule{}, err
 	}
 	return r.answer(listeners), d.saveState()
@@ -77,7 +77,7 @@ func (d *Daemon) RemoveAccessRule(prefix, listener string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.access.remove(ruleKey{prefix: p, listener: listener}, wallNow()); err != nil {
+	if err := d.rules.remove(ruleKey{prefix: p, listener: listener}, wallNow()); err != nil {
 		return err
 	}
 	return d.saveState()
@@ -113,7 +113,7 @@ func (d *Daemon) explainAccess(listener string, address netip.Addr) (_ admin.Acc
 	if !known {
 		return admin.AccessDecision{}, false
 	}
-	return decisionOf(listener, address, allowed, by, d.access.list(), wallNow()), true
+	return decisionOf(listener, address, allowed, by, d.rules.list(), wallNow()), true
 }
 
 // decisionOf finds what has decided about an address, by the prefix that did; an invalid one if no prefix contains the
@@ -162,8 +162,8 @@ func (d *Daemon) explainedAccess(q admin.ExplainQuery, client netip.Addr) (*admi
 	return &decision, decision.Allowed
 }
 
-// noteAccess logs and publishes a change of the access rules.
-func (d *Daemon) noteAccess(kind string, r accessRule, now time.Time) {
+// noteRule logs and publishes a change of the access rules.
+func (d *Daemon) noteRule(kind string, r accessRule, now time.Time) {
 	line := d.log.Info().Str("prefix", r.prefix.String()).Str("action", r.action()).Str("listener", r.listener)
 	if !r.until.IsZero() {
 		line.Time("until", r.until)

@@ -137,8 +137,8 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	d.endWatching()
 	d.shutDown(drain, signals)
 
-	d.unwatchTLS()
-	d.tlsWatcher.running.Wait()
+	d.tlsWatcher.end()
+	d.accessWatcher.end()
 	d.stopNames()
 	d.naming.Wait()
 	d.drains.end()
@@ -157,7 +157,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	work.Go(func() { _ = d.checks.Run(ctx) })
 	work.Go(func() { d.keepPrimaries(ctx) })
-	work.Go(func() { d.access.keep(ctx, d.saveOrLog) })
+	work.Go(func() { d.rules.keep(ctx, d.saveOrLog) })
 	work.Go(func() { d.notify.keepAlive(ctx, d.liveWithin) })
 	for _, s := range d.servedPools() {
 		s.start()
@@ -169,8 +169,8 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		d.log.Info().Str("listener", l.Name).Str("address", l.AddressText()).
 			Str("pool", l.DefaultPool()).Msg("listening")
 	}
-	d.logCertificates(d.tlsWarnings, d.secured)
-	d.watchTLS()
+	d.logCertificates(d.contentWarnings, d.secured)
+	d.watchFiles()
 	d.tryNames()
 	d.admin.serve(d)
 }

@@ -66,7 +66,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.put(took, r.Took)
 		to.put(warnings, float64(len(warningsOf(cfg))))
 		to.put(restart, float64(len(needsRestart(d.boot, cfg))))
-		to.put(rules, float64(d.access.len()))
+		to.put(rules, float64(d.rules.len()))
 		to.claim(stateError, d.stateError() != nil)
 		var lines uint64
 		if d.dropped != nil {

@@ -54,7 +54,7 @@ type savedBackend struct {
 func (d *Daemon) collectState() any {
 	state := savedState{
 		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
-		Access: d.access.saved(),
+		Access: d.rules.saved(),
 	}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
@@ -180,7 +180,7 @@ func (d *Daemon) restore(state savedState) error {
 			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")
 		}
 	}
-	if n := d.access.restore(rules, wallNow()); n > 0 {
+	if n := d.rules.restore(rules, wallNow()); n > 0 {
 		d.log.Info().Int("rules", n).Msg("access rules restored")
 	}
 	return nil

@@ -45,7 +45,7 @@ func TestAccessRulesOutliveTheProcess(t *testing.T) {
 
 	var data ruleTaker
 	again := testDaemon(t, parsed(t, global))
-	again.access.useServer(data.take)
+	again.rules.useServer(data.take)
 	if given, _ := data.last(); given != "192.0.2.0/24@=false 2001:db8::/32@db=true" {
 		t.Errorf("the data plane has %s", given)
 	}
@@ -91,10 +91,10 @@ func TestAccessRulesNotSaved(t *testing.T) {
 		parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", filepath.Join(t.TempDir(), "missing", "state.json"))))
 	r, err := d.AddAccessRule(deny("192.0.2.0/24", ""))
 	var unsaved *admin.NotSavedError
-	if !errors.As(err, &unsaved) || r.Prefix != "192.0.2.0/24" || d.access.len() != 1 {
+	if !errors.As(err, &unsaved) || r.Prefix != "192.0.2.0/24" || d.rules.len() != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := d.RemoveAccessRule("192.0.2.0/24", ""); !errors.As(err, &unsaved) || d.access.len() != 0 {
+	if err := d.RemoveAccessRule("192.0.2.0/24", ""); !errors.As(err, &unsaved) || d.rules.len() != 0 {
 		t.Error(err)
 	}
 }

@@ -15,9 +15,10 @@ func accessCommand() *cli.Command {
 	list := accessListCommand()
 	list.Name = "access"
 	list.Usage = "list access rules, or allow or deny addresses, without touching the file"
-	list.Description = `Without a further command it lists the rules. A rule is in force at once for new clients, survives reloads, and with
-global.state_file restarts, too. The longest prefix that contains an address decides; a rule comes before a prefix of
-the same length in the listener's access list, and a rule for one listener before one for every listener.`
+	list.Description = `Without a further command it lists the rules. A rule is in force at once for new clients,
+survives reloads and, with global.state_file, a restart. The longest prefix that contains an address decides.
+A rule comes before a prefix of the same length in the listener's access list, and a rule for one listener
+before one for every listener.`
 	list.Subcommands = []*cli.Command{
 		accessListCommand(), accessAddCommand(admin.ActionAllow, "let the addresses of prefixes in"),
 		accessAddCommand(admin.ActionDeny, "keep the addresses of prefixes out"), accessRemoveCommand(),
@@ -75,8 +76,8 @@ func accessAddCommand(action, usage string) *cli.Command {
 		Name:      action,
 		Usage:     usage,
 		ArgsUsage: "PREFIX...",
-		Description: `PREFIX is an address, or a prefix such as 192.0.2.0/24. The rule replaces the one for the same prefix and listener.
-Sessions that there are go on; "sessions end --client PREFIX" ends them.`,
+		Description: `PREFIX is an address, or a prefix such as 192.0.2.0/24. The rule replaces the one for the same
+prefix and listener. Existing sessions go on; "sessions end --client PREFIX" ends them.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listener", Usage: "at the listener `NAME`; else at every listener"},
 			&cli.DurationFlag{Name: "for", Usage: "for this `TIME`", DefaultText: "until it is removed"},

@@ -12,13 +12,15 @@ import (
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
 		statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
-		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), completionCommand(), completeCommand(), manCommand(),
+		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), completionCommand(), completeCommand(),
+		manCommand(),
 	}
 }
 
 // arguments returns the words of the command line that are not flags, one for each word of the command's ArgsUsage;
-// words in brackets are optional, and the last may end in dots, for one or more. Flags may stand before, between and after them. The library stops at the first word
-// that is no flag, so the flags after it are set here. After "--", no word is a flag.
+// words in brackets are optional, and the last word may end in dots, for one or more. Flags may stand before, between
+// and after them. The library stops at the first word that is no flag, so the flags after it are set here. After "--",
+// no word is a flag.
 //
 // If --help follows an argument, it prints the help and returns no error, and asked is true: nothing is left to do.
 func arguments(c *cli.Context) (args []string, asked bool, err error) {

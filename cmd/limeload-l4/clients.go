@@ -17,8 +17,8 @@ func clientsCommand() *cli.Command {
 	return controlCommand(cli.Command{
 		Name:  "clients",
 		Usage: "list the clients that are heaviest now",
-		Description: `A client is a prefix of addresses, as the listener's limits say. Listeners without a limit that needs to know their
-clients are named below the table.`,
+		Description: `A client is a prefix of addresses, as the listener's limits say. Listeners without a limit that
+needs to know their clients are named below the table.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listener", Usage: "of the listener `NAME`; else of all"},
 			&cli.StringFlag{Name: "sort", Value: admin.ClientOrders()[0],

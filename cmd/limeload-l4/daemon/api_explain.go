@@ -29,7 +29,9 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 		return denied(q, access), nil
 	}
 	if name == "" {
-		return unrouted(q), nil
+		e := unrouted(q)
+		e.Access = access
+		return e, nil
 	}
 	s, err := d.served(name)
 	if err != nil {
@@ -37,8 +39,9 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	}
 	x := s.pool.Explain(pool.PickContext{Client: client, Name: explainedName(q, s.pool)})
 	e := admin.Explanation{
-		Access: access, Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm, Deterministic: x.Deterministic,
-		DecidedBy: x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
+		Access: access, Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm,
+		Deterministic: x.Deterministic,
+		DecidedBy:     x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
 		Candidates: []admin.Candidate{}, Others: []admin.NotPicked{},
 	}
 	if x.Addr.IsValid() {

@@ -47,7 +47,8 @@ func deny(prefix, listener string) admin.NewAccessRule {
 	return admin.NewAccessRule{Prefix: prefix, Action: admin.ActionDeny, Listener: listener}
 }
 
-// TestAccessRules adds, replaces and removes rules, and checks what the data plane, the API, the events and the log get.
+// TestAccessRules adds, replaces and removes rules, and checks what the data plane, the API, the events and the log
+// get.
 func TestAccessRules(t *testing.T) {
 	d := testDaemon(t, parsed(t, ""))
 	var log lockedLog

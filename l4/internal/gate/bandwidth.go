@@ -27,3 +27,16 @@ func (ls *Listener) ReturnBytes(client netip.Addr, d Direction, n int) {}
 // NoteBytes notes what a client's sessions and flows have moved, for Clients. It is called now and then, not for each
 // move.
 func (ls *Listener) NoteBytes(client netip.Addr, in, out uint64) {}
+
+// Bandwidth is what the listener's limits allow now, in bytes a second each direction: one session or flow, and all of
+// one client; 0 is without a limit. It may be called from any goroutine.
+func (ls *Listener) Bandwidth() (session, client int64) {
+	l := &ls.settings().Limits
+	if l.DryRun {
+		return 0, 0
+	}
+	return l.SessionBandwidth, l.ClientBandwidth
+}
+
+// TracksClients reports whether the listener knows its clients, so that NoteBytes is of use.
+func (ls *Listener) TracksClients() bool { return false }

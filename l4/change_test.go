@@ -58,6 +58,10 @@ func TestSpecsDiffer(t *testing.T) {
 			other.Routes = []l4.Route{{Pool: spec.Pool}}
 		case "TLS":
 			other.TLS = new(l4.TLSServer)
+		case "Access":
+			other.Access = l4.NewAccessList(false)
+		case "Limits":
+			other.Limits.DryRun = true // compared as a whole
 		case "DNS":
 			other.DNS = new(l4.DNSSettings)
 		default:

@@ -1,7 +1,9 @@
 package l4
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 )
@@ -71,11 +73,49 @@ type ListenerClients struct {
 // Clients returns the heaviest clients of a listener, most of each protocol at most; of all listeners if its name is "".
 // It may be called from any goroutine, and looks at every client that is known.
 func (s *Server) Clients(listener string, by ClientOrder, most int) []ListenerClients {
-	return nil
+	var all []ListenerClients
+	for _, ls := range s.listenersNamed(listener) {
+		c := ListenerClients{Listener: ls.name, Protocol: ls.spec.Load().Protocol}
+		c.Known, c.Most, _ = ls.gate.Tracked()
+		if c.Tracked = c.Most > 0; c.Tracked {
+			c.Heaviest = ls.gate.Heaviest(by, most)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// listenersNamed returns the listeners of a name, of all if it is "", in the order of their names and protocols.
+func (s *Server) listenersNamed(name string) []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*listener
+	for _, ls := range s.listeners {
+		if name == "" || ls.name == name {
+			found = append(found, ls)
+		}
+	}
+	slices.SortFunc(found, func(a, b *listener) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.spec.Load().Protocol, b.spec.Load().Protocol))
+	})
+	return found
 }
 
 // ExplainAccess reports whether a client's address may come in at a listener, and the prefix that says so; an invalid
 // one if none does. known is false if there is no such listener. It may be called from any goroutine.
 func (s *Server) ExplainAccess(listener string, client netip.Addr) (allowed bool, by netip.Prefix, known bool) {
-	return false, netip.Prefix{}, false
+	found := s.listenersNamed(listener)
+	if listener == "" || len(found) == 0 {
+		return false, netip.Prefix{}, false
+	}
+	allowed, by = found[0].gate.ExplainAccess(client)
+	return allowed, by, true
+}
+
+// names returns what says which clients name the real ones; nil if none does.
+func (spec *ListenerSpec) names() func(netip.Addr) bool {
+	if spec.Proxy.Versions == 0 {
+		return nil
+	}
+	return spec.Proxy.Trusts
 }

@@ -224,7 +224,7 @@ func (ls *listener) set() {
 	ls.gate.Set(gate.Settings{
 		Pool: spec.poolName(), MaxSessions: spec.MaxSessions,
 		MaxFlows: spec.Flows.MaxFlows(), ClientFlows: spec.Flows.ClientMax,
-		Limits: spec.Limits, Access: spec.Access,
+		Limits: spec.Limits, Access: spec.Access, Names: spec.names(),
 	})
 	ls.udp.Set(spec.Flows, spec.Pool)
 	to := &session.Settings{
@@ -233,6 +233,9 @@ func (ls *listener) set() {
 	}
 	if spec.Farewell != 0 {
 		to.Farewell = spec.Farewell
+	}
+	if to.Over = spec.Limits.Over; spec.OverFarewell != 0 {
+		to.OverFarewell = spec.OverFarewell
 	}
 	if spec.Proxy.Versions != 0 {
 		to.Prefaces = append(to.Prefaces, session.ExpectProxy(spec.Proxy, len(ls.gate.Counters)))
@@ -268,6 +271,7 @@ func (ls *listener) info() ListenerInfo {
 		Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
+		WouldRefuse: make(map[Reason]uint64),
 	}
 	secure := false
 	for p := range spec.pools {
@@ -303,6 +307,12 @@ func (ls *listener) info() ListenerInfo {
 	}
 	if ls.dns != nil {
 		info.DNS = ls.dns.Info()
+	}
+	info.Clients, info.ClientsMost, info.ClientsForgotten = ls.gate.Tracked()
+	for _, r := range gate.Reasons() {
+		if n := ls.gate.WouldRefuse(r); n > 0 {
+			info.WouldRefuse[r.Ends()] += n
+		}
 	}
 	if spec.startupTimeout() > 0 {
 		info.Cancels = make(map[CancelResult]uint64)
@@ -384,11 +394,14 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has an undefined protocol", spec.Name)
 	case spec.TLS != nil && spec.Protocol != TCP:
 		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
-	case spec.Farewell > TLS:
+	case spec.Farewell > TLS, spec.OverFarewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
 	}
 	if err := spec.validatePlaces(); err != nil {
 		return err
+	}
+	if err := spec.Limits.Validate(); err != nil {
+		return fmt.Errorf("listener %q: %w", spec.Name, err)
 	}
 	err := spec.Flows.Validate()
 	if err == nil {

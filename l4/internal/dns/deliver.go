@@ -75,7 +75,7 @@ func (f *forwarder) deliverSome(answers dnscache.Answers[client], from, to int) 
 			continue
 		}
 		l.flows.Reply(&c.from, answers.Append(l.answer[:0], i))
-		f.leave(&c.from)
+		f.leave(&c.from, c.id)
 	}
 	return own
 }

@@ -68,7 +68,7 @@ func (f *forwarder) Question(from flow.Sender, datagram []byte, now time.Duratio
 	if from.Socket().Draining() {
 		return f.handOn(from, datagram, now)
 	}
-	if !f.questions.Open() && !f.admit(&from) {
+	if !f.questions.Open() && !f.admit(&from, datagram) {
 		return true
 	}
 	if f.resolver == nil {
@@ -96,12 +96,15 @@ func (f *forwarder) Question(from flow.Sender, datagram []byte, now time.Duratio
 	return true
 }
 
-// admit asks the gate for a client. It counts the datagram of one that is refused, and remembers by which listeners of
-// ours one that is admitted has come.
-func (f *forwarder) admit(from *flow.Sender) bool {
+// admit asks the gate for a client's question. It counts the datagram of one that is refused, which may be told so, and
+// remembers by which listeners of ours one that is admitted has come.
+func (f *forwarder) admit(from *flow.Sender, question []byte) bool {
 	c := from.Client()
-	if why := f.questions.Admit(&c); why != gate.Admitted {
+	if why := f.questions.Admit(&c, f.loop.Now); why != gate.Admitted {
 		f.drop(why.Drops())
+		if (why == gate.ClientOften || why == gate.Often) && f.questions.Tells() {
+			f.loop.flows.Reply(from, wire.AppendDNSError(f.loop.answer[:0], question, &tooOften))
+		}
 		return false
 	}
 	if c.From != nil {
@@ -110,15 +113,18 @@ func (f *forwarder) admit(from *flow.Sender) bool {
 	return true
 }
 
+// tooOften is what a client is told whose question comes sooner than it may.
+var tooOften = wire.DNSError{Code: wire.DNSRefused, Extended: wire.DNSOther, Text: "too many questions"}
+
 // admitWaiting asks the gate for a client that is to wait for an answer; see dnscache.Resolver.Admit.
 func (f *forwarder) admitWaiting(who client) (client, bool) {
 	waiting := f.service.cache.Waiting()
 	if who.byTCP {
 		s, _ := who.session.Get()
-		who.id = gate.IDOf(s.Client().Addr().As16())
+		who.id = f.questions.ID(s.Client().Addr().As16())
 		f.refused = f.questions.WaitOfSession(who.id, waiting)
 	} else {
-		who.id = who.from.ID()
+		who.id = f.questions.ID(who.from.Addr16())
 		f.refused = f.questions.Wait(who.id, waiting)
 	}
 	return who, f.refused == gate.Admitted
@@ -180,13 +186,14 @@ func (f *forwarder) relay(from flow.Sender, datagram []byte) (done bool) {
 		f.drop(gate.QuestionsFull.Drops())
 		return true
 	}
-	if why := f.questions.Wait(from.ID(), f.count); why != gate.Admitted {
+	id := f.questions.ID(from.Addr16())
+	if why := f.questions.Wait(id, f.count); why != gate.Admitted {
 		f.drop(why.Drops())
 		return true
 	}
 	from.Socket().Binding().Ending.Hold()
 	q := f.begin(from.Client().Addr)
-	q.client, q.query = from, append(q.query, datagram...)
+	q.client, q.as, q.query = from, id, append(q.query, datagram...)
 	f.ask(q)
 	return true
 }
@@ -247,7 +254,7 @@ func (f *forwarder) fail(q *question) {
 	case q.flight == nil:
 		answer := dnscache.AppendServFail(l.answer[:0], q.query)
 		l.flows.Reply(&q.client, wire.AddDNSError(answer, q.query, f.service.unanswered()))
-		f.leave(&q.client)
+		f.leave(&q.client, q.as)
 	case q.silent:
 		f.deliver(f.resolver.Unanswered(q.flight, l.Now))
 	default:
@@ -300,7 +307,7 @@ func (f *forwarder) take(s *socket, datagram []byte) {
 		}
 		copy(datagram, q.query[:2]) // the client's id
 		l.flows.Reply(&q.client, dnscache.Truncate(datagram, f.service.settings.maxUDP()))
-		f.leave(&q.client)
+		f.leave(&q.client, q.as)
 	}
 	s.heard = l.Now
 	took := l.Now - q.sent
@@ -312,9 +319,9 @@ func (f *forwarder) take(s *socket, datagram []byte) {
 	f.end(q)
 }
 
-// leave says that the sender of a question does not wait any more.
-func (f *forwarder) leave(from *flow.Sender) {
-	f.questions.Leave(from.ID())
+// leave says that the client of a question does not wait any more.
+func (f *forwarder) leave(from *flow.Sender, as gate.ClientID) {
+	f.questions.Leave(as)
 	from.Socket().Binding().Ending.Release()
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/dns/dnscache"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/session"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -22,6 +23,7 @@ type preface struct {
 	held      heldAnswers // that follow when out has room
 	waiting   int         // questions without an answer
 	passing   bool        // the first message in the inbox is not plain: it goes to a backend when nothing waits any more
+	asked     bool        // the question that the session has come in for
 	inLine    bool        // stands in Loop.ready
 	overrun   bool        // it was to hold more answers than may be held, and ends
 	end       session.Step
@@ -232,6 +234,11 @@ func (t *preface) send(s *session.Session) (n int, ok bool) {
 // plain.
 func (t *preface) ask(s *session.Session, query []byte) (plain bool) {
 	f, l := t.forwarder, t.loop
+	if t.asked && f.questions.AdmitOfSession(s.Client().Addr(), l.Now) != gate.Admitted {
+		t.out.add(&l.Buffers, wire.AppendDNSError(l.answer[:0], query, &tooOften))
+		return true
+	}
+	t.asked = true
 	who := client{forwarder: f, byTCP: true, session: s.Ref()}
 	reply := f.resolver.Ask(query, dnscache.TCP, who, l.Now, l.answer[:0])
 	switch reply.Verdict {

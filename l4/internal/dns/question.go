@@ -7,6 +7,7 @@ import (
 
 	"github.com/limeload/limeload-l4/l4/internal/dns/dnscache"
 	"github.com/limeload/limeload-l4/l4/internal/flow"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -16,6 +17,7 @@ type question struct {
 	// With a cache, flight says what is asked and who waits. Without, client waits, and query is what it has sent.
 	flight *dnscache.Flight[client]
 	client flow.Sender
+	as     gate.ClientID // as which the client is counted
 	query  []byte
 
 	picksFor netip.AddrPort // the client that a backend is picked for: the first one

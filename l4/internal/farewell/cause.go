@@ -23,6 +23,12 @@ func causeOf(s *session.Session, why tally.Reason) cause {
 	switch why {
 	case tally.MaxSessions:
 		return cause{full: true, text: fmt.Sprintf("listener %q has reached its limit of sessions", listener)}
+	case tally.ClientSessions:
+		return cause{full: true, text: fmt.Sprintf("this client has all the sessions that it may have at listener %q", listener)}
+	case tally.ClientRate:
+		return cause{full: true, text: fmt.Sprintf("this client comes to listener %q more often than it may", listener)}
+	case tally.Rate:
+		return cause{full: true, text: fmt.Sprintf("clients come to listener %q more often than they may", listener)}
 	case tally.BackendsFull:
 		return cause{full: true, text: fmt.Sprintf("all backends of pool %q are full", pool)}
 	case tally.QueueFull:

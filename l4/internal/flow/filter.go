@@ -38,10 +38,10 @@ func (s *Sender) Socket() *Socket { return s.socket }
 // Client is who has sent the datagram.
 func (s *Sender) Client() gate.Client { return gate.Client{Addr: s.peer.AddrPort()} }
 
-// ID is what the sender is counted under.
-func (s *Sender) ID() gate.ClientID {
+// Addr16 is the sender's address; one of IPv4 is in its form mapped into IPv6.
+func (s *Sender) Addr16() [16]byte {
 	addr, _ := s.peer.Addr16()
-	return gate.IDOf(addr)
+	return addr
 }
 
 // At returns the sender as if it had sent to another socket of the same loop.

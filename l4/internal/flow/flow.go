@@ -52,7 +52,8 @@ type Flow struct {
 	share int
 
 	in, out     traffic
-	sentIn      uint64 // datagrams that went to a backend
+	police      *police // nil without a limit of bandwidth
+	sentIn      uint64  // datagrams that went to a backend
 	connections int
 	lost        uint32 // datagrams of the backend that the kernel says it has dropped, of this socket
 
@@ -95,7 +96,7 @@ func (l *Loop) admit(
 ) (*Flow, tally.Drop) {
 	client := gate.Client{Addr: peer.AddrPort()}
 	var place gate.FlowPlace
-	if why := l.enter(d, &place, &client, who.client); why != gate.Admitted {
+	if why := l.enter(d, &place, &client); why != gate.Admitted {
 		if lease != nil {
 			lease.Release(pool.Neutral)
 		}
@@ -113,7 +114,7 @@ func (l *Loop) admit(
 	if drop := l.makeReady(f); drop != tally.NoDrop {
 		l.unassign(f)
 		l.store.Give(f)
-		d.gate.Leave(&place, who.client)
+		d.gate.Leave(&place, peer.AddrPort().Addr())
 		return nil, drop
 	}
 	f.sibling = d.flows[who]
@@ -123,6 +124,7 @@ func (l *Loop) admit(
 	}
 	d.unanswered.Add(&f.age, f)
 	d.binding.Ending.Hold()
+	l.limit(f)
 	l.arm(f)
 	l.counters(f).Accepted.Add(1)
 	return f, tally.NoDrop
@@ -133,10 +135,16 @@ func (l *Loop) admit(
 const evictionsForOne = 4
 
 // enter asks the gate for one more flow. Flows that were never answered give way to it.
-func (l *Loop) enter(d *Socket, place *gate.FlowPlace, c *gate.Client, addr [16]byte) gate.Reason {
-	why := d.gate.Admit(place, c, addr, l.Now)
-	for n := 0; (why == gate.ListenerFull || why == gate.NoDescriptors) && n < evictionsForOne && l.evict(d, nil); n++ {
-		why = d.gate.Admit(place, c, addr, l.Now)
+func (l *Loop) enter(d *Socket, place *gate.FlowPlace, c *gate.Client) gate.Reason {
+	if why := d.gate.Admit(place, c, l.Now); why != gate.Admitted {
+		return why
+	}
+	why := d.gate.Enter(l.Now)
+	for n := 0; why != gate.Admitted && n < evictionsForOne && l.evict(d, nil); n++ {
+		why = d.gate.Enter(l.Now)
+	}
+	if why != gate.Admitted {
+		d.gate.Withdraw(place, c.Addr.Addr())
 	}
 	return why
 }
@@ -222,11 +230,11 @@ func (l *Loop) End(f *Flow, why tally.Reason) {
 	if d.outbox.last == f {
 		d.outbox.last = nil
 	}
-	place, addr := f.place, f.identity.client
+	place, client := f.place, netip.AddrFrom16(f.identity.client)
 	l.store.Give(f)
 	l.Freed = true
 	d.binding.Ending.Release()
-	d.gate.Leave(&place, addr)
+	d.gate.Leave(&place, client)
 }
 
 // closeFlow closes the socket to the backend if it is open, and counts what it has moved.
@@ -243,9 +251,18 @@ func (l *Loop) closeFlow(f *Flow) {
 // flush adds to the backend's counters what a flow has moved since the last time. The listener's have it already.
 func (l *Loop) flush(f *Flow) {
 	in, out := f.in.unflushed(), f.out.unflushed()
+	if in+out > 0 {
+		f.socket.listener.NoteBytes(f.peer.AddrPort().Addr(), in, out)
+	}
 	if f.backend != nil && in+out > 0 {
 		f.backend.AddBytes(in, out)
 	}
+}
+
+// onRound is what a flow needs now and then while the loop is in use.
+func (l *Loop) onRound(f *Flow) {
+	l.flush(f)
+	l.limit(f) // there may be a limit since it began
 }
 
 // retries is how often the flow got another backend.

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -19,7 +20,7 @@ type AccessList struct {
 type rule uint16
 
 func ruleOf(p netip.Prefix, allow bool) rule {
-	r := rule(2 * p.Bits())
+	r := rule(2 * unmapped(p).Bits())
 	if allow {
 		r++
 	}
@@ -71,5 +72,96 @@ type AccessRule struct {
 	Until    time.Time // the rule holds no longer from then on; zero = until it is removed
 }
 
-// SetRules replaces the rules that were given while the process runs, of all listeners.
-func (g *Gate) SetRules(rules []AccessRule) {}
+// A ruleSet is the rules that were given while the process runs. It is immutable.
+type ruleSet struct {
+	everywhere *AccessList            // nil = none
+	of         map[string]*AccessList // by the name of a listener that has rules of its own: those of all are among them
+}
+
+// SetRules replaces the rules that were given while the process runs, of all listeners. Of two rules for a prefix that
+// of the listener holds, and else the last one.
+func (g *Gate) SetRules(rules []AccessRule) {
+	now := time.Now()
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r AccessRule) bool {
+		return !r.Until.IsZero() && !r.Until.After(now)
+	})
+	if len(rules) == 0 {
+		g.rules.Store(nil)
+		return
+	}
+	to := &ruleSet{of: make(map[string]*AccessList)}
+	for _, r := range rules {
+		if r.Listener != "" {
+			to.of[r.Listener] = NewAccessList(false)
+		} else if to.everywhere == nil {
+			to.everywhere = NewAccessList(false)
+		}
+	}
+	for _, r := range rules {
+		if r.Listener == "" {
+			for _, list := range to.of {
+				list.set(r.Prefix, r.Allow)
+			}
+			to.everywhere.set(r.Prefix, r.Allow)
+		}
+	}
+	for _, r := range rules {
+		if r.Listener != "" {
+			to.of[r.Listener].set(r.Prefix, r.Allow)
+		}
+	}
+	g.rules.Store(to)
+}
+
+func (a *AccessList) set(p netip.Prefix, allow bool) { a.table.Insert(unmapped(p), ruleOf(p, allow)) }
+
+// listFor is the list of the rules that hold at a listener; nil if there are none.
+func (s *ruleSet) listFor(listener string) *AccessList {
+	if own := s.of[listener]; own != nil {
+		return own
+	}
+	return s.everywhere
+}
+
+// letsIn reports whether an address may come in. Of the rules and the listener's list the longest prefix holds.
+func (ls *Listener) letsIn(s *Settings, addr netip.Addr) bool {
+	addr = addr.Unmap()
+	var given rule
+	ruled := false
+	if rules := ls.gate.rules.Load(); rules != nil {
+		if list := rules.listFor(ls.Name); list != nil {
+			given, ruled = list.table.Lookup(addr)
+		}
+	}
+	if s.Access == nil {
+		return !ruled || given.allows()
+	}
+	listed, known := s.Access.table.Lookup(addr)
+	switch {
+	case ruled && (!known || given.bits() >= listed.bits()):
+		return given.allows()
+	case known:
+		return listed.allows()
+	}
+	return !s.Access.allowOnly
+}
+
+// ExplainAccess reports whether an address may come in, and the prefix that says so; an invalid one if none does.
+func (ls *Listener) ExplainAccess(addr netip.Addr) (allowed bool, by netip.Prefix) {
+	addr = addr.Unmap().WithZone("")
+	s := ls.settings()
+	lists := []*AccessList{s.Access}
+	if rules := ls.gate.rules.Load(); rules != nil {
+		lists = append(lists, rules.listFor(ls.Name))
+	}
+	for _, list := range lists {
+		if list == nil {
+			continue
+		}
+		p, _, ok := list.table.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
+		if ok && (!by.IsValid() || p.Bits() >= by.Bits()) {
+			by = p
+		}
+	}
+	return ls.letsIn(s, addr), by
+}

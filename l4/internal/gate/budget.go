@@ -114,9 +114,10 @@ func (g *Gate) portsLeft(now time.Duration) int64 {
 }
 
 // descriptorsLeft is how many descriptors are left to sessions, which take two each, and flows, which take one. A
-// farewell takes one, too.
+// farewell, and a client that is refused without a word, takes one, too.
 func (g *Gate) descriptorsLeft() int64 {
-	return 2*g.capacity.Load() - 2*g.sessions.Load() - g.flows.Load() - g.farewells.Load()
+	return 2*g.capacity.Load() - 2*g.sessions.Load() - g.flows.Load() - g.farewells.Load() -
+		g.mute.Load()
 }
 
 // keepsPromises reports whether a listener may have something of which left would be left, out of total: the others

@@ -27,5 +27,15 @@ func (b *Bytes) When(within time.Duration) time.Duration { return b.empty + with
 
 // TimeOf is how long n bytes take at a rate.
 func TimeOf(rate int64, n int) time.Duration {
-	return time.Duration(float64(n) * float64(time.Second) / float64(rate))
+	return timeOf(n, rate)
+}
+
+// Bandwidth is what the listener's limits allow now, in bytes a second each direction: one session or flow, and all of
+// one client; 0 is without a limit. It may be called from any goroutine.
+func (ls *Listener) Bandwidth() (session, client int64) {
+	l := &ls.settings().Limits
+	if l.DryRun {
+		return 0, 0
+	}
+	return l.SessionBandwidth, l.ClientBandwidth
 }

@@ -24,3 +24,20 @@ func (ls *Listener) LeaveFarewell() {
 	ls.gate.farewells.Add(-1)
 	ls.gate.left()
 }
+
+// maxMute is how many clients of the process may be refused without a word, and keep a descriptor for that, at once.
+const maxMute = 1024
+
+// AdmitMute asks for a place for a client that is refused without a word, and keeps its connection. If it reports true,
+// the client counts until LeaveMute.
+func (ls *Listener) AdmitMute() bool {
+	g := ls.gate
+	if g.mute.Add(1) > min(maxMute, g.capacity.Load()/farewellPart) {
+		g.mute.Add(-1)
+		return false
+	}
+	return true
+}
+
+// LeaveMute counts a client out that was refused without a word.
+func (ls *Listener) LeaveMute() { ls.gate.mute.Add(-1) }

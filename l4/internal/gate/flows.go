@@ -7,54 +7,44 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// A ClientID is the address, or the part of one, that stands for a client. IPv4 addresses are in their form mapped into
-// IPv6.
-type ClientID [16]byte
-
-// IDOf is who counts as one client for a limit: an IPv4 address, or an IPv6 /64, which is what one customer has.
-func IDOf(addr [16]byte) ClientID {
-	if !netip.AddrFrom16(addr).Is4In6() {
-		clear(addr[8:])
-	}
-	return addr
-}
-
-// A Flows is where the clients of one UDP socket come in, onLoop only. All flows of one client are at one socket while
-// there is a limit for each client. See NewFlows.
-type Flows struct {
-	listener *Listener
-	clients  map[ClientID]int // flows of each client, of those that began under a limit
-}
+// A Flows is where the clients of one UDP socket come in, onLoop only. See NewFlows.
+type Flows struct{ listener *Listener }
 
 // NewFlows makes the way in of a listener's UDP socket.
-func (ls *Listener) NewFlows() *Flows { return &Flows{listener: ls, clients: make(map[ClientID]int)} }
+func (ls *Listener) NewFlows() *Flows { return &Flows{listener: ls} }
 
 // A FlowPlace is what a flow holds of the gate. The zero value holds nothing.
 type FlowPlace struct {
-	counted  bool // among its client's
+	client   Place
 	answered bool
 }
 
-// Admit asks for one more flow for a client, whose address is addr. With Admitted the flow is counted, until Leave.
-// ListenerFull and NoDescriptors may pass when another flow leaves.
-func (f *Flows) Admit(place *FlowPlace, c *Client, addr [16]byte, now time.Duration) Reason {
+// Admit asks for one more flow for a client. With Admitted the flow has its place at the client, and Enter is next.
+func (f *Flows) Admit(place *FlowPlace, c *Client, now time.Duration) Reason {
 	ls := f.listener
+	*place = FlowPlace{}
 	if why := ls.admit(sock.UDP, c); why != Admitted {
 		return why
 	}
-	limits := ls.settings()
-	*place = FlowPlace{counted: limits.ClientFlows > 0}
-	id := IDOf(addr)
-	if place.counted && f.clients[id] >= limits.ClientFlows {
-		return ClientFull
+	s := ls.settings()
+	if ls.isOpen(s) {
+		return Admitted
 	}
-	if why := ls.admitFlow(limits, now); why != Admitted {
+	if why := ls.admitClient(s, c.Addr.Addr(), &place.client, s.ClientFlows, now); why != Admitted {
 		return why
 	}
-	if place.counted {
-		f.clients[id]++
-	}
-	return Admitted
+	return ls.admitOften(s, c.Addr.Addr(), &place.client, now)
+}
+
+// Enter asks for the room for a flow of a client that Admit has let in. With Admitted the flow is counted, until Leave.
+// Otherwise another flow may leave, so that there is room, and Enter be asked again; or else Withdraw is called.
+func (f *Flows) Enter(now time.Duration) Reason {
+	return f.listener.admitFlow(f.listener.settings(), now)
+}
+
+// Withdraw gives back the place at its client of a flow that was not counted.
+func (f *Flows) Withdraw(place *FlowPlace, client netip.Addr) {
+	f.listener.leaveClient(place.client, client)
 }
 
 // admitFlow counts a flow, unless that is more than may be of the listener, of those without an answer, of descriptors
@@ -85,16 +75,9 @@ func (f *Flows) Answered(place *FlowPlace) {
 	f.listener.unanswered.Add(-1)
 }
 
-// Leave counts a flow out, whose client has this address.
-func (f *Flows) Leave(place *FlowPlace, addr [16]byte) {
-	if place.counted {
-		id := IDOf(addr)
-		if n := f.clients[id]; n > 1 {
-			f.clients[id] = n - 1
-		} else {
-			delete(f.clients, id)
-		}
-	}
+// Leave counts a flow out.
+func (f *Flows) Leave(place *FlowPlace, client netip.Addr) {
+	f.listener.leaveClient(place.client, client)
 	f.listener.leaveFlow(place.answered)
 }
 

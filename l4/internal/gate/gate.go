@@ -18,7 +18,6 @@ import (
 
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
-	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
 // Options are what a Gate is made with.
@@ -52,6 +51,10 @@ type Gate struct {
 	draining  atomic.Bool
 	emptyOnce sync.Once
 	empty     chan struct{} // closed by whoever sees the last session, flow or farewell leave while draining
+
+	rules atomic.Pointer[ruleSet] // nil = none
+	held  atomic.Int64            // listening sockets whose clients wait for a place, see Claim
+	mute  atomic.Int64            // clients that are refused without a word, and still have a descriptor
 
 	pauseNote note
 }
@@ -135,29 +138,81 @@ func (ls *Listener) admit(p sock.Protocol, c *Client) Reason {
 	return Admitted
 }
 
+// A Place is what a session or a flow holds at its client. The zero value holds nothing.
+type Place uint8
+
 // AdmitSession asks for one more session for a client that was accepted. With Admitted the session is counted, until
-// LeaveSession. With Loop it is counted too: it begins, and ends at once.
-func (ls *Listener) AdmitSession(c *Client) Reason {
-	g := ls.gate
-	if limit := int64(ls.settings().MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
-		ls.sessions.Add(-1)
-		return ListenerFull
+// LeaveSession. With Loop it is counted too: it begins, and ends at once. claimed says that Claim has taken its place
+// already, which is given back if the client is refused.
+func (ls *Listener) AdmitSession(c *Client, place *Place, claimed bool, now time.Duration) Reason {
+	*place = 0
+	s := ls.settings()
+	if why := ls.admitComing(s, c.Addr.Addr(), place, claimed, now); why != Admitted {
+		if claimed {
+			ls.Unclaim()
+		}
+		return why
 	}
-	if limit := g.max.Load(); g.sessions.Add(1) > limit && limit > 0 {
-		ls.LeaveSession()
-		return ProcessFull
+	if !claimed {
+		if why := ls.countSession(s); why != Admitted {
+			ls.leaveClient(*place, c.Addr.Addr())
+			ls.NoteRefusal(why, c.Addr.Addr())
+			return why
+		}
 	}
 	return ls.admit(sock.TCP, c)
 }
 
+// admitComing asks for a session for whatever depends on who the client is, and on how often clients come.
+func (ls *Listener) admitComing(s *Settings, client netip.Addr, place *Place, claimed bool, now time.Duration) Reason {
+	if ls.isOpen(s) {
+		return Admitted
+	}
+	if client.IsValid() && (s.Names == nil || !s.Names(client)) {
+		if why := ls.admitClient(s, client, place, s.Limits.ClientSessions, now); why != Admitted {
+			return why
+		}
+	}
+	if claimed {
+		return Admitted
+	}
+	return ls.admitOften(s, client, place, now)
+}
+
+// countSession counts a session, unless there are as many as may be.
+func (ls *Listener) countSession(s *Settings) Reason {
+	g := ls.gate
+	if limit := int64(s.MaxSessions); ls.sessions.Add(1) > limit && limit > 0 {
+		ls.sessions.Add(-1)
+		return ListenerFull
+	}
+	if limit := g.max.Load(); g.sessions.Add(1) > limit && limit > 0 {
+		ls.uncountSession()
+		return ProcessFull
+	}
+	return Admitted
+}
+
 // AdmitNamed asks again for a session that AdmitSession has counted, when a PROXY header has named its client: whatever
 // depends on who the client is. The session stays counted with any Reason.
-func (ls *Listener) AdmitNamed(client netip.AddrPort) Reason {
+func (ls *Listener) AdmitNamed(client netip.AddrPort, place *Place, now time.Duration) Reason {
+	if s := ls.settings(); !ls.isOpen(s) {
+		if why := ls.admitClient(s, client.Addr(), place, s.Limits.ClientSessions, now); why != Admitted {
+			return why
+		}
+	}
 	return ls.admit(sock.TCP, &Client{Addr: client})
 }
 
-// LeaveSession counts a session out.
-func (ls *Listener) LeaveSession() {
+// LeaveSession counts a session out, whose client has that address now. It reports whether there are sockets whose
+// clients wait for a place, see Claim.
+func (ls *Listener) LeaveSession(place Place, client netip.Addr) (wanted bool) {
+	ls.leaveClient(place, client)
+	ls.uncountSession()
+	return ls.gate.held.Load() > 0
+}
+
+func (ls *Listener) uncountSession() {
 	ls.sessions.Add(-1)
 	ls.gate.sessions.Add(-1)
 	ls.gate.left()
@@ -168,34 +223,4 @@ func (ls *Listener) LeaveSession() {
 func (ls *Listener) Room() bool {
 	g := ls.gate
 	return ls.keepsPromises(g.descriptorsLeft()-2, 2*g.capacity.Load(), g.shared.Load().all, (*Listener).descriptors)
-}
-
-// A Reason is why the gate has refused somebody. The zero value is Admitted.
-type Reason uint8
-
-// The reasons.
-const (
-	Admitted      Reason = iota
-	ListenerFull         // the listener has all the sessions, or flows, that it may have
-	ProcessFull          // the process has all the sessions that it may have
-	ClientFull           // the client has all the flows, or questions in flight, that it may have
-	QuestionsFull        // as many DNS questions are in flight as may be
-	NoDescriptors        // no descriptor or local port is left
-	Loop                 // the client is a socket of this process, and has come by this listener before
-)
-
-// Ends returns the reason as the end of a session that was refused.
-func (r Reason) Ends() tally.Reason {
-	return [...]tally.Reason{
-		ListenerFull: tally.MaxSessions, ProcessFull: tally.MaxSessions, ClientFull: tally.MaxSessions,
-		NoDescriptors: tally.NoDescriptors, Loop: tally.Loop,
-	}[r]
-}
-
-// Drops returns the reason as that of a datagram's drop; Admitted is tally.NoDrop.
-func (r Reason) Drops() tally.Drop {
-	return [...]tally.Drop{
-		ListenerFull: tally.DropTableFull, ClientFull: tally.DropClientLimit, QuestionsFull: tally.DropQueueFull,
-		NoDescriptors: tally.DropNoDescriptors, Loop: tally.DropLoop,
-	}[r]
 }

@@ -68,7 +68,7 @@ func TestAdmitSession(t *testing.T) {
 				t.Errorf("the limit is %d, want %d", n, tt.process)
 			}
 			for i := range tt.admitted {
-				if why := ls.AdmitSession(someone()); why != Admitted {
+				if why := ls.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 					t.Fatalf("session %d: reason %d", i, why)
 				}
 			}
@@ -81,19 +81,19 @@ func TestAdmitSession(t *testing.T) {
 			counted(tt.admitted)
 			if tt.why != Admitted {
 				for range 3 {
-					if why := ls.AdmitSession(someone()); why != tt.why {
+					if why := ls.AdmitSession(someone(), new(Place), false, 0); why != tt.why {
 						t.Errorf("one too many: reason %d, want %d", why, tt.why)
 					}
 				}
 				counted(tt.admitted)
 			}
-			ls.LeaveSession()
+			ls.LeaveSession(0, netip.Addr{})
 			counted(tt.admitted - 1)
-			if why := ls.AdmitSession(someone()); why != Admitted {
+			if why := ls.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 				t.Errorf("after one has left: reason %d", why)
 			}
 			for range tt.admitted {
-				ls.LeaveSession()
+				ls.LeaveSession(0, netip.Addr{})
 			}
 			counted(0)
 		})
@@ -113,17 +113,17 @@ func TestSessionsOfTwoListeners(t *testing.T) {
 		{a.Listener, Admitted}, {a.Listener, Admitted}, {a.Listener, ListenerFull}, {b.Listener, Admitted},
 		{b.Listener, ProcessFull}, {a.Listener, ListenerFull},
 	} {
-		if why := tt.at.AdmitSession(someone()); why != tt.want {
+		if why := tt.at.AdmitSession(someone(), new(Place), false, 0); why != tt.want {
 			t.Errorf("%d: reason %d, want %d", i, why, tt.want)
 		}
 	}
 	g.SetMaxSessions(1) // those that are there stay
-	if g.Sessions() != 3 || b.Listener.AdmitSession(someone()) != ProcessFull {
+	if g.Sessions() != 3 || b.Listener.AdmitSession(someone(), new(Place), false, 0) != ProcessFull {
 		t.Errorf("with a lower limit: %d sessions", g.Sessions())
 	}
 	a.Listener.Set(Settings{}) // from now on
 	g.SetMaxSessions(0)
-	if why := a.Listener.AdmitSession(someone()); why != Admitted {
+	if why := a.Listener.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 		t.Errorf("without limits: reason %d", why)
 	}
 }
@@ -136,7 +136,7 @@ func TestRoom(t *testing.T) {
 	flows := b.Listener.NewFlows()
 	var place FlowPlace
 	for range 7 {
-		if why := flows.Admit(&place, someone(), [16]byte{}, 0); why != Admitted {
+		if why := enter(flows, &place, someone().Addr.Addr(), 0); why != Admitted {
 			t.Fatalf("reason %d", why)
 		}
 		flows.Answered(&place)
@@ -147,14 +147,14 @@ func TestRoom(t *testing.T) {
 				t.Fatalf("no room for session %d", i)
 			}
 		}
-		if why := a.Listener.AdmitSession(someone()); why != Admitted {
+		if why := a.Listener.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 			t.Fatalf("reason %d", why)
 		}
 	}
 	if n := g.descriptorsLeft(); n != 1 || a.Listener.Room() || b.Listener.Room() {
 		t.Errorf("%d descriptors are left, and room for a session is %v", n, a.Listener.Room())
 	}
-	a.Listener.LeaveSession()
+	a.Listener.LeaveSession(0, netip.Addr{})
 	if !a.Listener.Room() {
 		t.Error("no room after a session has left")
 	}
@@ -171,7 +171,10 @@ func TestReasons(t *testing.T) {
 		{Admitted, tally.NoReason, tally.NoDrop},
 		{ListenerFull, tally.MaxSessions, tally.DropTableFull},
 		{ProcessFull, tally.MaxSessions, tally.NoDrop}, // of sessions alone
-		{ClientFull, tally.MaxSessions, tally.DropClientLimit},
+		{ClientFull, tally.ClientSessions, tally.DropClientLimit},
+		{ClientOften, tally.ClientRate, tally.DropClientRate},
+		{Often, tally.Rate, tally.DropRate},
+		{Denied, tally.Denied, tally.DropDenied},
 		{QuestionsFull, tally.NoReason, tally.DropQueueFull}, // of questions alone
 		{NoDescriptors, tally.NoDescriptors, tally.DropNoDescriptors},
 		{Loop, tally.Loop, tally.DropLoop},
@@ -232,13 +235,13 @@ func TestAdmitNamed(t *testing.T) {
 	g := newGate(t, plenty, plenty)
 	ls := g.NewListener("a", 1, 1)
 	ls.Set(Settings{MaxSessions: 1})
-	if why := ls.AdmitSession(someone()); why != Admitted {
+	if why := ls.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 		t.Fatal(why)
 	}
-	if why := ls.AdmitNamed(netip.MustParseAddrPort("[2001:db8::7]:4711")); why != Admitted || g.Sessions() != 1 {
+	if why := ls.AdmitNamed(netip.MustParseAddrPort("[2001:db8::7]:4711"), new(Place), 0); why != Admitted || g.Sessions() != 1 {
 		t.Errorf("reason %d, %d sessions", why, g.Sessions())
 	}
-	ls.LeaveSession()
+	ls.LeaveSession(0, netip.Addr{})
 	if n := g.Sessions(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
@@ -281,11 +284,15 @@ func TestLoopsAreRefused(t *testing.T) {
 	}
 	g.Share([]Sharer{{Listener: a, Protocol: sock.UDP}, {Listener: b, Protocol: sock.UDP}}, 0)
 	admit := map[string]func(ls *Listener, c *Client) Reason{
-		"session": (*Listener).AdmitSession,
+		"session": func(ls *Listener, c *Client) Reason { return ls.AdmitSession(c, new(Place), false, 0) },
 		"flow": func(ls *Listener, c *Client) Reason {
-			return ls.NewFlows().Admit(new(FlowPlace), c, [16]byte{}, 0)
+			f := ls.NewFlows()
+			if why := f.Admit(new(FlowPlace), c, 0); why != Admitted {
+				return why
+			}
+			return f.Enter(0)
 		},
-		"question": func(ls *Listener, c *Client) Reason { return ls.NewQuestions().Admit(c) },
+		"question": func(ls *Listener, c *Client) Reason { return ls.NewQuestions().Admit(c, 0) },
 	}
 	for what, f := range admit {
 		p := sock.UDP
@@ -301,12 +308,12 @@ func TestLoopsAreRefused(t *testing.T) {
 		}
 		other := Client{Addr: c.Addr}
 		if p == sock.TCP { // the same address and port, of another protocol, is somebody else
-			if why := b.NewFlows().Admit(new(FlowPlace), &other, [16]byte{}, 0); why != Admitted || other.From != nil {
+			if why := b.NewFlows().Admit(new(FlowPlace), &other, 0); why != Admitted || other.From != nil {
 				t.Errorf("%s: the client of another protocol for reason %d, from %v", what, why, other.From)
 			}
 		}
 	}
-	if a.Sessions() != 1 || a.Flows() != 0 || b.Sessions() != 1 || b.Flows() != 2 {
+	if a.Sessions() != 1 || a.Flows() != 0 || b.Sessions() != 1 || b.Flows() != 1 {
 		t.Errorf("at a %d sessions and %d flows, at b %d and %d", a.Sessions(), a.Flows(), b.Sessions(), b.Flows())
 	}
 	if n := strings.Count(log.String(), "clients refused that come from this listener"); n != 1 ||
@@ -322,10 +329,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	g := newGate(t, plenty, plenty)
 	g.log = zerolog.New(&log)
 	ls := g.NewListener("web", 1, 2)
-	refuse := func(loop int) {
-		ls.Counters[loop].Ended[ListenerFull.Ends()].Add(1)
-		ls.NoteRefusal()
-	}
+	refuse := func() { ls.NoteRefusal(ListenerFull, netip.MustParseAddr("192.0.2.1")) }
 	want := func(what, line string) {
 		t.Helper()
 		got := log.String()
@@ -336,18 +340,18 @@ func TestRefusalsAreLogged(t *testing.T) {
 	}
 	ls.NoteRefusals()
 	want("before the first", "")
-	refuse(0)
-	want("the first", `"refused_since_start":1,"message":"clients refused at max_sessions"`)
-	refuse(0)
-	refuse(1)
+	refuse()
+	want("the first", `"client":"192.0.2.1","refused":1,"refused_since_start":1,"message":"clients refused at max_sessions"`)
+	refuse()
+	refuse()
 	want("two more at once", "")
 	g.started = g.started.Add(-noteEvery)
-	refuse(1)
-	want("another one later", `"refused_since_start":4`)
-	refuse(1)
+	refuse()
+	want("another one later", `"refused":3,"refused_since_start":4`)
+	refuse()
 	want("one right after", "")
 	ls.NoteRefusals()
-	want("at the end", `"refused_since_start":5`)
+	want("at the end", `"refused":1,"refused_since_start":5`)
 	ls.NoteRefusals()
 	want("after the end", "")
 }
@@ -370,13 +374,16 @@ func TestDrain(t *testing.T) {
 		g := newGate(t, plenty, plenty, &s)
 		flows := s.Listener.NewFlows()
 		var place FlowPlace
-		if why := flows.Admit(&place, someone(), [16]byte{}, 0); why != Admitted {
+		if why := enter(flows, &place, someone().Addr.Addr(), 0); why != Admitted {
 			t.Fatalf("reason %d", why)
 		}
-		if why := s.Listener.AdmitSession(someone()); why != Admitted {
+		if why := s.Listener.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 			t.Fatalf("reason %d", why)
 		}
-		leave := []func(){func() { flows.Leave(&place, [16]byte{}) }, s.Listener.LeaveSession}
+		leave := []func(){
+			func() { flows.Leave(&place, someone().Addr.Addr()) },
+			func() { s.Listener.LeaveSession(0, netip.Addr{}) },
+		}
 		if flowLast {
 			leave[0], leave[1] = leave[1], leave[0]
 		}

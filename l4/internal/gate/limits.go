@@ -58,8 +58,8 @@ const (
 	MaxClientSessions = 1_000_000
 	MinBandwidth      = 1 << 10 // bytes a second
 	MaxBandwidth      = 1 << 40
-	MinTracked        = 1024
-	MaxTracked        = 100_000_000
+	MinTracked        = shardCount * ways
+	MaxTracked        = 10_000_000
 	DefaultTracked    = 1_000_000
 	DefaultPrefix4    = 32
 	DefaultPrefix6    = 64
@@ -103,12 +103,21 @@ type ClientInfo struct {
 	Seen     time.Duration // when it came last, refused or not: since Options.Started
 }
 
-// An Order says which clients are the heaviest.
-type Order uint8
+// tracks reports whether clients must be known.
+func (s *Settings) tracks() bool {
+	l := &s.Limits
+	return l.Track || l.ClientSessions > 0 || l.ClientRate.On() || l.ClientBandwidth > 0 || s.ClientFlows > 0
+}
 
-// The orders.
-const (
-	ByRate Order = iota
-	BySessions
-	ByBytes
-)
+// delayBurst is how long a listener that delays clients may be late when its rate allows the next one: what came due
+// meanwhile comes in at once.
+const delayBurst = 5 * time.Millisecond
+
+// rate is the limit of the listener's clients together.
+func (l *Limits) rate() rate.Limit {
+	r := l.Rate
+	if r.On() && l.Over == OverDelay {
+		r.Burst = max(r.Burst, int(delayBurst/r.Every))
+	}
+	return r
+}

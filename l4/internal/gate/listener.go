@@ -8,6 +8,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // Settings are what a listener allows its clients. The zero value has no limit of the listener's own.
@@ -22,6 +23,8 @@ type Settings struct {
 	// Names reports whether a client of that address names the real client, which then is asked for instead; nil if
 	// none does.
 	Names func(netip.Addr) bool
+
+	mask clientMask // of Limits
 }
 
 // A Listener is a listener as the gate knows it, and what all rooms of the data plane count for it. It lasts as long as
@@ -34,24 +37,43 @@ type Listener struct {
 	gate     *Gate
 
 	set      atomic.Pointer[Settings]
+	clients  atomic.Pointer[clients] // nil if none need be known
+	rate     rate.Bucket
 	sessions atomic.Int64
 	flows    atomic.Int64
 
 	unanswered atomic.Int64 // flows, those that are being begun included
 
-	loopNote, refusalNote note
-	refusalsNoted         atomic.Uint64 // how many NoteRefusals has logged
+	epoch Place // of its last table; only Set uses it
+
+	loopNote, delayNote note
+	refused             [2][reasonCount]refusals // of dry runs, and of others
 }
 
 // NewListener makes a listener without sessions. id is its own, and loops how many loops there are.
 func (g *Gate) NewListener(name string, id dial.ListenerID, loops int) *Listener {
 	ls := &Listener{Name: name, ID: id, Counters: make([]tally.Counters, loops), gate: g}
-	ls.set.Store(new(Settings))
+	ls.Set(Settings{})
 	return ls
 }
 
 // Set gives the listener other settings, for clients that come from now on. What is known of clients stays.
-func (ls *Listener) Set(to Settings) { ls.set.Store(&to) }
+// They are forgotten if other parts of addresses stand for a client, or if none need be known any more. Only one
+// goroutine may call it at a time.
+func (ls *Listener) Set(to Settings) {
+	to.mask = maskOf(&to.Limits)
+	switch t := ls.clients.Load(); {
+	case !to.tracks():
+		ls.clients.Store(nil)
+	case t == nil:
+		ls.clients.Store(newClients(&to.Limits, ls.nextEpoch()))
+	case t.mask != to.mask:
+		ls.clients.Store(newClients(&to.Limits, ls.nextEpoch()))
+	default:
+		t.set(&to.Limits, time.Since(ls.gate.started))
+	}
+	ls.set.Store(&to)
+}
 
 func (ls *Listener) settings() *Settings { return ls.set.Load() }
 
@@ -96,24 +118,4 @@ func (ls *Listener) noteLoop() {
 		ls.gate.log.Warn().Str("listener", ls.Name).Str("pool", ls.settings().Pool).
 			Msg("clients refused that come from this listener: a backend leads back to it")
 	}
-}
-
-// NoteRefusal warns that a client was refused at a limit, now and then. The refusal is counted before.
-func (ls *Listener) NoteRefusal() {
-	if ls.refusalNote.due(ls.gate) {
-		ls.NoteRefusals()
-	}
-}
-
-// NoteRefusals logs how many clients were refused at a limit of sessions since the start, if that is more than was
-// logged before.
-func (ls *Listener) NoteRefusals() {
-	refused := tally.Ended(ls.Counters, tally.MaxSessions)
-	if ls.refusalsNoted.Swap(refused) == refused {
-		return
-	}
-	g := ls.gate
-	g.log.Warn().Str("listener", ls.Name).Int64("listener_sessions", ls.sessions.Load()).
-		Int64("sessions", g.sessions.Load()).Stringer("reason", tally.MaxSessions).
-		Uint64("refused_since_start", refused).Msg("clients refused at max_sessions")
 }

@@ -104,12 +104,12 @@ func TestListenersGetWhatIsPromised(t *testing.T) {
 					if !s.Listener.Room() {
 						return got
 					}
-					if why := s.Listener.AdmitSession(someone()); why != Admitted {
+					if why := s.Listener.AdmitSession(someone(), new(Place), false, 0); why != Admitted {
 						t.Fatalf("a session with room for it: reason %d", why)
 					}
 				} else {
 					var place FlowPlace
-					if why := flows.Admit(&place, someone(), [16]byte{}, 0); why != Admitted {
+					if why := enter(flows, &place, someone().Addr.Addr(), 0); why != Admitted {
 						return got
 					}
 					flows.Answered(&place)
@@ -141,7 +141,7 @@ func TestAloneItHasAll(t *testing.T) {
 	var s Sharer
 	g := newGate(t, 10, plenty, &s)
 	for i := range 10 {
-		if !s.Listener.Room() || s.Listener.AdmitSession(someone()) != Admitted {
+		if !s.Listener.Room() || s.Listener.AdmitSession(someone(), new(Place), false, 0) != Admitted {
 			t.Fatalf("no room for session %d of 10", i)
 		}
 	}

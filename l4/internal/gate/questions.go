@@ -1,6 +1,11 @@
 package gate
 
-import "github.com/limeload/limeload-l4/l4/internal/sock"
+import (
+	"net/netip"
+	"time"
+
+	"github.com/limeload/limeload-l4/l4/internal/sock"
+)
 
 const (
 	// MaxQuestions bounds the DNS questions of one loop of a listener: as many as the cache lets clients wait.
@@ -28,11 +33,57 @@ func (ls *Listener) NewQuestions() *Questions {
 
 // Open reports whether all clients may come in now, so that Admit need not be asked: nothing is cheaper for a question
 // that the cache answers.
-func (q *Questions) Open() bool { return q.listener.gate.Chains.Empty() }
+func (q *Questions) Open() bool {
+	return q.listener.gate.Chains.Empty() && q.listener.isOpen(q.listener.settings())
+}
 
-// Admit asks whether a client's datagram may be looked at. One that is answered from the cache counts nowhere; one that
-// has to wait asks Wait.
-func (q *Questions) Admit(c *Client) Reason { return q.listener.admit(sock.UDP, c) }
+// Admit asks whether a client's datagram may be looked at. One that is answered from the cache counts nowhere but for
+// the rates; one that has to wait asks Wait.
+func (q *Questions) Admit(c *Client, now time.Duration) Reason {
+	ls := q.listener
+	if why := ls.admit(sock.UDP, c); why != Admitted {
+		return why
+	}
+	s := ls.settings()
+	if ls.isOpen(s) {
+		return Admitted
+	}
+	if s.Access != nil || ls.gate.rules.Load() != nil {
+		if !ls.letsIn(s, c.Addr.Addr()) {
+			return ls.refuse(s, Denied, c.Addr.Addr())
+		}
+	}
+	return q.admitOften(s, c.Addr.Addr(), now)
+}
+
+// AdmitOfSession asks whether a session's question may be looked at, after the first one, for which the session itself
+// came in.
+func (q *Questions) AdmitOfSession(client netip.Addr, now time.Duration) Reason {
+	s := q.listener.settings()
+	if !client.IsValid() || q.listener.isOpen(s) {
+		return Admitted
+	}
+	return q.admitOften(s, client, now)
+}
+
+// admitOften asks the rates.
+func (q *Questions) admitOften(s *Settings, client netip.Addr, now time.Duration) Reason {
+	ls := q.listener
+	if t := ls.clients.Load(); t != nil {
+		if why := t.admit(t.mask.id(client.As16()), &s.Limits, 0, false, now); why != Admitted {
+			if why = ls.refuseUnlessDry(s, why, client); why != Admitted {
+				return why
+			}
+		}
+	}
+	return ls.admitOften(s, client, new(Place), now)
+}
+
+// Tells reports whether clients are told that they are over a limit.
+func (q *Questions) Tells() bool { return q.listener.settings().Limits.Over == OverTell }
+
+// ID is who counts as one client.
+func (q *Questions) ID(client [16]byte) ClientID { return q.listener.settings().mask.id(client) }
 
 // Wait asks for one more question of a client that waits for its answer. waiting is how many questions wait there. With
 // Admitted it is counted, until Leave.

@@ -7,7 +7,8 @@ import (
 
 // TestDNSClientShare holds that a client without a limit has no more than its share when half of all places are taken.
 func TestDNSClientShare(t *testing.T) {
-	clientAt := func(address string) ClientID { return IDOf(netip.MustParseAddr(address).As16()) }
+	mask := maskOf(new(Limits))
+	clientAt := func(address string) ClientID { return mask.id(netip.MustParseAddr(address).As16()) }
 	q := Questions{waiting: make(map[ClientID]int)}
 	one, other := clientAt("2001:db8::1"), clientAt("192.0.2.1")
 	if clientAt("2001:db8::ffff:2") != one {
@@ -115,7 +116,7 @@ func TestQuestionsWithoutALimit(t *testing.T) {
 func TestQuestionsCountNowhere(t *testing.T) {
 	q := questionsOf(t, 1)
 	for range 10 {
-		if why := q.Admit(someone()); why != Admitted {
+		if why := q.Admit(someone(), 0); why != Admitted {
 			t.Fatalf("reason %d", why)
 		}
 	}

@@ -30,7 +30,8 @@ type socket struct {
 	binding  *listen.Binding
 	unix     bool // clients have no address, but credentials
 	early    bool // clients may wait that connected before the socket had its options, and lack them
-	paused   bool // no accept: there is no descriptor for its clients
+	paused   bool // no accept: there is no descriptor, or no place, for its clients
+	held     bool // and that is since the listener or the process is over a limit
 	batch    int  // clients to take in a turn
 	full     int  // turns in a row that took so many
 }
@@ -101,7 +102,17 @@ func (l *Loop) acceptFrom(d *socket) bool {
 			l.pause(d, 0)
 			return true
 		}
+		claimed := d.listener.Delays()
+		if claimed {
+			if again, why := d.listener.Claim(l.Now); why != gate.Admitted {
+				l.hold(d, again, why)
+				return true
+			}
+		}
 		fd, client, e := sock.Accept(d.fd)
+		if e != 0 && claimed {
+			d.listener.Unclaim()
+		}
 		switch {
 		case e == 0:
 			if d.early {
@@ -109,7 +120,7 @@ func (l *Loop) acceptFrom(d *socket) bool {
 				sock.SetNoDelay(fd)
 				_ = sock.SetLiveness(fd, settings.KeepAlive, settings.UserTimeout) // without, the kernel's defaults hold
 			}
-			a := arrival{fd: fd, client: gate.Client{Addr: client}, listener: d.listener}
+			a := arrival{fd: fd, client: gate.Client{Addr: client}, listener: d.listener, claimed: claimed}
 			if d.unix {
 				a.unix = true
 				a.process, _ = sock.PeerCredentials(fd) // without, the client is unknown
@@ -138,6 +149,8 @@ type arrival struct {
 	client   gate.Client
 	unix     bool             // the client has come by a Unix socket, and has no address
 	process  sock.Credentials // and this is who it is
+	claimed  bool             // the gate has a place for it already
+	place    gate.Place       // at its client
 	looped   bool             // the client has come by this listener before: its session ends at once
 	listener *Listener
 	to       *Loop
@@ -152,15 +165,14 @@ func (a *arrival) GiveUp() { sock.Close(a.fd) }
 // admit decides whether a client is served, and by which loop.
 func (l *Loop) admit(a *arrival) {
 	ls := a.listener
-	why := ls.AdmitSession(&a.client)
+	why := ls.AdmitSession(&a.client, &a.place, a.claimed, l.Now)
 	// A Unix socket says nothing about where a session of ours has come from. So none may lead back to this process.
 	a.looped = why == gate.Loop || a.unix && !l.ownClients && why == gate.Admitted && a.process.IsOwn()
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
-		ls.NoteRefusal()
 		settings := ls.settings.Load()
-		if settings.Farewell == nil || !l.turnAway(a, why.Ends()) {
-			l.dismiss(a.fd, settings.Refuse)
+		if settings.farewell(why.Ends()) == nil || !l.turnAway(a, why.Ends()) {
+			l.dismiss(a.fd, ls.Listener, settings.refusal(why.Ends()))
 		}
 		return
 	}
@@ -197,9 +209,13 @@ func (l *Loop) lighter() *Loop {
 }
 
 // dismiss closes the connection of a client that is not served.
-func (l *Loop) dismiss(fd int, how Refusal) {
-	if how == RefuseReset {
+func (l *Loop) dismiss(fd int, ls *gate.Listener, how Refusal) {
+	switch how {
+	case RefuseReset:
 		sock.Reset(fd)
+		return
+	case refuseMute:
+		l.ignore(fd, ls)
 		return
 	}
 	sock.Read(fd, l.Scratch) // to close with bytes unread would send a reset
@@ -214,7 +230,8 @@ func (l *Loop) pause(d *socket, e sock.Errno) {
 		d.paused = true
 		l.paused++
 	}
-	l.Freed, l.resumeAt = false, l.Now+acceptPause
+	l.Freed = false
+	l.resumeBy(l.Now + acceptPause)
 	d.listener.NotePause(e)
 	l.endHalfClosed(d.listener)
 }
@@ -226,9 +243,10 @@ func (l *Loop) resume() {
 	for _, d := range l.listening {
 		switch {
 		case d == nil || !d.paused:
+		case d.held:
+			l.resumeHeld(d)
 		case d.listener.Room():
-			d.paused = false
-			l.paused--
+			l.unpause(d)
 			l.watch(d)
 		default:
 			l.endHalfClosed(d.listener)
@@ -239,8 +257,7 @@ func (l *Loop) resume() {
 // unwatch takes a socket out of the event loop, if it is in.
 func (l *Loop) unwatch(d *socket) {
 	if d.paused {
-		d.paused = false
-		l.paused--
+		l.unpause(d)
 		return
 	}
 	l.sockets.Remove(d.fd)

@@ -73,10 +73,10 @@ func Splices(s *Session) (in, out bool) { return s.in.bulk, s.out.bulk }
 // HeldBack reports whether a direction of a session waits for bandwidth.
 func HeldBack(s *Session) bool { return s.heldBack() }
 
-// Muted reports of which sides of a session it is not reported what they send.
-func Muted(s *Session) (client, backend bool) {
+// Unreported reports of which sides of a session it is not reported what they send.
+func Unreported(s *Session) (client, backend bool) {
 	x := s.extra
-	return x != nil && x.pace != nil && x.pace.in.muted, x != nil && x.pace != nil && x.pace.out.muted
+	return x != nil && x.pace != nil && x.pace.in.unreported, x != nil && x.pace != nil && x.pace.out.unreported
 }
 
 // Paces reports whether a session has a limit of bandwidth.

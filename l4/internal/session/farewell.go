@@ -24,7 +24,7 @@ const hurriedFarewell = time.Second
 // explained reports whether a reason is one that a client can be told: it wanted a backend, and gets none.
 func explained(why tally.Reason) bool {
 	switch why {
-	case tally.MaxSessions, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
+	case tally.MaxSessions, tally.ClientSessions, tally.ClientRate, tally.Rate, tally.NoBackend, tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
 		tally.ConnectFailed, tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
@@ -53,7 +53,10 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 	l.releasePreface(s)
 	s.lease = pool.Lease{} // it was given back; a backend that is revoked must not find it
 	s.phase, s.refused = prefacing, why
-	s.listener.LeaveSession()
+	if s.listener.LeaveSession(s.admitted, s.peer.Addr()) {
+		l.wakeHeld(s.listener)
+	}
+	s.admitted = 0
 	l.wheel.Stop(&s.timer)
 	if shaking {
 		l.nextPreface(s)
@@ -69,7 +72,7 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 // beginFarewell begins to talk to a client that can be understood now.
 func (l *Loop) beginFarewell(s *Session, why tally.Reason) {
 	s.phase = prefacing
-	s.preface = s.settings.Farewell.Open(l, s, why)
+	s.preface = s.settings.farewell(why).Open(l, s, why)
 	l.Proceed(s, s.preface.Step(s, Begun))
 }
 
@@ -83,7 +86,7 @@ func (l *Loop) turnAway(a *arrival, why tally.Reason) bool {
 	s := l.take(a)
 	if !l.watchClient(s) {
 		s.refused = why
-		l.dismiss(a.fd, s.settings.Refuse)
+		l.dismiss(a.fd, s.listener.Listener, s.settings.refusal(why))
 		s.client.open = false
 		l.forget(s, why)
 		return true

@@ -15,7 +15,7 @@ func (l *Loop) flush(s *Session) {
 		c := l.counters(s)
 		c.BytesIn.Add(in)
 		c.BytesOut.Add(out)
-		noteBytes(s.listener.Listener, s.peer, in, out)
+		s.listener.NoteBytes(s.peer.Addr(), in, out)
 	}
 	if s.phase != relaying {
 		return

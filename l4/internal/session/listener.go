@@ -7,6 +7,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -27,6 +28,42 @@ type Settings struct {
 	KeepAlive        sock.KeepAlive
 	Refuse           Refusal
 	Farewell         Farewell // what refused clients are told; nil = nothing
+
+	// Over is what becomes of clients that the gate refuses, and OverFarewell what they are told with gate.OverTell.
+	Over         gate.Over
+	OverFarewell Farewell
+}
+
+// farewell is what tells clients that they are refused for a reason; nil if nothing does. A denied client is not worth
+// a place among those that are told.
+func (s *Settings) farewell(why tally.Reason) Farewell {
+	switch {
+	case !why.AtGate():
+		return s.Farewell
+	case why == tally.Denied:
+		return nil
+	case s.Over == gate.OverRefuse:
+		return s.Farewell
+	case s.Over == gate.OverTell:
+		return s.OverFarewell
+	}
+	return nil
+}
+
+// refusal is how clients are turned away that are refused for a reason, and told nothing.
+func (s *Settings) refusal(why tally.Reason) Refusal {
+	if !why.AtGate() {
+		return s.Refuse
+	}
+	switch s.Over {
+	case gate.OverReset, gate.OverDelay:
+		return RefuseReset
+	case gate.OverClose:
+		return RefuseClose
+	case gate.OverDrop:
+		return refuseMute
+	}
+	return s.Refuse
 }
 
 // A Refusal is how a client that cannot be served is turned away.
@@ -36,18 +73,21 @@ type Refusal uint8
 const (
 	RefuseReset Refusal = iota // with a RST: the client knows at once that this was no orderly end
 	RefuseClose                // with a FIN, after reading what the client has sent so far
+	refuseMute                 // without a word, see Loop.ignore
 )
 
 // A Listener is a listener of TCP as its sessions know it.
 type Listener struct {
 	*gate.Listener
 	settings   atomic.Pointer[Settings]
+	heldSince  []atomic.Int64           // of each loop's socket, see Loop.hold; a moment, and 0 if it is not held
 	halfClosed []loop.AgeQueue[Session] // of each loop, used onLoop only: sessions that may have to make room
 }
 
 // NewListener makes a listener for so many loops. Set gives it its settings, before its first client.
 func NewListener(ls *gate.Listener, loops int) *Listener {
-	return &Listener{Listener: ls, halfClosed: make([]loop.AgeQueue[Session], loops)}
+	return &Listener{Listener: ls, halfClosed: make([]loop.AgeQueue[Session], loops),
+		heldSince: make([]atomic.Int64, loops)}
 }
 
 // Set changes the settings, for sessions that begin from now on. It may be called from any goroutine, which does not

@@ -51,7 +51,9 @@ type Loop struct {
 	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
 	revoked       []revocation
 
-	paused   int           // sockets that do not accept: there is no descriptor to spare for their clients
+	mute []muted // connections of clients that are refused without a word, the oldest first
+
+	paused   int           // sockets that do not accept: there is no descriptor to spare, or no place, for their clients
 	resumeAt time.Duration // when to look again
 }
 
@@ -94,6 +96,7 @@ func (l *Loop) AfterEvents() {
 func (l *Loop) OnTime() {
 	l.wheel.Advance(l.Now, l.onTimer)
 	l.pacing.Advance(l.Now, l.onTurn)
+	l.endMute()
 }
 
 // EndTurn implements loop.Part.
@@ -119,11 +122,13 @@ func (l *Loop) Due() (time.Duration, bool) {
 	until(l.rounds.Due())
 	until(l.resumeAt, l.paused > 0)
 	until(l.handshakesDue())
+	until(l.muteDue())
 	return at, due
 }
 
-// Close implements loop.Part: it closes the listening sockets that are left.
+// Close implements loop.Part: it closes the listening sockets that are left, and the connections that nobody looks at.
 func (l *Loop) Close() {
+	l.vanish(len(l.mute))
 	for _, d := range l.listening {
 		if d != nil {
 			d.close()

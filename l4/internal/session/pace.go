@@ -1,7 +1,6 @@
 package session
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/gate"
@@ -48,9 +47,9 @@ type lane struct {
 	asked    int           // how much it has reserved last
 	share    int           // how much it reserves next; 0 = a whole turn
 
-	until time.Duration // nothing is read before
-	waits bool          // it has something to read, and waits until then
-	muted bool          // the poller does not report what arrives at the source
+	until      time.Duration // nothing is read before
+	waits      bool          // it has something to read, and waits until then
+	unreported bool          // the poller does not report what arrives at the source
 }
 
 // limit gives a session what it needs to be paced, if its listener has a limit of bandwidth and it has not got it yet.
@@ -110,9 +109,9 @@ func (l *Loop) onPace(p *pace) {
 // allowance is how many bytes a direction may read now, at most turnBytes. With 0 it has to wait, and gets a turn then.
 func (l *Loop) allowance(s *Session, d *direction, from *conn) int {
 	n := s.extra.laneOf(s, d)
-	if n.muted && from.peerDone {
+	if n.unreported && from.peerDone {
 		// Nothing more arrives. An urgent byte's mark was not reported, and it is now, before anything is read.
-		l.unmute(s, n, from)
+		l.reportAgain(s, n, from)
 		return 0
 	}
 	session, client := s.listener.Bandwidth()
@@ -149,14 +148,15 @@ func (l *Loop) allowance(s *Session, d *direction, from *conn) int {
 func (n *lane) reserve(s *Session, d *direction, rate int64, most int, now time.Duration) {
 	turn := turnOf(rate)
 	whole := bytesIn(turn, rate)
+	least := min(whole, paceSegment)
 	if n.share == 0 {
-		n.share = whole
+		n.share = max(whole/16, least) // a hundred may begin at once
 	}
 	n.asked = max(min(n.share, most), 1)
 	wait := s.listener.ReserveBytes(s.peer.Addr(), s.wayOf(d), n.asked, now)
 	n.reserved, n.due = n.asked, now+wait
 	fair := int(float64(whole) * float64(turn) / float64(max(turn, wait)))
-	n.share = max((n.share+fair)/2, min(whole, paceSegment))
+	n.share = max((n.share+fair)/2, least)
 }
 
 // spend takes what a direction has read out of its limits.
@@ -185,8 +185,8 @@ func (s *Session) wayOf(d *direction) gate.Direction {
 // holdBack lets a direction read nothing until that moment.
 func (l *Loop) holdBack(s *Session, n *lane, from *conn, until time.Duration) {
 	n.until, n.waits = until, true
-	if !n.muted && !from.peerDone && !from.broken {
-		n.muted = true
+	if !n.unreported && !from.peerDone && !from.broken {
+		n.unreported = true
 		l.report(s, from, false)
 	}
 	if p := s.extra.pace; p.next == 0 || until < p.next {
@@ -198,7 +198,7 @@ func (l *Loop) holdBack(s *Session, n *lane, from *conn, until time.Duration) {
 // rest is called when a direction has read all there is. The source is reported again, unless there will be something at
 // the next turn.
 func (l *Loop) rest(s *Session, d *direction, n *lane, from *conn) {
-	if n.muted && !from.peerDone && !from.broken {
+	if n.unreported && !from.peerDone && !from.broken {
 		if at := l.nextTurn(s, d, n); at > l.Now {
 			from.readable = true // perhaps
 			l.holdBack(s, n, from, at)
@@ -207,8 +207,8 @@ func (l *Loop) rest(s *Session, d *direction, n *lane, from *conn) {
 	}
 	n.waits = false
 	giveBack(s, n, s.wayOf(d))
-	if n.muted {
-		l.unmute(s, n, from)
+	if n.unreported {
+		l.reportAgain(s, n, from)
 	}
 }
 
@@ -237,9 +237,9 @@ func depthOf(turn time.Duration) time.Duration { return max(paceDepth, 2*turn) }
 
 func bytesIn(turn time.Duration, rate int64) int { return int(turn.Seconds() * float64(rate)) }
 
-// unmute lets the poller report what arrives at a direction's source. What has arrived before is reported at once.
-func (l *Loop) unmute(s *Session, n *lane, from *conn) {
-	n.muted = false
+// reportAgain lets the poller report what arrives at a direction's source. What has arrived before is reported at once.
+func (l *Loop) reportAgain(s *Session, n *lane, from *conn) {
+	n.unreported = false
 	l.report(s, from, true)
 }
 
@@ -249,11 +249,4 @@ func (l *Loop) report(s *Session, c *conn, on bool) {
 		slot = clientSlot(s)
 	}
 	l.conns.WatchInput(int(c.fd), slot, s.Generation(), on)
-}
-
-// noteBytes notes for the listener what its client has moved.
-func noteBytes(ls *gate.Listener, client netip.AddrPort, in, out uint64) {
-	if client.IsValid() && ls.TracksClients() {
-		ls.NoteBytes(client.Addr(), in, out)
-	}
 }

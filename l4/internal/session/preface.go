@@ -143,7 +143,10 @@ func (l *Loop) passOn(s *Session, p *Pass) {
 	}
 	if p.Client.IsValid() {
 		s.peer = p.Client
-		if why := s.listener.AdmitNamed(s.peer); why != gate.Admitted {
+		if why := s.listener.AdmitNamed(s.peer, &s.admitted, l.Now); why != gate.Admitted {
+			if why.Ends().AtGate() {
+				l.counters(s).Ended[why.Ends()].Add(1)
+			}
 			l.refuse(s, why.Ends())
 			return
 		}

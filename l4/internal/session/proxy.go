@@ -48,8 +48,8 @@ func (p *ProxySettings) Validate(tcp bool) error {
 	return nil
 }
 
-// trusts reports whether connections from an address must begin with a header.
-func (p *ProxySettings) trusts(a netip.Addr) bool {
+// Trusts reports whether connections from an address must begin with a header.
+func (p *ProxySettings) Trusts(a netip.Addr) bool {
 	a = a.WithZone("") // no prefix contains an address with a zone
 	for _, prefix := range p.Trusted {
 		if prefix.Contains(a) {
@@ -73,7 +73,7 @@ type proxyOpener struct {
 
 // Open implements Opener.
 func (o *proxyOpener) Open(l *Loop, s *Session) Preface {
-	if !o.trusts(s.peer.Addr()) {
+	if !o.Trusts(s.peer.Addr()) {
 		return nil
 	}
 	p := &o.prefaces[l.Index]

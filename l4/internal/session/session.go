@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/dial"
+	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -53,6 +54,7 @@ type Session struct {
 	shunned  bool         // the backend has ended the connection at once, and nothing had been sent; see outcome
 	prefaces uint8        // of settings.Prefaces that have begun
 	refused  tally.Reason // why the client is refused, while its farewell is said; NoReason before
+	admitted gate.Place   // at its client, at the gate
 
 	prefilled uint32 // bytes of the prefill that the client has sent, and that the backend's counters do not have yet
 	name      uint32 // the pool.NameKey of what the client has named last, see pool.NameKind; 0 without one
@@ -136,7 +138,7 @@ func (l *Loop) take(a *arrival) *Session {
 	s.id = tally.ID(l.NextID())
 	s.listener, s.settings = a.listener, a.listener.settings.Load()
 	s.pool = s.settings.Pool
-	s.peer, s.link = a.client.Addr, a.client.From
+	s.peer, s.link, s.admitted = a.client.Addr, a.client.From, a.place
 	if a.unix {
 		x := l.more(s)
 		x.unix, x.process = true, a.process
@@ -306,10 +308,10 @@ func (l *Loop) Cut(s *Session, why tally.Reason) {
 
 // refuse ends a session that has no backend connection and no lease. Its client may be told why first.
 func (l *Loop) refuse(s *Session, why tally.Reason) {
-	if s.settings.Farewell != nil && l.bidFarewell(s, why) {
+	if s.settings.farewell(why) != nil && l.bidFarewell(s, why) {
 		return
 	}
-	l.dismiss(int(s.client.fd), s.settings.Refuse)
+	l.dismiss(int(s.client.fd), s.listener.Listener, s.settings.refusal(why))
 	s.client.open = false
 	l.forget(s, why)
 }
@@ -341,8 +343,8 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.release(&s.in)
 	l.release(&s.out)
 	l.releasePreface(s)
-	s.forgetHeard()               // before anybody learns that the session is over
-	if why != tally.MaxSessions { // admit has counted it, and a flood of clients must not flood the log
+	s.forgetHeard()    // before anybody learns that the session is over
+	if !why.AtGate() { // it is counted already, and a flood of clients must not flood the log
 		l.count(s, why)
 		if l.access.Logs(why) {
 			l.logEnd(s, why)
@@ -350,13 +352,14 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	}
 	l.noMore(s)
 	ls, bade := s.listener, s.refused != tally.NoReason
+	place, client := s.admitted, s.peer.Addr()
 	ls.halfClosed[l.Index].Remove(&s.place)
 	l.sessions.Give(s)
 	l.load.Add(-1)
 	if bade {
 		ls.LeaveFarewell()
-	} else {
-		ls.LeaveSession()
+	} else if ls.LeaveSession(place, client) {
+		l.wakeHeld(ls)
 	}
 	l.Freed = true
 }

@@ -150,6 +150,15 @@ func Reset(fd int) {
 	Close(fd)
 }
 
+// Vanish closes a connection so that its peer learns nothing of it, if there is a router between: the reset goes no
+// further than one hop. Bytes that are not sent yet are lost.
+func Vanish(fd int) {
+	one := int32(1)
+	setsockopt(fd, unix.IPPROTO_IP, unix.IP_TTL, unsafe.Pointer(&one), unsafe.Sizeof(one))
+	setsockopt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unsafe.Pointer(&one), unsafe.Sizeof(one))
+	Reset(fd)
+}
+
 // ShutdownWrite sends the FIN of a half-close, after everything written before it.
 func ShutdownWrite(fd int) {
 	unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)

@@ -107,6 +107,10 @@ func Reasons() []Reason {
 // String returns the reason as logs and metrics write it.
 func (r Reason) String() string { return reasonNames[r] }
 
+// AtGate reports whether a client was refused for what the gate allows it: it is counted there, and has no access line,
+// since a flood of clients must not flood the log.
+func (r Reason) AtGate() bool { return MaxSessions <= r && r <= Rate }
+
 // Abrupt reports whether the reason cuts a connection that had not ended by itself. The peer then gets a reset, since a
 // FIN would make a truncated answer look complete.
 func (r Reason) Abrupt() bool {

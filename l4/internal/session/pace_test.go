@@ -33,16 +33,17 @@ func apply(t *testing.T, s *l4.Server, to l4.ListenerSpec) {
 // TestBandwidth holds that sessions get their bandwidth, each way and both ways at once, evenly.
 func TestBandwidth(t *testing.T) {
 	for _, test := range []struct {
-		name    string
-		rate    int
-		tls     bool
-		splices bool
+		name     string
+		rate     int
+		tls      bool
+		splices  bool
+		sessions []int
 	}{
-		{name: "copied", rate: 200_000},
-		{name: "spliced", rate: 3_000_000, splices: true},
-		{name: "TLS", rate: 1_000_000, tls: true},
+		{name: "copied", rate: 200_000, sessions: []int{1, 10, 100}},
+		{name: "spliced", rate: 3_000_000, splices: true, sessions: []int{1, 10}},
+		{name: "TLS", rate: 1_000_000, tls: true, sessions: []int{1, 10}},
 	} {
-		for _, sessions := range []int{1, 10} {
+		for _, sessions := range test.sessions {
 			t.Run(fmt.Sprintf("%s/%d sessions", test.name, sessions), func(t *testing.T) {
 				t.Parallel()
 				const long = 2500 * time.Millisecond
@@ -90,18 +91,25 @@ func TestBandwidth(t *testing.T) {
 
 // TestPacedSleeps holds that a sender without a pause does not wake the loop for its packets.
 func TestPacedSleeps(t *testing.T) {
-	s, client, server := stuck(t, bandwidth(1_000_000))
-	go send(client)
-	go func() { _, _ = io.Copy(io.Discard, server) }()
-	time.Sleep(time.Second)
-	const long = 2 * time.Second
-	before, began := s.Loops()[0].Turns, time.Now()
-	time.Sleep(long)
-	turns, took := s.Loops()[0].Turns-before, time.Since(began)
-	if float64(turns) > 25*took.Seconds() {
-		t.Errorf("%d turns in %v", turns, took)
+	for _, test := range []l4.Limits{
+		{SessionBandwidth: 100_000}, {SessionBandwidth: 1_000_000}, {ClientBandwidth: 1_000_000},
+		{SessionBandwidth: 1_000_000, ClientBandwidth: 1_100_000},
+	} {
+		t.Run(fmt.Sprintf("%d of a session, %d of a client", test.SessionBandwidth, test.ClientBandwidth),
+			func(t *testing.T) {
+				t.Parallel()
+				s, client, server := stuck(t, func(ls *l4.ListenerSpec) { ls.Limits = test })
+				go send(client)
+				go func() { _, _ = io.Copy(io.Discard, server) }()
+				time.Sleep(time.Second)
+				before, began := s.Loops()[0].Turns, time.Now()
+				time.Sleep(2 * time.Second)
+				turns, took := s.Loops()[0].Turns-before, time.Since(began)
+				if t.Logf("%d turns in %v", turns, took); float64(turns) > 25*took.Seconds() {
+					t.Error("it wakes up too often")
+				}
+			})
 	}
-	t.Logf("%d turns in %v", turns, took)
 }
 
 // TestPacedEnd holds that a FIN follows behind all bytes that wait for their turn.

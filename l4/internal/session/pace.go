@@ -45,7 +45,7 @@ type lane struct {
 	reserved int           // bytes of the client's limit that the direction may read, from due on
 	due      time.Duration // see reserved
 	asked    int           // how much it has reserved last
-	share    int           // how much it reserves next; 0 = a whole turn
+	share    int           // how much it reserves next; 0 = it has reserved nothing yet
 
 	until      time.Duration // nothing is read before
 	waits      bool          // it has something to read, and waits until then
@@ -110,7 +110,8 @@ func (l *Loop) onPace(p *pace) {
 func (l *Loop) allowance(s *Session, d *direction, from *conn) int {
 	n := s.extra.laneOf(s, d)
 	if n.unreported && from.peerDone {
-		// Nothing more arrives. An urgent byte's mark was not reported, and it is now, before anything is read.
+		// Nothing more arrives. If there is an urgent byte's mark, which was not reported, it is reported now, before
+		// anything is read: see conn.urgent.
 		l.reportAgain(s, n, from)
 		return 0
 	}
@@ -212,9 +213,9 @@ func (l *Loop) rest(s *Session, d *direction, n *lane, from *conn) {
 	}
 }
 
-// nextTurn is when a direction has a whole turn again, or 0 if it has used little of this one. A sender whose
-// window is smaller than a turn fills it again at once. The wait takes as long as what was used
-// stands for, so that the sender loses nothing.
+// nextTurn is when a direction has a whole turn again, or 0 if it has used little of this one. A sender whose window is
+// smaller than a turn fills it again at once, and each time would cost two events. The wait is as long as what was used
+// stands for, so the sender loses nothing.
 func (l *Loop) nextTurn(s *Session, d *direction, n *lane) time.Duration {
 	session, client := s.listener.Bandwidth()
 	if session > 0 {

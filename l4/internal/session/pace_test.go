@@ -199,6 +199,7 @@ func TestPacedReset(t *testing.T) {
 
 // TestPacedIsNotIdle holds that neither idle_timeout nor half_close_timeout ends a session that waits for its turn.
 func TestPacedIsNotIdle(t *testing.T) {
+	t.Parallel()
 	const rate, size = 1024, 4000
 	s, from, to := stuck(t, func(ls *l4.ListenerSpec) {
 		ls.Limits.SessionBandwidth = rate // a turn every 1.4 s
@@ -289,6 +290,7 @@ func TestPacedUrgent(t *testing.T) {
 
 // TestBandwidthChanges holds that running sessions get a limit that is set, changed or taken away.
 func TestBandwidthChanges(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, backend(t, func(c *net.TCPConn) { send(c) }))
 	s := start(t, l4.Options{Loops: 1}, limited(spec(p), 100_000))
 	c := dial(t, address(s))

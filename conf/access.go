@@ -9,7 +9,8 @@ import (
 // Access says which clients may come in. Of the prefixes that contain a client the longest decides. If there is an
 // allow list, clients that no prefix contains are denied. Its zero value lets everybody in.
 type Access struct {
-	Allow     []string `toml:"allow" default:"" min:"0" max:"1000" note:"allow_file has room for more"` // addresses and prefixes
+	// addresses and prefixes
+	Allow     []string `toml:"allow" default:"" min:"0" max:"1000" note:"allow_file has room for more"`
 	Deny      []string `toml:"deny" default:"" min:"0" max:"1000" note:"deny_file has room for more"`
 	AllowFile string   `toml:"allow_file" default:""` // a path, for ReadPrefixes; "" = none
 	DenyFile  string   `toml:"deny_file" default:""`

@@ -10,8 +10,8 @@ import (
 
 // TestAccess reads who may come in, in all ways of writing.
 func TestAccess(t *testing.T) {
-	doc, _ := with("listener.a", `access = { allow = ["10.0.0.0/8", "::1", "::ffff:192.0.2.0/120"], deny = ["10.66.0.0/16"], `+
-		`deny_file = "deny.txt" }`)
+	doc, _ := with("listener.a", `access = { allow = ["10.0.0.0/8", "::1", "::ffff:192.0.2.0/120"], `+
+		`deny = ["10.66.0.0/16"], deny_file = "deny.txt" }`)
 	a := mustParse(t, doc).Listeners[0].Access
 	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128"),
 		netip.MustParsePrefix("192.0.2.0/24")}
@@ -46,7 +46,8 @@ func TestAccessMistakes(t *testing.T) {
 		{`{ allow = ["10.0.0.0/8"], deny = ["10.0.0.0/16"] }`, ``},
 		{`{ allow = "10.0.0.0/8" }`, `allow: found the string "10.0.0.0/8"; needs a list of strings`},
 		{`{ allow = [` + many + `] }`, `allow: found a list of 1001; allowed is 0 to 1000; allow_file has room for more`},
-		{`{ deny = ["10.0.0.1/8"] }`, `deny[0]: found "10.0.0.1/8"; it has bits behind the first 8; needs "10.0.0.0/8" or "10.0.0.1"`},
+		{`{ deny = ["10.0.0.1/8"] }`, `deny[0]: found "10.0.0.1/8"; it has bits behind the first 8; ` +
+			`needs "10.0.0.0/8" or "10.0.0.1"`},
 		{`{ deny = ["fe80::1%eth0"] }`, `deny[0]: found "fe80::1%eth0"; a prefix has no zone; ` + prefixNeeds +
 			`, did you mean "fe80::1"?`},
 		{`{ deny = ["fe80::%eth0/64"] }`, `deny[0]: found "fe80::%eth0/64"; a prefix has no zone; ` + prefixNeeds +

@@ -15,9 +15,9 @@ type Limits struct {
 	ClientRate     Rate `toml:"client_rate" default:""` // new sessions, flows and DNS questions of one client
 	Rate           Rate `toml:"rate" default:""`        // the same of all clients
 
-	// each direction; 0 is no limit
-	SessionBandwidth Bandwidth `toml:"session_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"` // of one session or flow
-	ClientBandwidth  Bandwidth `toml:"client_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"`  // of all of one client
+	// each direction of sessions and flows; 0 is no limit
+	SessionBandwidth Bandwidth `toml:"session_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"` // of one
+	ClientBandwidth  Bandwidth `toml:"client_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"`  // of all of a client
 
 	ClientPrefix4 int `toml:"client_prefix_v4" default:"32" min:"1" max:"32"` // who is one client
 	ClientPrefix6 int `toml:"client_prefix_v6" default:"64" min:"1" max:"128"`
@@ -97,8 +97,8 @@ func warnOfLimits(r *report, l *Listener) {
 	}
 }
 
-// A Bandwidth is a number of bytes a second, which is written as a Size and "/s": "10MiB/s". A size or a number alone is
-// refused. The zero value, "", is no limit.
+// A Bandwidth is a number of bytes a second, which is written as a Size and "/s": "10MiB/s". A size or a number alone
+// is refused. The zero value, "", is no limit.
 type Bandwidth int64
 
 // UnmarshalText reads a Size of at least a byte followed by "/s", or "".

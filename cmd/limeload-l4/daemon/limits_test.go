@@ -18,8 +18,8 @@ func limited(line string) (*conf.Config, error) {
 
 // TestLimitSettings holds what the table limits means for the data plane.
 func TestLimitSettings(t *testing.T) {
-	cfg, err := limited("client_sessions = 5\nclient_rate = '100/s burst 200'\nrate = '600/m'\nsession_bandwidth = '1MiB/s'\n" +
-		"client_bandwidth = '2MiB/s'\nclient_prefix_v4 = 24\nclient_prefix_v6 = 56\ntracked_clients = 8192\n" +
+	cfg, err := limited("client_sessions = 5\nclient_rate = '100/s burst 200'\nrate = '600/m'\n" +
+		"session_bandwidth = '1MiB/s'\nclient_bandwidth = '2MiB/s'\nclient_prefix_v4 = 24\nclient_prefix_v6 = 56\ntracked_clients = 8192\n" +
 		"over_limit = 'protocol'\ndry_run = true")
 	if err != nil {
 		t.Fatal(err)

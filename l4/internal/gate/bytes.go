@@ -2,9 +2,9 @@ package gate
 
 import "time"
 
-// Bytes is the state of a limit of bandwidth, for one direction: bytes come in evenly, up to a depth, and are taken out.
-// The rate, in bytes a second, is given to each call, so that another one may be used from then on. It belongs to one
-// goroutine. The zero value has been empty at the moment 0.
+// Bytes is the state of a limit of bandwidth, for one direction: bytes come in evenly, up to a depth, and are taken
+// out. The rate, in bytes a second, is given to each call, so that another one may be used from then on. It belongs to
+// one goroutine. The zero value has been empty at the moment 0.
 type Bytes struct {
 	empty time.Duration // when it was, if it has filled up evenly since then
 }

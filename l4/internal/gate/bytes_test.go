@@ -35,8 +35,8 @@ func TestBytes(t *testing.T) {
 		if sum > may*1.001+1000 {
 			t.Fatalf("%.0f bytes in %v at %d: %.0f may be", sum, now-start, rate, may)
 		}
-		if left := float64(b.Has(rate, depth, now)); !late && sum+left < (now-start).Seconds()*float64(rate)*0.999-1000 &&
-			left < depth.Seconds()*float64(rate)*0.999 {
+		left, due := float64(b.Has(rate, depth, now)), (now-start).Seconds()*float64(rate)
+		if !late && sum+left < due*0.999-1000 && left < depth.Seconds()*float64(rate)*0.999 {
 			t.Fatalf("%.0f bytes in %v at %d, and %.0f are left", sum, now-start, rate, left)
 		}
 	})

@@ -196,8 +196,8 @@ func (l *Loop) holdBack(s *Session, n *lane, from *conn, until time.Duration) {
 	}
 }
 
-// rest is called when a direction has read all there is. The source is reported again, unless there will be something at
-// the next turn.
+// rest is called when a direction has read all there is. The source is reported again, unless there will be something
+// at the next turn.
 func (l *Loop) rest(s *Session, d *direction, n *lane, from *conn) {
 	if n.unreported && !from.peerDone && !from.broken {
 		if at := l.nextTurn(s, d, n); at > l.Now {

@@ -131,7 +131,7 @@ func TestClientBandwidthOfQuestions(t *testing.T) {
 	}
 }
 
-// TestClientBandwidthComesBack holds that sessions that end while they wait leave the bandwidth they wait for to others.
+// TestClientBandwidthComesBack holds that sessions that end while they wait leave the bandwidth to others.
 func TestClientBandwidthComesBack(t *testing.T) {
 	const rate, sessions = 10_000, 100
 	ls := spec(newPool(t, backend(t, echo)))

@@ -77,9 +77,6 @@ func (l *Loop) pump(s *Session, d *direction, from, to *conn) bool {
 			}
 			continue
 		case d.ended:
-			if paced != nil {
-				giveBack(s, paced, s.wayOf(d))
-			}
 			return l.passEnd(s, d, from, to)
 		case !from.readable:
 			if d.bulk {
@@ -280,6 +277,11 @@ func (s *Session) endOf(d *direction, now time.Duration) {
 // closing sends the FIN. It reports false when the session has ended.
 func (l *Loop) passEnd(s *Session, d *direction, from, to *conn) bool {
 	d.shut = true
+	if s.extra != nil {
+		if paced := s.extra.laneOf(s, d); paced != nil {
+			giveBack(s, paced, s.wayOf(d))
+		}
+	}
 	switch other := s.other(d); {
 	case other.dead:
 		return l.lose(s, from, s.cause)

@@ -101,9 +101,6 @@ func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
 				sink.CloseWrite()
 				continue
 			}
-			if paced != nil {
-				giveBack(s, paced, s.wayOf(d))
-			}
 			return l.passEnd(s, d, from, to)
 		case !from.readable:
 			if paced != nil {

@@ -126,8 +126,8 @@ func TestWaitLimits(t *testing.T) {
 	}
 }
 
-// TestWatchInput holds that a connection whose input is not watched is reported for its FIN and its reset only, and that
-// what has come meanwhile is reported as soon as it is watched again.
+// TestWatchInput holds that a connection whose input is not watched is reported for its FIN and its reset only, and
+// that what has come meanwhile is reported as soon as it is watched again.
 func TestWatchInput(t *testing.T) {
 	p, err := NewPoller()
 	if err != nil {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/l4"
-	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // limitSettings converts the limits of a listener for the data plane.
@@ -21,6 +20,3 @@ func limitSettings(c *conf.Limits) l4.Limits {
 	}
 	return l
 }
-
-// rateLimit converts a rate of the configuration for package rate.
-func rateLimit(r conf.Rate) rate.Limit { return rate.Limit{Every: r.Every(), Burst: r.Burst} }

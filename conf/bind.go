@@ -3,6 +3,7 @@ package conf
 import (
 	"cmp"
 	"encoding"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -30,7 +31,7 @@ import (
 //	when:"type=a,b"   the key is one of those tables alone whose key type says a or b: elsewhere it
 //	                  is a mistake, and not required
 //	alone:""          of the keys with this tag exactly one stands in the table, and is not empty
-//	min, max          the bounds, both allowed; each number, duration and size has them, and for a
+//	min, max          the bounds, both allowed; each number, duration and size has them (a Rate has its own), and for a
 //	                  list they are how many elements it may have, if any
 //	zero:""           zero, or an empty list, is allowed besides, where it means "off" or the like;
 //	                  a list that is required or has a default is not empty otherwise
@@ -207,12 +208,17 @@ func decides(value string, oneof []string) bool {
 	return slices.ContainsFunc(strings.Split(value, "+"), func(one string) bool { return slices.Contains(oneof, one) })
 }
 
+// isTable reports whether a value of type t is a table in the file, and not a text.
+func isTable(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
 // leftOut sets dst to the default of an omitted key, or of each key of an omitted table.
 func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
-	switch dst.Kind() {
-	case reflect.Struct:
+	switch {
+	case isTable(dst.Type()):
 		r.table(dst, nil, at, path)
-	case reflect.Pointer:
+	case dst.Kind() == reflect.Pointer:
 	default:
 		dst.Set(fromTag(dst.Type(), f.def))
 		if f.depends {
@@ -223,11 +229,11 @@ func (r *report) leftOut(dst reflect.Value, f field, at *place, path string) {
 
 // value fills dst with the value found at path. After a mistake dst has its default.
 func (r *report) value(dst reflect.Value, f field, v any, at *place, path string) {
-	switch dst.Kind() {
-	case reflect.Pointer:
+	switch {
+	case dst.Kind() == reflect.Pointer:
 		dst.Set(reflect.New(dst.Type().Elem()))
 		r.value(dst.Elem(), f, v, at, path)
-	case reflect.Struct:
+	case isTable(dst.Type()):
 		found, ok := v.(map[string]any)
 		if text, is := v.(string); is {
 			if key := plainKey(dst.Type()); key != "" {
@@ -238,7 +244,7 @@ func (r *report) value(dst reflect.Value, f field, v any, at *place, path string
 			r.add(path, Error{Found: describe(v), Allowed: "needs a table"})
 		}
 		r.table(dst, found, at, path)
-	case reflect.Slice:
+	case dst.Kind() == reflect.Slice:
 		if f.named {
 			r.named(dst, f, v, at, path)
 		} else {
@@ -336,8 +342,8 @@ func (r *report) list(dst reflect.Value, f field, v any, at *place, path string)
 func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 	dst.Set(fromTag(dst.Type(), f.def))
 	got := reflect.New(dst.Type()).Elem()
-	if !assign(got, v) {
-		r.add(path, Error{Found: describe(v), Allowed: f.needs(got)})
+	if err := assign(got, v); err != nil {
+		r.add(path, f.unassigned(got, v, err))
 		return
 	}
 	e := Error{Found: literal(v), Allowed: "allowed is " + f.allowed(got.Type())}
@@ -356,14 +362,20 @@ func (r *report) scalar(dst reflect.Value, f field, v any, path string) {
 	r.add(path, e)
 }
 
-// assign sets dst to v, and returns false if v has another type or cannot be parsed as dst's.
-func assign(dst reflect.Value, v any) bool {
+// errType is the error of assign for a value of the wrong type.
+var errType = errors.New("a value of another type")
+
+// assign sets dst to v, and returns an error if v has another type or cannot be parsed as dst's.
+func assign(dst reflect.Value, v any) error {
 	if v == nil { // JSON's null
-		return false
+		return errType
 	}
 	if text, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		s, ok := v.(string)
-		return ok && text.UnmarshalText([]byte(s)) == nil
+		if !ok {
+			return errType
+		}
+		return text.UnmarshalText([]byte(s))
 	}
 	got := reflect.ValueOf(v)
 	if dst.Kind() == reflect.Float64 && got.CanInt() { // jitter = 0
@@ -374,10 +386,22 @@ func assign(dst reflect.Value, v any) bool {
 		got = got.Convert(dst.Type())
 	}
 	if got.Type() != dst.Type() {
-		return false
+		return errType
 	}
 	dst.Set(got)
-	return true
+	return nil
+}
+
+// unassigned says what is wrong with v, which assign did not assign to dst.
+func (f field) unassigned(dst reflect.Value, v any, err error) Error {
+	if rate, ok := dst.Interface().(Rate); ok && errors.Is(err, errRateBounds) {
+		return Error{Found: literal(v), Allowed: rate.bounds()}
+	}
+	e := Error{Found: describe(v), Allowed: f.needs(dst)}
+	if unit, ok := dst.Interface().(interface{ meant(v any) string }); ok {
+		e.Nearest = unit.meant(v)
+	}
+	return e
 }
 
 // within reports whether a number is in the field's bounds. NaN never is.
@@ -402,7 +426,11 @@ func (f field) allowed(t reflect.Type) string {
 		text = fmt.Sprintf("%v to %v", fromTag(t, f.min), fromTag(t, f.max))
 	}
 	if f.zeroAllowed {
-		text += fmt.Sprintf(", or %v", reflect.Zero(t))
+		zero := fmt.Sprint(reflect.Zero(t))
+		if zero == "" { // a bandwidth
+			zero = `""`
+		}
+		text += ", or " + zero
 	}
 	if f.note != "" {
 		text += "; " + f.note
@@ -456,7 +484,10 @@ func fromTag(t reflect.Type, tag string) reflect.Value {
 	if tag == "" { // the default of a required key, "", or an empty list
 		return v
 	}
-	if err != nil || !assign(v, got) {
+	if err == nil {
+		err = assign(v, got)
+	}
+	if err != nil {
 		panic(fmt.Sprintf("conf: tag %q is no %v", tag, t))
 	}
 	return v

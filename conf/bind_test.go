@@ -35,7 +35,7 @@ func knownKeys(t reflect.Type, path string) []knownKey {
 			keys = append(keys, knownKeys(k.t.Elem(), k.path+"[]")...)
 		case k.t.Kind() == reflect.Pointer:
 			keys = append(keys, knownKeys(k.t.Elem(), k.path)...)
-		case k.t.Kind() == reflect.Struct:
+		case isTable(k.t):
 			keys = append(keys, knownKeys(k.t, k.path)...)
 		}
 	}
@@ -43,7 +43,7 @@ func knownKeys(t reflect.Type, path string) []knownKey {
 }
 
 func (k knownKey) isScalar() bool {
-	return k.t.Kind() != reflect.Slice && k.t.Kind() != reflect.Pointer && k.t.Kind() != reflect.Struct
+	return k.t.Kind() != reflect.Slice && k.t.Kind() != reflect.Pointer && !isTable(k.t)
 }
 
 // isTexts reports whether the key is a list of texts.
@@ -117,7 +117,8 @@ func wrongTags(t reflect.Type) (wrong []string) {
 		}
 		v := reflect.New(k.t).Elem()
 		_, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
-		isNumber := isText || v.CanInt() || v.CanFloat()
+		_, isRate := v.Interface().(Rate) // it has bounds of its own
+		isNumber := isText && !isRate || v.CanInt() || v.CanFloat()
 		if isNumber && (k.min == "" || k.max == "") {
 			complain("no bounds")
 			continue

@@ -49,7 +49,7 @@ func (d *comparison) tables(a, b reflect.Value, keys []string) {
 
 func (d *comparison) values(a, b reflect.Value, keys []string) {
 	switch {
-	case a.Kind() == reflect.Struct:
+	case isTable(a.Type()):
 		d.tables(a, b, keys)
 	case a.Kind() == reflect.Pointer && !a.IsNil() && !b.IsNil():
 		d.tables(a.Elem(), b.Elem(), keys)
@@ -132,7 +132,7 @@ func valueText(v reflect.Value) string {
 		}
 		return "[" + strings.Join(texts, ", ") + "]"
 	}
-	if text, ok := v.Interface().(fmt.Stringer); ok { // a duration or a size
+	if text, ok := v.Interface().(fmt.Stringer); ok { // a duration, a size or a rate
 		return quote(text.String())
 	}
 	return literal(v.Interface())

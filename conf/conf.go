@@ -88,6 +88,8 @@ type Listener struct {
 	Keepalive   Keepalive `toml:"keepalive" when:"protocol=tcp"`
 	// who names the real client
 	ProxyProtocol ProxyProtocol `toml:"proxy_protocol" when:"protocol=tcp"`
+	Access        Access        `toml:"access"` // who may come in
+	Limits        Limits        `toml:"limits"` // how often, how many and how fast
 	// TCP Fast Open, if net.ipv4.tcp_fastopen allows it
 	FastOpen bool `toml:"fast_open" default:"false" when:"protocol=tcp"`
 	// of the clients' connections; "" is the system's

@@ -33,7 +33,7 @@ func (e *effective) table(v reflect.Value, path, header string) {
 		value := v.FieldByIndex(f.index)
 		switch {
 		case !applies(f, fields, v):
-		case value.Kind() == reflect.Struct, value.Kind() == reflect.Pointer, f.named:
+		case isTable(value.Type()), value.Kind() == reflect.Pointer, f.named:
 			tables = append(tables, f)
 		default:
 			sub := join(path, f.key)
@@ -48,7 +48,7 @@ func (e *effective) table(v reflect.Value, path, header string) {
 				one := join(sub, value.Index(i).FieldByName("Name").String())
 				e.table(value.Index(i), one, tomlPath(sub, value.Index(i).FieldByName("Name").String()))
 			}
-		case value.Kind() == reflect.Struct:
+		case isTable(value.Type()):
 			e.table(value, sub, tomlPath(header, f.key))
 		case !value.IsNil():
 			e.table(value.Elem(), sub, tomlPath(header, f.key))
@@ -142,7 +142,7 @@ func inlineTable(v reflect.Value) string {
 // tomlText writes a value that is no list and no table.
 func tomlText(v reflect.Value) string {
 	switch text := v.Interface().(type) {
-	case fmt.Stringer: // a duration or a size
+	case fmt.Stringer: // a duration, a size or a rate
 		return tomlString(text.String())
 	case string:
 		return tomlString(text)

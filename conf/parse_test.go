@@ -85,6 +85,7 @@ pool = "x"
 		HalfCloseTimeout: m, UserTimeout: 2 * m,
 		Keepalive: Keepalive{Idle: m, Interval: 10 * s, Count: 6}, RefuseWith: "reset",
 		ProxyProtocol:  ProxyProtocol{Accept: "off", Timeout: 3 * s},
+		Limits:         Limits{ClientPrefix4: 32, ClientPrefix6: 64},
 		InspectTimeout: 5 * s,
 		FlowTimeout:    30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",

@@ -58,11 +58,18 @@ func validateProfile(r *report, path string, l *Listener) {
 		r.add(join(path, "protocol"), Error{Found: quote(l.Protocol), Message: "it is for name services",
 			Allowed: `needs profile = "dns" beside it, or a listener for each protocol`})
 	}
-	if l.RefuseWith == "protocol" && l.Profile == "" && !l.BeginsWithTLS() && !r.seen[join(path, "profile")] {
-		r.add(join(path, "refuse_with"), Error{Found: quote(l.RefuseWith),
-			Message: `profile is "", so it is not known what clients understand`,
-			Allowed: `needs profile = "postgres", "redis" or "dns" beside it, or clients that begin with TLS: routes, or a ` +
-				`table tls without starttls`})
+	if l.RefuseWith == "protocol" {
+		validateLanguage(r, join(path, "refuse_with"), l, "beside it")
+	}
+}
+
+// validateLanguage reports the key at path if its value, "protocol", needs to know what the listener's clients
+// understand. where says where the key profile stands, as seen from there.
+func validateLanguage(r *report, path string, l *Listener, where string) {
+	if l.Profile == "" && !l.BeginsWithTLS() && !r.seen[Path("listener", l.Name, "profile")] {
+		r.add(path, Error{Found: `"protocol"`, Message: `profile is "", so it is not known what clients understand`,
+			Allowed: `needs profile = "postgres", "redis" or "dns" ` + where + `, or clients that begin with TLS: routes, or ` +
+				`a table tls without starttls`})
 	}
 }
 

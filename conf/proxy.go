@@ -7,21 +7,12 @@ import (
 	"strings"
 )
 
-// prefixNeeds says what an entry of trusted must be.
+// prefixNeeds says what an entry of a list of prefixes must be.
 const prefixNeeds = `needs an address or a prefix, such as "10.0.0.7", "10.0.0.0/8" or "2001:db8::/32"`
 
 // validateProxyProtocol checks the table at path, and fills ProxyProtocol.Prefixes.
 func validateProxyProtocol(r *report, path string, p *ProxyProtocol) {
-	p.Prefixes = nil
-	for i, text := range p.Trusted {
-		prefix, e := readPrefix(text)
-		if e != nil {
-			e.Found = quote(text)
-			r.add(element(join(path, "trusted"), i), *e)
-			continue
-		}
-		p.Prefixes = append(p.Prefixes, prefix)
-	}
+	p.Prefixes = validPrefixes(r, join(path, "trusted"), p.Trusted, func(int, netip.Prefix) {})
 	// A mistake in trusted is reported already, and so is one in accept, which has been replaced by "off".
 	if p.Accept != "off" && len(p.Trusted) == 0 && !r.seen[join(path, "trusted")] {
 		e := Error{Message: "accept is " + quote(p.Accept) + ", and nobody is trusted to send the header",
@@ -33,8 +24,13 @@ func validateProxyProtocol(r *report, path string, p *ProxyProtocol) {
 // readPrefix reads an address or a prefix. An IPv4-mapped one is returned as IPv4. The error has neither place nor
 // Found.
 func readPrefix(text string) (netip.Prefix, *Error) {
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
+	prefix, isPrefix := netip.Prefix{}, strings.IndexByte(text, '/') >= 0
+	if isPrefix {
+		var err error
+		prefix, err = netip.ParsePrefix(text)
+		isPrefix = err == nil
+	}
+	if !isPrefix {
 		addr, err := netip.ParseAddr(text)
 		switch {
 		case err != nil:

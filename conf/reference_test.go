@@ -66,7 +66,7 @@ func wrongReference(t *testing.T, data []byte) (wrong []string) {
 			continue
 		}
 		got, want := reflect.New(k.t).Elem(), fromTag(k.t, k.def)
-		if !assign(got, v.value) || !got.Equal(want) {
+		if assign(got, v.value) != nil || !got.Equal(want) {
 			wrong = append(wrong, fmt.Sprintf("%s stands first as %v, its default is %v", k.path, v.value, want))
 		}
 	}

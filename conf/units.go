@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// errUnit is the error of UnmarshalText of Duration and Size. The binder replaces it by a longer message for the
+// errUnit is the error of UnmarshalText of Duration, Size and Rate. The binder replaces it by a longer message for the
 // operator.
 var errUnit = errors.New("not a number with a known unit")
 

@@ -77,6 +77,8 @@ func validateListener(r *report, l *Listener, pools []string) {
 		})
 	}
 	validateProxyProtocol(r, join(path, "proxy_protocol"), &l.ProxyProtocol)
+	validateAccess(r, join(path, "access"), &l.Access)
+	validateLimits(r, path, l)
 	validateListenerTLS(r, path, l)
 	validateCongestionControl(r, path, l.CongestionControl)
 	validateAddresses(r, l)

@@ -39,6 +39,8 @@ func (c *Config) Warnings() []string {
 	for i := range c.Listeners {
 		warnOfRoutes(r, &c.Listeners[i], c.ReadsMQTT(&c.Listeners[i]), c.ReadsPostgres(&c.Listeners[i]))
 		warnOfListenerTLS(r, &c.Listeners[i])
+		warnOfAccess(r, &c.Listeners[i])
+		warnOfLimits(r, &c.Listeners[i])
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)

@@ -2,6 +2,7 @@ package file
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -112,7 +113,8 @@ func TestReadOpened(t *testing.T) {
 	must(t, err)
 	defer pipe.Close()
 	defer writer.Close()
-	if _, err := readOpened(pipe, "path", limit); !errors.Is(err, ErrNotRegular) {
+	read := func(io.Reader) error { return nil }
+	if err := streamOpened(pipe, "path", limit, read); !errors.Is(err, ErrNotRegular) {
 		t.Errorf("error %v, want that it is not regular", err)
 	}
 }

@@ -122,11 +122,15 @@ func initialVerdict(h *conf.Health) pool.Verdict {
 }
 
 // buildPlan converts a configuration for the data plane.
-func (d *Daemon) buildPlan(cfg *conf.Config, pools map[string]*pool.Pool, secure *secured) l4.Plan {
+func (d *Daemon) buildPlan(
+	cfg *conf.Config, pools map[string]*pool.Pool, secure *secured, access accessLists,
+) l4.Plan {
 	var plan l4.Plan
 	for _, c := range cfg.Listeners {
 		for _, protocol := range c.Protocols() {
-			plan.Listeners = append(plan.Listeners, d.buildListener(cfg, &c, protocol, pools, secure))
+			spec := d.buildListener(cfg, &c, protocol, pools, secure)
+			spec.Access = access.of(c.Name)
+			plan.Listeners = append(plan.Listeners, spec)
 		}
 	}
 	return plan
@@ -160,6 +164,10 @@ func (d *Daemon) buildListener(
 		spec.Farewell = language(c)
 	}
 	spec.Proxy = proxySettings(&c.ProxyProtocol)
+	spec.Limits = limitSettings(&c.Limits)
+	if c.Limits.OverLimit == "protocol" {
+		spec.OverFarewell = language(c)
+	}
 	if cfg.ReadsPostgres(c) {
 		spec.Postgres.Timeout = c.InspectTimeout.Std()
 	}

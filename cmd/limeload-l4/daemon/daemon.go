@@ -94,20 +94,22 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
-	tlsWatcher  tlsWatcher
-	tlsWarnings []string // about the files of TLS, as they were when the configuration was put in force
+	tlsWatcher, accessWatcher fileWatcher
+	// about the files of TLS and of prefixes, as they were when the configuration was put in force
+	contentWarnings []string
 
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
 
 	mu sync.RWMutex
-	// mu guards the fields below; only the goroutine that has the turn sets cfg, pools and secured
+	// mu guards the fields below; only the goroutine that has the turn sets cfg, pools, secured and access
 	cfg     *conf.Config // in force
 	pools   map[string]*served
 	secured *secured // replaced as a whole
+	access  accessLists
 	reloads admin.Reloads
 
-	tlsReloads tlsReloads
+	tlsReloads, accessReloads fileReloads
 }
 
 // New builds pools, checks and the server, and opens the listeners and the admin socket. Clients that connect from now
@@ -140,7 +142,11 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.secured, d.tlsWarnings = &secure.secured, secure.warnings // logged by start
+	var warnings []string
+	if d.access, warnings, err = proposeAccess(o.Config, nil, d.files); err != nil {
+		return nil, err
+	}
+	d.secured, d.contentWarnings = &secure.secured, append(secure.warnings, warnings...) // logged by start
 	for i := range o.Config.Pools {
 		s, err := d.newServed(o.Config, &o.Config.Pools[i], d.files, &secure.secured)
 		if err != nil {
@@ -164,7 +170,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured)); err != nil {
+	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured, d.access)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)
 	}

@@ -26,6 +26,9 @@ var errNotRead = errors.New("not read")
 type files struct {
 	config string          // the file of the configuration; relative paths start at its folder
 	only   map[string]bool // paths that may be read; nil for all
+	// Paths of the lists that may be read, unless only is nil. Errors quote what a list has, and so a secret must not be
+	// read as one.
+	onlyLists map[string]bool
 
 	seen   map[string]content // what was read, by the key that names the file
 	unread []string           // keys and paths of the files that may not be read
@@ -33,8 +36,9 @@ type files struct {
 
 // A content identifies the contents of a file, without keeping a secret in memory.
 type content struct {
-	path string
-	sum  [sha256.Size]byte
+	path   string
+	sum    [sha256.Size]byte
+	isList bool // of prefixes
 }
 
 // newFiles is for a configuration that was read from the file config.
@@ -53,7 +57,7 @@ func (f *files) read(key, name string, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.seen[key] = content{path, sha256.Sum256(data)}
+	f.seen[key] = content{path: path, sum: sha256.Sum256(data)}
 	return data, nil
 }
 
@@ -90,11 +94,14 @@ func (f *files) changed(next *files, below string) []string {
 	return keys
 }
 
-// paths returns the paths of the files that were read.
-func (f *files) paths() map[string]bool {
-	all := make(map[string]bool, len(f.seen))
+// paths returns the paths of the files that were read, and of the lists among them.
+func (f *files) paths() (all, lists map[string]bool) {
+	all, lists = make(map[string]bool, len(f.seen)), make(map[string]bool)
 	for _, c := range f.seen {
 		all[c.path] = true
+		if c.isList {
+			lists[c.path] = true
+		}
 	}
-	return all
+	return all, lists
 }

@@ -137,8 +137,8 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	d.endWatching()
 	d.shutDown(drain, signals)
 
-	d.unwatchTLS()
-	d.tlsWatcher.running.Wait()
+	d.tlsWatcher.end()
+	d.accessWatcher.end()
 	d.stopNames()
 	d.naming.Wait()
 	d.drains.end()
@@ -168,8 +168,8 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		d.log.Info().Str("listener", l.Name).Str("address", l.AddressText()).
 			Str("pool", l.DefaultPool()).Msg("listening")
 	}
-	d.logCertificates(d.tlsWarnings, d.secured)
-	d.watchTLS()
+	d.logCertificates(d.contentWarnings, d.secured)
+	d.watchFiles()
 	d.tryNames()
 	d.admin.serve(d)
 }

@@ -64,7 +64,8 @@ func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
 	return cfg, resolve(ctx, cfg, d.lookup, before)
 }
 
-// Check reads the files that a configuration names: lists of backends, passwords, certificates and the token. It also
+// Check reads the files that a configuration names: lists of backends, passwords, certificates,
+// lists of prefixes and the token. It also
 // tries the logins of checks at the configured backends. Every mistake is an error, but a list of backends that cannot
 // be read is only a warning, since it may be written later.
 func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error) {
@@ -74,6 +75,8 @@ func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error)
 	warnings = hostWarnings(cfg)
 	secure, err := proposeTLS(cfg, &secured{}, from)
 	mistakes, warnings = append(mistakes, err), append(warnings, secure.warnings...)
+	_, listWarnings, err := proposeAccess(cfg, nil, from)
+	mistakes, warnings = append(mistakes, err), append(warnings, listWarnings...)
 	var trials []trial
 	for i := range cfg.Pools {
 		p := &cfg.Pools[i]

@@ -139,6 +139,7 @@ func sizeRows(t *testing.T, d *Daemon) []string {
 			count(`pool_\w+\{pool="web"`), count(`check.*pool="web"`)),
 		fmt.Sprintf("\n| listener | %d, and %d of histograms |\n", count(`listener_.*listener="web"`)-times-2*shaken, times),
 		fmt.Sprintf("\n| listener with `tls` | %d more, and as many if a pool of it has `tls` |\n", shaken),
+		fmt.Sprintf("\n| listener with `access` | %d more |\n", count(`listener_access_\w+\{.*listener="mail"`)),
 		fmt.Sprintf("\n| listener with DNS settings | %d more, and another %d with a cache |\n", dns-cached, cached),
 		fmt.Sprintf("\n| listener with `profile = \"postgres\"` | %d more |\n", count(`postgres_\w+\{listener="mail"`)),
 		fmt.Sprintf("\n| loop | %d |\n", count(`loop_\w+\{loop="0"`)),

@@ -46,6 +46,7 @@ cache = { max_entries = 1000 }
 address = "127.0.0.1:7997"
 pool = "mail"
 profile = "postgres"
+access = { deny = ["192.0.2.0/24"] }
 [pool.web]
 backends = [
   { address = "127.0.0.1:7998", name = "a", weight = 3 }, { address = "127.0.0.1:7996", name = "b", mode = "drain" },

@@ -42,7 +42,7 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 	defer giveBack()
 	from := newFiles(own) // relative paths count from there, for a configuration of a request too
 	if c != nil {
-		from.only = d.files.paths()
+		from.only, from.onlyLists = d.files.paths()
 	}
 	p, err := d.propose(cfg, from)
 	if err == nil {
@@ -71,7 +71,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 	plan := admin.Plan{
 		Config: p.cfg.File, Settings: []admin.Change{}, Listeners: []admin.ListenerChange{},
 		Pools: []admin.PoolChange{}, NeedsRestart: needsRestart(d.boot, p.cfg),
-		Warnings: append(warningsOf(p.cfg), p.tls.warnings...),
+		Warnings: append(warningsOf(p.cfg), p.warnings...),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
 	for _, table := range []string{"global", "log", "admin"} {

@@ -19,6 +19,9 @@ type proposal struct {
 	plan  l4.Plan
 	tls   *proposedTLS
 
+	access   accessLists
+	warnings []string // about the files of TLS, and of prefixes
+
 	files *files // read for the proposal
 	token string // of the admin socket
 }
@@ -60,6 +63,10 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 	if p.tls, err = proposeTLS(cfg, d.securedNow(), from); err != nil {
 		return nil, err
 	}
+	if p.access, p.warnings, err = proposeAccess(cfg, d.accessNow(), from); err != nil {
+		return nil, err
+	}
+	p.warnings = slices.Concat(p.tls.warnings, p.warnings)
 	pools := make(map[string]*pool.Pool, len(cfg.Pools))
 	for i := range cfg.Pools {
 		c := &cfg.Pools[i]
@@ -78,7 +85,7 @@ func (d *Daemon) propose(cfg *conf.Config, from *files) (*proposal, error) {
 			p.gone = append(p.gone, s)
 		}
 	}
-	p.plan = d.buildPlan(cfg, pools, &p.tls.secured)
+	p.plan = d.buildPlan(cfg, pools, &p.tls.secured, p.access)
 	return p, nil
 }
 

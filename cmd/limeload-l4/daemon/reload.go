@@ -94,7 +94,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	change.Commit()
 	before := d.config()
 	d.mu.Lock()
-	d.cfg, d.pools, d.secured, d.tlsReloads.failing = p.cfg, pools, &p.tls.secured, false
+	d.cfg, d.pools, d.secured, d.access = p.cfg, pools, &p.tls.secured, p.access
+	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
 	d.files = p.files
 	for _, s := range p.gone {
@@ -109,7 +110,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		zerolog.SetGlobalLevel(logLevel(p.cfg))
 	}
 	d.watchFile(p.cfg.Global.Watch)
-	d.watchTLS()
+	d.watchFiles()
 	d.tryNames()
 	d.forgetSockets(p.plan)
 	logged := fileWarnings(before)
@@ -119,10 +120,10 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		}
 		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
 	}
-	d.logCertificates(slices.DeleteFunc(slices.Clone(p.tls.warnings), func(w string) bool {
-		return slices.Contains(d.tlsWarnings, w)
+	d.logCertificates(slices.DeleteFunc(slices.Clone(p.warnings), func(w string) bool {
+		return slices.Contains(d.contentWarnings, w)
 	}), &p.tls.secured)
-	d.tlsWarnings = p.tls.warnings
+	d.contentWarnings = p.warnings
 	if err := errors.Join(failures...); err != nil {
 		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
 	}

@@ -3,6 +3,8 @@ package gate
 import (
 	"net/netip"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // isOpen reports whether nothing of the listener depends on who a client is, or on how often clients come.
@@ -90,12 +92,9 @@ const claimAgain = 50 * time.Millisecond
 // ask again: clients wait in the kernel's queue meanwhile. A place that nobody came for is given back with Unclaim.
 func (ls *Listener) Claim(now time.Duration) (again time.Duration, why Reason) {
 	s := ls.settings()
-	limit := s.Limits.rate()
+	limit := s.claimed()
 	if wait := ls.rate.Take(limit, now); wait > 0 {
-		if !s.Limits.DryRun {
-			return now + wait, Often
-		}
-		ls.noteRefusal(Often, netip.Addr{}, true)
+		return now + wait, Often
 	}
 	if why := ls.countSession(s); why != Admitted {
 		ls.rate.Return(limit)
@@ -106,8 +105,16 @@ func (ls *Listener) Claim(now time.Duration) (again time.Duration, why Reason) {
 
 // Unclaim gives back the place that Claim has taken.
 func (ls *Listener) Unclaim() {
-	ls.rate.Return(ls.settings().Limits.rate())
+	ls.rate.Return(ls.settings().claimed())
 	ls.uncountSession()
+}
+
+// claimed is the rate at which places are claimed. In a dry run the rate is asked when a client has come.
+func (s *Settings) claimed() rate.Limit {
+	if s.Limits.DryRun {
+		return rate.Limit{}
+	}
+	return s.Limits.rate()
 }
 
 // Hold says that clients of one more listening socket wait for a place, or of one less.

@@ -173,7 +173,7 @@ func (ls *Listener) admitComing(s *Settings, client netip.Addr, place *Place, cl
 			return why
 		}
 	}
-	if claimed {
+	if claimed && !s.Limits.DryRun {
 		return Admitted
 	}
 	return ls.admitOften(s, client, place, now)

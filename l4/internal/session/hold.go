@@ -39,8 +39,18 @@ func (l *Loop) unpause(d *socket) {
 	if d.held {
 		d.held = false
 		d.listener.Hold(false)
-		d.listener.heldSince[l.Index].Store(0)
+		d.listener.heldSince[l.Index].Store(l.stillHeld(d.listener))
 	}
+}
+
+// stillHeld is since when the loop holds a socket of a listener; 0 if it holds none.
+func (l *Loop) stillHeld(ls *Listener) int64 {
+	for _, d := range l.listening {
+		if d != nil && d.held && d.listener == ls {
+			return int64(max(l.Now, 1))
+		}
+	}
+	return 0
 }
 
 // resumeHeld lets a held socket accept if there is a place, unless that is another loop's.

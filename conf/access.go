@@ -9,7 +9,8 @@ import (
 // Access says which clients may come in. Of the prefixes that contain a client the longest decides. If there is an
 // allow list, clients that no prefix contains are denied. Its zero value lets everybody in.
 type Access struct {
-	Allow     []string `toml:"allow" default:"" min:"0" max:"1000" note:"allow_file has room for more"` // addresses and prefixes
+	// addresses and prefixes
+	Allow     []string `toml:"allow" default:"" min:"0" max:"1000" note:"allow_file has room for more"`
 	Deny      []string `toml:"deny" default:"" min:"0" max:"1000" note:"deny_file has room for more"`
 	AllowFile string   `toml:"allow_file" default:""` // a path, for ReadPrefixes; "" = none
 	DenyFile  string   `toml:"deny_file" default:""`
@@ -58,11 +59,16 @@ func validPrefixes(r *report, path string, texts []string, each func(i int, p ne
 	return prefixes
 }
 
-// warnOfAccess reports prefixes that are denied without effect: whom no prefix of allow contains is denied anyway. What
-// files say is not known here.
+// warnOfAccess reports a table that changes nothing, and prefixes that are denied without effect: clients that no prefix
+// of allow contains are denied anyway. What files say is not known here.
 func warnOfAccess(r *report, l *Listener) {
 	a := &l.Access
 	path := Path("listener", l.Name, "access")
+	if a.On() && l.isOnlyUnix() {
+		r.add(path, Error{Message: "clients of a Unix socket have no address: this table changes nothing, and permissions of " +
+			"the listener says who may connect"})
+		return
+	}
 	if len(a.Allow) == 0 || a.AllowFile != "" {
 		return
 	}

@@ -10,8 +10,8 @@ import (
 
 // TestAccess reads who may come in, in all ways of writing.
 func TestAccess(t *testing.T) {
-	doc, _ := with("listener.a", `access = { allow = ["10.0.0.0/8", "::1", "::ffff:192.0.2.0/120"], deny = ["10.66.0.0/16"], `+
-		`deny_file = "deny.txt" }`)
+	doc, _ := with("listener.a", `access = { allow = ["10.0.0.0/8", "::1", "::ffff:192.0.2.0/120"], `+
+		`deny = ["10.66.0.0/16"], deny_file = "deny.txt" }`)
 	a := mustParse(t, doc).Listeners[0].Access
 	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128"),
 		netip.MustParsePrefix("192.0.2.0/24")}
@@ -46,7 +46,8 @@ func TestAccessMistakes(t *testing.T) {
 		{`{ allow = ["10.0.0.0/8"], deny = ["10.0.0.0/16"] }`, ``},
 		{`{ allow = "10.0.0.0/8" }`, `allow: found the string "10.0.0.0/8"; needs a list of strings`},
 		{`{ allow = [` + many + `] }`, `allow: found a list of 1001; allowed is 0 to 1000; allow_file has room for more`},
-		{`{ deny = ["10.0.0.1/8"] }`, `deny[0]: found "10.0.0.1/8"; it has bits behind the first 8; needs "10.0.0.0/8" or "10.0.0.1"`},
+		{`{ deny = ["10.0.0.1/8"] }`, `deny[0]: found "10.0.0.1/8"; it has bits behind the first 8; ` +
+			`needs "10.0.0.0/8" or "10.0.0.1"`},
 		{`{ deny = ["fe80::1%eth0"] }`, `deny[0]: found "fe80::1%eth0"; a prefix has no zone; ` + prefixNeeds +
 			`, did you mean "fe80::1"?`},
 		{`{ deny = ["fe80::%eth0/64"] }`, `deny[0]: found "fe80::%eth0/64"; a prefix has no zone; ` + prefixNeeds +
@@ -88,6 +89,14 @@ func TestAccessWarnings(t *testing.T) {
 		}
 		if !slices.Equal(got, tt.warns) {
 			t.Errorf("%s warns of %q, want %q", tt.table, got, tt.warns)
+		}
+	}
+	for address, warns := range map[string]bool{`"unix:/run/a"`: true, `["unix:/run/a", ":1"]`: false} {
+		doc := strings.Replace(profiled("[listener.a.access]", `deny_file = "x"`), `":1"`, address, 1)
+		want := "lb.toml:4: listener.a.access: clients of a Unix socket have no address: this table changes nothing, and " +
+			"permissions of the listener says who may connect"
+		if got := mustParse(t, doc).Warnings(); warns != (len(got) > 0) || warns && got[0] != want {
+			t.Errorf("%s warns of %q", address, got)
 		}
 	}
 }

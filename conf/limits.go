@@ -15,15 +15,15 @@ type Limits struct {
 	ClientRate     Rate `toml:"client_rate" default:""` // new sessions, flows and DNS questions of one client
 	Rate           Rate `toml:"rate" default:""`        // the same of all clients
 
-	// each direction; 0 is no limit
-	SessionBandwidth Bandwidth `toml:"session_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"` // of one session or flow
-	ClientBandwidth  Bandwidth `toml:"client_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"`  // of all of one client
+	// each direction of sessions and flows; 0 is no limit
+	SessionBandwidth Bandwidth `toml:"session_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"` // of one
+	ClientBandwidth  Bandwidth `toml:"client_bandwidth" default:"" zero:"" min:"1KiB/s" max:"1TiB/s"`  // of all of a client
 
 	ClientPrefix4 int `toml:"client_prefix_v4" default:"32" min:"1" max:"32"` // who is one client
 	ClientPrefix6 int `toml:"client_prefix_v6" default:"64" min:"1" max:"128"`
 	// how many clients are known at most. 0: 1,000,000, if a limit for one client needs them, and otherwise none. Not 0:
 	// clients are known whether or not a limit needs them
-	TrackedClients int `toml:"tracked_clients" default:"0" zero:"" min:"1024" max:"100_000_000"`
+	TrackedClients int `toml:"tracked_clients" default:"0" zero:"" min:"8192" max:"10_000_000"`
 
 	// what becomes of clients over a limit, Listener.MaxSessions included; "": as Listener.RefuseWith
 	OverLimit string `toml:"over_limit" default:"" oneof:",reset,close,drop,delay,protocol"`
@@ -69,9 +69,8 @@ func validateLimits(r *report, path string, l *Listener) {
 func warnOfLimits(r *report, l *Listener) {
 	limits, path := &l.Limits, Path("listener", l.Name, "limits")
 	keys := limits.forClients()
-	unix := len(l.Binds) > 0 && !slices.ContainsFunc(l.Binds, func(b Bind) bool { return b.Path == "" })
 	for _, key := range keys {
-		if unix {
+		if l.isOnlyUnix() {
 			r.add(join(path, key), Error{Message: "clients of a Unix socket have no address, by which one could be told from " +
 				"another: this key changes nothing"})
 		}
@@ -98,8 +97,8 @@ func warnOfLimits(r *report, l *Listener) {
 	}
 }
 
-// A Bandwidth is a number of bytes a second, which is written as a Size and "/s": "10MiB/s". A size or a number alone is
-// refused. The zero value, "", is no limit.
+// A Bandwidth is a number of bytes a second, which is written as a Size and "/s": "10MiB/s". A size or a number alone
+// is refused. The zero value, "", is no limit.
 type Bandwidth int64
 
 // UnmarshalText reads a Size of at least a byte followed by "/s", or "".

@@ -11,9 +11,9 @@ import (
 func TestLimits(t *testing.T) {
 	doc, _ := with("listener.a", `limits = { client_sessions = 5, client_rate = "100/s burst 200", rate = "600/m", `+
 		`session_bandwidth = "10MiB/s", client_bandwidth = "1GB/s", client_prefix_v4 = 24, client_prefix_v6 = 56, `+
-		`tracked_clients = 1024, over_limit = "drop", dry_run = true }`)
+		`tracked_clients = 8192, over_limit = "drop", dry_run = true }`)
 	want := Limits{ClientSessions: 5, ClientRate: Rate{100, time.Second, 200}, Rate: Rate{600, time.Minute, 10},
-		SessionBandwidth: 10 << 20, ClientBandwidth: 1e9, ClientPrefix4: 24, ClientPrefix6: 56, TrackedClients: 1024,
+		SessionBandwidth: 10 << 20, ClientBandwidth: 1e9, ClientPrefix4: 24, ClientPrefix6: 56, TrackedClients: 8192,
 		OverLimit: "drop", DryRun: true}
 	c := mustParse(t, doc)
 	if got := c.Listeners[0].Limits; got != want {
@@ -24,14 +24,16 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the effective configuration differs: %v", d)
 	}
 	none := Limits{ClientPrefix4: 32, ClientPrefix6: 64}
-	for _, table := range []string{"{}", `{ rate = "", client_rate = "", session_bandwidth = "", client_bandwidth = "" }`} {
+	for _, table := range []string{"{}",
+		`{ rate = "", client_rate = "", session_bandwidth = "", client_bandwidth = "" }`} {
 		doc, _ = with("listener.a", "limits = "+table)
 		if got := mustParse(t, doc).Listeners[0].Limits; got != none {
 			t.Errorf("%s: got %+v", table, got)
 		}
 	}
 	next := mustParse(t, strings.Replace(string(c.Effective()), "10MiB/s", "20MiB/s", 1))
-	if d := c.Compare(next); len(d) != 1 || fmt.Sprint(d[0]) != `{[listener a limits session_bandwidth] "10MiB/s" "20MiB/s"}` {
+	want10to20 := `{[listener a limits session_bandwidth] "10MiB/s" "20MiB/s"}`
+	if d := c.Compare(next); len(d) != 1 || fmt.Sprint(d[0]) != want10to20 {
 		t.Errorf("differences %v", d)
 	}
 }
@@ -65,12 +67,12 @@ func TestLimitsMistakes(t *testing.T) {
 		{``, `client_bandwidth = "1KiB/s"`, ``},
 		{``, `client_prefix_v4 = 0`, `found 0; allowed is 1 to 32`},
 		{``, `client_prefix_v6 = 129`, `found 129; allowed is 1 to 128`},
-		{``, `tracked_clients = 1023`, `found 1023; allowed is 1024 to 100000000, or 0`},
+		{``, `tracked_clients = 8191`, `found 8191; allowed is 8192 to 10000000, or 0`},
 		{``, `over_limit = "refuse"`, `found "refuse"; allowed is "", "reset", "close", "drop", "delay" or "protocol"`},
 		{``, `over_limit = "protocol"`, `found "protocol"; ` + language},
 		{`profile = "redis"`, `over_limit = "protocol"`, ``},
-		{`protocol = "udp"`, `over_limit = "reset"`, `found "reset"; protocol is "udp", and datagrams over a limit are dropped; ` +
-			`needs "drop" or ""`},
+		{`protocol = "udp"`, `over_limit = "reset"`,
+			`found "reset"; protocol is "udp", and datagrams over a limit are dropped; needs "drop" or ""`},
 		{`protocol = "udp"`, `over_limit = "drop"`, ``},
 		{`protocol = "udp"`, `client_sessions = 5`, `found 5; protocol is "udp"; needs client_flows of the listener instead`},
 		{`protocol = "udp"`, `client_sessions = 0`, ``},
@@ -102,12 +104,13 @@ func TestLimitsWarnings(t *testing.T) {
 			`session_bandwidth: found "1MiB/s"; client_bandwidth, 1MiB/s, is not above it: this key changes nothing`},
 		{``, `client_prefix_v4 = 24`, `client_prefix_v4: found 24; ` + alone},
 		{``, `client_prefix_v6 = 48`, `client_prefix_v6: found 48; ` + alone},
-		{``, "client_prefix_v4 = 24\ntracked_clients = 1024", ``},
+		{``, "client_prefix_v4 = 24\ntracked_clients = 8192", ``},
 		{``, "client_prefix_v4 = 24\nclient_rate = \"1/s\"", ``},
 		{``, "over_limit = \"delay\"\nrate = \"1/s\"", ``},
 		{``, "over_limit = \"delay\"\nclient_bandwidth = \"1MiB/s\"", ``},
-		{``, "over_limit = \"delay\"\nclient_rate = \"1/s\"", `over_limit: found "delay"; clients over client_rate are reset: ` +
-			`the kernel's queue cannot hold one client back, and let the next one pass`},
+		{``, "over_limit = \"delay\"\nclient_rate = \"1/s\"",
+			`over_limit: found "delay"; clients over client_rate are reset: ` +
+				`the kernel's queue cannot hold one client back, and let the next one pass`},
 	} {
 		doc := profiled("", "[listener.a.limits]", tt.line)
 		if tt.address != "" {
@@ -130,7 +133,8 @@ func TestBandwidth(t *testing.T) {
 			t.Errorf("%q gives %d (%q), %v", text, b, b, err)
 		}
 	}
-	for _, text := range []string{"10MiB", "10", "/s", "MiB/s", "-1B/s", "1.5MiB/s", "1MiB/m", "1MiB/s/s", " 1B/s", "99999999TiB/s"} {
+	for _, text := range []string{"10MiB", "10", "/s", "MiB/s", "-1B/s", "1.5MiB/s", "1MiB/m", "1MiB/s/s", " 1B/s",
+		"99999999TiB/s"} {
 		b := Bandwidth(7)
 		if err := b.UnmarshalText([]byte(text)); err == nil || b != 7 {
 			t.Errorf("%q gives %d, %v", text, b, err)

@@ -21,8 +21,8 @@ const (
 // the file: one prefix or address a line, perhaps with a comment that begins with "#". IPv4-mapped prefixes are passed
 // as IPv4. It keeps no more of the text than a line.
 //
-// Mistakes are Errors, which call the text by the name file: the first ten, and how many more there are. After a mistake
-// add is not called again. Other errors are those of from.
+// Mistakes are Errors, which call the text by the name file: the first ten, and how many more there are. After a
+// mistake add is not called again. Other errors are those of from.
 func ReadPrefixes(file string, from io.Reader, add func(netip.Prefix)) error {
 	p := prefixReader{file: file, text: bufio.NewReaderSize(from, 64<<10), add: add}
 	for {

@@ -14,7 +14,8 @@ import (
 
 // readPrefixes returns the prefixes of a text.
 func readPrefixes(text string) (prefixes []string, err error) {
-	err = ReadPrefixes("deny.txt", strings.NewReader(text), func(p netip.Prefix) { prefixes = append(prefixes, p.String()) })
+	add := func(p netip.Prefix) { prefixes = append(prefixes, p.String()) }
+	err = ReadPrefixes("deny.txt", strings.NewReader(text), add)
 	return prefixes, err
 }
 
@@ -89,7 +90,8 @@ func TestReadMillionPrefixes(t *testing.T) {
 	text := bytes.Replace(millionPrefixes(), []byte("\n8.161.32.0/24\n"), []byte("\n8.161.32.1/24\n"), 1)
 	began, n := time.Now(), 0
 	err := ReadPrefixes("deny.txt", bytes.NewReader(text), func(netip.Prefix) { n++ })
-	want := `deny.txt:500001: found "8.161.32.1/24"; it has bits behind the first 24; needs "8.161.32.0/24" or "8.161.32.1"`
+	want := `deny.txt:500001: found "8.161.32.1/24"; it has bits behind the first 24; needs "8.161.32.0/24" or ` +
+		`"8.161.32.1"`
 	if err == nil || err.Error() != want || n != 500_000 {
 		t.Errorf("%d prefixes, error\n%v, want\n%s", n, err, want)
 	}
@@ -120,7 +122,8 @@ func BenchmarkReadPrefixes(b *testing.B) {
 }
 
 func FuzzReadPrefixes(f *testing.F) {
-	for _, text := range []string{"", "10.0.0.0/8\r\n", "# x\n::1", "::ffff:0:0/96\n", "10.0.0.1/8", "a%b", "\x00\n\xff", strings.Repeat("1", 300)} {
+	for _, text := range []string{"", "10.0.0.0/8\r\n", "# x\n::1", "::ffff:0:0/96\n", "10.0.0.1/8", "a%b", "\x00\n\xff",
+		strings.Repeat("1", 300)} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

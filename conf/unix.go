@@ -73,6 +73,11 @@ func validateUnixListener(r *report, l *Listener) {
 	}
 }
 
+// isOnlyUnix reports whether all clients of the listener come by Unix sockets, and so have no address.
+func (l *Listener) isOnlyUnix() bool {
+	return len(l.Binds) > 0 && !slices.ContainsFunc(l.Binds, func(b Bind) bool { return b.Path == "" })
+}
+
 // validateUnixBind checks one Unix socket of a listener.
 func validateUnixBind(r *report, l *Listener, b *Bind) {
 	e := Error{Found: quote(l.Address[b.Element])}

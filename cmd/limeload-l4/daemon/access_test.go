@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -112,7 +114,8 @@ func TestFollowsFilesOfPrefixes(t *testing.T) {
 	}
 	version(1, "192.0.2.0/24\n")
 	f.write("allow", []byte("10.0.0.0/8\n"))
-	l := runDaemon(t, "", accessTables(f, fmt.Sprintf("allow_file = %q, deny_file = %q", f.path("allow"), f.path("live/deny"))))
+	l := runDaemon(t, "",
+		accessTables(f, fmt.Sprintf("allow_file = %q, deny_file = %q", f.path("allow"), f.path("live/deny"))))
 	events, stop := l.events.subscribe()
 	defer stop()
 	shows := func(want string) {
@@ -173,6 +176,47 @@ func TestFollowsFilesOfPrefixes(t *testing.T) {
 	f.write("allow", []byte("::/0\n"))
 	l.eventually("no failure", func() bool { return !l.accessFailing() })
 	shows("1 1")
+}
+
+// TestAccessListKeepsSessions holds that another list is for new clients: sessions go on.
+func TestAccessListKeepsSessions(t *testing.T) {
+	f := newTLSFolder(t)
+	f.write("deny", []byte("192.0.2.0/24\n"))
+	l := runDaemon(t, "", accessTables(f, fmt.Sprintf("deny_file = %q", f.path("deny"))))
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", f.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	echoes := func(c net.Conn) bool {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		answer := make([]byte, 1)
+		_, _ = c.Write([]byte{7})
+		_, err := io.ReadFull(c, answer)
+		return err == nil && answer[0] == 7
+	}
+	old := dial()
+	if !echoes(old) {
+		t.Fatal("no answer")
+	}
+	before := l.accessNow()["gated"]
+	f.write("deny", []byte("127.0.0.0/8\n"))
+	l.eventually("another list", func() bool { return l.accessNow()["gated"] != before })
+	if !echoes(old) {
+		t.Error("the session has ended")
+	}
+	if echoes(dial()) {
+		t.Error("a denied client has been served")
+	}
+	f.write("deny", nil)
+	l.eventually("no prefix", func() bool { return l.counts("gated") == "0 0" })
+	if !echoes(dial()) || !echoes(old) {
+		t.Error("no answer after that")
+	}
 }
 
 // awaitEvent waits for an event of a kind.
@@ -244,8 +288,9 @@ func TestReloadOfAccess(t *testing.T) {
 
 // TestAccessOfBothHalves holds that both protocols of a listener have its list.
 func TestAccessOfBothHalves(t *testing.T) {
-	cfg, err := conf.Parse("lb.toml", []byte("[admin]\naddress = ''\n[listener.a]\naddress = ':1'\npool = 'p'\nprotocol = 'tcp+udp'\n"+
-		"profile = 'dns'\ncache = {}\naccess = { deny = ['192.0.2.0/24'] }\nlimits = { rate = '5/s' }\n[pool.p]\nbackends = ['127.0.0.1:2']\n"))
+	cfg, err := conf.Parse("lb.toml", []byte("[admin]\naddress = ''\n[listener.a]\naddress = ':1'\npool = 'p'\n"+
+		"protocol = 'tcp+udp'\nprofile = 'dns'\ncache = {}\naccess = { deny = ['192.0.2.0/24'] }\n"+
+		"limits = { rate = '5/s' }\n[pool.p]\nbackends = ['127.0.0.1:2']\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ func accessPaths(cfg *conf.Config) []string {
 	return paths
 }
 
-// reloadAccess gives listeners the access lists whose files have changed, and returns false if some cannot be used: then
-// those of before stay. Only the last attempt is reported.
+// reloadAccess gives listeners the access lists whose files have changed, and returns false if some cannot be used:
+// then those of before stay. Only the last attempt is reported.
 func (d *Daemon) reloadAccess(ctx context.Context, last bool) (good bool) {
 	_, giveBack, err := d.life.takeTurn(ctx)
 	if err != nil {

@@ -18,8 +18,8 @@ func limited(line string) (*conf.Config, error) {
 
 // TestLimitSettings holds what the table limits means for the data plane.
 func TestLimitSettings(t *testing.T) {
-	cfg, err := limited("client_sessions = 5\nclient_rate = '100/s burst 200'\nrate = '600/m'\nsession_bandwidth = '1MiB/s'\n" +
-		"client_bandwidth = '2MiB/s'\nclient_prefix_v4 = 24\nclient_prefix_v6 = 56\ntracked_clients = 2048\n" +
+	cfg, err := limited("client_sessions = 5\nclient_rate = '100/s burst 200'\nrate = '600/m'\n" +
+		"session_bandwidth = '1MiB/s'\nclient_bandwidth = '2MiB/s'\nclient_prefix_v4 = 24\nclient_prefix_v6 = 56\ntracked_clients = 8192\n" +
 		"over_limit = 'protocol'\ndry_run = true")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestLimitSettings(t *testing.T) {
 	got := limitSettings(&cfg.Listeners[0].Limits)
 	want := l4.Limits{ClientSessions: 5, ClientRate: rate.Limit{Every: 10 * time.Millisecond, Burst: 200},
 		Rate: rate.Limit{Every: 100 * time.Millisecond, Burst: 10}, SessionBandwidth: 1 << 20, ClientBandwidth: 2 << 20,
-		Prefix4: 24, Prefix6: 56, Tracked: 2048, Track: true, Over: l4.OverTell, DryRun: true}
+		Prefix4: 24, Prefix6: 56, Tracked: 8192, Track: true, Over: l4.OverTell, DryRun: true}
 	if got != want || got.Validate() != nil {
 		t.Errorf("got %+v, %v; want %+v", got, got.Validate(), want)
 	}

@@ -64,10 +64,9 @@ func (d *Daemon) readAgain(ctx context.Context) (*conf.Config, error) {
 	return cfg, resolve(ctx, cfg, d.lookup, before)
 }
 
-// Check reads the files that a configuration names: lists of backends, passwords, certificates,
-// lists of prefixes and the token. It also
-// tries the logins of checks at the configured backends. Every mistake is an error, but a list of backends that cannot
-// be read is only a warning, since it may be written later.
+// Check reads the files that a configuration names: lists of backends and of prefixes, passwords, certificates and the
+// token. It also tries the logins of checks at the configured backends. Every mistake is an error, but a list of
+// backends that cannot be read is only a warning, since it may be written later.
 func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error) {
 	from := newFiles(cfg.File)
 	_, tokenErr := readToken(cfg, from)

@@ -70,7 +70,12 @@ func forCrowds(t *testing.T, w world, start func(w world, t *testing.T) *harness
 }
 
 func startTCP(w world, t *testing.T) *harness.Balancer { return w.start(t) }
-func startUDP(w world, t *testing.T) *harness.Balancer { return w.startUDP(t) }
+
+// startKilled starts a balancer that would have sockets to DNS servers for ten seconds more.
+func startKilled(w world, t *testing.T) *harness.Balancer {
+	t.Helper()
+	return harness.StartBalancerWith(t, harness.BalancerOptions{Config: w.config(t), Killed: true})
+}
 
 // rarely is the line of a listener's table that lets a client come so often, and then once an hour: as good as never.
 func rarely(burst int) string { return limitLines(fmt.Sprintf(`client_rate = "1/h burst %d"`, burst)) }
@@ -188,9 +193,9 @@ func TestNetnsQuestionRate(t *testing.T) {
 	server.SetZone(t, "www 300 A 192.0.2.80")
 	for name, lines := range map[string][]string{"with a cache": {"cache = {}"}, "without a cache": nil} {
 		t.Run(name, func(t *testing.T) {
-			w := world{Backends: []string{server.Address}, Listener: append([]string{`profile = "dns"`,
-				rarely(burst)}, lines...)}
-			forCrowds(t, w, startUDP, func(t *testing.T, b *harness.Balancer, c crowd, at string) {
+			w := world{Backends: []string{server.Address}, Listener: append([]string{`protocol = "udp"`,
+				`profile = "dns"`, rarely(burst)}, lines...)}
+			forCrowds(t, w, startKilled, func(t *testing.T, b *harness.Balancer, c crowd, at string) {
 				question, err := new(dns.Msg).SetQuestion("www."+harness.DNSZone, dns.TypeA).Pack()
 				check(t, err)
 				for i := range burst {
@@ -237,7 +242,7 @@ func TestNetnsQuestionRateTCP(t *testing.T) {
 	server.SetZone(t, "www 300 A 192.0.2.80")
 	w := world{Backends: []string{server.Address}, Listener: []string{`profile = "dns"`, "cache = {}",
 		rarely(burst)}}
-	forCrowds(t, w, startTCP, func(t *testing.T, b *harness.Balancer, c crowd, at string) {
+	forCrowds(t, w, startKilled, func(t *testing.T, b *harness.Balancer, c crowd, at string) {
 		// the connection pays for the first question
 		if got := askTCP(t, c.abuser(1), at, 3*burst); got[dns.RcodeSuccess] != burst || got[dns.RcodeRefused] != 2*burst {
 			t.Errorf("on one connection: %v", got)

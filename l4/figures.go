@@ -8,11 +8,15 @@ type Reason = tally.Reason
 
 // The reasons for which a client is refused that callers tell apart.
 const (
-	MaxSessions  = tally.MaxSessions  // the listener or the process holds all the sessions it may
-	NoBackend    = tally.NoBackend    // no backend is eligible
-	BackendsFull = tally.BackendsFull // every eligible backend is at its max_sessions, and the pool has no queue
-	QueueFull    = tally.QueueFull    // as many sessions wait for a backend as may
-	NoRoute      = tally.NoRoute      // no route fits the client's ClientHello, and the listener has no other pool
+	MaxSessions    = tally.MaxSessions    // the listener or the process holds all the sessions it may
+	Denied         = tally.Denied         // the access list or a rule denies the client's address
+	ClientSessions = tally.ClientSessions // the client has all that it may have at once
+	ClientRate     = tally.ClientRate     // the client comes more often than it may
+	Rate           = tally.Rate           // the listener's clients come more often than they may
+	NoBackend      = tally.NoBackend      // no backend is eligible
+	BackendsFull   = tally.BackendsFull   // every eligible backend is at its max_sessions, and the pool has no queue
+	QueueFull      = tally.QueueFull      // as many sessions wait for a backend as may
+	NoRoute        = tally.NoRoute        // no route fits the client's ClientHello, and the listener has no other pool
 )
 
 // Reasons returns every reason there is.

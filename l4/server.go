@@ -209,6 +209,9 @@ func (s *Server) namedLocked(name string) *listener {
 // Flows is how many flows there are now.
 func (s *Server) Flows() int { return s.gate.Flows() }
 
+// Started is the moment from which ClientInfo.Seen counts.
+func (s *Server) Started() time.Time { return s.started }
+
 // Sessions is how many sessions there are now.
 func (s *Server) Sessions() int { return s.gate.Sessions() }
 

@@ -130,6 +130,11 @@ func (s *scene) prepare(t *testing.T, line string) {
 		text, err := os.ReadFile(filepath.Join(s.dir, "new.toml"))
 		check(t, err)
 		s.Configure(t, string(text))
+	case "access":
+		if words[1] != "deny" {
+			s.Ask(t, "POST", "/v1/access", map[string]any{"prefix": "198.51.100.0/24", "action": "deny",
+				"for_seconds": 600, "comment": "scan"}, nil)
+		}
 	case "backends":
 		if slices.Contains(words, "b4") && words[1] == "set" {
 			s.Ask(t, "POST", "/v1/pools/redis/backends", map[string]any{"name": "b4", "address": "10.0.0.14:6379",

@@ -11,14 +11,16 @@ import (
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), dnsCommand(), explainCommand(), reloadCommand(),
-		planCommand(), eventsCommand(), completionCommand(), completeCommand(), manCommand(),
+		statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
+		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), completionCommand(), completeCommand(),
+		manCommand(),
 	}
 }
 
 // arguments returns the words of the command line that are not flags, one for each word of the command's ArgsUsage;
-// words in brackets are optional. Flags may stand before, between and after them. The library stops at the first word
-// that is no flag, so the flags after it are set here. After "--", no word is a flag.
+// words in brackets are optional, and the last word may end in dots, for one or more. Flags may stand before, between
+// and after them. The library stops at the first word that is no flag, so the flags after it are set here. After "--",
+// no word is a flag.
 //
 // If --help follows an argument, it prints the help and returns no error, and asked is true: nothing is left to do.
 func arguments(c *cli.Context) (args []string, asked bool, err error) {
@@ -59,18 +61,18 @@ func arguments(c *cli.Context) (args []string, asked bool, err error) {
 // countArguments checks the number of args against the command's ArgsUsage.
 func countArguments(c *cli.Context, args []string) error {
 	names := strings.Fields(c.Command.ArgsUsage)
-	if len(args) > len(names) {
+	if len(args) > len(names) && !(len(names) > 0 && strings.HasSuffix(names[len(names)-1], "...")) {
 		return &usageError{fmt.Errorf("unknown command or argument %q", args[len(names)])}
 	}
-	for _, name := range names[len(args):] {
+	for _, name := range names[min(len(args), len(names)):] {
 		if !strings.HasPrefix(name, "[") {
-			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", name, c.Command.HelpName,
-				c.Command.ArgsUsage)}
+			return &usageError{fmt.Errorf("%s is missing: the command is `%s %s`", strings.TrimSuffix(name, "..."),
+				c.Command.HelpName, c.Command.ArgsUsage)}
 		}
 	}
 	for i, arg := range args {
 		if arg == "" {
-			return &usageError{fmt.Errorf("%s is empty", names[i])}
+			return &usageError{fmt.Errorf("%s is empty", strings.TrimSuffix(names[min(i, len(names)-1)], "..."))}
 		}
 	}
 	return nil

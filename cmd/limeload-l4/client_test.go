@@ -22,7 +22,9 @@ func askers(t *testing.T) [][]string {
 		{"backends", "set", "redis", "b1", "--weight", "2"}, {"backends", "drain", "redis", "b2"}, {"sessions"},
 		{"sessions", "list"},
 		{"sessions", "end", "--all"}, {"dns"}, {"dns", "stats"}, {"dns", "purge", "dns", "example.com"},
-		{"dns", "purge", "dns", "--all"},
+		{"dns", "purge", "dns", "--all"}, {"clients"}, {"access"}, {"access", "list"},
+		{"access", "deny", "192.0.2.0/24", "--for", "10m"}, {"access", "allow", "192.0.2.7"},
+		{"access", "remove", "192.0.2.0/24"}, {"access", "check", "192.0.2.7"},
 		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"},
 		{"plan", "--config", write(t, goodConfig)}, {"events"},
 	}
@@ -116,6 +118,24 @@ func TestUsage(t *testing.T) {
 		{"dns purge dns --below --all", "--all is every answer"},
 		{"dns purge dns a b", `"b"`},
 		{"dns list", `unknown command or argument "list"`},
+		{"access deny", "PREFIX is missing: the command is `limeload-l4 access deny PREFIX...`"},
+		{"access deny 192.0.2.0/24 192.0.2.7/24", `PREFIX "192.0.2.7/24": its address has bits set after the first 24; ` +
+			"needs 192.0.2.0/24, or 192.0.2.7/32 for the address alone"},
+		{"access allow example.com", `PREFIX "example.com": needs an address or a prefix`},
+		{"access deny 192.0.2.7 --for 10", "for"},
+		{"access deny 192.0.2.7 --for 0s", "--for 0s: needs 1s to 3650d0h"},
+		{"access deny 192.0.2.7 --for 900000h", "needs 1s to 3650d0h"},
+		{"access deny 192.0.2.7 --listener=", "--listener is empty"},
+		{"access deny 192.0.2.7 --comment=" + strings.Repeat("x", 201), "--comment: needs 200 bytes at most"},
+		{"access remove", "PREFIX is missing"},
+		{"access remove 192.0.2.7/24", "needs 192.0.2.0/24"},
+		{"access check", "ADDRESS is missing"},
+		{"access check 192.0.2.7 192.0.2.8", `"192.0.2.8"`},
+		{"access block 192.0.2.7", `unknown command or argument "block"`},
+		{"clients --sort name", `--sort "name": needs rate, sessions or bytes`},
+		{"clients --limit 0", "--limit 0: needs a number of 1 to 10000"},
+		{"clients --limit 10001", "--limit 10001"},
+		{"clients main", `unknown command or argument "main"`},
 		{"explain", "CLIENT is missing"},
 		{"explain --listener a --pool b 192.0.2.1", "needs one of them"},
 		{"events --kind explosion", `--kind "explosion": needs one of backend_added`},
@@ -127,6 +147,15 @@ func TestUsage(t *testing.T) {
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, test.want) {
 			t.Errorf("%s: exit code %d, stdout %q, stderr %q, want %s", test.args, code, stdout, stderr, test.want)
 		}
+	}
+	for _, text := range []string{"", "a\nb", "\x1b[2J"} {
+		if code, _, stderr := command(t, "access", "deny", "192.0.2.7", "--comment", text); code != exitUsage {
+			t.Errorf("comment %q: exit code %d, %s", text, code, stderr)
+		}
+	}
+	if code, _, stderr := command(t, "access", "deny", "192.0.2.7", ""); code != exitUsage ||
+		!strings.Contains(stderr, "PREFIX is empty") {
+		t.Errorf("an empty argument: exit code %d, %s", code, stderr)
 	}
 	if code, _, stderr := command(t, "backends", "remove", "redis", ""); code != exitUsage ||
 		!strings.Contains(stderr, "BACKEND is empty") {
@@ -185,6 +214,16 @@ func TestWhatIsAsked(t *testing.T) {
 		{"dns purge dns Example.com.", `POST /v1/listeners/dns/dns/purge {"name":"Example.com."}`},
 		{"dns purge --below a/b . ", `POST /v1/listeners/a%2Fb/dns/purge {"name":".","below":true}`},
 		{"dns purge dns --all", `POST /v1/listeners/dns/dns/purge {"all":true}`},
+		{"access", "GET /v1/access"},
+		{"access deny 192.0.2.0/24 --listener a/b --for 1m30s --comment why",
+			`POST /v1/access {"prefix":"192.0.2.0/24","action":"deny","listener":"a/b","for_seconds":90,"comment":"why"}`},
+		{"access allow 2001:db8::7 192.0.2.7", `POST /v1/access {"prefix":"192.0.2.7","action":"allow"}`},
+		{"access remove 192.0.2.0/24", "DELETE /v1/access?prefix=192.0.2.0%2F24"},
+		{"access remove 192.0.2.0/24 --listener main", "DELETE /v1/access?listener=main&prefix=192.0.2.0%2F24"},
+		{"access check 192.0.2.7", "GET /v1/access/check?address=192.0.2.7"},
+		{"access check --listener main 192.0.2.7", "GET /v1/access/check?address=192.0.2.7&listener=main"},
+		{"clients", "GET /v1/clients?limit=20&sort=rate"},
+		{"clients --listener main --sort bytes --limit 5", "GET /v1/clients?limit=5&listener=main&sort=bytes"},
 		{"explain --pool redis 192.0.2.7:5000", "GET /v1/explain?client=192.0.2.7%3A5000&pool=redis"},
 		{"events --pool redis --kind drained --kind reloaded", "GET /v1/events?kind=drained&kind=reloaded&pool=redis"},
 		{"plan", "POST /v1/plan"},

@@ -200,10 +200,18 @@ func (k *completion) valuesOf(ctx context.Context, f cli.Flag) []candidate {
 
 // argumentValues returns the possible values of the next argument.
 func (k *completion) argumentValues(ctx context.Context) []candidate {
-	if len(k.args) >= len(k.usage) {
+	if len(k.usage) == 0 {
 		return nil
 	}
-	return k.names(ctx, strings.Trim(k.usage[len(k.args)], "[]"))
+	last := k.usage[len(k.usage)-1]
+	several, repeats := strings.CutSuffix(last, "...")
+	switch {
+	case len(k.args) < len(k.usage)-1 || len(k.args) < len(k.usage) && !repeats:
+		return k.names(ctx, strings.Trim(k.usage[len(k.args)], "[]"))
+	case repeats:
+		return k.names(ctx, several)
+	}
+	return nil
 }
 
 // names returns the candidates for a placeholder of the usage.
@@ -231,6 +239,13 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 			all = append(all, candidate{kind.Name, kind.Use})
 		}
 		return all
+	case "ORDER":
+		return bare(admin.ClientOrders())
+	case "PREFIX":
+		if !slices.Equal(k.path, []string{"access", "remove"}) {
+			return nil // only the user knows whom to allow or deny
+		}
+		return k.running(ctx, what)
 	case "POOL", "LISTENER", "BACKEND", "ID":
 		return k.running(ctx, what)
 	}
@@ -271,6 +286,13 @@ func (k *completion) running(ctx context.Context, what string) (names []candidat
 		backends, _ := client.Backends(ctx, pool)
 		for _, b := range backends {
 			names = append(names, candidate{b.Name, strings.Join([]string{b.Address, b.Mode, b.Verdict}, " ")})
+		}
+	case "PREFIX":
+		rules, _ := client.AccessRules(ctx)
+		for _, r := range rules {
+			if r.Listener == k.values["listener"] && !slices.Contains(k.args, r.Prefix) {
+				names = append(names, candidate{r.Prefix, strings.TrimSpace(r.Action + " " + r.Comment)})
+			}
 		}
 	case "ID":
 		list, _ := client.Sessions(ctx, admin.SessionFilter{Limit: 100})

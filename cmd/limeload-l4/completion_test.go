@@ -54,6 +54,11 @@ func completionCases() []completionCase {
 		{"dns ", []string{"stats", "purge"}},
 		{"dns purge ", []string{"dns"}},
 		{"dns purge dns example.com --b", []string{"--below"}},
+		{"access ", []string{"list", "allow", "deny", "remove", "check"}},
+		{"access remove 19", []string{"192.0.2.0/24"}},
+		{"access remove 192.0.2.0/24 ", []string{"2001:db8::/32"}},
+		{"access deny 192.0.2.7 --listener in", []string{"internal"}},
+		{"clients --sort s", []string{"sessions"}},
 		{"sessions --backend b", []string{"b1", "b2"}},
 		{"sessions end 8c3f5e00000000", []string{"8c3f5e0000000001", "8c3f5e0000000002"}},
 		{"events --kind disc", []string{"discovered"}},
@@ -82,6 +87,9 @@ func TestCompleteWords(t *testing.T) {
 		"status --config x --conf":       nil, // already given
 		"events --kind drained --ki":     {"--kind"},
 		"status -- --out":                nil, // no flag any more
+		"access remove --listener main ": {"192.0.2.7/32"},
+		"access deny ":                   nil, // only the user knows
+		"access deny 192.0.2.7 --f":      {"--for"},
 		"backends nonsense ":             nil,
 		"backends set redis b1 more ":    nil,
 		"status --nonsense=":             nil,
@@ -109,7 +117,7 @@ func TestCompleteEverything(t *testing.T) {
 				t.Errorf("%q: --%s is not offered", words, f.Names()[0])
 			}
 			// only the user knows the value
-			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "R", "CHANGE", "NAME=TIME"}
+			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "TEXT", "R", "CHANGE", "NAME=TIME"}
 			if !takesValue(f) || slices.Contains(free, placeholder(f)) {
 				continue
 			}

@@ -105,6 +105,11 @@ func newFake(t *testing.T) *fakeDaemon {
 	f.handle("GET /v1/sessions", func(*http.Request) any { return fixtureSessions() })
 	f.handle("DELETE /v1/sessions", func(*http.Request) any { return map[string]int{"ended": 12} })
 	f.handle("POST /v1/listeners/{listener}/dns/purge", purge)
+	f.handle("GET /v1/access", func(*http.Request) any { return map[string]any{"rules": fixtureRules()} })
+	f.handle("POST /v1/access", addRule)
+	f.handle("DELETE /v1/access", removeRule)
+	f.handle("GET /v1/access/check", func(*http.Request) any { return fixtureAccess() })
+	f.handle("GET /v1/clients", func(*http.Request) any { return fixtureClients() })
 	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
 	f.handle("POST /v1/reload", func(*http.Request) any {
 		return admin.Reloaded{Took: 0.0042, Plan: fixturePlan("/etc/limeload/lb.toml")}

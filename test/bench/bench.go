@@ -44,6 +44,7 @@ type bench struct {
 
 	certificates map[traffic]certificate       // by kind of TLS
 	configs      map[string]map[traffic]string // by contender, as of its first start for each traffic
+	limitConfigs map[string]map[string]string  // by contender and scenario, of those with limits
 }
 
 // newBench looks up all programs and limits first, so that it fails before the first measurement. close removes its
@@ -52,7 +53,7 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	b := &bench{
 		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{},
 		servers: map[traffic]*server{},
-		configs: map[string]map[traffic]string{},
+		configs: map[string]map[traffic]string{}, limitConfigs: map[string]map[string]string{},
 	}
 	var errs []error
 	for _, c := range contenders() {
@@ -72,7 +73,7 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic.dns() }) {
 		errs = append(errs, b.findTools(ctx))
 	}
-	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic == trafficPostgres }) {
+	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic.serverOf() == trafficPostgres }) {
 		errs = append(errs, b.findPostgres(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -160,6 +161,7 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 				if err != nil {
 					m.Error = err.Error()
 				}
+				m.compare(s, all)
 				all = append(all, m)
 				fmt.Fprintf(b.progress, "round %d/%d  %s\n", round+1, b.opts.rounds, m.line(s))
 			}
@@ -193,6 +195,8 @@ func (b *bench) startServer(ctx context.Context, t traffic) (*server, error) {
 		return startBackends(roleTrainBackend, b.dir)
 	case t == trafficPostgres:
 		return startPostgres(ctx, b.tools, &b.ports, b.dir)
+	case t == trafficMeter:
+		return startBackends(roleMeterBackend, b.dir)
 	}
 	return startBackends(roleBackend, b.dir)
 }
@@ -213,7 +217,7 @@ func (b *bench) measure(ctx context.Context, s scenario, c contender) (measureme
 	if err != nil {
 		return measurement{}, err
 	}
-	proc, err := b.startContender(c, s.traffic, targets)
+	proc, err := b.startContender(c, s, targets)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -246,11 +250,12 @@ func (b *bench) findPorts(t traffic) ([]netip.AddrPort, error) {
 	return addrs, errors.Join(errs...)
 }
 
-func (b *bench) startContender(c contender, t traffic, listen []netip.AddrPort) (*process, error) {
+func (b *bench) startContender(c contender, work scenario, listen []netip.AddrPort) (*process, error) {
 	dir, err := os.MkdirTemp(b.dir, c.name+"-")
 	if err != nil {
 		return nil, err
 	}
+	t := work.traffic
 	s := setup{
 		traffic:     t,
 		listen:      listen[0],
@@ -260,19 +265,32 @@ func (b *bench) startContender(c contender, t traffic, listen []netip.AddrPort) 
 		dir:         dir,
 		certificate: b.certificates[t],
 		aes128:      b.opts.aes128,
+		limits:      work.limits,
+	}
+	if work.limits.Denied > 0 {
+		if s.denied, err = writeDenied(b.dir, work.limits.Denied); err != nil {
+			return nil, err
+		}
 	}
 	if t == trafficPostgres {
 		s.flood, s.floodBackends = listen[1], b.servers[trafficFlood.serverOf()].addrs
 		s.certificate = b.certificates[trafficFlood]
 	}
 	proc, config, err := startBalancer(c, b.programs[c.name], s)
-	if b.configs[c.name] == nil {
-		b.configs[c.name] = map[traffic]string{}
-	}
-	if _, ok := b.configs[c.name][t]; !ok {
-		b.configs[c.name][t] = config
-	}
+	b.keepConfig(c, work, config)
 	return proc, err
+}
+
+// keepConfig keeps a configuration for the report, unless there is an earlier one for the same work.
+func (b *bench) keepConfig(c contender, work scenario, config string) {
+	if b.configs[c.name] == nil {
+		b.configs[c.name], b.limitConfigs[c.name] = map[traffic]string{}, map[string]string{}
+	}
+	if work.limits != (limitation{}) {
+		b.limitConfigs[c.name][work.name] = config
+	} else if _, ok := b.configs[c.name][work.traffic]; !ok {
+		b.configs[c.name][work.traffic] = config
+	}
 }
 
 // load runs a client with the scenario's job against the targets. pids are the
@@ -281,6 +299,9 @@ func (b *bench) startContender(c contender, t traffic, listen []netip.AddrPort) 
 func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, pids []int) (measurement, error) {
 	j := s.jobFor(b.opts)
 	j.Targets = targets
+	if s.traffic == trafficMeter {
+		j.Meter = b.servers[s.traffic].addrs[0]
+	}
 	cl, err := b.startLoader(j)
 	if err != nil {
 		return measurement{}, err
@@ -290,6 +311,12 @@ func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, 
 }
 
 func (b *bench) startLoader(j job) (loader, error) {
+	if j.Beside != nil {
+		flood := *j.Beside
+		flood.Targets, flood.Duration, j.Beside = j.Targets, j.Duration, nil
+		l, err := b.startLoader(j)
+		return &besieged{loader: l, job: flood, lead: j.Lead, dir: b.dir}, err
+	}
 	switch j.Pattern {
 	case patternDNS:
 		return newDNSPerf(b.tools["dnsperf"], j, b.dir)
@@ -340,6 +367,7 @@ type view struct {
 	backend   cpuReading
 	machine   time.Duration
 	holds     holding // the balancer
+	switches  int64   // of it: how often its threads went to sleep
 }
 
 // look waits for everything to settle and then looks.
@@ -348,7 +376,7 @@ func (b *bench) look(ctx context.Context, s scenario, rest time.Duration, cl loa
 		return view{}, err
 	}
 	v := view{at: time.Now(), processes: len(pids)}
-	var errs [5]error
+	var errs [6]error
 	v.balancer, errs[0] = readCPU(pids)
 	v.client, errs[1] = cl.cpu()
 	for _, t := range s.traffic.servers() {
@@ -359,5 +387,6 @@ func (b *bench) look(ctx context.Context, s scenario, rest time.Duration, cl loa
 	}
 	v.holds, errs[3] = readHolding(pids)
 	v.machine, errs[4] = machineCPU()
+	v.switches, errs[5] = readSwitches(pids)
 	return v, errors.Join(errs[:]...)
 }

@@ -23,6 +23,9 @@ type setup struct {
 	certificate certificate // of the listener that terminates TLS
 	aes128      bool        // which has AES-128-GCM as its only cipher, if the balancer has a setting for it
 
+	limits limitation // of the first listener
+	denied string     // the file of its prefixes; "" for none
+
 	// the second listener of trafficPostgres, which terminates TLS
 	flood         netip.AddrPort
 	floodBackends []netip.AddrPort
@@ -62,7 +65,8 @@ type contender struct {
 // contenders returns all contenders, in the order of the report.
 func contenders() []contender {
 	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(),
-		{name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains}}}
+		{name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains, trafficTrainsOnce,
+			trafficMeter}}}
 }
 
 func contenderNames() []string {
@@ -79,6 +83,9 @@ func (c contender) direct() bool { return c.find == nil }
 func (c contender) does(s scenario) bool {
 	if c.direct() && s.job.Pattern == patternIdle {
 		return false // there is no process to look at
+	}
+	if s.who != nil && !slices.Contains(s.who, c.name) {
+		return false
 	}
 	return c.takes == nil || slices.Contains(c.takes, s.traffic)
 }

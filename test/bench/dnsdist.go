@@ -37,6 +37,7 @@ func dnsdistConfig(_ program, s setup) string {
 	for _, a := range s.backends {
 		fmt.Fprintf(&b, "newServer({address=%q}):setUp()\n", a)
 	}
+	b.WriteString(dnsdistLimits(s.limits))
 	if s.traffic == trafficDNSCached {
 		fmt.Fprintf(&b, "getPool(\"\"):setCache(newPacketCache(%d))\n", 10*questionCount)
 	}

@@ -10,7 +10,7 @@ import (
 func haproxy() contender {
 	return contender{
 		name:      "haproxy",
-		takes:     []traffic{trafficTCP, trafficTLSECDSA, trafficTLSRSA, trafficPostgres},
+		takes:     []traffic{trafficTCP, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne},
 		rival:     true,
 		processes: one, // -db: no master process
 		find: func(ctx context.Context, path string) (program, error) {
@@ -59,6 +59,7 @@ func haproxyConfig(_ program, s setup) string {
 		haproxyListen(&b, "bench", s.listen, tls, s.backends)
 	} else {
 		haproxyListen(&b, "bench", s.listen, "", s.backends)
+		b.WriteString(haproxyLimits(s.limits))
 	}
 	if s.traffic == trafficPostgres {
 		fmt.Fprintln(&b)

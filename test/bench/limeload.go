@@ -11,7 +11,7 @@ func limeload() contender {
 	return contender{
 		name: "limeload-l4",
 		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached, trafficTrains,
-			trafficTLSECDSA, trafficTLSRSA, trafficPostgres},
+			trafficTrainsOnce, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficMeter},
 		processes: one,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
@@ -44,7 +44,7 @@ func limeloadConfig(_ program, s setup) string {
 		fmt.Fprint(&b, "protocol = \"udp\"\n")
 	}
 	switch s.traffic {
-	case trafficDNSOnce:
+	case trafficDNSOnce, trafficTrainsOnce:
 		fmt.Fprint(&b, "responses = 1\n")
 	case trafficDNSSingle:
 		fmt.Fprint(&b, "profile = \"dns\"\n")
@@ -52,6 +52,7 @@ func limeloadConfig(_ program, s setup) string {
 		fmt.Fprintf(&b, "profile = \"dns\"\ncache = { max_entries = %d }\n", 10*questionCount)
 	}
 	fmt.Fprintln(&b)
+	b.WriteString(limeloadLimits("bench", s))
 	if s.traffic.tls() {
 		limeloadTLS(&b, "bench", s.certificate)
 	}

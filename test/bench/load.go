@@ -25,6 +25,11 @@ const (
 	patternDNS    pattern = "dns"    // dnsperf: so many sockets, and so many questions under way in all
 	// pgbench: select-only transactions, due at fixed times, from so many connections
 	patternPostgres pattern = "postgres"
+
+	patternKnock  pattern = "knock"  // connections that may be refused, see floodJob
+	patternSpray  pattern = "spray"  // datagrams of ever new clients, see floodJob
+	patternPing   pattern = "ping"   // datagrams at fixed times from so many sockets that are kept
+	patternStream pattern = "stream" // connections on which one side always sends
 )
 
 // A job describes one run of the load generator. Its zero value is of no use; the scenarios make them.
@@ -36,11 +41,17 @@ type job struct {
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
 	// requests per second over all connections, patternPaced and patternPostgres, and patternDNS unless 0
-	Rate     int           `json:"rate"`
-	TLS      *tlsJob       `json:"tls,omitempty"`      // nil: plain; of patternKept, patternConnect and patternIdle
-	Flooders int           `json:"flooders,omitempty"` // connections of a flood of handshakes meanwhile, patternPostgres
-	Warmup   time.Duration `json:"warmup_ns"`
-	Duration time.Duration `json:"duration_ns"`
+	Rate     int            `json:"rate"`
+	TLS      *tlsJob        `json:"tls,omitempty"`      // nil: plain; of patternKept, patternConnect and patternIdle
+	Flooders int            `json:"flooders,omitempty"` // connections of a flood of handshakes meanwhile, patternPostgres
+	Flood    *floodJob      `json:"flood,omitempty"`    // of patternKnock and patternSpray
+	Beside   *job           `json:"beside,omitempty"`   // a flood meanwhile
+	Lead     time.Duration  `json:"lead_ns,omitempty"`  // before transactions count and the flood begins, patternPostgres
+	Datagram datagramKind   `json:"datagram,omitempty"` // patternPing and patternSpray
+	In       bool           `json:"in,omitempty"`       // the client is the side that sends, patternStream
+	Meter    netip.AddrPort `json:"meter,omitzero"`     // a backend, without a balancer between, patternStream
+	Warmup   time.Duration  `json:"warmup_ns"`
+	Duration time.Duration  `json:"duration_ns"`
 }
 
 // A loadResult is what the load generator saw between "go" and the last answer. With TCP every request has been
@@ -56,6 +67,9 @@ type loadResult struct {
 
 	TLS        string  `json:"tls,omitempty"`        // what all connections negotiated
 	Handshakes float64 `json:"handshakes,omitempty"` // of the flood, per second
+
+	Flood  *floodResult  `json:"flood,omitempty"`  // of patternKnock and patternSpray, or of one beside
+	Stream *streamResult `json:"stream,omitempty"` // of patternStream
 }
 
 const (
@@ -107,8 +121,15 @@ func runLoad(stdin io.Reader, stdout io.Writer) error {
 		return runTLSLoad(j, lines, stdin, stdout)
 	}
 	quiet()
-	if j.Pattern == patternTrains {
+	switch j.Pattern {
+	case patternTrains:
 		return runTrains(j, lines, stdin, stdout)
+	case patternKnock, patternSpray:
+		return runFlood(j, lines, stdin, stdout)
+	case patternPing:
+		return runPing(j, lines, stdin, stdout)
+	case patternStream:
+		return runStreams(j, lines, stdin, stdout)
 	}
 	poll, err := newPoller()
 	if err != nil {

@@ -15,6 +15,14 @@
 // the close. Certificates are made for each run. Backends always get plain TCP. The client that floods has the lowest
 // priority, since it stands for another machine: it gets what CPU time the others leave.
 //
+// Scenarios about limits run only if -only names them, best with -duration 10s (rates) and 20s (flood). A flood comes
+// from addresses of its own and at the lowest priority. What it does to another client of the same listener is compared
+// with the same client alone, in the same round. The CPU time of a refused connect is the balancer's, less what it uses
+// for that client alone. HAProxy refuses by a stick table, nginx by limit_conn and dnsdist by MaxQPSIPRule, each set to
+// what is closest to limeload-l4's limit; limitation.go says where they differ. Rates are offered twice as much as they
+// allow. Bandwidths are measured where the bytes arrive, in parts of 10 ms, and the largest tenth of a second is that
+// of any 10 parts in a row.
+//
 // It is a program for Linux, run by hand; nothing imports it, and it imports
 // nothing of limeload-l4: the balancers are black boxes to it.
 package main

@@ -32,7 +32,8 @@ type measurement struct {
 	TLS        string  `json:"tls,omitempty"`                   // what the connections negotiated
 	Handshakes float64 `json:"handshakes_per_second,omitempty"` // of a flood meanwhile
 
-	Idle *idleFigures `json:"idle,omitempty"`
+	Idle   *idleFigures  `json:"idle,omitempty"`
+	Limits *limitFigures `json:"limits,omitempty"`
 }
 
 // idleFigures are about sessions at rest.
@@ -69,9 +70,13 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 		m.Rate = m.Units / m.ElapsedSeconds
 		m.CPUPerUnit = m.CPU / m.Units
 	}
-	if m.Handshakes > 0 {
+	if m.Handshakes > 0 || r.Flood != nil {
 		m.CPUPerUnit = 0 // most of the CPU time is the flood's
 	}
+	if wall := after.at.Sub(before.at).Seconds(); r.Stream != nil && m.Rate > 0 {
+		m.CPUPerUnit = m.CPU / wall / m.Rate // the work goes on all the time
+	}
+	m.Limits = newLimitFigures(s, r, before, after)
 	return m
 }
 
@@ -116,6 +121,9 @@ func (m measurement) line(s scenario) string {
 	if i := m.Idle; i != nil {
 		fmt.Fprintf(&b, "  %s and %.2f descriptors per session", formatBytes(i.MemoryPerSession),
 			i.DescriptorsPerSession)
+	}
+	if m.Limits != nil {
+		b.WriteString(m.Limits.text())
 	}
 	if m.Handshakes > 0 {
 		fmt.Fprintf(&b, "  beside %.0f handshakes/s", m.Handshakes)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,41 @@ func readHolding(pids []int) (holding, error) {
 		sum.descriptors += len(fds)
 	}
 	return sum, nil
+}
+
+// readSwitches returns how often the threads of the processes have gone to sleep: their voluntary context switches.
+func readSwitches(pids []int) (int64, error) {
+	var sum int64
+	for _, pid := range pids {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+				continue // the thread has ended meanwhile
+			}
+			if err != nil {
+				return 0, err
+			}
+			n, err := parseSwitches(string(b))
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", f, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+func parseSwitches(status string) (int64, error) {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+			return strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+		}
+	}
+	return 0, errors.New("no voluntary_ctxt_switches")
 }
 
 func parseRssAnon(status string) (int64, error) {

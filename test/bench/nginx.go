@@ -13,7 +13,7 @@ func nginx() contender {
 	return contender{
 		name: "nginx",
 		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficTrains, trafficTLSECDSA,
-			trafficTLSRSA, trafficPostgres},
+			trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficMeter},
 		rival:     true,
 		processes: func(workers int) int { return 1 + workers },
 		find:      findNginx,
@@ -81,18 +81,19 @@ func nginxConfig(p program, s setup) string {
 	fmt.Fprintf(&b, "worker_processes %d;\nworker_rlimit_nofile %d;\n", s.workers, s.descriptors)
 	fmt.Fprintf(&b, "error_log stderr warn;\nevents {\n    worker_connections %d;\n}\n", s.descriptors-100)
 	fmt.Fprint(&b, "stream {\n    access_log off;\n")
+	b.WriteString(nginxZone(s.limits))
 	nginxUpstream(&b, "bench", s.backends)
 	switch {
 	case s.traffic.udp():
 		b.WriteString(nginxUDPServer(s))
 	case s.traffic.tls():
-		nginxServer(&b, "bench", s.listen, nginxTLS(s))
+		nginxServer(&b, "bench", s.listen, nginxTLS(s), "")
 	default:
-		nginxServer(&b, "bench", s.listen, "")
+		nginxServer(&b, "bench", s.listen, "", nginxLimits(s.limits))
 	}
 	if s.traffic == trafficPostgres {
 		nginxUpstream(&b, "flood", s.floodBackends)
-		nginxServer(&b, "flood", s.flood, nginxTLS(s))
+		nginxServer(&b, "flood", s.flood, nginxTLS(s), "")
 	}
 	fmt.Fprintln(&b, "}")
 	return b.String()
@@ -106,22 +107,23 @@ func nginxUpstream(b *strings.Builder, name string, backends []netip.AddrPort) {
 	fmt.Fprint(b, "    }\n")
 }
 
-// nginxServer writes the server of a TCP listener, which terminates TLS if tls is not empty.
-func nginxServer(b *strings.Builder, pool string, listen netip.AddrPort, tls string) {
+// nginxServer writes the server of a TCP listener, which terminates TLS if tls is not empty. limits are its directives
+// about them.
+func nginxServer(b *strings.Builder, pool string, listen netip.AddrPort, tls, limits string) {
 	ssl := ""
 	if tls != "" {
 		ssl = " ssl"
 	}
 	fmt.Fprintf(b, `    server {
         listen %s%s reuseport backlog=%d;
-%s        tcp_nodelay on;
+%s%s        tcp_nodelay on;
         proxy_half_close on;
         proxy_buffer_size 16k;
         proxy_connect_timeout 5s;
         proxy_timeout 1h;
         proxy_pass %s;
     }
-`, listen, ssl, listenBacklog, tls, pool)
+`, listen, ssl, listenBacklog, tls, limits, pool)
 }
 
 // nginxTLS returns the directives of a server that terminates TLS, as one would set it up.
@@ -151,8 +153,8 @@ func nginxUDPServer(s setup) string {
 	}
 	return fmt.Sprintf(`    server {
         listen %s udp reuseport rcvbuf=4m;
-%s        proxy_timeout 30s;
+%s%s        proxy_timeout 30s;
         proxy_pass bench;
     }
-`, s.listen, responses)
+`, s.listen, responses, nginxLimits(s.limits))
 }

@@ -20,6 +20,7 @@ type options struct {
 	duration, warmup         time.Duration
 	rate, idle, workers      int
 	dnsRate, pgbenchRate     int
+	pingRate, floodRate      int
 	aes128                   bool // of TLS, AES-128-GCM alone
 	jsonFile                 string
 	flags                    map[string]string // every flag as it was, for the report
@@ -41,7 +42,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
 	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
 	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
-	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all when empty:\n"+
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all without a * when empty:\n"+
 		scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
@@ -50,6 +51,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.dnsRate, "dns-rate", 20_000, "questions per second in dns-paced; one that every contender sustains")
 	fs.IntVar(&o.pgbenchRate, "pgbench-rate", 300,
 		"transactions per second in pgbench-*; one that leaves half of the CPU time to others")
+	fs.IntVar(&o.pingRate, "ping-rate", 1000, "datagrams or questions per second of the client in floodudp-*")
+	fs.IntVar(&o.floodRate, "flood-rate", 0, "connects or datagrams per second of the flood in flood-* and floodudp-*;\n"+
+		"0: as many as the machine gives")
 	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle and tls-idle")
 	fs.BoolVar(&o.aes128, "tls-aes128", false, "HAProxy and nginx get AES-128-GCM as their only cipher, which is what\n"+
 		"limeload-l4 chooses; otherwise each chooses by its defaults")
@@ -87,6 +91,8 @@ func (o *options) check(rest []string, contenders, only string) error {
 		{"rate", o.rate >= 1 && o.rate <= 1_000_000, "1 to 1000000"},
 		{"dns-rate", o.dnsRate >= 1 && o.dnsRate <= 1_000_000, "1 to 1000000"},
 		{"pgbench-rate", o.pgbenchRate >= 1 && o.pgbenchRate <= 1_000_000, "1 to 1000000"},
+		{"ping-rate", o.pingRate >= 1 && o.pingRate <= 50_000, "1 to 50000"},
+		{"flood-rate", o.floodRate >= 0 && o.floodRate <= 1_000_000, "0 to 1000000"},
 		{"idle", o.idle >= 1, "at least 1"},
 		{"workers", o.workers >= 1 && o.workers <= 256, "1 to 256"},
 	} {
@@ -141,7 +147,7 @@ func selectContenders(list string) ([]string, error) {
 func selectScenarios(list string) ([]scenario, error) {
 	all := scenarios()
 	if list == "" {
-		return all, nil
+		return slices.DeleteFunc(all, func(s scenario) bool { return s.named }), nil
 	}
 	chosen := map[string]bool{}
 	for _, name := range splitNames(list) {

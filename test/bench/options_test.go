@@ -25,6 +25,10 @@ func TestSelectScenarios(t *testing.T) {
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
 		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
 		{"dns-", "dns-once dns-single dns-paced dns-cached"},
+		{"flood-", "flood-idle flood-limit flood-open"}, // named ones
+		{"limits", "limits-off limits-on"},
+		{"rates-client,bandwidth-c1-", "rates-client-10 rates-client-1000 rates-client-20k bandwidth-c1-in " +
+			"bandwidth-c1-out"},
 		{"tls12,tls-bulk1", "tls12-handshake-ecdsa tls12-handshake-rsa tls12-resume-ecdsa tls-bulk1-in tls-bulk1-out"},
 	} {
 		ss, err := selectScenarios(c.list)
@@ -59,6 +63,8 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-idle 0", "-idle 0: want at least 1"},
 		{"-dns-rate 0", "-dns-rate 0: want 1 to 1000000"},
 		{"-pgbench-rate 0", "-pgbench-rate 0: want 1 to 1000000"},
+		{"-ping-rate 50001", "-ping-rate 50001: want 1 to 50000"},
+		{"-flood-rate -1", "-flood-rate -1: want 0 to 1000000"},
 		{"-workers 0", "-workers 0: want 1 to 256"},
 		{"fast", `unexpected argument "fast"`},
 	} {
@@ -116,8 +122,8 @@ func TestJobsAreWhole(t *testing.T) {
 	}
 	for _, s := range scenarios() {
 		j := s.jobFor(o)
-		ours := !s.traffic.udp() && s.traffic != trafficPostgres // our own protocol
-		if j.Connections < 1 || ours && j.Answer < answerBytes || j.Duration != o.duration ||
+		ours := !s.traffic.udp() && s.traffic.serverOf() == trafficTCP && j.Flood == nil // our own protocol
+		if j.Connections < 1 && j.Flood == nil || ours && j.Answer < answerBytes || j.Duration != o.duration ||
 			j.Warmup != o.warmup {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
@@ -135,6 +141,18 @@ func TestJobsAreWhole(t *testing.T) {
 		}
 		if j.Pattern == patternPostgres && j.Rate != o.pgbenchRate {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.pgbenchRate)
+		}
+		if flood := j.Pattern == patternKnock || j.Pattern == patternSpray; flood != (j.Flood != nil) {
+			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if b := j.Beside; b != nil && (b.Flood == nil || b.Flood.Rate != o.floodRate || !b.Flood.Harm) {
+			t.Errorf("%s: job beside %+v", s.name, b)
+		}
+		if j.Pattern == patternPing && j.Rate != o.pingRate {
+			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.pingRate)
+		}
+		if len(s.name) > scenarioWidth || s.named != (s.table != tableWork) {
+			t.Errorf("%s: %+v", s.name, s)
 		}
 		if j.Pattern == patternPaced && j.Rate != o.rate {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.rate)

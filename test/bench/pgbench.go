@@ -28,7 +28,7 @@ type pgbench struct {
 // newPGBench returns a load generator that sends transactions to the job's first target, and a flood, if there is one,
 // to the second.
 func newPGBench(p program, j job, dir string) (*pgbench, error) {
-	if len(j.Targets) < 2 {
+	if len(j.Targets) == 0 || len(j.Targets) < 2 && j.Lead == 0 {
 		return nil, errors.New("pgbench has no balancer with two listeners to ask")
 	}
 	dir, err := os.MkdirTemp(dir, "pgbench-")
@@ -39,7 +39,7 @@ func newPGBench(p program, j job, dir string) (*pgbench, error) {
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 func (p *pgbench) ready(ctx context.Context, within time.Duration) error {
-	if _, err := p.ask(ctx, p.job.Warmup, within); err != nil || p.job.Flooders == 0 {
+	if _, err := p.ask(ctx, p.job.Warmup, 0, within); err != nil || p.job.Flooders == 0 {
 		return err
 	}
 	var err error
@@ -57,7 +57,7 @@ func (p *pgbench) ready(ctx context.Context, within time.Duration) error {
 // run lets pgbench do its job while the flood, if there is one, is under way.
 func (p *pgbench) run(ctx context.Context, within time.Duration) (loadResult, error) {
 	if p.flood == nil {
-		return p.ask(ctx, p.job.Duration, within)
+		return p.ask(ctx, p.job.Duration, p.job.Lead, within)
 	}
 	type outcome struct {
 		result loadResult
@@ -68,7 +68,7 @@ func (p *pgbench) run(ctx context.Context, within time.Duration) (loadResult, er
 		r, err := p.flood.run(ctx, within)
 		flooded <- outcome{r, err}
 	}()
-	r, err := p.ask(ctx, p.job.Duration, within)
+	r, err := p.ask(ctx, p.job.Duration, p.job.Lead, within)
 	f := <-flooded
 	if err := errors.Join(err, f.err); err != nil {
 		return r, err
@@ -88,12 +88,13 @@ func (p *pgbench) args(duration time.Duration, logs string) []string {
 		"--rate", strconv.Itoa(p.job.Rate), "--log", "--log-prefix", logs, postgresDatabase)
 }
 
-func (p *pgbench) ask(ctx context.Context, duration, within time.Duration) (loadResult, error) {
+// ask runs pgbench. With a lead it counts the transactions alone that are done in the given time after it.
+func (p *pgbench) ask(ctx context.Context, duration, lead, within time.Duration) (loadResult, error) {
 	dir, err := os.MkdirTemp(p.dir, "log-")
 	if err != nil {
 		return loadResult{}, err
 	}
-	cmd := exec.Command(p.path, p.args(duration, filepath.Join(dir, "transactions"))...)
+	cmd := exec.Command(p.path, p.args(lead+duration, filepath.Join(dir, "transactions"))...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGSSLMODE=disable", "PGGSSENCMODE=disable")
 	begun := time.Now()
 	if p.proc, err = start("pgbench", cmd, p.dir); err != nil {
@@ -114,7 +115,12 @@ func (p *pgbench) ask(ctx context.Context, duration, within time.Duration) (load
 	if p.proc.err != nil {
 		return loadResult{}, p.proc.failure(p.proc.err)
 	}
-	times, err := readPGBenchLogs(dir)
+	var counted span
+	if lead > 0 {
+		elapsed = duration
+		counted = span{begun.Add(lead), begun.Add(lead + duration)}
+	}
+	times, err := readPGBenchLogs(dir, counted)
 	if err == nil && len(times) == 0 {
 		err = p.proc.failure(errors.New("no transaction was done"))
 	}
@@ -128,8 +134,14 @@ func (p *pgbench) ask(ctx context.Context, duration, within time.Duration) (load
 	}, nil
 }
 
-// readPGBenchLogs reads the latencies in pgbench's logs, which are all files in dir.
-func readPGBenchLogs(dir string) ([]time.Duration, error) {
+// A span is a time from one clock reading to another. The zero value is all time.
+type span struct{ from, to time.Time }
+
+func (s span) has(t time.Time) bool { return s == span{} || t.After(s.from) && !t.After(s.to) }
+
+// readPGBenchLogs reads the latencies of transactions that were done within the span. pgbench's logs are all files in
+// dir.
+func readPGBenchLogs(dir string, counted span) ([]time.Duration, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -140,7 +152,7 @@ func readPGBenchLogs(dir string) ([]time.Duration, error) {
 		if err != nil {
 			return nil, err
 		}
-		more, err := parsePGBenchLog(string(text))
+		more, err := parsePGBenchLog(string(text), counted)
 		if err != nil {
 			return nil, err
 		}
@@ -150,8 +162,8 @@ func readPGBenchLogs(dir string) ([]time.Duration, error) {
 }
 
 // parsePGBenchLog reads the latencies of a log of transactions. Its third field has microseconds since the transaction
-// was due, so a late start counts, as in paced.
-func parsePGBenchLog(text string) ([]time.Duration, error) {
+// was due, so a late start counts, as in paced. The fifth and the sixth have the time when it was done.
+func parsePGBenchLog(text string, counted span) ([]time.Duration, error) {
 	var times []time.Duration
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
 		f := strings.Fields(lines.Text())
@@ -161,6 +173,14 @@ func parsePGBenchLog(text string) ([]time.Duration, error) {
 		us, err := strconv.ParseInt(f[2], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("pgbench's log has the line %q: %w", lines.Text(), err)
+		}
+		seconds, err := strconv.ParseInt(f[4], 10, 64)
+		micros, microsErr := strconv.ParseInt(f[5], 10, 64)
+		if err := errors.Join(err, microsErr); err != nil {
+			return nil, fmt.Errorf("pgbench's log has the line %q: %w", lines.Text(), err)
+		}
+		if !counted.has(time.Unix(seconds, micros*1000)) {
+			continue
 		}
 		times = append(times, time.Duration(us)*time.Microsecond)
 	}

@@ -46,6 +46,8 @@ type contenderReport struct {
 
 	UDPConfigs map[traffic]string `json:"udp_configs,omitempty"` // the same for each traffic by UDP
 	TLSConfigs map[traffic]string `json:"tls_configs,omitempty"` // and for each with a listener that terminates TLS
+
+	LimitConfigs map[string]string `json:"limit_configs,omitempty"` // and for each scenario with limits
 }
 
 func newReport(b *bench, started time.Time, all []measurement) report {
@@ -66,7 +68,7 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 	for _, c := range b.contenders {
 		p := b.programs[c.name]
 		cr := contenderReport{Name: c.name, Path: p.path, Version: p.version, UDPConfigs: map[traffic]string{},
-			TLSConfigs: map[traffic]string{}}
+			TLSConfigs: map[traffic]string{}, LimitConfigs: b.limitConfigs[c.name]}
 		for t, config := range b.configs[c.name] {
 			switch {
 			case t == trafficTCP:
@@ -140,6 +142,9 @@ func (r report) writeTables(w io.Writer) error {
 	r.head(&b)
 	r.workTable(&b)
 	r.idleTable(&b)
+	for _, t := range []table{tableFlood, tableRate, tableStreams, tableCost} {
+		r.limitTable(&b, t)
+	}
 	r.remarks(&b)
 	for _, m := range r.Rounds {
 		if m.CPUDoubt {
@@ -162,7 +167,8 @@ func (r report) writeTables(w io.Writer) error {
 	return nil
 }
 
-// remarks says what TLS connections negotiated, and how fast a flood was, which no table has room for.
+// remarks says what TLS connections negotiated, how fast a flood was, and which limits were not reached: no table has
+// room for it.
 func (r report) remarks(b *strings.Builder) {
 	scenarios := map[string][]string{} // by contender and what it negotiated
 	for _, s := range r.Summary {
@@ -177,6 +183,10 @@ func (r report) remarks(b *strings.Builder) {
 	for _, s := range r.Summary {
 		if s.Handshakes > 0 {
 			fmt.Fprintf(b, "%s, %s: the flood did %.0f handshakes/s\n", s.Scenario, s.Contender, s.Handshakes)
+		}
+		if s.Limits.short() {
+			fmt.Fprintf(b, "%s, %s: only %.0f/s came, since this machine gives no more: they say nothing about the limit\n",
+				s.Scenario, s.Contender, s.Limits.Offered)
 		}
 	}
 }
@@ -196,9 +206,10 @@ func (r report) head(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
 	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, "+
-		"pgbench rate %s/s, idle sessions %s, TLS with AES-128 alone %s\n",
+		"pgbench rate %s/s, ping rate %s/s, flood rate %s/s, idle sessions %s, TLS with AES-128 alone %s\n",
 		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"],
-		r.Flags["dns-rate"], r.Flags["pgbench-rate"], r.Flags["idle"], r.Flags["tls-aes128"])
+		r.Flags["dns-rate"], r.Flags["pgbench-rate"], r.Flags["ping-rate"],
+		r.Flags["flood-rate"], r.Flags["idle"], r.Flags["tls-aes128"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)
@@ -215,7 +226,7 @@ func (r report) workTable(b *strings.Builder) {
 	tw := newTable(b, "scenario", "contender", "rate/s", "x", "p50", "p99", "x", "CPU/unit", "x", "unit", "rounds")
 	previous := ""
 	for _, s := range r.Summary {
-		if s.Idle != nil {
+		if s.Idle != nil || s.Table != tableWork {
 			continue
 		}
 		if previous != "" && previous != s.Scenario {

@@ -18,6 +18,7 @@ import (
 const (
 	roleBackend      = "backend"
 	roleTrainBackend = "train-backend"
+	roleMeterBackend = "meter-backend"
 	roleClient       = "client"
 )
 
@@ -29,6 +30,8 @@ func runRole(role string, stdin io.Reader, stdout io.Writer) error {
 		return runBackend(stdout)
 	case roleTrainBackend:
 		return runTrainBackend(stdout)
+	case roleMeterBackend:
+		return runMeterBackend(stdout)
 	case roleClient:
 		return runLoad(stdin, stdout)
 	}

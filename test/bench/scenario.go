@@ -24,11 +24,17 @@ type scenario struct {
 	unit    string // what rate, CPU time and latency are of
 	use     string // one line for people
 	job     job    // without targets and times
+
+	named    bool       // it runs only if it is named
+	table    table      // of the report
+	limits   limitation // of the listener
+	who      []string   // contenders that take part, of those that take the traffic; nil for all
+	baseline string     // a scenario that this one is compared with; "" for none
 }
 
 // scenarios returns all scenarios, in the order in which they run.
 func scenarios() []scenario {
-	return slices.Concat(tcpScenarios(), udpScenarios(), tlsScenarios(), postgresScenarios())
+	return slices.Concat(tcpScenarios(), udpScenarios(), tlsScenarios(), postgresScenarios(), limitScenarios())
 }
 
 func tcpScenarios() []scenario {
@@ -116,6 +122,14 @@ func (s scenario) jobFor(o options) job {
 		j.Connections = o.idle
 	case patternPostgres:
 		j.Rate = o.pgbenchRate
+	case patternPing:
+		j.Rate = o.pingRate
+	}
+	if j.Beside != nil { // a copy, since the rate is the run's
+		beside, flood := *j.Beside, *j.Beside.Flood
+		flood.Rate = o.floodRate
+		beside.Flood, beside.Warmup, beside.Duration = &flood, o.warmup, o.duration
+		j.Beside = &beside
 	}
 	return j
 }
@@ -134,7 +148,11 @@ func (s scenario) units(r loadResult) float64 {
 func scenarioUses() string {
 	var b strings.Builder
 	for _, s := range scenarios() {
-		fmt.Fprintf(&b, "  %-*s %s\n", scenarioWidth, s.name, s.use)
+		mark := ' '
+		if s.named {
+			mark = '*'
+		}
+		fmt.Fprintf(&b, "%c %-*s %s\n", mark, scenarioWidth, s.name, s.use)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -25,6 +25,9 @@ type summary struct {
 	CPURatio  *float64 `json:"cpu_ratio,omitempty"`
 
 	Idle *idleSummary `json:"idle,omitempty"`
+
+	Table  table         `json:"table,omitempty"`
+	Limits *limitFigures `json:"limits,omitempty"` // medians
 }
 
 // An idleSummary has the further figures of sessions at rest.
@@ -84,6 +87,7 @@ func summarize(ss []scenario, cs []contender, all []measurement) []summary {
 			}
 			sum := newSummary(ms, rivals)
 			sum.Scenario, sum.Contender, sum.Unit = s.name, c.name, s.unit
+			sum.Table = s.table
 			sum.Failed = failed[c.name]
 			out = append(out, sum)
 		}
@@ -114,6 +118,9 @@ func newSummary(ms []measurement, rivals [][]measurement) summary {
 			s.TLS = append(s.TLS, m.TLS)
 		}
 	}
+	if len(ms) > 0 && ms[0].Limits != nil {
+		s.Limits = medianLimits(ms)
+	}
 	if len(ms) > 0 && ms[0].Idle != nil {
 		memory := idleFigure(func(i *idleFigures) float64 { return i.MemoryPerSession })
 		s.Idle = &idleSummary{
@@ -125,6 +132,32 @@ func newSummary(ms []measurement, rivals [][]measurement) summary {
 		}
 	}
 	return s
+}
+
+// medianLimits returns the medians of the figures about limits.
+func medianLimits(ms []measurement) *limitFigures {
+	of := func(f func(*limitFigures) float64) float64 {
+		return medianOf(ms, func(m measurement) (float64, bool) {
+			if m.Limits == nil {
+				return 0, false
+			}
+			return f(m.Limits), true
+		})
+	}
+	return &limitFigures{
+		Offered:       of(func(f *limitFigures) float64 { return f.Offered }),
+		Refused:       of(func(f *limitFigures) float64 { return f.Refused }),
+		RateRatio:     of(func(f *limitFigures) float64 { return f.RateRatio }),
+		P99Ratio:      of(func(f *limitFigures) float64 { return f.P99Ratio }),
+		CPUPerRefusal: of(func(f *limitFigures) float64 { return f.CPUPerRefusal }),
+		CPUMore:       of(func(f *limitFigures) float64 { return f.CPUMore }),
+		Allowed:       of(func(f *limitFigures) float64 { return f.Allowed }),
+		Exact:         of(func(f *limitFigures) float64 { return f.Exact }),
+		Least:         of(func(f *limitFigures) float64 { return f.Least }),
+		Most:          of(func(f *limitFigures) float64 { return f.Most }),
+		Burst:         of(func(f *limitFigures) float64 { return f.Burst }),
+		Switches:      of(func(f *limitFigures) float64 { return f.Switches }),
+	}
 }
 
 // medianOf returns 0 for a figure that no measurement has.

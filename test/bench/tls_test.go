@@ -271,7 +271,7 @@ listen flood
 }
 
 func TestPGBenchLog(t *testing.T) {
-	got, err := parsePGBenchLog("0 1 351 0 1669000000 123 17\n3 2 1024 0 1669000000 456 0\n")
+	got, err := parsePGBenchLog("0 1 351 0 1669000000 123 17\n3 2 1024 0 1669000000 456 0\n", span{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestPGBenchLog(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, bad := range []string{"0 1 351\n", "0 1 failed 0 1669000000 123 17\n"} {
-		if _, err := parsePGBenchLog(bad); err == nil {
+		if _, err := parsePGBenchLog(bad, span{}); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}

@@ -27,9 +27,13 @@ const (
 	trafficTLSRSA   traffic = "tls-rsa"
 	// Postgres by plain TCP, and trafficTLSECDSA on a second listener, which clients flood with handshakes
 	trafficPostgres traffic = "postgres"
+
+	trafficPostgresOne traffic = "postgres-one" // Postgres by plain TCP on the only listener
+	trafficTrainsOnce  traffic = "trains-once"  // trains, where a flow ends with its answer
+	trafficMeter       traffic = "meter"        // plain TCP to backends that measure how steadily bytes come
 )
 
-func (t traffic) udp() bool { return t.dns() || t == trafficTrains }
+func (t traffic) udp() bool { return t.dns() || t == trafficTrains || t == trafficTrainsOnce }
 
 // tls reports whether the balancer terminates TLS on its only listener.
 func (t traffic) tls() bool { return t == trafficTLSECDSA || t == trafficTLSRSA }
@@ -49,6 +53,10 @@ func (t traffic) serverOf() traffic {
 		return trafficDNS
 	case t.tls():
 		return trafficTCP
+	case t == trafficPostgresOne:
+		return trafficPostgres
+	case t == trafficTrainsOnce:
+		return trafficTrains
 	}
 	return t
 }
@@ -73,8 +81,10 @@ func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
 		return askTrain(ctx, addr)
 	case t.tls():
 		return askTLS(ctx, addr)
-	case t == trafficPostgres:
+	case t.serverOf() == trafficPostgres:
 		return askPostgres(ctx, addr)
+	case t == trafficMeter:
+		return askMeter(ctx, addr)
 	}
 	return ask(ctx, addr)
 }

@@ -36,6 +36,12 @@ type Balancer interface {
 	EndSessions(ctx context.Context, f SessionFilter) (int, error)
 	Explain(q ExplainQuery) (Explanation, error)
 
+	AccessRules() []AccessRule // sorted by listener and prefix
+	AddAccessRule(r NewAccessRule) (AccessRule, error)
+	RemoveAccessRule(prefix, listener string) error // of every listener for ""
+	CheckAccess(q AccessQuery) (AccessCheck, error)
+	Clients(q ClientQuery) (ClientList, error)
+
 	PurgeDNS(listener string, p DNSPurge) (int, error) // returns how many answers were removed
 
 	Reload(ctx context.Context) (Reloaded, error)
@@ -279,10 +285,12 @@ type Explanation struct {
 	Backend       string `json:"backend,omitempty"` // "" if none
 	Address       string `json:"backend_address,omitempty"`
 	// the reason in the access line if there is no backend; "queued" if the client would wait
-	Refusal    string      `json:"refusal,omitempty"`
-	Candidates []Candidate `json:"candidates"` // in the tier that decides, in its order
-	Others     []NotPicked `json:"others"`     // all other backends, and why they are not candidates
-	Text       string      `json:"text"`       // the explanation in a few sentences
+	Refusal string `json:"refusal,omitempty"`
+	// whether the client may come in at the listener; nil for a pool, or if that is not known
+	Access     *AccessDecision `json:"access,omitempty"`
+	Candidates []Candidate     `json:"candidates"` // in the tier that decides, in its order
+	Others     []NotPicked     `json:"others"`     // all other backends, and why they are not candidates
+	Text       string          `json:"text"`       // the explanation in a few sentences
 }
 
 // Candidate is a backend that could be picked.
@@ -385,6 +393,6 @@ func EventKinds() []string {
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
 		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
-		"dns_purged", "draining",
+		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",
 	}
 }

@@ -36,7 +36,9 @@ type fake struct {
 	changes  []string        // all calls that changed something
 	filters  []SessionFilter // of all calls for sessions
 	plans    []*Configuration
-	fail     error // returned by every call that can fail
+	rules    []AccessRule
+	queries  []ClientQuery // of all calls for clients
+	fail     error         // returned by every call that can fail
 	notReady error
 	dead     error
 	reload   func(ctx context.Context) (Reloaded, error)
@@ -62,7 +64,11 @@ func newFake() *fake {
 			{ID: "02", Listener: "redis", Client: "198.51.100.8:40000", Pool: "redis", Backend: "b1",
 				Phase: "relaying"},
 		},
-		level:   "info",
+		level: "info",
+		rules: []AccessRule{
+			{Prefix: "198.51.100.0/24", Action: "deny", Added: fakeTime(), Comment: "scans <us>"},
+			{Prefix: "198.51.100.7/32", Action: "allow", Listener: "old", Gone: true, Added: fakeTime()},
+		},
 		readers: make(map[chan Event]bool),
 		began:   make(chan struct{}, 1000),
 		stopped: make(chan struct{}, 1000),

@@ -32,8 +32,9 @@ type ClientOptions struct {
 // goroutine. Its zero value is of no use, see NewClient.
 //
 // If no daemon answers, errors wrap ErrUnreachable and say what to do about it. Refusals of the daemon are a *Problem
-// with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrEnding,
-// pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in it.
+// with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrUnknownAccessRule,
+// ErrTooManyAccessRules, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in
+// it.
 //
 // Only connecting has a timeout. A reload may take long; contexts bound it.
 type Client struct {

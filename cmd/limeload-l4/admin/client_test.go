@@ -87,6 +87,31 @@ func TestClient(t *testing.T) {
 		if purged != 3 {
 			t.Errorf("%d answers purged", purged)
 		}
+		seconds := 1.5
+		rule, err := c.AddAccessRule(ctx,
+			NewAccessRule{Prefix: "2001:db8::/32", Action: "deny", Listener: "redis", For: &seconds, Comment: "ü"})
+		check(t, err)
+		rules, err := c.AccessRules(ctx)
+		check(t, err)
+		if len(rules) != 3 || rules[2].Until == nil || !rules[2].Until.Equal(fakeTime().Add(3*time.Second/2)) ||
+			rules[2].Comment != "ü" || rule.Prefix != rules[2].Prefix {
+			t.Errorf("%+v, the rules are %+v", rule, rules)
+		}
+		check(t, c.RemoveAccessRule(ctx, "2001:db8::/32", "redis"))
+		check(t, c.RemoveAccessRule(ctx, "198.51.100.0/24", ""))
+		access, err := c.CheckAccess(ctx, AccessQuery{Address: "192.0.2.7", Listener: "redis"})
+		check(t, err)
+		heavy, err := c.Clients(ctx, ClientQuery{Listener: "redis", Sort: "sessions", Limit: 7})
+		check(t, err)
+		_, err = c.Clients(ctx, ClientQuery{})
+		check(t, err)
+		if got := w.fake.queries; !slices.Equal(got, []ClientQuery{{"redis", "sessions", 7}, {"", "", DefaultClients}}) {
+			t.Errorf("the queries for clients are %+v", got)
+		}
+		if len(access.Listeners) != 1 || !access.Listeners[0].Allowed || len(heavy.Clients) != 1 ||
+			heavy.Clients[0].Rate != 3.5 || len(heavy.Tables) != 1 || heavy.Tables[0].Max != 1000 {
+			t.Errorf("%+v %+v", access, heavy)
+		}
 		why, err := c.Explain(ctx, ExplainQuery{Listener: "redis", Client: "192.0.2.1"})
 		check(t, err)
 		reloaded, err := c.Reload(ctx)
@@ -115,7 +140,8 @@ func TestClient(t *testing.T) {
 		}
 		expected := []string{
 			"add redis/a/b c", "change redis/a/b c", "drain redis/a/b c in 2.5s", "remove redis/a/b c", "end 1",
-			"purge {Name:a.example Below:true All:false}", "reload", "level warn",
+			"purge {Name:a.example Below:true All:false}", `deny 2001:db8::/32 at "redis"`,
+			`remove rule 2001:db8::/32 at "redis"`, `remove rule 198.51.100.0/24 at ""`, "reload", "level warn",
 		}
 		if done := w.fake.done(); !slices.Equal(done, expected) {
 			t.Errorf("the daemon did %q, expected %q", done, expected)
@@ -143,9 +169,12 @@ func TestClientProblems(t *testing.T) {
 	_, unknownListener := c.Explain(ctx, ExplainQuery{Listener: "none", Client: "192.0.2.1"})
 	unknownBackend := c.RemoveBackend(ctx, "redis", "none")
 	_, noCache := c.PurgeDNS(ctx, "redis", DNSPurge{All: true})
+	unknownRule := c.RemoveAccessRule(ctx, "192.0.2.0/24", "")
+	_, tooMany := c.AddAccessRule(ctx, NewAccessRule{Prefix: "192.0.2.0/24", Action: "deny", Comment: "full"})
 	_, duplicate := c.AddBackend(ctx, "redis", NewBackend{Name: "b1", Address: "192.0.2.3:1"})
 	for target, err := range map[error]error{
 		ErrUnknownPool: unknownPool, ErrUnknownListener: unknownListener,
+		ErrUnknownAccessRule: unknownRule, ErrTooManyAccessRules: tooMany,
 		ErrNoDNSCache: noCache, pool.ErrUnknownBackend: unknownBackend, pool.ErrDuplicateBackend: duplicate,
 	} {
 		if !errors.Is(err, target) {

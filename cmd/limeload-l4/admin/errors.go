@@ -12,6 +12,10 @@ var (
 	ErrUnknownListener = errors.New("there is no such listener")
 	// ErrNoDNSCache is wrapped by errors about the cache of a listener that has none.
 	ErrNoDNSCache = errors.New("it has no DNS cache; a [listener.*.cache] table gives it one")
+	// ErrUnknownAccessRule is wrapped by errors about an access rule that does not exist.
+	ErrUnknownAccessRule = errors.New("there is no such access rule")
+	// ErrTooManyAccessRules is wrapped by the error of a rule that is one too many.
+	ErrTooManyAccessRules = errors.New("there are too many access rules")
 	// ErrUnreachable is wrapped by the Client's errors if no daemon answers at the admin address.
 	ErrUnreachable = errors.New("the daemon cannot be reached")
 	// ErrEnding is returned by calls that a daemon refuses once it drains.

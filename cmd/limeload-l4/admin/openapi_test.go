@@ -79,6 +79,11 @@ func wire() map[string][2]any {
 		"GET /v1/sessions":                               {nil, SessionList{}},
 		"DELETE /v1/sessions":                            {nil, endedSessions{}},
 		"DELETE /v1/sessions/{id}":                       {nil, endedSessions{}},
+		"GET /v1/clients":                                {nil, ClientList{}},
+		"GET /v1/access":                                 {nil, accessRuleList{}},
+		"POST /v1/access":                                {NewAccessRule{}, AccessRule{}},
+		"DELETE /v1/access":                              {nil, nil},
+		"GET /v1/access/check":                           {nil, AccessCheck{}},
 		"GET /v1/explain":                                {nil, Explanation{}},
 		"POST /v1/reload":                                {nil, Reloaded{}},
 		"POST /v1/plan":                                  {nil, Plan{}},
@@ -118,11 +123,16 @@ func closedSets() map[string][]string {
 			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",
 			"refusing",
 		},
-		"Explanation.decided_by":  {"algorithm", "sticky", "trial", "nothing"},
-		"ListenerChange.protocol": {"tcp", "udp"},
-		"ListenerChange.what":     {"kept", "changed", "added", "removed", "rebound"},
-		"PoolChange.what":         {"kept", "changed", "added", "removed"},
-		"BackendPlan.what":        {"added", "removed", "changed", "replaced"},
+		"AccessRule.action":         {ActionAllow, ActionDeny},
+		"NewAccessRule.action":      {ActionAllow, ActionDeny},
+		"AccessDecision.decided_by": {"rule", "list", "default"},
+		"TrackedClient.protocol":    {"tcp", "udp"},
+		"ClientTable.protocol":      {"tcp", "udp"},
+		"Explanation.decided_by":    {"algorithm", "sticky", "trial", "nothing"},
+		"ListenerChange.protocol":   {"tcp", "udp"},
+		"ListenerChange.what":       {"kept", "changed", "added", "removed", "rebound"},
+		"PoolChange.what":           {"kept", "changed", "added", "removed"},
+		"BackendPlan.what":          {"added", "removed", "changed", "replaced"},
 	}
 }
 
@@ -337,7 +347,8 @@ func (c *documentCheck) enum(name string, s schema) {
 func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
 	taken := t == reflect.TypeFor[NewBackend]() || t == reflect.TypeFor[BackendChange]() ||
 		t == reflect.TypeFor[Drain]() ||
-		t == reflect.TypeFor[DNSPurge]()
+		t == reflect.TypeFor[DNSPurge]() || t == reflect.TypeFor[NewAccessRule]()
+	needed := []string{"address", "prefix", "action"} // of a body
 	var required []string
 	left := maps.Clone(s.Properties)
 	for i := range t.NumField() {
@@ -349,7 +360,7 @@ func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
 			continue
 		}
 		c.value(name+"."+field, property, t.Field(i).Type)
-		if options != "omitempty" && !taken || taken && field == "address" {
+		if options != "omitempty" && !taken || taken && slices.Contains(needed, field) {
 			required = append(required, field)
 		}
 	}
@@ -402,5 +413,10 @@ func TestOpenAPIBounds(t *testing.T) {
 		if s.Minimum == nil || *s.Minimum != 0 || s.Maximum == nil || *s.Maximum != most {
 			t.Errorf("%s: its bounds are not 0 and %g", name, most)
 		}
+	}
+	s := doc.Components.Schemas["NewAccessRule"].Properties["for_seconds"]
+	least, most := MinRuleTime.Seconds(), MaxRuleTime.Seconds()
+	if s.Minimum == nil || *s.Minimum != least || s.Maximum == nil || *s.Maximum != most {
+		t.Errorf("NewAccessRule.for_seconds: its bounds are not %g and %g", least, most)
 	}
 }

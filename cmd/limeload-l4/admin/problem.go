@@ -12,7 +12,8 @@ import (
 // A Problem is an error of the API (RFC 9457, application/problem+json). Its text is Detail.
 //
 // errors.Is finds the daemon's error in it, if that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache,
-// ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
+// ErrUnknownAccessRule, ErrTooManyAccessRules, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
+// pool.ErrDuplicateAddress.
 type Problem struct {
 	Type     string   `json:"type"`   // "/problems/..." from a closed set, see ProblemTypes; the same in all versions
 	Title    string   `json:"title"`  // the meaning of the type
@@ -49,11 +50,13 @@ const (
 	problemUnknownListener  = "/problems/unknown-listener"
 	problemUnknownBackend   = "/problems/unknown-backend"
 	problemUnknownSession   = "/problems/unknown-session"
+	problemUnknownRule      = "/problems/unknown-access-rule"
 	problemMethod           = "/problems/method-not-allowed"
 	problemSlowBody         = "/problems/slow-body"
 	problemDuplicateBackend = "/problems/duplicate-backend"
 	problemDuplicateAddress = "/problems/duplicate-address"
 	problemNoDNSCache       = "/problems/no-dns-cache"
+	problemTooManyRules     = "/problems/too-many-access-rules"
 	problemBodyTooLarge     = "/problems/body-too-large"
 	problemMediaType        = "/problems/unsupported-media-type"
 	problemWrongHost        = "/problems/wrong-host"
@@ -79,11 +82,13 @@ func ProblemTypes() []ProblemType {
 		{problemUnknownListener, "There is no such listener", http.StatusNotFound},
 		{problemUnknownBackend, "There is no such backend", http.StatusNotFound},
 		{problemUnknownSession, "There is no such session", http.StatusNotFound},
+		{problemUnknownRule, "There is no such access rule", http.StatusNotFound},
 		{problemMethod, "The route does not have this method", http.StatusMethodNotAllowed},
 		{problemSlowBody, "The body did not come in time", http.StatusRequestTimeout},
 		{problemDuplicateBackend, "The pool has a backend of this name", http.StatusConflict},
 		{problemDuplicateAddress, "Another backend of the pool has this address", http.StatusConflict},
 		{problemNoDNSCache, "The listener has no DNS cache", http.StatusConflict},
+		{problemTooManyRules, "There are as many access rules as there may be", http.StatusConflict},
 		{problemBodyTooLarge, "The body is too large", http.StatusRequestEntityTooLarge},
 		{problemMediaType, "The route does not take this Content-Type", http.StatusUnsupportedMediaType},
 		{problemWrongHost, "The Host is not one of this machine", http.StatusMisdirectedRequest},
@@ -107,6 +112,8 @@ func problemCauses() map[string]error {
 		problemDuplicateBackend: pool.ErrDuplicateBackend,
 		problemDuplicateAddress: pool.ErrDuplicateAddress,
 		problemNoDNSCache:       ErrNoDNSCache,
+		problemUnknownRule:      ErrUnknownAccessRule,
+		problemTooManyRules:     ErrTooManyAccessRules,
 		problemEnding:           ErrEnding,
 	}
 }

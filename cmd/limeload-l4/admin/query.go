@@ -56,7 +56,7 @@ func sessionFilter(q url.Values) (SessionFilter, error) {
 	if f.MinIdle, err = duration(q, "min_idle"); err != nil {
 		return f, err
 	}
-	f.Limit, err = limit(q)
+	f.Limit, err = limit(q, maxLimit)
 	return f, err
 }
 
@@ -73,15 +73,15 @@ func duration(q url.Values, name string) (time.Duration, error) {
 	return d, nil
 }
 
-// limit parses the limit of a list of sessions; 0 without one.
-func limit(q url.Values) (int, error) {
+// limit parses the limit of a list, which is most at most; 0 without one.
+func limit(q url.Values, most int) (int, error) {
 	text := q.Get("limit")
 	if text == "" {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxLimit {
-		return 0, invalid("limit", text, "1 to "+strconv.Itoa(maxLimit))
+	if err != nil || n < 1 || n > most {
+		return 0, invalid("limit", text, "1 to "+strconv.Itoa(most))
 	}
 	return n, nil
 }

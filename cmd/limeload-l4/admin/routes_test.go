@@ -15,6 +15,7 @@ import (
 const (
 	path1       = "/v1/pools/redis/backends/b1"
 	pathPurge   = "/v1/listeners/names/dns/purge"
+	pathAccess  = "/v1/access"
 	pathAwkward = "/v1/pools/redis/backends/%5Bfe80::1%25eth0%5D:6379"
 )
 
@@ -70,6 +71,23 @@ func TestRoutes(t *testing.T) {
 			mediaJSON, `{"ended":1}`, "end 1"},
 		{"DELETE /v1/sessions/{id}", request{method: "DELETE", target: "/v1/sessions/01"}, 200, mediaJSON,
 			`{"ended":1}`, "end 1"},
+		{"GET /v1/clients", request{method: "GET", target: "/v1/clients?listener=redis&sort=bytes&limit=5"}, 200,
+			mediaJSON, `{"clients":[{"listener":"redis","protocol":"tcp","client":"192.0.2.7/32","sessions":12,` +
+				`"rate_per_second":3.5,`, ""},
+		{"GET /v1/access", request{method: "GET", target: "/v1/access"}, 200, mediaJSON,
+			`{"rules":[{"prefix":"198.51.100.0/24","action":"deny","listener":"","listener_gone":false,` +
+				`"added":"2026-02-03T04:05:06Z","comment":"scans <us>"}`, ""},
+		{"POST /v1/access", request{"POST", pathAccess, "", jsonHeader(), `{"prefix":"192.0.2.0/24","action":"deny",` +
+			`"listener":"redis","for_seconds":600,"comment":"ticket 7"}`}, 200, mediaJSON,
+			`"until":"2026-02-03T04:15:06Z","comment":"ticket 7"}`, `deny 192.0.2.0/24 at "redis"`},
+		{"POST /v1/access", request{"POST", pathAccess, "", jsonHeader(), `{"prefix":"2001:db8::7","action":"allow"}`},
+			200, mediaJSON, `"listener":"","listener_gone":false`, `allow 2001:db8::7 at ""`},
+		{"DELETE /v1/access", request{method: "DELETE", target: pathAccess + "?prefix=198.51.100.0/24"}, 204, "", "",
+			`remove rule 198.51.100.0/24 at ""`},
+		{"DELETE /v1/access", request{method: "DELETE", target: pathAccess + "?prefix=198.51.100.7/32&listener=old"},
+			204, "", "", `remove rule 198.51.100.7/32 at "old"`},
+		{"GET /v1/access/check", request{method: "GET", target: pathAccess + "/check?address=192.0.2.7"}, 200,
+			mediaJSON, `"allowed":true,"decided_by":"list","prefix":"192.0.2.0/24"`, ""},
 		{"GET /v1/explain", request{method: "GET", target: "/v1/explain?listener=redis&client=[2001:db8::1]:7"}, 200,
 			mediaJSON, `<for its weight>`, ""},
 		{"POST /v1/reload", request{method: "POST", target: "/v1/reload"}, 200, mediaJSON,
@@ -217,6 +235,8 @@ func refusals() []refusal {
 		hostileBodies("POST", path1+"/drain", "deadline_seconds", "remove")[:9], // remove is not a string
 		hostileBodies("PUT", "/v1/log", "", "level"),
 		hostileBodies("POST", pathPurge, "", "name"),
+		hostileBodies("POST", pathAccess, "", "comment"),
+		hostileRules(),
 	)
 	for _, r := range hostileBodies("POST", "/v1/pools/redis/backends", "weight", "name") {
 		r.request.body = strings.Replace(r.request.body, `:-1}`, `:-1,"address":"192.0.2.3:1"}`, 1)
@@ -348,6 +368,8 @@ func TestDaemonErrors(t *testing.T) {
 		problemUnknownBackend:   fmt.Errorf("backend %q: %w", "x", pool.ErrUnknownBackend),
 		problemDuplicateBackend: fmt.Errorf("backend %q: %w", "x", pool.ErrDuplicateBackend),
 		problemDuplicateAddress: fmt.Errorf("backend %q: %w", "x", pool.ErrDuplicateAddress),
+		problemUnknownRule:      fmt.Errorf("rule %q: %w", "x", ErrUnknownAccessRule),
+		problemTooManyRules:     fmt.Errorf("rule %q: %w", "x", ErrTooManyAccessRules),
 		problemInvalidValue:     &RequestError{Field: "client", Value: "x", Want: "an address"},
 		problemConfiguration:    &ConfigError{errors.New("lb.toml:1: a\nlb.toml:2: b")},
 		problemNotSaved:         fmt.Errorf("change: %w", &NotSavedError{ErrUnknownPool}),
@@ -365,6 +387,10 @@ func TestDaemonErrors(t *testing.T) {
 		{method: "DELETE", target: "/v1/sessions/01"},
 		{method: "GET", target: "/v1/explain?pool=redis&client=192.0.2.1"},
 		{"POST", pathPurge, "", jsonHeader(), `{"all":true}`},
+		{"POST", pathAccess, "", jsonHeader(), `{"prefix":"192.0.2.0/24","action":"deny"}`},
+		{method: "DELETE", target: pathAccess + "?prefix=192.0.2.0/24"},
+		{method: "GET", target: pathAccess + "/check?address=192.0.2.1"},
+		{method: "GET", target: "/v1/clients"},
 		{method: "POST", target: "/v1/reload"},
 		{method: "POST", target: "/v1/plan"},
 		{"PUT", "/v1/log", "", jsonHeader(), `{"level":"debug"}`},
@@ -417,6 +443,15 @@ func TestReads(t *testing.T) {
 		{get("/v1/explain?pool=redis&listener=redis&client=192.0.2.1"), problemBadRequest, "pool"},
 		{get("/v1/explain?pool=redis&client=192.0.2.1:99999"), problemInvalidValue, "client"},
 		{get("/v1/explain?listener=none&client=192.0.2.1"), problemUnknownListener, ""},
+		{get("/v1/access?listener=redis"), problemBadRequest, "listener"},
+		{get("/v1/access/check"), problemBadRequest, "address"},
+		{get("/v1/access/check?address=192.0.2.0/24"), problemInvalidValue, "address"},
+		{get("/v1/access/check?address=fe80::1%25%1b[2J"), problemInvalidValue, "address"},
+		{get("/v1/access/check?address=192.0.2.1&listener=none"), problemUnknownListener, ""},
+		{get("/v1/clients?sort=name"), problemInvalidValue, "sort"},
+		{get("/v1/clients?limit=0"), problemInvalidValue, "limit"},
+		{get("/v1/clients?limit=10001"), problemInvalidValue, "limit"},
+		{get("/v1/clients?pool=redis"), problemBadRequest, "pool"},
 		{get("/v1/events?kind=nonsense"), problemInvalidValue, "kind"},
 		{get("/v1/events?kind=reloaded,"), problemInvalidValue, "kind"},
 		{request{method: "POST", target: "/v1/plan?name=x"}, problemBadRequest, "name"},
@@ -453,6 +488,9 @@ func TestHead(t *testing.T) {
 		target := targets.Replace(r.path)
 		if r.path == "/v1/explain" {
 			target += "?pool=redis&client=192.0.2.1"
+		}
+		if r.path == "/v1/access/check" {
+			target += "?address=192.0.2.1"
 		}
 		if r.method != "GET" {
 			continue

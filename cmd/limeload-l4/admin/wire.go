@@ -17,6 +17,9 @@ type (
 	purgedDNS struct {
 		Purged int `json:"purged"`
 	}
+	accessRuleList struct {
+		Rules []AccessRule `json:"rules"`
+	}
 	logLevel struct {
 		Level string `json:"level"`
 	}

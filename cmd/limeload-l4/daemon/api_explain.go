@@ -24,8 +24,14 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	if err != nil {
 		return admin.Explanation{}, err
 	}
+	access, allowed := d.explainedAccess(q, client.Addr())
+	if !allowed {
+		return denied(q, access), nil
+	}
 	if name == "" {
-		return unrouted(q), nil
+		e := unrouted(q)
+		e.Access = access
+		return e, nil
 	}
 	s, err := d.served(name)
 	if err != nil {
@@ -33,8 +39,9 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	}
 	x := s.pool.Explain(pool.PickContext{Client: client, Name: explainedName(q, s.pool)})
 	e := admin.Explanation{
-		Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm, Deterministic: x.Deterministic,
-		DecidedBy: x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
+		Access: access, Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm,
+		Deterministic: x.Deterministic,
+		DecidedBy:     x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
 		Candidates: []admin.Candidate{}, Others: []admin.NotPicked{},
 	}
 	if x.Addr.IsValid() {
@@ -54,6 +61,9 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 		e.Others = append(e.Others, not)
 	}
 	e.Text = explanationText(e, x)
+	if access != nil && access.DecidedBy != byDefault {
+		e.Text += " " + access.Text
+	}
 	return e, nil
 }
 
@@ -98,6 +108,15 @@ func (d *Daemon) explainedPool(q admin.ExplainQuery) (string, error) {
 		return "", nil
 	}
 	return p.Name(), nil
+}
+
+// denied explains that a listener does not let the client in.
+func denied(q admin.ExplainQuery, access *admin.AccessDecision) admin.Explanation {
+	return admin.Explanation{
+		Access: access, Listener: q.Listener, Client: q.Client, DecidedBy: pool.ByNothing.String(),
+		Refusal: l4.Denied.String(), Candidates: []admin.Candidate{}, Others: []admin.NotPicked{}, Deterministic: true,
+		Text: fmt.Sprintf("%s would be refused: %s. %s", q.Client, l4.Denied, access.Text),
+	}
 }
 
 // unrouted explains that no route of a listener fits the client.

@@ -76,6 +76,7 @@ type Daemon struct {
 	echo    *probe.ICMP // for all ICMP checks
 	state   *stateStore
 	drains  *drains
+	rules   *accessRules
 	notify  *notifier
 	metrics http.Handler
 
@@ -124,6 +125,7 @@ func New(o Options) (*Daemon, error) {
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
+	d.rules = newAccessRules(d.noteRule)
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{
@@ -170,6 +172,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.rules.useServer(d.server.SetAccessRules)
 	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured, d.access)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)

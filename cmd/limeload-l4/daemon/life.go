@@ -157,6 +157,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	work.Go(func() { _ = d.checks.Run(ctx) })
 	work.Go(func() { d.keepPrimaries(ctx) })
+	work.Go(func() { d.rules.keep(ctx, d.saveOrLog) })
 	work.Go(func() { d.notify.keepAlive(ctx, d.liveWithin) })
 	for _, s := range d.servedPools() {
 		s.start()

@@ -34,6 +34,8 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 			"What is allowed in the configuration in force, and perhaps not meant, and host names in it that cannot be resolved.")
 		restart = c.gauge("limeload_config_needs_restart",
 			"Keys of the configuration in force whose new values only a restart will take up.")
+		rules = c.gauge("limeload_access_rules",
+			"Access rules that were added at run time and are in force now.")
 		stateError = c.gauge("limeload_state_file_failure",
 			"1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
 		dropped = c.counter("limeload_log_lines_dropped_total",
@@ -64,6 +66,7 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 		to.put(took, r.Took)
 		to.put(warnings, float64(len(warningsOf(cfg))))
 		to.put(restart, float64(len(needsRestart(d.boot, cfg))))
+		to.put(rules, float64(d.rules.len()))
 		to.claim(stateError, d.stateError() != nil)
 		var lines uint64
 		if d.dropped != nil {

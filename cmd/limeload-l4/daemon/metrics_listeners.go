@@ -19,12 +19,23 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			"listener", "pool", "protocol")
 		sessions = c.gauge("limeload_listener_sessions", "Sessions of the listener now.", "listener")
 		accepted = c.counter("limeload_listener_accepted_total",
-			"Sessions that have begun: all clients but those refused with max_sessions.", "listener")
+			"Sessions that have begun: all clients but those that a limit or an access list has refused at once.",
+			"listener")
 		ended = c.counter("limeload_listener_ended_total",
 			"Sessions that have ended, by who ended them and how; those refused are not among them.",
 			"listener", "reason")
 		refused = c.counter("limeload_listener_refused_total",
 			"Clients that were turned away without a byte from a backend, by the reason.", "listener", "reason")
+		would = c.counter("limeload_listener_would_refuse_total",
+			"Sessions, flows and questions that dry_run let in, by the limit that would have refused them.",
+			"listener", "reason")
+		clients = c.gauge("limeload_listener_clients",
+			"Clients that the listener knows now; 0 without a limit that needs to know them.", "listener")
+		clientsMax = c.gauge("limeload_listener_clients_max",
+			"Clients that the listener may know at once (tracked_clients); 0 without a limit that needs to know them.",
+			"listener")
+		forgotten = c.counter("limeload_listener_clients_forgotten_total",
+			"Clients that were forgotten for want of room while they had sessions or were over a limit.", "listener")
 		bytes = c.counter("limeload_listener_bytes_total",
 			"Bytes moved, in from clients and out to them; of running sessions up to some seconds ago.",
 			"direction", "listener")
@@ -88,6 +99,12 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				}
 				to.put(s, float64(l.Ended[why]), listener, reason)
 			}
+			for _, why := range []l4.Reason{l4.ClientSessions, l4.ClientRate, l4.Rate} {
+				to.put(would, float64(l.WouldRefuse[why]), listener, reasons[why])
+			}
+			to.put(clients, float64(l.Clients), listener)
+			to.put(clientsMax, float64(l.ClientsMost), listener)
+			to.put(forgotten, float64(l.ClientsForgotten), listener)
 			to.put(bytes, float64(l.BytesIn), in, listener)
 			to.put(bytes, float64(l.BytesOut), out, listener)
 			for o, outcome := range outcomes {

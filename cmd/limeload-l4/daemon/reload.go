@@ -75,9 +75,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	plan := d.planOf(ctx, p)
 	d.commit(p, change)
 	d.useAdmin(socket)
-	if err := d.saveState(); err != nil {
-		d.log.Error().AnErr("err", err).Msg("state not saved")
-	}
+	d.saveOrLog()
 	return plan, nil
 }
 

@@ -144,7 +144,14 @@ func TestStateDamaged(t *testing.T) {
 			strings.Replace(backend, `"weight":1`, `"weight":257`, 1) + `}]}}`,
 		"a bad address": `{"version":1,"pools":{"web":[{"what":"added","base":` +
 			strings.Replace(backend, `127.0.0.1:7`, `0.0.0.0:7`, 1) + `}]}}`,
-		"unknown what": `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
+		"unknown what":                    `{"version":1,"pools":{"web":[{"what":"moved","base":` + backend + `}]}}`,
+		"an access rule with bits set":    `{"version":1,"access":[{"prefix":"192.0.2.7/24","action":"deny"}]}`,
+		"an access rule without a prefix": `{"version":1,"access":[{"action":"deny"}]}`,
+		"an unknown action":               `{"version":1,"access":[{"prefix":"192.0.2.0/24","action":"drop"}]}`,
+		"a comment that controls a terminal": `{"version":1,"access":[{"prefix":"192.0.2.0/24","action":"deny",` +
+			`"comment":"\u001b[2J"}]}`,
+		"an access rule twice": `{"version":1,"access":[{"prefix":"192.0.2.7/32","action":"deny"},` +
+			`{"prefix":"192.0.2.7","action":"allow"}]}`,
 		"the same twice": `{"version":1,"pools":{"web":[{"what":"added","base":` + backend +
 			`},{"what":"added","base":` + backend + `}]}}`,
 	} {
@@ -156,6 +163,9 @@ func TestStateDamaged(t *testing.T) {
 			d := testDaemon(t, parsed(t, fmt.Sprintf("[global]\nstate_file = %q\n", path)))
 			if kept, err := os.ReadFile(path + damagedSuffix); err != nil || string(kept) != text {
 				t.Errorf("set aside is %q, %v", kept, err)
+			}
+			if rules := d.AccessRules(); len(rules) > 0 {
+				t.Errorf("there are the access rules %+v", rules)
 			}
 			if n := len(d.pools["web"].pool.Backends()); n != 1 {
 				t.Errorf("there are %d backends", n)

@@ -13,13 +13,18 @@ import (
 // stateVersion is the version of the format. Files of other versions are refused.
 const stateVersion = 1
 
-// A savedState is the content of a state file: the run-time changes with the values before them, and the primaries.
+// A savedState is the content of a state file: the run-time changes with the values before them, the primaries, and the
+// access rules.
 type savedState struct {
 	Version int                        `json:"version"`
 	Pools   map[string][]savedOverride `json:"pools"`
 
 	// Primaries are the backends that last were the primary, by pool; see healthcheck.Fence. Older versions ignore it.
 	Primaries map[string]string `json:"primaries,omitempty"`
+
+	// Access are the access rules that were added at run time. Older versions ignore them, and leave them out of the
+	// files that they write.
+	Access []savedAccessRule `json:"access,omitempty"`
 }
 
 // A savedOverride is the run-time change of one backend.
@@ -47,7 +52,10 @@ type savedBackend struct {
 
 // collectState returns the content of the state file.
 func (d *Daemon) collectState() any {
-	state := savedState{Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries()}
+	state := savedState{
+		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
+		Access: d.rules.saved(),
+	}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
 			state.Pools[name] = append(state.Pools[name], toSaved(o))
@@ -82,9 +90,7 @@ func (d *Daemon) keepPrimaries(ctx context.Context) {
 		case <-d.judgedAgain:
 		}
 		if now := d.primaries(); !maps.Equal(now, saved) {
-			if err := d.saveState(); err != nil {
-				d.log.Error().AnErr("err", err).Msg("state not saved")
-			}
+			d.saveOrLog()
 			saved = now
 		}
 	}
@@ -147,6 +153,10 @@ func (d *Daemon) restore(state savedState) error {
 			overrides[name] = append(overrides[name], o)
 		}
 	}
+	rules, err := parseSavedRules(state.Access)
+	if err != nil {
+		return d.state.setAside(err)
+	}
 	for name, backend := range state.Primaries {
 		if s := d.pools[name]; s != nil && s.checks != nil {
 			s.checks.remember(backend)
@@ -170,6 +180,9 @@ func (d *Daemon) restore(state savedState) error {
 			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")
 		}
 	}
+	if n := d.rules.restore(rules, wallNow()); n > 0 {
+		d.log.Info().Int("rules", n).Msg("access rules restored")
+	}
 	return nil
 }
 
@@ -179,6 +192,13 @@ func (d *Daemon) saveState() error {
 		return &admin.NotSavedError{Err: err}
 	}
 	return nil
+}
+
+// saveOrLog is saveState where nobody waits for the result.
+func (d *Daemon) saveOrLog() {
+	if err := d.saveState(); err != nil {
+		d.log.Error().AnErr("err", err).Msg("state not saved")
+	}
 }
 
 // stateError returns why the last write of the state file failed or, before the first write, the read.

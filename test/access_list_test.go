@@ -157,9 +157,9 @@ func TestAccessMistakes(t *testing.T) {
 	expectAdmitted(t, w.Listen, map[string]int{"127.0.0.1": 1})
 }
 
-// TestAccessRules denies and allows clients while the balancer runs. The rules stand above the configuration's lists,
+// TestAccessRulesForClients denies and allows clients while the balancer runs. The rules stand above the configuration's lists,
 // end when their time is over, and survive a restart.
-func TestAccessRules(t *testing.T) {
+func TestAccessRulesForClients(t *testing.T) {
 	t.Parallel()
 	w := world{
 		Listen: harness.FreeAddress(t), Backends: []string{greet(t)},

@@ -306,6 +306,28 @@ func TestLimitsDryRun(t *testing.T) {
 	}
 }
 
+// TestFlowLimitsDryRun holds that dry_run drops no datagram, and counts those that would be dropped.
+func TestFlowLimitsDryRun(t *testing.T) {
+	t.Parallel()
+	backend := harness.ServeUDP(t, harness.EchoDatagrams)
+	b := world{Backends: []string{backend.Address()}, Listener: []string{
+		"client_flows = 2", limitLines(`client_rate = "1/h burst 3"`, "dry_run = true"),
+	}}.startUDP(t)
+	for range 5 {
+		ask(t, harness.DialUDPFrom(t, "127.0.0.5", b.Address(t, "main")), "a flow")
+	}
+	if drops := udpFigures(t, b).drops(); len(drops) > 0 {
+		t.Errorf("dropped are %v", drops)
+	}
+	m := metrics(t, b)
+	would := func(reason string) float64 {
+		return m[fmt.Sprintf("limeload_listener_would_refuse_total{listener=%q,reason=%q}", "main", reason)]
+	}
+	if sessions, often := would("client_sessions"), would("client_rate"); sessions != 3 || often != 0 {
+		t.Errorf("%v would be refused for client_sessions, %v for client_rate", sessions, often)
+	}
+}
+
 // TestRefusalLines holds that refusals are logged at a bounded rate, and that the lines say how many there were.
 func TestRefusalLines(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"github.com/limeload/limeload-l4/l4/internal/gate"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
@@ -100,7 +101,12 @@ func (l *Loop) addAnswers(f *Flow, first, n int) bool {
 		f.out.bytes += uint64(len(m.Bytes))
 		c.DatagramsOut.Add(uint64(count))
 		c.BytesOut.Add(uint64(len(m.Bytes)))
-		l.addAnswer(f, m.Bytes, m.Size)
+		if f.police != nil {
+			m.Bytes = l.pass(f, gate.Out, m.Bytes, m.Size)
+		}
+		if f.police == nil || m.Bytes != nil {
+			l.addAnswer(f, m.Bytes, m.Size)
+		}
 		if r := f.settings.Responses; r > 0 && f.out.datagrams >= uint64(r)*f.sentIn {
 			l.End(f, tally.Answered)
 			return false

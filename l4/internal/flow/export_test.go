@@ -106,3 +106,6 @@ func FilterAll(l *Loop, by Filter) {
 
 // privateLen is the length of a slice in a struct of another package.
 func privateLen(of any, field string) int { return reflect.ValueOf(of).Elem().FieldByName(field).Len() }
+
+// Polices reports whether a flow has a limit of bandwidth. onLoop.
+func Polices(f *Flow) bool { return f.police != nil }

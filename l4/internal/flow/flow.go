@@ -52,7 +52,8 @@ type Flow struct {
 	share int
 
 	in, out     traffic
-	sentIn      uint64 // datagrams that went to a backend
+	police      *police // nil without a limit of bandwidth
+	sentIn      uint64  // datagrams that went to a backend
 	connections int
 	lost        uint32 // datagrams of the backend that the kernel says it has dropped, of this socket
 
@@ -123,6 +124,7 @@ func (l *Loop) admit(
 	}
 	d.unanswered.Add(&f.age, f)
 	d.binding.Ending.Hold()
+	l.limit(f)
 	l.arm(f)
 	l.counters(f).Accepted.Add(1)
 	return f, tally.NoDrop
@@ -249,9 +251,18 @@ func (l *Loop) closeFlow(f *Flow) {
 // flush adds to the backend's counters what a flow has moved since the last time. The listener's have it already.
 func (l *Loop) flush(f *Flow) {
 	in, out := f.in.unflushed(), f.out.unflushed()
+	if in+out > 0 {
+		f.socket.listener.NoteBytes(f.peer.AddrPort().Addr(), in, out)
+	}
 	if f.backend != nil && in+out > 0 {
 		f.backend.AddBytes(in, out)
 	}
+}
+
+// onRound is what a flow needs now and then while the loop is in use.
+func (l *Loop) onRound(f *Flow) {
+	l.flush(f)
+	l.limit(f) // there may be a limit since it began
 }
 
 // retries is how often the flow got another backend.

@@ -80,7 +80,7 @@ func Attach(loops []*loop.Loop, dialers []*dial.Dialer, access *tally.AccessLog,
 		l := &Loop{Loop: on, dialer: dialers[i], access: access, offload: offload}
 		l.backends, l.clients = on.NewSource(l.onFlowEvent), on.NewSource(l.onSocketEvent)
 		l.onTimer = l.onFlowTimer
-		l.rounds = loop.NewRounds(func(from int) int { return l.store.Some(from, l.flush) })
+		l.rounds = loop.NewRounds(func(from int) int { return l.store.Some(from, l.onRound) })
 		on.Attach(l)
 		all = append(all, l)
 	}

@@ -274,6 +274,12 @@ func (l *Loop) take(d *Socket, settings *settings, peer *sock.Peer, local *sock.
 		l.Drop(d.listener, tally.DropOverload, n)
 		return
 	}
+	if f.police != nil {
+		if bytes = l.pass(f, gate.In, bytes, size); bytes == nil {
+			return
+		}
+		n = datagrams(len(bytes), size)
+	}
 	f.in.datagrams += uint64(n)
 	f.in.bytes += uint64(len(bytes))
 	f.active = l.Now

@@ -35,6 +35,11 @@ func (s Source) Add(fd int, slot, generation uint32) sock.Errno {
 	return s.loop.poller.Add(fd, s.key(slot), generation)
 }
 
+// WatchInput says whether a connection of Add is watched for bytes to read; see sock.Poller.WatchInput.
+func (s Source) WatchInput(fd int, slot, generation uint32, watch bool) {
+	s.loop.poller.WatchInput(fd, s.key(slot), generation, watch)
+}
+
 // AddDatagram registers a socket for what can be read; see sock.Poller.AddDatagram.
 func (s Source) AddDatagram(fd int, slot, generation uint32) sock.Errno {
 	return s.loop.poller.AddDatagram(fd, s.key(slot), generation)

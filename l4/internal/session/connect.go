@@ -106,6 +106,7 @@ func (l *Loop) connectedTo(s *Session) {
 		c.QueueTime.Observe(s.waiting)
 	}
 	l.schedule(s)
+	l.limit(s)
 	l.relay(s)
 }
 

@@ -66,3 +66,18 @@ type mqttAloud time.Duration
 func (o mqttAloud) Open(l *Loop, _ *Session) Preface {
 	return &mqttReading{on: l, timeout: time.Duration(o)}
 }
+
+// Splices reports which directions of a session go through a pipe.
+func Splices(s *Session) (in, out bool) { return s.in.bulk, s.out.bulk }
+
+// HeldBack reports whether a direction of a session waits for bandwidth.
+func HeldBack(s *Session) bool { return s.heldBack() }
+
+// Unreported reports of which sides of a session it is not reported what they send.
+func Unreported(s *Session) (client, backend bool) {
+	x := s.extra
+	return x != nil && x.pace != nil && x.pace.in.unreported, x != nil && x.pace != nil && x.pace.out.unreported
+}
+
+// Paces reports whether a session has a limit of bandwidth.
+func Paces(s *Session) bool { return s.extra != nil && s.extra.pace != nil }

@@ -28,6 +28,8 @@ type extra struct {
 
 	overhears Overhearer // looks at what the backend says first; nil if nobody is to
 	overheard bool       // it needs no more
+
+	pace *pace // nil without a limit of bandwidth
 }
 
 // maxFreeExtras is how many of them a loop keeps to be used again.
@@ -55,6 +57,7 @@ func (l *Loop) noMore(s *Session) {
 	if x == nil {
 		return
 	}
+	l.unlimit(s, x)
 	s.extra = nil
 	l.closeBackendTLS(x)
 	if x.client != nil {

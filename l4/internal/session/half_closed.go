@@ -29,7 +29,7 @@ func (l *Loop) endHalfClosed(ls *Listener) {
 		if s == nil {
 			return
 		}
-		if l.Now < s.active+halfClosedPatience || s.in.held() || s.out.held() {
+		if l.Now < s.active+halfClosedPatience || s.in.held() || s.out.held() || s.heldBack() {
 			q.Again(&s.place)
 			continue
 		}

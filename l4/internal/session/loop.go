@@ -30,6 +30,7 @@ type Loop struct {
 	conns   loop.Source      // of the sessions' connections
 	sockets loop.Source      // of listening sockets
 	onTimer func(*Session)
+	onTurn  func(*pace)
 
 	ownClients bool // this process may be a client of its Unix sockets; tests set it before the loop runs
 
@@ -37,10 +38,12 @@ type Loop struct {
 
 	sessions   loop.Slab[Session, *Session]
 	wheel      loop.Wheel[Session]
+	pacing     loop.Wheel[pace]
 	rounds     loop.Rounds
 	listening  []*socket // by slot; nil where one was closed
 	again      []Ref     // sessions that used up their turn
 	freeExtras loop.FreeList[extra]
+	freePaces  loop.FreeList[pace]
 
 	maxHandshakes int                    // set once
 	handshakes    int                    // in progress with clients
@@ -65,8 +68,8 @@ func Attach(
 	for i, on := range loops {
 		l := &Loop{Loop: on, dialer: dialers[i], access: access, threads: threads, peers: all, maxHandshakes: maxHandshakes}
 		l.conns, l.sockets = on.NewSource(l.onEvent), on.NewSource(l.onClients)
-		l.onTimer = l.onSessionTimer
-		l.rounds = loop.NewRounds(func(from int) int { return l.sessions.Some(from, l.flush) })
+		l.onTimer, l.onTurn = l.onSessionTimer, l.onPace
+		l.rounds = loop.NewRounds(func(from int) int { return l.sessions.Some(from, l.onRound) })
 		on.Attach(l)
 		all[i] = l
 	}
@@ -92,6 +95,7 @@ func (l *Loop) AfterEvents() {
 // OnTime implements loop.Part.
 func (l *Loop) OnTime() {
 	l.wheel.Advance(l.Now, l.onTimer)
+	l.pacing.Advance(l.Now, l.onTurn)
 	l.endMute()
 }
 
@@ -114,6 +118,7 @@ func (l *Loop) Due() (time.Duration, bool) {
 			at, due = moment, true
 		}
 	}
+	until(l.pacing.Due())
 	until(l.rounds.Due())
 	until(l.resumeAt, l.paused > 0)
 	until(l.handshakesDue())

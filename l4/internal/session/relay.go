@@ -56,8 +56,12 @@ func (l *Loop) brokenAfterEnd(s *Session, c *conn) {
 // pump moves bytes one way until there is nothing to read or no room to write. It reports false when the
 // session has ended.
 func (l *Loop) pump(s *Session, d *direction, from, to *conn) bool {
-	if s.secure() {
-		return l.pumpSecure(s, d, from, to)
+	var paced *lane // nil for most
+	if x := s.extra; x != nil {
+		if s.secure() {
+			return l.pumpSecure(s, d, from, to)
+		}
+		paced = x.laneOf(s, d)
 	}
 	moved := 0
 	for moves := 0; moves < turnMoves && moved < turnBytes; moves++ {
@@ -78,19 +82,31 @@ func (l *Loop) pump(s *Session, d *direction, from, to *conn) bool {
 			if d.bulk {
 				d.watchQuiet(moved)
 			}
+			if paced != nil {
+				l.rest(s, d, paced, from)
+			}
 			return true
+		}
+		most := turnBytes
+		if paced != nil {
+			if most = l.allowance(s, d, from); most == 0 {
+				return true
+			}
 		}
 		if from.urgent {
 			d.bulk, d.rounds = false, 0 // splice does not pass an urgent byte's mark
 		}
 		n, ok := 0, false
 		if d.bulk {
-			n, ok = l.spliceOnce(s, d, from, to)
+			n, ok = l.spliceOnce(s, d, from, to, most)
 		} else {
-			n, ok = l.copyOnce(s, d, from, to)
+			n, ok = l.copyOnce(s, d, from, to, most)
 		}
 		if !ok {
 			return false
+		}
+		if paced != nil {
+			paced.spend(s, n)
 		}
 		moved += n
 	}
@@ -98,10 +114,11 @@ func (l *Loop) pump(s *Session, d *direction, from, to *conn) bool {
 	return true
 }
 
-// copyOnce reads into the scratch buffer and writes at once; what the destination does not take is kept.
-// It returns the bytes read, and false when the session has ended.
-func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn) (int, bool) {
-	n, e := sock.Read(int(from.fd), l.Scratch)
+// copyOnce reads into the scratch buffer, at most so many bytes, and writes at once; what the destination does not take
+// is kept. It returns the bytes read, and false when the session has ended.
+func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn, most int) (int, bool) {
+	p := l.Scratch[:min(most, len(l.Scratch))]
+	n, e := sock.Read(int(from.fd), p)
 	if e != 0 {
 		return 0, l.unreadable(s, from, e)
 	}
@@ -109,7 +126,8 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn) (int, bool) {
 	case n == 0:
 		s.endOf(d, l.Now)
 		return 0, true
-	case n == len(l.Scratch):
+	case n < len(l.Scratch) && n == len(p): // all it may read now; the next time tells more
+	case n == len(p):
 		if d.rounds++; d.rounds >= bulkAfter {
 			d.bulk, d.rounds = true, 0
 		}
@@ -149,14 +167,14 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn) (int, bool) {
 	return n, true
 }
 
-// spliceOnce moves bytes through a pipe, which the direction holds on to only while it is not empty.
-func (l *Loop) spliceOnce(s *Session, d *direction, from, to *conn) (int, bool) {
+// spliceOnce moves bytes through a pipe, at most so many, which the direction holds on to only while it is not empty.
+func (l *Loop) spliceOnce(s *Session, d *direction, from, to *conn, most int) (int, bool) {
 	p := l.Pipes.Get()
 	if p == nil {
 		d.bulk = false
 		return 0, true
 	}
-	n, e := p.Fill(int(from.fd))
+	n, e := p.Fill(int(from.fd), most)
 	if e != 0 || n == 0 {
 		l.Pipes.Put(p)
 		if e != 0 {
@@ -259,6 +277,11 @@ func (s *Session) endOf(d *direction, now time.Duration) {
 // closing sends the FIN. It reports false when the session has ended.
 func (l *Loop) passEnd(s *Session, d *direction, from, to *conn) bool {
 	d.shut = true
+	if s.extra != nil {
+		if paced := s.extra.laneOf(s, d); paced != nil {
+			giveBack(s, paced, s.wayOf(d))
+		}
+	}
 	switch other := s.other(d); {
 	case other.dead:
 		return l.lose(s, from, s.cause)

@@ -61,7 +61,8 @@ func (s *Session) goodbye() {
 
 // pumpSecure is pump for a session with TLS.
 func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
-	source, sink := s.sides(d)
+	_, sink := s.sides(d)
+	paced := s.extra.laneOf(s, d)
 	moved := 0
 	for moves := 0; moves < turnMoves && moved < turnBytes; moves++ {
 		switch {
@@ -102,11 +103,23 @@ func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
 			}
 			return l.passEnd(s, d, from, to)
 		case !from.readable:
+			if paced != nil {
+				l.rest(s, d, paced, from)
+			}
 			return true
 		}
-		n, ok := l.unsealOnce(s, d, from, to, source, sink)
+		most := turnBytes
+		if paced != nil {
+			if most = l.allowance(s, d, from); most == 0 {
+				return true
+			}
+		}
+		n, ok := l.unsealOnce(s, d, from, to, most)
 		if !ok {
 			return false
+		}
+		if paced != nil {
+			paced.spend(s, n)
 		}
 		moved += n
 	}
@@ -114,13 +127,15 @@ func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
 	return true
 }
 
-// unsealOnce reads once from the source, and writes what that brings. It returns the bytes read, and false when the
-// session has ended.
-func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, source, sink *tlsconn.Conn) (int, bool) {
+// unsealOnce reads once from the source, at most so many bytes, and writes what that brings. It returns the bytes read,
+// and false when the session has ended.
+func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, most int) (int, bool) {
+	source, sink := s.sides(d)
 	p := l.Scratch
 	if sink != nil {
 		p = p[:sealBytes]
 	}
+	p = p[:min(most, len(p))]
 	var n int
 	if source == nil {
 		var e sock.Errno

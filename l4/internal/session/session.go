@@ -232,8 +232,11 @@ func (l *Loop) onSessionTimer(s *Session) {
 		return
 	}
 	if silence := s.silence(); silence > 0 && l.Now >= s.active+silence {
-		l.onSilence(s, silence)
-		return
+		if !s.heldBack() {
+			l.onSilence(s, silence)
+			return
+		}
+		s.active = l.Now // neither side is silent
 	}
 	if !s.settled && l.Now >= s.connected+settleAfter {
 		l.settle(s)

@@ -62,6 +62,19 @@ func (p *Poller) Add(fd int, id int32, generation uint32) Errno {
 	return p.ctl(fd, id, generation, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLET)
 }
 
+// WatchInput turns reports of bytes to read on or off for a connection of Add, those of urgent data included. A FIN, an
+// error and room to write are reported all the same. It also reports again whatever is ready already.
+//
+// The kernel wakes up a Poller for arriving bytes also if it wants to know of urgent data only.
+func (p *Poller) WatchInput(fd int, id int32, generation uint32, on bool) {
+	ev := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: id, Pad: int32(generation)}
+	if on {
+		ev.Events |= unix.EPOLLIN | unix.EPOLLPRI
+	}
+	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), unix.EPOLL_CTL_MOD, uintptr(fd), uintptr(unsafe.Pointer(&ev)),
+		0, 0)
+}
+
 // AddListener registers a listening socket, level-triggered: each Wait reports it as long as clients wait, so no loop
 // has to call accept until it finds nobody.
 func (p *Poller) AddListener(fd int, id int32) Errno {

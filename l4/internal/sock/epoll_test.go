@@ -125,3 +125,47 @@ func TestWaitLimits(t *testing.T) {
 		t.Fatalf("%d events out of nowhere", n)
 	}
 }
+
+// TestWatchInput holds that a connection whose input is not watched is reported for its FIN and its reset only, and
+// that what has come meanwhile is reported as soon as it is watched again.
+func TestWatchInput(t *testing.T) {
+	p, err := NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	client, accepted, _ := pair(t, "127.0.0.1:0", ListenOptions{})
+	events := func() (bits uint32) {
+		for n := p.Wait(50 * time.Millisecond); n > 0; n-- {
+			bits |= p.Event(n - 1).Bits()
+		}
+		return bits
+	}
+	p.Add(accepted, 1, 1)
+	if got := events(); got != PollOut {
+		t.Fatalf("added: %x", got)
+	}
+	p.WatchInput(accepted, 1, 1, false)
+	if got := events(); got != PollOut {
+		t.Fatalf("no longer watched: %x", got)
+	}
+	Write(client, []byte("x"), false)
+	if got := events(); got != 0 {
+		t.Errorf("bytes that are not watched: %x", got)
+	}
+	p.WatchInput(accepted, 1, 1, true)
+	if got := events(); got != PollIn|PollOut {
+		t.Errorf("bytes that came before: %x", got)
+	}
+	p.WatchInput(accepted, 1, 1, false)
+	events()
+	ShutdownWrite(client)
+	if got := events(); got&PollPeerDone == 0 || got&PollIn != 0 {
+		t.Errorf("a FIN that is not watched: %x", got)
+	}
+	Write(accepted, []byte("x"), false)
+	Reset(client)
+	if got := events(); got&PollError == 0 {
+		t.Errorf("a reset: %x", got)
+	}
+}

@@ -188,7 +188,7 @@ func TestPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if _, e := p.Fill(from); e != Again {
+	if _, e := p.Fill(from, 1<<20); e != Again {
 		t.Fatalf("fill from nothing: %v", e)
 	}
 	want := bytes.Repeat([]byte("0123456789"), 1000)
@@ -199,7 +199,7 @@ func TestPipe(t *testing.T) {
 	var got []byte
 	buf := make([]byte, 4096)
 	wait(t, "all bytes", func() bool {
-		n, e := p.Fill(from)
+		n, e := p.Fill(from, 1<<20)
 		if e != 0 && e != Again {
 			t.Fatal(e)
 		}
@@ -219,7 +219,7 @@ func TestPipe(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Fatal("other bytes came out than went in")
 	}
-	wait(t, "FIN", func() bool { n, e := p.Fill(from); return n == 0 && e == 0 })
+	wait(t, "FIN", func() bool { n, e := p.Fill(from, 1<<20); return n == 0 && e == 0 })
 }
 
 // TestNoAllocation checks that the calls of the data path do not allocate.

@@ -1,0 +1,88 @@
+package session_test
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// A stream is what somebody has received, and when.
+type stream struct {
+	begun, ended time.Time // the first and the last read
+	reads        []received
+	total        int
+}
+
+type received struct {
+	at time.Time
+	n  int
+}
+
+// receive reads from a connection for so long, from its first bytes on, or to its end.
+func receive(c net.Conn, long time.Duration) *stream {
+	x := new(stream)
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := c.Read(buf)
+		now := time.Now()
+		if n > 0 {
+			if x.total == 0 {
+				x.begun = now
+			}
+			x.ended = now
+			x.total += n
+			x.reads = append(x.reads, received{now, n})
+		}
+		if err != nil || now.Sub(x.begun) > long && x.total > 0 {
+			return x
+		}
+	}
+}
+
+// send sends without a pause until the connection is closed.
+func send(c io.Writer) {
+	chunk := make([]byte, 128<<10)
+	for {
+		if _, err := c.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+// pause is the longest time without a read. On a machine that keeps up it is little more than a turn.
+func (x *stream) pause() (longest time.Duration) {
+	for i := 1; i < len(x.reads); i++ {
+		longest = max(longest, x.reads[i].at.Sub(x.reads[i-1].at))
+	}
+	return longest
+}
+
+// most is how many bytes came within a tenth of a second.
+func (x *stream) most() (most int) {
+	for i, first, sum := 0, 0, 0; i < len(x.reads); i++ {
+		for sum += x.reads[i].n; x.reads[i].at.Sub(x.reads[first].at) > time.Second/10; first++ {
+			sum -= x.reads[first].n
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+// holds checks the rate of a stream whose sender has not paused. A test that is late itself finds bytes that have
+// waited for it.
+func (x *stream) holds(t *testing.T, rate int) {
+	t.Helper()
+	took, late := x.ended.Sub(x.begun).Seconds(), max(0, x.pause()-time.Second/10).Seconds()
+	ratio := float64(x.total-x.reads[0].n) / took / float64(rate) // the first read has what came before it
+	least := 0.95
+	if late > 0 {
+		least = 0.6
+	}
+	if ratio > 1.05+late/took || ratio < least {
+		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", x.total, took, ratio, x.pause())
+	}
+	if most := x.most(); float64(most) > float64(rate)*(0.2+late)+64<<10 {
+		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second", most, rate)
+	}
+}

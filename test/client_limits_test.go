@@ -46,7 +46,10 @@ func visit(t testing.TB, from, at, header string) (c *net.TCPConn, fares string)
 	c = conn.(*net.TCPConn)
 	t.Cleanup(func() { conn.Close() })
 	if header != "" {
-		_, _ = io.WriteString(c, header) // it may have been reset already
+		if _, err := io.WriteString(c, header); errors.Is(err, syscall.ECONNRESET) { // a read would not say so again
+			c.Close()
+			return nil, isReset
+		}
 	}
 	if fares = hears(t, c, harness.Patience); fares != isServed {
 		c.Close()
@@ -100,6 +103,18 @@ func expectVisits(t testing.TB, from, at, header string, come, admitted int, oth
 	}
 	if got := visits(t, come, from, at, header); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%s comes %d times, and is %v; want %v", from, come, got, want)
+	}
+}
+
+// expectInTurn is expectVisits with a wait after each visit, until the listener main has only so many sessions again:
+// for clients that come one after the other, and have a limit of sessions at once.
+func expectInTurn(
+	t testing.TB, b *harness.Balancer, from string, come, admitted int, otherwise string, sessions float64,
+) {
+	t.Helper()
+	for i := range come {
+		expectVisits(t, from, b.Address(t, "main"), "", 1, min(1, max(0, admitted-i)), otherwise)
+		awaitMetric(t, b, `limeload_listener_sessions{listener="main"}`, sessions)
 	}
 }
 
@@ -288,7 +303,7 @@ func TestLimitsDryRun(t *testing.T) {
 			t.Errorf("a client over client_sessions is %s", how)
 		}
 	}
-	expectVisits(t, "127.0.0.2", b.Address(t, "main"), "", 6, 6, "")
+	expectInTurn(t, b, "127.0.0.2", 6, 6, "", 3)
 	would := func(reason string) string {
 		return fmt.Sprintf("limeload_listener_would_refuse_total{listener=%q,reason=%q}", "main", reason)
 	}
@@ -374,22 +389,22 @@ func TestLimitsReload(t *testing.T) {
 		}
 		in = append(in, c)
 	}
-	expectVisits(t, "127.0.0.2", at, "", 7, 6, isReset)
+	expectInTurn(t, b, "127.0.0.2", 7, 6, isReset, 2)
 
 	b.Reload(t, limits("client_sessions = 2", `client_rate = "1/h burst 7"`))
-	expectVisits(t, "127.0.0.1", at, "", 1, 0, isReset) // for its sessions
-	expectVisits(t, "127.0.0.2", at, "", 3, 1, isReset) // one more is what the new burst has more
+	expectInTurn(t, b, "127.0.0.1", 1, 0, isReset, 2) // for its sessions
+	expectInTurn(t, b, "127.0.0.2", 3, 1, isReset, 2) // one more is what the new burst has more
 	for _, c := range in {
 		check(t, harness.PingPong(c, 1, 10))
 	}
 	b.Reload(t, limits("client_sessions = 3", `client_rate = "1/h burst 7"`, "tracked_clients = 100_000"))
-	expectVisits(t, "127.0.0.2", at, "", 3, 0, isReset)
-	expectVisits(t, "127.0.0.1", at, "", 1, 1, "")
+	expectInTurn(t, b, "127.0.0.2", 3, 0, isReset, 2)
+	expectInTurn(t, b, "127.0.0.1", 1, 1, "", 2)
 
 	b.Reload(t, limits("tracked_clients = 10_000")) // the table is still there
-	expectVisits(t, "127.0.0.2", at, "", 10, 10, "")
+	expectInTurn(t, b, "127.0.0.2", 10, 10, "", 2)
 	b.Reload(t, limits("client_sessions = 2"))
-	expectVisits(t, "127.0.0.1", at, "", 1, 0, isReset)
+	expectInTurn(t, b, "127.0.0.1", 1, 0, isReset, 2)
 	check(t, in[0].Close())
 	harness.Eventually(t, "there is room for another session of the client", func() error {
 		if c, how := visit(t, "127.0.0.1", at, ""); c == nil {

@@ -62,8 +62,8 @@ func TestNetnsLimitsBehindProxy(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("v%d %s", version, names.others[0]), func(t *testing.T) {
 				at := freeAt4(t)
-				b := world{Listen: at, Backends: []string{greet(t)}, Listener: []string{trustSenders(),
-					limitLines(fmt.Sprintf(`client_rate = "1/h burst %d"`, burst), "client_sessions = 2")}}.start(t)
+				w := world{Listen: at, Backends: []string{greet(t)}, Listener: []string{trustSenders(), rarely(burst)}}
+				b := w.start(t)
 				for i := range 3 * burst {
 					want := 0
 					if i < burst {
@@ -72,23 +72,25 @@ func TestNetnsLimitsBehindProxy(t *testing.T) {
 					expectVisits(t, sender, at, proxyHeader(version, names.abuser(i)), 1, want, isReset)
 				}
 				for _, other := range names.others {
-					expectVisits(t, sender, at, proxyHeader(version, other), burst-2, burst-2, "")
+					expectVisits(t, sender, at, proxyHeader(version, other), burst, burst, "")
+				}
+				measured(t, b, map[string]float64{
+					refusedAs("client_rate"):                     2 * burst,
+					`limeload_listener_clients{listener="main"}`: float64(1 + len(names.others)),
+				})
+
+				w.Listener[1] = limitLines("client_sessions = 2") // the same clients, with other limits
+				b.Reload(t, w.config(t))
+				awaitMetric(t, b, `limeload_listener_sessions{listener="main"}`, 0)
+				for _, client := range append(names.others, names.abuser(7)) {
 					for range 2 {
-						if _, how := visit(t, sender, at, proxyHeader(version, other)); how != isServed {
-							t.Errorf("%s is %s", other, how)
+						if _, how := visit(t, sender, at, proxyHeader(version, client)); how != isServed {
+							t.Errorf("%s is %s", client, how)
 						}
 					}
+					expectVisits(t, sender, at, proxyHeader(version, client), 2, 0, isReset)
 				}
-				for _, other := range names.others {
-					expectVisits(t, sender, at, proxyHeader(version, other), 1, 0, isReset)
-				}
-				m := metrics(t, b)
-				if n := m[refusedAs("client_rate")] + m[refusedAs("client_sessions")]; n != float64(2*burst+len(names.others)) {
-					t.Errorf("%v refusals", n)
-				}
-				if n := m[`limeload_listener_clients{listener="main"}`]; n != float64(1+len(names.others)) {
-					t.Errorf("%v clients are known", n)
-				}
+				measured(t, b, map[string]float64{refusedAs("client_sessions"): float64(2 * (1 + len(names.others)))})
 			})
 		}
 	}

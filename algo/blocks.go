@@ -17,7 +17,7 @@ const full = math.MaxUint32
 // member has fewer than some 100,000 leases.
 func costOf(l *Load, weight float32) uint32 {
 	n := l.Leases()
-	if limit := l.limit.Load(); limit > 0 && n >= limit {
+	if limit := l.limit.Load(); limit != 0 && n >= limit {
 		return full
 	}
 	if withheld := l.withheld.Load(); withheld != 0 {

@@ -12,7 +12,7 @@ import (
 // Invariant: the low bits of leases are the number of leases not yet released, and so never negative.
 type Load struct {
 	leases   atomic.Int64 // and the joined bits
-	limit    atomic.Int64 // of leases; 0 = none
+	limit    atomic.Int64 // of leases; 0 = none, below 0 = there may be no more leases
 	withheld atomic.Uint32
 	seat     atomic.Pointer[seat] // in the last picker built, if that needs to know of released leases
 	totals   [2]*Total            // each set once, by the first Join
@@ -87,19 +87,22 @@ func (l *Load) Release() int64 {
 	return n &^ joined
 }
 
-// SetLimit sets the limit of concurrent leases; 0 is no limit. Existing leases beyond it stay.
+// SetLimit sets the limit of concurrent leases; 0 is no limit, and with a number below 0 the member is full, however
+// few leases it has. Existing leases beyond the limit stay.
 func (l *Load) SetLimit(n int64) {
 	l.limit.Store(n)
-	l.lighter()
+	if n >= 0 {
+		l.lighter()
+	}
 }
 
-// Limit returns the limit of concurrent leases; 0 is no limit.
+// Limit returns the limit of concurrent leases as SetLimit has set it.
 func (l *Load) Limit() int64 { return l.limit.Load() }
 
 // Full reports whether the number of leases has reached the limit.
 func (l *Load) Full() bool {
 	limit := l.limit.Load()
-	return limit > 0 && l.Leases() >= limit
+	return limit != 0 && l.Leases() >= limit
 }
 
 // fullShare is a whole weight, as SetShare counts.

@@ -215,8 +215,8 @@ type Sticky struct {
 	Key string `toml:"key" default:"client_ip" oneof:"client_ip,sni,mqtt_client_id"`
 }
 
-// Queue has the settings of the queue, in which sessions wait while every backend is at its MaxSessions. Its zero value
-// is not the default.
+// Queue has the settings of the queue, in which sessions wait while every backend is at its MaxSessions or over its
+// MaxRate. Its zero value is not the default.
 type Queue struct {
 	Max     int      `toml:"max" default:"0" min:"0" max:"1_000_000"` // 0: no queue, sessions are refused
 	Timeout Duration `toml:"timeout" default:"5s" min:"1ms" max:"1h"`
@@ -227,8 +227,9 @@ type Backend struct {
 	Name    string `toml:"name" default:""` // its id, unique in its pool; Address if the file gives none
 	Address string `toml:"address" plain:"" required:"an address, such as \"10.0.0.11:6379\""`
 	// share relative to the pool's other backends; 0: no new sessions or flows
-	Weight      int `toml:"weight" default:"1" min:"0" max:"256"`
-	MaxSessions int `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
+	Weight      int  `toml:"weight" default:"1" min:"0" max:"256"`
+	MaxSessions int  `toml:"max_sessions" default:"0" min:"0" max:"100_000_000"` // 0 is no limit
+	MaxRate     Rate `toml:"max_rate" default:""`                                // of new sessions and flows; "" is no limit
 	// used when no backend of a lower tier is eligible
 	Tier  int    `toml:"tier" default:"0" min:"0" max:"65535"`
 	Zone  string `toml:"zone" default:""`

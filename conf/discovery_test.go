@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -113,16 +114,17 @@ func TestParseBackends(t *testing.T) {
 	want := []Backend{
 		{Name: "10.0.0.1:1", Address: "10.0.0.1:1", Weight: 1, Mode: "ready",
 			Addr: netip.MustParseAddrPort("10.0.0.1:1")},
-		{Name: "b2", Address: "[::ffff:10.0.0.2]:1", Weight: 0, MaxSessions: 9, Tier: 2, Zone: "a", Mode: "drain",
+		{Name: "b2", Address: "[::ffff:10.0.0.2]:1", Weight: 0, MaxSessions: 9, MaxRate: Rate{500, time.Second, 50},
+			Tier: 2, Zone: "a", Mode: "drain",
 			Addr: netip.MustParseAddrPort("10.0.0.2:1")},
 	}
 	const list = `[{"address": "10.0.0.1:1"},
- {"name": "b2", "address": "[::ffff:10.0.0.2]:1", "weight": 0, "max_sessions": 9, "tier": 2, "zone": "a", "mode": "drain"}]`
+ {"name": "b2", "address": "[::ffff:10.0.0.2]:1", "weight": 0, "max_sessions": 9, "max_rate": "500/s burst 50", "tier": 2, "zone": "a", "mode": "drain"}]`
 	for _, tt := range []struct {
 		file, doc string
 		want      []Backend
 	}{
-		{"b.toml", "[[backends]]\naddress = '10.0.0.1:1'\n[[backends]]\nname = 'b2'\naddress = '[::ffff:10.0.0.2]:1'\nweight = 0\nmax_sessions = 9\ntier = 2\nzone = 'a'\nmode = 'drain'\n", want},
+		{"b.toml", "[[backends]]\naddress = '10.0.0.1:1'\n[[backends]]\nname = 'b2'\naddress = '[::ffff:10.0.0.2]:1'\nweight = 0\nmax_sessions = 9\nmax_rate = '500/s burst 50'\ntier = 2\nzone = 'a'\nmode = 'drain'\n", want},
 		{"b", "backends = [{ address = '10.0.0.1:1' }]", want[:1]},
 		{"b.json", list, want},
 		{"b", list, want},
@@ -179,11 +181,12 @@ func TestParseBackendsMistakes(t *testing.T) {
 			`3: backends[1].address: found "10.0.0.1:1"; backends[0] on line 1 has the same address`,
 			`4: backends[1].zone: found "a b"; needs 1 to 64 letters, digits, '_', '-' or '.', or ""`,
 			`6: backends[3].name: found "x"; backends[2] on line 5 has the same name`}},
-		{"[{\"address\": \"10.0.0.1:1\", \"weight\": 1.0, \"tier\": 1e3},\n{\"address\": \"10.0.0.2:1\", \"weight\": 257, \"tier\": 99999999999999999999,\n\"max_sessions\": 1e999, \"mode\": \"redy\"}]", []string{
+		{"[{\"address\": \"10.0.0.1:1\", \"weight\": 1.0, \"tier\": 1e3},\n{\"address\": \"10.0.0.2:1\", \"weight\": 257, \"tier\": 99999999999999999999,\n\"max_sessions\": 1e999, \"max_rate\": \"5/d\", \"mode\": \"redy\"}]", []string{
 			`1: backends[0].tier: found the number 1000.0; needs a whole number, 0 to 65535`,
 			`1: backends[0].weight: found the number 1.0; needs a whole number, 0 to 256`,
 			`2: backends[1].tier: found the number 1e+20; needs a whole number, 0 to 65535`,
 			`2: backends[1].weight: found 257; allowed is 0 to 256`,
+			`3: backends[1].max_rate: found the string "5/d"; needs a rate with a unit, such as "100/s" or "600/m burst 20"`,
 			`3: backends[1].max_sessions: found the number 1e999; too large to be read`,
 			`3: backends[1].mode: found "redy"; allowed is "ready", "drain" or "maintenance", did you mean "ready"?`}},
 		{"{\"backends\": [\n{\"address\": \"10.0.0.1:1\",\n\"weight\": 300,\n\"weight\": 2}],\n\"backends\": [5]}",
@@ -191,7 +194,7 @@ func TestParseBackendsMistakes(t *testing.T) {
 				`4: backends[0].weight: line 3 has this key already`,
 				`5: backends: line 1 has this key already`}},
 		{"[{\"adress\": \"10.0.0.1:1\", \"a\\nb\": [{}]}]", []string{
-			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, tier, zone, mode, check`,
+			`1: backends[0]."a\nb": unknown key; allowed here: name, address, weight, max_sessions, max_rate, tier, zone, mode, check`,
 			`1: backends[0].address: missing; needs an address, such as "10.0.0.11:6379"`,
 			`1: backends[0].adress: unknown key, did you mean "address"?`}},
 		{"[]]", []string{`1: not valid JSON: invalid character ']' after top-level value`}},

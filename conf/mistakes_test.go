@@ -66,6 +66,8 @@ func TestMistakes(t *testing.T) {
 		durations   = `needs a duration with a unit, such as "250ms", "2s" or "5m"`
 		addresses   = `; needs "HOST:PORT", "[IPV6]:PORT", ":PORT" for all addresses, or "unix:PATH"`
 		backendAddr = `; needs "HOST:PORT", "[IPV6]:PORT", "HOST" for each client's port, or "unix:PATH"`
+		rate        = `; needs a rate with a unit, such as "100/s" or "600/m burst 20"`
+		rateBounds  = "; allowed is 1 or more, up to 1000000 a second, with a burst of 1 to 10000000"
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
 		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
@@ -251,6 +253,13 @@ func TestMistakes(t *testing.T) {
 			`[0].max_sessions: found -1; allowed is 0 to 100000000`},
 		{"pool.p", `backends = [{ address = "h:1", max_sessions = 100_000_001 }]`,
 			`[0].max_sessions: found 100000001; allowed is 0 to 100000000`},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = "500/s burst 50" }, { address = "h:2", max_rate = "" }]`, ``},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = "500" }]`, `[0].max_rate: found the string "500"` + rate},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = 500 }]`, `[0].max_rate: found the integer 500` + rate},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = "500/s burst 0" }]`,
+			`[0].max_rate: found "500/s burst 0"` + rateBounds},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = "1000001/s" }]`, `[0].max_rate: found "1000001/s"` + rateBounds},
+		{"pool.p", `backends = [{ address = "h:1", max_rate = { count = 5 } }]`, `[0].max_rate: found a table` + rate},
 		{"pool.p", `backends = [{ address = "h:1", tier = -1 }]`, `[0].tier: found -1; allowed is 0 to 65535`},
 		{"pool.p", `backends = [{ address = "h:1", tier = 65536 }]`, `[0].tier: found 65536; allowed is 0 to 65535`},
 		{"pool.p", `backends = [{ address = "h:1", zone = "a b" }]`, `[0].zone: found "a b"` + names + `, or ""`},

@@ -2,6 +2,8 @@ package conf
 
 import (
 	"errors"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,4 +67,32 @@ func TestRateRoundTrip(t *testing.T) {
 			t.Fatalf("%+v is %q, which gives %+v, %v", r, r, r2, err)
 		}
 	})
+}
+
+// TestRateOfBackend: a rate is a text in the file, in the effective configuration and in a comparison.
+func TestRateOfBackend(t *testing.T) {
+	with := func(keys string) *Config {
+		return mustParse(t, "listener.a = { pool = \"p\", address = \":1\" }\n"+
+			"pool.p.backends = [{ address = \"10.0.0.1:1\", name = \"b\""+keys+" }]\n")
+	}
+	for keys, want := range map[string]string{
+		"":                                    `max_rate = ""`,
+		`, max_rate = "600/m burst 10"`:       `max_rate = "600/m"`,
+		`, max_rate = "500/s burst 50"`:       `max_rate = "500/s burst 50"`,
+		`, max_rate = "3600000000/h burst 1"`: `max_rate = "3600000000/h burst 1"`,
+	} {
+		c := with(keys)
+		text := string(c.Effective())
+		if !strings.Contains(text, want) {
+			t.Errorf("of %q the effective configuration has not %s:\n%s", keys, want, text)
+		}
+		if d := c.Compare(mustParse(t, text)); len(d) != 0 {
+			t.Errorf("of %q the effective configuration differs: %v", keys, d)
+		}
+	}
+	a, b := with(`, max_rate = "5/s"`), with(`, max_rate = "300/m burst 5"`)
+	want := []Difference{{Keys: []string{"pool", "p", "backends", "b", "max_rate"}, From: `"5/s"`, To: `"300/m"`}}
+	if d := a.Compare(b); !reflect.DeepEqual(d, want) {
+		t.Errorf("the differences are %v, want %v", d, want)
+	}
 }

@@ -135,9 +135,9 @@ func warnOfBackends(r *report, path string, p *Pool) {
 	if p.Zone != "" && !some(func(b Backend) bool { return b.Zone == p.Zone }) {
 		r.add(join(path, "zone"), Error{Found: quote(p.Zone), Message: "no backend has this zone: none is preferred"})
 	}
-	if p.Queue.Max > 0 && !some(func(b Backend) bool { return b.MaxSessions > 0 }) {
+	if p.Queue.Max > 0 && !some(func(b Backend) bool { return b.MaxSessions > 0 || b.MaxRate.On() }) {
 		r.add(join(join(path, "queue"), "max"), Error{Found: literal(p.Queue.Max),
-			Message: "no backend has max_sessions: none is ever full, and nobody waits"})
+			Message: "no backend has max_sessions or max_rate: none is ever full, and nobody waits"})
 	}
 }
 

@@ -133,7 +133,7 @@ func TestHealthWarnings(t *testing.T) {
 func TestPoolWarnings(t *testing.T) {
 	const (
 		zone     = `lb.toml:4: pool.p.zone: found "a"; no backend has this zone: none is preferred`
-		queue    = `lb.toml:4: pool.p.queue.max: found 5; no backend has max_sessions: none is ever full, and nobody waits`
+		queue    = `lb.toml:4: pool.p.queue.max: found 5; no backend has max_sessions or max_rate: none is ever full, and nobody waits`
 		hashKey  = `does not hash: this key changes nothing`
 		refused  = `lb.toml:3: pool.p.backends: every backend has weight 0: all clients are refused`
 		notReady = `lb.toml:3: pool.p.backends: no backend with a weight above 0 has mode "ready": all clients are refused`
@@ -146,6 +146,7 @@ func TestPoolWarnings(t *testing.T) {
 		{`{ address = "h:1" }`, `queue = { max = 5 }`, queue},
 		{`{ address = "h:1" }`, `queue = { timeout = "1s" }`, ``},
 		{`{ address = "h:1" }, { address = "h:2", max_sessions = 1 }`, `queue = { max = 5 }`, ``},
+		{`{ address = "h:1" }, { address = "h:2", max_rate = "1/s" }`, `queue = { max = 5 }`, ``},
 		{`{ address = "h:1", weight = 0 }`, `retries = 1`, refused},
 		{`{ address = "h:1", weight = 0, mode = "drain" }`, `retries = 1`, refused},
 		{`{ address = "h:1", weight = 0 }, { address = "h:2", mode = "drain" }`, ``, notReady},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // A Spec describes a backend to be added. It is a plain value. The functions that take one validate it. Equal values
@@ -15,10 +16,11 @@ type Spec struct {
 	Addr   Address // a unicast address, with a port or for each client's port, or a Unix socket
 	Weight uint32  // share relative to the pool's other backends, 1 to 256; 0: no new sessions or flows
 
-	MaxSessions int    // concurrent leases; 0 = no limit
-	Tier        int    // used when no backend of a lower tier is eligible; 0 to MaxTier
-	Zone        string // where it stands; a pool may prefer its own
-	Mode        Mode   // its first mode
+	MaxSessions int        // concurrent leases; 0 = no limit
+	MaxRate     rate.Limit // of new leases; the zero value is no limit
+	Tier        int        // used when no backend of a lower tier is eligible; 0 to MaxTier
+	Zone        string     // where it stands; a pool may prefer its own
+	Mode        Mode       // its first mode
 
 	// Check is the address that its health is checked at, a unicast address and a port. The zero value means Addr.
 	Check netip.AddrPort
@@ -29,6 +31,7 @@ type Spec struct {
 const (
 	fieldWeight      = "weight"
 	fieldMaxSessions = "max_sessions"
+	fieldMaxRate     = "max_rate"
 	fieldMode        = "mode"
 	fieldCheck       = "check"
 )
@@ -57,7 +60,8 @@ func (s Spec) checked() (Spec, error) {
 			Want: "the name of an interface as zone"}
 	}
 	for _, err := range []error{
-		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), validateMode(s.Mode),
+		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), CheckMaxRate(s.MaxRate),
+		validateMode(s.Mode),
 	} {
 		if err != nil {
 			return s, err
@@ -96,7 +100,8 @@ type Backend struct {
 	// former are the earlier backends of the same id that may still have leases. A drain of that id waits for them too.
 	former []*Backend
 
-	group    atomic.Pointer[group] // the group that it belongs to; stored with Pool.mu held
+	group    atomic.Pointer[group]      // the group that it belongs to; stored with Pool.mu held
+	rate     atomic.Pointer[rate.Limit] // of new leases; nil: none. Beside load, which each lease touches too
 	load     algo.Load
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not eligible, and its leases must be given back
@@ -112,6 +117,16 @@ type Backend struct {
 	departures atomic.Uint64 // counts departures and returns: odd while it is removed or in maintenance
 
 	turns atomic.Uint32 // counts connects from a source address
+
+	bucket rate.Bucket // the state of its rate
+	pacing *pacing     // its pool's; nil in a replica
+	// rateReached counts how often its rate was used up. It is written with pacing.mu held.
+	rateReached atomic.Uint64
+	// pacing.mu guards the fields below
+	sessions int           // its max_sessions
+	usable   time.Duration // when its rate allows the next lease, on the pool's clock; while it is in pacing.over
+	place    int           // in pacing.over, from 1; 0: it is not there
+	gone     bool          // it was removed from the pool
 
 	// Pool.mu guards the fields below
 	generation uint64 // the number of the last snapshot that it was eligible in
@@ -148,6 +163,7 @@ type member struct {
 	spec        Spec   // the last description by its source; run-time changes are in the fields below
 	weight      uint32
 	maxSessions int
+	maxRate     rate.Limit
 	verdict     Verdict
 	reason      string    // of the verdict
 	since       time.Time // of the verdict
@@ -182,7 +198,8 @@ func (m *member) info() BackendInfo {
 	b := m.backend
 	i := BackendInfo{
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
-		MaxSessions: m.maxSessions, Tier: m.spec.Tier, Zone: m.spec.Zone,
+		MaxSessions: m.maxSessions, MaxRate: m.maxRate, RateReached: b.rateReached.Load(),
+		Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
 		Check: m.spec.Check, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
@@ -204,6 +221,7 @@ type BackendInfo struct {
 	Source      string // the source that named it: "" for Add, else as given to Reconcile
 	Weight      uint32
 	MaxSessions int
+	MaxRate     rate.Limit
 	Tier        int
 	Zone        string
 	Verdict     Verdict
@@ -215,8 +233,9 @@ type BackendInfo struct {
 	Given       Spec           // the description by its source; fields above that differ were set at run time
 	Eligible    bool           // it may get new sessions, apart from its limit
 
-	Openings uint64 // how often its breaker opened
-	Leases   int64  // held now
+	Openings    uint64 // how often its breaker opened
+	RateReached uint64 // how often it had as many leases as its MaxRate allows, and so got no more for a moment
+	Leases      int64  // held now
 	// Former counts the current leases on the backends of its id that it replaced, those with another address, tier
 	// or zone.
 	Former   int64

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // benchSizes runs f as a benchmark for each algorithm and number of backends, all eligible.
@@ -32,6 +33,22 @@ func BenchmarkPick(b *testing.B) {
 			l.Release(Served)
 		}
 	})
+}
+
+// BenchmarkPickWithRate is BenchmarkPick of backends with a max_rate that is never used up.
+func BenchmarkPickWithRate(b *testing.B) {
+	specs := make([]Spec, 10)
+	for i := range specs {
+		specs[i] = spec(fmt.Sprint(i), i)
+		specs[i].MaxRate = rate.PerSecond(rate.MaxCount, rate.MaxBurst)
+	}
+	p := newPool(b, "round_robin")
+	must(b, p.Add(specs...))
+	pc := PickContext{Client: client(0)}
+	for b.Loop() {
+		l, _ := p.Pick(pc)
+		l.Release(Served)
+	}
 }
 
 func BenchmarkPickParallel(b *testing.B) {

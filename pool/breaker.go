@@ -72,8 +72,9 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// Run opens, half-opens and closes breakers until ctx is done; without it a pool's breakers stay closed. The data path
-// only raises signals, since making a snapshot may take milliseconds and would block a loop.
+// Run opens, half-opens and closes breakers until ctx is done, and serves the queue when a backend's rate allows the
+// next lease. Without it a pool's breakers stay closed, and only releases of leases serve its queue. The data path only
+// raises signals, since making a snapshot may take milliseconds and would block a loop.
 func (p *Pool) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -83,11 +84,18 @@ func (p *Pool) Run(ctx context.Context) {
 		} else {
 			timer.Stop()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.wake:
-		case <-timer.C:
+		for look := false; !look; { // a rate's timer may fire often, and the records may be many
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.wake:
+				look = true
+			case <-timer.C:
+				look = true
+			case <-p.pacing.timer.C:
+				p.pacing.fired()
+				p.queue.serve()
+			}
 		}
 	}
 }

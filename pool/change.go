@@ -1,6 +1,10 @@
 package pool
 
-import "time"
+import (
+	"time"
+
+	"github.com/limeload/limeload-l4/pool/rate"
+)
 
 // changes are all changes of one call, which take effect at once.
 type changes struct {
@@ -52,7 +56,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	}
 	for _, e := range c.edits {
 		p.noteReturn(e.old, &e.next)
-		e.next.backend.load.SetLimit(int64(e.next.maxSessions))
+		p.pacing.limit(e.next.backend, e.next.maxSessions, e.next.maxRate)
 		next[e.old] = &e.next
 		noteDepartureLocked(e.old, &e.next, before.tryAll)
 		p.byID[e.next.backend.id] = &e.next
@@ -67,7 +71,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		}
 	}
 	for _, m := range c.added {
-		m.backend.load.SetLimit(int64(m.maxSessions))
+		p.pacing.limit(m.backend, m.maxSessions, m.maxRate)
 		p.byID[m.backend.id] = m
 		p.begun[m.source] = true
 	}
@@ -76,6 +80,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	p.replaceLocked(members)
 
 	for _, m := range c.removed {
+		p.pacing.forget(m.backend)
 		m.backend.watchers.wake()
 		p.revokeLocked(m, nil)
 		p.notifyDepartureLocked(m, nil)
@@ -106,6 +111,12 @@ func (m *member) setMaxSessions(n int) func(Change) Event {
 	from := m.maxSessions
 	m.maxSessions = n
 	return unless(from == n, func(c Change) Event { return LimitChanged{c, from, n} })
+}
+
+func (m *member) setMaxRate(l rate.Limit) func(Change) Event {
+	from := m.maxRate
+	m.maxRate = l
+	return unless(from == l, func(c Change) Event { return RateChanged{c, from, l} })
 }
 
 func (m *member) setMode(mode Mode) func(Change) Event {

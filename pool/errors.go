@@ -8,8 +8,8 @@ import (
 var (
 	// ErrNoBackend is returned by Pick when no backend is eligible that the session has not tried yet.
 	ErrNoBackend = errors.New("pool: no backend is eligible")
-	// ErrBusy is returned by Pick when there are such backends and each is at its max_sessions, or other sessions wait
-	// already.
+	// ErrBusy is returned by Pick when there are such backends and each is at its max_sessions or over its max_rate, or
+	// other sessions wait already.
 	ErrBusy = errors.New("pool: every eligible backend is at its limit of sessions")
 	// ErrQueueFull is returned by Wait when the queue is full, or the pool has none.
 	ErrQueueFull = errors.New("pool: the queue is full")
@@ -23,8 +23,8 @@ var (
 
 // An InvalidBackendError says which property of a backend was refused, and what is allowed.
 type InvalidBackendError struct {
-	// Field is "id", "addr", "weight", "max_sessions", "tier", "verdict", "mode" or "check". For an Override it may
-	// also be "kind" or "source", and for a drain it is "deadline_seconds".
+	// Field is "id", "addr", "weight", "max_sessions", "max_rate", "tier", "verdict", "mode" or "check". For an
+	// Override it may also be "kind" or "source", and for a drain it is "deadline_seconds".
 	Field string
 	Value string // what was given
 	Want  string // what is allowed

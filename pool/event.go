@@ -3,10 +3,12 @@ package pool
 import (
 	"net/netip"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// CheckChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
+// RateChanged, CheckChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -50,6 +52,12 @@ type WeightChanged struct {
 type LimitChanged struct {
 	Change
 	From, To int
+}
+
+// RateChanged says that a backend has another limit of new sessions in a time; the zero value is no limit.
+type RateChanged struct {
+	Change
+	From, To rate.Limit
 }
 
 // CheckChanged says that a backend is checked at another address; the zero value means its own.

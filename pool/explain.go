@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
+
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // A Decider says by which rule a client's backend was decided.
@@ -49,6 +52,7 @@ const (
 	BreakerHalfOpen                 // its breaker is half-open and has no trial for this client
 	WasTried                        // it failed this session already
 	IsFull                          // it is at its limit of sessions
+	IsOverRate                      // it has got as many sessions as its rate allows for the moment
 	BehindWaiters                   // sessions that wait for a backend go first
 	NotOnTrial                      // the client gets a trial of another backend
 	NotSticky                       // stickiness returns the client to another backend
@@ -61,7 +65,7 @@ func (o Obstacle) String() string {
 	words := [...]string{
 		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open",
 		"breaker_half_open",
-		"tried", "full", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
+		"tried", "full", "over_rate", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
 	if int(o) < len(words) {
 		return words[o]
@@ -81,7 +85,8 @@ type Candidate struct {
 	Weight      uint32
 	Share       float64 // the part of its weight that is in force; below 1 during its slow start
 	Leases      int64
-	MaxSessions int // 0 is no limit
+	MaxSessions int        // 0 is no limit
+	MaxRate     rate.Limit // the zero value is no limit
 	Tier        int
 	Zone        string
 }
@@ -170,17 +175,20 @@ func (e *explaining) look(s *snapshot) {
 		b := e.r.of[m.backend]
 		st := standing{backend: b, tier: -1, Candidate: Candidate{
 			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(),
-			MaxSessions: m.maxSessions,
-			Tier:        b.tier, Zone: m.spec.Zone,
+			MaxSessions: m.maxSessions, MaxRate: m.maxRate,
+			Tier: b.tier, Zone: m.spec.Zone,
 		}}
 		if i, eligible := tiers[b]; eligible {
 			st.tier = i
 			switch {
 			case slices.Contains(e.pc.Tried, b):
 				st.out, st.why, st.reason = true, WasTried, "it failed this session already"
-			case b.load.Full():
+			case m.maxSessions > 0 && st.Leases >= int64(m.maxSessions):
 				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
-					st.Leases, b.load.Limit())
+					st.Leases, m.maxSessions)
+			case b.load.Full():
+				st.out, st.why, st.reason = true, IsOverRate, fmt.Sprintf("it is at its rate, %v, for another %v",
+					m.maxRate, b.bucket.Wait(m.maxRate, b.pool.clock()).Round(time.Microsecond))
 			}
 		} else {
 			st.out = true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool/rate"
 	"pgregory.net/rapid"
 )
 
@@ -44,6 +45,9 @@ func drawPool(t *rapid.T) *drawnPool {
 		s := at(fmt.Sprint("b", i), i%3/2, []string{"here", "there"}[i/3%2], rapid.IntRange(0, 3).Draw(t, "limit"))
 		s.Weight, s.Mode = rapid.Uint32Range(0, 3).Draw(t, "weight"),
 			Mode(max(0, rapid.IntRange(-5, 2).Draw(t, "mode")))
+		if rapid.Bool().Draw(t, "paced") {
+			s.MaxRate = rate.Limit{Every: 7 * time.Second, Burst: rapid.IntRange(1, 3).Draw(t, "burst")}
+		}
 		if err := p.Add(s); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +163,8 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 			InMaintenance: b.Mode == Maintenance, InDrain: b.Mode == Drain, WithoutWeight: b.Weight == 0,
 			NotHealthy: b.Verdict == Unhealthy, NotJudged: b.Verdict == Unknown, InWrongRole: b.Verdict == WrongRole,
 			IsLagging: b.Verdict == Lagging, BreakerOpen: b.Breaker == Open, BreakerHalfOpen: b.Breaker == HalfOpen,
-			WasTried: tried(o.ID), IsFull: full(b), BehindWaiters: x.Waiting > 0, NotOnTrial: x.By == ByTrial,
+			WasTried: tried(o.ID), IsFull: full(b), IsOverRate: b.MaxRate.On() && !full(b),
+			BehindWaiters: x.Waiting > 0, NotOnTrial: x.By == ByTrial,
 			NotSticky: x.By == BySticky, InLaterTier: b.Tier > x.Tier, InOtherZone: b.Zone != "here" &&
 				b.Tier == x.Tier,
 		}[o.Why]
@@ -307,7 +312,7 @@ func TestExplainOfEveryWord(t *testing.T) {
 	}
 	for got, want := range map[fmt.Stringer]string{
 		ByNothing: "nothing", ByAlgorithm: "algorithm", BySticky: "sticky", ByTrial: "trial", Decider(9): "decider(9)",
-		InOtherZone + 1: "obstacle(16)", Overruling(9): "overruling(9)",
+		InOtherZone + 1: "obstacle(17)", Overruling(9): "overruling(9)",
 	} {
 		if got.String() != want {
 			t.Errorf("word is %q, want %q", got, want)

@@ -1,10 +1,12 @@
 package pool
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // The limits of a backend's settings. These constants and the functions below are the one place that defines them: the
@@ -21,6 +23,31 @@ func CheckWeight(n int) error { return upTo(fieldWeight, n, MaxWeight) }
 
 // CheckMaxSessions returns an *InvalidBackendError unless n is a valid limit of sessions.
 func CheckMaxSessions(n int) error { return upTo(fieldMaxSessions, n, MaxSessionLimit) }
+
+// CheckMaxRate returns an *InvalidBackendError unless l is a valid rate of sessions: the zero value, which is no limit,
+// or one within the bounds of package rate.
+func CheckMaxRate(l rate.Limit) error {
+	if l == (rate.Limit{}) || l.Every >= rate.MinEvery && l.Every <= rate.MaxEvery &&
+		l.Burst >= 1 && l.Burst <= rate.MaxBurst {
+		return nil
+	}
+	return &InvalidBackendError{Field: fieldMaxRate, Value: fmt.Sprintf("%d in %v", l.Burst, l.Every),
+		Want: rateWords}
+}
+
+// rateWords says what a text of ParseMaxRate may be.
+var rateWords = fmt.Sprintf(`a number for a second, a minute or an hour, such as "100/s" or "600/m burst 20", up to `+
+	`%d a second with a burst of 1 to %d, or ""`, rate.MaxCount, rate.MaxBurst)
+
+// ParseMaxRate returns the rate that a text such as "100/s" or "600/m burst 20" says, or an *InvalidBackendError. "" is
+// no limit.
+func ParseMaxRate(text string) (rate.Limit, error) {
+	l, err := rate.Parse(text)
+	if err != nil {
+		return l, &InvalidBackendError{Field: fieldMaxRate, Value: text, Want: rateWords}
+	}
+	return l, nil
+}
 
 // CheckTier returns an *InvalidBackendError unless n is a valid tier.
 func CheckTier(n int) error { return upTo("tier", n, MaxTier) }

@@ -76,6 +76,12 @@ func follow(t rapid.TB, known map[string]setting, order []string, e Event) ([]st
 		c = e.Change
 		before, after = known[c.Backend.ID], known[c.Backend.ID]
 		before.most, after.most = e.From, e.To
+	case RateChanged: // the model has no rates; TestRateIsASettingLikeOthers holds these events
+		c = e.Change
+		before, after = known[c.Backend.ID], known[c.Backend.ID]
+		if e.From == e.To {
+			t.Fatalf("the rate of %q has changed from %v to %v", c.Backend.ID, e.From, e.To)
+		}
 	case Discovered: // of no backend
 		return order, e.Change
 	case Overruled: // its backend may be gone

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // An OverrideKind is a kind of run-time change to a backend. It is a word, so that it can be kept in a file.
@@ -27,6 +29,7 @@ type Override struct {
 	// The values that differ from Base, for OverrideChanged; nil is none.
 	Weight      *uint32
 	MaxSessions *int
+	MaxRate     *rate.Limit
 	Mode        *Mode
 }
 
@@ -59,11 +62,16 @@ func (p *Pool) Overrides() []Override {
 func (m *member) overrides() (Override, bool) {
 	if m.source == "" {
 		s := m.spec
-		s.Weight, s.MaxSessions, s.Mode = m.weight, m.maxSessions, m.mode
+		s.Weight, s.MaxSessions, s.MaxRate, s.Mode = m.weight, m.maxSessions, m.maxRate, m.mode
 		return Override{Kind: OverrideAdded, Base: s}, true
 	}
 	o := m.changes()
-	return o, o.Weight != nil || o.MaxSessions != nil || o.Mode != nil
+	return o, o.hasValues()
+}
+
+// hasValues reports whether the override has a value of its own.
+func (o Override) hasValues() bool {
+	return o.Weight != nil || o.MaxSessions != nil || o.MaxRate != nil || o.Mode != nil
 }
 
 // changes returns the settings of a backend that differ from its spec.
@@ -76,6 +84,10 @@ func (m *member) changes() Override {
 	if m.maxSessions != m.spec.MaxSessions {
 		n := m.maxSessions
 		o.MaxSessions = &n
+	}
+	if m.maxRate != m.spec.MaxRate {
+		l := m.maxRate
+		o.MaxRate = &l
 	}
 	if m.mode != m.spec.Mode {
 		mode := m.mode
@@ -92,7 +104,7 @@ func (o Override) checked() (Override, error) {
 		return o, err
 	}
 	o.Base = base
-	values := o.Weight != nil || o.MaxSessions != nil || o.Mode != nil
+	values := o.hasValues()
 	switch {
 	case o.Kind != OverrideAdded && o.Kind != OverrideRemoved && o.Kind != OverrideChanged:
 		return o, &InvalidBackendError{Field: "kind", Value: string(o.Kind), Want: "added, removed or changed"}
@@ -107,6 +119,9 @@ func (o Override) checked() (Override, error) {
 	}
 	if err == nil && o.MaxSessions != nil {
 		err = CheckMaxSessions(*o.MaxSessions)
+	}
+	if err == nil && o.MaxRate != nil {
+		err = CheckMaxRate(*o.MaxRate)
 	}
 	if err == nil && o.Mode != nil {
 		err = validateMode(*o.Mode)

@@ -35,7 +35,7 @@ func (o Overruling) String() string {
 // has ended it. It is a plain value.
 type Unapplied struct {
 	Override Override
-	Field    string // "weight", "max_sessions" or "mode"; "" for the whole override
+	Field    string // "weight", "max_sessions", "max_rate" or "mode"; "" for the whole override
 	Why      Overruling
 	Now      Spec // the spec of the backend that overrules it; zero with OverruledAbsent
 }
@@ -67,6 +67,10 @@ func (o Override) against(s Spec) (Override, []Unapplied) {
 	if o.MaxSessions != nil && s.MaxSessions != base.MaxSessions {
 		held.MaxSessions = nil
 		overrule(fieldMaxSessions)
+	}
+	if o.MaxRate != nil && s.MaxRate != base.MaxRate {
+		held.MaxRate = nil
+		overrule(fieldMaxRate)
 	}
 	if o.Mode != nil && s.Mode != base.Mode {
 		held.Mode = nil

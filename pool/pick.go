@@ -36,12 +36,19 @@ func NameKey(name []byte) uint32 { return algo.HashName(name) }
 //
 // It may be called from any goroutine and takes no lock: it loads one pointer, asks the picker and adds to one counter
 // (BenchmarkPick; a test holds that it allocates nothing). It never returns a backend that was made ineligible before
-// the call began, and never exceeds a backend's limit.
+// the call began, and never exceeds a backend's limit or rate. A rate costs a reading of the clock and one more counter,
+// and a lock when it is used up and when it allows a lease again.
 func (p *Pool) Pick(pc PickContext) (Lease, error) {
 	if p.queue.waiting.Load() > 0 {
 		return Lease{}, p.counts.refused(p.snap.Load().behindWaiters(pc.Tried))
 	}
-	l, err := p.pick(&pc)
+	s := p.snap.Load()
+	l, err := s.pick(&pc)
+	if s.pacing != nil && p.queue.waiting.Load() > 0 {
+		// A session that has come to wait meanwhile may have found a backend full only because of this pick, which then
+		// gave the lease back; or this pick may have made a backend usable and not taken it.
+		p.queue.serve()
+	}
 	if err != nil {
 		return l, p.counts.refused(err)
 	}
@@ -58,10 +65,9 @@ func (s *snapshot) behindWaiters(tried []*Backend) error {
 }
 
 // pick is Pick without regard for sessions that wait.
-func (p *Pool) pick(pc *PickContext) (Lease, error) {
-	s := p.snap.Load()
-	if s.slow != nil {
-		s.slow.grow(s.settings.Clock)
+func (s *snapshot) pick(pc *PickContext) (Lease, error) {
+	if s.moving {
+		s.advance()
 	}
 	if s.settings.sticky != nil {
 		return s.pickSticky(pc)
@@ -71,6 +77,16 @@ func (p *Pool) pick(pc *PickContext) (Lease, error) {
 		return l, err
 	}
 	return s.pickAnew(s.tiers, pc) // the same as decide would do, a nanosecond faster
+}
+
+// advance brings what depends on the time up to now: weights that grow, and backends that were over their rates.
+func (s *snapshot) advance() {
+	if s.slow != nil {
+		s.slow.grow(s.settings.Clock)
+	}
+	if s.pacing != nil {
+		s.pacing.advance()
+	}
 }
 
 // pickSticky picks with regard to the backend that the client, or its name, last had, and remembers the one picked.
@@ -120,9 +136,9 @@ func (s *snapshot) pickAnew(tiers []*tier, pc *PickContext) (Lease, error) {
 	return Lease{}, err
 }
 
-// pickAgain returns the client to last, the backend that it had, unless that is not eligible, full or tried already, or
-// a better tier can serve. So a client stays with a stand-in only until a better tier serves again. ByNothing says that
-// the client needs a new pick.
+// pickAgain returns the client to last, the backend that it had, unless that is not eligible, full, over its rate or
+// tried already, or a better tier can serve. So a client stays with a stand-in only until a better tier serves again.
+// ByNothing says that the client needs a new pick.
 func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
 	if !last.inUse.Load() || slices.Contains(pc.Tried, last) {
 		return Lease{}, ByNothing
@@ -136,7 +152,7 @@ func (s *snapshot) pickAgain(pc *PickContext, last *Backend) (Lease, Decider) {
 			return l, ByAlgorithm
 		}
 	}
-	if !last.load.TryAcquire() {
+	if !last.load.TryAcquire() || !last.withinRate() {
 		return Lease{}, ByNothing
 	}
 	return Lease{b: last}, BySticky
@@ -178,7 +194,7 @@ func (t *tier) pick(s *settings, key uint64, pc *PickContext) (b *Backend, full 
 				break
 			}
 		}
-		if b.load.TryAcquire() {
+		if b.load.TryAcquire() && b.withinRate() {
 			return b, false
 		}
 	}
@@ -197,7 +213,7 @@ func (t *tier) leftOver(s *settings, key uint64, tried []*Backend) (b *Backend, 
 	}
 	for range n {
 		if b := t.backends[at]; !slices.Contains(tried, b) {
-			if b.load.TryAcquire() {
+			if b.load.TryAcquire() && b.withinRate() {
 				return b, false
 			}
 			full = true

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // A Pool is a named set of interchangeable backends.
@@ -29,6 +31,7 @@ type Pool struct {
 	// never nil; the same as those of snap, except during Reconfigure; replaced with mu held
 	inForce atomic.Pointer[settings]
 	queue   queue
+	pacing  pacing
 	closed  atomic.Bool   // sessions may not wait any more
 	wake    chan struct{} // makes Run look at the records; holds one signal, never closed
 
@@ -64,6 +67,7 @@ func New(o Options) (*Pool, error) {
 		removals: make(map[named]removal), awaited: make(map[named]Override),
 	}
 	p.queue.pool = p
+	p.pacing.init(p.clock)
 	p.inForce.Store(o.settings(nil))
 	p.snap.Store(&snapshot{settings: p.settings()})
 	return p, nil
@@ -174,10 +178,11 @@ func (d *directory) add(s Spec) error {
 // memberLocked makes the member that a checked Spec describes. The caller must call noteReturn once its settings are
 // final.
 func (p *Pool) memberLocked(s Spec, source string, now time.Time) *member {
-	b := &Backend{id: s.ID, addr: s.Addr, tier: s.Tier, pool: p}
+	b := &Backend{id: s.ID, addr: s.Addr, tier: s.Tier, pool: p, pacing: &p.pacing}
 	b.group.Store(p.groupLocked(s))
 	return &member{
-		backend: b, source: source, spec: s, weight: s.Weight, maxSessions: s.MaxSessions, mode: s.Mode,
+		backend: b, source: source, spec: s,
+		weight: s.Weight, maxSessions: s.MaxSessions, maxRate: s.MaxRate, mode: s.Mode,
 		verdict: p.settings().Initial, reason: "initial", since: now, fresh: !p.begun[source],
 	}
 }
@@ -219,6 +224,16 @@ func (p *Pool) SetMaxSessions(id string, n int) error {
 		return p.failed(doing, id, err)
 	}
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxSessions(n)) })
+}
+
+// SetMaxRate sets the rate of a backend's new sessions; the zero value is no limit. The sessions that it got under its
+// former rate count under the new one. The error wraps an *InvalidBackendError or ErrUnknownBackend.
+func (p *Pool) SetMaxRate(id string, l rate.Limit) error {
+	const doing = "set max_rate of"
+	if err := CheckMaxRate(l); err != nil {
+		return p.failed(doing, id, err)
+	}
+	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxRate(l)) })
 }
 
 // SetMode sets a backend's mode. A change of mode closes its breaker. The error wraps an *InvalidBackendError or

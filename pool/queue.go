@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// A Waiter is a session that waits for a backend with room. The caller sets Context and Serve before Wait, and must not
-// touch them until Serve is called or Leave has returned true. After that the Waiter may be used again.
+// A Waiter is a session that waits for a backend with room, and below its rate. The caller sets Context and Serve
+// before Wait, and must not touch them until Serve is called or Leave has returned true. After that the Waiter may be
+// used again.
 type Waiter struct {
 	Context PickContext
 
@@ -23,7 +24,8 @@ type Waiter struct {
 }
 
 // A queue has the sessions that wait for a backend; first come, first served. Each release of a lease and each change
-// of the pool serves it, so a waiting session costs no goroutine.
+// of the pool serves it, and so does Run when a backend's rate allows the next lease. A waiting session costs no
+// goroutine.
 //
 // Waiters go before newcomers, which get ErrBusy while anybody waits. So the first waiter gets the place of a released
 // lease.
@@ -114,11 +116,22 @@ func (q *queue) serve() {
 	for q.waiting.Load() > 0 {
 		w, l, err := q.take()
 		if w == nil {
+			q.pool.pacing.arm() // perhaps it is a rate that they wait for
 			return
 		}
 		w.Serve(l, err)
 	}
 }
+
+// NextByRate returns when the first backend that is over its rate may have the next lease, on the pool's clock, and
+// whether sessions wait for that. A simulation, which has a clock of its own and no Run, then calls ServeByRate.
+func (p *Pool) NextByRate() (at time.Duration, wait bool) {
+	next := p.pacing.next.Load()
+	return time.Duration(next), next != never && p.Waiting() > 0
+}
+
+// ServeByRate serves the queue as far as the rates allow it now.
+func (p *Pool) ServeByRate() { p.queue.serve() }
 
 // Close says that the pool will never have a backend again: all current and later waiters get ErrNoBackend.
 func (p *Pool) Close() {
@@ -138,7 +151,7 @@ func (q *queue) take() (*Waiter, Lease, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for w := q.first; w != nil; w = w.next {
-		l, err := q.pool.pick(&w.Context)
+		l, err := q.pool.snap.Load().pick(&w.Context)
 		if err != nil && q.pool.closed.Load() {
 			err = ErrNoBackend
 		} else if err == ErrNoBackend && !q.pool.snap.Load().exhausted(w.Context.Tried) {

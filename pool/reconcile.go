@@ -27,8 +27,8 @@ type Difference struct {
 // Changed is a backend that stays and whose description by its source has changed.
 type Changed struct {
 	ID string
-	// Fields are the fields of its Spec that change: "weight", "max_sessions", "mode", "check". A field that was set by
-	// hand to the same value is among them.
+	// Fields are the fields of its Spec that change: "weight", "max_sessions", "max_rate", "mode", "check". A field
+	// that was set by hand to the same value is among them.
 	Fields []string
 	Owner  bool // the source becomes its owner; before, another source was, or it was added by hand
 }
@@ -216,6 +216,9 @@ func changedFields(from, to Spec) (fields []string) {
 	if from.MaxSessions != to.MaxSessions {
 		fields = append(fields, fieldMaxSessions)
 	}
+	if from.MaxRate != to.MaxRate {
+		fields = append(fields, fieldMaxRate)
+	}
 	if from.Mode != to.Mode {
 		fields = append(fields, fieldMode)
 	}
@@ -298,7 +301,7 @@ func (p *Pool) rememberRemovalsLocked(c *comparison) {
 // does not overrule.
 func (m *member) follow(old *member) {
 	s := old.carried(m.spec)
-	m.weight, m.maxSessions, m.mode = s.Weight, s.MaxSessions, s.Mode
+	m.weight, m.maxSessions, m.maxRate, m.mode = s.Weight, s.MaxSessions, s.MaxRate, s.Mode
 	for _, f := range old.backend.former {
 		if f.load.Leases() > 0 {
 			m.backend.former = append(m.backend.former, f)
@@ -316,6 +319,9 @@ func (m *member) carried(s Spec) Spec {
 	if o.MaxSessions != nil {
 		s.MaxSessions = *o.MaxSessions
 	}
+	if o.MaxRate != nil {
+		s.MaxRate = *o.MaxRate
+	}
 	if o.Mode != nil {
 		s.Mode = *o.Mode
 	}
@@ -330,6 +336,9 @@ func (m *member) followed(s Spec) *edit {
 	}
 	if s.MaxSessions != m.spec.MaxSessions {
 		e.note(e.next.setMaxSessions(s.MaxSessions))
+	}
+	if s.MaxRate != m.spec.MaxRate {
+		e.note(e.next.setMaxRate(s.MaxRate))
 	}
 	if s.Mode != m.spec.Mode {
 		e.noteMode(s.Mode)

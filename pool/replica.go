@@ -16,7 +16,7 @@ func (s *snapshot) replica() *replica {
 		of:       make(map[*Backend]*Backend, len(s.members)),
 	}
 	for _, m := range s.members {
-		r.of[m.backend] = m.backend.replica()
+		r.of[m.backend] = m.backend.replica(m.maxSessions)
 	}
 	for _, t := range s.tiers {
 		r.tiers = append(r.tiers, r.tier(t))
@@ -32,11 +32,19 @@ func (s *snapshot) replica() *replica {
 	return r
 }
 
-// replica returns a copy with the state that a pick uses, without the counters.
-func (b *Backend) replica() *Backend {
+// replica returns a copy with the state that a pick uses, without the counters. It is usable if its rate allows a lease
+// now, even if no pick has noticed that yet.
+func (b *Backend) replica(maxSessions int) *Backend {
 	r := &Backend{id: b.id, addr: b.addr, tier: b.tier, pool: b.pool}
 	r.group.Store(b.group.Load())
 	r.load.CopyFrom(&b.load)
+	r.bucket.CopyFrom(&b.bucket)
+	if l := b.rate.Load(); l != nil {
+		r.rate.Store(l)
+		if r.bucket.Wait(*l, b.pool.clock()) == 0 {
+			r.load.SetLimit(int64(maxSessions))
+		}
+	}
 	r.inUse.Store(b.inUse.Load())
 	r.record.trials.places.Store(b.record.trials.places.Load())
 	return r

@@ -112,6 +112,9 @@ func (r *restoring) change(o Override) {
 	if o.MaxSessions != nil {
 		e.note(e.next.setMaxSessions(*o.MaxSessions))
 	}
+	if o.MaxRate != nil {
+		e.note(e.next.setMaxRate(*o.MaxRate))
+	}
 	if o.Mode != nil {
 		e.noteMode(*o.Mode)
 	}
@@ -144,6 +147,9 @@ func (m *member) take(o Override) {
 	}
 	if o.MaxSessions != nil {
 		m.maxSessions = *o.MaxSessions
+	}
+	if o.MaxRate != nil {
+		m.maxRate = *o.MaxRate
 	}
 	if o.Mode != nil {
 		m.mode = *o.Mode

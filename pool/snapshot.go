@@ -16,7 +16,9 @@ type snapshot struct {
 	tiers    []*tier    // those with an eligible backend, in the order in which picks ask them
 	trials   []*Backend // whose breakers are half-open
 	slow     *slowStarts
-	tryAll   bool // no backend is healthy, and so all enabled ones are eligible
+	pacing   *pacing // the pool's if a member has a rate, else nil
+	moving   bool    // slow or pacing is there, and a pick advances them first
+	tryAll   bool    // no backend is healthy, and so all enabled ones are eligible
 }
 
 // A tier is the eligible backends of one group, and their picker. It is immutable.
@@ -82,6 +84,9 @@ func (p *Pool) replaceLocked(members []*member) {
 			g.eligible = append(g.eligible, m)
 			s.eligible++
 		}
+		if m.maxRate.On() {
+			s.pacing = &p.pacing
+		}
 		if m.onTrial() && !s.tryAll {
 			s.trials = append(s.trials, m.backend)
 		}
@@ -95,6 +100,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		p.wakeRun() // their time begins now
 	}
 	s.slow = p.slowStartsLocked()
+	s.moving = s.slow != nil || s.pacing != nil
 	for _, g := range p.groups {
 		g.eligible = slices.Delete(g.eligible, 0, len(g.eligible))
 	}

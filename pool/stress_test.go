@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // stress is a pool under change, with a clock that orders what the goroutines did. A backend is made ineligible for
@@ -178,6 +179,10 @@ func (s *stress) change(t *testing.T, rounds int, r *rand.Rand) {
 				Judgement{other, Verdict(r.IntN(int(Lagging) + 1)), "stress"})
 		case 8:
 			err = s.pool.SetMaxSessions(id, r.IntN(3))
+			if err == nil {
+				rates := []rate.Limit{{}, rate.PerSecond(1000, 1), rate.PerSecond(50_000, 9)}
+				err = s.pool.SetMaxRate(id, rates[r.IntN(len(rates))])
+			}
 		case 0, 1:
 			s.add(t)
 		case 2:
@@ -233,6 +238,9 @@ func (s *stress) add(t *testing.T) {
 	s.mu.Unlock()
 	sp := spec(id, number)
 	sp.Tier, sp.MaxSessions, sp.Zone = number%2, number%3, fmt.Sprint("z", number/2%2)
+	if number/3%2 == 0 {
+		sp.MaxRate = rate.PerSecond(20_000, 1+number%5)
+	}
 	if err := s.pool.Add(sp); err != nil {
 		t.Error(err)
 	}

@@ -96,7 +96,7 @@ func (s *snapshot) trial(pc *PickContext) (*Backend, uint32) {
 		if grant == 0 {
 			continue
 		}
-		if b.load.TryAcquire() {
+		if b.load.TryAcquire() && b.withinRate() {
 			return b, grant
 		}
 		t.giveBack(grant)

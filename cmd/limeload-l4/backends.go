@@ -112,6 +112,8 @@ func backendsAddCommand() *cli.Command {
 			&cli.IntFlag{Name: "weight", DefaultText: "1", Usage: "its share relative to the others, `N`, 0 to " +
 				strconv.Itoa(pool.MaxWeight)},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none"},
+			&cli.StringFlag{Name: "max-rate",
+				Usage: "new sessions in a time, a `RATE` such as \"500/s burst 50\"; \"\" is no limit"},
 			&cli.IntFlag{Name: "tier", Usage: "used when no backend of a lower tier is eligible, `N`"},
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
 			&cli.StringFlag{Name: "mode", Value: pool.Ready.String(), Usage: "`MODE`: ready, drain or maintenance"},
@@ -122,7 +124,8 @@ func backendsAddCommand() *cli.Command {
 			return err
 		}
 		b := admin.NewBackend{
-			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), Tier: c.Int("tier"),
+			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), MaxRate: c.String("max-rate"),
+			Tier: c.Int("tier"),
 			Zone: c.String("zone"), Mode: c.String("mode"), Check: c.String("check"),
 		}
 		if weight := c.Int("weight"); c.IsSet("weight") {
@@ -155,12 +158,14 @@ func backendsRemoveCommand() *cli.Command {
 func backendsSetCommand() *cli.Command {
 	return controlCommand(cli.Command{
 		Name:      "set",
-		Usage:     "change a backend's weight, limit or mode: all of it or, on a mistake, nothing",
+		Usage:     "change a backend's weight, limits or mode: all of it or, on a mistake, nothing",
 		ArgsUsage: "POOL BACKEND",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "weight", Usage: "its share relative to the others, `N`, 0 to " +
 				strconv.Itoa(pool.MaxWeight), DefaultText: "as it is"},
 			&cli.IntFlag{Name: "max-sessions", Usage: "its limit, `N`; 0 is none", DefaultText: "as it is"},
+			&cli.StringFlag{Name: "max-rate", DefaultText: "as it is",
+				Usage: "new sessions in a time, a `RATE` such as \"500/s burst 50\"; \"\" is no limit"},
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ready, drain or maintenance", DefaultText: "as it is"},
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
@@ -174,17 +179,24 @@ func backendsSetCommand() *cli.Command {
 		if n := c.Int("max-sessions"); c.IsSet("max-sessions") {
 			change.MaxSessions = &n
 		}
+		if rate := c.String("max-rate"); c.IsSet("max-rate") {
+			change.MaxRate = &rate
+		}
 		if mode := c.String("mode"); c.IsSet("mode") {
 			change.Mode = &mode
 		}
 		if change == (admin.BackendChange{}) {
-			return &usageError{errors.New("nothing to set: needs --weight, --max-sessions or --mode")}
+			return &usageError{errors.New("nothing to set: needs --weight, --max-sessions, --max-rate or --mode")}
 		}
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		b, err := r.client.ChangeBackend(ctx, args[0], args[1], change)
-		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d, mode %s", b.Name, b.Pool, b.Weight,
-			b.MaxSessions, b.Mode)
+		rate := ""
+		if b.MaxRate != "" {
+			rate = " max_rate " + b.MaxRate + ","
+		}
+		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d,%s mode %s", b.Name, b.Pool,
+			b.Weight, b.MaxSessions, rate, b.Mode)
 	})
 }
 

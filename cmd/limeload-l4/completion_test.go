@@ -117,7 +117,7 @@ func TestCompleteEverything(t *testing.T) {
 				t.Errorf("%q: --%s is not offered", words, f.Names()[0])
 			}
 			// only the user knows the value
-			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "TEXT", "R", "CHANGE", "NAME=TIME"}
+			free := []string{"NAME", "N", "TIME", "ADDRESS", "CLIENT", "TEXT", "R", "CHANGE", "NAME=TIME", "RATE"}
 			if !takesValue(f) || slices.Contains(free, placeholder(f)) {
 				continue
 			}

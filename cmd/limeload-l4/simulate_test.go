@@ -133,6 +133,24 @@ queue = { max = 5, timeout = "50ms" }
 	}
 }
 
+// TestSimulateRate: a rate limits a backend by the simulated clock, and whoever waits for it is served in time.
+func TestSimulateRate(t *testing.T) {
+	const head = "[listener.main]\naddress = \":7997\"\npool = \"one\"\n[pool.one]\n"
+	r := simulatedReports(t, write(t, head+`
+backends = [{ address = "10.0.0.1:1", max_rate = "50/s burst 10" }]
+queue = { max = 5, timeout = "1s" }
+`), "--sessions", "10000", "--rate", "100", "--lifetime", "fixed 1ms")[0]
+	if got := r.Backends[0].Phases[0].Sessions; got < 4900 || got > 5200 || r.TimedOut != 0 || r.Waited < 4900 {
+		t.Errorf("a hundred come in a second, of which fifty are allowed: %+v", r)
+	}
+	r = simulatedReports(t, write(t, head+`
+backends = [{ address = "10.0.0.1:1", max_rate = "50/s" }, "10.0.0.2:1"]
+`), "--sessions", "20000", "--rate", "200", "--lifetime", "fixed 1ms")[0]
+	if got := r.Backends[0].Phases[0].Sessions; got < 4500 || got > 5150 || r.Full+r.NoBackend != 0 {
+		t.Errorf("the first of two may have fifty in a second of two hundred: %+v", r)
+	}
+}
+
 // TestSimulateLatency: least_time notices a slow backend by the simulated clock.
 func TestSimulateLatency(t *testing.T) {
 	r := simulatedReports(t, simulationConfig(t), "--algorithm", "least_time", "--lifetime", "1ms", "--latency",

@@ -179,14 +179,24 @@ func (s *simulation) begin(one simulated, l pool.Lease) {
 	}})
 }
 
-// advance sets the clock, and ends the sessions that are over by then.
+// advance sets the clock, ends the sessions that are over by then, and serves those that waited for a rate.
 func (s *simulation) advance(to time.Duration) {
-	for len(s.endings) > 0 && s.endings[0].at <= to {
-		e := heap.Pop(&s.endings).(ending)
-		s.now = e.at
-		e.end()
+	for {
+		at, wait := s.pool.NextByRate()
+		ends := len(s.endings) > 0 && s.endings[0].at <= to
+		switch {
+		case wait && at <= to && (!ends || at < s.endings[0].at):
+			s.now = max(s.now, at)
+			s.pool.ServeByRate()
+		case ends:
+			e := heap.Pop(&s.endings).(ending)
+			s.now = e.at
+			e.end()
+		default:
+			s.now = to
+			return
+		}
 	}
-	s.now = to
 }
 
 // sample compares the fullest backend with the mean, among those of positive weight in the first tier that has

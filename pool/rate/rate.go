@@ -4,6 +4,7 @@
 package rate
 
 import (
+	"math/bits"
 	"sync/atomic"
 	"time"
 )
@@ -29,7 +30,16 @@ func PerSecond(n, burst int) Limit { return Limit{Every: time.Second / time.Dura
 func (l Limit) On() bool { return l.Every > 0 }
 
 // slack is how long before its moment the next one may happen.
-func (l Limit) slack() time.Duration { return l.Every * time.Duration(max(l.Burst, 1)-1) }
+func (l Limit) slack() time.Duration {
+	high, slack := bits.Mul64(uint64(l.Every), uint64(max(l.Burst, 1)-1))
+	if high != 0 || slack > maxSlack {
+		return maxSlack
+	}
+	return time.Duration(slack)
+}
+
+// maxSlack is 73 years: a burst that takes longer to come back is as good as this one, and the sum of two is in range.
+const maxSlack = 1 << 61
 
 // Take lets one happen at the moment now. at is the moment that Take returned last, 0 at first: when the next one would
 // come if they came evenly. It returns that moment as it is afterwards, and 0; or how long it takes until one may
@@ -78,3 +88,25 @@ func (b *Bucket) Return(l Limit) {
 		b.at.Add(-int64(l.Every))
 	}
 }
+
+// Change turns the state for one limit into that for another: what has happened of the burst stays so, as far as the
+// new burst reaches. Without a limit before, a whole burst may happen.
+func (b *Bucket) Change(from, to Limit, now time.Duration) {
+	if !to.On() {
+		return
+	}
+	for {
+		at := b.at.Load()
+		used := 0.0 // of the burst
+		if from.On() {
+			used = min(float64(max(0, time.Duration(at)-now))/float64(from.Every), float64(max(to.Burst, 1)))
+		}
+		next := now + time.Duration(min(used*float64(to.Every), maxSlack))
+		if b.at.CompareAndSwap(at, int64(next)) {
+			return
+		}
+	}
+}
+
+// CopyFrom copies the current state of other to b, which must be new and not in use yet.
+func (b *Bucket) CopyFrom(other *Bucket) { b.at.Store(other.at.Load()) }

@@ -100,7 +100,7 @@ type Reloads struct {
 type Difference struct {
 	Pool    string `json:"pool"`
 	Backend string `json:"backend"`
-	What    string `json:"what"` // added, removed, weight, max_sessions or mode
+	What    string `json:"what"` // added, removed, weight, max_sessions, max_rate or mode
 	File    string `json:"file"` // "" if the file has none
 	Running string `json:"running"`
 }
@@ -109,7 +109,7 @@ type Difference struct {
 type Dropped struct {
 	Pool    string `json:"pool"`
 	Backend string `json:"backend"`
-	What    string `json:"what"`    // added, removed, weight, max_sessions or mode
+	What    string `json:"what"`    // added, removed, weight, max_sessions, max_rate or mode
 	File    string `json:"file"`    // the value that replaces it; "" if there is none
 	Running string `json:"running"` // the value that ends
 	Why     string `json:"why"`
@@ -163,6 +163,7 @@ type Backend struct {
 	Source      string `json:"source"` // what named it: config, api, or a kind of discovery
 	Weight      int    `json:"weight"`
 	MaxSessions int    `json:"max_sessions"`
+	MaxRate     string `json:"max_rate"` // such as "500/s burst 50"; "" is no limit
 	Tier        int    `json:"tier"`
 	Zone        string `json:"zone"`
 	Mode        string `json:"mode"`
@@ -197,6 +198,7 @@ type NewBackend struct {
 	Address     string `json:"address"`
 	Weight      *int   `json:"weight,omitempty"`
 	MaxSessions int    `json:"max_sessions,omitempty"`
+	MaxRate     string `json:"max_rate,omitempty"` // such as "500/s burst 50"; "" is no limit
 	Tier        int    `json:"tier,omitempty"`
 	Zone        string `json:"zone,omitempty"`
 	Mode        string `json:"mode,omitempty"`
@@ -207,6 +209,7 @@ type NewBackend struct {
 type BackendChange struct {
 	Weight      *int    `json:"weight,omitempty"`
 	MaxSessions *int    `json:"max_sessions,omitempty"`
+	MaxRate     *string `json:"max_rate,omitempty"` // such as "500/s burst 50"; "" is no limit
 	Mode        *string `json:"mode,omitempty"`
 }
 
@@ -391,6 +394,7 @@ type Event struct {
 func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
+		"max_rate_changed",
 		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",

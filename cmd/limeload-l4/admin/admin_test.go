@@ -201,6 +201,9 @@ func (f *fake) ChangeBackend(poolName, name string, c BackendChange) (Backend, e
 	if c.MaxSessions != nil {
 		f.backends[i].MaxSessions = *c.MaxSessions
 	}
+	if c.MaxRate != nil {
+		f.backends[i].MaxRate = *c.MaxRate
+	}
 	if c.Mode != nil {
 		f.backends[i].Mode = *c.Mode
 	}

@@ -53,7 +53,7 @@ func (s *Server) changeBackend(a *asked) (any, error) {
 		return nil, err
 	}
 	if c == (BackendChange{}) {
-		return nil, newProblem(problemBadRequest, "the body changes nothing; it needs weight, max_sessions or mode")
+		return nil, newProblem(problemBadRequest, "the body changes nothing; it needs weight, max_sessions, max_rate or mode")
 	}
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -134,9 +134,10 @@ func (s *Server) setLogLevel(a *asked) (any, error) {
 	return logLevel{s.balancer.LogLevel()}, nil
 }
 
-// check returns a *RequestError for an invalid number or mode. The Balancer checks the address, the name and the zone.
+// check returns a *RequestError for an invalid number, rate or mode. The Balancer checks the address, the name and the
+// zone.
 func (b NewBackend) check() error {
-	c := BackendChange{Weight: b.Weight, MaxSessions: &b.MaxSessions}
+	c := BackendChange{Weight: b.Weight, MaxSessions: &b.MaxSessions, MaxRate: &b.MaxRate}
 	if b.Mode != "" { // the default
 		c.Mode = &b.Mode
 	}
@@ -145,17 +146,20 @@ func (b NewBackend) check() error {
 
 // Check returns a *RequestError for an invalid value.
 func (c BackendChange) Check() error {
-	var weight, limit, mode error
+	var weight, limit, rate, mode error
 	if c.Weight != nil {
 		weight = pool.CheckWeight(*c.Weight)
 	}
 	if c.MaxSessions != nil {
 		limit = pool.CheckMaxSessions(*c.MaxSessions)
 	}
+	if c.MaxRate != nil {
+		_, rate = pool.ParseMaxRate(*c.MaxRate)
+	}
 	if c.Mode != nil {
 		_, mode = pool.ParseMode(*c.Mode)
 	}
-	return asRequest(firstError(weight, limit, mode))
+	return asRequest(firstError(weight, limit, rate, mode))
 }
 
 // Time returns the deadline (0 for none), or a *RequestError.

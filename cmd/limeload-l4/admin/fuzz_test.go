@@ -20,7 +20,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add(r.request.method, r.request.target, r.request.header["Content-Type"],
 			[]byte(r.request.body[:min(len(r.request.body), 200)]))
 	}
-	f.Add("PATCH", path1, mediaJSON, []byte(`{"weight":1,"max_sessions":2,"mode":"drain"}`))
+	f.Add("PATCH", path1, mediaJSON, []byte(`{"weight":1,"max_sessions":2,"max_rate":"5/s","mode":"drain"}`))
 	f.Add("POST", "/v1/pools/redis/backends", mediaJSON, []byte(`{"address":"[::1]:1","zone":"a"}`))
 	f.Add("POST", "/v1/plan?name=x", mediaTOML, []byte("[global]"))
 	f.Add("GET", "/v1/events?kind=drained,reloaded&pool=x", "", []byte(nil))
@@ -62,7 +62,7 @@ func checkAnswer(t *testing.T, r *http.Request, w *httptest.ResponseRecorder, da
 // FuzzObject decodes a body. Whatever is accepted, encoding/json accepts with the same result.
 func FuzzObject(f *testing.F) {
 	for _, body := range []string{
-		`{}`, `{"name":"a","address":"b","weight":1,"max_sessions":2,"tier":3,"zone":"c","mode":"d"}`,
+		`{}`, `{"name":"a","address":"b","weight":1,"max_sessions":2,"max_rate":"5/s","tier":3,"zone":"c","mode":"d"}`,
 		` { "tier" : 1e2 } `,
 		`{"weight":-0}`, `{"name":"\ud800"}`, `{"NAME":"a"}`, `{"tier":1,"tier":2}`, `{"weight":null}`, `{"a":1}`,
 		`{}{}`, `[`, `{"zone":"\u0000"}`,

@@ -116,8 +116,8 @@ func closedSets() map[string][]string {
 		"Backend.mode":       words(pool.Ready, pool.Drain, pool.Maintenance),
 		"Backend.verdict":    words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging),
 		"Backend.breaker":    words(pool.Closed, pool.Open, pool.HalfOpen),
-		"Difference.what":    {"added", "removed", "weight", "max_sessions", "mode"},
-		"Dropped.what":       {"added", "removed", "weight", "max_sessions", "mode"},
+		"Difference.what":    {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
+		"Dropped.what":       {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Listener.protocol":  {"tcp", "udp"},
 		"Session.phase": {
 			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",

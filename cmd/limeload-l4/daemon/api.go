@@ -194,7 +194,8 @@ func (d *Daemon) checkedBackend(
 ) admin.Backend {
 	a := admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
-		Weight: int(b.Weight), MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
+		Weight: int(b.Weight), MaxSessions: b.MaxSessions, MaxRate: b.MaxRate.String(),
+		Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
 		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(),
 		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
 		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),
@@ -285,7 +286,7 @@ func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 	return BackendSpecs(found)[0], nil
 }
 
-// ChangeBackend changes a backend's weight, limit or mode.
+// ChangeBackend changes a backend's weight, limits or mode.
 func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Backend, error) {
 	s, err := d.served(name)
 	if err != nil {
@@ -304,6 +305,13 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 	if c.MaxSessions != nil {
 		failures = append(failures, s.pool.SetMaxSessions(id, *c.MaxSessions))
 	}
+	if c.MaxRate != nil {
+		l, err := pool.ParseMaxRate(*c.MaxRate)
+		if err == nil {
+			err = s.pool.SetMaxRate(id, l)
+		}
+		failures = append(failures, err)
+	}
 	if c.Mode != nil {
 		d.drains.cancel(name, id)
 		failures = append(failures, s.pool.SetMode(id, poolMode(*c.Mode)))
@@ -317,7 +325,7 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 // validChange checks every value before any of them is changed.
 func validChange(c admin.BackendChange) error {
 	if c == (admin.BackendChange{}) {
-		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions or mode"}
+		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions, max_rate or mode"}
 	}
 	return c.Check()
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/pool/discovery"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // PoolOptions converts a pool's part of the configuration for package pool, but for Secure, which is made of files.
@@ -54,11 +55,15 @@ func BackendSpecs(backends []conf.Backend) []pool.Spec {
 	for i, b := range backends {
 		specs[i] = pool.Spec{
 			ID: b.Name, Addr: pool.Address{AddrPort: b.Addr, Path: b.Path}, Weight: uint32(b.Weight),
-			MaxSessions: b.MaxSessions, Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
+			MaxSessions: b.MaxSessions, MaxRate: rateLimit(b.MaxRate),
+			Tier: b.Tier, Zone: b.Zone, Mode: poolMode(b.Mode), Check: b.CheckAddr,
 		}
 	}
 	return specs
 }
+
+// rateLimit converts a rate of the configuration.
+func rateLimit(r conf.Rate) rate.Limit { return rate.Limit{Every: r.Every(), Burst: r.Burst} }
 
 // poolMode converts a valid mode of the configuration or of a request; "" is ready.
 func poolMode(text string) pool.Mode {

@@ -29,6 +29,14 @@ func TestConfLimits(t *testing.T) {
 			t.Errorf("the file allows %s to be %q to %q, and the pool 0 to %d", field, low, high, most)
 		}
 	}
+	for _, text := range []string{"", "1/h burst 10000000", "7/m", "100/s", "1000000/s burst 5", "60000000/m", "0/s",
+		"1000001/s", "3600000001/h", "5", "5/d", "5/s burst 0", "5/s burst 10000001", "5/s burst", "1.5/s", " 5/s"} {
+		var r conf.Rate
+		l, err := pool.ParseMaxRate(text)
+		if (err == nil) != (r.UnmarshalText([]byte(text)) == nil) || l != rateLimit(r) || pool.CheckMaxRate(l) != nil {
+			t.Errorf("%q is %+v in the file, and %+v, %v for the pool", text, r, l, err)
+		}
+	}
 	var modes []string
 	for _, m := range pool.Modes() {
 		modes = append(modes, m.String())

@@ -86,6 +86,8 @@ func fileValue(what string, u pool.Unapplied) string {
 		return fmt.Sprint(u.Now.Weight)
 	case "max_sessions":
 		return fmt.Sprint(u.Now.MaxSessions)
+	case "max_rate":
+		return u.Now.MaxRate.String()
 	case "mode":
 		return u.Now.Mode.String()
 	}

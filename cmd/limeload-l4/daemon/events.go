@@ -70,6 +70,8 @@ func (l *eventLog) write(e pool.Event) {
 	case pool.LimitChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).
 			Msg("max_sessions changed")
+	case pool.RateChanged:
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("max_rate changed")
 	case pool.CheckChanged:
 		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
 	case pool.BreakerChanged:
@@ -143,6 +145,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("weight_changed", e.Change, e.From, e.To, "")
 	case pool.LimitChanged:
 		of("max_sessions_changed", e.Change, e.From, e.To, "")
+	case pool.RateChanged:
+		of("max_rate_changed", e.Change, e.From.String(), e.To.String(), "")
 	case pool.CheckChanged:
 		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.BreakerChanged:

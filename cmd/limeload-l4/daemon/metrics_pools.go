@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"time"
+
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/limeload/limeload-l4/pool"
@@ -99,9 +101,10 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries are the series of each backend. There are 24, which is a lot for 10,000 backends.
+// backendSeries are the series of each backend. There are 29, which is a lot for 10,000 backends.
 type backendSeries struct {
-	sessions, outcomes, bytes, weight, maxSessions, eligible, verdict, mode, breaker, openings *series
+	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
+	openings *series
 
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
@@ -121,7 +124,12 @@ func (c *catalog) ofBackends() *backendSeries {
 			"The backend's share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
 		maxSessions: c.gauge("limeload_backend_max_sessions", "Sessions it may have at once; 0 is no limit.",
 			"backend", "pool"),
-		eligible: c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limit.",
+		maxRate: c.gauge("limeload_backend_max_rate_per_second",
+			"New sessions and flows that it may get in a second, in the long run; 0 is no limit.", "backend", "pool"),
+		rateReached: c.counter("limeload_backend_rate_reached_total",
+			"How often it had got as many as its max_rate allows, and was passed over until the next one.", "backend",
+			"pool"),
+		eligible: c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limits.",
 			"backend", "pool"),
 		verdict: c.gauge("limeload_backend_verdict",
 			"What the checks say of it: 1 for the verdict it has, 0 for the others.", "backend", "pool", "verdict"),
@@ -150,6 +158,12 @@ func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 	to.put(s.bytes, float64(b.BytesOut), backend, s.out, p)
 	to.put(s.weight, float64(b.Weight), backend, p)
 	to.put(s.maxSessions, float64(b.MaxSessions), backend, p)
+	perSecond := 0.0
+	if b.MaxRate.On() {
+		perSecond = float64(time.Second) / float64(b.MaxRate.Every)
+	}
+	to.put(s.maxRate, perSecond, backend, p)
+	to.put(s.rateReached, float64(b.RateReached), backend, p)
 	to.claim(s.eligible, b.Eligible, backend, p)
 	for v, verdict := range s.verdicts {
 		to.claim(s.verdict, b.Verdict == pool.Verdict(v), backend, p, verdict)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // TestOneHot: every state of a closed set has exactly one line that is 1, and all sets are in the metrics.
@@ -54,7 +55,7 @@ func TestOneHot(t *testing.T) {
 
 // TestMetricsOfManyBackends measures a scrape with 10,000 backends.
 func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 27 // the numbers in docs/metrics.md
+	const backends, each = 10_000, 29 // the numbers in docs/metrics.md
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
@@ -89,6 +90,9 @@ func TestMetricsOfPool(t *testing.T) {
 		}
 	}
 	if err := p.SetMaxSessions("a", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.SetMaxRate("a", rate.Limit{Every: 250 * time.Millisecond, Burst: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := p.Pick(pool.PickContext{})
@@ -132,6 +136,9 @@ func TestMetricsOfPool(t *testing.T) {
 		`limeload_pool_sessions{pool="web"}`:                                        1,
 		`limeload_backend_sessions{backend="a",pool="web"}`:                         1,
 		`limeload_backend_max_sessions{backend="a",pool="web"}`:                     1,
+		`limeload_backend_max_rate_per_second{backend="a",pool="web"}`:              4,
+		`limeload_backend_max_rate_per_second{backend="b",pool="web"}`:              0,
+		`limeload_backend_rate_reached_total{backend="a",pool="web"}`:               0,
 		`limeload_backend_outcomes_total{backend="a",outcome="served",pool="web"}`:  1,
 		`limeload_backend_outcomes_total{backend="a",outcome="neutral",pool="web"}`: 0,
 		`limeload_backend_bytes_total{backend="a",direction="in",pool="web"}`:       30,

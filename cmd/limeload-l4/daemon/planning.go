@@ -216,6 +216,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	note("address", from.Addr.String(), to.Addr.String())
 	note("weight", strconv.FormatUint(uint64(from.Weight), 10), strconv.FormatUint(uint64(to.Weight), 10))
 	note("max_sessions", strconv.Itoa(from.MaxSessions), strconv.Itoa(to.MaxSessions))
+	note("max_rate", from.MaxRate.String(), to.MaxRate.String())
 	note("tier", strconv.Itoa(from.Tier), strconv.Itoa(to.Tier))
 	note("zone", from.Zone, to.Zone)
 	note("mode", from.Mode.String(), to.Mode.String())

@@ -15,11 +15,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/conf/file"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // deadlyStep is the variable that makes TestStateWriter write a state and kill its process before that step.
@@ -273,14 +275,15 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	weight, limit, mode := 7, 9, "drain"
-	_, err := d.ChangeBackend("other", "b1", admin.BackendChange{Weight: &weight, MaxSessions: &limit, Mode: &mode})
+	weight, limit, often, mode := 7, 9, "600/m burst 20", "drain"
+	_, err := d.ChangeBackend("other", "b1", admin.BackendChange{Weight: &weight, MaxSessions: &limit, MaxRate: &often,
+		Mode: &mode})
 	must(err)
 	must(d.RemoveBackend("other", "b2"))
 	_, err = d.AddBackend("other", admin.NewBackend{Name: "b4", Address: "127.0.0.1:7995", Zone: "z"})
 	must(err)
 	want := d.differences()
-	if len(want) != 5 {
+	if len(want) != 6 {
 		t.Fatalf("%d differences: %v", len(want), want)
 	}
 	again := testDaemon(t, with(three))
@@ -289,7 +292,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	}
 	backends, err := again.Backends("other")
 	must(err)
-	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 || b.Mode != "drain" {
+	if b := backends[0]; b.Name != "b1" || b.Weight != 7 || b.MaxSessions != 9 ||
+		b.MaxRate != "10/s burst 20" || b.Mode != "drain" {
 		t.Errorf("b1 is %+v", b)
 	}
 	// b1 has another weight and address in the file, b2 another address, and b4 is there.
@@ -297,7 +301,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	left := "[{other b1 max_sessions 0 9} {other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
+	left := "[{other b1 max_sessions 0 9} {other b1 max_rate  10/s burst 20} " +
+		"{other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
 	if got != left {
 		t.Errorf("with another file the differences are %s, want %s", got, left)
 	}
@@ -372,13 +377,13 @@ func TestStateNotSaved(t *testing.T) {
 
 // TestSavedOverride: nothing is lost between saving and reading.
 func TestSavedOverride(t *testing.T) {
-	weight, limit, mode := uint32(0), 3, pool.Maintenance
+	weight, limit, mode, often := uint32(0), 3, pool.Maintenance, rate.Limit{Every: time.Minute / 59, Burst: 1}
 	for _, o := range []pool.Override{
 		{Kind: pool.OverrideAdded, Base: pool.Spec{ID: "a", Addr: pool.At(netip.MustParseAddrPort("[fe80::1%eth0]:1")),
-			Weight: 256, MaxSessions: 1, Tier: 65535, Zone: "z", Mode: pool.Drain,
+			Weight: 256, MaxSessions: 1, MaxRate: rate.PerSecond(70_000, 5), Tier: 65535, Zone: "z", Mode: pool.Drain,
 			Check: netip.MustParseAddrPort("10.0.0.5:8008")}},
 		{Kind: pool.OverrideChanged, Source: "dns", Base: pool.Spec{ID: "a"}, Weight: &weight, MaxSessions: &limit,
-			Mode: &mode},
+			MaxRate: &often, Mode: &mode},
 	} {
 		text, err := json.Marshal(toSaved(o))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/rate"
 )
 
 // stateVersion is the version of the format. Files of other versions are refused.
@@ -35,6 +36,7 @@ type savedOverride struct {
 
 	Weight      *uint32 `json:"weight,omitempty"` // only for a changed one, only values that differ
 	MaxSessions *int    `json:"max_sessions,omitempty"`
+	MaxRate     *string `json:"max_rate,omitempty"`
 	Mode        *string `json:"mode,omitempty"`
 }
 
@@ -44,6 +46,7 @@ type savedBackend struct {
 	Address     pool.Address   `json:"address"`
 	Weight      uint32         `json:"weight"`
 	MaxSessions int            `json:"max_sessions"`
+	MaxRate     string         `json:"max_rate,omitempty"`
 	Tier        int            `json:"tier"`
 	Zone        string         `json:"zone"`
 	Mode        string         `json:"mode"`
@@ -100,8 +103,13 @@ func toSaved(o pool.Override) savedOverride {
 	s := savedOverride{What: string(o.Kind), Source: o.Source, Weight: o.Weight, MaxSessions: o.MaxSessions,
 		Base: savedBackend{
 			Name: o.Base.ID, Address: o.Base.Addr, Weight: o.Base.Weight, MaxSessions: o.Base.MaxSessions,
-			Tier: o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
+			MaxRate: o.Base.MaxRate.String(),
+			Tier:    o.Base.Tier, Zone: o.Base.Zone, Mode: o.Base.Mode.String(), Check: o.Base.Check,
 		}}
+	if o.MaxRate != nil {
+		text := o.MaxRate.String()
+		s.MaxRate = &text
+	}
 	if o.Mode != nil {
 		mode := o.Mode.String()
 		s.Mode = &mode
@@ -120,6 +128,14 @@ func fromSaved(s savedOverride) (pool.Override, error) {
 		var mode pool.Mode
 		mode, err = pool.ParseMode(*s.Mode)
 		o.Mode = &mode
+	}
+	if err == nil {
+		o.Base.MaxRate, err = pool.ParseMaxRate(s.Base.MaxRate)
+	}
+	if err == nil && s.MaxRate != nil {
+		var l rate.Limit
+		l, err = pool.ParseMaxRate(*s.MaxRate)
+		o.MaxRate = &l
 	}
 	return o, err
 }
@@ -239,6 +255,9 @@ func differencesOf(name string, o pool.Override) []admin.Difference {
 	}
 	if o.MaxSessions != nil {
 		note("max_sessions", fmt.Sprint(o.Base.MaxSessions), fmt.Sprint(*o.MaxSessions))
+	}
+	if o.MaxRate != nil {
+		note("max_rate", o.Base.MaxRate.String(), o.MaxRate.String())
 	}
 	if o.Mode != nil {
 		note("mode", o.Base.Mode.String(), o.Mode.String())

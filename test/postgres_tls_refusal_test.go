@@ -38,7 +38,8 @@ func TestPostgresTLSRefusals(t *testing.T) {
 		if r.ends {
 			continue
 		}
-		want, full := "57P03", []string{"backends_full", "queue_full", "queue_timeout", "max_sessions"}
+		want, full := "57P03", []string{"backends_full", "queue_full", "queue_timeout", "max_sessions",
+			"client_sessions", "client_rate", "rate"}
 		if slices.Contains(full, r.reason) {
 			want = "53300"
 		}

@@ -18,7 +18,7 @@ type refusing struct {
 	reason string
 	keys   string   // of the backend
 	pool   []string // further lines of the pool's table
-	limit  bool     // the listener has a limit of one session
+	limit  string   // a line of the listener's table: what it is refused for; such clients have no access line
 	before int
 	ends   bool // the balancer ends while the client waits
 }
@@ -32,7 +32,10 @@ func refusings() []refusing {
 		{reason: "backends_full", keys: one, before: 1},
 		{reason: "queue_full", keys: one, pool: []string{`queue = { max = 1, timeout = "1m" }`}, before: 2},
 		{reason: "queue_timeout", keys: one, pool: []string{`queue = { max = 1, timeout = "100ms" }`}, before: 1},
-		{reason: "max_sessions", limit: true, before: 1},
+		{reason: "max_sessions", limit: "max_sessions = 1", before: 1},
+		{reason: "client_sessions", limit: limitLines("client_sessions = 1"), before: 1},
+		{reason: "client_rate", limit: limitLines(`client_rate = "1/h"`), before: 1},
+		{reason: "rate", limit: limitLines(`rate = "1/h"`), before: 1},
 		{reason: "drained", keys: one, pool: []string{`queue = { max = 1, timeout = "1m" }`}, before: 1, ends: true},
 	}
 }
@@ -50,8 +53,8 @@ func (r refusing) start(t *testing.T, profile string, listener ...string) (b *ha
 		Listener: append([]string{fmt.Sprintf("profile = %q", profile)}, listener...),
 		Global:   []string{`drain_timeout = "100ms"`},
 	}
-	if r.limit {
-		w.Listener = append(w.Listener, "max_sessions = 1")
+	if r.limit != "" {
+		w.Listener = append(w.Listener, r.limit)
 	}
 	b = w.start(t)
 	t.Cleanup(closeBackend) // before the balancer is checked for leaks: a silent backend keeps its sessions
@@ -125,7 +128,8 @@ func TestRefusalTexts(t *testing.T) {
 					printed = digErrors(printed)
 				}
 				fmt.Fprintf(&got, "# %s\n%s", r.reason, port.ReplaceAllString(printed, "port PORT"))
-				if r.reason == "max_sessions" {
+				if r.limit != "" {
+					awaitMetric(t, b, refusedAs(r.reason), 1)
 					continue
 				}
 				b.WaitLine(t, "the refusal", func(l harness.Line) bool {

@@ -55,6 +55,10 @@ type Line struct {
 	DatagramsIn  int64  `json:"datagrams_in"`
 	DatagramsOut int64  `json:"datagrams_out"`
 
+	// of a line about refused clients: how many there were since the line before, and since the start
+	Refused           int64 `json:"refused"`
+	RefusedSinceStart int64 `json:"refused_since_start"`
+
 	Err string `json:"err"` // of an access line, or of a discovery that failed
 
 	Seen time.Time `json:"-"` // when the harness read it

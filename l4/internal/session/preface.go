@@ -86,6 +86,10 @@ func Refuse(why tally.Reason) Step { return Step{kind: stepRefuse, reason: why} 
 // End ends the session. whole reports whether all that was sent is whole, as for Preface.Cut.
 func End(why tally.Reason, whole bool) Step { return Step{kind: stepEnd, reason: why, whole: whole} }
 
+// refusedPatience is how long a refused client may take for each preface that it goes through before it can be told
+// why. The listener's own limits may be an hour, and there are only so many places for such clients.
+const refusedPatience = 5 * time.Second
+
 // nextPreface begins the next preface of a session, or chooses its backend after the last one.
 func (l *Loop) nextPreface(s *Session) {
 	last := len(s.settings.Prefaces)
@@ -105,6 +109,9 @@ func (l *Loop) nextPreface(s *Session) {
 			return
 		}
 		step := s.preface.Step(s, Begun)
+		if s.refused != tally.NoReason && step.until != 0 {
+			step.until = min(step.until, l.Now+refusedPatience)
+		}
 		l.Proceed(s, step)
 		if step.kind == stepMore && seen {
 			l.Proceed(s, s.preface.Step(s, Ready))

@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -230,6 +231,12 @@ func (t *clients) known() (n int) {
 		sh.mu.Unlock()
 	}
 	return n
+}
+
+// ClientPrefix is what counts as one client with this address.
+func (ls *Listener) ClientPrefix(addr netip.Addr) netip.Prefix {
+	m := &ls.settings().mask
+	return m.prefix(m.id(addr.As16()))
 }
 
 // Tracked is how many clients the listener knows, how many it may know, and how many were forgotten while they had

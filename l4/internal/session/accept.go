@@ -28,15 +28,21 @@ type socket struct {
 	slot     uint32
 	listener *Listener
 	binding  *listen.Binding
-	unix     bool // clients have no address, but credentials
-	early    bool // clients may wait that connected before the socket had its options, and lack them
-	paused   bool // no accept: there is no descriptor, or no place, for its clients
-	held     bool // and that is since the listener or the process is over a limit
-	batch    int  // clients to take in a turn
-	full     int  // turns in a row that took so many
+	unix     bool      // clients have no address, but credentials
+	early    bool      // clients may wait that connected before the socket had its options, and lack them
+	paused   bool      // no accept: there is no descriptor, or no place, for its clients
+	held     bool      // and that is since the listener or the process is over a limit
+	shunning *shunning // nil for most
+	batch    int       // clients to take in a turn
+	full     int       // turns in a row that took so many
 }
 
-func (d *socket) close() { sock.Close(d.fd) }
+func (d *socket) close() {
+	if d.shuns() { // somebody else may have the socket, too
+		_ = sock.DropSYNs(d.fd, nil)
+	}
+	sock.Close(d.fd)
+}
 
 // Open takes over a listening socket of a binding. The slot of one that was closed is used again: an event that is
 // still under way to it then makes the new one look for clients in vain, once.
@@ -125,7 +131,9 @@ func (l *Loop) acceptFrom(d *socket) bool {
 				a.unix = true
 				a.process, _ = sock.PeerCredentials(fd) // without, the client is unknown
 			}
-			l.admit(&a)
+			if l.admit(&a) == refuseMute {
+				l.suspect(d, client.Addr())
+			}
 		case e == sock.Again:
 			d.batch, d.full, d.early = 1, 0, false
 			return false
@@ -162,8 +170,8 @@ func (a *arrival) TakeOver() { a.to.begin(a) }
 // GiveUp implements loop.Handover.
 func (a *arrival) GiveUp() { sock.Close(a.fd) }
 
-// admit decides whether a client is served, and by which loop.
-func (l *Loop) admit(a *arrival) {
+// admit decides whether a client is served, and by which loop. It returns how a client is turned away that is not.
+func (l *Loop) admit(a *arrival) (refused Refusal) {
 	ls := a.listener
 	why := ls.AdmitSession(&a.client, &a.place, a.claimed, l.Now)
 	// A Unix socket says nothing about where a session of ours has come from. So none may lead back to this process.
@@ -171,10 +179,11 @@ func (l *Loop) admit(a *arrival) {
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		settings := ls.settings.Load()
+		refused = settings.refusal(why.Ends())
 		if settings.farewell(why.Ends()) == nil || !l.turnAway(a, why.Ends()) {
-			l.dismiss(a.fd, ls.Listener, settings.refusal(why.Ends()))
+			l.dismiss(a.fd, ls.Listener, refused)
 		}
-		return
+		return refused
 	}
 	ls.Counters[l.Index].Accepted.Add(1)
 	if to := l.lighter(); to != l {
@@ -182,12 +191,13 @@ func (l *Loop) admit(a *arrival) {
 		handed.to = to
 		to.load.Add(1)
 		if to.Offer(&handed) {
-			return
+			return refused
 		}
 		to.load.Add(-1)
 	}
 	l.load.Add(1)
 	l.begin(a)
+	return refused
 }
 
 // lighter returns the loop that is to serve a client this one has accepted: itself, unless it holds clearly more than

@@ -53,6 +53,8 @@ type Loop struct {
 
 	mute []muted // connections of clients that are refused without a word, the oldest first
 
+	shunning bool // some sockets shun somebody
+
 	paused   int           // sockets that do not accept: there is no descriptor to spare, or no place, for their clients
 	resumeAt time.Duration // when to look again
 }
@@ -97,6 +99,7 @@ func (l *Loop) OnTime() {
 	l.wheel.Advance(l.Now, l.onTimer)
 	l.pacing.Advance(l.Now, l.onTurn)
 	l.endMute()
+	l.endShunning()
 }
 
 // EndTurn implements loop.Part.
@@ -123,6 +126,7 @@ func (l *Loop) Due() (time.Duration, bool) {
 	until(l.resumeAt, l.paused > 0)
 	until(l.handshakesDue())
 	until(l.muteDue())
+	until(l.shunningDue())
 	return at, due
 }
 

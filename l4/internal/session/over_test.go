@@ -122,15 +122,20 @@ func TestOver(t *testing.T) {
 func TestMuteIsBounded(t *testing.T) {
 	before := openDescriptors(t)
 	s := startOver(t, 1, func(s *l4.ListenerSpec) {
-		s.Limits.Over, s.Limits.ClientRate = l4.OverDrop, rate.PerSecond(1, 1)
+		s.Limits.Over, s.Limits.Rate = l4.OverDrop, rate.PerSecond(1, 1)
 	})
 	const floods = 1500
-	for range floods {
-		if c := come(t, s); c != nil {
+	for n := range floods { // each from another address: none is shunned
+		from := &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}
+		d := net.Dialer{LocalAddr: from, Timeout: 5 * time.Second}
+		c, err := d.Dial("tcp", address(s))
+		if err == nil {
 			c.Close()
+		} else if !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatal(err)
 		}
 	}
-	l4test.Eventually(t, "all are refused", func() bool { return ended(s, "client_rate") >= floods-10 })
+	l4test.Eventually(t, "all are refused", func() bool { return ended(s, "rate") >= floods-10 })
 	if n := openDescriptors(t) - before; n > 1024+50 {
 		t.Errorf("%d descriptors", n)
 	}
@@ -239,4 +244,52 @@ func TestRates(t *testing.T) {
 		}
 		l4test.Eventually(t, "all refusals are counted", func() bool { return ended(s, reason) == uint64(50-served) })
 	}
+}
+
+// TestShunned holds that the kernel drops the requests of a client that floods a listener which refuses without a word,
+// that others are served meanwhile, that the client's own session goes on, and that it is served again afterwards.
+func TestShunned(t *testing.T) {
+	s := startOver(t, 2, func(s *l4.ListenerSpec) {
+		s.Limits.Over, s.Limits.ClientRate = l4.OverDrop, rate.PerSecond(20, 5)
+	})
+	from := func(addr string, patience time.Duration) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}, Timeout: patience}
+		return d.Dial("tcp", address(s))
+	}
+	own, err := from("127.0.0.2", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := ask(own); err != nil {
+		t.Fatal(err)
+	}
+	dropped := false
+	for began := time.Now(); !dropped && time.Since(began) < 10*time.Second; {
+		c, err := from("127.0.0.2", 20*time.Millisecond)
+		if err == nil {
+			c.Close()
+		} else {
+			var e net.Error
+			dropped = errors.As(err, &e) && e.Timeout()
+		}
+	}
+	if !dropped {
+		t.Fatal("the client is never shunned")
+	}
+	if err := ask(dial(t, address(s))); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	if err := ask(own); err != nil {
+		t.Errorf("the client's own session: %v", err)
+	}
+	l4test.Eventually(t, "the client is served again", func() bool {
+		c, err := from("127.0.0.2", 5*time.Second)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		return ask(c) == nil
+	})
 }

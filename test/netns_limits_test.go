@@ -309,3 +309,56 @@ func TestNetnsClientPrefix(t *testing.T) {
 	}
 	measured(t, b, map[string]float64{`limeload_listener_clients{listener="main"}`: 4})
 }
+
+// TestNetnsAccessList holds that access lists and rules at run time are for both families at a listener of all
+// addresses, for TCP and UDP.
+func TestNetnsAccessList(t *testing.T) {
+	layClients(t)
+	tcp, udp := fmt.Sprint(harness.FreePort(t)), fmt.Sprint(harness.FreePort(t))
+	echo := harness.ServeUDP(t, harness.EchoDatagrams)
+	const access = `access = { allow = ["198.18.0.0/15", "2001:db8::/32"], ` +
+		`deny = ["198.18.66.0/24", "2001:db8:66::/48"] }`
+	b := harness.StartBalancerWith(t, harness.BalancerOptions{Killed: true, Config: world{
+		Listen: ":" + tcp, Backends: []string{greet(t)}, Listener: []string{access}}.config(t) +
+		fmt.Sprintf("[listener.udp]\naddress = %q\nprotocol = 'udp'\npool = 'udp'\n%s\n[pool.udp]\nbackends = [%q]\n",
+			":"+udp, access, echo.Address())})
+	judge := func(clients map[string]bool) {
+		t.Helper()
+		for from, admitted := range clients {
+			at, want := at4, 0
+			if strings.Contains(from, ":") {
+				at = at6
+			}
+			if admitted {
+				want = 1
+			}
+			expectVisits(t, from, net.JoinHostPort(at, tcp), "", 1, want, isReset)
+			before := echo.Received()
+			c := harness.DialUDPFrom(t, from, net.JoinHostPort(at, udp))
+			if admitted {
+				ask(t, c, "is answered")
+				continue
+			}
+			denied := fmt.Sprintf("limeload_listener_dropped_total{listener=%q,reason=%q}", "udp", "denied")
+			n := metrics(t, b)[denied]
+			check(t, harness.SendAll(c, "is dropped"))
+			awaitMetric(t, b, denied, n+1)
+			if echo.Received() != before {
+				t.Errorf("a datagram of %s has come to the backend", from)
+			}
+		}
+	}
+	judge(map[string]bool{
+		"198.18.0.1": true, "198.18.66.1": false, "127.0.0.1": false,
+		"2001:db8:1::1": true, "2001:db8:66:7::1": false,
+	})
+	for _, args := range [][]string{{"deny", "2001:db8:1::/64"}, {"allow", "198.18.66.7"}, {"allow", "2001:db8:66:7::1"}} {
+		if _, stderr, code := b.Command(t, append([]string{"access"}, args...)...); code != 0 {
+			t.Fatalf("%v ends with %d: %s", args, code, stderr)
+		}
+	}
+	judge(map[string]bool{
+		"198.18.0.1": true, "198.18.66.1": false, "198.18.66.7": true,
+		"2001:db8:1::1": false, "2001:db8:66:7::1": true, "2001:db8:66:7::2": false,
+	})
+}

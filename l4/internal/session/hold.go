@@ -14,6 +14,9 @@ import (
 // holdFirst is how long a loop lets another one go first. That one may find that nobody waits there any more.
 const holdFirst = 5 * time.Millisecond
 
+// heldRecheck is how long a held socket waits at most until it asks again: a reload may have changed the limits.
+const heldRecheck = 250 * time.Millisecond
+
 // hold stops accepting the clients of a socket until there is a place for them. again is when to ask for one.
 func (l *Loop) hold(d *socket, again time.Duration, why gate.Reason) {
 	d.listener.NoteDelay(why)
@@ -22,7 +25,7 @@ func (l *Loop) hold(d *socket, again time.Duration, why gate.Reason) {
 	l.paused++
 	d.listener.Hold(true)
 	d.listener.heldSince[l.Index].Store(int64(max(l.Now, 1)))
-	l.resumeBy(again)
+	l.resumeBy(min(again, l.Now+heldRecheck))
 }
 
 // resumeBy says when to look again at sockets that are paused.
@@ -55,9 +58,14 @@ func (l *Loop) stillHeld(ls *Listener) int64 {
 
 // resumeHeld lets a held socket accept if there is a place, unless that is another loop's.
 func (l *Loop) resumeHeld(d *socket) {
+	if !d.listener.Delays() { // any more: its clients are served or refused
+		l.unpause(d)
+		l.watch(d)
+		return
+	}
 	again, why := d.listener.Claim(l.Now)
 	if why != gate.Admitted {
-		l.resumeBy(again)
+		l.resumeBy(min(again, l.Now+heldRecheck))
 		return
 	}
 	d.listener.Unclaim()

@@ -28,6 +28,7 @@ func TestDelayChanges(t *testing.T) {
 		{"no limit", one, nil, isServed},
 		{"no delay", one, []string{"max_sessions = 1", limitLines(`over_limit = "reset"`)}, isReset},
 		{"no rate", seldom, nil, isServed},
+		{"a higher rate", seldom, []string{limitLines(`rate = "100/s burst 1"`, `over_limit = "delay"`)}, isServed},
 		{"a rate without delay", seldom, []string{limitLines(`rate = "1/h burst 1"`)}, isReset},
 		{"a dry run", seldom, []string{limitLines(`rate = "1/h burst 1"`, `over_limit = "delay"`, "dry_run = true")},
 			isServed},

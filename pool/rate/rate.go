@@ -54,6 +54,20 @@ func (l Limit) Take(at, now time.Duration) (next, wait time.Duration) {
 // Wait is how long it takes from now until one may happen; 0 = it may now.
 func (l Limit) Wait(at, now time.Duration) time.Duration { return max(0, at-now-l.slack()) }
 
+// Instead returns the state for this limit that was one for another until now: what has happened of the burst stays so,
+// as far as the new burst reaches. If there was no limit, a whole burst may happen, and if there is none now, the state
+// stays as it is.
+func (l Limit) Instead(of Limit, at, now time.Duration) time.Duration {
+	switch {
+	case !l.On():
+		return at
+	case !of.On():
+		return 0
+	}
+	used := min(float64(max(0, at-now))/float64(of.Every), float64(max(l.Burst, 1)))
+	return now + time.Duration(min(used*float64(l.Every), maxSlack))
+}
+
 // A Bucket is the state of one limit, for use from any goroutine. The zero value is full: a burst may happen. The Limit
 // is given to each call, so that another one may be used from then on.
 type Bucket struct {
@@ -89,20 +103,11 @@ func (b *Bucket) Return(l Limit) {
 	}
 }
 
-// Change turns the state for one limit into that for another: what has happened of the burst stays so, as far as the
-// new burst reaches. Without a limit before, a whole burst may happen.
+// Change turns the state for one limit into that for another, see Limit.Instead.
 func (b *Bucket) Change(from, to Limit, now time.Duration) {
-	if !to.On() {
-		return
-	}
 	for {
 		at := b.at.Load()
-		used := 0.0 // of the burst
-		if from.On() {
-			used = min(float64(max(0, time.Duration(at)-now))/float64(from.Every), float64(max(to.Burst, 1)))
-		}
-		next := now + time.Duration(min(used*float64(to.Every), maxSlack))
-		if b.at.CompareAndSwap(at, int64(next)) {
+		if b.at.CompareAndSwap(at, int64(to.Instead(from, time.Duration(at), now))) {
 			return
 		}
 	}

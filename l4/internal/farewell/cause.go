@@ -24,7 +24,8 @@ func causeOf(s *session.Session, why tally.Reason) cause {
 	case tally.MaxSessions:
 		return cause{full: true, text: fmt.Sprintf("listener %q has reached its limit of sessions", listener)}
 	case tally.ClientSessions:
-		return cause{full: true, text: fmt.Sprintf("this client has all the sessions that it may have at listener %q", listener)}
+		return cause{full: true,
+			text: fmt.Sprintf("this client has all the sessions that it may have at listener %q", listener)}
 	case tally.ClientRate:
 		return cause{full: true, text: fmt.Sprintf("this client comes to listener %q more often than it may", listener)}
 	case tally.Rate:

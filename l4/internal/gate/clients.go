@@ -62,8 +62,11 @@ func newClients(l *Limits, epoch Place) *clients {
 // set gives the table other limits at the moment now. Clients that are more than it may know are forgotten.
 func (t *clients) set(l *Limits, now time.Duration) {
 	most := setsFor(l.Tracked)
-	t.limit.Store(&l.ClientRate)
-	if t.most.Swap(most) <= most {
+	to := l.ClientRate
+	was := t.limit.Swap(&to)
+	fewer := t.most.Swap(most) > most
+	other := was != nil && *was != to
+	if !fewer && !other {
 		return
 	}
 	for i := range t.shards {
@@ -72,7 +75,21 @@ func (t *clients) set(l *Limits, now time.Duration) {
 		if len(sh.sets) > int(most) {
 			t.resize(sh, int(most), now)
 		}
+		if other {
+			sh.each(func(c *client) { c.next = to.Instead(*was, c.next, now) })
+		}
 		sh.mu.Unlock()
+	}
+}
+
+// each calls visit with each client that is known.
+func (sh *shard) each(visit func(*client)) {
+	for i := range sh.sets {
+		for k := range sh.sets[i] {
+			if c := &sh.sets[i][k]; c.seen != 0 {
+				visit(c)
+			}
+		}
 	}
 }
 
@@ -300,15 +317,11 @@ func (t *clients) heaviest(by Order, most int, now time.Duration) []ClientInfo {
 func (sh *shard) append(to []ClientInfo, m *clientMask, now time.Duration) []ClientInfo {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for i := range sh.sets {
-		for k := range sh.sets[i] {
-			if c := &sh.sets[i][k]; c.seen != 0 {
-				to = append(to, ClientInfo{
-					Client: m.prefix(c.id), Sessions: int(c.sessions), Rate: c.rateAt(now),
-					BytesIn: c.bytes[In], BytesOut: c.bytes[Out], Refused: uint64(c.refused), Seen: c.seen,
-				})
-			}
-		}
-	}
+	sh.each(func(c *client) {
+		to = append(to, ClientInfo{
+			Client: m.prefix(c.id), Sessions: int(c.sessions), Rate: c.rateAt(now),
+			BytesIn: c.bytes[In], BytesOut: c.bytes[Out], Refused: uint64(c.refused), Seen: c.seen,
+		})
+	})
 	return to
 }

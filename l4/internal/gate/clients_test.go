@@ -291,3 +291,32 @@ func TestClientMask(t *testing.T) {
 		}
 	})
 }
+
+// TestHigherRate holds that a higher rate holds at once for who has used up a lower one, and a lower one too.
+func TestHigherRate(t *testing.T) {
+	seldom, often := rate.Limit{Every: time.Hour, Burst: 2}, rate.PerSecond(100, 1)
+	for _, of := range []func(rate.Limit) Limits{
+		func(r rate.Limit) Limits { return Limits{ClientRate: r} },
+		func(r rate.Limit) Limits { return Limits{Rate: r} },
+	} {
+		g := newGate(t, plenty, plenty)
+		ls := g.NewListener("web", 1, 1)
+		admit := func(after time.Duration, want bool) {
+			t.Helper()
+			why := ls.AdmitSession(someone(), new(Place), false, time.Since(g.started)+after)
+			if (why == Admitted) != want {
+				t.Errorf("reason %d", why)
+			}
+		}
+		ls.Set(Settings{Limits: of(seldom)})
+		admit(0, true)
+		admit(0, true)
+		admit(time.Minute, false)
+		ls.Set(Settings{Limits: of(often)})
+		time.Sleep(15 * time.Millisecond) // for the next one of the higher rate
+		admit(0, true)
+		ls.Set(Settings{Limits: of(seldom)})
+		admit(0, true)
+		admit(time.Minute, false)
+	}
+}

@@ -62,6 +62,10 @@ func (g *Gate) NewListener(name string, id dial.ListenerID, loops int) *Listener
 // goroutine may call it at a time.
 func (ls *Listener) Set(to Settings) {
 	to.mask = maskOf(&to.Limits)
+	now := time.Since(ls.gate.started)
+	if was := ls.set.Load(); was != nil && was.Limits.rate() != to.Limits.rate() {
+		ls.rate.Change(was.Limits.rate(), to.Limits.rate(), now)
+	}
 	switch t := ls.clients.Load(); {
 	case !to.tracks():
 		ls.clients.Store(nil)
@@ -70,7 +74,7 @@ func (ls *Listener) Set(to Settings) {
 	case t.mask != to.mask:
 		ls.clients.Store(newClients(&to.Limits, ls.nextEpoch()))
 	default:
-		t.set(&to.Limits, time.Since(ls.gate.started))
+		t.set(&to.Limits, now)
 	}
 	ls.set.Store(&to)
 }

@@ -37,9 +37,9 @@ func (p *Pipe) Close() {
 	Close(p.w)
 }
 
-// Fill moves bytes from a socket into the pipe, which must be empty, at most so many. It returns 0 and no Errno at the peer's FIN, but
-// also when a FIN arrived and an urgent byte's mark precedes the remaining bytes; without the FIN, that mark causes
-// Again. A small count does not mean that the socket is empty: a pipe is also full when its slots are used up.
+// Fill moves bytes from a socket into the pipe, which must be empty, at most so many. It returns 0 and no Errno at the
+// peer's FIN, but also when a FIN arrived and an urgent byte's mark precedes the remaining bytes; without the FIN, that
+// mark causes Again. A small count does not mean that the socket is empty: a pipe is also full when its slots are used up.
 func (p *Pipe) Fill(from, most int) (int, Errno) {
 	n, e := splice(from, p.w, min(most, pipeBytes))
 	p.held += n

@@ -69,12 +69,15 @@ func limeloadLimits(listener string, s setup) string {
 //     keeps coming faster is refused altogether, where a token bucket still admits as many as the rate allows.
 //   - The rate of all clients: rate-limit sessions leaves who is over it in the kernel's queue.
 func haproxyLimits(l limitation) string {
-	text := ""
+	text, refusal := "", "reject"
+	if l.Over == "drop" {
+		refusal = "silent-drop"
+	}
 	if l.ClientRate.PerSecond > 0 {
 		text += fmt.Sprintf(`    stick-table type ip size 1m expire 10s store conn_rate(1s)
     tcp-request connection track-sc0 src
-    tcp-request connection reject if { sc0_conn_rate gt %d }
-`, l.ClientRate.Burst)
+    tcp-request connection %s if { sc0_conn_rate gt %d }
+`, refusal, l.ClientRate.Burst)
 	}
 	if l.Rate.PerSecond > 0 && l.Over == "delay" {
 		text += fmt.Sprintf("    rate-limit sessions %d\n", l.Rate.PerSecond)

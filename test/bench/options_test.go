@@ -25,7 +25,7 @@ func TestSelectScenarios(t *testing.T) {
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
 		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
 		{"dns-", "dns-once dns-single dns-paced dns-cached"},
-		{"flood-", "flood-idle flood-limit flood-open"}, // named ones
+		{"flood-", "flood-idle flood-limit flood-drop flood-open"}, // named ones
 		{"limits", "limits-off limits-on"},
 		{"rates-client,bandwidth-c1-", "rates-client-10 rates-client-1000 rates-client-20k bandwidth-c1-in " +
 			"bandwidth-c1-out"},

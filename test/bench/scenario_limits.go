@@ -62,9 +62,11 @@ func floodScenarios() []scenario {
 		"pgbench -S (-pgbench-rate), 8 connections, without limits: what the next are compared with")
 	limit := scenarioOf("flood-limit", limitation{ClientRate: rateLimit{10, 20}, Over: "reset"}, flood,
 		"the same beside connects from one address as fast as they go (or -flood-rate), each client limited")
+	drop := scenarioOf("flood-drop", limitation{ClientRate: rateLimit{10, 20}, Over: "drop"}, flood,
+		"flood-limit, where a client over its limit hears nothing")
 	open := scenarioOf("flood-open", limitation{}, flood, "the same without limits")
-	limit.baseline, open.baseline = idle.name, idle.name
-	return []scenario{idle, limit, open}
+	limit.baseline, drop.baseline, open.baseline = idle.name, idle.name, idle.name
+	return []scenario{idle, limit, drop, open}
 }
 
 // udpFloodScenarios are about what datagrams of ever new clients do to another client of the same listener.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"testing"
@@ -102,12 +103,16 @@ func TestPacedSleeps(t *testing.T) {
 				go send(client)
 				go func() { _, _ = io.Copy(io.Discard, server) }()
 				time.Sleep(time.Second)
-				before, began := s.Loops()[0].Turns, time.Now()
-				time.Sleep(2 * time.Second)
-				turns, took := s.Loops()[0].Turns-before, time.Since(began)
-				if t.Logf("%d turns in %v", turns, took); float64(turns) > 25*took.Seconds() {
-					t.Error("it wakes up too often")
+				least := math.Inf(1)
+				for range 8 { // a sender that does not get its CPU pauses, and then its bytes are events
+					before, began := s.Loops()[0].Turns, time.Now()
+					time.Sleep(time.Second)
+					turns := s.Loops()[0].Turns - before
+					if least = min(least, float64(turns)/time.Since(began).Seconds()); least <= 25 {
+						return
+					}
 				}
+				t.Errorf("it wakes up %.0f times a second", least)
 			})
 	}
 }

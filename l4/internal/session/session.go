@@ -23,7 +23,7 @@ type phase uint8
 const (
 	unused     phase = iota
 	prefacing        // a preface has the client, and there is no backend yet
-	queued           // waits for a backend with room
+	queued           // waits for a backend with room, or an eligible one
 	connecting       // to its backend
 	relaying         // bytes between both
 )
@@ -53,6 +53,7 @@ type Session struct {
 	failure  pool.Outcome // how
 	shunned  bool         // the backend has ended the connection at once, and nothing had been sent; see outcome
 	prefaces uint8        // of settings.Prefaces that have begun
+	forgiven uint8        // of tried may be tried again: how many, from the first
 	refused  tally.Reason // why the client is refused, while its farewell is said; NoReason before
 	admitted gate.Place   // at its client, at the gate
 
@@ -66,10 +67,10 @@ type Session struct {
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend
-	waiter   *pool.Waiter // nil if it never waited for a backend
-	preface  Preface      // nil but while prefacing
-	extra    *extra       // nil for most
-	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
+	waiter   *wait      // nil if it never waited for a backend
+	preface  Preface    // nil but while prefacing
+	extra    *extra     // nil for most
+	link     *dial.Link // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -184,7 +185,7 @@ func (l *Loop) schedule(s *Session) {
 func (s *Session) deadline() (time.Duration, bool) {
 	switch s.phase {
 	case queued:
-		return s.waiting + s.pool.QueueTimeout(), true
+		return s.waiter.due, true
 	case connecting:
 		return s.connect + s.pool.ConnectTimeout(), true
 	}
@@ -219,7 +220,7 @@ func (s *Session) silence() time.Duration {
 func (l *Loop) onSessionTimer(s *Session) {
 	switch s.phase {
 	case queued:
-		l.onQueueTimeout(s)
+		l.onWaitTimer(s)
 		return
 	case connecting:
 		l.connectLate(s)
@@ -272,6 +273,9 @@ func (l *Loop) settle(s *Session) {
 	_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, userTimeout)
 	if s.firstByte == 0 {
 		s.lease.Held()
+	}
+	if s.extra != nil {
+		s.extra.tlvs = nil // no other backend will get them
 	}
 }
 
@@ -371,7 +375,7 @@ func (l *Loop) count(s *Session, why tally.Reason) {
 	switch {
 	case s.phase == relaying:
 		c.Duration.Observe(l.Now - s.accepted)
-	case s.waiter != nil && (why != tally.QueueFull || s.waiting > 0):
+	case s.waiter != nil && !s.waiter.counted && (why != tally.QueueFull && why != tally.HoldFull || s.waiting > 0):
 		c.QueueTime.Observe(s.waited(l.Now))
 	}
 }

@@ -44,9 +44,9 @@ func TestHoldServesAll(t *testing.T) {
 		b.Ask(t, "PATCH", "/v1/pools/all/backends/b1", map[string]string{"mode": m}, nil)
 	}
 	waiting := func() (n int) {
-		var pools []struct{ Waiting int }
-		b.Ask(t, "GET", "/v1/pools", nil, &pools)
-		return pools[0].Waiting
+		var all struct{ Pools []struct{ Waiting int } }
+		b.Ask(t, "GET", "/v1/pools", nil, &all)
+		return all.Pools[0].Waiting
 	}
 	mode("maintenance")
 	descriptors, memory := b.Descriptors(t).Total(), b.AnonMemory(t)
@@ -108,7 +108,7 @@ func TestHoldServesAll(t *testing.T) {
 		t.Errorf("%d sessions for %d clients", len(order), len(stay))
 	}
 	mu.Unlock()
-	if t.Logf("at most %d places from the order in which they came", late); late > 200 {
+	if t.Logf("at most %d places from the order in which they came", late); late > 100 {
 		t.Errorf("a client was served %d places from its own", late)
 	}
 	if n := backend.Accepted(); n != len(stay) {
@@ -195,7 +195,7 @@ func TestRetryOfUntouched(t *testing.T) {
 				retried += l.Retries
 			}
 			t.Logf("%d of %d clients were cut, %d sessions tried elsewhere", cut, clients, retried)
-			if tc.cut && (retried > 0 || cut != clients/2) || !tc.cut && (cut > 0 || retried != clients/2) {
+			if tc.cut && (retried > 0 || cut != clients/2) || !tc.cut && (cut > 0 || retried < clients/2) {
 				t.Errorf("%d of %d clients were cut, %d sessions tried elsewhere", cut, clients, retried)
 			}
 		})

@@ -9,7 +9,7 @@ import (
 
 // A Waiter is a session that waits for a backend: for one with room and below its rate, or for one that is eligible.
 // The caller sets Context and Serve before Wait, Hold or Rest, and must not touch them until Serve is called or Leave
-// has returned true, or while the session rests. After that the Waiter may be used again.
+// has returned true. After that the Waiter may be used again.
 type Waiter struct {
 	Context PickContext
 
@@ -91,7 +91,11 @@ func (p *Pool) Barren() time.Duration { return p.snap.Load().barrenAt(p.clock())
 func (p *Pool) Wait(w *Waiter) error {
 	q, s := &p.queue, p.settings()
 	q.mu.Lock()
-	full := q.sizeLocked() >= s.QueueMax
+	most := s.QueueMax
+	if s.HoldTimeout > 0 && p.Eligible() == 0 { // since Pick, or a trial is all there is
+		most = max(most, s.HoldMax)
+	}
+	full := q.sizeLocked() >= most
 	if full && (s.HoldTimeout == 0 || q.waiting.Load() == 0) {
 		q.waited.turnedAway++
 		q.mu.Unlock()

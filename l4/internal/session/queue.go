@@ -30,6 +30,8 @@ const betweenCauses = 250 * time.Millisecond
 type wait struct {
 	pool.Waiter
 
+	forgiven int // how many of Session.tried, from the first, may be tried again
+
 	held    time.Duration // under the hold, before this wait or this part of it
 	barren  time.Duration // the pool's Barren when this wait began
 	rested  time.Duration // when the rest began
@@ -113,10 +115,15 @@ func (l *Loop) endWait(s *Session) {
 }
 
 // forgive lets the backends that have failed the session be tried again.
-func (s *Session) forgive() { s.forgiven = uint8(len(s.tried)) }
+func (s *Session) forgive() { s.waiter.forgiven = len(s.tried) }
 
 // excluded are the backends that the session may not be given.
-func (s *Session) excluded() []*pool.Backend { return s.tried[s.forgiven:] }
+func (s *Session) excluded() []*pool.Backend {
+	if s.waiter == nil {
+		return s.tried
+	}
+	return s.tried[s.waiter.forgiven:]
+}
 
 // waited is how long the session has waited for a backend.
 func (s *Session) waited(now time.Duration) time.Duration {

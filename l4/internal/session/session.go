@@ -53,7 +53,6 @@ type Session struct {
 	failure  pool.Outcome // how
 	shunned  bool         // the backend has ended the connection at once, and nothing had been sent; see outcome
 	prefaces uint8        // of settings.Prefaces that have begun
-	forgiven uint8        // of tried may be tried again: how many, from the first
 	refused  tally.Reason // why the client is refused, while its farewell is said; NoReason before
 	admitted gate.Place   // at its client, at the gate
 

@@ -19,7 +19,8 @@ func (l *line) hold(t testing.TB, name string) *Waiter {
 
 // TestHold holds the bound, the order, and that one line serves sessions of both causes.
 func TestHold(t *testing.T) {
-	p := made(t, Options{HoldMax: 3, HoldTimeout: time.Minute, QueueMax: 4, QueueTimeout: time.Minute}, at("a", 0, "", 1))
+	p := made(t, Options{HoldMax: 3, HoldTimeout: time.Minute, QueueMax: 4, QueueTimeout: time.Minute},
+		at("a", 0, "", 1))
 	_, leases := picks(p, 1)
 	l := &line{pool: p}
 	l.wait(t, "queued")
@@ -245,7 +246,8 @@ func TestHeldAreServedOnce(t *testing.T) {
 			},
 			"mode": func(t *rapid.T) {
 				id := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of")
-				if err := p.SetMode(id, rapid.SampledFrom([]Mode{Ready, Drain, Maintenance}).Draw(t, "mode")); err != nil {
+				mode := rapid.SampledFrom([]Mode{Ready, Drain, Maintenance}).Draw(t, "mode")
+				if err := p.SetMode(id, mode); err != nil {
 					t.Fatal(err)
 				}
 			},

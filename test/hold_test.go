@@ -124,7 +124,8 @@ func TestHoldServesAll(t *testing.T) {
 			t.Errorf("a client was served without a wait: %s", l.Text)
 		}
 	}
-	if reasons["client_closed"] != len(stay) || reasons["hold_full"] != 1 || reasons["client_reset"] != clients-len(stay) {
+	if reasons["client_closed"] != len(stay) || reasons["hold_full"] != 1 ||
+		reasons["client_reset"] != clients-len(stay) {
 		t.Errorf("sessions ended with %v", reasons)
 	}
 }
@@ -172,7 +173,8 @@ func TestRetryOfUntouched(t *testing.T) {
 	}{
 		{"resets", harness.ResetAtOnce, false},
 		{"closes", harness.CloseAtOnce, false},
-		{"reads nothing, sends a byte and closes", func(_ context.Context, c *net.TCPConn) { _, _ = c.Write([]byte("x")) }, true},
+		{"sends a byte and closes",
+			func(_ context.Context, c *net.TCPConn) { _, _ = c.Write([]byte("x")) }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

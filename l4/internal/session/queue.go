@@ -145,8 +145,8 @@ func (l *Loop) held(s *Session) time.Duration {
 	return min(w.held+s.pool.Barren()-w.barren, s.waited(l.Now))
 }
 
-// waitEnds is when a queued session must be looked at, which is not before l.Now if it may wait on, and the reason if it
-// may not.
+// waitEnds is when a queued session must be looked at again. If that is l.Now or before, its time is over, for the
+// reason why.
 func (l *Loop) waitEnds(s *Session) (at time.Duration, why tally.Reason) {
 	w, barren := s.waiter, s.pool.Eligible() == 0
 	if w.holdTimeout == 0 {

@@ -185,6 +185,7 @@ type Pool struct {
 	Zone        string  `toml:"zone" default:""` // backends of this zone are preferred
 	Sticky      Sticky  `toml:"sticky"`
 	Queue       Queue   `toml:"queue"`
+	Hold        Hold    `toml:"hold"`
 	// what to do if no backend is healthy
 	WhenNone string `toml:"when_none" default:"refuse" oneof:"refuse,all"`
 	// what happens to the sessions of a backend that fails its checks; see Health.WantsPrimary
@@ -220,6 +221,13 @@ type Sticky struct {
 type Queue struct {
 	Max     int      `toml:"max" default:"0" min:"0" max:"1_000_000"` // 0: no queue, sessions are refused
 	Timeout Duration `toml:"timeout" default:"5s" min:"1ms" max:"1h"`
+}
+
+// Hold has the settings of the hold: sessions wait while no backend is eligible, for instance during a failover. It has
+// one line with Queue. Its zero value is not the default.
+type Hold struct {
+	Timeout Duration `toml:"timeout" default:"0s" zero:"" min:"1ms" max:"1h"` // 0: no hold, sessions are refused at once
+	Max     int      `toml:"max" default:"10_000" min:"1" max:"1_000_000"`
 }
 
 // A Backend is one address that sessions are sent to. Its zero value is of no use.

@@ -55,6 +55,7 @@ hash_balance = 1.25
 zone = "a"
 sticky = { ttl = "1h" }
 queue = { max = 7 }
+hold = { timeout = "15s" }
 when_none = "all"
 on_unhealthy = "close"
 on_remove = "close"
@@ -90,7 +91,7 @@ pool = "x"
 		FlowTimeout:    30 * s, FlowKey: "client", MaxFlows: 65536, ReceiveBuffer: 4 << 20, MaxUDPAnswer: 1232}
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
 		Sticky: Sticky{MaxEntries: 100_000, Key: "client_ip"},
-		Queue:  Queue{Timeout: 5 * s}, WhenNone: "refuse", OnUnhealthy: "keep",
+		Queue:  Queue{Timeout: 5 * s}, Hold: Hold{Max: 10_000}, WhenNone: "refuse", OnUnhealthy: "keep",
 		OnRemove: "drain"}
 	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1,
 		MaxOpenShare: 0.5}
@@ -109,7 +110,7 @@ pool = "x"
 	w := Pool{Name: "w", Algorithm: "ring_hash", ConnectTimeout: 3 * s, Retries: 2, SlowStart: m, HashKey: "client",
 		HashBalance: 1.25, Zone: "a",
 		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000, Key: "client_ip"},
-		Queue:  Queue{Max: 7, Timeout: 5 * s}, WhenNone: "all",
+		Queue:  Queue{Max: 7, Timeout: 5 * s}, Hold: Hold{Timeout: 15 * s, Max: 10_000}, WhenNone: "all",
 		OnUnhealthy: "close", OnRemove: "close",
 		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a",
@@ -155,9 +156,9 @@ pool = "x"
 			"listener.z.keepalive.idle": 5,
 			"pool.y.backends[1].weight": 11,
 			"pool.y.backends[0].weight": 11,
-			"pool.w.discovery.type":     27,
-			"pool.v.backends":           32, // left out
-			"pool.x.backends[0]":        41,
+			"pool.w.discovery.type":     28,
+			"pool.v.backends":           33, // left out
+			"pool.x.backends[0]":        42,
 			"pool.x.backends[1]":        0,
 			"log.level":                 1,
 		} {

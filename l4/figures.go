@@ -16,6 +16,7 @@ const (
 	NoBackend      = tally.NoBackend      // no backend is eligible
 	BackendsFull   = tally.BackendsFull   // every eligible backend is at its max_sessions, and the pool has no queue
 	QueueFull      = tally.QueueFull      // as many sessions wait for a backend as may
+	HoldFull       = tally.HoldFull       // no backend is eligible, and as many sessions wait for one as may
 	NoRoute        = tally.NoRoute        // no route fits the client's ClientHello, and the listener has no other pool
 )
 

@@ -13,6 +13,9 @@ var (
 	ErrBusy = errors.New("pool: every eligible backend is at its limit of sessions")
 	// ErrQueueFull is returned by Wait when the queue is full, or the pool has none.
 	ErrQueueFull = errors.New("pool: the queue is full")
+	// ErrHoldFull is returned by Hold and Rest when as many sessions wait as may while no backend is eligible, or the
+	// pool has no hold.
+	ErrHoldFull = errors.New("pool: as many sessions wait for an eligible backend as may")
 	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
 	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")
 	// ErrDuplicateAddress is wrapped by the error of Add when the pool has a backend of that address under another id.

@@ -110,8 +110,8 @@ type Explanation struct {
 	Addr    Address // its address
 	Tier    int     // its tier
 	Err     error   // ErrNoBackend or ErrBusy; nil when a backend would be picked
-	MayWait bool    // Err is ErrBusy and the queue has room
-	Waiting int     // sessions that wait already
+	MayWait bool    // Err is ErrBusy and the queue has room, or ErrNoBackend and the session is held
+	Waiting int     // sessions that stand in the line already
 
 	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
 	// algorithm draws at random, and this is one draw among the candidates.
@@ -129,7 +129,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
-		Waiting: p.Waiting(),
+		Waiting: int(p.queue.waiting.Load()),
 	}
 	e.pc = PickContext{Client: pc.Client, Name: pc.Name, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -141,7 +141,12 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 		lease, by, err = e.r.decide(&e.pc, e.r.last(&e.pc))
 	}
 	e.decided(s, lease.b, by, err)
-	e.x.MayWait = err == ErrBusy && e.x.Waiting < s.settings.QueueMax
+	switch waiting := p.Waiting(); err {
+	case ErrBusy:
+		e.x.MayWait = waiting < s.settings.QueueMax
+	case ErrNoBackend:
+		e.x.MayWait = s.settings.HoldTimeout > 0 && waiting < s.settings.HoldMax
+	}
 	return e.x
 }
 

@@ -38,7 +38,10 @@ type Options struct {
 	NamedBy NameKind
 
 	QueueMax     int           // sessions that may wait when every eligible backend is at its max_sessions
-	QueueTimeout time.Duration // how long a session may wait; it keeps the value it began with, see Wait
+	QueueTimeout time.Duration // how long a session may wait so; it keeps the value it began with, see Wait
+
+	HoldMax     int           // sessions that may wait while no backend is eligible
+	HoldTimeout time.Duration // how long a session may wait so, see Hold; 0: none waits
 
 	// SendProxy is the version of the PROXY protocol, 1 or 2, of the header that the backends get first on each TCP
 	// connection of a session; 0 is no header.
@@ -104,6 +107,8 @@ func (o Options) check() error {
 		return refuse("undefined names", o.NamedBy)
 	case o.QueueMax < 0 || o.QueueTimeout < 0:
 		return refuse("queue of", fmt.Sprintf("%d for %v", o.QueueMax, o.QueueTimeout))
+	case o.HoldMax < 0 || o.HoldTimeout < 0 || o.HoldTimeout > 0 && o.HoldMax == 0:
+		return refuse("hold of", fmt.Sprintf("%d for %v", o.HoldMax, o.HoldTimeout))
 	case o.SendProxy < 0 || o.SendProxy > 2:
 		return refuse("undefined version of the PROXY protocol", o.SendProxy)
 	case slices.ContainsFunc(o.Source, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }):

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A Waiter is a session that waits for a backend with room, and below its rate. The caller sets Context and Serve
-// before Wait, and must not touch them until Serve is called or Leave has returned true. After that the Waiter may be
-// used again.
+// A Waiter is a session that waits for a backend: for one with room and below its rate, or for one that is eligible.
+// The caller sets Context and Serve before Wait, Hold or Rest, and must not touch them until Serve is called or Leave
+// has returned true. After that the Waiter may be used again.
 type Waiter struct {
 	Context PickContext
 
@@ -21,49 +21,154 @@ type Waiter struct {
 	// queue.mu guards the fields below
 	next, prev *Waiter
 	queued     bool
+	resting    bool // it has a place and does not stand in the line yet, see Rest
 }
 
 // A queue has the sessions that wait for a backend; first come, first served. Each release of a lease and each change
 // of the pool serves it, and so does Run when a backend's rate allows the next lease. A waiting session costs no
 // goroutine.
 //
-// Waiters go before newcomers, which get ErrBusy while anybody waits. So the first waiter gets the place of a released
-// lease.
+// There is one line for two causes: sessions come by Wait because every backend is full, or by Hold because none is
+// eligible. Each cause has its own bound on the length of the whole line, which is asked only when a session comes.
+// While it waits, the cause may change, and change back: the session keeps its place, whatever the bounds are, and
+// each cause's timeout counts only the time under that cause; see Barren.
 //
-// Waiters keep waiting while no backend is eligible: a drain, a weight of 0, a failed check or a reload may end a
-// moment later, and the wait is limited anyway. Newcomers are refused meanwhile.
+// Waiters go before newcomers, which get ErrBusy while anybody stands in the line. So the first waiter gets the place
+// of a released lease.
+//
+// Waiters keep waiting while no backend is eligible, also without a hold: a drain, a weight of 0, a failed check or a
+// reload may end a moment later, and the wait is limited anyway. Newcomers are refused meanwhile, or held.
 type queue struct {
 	// set once, then read-only
 	pool *Pool
 
-	waiting atomic.Int64 // written with mu held; each release of a lease reads it without
+	waiting atomic.Int64 // in the line; written with mu held, and each release of a lease reads it without
 
 	mu sync.Mutex
 	// mu guards the fields below
 	first, last *Waiter
+	resting     int // have a place, and do not stand in the line
 	waited      waited
 }
 
-// QueueMax returns how many sessions may wait; 0: the pool has no queue.
+// QueueMax returns how many sessions may wait while all backends are full; 0: the pool has no queue.
 func (p *Pool) QueueMax() int { return p.settings().QueueMax }
 
-// QueueTimeout returns how long a session may wait. The session keeps the value from its call of Wait, and calls Leave
-// when the time is over.
+// QueueTimeout returns how long a session may wait while all backends are full. The session keeps the value from its
+// call of Wait or Hold, and calls Leave when the time is over.
 func (p *Pool) QueueTimeout() time.Duration { return p.settings().QueueTimeout }
 
-// Waiting returns how many sessions wait for a backend now.
-func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
+// HoldMax returns how many sessions may wait while no backend is eligible; 0 without a hold.
+func (p *Pool) HoldMax() int {
+	if s := p.settings(); s.HoldTimeout > 0 {
+		return s.HoldMax
+	}
+	return 0
+}
 
-// Wait puts a session into the queue after Pick has returned ErrBusy. Serve may be called before Wait returns. With an
-// error, which is ErrQueueFull, w was not queued.
-func (p *Pool) Wait(w *Waiter) error {
+// HoldTimeout returns how long a session may wait while no backend is eligible; 0 is a pool without a hold, whose
+// sessions are refused at once. The session keeps the value from its call of Wait or Hold.
+func (p *Pool) HoldTimeout() time.Duration { return p.settings().HoldTimeout }
+
+// Waiting returns how many sessions wait for a backend now, those that rest included.
+func (p *Pool) Waiting() int {
 	q := &p.queue
 	q.mu.Lock()
-	if q.waiting.Load() >= int64(p.QueueMax()) {
+	defer q.mu.Unlock()
+	return q.sizeLocked()
+}
+
+// sizeLocked is the number that the bounds limit.
+func (q *queue) sizeLocked() int { return int(q.waiting.Load()) + q.resting }
+
+// Barren returns for how long, in all since New, no backend of the pool was eligible. What it grows by while a session
+// waits is the session's time under the hold; the rest of its wait is its time in the queue. It may be called from any
+// goroutine, and takes no lock.
+func (p *Pool) Barren() time.Duration { return p.snap.Load().barrenAt(p.clock()) }
+
+// Wait puts a session into the line after Pick has returned ErrBusy. Serve may be called before Wait returns. With an
+// error, which is ErrQueueFull, w was not queued.
+func (p *Pool) Wait(w *Waiter) error {
+	q, s := &p.queue, p.settings()
+	q.mu.Lock()
+	most := s.QueueMax
+	if s.HoldTimeout > 0 && p.Eligible() == 0 { // since Pick, or a trial is all there is
+		most = max(most, s.HoldMax)
+	}
+	full := q.sizeLocked() >= most
+	if full && (s.HoldTimeout == 0 || q.waiting.Load() == 0) {
 		q.waited.turnedAway++
 		q.mu.Unlock()
 		return ErrQueueFull
 	}
+	q.joinLocked(w)
+	q.mu.Unlock()
+	// A lease that was released since Pick failed did not find w in the line.
+	q.serve()
+	if full {
+		return q.keepServed(w)
+	}
+	return nil
+}
+
+// keepServed takes a session out of the line for which there is no place, or returns nil if it was served. It came
+// while others stood in the line: perhaps not because all backends are full, but because one has just become eligible
+// and those who were held are being served. A queue without places must not refuse it then.
+func (q *queue) keepServed(w *Waiter) error {
+	q.mu.Lock()
+	left := w.queued
+	if left {
+		q.removeLocked(w)
+		q.waited.all--
+		q.waited.turnedAway++
+	}
+	q.mu.Unlock()
+	if !left {
+		return nil
+	}
+	q.serve()
+	return ErrQueueFull
+}
+
+// Hold puts a session into the line after Pick has returned ErrNoBackend, or after its rest. Its Context has no Tried:
+// what it has failed on may be another when it is back. Serve may be called before Hold returns. With an error, which
+// is ErrHoldFull, w was not queued; a session that has rested has its place already.
+func (p *Pool) Hold(w *Waiter) error {
+	q := &p.queue
+	q.mu.Lock()
+	if w.resting {
+		w.resting = false
+		q.resting--
+		q.waited.all--
+	} else if q.sizeLocked() >= p.HoldMax() {
+		q.waited.notHeld++
+		q.mu.Unlock()
+		return ErrHoldFull
+	}
+	q.joinLocked(w)
+	q.mu.Unlock()
+	q.serve()
+	return nil
+}
+
+// Rest gives a session a place that is not in the line yet: it has failed on every eligible backend, and tries them
+// again after a moment, when it calls Hold. Meanwhile it delays nobody. With an error, which is ErrHoldFull, it has no
+// place.
+func (p *Pool) Rest(w *Waiter) error {
+	q := &p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.sizeLocked() >= p.HoldMax() {
+		q.waited.notHeld++
+		return ErrHoldFull
+	}
+	w.resting = true
+	q.resting++
+	q.waited.all++
+	return nil
+}
+
+func (q *queue) joinLocked(w *Waiter) {
 	w.queued, w.prev, w.next = true, q.last, nil
 	if q.last != nil {
 		q.last.next = w
@@ -73,27 +178,28 @@ func (p *Pool) Wait(w *Waiter) error {
 	q.last = w
 	q.waiting.Add(1)
 	q.waited.all++
-	q.mu.Unlock()
-	// A lease that was released since Pick failed did not find w in the queue.
-	q.serve()
-	return nil
 }
 
-// Leave takes a session out of the queue. It returns false if w is not there any more: Serve was called, or is being
-// called.
+// Leave takes a session out of the line, or ends its rest. It returns false if w is not there any more: Serve was
+// called, or is being called.
 func (p *Pool) Leave(w *Waiter) bool {
 	q := &p.queue
 	q.mu.Lock()
-	left := w.queued
-	if left {
+	left, rested := w.queued, w.resting
+	switch {
+	case left:
 		q.removeLocked(w)
+		q.waited.left++
+	case rested:
+		w.resting = false
+		q.resting--
 		q.waited.left++
 	}
 	q.mu.Unlock()
 	if left {
 		q.serve() // those behind w may take backends that w has tried
 	}
-	return left
+	return left || rested
 }
 
 func (q *queue) removeLocked(w *Waiter) {
@@ -127,7 +233,7 @@ func (q *queue) serve() {
 // whether sessions wait for that. A simulation, which has a clock of its own and no Run, then calls ServeByRate.
 func (p *Pool) NextByRate() (at time.Duration, wait bool) {
 	next := p.pacing.next.Load()
-	return time.Duration(next), next != never && p.Waiting() > 0
+	return time.Duration(next), next != never && p.queue.waiting.Load() > 0
 }
 
 // ServeByRate serves the queue as far as the rates allow it now.

@@ -31,13 +31,19 @@ type line struct {
 // wait puts a waiter into the queue.
 func (l *line) wait(t testing.TB, name string, tried ...*Backend) *Waiter {
 	t.Helper()
+	w := l.waiter(name, tried...)
+	must(t, l.pool.Wait(w))
+	return w
+}
+
+// waiter returns a waiter that is not in the queue yet.
+func (l *line) waiter(name string, tried ...*Backend) *Waiter {
 	w := &Waiter{Context: PickContext{Client: client(len(name)), Tried: tried}}
 	w.Serve = func(lease Lease, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.served = append(l.served, served{name, lease, err})
 	}
-	must(t, l.pool.Wait(w))
 	return w
 }
 

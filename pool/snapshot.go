@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/limeload/limeload-l4/algo"
 )
@@ -19,6 +20,17 @@ type snapshot struct {
 	pacing   *pacing // the pool's if a member has a rate, else nil
 	moving   bool    // slow or pacing is there, and a pick advances them first
 	tryAll   bool    // no backend is healthy, and so all enabled ones are eligible
+
+	barren time.Duration // for how long no backend was eligible, in all before since
+	since  time.Duration // when the snapshot was made, on the pool's clock
+}
+
+// barrenAt returns for how long no backend was eligible in all, until now.
+func (s *snapshot) barrenAt(now time.Duration) time.Duration {
+	if s.eligible > 0 {
+		return s.barren
+	}
+	return s.barren + max(now-s.since, 0)
 }
 
 // A tier is the eligible backends of one group, and their picker. It is immutable.
@@ -73,7 +85,8 @@ func (p *Pool) groupLocked(s Spec) *group {
 // verdicts of many backends that stay out of use cost next to nothing.
 func (p *Pool) replaceLocked(members []*member) {
 	old := p.snap.Load()
-	s := &snapshot{settings: p.settings(), members: members}
+	now := p.clock()
+	s := &snapshot{settings: p.settings(), members: members, barren: old.barrenAt(now), since: now}
 	eligible := (*member).eligible
 	if p.settings().TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
 		s.tryAll, eligible = true, (*member).tryable

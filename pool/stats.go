@@ -10,6 +10,7 @@ type Stats struct {
 	InVain      uint64 // waiters that got ErrNoBackend; see Waiter.Serve
 	Left        uint64 // waiters that left the queue: their time was over, or their client had gone
 	QueueFull   uint64 // sessions that found no room in the queue
+	HoldFull    uint64 // sessions that found no room to wait for an eligible backend
 	NoBackend   uint64 // picks refused with ErrNoBackend
 	Busy        uint64 // picks refused with ErrBusy; with a queue most of these sessions then waited
 	Remembered  int    // clients whose backend is remembered
@@ -29,9 +30,10 @@ func (p *Pool) Stats() Stats {
 	q := &p.queue
 	q.mu.Lock()
 	w := q.waited
-	s.Waiting = int(q.waiting.Load())
+	s.Waiting = q.sizeLocked()
 	q.mu.Unlock()
 	s.Waited, s.Served, s.InVain, s.Left, s.QueueFull = w.all, w.served, w.inVain, w.left, w.turnedAway
+	s.HoldFull = w.notHeld
 	if t := p.settings().sticky; t != nil {
 		s.Remembered = t.len(p.clock())
 	}
@@ -41,7 +43,7 @@ func (p *Pool) Stats() Stats {
 // waited counts the sessions that have waited by result; those without a result still wait. queue.mu guards it.
 type waited struct {
 	all, served, inVain, left uint64
-	turnedAway                uint64 // sessions that found no room; not included in all
+	turnedAway, notHeld       uint64 // sessions that found no room; not included in all
 }
 
 // counts counts refused picks and other rare events. It is safe for concurrent use.

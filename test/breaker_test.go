@@ -73,10 +73,8 @@ func TestBreaker(t *testing.T) {
 				}
 			}
 			opened := awaitBreaker(t, b, "b1", "open", started)
-			// A connected session cannot be retried; one that was reset before the balancer saw the connection can.
-			if noticed != cut || tc.handle == nil && cut > 0 {
-				t.Errorf("%d clients noticed; %d sessions were cut, and %d connects made again elsewhere",
-					noticed, cut, retried)
+			if noticed > 0 || cut > 0 { // no byte has moved, so each was tried elsewhere
+				t.Errorf("%d clients noticed; %d sessions were cut, and %d tried elsewhere", noticed, cut, retried)
 			}
 			_ = tryGreeting(b.Address(t, "main"))
 			half := awaitBreaker(t, b, "b1", "half-open", opened.Seen)

@@ -135,14 +135,16 @@ func (s *simulation) admit(one simulated) {
 	case err == nil:
 		s.begin(one, l)
 	case errors.Is(err, pool.ErrBusy):
-		s.wait(one, pc)
+		s.wait(one, pc, s.pool.Wait, s.pool.QueueTimeout())
+	case s.pool.HoldTimeout() > 0:
+		s.wait(one, pc, s.pool.Hold, s.pool.HoldTimeout())
 	default:
 		s.result.noBackend++
 	}
 }
 
-// wait puts a session into the pool's queue.
-func (s *simulation) wait(one simulated, pc pool.PickContext) {
+// wait puts a session into the pool's line, by Wait or by Hold.
+func (s *simulation) wait(one simulated, pc pool.PickContext, join func(*pool.Waiter) error, timeout time.Duration) {
 	w := &pool.Waiter{Context: pc, Serve: func(l pool.Lease, err error) {
 		if err != nil {
 			s.result.noBackend++
@@ -151,11 +153,11 @@ func (s *simulation) wait(one simulated, pc pool.PickContext) {
 		s.result.waited++
 		s.begin(one, l)
 	}}
-	if err := s.pool.Wait(w); err != nil {
+	if err := join(w); err != nil {
 		s.result.full++
 		return
 	}
-	heap.Push(&s.endings, ending{at: s.now + s.pool.QueueTimeout(), end: func() {
+	heap.Push(&s.endings, ending{at: s.now + timeout, end: func() {
 		if s.pool.Leave(w) {
 			s.result.timedOut++
 		}

@@ -127,8 +127,12 @@ func poolTable(pools []admin.Pool) *table {
 			notes = append(notes, note)
 		}
 		waiting := strconv.Itoa(p.Waiting)
-		if p.QueueMax > 0 {
-			waiting += "/" + strconv.Itoa(p.QueueMax)
+		bound := p.QueueMax
+		if p.Eligible == 0 && p.HoldMax > 0 {
+			bound = p.HoldMax
+		}
+		if bound > 0 {
+			waiting += "/" + strconv.Itoa(bound)
 		}
 		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible),
 			strconv.Itoa(p.Sessions),

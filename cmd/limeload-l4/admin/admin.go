@@ -150,6 +150,7 @@ type Pool struct {
 	Sessions  int      `json:"sessions"`
 	Waiting   int      `json:"waiting"`
 	QueueMax  int      `json:"queue_max"`
+	HoldMax   int      `json:"hold_max"`  // 0 without a hold
 	Rivalries int      `json:"rivalries"` // how often a second backend claimed to be the primary
 
 	LastRivalry *time.Time `json:"last_rivalry,omitempty"` // the time of the last one

@@ -41,7 +41,7 @@ func (d *Daemon) Explain(q admin.ExplainQuery) (admin.Explanation, error) {
 	e := admin.Explanation{
 		Access: access, Listener: q.Listener, Pool: name, Client: q.Client, Algorithm: x.Algorithm,
 		Deterministic: x.Deterministic,
-		DecidedBy:     x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool.QueueMax() > 0),
+		DecidedBy:     x.By.String(), Backend: x.Backend, Refusal: refusal(x, s.pool),
 		Candidates: []admin.Candidate{}, Others: []admin.NotPicked{},
 	}
 	if x.Addr.IsValid() {
@@ -136,15 +136,18 @@ func unrouted(q admin.ExplainQuery) admin.Explanation {
 }
 
 // refusal returns why a client would get no backend, as its access line would say; "" if it would get one.
-func refusal(x pool.Explanation, queues bool) string {
+func refusal(x pool.Explanation, p *pool.Pool) string {
+	none := errors.Is(x.Err, pool.ErrNoBackend)
 	switch {
 	case x.Err == nil:
 		return ""
-	case errors.Is(x.Err, pool.ErrNoBackend):
-		return l4.NoBackend.String()
 	case x.MayWait:
 		return refusalQueued
-	case queues:
+	case none && p.HoldMax() > 0:
+		return l4.HoldFull.String()
+	case none:
+		return l4.NoBackend.String()
+	case p.QueueMax() > 0:
 		return l4.QueueFull.String()
 	}
 	return l4.BackendsFull.String()
@@ -154,6 +157,9 @@ func refusal(x pool.Explanation, queues bool) string {
 func explanationText(e admin.Explanation, x pool.Explanation) string {
 	var text strings.Builder
 	switch {
+	case e.Refusal == refusalQueued && errors.Is(x.Err, pool.ErrNoBackend):
+		fmt.Fprintf(&text, "%s would wait for a backend: none is eligible, and %d sessions wait already.",
+			e.Client, x.Waiting)
 	case e.Refusal == refusalQueued:
 		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.",
 			e.Client, x.Waiting)

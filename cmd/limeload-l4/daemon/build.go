@@ -18,6 +18,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		StickyTTL: c.Sticky.TTL.Std(), StickyEntries: c.Sticky.MaxEntries, StickyName: c.Sticky.Key != "client_ip",
 		NamedBy:  nameKind(c),
 		QueueMax: c.Queue.Max, QueueTimeout: c.Queue.Timeout.Std(),
+		HoldMax: c.Hold.Max, HoldTimeout: c.Hold.Timeout.Std(),
 		SendProxy:      sendProxy(c),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
 		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,

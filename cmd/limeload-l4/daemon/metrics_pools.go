@@ -29,9 +29,13 @@ func (c *catalog) ofPools(d *Daemon) part {
 		left   = c.counter("limeload_pool_queue_left_total",
 			"Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).",
 			"pool", "result")
+		holdMax = c.gauge("limeload_pool_hold_max_sessions",
+			"Sessions that may wait at once while no backend is eligible; 0 is a pool without a hold.", "pool")
+		holdFull = c.counter("limeload_pool_hold_full_total",
+			"Sessions that found no room to wait for an eligible backend.", "pool")
 		full    = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
 		refused = c.counter("limeload_pool_refused_picks_total",
-			"Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue.",
+			"Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue or a hold.",
 			"pool", "reason")
 
 		sticky = c.gauge("limeload_pool_sticky_entries",
@@ -76,6 +80,8 @@ func (c *catalog) ofPools(d *Daemon) part {
 				to.put(left, float64(n), p, lefts[i])
 			}
 			to.put(full, float64(stats.QueueFull), p)
+			to.put(holdMax, float64(s.pool.HoldMax()), p)
+			to.put(holdFull, float64(stats.HoldFull), p)
 			for i, n := range []uint64{stats.NoBackend, stats.Busy} {
 				to.put(refused, float64(n), p, reasons[i])
 			}

@@ -37,6 +37,12 @@ func causeOf(s *session.Session, why tally.Reason) cause {
 	case tally.QueueTimeout:
 		return cause{full: true,
 			text: fmt.Sprintf("all backends of pool %q are full, and none had room in time", pool)}
+	case tally.HoldFull:
+		return cause{
+			text: fmt.Sprintf("no backend of pool %q is available, and as many sessions wait for one as may", pool),
+		}
+	case tally.HoldTimeout:
+		return cause{text: fmt.Sprintf("no backend of pool %q is available, and none became so in time", pool)}
 	case tally.NoDescriptors:
 		return cause{full: true, text: fmt.Sprintf("no descriptor or port is left to connect to pool %q", pool)}
 	case tally.NoSource:

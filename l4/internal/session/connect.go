@@ -8,18 +8,17 @@ import (
 )
 
 // connect picks a backend for the session and starts connecting to it; a backend that fails at once is
-// followed by the next. It reports false when no way was left and the session is over.
+// followed by the next. When there is none the session waits, if it may. It reports false when the session is over.
 //
 // Nothing of the client has reached a backend yet, so another try is always safe.
 func (l *Loop) connect(s *Session) bool {
 	for {
-		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Name: s.name, Tried: s.tried})
+		lease, err := s.pool.Pick(pool.PickContext{Client: s.peer, Name: s.name, Tried: s.excluded()})
 		if err == pool.ErrBusy {
-			return l.enqueue(s)
+			return l.enqueue(s, err)
 		}
 		if err != nil {
-			l.refuse(s, s.whyRefused())
-			return false
+			return l.unserved(s)
 		}
 		if connecting, ended := l.connectTo(s, lease); connecting || ended {
 			return connecting
@@ -102,8 +101,12 @@ func (l *Loop) connectedTo(s *Session) {
 	s.lease.ConnectTook(s.connected - s.connect)
 	c := l.counters(s)
 	c.ConnectTime.Observe(s.connected - s.connect)
-	if s.waiter != nil {
+	if s.waiter != nil && !s.waiter.counted {
+		s.waiter.counted = true
 		c.QueueTime.Observe(s.waiting)
+	}
+	if s.shunned && sock.Unread(int(s.backend.fd)) == 0 && l.retry(s, false) {
+		return // before any byte is passed on
 	}
 	l.schedule(s)
 	l.limit(s)

@@ -13,7 +13,7 @@ type extra struct {
 	// from a PROXY header that has named the client; via is invalid without one
 	via   netip.AddrPort // whose connection it is
 	local netip.AddrPort // the address that the client has connected to
-	tlvs  []byte         // for the backend; nil afterwards
+	tlvs  []byte         // for the backend; nil when it has settled
 
 	unix    bool             // the client has come by a Unix socket, and has no address
 	process sock.Credentials // and this is its process

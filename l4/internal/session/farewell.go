@@ -24,9 +24,9 @@ const hurriedFarewell = time.Second
 // explained reports whether a reason is one that a client can be told: it wanted a backend, and gets none.
 func explained(why tally.Reason) bool {
 	switch why {
-	case tally.MaxSessions, tally.ClientSessions, tally.ClientRate, tally.Rate, tally.NoBackend,
-		tally.BackendsFull, tally.QueueFull, tally.QueueTimeout,
-		tally.ConnectFailed, tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
+	case tally.MaxSessions, tally.ClientSessions, tally.ClientRate, tally.Rate, tally.NoBackend, tally.BackendsFull,
+		tally.QueueFull, tally.QueueTimeout, tally.HoldFull, tally.HoldTimeout, tally.ConnectFailed,
+		tally.BackendTLS, tally.NoSource, tally.NoDescriptors, tally.Drained:
 		return true
 	}
 	return false

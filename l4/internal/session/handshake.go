@@ -52,7 +52,7 @@ func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until 
 		if pass.Pool != nil {
 			p = pass.Pool
 		}
-		if s.pool = p; p.Eligible() == 0 && p.QueueMax() == 0 {
+		if s.pool = p; p.Eligible() == 0 && p.QueueMax() == 0 && p.HoldTimeout() == 0 {
 			return Refuse(tally.NoBackend) // after the handshake it could not be told
 		}
 	}

@@ -171,7 +171,9 @@ func (l *Loop) takeTurns() {
 	for _, r := range line {
 		if s, alive := r.Get(); alive {
 			s.inLine = false
-			l.relay(s)
+			if s.phase == relaying { // and not on its way to another backend
+				l.relay(s)
+			}
 		}
 	}
 	l.again = l.again[:copy(l.again, l.again[len(line):])]

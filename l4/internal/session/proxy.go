@@ -187,8 +187,7 @@ func (l *Loop) sendProxy(s *Session, version int) {
 // cameTo is the address that the client has connected to, and what else a PROXY header has said.
 func (s *Session) cameTo() (local netip.AddrPort, tlvs []byte, known bool) {
 	if x := s.extra; x != nil && x.via.IsValid() {
-		tlvs, x.tlvs = x.tlvs, nil
-		return x.local, tlvs, true
+		return x.local, x.tlvs, true
 	}
 	if s.byUnix() { // there are no addresses
 		return local, nil, false

@@ -274,8 +274,11 @@ func (s *Session) endOf(d *direction, now time.Duration) {
 }
 
 // passEnd passes the source's FIN on, after all its bytes. With both ways ended the session is over, and
-// closing sends the FIN. It reports false when the session has ended.
+// closing sends the FIN. It reports false when the session has ended, or has gone to another backend.
 func (l *Loop) passEnd(s *Session, d *direction, from, to *conn) bool {
+	if d == &s.out && s.shunned && l.retry(s, true) {
+		return false
+	}
 	d.shut = true
 	if s.extra != nil {
 		if paced := s.extra.laneOf(s, d); paced != nil {
@@ -328,9 +331,13 @@ func (l *Loop) undeliverable(s *Session, d *direction, to *conn, e sock.Errno) b
 	return true
 }
 
-// lose ends a session one of whose connections broke; it reports false, as the session has ended.
+// lose ends a session one of whose connections broke, unless another backend can serve it; it reports false, as the
+// session has no such connection any more.
 func (l *Loop) lose(s *Session, c *conn, e sock.Errno) bool {
 	s.cause = e
+	if c == &s.backend && l.retry(s, true) {
+		return false
+	}
 	reset := e == sock.ConnReset || e == sock.BrokenPipe
 	switch {
 	case c == &s.client && reset:

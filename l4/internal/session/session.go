@@ -23,7 +23,7 @@ type phase uint8
 const (
 	unused     phase = iota
 	prefacing        // a preface has the client, and there is no backend yet
-	queued           // waits for a backend with room
+	queued           // waits for a backend with room, or an eligible one
 	connecting       // to its backend
 	relaying         // bytes between both
 )
@@ -66,10 +66,10 @@ type Session struct {
 	peer     netip.AddrPort
 	lease    pool.Lease
 	tried    []*pool.Backend
-	waiter   *pool.Waiter // nil if it never waited for a backend
-	preface  Preface      // nil but while prefacing
-	extra    *extra       // nil for most
-	link     *dial.Link   // nil if neither the client is a socket of ours nor the backend a listener
+	waiter   *wait      // nil if it never waited for a backend
+	preface  Preface    // nil but while prefacing
+	extra    *extra     // nil for most
+	link     *dial.Link // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
@@ -184,7 +184,7 @@ func (l *Loop) schedule(s *Session) {
 func (s *Session) deadline() (time.Duration, bool) {
 	switch s.phase {
 	case queued:
-		return s.waiting + s.pool.QueueTimeout(), true
+		return s.waiter.due, true
 	case connecting:
 		return s.connect + s.pool.ConnectTimeout(), true
 	}
@@ -219,7 +219,7 @@ func (s *Session) silence() time.Duration {
 func (l *Loop) onSessionTimer(s *Session) {
 	switch s.phase {
 	case queued:
-		l.onQueueTimeout(s)
+		l.onWaitTimer(s)
 		return
 	case connecting:
 		l.connectLate(s)
@@ -272,6 +272,9 @@ func (l *Loop) settle(s *Session) {
 	_ = sock.SetLiveness(int(s.backend.fd), s.settings.KeepAlive, userTimeout)
 	if s.firstByte == 0 {
 		s.lease.Held()
+	}
+	if s.extra != nil {
+		s.extra.tlvs = nil // no other backend will get them
 	}
 }
 
@@ -371,7 +374,7 @@ func (l *Loop) count(s *Session, why tally.Reason) {
 	switch {
 	case s.phase == relaying:
 		c.Duration.Observe(l.Now - s.accepted)
-	case s.waiter != nil && (why != tally.QueueFull || s.waiting > 0):
+	case s.waiter != nil && !s.waiter.counted && (why != tally.QueueFull && why != tally.HoldFull || s.waiting > 0):
 		c.QueueTime.Observe(s.waited(l.Now))
 	}
 }

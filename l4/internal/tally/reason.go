@@ -36,6 +36,8 @@ const (
 	BackendsFull            // refused: every eligible backend is at its max_sessions, and the pool has no queue
 	QueueFull               // refused: the pool's queue is full
 	QueueTimeout            // refused: no eligible backend had room within the queue's timeout
+	HoldFull                // refused: no backend is eligible, and as many sessions wait for one as may
+	HoldTimeout             // refused: no backend became eligible within the hold's timeout
 	ConnectFailed           // refused: connecting failed for every backend tried
 	NoDescriptors           // refused: no descriptor or local port was left for the backend's connection
 	NoSource                // refused: none of the pool's source addresses could be used
@@ -81,6 +83,8 @@ var reasonNames = [ReasonCount]string{
 	BackendsFull:     "backends_full",
 	QueueFull:        "queue_full",
 	QueueTimeout:     "queue_timeout",
+	HoldFull:         "hold_full",
+	HoldTimeout:      "hold_timeout",
 	ConnectFailed:    "connect_failed",
 	NoDescriptors:    "no_descriptors",
 	NoSource:         "no_source",

@@ -120,6 +120,11 @@ func buildChecker(
 		return probe.Redis{
 			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
+	case "mysql":
+		return probe.MySQL{
+			Port: port, User: c.User, Password: password, Database: c.Database, Query: c.Query, TLS: secure,
+			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
+		}, nil
 	case "tls":
 		return probe.TLS{
 			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,

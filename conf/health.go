@@ -268,11 +268,20 @@ func validateQuery(r *report, path string, c *Check) {
 // maxStatementBytes is how long the query of a mysql check may be: longer ones belong into a view or a function.
 const maxStatementBytes = 4096
 
-// validateLogin checks the keys that postgres, redis and mysql share.
+// validateLogin checks the keys of the types that log in.
 func validateLogin(r *report, path string, c *Check, kind string) {
 	if (kind == "postgres" || kind == "mysql") && c.User == "" {
 		r.add(join(path, "user"),
 			Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
+	}
+	if (kind == "mqtt" || kind == "ldap") && c.PasswordFile != "" && c.User == "" && !r.seen[join(path, "user")] {
+		r.add(join(path, "password_file"), Error{Found: quote(c.PasswordFile), Message: "its user is missing",
+			Allowed: "needs both user and password_file, or none"})
+	}
+	if kind == "ldap" && c.User != "" && c.PasswordFile == "" && !r.seen[join(path, "password_file")] {
+		// A server takes a bind with a name and no password as anonymous (RFC 4513, 5.1.2), so it would check no login.
+		r.add(join(path, "user"), Error{Found: quote(c.User), Message: "its password_file is missing",
+			Allowed: "needs both user and password_file, or none"})
 	}
 	if kind == "mysql" {
 		preset(r, join(path, "database"), `type "mysql"`, &c.Database, "")

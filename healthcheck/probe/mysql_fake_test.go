@@ -182,7 +182,8 @@ func (f *fakeMySQL) login(c *fakeMySQLConn) bool {
 		return false
 	}
 	if !taken {
-		_, _ = io.WriteString(c, mysqlERRPacket(c.sequence, 1045, "#28000Access denied for user 'u'@'h' (using password: YES)"))
+		const message = "#28000Access denied for user 'u'@'h' (using password: YES)"
+		_, _ = io.WriteString(c, mysqlERRPacket(c.sequence, 1045, message))
 		return true
 	}
 	c.say("\x00\x00\x00\x02\x00\x00\x00")

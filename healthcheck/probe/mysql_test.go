@@ -2,7 +2,6 @@ package probe
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -40,8 +39,8 @@ func eventuallySays(t *testing.T, c MySQL, to healthcheck.Target, words string) 
 		var err error
 		got, err = c.Check(deadlineIn(t, patience), to)
 		documented(t, err)
-		if text := fmt.Sprint(err); err == nil && words != "" || err != nil && (words == "" || !strings.HasPrefix(text, words)) {
-			return errors.New(text)
+		if (err == nil) != (words == "") || err != nil && !strings.HasPrefix(err.Error(), words) {
+			return fmt.Errorf("it says %v", err)
 		}
 		return nil
 	})
@@ -65,7 +64,8 @@ func TestMySQLReplica(t *testing.T) {
 		t.Errorf("the replica is %+v", got)
 	}
 	got = eventuallySays(t, asPrimary, primary.to, "")
-	if got.Role != healthcheck.RolePrimary || got.Replicas != 1 || got.Detail != "primary with 1 replica" || got.Offset == 0 {
+	if got.Role != healthcheck.RolePrimary || got.Replicas != 1 || got.Detail != "primary with 1 replica" ||
+		got.Offset == 0 {
 		t.Errorf("the primary is %+v", got)
 	}
 	_, err = asPrimary.Check(deadlineIn(t, patience), replica.to)
@@ -89,7 +89,8 @@ func TestMySQLReplica(t *testing.T) {
 func TestMySQLRefusals(t *testing.T) {
 	t.Parallel()
 	m := startRealMariaDB(t, "--max-connections=10", "--extra-port=0")
-	m.Do(t, `SET sql_log_bin = 0; CREATE DATABASE secret; CREATE TABLE mysql.beat (n int); GRANT SELECT ON mysql.beat TO probe;
+	m.Do(t, `SET sql_log_bin = 0; CREATE DATABASE secret; CREATE TABLE mysql.beat (n int);
+		GRANT SELECT ON mysql.beat TO probe;
 		CREATE USER locked IDENTIFIED BY 'hunter2' ACCOUNT LOCK;
 		CREATE USER away@192.0.2.1 IDENTIFIED BY 'hunter2';
 		CREATE USER safe IDENTIFIED BY 'hunter2' REQUIRE SSL`)

@@ -63,7 +63,8 @@ func (m *MariaDB) Stop(t testing.TB) {
 // of its own for temporary files: a server that starts removes those of all others there.
 func (m *MariaDB) command(t testing.TB, program string, args ...string) Command {
 	t.Helper()
-	return Command{Path: Tool(t, program), Dir: m.dir, Env: []string{"LC_ALL=C", "TZ=UTC", "TMPDIR=" + m.dir}, User: m.owner, Args: args}
+	env := []string{"LC_ALL=C", "TZ=UTC", "TMPDIR=" + m.dir}
+	return Command{Path: Tool(t, program), Dir: m.dir, Env: env, User: m.owner, Args: args}
 }
 
 // Do runs statements as root over the server's socket, and returns what they print: values between tabs, without the

@@ -273,23 +273,23 @@ type Health struct {
 // Check says what one check does. Keys that Type does not use have their defaults. Its zero value is not the default.
 type Check struct {
 	// the last two only in Health
-	Type string `toml:"type" default:"tcp" oneof:"tcp,tls,http,https,grpc,icmp,udp,dns,postgres,redis,exec,all_of,any_of"`
+	Type string `toml:"type" default:"tcp" oneof:"tcp,tls,http,https,grpc,icmp,udp,dns,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap,exec,all_of,any_of"`
 	// 0: the port of Address
-	Port int `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis"`
+	Port int `toml:"port" default:"0" min:"0" max:"65535" when:"type=tcp,tls,http,https,grpc,udp,dns,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`
 
 	// in this order; without steps, a connection is enough
 	Steps []Step `toml:"steps" min:"1" max:"100" when:"type=tcp"`
 
 	// for tcp only with Steps; see UsesTLS
-	TLS bool `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis"`
+	TLS bool `toml:"tls" default:"false" when:"type=tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`
 	// false accepts any certificate
-	Verify bool `toml:"verify" default:"true" when:"type=tls,https,tcp,grpc,postgres,redis"`
+	Verify bool `toml:"verify" default:"true" when:"type=tls,https,tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`
 	// "" is the backend's address
-	ServerName string `toml:"server_name" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`
+	ServerName string `toml:"server_name" default:"" when:"type=tls,https,tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`
 	// a path; "" is the system's
-	CA   string `toml:"ca" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`
-	Cert string `toml:"cert" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"` // a path; "" if Key is
-	Key  string `toml:"key" default:"" when:"type=tls,https,tcp,grpc,postgres,redis"`  // a path; "" if Cert is
+	CA   string `toml:"ca" default:"" when:"type=tls,https,tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`
+	Cert string `toml:"cert" default:"" when:"type=tls,https,tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"` // a path; "" if Key is
+	Key  string `toml:"key" default:"" when:"type=tls,https,tcp,grpc,postgres,redis,mysql,mongodb,mqtt,amqp,smtp,ldap"`  // a path; "" if Cert is
 	// the server must choose one of them; empty: any
 	ALPN []string `toml:"alpn" default:"" when:"type=tls"`
 	// the certificate must be valid for that long; 0: not checked
@@ -311,17 +311,19 @@ type Check struct {
 	AnswerHex     string `toml:"answer_hex" default:"" when:"type=udp"` // "" unless Answer is
 	RequireAnswer bool   `toml:"require_answer" default:"false" when:"type=udp"`
 
-	// see QueryName, QueryType
-	Query     string   `toml:"query" required:"what to ask for, \"NAME\" or \"NAME TYPE\", such as \"example.com A\"" when:"type=dns"`
+	// of dns see QueryName, QueryType; of mysql a statement, or ""
+	Query     string   `toml:"query" required:"what to ask for, \"NAME\" or \"NAME TYPE\", such as \"example.com A\"" when:"type=dns,mysql" if:"type=dns"`
 	Expect    []string `toml:"expect" default:"NOERROR" oneof:"NOERROR,FORMERR,SERVFAIL,NXDOMAIN,NOTIMP,REFUSED" when:"type=dns"`
 	Transport string   `toml:"transport" default:"udp" oneof:"udp,tcp" when:"type=dns"`
 
-	User         string `toml:"user" default:"" when:"type=postgres,redis"` // never "" for postgres
-	PasswordFile string `toml:"password_file" default:"" when:"type=postgres,redis"`
-	Database     string `toml:"database" default:"postgres" when:"type=postgres"`
-	Role         string `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis"`
+	User         string `toml:"user" default:"" when:"type=postgres,redis,mysql,mqtt,ldap"` // never "" for postgres and mysql
+	PasswordFile string `toml:"password_file" default:"" when:"type=postgres,redis,mysql,mqtt,ldap"`
+	Database     string `toml:"database" default:"postgres" depends:"" when:"type=postgres,mysql"` // "" only for mysql
+	Role         string `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis,mysql,mongodb"`
 	// of replicas; 0: not checked, the only value with Role primary
-	MaxLag Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis"`
+	MaxLag Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis,mysql"`
+	// a Galera node that is a donor or desynced is healthy
+	AllowDonor bool `toml:"allow_donor" default:"false" when:"type=mysql"`
 
 	Command []string `toml:"command" required:"a program by its absolute path and its arguments, such as [\"/usr/local/bin/check\", \"--fast\"]" when:"type=exec"`
 
@@ -330,7 +332,7 @@ type Check struct {
 	PayloadBytes []byte        // of Payload or PayloadHex
 	AnswerBytes  []byte        // of Answer or AnswerHex
 	QueryName    string        // of Query
-	QueryType    string        // of Query; A if that names none
+	QueryType    string        // of Query for dns; A if that names none
 }
 
 // Step is one thing that a tcp check sends or waits for. Exactly one of the keys is not "". Its zero

@@ -172,6 +172,8 @@ func foreignValues() map[string]map[string]string {
 		"format": {"text": "console", "plain": "console", "pretty": "console", "human": "console"},
 		"type": {
 			"pgsql": "postgres", "postgresql": "postgres", "pg": "postgres", "valkey": "redis", "keydb": "redis",
+			"mariadb": "mysql", "galera": "mysql", "percona": "mysql", "mongo": "mongodb",
+			"rabbitmq": "amqp", "mosquitto": "mqtt", "mail": "smtp", "esmtp": "smtp", "openldap": "ldap", "ad": "ldap",
 			"ssl": "tls", "connect": "tcp",
 			"ping": "icmp", "script": "exec", "command": "exec", "external": "exec", "program": "exec", "all": "all_of",
 			"any": "any_of",

@@ -82,7 +82,7 @@ func checkHealth(t *testing.T, h *Health) {
 	for _, c := range all {
 		if (c.Type == "dns") != (c.QueryName != "" && c.QueryType != "") ||
 			(c.Type == "exec") != (len(c.Command) > 0) ||
-			c.Type == "postgres" && c.User == "" || len(c.Statuses) == 0 || len(c.Expect) == 0 ||
+			(c.Type == "postgres" || c.Type == "mysql") && c.User == "" || len(c.Statuses) == 0 || len(c.Expect) == 0 ||
 			(c.Cert == "") != (c.Key == "") {
 			t.Errorf("accepted check %+v", c)
 		}

@@ -58,7 +58,7 @@ func validateCheck(r *report, path string, c *Check) {
 	}
 	c.PayloadBytes = validBytes(r, path, "payload", c.Payload, c.PayloadHex)
 	c.AnswerBytes = validBytes(r, path, "answer", c.Answer, c.AnswerHex)
-	if kind == "dns" || c.Query != "" {
+	if kind != "mysql" && (kind == "dns" || c.Query != "") {
 		validateQuery(r, join(path, "query"), c)
 	}
 	validateLogin(r, path, c, kind)
@@ -265,13 +265,31 @@ func validateQuery(r *report, path string, c *Check) {
 	r.add(path, e)
 }
 
-// validateLogin checks the keys that postgres and redis share.
+// maxStatementBytes is how long the query of a mysql check may be: longer ones belong into a view or a function.
+const maxStatementBytes = 4096
+
+// validateLogin checks the keys of the types that log in.
 func validateLogin(r *report, path string, c *Check, kind string) {
-	if kind == "postgres" && c.User == "" {
+	if (kind == "postgres" || kind == "mysql") && c.User == "" {
 		r.add(join(path, "user"),
 			Error{Message: "missing", Allowed: `needs the user that the check logs in as, such as "limeload"`})
 	}
-	if c.Database == "" {
+	if (kind == "mqtt" || kind == "ldap") && c.PasswordFile != "" && c.User == "" && !r.seen[join(path, "user")] {
+		r.add(join(path, "password_file"), Error{Found: quote(c.PasswordFile), Message: "its user is missing",
+			Allowed: "needs both user and password_file, or none"})
+	}
+	if kind == "ldap" && c.User != "" && c.PasswordFile == "" && !r.seen[join(path, "password_file")] {
+		// A server takes a bind with a name and no password as anonymous (RFC 4513, 5.1.2), so it would check no login.
+		r.add(join(path, "user"), Error{Found: quote(c.User), Message: "its password_file is missing",
+			Allowed: "needs both user and password_file, or none"})
+	}
+	if kind == "mysql" {
+		preset(r, join(path, "database"), `type "mysql"`, &c.Database, "")
+		if len(c.Query) > maxStatementBytes {
+			r.add(join(path, "query"), Error{Found: fmt.Sprintf("%d bytes", len(c.Query)),
+				Allowed: fmt.Sprintf("needs %d bytes or less", maxStatementBytes)})
+		}
+	} else if c.Database == "" {
 		r.add(join(path, "database"), Error{Found: `""`, Allowed: "needs the name of a database"})
 	}
 	for _, text := range [][2]string{{"user", c.User}, {"database", c.Database}} {
@@ -307,6 +325,6 @@ func (h *Health) WantsPrimary() bool {
 	if h == nil {
 		return false
 	}
-	wants := func(c Check) bool { return (c.Type == "postgres" || c.Type == "redis") && c.Role == "primary" }
+	wants := func(c Check) bool { return c.Role == "primary" } // which has another default with the other types
 	return wants(h.Check) || slices.ContainsFunc(h.Checks, wants)
 }

@@ -14,8 +14,8 @@ import (
 // its first key, and a path from there.
 func TestHealthMistakes(t *testing.T) {
 	const (
-		ported    = `; allowed if type is "tcp", "tls", "http", "https", "grpc", "udp", "dns", "postgres" or "redis"`
-		speaks    = `; allowed if type is "tls", "https", "tcp", "grpc", "postgres" or "redis"`
+		ported    = `; allowed if type is "tcp", "tls", "http", "https", "grpc", "udp", "dns", "postgres", "redis", "mysql", "mongodb", "mqtt", "amqp", "smtp" or "ldap"`
+		speaks    = `; allowed if type is "tls", "https", "tcp", "grpc", "postgres", "redis", "mysql", "mongodb", "mqtt", "amqp", "smtp" or "ldap"`
 		noTLS     = `; the check does not speak TLS; needs tls = true`
 		steps     = "\nsteps = [{ expect = 'x' }]"
 		stepKeys  = `; needs exactly one of send, send_hex, expect, expect_hex, expect_regexp`
@@ -72,7 +72,7 @@ func TestHealthMistakes(t *testing.T) {
 		{`tls = true`, "tcp", `9: tls: found true; there are no steps; needs steps, or type "tls", which does without`},
 		{"tls = true\nsteps = 5", "tcp", `10: steps: found the integer 5; needs a list of tables`},
 		{`tls = true`, "https",
-			`9: tls: found true; type is "https"; allowed if type is "tcp", "grpc", "postgres" or "redis"`},
+			`9: tls: found true; type is "https"; allowed if type is "tcp", "grpc", "postgres", "redis", "mysql", "mongodb", "mqtt", "amqp", "smtp" or "ldap"`},
 		{"tls = true\nverify = false\nserver_name = 'h'\nca = '/ca'\ncert = '/c'\nkey = '/k'", "redis", ``},
 		{`verify = true`, "redis", ``},
 		{`verify = false`, "redis", `9: verify: found false` + noTLS},
@@ -172,7 +172,7 @@ func TestHealthMistakes(t *testing.T) {
 		{`user = "a\u0000b"`, "postgres", `9: user: found "a\x00b"; needs a text without NUL`},
 		{"database = ''\nuser = 'u'", "postgres", `9: database: found ""; needs the name of a database`},
 		{`database = "d"`, "redis",
-			`9: database: found the string "d"; type is "redis"; allowed if type is "postgres"`},
+			`9: database: found the string "d"; type is "redis"; allowed if type is "postgres" or "mysql"`},
 		{`role = "master"`, "redis",
 			`9: role: found "master"; allowed is "any", "primary" or "replica", did you mean "primary"?`},
 		{`max_lag = "1s"`, "redis", ``},
@@ -181,7 +181,35 @@ func TestHealthMistakes(t *testing.T) {
 		{"max_lag = '1s'\nrole = 'primary'", "redis",
 			`9: max_lag: found "1s"; role "primary" has no lag; needs role "replica" or "any", or 0s`},
 		{`role = "any"`, "tcp",
-			`9: role: found the string "any"; type is "tcp"; allowed if type is "postgres" or "redis"`},
+			`9: role: found the string "any"; type is "tcp"; allowed if type is "postgres", "redis", "mysql" or "mongodb"`},
+
+		{``, "mysql", noUser},
+		{"user = 'u'\ndatabase = 'd'\npassword_file = '/p'\nrole = 'replica'\nmax_lag = '5s'\nquery = 'SELECT 1'\nallow_donor = true\ntls = true", "mysql", ``},
+		{"database = ''\nquery = ''\nuser = 'u'", "mysql", ``},
+		{"query = '" + strings.Repeat("x", 4097) + "'\nuser = 'u'", "mysql", `9: query: found 4097 bytes; needs 4096 bytes or less`},
+		{"query = 5\nuser = 'u'", "mysql", `9: query: found the integer 5; needs what to ask for, "NAME" or "NAME TYPE", such as "example.com A"`},
+		{"query = 'SELECT 1'\nuser = 'u'", "postgres",
+			`9: query: found the string "SELECT 1"; type is "postgres"; allowed if type is "dns" or "mysql"`},
+		{`allow_donor = true`, "redis", `9: allow_donor: found true; type is "redis"; allowed if type is "mysql"`},
+		{"max_lag = '1s'\nrole = 'primary'\nuser = 'u'", "mysql",
+			`9: max_lag: found "1s"; role "primary" has no lag; needs role "replica" or "any", or 0s`},
+
+		{``, "mongodb", ``},
+		{"role = 'replica'\ntls = true\nport = 1", "mongodb", ``},
+		{`user = "u"`, "mongodb",
+			`9: user: found the string "u"; type is "mongodb"; allowed if type is "postgres", "redis", "mysql", "mqtt" or "ldap"`},
+		{``, "mqtt", ``},
+		{`user = "u"`, "mqtt", ``},
+		{`password_file = "/p"`, "mqtt",
+			`9: password_file: found "/p"; its user is missing; needs both user and password_file, or none`},
+		{`tls = true`, "amqp", ``},
+		{`tls = true`, "smtp", ``},
+		{``, "ldap", ``},
+		{"user = 'cn=check'\npassword_file = '/p'\ntls = true", "ldap", ``},
+		{`password_file = "/p"`, "ldap",
+			`9: password_file: found "/p"; its user is missing; needs both user and password_file, or none`},
+		{`user = "cn=check"`, "ldap",
+			`9: user: found "cn=check"; its password_file is missing; needs both user and password_file, or none`},
 
 		{``, "exec", `8: command: missing; needs ` + command},
 		{`command = ["/usr/bin/check", "", "-x"]`, "exec", ``},
@@ -214,7 +242,7 @@ func TestHealthMistakes(t *testing.T) {
 
 		// A mistaken type decides nothing; the other keys are still checked.
 		{"tls = true\nquery = 'a b c'\nverify = false", "dsn", `10: query: found "a b c"` + query + "\n" +
-			`12: type: found "dsn"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "dns"?`},
+			`12: type: found "dsn"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "mysql", "mongodb", "mqtt", "amqp", "smtp", "ldap", "exec", "all_of" or "any_of", did you mean "dns"?`},
 	} {
 		doc, _ := with("pool.p.health", strings.TrimPrefix(tt.lines+"\ntype = \""+tt.kind+`"`, "\n"))
 		var want []string

@@ -281,7 +281,7 @@ func TestMistakes(t *testing.T) {
 		{"pool.p", `backends = [{ address = "h:1", name = "h:1" }, { address = "h:2" }, { address = "h:3", name = "h.2" }]`, ``},
 		{"pool.p.health", `type = "redis"`, ``},
 		{"pool.p.health", `type = "Redis"`,
-			`found "Redis"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "exec", "all_of" or "any_of", did you mean "redis"?`},
+			`found "Redis"; allowed is "tcp", "tls", "http", "https", "grpc", "icmp", "udp", "dns", "postgres", "redis", "mysql", "mongodb", "mqtt", "amqp", "smtp", "ldap", "exec", "all_of" or "any_of", did you mean "redis"?`},
 		{"pool.p.health", `rise = 0`, `found 0; allowed is 1 to 1000`},
 		{"pool.p.health", `fall = 0`, `found 0; allowed is 1 to 1000`},
 		{"pool.p.health", `interval = "1ms"`, `found "1ms"; allowed is 10ms to 24h`},

@@ -84,6 +84,22 @@ func guardedPostgres(t *testing.T) guarded {
 	}
 }
 
+// guardedMySQL returns a primary and its replica; clients use the primary, and changes there reach both.
+func guardedMySQL(t *testing.T) guarded {
+	primary, replica := mysqlPair(t)
+	return guarded{
+		addresses: []string{primary.Address(), replica.Address()},
+		health:    []string{`type = "mysql"`, `user = "checker"`, `role = "primary"`},
+		change: func(t *testing.T, password string, _ ...int) {
+			primary.Do(t, fmt.Sprintf("SET PASSWORD FOR checker = PASSWORD('%s')", password))
+		},
+		use: func(t *testing.T, address string) func() error {
+			session := mysqlClient(t, address)
+			return func() error { return session.PingContext(context.WithoutCancel(t.Context())) }
+		},
+	}
+}
+
 // askForPasswords makes a server require a password of the user "checker".
 func askForPasswords(t *testing.T, p *harness.Postgres) {
 	t.Helper()
@@ -141,7 +157,8 @@ func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 // applies it.
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres} {
+	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres,
+		"mysql": guardedMySQL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := start(t)

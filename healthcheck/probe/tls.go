@@ -67,17 +67,12 @@ func (c TLS) judge(t healthcheck.Target, state tls.ConnectionState, now time.Tim
 	}
 	leaf := state.PeerCertificates[0]
 	if c.Verify {
-		options := x509.VerifyOptions{
-			DNSName: c.ServerName, Roots: c.Roots, Intermediates: x509.NewCertPool(), CurrentTime: now,
+		name := c.ServerName
+		if name == "" {
+			name = addressName(t)
 		}
-		if options.DNSName == "" {
-			options.DNSName = addressName(t)
-		}
-		for _, cert := range state.PeerCertificates[1:] {
-			options.Intermediates.AddCert(cert)
-		}
-		if _, err := leaf.Verify(options); err != nil {
-			return "", certificateError(leaf, err)
+		if err := verifyCertificate(state, c.Roots, name, now); err != nil {
+			return "", err
 		}
 	}
 	left := leaf.NotAfter.Sub(now)
@@ -91,6 +86,20 @@ func (c TLS) judge(t healthcheck.Target, state tls.ConnectionState, now time.Tim
 		return "", unhealthyf("certificate valid for %s only, wanted %d", inDays(days), c.MinDays)
 	}
 	return "certificate valid for " + inDays(days), nil
+}
+
+// verifyCertificate returns what is wrong with the certificate of a finished handshake: it must be for name, and by an
+// authority of roots. If roots is nil, those of the system count.
+func verifyCertificate(state tls.ConnectionState, roots *x509.CertPool, name string, now time.Time) error {
+	leaf := state.PeerCertificates[0] // crypto/tls refuses a server without one
+	options := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
+	for _, cert := range state.PeerCertificates[1:] {
+		options.Intermediates.AddCert(cert)
+	}
+	if _, err := leaf.Verify(options); err != nil {
+		return certificateError(leaf, err)
+	}
+	return nil
 }
 
 // noProtocol is the failure of a target that chose none of the protocols it was offered.

@@ -1,10 +1,6 @@
 package harness
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -52,7 +48,7 @@ func (p *Postgres) Restart(t testing.TB) {
 
 func newPostgres(t testing.TB) *Postgres {
 	t.Helper()
-	dir, owner := postgresFolder(t)
+	dir, owner := serverFolder(t, "postgres")
 	return &Postgres{
 		Host: "127.0.0.1", Port: strconv.Itoa(FreePort(t)), User: "limeload", Database: "postgres",
 		dir: dir, data: filepath.Join(dir, "data"), owner: owner,
@@ -83,47 +79,3 @@ func (p *Postgres) Address() string { return p.Host + ":" + p.Port }
 
 // Socket returns the path of the server's Unix socket.
 func (p *Postgres) Socket() string { return filepath.Join(p.dir, ".s.PGSQL."+p.Port) }
-
-// postgresFolder makes a temporary folder for the user that the server runs as: PostgreSQL refuses to run as root, and
-// that user has no access to the folders of testing.TB.TempDir.
-func postgresFolder(t testing.TB) (dir string, owner *syscall.Credential) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "limeload-postgres-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if os.Geteuid() != 0 {
-		return dir, nil
-	}
-	uid, gid, err := unprivileged()
-	if err == nil {
-		err = os.Chown(dir, uid, gid)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-}
-
-// unprivileged returns the user of Debian's package, or nobody.
-func unprivileged() (uid, gid int, err error) {
-	u, err := user.Lookup("postgres")
-	if errors.As(err, new(user.UnknownUserError)) {
-		u, err = user.Lookup("nobody")
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("find a user to run PostgreSQL as: %w", err)
-	}
-	if uid, err = strconv.Atoi(u.Uid); err != nil {
-		return 0, 0, fmt.Errorf("id of user %s: %w", u.Username, err)
-	}
-	if gid, err = strconv.Atoi(u.Gid); err != nil {
-		return 0, 0, fmt.Errorf("group of user %s: %w", u.Username, err)
-	}
-	return uid, gid, nil
-}

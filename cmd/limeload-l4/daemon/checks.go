@@ -120,6 +120,21 @@ func buildChecker(
 		return probe.Redis{
 			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
 		}, nil
+	case "mysql":
+		return probe.MySQL{
+			Port: port, User: c.User, Password: password, Database: c.Database, Query: c.Query, TLS: secure,
+			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
+		}, nil
+	case "mongodb":
+		return probe.MongoDB{Port: port, Role: checkRole(c.Role), TLS: secure}, nil
+	case "mqtt":
+		return probe.MQTT{Port: port, User: c.User, Password: password, TLS: secure}, nil
+	case "amqp":
+		return probe.AMQP{Port: port, TLS: secure}, nil
+	case "smtp":
+		return probe.SMTP{Port: port, TLS: secure}, nil
+	case "ldap":
+		return probe.LDAP{Port: port, User: c.User, Password: password, TLS: secure}, nil
 	case "tls":
 		return probe.TLS{
 			Port: port, ServerName: c.ServerName, Verify: c.Verify, Roots: secure.RootCAs, Certificates: secure.Certificates,

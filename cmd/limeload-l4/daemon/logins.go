@@ -26,7 +26,7 @@ type login struct {
 
 // credentialsKey returns the key, below the check, that names the credentials of a check; "" if it has none.
 func credentialsKey(c *conf.Check) string {
-	logsIn := c.Type == "postgres" || c.Type == "redis"
+	logsIn := slices.Contains([]string{"postgres", "redis", "mysql", "mqtt", "ldap"}, c.Type)
 	switch {
 	case logsIn && c.PasswordFile != "":
 		return "password_file"

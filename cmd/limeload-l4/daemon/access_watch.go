@@ -26,14 +26,11 @@ func accessPaths(cfg *conf.Config) []string {
 // reloadAccess gives listeners the access lists whose files have changed, and returns false if some cannot be used:
 // then those of before stay. Only the last attempt is reported.
 func (d *Daemon) reloadAccess(ctx context.Context, last bool) (good bool) {
-	_, giveBack, err := d.life.takeTurn(ctx)
-	if err != nil {
-		return true // another configuration is in force, or the daemon drains
+	giveBack, ok := d.turnForFiles(ctx)
+	if !ok {
+		return true
 	}
 	defer giveBack()
-	if ctx.Err() != nil {
-		return true // another configuration is in force, and its files are followed
-	}
 	cfg, in := d.config(), d.accessNow()
 	r := newAccessReader(cfg, in, newFiles(cfg.File))
 	next := maps.Clone(in)

@@ -200,3 +200,17 @@ func sameFile(a, b os.FileInfo) bool {
 	}
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
+
+// turnForFiles takes the turn for taking up files that have changed. It returns false if they are not to be taken up:
+// another configuration is in force, whose files are followed, or the daemon drains.
+func (d *Daemon) turnForFiles(ctx context.Context) (giveBack func(), ok bool) {
+	_, giveBack, err := d.life.takeTurn(ctx)
+	if err != nil {
+		return nil, false
+	}
+	if ctx.Err() != nil {
+		giveBack()
+		return nil, false
+	}
+	return giveBack, true
+}

@@ -41,14 +41,11 @@ func tlsPaths(cfg *conf.Config) []string {
 // reloadTLS gives listeners and pools the files that have changed, and returns false if some cannot be used: then those
 // of before stay. Only the last attempt is reported.
 func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
-	_, giveBack, err := d.life.takeTurn(ctx)
-	if err != nil {
-		return true // another configuration is in force, or the daemon drains
+	giveBack, ok := d.turnForFiles(ctx)
+	if !ok {
+		return true
 	}
 	defer giveBack()
-	if ctx.Err() != nil {
-		return true // another configuration is in force, and its files are followed
-	}
 	cfg, in := d.config(), d.securedNow()
 	t := &tlsReload{daemon: d, cfg: cfg, from: newFiles(cfg.File), last: last}
 	for i := range cfg.Listeners {

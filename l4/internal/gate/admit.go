@@ -16,7 +16,7 @@ func (ls *Listener) isOpen(s *Settings) bool {
 // With Admitted the client has one more, until leaveClient.
 func (ls *Listener) admitClient(s *Settings, client netip.Addr, place *Place, most int, now time.Duration) Reason {
 	if !ls.letsIn(s, client) {
-		return ls.refuse(s, Denied, client)
+		return ls.refuse(Denied, client)
 	}
 	t := ls.clients.Load()
 	if t == nil {
@@ -48,7 +48,7 @@ func (ls *Listener) admitOften(s *Settings, client netip.Addr, place *Place, now
 }
 
 // refuse notes a refusal, and returns its reason.
-func (ls *Listener) refuse(s *Settings, why Reason, client netip.Addr) Reason {
+func (ls *Listener) refuse(why Reason, client netip.Addr) Reason {
 	ls.noteRefusal(why, client, false)
 	return why
 }

@@ -33,7 +33,7 @@ func (ls *Listener) ReserveBytes(client netip.Addr, d Direction, n int, now time
 		c.seen = max(now, 1)
 	}
 	begins := max(c.pace[d], now-bandwidthCredit)
-	c.pace[d] = begins + timeOf(n, bandwidth)
+	c.pace[d] = begins + TimeOf(bandwidth, n)
 	return max(0, begins-now)
 }
 
@@ -46,14 +46,9 @@ func (ls *Listener) ReturnBytes(client netip.Addr, d Direction, n int) {
 	id := t.mask.id(client.As16())
 	sh, hash := t.place(&id)
 	if c := sh.find(&id, hash); c != nil {
-		c.pace[d] -= timeOf(n, bandwidth)
+		c.pace[d] -= TimeOf(bandwidth, n)
 	}
 	sh.mu.Unlock()
-}
-
-// timeOf is how long n bytes take.
-func timeOf(n int, bandwidth int64) time.Duration {
-	return time.Duration(float64(n) / float64(bandwidth) * float64(time.Second))
 }
 
 // TracksClients reports whether the listener knows its clients, so that NoteBytes has a meaning.

@@ -27,7 +27,7 @@ func (b *Bytes) When(within time.Duration) time.Duration { return b.empty + with
 
 // TimeOf is how long n bytes take at a rate.
 func TimeOf(rate int64, n int) time.Duration {
-	return timeOf(n, rate)
+	return time.Duration(float64(n) / float64(rate) * float64(time.Second))
 }
 
 // Bandwidth is what the listener's limits allow now, in bytes a second each direction: one session or flow, and all of

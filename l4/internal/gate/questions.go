@@ -48,10 +48,8 @@ func (q *Questions) Admit(c *Client, now time.Duration) Reason {
 	if ls.isOpen(s) {
 		return Admitted
 	}
-	if s.Access != nil || ls.gate.rules.Load() != nil {
-		if !ls.letsIn(s, c.Addr.Addr()) {
-			return ls.refuse(s, Denied, c.Addr.Addr())
-		}
+	if !ls.letsIn(s, c.Addr.Addr()) {
+		return ls.refuse(Denied, c.Addr.Addr())
 	}
 	return q.admitOften(s, c.Addr.Addr(), now)
 }

@@ -34,6 +34,9 @@ func (r Reason) Ends() tally.Reason {
 	}[r]
 }
 
+// OfClient reports whether a client was refused for what it is or does itself, and not for what all clients do.
+func (r Reason) OfClient() bool { return r == Denied || r == ClientFull || r == ClientOften }
+
 // Drops returns the reason as that of a datagram's drop; Admitted is tally.NoDrop.
 func (r Reason) Drops() tally.Drop {
 	return [reasonCount]tally.Drop{

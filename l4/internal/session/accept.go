@@ -131,7 +131,7 @@ func (l *Loop) acceptFrom(d *socket) bool {
 				a.unix = true
 				a.process, _ = sock.PeerCredentials(fd) // without, the client is unknown
 			}
-			if l.admit(&a) == refuseMute {
+			if l.admit(&a).OfClient() && d.listener.settings.Load().Over == gate.OverDrop {
 				l.suspect(d, client.Addr())
 			}
 		case e == sock.Again:
@@ -170,20 +170,19 @@ func (a *arrival) TakeOver() { a.to.begin(a) }
 // GiveUp implements loop.Handover.
 func (a *arrival) GiveUp() { sock.Close(a.fd) }
 
-// admit decides whether a client is served, and by which loop. It returns how a client is turned away that is not.
-func (l *Loop) admit(a *arrival) (refused Refusal) {
+// admit decides whether a client is served, and by which loop. It returns what the gate said.
+func (l *Loop) admit(a *arrival) (why gate.Reason) {
 	ls := a.listener
-	why := ls.AdmitSession(&a.client, &a.place, a.claimed, l.Now)
+	why = ls.AdmitSession(&a.client, &a.place, a.claimed, l.Now)
 	// A Unix socket says nothing about where a session of ours has come from. So none may lead back to this process.
 	a.looped = why == gate.Loop || a.unix && !l.ownClients && why == gate.Admitted && a.process.IsOwn()
 	if why != gate.Admitted && !a.looped {
 		ls.Counters[l.Index].Ended[why.Ends()].Add(1)
 		settings := ls.settings.Load()
-		refused = settings.refusal(why.Ends())
 		if settings.farewell(why.Ends()) == nil || !l.turnAway(a, why.Ends()) {
-			l.dismiss(a.fd, ls.Listener, refused)
+			l.dismiss(a.fd, ls.Listener, settings.refusal(why.Ends()))
 		}
-		return refused
+		return why
 	}
 	ls.Counters[l.Index].Accepted.Add(1)
 	if to := l.lighter(); to != l {
@@ -191,13 +190,13 @@ func (l *Loop) admit(a *arrival) (refused Refusal) {
 		handed.to = to
 		to.load.Add(1)
 		if to.Offer(&handed) {
-			return refused
+			return why
 		}
 		to.load.Add(-1)
 	}
 	l.load.Add(1)
 	l.begin(a)
-	return refused
+	return why
 }
 
 // lighter returns the loop that is to serve a client this one has accepted: itself, unless it holds clearly more than

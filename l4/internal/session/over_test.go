@@ -246,6 +246,23 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// TestNotShunned holds that a client which is refused only since all clients together come too often is not shunned:
+// its connections go on to be accepted.
+func TestNotShunned(t *testing.T) {
+	s := startOver(t, 1, func(s *l4.ListenerSpec) {
+		s.Limits.Over, s.Limits.Rate = l4.OverDrop, rate.PerSecond(1, 1)
+	})
+	const times = 200
+	for range times {
+		c, err := net.DialTimeout("tcp", address(s), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	l4test.Eventually(t, "all are counted", func() bool { return ended(s, "rate") >= times-20 })
+}
+
 // TestShunned holds that the kernel drops the requests of a client that floods a listener which refuses without a word,
 // that others are served meanwhile, that the client's own session goes on, and that it is served again afterwards.
 func TestShunned(t *testing.T) {

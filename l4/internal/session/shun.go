@@ -13,7 +13,8 @@ import (
 // the kernel busy with the four packets of a connection; a client whose request is dropped waits a second and asks again.
 //
 // The moment is short, so that a client gets what its rate allows: the burst collects meanwhile. Each loop shuns for its
-// own sockets.
+// own sockets. Only what a client is refused for itself counts (gate.Reason.OfClient): a proxy that names its clients
+// must not be shunned since all of them together are too many.
 
 const (
 	// shunAfter refusals of a client within shunWindow make a socket shun it for shunFor.

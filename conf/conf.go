@@ -192,6 +192,10 @@ type Pool struct {
 	OnUnhealthy string `toml:"on_unhealthy" default:"keep" depends:"" oneof:"keep,close"`
 	// what happens to the sessions of a backend that is removed or goes into maintenance
 	OnRemove string `toml:"on_remove" default:"drain" oneof:"drain,close"`
+	// how sessions leave a backend that gets no more: by themselves, or each where nothing is lost
+	Drain     string    `toml:"drain" default:"plain" oneof:"plain,safe"`
+	Rebalance Rebalance `toml:"rebalance"`
+	Agent     Agent     `toml:"agent"`
 	// PROXY protocol header to backends; v1 not with UDP
 	SendProxy string `toml:"send_proxy" default:"" oneof:",v1,v2"`
 	// local addresses of connections to backends, in turn; none: the kernel chooses
@@ -228,6 +232,22 @@ type Queue struct {
 type Hold struct {
 	Timeout Duration `toml:"timeout" default:"0s" zero:"" min:"1ms" max:"1h"` // 0: no hold, sessions are refused at once
 	Max     int      `toml:"max" default:"10_000" min:"1" max:"1_000_000"`
+}
+
+// Rebalance has the settings of rebalancing, which ends sessions of backends that have more than their share, where
+// nothing is lost. Its zero value is not the default.
+type Rebalance struct {
+	MaxSkew float64  `toml:"max_skew" default:"0" zero:"" min:"1.01" max:"100"` // sessions, as a multiple of the share; 0 is off
+	Rate    Percent  `toml:"rate" default:"1%/s" min:"0.01%/s" max:"100%/s"`    // of the pool's sessions
+	MinAge  Duration `toml:"min_age" default:"1m" min:"0s" max:"720h"`          // younger sessions stay
+}
+
+// Agent has the settings of the agent check: a program on each backend's host that says how much the backend may get.
+// Its zero value is not the default.
+type Agent struct {
+	Port     int      `toml:"port" default:"0" min:"0" max:"65535"` // where it listens; 0 is off
+	Interval Duration `toml:"interval" default:"2s" min:"10ms" max:"24h"`
+	Timeout  Duration `toml:"timeout" default:"1s" min:"1ms" max:"1h"`
 }
 
 // A Backend is one address that sessions are sent to. Its zero value is of no use.
@@ -320,6 +340,8 @@ type Check struct {
 	PasswordFile string `toml:"password_file" default:"" when:"type=postgres,redis,mysql,mqtt,ldap"`
 	Database     string `toml:"database" default:"postgres" depends:"" when:"type=postgres,mysql"` // "" only for mysql
 	Role         string `toml:"role" default:"any" oneof:"any,primary,replica" when:"type=postgres,redis,mysql,mongodb"`
+	// with Role replica: the primary serves while no replica can
+	Fallback string `toml:"fallback" default:"" oneof:",primary" when:"type=postgres,redis,mysql,mongodb"`
 	// of replicas; 0: not checked, the only value with Role primary
 	MaxLag Duration `toml:"max_lag" default:"0s" min:"0s" max:"24h" when:"type=postgres,redis,mysql"`
 	// a Galera node that is a donor or desynced is healthy
@@ -372,7 +394,7 @@ type Breaker struct {
 // Discovery says where a pool finds backends, instead of Backends or in addition to them. Its zero value is not the
 // default.
 type Discovery struct {
-	Type string `toml:"type" required:"the kind of source: \"dns\", \"srv\" or \"file\"" oneof:"dns,srv,file"`
+	Type string `toml:"type" required:"the kind of source: \"dns\", \"srv\", \"file\", \"patroni\" or \"sentinel\"" oneof:"dns,srv,file,patroni,sentinel"`
 	Name string `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
 	// with srv, 0: the ports of the records
 	Port int    `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"`
@@ -382,9 +404,27 @@ type Discovery struct {
 	// of the addresses that are used
 	Family string `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`
 	// allows all addresses of this machine and link-local ones
-	AllowLoopback bool     `toml:"allow_loopback" default:"false" when:"type=dns,srv"`
-	Refresh       Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"` // the longest time between two attempts
-	OnError       string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
+	AllowLoopback bool `toml:"allow_loopback" default:"false" when:"type=dns,srv"`
+
+	// of etcd's members or, with REST, of Patroni's REST API, as URLs; of sentinels, as "host:port"
+	Endpoints []string `toml:"endpoints" required:"the addresses to ask, such as [\"https://10.0.0.1:2379\"] or [\"10.0.0.1:26379\"]" min:"1" max:"64" when:"type=patroni,sentinel"`
+	Scope     string   `toml:"scope" required:"the name of the cluster, as scope in Patroni's configuration" when:"type=patroni"`
+	Namespace string   `toml:"namespace" default:"/service/" when:"type=patroni"`                    // as in Patroni's configuration; unused with REST
+	REST      bool     `toml:"rest" default:"false" when:"type=patroni"`                             // Endpoints are Patroni's own, not etcd's
+	MaxLag    Size     `toml:"max_lag" default:"0B" zero:"" min:"1B" max:"1TiB" when:"type=patroni"` // of replicas, by Patroni; 0: not looked at
+	Master    string   `toml:"master" required:"the name of the master that the sentinels watch, such as \"mymaster\"" when:"type=sentinel"`
+
+	User         string `toml:"user" default:"" when:"type=patroni,sentinel"`
+	PasswordFile string `toml:"password_file" default:"" when:"type=patroni,sentinel"`
+	TLS          bool   `toml:"tls" default:"false" when:"type=sentinel"` // of patroni the URLs decide
+	Verify       bool   `toml:"verify" default:"true" when:"type=patroni,sentinel"`
+	ServerName   string `toml:"server_name" default:"" when:"type=patroni,sentinel"` // "" is the endpoint's host
+	CA           string `toml:"ca" default:"" when:"type=patroni,sentinel"`
+	Cert         string `toml:"cert" default:"" when:"type=patroni,sentinel"` // "" if Key is
+	Key          string `toml:"key" default:"" when:"type=patroni,sentinel"`
+
+	Refresh Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"` // the longest time between two attempts
+	OnError string   `toml:"on_error" default:"keep" oneof:"keep,empty"`
 }
 
 // ErrorAt returns an Error for a failure that concerns the key at that path, see Path, such as an address that turned

@@ -24,16 +24,19 @@ type Spec struct {
 
 	// Check is the address that its health is checked at, a unicast address and a port. The zero value means Addr.
 	Check netip.AddrPort
+
+	Role Role // what its source says it is in its cluster; RoleUnknown for most sources
 }
 
 // The fields of a Spec that may change while the backend stays the same one, by their names in the configuration. All
-// but the last may change at run time too.
+// but the last two may change at run time too.
 const (
 	fieldWeight      = "weight"
 	fieldMaxSessions = "max_sessions"
 	fieldMaxRate     = "max_rate"
 	fieldMode        = "mode"
 	fieldCheck       = "check"
+	fieldRole        = "role"
 )
 
 // checked returns s with its IPv4-mapped IPv6 addresses as IPv4, or an *InvalidBackendError when s describes no valid
@@ -61,7 +64,7 @@ func (s Spec) checked() (Spec, error) {
 	}
 	for _, err := range []error{
 		CheckTier(s.Tier), CheckWeight(int(s.Weight)), CheckMaxSessions(s.MaxSessions), CheckMaxRate(s.MaxRate),
-		validateMode(s.Mode),
+		validateMode(s.Mode), validateRole(s.Role),
 	} {
 		if err != nil {
 			return s, err
@@ -201,7 +204,7 @@ func (m *member) info() BackendInfo {
 		MaxSessions: m.maxSessions, MaxRate: m.maxRate, RateReached: b.rateReached.Load(),
 		Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
-		Check: m.spec.Check, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
+		Check: m.spec.Check, Role: m.spec.Role, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for _, f := range b.former {
@@ -230,6 +233,7 @@ type BackendInfo struct {
 	Mode        Mode
 	Breaker     Breaker
 	Check       netip.AddrPort // the address that it is checked at; zero: Addr
+	Role        Role           // what its source says it is
 	Given       Spec           // the description by its source; fields above that differ were set at run time
 	Eligible    bool           // it may get new sessions, apart from its limit
 

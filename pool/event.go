@@ -8,7 +8,7 @@ import (
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// RateChanged, CheckChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
+// RateChanged, CheckChanged, RoleChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -66,6 +66,12 @@ type CheckChanged struct {
 	From, To netip.AddrPort
 }
 
+// RoleChanged says that the source of a backend gives it another role.
+type RoleChanged struct {
+	Change
+	From, To Role
+}
+
 // BreakerChanged says that a backend's breaker is in another state.
 type BreakerChanged struct {
 	Change
@@ -89,7 +95,7 @@ type Overruled struct {
 // pool and the time, but no backend.
 type Discovered struct {
 	Change
-	Source  string     // as in the configuration: "dns", "srv" or "file"
+	Source  string     // as in the configuration: "dns", "patroni", ...
 	Found   int        // backends in the answer
 	Changed Reconciled // what became of them
 	Err     error      // why the source gave no answer

@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/pool/rate"
-	"pgregory.net/rapid"
 )
 
 // A drawnPool is a pool with random options and backends, after some random use.

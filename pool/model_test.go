@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/limeload/limeload-l4/algo"
 	"pgregory.net/rapid"
+
+	"github.com/limeload/limeload-l4/algo"
 )
 
 // A setting is the model of a backend.

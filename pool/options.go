@@ -52,6 +52,10 @@ type Options struct {
 	CloseOnUnhealthy bool // leases on a backend that becomes unhealthy or has the wrong role are revoked
 	CloseOnRemove    bool // leases on a backend that is removed or goes into maintenance are revoked
 
+	// With DrainSafely, sessions that could be ended without a loss are asked to leave a backend that gets no more.
+	DrainSafely bool
+	Rebalance   Rebalance
+
 	// Source are the local addresses of connections to backends, each used in turn. Without any, the kernel chooses.
 	// A backend of a family that Source lacks cannot be connected to.
 	Source []netip.Addr

@@ -10,9 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/pool/rate"
-	"pgregory.net/rapid"
 )
 
 // paced returns a backend with a rate: n a second and burst at once.

@@ -10,8 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/limeload/limeload-l4/algo"
 	"go.uber.org/goleak"
+
+	"github.com/limeload/limeload-l4/algo"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -27,7 +27,7 @@ type Difference struct {
 // Changed is a backend that stays and whose description by its source has changed.
 type Changed struct {
 	ID string
-	// Fields are the fields of its Spec that change: "weight", "max_sessions", "max_rate", "mode", "check". A field
+	// Fields are the fields of its Spec that change: "weight", "max_sessions", "max_rate", "mode", "check", "role". A field
 	// that was set by hand to the same value is among them.
 	Fields []string
 	Owner  bool // the source becomes its owner; before, another source was, or it was added by hand
@@ -225,6 +225,9 @@ func changedFields(from, to Spec) (fields []string) {
 	if from.Check != to.Check {
 		fields = append(fields, fieldCheck)
 	}
+	if from.Role != to.Role {
+		fields = append(fields, fieldRole)
+	}
 	return fields
 }
 
@@ -345,6 +348,9 @@ func (m *member) followed(s Spec) *edit {
 	}
 	if from := m.spec.Check; s.Check != from {
 		e.note(func(c Change) Event { return CheckChanged{c, from, s.Check} })
+	}
+	if from := m.spec.Role; s.Role != from {
+		e.note(func(c Change) Event { return RoleChanged{c, from, s.Role} })
 	}
 	e.next.spec = s
 	return e

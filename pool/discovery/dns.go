@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/limeload/limeload-l4/pool"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // DNS finds backends in the A and AAAA records of a name, each of weight 1 and in tier 0; a backend's id is its address

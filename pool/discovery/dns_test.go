@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/test/harness"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 func TestDNS(t *testing.T) {

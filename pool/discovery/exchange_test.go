@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/test/harness"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 var db = DNS{Name: "db.test.", Port: 5432}

@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/limeload/limeload-l4/test/harness"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // ownAddresses returns the addresses of this machine's interfaces.

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/limeload/limeload-l4/test/harness"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // A server answers questions as badly as its function says. It listens for UDP and TCP on one port and is closed with

@@ -11,8 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/limeload/limeload-l4/pool"
 	"github.com/miekg/dns"
+
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // Limits of the questions that one SRV answer can cause.

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
-	"github.com/miekg/dns"
 )
 
 func TestSRV(t *testing.T) {

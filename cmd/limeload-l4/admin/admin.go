@@ -396,7 +396,7 @@ func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
 		"max_rate_changed",
-		"check_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
+		"check_changed", "role_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",
 	}

@@ -22,6 +22,9 @@ func PoolOptions(c *conf.Pool) pool.Options {
 		SendProxy:      sendProxy(c),
 		TryAllWhenNone: c.WhenNone == "all", CloseOnUnhealthy: c.OnUnhealthy == "close",
 		CloseOnRemove: c.OnRemove == "close", Checked: c.Health != nil,
+		DrainSafely: c.Drain == "safe", Rebalance: pool.Rebalance{
+			MaxSkew: c.Rebalance.MaxSkew, Rate: c.Rebalance.Rate.Share(), MinAge: c.Rebalance.MinAge.Std(),
+		},
 		Source: c.SourceAddrs, CongestionControl: c.CongestionControl,
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),

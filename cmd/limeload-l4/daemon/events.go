@@ -74,6 +74,9 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("max_rate changed")
 	case pool.CheckChanged:
 		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
+	case pool.RoleChanged:
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("source", e.Backend.Source).
+			Msg("role changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
@@ -149,6 +152,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("max_rate_changed", e.Change, e.From.String(), e.To.String(), "")
 	case pool.CheckChanged:
 		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
+	case pool.RoleChanged:
+		of("role_changed", e.Change, e.From, e.To, e.Backend.Source)
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
 	case pool.Overruled:

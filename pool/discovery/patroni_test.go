@@ -19,8 +19,10 @@ type patroniStore struct {
 
 const patroniPrefix = "/service/main/"
 
-func (s patroniStore) put(t testing.TB, key, value string) { s.Do(t, "put", "--", patroniPrefix+key, value) }
-func (s patroniStore) del(t testing.TB, key string)        { s.Do(t, "del", patroniPrefix+key) }
+func (s patroniStore) put(t testing.TB, key, value string) {
+	s.Do(t, "put", "--", patroniPrefix+key, value)
+}
+func (s patroniStore) del(t testing.TB, key string) { s.Do(t, "del", patroniPrefix+key) }
 
 // memberValue is the value of a member that runs at a port of 127.0.0.1.
 func memberValue(port int, role string) string {

@@ -31,7 +31,7 @@ var (
 	ErrTooMany = errors.New("discovery: too many backends")
 )
 
-// A Source finds backends: a DNS, an SRV, a File, a *Patroni or a *PatroniREST.
+// A Source finds backends: a DNS, an SRV, a File, a *Patroni, a *PatroniREST or a *Sentinel.
 //
 // Find asks once and returns the complete answer, or an error that says why there is none. Errors of the same cause
 // have the same text, since only a changed text is reported again. Find must return soon after ctx ends. It need not be

@@ -46,7 +46,7 @@ type Sentinel struct {
 
 	// only the goroutine of Find uses the fields below
 	known    map[string]netip.Addr // last addresses of host names that Sentinels have named
-	reported map[string]string     // by endpoint, the text of its last reported error
+	troubles map[string]error      // by endpoint, what is wrong with it
 }
 
 // SentinelOptions are the settings of a Sentinel. They must not be changed after NewSentinel.
@@ -58,16 +58,13 @@ type SentinelOptions struct {
 	// TLS has the settings of connections; nil means plain. Without a ServerName, certificates must be for the
 	// endpoint's host.
 	TLS *tls.Config
-	// Report, unless nil, is called from Find when an endpoint gives no usable answer, or names another master than more
-	// than half of the others do, and with nil when it does well again. It is not called again for the same error.
-	Report func(endpoint string, err error)
 }
 
 // NewSentinel returns a source that connects to nothing before Find and Watch.
 func NewSentinel(o SentinelOptions) *Sentinel {
 	return &Sentinel{
 		SentinelOptions: o, changed: make(chan struct{}, 1), known: make(map[string]netip.Addr),
-		reported: make(map[string]string),
+		troubles: make(map[string]error),
 	}
 }
 
@@ -221,11 +218,11 @@ func (s *Sentinel) decide(ctx context.Context, answers []sentinelAnswer) (Found,
 	}
 	for master, n := range votes {
 		if n >= s.majority() {
-			s.report(answers, at, master)
-			return s.found(master, servers), nil
+			f := s.found(master, servers)
+			f.Unusable = s.outvoted(answers, at, master)
+			return f, nil
 		}
 	}
-	s.report(answers, at, netip.AddrPort{})
 	return Found{}, s.undecidedError(answers, at, votes)
 }
 
@@ -252,28 +249,25 @@ func (s *Sentinel) found(master netip.AddrPort, servers map[netip.AddrPort]nomin
 	return f
 }
 
-// report reports endpoints whose errors have changed. master is the one that most name; it is invalid if there is none.
-func (s *Sentinel) report(answers []sentinelAnswer, at map[string]netip.AddrPort, master netip.AddrPort) {
-	if s.Report == nil {
-		return
-	}
+// outvoted returns what is wrong with endpoints whose answers do not count; nil if all of them name the master.
+func (s *Sentinel) outvoted(answers []sentinelAnswer, at map[string]netip.AddrPort, master netip.AddrPort) error {
+	var texts []string
 	for _, a := range answers {
-		if a.late {
-			continue
+		if !a.late { // otherwise what was wrong before still is
+			err := a.err
+			if named := at[a.view.master]; err == nil && named != master {
+				err = fmt.Errorf("it names the master %s, and most others name %s", named, master)
+			}
+			s.troubles[a.endpoint] = err
 		}
-		err := a.err
-		if named := at[a.view.master]; err == nil && master.IsValid() && named != master {
-			err = fmt.Errorf("it names the master %s, and most others name %s", named, master)
-		}
-		var text string
-		if err != nil {
-			text = err.Error()
-		}
-		if text != s.reported[a.endpoint] {
-			s.reported[a.endpoint] = text
-			s.Report(a.endpoint, err)
+		if err := s.troubles[a.endpoint]; err != nil {
+			texts = append(texts, fmt.Sprintf("Sentinel %s: %v", a.endpoint, err))
 		}
 	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return errors.New(someOf(texts))
 }
 
 // undecidedError returns the error of answers without a majority.

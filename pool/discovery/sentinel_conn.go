@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,13 +12,10 @@ import (
 	"time"
 )
 
-// Kinds of the errors of Sentinels, beside ErrNoAnswer and ErrBadAnswer.
+// Kinds of the errors of Sentinels, beside ErrNoMajority, ErrLogin, ErrTLS, ErrNoAnswer and ErrBadAnswer.
 const (
-	ErrNoMajority   = kind("no majority")    // not more than half of the endpoints name the same master
 	ErrNoSuchMaster = kind("no such master") // the Sentinels watch no master of that name
-	ErrLogin        = kind("login refused")  // wrong user or password, none, or one without the right to ask
 	ErrNoSentinel   = kind("not a Sentinel") // such as an ordinary Redis server
-	ErrTLS          = kind("no TLS")         // no handshake, or one is needed
 	ErrUnwilling    = kind("it refused")     // too many clients, protected mode and the like
 )
 
@@ -165,14 +161,8 @@ func handshakeFault(err error) error {
 	if _, is := errors.AsType[tls.RecordHeaderError](err); is {
 		return &endpointError{ErrTLS, "the server does not speak TLS: needs tls = false"}
 	}
-	if wrong, is := errors.AsType[*tls.CertificateVerificationError](err); is {
-		if _, unknown := errors.AsType[x509.UnknownAuthorityError](wrong.Err); unknown {
-			return &endpointError{ErrTLS, "its certificate is not from an authority in ca"}
-		}
-		return &endpointError{ErrTLS, fmt.Sprintf("its certificate: %.200s", wrong.Err)}
-	}
-	if alert, is := errors.AsType[tls.AlertError](err); is {
-		return &endpointError{ErrTLS, alert.Error()}
+	if detail, is := tlsMistake(err); is {
+		return &endpointError{ErrTLS, detail}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) ||
 		errors.Is(err, net.ErrClosed) {

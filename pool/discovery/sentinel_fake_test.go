@@ -179,21 +179,13 @@ func (f *fakeSentinel) awaitSubscribers(t testing.TB, want int) {
 	})
 }
 
-// A sentinelReports keeps what a Sentinel reports.
-type sentinelReports struct{ lines []string }
-
-func (r *sentinelReports) add(endpoint string, err error) {
-	r.lines = append(r.lines, fmt.Sprintf("%s: %v", endpoint, err))
-}
-
 // sentinelsAt returns a source that asks these endpoints for "mymaster".
-func sentinelsAt(fakes ...*fakeSentinel) (*Sentinel, *sentinelReports) {
-	var r sentinelReports
-	o := SentinelOptions{Master: "mymaster", Report: r.add}
+func sentinelsAt(fakes ...*fakeSentinel) *Sentinel {
+	o := SentinelOptions{Master: "mymaster"}
 	for _, f := range fakes {
 		o.Endpoints = append(o.Endpoints, f.address)
 	}
-	return NewSentinel(o), &r
+	return NewSentinel(o)
 }
 
 // summary writes an answer as "primary 10.0.0.1:6379, replica 10.0.0.2:6379 w0", or its error.
@@ -216,8 +208,8 @@ func summary(found Found, err error) string {
 	return strings.Join(backends, ", ")
 }
 
-// watching runs Watch until the end of the test, and returns a channel that gets a value for each call of changed.
-func watching(t testing.TB, s *Sentinel) <-chan bool {
+// watchSentinels runs Watch until the end of the test, and returns a channel that gets a value for each call of changed.
+func watchSentinels(t testing.TB, s *Sentinel) <-chan bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	changes := make(chan bool, 10_000) // never closed

@@ -2,7 +2,7 @@ package discovery
 
 import (
 	"errors"
-	"slices"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -24,61 +24,59 @@ func TestSentinelMajority(t *testing.T) {
 		replicas []fakeReplica
 	}
 	for _, tt := range []struct {
-		name    string
-		says    []says
-		want    string // "N:" is the address of endpoint N
-		reports []string
-		kind    error
+		name     string
+		says     []says
+		want     string // "N:" is the address of endpoint N
+		unusable string
+		kind     error
 	}{
 		{"all agree", []says{
 			{serverA, []fakeReplica{well(serverB), well(serverC)}},
 			{serverA, []fakeReplica{well(serverC), well(serverB)}},
 			{serverA, []fakeReplica{well(serverB), well(serverC)}},
-		}, "primary " + serverA + ", replica " + serverB + ", replica " + serverC, nil, nil},
-		{"one Sentinel only", []says{{serverA, nil}}, "primary " + serverA, nil, nil},
+		}, "primary " + serverA + ", replica " + serverB + ", replica " + serverC, "", nil},
+		{"one Sentinel only", []says{{serverA, nil}}, "primary " + serverA, "", nil},
 		{"a lie", []says{{serverA, nil}, {serverB, []fakeReplica{well(serverA)}}, {serverA, nil}}, "primary " + serverA,
-			[]string{"1: it names the master " + serverB + ", and most others name " + serverA}, nil},
+			"Sentinel 1: it names the master " + serverB + ", and most others name " + serverA, nil},
 		{"one is away", []says{{serverA, nil}, {serverA, nil}, {"", nil}}, "primary " + serverA,
-			[]string{"2: no answer: it closed the connection; if it speaks TLS, it needs tls = true"}, nil},
+			"Sentinel 2: no answer: it closed the connection; if it speaks TLS, it needs tls = true", nil},
 		{"two are away", []says{{serverA, nil}, {"", nil}, {"", nil}},
 			`ask Sentinels for "mymaster": no majority of 3 endpoints: 0: names ` + serverA + " (config epoch 1), " +
 				"1: no answer: it closed the connection; if it speaks TLS, it needs tls = true, " +
 				"2: no answer: it closed the connection; if it speaks TLS, it needs tls = true",
-			[]string{"1: no answer: it closed the connection; if it speaks TLS, it needs tls = true",
-				"2: no answer: it closed the connection; if it speaks TLS, it needs tls = true"}, ErrNoMajority},
+			"", ErrNoMajority},
 		{"all are away", []says{{"", nil}, {"", nil}},
 			`ask Sentinels for "mymaster": all 2 endpoints: no answer: it closed the connection; if it speaks TLS, it ` +
 				`needs tls = true`,
-			[]string{"0: no answer: it closed the connection; if it speaks TLS, it needs tls = true",
-				"1: no answer: it closed the connection; if it speaks TLS, it needs tls = true"}, ErrNoAnswer},
+			"", ErrNoAnswer},
 		{"half is not enough", []says{{serverA, nil}, {serverA, nil}, {serverB, nil}, {serverB, nil}},
 			`ask Sentinels for "mymaster": no majority of 4 endpoints: 0: names ` + serverA + " (config epoch 1), 1: names " +
 				serverA + " (config epoch 1), 2: names " + serverB + " (config epoch 1), 3: names " + serverB +
-				" (config epoch 1)", nil, ErrNoMajority},
+				" (config epoch 1)", "", ErrNoMajority},
 		{"replicas that one Sentinel names are nobody's", []says{
 			{serverA, []fakeReplica{well(serverB), well("10.0.0.66:6379")}}, {serverA, []fakeReplica{well(serverB)}},
 			{serverA, nil},
-		}, "primary " + serverA + ", replica " + serverB, nil, nil},
+		}, "primary " + serverA + ", replica " + serverB, "", nil},
 		{"replicas that are down", []says{
 			{serverA, []fakeReplica{down(serverB), cut(serverC)}}, {serverA, []fakeReplica{down(serverB), cut(serverC)}},
 			{serverA, []fakeReplica{well(serverB), well(serverC)}},
-		}, "primary " + serverA + ", replica " + serverB + " w0, replica " + serverC + " w0", nil, nil},
+		}, "primary " + serverA + ", replica " + serverB + " w0, replica " + serverC + " w0", "", nil},
 		{"replicas that half of them see down", []says{
 			{serverA, []fakeReplica{down(serverB)}}, {serverA, []fakeReplica{well(serverB)}},
-		}, "primary " + serverA + ", replica " + serverB, nil, nil},
+		}, "primary " + serverA + ", replica " + serverB, "", nil},
 		{"a failover that most have seen", []says{
 			{serverB, []fakeReplica{down(serverA), cut(serverC)}}, {serverB, []fakeReplica{down(serverA), cut(serverC)}},
 			{serverA, []fakeReplica{well(serverB), well(serverC)}},
 		}, "primary " + serverB + ", replica " + serverA + " w0, replica " + serverC + " w0",
-			[]string{"2: it names the master " + serverA + ", and most others name " + serverB}, nil},
+			"Sentinel 2: it names the master " + serverA + ", and most others name " + serverB, nil},
 		{"addresses that nothing listens on", []says{{"0.0.0.0:6379", nil}},
 			`ask Sentinels for "mymaster": 0: no usable answer: the master is at "0.0.0.0:6379"`,
-			[]string{`0: no usable answer: the master is at "0.0.0.0:6379"`}, ErrBadAnswer},
+			"", ErrBadAnswer},
 		{"a name", []says{{"localhost:6379", []fakeReplica{well("nowhere.invalid:1"), well("a b:1")}}},
-			"primary 127.0.0.1:6379", nil, nil},
+			"primary 127.0.0.1:6379", "", nil},
 		{"a name that is nowhere", []says{{"nowhere.invalid:1", nil}},
 			`ask Sentinels for "mymaster": 0: no usable answer: the master "nowhere.invalid:1" has no usable address`,
-			[]string{`0: no usable answer: the master "nowhere.invalid:1" has no usable address`}, ErrBadAnswer},
+			"", ErrBadAnswer},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -90,7 +88,7 @@ func TestSentinelMajority(t *testing.T) {
 				}
 				fakes = append(fakes, f)
 			}
-			s, reports := sentinelsAt(fakes...)
+			s := sentinelsAt(fakes...)
 			numbered := func(text string) string {
 				for i, f := range fakes {
 					text = strings.ReplaceAll(text, f.address, string(rune('0'+i))+":")
@@ -104,12 +102,12 @@ func TestSentinelMajority(t *testing.T) {
 			if tt.kind != nil && !errors.Is(err, tt.kind) {
 				t.Errorf("the error %v is not %v", err, tt.kind)
 			}
-			var got []string
-			for _, line := range reports.lines {
-				got = append(got, numbered(line))
+			var got string
+			if found.Unusable != nil {
+				got = numbered(found.Unusable.Error())
 			}
-			if !slices.Equal(got, tt.reports) {
-				t.Errorf("reported\n%q, want\n%q", got, tt.reports)
+			if got != tt.unusable {
+				t.Errorf("unusable\n%s, want\n%s", got, tt.unusable)
 			}
 		})
 	}
@@ -119,25 +117,6 @@ func TestSentinelMajority(t *testing.T) {
 func (f *fakeSentinel) closeAll() {
 	for c := range f.conns {
 		c.Close()
-	}
-}
-
-// TestSentinelReportsChanges holds that an error of an endpoint is reported once, and that it does well again.
-func TestSentinelReportsChanges(t *testing.T) {
-	t.Parallel()
-	a, b, c := startFakeSentinel(t, serverA), startFakeSentinel(t, serverA), startFakeSentinel(t, serverB)
-	s, reports := sentinelsAt(a, b, c)
-	for range 2 {
-		_, err := s.Find(t.Context())
-		must(t, err)
-	}
-	c.set(func() { c.master = serverA })
-	_, err := s.Find(t.Context())
-	must(t, err)
-	want := []string{c.address + ": it names the master " + serverB + ", and most others name " + serverA,
-		c.address + ": <nil>"}
-	if !slices.Equal(reports.lines, want) {
-		t.Errorf("reported %q, want %q", reports.lines, want)
 	}
 }
 
@@ -155,7 +134,7 @@ func TestSentinelsThatFollow(t *testing.T) {
 		}
 		return "", false
 	}
-	s, _ := sentinelsAt(first, second)
+	s := sentinelsAt(first, second)
 	s.Endpoints = append(s.Endpoints, harness.FreeAddress(t)) // where nobody is
 	if got := summary(s.Find(t.Context())); got != "primary "+serverB {
 		t.Errorf("found %s", got)
@@ -163,21 +142,24 @@ func TestSentinelsThatFollow(t *testing.T) {
 }
 
 // TestSentinelThatHangs has one of three Sentinels that accepts and says nothing: while a change waits it is not waited
-// for, and otherwise it is reported.
+// for, and otherwise the answer says so, and the next ones do, too, until it does well.
 func TestSentinelThatHangs(t *testing.T) {
 	t.Parallel()
 	a, b, c := startFakeSentinel(t, serverA), startFakeSentinel(t, serverA), startFakeSentinel(t, serverA)
 	c.answer = func([]string) (string, bool) { return "", true }
-	s, reports := sentinelsAt(a, b, c)
-	s.changed <- struct{}{}
-	if got := summary(s.Find(t.Context())); got != "primary "+serverA || reports.lines != nil {
-		t.Errorf("found %s, reported %q", got, reports.lines)
-	}
-	if got := summary(s.Find(t.Context())); got != "primary "+serverA {
-		t.Errorf("found %s", got)
-	}
-	if want := []string{c.address + ": no answer: timed out"}; !slices.Equal(reports.lines, want) {
-		t.Errorf("reported %q, want %q", reports.lines, want)
+	s := sentinelsAt(a, b, c)
+	timedOut := "Sentinel " + c.address + ": no answer: timed out"
+	for i, want := range []string{"<nil>", timedOut, timedOut, "<nil>"} {
+		if i%2 == 0 {
+			s.changed <- struct{}{}
+		}
+		if i == 3 {
+			c.set(func() { c.answer = nil })
+		}
+		found, err := s.Find(t.Context())
+		if got := summary(found, err); got != "primary "+serverA || fmt.Sprint(found.Unusable) != want {
+			t.Errorf("answer %d: found %s, unusable %v", i, got, found.Unusable)
+		}
 	}
 }
 
@@ -185,7 +167,7 @@ func TestSentinelThatHangs(t *testing.T) {
 func TestSentinelChangeMeanwhile(t *testing.T) {
 	t.Parallel()
 	a, b := startFakeSentinel(t, serverA), startFakeSentinel(t, serverA)
-	s, _ := sentinelsAt(a, b)
+	s := sentinelsAt(a, b)
 	b.answer = func(words []string) (string, bool) { // with mu held
 		if words[1] != "master" {
 			return "", true
@@ -212,7 +194,7 @@ func TestSentinelLinkTTL(t *testing.T) {
 		{fakeReplica{serverB, "slave", "ok"}, false}, {fakeReplica{serverB, "slave", "err"}, true},
 		{fakeReplica{serverB, "slave,s_down", "err"}, false},
 	} {
-		s, _ := sentinelsAt(startFakeSentinel(t, serverA, tt.replica))
+		s := sentinelsAt(startFakeSentinel(t, serverA, tt.replica))
 		found, err := s.Find(t.Context())
 		must(t, err)
 		if soon := found.TTL == linkTTL; soon != tt.soon || found.Asked != 1 {
@@ -228,8 +210,8 @@ func TestSentinelRefusals(t *testing.T) {
 		raw, want string
 		kind      error
 	}{
-		{"-NOAUTH Authentication required.\r\n", "login refused: the Sentinel wants a login: needs password_file", ErrLogin},
-		{"-NOPERM this user has no permissions\r\n", "login refused: the user may not run SENTINEL and SUBSCRIBE", ErrLogin},
+		{"-NOAUTH Authentication required.\r\n", "the login is refused: the Sentinel wants a login: needs password_file", ErrLogin},
+		{"-NOPERM this user has no permissions\r\n", "the login is refused: the user may not run SENTINEL and SUBSCRIBE", ErrLogin},
 		{"-ERR unknown command 'SENTINEL', with args beginning with: 'get-master-addr-by-name'\r\n",
 			"not a Sentinel: it does not know the command SENTINEL, as an ordinary Redis server", ErrNoSentinel},
 		{"-DENIED Redis is running in protected mode\r\n", "it refused: protected mode: it needs a password, or bind",
@@ -238,7 +220,7 @@ func TestSentinelRefusals(t *testing.T) {
 		{"-ERR \x1b[31m" + strings.Repeat("x", 200) + "\r\n", `it refused: "ERR \x1b[31m` + strings.Repeat("x", 91) + `"`,
 			ErrUnwilling},
 		{"HTTP/1.1 400 Bad Request\r\n", "not a Sentinel: not the protocol of Redis: it begins with 'H'", ErrNoSentinel},
-		{"\x15\x03\x01\x00\x02\x02\x46", "no TLS: the server speaks TLS: needs tls = true", ErrTLS},
+		{"\x15\x03\x01\x00\x02\x02\x46", "no TLS connection: the server speaks TLS: needs tls = true", ErrTLS},
 		{"*-1\r\n", `no such master: it watches "other"`, ErrNoSuchMaster},
 		{":5\r\n", "no usable answer: replies of another form", ErrBadAnswer},
 		{"*2147483647\r\n", "no answer: timed out", ErrNoAnswer},
@@ -256,7 +238,7 @@ func TestSentinelRefusals(t *testing.T) {
 			}
 			return "", false
 		}
-		s, _ := sentinelsAt(f)
+		s := sentinelsAt(f)
 		_, err := s.Find(t.Context())
 		if want := `ask Sentinels for "mymaster": ` + f.address + ": " + tt.want; err == nil || err.Error() != want ||
 			!errors.Is(err, tt.kind) {

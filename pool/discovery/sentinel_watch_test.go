@@ -33,8 +33,8 @@ func TestSentinelMessages(t *testing.T) {
 func TestSentinelWatch(t *testing.T) {
 	t.Parallel()
 	a, b := startFakeSentinel(t, serverA), startFakeSentinel(t, serverA)
-	s, _ := sentinelsAt(a, b)
-	changes := watching(t, s)
+	s := sentinelsAt(a, b)
+	changes := watchSentinels(t, s)
 	for range 2 { // each subscription begins
 		harness.Receive(t, "a change", changes)
 	}
@@ -56,8 +56,8 @@ func TestSentinelWatchHangs(t *testing.T) {
 	t.Parallel()
 	f := startFakeSentinel(t, serverA)
 	f.answer = func(words []string) (string, bool) { return "", words[0] == "PING" }
-	s, _ := sentinelsAt(f)
-	changes := watching(t, s)
+	s := sentinelsAt(f)
+	changes := watchSentinels(t, s)
 	harness.Receive(t, "a change", changes)
 	harness.Receive(t, "a change after the subscription began again", changes)
 	if n := f.commands("PING"); n != 1 {
@@ -69,8 +69,8 @@ func TestSentinelWatchHangs(t *testing.T) {
 func TestSentinelWatchPings(t *testing.T) {
 	t.Parallel()
 	f := startFakeSentinel(t, serverA)
-	s, _ := sentinelsAt(f)
-	changes := watching(t, s)
+	s := sentinelsAt(f)
+	changes := watchSentinels(t, s)
 	harness.Receive(t, "a change", changes)
 	harness.Eventually(t, "two signs of life", func() error {
 		if f.commands("PING") < 2 {
@@ -89,8 +89,8 @@ func TestSentinelWatchPings(t *testing.T) {
 func TestSentinelFloods(t *testing.T) {
 	t.Parallel()
 	f := startFakeSentinel(t, serverA)
-	s, _ := sentinelsAt(f)
-	changes := watching(t, s)
+	s := sentinelsAt(f)
+	changes := watchSentinels(t, s)
 	harness.Receive(t, "a change", changes)
 	f.mu.Lock()
 	flood := strings.Repeat(list("message", "+switch-master", "mymaster a 1 b 2"), 2*maxMessages)

@@ -38,12 +38,22 @@ func SentinelConfig(t testing.TB, master string, more ...string) []string {
 func StartSentinel(t testing.TB, config []string) *Sentinel {
 	t.Helper()
 	port := FreePort(t)
+	return startSentinel(t, port, append(config, fmt.Sprintf("port %d", port)))
+}
+
+// StartSecureSentinel is StartSentinel for one that speaks only TLS, with a certificate and its key in files.
+func StartSecureSentinel(t testing.TB, config []string, certificate, key string) *Sentinel {
+	t.Helper()
+	port := FreePort(t)
+	return startSentinel(t, port, append(config, "port 0", fmt.Sprintf("tls-port %d", port), "tls-auth-clients no",
+		fmt.Sprintf("tls-cert-file %q", certificate), fmt.Sprintf("tls-key-file %q", key)))
+}
+
+func startSentinel(t testing.TB, port int, config []string) *Sentinel {
+	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sentinel.conf") // which the Sentinel rewrites
 	text := strings.Join(append([]string{"bind 127.0.0.1", fmt.Sprintf("dir %q", dir)}, config...), "\n")
-	if !strings.Contains(text, "\nport ") {
-		text += fmt.Sprintf("\nport %d", port)
-	}
 	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +84,7 @@ func (s *Sentinel) WaitFor(t testing.TB, replicas int) {
 		if !strings.Contains(master, "num-other-sentinels\n2\n") {
 			return errors.New(master)
 		}
-		if strings.Count(known, "master-link-status\nok\n") != replicas || strings.Contains(known, "down") {
+		if strings.Count(known, "master-link-status\nok\n") != replicas || strings.Contains(known, "_down") {
 			return errors.New(known)
 		}
 		return nil

@@ -13,9 +13,11 @@ import (
 )
 
 // sentinelWorld returns a balancer in front of a cluster of Redis, which sends clients to the master.
-func sentinelWorld(c *sentinelCluster) world {
+func sentinelWorld(t testing.TB, c *sentinelCluster) world {
+	t.Helper()
 	return world{
-		Pool: []string{`hold = { timeout = "30s" }`},
+		Listen: harness.FreeAddress(t),
+		Pool:   []string{`hold = { timeout = "30s" }`},
 		Health: []string{
 			`type = "redis"`, `role = "primary"`, `interval = "1s"`, `fast_interval = "100ms"`, `timeout = "500ms"`,
 			`rise = 1`, `fall = 2`,
@@ -24,12 +26,21 @@ func sentinelWorld(c *sentinelCluster) world {
 	}
 }
 
+// endDiscovery takes the discovery from a balancer, and with it the connections to Sentinels, of which the check for
+// leaks would find those that have begun after the start.
+func endDiscovery(t testing.TB, b *harness.Balancer, w world, backend string) {
+	t.Helper()
+	w.Discover, w.Backends = nil, []string{backend}
+	b.Reload(t, w.config(t))
+}
+
 // TestSentinelFailover kills the master of a cluster that three Sentinels watch, under writers, and brings it back; then
 // somebody asks for a failover. No client that comes is refused or cut, and no acknowledged write is on an old master.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	c := startSentinelCluster(t)
-	b := sentinelWorld(c).start(t)
+	w := sentinelWorld(t, c)
+	b := w.start(t)
 	old := c.master(t)
 	started := time.Now()
 	b.WaitVerdict(t, old, "healthy", started.Add(-time.Minute))
@@ -80,6 +91,7 @@ func TestSentinelFailover(t *testing.T) {
 		role.Seen.Sub(second.at).Round(time.Millisecond), write.end.Sub(role.Seen).Round(time.Millisecond))
 	c.awaitSettled(t, second.master)
 	judgeLater(t, c, second.master, role.Seen, load.stop())
+	endDiscovery(t, b, w, second.master)
 }
 
 // judgeWrites holds that each write which began after the old master's death was acknowledged, and that the promoted
@@ -128,7 +140,7 @@ func judgeLater(t *testing.T, c *sentinelCluster, master string, since time.Time
 func TestSentinelsThatFail(t *testing.T) {
 	t.Parallel()
 	c := startSentinelCluster(t)
-	w := sentinelWorld(c)
+	w := sentinelWorld(t, c)
 	w.Discover = append(w.Discover, `refresh = "500ms"`)
 	config := w.config(t)
 	b := harness.StartBalancer(t, config)
@@ -162,4 +174,5 @@ func TestSentinelsThatFail(t *testing.T) {
 	})
 	check(t, harness.Ping(session))
 	check(t, harness.Ping(b.Dial(t, "main"))) // the last known backends stay
+	endDiscovery(t, b, w, master)
 }

@@ -46,7 +46,8 @@ type sentinelRace struct {
 // no write succeeds through the balancer and through HAProxy, in the same run.
 func TestSoakSentinel(t *testing.T) {
 	c := startSentinelCluster(t)
-	b := sentinelWorld(c).start(t)
+	w := sentinelWorld(t, c)
+	b := w.start(t)
 	races := []*sentinelRace{{name: "limeload-l4", address: b.Address(t, "main")}}
 	var sections strings.Builder
 	for _, seconds := range []int{1, 2} {
@@ -75,6 +76,7 @@ func TestSoakSentinel(t *testing.T) {
 			t.Errorf("%s: %d connects and %d writes failed, %d are lost", kind, ours.refused, ours.failed, ours.lost)
 		}
 	}
+	endDiscovery(t, b, w, c.master(t))
 }
 
 // failover makes one failover under writers of all races, and waits until all is well again.

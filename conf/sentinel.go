@@ -10,7 +10,8 @@ func validateSentinel(r *report, path string, d *Discovery) {
 	validateSentinels(r, join(path, "endpoints"), d.Endpoints)
 	if !r.seen[join(path, "master")] && !validMasterName(d.Master) {
 		r.add(join(path, "master"), Error{Found: quote(d.Master),
-			Allowed: `needs the name after "sentinel monitor" in the Sentinels' configuration: letters, digits, '.', '-' or '_'`})
+			Allowed: `needs the name after "sentinel monitor" in the Sentinels' configuration: letters, digits, ` +
+				`'.', '-' or '_'`})
 	}
 	// A password alone is of the default user, as requirepass sets it.
 	if d.User != "" && d.PasswordFile == "" && !r.seen[join(path, "password_file")] {
@@ -83,5 +84,6 @@ func warnOfSentinels(r *report, path string, p *Pool) {
 		return
 	}
 	r.add(join(join(path, "discovery"), "endpoints"), Error{Found: fmt.Sprintf("%d of them", len(d.Endpoints)),
-		Message: fmt.Sprintf("more than half must agree: with fewer than %d, nobody names the master while one is down", enough)})
+		Message: fmt.Sprintf("more than half must agree: with fewer than %d, nobody names the master while one is down",
+			enough)})
 }

@@ -68,8 +68,8 @@ func NewSentinel(o SentinelOptions) *Sentinel {
 	}
 }
 
-// A SentinelError says why Sentinels gave no answer that can be used. Its Unwrap returns the kinds, for errors.Is: those
-// of the endpoints if all of them failed, and else ErrNoMajority.
+// A SentinelError says why Sentinels gave no answer that can be used. It wraps the kinds of the endpoints' errors if all
+// of them failed, and else ErrNoMajority.
 type SentinelError struct {
 	Master string
 	Detail string // what each endpoint said
@@ -90,9 +90,9 @@ func (s *Sentinel) Find(ctx context.Context) (Found, error) {
 	var asked, restarts int
 	var hurry bool
 	for began := time.Now(); ; {
-		answers, restart := s.askAll(ctx, &hurry)
+		answers, restart := s.askAll(ctx, &hurry, restarts < maxRestarts)
 		asked += len(answers)
-		if restart && restarts < maxRestarts && ctx.Err() == nil {
+		if restart && ctx.Err() == nil {
 			restarts++
 			continue
 		}
@@ -127,10 +127,12 @@ type sentinelAnswer struct {
 	late     bool  // it was not waited for
 }
 
-// askAll asks all endpoints, and returns their answers in the order of the endpoints. If a change is announced before
-// they have decided on a master, it stops, and restart is true: the answers may be from before the change. After that,
-// it sets hurry. With hurry it does not wait long for the last answers.
-func (s *Sentinel) askAll(ctx context.Context, hurry *bool) (answers []sentinelAnswer, restart bool) {
+// askAll asks all endpoints, and returns their answers in the order of the endpoints. If a change is announced, it sets
+// hurry: with it, the last answers are not waited for long. If they have not decided on a master by then, and mayRestart
+// is true, it stops and returns restart, since the answers may be from before the change.
+func (s *Sentinel) askAll(
+	ctx context.Context, hurry *bool, mayRestart bool,
+) (answers []sentinelAnswer, restart bool) {
 	ctx, cancel := context.WithTimeout(ctx, sentinelTimeout)
 	defer cancel()
 	answers = make([]sentinelAnswer, len(s.Endpoints))
@@ -159,7 +161,7 @@ func (s *Sentinel) askAll(ctx context.Context, hurry *bool) (answers []sentinelA
 			}
 		case <-s.changed:
 			*hurry = true
-			restart = !decided
+			restart = !decided && mayRestart
 		case <-enough:
 			n = len(answers)
 		}

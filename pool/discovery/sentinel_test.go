@@ -72,6 +72,8 @@ func TestSentinelMajority(t *testing.T) {
 		{"addresses that nothing listens on", []says{{"0.0.0.0:6379", nil}},
 			`ask Sentinels for "mymaster": 0: no usable answer: the master is at "0.0.0.0:6379"`,
 			"", ErrBadAnswer},
+		{"an address with a zone", []says{{"[fe80::1%eth0]:6379", nil}},
+			`ask Sentinels for "mymaster": 0: no usable answer: the master is at "fe80::1%eth0:6379"`, "", ErrBadAnswer},
 		{"a name", []says{{"localhost:6379", []fakeReplica{well("nowhere.invalid:1"), well("a b:1")}}},
 			"primary 127.0.0.1:6379", "", nil},
 		{"a name that is nowhere", []says{{"nowhere.invalid:1", nil}},

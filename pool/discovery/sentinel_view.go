@@ -141,7 +141,8 @@ func serverAddress(host, port string) (string, bool) {
 		return net.JoinHostPort(host, port), isName(host)
 	}
 	addr := netip.AddrPortFrom(ip.Unmap(), uint16(n))
-	return addr.String(), checkUsable([]pool.Spec{{Addr: pool.At(addr)}}) == nil
+	// A zone may be any text, and belongs to the host that names it.
+	return addr.String(), ip.Zone() == "" && checkUsable([]pool.Spec{{Addr: pool.At(addr)}}) == nil
 }
 
 // isName reports whether a text can be a host name.
@@ -195,8 +196,8 @@ func (s *Sentinel) resolve(ctx context.Context, answers []sentinelAnswer) map[st
 	return at
 }
 
-// lookUp returns the addresses of hosts: of several the lowest, so that everybody chooses the same. A host that has none
-// now keeps the one that it had. At most as many are looked up as there may be servers.
+// lookUp returns the addresses of hosts: of several the lowest, so that all balancers choose the same. A host that has
+// none now keeps the one that it had. At most as many are looked up as there may be replicas.
 func (s *Sentinel) lookUp(ctx context.Context, hosts []string) map[string]netip.Addr {
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()

@@ -166,7 +166,8 @@ func (s *Sentinel) concerns(channel, message string) bool {
 	return false
 }
 
-// notices pass on messages: the first of a burst at once, and the others together a moment later. newNotices makes them.
+// notices pass on messages: the first of a burst at once, and the others together a moment later. newNotices makes
+// them.
 type notices struct {
 	changed func() // never blocks
 

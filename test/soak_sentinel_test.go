@@ -149,6 +149,10 @@ func (r *sentinelRace) note(
 			args = append(args, w.key)
 		}
 	}
+	t.Logf("%s: no write for %v", r.name, r.outages[len(r.outages)-1].Round(time.Millisecond))
+	if len(args) == 1 {
+		return
+	}
 	found, err := strconv.Atoi(strings.TrimSpace(c.servers[s.master].Do(t, args...)))
 	check(t, err)
 	r.lost += len(args) - 1 - found

@@ -26,6 +26,9 @@ func validateDiscovery(r *report, path string, d *Discovery) {
 	if d.Type == "patroni" {
 		validatePatroni(r, path, d)
 	}
+	if d.Type == "sentinel" {
+		validateSentinel(r, path, d)
+	}
 }
 
 // backendFile is the content of a discovery file.

@@ -45,6 +45,8 @@ func discoverySource(cfg *conf.Config, p *conf.Pool, from *files) (discovery.Sou
 		}, nil
 	case "patroni":
 		return patroniSource(cfg, path, d, from)
+	case "sentinel":
+		return sentinelSource(cfg, path, d, from)
 	}
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}, nil
 }

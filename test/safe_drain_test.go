@@ -1,12 +1,17 @@
 package test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -195,7 +200,8 @@ func TestSafeDrainKinds(t *testing.T) {
 	ctx := t.Context()
 	connect := func() *pgx.Conn { return postgresClient(t, url) }
 
-	resting, fresh, inTransaction, listening, copying, asking := connect(), connect(), connect(), connect(), connect(), connect()
+	resting, fresh, inTransaction := connect(), connect(), connect()
+	listening, copying, asking := connect(), connect(), connect()
 	_, err := resting.Exec(ctx, "select 1")
 	check(t, err)
 	tx, err := inTransaction.Begin(ctx)
@@ -247,4 +253,188 @@ func TestSafeDrainKinds(t *testing.T) {
 		t.Errorf("a session after its transaction has got %v", err)
 	}
 	oneOf(t, b.WaitSessions(t, 6), "moved")
+}
+
+// TestSafeDrainRedis drains a server under redis-benchmark, which takes the end of a connection for an error, and under
+// clients that wait, subscribe, and are in a transaction.
+func TestSafeDrainRedis(t *testing.T) {
+	t.Parallel()
+	one, other := harness.StartRedis(t), harness.StartRedis(t)
+	b := safeWorld(t, "redis", `drain_timeout = "1h"`, one.Address, other.Address)
+	setMode(t, b, "b2", "drain")
+	host, port, err := net.SplitHostPort(b.Address(t, "main"))
+	check(t, err)
+	redis := func() *redisClient { return newRedisClient(t, b.Dial(t, "main")) }
+	resting, waiting, subscribed, inTransaction := redis(), redis(), redis(), redis()
+	resting.do("+OK", "SET", "x", "1")
+	waiting.send("BLPOP", "list", "0")
+	subscribed.do("*3", "SUBSCRIBE", "news")
+	inTransaction.do("+OK", "MULTI")
+	inTransaction.do("+QUEUED", "INCR", "x")
+
+	bench := make(chan string, 1)
+	go func() {
+		stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Tool(t, "redis-benchmark"),
+			Args: []string{"-h", host, "-p", port, "-c", "20", "-n", "60000", "-t", "set,get", "-q"}})
+		if code != 0 || stderr != "" {
+			stdout = fmt.Sprintf("exit code %d\n%s\n%s", code, stdout, stderr)
+		} else {
+			stdout = ""
+		}
+		bench <- stdout
+	}()
+	harness.Eventually(t, "the benchmark runs", func() error {
+		if n := sessionsOf(t, b, "b1"); n < 24 {
+			return fmt.Errorf("%d sessions", n)
+		}
+		return nil
+	})
+	setMode(t, b, "b2", "ready")
+	setMode(t, b, "b1", "drain")
+	resting.ends()
+	if wrong := <-bench; wrong != "" {
+		t.Errorf("redis-benchmark: %s", wrong)
+	}
+	hasSessions(t, b, "b1", 3)
+	one.Do(t, "PUBLISH", "news", "hello")
+	one.Do(t, "RPUSH", "list", "a")
+	waiting.expect("*2")
+	waiting.ends()
+	inTransaction.do("*1", "EXEC")
+	inTransaction.ends()
+	subscribed.expect("*3")
+	hasSessions(t, b, "b1", 1)
+	again := redis()
+	again.do("+OK", "SET", "x", "1")
+	for range 3 { // they are on the server that stays
+		again.do("$1", "GET", "x")
+	}
+	lines := b.WaitSessions(t, 3)
+	moved := 0
+	for _, l := range lines {
+		if l.Reason == "moved" {
+			moved++
+		}
+	}
+	if moved != 3 {
+		t.Errorf("%d sessions were moved, not 3", moved)
+	}
+}
+
+// A redisClient is a session that sends commands and reads replies.
+type redisClient struct {
+	t    testing.TB
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func newRedisClient(t testing.TB, c net.Conn) *redisClient {
+	check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
+	return &redisClient{t, c, bufio.NewReader(c)}
+}
+
+func (c *redisClient) send(command ...string) {
+	c.t.Helper()
+	text := fmt.Sprintf("*%d\r\n", len(command))
+	for _, word := range command {
+		text += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
+	}
+	_, err := io.WriteString(c.conn, text)
+	check(c.t, err)
+}
+
+// expect reads a reply, and compares its first line.
+func (c *redisClient) expect(first string) {
+	c.t.Helper()
+	left := 1
+	for i := 0; left > 0; i++ {
+		line, err := c.in.ReadString('\n')
+		check(c.t, err)
+		if line = strings.TrimSuffix(line, "\r\n"); i == 0 && line != first {
+			c.t.Fatalf("reply %q, not %q", line, first)
+		}
+		left--
+		n, _ := strconv.Atoi(line[1:])
+		switch line[0] {
+		case '*':
+			left += n
+		case '$':
+			_, err := io.CopyN(io.Discard, c.in, int64(n)+2)
+			check(c.t, err)
+		}
+	}
+}
+
+func (c *redisClient) do(first string, command ...string) {
+	c.t.Helper()
+	c.send(command...)
+	c.expect(first)
+}
+
+// ends expects that the session has ended in order.
+func (c *redisClient) ends() {
+	c.t.Helper()
+	if _, err := c.in.ReadByte(); err != io.EOF {
+		c.t.Errorf("the session has not ended: %v", err)
+	}
+}
+
+// TestSafeDrainShutdown ends the whole program under transactions: those that rest end at once, one that is in a
+// transaction ends it, and one that does not is cut at the deadline.
+func TestSafeDrainShutdown(t *testing.T) {
+	t.Parallel()
+	server := harness.StartPostgres(t)
+	b := safeWorld(t, "postgres", `drain_timeout = "3s"`, server.Address())
+	url := fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", server.User, b.Address(t, "main"), server.Database)
+	ctx := t.Context()
+	connect := func() *pgx.Conn { return postgresClient(t, url) }
+	resting, ending, staying := connect(), connect(), connect()
+	tx, err := ending.Begin(ctx)
+	check(t, err)
+	stuck, err := staying.Begin(ctx)
+	check(t, err)
+	b.Signal(t, syscall.SIGTERM)
+	oneOf(t, b.WaitSessions(t, 1), "moved")
+	if _, err := resting.Exec(ctx, "select 1"); !isMoved(err) {
+		t.Errorf("a session at rest has got %v", err)
+	}
+	check(t, tx.Commit(ctx))
+	oneOf(t, b.WaitSessions(t, 2), "moved")
+	if _, err := ending.Exec(ctx, "select 1"); !isMoved(err) {
+		t.Errorf("a session after its transaction has got %v", err)
+	}
+	endsWithZero(t, b)
+	if err := stuck.Commit(ctx); err == nil {
+		t.Error("a session in a transaction goes on after the end")
+	}
+	oneOf(t, b.WaitSessions(t, 3)[2:], "drained")
+}
+
+// TestSafeDrainReload removes a backend by a reload while a session is at rest, and another is in a transaction.
+func TestSafeDrainReload(t *testing.T) {
+	t.Parallel()
+	one, other := harness.StartPostgres(t), harness.StartPostgres(t)
+	w := world{
+		Listen: harness.FreeAddress(t), Backends: []string{one.Address(), other.Address()},
+		Keys:     []string{"weight = 256", "weight = 0"},
+		Listener: []string{`profile = "postgres"`}, Pool: []string{`drain = "safe"`},
+	}
+	b := w.start(t)
+	url := fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", one.User, b.Address(t, "main"), one.Database)
+	ctx := t.Context()
+	resting, working := postgresClient(t, url), postgresClient(t, url)
+	tx, err := working.Begin(ctx)
+	check(t, err)
+	w.Backends, w.Keys = w.Backends[1:], nil
+	b.Reload(t, w.config(t))
+	oneOf(t, b.WaitSessions(t, 1), "moved")
+	if _, err := resting.Exec(ctx, "select 1"); !isMoved(err) {
+		t.Errorf("a session at rest has got %v", err)
+	}
+	check(t, tx.Commit(ctx))
+	oneOf(t, b.WaitSessions(t, 2), "moved")
+	next := postgresClient(t, url)
+	defer closePostgres(t, next)
+	_, err = next.Exec(ctx, "select 1")
+	check(t, err)
 }

@@ -10,14 +10,18 @@ import (
 func (l *Listener) speaksSafely() bool { return l.Profile == "postgres" || l.Profile == "redis" }
 
 // checkSafeDrain reports pools that drain safely and have a listener of TCP whose clients speak something else, or only
-// listeners of UDP.
+// listeners of UDP, and pools that rebalance and do not drain safely.
 func checkSafeDrain(r *report, c *Config) {
 	for i := range c.Pools {
 		p := &c.Pools[i]
+		path := join(Path("pool", p.Name), "drain")
 		if p.Drain != "safe" {
+			if p.Rebalance.MaxSkew > 0 && !r.seen[path] {
+				r.add(Path("pool", p.Name, "rebalance", "max_skew"), Error{Found: literal(p.Rebalance.MaxSkew),
+					Message: "drain is " + quote(p.Drain), Allowed: `needs drain = "safe" beside rebalance, or 0`})
+			}
 			continue
 		}
-		path := join(Path("pool", p.Name), "drain")
 		tcp, udp := false, ""
 		for j := range c.Listeners {
 			l := &c.Listeners[j]
@@ -29,9 +33,10 @@ func checkSafeDrain(r *report, c *Config) {
 				tcp = true
 			default:
 				tcp = true
-				r.add(path, Error{Found: `"safe"`, Message: fmt.Sprintf("%s on line %d has profile %s, and so it is not known when "+
-					"its sessions are at rest", Path("listener", l.Name), r.lines[Path("listener", l.Name)], quote(l.Profile)),
-					Allowed: `needs profile = "postgres" or "redis" there, or "plain"`})
+				at := Path("listener", l.Name)
+				r.add(path, Error{Found: `"safe"`, Message: fmt.Sprintf(
+					"%s on line %d has profile %s, and so it is not known when its sessions are at rest", at, r.lines[at],
+					quote(l.Profile)), Allowed: `needs profile = "postgres" or "redis" there, or "plain"`})
 			}
 		}
 		if udp != "" && !tcp {

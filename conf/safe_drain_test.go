@@ -13,9 +13,10 @@ func TestSafeDrainMistakes(t *testing.T) {
 	}
 	const plain = `; needs profile = "postgres" or "redis" there, or "plain"`
 	for name, tc := range map[string]struct{ listeners, want string }{
-		"postgres":  {listener("a", "127.0.0.1:1", "profile = 'postgres'"), ""},
-		"redis":     {listener("a", "unix:/run/a", "profile = 'redis'"), ""},
-		"no client": {"[listener.a]\naddress = '127.0.0.1:1'\npool = 'q'\n[pool.q]\nbackends = [{ address = '10.0.0.2:1' }]\n", ""},
+		"postgres": {listener("a", "127.0.0.1:1", "profile = 'postgres'"), ""},
+		"redis":    {listener("a", "unix:/run/a", "profile = 'redis'"), ""},
+		"no client": {"[listener.a]\naddress = '127.0.0.1:1'\npool = 'q'\n" +
+			"[pool.q]\nbackends = [{ address = '10.0.0.2:1' }]\n", ""},
 		"udp beside it": {
 			listener("a", "127.0.0.1:1", "profile = 'redis'") + listener("b", "127.0.0.1:1", "protocol = 'udp'"), ""},
 		"no profile": {listener("a", "127.0.0.1:1", ""), `lb.toml:3: pool.p.drain: found "safe"; listener.a on line 4 has ` +
@@ -39,4 +40,11 @@ func TestSafeDrainMistakes(t *testing.T) {
 			wantErrors(t, head+tc.listeners, want...)
 		})
 	}
+}
+
+// TestRebalanceNeedsSafeDrain holds that rebalancing needs sessions that can leave safely.
+func TestRebalanceNeedsSafeDrain(t *testing.T) {
+	doc, at := with("pool.p", "rebalance = { max_skew = 1.2 }")
+	wantErrors(t, doc, fmt.Sprintf(`lb.toml:%d: pool.p.rebalance.max_skew: found 1.2; drain is "plain"; needs drain = `+
+		`"safe" beside rebalance, or 0`, at))
 }

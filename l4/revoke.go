@@ -56,8 +56,8 @@ func (s *Server) leaveBackend(b *pool.Backend) {
 	s.onLoops(func(i int) { s.sessions[i].AskToLeave(b, patience) })
 }
 
-// leaveAll asks all sessions that can leave their backends safely to do so, since the server shuts down. ctx is done when
-// the others are cut.
+// leaveAll asks all sessions that can leave their backends safely to do so, since the server shuts down. ctx is done
+// when the others are cut.
 func (s *Server) leaveAll(ctx context.Context) {
 	if ctx.Err() != nil {
 		return

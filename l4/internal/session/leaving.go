@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4/internal/gate"
@@ -50,7 +51,9 @@ type asking struct {
 // leave when they are silent, and once patience has passed in any gap between two commands.
 func (l *Loop) AskToLeave(b *pool.Backend, patience time.Duration) {
 	l.patience = patience
-	l.askings = append(l.askings, asking{backend: b})
+	if !slices.Contains(l.askings, asking{backend: b}) { // it has not begun
+		l.askings = append(l.askings, asking{backend: b})
+	}
 }
 
 // AskAllToLeave is AskToLeave for the sessions of all backends whose pools drain safely, since the process is to end.
@@ -62,7 +65,7 @@ func (l *Loop) AskAllToLeave(patience time.Duration) {
 // takeAskings asks one slice of the sessions.
 func (l *Loop) takeAskings() {
 	a := &l.askings[0]
-	if a.backend == nil || a.backend.Leaving() { // it is not back in use already
+	if a.backend == nil || a.backend.Leaving() || a.backend.MayLeave() { // it is not back in use already
 		a.from = l.sessions.Some(a.from, func(s *Session) {
 			if s.follows() && (a.backend == nil || s.lease.Backend() == a.backend) {
 				l.tryLeave(s)
@@ -72,7 +75,7 @@ func (l *Loop) takeAskings() {
 			return
 		}
 	}
-	l.askings = l.askings[:copy(l.askings, l.askings[1:])]
+	l.askings = slices.Delete(l.askings, 0, 1)
 }
 
 // takeResting looks at the sessions that have come to rest in this batch of events. All that its clients have sent
@@ -94,7 +97,15 @@ func (s *Session) follows() bool {
 
 // isToLeave reports whether a session is to leave its backend.
 func (l *Loop) isToLeave(s *Session) bool {
-	return (l.emptying || s.lease.Backend().Leaving()) && s.pool.DrainsSafely()
+	return (l.mustLeave(s) || l.mayLeave(s)) && s.pool.DrainsSafely()
+}
+
+// mustLeave reports whether all sessions of the session's backend are to leave it.
+func (l *Loop) mustLeave(s *Session) bool { return l.emptying || s.lease.Backend().Leaving() }
+
+// mayLeave reports whether a session is old enough to leave its backend so that others have a share, and some are to.
+func (l *Loop) mayLeave(s *Session) bool {
+	return s.lease.Backend().MayLeave() && l.Now-s.connected >= s.pool.RebalanceMinAge()
 }
 
 // retryLeave is tryLeave for a session whose moment to try again has come. It reports false when the session has left.
@@ -115,17 +126,24 @@ func (l *Loop) tryLeave(s *Session) bool {
 		t.asked, t.retry = 0, 0
 		return false
 	}
-	if t.asked == 0 {
+	must := l.mustLeave(s)
+	if !must {
+		t.asked = 0
+	} else if t.asked == 0 {
 		t.asked = max(l.Now, 1)
 	}
+	hurry := must && l.Now >= t.asked+l.patience
 	switch {
 	case !t.atRest() || !s.still():
 		return false // what comes next is relayed, and then it is tried again
-	case t.spoken == SpokenRedis && l.Now < s.active+quiet && l.Now < t.asked+l.patience:
+	case t.spoken == SpokenRedis && l.Now < s.active+quiet && !hurry:
 		l.retryLeaveAt(s, s.active+quiet)
 		return false
 	case sock.Unsent(int(s.client.fd)) > maxUnsent || !s.listener.AdmitFarewell():
 		l.retryLeaveAt(s, l.Now+quiet)
+		return false
+	case !must && !s.lease.Backend().TakeLeave():
+		s.listener.LeaveFarewell()
 		return false
 	}
 	if e := l.tellToLeave(s); e != 0 {

@@ -204,7 +204,8 @@ func stays(t *testing.T, c net.Conn) {
 
 var allSides = []sides{{false, false}, {true, false}, {false, true}, {true, true}}
 
-// TestLeaveAtRest holds that a session of Postgres leaves at once if it is at rest, or as soon as its transaction is over.
+// TestLeaveAtRest holds that a session of Postgres leaves at once if it is at rest, or as soon as its transaction is
+// over.
 func TestLeaveAtRest(t *testing.T) {
 	for _, on := range allSides {
 		t.Run(on.String(), func(t *testing.T) {
@@ -343,7 +344,8 @@ func TestLeaveRemoved(t *testing.T) {
 	x := startLeaver(t, sides{}, l4.SpokenPostgres, time.Hour, fakePostgres)
 	c := x.login(t)
 	b := x.pool.Backends()[0]
-	if err := x.pool.Add(pool.Spec{ID: "b2", Addr: pool.At(netip.MustParseAddrPort("127.0.0.1:1")), Weight: 1}); err != nil {
+	other := pool.Spec{ID: "b2", Addr: pool.At(netip.MustParseAddrPort("127.0.0.1:1")), Weight: 1}
+	if err := x.pool.Add(other); err != nil {
 		t.Fatal(err)
 	}
 	if err := x.pool.Remove(b.ID); err != nil {

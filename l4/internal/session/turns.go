@@ -94,8 +94,8 @@ func (t *turns) visible() bool {
 	return t.redis.Visible()
 }
 
-// observe lets those who follow a session with an extra see what one side has sent. It returns how many of the bytes the
-// other side gets.
+// observe lets those who follow a session with an extra see what one side has sent. It returns how many of the bytes
+// the other side gets.
 func (l *Loop) observe(s *Session, d *direction, p []byte) int {
 	n := len(p)
 	if d == &s.out {

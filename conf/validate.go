@@ -39,6 +39,7 @@ func validate(r *report, c *Config) {
 	checkListenerConflicts(r, c.Listeners)
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
+	checkSafeDrain(r, c)
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
 	checkUnixListeners(r, c)

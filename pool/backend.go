@@ -109,6 +109,8 @@ type Backend struct {
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not eligible, and its leases must be given back
 	drains   atomic.Bool                // it is not eligible, and the operator is the only reason
+	leaving  atomic.Bool                // its sessions are to leave it
+	leaves   atomic.Int64               // how many sessions may leave it, so that others have a share
 	watchers watchers                   // woken when its last lease is released, and when its member changes
 	record   record                     // recent outcomes, which its breaker acts on
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome

@@ -84,12 +84,14 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		m.backend.watchers.wake()
 		p.revokeLocked(m, nil)
 		p.notifyDepartureLocked(m, nil)
+		p.noteLeaveLocked(m.backend, nil)
 		p.publishLocked(Removed{p.change(m, now)})
 	}
 	for _, e := range c.edits {
 		e.old.backend.watchers.wake()
 		p.revokeLocked(e.old, &e.next)
 		p.notifyDepartureLocked(e.old, &e.next)
+		p.noteLeaveLocked(e.old.backend, &e.next)
 		for _, event := range e.events {
 			p.publishLocked(event(p.change(&e.next, now)))
 		}

@@ -48,6 +48,7 @@ type Pool struct {
 	subscriptions []*Subscription
 	revokers      []func(*Backend, Revocation)
 	departers     []func(*Backend)
+	leavers       []func(*Backend)
 
 	counts counts // last field: these writes must not share a cache line with what picks read
 }

@@ -152,6 +152,13 @@ func (d *Daemon) buildListener(
 	if c.Limits.OverLimit == "protocol" {
 		spec.OverFarewell = language(c)
 	}
+	switch {
+	case protocol == "udp":
+	case c.Profile == "postgres":
+		spec.Spoken = l4.SpokenPostgres
+	case c.Profile == "redis":
+		spec.Spoken = l4.SpokenRedis
+	}
 	if cfg.ReadsPostgres(c) {
 		spec.Postgres.Timeout = c.InspectTimeout.Std()
 	}

@@ -139,7 +139,8 @@ func (c *Credentials) note(t Target, began time.Time, err error) (stands bool) {
 
 // takesCredentials reports whether a check that ended with err got past the credentials.
 func takesCredentials(err error) bool {
-	return err == nil || !errors.Is(err, ErrCredentials) && (errors.Is(err, ErrWrongRole) || errors.Is(err, ErrLagging))
+	return err == nil || !errors.Is(err, ErrCredentials) &&
+		(errors.Is(err, ErrWrongRole) || errors.Is(err, ErrLagging) || errors.Is(err, ErrFallback))
 }
 
 // takenSinceLocked reports whether some target takes the credentials, in a check that began later than at.

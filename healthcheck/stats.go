@@ -21,6 +21,7 @@ const (
 	FoundLagging            // ErrLagging
 	FoundNothingOut         // ErrInconclusive: neither a success nor a failure
 	Refused                 // ErrCredentials; a failure only if another target takes the credentials, see Credentials
+	FoundFallback           // ErrFallback
 
 	outcomes // how many there are
 )
@@ -42,6 +43,8 @@ func (o Outcome) String() string {
 		return "inconclusive"
 	case Refused:
 		return "refused"
+	case FoundFallback:
+		return "fallback"
 	}
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }
@@ -55,6 +58,8 @@ func (o Outcome) Verdict() Verdict {
 		return WrongRole
 	case FoundLagging:
 		return Lagging
+	case FoundFallback:
+		return Fallback
 	case FoundNothingOut:
 		return Unknown
 	}
@@ -72,6 +77,8 @@ func outcomeOf(err error) Outcome {
 		return FoundWrongRole
 	case errors.Is(err, ErrLagging):
 		return FoundLagging
+	case errors.Is(err, ErrFallback):
+		return FoundFallback
 	case errors.Is(err, ErrCredentials):
 		return Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

@@ -91,19 +91,22 @@ func worst(errs []error) int {
 }
 
 // badness ranks failures; 0 is none. A wrong role is the worst: such a target must not get sessions even when no other
-// target is healthy. Lag does little harm. Refused credentials come last, since they may say nothing about the target.
+// target is healthy. Lag does little harm, and a target that may serve for want of others does none. Refused
+// credentials come before that only, since they may say nothing about the target.
 func badness(err error) int {
 	switch {
 	case err == nil, errors.Is(err, healthcheck.ErrInconclusive):
 		return 0
 	case errors.Is(err, healthcheck.ErrCredentials):
-		return 1
-	case errors.Is(err, healthcheck.ErrWrongRole):
-		return 4
-	case errors.Is(err, healthcheck.ErrLagging):
 		return 2
+	case errors.Is(err, healthcheck.ErrWrongRole):
+		return 5
+	case errors.Is(err, healthcheck.ErrLagging):
+		return 3
+	case errors.Is(err, healthcheck.ErrFallback):
+		return 1
 	}
-	return 3
+	return 4
 }
 
 // inconclusive returns the first error that wraps ErrInconclusive, or nil.

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -15,9 +16,10 @@ import (
 // wanted role. It is a plain value; its zero value checks the target's own port without TLS, for any role. It does not
 // log in, since hello needs no user.
 type MongoDB struct {
-	Port uint16           // instead of the target's; 0 = the target's
-	Role healthcheck.Role // wanted; RoleUnknown = any. A server without a set and a router are primaries
-	TLS  *tls.Config      // nil = plain
+	Port     uint16           // instead of the target's; 0 = the target's
+	Role     healthcheck.Role // wanted; RoleUnknown = any. A server without a set and a router are primaries
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
+	TLS      *tls.Config      // nil = plain
 }
 
 // Check asks t for its role. Its errors wrap their cause; if the cause is on this machine, they wrap ErrInconclusive as
@@ -89,8 +91,8 @@ func (c MongoDB) judge(fields map[string]bsonValue) (healthcheck.Result, error) 
 	default:
 		return result, unhealthyf("neither primary nor secondary: it starts, recovers, or was removed from its set")
 	}
-	if c.Role != healthcheck.RoleUnknown && result.Role != c.Role {
-		return result, wrongRolef("is a %v, wanted a %v", result.Role, c.Role)
+	if err := cmp.Or(judgeRole(result.Role, c.Role, c.Fallback), fallsBack(result.Role, c.Role, c.Fallback)); err != nil {
+		return result, err
 	}
 	result.Detail = result.Role.String()
 	switch set := fields["setName"].text(); {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -35,6 +36,7 @@ type MySQL struct {
 	Database string           // "" = none
 	Query    string           // must succeed and return a row, if it is one that returns rows; "" = none
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is how far a replica may be behind its primary by SHOW REPLICA STATUS, in whole seconds; 0 = any lag will
 	// do. A replica whose replication does not run is lagging. The members of a group replication do not report this.
@@ -62,14 +64,14 @@ func (c MySQL) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 	if err == nil {
 		err = c.judge(report)
 	}
-	if err == nil && c.Query != "" {
-		err = s.returnsRow(c.Query)
+	if c.Query != "" && (err == nil || errors.Is(err, healthcheck.ErrFallback)) {
+		err = cmp.Or(s.returnsRow(c.Query), err)
 	}
 	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
 	switch {
 	case err == nil:
 		result.Latency, result.Detail = time.Since(k.start), report.String()
-	case !errors.Is(err, healthcheck.ErrWrongRole) && !errors.Is(err, healthcheck.ErrLagging):
+	case !isReport(err):
 		result, err = healthcheck.Result{}, k.unanswered(ctx, err)
 	}
 	const comQuit = 1
@@ -137,8 +139,8 @@ func (r mysqlReport) String() string {
 
 // judge returns what is wrong with a server that reported r: the role first, then everything else.
 func (c MySQL) judge(r mysqlReport) error {
-	if c.Role != healthcheck.RoleUnknown && r.role != c.Role {
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
+	if err := judgeRole(r.role, c.Role, c.Fallback); err != nil {
+		return err
 	}
 	if r.galera != nil {
 		if err := r.galera.judge(c.AllowDonor); err != nil {
@@ -157,7 +159,7 @@ func (c MySQL) judge(r mysqlReport) error {
 	case l != nil && l.lag > c.MaxLag:
 		return laggingf("replica: lags by %v, at most %v allowed", l.lag, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // judge returns what is wrong with a node.

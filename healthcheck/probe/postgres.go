@@ -25,6 +25,7 @@ type Postgres struct {
 	Database string           // "" = the one with the name of the user
 	Password string           // "" = none; then a server that wants one refuses the credentials
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is how much older a replica's data may be than its primary's; 0 = any lag will do.
 	//
@@ -113,15 +114,16 @@ func (r postgresReport) String() string {
 
 // judge returns what is wrong with a server that reported r.
 func (c Postgres) judge(r postgresReport) error {
+	if err := judgeRole(r.role, c.Role, c.Fallback); err != nil {
+		return err
+	}
 	switch {
-	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.lag < 0:
 		return laggingf("replica: no transaction replayed since its start, lag unknown")
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.lag > c.MaxLag:
 		return laggingf("replica: lags by %v, at most %v allowed", r.lag, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // ask sends the query and reads the whole answer.

@@ -29,6 +29,7 @@ type Redis struct {
 	User     string           // "" = the default user
 	Password string           // "" = no AUTH, unless there is a User
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is for how long a replica may have received nothing from its primary; 0 = for ever. Redis reports that in
 	// whole seconds. An idle primary sends something every repl-ping-replica-period (10 s by default); with a lower
@@ -53,7 +54,7 @@ func (c Redis) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Res
 	latency := time.Since(k.start)
 	report = c.seenAs(report)
 	err = c.judge(report)
-	if err != nil && !errors.Is(err, healthcheck.ErrWrongRole) && !errors.Is(err, healthcheck.ErrLagging) {
+	if err != nil && !isReport(err) {
 		return healthcheck.Result{}, err
 	}
 	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
@@ -115,8 +116,8 @@ func (c Redis) judge(r redisReport) error {
 		return unhealthyf("unknown role %s", quoted([]byte(r.strange)))
 	case r.role == healthcheck.RoleUnknown && (c.Role != healthcheck.RoleUnknown || c.MaxLag > 0):
 		return refusedf("the user may run neither role nor info")
-	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
+	case judgeRole(r.role, c.Role, c.Fallback) != nil:
+		return judgeRole(r.role, c.Role, c.Fallback)
 	case r.role == healthcheck.RoleReplica && r.link != redisLinkUp && r.silence >= 0:
 		return unhealthyf("replica: link to its primary is down (%s for %v)", escaped(r.link), r.silence)
 	case r.role == healthcheck.RoleReplica && r.link != redisLinkUp && !errors.Is(r.ping, redisReplyError{"LOADING"}):
@@ -128,7 +129,7 @@ func (c Redis) judge(r redisReport) error {
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.silence > c.MaxLag:
 		return laggingf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // A redisSession sends commands and reads replies over one connection.

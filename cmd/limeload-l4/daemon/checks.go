@@ -114,19 +114,20 @@ func buildChecker(
 	case "postgres":
 		return probe.Postgres{
 			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "redis":
 		return probe.Redis{
-			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Port: port, User: c.User, Password: password, TLS: secure,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "mysql":
 		return probe.MySQL{
 			Port: port, User: c.User, Password: password, Database: c.Database, Query: c.Query, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
 		}, nil
 	case "mongodb":
-		return probe.MongoDB{Port: port, Role: checkRole(c.Role), TLS: secure}, nil
+		return probe.MongoDB{Port: port, Role: checkRole(c.Role), Fallback: c.Fallback != "", TLS: secure}, nil
 	case "mqtt":
 		return probe.MQTT{Port: port, User: c.User, Password: password, TLS: secure}, nil
 	case "amqp":
@@ -278,6 +279,8 @@ func verdict(v healthcheck.Verdict) pool.Verdict {
 		return pool.WrongRole
 	case healthcheck.Lagging:
 		return pool.Lagging
+	case healthcheck.Fallback:
+		return pool.Fallback
 	}
 	return pool.Unknown
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // This file has the wording of failures, so that all checks word them alike. The operator reads the formats that
-// unhealthyf, wrongRolef, laggingf, fallbackf, refusedf and cannotCheckf get, and what functions with names in ...Words return.
-// Each is a row of docs/health.md; TestFailuresAreDocumented checks that.
+// unhealthyf, wrongRolef, laggingf, fallbackf, refusedf and cannotCheckf get, and what functions with names in ...Words
+// return. Each is a row of docs/health.md; TestFailuresAreDocumented checks that.
 
 // A checkError says in a few words why a check failed.
 type checkError struct {

@@ -37,29 +37,51 @@ type Redis struct {
 	MaxLag time.Duration
 
 	TLS *tls.Config // nil = plain; without a ServerName the certificate must be for the target's address
+
+	asksLag bool // what a MaxLag needs is asked for another check, too
 }
 
 // Check asks t for its health and role. Its errors wrap their cause; if the cause is on this machine, they wrap
 // ErrInconclusive as well.
 func (c Redis) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c Redis) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
 	k, err := openConn(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	defer k.finish(ctx)
 	report, err := c.ask(redisSession{k, newRESPReader(k, c.Password != "")})
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
-	latency := time.Since(k.start)
-	report = c.seenAs(report)
-	err = c.judge(report)
+	report.latency = time.Since(k.start)
+	return report, nil
+}
+
+// Join returns c, which asks for the lag as well if other needs it.
+func (c Redis) Join(other healthcheck.Checker) healthcheck.Checker {
+	o := other.(Redis)
+	c.asksLag = c.needsLag() || o.needsLag()
+	return c
+}
+
+// needsLag reports whether the lag is asked for.
+func (c Redis) needsLag() bool { return c.MaxLag > 0 || c.asksLag }
+
+// Judge judges what a server has reported.
+func (c Redis) Judge(answer any) (healthcheck.Result, error) {
+	report := c.seenAs(answer.(redisReport))
+	err := c.judge(report)
 	if err != nil && !isReport(err) {
 		return healthcheck.Result{}, err
 	}
 	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
 	if err == nil {
-		result.Latency, result.Detail = latency, report.String()
+		result.Latency, result.Detail = report.latency, report.String()
 	}
 	return result, err
 }
@@ -74,6 +96,7 @@ type redisReport struct {
 	replicas int           // primary: the number of connected replicas
 	link     string        // replica: the state of the link to its primary; redisLinkUp if all is well
 	silence  time.Duration // replica: since when it has received nothing from its primary; -1 = not known
+	latency  time.Duration // of the answer
 }
 
 // redisLinkUp is the word of ROLE for a link that is up. INFO's word, "up", is translated to it.
@@ -150,7 +173,7 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	}
 	commands = appendRESP(commands, "PING")
 	commands = appendRESP(commands, "ROLE")
-	if c.MaxLag > 0 {
+	if c.needsLag() {
 		commands = appendRESP(commands, "INFO", "replication")
 	}
 	// A server that has reached its maximum of clients says so and closes. Its answer can be read even if the write
@@ -175,7 +198,7 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	case ping.kind != '+' || ping.text != "PONG":
 		return redisReport{}, s.r.noRedis([]byte(ping.text))
 	}
-	return report, s.replication(&report, c.MaxLag > 0)
+	return report, s.replication(&report, c.needsLag())
 }
 
 // authenticated reads the answer to AUTH.

@@ -42,7 +42,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
 		if b.checker, err = b.add(cfg, path, &h.Check, p.SourceAddrs, from, echo); err == nil {
-			b.checker = b.proxied(b.checker)
+			b.checker = b.shared(b.proxied(b.checker), p, path, from)
 		}
 		return b, err
 	}
@@ -58,6 +58,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 		b.checker = probe.AllOf(checkers)
 	}
 	b.checker = b.proxied(b.checker) // and not each part, which does not see any more whether the address is exact
+	b.checker = b.shared(b.checker, p, path, from)
 	return b, nil
 }
 

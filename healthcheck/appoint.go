@@ -104,15 +104,22 @@ func laterWords(rival, by string) string {
 		rival, by)
 }
 
+// A closely says that a job is checked closely for one of its views. The zero value is that it is not.
+type closely struct {
+	view  *view
+	until time.Time
+}
+
 // checkClosely checks a target now, and then again and again until it is healthy, for closeFor at most.
 func (s *Scheduler) checkClosely(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := s.jobs[id]
-	if j == nil {
+	v := s.views[id]
+	if v == nil {
 		return
 	}
-	j.close = time.Now().Add(closeFor)
+	j := v.job
+	j.closely = closely{v, time.Now().Add(closeFor)}
 	if !s.started {
 		return
 	}
@@ -126,14 +133,15 @@ func (s *Scheduler) checkClosely(id string) {
 	s.wakeRun()
 }
 
-// nearer returns the time of the next check of a target that is checked closely, whose last one has just ended; due is
+// nearer returns the time of the next check of a job that may be checked closely, when a check has just ended; due is
 // its time otherwise.
 func (j *job) nearer(due, now time.Time) time.Time {
-	if j.close.IsZero() {
+	v := j.closely.view
+	if v == nil {
 		return due
 	}
-	if j.streak.verdict == Healthy || now.After(j.close) {
-		j.close = time.Time{}
+	if v.job != j || v.streak.verdict == Healthy || now.After(j.closely.until) {
+		j.closely = closely{}
 		return due
 	}
 	if soon := now.Add(closeEvery); soon.Before(due) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A Fence ensures that at most one target of a group is a healthy primary, even when several claim to be the primary:
@@ -75,8 +76,11 @@ type fenced struct {
 }
 
 // Check checks t. If t claims to be the primary and another target has the better claim, the error wraps ErrWrongRole.
-func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
-	r, err := c.checker.Check(ctx, t)
+func (c fenced) Check(ctx context.Context, t Target) (Result, error) { return checkBy(ctx, c, t) }
+
+func (c fenced) inner() Checker { return c.checker }
+
+func (c fenced) judge(ctx context.Context, t Target, _ time.Time, r Result, err error) (Result, error) {
 	if errors.Is(ctx.Err(), context.Canceled) || verdictStands(err) {
 		return r, err // the scheduler does not count this result either
 	}

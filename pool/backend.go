@@ -84,9 +84,9 @@ func connectable(a netip.AddrPort) bool {
 func isUnicast(ip netip.Addr) bool { return !ip.IsUnspecified() && !ip.IsMulticast() }
 
 func validateVerdict(v Verdict) error {
-	if v > Lagging {
+	if v > Fallback {
 		return &InvalidBackendError{Field: "verdict", Value: v.String(),
-			Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
+			Want: "unknown, healthy, unhealthy, wrong_role, lagging or fallback"}
 	}
 	return nil
 }
@@ -189,11 +189,17 @@ func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
 // pool of primaries must not send writes to a replica.
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
-// wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit.
-func (m *member) wouldServe() bool { return m.verdict == Healthy && m.enabled() }
+// wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit. For one of the
+// verdict Fallback that is so while no other backend is eligible.
+func (m *member) wouldServe() bool {
+	return (m.verdict == Healthy || m.verdict == Fallback) && m.enabled()
+}
 
 // eligible reports whether the backend may get new sessions, apart from its limit.
-func (m *member) eligible() bool { return m.wouldServe() && m.breaker == Closed }
+func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() && m.breaker == Closed }
+
+// standsIn reports whether the backend may get new sessions while no backend is eligible.
+func (m *member) standsIn() bool { return m.verdict == Fallback && m.enabled() && m.breaker == Closed }
 
 // onTrial reports whether the backend gets trial sessions: its breaker is half-open.
 func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }

@@ -234,13 +234,14 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
 }
 
-// rescueLocked closes the breakers of all healthy and ready members when no member is eligible: breakers alone never
+// rescueLocked closes the breakers of all members that would serve when no member is eligible: breakers alone never
 // take the last backend that would serve out of use. It adds its changes of members, which are in no snapshot yet, to
 // c.
 //
 // In a pool with TryAllWhenNone it changes nothing: that pool tries all its backends then, whatever their breakers say.
 func (p *Pool) rescueLocked(c *changes, members []*member) {
-	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) {
+	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) ||
+		slices.ContainsFunc(members, (*member).standsIn) {
 		return
 	}
 	for i, m := range members {

@@ -37,7 +37,10 @@ func (e *edit) noteMode(mode Mode) {
 // noteRole closes the breaker of a backend whose role has changed: earlier sessions say nothing about the new role.
 // Besides, a backend of the wrong role gets no trial, and its breaker would stay half-open for ever.
 func (e *edit) noteRole() {
-	if from, to := e.old.verdict, e.next.verdict; from != to && (from == WrongRole || to == WrongRole) {
+	of := func(v Verdict) bool { return v == WrongRole || v == Fallback }
+	from, to := e.old.verdict, e.next.verdict
+	was, is := e.old.spec.Role, e.next.spec.Role
+	if from != to && (of(from) || of(to)) || was != is && was != RoleUnknown && is != RoleUnknown {
 		e.note(e.next.closeBreaker("another role"))
 	}
 }

@@ -32,7 +32,7 @@ func (m *member) well(tryAll bool) bool {
 	if tryAll {
 		return m.verdict != WrongRole
 	}
-	return m.verdict == Healthy && m.breaker == Closed
+	return (m.verdict == Healthy || m.verdict == Fallback) && m.breaker == Closed
 }
 
 // noteDrainsLocked marks as draining the backends that s puts out of use because the operator wants it. It is called

@@ -48,6 +48,7 @@ const (
 	NotJudged                       // its verdict is Unknown
 	InWrongRole                     // its verdict
 	IsLagging                       // its verdict
+	InReserve                       // its verdict is Fallback, and a Healthy backend is eligible
 	BreakerOpen                     // its breaker
 	BreakerHalfOpen                 // its breaker is half-open and has no trial for this client
 	WasTried                        // it failed this session already
@@ -63,8 +64,8 @@ const (
 // String returns the obstacle as a lower-case word.
 func (o Obstacle) String() string {
 	words := [...]string{
-		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open",
-		"breaker_half_open",
+		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "fallback",
+		"breaker_open", "breaker_half_open",
 		"tried", "full", "over_rate", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
 	if int(o) < len(words) {
@@ -75,7 +76,7 @@ func (o Obstacle) String() string {
 
 // OfVerdict reports whether the obstacle is the backend's verdict.
 func (o Obstacle) OfVerdict() bool {
-	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging
+	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging || o == InReserve
 }
 
 // A Candidate is a backend with the values that algorithms use. It is a plain value.
@@ -104,6 +105,7 @@ type Explanation struct {
 	Key       uint64 // the input of algorithms that hash
 	Algorithm string
 	TriesAll  bool // no backend is healthy, and so all that are enabled are tried
+	FallsBack bool // no Healthy backend is eligible, and so those of the verdict Fallback are
 
 	By      Decider
 	Backend string  // the backend that would be picked; "" with Err
@@ -129,7 +131,8 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
-		Waiting: int(p.queue.waiting.Load()),
+		FallsBack: s.fallback,
+		Waiting:   int(p.queue.waiting.Load()),
 	}
 	e.pc = PickContext{Client: pc.Client, Name: pc.Name, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -197,14 +200,15 @@ func (e *explaining) look(s *snapshot) {
 			}
 		} else {
 			st.out = true
-			st.why, st.reason = m.obstacle()
+			st.why, st.reason = m.obstacle(s.fallback)
 		}
 		e.standing = append(e.standing, st)
 	}
 }
 
-// obstacle returns why a backend is not eligible, as a value and in words.
-func (m *member) obstacle() (Obstacle, string) {
+// obstacle returns why a backend is not eligible, as a value and in words. fallback says that backends of the verdict
+// Fallback serve.
+func (m *member) obstacle(fallback bool) (Obstacle, string) {
 	switch {
 	case m.mode == Maintenance:
 		return InMaintenance, "it is in maintenance"
@@ -222,6 +226,10 @@ func (m *member) obstacle() (Obstacle, string) {
 		return InWrongRole, m.reason
 	case Lagging:
 		return IsLagging, m.reason
+	case Fallback:
+		if !fallback {
+			return InReserve, m.reason
+		}
 	}
 	if m.breaker == HalfOpen {
 		return BreakerHalfOpen, "its trials are under way, or not for this client"

@@ -12,7 +12,7 @@ type replica struct {
 // replica returns a copy of the snapshot as it is at this moment.
 func (s *snapshot) replica() *replica {
 	r := &replica{
-		snapshot: &snapshot{settings: s.settings, eligible: s.eligible, tryAll: s.tryAll},
+		snapshot: &snapshot{settings: s.settings, eligible: s.eligible, tryAll: s.tryAll, fallback: s.fallback},
 		of:       make(map[*Backend]*Backend, len(s.members)),
 	}
 	for _, m := range s.members {

@@ -20,6 +20,7 @@ type snapshot struct {
 	pacing   *pacing // the pool's if a member has a rate, else nil
 	moving   bool    // slow or pacing is there, and a pick advances them first
 	tryAll   bool    // no backend is healthy, and so all enabled ones are eligible
+	fallback bool    // no Healthy backend is eligible, and so those of the verdict Fallback are
 
 	barren time.Duration // for how long no backend was eligible, in all before since
 	since  time.Duration // when the snapshot was made, on the pool's clock
@@ -88,7 +89,11 @@ func (p *Pool) replaceLocked(members []*member) {
 	now := p.clock()
 	s := &snapshot{settings: p.settings(), members: members, barren: old.barrenAt(now), since: now}
 	eligible := (*member).eligible
-	if p.settings().TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
+	switch {
+	case slices.ContainsFunc(members, eligible):
+	case slices.ContainsFunc(members, (*member).standsIn):
+		s.fallback, eligible = true, (*member).standsIn
+	case p.settings().TryAllWhenNone:
 		s.tryAll, eligible = true, (*member).tryable
 	}
 	for _, m := range members {
@@ -100,7 +105,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		if m.maxRate.On() {
 			s.pacing = &p.pacing
 		}
-		if m.onTrial() && !s.tryAll {
+		if m.onTrial() && !s.tryAll && (m.verdict == Healthy || s.fallback) {
 			s.trials = append(s.trials, m.backend)
 		}
 	}

@@ -132,7 +132,7 @@ type codeReader struct {
 // ...Words whose verdict is not unhealthy.
 func verdictsOfTexts() map[string]string {
 	return map[string]string{
-		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "cannotCheckf": "inconclusive",
+		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "fallbackf": "fallback", "cannotCheckf": "inconclusive",
 		"refusedf": "refused", "redisRefusalWords": "refused",
 		"staleWords": "unknown", "rivalWords": "wrong_role",
 	}

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,7 @@ type MySQL struct {
 	Database string           // "" = none
 	Query    string           // must succeed and return a row, if it is one that returns rows; "" = none
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is how far a replica may be behind its primary by SHOW REPLICA STATUS, in whole seconds; 0 = any lag will
 	// do. A replica whose replication does not run is lagging. The members of a group replication do not report this.
@@ -44,38 +47,81 @@ type MySQL struct {
 
 	// TLS is required if it is not nil. Without a ServerName the certificate must be for the target's address.
 	TLS *tls.Config
+
+	also []MySQL // other checks that judge the same answer
 }
 
 // Check logs in to t, asks for its role and state, and logs out. Its errors wrap their cause; if the cause is on this
 // machine, they wrap ErrInconclusive as well.
 func (c MySQL) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c MySQL) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
 	k, err := openConn(ctx, t, c.Port, nil, "")
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	defer k.finish(ctx)
 	s, version, err := c.login(ctx, k, t)
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
 	report, err := c.ask(s, version)
-	if err == nil {
-		err = c.judge(report)
+	if err == nil && c.Query != "" && c.anyOf(func(c MySQL) bool { return mayServe(c.judge(report)) }) {
+		report.query = s.returnsRow(c.Query)
+		if report.query != nil {
+			report.query = k.unanswered(ctx, report.query)
+		}
 	}
-	if err == nil && c.Query != "" {
-		err = s.returnsRow(c.Query)
+	if report.lagError != nil {
+		report.lagError = k.unanswered(ctx, report.lagError)
 	}
-	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
-	switch {
-	case err == nil:
-		result.Latency, result.Detail = time.Since(k.start), report.String()
-	case !errors.Is(err, healthcheck.ErrWrongRole) && !errors.Is(err, healthcheck.ErrLagging):
-		result, err = healthcheck.Result{}, k.unanswered(ctx, err)
-	}
+	report.latency = time.Since(k.start)
 	const comQuit = 1
 	s.sequence = 0
 	_ = s.write([]byte{comQuit}) // without it the server logs an unexpected end; an error here does not matter
+	if err != nil {
+		return nil, k.unanswered(ctx, err)
+	}
+	return report, nil
+}
+
+// mayServe reports whether a finding lets a target serve, perhaps for want of others.
+func mayServe(err error) bool { return err == nil || errors.Is(err, healthcheck.ErrFallback) }
+
+// Judge judges what a server has reported.
+func (c MySQL) Judge(answer any) (healthcheck.Result, error) {
+	report := answer.(mysqlReport)
+	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
+	err := c.judge(report)
+	if mayServe(err) {
+		err = cmp.Or(report.query, err)
+	}
+	switch {
+	case err == nil:
+		result.Latency, result.Detail = report.latency, report.String()
+	case !isReport(err):
+		result = healthcheck.Result{}
+	}
 	return result, err
+}
+
+// Join returns c, which asks what other needs as well.
+func (c MySQL) Join(other healthcheck.Checker) healthcheck.Checker {
+	o := other.(MySQL)
+	c.also = append(slices.Clip(c.also), o)
+	return c
+}
+
+// anyOf reports whether a statement is true of c or of a check that it has joined.
+func (c MySQL) anyOf(is func(MySQL) bool) bool { return is(c) || slices.ContainsFunc(c.also, is) }
+
+// looksAtLag reports whether the check judges the lag of a server that has this role. The answer of a server with the
+// wrong role would change nothing.
+func (c MySQL) looksAtLag(r healthcheck.Role) bool {
+	return c.MaxLag > 0 && r == healthcheck.RoleReplica && c.Role != healthcheck.RolePrimary
 }
 
 // A mysqlReport is what a server said of itself.
@@ -86,6 +132,9 @@ type mysqlReport struct {
 	galera   *galeraNode
 	group    *mysqlGroup
 	lag      *mysqlLag // replica, if a MaxLag is set
+	lagError error     // why the lag is not known
+	query    error     // what is wrong with the answer to the operator's query
+	latency  time.Duration
 }
 
 // A galeraNode is the state of a node by its status variables wsrep_...
@@ -137,19 +186,25 @@ func (r mysqlReport) String() string {
 
 // judge returns what is wrong with a server that reported r: the role first, then everything else.
 func (c MySQL) judge(r mysqlReport) error {
-	if c.Role != healthcheck.RoleUnknown && r.role != c.Role {
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
+	if err := judgeRole(r.role, c.Role, c.Fallback); err != nil {
+		return err
 	}
 	if r.galera != nil {
 		if err := r.galera.judge(c.AllowDonor); err != nil {
 			return err
 		}
 	}
-	switch g, l := r.group, r.lag; {
+	l := r.lag
+	if !c.looksAtLag(r.role) {
+		l = nil
+	}
+	switch g := r.group; {
 	case g != nil && g.state != "ONLINE":
 		return unhealthyf("group replication: the member is %s", escaped(g.state))
 	case g != nil && 2*g.reachable <= g.members:
 		return unhealthyf("group replication: no majority, %d of %d members are reachable", g.reachable, g.members)
+	case c.looksAtLag(r.role) && r.lagError != nil:
+		return r.lagError
 	case l != nil && l.sources == 0 && g == nil && r.galera == nil:
 		return laggingf("replica: it follows no primary, lag unknown")
 	case l != nil && l.stopped:
@@ -157,7 +212,7 @@ func (c MySQL) judge(r mysqlReport) error {
 	case l != nil && l.lag > c.MaxLag:
 		return laggingf("replica: lags by %v, at most %v allowed", l.lag, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // judge returns what is wrong with a node.
@@ -226,11 +281,10 @@ func (c MySQL) ask(s *mysqlSession, version string) (r mysqlReport, err error) {
 			return mysqlReport{}, err
 		}
 	}
-	// The answer of a server with the wrong role would change nothing.
-	if c.MaxLag > 0 && r.role == healthcheck.RoleReplica && c.Role != healthcheck.RolePrimary {
-		r.lag, err = s.lag(strings.Contains(strings.ToLower(version), "mariadb"))
+	if c.anyOf(func(c MySQL) bool { return c.looksAtLag(r.role) }) {
+		r.lag, r.lagError = s.lag(strings.Contains(strings.ToLower(version), "mariadb"))
 	}
-	return r, err
+	return r, nil
 }
 
 // values returns the two columns of an answer as a map. The names are in lower case.

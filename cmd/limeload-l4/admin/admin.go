@@ -146,7 +146,8 @@ type Pool struct {
 	Backends  int      `json:"backends"`
 	Healthy   int      `json:"healthy"`
 	Eligible  int      `json:"eligible"`
-	TriesAll  bool     `json:"tries_all"` // no backend is healthy, and all are tried
+	TriesAll  bool     `json:"tries_all"`  // no backend is healthy, and all are tried
+	FallsBack bool     `json:"falls_back"` // no replica is eligible, and the primary serves
 	Sessions  int      `json:"sessions"`
 	Waiting   int      `json:"waiting"`
 	QueueMax  int      `json:"queue_max"`

@@ -114,7 +114,7 @@ func closedSets() map[string][]string {
 		"NewBackend.mode":    modes(),
 		"BackendChange.mode": modes(),
 		"Backend.mode":       words(pool.Ready, pool.Drain, pool.Maintenance),
-		"Backend.verdict":    words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging),
+		"Backend.verdict":    words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging, pool.Fallback),
 		"Backend.breaker":    words(pool.Closed, pool.Open, pool.HalfOpen),
 		"Difference.what":    {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Dropped.what":       {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},

@@ -121,8 +121,8 @@ func (d *Daemon) Pool(name string) (admin.Pool, error) {
 func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	p := admin.Pool{
 		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
-		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
-		HoldMax:   s.pool.HoldMax(),
+		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), FallsBack: s.pool.FallsBack(),
+		Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max, HoldMax: s.pool.HoldMax(),
 		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
 	}
 	if c.Health != nil {

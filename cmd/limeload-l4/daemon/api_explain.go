@@ -186,6 +186,9 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	if x.TriesAll {
 		text.WriteString(" No backend is healthy, and when_none has all that are enabled tried.")
 	}
+	if x.FallsBack {
+		text.WriteString(" No replica is eligible, and fallback has the primary serve.")
+	}
 	for _, o := range e.Others {
 		fmt.Fprintf(&text, " Not %s: %s (%s).", o.Backend, o.Why, o.Reason)
 	}

@@ -40,7 +40,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
 		if b.checker, err = b.add(cfg, path, &h.Check, p.SourceAddrs, from, echo); err == nil {
-			b.checker = b.proxied(b.checker)
+			b.checker = b.shared(b.proxied(b.checker), p, path, from)
 		}
 		return b, err
 	}
@@ -56,6 +56,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 		b.checker = probe.AllOf(checkers)
 	}
 	b.checker = b.proxied(b.checker) // and not each part, which does not see any more whether the address is exact
+	b.checker = b.shared(b.checker, p, path, from)
 	return b, nil
 }
 
@@ -112,19 +113,20 @@ func buildChecker(
 	case "postgres":
 		return probe.Postgres{
 			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "redis":
 		return probe.Redis{
-			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Port: port, User: c.User, Password: password, TLS: secure,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "mysql":
 		return probe.MySQL{
 			Port: port, User: c.User, Password: password, Database: c.Database, Query: c.Query, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
 		}, nil
 	case "mongodb":
-		return probe.MongoDB{Port: port, Role: checkRole(c.Role), TLS: secure}, nil
+		return probe.MongoDB{Port: port, Role: checkRole(c.Role), Fallback: c.Fallback != "", TLS: secure}, nil
 	case "mqtt":
 		return probe.MQTT{Port: port, User: c.User, Password: password, TLS: secure}, nil
 	case "amqp":
@@ -235,6 +237,8 @@ func verdict(v healthcheck.Verdict) pool.Verdict {
 		return pool.WrongRole
 	case healthcheck.Lagging:
 		return pool.Lagging
+	case healthcheck.Fallback:
+		return pool.Fallback
 	}
 	return pool.Unknown
 }

@@ -16,10 +16,12 @@ func (c *catalog) ofPools(d *Daemon) part {
 			"Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.",
 			"pool")
 		wanted = c.gauge("limeload_pool_wanted_backends",
-			"Backends that should serve: in mode ready, with a weight and not of the wrong role; at most 1 where the primary is wanted.",
+			"Backends that should serve: in mode ready, with a weight and of the wanted role; at most 1 where the primary is wanted.",
 			"pool")
 		triesAll = c.gauge("limeload_pool_tries_all",
 			"1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
+		fallsBack = c.gauge("limeload_pool_falls_back",
+			"1 while no replica is eligible and fallback = \"primary\" has the primary serve.", "pool")
 		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
 
 		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
@@ -70,6 +72,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 			to.put(eligible, float64(s.pool.Eligible()), p)
 			to.put(wanted, float64(wantedBackends(infos, primary[name])), p)
 			to.claim(triesAll, s.pool.TriesAll(), p)
+			to.claim(fallsBack, s.pool.FallsBack(), p)
 			to.put(sessions, float64(leases), p)
 
 			stats := s.pool.Stats()
@@ -97,7 +100,8 @@ func (c *catalog) ofPools(d *Daemon) part {
 // wantedBackends returns how many backends should serve. Of those that have to be the primary, that is one.
 func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	for i := range infos {
-		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole {
+		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole &&
+			b.Verdict != pool.Fallback {
 			n++
 		}
 	}
@@ -107,7 +111,7 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries are the series of each backend. There are 29, which is a lot for 10,000 backends.
+// backendSeries are the series of each backend. There are 30, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
 	openings *series
@@ -148,7 +152,7 @@ func (c *catalog) ofBackends() *backendSeries {
 			"backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
-		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Lagging),
+		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Fallback),
 		modes: labelsOf("mode", pool.Maintenance), breakerPositions: labelsOf("breaker", pool.HalfOpen),
 	}
 }

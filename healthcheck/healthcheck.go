@@ -122,6 +122,10 @@ type Result struct {
 	Epoch    uint64
 	Offset   uint64
 	Replicas int
+
+	// Cluster names the cluster that the target is a member of, if all of its members take writes (Galera). Two primaries
+	// of one cluster are no rivals. "" = none.
+	Cluster string
 }
 
 // A Role is what a target of a replicated service says it is. The zero value is RoleUnknown.

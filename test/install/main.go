@@ -39,6 +39,7 @@ func needs() []need {
 		{[]string{"mariadb-install-db"}, "mariadb-server", nil},
 		{[]string{"mariadb"}, "mariadb-client", nil},
 		{[]string{"/usr/lib/galera/libgalera_smm.so"}, "galera-4", nil},
+		{[]string{"rsync"}, "rsync", []string{"rsync.service"}}, // for Galera
 		{[]string{"slapd"}, "slapd", []string{"slapd.service"}},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},

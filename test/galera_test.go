@@ -64,10 +64,7 @@ func startGalera(t *testing.T) galeraCluster {
 // awaitVerdict waits for a change of the verdict on a node in a pool, after a time.
 func (c galeraCluster) awaitVerdict(t *testing.T, pool, node, to string, since time.Time) harness.Line {
 	t.Helper()
-	return c.WaitLine(t, fmt.Sprintf("%s of pool %s is %s", node, pool, to), func(l harness.Line) bool {
-		return l.Message == harness.MessageVerdict && l.Pool == pool && l.Backend == node && l.To == to &&
-			l.Seen.After(since)
-	})
+	return awaitVerdict(t, c.Balancer, pool, node, to, since)
 }
 
 // wantReason checks the reason of a line, and that explain says the same.

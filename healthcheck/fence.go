@@ -18,8 +18,8 @@ import (
 // its successor. A primary that fails a check keeps its claim until its verdict is no longer healthy. All of this rests
 // on what the targets say of themselves, so that fences that watch the same targets agree.
 //
-// The members of one cluster that all take writes (Result.Cluster) are no rivals. One of them is the primary for as long
-// as it is healthy, and then the one with the lowest address.
+// The members of one cluster that all take writes (Result.Cluster) are no rivals. One of them is the primary for as
+// long as it is healthy, and then the one with the lowest address.
 //
 // If two claims are equal, the target wins that was the primary while the other one was not. A new fence learns from
 // Remember which one that was. If nobody knows, the lower address wins, and so all fences agree again.

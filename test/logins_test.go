@@ -85,58 +85,66 @@ func guardedFakes(kind string) func(*testing.T) guarded {
 	}
 }
 
-// TestLoginsAreTriedOnce counts the logins at the servers: each command tries one login at most at each server, also
-// one that is refused. A server that blocks accounts or hosts after wrong passwords must not do so for a mistake in a
-// file.
-func TestLoginsAreTriedOnce(t *testing.T) {
-	t.Parallel()
-	fakes := func(kind string) ([]string, []string, func() []int) {
-		var addresses []string
-		var servers []*passwordServer
-		for range 3 {
-			s := startPasswordServer(t, "first")
-			servers, addresses = append(servers, s), append(addresses, s.Address())
-		}
-		return addresses, []string{fmt.Sprintf("type = %q", kind), `user = "cn=checker"`}, func() (n []int) {
-			for _, s := range servers {
-				n = append(n, int(s.logins.Load()))
-			}
-			return n
-		}
+// A counted service has servers that count the logins they get.
+type counted struct {
+	addresses []string
+	health    []string                 // lines of the health table, without the password file
+	logins    func(t *testing.T) []int // at each server so far
+}
+
+func countedFakes(t *testing.T, kind string) (c counted) {
+	var servers []*passwordServer
+	for range 3 {
+		s := startPasswordServer(t, "first")
+		servers, c.addresses = append(servers, s), append(c.addresses, s.Address())
 	}
-	mysql := func() ([]string, []string, func() []int) {
-		primary, replica := mysqlPair(t)
-		both := []*harness.MariaDB{primary, replica}
-		asked := 0
-		return []string{primary.Address(), replica.Address()}, []string{`type = "mysql"`, `user = "checker"`}, func() (n []int) {
-			asked++ // each question is a connection as well
-			for _, m := range both {
+	c.health = []string{fmt.Sprintf("type = %q", kind), `user = "cn=checker"`}
+	c.logins = func(*testing.T) (n []int) {
+		for _, s := range servers {
+			n = append(n, int(s.logins.Load()))
+		}
+		return n
+	}
+	return c
+}
+
+func countedMySQL(t *testing.T) counted {
+	primary, replica := mysqlPair(t)
+	asked := 0
+	return counted{[]string{primary.Address(), replica.Address()}, []string{`type = "mysql"`, `user = "checker"`},
+		func(t *testing.T) (n []int) {
+			asked++ // a question is a connection, too
+			for _, m := range []*harness.MariaDB{primary, replica} {
 				connections, err := strconv.Atoi(m.Do(t, "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "+
 					"WHERE VARIABLE_NAME = 'Connections'"))
 				check(t, err)
 				n = append(n, connections-asked)
 			}
 			return n
-		}
-	}
-	for name, start := range map[string]func() ([]string, []string, func() []int){
-		"mysql": mysql,
-		"mqtt":  func() ([]string, []string, func() []int) { return fakes("mqtt") },
-		"ldap":  func() ([]string, []string, func() []int) { return fakes("ldap") },
+		}}
+}
+
+// TestLoginsAreTriedOnce counts the logins at the servers: check tries one login at most at each server, also one that
+// is refused. A server that blocks accounts or hosts after wrong passwords must not do so for a mistake in a file.
+func TestLoginsAreTriedOnce(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]counted{
+		"mysql": countedMySQL(t), "mqtt": countedFakes(t, "mqtt"), "ldap": countedFakes(t, "ldap"),
 	} {
-		addresses, health, count := start()
 		file := filepath.Join(t.TempDir(), "password")
-		text := world{Backends: addresses, Health: append(health, fmt.Sprintf("password_file = %q", file))}.config(t)
+		text := world{Backends: c.addresses, Health: append(c.health, fmt.Sprintf("password_file = %q", file))}.config(t)
 		config := filepath.Join(t.TempDir(), "lb.toml")
 		check(t, os.WriteFile(config, []byte(text), 0o600))
+		place := regexp.MustCompile(regexp.QuoteMeta(config) + `:\d+: pool\.all\.health\.password_file: every backend that ` +
+			`answers refuses the login; b1: authentication refused`)
 		for _, password := range []string{"first", "wrong"} {
 			check(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
-			before := count()
+			before := c.logins(t)
 			_, stderr, code := harness.Run(t, harness.Command{
 				Path: harness.Binary(t, false), Args: []string{"check", "--config", config},
 			})
 			all := 0
-			for i, n := range count() {
+			for i, n := range c.logins(t) {
 				n -= before[i]
 				if all += n; n > 1 || password == "wrong" && n != 1 {
 					t.Errorf("%s: check with the password %q logged in %d times to server %d", name, password, n, i)
@@ -145,8 +153,6 @@ func TestLoginsAreTriedOnce(t *testing.T) {
 			if all == 0 {
 				t.Errorf("%s: check with the password %q logged in nowhere", name, password)
 			}
-			place := regexp.MustCompile(regexp.QuoteMeta(config) + `:\d+: pool\.all\.health\.password_file: every backend that ` +
-				`answers refuses the login; b1: authentication refused`)
 			if password == "first" && code != 0 || password == "wrong" && (code != 1 || !place.MatchString(stderr)) {
 				t.Errorf("%s: check with the password %q ends with %d: %s", name, password, code, stderr)
 			}

@@ -131,6 +131,10 @@ type Result struct {
 	Offset   uint64
 	Replicas int
 
+	// Cluster names the cluster that the target is a member of, if all of its members take writes (Galera). Two primaries
+	// of one cluster are no rivals. "" = none.
+	Cluster string
+
 	atOnce bool // this success makes the target healthy, whatever Rise says
 }
 

@@ -58,6 +58,7 @@ func (c AllOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) 
 func withRole(r, other healthcheck.Result) healthcheck.Result {
 	if r.Role == healthcheck.RoleUnknown {
 		r.Role, r.Epoch, r.Offset, r.Replicas = other.Role, other.Epoch, other.Offset, other.Replicas
+		r.Cluster = other.Cluster
 	}
 	return r
 }

@@ -134,7 +134,7 @@ func verdictsOfTexts() map[string]string {
 	return map[string]string{
 		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "fallbackf": "fallback", "cannotCheckf": "inconclusive",
 		"refusedf": "refused", "redisRefusalWords": "refused",
-		"staleWords": "unknown", "rivalWords": "wrong_role",
+		"staleWords": "unknown", "rivalWords": "wrong_role", "memberWords": "wrong_role",
 	}
 }
 

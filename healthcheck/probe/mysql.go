@@ -20,7 +20,9 @@ import (
 // A server is a replica if it is read only (read_only, super_read_only or innodb_read_only), and otherwise a primary.
 // In a group replication it is what the group says. A member that is not ONLINE, or sees no majority of its group, is
 // unhealthy. A Galera node must belong to the primary component and be synced. A donor or desynced node, and one that
-// has joined and catches up, are lagging: they work, and it passes.
+// has joined and catches up, are lagging: they work, and it passes. The same holds for a node of Percona XtraDB Cluster
+// that is in maintenance (pxc_maint_mode), also before it shuts down. The nodes of a Galera cluster all take writes, as
+// do the members of a group in multi-primary mode: Result.Cluster names their cluster.
 //
 // The user needs the right to log in. MaxLag needs REPLICATION CLIENT (MySQL) or SLAVE MONITOR (MariaDB) as well, and
 // group replication needs SELECT on performance_schema.replication_group_members.
@@ -94,7 +96,9 @@ func mayServe(err error) bool { return err == nil || errors.Is(err, healthcheck.
 // Judge judges what a server has reported.
 func (c MySQL) Judge(answer any) (healthcheck.Result, error) {
 	report := answer.(mysqlReport)
-	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
+	result := healthcheck.Result{
+		Role: report.role, Offset: report.offset, Replicas: report.replicas, Cluster: report.cluster,
+	}
 	err := c.judge(report)
 	if mayServe(err) {
 		err = cmp.Or(report.query, err)
@@ -129,6 +133,7 @@ type mysqlReport struct {
 	role     healthcheck.Role
 	offset   uint64 // the number of its transactions by their GTIDs; 0 = not known
 	replicas int    // primary: the number of connected replicas, as far as the server counts them
+	cluster  string // see healthcheck.Result
 	galera   *galeraNode
 	group    *mysqlGroup
 	lag      *mysqlLag // replica, if a MaxLag is set
@@ -143,7 +148,8 @@ type galeraNode struct {
 	comment   string // the state in words
 	component string // "Primary" if it belongs to the primary component
 	ready     bool
-	rejects   bool // queries, by the operator's wish
+	rejects   bool   // queries, by the operator's wish
+	leaving   string // why Percona's node wants no new sessions: MAINTENANCE or SHUTDOWN; "" = it does
 }
 
 // The states of a Galera node in which it works.
@@ -230,6 +236,8 @@ func (g galeraNode) judge(allowDonor bool) error {
 		return unhealthyf("galera: the node is not ready")
 	case g.rejects: // SHOW is answered nevertheless
 		return unhealthyf("galera: the node rejects queries")
+	case g.leaving != "":
+		return laggingf("galera: the node is in maintenance (%s)", escaped(g.leaving))
 	}
 	return nil
 }
@@ -237,12 +245,15 @@ func (g galeraNode) judge(allowDonor bool) error {
 // The variables that a check asks for. SHOW leaves out those that the server does not have.
 const (
 	mysqlVariables = `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only', 'innodb_read_only',
-	'wsrep_on', 'wsrep_reject_queries', 'group_replication_group_name', 'gtid_executed', 'gtid_current_pos')`
+	'wsrep_on', 'wsrep_provider', 'wsrep_reject_queries', 'pxc_maint_mode', 'group_replication_group_name',
+	'gtid_executed', 'gtid_current_pos')`
 	mysqlStatus = `SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_state', 'wsrep_local_state_comment',
-	'wsrep_cluster_status', 'wsrep_ready', 'Slaves_connected', 'Rpl_semi_sync_source_clients',
-	'Rpl_semi_sync_master_clients')`
+	'wsrep_cluster_status', 'wsrep_cluster_state_uuid', 'wsrep_ready', 'Slaves_connected',
+	'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_master_clients')`
 	mysqlMembers = `SELECT MEMBER_ID = @@server_uuid, MEMBER_STATE, MEMBER_ROLE
 	FROM performance_schema.replication_group_members`
+	mysqlOldMembers = `SELECT MEMBER_ID = @@server_uuid, MEMBER_STATE, ''
+	FROM performance_schema.replication_group_members` // MySQL 5.7: the secondary ones are read only there, too
 )
 
 // ask asks for everything that the check looks at. It takes two round trips, and one more for each of MaxLag and a
@@ -269,15 +280,11 @@ func (c MySQL) ask(s *mysqlSession, version string) (r mysqlReport, err error) {
 			r.replicas = max(r.replicas, int(n))
 		}
 	}
-	if variables["wsrep_on"] == "ON" {
-		r.galera = &galeraNode{
-			state: status["wsrep_local_state"], comment: status["wsrep_local_state_comment"],
-			component: status["wsrep_cluster_status"], ready: status["wsrep_ready"] == "ON",
-			rejects: variables["wsrep_reject_queries"] != "" && variables["wsrep_reject_queries"] != "NONE",
-		}
+	if variables["wsrep_on"] == "ON" && variables["wsrep_provider"] != "none" { // none: a server by itself
+		r.lookAtGalera(variables, status)
 	}
-	if variables["group_replication_group_name"] != "" {
-		if err := r.askGroup(s); err != nil {
+	if name := variables["group_replication_group_name"]; name != "" {
+		if err := r.askGroup(s, name); err != nil {
 			return mysqlReport{}, err
 		}
 	}
@@ -285,6 +292,24 @@ func (c MySQL) ask(s *mysqlSession, version string) (r mysqlReport, err error) {
 		r.lag, r.lagError = s.lag(strings.Contains(strings.ToLower(version), "mariadb"))
 	}
 	return r, nil
+}
+
+// lookAtGalera adds what a node says of itself to the report.
+func (r *mysqlReport) lookAtGalera(variables, status map[string]string) {
+	set := func(name, not string) string {
+		if variables[name] == not {
+			return ""
+		}
+		return variables[name]
+	}
+	r.galera = &galeraNode{
+		state: status["wsrep_local_state"], comment: status["wsrep_local_state_comment"],
+		component: status["wsrep_cluster_status"], ready: status["wsrep_ready"] == "ON",
+		rejects: set("wsrep_reject_queries", "NONE") != "", leaving: set("pxc_maint_mode", "DISABLED"),
+	}
+	if id := status["wsrep_cluster_state_uuid"]; id != "" {
+		r.cluster = "galera " + id
+	}
 }
 
 // values returns the two columns of an answer as a map. The names are in lower case.
@@ -304,8 +329,11 @@ func (s *mysqlSession) values(query string) (map[string]string, error) {
 }
 
 // askGroup adds the member's view of its group to the report.
-func (r *mysqlReport) askGroup(s *mysqlSession) error {
+func (r *mysqlReport) askGroup(s *mysqlSession, name string) error {
 	table, err := s.query(mysqlMembers)
+	if errors.Is(err, mysqlServerError{1054}) { // ER_BAD_FIELD_ERROR
+		table, err = s.query(mysqlOldMembers)
+	}
 	if err != nil {
 		return err
 	}
@@ -313,19 +341,25 @@ func (r *mysqlReport) askGroup(s *mysqlSession) error {
 		return unhealthyf("not a mysql server: nonsense in the answer to a query")
 	}
 	r.group = &mysqlGroup{state: "OFFLINE", members: len(table.rows)} // also of one that is in no group any more
-	role := healthcheck.RoleReplica
+	role, primaries := healthcheck.RoleReplica, 0
 	for _, row := range table.rows {
-		state := string(row[1])
+		state, is := string(row[1]), string(row[2])
 		if state != "UNREACHABLE" {
 			r.group.reachable++
+		}
+		if is == "PRIMARY" {
+			primaries++
 		}
 		if string(row[0]) != "1" {
 			continue
 		}
 		r.group.state = state
-		if string(row[2]) == "PRIMARY" {
+		if is == "PRIMARY" || is == "" {
 			role = r.role // a primary of the group is read only until it has applied what came before
 		}
+	}
+	if primaries > 1 { // in multi-primary mode; in the other mode, two that take writes are an accident
+		r.cluster = "group " + name
 	}
 	r.role = role
 	return nil

@@ -41,6 +41,7 @@ func needs() []need {
 		{[]string{"/usr/lib/galera/libgalera_smm.so"}, "galera-4", nil},
 		{[]string{"etcd"}, "etcd-server", []string{"etcd.service"}},
 		{[]string{"etcdctl"}, "etcd-client", nil},
+		{[]string{"rsync"}, "rsync", []string{"rsync.service"}}, // for Galera
 		{[]string{"slapd"}, "slapd", []string{"slapd.service"}},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},

@@ -41,26 +41,30 @@ func awaitWaiting(t *testing.T, b *harness.Balancer, n int) {
 
 // TestHoldServesAll has 2,000 clients come while the only backend is in maintenance. A part of them leaves, which frees
 // their descriptors and places. When the backend is back, the others are served in the order in which they came, none
-// twice, and the balancer has nothing left of it.
+// twice, and the balancer has nothing left of it. slow_start spreads them over its time, which is longer than the
+// queue's timeout.
 func TestHoldServesAll(t *testing.T) {
 	const clients, everyLeaves = 2000, 10
 	var mu sync.Mutex
 	var order []uint32
+	var half time.Time // when half of those who stay were there
 	backend := harness.Serve(t, func(_ context.Context, c *net.TCPConn) {
 		var number [4]byte
 		if _, err := io.ReadFull(c, number[:]); err != nil {
 			return
 		}
 		mu.Lock()
-		order = append(order, binary.BigEndian.Uint32(number[:]))
+		if order = append(order, binary.BigEndian.Uint32(number[:])); len(order) == clients/2-clients/everyLeaves/2 {
+			half = time.Now()
+		}
 		mu.Unlock()
 		_, _ = c.Write(number[:])
 		_, _ = io.Copy(io.Discard, c)
 	})
 	b := world{
 		Backends: []string{backend.Address()},
-		Pool:     []string{`hold = { timeout = "1m", max = 2000 }`, `queue = { max = 0, timeout = "1m" }`},
-		Keys:     []string{`max_rate = "2000/s burst 1"`}, // so that their order can be seen
+		Pool: []string{`hold = { timeout = "1m", max = 2000 }`, `queue = { max = 0, timeout = "100ms" }`,
+			`slow_start = "2s"`},
 	}.start(t)
 	mode := func(m string) {
 		t.Helper()
@@ -119,8 +123,13 @@ func TestHoldServesAll(t *testing.T) {
 			t.Fatalf("client %d got the answer of %d", i, got)
 		}
 	}
-	t.Logf("%d clients are served after %v", len(stay), time.Since(began).Round(time.Millisecond))
+	took := time.Since(began)
 	mu.Lock()
+	t.Logf("%d clients are served after %v, half of them after %v", len(stay), took.Round(time.Millisecond),
+		half.Sub(began).Round(time.Millisecond))
+	if took < 1800*time.Millisecond || half.Sub(began) < 800*time.Millisecond {
+		t.Error("they were not spread over the slow start")
+	}
 	off := 0 // how many places one was served after another that came later, at most
 	for at, n := range order {
 		if place, found := slices.BinarySearch(stay, n); found {
@@ -170,7 +179,7 @@ func TestHoldRedis(t *testing.T) {
 	began := time.Now()
 	b := world{
 		Backends: []string{server.Address}, Listener: []string{`profile = "redis"`},
-		Pool:   []string{`hold = { timeout = "1m", max = 2000 }`},
+		Pool:   []string{`hold = { timeout = "1m", max = 2000 }`, `slow_start = "1s"`},
 		Health: []string{`type = "redis"`, `interval = "50ms"`, `fast_interval = "50ms"`, `rise = 1`, `fall = 1`},
 	}.start(t)
 	b.WaitVerdict(t, "b1", "healthy", began)

@@ -129,9 +129,10 @@ type Backend struct {
 	rateReached atomic.Uint64
 	// pacing.mu guards the fields below
 	sessions int           // its max_sessions
-	usable   time.Duration // when its rate allows the next lease, on the pool's clock; while it is in pacing.over
+	usable   time.Duration // when its rate and its ramp allow the next lease, on the pool's clock; while it is in pacing.over
 	place    int           // in pacing.over, from 1; 0: it is not there
-	gone     bool          // it was removed from the pool
+	ramp     backendRamp
+	gone     bool // it was removed from the pool
 
 	// Pool.mu guards the fields below
 	generation uint64 // the number of the last snapshot that it was eligible in

@@ -128,7 +128,7 @@ type Explanation struct {
 // path.
 func (p *Pool) Explain(pc PickContext) Explanation {
 	s := p.snap.Load()
-	e := &explaining{r: s.replica()}
+	e := &explaining{r: s.replica(), ramping: p.Ramping()}
 	e.x = Explanation{
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
 		FallsBack: s.fallback,
@@ -146,7 +146,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e.decided(s, lease.b, by, err)
 	switch waiting := p.Waiting(); err {
 	case ErrBusy:
-		e.x.MayWait = waiting < s.settings.QueueMax
+		e.x.MayWait = waiting < s.settings.QueueMax || e.ramping && waiting < s.settings.HoldMax
 	case ErrNoBackend:
 		e.x.MayWait = s.settings.HoldTimeout > 0 && waiting < s.settings.HoldMax
 	}
@@ -159,6 +159,7 @@ type explaining struct {
 	pc       PickContext
 	x        Explanation
 	standing []standing // of each member
+	ramping  bool       // see Pool.Ramping
 }
 
 // A standing is the state of one backend before the decision.
@@ -194,6 +195,7 @@ func (e *explaining) look(s *snapshot) {
 			case m.maxSessions > 0 && st.Leases >= int64(m.maxSessions):
 				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
 					st.Leases, m.maxSessions)
+			case e.x.Waiting > 0 && m.backend.pacing.ramping(m.backend): // others go first; see behind
 			case b.load.Full():
 				st.out, st.why, st.reason = true, IsOverRate, fmt.Sprintf("it is at its rate, %v, for another %v",
 					m.maxRate, b.bucket.Wait(m.maxRate, b.pool.clock()).Round(time.Microsecond))
@@ -267,6 +269,8 @@ func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 func (e *explaining) behind(st standing, at int) (Obstacle, string) {
 	x := &e.x
 	switch {
+	case x.By == ByNothing && e.ramping:
+		return BehindWaiters, fmt.Sprintf("%d sessions wait already, and slow_start spreads them", x.Waiting)
 	case x.By == ByNothing:
 		return BehindWaiters, fmt.Sprintf("%d sessions wait already", x.Waiting)
 	case x.By == ByTrial:

@@ -25,7 +25,7 @@ func (s *snapshot) replica() *replica {
 	if s.slow != nil {
 		r.slow = &slowStarts{length: s.slow.length}
 		for _, g := range s.slow.growing {
-			r.slow.growing = append(r.slow.growing, growing{r.of[g.backend], g.since})
+			r.slow.growing = append(r.slow.growing, growing{r.of[g.backend], g.since, g.weight})
 		}
 		r.slow.next.Store(s.slow.next.Load())
 	}

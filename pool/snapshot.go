@@ -17,7 +17,7 @@ type snapshot struct {
 	tiers    []*tier    // those with an eligible backend, in the order in which picks ask them
 	trials   []*Backend // whose breakers are half-open
 	slow     *slowStarts
-	pacing   *pacing // the pool's if a member has a rate, else nil
+	pacing   *pacing // the pool's if a member has a rate, or there is a ramp; else nil
 	moving   bool    // slow or pacing is there, and a pick advances them first
 	tryAll   bool    // no backend is healthy, and so all enabled ones are eligible
 	fallback bool    // no Healthy backend is eligible, and so those of the verdict Fallback are
@@ -118,6 +118,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		p.wakeRun() // their time begins now
 	}
 	s.slow = p.slowStartsLocked()
+	p.rampLocked(old, s)
 	s.moving = s.slow != nil || s.pacing != nil
 	for _, g := range p.groups {
 		g.eligible = slices.Delete(g.eligible, 0, len(g.eligible))

@@ -92,7 +92,7 @@ pool = "x"
 	pool := Pool{Algorithm: "least_conn", ConnectTimeout: 3 * s, Retries: 2, HashKey: "client_ip",
 		Sticky: Sticky{MaxEntries: 100_000, Key: "client_ip"},
 		Queue:  Queue{Timeout: 5 * s}, Hold: Hold{Max: 10_000},
-		Drain: "plain", Rebalance: Rebalance{Rate: 1, MinAge: Duration(time.Minute)}, Agent: Agent{Interval: 2 * s, Timeout: s},
+		Drain: "plain", Rebalance: Rebalance{Rate: 1, MinAge: m}, Agent: Agent{Interval: 2 * s, Timeout: s},
 		WhenNone: "refuse", OnUnhealthy: "keep",
 		OnRemove: "drain"}
 	pool.Breaker = Breaker{Failures: 5, Window: 30 * s, MinSamples: 20, OpenFor: 10 * s, MaxOpenFor: 5 * m, Trials: 1,
@@ -113,19 +113,20 @@ pool = "x"
 		HashBalance: 1.25, Zone: "a",
 		Sticky: Sticky{TTL: 60 * m, MaxEntries: 100_000, Key: "client_ip"},
 		Queue:  Queue{Max: 7, Timeout: 5 * s}, Hold: Hold{Timeout: 15 * s, Max: 10_000},
-		Drain: "plain", Rebalance: Rebalance{Rate: 1, MinAge: Duration(time.Minute)}, Agent: Agent{Interval: 2 * s, Timeout: s},
+		Drain: "plain", Rebalance: Rebalance{Rate: 1, MinAge: m}, Agent: Agent{Interval: 2 * s, Timeout: s},
 		WhenNone:    "all",
 		OnUnhealthy: "close", OnRemove: "close",
 		Breaker: pool.Breaker,
 		Backends: []Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 1, MaxSessions: 9, Tier: 2, Zone: "a",
 			Mode: "maintenance",
 			Addr: netip.MustParseAddrPort("10.0.0.9:1")}},
-		Discovery: &Discovery{Type: "srv", Namespace: "/service/", Verify: true, Name: "_pg._tcp.Db.internal.", Resolver: "[::ffff:10.0.0.2]:53",
-			Family: "any", Refresh: s, OnError: "empty"},
+		Discovery: &Discovery{Type: "srv", Namespace: "/service/", Verify: true, Name: "_pg._tcp.Db.internal.",
+			Resolver: "[::ffff:10.0.0.2]:53", Family: "any", Refresh: s, OnError: "empty"},
 	}
-	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Name: "db", Port: 5432, Family: "any", Refresh: 30 * s,
-		OnError: "keep"}
-	u.Name, u.Discovery = "u", &Discovery{Type: "file", Namespace: "/service/", Verify: true, File: "b.json", Family: "any", Refresh: 30 * s, OnError: "keep"}
+	v.Name, v.Discovery = "v", &Discovery{Type: "dns", Namespace: "/service/", Verify: true, Name: "db", Port: 5432,
+		Family: "any", Refresh: 30 * s, OnError: "keep"}
+	u.Name, u.Discovery = "u", &Discovery{Type: "file", Namespace: "/service/", Verify: true, File: "b.json",
+		Family: "any", Refresh: 30 * s, OnError: "keep"}
 	x.Name = "x"
 	x.Backends = []Backend{{Name: "[fe80::1%eth0]:1", Address: "[fe80::1%eth0]:1", Weight: 1, Mode: "ready",
 		Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}}

@@ -40,6 +40,9 @@ type Fence struct {
 	// remember is the primary of the fence before this one, or the target that last had the better claim; without an ID
 	// if nobody knows.
 	remember Target
+
+	appointed   appointment       // see Appoint
+	unappointed map[string]Result // the claims of targets other than the appointed one
 }
 
 // A claimant is a target that claims to be the primary, and what it said of itself.
@@ -58,7 +61,8 @@ type Rivalry struct {
 // NewFence returns a fence for targets of s. It calls report once for each rival that shows up; report must not block,
 // nor call the fence.
 func NewFence(s *Scheduler, report func(Rivalry)) *Fence {
-	return &Fence{scheduler: s, report: report, rivals: make(map[string]bool), others: make(map[string]bool)}
+	return &Fence{scheduler: s, report: report, rivals: make(map[string]bool), others: make(map[string]bool),
+		unappointed: make(map[string]Result)}
 }
 
 // Wrap returns a checker that checks with c and then applies the fence.
@@ -83,9 +87,11 @@ func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err
 	}
-	if reason := c.fence.admit(t, r); reason != "" {
+	reason, atOnce := c.fence.admit(t, r)
+	if reason != "" {
 		return r, &fencedError{reason}
 	}
+	r.atOnce = atOnce
 	return r, nil
 }
 
@@ -142,6 +148,9 @@ func (f *Fence) Forget(id string) {
 	defer f.mu.Unlock()
 	f.leaveLocked(id)
 	delete(f.others, id)
+	if f.appointed.id == id {
+		f.appointed.id = "" // until somebody is appointed anew
+	}
 	if f.remember.ID == id {
 		f.remember = Target{}
 	}
@@ -167,6 +176,7 @@ func (f *Fence) lapse(id string, sure bool) {
 // leaveLocked removes a target from the rivals.
 func (f *Fence) leaveLocked(id string) {
 	delete(f.rivals, id)
+	delete(f.unappointed, id)
 	if f.ahead.ID == id {
 		f.ahead = claimant{}
 	}
@@ -182,22 +192,25 @@ func (f *Fence) installLocked(c claimant) {
 	delete(f.rivals, c.ID)
 }
 
-// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not.
-func (f *Fence) admit(t Target, r Result) (reason string) {
+// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not. atOnce says that
+// the target need not show it again, whatever Rise says.
+func (f *Fence) admit(t Target, r Result) (reason string, atOnce bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.scheduler.verdict(t.ID); !known {
-		return "" // removed while its check ended: nothing would ever withdraw the claim
+		return "", false // removed while its check ended: nothing would ever withdraw the claim
 	}
 	c := claimant{t, r}
-	switch f.primary.ID {
-	case "":
+	switch {
+	case f.appointed.by != "":
+		return f.admitAppointedLocked(c)
+	case f.primary.ID == "":
 		f.installLocked(c)
-		return ""
-	case t.ID:
-		return f.confirmLocked(c)
+		return "", false
+	case f.primary.ID == t.ID:
+		return f.confirmLocked(c), false
 	}
-	return f.challengeLocked(c)
+	return f.challengeLocked(c), false
 }
 
 // confirmLocked judges a repeated claim of the primary. A target that had written more than the primary's last claim

@@ -122,6 +122,8 @@ type Result struct {
 	Epoch    uint64
 	Offset   uint64
 	Replicas int
+
+	atOnce bool // this success makes the target healthy, whatever Rise says
 }
 
 // A Role is what a target of a replicated service says it is. The zero value is RoleUnknown.

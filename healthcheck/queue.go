@@ -27,6 +27,7 @@ type job struct {
 	due    time.Time // in state idle: of the next check; in state waiting: when the check became due
 	stale  time.Time // when the verdict becomes unknown, if the running check has not ended by then
 	blind  time.Time // start of the first of the inconclusive checks in a row; zero if the last was conclusive
+	close  time.Time // until when it is checked closely; zero if it is not
 	judged time.Time // when the verdict was last set by something other than results
 	cancel func()    // in state running: ends the check
 

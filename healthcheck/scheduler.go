@@ -297,6 +297,7 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	}
 	j.state = idle
 	j.due = start.Add(j.policy.delay(j.streak.settled(), s.o.Random()))
+	j.due = j.nearer(j.due, end)
 	if j.soon {
 		j.soon, j.due = false, end
 	}
@@ -307,6 +308,10 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
 	if _, atOnce := errors.AsType[*fencedError](err); atOnce {
 		s.judgeLocked(j, verdictOf(err), err.Error(), now)
+		return
+	}
+	if err == nil && result.atOnce {
+		s.judgeLocked(j, Healthy, words(result, nil), now)
 		return
 	}
 	from := j.streak.verdict

@@ -100,6 +100,7 @@ func (k *checkedPool) start() {
 	k.changed = k.pool.Subscribe(eventBuffer)
 	k.following.Go(k.follow)
 	k.match()
+	k.appoint()
 }
 
 // end ends all checks.
@@ -128,13 +129,18 @@ func (k *checkedPool) follow() {
 		}
 		lost = dropped
 		k.match()
+		k.appoint()
 	}
 }
 
-// look checks a suspected backend soon, and reports whether the membership changed.
+// look checks a suspected backend soon, and one that has another role, and reports whether match has to look.
 func (k *checkedPool) look(e pool.Event) bool {
-	if s, is := e.(pool.Suspected); is {
-		k.scheduler.CheckSoon(targetID(s.Pool, s.Backend.ID))
+	switch e := e.(type) {
+	case pool.Suspected:
+		k.scheduler.CheckSoon(targetID(e.Pool, e.Backend.ID))
+	case pool.RoleChanged:
+		k.scheduler.CheckSoon(targetID(e.Pool, e.Backend.ID))
+		return true
 	}
 	return isMembership(e)
 }
@@ -148,9 +154,35 @@ func isMembership(e pool.Event) bool {
 	return false
 }
 
+// appoint tells the fence which backend the pool's source names the primary, if the source knows roles.
+func (k *checkedPool) appoint() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fence == nil {
+		return
+	}
+	var primary healthcheck.Target
+	by := ""
+	for _, b := range k.pool.Backends() {
+		if b.Role == pool.RoleUnknown {
+			continue
+		}
+		by = b.Source
+		if b.Role == pool.RolePrimary {
+			primary = k.target(b.ID)
+		}
+	}
+	if by == "" {
+		k.fence.Dismiss()
+		return
+	}
+	k.fence.Appoint(by, primary)
+}
+
 // change sets another check for the backends. Their verdicts stay.
 func (k *checkedPool) change(check *builtCheck, primary bool) error {
 	k.use(check, primary)
+	k.appoint()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var failures []error

@@ -1,0 +1,143 @@
+package healthcheck
+
+import (
+	"fmt"
+	"time"
+)
+
+// How closely an appointed target is checked until it is the primary. Postgres is promoted in some tenths of a second,
+// and then clients wait for nothing but us. If it takes longer than closeFor, it is not checked so often any more.
+const (
+	closeEvery = 20 * time.Millisecond // from the end of one check to the start of the next
+	closeFor   = 10 * time.Second
+)
+
+// An appointment is what somebody who decides about the primary says, such as Patroni.
+type appointment struct {
+	by   string // its name, for messages; "" if nobody says anything
+	id   string // of the target; "" if there is no primary
+	name string // of the target within its group
+	done bool   // the target has been found to be the primary since it was appointed
+}
+
+// Appoint tells the fence which target is the primary according to an authority, such as Patroni: t, or nobody if t has
+// no ID. by is the authority's name, for messages.
+//
+// From then on a target is admitted only if both agree: it is appointed, and its check finds a primary. All others have
+// the wrong role at once. So that clients need not wait, an appointed target is checked closely until it is a primary,
+// and then one check is enough, whatever Rise says. Appointing the same target again changes nothing.
+//
+// What the authority said may be old news. So while an other target that claims to be the primary was promoted later
+// than the appointed one (Result.Epoch), neither is admitted.
+func (f *Fence) Appoint(by string, t Target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.appointed.by == by && f.appointed.id == t.ID {
+		return
+	}
+	f.appointed = appointment{by: by, id: t.ID, name: t.Name}
+	clear(f.unappointed)
+	if f.primary.ID != t.ID {
+		f.deposeLocked(f.appointed.words())
+	}
+	if t.ID != "" {
+		f.scheduler.checkClosely(t.ID)
+	}
+}
+
+// Dismiss tells the fence that the authority of Appoint cannot be asked any more: what the targets say of themselves
+// decides alone, as without an authority.
+func (f *Fence) Dismiss() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.appointed = appointment{}
+	clear(f.unappointed)
+}
+
+// words says whom the authority wants.
+func (a appointment) words() string {
+	if a.id == "" {
+		return a.by + " names no primary"
+	}
+	return fmt.Sprintf("%s names %s the primary", a.by, a.name)
+}
+
+// deposeLocked takes the role from the present primary, if it is healthy.
+func (f *Fence) deposeLocked(reason string) {
+	if f.primary.ID == "" {
+		return
+	}
+	f.holds = false
+	if verdict, known := f.scheduler.verdict(f.primary.ID); known && verdict == Healthy {
+		f.scheduler.judge(f.primary.ID, WrongRole, reason)
+	}
+}
+
+// admitAppointedLocked judges a claim while there is an authority. It returns "" if the target is the primary, or else
+// why it is not. atOnce says that this claim is enough.
+func (f *Fence) admitAppointedLocked(c claimant) (reason string, atOnce bool) {
+	if c.ID != f.appointed.id {
+		f.unappointed[c.ID] = c.claim
+		reason = "claims to be the primary, but " + f.appointed.words()
+		if f.holds && f.primary.ID == f.appointed.id {
+			if c.claim.Epoch > f.claim.Epoch {
+				f.deposeLocked(laterWords(c.ID, f.appointed.by))
+			}
+			f.reportLocked(c.Target, f.primary, reason)
+		}
+		return reason, false
+	}
+	for id, other := range f.unappointed {
+		if other.Epoch > c.claim.Epoch {
+			return laterWords(id, f.appointed.by), false
+		}
+	}
+	f.installLocked(c)
+	atOnce = !f.appointed.done
+	f.appointed.done = true
+	return "", atOnce
+}
+
+// laterWords says why an appointed target is not admitted.
+func laterWords(rival, by string) string {
+	return fmt.Sprintf("%s was promoted later, but %s does not name it the primary: no other is used until they agree",
+		rival, by)
+}
+
+// checkClosely checks a target now, and then again and again until it is healthy, for closeFor at most.
+func (s *Scheduler) checkClosely(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.jobs[id]
+	if j == nil {
+		return
+	}
+	j.close = time.Now().Add(closeFor)
+	if !s.started {
+		return
+	}
+	switch j.state {
+	case running:
+		j.soon = true
+	case idle:
+		j.due = time.Now()
+	}
+	s.requeueLocked(j)
+	s.wakeRun()
+}
+
+// nearer returns the time of the next check of a target that is checked closely, whose last one has just ended; due is
+// its time otherwise.
+func (j *job) nearer(due, now time.Time) time.Time {
+	if j.close.IsZero() {
+		return due
+	}
+	if j.streak.verdict == Healthy || now.After(j.close) {
+		j.close = time.Time{}
+		return due
+	}
+	if soon := now.Add(closeEvery); soon.Before(due) {
+		return soon
+	}
+	return due
+}

@@ -98,5 +98,5 @@ type Discovered struct {
 	Source  string     // as in the configuration: "dns", "patroni", ...
 	Found   int        // backends in the answer
 	Changed Reconciled // what became of them
-	Err     error      // why the source gave no answer
+	Err     error      // why the source gave no answer; with Found above 0, what part of its answer is of no use
 }

@@ -32,7 +32,7 @@ type patroniCluster struct {
 // startPatroni starts a cluster, makes the ledgers' table and watches the leader key.
 func startPatroni(t *testing.T) *patroniCluster {
 	t.Helper()
-	etcd := harness.StartEtcd(t, harness.EtcdOptions{})
+	etcd := harness.StartEtcd(t, "--unsafe-no-fsync")
 	c := &patroniCluster{
 		Patroni: harness.StartPatroni(t, harness.PatroniOptions{Etcd: []*harness.Etcd{etcd}}), etcd: etcd,
 	}

@@ -32,8 +32,8 @@ type Patroni struct {
 	ttl     time.Duration
 }
 
-// A PatroniMember is one Patroni with its Postgres: what is on one machine elsewhere. Each has its own PID namespace, so
-// that all of its processes end together.
+// A PatroniMember is one Patroni with its Postgres: what is on one machine elsewhere. Each has its own PID namespace,
+// so that all of its processes end together.
 type PatroniMember struct {
 	*Process        // all processes of the machine end with it
 	Name     string // pg1, pg2 and so on
@@ -44,7 +44,8 @@ type PatroniMember struct {
 	user *syscall.Credential
 }
 
-// StartPatroni makes an empty cluster and waits until all its members are in it, one of them as the synchronous standby.
+// StartPatroni makes an empty cluster and waits until all its members are in it, one of them as the synchronous
+// standby.
 func StartPatroni(t testing.TB, o PatroniOptions) *Patroni {
 	t.Helper()
 	if o.Scope == "" {
@@ -64,7 +65,7 @@ func StartPatroni(t testing.TB, o PatroniOptions) *Patroni {
 	}
 	hosts := make([]string, len(o.Etcd))
 	for i, e := range o.Etcd {
-		_, hosts[i], _ = strings.Cut(e.URL, "://")
+		_, hosts[i], _ = strings.Cut(e.Endpoint, "://")
 	}
 	for i := range o.Members {
 		dir, user := serverFolder(t, "postgres")

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -105,7 +103,7 @@ func buildChecker(
 	if err != nil {
 		return nil, err
 	}
-	password, err := checkPassword(cfg, path, c, from)
+	password, err := readPassword(cfg, path, c.PasswordFile, from)
 	if err != nil {
 		return nil, err
 	}
@@ -214,48 +212,7 @@ func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.C
 	if !c.UsesTLS() {
 		return nil, nil
 	}
-	secure := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: !c.Verify}
-	if c.CA != "" {
-		pem, err := from.read(path+".ca", c.CA, maxPEMBytes)
-		secure.RootCAs = x509.NewCertPool()
-		if err == nil && !secure.RootCAs.AppendCertsFromPEM(pem) {
-			err = from.wrong(c.CA, errors.New("there is no certificate in it: needs a PEM file"))
-		}
-		if err != nil && !errors.Is(err, errNotRead) {
-			return nil, cfg.ErrorAt(path+".ca", err)
-		}
-	}
-	if c.Cert == "" {
-		return secure, nil
-	}
-	certificate, certErr := from.read(path+".cert", c.Cert, maxPEMBytes)
-	key, keyErr := from.read(path+".key", c.Key, maxPEMBytes)
-	switch {
-	case errors.Is(certErr, errNotRead), errors.Is(keyErr, errNotRead):
-		return secure, nil
-	case certErr != nil:
-		return nil, cfg.ErrorAt(path+".cert", certErr)
-	case keyErr != nil:
-		return nil, cfg.ErrorAt(path+".key", keyErr)
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		return nil, cfg.ErrorAt(path+".cert", from.wrong(c.Cert, err))
-	}
-	secure.Certificates = []tls.Certificate{pair}
-	return secure, nil
-}
-
-// checkPassword reads the password of a check, the first line of its file.
-func checkPassword(cfg *conf.Config, path string, c *conf.Check, from *files) (string, error) {
-	if c.PasswordFile == "" {
-		return "", nil
-	}
-	line, err := from.firstLine(path+".password_file", c.PasswordFile)
-	if err != nil && !errors.Is(err, errNotRead) {
-		return "", cfg.ErrorAt(path+".password_file", err)
-	}
-	return line, nil
+	return clientTLS{c.ServerName, c.Verify, c.CA, c.Cert, c.Key}.read(cfg, path, from)
 }
 
 func checkRole(text string) healthcheck.Role {

@@ -89,12 +89,15 @@ func (l *eventLog) write(e pool.Event) {
 	case pool.Overruled:
 		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).Msg("run-time change dropped")
 	case pool.Discovered:
-		if e.Err != nil {
+		if e.Err != nil && e.Found == 0 {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
 			return
 		}
 		line, message := l.log.Info(), "discovered"
-		if e.Found == 0 { // a valid answer, so on_error does not apply
+		switch {
+		case e.Err != nil:
+			line, message = l.log.Warn().AnErr("err", e.Err), "discovered, except for some that are of no use"
+		case e.Found == 0: // a valid answer, so on_error does not apply
 			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
@@ -163,7 +166,10 @@ func (l *eventLog) publish(e pool.Event) {
 		if e.Found == 0 {
 			reason = fmt.Sprintf("%s named no backend: %d removed", e.Source, e.Changed.Removed)
 		}
-		if e.Err != nil {
+		switch {
+		case e.Err != nil && e.Found > 0:
+			reason += "; of no use: " + e.Err.Error()
+		case e.Err != nil:
 			reason = e.Source + ": " + e.Err.Error()
 		}
 		of("discovered", e.Change, nil, nil, reason)

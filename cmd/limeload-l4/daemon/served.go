@@ -56,8 +56,12 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 		}
 		s.checks = newCheckedPool(d.log, d.checks, p, check, c.Health.WantsPrimary())
 	}
-	if c.Discovery != nil {
-		s.finder = newFinder(cfg, c.Discovery, p)
+	source, err := discoverySource(cfg, c, from)
+	if err != nil {
+		return nil, err
+	}
+	if source != nil {
+		s.finder = newFinder(c.Discovery, source, p)
 	}
 	if _, err := p.Reconcile(sourceConfig, configSpecs(c)); err != nil {
 		return nil, err
@@ -65,8 +69,8 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 	return s, nil
 }
 
-func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
-	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p)}
+func newFinder(c *conf.Discovery, source discovery.Source, p *pool.Pool) *finder {
+	return &finder{kind: c.Type, runner: buildDiscovery(c, source, p)}
 }
 
 // start starts the pool with its checks, its discovery and its event log.

@@ -87,9 +87,9 @@ func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err
 	}
-	reason, atOnce := c.fence.admit(t, r)
-	if reason != "" {
-		return r, &fencedError{reason}
+	atOnce, err := c.fence.admit(t, r)
+	if err != nil {
+		return r, err
 	}
 	r.atOnce = atOnce
 	return r, nil
@@ -192,13 +192,13 @@ func (f *Fence) installLocked(c claimant) {
 	delete(f.rivals, c.ID)
 }
 
-// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not. atOnce says that
+// admit judges a target's claim. It returns nil if the target is the primary, or else why it is not. atOnce says that
 // the target need not show it again, whatever Rise says.
-func (f *Fence) admit(t Target, r Result) (reason string, atOnce bool) {
+func (f *Fence) admit(t Target, r Result) (atOnce bool, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.scheduler.verdict(t.ID); !known {
-		return "", false // removed while its check ended: nothing would ever withdraw the claim
+		return false, nil // removed while its check ended: nothing would ever withdraw the claim
 	}
 	c := claimant{t, r}
 	switch {
@@ -206,11 +206,18 @@ func (f *Fence) admit(t Target, r Result) (reason string, atOnce bool) {
 		return f.admitAppointedLocked(c)
 	case f.primary.ID == "":
 		f.installLocked(c)
-		return "", false
-	case f.primary.ID == t.ID:
-		return f.confirmLocked(c), false
+		return false, nil
 	}
-	return f.challengeLocked(c), false
+	reason := ""
+	if f.primary.ID == t.ID {
+		reason = f.confirmLocked(c)
+	} else {
+		reason = f.challengeLocked(c)
+	}
+	if reason != "" {
+		return false, &fencedError{reason}
+	}
+	return false, nil
 }
 
 // confirmLocked judges a repeated claim of the primary. A target that had written more than the primary's last claim

@@ -29,7 +29,6 @@ type Patroni struct {
 	// set once, then read-only
 	Scope   string
 	Members []*PatroniMember
-	ttl     time.Duration
 }
 
 // A PatroniMember is one Patroni with its Postgres: what is on one machine elsewhere. Each has its own PID namespace,
@@ -57,7 +56,7 @@ func StartPatroni(t testing.TB, o PatroniOptions) *Patroni {
 	if o.TTL == 0 {
 		o.TTL = 10 * time.Second
 	}
-	p := &Patroni{Scope: o.Scope, ttl: o.TTL}
+	p := &Patroni{Scope: o.Scope}
 	// Patroni needs the folder of all programs, and not one with links to some
 	initdb, err := filepath.EvalSymlinks(Tool(t, "initdb"))
 	if err != nil {
@@ -146,8 +145,11 @@ func descendants(pid int) (all []int) {
 	return all
 }
 
+// viewPatience bounds a question to a member that may be frozen.
+const viewPatience = 2 * time.Second
+
 // ask sends a request to the member's REST API.
-func (m *PatroniMember) ask(method, path string, request any) (status int, answer []byte, err error) {
+func (m *PatroniMember) ask(patience time.Duration, method, path string, request any) (status int, answer []byte, err error) {
 	text, err := json.Marshal(request)
 	if err != nil {
 		return 0, nil, err
@@ -156,7 +158,7 @@ func (m *PatroniMember) ask(method, path string, request any) (status int, answe
 	if err != nil {
 		return 0, nil, err
 	}
-	client := &http.Client{Timeout: Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	got, err := client.Do(r)
 	if err != nil {
 		return 0, nil, err
@@ -187,7 +189,7 @@ func (p *Patroni) view() (views []patroniView, err error) {
 		}
 		var answer struct{ Members []patroniView }
 		var text []byte
-		if _, text, err = m.ask(http.MethodGet, "/cluster", nil); err != nil {
+		if _, text, err = m.ask(viewPatience, http.MethodGet, "/cluster", nil); err != nil {
 			continue
 		}
 		if err = json.Unmarshal(text, &answer); err == nil {
@@ -219,16 +221,6 @@ func (p *Patroni) Member(name string) *PatroniMember {
 		}
 	}
 	return nil
-}
-
-// Leader waits until there is a primary, and returns it.
-func (p *Patroni) Leader(t testing.TB) (leader *PatroniMember) {
-	t.Helper()
-	Eventually(t, "there is a primary", func() (err error) {
-		leader, err = p.find("leader", "running")
-		return err
-	})
-	return leader
 }
 
 // WaitWhole waits until all members run and follow the primary, and one is the synchronous standby, so that no commit
@@ -270,29 +262,11 @@ func (p *Patroni) WaitWhole(t testing.TB) (leader, standby *PatroniMember) {
 // Switchover has Patroni make one member the primary in place of another, and waits until it says that this is done.
 func (p *Patroni) Switchover(t testing.TB, from, to *PatroniMember) {
 	t.Helper()
-	status, answer, err := to.ask(http.MethodPost, "/switchover", map[string]string{
+	status, answer, err := to.ask(Patience, http.MethodPost, "/switchover", map[string]string{
 		"leader": from.Name, "candidate": to.Name,
 	})
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("switchover from %s to %s: %d %s %v", from.Name, to.Name, status, answer, err)
-	}
-}
-
-// Tag sets a tag of a member, such as nofailover, noloadbalance or nosync, and waits until Patroni has it.
-func (p *Patroni) Tag(t testing.TB, m *PatroniMember, tag string, value bool) {
-	t.Helper()
-	text, err := os.ReadFile(m.config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	base, _, _ := strings.Cut(string(text), "\ntags:")
-	text = []byte(base + fmt.Sprintf("\ntags:\n  %s: %v\n", tag, value))
-	if err := os.WriteFile(m.config(), text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	status, answer, err := m.ask(http.MethodPost, "/reload", nil)
-	if err != nil || status >= http.StatusBadRequest {
-		t.Fatalf("reload of %s: %d %s %v", m.Name, status, answer, err)
 	}
 }
 

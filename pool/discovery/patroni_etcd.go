@@ -73,7 +73,8 @@ func (e etcd) open(ctx context.Context, endpoint string) (*etcdSession, error) {
 		if c == nil {
 			c = &tls.Config{}
 		}
-		options = append(options, grpc.WithTransportCredentials(handshakes{credentials.NewTLS(c.Clone()), s}))
+		options = append(options,
+			grpc.WithTransportCredentials(handshakes{credentials.NewTLS(c.Clone()), c.ServerName, s}))
 	}
 	var err error
 	s.client, err = clientv3.New(clientv3.Config{
@@ -111,16 +112,19 @@ func (s *etcdSession) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return c, err
 }
 
-// breaks notes why the connection could not be made. The library's error would only have its text.
+// breaks ends the session and notes why its connection could not be made. The library would try again after a second,
+// and its error would only have the text of this one.
 func (s *etcdSession) breaks(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.broken = err
+	s.mu.Unlock()
+	s.end(err)
 }
 
 // handshakes is the TLS of a session, which notes why a handshake failed.
 type handshakes struct {
 	credentials.TransportCredentials
+	name    string // that the certificate must have; "": the endpoint's host. The library knows only the latter
 	session *etcdSession
 }
 
@@ -128,6 +132,9 @@ type handshakes struct {
 func (h handshakes) ClientHandshake(
 	ctx context.Context, authority string, raw net.Conn,
 ) (net.Conn, credentials.AuthInfo, error) {
+	if h.name != "" {
+		authority = h.name
+	}
 	c, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		h.session.breaks(&handshakeError{err})
@@ -137,7 +144,7 @@ func (h handshakes) ClientHandshake(
 
 // Clone returns a copy that notes its errors in the same session.
 func (h handshakes) Clone() credentials.TransportCredentials {
-	return handshakes{h.TransportCredentials.Clone(), h.session}
+	return handshakes{h.TransportCredentials.Clone(), h.name, h.session}
 }
 
 // A handshakeError is the error of a TLS handshake.

@@ -208,6 +208,8 @@ func (p *PatroniREST) restMistake(ctx context.Context, endpoint string, err erro
 	switch {
 	case ofTLS:
 		e.Kind, e.Detail = ErrTLS, detail
+	case errors.Is(err, http.ErrSchemeMismatch):
+		e.Kind, e.Detail = ErrTLS, plainEndpoint
 	case answered && (code == http.StatusUnauthorized || code == http.StatusForbidden) && p.o.User == "":
 		e.Kind, e.Detail = ErrLogin, code.Error()+": it needs a login: set user and password_file"
 	case answered && (code == http.StatusUnauthorized || code == http.StatusForbidden):

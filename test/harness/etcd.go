@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -90,5 +91,20 @@ func (e *Etcd) Restart(t testing.TB) {
 // Do runs a command with etcd's own client, and returns its output.
 func (e *Etcd) Do(t testing.TB, args ...string) string {
 	t.Helper()
-	return MustRun(t, Command{Path: Tool(t, "etcdctl"), Env: []string{"ETCDCTL_API=3"}, Args: append(e.client, args...)})
+	return MustRun(t, e.ctl(t, args))
+}
+
+// Try is Do for a command that may fail, such as while etcd elects a leader.
+func (e *Etcd) Try(t testing.TB, args ...string) error {
+	t.Helper()
+	if _, stderr, code := Run(t, e.ctl(t, args)); code != 0 {
+		return fmt.Errorf("etcdctl: exit code %d: %s", code, stderr)
+	}
+	return nil
+}
+
+func (e *Etcd) ctl(t testing.TB, args []string) Command {
+	t.Helper()
+	return Command{Path: Tool(t, "etcdctl"), Env: []string{"ETCDCTL_API=3"},
+		Args: slices.Concat(e.client, []string{"--command-timeout", "30s"}, args)}
 }

@@ -43,7 +43,6 @@ func needs() []need {
 		{[]string{"mariadb-install-db"}, "mariadb-server", nil},
 		{[]string{"mariadb"}, "mariadb-client", nil},
 		{[]string{"/usr/lib/galera/libgalera_smm.so"}, "galera-4", nil},
-		{[]string{"etcd"}, "etcd-server", []string{"etcd.service"}},
 		{[]string{"etcdctl"}, "etcd-client", nil},
 		{[]string{"slapd"}, "slapd", []string{"slapd.service"}},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},

@@ -96,9 +96,9 @@ func (c fenced) judge(ctx context.Context, t Target, _ time.Time, r Result, err 
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err
 	}
-	reason, atOnce := c.fence.admit(t, r)
-	if reason != "" {
-		return r, &fencedError{reason}
+	atOnce, err := c.fence.admit(t, r)
+	if err != nil {
+		return r, err
 	}
 	r.atOnce = atOnce
 	return r, nil
@@ -204,25 +204,31 @@ func (f *Fence) installLocked(c claimant) {
 	delete(f.members, c.ID)
 }
 
-// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not. atOnce says that
+// admit judges a target's claim. It returns nil if the target is the primary, or else why it is not. atOnce says that
 // the target need not show it again, whatever Rise says.
-func (f *Fence) admit(t Target, r Result) (reason string, atOnce bool) {
+func (f *Fence) admit(t Target, r Result) (atOnce bool, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.scheduler.verdict(t.ID); !known {
-		return "", false // removed while its check ended: nothing would ever withdraw the claim
+		return false, nil // removed while its check ended: nothing would ever withdraw the claim
 	}
 	delete(f.members, t.ID)
 	c := claimant{t, r}
+	reason := ""
 	switch {
 	case f.appointed.by != "":
 		return f.admitAppointedLocked(c)
 	case f.primary.ID == "":
-		return f.succeedLocked(c), false
+		reason = f.succeedLocked(c)
 	case f.primary.ID == t.ID:
-		return f.confirmLocked(c), false
+		reason = f.confirmLocked(c)
+	default:
+		reason = f.challengeLocked(c)
 	}
-	return f.challengeLocked(c), false
+	if reason != "" {
+		return false, &fencedError{reason}
+	}
+	return false, nil
 }
 
 // confirmLocked judges a repeated claim of the primary. A target that had written more than the primary's last claim

@@ -22,6 +22,7 @@ const (
 	statusKey    = "status"        // JSON with the leader's position in "optime"
 	oldStatusKey = "optime/leader" // that position alone, before Patroni 2.1
 	configKey    = "config"        // JSON with "standby_cluster", if it is one
+	failoverKey  = "failover"      // JSON with a switchover that was asked for: "leader", "member", "scheduled_at"
 	membersKey   = "members/"      // and the name of a member
 )
 
@@ -36,7 +37,7 @@ const (
 // A Patroni finds the members of a Postgres cluster, and their roles, in the etcd that Patroni keeps them in. A
 // backend's id is the member's name and its address that of its conn_url. The holder of the leader's key is the primary,
 // and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that do not run, are
-// tagged noloadbalance or are too far behind have weight 0.
+// tagged noloadbalance or are too far behind have weight 0, and so has a primary that was asked to hand over.
 //
 // While Watch runs, it keeps a copy of the cluster's keys up to date, and Find answers from that. Otherwise each Find
 // asks. Members of etcd are asked in turn, and only an answer that a majority of etcd confirms counts.
@@ -293,7 +294,7 @@ const tooLarge = "too large"
 func (p *Patroni) setLocked(k keyChange) {
 	name, isMember := strings.CutPrefix(k.key, membersKey)
 	if isMember && (name == "" || strings.Contains(name, "/")) ||
-		!isMember && !slices.Contains([]string{leaderKey, statusKey, oldStatusKey, configKey}, k.key) {
+		!isMember && !slices.Contains([]string{leaderKey, statusKey, oldStatusKey, configKey, failoverKey}, k.key) {
 		return
 	}
 	switch {
@@ -332,7 +333,7 @@ func (p *Patroni) membersLocked() ([]clusterMember, error) {
 	}
 	leader := p.keys[leaderKey]
 	standby, known := isStandbyCluster(p.keys[configKey])
-	position := leaderPosition(p.keys)
+	position, leaving := leaderPosition(p.keys), handsOver(p.keys[failoverKey], leader)
 	var members []clusterMember
 	for key, value := range p.keys {
 		name, is := strings.CutPrefix(key, membersKey)
@@ -351,6 +352,7 @@ func (p *Patroni) membersLocked() ([]clusterMember, error) {
 		r, m := readMember(name, []byte(value))
 		m.primary = name == leader && !standby && (known || r.Role != "standby_leader")
 		m.idle = m.idle || p.o.MaxLag > 0 && (r.Location == nil || position-*r.Location > p.o.MaxLag)
+		m.leaving = m.primary && leaving
 		members = append(members, m)
 	}
 	if len(members) == 0 {
@@ -370,6 +372,19 @@ func leaderPosition(keys map[string]string) int64 {
 	}
 	position, _ := strconv.ParseInt(keys[oldStatusKey], 10, 64)
 	return max(position, 0)
+}
+
+// handsOver reports whether the leader was asked to hand over now. Patroni then ends its server within a moment, and
+// only a new leader, or Patroni's refusal, takes the request back.
+func handsOver(failover, leader string) bool {
+	var f struct {
+		Leader, Member string
+		ScheduledAt    string `json:"scheduled_at"`
+	}
+	if leader == "" || json.Unmarshal([]byte(failover), &f) != nil || f.ScheduledAt != "" {
+		return false
+	}
+	return f.Leader == leader || f.Leader == "" && f.Member != "" && f.Member != leader
 }
 
 // isStandbyCluster reports whether a cluster follows another one by its configuration, as Patroni reads it, so that

@@ -29,6 +29,7 @@ type clusterMember struct {
 	port    uint16
 	primary bool  // it takes writes
 	idle    bool  // as long as it is no primary it gets no new sessions
+	leaving bool  // as the primary it gets no new sessions: it was asked to hand over
 	err     error // why it is of no use; then only its name counts
 }
 
@@ -208,6 +209,9 @@ func specsOf(members []clusterMember, addr hostAddresses) ([]pool.Spec, error) {
 		switch {
 		case m.primary:
 			s.Role = pool.RolePrimary
+			if m.leaving {
+				s.Weight = 0
+			}
 		case m.idle:
 			s.Weight = 0
 		}

@@ -85,6 +85,35 @@ func TestPatroniFind(t *testing.T) {
 	wantRoles(t, p, "n1 5431 replica, n2 5432 replica, n3 5433 replica")
 }
 
+// TestPatroniHandsOver shows that a primary gets no new sessions from the moment in which it is asked to hand over.
+func TestPatroniHandsOver(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{
+		`{"leader":"n1","member":"n2"}`: true,
+		`{"leader":"n1"}`:               true,
+		`{"member":"n2"}`:               true,
+		`{"leader":"n1","member":"n2","scheduled_at":"2030-01-01T00:00:00+00:00"}`: false,
+		`{"leader":"n2","member":"n3"}`:                                            false, // Patroni refuses it
+		`{"member":"n1"}`:                                                          false,
+		`{}`:                                                                       false, // there was one
+		`n1:n2`:                                                                    false, // before Patroni 1.0
+		``:                                                                         false,
+	} {
+		if got := handsOver(value, "n1"); got != want {
+			t.Errorf("with %s: %v", value, got)
+		}
+	}
+	if handsOver(`{"member":"n2"}`, "") {
+		t.Error("nobody hands over without a leader")
+	}
+	s := startPatroniStore(t)
+	p := s.source()
+	s.put(t, "failover", `{"leader":"n1","member":"n2"}`)
+	wantRoles(t, p, "n1 5431 primary idle, n2 5432 replica, n3 5433 replica")
+	s.put(t, "failover", "{}")
+	wantRoles(t, p, "n1 5431 primary, n2 5432 replica, n3 5433 replica")
+}
+
 // A watching is a Patroni that is watched, and what Find returns after each change.
 type watching struct {
 	roles chan string

@@ -25,6 +25,10 @@ import (
 // maxRest is the longest rest. A shorter connect_timeout says that the backends are near, and makes it shorter.
 const maxRest = time.Second
 
+// restLook is how often a resting session looks whether no backend was eligible meanwhile. Then it joins the line at
+// once, where a backend that becomes eligible finds it: that is what a failover looks like.
+const restLook = 50 * time.Millisecond
+
 // betweenCauses is how often a waiting session looks at least whether the cause has changed, if the other cause's time
 // may be over first: how late a refusal after a change may be.
 const betweenCauses = 250 * time.Millisecond
@@ -190,10 +194,13 @@ func (l *Loop) scheduleWait(s *Session) {
 	w := s.waiter
 	w.due, _ = l.waitEnds(s)
 	if w.rests {
-		w.due = min(w.due, w.rested+min(maxRest, s.pool.ConnectTimeout()))
+		w.due = min(w.due, w.restEnds(s.pool), l.Now+restLook)
 	}
 	l.schedule(s)
 }
+
+// restEnds is when a session that rests has rested long enough.
+func (w *wait) restEnds(p *pool.Pool) time.Duration { return w.rested + min(maxRest, p.ConnectTimeout()) }
 
 // served continues a session that the queue has given a backend, or an error that says that there is none.
 func (l *Loop) served(ref Ref, lease pool.Lease, err error) {
@@ -261,7 +268,7 @@ func (l *Loop) onWaitTimer(s *Session) {
 		l.leaveQueue(s, why)
 		return
 	}
-	if w.rests && l.Now >= w.rested+min(maxRest, s.pool.ConnectTimeout()) {
+	if w.rests && (l.Now >= w.restEnds(s.pool) || s.pool.Barren() > w.barren) {
 		w.held = l.held(s)
 		w.rests, w.barren, w.ramping = false, s.pool.Barren(), s.pool.Ramped()
 		s.forgive()

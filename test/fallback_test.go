@@ -57,7 +57,7 @@ func wantShared(t *testing.T, b *harness.Balancer, servers ...*harness.Postgres)
 	t.Helper()
 	sessions := func() (n float64) {
 		for _, s := range servers {
-			n += sessionsOf(t, s, "checks")
+			n += databaseSessions(t, s, "checks")
 		}
 		return n
 	}
@@ -99,7 +99,7 @@ func wantShared(t *testing.T, b *harness.Balancer, servers ...*harness.Postgres)
 }
 
 // sessionsOf returns how many sessions a database has had.
-func sessionsOf(t *testing.T, p *harness.Postgres, database string) (n float64) {
+func databaseSessions(t *testing.T, p *harness.Postgres, database string) (n float64) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", p.User, p.Address()))
 	check(t, err)

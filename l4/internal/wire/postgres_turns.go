@@ -18,6 +18,7 @@ type PostgresTurns struct {
 	asked   byte // type of the latest message that asks for ReadyForQuery; 0 is the StartupMessage
 	open    bool // a Sync, or a Query, has to follow what the client has sent
 	ignored bool // the server probably takes a Sync for a part of the COPY under way
+	ended   bool // the client has sent all data of a COPY before it knows that the server wants it
 	idle    bool // the latest message that belongs to a request is ReadyForQuery outside of a transaction
 }
 
@@ -152,10 +153,11 @@ func (t *PostgresTurns) fromClient(kind byte, length uint32) {
 		}
 		t.ask(kind)
 	case 'Q', 'F': // Query, FunctionCall
+		t.needNoCopy()
 		t.ask(kind)
 	case 'P', 'B', 'D', 'E', 'C': // Parse, Bind, Describe, Execute, Close
-		t.open = true
 		t.needNoCopy()
+		t.open = true
 	default: // Terminate is among them
 		t.lose()
 	}
@@ -164,16 +166,16 @@ func (t *PostgresTurns) fromClient(kind byte, length uint32) {
 // ask notes that the server will send ReadyForQuery in answer to a message of this type.
 func (t *PostgresTurns) ask(kind byte) {
 	t.asked, t.open = kind, false
-	t.needNoCopy()
-	if t.owed++; t.owed == 0 {
+	if t.owed++; t.owed == 0 || t.copying == postgresCopyBoth {
 		t.lose()
 	}
 }
 
-// needNoCopy gives up if the server takes data now. It ends the session then, or has found an error at the same time;
-// in that case it depends on the protocol whether it answers.
+// needNoCopy gives up if the server takes data now, or if it is not known which request a CopyInResponse would belong
+// to. A server that takes data ends the session for another request. If it has found an error at the same time, it
+// depends on the protocol whether it answers.
 func (t *PostgresTurns) needNoCopy() {
-	if t.copying == postgresCopyIn || t.copying == postgresCopyBoth {
+	if t.copying == postgresCopyIn || t.copying == postgresCopyBoth || t.ended {
 		t.lose()
 	}
 }
@@ -184,11 +186,13 @@ func (t *PostgresTurns) endCopy() {
 	case t.copying == postgresCopyIn:
 		t.copying = postgresNoCopy
 	case t.copying != postgresNoCopy:
-	case t.owed > 0 || t.open:
-		// The client has not waited for CopyInResponse, so that it is not known which message it ends.
-		t.lose()
-	default:
+	case t.owed == 0 && !t.open:
 		// The server has ended the COPY with an error that the client has not yet seen. It ignores the message.
+	case t.ended || t.owed > 0 && (t.owed > 1 || t.asked != 'Q' || t.open):
+		t.lose() // there may be a Sync between the request and the data
+	default:
+		// Some clients, such as pgx, do not wait for CopyInResponse. If the request fails, the server ignores the data.
+		t.ended = true
 	}
 }
 
@@ -213,7 +217,7 @@ func (t *PostgresTurns) fromBackend(kind byte, length uint32) {
 	case 'G': // CopyInResponse
 		t.beginCopy()
 	case 'W': // CopyBothResponse
-		if t.copying != postgresNoCopy || t.owed != 1 || t.asked != 'Q' {
+		if t.copying != postgresNoCopy || t.owed != 1 || t.asked != 'Q' || t.ended {
 			t.lose()
 			return
 		}
@@ -232,7 +236,7 @@ func (t *PostgresTurns) ready(status byte) {
 		return
 	}
 	t.owed--
-	t.copying, t.ignored = postgresNoCopy, false
+	t.copying, t.ignored, t.ended = postgresNoCopy, false, false
 	t.idle = status == 'I'
 }
 
@@ -255,6 +259,9 @@ func (t *PostgresTurns) beginCopy() {
 	switch {
 	case t.copying != postgresNoCopy:
 		t.lose()
+		return
+	case t.ended:
+		t.ended = false // all that follows the data is read as usual
 		return
 	case t.owed == 0 && t.open, t.owed == 1 && t.asked == 'Q':
 	case t.owed == 1 && t.asked == 'S' && !t.open:

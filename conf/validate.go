@@ -41,6 +41,7 @@ func validate(r *report, c *Config) {
 	checkSendProxy(r, c)
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
+	checkAgents(r, c)
 	checkUnixListeners(r, c)
 	checkPortless(r, c)
 }

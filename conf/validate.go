@@ -42,6 +42,7 @@ func validate(r *report, c *Config) {
 	checkSafeDrain(r, c)
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
+	checkAgents(r, c)
 	checkUnixListeners(r, c)
 	checkPortless(r, c)
 }

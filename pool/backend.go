@@ -161,8 +161,8 @@ func (b *Backend) InUse() bool { return b.inUse.Load() }
 // Revoked reports whether the holders of leases on the backend must give them back; see Pool.OnRevoke.
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 
-// A member is a backend with its settings in one snapshot. It is immutable; a change makes a new one. Verdict, mode and
-// breaker are separate fields, and none ever overwrites another.
+// A member is a backend with its settings in one snapshot. It is immutable; a change makes a new one. Verdict, mode,
+// agent and breaker are separate fields, and none ever overwrites another.
 type member struct {
 	backend     *Backend
 	source      string // the source that named it: "" for Add, else as given to Reconcile
@@ -174,6 +174,7 @@ type member struct {
 	reason      string    // of the verdict
 	since       time.Time // of the verdict
 	mode        Mode
+	agent       Agent // what the agent on its host says
 	breaker     Breaker
 	reopenings  int           // how often the breaker has reopened since it was last closed
 	until       time.Duration // when an open breaker is half-open, on the pool's clock
@@ -183,8 +184,8 @@ type member struct {
 	returning bool          // it became eligible after the pool's first backends did
 }
 
-// enabled reports whether the operator lets the backend have new sessions.
-func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
+// enabled reports whether the operator and the backend's agent let the backend have new sessions.
+func (m *member) enabled() bool { return m.modeInForce() == Ready && m.weightInForce() > 0 }
 
 // tryable reports whether the backend may have new sessions when none is healthy. One of the wrong role never may: a
 // pool of primaries must not send writes to a replica.
@@ -193,14 +194,14 @@ func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 // wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit. For one of the
 // verdict Fallback that is so while no other backend is eligible.
 func (m *member) wouldServe() bool {
-	return (m.verdict == Healthy || m.verdict == Fallback) && m.enabled()
+	return (m.verdict == Healthy || m.verdict == Fallback) && !m.agent.Down && m.enabled()
 }
 
 // eligible reports whether the backend may get new sessions, apart from its limit.
-func (m *member) eligible() bool { return m.verdict == Healthy && m.enabled() && m.breaker == Closed }
+func (m *member) eligible() bool { return m.verdict == Healthy && m.wouldServe() && m.breaker == Closed }
 
 // standsIn reports whether the backend may get new sessions while no backend is eligible.
-func (m *member) standsIn() bool { return m.verdict == Fallback && m.enabled() && m.breaker == Closed }
+func (m *member) standsIn() bool { return m.verdict == Fallback && m.wouldServe() && m.breaker == Closed }
 
 // onTrial reports whether the backend gets trial sessions: its breaker is half-open.
 func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }
@@ -212,7 +213,7 @@ func (m *member) info() BackendInfo {
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
 		MaxSessions: m.maxSessions, MaxRate: m.maxRate, RateReached: b.rateReached.Load(),
 		Tier: m.spec.Tier, Zone: m.spec.Zone,
-		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
+		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Agent: m.agent, Breaker: m.breaker,
 		Check: m.spec.Check, Role: m.spec.Role, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
@@ -240,6 +241,7 @@ type BackendInfo struct {
 	Reason      string    // why the verdict was given
 	Since       time.Time // when the verdict was given
 	Mode        Mode
+	Agent       Agent // what the agent on its host says; Weight, MaxSessions and Mode are those without it
 	Breaker     Breaker
 	Check       netip.AddrPort // the address that it is checked at; zero: Addr
 	Role        Role           // what its source says it is

@@ -59,7 +59,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	}
 	for _, e := range c.edits {
 		p.noteReturn(e.old, &e.next)
-		p.pacing.limit(e.next.backend, e.next.maxSessions, e.next.maxRate)
+		p.pacing.limit(e.next.backend, e.next.maxSessionsInForce(), e.next.maxRate)
 		next[e.old] = &e.next
 		noteDepartureLocked(e.old, &e.next, before.tryAll)
 		p.byID[e.next.backend.id] = &e.next
@@ -74,7 +74,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		}
 	}
 	for _, m := range c.added {
-		p.pacing.limit(m.backend, m.maxSessions, m.maxRate)
+		p.pacing.limit(m.backend, m.maxSessionsInForce(), m.maxRate)
 		p.byID[m.backend.id] = m
 		p.begun[m.source] = true
 	}

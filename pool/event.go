@@ -8,7 +8,7 @@ import (
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// RateChanged, CheckChanged, RoleChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
+// RateChanged, CheckChanged, RoleChanged, AgentChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -70,6 +70,12 @@ type CheckChanged struct {
 type RoleChanged struct {
 	Change
 	From, To Role
+}
+
+// AgentChanged says that the agent on a backend's host says something else about it.
+type AgentChanged struct {
+	Change
+	From, To Agent
 }
 
 // BreakerChanged says that a backend's breaker is in another state.

@@ -44,6 +44,7 @@ const (
 	InMaintenance   Obstacle = iota // its mode
 	InDrain                         // its mode
 	WithoutWeight                   // its weight is 0
+	AgentForbids                    // the agent on its host says so: maint, drain, down or 0%
 	NotHealthy                      // its verdict is Unhealthy
 	NotJudged                       // its verdict is Unknown
 	InWrongRole                     // its verdict
@@ -64,7 +65,7 @@ const (
 // String returns the obstacle as a lower-case word.
 func (o Obstacle) String() string {
 	words := [...]string{
-		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "fallback",
+		"maintenance", "drain", "weight_0", "agent", "unhealthy", "unknown", "wrong_role", "lagging", "fallback",
 		"breaker_open", "breaker_half_open",
 		"tried", "full", "over_rate", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
@@ -86,6 +87,7 @@ type Candidate struct {
 	Weight      uint32
 	Share       float64 // the part of its weight that is in force; below 1 during its slow start
 	Leases      int64
+	Agent       Agent      // what its agent says; Weight and MaxSessions are those in force
 	MaxSessions int        // 0 is no limit
 	MaxRate     rate.Limit // the zero value is no limit
 	Tier        int
@@ -114,6 +116,7 @@ type Explanation struct {
 	Err     error   // ErrNoBackend or ErrBusy; nil when a backend would be picked
 	MayWait bool    // Err is ErrBusy and the queue has room, or ErrNoBackend and the session is held
 	Waiting int     // sessions that stand in the line already
+	Ramping bool    // they do so only because the slow start spreads them
 
 	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
 	// algorithm draws at random, and this is one draw among the candidates.
@@ -128,11 +131,11 @@ type Explanation struct {
 // path.
 func (p *Pool) Explain(pc PickContext) Explanation {
 	s := p.snap.Load()
-	e := &explaining{r: s.replica(), ramping: p.Ramping()}
+	e := &explaining{r: s.replica()}
 	e.x = Explanation{
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
 		FallsBack: s.fallback,
-		Waiting:   int(p.queue.waiting.Load()),
+		Waiting:   int(p.queue.waiting.Load()), Ramping: p.Ramping(),
 	}
 	e.pc = PickContext{Client: pc.Client, Name: pc.Name, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -146,7 +149,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e.decided(s, lease.b, by, err)
 	switch waiting := p.Waiting(); err {
 	case ErrBusy:
-		e.x.MayWait = waiting < s.settings.QueueMax || e.ramping && waiting < s.settings.HoldMax
+		e.x.MayWait = waiting < s.settings.QueueMax || e.x.Ramping && waiting < s.settings.HoldMax
 	case ErrNoBackend:
 		e.x.MayWait = s.settings.HoldTimeout > 0 && waiting < s.settings.HoldMax
 	}
@@ -159,7 +162,6 @@ type explaining struct {
 	pc       PickContext
 	x        Explanation
 	standing []standing // of each member
-	ramping  bool       // see Pool.Ramping
 }
 
 // A standing is the state of one backend before the decision.
@@ -183,8 +185,8 @@ func (e *explaining) look(s *snapshot) {
 	for _, m := range s.members {
 		b := e.r.of[m.backend]
 		st := standing{backend: b, tier: -1, Candidate: Candidate{
-			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(),
-			MaxSessions: m.maxSessions, MaxRate: m.maxRate,
+			ID: b.id, Addr: b.addr, Weight: m.weightInForce(), Share: b.load.Share(), Leases: b.load.Leases(),
+			MaxSessions: m.maxSessionsInForce(), MaxRate: m.maxRate, Agent: m.agent,
 			Tier: b.tier, Zone: m.spec.Zone,
 		}}
 		if i, eligible := tiers[b]; eligible {
@@ -192,9 +194,9 @@ func (e *explaining) look(s *snapshot) {
 			switch {
 			case slices.Contains(e.pc.Tried, b):
 				st.out, st.why, st.reason = true, WasTried, "it failed this session already"
-			case m.maxSessions > 0 && st.Leases >= int64(m.maxSessions):
+			case st.MaxSessions > 0 && st.Leases >= int64(st.MaxSessions):
 				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
-					st.Leases, m.maxSessions)
+					st.Leases, st.MaxSessions)
 			case e.x.Waiting > 0 && m.backend.pacing.ramping(m.backend): // others go first; see behind
 			case b.load.Full():
 				st.out, st.why, st.reason = true, IsOverRate, fmt.Sprintf("it is at its rate, %v, for another %v",
@@ -218,6 +220,8 @@ func (m *member) obstacle(fallback bool) (Obstacle, string) {
 		return InDrain, "it is drained"
 	case m.weight == 0:
 		return WithoutWeight, "its weight is 0"
+	case m.agent.Down || !m.enabled():
+		return AgentForbids, fmt.Sprintf("its agent says %q", m.agent)
 	}
 	switch m.verdict {
 	case Unhealthy:
@@ -269,7 +273,7 @@ func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 func (e *explaining) behind(st standing, at int) (Obstacle, string) {
 	x := &e.x
 	switch {
-	case x.By == ByNothing && e.ramping:
+	case x.By == ByNothing && x.Ramping:
 		return BehindWaiters, fmt.Sprintf("%d sessions wait already, and slow_start spreads them", x.Waiting)
 	case x.By == ByNothing:
 		return BehindWaiters, fmt.Sprintf("%d sessions wait already", x.Waiting)

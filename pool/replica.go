@@ -16,7 +16,7 @@ func (s *snapshot) replica() *replica {
 		of:       make(map[*Backend]*Backend, len(s.members)),
 	}
 	for _, m := range s.members {
-		r.of[m.backend] = m.backend.replica(m.maxSessions)
+		r.of[m.backend] = m.backend.replica(m.maxSessionsInForce())
 	}
 	for _, t := range s.tiers {
 		r.tiers = append(r.tiers, r.tier(t))

@@ -72,7 +72,7 @@ func (p *Pool) slowStartsLocked() *slowStarts {
 	for _, g := range p.groups {
 		for _, m := range g.eligible {
 			if m.returning && now < m.returned+length {
-				s.growing = append(s.growing, growing{m.backend, m.returned, m.weight})
+				s.growing = append(s.growing, growing{m.backend, m.returned, m.weightInForce()})
 			} else {
 				m.backend.load.SetShare(1)
 			}

@@ -195,8 +195,8 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 	candidates := make([]algo.Member, len(g.eligible))
 	for i, m := range g.eligible {
 		t.backends = append(t.backends, m.backend)
-		t.weights = append(t.weights, m.weight)
-		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
+		t.weights = append(t.weights, m.weightInForce())
+		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weightInForce(), Load: &m.backend.load}
 	}
 	picker, err := algo.Build(p.settings().Algorithm, candidates,
 		algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
@@ -210,5 +210,5 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 // is reports whether the tier was made for these members.
 func (t *tier) is(members []*member) bool {
 	return slices.EqualFunc(t.backends, members, func(b *Backend, m *member) bool { return b == m.backend }) &&
-		slices.EqualFunc(t.weights, members, func(w uint32, m *member) bool { return w == m.weight })
+		slices.EqualFunc(t.weights, members, func(w uint32, m *member) bool { return w == m.weightInForce() })
 }

@@ -169,6 +169,7 @@ type Backend struct {
 	Tier        int    `json:"tier"`
 	Zone        string `json:"zone"`
 	Mode        string `json:"mode"`
+	Agent       string `json:"agent"` // what the agent on its host says, beside weight, max_sessions and mode; "" if nothing
 	Verdict     string `json:"verdict"`
 	// the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
 	Reason   string            `json:"reason"`
@@ -396,8 +397,8 @@ type Event struct {
 func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
-		"max_rate_changed",
-		"check_changed", "role_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
+		"max_rate_changed", "check_changed", "role_changed", "agent_changed", "breaker_changed",
+		"run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",
 	}

@@ -196,7 +196,7 @@ func (d *Daemon) checkedBackend(
 	a := admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, MaxRate: b.MaxRate.String(),
-		Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
+		Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(), Agent: b.Agent.String(),
 		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(),
 		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
 		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),

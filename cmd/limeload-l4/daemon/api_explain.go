@@ -160,6 +160,9 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	case e.Refusal == refusalQueued && errors.Is(x.Err, pool.ErrNoBackend):
 		fmt.Fprintf(&text, "%s would wait for a backend: none is eligible, and %d sessions wait already.",
 			e.Client, x.Waiting)
+	case e.Refusal == refusalQueued && x.Ramping:
+		fmt.Fprintf(&text, "%s would wait for a backend: %d sessions that were held wait already, and slow_start "+
+			"spreads them.", e.Client, x.Waiting)
 	case e.Refusal == refusalQueued:
 		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.",
 			e.Client, x.Waiting)

@@ -78,6 +78,12 @@ func (l *eventLog) write(e pool.Event) {
 	case pool.RoleChanged:
 		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("source", e.Backend.Source).
 			Msg("role changed")
+	case pool.AgentChanged:
+		line := l.log.Info()
+		if e.To.Down && !e.From.Down {
+			line = l.log.Warn()
+		}
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("agent changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
@@ -175,6 +181,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.RoleChanged:
 		of("role_changed", e.Change, e.From, e.To, e.Backend.Source)
+	case pool.AgentChanged:
+		of("agent_changed", e.Change, e.From, e.To, e.To.Reason)
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
 	case pool.Overruled:

@@ -101,7 +101,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	for i := range infos {
 		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole &&
-			b.Verdict != pool.Fallback {
+			b.Verdict != pool.Fallback && !b.Agent.Withdraws() {
 			n++
 		}
 	}
@@ -114,7 +114,7 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 // backendSeries are the series of each backend. There are 30, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
-	openings *series
+	openings, agentWeight, agentForbids *series
 
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
@@ -150,6 +150,11 @@ func (c *catalog) ofBackends() *backendSeries {
 			"breaker", "pool"),
 		openings: c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.",
 			"backend", "pool"),
+		agentWeight: c.gauge("limeload_backend_agent_weight_ratio",
+			"The part of the weight that the agent on its host leaves; 1 if it says nothing. Only if it has said something.",
+			"backend", "pool"),
+		agentForbids: c.gauge("limeload_backend_agent_forbids",
+			"1 if the agent on its host says maint, drain, down or 0%. Only if it has said something.", "backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
 		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Fallback),
@@ -185,4 +190,12 @@ func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 		to.claim(s.breaker, b.Breaker == pool.Breaker(k), backend, breaker, p)
 	}
 	to.put(s.openings, float64(b.Openings), backend, p)
+	if a := b.Agent; a != (pool.Agent{}) {
+		part := 1.0
+		if a.Weighs {
+			part = float64(a.Percent) / 100
+		}
+		to.put(s.agentWeight, part, backend, p)
+		to.claim(s.agentForbids, a.Withdraws() || a.Down, backend, p)
+	}
 }

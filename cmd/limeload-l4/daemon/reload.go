@@ -167,6 +167,9 @@ func (d *Daemon) commitPool(pp *proposedPool) error {
 		pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
+	if pp.changes("agent") || pp.changes("source") {
+		s.changeAgents(newAgentPool(d.log, d.checks, s.pool, pp.conf))
+	}
 	if pp.changes("discovery") || pp.changesContents("discovery") {
 		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
 			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)

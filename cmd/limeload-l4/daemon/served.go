@@ -30,6 +30,7 @@ type served struct {
 	// at a time
 	checks *checkedPool // nil without checks
 	finder *finder      // nil without discovery
+	agents *agentPool   // nil without agents
 }
 
 // A finder is a running discovery.
@@ -56,6 +57,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 		}
 		s.checks = newCheckedPool(d.log, d.checks, p, check, c.Health.WantsPrimary())
 	}
+	s.agents = newAgentPool(d.log, d.checks, p, c)
 	source, err := discoverySource(cfg, c, from)
 	if err != nil {
 		return nil, err
@@ -87,6 +89,9 @@ func (s *served) start() {
 	if s.checks != nil {
 		s.checks.start()
 	}
+	if s.agents != nil {
+		s.agents.start()
+	}
 }
 
 // rivalries returns how often a second backend claimed to be the primary.
@@ -115,6 +120,9 @@ func (s *served) lastRivalry() *time.Time {
 func (s *served) end() {
 	if s.finder != nil {
 		s.finder.end()
+	}
+	if s.agents != nil {
+		s.agents.end(nil)
 	}
 	s.stopWork()
 	s.working.Wait()
@@ -152,6 +160,17 @@ func (s *served) setChecks(k *checkedPool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks = k
+}
+
+// changeAgents replaces the agents of the backends; nil asks none. What they have said before is forgotten if their port
+// is another one.
+func (s *served) changeAgents(k *agentPool) {
+	if s.agents != nil {
+		s.agents.end(k)
+	}
+	if s.agents = k; k != nil {
+		k.start()
+	}
 }
 
 // setFinder sets the discovery; nil for none.

@@ -34,9 +34,9 @@ const (
 )
 
 // A Patroni finds the members of a Postgres cluster, and their roles, in the etcd that Patroni keeps them in. A
-// backend's id is the member's name and its address that of its conn_url. The holder of the leader's key is the primary,
-// and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that do not run, are
-// tagged noloadbalance or are too far behind have weight 0.
+// backend's id is the member's name, and its address is that of the member's conn_url. The holder of the leader's key is
+// the primary, and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that do
+// not run, are tagged noloadbalance or are too far behind have weight 0.
 //
 // While Watch runs, it keeps a copy of the cluster's keys up to date, and Find answers from that. Otherwise each Find
 // asks. Members of etcd are asked in turn, and only an answer that a majority of etcd confirms counts.
@@ -116,8 +116,8 @@ func foundMembers(what string, endpoints []string, members []clusterMember, addr
 	return Found{Backends: specs, Unusable: unusable}, nil
 }
 
-// Watch keeps the copy of the keys up to date, and calls changed whenever Find has another answer or error, until ctx is
-// done. It returns when no member of etcd answers.
+// Watch keeps the copy of the keys up to date, and calls changed whenever Find has another answer or error, until ctx
+// is done. It returns when no member of etcd answers.
 func (p *Patroni) Watch(ctx context.Context, changed func()) error {
 	p.mu.Lock()
 	p.watched = true

@@ -198,10 +198,14 @@ func (m *member) wouldServe() bool {
 }
 
 // eligible reports whether the backend may get new sessions, apart from its limit.
-func (m *member) eligible() bool { return m.verdict == Healthy && m.wouldServe() && m.breaker == Closed }
+func (m *member) eligible() bool {
+	return m.verdict == Healthy && m.wouldServe() && m.breaker == Closed
+}
 
 // standsIn reports whether the backend may get new sessions while no backend is eligible.
-func (m *member) standsIn() bool { return m.verdict == Fallback && m.wouldServe() && m.breaker == Closed }
+func (m *member) standsIn() bool {
+	return m.verdict == Fallback && m.wouldServe() && m.breaker == Closed
+}
 
 // onTrial reports whether the backend gets trial sessions: its breaker is half-open.
 func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }

@@ -35,7 +35,7 @@ const (
 )
 
 // A Patroni finds the members of a Postgres cluster, and their roles, in the etcd that Patroni keeps them in. A
-// backend's id is the member's name and its address that of its conn_url. The holder of the leader's key is the primary,
+// backend's id is the member's name, and its address is that of the member's conn_url. The holder of the leader's key is the primary,
 // and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that do not run, are
 // tagged noloadbalance or are too far behind have weight 0, and so has a primary that was asked to hand over.
 //
@@ -117,8 +117,8 @@ func foundMembers(what string, endpoints []string, members []clusterMember, addr
 	return Found{Backends: specs, Unusable: unusable}, nil
 }
 
-// Watch keeps the copy of the keys up to date, and calls changed whenever Find has another answer or error, until ctx is
-// done. It returns when no member of etcd answers.
+// Watch keeps the copy of the keys up to date, and calls changed whenever Find has another answer or error, until ctx
+// is done. It returns when no member of etcd answers.
 func (p *Patroni) Watch(ctx context.Context, changed func()) error {
 	p.mu.Lock()
 	p.watched = true

@@ -28,8 +28,9 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 	}
 	handshake, ofHandshake := errors.AsType[*handshakeError](err)
 	code := status.Code(err)
-	if own, is := errors.AsType[rpctypes.EtcdError](err); is {
-		code = own.Code()
+	said, isEtcds := errors.AsType[rpctypes.EtcdError](err) // so etcd has answered
+	if isEtcds {
+		code = said.Code()
 	}
 	switch {
 	case ofHandshake:
@@ -53,13 +54,15 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 			"password_file", p.o.User)
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		e.Kind, e.Detail = ErrLogin, fmt.Sprintf("the user %q may not read the keys: `etcdctl role grant-permission ROLE "+
-			"read --prefix=true %s` for a role of his allows it", p.o.User, p.prefix)
+			"read --prefix=true %s` for one of its roles allows it", p.o.User, p.prefix)
 	case code == codes.ResourceExhausted:
 		e.Kind, e.Detail = ErrTooMuchData, fmt.Sprintf("the keys below %s have more than %d MiB", p.prefix, maxEtcdBytes>>20)
 	case code == codes.Unimplemented:
 		e.Kind, e.Detail = ErrBadAnswer, "it does not speak the v3 API of etcd: with rest = true, endpoints are Patroni's own"
 	case isDeadline(err), code == codes.DeadlineExceeded, errors.Is(err, rpctypes.ErrTimeout):
 		e.Detail = "timed out"
+	case isEtcds:
+		e.Kind, e.Detail = ErrBadAnswer, said.Error()
 	case code == codes.Unavailable || code == codes.Internal || errors.Is(err, errEtcdLost):
 		e.Kind, e.Detail = p.noHTTP2(ctx, endpoint)
 	default:
@@ -76,7 +79,7 @@ func (p *Patroni) noHTTP2(ctx context.Context, endpoint string) (error, string) 
 	switch {
 	case strings.HasPrefix(endpoint, "http://") && speaksTLS(ctx, endpoint):
 		return ErrTLS, secureEndpoint
-	case strings.HasPrefix(endpoint, "https://") && p.o.TLS != nil && len(p.o.TLS.Certificates) == 0 &&
+	case strings.HasPrefix(endpoint, "https://") && (p.o.TLS == nil || len(p.o.TLS.Certificates) == 0) &&
 		wantsCertificate(ctx, endpoint):
 		return ErrTLS, "it refuses a client without a certificate: set cert and key to one that it trusts"
 	case strings.HasPrefix(endpoint, "https://") && wantsCertificate(ctx, endpoint):

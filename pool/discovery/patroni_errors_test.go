@@ -122,7 +122,7 @@ func TestPatroniLogin(t *testing.T) {
 		ask+`etcd does not know the user "reader" with this password: see user and password_file`)
 	wantClusterError(t, login("main", "nobody", "third"), ErrLogin,
 		ask+`the user "nobody" may not read the keys: `+
-			"`etcdctl role grant-permission ROLE read --prefix=true /service/main/` for a role of his allows it")
+			"`etcdctl role grant-permission ROLE read --prefix=true /service/main/` for one of its roles allows it")
 
 	w := watchPatroni(t, login("main", "reader", "other"))
 	w.want(t, roles)

@@ -54,8 +54,7 @@ func TestPatroniLease(t *testing.T) {
 	w.want(t, "n1 5431 replica, n2 5432 replica, n3 5433 replica")
 }
 
-// TestPatroniEtcdRestarts: while etcd is away, Find fails; when it is back, its present keys count, also if what changed
-// meanwhile was compacted.
+// TestPatroniEtcdRestarts: while etcd is away, Find fails; when it is back, its present keys count.
 func TestPatroniEtcdRestarts(t *testing.T) {
 	t.Parallel()
 	s := startPatroniStore(t)

@@ -87,8 +87,8 @@ type Options struct {
 // cluster is no longer true then.
 //
 // It reports to the pool the first answer, every answer that changed something, and each change between answers and
-// errors or from one error's text to another. An answer of which a part is of no use is reported with an error, and again
-// when that error's text changes. It does not report the same error or answer again.
+// errors or from one error's text to another. An answer of which a part is of no use is reported with an error, and
+// again when that error's text changes. It does not report the same error or answer again.
 type Runner struct {
 	// set once, then read-only
 	o     Options

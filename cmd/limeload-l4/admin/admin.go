@@ -162,7 +162,8 @@ type Backend struct {
 	Pool        string `json:"pool"`
 	Name        string `json:"name"`
 	Address     string `json:"address"`
-	Source      string `json:"source"` // what named it: config, api, or a kind of discovery
+	Source      string `json:"source"`                // what named it: config, api, or a kind of discovery
+	SourceRole  string `json:"source_role,omitempty"` // primary, replica or unknown, of a discovery that knows roles
 	Weight      int    `json:"weight"`
 	MaxSessions int    `json:"max_sessions"`
 	MaxRate     string `json:"max_rate"` // such as "500/s burst 50"; "" is no limit

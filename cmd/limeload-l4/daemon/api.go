@@ -201,6 +201,9 @@ func (d *Daemon) checkedBackend(
 		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
 		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),
 	}
+	if givesRoles(b.Source) {
+		a.SourceRole = b.Role.String()
+	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)
 	}

@@ -51,6 +51,9 @@ func discoverySource(cfg *conf.Config, p *conf.Pool, from *files) (discovery.Sou
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}, nil
 }
 
+// givesRoles reports whether a source of backends says which of them is the primary.
+func givesRoles(source string) bool { return (&conf.Discovery{Type: source}).GivesRoles() }
+
 // patroniSource returns the source of a discovery of type patroni.
 func patroniSource(cfg *conf.Config, path string, d *conf.Discovery, from *files) (discovery.Source, error) {
 	password, secure, err := clusterLogin(cfg, path, d, from)

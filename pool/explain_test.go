@@ -313,7 +313,7 @@ func TestExplainOfEveryWord(t *testing.T) {
 	}
 	for got, want := range map[fmt.Stringer]string{
 		ByNothing: "nothing", ByAlgorithm: "algorithm", BySticky: "sticky", ByTrial: "trial", Decider(9): "decider(9)",
-		InOtherZone + 1: "obstacle(18)", Overruling(9): "overruling(9)",
+		InOtherZone + 1: "obstacle(19)", Overruling(9): "overruling(9)",
 	} {
 		if got.String() != want {
 			t.Errorf("word is %q, want %q", got, want)

@@ -118,6 +118,7 @@ func TestPatroniHangs(t *testing.T) {
 	w := watchPatroni(t, p)
 	w.want(t, "n1 5431 primary")
 	cluster[0].Signal(t, syscall.SIGSTOP)
-	s.put(t, "leader", "n2")
+	// The stopped member may have been the leader of etcd itself, which then has to elect another one.
+	harness.Eventually(t, "etcd takes the new leader", func() error { return s.Try(t, "put", "--", patroniPrefix+"leader", "n2") })
 	w.want(t, "n2 5432 primary")
 }

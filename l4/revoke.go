@@ -59,7 +59,7 @@ func (s *Server) leaveBackend(b *pool.Backend) {
 // leaveAll asks all sessions that can leave their backends safely to do so, since the server shuts down. ctx is done
 // when the others are cut.
 func (s *Server) leaveAll(ctx context.Context) {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || s.Sessions() == 0 {
 		return
 	}
 	patience := time.Duration(s.drainTimeout.Load()) / 2

@@ -111,6 +111,7 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
 	openings *series
+	rebalanced *series
 
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
@@ -146,6 +147,8 @@ func (c *catalog) ofBackends() *backendSeries {
 			"breaker", "pool"),
 		openings: c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.",
 			"backend", "pool"),
+		rebalanced: c.counter("limeload_backend_rebalanced_sessions_total",
+			"Sessions that have left it where nothing is lost, so that other backends have their share.", "backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
 		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Lagging),
@@ -181,4 +184,5 @@ func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 		to.claim(s.breaker, b.Breaker == pool.Breaker(k), backend, breaker, p)
 	}
 	to.put(s.openings, float64(b.Openings), backend, p)
+	to.put(s.rebalanced, float64(b.Moved), backend, p)
 }

@@ -134,8 +134,11 @@ func (l *Loop) tryLeave(s *Session) bool {
 	}
 	hurry := must && l.Now >= t.asked+l.patience
 	switch {
-	case !t.atRest() || !s.still():
-		return false // what comes next is relayed, and then it is tried again
+	case !t.atRest() || s.in.ended || s.out.ended || s.in.dead || s.out.dead:
+		return false // what comes next is relayed, and then it is tried again, or it is the end
+	case !s.still():
+		l.retryLeaveAt(s, l.Now+quiet) // its client may be slow to take the last reply
+		return false
 	case t.spoken == SpokenRedis && l.Now < s.active+quiet && !hurry:
 		l.retryLeaveAt(s, s.active+quiet)
 		return false
@@ -164,11 +167,10 @@ func (l *Loop) retryLeaveAt(s *Session, at time.Duration) {
 	}
 }
 
-// still reports whether nothing is under way in a session: nothing is held, no side has ended or is broken, and none
-// has sent something that is unread.
+// still reports whether nothing is under way in a session: nothing is held, and no side has sent something that is
+// unread.
 func (s *Session) still() bool {
-	return !s.inLine && !s.in.held() && !s.out.held() && !s.owes() && !s.in.ended && !s.out.ended && !s.in.dead &&
-		!s.out.dead && s.client.calm() && s.backend.calm()
+	return !s.inLine && !s.in.held() && !s.out.held() && !s.owes() && s.client.calm() && s.backend.calm()
 }
 
 // calm reports whether the peer of a connection has sent nothing that is unread.
@@ -184,11 +186,7 @@ func (l *Loop) tellToLeave(s *Session) sock.Errno {
 	if c := s.clientTLS(); c != nil {
 		return c.Write(said)
 	}
-	n, e := sock.Write(int(s.client.fd), said, true)
-	if e == 0 && n < len(said) {
-		e = sock.BrokenPipe // maxUnsent rules that out
-		s.client.broken = true
-	}
+	_, e := sock.Write(int(s.client.fd), said, true) // all of it, see maxUnsent
 	return e
 }
 

@@ -376,6 +376,43 @@ func TestLeaveAtShutdown(t *testing.T) {
 	}
 }
 
+// TestLeaveSlowReader has a client that takes the last reply long after it was sent.
+func TestLeaveSlowReader(t *testing.T) {
+	for _, on := range allSides {
+		t.Run(on.String(), func(t *testing.T) {
+			const row = 16 << 20
+			x := startLeaver(t, on, l4.SpokenPostgres, time.Hour, func(c io.ReadWriter) error {
+				return fakePostgres(generous{c, row})
+			})
+			c := x.login(t)
+			say(t, c, query("select:I"))
+			time.Sleep(200 * time.Millisecond)
+			x.setMode(t, pool.Drain)
+			if kind, body, err := readMessage(c); kind != 'D' || len(body) != row || err != nil {
+				t.Fatalf("a message %q of %d bytes, error %v", kind, len(body), err)
+			}
+			awaitReady(t, c, "I")
+			x.hasLeft(t, c, movedError)
+		})
+	}
+}
+
+// generous makes a backend send a long row before it completes a query.
+type generous struct {
+	io.ReadWriter
+	row int
+}
+
+func (g generous) Write(b []byte) (int, error) {
+	if b[0] == 'C' {
+		head := binary.BigEndian.AppendUint32([]byte{'D'}, uint32(4+g.row))
+		if _, err := g.ReadWriter.Write(append(head, make([]byte, g.row)...)); err != nil {
+			return 0, err
+		}
+	}
+	return g.ReadWriter.Write(b)
+}
+
 // fakeRedis answers each PING, and at other commands waits.
 func fakeRedis(c io.ReadWriter) error {
 	r := bufio.NewReader(c)

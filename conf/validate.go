@@ -40,6 +40,7 @@ func validate(r *report, c *Config) {
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
 	checkSafeDrain(r, c)
+	checkRebalance(r, c)
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
 	checkAgents(r, c)

@@ -111,6 +111,7 @@ type Backend struct {
 	drains   atomic.Bool                // it is not eligible, and the operator is the only reason
 	leaving  atomic.Bool                // its sessions are to leave it
 	leaves   atomic.Int64               // how many sessions may leave it, so that others have a share
+	moved    atomic.Uint64              // how many have left it so
 	watchers watchers                   // woken when its last lease is released, and when its member changes
 	record   record                     // recent outcomes, which its breaker acts on
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
@@ -219,6 +220,7 @@ func (m *member) info() BackendInfo {
 		Tier: m.spec.Tier, Zone: m.spec.Zone,
 		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Agent: m.agent, Breaker: m.breaker,
 		Check: m.spec.Check, Role: m.spec.Role, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
+		Moved:  b.moved.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for _, f := range b.former {
@@ -253,6 +255,7 @@ type BackendInfo struct {
 	Eligible    bool           // it may get new sessions, apart from its limit
 
 	Openings    uint64 // how often its breaker opened
+	Moved       uint64 // how many sessions have left it so that others have a share; see Rebalance
 	RateReached uint64 // how often it had as many leases as its MaxRate allows, and so got no more for a moment
 	Leases      int64  // held now
 	// Former counts the current leases on the backends of its id that it replaced, those with another address, tier

@@ -33,11 +33,16 @@ func (b *Backend) MayLeave() bool { return b.leaves.Load() > 0 }
 // TakeLeave takes the right to end one session of the backend, so that others have a share. It reports false if no
 // more may end now.
 func (b *Backend) TakeLeave() bool {
-	if b.leaves.Add(-1) >= 0 {
-		return true
+	for { // a counter below zero for a moment would let another session take back too much
+		n := b.leaves.Load()
+		if n <= 0 {
+			return false
+		}
+		if b.leaves.CompareAndSwap(n, n-1) {
+			b.moved.Add(1)
+			return true
+		}
 	}
-	b.leaves.Add(1)
-	return false
 }
 
 // RebalanceMinAge returns how long a session has been there at least that leaves so that others have a share.

@@ -49,6 +49,7 @@ type Pool struct {
 	revokers      []func(*Backend, Revocation)
 	departers     []func(*Backend)
 	leavers       []func(*Backend)
+	balancer      rebalancer
 
 	counts counts // last field: these writes must not share a cache line with what picks read
 }

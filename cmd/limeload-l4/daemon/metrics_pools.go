@@ -111,10 +111,10 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries are the series of each backend. There are 30, which is a lot for 10,000 backends.
+// backendSeries are the series of each backend. There are 31, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
-	openings, agentWeight, agentForbids *series
+	openings, rebalanced, agentWeight, agentForbids *series
 
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
@@ -155,6 +155,8 @@ func (c *catalog) ofBackends() *backendSeries {
 			"backend", "pool"),
 		agentForbids: c.gauge("limeload_backend_agent_forbids",
 			"1 if the agent on its host says maint, drain, down or 0%. Only if it has said something.", "backend", "pool"),
+		rebalanced: c.counter("limeload_backend_rebalanced_sessions_total",
+			"Sessions that have left it where nothing is lost, so that other backends have their share.", "backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
 		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Fallback),
@@ -198,4 +200,5 @@ func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 		to.put(s.agentWeight, part, backend, p)
 		to.claim(s.agentForbids, a.Withdraws() || a.Down, backend, p)
 	}
+	to.put(s.rebalanced, float64(b.Moved), backend, p)
 }

@@ -184,7 +184,9 @@ func (l *Loop) scheduleWait(s *Session) {
 }
 
 // restEnds is when a session that rests has rested long enough.
-func (w *wait) restEnds(p *pool.Pool) time.Duration { return w.rested + min(maxRest, p.ConnectTimeout()) }
+func (w *wait) restEnds(p *pool.Pool) time.Duration {
+	return w.rested + min(maxRest, p.ConnectTimeout())
+}
 
 // served continues a session that the queue has given a backend, or an error that says that there is none.
 func (l *Loop) served(ref Ref, lease pool.Lease, err error) {

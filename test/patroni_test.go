@@ -195,6 +195,17 @@ func TestPatroni(t *testing.T) {
 	l := startLedger(t, "limeload", b.Address(t, "postgres"), 8)
 	l.everyone(t, time.Now())
 
+	t.Run("readers", func(sub *testing.T) {
+		conn, err := pgx.Connect(sub.Context(), "postgres://postgres@"+b.Address(sub, "postgres_ro")+
+			"/postgres?sslmode=disable")
+		check(sub, err)
+		defer conn.Close(context.Background())
+		var standby bool
+		check(sub, conn.QueryRow(sub.Context(), "SELECT pg_is_in_recovery()").Scan(&standby))
+		if !standby {
+			sub.Error("a reader is on the primary")
+		}
+	})
 	t.Run("lost host", func(sub *testing.T) {
 		f := c.loseHost(sub, t, l)[0]
 		sub.Log(f)

@@ -47,6 +47,9 @@ func TestSoakPatroni(t *testing.T) {
 			for n := range way.times {
 				for i, f := range way.round(t) {
 					t.Logf("%d, %s: %v", n+1, ledgers[i].name, f)
+					for _, failed := range f.failed[:min(len(f.failed), 5)] {
+						t.Logf("a connect that began %v after the loss failed %v", failed.began.Sub(f.began), failed)
+					}
 					found[i] = append(found[i], f)
 				}
 			}

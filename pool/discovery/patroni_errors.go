@@ -64,7 +64,7 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 	case isEtcds:
 		e.Kind, e.Detail = ErrBadAnswer, said.Error()
 	case code == codes.Unavailable || code == codes.Internal || errors.Is(err, errEtcdLost):
-		e.Kind, e.Detail = p.noHTTP2(ctx, endpoint)
+		e.Detail, e.Kind = p.noHTTP2(ctx, endpoint)
 	default:
 		e.Detail = noAnswer(err)
 		if code != codes.Unknown && code != codes.OK {
@@ -75,17 +75,17 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 }
 
 // noHTTP2 says why a member of etcd ends a connection that was made.
-func (p *Patroni) noHTTP2(ctx context.Context, endpoint string) (error, string) {
+func (p *Patroni) noHTTP2(ctx context.Context, endpoint string) (detail string, kind error) {
 	switch {
 	case strings.HasPrefix(endpoint, "http://") && speaksTLS(ctx, endpoint):
-		return ErrTLS, secureEndpoint
+		return secureEndpoint, ErrTLS
 	case strings.HasPrefix(endpoint, "https://") && (p.o.TLS == nil || len(p.o.TLS.Certificates) == 0) &&
 		wantsCertificate(ctx, endpoint):
-		return ErrTLS, "it refuses a client without a certificate: set cert and key to one that it trusts"
+		return "it refuses a client without a certificate: set cert and key to one that it trusts", ErrTLS
 	case strings.HasPrefix(endpoint, "https://") && wantsCertificate(ctx, endpoint):
-		return ErrTLS, "it refuses our certificate: set cert and key to one that it trusts"
+		return "it refuses our certificate: set cert and key to one that it trusts", ErrTLS
 	}
-	return ErrNoAnswer, "it closes the connection"
+	return "it closes the connection", ErrNoAnswer
 }
 
 func isDeadline(err error) bool {

@@ -41,7 +41,7 @@ func (e *Etcd) Watch(t testing.TB, prefix string, seen func(KeyChange)) {
 	})
 	go func() { // its end is awaited at the end of the test
 		defer close(done)
-		if err := readChanges(body, confirmed, seen); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		if err := readChanges(body, confirmed, seen); ctx.Err() == nil && !errors.Is(err, io.EOF) {
 			t.Logf("watch %s: %v", prefix, err) // etcd was stopped
 		}
 	}()
@@ -76,7 +76,7 @@ func (e *Etcd) watch(ctx context.Context, request any) (io.ReadCloser, error) {
 	return answer.Body, nil
 }
 
-// readChanges reads the answers to a watch until there is an error.
+// readChanges reads the answers to a watch until there is an error, which is io.EOF at their end.
 func readChanges(body io.Reader, confirmed chan<- struct{}, seen func(KeyChange)) error {
 	decoder := json.NewDecoder(body)
 	for {

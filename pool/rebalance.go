@@ -67,7 +67,7 @@ func (p *Pool) rebalance() time.Duration {
 		return rebalanceEvery - since
 	}
 	r.settle()
-	shares, sessions := p.sharesLocked(now)
+	shares, sessions := p.sharesLocked()
 	perSecond := o.Rate * float64(sessions)
 	if r.looked == 0 {
 		since = rebalanceEvery
@@ -97,28 +97,26 @@ type share struct {
 	weight  float64
 	has     int64
 	fair    float64
-	most    float64 // by its max_sessions
+	most    float64 // by its limit
 }
 
 // sharesLocked returns the shares of the backends that get the new sessions, those of the first tier, and the number of
 // their sessions. A backend in slow start has as much of its weight as it has for picks.
-func (p *Pool) sharesLocked(now time.Duration) (shares []share, sessions int64) {
+func (p *Pool) sharesLocked() (shares []share, sessions int64) {
 	s := p.snap.Load()
 	if len(s.tiers) == 0 || s.tryAll {
 		return nil, 0 // it is not known which backends work
 	}
-	slow := p.settings().SlowStart
-	for _, m := range s.members {
-		b := m.backend
-		if !m.eligible() || b.group.Load() != s.tiers[0].group {
-			continue
+	if s.slow != nil {
+		s.slow.grow(p.clock)
+	}
+	t := s.tiers[0]
+	for i, b := range t.backends {
+		one := share{
+			backend: b, weight: float64(t.weights[i]) * b.load.Share(), has: b.load.Leases(), most: math.Inf(1),
 		}
-		one := share{backend: b, weight: float64(m.weight), has: b.load.Leases(), most: math.Inf(1)}
-		if grown := now - m.returned; m.returning && grown < slow {
-			one.weight *= float64(grown) / float64(slow)
-		}
-		if m.maxSessions > 0 {
-			one.most = float64(m.maxSessions)
+		if limit := b.load.Limit(); limit > 0 { // one below 0 is for the moment: the backend has reached its rate
+			one.most = float64(limit)
 		}
 		sessions += one.has
 		shares = append(shares, one)

@@ -169,6 +169,30 @@ func TestRebalanceOff(t *testing.T) {
 	})
 }
 
+// TestRebalanceSlowly holds that a backend in slow start is given no more than its part, and one with a limit no more
+// than that.
+func TestRebalanceSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{SlowStart: 100 * time.Second, Rebalance: Rebalance{MaxSkew: 1.01, Rate: 1}}
+		c := crowded(t, o, 1000, 1)
+		must(t, c.p.Add(Spec{ID: "1", Addr: nth(1), Weight: 1, MaxSessions: 300}))
+		began := time.Now()
+		for range 150 {
+			time.Sleep(rebalanceEvery)
+			synctest.Wait()
+			c.leave(t)
+			has := c.p.byID["1"].backend.load.Leases()
+			grown := min(time.Since(began)+time.Second, o.SlowStart)
+			if most := 1000 * grown.Seconds() / (100 + grown.Seconds()); float64(has) > most+1 {
+				t.Fatalf("%d sessions after %v, want at most %v", has, grown, most)
+			}
+		}
+		if has := c.p.byID["1"].backend.load.Leases(); has < 285 || has > 300 {
+			t.Errorf("%d sessions in the end", has)
+		}
+	})
+}
+
 // TestRebalanceShares holds shares by weight, and what is full.
 func TestRebalanceShares(t *testing.T) {
 	inf := math.Inf(1)

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -117,7 +118,8 @@ func TestSlow(t *testing.T) {
 	}
 }
 
-// TestAsleep holds that a loop does not wake up for the bytes of a message that cannot make it whole.
+// TestAsleep holds that a loop does not wake up for the bytes of a message that cannot make it whole. The runtime may
+// wake it, too, which a busy machine makes it do often: so the least of several rounds counts.
 func TestAsleep(t *testing.T) {
 	x := start(t, nil, serve(t, 4))
 	c := x.dial(t, cancelRequest(strings.Repeat("k", 200))[:100])
@@ -134,13 +136,17 @@ func TestAsleep(t *testing.T) {
 		}
 		return asleep
 	})
-	before := turns()
-	for range 50 {
-		io.WriteString(c, "k")
-		time.Sleep(time.Millisecond)
+	least := uint64(math.MaxUint64)
+	for round := 0; round < 5 && least > 5; round++ {
+		before := turns()
+		for range 10 {
+			io.WriteString(c, "k")
+			time.Sleep(time.Millisecond)
+		}
+		least = min(least, turns()-before)
 	}
-	if woken := turns() - before; woken > 25 {
-		t.Errorf("50 bytes woke loops %d times", woken)
+	if least > 5 {
+		t.Errorf("10 bytes woke loops %d times", least)
 	}
 }
 

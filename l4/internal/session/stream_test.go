@@ -70,7 +70,8 @@ func (x *stream) most() (most int) {
 }
 
 // holds checks the rate of a stream whose sender has not paused. What the limit gives at most is what comes in within
-// the time and before it (paceDepth), and a turn. A test that is late itself finds bytes that have waited for it.
+// the time and before it (paceDepth), and a turn. A test that is late itself finds bytes that have waited for it: of
+// those of a quarter of a second nothing can be said, when many tests share the processors.
 func (x *stream) holds(t *testing.T, rate int) {
 	t.Helper()
 	took, late := x.ended.Sub(x.begun).Seconds(), max(0, x.pause()-time.Second/10).Seconds()
@@ -79,10 +80,10 @@ func (x *stream) holds(t *testing.T, rate int) {
 	if late > 0 {
 		least = 0.6
 	}
-	if ratio > 1+(0.15+late)/took || ratio < least {
+	if ratio > 1+(0.25+late)/took || ratio < least {
 		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", x.total, took, ratio, x.pause())
 	}
-	if most := x.most(); float64(most) > float64(rate)*(0.2+late)+64<<10 {
+	if most := x.most(); float64(most) > float64(rate)*(0.3+late)+64<<10 {
 		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second", most, rate)
 	}
 }

@@ -38,6 +38,7 @@ type Config struct {
 
 	lines      map[string]int    // by path
 	given      map[string]bool   // paths of the keys in the file
+	variables  map[string]bool   // of the environment that the file names
 	origin     map[string]string // by path of a key that is not in the file: what else has set it
 	unresolved Errors            // set by Resolve
 }

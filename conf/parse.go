@@ -58,9 +58,17 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
-// Parse returns the Config in data, and touches nothing else: host names stay unresolved, see Config.Resolve. Its
-// errors are Errors, which call data by the name file.
-func Parse(file string, data []byte) (*Config, error) {
+// Parse returns the Config in data. It reads nothing else but the environment of the process, for the strings that name
+// a variable; host names stay unresolved, see Config.Resolve. Its errors are Errors, which call data by the name file.
+func Parse(file string, data []byte) (*Config, error) { return parse(file, data, nil) }
+
+// ParseForeign is Parse for data whose author may see what comes of it, and must not see all of the environment: it has
+// only the variables that the file of known names.
+func ParseForeign(file string, data []byte, known *Config) (*Config, error) {
+	return parse(file, data, known)
+}
+
+func parse(file string, data []byte, known *Config) (*Config, error) {
 	if e := checkText(data); e != nil {
 		e.File = file
 		return nil, Errors{e}
@@ -72,6 +80,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	}
 	c := &Config{File: file, lines: map[string]int{"": 1}}
 	r := newReport(file, c.lines)
+	r.expandAll(found, c.environment(known), root, "")
 	r.table(reflect.ValueOf(c).Elem(), found, root, "")
 	validate(r, c)
 	c.given, c.origin = r.given, r.origin

@@ -159,12 +159,12 @@ func (at place) orOf(file string, named bool) (place, error) {
 	}
 	_, _ = toml.Decode(string(text), &said) // keeps what could be parsed
 	if said.Admin.Address != nil {
-		inFile.address = *said.Admin.Address
+		inFile.address = conf.Expand(*said.Admin.Address)
 	}
 	if path, unix := strings.CutPrefix(inFile.address, "unix:"); unix {
 		inFile.address = "unix:" + conf.FilePath(file, path)
 	}
-	inFile.tokenFile = conf.FilePath(file, said.Admin.TokenFile)
+	inFile.tokenFile = conf.FilePath(file, conf.Expand(said.Admin.TokenFile))
 
 	at.address = cmp.Or(at.address, os.Getenv(adminVariable))
 	if at.address == "" || at.address == inFile.address {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -46,7 +47,8 @@ which is looked for where that file says, too; name it with --admin if the new f
 	})
 }
 
-// readProposed reads the file that --config names. It reports mistakes before it calls the daemon.
+// readProposed reads the file that --config names. It reports mistakes before it calls the daemon, but for variables
+// that the environment lacks: the daemon's counts.
 func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	file, err := configFile(c)
 	if err != nil {
@@ -56,7 +58,8 @@ func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	if _, err := conf.Parse(file, text); err != nil {
+	_, err = conf.Parse(file, text)
+	if mistakes, is := errors.AsType[conf.Errors](err); is && !mistakes.OnlyEnvironment() {
 		return nil, err
 	}
 	return &admin.Configuration{Name: file, Text: text}, nil

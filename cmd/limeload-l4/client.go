@@ -147,9 +147,9 @@ type place struct{ address, tokenFile string }
 // file may have mistakes: the daemon may run with an earlier version, and can be asked about them.
 func (at place) orOf(file string, named bool) (place, error) {
 	inFile := place{address: conf.DefaultAdminAddress}
-	text, err := conf.ReadFile(file)
-	if err != nil && named {
-		return at, unreadable(err)
+	_, text, err := conf.LoadText(file)
+	if text == nil && named {
+		return at, err
 	}
 	var said struct {
 		Admin struct {

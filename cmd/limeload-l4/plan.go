@@ -54,12 +54,8 @@ func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := conf.ReadFile(file)
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	_, err = conf.Parse(file, text)
-	if mistakes, is := errors.AsType[conf.Errors](err); is && !mistakes.OnlyEnvironment() {
+	_, text, err := conf.LoadText(file)
+	if mistakes, is := errors.AsType[conf.Errors](err); is && (text == nil || !mistakes.OnlyEnvironment()) {
 		return nil, err
 	}
 	return &admin.Configuration{Name: file, Text: text}, nil

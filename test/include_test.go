@@ -62,9 +62,8 @@ func TestIncludedFiles(t *testing.T) {
 	reached(second, "two")
 	check(t, os.Remove(filepath.Join(dir, "b.toml")))
 	harness.Eventually(t, "the listener is gone", func() error {
-		if c, _, err := harness.DialFrom(second); err == nil {
-			c.Close()
-			return fmt.Errorf("somebody listens")
+		if all := observe(t, b).listeners; len(all) != 1 {
+			return fmt.Errorf("there are %v", all)
 		}
 		return nil
 	})

@@ -23,6 +23,12 @@ func validateDiscovery(r *report, path string, d *Discovery) {
 	if d.Resolver != "" {
 		validAddress(r, join(path, "resolver"), d.Resolver, forResolver)
 	}
+	if d.Type == "patroni" {
+		validatePatroni(r, path, d)
+	}
+	if d.Type == "sentinel" {
+		validateSentinel(r, path, d)
+	}
 }
 
 // backendFile is the content of a discovery file.

@@ -297,6 +297,10 @@ func validateLogin(r *report, path string, c *Check, kind string) {
 			r.add(join(path, text[0]), Error{Found: quote(text[1]), Allowed: noNUL})
 		}
 	}
+	if c.Fallback != "" && c.Role != "replica" && !r.seen[join(path, "role")] && !r.seen[join(path, "fallback")] {
+		r.add(join(path, "fallback"), Error{Found: quote(c.Fallback), Message: "role is " + quote(c.Role),
+			Allowed: `needs role "replica", or ""`})
+	}
 	if c.MaxLag != 0 && c.Role == "primary" {
 		r.add(join(path, "max_lag"), Error{Found: quote(c.MaxLag.String()), Message: `role "primary" has no lag`,
 			Allowed: `needs role "replica" or "any", or 0s`})

@@ -194,6 +194,15 @@ func TestHealthMistakes(t *testing.T) {
 		{"max_lag = '1s'\nrole = 'primary'\nuser = 'u'", "mysql",
 			`9: max_lag: found "1s"; role "primary" has no lag; needs role "replica" or "any", or 0s`},
 
+		{"role = 'replica'\nfallback = 'primary'\nuser = 'u'", "postgres", ``},
+		{"role = 'replica'\nfallback = 'primary'", "mongodb", ``},
+		{"fallback = ''", "redis", ``},
+		{"fallback = 'primary'", "redis", `9: fallback: found "primary"; role is "any"; needs role "replica", or ""`},
+		{"fallback = 'primary'\nrole = 'primary'", "redis",
+			`9: fallback: found "primary"; role is "primary"; needs role "replica", or ""`},
+		{"fallback = 'replica'\nrole = 'replica'", "redis", `9: fallback: found "replica"; allowed is "" or "primary"`},
+		{"fallback = 'primary'", "tcp", `9: fallback: found the string "primary"; type is "tcp"; allowed if type is "postgres", "redis", "mysql" or "mongodb"`},
+
 		{``, "mongodb", ``},
 		{"role = 'replica'\ntls = true\nport = 1", "mongodb", ``},
 		{`user = "u"`, "mongodb",

@@ -330,6 +330,8 @@ func TestUnknownKeys(t *testing.T) {
 	for _, tt := range []struct{ table, line, want string }{
 		{"pool.p", `conect_timeout = "1s"`, `pool.p.conect_timeout: unknown key, did you mean "connect_timeout"?`},
 		{"pool.p", `Retries = 1`, `pool.p.Retries: unknown key, did you mean "retries"?`},
+		{"pool.p", `agent = { port = 65536 }`, `pool.p.agent.port: found 65536; allowed is 0 to 65535`},
+		{"pool.p", `agent = { port = 1, interval = "1ms" }`, `pool.p.agent.interval: found "1ms"; allowed is 10ms to 24h`},
 		{"pool.p", `quorum = {}`, `pool.p.quorum: unknown key; allowed here: algorithm, backends, connect_timeout, retries, slow_start, hash_key, hash_balance, zone, sticky, queue, hold, when_none, on_unhealthy, on_remove, drain, rebalance, agent, send_proxy, source, congestion_control, tls, health, breaker, discovery`},
 		{"pool.p", `backends = [{ address = "h:1", teir = 1 }]`,
 			`pool.p.backends[0].teir: unknown key, did you mean "tier"?`},

@@ -39,8 +39,11 @@ func validate(r *report, c *Config) {
 	checkListenerConflicts(r, c.Listeners)
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
+	checkSafeDrain(r, c)
+	checkRebalance(r, c)
 	checkPoolTLS(r, c)
 	checkUnixBackends(r, c)
+	checkAgents(r, c)
 	checkUnixListeners(r, c)
 	checkPortless(r, c)
 }

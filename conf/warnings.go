@@ -35,6 +35,8 @@ func (c *Config) Warnings() []string {
 		warnOfHealth(r, join(path, "health"), p.Health)
 		warnOfPlainCheck(r, path, p, c)
 		warnOfSilence(r, path, p, c.Listeners)
+		warnOfCluster(r, path, p)
+		warnOfSentinels(r, path, p)
 	}
 	for i := range c.Listeners {
 		warnOfRoutes(r, &c.Listeners[i], c.ReadsMQTT(&c.Listeners[i]), c.ReadsPostgres(&c.Listeners[i]))

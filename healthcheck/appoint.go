@@ -27,6 +27,10 @@ type appointment struct {
 // the wrong role at once. So that clients need not wait, an appointed target is checked closely until it is a primary,
 // and then one check is enough, whatever Rise says. Appointing the same target again changes nothing.
 //
+// While nobody is appointed, the primary so far is suspended as long as it claims to be the primary: its verdict is
+// unknown, so that it gets nothing new and keeps what it has. Patroni's leader key is gone for a moment when etcd comes
+// back, and nobody else can become the primary before another one is appointed.
+//
 // What the authority said may be old news. So while an other target that claims to be the primary was promoted later
 // than the appointed one (Result.Epoch), neither is admitted.
 func (f *Fence) Appoint(by string, t Target) {
@@ -37,8 +41,11 @@ func (f *Fence) Appoint(by string, t Target) {
 	}
 	f.appointed = appointment{by: by, id: t.ID, name: t.Name}
 	clear(f.unappointed)
-	if f.primary.ID != t.ID {
-		f.deposeLocked(f.appointed.words())
+	switch {
+	case t.ID == "":
+		f.suspendLocked(nobodyWords(by))
+	case f.primary.ID != t.ID:
+		f.deposeLocked(namedWords(by, t.Name))
 	}
 	if t.ID != "" {
 		f.scheduler.checkClosely(t.ID)
@@ -54,48 +61,79 @@ func (f *Fence) Dismiss() {
 	clear(f.unappointed)
 }
 
-// words says whom the authority wants.
-func (a appointment) words() string {
-	if a.id == "" {
-		return a.by + " names no primary"
-	}
-	return fmt.Sprintf("%s names %s the primary", a.by, a.name)
+// namedWords says why the primary before is none any more.
+func namedWords(by, primary string) string {
+	return fmt.Sprintf("%s names %s the primary", by, primary)
 }
 
-// deposeLocked takes the role from the present primary, if it is healthy.
+// nobodyWords says why the primary before gets nothing new.
+func nobodyWords(by string) string { return fmt.Sprintf("%s names no primary", by) }
+
+// unnamedWords says why a target that claims to be the primary is not.
+func (a appointment) unnamedWords() string {
+	if a.id == "" {
+		return fmt.Sprintf("claims to be the primary, but %s names none", a.by)
+	}
+	return fmt.Sprintf("claims to be the primary, but %s names %s", a.by, a.name)
+}
+
+// deposeLocked takes the role from the present primary, if it is healthy or suspended.
 func (f *Fence) deposeLocked(reason string) {
 	if f.primary.ID == "" {
 		return
 	}
 	f.holds = false
-	if verdict, known := f.scheduler.verdict(f.primary.ID); known && verdict == Healthy {
+	if verdict, known := f.scheduler.verdict(f.primary.ID); known && (verdict == Healthy || verdict == Unknown) {
 		f.scheduler.judge(f.primary.ID, WrongRole, reason)
 	}
 }
 
-// admitAppointedLocked judges a claim while there is an authority. It returns "" if the target is the primary, or else
+// suspendLocked lets the present primary have nothing new, if it is healthy.
+func (f *Fence) suspendLocked(reason string) {
+	if f.primary.ID == "" {
+		return
+	}
+	if verdict, known := f.scheduler.verdict(f.primary.ID); known && verdict == Healthy {
+		f.scheduler.judge(f.primary.ID, Unknown, reason)
+	}
+}
+
+// A suspendedError is the error of the primary while nobody is appointed: its verdict stays as suspendLocked set it.
+type suspendedError struct{ reason string }
+
+// Error returns the reason.
+func (e *suspendedError) Error() string { return e.reason }
+
+// Unwrap returns ErrInconclusive.
+func (e *suspendedError) Unwrap() error { return ErrInconclusive }
+
+// admitAppointedLocked judges a claim while there is an authority. It returns nil if the target is the primary, or else
 // why it is not. atOnce says that this claim is enough.
-func (f *Fence) admitAppointedLocked(c claimant) (reason string, atOnce bool) {
+func (f *Fence) admitAppointedLocked(c claimant) (atOnce bool, why error) {
 	if c.ID != f.appointed.id {
+		reason := f.appointed.unnamedWords()
+		if f.appointed.id == "" && f.holds && f.primary.ID == c.ID {
+			f.claim = c.claim
+			return false, &suspendedError{reason}
+		}
 		f.unappointed[c.ID] = c.claim
-		reason = "claims to be the primary, but " + f.appointed.words()
-		if f.holds && f.primary.ID == f.appointed.id {
+		if f.holds && (f.appointed.id == "" || f.primary.ID == f.appointed.id) {
 			if c.claim.Epoch > f.claim.Epoch {
 				f.deposeLocked(laterWords(c.ID, f.appointed.by))
 			}
 			f.reportLocked(c.Target, f.primary, reason)
 		}
-		return reason, false
+		return false, &fencedError{reason}
 	}
 	for id, other := range f.unappointed {
 		if other.Epoch > c.claim.Epoch {
-			return laterWords(id, f.appointed.by), false
+			return false, &fencedError{laterWords(id, f.appointed.by)}
 		}
 	}
 	f.installLocked(c)
 	atOnce = !f.appointed.done
 	f.appointed.done = true
-	return "", atOnce
+	return atOnce, nil
 }
 
 // laterWords says why an appointed target is not admitted.
@@ -104,15 +142,22 @@ func laterWords(rival, by string) string {
 		rival, by)
 }
 
+// A closely says that a job is checked closely for one of its views. The zero value is that it is not.
+type closely struct {
+	view  *view
+	until time.Time
+}
+
 // checkClosely checks a target now, and then again and again until it is healthy, for closeFor at most.
 func (s *Scheduler) checkClosely(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := s.jobs[id]
-	if j == nil {
+	v := s.views[id]
+	if v == nil {
 		return
 	}
-	j.close = time.Now().Add(closeFor)
+	j := v.job
+	j.closely = closely{v, time.Now().Add(closeFor)}
 	if !s.started {
 		return
 	}
@@ -126,14 +171,15 @@ func (s *Scheduler) checkClosely(id string) {
 	s.wakeRun()
 }
 
-// nearer returns the time of the next check of a target that is checked closely, whose last one has just ended; due is
+// nearer returns the time of the next check of a job that may be checked closely, when a check has just ended; due is
 // its time otherwise.
 func (j *job) nearer(due, now time.Time) time.Time {
-	if j.close.IsZero() {
+	v := j.closely.view
+	if v == nil {
 		return due
 	}
-	if j.streak.verdict == Healthy || now.After(j.close) {
-		j.close = time.Time{}
+	if v.job != j || v.streak.verdict == Healthy || now.After(j.closely.until) {
+		j.closely = closely{}
 		return due
 	}
 	if soon := now.Add(closeEvery); soon.Before(due) {

@@ -68,12 +68,54 @@ func TestNobodyAppointed(t *testing.T) {
 		st.want(t, "no authority", map[string]Verdict{"a": Healthy, "b": WrongRole})
 		st.fence.Appoint("patroni", Target{})
 		synctest.Wait()
-		st.want(t, "nobody again", map[string]Verdict{"a": WrongRole, "b": WrongRole})
+		st.want(t, "nobody again", map[string]Verdict{"a": Unknown, "b": WrongRole})
+		time.Sleep(10 * time.Second)
+		st.want(t, "nobody for a while", map[string]Verdict{"a": Unknown, "b": WrongRole})
 		st.fence.Appoint("patroni", called("a"))
 		time.Sleep(closeEvery)
 		synctest.Wait()
 		st.want(t, "the same again", map[string]Verdict{"a": Healthy, "b": WrongRole})
 	})
+}
+
+// TestSuspended shows what ends the suspension of a primary while nobody is appointed: another one is, it fails, it
+// follows, or another one claims that was promoted later.
+func TestSuspended(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do   func(st *stage)
+		want map[string]Verdict
+	}{
+		"another one is appointed": {
+			func(st *stage) { st.fence.Appoint("patroni", called("b")) }, map[string]Verdict{"a": WrongRole, "b": WrongRole},
+		},
+		"it fails": {
+			func(st *stage) { st.cast.play("a", Result{}) }, map[string]Verdict{"a": Unhealthy, "b": WrongRole},
+		},
+		"it follows": {
+			func(st *stage) { st.cast.play("a", Result{Role: RoleReplica}) },
+			map[string]Verdict{"a": WrongRole, "b": WrongRole},
+		},
+		"another one was promoted later": {
+			func(st *stage) { st.cast.play("b", primaryOf(2)) }, map[string]Verdict{"a": WrongRole, "b": WrongRole},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st, stop := newStage(t, "a", "b")
+				defer stop()
+				st.cast.play("a", primaryOf(1))
+				st.cast.play("b", Result{Role: RoleReplica})
+				st.fence.Appoint("patroni", called("a"))
+				time.Sleep(time.Minute)
+				st.fence.Appoint("patroni", Target{})
+				time.Sleep(time.Second)
+				st.want(t, "suspended", map[string]Verdict{"a": Unknown, "b": WrongRole})
+				tc.do(st)
+				time.Sleep(10 * time.Second)
+				st.want(t, "afterwards", tc.want)
+			})
+		})
+	}
 }
 
 // TestAppointedIsOldNews shows that nobody serves while a target that was promoted later than the appointed one claims
@@ -89,7 +131,7 @@ func TestAppointedIsOldNews(t *testing.T) {
 		st.cast.play("b", primaryOf(2))
 		time.Sleep(time.Minute)
 		st.want(t, "promoted by hand", map[string]Verdict{"a": WrongRole, "b": WrongRole})
-		if len(st.rivals) != 1 || !strings.Contains(st.rivals[0].Reason, "patroni names a the primary") {
+		if len(st.rivals) != 1 || !strings.Contains(st.rivals[0].Reason, "but patroni names a") {
 			t.Errorf("rivalries %+v", st.rivals)
 		}
 		st.cast.play("b", Result{Role: RoleReplica})

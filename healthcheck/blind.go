@@ -12,20 +12,20 @@ type Blindness struct {
 	Over   bool      // a check has found something out again
 }
 
-// noteBlindLocked records whether a check of j, which ran from start to end, found anything out.
-func (s *Scheduler) noteBlindLocked(j *job, o Outcome, detail string, start, end time.Time) {
+// noteBlindLocked records whether a check of v, which ran from start to end, found anything out.
+func (s *Scheduler) noteBlindLocked(v *view, o Outcome, detail string, start, end time.Time) {
 	switch {
 	case o != FoundNothingOut:
-		if j.blindReported {
-			s.blind = append(s.blind, Blindness{Target: j.target, Since: j.blind, Reason: detail, Over: true})
+		if v.blindReported {
+			s.blind = append(s.blind, Blindness{Target: v.target, Since: v.blind, Reason: detail, Over: true})
 		}
-		j.blind, j.blindReported = time.Time{}, false
+		v.blind, v.blindReported = time.Time{}, false
 		return
-	case j.blind.IsZero():
-		j.blind = start
+	case v.blind.IsZero():
+		v.blind = start
 	}
-	if !j.blindReported && end.Sub(j.blind) >= j.policy.StaleAfter {
-		j.blindReported = true
-		s.blind = append(s.blind, Blindness{Target: j.target, Since: j.blind, Reason: detail})
+	if !v.blindReported && end.Sub(v.blind) >= v.policy.StaleAfter {
+		v.blindReported = true
+		s.blind = append(s.blind, Blindness{Target: v.target, Since: v.blind, Reason: detail})
 	}
 }

@@ -83,9 +83,13 @@ type credentialed struct {
 }
 
 // Check checks t. If t refuses the credentials and no other target takes them, the error leaves the verdict as it is.
-func (c credentialed) Check(ctx context.Context, t Target) (Result, error) {
-	began := time.Now()
-	r, err := c.checker.Check(ctx, t)
+func (c credentialed) Check(ctx context.Context, t Target) (Result, error) { return checkBy(ctx, c, t) }
+
+func (c credentialed) inner() Checker { return c.checker }
+
+func (c credentialed) judge(
+	ctx context.Context, t Target, began time.Time, r Result, err error,
+) (Result, error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return r, err // the scheduler does not count this result either
 	}
@@ -139,7 +143,8 @@ func (c *Credentials) note(t Target, began time.Time, err error) (stands bool) {
 
 // takesCredentials reports whether a check that ended with err got past the credentials.
 func takesCredentials(err error) bool {
-	return err == nil || !errors.Is(err, ErrCredentials) && (errors.Is(err, ErrWrongRole) || errors.Is(err, ErrLagging))
+	return err == nil || !errors.Is(err, ErrCredentials) &&
+		(errors.Is(err, ErrWrongRole) || errors.Is(err, ErrLagging) || errors.Is(err, ErrFallback))
 }
 
 // takenSinceLocked reports whether some target takes the credentials, in a check that began later than at.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A Fence ensures that at most one target of a group is a healthy primary, even when several claim to be the primary:
@@ -17,6 +18,9 @@ import (
 // claim has the wrong role at once, whatever rise and fall say. So a primary that was stopped and comes back loses to
 // its successor. A primary that fails a check keeps its claim until its verdict is no longer healthy. All of this rests
 // on what the targets say of themselves, so that fences that watch the same targets agree.
+//
+// The members of one cluster that all take writes (Result.Cluster) are no rivals. One of them is the primary for as
+// long as it is healthy, and then the one with the lowest address.
 //
 // If two claims are equal, the target wins that was the primary while the other one was not. A new fence learns from
 // Remember which one that was. If nobody knows, the lower address wins, and so all fences agree again.
@@ -29,13 +33,14 @@ type Fence struct {
 
 	mu sync.Mutex // taken before the scheduler's
 	// mu guards the fields below
-	primary Target          // the present primary, or the last one; without an ID before the first
-	claim   Result          // what the primary last said of itself
-	holds   bool            // the primary claimed to be it at its last check
-	others  map[string]bool // targets that a check has found not to be the primary since it became the primary
-	ahead   claimant        // has written more than the primary at its last check; without an ID if none has
-	rivals  map[string]bool // targets that were reported as rivals and still are
-	count   int             // how many rivalries there were
+	primary Target              // the present primary, or the last one; without an ID before the first
+	claim   Result              // what the primary last said of itself
+	holds   bool                // the primary claimed to be it at its last check
+	others  map[string]bool     // targets that a check has found not to be the primary since it became the primary
+	ahead   claimant            // has written more than the primary at its last check; without an ID if none has
+	rivals  map[string]bool     // targets that were reported as rivals and still are
+	members map[string]claimant // targets that could be the primary as well, as members of its cluster
+	count   int                 // how many rivalries there were
 
 	// remember is the primary of the fence before this one, or the target that last had the better claim; without an ID
 	// if nobody knows.
@@ -62,7 +67,7 @@ type Rivalry struct {
 // nor call the fence.
 func NewFence(s *Scheduler, report func(Rivalry)) *Fence {
 	return &Fence{scheduler: s, report: report, rivals: make(map[string]bool), others: make(map[string]bool),
-		unappointed: make(map[string]Result)}
+		unappointed: make(map[string]Result), members: make(map[string]claimant)}
 }
 
 // Wrap returns a checker that checks with c and then applies the fence.
@@ -75,21 +80,25 @@ type fenced struct {
 }
 
 // Check checks t. If t claims to be the primary and another target has the better claim, the error wraps ErrWrongRole.
-func (c fenced) Check(ctx context.Context, t Target) (Result, error) {
-	r, err := c.checker.Check(ctx, t)
-	if errors.Is(ctx.Err(), context.Canceled) || verdictStands(err) {
+func (c fenced) Check(ctx context.Context, t Target) (Result, error) { return checkBy(ctx, c, t) }
+
+func (c fenced) inner() Checker { return c.checker }
+
+func (c fenced) judge(ctx context.Context, t Target, _ time.Time, r Result, err error) (Result, error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return r, err // the scheduler does not count this result either
 	}
-	if errors.Is(err, ErrInconclusive) {
+	if verdictStands(err) || errors.Is(err, ErrInconclusive) {
+		c.fence.abstain(t.ID)
 		return r, err // its last claim stands, as its verdict does
 	}
 	if err != nil || r.Role != RolePrimary {
 		c.fence.lapse(t.ID, !errors.Is(err, ErrInconclusive))
 		return r, err
 	}
-	reason, atOnce := c.fence.admit(t, r)
-	if reason != "" {
-		return r, &fencedError{reason}
+	atOnce, err := c.fence.admit(t, r)
+	if err != nil {
+		return r, err
 	}
 	r.atOnce = atOnce
 	return r, nil
@@ -168,6 +177,7 @@ func (f *Fence) lapse(id string, sure bool) {
 	switch {
 	case f.primary.ID == id:
 		f.holds = false
+		f.checkMembersLocked()
 	case f.primary.ID != "" && sure:
 		f.others[id] = true
 	}
@@ -177,6 +187,7 @@ func (f *Fence) lapse(id string, sure bool) {
 func (f *Fence) leaveLocked(id string) {
 	delete(f.rivals, id)
 	delete(f.unappointed, id)
+	delete(f.members, id)
 	if f.ahead.ID == id {
 		f.ahead = claimant{}
 	}
@@ -190,27 +201,34 @@ func (f *Fence) installLocked(c claimant) {
 	}
 	f.primary, f.claim, f.holds = c.Target, c.claim, true
 	delete(f.rivals, c.ID)
+	delete(f.members, c.ID)
 }
 
-// admit judges a target's claim. It returns "" if the target is the primary, or else why it is not. atOnce says that
+// admit judges a target's claim. It returns nil if the target is the primary, or else why it is not. atOnce says that
 // the target need not show it again, whatever Rise says.
-func (f *Fence) admit(t Target, r Result) (reason string, atOnce bool) {
+func (f *Fence) admit(t Target, r Result) (atOnce bool, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, known := f.scheduler.verdict(t.ID); !known {
-		return "", false // removed while its check ended: nothing would ever withdraw the claim
+		return false, nil // removed while its check ended: nothing would ever withdraw the claim
 	}
+	delete(f.members, t.ID)
 	c := claimant{t, r}
+	reason := ""
 	switch {
 	case f.appointed.by != "":
 		return f.admitAppointedLocked(c)
 	case f.primary.ID == "":
-		f.installLocked(c)
-		return "", false
+		reason = f.succeedLocked(c)
 	case f.primary.ID == t.ID:
-		return f.confirmLocked(c), false
+		reason = f.confirmLocked(c)
+	default:
+		reason = f.challengeLocked(c)
 	}
-	return f.challengeLocked(c), false
+	if reason != "" {
+		return false, &fencedError{reason}
+	}
+	return false, nil
 }
 
 // confirmLocked judges a repeated claim of the primary. A target that had written more than the primary's last claim
@@ -235,8 +253,10 @@ func (f *Fence) challengeLocked(c claimant) (reason string) {
 	primary := f.primary
 	verdict, known := f.scheduler.verdict(primary.ID)
 	if !known || !f.holds && verdict != Healthy { // not known: it was removed, and Forget comes next
-		f.installLocked(c)
-		return ""
+		return f.succeedLocked(c)
+	}
+	if sameCluster(c.claim, f.claim) {
+		return f.joinLocked(c)
 	}
 	better, why := f.outranksLocked(c)
 	if better && why == writtenMore {
@@ -302,6 +322,8 @@ const (
 // lost.
 func compareClaims(a, b Result) (order int, why string) {
 	switch {
+	case sameCluster(a, b):
+		return 0, ""
 	case a.Epoch != b.Epoch:
 		return cmp.Compare(a.Epoch, b.Epoch), "was promoted later"
 	case a.Replicas > 0 && b.Replicas == 0:

@@ -34,6 +34,9 @@ var (
 	ErrWrongRole = errors.New("healthcheck: the target has another role")
 	// ErrLagging is wrapped by the error of a check whose target works but is too far behind its primary.
 	ErrLagging = errors.New("healthcheck: the target is behind its primary")
+	// ErrFallback is wrapped by the error of a check whose target works and has another role than wanted, and that may
+	// nevertheless serve while no target of the wanted role can.
+	ErrFallback = errors.New("healthcheck: the target has another role, and may serve for want of others")
 	// ErrCredentials is wrapped by the error of a check whose target answers, but refuses the credentials of the check
 	// or does not give their user the rights that the check needs. That may be a mistake in the configuration: see
 	// Credentials.
@@ -50,6 +53,7 @@ const (
 	Unhealthy                // the last checks failed
 	WrongRole                // the last checks failed with ErrWrongRole
 	Lagging                  // the last checks failed with ErrLagging
+	Fallback                 // the last checks ended with ErrFallback
 )
 
 // verdictOf returns what one check says by itself.
@@ -61,6 +65,8 @@ func verdictOf(err error) Verdict {
 		return WrongRole
 	case errors.Is(err, ErrLagging):
 		return Lagging
+	case errors.Is(err, ErrFallback):
+		return Fallback
 	}
 	return Unhealthy
 }
@@ -78,6 +84,8 @@ func (v Verdict) String() string {
 		return "wrong_role"
 	case Lagging:
 		return "lagging"
+	case Fallback:
+		return "fallback"
 	}
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }
@@ -110,7 +118,7 @@ type Checker interface {
 }
 
 // A Result is what a check found out. It is a plain value. Only a check that succeeded has a Latency and a Detail. A
-// check that failed with ErrWrongRole or ErrLagging may have set the other fields.
+// check that failed with ErrWrongRole, ErrLagging or ErrFallback may have set the other fields.
 type Result struct {
 	Latency time.Duration // from the start of the check until the target had shown that it is healthy
 	Detail  string        // what was found, for a person to read; may be empty
@@ -122,6 +130,10 @@ type Result struct {
 	Epoch    uint64
 	Offset   uint64
 	Replicas int
+
+	// Cluster names the cluster that the target is a member of, if all of its members take writes (Galera). Two primaries
+	// of one cluster are no rivals. "" = none.
+	Cluster string
 
 	atOnce bool // this success makes the target healthy, whatever Rise says
 }

@@ -2,34 +2,37 @@ package healthcheck
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
-// A job is a target and all that the scheduler knows about it. Scheduler.mu guards it.
+// A job is what is asked of one place, when, and for whom: a target, or several that are checked together (share.go).
+// Scheduler.mu guards it.
+//
+// Invariant: it has a view unless its state is removed.
 type job struct {
-	target   Target
-	checker  Checker
-	policy   Policy // complete
-	revision int    // counts the Updates and Moves
-	streak   streak
-	group    *group
-	counts   Counts // the checks that ended
-	last     Ended  // the last one
+	subject  subject
+	views    []*view
+	revision int // counts the changes of what is asked and where
 
-	kind          slotKind // which slots a check takes
-	slots         uint16   // how many of them
-	state         state
-	soon          bool // the next check begins as soon as the running one has ended
-	hangs         bool // the last check failed after half of its timeout or more
-	blindReported bool // Options.Blind has the present blindness
+	// rebuild makes these fields of the views
+	checker Checker  // asks what all of them need to know
+	target  Target   // the first one's
+	policy  Policy   // the first one's; all have the same times
+	group   *group   // the first one's
+	kind    slotKind // which slots a check takes
+	slots   uint16   // how many of them
 
-	lane   *lane     // in state waiting: where j waits; in state running: whose slots it has
-	due    time.Time // in state idle: of the next check; in state waiting: when the check became due
-	stale  time.Time // when the verdict becomes unknown, if the running check has not ended by then
-	blind  time.Time // start of the first of the inconclusive checks in a row; zero if the last was conclusive
-	close  time.Time // until when it is checked closely; zero if it is not
-	judged time.Time // when the verdict was last set by something other than results
-	cancel func()    // in state running: ends the check
+	state state
+	soon  bool // the next check begins as soon as the running one has ended
+	hangs bool // the last check failed, for all views, after half of its timeout or more
+
+	lane    *lane     // in state waiting: where j waits; in state running: whose slots it has
+	due     time.Time // in state idle: of the next check; in state waiting: when the check became due
+	stale   time.Time // when the verdicts become unknown, if the running check has not ended by then
+	checked time.Time // when the last check ended
+	closely closely   // see checkClosely
+	cancel  func()    // in state running: ends the check
 
 	at    time.Time // its key in the queue
 	index int       // its place in the queue, -1 when it is not there
@@ -42,14 +45,39 @@ const (
 	idle    state = iota // the next check is at job.due
 	waiting              // the check is due and has no slot yet
 	running              // the check runs
-	removed              // the target was removed; its check may still run
+	removed              // the last target was removed; its check may still run
 )
 
-// use makes c the checker of j.
-func (j *job) use(c Checker) {
-	j.checker = c
-	kind, n := slotsOf(c)
+// rebuild derives the fields that depend on the views.
+func (j *job) rebuild() {
+	first := j.views[0]
+	j.checker, j.target, j.policy, j.group = first.asks, first.target, first.policy, first.group
+	for _, v := range j.views[1:] {
+		j.checker = Join(j.checker, v.asks)
+	}
+	kind, n := slotsOf(j.checker)
 	j.kind, j.slots = kind, uint16(min(n, math.MaxUint16))
+}
+
+// without removes one of several views.
+func (j *job) without(v *view) {
+	j.views = slices.DeleteFunc(j.views, func(other *view) bool { return other == v })
+	j.rebuild()
+}
+
+// settled reports whether nothing suggests that a verdict will change.
+func (j *job) settled() bool {
+	for _, v := range j.views {
+		if !v.streak.settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// judged reports whether a view has a verdict.
+func (j *job) judged() bool {
+	return slices.ContainsFunc(j.views, func(v *view) bool { return v.streak.verdict != Unknown })
 }
 
 // wakeAt returns when the scheduler must look at j next, and whether it must at all.
@@ -61,7 +89,7 @@ func (j *job) wakeAt() (at time.Time, must bool) {
 	case idle:
 		return j.due, true
 	case running:
-		return j.stale, j.streak.verdict != Unknown
+		return j.stale, j.judged()
 	}
 	return time.Time{}, false
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -46,8 +47,9 @@ type Options struct {
 // target is never checked twice at once. A check that is late, because all slots were taken or the process was stopped,
 // runs once, and the next interval begins with it. The delay does not make the verdict older.
 //
-// Invariants: a job is in jobs unless its state is removed. It is in the ready list of a lane only if it is waiting or
-// removed. It is in queue exactly while wakeAt says that it must be.
+// Invariants: a view is in views, and in its job's, until its target is removed. A job with a subject is in shared
+// unless its state is removed. It is in the ready list of a lane only if it is waiting or removed. It is in queue
+// exactly while wakeAt says that it must be.
 type Scheduler struct {
 	o    Options       // set once, then read-only
 	wake chan struct{} // has room for one; nobody closes it
@@ -56,7 +58,8 @@ type Scheduler struct {
 
 	mu sync.Mutex
 	// mu guards the fields below
-	jobs    map[string]*job
+	views   map[string]*view // by Target.ID
+	shared  map[subject]*job
 	fresh   []*job // added before Run, in the order of Add
 	queue   queue
 	slots   [slotKinds]slots
@@ -78,7 +81,8 @@ func NewScheduler(o Options) *Scheduler {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	s := &Scheduler{o: o, wake: make(chan struct{}, 1), jobs: make(map[string]*job), groups: make(map[string]*group)}
+	s := &Scheduler{o: o, wake: make(chan struct{}, 1), views: make(map[string]*view), shared: make(map[subject]*job),
+		groups: make(map[string]*group)}
 	s.slots[socketSlots].max, s.slots[programSlots].max = o.Concurrency, o.Programs
 	return s
 }
@@ -92,42 +96,38 @@ func (s *Scheduler) Add(t Target, c Checker, p Policy) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.jobs[t.ID] != nil {
+	if s.views[t.ID] != nil {
 		return fmt.Errorf("check target %q: %w", t.ID, ErrDuplicateTarget)
 	}
 	if s.groups[t.Group] == nil {
 		s.groups[t.Group] = newGroup()
 	}
-	j := &job{
-		target: t, policy: p, index: -1, group: s.groups[t.Group],
-		streak: streak{rise: p.Rise, fall: p.Fall, verdict: p.Initial},
-	}
-	j.use(c)
-	s.jobs[t.ID] = j
-	if !s.started {
+	v := &view{target: t, group: s.groups[t.Group], streak: streak{verdict: p.Initial}}
+	v.use(c, p)
+	s.views[t.ID] = v
+	switch j, isNew := s.hostLocked(v); {
+	case !isNew:
+		s.joinedLocked(j)
+	case !s.started:
 		s.fresh = append(s.fresh, j)
-		return nil
+	default:
+		s.placeLocked(j, time.Now())
+		s.wakeRun()
 	}
-	s.placeLocked(j, time.Now())
-	s.wakeRun()
 	return nil
 }
 
-// Remove ends the checks of a target and reports whether there was a target of that id. A running check is cancelled
-// and its result dropped. A change that was found earlier may still be reported.
+// Remove ends the checks of a target and reports whether there was a target of that id. A running check is cancelled,
+// unless other targets share it, and its result dropped. A change that was found earlier may still be reported.
 func (s *Scheduler) Remove(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := s.jobs[id]
-	if j == nil {
+	v := s.views[id]
+	if v == nil {
 		return false
 	}
-	delete(s.jobs, id)
-	if j.state == running {
-		j.cancel()
-	}
-	j.state = removed
-	s.requeueLocked(j)
+	delete(s.views, id)
+	s.leaveLocked(v)
 	return true
 }
 
@@ -240,10 +240,13 @@ func (s *Scheduler) serveLocked(j *job, now time.Time) {
 		// stopped for a moment would forget the verdicts on all targets that it was just checking.
 		j.stale = now.Add(j.policy.Timeout)
 	default:
-		from := j.streak.verdict
-		j.streak.forget()
 		reason := staleWords(j.policy.StaleAfter)
-		s.changes = append(s.changes, Change{Target: j.target, From: from, To: Unknown, Reason: reason, At: now})
+		for _, v := range j.views {
+			if from := v.streak.verdict; from != Unknown {
+				s.changes = append(s.changes, Change{Target: v.target, From: from, To: Unknown, Reason: reason, At: now})
+			}
+			v.streak.forget()
+		}
 	}
 	s.requeueLocked(j)
 }
@@ -259,7 +262,11 @@ func (s *Scheduler) checkLocked(ctx context.Context, j *job, now time.Time) {
 	}
 	ctx, j.cancel = context.WithTimeout(ctx, j.policy.Timeout)
 	s.requeueLocked(j)
-	turn := turn{checker: j.checker, target: j.target, revision: j.revision, lane: j.lane, slots: int(j.slots)}
+	turn := turn{checker: j.checker, target: j.target, revision: j.revision, lane: j.lane, slots: int(j.slots),
+		views: make([]viewTurn, len(j.views))}
+	for i, v := range j.views {
+		turn.views[i] = viewTurn{view: v, revision: v.revision, target: v.target, asks: v.asks, judges: v.judges}
+	}
 	s.checks.Go(func() { s.check(ctx, j, turn) })
 }
 
@@ -270,19 +277,58 @@ type turn struct {
 	revision int
 	lane     *lane // the lane whose slots it takes
 	slots    int
+	views    []viewTurn
 }
 
-// check runs one check of j and counts its result. It drops the result if j was updated, moved or removed meanwhile.
+// A viewTurn is a copy of what one view needs to judge the answer of a check, and the judgement.
+type viewTurn struct {
+	view     *view
+	revision int
+	target   Target
+	asks     Checker
+	judges   []judging
+
+	result Result
+	err    error
+}
+
+// currentLocked reports whether the view has the job still, and was neither updated nor moved.
+func (v *viewTurn) currentLocked(j *job) bool {
+	return v.view.job == j && v.view.revision == v.revision
+}
+
+// judge judges an answer to a check that began at a time.
+func (v *viewTurn) judge(ctx context.Context, began time.Time, a Answer) {
+	v.result, v.err = a.Judge(v.asks)
+	for _, by := range v.judges {
+		v.result, v.err = by.judge(ctx, v.target, began, v.result, v.err)
+	}
+}
+
+// currentViews returns the views of a turn that were not updated, moved or removed during the check. The others must
+// not judge: what they would remember of the target is out of date.
+func (s *Scheduler) currentViews(j *job, t turn) []viewTurn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(t.views, func(v viewTurn) bool { return !v.currentLocked(j) })
+}
+
+// check runs one check of j and counts its results. It drops the results of views that were updated, moved or removed
+// meanwhile.
 func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 	start := time.Now()
-	result, err := t.checker.Check(ctx, t.target)
+	answer := Ask(ctx, t.checker, t.target)
+	views := s.currentViews(j, t)
+	for i := range views {
+		views[i].judge(ctx, start, answer)
+	}
 	end := time.Now()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wakeRun() // a slot has become free
 	s.slots[t.lane.kind].count(t.lane, -t.slots)
-	// Remove, Update, Move and the end of Run cancel. A timeout has another error.
+	// Remove, Update and Move of its only view cancel, and the end of Run does. A timeout has another error.
 	cancelled := errors.Is(ctx.Err(), context.Canceled)
 	j.cancel()
 	current := j.revision == t.revision
@@ -290,36 +336,55 @@ func (s *Scheduler) check(ctx context.Context, j *job, t turn) {
 		return
 	}
 	if current {
-		s.noteLocked(j, outcomeOf(err), words(result, err), start, end)
-		if !errors.Is(err, ErrInconclusive) && !verdictStands(err) && !start.Before(j.judged) {
-			s.countLocked(j, result, err, end)
-		}
+		s.takeLocked(j, views, start, end)
 	}
 	j.state = idle
-	j.due = start.Add(j.policy.delay(j.streak.settled(), s.o.Random()))
-	j.due = j.nearer(j.due, end)
+	j.due = j.nearer(start.Add(j.policy.delay(j.settled(), s.o.Random())), end)
 	if j.soon {
 		j.soon, j.due = false, end
 	}
 	s.requeueLocked(j)
 }
 
-// countLocked adds a result to the streak of j.
-func (s *Scheduler) countLocked(j *job, result Result, err error, now time.Time) {
+// takeLocked counts the results of a check of j that ran from start to end.
+func (s *Scheduler) takeLocked(j *job, views []viewTurn, start, end time.Time) {
+	taken, failed := 0, 0
+	for i := range views {
+		v := &views[i]
+		if !v.currentLocked(j) {
+			continue
+		}
+		o := outcomeOf(v.err)
+		s.noteLocked(v.view, o, words(v.result, v.err), start, end, taken > 0)
+		taken++
+		if o != Succeeded {
+			failed++
+		}
+		if !errors.Is(v.err, ErrInconclusive) && !verdictStands(v.err) && !start.Before(v.view.judged) {
+			s.countLocked(v.view, v.result, v.err, end)
+		}
+	}
+	j.checked = end
+	j.stale = end.Add(j.policy.StaleAfter)
+	j.hangs = taken > 0 && failed == taken && end.Sub(start) >= j.policy.Timeout/2
+}
+
+// countLocked adds a result to the streak of v.
+func (s *Scheduler) countLocked(v *view, result Result, err error, now time.Time) {
 	if _, atOnce := errors.AsType[*fencedError](err); atOnce {
-		s.judgeLocked(j, verdictOf(err), err.Error(), now)
+		s.judgeLocked(v, verdictOf(err), err.Error(), now)
 		return
 	}
 	if err == nil && result.atOnce {
-		s.judgeLocked(j, Healthy, words(result, nil), now)
+		s.judgeLocked(v, Healthy, words(result, nil), now)
 		return
 	}
-	from := j.streak.verdict
-	if !j.streak.add(verdictOf(err)) {
+	from := v.streak.verdict
+	if !v.streak.add(verdictOf(err)) {
 		return
 	}
-	to := j.streak.verdict
-	s.changes = append(s.changes, Change{Target: j.target, From: from, To: to, Reason: words(result, err), At: now})
+	to := v.streak.verdict
+	s.changes = append(s.changes, Change{Target: v.target, From: from, To: to, Reason: words(result, err), At: now})
 }
 
 // words returns what a check found, for a person to read.
@@ -337,8 +402,8 @@ func words(r Result, err error) string {
 func (s *Scheduler) verdict(id string) (v Verdict, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if j := s.jobs[id]; j != nil {
-		return j.streak.verdict, true
+	if v := s.views[id]; v != nil {
+		return v.streak.verdict, true
 	}
 	return Unknown, false
 }
@@ -348,19 +413,19 @@ func (s *Scheduler) verdict(id string) (v Verdict, known bool) {
 func (s *Scheduler) judge(id string, v Verdict, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if j := s.jobs[id]; j != nil {
-		s.judgeLocked(j, v, reason, time.Now())
-		s.requeueLocked(j)
+	if of := s.views[id]; of != nil {
+		s.judgeLocked(of, v, reason, time.Now())
+		s.requeueLocked(of.job)
 		s.wakeRun()
 	}
 }
 
-func (s *Scheduler) judgeLocked(j *job, v Verdict, reason string, now time.Time) {
-	from := j.streak.verdict
-	j.streak.set(v)
-	j.judged = now
+func (s *Scheduler) judgeLocked(of *view, v Verdict, reason string, now time.Time) {
+	from := of.streak.verdict
+	of.streak.set(v)
+	of.judged = now
 	if from != v {
-		s.changes = append(s.changes, Change{Target: j.target, From: from, To: v, Reason: reason, At: now})
+		s.changes = append(s.changes, Change{Target: of.target, From: from, To: v, Reason: reason, At: now})
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	FoundLagging            // ErrLagging
 	FoundNothingOut         // ErrInconclusive: neither a success nor a failure
 	Refused                 // ErrCredentials; a failure only if another target takes the credentials, see Credentials
+	FoundFallback           // ErrFallback
 
 	outcomes // how many there are
 )
@@ -42,6 +43,8 @@ func (o Outcome) String() string {
 		return "inconclusive"
 	case Refused:
 		return "refused"
+	case FoundFallback:
+		return "fallback"
 	}
 	return "outcome(" + strconv.Itoa(int(o)) + ")"
 }
@@ -55,6 +58,8 @@ func (o Outcome) Verdict() Verdict {
 		return WrongRole
 	case FoundLagging:
 		return Lagging
+	case FoundFallback:
+		return Fallback
 	case FoundNothingOut:
 		return Unknown
 	}
@@ -72,6 +77,8 @@ func outcomeOf(err error) Outcome {
 		return FoundWrongRole
 	case errors.Is(err, ErrLagging):
 		return FoundLagging
+	case errors.Is(err, ErrFallback):
+		return FoundFallback
 	case errors.Is(err, ErrCredentials):
 		return Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
@@ -103,6 +110,10 @@ type Tally struct {
 	// Buckets[i] counts the checks that took up to DurationBounds()[i] and longer than the previous bound. Checks that
 	// took longer than the last bound are in no bucket.
 	Buckets [durationBuckets]uint64
+
+	// Shared counts the results that came from checks of other targets, which may be of other groups. A check that is
+	// shared is in Checks for one target only, the one that was there first.
+	Shared uint64
 }
 
 // add counts one check.
@@ -159,16 +170,16 @@ func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := Stats{
-		Groups: make(map[string]Tally, len(s.groups)), Targets: make(map[string]TargetStats, len(s.jobs)),
+		Groups: make(map[string]Tally, len(s.groups)), Targets: make(map[string]TargetStats, len(s.views)),
 	}
 	for name, g := range s.groups {
 		all.Groups[name] = g.tally
 	}
 	waits := [slotKinds]int{}
-	for id, j := range s.jobs {
-		t := j.statsLocked()
-		if t.Waiting {
-			waits[j.kind]++
+	for id, v := range s.views {
+		t := v.statsLocked()
+		if t.Waiting && v.job.views[0] == v {
+			waits[v.job.kind]++
 		}
 		all.Targets[id] = t
 	}
@@ -182,18 +193,19 @@ func (s *Scheduler) Stats() Stats {
 func (s *Scheduler) Target(id string) (TargetStats, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := s.jobs[id]
-	if j == nil {
+	v := s.views[id]
+	if v == nil {
 		return TargetStats{}, false
 	}
-	return j.statsLocked(), true
+	return v.statsLocked(), true
 }
 
-// statsLocked returns the numbers of j; its scheduler's mu is held.
-func (j *job) statsLocked() TargetStats {
+// statsLocked returns the numbers of v; its scheduler's mu is held.
+func (v *view) statsLocked() TargetStats {
+	j := v.job
 	t := TargetStats{
-		Target: j.target, Verdict: j.streak.verdict, Checks: j.counts, Last: j.last,
-		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: j.blindReported,
+		Target: v.target, Verdict: v.streak.verdict, Checks: v.counts, Last: v.last,
+		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: v.blindReported,
 	}
 	if t.Running {
 		t.Due = time.Time{}
@@ -201,13 +213,15 @@ func (j *job) statsLocked() TargetStats {
 	return t
 }
 
-// noteLocked counts a check of j that ran from start to end.
-func (s *Scheduler) noteLocked(j *job, o Outcome, detail string, start, end time.Time) {
+// noteLocked counts a check of v that ran from start to end. shared says that it is counted for another view already.
+func (s *Scheduler) noteLocked(v *view, o Outcome, detail string, start, end time.Time, shared bool) {
 	took := end.Sub(start)
-	j.counts[o]++
-	j.last = Ended{At: end, Took: took, Outcome: o, Detail: detail}
-	j.group.tally.add(o, took)
-	j.stale = end.Add(j.policy.StaleAfter)
-	j.hangs = o != Succeeded && took >= j.policy.Timeout/2
-	s.noteBlindLocked(j, o, detail, start, end)
+	v.counts[o]++
+	v.last = Ended{At: end, Took: took, Outcome: o, Detail: detail}
+	if shared {
+		v.group.tally.Shared++
+	} else {
+		v.group.tally.add(o, took)
+	}
+	s.noteBlindLocked(v, o, detail, start, end)
 }

@@ -98,13 +98,13 @@ func TestStatsOfThoseThatWait(t *testing.T) {
 }
 
 func TestOutcomes(t *testing.T) {
-	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive", "refused"}
+	want := []string{"success", "failure", "timeout", "wrong_role", "lagging", "inconclusive", "refused", "fallback"}
 	for o := range len(Counts{}) {
 		if got := Outcome(o).String(); got != want[o] {
 			t.Errorf("outcome %d is %q, want %q", o, got, want[o])
 		}
 	}
-	if got := outcomes.String(); got != "outcome(7)" {
+	if got := outcomes.String(); got != "outcome(8)" {
 		t.Errorf("an undefined outcome is %q", got)
 	}
 	for _, tt := range []struct {

@@ -2,7 +2,9 @@ package healthcheck
 
 // A streak makes a verdict of results. After rise successes in a row the verdict is healthy. After fall failures in a
 // row, of any kind, it is that of the last failure. To change from one kind of failure to another it takes fall
-// failures of the new kind in a row. A streak is plain data for one goroutine; rise and fall are at least 1.
+// failures of the new kind in a row. Fallback is between the two: a target that was not healthy works again when rise
+// results in a row say so, and for one that was healthy Fallback is a failure like another. A streak is plain data for
+// one goroutine; rise and fall are at least 1.
 type streak struct {
 	rise, fall int // may be changed between two results
 
@@ -22,17 +24,18 @@ func (s *streak) add(result Verdict) bool {
 	if result == Healthy {
 		s.failures = 0
 	}
-	failing := s.verdict != Healthy && s.verdict != Unknown
-	to := s.verdict
+	results, needed := s.same, s.fall
 	switch {
-	case result == Healthy && s.same >= s.rise,
-		result != Healthy && failing && s.same >= s.fall,
-		result != Healthy && !failing && s.failures >= s.fall:
-		to = result
+	case result == Healthy, result == Fallback && s.verdict != Healthy:
+		needed = s.rise
+	case s.verdict == Healthy, s.verdict == Unknown:
+		results = s.failures
 	}
-	changed := to != s.verdict
-	s.verdict = to
-	return changed
+	if results < needed || result == s.verdict {
+		return false
+	}
+	s.verdict = result
+	return true
 }
 
 // set sets the verdict, as if enough results had led to it.

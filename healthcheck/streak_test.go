@@ -12,8 +12,8 @@ func TestStreak(t *testing.T) {
 		name       string
 		rise, fall int
 		initial    Verdict
-		results    string // s: success, f: failure, r: wrong role, l: lagging
-		want       string // the verdict after each, h, u, w, l, ?; upper case: not settled
+		results    string // s: success, f: failure, r: wrong role, l: lagging, p: a primary that may serve
+		want       string // the verdict after each, h, u, w, l, p, ?; upper case: not settled
 	}{
 		{"one is enough", 1, 1, Unknown, "sfs", "huh"},
 		{"unknown rises", 2, 3, Unknown, "ss", "?h"},
@@ -29,6 +29,10 @@ func TestStreak(t *testing.T) {
 		{"from lag to worse takes as many", 2, 3, Healthy, "lllfffl", "HHlLLuU"},
 		{"and a mixture stays", 2, 2, Lagging, "frfrl", "LLLLl"},
 		{"recovery is the same for all", 2, 1, WrongRole, "sslss", "WhlLh"},
+		{"a primary that may serve rises", 2, 3, Unknown, "pp", "?p"},
+		{"and after a failure", 2, 3, Unhealthy, "pfppffffss", "UuUpPPuuUh"},
+		{"a replica is promoted", 2, 3, Healthy, "ppppss", "HHppPh"},
+		{"a primary that fails", 2, 2, Fallback, "fpff", "PpPu"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := streak{rise: tt.rise, fall: tt.fall, verdict: tt.initial}
@@ -37,9 +41,9 @@ func TestStreak(t *testing.T) {
 			}
 			var got strings.Builder
 			for _, r := range tt.results {
-				s.add(map[rune]Verdict{'s': Healthy, 'f': Unhealthy, 'r': WrongRole, 'l': Lagging}[r])
+				s.add(map[rune]Verdict{'s': Healthy, 'f': Unhealthy, 'r': WrongRole, 'l': Lagging, 'p': Fallback}[r])
 				letter := map[Verdict]string{Unknown: "?", Healthy: "h", Unhealthy: "u", WrongRole: "w",
-					Lagging: "l"}[s.verdict]
+					Lagging: "l", Fallback: "p"}[s.verdict]
 				if !s.settled() {
 					letter = strings.ToUpper(letter)
 				}

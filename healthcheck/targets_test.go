@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,11 +213,16 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 		}
 	}
 	count := 0
-	for id, j := range s.jobs {
-		if j.state == running {
+	for id, v := range s.views {
+		j := v.job
+		if j.state == running && j.views[0] == v {
 			count++
 		}
-		if j.state == removed || j.target.ID != id || (j.state == waiting) != inReady[j] {
+		if !slices.Contains(j.views, v) || v.subject() != j.subject || j.subject == (subject{}) && len(j.views) > 1 ||
+			j.subject != (subject{}) && s.shared[j.subject] != j {
+			t.Errorf("%s is one of %d views of a job about %+v", id, len(j.views), j.subject)
+		}
+		if j.state == removed || v.target.ID != id || (j.state == waiting) != inReady[j] {
 			t.Errorf("%s is job %s in state %d, ready: %v", id, j.target.ID, j.state, inReady[j])
 		}
 		if _, must := j.wakeAt(); must != (j.index >= 0) {
@@ -240,9 +246,14 @@ func checkInvariants(t *testing.T, s *Scheduler) {
 	if count > taken {
 		t.Errorf("%d jobs run in %d slots", count, taken)
 	}
+	for of, j := range s.shared {
+		if j.subject != of || j.state == removed || len(j.views) == 0 {
+			t.Errorf("a job in state %d with %d views is shared", j.state, len(j.views))
+		}
+	}
 	for i, j := range s.queue {
 		at, must := j.wakeAt()
-		if s.jobs[j.target.ID] != j || j.index != i || !must || !at.Equal(j.at) {
+		if s.views[j.target.ID].job != j || j.index != i || !must || !at.Equal(j.at) {
 			t.Errorf("place %d of the queue has %s, of index %d", i, j.target.ID, j.index)
 		}
 		if parent := (i - 1) / 2; s.queue.Less(i, parent) {

@@ -63,6 +63,16 @@ const (
 	TLS      = farewell.TLS      // the alert internal_error, before the handshake
 )
 
+// Spoken is the protocol that a listener's clients speak. Sessions of pools that drain safely need it, see
+// pool.Options.DrainSafely.
+type Spoken = session.Spoken
+
+// The protocols.
+const (
+	SpokenPostgres = session.SpokenPostgres
+	SpokenRedis    = session.SpokenRedis
+)
+
 // FlowSettings are the settings of a UDP listener's flows. The zero value is usable, and comparable like any other.
 type FlowSettings = flow.Settings
 
@@ -118,6 +128,9 @@ type ListenerSpec struct {
 	InspectTimeout time.Duration
 
 	Postgres PostgresSettings // for TCP
+
+	// Spoken is what the clients speak; 0 = unknown, and then no session is asked to leave its backend.
+	Spoken Spoken
 
 	// Access says who may come in; nil = everybody. Two lists are the same only if they are one.
 	Access *AccessList
@@ -230,6 +243,7 @@ func (ls *listener) set() {
 	to := &session.Settings{
 		Pool: spec.Pool, IdleTimeout: spec.IdleTimeout, HalfCloseTimeout: spec.HalfCloseTimeout,
 		UserTimeout: spec.UserTimeout, KeepAlive: spec.KeepAlive, Refuse: spec.Refuse,
+		Spoken: spec.Spoken,
 	}
 	if spec.Farewell != 0 {
 		to.Farewell = spec.Farewell
@@ -360,7 +374,7 @@ func (spec *ListenerSpec) equal(other *ListenerSpec) bool {
 		spec.Farewell == other.Farewell && spec.Flows == other.Flows &&
 		spec.TLS == other.TLS && spec.MQTT == other.MQTT && spec.InspectTimeout == other.InspectTimeout &&
 		slices.EqualFunc(spec.Routes, other.Routes, sameRoute) && spec.Proxy.Equal(&other.Proxy) &&
-		spec.sameDNS(other) && spec.Postgres == other.Postgres &&
+		spec.sameDNS(other) && spec.Postgres == other.Postgres && spec.Spoken == other.Spoken &&
 		spec.Access == other.Access && spec.Limits == other.Limits && spec.OverFarewell == other.OverFarewell
 }
 
@@ -396,6 +410,8 @@ func (spec *ListenerSpec) validate() error {
 		return fmt.Errorf("listener %q has TLS, which is for TCP", spec.Name)
 	case spec.Farewell > TLS, spec.OverFarewell > TLS:
 		return fmt.Errorf("listener %q has an undefined language for refusals", spec.Name)
+	case spec.Spoken > SpokenRedis:
+		return fmt.Errorf("listener %q has clients that speak an undefined protocol", spec.Name)
 	}
 	if err := spec.validatePlaces(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"context"
 	"time"
 	"weak"
 
@@ -20,6 +21,7 @@ func (s *Server) followRevocationsLocked(p *pool.Pool) {
 		s.revoking[key] = true
 		p.OnRevoke(s.revoke)
 		p.OnDepart(s.depart)
+		p.OnLeave(s.leaveBackend)
 	}
 }
 
@@ -46,4 +48,23 @@ func (s *Server) depart(b *pool.Backend) {
 			s.onLoops(func(i int) { s.flows[i].Depart(b, departure) })
 		}
 	})
+}
+
+// leaveBackend asks the sessions of a backend to leave it, each at a moment at which nothing is lost.
+func (s *Server) leaveBackend(b *pool.Backend) {
+	patience := time.Duration(s.drainTimeout.Load()) / 2
+	s.onLoops(func(i int) { s.sessions[i].AskToLeave(b, patience) })
+}
+
+// leaveAll asks all sessions that can leave their backends safely to do so, since the server shuts down. ctx is done
+// when the others are cut.
+func (s *Server) leaveAll(ctx context.Context) {
+	if ctx.Err() != nil || s.Sessions() == 0 {
+		return
+	}
+	patience := time.Duration(s.drainTimeout.Load()) / 2
+	if deadline, set := ctx.Deadline(); set {
+		patience = max(time.Until(deadline)/2, 0)
+	}
+	s.onLoops(func(i int) { s.sessions[i].AskAllToLeave(patience) })
 }

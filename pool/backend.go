@@ -84,9 +84,9 @@ func connectable(a netip.AddrPort) bool {
 func isUnicast(ip netip.Addr) bool { return !ip.IsUnspecified() && !ip.IsMulticast() }
 
 func validateVerdict(v Verdict) error {
-	if v > Lagging {
+	if v > Fallback {
 		return &InvalidBackendError{Field: "verdict", Value: v.String(),
-			Want: "unknown, healthy, unhealthy, wrong_role or lagging"}
+			Want: "unknown, healthy, unhealthy, wrong_role, lagging or fallback"}
 	}
 	return nil
 }
@@ -109,6 +109,9 @@ type Backend struct {
 	inUse    atomic.Bool                // it is eligible by the latest snapshot
 	revoked  atomic.Bool                // it is not eligible, and its leases must be given back
 	drains   atomic.Bool                // it is not eligible, and the operator is the only reason
+	leaving  atomic.Bool                // its sessions are to leave it
+	leaves   atomic.Int64               // how many sessions may leave it, so that others have a share
+	moved    atomic.Uint64              // how many have left it so
 	watchers watchers                   // woken when its last lease is released, and when its member changes
 	record   record                     // recent outcomes, which its breaker acts on
 	outcomes [numOutcomes]atomic.Uint64 // leases released, by Outcome
@@ -127,9 +130,10 @@ type Backend struct {
 	rateReached atomic.Uint64
 	// pacing.mu guards the fields below
 	sessions int           // its max_sessions
-	usable   time.Duration // when its rate allows the next lease, on the pool's clock; while it is in pacing.over
+	usable   time.Duration // when its rate and its ramp allow the next lease, on the pool's clock; while it is in pacing.over
 	place    int           // in pacing.over, from 1; 0: it is not there
-	gone     bool          // it was removed from the pool
+	ramp     backendRamp
+	gone     bool // it was removed from the pool
 
 	// Pool.mu guards the fields below
 	generation uint64 // the number of the last snapshot that it was eligible in
@@ -158,8 +162,8 @@ func (b *Backend) InUse() bool { return b.inUse.Load() }
 // Revoked reports whether the holders of leases on the backend must give them back; see Pool.OnRevoke.
 func (b *Backend) Revoked() bool { return b.revoked.Load() }
 
-// A member is a backend with its settings in one snapshot. It is immutable; a change makes a new one. Verdict, mode and
-// breaker are separate fields, and none ever overwrites another.
+// A member is a backend with its settings in one snapshot. It is immutable; a change makes a new one. Verdict, mode,
+// agent and breaker are separate fields, and none ever overwrites another.
 type member struct {
 	backend     *Backend
 	source      string // the source that named it: "" for Add, else as given to Reconcile
@@ -171,6 +175,7 @@ type member struct {
 	reason      string    // of the verdict
 	since       time.Time // of the verdict
 	mode        Mode
+	agent       Agent // what the agent on its host says
 	breaker     Breaker
 	reopenings  int           // how often the breaker has reopened since it was last closed
 	until       time.Duration // when an open breaker is half-open, on the pool's clock
@@ -180,18 +185,28 @@ type member struct {
 	returning bool          // it became eligible after the pool's first backends did
 }
 
-// enabled reports whether the operator lets the backend have new sessions.
-func (m *member) enabled() bool { return m.mode == Ready && m.weight > 0 }
+// enabled reports whether the operator and the backend's agent let the backend have new sessions.
+func (m *member) enabled() bool { return m.modeInForce() == Ready && m.weightInForce() > 0 }
 
 // tryable reports whether the backend may have new sessions when none is healthy. One of the wrong role never may: a
 // pool of primaries must not send writes to a replica.
 func (m *member) tryable() bool { return m.enabled() && m.verdict != WrongRole }
 
-// wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit.
-func (m *member) wouldServe() bool { return m.verdict == Healthy && m.enabled() }
+// wouldServe reports whether the backend may get new sessions, apart from its breaker and its limit. For one of the
+// verdict Fallback that is so while no other backend is eligible.
+func (m *member) wouldServe() bool {
+	return (m.verdict == Healthy || m.verdict == Fallback) && !m.agent.Down && m.enabled()
+}
 
 // eligible reports whether the backend may get new sessions, apart from its limit.
-func (m *member) eligible() bool { return m.wouldServe() && m.breaker == Closed }
+func (m *member) eligible() bool {
+	return m.verdict == Healthy && m.wouldServe() && m.breaker == Closed
+}
+
+// standsIn reports whether the backend may get new sessions while no backend is eligible.
+func (m *member) standsIn() bool {
+	return m.verdict == Fallback && m.wouldServe() && m.breaker == Closed
+}
 
 // onTrial reports whether the backend gets trial sessions: its breaker is half-open.
 func (m *member) onTrial() bool { return m.wouldServe() && m.breaker == HalfOpen }
@@ -203,8 +218,9 @@ func (m *member) info() BackendInfo {
 		ID: b.id, Addr: b.addr, Source: m.source, Weight: m.weight,
 		MaxSessions: m.maxSessions, MaxRate: m.maxRate, RateReached: b.rateReached.Load(),
 		Tier: m.spec.Tier, Zone: m.spec.Zone,
-		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Breaker: m.breaker,
+		Verdict: m.verdict, Reason: m.reason, Since: m.since, Mode: m.mode, Agent: m.agent, Breaker: m.breaker,
 		Check: m.spec.Check, Role: m.spec.Role, Given: m.spec, Eligible: b.inUse.Load(), Openings: b.openings.Load(),
+		Moved:  b.moved.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
 	for _, f := range b.former {
@@ -231,6 +247,7 @@ type BackendInfo struct {
 	Reason      string    // why the verdict was given
 	Since       time.Time // when the verdict was given
 	Mode        Mode
+	Agent       Agent // what the agent on its host says; Weight, MaxSessions and Mode are those without it
 	Breaker     Breaker
 	Check       netip.AddrPort // the address that it is checked at; zero: Addr
 	Role        Role           // what its source says it is
@@ -238,6 +255,7 @@ type BackendInfo struct {
 	Eligible    bool           // it may get new sessions, apart from its limit
 
 	Openings    uint64 // how often its breaker opened
+	Moved       uint64 // how many sessions have left it so that others have a share; see Rebalance
 	RateReached uint64 // how often it had as many leases as its MaxRate allows, and so got no more for a moment
 	Leases      int64  // held now
 	// Former counts the current leases on the backends of its id that it replaced, those with another address, tier

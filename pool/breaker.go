@@ -72,14 +72,18 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// Run opens, half-opens and closes breakers until ctx is done, and serves the queue when a backend's rate allows the
-// next lease. Without it a pool's breakers stay closed, and only releases of leases serve its queue. The data path only
+// Run opens, half-opens and closes breakers until ctx is done, serves the queue when a backend's rate allows the
+// next lease, and rebalances. Without it a pool's breakers stay closed, and only releases of leases serve its queue. The data path only
 // raises signals, since making a snapshot may take milliseconds and would block a loop.
 func (p *Pool) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if next := p.actOnRecords(); next > 0 {
+		next := p.actOnRecords()
+		if look := p.rebalance(); look > 0 && (next == 0 || look < next) {
+			next = look
+		}
+		if next > 0 {
 			timer.Reset(next)
 		} else {
 			timer.Stop()
@@ -234,13 +238,14 @@ func (p *Pool) turn(m *member, now time.Duration, share *breakerShare) func(Chan
 	return func(c Change) Event { return BreakerChanged{c, from, to, reason, length} }
 }
 
-// rescueLocked closes the breakers of all healthy and ready members when no member is eligible: breakers alone never
+// rescueLocked closes the breakers of all members that would serve when no member is eligible: breakers alone never
 // take the last backend that would serve out of use. It adds its changes of members, which are in no snapshot yet, to
 // c.
 //
 // In a pool with TryAllWhenNone it changes nothing: that pool tries all its backends then, whatever their breakers say.
 func (p *Pool) rescueLocked(c *changes, members []*member) {
-	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) {
+	if p.settings().TryAllWhenNone || slices.ContainsFunc(members, (*member).eligible) ||
+		slices.ContainsFunc(members, (*member).standsIn) {
 		return
 	}
 	for i, m := range members {

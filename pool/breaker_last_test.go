@@ -205,7 +205,7 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 			},
 			"time": func(t *rapid.T) { h.pass(time.Duration(rapid.IntRange(1, 30).Draw(t, "s")) * time.Second) },
 			"verdict": func(t *rapid.T) {
-				_ = p.SetVerdict(id.Draw(t, "id"), Verdict(rapid.IntRange(0, 4).Draw(t, "verdict")), "")
+				_ = p.SetVerdict(id.Draw(t, "id"), Verdict(rapid.IntRange(0, int(Fallback)).Draw(t, "verdict")), "")
 			},
 			"mode": func(t *rapid.T) { _ = p.SetMode(id.Draw(t, "id"), Mode(rapid.IntRange(0, 2).Draw(t, "mode"))) },
 			"weight": func(t *rapid.T) {
@@ -225,8 +225,11 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 // could close it.
 func TestBreakerOfAnotherRole(t *testing.T) {
 	for _, state := range []Breaker{Open, HalfOpen} {
-		for name, verdicts := range map[string][2]Verdict{"loses it": {Healthy, WrongRole},
-			"wins it": {WrongRole, Healthy}} {
+		for name, verdicts := range map[string][2]Verdict{
+			"loses it": {Healthy, WrongRole}, "wins it": {WrongRole, Healthy},
+			"is promoted": {Healthy, Fallback}, "is demoted": {Fallback, Healthy},
+			"is demoted while it is unwell": {Unhealthy, WrongRole}, "is wanted no more": {Fallback, WrongRole},
+		} {
 			t.Run(fmt.Sprint(state, "/", name), func(t *testing.T) {
 				var h hand
 				p := pair(t, Options{Breaker: usual, Clock: h.now})

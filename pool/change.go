@@ -37,7 +37,10 @@ func (e *edit) noteMode(mode Mode) {
 // noteRole closes the breaker of a backend whose role has changed: earlier sessions say nothing about the new role.
 // Besides, a backend of the wrong role gets no trial, and its breaker would stay half-open for ever.
 func (e *edit) noteRole() {
-	if from, to := e.old.verdict, e.next.verdict; from != to && (from == WrongRole || to == WrongRole) {
+	of := func(v Verdict) bool { return v == WrongRole || v == Fallback }
+	from, to := e.old.verdict, e.next.verdict
+	was, is := e.old.spec.Role, e.next.spec.Role
+	if from != to && (of(from) || of(to)) || was != is && was != RoleUnknown && is != RoleUnknown {
 		e.note(e.next.closeBreaker("another role"))
 	}
 }
@@ -56,7 +59,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 	}
 	for _, e := range c.edits {
 		p.noteReturn(e.old, &e.next)
-		p.pacing.limit(e.next.backend, e.next.maxSessions, e.next.maxRate)
+		p.pacing.limit(e.next.backend, e.next.maxSessionsInForce(), e.next.maxRate)
 		next[e.old] = &e.next
 		noteDepartureLocked(e.old, &e.next, before.tryAll)
 		p.byID[e.next.backend.id] = &e.next
@@ -71,7 +74,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		}
 	}
 	for _, m := range c.added {
-		p.pacing.limit(m.backend, m.maxSessions, m.maxRate)
+		p.pacing.limit(m.backend, m.maxSessionsInForce(), m.maxRate)
 		p.byID[m.backend.id] = m
 		p.begun[m.source] = true
 	}
@@ -84,12 +87,14 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		m.backend.watchers.wake()
 		p.revokeLocked(m, nil)
 		p.notifyDepartureLocked(m, nil)
+		p.noteLeaveLocked(m.backend, nil)
 		p.publishLocked(Removed{p.change(m, now)})
 	}
 	for _, e := range c.edits {
 		e.old.backend.watchers.wake()
 		p.revokeLocked(e.old, &e.next)
 		p.notifyDepartureLocked(e.old, &e.next)
+		p.noteLeaveLocked(e.old.backend, &e.next)
 		for _, event := range e.events {
 			p.publishLocked(event(p.change(&e.next, now)))
 		}

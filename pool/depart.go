@@ -21,8 +21,9 @@ func (b *Backend) Departed() uint64 {
 	return 0
 }
 
-// Drains reports whether the operator is the only reason why the backend gets nothing new: it was removed, is in
-// maintenance or drain, or has weight 0, while its checks and its breaker would let it serve. Its sessions and flows
+// Drains reports whether the operator or its agent is the only reason why the backend gets nothing new: it was removed,
+// is in maintenance or drain, or has weight 0, while its checks and its breaker would let it serve. Its sessions and
+// flows
 // may continue.
 func (b *Backend) Drains() bool { return b.drains.Load() }
 
@@ -32,7 +33,7 @@ func (m *member) well(tryAll bool) bool {
 	if tryAll {
 		return m.verdict != WrongRole
 	}
-	return m.verdict == Healthy && m.breaker == Closed
+	return (m.verdict == Healthy || m.verdict == Fallback) && !m.agent.Down && m.breaker == Closed
 }
 
 // noteDrainsLocked marks as draining the backends that s puts out of use because the operator wants it. It is called
@@ -56,7 +57,7 @@ func (s *snapshot) endDrainsLocked() {
 
 // departing reports whether a change from m to next, nil for its removal, is a departure.
 func (m *member) departing(next *member) bool {
-	return m.mode != Maintenance && (next == nil || next.mode == Maintenance)
+	return m.modeInForce() != Maintenance && (next == nil || next.modeInForce() == Maintenance)
 }
 
 // noteDepartureLocked marks a backend whose settings are about to change from old to next as departed or as returned.
@@ -66,7 +67,7 @@ func noteDepartureLocked(old, next *member, tryAll bool) {
 	if next == nil {
 		b.drains.Store(old.well(tryAll))
 	}
-	if gone := next == nil || next.mode == Maintenance; gone != (b.departures.Load()&1 == 1) {
+	if gone := next == nil || next.modeInForce() == Maintenance; gone != (b.departures.Load()&1 == 1) {
 		b.departures.Add(1)
 	}
 }

@@ -14,7 +14,7 @@ var (
 	// ErrQueueFull is returned by Wait when the queue is full, or the pool has none.
 	ErrQueueFull = errors.New("pool: the queue is full")
 	// ErrHoldFull is returned by Hold and Rest when as many sessions wait as may while no backend is eligible, or the
-	// pool has no hold.
+	// pool has no hold; and by Wait during a ramp.
 	ErrHoldFull = errors.New("pool: as many sessions wait for an eligible backend as may")
 	// ErrDuplicateBackend is wrapped by the error of Add when the pool has a backend of that id.
 	ErrDuplicateBackend = errors.New("pool: a backend of this id exists already")

@@ -8,7 +8,7 @@ import (
 )
 
 // An Event is one change of a pool: Added, Removed, VerdictChanged, ModeChanged, WeightChanged, LimitChanged,
-// RateChanged, CheckChanged, RoleChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
+// RateChanged, CheckChanged, RoleChanged, AgentChanged, BreakerChanged, Suspected, Overruled or Discovered, no other.
 // Events are plain values that never change; all subscribers may share one.
 type Event interface {
 	sealed()
@@ -72,6 +72,12 @@ type RoleChanged struct {
 	From, To Role
 }
 
+// AgentChanged says that the agent on a backend's host says something else about it.
+type AgentChanged struct {
+	Change
+	From, To Agent
+}
+
 // BreakerChanged says that a backend's breaker is in another state.
 type BreakerChanged struct {
 	Change
@@ -80,8 +86,8 @@ type BreakerChanged struct {
 	For      time.Duration // how long an open breaker stays open
 }
 
-// Suspected says that a backend may be in trouble: ICMP said that it cannot be reached, or a question had no answer.
-// That is no proof, but a good reason to check the backend now. There is at most one a second for each backend.
+// Suspected says that a backend may be in trouble: a session or flow has failed on it, ICMP said that it cannot be
+// reached, or a question had no answer. That is no proof, but a good reason to check the backend now. There is at most one a second for each backend.
 type Suspected struct{ Change }
 
 // Overruled says that a source ended a run-time change. It comes after the events of the changes that follow from it.
@@ -98,5 +104,5 @@ type Discovered struct {
 	Source  string     // as in the configuration: "dns", "patroni", ...
 	Found   int        // backends in the answer
 	Changed Reconciled // what became of them
-	Err     error      // why the source gave no answer
+	Err     error      // why the source gave no answer; with Found above 0, what part of its answer is of no use
 }

@@ -44,10 +44,12 @@ const (
 	InMaintenance   Obstacle = iota // its mode
 	InDrain                         // its mode
 	WithoutWeight                   // its weight is 0
+	AgentForbids                    // the agent on its host says so: maint, drain, down or 0%
 	NotHealthy                      // its verdict is Unhealthy
 	NotJudged                       // its verdict is Unknown
 	InWrongRole                     // its verdict
 	IsLagging                       // its verdict
+	InReserve                       // its verdict is Fallback, and a Healthy backend is eligible
 	BreakerOpen                     // its breaker
 	BreakerHalfOpen                 // its breaker is half-open and has no trial for this client
 	WasTried                        // it failed this session already
@@ -63,8 +65,8 @@ const (
 // String returns the obstacle as a lower-case word.
 func (o Obstacle) String() string {
 	words := [...]string{
-		"maintenance", "drain", "weight_0", "unhealthy", "unknown", "wrong_role", "lagging", "breaker_open",
-		"breaker_half_open",
+		"maintenance", "drain", "weight_0", "agent", "unhealthy", "unknown", "wrong_role", "lagging", "fallback",
+		"breaker_open", "breaker_half_open",
 		"tried", "full", "over_rate", "behind_waiters", "not_on_trial", "not_sticky", "later_tier", "other_zone",
 	}
 	if int(o) < len(words) {
@@ -75,7 +77,7 @@ func (o Obstacle) String() string {
 
 // OfVerdict reports whether the obstacle is the backend's verdict.
 func (o Obstacle) OfVerdict() bool {
-	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging
+	return o == NotHealthy || o == NotJudged || o == InWrongRole || o == IsLagging || o == InReserve
 }
 
 // A Candidate is a backend with the values that algorithms use. It is a plain value.
@@ -85,6 +87,7 @@ type Candidate struct {
 	Weight      uint32
 	Share       float64 // the part of its weight that is in force; below 1 during its slow start
 	Leases      int64
+	Agent       Agent      // what its agent says; Weight and MaxSessions are those in force
 	MaxSessions int        // 0 is no limit
 	MaxRate     rate.Limit // the zero value is no limit
 	Tier        int
@@ -104,6 +107,7 @@ type Explanation struct {
 	Key       uint64 // the input of algorithms that hash
 	Algorithm string
 	TriesAll  bool // no backend is healthy, and so all that are enabled are tried
+	FallsBack bool // no Healthy backend is eligible, and so those of the verdict Fallback are
 
 	By      Decider
 	Backend string  // the backend that would be picked; "" with Err
@@ -112,6 +116,7 @@ type Explanation struct {
 	Err     error   // ErrNoBackend or ErrBusy; nil when a backend would be picked
 	MayWait bool    // Err is ErrBusy and the queue has room, or ErrNoBackend and the session is held
 	Waiting int     // sessions that stand in the line already
+	Ramping bool    // they do so only because the slow start spreads them
 
 	// Deterministic says that the next Pick for this client has this result if nothing changes before it. Otherwise the
 	// algorithm draws at random, and this is one draw among the candidates.
@@ -129,7 +134,8 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e := &explaining{r: s.replica()}
 	e.x = Explanation{
 		Client: pc.Client, Key: s.settings.key(&pc), Algorithm: s.settings.Algorithm, TriesAll: s.tryAll,
-		Waiting: int(p.queue.waiting.Load()),
+		FallsBack: s.fallback,
+		Waiting:   int(p.queue.waiting.Load()), Ramping: p.Ramping(),
 	}
 	e.pc = PickContext{Client: pc.Client, Name: pc.Name, Tried: e.r.backends(pc.Tried)}
 	if e.r.slow != nil {
@@ -143,7 +149,7 @@ func (p *Pool) Explain(pc PickContext) Explanation {
 	e.decided(s, lease.b, by, err)
 	switch waiting := p.Waiting(); err {
 	case ErrBusy:
-		e.x.MayWait = waiting < s.settings.QueueMax
+		e.x.MayWait = waiting < s.settings.QueueMax || e.x.Ramping && waiting < s.settings.HoldMax
 	case ErrNoBackend:
 		e.x.MayWait = s.settings.HoldTimeout > 0 && waiting < s.settings.HoldMax
 	}
@@ -179,8 +185,8 @@ func (e *explaining) look(s *snapshot) {
 	for _, m := range s.members {
 		b := e.r.of[m.backend]
 		st := standing{backend: b, tier: -1, Candidate: Candidate{
-			ID: b.id, Addr: b.addr, Weight: m.weight, Share: b.load.Share(), Leases: b.load.Leases(),
-			MaxSessions: m.maxSessions, MaxRate: m.maxRate,
+			ID: b.id, Addr: b.addr, Weight: m.weightInForce(), Share: b.load.Share(), Leases: b.load.Leases(),
+			MaxSessions: m.maxSessionsInForce(), MaxRate: m.maxRate, Agent: m.agent,
 			Tier: b.tier, Zone: m.spec.Zone,
 		}}
 		if i, eligible := tiers[b]; eligible {
@@ -188,23 +194,25 @@ func (e *explaining) look(s *snapshot) {
 			switch {
 			case slices.Contains(e.pc.Tried, b):
 				st.out, st.why, st.reason = true, WasTried, "it failed this session already"
-			case m.maxSessions > 0 && st.Leases >= int64(m.maxSessions):
+			case st.MaxSessions > 0 && st.Leases >= int64(st.MaxSessions):
 				st.out, st.why, st.reason = true, IsFull, fmt.Sprintf("it has %d of %d sessions",
-					st.Leases, m.maxSessions)
+					st.Leases, st.MaxSessions)
+			case e.x.Waiting > 0 && m.backend.pacing.ramping(m.backend): // others go first; see behind
 			case b.load.Full():
 				st.out, st.why, st.reason = true, IsOverRate, fmt.Sprintf("it is at its rate, %v, for another %v",
 					m.maxRate, b.bucket.Wait(m.maxRate, b.pool.clock()).Round(time.Microsecond))
 			}
 		} else {
 			st.out = true
-			st.why, st.reason = m.obstacle()
+			st.why, st.reason = m.obstacle(s.fallback)
 		}
 		e.standing = append(e.standing, st)
 	}
 }
 
-// obstacle returns why a backend is not eligible, as a value and in words.
-func (m *member) obstacle() (Obstacle, string) {
+// obstacle returns why a backend is not eligible, as a value and in words. fallback says that backends of the verdict
+// Fallback serve.
+func (m *member) obstacle(fallback bool) (Obstacle, string) {
 	switch {
 	case m.mode == Maintenance:
 		return InMaintenance, "it is in maintenance"
@@ -212,6 +220,8 @@ func (m *member) obstacle() (Obstacle, string) {
 		return InDrain, "it is drained"
 	case m.weight == 0:
 		return WithoutWeight, "its weight is 0"
+	case m.agent.Down || !m.enabled():
+		return AgentForbids, fmt.Sprintf("its agent says %q", m.agent)
 	}
 	switch m.verdict {
 	case Unhealthy:
@@ -222,6 +232,10 @@ func (m *member) obstacle() (Obstacle, string) {
 		return InWrongRole, m.reason
 	case Lagging:
 		return IsLagging, m.reason
+	case Fallback:
+		if !fallback {
+			return InReserve, m.reason
+		}
 	}
 	if m.breaker == HalfOpen {
 		return BreakerHalfOpen, "its trials are under way, or not for this client"
@@ -259,6 +273,8 @@ func (e *explaining) decided(s *snapshot, b *Backend, by Decider, err error) {
 func (e *explaining) behind(st standing, at int) (Obstacle, string) {
 	x := &e.x
 	switch {
+	case x.By == ByNothing && x.Ramping:
+		return BehindWaiters, fmt.Sprintf("%d sessions wait already, and slow_start spreads them", x.Waiting)
 	case x.By == ByNothing:
 		return BehindWaiters, fmt.Sprintf("%d sessions wait already", x.Waiting)
 	case x.By == ByTrial:

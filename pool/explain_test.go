@@ -163,7 +163,7 @@ func checkExplanation(t *rapid.T, p *Pool, pc PickContext, x Explanation) {
 		holds := map[Obstacle]bool{
 			InMaintenance: b.Mode == Maintenance, InDrain: b.Mode == Drain, WithoutWeight: b.Weight == 0,
 			NotHealthy: b.Verdict == Unhealthy, NotJudged: b.Verdict == Unknown, InWrongRole: b.Verdict == WrongRole,
-			IsLagging: b.Verdict == Lagging, BreakerOpen: b.Breaker == Open, BreakerHalfOpen: b.Breaker == HalfOpen,
+			IsLagging: b.Verdict == Lagging, InReserve: b.Verdict == Fallback, BreakerOpen: b.Breaker == Open, BreakerHalfOpen: b.Breaker == HalfOpen,
 			WasTried: tried(o.ID), IsFull: full(b), IsOverRate: b.MaxRate.On() && !full(b),
 			BehindWaiters: x.Waiting > 0, NotOnTrial: x.By == ByTrial,
 			NotSticky: x.By == BySticky, InLaterTier: b.Tier > x.Tier, InOtherZone: b.Zone != "here" &&
@@ -313,7 +313,7 @@ func TestExplainOfEveryWord(t *testing.T) {
 	}
 	for got, want := range map[fmt.Stringer]string{
 		ByNothing: "nothing", ByAlgorithm: "algorithm", BySticky: "sticky", ByTrial: "trial", Decider(9): "decider(9)",
-		InOtherZone + 1: "obstacle(17)", Overruling(9): "overruling(9)",
+		InOtherZone + 1: "obstacle(19)", Overruling(9): "overruling(9)",
 	} {
 		if got.String() != want {
 			t.Errorf("word is %q, want %q", got, want)

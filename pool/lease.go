@@ -24,7 +24,7 @@ func (l Lease) Release(o Outcome) {
 		l.b.watchers.wake()
 	}
 	p := l.b.pool
-	if s := p.settings(); s.breaks || o.hint() {
+	if s := p.settings(); s.breaks || s.Checked || o.hint() {
 		p.judge(s, &l, o)
 	}
 	p.queue.serve()

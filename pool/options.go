@@ -120,7 +120,7 @@ func (o Options) check() error {
 	case !o.Breaker.valid():
 		return refuse("breaker of", fmt.Sprintf("%+v", o.Breaker))
 	}
-	return nil
+	return o.Rebalance.check(&o)
 }
 
 // kind returns the algorithm's description; the zero value if the algorithm is unknown.

@@ -139,7 +139,7 @@ func TestReconcileKnowsVerdicts(t *testing.T) {
 	}
 	var invalid *InvalidBackendError
 	before := p.snap.Load()
-	if _, err := p.Reconcile("config", nil, Judgement{"a", Lagging + 1, ""}); !errors.As(err, &invalid) ||
+	if _, err := p.Reconcile("config", nil, Judgement{"a", Fallback + 1, ""}); !errors.As(err, &invalid) ||
 		p.snap.Load() != before {
 		t.Errorf("an undefined verdict: error %v, changed %v", err, p.snap.Load() != before)
 	}

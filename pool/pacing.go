@@ -10,7 +10,7 @@ import (
 	"github.com/limeload/limeload-l4/pool/rate"
 )
 
-// A pacing keeps the backends that have a max_rate to it. A backend whose rate is used up is over its rate: its load
+// A pacing keeps the backends that have a max_rate to it, and those that take their parts of a line to these (ramp.go). A backend whose rate is used up is over its rate: its load
 // says that it is full, so that all algorithms pass it over, until its rate allows the next lease. Then the first pick
 // that comes makes it usable again, and so does Run if sessions wait. So no goroutine and no timer follows the rates
 // while nobody waits. It is safe for concurrent use; see init.
@@ -27,6 +27,8 @@ type pacing struct {
 	// mu guards the fields below
 	over  overRate
 	armed int64 // when the timer fires; never: it does not
+
+	ramps ramps
 }
 
 const never = math.MaxInt64
@@ -93,6 +95,7 @@ func (p *pacing) forget(b *Backend) {
 		heap.Remove(&p.over, b.place-1)
 		p.noteNextLocked()
 	}
+	delete(p.ramps.backends, b)
 	b.gone = true
 }
 
@@ -103,15 +106,16 @@ func (p *pacing) look(b *Backend) {
 	p.lookLocked(b, p.clock())
 }
 
-// lookLocked puts a backend into over or takes it out, as its rate says.
+// lookLocked puts a backend into over or takes it out, as its rate and its ramp say.
 func (p *pacing) lookLocked(b *Backend, now time.Duration) {
 	if b.gone {
 		return
 	}
-	var wait time.Duration
+	var byRate time.Duration
 	if l := b.rate.Load(); l != nil {
-		wait = b.bucket.Wait(*l, now)
+		byRate = b.bucket.Wait(*l, now)
 	}
+	wait := max(byRate, b.ramp.wait(now))
 	switch {
 	case wait > 0 && b.place > 0:
 		b.usable = now + wait
@@ -119,7 +123,9 @@ func (p *pacing) lookLocked(b *Backend, now time.Duration) {
 	case wait > 0:
 		b.usable = now + wait
 		heap.Push(&p.over, b)
-		b.rateReached.Add(1)
+		if byRate > 0 {
+			b.rateReached.Add(1)
+		}
 		b.load.SetLimit(overLimit)
 	default:
 		if b.place > 0 {

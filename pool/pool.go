@@ -48,6 +48,8 @@ type Pool struct {
 	subscriptions []*Subscription
 	revokers      []func(*Backend, Revocation)
 	departers     []func(*Backend)
+	leavers       []func(*Backend)
+	balancer      rebalancer
 
 	counts counts // last field: these writes must not share a cache line with what picks read
 }
@@ -94,6 +96,9 @@ func (p *Pool) Eligible() int { return p.snap.Load().eligible }
 
 // TriesAll reports whether no backend is healthy and therefore all that are enabled are eligible.
 func (p *Pool) TriesAll() bool { return p.snap.Load().tryAll }
+
+// FallsBack reports whether no Healthy backend is eligible and therefore those of the verdict Fallback are.
+func (p *Pool) FallsBack() bool { return p.snap.Load().fallback }
 
 // Backends returns a copy of every backend, in the order of their addition. The slice is the caller's. All settings are
 // of one moment; the counters may change while they are read.

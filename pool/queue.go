@@ -33,6 +33,8 @@ type Waiter struct {
 // While it waits, the cause may change, and change back: the session keeps its place, whatever the bounds are, and
 // each cause's timeout counts only the time under that cause; see Barren.
 //
+// The line of sessions that were held is not served at once if the backends that are back have a slow start; see ramp.go.
+//
 // Waiters go before newcomers, which get ErrBusy while anybody stands in the line. So the first waiter gets the place
 // of a released lease.
 //
@@ -87,15 +89,20 @@ func (q *queue) sizeLocked() int { return int(q.waiting.Load()) + q.resting }
 func (p *Pool) Barren() time.Duration { return p.snap.Load().barrenAt(p.clock()) }
 
 // Wait puts a session into the line after Pick has returned ErrBusy. Serve may be called before Wait returns. With an
-// error, which is ErrQueueFull, w was not queued.
+// error, which is ErrQueueFull, or ErrHoldFull during a ramp, w was not queued.
 func (p *Pool) Wait(w *Waiter) error {
 	q, s := &p.queue, p.settings()
 	q.mu.Lock()
-	most := s.QueueMax
-	if s.HoldTimeout > 0 && p.Eligible() == 0 { // since Pick, or a trial is all there is
+	most, ramping := s.QueueMax, p.Ramping()
+	if s.HoldTimeout > 0 && (ramping || p.Eligible() == 0) { // since Pick, or a trial is all there is
 		most = max(most, s.HoldMax)
 	}
 	full := q.sizeLocked() >= most
+	if full && ramping {
+		q.waited.notHeld++
+		q.mu.Unlock()
+		return ErrHoldFull
+	}
 	if full && (s.HoldTimeout == 0 || q.waiting.Load() == 0) {
 		q.waited.turnedAway++
 		q.mu.Unlock()
@@ -176,7 +183,9 @@ func (q *queue) joinLocked(w *Waiter) {
 		q.first = w
 	}
 	q.last = w
-	q.waiting.Add(1)
+	if q.waiting.Add(1) == 1 {
+		q.pool.pacing.endRamp() // it was for those who stood in the line before
+	}
 	q.waited.all++
 }
 
@@ -214,7 +223,9 @@ func (q *queue) removeLocked(w *Waiter) {
 		q.last = w.prev
 	}
 	w.next, w.prev, w.queued = nil, nil, false
-	q.waiting.Add(-1)
+	if q.waiting.Add(-1) == 0 {
+		q.pool.pacing.endRamp()
+	}
 }
 
 // serve gives backends to waiters while there is room. If nobody waits, it costs one atomic load.
@@ -267,6 +278,7 @@ func (q *queue) take() (*Waiter, Lease, error) {
 			q.removeLocked(w)
 			if err == nil {
 				q.waited.served++
+				q.pool.pacing.noteServed(l.b, q.waiting.Load())
 			} else {
 				q.waited.inVain++
 			}

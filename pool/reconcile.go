@@ -357,7 +357,7 @@ func (m *member) followed(s Spec) *edit {
 }
 
 // NoteDiscovery publishes the result of asking a source: how many backends it named and what that changed, or why it
-// gave no answer.
+// gave no answer. With backends, err says what part of the answer is of no use.
 func (p *Pool) NoteDiscovery(source string, found int, changed Reconciled, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,6 +18,8 @@ import (
 //     SlowStart as it still needed of the old one. Turning SlowStart off gives it its full weight.
 //   - Open breakers keep their time. Turning breakers off closes them all and forgets the outcomes counted.
 //   - Waiting sessions keep their places and times, even if there is now room for fewer.
+//   - DrainSafely applies to the backends that are in Drain or Maintenance already. Those that were removed before stay
+//     as they were.
 //   - CloseOnUnhealthy and CloseOnRemove apply to later changes of backends; earlier changes are not judged again.
 //   - Initial applies to backends added later.
 //   - Source, CongestionControl and Secure apply to connections made later.
@@ -42,6 +44,9 @@ func (p *Pool) Reconfigure(o Options) error {
 	p.regroupLocked()
 	p.applyLocked(p.adjustedLocked(old), time.Now())
 	p.grantTrialsLocked(o.Breaker.Trials - old.Breaker.Trials)
+	for _, m := range p.snap.Load().members {
+		p.noteLeaveLocked(m.backend, m)
+	}
 	p.mu.Unlock()
 	if next.sticky != nil && old.remembersLike(next) {
 		next.sticky.takeOver(old.sticky, p.clock()) // clients that came while the table was made

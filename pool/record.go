@@ -82,6 +82,9 @@ func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	if failed && l.b.Addr().IsPortless() {
 		failed, spoke = false, false // the client has chosen the port
 	}
+	if failed && s.Checked {
+		p.suspect(s, l.b) // the checks find out sooner than the breaker whether it is gone
+	}
 	switch {
 	case !s.breaks:
 		return

@@ -12,11 +12,11 @@ type replica struct {
 // replica returns a copy of the snapshot as it is at this moment.
 func (s *snapshot) replica() *replica {
 	r := &replica{
-		snapshot: &snapshot{settings: s.settings, eligible: s.eligible, tryAll: s.tryAll},
+		snapshot: &snapshot{settings: s.settings, eligible: s.eligible, tryAll: s.tryAll, fallback: s.fallback},
 		of:       make(map[*Backend]*Backend, len(s.members)),
 	}
 	for _, m := range s.members {
-		r.of[m.backend] = m.backend.replica(m.maxSessions)
+		r.of[m.backend] = m.backend.replica(m.maxSessionsInForce())
 	}
 	for _, t := range s.tiers {
 		r.tiers = append(r.tiers, r.tier(t))
@@ -25,7 +25,7 @@ func (s *snapshot) replica() *replica {
 	if s.slow != nil {
 		r.slow = &slowStarts{length: s.slow.length}
 		for _, g := range s.slow.growing {
-			r.slow.growing = append(r.slow.growing, growing{r.of[g.backend], g.since})
+			r.slow.growing = append(r.slow.growing, growing{r.of[g.backend], g.since, g.weight})
 		}
 		r.slow.next.Store(s.slow.next.Load())
 	}

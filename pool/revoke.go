@@ -5,7 +5,7 @@ type Revocation uint8
 
 // The revocations.
 const (
-	RevokedUnhealthy Revocation = iota // the backend became unhealthy or had the wrong role
+	RevokedUnhealthy Revocation = iota // the backend became unhealthy, had the wrong role, or is down says its agent
 	RevokedRemoved                     // the backend was removed from the pool or put into maintenance
 )
 
@@ -30,10 +30,13 @@ func (p *Pool) revokeLocked(old, next *member) {
 	b := old.backend
 	var why Revocation
 	switch {
-	case p.settings().CloseOnRemove && (next == nil || next.mode == Maintenance && old.mode != Maintenance):
+	case p.settings().CloseOnRemove &&
+		(next == nil || next.modeInForce() == Maintenance && old.modeInForce() != Maintenance):
 		why = RevokedRemoved
 	case p.settings().CloseOnUnhealthy && next != nil && next.verdict != old.verdict && next.verdict.final() &&
 		!(old.verdict.final() && b.revoked.Load()): // not so if it was tried in spite of its earlier verdict
+		why = RevokedUnhealthy
+	case p.settings().CloseOnUnhealthy && next != nil && next.agent.Down && !old.agent.Down:
 		why = RevokedUnhealthy
 	default:
 		return

@@ -53,10 +53,11 @@ type slowStarts struct {
 // grown is the time of the next growth after the last one: never.
 const grown = math.MaxInt64
 
-// A growing is a backend and the time of its return, on the pool's clock.
+// A growing is a backend, the time of its return, on the pool's clock, and its full weight.
 type growing struct {
 	backend *Backend
 	since   time.Duration
+	weight  uint32
 }
 
 // slowStartsLocked returns the eligible backends whose weights still grow, or nil, and gives all others their full
@@ -71,7 +72,7 @@ func (p *Pool) slowStartsLocked() *slowStarts {
 	for _, g := range p.groups {
 		for _, m := range g.eligible {
 			if m.returning && now < m.returned+length {
-				s.growing = append(s.growing, growing{m.backend, m.returned})
+				s.growing = append(s.growing, growing{m.backend, m.returned, m.weightInForce()})
 			} else {
 				m.backend.load.SetShare(1)
 			}

@@ -17,9 +17,10 @@ type snapshot struct {
 	tiers    []*tier    // those with an eligible backend, in the order in which picks ask them
 	trials   []*Backend // whose breakers are half-open
 	slow     *slowStarts
-	pacing   *pacing // the pool's if a member has a rate, else nil
+	pacing   *pacing // the pool's if a member has a rate, or there is a ramp; else nil
 	moving   bool    // slow or pacing is there, and a pick advances them first
 	tryAll   bool    // no backend is healthy, and so all enabled ones are eligible
+	fallback bool    // no Healthy backend is eligible, and so those of the verdict Fallback are
 
 	barren time.Duration // for how long no backend was eligible, in all before since
 	since  time.Duration // when the snapshot was made, on the pool's clock
@@ -88,7 +89,11 @@ func (p *Pool) replaceLocked(members []*member) {
 	now := p.clock()
 	s := &snapshot{settings: p.settings(), members: members, barren: old.barrenAt(now), since: now}
 	eligible := (*member).eligible
-	if p.settings().TryAllWhenNone && !slices.ContainsFunc(members, eligible) {
+	switch {
+	case slices.ContainsFunc(members, eligible):
+	case slices.ContainsFunc(members, (*member).standsIn):
+		s.fallback, eligible = true, (*member).standsIn
+	case p.settings().TryAllWhenNone:
 		s.tryAll, eligible = true, (*member).tryable
 	}
 	for _, m := range members {
@@ -100,7 +105,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		if m.maxRate.On() {
 			s.pacing = &p.pacing
 		}
-		if m.onTrial() && !s.tryAll {
+		if m.onTrial() && !s.tryAll && (m.verdict == Healthy || s.fallback) {
 			s.trials = append(s.trials, m.backend)
 		}
 	}
@@ -113,6 +118,7 @@ func (p *Pool) replaceLocked(members []*member) {
 		p.wakeRun() // their time begins now
 	}
 	s.slow = p.slowStartsLocked()
+	p.rampLocked(old, s)
 	s.moving = s.slow != nil || s.pacing != nil
 	for _, g := range p.groups {
 		g.eligible = slices.Delete(g.eligible, 0, len(g.eligible))
@@ -189,8 +195,8 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 	candidates := make([]algo.Member, len(g.eligible))
 	for i, m := range g.eligible {
 		t.backends = append(t.backends, m.backend)
-		t.weights = append(t.weights, m.weight)
-		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weight, Load: &m.backend.load}
+		t.weights = append(t.weights, m.weightInForce())
+		candidates[i] = algo.Member{ID: m.backend.id, Weight: m.weightInForce(), Load: &m.backend.load}
 	}
 	picker, err := algo.Build(p.settings().Algorithm, candidates,
 		algo.Options{State: &g.state, Balance: p.settings().HashBalance, Total: &g.total})
@@ -204,5 +210,5 @@ func (p *Pool) tierLocked(old *snapshot, g *group) *tier {
 // is reports whether the tier was made for these members.
 func (t *tier) is(members []*member) bool {
 	return slices.EqualFunc(t.backends, members, func(b *Backend, m *member) bool { return b == m.backend }) &&
-		slices.EqualFunc(t.weights, members, func(w uint32, m *member) bool { return w == m.weight })
+		slices.EqualFunc(t.weights, members, func(w uint32, m *member) bool { return w == m.weightInForce() })
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // hintEvery is the least time between two hints about a backend that count: more frequent ones say nothing new, and may
-// be forged.
+// be forged. A failure is a hint, too, in a pool with checks.
 const hintEvery = time.Second
 
 // hint reports whether an outcome proves nothing but is a reason to check the backend.

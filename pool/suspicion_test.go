@@ -110,3 +110,31 @@ func TestHintsWithoutBreakers(t *testing.T) {
 		}
 	})
 }
+
+// TestFailureIsAHint: a failed connect has the backend checked at once, once a second, in a pool with checks only.
+func TestFailureIsAHint(t *testing.T) {
+	for _, checked := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pair(t, Options{Checked: checked}) // without a breaker, too
+			defer running(t, p)()
+			events := p.Subscribe(1000)
+			defer events.Close()
+			want := 0
+			for range 3 {
+				for range 10 {
+					release(p, "a", ConnectRefused)
+					release(p, "b", Served)
+				}
+				if checked {
+					want++
+				}
+				time.Sleep(time.Second)
+			}
+			synctest.Wait()
+			all := drain(events)
+			if a, b := suspected(all, "a"), suspected(all, "b"); a != want || b != 0 {
+				t.Errorf("checks %v: a is suspected %d times, b %d, want %d and 0", checked, a, b, want)
+			}
+		})
+	}
+}

@@ -5,7 +5,7 @@ import "strconv"
 // A Verdict is the result of a backend's health checks. The zero value is Unknown.
 type Verdict uint8
 
-// The verdicts. Only a Healthy backend is eligible.
+// The verdicts. Only a Healthy backend is eligible, and a Fallback one while no Healthy one is.
 const (
 	Unknown   Verdict = iota // not checked often enough yet, or not any more
 	Healthy                  // the last checks succeeded
@@ -13,6 +13,8 @@ const (
 	// it works, but is a replica where the pool needs a primary, or the other way round
 	WrongRole
 	Lagging // it works, but is too far behind its primary
+	// it works, but is a primary where the pool wants replicas: it serves while no Healthy backend is eligible
+	Fallback
 )
 
 // failing reports whether the verdict is one against the backend.
@@ -35,6 +37,8 @@ func (v Verdict) String() string {
 		return "wrong_role"
 	case Lagging:
 		return "lagging"
+	case Fallback:
+		return "fallback"
 	}
 	return "verdict(" + strconv.Itoa(int(v)) + ")"
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -158,7 +159,7 @@ func verdictChanges(b *harness.Balancer, since time.Time) (changes []string) {
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) guarded{"redis": guardedRedis, "postgres": guardedPostgres,
-		"mysql": guardedMySQL} {
+		"mysql": guardedMySQL, "mqtt": guardedFakes("mqtt"), "ldap": guardedFakes("ldap")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := start(t)
@@ -180,12 +181,12 @@ func TestWrongCredentials(t *testing.T) {
 			// In the file: no server accepts the new password, so the reload is refused.
 			write("second")
 			changed := time.Now()
+			where := regexp.MustCompile(regexp.QuoteMeta(b.File()) + `:\d+: pool\.all\.health\.password_file: ` +
+				`every backend that answers refuses the login; b1: authentication refused`)
 			for _, command := range [][]string{{"check", "--config", b.File()}, {"plan"},
 				{"plan", "--config", b.File()}, {"reload"}} {
 				_, stderr, code := b.Command(t, command...)
-				if code != 1 ||
-					!strings.Contains(stderr,
-						"pool.all.health.password_file: every backend that answers refuses the login; b1: authentication refused") {
+				if code != 1 || !where.MatchString(stderr) {
 					t.Errorf("%s ends with %d: %s", command[0], code, stderr)
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -55,29 +56,54 @@ func mysqlPair(t *testing.T) (primary, replica *harness.MariaDB) {
 	return primary, replica
 }
 
-// TestMySQLFailover stops a primary and promotes its replica: writers reach the new one, no write ever goes to a
-// read-only server, and the old primary is fenced off when it comes back and takes writes.
+// mysqlPage returns the first two configurations of docs/mysql.md, which are for a primary and its replica.
+func mysqlPage(t *testing.T, primary, replica *harness.MariaDB) string {
+	t.Helper()
+	found := regexp.MustCompile("(?s)```toml\n(\\[listener.mysql.*?)```").FindAllStringSubmatch(
+		string(readFile(t, "../docs/mysql.md")), -1)
+	if len(found) != 2 {
+		t.Fatalf("docs/mysql.md shows %d configurations", len(found))
+	}
+	password := passwordFile(t, "first")
+	return onThisMachine(t, found[0][1]+found[1][1], `":3306"`, fmt.Sprintf("%q", harness.FreeAddress(t)),
+		`":3307"`, fmt.Sprintf("%q", harness.FreeAddress(t)), `"/etc/limeload/mysql.password"`, password,
+		"10.0.0.21:3306", primary.Address(), "10.0.0.22:3306", replica.Address(), `"limeload"`, `"checker"`)
+}
+
+// awaitVerdict waits for a change of the verdict on a backend of a pool, after a time.
+func awaitVerdict(t *testing.T, b *harness.Balancer, pool, backend, to string, since time.Time) harness.Line {
+	t.Helper()
+	return b.WaitLine(t, fmt.Sprintf("%s of pool %s is %s", backend, pool, to), func(l harness.Line) bool {
+		return l.Message == harness.MessageVerdict && l.Pool == pool && l.Backend == backend && l.To == to &&
+			l.Seen.After(since)
+	})
+}
+
+// TestMySQLFailover runs the configurations of docs/mysql.md. It stops a primary and promotes its replica: writers reach
+// the new one, no write ever goes to a read-only server, and the old primary is fenced off when it comes back and takes
+// writes.
 func TestMySQLFailover(t *testing.T) {
 	t.Parallel()
 	primary, replica := mysqlPair(t)
 	started := time.Now()
-	b := world{
-		Backends: []string{primary.Address(), replica.Address()},
-		Health: []string{
-			`type = "mysql"`, `user = "checker"`, "password_file = " + passwordFile(t, "first"), `role = "primary"`,
-			fmt.Sprintf(`interval = "%v"`, checkInterval), `fast_interval = "200ms"`, `timeout = "500ms"`, `rise = 2`, `fall = 2`,
-		},
-	}.start(t)
-	b.WaitVerdict(t, "b1", "healthy", started)
-	b.WaitVerdict(t, "b2", "wrong_role", started)
+	b := harness.StartBalancer(t, mysqlPage(t, primary, replica))
+	awaitVerdict(t, b, "mysql", "db1", "healthy", started)
+	awaitVerdict(t, b, "mysql", "db2", "wrong_role", started)
+	awaitVerdict(t, b, "mysql-read", "db1", "wrong_role", started)
+	awaitVerdict(t, b, "mysql-read", "db2", "healthy", started)
+	var port string
+	check(t, mysqlClient(t, b.Address(t, "mysql-read")).QueryRowContext(t.Context(), "SELECT @@port").Scan(&port))
+	if port != replica.Port {
+		t.Errorf("a reader is sent to the server on port %s", port)
+	}
 
 	// write writes a row in a session of its own, and returns the port of the server that took it.
 	write := func() (port string, err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		conn, err := dialMySQL(t, ctx, b.Address(t, "main"))
+		conn, err := dialMySQL(t, ctx, b.Address(t, "mysql"))
 		if err != nil {
-			return "", err // refused: while nobody is the primary
+			return "", err // it has waited for a primary
 		}
 		defer conn.Close()
 		if _, err = conn.ExecContext(ctx, "INSERT INTO d.written VALUES ()"); err != nil {
@@ -99,16 +125,17 @@ func TestMySQLFailover(t *testing.T) {
 		})
 	}
 	writesTo(primary.Port)
-	held := mysqlClient(t, b.Address(t, "main"))
+	held := mysqlClient(t, b.Address(t, "mysql"))
 	stopped := time.Now()
 	primary.Signal(t, syscall.SIGSTOP)
 	replica.Promote(t)
 	promoted := time.Now()
 	writesTo(replica.Port)
 	// A write that has gone to the stopped primary waits for its own 3 s, so this is no bound of the checks.
-	t.Logf("the new primary took writes %v after its promotion", time.Since(promoted).Round(time.Millisecond))
+	t.Logf("the new primary took the first write %v after its promotion", time.Since(promoted).Round(time.Millisecond))
 	b.WaitLine(t, "the old primary's session is closed", func(l harness.Line) bool {
-		return l.IsAccess() && l.Backend == "b1" && l.Seen.After(stopped) && l.Reason == "backend_unhealthy"
+		return l.IsAccess() && l.Pool == "mysql" && l.Backend == "db1" && l.Seen.After(stopped) &&
+			l.Reason == "backend_unhealthy"
 	})
 	if err := held.PingContext(t.Context()); err == nil {
 		t.Error("a session of the old primary goes on")
@@ -120,7 +147,7 @@ func TestMySQLFailover(t *testing.T) {
 	})
 	writesTo(replica.Port)
 	primary.Follow(t, replica) // the operator's way back
-	b.WaitVerdict(t, "b1", "wrong_role", started)
+	awaitVerdict(t, b, "mysql", "db1", "wrong_role", promoted)
 	writesTo(replica.Port)
 }
 

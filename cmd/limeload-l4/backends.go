@@ -53,6 +53,10 @@ func backendTable(backends []admin.Backend) *table {
 	if elsewhere {
 		columns = slices.Insert(columns, 3, "check")
 	}
+	told := slices.ContainsFunc(backends, func(b admin.Backend) bool { return b.Agent != "" })
+	if told {
+		columns = slices.Insert(columns, slices.Index(columns, "verdict"), "agent")
+	}
 	t := newTable(columns...)
 	for _, b := range backends {
 		eligible := "no"
@@ -74,6 +78,9 @@ func backendTable(backends []admin.Backend) *table {
 		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker,
 			eligible, sessions,
 			size(b.BytesIn), size(b.BytesOut), since, reason}
+		if told {
+			cells = slices.Insert(cells, 5, b.Agent)
+		}
 		if elsewhere {
 			cells = slices.Insert(cells, 3, checkedAt(b))
 		}

@@ -157,11 +157,17 @@ func (s *simulation) wait(one simulated, pc pool.PickContext, join func(*pool.Wa
 		s.result.full++
 		return
 	}
-	heap.Push(&s.endings, ending{at: s.now + timeout, end: func() {
-		if s.pool.Leave(w) {
+	ramped := s.pool.Ramped()
+	var leave func()
+	leave = func() {
+		if more := s.pool.Ramped() - ramped; more > 0 { // the line was spread: that counts for no timeout
+			ramped += more
+			heap.Push(&s.endings, ending{at: s.now + more, end: leave})
+		} else if s.pool.Leave(w) {
 			s.result.timedOut++
 		}
-	}})
+	}
+	heap.Push(&s.endings, ending{at: s.now + timeout, end: leave})
 }
 
 // begin keeps the lease of a session for its lifetime.

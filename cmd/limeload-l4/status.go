@@ -119,6 +119,9 @@ func poolTable(pools []admin.Pool) *table {
 		if p.TriesAll {
 			notes = append(notes, "none is healthy, all are tried")
 		}
+		if p.FallsBack {
+			notes = append(notes, "no replica is eligible, the primary serves")
+		}
 		if p.Rivalries > 0 {
 			note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
 			if p.LastRivalry != nil {

@@ -16,7 +16,22 @@ type AllOf []healthcheck.Checker
 // Check runs the checks. The result has the details of all checks, the longest latency, and the role of the first check
 // that found one.
 func (c AllOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	results, errs := runAll(ctx, t, c)
+	return check(ctx, c, t)
+}
+
+// Ask asks the questions of all checks.
+func (c AllOf) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
+	return askAll(ctx, t, c), nil
+}
+
+// Join joins each check with that of other at its place.
+func (c AllOf) Join(other healthcheck.Checker) healthcheck.Checker {
+	return AllOf(joinAll(c, other.(AllOf)))
+}
+
+// Judge judges the answers of all checks.
+func (c AllOf) Judge(answer any) (healthcheck.Result, error) {
+	results, errs := judgeAll(c, answer.([]healthcheck.Answer))
 	if i := worst(errs); i >= 0 {
 		return withRole(results[0], results[i]), unhealthyf("check %d of %d: %v", i+1, len(c), errs[i]).because(errs[i])
 	}
@@ -43,6 +58,7 @@ func (c AllOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) 
 func withRole(r, other healthcheck.Result) healthcheck.Result {
 	if r.Role == healthcheck.RoleUnknown {
 		r.Role, r.Epoch, r.Offset, r.Replicas = other.Role, other.Epoch, other.Offset, other.Replicas
+		r.Cluster = other.Cluster
 	}
 	return r
 }
@@ -56,7 +72,22 @@ func (c AnyOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) 
 
 // Check runs the checks. The result is that of the first check, in the order of c, that succeeded.
 func (c AnyOf) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	results, errs := runAll(ctx, t, c)
+	return check(ctx, c, t)
+}
+
+// Ask asks the questions of all checks.
+func (c AnyOf) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
+	return askAll(ctx, t, c), nil
+}
+
+// Join joins each check with that of other at its place.
+func (c AnyOf) Join(other healthcheck.Checker) healthcheck.Checker {
+	return AnyOf(joinAll(c, other.(AnyOf)))
+}
+
+// Judge judges the answers of all checks.
+func (c AnyOf) Judge(answer any) (healthcheck.Result, error) {
+	results, errs := judgeAll(c, answer.([]healthcheck.Answer))
 	for i, err := range errs {
 		if err == nil {
 			return results[i], nil
@@ -91,19 +122,22 @@ func worst(errs []error) int {
 }
 
 // badness ranks failures; 0 is none. A wrong role is the worst: such a target must not get sessions even when no other
-// target is healthy. Lag does little harm. Refused credentials come last, since they may say nothing about the target.
+// target is healthy. Lag does little harm, and a target that may serve for want of others does none. Refused
+// credentials come before that only, since they may say nothing about the target.
 func badness(err error) int {
 	switch {
 	case err == nil, errors.Is(err, healthcheck.ErrInconclusive):
 		return 0
 	case errors.Is(err, healthcheck.ErrCredentials):
-		return 1
-	case errors.Is(err, healthcheck.ErrWrongRole):
-		return 4
-	case errors.Is(err, healthcheck.ErrLagging):
 		return 2
+	case errors.Is(err, healthcheck.ErrWrongRole):
+		return 5
+	case errors.Is(err, healthcheck.ErrLagging):
+		return 3
+	case errors.Is(err, healthcheck.ErrFallback):
+		return 1
 	}
-	return 3
+	return 4
 }
 
 // inconclusive returns the first error that wraps ErrInconclusive, or nil.
@@ -116,15 +150,33 @@ func inconclusive(errs []error) error {
 	return nil
 }
 
-// runAll runs checks at the same time and returns what each found. A check with a port uses it even if t's address is
-// exact, since the ports are what makes the checks differ.
-func runAll(ctx context.Context, t healthcheck.Target, checks []healthcheck.Checker) ([]healthcheck.Result, []error) {
+// askAll asks the questions of checks at the same time. A check with a port uses it even if t's address is exact, since
+// the ports are what makes the checks differ.
+func askAll(ctx context.Context, t healthcheck.Target, checks []healthcheck.Checker) []healthcheck.Answer {
 	t.Exact = false
-	results, errs := make([]healthcheck.Result, len(checks)), make([]error, len(checks))
+	answers := make([]healthcheck.Answer, len(checks))
 	var running sync.WaitGroup
 	for i, c := range checks {
-		running.Go(func() { results[i], errs[i] = c.Check(ctx, t) })
+		running.Go(func() { answers[i] = healthcheck.Ask(ctx, c, t) })
 	}
 	running.Wait()
+	return answers
+}
+
+// judgeAll returns what each check makes of its answer.
+func judgeAll(checks []healthcheck.Checker, answers []healthcheck.Answer) ([]healthcheck.Result, []error) {
+	results, errs := make([]healthcheck.Result, len(checks)), make([]error, len(checks))
+	for i, c := range checks {
+		results[i], errs[i] = answers[i].Judge(c)
+	}
 	return results, errs
+}
+
+// joinAll joins the checks at the same places.
+func joinAll(a, b []healthcheck.Checker) []healthcheck.Checker {
+	joined := make([]healthcheck.Checker, len(a))
+	for i := range a {
+		joined[i] = healthcheck.Join(a[i], b[i])
+	}
+	return joined
 }

@@ -30,7 +30,8 @@ func TestComposites(t *testing.T) {
 		err: fmt.Errorf("a replica: %w", healthcheck.ErrWrongRole)}
 	late := says{err: fmt.Errorf("late: %w", healthcheck.ErrLagging)}
 	unsure := says{err: fmt.Errorf("no descriptor: %w", healthcheck.ErrInconclusive)}
-	primary := says{result: healthcheck.Result{Detail: "primary", Role: healthcheck.RolePrimary, Epoch: 7, Latency: 2}}
+	primary := says{result: healthcheck.Result{Detail: "primary", Role: healthcheck.RolePrimary, Epoch: 7, Latency: 2,
+		Cluster: "one"}}
 	for _, tt := range []struct {
 		name    string
 		checker healthcheck.Checker
@@ -73,7 +74,7 @@ func TestComposites(t *testing.T) {
 		})
 	}
 	if r, _ := (AllOf{good, primary}).Check(t.Context(), target("a")); r.Role != healthcheck.RolePrimary ||
-		r.Epoch != 7 || r.Latency != 2 {
+		r.Epoch != 7 || r.Latency != 2 || r.Cluster != "one" {
 		t.Errorf("all together say %+v", r)
 	}
 }

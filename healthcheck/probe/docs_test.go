@@ -132,9 +132,11 @@ type codeReader struct {
 // ...Words whose verdict is not unhealthy.
 func verdictsOfTexts() map[string]string {
 	return map[string]string{
-		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging", "cannotCheckf": "inconclusive",
+		"unhealthyf": "unhealthy", "wrongRolef": "wrong_role", "laggingf": "lagging",
+		"fallbackf": "fallback", "cannotCheckf": "inconclusive",
 		"refusedf": "refused", "redisRefusalWords": "refused",
-		"staleWords": "unknown", "rivalWords": "wrong_role",
+		"staleWords": "unknown", "rivalWords": "wrong_role", "laterWords": "wrong_role",
+		"namedWords": "wrong_role", "unnamedWords": "wrong_role", "nobodyWords": "unknown", "memberWords": "wrong_role",
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 )
 
 // This file has the wording of failures, so that all checks word them alike. The operator reads the formats that
-// unhealthyf, wrongRolef, laggingf, refusedf and cannotCheckf get, and what functions with names in ...Words return.
-// Each is a row of docs/health.md; TestFailuresAreDocumented checks that.
+// unhealthyf, wrongRolef, laggingf, fallbackf, refusedf and cannotCheckf get, and what functions with names in ...Words
+// return. Each is a row of docs/health.md; TestFailuresAreDocumented checks that.
 
 // A checkError says in a few words why a check failed.
 type checkError struct {
@@ -48,6 +48,35 @@ func wrongRolef(format string, args ...any) *checkError {
 // laggingf returns the failure of a target that works and is too far behind.
 func laggingf(format string, args ...any) *checkError {
 	return unhealthyf(format, args...).because(healthcheck.ErrLagging)
+}
+
+// fallbackf returns the finding of a target that works and whose other role may serve for want of the wanted one.
+func fallbackf(format string, args ...any) *checkError {
+	return unhealthyf(format, args...).because(healthcheck.ErrFallback)
+}
+
+// judgeRole returns what is wrong with the role of a target. fallback says that a primary may serve for want of
+// replicas: then a primary has the wrong role only in the last place, see fallsBack.
+func judgeRole(is, wanted healthcheck.Role, fallback bool) error {
+	if wanted == healthcheck.RoleUnknown || is == wanted || fallback && is == healthcheck.RolePrimary {
+		return nil
+	}
+	return wrongRolef("is a %v, wanted a %v", is, wanted)
+}
+
+// fallsBack returns the finding of a target with which nothing else is wrong: a primary that may serve for want of
+// replicas; else nil.
+func fallsBack(is, wanted healthcheck.Role, fallback bool) error {
+	if fallback && wanted == healthcheck.RoleReplica && is == healthcheck.RolePrimary {
+		return fallbackf("is a primary, which serves while no replica can")
+	}
+	return nil
+}
+
+// isReport reports whether a finding is about the role or the lag of a target that works.
+func isReport(err error) bool {
+	return errors.Is(err, healthcheck.ErrWrongRole) || errors.Is(err, healthcheck.ErrLagging) ||
+		errors.Is(err, healthcheck.ErrFallback)
 }
 
 // refusedf returns the failure of a target that answers and refuses the credentials of the check.

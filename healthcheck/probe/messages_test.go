@@ -231,7 +231,15 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		for _, talk := range []func(io.ReadWriter) (healthcheck.Result, error){
-			talkSMTP, MQTT{User: "u"}.talk, talkAMQP, LDAP{}.talk, MongoDB{Role: healthcheck.RolePrimary}.talk,
+			talkSMTP, MQTT{User: "u"}.talk, talkAMQP, LDAP{}.talk,
+			func(conn io.ReadWriter) (r healthcheck.Result, err error) {
+				c := MongoDB{Role: healthcheck.RolePrimary}
+				fields, err := c.talk(conn)
+				if err != nil {
+					return r, err
+				}
+				return c.judge(fields)
+			},
 		} {
 			k := playBack(answer)
 			_, err := talk(struct {

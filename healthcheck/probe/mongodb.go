@@ -2,11 +2,13 @@ package probe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"math"
+	"time"
 
 	"github.com/limeload/limeload-l4/healthcheck"
 )
@@ -15,15 +17,46 @@ import (
 // wanted role. It is a plain value; its zero value checks the target's own port without TLS, for any role. It does not
 // log in, since hello needs no user.
 type MongoDB struct {
-	Port uint16           // instead of the target's; 0 = the target's
-	Role healthcheck.Role // wanted; RoleUnknown = any. A server without a set and a router are primaries
-	TLS  *tls.Config      // nil = plain
+	Port     uint16           // instead of the target's; 0 = the target's
+	Role     healthcheck.Role // wanted; RoleUnknown = any. A server without a set and a router are primaries
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
+	TLS      *tls.Config      // nil = plain
 }
 
 // Check asks t for its role. Its errors wrap their cause; if the cause is on this machine, they wrap ErrInconclusive as
 // well.
 func (c MongoDB) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
-	return exchange(ctx, t, c.Port, c.TLS, c.talk)
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c MongoDB) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
+	var answer mongoReport
+	result, err := exchange(ctx, t, c.Port, c.TLS, func(conn io.ReadWriter) (r healthcheck.Result, err error) {
+		answer.fields, err = c.talk(conn)
+		return r, err
+	})
+	answer.latency = result.Latency
+	return answer, err
+}
+
+// Judge judges the answer to hello.
+func (c MongoDB) Judge(answer any) (healthcheck.Result, error) {
+	a := answer.(mongoReport)
+	result, err := c.judge(a.fields)
+	if err == nil {
+		result.Latency = a.latency
+	}
+	return result, err
+}
+
+// Join returns c, which always asks the same.
+func (c MongoDB) Join(healthcheck.Checker) healthcheck.Checker { return c }
+
+// A mongoReport is the document that a server has answered, and after what time.
+type mongoReport struct {
+	fields  map[string]bsonValue
+	latency time.Duration
 }
 
 // opMsg is the kind of the messages of both sides (MongoDB's manual, "Wire Protocol").
@@ -41,17 +74,17 @@ func mongoHello() []byte {
 	return append(append(b, 0), document...)
 }
 
-func (c MongoDB) talk(conn io.ReadWriter) (healthcheck.Result, error) {
+func (c MongoDB) talk(conn io.ReadWriter) (map[string]bsonValue, error) {
 	_, _ = conn.Write(mongoHello()) // if it fails, the read fails as well
 	document, err := readMongo(conn)
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	fields, ok := parseBSON(document)
 	if !ok {
-		return healthcheck.Result{}, unhealthyf("not a mongodb server: nonsense in the answer")
+		return nil, unhealthyf("not a mongodb server: nonsense in the answer")
 	}
-	return c.judge(fields)
+	return fields, nil
 }
 
 // readMongo reads one message, and returns its document.
@@ -89,8 +122,8 @@ func (c MongoDB) judge(fields map[string]bsonValue) (healthcheck.Result, error) 
 	default:
 		return result, unhealthyf("neither primary nor secondary: it starts, recovers, or was removed from its set")
 	}
-	if c.Role != healthcheck.RoleUnknown && result.Role != c.Role {
-		return result, wrongRolef("is a %v, wanted a %v", result.Role, c.Role)
+	if err := cmp.Or(judgeRole(result.Role, c.Role, c.Fallback), fallsBack(result.Role, c.Role, c.Fallback)); err != nil {
+		return result, err
 	}
 	result.Detail = result.Role.String()
 	switch set := fields["setName"].text(); {

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +20,9 @@ import (
 // A server is a replica if it is read only (read_only, super_read_only or innodb_read_only), and otherwise a primary.
 // In a group replication it is what the group says. A member that is not ONLINE, or sees no majority of its group, is
 // unhealthy. A Galera node must belong to the primary component and be synced. A donor or desynced node, and one that
-// has joined and catches up, are lagging: they work, and it passes.
+// has joined and catches up, are lagging: they work, and it passes. The same holds for a node of Percona XtraDB Cluster
+// that is in maintenance (pxc_maint_mode), also before it shuts down. The nodes of a Galera cluster all take writes, as
+// do the members of a group in multi-primary mode: Result.Cluster names their cluster.
 //
 // The user needs the right to log in. MaxLag needs REPLICATION CLIENT (MySQL) or SLAVE MONITOR (MariaDB) as well, and
 // group replication needs SELECT on performance_schema.replication_group_members.
@@ -35,6 +39,7 @@ type MySQL struct {
 	Database string           // "" = none
 	Query    string           // must succeed and return a row, if it is one that returns rows; "" = none
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is how far a replica may be behind its primary by SHOW REPLICA STATUS, in whole seconds; 0 = any lag will
 	// do. A replica whose replication does not run is lagging. The members of a group replication do not report this.
@@ -44,38 +49,83 @@ type MySQL struct {
 
 	// TLS is required if it is not nil. Without a ServerName the certificate must be for the target's address.
 	TLS *tls.Config
+
+	also []MySQL // other checks that judge the same answer
 }
 
 // Check logs in to t, asks for its role and state, and logs out. Its errors wrap their cause; if the cause is on this
 // machine, they wrap ErrInconclusive as well.
 func (c MySQL) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c MySQL) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
 	k, err := openConn(ctx, t, c.Port, nil, "")
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	defer k.finish(ctx)
 	s, version, err := c.login(ctx, k, t)
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
 	report, err := c.ask(s, version)
-	if err == nil {
-		err = c.judge(report)
+	if err == nil && c.Query != "" && c.anyOf(func(c MySQL) bool { return mayServe(c.judge(report)) }) {
+		report.query = s.returnsRow(c.Query)
+		if report.query != nil {
+			report.query = k.unanswered(ctx, report.query)
+		}
 	}
-	if err == nil && c.Query != "" {
-		err = s.returnsRow(c.Query)
+	if report.lagError != nil {
+		report.lagError = k.unanswered(ctx, report.lagError)
 	}
-	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
-	switch {
-	case err == nil:
-		result.Latency, result.Detail = time.Since(k.start), report.String()
-	case !errors.Is(err, healthcheck.ErrWrongRole) && !errors.Is(err, healthcheck.ErrLagging):
-		result, err = healthcheck.Result{}, k.unanswered(ctx, err)
-	}
+	report.latency = time.Since(k.start)
 	const comQuit = 1
 	s.sequence = 0
 	_ = s.write([]byte{comQuit}) // without it the server logs an unexpected end; an error here does not matter
+	if err != nil {
+		return nil, k.unanswered(ctx, err)
+	}
+	return report, nil
+}
+
+// mayServe reports whether a finding lets a target serve, perhaps for want of others.
+func mayServe(err error) bool { return err == nil || errors.Is(err, healthcheck.ErrFallback) }
+
+// Judge judges what a server has reported.
+func (c MySQL) Judge(answer any) (healthcheck.Result, error) {
+	report := answer.(mysqlReport)
+	result := healthcheck.Result{
+		Role: report.role, Offset: report.offset, Replicas: report.replicas, Cluster: report.cluster,
+	}
+	err := c.judge(report)
+	if mayServe(err) {
+		err = cmp.Or(report.query, err)
+	}
+	switch {
+	case err == nil:
+		result.Latency, result.Detail = report.latency, report.String()
+	case !isReport(err):
+		result = healthcheck.Result{}
+	}
 	return result, err
+}
+
+// Join returns c, which asks what other needs as well.
+func (c MySQL) Join(other healthcheck.Checker) healthcheck.Checker {
+	o := other.(MySQL)
+	c.also = append(slices.Clip(c.also), o)
+	return c
+}
+
+// anyOf reports whether a statement is true of c or of a check that it has joined.
+func (c MySQL) anyOf(is func(MySQL) bool) bool { return is(c) || slices.ContainsFunc(c.also, is) }
+
+// looksAtLag reports whether the check judges the lag of a server that has this role. The answer of a server with the
+// wrong role would change nothing.
+func (c MySQL) looksAtLag(r healthcheck.Role) bool {
+	return c.MaxLag > 0 && r == healthcheck.RoleReplica && c.Role != healthcheck.RolePrimary
 }
 
 // A mysqlReport is what a server said of itself.
@@ -83,9 +133,13 @@ type mysqlReport struct {
 	role     healthcheck.Role
 	offset   uint64 // the number of its transactions by their GTIDs; 0 = not known
 	replicas int    // primary: the number of connected replicas, as far as the server counts them
+	cluster  string // see healthcheck.Result
 	galera   *galeraNode
 	group    *mysqlGroup
 	lag      *mysqlLag // replica, if a MaxLag is set
+	lagError error     // why the lag is not known
+	query    error     // what is wrong with the answer to the operator's query
+	latency  time.Duration
 }
 
 // A galeraNode is the state of a node by its status variables wsrep_...
@@ -94,7 +148,8 @@ type galeraNode struct {
 	comment   string // the state in words
 	component string // "Primary" if it belongs to the primary component
 	ready     bool
-	rejects   bool // queries, by the operator's wish
+	rejects   bool   // queries, by the operator's wish
+	leaving   string // why Percona's node wants no new sessions: MAINTENANCE or SHUTDOWN; "" = it does
 }
 
 // The states of a Galera node in which it works.
@@ -137,19 +192,25 @@ func (r mysqlReport) String() string {
 
 // judge returns what is wrong with a server that reported r: the role first, then everything else.
 func (c MySQL) judge(r mysqlReport) error {
-	if c.Role != healthcheck.RoleUnknown && r.role != c.Role {
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
+	if err := judgeRole(r.role, c.Role, c.Fallback); err != nil {
+		return err
 	}
 	if r.galera != nil {
 		if err := r.galera.judge(c.AllowDonor); err != nil {
 			return err
 		}
 	}
-	switch g, l := r.group, r.lag; {
+	l := r.lag
+	if !c.looksAtLag(r.role) {
+		l = nil
+	}
+	switch g := r.group; {
 	case g != nil && g.state != "ONLINE":
 		return unhealthyf("group replication: the member is %s", escaped(g.state))
 	case g != nil && 2*g.reachable <= g.members:
 		return unhealthyf("group replication: no majority, %d of %d members are reachable", g.reachable, g.members)
+	case c.looksAtLag(r.role) && r.lagError != nil:
+		return r.lagError
 	case l != nil && l.sources == 0 && g == nil && r.galera == nil:
 		return laggingf("replica: it follows no primary, lag unknown")
 	case l != nil && l.stopped:
@@ -157,7 +218,7 @@ func (c MySQL) judge(r mysqlReport) error {
 	case l != nil && l.lag > c.MaxLag:
 		return laggingf("replica: lags by %v, at most %v allowed", l.lag, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // judge returns what is wrong with a node.
@@ -175,6 +236,8 @@ func (g galeraNode) judge(allowDonor bool) error {
 		return unhealthyf("galera: the node is not ready")
 	case g.rejects: // SHOW is answered nevertheless
 		return unhealthyf("galera: the node rejects queries")
+	case g.leaving != "":
+		return laggingf("galera: the node is in maintenance (%s)", escaped(g.leaving))
 	}
 	return nil
 }
@@ -182,12 +245,15 @@ func (g galeraNode) judge(allowDonor bool) error {
 // The variables that a check asks for. SHOW leaves out those that the server does not have.
 const (
 	mysqlVariables = `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only', 'innodb_read_only',
-	'wsrep_on', 'wsrep_reject_queries', 'group_replication_group_name', 'gtid_executed', 'gtid_current_pos')`
+	'wsrep_on', 'wsrep_provider', 'wsrep_reject_queries', 'pxc_maint_mode', 'group_replication_group_name',
+	'gtid_executed', 'gtid_current_pos')`
 	mysqlStatus = `SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_state', 'wsrep_local_state_comment',
-	'wsrep_cluster_status', 'wsrep_ready', 'Slaves_connected', 'Rpl_semi_sync_source_clients',
-	'Rpl_semi_sync_master_clients')`
+	'wsrep_cluster_status', 'wsrep_cluster_state_uuid', 'wsrep_ready', 'Slaves_connected',
+	'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_master_clients')`
 	mysqlMembers = `SELECT MEMBER_ID = @@server_uuid, MEMBER_STATE, MEMBER_ROLE
 	FROM performance_schema.replication_group_members`
+	mysqlOldMembers = `SELECT MEMBER_ID = @@server_uuid, MEMBER_STATE, ''
+	FROM performance_schema.replication_group_members` // MySQL 5.7: the secondary ones are read only there, too
 )
 
 // ask asks for everything that the check looks at. It takes two round trips, and one more for each of MaxLag and a
@@ -214,23 +280,36 @@ func (c MySQL) ask(s *mysqlSession, version string) (r mysqlReport, err error) {
 			r.replicas = max(r.replicas, int(n))
 		}
 	}
-	if variables["wsrep_on"] == "ON" {
-		r.galera = &galeraNode{
-			state: status["wsrep_local_state"], comment: status["wsrep_local_state_comment"],
-			component: status["wsrep_cluster_status"], ready: status["wsrep_ready"] == "ON",
-			rejects: variables["wsrep_reject_queries"] != "" && variables["wsrep_reject_queries"] != "NONE",
-		}
+	if variables["wsrep_on"] == "ON" && variables["wsrep_provider"] != "none" { // none: a server by itself
+		r.lookAtGalera(variables, status)
 	}
-	if variables["group_replication_group_name"] != "" {
-		if err := r.askGroup(s); err != nil {
+	if name := variables["group_replication_group_name"]; name != "" {
+		if err := r.askGroup(s, name); err != nil {
 			return mysqlReport{}, err
 		}
 	}
-	// The answer of a server with the wrong role would change nothing.
-	if c.MaxLag > 0 && r.role == healthcheck.RoleReplica && c.Role != healthcheck.RolePrimary {
-		r.lag, err = s.lag(strings.Contains(strings.ToLower(version), "mariadb"))
+	if c.anyOf(func(c MySQL) bool { return c.looksAtLag(r.role) }) {
+		r.lag, r.lagError = s.lag(strings.Contains(strings.ToLower(version), "mariadb"))
 	}
-	return r, err
+	return r, nil
+}
+
+// lookAtGalera adds what a node says of itself to the report.
+func (r *mysqlReport) lookAtGalera(variables, status map[string]string) {
+	set := func(name, not string) string {
+		if variables[name] == not {
+			return ""
+		}
+		return variables[name]
+	}
+	r.galera = &galeraNode{
+		state: status["wsrep_local_state"], comment: status["wsrep_local_state_comment"],
+		component: status["wsrep_cluster_status"], ready: status["wsrep_ready"] == "ON",
+		rejects: set("wsrep_reject_queries", "NONE") != "", leaving: set("pxc_maint_mode", "DISABLED"),
+	}
+	if id := status["wsrep_cluster_state_uuid"]; id != "" {
+		r.cluster = "galera " + id
+	}
 }
 
 // values returns the two columns of an answer as a map. The names are in lower case.
@@ -250,8 +329,11 @@ func (s *mysqlSession) values(query string) (map[string]string, error) {
 }
 
 // askGroup adds the member's view of its group to the report.
-func (r *mysqlReport) askGroup(s *mysqlSession) error {
+func (r *mysqlReport) askGroup(s *mysqlSession, name string) error {
 	table, err := s.query(mysqlMembers)
+	if errors.Is(err, mysqlServerError{1054}) { // ER_BAD_FIELD_ERROR
+		table, err = s.query(mysqlOldMembers)
+	}
 	if err != nil {
 		return err
 	}
@@ -259,19 +341,25 @@ func (r *mysqlReport) askGroup(s *mysqlSession) error {
 		return unhealthyf("not a mysql server: nonsense in the answer to a query")
 	}
 	r.group = &mysqlGroup{state: "OFFLINE", members: len(table.rows)} // also of one that is in no group any more
-	role := healthcheck.RoleReplica
+	role, primaries := healthcheck.RoleReplica, 0
 	for _, row := range table.rows {
-		state := string(row[1])
+		state, is := string(row[1]), string(row[2])
 		if state != "UNREACHABLE" {
 			r.group.reachable++
+		}
+		if is == "PRIMARY" {
+			primaries++
 		}
 		if string(row[0]) != "1" {
 			continue
 		}
 		r.group.state = state
-		if string(row[2]) == "PRIMARY" {
+		if is == "PRIMARY" || is == "" {
 			role = r.role // a primary of the group is read only until it has applied what came before
 		}
+	}
+	if primaries > 1 { // in multi-primary mode; in the other mode, two that take writes are an accident
+		r.cluster = "group " + name
 	}
 	r.role = role
 	return nil

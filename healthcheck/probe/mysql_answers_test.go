@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -82,6 +83,7 @@ func TestMySQLAnswers(t *testing.T) {
 	for code, want := range map[int]string{
 		1045: "authentication refused",
 		1130: "not allowed to log in: no",
+		3955: "not allowed to log in: no",
 		1049: "no such database: no",
 		1227: "not permitted: no",
 		2059: "the server wants an authentication not known here",
@@ -114,6 +116,14 @@ func TestMySQLStates(t *testing.T) {
 			"SHOW REPLICA STATUS":   mysqlAnswer(columns, rows...),
 		}
 	}
+	with := func(answers map[string]string, variables ...string) map[string]string {
+		answers = maps.Clone(answers)
+		answers["SHOW GLOBAL VARIABLES"] = mysqlAnswer("Variable_name|Value", variables...)
+		return answers
+	}
+	old57 := with(map[string]string{}, "super_read_only|OFF", "group_replication_group_name|g")
+	old57["MEMBER_ROLE"] = mysqlERRPacket(1, 1054, "#42S22Unknown column 'MEMBER_ROLE' in 'field list'")
+	old57["MEMBER_STATE, ''"] = mysqlAnswer("a|b|c", "1|ONLINE|", "0|ONLINE|")
 	const columns = "Replica_IO_Running|Replica_SQL_Running|Seconds_Behind_Source|Channel_Name"
 	old := replica(columns)
 	old["SHOW REPLICA STATUS"] = mysqlERRPacket(1, 1064, "#42000You have an error in your SQL syntax")
@@ -137,6 +147,13 @@ func TestMySQLStates(t *testing.T) {
 		{MySQL{}, galera("4", "Synced", "Primary", "OFF"), "", "galera: the node is not ready", nil},
 		{MySQL{}, galera("0", "Initialized", "non-Primary", "OFF"), "",
 			"galera: not in the primary component (non-Primary)", nil},
+		{MySQL{}, with(galera("4", "Synced", "Primary", "ON"), "wsrep_on|ON", "pxc_maint_mode|SHUTDOWN"), "",
+			"galera: the node is in maintenance (SHUTDOWN)", lagging},
+		{MySQL{}, with(galera("4", "Synced", "Primary", "ON"), "wsrep_on|ON", "pxc_maint_mode|DISABLED"),
+			"galera node, synced", "", nil},
+		{MySQL{AllowDonor: true}, galera("2", "Donor/Desynced", "Primary", "OFF"), "", "galera: the node is not ready", nil},
+		{MySQL{}, with(galera("0", "Initialized", "Disconnected", "OFF"), "wsrep_on|ON", "wsrep_provider|none"),
+			"primary", "", nil},
 		{onlyReplica, galera("4", "Synced", "Primary", "ON"), "", "is a primary, wanted a replica", wrongRole},
 
 		{primary, group("OFF", "1|ONLINE|PRIMARY", "0|ONLINE|SECONDARY", "0|UNREACHABLE|SECONDARY"), "primary of a group of 3",
@@ -148,6 +165,11 @@ func TestMySQLStates(t *testing.T) {
 		{MySQL{}, group("ON", "NULL|OFFLINE|"), "", "group replication: the member is OFFLINE", nil},
 		{MySQL{}, group("OFF", "1|ONLINE|PRIMARY", "0|UNREACHABLE|SECONDARY"), "",
 			"group replication: no majority, 1 of 2 members are reachable", nil},
+
+		{primary, group("OFF", "1|ONLINE|PRIMARY", "0|ONLINE|PRIMARY"), "primary of a group of 2", "", nil},
+		{primary, old57, "primary of a group of 2", "", nil},
+		{MySQL{Role: healthcheck.RoleReplica}, with(old57, "super_read_only|ON", "group_replication_group_name|g"),
+			"replica of a group of 2", "", nil},
 
 		{onlyReplica, replica(columns, "Yes|Yes|5|", "Yes|Yes|0|two", "Yes|Yes|NULL|group_replication_applier"),
 			"replica with a lag of 5s", "", nil},

@@ -244,7 +244,9 @@ func mysqlError(code uint16, message string) *checkError {
 		return unhealthyf("shutting down: %s", message)
 	case 1045, 1698: // ER_ACCESS_DENIED_ERROR; the message adds nothing but the user's name
 		return refusedf("authentication refused")
-	case 1130, 3118, 4151, 1820, 1862, 3159: // host not allowed, account locked (two numbers), password expired, no TLS
+	// host not allowed; account locked (MySQL, MariaDB), or blocked after wrong passwords (MySQL, MariaDB); password
+	// expired; no TLS
+	case 1130, 3118, 4151, 3955, 4150, 1820, 1862, 3159:
 		return refusedf("not allowed to log in: %s", message)
 	case 1251, 1524, 2059: // the server or the account has an authentication that one of the sides lacks
 		return refusedf("the server wants an authentication not known here")

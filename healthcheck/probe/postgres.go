@@ -25,6 +25,7 @@ type Postgres struct {
 	Database string           // "" = the one with the name of the user
 	Password string           // "" = none; then a server that wants one refuses the credentials
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is how much older a replica's data may be than its primary's; 0 = any lag will do.
 	//
@@ -59,35 +60,49 @@ FROM (SELECT pg_is_in_recovery() AS replica) r`
 // Check logs in to t, asks for its role and lag, and logs out. Its errors wrap their cause; if the cause is on this
 // machine, they wrap ErrInconclusive as well.
 func (c Postgres) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c Postgres) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
 	k, err := openConn(ctx, t, c.Port, nil, "")
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	defer k.finish(ctx)
 	if c.TLS != nil {
 		if err := c.secure(ctx, k, t); err != nil {
-			return healthcheck.Result{}, err
+			return nil, err
 		}
 	}
 	s, err := c.login(k)
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
 	report, err := s.ask()
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
-	latency := time.Since(k.start)
+	report.latency = time.Since(k.start)
 	_ = s.send(&pgproto3.Terminate{}) // without it the server logs an unexpected end; an error here does not matter
+	return report, nil
+}
+
+// Judge judges what a server has reported.
+func (c Postgres) Judge(answer any) (healthcheck.Result, error) {
+	report := answer.(postgresReport)
 	result := healthcheck.Result{
 		Role: report.role, Epoch: report.timeline, Offset: report.offset, Replicas: report.replicas,
 	}
 	if err := c.judge(report); err != nil {
 		return result, err
 	}
-	result.Latency, result.Detail = latency, report.String()
+	result.Latency, result.Detail = report.latency, report.String()
 	return result, nil
 }
+
+// Join returns c, which always asks everything.
+func (c Postgres) Join(healthcheck.Checker) healthcheck.Checker { return c }
 
 // A postgresReport is what a server said of itself.
 type postgresReport struct {
@@ -96,6 +111,7 @@ type postgresReport struct {
 	offset   uint64        // primary: the position of the next WAL record
 	replicas int           // primary: the number of replicas that stream, and of base backups
 	lag      time.Duration // replica; -1 = not known
+	latency  time.Duration // of the answer
 }
 
 // String describes a healthy server.
@@ -113,15 +129,16 @@ func (r postgresReport) String() string {
 
 // judge returns what is wrong with a server that reported r.
 func (c Postgres) judge(r postgresReport) error {
+	if err := judgeRole(r.role, c.Role, c.Fallback); err != nil {
+		return err
+	}
 	switch {
-	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.lag < 0:
 		return laggingf("replica: no transaction replayed since its start, lag unknown")
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.lag > c.MaxLag:
 		return laggingf("replica: lags by %v, at most %v allowed", r.lag, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // ask sends the query and reads the whole answer.

@@ -13,12 +13,18 @@
 package probe
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strconv"
 
 	"github.com/limeload/limeload-l4/healthcheck"
 )
+
+// check is Check of an Asker.
+func check(ctx context.Context, c healthcheck.Asker, t healthcheck.Target) (healthcheck.Result, error) {
+	return healthcheck.Ask(ctx, c, t).Judge(c)
+}
 
 // atPort returns t's address. Its port is replaced by port, unless that is 0 or t.Exact is set. A Unix socket has none.
 func atPort(t healthcheck.Target, port uint16) netip.AddrPort {

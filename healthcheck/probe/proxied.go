@@ -17,6 +17,30 @@ type Proxied struct {
 
 // Check calls Checker.
 func (c Proxied) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return c.Checker.Check(ctx, c.prefix(t))
+}
+
+// Ask asks the question of Checker.
+func (c Proxied) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
+	return healthcheck.Ask(ctx, c.Checker, c.prefix(t)), nil
+}
+
+// Judge returns what Checker makes of an answer.
+func (c Proxied) Judge(answer any) (healthcheck.Result, error) {
+	return answer.(healthcheck.Answer).Judge(c.Checker)
+}
+
+// Join joins Checker with that of other.
+func (c Proxied) Join(other healthcheck.Checker) healthcheck.Checker {
+	c.Checker = healthcheck.Join(c.Checker, other.(Proxied).Checker)
+	return c
+}
+
+// Cost returns what the check costs.
+func (c Proxied) Cost() (sockets, programs int) { return healthcheck.CostOf(c.Checker) }
+
+// prefix returns t with the header in front of all that is sent to it.
+func (c Proxied) prefix(t healthcheck.Target) healthcheck.Target {
 	// proxy-protocol.txt, 2.1 and 2.2: UNKNOWN, and the command LOCAL without addresses.
 	switch {
 	case t.Exact:
@@ -25,5 +49,5 @@ func (c Proxied) Check(ctx context.Context, t healthcheck.Target) (healthcheck.R
 	default:
 		t.Preamble = "PROXY UNKNOWN\r\n"
 	}
-	return c.Checker.Check(ctx, t)
+	return t
 }

@@ -29,6 +29,7 @@ type Redis struct {
 	User     string           // "" = the default user
 	Password string           // "" = no AUTH, unless there is a User
 	Role     healthcheck.Role // wanted; RoleUnknown = any
+	Fallback bool             // with Role RoleReplica: a primary is ErrFallback, and not ErrWrongRole
 
 	// MaxLag is for how long a replica may have received nothing from its primary; 0 = for ever. Redis reports that in
 	// whole seconds. An idle primary sends something every repl-ping-replica-period (10 s by default); with a lower
@@ -36,29 +37,51 @@ type Redis struct {
 	MaxLag time.Duration
 
 	TLS *tls.Config // nil = plain; without a ServerName the certificate must be for the target's address
+
+	asksLag bool // what a MaxLag needs is asked for another check, too
 }
 
 // Check asks t for its health and role. Its errors wrap their cause; if the cause is on this machine, they wrap
 // ErrInconclusive as well.
 func (c Redis) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Result, error) {
+	return check(ctx, c, t)
+}
+
+// Ask does all of Check that needs the network.
+func (c Redis) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
 	k, err := openConn(ctx, t, c.Port, c.TLS, addressName(t))
 	if err != nil {
-		return healthcheck.Result{}, err
+		return nil, err
 	}
 	defer k.finish(ctx)
 	report, err := c.ask(redisSession{k, newRESPReader(k, c.Password != "")})
 	if err != nil {
-		return healthcheck.Result{}, k.unanswered(ctx, err)
+		return nil, k.unanswered(ctx, err)
 	}
-	latency := time.Since(k.start)
-	report = c.seenAs(report)
-	err = c.judge(report)
-	if err != nil && !errors.Is(err, healthcheck.ErrWrongRole) && !errors.Is(err, healthcheck.ErrLagging) {
+	report.latency = time.Since(k.start)
+	return report, nil
+}
+
+// Join returns c, which asks for the lag as well if other needs it.
+func (c Redis) Join(other healthcheck.Checker) healthcheck.Checker {
+	o := other.(Redis)
+	c.asksLag = c.needsLag() || o.needsLag()
+	return c
+}
+
+// needsLag reports whether the lag is asked for.
+func (c Redis) needsLag() bool { return c.MaxLag > 0 || c.asksLag }
+
+// Judge judges what a server has reported.
+func (c Redis) Judge(answer any) (healthcheck.Result, error) {
+	report := c.seenAs(answer.(redisReport))
+	err := c.judge(report)
+	if err != nil && !isReport(err) {
 		return healthcheck.Result{}, err
 	}
 	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
 	if err == nil {
-		result.Latency, result.Detail = latency, report.String()
+		result.Latency, result.Detail = report.latency, report.String()
 	}
 	return result, err
 }
@@ -73,6 +96,7 @@ type redisReport struct {
 	replicas int           // primary: the number of connected replicas
 	link     string        // replica: the state of the link to its primary; redisLinkUp if all is well
 	silence  time.Duration // replica: since when it has received nothing from its primary; -1 = not known
+	latency  time.Duration // of the answer
 }
 
 // redisLinkUp is the word of ROLE for a link that is up. INFO's word, "up", is translated to it.
@@ -115,8 +139,8 @@ func (c Redis) judge(r redisReport) error {
 		return unhealthyf("unknown role %s", quoted([]byte(r.strange)))
 	case r.role == healthcheck.RoleUnknown && (c.Role != healthcheck.RoleUnknown || c.MaxLag > 0):
 		return refusedf("the user may run neither role nor info")
-	case c.Role != healthcheck.RoleUnknown && r.role != c.Role:
-		return wrongRolef("is a %v, wanted a %v", r.role, c.Role)
+	case judgeRole(r.role, c.Role, c.Fallback) != nil:
+		return judgeRole(r.role, c.Role, c.Fallback)
 	case r.role == healthcheck.RoleReplica && r.link != redisLinkUp && r.silence >= 0:
 		return unhealthyf("replica: link to its primary is down (%s for %v)", escaped(r.link), r.silence)
 	case r.role == healthcheck.RoleReplica && r.link != redisLinkUp && !errors.Is(r.ping, redisReplyError{"LOADING"}):
@@ -128,7 +152,7 @@ func (c Redis) judge(r redisReport) error {
 	case c.MaxLag > 0 && r.role == healthcheck.RoleReplica && r.silence > c.MaxLag:
 		return laggingf("replica: heard nothing from its primary for %v, at most %v allowed", r.silence, c.MaxLag)
 	}
-	return nil
+	return fallsBack(r.role, c.Role, c.Fallback)
 }
 
 // A redisSession sends commands and reads replies over one connection.
@@ -149,7 +173,7 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	}
 	commands = appendRESP(commands, "PING")
 	commands = appendRESP(commands, "ROLE")
-	if c.MaxLag > 0 {
+	if c.needsLag() {
 		commands = appendRESP(commands, "INFO", "replication")
 	}
 	// A server that has reached its maximum of clients says so and closes. Its answer can be read even if the write
@@ -174,7 +198,7 @@ func (c Redis) ask(s redisSession) (redisReport, error) {
 	case ping.kind != '+' || ping.text != "PONG":
 		return redisReport{}, s.r.noRedis([]byte(ping.text))
 	}
-	return report, s.replication(&report, c.MaxLag > 0)
+	return report, s.replication(&report, c.needsLag())
 }
 
 // authenticated reads the answer to AUTH.

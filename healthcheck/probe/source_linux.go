@@ -24,6 +24,23 @@ func (f From) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Resu
 	return f.Checker.Check(ctx, t)
 }
 
+// Ask asks the question of Checker.
+func (f From) Ask(ctx context.Context, t healthcheck.Target) (any, error) {
+	t.Sources = &f.Sources
+	return healthcheck.Ask(ctx, f.Checker, t), nil
+}
+
+// Judge returns what Checker makes of an answer.
+func (f From) Judge(answer any) (healthcheck.Result, error) {
+	return answer.(healthcheck.Answer).Judge(f.Checker)
+}
+
+// Join joins Checker with that of other.
+func (f From) Join(other healthcheck.Checker) healthcheck.Checker {
+	f.Checker = healthcheck.Join(f.Checker, other.(From).Checker)
+	return f
+}
+
 // Cost returns what the check costs.
 func (f From) Cost() (sockets, programs int) { return healthcheck.CostOf(f.Checker) }
 

@@ -65,11 +65,14 @@ type Pool interface {
 
 // Options are the settings of a Runner, fixed for its life.
 type Options struct {
-	Name    string        // of the source, for the pool: "dns", "srv" or "file"
+	Name    string        // of the source, for the pool: "dns", "srv", "file", "patroni" or "sentinel"
 	Source  Source        // required
 	Pool    Pool          // required
 	Refresh time.Duration // from one question to the next, unless the answer's TTL is shorter; 0 = 30 s
 	OnError OnError
+	// Known are the backends that the pool has from an earlier runner of the same source, which has ended. Their roles
+	// count until the first attempt.
+	Known []pool.Spec
 	// Random returns numbers from 0 to below 1, for the jitter; nil means those of math/rand. Only Run calls it.
 	Random func() float64
 }
@@ -80,8 +83,12 @@ type Options struct {
 // An answer that equals the one in effect is not applied again, unless some of its backends were ignored because
 // another source had them, which may have changed.
 //
+// While the source gives no answer, its backends may stay, but none of them has a role: what the source said of a
+// cluster is no longer true then.
+//
 // It reports to the pool the first answer, every answer that changed something, and each change between answers and
-// errors or from one error's text to another. It does not report the same error or answer again.
+// errors or from one error's text to another. An answer of which a part is of no use is reported with an error, and
+// again when that error's text changes. It does not report the same error or answer again.
 type Runner struct {
 	// set once, then read-only
 	o     Options
@@ -92,7 +99,8 @@ type Runner struct {
 
 	// only the goroutine of Run uses the fields below
 	applied  bool        // there is an answer in effect
-	inEffect []pool.Spec // its backends
+	inEffect []pool.Spec // its backends, and before the first answer those of Options.Known
+	unusable string      // what else it names, as reported
 	ignored  int         // how many of these the pool ignored because another source has them
 	working  bool        // the last attempt succeeded
 	failures int         // in a row, up to now
@@ -107,7 +115,7 @@ func New(o Options) *Runner {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	return &Runner{o: o, first: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &Runner{o: o, first: make(chan struct{}), wake: make(chan struct{}, 1), inEffect: o.Known}
 }
 
 // First returns a channel that is closed once the first attempt is over and reported, at the latest when Run returns. A
@@ -174,7 +182,7 @@ func (r *Runner) ask(ctx context.Context) time.Duration {
 		return 0 // the run is over, so the result no longer matters
 	}
 	if err == nil {
-		err = r.succeed(found.Backends)
+		err = r.succeed(found.Backends, found.Unusable)
 	}
 	if err != nil {
 		return r.fail(err)
@@ -196,8 +204,9 @@ func (r *Runner) find(ctx context.Context) (Found, error) {
 	return found, err
 }
 
-// succeed applies an answer, and reports it if it is news. On an error it has done neither.
-func (r *Runner) succeed(backends []pool.Spec) error {
+// succeed applies an answer, and reports it if it is news. On an error it has done neither. unusable is what else the
+// source names, or nil.
+func (r *Runner) succeed(backends []pool.Spec, unusable error) error {
 	changed := pool.Reconciled{Ignored: r.ignored}
 	if !r.applied || r.ignored > 0 || !slices.Equal(backends, r.inEffect) {
 		var err error
@@ -205,9 +214,14 @@ func (r *Runner) succeed(backends []pool.Spec) error {
 			return err
 		}
 	}
-	if !r.working || membership(changed) || changed.Ignored != r.ignored {
-		r.o.Pool.NoteDiscovery(r.o.Name, len(backends), changed, nil)
+	text := ""
+	if unusable != nil {
+		text = unusable.Error()
 	}
+	if !r.working || membership(changed) || changed.Ignored != r.ignored || text != r.unusable {
+		r.o.Pool.NoteDiscovery(r.o.Name, len(backends), changed, unusable)
+	}
+	r.unusable = text
 	r.applied, r.inEffect, r.ignored = true, backends, changed.Ignored
 	r.working, r.failures = true, 0
 	return nil
@@ -216,10 +230,13 @@ func (r *Runner) succeed(backends []pool.Spec) error {
 // fail handles an error as OnError says, reports it if it is news, and returns the pause after it.
 func (r *Runner) fail(err error) time.Duration {
 	var changed pool.Reconciled
+	// An error of Reconcile would matter less than err, which is the reason for the call.
 	if r.o.OnError == Empty {
-		// An error of Reconcile would matter less than err, which is the reason for the call.
 		changed, _ = r.o.Pool.Reconcile(r.o.Name, nil)
 		r.applied, r.inEffect, r.ignored = false, nil, 0
+	} else if backends, had := withoutRoles(r.inEffect); had {
+		changed, _ = r.o.Pool.Reconcile(r.o.Name, backends)
+		r.inEffect, r.ignored = backends, changed.Ignored
 	}
 	if text := err.Error(); r.failures == 0 || text != r.failure || membership(changed) {
 		r.o.Pool.NoteDiscovery(r.o.Name, 0, changed, err)
@@ -233,6 +250,16 @@ func (r *Runner) fail(err error) time.Duration {
 	r.working = false
 	r.failures++
 	return min(pause, longest)
+}
+
+// withoutRoles returns a copy of the backends in which none has a role, and whether one had.
+func withoutRoles(backends []pool.Spec) (cleared []pool.Spec, had bool) {
+	cleared = slices.Clone(backends)
+	for i := range cleared {
+		had = had || cleared[i].Role != pool.RoleUnknown
+		cleared[i].Role = pool.RoleUnknown
+	}
+	return cleared, had
 }
 
 // membership reports whether a Reconcile changed anything.

@@ -26,30 +26,42 @@ func StartMariaDB(t testing.TB, options ...string) *MariaDB {
 		Host: "127.0.0.1", Port: strconv.Itoa(FreePort(t)), dir: dir, data: filepath.Join(dir, "data"), owner: owner,
 		options: options,
 	}
+	m.install(t)
+	m.Restart(t)
+	return m
+}
+
+// install makes the data of an empty server.
+func (m *MariaDB) install(t testing.TB) {
+	t.Helper()
 	MustRun(t, m.command(t, "mariadb-install-db", "--no-defaults", "--datadir="+m.data, "--skip-test-db", "--skip-log-bin",
 		"--auth-root-authentication-method=normal", "--innodb-log-file-size=4M",
 		"--innodb-data-file-path=ibdata1:10M:autoextend"))
-	m.Restart(t)
-	return m
 }
 
 // Restart starts the server again after it was killed or ended, on its port, with its data and with more options.
 func (m *MariaDB) Restart(t testing.TB, options ...string) {
 	t.Helper()
 	m.options = append(m.options, options...)
-	process := Start(t, m.command(t, "mariadbd", append([]string{
-		"--no-defaults", "--datadir=" + m.data, "--socket=" + m.Socket(), "--pid-file=" + filepath.Join(m.dir, "pid"),
-		"--bind-address=" + m.Host, "--port=" + m.Port, "--server-id=" + m.Port, "--log-bin=binlog", "--log-basename=server",
-		"--skip-name-resolve", "--innodb-log-file-size=4M", "--innodb-data-file-path=ibdata1:10M:autoextend",
-		"--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0",
-	}, m.options...)...))
-	m.Process = process
+	process := m.launch(t)
 	t.Cleanup(func() { // a signal, since it removes its files only on an orderly end
 		_ = process.cmd.Process.Signal(syscall.SIGCONT)
 		_ = process.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 		process.Wait(t)
 	})
 	process.WaitStderr(t, "ready for connections")
+}
+
+// launch starts the server with its options, and does not wait for it.
+func (m *MariaDB) launch(t testing.TB) *Process {
+	t.Helper()
+	m.Process = Start(t, m.command(t, "mariadbd", append([]string{
+		"--no-defaults", "--datadir=" + m.data, "--socket=" + m.Socket(), "--pid-file=" + filepath.Join(m.dir, "pid"),
+		"--bind-address=" + m.Host, "--port=" + m.Port, "--server-id=" + m.Port, "--log-bin=binlog", "--log-basename=server",
+		"--skip-name-resolve", "--innodb-log-file-size=4M", "--innodb-data-file-path=ibdata1:10M:autoextend",
+		"--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0",
+	}, m.options...)...))
+	return m.Process
 }
 
 // Stop ends the server in order.

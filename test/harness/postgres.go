@@ -46,6 +46,12 @@ func (p *Postgres) Restart(t testing.TB) {
 	p.start(t, "database system is ready to accept connections")
 }
 
+// RestartReplica is Restart for a standby.
+func (p *Postgres) RestartReplica(t testing.TB) {
+	t.Helper()
+	p.start(t, "database system is ready to accept read-only connections")
+}
+
 func newPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	dir, owner := serverFolder(t, "postgres")

@@ -35,10 +35,16 @@ func needs() []need {
 		{[]string{"/usr/lib/postgresql/*/bin/pgbench", "pgbench"}, "postgresql", nil},
 		{[]string{"/usr/lib/postgresql/*/bin/pg_basebackup", "pg_basebackup"}, "postgresql", nil},
 		{[]string{"/usr/lib/postgresql/*/bin/psql", "psql"}, "postgresql", nil},
+		{[]string{"patroni"}, "patroni", []string{"patroni.service"}},
+		{[]string{"/usr/lib/python3/dist-packages/etcd"}, "python3-etcd", nil}, // for patroni
+		{[]string{"/usr/lib/python3/dist-packages/psycopg2"}, "python3-psycopg2", nil},
+		{[]string{"etcd"}, "etcd-server", []string{"etcd.service"}},
 		{[]string{"mariadbd"}, "mariadb-server", []string{"mariadb.service"}},
 		{[]string{"mariadb-install-db"}, "mariadb-server", nil},
 		{[]string{"mariadb"}, "mariadb-client", nil},
 		{[]string{"/usr/lib/galera/libgalera_smm.so"}, "galera-4", nil},
+		{[]string{"etcdctl"}, "etcd-client", nil},
+		{[]string{"rsync"}, "rsync", []string{"rsync.service"}}, // for Galera
 		{[]string{"slapd"}, "slapd", []string{"slapd.service"}},
 		{[]string{"iperf3"}, "iperf3", []string{"iperf3.service"}},
 		{[]string{"nsd"}, "nsd", []string{"nsd.service"}},

@@ -146,7 +146,8 @@ type Pool struct {
 	Backends  int      `json:"backends"`
 	Healthy   int      `json:"healthy"`
 	Eligible  int      `json:"eligible"`
-	TriesAll  bool     `json:"tries_all"` // no backend is healthy, and all are tried
+	TriesAll  bool     `json:"tries_all"`  // no backend is healthy, and all are tried
+	FallsBack bool     `json:"falls_back"` // no replica is eligible, and the primary serves
 	Sessions  int      `json:"sessions"`
 	Waiting   int      `json:"waiting"`
 	QueueMax  int      `json:"queue_max"`
@@ -161,13 +162,15 @@ type Backend struct {
 	Pool        string `json:"pool"`
 	Name        string `json:"name"`
 	Address     string `json:"address"`
-	Source      string `json:"source"` // what named it: config, api, or a kind of discovery
+	Source      string `json:"source"`                // what named it: config, api, or a kind of discovery
+	SourceRole  string `json:"source_role,omitempty"` // primary, replica or unknown, of a discovery that knows roles
 	Weight      int    `json:"weight"`
 	MaxSessions int    `json:"max_sessions"`
 	MaxRate     string `json:"max_rate"` // such as "500/s burst 50"; "" is no limit
 	Tier        int    `json:"tier"`
 	Zone        string `json:"zone"`
 	Mode        string `json:"mode"`
+	Agent       string `json:"agent"` // what the agent on its host says, beside weight, max_sessions and mode; "" if nothing
 	Verdict     string `json:"verdict"`
 	// the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
 	Reason   string            `json:"reason"`
@@ -395,8 +398,8 @@ type Event struct {
 func EventKinds() []string {
 	return []string{
 		"backend_added", "backend_removed", "verdict_changed", "mode_changed", "weight_changed", "max_sessions_changed",
-		"max_rate_changed",
-		"check_changed", "role_changed", "breaker_changed", "run_time_change_dropped", "discovered", "drained", "reloaded",
+		"max_rate_changed", "check_changed", "role_changed", "agent_changed", "breaker_changed",
+		"run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",
 	}

@@ -121,8 +121,8 @@ func (d *Daemon) Pool(name string) (admin.Pool, error) {
 func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	p := admin.Pool{
 		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
-		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max,
-		HoldMax:   s.pool.HoldMax(),
+		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), FallsBack: s.pool.FallsBack(),
+		Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max, HoldMax: s.pool.HoldMax(),
 		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
 	}
 	if c.Health != nil {
@@ -196,10 +196,13 @@ func (d *Daemon) checkedBackend(
 	a := admin.Backend{
 		Pool: pool, Name: b.ID, Address: b.Addr.String(), Source: apiSource(b.Source),
 		Weight: int(b.Weight), MaxSessions: b.MaxSessions, MaxRate: b.MaxRate.String(),
-		Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(),
+		Tier: b.Tier, Zone: b.Zone, Mode: b.Mode.String(), Agent: b.Agent.String(),
 		Verdict: b.Verdict.String(), Reason: b.Reason, Since: b.Since, Breaker: b.Breaker.String(),
 		Openings: b.Openings, Eligible: b.Eligible, Sessions: b.Leases, Outcomes: outcomes(b), BytesIn: b.BytesIn,
 		BytesOut: b.BytesOut, Drain: d.drains.progress(pool, b),
+	}
+	if givesRoles(b.Source) {
+		a.SourceRole = b.Role.String()
 	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)

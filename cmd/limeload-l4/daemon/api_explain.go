@@ -160,6 +160,9 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	case e.Refusal == refusalQueued && errors.Is(x.Err, pool.ErrNoBackend):
 		fmt.Fprintf(&text, "%s would wait for a backend: none is eligible, and %d sessions wait already.",
 			e.Client, x.Waiting)
+	case e.Refusal == refusalQueued && x.Ramping:
+		fmt.Fprintf(&text, "%s would wait for a backend: %d sessions that were held wait already, and slow_start "+
+			"spreads them.", e.Client, x.Waiting)
 	case e.Refusal == refusalQueued:
 		fmt.Fprintf(&text, "%s would wait for a backend: every eligible one is full, and %d sessions wait already.",
 			e.Client, x.Waiting)
@@ -185,6 +188,9 @@ func explanationText(e admin.Explanation, x pool.Explanation) string {
 	}
 	if x.TriesAll {
 		text.WriteString(" No backend is healthy, and when_none has all that are enabled tried.")
+	}
+	if x.FallsBack {
+		text.WriteString(" No replica is eligible, and fallback has the primary serve.")
 	}
 	for _, o := range e.Others {
 		fmt.Fprintf(&text, " Not %s: %s (%s).", o.Backend, o.Why, o.Reason)

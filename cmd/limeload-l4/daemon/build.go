@@ -78,31 +78,6 @@ func poolMode(text string) pool.Mode {
 	return mode
 }
 
-// buildDiscovery returns the runner that updates a pool to what its discovery finds.
-func buildDiscovery(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *discovery.Runner {
-	o := discovery.Options{Name: c.Type, Source: discoverySource(cfg, c), Pool: p, Refresh: c.Refresh.Std()}
-	if c.OnError == "empty" {
-		o.OnError = discovery.Empty
-	}
-	return discovery.New(o)
-}
-
-func discoverySource(cfg *conf.Config, d *conf.Discovery) discovery.Source {
-	switch d.Type {
-	case "dns":
-		return discovery.DNS{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
-			AllowLoopback: d.AllowLoopback,
-		}
-	case "srv":
-		return discovery.SRV{
-			Name: d.Name, Port: uint16(d.Port), Resolver: d.Resolver, Family: addressFamily(d.Family),
-			AllowLoopback: d.AllowLoopback,
-		}
-	}
-	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}
-}
-
 // addressFamily converts the family of the configuration for package discovery.
 func addressFamily(text string) discovery.Family {
 	for _, f := range []discovery.Family{discovery.IPv4, discovery.IPv6} {
@@ -176,6 +151,13 @@ func (d *Daemon) buildListener(
 	spec.Limits = limitSettings(&c.Limits)
 	if c.Limits.OverLimit == "protocol" {
 		spec.OverFarewell = language(c)
+	}
+	switch {
+	case protocol == "udp":
+	case c.Profile == "postgres":
+		spec.Spoken = l4.SpokenPostgres
+	case c.Profile == "redis":
+		spec.Spoken = l4.SpokenRedis
 	}
 	if cfg.ReadsPostgres(c) {
 		spec.Postgres.Timeout = c.InspectTimeout.Std()

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -42,7 +40,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
 		if b.checker, err = b.add(cfg, path, &h.Check, p.SourceAddrs, from, echo); err == nil {
-			b.checker = b.proxied(b.checker)
+			b.checker = b.shared(b.proxied(b.checker), p, path, from)
 		}
 		return b, err
 	}
@@ -58,6 +56,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 		b.checker = probe.AllOf(checkers)
 	}
 	b.checker = b.proxied(b.checker) // and not each part, which does not see any more whether the address is exact
+	b.checker = b.shared(b.checker, p, path, from)
 	return b, nil
 }
 
@@ -105,7 +104,7 @@ func buildChecker(
 	if err != nil {
 		return nil, err
 	}
-	password, err := checkPassword(cfg, path, c, from)
+	password, err := readPassword(cfg, path, c.PasswordFile, from)
 	if err != nil {
 		return nil, err
 	}
@@ -114,19 +113,20 @@ func buildChecker(
 	case "postgres":
 		return probe.Postgres{
 			Port: port, User: c.User, Database: c.Database, Password: password, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "redis":
 		return probe.Redis{
-			Port: port, User: c.User, Password: password, TLS: secure, Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(),
+			Port: port, User: c.User, Password: password, TLS: secure,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(),
 		}, nil
 	case "mysql":
 		return probe.MySQL{
 			Port: port, User: c.User, Password: password, Database: c.Database, Query: c.Query, TLS: secure,
-			Role: checkRole(c.Role), MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
+			Role: checkRole(c.Role), Fallback: c.Fallback != "", MaxLag: c.MaxLag.Std(), AllowDonor: c.AllowDonor,
 		}, nil
 	case "mongodb":
-		return probe.MongoDB{Port: port, Role: checkRole(c.Role), TLS: secure}, nil
+		return probe.MongoDB{Port: port, Role: checkRole(c.Role), Fallback: c.Fallback != "", TLS: secure}, nil
 	case "mqtt":
 		return probe.MQTT{Port: port, User: c.User, Password: password, TLS: secure}, nil
 	case "amqp":
@@ -214,48 +214,7 @@ func checkTLS(cfg *conf.Config, path string, c *conf.Check, from *files) (*tls.C
 	if !c.UsesTLS() {
 		return nil, nil
 	}
-	secure := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: !c.Verify}
-	if c.CA != "" {
-		pem, err := from.read(path+".ca", c.CA, maxPEMBytes)
-		secure.RootCAs = x509.NewCertPool()
-		if err == nil && !secure.RootCAs.AppendCertsFromPEM(pem) {
-			err = from.wrong(c.CA, errors.New("there is no certificate in it: needs a PEM file"))
-		}
-		if err != nil && !errors.Is(err, errNotRead) {
-			return nil, cfg.ErrorAt(path+".ca", err)
-		}
-	}
-	if c.Cert == "" {
-		return secure, nil
-	}
-	certificate, certErr := from.read(path+".cert", c.Cert, maxPEMBytes)
-	key, keyErr := from.read(path+".key", c.Key, maxPEMBytes)
-	switch {
-	case errors.Is(certErr, errNotRead), errors.Is(keyErr, errNotRead):
-		return secure, nil
-	case certErr != nil:
-		return nil, cfg.ErrorAt(path+".cert", certErr)
-	case keyErr != nil:
-		return nil, cfg.ErrorAt(path+".key", keyErr)
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		return nil, cfg.ErrorAt(path+".cert", from.wrong(c.Cert, err))
-	}
-	secure.Certificates = []tls.Certificate{pair}
-	return secure, nil
-}
-
-// checkPassword reads the password of a check, the first line of its file.
-func checkPassword(cfg *conf.Config, path string, c *conf.Check, from *files) (string, error) {
-	if c.PasswordFile == "" {
-		return "", nil
-	}
-	line, err := from.firstLine(path+".password_file", c.PasswordFile)
-	if err != nil && !errors.Is(err, errNotRead) {
-		return "", cfg.ErrorAt(path+".password_file", err)
-	}
-	return line, nil
+	return clientTLS{c.ServerName, c.Verify, c.CA, c.Cert, c.Key}.read(cfg, path, from)
 }
 
 func checkRole(text string) healthcheck.Role {
@@ -278,6 +237,8 @@ func verdict(v healthcheck.Verdict) pool.Verdict {
 		return pool.WrongRole
 	case healthcheck.Lagging:
 		return pool.Lagging
+	case healthcheck.Fallback:
+		return pool.Fallback
 	}
 	return pool.Unknown
 }

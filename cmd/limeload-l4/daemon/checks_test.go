@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/healthcheck/probe"
 )
 
@@ -33,7 +34,7 @@ func TestChecksSendProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := 0
-			if wrapped, is := check.checker.(probe.Proxied); is {
+			if wrapped, is := check.checker.(healthcheck.Shared).Checker.(probe.Proxied); is {
 				got = wrapped.Version
 			}
 			if got != test.want || check.proxy != test.want {

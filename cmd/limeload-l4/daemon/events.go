@@ -25,6 +25,7 @@ type eventLog struct {
 	lost   uint64
 	served bool // a backend was eligible after the last event
 	trying bool // no backend was healthy, and all were tried
+	fell   bool // no replica was eligible, and the primary served
 }
 
 func newEventLog(d *Daemon, p *pool.Pool, events *pool.Subscription) *eventLog {
@@ -51,7 +52,7 @@ func (l *eventLog) write(e pool.Event) {
 	switch e := e.(type) {
 	case pool.VerdictChanged:
 		line := l.log.Info()
-		if e.To != pool.Healthy {
+		if worrying(e.From, e.To) {
 			line = l.log.Warn()
 		}
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
@@ -77,6 +78,12 @@ func (l *eventLog) write(e pool.Event) {
 	case pool.RoleChanged:
 		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("source", e.Backend.Source).
 			Msg("role changed")
+	case pool.AgentChanged:
+		line := l.log.Info()
+		if e.To.Down && !e.From.Down {
+			line = l.log.Warn()
+		}
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("agent changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
@@ -89,12 +96,15 @@ func (l *eventLog) write(e pool.Event) {
 	case pool.Overruled:
 		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).Msg("run-time change dropped")
 	case pool.Discovered:
-		if e.Err != nil {
+		if e.Err != nil && e.Found == 0 {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
 			return
 		}
 		line, message := l.log.Info(), "discovered"
-		if e.Found == 0 { // a valid answer, so on_error does not apply
+		switch {
+		case e.Err != nil:
+			line, message = l.log.Warn().AnErr("err", e.Err), "discovered, except for some that are of no use"
+		case e.Found == 0: // a valid answer, so on_error does not apply
 			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
@@ -103,24 +113,41 @@ func (l *eventLog) write(e pool.Event) {
 	}
 }
 
+// worrying reports whether a change of a verdict is a reason for a warning. A standby that is found where the primary
+// is wanted, and a primary where replicas are, are as intended. A backend that served and loses its role is not.
+func worrying(from, to pool.Verdict) bool {
+	switch to {
+	case pool.Healthy, pool.Fallback:
+		return false
+	case pool.WrongRole:
+		return from == pool.Healthy || from == pool.Fallback
+	}
+	return true
+}
+
 // of adds the backend of an event to a line.
 func (l *eventLog) of(line *zerolog.Event, c pool.Change) *zerolog.Event {
 	return line.Str("pool", c.Pool).Str("backend", c.Backend.ID).Stringer("backend_address", c.Backend.Addr)
 }
 
-// writeService logs when the last eligible backend is lost, when the first one is back, and when a pool tries backends
-// that are not healthy.
+// writeService logs when the last eligible backend is lost, when the first one is back, when a pool tries backends that
+// are not healthy, and when the primary serves for want of replicas.
 func (l *eventLog) writeService() {
-	eligible, trying := l.pool.Eligible(), l.pool.TriesAll()
+	eligible, trying, falls := l.pool.Eligible(), l.pool.TriesAll(), l.pool.FallsBack()
 	switch {
 	case eligible == 0 && l.served:
 		l.log.Error().Str("pool", l.pool.Name()).Msg("no backend is eligible: clients are refused")
 	case trying && !l.trying:
 		l.log.Error().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("no backend is healthy: all are tried")
+	case falls && !l.fell:
+		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).
+			Msg("no replica is eligible: the primary serves")
+	case !falls && l.fell && eligible > 0:
+		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("replicas serve again")
 	case eligible > 0 && (!l.served || !trying && l.trying):
 		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("pool can serve")
 	}
-	l.served, l.trying = eligible > 0, trying && eligible > 0
+	l.served, l.trying, l.fell = eligible > 0, trying && eligible > 0, falls
 }
 
 // publish sends one event to the readers of the API's stream.
@@ -154,6 +181,8 @@ func (l *eventLog) publish(e pool.Event) {
 		of("check_changed", e.Change, checkText(e.From), checkText(e.To), "")
 	case pool.RoleChanged:
 		of("role_changed", e.Change, e.From, e.To, e.Backend.Source)
+	case pool.AgentChanged:
+		of("agent_changed", e.Change, e.From, e.To, e.To.Reason)
 	case pool.BreakerChanged:
 		of("breaker_changed", e.Change, e.From, e.To, e.Reason)
 	case pool.Overruled:
@@ -163,7 +192,10 @@ func (l *eventLog) publish(e pool.Event) {
 		if e.Found == 0 {
 			reason = fmt.Sprintf("%s named no backend: %d removed", e.Source, e.Changed.Removed)
 		}
-		if e.Err != nil {
+		switch {
+		case e.Err != nil && e.Found > 0:
+			reason += "; of no use: " + e.Err.Error()
+		case e.Err != nil:
 			reason = e.Source + ": " + e.Err.Error()
 		}
 		of("discovered", e.Change, nil, nil, reason)

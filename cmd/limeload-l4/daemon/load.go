@@ -88,6 +88,8 @@ func Check(ctx context.Context, cfg *conf.Config) (warnings []string, err error)
 			}
 			mistakes = append(mistakes, err)
 		}
+		_, err := discoverySource(cfg, p, from)
+		mistakes = append(mistakes, err)
 		if p.Health == nil {
 			continue
 		}

@@ -10,9 +10,12 @@ import (
 func (c *catalog) ofChecks(d *Daemon) part {
 	var (
 		checks = c.counter("limeload_checks_total",
-			"Checks of the pool's backends that have ended, by their outcome.", "outcome", "pool")
+			"Checks of the pool's backends that have ended, by their outcome. One that pools share counts at one of them.",
+			"outcome", "pool")
+		shared = c.counter("limeload_checks_shared_total",
+			"Results of checks that count at another pool, which shares them.", "pool")
 		duration = c.histogram("limeload_check_duration_seconds",
-			"How long checks took, whatever their outcome.", "pool")
+			"How long checks took, whatever their outcome. One that pools share counts at one of them.", "pool")
 		running = c.gauge("limeload_checks_running",
 			"Checks under way now, by what each takes: one made of several counts as so many.", "kind")
 		waiting = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
@@ -44,6 +47,7 @@ func (c *catalog) ofChecks(d *Daemon) part {
 			for o, outcome := range outcomes {
 				to.put(checks, float64(tally.Checks[o]), outcome, name)
 			}
+			to.put(shared, float64(tally.Shared), name)
 			to <- &distribution{of: duration, form: checkTimes(tally), labels: []*dto.LabelPair{name}}
 			to.put(blind, float64(unseen[p.Name]), name)
 		}

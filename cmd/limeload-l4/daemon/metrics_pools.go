@@ -16,10 +16,12 @@ func (c *catalog) ofPools(d *Daemon) part {
 			"Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.",
 			"pool")
 		wanted = c.gauge("limeload_pool_wanted_backends",
-			"Backends that should serve: in mode ready, with a weight and not of the wrong role; at most 1 where the primary is wanted.",
+			"Backends that should serve: in mode ready, with a weight and of the wanted role; at most 1 where the primary is wanted.",
 			"pool")
 		triesAll = c.gauge("limeload_pool_tries_all",
 			"1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
+		fallsBack = c.gauge("limeload_pool_falls_back",
+			"1 while no replica is eligible and fallback = \"primary\" has the primary serve.", "pool")
 		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
 
 		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
@@ -70,6 +72,7 @@ func (c *catalog) ofPools(d *Daemon) part {
 			to.put(eligible, float64(s.pool.Eligible()), p)
 			to.put(wanted, float64(wantedBackends(infos, primary[name])), p)
 			to.claim(triesAll, s.pool.TriesAll(), p)
+			to.claim(fallsBack, s.pool.FallsBack(), p)
 			to.put(sessions, float64(leases), p)
 
 			stats := s.pool.Stats()
@@ -97,7 +100,8 @@ func (c *catalog) ofPools(d *Daemon) part {
 // wantedBackends returns how many backends should serve. Of those that have to be the primary, that is one.
 func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	for i := range infos {
-		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole {
+		if b := &infos[i]; b.Mode == pool.Ready && b.Weight > 0 && b.Verdict != pool.WrongRole &&
+			b.Verdict != pool.Fallback && !b.Agent.Withdraws() {
 			n++
 		}
 	}
@@ -107,10 +111,10 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries are the series of each backend. There are 29, which is a lot for 10,000 backends.
+// backendSeries are the series of each backend. There are 31, which is a lot for 10,000 backends.
 type backendSeries struct {
 	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
-	openings *series
+	openings, rebalanced, agentWeight, agentForbids *series
 
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
@@ -146,9 +150,16 @@ func (c *catalog) ofBackends() *backendSeries {
 			"breaker", "pool"),
 		openings: c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.",
 			"backend", "pool"),
+		agentWeight: c.gauge("limeload_backend_agent_weight_ratio",
+			"The part of the weight that the agent on its host leaves; 1 if it says nothing. Only if it has said something.",
+			"backend", "pool"),
+		agentForbids: c.gauge("limeload_backend_agent_forbids",
+			"1 if the agent on its host says maint, drain, down or 0%. Only if it has said something.", "backend", "pool"),
+		rebalanced: c.counter("limeload_backend_rebalanced_sessions_total",
+			"Sessions that have left it where nothing is lost, so that other backends have their share.", "backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
-		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Lagging),
+		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Fallback),
 		modes: labelsOf("mode", pool.Maintenance), breakerPositions: labelsOf("breaker", pool.HalfOpen),
 	}
 }
@@ -181,4 +192,13 @@ func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 		to.claim(s.breaker, b.Breaker == pool.Breaker(k), backend, breaker, p)
 	}
 	to.put(s.openings, float64(b.Openings), backend, p)
+	if a := b.Agent; a != (pool.Agent{}) {
+		part := 1.0
+		if a.Weighs {
+			part = float64(a.Percent) / 100
+		}
+		to.put(s.agentWeight, part, backend, p)
+		to.claim(s.agentForbids, a.Withdraws() || a.Down, backend, p)
+	}
+	to.put(s.rebalanced, float64(b.Moved), backend, p)
 }

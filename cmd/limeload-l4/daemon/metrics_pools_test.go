@@ -17,7 +17,7 @@ import (
 // TestOneHot: every state of a closed set has exactly one line that is 1, and all sets are in the metrics.
 func TestOneHot(t *testing.T) {
 	for what, beyond := range map[string]fmt.Stringer{
-		"verdicts": pool.Lagging + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1,
+		"verdicts": pool.Fallback + 1, "modes": pool.Maintenance + 1, "breakers": pool.HalfOpen + 1,
 		"outcomes":           pool.ICMPError + 1,
 		"outcomes of checks": healthcheck.Outcome(len(healthcheck.Counts{})),
 	} {
@@ -27,7 +27,7 @@ func TestOneHot(t *testing.T) {
 	}
 	d := metricsDaemon(t)
 	p := d.pools["web"].pool
-	for v := pool.Unknown; v <= pool.Lagging; v++ {
+	for v := pool.Unknown; v <= pool.Fallback; v++ {
 		if err := p.SetVerdict("a", v, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestOneHot(t *testing.T) {
 
 // TestMetricsOfManyBackends measures a scrape with 10,000 backends.
 func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 29 // the numbers in docs/metrics.md
+	const backends, each = 10_000, 31 // the numbers in docs/metrics.md
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
@@ -230,10 +230,17 @@ backends = [
   { address = "127.0.0.1:7994", name = "light", weight = 0 },
 ]
 health = { type = "redis", role = "replica" }
+[pool.reading]
+backends = [
+  { address = "127.0.0.1:7998", name = "b1" }, { address = "127.0.0.1:7997", name = "b2" },
+  { address = "127.0.0.1:7996", name = "b3" },
+]
+health = { type = "redis", role = "replica", fallback = "primary" }
 `))
 	for name, verdicts := range map[string][]pool.Verdict{
 		"writers": {pool.Healthy, pool.WrongRole, pool.Unhealthy},
 		"readers": {pool.WrongRole, pool.Healthy, pool.Lagging},
+		"reading": {pool.Fallback, pool.Unhealthy, pool.Lagging},
 	} {
 		for i, v := range verdicts {
 			if err := d.pools[name].pool.SetVerdict(fmt.Sprintf("b%d", i+1), v, "test"); err != nil {
@@ -245,6 +252,8 @@ health = { type = "redis", role = "replica" }
 	for key, want := range map[string]float64{
 		`limeload_pool_wanted_backends{pool="writers"}`: 1, `limeload_pool_wanted_backends{pool="readers"}`: 2,
 		`limeload_pool_eligible_backends{pool="writers"}`: 1, `limeload_pool_eligible_backends{pool="readers"}`: 1,
+		`limeload_pool_wanted_backends{pool="reading"}`: 2, `limeload_pool_eligible_backends{pool="reading"}`: 1,
+		`limeload_pool_falls_back{pool="reading"}`: 1, `limeload_pool_falls_back{pool="readers"}`: 0,
 	} {
 		if is, there := got[key]; !there || is != want {
 			t.Errorf("%s is %v (there: %v), want %v", key, is, there, want)

@@ -221,6 +221,7 @@ func specChanges(from, to pool.Spec) []admin.Change {
 	note("zone", from.Zone, to.Zone)
 	note("mode", from.Mode.String(), to.Mode.String())
 	note("check", checkText(from.Check), checkText(to.Check))
+	note("role", from.Role.String(), to.Role.String())
 	return changes
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // A proposal compares a configuration with the one in force: it holds everything that can be known before anything is
@@ -44,8 +45,9 @@ type proposedPool struct {
 	added, removed map[string]bool
 	changed        map[string][]string // fields of the Spec that change
 
-	check    *builtCheck // nil without checks
-	contents []string    // keys, below the pool, whose files have other contents than before
+	check    *builtCheck      // nil without checks
+	source   discovery.Source // nil without discovery, and if the pool is new
+	contents []string         // keys, below the pool, whose files have other contents than before
 }
 
 // propose reads everything that a configuration names, and compares it with what is in force. It starts nothing, and
@@ -117,6 +119,9 @@ func (d *Daemon) proposePool(
 		return nil, err
 	}
 	pp.index()
+	if pp.source, err = discoverySource(cfg, c, from); err != nil {
+		return nil, err
+	}
 	if c.Health != nil {
 		pp.check, err = buildCheck(cfg, c, from, d.echo)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // Reload reads the configuration's file again and puts it in force. It first does everything that can fail; after an
@@ -86,7 +87,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	for _, pp := range p.pools {
 		pools[pp.conf.Name] = pp.served
 		if !pp.isNew {
-			failures = append(failures, d.commitPool(p.cfg, pp))
+			failures = append(failures, d.commitPool(pp))
 		}
 	}
 	change.Commit()
@@ -147,7 +148,7 @@ func (d *Daemon) forgetSockets(plan l4.Plan) {
 }
 
 // commitPool changes an existing pool.
-func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
+func (d *Daemon) commitPool(pp *proposedPool) error {
 	s := pp.served
 	failures := []error{s.pool.Reconfigure(pp.options)}
 	if pp.check == nil && s.checks != nil {
@@ -166,12 +167,15 @@ func (d *Daemon) commitPool(cfg *conf.Config, pp *proposedPool) error {
 		pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
 	}
-	if pp.changes("discovery") {
+	if pp.changes("agent") || pp.changes("source") {
+		s.changeAgents(newAgentPool(d.log, d.checks, s.pool, pp.conf))
+	}
+	if pp.changes("discovery") || pp.changesContents("discovery") {
 		if forbidsMore(s.daemon.poolConfig(pp.conf.Name).Discovery, pp.conf.Discovery) {
 			_, err := s.pool.Reconcile(pp.conf.Discovery.Type, nil)
 			failures = append(failures, err)
 		}
-		failures = append(failures, s.rediscover(cfg, pp.conf.Discovery))
+		failures = append(failures, s.rediscover(pp.conf.Discovery, pp.source))
 	}
 	return errors.Join(failures...)
 }
@@ -191,9 +195,9 @@ func (s *served) markHealthy() error {
 	return ignoreUnknown(s.pool.SetVerdicts(judgements...))
 }
 
-// rediscover replaces the discovery of a pool; nil ends it. Backends that were found before stay until the new
+// rediscover replaces the discovery of a pool by one that asks source; nil ends it. Backends that were found before stay until the new
 // discovery answers, if it is of the same kind.
-func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
+func (s *served) rediscover(c *conf.Discovery, source discovery.Source) error {
 	var before string
 	if s.finder != nil {
 		s.finder.end()
@@ -206,7 +210,7 @@ func (s *served) rediscover(cfg *conf.Config, c *conf.Discovery) error {
 		_, err = s.pool.Reconcile(before, nil)
 	}
 	if c != nil {
-		s.setFinder(newFinder(cfg, c, s.pool))
+		s.setFinder(newFinder(c, source, s.pool))
 		s.finder.start(s.daemon.poke)
 	}
 	return err

@@ -30,6 +30,7 @@ type served struct {
 	// at a time
 	checks *checkedPool // nil without checks
 	finder *finder      // nil without discovery
+	agents *agentPool   // nil without agents
 }
 
 // A finder is a running discovery.
@@ -56,8 +57,13 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 		}
 		s.checks = newCheckedPool(d.log, d.checks, p, check, c.Health.WantsPrimary())
 	}
-	if c.Discovery != nil {
-		s.finder = newFinder(cfg, c.Discovery, p)
+	s.agents = newAgentPool(d.log, d.checks, p, c)
+	source, err := discoverySource(cfg, c, from)
+	if err != nil {
+		return nil, err
+	}
+	if source != nil {
+		s.finder = newFinder(c.Discovery, source, p)
 	}
 	if _, err := p.Reconcile(sourceConfig, configSpecs(c)); err != nil {
 		return nil, err
@@ -65,8 +71,8 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 	return s, nil
 }
 
-func newFinder(cfg *conf.Config, c *conf.Discovery, p *pool.Pool) *finder {
-	return &finder{kind: c.Type, runner: buildDiscovery(cfg, c, p)}
+func newFinder(c *conf.Discovery, source discovery.Source, p *pool.Pool) *finder {
+	return &finder{kind: c.Type, runner: buildDiscovery(c, source, p)}
 }
 
 // start starts the pool with its checks, its discovery and its event log.
@@ -82,6 +88,9 @@ func (s *served) start() {
 	}
 	if s.checks != nil {
 		s.checks.start()
+	}
+	if s.agents != nil {
+		s.agents.start()
 	}
 }
 
@@ -111,6 +120,9 @@ func (s *served) lastRivalry() *time.Time {
 func (s *served) end() {
 	if s.finder != nil {
 		s.finder.end()
+	}
+	if s.agents != nil {
+		s.agents.end(nil)
 	}
 	s.stopWork()
 	s.working.Wait()
@@ -148,6 +160,17 @@ func (s *served) setChecks(k *checkedPool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks = k
+}
+
+// changeAgents replaces the agents of the backends; nil asks none. What they have said before is forgotten if their port
+// is another one.
+func (s *served) changeAgents(k *agentPool) {
+	if s.agents != nil {
+		s.agents.end(k)
+	}
+	if s.agents = k; k != nil {
+		k.start()
+	}
 }
 
 // setFinder sets the discovery; nil for none.

@@ -65,11 +65,12 @@ func (d *Daemon) dismiss(p *proposal) {
 	}
 }
 
-// awaitFirst returns when a new pool has an eligible backend or is judged, when ctx is done, or after maxFirstVerdicts.
+// awaitFirst returns when a new pool has an eligible backend of the wanted role or is judged, when ctx is done, or after
+// maxFirstVerdicts.
 func (d *Daemon) awaitFirst(ctx context.Context, s *served) {
 	ctx, cancel := context.WithTimeout(ctx, maxFirstVerdicts)
 	defer cancel()
-	for s.pool.Eligible() == 0 && !s.judged() {
+	for (s.pool.Eligible() == 0 || s.pool.FallsBack()) && !s.judged() {
 		select {
 		case <-d.changed: // nobody else reads it: the start is over, and there is one warm-up at a time
 		case <-ctx.Done():

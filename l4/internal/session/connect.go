@@ -110,6 +110,7 @@ func (l *Loop) connectedTo(s *Session) {
 	}
 	l.schedule(s)
 	l.limit(s)
+	l.followTurns(s)
 	l.relay(s)
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
@@ -81,3 +82,11 @@ func Unreported(s *Session) (client, backend bool) {
 
 // Paces reports whether a session has a limit of bandwidth.
 func Paces(s *Session) bool { return s.extra != nil && s.extra.pace != nil }
+
+// FollowsTurns reports whether it is followed whose turn it is in a session.
+func FollowsTurns(s *Session) bool { return s.follows() }
+
+// Sizes are those of a session's memory, in bytes: of the session, its extra, and what follows its turns.
+func Sizes() (session, more, followed uintptr) {
+	return unsafe.Sizeof(Session{}), unsafe.Sizeof(extra{}), unsafe.Sizeof(turns{})
+}

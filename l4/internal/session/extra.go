@@ -29,7 +29,8 @@ type extra struct {
 	overhears Overhearer // looks at what the backend says first; nil if nobody is to
 	overheard bool       // it needs no more
 
-	pace *pace // nil without a limit of bandwidth
+	pace  *pace  // nil without a limit of bandwidth
+	turns *turns // nil unless it can be asked to leave its backend
 }
 
 // maxFreeExtras is how many of them a loop keeps to be used again.
@@ -58,6 +59,7 @@ func (l *Loop) noMore(s *Session) {
 		return
 	}
 	l.unlimit(s, x)
+	l.forgetTurns(x)
 	s.extra = nil
 	l.closeBackendTLS(x)
 	if x.client != nil {

@@ -26,6 +26,7 @@ type Settings struct {
 	HalfCloseTimeout time.Duration // the same, once one side has closed its half and the other has taken all
 	UserTimeout      time.Duration // a peer that acknowledges nothing for so long has vanished, see look; 0 = the kernel's
 	KeepAlive        sock.KeepAlive
+	Spoken           Spoken // by the clients
 	Refuse           Refusal
 	Farewell         Farewell // what refused clients are told; nil = nothing
 

@@ -13,6 +13,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/dial"
 	"github.com/limeload/limeload-l4/l4/internal/listen"
 	"github.com/limeload/limeload-l4/l4/internal/loop"
+	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 	"github.com/limeload/limeload-l4/pool"
@@ -44,12 +45,20 @@ type Loop struct {
 	again      []Ref     // sessions that used up their turn
 	freeExtras loop.FreeList[extra]
 	freePaces  loop.FreeList[pace]
+	freeTurns  loop.FreeList[turns]
 
 	maxHandshakes int                    // set once
 	handshakes    int                    // in progress with clients
 	handshakeLine tlsconn.Lanes[Ref]     // whose handshakes wait for those to become fewer
 	shaking       loop.AgeQueue[Session] // whose handshakes wait for their clients
 	revoked       []revocation
+
+	askings  []asking      // the first one is under way
+	resting  []Ref         // sessions that have come to rest, and are to leave
+	patience time.Duration // see AskToLeave
+	emptying bool          // see AskAllToLeave
+	parting  []parting     // connections of clients that were told to leave, the oldest first
+	partAt   time.Duration // when to look at them
 
 	mute []muted // connections of clients that are refused without a word, the oldest first
 
@@ -92,6 +101,12 @@ func (l *Loop) AfterEvents() {
 	if l.handshakeLine.Waiting() > 0 {
 		l.nextHandshakes()
 	}
+	if len(l.resting) > 0 {
+		l.takeResting()
+	}
+	if len(l.askings) > 0 {
+		l.takeAskings()
+	}
 }
 
 // OnTime implements loop.Part.
@@ -100,6 +115,7 @@ func (l *Loop) OnTime() {
 	l.pacing.Advance(l.Now, l.onTurn)
 	l.endMute()
 	l.endShunning()
+	l.endParting()
 }
 
 // EndTurn implements loop.Part.
@@ -112,7 +128,7 @@ func (l *Loop) EndTurn(events int) {
 
 // Due implements loop.Part.
 func (l *Loop) Due() (time.Duration, bool) {
-	if len(l.again) > 0 {
+	if len(l.again) > 0 || len(l.askings) > 0 {
 		return l.Now, true
 	}
 	at, due := l.wheel.Due()
@@ -127,12 +143,16 @@ func (l *Loop) Due() (time.Duration, bool) {
 	until(l.handshakesDue())
 	until(l.muteDue())
 	until(l.shunningDue())
+	until(l.partAt, len(l.parting) > 0)
 	return at, due
 }
 
 // Close implements loop.Part: it closes the listening sockets that are left, and the connections that nobody looks at.
 func (l *Loop) Close() {
 	l.vanish(len(l.mute))
+	for _, p := range l.parting {
+		sock.Close(p.fd)
+	}
 	for _, d := range l.listening {
 		if d != nil {
 			d.close()

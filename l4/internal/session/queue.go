@@ -15,12 +15,19 @@ import (
 // never ends a wait, each key means what it says, and nobody waits for longer than the sum of both. Without a hold, all
 // time counts for the queue.
 //
+// While the line is only spread over the slow start of backends that are back (the pool's ramp), the time counts for
+// neither: who was held is served, and must not be refused meanwhile.
+//
 // A session that has failed on all eligible backends is held, too, and tries them again while retries last. It does not
 // join the line at once, since it would be served at once, and its retries would be gone within a millisecond: it rests
 // first. HAProxy's turn-around timer does the same, with the same time.
 
 // maxRest is the longest rest. A shorter connect_timeout says that the backends are near, and makes it shorter.
 const maxRest = time.Second
+
+// restLook is how often a resting session looks whether no backend was eligible meanwhile. Then it joins the line at
+// once, where a backend that becomes eligible finds it: that is what a failover looks like.
+const restLook = 50 * time.Millisecond
 
 // betweenCauses is how often a waiting session looks at least whether the cause has changed, if the other cause's time
 // may be over first: how late a refusal after a change may be.
@@ -33,7 +40,9 @@ type wait struct {
 	forgiven int // how many of Session.tried, from the first, may be tried again
 
 	held    time.Duration // under the hold, before this wait or this part of it
+	ramped  time.Duration // while the pool's slow start spread the line, likewise
 	barren  time.Duration // the pool's Barren when this wait began
+	ramping time.Duration // the pool's Ramped when this wait began
 	rested  time.Duration // when the rest began
 	rests   bool          // it is not in the line yet
 	counted bool          // QueueTime has the wait
@@ -95,7 +104,7 @@ func (l *Loop) beginWait(s *Session) *wait {
 	}
 	s.phase, s.waiting, s.left = queued, l.Now-s.waiting, tally.NoReason // what it waited before counts
 	w.queueTimeout, w.holdTimeout = s.pool.QueueTimeout(), s.pool.HoldTimeout()
-	w.rests, w.barren = false, s.pool.Barren()
+	w.rests, w.barren, w.ramping = false, s.pool.Barren(), s.pool.Ramped()
 	ref := s.Ref()
 	w.Context = pool.PickContext{Client: s.peer, Name: s.name}
 	w.Serve = func(lease pool.Lease, err error) {
@@ -109,7 +118,7 @@ func (l *Loop) beginWait(s *Session) *wait {
 
 // endWait makes a session go on that has waited.
 func (l *Loop) endWait(s *Session) {
-	s.waiter.held = l.held(s)
+	s.waiter.held, s.waiter.ramped = l.held(s), s.waiter.spread(s.pool)
 	s.waiting = s.waited(l.Now)
 	s.phase = connecting
 }
@@ -145,6 +154,14 @@ func (l *Loop) held(s *Session) time.Duration {
 	return min(w.held+s.pool.Barren()-w.barren, s.waited(l.Now))
 }
 
+// spread is how much of the time that a session has waited the pool's slow start has spread the line.
+func (w *wait) spread(p *pool.Pool) time.Duration {
+	if w.rests {
+		return w.ramped
+	}
+	return w.ramped + p.Ramped() - w.ramping
+}
+
 // waitEnds is when a queued session must be looked at again. If that is l.Now or before, its time is over, for the
 // reason why.
 func (l *Loop) waitEnds(s *Session) (at time.Duration, why tally.Reason) {
@@ -157,8 +174,11 @@ func (l *Loop) waitEnds(s *Session) (at time.Duration, why tally.Reason) {
 		return s.waiting + w.queueTimeout, why
 	}
 	held := l.held(s)
-	left, other := w.queueTimeout-(l.Now-s.waiting-held), w.holdTimeout-held
+	left, other := w.queueTimeout-(l.Now-s.waiting-held-w.spread(s.pool)), w.holdTimeout-held
 	why = tally.QueueTimeout
+	if s.pool.Ramping() && !w.rests {
+		return l.Now + max(left, betweenCauses), why
+	}
 	if barren || w.rests {
 		left, other = other, left
 		why = tally.HoldTimeout
@@ -174,9 +194,14 @@ func (l *Loop) scheduleWait(s *Session) {
 	w := s.waiter
 	w.due, _ = l.waitEnds(s)
 	if w.rests {
-		w.due = min(w.due, w.rested+min(maxRest, s.pool.ConnectTimeout()))
+		w.due = min(w.due, w.restEnds(s.pool), l.Now+restLook)
 	}
 	l.schedule(s)
+}
+
+// restEnds is when a session that rests has rested long enough.
+func (w *wait) restEnds(p *pool.Pool) time.Duration {
+	return w.rested + min(maxRest, p.ConnectTimeout())
 }
 
 // served continues a session that the queue has given a backend, or an error that says that there is none.
@@ -245,9 +270,9 @@ func (l *Loop) onWaitTimer(s *Session) {
 		l.leaveQueue(s, why)
 		return
 	}
-	if w.rests && l.Now >= w.rested+min(maxRest, s.pool.ConnectTimeout()) {
+	if w.rests && (l.Now >= w.restEnds(s.pool) || s.pool.Barren() > w.barren) {
 		w.held = l.held(s)
-		w.rests, w.barren = false, s.pool.Barren()
+		w.rests, w.barren, w.ramping = false, s.pool.Barren(), s.pool.Ramped()
 		s.forgive()
 		if err := s.pool.Hold(&w.Waiter); err != nil {
 			panic("l4: a session that has rested has lost its place")

@@ -141,8 +141,8 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn, most int) (int
 			}
 		}
 	}
-	if s.extra != nil && d == &s.out {
-		n = s.overhear(l.Scratch[:n])
+	if s.extra != nil {
+		n = l.observe(s, d, l.Scratch[:n])
 	}
 	l.moved(s, d, n)
 	if d == &s.in && d.writes < 2 {

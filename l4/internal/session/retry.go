@@ -29,7 +29,7 @@ func (l *Loop) retry(s *Session, passed bool) bool {
 	lease, err := s.pool.Pick(pool.PickContext{
 		Client: s.peer, Name: s.name, Tried: append(s.excluded(), s.lease.Backend()),
 	})
-	waits := err == pool.ErrBusy && s.pool.QueueMax() > 0
+	waits := err == pool.ErrBusy && (s.pool.QueueMax() > 0 || s.pool.Ramping())
 	if err != nil && !waits {
 		return false
 	}

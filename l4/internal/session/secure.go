@@ -167,9 +167,7 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, most int) (i
 			return 0, true
 		}
 	}
-	if d == &s.out {
-		n = s.overhear(p[:n])
-	}
+	n = l.observe(s, d, p[:n])
 	l.moved(s, d, n)
 	if sink != nil {
 		return n, l.seal(s, d, to, sink, p[:n])

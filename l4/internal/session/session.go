@@ -198,6 +198,9 @@ func (s *Session) deadline() (time.Duration, bool) {
 	if s.watches() {
 		at, due = min(at, s.looked+s.betweenLooks()), true
 	}
+	if x := s.extra; x != nil && x.turns != nil && x.turns.retry > 0 {
+		at, due = min(at, x.turns.retry), true
+	}
 	return at, due
 }
 
@@ -226,6 +229,9 @@ func (l *Loop) onSessionTimer(s *Session) {
 		return
 	case prefacing:
 		l.Proceed(s, s.preface.Step(s, Expired))
+		return
+	}
+	if s.extra != nil && !l.retryLeave(s) {
 		return
 	}
 	if s.watches() && l.Now >= s.looked+s.betweenLooks() && !l.look(s) {

@@ -115,6 +115,14 @@ func Unread(fd int) int {
 	return int(n)
 }
 
+// Unsent returns how many bytes written to a stream socket the peer has not acknowledged yet, or not read if it is a
+// Unix socket.
+func Unsent(fd int) int {
+	var n int32
+	unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	return int(n)
+}
+
 // Write writes as much of p to a stream socket as its send buffer takes. With more set, the kernel may hold back the
 // last segment (MSG_MORE): set it only right before ShutdownWrite or Close, which send the segment together with the
 // FIN. p must not be empty.

@@ -19,6 +19,7 @@ const (
 	Drained                 // still open at drain_timeout, after a shutdown or the listener's removal
 	BackendRemoved          // backend removed or in maintenance: on_remove ends sessions, drain_timeout flows
 	BackendUnhealthy        // the checks judge the backend unhealthy, and on_unhealthy ends its sessions
+	Moved                   // at rest, it has left a backend that its sessions are to leave (drain = "safe")
 	EndedByOperator         // the operator ended it (Server.End)
 	Malformed               // the client sent what cannot be a DNS question, a correct ClientHello or a Postgres startup
 	BrokenTLS               // the client sent something that is no record of its TLS session
@@ -66,6 +67,7 @@ var reasonNames = [ReasonCount]string{
 	Drained:          "drained",
 	BackendRemoved:   "backend_removed",
 	BackendUnhealthy: "backend_unhealthy",
+	Moved:            "moved",
 	EndedByOperator:  "ended_by_operator",
 	Malformed:        "malformed",
 	BrokenTLS:        "broken_tls",

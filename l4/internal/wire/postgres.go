@@ -84,18 +84,29 @@ func AppendPostgresCancel(to []byte, key string) []byte {
 // AppendPostgresFatal appends an ErrorResponse with severity FATAL. sqlState has five characters; neither text contains
 // a NUL byte.
 func AppendPostgresFatal(to []byte, sqlState, message string) []byte {
+	return AppendPostgresFatalHint(to, sqlState, message, "")
+}
+
+// AppendPostgresFatalHint is AppendPostgresFatal with a hint, and without one if it is "".
+func AppendPostgresFatalHint(to []byte, sqlState, message, hint string) []byte {
 	at := len(to)
 	to = append(to, 'E', 0, 0, 0, 0)
 	for _, field := range [...]struct {
 		kind byte
 		text string
-	}{{'S', "FATAL"}, {'V', "FATAL"}, {'C', sqlState}, {'M', message}} {
+	}{{'S', "FATAL"}, {'V', "FATAL"}, {'C', sqlState}, {'M', message}, {'H', hint}} {
+		if field.text == "" {
+			continue
+		}
 		to = append(append(append(to, field.kind), field.text...), 0)
 	}
 	to = append(to, 0)
 	binary.BigEndian.PutUint32(to[at+1:], uint32(len(to)-at-1))
 	return to
 }
+
+// AppendPostgresTerminate appends a Terminate, with which a client ends its session.
+func AppendPostgresTerminate(to []byte) []byte { return append(to, 'X', 0, 0, 0, 4) }
 
 // AppendPostgresSSLRequest appends an SSLRequest, which asks a server for TLS. The server answers with one byte: S, and
 // then a handshake follows, or N.

@@ -33,13 +33,13 @@ func validateAccess(r *report, path string, a *Access) {
 		if k, both := allowed[p]; both {
 			allow := element(join(path, "allow"), k)
 			r.add(element(join(path, "deny"), i), Error{Found: quote(a.Deny[i]),
-				Message: fmt.Sprintf("%s on line %d allows this prefix", allow, r.lines[allow]),
+				Message: fmt.Sprintf("%s %s allows this prefix", allow, r.where(allow)),
 				Allowed: "needs to be in one of the lists alone"})
 		}
 	})
 	if a.AllowFile != "" && a.AllowFile == a.DenyFile {
 		r.add(join(path, "deny_file"), Error{Found: quote(a.DenyFile),
-			Message: fmt.Sprintf("allow_file on line %d is the same file", r.lines[join(path, "allow_file")])})
+			Message: fmt.Sprintf("allow_file %s is the same file", r.where(join(path, "allow_file")))})
 	}
 }
 

@@ -212,7 +212,7 @@ func TestBindWhen(t *testing.T) {
 		{map[string]any{"a": int64(1), "ones": empty, "more": map[string]any{}}, ``},
 		{map[string]any{"a": int64(1), "more": nil}, `f:1: more: found null; needs a table`},
 	} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		var s sample
 		r.table(reflect.ValueOf(&s).Elem(), tt.found, &place{line: 1}, "")
 		if got := r.sorted().Error(); got != tt.want {
@@ -279,7 +279,7 @@ func TestBindTexts(t *testing.T) {
 			"list[0].q: unknown key; allowed here: x, y\nf:1: list[1].y: found \"\"; needs a text that is not empty"},
 		{"q", "", `q: unknown key; allowed here: plain, some, kind, list`},
 	} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		var s sample
 		r.table(reflect.ValueOf(&s).Elem(), map[string]any{tt.key: tt.value}, &place{line: 1}, "")
 		want := tt.want
@@ -296,7 +296,7 @@ func TestBindTexts(t *testing.T) {
 	}
 	for n, want := range []string{"found an empty list; needs two words or three",
 		"found a list of 1; allowed is 2 to 3", "", "", "found a list of 4; allowed is 2 to 3"} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		var s sample
 		r.table(reflect.ValueOf(&s).Elem(), map[string]any{"kind": "y", "need": slices.Repeat(list("w"), n)},
 			&place{line: 1}, "")
@@ -326,7 +326,7 @@ func TestBindSize(t *testing.T) {
 		{"1B", 64 << 10, `f:1: z: found "1B"; allowed is 1KiB to 1GiB`},
 		{int64(10), 64 << 10, `f:1: z: found the integer 10; needs a size with a unit, such as "64KiB" or "10MB"`},
 	} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		var s sample
 		found := map[string]any{}
 		if tt.found != nil {

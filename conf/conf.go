@@ -25,10 +25,13 @@ import (
 //go:embed reference.toml
 var Reference []byte
 
-// A Config is the content of one file, complete with defaults. Only Parse makes a usable one. It is immutable apart
+// A Config is the content of one file and those that it includes, complete with defaults. Only Parse makes a usable one. It is immutable apart
 // from Resolve, and safe for concurrent use after it.
 type Config struct {
-	File   string // as it was given to Load or Parse
+	File string // as it was given to Load or Parse
+	// paths and patterns of further files, whose tables are here; empty once they are
+	Include []string `toml:"include" default:"" min:"0" max:"100"`
+
 	Global Global `toml:"global"`
 	Log    Log    `toml:"log"`
 	Admin  Admin  `toml:"admin"`
@@ -36,8 +39,11 @@ type Config struct {
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
 	Pools     []Pool     `toml:"pool,named"` // in the file's order
 
-	lines      map[string]int    // by path
+	parts      []part            // the files
+	patterns   []string          // of the files that are included
+	lines      map[string]int    // by path, of the document
 	given      map[string]bool   // paths of the keys in the file
+	variables  map[string]bool   // of the environment that the file names
 	origin     map[string]string // by path of a key that is not in the file: what else has set it
 	unresolved Errors            // set by Resolve
 }
@@ -431,5 +437,6 @@ type Discovery struct {
 // out to be in use. An error about a file contains the file's whole path. For an omitted key the line is that of its
 // table.
 func (c *Config) ErrorAt(path string, err error) *Error {
-	return &Error{File: c.File, Line: c.lines[path], Path: path, Message: causeBeside(c.File, err), err: err}
+	file, line := locate(c.parts, c.lines[path])
+	return &Error{File: file, Line: line, Path: path, Message: causeBeside(c.File, err), err: err}
 }

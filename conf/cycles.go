@@ -98,8 +98,8 @@ func reportLoops(r *report, listeners []Listener, pools []Pool, isOwn func(netip
 			sub := join(element(Path("pool", h.pool, "backends"), h.backend), "address")
 			r.add(sub, Error{
 				Found: quote(textAt(pools, h.pool, h.backend)),
-				Message: fmt.Sprintf("%s on line %d, %s, listens there and %s: each session makes another",
-					path, r.lines[path], quote(h.to.Address[h.element]), back),
+				Message: fmt.Sprintf("%s %s, %s, listens there and %s: each session makes another",
+					path, r.where(path), quote(h.to.Address[h.element]), back),
 			})
 		}
 	}

@@ -71,7 +71,7 @@ func TestLoopsOfThisMachine(t *testing.T) {
 pool.p.backends = [{ address = "192.0.2.1:1" }, { address = "192.0.2.2:1" }]
 pool.admin.backends = [{ address = "127.0.0.1:9" }]
 admin.address = "127.0.0.1:9"`)
-	r := newReport(c.File, c.lines)
+	r := newReport(c.parts, c.lines)
 	reportLoops(r, c.Listeners, c.Pools, func(a netip.Addr) bool { return a == netip.MustParseAddr("192.0.2.2") })
 	warnOfOpenAdmin(r, c)
 	want := `lb.toml:2: pool.p.backends[1].address: found "192.0.2.2:1"; listener.a.address on line 1, ":1", listens there and sends its clients to this pool: each session makes another

@@ -52,7 +52,7 @@ func ParseBackends(file string, data []byte) ([]Backend, error) {
 		return nil, Errors{e}
 	}
 	read := readTOML
-	r := newReport(file, map[string]int{"": 1})
+	r := newReport(whole(file), map[string]int{"": 1})
 	if isJSON(file, data) {
 		read = r.readJSON
 	}

@@ -145,7 +145,7 @@ func tomlText(v reflect.Value) string {
 	case fmt.Stringer: // a duration, a size or a rate
 		return tomlString(text.String())
 	case string:
-		return tomlString(text)
+		return tomlString(escape(text))
 	}
 	return literal(v.Interface())
 }

@@ -23,7 +23,8 @@ type Error struct {
 	Allowed string // with its verb: `allowed is 0 to 256`, `needs a table`
 	Nearest string // the known key or value that was probably meant
 
-	err error // the cause, if there is one; Message says it in words
+	err   error // the cause, if there is one; Message says it in words
+	order int   // its line in the document, which may have several files
 }
 
 // Error says `FILE:LINE: PATH: found FOUND; MESSAGE; ALLOWED, did you mean "NEAREST"?`
@@ -80,7 +81,7 @@ func (e Errors) Unwrap() []error {
 // report collects the mistakes of one file. Each key has at most one, the first, which is the most basic: later checks
 // of a value that could not be read would only add noise.
 type report struct {
-	file  string
+	parts []part
 	lines map[string]int // by path; for omitted known keys, the line of their table
 	errs  Errors
 	seen  map[string]bool
@@ -93,8 +94,8 @@ type report struct {
 	foreign map[string]foreignKey    // nil before the first unknown key
 }
 
-func newReport(file string, lines map[string]int) *report {
-	return &report{file: file, lines: lines, seen: map[string]bool{}, absent: map[string]bool{},
+func newReport(parts []part, lines map[string]int) *report {
+	return &report{parts: parts, lines: lines, seen: map[string]bool{}, absent: map[string]bool{},
 		given: map[string]bool{}, origin: map[string]string{},
 		fields: map[reflect.Type][]field{}}
 }
@@ -105,9 +106,13 @@ func (r *report) add(path string, e Error) {
 		return
 	}
 	r.seen[path] = true
-	e.File, e.Path, e.Line = r.file, path, r.lines[path]
+	e.Path, e.order = path, r.lines[path]
+	e.File, e.Line = locate(r.parts, e.order)
 	r.errs = append(r.errs, &e)
 }
+
+// where says where a key is, "on line 7".
+func (r *report) where(path string) string { return whereIn(r.parts, r.lines[path]) }
 
 // err returns the mistakes as an error, nil if there are none.
 func (r *report) err() error {
@@ -120,12 +125,12 @@ func (r *report) err() error {
 // sorted returns the mistakes in the order of the file; those beyond maxMistakes are replaced by their number.
 func (r *report) sorted() Errors {
 	slices.SortStableFunc(r.errs, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Path, b.Path))
+		return cmp.Or(cmp.Compare(a.order, b.order), strings.Compare(a.Path, b.Path))
 	})
 	if n := len(r.errs) - maxMistakes; n > 0 {
 		last := r.errs[maxMistakes-1]
 		r.errs = append(r.errs[:maxMistakes:maxMistakes],
-			&Error{File: r.file, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
+			&Error{File: last.File, Line: last.Line, Message: fmt.Sprintf("and %d more mistakes", n)})
 	}
 	return r.errs
 }

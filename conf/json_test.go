@@ -34,7 +34,7 @@ func TestReadJSON(t *testing.T) {
 			map[string]any{"a": map[string]any{"b": int64(1)}},
 			map[string]int{"a": 1, "a.b": 1}},
 	} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		found, root, e := r.readJSON([]byte(tt.doc))
 		if e != nil {
 			t.Errorf("%s: %v", tt.name, e)
@@ -54,7 +54,7 @@ func TestReadJSONDepth(t *testing.T) {
 		func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) },
 		func(n int) string { return strings.Repeat(`{"a":`, n-1) + "{}" + strings.Repeat("}", n-1) },
 	} {
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		if _, _, e := r.readJSON([]byte(doc(maxDepth))); e != nil {
 			t.Errorf("%d levels give %v", maxDepth, e)
 		}
@@ -72,7 +72,7 @@ func FuzzReadJSON(f *testing.F) {
 		if checkText(data) != nil {
 			return
 		}
-		r := newReport("f", map[string]int{})
+		r := newReport(whole("f"), map[string]int{})
 		found, root, e := r.readJSON(data)
 		text := bytes.TrimPrefix(data, []byte(byteOrderMark))
 		if refused := e != nil && strings.HasPrefix(e.Message, "not valid JSON"); refused == json.Valid(text) &&

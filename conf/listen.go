@@ -135,8 +135,8 @@ func checkListenerConflicts(r *report, listeners []Listener) {
 				path := first.listener.AddressPath(first.element)
 				r.add(l.AddressPath(b.Element), Error{
 					Found: quote(l.Address[b.Element]),
-					Message: fmt.Sprintf("%s on line %d, %s, has this address already",
-						path, r.lines[path], quote(first.listener.Address[first.element])),
+					Message: fmt.Sprintf("%s %s, %s, has this address already",
+						path, r.where(path), quote(first.listener.Address[first.element])),
 				})
 			}
 		}

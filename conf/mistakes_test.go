@@ -345,8 +345,8 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	doc, _ := with("", "")
 	wantErrors(t, doc+"[metrics]\naddress = ''\n[limits]\n",
-		"lb.toml:11: metrics: unknown key; allowed here: global, log, admin, listener, pool",
-		"lb.toml:13: limits: unknown key; allowed here: global, log, admin, listener, pool")
+		"lb.toml:11: metrics: unknown key; allowed here: include, global, log, admin, listener, pool",
+		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 

@@ -40,11 +40,11 @@ func LoadRegular(path string) (*Config, error) {
 }
 
 func parseRead(path string, read func(path string) ([]byte, error)) (*Config, error) {
-	data, err := read(path)
+	d, err := readDocument(path, read)
 	if err != nil {
-		return nil, Errors{{File: path, Message: cause(err), err: err}}
+		return nil, err
 	}
-	return Parse(path, data)
+	return d.parse(nil)
 }
 
 // ReadFile reads the text of a configuration for Parse, as Load does. If the file is too large it returns one byte more
@@ -58,22 +58,34 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
-// Parse returns the Config in data, and touches nothing else: host names stay unresolved, see Config.Resolve. Its
+// Parse returns the Config in data. It reads nothing else but the environment of the process, for the strings that name
+// a variable: the key include is not followed, see LoadText, and host names stay unresolved, see Config.Resolve. Its
 // errors are Errors, which call data by the name file.
 func Parse(file string, data []byte) (*Config, error) {
-	if e := checkText(data); e != nil {
-		e.File = file
-		return nil, Errors{e}
+	return (&composed{data: data, parts: whole(file)}).parse(nil)
+}
+
+// ParseForeign is Parse for data whose author may see what comes of it, and must not see all of the environment: it has
+// only the variables that the file of known names.
+func ParseForeign(file string, data []byte, known *Config) (*Config, error) {
+	return (&composed{data: data, parts: whole(file)}).parse(known)
+}
+
+// parse returns the Config in the document; known is that of ParseForeign, or nil.
+func (d *composed) parse(known *Config) (*Config, error) {
+	found, root, e := map[string]any(nil), (*place)(nil), checkText(d.data)
+	if e == nil {
+		found, root, e = readTOML(d.data)
 	}
-	found, root, e := readTOML(data)
 	if e != nil {
-		e.File = file
-		return nil, Errors{e}
+		return nil, Errors{d.located(e)}
 	}
-	c := &Config{File: file, lines: map[string]int{"": 1}}
-	r := newReport(file, c.lines)
+	c := &Config{File: d.parts[0].file, parts: d.parts, lines: map[string]int{"": 1}}
+	r := newReport(c.parts, c.lines)
+	r.expandAll(found, c.environment(known), root, "")
 	r.table(reflect.ValueOf(c).Elem(), found, root, "")
 	validate(r, c)
+	c.patterns, c.Include = c.Include, nil
 	c.given, c.origin = r.given, r.origin
 	if err := r.err(); err != nil {
 		return nil, err

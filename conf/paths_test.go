@@ -33,7 +33,7 @@ func TestFilePath(t *testing.T) {
 
 // TestErrorAtNamesTheFile holds that the error of a file which a key names has its whole path, however long.
 func TestErrorAtNamesTheFile(t *testing.T) {
-	c := &Config{File: "lb.toml", lines: map[string]int{"pool.a.health.password_file": 7}}
+	c := &Config{File: "lb.toml", parts: whole("lb.toml"), lines: map[string]int{"pool.a.health.password_file": 7}}
 	path := "/etc/" + strings.Repeat("long/", 100) + "pg.password"
 	err := c.ErrorAt("pool.a.health.password_file", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist})
 	if want := `lb.toml:7: pool.a.health.password_file: "` + path + `": file does not exist`; err.Error() != want {

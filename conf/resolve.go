@@ -89,7 +89,7 @@ func (c *Config) resolve(ctx context.Context, lookup Lookup, known map[string]ne
 	for i := range listeners {
 		listeners[i].spreadRanges()
 	}
-	r, conflicts := newReport(c.File, c.lines), newReport(c.File, c.lines)
+	r, conflicts := newReport(c.parts, c.lines), newReport(c.parts, c.lines)
 	for i := range pools {
 		dropConflicts(r, &pools[i], given[i])
 	}

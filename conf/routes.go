@@ -115,7 +115,7 @@ func (t *Route) claim(r *report, path string, taken map[claim]string) {
 			if p != "" {
 				what += " with alpn " + quote(p)
 			}
-			r.add(at, Error{Found: quote(pattern), Message: fmt.Sprintf("%s on line %d %s", first, r.lines[first], what),
+			r.add(at, Error{Found: quote(pattern), Message: fmt.Sprintf("%s %s %s", first, r.where(first), what),
 				Allowed: "needs each pattern once, or with other protocols in alpn"})
 			break
 		}

@@ -76,7 +76,7 @@ func validateListenerTLS(r *report, path string, l *Listener) {
 		case twice && c.Cert != "":
 			earlier := element(join(path, "certificates"), earlier)
 			r.add(join(sub, "cert"), Error{Found: quote(c.Cert),
-				Message: fmt.Sprintf("%s on line %d has this certificate already", earlier, r.lines[earlier])})
+				Message: fmt.Sprintf("%s %s has this certificate already", earlier, r.where(earlier))})
 		case !twice:
 			first[c.Cert] = i
 		}

@@ -113,8 +113,8 @@ func checkUnixListener(r *report, c *Config, l *Listener, at *Bind) {
 		for i, b := range p.Backends {
 			if b.Path == at.Path {
 				r.add(join(element(Path("pool", p.Name, "backends"), i), "address"), Error{Found: quote(b.Address),
-					Message: fmt.Sprintf("%s on line %d listens there, and does not serve sessions of this process",
-						path, r.lines[path])})
+					Message: fmt.Sprintf("%s %s listens there, and does not serve sessions of this process",
+						path, r.where(path))})
 			}
 		}
 	}

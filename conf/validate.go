@@ -201,7 +201,7 @@ func validateBackends(r *report, path string, backends []Backend, use addressUse
 // sameAs says which earlier backend of the list at path has the same name or address.
 func sameAs(r *report, path string, first int, key string) string {
 	sub := element(path, first)
-	return fmt.Sprintf("%s on line %d has the same %s", sub, r.lines[sub], key)
+	return fmt.Sprintf("%s %s has the same %s", sub, r.where(sub), key)
 }
 
 // validAddress reads the address text at path and reports its mistakes.

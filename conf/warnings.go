@@ -17,7 +17,7 @@ func (c *Config) Warnings() []string {
 			used[p] = true
 		}
 	}
-	r := newReport(c.File, c.lines)
+	r := newReport(c.parts, c.lines)
 	for i := range c.Pools {
 		p := &c.Pools[i]
 		path := Path("pool", p.Name)
@@ -106,8 +106,8 @@ func warnOfOverlaps(r *report, listeners []Listener) {
 					}
 					warned[here] = true
 					path := all.listener.AddressPath(all.bind.Element)
-					where := fmt.Sprintf("%s on line %d, %s",
-						path, r.lines[path], quote(all.listener.Address[all.bind.Element]))
+					where := fmt.Sprintf("%s %s, %s",
+						path, r.where(path), quote(all.listener.Address[all.bind.Element]))
 					r.add(one.AddressPath(b.Element), Error{Found: quote(one.Address[b.Element]),
 						Message: where + ", includes this address: its clients there come to this listener"})
 				}

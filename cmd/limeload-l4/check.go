@@ -96,9 +96,16 @@ func backendsOf(p *conf.Pool) string {
 	if d == nil {
 		return text
 	}
-	found := d.Type + " " + d.Name
-	if d.Type == "file" {
-		found = "file " + d.File
+	found := d.Type + " "
+	switch d.Type {
+	case "file":
+		found += d.File
+	case "patroni":
+		found += d.Scope
+	case "sentinel":
+		found += d.Master
+	default:
+		found += d.Name
 	}
 	if n == 0 {
 		return "those of " + found

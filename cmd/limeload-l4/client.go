@@ -147,9 +147,9 @@ type place struct{ address, tokenFile string }
 // file may have mistakes: the daemon may run with an earlier version, and can be asked about them.
 func (at place) orOf(file string, named bool) (place, error) {
 	inFile := place{address: conf.DefaultAdminAddress}
-	text, err := conf.ReadFile(file)
-	if err != nil && named {
-		return at, unreadable(err)
+	_, text, err := conf.LoadText(file)
+	if text == nil && named {
+		return at, err
 	}
 	var said struct {
 		Admin struct {
@@ -159,12 +159,12 @@ func (at place) orOf(file string, named bool) (place, error) {
 	}
 	_, _ = toml.Decode(string(text), &said) // keeps what could be parsed
 	if said.Admin.Address != nil {
-		inFile.address = *said.Admin.Address
+		inFile.address = conf.Expand(*said.Admin.Address)
 	}
 	if path, unix := strings.CutPrefix(inFile.address, "unix:"); unix {
 		inFile.address = "unix:" + conf.FilePath(file, path)
 	}
-	inFile.tokenFile = conf.FilePath(file, said.Admin.TokenFile)
+	inFile.tokenFile = conf.FilePath(file, conf.Expand(said.Admin.TokenFile))
 
 	at.address = cmp.Or(at.address, os.Getenv(adminVariable))
 	if at.address == "" || at.address == inFile.address {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -46,17 +47,15 @@ which is looked for where that file says, too; name it with --admin if the new f
 	})
 }
 
-// readProposed reads the file that --config names. It reports mistakes before it calls the daemon.
+// readProposed reads the file that --config names. It reports mistakes before it calls the daemon, but for variables
+// that the environment lacks: the daemon's counts.
 func readProposed(c *cli.Context) (*admin.Configuration, error) {
 	file, err := configFile(c)
 	if err != nil {
 		return nil, err
 	}
-	text, err := conf.ReadFile(file)
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	if _, err := conf.Parse(file, text); err != nil {
+	_, text, err := conf.LoadText(file)
+	if mistakes, is := errors.AsType[conf.Errors](err); is && (text == nil || !mistakes.OnlyEnvironment()) {
 		return nil, err
 	}
 	return &admin.Configuration{Name: file, Text: text}, nil

@@ -95,7 +95,7 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former admin socket that still ends
 	watcher   watcher
 
-	tlsWatcher, accessWatcher fileWatcher
+	tlsWatcher, accessWatcher, includeWatcher fileWatcher
 	// about the files of TLS and of prefixes, as they were when the configuration was put in force
 	contentWarnings []string
 

@@ -71,6 +71,7 @@ func (d *Daemon) watchFiles() {
 	cfg := d.config()
 	d.tlsWatcher.start(d.log, tlsPaths(cfg), d.reloadTLS)
 	d.accessWatcher.start(d.log, accessPaths(cfg), d.reloadAccess)
+	d.includeWatcher.start(d.log, includedPaths(cfg), d.includedChanged)
 }
 
 // fileReloads counts how often files were taken up, or could not be. Daemon.mu guards it.

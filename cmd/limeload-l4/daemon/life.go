@@ -139,6 +139,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 
 	d.tlsWatcher.end()
 	d.accessWatcher.end()
+	d.includeWatcher.end()
 	d.stopNames()
 	d.naming.Wait()
 	d.drains.end()

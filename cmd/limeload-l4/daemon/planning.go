@@ -59,7 +59,7 @@ func (d *Daemon) readPlanned(ctx context.Context, c *admin.Configuration) (*conf
 	if c == nil {
 		return d.readAgain(ctx)
 	}
-	cfg, err := conf.Parse(c.Name, c.Text)
+	cfg, err := conf.ParseForeign(c.Name, c.Text, d.config())
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,25 @@ func (d *Daemon) followFile(ctx context.Context) {
 	}
 }
 
+// includedPaths returns what to follow besides the configuration's own file: the files that it includes, and the folders
+// in which more of them may appear.
+func includedPaths(cfg *conf.Config) []string {
+	if !cfg.Global.Watch {
+		return nil
+	}
+	paths := cfg.Files()[1:]
+	for _, folder := range cfg.IncludeFolders() {
+		paths = append(paths, folder+"/.") // it is inside of the folder, which is watched thus
+	}
+	return paths
+}
+
+// includedChanged is fileChanged for an included file. The reload replaces the watcher that calls it.
+func (d *Daemon) includedChanged(ctx context.Context, _ bool) bool {
+	d.fileChanged(context.WithoutCancel(ctx))
+	return true
+}
+
 // fileChanged reloads, unless the file matches the configuration in force: it was only touched, or the watching has
 // just begun.
 func (d *Daemon) fileChanged(ctx context.Context) {

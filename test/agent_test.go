@@ -114,6 +114,9 @@ func haproxyStateOf(t *testing.T, socket string) agentState {
 			continue
 		}
 		s := agentState{state: strings.Fields(row[17])[0], weight: row[18], limit: row[6]}
+		if s.state == "UP" && s.weight == "0" {
+			s.state = "DRAIN" // as HAProxy's manual has it: nothing new
+		}
 		if s.state != "UP" {
 			s.weight = ""
 		}

@@ -203,7 +203,10 @@ func (c *sentinelCluster) awaitSettled(t testing.TB, master string) {
 	host, port := splitAddress(t, master)
 	harness.Eventually(t, "all servers follow the master", func() error {
 		for address, s := range c.servers {
-			role := s.Do(t, "role")
+			role, err := s.Try(t, "role")
+			if err != nil {
+				return err
+			}
 			if address != master && !strings.HasPrefix(role, "slave\n"+host+"\n"+port+"\nconnected") {
 				return errors.New(address + ": " + role)
 			}

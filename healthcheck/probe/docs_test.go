@@ -251,7 +251,7 @@ func readCode(patterns ...string) (texts map[string]string, mistakes []string, e
 			return nil, nil, err
 		}
 		for _, name := range names {
-			if strings.HasSuffix(name, "_test.go") {
+			if strings.HasSuffix(name, "_test.go") || name == "agent.go" { // an agent gives no verdict
 				continue
 			}
 			b, err := os.ReadFile(name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // A parrot answers each question with the same, and counts the questions.
 type parrot struct {
 	answer any
-	asked  *int
+	asked  *atomic.Int32
 	role   healthcheck.Role
 }
 
@@ -22,7 +23,7 @@ func (p parrot) Check(ctx context.Context, t healthcheck.Target) (healthcheck.Re
 }
 
 func (p parrot) Ask(context.Context, healthcheck.Target) (any, error) {
-	*p.asked++
+	p.asked.Add(1)
 	return p.answer, nil
 }
 
@@ -38,14 +39,14 @@ func (p parrot) Join(other healthcheck.Checker) healthcheck.Checker {
 // TestJoinedThroughWrappers holds that one question of combined and wrapped checks serves two pools, and that each part
 // is joined with its counterpart.
 func TestJoinedThroughWrappers(t *testing.T) {
-	build := func(asked *int, name string, role healthcheck.Role) healthcheck.Checker {
+	build := func(asked *atomic.Int32, name string, role healthcheck.Role) healthcheck.Checker {
 		part := func(n string) healthcheck.Checker {
 			return From{Sources: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 				Checker: parrot{answer: name + n, asked: asked, role: role}}
 		}
 		return Proxied{Version: 2, Checker: AllOf{part("1"), AnyOf{part("2"), TCP{}}}}
 	}
-	var asked int
+	var asked atomic.Int32
 	a, b := build(&asked, "a", healthcheck.RolePrimary), build(&asked, "b", healthcheck.RoleReplica)
 	joined := healthcheck.Join(a, b)
 	if s, p := healthcheck.CostOf(joined); s != 3 || p != 0 {
@@ -61,8 +62,8 @@ func TestJoinedThroughWrappers(t *testing.T) {
 			t.Errorf("it is judged as %+v, %v", r, err)
 		}
 	}
-	if asked != 2 {
-		t.Errorf("%d questions were asked", asked)
+	if n := asked.Load(); n != 2 {
+		t.Errorf("%d questions were asked", n)
 	}
 }
 

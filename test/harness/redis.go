@@ -48,11 +48,26 @@ func StartRedisLoading(t testing.TB, dir string) *Redis {
 // Do runs a command with the server's own client, and returns its output.
 func (r *Redis) Do(t testing.TB, args ...string) string {
 	t.Helper()
+	return MustRun(t, r.cli(t, args))
+}
+
+// Try is Do for a server that may be away, such as while it starts.
+func (r *Redis) Try(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	stdout, stderr, code := Run(t, r.cli(t, args))
+	if code != 0 {
+		return "", fmt.Errorf("redis-cli: exit code %d: %s", code, stderr)
+	}
+	return stdout, nil
+}
+
+func (r *Redis) cli(t testing.TB, args []string) Command {
+	t.Helper()
 	_, port, err := net.SplitHostPort(r.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return MustRun(t, Command{Path: Tool(t, "redis-cli"), Args: append([]string{"-p", port}, args...)})
+	return Command{Path: Tool(t, "redis-cli"), Args: append([]string{"-p", port}, args...)}
 }
 
 // Ping sends one PING on c and checks the answer; it is to come within Patience.

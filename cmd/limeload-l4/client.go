@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -194,15 +193,6 @@ func (at place) client() (*admin.Client, error) {
 		return nil, &usageError{err}
 	}
 	return client, nil
-}
-
-// unreadable returns the error of a configuration file that cannot be read, as check has it.
-func unreadable(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return fmt.Errorf("%s: %w", at.Path, at.Err)
-	}
-	return err
 }
 
 // bounded returns ctx with the timeout of one request.

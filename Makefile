@@ -22,7 +22,8 @@ tools: ## install the servers and tools that the tests talk to, or say what is m
 	$(GO) run ./test/install
 
 race: ## all tests, unit and end to end, under the race detector
-	$(GO) test -race -count=1 -timeout 15m ./...
+	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v '/test$$')
+	$(GO) test -race -count=1 -timeout 15m -parallel 3 ./test # they wait for servers most of the time
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4

@@ -59,8 +59,8 @@ func validPrefixes(r *report, path string, texts []string, each func(i int, p ne
 	return prefixes
 }
 
-// warnOfAccess reports a table that changes nothing, and prefixes that are denied without effect: clients that no prefix
-// of allow contains are denied anyway. What files say is not known here.
+// warnOfAccess reports a table that changes nothing, and prefixes that are denied without effect: clients that no
+// prefix of allow contains are denied anyway. What files say is not known here.
 func warnOfAccess(r *report, l *Listener) {
 	a := &l.Access
 	path := Path("listener", l.Name, "access")

@@ -25,8 +25,8 @@ import (
 //go:embed reference.toml
 var Reference []byte
 
-// A Config is the content of one file and those that it includes, complete with defaults. Only Parse makes a usable one. It is immutable apart
-// from Resolve, and safe for concurrent use after it.
+// A Config is the content of one file and those that it includes, complete with defaults. Only Parse makes a usable
+// one. It is immutable apart from Resolve, and safe for concurrent use after it.
 type Config struct {
 	File string // as it was given to Load or Parse
 	// paths and patterns of further files, whose tables are here; empty once they are

@@ -10,7 +10,8 @@ import (
 // Strings of a configuration may take text from the environment of the process: "${NAME}" is the value of the variable
 // NAME, and "${NAME:-TEXT}" is TEXT if there is no such variable or its value is empty. "$${" stands for "${".
 
-const variableNeeds = `needs "${NAME}" or "${NAME:-TEXT}" for a variable of the environment, or "$${" for these two characters`
+const variableNeeds = `needs "${NAME}" or "${NAME:-TEXT}" for a variable of the environment, ` +
+	`or "$${" for these two characters`
 
 // errNoVariable is the cause of a mistake that another environment would not have.
 var errNoVariable = errors.New("a variable that the environment lacks")

@@ -12,8 +12,8 @@ import (
 )
 
 // A configuration may include other files, each of which begins with a table. They are put behind its own text, in the
-// order of their names, and all of it is read as one document. So a table in two files is the same mistake as one that a
-// file has twice. parts tells which line is whose.
+// order of their names, and all of it is read as one document. So a table in two files is the same mistake as one that
+// a file has twice. parts tells which line is whose.
 
 // maxIncluded bounds the files that a configuration includes.
 const maxIncluded = 1000

@@ -41,7 +41,8 @@ const maxListenerPath = maxSocketPath - len(".new")
 // defaultPermissions is the default of permissions, which is allowed for every address.
 const defaultPermissions = "0660"
 
-// validateUnixListener checks the Unix sockets of a listener, and the keys that only such a listener has. It fills Mode.
+// validateUnixListener checks the Unix sockets of a listener, and the keys that only such a listener has. It fills
+// Mode.
 func validateUnixListener(r *report, l *Listener) {
 	path := Path("listener", l.Name)
 	mode, err := strconv.ParseUint(l.Permissions, 8, 32)

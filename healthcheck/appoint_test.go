@@ -49,8 +49,8 @@ func TestAppointedAtOnce(t *testing.T) {
 	})
 }
 
-// TestNobodyAppointed shows that no target serves while the authority names none, that a target which is not named never
-// serves, and that the checks decide alone when the authority is gone.
+// TestNobodyAppointed shows that no target serves while the authority names none, that a target which is not named
+// never serves, and that the checks decide alone when the authority is gone.
 func TestNobodyAppointed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, stop := newStage(t, "a", "b")

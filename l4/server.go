@@ -216,8 +216,9 @@ func (s *Server) Started() time.Time { return s.started }
 func (s *Server) Sessions() int { return s.gate.Sessions() }
 
 // Shutdown closes the listeners, once the handshakes under way are over. Sessions and flows go on to their end, and DNS
-// questions are answered; sessions of pools that drain safely end where nothing is lost. Those that are left when ctx is done are cut, the questions' clients get an expired answer or
-// SERVFAIL, and then ctx's error is returned. Shutdown returns when the last loop is gone; a second call does nothing.
+// questions are answered; sessions of pools that drain safely end where nothing is lost. Those that are left when ctx
+// is done are cut, the questions' clients get an expired answer or SERVFAIL, and then ctx's error is returned. Shutdown
+// returns when the last loop is gone; a second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ended {

@@ -46,10 +46,12 @@ func (a Agent) String() string {
 	return strings.Join(words, " ")
 }
 
-// Withdraws reports whether the agent wants the backend to get nothing new: it says drain, maint or 0%. Down is no wish.
+// Withdraws reports whether the agent wants the backend to get nothing new: it says drain, maint or 0%. Down is no
+// wish.
 func (a Agent) Withdraws() bool { return a.Mode != Ready || a.Weighs && a.Percent == 0 }
 
-// weigh returns a backend's weight in force: at least 1 unless the weight or the percentage is 0, and at most MaxWeight.
+// weigh returns a backend's weight in force: at least 1 unless the weight or the percentage is 0, and at most
+// MaxWeight.
 func (a Agent) weigh(weight uint32) uint32 {
 	if !a.Weighs || weight == 0 {
 		return weight

@@ -72,9 +72,9 @@ func (o BreakerOptions) openFor(reopenings int) time.Duration {
 	return d + time.Duration(float64(d)*0.1*(2*rand.Float64()-1))
 }
 
-// Run opens, half-opens and closes breakers until ctx is done, serves the queue when a backend's rate allows the
-// next lease, and rebalances. Without it a pool's breakers stay closed, and only releases of leases serve its queue. The data path only
-// raises signals, since making a snapshot may take milliseconds and would block a loop.
+// Run opens, half-opens and closes breakers until ctx is done, serves the queue when a backend's rate allows the next
+// lease, and rebalances. Without it a pool's breakers stay closed, and only releases of leases serve its queue. The
+// data path only raises signals, since making a snapshot may take milliseconds and would block a loop.
 func (p *Pool) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -87,7 +87,8 @@ type BreakerChanged struct {
 }
 
 // Suspected says that a backend may be in trouble: a session or flow has failed on it, ICMP said that it cannot be
-// reached, or a question had no answer. That is no proof, but a good reason to check the backend now. There is at most one a second for each backend.
+// reached, or a question had no answer. That is no proof, but a good reason to check the backend now. There is at most
+// one a second for each backend.
 type Suspected struct{ Change }
 
 // Overruled says that a source ended a run-time change. It comes after the events of the changes that follow from it.

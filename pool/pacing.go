@@ -10,10 +10,11 @@ import (
 	"github.com/limeload/limeload-l4/pool/rate"
 )
 
-// A pacing keeps the backends that have a max_rate to it, and those that take their parts of a line to these (ramp.go). A backend whose rate is used up is over its rate: its load
-// says that it is full, so that all algorithms pass it over, until its rate allows the next lease. Then the first pick
-// that comes makes it usable again, and so does Run if sessions wait. So no goroutine and no timer follows the rates
-// while nobody waits. It is safe for concurrent use; see init.
+// A pacing keeps the backends that have a max_rate to it, and those that take their parts of a line to these (ramp.go).
+// A backend whose rate is used up is over its rate: its load says that it is full, so that all algorithms pass it over,
+// until its rate allows the next lease. Then the first pick that comes makes it usable again, and so does Run if
+// sessions wait. So no goroutine and no timer follows the rates while nobody waits. It is safe for concurrent use; see
+// init.
 //
 // Invariant: a backend of the pool is in over exactly while its load has a limit below 0.
 type pacing struct {
@@ -45,8 +46,8 @@ func (p *pacing) init(clock func() time.Duration) {
 }
 
 // withinRate counts a lease that has just been taken in the backend's rate, if it has one, or gives the lease back and
-// returns false. It is apart from Load.TryAcquire so that the compiler puts it into its callers: as one function with it,
-// it made each pick a nanosecond slower (BenchmarkPick).
+// returns false. It is apart from Load.TryAcquire so that the compiler puts it into its callers: as one function with
+// it, it made each pick a nanosecond slower (BenchmarkPick).
 func (b *Backend) withinRate() bool { return b.rate.Load() == nil || b.pace() }
 
 // pace is withinRate of a backend with a rate.

@@ -30,10 +30,11 @@ type Waiter struct {
 //
 // There is one line for two causes: sessions come by Wait because every backend is full, or by Hold because none is
 // eligible. Each cause has its own bound on the length of the whole line, which is asked only when a session comes.
-// While it waits, the cause may change, and change back: the session keeps its place, whatever the bounds are, and
-// each cause's timeout counts only the time under that cause; see Barren.
+// While it waits, the cause may change, and change back: the session keeps its place, whatever the bounds are, and each
+// cause's timeout counts only the time under that cause; see Barren.
 //
-// The line of sessions that were held is not served at once if the backends that are back have a slow start; see ramp.go.
+// The line of sessions that were held is not served at once if the backends that are back have a slow start; see
+// ramp.go.
 //
 // Waiters go before newcomers, which get ErrBusy while anybody stands in the line. So the first waiter gets the place
 // of a released lease.

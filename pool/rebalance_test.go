@@ -131,8 +131,8 @@ func TestRebalance(t *testing.T) {
 	}
 }
 
-// TestRebalanceOff holds when nothing may leave: without sessions, with all backends at their shares or above, and after
-// rebalancing was turned off.
+// TestRebalanceOff holds when nothing may leave: without sessions, with all backends at their shares or above, and
+// after rebalancing was turned off.
 func TestRebalanceOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := Options{Rebalance: Rebalance{MaxSkew: 1.2, Rate: 1}}

@@ -27,8 +27,8 @@ type Difference struct {
 // Changed is a backend that stays and whose description by its source has changed.
 type Changed struct {
 	ID string
-	// Fields are the fields of its Spec that change: "weight", "max_sessions", "max_rate", "mode", "check", "role". A field
-	// that was set by hand to the same value is among them.
+	// Fields are the fields of its Spec that change: "weight", "max_sessions", "max_rate", "mode", "check", "role". A
+	// field that was set by hand to the same value is among them.
 	Fields []string
 	Owner  bool // the source becomes its owner; before, another source was, or it was added by hand
 }

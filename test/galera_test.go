@@ -111,8 +111,8 @@ func testGaleraDesynced(t *testing.T, c galeraCluster) {
 	check(t, there.PingContext(t.Context()))
 }
 
-// testGaleraPassword changes the password of the checks on one node, which that node has to answer for, and then on all,
-// which changes no verdict.
+// testGaleraPassword changes the password of the checks on one node, which that node has to answer for, and then on
+// all, which changes no verdict.
 func testGaleraPassword(t *testing.T, c galeraCluster) {
 	const refused = `limeload_pool_credentials_refused{pool=%q}`
 	began := time.Now()

@@ -11,8 +11,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestIncludedFiles adds, changes and removes included files of a balancer that watches them, with a mistake in one, and
-// plans a change of another.
+// TestIncludedFiles adds, changes and removes included files of a balancer that watches them, with a mistake in one,
+// and plans a change of another.
 func TestIncludedFiles(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "conf.d")

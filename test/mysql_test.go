@@ -79,9 +79,9 @@ func awaitVerdict(t *testing.T, b *harness.Balancer, pool, backend, to string, s
 	})
 }
 
-// TestMySQLFailover runs the configurations of docs/mysql.md. It stops a primary and promotes its replica: writers reach
-// the new one, no write ever goes to a read-only server, and the old primary is fenced off when it comes back and takes
-// writes.
+// TestMySQLFailover runs the configurations of docs/mysql.md. It stops a primary and promotes its replica: writers
+// reach the new one, no write ever goes to a read-only server, and the old primary is fenced off when it comes back and
+// takes writes.
 func TestMySQLFailover(t *testing.T) {
 	t.Parallel()
 	primary, replica := mysqlPair(t)

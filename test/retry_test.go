@@ -15,8 +15,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// TestRetryOfUntouched has a backend reset or close every connection, beside one that works: no client sees it, and each
-// such session is counted. One that sends a byte first has its sessions: none is tried elsewhere.
+// TestRetryOfUntouched has a backend reset or close every connection, beside one that works: no client sees it, and
+// each such session is counted. One that sends a byte first has its sessions: none is tried elsewhere.
 func TestRetryOfUntouched(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -34,8 +34,9 @@ func endDiscovery(t testing.TB, b *harness.Balancer, w world, backend string) {
 	b.Reload(t, w.config(t))
 }
 
-// TestSentinelFailover kills the master of a cluster that three Sentinels watch, under writers, and brings it back; then
-// somebody asks for a failover. No client that comes is refused or cut, and no acknowledged write is on an old master.
+// TestSentinelFailover kills the master of a cluster that three Sentinels watch, under writers, and brings it back;
+// then somebody asks for a failover. No client that comes is refused or cut, and no acknowledged write is on an old
+// master.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	c := startSentinelCluster(t)

@@ -42,8 +42,8 @@ type sentinelRace struct {
 	lost            int             // acknowledged after the switch, and not there
 }
 
-// TestSoakSentinel kills the master of a cluster twenty times, and twenty times asks for a failover, and reports how long
-// no write succeeds through the balancer and through HAProxy, in the same run.
+// TestSoakSentinel kills the master of a cluster twenty times, and twenty times asks for a failover, and reports how
+// long no write succeeds through the balancer and through HAProxy, in the same run.
 func TestSoakSentinel(t *testing.T) {
 	c := startSentinelCluster(t)
 	w := sentinelWorld(t, c)

@@ -13,8 +13,8 @@ import (
 // maxAgentLine is how long an agent's line may be, its end included.
 const maxAgentLine = 256
 
-// An AgentAnswer is what one line of an agent says. The parts that it does not mention are zero, and their former values
-// stay. If a line has several words of one kind, the last one counts. It is a plain value.
+// An AgentAnswer is what one line of an agent says. The parts that it does not mention are zero, and their former
+// values stay. If a line has several words of one kind, the last one counts. It is a plain value.
 type AgentAnswer struct {
 	Mode   string // ready, drain or maint
 	Health string // up or down
@@ -26,8 +26,8 @@ type AgentAnswer struct {
 	Unknown string
 }
 
-// AskAgent connects to the agent at t and reads its line. It sends nothing. Its errors are those of a check: they say in
-// a few words what went wrong, and those of this machine wrap ErrInconclusive.
+// AskAgent connects to the agent at t and reads its line. It sends nothing. Its errors are those of a check: they say
+// in a few words what went wrong, and those of this machine wrap ErrInconclusive.
 func AskAgent(ctx context.Context, t healthcheck.Target) (AgentAnswer, error) {
 	k, err := openConn(ctx, t, 0, nil, "")
 	if err != nil {
@@ -63,8 +63,8 @@ func readAgentLine(r io.Reader) (string, error) {
 	}
 }
 
-// ParseAgent reads the line of an agent: words between blanks, tabs and commas, in upper or lower case, and what follows
-// a word that begins with '#' as the reason (HAProxy's configuration manual, 5.2, agent-check).
+// ParseAgent reads the line of an agent: words between blanks, tabs and commas, in upper or lower case, and what
+// follows a word that begins with '#' as the reason (HAProxy's configuration manual, 5.2, agent-check).
 func ParseAgent(line string) AgentAnswer {
 	var a AgentAnswer
 	const between = " \t,"

@@ -7,9 +7,9 @@ import (
 )
 
 // Proxied is a check of targets that expect a PROXY protocol header at the beginning of each TCP connection. The header
-// says that the connection is the check's own, and on nobody's behalf. It is sent on the target's own port only: another
-// port, or another address that is checked instead, is not where clients are sent. Checks without TCP ignore it.
-// It is a plain value; Checker is required.
+// says that the connection is the check's own, and on nobody's behalf. It is sent on the target's own port only:
+// another port, or another address that is checked instead, is not where clients are sent. Checks without TCP ignore
+// it. It is a plain value; Checker is required.
 type Proxied struct {
 	Checker healthcheck.Checker
 	Version int // of the protocol: 1 or 2

@@ -1,6 +1,6 @@
-// Package discovery finds the backends of a pool in DNS addresses, SRV records or a file, or asks what runs a cluster of
-// databases (Patroni, Redis Sentinels) for its members and their roles. It keeps the pool up to date. A Source finds backends, one file per kind. A Runner decides when to ask it, what to do on errors and what to
-// report.
+// Package discovery finds the backends of a pool in DNS addresses, SRV records or a file, or asks what runs a cluster
+// of databases (Patroni, Redis Sentinels) for its members and their roles. It keeps the pool up to date. A Source finds
+// backends, one file per kind. A Runner decides when to ask it, what to do on errors and what to report.
 //
 // It does not log, does not check health, and keeps nothing over a restart. It changes a pool only through Reconcile.
 //

@@ -35,9 +35,9 @@ const (
 )
 
 // A Patroni finds the members of a Postgres cluster, and their roles, in the etcd that Patroni keeps them in. A
-// backend's id is the member's name, and its address is that of the member's conn_url. The holder of the leader's key is
-// the primary, and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that do
-// not run, are tagged noloadbalance or are too far behind have weight 0, and so has a primary that was asked to hand
+// backend's id is the member's name, and its address is that of the member's conn_url. The holder of the leader's key
+// is the primary, and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that
+// do not run, are tagged noloadbalance or are too far behind have weight 0, and so has a primary that was asked to hand
 // over.
 //
 // While Watch runs, it keeps a copy of the cluster's keys up to date, and Find answers from that. Otherwise each Find

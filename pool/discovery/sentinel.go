@@ -68,8 +68,8 @@ func NewSentinel(o SentinelOptions) *Sentinel {
 	}
 }
 
-// A SentinelError says why Sentinels gave no answer that can be used. It wraps the kinds of the endpoints' errors if all
-// of them failed, and else ErrNoMajority.
+// A SentinelError says why Sentinels gave no answer that can be used. It wraps the kinds of the endpoints' errors if
+// all of them failed, and else ErrNoMajority.
 type SentinelError struct {
 	Master string
 	Detail string // what each endpoint said
@@ -128,8 +128,8 @@ type sentinelAnswer struct {
 }
 
 // askAll asks all endpoints, and returns their answers in the order of the endpoints. If a change is announced, it sets
-// hurry: with it, the last answers are not waited for long. If they have not decided on a master by then, and mayRestart
-// is true, it stops and returns restart, since the answers may be from before the change.
+// hurry: with it, the last answers are not waited for long. If they have not decided on a master by then, and
+// mayRestart is true, it stops and returns restart, since the answers may be from before the change.
 func (s *Sentinel) askAll(
 	ctx context.Context, hurry *bool, mayRestart bool,
 ) (answers []sentinelAnswer, restart bool) {

@@ -208,7 +208,8 @@ func summary(found Found, err error) string {
 	return strings.Join(backends, ", ")
 }
 
-// watchSentinels runs Watch until the end of the test, and returns a channel that gets a value for each call of changed.
+// watchSentinels runs Watch until the end of the test, and returns a channel that gets a value for each call of
+// changed.
 func watchSentinels(t testing.TB, s *Sentinel) <-chan bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -122,8 +122,8 @@ func (f *fakeSentinel) closeAll() {
 	}
 }
 
-// TestSentinelsThatFollow has two of three Sentinels, of which one follows the other's switch a moment later: the answer
-// waits for it.
+// TestSentinelsThatFollow has two of three Sentinels, of which one follows the other's switch a moment later: the
+// answer waits for it.
 func TestSentinelsThatFollow(t *testing.T) {
 	t.Parallel()
 	first, second := startFakeSentinel(t, serverB), startFakeSentinel(t, serverA)

@@ -1,6 +1,6 @@
 // Package harness starts the processes that tests need around a running balancer, and observes the balancer from
-// outside. It has processes with their output, log lines and data from /proc, real Redis, PostgreSQL, etcd, Patroni, DNS
-// and iperf3 servers, backends that behave well or badly, and reproducible byte streams.
+// outside. It has processes with their output, log lines and data from /proc, real Redis, PostgreSQL, etcd, Patroni,
+// DNS and iperf3 servers, backends that behave well or badly, and reproducible byte streams.
 //
 // It uses only the balancer's command line, log and API, and imports nothing of ours, so that every package's tests may
 // use it. It does not judge results: the tests do.

@@ -170,7 +170,7 @@ type Backend struct {
 	Tier        int    `json:"tier"`
 	Zone        string `json:"zone"`
 	Mode        string `json:"mode"`
-	Agent       string `json:"agent"` // what the agent on its host says, beside weight, max_sessions and mode; "" if nothing
+	Agent       string `json:"agent"` // what the agent on its host says besides; "" if nothing
 	Verdict     string `json:"verdict"`
 	// the result of the last check or, if that differs from the verdict, the reason of the verdict with its time
 	Reason   string            `json:"reason"`

@@ -75,7 +75,8 @@ func (k *agentPool) start() {
 	k.following.Go(k.follow)
 }
 
-// end asks no more. What the agents have said stays if next, which may be nil, asks the same ones; else it is forgotten.
+// end asks no more. What the agents have said stays if next, which may be nil, asks the same ones; else it is
+// forgotten.
 func (k *agentPool) end(next *agentPool) {
 	k.changed.Close()
 	k.following.Wait()

@@ -195,8 +195,8 @@ func (s *served) markHealthy() error {
 	return ignoreUnknown(s.pool.SetVerdicts(judgements...))
 }
 
-// rediscover replaces the discovery of a pool by one that asks source; nil ends it. Backends that were found before stay until the new
-// discovery answers, if it is of the same kind.
+// rediscover replaces the discovery of a pool by one that asks source; nil ends it. Backends that were found before
+// stay until the new discovery answers, if it is of the same kind.
 func (s *served) rediscover(c *conf.Discovery, source discovery.Source) error {
 	var before string
 	if s.finder != nil {

@@ -162,8 +162,8 @@ func (s *served) setChecks(k *checkedPool) {
 	s.checks = k
 }
 
-// changeAgents replaces the agents of the backends; nil asks none. What they have said before is forgotten if their port
-// is another one.
+// changeAgents replaces the agents of the backends; nil asks none. What they have said before is forgotten if their
+// port is another one.
 func (s *served) changeAgents(k *agentPool) {
 	if s.agents != nil {
 		s.agents.end(k)

@@ -65,8 +65,8 @@ func (d *Daemon) dismiss(p *proposal) {
 	}
 }
 
-// awaitFirst returns when a new pool has an eligible backend of the wanted role or is judged, when ctx is done, or after
-// maxFirstVerdicts.
+// awaitFirst returns when a new pool has an eligible backend of the wanted role or is judged, when ctx is done, or
+// after maxFirstVerdicts.
 func (d *Daemon) awaitFirst(ctx context.Context, s *served) {
 	ctx, cancel := context.WithTimeout(ctx, maxFirstVerdicts)
 	defer cancel()

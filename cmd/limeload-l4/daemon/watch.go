@@ -59,8 +59,8 @@ func (d *Daemon) followFile(ctx context.Context) {
 	}
 }
 
-// includedPaths returns what to follow besides the configuration's own file: the files that it includes, and the folders
-// in which more of them may appear.
+// includedPaths returns what to follow besides the configuration's own file: the files that it includes, and the
+// folders in which more of them may appear.
 func includedPaths(cfg *conf.Config) []string {
 	if !cfg.Global.Watch {
 		return nil

@@ -219,8 +219,8 @@ func TestInspectEnds(t *testing.T) {
 }
 
 // TestInspectSleeps holds that a client that sends its hello byte by byte does not wake the loop for each. After some
-// hundred such segments the kernel's buffer is full of them, and it reports each: then the loop looks once for each. The
-// runtime may wake it, too, which a busy machine makes it do often: so one good round of several is enough.
+// hundred such segments the kernel's buffer is full of them, and it reports each: then the loop looks once for each.
+// The runtime may wake it, too, which a busy machine makes it do often: so one good round of several is enough.
 func TestInspectSleeps(t *testing.T) {
 	x := startRouted(t, nil)
 	hello := l4test.ClientHello(t, "two.example.com")

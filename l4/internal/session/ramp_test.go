@@ -11,8 +11,8 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// TestRampedTimeouts has clients wait for a backend that comes back with a slow start, which is longer than the
-// queue's timeout: all are served over the slow start, and none is refused. One that comes meanwhile is served behind them.
+// TestRampedTimeouts has clients wait for a backend that comes back with a slow start, which is longer than the queue's
+// timeout: all are served over the slow start, and none is refused. One that comes meanwhile is served behind them.
 func TestRampedTimeouts(t *testing.T) {
 	const slow, soon, clients = time.Second, 100 * time.Millisecond, 20
 	p, mode := heldPool(t, pool.Options{

@@ -77,7 +77,8 @@ func Peek(fd int, p []byte) (int, Errno) {
 // at the FIN, at an error, and when the receive buffer is full. The kernel's default is 1. Kernels before 4.18 report
 // each segment all the same.
 //
-// When the receive buffer is nearly full of small segments, a Poller reports each one, and each change of the mark, too.
+// When the receive buffer is nearly full of small segments, a Poller reports each one, and each change of the mark,
+// too.
 func SetReadLowWater(fd, n int) {
 	v := int32(n)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, unsafe.Pointer(&v), unsafe.Sizeof(v))

@@ -387,6 +387,8 @@ func documented(t testing.TB, err error) {
 		verdict = "wrong_role"
 	case errors.Is(err, healthcheck.ErrLagging):
 		verdict = "lagging"
+	case errors.Is(err, healthcheck.ErrFallback):
+		verdict = "fallback"
 	}
 	if row.verdict != verdict && row.verdict != ofAnother {
 		t.Errorf("%q is %s, in the document %s", said.words, verdict, row.verdict)

@@ -34,6 +34,7 @@ func TestFallback(t *testing.T) {
 		if !errors.Is(tt.is, healthcheck.ErrFallback) || errors.Is(tt.is, healthcheck.ErrWrongRole) {
 			t.Errorf("%s: a primary in reserve is %v", name, tt.is)
 		}
+		documented(t, tt.is)
 		if !errors.Is(tt.without, healthcheck.ErrWrongRole) {
 			t.Errorf("%s: without fallback a primary is %v", name, tt.without)
 		}

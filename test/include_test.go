@@ -32,9 +32,11 @@ func TestIncludedFiles(t *testing.T) {
 		return fmt.Sprintf("[listener.%s]\naddress = %q\npool = %q\n", name, address, pool)
 	}
 	write("a.toml", pool("a", one))
-	b := harness.StartBalancerWith(t, harness.BalancerOptions{
-		Config: fmt.Sprintf("include = [%q]\n[global]\nwatch = true\n", dir+"/*.toml") + listener("main", first, "a"),
-	})
+	config := func(watch bool) string {
+		return fmt.Sprintf("include = [%q]\n[global]\nwatch = %v\n", dir+"/*.toml", watch) + listener("main", first, "a")
+	}
+	b := harness.StartBalancerWith(t, harness.BalancerOptions{Config: config(false)})
+	b.Reload(t, config(true))
 	reached := func(address, name string) {
 		t.Helper()
 		harness.Eventually(t, "clients of "+address+" reach "+name, func() error {
@@ -68,4 +70,5 @@ func TestIncludedFiles(t *testing.T) {
 		return nil
 	})
 	reached(first, "two")
+	b.Reload(t, config(false)) // and nothing of the watching is left
 }

@@ -53,7 +53,10 @@ func TestProxyProtocolIn(t *testing.T) {
 				c := harness.Dial(t, address)
 				check(t, harness.PingPong(c, 3, 1000))
 				check(t, c.Close())
-				line := b.WaitSession(t, c.LocalAddr())
+				// The start of a proxy is found out by a connection, perhaps from the same port.
+				line := b.WaitLine(t, "the session of "+name, func(l harness.Line) bool {
+					return l.IsAccess() && l.Client == c.LocalAddr().String() && l.Reason != "probe"
+				})
 				if line.BytesIn != 3000 || line.Reason != "client_closed" || !line.Has("via") {
 					t.Errorf("%s from %s to %s: %s", name, address, lb, line.Text)
 				}

@@ -23,7 +23,8 @@ var failovers = flag.Int("failovers", 20, "how many failovers of each kind TestS
 // again.
 func TestSoakPatroni(t *testing.T) {
 	c := startPatroni(t)
-	b := harness.StartBalancer(t, c.config(t))
+	config := c.config(t)
+	b := harness.StartBalancer(t, config)
 	address := harness.FreeAddress(t)
 	harness.StartHAProxy(t, c.haproxy(t, address), address)
 	ledgers := []*ledger{
@@ -86,6 +87,7 @@ func TestSoakPatroni(t *testing.T) {
 	if l := ledgers[0]; len(l.onStandby) > 0 || len(l.lost(t, leader)) > 0 {
 		t.Error("writes went to a standby, or are lost")
 	}
+	endPatroni(t, b, config)
 }
 
 // freezeHost stops the primary's machine without a word to anybody, and lets it go on when all clients of the ledgers

@@ -124,32 +124,11 @@ func validateClusterLogin(r *report, path string, d *Discovery) {
 // validateClusterTLS reports mistakes in the keys of TLS of the discovery at path. secure says that it uses TLS, and
 // needs what would make it.
 func validateClusterTLS(r *report, path string, d *Discovery, secure bool, needs string) {
-	texts := [][2]string{{"server_name", d.ServerName}, {"ca", d.CA}, {"cert", d.Cert}, {"key", d.Key}}
+	keys := clientTLS{verify: d.Verify, serverName: d.ServerName, ca: d.CA, cert: d.Cert, key: d.Key}
 	if !secure {
-		without := func(key, found string) {
-			r.add(join(path, key), Error{Found: found, Message: "the discovery does not speak TLS", Allowed: needs})
-		}
-		if !d.Verify {
-			without("verify", "false")
-		}
-		for _, text := range texts {
-			if text[1] != "" {
-				without(text[0], quote(text[1]))
-			}
-		}
+		keys.unused(r, path, "the discovery", needs)
 	}
-	if d.ServerName != "" && !validHost(d.ServerName) && !isIP(d.ServerName) {
-		r.add(join(path, "server_name"),
-			Error{Found: quote(d.ServerName), Message: "this is neither an IP address nor a host name"})
-	}
-	switch {
-	case d.Cert != "" && d.Key == "" && !r.seen[join(path, "key")]:
-		r.add(join(path, "cert"), Error{Found: quote(d.Cert), Message: "its key is missing",
-			Allowed: "needs both cert and key, or none"})
-	case d.Key != "" && d.Cert == "" && !r.seen[join(path, "cert")]:
-		r.add(join(path, "key"), Error{Found: quote(d.Key), Message: "its cert is missing",
-			Allowed: "needs both cert and key, or none"})
-	}
+	keys.validate(r, path)
 }
 
 // UsesTLS reports whether the discovery connects with TLS.

@@ -113,33 +113,11 @@ func validateTLS(r *report, path string, c *Check, kind string) {
 		r.add(join(path, "tls"), Error{Found: "true", Message: "there are no steps",
 			Allowed: `needs steps, or type "tls", which does without`})
 	}
+	keys := clientTLS{verify: c.Verify, serverName: c.ServerName, ca: c.CA, cert: c.Cert, key: c.Key}
 	if kind != "" && !c.UsesTLS() && !r.seen[join(path, "tls")] {
-		without := func(key, found string) {
-			r.add(join(path, key), Error{Found: found, Message: "the check does not speak TLS",
-				Allowed: "needs tls = true"})
-		}
-		if !c.Verify {
-			without("verify", "false")
-		}
-		for _, text := range [][2]string{{"server_name", c.ServerName}, {"ca", c.CA}, {"cert", c.Cert},
-			{"key", c.Key}} {
-			if text[1] != "" {
-				without(text[0], quote(text[1]))
-			}
-		}
+		keys.unused(r, path, "the check", "needs tls = true")
 	}
-	if c.ServerName != "" && !validHost(c.ServerName) && !isIP(c.ServerName) {
-		r.add(join(path, "server_name"),
-			Error{Found: quote(c.ServerName), Message: "this is neither an IP address nor a host name"})
-	}
-	switch {
-	case c.Cert != "" && c.Key == "" && !r.seen[join(path, "key")]:
-		r.add(join(path, "cert"), Error{Found: quote(c.Cert), Message: "its key is missing",
-			Allowed: "needs both cert and key, or none"})
-	case c.Key != "" && c.Cert == "" && !r.seen[join(path, "cert")]:
-		r.add(join(path, "key"), Error{Found: quote(c.Key), Message: "its cert is missing",
-			Allowed: "needs both cert and key, or none"})
-	}
+	keys.validate(r, path)
 	for i, name := range c.ALPN {
 		if len(name) == 0 || len(name) > 255 { // RFC 7301, 3.1
 			r.add(element(join(path, "alpn"), i),

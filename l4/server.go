@@ -47,6 +47,10 @@ type Options struct {
 	Access      bool // a log line at the end of each session and flow
 	NoProbes    bool // but for those that end with Probe
 
+	// Sockets are those of another process, see HandOver. The first Apply uses those that fit its listeners, by name and
+	// place, and closes the others. nil = there is none; otherwise Start admits nobody, see Admit.
+	Sockets []ListeningSocket
+
 	DrainTimeout time.Duration // as in Settings
 
 	// Log gets the access lines, written onLoop, and the server's own warnings. Its writer must never

@@ -115,8 +115,8 @@ func TestMetricsPage(t *testing.T) {
 	readRules(t, &rules)
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
-			if name := r.Alert + r.Record; !strings.Contains(string(text), "`"+name+"`") {
-				t.Errorf("the page does not tell of the rule %s", name)
+			if r.Record != "" && !strings.Contains(string(text), "`"+r.Record+"`") { // TestRunbooks has the alerts
+				t.Errorf("the page does not tell of the rule %s", r.Record)
 			}
 		}
 	}

@@ -139,7 +139,7 @@ func TestMetricsOfPool(t *testing.T) {
 		`limeload_backend_connect_seconds{backend="a",pool="web"}`:                                               1,
 		`limeload_backend_first_byte_seconds{backend="a",pool="web"}`:                                            1,
 		`limeload_backend_first_byte_seconds{backend="b",pool="web"}`:                                            0,
-		`limeload_pool_info{algorithm="least_conn",pool="web",role="any"}`:                                      1,
+		`limeload_pool_info{algorithm="least_conn",pool="web",role="any"}`:                                       1,
 		`limeload_backend_info{address="127.0.0.1:7998",backend="a",pool="web",role="unknown",tier="0",zone=""}`: 1,
 		`limeload_pool_sessions{pool="web"}`:                                                                     1,
 		`limeload_backend_sessions{backend="a",pool="web"}`:                                                      1,

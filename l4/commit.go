@@ -132,7 +132,8 @@ func (s *Server) commitOneLocked(
 		if !kept {
 			opened = append(opened, b)
 			if err := b.Publish(); err != nil { // the folder was there a moment ago
-				s.log.Error().Str("listener", ls.name).AnErr("err", err).Msg("nobody can reach the Unix socket")
+				s.log.Error().Str("listener", ls.name).AnErr("err", err).
+					Str("event", "socket_unreachable").Msg("nobody can reach the Unix socket")
 			}
 		}
 	}

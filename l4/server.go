@@ -45,6 +45,9 @@ type Options struct {
 	Reserve     int  // descriptors that stay free for what is not a session, health checks first of all; 0 = 32
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
+	// AccessEvery is for Access: of the sessions and flows that end in order, every so many-th has a line; 0 and 1 = all,
+	// negative = none. Those that do not end in order all have one.
+	AccessEvery int
 	NoProbes    bool // but for those that end with Probe
 
 	// Sockets are those of another process, see HandOver. The first Apply uses those that fit its listeners, by name and
@@ -141,7 +144,10 @@ func New(o Options) (*Server, error) {
 	s.cancels = postgres.NewSender(&s.gate.Chains)
 	s.cancels.Encrypt = encryptCancel
 	s.furnish(pipes)
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
+	s.Set(Settings{
+		MaxSessions: o.MaxSessions, Access: o.Access, AccessEvery: o.AccessEvery, NoProbes: o.NoProbes,
+		DrainTimeout: o.DrainTimeout,
+	})
 	return s, nil
 }
 

@@ -326,6 +326,6 @@ type errorLog struct{ log zerolog.Logger }
 
 // Write logs one message of net/http.
 func (l errorLog) Write(p []byte) (int, error) {
-	l.log.Error().Str("err", strings.TrimSpace(string(p))).Msg("admin server")
+	l.log.Error().Str("err", strings.TrimSpace(string(p))).Str("event", "admin_failed").Msg("admin server")
 	return len(p), nil
 }

@@ -169,8 +169,9 @@ func New(o Options) (*Daemon, error) {
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
 		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
-		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
-		NoProbes: !o.Config.Log.Probes, Log: o.Log,
+		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access.On(),
+		AccessEvery: int(o.Config.Log.Access),
+		NoProbes:    !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

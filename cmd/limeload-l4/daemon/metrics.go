@@ -44,7 +44,9 @@ func (d *Daemon) newRegistry() *prometheus.Registry {
 type scrapeLog struct{ log zerolog.Logger }
 
 // Println logs an error of a scrape.
-func (l scrapeLog) Println(v ...any) { l.log.Error().Str("err", fmt.Sprint(v...)).Msg("metrics") }
+func (l scrapeLog) Println(v ...any) {
+	l.log.Error().Str("err", fmt.Sprint(v...)).Str("event", "scrape_failed").Msg("metrics")
+}
 
 // A collector makes metrics of the numbers that the packages keep anyway. So nothing is counted twice, and metrics cost
 // sessions and picks nothing. It is safe for concurrent use.

@@ -64,7 +64,8 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	}
 	switch {
 	case err != nil && cfg.Admin.Address == conf.DefaultAdminAddress:
-		d.log.Warn().AnErr("err", err).Msg("no admin socket: set admin.address to a place of your own")
+		d.log.Warn().AnErr("err", err).
+			Str("event", "admin_failed").Msg("no admin socket: set admin.address to a place of your own")
 		return &adminSocket{settings: cfg.Admin}, nil
 	case err != nil:
 		return nil, notOpened(cfg, "admin", cfg.Admin.Address, network, err)
@@ -150,7 +151,7 @@ func (h *httpSocket) serve(d *Daemon) {
 func (h *httpSocket) run(d *Daemon) {
 	defer close(h.served)
 	if err := h.server.Serve(h.listener); err != nil {
-		d.log.Error().AnErr("err", err).Msg("admin socket")
+		d.log.Error().AnErr("err", err).Str("event", "admin_failed").Msg("admin socket")
 	}
 }
 
@@ -216,7 +217,7 @@ func (d *Daemon) useSockets(control *adminSocket, scrapes *metricsSocket) {
 	control.server.SetToken(control.token)
 	if control.settings.Mode != old.settings.Mode && control.settings.Socket != "" {
 		if err := os.Chmod(d.boot.FilePath(control.settings.Socket), control.settings.Mode); err != nil {
-			d.log.Error().AnErr("err", err).Msg("mode of the admin socket not changed")
+			d.log.Error().AnErr("err", err).Str("event", "admin_failed").Msg("mode of the admin socket not changed")
 		}
 	}
 }

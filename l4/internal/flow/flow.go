@@ -127,6 +127,7 @@ func (l *Loop) admit(
 	l.limit(f)
 	l.arm(f)
 	l.counters(f).Accepted.Add(1)
+	l.logBegin(f)
 	return f, tally.NoDrop
 }
 
@@ -223,7 +224,7 @@ func (l *Loop) End(f *Flow, why tally.Reason) {
 	c := l.counters(f)
 	c.Ended[why].Add(1)
 	c.Duration.Observe(l.Now - f.began)
-	if l.access.Logs(why) {
+	if l.access.Logs(why, why.InOrder() || why == tally.Idle, &l.sample) {
 		l.logEnd(f, why)
 	}
 	d.unanswered.Remove(&f.age)

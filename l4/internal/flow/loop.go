@@ -25,6 +25,7 @@ type Loop struct {
 	// set once, then read-only
 	dialer   *dial.Dialer
 	access   *tally.AccessLog
+	sample   tally.Sample // of the access lines
 	offload  sock.Offload
 	backends loop.Source // of the flows' sockets
 	clients  loop.Source // of the listeners' sockets
@@ -206,7 +207,8 @@ func (l *Loop) Open(fd int, b *listen.Binding, ls *Listener) {
 	l.sockets[i] = d
 	if e := l.clients.AddDatagram(fd, d.slot, 0); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.access.Log.Error().Str("listener", ls.Name).AnErr("err", e).Msg("socket cannot be watched")
+		l.access.Log.Error().Str("listener", ls.Name).AnErr("err", e).
+			Str("event", "socket_not_watched").Msg("socket cannot be watched")
 	}
 }
 

@@ -86,7 +86,8 @@ func (l *Loop) GiveBack(b *listen.Binding, to *Listener) {
 func (l *Loop) watch(d *socket) {
 	if e := l.sockets.AddListener(d.fd, d.slot, d.binding.Shared); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.access.Log.Error().Str("listener", d.listener.Name).AnErr("err", e).Msg("listening socket cannot be watched")
+		l.access.Log.Error().Str("listener", d.listener.Name).AnErr("err", e).
+			Str("event", "socket_not_watched").Msg("listening socket cannot be watched")
 	}
 }
 

@@ -108,6 +108,7 @@ func (l *Loop) connectedTo(s *Session) {
 	if s.shunned && sock.Unread(int(s.backend.fd)) == 0 && l.retry(s, false) {
 		return // before any byte is passed on
 	}
+	l.logBegin(s)
 	l.schedule(s)
 	l.limit(s)
 	l.followTurns(s)

@@ -26,6 +26,7 @@ type Loop struct {
 	// set once, then read-only
 	dialer  *dial.Dialer
 	access  *tally.AccessLog
+	sample  tally.Sample     // of the access lines
 	threads *tlsconn.Threads // for TLS handshakes
 	peers   []*Loop          // all loops' sessions, these included
 	conns   loop.Source      // of the sessions' connections

@@ -355,7 +355,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	s.forgetHeard()    // before anybody learns that the session is over
 	if !why.AtGate() { // it is counted already, and a flood of clients must not flood the log
 		l.count(s, why)
-		if l.access.Logs(why) {
+		if l.access.Logs(why, why.InOrder(), &l.sample) {
 			l.logEnd(s, why)
 		}
 	}

@@ -76,7 +76,8 @@ func (b *board) violations() (wrong []string) {
 		if v.Type == "query" {
 			use(where, v.Definition)
 			query, _ := v.Query.(map[string]any)
-			if !v.Datasource.chosen() || query["query"] != v.Definition || !v.Multi || !v.IncludeAll || v.AllValue != ".*" {
+			several := v.Multi && v.IncludeAll && v.AllValue == ".*"
+			if !v.Datasource.chosen() || query["query"] != v.Definition || !several {
 				complain("%s: it is not a choice of several values of the chosen source", where)
 			}
 		}
@@ -115,7 +116,7 @@ func (b *board) violations() (wrong []string) {
 			if target.RefID == "" || refs[target.RefID] || !target.Datasource.chosen() {
 				complain("%s: query %q is there twice, or of another source", where, target.RefID)
 			}
-			if strings.Contains(target.Expr, "limeload_") && !strings.Contains(target.Expr, `job=~"$job",instance=~"$instance"`) {
+			if !strings.Contains(target.Expr, `job=~"$job",instance=~"$instance"`) {
 				complain("%s: it is of all jobs: %s", where, target.Expr)
 			}
 			refs[target.RefID] = true
@@ -145,14 +146,16 @@ func TestBoard(t *testing.T) {
 		t.Error(violation)
 	}
 	for name, spoil := range map[string]func(b *board){
-		"an overlap":             func(b *board) { b.Panels[3].GridPos = b.Panels[2].GridPos },
-		"two panels of one id":   func(b *board) { b.Panels[3].ID = b.Panels[2].ID },
-		"a panel too wide":       func(b *board) { b.Panels[3].GridPos.W = 25 },
-		"a fixed data source":    func(b *board) { b.Panels[3].Datasource.UID = "abc" },
-		"a variable too early":   func(b *board) { slices.Reverse(b.Templating.List) },
-		"an unknown variable":    func(b *board) { b.Panels[3].Targets[0].Expr += "$zone" },
-		"a query of all jobs":    func(b *board) { b.Panels[1].Targets[0].Expr = "limeload_ready" },
-		"two queries of one id":  func(b *board) { b.Panels[1].Targets = append(b.Panels[1].Targets, b.Panels[1].Targets[0]) },
+		"an overlap":           func(b *board) { b.Panels[3].GridPos = b.Panels[2].GridPos },
+		"two panels of one id": func(b *board) { b.Panels[3].ID = b.Panels[2].ID },
+		"a panel too wide":     func(b *board) { b.Panels[3].GridPos.W = 25 },
+		"a fixed data source":  func(b *board) { b.Panels[3].Datasource.UID = "abc" },
+		"a variable too early": func(b *board) { slices.Reverse(b.Templating.List) },
+		"an unknown variable":  func(b *board) { b.Panels[3].Targets[0].Expr += "$zone" },
+		"a query of all jobs":  func(b *board) { b.Panels[1].Targets[0].Expr = "limeload_ready" },
+		"two queries of one id": func(b *board) {
+			b.Panels[1].Targets = append(b.Panels[1].Targets, b.Panels[1].Targets[0])
+		},
 		"a type that is unknown": func(b *board) { b.Panels[1].Type = "graph" },
 	} {
 		bad := read(text)

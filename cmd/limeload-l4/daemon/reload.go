@@ -102,7 +102,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		failures = append(failures, s.retire())
 	}
 	d.server.Set(l4.Settings{
-		MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access.On(), AccessEvery: int(p.cfg.Log.Access), NoProbes: !p.cfg.Log.Probes,
+		MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access.On(), AccessEvery: int(p.cfg.Log.Access),
+		NoProbes:     !p.cfg.Log.Probes,
 		DrainTimeout: time.Duration(p.cfg.Global.DrainTimeout),
 	})
 	if before.Log.Level != p.cfg.Log.Level {

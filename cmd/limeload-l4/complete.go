@@ -229,6 +229,8 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 		return bare(modes())
 	case "KIND":
 		return bare(admin.EventKinds())
+	case "SERVICE":
+		return exampleList()
 	case "SHELL":
 		return bare(shells())
 	case "SECTION":

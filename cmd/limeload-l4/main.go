@@ -71,7 +71,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return serve(c.Context, file, stderr)
 		}),
 		Commands: []*cli.Command{
-			algorithmsCommand(), checkCommand(), demoCommand(), simulateCommand(), versionCommand(),
+			algorithmsCommand(), checkCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run handles errors
 	}

@@ -103,7 +103,7 @@ func runInstallSteps(t *testing.T, page string) {
 			t.Errorf("the steps do not install %s: %v", path, err)
 		}
 	}
-	reference := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"example"}})
+	reference := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"example", "all"}})
 	if socket := "unix:/run/" + setting(t, unit, "RuntimeDirectory") + "/admin.sock"; !strings.Contains(reference,
 		socket) {
 		t.Errorf("the reference configuration's admin socket is not %s", socket)

@@ -42,20 +42,27 @@ func backendsListCommand() *cli.Command {
 		answer := struct {
 			Backends []admin.Backend `json:"backends"`
 		}{notNil(backends)}
-		return r.print(answer, func(w io.Writer) error { return backendTable(backends).print(w, r.width) })
+		return r.print(answer, func(w io.Writer) error { return backendTable(backends).print(w, r.screen) })
 	})
 }
 
 func backendTable(backends []admin.Backend) *table {
-	columns := []string{"pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions",
-		">in", ">out", ">since", "reason"}
+	columns := []column{
+		{name: "pool", group: true}, {name: "backend"}, {name: "address"},
+		{name: "weight", right: true, usual: "1", rank: 3}, {name: "mode", usual: "ready", tint: stateTint},
+		{name: "verdict", tint: stateTint}, {name: "breaker", usual: "closed", tint: stateTint},
+		{name: "eligible", usual: "yes", rank: 2, tint: stateTint}, {name: "sessions", right: true, rank: 1},
+		{name: "in", right: true, rank: 5}, {name: "out", right: true, rank: 5}, {name: "since", right: true, rank: 4},
+		{name: "reason", text: true},
+	}
 	elsewhere := slices.ContainsFunc(backends, func(b admin.Backend) bool { return checkedAt(b) != "" })
 	if elsewhere {
-		columns = slices.Insert(columns, 3, "check")
+		columns = slices.Insert(columns, 3, column{name: "check"})
 	}
 	told := slices.ContainsFunc(backends, func(b admin.Backend) bool { return b.Agent != "" })
 	if told {
-		columns = slices.Insert(columns, slices.Index(columns, "verdict"), "agent")
+		at := slices.IndexFunc(columns, func(c column) bool { return c.name == "verdict" })
+		columns = slices.Insert(columns, at, column{name: "agent", text: true, tint: always(doubtful)})
 	}
 	t := newTable(columns...)
 	for _, b := range backends {

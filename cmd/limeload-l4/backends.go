@@ -70,21 +70,12 @@ func backendTable(backends []admin.Backend) *table {
 		if b.Eligible {
 			eligible = "yes"
 		}
-		sessions := strconv.FormatInt(b.Sessions, 10)
-		if b.MaxSessions > 0 {
-			sessions += "/" + strconv.Itoa(b.MaxSessions)
-		}
-		reason := b.Reason
-		if b.Drain != nil {
-			reason = draining(b.Drain)
-		}
 		since := ""
 		if !b.Since.IsZero() {
 			since = ago(b.Since)
 		}
 		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker,
-			eligible, sessions,
-			size(b.BytesIn), size(b.BytesOut), since, reason}
+			eligible, ofLimit(b.Sessions, b.MaxSessions), size(b.BytesIn), size(b.BytesOut), since, whyOf(&b)}
 		if told {
 			cells = slices.Insert(cells, 5, b.Agent)
 		}
@@ -94,6 +85,14 @@ func backendTable(backends []admin.Backend) *table {
 		t.add(cells...)
 	}
 	return t
+}
+
+// whyOf returns why a backend is as it is: the progress of its drain, or the reason of its verdict.
+func whyOf(b *admin.Backend) string {
+	if b.Drain != nil {
+		return draining(b.Drain)
+	}
+	return b.Reason
 }
 
 // checkedAt returns the address of a backend's checks; "" if that is the backend's own, or if it is not checked.

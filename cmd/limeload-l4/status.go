@@ -124,33 +124,48 @@ func poolTable(pools []admin.Pool) *table {
 		column{name: "check", rank: 5}, column{name: "discovery", rank: 5},
 		column{name: "listeners", text: true, rank: 6}, column{name: "note", text: true, tint: always(doubtful)})
 	for _, p := range pools {
-		var notes []string
-		if p.TriesAll {
-			notes = append(notes, "none is healthy, all are tried")
-		}
-		if p.FallsBack {
-			notes = append(notes, "no replica is eligible, the primary serves")
-		}
-		if p.Rivalries > 0 {
-			note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
-			if p.LastRivalry != nil {
-				note += ", last " + ago(*p.LastRivalry) + " ago"
-			}
-			notes = append(notes, note)
-		}
-		waiting := strconv.Itoa(p.Waiting)
-		bound := p.QueueMax
-		if p.Eligible == 0 && p.HoldMax > 0 {
-			bound = p.HoldMax
-		}
-		if bound > 0 {
-			waiting += "/" + strconv.Itoa(bound)
-		}
 		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible),
 			strconv.Itoa(p.Sessions),
-			waiting, p.Check, p.Discovery, strings.Join(p.Listeners, " "), strings.Join(notes, "; "))
+			waiting(&p), p.Check, p.Discovery, strings.Join(p.Listeners, " "), poolNote(&p))
 	}
 	return t
+}
+
+// poolNote returns what is remarkable about a pool.
+func poolNote(p *admin.Pool) string {
+	var notes []string
+	if p.TriesAll {
+		notes = append(notes, "none is healthy, all are tried")
+	}
+	if p.FallsBack {
+		notes = append(notes, "no replica is eligible, the primary serves")
+	}
+	if p.Rivalries > 0 {
+		note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
+		if p.LastRivalry != nil {
+			note += ", last " + ago(*p.LastRivalry) + " ago"
+		}
+		notes = append(notes, note)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// waiting returns how many sessions wait for a backend of a pool, and how many may.
+func waiting(p *admin.Pool) string {
+	bound := p.QueueMax
+	if p.Eligible == 0 && p.HoldMax > 0 {
+		bound = p.HoldMax
+	}
+	return ofLimit(int64(p.Waiting), bound)
+}
+
+// ofLimit returns a number and its limit, such as "7/100"; 0 is no limit.
+func ofLimit(n int64, limit int) string {
+	text := strconv.FormatInt(n, 10)
+	if limit > 0 {
+		text += "/" + strconv.Itoa(limit)
+	}
+	return text
 }
 
 func differenceTable(differences []admin.Difference) *table {

@@ -39,6 +39,7 @@ type column struct {
 type table struct {
 	columns []column
 	rows    [][]string
+	fold    bool // text continues below its row before columns are left out for it
 }
 
 // newTable makes a table with these columns.
@@ -61,8 +62,11 @@ func (t *table) add(cells ...string) {
 func (t *table) print(w io.Writer, s screen) error {
 	l := t.layout(s.width)
 	var b strings.Builder
-	for _, line := range l.lines(s) {
+	for _, line := range l.head() {
 		b.WriteString(line + "\n")
+	}
+	for _, line := range l.body(s) {
+		b.WriteString(line.text + "\n")
 	}
 	if len(l.missing) > 0 {
 		slices.Reverse(l.missing)
@@ -96,19 +100,30 @@ func (t *table) layout(width int) *layout {
 	if !l.fits(easyText) && len(l.beside) > 1 && t.columns[0].group && t.natural(0) >= longGroup && len(t.rows) > 0 {
 		l.headed, l.beside = true, l.beside[1:]
 	}
+	for t.fold && !l.fits(easyText) && l.moveText() {
+	}
 	for !l.fits(easyText) && l.leaveOut(func(i int) bool { return t.columns[i].rank > 0 }) {
 	}
-	for !l.fits(leastText) && len(l.beside) > 1 {
-		last := len(l.beside) - 1
-		if i := slices.IndexFunc(l.beside[1:], func(i int) bool { return t.columns[i].text }); i >= 0 {
-			last = i + 1 // text is read below a row as easily as beside it
-		}
-		l.below = slices.Insert(l.below, 0, l.beside[last])
-		l.beside = slices.Delete(l.beside, last, last+1)
+	for !l.fits(leastText) && (l.moveText() || l.move(len(l.beside)-1)) {
 	}
 	slices.Sort(l.below)
 	l.widths = l.share()
 	return l
+}
+
+// moveText moves a column of text below the rows, where it is read as easily, and reports whether there was one.
+func (l *layout) moveText() bool {
+	return l.move(slices.IndexFunc(l.beside, func(i int) bool { return i > 0 && l.columns[i].text }))
+}
+
+// move moves the column at a place below the rows. The first one stays.
+func (l *layout) move(at int) bool {
+	if at < 1 {
+		return false
+	}
+	l.below = append(l.below, l.beside[at])
+	l.beside = slices.Delete(l.beside, at, at+1)
+	return true
 }
 
 // silent reports whether a column says nothing.
@@ -209,19 +224,32 @@ func (l *layout) share() []int {
 	return widths
 }
 
-// lines returns the header and the rows as lines of the screen.
-func (l *layout) lines(s screen) []string {
+// A tableLine is a line of a table on the screen.
+type tableLine struct {
+	text string
+	row  int // of the table; -1 for a heading
+}
+
+// head returns the header as lines.
+func (l *layout) head() []string {
 	header := make([]string, len(l.columns))
 	for i, c := range l.columns {
 		header[i] = c.name
 	}
-	lines := l.row(screen{}, header)
+	return l.row(screen{}, header)
+}
+
+// body returns the rows as lines.
+func (l *layout) body(s screen) (lines []tableLine) {
 	for n, row := range l.rows {
 		if l.headed && (n == 0 || l.rows[n-1][0] != row[0]) {
-			lines = append(lines, wrapped(l.columns[0].name+" "+row[0], l.width, 0)...)
+			for _, text := range wrapped(l.columns[0].name+" "+row[0], l.width, 0) {
+				lines = append(lines, tableLine{text, -1})
+			}
 		}
-		lines = append(lines, l.row(s, row)...)
-		lines = append(lines, l.rest(s, row)...)
+		for _, text := range slices.Concat(l.row(s, row), l.rest(s, row)) {
+			lines = append(lines, tableLine{text, n})
+		}
 	}
 	return lines
 }

@@ -224,7 +224,7 @@ func TestDemo(t *testing.T) {
 			if demo.Stderr() != "" {
 				t.Errorf("standard error: %s", demo.Stderr())
 			}
-			if said := demo.Stdout(); !regexp.MustCompile(`its client has sent \d+ requests?: 0 failed`).MatchString(said) {
+			if said := demo.Stdout(); !regexp.MustCompile(`its client has sent\n\d+ requests?: 0 failed`).MatchString(said) {
 				t.Errorf("a request of its client failed:\n%s", said)
 			}
 		})

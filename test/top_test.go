@@ -46,8 +46,8 @@ NO_COLOR=1 "$0" top --interval 200ms`
 	terminal.Keys(t, "y")
 	screen = terminal.WaitScreen(t, "mode maintenance", "of pool postgres-primary-europe-west: weight 10")
 	t.Logf("after the change:\n%s", screen)
-	stdout := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"backends", "--output", "json",
-		"--admin", socket}})
+	stdout := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false),
+		Args: []string{"backends", "--output", "json", "--admin", socket}})
 	if !strings.Contains(stdout, `"mode": "maintenance"`) {
 		t.Errorf("the daemon was not told: %s", stdout)
 	}

@@ -22,8 +22,8 @@ func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "balance over three small backends inside this process, to see it work",
-		Description: `A client inside this process sends requests through the balancer, and counts them. "demo postgres" shows a failover of
-a Postgres server.`,
+		Description: `A client inside this process sends requests through the balancer, and counts them. "demo postgres"
+shows a failover of a Postgres server.`,
 		Action:      demoAction(demo),
 		Subcommands: []*cli.Command{demoPostgresCommand()},
 	}

@@ -109,7 +109,7 @@ func (c *demoClient) summary() string {
 	if c.requests == 0 {
 		return "The demo has ended.\n"
 	}
-	text := fmt.Sprintf("The demo has ended. In %s its client has sent %s: %d failed.\nThe slowest took %s.\n",
+	text := fmt.Sprintf("The demo has ended. In %s its client has sent\n%s: %d failed. The slowest took %s.\n",
 		duration(time.Since(c.began)), counted(c.requests, "request"), c.errors, duration(c.slowest))
 	for _, name := range slices.Sorted(maps.Keys(c.answers)) {
 		text += fmt.Sprintf("%s answered %d\n", name, c.answers[name])

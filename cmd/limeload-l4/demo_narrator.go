@@ -14,8 +14,8 @@ import (
 )
 
 // A narrator prints what happens, one line each, from any goroutine. As the writer of the demo's log it converts lines
-// about verdicts, modes and weights, and drops all others. On a terminal it keeps a table below the lines, see show. Its
-// zero value is of no use, see newNarrator.
+// about verdicts, modes and weights, and drops all others. On a terminal it keeps a table below the lines, see show.
+// Its zero value is of no use, see newNarrator.
 type narrator struct {
 	screen screen // of a file if out is no terminal; set once, then read-only
 
@@ -41,8 +41,8 @@ func (n *narrator) line(format string, args ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.erase()
-	text := time.Now().Format(time.TimeOnly) + "  " + clean(fmt.Sprintf(format, args...))
-	_ = n.screen.write(n.out, 10, text) // nobody is left to be told about an error
+	text := clean(fmt.Sprintf(format, args...))
+	_ = n.screen.fact(n.out, 10, time.Now().Format(time.TimeOnly), text) // nobody is left to be told about an error
 	n.draw()
 }
 

@@ -27,8 +27,8 @@ func demoPostgresCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "postgres",
 		Usage: "show a failover of Postgres: a primary and a standby in a temporary folder, and clients that count",
-		Description: `It needs a PostgreSQL server on this machine, and leaves its databases alone. As root, it runs its own as the user
-postgres or nobody.`,
+		Description: `It needs a PostgreSQL server on this machine, and leaves its databases alone. As root, it runs
+its own as the user postgres or nobody.`,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "phase", Value: demoPhase, Destination: &phase,
 				Usage: "how long clients commit before the failover, and after it, a `TIME`"},
@@ -60,14 +60,14 @@ type          = "postgres"
 role          = "primary"
 user          = %q
 database      = %q
-interval      = "500ms"
+interval      = "250ms"
 fast_interval = "100ms"
-timeout       = "400ms"
+timeout       = "250ms"
 rise          = 1
 fall          = 2
 `
 
-const demoPostgresWelcome = `limeload-l4 listens at %[1]s and sends clients to the primary of two servers.
+const demoPostgresWelcome = `limeload-l4 listens at %[1]s and sends clients to the primary.
 %[2]d clients commit transactions through it. In another terminal, try:
 
   %[3]s top %[4]s
@@ -160,8 +160,14 @@ func startPair(ctx context.Context, primary, standby *demoPostgresServer) error 
 	if err := standby.start(ctx); err != nil {
 		return err
 	}
+	// from now on a commit waits for the standby, so that none is lost with the primary
+	for _, sql := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		if _, err := primary.query(ctx, sql); err != nil {
+			return fmt.Errorf("make the replication synchronous: %w", err)
+		}
+	}
 	return waitUntil(ctx, "the standby follows the primary", func() bool {
-		n, err := primary.query(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+		n, err := primary.query(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
 		return err == nil && n == "1"
 	})
 }
@@ -179,12 +185,13 @@ func failOver(
 	}
 	say.line("pg1, the primary, is killed: kill -9")
 	primary.kill()
-	say.line("pg2 is promoted: SELECT pg_promote()")
+	killed := time.Now()
 	bounded, cancel = context.WithTimeout(ctx, demoPatience)
 	defer cancel()
 	if _, err := standby.query(bounded, "SELECT pg_promote()"); err != nil {
 		return fmt.Errorf("promote the standby: %w", err)
 	}
+	say.line("pg2 is promoted: SELECT pg_promote() took %s", duration(time.Since(killed)))
 	before := w.committed()
 	if err := waitUntil(bounded, "clients commit again", func() bool { return w.committed() > before }); err != nil {
 		return err

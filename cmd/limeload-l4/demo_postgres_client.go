@@ -82,8 +82,8 @@ func (s *demoSession) answer(ctx context.Context) (value string, err error) {
 	}
 }
 
-// A demoWriters commits transactions through the balancer, and counts what becomes of them. Its zero value is of no use,
-// see newDemoWriters.
+// A demoWriters commits transactions through the balancer, and counts what becomes of them. Its zero value is of no
+// use, see newDemoWriters.
 type demoWriters struct {
 	// set once, then read-only
 	address string
@@ -186,7 +186,7 @@ func (w *demoWriters) gap() time.Duration {
 func (w *demoWriters) line() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return fmt.Sprintf("clients: %s committed, %d failed, longest time without a commit %s",
+	return fmt.Sprintf("clients: %s committed, %d failed, longest pause %s",
 		counted(w.commits, "transaction"), len(w.failed), duration(w.longest))
 }
 
@@ -219,7 +219,7 @@ func (w *demoWriters) summary(missing int) string {
 	if w.commits == 0 {
 		return "The demo has ended.\n"
 	}
-	text := fmt.Sprintf("The demo has ended. In %s its clients have committed %s: %d failed.\n"+
+	text := fmt.Sprintf("The demo has ended. In %s its clients have committed\n%s: %d failed.\n"+
 		"The longest time without a commit was %s.\n", duration(w.last.Sub(w.began)),
 		counted(w.commits, "transaction"), len(w.failed), duration(w.longest))
 	if w.refused > 0 {

@@ -28,8 +28,8 @@ type demoOwner struct {
 	uid, gid int
 }
 
-// A demoPostgresServer is a PostgreSQL server in a folder of its own. One goroutine uses it. Its zero value is of no use,
-// see newDemoPostgres.
+// A demoPostgresServer is a PostgreSQL server in a folder of its own. One goroutine uses it. Its zero value is of no
+// use, see newDemoPostgres.
 type demoPostgresServer struct {
 	name, programs string // programs is the folder of the server's programs
 	dir, address   string
@@ -110,8 +110,8 @@ func unprivileged() (*demoOwner, error) {
 			return &demoOwner{name, uid, gid}, nil
 		}
 	}
-	return nil, errors.New("a PostgreSQL server refuses to run as root, and there is neither a user postgres nor nobody; " +
-		"run this as another user")
+	return nil, errors.New("a PostgreSQL server refuses to run as root, and there is neither a user postgres nor " +
+		"nobody; run this as another user")
 }
 
 // command returns a command of a program of the server's. It is in a process group of its own, since Ctrl-C in a

@@ -91,7 +91,7 @@ func TestDemoWriters(t *testing.T) {
 	w.note("(1, 3)", nil)
 	w.refuse(errors.New("no primary"))
 	w.refuse(errors.New("no primary"))
-	for _, want := range []string{"have committed 2 transactions: 1 failed.", "2 logins failed.", ", 7 are missing"} {
+	for _, want := range []string{"have committed\n2 transactions: 1 failed.", "2 logins failed.", ", 7 are missing"} {
 		if got := w.summary(7); !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}

@@ -84,6 +84,8 @@ type layout struct {
 	width   int   // of the screen; 0: no limit
 	beside  []int // columns beside each other
 	widths  []int // of each of them
+	widest  []int // the width of each column's longest cell
+	longest []int // and of its longest word, if it is text
 	below   []int // columns that continue below their row
 	headed  bool  // the first column of the table is shown as headings
 	missing []string
@@ -92,12 +94,13 @@ type layout struct {
 // layout fits the table into a width; 0 is no limit.
 func (t *table) layout(width int) *layout {
 	l := &layout{table: t, width: width}
+	l.measure()
 	for i := range t.columns {
 		l.beside = append(l.beside, i)
 	}
 	for !l.fits(easyText) && l.leaveOut(t.silent) {
 	}
-	if !l.fits(easyText) && len(l.beside) > 1 && t.columns[0].group && t.natural(0) >= longGroup && len(t.rows) > 0 {
+	if !l.fits(easyText) && len(l.beside) > 1 && t.columns[0].group && l.natural(0) >= longGroup && len(t.rows) > 0 {
 		l.headed, l.beside = true, l.beside[1:]
 	}
 	for t.fold && !l.fits(easyText) && l.moveText() {
@@ -153,27 +156,32 @@ func (l *layout) leaveOut(may func(i int) bool) bool {
 }
 
 // natural returns the width of a column's longest cell.
-func (t *table) natural(i int) int {
-	n := ansi.StringWidth(t.columns[i].name)
-	for _, row := range t.rows {
-		n = max(n, ansi.StringWidth(row[i]))
-	}
-	return n
-}
+func (l *layout) natural(i int) int { return l.widest[i] }
 
 // least returns how narrow a column may become if text may have the given width: no word is broken for it.
-func (t *table) least(i, text int) int {
-	n := t.natural(i)
-	if !t.columns[i].text || n <= text {
-		return n
+func (l *layout) least(i, text int) int {
+	if !l.columns[i].text {
+		return l.widest[i]
 	}
-	least := max(text, ansi.StringWidth(t.columns[i].name))
-	for _, row := range t.rows {
-		for word := range strings.FieldsSeq(row[i]) {
-			least = max(least, min(ansi.StringWidth(word), n))
+	return min(l.widest[i], max(text, l.longest[i]))
+}
+
+// measure measures the cells and words of all columns.
+func (l *layout) measure() {
+	l.widest, l.longest = make([]int, len(l.columns)), make([]int, len(l.columns))
+	for i, c := range l.columns {
+		l.widest[i] = ansi.StringWidth(c.name)
+		l.longest[i] = l.widest[i]
+		for _, row := range l.rows {
+			n := ansi.StringWidth(row[i])
+			l.widest[i] = max(l.widest[i], n)
+			if c.text && n > l.longest[i] {
+				for word := range strings.FieldsSeq(row[i]) {
+					l.longest[i] = max(l.longest[i], ansi.StringWidth(word))
+				}
+			}
 		}
 	}
-	return least
 }
 
 // room returns the width that columns beside each other have.

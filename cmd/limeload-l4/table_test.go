@@ -61,7 +61,8 @@ func TestTable(t *testing.T) {
 
 // TestTableLeavesOut: columns that say nothing go first, then those of the highest rank, and only as many as must.
 func TestTableLeavesOut(t *testing.T) {
-	some := newTable(column{name: "name"}, column{name: "mode", usual: "ready"}, column{name: "weight", right: true, rank: 2},
+	some := newTable(column{name: "name"}, column{name: "mode", usual: "ready"},
+		column{name: "weight", right: true, rank: 2},
 		column{name: "sessions", right: true, rank: 1}, column{name: "verdict"})
 	some.add("b1", "ready", "1", "12", "healthy")
 	some.add("b2", "", "10", "0", "unhealthy")

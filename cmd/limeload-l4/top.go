@@ -26,8 +26,8 @@ func topCommand() *cli.Command {
 	return controlCommand(cli.Command{
 		Name:  "top",
 		Usage: "show what the daemon does now, and set modes and weights of backends by a key",
-		Description: `It is for a terminal; ? shows the keys. Rates of bytes are means of ten seconds, since the daemon counts the bytes of
-running sessions every five.`,
+		Description: `It is for a terminal; ? shows the keys. Rates of bytes are means of ten seconds, since the daemon
+counts the bytes of running sessions every five.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "print one snapshot and end", DisableDefaultText: true},
 			&cli.DurationFlag{Name: "interval", Usage: "how often to ask, or how long --once measures, a `TIME`",

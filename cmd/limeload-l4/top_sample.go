@@ -38,8 +38,8 @@ type topRates struct {
 	Out float64 `json:"bytes_out_per_second"`
 }
 
-// A topSnapshot is a sample with the rates until then, as it is shown. Rates are nil where two samples cannot be compared:
-// at the start, after a restart of the daemon, and for what is new.
+// A topSnapshot is a sample with the rates until then, as it is shown. Rates are nil where two samples cannot be
+// compared: at the start, after a restart of the daemon, and for what is new.
 type topSnapshot struct {
 	At          time.Time     `json:"at"`
 	Interval    float64       `json:"interval_seconds"` // that byte rates are the mean of; 0 without rates
@@ -117,50 +117,48 @@ const (
 // A topHistory is what rates are calculated from, the oldest first. Its zero value is ready.
 type topHistory []topCounters
 
-// add adds the counters of a sample, and forgets what is too old or of another daemon.
+// add adds the counters of a sample, and forgets what is of another daemon, or older than any window. It keeps at least
+// one earlier state: whoever asks less often than the windows are long gets the mean of one interval.
 func (h *topHistory) add(now topCounters) {
-	*h = slices.DeleteFunc(*h, func(c topCounters) bool {
-		return c.daemon != now.daemon || now.at.Sub(c.at) > bytesWindow+historyStep
-	})
+	*h = slices.DeleteFunc(*h, func(c topCounters) bool { return c.daemon != now.daemon })
+	for len(*h) > 1 && now.at.Sub((*h)[0].at) > bytesWindow+historyStep {
+		*h = (*h)[1:]
+	}
 	if n := len(*h); n == 0 || now.at.Sub((*h)[n-1].at) >= historyStep {
 		*h = append(*h, now)
 	}
 }
 
-// since returns the oldest state within a window before now; nil if there is none before now.
-func (h topHistory) since(now time.Time, window time.Duration) *topCounters {
-	for i := range h {
-		if age := now.Sub(h[i].at); age > 0 && age <= window+historyStep {
-			return &h[i]
+// since returns the states before now that lie in a window, or else the newest one before now; none if there is none.
+func (h topHistory) since(now time.Time, window time.Duration) topHistory {
+	for len(h) > 0 && !h[len(h)-1].at.Before(now) {
+		h = h[:len(h)-1]
+	}
+	for len(h) > 1 && now.Sub(h[0].at) > window+historyStep {
+		h = h[1:]
+	}
+	return h
+}
+
+// rate returns how fast a counter of one listener or backend has grown since the oldest state that has it; false if none
+// has, as when it is new.
+func (h topHistory) rate(key topKey, i int, now topCounters) (float64, bool) {
+	for _, from := range h {
+		if was, known := from.of[key]; known && now.of[key][i] >= was[i] {
+			return float64(now.of[key][i]-was[i]) / now.at.Sub(from.at).Seconds(), true
 		}
 	}
-	return nil
+	return 0, false
 }
 
 // rates returns the rates of one listener or backend until now; nil if they are not known.
 func (h topHistory) rates(key topKey, now topCounters) *topRates {
 	short, long := h.since(now.at, newWindow), h.since(now.at, bytesWindow)
-	if long == nil {
-		return nil
-	}
-	if short == nil { // asked less often than newWindow
-		short = &h[len(h)-1]
-		if !short.at.Before(now.at) {
-			short = long
-		}
-	}
-	rate := func(from *topCounters, i int) (float64, bool) {
-		was, known := from.of[key]
-		if !known || now.of[key][i] < was[i] {
-			return 0, false
-		}
-		return float64(now.of[key][i]-was[i]) / now.at.Sub(from.at).Seconds(), true
-	}
 	var r topRates
 	var known [3]bool
-	r.New, known[0] = rate(short, 0)
-	r.In, known[1] = rate(long, 1)
-	r.Out, known[2] = rate(long, 2)
+	r.New, known[0] = short.rate(key, 0, now)
+	r.In, known[1] = long.rate(key, 1, now)
+	r.Out, known[2] = long.rate(key, 2, now)
 	if slices.Contains(known[:], false) {
 		return nil
 	}
@@ -187,8 +185,8 @@ func (h *topHistory) measured(sample topSample) *topSnapshot {
 	}
 	now := sample.counters()
 	h.add(now)
-	if long := h.since(now.at, bytesWindow); long != nil {
-		s.Interval = now.at.Sub(long.at).Seconds()
+	if long := h.since(now.at, bytesWindow); len(long) > 0 {
+		s.Interval = now.at.Sub(long[0].at).Seconds()
 	}
 	for _, l := range sample.status.Listeners {
 		one := topListener{l, h.rates(listenerKey(&l), now)}

@@ -62,7 +62,8 @@ func TestTopRates(t *testing.T) {
 		t.Errorf("there are rates over a restart: %+v", s.Rates)
 	}
 	// a backend that was removed and added counts from 0, too
-	if s := h.measured(sampleAt(later.Add(time.Second), 2, 0, 0)); s.Backends[0].Rates != nil || s.Backends[1].Rates == nil {
+	if s := h.measured(sampleAt(later.Add(time.Second), 2, 0, 0)); s.Backends[0].Rates != nil ||
+		s.Backends[1].Rates == nil {
 		t.Errorf("rates %+v", s.Backends)
 	}
 }
@@ -76,8 +77,9 @@ func TestTopRatesSlow(t *testing.T) {
 	if want := (topRates{10, 100, 200}); s.Rates == nil || *s.Rates != want {
 		t.Errorf("rates %+v, want %+v", s.Rates, want)
 	}
-	if s = h.measured(sampleAt(start.Add(time.Minute), 1, 200, 2000)); s.Rates != nil {
-		t.Errorf("rates over 50 s: %+v", s.Rates)
+	s = h.measured(sampleAt(start.Add(time.Minute), 1, 250, 7000))
+	if want := (topRates{1, 100, 200}); s.Rates == nil || *s.Rates != want || s.Interval != 50 {
+		t.Errorf("rates %+v of %v s, want %+v", s.Rates, s.Interval, want)
 	}
 }
 
@@ -193,7 +195,8 @@ func (u topUser) want(screen string, texts ...string) {
 
 func TestTopKeys(t *testing.T) {
 	u := newTopUser(t, 80, 24)
-	u.want(u.screen(), "1.2.3  serving", "sessions 7/1000  new 50/s  in 1000 B/s", "main      tcp       127.0.0.1:6379", "2 pools",
+	u.want(u.screen(), "1.2.3  serving", "sessions 7/1000  new 50/s  in 1000 B/s",
+		"main      tcp       127.0.0.1:6379", "2 pools",
 		"> redis", "2/3")
 	u.want(u.press("enter"), "3 backends of pool redis", "> b1", "reason: connect: connection", "m mode")
 	u.want(u.press("down"), "> b2", "b2 (10.0.0.12:6379): healthy")

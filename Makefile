@@ -10,7 +10,7 @@ FUZZ_TIME ?= 30s
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build ## build it and start the demo: a balancer over three small backends
+run: build ## build it and start the demo: a balancer over three small backends, and a client
 	$(BIN) demo
 
 build: ## build build/limeload-l4, a static binary

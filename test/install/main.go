@@ -76,6 +76,7 @@ func needs() []need {
 		{[]string{"mandoc"}, "mandoc", nil},
 		{[]string{"groff"}, "groff", nil},
 		{[]string{"unshare"}, "util-linux", nil},
+		{[]string{"tmux"}, "tmux", nil},
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
 	}

@@ -132,7 +132,7 @@ func (l *Loop) noteAnswer(f *Flow) {
 	l.counters(f).FirstByteTime.Observe(took)
 	if a := f.to; a.assigned && a.moves == f.moves && !a.answered {
 		a.answered = true
-		a.lease.FirstByteTook(took)
+		a.lease.FirstByteTook(took, l.Index)
 	}
 }
 

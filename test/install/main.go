@@ -78,6 +78,7 @@ func needs() []need {
 		{[]string{"unshare"}, "util-linux", nil},
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
+		{[]string{"chromium"}, "chromium", nil}, // for the page
 	}
 }
 

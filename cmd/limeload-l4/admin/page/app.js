@@ -149,6 +149,7 @@ let view = null;
 
 const clock = new Clock(async () => {
   const status = await get("/v1/status");
+  if (clock.stopped) return every; // the token was forgotten meanwhile
   model.takeStatus(status, performance.now());
   showStatus(status);
   view.update?.(status);
@@ -216,11 +217,11 @@ let asking = false;
 
 // failed shows why there is nothing new.
 function failed(e) {
-  showLink("lost");
   if (e.kind === "/problems/unauthorized") {
     stopForToken();
     return;
   }
+  showLink("lost");
   const text = e instanceof Failure ? e.message : `The page has a mistake: ${e.message}`;
   showProblem(`${text} What you see is the last answer. The page tries again.`);
 }
@@ -237,8 +238,10 @@ function showProblem(text, ...more) {
 // stopForToken asks nothing more until there is a token that the daemon takes.
 function stopForToken() {
   clock.stopped = true;
+  showLink("paused", "Needs a token");
   useToken("");
   showToken();
+  find("view").hidden = find("facts").hidden = true;
   showProblem("A token is needed. Without it, this page cannot show or change anything.",
     el("button", { type: "button", class: "primary", on: { click: askForToken } }, "Enter the token"));
   askForToken();

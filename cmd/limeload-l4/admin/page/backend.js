@@ -5,7 +5,7 @@ import { confirm, open } from "./dialogs.js";
 import { el, setText } from "./dom.js";
 import { ago, bytes, bytesRate, counted, duration, number, rate, words } from "./format.js";
 import { Spark } from "./series.js";
-import { Badge, draining, eligibility, hint, lasting } from "./states.js";
+import { Badge, draining, eligibility, hint, lasting, reason, whyNot } from "./states.js";
 
 const path = (b) => pathOf("v1", "pools", b.pool, "backends", b.name);
 
@@ -98,8 +98,8 @@ class OpenPanel {
     this.badges.verdict.show(b.verdict);
     this.badges.mode.show(b.mode);
     this.badges.breaker.show(b.breaker);
-    setText(this.notes.eligible, hint(b));
-    setText(this.notes.verdict, [lasting(b), b.reason].filter(Boolean).join(": "));
+    setText(this.notes.eligible, b.eligible ? hint(b) : whyNot(b));
+    setText(this.notes.verdict, [lasting(b), reason(b)].filter(Boolean).join(": "));
     setText(this.notes.breaker, b.breaker_openings > 0 ? `opened ${counted(b.breaker_openings, "time")}` : "");
     setText(this.drain, b.drain ? `Draining: ${draining(b.drain)}` : "");
     this.progress.hidden = !b.drain;
@@ -207,17 +207,18 @@ class OpenPanel {
   // sessions says what becomes of a backend's sessions in a drain.
   sessions(b, deadline) {
     if (b.sessions === 0) return "It has no sessions.";
-    const its = b.sessions === 1 ? "Its session" : `Its ${number(b.sessions)} sessions`;
-    const safe = this.model.pool(b.pool).drain === "safe" ? ", each where nothing is lost" : "";
-    const end = deadline === "0" ? "" : `; those left after ${duration(Number(deadline))} are cut`;
-    return `${its} may go on until they end${safe}${end}.`;
+    const safe = this.model.pool(b.pool).drain === "safe" ? ", at a moment at which nothing is lost" : "";
+    const [its, end, left] = b.sessions === 1 ? ["Its session may go on", "it ends", "or is cut"]
+      : [`Its ${number(b.sessions)} sessions may go on`, "they end", "or are cut"];
+    const cut = deadline === "0" ? "" : `, ${left} after ${duration(Number(deadline))}`;
+    return `${its} until ${end}${safe}${cut}.`;
   }
 
   askMaintenance(b) {
     const { on_remove: onRemove, drain } = this.model.pool(b.pool);
-    const its = b.sessions === 1 ? "Its session" : `Its ${number(b.sessions)} sessions`;
-    const fate = b.sessions === 0 ? "It has no sessions." : drain === "safe" ? `${its} end where nothing is lost.`
-      : onRemove === "close" ? `${its} are reset at once.` : `${its} may go on until they end.`;
+    const its = b.sessions === 1 ? "Its session is" : `Its ${number(b.sessions)} sessions are`;
+    const closes = b.sessions > 0 && drain !== "safe" && onRemove === "close";
+    const fate = closes ? `${its} reset at once.` : this.sessions(b, "0");
     this.askMode(b, "maintenance", `Put ${b.name} into maintenance?`, "Maintenance",
       [`${b.name} counts as removed: it gets no new sessions. ${fate}`, this.rest(b), this.kept()]);
   }

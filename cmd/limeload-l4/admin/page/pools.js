@@ -3,7 +3,7 @@
 import { KeyedList, Table, el, row, setAttribute, setText } from "./dom.js";
 import { bytesRate, counted, natural, number, rate } from "./format.js";
 import { Spark } from "./series.js";
-import { Badge, eligibility, hint, lasting } from "./states.js";
+import { Badge, eligibility, hint, lasting, reason } from "./states.js";
 
 // rows is how many backends of a pool are shown at once. There are buttons for the others, so that a pool of thousands
 // costs no more than a small one.
@@ -78,7 +78,7 @@ class Pool {
     }
     this.badge = el("span", { class: "count" });
     this.body = el("div", { class: "pool-body" });
-    this.root = el("article", { class: "card pool" },
+    this.root = el("article", { class: "card pool", id: `pool-${pool.name}` },
       el("header", {}, el("div", { class: "pool-title" }, el("h3", {}, this.toggle), this.badge, this.meter),
         numbers), this.note, this.body);
     this.build();
@@ -236,7 +236,7 @@ class Row {
     setText(this.values.started, rate(h.started.last));
     setText(this.values.both, bytesRate(h.both.last));
     for (const name in this.sparks) this.sparks[name].draw(h[name]);
-    setText(this.reason, b.reason);
+    setText(this.reason, reason(b));
     setAttribute(this.reason, "title", b.reason.length > 40 ? b.reason : null);
   }
 }

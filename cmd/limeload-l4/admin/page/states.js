@@ -69,19 +69,22 @@ export function hint(b) {
   return hints.filter(Boolean).join(" · ");
 }
 
+// reason returns what the last check found.
+export function reason(b) {
+  return !b.check && b.reason === "initial" ? "not checked" : b.reason;
+}
+
 // draining describes how far a drain has come.
 export function draining(d) {
-  let text = `${number(d.sessions_left)} of ${counted(d.sessions_at_start, "session")} left`;
-  if (d.deadline) text += `, ended in ${duration(Math.max(0, Math.round(-remaining(d.deadline))))}`;
+  let text = `${d.sessions_left.toLocaleString("en")} of ${counted(d.sessions_at_start, "session")} left`;
+  if (d.deadline) text += `, ended in ${duration(Math.max(0, Math.round(until(d.deadline))))}`;
   if (d.remove) text += ", then removed";
   return text;
 }
 
-function remaining(deadline) {
-  return (Date.now() - Date.parse(deadline)) / 1000;
+function until(time) {
+  return (Date.parse(time) - Date.now()) / 1000;
 }
-
-const number = (n) => n.toLocaleString("en");
 
 // lasting returns for how long a backend has had its verdict.
 export function lasting(b) {

@@ -79,6 +79,7 @@ func needs() []need {
 		{[]string{"tmux"}, "tmux", nil},
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
+		{[]string{"chromium"}, "chromium", nil}, // for the page
 	}
 }
 

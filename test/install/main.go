@@ -78,6 +78,10 @@ func needs() []need {
 		{[]string{"unshare"}, "util-linux", nil},
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
+		{[]string{"lintian"}, "lintian", nil},
+		{[]string{"mmdebstrap"}, "mmdebstrap", nil}, // the root that packages are installed in
+		{[]string{"rpm"}, "rpm", nil},
+		{[]string{"buildah"}, "buildah", nil},
 	}
 }
 

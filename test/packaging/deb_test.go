@@ -21,12 +21,15 @@ import (
 )
 
 // systemctl stands for the one of systemd, which does not run in a chroot: it writes down how it is called. A service is
-// active if its admin socket is there.
+// active if its admin socket is there, and enabled if its link is.
 const systemctl = `#!/bin/sh
 echo "$*" >>/tmp/systemctl
+wants=/etc/systemd/system/multi-user.target.wants
 case $* in
 *is-active*) exec test -S /run/limeload/admin.sock ;;
-*is-enabled*) test -L /etc/systemd/system/multi-user.target.wants/limeload-l4.service && echo enabled ;;
+*is-enabled*) test -L $wants/limeload-l4.service && echo enabled ;;
+*preset*) mkdir -p $wants && ln -sf /usr/lib/systemd/system/limeload-l4.service $wants ;;
+*disable*) rm -f $wants/limeload-l4.service; rmdir $wants 2>/dev/null || true ;;
 esac
 `
 
@@ -45,9 +48,9 @@ func (r root) calls(t *testing.T) (verbs []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		verb := regexp.MustCompile(`(?m)\b(start|stop|restart|try-restart|reload|kill|disable|preset)\b`).FindString(line)
-		if verb != "" && strings.Contains(line, "limeload-l4.service") {
-			verbs = append(verbs, verb)
+		words := slices.DeleteFunc(strings.Fields(line), func(word string) bool { return strings.HasPrefix(word, "-") })
+		if slices.Contains(words, "limeload-l4.service") && !strings.HasPrefix(words[0], "is-") {
+			verbs = append(verbs, words[0])
 		}
 	}
 	_ = os.Remove(r.in("tmp/systemctl"))
@@ -199,8 +202,37 @@ func TestDebianPackage(t *testing.T) {
 	if got := r.owner(t, "/etc/limeload/lb.toml"); got != "root:limeload 0640" {
 		t.Errorf("the removal leaves the configuration as %s", got)
 	}
+	r.installAgain(t)
 	r.purge(t, fresh)
 }
+
+// installAgain installs the package after a removal, twice with choices of an administrator, and removes it.
+func (r root) installAgain(t *testing.T) {
+	t.Helper()
+	install := func(what string, want ...string) {
+		t.Helper()
+		r.run(t, "dpkg", "--install", "/tmp/new.deb")
+		if calls := r.calls(t); !slices.Equal(calls, want) {
+			t.Errorf("the installation %s did %q to the service, want %q", what, calls, want)
+		}
+	}
+	install("after a removal", "start")
+	check(t, os.Remove(r.in(enabled))) // as `systemctl disable` does
+	install("of a service that is disabled")
+	if _, err := os.Lstat(r.in(enabled)); !os.IsNotExist(err) {
+		t.Errorf("an upgrade enables a service that is disabled: %v", err)
+	}
+	r.run(t, "dpkg", "--remove", "limeload-l4")
+	r.calls(t)
+	r.write(t, "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+	install("where policy-rc.d forbids to start services")
+	check(t, os.Remove(r.in("usr/sbin/policy-rc.d")))
+	r.run(t, "dpkg", "--remove", "limeload-l4")
+	r.calls(t)
+}
+
+// enabled is what makes systemd start the service at boot.
+const enabled = "etc/systemd/system/multi-user.target.wants/limeload-l4.service"
 
 // installed are further files of the package, below /usr.
 const installed = `
@@ -217,10 +249,9 @@ func (r root) installOld(t *testing.T) {
 	t.Helper()
 	check(t, os.Link(first(t, oldDeb), r.in("tmp/old.deb")))
 	r.run(t, "dpkg", "--install", "/tmp/old.deb")
-	if calls := r.calls(t); !slices.Equal(calls, []string{"start"}) {
-		t.Errorf("the installation did %q to the service, want a start", calls)
+	if calls := r.calls(t); !slices.Equal(calls, []string{"preset", "start"}) {
+		t.Errorf("the installation did %q to the service, want preset and start", calls)
 	}
-	const enabled = "etc/systemd/system/multi-user.target.wants/limeload-l4.service"
 	if target, err := os.Readlink(r.in(enabled)); err != nil || filepath.Base(target) != "limeload-l4.service" {
 		t.Errorf("the service is not enabled: %q, %v", target, err)
 	}
@@ -293,8 +324,7 @@ func (r root) upgradeUnderTraffic(t *testing.T, url string) {
 	}
 
 	status := r.run(t, "limeload-l4", "status")
-	_, _, unknown := harness.Run(t, r.command(t, "limeload-l4", "upgrade", "--help"))
-	if unknown != 0 { // this version cannot hand over: the process stays, and the operator is told
+	if r.command(t, "limeload-l4", "upgrade", "--help").Run() != nil { // this version cannot hand over: the process stays, and the operator is told
 		if !slices.Equal(r.processes(t), before) || !strings.Contains(status, oldVersion) {
 			t.Errorf("without a hand-over the process does not stay: %v, before %v\n%s", r.processes(t), before, status)
 		}

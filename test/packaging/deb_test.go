@@ -281,7 +281,7 @@ func (r root) installOld(t *testing.T) {
 	r.run(t, "limeload-l4", "check") // of the configuration as installed
 	// an upgrade where nothing runs is silent, and starts nothing
 	text := r.run(t, "dpkg", "--install", "/tmp/old.deb")
-	if calls := r.calls(t); len(calls) > 0 || strings.Contains(text, "limeload-l4: ") {
+	if calls := r.calls(t); len(calls) > 0 || strings.Contains(text, "\nlimeload-l4: ") {
 		t.Errorf("the installation over itself did %q to a service that does not run: %s", calls, text)
 	}
 }

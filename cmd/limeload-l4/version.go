@@ -22,12 +22,12 @@ func printVersion(c *cli.Context) error {
 	return err
 }
 
-// stamped is the version that the Makefile gives the linker (-X main.stamped=1.2.3), and no code changes it. It is "" in
-// a build by `go build` or `go install`.
+// stamped is the version that the Makefile gives the linker (-X main.stamped=1.2.3), and no code changes it. It is ""
+// in a build by `go build` or `go install`.
 var stamped string
 
-// version returns the version that the Makefile gave, or else what the build recorded: the version of the module, or the
-// commit of a checkout.
+// version returns the version that the Makefile gave, or else what the build recorded: the version of the module, or
+// the commit of a checkout.
 func version() string {
 	if stamped != "" {
 		return stamped + " " + runtime.Version()

@@ -20,8 +20,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// systemctl stands for the one of systemd, which does not run in a chroot: it writes down how it is called. A service is
-// active if its admin socket is there, and enabled if its link is.
+// systemctl stands for the one of systemd, which does not run in a chroot: it writes down how it is called. A service
+// is active if its admin socket is there, and enabled if its link is.
 const systemctl = `#!/bin/sh
 echo "$*" >>/tmp/systemctl
 wants=/etc/systemd/system/multi-user.target.wants
@@ -170,7 +170,8 @@ func TestDebianPackage(t *testing.T) {
 
 	r.installOld(t)
 	address := harness.FreeAddress(t)
-	r.write(t, "etc/limeload/lb.toml", readmeConfiguration(t, address, net.JoinHostPort(postgres.Host, postgres.Port)), 0o640)
+	config := readmeConfiguration(t, address, net.JoinHostPort(postgres.Host, postgres.Port))
+	r.write(t, "etc/limeload/lb.toml", config, 0o640)
 	r.write(t, "etc/limeload/monitor.password", "not asked for\n", 0o640)
 	r.run(t, "chgrp", "limeload", "/etc/limeload/lb.toml", "/etc/limeload/monitor.password")
 	if text := r.run(t, "limeload-l4", "check"); !strings.Contains(text, "good") {
@@ -324,7 +325,8 @@ func (r root) upgradeUnderTraffic(t *testing.T, url string) {
 	}
 
 	status := r.run(t, "limeload-l4", "status")
-	if r.command(t, "limeload-l4", "upgrade", "--help").Run() != nil { // this version cannot hand over: the process stays, and the operator is told
+	if r.command(t, "limeload-l4", "upgrade", "--help").Run() != nil {
+		// this version cannot hand over: the process stays, and the operator is told
 		if !slices.Equal(r.processes(t), before) || !strings.Contains(status, oldVersion) {
 			t.Errorf("without a hand-over the process does not stay: %v, before %v\n%s", r.processes(t), before, status)
 		}

@@ -65,6 +65,25 @@ func (b builder) run(t *testing.T, args ...string) string {
 	return harness.MustRun(t, harness.Command{Path: b.path, Args: b.args(args...)})
 }
 
+// An imageConfig is what an image says of its containers.
+type imageConfig struct {
+	User, StopSignal string
+	Entrypoint       []string
+	Healthcheck      struct{ Test []string }
+}
+
+// config returns what the image that startedImage has built says.
+func (b builder) config(t *testing.T) imageConfig {
+	t.Helper()
+	var image struct {
+		Docker struct {
+			Config imageConfig `json:"config"`
+		}
+	}
+	check(t, json.Unmarshal([]byte(b.run(t, "inspect", "--type", "image", "localhost/limeload-l4:test")), &image))
+	return image.Docker.Config
+}
+
 // startedImage builds the image and starts a container of it with this configuration, without namespaces, which a
 // container that runs the tests may not make.
 func startedImage(t *testing.T, config string) (b builder, container string, p *harness.Process) {
@@ -100,17 +119,7 @@ func TestImage(t *testing.T) {
 	address := harness.FreeAddress(t)
 	b, container, p := startedImage(t, fmt.Sprintf("[listener.echo]\naddress = %q\npool = \"echo\"\n[pool.echo]\n"+
 		"backends = [{ address = %q }]\n", address, backend.Address()))
-	var image struct {
-		Docker struct {
-			Config struct {
-				User, StopSignal string
-				Entrypoint       []string
-				Healthcheck      struct{ Test []string }
-			} `json:"config"`
-		}
-	}
-	check(t, json.Unmarshal([]byte(b.run(t, "inspect", "--type", "image", "localhost/limeload-l4:test")), &image))
-	config := image.Docker.Config
+	config := b.config(t)
 	if config.User != "65532:65532" || config.StopSignal != "SIGTERM" ||
 		!slices.Equal(config.Entrypoint, []string{"/usr/bin/limeload-l4"}) {
 		t.Errorf("the image is %+v", config)
@@ -123,14 +132,19 @@ func TestImage(t *testing.T) {
 			Args: b.args(append([]string{"run", "--isolation", "chroot", container, "--"}, config.Healthcheck.Test[1:]...)...)})
 		return stdout + stderr, code
 	}
-	if text, code := health(); code != 0 || !strings.Contains(text, "serving") {
-		t.Errorf("the health check: exit code %d, %s", code, text)
-	}
+	var serving []string
+	harness.Eventually(t, "the container is healthy", func() error {
+		text, code := health() // now and then buildah loses the output of a program
+		serving = regexp.MustCompile(`process +(\d+), serving`).FindStringSubmatch(text)
+		if code != 0 || serving == nil {
+			return fmt.Errorf("exit code %d, %s", code, text)
+		}
+		return nil
+	})
 
 	c := harness.Dial(t, address)
 	check(t, harness.PingPong(c, 3, 1000))
-	pid, err := strconv.Atoi(regexp.MustCompile(`process +(\d+),`).FindStringSubmatch(b.run(t, "run", "--isolation",
-		"chroot", container, "--", "/usr/bin/limeload-l4", "status"))[1])
+	pid, err := strconv.Atoi(serving[1])
 	check(t, err)
 	status := read(t, fmt.Sprintf("/proc/%d/status", pid))
 	if !regexp.MustCompile(`(?m)^Uid:\t65532\t65532\t65532\t65532$`).MatchString(status) {

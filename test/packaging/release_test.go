@@ -18,8 +18,8 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// output runs a program to its end, however long that takes on a loaded machine, and returns its output without the last
-// newline. Its exit code must be 0.
+// output runs a program to its end, however long that takes on a loaded machine, and returns its output without the
+// last newline. Its exit code must be 0.
 func output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	stderr := new(strings.Builder)

@@ -36,8 +36,9 @@ var rootArchive = sync.OnceValues(func() (string, error) {
 	const packages = "systemd-standalone-sysusers,systemd-standalone-tmpfiles,passwd"
 	script := `set -e
 . /etc/os-release
-site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" | head -n 1)
-mmdebstrap --quiet --format=tar --variant=essential --include=$2 "$VERSION_CODENAME" "$1.new" "deb $site $VERSION_CODENAME main"
+site=$(apt-get indextargets --format '$(SITE)' "Codename: $VERSION_CODENAME" | head -n 1)
+mmdebstrap --quiet --format=tar --variant=essential --include=$2 "$VERSION_CODENAME" "$1.new" \
+	"deb $site $VERSION_CODENAME main"
 mv "$1.new" "$1"`
 	return archive, run("sh", "-c", script, "sh", archive, packages)
 })

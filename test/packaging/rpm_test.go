@@ -19,9 +19,8 @@ func (r root) rpm(t *testing.T, args ...string) string {
 	return tool(t, "rpm", append([]string{"--root", r.path, "--dbpath", "/var/lib/rpm"}, args...)...)
 }
 
-// TestRPM looks into the package, and installs, upgrades and removes it with rpm in a Debian root, whose shell runs the
-// scripts.
-func TestRPM(t *testing.T) {
+// TestRPMContents looks into the package.
+func TestRPMContents(t *testing.T) {
 	t.Parallel()
 	file := first(t, oldRPM)
 	if got, want := tool(t, "rpm", "-qp", "--qf", "%{name} %{version} %{release} %{arch} %{license}\n", file),
@@ -48,12 +47,16 @@ func TestRPM(t *testing.T) {
 	if text := tool(t, "rpm", "-Kv", "--nosignature", file); strings.Contains(text, "BAD") {
 		t.Errorf("the package is damaged: %s", text)
 	}
+}
 
+// TestRPM installs, upgrades and removes the package with rpm in a Debian root, whose shell runs the scripts.
+func TestRPM(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t)
 	r.withSystemd(t)
 	check(t, os.Mkdir(r.in("var/lib/rpm"), 0o755))
 	fresh := r.files(t)
-	r.rpm(t, "--install", "--nodeps", file)
+	r.rpm(t, "--install", "--nodeps", first(t, oldRPM))
 	if calls := r.calls(t); !slices.Equal(calls, []string{"preset"}) {
 		t.Errorf("the installation did %q to the service, want preset", calls)
 	}

@@ -33,7 +33,8 @@ func archived(b built) map[string][]string {
 	}
 }
 
-// archive writes the tar.gz. Its files belong to root, have the date of the release and are in the order of their names.
+// archive writes the tar.gz. Its files belong to root, have the date of the release, and are in the order of their
+// names.
 func (r *release) archive(b built) error {
 	files := make(map[string]string) // paths here, by their names in the archive
 	for folder, patterns := range archived(b) {

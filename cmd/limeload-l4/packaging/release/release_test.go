@@ -127,7 +127,8 @@ func TestArchive(t *testing.T) {
 			t.Fatal(err)
 		}
 		names = append(names, h.Name)
-		if executable := h.Mode == 0o755; executable != (h.Name == "r/program") || h.Uid != 0 || h.ModTime.Unix() != r.date.Unix() {
+		executable := h.Mode == 0o755
+		if executable != (h.Name == "r/program") || h.Uid != 0 || h.ModTime.Unix() != r.date.Unix() {
 			t.Errorf("header %+v", h)
 		}
 	}

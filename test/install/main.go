@@ -80,6 +80,10 @@ func needs() []need {
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
 		{[]string{"chromium"}, "chromium", nil}, // for the page
+		{[]string{"lintian"}, "lintian", nil},
+		{[]string{"mmdebstrap"}, "mmdebstrap", nil}, // the root that packages are installed in
+		{[]string{"rpm"}, "rpm", nil},
+		{[]string{"buildah"}, "buildah", nil},
 	}
 }
 

@@ -85,6 +85,7 @@ func (p *Pool) Counts() (of Counts, backends map[string]Counts) {
 	for _, m := range p.snap.Load().members {
 		c := make(Counts)
 		m.backend.each(into(c))
+		m.backend.watch.Load().countTimes(c)
 		backends[m.backend.id] = c
 	}
 	return of, backends
@@ -108,6 +109,7 @@ func (p *Pool) AddCounts(of Counts, backends map[string]Counts) {
 	for _, m := range p.snap.Load().members {
 		if c := backends[m.backend.id]; c != nil {
 			m.backend.each(add(c))
+			m.backend.addTimes(c)
 		}
 	}
 }

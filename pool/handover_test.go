@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestAdopt holds that a lease of another process is adopted whatever the pool thinks of its backend, and that neither
@@ -66,6 +67,9 @@ func TestCounts(t *testing.T) {
 	b.openings.Store(7)
 	b.moved.Store(8)
 	b.rateReached.Store(9)
+	b.took(connectTimes, 0, time.Microsecond)
+	b.took(connectTimes, 1, time.Hour)
+	b.took(firstByteTimes, 1, 20*time.Millisecond)
 	p.counts.noBackend.Store(10)
 	p.counts.busy.Store(11)
 	p.counts.openings.Store(12)
@@ -92,6 +96,11 @@ func TestCounts(t *testing.T) {
 	}
 	if p.Stats() != other.Stats() {
 		t.Errorf("%+v became %+v", p.Stats(), other.Stats())
+	}
+	if was, is := p.Backends()[0], other.Backends()[0]; was.ConnectTimes != is.ConnectTimes ||
+		was.FirstByteTimes != is.FirstByteTimes || is.ConnectTimes.Count() != 2 || is.FirstByteTimes.Count() != 1 {
+		t.Errorf("times %+v and %+v became %+v and %+v",
+			was.ConnectTimes, was.FirstByteTimes, is.ConnectTimes, is.FirstByteTimes)
 	}
 	other.AddCounts(of, backends)
 	if twice, _ := other.Counts(); twice["busy"] != 22 {

@@ -78,17 +78,24 @@ func newStopwatch() *stopwatch {
 	return &stopwatch{stripes: make([]stripe, 1<<bits.Len(uint(n-1)))}
 }
 
+// stopwatch returns the backend's, which it gets if it has none.
+func (b *Backend) stopwatch() *stopwatch {
+	if b.watch.Load() == nil {
+		b.watch.CompareAndSwap(nil, newStopwatch())
+	}
+	return b.watch.Load()
+}
+
 // took counts a time of a kind, on the stripe of a loop.
 func (b *Backend) took(kind, loop int, d time.Duration) {
 	w := b.watch.Load()
 	if w == nil {
-		b.watch.CompareAndSwap(nil, newStopwatch())
-		w = b.watch.Load()
+		w = b.stopwatch()
 	}
 	d = min(max(d, 0), longestTime)
 	word := &w.stripes[uint(loop)&uint(len(w.stripes)-1)].words[kind][timeBucket(d)]
-	if word.Add(1<<sumBits|uint64(d+tick/2)>>tickBits)&nearFull != 0 {
-		w.spill(kind, timeBucket(d), word)
+	if now := word.Add(1<<sumBits | uint64(d+tick/2)>>tickBits); now&nearFull != 0 {
+		w.spill(kind, timeBucket(d), word, now)
 	}
 }
 
@@ -109,10 +116,14 @@ func timeBucket(d time.Duration) int {
 	return 5
 }
 
-// spill empties a word that is half full. If somebody reads, a later call does.
-func (w *stopwatch) spill(kind, bucket int, word *atomic.Uint64) {
+// spill empties a word that is half full, and was at now a moment ago. While somebody reads, a later call does, unless
+// the word has less than a quarter left.
+func (w *stopwatch) spill(kind, bucket int, word *atomic.Uint64, now uint64) {
 	if !w.mu.TryLock() {
-		return
+		if now&(now<<1)&nearFull == 0 {
+			return
+		}
+		w.mu.Lock()
 	}
 	defer w.mu.Unlock()
 	had, into := word.Swap(0), &w.spilled[kind][bucket]
@@ -125,18 +136,73 @@ func (w *stopwatch) times(kind int) (t Times) {
 	if w == nil {
 		return t
 	}
+	var ticks uint64
+	t.Buckets, ticks = w.total(kind)
+	t.Sum = float64(ticks) * tick.Seconds()
+	return t
+}
+
+// total returns how many times of a kind are in each bucket, and all of them in ticks.
+func (w *stopwatch) total(kind int) (buckets [timeBuckets]uint64, ticks uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var ticks uint64
-	for i := range t.Buckets {
-		t.Buckets[i] = w.spilled[kind][i].count
+	for i := range buckets {
+		buckets[i] = w.spilled[kind][i].count
 		ticks += w.spilled[kind][i].sum
 		for s := range w.stripes {
 			had := w.stripes[s].words[kind][i].Load()
-			t.Buckets[i] += had >> sumBits
+			buckets[i] += had >> sumBits
 			ticks += had & sumMask
 		}
 	}
-	t.Sum = float64(ticks) * tick.Seconds()
-	return t
+	return buckets, ticks
+}
+
+// timeNames are how another process knows the times of a kind; see Counts.
+var timeNames = [timeKinds]string{connectTimes: "connect_time.", firstByteTimes: "first_byte_time."}
+
+// timeName returns how another process knows a bucket, by its upper bound: its index may be another one there.
+func timeName(kind, bucket int) string {
+	if bounds := TimeBounds(); bucket < len(bounds) {
+		return timeNames[kind] + bounds[bucket].String()
+	}
+	return timeNames[kind] + "longer"
+}
+
+// countTimes adds to c what the stopwatch has counted, but for zeros. A nil stopwatch has nothing.
+func (w *stopwatch) countTimes(c Counts) {
+	if w == nil {
+		return
+	}
+	for kind := range timeKinds {
+		buckets, ticks := w.total(kind)
+		for i, n := range buckets {
+			if n > 0 {
+				c[timeName(kind, i)] = n
+			}
+		}
+		if ticks > 0 {
+			c[timeNames[kind]+"ticks"] = ticks
+		}
+	}
+}
+
+// addTimes adds the times that another process has counted.
+func (b *Backend) addTimes(c Counts) {
+	for kind := range timeKinds {
+		for i := range timeBuckets {
+			if n := c[timeName(kind, i)]; n > 0 {
+				w := b.stopwatch()
+				w.mu.Lock()
+				w.spilled[kind][i].count += n
+				w.mu.Unlock()
+			}
+		}
+		if ticks := c[timeNames[kind]+"ticks"]; ticks > 0 {
+			w := b.stopwatch()
+			w.mu.Lock()
+			w.spilled[kind][0].sum += ticks
+			w.mu.Unlock()
+		}
+	}
 }

@@ -250,15 +250,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	spare := onSpare(r.Context())
-	if err := s.checkOrigin(r); err != nil {
+	found, _ := s.mux.Handler(r)
+	h, isRoute := found.(*handler)
+	if err := s.checkOrigin(r, isRoute && h.route.opensPage(r)); err != nil {
 		s.refuse(w, err)
 		return
 	}
-	found, _ := s.mux.Handler(r)
-	h, isRoute := found.(*handler)
 	if spare {
 		header.Set("Connection", "close")
-		if !isRoute || !h.route.open {
+		if !isRoute || !h.route.open || h.route.page {
 			s.refuse(w, newProblem(problemBusy,
 				"each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
 			return

@@ -100,7 +100,7 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			to.put(accepted, float64(l.Accepted), listener)
 			for why, reason := range reasons {
 				s := ended
-				if why >= l4.MaxSessions { // see the reasons
+				if isRefusal(why) {
 					s = refused
 				}
 				to.put(s, float64(l.Ended[why]), listener, reason)

@@ -32,8 +32,12 @@ func (s *Server) Set(to Settings) {
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings {
 	every, probes := s.access.Settings()
+	access := every != 0
+	if every == 1 {
+		every = 0 // which is the same
+	}
 	return Settings{
-		MaxSessions: s.gate.MaxSessions(), Access: every != 0, AccessEvery: every, NoProbes: !probes,
+		MaxSessions: s.gate.MaxSessions(), Access: access, AccessEvery: every, NoProbes: !probes,
 		DrainTimeout: time.Duration(s.drainTimeout.Load()),
 	}
 }

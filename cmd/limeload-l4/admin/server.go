@@ -114,6 +114,7 @@ type Server struct {
 	// mu guards the fields below
 	mu        sync.Mutex
 	isEnding  bool
+	isLeaving bool // see Leave
 	listeners map[net.Listener]bool
 }
 
@@ -150,7 +151,7 @@ func newServer(o Options, l limits) *Server {
 	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
-		if (r.path != metricsPath || o.Metrics != nil) && (!s.limited || r.open || r.path == metricsPath) {
+		if (r.path != metricsPath || o.Metrics != nil) && (!s.limited || r.measures) {
 			s.mux.Handle(r.method+" "+r.path, &handler{server: s, route: r})
 		}
 	}
@@ -194,10 +195,21 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l)
-	if s.isEnding || errors.Is(err, http.ErrServerClosed) {
+	if s.isEnding || s.isLeaving || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("%s address %s: %w", s.name, l.Addr(), err)
+}
+
+// Leave closes the listeners: clients that connect from now on are somebody else's. Those that are connected stay until
+// Shutdown, which has to follow.
+func (s *Server) Leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isLeaving = true
+	for l := range s.listeners {
+		l.Close()
+	}
 }
 
 // Shutdown closes the listeners, ends the streams of events, waits for the running requests, and returns when the last

@@ -166,6 +166,14 @@ func (h *httpSocket) end() {
 	<-h.served
 }
 
+// leave closes the listener. It comes before the next server begins, which may have the same socket: no client of that
+// one is to meet a server that ends.
+func (h *httpSocket) leave() {
+	if h.server != nil {
+		h.server.Leave()
+	}
+}
+
 // discard closes a socket that was opened for a reload that has failed. It is not serving.
 func (h *httpSocket) discard() {
 	if h.server != nil {
@@ -201,12 +209,14 @@ func (d *Daemon) nextSockets(cfg *conf.Config, token string) (*adminSocket, *met
 func (d *Daemon) useSockets(control *adminSocket, scrapes *metricsSocket) {
 	if old := d.scrapes; scrapes != old {
 		d.scrapes = scrapes
+		old.leave()
 		scrapes.serve(d)
 		d.retiring.Go(old.end)
 	}
 	old := d.admin
 	d.admin = control
 	if control.server != old.server {
+		old.leave()
 		control.serve(d)
 		d.retiring.Go(old.end) // not waited for here, since it may be answering the request for this reload
 		return

@@ -25,7 +25,7 @@ func TestPage(t *testing.T) {
 	w := startPageWorld(t)
 	for name, part := range map[string]func(*testing.T, *chromium, *pageWorld){
 		"views": pageViews, "keyboard": pageKeyboard, "names": pageNames, "address": pageAddress,
-		"policy": pagePolicy, "phone": pagePhone, "sessions": pageSessions,
+		"policy": pagePolicy, "phone": pagePhone, "sessions": pageSessions, "numbers": pageNumbers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -151,7 +151,7 @@ func pageKeyboard(t *testing.T, browser *chromium, w *pageWorld) {
 	b.silent(t)
 }
 
-// pageNames shows names and check results that would do something where they are taken for markup, and a very long name.
+// pageNames shows names and check results that would do something if they were taken for markup, and a very long name.
 // They are shown as they are, and a change reaches the backend of that name.
 func pageNames(t *testing.T, browser *chromium, w *pageWorld) {
 	names := []string{
@@ -168,7 +168,7 @@ func pageNames(t *testing.T, browser *chromium, w *pageWorld) {
 	for _, name := range names {
 		b.eval(t, fmt.Sprintf(`
 			[...document.querySelectorAll("#pool-names .link")].find((l) => l.textContent === %q).click();
-			[...document.querySelectorAll(".panel button")].find((l) => l.textContent === "Maintenance…").click();
+			[...document.querySelectorAll(".panel button")].find((l) => l.innerText === "Maintenance…").click();
 			document.querySelector(".confirm .danger").click()`, name))
 		if path := harness.Receive(t, "a change", changed); path != "/v1/pools/names/backends/"+name {
 			t.Errorf("the change of %q is for %q", name, path)
@@ -262,6 +262,30 @@ func pagePolicy(t *testing.T, browser *chromium, w *pageWorld) {
 		})
 	}
 	b.expect(t, "nothing has run", `window.ran === undefined && !document.querySelector("body > b")`)
+}
+
+// pageNumbers compares how numbers are written and rates are computed with what they should be.
+func pageNumbers(t *testing.T, browser *chromium, w *pageWorld) {
+	b := browser.open(t, w.page, 400, 300)
+	for _, c := range []struct{ expression, want string }{
+		{`[0, 1023, 1024, 1048524, 1048525, 5e12].map(f.bytes)`, "0 B,1,023 B,1.0 KiB,1023.9 KiB,1.0 MiB,4.5 TiB"},
+		{`[0, 0.0002, 0.25, 9.99, 59.9, 3599, 3600, 90061].map(f.duration)`, "0s,200µs,250ms,9.9s,59s,59m59s,1h0m,1d1h"},
+		{`[null, 0, 0.01, 0.06, 9.94, 9.96, 12345.6].map(f.rate)`, "–,0,<0.1,0.1,9.9,10,12,346"},
+		{`["b10", "b2", "a"].sort(f.natural)`, "a,b2,b10"},
+		{`[f.counted(1, "session"), f.counted(1000, "session"), f.words("no_way")]`,
+			"1 session,1,000 sessions,no way"},
+		// A counter that falls begins anew. After a pause nothing is known, and the history is empty.
+		{`((r) => [[0, 0], [50, 1000], [50, 3000], [10, 4000], [30, 4500], [90, 90000], [95, 91000]].map(([total, at]) => {
+			r.count(total, at); return r.last + "/" + r.values.length }))(new s.Rate())`,
+			"null/0,50/1,0/2,0/3,40/4,null/0,5/1"},
+	} {
+		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](
+			`Promise.all([import("/page/format.js"), import("/page/series.js")]).then(([f, s]) => String(`+c.expression+`))`,
+			chromedp.EvalAwaitPromise))
+		if check(t, err); got != c.want {
+			t.Errorf("%s is %q, expected %q", c.expression, got, c.want)
+		}
+	}
 }
 
 // pagePhone looks at the page on a phone.

@@ -26,6 +26,7 @@ func TestPage(t *testing.T) {
 	for name, part := range map[string]func(*testing.T, *chromium, *pageWorld){
 		"views": pageViews, "keyboard": pageKeyboard, "names": pageNames, "address": pageAddress,
 		"policy": pagePolicy, "phone": pagePhone, "sessions": pageSessions, "numbers": pageNumbers,
+		"hidden": pageHidden,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +51,7 @@ func pageViews(t *testing.T, browser *chromium, w *pageWorld) {
 		"a refusal": `[...document.querySelectorAll(".listeners tr")].some((r) =>
 			r.innerText.includes("none") && r.innerText.includes("no backend 1"))`,
 		"a pool without eligible backends": `document.querySelector(".notices").innerText.includes("Pool none: no backend")`,
+		"the title counts troubles":        `document.title.startsWith("(2) ")`,
 		"the machine":                      `document.querySelector("#host").innerText === "` + hostname(t) + `"`,
 		"no table wider than the page":     narrow,
 	} {
@@ -288,6 +290,30 @@ func pageNumbers(t *testing.T, browser *chromium, w *pageWorld) {
 	}
 }
 
+// pageHidden hides the tab: the page then asks nothing but follows the events, and asks at once when the tab is back.
+func pageHidden(t *testing.T, browser *chromium, w *pageWorld) {
+	weigh := func(weight int) {
+		w.Ask(t, "PATCH", "/v1/pools/redis/backends/replica", map[string]any{"weight": weight}, nil)
+	}
+	b := browser.open(t, w.page, 1280, 900)
+	b.await(t, cell("replica", "weight")+` === "1"`)
+	const hide = `Object.defineProperty(document, "hidden", { configurable: true, value: %t });
+		document.dispatchEvent(new Event("visibilitychange"))`
+	b.eval(t, fmt.Sprintf(hide, true))
+	b.await(t, `document.querySelector("#link").innerText === "Paused"`)
+	b.eval(t, `location.hash = "#events"`)
+	for _, weight := range []int{7, 8} {
+		weigh(weight)
+		b.await(t, fmt.Sprintf(`document.querySelector(".events").innerText.includes("to %d")`, weight))
+	}
+	b.eval(t, `location.hash = "#overview"`)
+	b.openPool(t, "redis") // and have it on the screen
+	b.expect(t, "nothing was asked", cell("replica", "weight")+` === "1"`)
+	b.eval(t, fmt.Sprintf(hide, false))
+	b.await(t, cell("replica", "weight")+` === "8"`)
+	b.silent(t)
+}
+
 // pagePhone looks at the page on a phone.
 func pagePhone(t *testing.T, browser *chromium, w *pageWorld) {
 	b := browser.open(t, w.page, 390, 844)
@@ -308,7 +334,9 @@ func pagePhone(t *testing.T, browser *chromium, w *pageWorld) {
 
 // pageSessions filters the sessions and ends one.
 func pageSessions(t *testing.T, browser *chromium, w *pageWorld) {
-	client := w.Dial(t, "ends")
+	client := w.Dial(t, "ends") // the older one, and so the first in the list
+	echo(t, client)
+	echo(t, w.Dial(t, "ends"))
 	b := browser.open(t, w.page+"#sessions", 1280, 900)
 	b.await(t, `document.querySelector("#filter-listener")`)
 	b.eval(t, `document.querySelector("#filter-client").value = "nonsense";
@@ -317,14 +345,17 @@ func pageSessions(t *testing.T, browser *chromium, w *pageWorld) {
 	b.eval(t, `document.querySelector("#filter-client").value = "";
 		document.querySelector("#filter-listener").value = "ends";
 		document.querySelector("form.filter").requestSubmit()`)
-	b.await(t, `document.querySelector(".count-line").innerText === "1 session"`)
+	b.await(t, `document.querySelector(".count-line").innerText === "2 sessions"`)
 	_, port, err := net.SplitHostPort(client.LocalAddr().String())
 	check(t, err)
 	b.expect(t, "the client", `document.querySelector("tbody tr").innerText.includes(":`+port+`")`)
-	b.eval(t, `document.querySelector("tbody button").click()`)
+	b.tabTo(t, "End…")
+	b.press(t, kb.Enter)
 	b.await(t, `document.querySelector(".confirm").innerText.includes("is reset at once")`)
-	b.eval(t, `document.querySelector(".confirm .danger").click()`)
-	b.await(t, `document.querySelector(".count-line").innerText === "0 sessions"`)
+	b.tabTo(t, "End session")
+	b.press(t, kb.Enter)
+	b.await(t, `document.querySelector(".count-line").innerText === "1 session"`)
+	b.expect(t, "the focus is on the next one", `document.activeElement.innerText === "End…"`)
 	expectReset(t, client)
 	oneOf(t, []harness.Line{w.WaitSession(t, client.LocalAddr())}, "ended_by_operator")
 	b.silent(t)

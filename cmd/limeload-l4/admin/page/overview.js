@@ -65,7 +65,7 @@ function makeNotice({ look, text }) {
 }
 
 // notices returns what somebody should look at, the worst first.
-function notices(status) {
+export function notices(status) {
   const bad = [], warn = [], idle = [];
   for (const pool of status.pools) {
     if (pool.tries_all) bad.push(`Pool ${pool.name}: no backend is healthy, so all are tried.`);

@@ -348,7 +348,7 @@ type Plan struct {
 	Same      bool             `json:"same"` // whether nothing changes
 	Listeners []ListenerChange `json:"listeners"`
 	Pools     []PoolChange     `json:"pools"`
-	Settings  []Change         `json:"settings"` // of [global], [log] and [admin]
+	Settings  []Change         `json:"settings"` // of [global], [log], [admin] and [metrics]
 	// sessions that run to their end, but whose listener or backend gets no new ones
 	Drained      int          `json:"drained"`
 	Ended        int          `json:"ended"`         // sessions that are ended

@@ -43,9 +43,11 @@ func pageViews(t *testing.T, browser *chromium, w *pageWorld) {
 	b.await(t, `document.querySelector("#state").innerText.includes("Serving")`)
 	b.await(t, `document.querySelectorAll(".tile")[1].innerText.match(/\d/)`) // a rate needs two answers
 	for what, expression := range map[string]string{
-		"a dead backend":     cell("web-3", "verdict") + `.startsWith("✕Unhealthy")`,
-		"why":                cell("web-3", "eligible") + ` === "✕No\nunhealthy"`,
-		"its reason":         cell("web-3", "reason") + ` === "connect refused"`,
+		"a dead backend": cell("web-3", "verdict") + `.startsWith("✕Unhealthy")`,
+		"why":            cell("web-3", "eligible") + ` === "✕No\nunhealthy"`,
+		"its reason":     cell("web-3", "reason") + ` === "connect refused"`,
+		"a role": `[...document.querySelectorAll(".pool tbody th")].some((h) =>
+			h.innerText.replace(/\s+/g, " ").startsWith("replica replica"))`,
 		"the other role":     cell("replica", "eligible") + ` === "–Not now\nwrong role"`,
 		"what a check found": cell("primary", "reason") + `.startsWith("primary with ")`,
 		"a refusal": `[...document.querySelectorAll(".listeners tr")].some((r) =>

@@ -97,7 +97,7 @@ class Row {
     this.cells = cells;
     this.name = el("strong");
     this.protocol = el("span", { class: "chip" });
-    cells.name.append(this.name, this.protocol);
+    cells.name.append(this.name, " ", this.protocol);
     this.values = {};
     this.sparks = {};
     for (const name of ["sessions", "started", "in", "out"]) {

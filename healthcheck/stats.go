@@ -135,7 +135,7 @@ type Ended struct {
 	Outcome Outcome
 	Detail  string // why it failed, or what it found, in words
 
-	Role     Role          // these three as in Result
+	Role     Role // these three as in Result
 	Lag      time.Duration
 	KnowsLag bool
 }

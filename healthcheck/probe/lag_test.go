@@ -12,7 +12,9 @@ func TestLag(t *testing.T) {
 	const lag = 7 * time.Second
 	primary, replica := healthcheck.RolePrimary, healthcheck.RoleReplica
 	for name, tt := range map[string]struct {
-		check  interface{ Judge(answer any) (healthcheck.Result, error) }
+		check interface {
+			Judge(answer any) (healthcheck.Result, error)
+		}
 		answer any
 		knows  bool
 	}{

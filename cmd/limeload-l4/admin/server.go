@@ -150,7 +150,7 @@ func newServer(o Options, l limits) *Server {
 	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
-		if (r.path != metricsPath || o.Metrics != nil) && (!s.limited || r.open || r.path == metricsPath) {
+		if (r.path != metricsPath || o.Metrics != nil) && (!s.limited || r.open && !r.page || r.path == metricsPath) {
 			s.mux.Handle(r.method+" "+r.path, &handler{server: s, route: r})
 		}
 	}

@@ -135,7 +135,8 @@ type Ended struct {
 	Outcome Outcome
 	Detail  string // why it failed, or what it found, in words
 
-	Lag      time.Duration // as in Result
+	Role     Role // these three as in Result
+	Lag      time.Duration
 	KnowsLag bool
 }
 
@@ -222,7 +223,8 @@ func (s *Scheduler) noteLocked(v *view, found *Result, err error, start, end tim
 	took, o, detail := end.Sub(start), outcomeOf(err), words(*found, err)
 	v.counts[o]++
 	v.took += took
-	v.last = Ended{At: end, Took: took, Outcome: o, Detail: detail, Lag: found.Lag, KnowsLag: found.KnowsLag}
+	v.last = Ended{At: end, Took: took, Outcome: o, Detail: detail,
+		Role: found.Role, Lag: found.Lag, KnowsLag: found.KnowsLag}
 	if shared {
 		v.group.tally.Shared++
 	} else {

@@ -159,12 +159,13 @@ func TestCheckAgreesWithStart(t *testing.T) {
 func demoCommands(t *testing.T, welcome string) {
 	t.Helper()
 	n := 0
-	for _, m := range regexp.MustCompile(`(?m)^  (\S*limeload-l4) (.+ --config \S+)$`).FindAllStringSubmatch(welcome, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  (\S*limeload-l4\S*) (.+ --config \S+)$`).FindAllStringSubmatch(welcome, -1) {
 		args := strings.Fields(m[2])
 		if args[0] == "top" {
 			args = append(args, "--once", "--interval", "100ms")
 		}
-		stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: args})
+		stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: args,
+			Env: []string{"GORACE=atexit_sleep_ms=50"}})
 		if n++; code != 0 || stdout == "" {
 			t.Errorf("%s: exit code %d, %s", m[0], code, stderr)
 		}
@@ -179,7 +180,8 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
-			demo := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"demo"}})
+			demo := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"demo"},
+				Env: []string{"GORACE=atexit_sleep_ms=50"}})
 			url := regexp.MustCompile(`http://[^ /]+`).FindString(demo.WaitStdout(t, "http://"))
 			client := http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 			answers := map[string]int{}

@@ -25,7 +25,8 @@ func TestPage(t *testing.T) {
 	w := startPageWorld(t)
 	for name, part := range map[string]func(*testing.T, *chromium, *pageWorld){
 		"views": pageViews, "keyboard": pageKeyboard, "names": pageNames, "address": pageAddress,
-		"policy": pagePolicy, "phone": pagePhone, "sessions": pageSessions,
+		"policy": pagePolicy, "phone": pagePhone, "sessions": pageSessions, "numbers": pageNumbers,
+		"hidden": pageHidden,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,14 +43,17 @@ func pageViews(t *testing.T, browser *chromium, w *pageWorld) {
 	b.await(t, `document.querySelector("#state").innerText.includes("Serving")`)
 	b.await(t, `document.querySelectorAll(".tile")[1].innerText.match(/\d/)`) // a rate needs two answers
 	for what, expression := range map[string]string{
-		"a dead backend":     cell("web-3", "verdict") + `.startsWith("✕Unhealthy")`,
-		"why":                cell("web-3", "eligible") + ` === "✕No\nunhealthy"`,
-		"its reason":         cell("web-3", "reason") + ` === "connect refused"`,
+		"a dead backend": cell("web-3", "verdict") + `.startsWith("✕Unhealthy")`,
+		"why":            cell("web-3", "eligible") + ` === "✕No\nunhealthy"`,
+		"its reason":     cell("web-3", "reason") + ` === "connect refused"`,
+		"a role": `[...document.querySelectorAll(".pool tbody th")].some((h) =>
+			h.innerText.replace(/\s+/g, " ").startsWith("replica replica"))`,
 		"the other role":     cell("replica", "eligible") + ` === "–Not now\nwrong role"`,
 		"what a check found": cell("primary", "reason") + `.startsWith("primary with ")`,
 		"a refusal": `[...document.querySelectorAll(".listeners tr")].some((r) =>
 			r.innerText.includes("none") && r.innerText.includes("no backend 1"))`,
 		"a pool without eligible backends": `document.querySelector(".notices").innerText.includes("Pool none: no backend")`,
+		"the title counts troubles":        `document.title.startsWith("(2) ")`,
 		"the machine":                      `document.querySelector("#host").innerText === "` + hostname(t) + `"`,
 		"no table wider than the page":     narrow,
 	} {
@@ -151,7 +155,7 @@ func pageKeyboard(t *testing.T, browser *chromium, w *pageWorld) {
 	b.silent(t)
 }
 
-// pageNames shows names and check results that would do something where they are taken for markup, and a very long name.
+// pageNames shows names and check results that would do something if they were taken for markup, and a very long name.
 // They are shown as they are, and a change reaches the backend of that name.
 func pageNames(t *testing.T, browser *chromium, w *pageWorld) {
 	names := []string{
@@ -168,7 +172,7 @@ func pageNames(t *testing.T, browser *chromium, w *pageWorld) {
 	for _, name := range names {
 		b.eval(t, fmt.Sprintf(`
 			[...document.querySelectorAll("#pool-names .link")].find((l) => l.textContent === %q).click();
-			[...document.querySelectorAll(".panel button")].find((l) => l.textContent === "Maintenance…").click();
+			[...document.querySelectorAll(".panel button")].find((l) => l.innerText === "Maintenance…").click();
 			document.querySelector(".confirm .danger").click()`, name))
 		if path := harness.Receive(t, "a change", changed); path != "/v1/pools/names/backends/"+name {
 			t.Errorf("the change of %q is for %q", name, path)
@@ -264,6 +268,54 @@ func pagePolicy(t *testing.T, browser *chromium, w *pageWorld) {
 	b.expect(t, "nothing has run", `window.ran === undefined && !document.querySelector("body > b")`)
 }
 
+// pageNumbers compares how numbers are written and rates are computed with what they should be.
+func pageNumbers(t *testing.T, browser *chromium, w *pageWorld) {
+	b := browser.open(t, w.page, 400, 300)
+	for _, c := range []struct{ expression, want string }{
+		{`[0, 1023, 1024, 1048524, 1048525, 5e12].map(f.bytes)`, "0 B,1,023 B,1.0 KiB,1023.9 KiB,1.0 MiB,4.5 TiB"},
+		{`[0, 0.0002, 0.25, 9.99, 59.9, 3599, 3600, 90061].map(f.duration)`, "0s,200µs,250ms,9.9s,59s,59m59s,1h0m,1d1h"},
+		{`[null, 0, 0.01, 0.06, 9.94, 9.96, 12345.6].map(f.rate)`, "–,0,<0.1,0.1,9.9,10,12,346"},
+		{`["b10", "b2", "a"].sort(f.natural)`, "a,b2,b10"},
+		{`[f.counted(1, "session"), f.counted(1000, "session"), f.words("no_way")]`,
+			"1 session,1,000 sessions,no way"},
+		// A counter that falls begins anew. After a pause nothing is known, and the history is empty.
+		{`((r) => [[0, 0], [50, 1000], [50, 3000], [10, 4000], [30, 4500], [90, 90000], [95, 91000]].map(([total, at]) => {
+			r.count(total, at); return r.last + "/" + r.values.length }))(new s.Rate())`,
+			"null/0,50/1,0/2,0/3,40/4,null/0,5/1"},
+	} {
+		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](
+			`Promise.all([import("/page/format.js"), import("/page/series.js")]).then(([f, s]) => String(`+c.expression+`))`,
+			chromedp.EvalAwaitPromise))
+		if check(t, err); got != c.want {
+			t.Errorf("%s is %q, expected %q", c.expression, got, c.want)
+		}
+	}
+}
+
+// pageHidden hides the tab: the page then asks nothing but follows the events, and asks at once when the tab is back.
+func pageHidden(t *testing.T, browser *chromium, w *pageWorld) {
+	weigh := func(weight int) {
+		w.Ask(t, "PATCH", "/v1/pools/redis/backends/replica", map[string]any{"weight": weight}, nil)
+	}
+	b := browser.open(t, w.page, 1280, 900)
+	b.await(t, cell("replica", "weight")+` === "1"`)
+	const hide = `Object.defineProperty(document, "hidden", { configurable: true, value: %t });
+		document.dispatchEvent(new Event("visibilitychange"))`
+	b.eval(t, fmt.Sprintf(hide, true))
+	b.await(t, `document.querySelector("#link").innerText === "Paused"`)
+	b.eval(t, `location.hash = "#events"`)
+	for _, weight := range []int{7, 8} {
+		weigh(weight)
+		b.await(t, fmt.Sprintf(`document.querySelector(".events").innerText.includes("to %d")`, weight))
+	}
+	b.eval(t, `location.hash = "#overview"`)
+	b.openPool(t, "redis") // and have it on the screen
+	b.expect(t, "nothing was asked", cell("replica", "weight")+` === "1"`)
+	b.eval(t, fmt.Sprintf(hide, false))
+	b.await(t, cell("replica", "weight")+` === "8"`)
+	b.silent(t)
+}
+
 // pagePhone looks at the page on a phone.
 func pagePhone(t *testing.T, browser *chromium, w *pageWorld) {
 	b := browser.open(t, w.page, 390, 844)
@@ -284,7 +336,9 @@ func pagePhone(t *testing.T, browser *chromium, w *pageWorld) {
 
 // pageSessions filters the sessions and ends one.
 func pageSessions(t *testing.T, browser *chromium, w *pageWorld) {
-	client := w.Dial(t, "ends")
+	client := w.Dial(t, "ends") // the older one, and so the first in the list
+	echo(t, client)
+	echo(t, w.Dial(t, "ends"))
 	b := browser.open(t, w.page+"#sessions", 1280, 900)
 	b.await(t, `document.querySelector("#filter-listener")`)
 	b.eval(t, `document.querySelector("#filter-client").value = "nonsense";
@@ -293,14 +347,17 @@ func pageSessions(t *testing.T, browser *chromium, w *pageWorld) {
 	b.eval(t, `document.querySelector("#filter-client").value = "";
 		document.querySelector("#filter-listener").value = "ends";
 		document.querySelector("form.filter").requestSubmit()`)
-	b.await(t, `document.querySelector(".count-line").innerText === "1 session"`)
+	b.await(t, `document.querySelector(".count-line").innerText === "2 sessions"`)
 	_, port, err := net.SplitHostPort(client.LocalAddr().String())
 	check(t, err)
 	b.expect(t, "the client", `document.querySelector("tbody tr").innerText.includes(":`+port+`")`)
-	b.eval(t, `document.querySelector("tbody button").click()`)
+	b.tabTo(t, "End…")
+	b.press(t, kb.Enter)
 	b.await(t, `document.querySelector(".confirm").innerText.includes("is reset at once")`)
-	b.eval(t, `document.querySelector(".confirm .danger").click()`)
-	b.await(t, `document.querySelector(".count-line").innerText === "0 sessions"`)
+	b.tabTo(t, "End session")
+	b.press(t, kb.Enter)
+	b.await(t, `document.querySelector(".count-line").innerText === "1 session"`)
+	b.expect(t, "the focus is on the next one", `document.activeElement.innerText === "End…"`)
 	expectReset(t, client)
 	oneOf(t, []harness.Line{w.WaitSession(t, client.LocalAddr())}, "ended_by_operator")
 	b.silent(t)

@@ -148,6 +148,9 @@ func whole(t *testing.T, b *harness.Balancer, shown map[string]string, comment s
 		t.Fatalf("%d backends: %s", len(list.Backends), answer)
 	}
 	for _, one := range list.Backends {
+		if strings.HasPrefix(one.Address, "[2001") {
+			one.Reason = "" // the network says now this, now that about an address that is nowhere
+		}
 		must["backends"] = append(must["backends"], one.Pool, one.Name, one.Address, one.Verdict, one.Reason)
 		must["status"] = append(must["status"], one.Pool)
 		if strings.HasPrefix(one.Pool, "postgres") {

@@ -30,7 +30,7 @@ const noticeTime = 5 * time.Second
 // Its zero value is of no use, see newTopModel.
 type topModel struct {
 	// set once, then read-only
-	ctx      context.Context //nolint:containedctx // bubbletea's commands have none of their own
+	ctx      context.Context // stored, since the commands of bubbletea get none
 	remote   *remote
 	interval time.Duration
 

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 // A Terminal is a real terminal, of tmux, in which a program runs. The program is gone with the test.
 type Terminal struct {
 	tmux, socket string
+	code         string // the file with the program's exit code
 }
 
 // terminalOptions are tmux's options: the last screen stays when the program has ended, and no line of tmux's own is on
@@ -29,7 +29,7 @@ set -g default-terminal "tmux-256color"
 func StartTerminal(t testing.TB, columns, rows int, c Command) *Terminal {
 	t.Helper()
 	dir := shortDir(t)
-	v := &Terminal{tmux: Tool(t, "tmux"), socket: filepath.Join(dir, "tmux")}
+	v := &Terminal{tmux: Tool(t, "tmux"), socket: filepath.Join(dir, "tmux"), code: filepath.Join(dir, "code")}
 	options := filepath.Join(dir, "tmux.conf")
 	if err := os.WriteFile(options, []byte(terminalOptions), 0o600); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,10 @@ func StartTerminal(t testing.TB, columns, rows int, c Command) *Terminal {
 		args = append(args, "-c", c.Dir)
 	}
 	// the session has the environment of the server, which is that of the test
-	v.ask(t, append(append(append(args, "env"), c.Env...), append([]string{c.Path}, c.Args...)...)...)
+	args = append(append(args, "env", "TERMINAL_CODE="+v.code), c.Env...)
+	// tmux 3.3a loses the exit code of some programs; the shell must outlive Ctrl-C
+	args = append(args, "/bin/sh", "-c", `trap : INT; "$0" "$@"; echo $? >"$TERMINAL_CODE"`, c.Path)
+	v.ask(t, append(args, c.Args...)...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the terminal shows\n%s", v.Screen(t))
@@ -118,12 +121,15 @@ func (v *Terminal) WaitScreen(t testing.TB, texts ...string) string {
 func (v *Terminal) WaitEnd(t testing.TB) (code int) {
 	t.Helper()
 	Eventually(t, "the program in the terminal ends", func() error {
-		state := strings.Fields(v.ask(t, "display-message", "-p", "#{pane_dead} #{pane_dead_status}"))
-		if len(state) != 2 {
-			return errors.New("it still runs")
+		text, err := os.ReadFile(v.code)
+		if err != nil {
+			return err
 		}
-		var err error
-		code, err = strconv.Atoi(state[1])
+		line, complete := strings.CutSuffix(string(text), "\n")
+		if !complete {
+			return fmt.Errorf("its exit code is not yet written: %q", text)
+		}
+		code, err = strconv.Atoi(line)
 		return err
 	})
 	return code

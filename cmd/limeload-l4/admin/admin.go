@@ -215,6 +215,9 @@ type LastCheck struct {
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
 	Address string     `json:"address,omitempty"` // its own address for checks; "" if it has none
+
+	Role string   `json:"role,omitempty"`        // primary or replica; "" if the check finds no role
+	Lag  *float64 `json:"lag_seconds,omitempty"` // of a replica behind its primary; nil if it is not known
 }
 
 // NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.

@@ -223,6 +223,12 @@ func (d *Daemon) checkedBackend(
 // lastCheck converts the stats of a target for the API.
 func lastCheck(t healthcheck.TargetStats) *admin.LastCheck {
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
+	if t.Last.Role != healthcheck.RoleUnknown {
+		c.Role = t.Last.Role.String()
+	}
+	if lag := t.Last.Lag.Seconds(); t.Last.KnowsLag {
+		c.Lag = &lag
+	}
 	if t.Target.Exact {
 		c.Address = t.Target.Addr.String()
 	}

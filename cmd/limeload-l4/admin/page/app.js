@@ -8,7 +8,7 @@ import { askToken } from "./dialogs.js";
 import { el, setAttribute, setText } from "./dom.js";
 import { Events } from "./events.js";
 import { duration, number, sum } from "./format.js";
-import { Overview, reload, uptime } from "./overview.js";
+import { Overview, notices, reload, uptime } from "./overview.js";
 import { Histories, Rate, Series, traffic } from "./series.js";
 import { Sessions } from "./sessions.js";
 import { Badge } from "./states.js";
@@ -201,7 +201,8 @@ function showStatus(status) {
     : number(status.sessions));
   setText(find("reload"), reload(status.reloads));
   setAttribute(find("reload"), "class", status.reloads.error ? "bad" : null);
-  document.title = status.host ? `${status.host} · LimeLoad` : "LimeLoad";
+  const bad = notices(status).filter((notice) => notice.look === "bad").length;
+  document.title = `${bad ? `(${bad}) ` : ""}${status.host ? `${status.host} · ` : ""}LimeLoad`;
   find("facts").hidden = false;
   find("problem").hidden = true;
   find("view").hidden = false;

@@ -5,7 +5,7 @@ import { confirm, open } from "./dialogs.js";
 import { el, setText } from "./dom.js";
 import { ago, bytes, bytesRate, counted, duration, number, rate, words } from "./format.js";
 import { Spark } from "./series.js";
-import { Badge, draining, eligibility, hint, lasting, reason, whyNot } from "./states.js";
+import { Badge, draining, eligibility, hint, lasting, reason, role, whyNot } from "./states.js";
 
 const path = (b) => pathOf("v1", "pools", b.pool, "backends", b.name);
 
@@ -134,7 +134,8 @@ class OpenPanel {
 
   fill(b) {
     const facts = {
-      Weight: number(b.weight), Tier: b.tier > 0 ? number(b.tier) : "", Zone: b.zone, Role: b.source_role || "",
+      Weight: number(b.weight), Tier: b.tier > 0 ? number(b.tier) : "", Zone: b.zone, Role: role(b),
+      "Role by its source": b.source_role || "",
       "Named by": b.source, Agent: b.agent, "Most sessions": b.max_sessions ? number(b.max_sessions) : "",
       "Most new sessions": b.max_rate, "Last check": lastCheck(b.check), "Next check": nextCheck(b.check),
       "Checked at": b.check?.address || "", "Bytes in": bytes(b.bytes_in), "Bytes out": bytes(b.bytes_out),

@@ -55,9 +55,10 @@ export class KeyedList {
     this.rows = new Map();
   }
 
-  // show shows items in this order. keys has the key of each, all different.
+  // show shows items in this order. keyOf returns the key of each; all keys differ.
   show(items, keyOf) {
     const focused = this.parent.contains(document.activeElement) ? document.activeElement : null;
+    const at = focused ? [...this.parent.children].findIndex((child) => child.contains(focused)) : -1;
     const gone = new Map(this.rows);
     let place = this.parent.firstElementChild;
     for (const item of items) {
@@ -79,7 +80,11 @@ export class KeyedList {
       row.root.remove();
       this.rows.delete(key);
     }
-    if (focused && focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    if (!focused || document.activeElement === focused) return;
+    // A row that has moved has lost the focus. One that is gone leaves it to the row in its place.
+    const heir = focused.isConnected ? focused
+      : this.parent.children[Math.min(at, items.length - 1)]?.querySelector("button, a");
+    heir?.focus({ preventScroll: true });
   }
 }
 

@@ -65,7 +65,7 @@ function makeNotice({ look, text }) {
 }
 
 // notices returns what somebody should look at, the worst first.
-function notices(status) {
+export function notices(status) {
   const bad = [], warn = [], idle = [];
   for (const pool of status.pools) {
     if (pool.tries_all) bad.push(`Pool ${pool.name}: no backend is healthy, so all are tried.`);
@@ -97,7 +97,7 @@ class Row {
     this.cells = cells;
     this.name = el("strong");
     this.protocol = el("span", { class: "chip" });
-    cells.name.append(this.name, this.protocol);
+    cells.name.append(this.name, " ", this.protocol);
     this.values = {};
     this.sparks = {};
     for (const name of ["sessions", "started", "in", "out"]) {

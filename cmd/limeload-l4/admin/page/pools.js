@@ -3,7 +3,7 @@
 import { KeyedList, Table, el, row, setAttribute, setText } from "./dom.js";
 import { bytesRate, counted, natural, number, rate } from "./format.js";
 import { Spark } from "./series.js";
-import { Badge, eligibility, hint, lasting, reason } from "./states.js";
+import { Badge, eligibility, hint, lasting, reason, role } from "./states.js";
 
 // rows is how many backends of a pool are shown at once. There are buttons for the others, so that a pool of thousands
 // costs no more than a small one.
@@ -182,7 +182,7 @@ class Pool {
 }
 
 function searched(b) {
-  return [b.name, b.address, b.verdict, b.mode, `breaker ${b.breaker}`, b.source_role, b.zone, b.reason].join(" ")
+  return [b.name, b.address, b.verdict, b.mode, `breaker ${b.breaker}`, role(b), b.zone, b.reason].join(" ")
     .toLowerCase();
 }
 
@@ -198,7 +198,7 @@ class Row {
     this.button = el("button", { type: "button", class: "link", on: { click: () => pool.panel.show(this.current) } },
       b.name);
     this.address = el("span", { class: "note mono" });
-    cells.name.append(this.button, this.role, this.address);
+    cells.name.append(this.button, " ", this.role, " ", this.address);
     this.badges = {};
     for (const kind of ["eligible", "verdict", "mode", "breaker"]) {
       this.badges[kind] = new Badge(kind);
@@ -222,7 +222,7 @@ class Row {
   update(b) {
     this.current = b;
     setText(this.address, b.address === b.name ? "" : b.address);
-    setText(this.role, b.source_role && b.source_role !== "unknown" ? b.source_role : "");
+    setText(this.role, role(b));
     this.badges.eligible.show(eligibility(b));
     this.badges.verdict.show(b.verdict);
     this.badges.mode.show(b.mode);

@@ -69,6 +69,12 @@ export function hint(b) {
   return hints.filter(Boolean).join(" · ");
 }
 
+// role returns the role that the last check found, or else that the source gives, with the lag of a replica.
+export function role(b) {
+  const found = b.check?.role || (b.source_role === "unknown" ? "" : b.source_role) || "";
+  return b.check?.lag_seconds === undefined ? found : `${found || "replica"}, lag ${duration(b.check.lag_seconds)}`;
+}
+
 // reason returns what the last check found.
 export function reason(b) {
   return !b.check && b.reason === "initial" ? "not checked" : b.reason;

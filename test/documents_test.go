@@ -17,7 +17,8 @@ import (
 // A document is a page whose configurations and commands a test runs, one after the other, in one shell:
 //
 //   - a block toml, conf or ini that begins with a comment of one word is the file of that name: it is written. The
-//     settings of one in /etc/sysctl.d must exist
+//     settings of one in /etc/sysctl.d must exist. A block ini that begins with [Service] is a drop-in for the unit,
+//     which systemd must accept
 //   - each line of a block sh is a command, which must succeed
 //   - each line of a block console that begins with "$ " is a command, and the lines below it are what it prints. If a
 //     command only looks, it is run until it prints that, as a reader looks again after a second
@@ -110,6 +111,8 @@ func (r *reader) follow(t *testing.T, kind, block string) string {
 		return r.converse(t, block)
 	default:
 		switch name := documentFile.FindStringSubmatch(block); {
+		case strings.HasPrefix(block, "[Service]\n"):
+			checkDropIn(t, block)
 		case name == nil:
 		case strings.HasPrefix(name[1], "/etc/sysctl.d/"):
 			for _, key := range unknownSettings(block) {
@@ -119,6 +122,17 @@ func (r *reader) follow(t *testing.T, kind, block string) string {
 			r.WriteFile(t, name[1], r.there.Replace(block))
 		}
 		return block
+	}
+}
+
+// checkDropIn checks with systemd a drop-in for the packaged unit.
+func checkDropIn(t *testing.T, text string) {
+	t.Helper()
+	units := unitFolder(t.TempDir())
+	unit := units.install(t, unitName, packaged(t, unitName))
+	units.install(t, unitName+".d/document.conf", text)
+	if output := complaints(t, unit); output != "" {
+		t.Errorf("%s\n%s", text, output)
 	}
 }
 

@@ -39,7 +39,7 @@ func StartShell(t testing.TB, user string) *Shell {
 	if err := os.Link(Binary(t, false), program); err != nil {
 		copyProgram(t, Binary(t, false), program)
 	}
-	path := strings.Join([]string{bin, filepath.Dir(Tool(t, "initdb")), os.Getenv("PATH"), "/usr/sbin:/sbin"}, ":")
+	path := strings.Join([]string{bin, filepath.Dir(Tool(t, "initdb")), os.Getenv("PATH")}, ":")
 	s.Process = Start(t, Command{
 		Path: Tool(t, "bash"), Args: []string{"--norc"}, Dir: dir, User: owner, Stdin: true,
 		Env: []string{

@@ -35,6 +35,8 @@ type Config struct {
 	Global Global `toml:"global"`
 	Log    Log    `toml:"log"`
 	Admin  Admin  `toml:"admin"`
+	// /metrics, /ready and /live alone
+	Metrics Metrics `toml:"metrics"`
 	// in the file's order, never empty
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
 	Pools     []Pool     `toml:"pool,named"` // in the file's order

@@ -344,9 +344,9 @@ func TestUnknownKeys(t *testing.T) {
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))
 	}
 	doc, _ := with("", "")
-	wantErrors(t, doc+"[metrics]\naddress = ''\n[limits]\n",
-		"lb.toml:11: metrics: unknown key; allowed here: include, global, log, admin, listener, pool",
-		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, listener, pool")
+	wantErrors(t, doc+"[weather]\naddress = ''\n[limits]\n",
+		"lb.toml:11: weather: unknown key; allowed here: include, global, log, admin, metrics, listener, pool",
+		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, metrics, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 

@@ -44,7 +44,7 @@ func syntaxRemedy(line string) string {
 		return "needs KEY = VALUE, such as " + m[1] + ` = "..."`
 	}
 	if anotherTable().MatchString(line) {
-		return "needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example` has them all"
+		return "needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example all` has them all"
 	}
 	return ""
 }

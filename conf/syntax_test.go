@@ -33,8 +33,8 @@ func TestSyntaxRemedies(t *testing.T) {
 		{`address: ":80"`, bad +
 			`expected '.' or '=', but got ':' instead; needs KEY = VALUE, such as address = "..."`},
 		{`address ":80"`, bad + `expected '.' or '=', but got '"' instead; needs KEY = VALUE, such as address = "..."`},
-		{"bind *:80", bad + "expected '.' or '=', but got '*' instead; needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example` has them all"},
-		{"listen web {", bad + "expected '.' or '=', but got 'w' instead; needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example` has them all"},
+		{"bind *:80", bad + "expected '.' or '=', but got '*' instead; needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example all` has them all"},
+		{"listen web {", bad + "expected '.' or '=', but got 'w' instead; needs KEY = VALUE, or a table as in [listener.NAME]; `limeload-l4 example all` has them all"},
 		{"retries = 1\n[pool.p]\nretries = 1\nretries = 2", "lb.toml:5: not valid TOML: line 4 has retries already"},
 		{"[pool.p]\n[listener.a]\n[pool.p]", "lb.toml:4: not valid TOML: line 2 has [pool.p] already"},
 		{"[pool.p.health]\n[pool.p]\n[pool.'p']", "lb.toml:4: not valid TOML: line 3 has [pool.p] already"},

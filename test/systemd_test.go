@@ -196,7 +196,7 @@ func TestSystemdHardening(t *testing.T) {
 // TestSystemdTimes holds that the unit's times fit the daemon's.
 func TestSystemdTimes(t *testing.T) {
 	t.Parallel()
-	example := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"example"}})
+	example := harness.MustRun(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"example", "all"}})
 	drain := regexp.MustCompile(`(?m)^drain_timeout\s*=\s*"(\d+)s"`).FindStringSubmatch(example)
 	stop := regexp.MustCompile(`^(\d+)s$`).FindStringSubmatch(setting(t, packaged(t, unitName), "TimeoutStopSec"))
 	if drain == nil || stop == nil {

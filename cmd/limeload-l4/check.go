@@ -50,8 +50,6 @@ func checkCommand() *cli.Command {
 	}
 }
 
-func reference() []byte { return conf.Reference }
-
 // readFlagged reads the configuration that --config names.
 func readFlagged(c *cli.Context) (*conf.Config, error) {
 	file, err := configFile(c)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/limeload/limeload-l4/algo"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/convert"
 )
 
 // askedWithin bounds a call of the daemon for a completion: the user is waiting with a finger on the key.
@@ -229,6 +230,10 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 		return bare(modes())
 	case "KIND":
 		return bare(admin.EventKinds())
+	case "PROGRAM":
+		return bare([]string{string(convert.HAProxy), string(convert.Nginx)})
+	case "SERVICE":
+		return exampleList()
 	case "SHELL":
 		return bare(shells())
 	case "SECTION":
@@ -239,6 +244,8 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 			all = append(all, candidate{kind.Name, kind.Use})
 		}
 		return all
+	case "WHEN":
+		return bare(colours())
 	case "ORDER":
 		return bare(admin.ClientOrders())
 	case "PREFIX":

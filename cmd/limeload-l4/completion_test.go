@@ -63,6 +63,7 @@ func completionCases() []completionCase {
 		{"sessions end 8c3f5e00000000", []string{"8c3f5e0000000001", "8c3f5e0000000002"}},
 		{"events --kind disc", []string{"discovered"}},
 		{"completion ", []string{"bash", "zsh", "fish"}},
+		{"example m", []string{"mqtt", "mysql"}},
 		{"simulate --algorithm ri", []string{"ring_hash"}},
 	}
 }

@@ -71,7 +71,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return serve(c.Context, file, stderr)
 		}),
 		Commands: []*cli.Command{
-			algorithmsCommand(), checkCommand(), demoCommand(), exampleCommand(), simulateCommand(), versionCommand(),
+			algorithmsCommand(), checkCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run handles errors
 	}
@@ -116,16 +116,5 @@ func noArguments(action cli.ActionFunc) cli.ActionFunc {
 			return &usageError{fmt.Errorf("unknown command or argument %q", c.Args().First())}
 		}
 		return action(c)
-	}
-}
-
-func exampleCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "example",
-		Usage: "print a configuration with every key, its default and its meaning",
-		Action: func(c *cli.Context) error {
-			_, err := c.App.Writer.Write(reference())
-			return err
-		},
 	}
 }

@@ -59,7 +59,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 	}{
 		{"help", []string{"--help"}, exitDone, `(?s)USAGE.*check.*demo`, `^$`},
 		{"version", []string{"version"}, exitDone, `^limeload-l4 \S+ go1`, `^$`},
-		{"example", []string{"example"}, exitDone, `(?m)^\[listener\.`, `^$`},
+		{"example", []string{"example", "all"}, exitDone, `(?m)^\[listener\.`, `^$`},
 		{"unknown command", []string{"serve"}, exitUsage, `^$`, `unknown command or argument "serve"`},
 		{"unknown flag", []string{"--what"}, exitUsage, `(?s).*`, `-what`},
 		{"argument of a command", []string{"check", "lb.toml"}, exitUsage, `^$`, `"lb.toml"`},

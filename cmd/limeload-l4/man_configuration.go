@@ -24,7 +24,7 @@ func configurationPage(reference []byte, date string) []byte {
 
 The second word of [listener.NAME] and [pool.NAME] is a name of your choice; redis, postgres and so on are only
 examples.
-"limeload-l4 example" prints what follows as a file, "limeload-l4 check" reports each mistake in one, and
+"limeload-l4 example all" prints what follows as a file, "limeload-l4 check" reports each mistake in one, and
 "limeload-l4 plan" prints what it would change.
 
 ## PROCESS

@@ -120,6 +120,8 @@ func closedSets() map[string][]string {
 		"Difference.what":     {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Dropped.what":        {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Listener.protocol":   {"tcp", "udp"},
+		"Pool.on_remove":      {"drain", "close"},
+		"Pool.drain":          {"plain", "safe"},
 		"Session.phase": {
 			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",
 			"refusing",

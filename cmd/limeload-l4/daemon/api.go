@@ -35,8 +35,9 @@ func (d *Daemon) Status() admin.Status {
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
 		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
-		StateFile: d.state.path,
+		StateFile: d.state.path, Certificates: d.certificates(),
 	}
+	s.Host, _ = os.Hostname() // without a name, the page shows none
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
 	}
@@ -55,9 +56,12 @@ func (d *Daemon) Listeners() []admin.Listener {
 	}
 	listeners := make([]admin.Listener, len(infos))
 	for i, l := range infos {
-		ended := make(map[string]uint64, len(l.Ended))
+		ended, refused := make(map[string]uint64, len(l.Ended)), make(map[string]uint64)
 		for why, n := range l.Ended {
 			ended[why.String()] = n
+			if isRefusal(why) {
+				refused[why.String()] = n
+			}
 		}
 		dropped := make(map[string]uint64, len(l.Dropped))
 		for why, n := range l.Dropped {
@@ -67,7 +71,7 @@ func (d *Daemon) Listeners() []admin.Listener {
 			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(),
 			Addresses: addressTexts(l.Addresses), Pool: l.Pool, Pools: pools[l.Name],
 			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
-			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
+			Ended: ended, Refused: refused, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
@@ -123,7 +127,7 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
 		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), FallsBack: s.pool.FallsBack(),
 		Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max, HoldMax: s.pool.HoldMax(),
-		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
+		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(), OnRemove: c.OnRemove, Drain: c.Drain,
 	}
 	if c.Health != nil {
 		p.Check = c.Health.Type
@@ -131,13 +135,19 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	if c.Discovery != nil {
 		p.Discovery = c.Discovery.Type
 	}
+	var sum pool.BackendInfo
 	for _, b := range s.pool.Backends() {
 		p.Backends++
 		p.Sessions += int(b.Leases)
+		p.BytesIn, p.BytesOut = p.BytesIn+b.BytesIn, p.BytesOut+b.BytesOut
+		for o, n := range b.Outcomes {
+			sum.Outcomes[o] += n
+		}
 		if b.Verdict == pool.Healthy {
 			p.Healthy++
 		}
 	}
+	p.Outcomes = outcomes(sum)
 	for _, l := range cfg.Listeners {
 		if slices.Contains(l.Pools(), c.Name) {
 			p.Listeners = append(p.Listeners, l.Name)

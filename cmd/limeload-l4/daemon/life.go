@@ -148,6 +148,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	}
 	d.events.close()
 	d.admin.end()
+	d.scrapes.end()
 	d.retiring.Wait()
 	stopWork()
 	work.Wait()
@@ -174,6 +175,7 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	d.watchFiles()
 	d.tryNames()
 	d.admin.serve(d)
+	d.scrapes.serve(d)
 }
 
 // serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon. It reports whether the

@@ -67,7 +67,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 		d.dismiss(p)
 		return admin.Plan{}, &admin.ConfigError{Err: located(cfg, err)}
 	}
-	socket, err := d.nextAdmin(cfg, p.token)
+	control, scrapes, err := d.nextSockets(cfg, p.token)
 	if err != nil {
 		change.Discard()
 		d.dismiss(p)
@@ -75,7 +75,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	}
 	plan := d.planOf(ctx, p)
 	d.commit(p, change)
-	d.useAdmin(socket)
+	d.useSockets(control, scrapes)
 	d.saveOrLog()
 	return plan, nil
 }

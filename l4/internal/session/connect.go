@@ -98,7 +98,7 @@ func (l *Loop) connectedTo(s *Session) {
 	s.shunned = s.backend.peerDone || s.backend.broken
 	s.connected, s.active = l.Now, l.Now
 	s.looks, s.looked = true, l.Now
-	s.lease.ConnectTook(s.connected - s.connect)
+	s.lease.ConnectTook(s.connected-s.connect, l.Index)
 	c := l.counters(s)
 	c.ConnectTime.Observe(s.connected - s.connect)
 	if s.waiter != nil && !s.waiter.counted {

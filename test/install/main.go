@@ -65,6 +65,8 @@ func needs() []need {
 		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
 		{[]string{"ip"}, "iproute2", nil},
 		{[]string{"curl"}, "curl", nil},
+		{[]string{"sysctl"}, "procps", nil},
+		{[]string{"pkill"}, "procps", nil},
 		{[]string{"openssl"}, "openssl", nil},
 		{[]string{"strace"}, "strace", nil},
 		{[]string{"systemd-analyze"}, "systemd", nil}, // it need not run

@@ -97,7 +97,7 @@ const (
 	ConnectRefused                    // it refused the connection
 	ConnectTimeout                    // it did not answer the connect in time
 	ConnectUnreachable                // there was no way to it
-	CutEarly                          // it ended the connection at once, before anything was sent either way
+	CutEarly                          // it ended the connection at once, before anything but a PROXY header was sent
 	TLSFailed                         // the TLS handshake with it failed
 	// says nothing about the backend: a client or a lack of our own resources may be the cause
 	Neutral

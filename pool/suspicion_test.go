@@ -18,7 +18,7 @@ func suspected(events []Event, id string) (n int) {
 
 // TestHints holds the effect of hints: at most one a second and backend is published. With checks, hints never count as
 // failures. Without checks, ICMP errors count once a second, in a row that any answer ends, and unanswered questions do
-// not count at all.
+// not count at all. A connection that is cut behind a PROXY header is such a hint, too.
 func TestHints(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -26,16 +26,20 @@ func TestHints(t *testing.T) {
 		hint    Outcome
 		heard   bool // the backend answers others meanwhile
 		opens   bool
+		proxy   int
 	}{
-		{"ICMP, checked", true, ICMPError, false, false},
-		{"ICMP, unchecked", false, ICMPError, false, true},
-		{"ICMP, unchecked, and it answers", false, ICMPError, true, false},
-		{"no answer, checked", true, NoAnswer, false, false},
-		{"no answer, unchecked", false, NoAnswer, false, false},
+		{"ICMP, checked", true, ICMPError, false, false, 0},
+		{"ICMP, unchecked", false, ICMPError, false, true, 0},
+		{"ICMP, unchecked, and it answers", false, ICMPError, true, false, 0},
+		{"no answer, checked", true, NoAnswer, false, false, 0},
+		{"no answer, unchecked", false, NoAnswer, false, false, 0},
+		{"cut behind a header, checked", true, CutEarly, false, false, 2},
+		{"cut behind a header, unchecked", false, CutEarly, false, true, 2},
+		{"cut behind a header, unchecked, and it answers", false, CutEarly, true, false, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := pair(t, Options{Breaker: usual, Checked: tt.checked})
+				p := pair(t, Options{Breaker: usual, Checked: tt.checked, SendProxy: tt.proxy})
 				defer running(t, p)()
 				events := p.Subscribe(1000)
 				defer events.Close()

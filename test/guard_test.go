@@ -60,10 +60,11 @@ func houseImports() map[string][]string {
 		"cmd/limeload-l4": {
 			"conf", "conf/file", "algo", "pool", "l4", "cmd/limeload-l4/admin", "cmd/limeload-l4/daemon",
 		},
-		"cmd/limeload-l4/admin": {"pool"},
+		"cmd/limeload-l4/admin":  {"pool"},
+		"cmd/limeload-l4/fdconn": nil,
 		"cmd/limeload-l4/daemon": {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
-			"cmd/limeload-l4/admin",
+			"cmd/limeload-l4/admin", "cmd/limeload-l4/fdconn",
 		},
 		"conf":              {"conf/file", "algo"}, // for the names of the algorithms
 		"conf/file":         nil,                   // knows nothing of conf: how files are read, whoever reads them

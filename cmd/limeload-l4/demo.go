@@ -65,10 +65,10 @@ func demo(ctx context.Context, out io.Writer) error {
 		serving.Go(func() { b.run(ctx) })
 	}
 	fmt.Fprintf(out, demoWelcome, front, front, front, demoOutage, front)
-	d.Run(ctx, nil)
+	err = d.Run(ctx, nil)
 	serving.Wait()
 	fmt.Fprintln(out, "\nThe demo has ended.")
-	return nil
+	return err
 }
 
 const demoConfig = `

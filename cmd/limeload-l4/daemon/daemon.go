@@ -38,6 +38,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,6 +58,10 @@ type Options struct {
 	Version string
 	// Log logs all levels, since the daemon sets the global level of zerolog. Its writer must never block.
 	Log zerolog.Logger
+
+	// Program is the path and the arguments to start this program again, see ThisProgram; nil refuses upgrades.
+	Program []string
+	From    *OldProcess // to take over from; nil for a start
 
 	Lookup     conf.Lookup   // resolves host names again; nil uses the hosts file and the DNS servers of this machine
 	LogDropped func() uint64 // returns how many lines the writer has dropped so far; nil if it drops none
@@ -79,6 +84,8 @@ type Daemon struct {
 	rules   *accessRules
 	notify  *notifier
 	metrics http.Handler
+	program []string    // to start at an upgrade; nil for none
+	from    *OldProcess // nil unless this process takes over from it
 
 	loadFailure error // why the state file could not be read; nil if it was read
 
@@ -98,6 +105,15 @@ type Daemon struct {
 	tlsWatcher, accessWatcher, includeWatcher fileWatcher
 	// about the files of TLS and of prefixes, as they were when the configuration was put in force
 	contentWarnings []string
+
+	replaced atomic.Pointer[upgrade] // the upgrade that has replaced this process; nil for none
+
+	upgrading atomic.Bool    // somebody is in Upgrade
+	upgrades  sync.WaitGroup // those by a signal
+
+	changes sync.RWMutex // held by run-time changes for reading
+	// changes guards the field below
+	changesHeld bool // run-time changes are refused, since a new process takes over
 
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
@@ -121,17 +137,21 @@ func New(o Options) (*Daemon, error) {
 		echo:   probe.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1),
 		judgedAgain: make(chan struct{}, 1), life: newLife(), pools: make(map[string]*served),
+		program: o.Program, from: o.From,
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
 	d.rules = newAccessRules(d.noteRule)
+	if d.from != nil {
+		d.notify.muted.Store(true)
+	}
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{
 		Concurrency: slots.sockets, Programs: slots.programs, Report: d.takeVerdicts, Blind: d.logBlindness,
 	})
-	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
+	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), func() any { return d.collectState() })
 	d.files = newFiles(o.Config.File)
 	if err := checkHost(o.Config); err != nil {
 		return nil, err
@@ -156,7 +176,9 @@ func New(o Options) (*Daemon, error) {
 		}
 		d.pools[s.pool.Name()] = s
 	}
-	d.loadState()
+	if err := d.restoreState(); err != nil {
+		return nil, err
+	}
 	if d.inherited, err = inheritedSockets(); err != nil {
 		return nil, err
 	}
@@ -166,7 +188,7 @@ func New(o Options) (*Daemon, error) {
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
 		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
-		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
+		Sockets: o.From.listening(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
 		NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {

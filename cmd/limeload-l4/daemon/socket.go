@@ -19,6 +19,7 @@ const adminPatience = 2 * time.Second
 type adminSocket struct {
 	settings conf.Admin
 	token    string
+	place    string        // the address in full: "unix:" with the absolute path, or IP:PORT as configured
 	server   *admin.Server // nil if there is none
 	listener net.Listener
 	served   chan struct{} // closed by run
@@ -29,18 +30,23 @@ type adminSocket struct {
 // If the default address cannot be used, for want of rights or of its folder, that is only logged: somebody may be
 // trying the program out.
 func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
-	a := &adminSocket{settings: cfg.Admin, token: token}
+	a := &adminSocket{settings: cfg.Admin, token: token, place: adminPlace(cfg)}
 	if cfg.Admin.Address == "" {
 		return a, nil
 	}
 	var err error
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
-	network := "tcp"
+	network, path := "tcp", ""
 	if cfg.Admin.Socket != "" {
-		network = "unix"
-		a.listener, err = admin.ListenUnix(ctx, cfg.FilePath(cfg.Admin.Socket), cfg.Admin.Mode)
-	} else {
+		network, path = "unix", cfg.FilePath(cfg.Admin.Socket)
+	}
+	a.listener, err = d.from.takeHTTP(adminSocketName, a.place, path, cfg.Admin.Mode)
+	switch {
+	case a.listener != nil || err != nil:
+	case path != "":
+		a.listener, err = admin.ListenUnix(ctx, path, cfg.Admin.Mode)
+	default:
 		a.listener, err = admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
 	}
 	switch {
@@ -56,6 +62,17 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log,
 		MaxTOML: conf.MaxFileBytes})
 	return a, nil
+}
+
+// adminSocketName is the name of the admin socket in a hand-over.
+const adminSocketName = "admin"
+
+// adminPlace returns the admin address in full.
+func adminPlace(cfg *conf.Config) string {
+	if cfg.Admin.Socket != "" {
+		return "unix:" + cfg.FilePath(cfg.Admin.Socket)
+	}
+	return cfg.Admin.Bind.String()
 }
 
 // readToken reads the token of a configuration, the first line of its file; "" if it has none.

@@ -12,22 +12,35 @@
 //	starting  every pool judged, or 5 s have passed  the server starts, reloads are allowed: serving
 //	          HUP, reload by the API                 it waits for serving
 //	          TERM, INT, ctx done                    draining, as from serving; a reload that waits is refused
+//	          all that of an old process was taken   in a process that takes over from another one: serving
 //	serving   HUP                                    a reload; one more follows if HUP arrives during a reload
 //	          reload by the API, changed file        a reload, when it gets the turn
+//	          USR2, upgrade by the API               handing over, when the upgrade gets the turn
 //	          TERM                                   draining: drain_delay, then up to drain_timeout
 //	          INT, ctx done                          draining without either: sessions are ended at once
+//	handing   the new process has everything         draining, without drain_delay: what is left still goes over
+//	over      it refuses, dies, or is too late       serving, with everything
+//	          HUP, reload by the API                 it waits for serving; after the hand-over HUP goes to the new process
+//	          USR2, upgrade, run-time change         refused with admin.ErrUpgrading
+//	          TERM, INT, ctx done                    before the first flow or session: given up, draining as from serving;
+//	                                                 from then on the signal goes to the new process
 //	draining  drain_delay, drain_timeout passed      the next step begins
 //	          TERM or INT                            what is left of both is skipped: sessions are ended at once
-//	          HUP                                    ignored
-//	          reload or plan by the API              refused with admin.ErrEnding
+//	          HUP, USR2                              ignored
+//	          reload, plan or upgrade by the API     refused with admin.ErrEnding
 //	          the last session has ended             everything is stopped, Run returns
 //
-// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is
-// meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
+// A reload, an upgrade, a plan, and an address found late for a host name need the configuration in force to stay as it
+// is meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
 // the turn, waiting for it, and keeping the turn for good: a reload in its warm-up is dropped, one that is past it is
 // completed first. A plan may also run in the state starting.
 //
 // Changes of backends by the API, drains among them, need no turn: package pool orders them, and a reload keeps them.
+//
+// # Upgrades
+//
+// At an upgrade the old process starts the new one and hands over to it: Daemon.Upgrade (upgrade.go, new_process.go) in
+// the old one, OldProcess (old_process.go) in the new one. Their messages are in handover_messages.go.
 package daemon
 
 import (

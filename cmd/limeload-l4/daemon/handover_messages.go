@@ -17,7 +17,7 @@ const handoverProtocol = 1
 const upgradeVariable = "LIMELOAD_UPGRADE_FD"
 
 // A messageKind is the kind of a message between the two processes of an upgrade. The old one sends first; then both
-// send in turn, but for begin, which has no answer.
+// send in turn, but for begin and main, which have no answer.
 //
 //	old process            new process
 //	-----------            -----------
@@ -32,10 +32,11 @@ const upgradeVariable = "LIMELOAD_UPGRADE_FD"
 //	                  <--  admitted
 //	counters          -->
 //	                  <--  counted
-//	finish            -->                    the new one is the main one
+//	finish            -->                    the new one has everything, and answers at the admin socket
 //	                  <--  finished
+//	main              -->                    the old one has closed its listening sockets: it drains
 //
-// After that the old one may send moving, begin and counters, and at its end it closes the connection.
+// Until finished has arrived, the old process goes on with everything if the new one dies. After main the old one may send moving, begin and counters, and at its end it closes the connection.
 const (
 	kindHello    = "hello"
 	kindOffer    = "offer"
@@ -51,6 +52,7 @@ const (
 	kindCounted  = "counted"
 	kindFinish   = "finish"
 	kindFinished = "finished"
+	kindMain     = "main"
 )
 
 // hello says who speaks.

@@ -274,7 +274,8 @@ func (d *Daemon) takeOver() <-chan error {
 	return outcome
 }
 
-// beginAsMain is begin for a process that has taken over: it is the main one from now on.
+// beginAsMain is begin for a process that has taken over. The service manager learns that when the old process has said
+// so, since it does not listen to this one before.
 func (d *Daemon) beginAsMain() {
 	o := d.from
 	o.admit(d.server)
@@ -286,22 +287,26 @@ func (d *Daemon) beginAsMain() {
 	d.continueDrains(o.offer.Drains)
 	o.offer = offer{} // it may be large
 	d.admin.serve(d)
-	d.notify.take()
 	d.begin()
+	isMain := func() {
+		d.notify.take()
+		d.notify.ready(d.summary())
+	}
 	d.log.Info().Int("old_pid", o.hello.PID).Str("from", o.hello.Version).Str("to", d.version).
 		Int("sessions", o.sessions).Int("flows", o.flows).Bool("old_gone", o.gone).Msg("took over")
 	if o.gone {
+		isMain()
 		return
 	}
 	_ = o.conn.Send(kindFinished, noBody) // if it is gone, there is nobody to tell
 	o.working.Go(func() {
-		o.followLater(d.server)
+		o.followLater(d.server, isMain)
 		d.log.Info().Int("old_pid", o.hello.PID).Int("sessions", o.later).Msg("the old process has handed over the rest")
 	})
 }
 
-// begin is the transition from starting to serving, when the server has started. Reloads are allowed last, so that the service manager reads READY
-// before RELOADING, and that nobody else uses the watcher meanwhile.
+// begin is the transition from starting to serving, when the server has started. Reloads are allowed last, so that the
+// service manager reads READY before RELOADING, and that nobody else uses the watcher meanwhile.
 func (d *Daemon) begin() {
 	d.life.serve()
 	d.watchFile(d.config().Global.Watch)

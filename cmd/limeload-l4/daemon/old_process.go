@@ -199,12 +199,20 @@ func (o *OldProcess) follow(s *l4.Server) error {
 	}
 }
 
-// followLater takes over what the old process sends after finish, until it ends.
-func (o *OldProcess) followLater(s *l4.Server) {
+// followLater takes over what the old process sends after finish, until it ends. It calls isMain once, when this process
+// is the main one for the service manager too.
+func (o *OldProcess) followLater(s *l4.Server, isMain func()) {
+	isMain = sync.OnceFunc(isMain)
+	defer isMain()
 	before := o.sessions
 	for {
 		m, err := o.conn.Receive()
-		if err == nil {
+		switch {
+		case err != nil:
+		case m.Kind == kindMain:
+			isMain()
+			continue
+		default:
 			if err = o.handle(s, m); err != nil {
 				m.CloseFDs()
 			}

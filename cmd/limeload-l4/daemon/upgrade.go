@@ -26,7 +26,7 @@ const (
 	// moment have come to rest once by then.
 	sweepBefore = 300 * time.Millisecond
 
-	// answerWithin bounds an answer of the new process once that is the main one.
+	// answerWithin bounds each exchange with the new process once that is the main one.
 	answerWithin = 10 * time.Second
 )
 
@@ -166,6 +166,9 @@ func (u *upgrade) handOver(ctx context.Context) error {
 	if err := u.count(); err != nil {
 		return err
 	}
+	if err := u.process.ask(kindFinish, noBody, nil, kindFinished, &struct{}{}); err != nil {
+		return err
+	}
 	if !stop() {
 		return bounded.Err()
 	}
@@ -280,8 +283,7 @@ func (u *upgrade) count() error {
 	return u.process.ask(kindCounters, u.handover.Counters(), nil, kindCounted, &struct{}{})
 }
 
-// finish makes the new process the main one. There is no way back: its answer is awaited only so that whoever asked for
-// the upgrade finds it there.
+// finish makes the new process the main one. There is no way back.
 func (u *upgrade) finish(ready prepared) {
 	d := u.daemon
 	d.events.publish(u.event(time.Now()))
@@ -294,7 +296,7 @@ func (u *upgrade) finish(ready prepared) {
 	u.handover.Finish()
 	d.notify.pass(u.process.pid)
 	u.process.conn.SetDeadline(time.Now().Add(answerWithin))
-	if err := u.process.ask(kindFinish, noBody, nil, kindFinished, &struct{}{}); err != nil {
+	if err := u.process.conn.Send(kindMain, noBody); err != nil {
 		u.lose(err)
 	}
 }

@@ -87,10 +87,11 @@ type Server struct {
 
 	drainTimeout atomic.Int64 // a time.Duration
 
-	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their
-	// bindings are changed with both held, and read with either
+	// changing is held from Prepare to the end of Commit or Discard, and from HandOver to the end of the hand-over. It is
+	// taken before mu. The listeners and their bindings are changed with both held, and read with either
 	changing sync.Mutex
-	lastID   dial.ListenerID // changing guards it
+	lastID   dial.ListenerID   // changing guards it
+	handed   []ListeningSocket // of another process, that no listener has yet; changing guards it
 
 	departing sync.WaitGroup // changes that close sockets; mu is held to add one, unless ended
 
@@ -102,6 +103,8 @@ type Server struct {
 	running   sync.WaitGroup                   // loops
 	live      bool
 	ended     bool
+	waits     bool      // it admits nobody until Admit
+	handing   *Handover // that is under way or finished; nil for none
 }
 
 // New makes a server with its loops, which Start sets going. The process's descriptor limit is read here.
@@ -111,7 +114,7 @@ func New(o Options) (*Server, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	s := &Server{
-		log: o.Log, started: time.Now(), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
+		log: o.Log, started: startOf(o), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
 		listeners: make(map[listenerKey]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
 	}
 	if !o.NoOffload {
@@ -141,6 +144,7 @@ func New(o Options) (*Server, error) {
 	s.cancels = postgres.NewSender(&s.gate.Chains)
 	s.cancels.Encrypt = encryptCancel
 	s.furnish(pipes)
+	s.expectSockets(o.Sockets)
 	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
 	return s, nil
 }
@@ -239,12 +243,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.discard()
 		close(s.gone)
 		s.mu.Unlock()
+		s.closeUnused()
 		return nil
 	}
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
-	s.closeListeners(ctx, listeners)
+	s.closeUnused()
+	if !s.endHandover() {
+		s.closeListeners(ctx, listeners)
+	}
 	s.leaveAll(ctx)
 	err := s.drain(ctx)
 	if e := s.drainQuestions(ctx); err == nil {

@@ -201,7 +201,7 @@ func (l *Loop) sendOutbox(d *Socket) {
 		case 0:
 		case sock.Again:
 			d.blocked = true
-			l.clients.WatchRoom(d.fd, d.slot, 0, true)
+			l.watch(d)
 			return
 		default:
 			l.Drop(d.listener, sendDrop(e), o.writer.Skip())
@@ -226,7 +226,7 @@ func (l *Loop) unblock(d *Socket) {
 	if d.blocked {
 		return
 	}
-	l.clients.WatchRoom(d.fd, d.slot, 0, false)
+	l.watch(d)
 	for _, r := range d.waiting {
 		if f, alive := r.Get(); alive {
 			f.waits = false

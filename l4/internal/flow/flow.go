@@ -43,7 +43,12 @@ type Flow struct {
 	blocked bool // the socket takes no more for the moment
 	inLine  bool
 	waits   bool // stands in its listener's socket's waiting
-	place   gate.FlowPlace
+
+	detached bool         // on its way to another process, and served by nobody; see Detach
+	opens    bool         // and its socket is open
+	left     tally.Reason // why a detached flow ends if it comes back; else NoReason
+
+	place gate.FlowPlace
 
 	kept        *backlog // datagrams that the socket did not take; nil when there are none
 	first, last int      // of its pieces in the batch in work; 0 outside
@@ -214,6 +219,10 @@ func (l *Loop) onFlowTimer(f *Flow) {
 
 // End ends a flow and gives its memory back.
 func (l *Loop) End(f *Flow, why tally.Reason) {
+	if f.detached {
+		f.left = why
+		return
+	}
 	d := f.socket
 	l.wheel.Stop(&f.timer)
 	l.closeFlow(f)
@@ -226,6 +235,12 @@ func (l *Loop) End(f *Flow, why tally.Reason) {
 	if l.access.Logs(why) {
 		l.logEnd(f, why)
 	}
+	l.forget(f)
+}
+
+// forget gives the memory of a flow back that is over.
+func (l *Loop) forget(f *Flow) {
+	d := f.socket
 	d.unanswered.Remove(&f.age)
 	if d.outbox.last == f {
 		d.outbox.last = nil

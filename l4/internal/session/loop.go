@@ -62,7 +62,8 @@ type Loop struct {
 
 	mute []muted // connections of clients that are refused without a word, the oldest first
 
-	shunning bool // some sockets shun somebody
+	shunning  bool // some sockets shun somebody
+	suspended bool // nobody is accepted, see Suspend
 
 	paused   int           // sockets that do not accept: there is no descriptor to spare, or no place, for their clients
 	resumeAt time.Duration // when to look again
@@ -228,8 +229,8 @@ func (l *Loop) takeRevoked() {
 		l.sessions.All(func(s *Session) {
 			switch {
 			case s.phase == queued || s.lease.Backend() != r.backend:
-			case s.phase == relaying:
-				l.end(s, r.why)
+			case s.phase == relaying, s.phase == detached:
+				l.Cut(s, r.why)
 			default:
 				l.leaveBackend(s)
 				s.lease.Release(pool.Neutral)
@@ -244,7 +245,9 @@ func (l *Loop) takeRevoked() {
 func (l *Loop) Leave(b *listen.Binding) {
 	for i, d := range l.listening {
 		if d != nil && d.binding == b {
-			l.lastClients(d)
+			if !b.Elsewhere() && !l.suspended {
+				l.lastClients(d)
+			}
 			l.unwatch(d)
 			d.close()
 			l.listening[i] = nil

@@ -62,6 +62,7 @@ func MeetOldProcess(version string) (*OldProcess, error) {
 	o := &OldProcess{conn: conn}
 	if err := o.meet(newHello(version, os.Getpid())); err != nil {
 		o.Refuse(err)
+		o.discard()
 		return nil, fmt.Errorf("take over from another process: %w", err)
 	}
 	return o, nil
@@ -72,7 +73,9 @@ func (o *OldProcess) meet(own hello) error {
 	if _, err := o.receive(kindHello, &o.hello); err != nil {
 		return err
 	}
-	if err := o.conn.Send(kindHello, own); err != nil {
+	if err := o.conn.Send(kindHello, own); isEnd(err) {
+		return errOldProcessGone
+	} else if err != nil {
 		return err
 	}
 	if err := o.hello.fits(own); err != nil {
@@ -102,6 +105,17 @@ func (o *OldProcess) meet(own hello) error {
 		o.sockets = append(o.sockets, more.Sockets...)
 	}
 	return nil
+}
+
+// discard closes the descriptors that were received.
+func (o *OldProcess) discard() {
+	for _, fd := range o.http {
+		_ = syscall.Close(fd)
+	}
+	for _, s := range o.sockets {
+		_ = syscall.Close(s.FD)
+	}
+	o.http, o.sockets = nil, nil
 }
 
 // receive receives a message of one kind.

@@ -200,9 +200,15 @@ func (l *Loop) takeTurns() {
 	l.again = l.again[:copy(l.again, l.again[len(line):])]
 }
 
-// EndAll ends all sessions, for a reason that is neither side's.
+// EndAll ends all sessions, for a reason that is neither side's. Detached ones are taken to be another process's.
 func (l *Loop) EndAll(why tally.Reason) {
-	l.sessions.All(func(s *Session) { l.Cut(s, why) })
+	l.sessions.All(func(s *Session) {
+		if s.phase == detached {
+			l.Gone(s.Ref())
+			return
+		}
+		l.Cut(s, why)
+	})
 }
 
 // Some calls visit for a slice of the sessions, as loop.Slab.Some does.

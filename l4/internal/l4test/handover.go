@@ -1,4 +1,4 @@
-package l4_test
+package l4test
 
 import (
 	"encoding/json"
@@ -9,8 +9,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
 
-// wired is v after it was written as JSON and read again, as it comes to another process.
-func wired[T any](t testing.TB, v T) (read T) {
+// Wired is v after it was written as JSON and read again, as it comes to another process.
+func Wired[T any](t testing.TB, v T) (read T) {
 	t.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -32,45 +32,45 @@ func sent(t testing.TB, fd int) int {
 	return other
 }
 
-// A handOver is two servers of one process, of which one hands over to the other.
-type handOver struct {
+// A HandOver is two servers of one process, of which one hands over to the other.
+type HandOver struct {
 	t        testing.TB
-	from, to *l4.Server
-	h        *l4.Handover
+	From, To *l4.Server
+	H        *l4.Handover
 }
 
-// beginHandOver makes and starts the server that takes over.
-func beginHandOver(t testing.TB, from *l4.Server, o l4.Options, specs ...l4.ListenerSpec) *handOver {
+// BeginHandOver makes and starts the server that takes over.
+func BeginHandOver(t testing.TB, from *l4.Server, o l4.Options, specs ...l4.ListenerSpec) *HandOver {
 	t.Helper()
 	h, err := from.HandOver()
 	if err != nil {
 		t.Fatal(err)
 	}
 	sockets := h.Sockets()
-	o.Sockets = wired(t, sockets)
+	o.Sockets = Wired(t, sockets)
 	for i := range sockets {
 		o.Sockets[i].FD = sent(t, sockets[i].FD)
 	}
-	return &handOver{t, from, start(t, o, specs...), h}
+	return &HandOver{t, from, StartUnix(t, o, specs...), h}
 }
 
-// move moves up to most sessions or flows, once, and returns how many were moved and how many refused.
-func (u *handOver) move(p l4.Protocol, most int) (moved, refused int) {
+// Move moves up to most sessions or flows, once, and returns how many were moved and how many refused.
+func (u *HandOver) Move(p l4.Protocol, most int) (moved, refused int) {
 	u.t.Helper()
-	m := u.h.Detach(p, most)
+	m := u.H.Detach(p, most)
 	if len(m) == 0 {
 		return 0, 0
 	}
 	if len(m) > most {
 		u.t.Errorf("%d were detached, want %d at most", len(m), most)
 	}
-	got := wired(u.t, m)
+	got := Wired(u.t, m)
 	for i := range m {
 		for _, fd := range m[i].FDs {
 			got[i].FDs = append(got[i].FDs, sent(u.t, fd))
 		}
 	}
-	taking := u.to.TakeOver(got)
+	taking := u.To.TakeOver(got)
 	var gone, back []l4.Moving
 	for i := range m {
 		gone = append(gone, m[i])
@@ -81,39 +81,39 @@ func (u *handOver) move(p l4.Protocol, most int) (moved, refused int) {
 		gone = append(gone[:i], gone[i+1:]...)
 	}
 	taking.Begin()
-	u.h.Moved(gone)
-	u.h.Returned(back)
+	u.H.Moved(gone)
+	u.H.Returned(back)
 	return len(gone), len(back)
 }
 
-// moveAll moves all that comes to rest until n are moved.
-func (u *handOver) moveAll(p l4.Protocol, n int) {
+// MoveAll moves all that comes to rest until n are moved.
+func (u *HandOver) MoveAll(p l4.Protocol, n int) {
 	u.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for left := n; left > 0; {
-		moved, _ := u.move(p, 7)
+		moved, _ := u.Move(p, 7)
 		if left -= moved; moved == 0 && time.Now().After(deadline) {
-			of, _ := u.h.Left(u.t.Context())
+			of, _ := u.H.Left(u.t.Context())
 			u.t.Fatalf("%d of %d were not moved: %v", left, n, of)
 		}
 	}
 }
 
-// pause stops admitting on one side, and flows moves what was admitted before the other side begins.
-func (u *handOver) pause(flows int) {
+// Pause stops admitting on one side, and flows moves what was admitted before the other side begins.
+func (u *HandOver) Pause(flows int) {
 	u.t.Helper()
-	u.h.Pause()
-	u.moveAll(l4.UDP, flows)
-	u.to.Admit()
+	u.H.Pause()
+	u.MoveAll(l4.UDP, flows)
+	u.To.Admit()
 }
 
-// finish ends the server that has handed over.
-func (u *handOver) finish() {
+// Finish ends the server that has handed over.
+func (u *HandOver) Finish() {
 	u.t.Helper()
-	u.to.AddCounters(wired(u.t, u.h.Counters()))
-	u.h.Finish()
-	if err := u.from.Shutdown(u.t.Context()); err != nil {
+	u.To.AddCounters(Wired(u.t, u.H.Counters()))
+	u.H.Finish()
+	if err := u.From.Shutdown(u.t.Context()); err != nil {
 		u.t.Error(err)
 	}
-	u.to.AddCounters(wired(u.t, u.h.Counters()))
+	u.To.AddCounters(Wired(u.t, u.H.Counters()))
 }

@@ -152,8 +152,8 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 	hangups.end()
 	d.upgrades.Wait()
 	d.endWatching()
-	d.from.end()
 	if u := d.replaced.Load(); u == nil {
+		d.from.end()
 		d.shutDown(sig == syscall.SIGTERM, signals)
 	} else {
 		u.forward(sig) // it came while the new process was taking over
@@ -299,8 +299,11 @@ func (d *Daemon) beginAsMain() {
 		return
 	}
 	_ = o.conn.Send(kindFinished, noBody) // if it is gone, there is nobody to tell
+	o.follows.Store(true)
 	o.working.Go(func() {
 		o.followLater(d.server, isMain)
+		o.conn.Close()
+		o.follows.Store(false)
 		d.log.Info().Int("old_pid", o.hello.PID).Int("sessions", o.later).Msg("the old process has handed over the rest")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
@@ -29,6 +30,7 @@ type OldProcess struct {
 	http []int // the descriptors of offer.HTTP; -1 for those that were taken
 
 	working sync.WaitGroup // the goroutine of follow; end ends it
+	follows atomic.Bool    // the old process may hand over more
 
 	// The goroutine of follow uses the fields below.
 	taking                 *l4.Taking // taken, and not begun; nil for none
@@ -309,6 +311,9 @@ func (o *OldProcess) admit(s *l4.Server) {
 		s.Admit()
 	}
 }
+
+// mayHaveMore reports whether the old process may hand over more.
+func (o *OldProcess) mayHaveMore() bool { return o != nil && o.follows.Load() }
 
 // end ends the connection and waits for the goroutine. Nothing happens for a nil OldProcess.
 func (o *OldProcess) end() {

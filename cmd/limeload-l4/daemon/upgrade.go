@@ -362,7 +362,8 @@ func (u *upgrade) drain(signals <-chan os.Signal) {
 		Msg("draining what could not be handed over")
 	tick := time.NewTicker(sweepPause)
 	defer tick.Stop()
-	for before := u.moved[l4.TCP]; d.open() > 0 && ctx.Err() == nil && !u.lost; {
+	// What this process has taken over from an older one still comes, when upgrades follow one another quickly.
+	for before := u.moved[l4.TCP]; (d.open() > 0 || d.from.mayHaveMore()) && ctx.Err() == nil && !u.lost; {
 		select {
 		case <-tick.C:
 			u.sweep()
@@ -373,6 +374,7 @@ func (u *upgrade) drain(signals <-chan os.Signal) {
 			before = n
 		}
 	}
+	d.from.end()
 	if err := d.server.Shutdown(ctx); err != nil {
 		d.log.Info().Msg("sessions left were ended")
 	}

@@ -27,14 +27,23 @@ type PoolCounts struct {
 	Name     string                 `json:"name"`
 	Counts   pool.Counts            `json:"counts"`
 	Backends map[string]pool.Counts `json:"backends"`
+
+	Sticky *pool.StickyClients `json:"sticky,omitempty"` // the clients it remembers; with the first call of Counters
 }
 
-// Counters returns what was counted since the last call, or since the server began.
+// maxSticky bounds the clients that all pools remember and that are handed over. One takes sixteen bytes of JSON.
+const maxSticky = 1 << 20
+
+// Counters returns what was counted since the last call, or since the server began. The first call has the clients that
+// pools remember, too: before Admit it brings them in time for the clients that come.
 func (h *Handover) Counters() Counters {
 	s := h.server
 	s.flushAll()
 	now := s.countersNow()
 	since := now.minus(h.before)
+	if h.before.Pools == nil {
+		s.addSticky(&since)
+	}
 	h.before = now
 	return since
 }
@@ -48,6 +57,21 @@ func (s *Server) flushAll() {
 	select {
 	case <-done:
 	case <-s.gone: // and then all is counted
+	}
+}
+
+// addSticky adds the clients that pools remember.
+func (s *Server) addSticky(c *Counters) {
+	s.mu.Lock()
+	pools := s.poolsLocked()
+	s.mu.Unlock()
+	left := maxSticky / max(1, len(pools))
+	for p := range pools {
+		for i := range c.Pools {
+			if c.Pools[i].Name == p.Name() {
+				c.Pools[i].Sticky = p.StickyClients(left)
+			}
+		}
 	}
 }
 
@@ -173,6 +197,7 @@ func (s *Server) AddCounters(c Counters) {
 	for _, l := range c.Pools {
 		if p := pools[l.Name]; p != nil {
 			p.AddCounts(l.Counts, l.Backends)
+			p.AddStickyClients(l.Sticky)
 		}
 	}
 }

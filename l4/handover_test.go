@@ -1,6 +1,7 @@
 package l4_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -8,13 +9,16 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/l4/internal/l4test"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 // TestHandOverSessions holds that sessions at rest go on in another process with what they had, that their listener's address
@@ -372,4 +376,189 @@ func TestHandOverUnix(t *testing.T) {
 	if _, err := os.Lstat(ls.Unix.Path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file of the socket: %v", err)
 	}
+}
+
+// TestHandOverSilent holds that nothing that happens to what was handed over wakes the loops of the process that has
+// handed it over, although that lives on for another session.
+func TestHandOverSilent(t *testing.T) {
+	at, other := backend(t, echo), backend(t, echo)
+	answering := startUDP(t, echoUDP)
+	specs := func(to ...string) []l4.ListenerSpec {
+		udp := flowSpec(newPool(t, answering.Address()))
+		udp.Name = "udp"
+		return []l4.ListenerSpec{spec(newPool(t, to...)), udp}
+	}
+	from := start(t, l4.Options{Loops: 1}, specs(at, other)...)
+	tcp, udp := from.Listeners()[0].Address.String(), from.Listeners()[1].Address.String()
+	one, stays, asks := dial(t, tcp), dial(t, tcp), dialUDP(t, udp)
+	if err := errors.Join(ask(one), ask(stays)); err != nil {
+		t.Fatal(err)
+	}
+	askUDP(t, asks, "x")
+	u := l4test.BeginHandOver(t, from, l4.Options{Loops: 1}, specs(at)...)
+	u.Pause(1)
+	if moved, refused := u.Move(l4.TCP, 10); moved != 1 || refused != 1 {
+		t.Fatalf("%d moved, %d refused", moved, refused)
+	}
+	u.H.Finish()
+	before := from.Loops()[0].Turns
+	const times = 200
+	for range times {
+		if err := ask(one); err != nil {
+			t.Fatal(err)
+		}
+		askUDP(t, asks, "x")
+		c := dial(t, tcp)
+		if err := ask(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if turns := from.Loops()[0].Turns - before; turns > times/4 { // some are timers
+		t.Errorf("%d turns for what happens elsewhere", turns)
+	}
+	if err := ask(stays); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHandOverNamed holds that a client that a PROXY header has named stays that one, and so its backend's header.
+func TestHandOverNamed(t *testing.T) {
+	headers := make(chan string, 10)
+	at := backend(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		line, _ := r.ReadString('\n')
+		headers <- line
+		_, _ = io.Copy(c, r)
+	})
+	ls := func() l4.ListenerSpec {
+		p, err := pool.New(pool.Options{Name: "pool", Algorithm: "first", Initial: pool.Healthy,
+			ConnectTimeout: time.Second, SendProxy: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Add(pool.Spec{ID: "one", Addr: pool.At(netip.MustParseAddrPort(at)), Weight: 1}); err != nil {
+			t.Fatal(err)
+		}
+		ls := spec(p)
+		ls.Proxy = l4.ProxySettings{Versions: l4.ProxyV1, Timeout: time.Minute,
+			Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+		ls.Limits.ClientSessions = 1
+		return ls
+	}
+	from := start(t, l4.Options{Loops: 2}, ls())
+	const header = "PROXY TCP4 192.0.2.1 198.51.100.1 1000 2000\r\n"
+	c := dial(t, address(from))
+	if _, err := io.WriteString(c, header); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-headers; got != header {
+		t.Errorf("the backend got %q", got)
+	}
+	u := l4test.BeginHandOver(t, from, l4.Options{Loops: 2}, ls())
+	u.Pause(0)
+	u.MoveAll(l4.TCP, 1)
+	u.Finish()
+	list := listOf(t, u.To, l4.SessionFilter{})
+	if s := list.Sessions[0]; s.Client != netip.MustParseAddrPort("192.0.2.1:1000") || s.Via.String() != c.LocalAddr().String() {
+		t.Errorf("%+v", s)
+	}
+	second := dial(t, address(u.To))
+	if _, err := io.WriteString(second, header); err != nil {
+		t.Fatal(err)
+	}
+	if !reset(t, second) {
+		t.Error("the client has one session more than it may have")
+	}
+	c.Close()
+	eventually(t, "it has ended", func() bool { return u.To.Sessions() == 0 })
+	third := dial(t, address(u.To))
+	if _, err := io.WriteString(third, header); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(third); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHandOverChain holds that what was taken over is handed over again, reloads between included, also when a listener
+// moves and comes back.
+func TestHandOverChain(t *testing.T) {
+	at := backend(t, echo)
+	ls := spec(newPool(t, at))
+	server := start(t, l4.Options{Loops: 2}, ls)
+	where := address(server)
+	before := descriptors(t)
+	c := dial(t, where)
+	for i := range 6 {
+		next := ls
+		next.Pool, next.Backlog = newPool(t, at), 10+i
+		u := l4test.BeginHandOver(t, server, l4.Options{Loops: 1 + i%3}, next)
+		u.Pause(0)
+		u.MoveAll(l4.TCP, 1)
+		u.Finish()
+		server = u.To
+		v, err := syscall.GetsockoptInt(l4.BindingOf(server, "test").Sockets[0][0], syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		if err != nil || v != 1 || address(server) != where {
+			t.Errorf("%v, %v: it listens at %s", v, err, address(server))
+		}
+		next.Backlog = 100
+		next.More = []l4.Place{{Address: netip.MustParseAddrPort("127.0.0.1:0")}}
+		if err := server.Apply(l4.Plan{Listeners: []l4.ListenerSpec{next}}); err != nil {
+			t.Fatal(err)
+		}
+		next.More = nil
+		if err := server.Apply(l4.Plan{Listeners: []l4.ListenerSpec{next}}); err != nil {
+			t.Fatal(err)
+		}
+		other := dial(t, where)
+		if err := errors.Join(ask(c), ask(other)); err != nil {
+			t.Error(err)
+		}
+		other.Close()
+		eventually(t, "one session is left", func() bool { return server.Sessions() == 1 })
+	}
+	if n := info(server).Accepted; n != 7 {
+		t.Errorf("%d were accepted", n)
+	}
+	if err := server.Apply(l4.Plan{}); err != nil { // the address is free then
+		t.Fatal(err)
+	}
+	refusedNow, err := net.Dial("tcp", where)
+	if err == nil {
+		refusedNow.Close()
+		t.Error("somebody listens there still")
+	}
+	c.Close()
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "descriptors are closed", func() bool { return openDescriptors(t) <= before })
+}
+
+// TestHandOverInherited holds that sockets which somebody else has opened are handed over, and stay that one's.
+func TestHandOverInherited(t *testing.T) {
+	at := backend(t, echo)
+	where, fds := inheritable(t, 1)
+	ls := l4.ListenerSpec{Name: "inherits", Pool: newPool(t, at), Inherited: fds}
+	from := start(t, l4.Options{Loops: 2}, ls)
+	c := dial(t, where)
+	if err := ask(c); err != nil {
+		t.Fatal(err)
+	}
+	ls.Inherited, ls.Address, ls.Pool = nil, netip.MustParseAddrPort(where), newPool(t, at)
+	u := l4test.BeginHandOver(t, from, l4.Options{Loops: 2}, ls)
+	u.Pause(0)
+	u.MoveAll(l4.TCP, 1)
+	u.Finish()
+	if err := errors.Join(ask(c), ask(dial(t, where))); err != nil {
+		t.Error(err)
+	}
+	if err := u.To.Apply(l4.Plan{}); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, where) // whoever has opened it has it still
 }

@@ -22,8 +22,8 @@ func Wired[T any](t testing.TB, v T) (read T) {
 	return read
 }
 
-// sent is a descriptor as it comes to another process by SCM_RIGHTS.
-func sent(t testing.TB, fd int) int {
+// Sent is a descriptor as it comes to another process by SCM_RIGHTS.
+func Sent(t testing.TB, fd int) int {
 	t.Helper()
 	other, err := sock.Duplicate(fd)
 	if err != nil {
@@ -49,7 +49,7 @@ func BeginHandOver(t testing.TB, from *l4.Server, o l4.Options, specs ...l4.List
 	sockets := h.Sockets()
 	o.Sockets = Wired(t, sockets)
 	for i := range sockets {
-		o.Sockets[i].FD = sent(t, sockets[i].FD)
+		o.Sockets[i].FD = Sent(t, sockets[i].FD)
 	}
 	return &HandOver{t, from, StartUnix(t, o, specs...), h}
 }
@@ -67,7 +67,7 @@ func (u *HandOver) Move(p l4.Protocol, most int) (moved, refused int) {
 	got := Wired(u.t, m)
 	for i := range m {
 		for _, fd := range m[i].FDs {
-			got[i].FDs = append(got[i].FDs, sent(u.t, fd))
+			got[i].FDs = append(got[i].FDs, Sent(u.t, fd))
 		}
 	}
 	taking := u.To.TakeOver(got)

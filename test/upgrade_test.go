@@ -525,3 +525,77 @@ func TestUpgradeFails(t *testing.T) {
 		t.Error("the admin socket's file is left")
 	}
 }
+
+// TestUpgradeNotifies holds what systemd hears at an upgrade, and from which process: the old one names the new one, and
+// then the new one says that it serves, and feeds the watchdog.
+func TestUpgradeNotifies(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	socket := "@limeload-" + filepath.Base(filepath.Dir(dir)) + "-upgrade"
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	check(t, err)
+	raw, err := c.SyscallConn()
+	check(t, err)
+	check(t, raw.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_PASSCRED, 1)
+	}))
+	check(t, err)
+	type message struct {
+		pid  int
+		text string
+	}
+	messages := make(chan message, 1<<10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		text, control := make([]byte, 8192), make([]byte, 256)
+		for {
+			n, size, _, _, err := c.ReadMsgUnix(text, control)
+			if err != nil {
+				return
+			}
+			m := message{text: string(text[:n])}
+			if all, err := syscall.ParseSocketControlMessage(control[:size]); err == nil && len(all) == 1 {
+				if from, err := syscall.ParseUnixCredentials(&all[0]); err == nil {
+					m.pid = int(from.Pid)
+				}
+			}
+			messages <- m
+		}
+	}()
+	t.Cleanup(func() { c.Close(); <-done })
+	echo := harness.Serve(t, harness.Echo)
+	u := startUpgrading(t, fmt.Sprintf("[listener.echo]\naddress = %q\npool = \"echo\"\n[pool.echo]\nbackends = %s\n",
+		harness.FreeAddress(t), harness.BackendList(echo.Address())), false,
+		"NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=60000000")
+	u.upgrade()
+	u.upgrade()
+	awaitGone(t, u.pids[0])
+	awaitGone(t, u.pids[1])
+	var got []string
+	for number := 0; number < 3+3+1; { // those that are not the watchdog's
+		m := harness.Receive(t, "a message", messages)
+		process := slices.Index(u.pids, m.pid)
+		for name := range strings.SplitSeq(m.text, "\n") {
+			if strings.HasPrefix(name, "STATUS=") {
+				name, _, _ = strings.Cut(name, ":")
+			}
+			got = append(got, fmt.Sprintf("%d %s", process, strings.ReplaceAll(name, fmt.Sprint(u.pids[min(process+1, 2)]), "PID")))
+		}
+		if !strings.HasPrefix(m.text, "WATCHDOG") {
+			number++
+		}
+	}
+	want := []string{
+		"0 WATCHDOG=1", "0 READY=1", "0 STATUS=serving 1 listener over 1 pool",
+		"0 STATUS=upgrading", "0 MAINPID=PID",
+		"1 WATCHDOG=1", "1 READY=1", "1 STATUS=serving 1 listener over 1 pool",
+		"1 STATUS=upgrading", "1 MAINPID=PID",
+		"2 WATCHDOG=1", "2 READY=1", "2 STATUS=serving 1 listener over 1 pool",
+	}
+	slices.Sort(want[:3]) // the watchdog is fed by a goroutine of its own
+	slices.Sort(got[:min(3, len(got))])
+	if !slices.Equal(got, want) {
+		t.Errorf("the manager hears\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -498,3 +498,93 @@ func TestKilledOldProcess(t *testing.T) {
 		})
 	}
 }
+
+// awaitHandingOver begins an upgrade to a process that says nothing, and returns when it is under way.
+func (u *upgradable) awaitHandingOver() <-chan error {
+	u.t.Helper()
+	failure := background(func(context.Context) (admin.Upgraded, error) { return u.upgrade(60) }, u.t.Context())
+	harness.Eventually(u.t, "the upgrade is under way", func() error {
+		s, err := u.admin.Status(u.t.Context())
+		if err == nil && s.State != "handing_over" {
+			err = fmt.Errorf("the state is %s", s.State)
+		}
+		return err
+	})
+	return failure
+}
+
+// TestSecondUpgrade holds that a second upgrade and run-time changes are refused while one is under way, and that
+// sessions go on meanwhile.
+func TestSecondUpgrade(t *testing.T) {
+	t.Parallel()
+	u := newUpgradable(t, "silent")
+	failure := u.awaitHandingOver()
+	if _, err := u.upgrade(0); !errors.Is(err, admin.ErrUpgrading) {
+		t.Errorf("a second upgrade gives %v", err)
+	}
+	if _, err := u.admin.ChangeBackend(t.Context(), "tcp", "b1", admin.BackendChange{MaxSessions: new(7)}); !errors.Is(
+		err, admin.ErrUpgrading) {
+		t.Errorf("a change gives %v", err)
+	}
+	u.expect(upgradeSessions, upgradeFlows)
+	_ = u.cmd.Process.Signal(syscall.SIGINT)
+	<-failure
+	<-u.ended
+}
+
+// TestTermWhileUpgrading holds that TERM gives an upgrade up before anything has gone over, and drains. The new process
+// is killed.
+func TestTermWhileUpgrading(t *testing.T) {
+	t.Parallel()
+	u := newUpgradable(t, "silent")
+	failure := u.awaitHandingOver()
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", u.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = u.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-failure; !errors.Is(err, admin.ErrEnding) {
+		t.Errorf("the upgrade gives %v", err)
+	}
+	for _, c := range u.sessions {
+		if err := ask(c); err != nil {
+			t.Errorf("a session while it drains: %v", err)
+		}
+		c.Close()
+	}
+	_ = u.cmd.Process.Signal(syscall.SIGTERM) // flows have no end of their own
+	<-u.ended
+	if code := u.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("it ends with exit code %d", code)
+	}
+	for _, pid := range strings.Fields(string(children)) {
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			t.Errorf("the new process %s is alive", pid)
+		}
+	}
+}
+
+// TestHangupWhileUpgrading holds that HUP waits for an upgrade that fails, and then reloads.
+func TestHangupWhileUpgrading(t *testing.T) {
+	t.Parallel()
+	u := newUpgradable(t, "silent")
+	failure := background(func(context.Context) (admin.Upgraded, error) { return u.upgrade(1) }, t.Context())
+	harness.Eventually(t, "the upgrade is under way", func() error {
+		s, err := u.admin.Status(t.Context())
+		if err == nil && s.State != "handing_over" {
+			err = fmt.Errorf("the state is %s", s.State)
+		}
+		return err
+	})
+	_ = u.cmd.Process.Signal(syscall.SIGHUP)
+	if err := <-failure; err == nil {
+		t.Error("a process that says nothing has taken over")
+	}
+	harness.Eventually(t, "it reloads", func() error {
+		s, err := u.admin.Status(t.Context())
+		if err == nil && s.Reloads.Done+s.Reloads.Failed != 1 {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+}

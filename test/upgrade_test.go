@@ -260,25 +260,25 @@ type stream struct {
 	sent, back int64
 }
 
-// newStream begins a stream to an echo server.
-func newStream(t testing.TB, address string) *stream {
+// newStream begins a stream of at least so many bytes to an echo server.
+func newStream(t testing.TB, address string, least int64) *stream {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	s := &stream{stop: stop, done: make(chan error, 1)}
 	t.Cleanup(stop)
 	c := harness.Dial(t, address)
 	check(t, c.SetDeadline(time.Time{}))
-	go func() { s.done <- s.run(ctx, c) }()
+	go func() { s.done <- s.run(ctx, c, least) }()
 	return s
 }
 
-func (s *stream) run(ctx context.Context, c *net.TCPConn) error {
+func (s *stream) run(ctx context.Context, c *net.TCPConn, least int64) error {
 	out, in := sha256.New(), sha256.New()
 	var writing sync.WaitGroup
 	var failed error
 	writing.Go(func() {
 		chunk := make([]byte, 64<<10)
-		for n := uint64(0); ctx.Err() == nil; n++ {
+		for n := uint64(0); ctx.Err() == nil || s.sent < least; n++ {
 			for i := range 8 {
 				chunk[i] = byte(n >> (8 * i))
 			}
@@ -397,7 +397,7 @@ backends = %s
 	}
 	all()
 	descriptors, memory := descriptorsOf(t, u.pids[0]), memoryOf(t, u.pids[0])
-	busy := newStream(t, echoAt)
+	busy := newStream(t, echoAt, 0)
 	stop := connectAll(t, redisAt)
 	before := u.counted()
 	for round := range upgrades {

@@ -62,7 +62,7 @@ func printUpgrade(w io.Writer, u *admin.Upgraded) error {
 		}
 	}
 	if total > 0 && err == nil {
-		_, err = fmt.Fprintf(w, "%d stay with pid %d (%s): they go over at a moment of rest, or end after %s at the latest\n",
+		_, err = fmt.Fprintf(w, "%d stay with pid %d (%s) until they end or can go over, for %s at most\n",
 			total, u.OldPID, strings.Join(parts, ", "), seconds(u.Until))
 	}
 	return err

@@ -45,9 +45,12 @@ type Handover struct {
 
 	before Counters // what Counters has returned so far, in all
 
+	// refusing guards refused. Loops take it, so nobody waits for a loop meanwhile
+	refusing sync.Mutex
+	refused  map[tally.ID]bool // the other process does not take them
+
 	// mu guards the fields below
 	mu       sync.Mutex
-	refused  map[tally.ID]bool // the other process does not take them
 	paused   bool
 	finished bool
 	over     bool
@@ -95,11 +98,22 @@ func (h *Handover) Pause() {
 	}
 	h.paused = true
 	s := h.server
-	<-s.onLoops(func(i int) {
+	s.onEachLoop(func(i int) {
 		s.sessions[i].Suspend()
 		s.flows[i].Suspend()
 		s.flows[i].NoteLost()
 	})
+}
+
+// onEachLoop calls f with the index of each loop, on that loop, and waits, or until the loops have ended.
+func (s *Server) onEachLoop(f func(i int)) { s.await(s.onLoops(f)) }
+
+// await waits until a channel of onLoops is closed, or the loops have ended.
+func (s *Server) await(done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-s.gone:
+	}
 }
 
 // A Moving is a session or a flow on its way to another process. It is written as JSON; its descriptors go beside it.
@@ -220,8 +234,8 @@ func (s *Server) detachOnLoop(i int, p Protocol, from, most int, spare func(tall
 
 // spares reports whether the other process has refused a session or a flow.
 func (h *Handover) spares(id tally.ID) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.refusing.Lock()
+	defer h.refusing.Unlock()
 	return h.refused[id]
 }
 
@@ -232,7 +246,7 @@ func (h *Handover) Moved(m []Moving) {
 
 // Returned serves again what Detach has returned: the other process has refused it, or is gone.
 func (h *Handover) Returned(m []Moving) {
-	h.mu.Lock()
+	h.refusing.Lock()
 	for i := range m {
 		switch {
 		case m[i].Session != nil:
@@ -241,7 +255,7 @@ func (h *Handover) Returned(m []Moving) {
 			h.refused[m[i].Flow.ID] = true
 		}
 	}
-	h.mu.Unlock()
+	h.refusing.Unlock()
 	h.settle(m, (*session.Loop).Back, (*flow.Loop).Back)
 }
 
@@ -252,26 +266,15 @@ func (h *Handover) settle(m []Moving, ofSession func(*session.Loop, session.Ref)
 	for i := range m {
 		byLoop[m[i].loop] = append(byLoop[m[i].loop], &m[i])
 	}
-	var running sync.WaitGroup
-	for i, some := range byLoop {
-		if len(some) == 0 {
-			continue
-		}
-		running.Add(1)
-		if !s.loops[i].Post(func() {
-			defer running.Done()
-			for _, one := range some {
-				if one.Flow != nil {
-					ofFlow(s.flows[i], one.flow)
-				} else {
-					ofSession(s.sessions[i], one.session)
-				}
+	s.onEachLoop(func(i int) {
+		for _, one := range byLoop[i] {
+			if one.Flow != nil {
+				ofFlow(s.flows[i], one.flow)
+			} else {
+				ofSession(s.sessions[i], one.session)
 			}
-		}) {
-			running.Done()
 		}
-	}
-	running.Wait()
+	})
 }
 
 // Left counts the sessions, flows and questions that this process still has, by why they cannot be handed over: "tls",
@@ -347,7 +350,7 @@ func (h *Handover) resume() {
 
 // admit makes the loops admit clients, and waits until they do.
 func (s *Server) admit() {
-	<-s.onLoops(func(i int) {
+	s.onEachLoop(func(i int) {
 		s.sessions[i].Admit()
 		s.flows[i].Admit()
 	})
@@ -374,7 +377,7 @@ func (h *Handover) Finish() {
 		closing = append(closing, s.leave(b))
 	}
 	for _, closed := range closing {
-		<-closed
+		s.await(closed)
 	}
 }
 

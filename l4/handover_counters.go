@@ -50,14 +50,10 @@ func (h *Handover) Counters() Counters {
 
 // flushAll makes sessions and flows add their bytes to the counters now.
 func (s *Server) flushAll() {
-	done := s.onLoops(func(i int) {
+	s.onEachLoop(func(i int) { // when the loops have ended, all is counted
 		s.sessions[i].Flush()
 		s.flows[i].Flush()
 	})
-	select {
-	case <-done:
-	case <-s.gone: // and then all is counted
-	}
 }
 
 // addSticky adds the clients that pools remember.

@@ -142,7 +142,6 @@ func TestHandOverFlowsRefused(t *testing.T) {
 	})
 	other := startUDP(t, naming("other"))
 	ls := flowSpec(newPool(t, b.Address()))
-	ls.Flows.Timeout = 200 * time.Millisecond
 	from := start(t, l4.Options{Loops: 2}, ls)
 	c := dialUDP(t, address(from))
 	if _, err := c.Write([]byte("late")); err != nil {
@@ -167,6 +166,9 @@ func TestHandOverFlowsRefused(t *testing.T) {
 	}
 	if got := askUDP(t, c, "x"); got != "other" {
 		t.Errorf("it got %q", got)
+	}
+	if n, err := from.End(t.Context(), l4.SessionFilter{}); n != 1 || err != nil {
+		t.Errorf("%d flows were left, %v", n, err)
 	}
 	if err := from.Shutdown(t.Context()); err != nil {
 		t.Error(err)

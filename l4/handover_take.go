@@ -2,6 +2,7 @@ package l4
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/limeload/limeload-l4/l4/internal/flow"
 	"github.com/limeload/limeload-l4/l4/internal/session"
@@ -107,7 +108,7 @@ func (s *Server) socketsOf(m []Moving) map[uint64]takenFlow {
 		cookies = append(cookies, cookie)
 	}
 	var mu sync.Mutex
-	<-s.onLoops(func(i int) {
+	s.onEachLoop(func(i int) {
 		for _, cookie := range cookies {
 			if d := s.flows[i].SocketOf(cookie); d != nil {
 				mu.Lock()
@@ -163,25 +164,22 @@ func (t *Taking) Begin() {
 		flows[f.loop] = append(flows[f.loop], f)
 	}
 	t.sessions, t.flows = nil, nil
-	var running sync.WaitGroup
+	var begun atomic.Int64 // of the loops
+	s.onEachLoop(func(i int) {
+		for _, a := range byLoop[i] {
+			s.sessions[i].Adopt(a)
+		}
+		for _, f := range flows[i] {
+			s.flows[i].Adopt(f.Adoption, f.socket)
+		}
+		byLoop[i], flows[i] = nil, nil
+		begun.Add(1)
+	})
+	if int(begun.Load()) == len(s.loops) {
+		return
+	}
+	// The loops have ended, and so the server was shut down.
 	for i := range s.loops {
-		if len(byLoop[i])+len(flows[i]) == 0 {
-			continue
-		}
-		running.Add(1)
-		posted := s.loops[i].Post(func() {
-			defer running.Done()
-			for _, a := range byLoop[i] {
-				s.sessions[i].Adopt(a)
-			}
-			for _, f := range flows[i] {
-				s.flows[i].Adopt(f.Adoption, f.socket)
-			}
-		})
-		if posted {
-			continue
-		}
-		running.Done()
 		for _, a := range byLoop[i] {
 			a.Drop()
 		}
@@ -189,5 +187,4 @@ func (t *Taking) Begin() {
 			f.Drop()
 		}
 	}
-	running.Wait()
 }

@@ -32,8 +32,8 @@ func (l *Loop) Admit() {
 	l.suspended = false
 	for _, d := range l.sockets {
 		if d != nil {
-			if d.binding.Elsewhere() {
-				d.lost = sock.Dropped(d.fd)
+			if d.adopted {
+				d.adopted, d.lost = false, sock.Dropped(d.fd) // before now, and counted there
 			}
 			l.watch(d)
 		}
@@ -152,7 +152,7 @@ func (l *Loop) Back(r Ref) {
 	why := f.left
 	f.detached, f.left = false, tally.NoReason
 	f.open, f.opens = f.opens, false
-	f.inLine = false
+	f.inLine, f.blocked = false, false
 	if f.firstAnswer == 0 {
 		f.socket.unanswered.Add(&f.age, f)
 	}

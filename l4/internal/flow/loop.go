@@ -206,9 +206,7 @@ func (l *Loop) Open(fd int, b *listen.Binding, ls *Listener) {
 		l.writer.Trains = l.offload.GSO
 	}
 	l.sockets[i] = d
-	if b.Elsewhere() {
-		d.lost = sock.Dropped(fd) // before now, and counted there
-	}
+	d.adopted = b.Elsewhere()
 	if e := l.clients.AddDatagram(fd, d.slot, 0); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
 		l.access.Log.Error().Str("listener", ls.Name).AnErr("err", e).Msg("socket cannot be watched")

@@ -50,6 +50,7 @@ type Socket struct {
 	inLine      bool
 	inAnswering bool
 	draining    bool // no new client is admitted
+	adopted     bool // another process reads its datagrams, until Admit
 	closed      bool
 }
 

@@ -51,8 +51,10 @@ func (l *Loop) Admit() {
 	}
 }
 
-// restFor is how long a busy session reads nothing, so that it comes to rest: see settleDown.
-const restFor = 100 * time.Millisecond
+// restFor is how long a busy session reads nothing, so that it comes to rest: see settleDown. A session with a slow
+// receiver loses nothing by that, since the kernel holds enough for the receiver. Others come to rest within
+// microseconds, and are detached at the next look.
+const restFor = 250 * time.Millisecond
 
 // A Detached is a session that Detach has detached.
 type Detached struct {

@@ -320,7 +320,7 @@ func connectAll(t testing.TB, address string) (stop func() (requests int)) {
 	path := harness.Tool(t, "redis-benchmark")
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	const each = 2000
+	const each = 500
 	requests := 0
 	done := make(chan struct{})
 	go func() {
@@ -414,8 +414,8 @@ backends = %s
 		}
 		before = now
 	}
-	requests := stop()
 	busy.end(t)
+	requests := stop()
 	t.Logf("%d requests with a connection each, and a transfer of %d MiB", requests, busy.sent>>20)
 	for _, pid := range u.pids[:upgrades] {
 		awaitGone(t, pid)

@@ -305,3 +305,27 @@ func TestContinueDrains(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// TestThisProgram holds that a program is started again by the name it was started with, even if that is a link, and by
+// the path of its file if the name stands for something else.
+func TestThisProgram(t *testing.T) {
+	running, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	link, other := filepath.Join(dir, "link"), filepath.Join(dir, "other")
+	if err := errors.Join(os.Symlink(running, link), os.WriteFile(other, nil, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	for name, want := range map[string]string{link: link, "link": link, other: running, "other": running, "": running} {
+		got, err := ThisProgram([]string{name, "--config", "x"})
+		if err != nil || !slices.Equal(got, []string{want, "--config", "x"}) {
+			t.Errorf("started as %q, it starts %q again: %v", name, got, err)
+		}
+	}
+	if _, err := ThisProgram(nil); err == nil {
+		t.Error("a program without a name is started again")
+	}
+}

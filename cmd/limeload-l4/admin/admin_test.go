@@ -320,7 +320,9 @@ func (f *fake) Upgrade(_ context.Context, u Upgrade) (Upgraded, error) {
 		return Upgraded{}, f.fail
 	}
 	f.changed("upgrade %+v", u)
-	return Upgraded{OldPID: 100, NewPID: 200, OldVersion: "1.2", NewVersion: "1.3", Sessions: 500, Flows: 200, Took: 0.41}, nil
+	return Upgraded{
+		OldPID: 100, NewPID: 200, OldVersion: "1.2", NewVersion: "1.3", Sessions: 500, Flows: 200, Took: 0.41,
+	}, nil
 }
 
 func (f *fake) Plan(_ context.Context, c *Configuration) (Plan, error) {

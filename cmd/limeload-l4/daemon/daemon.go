@@ -20,9 +20,9 @@
 //	          INT, ctx done                          draining without either: sessions are ended at once
 //	handing   the new process has everything         draining, without drain_delay: what is left still goes over
 //	over      it refuses, dies, or is too late       serving, with everything
-//	          HUP, reload by the API                 it waits for serving; after the hand-over HUP goes to the new process
+//	          HUP, reload by the API                 it waits for serving; after the hand-over the new process gets HUP
 //	          USR2, upgrade, run-time change         refused with admin.ErrUpgrading
-//	          TERM, INT, ctx done                    before the first flow or session: given up, draining as from serving;
+//	          TERM, INT, ctx done                    before the first flow or session: given up, draining;
 //	                                                 from then on the signal goes to the new process
 //	draining  drain_delay, drain_timeout passed      the next step begins
 //	          TERM or INT                            what is left of both is skipped: sessions are ended at once
@@ -39,8 +39,8 @@
 //
 // # Upgrades
 //
-// At an upgrade the old process starts the new one and hands over to it: Daemon.Upgrade (upgrade.go, new_process.go) in
-// the old one, OldProcess (old_process.go) in the new one. Their messages are in handover_messages.go.
+// At an upgrade the old process starts the new one and hands over to it: Daemon.Upgrade (upgrade*.go, new_process.go)
+// in the old one, OldProcess (old_process.go, take_over.go) in the new one. Their messages are in handover_messages.go.
 package daemon
 
 import (

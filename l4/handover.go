@@ -348,14 +348,6 @@ func (h *Handover) resume() {
 	s.admit()
 }
 
-// admit makes the loops admit clients, and waits until they do.
-func (s *Server) admit() {
-	s.onEachLoop(func(i int) {
-		s.sessions[i].Admit()
-		s.flows[i].Admit()
-	})
-}
-
 // Finish says that the other process has the listeners: the server closes its own descriptors of them and leaves what
 // they stand for alone, such as a Unix socket's file. Shutdown follows.
 func (h *Handover) Finish() {
@@ -384,7 +376,9 @@ func (h *Handover) Finish() {
 // endHandover ends a hand-over at Shutdown, if one is under way: changes that wait are told of the shutdown. It reports
 // whether the listeners are another process's.
 func (s *Server) endHandover() (theirs bool) {
+	s.mu.Lock()
 	h := s.handing
+	s.mu.Unlock()
 	if h == nil {
 		return false
 	}

@@ -188,3 +188,11 @@ func (s *Server) Admit() {
 		s.flows[i].Admit()
 	}
 }
+
+// admit makes the loops admit clients, and waits until they do.
+func (s *Server) admit() {
+	s.onEachLoop(func(i int) {
+		s.sessions[i].Admit()
+		s.flows[i].Admit()
+	})
+}

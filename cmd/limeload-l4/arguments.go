@@ -12,8 +12,8 @@ import (
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
 		statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
-		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), topCommand(), exampleCommand(),
-		convertCommand(), completionCommand(), completeCommand(), manCommand(),
+		explainCommand(), reloadCommand(), upgradeCommand(), planCommand(), eventsCommand(), topCommand(),
+		exampleCommand(), convertCommand(), completionCommand(), completeCommand(), manCommand(),
 	}
 }
 

@@ -75,7 +75,7 @@ func controlCommand(
 			Usage: "`WHEN` states have colours: auto (on a terminal, unless NO_COLOR is set), always or never"},
 		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout,
 			Usage:       "how long an answer may take, a `TIME`",
-			DefaultText: fmt.Sprintf("%s; %s for reload and plan", duration(answerIn), duration(reloadIn))},
+			DefaultText: fmt.Sprintf("%s; %s for reload, plan and upgrade", duration(answerIn), duration(reloadIn))},
 	)
 	c.HideHelpCommand = true
 	c.OnUsageError = asUsageError

@@ -25,7 +25,7 @@ func askers(t *testing.T) [][]string {
 		{"dns", "purge", "dns", "--all"}, {"clients"}, {"access"}, {"access", "list"},
 		{"access", "deny", "192.0.2.0/24", "--for", "10m"}, {"access", "allow", "192.0.2.7"},
 		{"access", "remove", "192.0.2.0/24"}, {"access", "check", "192.0.2.7"},
-		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"},
+		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"upgrade"}, {"plan"},
 		{"plan", "--config", write(t, goodConfig)}, {"events"}, {"top", "--once", "--interval", "100ms"},
 	}
 }
@@ -233,6 +233,8 @@ func TestWhatIsAsked(t *testing.T) {
 		{"plan --config " + file, "POST /v1/plan?name=" + strings.ReplaceAll(file, "/", "%2F") + " " +
 			strings.TrimSpace(goodConfig)},
 		{"reload", "POST /v1/reload"},
+		{"upgrade", "POST /v1/upgrade {\"deadline_seconds\":30}"},
+		{"upgrade --deadline 90s", "POST /v1/upgrade {\"deadline_seconds\":90}"},
 	} {
 		command(t, strings.Fields(test.args)...)
 		asked := f.requests()

@@ -115,6 +115,10 @@ func newFake(t *testing.T) *fakeDaemon {
 	f.handle("POST /v1/reload", func(*http.Request) any {
 		return admin.Reloaded{Took: 0.0042, Plan: fixturePlan("/etc/limeload/lb.toml")}
 	})
+	f.handle("POST /v1/upgrade", func(*http.Request) any {
+		return admin.Upgraded{OldPID: 100, NewPID: 200, OldVersion: "1.2", NewVersion: "1.3", Sessions: 500, Flows: 1,
+			Left: map[string]int{"tls": 3, "busy": 1, "refused": 0}, Until: 30, Took: 0.41}
+	})
 	f.handle("POST /v1/plan", func(r *http.Request) any {
 		return fixturePlan(r.URL.Query().Get("name"))
 	})

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -16,13 +17,21 @@ type Postgres struct {
 
 	dir, data string
 	owner     *syscall.Credential
+	clients   int // at once
 }
 
 // StartPostgres makes an empty database cluster, starts a server for it on a free port and waits until it accepts
 // clients.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	return StartPostgresFor(t, 200)
+}
+
+// StartPostgresFor is StartPostgres for so many clients at once.
+func StartPostgresFor(t testing.TB, clients int) *Postgres {
+	t.Helper()
 	p := newPostgres(t)
+	p.clients = clients
 	MustRun(t, p.command(t, "initdb", "--pgdata", p.data, "--username", p.User, "--auth", "trust", "--encoding", "UTF8",
 		"--no-locale", "--no-sync"))
 	p.start(t, "database system is ready to accept connections")
@@ -56,7 +65,7 @@ func newPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	dir, owner := serverFolder(t, "postgres")
 	return &Postgres{
-		Host: "127.0.0.1", Port: strconv.Itoa(FreePort(t)), User: "limeload", Database: "postgres",
+		Host: "127.0.0.1", Port: strconv.Itoa(FreePort(t)), User: "limeload", Database: "postgres", clients: 200,
 		dir: dir, data: filepath.Join(dir, "data"), owner: owner,
 	}
 }
@@ -70,7 +79,7 @@ func (p *Postgres) command(t testing.TB, program string, args ...string) Command
 func (p *Postgres) start(t testing.TB, ready string) {
 	t.Helper()
 	process := Start(t, p.command(t, "postgres", "-D", p.data, "-h", p.Host, "-p", p.Port, "-k", p.dir,
-		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200"))
+		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", fmt.Sprintf("max_connections=%d", p.clients)))
 	p.Process = process
 	t.Cleanup(func() { // a signal, since its children end with it only on an orderly end
 		_ = process.cmd.Process.Signal(syscall.SIGCONT)

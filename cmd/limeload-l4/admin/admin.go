@@ -46,6 +46,7 @@ type Balancer interface {
 
 	Reload(ctx context.Context) (Reloaded, error)
 	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil for the daemon's own file as it is now
+	Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) // goes on when ctx is done
 
 	LogLevel() string
 	SetLogLevel(level string) error
@@ -425,6 +426,7 @@ func EventKinds() []string {
 		"max_rate_changed", "check_changed", "role_changed", "agent_changed", "breaker_changed",
 		"run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
-		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "draining",
+		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "upgraded",
+		"upgrade_failed", "draining",
 	}
 }

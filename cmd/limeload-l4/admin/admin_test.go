@@ -313,6 +313,18 @@ func (f *fake) Reload(ctx context.Context) (Reloaded, error) {
 	return Reloaded{Took: 0.25, Plan: Plan{Config: "/etc/limeload/lb.toml", Same: true}}, nil
 }
 
+func (f *fake) Upgrade(_ context.Context, u Upgrade) (Upgraded, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return Upgraded{}, f.fail
+	}
+	f.changed("upgrade %+v", u)
+	return Upgraded{
+		OldPID: 100, NewPID: 200, OldVersion: "1.2", NewVersion: "1.3", Sessions: 500, Flows: 200, Took: 0.41,
+	}, nil
+}
+
 func (f *fake) Plan(_ context.Context, c *Configuration) (Plan, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -33,8 +33,8 @@ type ClientOptions struct {
 //
 // If no daemon answers, errors wrap ErrUnreachable and say what to do about it. Refusals of the daemon are a *Problem
 // with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrUnknownAccessRule,
-// ErrTooManyAccessRules, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and pool.ErrDuplicateAddress in
-// it.
+// ErrTooManyAccessRules, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
+// pool.ErrDuplicateAddress in it.
 //
 // Only connecting has a timeout. A reload may take long; contexts bound it.
 type Client struct {
@@ -200,6 +200,11 @@ func (c *Client) Plan(ctx context.Context, configuration *Configuration) (Plan, 
 		set(k.query, "name", configuration.Name)
 	}
 	return answerOf[Plan](ctx, c, k)
+}
+
+// Upgrade has a new process of the program take over from the daemon, and returns when it has.
+func (c *Client) Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) {
+	return answerOf[Upgraded](ctx, c, call{method: http.MethodPost, path: "/v1/upgrade", json: u})
 }
 
 // LogLevel returns the level of the daemon's log.

@@ -126,6 +126,11 @@ func TestClient(t *testing.T) {
 			plans[2] == nil {
 			t.Errorf("the plans are %+v", plans)
 		}
+		upgraded, err := c.Upgrade(ctx, Upgrade{Deadline: 5})
+		check(t, err)
+		if upgraded.NewPID != 200 || upgraded.Flows != 200 || upgraded.Left == nil {
+			t.Errorf("the upgrade is %+v", upgraded)
+		}
 		check(t, c.SetLogLevel(ctx, "warn"))
 		level, err := c.LogLevel(ctx)
 		check(t, err)
@@ -141,7 +146,8 @@ func TestClient(t *testing.T) {
 		expected := []string{
 			"add redis/a/b c", "change redis/a/b c", "drain redis/a/b c in 2.5s", "remove redis/a/b c", "end 1",
 			"purge {Name:a.example Below:true All:false}", `deny 2001:db8::/32 at "redis"`,
-			`remove rule 2001:db8::/32 at "redis"`, `remove rule 198.51.100.0/24 at ""`, "reload", "level warn",
+			`remove rule 2001:db8::/32 at "redis"`, `remove rule 198.51.100.0/24 at ""`, "reload",
+			"upgrade {Deadline:5}", "level warn",
 		}
 		if done := w.fake.done(); !slices.Equal(done, expected) {
 			t.Errorf("the daemon did %q, expected %q", done, expected)

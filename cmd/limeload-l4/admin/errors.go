@@ -18,6 +18,8 @@ var (
 	ErrTooManyAccessRules = errors.New("there are too many access rules")
 	// ErrUnreachable is wrapped by the Client's errors if no daemon answers at the admin address.
 	ErrUnreachable = errors.New("the daemon cannot be reached")
+	// ErrUpgrading is returned by calls that a daemon refuses while a new process takes over.
+	ErrUpgrading = errors.New("an upgrade is under way; try again when it is over")
 	// ErrEnding is returned by calls that a daemon refuses once it drains.
 	ErrEnding = errors.New("the daemon is shutting down")
 )

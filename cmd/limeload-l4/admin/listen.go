@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -177,11 +178,51 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (*unixListener
 	return &unixListener{UnixListener: u, path: path, file: info}, nil
 }
 
+// Inherit makes a listener of the descriptor of one that another process has opened with ListenUnix or ListenTCP, and
+// owns it, also after an error. For a Unix socket, path and mode are those of ListenUnix; the file is the listener's
+// from now on, until Leave. For TCP path is "".
+func Inherit(fd int, path string, mode fs.FileMode) (net.Listener, error) {
+	f := os.NewFile(uintptr(fd), "admin")
+	if f == nil {
+		return nil, fmt.Errorf("inherited admin socket: %w", syscall.EBADF)
+	}
+	defer f.Close() // FileListener has a copy
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("inherited admin socket: %w", err)
+	}
+	u, isUnix := l.(*net.UnixListener)
+	switch {
+	case isUnix != (path != ""):
+		l.Close()
+		return nil, fmt.Errorf("inherited admin socket: it listens at %s", l.Addr())
+	case !isUnix:
+		return l, nil
+	}
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().Perm() != mode.Perm() {
+		err = os.Chmod(path, mode.Perm())
+	}
+	if err != nil {
+		u.Close()
+		return nil, fmt.Errorf("inherited admin socket: %w", err)
+	}
+	return &unixListener{UnixListener: u, path: path, file: info}, nil
+}
+
+// Leave leaves the file of a Unix socket alone when l is closed: another process has inherited the socket.
+func Leave(l net.Listener) {
+	if u, is := l.(*unixListener); is {
+		u.left.Store(true)
+	}
+}
+
 // A unixListener removes its file when it is closed, if that is still its own.
 type unixListener struct {
 	*net.UnixListener
 	path string
 	file fs.FileInfo
+	left atomic.Bool // the file is another process's
 	once sync.Once
 	err  error
 }
@@ -189,7 +230,7 @@ type unixListener struct {
 // Close removes the file first. While the socket still answers, nobody else can take the path in between.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
-		if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.file) {
+		if info, err := os.Lstat(l.path); err == nil && !l.left.Load() && os.SameFile(info, l.file) {
 			l.err = os.Remove(l.path)
 		}
 		l.err = errors.Join(l.err, l.UnixListener.Close())

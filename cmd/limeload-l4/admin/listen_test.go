@@ -190,3 +190,51 @@ func TestListenTCP(t *testing.T) {
 		})
 	}
 }
+
+// TestInherit holds that a listener lives on in another process: the one it came from leaves the file alone, the other
+// one removes it in the end.
+func TestInherit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	first, err := ListenUnix(t.Context(), path, 0o600)
+	check(t, err)
+	raw, err := first.(*unixListener).SyscallConn()
+	check(t, err)
+	var fd int
+	check(t, raw.Control(func(n uintptr) { fd, err = syscall.Dup(int(n)) }))
+	check(t, err)
+	second, err := Inherit(fd, path, 0o660)
+	check(t, err)
+	Leave(first)
+	check(t, first.Close())
+	c, err := net.Dial("unix", path)
+	check(t, err)
+	c.Close()
+	accepted, err := second.Accept()
+	check(t, err)
+	accepted.Close()
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the mode is not the new one: %v", err)
+	}
+	check(t, second.Close())
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is there still: %v", err)
+	}
+	for name, bad := range map[string]func() (net.Listener, error){
+		"a Unix socket for TCP": func() (net.Listener, error) {
+			l, err := ListenUnix(t.Context(), path, 0o600)
+			check(t, err)
+			defer l.Close()
+			raw, err := l.(*unixListener).SyscallConn()
+			check(t, err)
+			check(t, raw.Control(func(n uintptr) { fd, err = syscall.Dup(int(n)) }))
+			check(t, err)
+			return Inherit(fd, "", 0)
+		},
+		"nothing": func() (net.Listener, error) { return Inherit(1<<20, path, 0o600) },
+	} {
+		if l, err := bad(); err == nil {
+			l.Close()
+			t.Errorf("%s was inherited", name)
+		}
+	}
+}

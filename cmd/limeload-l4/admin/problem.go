@@ -12,8 +12,8 @@ import (
 // A Problem is an error of the API (RFC 9457, application/problem+json). Its text is Detail.
 //
 // errors.Is finds the daemon's error in it, if that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache,
-// ErrUnknownAccessRule, ErrTooManyAccessRules, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
-// pool.ErrDuplicateAddress.
+// ErrUnknownAccessRule, ErrTooManyAccessRules, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend,
+// pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
 type Problem struct {
 	Type     string   `json:"type"`   // "/problems/..." from a closed set, see ProblemTypes; the same in all versions
 	Title    string   `json:"title"`  // the meaning of the type
@@ -57,6 +57,7 @@ const (
 	problemDuplicateAddress = "/problems/duplicate-address"
 	problemNoDNSCache       = "/problems/no-dns-cache"
 	problemTooManyRules     = "/problems/too-many-access-rules"
+	problemUpgrading        = "/problems/upgrading"
 	problemBodyTooLarge     = "/problems/body-too-large"
 	problemMediaType        = "/problems/unsupported-media-type"
 	problemWrongHost        = "/problems/wrong-host"
@@ -64,6 +65,7 @@ const (
 	problemConfiguration    = "/problems/invalid-configuration"
 	problemInternal         = "/problems/internal"
 	problemNotSaved         = "/problems/not-saved"
+	problemUpgradeFailed    = "/problems/upgrade-failed"
 	problemEnding           = "/problems/ending"
 	problemBusy             = "/problems/busy"
 	problemTooManyPlans     = "/problems/too-many-plans"
@@ -89,6 +91,7 @@ func ProblemTypes() []ProblemType {
 		{problemDuplicateAddress, "Another backend of the pool has this address", http.StatusConflict},
 		{problemNoDNSCache, "The listener has no DNS cache", http.StatusConflict},
 		{problemTooManyRules, "There are as many access rules as there may be", http.StatusConflict},
+		{problemUpgrading, "An upgrade is under way", http.StatusConflict},
 		{problemBodyTooLarge, "The body is too large", http.StatusRequestEntityTooLarge},
 		{problemMediaType, "The route does not take this Content-Type", http.StatusUnsupportedMediaType},
 		{problemWrongHost, "The Host is not one of this machine", http.StatusMisdirectedRequest},
@@ -96,6 +99,7 @@ func ProblemTypes() []ProblemType {
 		{problemConfiguration, "The configuration cannot be taken up", http.StatusUnprocessableEntity},
 		{problemInternal, "The daemon failed", http.StatusInternalServerError},
 		{problemNotSaved, "It is done, and will not survive a restart", http.StatusInternalServerError},
+		{problemUpgradeFailed, "No new process has taken over, and the old one goes on", http.StatusBadGateway},
 		{problemEnding, "The daemon is shutting down", http.StatusServiceUnavailable},
 		{problemBusy, "All connections are in use", http.StatusServiceUnavailable},
 		{problemTooManyPlans, "Too many configurations are being planned", http.StatusServiceUnavailable},
@@ -114,6 +118,7 @@ func problemCauses() map[string]error {
 		problemNoDNSCache:       ErrNoDNSCache,
 		problemUnknownRule:      ErrUnknownAccessRule,
 		problemTooManyRules:     ErrTooManyAccessRules,
+		problemUpgrading:        ErrUpgrading,
 		problemEnding:           ErrEnding,
 	}
 }
@@ -142,6 +147,7 @@ func problemOf(err error) *Problem {
 		backend       *pool.InvalidBackendError
 		configuration *ConfigError
 		notSaved      *NotSavedError
+		upgrade       *UpgradeError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -152,6 +158,8 @@ func problemOf(err error) *Problem {
 		p := newProblem(problemConfiguration, err.Error())
 		p.Mistakes = strings.Split(strings.TrimRight(configuration.Error(), "\n"), "\n")
 		return p
+	case errors.As(err, &upgrade):
+		return newProblem(problemUpgradeFailed, err.Error())
 	case errors.As(err, &request):
 		return newProblem(problemInvalidValue, err.Error()).of(request.Field)
 	case errors.As(err, &backend):

@@ -75,6 +75,7 @@ func routes() []route {
 			answer: (*Server).explain},
 		{method: "GET", path: "/v1/events", query: []string{"pool", "kind"}, raw: (*Server).streamEvents},
 		{method: "POST", path: "/v1/reload", changes: true, answer: (*Server).reload},
+		{method: "POST", path: "/v1/upgrade", changes: true, answer: (*Server).upgrade},
 		{method: "POST", path: "/v1/plan", query: []string{"name"}, answer: (*Server).plan},
 		{method: "GET", path: "/v1/log", answer: (*Server).logLevel},
 		{method: "PUT", path: "/v1/log", changes: true, answer: (*Server).setLogLevel},

@@ -215,8 +215,7 @@ func (s *Server) Leave() {
 // Shutdown closes the listeners, ends the streams of events, waits for the running requests, and returns when the last
 // goroutine is gone. If ctx ends first, it closes their connections and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.http.SetKeepAlivesEnabled(false)
-	s.beginEnd()
+	s.BeginShutdown()
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
@@ -229,6 +228,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	<-cut
 	return ctx.Err()
+}
+
+// BeginShutdown closes the listeners and the idle connections, and ends the streams of events. Shutdown waits for the
+// rest.
+func (s *Server) BeginShutdown() {
+	s.http.SetKeepAlivesEnabled(false)
+	s.beginEnd()
 }
 
 // Close is Shutdown without waiting for requests.

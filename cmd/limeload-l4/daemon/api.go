@@ -275,6 +275,11 @@ func (d *Daemon) served(name string) (*served, error) {
 
 // AddBackend adds a backend to a pool, until the process ends or, with a state file, for longer.
 func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, error) {
+	end, err := d.beginChange()
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	defer end()
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Backend{}, err
@@ -308,6 +313,11 @@ func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 
 // ChangeBackend changes a backend's weight, limits or mode.
 func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Backend, error) {
+	end, err := d.beginChange()
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	defer end()
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Backend{}, err
@@ -352,6 +362,11 @@ func validChange(c admin.BackendChange) error {
 
 // RemoveBackend takes a backend out of its pool.
 func (d *Daemon) RemoveBackend(name, id string) error {
+	end, err := d.beginChange()
+	if err != nil {
+		return err
+	}
+	defer end()
 	s, err := d.served(name)
 	if err != nil {
 		return err
@@ -390,6 +405,11 @@ func (d *Daemon) SetLogLevel(text string) error {
 	if err != nil || text == "" || level < zerolog.TraceLevel || level > zerolog.ErrorLevel {
 		return &admin.RequestError{Field: "level", Value: text, Want: `"trace", "debug", "info", "warn" or "error"`}
 	}
+	end, err := d.beginChange()
+	if err != nil {
+		return err
+	}
+	defer end()
 	from := d.LogLevel()
 	zerolog.SetGlobalLevel(level)
 	d.events.publish(admin.Event{At: time.Now(), Kind: "log_level_changed", From: from, To: text})

@@ -65,6 +65,11 @@ func (d *Daemon) AddAccessRule(n admin.NewAccessRule) (admin.AccessRule, error) 
 	if lasts > 0 {
 		r.until = r.added.Add(lasts)
 	}
+	end, err := d.beginChange()
+	if err != nil {
+		return admin.AccessRule{}, err
+	}
+	defer end()
 	if err := d.rules.add(r); err != nil {
 		return admin.AccessRule{}, err
 	}
@@ -77,6 +82,11 @@ func (d *Daemon) RemoveAccessRule(prefix, listener string) error {
 	if err != nil {
 		return err
 	}
+	end, err := d.beginChange()
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := d.rules.remove(ruleKey{prefix: p, listener: listener}, wallNow()); err != nil {
 		return err
 	}

@@ -12,22 +12,35 @@
 //	starting  every pool judged, or 5 s have passed  the server starts, reloads are allowed: serving
 //	          HUP, reload by the API                 it waits for serving
 //	          TERM, INT, ctx done                    draining, as from serving; a reload that waits is refused
+//	          all that of an old process was taken   in a process that takes over from another one: serving
 //	serving   HUP                                    a reload; one more follows if HUP arrives during a reload
 //	          reload by the API, changed file        a reload, when it gets the turn
+//	          USR2, upgrade by the API               handing over, when the upgrade gets the turn
 //	          TERM                                   draining: drain_delay, then up to drain_timeout
 //	          INT, ctx done                          draining without either: sessions are ended at once
+//	handing   the new process has everything         draining, without drain_delay: what is left still goes over
+//	over      it refuses, dies, or is too late       serving, with everything
+//	          HUP, reload by the API                 it waits for serving; after the hand-over the new process gets HUP
+//	          USR2, upgrade, run-time change         refused with admin.ErrUpgrading
+//	          TERM, INT, ctx done                    before the first flow or session: given up, draining;
+//	                                                 from then on the signal goes to the new process
 //	draining  drain_delay, drain_timeout passed      the next step begins
 //	          TERM or INT                            what is left of both is skipped: sessions are ended at once
-//	          HUP                                    ignored
-//	          reload or plan by the API              refused with admin.ErrEnding
+//	          HUP, USR2                              ignored
+//	          reload, plan or upgrade by the API     refused with admin.ErrEnding
 //	          the last session has ended             everything is stopped, Run returns
 //
-// A reload, a plan, and an address found late for a host name need the configuration in force to stay as it is
-// meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
+// A reload, an upgrade, a plan, and an address found late for a host name need the configuration in force to stay as it
+// is meanwhile. So each of them takes the one turn there is (life.takeTurn). Draining begins by cancelling whatever has
 // the turn, waiting for it, and keeping the turn for good: a reload in its warm-up is dropped, one that is past it is
 // completed first. A plan may also run in the state starting.
 //
 // Changes of backends by the API, drains among them, need no turn: package pool orders them, and a reload keeps them.
+//
+// # Upgrades
+//
+// At an upgrade the old process starts the new one and hands over to it: Daemon.Upgrade (upgrade*.go, new_process.go)
+// in the old one, OldProcess (old_process.go, take_over.go) in the new one. Their messages are in handover_messages.go.
 package daemon
 
 import (
@@ -38,6 +51,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,6 +71,10 @@ type Options struct {
 	Version string
 	// Log logs all levels, since the daemon sets the global level of zerolog. Its writer must never block.
 	Log zerolog.Logger
+
+	// Program is the path and the arguments to start this program again, see ThisProgram; nil refuses upgrades.
+	Program []string
+	From    *OldProcess // to take over from; nil for a start
 
 	Lookup     conf.Lookup   // resolves host names again; nil uses the hosts file and the DNS servers of this machine
 	LogDropped func() uint64 // returns how many lines the writer has dropped so far; nil if it drops none
@@ -82,6 +100,9 @@ type Daemon struct {
 	// at metrics.address: bounded by itself, so that nobody there keeps others from the metrics at the admin address
 	publicMetrics http.Handler
 
+	program []string    // to start at an upgrade; nil for none
+	from    *OldProcess // nil unless this process takes over from it
+
 	loadFailure error // why the state file could not be read; nil if it was read
 
 	changed     chan struct{} // has room for one; a pool has changed, or a discovery has answered for the first time
@@ -101,6 +122,15 @@ type Daemon struct {
 	tlsWatcher, accessWatcher, includeWatcher fileWatcher
 	// about the files of TLS and of prefixes, as they were when the configuration was put in force
 	contentWarnings []string
+
+	replaced atomic.Pointer[upgrade] // the upgrade that has replaced this process; nil for none
+
+	upgrading atomic.Bool    // somebody is in Upgrade
+	upgrades  sync.WaitGroup // those by a signal
+
+	changes sync.RWMutex // held by run-time changes for reading
+	// changes guards the field below
+	changesHeld bool // run-time changes are refused, since a new process takes over
 
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them
@@ -124,17 +154,21 @@ func New(o Options) (*Daemon, error) {
 		echo:   probe.NewICMP(),
 		drains: newDrains(), notify: newNotifier(o.Log), changed: make(chan struct{}, 1),
 		judgedAgain: make(chan struct{}, 1), life: newLife(), pools: make(map[string]*served),
+		program: o.Program, from: o.From,
 	}
 	if d.lookup = o.Lookup; d.lookup == nil {
 		d.lookup = systemLookup()
 	}
 	d.rules = newAccessRules(d.noteRule)
+	if d.from != nil {
+		d.notify.muted.Store(true)
+	}
 	zerolog.SetGlobalLevel(logLevel(o.Config))
 	slots := checkSlotsFor(descriptorLimit())
 	d.checks = healthcheck.NewScheduler(healthcheck.Options{
 		Concurrency: slots.sockets, Programs: slots.programs, Report: d.takeVerdicts, Blind: d.logBlindness,
 	})
-	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), d.collectState)
+	d.state = newStateStore(o.Config.FilePath(o.Config.Global.StateFile), func() any { return d.collectState() })
 	d.files = newFiles(o.Config.File)
 	if err := checkHost(o.Config); err != nil {
 		return nil, err
@@ -159,7 +193,9 @@ func New(o Options) (*Daemon, error) {
 		}
 		d.pools[s.pool.Name()] = s
 	}
-	d.loadState()
+	if err := d.restoreState(); err != nil {
+		return nil, err
+	}
 	if d.inherited, err = inheritedSockets(); err != nil {
 		return nil, err
 	}
@@ -169,9 +205,9 @@ func New(o Options) (*Daemon, error) {
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
 		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
-		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access.On(),
-		AccessEvery: int(o.Config.Log.Access),
-		NoProbes:    !o.Config.Log.Probes, Log: o.Log,
+		Sockets: o.From.listening(), DrainTimeout: time.Duration(o.Config.Global.DrainTimeout),
+		Access: o.Config.Log.Access.On(), AccessEvery: int(o.Config.Log.Access),
+		NoProbes: !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -27,8 +27,9 @@ type drains struct {
 
 // A drain is the drain of one backend. It is immutable.
 type drain struct {
-	progress admin.DrainProgress // without Left
-	stop     context.CancelFunc
+	pool, backend string
+	progress      admin.DrainProgress // without Left
+	stop          context.CancelFunc
 }
 
 func newDrains() *drains {
@@ -63,7 +64,7 @@ func (ds *drains) cancel(pool, backend string) {
 // begin starts a drain, and cancels the previous drain of the same backend.
 func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(context.Context)) {
 	ctx, stop := context.WithCancel(ds.ctx)
-	dr := &drain{progress: p, stop: stop}
+	dr := &drain{pool: pool, backend: backend, progress: p, stop: stop}
 	id := targetID(pool, backend)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -82,6 +83,39 @@ func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(co
 	})
 }
 
+// offered returns the drains under way, for a process that takes over.
+func (ds *drains) offered() []offeredDrain {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	var all []offeredDrain
+	for _, dr := range ds.byTarget {
+		o := offeredDrain{Pool: dr.pool, Backend: dr.backend, Started: dr.progress.Started,
+			Sessions: dr.progress.Sessions, Remove: dr.progress.Remove}
+		if dr.progress.Deadline != nil {
+			o.Deadline = *dr.progress.Deadline
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// continueDrains goes on with the drains of another process.
+func (d *Daemon) continueDrains(all []offeredDrain) {
+	for _, o := range all {
+		s, err := d.served(o.Pool)
+		if err != nil {
+			continue // the configuration has no such pool any more
+		}
+		p := admin.DrainProgress{Started: o.Started, Sessions: o.Sessions, Remove: o.Remove}
+		var deadline time.Duration // 0 is none
+		if !o.Deadline.IsZero() {
+			p.Deadline = &o.Deadline
+			deadline = max(time.Until(o.Deadline), time.Millisecond)
+		}
+		d.drains.begin(o.Pool, o.Backend, p, func(ctx context.Context) { d.drain(ctx, s, o.Backend, deadline, o.Remove) })
+	}
+}
+
 // end cancels all drains and waits for them.
 func (ds *drains) end() {
 	ds.stop()
@@ -91,6 +125,11 @@ func (ds *drains) end() {
 // DrainBackend gives a backend no new sessions. It ends the existing ones at the deadline, if there is one, and then
 // may remove the backend.
 func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
+	end, err := d.beginChange()
+	if err != nil {
+		return admin.Backend{}, err
+	}
+	defer end()
 	s, err := d.served(name)
 	if err != nil {
 		return admin.Backend{}, err

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -21,12 +22,15 @@ type state int32
 const (
 	starting state = iota
 	serving
+	handingOver
 	draining
 )
 
 // String is the state's name in the API.
 func (s state) String() string {
-	return [...]string{starting: "starting", serving: "serving", draining: "draining"}[s]
+	return [...]string{
+		starting: "starting", serving: "serving", handingOver: "handing_over", draining: "draining",
+	}[s]
 }
 
 // A life holds the state of a daemon and the turn that reloads, plans and late host names take. Only Daemon.Run changes
@@ -41,12 +45,13 @@ type life struct {
 	ending context.Context
 	cancel context.CancelCauseFunc
 	turn   chan struct{} // holds an element while somebody has the turn
+	wanted chan state    // from an upgrade, which has the turn, to Run
 
 	now atomic.Int32 // a state
 }
 
 func newLife() *life {
-	l := &life{reloadable: make(chan struct{}), turn: make(chan struct{}, 1)}
+	l := &life{reloadable: make(chan struct{}), turn: make(chan struct{}, 1), wanted: make(chan state)}
 	l.ending, l.cancel = context.WithCancelCause(context.Background())
 	return l
 }
@@ -56,6 +61,14 @@ func (l *life) current() state { return state(l.now.Load()) }
 
 // serve changes the state to serving. Reloads still wait for allowReloads.
 func (l *life) serve() { l.now.Store(int32(serving)) }
+
+// want makes Run change the state, and waits for that. Nothing happens once the daemon drains.
+func (l *life) want(s state) {
+	select {
+	case l.wanted <- s:
+	case <-l.ending.Done():
+	}
+}
 
 // allowReloads lets the reloads begin that wait in awaitServing.
 func (l *life) allowReloads() { close(l.reloadable) }
@@ -123,19 +136,27 @@ func (l *life) takeTurn(ctx context.Context) (_ context.Context, giveBack func()
 }
 
 // Run takes the daemon through its whole life, as the table in the package comment has it, and returns when its last
-// goroutine is gone. It may be called once.
-func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
+// goroutine is gone. It may be called once. The error says why a daemon that was to take over from another process did
+// not.
+func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup // stopWork ends it
 	d.start(working, &work)
 	hangups := newHangups(d)
 
-	drain := d.serveUntilEnd(ctx, signals, hangups)
+	sig, err := d.serveUntilEnd(ctx, signals, hangups)
 
 	d.life.end()
 	hangups.end()
+	d.upgrades.Wait()
 	d.endWatching()
-	d.shutDown(drain, signals)
+	if u := d.replaced.Load(); u == nil {
+		d.from.end()
+		d.shutDown(sig == syscall.SIGTERM, signals)
+	} else {
+		u.forward(sig) // it came while the new process was taking over
+		u.drain(signals)
+	}
 
 	d.tlsWatcher.end()
 	d.accessWatcher.end()
@@ -153,6 +174,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	stopWork()
 	work.Wait()
 	d.echo.Close()
+	return err
 }
 
 // start starts everything but the server. It needs no turn: nobody else can have it before the admin socket answers.
@@ -175,45 +197,69 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	d.logCertificates(d.contentWarnings, d.secured)
 	d.watchFiles()
 	d.tryNames()
-	d.admin.serve(d)
-	d.scrapes.serve(d)
+	if d.from == nil {
+		d.admin.serve(d)
+		d.scrapes.serve(d)
+	}
 }
 
-// serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon. It reports whether the
-// sessions may drain.
+// serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon, or until a new process
+// has taken over. It returns the signal, or nil.
 //
 // The server starts when the checks have judged every backend, so that a restart refuses no client only because no
 // backend has a verdict yet. Clients wait in the kernel's queue until then, but no longer than maxFirstVerdicts.
-func (d *Daemon) serveUntilEnd(ctx context.Context, signals <-chan os.Signal, hangups *hangups) (drain bool) {
+//
+// A process that takes over from another one then gets what that one has, before it is the main one and serves. The
+// error says why that failed.
+func (d *Daemon) serveUntilEnd(
+	ctx context.Context, signals <-chan os.Signal, hangups *hangups,
+) (sig os.Signal, err error) {
 	limit := time.NewTimer(maxFirstVerdicts)
 	defer limit.Stop()
 	ready := d.judged()
 	changed := d.changed // nil once it serves: then the warm-up of a reload reads it
+	var takenOver <-chan error
 	for {
 		if ready && changed != nil {
 			changed = nil
-			d.begin()
+			d.server.Start()
+			if takenOver = d.takeOver(); takenOver == nil {
+				d.begin()
+			}
 		}
 		select {
 		case <-changed:
 			ready = d.judged()
 		case <-limit.C:
 			ready = true
-		case <-ctx.Done():
-			return false
-		case sig := <-signals:
-			if sig != syscall.SIGHUP {
-				return sig == syscall.SIGTERM
+		case err := <-takenOver:
+			if takenOver = nil; err != nil {
+				return nil, err
 			}
-			hangups.reload()
+			d.beginAsMain()
+		case s := <-d.life.wanted:
+			if s == draining {
+				return nil, nil
+			}
+			d.life.now.Store(int32(s))
+		case <-ctx.Done():
+			return nil, nil
+		case sig := <-signals:
+			switch sig {
+			case syscall.SIGHUP:
+				hangups.reload()
+			case syscall.SIGUSR2:
+				d.upgrades.Go(func() { d.upgradeBySignal(ctx) })
+			default:
+				return sig, nil
+			}
 		}
 	}
 }
 
-// begin is the transition from starting to serving. Reloads are allowed last, so that the service manager reads READY
-// before RELOADING, and that nobody else uses the watcher meanwhile.
+// begin is the transition from starting to serving, when the server has started. Reloads are allowed last, so that the
+// service manager reads READY before RELOADING, and that nobody else uses the watcher meanwhile.
 func (d *Daemon) begin() {
-	d.server.Start()
 	d.life.serve()
 	d.watchFile(d.config().Global.Watch)
 	d.log.Info().Str("version", d.version).Str("event", "ready").Msg("ready")
@@ -264,12 +310,12 @@ func (d *Daemon) shutDownServer(ctx context.Context, timeout time.Duration) erro
 // open returns the number of open sessions and flows.
 func (d *Daemon) open() int { return d.server.Sessions() + d.server.Flows() }
 
-// awaitSecond calls hurry at the next signal other than HUP. It returns when ctx is done.
+// awaitSecond calls hurry at the next signal that is to end the daemon. It returns when ctx is done.
 func awaitSecond(ctx context.Context, signals <-chan os.Signal, hurry func()) {
 	for {
 		select {
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			if sig != syscall.SIGHUP && sig != syscall.SIGUSR2 {
 				hurry()
 			}
 		case <-ctx.Done():
@@ -333,7 +379,10 @@ func (h *hangups) run(ctx context.Context, d *Daemon) {
 	for {
 		select {
 		case <-h.pending:
-			_, _ = d.Reload(ctx) // it logs its outcome
+			_, err := d.Reload(ctx) // it logs its outcome
+			if u := d.replaced.Load(); u != nil && errors.Is(err, admin.ErrEnding) {
+				u.forward(syscall.SIGHUP) // the new process may have read the file before it was changed
+			}
 		case <-ctx.Done():
 			return
 		}

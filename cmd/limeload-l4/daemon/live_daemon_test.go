@@ -105,7 +105,7 @@ func runDaemon(t *testing.T, global, more string) *liveDaemon {
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	go func() {
 		defer close(l.ended)
-		l.Run(l.ctx, l.signals)
+		_ = l.Run(l.ctx, l.signals)
 	}()
 	t.Cleanup(func() {
 		l.stop()

@@ -415,7 +415,7 @@ func TestMetricsUnderLoad(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { d.Run(ctx, nil) })
+	running.Go(func() { _ = d.Run(ctx, nil) })
 	defer running.Wait()
 	defer stop()
 	<-d.life.reloadable

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -41,8 +42,11 @@ const (
 type notifier struct {
 	// set once, then read-only
 	log      zerolog.Logger
+	socket   string                     // "" without a service manager
 	write    func(message string) error // nil without a service manager
 	watchdog time.Duration              // WatchdogSec=; 0 if there is none, or if it is not meant for this process
+
+	muted atomic.Bool // another process is the main one, and the manager listens to that alone
 
 	lost sync.Once // done once the first lost message is logged
 }
@@ -60,7 +64,7 @@ func newNotifier(log zerolog.Logger) *notifier {
 	if err != nil {
 		log.Warn().AnErr("err", err).Str("event", "watchdog_failed").Msg("watchdog not served")
 	}
-	n.watchdog = watchdog
+	n.watchdog, n.socket = watchdog, socket
 	n.write = func(message string) error { return writeDatagram(socket, message) }
 	return n
 }
@@ -92,6 +96,37 @@ func (n *notifier) reloading() {
 
 // stopping reports that the daemon ends.
 func (n *notifier) stopping(status string) { n.send(systemd.SdNotifyStopping, statusLine(status)) }
+
+// environment returns the variables for a process that takes over. It has no WATCHDOG_PID, so that WATCHDOG_USEC is
+// meant for whoever reads it (sd_watchdog_enabled(3)).
+func (n *notifier) environment() []string {
+	if n.socket == "" {
+		return nil
+	}
+	variables := []string{"NOTIFY_SOCKET=" + n.socket}
+	if n.watchdog > 0 {
+		variables = append(variables, fmt.Sprintf("WATCHDOG_USEC=%d", n.watchdog.Microseconds()))
+	}
+	return variables
+}
+
+// upgrading reports that a new process takes over.
+func (n *notifier) upgrading() { n.send(statusLine("upgrading: a new process takes over")) }
+
+// pass reports that another process is the main one from now on, and then reports nothing more. The manager reads the
+// messages of both processes in the order in which they were sent, so the other one may report at once.
+func (n *notifier) pass(pid int) {
+	n.send(fmt.Sprintf("MAINPID=%d", pid))
+	n.muted.Store(true)
+}
+
+// take begins to report in a process that was not the main one, and feeds the watchdog.
+func (n *notifier) take() {
+	n.muted.Store(false)
+	if n.watchdog > 0 {
+		n.send(systemd.SdNotifyWatchdog)
+	}
+}
 
 // keepAlive feeds the watchdog until ctx ends, at half of the watchdog's time. live reports whether the daemon is well,
 // within the given time. After one failure live is asked again before the watchdog's time is over.
@@ -166,7 +201,7 @@ func drainStatus(sessions, seconds int) string {
 
 // send sends lines as one message.
 func (n *notifier) send(lines ...string) {
-	if n.write == nil {
+	if n.write == nil || n.muted.Load() {
 		return
 	}
 	if err := n.write(strings.Join(lines, "\n")); err != nil {

@@ -346,3 +346,30 @@ func TestReportDelay(t *testing.T) {
 		}
 	})
 }
+
+// TestNotifierOfTwoProcesses holds what both processes of an upgrade report: the old one names the new one and is silent
+// from then on, the new one is silent before that.
+func TestNotifierOfTwoProcesses(t *testing.T) {
+	old, oldSaid := recorded(4 * time.Second)
+	old.socket = "/run/systemd/notify"
+	if got := old.environment(); !slices.Equal(got, []string{"NOTIFY_SOCKET=/run/systemd/notify", "WATCHDOG_USEC=4000000"}) {
+		t.Errorf("the new process gets %q", got)
+	}
+	old.pass(4711)
+	old.ready("serving")
+	old.stopping("shutting down")
+	if len(*oldSaid) != 1 || (*oldSaid)[0].message != "MAINPID=4711" {
+		t.Errorf("the old process says %v", *oldSaid)
+	}
+	next, nextSaid := recorded(4 * time.Second)
+	next.muted.Store(true)
+	next.ready("serving")
+	next.take()
+	next.ready("serving")
+	if len(*nextSaid) != 2 || (*nextSaid)[0].message != "WATCHDOG=1" || (*nextSaid)[1].message != "READY=1\nSTATUS=serving" {
+		t.Errorf("the new process says %v", *nextSaid)
+	}
+	if got := (&notifier{}).environment(); got != nil {
+		t.Errorf("without a manager the new process gets %q", got)
+	}
+}

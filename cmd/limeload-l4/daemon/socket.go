@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -23,7 +24,7 @@ const metricsMode = 0o666
 type httpSocket struct {
 	server   *admin.Server // nil if there is none
 	listener net.Listener
-	place    string        // the TCP address in one form for all texts of it; "" for a Unix socket
+	place    string        // the address in one form for all texts of it; see placeOf
 	served   chan struct{} // closed by run
 }
 
@@ -52,16 +53,14 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 	var err error
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
-	network := "tcp"
+	network, path := "tcp", ""
 	if cfg.Admin.Socket != "" {
-		network = "unix"
-		a.listener, err = admin.ListenUnix(ctx, cfg.FilePath(cfg.Admin.Socket), cfg.Admin.Mode)
-	} else {
-		a.place = cfg.Admin.Bind.String()
-		a.listener, err = d.listenTCP(a.place, func() (net.Listener, error) {
-			return admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
-		})
+		network, path = "unix", cfg.FilePath(cfg.Admin.Socket)
 	}
+	a.place = placeOf(cfg.Admin.Bind, path)
+	a.listener, err = d.listenHTTP(ctx, adminSocketName, a.place, path, cfg.Admin.Mode, func() (net.Listener, error) {
+		return admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
+	})
 	switch {
 	case err != nil && cfg.Admin.Address == conf.DefaultAdminAddress:
 		d.log.Warn().AnErr("err", err).
@@ -85,24 +84,50 @@ func (d *Daemon) openMetrics(cfg *conf.Config) (*metricsSocket, error) {
 	var err error
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
-	network := "tcp"
+	network, path := "tcp", ""
 	if c.Socket != "" {
-		network = "unix"
-		m.listener, err = admin.ListenUnix(ctx, cfg.FilePath(c.Socket), metricsMode)
-	} else {
-		m.place = c.Bind.String()
-		if c.Bind.Addr().IsUnspecified() && !c.DualStack {
-			m.place += " alone" // [::] of the admin address has IPv4 clients too
-		}
-		m.listener, err = d.listenTCP(m.place, func() (net.Listener, error) {
-			return admin.ListenMetrics(ctx, c.Bind, c.DualStack)
-		})
+		network, path = "unix", cfg.FilePath(c.Socket)
 	}
+	m.place = placeOf(c.Bind, path)
+	if path == "" && c.Bind.Addr().IsUnspecified() && !c.DualStack {
+		m.place += " alone" // [::] of the admin address has IPv4 clients too
+	}
+	m.listener, err = d.listenHTTP(ctx, metricsSocketName, m.place, path, metricsMode, func() (net.Listener, error) {
+		return admin.ListenMetrics(ctx, c.Bind, c.DualStack)
+	})
 	if err != nil {
 		return nil, notOpened(cfg, "metrics", c.Address, network, err)
 	}
 	m.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.publicMetrics, Log: d.log, MetricsOnly: true})
 	return m, nil
+}
+
+// The names of the sockets in a hand-over.
+const (
+	adminSocketName   = "admin"
+	metricsSocketName = "metrics"
+)
+
+// placeOf returns where a socket is: "unix:" with the absolute path, or IP:PORT for the path "".
+func placeOf(bind netip.AddrPort, path string) string {
+	if path != "" {
+		return "unix:" + path
+	}
+	return bind.String()
+}
+
+// listenHTTP opens the socket of a name: the old process's, if there is one that has it, or else one of its own, with
+// listen if the path of a Unix socket is "".
+func (d *Daemon) listenHTTP(
+	ctx context.Context, name, place, path string, mode os.FileMode, listen func() (net.Listener, error),
+) (net.Listener, error) {
+	if l, err := d.from.takeHTTP(name, place, path, mode); l != nil || err != nil {
+		return l, err
+	}
+	if path != "" {
+		return admin.ListenUnix(ctx, path, mode)
+	}
+	return d.listenTCP(place, listen)
 }
 
 // listenTCP listens at a place. One that the admin socket or the one for metrics has now, which is about to leave it,

@@ -34,6 +34,7 @@ type stateStore struct {
 	// turn.L guards the fields below
 	asked, saved uint64 // saves begun; the last of them that has been written, or has failed
 	writing      bool
+	held         bool  // another process has the file
 	err          error // of the last write
 }
 
@@ -84,6 +85,9 @@ func (s *stateStore) save() error {
 	}
 	s.turn.L.Lock()
 	defer s.turn.L.Unlock()
+	if s.held {
+		return nil
+	}
 	s.asked++
 	for mine := s.asked; s.saved < mine; {
 		if s.writing {
@@ -99,6 +103,24 @@ func (s *stateStore) save() error {
 		s.turn.Broadcast()
 	}
 	return s.err
+}
+
+// hold waits for the write under way. After it, saves succeed and write nothing until release, since another process
+// has the file.
+func (s *stateStore) hold() {
+	s.turn.L.Lock()
+	defer s.turn.L.Unlock()
+	s.held = true
+	for s.writing {
+		s.turn.Wait()
+	}
+}
+
+// release ends hold. What was not saved meanwhile is saved with the next save.
+func (s *stateStore) release() {
+	s.turn.L.Lock()
+	defer s.turn.L.Unlock()
+	s.held = false
 }
 
 // outcome reports whether a write has been attempted since the start, and the error of the last one.

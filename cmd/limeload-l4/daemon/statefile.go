@@ -54,7 +54,7 @@ type savedBackend struct {
 }
 
 // collectState returns the content of the state file.
-func (d *Daemon) collectState() any {
+func (d *Daemon) collectState() savedState {
 	state := savedState{
 		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
 		Access: d.rules.saved(),
@@ -140,16 +140,29 @@ func fromSaved(s savedOverride) (pool.Override, error) {
 	return o, err
 }
 
+// restoreState restores the run-time changes: those of the state file or, when this process takes over from another one,
+// those of that process. Only the latter is an error, since the changes would be lost silently.
+func (d *Daemon) restoreState() error {
+	if d.from == nil {
+		d.loadState()
+		return nil
+	}
+	d.state.hold()
+	if err := d.restore(d.from.offer.State); err != nil {
+		return fmt.Errorf("run-time changes cannot be taken over: %w", err)
+	}
+	return nil
+}
+
 // loadState restores the run-time changes of the previous process. Errors are only logged, since the daemon can serve
 // without them. A file that cannot be understood is renamed.
 func (d *Daemon) loadState() {
 	var state savedState
 	err := d.state.load(&state)
-	if err == nil && state.Version != stateVersion && len(state.Pools)+state.Version > 0 {
-		err = d.state.setAside(fmt.Errorf("its version is %d, and not %d", state.Version, stateVersion))
-	}
 	if err == nil {
-		err = d.restore(state)
+		if wrong := d.restore(state); wrong != nil {
+			err = d.state.setAside(wrong)
+		}
 	}
 	if err != nil {
 		d.loadFailure = err
@@ -159,19 +172,22 @@ func (d *Daemon) loadState() {
 
 // restore applies a state, either as a whole or not at all.
 func (d *Daemon) restore(state savedState) error {
+	if state.Version != stateVersion && len(state.Pools)+state.Version > 0 {
+		return fmt.Errorf("its version is %d, and not %d", state.Version, stateVersion)
+	}
 	overrides := make(map[string][]pool.Override, len(state.Pools))
 	for name, saved := range state.Pools {
 		for _, s := range saved {
 			o, err := fromSaved(s)
 			if err != nil {
-				return d.state.setAside(fmt.Errorf("pool %s: backend %q: %w", name, s.Base.Name, err))
+				return fmt.Errorf("pool %s: backend %q: %w", name, s.Base.Name, err)
 			}
 			overrides[name] = append(overrides[name], o)
 		}
 	}
 	rules, err := parseSavedRules(state.Access)
 	if err != nil {
-		return d.state.setAside(err)
+		return err
 	}
 	for name, backend := range state.Primaries {
 		if s := d.pools[name]; s != nil && s.checks != nil {
@@ -187,7 +203,7 @@ func (d *Daemon) restore(state savedState) error {
 		}
 		unapplied, err := s.pool.Restore(all)
 		if err != nil {
-			return d.state.setAside(err)
+			return err
 		}
 		for _, u := range unapplied {
 			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+)
+
+// upgradeGrace is how long the answer about an upgrade may take beyond its deadline: the new process is killed then, and
+// the old one goes on.
+const upgradeGrace = 30 * time.Second
+
+func upgradeCommand() *cli.Command {
+	return controlCommand(cli.Command{
+		Name:  "upgrade",
+		Usage: "have a new process take over from the daemon, with the sessions and flows it has",
+		Description: `The daemon starts the program at its own path again, such as after a package was upgraded. The new process reads the
+configuration file, checks the backends, and then takes over the listening sockets, the flows, and the sessions at
+rest. The old one keeps those it cannot hand over, such as with TLS, until they end or global.drain_timeout has passed.
+If the new process does not take over, nothing changes: the old one goes on with everything, and the exit code is 1.`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "deadline", Value: admin.DefaultUpgradeDeadline,
+				Usage: "give the new process up if it has not taken over after this `TIME`"},
+		},
+	}, reloadIn, func(c *cli.Context, r *remote, _ []string) error {
+		deadline := c.Duration("deadline")
+		u := admin.Upgrade{Deadline: deadline.Seconds()}
+		if _, err := u.Time(); err != nil || deadline <= 0 {
+			return &usageError{fmt.Errorf("--deadline %s: needs 1s to 10m", deadline)}
+		}
+		if !from(c, "timeout").IsSet("timeout") {
+			r.timeout = deadline + upgradeGrace
+		}
+		ctx, cancel := r.bounded(c.Context)
+		defer cancel()
+		done, err := r.client.Upgrade(ctx, u)
+		if err != nil {
+			return err
+		}
+		return r.print(done, func(w io.Writer) error { return printUpgrade(w, &done) })
+	})
+}
+
+// printUpgrade says what went over, and what did not.
+func printUpgrade(w io.Writer, u *admin.Upgraded) error {
+	_, err := fmt.Fprintf(w, "upgraded from %s (pid %d) to %s (pid %d) in %s: %s and %s went over\n",
+		clean(u.OldVersion), u.OldPID, clean(u.NewVersion), u.NewPID, seconds(u.Took),
+		counted(int64(u.Sessions), "session"), counted(int64(u.Flows), "flow"))
+	total := 0
+	var parts []string
+	for _, why := range slices.Sorted(maps.Keys(u.Left)) {
+		if n := u.Left[why]; n > 0 {
+			total += n
+			parts = append(parts, fmt.Sprintf("%d %s", n, clean(why)))
+		}
+	}
+	if total > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "%d stay with pid %d (%s) until they end or can go over, for %s at most\n",
+			total, u.OldPID, strings.Join(parts, ", "), seconds(u.Until))
+	}
+	return err
+}

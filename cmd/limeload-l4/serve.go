@@ -40,7 +40,8 @@ func serveFrom(
 	defer writer.Close()
 	program, err := daemon.ThisProgram(os.Args)
 	if err != nil { // such as without /proc: it can serve, and be restarted
-		log.Warn().AnErr("err", err).Msg("no upgrade is possible: where this program is cannot be found out")
+		log.Warn().AnErr("err", err).Str("event", "upgrade_impossible").
+			Msg("no upgrade is possible: where this program is cannot be found out")
 	}
 	d, err := daemon.New(daemon.Options{
 		Config: cfg, Version: version(), Log: log, LogDropped: writer.dropped.Load, Program: program, From: old,

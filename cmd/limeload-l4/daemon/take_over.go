@@ -40,7 +40,8 @@ func (d *Daemon) beginAsMain() {
 		d.notify.ready(d.summary())
 	}
 	d.log.Info().Int("old_pid", o.hello.PID).Str("from", o.hello.Version).Str("to", d.version).
-		Int("sessions", o.sessions).Int("flows", o.flows).Bool("old_gone", o.gone).Msg("took over")
+		Int("sessions", o.sessions).Int("flows", o.flows).Bool("old_gone", o.gone).Str("event", "took_over").
+		Msg("took over")
 	if o.gone {
 		isMain()
 		return
@@ -51,6 +52,7 @@ func (d *Daemon) beginAsMain() {
 		o.followLater(d.server, isMain)
 		o.conn.Close()
 		o.follows.Store(false)
-		d.log.Info().Int("old_pid", o.hello.PID).Int("sessions", o.later).Msg("the old process has handed over the rest")
+		d.log.Info().Int("old_pid", o.hello.PID).Int("sessions", o.later).Str("event", "rest_taken_over").
+			Msg("the old process has handed over the rest")
 	})
 }

@@ -83,7 +83,8 @@ func (d *Daemon) Upgrade(ctx context.Context, r admin.Upgrade) (admin.Upgraded, 
 func (d *Daemon) upgradeBySignal(ctx context.Context) {
 	_, err := d.Upgrade(ctx, admin.Upgrade{})
 	if errors.Is(err, admin.ErrUpgrading) || errors.Is(err, admin.ErrEnding) {
-		d.log.Warn().AnErr("err", err).Msg("no upgrade") // all other errors are logged by Upgrade
+		d.log.Warn().AnErr("err", err).Str("event", "upgrade_failed").
+			Msg("no upgrade") // all other errors are logged by Upgrade
 	}
 }
 
@@ -110,7 +111,8 @@ func (u *upgrade) run(ctx context.Context) (done admin.Upgraded, err error) {
 	if len(d.program) == 0 {
 		return done, errors.New("this daemon was not started as a program that can be started again")
 	}
-	d.log.Info().Str("program", d.program[0]).Msg("upgrade: a new process is to take over")
+	d.log.Info().Str("program", d.program[0]).Str("event", "upgrade_begins").
+		Msg("upgrade: a new process is to take over")
 	d.notify.upgrading()
 	ctx, cancel := context.WithDeadline(ctx, u.until)
 	defer cancel()
@@ -317,7 +319,8 @@ func (d *Daemon) noteUpgradeFailed(began time.Time, err error) error {
 	if _, known := errors.AsType[*admin.ConfigError](err); !known && !errors.Is(err, admin.ErrEnding) {
 		err = &admin.UpgradeError{Err: err}
 	}
-	d.log.Error().AnErr("err", err).Msg("upgrade failed: this process goes on with everything")
+	d.log.Error().AnErr("err", err).Str("event", "upgrade_failed").
+		Msg("upgrade failed: this process goes on with everything")
 	d.notify.ready("the last upgrade failed, and the old process goes on: " + err.Error())
 	d.events.publish(admin.Event{At: began, Kind: "upgrade_failed", Reason: err.Error()})
 	return err
@@ -330,5 +333,6 @@ func (d *Daemon) noteUpgraded(began time.Time, u admin.Upgraded) {
 		left += n
 	}
 	d.log.Info().Int("pid", u.NewPID).Str("from", u.OldVersion).Str("to", u.NewVersion).Int("sessions", u.Sessions).
-		Int("flows", u.Flows).Int("left", left).Float64("took", time.Since(began).Seconds()).Msg("upgraded")
+		Int("flows", u.Flows).Int("left", left).Float64("took", time.Since(began).Seconds()).Str("event", "upgraded").
+		Msg("upgraded")
 }

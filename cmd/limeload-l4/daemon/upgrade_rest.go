@@ -37,7 +37,8 @@ func (u *upgrade) sweep() {
 // lose gives the new process up.
 func (u *upgrade) lose(err error) {
 	u.lost = true
-	u.daemon.log.Error().AnErr("err", err).Int("pid", u.process.pid).Msg("the new process does not answer any more")
+	u.daemon.log.Error().AnErr("err", err).Int("pid", u.process.pid).Str("event", "new_process_lost").
+		Msg("the new process does not answer any more")
 	if isEnd(err) {
 		u.handover.Returned(u.pending)
 	} else {
@@ -59,7 +60,7 @@ func (u *upgrade) drain(signals <-chan os.Signal) {
 		awaitSecond(ctx, signals, hurry)
 	}()
 	d.log.Info().Int("sessions", d.open()).Float64("drain_timeout", d.config().Global.DrainTimeout.Std().Seconds()).
-		Msg("draining what could not be handed over")
+		Str("event", "draining").Msg("draining what could not be handed over")
 	tick := time.NewTicker(sweepPause)
 	defer tick.Stop()
 	// What this process has taken over from an older one still comes, when upgrades follow one another quickly.
@@ -70,19 +71,20 @@ func (u *upgrade) drain(signals <-chan os.Signal) {
 		case <-ctx.Done():
 		}
 		if n := u.moved[l4.TCP]; n > before {
-			d.log.Debug().Int("sessions", n-before).Msg("sessions went to the new process")
+			d.log.Debug().Int("sessions", n-before).Str("event", "rest_handed_over").
+				Msg("sessions went to the new process")
 			before = n
 		}
 	}
 	d.from.end()
 	if err := d.server.Shutdown(ctx); err != nil {
-		d.log.Info().Msg("sessions left were ended")
+		d.log.Info().Str("event", "sessions_cut").Msg("sessions left were ended")
 	}
 	u.sweepCounters()
 	hurry()
 	<-stopped
 	u.process.conn.Close()
-	d.log.Info().Msg("stopped: the new process serves")
+	d.log.Info().Str("event", "stopped").Msg("stopped: the new process serves")
 }
 
 // sweepCounters hands over what was counted until the end.

@@ -57,7 +57,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 		stdout string // a pattern
 		stderr string
 	}{
-		{"help", []string{"--help"}, exitDone, `(?s)USAGE.*check.*demo`, `^$`},
+		{"help", []string{"--help"}, exitDone, `(?s)Usage: .*check.*demo`, `^$`},
 		{"version", []string{"version"}, exitDone, `^limeload-l4 \S+ go1`, `^$`},
 		{"example", []string{"example", "all"}, exitDone, `(?m)^\[listener\.`, `^$`},
 		{"unknown command", []string{"serve"}, exitUsage, `^$`, `unknown command or argument "serve"`},

@@ -11,7 +11,7 @@ import (
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
+		checkCommand(), statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
 		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), exampleCommand(), convertCommand(),
 		completionCommand(), completeCommand(), manCommand(), helpCommand(),
 	}

@@ -133,7 +133,7 @@ func writeHelp(w io.Writer, app *cli.App, path []*cli.Command) error {
 		b.WriteString("\n" + wrapped(sentence(app.Usage), 0))
 		writeCommands(&b, app.Commands)
 		writeFlagHelp(&b, "Flags", app.Flags, "")
-		b.WriteString("\nExample:\n  limeload-l4 example redis >lb.toml\n  limeload-l4 check --config lb.toml\n" +
+		b.WriteString("\nExample:\n  limeload-l4 example redis >lb.toml\n  limeload-l4 check lb.toml\n" +
 			"  limeload-l4 --config lb.toml\n\n" + wrapped("`limeload-l4 help COMMAND` says more about a command, and "+
 			"`limeload-l4 man 8` has all of it on one page.", 0))
 		_, err := io.WriteString(w, b.String())

@@ -4,7 +4,7 @@ package main
 func helpExamples() map[string]string {
 	return map[string]string{
 		"algorithms":      "limeload-l4 algorithms",
-		"check":           "limeload-l4 check --config lb.toml",
+		"check":           "limeload-l4 check lb.toml\nlimeload-l4 check --syntax --output json - <lb.toml",
 		"demo":            "limeload-l4 demo",
 		"help":            "limeload-l4 help backends drain",
 		"version":         "limeload-l4 version",

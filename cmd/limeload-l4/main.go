@@ -36,6 +36,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case exitDone:
 	case exitUsage:
 		fmt.Fprintf(stderr, "limeload-l4: %s\nSee `%s`.\n", cleanLines(err.Error()), helpAbout(app, args[1:]))
+	case exitFailed:
+		if !errors.Is(err, errPrinted) {
+			printError(stderr, err)
+		}
 	default:
 		printError(stderr, err)
 	}
@@ -72,7 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return serve(c.Context, file, stderr)
 		}),
 		Commands: []*cli.Command{
-			algorithmsCommand(), checkCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
+			algorithmsCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run handles errors
 	}

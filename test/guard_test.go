@@ -62,7 +62,7 @@ func houseImports() map[string][]string {
 			"cmd/limeload-l4/daemon",
 		},
 		"cmd/limeload-l4/convert": nil, // knows texts only: whether a result is good, package conf says
-		"cmd/limeload-l4/admin": {"pool"},
+		"cmd/limeload-l4/admin":   {"pool"},
 		"cmd/limeload-l4/daemon": {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
 			"cmd/limeload-l4/admin",

@@ -12,7 +12,7 @@ import (
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
 		checkCommand(), statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
-		explainCommand(), reloadCommand(), planCommand(), eventsCommand(), exampleCommand(), convertCommand(),
+		explainCommand(), reloadCommand(), planCommand(), logLevelCommand(), eventsCommand(), exampleCommand(), convertCommand(),
 		completionCommand(), completeCommand(), manCommand(), helpCommand(),
 	}
 }

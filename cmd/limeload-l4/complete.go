@@ -226,6 +226,8 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 			formats = append(formats, "csv")
 		}
 		return bare(formats)
+	case "LEVEL":
+		return bare(admin.LogLevels())
 	case "MODE":
 		return bare(modes())
 	case "KIND":

@@ -31,6 +31,7 @@ func helpExamples() map[string]string {
 		"explain":         "limeload-l4 explain 192.0.2.7 --listener main",
 		"reload":          "limeload-l4 reload",
 		"plan":            "limeload-l4 plan --config new.toml",
+		"log-level":       "limeload-l4 log-level\nlimeload-l4 log-level debug --for 5m",
 		"events":          "limeload-l4 events --pool redis",
 	}
 }

@@ -87,8 +87,8 @@ func wire() map[string][2]any {
 		"GET /v1/explain":                                {nil, Explanation{}},
 		"POST /v1/reload":                                {nil, Reloaded{}},
 		"POST /v1/plan":                                  {nil, Plan{}},
-		"GET /v1/log":                                    {nil, logLevel{}},
-		"PUT /v1/log":                                    {logLevel{}, logLevel{}},
+		"GET /v1/log":                                    {nil, LogLevel{}},
+		"PUT /v1/log":                                    {logLevelChange{}, LogLevel{}},
 	}
 }
 
@@ -106,20 +106,21 @@ func closedSets() map[string][]string {
 		return list
 	}
 	return map[string][]string{
-		"EventKind":           EventKinds(),
-		"Problem.type":        types,
-		"LogLevel.level":      logLevels(),
-		"Status.log_level":    logLevels(),
-		"Status.state":        {"starting", "serving", "draining"},
-		"NewBackend.mode":     modes(),
-		"BackendChange.mode":  modes(),
-		"Backend.mode":        words(pool.Ready, pool.Drain, pool.Maintenance),
-		"Backend.verdict":     words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging, pool.Fallback),
-		"Backend.breaker":     words(pool.Closed, pool.Open, pool.HalfOpen),
-		"Backend.source_role": words(pool.RoleUnknown, pool.RolePrimary, pool.RoleReplica),
-		"Difference.what":     {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
-		"Dropped.what":        {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
-		"Listener.protocol":   {"tcp", "udp"},
+		"EventKind":            EventKinds(),
+		"Problem.type":         types,
+		"LogLevel.level":       logLevels(),
+		"LogLevelChange.level": logLevels(),
+		"Status.log_level":     logLevels(),
+		"Status.state":         {"starting", "serving", "draining"},
+		"NewBackend.mode":      modes(),
+		"BackendChange.mode":   modes(),
+		"Backend.mode":         words(pool.Ready, pool.Drain, pool.Maintenance),
+		"Backend.verdict":      words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging, pool.Fallback),
+		"Backend.breaker":      words(pool.Closed, pool.Open, pool.HalfOpen),
+		"Backend.source_role":  words(pool.RoleUnknown, pool.RolePrimary, pool.RoleReplica),
+		"Difference.what":      {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
+		"Dropped.what":         {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
+		"Listener.protocol":    {"tcp", "udp"},
 		"Session.phase": {
 			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",
 			"refusing",

@@ -4,17 +4,38 @@ GO    ?= go
 BUILD := build
 BIN   := $(BUILD)/limeload-l4
 FUZZ_TIME ?= 30s
+VERSION ?= $(shell $(PACKAGING)/version.sh)
+ARCHES ?= amd64 arm64
+PACKAGING := cmd/limeload-l4/packaging
+RELEASE = $(GO) run ./$(PACKAGING)/release -version '$(VERSION)' -build $(BUILD) -out $(BUILD)/release
+IMAGE ?= limeload-l4
+IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
+IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build test tools race unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build ## build it and start the demo: a balancer over three small backends
+run: build ## build it and start the demo: a balancer over three small backends, and a client
 	$(BIN) demo
 
 build: ## build build/limeload-l4, a static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/limeload-l4
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o $(BIN) ./cmd/limeload-l4
+
+deb: ## Debian packages in build/release, for each of ARCHES (amd64 arm64); VERSION=1.2.3 overrides git's
+	$(RELEASE) -arch '$(ARCHES)' deb
+
+rpm: ## RPM packages, likewise
+	$(RELEASE) -arch '$(ARCHES)' rpm
+
+release: ## all that a release has: tar.gz, deb, rpm, SBOM, SHA256SUMS
+	rm -rf $(BUILD)/release
+	$(RELEASE) -arch '$(ARCHES)' all
+
+image: ## a container image, with buildah or docker; IMAGE and IMAGE_ARCH name it
+	$(RELEASE) -arch '$(IMAGE_ARCH)' image
+	$(IMAGE_BUILD) --platform linux/$(IMAGE_ARCH) --tag '$(IMAGE):$(subst +,_,$(VERSION))' $(BUILD)/image-$(IMAGE_ARCH)
 
 test: tools lint race ## everything CI runs: what the tests need is installed first
 
@@ -29,10 +50,10 @@ race: ## all tests, unit and end to end, under the race detector
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 
 unit: ## the tests beside the code only
-	$(GO) test $$($(GO) list ./... | grep -v '/test$$')
+	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$')
 
 e2e: tools ## the tests of the built binary against real servers
-	$(GO) test -count=1 -timeout 15m ./test
+	$(GO) test -count=1 -timeout 15m ./test ./test/packaging
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 
 fuzz: ## run every fuzz target for FUZZ_TIME each
@@ -43,7 +64,7 @@ fuzz: ## run every fuzz target for FUZZ_TIME each
 	done
 
 soak: tools ## the tests that take long or state figures
-	$(GO) test -count=1 -timeout 60m -tags soak -run Soak -v ./test
+	$(GO) test -count=1 -timeout 60m -tags soak -run Soak -v ./test ./test/packaging
 
 bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json

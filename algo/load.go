@@ -51,6 +51,9 @@ func (l *Load) acquire() int64 {
 	return n &^ joined
 }
 
+// Acquire counts one more lease, whatever the limit.
+func (l *Load) Acquire() { l.acquire() }
+
 // TryAcquire counts one more lease unless that would exceed the limit, and reports whether it did. Even with concurrent
 // calls the limit is never exceeded, and a call fails only at the limit.
 func (l *Load) TryAcquire() bool {

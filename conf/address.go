@@ -19,12 +19,16 @@ const (
 	forCheck                 // where a backend is checked, in any list of backends
 	forResolver              // a DNS server, which cannot resolve its own name
 	forAdmin                 // the control API, which listens before any name can be resolved
+	forMetrics               // the metrics, likewise; the host may be missing
 )
 
 // isLiteral reports whether the host must be an IP address.
 func (u addressUse) isLiteral() bool {
-	return u == forDiscovered || u == forCheck || u == forResolver || u == forAdmin
+	return u == forDiscovered || u == forCheck || u == forResolver || u == forAdmin || u == forMetrics
 }
+
+// listens reports whether this process listens at the address, and does not connect to it.
+func (u addressUse) listens() bool { return u == forListener || u == forAdmin || u == forMetrics }
 
 func (u addressUse) needs() string {
 	switch u {
@@ -38,6 +42,8 @@ func (u addressUse) needs() string {
 		return `needs "IP:PORT" or "[IPV6]:PORT" of a DNS server`
 	case forAdmin:
 		return `needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
+	case forMetrics:
+		return `needs "IP:PORT", "[IPV6]:PORT", ":PORT" for all addresses, "unix:PATH", or "" for none`
 	}
 	return `needs "HOST:PORT", "[IPV6]:PORT", "HOST" for each client's port, or "unix:PATH"`
 }

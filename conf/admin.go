@@ -39,13 +39,11 @@ func validateAdmin(r *report, a *Admin) {
 	path, unix := strings.CutPrefix(a.Address, "unix:")
 	switch {
 	case a.Address == "":
-	case unix && (path == "" || hasNUL(path)):
-		r.add(join(table, "address"), Error{Found: quote(a.Address), Allowed: forAdmin.needs()})
-	case unix && len(path) > maxSocketPath:
-		r.add(join(table, "address"), Error{Found: quote(a.Address),
-			Message: "the path has " + strconv.Itoa(len(path)) + " bytes",
-			Allowed: "allowed are " + strconv.Itoa(maxSocketPath)})
 	case unix:
+		if e := checkSocketPath(a.Address, path, forAdmin); e != nil {
+			r.add(join(table, "address"), *e)
+			return
+		}
 		a.Socket = path
 	default:
 		end, ok := validAddress(r, join(table, "address"), a.Address, forAdmin)
@@ -58,4 +56,17 @@ func validateAdmin(r *report, a *Admin) {
 				Allowed: "needs the path of a file with a token, or an address on loopback"})
 		}
 	}
+}
+
+// checkSocketPath returns what is wrong with the path of a Unix socket for HTTP, whose whole text is address; nil if
+// nothing is.
+func checkSocketPath(address, path string, use addressUse) *Error {
+	switch {
+	case path == "" || hasNUL(path):
+		return &Error{Found: quote(address), Allowed: use.needs()}
+	case len(path) > maxSocketPath:
+		return &Error{Found: quote(address), Message: "the path has " + strconv.Itoa(len(path)) + " bytes",
+			Allowed: "allowed are " + strconv.Itoa(maxSocketPath)}
+	}
+	return nil
 }

@@ -371,6 +371,12 @@ func assign(dst reflect.Value, v any) error {
 		return errType
 	}
 	if text, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if is, ok := v.(bool); ok {
+			if switches, ok := text.(interface{ setBool(is bool) }); ok {
+				switches.setBool(is)
+				return nil
+			}
+		}
 		s, ok := v.(string)
 		if !ok {
 			return errType

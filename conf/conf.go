@@ -35,6 +35,8 @@ type Config struct {
 	Global Global `toml:"global"`
 	Log    Log    `toml:"log"`
 	Admin  Admin  `toml:"admin"`
+	// /metrics, /ready and /live alone
+	Metrics Metrics `toml:"metrics"`
 	// in the file's order, never empty
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
 	Pools     []Pool     `toml:"pool,named"` // in the file's order
@@ -65,8 +67,9 @@ type Global struct {
 type Log struct {
 	Level  string `toml:"level" default:"info" oneof:"trace,debug,info,warn,error"`
 	Format string `toml:"format" default:"json" oneof:"json,console"`
-	Access bool   `toml:"access" default:"true"` // one line at the end of each session
-	Probes bool   `toml:"probes" default:"true"` // also for a session whose client has sent nothing
+	// which sessions have a line at their end
+	Access AccessLines `toml:"access" default:"all" min:"errors" max:"1/1000000"`
+	Probes bool        `toml:"probes" default:"true"` // also for a session whose client has sent nothing
 }
 
 // A Listener is one or more bound addresses that accept clients, and where they are sent. Its zero value

@@ -307,6 +307,21 @@ func (h *Health) WantsPrimary() bool {
 	if h == nil {
 		return false
 	}
-	wants := func(c Check) bool { return c.Role == "primary" } // which has another default with the other types
+	return h.wants("primary")
+}
+
+// WantedRole returns the role that the checks require: "primary", "replica", or "any". It returns "any" for nil.
+func (h *Health) WantedRole() string {
+	switch {
+	case h.WantsPrimary():
+		return "primary"
+	case h != nil && h.wants("replica"):
+		return "replica"
+	}
+	return "any"
+}
+
+func (h *Health) wants(role string) bool {
+	wants := func(c Check) bool { return c.Role == role } // which has another default with the other types
 	return wants(h.Check) || slices.ContainsFunc(h.Checks, wants)
 }

@@ -71,6 +71,7 @@ func TestMistakes(t *testing.T) {
 		names       = "; needs 1 to 64 letters, digits, '_', '-' or '.'"
 		algorithms  = `; allowed is "round_robin", "random", "least_conn", "p2c", "least_time", "first", "client_hash", "ring_hash" or "maglev"`
 		admins      = `; needs "unix:PATH", "IP:PORT", "[IPV6]:PORT", or "" for none`
+		lines       = `; needs "all", "errors", "1/N" with an N of 1 to 1000000, or "none"`
 		noHash      = `does not hash; needs "client_hash", "ring_hash" or "maglev" as algorithm, or 0`
 	)
 	for _, tt := range []struct{ table, line, want string }{
@@ -92,13 +93,24 @@ func TestMistakes(t *testing.T) {
 		{"global", `drain_timeout = "0"`, `found the string "0"; ` + durations},
 		{"global", `drain_timeout = "5d"`, `found the string "5d"; ` + durations},
 		{"global", `drain_timeout = ""`, `found the string ""; ` + durations},
+		{"log", `access = true`, ``},
+		{"log", `access = false`, ``},
+		{"log", `access = "errors"`, ``},
+		{"log", `access = "1/100"`, ``},
+		{"log", `access = "1/1000000"`, ``},
+		{"log", `access = "error"`, `found the string "error"` + lines + `, did you mean "errors"?`},
+		{"log", `access = "1/1000001"`, `found the string "1/1000001"` + lines},
+		{"log", `access = "1/0"`, `found the string "1/0"` + lines},
+		{"log", `access = "1/+5"`, `found the string "1/+5"` + lines},
+		{"log", `access = "2/3"`, `found the string "2/3"` + lines},
+		{"log", `access = 100`, `found the integer 100` + lines},
 		{"log", `level = "warning"`,
 			`found "warning"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "warn"?`},
 		{"log", `level = "Debug"`,
 			`found "Debug"; allowed is "trace", "debug", "info", "warn" or "error", did you mean "debug"?`},
 		{"log", `level = 3`, `found the integer 3; needs "trace", "debug", "info", "warn" or "error"`},
 		{"log", `format = "text"`, `found "text"; allowed is "json" or "console", did you mean "console"?`},
-		{"log", `access = "yes"`, `found the string "yes"; needs true or false`},
+		{"log", `access = "yes"`, `found the string "yes"` + lines},
 		{"global", `state_file = 1`, `found the integer 1; needs a string`},
 		{"global", `watch = "yes"`, `found the string "yes"; needs true or false`},
 		{"global", `udp_offload = false`, ``},
@@ -344,9 +356,9 @@ func TestUnknownKeys(t *testing.T) {
 		wantErrors(t, doc, fmt.Sprintf("lb.toml:%d: %s", at, tt.want))
 	}
 	doc, _ := with("", "")
-	wantErrors(t, doc+"[metrics]\naddress = ''\n[limits]\n",
-		"lb.toml:11: metrics: unknown key; allowed here: include, global, log, admin, listener, pool",
-		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, listener, pool")
+	wantErrors(t, doc+"[weather]\naddress = ''\n[limits]\n",
+		"lb.toml:11: weather: unknown key; allowed here: include, global, log, admin, metrics, listener, pool",
+		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, metrics, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 

@@ -142,7 +142,7 @@ pool = "x"
 		Global: Global{DrainTimeout: 30 * s, UDPOffload: true},
 		Admin: Admin{Address: DefaultAdminAddress, SocketMode: "0660", Socket: "/run/limeload/admin.sock",
 			Mode: 0o660},
-		Log:       Log{Level: "info", Format: "json", Access: true, Probes: true},
+		Log:       Log{Level: "info", Format: "json", Access: AccessAll, Probes: true},
 		Listeners: []Listener{z, b, a},
 		Pools:     []Pool{y, w, v, u, x},
 	}

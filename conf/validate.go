@@ -22,10 +22,11 @@ func validName(name string) bool {
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Binds, Listener.Mode, Backend.Addr,
-// Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin and ProxyProtocol that derive
-// from texts.
+// Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin, Metrics and ProxyProtocol that
+// derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
+	validateMetrics(r, c)
 	for i := range c.Pools {
 		validatePool(r, &c.Pools[i])
 	}
@@ -37,6 +38,7 @@ func validate(r *report, c *Config) {
 		validateListener(r, &c.Listeners[i], pools)
 	}
 	checkListenerConflicts(r, c.Listeners)
+	checkMetrics(r, c)
 	checkLoops(r, c.Listeners, c.Pools)
 	checkSendProxy(r, c)
 	checkSafeDrain(r, c)
@@ -226,12 +228,12 @@ func readAddress(s string, use addressUse) (address, *Error) {
 	case strings.HasPrefix(s, unixPrefix) && !use.mayBeUnix():
 		e = &Error{Allowed: use.needs()}
 	case e != nil:
-	case use != forListener && end.host == "":
+	case use != forListener && use != forMetrics && end.host == "":
 		e = &Error{Message: "the host is missing", Allowed: use.needs()}
-	case use.isLiteral() && !end.ip.IsValid():
+	case use.isLiteral() && !end.ip.IsValid() && end.host != "":
 		e = &Error{Message: quote(end.host) + " is a host name", Allowed: use.needs()}
 	case end.ip.IsValid():
-		if wrong := checkIP(end.ip, use != forListener && use != forAdmin); wrong != "" {
+		if wrong := checkIP(end.ip, !use.listens()); wrong != "" {
 			e = &Error{Message: wrong}
 		}
 	}

@@ -131,6 +131,9 @@ type Result struct {
 	Offset   uint64
 	Replicas int
 
+	Lag      time.Duration // how far a replica is behind its primary
+	KnowsLag bool          // Lag is known
+
 	// Cluster names the cluster that the target is a member of, if all of its members take writes (Galera). Two primaries
 	// of one cluster are no rivals. "" = none.
 	Cluster string

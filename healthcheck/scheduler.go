@@ -354,10 +354,9 @@ func (s *Scheduler) takeLocked(j *job, views []viewTurn, start, end time.Time) {
 		if !v.currentLocked(j) {
 			continue
 		}
-		o := outcomeOf(v.err)
-		s.noteLocked(v.view, o, words(v.result, v.err), start, end, taken > 0)
+		s.noteLocked(v.view, &v.result, v.err, start, end, taken > 0)
 		taken++
-		if o != Succeeded {
+		if v.err != nil {
 			failed++
 		}
 		if !errors.Is(v.err, ErrInconclusive) && !verdictStands(v.err) && !start.Before(v.view.judged) {

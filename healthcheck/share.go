@@ -122,9 +122,10 @@ type view struct {
 
 	streak        streak
 	group         *group
-	counts        Counts // the checks that ended
-	last          Ended  // the last one
-	blindReported bool   // Options.Blind has the present blindness
+	counts        Counts        // the checks that ended
+	took          time.Duration // all of them together
+	last          Ended         // the last one
+	blindReported bool          // Options.Blind has the present blindness
 
 	blind  time.Time // start of the first of the inconclusive checks in a row; zero if the last was conclusive
 	judged time.Time // when the verdict was last set by something other than results

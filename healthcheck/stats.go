@@ -134,15 +134,20 @@ type Ended struct {
 	Took    time.Duration
 	Outcome Outcome
 	Detail  string // why it failed, or what it found, in words
+
+	Role     Role // these three as in Result
+	Lag      time.Duration
+	KnowsLag bool
 }
 
 // TargetStats is what a scheduler knows about a target. It is a plain value.
 type TargetStats struct {
 	Target  Target
 	Verdict Verdict
-	Checks  Counts    // since the target was added
-	Last    Ended     // the last check in Checks
-	Due     time.Time // of the next check; in the past while it waits for a slot, zero while it runs and before Run
+	Checks  Counts        // since the target was added
+	Took    time.Duration // all of Checks together
+	Last    Ended         // the last check in Checks
+	Due     time.Time     // of the next check; in the past while it waits for a slot, zero while it runs and before Run
 	Running bool
 	Waiting bool // for a slot: its check is due
 	Blind   bool // its checks have been inconclusive for so long that Options.Blind was called
@@ -204,7 +209,7 @@ func (s *Scheduler) Target(id string) (TargetStats, bool) {
 func (v *view) statsLocked() TargetStats {
 	j := v.job
 	t := TargetStats{
-		Target: v.target, Verdict: v.streak.verdict, Checks: v.counts, Last: v.last,
+		Target: v.target, Verdict: v.streak.verdict, Checks: v.counts, Took: v.took, Last: v.last,
 		Due: j.due, Running: j.state == running, Waiting: j.state == waiting, Blind: v.blindReported,
 	}
 	if t.Running {
@@ -214,10 +219,12 @@ func (v *view) statsLocked() TargetStats {
 }
 
 // noteLocked counts a check of v that ran from start to end. shared says that it is counted for another view already.
-func (s *Scheduler) noteLocked(v *view, o Outcome, detail string, start, end time.Time, shared bool) {
-	took := end.Sub(start)
+func (s *Scheduler) noteLocked(v *view, found *Result, err error, start, end time.Time, shared bool) {
+	took, o, detail := end.Sub(start), outcomeOf(err), words(*found, err)
 	v.counts[o]++
-	v.last = Ended{At: end, Took: took, Outcome: o, Detail: detail}
+	v.took += took
+	v.last = Ended{At: end, Took: took, Outcome: o, Detail: detail,
+		Role: found.Role, Lag: found.Lag, KnowsLag: found.KnowsLag}
 	if shared {
 		v.group.tally.Shared++
 	} else {

@@ -62,7 +62,7 @@ func TestStats(t *testing.T) {
 		y := got.Targets["y/1"]
 		if y.Verdict != Unknown || y.Target.Group != "y" || y.Last.Outcome != Succeeded ||
 			y.Last.Detail != "check succeeded" ||
-			y.Last.Took != 20*time.Millisecond ||
+			y.Last.Took != 20*time.Millisecond || y.Took != 7*20*time.Millisecond ||
 			y.Last.At.Sub(start).Truncate(time.Millisecond) != 6020*time.Millisecond ||
 			y.Due.Sub(y.Last.At) != 980*time.Millisecond || y.Running || y.Waiting {
 			t.Errorf("y/1 is %+v", y)

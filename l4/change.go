@@ -51,6 +51,7 @@ type Change struct {
 	before []*listener         // for each of specs the listener that it changes; nil for a new one
 	bound  [][]*listen.Binding // for each of specs the sockets of its places, kept or opened; nil until they are opened
 	opened []*listen.Binding   // those of bound that are opened
+	taken  map[int]bool        // by index in Server.handed: those of opened
 	over   bool
 }
 
@@ -295,13 +296,21 @@ func (c *Change) open() error {
 		tried := false
 		for k, p := range spec.places() {
 			keeps := c.bound[i][k] != nil
-			if spec.Protocol == TCP && p.Unix.Path == "" && !tried && (keeps || len(p.Inherited) > 0) {
+			given := len(p.Inherited) > 0 || len(s.handed) > 0
+			if spec.Protocol == TCP && p.Unix.Path == "" && !tried && (keeps || given) {
 				tried = true
 				if err := sock.CheckListenOptions(spec.listenOptions()); err != nil {
 					return spec.failed(k, err)
 				}
 			}
 			if keeps {
+				continue
+			}
+			if b, err := c.takeOver(spec, &p); err != nil {
+				return spec.failed(k, err)
+			} else if b != nil {
+				c.bound[i][k] = b
+				c.opened = append(c.opened, b)
 				continue
 			}
 			c.takePort(i, k, &p)

@@ -36,6 +36,7 @@ func (c *Change) Commit() {
 		return
 	}
 	r := s.commitLocked(c)
+	s.closeHanded(c.taken)
 	if !s.live {
 		s.close(r) // when the loops start
 		s.mu.Unlock()
@@ -126,13 +127,14 @@ func (s *Server) commitOneLocked(
 	for i, p := range spec.places() {
 		b := bound[i]
 		kept := slices.Contains(had, b)
-		if kept && !old.sameOptions(spec) || !kept && len(b.Inherited) > 0 {
+		if (kept && !old.sameOptions(spec) || !kept && len(b.Inherited) > 0) && !b.Elsewhere() {
 			b.Tune(spec.sockets(&p, s.offload))
 		}
 		if !kept {
 			opened = append(opened, b)
 			if err := b.Publish(); err != nil { // the folder was there a moment ago
-				s.log.Error().Str("listener", ls.name).AnErr("err", err).Msg("nobody can reach the Unix socket")
+				s.log.Error().Str("listener", ls.name).AnErr("err", err).
+					Str("event", "socket_unreachable").Msg("nobody can reach the Unix socket")
 			}
 		}
 	}
@@ -270,7 +272,7 @@ func (c *Change) discard() {
 	var departures []listen.Departure
 	for _, b := range c.opened {
 		successor := s.successorLocked(b)
-		if len(b.Inherited) > 0 || b.IsUnix() || successor == nil || !s.live || s.ended {
+		if len(b.Inherited) > 0 || b.IsUnix() || b.Elsewhere() || successor == nil || !s.live || s.ended {
 			b.Close()
 			continue
 		}

@@ -45,6 +45,9 @@ type Options struct {
 	Reserve     int  // descriptors that stay free for what is not a session, health checks first of all; 0 = 32
 	NoOffload   bool // UDP_GRO and UDP_SEGMENT are not used even where the kernel has them
 	Access      bool // a log line at the end of each session and flow
+	// AccessEvery is for Access: of the sessions and flows that end in order, every so many-th has a line; 0 and 1 = all,
+	// negative = none. Those that do not end in order all have one.
+	AccessEvery int
 	NoProbes    bool // but for those that end with Probe
 
 	// Sockets are those of another process, see HandOver. The first Apply uses those that fit its listeners, by name and
@@ -87,10 +90,11 @@ type Server struct {
 
 	drainTimeout atomic.Int64 // a time.Duration
 
-	// changing is held from Prepare to the end of Commit or Discard, and taken before mu. The listeners and their
-	// bindings are changed with both held, and read with either
+	// changing is held from Prepare to the end of Commit or Discard, and from HandOver to the end of the hand-over. It is
+	// taken before mu. The listeners and their bindings are changed with both held, and read with either
 	changing sync.Mutex
-	lastID   dial.ListenerID // changing guards it
+	lastID   dial.ListenerID   // changing guards it
+	handed   []ListeningSocket // of another process, that no listener has yet; changing guards it
 
 	departing sync.WaitGroup // changes that close sockets; mu is held to add one, unless ended
 
@@ -102,6 +106,8 @@ type Server struct {
 	running   sync.WaitGroup                   // loops
 	live      bool
 	ended     bool
+	waits     bool      // it admits nobody until Admit
+	handing   *Handover // that is under way or finished; nil for none
 }
 
 // New makes a server with its loops, which Start sets going. The process's descriptor limit is read here.
@@ -111,7 +117,7 @@ func New(o Options) (*Server, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	s := &Server{
-		log: o.Log, started: time.Now(), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
+		log: o.Log, started: startOf(o), access: &tally.AccessLog{Log: o.Log}, gone: make(chan struct{}),
 		listeners: make(map[listenerKey]*listener), revoking: make(map[weak.Pointer[pool.Pool]]bool),
 	}
 	if !o.NoOffload {
@@ -141,7 +147,11 @@ func New(o Options) (*Server, error) {
 	s.cancels = postgres.NewSender(&s.gate.Chains)
 	s.cancels.Encrypt = encryptCancel
 	s.furnish(pipes)
-	s.Set(Settings{MaxSessions: o.MaxSessions, Access: o.Access, NoProbes: o.NoProbes, DrainTimeout: o.DrainTimeout})
+	s.expectSockets(o.Sockets)
+	s.Set(Settings{
+		MaxSessions: o.MaxSessions, Access: o.Access, AccessEvery: o.AccessEvery, NoProbes: o.NoProbes,
+		DrainTimeout: o.DrainTimeout,
+	})
 	return s, nil
 }
 
@@ -239,12 +249,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.discard()
 		close(s.gone)
 		s.mu.Unlock()
+		s.closeUnused()
 		return nil
 	}
 	listeners := slices.Collect(maps.Values(s.listeners))
 	s.mu.Unlock()
 
-	s.closeListeners(ctx, listeners)
+	s.closeUnused()
+	if !s.endHandover() {
+		s.closeListeners(ctx, listeners)
+	}
 	s.leaveAll(ctx)
 	err := s.drain(ctx)
 	if e := s.drainQuestions(ctx); err == nil {

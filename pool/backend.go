@@ -103,6 +103,7 @@ type Backend struct {
 	// former are the earlier backends of the same id that may still have leases. A drain of that id waits for them too.
 	former []*Backend
 
+	watch    atomic.Pointer[stopwatch]  // nil until a time is counted, since most of many backends may rest
 	group    atomic.Pointer[group]      // the group that it belongs to; stored with Pool.mu held
 	rate     atomic.Pointer[rate.Limit] // of new leases; nil: none. Beside load, which each lease touches too
 	load     algo.Load
@@ -223,6 +224,8 @@ func (m *member) info() BackendInfo {
 		Moved:  b.moved.Load(),
 		Leases: b.load.Leases(), BytesIn: b.bytesIn.Load(), BytesOut: b.bytesOut.Load(),
 	}
+	watch := b.watch.Load()
+	i.ConnectTimes, i.FirstByteTimes = watch.times(connectTimes), watch.times(firstByteTimes)
 	for _, f := range b.former {
 		i.Former += f.load.Leases()
 	}
@@ -264,4 +267,7 @@ type BackendInfo struct {
 	Outcomes [numOutcomes]uint64 // leases released, indexed by Outcome
 	BytesIn  uint64              // from clients to the backend
 	BytesOut uint64              // from the backend to clients
+
+	ConnectTimes   Times // of connects that succeeded
+	FirstByteTimes Times // from when it had something to answer; only of leases that had an answer
 }

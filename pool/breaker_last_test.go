@@ -177,7 +177,7 @@ func TestBreakerNeverTakesTheLast(t *testing.T) {
 					l.Opened()
 					l.Held()
 				case 3:
-					l.FirstByteTook(0)
+					l.FirstByteTook(0, 0)
 				}
 				l.Release(Outcome(rapid.IntRange(0, numOutcomes-1).Draw(t, "outcome")))
 				held = held[:len(held)-1]

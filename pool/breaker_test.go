@@ -147,13 +147,13 @@ func TestBreakerTrialIsKnownAtTheFirstByte(t *testing.T) {
 		if len(trials) != 2 {
 			t.Fatalf("%d sessions were let through half-open, want 2", len(trials))
 		}
-		trials[0].FirstByteTook(0)
+		trials[0].FirstByteTook(0, 0)
 		trials[0].Release(Served)
 		synctest.Wait()
 		if got := p.Backends()[0].Breaker; got != HalfOpen {
 			t.Errorf("after one of two trials the breaker is %v", got)
 		}
-		trials[1].FirstByteTook(0)
+		trials[1].FirstByteTook(0, 0)
 		synctest.Wait()
 		if got := p.Backends()[0].Breaker; got != Closed {
 			t.Errorf("after both trials the breaker is %v", got)
@@ -270,7 +270,7 @@ func BenchmarkBreaker(b *testing.B) {
 			p := made(b, Options{Breaker: o}, at("a", 0, "", 0), at("b", 0, "", 0), at("c", 0, "", 0))
 			for b.Loop() {
 				l, _ := p.Pick(PickContext{})
-				l.FirstByteTook(0)
+				l.FirstByteTook(0, 0)
 				l.Release(Served)
 			}
 		})

@@ -100,6 +100,7 @@ func (p *Pool) applyLocked(c changes, now time.Time) {
 		}
 	}
 	for _, m := range c.added {
+		m.backend.leaving.Store(p.settings().leaves(m)) // sessions may be adopted
 		p.publishLocked(Added{p.change(m, now)})
 	}
 }

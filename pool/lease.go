@@ -48,9 +48,11 @@ func (l Lease) Opened() {
 	}
 }
 
-// ConnectTook is Opened with the time that connecting took, which only least_time uses.
-func (l Lease) ConnectTook(took time.Duration) {
+// ConnectTook is Opened with the time that connecting took, which is counted, and which least_time uses. loop is the
+// index of the caller's loop, for which the backend has counters of its own; every number will do.
+func (l Lease) ConnectTook(took time.Duration, loop int) {
 	l.Opened()
+	l.b.took(connectTimes, loop, took)
 	if p := l.b.pool; p.settings().timed {
 		now := p.clock()
 		l.b.load.ObserveConnect(took, now)
@@ -59,8 +61,10 @@ func (l Lease) ConnectTook(took time.Duration) {
 }
 
 // FirstByteTook says that the backend has sent its first byte, and how long it took after it had something to answer.
-// The breaker uses the fact, least_time the time. It is called at most once.
-func (l *Lease) FirstByteTook(took time.Duration) {
+// The breaker uses the fact, least_time the time, and both are counted. loop is as in ConnectTook. It is called at most
+// once.
+func (l *Lease) FirstByteTook(took time.Duration, loop int) {
+	l.b.took(firstByteTimes, loop, took)
 	p := l.b.pool
 	s := p.settings()
 	if s.breaks {

@@ -106,8 +106,8 @@ func TestSecondReleasePanics(t *testing.T) {
 // TestLeastTimeGoesByItsLeases holds that times observed by leases reach least_time.
 func TestLeastTimeGoesByItsLeases(t *testing.T) {
 	for name, observe := range map[string]func(l *Lease, took time.Duration){
-		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took) },
-		"byte":    (*Lease).FirstByteTook,
+		"connect": func(l *Lease, took time.Duration) { l.ConnectTook(took, 0) },
+		"byte":    func(l *Lease, took time.Duration) { l.FirstByteTook(took, 0) },
 	} {
 		var h hand
 		p := made(t, Options{Algorithm: "least_time", Clock: h.now}, at("slow", 0, "", 0), at("quick", 0, "", 0))

@@ -387,8 +387,8 @@ func TestHotPathAllocatesNothingEver(t *testing.T) {
 		one := func() {
 			l, err := p.Pick(from(i))
 			must(t, err)
-			l.ConnectTook(time.Millisecond)
-			l.FirstByteTook(time.Millisecond)
+			l.ConnectTook(time.Millisecond, 0)
+			l.FirstByteTook(time.Millisecond, 0)
 			l.Release(Served)
 		}
 		check("with room", one)

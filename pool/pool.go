@@ -111,6 +111,16 @@ func (p *Pool) Backends() []BackendInfo {
 	return infos
 }
 
+// IDs returns the id of every backend, in the order of their addition. The slice is the caller's.
+func (p *Pool) IDs() []string {
+	members := p.snap.Load().members
+	ids := make([]string, len(members))
+	for i, m := range members {
+		ids[i] = m.backend.id
+	}
+	return ids
+}
+
 // Backend returns a copy of the backend of that id, or false if there is none.
 func (p *Pool) Backend(id string) (BackendInfo, bool) {
 	p.mu.Lock()

@@ -298,7 +298,7 @@ func TestQueueWaitsForTrials(t *testing.T) {
 			t.Fatalf("half-open, served are %+v", l.served)
 		}
 		trial := l.served[0].lease
-		trial.FirstByteTook(0)
+		trial.FirstByteTook(0, 0)
 		synctest.Wait()
 		wantIDs(t, "closed", l.names(), "trial", "next")
 	})

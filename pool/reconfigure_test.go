@@ -206,8 +206,8 @@ func TestReconfigureUnderLoad(t *testing.T) {
 					t.Errorf("refused: %v", err)
 					break
 				}
-				l.ConnectTook(time.Millisecond)
-				l.FirstByteTook(time.Millisecond)
+				l.ConnectTook(time.Millisecond, 0)
+				l.FirstByteTook(time.Millisecond, 0)
 				held = append(held, l)
 				if len(held) > n%20 {
 					held[0].Release(Served)

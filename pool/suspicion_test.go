@@ -40,7 +40,7 @@ func TestHints(t *testing.T) {
 				events := p.Subscribe(1000)
 				defer events.Close()
 				long, _ := p.Pick(PickContext{}) // a flow of a's that goes on
-				long.FirstByteTook(0)
+				long.FirstByteTook(0, 0)
 				for range 100 {
 					release(p, "a", tt.hint)
 				}

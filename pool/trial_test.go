@@ -46,7 +46,7 @@ func TestTrialHeld(t *testing.T) {
 		p, stop := halfOpen(t, nil)
 		defer stop()
 		l, _ := tryTrial(p)
-		l.ConnectTook(0)
+		l.ConnectTook(0, 0)
 		if got := breakerOfA(p); got != HalfOpen {
 			t.Errorf("connected, the breaker is %v", got)
 		}
@@ -54,7 +54,7 @@ func TestTrialHeld(t *testing.T) {
 		if got := breakerOfA(p); got != Closed {
 			t.Errorf("held, the breaker is %v", got)
 		}
-		l.FirstByteTook(0)
+		l.FirstByteTook(0, 0)
 		l.Release(CutEarly) // it is a session like any other by now
 		if got := breakerOfA(p); got != Closed {
 			t.Errorf("at the session's end the breaker is %v", got)
@@ -171,7 +171,7 @@ func TestHeldEndsARow(t *testing.T) {
 		for range 2 { // one of a, one of b
 			l, err := p.Pick(PickContext{})
 			must(t, err)
-			l.ConnectTook(0)
+			l.ConnectTook(0, 0)
 			l.Held()
 			l.Release(Neutral)
 		}

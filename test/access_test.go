@@ -18,7 +18,7 @@ import (
 // backend_address if none was chosen, connect_time and first_byte_time.
 func accessFields() []string {
 	return []string{
-		"level", "time", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",
+		"level", "time", "event", "message", "session", "listener", "pool", "client", "bytes_in", "bytes_out", "duration",
 		"retries", "reason",
 	}
 }

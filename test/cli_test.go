@@ -155,12 +155,33 @@ func TestCheckAgreesWithStart(t *testing.T) {
 	}
 }
 
+// demoCommands runs the commands that a demo prints, except those that need a terminal.
+func demoCommands(t *testing.T, welcome string) {
+	t.Helper()
+	n := 0
+	for _, m := range regexp.MustCompile(`(?m)^  (\S*limeload-l4\S*) (.+ --config \S+)$`).FindAllStringSubmatch(welcome, -1) {
+		args := strings.Fields(m[2])
+		if args[0] == "top" {
+			args = append(args, "--once", "--interval", "100ms")
+		}
+		stdout, stderr, code := harness.Run(t, harness.Command{Path: harness.Binary(t, false), Args: args,
+			Env: []string{"GORACE=atexit_sleep_ms=50"}})
+		if n++; code != 0 || stdout == "" {
+			t.Errorf("%s: exit code %d, %s", m[0], code, stderr)
+		}
+	}
+	if n < 3 {
+		t.Errorf("the demo shows %d commands:\n%s", n, welcome)
+	}
+}
+
 // TestDemo runs the steps that the demo suggests.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
-			demo := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"demo"}})
+			demo := harness.Start(t, harness.Command{Path: harness.Binary(t, false), Args: []string{"demo"},
+				Env: []string{"GORACE=atexit_sleep_ms=50"}})
 			url := regexp.MustCompile(`http://[^ /]+`).FindString(demo.WaitStdout(t, "http://"))
 			client := http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 			answers := map[string]int{}
@@ -197,12 +218,16 @@ func TestDemo(t *testing.T) {
 				}
 			}
 			demo.WaitStdout(t, "unhealthy")
+			demoCommands(t, demo.Stdout())
 			demo.Signal(t, signal)
 			if code := demo.Wait(t); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 			if demo.Stderr() != "" {
 				t.Errorf("standard error: %s", demo.Stderr())
+			}
+			if said := demo.Stdout(); !regexp.MustCompile(`its client has sent\n\d+ requests?: 0 failed`).MatchString(said) {
+				t.Errorf("a request of its client failed:\n%s", said)
 			}
 		})
 	}

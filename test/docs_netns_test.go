@@ -259,8 +259,8 @@ func shownCurls(page string) (commands []string) {
 	return commands
 }
 
-// TestNetnsDocsCurl runs every curl command of the documents, except those of docs/api.md, which have their own test:
-// each is answered with a status below 400.
+// TestNetnsDocsCurl runs every curl command of the documents, except those of docs/api.md and of the documents
+// that TestDocuments follows, which have their own tests: each is answered with a status below 400.
 func TestNetnsDocsCurl(t *testing.T) {
 	layAddresses(t)
 	harness.Tool(t, "curl")
@@ -275,6 +275,9 @@ func TestNetnsDocsCurl(t *testing.T) {
 				"[admin]\naddress = \"192.0.2.1:9000\"\ntoken_file = %q\n", token)})
 	defer over.Kill(t)
 	n := 0
+	for _, d := range documentsToFollow() {
+		delete(pages, d.name) // TestDocuments runs their commands
+	}
 	for name, page := range pages {
 		for _, command := range shownCurls(page) {
 			if name == "api.md" && !strings.Contains(command, "http://192.0.2.1:9000") {

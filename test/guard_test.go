@@ -67,6 +67,8 @@ func houseImports() map[string][]string {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
 			"cmd/limeload-l4/admin",
 		},
+		"cmd/limeload-l4/packaging/release": nil,
+
 		"conf":              {"conf/file", "algo"}, // for the names of the algorithms
 		"conf/file":         nil,                   // knows nothing of conf: how files are read, whoever reads them
 		"algo":              nil,
@@ -97,10 +99,11 @@ func houseImports() map[string][]string {
 		"l4/internal/l4test": append(
 			inL4("dns", "flow", "gate", "listen", "loop", "session", "sock", "tally"), "l4", "test/harness",
 		),
-		"test":         {"test/harness"},
-		"test/bench":   {"test/harness"},
-		"test/harness": nil,
-		"test/install": nil,
+		"test":           {"test/harness"},
+		"test/bench":     {"test/harness"},
+		"test/harness":   nil,
+		"test/install":   nil,
+		"test/packaging": {"test/harness"},
 	}
 }
 

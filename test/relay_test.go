@@ -312,7 +312,7 @@ func TestAnswerOutlivesBackend(t *testing.T) {
 				sent <- e // and the connection is closed, both halves at once
 			})
 			c := b.Dial(t, "main")
-			check(t, c.SetReadBuffer(16<<10))
+			check(t, c.SetReadBuffer(256<<10)) // less than a segment of loopback would make each wait for a timer
 			if tc.late {
 				harness.Eventually(t, "the backend is gone", func() error {
 					if backend.Accepted() == 0 || backend.Open() > 0 {

@@ -44,12 +44,14 @@ func accessListCommand() *cli.Command {
 			return err
 		}
 		answer := accessRuleList{notNil(rules)}
-		return r.print(answer, func(w io.Writer) error { return accessTable(rules).print(w, r.width) })
+		return r.print(answer, func(w io.Writer) error { return accessTable(rules).print(w, r.screen) })
 	})
 }
 
 func accessTable(rules []admin.AccessRule) *table {
-	t := newTable("prefix", "action", "listener", ">expires in", "comment")
+	t := newTable(column{name: "prefix"}, column{name: "action", tint: stateTint},
+		column{name: "listener", usual: "every"}, column{name: "expires in", right: true, rank: 1},
+		column{name: "comment", text: true})
 	for _, a := range rules {
 		listener := a.Listener
 		switch {
@@ -227,12 +229,14 @@ func accessCheckCommand() *cli.Command {
 			return err
 		}
 		found.Listeners = notNil(found.Listeners)
-		return r.print(found, func(w io.Writer) error { return decisionTable(found.Listeners).print(w, r.width) })
+		return r.print(found, func(w io.Writer) error { return decisionTable(found.Listeners).print(w, r.screen) })
 	})
 }
 
 func decisionTable(decisions []admin.AccessDecision) *table {
-	t := newTable("listener", "access", "decided by", "prefix", ">expires in", "comment")
+	t := newTable(column{name: "listener"}, column{name: "access", tint: stateTint},
+		column{name: "decided by", rank: 2}, column{name: "prefix"}, column{name: "expires in", right: true, rank: 1},
+		column{name: "comment", text: true})
 	by := map[string]string{"rule": "a rule", "list": "its access list", "default": "default"}
 	for _, d := range decisions {
 		access, expires, comment := "denied", "", ""

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"text/tabwriter"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -14,11 +11,16 @@ func algorithmsCommand() *cli.Command {
 		Name:  "algorithms",
 		Usage: "list the algorithms that choose a backend, and when to use each",
 		Action: func(c *cli.Context) error {
-			w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+			s, longest := screenOf(c.App.Writer), 0
 			for _, k := range algo.Kinds() {
-				fmt.Fprintf(w, "%s\t%s\n", k.Name, k.Use)
+				longest = max(longest, len(k.Name))
 			}
-			return w.Flush()
+			for _, k := range algo.Kinds() {
+				if err := s.fact(c.App.Writer, longest+gap, k.Name, k.Use); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }

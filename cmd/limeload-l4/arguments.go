@@ -12,7 +12,8 @@ import (
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
 		checkCommand(), statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
-		explainCommand(), reloadCommand(), planCommand(), logLevelCommand(), eventsCommand(), exampleCommand(), convertCommand(),
+		explainCommand(), reloadCommand(), planCommand(), logLevelCommand(), eventsCommand(), topCommand(),
+		exampleCommand(), convertCommand(),
 		completionCommand(), completeCommand(), manCommand(), helpCommand(),
 	}
 }

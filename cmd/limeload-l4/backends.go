@@ -42,20 +42,27 @@ func backendsListCommand() *cli.Command {
 		answer := struct {
 			Backends []admin.Backend `json:"backends"`
 		}{notNil(backends)}
-		return r.print(answer, func(w io.Writer) error { return backendTable(backends).print(w, r.width) })
+		return r.print(answer, func(w io.Writer) error { return backendTable(backends).print(w, r.screen) })
 	})
 }
 
 func backendTable(backends []admin.Backend) *table {
-	columns := []string{"pool", "backend", "address", ">weight", "mode", "verdict", "breaker", "eligible", ">sessions",
-		">in", ">out", ">since", "reason"}
+	columns := []column{
+		{name: "pool", group: true}, {name: "backend"}, {name: "address"},
+		{name: "weight", right: true, usual: "1", rank: 3}, {name: "mode", usual: "ready", tint: stateTint},
+		{name: "verdict", tint: stateTint}, {name: "breaker", usual: "closed", tint: stateTint},
+		{name: "eligible", usual: "yes", rank: 2, tint: stateTint}, {name: "sessions", right: true, rank: 1},
+		{name: "in", right: true, rank: 5}, {name: "out", right: true, rank: 5}, {name: "since", right: true, rank: 4},
+		{name: "reason", text: true},
+	}
 	elsewhere := slices.ContainsFunc(backends, func(b admin.Backend) bool { return checkedAt(b) != "" })
 	if elsewhere {
-		columns = slices.Insert(columns, 3, "check")
+		columns = slices.Insert(columns, 3, column{name: "check"})
 	}
 	told := slices.ContainsFunc(backends, func(b admin.Backend) bool { return b.Agent != "" })
 	if told {
-		columns = slices.Insert(columns, slices.Index(columns, "verdict"), "agent")
+		at := slices.IndexFunc(columns, func(c column) bool { return c.name == "verdict" })
+		columns = slices.Insert(columns, at, column{name: "agent", text: true, tint: always(doubtful)})
 	}
 	t := newTable(columns...)
 	for _, b := range backends {
@@ -63,21 +70,12 @@ func backendTable(backends []admin.Backend) *table {
 		if b.Eligible {
 			eligible = "yes"
 		}
-		sessions := strconv.FormatInt(b.Sessions, 10)
-		if b.MaxSessions > 0 {
-			sessions += "/" + strconv.Itoa(b.MaxSessions)
-		}
-		reason := b.Reason
-		if b.Drain != nil {
-			reason = draining(b.Drain)
-		}
 		since := ""
 		if !b.Since.IsZero() {
 			since = ago(b.Since)
 		}
 		cells := []string{b.Pool, b.Name, b.Address, strconv.Itoa(b.Weight), b.Mode, b.Verdict, b.Breaker,
-			eligible, sessions,
-			size(b.BytesIn), size(b.BytesOut), since, reason}
+			eligible, ofLimit(b.Sessions, b.MaxSessions), size(b.BytesIn), size(b.BytesOut), since, whyOf(&b)}
 		if told {
 			cells = slices.Insert(cells, 5, b.Agent)
 		}
@@ -87,6 +85,14 @@ func backendTable(backends []admin.Backend) *table {
 		t.add(cells...)
 	}
 	return t
+}
+
+// whyOf returns why a backend is as it is: the progress of its drain, or the reason of its verdict.
+func whyOf(b *admin.Backend) string {
+	if b.Drain != nil {
+		return draining(b.Drain)
+	}
+	return b.Reason
 }
 
 // checkedAt returns the address of a backend's checks; "" if that is the backend's own, or if it is not checked.

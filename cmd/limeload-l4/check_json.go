@@ -96,13 +96,13 @@ func (in *checked) finding(err error, severity string, sources map[string][]byte
 			text, _ = conf.ReadFile(e.File) // without it, the column is that of the line
 			sources[e.File] = text
 		}
-		f.Column = column(text, e.Line, e.Path)
+		f.Column = keyColumn(text, e.Line, e.Path)
 	}
 	return f
 }
 
-// column returns the column of a key in a line of a text, or of the line's first character if the key is not there.
-func column(text []byte, line int, path string) int {
+// keyColumn returns the column of a key in a line of a text, or of the line's first character if the key is not there.
+func keyColumn(text []byte, line int, path string) int {
 	for range line - 1 {
 		_, text, _ = bytes.Cut(text, []byte("\n"))
 	}

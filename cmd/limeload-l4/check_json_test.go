@@ -37,7 +37,7 @@ func TestColumn(t *testing.T) {
 		{2, "pool.a.retries", 19}, {3, "pool.a.x.retries", 8}, {2, "pool.a.gone", 3}, {9, "pool.a.retries", 1}, {1, "", 1},
 		{1, "pool.a", 7}, {3, "pool.a.x[1]", 2},
 	} {
-		if got := column(text, test.line, test.path); got != test.column {
+		if got := keyColumn(text, test.line, test.path); got != test.column {
 			t.Errorf("%s in line %d: column %d, want %d", test.path, test.line, got, test.column)
 		}
 	}

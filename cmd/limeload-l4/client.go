@@ -48,7 +48,7 @@ type remote struct {
 	timeout time.Duration // of each request
 	out     io.Writer
 	json    bool
-	width   int // the width of the terminal that out is; 0 if it is none
+	screen  screen // what out is
 }
 
 // controlCommand makes a command that calls the daemon. Its own flags come before the common ones.
@@ -69,6 +69,10 @@ func controlCommand(
 			Usage: "a `FILE` with the token that the daemon asks for; else what the configuration file says"},
 		&cli.StringFlag{Name: "output", Category: daemonFlags, Value: "table",
 			Usage: "`FORMAT`: table, or json as the API has it"},
+		&cli.BoolFlag{Name: "wide", Category: daemonFlags, DisableDefaultText: true,
+			Usage: "all columns of tables, and lines of any length, also on a terminal"},
+		&cli.StringFlag{Name: "color", Category: daemonFlags, Value: "auto",
+			Usage: "`WHEN` states have colours: auto (on a terminal, unless NO_COLOR is set), always or never"},
 		&cli.DurationFlag{Name: "timeout", Category: daemonFlags, Value: timeout,
 			Usage:       "how long an answer may take, a `TIME`",
 			DefaultText: fmt.Sprintf("%s; %s for reload and plan", duration(answerIn), duration(reloadIn))},
@@ -114,7 +118,11 @@ func newRemote(c *cli.Context) (*remote, error) {
 	r := &remote{
 		timeout: from(c, "timeout").Duration("timeout"),
 		out:     c.App.Writer,
-		width:   terminalWidth(c.App.Writer),
+	}
+	var err error
+	r.screen, err = screenOf(r.out).with(from(c, "wide").Bool("wide"), from(c, "color").String("color"))
+	if err != nil {
+		return nil, err
 	}
 	switch format := from(c, "output").String("output"); format {
 	case "table":
@@ -257,7 +265,6 @@ func cleanJSON(v any, indent string) ([]byte, error) {
 // say prints one line for a person.
 func (r *remote) say(format string, args ...any) func(io.Writer) error {
 	return func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, clean(fmt.Sprintf(format, args...)))
-		return err
+		return r.screen.write(w, 2, clean(fmt.Sprintf(format, args...)))
 	}
 }

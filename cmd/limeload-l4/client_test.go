@@ -26,7 +26,7 @@ func askers(t *testing.T) [][]string {
 		{"access", "deny", "192.0.2.0/24", "--for", "10m"}, {"access", "allow", "192.0.2.7"},
 		{"access", "remove", "192.0.2.0/24"}, {"access", "check", "192.0.2.7"},
 		{"explain", "--pool", "redis", "192.0.2.7"}, {"reload"}, {"plan"},
-		{"plan", "--config", write(t, goodConfig)}, {"events"},
+		{"plan", "--config", write(t, goodConfig)}, {"events"}, {"top", "--once", "--interval", "100ms"},
 	}
 }
 

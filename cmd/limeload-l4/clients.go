@@ -40,13 +40,16 @@ needs to know their clients are named below the table.`,
 			return err
 		}
 		list.Clients, list.Tables = notNil(list.Clients), notNil(list.Tables)
-		return r.print(list, func(w io.Writer) error { return printClients(w, list, r.width) })
+		return r.print(list, func(w io.Writer) error { return printClients(w, list, r.screen) })
 	})
 }
 
 // printClients prints a table of the clients, and a line for each listener that does not track its clients.
-func printClients(w io.Writer, list admin.ClientList, width int) error {
-	t := newTable("listener", "client", ">sessions", ">rate", ">in", ">out", ">refused", ">seen")
+func printClients(w io.Writer, list admin.ClientList, s screen) error {
+	t := newTable(column{name: "listener", group: true}, column{name: "client"},
+		column{name: "sessions", right: true, rank: 1}, column{name: "rate", right: true, rank: 1},
+		column{name: "in", right: true, rank: 2}, column{name: "out", right: true, rank: 2},
+		column{name: "refused", right: true, usual: "0", rank: 1}, column{name: "seen", right: true, rank: 3})
 	for _, k := range list.Clients {
 		listener := k.Listener
 		if ofBothProtocols(list.Tables, listener) {
@@ -55,7 +58,7 @@ func printClients(w io.Writer, list admin.ClientList, width int) error {
 		t.add(listener, k.Client, strconv.Itoa(k.Sessions), perSecond(k.Rate), size(k.BytesIn), size(k.BytesOut),
 			number(k.Refused), ago(k.Seen)+" ago")
 	}
-	if err := t.print(w, width); err != nil {
+	if err := t.print(w, s); err != nil {
 		return err
 	}
 	var untracked []string
@@ -65,7 +68,7 @@ func printClients(w io.Writer, list admin.ClientList, width int) error {
 		}
 	}
 	for _, name := range untracked {
-		if _, err := fmt.Fprintln(w, clean(fmt.Sprintf("listener %q does not track clients: "+
+		if err := s.write(w, 2, clean(fmt.Sprintf("listener %q does not track clients: "+
 			"give it a [%s] table with a client limit or tracked_clients", name,
 			conf.Path("listener", name, "limits")))); err != nil {
 			return err

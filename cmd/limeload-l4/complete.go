@@ -255,6 +255,8 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 			all = append(all, candidate{kind.Name, kind.Use})
 		}
 		return all
+	case "WHEN":
+		return bare(colours())
 	case "ORDER":
 		return bare(admin.ClientOrders())
 	case "PREFIX":

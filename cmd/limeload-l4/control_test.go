@@ -89,7 +89,8 @@ func startFake(t *testing.T) *fakeDaemon {
 func newFake(t *testing.T) *fakeDaemon {
 	t.Helper()
 	f := &fakeDaemon{mux: http.NewServeMux(), backends: fixtureBackends()}
-	f.handle("GET /v1/status", func(*http.Request) any { return fixtureStatus() })
+	status := fixtureStatus() // one daemon has one time of its start
+	f.handle("GET /v1/status", func(*http.Request) any { return status })
 	f.handle("GET /v1/listeners", func(*http.Request) any { return map[string]any{"listeners": fixtureListeners()} })
 	f.handle("GET /v1/pools", func(*http.Request) any { return map[string]any{"pools": fixturePools()} })
 	f.handle("GET /v1/backends", func(*http.Request) any { return map[string]any{"backends": f.backends} })

@@ -2,20 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os/signal"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
-
-	"github.com/limeload/limeload-l4/cmd/limeload-l4/daemon"
-	"github.com/limeload/limeload-l4/conf"
 )
 
 // demoAddress is where the demo listens. If it is taken, another port is used.
@@ -28,92 +22,98 @@ func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "balance over three small backends inside this process, to see it work",
-		Action: func(c *cli.Context) error {
-			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return demo(ctx, c.App.Writer)
-		},
+		Description: `A client inside this process sends requests through the balancer, and counts them. "demo postgres"
+shows a failover of a Postgres server.`,
+		Action:      demoAction(demo),
+		Subcommands: []*cli.Command{demoPostgresCommand()},
 	}
 }
 
-// demo runs until ctx ends. It writes one line to out for each answer and each change of a verdict.
-func demo(ctx context.Context, out io.Writer) error {
-	say := &narrator{out: out}
-	backends := make([]*demoBackend, 3)
-	var addresses []any
-	for i := range backends {
-		b, err := newDemoBackend(fmt.Sprintf("b%d", i+1), say)
-		if err != nil {
-			return err
-		}
-		backends[i] = b
-		addresses = append(addresses, b.name, b.address)
+// demoAction makes the action of a demo, which ends in order at a signal.
+func demoAction(run func(ctx context.Context, out io.Writer) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		// the terminal may be closed, too: a demo leaves nothing behind
+		ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		return run(ctx, c.App.Writer)
 	}
-	front := demoAddress
-	d, err := newDemo(front, addresses, say)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if front, err = freeAddress(); err != nil {
-			return err
-		}
-		d, err = newDemo(front, addresses, say)
-	}
-	if err != nil {
-		return err
-	}
-	var serving sync.WaitGroup
-	for _, b := range backends {
-		serving.Go(func() { b.run(ctx) })
-	}
-	fmt.Fprintf(out, demoWelcome, front, front, front, demoOutage, front)
-	d.Run(ctx, nil)
-	serving.Wait()
-	fmt.Fprintln(out, "\nThe demo has ended.")
-	return nil
 }
 
-const demoConfig = `
-[log]
-access = false
-[admin]
-address = ""
-[listener.demo]
+const demoConfig = `[listener.demo]
 address = %q
-pool = "demo"
+pool    = "demo"
+
 [pool.demo]
 algorithm = "round_robin"
-backends = [{ name = %q, address = %q }, { name = %q, address = %q }, { name = %q, address = %q }]
-[pool.demo.health]
-type = "tcp"
-interval = "1s"
-fast_interval = "250ms"
-timeout = "500ms"
+backends  = [
+  { name = %q, address = %q },
+  { name = %q, address = %q },
+  { name = %q, address = %q },
+]
+health    = { type = "tcp", interval = "1s", fast_interval = "250ms", timeout = "500ms" }
 `
 
-const demoWelcome = `limeload-l4 balances http://%s over three small backends. In another terminal, try:
+const demoWelcome = `limeload-l4 balances http://%[1]s over three small backends.
+A client in this process sends it %[2]d requests a second.
+In another terminal, try:
 
-  curl http://%s/          which backend answers? Ask again.
-  curl http://%s/fail      the backend that answers goes away for %s. Go on asking: no request fails.
-  for i in $(seq 9); do curl -s http://%s/; done
+  curl http://%[1]s/      which backend answers? Ask again.
+  curl http://%[1]s/fail  it goes away for %[3]s, and no request fails
+
+  %[4]s top %[5]s
+  %[4]s status %[5]s
+  %[4]s explain 127.0.0.1 %[5]s
+  %[4]s backends drain demo b1 %[5]s
+  %[4]s backends set demo b1 --mode ready %[5]s
+
+%[6]s
 
 Ctrl-C ends it.
 
 `
 
-// newDemo makes the demo's balancer at the address front. backends has names and addresses in turn.
-func newDemo(front string, backends []any, say *narrator) (*daemon.Daemon, error) {
-	cfg, err := conf.Parse("demo", fmt.Appendf(nil, demoConfig, append([]any{front}, backends...)...))
+// demo runs until ctx ends. It writes a line to out for each change of a verdict and each answer to somebody else, and
+// how the client fares.
+func demo(ctx context.Context, out io.Writer) error {
+	s, err := newDemoStage(out)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return daemon.New(daemon.Options{Config: cfg, Version: version(), Log: zerolog.New(say).Level(zerolog.InfoLevel)})
-}
+	defer s.close()
+	backends := make([]*demoBackend, 3)
+	var addresses []any
+	for i := range backends {
+		if backends[i], err = newDemoBackend(fmt.Sprintf("b%d", i+1), s.say); err != nil {
+			return err
+		}
+		defer backends[i].listener.Close() // in case that it never runs
+		addresses = append(addresses, backends[i].name, backends[i].address)
+	}
+	if err := s.open(ctx, demoAddress, func(front string) string {
+		return fmt.Sprintf(demoConfig, append([]any{front}, addresses...)...)
+	}); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, demoWelcome, s.front, demoRate, demoOutage, programName(), s.flag(), s.page())
 
-// freeAddress returns an address of this machine with a free port.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var serving, asking sync.WaitGroup
+	for _, b := range backends {
+		serving.Go(func() { b.run(running) })
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	serving.Go(func() { s.daemon.Run(running, nil) })
+	client := newDemoClient("http://"+s.front+"/", s.say)
+	asking.Go(func() {
+		if s.ready(ctx) {
+			client.run(ctx)
+		}
+	})
+	asking.Go(func() { s.paint(ctx, client.line) })
+	<-ctx.Done()
+	asking.Wait() // the client ends before the balancer, so that its last request does not fail
+	stop()
+	serving.Wait()
+	s.say.end()
+	fmt.Fprint(out, "\n"+client.summary())
+	return nil
 }

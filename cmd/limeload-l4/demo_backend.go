@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -67,9 +65,11 @@ func (b *demoBackend) serve(ctx context.Context) {
 	serving.Wait()
 }
 
-// ServeHTTP answers one request and prints a line about it.
+// ServeHTTP answers one request, and prints a line about it unless the demo's own client has sent it.
 func (b *demoBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	b.say.line("%s answered %s %q", b.name, r.Method, r.URL.Path)
+	if r.UserAgent() != demoAgent {
+		b.say.line("%s answered %s %q", b.name, r.Method, r.URL.Path)
+	}
 	if r.URL.Path != "/fail" {
 		fmt.Fprintf(w, "%s says hello\n", b.name)
 		return
@@ -79,27 +79,4 @@ func (b *demoBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case b.fail <- struct{}{}:
 	default:
 	}
-}
-
-// A narrator prints what happens, one line each, from any goroutine. As the writer of the demo's log it converts lines
-// about verdicts, and drops all others.
-type narrator struct {
-	mu  sync.Mutex // guards out
-	out io.Writer
-}
-
-// line prints a line with the time of day.
-func (n *narrator) line(format string, args ...any) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	fmt.Fprintf(n.out, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
-}
-
-// Write converts a line of the log.
-func (n *narrator) Write(p []byte) (int, error) {
-	var event struct{ Message, Backend, From, To, Reason string }
-	if err := json.Unmarshal(p, &event); err == nil && event.Message == "verdict changed" {
-		n.line("%s is %s: %s", event.Backend, event.To, event.Reason)
-	}
-	return len(p), nil
 }

@@ -40,22 +40,23 @@ func dnsStatsCommand() *cli.Command {
 				answer.Listeners = append(answer.Listeners, l)
 			}
 		}
-		return r.print(answer, func(w io.Writer) error { return printDNS(w, answer.Listeners, r.width) })
+		return r.print(answer, func(w io.Writer) error { return printDNS(w, answer.Listeners, r.screen) })
 	})
 }
 
 // printDNS prints a table of the caches and a table of the questions to backends.
-func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
+func printDNS(w io.Writer, listeners []admin.Listener, s screen) error {
 	if len(listeners) == 0 {
-		_, err := fmt.Fprintln(w,
-			`no listener has DNS settings; profile = "dns" or a [listener.*.cache] table gives it some`)
-		return err
+		return s.write(w, 0, `no listener has DNS settings; profile = "dns" or a [listener.*.cache] table gives it some`)
 	}
-	caches := newTable("cache of", ">from memory", ">hit", ">miss", ">coalesced", ">stale", ">passed",
-		">refused", ">waiting",
-		">entries", ">bytes", ">evicted", ">expired")
-	asked := newTable("questions of", "pool", ">in flight", ">sockets", ">asked", ">answered", ">timed out",
-		">unreachable", ">failed", ">mismatched")
+	count := func(name string, rank int) column { return column{name: name, right: true, usual: "0", rank: rank} }
+	caches := newTable(column{name: "cache of"}, column{name: "from memory", right: true, rank: 1}, count("hit", 2),
+		count("miss", 2), count("coalesced", 6), count("stale", 3), count("passed", 7), count("refused", 3),
+		count("waiting", 4), count("entries", 2), column{name: "bytes", right: true, rank: 5}, count("evicted", 5),
+		count("expired", 8))
+	asked := newTable(column{name: "questions of"}, column{name: "pool", rank: 5}, count("in flight", 4),
+		count("sockets", 6), count("asked", 1), count("answered", 1), count("timed out", 2), count("unreachable", 2),
+		count("failed", 2), count("mismatched", 3))
 	for _, l := range listeners {
 		if k := l.DNS.Cache; k != nil {
 			caches.add(l.Name, fromMemory(k), number(k.Hit), number(k.Miss), number(k.Coalesced), number(k.Stale),
@@ -69,12 +70,12 @@ func printDNS(w io.Writer, listeners []admin.Listener, width int) error {
 			number(d.Unreachable), number(d.Failed), number(d.Mismatched))
 	}
 	if len(caches.rows) > 0 {
-		if err := caches.print(w, width); err != nil {
+		if err := caches.print(w, s); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
 	}
-	return asked.print(w, width)
+	return asked.print(w, s)
 }
 
 // fromMemory returns the share of cacheable questions that were answered from the cache; "" before the first question.

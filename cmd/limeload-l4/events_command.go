@@ -62,14 +62,14 @@ func (r *remote) follow(ctx context.Context, on bool, f admin.EventFilter) error
 }
 
 func (r *remote) printEvent(e admin.Event) error {
-	text := []byte(clean(eventLine(&e)) + "\n")
-	if r.json {
-		var err error
-		if text, err = cleanJSON(e, ""); err != nil {
-			return err
-		}
+	if !r.json {
+		return r.screen.write(r.out, 2, clean(eventLine(&e)))
 	}
-	_, err := r.out.Write(text)
+	text, err := cleanJSON(e, "")
+	if err != nil {
+		return err
+	}
+	_, err = r.out.Write(text)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -47,15 +48,21 @@ func explainCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
-		return r.print(e, func(w io.Writer) error { return printExplanation(w, &e, r.width) })
+		return r.print(e, func(w io.Writer) error { return printExplanation(w, &e, r.screen) })
 	})
 }
 
-func printExplanation(w io.Writer, e *admin.Explanation, width int) error {
-	fmt.Fprintf(w, "%s\n", cleanLines(e.Text))
+func printExplanation(w io.Writer, e *admin.Explanation, s screen) error {
+	for line := range strings.SplitSeq(cleanLines(e.Text), "\n") {
+		if err := s.write(w, 0, line); err != nil {
+			return err
+		}
+	}
 	if len(e.Candidates) > 0 {
 		fmt.Fprintln(w)
-		t := newTable("candidate", ">weight", ">of its weight", ">sessions", "picked")
+		t := newTable(column{name: "candidate"}, column{name: "weight", right: true, usual: "1", rank: 2},
+			column{name: "of its weight", right: true, usual: "100%", rank: 3},
+			column{name: "sessions", right: true, rank: 1}, column{name: "picked", tint: always(good)})
 		for _, b := range e.Candidates {
 			picked := ""
 			switch {
@@ -68,17 +75,17 @@ func printExplanation(w io.Writer, e *admin.Explanation, width int) error {
 			t.add(b.Backend, strconv.Itoa(b.Weight), strconv.FormatFloat(100*b.Share, 'f', 0, 64)+"%",
 				strconv.FormatInt(b.Sessions, 10), picked)
 		}
-		if err := t.print(w, width); err != nil {
+		if err := t.print(w, s); err != nil {
 			return err
 		}
 	}
 	if len(e.Others) > 0 {
 		fmt.Fprintln(w)
-		t := newTable("not picked", "why", "reason")
+		t := newTable(column{name: "not picked"}, column{name: "why", tint: stateTint}, column{name: "reason", text: true})
 		for _, b := range e.Others {
 			t.add(b.Backend, b.Why, b.Reason)
 		}
-		return t.print(w, width)
+		return t.print(w, s)
 	}
 	return nil
 }

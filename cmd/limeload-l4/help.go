@@ -130,11 +130,11 @@ func writeHelp(w io.Writer, app *cli.App, path []*cli.Command) error {
 		for i, line := range strings.Split(app.UsageText, "\n") {
 			b.WriteString([]string{"Usage: ", "       "}[min(i, 1)] + line + "\n")
 		}
-		b.WriteString("\n" + wrapped(sentence(app.Usage), 0))
+		b.WriteString("\n" + wrappedAt(sentence(app.Usage), 0))
 		writeCommands(&b, app.Commands)
 		writeFlagHelp(&b, "Flags", app.Flags, "")
 		b.WriteString("\nExample:\n  limeload-l4 example redis >lb.toml\n  limeload-l4 check lb.toml\n" +
-			"  limeload-l4 --config lb.toml\n\n" + wrapped("`limeload-l4 help COMMAND` says more about a command, and "+
+			"  limeload-l4 --config lb.toml\n\n" + wrappedAt("`limeload-l4 help COMMAND` says more about a command, and "+
 			"`limeload-l4 man 8` has all of it on one page.", 0))
 		_, err := io.WriteString(w, b.String())
 		return err
@@ -174,7 +174,7 @@ func writeDescription(b *strings.Builder, c *cli.Command) {
 	text := sentence(c.Usage)
 	flush := func() {
 		if text != "" {
-			b.WriteString(wrapped(text, 0))
+			b.WriteString(wrappedAt(text, 0))
 			text = ""
 		}
 	}
@@ -255,7 +255,7 @@ func writeFlagHelp(b *strings.Builder, title string, flags []cli.Flag, category 
 // writeTerm writes a word, and beside it what it means.
 func writeTerm(b *strings.Builder, term, text string, width int) {
 	at := helpIndent + width + 2
-	lines := wrapped(text, at)
+	lines := wrappedAt(text, at)
 	if len(term) > width {
 		fmt.Fprintf(b, "%*s%s\n%s", helpIndent, "", term, lines)
 		return
@@ -263,8 +263,8 @@ func writeTerm(b *strings.Builder, term, text string, width int) {
 	fmt.Fprintf(b, "%*s%-*s%s", helpIndent, "", at-helpIndent, term, lines[min(at, len(lines)):])
 }
 
-// wrapped returns a text in lines that begin in a column.
-func wrapped(text string, column int) string {
+// wrappedAt returns a text in lines that begin in a column.
+func wrappedAt(text string, column int) string {
 	var b strings.Builder
 	indent := strings.Repeat(" ", column)
 	line := indent

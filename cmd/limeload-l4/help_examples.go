@@ -5,6 +5,8 @@ func helpExamples() map[string]string {
 	return map[string]string{
 		"algorithms":      "limeload-l4 algorithms",
 		"check":           "limeload-l4 check lb.toml\nlimeload-l4 check --syntax --output json - <lb.toml",
+		"top":             "limeload-l4 top\nlimeload-l4 top --once",
+		"demo postgres":   "limeload-l4 demo postgres --phase 5s",
 		"demo":            "limeload-l4 demo",
 		"help":            "limeload-l4 help backends drain",
 		"version":         "limeload-l4 version",

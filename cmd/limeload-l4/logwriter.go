@@ -93,7 +93,8 @@ func (w *logWriter) run() {
 		}
 		if dropped > reported {
 			w.write(fmt.Appendf(nil,
-				`{"level":"warn","lines":%d,"time":%q,"message":"log lines dropped: the log is not read fast enough"}`+"\n",
+				`{"level":"warn","lines":%d,"event":"log_lines_dropped","time":%q,`+
+					`"message":"log lines dropped: the log is not read fast enough"}`+"\n",
 				dropped-reported, time.Now().Format(logTimeFormat)))
 			reported = dropped
 		}

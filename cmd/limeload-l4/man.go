@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,8 +62,13 @@ func manCommand() *cli.Command {
 	}
 }
 
-// builtOn returns the date of the commit that the program was built from, or today if the build does not know it.
+// builtOn returns the date of SOURCE_DATE_EPOCH, by which a package gets the same page each time it is built
+// (reproducible-builds.org/specs/source-date-epoch). Without it, that is the date of the commit that the program was
+// built from, or today if the build does not know it.
 func builtOn() string {
+	if seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64); err == nil {
+		return time.Unix(seconds, 0).UTC().Format(time.DateOnly)
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.time" && len(s.Value) >= len(time.DateOnly) {

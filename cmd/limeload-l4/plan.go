@@ -41,8 +41,10 @@ which is looked for where that file says, too; name it with --admin if the new f
 			if p.Same {
 				what = "nothing would change"
 			}
-			fmt.Fprintf(w, "%s: %s\n", clean(p.Config), what)
-			return printPlan(w, &p, r.width)
+			if err := r.screen.write(w, 2, clean(p.Config)+": "+what); err != nil {
+				return err
+			}
+			return printPlan(w, &p, r.screen)
 		})
 	})
 }
@@ -73,7 +75,7 @@ func hasBoth(listeners []admin.ListenerChange, name string) bool {
 }
 
 // printPlan prints the changes of listeners, pools, backends and sessions, one per line, and how many are kept.
-func printPlan(w io.Writer, p *admin.Plan, width int) error {
+func printPlan(w io.Writer, p *admin.Plan, s screen) error {
 	var kept [2]int // number of listeners and pools
 	for _, l := range p.Listeners {
 		if l.What == "kept" {
@@ -84,47 +86,67 @@ func printPlan(w io.Writer, p *admin.Plan, width int) error {
 		if hasBoth(p.Listeners, l.Name) {
 			name += " (" + l.Protocol + ")"
 		}
-		planLine(w, "", "listener", name, l.What, addressList(l.Addresses), l.Changes, int64(l.Sessions))
+		if err := planLine(w, s, "", "listener", name, l.What, addressList(l.Addresses), l.Changes,
+			int64(l.Sessions)); err != nil {
+			return err
+		}
 	}
 	for _, pool := range p.Pools {
 		if pool.What == "kept" && len(pool.Backends) == 0 {
 			kept[1]++
 			continue
 		}
-		planLine(w, "", "pool", pool.Name, pool.What, "", pool.Changes, 0)
-		for _, b := range pool.Backends {
-			planLine(w, "  ", "backend", b.Name, b.What, b.Address, b.Changes, b.Sessions)
-		}
-		if pool.KeysMoved != nil {
-			fmt.Fprintf(w, "  %s of the hash keys move\n", percent(*pool.KeysMoved))
+		if err := printPoolPlan(w, s, pool); err != nil {
+			return err
 		}
 	}
 	for _, c := range p.Settings {
-		fmt.Fprintf(w, "setting %s\n", change(c))
+		if err := s.write(w, 4, "setting "+change(c)); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(w, "kept: %s, %s\n", counted(kept[0], "listener"), counted(kept[1], "pool"))
 	fmt.Fprintf(w, "sessions: %d drain, %d end\n", p.Drained, p.Ended)
 	if len(p.Differences) > 0 {
 		fmt.Fprintln(w, "set at run time, and stays in force over the file:")
-		if err := differenceTable(p.Differences).print(w, width); err != nil {
+		if err := differenceTable(p.Differences).print(w, s); err != nil {
 			return err
 		}
 	}
 	if len(p.Dropped) > 0 {
 		fmt.Fprintln(w, "set at run time, and dropped:")
-		t := newTable("pool", "backend", "what", "running", "in the file", "why")
+		t := newTable(column{name: "pool", group: true}, column{name: "backend"}, column{name: "what"},
+			column{name: "running", text: true}, column{name: "in the file", text: true},
+			column{name: "why", text: true})
 		for _, d := range p.Dropped {
 			t.add(d.Pool, d.Backend, d.What, d.Running, d.File, d.Why)
 		}
-		if err := t.print(w, width); err != nil {
+		if err := t.print(w, s); err != nil {
 			return err
 		}
 	}
-	return printNotes(w, p.NeedsRestart, p.Warnings)
+	return printNotes(w, s, p.NeedsRestart, p.Warnings)
+}
+
+// printPoolPlan prints the changes of a pool and its backends.
+func printPoolPlan(w io.Writer, s screen, pool admin.PoolChange) error {
+	if err := planLine(w, s, "", "pool", pool.Name, pool.What, "", pool.Changes, 0); err != nil {
+		return err
+	}
+	for _, b := range pool.Backends {
+		if err := planLine(w, s, "  ", "backend", b.Name, b.What, b.Address, b.Changes, b.Sessions); err != nil {
+			return err
+		}
+	}
+	if pool.KeysMoved != nil {
+		fmt.Fprintf(w, "  %s of the hash keys move\n", percent(*pool.KeysMoved))
+	}
+	return nil
 }
 
 // planLine prints one change.
-func planLine(w io.Writer, indent, kind, name, what, address string, changes []admin.Change, sessions int64) {
+func planLine(w io.Writer, s screen, indent, kind, name, what, address string, changes []admin.Change, sessions int64,
+) error {
 	facts := []string{what}
 	if address != "" {
 		facts = append(facts, address)
@@ -135,7 +157,8 @@ func planLine(w io.Writer, indent, kind, name, what, address string, changes []a
 	if sessions > 0 {
 		facts = append(facts, "has "+counted(sessions, "session"))
 	}
-	fmt.Fprintf(w, "%s%s %s: %s\n", indent, kind, clean(name), clean(strings.Join(facts, ", ")))
+	return s.write(w, len(indent)+4, fmt.Sprintf("%s%s %s: %s", indent, kind, clean(name),
+		clean(strings.Join(facts, ", "))))
 }
 
 func change(c admin.Change) string {

@@ -25,8 +25,11 @@ daemon reads its own file; --config says only where the daemon is.`,
 			return err
 		}
 		return r.print(done, func(w io.Writer) error {
-			fmt.Fprintf(w, "%s: taken up in %s\n", clean(done.Plan.Config), seconds(done.Took))
-			return printPlan(w, &done.Plan, r.width)
+			line := fmt.Sprintf("%s: taken up in %s", clean(done.Plan.Config), seconds(done.Took))
+			if err := r.screen.write(w, 2, line); err != nil {
+				return err
+			}
+			return printPlan(w, &done.Plan, r.screen)
 		})
 	})
 }

@@ -74,27 +74,30 @@ func sessionsListCommand() *cli.Command {
 			return err
 		}
 		list.Sessions = notNil(list.Sessions)
-		return r.print(list, func(w io.Writer) error { return printSessions(w, list, r.width) })
+		return r.print(list, func(w io.Writer) error { return printSessions(w, list, r.screen) })
 	})
 }
 
-func printSessions(w io.Writer, list admin.SessionList, width int) error {
-	client := []string{"client"}
+func printSessions(w io.Writer, list admin.SessionList, s screen) error {
+	clients := []column{{name: "client"}}
 	behindProxies := slices.ContainsFunc(list.Sessions, func(s admin.Session) bool { return s.Via != "" })
 	if behindProxies {
-		client = append(client, "via")
+		clients = append(clients, column{name: "via"})
 	}
-	t := newTable(slices.Concat([]string{"session", "listener"}, client,
-		[]string{"pool", "backend", "phase", ">age", ">idle", ">in", ">out", ">retries"})...)
+	t := newTable(slices.Concat([]column{{name: "session"}, {name: "listener", rank: 4}}, clients, []column{
+		{name: "pool", rank: 5}, {name: "backend"}, {name: "phase", usual: "relaying", rank: 1},
+		{name: "age", right: true, rank: 1}, {name: "idle", right: true, rank: 3}, {name: "in", right: true, rank: 2},
+		{name: "out", right: true, rank: 2}, {name: "retries", right: true, usual: "0", rank: 6},
+	})...)
 	for _, s := range list.Sessions {
-		client[0] = s.Client
+		client := []string{s.Client}
 		if behindProxies {
-			client[1] = s.Via
+			client = append(client, s.Via)
 		}
 		t.add(slices.Concat([]string{s.ID, s.Listener}, client, []string{s.Pool, s.Backend, s.Phase, seconds(s.Age),
 			seconds(s.Idle), size(s.BytesIn), size(s.BytesOut), strconv.Itoa(s.Retries)})...)
 	}
-	if err := t.print(w, width); err != nil {
+	if err := t.print(w, s); err != nil {
 		return err
 	}
 	if shown := len(list.Sessions); shown < list.Total {

@@ -13,7 +13,7 @@ func TestSessionsVia(t *testing.T) {
 	for _, via := range []string{"", "10.0.0.2:50000"} {
 		list.Sessions[0].Via = via
 		var out strings.Builder
-		if err := printSessions(&out, list, 0); err != nil {
+		if err := printSessions(&out, list, screen{}); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(out.String(), "\n")
@@ -26,7 +26,7 @@ func TestSessionsVia(t *testing.T) {
 		}
 	}
 	var none strings.Builder
-	if err := printSessions(&none, admin.SessionList{}, 0); err != nil || strings.Contains(none.String(), "via") {
+	if err := printSessions(&none, admin.SessionList{}, screen{}); err != nil || strings.Contains(none.String(), "via") {
 		t.Errorf("%q, error %v", none.String(), err)
 	}
 }

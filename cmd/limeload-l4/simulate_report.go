@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/limeload/limeload-l4/algo"
 )
@@ -86,18 +85,19 @@ func printTable(out io.Writer, reports []report) error {
 	if len(reports) == 1 {
 		return printOne(out, reports[0])
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w,
-		"algorithm\tmaximum over mean\tat worst\trefused\twaited\tkeys that had to move\tthat moved besides\t")
+	t := newTable(column{name: "algorithm"}, column{name: "maximum over mean", right: true},
+		column{name: "at worst", right: true}, column{name: "refused", right: true, usual: "0"},
+		column{name: "waited", right: true, usual: "0"}, column{name: "keys had to move", right: true},
+		column{name: "moved besides", right: true})
 	for _, r := range reports {
 		had, more := "-", "-"
 		if r.Keys != nil {
 			had, more = percent(r.Keys.Had), percent(r.Keys.More)
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%d\t%d\t%s\t%s\t\n", r.Algorithm, r.MaxOverMean, r.Worst,
-			r.NoBackend+r.Full+r.TimedOut, r.Waited, had, more)
+		t.add(r.Algorithm, fmt.Sprintf("%.2f", r.MaxOverMean), fmt.Sprintf("%.2f", r.Worst),
+			strconv.Itoa(r.NoBackend+r.Full+r.TimedOut), strconv.Itoa(r.Waited), had, more)
 	}
-	return w.Flush()
+	return t.print(out, screenOf(out))
 }
 
 func printOne(out io.Writer, r report) error {
@@ -107,20 +107,25 @@ func printOne(out io.Writer, r report) error {
 		slices.SortStableFunc(shown, func(a, b reportBackend) int { return b.MaxOpen - a.MaxOpen })
 		shown = shown[:maxShown]
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "backend\ttier\tat most open\tweight\tsessions\tshare\tby weight\t")
+	phase := func(weight string) []column {
+		return []column{{name: weight, right: true}, {name: "sessions", right: true}, {name: "share", right: true},
+			{name: "by weight", right: true}}
+	}
+	columns := append([]column{{name: "backend"}, {name: "tier", right: true, usual: "0"},
+		{name: "at most open", right: true}}, phase("weight")...)
 	if len(shown) > 0 && len(shown[0].Phases) > 1 {
-		fmt.Fprint(w, "then: weight\tsessions\tshare\tby weight\t")
+		columns = append(columns, phase("then: weight")...)
 	}
-	fmt.Fprintln(w)
+	t := newTable(columns...)
 	for _, b := range shown {
-		fmt.Fprintf(w, "%s\t%d\t%d\t", b.Name, b.Tier, b.MaxOpen)
+		cells := []string{b.Name, strconv.Itoa(b.Tier), strconv.Itoa(b.MaxOpen)}
 		for _, p := range b.Phases {
-			fmt.Fprintf(w, "%d\t%d\t%s\t%s\t", p.Weight, p.Sessions, percent(p.Share), percent(p.ByWeight))
+			cells = append(cells, strconv.Itoa(int(p.Weight)), strconv.Itoa(p.Sessions), percent(p.Share),
+				percent(p.ByWeight))
 		}
-		fmt.Fprintln(w)
+		t.add(cells...)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.print(out, screenOf(out)); err != nil {
 		return err
 	}
 	if more := len(r.Backends) - len(shown); more > 0 {

@@ -180,7 +180,7 @@ func (s *simulation) begin(one simulated, l pool.Lease) {
 	if !slow {
 		latency = time.Millisecond
 	}
-	heap.Push(&s.endings, ending{at: s.now + latency, end: func() { l.FirstByteTook(latency) }})
+	heap.Push(&s.endings, ending{at: s.now + latency, end: func() { l.FirstByteTook(latency, 0) }})
 	heap.Push(&s.endings, ending{at: s.now + max(one.lifetime, latency), end: func() {
 		b.open--
 		l.Release(pool.Served)

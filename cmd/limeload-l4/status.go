@@ -26,12 +26,12 @@ func statusCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
-		return r.print(s, func(w io.Writer) error { return printStatus(w, &s, r.width) })
+		return r.print(s, func(w io.Writer) error { return printStatus(w, &s, r.screen) })
 	})
 }
 
 // printStatus prints the status as a page.
-func printStatus(w io.Writer, s *admin.Status, width int) error {
+func printStatus(w io.Writer, s *admin.Status, sc screen) error {
 	facts := [][2]string{
 		{"version", s.Version},
 		{"process", fmt.Sprintf("%d, %s, started %s ago", s.PID, s.State, ago(s.Started))},
@@ -43,26 +43,28 @@ func printStatus(w io.Writer, s *admin.Status, width int) error {
 		{"log level", s.LogLevel},
 	}
 	for _, f := range facts {
-		fmt.Fprintf(w, "%-15s%s\n", f[0], clean(f[1]))
+		if err := sc.fact(w, 15, f[0], clean(f[1])); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintln(w)
-	if err := listenerTable(s.Listeners).print(w, width); err != nil {
+	if err := listenerTable(s.Listeners).print(w, sc); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	if err := poolTable(s.Pools).print(w, width); err != nil {
+	if err := poolTable(s.Pools).print(w, sc); err != nil {
 		return err
 	}
 	if len(s.Differences) > 0 {
 		fmt.Fprintln(w, "\nset at run time, and not in the file:")
-		if err := differenceTable(s.Differences).print(w, width); err != nil {
+		if err := differenceTable(s.Differences).print(w, sc); err != nil {
 			return err
 		}
 	}
 	if len(s.NeedsRestart) > 0 || len(s.Warnings) > 0 {
 		fmt.Fprintln(w)
 	}
-	return printNotes(w, s.NeedsRestart, s.Warnings)
+	return printNotes(w, sc, s.NeedsRestart, s.Warnings)
 }
 
 func lastReload(r *admin.Reloads) string {
@@ -103,7 +105,11 @@ func loops(all []admin.Loop) string {
 }
 
 func listenerTable(listeners []admin.Listener) *table {
-	t := newTable("listener", "protocol", "address", "pool", ">sessions", ">accepted", ">retries", ">in", ">out")
+	t := newTable(column{name: "listener"}, column{name: "protocol", usual: "tcp", rank: 3},
+		column{name: "address", text: true}, column{name: "pool", text: true, rank: 2},
+		column{name: "sessions", right: true, rank: 1}, column{name: "accepted", right: true, rank: 4},
+		column{name: "retries", right: true, usual: "0", rank: 4}, column{name: "in", right: true, rank: 5},
+		column{name: "out", right: true, rank: 5})
 	for _, l := range listeners {
 		t.add(l.Name, l.Protocol, addressList(l.Addresses), strings.Join(l.Pools, " "),
 			strconv.Itoa(l.Sessions), number(l.Accepted), number(l.Retries), size(l.BytesIn), size(l.BytesOut))
@@ -112,40 +118,59 @@ func listenerTable(listeners []admin.Listener) *table {
 }
 
 func poolTable(pools []admin.Pool) *table {
-	t := newTable("pool", "algorithm", ">backends", ">healthy", ">eligible", ">sessions", ">waiting", "check",
-		"discovery", "listeners", "note")
+	t := newTable(column{name: "pool"}, column{name: "algorithm", rank: 4}, column{name: "backends", right: true, rank: 1},
+		column{name: "healthy", right: true, rank: 1}, column{name: "eligible", right: true, rank: 1},
+		column{name: "sessions", right: true, rank: 1}, column{name: "waiting", right: true, usual: "0", rank: 2},
+		column{name: "check", rank: 5}, column{name: "discovery", rank: 5},
+		column{name: "listeners", text: true, rank: 6}, column{name: "note", text: true, tint: always(doubtful)})
 	for _, p := range pools {
-		var notes []string
-		if p.TriesAll {
-			notes = append(notes, "none is healthy, all are tried")
-		}
-		if p.FallsBack {
-			notes = append(notes, "no replica is eligible, the primary serves")
-		}
-		if p.Rivalries > 0 {
-			note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
-			if p.LastRivalry != nil {
-				note += ", last " + ago(*p.LastRivalry) + " ago"
-			}
-			notes = append(notes, note)
-		}
-		waiting := strconv.Itoa(p.Waiting)
-		bound := p.QueueMax
-		if p.Eligible == 0 && p.HoldMax > 0 {
-			bound = p.HoldMax
-		}
-		if bound > 0 {
-			waiting += "/" + strconv.Itoa(bound)
-		}
 		t.add(p.Name, p.Algorithm, strconv.Itoa(p.Backends), strconv.Itoa(p.Healthy), strconv.Itoa(p.Eligible),
 			strconv.Itoa(p.Sessions),
-			waiting, p.Check, p.Discovery, strings.Join(p.Listeners, " "), strings.Join(notes, "; "))
+			waiting(&p), p.Check, p.Discovery, strings.Join(p.Listeners, " "), poolNote(&p))
 	}
 	return t
 }
 
+// poolNote returns what is remarkable about a pool.
+func poolNote(p *admin.Pool) string {
+	var notes []string
+	if p.TriesAll {
+		notes = append(notes, "none is healthy, all are tried")
+	}
+	if p.FallsBack {
+		notes = append(notes, "no replica is eligible, the primary serves")
+	}
+	if p.Rivalries > 0 {
+		note := fmt.Sprintf("two primaries at once: %d times", p.Rivalries)
+		if p.LastRivalry != nil {
+			note += ", last " + ago(*p.LastRivalry) + " ago"
+		}
+		notes = append(notes, note)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// waiting returns how many sessions wait for a backend of a pool, and how many may.
+func waiting(p *admin.Pool) string {
+	bound := p.QueueMax
+	if p.Eligible == 0 && p.HoldMax > 0 {
+		bound = p.HoldMax
+	}
+	return ofLimit(int64(p.Waiting), bound)
+}
+
+// ofLimit returns a number and its limit, such as "7/100"; 0 is no limit.
+func ofLimit(n int64, limit int) string {
+	text := strconv.FormatInt(n, 10)
+	if limit > 0 {
+		text += "/" + strconv.Itoa(limit)
+	}
+	return text
+}
+
 func differenceTable(differences []admin.Difference) *table {
-	t := newTable("pool", "backend", "what", "in the file", "running")
+	t := newTable(column{name: "pool", group: true}, column{name: "backend"}, column{name: "what"},
+		column{name: "in the file", text: true}, column{name: "running", text: true})
 	for _, d := range differences {
 		t.add(d.Pool, d.Backend, d.What, d.File, d.Running)
 	}
@@ -153,12 +178,16 @@ func differenceTable(differences []admin.Difference) *table {
 }
 
 // printNotes prints the keys that need a restart, and the warnings.
-func printNotes(w io.Writer, needsRestart, warnings []string) error {
+func printNotes(w io.Writer, s screen, needsRestart, warnings []string) error {
 	for _, key := range needsRestart {
-		fmt.Fprintf(w, "needs a restart: %s\n", clean(key))
+		if err := s.write(w, 2, "needs a restart: "+clean(key)); err != nil {
+			return err
+		}
 	}
 	for _, warning := range warnings {
-		fmt.Fprintf(w, "warning: %s\n", clean(warning))
+		if err := s.write(w, 2, "warning: "+clean(warning)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -28,6 +30,48 @@ func TestTerminalWidth(t *testing.T) {
 	terminal.Close()
 	if w := terminalWidth(terminal); w != 0 {
 		t.Errorf("a closed terminal is %d wide", w)
+	}
+}
+
+// TestScreen: lines in a pipe have any length, unless COLUMNS says otherwise, and there are colours on a terminal only.
+func TestScreen(t *testing.T) {
+	terminal := openTerminal(t, 72)
+	for _, test := range []struct {
+		name     string
+		terminal bool
+		env      map[string]string
+		wide     bool
+		colour   string
+		want     screen
+	}{
+		{"terminal", true, nil, false, "auto", screen{72, true}},
+		{"no colours", true, map[string]string{"NO_COLOR": "1"}, false, "auto", screen{72, false}},
+		{"colours on request", true, map[string]string{"NO_COLOR": "1"}, false, "always", screen{72, true}},
+		{"dumb terminal", true, map[string]string{"TERM": "dumb"}, false, "auto", screen{72, false}},
+		{"no colours on request", true, nil, false, "never", screen{72, false}},
+		{"wide", true, nil, true, "auto", screen{0, true}},
+		{"terminal and COLUMNS", true, map[string]string{"COLUMNS": "90"}, false, "auto", screen{72, true}},
+		{"pipe", false, nil, false, "auto", screen{}},
+		{"watch", false, map[string]string{"COLUMNS": "90"}, false, "always", screen{90, true}},
+		{"narrow", false, map[string]string{"COLUMNS": "3"}, false, "auto", screen{leastWidth, false}},
+		{"nonsense", false, map[string]string{"COLUMNS": "-3"}, false, "auto", screen{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, name := range []string{"NO_COLOR", "COLUMNS"} {
+				t.Setenv(name, test.env[name])
+			}
+			t.Setenv("TERM", cmp.Or(test.env["TERM"], "xterm"))
+			var out io.Writer = new(strings.Builder)
+			if test.terminal {
+				out = terminal
+			}
+			if got, err := screenOf(out).with(test.wide, test.colour); err != nil || got != test.want {
+				t.Errorf("%+v, %v, want %+v", got, err, test.want)
+			}
+		})
+	}
+	if _, err := (screen{}).with(false, "blue"); exitCode(err) != exitUsage {
+		t.Errorf("--color blue: %v", err)
 	}
 }
 

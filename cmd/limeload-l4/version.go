@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -21,8 +22,16 @@ func printVersion(c *cli.Context) error {
 	return err
 }
 
-// version returns what the build recorded: the version of the module, or the commit of a checkout.
+// stamped is the version that the Makefile gives the linker (-X main.stamped=1.2.3), and no code changes it. It is ""
+// in a build by `go build` or `go install`.
+var stamped string
+
+// version returns the version that the Makefile gave, or else what the build recorded: the version of the module, or
+// the commit of a checkout.
 func version() string {
+	if stamped != "" {
+		return stamped + " " + runtime.Version()
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

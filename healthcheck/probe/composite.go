@@ -54,11 +54,15 @@ func (c AllOf) Judge(answer any) (healthcheck.Result, error) {
 // Cost returns what all of the checks cost together.
 func (c AllOf) Cost() (sockets, programs int) { return healthcheck.CostOf(c...) }
 
-// withRole returns r. If r has no role, it gets the role of other, and what ranks primaries.
+// withRole returns r. If r has no role, it gets the role of other, and what ranks primaries. If r knows no lag, it gets
+// that of other.
 func withRole(r, other healthcheck.Result) healthcheck.Result {
 	if r.Role == healthcheck.RoleUnknown {
 		r.Role, r.Epoch, r.Offset, r.Replicas = other.Role, other.Epoch, other.Offset, other.Replicas
 		r.Cluster = other.Cluster
+	}
+	if !r.KnowsLag {
+		r.Lag, r.KnowsLag = other.Lag, other.KnowsLag
 	}
 	return r
 }

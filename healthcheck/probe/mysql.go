@@ -99,6 +99,9 @@ func (c MySQL) Judge(answer any) (healthcheck.Result, error) {
 	result := healthcheck.Result{
 		Role: report.role, Offset: report.offset, Replicas: report.replicas, Cluster: report.cluster,
 	}
+	if l := report.lag; report.role == healthcheck.RoleReplica && l != nil && l.sources > 0 && !l.stopped {
+		result.Lag, result.KnowsLag = l.lag, true
+	}
 	err := c.judge(report)
 	if mayServe(err) {
 		err = cmp.Or(report.query, err)

@@ -94,6 +94,9 @@ func (c Postgres) Judge(answer any) (healthcheck.Result, error) {
 	result := healthcheck.Result{
 		Role: report.role, Epoch: report.timeline, Offset: report.offset, Replicas: report.replicas,
 	}
+	if report.role == healthcheck.RoleReplica && report.lag >= 0 {
+		result.Lag, result.KnowsLag = report.lag, true
+	}
 	if err := c.judge(report); err != nil {
 		return result, err
 	}

@@ -80,6 +80,9 @@ func (c Redis) Judge(answer any) (healthcheck.Result, error) {
 		return healthcheck.Result{}, err
 	}
 	result := healthcheck.Result{Role: report.role, Offset: report.offset, Replicas: report.replicas}
+	if report.role == healthcheck.RoleReplica && report.silence >= 0 {
+		result.Lag, result.KnowsLag = report.silence, true
+	}
 	if err == nil {
 		result.Latency, result.Detail = report.latency, report.String()
 	}

@@ -78,7 +78,7 @@ func StartBalancerWith(t testing.TB, o BalancerOptions) *Balancer {
 
 func (b *Balancer) readLine(text string) {
 	line, err := ParseLine(text)
-	if err != nil {
+	if err != nil || line.Event == "" {
 		b.malformed.add(text)
 		return
 	}
@@ -99,7 +99,7 @@ func (b *Balancer) end(t testing.TB) {
 		}
 	}
 	if lines := b.malformed.all(); len(lines) > 0 {
-		t.Errorf("%d lines on standard error are not JSON:\n%s", len(lines), tail(lines))
+		t.Errorf("%d lines on standard error are not JSON with an event:\n%s", len(lines), tail(lines))
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 // A Line is one line of the balancer's JSON log. Fields that a line does not have are zero, see Has.
 type Line struct {
 	Level    string `json:"level"`
+	Event    string `json:"event"`
 	Message  string `json:"message"`
 	Listener string `json:"listener"`
 	Address  string `json:"address"`

@@ -65,6 +65,8 @@ func needs() []need {
 		{[]string{"/usr/include/stdlib.h"}, "libc6-dev", nil},
 		{[]string{"ip"}, "iproute2", nil},
 		{[]string{"curl"}, "curl", nil},
+		{[]string{"sysctl"}, "procps", nil},
+		{[]string{"pkill"}, "procps", nil},
 		{[]string{"openssl"}, "openssl", nil},
 		{[]string{"strace"}, "strace", nil},
 		{[]string{"systemd-analyze"}, "systemd", nil}, // it need not run
@@ -76,8 +78,14 @@ func needs() []need {
 		{[]string{"mandoc"}, "mandoc", nil},
 		{[]string{"groff"}, "groff", nil},
 		{[]string{"unshare"}, "util-linux", nil},
+		{[]string{"tmux"}, "tmux", nil},
 		{[]string{"promtool"}, "prometheus", []string{"prometheus.service"}},
 		{[]string{"prometheus"}, "prometheus", nil},
+		{[]string{"chromium"}, "chromium", nil}, // for the page
+		{[]string{"lintian"}, "lintian", nil},
+		{[]string{"mmdebstrap"}, "mmdebstrap", nil}, // the root that packages are installed in
+		{[]string{"rpm"}, "rpm", nil},
+		{[]string{"buildah"}, "buildah", nil},
 	}
 }
 

@@ -79,6 +79,18 @@ type Status struct {
 	Warnings     []string     `json:"warnings"`      // what is allowed in the file, but perhaps not meant
 	StateFile    string       `json:"state_file"`    // "" if run-time changes end with the process
 	StateError   string       `json:"state_error"`   // why the last write or read failed; "" if it did not
+
+	Host         string        `json:"host"`         // the name of the machine
+	ReadOnly     bool          `json:"read_only"`    // whether requests like this one may only read; the Server sets it
+	Certificates []Certificate `json:"certificates"` // of listeners, then of pools, in the order of the file
+}
+
+// Certificate is a certificate that a listener shows to clients, or a pool to backends.
+type Certificate struct {
+	Listener string    `json:"listener,omitempty"` // either Listener or Pool is set
+	Pool     string    `json:"pool,omitempty"`
+	Name     string    `json:"name"`      // as its file is called in the configuration
+	NotAfter time.Time `json:"not_after"` // when it expires, or an authority in its file if that is earlier
 }
 
 // Loop is one event loop.
@@ -129,7 +141,8 @@ type Listener struct {
 	Retries   uint64            `json:"retries"`
 	BytesIn   uint64            `json:"bytes_in"`
 	BytesOut  uint64            `json:"bytes_out"`
-	Ended     map[string]uint64 `json:"ended"` // sessions and refusals, by reason
+	Ended     map[string]uint64 `json:"ended"`   // sessions and refusals, by reason
+	Refused   map[string]uint64 `json:"refused"` // the refusals among them
 
 	DatagramsIn  uint64            `json:"datagrams_in"`  // UDP datagrams from clients
 	DatagramsOut uint64            `json:"datagrams_out"` // to clients
@@ -156,6 +169,14 @@ type Pool struct {
 	Rivalries int      `json:"rivalries"` // how often a second backend claimed to be the primary
 
 	LastRivalry *time.Time `json:"last_rivalry,omitempty"` // the time of the last one
+
+	OnRemove string `json:"on_remove"` // drain or close: sessions of a backend in maintenance or that is removed
+	Drain    string `json:"drain"`     // plain or safe
+
+	// the sums of its current backends: they fall when a backend is removed
+	Outcomes map[string]uint64 `json:"outcomes"`
+	BytesIn  uint64            `json:"bytes_in"`
+	BytesOut uint64            `json:"bytes_out"`
 }
 
 // Backend is one address that sessions are sent to.
@@ -195,6 +216,9 @@ type LastCheck struct {
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
 	Address string     `json:"address,omitempty"` // its own address for checks; "" if it has none
+
+	Role string   `json:"role,omitempty"`        // primary or replica; "" if the check finds no role
+	Lag  *float64 `json:"lag_seconds,omitempty"` // of a replica behind its primary; nil if it is not known
 }
 
 // NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.
@@ -328,7 +352,7 @@ type Plan struct {
 	Same      bool             `json:"same"` // whether nothing changes
 	Listeners []ListenerChange `json:"listeners"`
 	Pools     []PoolChange     `json:"pools"`
-	Settings  []Change         `json:"settings"` // of [global], [log] and [admin]
+	Settings  []Change         `json:"settings"` // of [global], [log], [admin] and [metrics]
 	// sessions that run to their end, but whose listener or backend gets no new ones
 	Drained      int          `json:"drained"`
 	Ended        int          `json:"ended"`         // sessions that are ended

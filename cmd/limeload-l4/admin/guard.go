@@ -39,13 +39,13 @@ func (s *Server) trusts(r *http.Request) bool {
 	return s.token.Load().isSet() || !isTCP
 }
 
-// checkOrigin refuses requests that a browser sends for a page from elsewhere.
-func (s *Server) checkOrigin(r *http.Request) error {
+// checkOrigin refuses requests that a browser sends for a page from elsewhere. A link from elsewhere may open the page.
+func (s *Server) checkOrigin(r *http.Request, opensPage bool) error {
 	// The library accepts GET, since it changes nothing. Here, another page has no use for a GET either, and it may be
 	// expensive: a profile, a stream.
 	likePost := *r
 	likePost.Method = http.MethodPost
-	if err := s.origins.Check(&likePost); err != nil {
+	if err := s.origins.Check(&likePost); err != nil && !opensPage {
 		return newProblem(problemCrossOrigin, err.Error())
 	}
 	// A page whose owner points its name at 127.0.0.1 has the same origin as this server. Addresses cannot be pointed
@@ -54,6 +54,12 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	if isTCP && local.IP.IsLoopback() && !isLocalHost(r.Host) {
 		return newProblem(problemWrongHost,
 			"the Host of a request on loopback needs to be an IP address or localhost, and not "+clip(r.Host))
+	}
+	// A browser reaches a Unix socket where ssh or a proxy forwards a port to it. Names without a dot are accepted there,
+	// since programs have to write something into the URL, and only the user's own network can point them anywhere.
+	if !isTCP && !s.token.Load().isSet() && strings.Contains(r.Host, ".") && !isLocalHost(r.Host) {
+		return newProblem(problemWrongHost, "the Host of a request on a Unix socket without a token needs to be an "+
+			"IP address, localhost or a name without a dot, and not "+clip(r.Host))
 	}
 	return nil
 }

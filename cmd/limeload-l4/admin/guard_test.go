@@ -13,9 +13,10 @@ func TestToken(t *testing.T) {
 	w := start(t, "secret")
 	wrong := []string{"", "secret", "Bearer", "Bearer ", "Bearer secre", "Bearer secretx", "Bearer  secret",
 		"Bearer SECRET", "Basic secret", "Basic c2VjcmV0"}
+	targets := strings.NewReplacer("{$}", "", "{file}", "app.js")
 	for _, r := range routes() {
 		for _, given := range wrong {
-			got := w.do(t, request{method: r.method, target: strings.TrimSuffix(r.path, "{$}"),
+			got := w.do(t, request{method: r.method, target: targets.Replace(r.path),
 				header: map[string]string{"Authorization": given}})
 			if r.open {
 				if got.status != 200 {
@@ -110,6 +111,33 @@ func TestOrigin(t *testing.T) {
 		}
 		if done := w.fake.done(); len(done) > 0 {
 			t.Errorf("the daemon did %q", done)
+		}
+	}
+}
+
+// TestUnixHost sends requests over the Unix socket as a browser does whose port is forwarded to it. A name with a dot
+// may be anybody's, who then has the same origin as the page; without a token it is refused.
+func TestUnixHost(t *testing.T) {
+	t.Parallel()
+	open, secret := start(t, ""), start(t, "secret")
+	bearer := map[string]string{"Authorization": "Bearer secret"}
+	for _, c := range []struct {
+		host    string
+		refused bool
+	}{
+		{"localhost:9180", false}, {"127.0.0.1:9180", false}, {"[::1]:9180", false}, {"::1", false}, {"limeload", false},
+		{"limeload:80", false}, {"evil.example", true}, {"evil.example:9180", true}, {"localhost.evil.example", true},
+		{"127.0.0.1.evil.example:80", true}, {"evil.:80", true},
+	} {
+		for _, target := range []string{"/", "/page/app.js", "/v1/status"} {
+			got := open.do(t, request{method: "GET", target: target, host: c.host})
+			if (got.status != 200) != c.refused || c.refused && got.problem(t).Type != problemWrongHost {
+				t.Errorf("%s of %s: %d %.200s", target, c.host, got.status, got.body)
+			}
+			got = secret.do(t, request{method: "GET", target: target, host: c.host, header: bearer})
+			if got.status != 200 {
+				t.Errorf("%s of %s with the token: %d %.200s", target, c.host, got.status, got.body)
+			}
 		}
 	}
 }

@@ -67,7 +67,7 @@ func logChange(log zerolog.Logger, a *asked, made reply, took time.Duration) {
 	if made.err != nil {
 		line.Str("err", clip(made.err.Error()))
 	}
-	line.Msg("admin request")
+	line.Str("event", "admin_request").Msg("admin request")
 }
 
 // encode makes the reply for a route's answer or error.

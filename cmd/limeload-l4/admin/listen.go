@@ -18,7 +18,7 @@ import (
 // accepts for any process that lives, however busy it is; only a full queue takes time.
 const probeTimeout = time.Second
 
-// ListenUnix opens the admin socket at path. At no moment it allows more than mode, whatever the umask is, and when
+// ListenUnix opens a Unix socket for a Server at path. At no moment it allows more than mode, whatever the umask is, and when
 // ListenUnix returns it allows all of mode. The folder must exist.
 //
 // A socket file at which nobody answers is replaced. If somebody answers, or if it is not a socket, that is an error,
@@ -26,19 +26,19 @@ const probeTimeout = time.Second
 func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	unlock, err := lockFolder(ctx, filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
 	}
 	defer unlock()
 	if err := removeStale(ctx, path); err != nil {
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
 	}
 	l, err := bindUnix(ctx, path, mode)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
 	}
 	if err := os.Chmod(path, mode.Perm()); err != nil { // the umask may have removed bits
 		l.Close()
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
 	}
 	return l, nil
 }
@@ -48,12 +48,43 @@ func ListenTCP(ctx context.Context, address netip.AddrPort, token string) (net.L
 	if token == "" && !address.Addr().Unmap().IsLoopback() {
 		return nil, fmt.Errorf("admin address %s: other machines can reach it, and there is no token", address)
 	}
+	return listenTCP(ctx, "tcp", "admin", address.String())
+}
+
+// ListenMetrics listens on a TCP address for a server of metrics alone, which needs no token. With dualStack, the
+// address is [::] and a port, and IPv4 clients come too; otherwise they do not come to an IPv6 address.
+func ListenMetrics(ctx context.Context, address netip.AddrPort, dualStack bool) (net.Listener, error) {
+	switch {
+	case dualStack: // without the host, so that it works on a machine without IPv6
+		return listenTCP(ctx, "tcp", "metrics", fmt.Sprintf(":%d", address.Port()))
+	case address.Addr().Is6():
+		return listenTCP(ctx, "tcp6", "metrics", address.String())
+	}
+	return listenTCP(ctx, "tcp", "metrics", address.String())
+}
+
+func listenTCP(ctx context.Context, network, name, address string) (net.Listener, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address.String())
+	l, err := lc.Listen(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("admin address %s: %w", address, err)
+		return nil, fmt.Errorf("%s address %s: %w", name, address, err)
 	}
 	return l, nil
+}
+
+// File returns a second descriptor of the socket of l, a listener of ListenUnix, ListenTCP or ListenMetrics. The caller
+// closes it; clients come to the socket until both are closed.
+func File(l net.Listener) (*os.File, error) { return l.(interface{ File() (*os.File, error) }).File() }
+
+// Duplicate returns a second listener on the TCP socket of l. Each of the two is closed by itself, and a client may come
+// to either.
+func Duplicate(l net.Listener) (net.Listener, error) {
+	f, err := File(l)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // FileListener has a descriptor of its own
+	return net.FileListener(f)
 }
 
 // lockFolder keeps two daemons from replacing the same stale socket at the same time: both would find that nobody

@@ -117,10 +117,13 @@ func closedSets() map[string][]string {
 		"Backend.mode":         words(pool.Ready, pool.Drain, pool.Maintenance),
 		"Backend.verdict":      words(pool.Unknown, pool.Healthy, pool.Unhealthy, pool.WrongRole, pool.Lagging, pool.Fallback),
 		"Backend.breaker":      words(pool.Closed, pool.Open, pool.HalfOpen),
+		"LastCheck.role":       {"primary", "replica"},
 		"Backend.source_role":  words(pool.RoleUnknown, pool.RolePrimary, pool.RoleReplica),
 		"Difference.what":      {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Dropped.what":         {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Listener.protocol":    {"tcp", "udp"},
+		"Pool.on_remove":       {"drain", "close"},
+		"Pool.drain":           {"plain", "safe"},
 		"Session.phase": {
 			"proxy_header", "starting", "cancelling", "handshaking", "asking", "inspecting", "queued", "connecting", "relaying",
 			"refusing",

@@ -12,7 +12,11 @@ import (
 //go:embed openapi.yaml
 var openAPIDocument []byte
 
-func (s *Server) status(a *asked) (any, error) { return s.balancer.Status(), noBody(a) }
+func (s *Server) status(a *asked) (any, error) {
+	status := s.balancer.Status()
+	status.ReadOnly = !s.trusts(a.Request)
+	return status, noBody(a)
+}
 
 func (s *Server) listenerList(a *asked) (any, error) {
 	return listenerList{s.balancer.Listeners()}, noBody(a)

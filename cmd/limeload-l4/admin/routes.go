@@ -16,7 +16,9 @@ const (
 type route struct {
 	method, path string
 	query        []string // the parameters that are allowed
-	open         bool     // needs no token, since a load balancer's check has none
+	open         bool     // needs no token, since a load balancer's check and a browser that opens the page have none
+	page         bool     // a file of the page
+	measures     bool     // is also at an address of metrics alone
 	changes      bool     // changes something in the daemon, and so is logged
 
 	answer func(*Server, *asked) (any, error) // its result is sent as JSON; nil is an answer without a body
@@ -77,9 +79,11 @@ func routes() []route {
 		{method: "GET", path: "/v1/log", answer: (*Server).logLevel},
 		{method: "PUT", path: "/v1/log", changes: true, answer: (*Server).setLogLevel},
 		{method: "GET", path: "/v1/openapi.yaml", raw: (*Server).openAPI},
-		{method: "GET", path: metricsPath, raw: (*Server).writeMetrics},
-		{method: "GET", path: "/ready", open: true, raw: (*Server).ready},
-		{method: "GET", path: "/live", open: true, raw: (*Server).live},
+		{method: "GET", path: metricsPath, measures: true, raw: (*Server).writeMetrics},
+		{method: "GET", path: "/{$}", open: true, page: true, raw: (*Server).page},
+		{method: "GET", path: pagePath + "{file}", open: true, page: true, raw: (*Server).page},
+		{method: "GET", path: "/ready", open: true, measures: true, raw: (*Server).ready},
+		{method: "GET", path: "/live", open: true, measures: true, raw: (*Server).live},
 		{method: "GET", path: "/debug/pprof/{$}", raw: profiler(pprof.Index)},
 		{method: "GET", path: "/debug/pprof/cmdline", raw: profiler(pprof.Cmdline)},
 		{method: "GET", path: "/debug/pprof/profile", query: profile, raw: profiler(pprof.Profile)},

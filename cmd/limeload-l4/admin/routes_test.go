@@ -102,6 +102,8 @@ func TestRoutes(t *testing.T) {
 			"openapi: 3.1.0", ""},
 		{"GET /metrics", request{method: "GET", target: "/metrics"}, 200, "text/plain; version=0.0.4",
 			"limeload_sessions 2", ""},
+		{"GET /{$}", request{method: "GET", target: "/"}, 200, "text/html; charset=utf-8", "<!doctype html>", ""},
+		{"GET /page/{file}", request{method: "GET", target: "/page/icon.svg"}, 200, "image/svg+xml", "<svg", ""},
 		{"GET /ready", request{method: "GET", target: "/ready"}, 200, "text/plain; charset=utf-8", "ready\n", ""},
 		{"GET /live", request{method: "GET", target: "/live"}, 200, "text/plain; charset=utf-8", "live\n", ""},
 		{"GET /debug/pprof/{$}", request{method: "GET", target: "/debug/pprof/"}, 200, "text/html; charset=utf-8",
@@ -420,7 +422,15 @@ func TestReads(t *testing.T) {
 	w := start(t, "")
 	get := func(target string) request { return request{method: "GET", target: target} }
 	for _, r := range []refusal{
-		{get("/"), problemNotFound, ""},
+		{get("/index.html"), problemNotFound, ""},
+		{get("/?x=1"), problemBadRequest, "x"},
+		{get("/page"), problemNotFound, ""},
+		{get("/page/"), problemNotFound, ""},
+		{get("/page/none.js"), problemNotFound, ""},
+		{get("/page/..%2fpage.go"), problemNotFound, ""},
+		{get("/page/%2e%2e"), problemNotFound, ""},
+		{get("/page/app.js/x"), problemNotFound, ""},
+		{get("/page/app.js%00"), problemNotFound, ""},
 		{get("/v1"), problemNotFound, ""},
 		{get("/v2/status"), problemNotFound, ""},
 		{get("//v1/status"), problemNotFound, ""},
@@ -485,7 +495,8 @@ func TestReads(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	w := start(t, "")
-	targets := strings.NewReplacer("{pool}", "redis", "{backend}", "b1", "{$}", "", "{profile}", "heap")
+	targets := strings.NewReplacer("{pool}", "redis", "{backend}", "b1", "{$}", "", "{profile}", "heap",
+		"{file}", "app.js")
 	for _, r := range routes() {
 		target := targets.Replace(r.path)
 		if r.path == "/v1/explain" {

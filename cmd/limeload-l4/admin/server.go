@@ -32,6 +32,9 @@ const (
 	// heartbeatInterval is how often a stream without events sends a sign of life: less than the minute after which
 	// NATs and proxies forget a silent connection.
 	heartbeatInterval = 15 * time.Second
+	// metricsConnections is how many connections a server of metrics alone has at once, apart from the spares: enough
+	// for some Prometheus servers and the checks of balancers in front. Everybody who can reach it may take them.
+	metricsConnections = 64
 )
 
 // Options are what a Server needs. Only Balancer must be set.
@@ -41,6 +44,9 @@ type Options struct {
 	Token    string         // a bearer token for all requests except /ready and /live; "" for none
 	Log      zerolog.Logger // gets a line for each request that may change something
 	MaxTOML  int64          // bytes of a configuration in a request; 0 = 4 MiB
+
+	// MetricsOnly makes a server of /metrics, /ready and /live alone, which needs no token: Token is not used.
+	MetricsOnly bool
 }
 
 // limits bounds what clients may use of the daemon. Tests make them small.
@@ -78,14 +84,17 @@ func defaultLimits() limits {
 	}
 }
 
-// A Server is the control API. Its zero value is of no use, see NewServer; its methods may be called from any
-// goroutine.
+// A Server is the control API, or with Options.MetricsOnly a part of it. Its zero value is of no use, see NewServer; its
+// methods may be called from any goroutine.
 //
 // With a token, every listener requires it, also a Unix socket. Without one, a Unix socket is protected by its file
 // mode. A TCP listener without a token must be on loopback and answers only requests that read, since every user of the
-// machine can reach it, and every program that can be made to connect there.
+// machine can reach it, and every program that can be made to connect there. None of this is about a server of metrics
+// alone: it changes nothing, and other machines are meant to reach it.
 type Server struct {
 	// set once, then read-only
+	name     string // of its address in messages: "admin" or "metrics"
+	limited  bool   // to routes without control
 	balancer Balancer
 	metrics  http.Handler
 	log      zerolog.Logger
@@ -105,6 +114,7 @@ type Server struct {
 	// mu guards the fields below
 	mu        sync.Mutex
 	isEnding  bool
+	isLeaving bool // see Leave
 	listeners map[net.Listener]bool
 }
 
@@ -114,11 +124,16 @@ func NewServer(o Options) *Server {
 	if o.MaxTOML > 0 {
 		l.tomlBytes = o.MaxTOML
 	}
+	if o.MetricsOnly {
+		l.connections = metricsConnections
+	}
 	return newServer(o, l)
 }
 
 func newServer(o Options, l limits) *Server {
 	s := &Server{
+		name:      "admin",
+		limited:   o.MetricsOnly,
 		balancer:  o.Balancer,
 		metrics:   o.Metrics,
 		log:       o.Log,
@@ -131,9 +146,12 @@ func newServer(o Options, l limits) *Server {
 		ending:    make(chan struct{}),
 		listeners: make(map[net.Listener]bool),
 	}
+	if s.limited {
+		s.name, o.Token = "metrics", ""
+	}
 	s.SetToken(o.Token)
 	for _, r := range routes() {
-		if r.path != metricsPath || o.Metrics != nil {
+		if (r.path != metricsPath || o.Metrics != nil) && (!s.limited || r.measures) {
 			s.mux.Handle(r.method+" "+r.path, &handler{server: s, route: r})
 		}
 	}
@@ -152,13 +170,13 @@ func newServer(o Options, l limits) *Server {
 	return s
 }
 
-// SetToken sets the token that requests need from now on; "" is none.
+// SetToken sets the token that requests need from now on; "" is none, as it must be for a server of metrics alone.
 func (s *Server) SetToken(text string) { s.token.Store(newToken(text)) }
 
 // Serve answers on l until Shutdown, and then returns nil. It owns l. It may be called for several listeners. Without a
 // token, it refuses a TCP listener that other machines can reach.
 func (s *Server) Serve(l net.Listener) error {
-	if !s.token.Load().isSet() && !guardedByPlace(l.Addr()) {
+	if !s.limited && !s.token.Load().isSet() && !guardedByPlace(l.Addr()) {
 		l.Close()
 		return fmt.Errorf("admin address %s: other machines can reach it, and there is no token", l.Addr())
 	}
@@ -177,10 +195,21 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l)
-	if s.isEnding || errors.Is(err, http.ErrServerClosed) {
+	if s.isEnding || s.isLeaving || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("admin address %s: %w", l.Addr(), err)
+	return fmt.Errorf("%s address %s: %w", s.name, l.Addr(), err)
+}
+
+// Leave closes the listeners: clients that connect from now on are somebody else's. Those that are connected stay until
+// Shutdown, which has to follow.
+func (s *Server) Leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isLeaving = true
+	for l := range s.listeners {
+		l.Close()
+	}
 }
 
 // Shutdown closes the listeners, ends the streams of events, waits for the running requests, and returns when the last
@@ -233,15 +262,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	spare := onSpare(r.Context())
-	if err := s.checkOrigin(r); err != nil {
+	found, _ := s.mux.Handler(r)
+	h, isRoute := found.(*handler)
+	if err := s.checkOrigin(r, isRoute && h.route.opensPage(r)); err != nil {
 		s.refuse(w, err)
 		return
 	}
-	found, _ := s.mux.Handler(r)
-	h, isRoute := found.(*handler)
 	if spare {
 		header.Set("Connection", "close")
-		if !isRoute || !h.route.open {
+		if !isRoute || !h.route.open || h.route.page {
 			s.refuse(w, newProblem(problemBusy,
 				"each of "+strconv.Itoa(s.limits.connections)+" connections has a request under way"))
 			return
@@ -254,7 +283,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !isRoute {
-		s.refuse(w, noRoute(found, header, r))
+		s.refuse(w, s.noRoute(found, header, r))
 		return
 	}
 	if !h.route.reads() && !s.trusts(r) {
@@ -268,9 +297,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // noRoute returns why the mux has no route for a request. A path that the mux would redirect to its clean form has no
 // route either.
-func noRoute(found http.Handler, header http.Header, r *http.Request) *Problem {
+func (s *Server) noRoute(found http.Handler, header http.Header, r *http.Request) *Problem {
 	answer := discarded{header: make(http.Header)}
 	found.ServeHTTP(&answer, r)
+	if answer.status != http.StatusMethodNotAllowed && s.limited {
+		return newProblem(problemNotFound, "there is no route "+clip(r.URL.EscapedPath())+
+			"; metrics.address has /metrics, /ready and /live alone, and admin.address has the API")
+	}
 	if answer.status != http.StatusMethodNotAllowed {
 		return newProblem(problemNotFound,
 			"there is no route "+clip(r.URL.EscapedPath())+"; GET /v1/openapi.yaml describes those there are")
@@ -305,6 +338,6 @@ type errorLog struct{ log zerolog.Logger }
 
 // Write logs one message of net/http.
 func (l errorLog) Write(p []byte) (int, error) {
-	l.log.Error().Str("err", strings.TrimSpace(string(p))).Msg("admin server")
+	l.log.Error().Str("err", strings.TrimSpace(string(p))).Str("event", "admin_failed").Msg("admin server")
 	return len(p), nil
 }

@@ -67,7 +67,8 @@ func (d *Daemon) reloadAccess(ctx context.Context, last bool) (good bool) {
 
 // noteAccessFailure logs that a listener's list could not be taken up, and publishes its event.
 func (d *Daemon) noteAccessFailure(listener string, err error) {
-	d.log.Error().Str("listener", listener).AnErr("err", err).Msg("access list not taken up: the old one stays")
+	d.log.Error().Str("listener", listener).AnErr("err", err).
+		Str("event", "access_reload_failed").Msg("access list not taken up: the old one stays")
 	d.events.publish(admin.Event{At: time.Now(), Kind: "access_reload_failed", Reason: err.Error()})
 }
 
@@ -75,10 +76,12 @@ func (d *Daemon) noteAccessFailure(listener string, err error) {
 func (d *Daemon) noteAccess(cfg *conf.Config, l *conf.Listener, a *accessList, from *files) {
 	path := accessPath(l)
 	d.files.take(from, path)
-	d.log.Info().Str("listener", l.Name).Int("allowed", a.allowed).Int("denied", a.denied).Msg("access list taken up")
+	d.log.Info().Str("listener", l.Name).Int("allowed", a.allowed).Int("denied", a.denied).
+		Str("event", "access_reloaded").Msg("access list taken up")
 	d.events.publish(admin.Event{At: time.Now(), Kind: "access_reloaded", Text: path})
 	for _, warning := range a.warnings(cfg, l) {
-		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+		d.log.Warn().Str("configuration", warning).
+			Str("event", "configuration_warning").Msg("allowed, but perhaps not meant")
 	}
 }
 

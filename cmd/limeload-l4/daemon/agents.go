@@ -132,7 +132,7 @@ func (k *agentPool) match() {
 			k.agents[b.ID] = before
 		}
 		if !at.IsValid() { // the configuration allows none, but a discovery may find one
-			k.of(k.log.Warn(), b.ID).Msg("a backend without an ip address has no agent")
+			k.of(k.log.Warn(), b.ID).Str("event", "agent_failed").Msg("a backend without an ip address has no agent")
 			continue
 		}
 		t := healthcheck.Target{
@@ -140,7 +140,7 @@ func (k *agentPool) match() {
 			Receiver: k,
 		}
 		if err := k.scheduler.Add(t, k.checker, k.policy()); err != nil {
-			k.of(k.log.Error(), b.ID).AnErr("err", err).Msg("agent not asked")
+			k.of(k.log.Error(), b.ID).AnErr("err", err).Str("event", "agent_failed").Msg("agent not asked")
 		}
 	}
 	for id := range k.agents {
@@ -165,7 +165,7 @@ func (k *agentPool) of(line *zerolog.Event, backend string) *zerolog.Event {
 // set puts in force what an agent says.
 func (k *agentPool) set(backend string, a pool.Agent) {
 	if err := ignoreUnknown(k.pool.SetAgent(backend, a)); err != nil {
-		k.of(k.log.Error(), backend).AnErr("err", err).Msg("agent not taken")
+		k.of(k.log.Error(), backend).AnErr("err", err).Str("event", "agent_failed").Msg("agent not taken")
 	}
 }
 
@@ -197,7 +197,7 @@ func (k *agentPool) miss(t healthcheck.Target, err error) {
 	}
 	a.missed = true
 	k.of(k.log.Warn(), t.Name).Stringer("address", t.Addr).Str("reason", err.Error()).Stringer("said", a.said).
-		Msg("agent not understood: what it said last stays")
+		Str("event", "agent_not_understood").Msg("agent not understood: what it said last stays")
 }
 
 // hear takes what an agent says. What it does not mention stays.
@@ -210,10 +210,11 @@ func (k *agentPool) hear(t healthcheck.Target, answer probe.AgentAnswer) {
 	}
 	if a.missed {
 		a.missed = false
-		k.of(k.log.Info(), t.Name).Msg("agent understood again")
+		k.of(k.log.Info(), t.Name).Str("event", "agent_understood").Msg("agent understood again")
 	}
 	if answer.Unknown != "" && answer.Unknown != a.unknown {
-		k.of(k.log.Warn(), t.Name).Str("word", answer.Unknown).Msg("agent says an unknown word, which is ignored")
+		k.of(k.log.Warn(), t.Name).Str("word", answer.Unknown).
+			Str("event", "agent_unknown_word").Msg("agent says an unknown word, which is ignored")
 	}
 	a.unknown = answer.Unknown
 	a.said = merged(a.said, answer)

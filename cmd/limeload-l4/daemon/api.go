@@ -32,8 +32,9 @@ func (d *Daemon) Status() admin.Status {
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel().Level,
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
 		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
-		StateFile: d.state.path,
+		StateFile: d.state.path, Certificates: d.certificates(),
 	}
+	s.Host, _ = os.Hostname() // without a name, the page shows none
 	if err := d.stateError(); err != nil {
 		s.StateError = err.Error()
 	}
@@ -52,9 +53,12 @@ func (d *Daemon) Listeners() []admin.Listener {
 	}
 	listeners := make([]admin.Listener, len(infos))
 	for i, l := range infos {
-		ended := make(map[string]uint64, len(l.Ended))
+		ended, refused := make(map[string]uint64, len(l.Ended)), make(map[string]uint64)
 		for why, n := range l.Ended {
 			ended[why.String()] = n
+			if isRefusal(why) {
+				refused[why.String()] = n
+			}
 		}
 		dropped := make(map[string]uint64, len(l.Dropped))
 		for why, n := range l.Dropped {
@@ -64,7 +68,7 @@ func (d *Daemon) Listeners() []admin.Listener {
 			Name: l.Name, Protocol: l.Protocol.String(), Address: l.Address.String(),
 			Addresses: addressTexts(l.Addresses), Pool: l.Pool, Pools: pools[l.Name],
 			Sessions: l.Sessions, Accepted: l.Accepted, Retries: retries(l), BytesIn: l.BytesIn, BytesOut: l.BytesOut,
-			Ended: ended, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
+			Ended: ended, Refused: refused, DatagramsIn: l.DatagramsIn, DatagramsOut: l.DatagramsOut, Dropped: dropped,
 			DNS: dnsAnswer(l.DNS, caches[l.Name]),
 		}
 	}
@@ -120,7 +124,7 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 		Name: c.Name, Algorithm: c.Algorithm, Listeners: []string{},
 		Eligible: s.pool.Eligible(), TriesAll: s.pool.TriesAll(), FallsBack: s.pool.FallsBack(),
 		Waiting: s.pool.Waiting(), QueueMax: c.Queue.Max, HoldMax: s.pool.HoldMax(),
-		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(),
+		Rivalries: s.rivalries(), LastRivalry: s.lastRivalry(), OnRemove: c.OnRemove, Drain: c.Drain,
 	}
 	if c.Health != nil {
 		p.Check = c.Health.Type
@@ -128,13 +132,19 @@ func (s *served) answer(cfg *conf.Config, c *conf.Pool) admin.Pool {
 	if c.Discovery != nil {
 		p.Discovery = c.Discovery.Type
 	}
+	var sum pool.BackendInfo
 	for _, b := range s.pool.Backends() {
 		p.Backends++
 		p.Sessions += int(b.Leases)
+		p.BytesIn, p.BytesOut = p.BytesIn+b.BytesIn, p.BytesOut+b.BytesOut
+		for o, n := range b.Outcomes {
+			sum.Outcomes[o] += n
+		}
 		if b.Verdict == pool.Healthy {
 			p.Healthy++
 		}
 	}
+	p.Outcomes = outcomes(sum)
 	for _, l := range cfg.Listeners {
 		if slices.Contains(l.Pools(), c.Name) {
 			p.Listeners = append(p.Listeners, l.Name)
@@ -210,6 +220,12 @@ func (d *Daemon) checkedBackend(
 // lastCheck converts the stats of a target for the API.
 func lastCheck(t healthcheck.TargetStats) *admin.LastCheck {
 	c := &admin.LastCheck{Took: t.Last.Took.Seconds(), Detail: t.Last.Detail}
+	if t.Last.Role != healthcheck.RoleUnknown {
+		c.Role = t.Last.Role.String()
+	}
+	if lag := t.Last.Lag.Seconds(); t.Last.KnowsLag {
+		c.Lag = &lag
+	}
 	if t.Target.Exact {
 		c.Address = t.Target.Addr.String()
 	}

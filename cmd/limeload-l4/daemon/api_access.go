@@ -171,7 +171,7 @@ func (d *Daemon) noteRule(kind string, r accessRule, now time.Time) {
 	if r.comment != "" {
 		line.Str("comment", r.comment)
 	}
-	line.Msg(strings.ReplaceAll(kind, "_", " "))
+	line.Str("event", kind).Msg(strings.ReplaceAll(kind, "_", " "))
 	d.events.publish(admin.Event{At: now, Kind: kind, Text: r.String()})
 }
 

@@ -25,12 +25,13 @@ func (d *Daemon) logBlindness(all []healthcheck.Blindness) {
 	}
 	for of, n := range count {
 		b := first[of]
-		level, message := zerolog.WarnLevel, "checks find nothing out: the verdicts of before stay"
+		level, event, message := zerolog.WarnLevel, "checks_blind", "checks find nothing out: the verdicts of before stay"
 		if of.over {
-			level, message = zerolog.InfoLevel, "checks find something out again"
+			level, event, message = zerolog.InfoLevel, "checks_not_blind", "checks find something out again"
 		}
 		d.log.WithLevel(level).Str("pool", of.pool).Str("backend", b.Target.Name).Int("backends", n).
 			Str("reason", b.Reason).
-			Float64("duration", time.Since(b.Since).Seconds()).Msg(message)
+			Float64("duration", time.Since(b.Since).Seconds()).
+			Str("event", event).Msg(message)
 	}
 }

@@ -78,7 +78,9 @@ type Daemon struct {
 	drains  *drains
 	rules   *accessRules
 	notify  *notifier
-	metrics http.Handler
+	metrics http.Handler // at the admin address
+	// at metrics.address: bounded by itself, so that nobody there keeps others from the metrics at the admin address
+	publicMetrics http.Handler
 
 	loadFailure error // why the state file could not be read; nil if it was read
 
@@ -92,8 +94,9 @@ type Daemon struct {
 	// after life.end, and the watcher also before reloads are allowed.
 	inherited map[string][]inheritedSocket // by listener
 	admin     *adminSocket
+	scrapes   *metricsSocket
 	files     *files         // named by the configuration in force, with the contents they had when they were read
-	retiring  sync.WaitGroup // one for each former admin socket that still ends
+	retiring  sync.WaitGroup // one for each former socket that still ends
 	watcher   watcher
 
 	tlsWatcher, accessWatcher, includeWatcher fileWatcher
@@ -167,8 +170,9 @@ func New(o Options) (*Daemon, error) {
 	d.server, err = l4.New(l4.Options{
 		Loops: o.Config.Global.Workers, MaxSessions: o.Config.Global.MaxSessions,
 		NoOffload: !o.Config.Global.UDPOffload, Reserve: slots.descriptors(),
-		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access,
-		NoProbes: !o.Config.Log.Probes, Log: o.Log,
+		DrainTimeout: time.Duration(o.Config.Global.DrainTimeout), Access: o.Config.Log.Access.On(),
+		AccessEvery: int(o.Config.Log.Access),
+		NoProbes:    !o.Config.Log.Probes, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -178,8 +182,13 @@ func New(o Options) (*Daemon, error) {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)
 	}
-	d.metrics = d.newMetrics()
-	if d.admin, err = d.openAdmin(o.Config, token); err != nil {
+	d.metrics, d.publicMetrics = d.newMetrics()
+	if d.admin, err = d.openAdmin(o.Config, token); err == nil {
+		if d.scrapes, err = d.openMetrics(o.Config); err != nil {
+			d.admin.discard()
+		}
+	}
+	if err != nil {
 		_ = d.server.Shutdown(context.Background())
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func TestOperationsNamesRestartKeys(t *testing.T) {
 	boot := parsed(t, "")
 	next := *boot
 	next.Global = conf.Global{Workers: 3, MaxSessions: 3, DrainTimeout: 1, DrainDelay: 1, StateFile: "x", Watch: true}
-	next.Log = conf.Log{Level: "debug", Format: "console", Access: !boot.Log.Access}
+	next.Log = conf.Log{Level: "debug", Format: "console", Access: conf.AccessErrors}
 	next.Admin.SocketMode = "0600"
 	if kept := needsRestart(boot, &next); !slices.Equal(said, kept) {
 		t.Errorf("the page says %v, and the process keeps %v", said, kept)

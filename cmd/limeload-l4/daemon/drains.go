@@ -133,11 +133,11 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 			return
 		}
 		if err := d.saveState(); err != nil {
-			d.log.Error().AnErr("err", err).Msg("state not saved")
+			d.log.Error().AnErr("err", err).Str("event", "state_not_saved").Msg("state not saved")
 		}
 	}
 	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).
-		Msg("backend drained")
+		Str("event", "backend_drained").Msg("backend drained")
 	d.events.publish(admin.Event{
 		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id,
 		Text: fmt.Sprintf("%d sessions ended", ended),

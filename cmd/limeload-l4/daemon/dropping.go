@@ -98,6 +98,7 @@ func fileValue(what string, u pool.Unapplied) string {
 // events report it.
 func (d *Daemon) logDropped(s *served) {
 	if n := len(s.pool.Overrides()); n > 0 {
-		d.log.Warn().Str("pool", s.pool.Name()).Int("changes", n).Msg("run-time changes dropped: " + poolGone)
+		d.log.Warn().Str("pool", s.pool.Name()).Int("changes", n).
+			Str("event", "run_time_change_dropped").Msg("run-time changes dropped: " + poolGone)
 	}
 }

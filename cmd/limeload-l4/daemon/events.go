@@ -37,7 +37,8 @@ func (l *eventLog) follow() {
 	l.served = l.pool.Eligible() > 0
 	for e := range l.events.C() {
 		if n := l.events.Dropped(); n > l.lost {
-			l.log.Warn().Str("pool", l.pool.Name()).Uint64("events", n-l.lost).Msg("pool events lost")
+			l.log.Warn().Str("pool", l.pool.Name()).Uint64("events", n-l.lost).
+				Str("event", "events_lost").Msg("pool events lost")
 			l.lost = n
 		}
 		l.write(e)
@@ -56,48 +57,54 @@ func (l *eventLog) write(e pool.Event) {
 			line = l.log.Warn()
 		}
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
-			Msg("verdict changed")
+			Str("event", "verdict_changed").Msg("verdict changed")
 	case pool.Added:
 		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Uint32("weight", e.Backend.Weight).
-			Msg("backend added")
+			Str("event", "backend_added").Msg("backend added")
 	case pool.Removed:
 		l.of(l.log.Info(), e.Change).Str("source", e.Backend.Source).Int64("sessions", e.Backend.Leases).
-			Msg("backend removed")
+			Str("event", "backend_removed").Msg("backend removed")
 	case pool.ModeChanged:
 		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Int64("sessions", e.Backend.Leases).
-			Msg("mode changed")
+			Str("event", "mode_changed").Msg("mode changed")
 	case pool.WeightChanged:
-		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).Msg("weight changed")
+		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).
+			Str("event", "weight_changed").Msg("weight changed")
 	case pool.LimitChanged:
 		l.of(l.log.Info(), e.Change).Str("from", fmt.Sprint(e.From)).Str("to", fmt.Sprint(e.To)).
-			Msg("max_sessions changed")
+			Str("event", "max_sessions_changed").Msg("max_sessions changed")
 	case pool.RateChanged:
-		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("max_rate changed")
+		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).
+			Str("event", "max_rate_changed").Msg("max_rate changed")
 	case pool.CheckChanged:
-		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).Msg("check changed")
+		l.of(l.log.Info(), e.Change).Str("from", checkText(e.From)).Str("to", checkText(e.To)).
+			Str("event", "check_changed").Msg("check changed")
 	case pool.RoleChanged:
 		l.of(l.log.Info(), e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("source", e.Backend.Source).
-			Msg("role changed")
+			Str("event", "role_changed").Msg("role changed")
 	case pool.AgentChanged:
 		line := l.log.Info()
 		if e.To.Down && !e.From.Down {
 			line = l.log.Warn()
 		}
-		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Msg("agent changed")
+		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).
+			Str("event", "agent_changed").Msg("agent changed")
 	case pool.BreakerChanged:
 		line := l.log.Info()
 		if e.To == pool.Open {
 			line = l.log.Warn().Float64("open_for", e.For.Seconds())
 		}
 		l.of(line, e.Change).Stringer("from", e.From).Stringer("to", e.To).Str("reason", e.Reason).
-			Msg("breaker changed")
+			Str("event", "breaker_changed").Msg("breaker changed")
 	case pool.Suspected:
-		l.of(l.log.Debug(), e.Change).Msg("backend suspected")
+		l.of(l.log.Debug(), e.Change).Str("event", "backend_suspected").Msg("backend suspected")
 	case pool.Overruled:
-		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).Msg("run-time change dropped")
+		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).
+			Str("event", "run_time_change_dropped").Msg("run-time change dropped")
 	case pool.Discovered:
 		if e.Err != nil && e.Found == 0 {
-			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).Msg("discovery failed")
+			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).
+				Str("event", "discovery_failed").Msg("discovery failed")
 			return
 		}
 		line, message := l.log.Info(), "discovered"
@@ -109,7 +116,7 @@ func (l *eventLog) write(e pool.Event) {
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
 			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).
-			Msg(message)
+			Str("event", "discovered").Msg(message)
 	}
 }
 
@@ -136,16 +143,20 @@ func (l *eventLog) writeService() {
 	eligible, trying, falls := l.pool.Eligible(), l.pool.TriesAll(), l.pool.FallsBack()
 	switch {
 	case eligible == 0 && l.served:
-		l.log.Error().Str("pool", l.pool.Name()).Msg("no backend is eligible: clients are refused")
+		l.log.Error().Str("pool", l.pool.Name()).
+			Str("event", "pool_cannot_serve").Msg("no backend is eligible: clients are refused")
 	case trying && !l.trying:
-		l.log.Error().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("no backend is healthy: all are tried")
+		l.log.Error().Str("pool", l.pool.Name()).Int("eligible", eligible).
+			Str("event", "pool_tries_all").Msg("no backend is healthy: all are tried")
 	case falls && !l.fell:
 		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).
-			Msg("no replica is eligible: the primary serves")
+			Str("event", "pool_falls_back").Msg("no replica is eligible: the primary serves")
 	case !falls && l.fell && eligible > 0:
-		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("replicas serve again")
+		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).
+			Str("event", "pool_serves_replicas").Msg("replicas serve again")
 	case eligible > 0 && (!l.served || !trying && l.trying):
-		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).Msg("pool can serve")
+		l.log.Info().Str("pool", l.pool.Name()).Int("eligible", eligible).
+			Str("event", "pool_can_serve").Msg("pool can serve")
 	}
 	l.served, l.trying, l.fell = eligible > 0, trying && eligible > 0, falls
 }

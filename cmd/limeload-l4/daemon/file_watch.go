@@ -46,7 +46,8 @@ func (w *fileWatcher) start(log zerolog.Logger, paths []string, reload func(ctx 
 	f := &followedFiles{reload: reload, paths: paths}
 	var err error
 	if f.folders, err = fsnotify.NewWatcher(); err != nil {
-		log.Warn().AnErr("err", err).Msg("files cannot be watched: examined every few seconds")
+		log.Warn().AnErr("err", err).
+			Str("event", "watch_failed").Msg("files cannot be watched: examined every few seconds")
 	}
 	w.running.Go(func() { f.follow(ctx) })
 }

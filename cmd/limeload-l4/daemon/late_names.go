@@ -55,7 +55,8 @@ func (d *Daemon) tryNames() {
 		return
 	}
 	for _, e := range unresolved {
-		d.log.Warn().Str("configuration", e.Error()).Msg("name not resolved: tried again until it has an address")
+		d.log.Warn().Str("configuration", e.Error()).
+			Str("event", "name_not_resolved").Msg("name not resolved: tried again until it has an address")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d.stopNaming = stop
@@ -118,8 +119,8 @@ func (d *Daemon) takeNames(ctx context.Context, next *conf.Config) (done bool) {
 		failures = append(failures, err)
 	}
 	if err := errors.Join(failures...); err != nil {
-		d.log.Error().AnErr("err", err).Msg("backends of resolved names not taken")
+		d.log.Error().AnErr("err", err).Str("event", "name_failed").Msg("backends of resolved names not taken")
 	}
-	d.log.Info().Int("left", len(next.Unresolved())).Msg("names resolved")
+	d.log.Info().Int("left", len(next.Unresolved())).Str("event", "names_resolved").Msg("names resolved")
 	return len(next.Unresolved()) == 0
 }

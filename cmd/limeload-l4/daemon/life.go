@@ -149,6 +149,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) {
 	}
 	d.events.close()
 	d.admin.end()
+	d.scrapes.end()
 	d.retiring.Wait()
 	stopWork()
 	work.Wait()
@@ -165,16 +166,18 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 		s.start()
 	}
 	for _, warning := range fileWarnings(d.boot) {
-		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+		d.log.Warn().Str("configuration", warning).
+			Str("event", "configuration_warning").Msg("allowed, but perhaps not meant")
 	}
 	for _, l := range d.boot.Listeners {
 		d.log.Info().Str("listener", l.Name).Str("address", l.AddressText()).
-			Str("pool", l.DefaultPool()).Msg("listening")
+			Str("pool", l.DefaultPool()).Str("event", "listening").Msg("listening")
 	}
 	d.logCertificates(d.contentWarnings, d.secured)
 	d.watchFiles()
 	d.tryNames()
 	d.admin.serve(d)
+	d.scrapes.serve(d)
 }
 
 // serveUntilEnd starts to serve, and handles signals until one of them, or ctx, ends the daemon. It reports whether the
@@ -214,7 +217,7 @@ func (d *Daemon) begin() {
 	d.server.Start()
 	d.life.serve()
 	d.watchFile(d.config().Global.Watch)
-	d.log.Info().Str("version", d.version).Msg("ready")
+	d.log.Info().Str("version", d.version).Str("event", "ready").Msg("ready")
 	d.notify.ready(d.summary())
 	d.life.allowReloads()
 }
@@ -235,14 +238,15 @@ func (d *Daemon) shutDown(drain bool, signals <-chan os.Signal) {
 		d.delay(ctx, cfg.Global.DrainDelay.Std())
 	}
 	if drain && timeout > 0 {
-		d.log.Info().Int("sessions", d.open()).Float64("drain_timeout", timeout.Seconds()).Msg("draining")
+		d.log.Info().Int("sessions", d.open()).Float64("drain_timeout", timeout.Seconds()).
+			Str("event", "draining").Msg("draining")
 	} else {
 		hurry()
 	}
 	if err := d.shutDownServer(ctx, timeout); err != nil {
-		d.log.Info().Msg("sessions left were ended")
+		d.log.Info().Str("event", "sessions_cut").Msg("sessions left were ended")
 	}
-	d.log.Info().Msg("stopped")
+	d.log.Info().Str("event", "stopped").Msg("stopped")
 }
 
 // shutDownServer waits for the sessions to end, until timeout has passed or ctx is done, and then ends those that are
@@ -280,7 +284,8 @@ func (d *Daemon) delay(ctx context.Context, length time.Duration) {
 	if length <= 0 {
 		return
 	}
-	d.log.Info().Float64("drain_delay", length.Seconds()).Msg("not ready any more: still serving for a while")
+	d.log.Info().Float64("drain_delay", length.Seconds()).
+		Str("event", "drain_delayed").Msg("not ready any more: still serving for a while")
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	d.notify.reportDelay(ctx, time.Now().Add(length))

@@ -14,10 +14,11 @@ import (
 // servers and a person need fewer. Further requests get status 503.
 const maxScrapes = 4
 
-// newMetrics returns the handler of /metrics. It answers in Prometheus' text format or, on request, in its binary
-// format, which alone has native histograms.
-func (d *Daemon) newMetrics() http.Handler {
-	return newHandler(d.newRegistry(), scrapeLog{d.log})
+// newMetrics returns two handlers of /metrics, for the admin address and for metrics.address. They answer in Prometheus'
+// text format or, on request, in its binary format, which alone has native histograms.
+func (d *Daemon) newMetrics() (atAdmin, atMetrics http.Handler) {
+	r := d.newRegistry()
+	return newHandler(r, scrapeLog{d.log}), newHandler(r, scrapeLog{d.log})
 }
 
 func newHandler(g prometheus.Gatherer, log promhttp.Logger) http.Handler {
@@ -43,7 +44,9 @@ func (d *Daemon) newRegistry() *prometheus.Registry {
 type scrapeLog struct{ log zerolog.Logger }
 
 // Println logs an error of a scrape.
-func (l scrapeLog) Println(v ...any) { l.log.Error().Str("err", fmt.Sprint(v...)).Msg("metrics") }
+func (l scrapeLog) Println(v ...any) {
+	l.log.Error().Str("err", fmt.Sprint(v...)).Str("event", "scrape_failed").Msg("metrics")
+}
 
 // A collector makes metrics of the numbers that the packages keep anyway. So nothing is counted twice, and metrics cost
 // sessions and picks nothing. It is safe for concurrent use.

@@ -4,12 +4,13 @@ package daemon
 func (c *catalog) ofAccess(d *Daemon) part {
 	var (
 		prefixes = c.gauge("limeload_listener_access_prefixes",
-			"Prefixes that a listener allows or denies, those of its files included, by the list.", "list", "listener")
+			"The listener allows or denies so many prefixes, those of its files included, by the list.",
+			"list", "listener")
 		reloads = c.counter("limeload_access_reloads_total",
-			"How often a listener took up changed files of prefixes, and how often such files could not be used, by the "+
-				"result.", "result")
+			"A listener took up changed files of prefixes so often, and such files could not be used so often, by the result.",
+			"result")
 		failing = c.gauge("limeload_access_reload_failure",
-			"1 if files of prefixes cannot be used as they are now, and those of before are in use.")
+			"The files of prefixes cannot be used as they are now, and those of before are in use (1).")
 	)
 	results := labelsFor("result", "done", "failed")
 	lists := labelsFor("list", "allow", "deny")

@@ -6,24 +6,27 @@ import (
 	"github.com/limeload/limeload-l4/healthcheck"
 )
 
-// ofChecks declares the numbers of the health checks, by pool. A single backend has its verdict instead.
+// ofChecks declares the numbers of the health checks, by pool and by backend.
 func (c *catalog) ofChecks(d *Daemon) part {
 	var (
 		checks = c.counter("limeload_checks_total",
-			"Checks of the pool's backends that have ended, by their outcome. One that pools share counts at one of them.",
+			"So many checks of the pool's backends have ended, by their outcome. One that pools share counts at one of them.",
 			"outcome", "pool")
 		shared = c.counter("limeload_checks_shared_total",
-			"Results of checks that count at another pool, which shares them.", "pool")
+			"So many results of checks count at another pool, which shares them.", "pool")
 		duration = c.histogram("limeload_check_duration_seconds",
-			"How long checks took, whatever their outcome. One that pools share counts at one of them.", "pool")
+			"A check takes so long, whatever its outcome. One that pools share counts at one of them.", "pool")
 		running = c.gauge("limeload_checks_running",
-			"Checks under way now, by what each takes: one made of several counts as so many.", "kind")
-		waiting = c.gauge("limeload_checks_waiting", "Checks that are due and wait for their turn.", "kind")
-		slots   = c.gauge("limeload_checks_max_running", "Checks that may be under way at once.", "kind")
-		blind   = c.gauge("limeload_checks_blind_backends",
-			"Backends whose checks have found nothing out for stale_after, for want of something of this machine; their verdicts stay.",
+			"So many checks are under way now, by what each takes: one made of several counts as so many.", "kind")
+		waiting = c.gauge("limeload_checks_waiting",
+			"So many checks are due and wait for their turn.", "kind")
+		slots = c.gauge("limeload_checks_max_running",
+			"So many checks may be under way at once.", "kind")
+		blind = c.gauge("limeload_checks_blind_backends",
+			"The checks of so many backends have found nothing out for stale_after, for want of something of this machine; their verdicts stay.",
 			"pool")
 	)
+	backend := c.ofBackendChecks()
 	outcomes := labelsOf("outcome", healthcheck.Outcome(len(healthcheck.Counts{})-1))
 	return func(to sink) {
 		stats := d.checks.Stats()
@@ -33,6 +36,7 @@ func (c *catalog) ofChecks(d *Daemon) part {
 			to.put(waiting, float64(s.Waiting), of)
 			to.put(slots, float64(s.Max), of)
 		}
+		served := d.servedPools()
 		unseen := make(map[string]int)
 		for _, t := range stats.Targets {
 			if t.Blind {
@@ -50,6 +54,13 @@ func (c *catalog) ofChecks(d *Daemon) part {
 			to.put(shared, float64(tally.Shared), name)
 			to <- &distribution{of: duration, form: checkTimes(tally), labels: []*dto.LabelPair{name}}
 			to.put(blind, float64(unseen[p.Name]), name)
+			if served[p.Name] == nil { // a reload is just adding it
+				continue
+			}
+			for _, id := range served[p.Name].pool.IDs() {
+				target := stats.Targets[targetID(p.Name, id)]
+				backend.put(to, &target, label("backend", id), name)
+			}
 		}
 	}
 }

@@ -13,33 +13,38 @@ import (
 func (c *catalog) ofDaemon(d *Daemon) part {
 	var (
 		build = c.gauge("limeload_build_info",
-			"Always 1; the labels say which version of the program runs, and which Go made it.", "goversion", "version")
-		began = c.gauge("limeload_start_time_seconds", "When the daemon was started, in seconds since 1970.")
+			"The labels say which version of the program runs, and which Go made it; the value is always 1.",
+			"goversion", "version")
+		began = c.gauge("limeload_start_time_seconds",
+			"The daemon was started at this time, in seconds since 1970.")
 		ready = c.gauge("limeload_ready",
-			"1 while new sessions are taken, as /ready says: not before the first checks, and not from the shutdown's beginning on.")
-		drain = c.gauge("limeload_draining", "1 from the shutdown's beginning on, until the last session is gone.")
+			"The daemon takes new sessions (1), as /ready says, or does not (0): not before the first checks, and not from the shutdown's beginning on.")
+		drain = c.gauge("limeload_draining",
+			"The daemon is shutting down (1) until its last session is gone.")
 
-		sessions = c.gauge("limeload_sessions", "Sessions now, those of removed listeners included.")
-		limit    = c.gauge("limeload_max_sessions",
-			"Sessions there may be at once in the whole process; 0 is no limit but that of descriptors.")
+		sessions = c.gauge("limeload_sessions",
+			"The daemon has so many sessions now, those of removed listeners included.")
+		limit = c.gauge("limeload_max_sessions",
+			"The whole process may have so many sessions at once; 0 is no limit but that of descriptors.")
 
-		reloads = c.counter("limeload_reloads_total", "Reloads of the configuration, by their result.", "result")
+		reloads = c.counter("limeload_reloads_total",
+			"The configuration was reloaded so often, by the result.", "result")
 		success = c.gauge("limeload_last_reload_success",
-			"1 if the last reload was done, or there was none; 0 if it failed, and the configuration of before is in force.")
+			"The last reload succeeded, or there was none (1); or it failed, and the configuration of before is in force (0).")
 		reloaded = c.gauge("limeload_last_reload_timestamp_seconds",
-			"When the last reload began, done or failed, in seconds since 1970; 0 if there was none.")
+			"The last reload began at this time, in seconds since 1970, whether it succeeded or not; 0 if there was none.")
 		took = c.gauge("limeload_last_reload_duration_seconds",
-			"How long the last reload took that was done; 0 if none was.")
+			"The last successful reload took so long; 0 if there was none.")
 		warnings = c.gauge("limeload_config_warnings",
-			"What is allowed in the configuration in force, and perhaps not meant, and host names in it that cannot be resolved.")
+			"The configuration in force has so many settings that are allowed but perhaps not meant, and host names that cannot be resolved.")
 		restart = c.gauge("limeload_config_needs_restart",
-			"Keys of the configuration in force whose new values only a restart will take up.")
+			"The configuration in force has so many keys whose new values only a restart will take up.")
 		rules = c.gauge("limeload_access_rules",
-			"Access rules that were added at run time and are in force now.")
+			"So many access rules that were added at run time are in force now.")
 		stateError = c.gauge("limeload_state_file_failure",
-			"1 if run-time changes could not be written to the state file last, or not be read from it at the start.")
+			"The state file could not be written the last time, or not be read at the start (1).")
 		dropped = c.counter("limeload_log_lines_dropped_total",
-			"Lines that were not logged, since the log was not read fast enough.")
+			"The log was not read fast enough for so many lines, which were dropped.")
 	)
 	version, _, _ := strings.Cut(d.version, " ")
 	built := []string{runtime.Version(), version}
@@ -79,10 +84,12 @@ func (c *catalog) ofDaemon(d *Daemon) part {
 // ofLoops declares the numbers of the loops.
 func (c *catalog) ofLoops(d *Daemon) part {
 	var (
-		sessions = c.gauge("limeload_loop_sessions", "Sessions of the loop now.", "loop")
-		turns    = c.counter("limeload_loop_turns_total", "How often the loop has woken up.", "loop")
-		turn     = c.gauge("limeload_loop_turn_seconds",
-			"How long the loop has been in its present turn, 0 while it waits. A loop that has been so for seconds is stuck.",
+		sessions = c.gauge("limeload_loop_sessions",
+			"The loop has so many sessions now.", "loop")
+		turns = c.counter("limeload_loop_turns_total",
+			"The loop has woken up so often.", "loop")
+		turn = c.gauge("limeload_loop_turn_seconds",
+			"The loop has been in its present turn for so long; 0 while it waits. A loop in a turn of seconds is stuck.",
 			"loop")
 	)
 	return func(to sink) {

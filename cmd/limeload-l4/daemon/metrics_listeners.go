@@ -15,57 +15,63 @@ import (
 // about the one need not list the reasons of the other, of which a later version may have more.
 func (c *catalog) ofListeners(d *Daemon) part {
 	var (
-		info = c.gauge("limeload_listener_info", "Always 1; the labels say which pool the listener sends to.",
+		info = c.gauge("limeload_listener_info",
+			"The labels say which pool the listener sends to; the value is always 1.",
 			"listener", "pool", "protocol")
-		sessions = c.gauge("limeload_listener_sessions", "Sessions of the listener now.", "listener")
+		sessions = c.gauge("limeload_listener_sessions",
+			"The listener has so many sessions now.", "listener")
 		accepted = c.counter("limeload_listener_accepted_total",
-			"Sessions that have begun: all clients but those that a limit or an access list has refused at once.",
+			"The listener has begun so many sessions: those of all clients but the ones that a limit or an access list has refused at once.",
 			"listener")
 		ended = c.counter("limeload_listener_ended_total",
-			"Sessions that have ended, by who ended them and how; those refused are not among them.",
+			"So many sessions of the listener have ended, by who ended them and how; refused ones are not among them.",
 			"listener", "reason")
 		refused = c.counter("limeload_listener_refused_total",
-			"Clients that were turned away without a byte from a backend, by the reason.", "listener", "reason")
+			"The listener has turned away so many clients without a byte from a backend, by the reason.",
+			"listener", "reason")
 		would = c.counter("limeload_listener_would_refuse_total",
-			"Sessions, flows and questions that dry_run let in, by the limit that would have refused them.",
+			"The listener has let in so many sessions, flows and questions because of dry_run, by the limit that would have refused them.",
 			"listener", "reason")
 		clients = c.gauge("limeload_listener_clients",
-			"Clients that the listener knows now; 0 without a limit that needs to know them.", "listener")
+			"The listener knows so many clients now; 0 without a limit that needs to know them.", "listener")
 		clientsMax = c.gauge("limeload_listener_clients_max",
-			"Clients that the listener may know at once (tracked_clients); 0 without a limit that needs to know them.",
+			"The listener may know so many clients at once (tracked_clients); 0 without a limit that needs to know them.",
 			"listener")
 		forgotten = c.counter("limeload_listener_clients_forgotten_total",
-			"Clients that were forgotten for want of room while they had sessions or were over a limit.", "listener")
+			"The listener has forgotten so many clients for want of room while they had sessions or were over a limit.",
+			"listener")
 		bytes = c.counter("limeload_listener_bytes_total",
-			"Bytes moved, in from clients and out to them; of running sessions up to some seconds ago.",
+			"The listener has moved so many bytes, in from clients and out to them; bytes of running sessions count some seconds later.",
 			"direction", "listener")
 		retries = c.counter("limeload_listener_retries_total",
-			"Connects that followed a failed one, by how that had failed.", "listener", "outcome")
+			"The listener has connected again so often after a failed connect, by how that had failed.",
+			"listener", "outcome")
 
 		datagrams = c.counter("limeload_listener_datagrams_total",
-			"Datagrams of a UDP listener, in from clients and out to them, those that were dropped included.",
+			"The UDP listener has had so many datagrams, in from clients and out to them, those that were dropped included.",
 			"direction", "listener")
 		dropped = c.counter("limeload_listener_dropped_total",
-			"Datagrams of either way that did not get where they were to go, by the reason.", "listener", "reason")
+			"The listener has dropped so many datagrams of either direction, by the reason.", "listener", "reason")
 
 		cancels = c.counter("limeload_postgres_cancels_total",
-			"CancelRequests at a listener with profile postgres, by what became of them.", "listener", "result")
+			"A listener with profile postgres has had so many CancelRequests, by what became of them.",
+			"listener", "result")
 		handshakes = c.counter("limeload_listener_tls_handshakes_total",
-			"TLS handshakes that succeeded, with clients and with backends on their behalf.",
+			"So many TLS handshakes have succeeded, with clients and with backends on their behalf.",
 			"listener", "resumed", "side", "version")
 		failed = c.counter("limeload_listener_tls_handshakes_failed_total",
-			"TLS handshakes that failed, with clients and with backends on their behalf, by the cause.",
+			"So many TLS handshakes have failed, with clients and with backends on their behalf, by the cause.",
 			"listener", "reason", "side")
 
 		connect = c.histogram("limeload_listener_connect_seconds",
-			"How long it took to connect to a backend, of connects that succeeded.", "listener")
+			"A connect to a backend takes so long, if it succeeds.", "listener")
 		firstByte = c.histogram("limeload_listener_first_byte_seconds",
-			"How long a backend took to its first byte, from when it was asked or, if it spoke unasked, connected.",
+			"A backend takes so long to its first byte, from when it was asked or, if it speaks unasked, connected.",
 			"listener")
 		duration = c.histogram("limeload_listener_session_seconds",
-			"How long sessions lasted that had been connected to a backend, from accept to end.", "listener")
+			"A session that had been connected to a backend lasts so long, from accept to end.", "listener")
 		queued = c.histogram("limeload_listener_queue_seconds",
-			"How long sessions waited for a backend, of those that had to.", "listener")
+			"A session that has to wait for a backend waits so long.", "listener")
 	)
 	waits := newScale(4, 1e-4, 100)       // from a connect on loopback to the longest sensible timeout
 	lives := newScale(8, 1.0/1024, 1<<20) // from one request to twelve days
@@ -94,7 +100,7 @@ func (c *catalog) ofListeners(d *Daemon) part {
 			to.put(accepted, float64(l.Accepted), listener)
 			for why, reason := range reasons {
 				s := ended
-				if why >= l4.MaxSessions { // see the reasons
+				if isRefusal(why) {
 					s = refused
 				}
 				to.put(s, float64(l.Ended[why]), listener, reason)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strconv"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -11,45 +12,53 @@ import (
 // ofPools declares the numbers of the pools and their backends.
 func (c *catalog) ofPools(d *Daemon) part {
 	var (
-		backends = c.gauge("limeload_pool_backends", "Backends of the pool.", "pool")
+		info = c.gauge("limeload_pool_info",
+			"The labels of a pool say how it chooses, and which role its checks want; the value is always 1.",
+			"algorithm", "pool", "role")
+		backends = c.gauge("limeload_pool_backends",
+			"The pool has so many backends.", "pool")
 		eligible = c.gauge("limeload_pool_eligible_backends",
-			"Backends that may get new sessions, but for their limits; while the pool tries all, those it tries.",
+			"So many backends of the pool may get new sessions, apart from their limits; while the pool tries all, those it tries.",
 			"pool")
 		wanted = c.gauge("limeload_pool_wanted_backends",
-			"Backends that should serve: in mode ready, with a weight and of the wanted role; at most 1 where the primary is wanted.",
+			"So many backends of the pool should serve: those in mode ready, with a weight and of the wanted role; at most 1 where the primary is wanted.",
 			"pool")
 		triesAll = c.gauge("limeload_pool_tries_all",
-			"1 while no backend is healthy and when_none = \"all\" has all of them tried.", "pool")
+			"No backend is healthy, and when_none = \"all\" has all of them tried (1).", "pool")
 		fallsBack = c.gauge("limeload_pool_falls_back",
-			"1 while no replica is eligible and fallback = \"primary\" has the primary serve.", "pool")
-		sessions = c.gauge("limeload_pool_sessions", "Sessions on the pool's backends now.", "pool")
+			"No replica is eligible, and fallback = \"primary\" has the primary serve (1).", "pool")
+		sessions = c.gauge("limeload_pool_sessions",
+			"The backends of the pool have so many sessions now.", "pool")
 
-		waiting  = c.gauge("limeload_pool_queue_sessions", "Sessions that wait for a backend now.", "pool")
+		waiting = c.gauge("limeload_pool_queue_sessions",
+			"So many sessions wait for a backend of the pool now.", "pool")
 		queueMax = c.gauge("limeload_pool_queue_max_sessions",
-			"Sessions that may wait for a backend at once; 0 is a pool without a queue.", "pool")
-		waited = c.counter("limeload_pool_queue_waited_total", "Sessions that had to wait for a backend.", "pool")
-		left   = c.counter("limeload_pool_queue_left_total",
-			"Sessions that wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).",
+			"So many sessions may wait for a backend at once; 0 is a pool without a queue.", "pool")
+		waited = c.counter("limeload_pool_queue_waited_total",
+			"So many sessions had to wait for a backend.", "pool")
+		left = c.counter("limeload_pool_queue_left_total",
+			"So many sessions wait no more: served, left before (the time was over, or the client gone), or in vain (the pool was removed, or the session had tried every backend).",
 			"pool", "result")
 		holdMax = c.gauge("limeload_pool_hold_max_sessions",
-			"Sessions that may wait at once while no backend is eligible; 0 is a pool without a hold.", "pool")
+			"So many sessions may wait at once while no backend is eligible; 0 is a pool without a hold.", "pool")
 		holdFull = c.counter("limeload_pool_hold_full_total",
-			"Sessions that found no room to wait for an eligible backend.", "pool")
-		full    = c.counter("limeload_pool_queue_full_total", "Sessions that found no room in the queue.", "pool")
+			"So many sessions found no room to wait for an eligible backend.", "pool")
+		full = c.counter("limeload_pool_queue_full_total",
+			"So many sessions found no room in the queue.", "pool")
 		refused = c.counter("limeload_pool_refused_picks_total",
-			"Times that no backend was found: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue or a hold.",
+			"The pool had no backend to give so often: none was eligible (no_backend), or all were at their limits (busy), after which a session waits if there is a queue or a hold.",
 			"pool", "reason")
 
 		sticky = c.gauge("limeload_pool_sticky_entries",
-			"Clients that will return to their backend if they come in time.", "pool")
+			"The pool remembers so many clients that will return to their backend if they come in time.", "pool")
 		openings = c.counter("limeload_pool_breaker_openings_total",
-			"How often a breaker opened, those of removed backends included.", "pool")
+			"The breakers of the pool have opened so often, those of removed backends included.", "pool")
 		revocations = c.counter("limeload_pool_revocations_total",
-			"How often all sessions of a backend were ended, since it was removed or unhealthy.", "pool")
+			"All sessions of a backend were ended so often, since it was removed or unhealthy.", "pool")
 		rivalries = c.counter("limeload_pool_rivalries_total",
-			"How often a second backend claimed to be the primary and was fenced off.", "pool")
+			"A second backend has claimed to be the primary so often, and was fenced off.", "pool")
 		credentials = c.gauge("limeload_pool_credentials_refused",
-			"1 while every backend that answers refuses the credentials of its checks, so that no verdict changes for them.",
+			"Every backend that answers refuses the credentials of its checks, so that no verdict changes for them (1).",
 			"pool")
 	)
 	of := c.ofBackends()
@@ -57,8 +66,11 @@ func (c *catalog) ofPools(d *Daemon) part {
 	reasons := labelsFor("reason", "no_backend", "busy")
 	return func(to sink) {
 		primary := make(map[string]bool) // pools whose checks look for the primary
-		for _, c := range d.config().Pools {
+		cfg := d.config()
+		for i := range cfg.Pools {
+			c := &cfg.Pools[i]
 			primary[c.Name] = c.Health.WantsPrimary()
+			to.put(info, 1, label("algorithm", c.Algorithm), label("pool", c.Name), label("role", c.Health.WantedRole()))
 		}
 		for name, s := range d.servedPools() {
 			p := label("pool", name)
@@ -111,11 +123,12 @@ func wantedBackends(infos []pool.BackendInfo, primary bool) (n int) {
 	return n
 }
 
-// backendSeries are the series of each backend. There are 31, which is a lot for 10,000 backends.
+// backendSeries are the series of each backend. There are 49, which is a lot for 10,000 backends.
 type backendSeries struct {
-	sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
+	info, since, sessions, outcomes, bytes, weight, maxSessions, maxRate, rateReached, eligible, verdict, mode, breaker,
 	openings, rebalanced, agentWeight, agentForbids *series
 
+	latency                                          *latencySeries
 	in, out                                          *dto.LabelPair
 	outcomeLabels, verdicts, modes, breakerPositions []*dto.LabelPair
 }
@@ -123,40 +136,57 @@ type backendSeries struct {
 // ofBackends declares them.
 func (c *catalog) ofBackends() *backendSeries {
 	return &backendSeries{
-		sessions: c.gauge("limeload_backend_sessions", "Sessions on the backend now.", "backend", "pool"),
+		info: c.gauge("limeload_backend_info",
+			"The labels of a backend say where it is, and what its source says of it; the value is always 1.",
+			"address", "backend", "pool", "role", "tier", "zone"),
+		since: c.gauge("limeload_backend_verdict_changed_timestamp_seconds",
+			"The verdict on the backend was given at this time, in seconds since 1970.", "backend", "pool"),
+		latency: c.ofLatency(),
+		sessions: c.gauge("limeload_backend_sessions",
+			"The backend has so many sessions now.", "backend", "pool"),
 		outcomes: c.counter("limeload_backend_outcomes_total",
-			"Uses of the backend that are over, by what they showed of it: a session that was served, or an attempt that failed.",
+			"So many uses of the backend are over, by what they showed of it: a session that was served, or an attempt that failed.",
 			"backend", "outcome", "pool"),
 		bytes: c.counter("limeload_backend_bytes_total",
-			"Bytes moved, in to the backend and out from it; of running sessions up to some seconds ago.", "backend",
+			"The backend has moved so many bytes, in to it and out from it; bytes of running sessions count some seconds later.",
+			"backend",
 			"direction", "pool"),
 		weight: c.gauge("limeload_backend_weight",
-			"The backend's share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
-		maxSessions: c.gauge("limeload_backend_max_sessions", "Sessions it may have at once; 0 is no limit.",
+			"The backend has this share relative to the others of the pool; 0 gets nothing new.", "backend", "pool"),
+		maxSessions: c.gauge("limeload_backend_max_sessions",
+			"The backend may have so many sessions at once; 0 is no limit.",
 			"backend", "pool"),
 		maxRate: c.gauge("limeload_backend_max_rate_per_second",
-			"New sessions and flows that it may get in a second, in the long run; 0 is no limit.", "backend", "pool"),
+			"The backend may get so many new sessions and flows in a second, in the long run; 0 is no limit.",
+			"backend", "pool"),
 		rateReached: c.counter("limeload_backend_rate_reached_total",
-			"How often it had got as many as its max_rate allows, and was passed over until the next one.", "backend",
+			"The backend had got as many as its max_rate allows so often, and was passed over until the next one.",
+			"backend",
 			"pool"),
-		eligible: c.gauge("limeload_backend_eligible", "1 if it may get new sessions, but for its limits.",
+		eligible: c.gauge("limeload_backend_eligible",
+			"The backend may get new sessions, apart from its limits (1), or not (0).",
 			"backend", "pool"),
 		verdict: c.gauge("limeload_backend_verdict",
-			"What the checks say of it: 1 for the verdict it has, 0 for the others.", "backend", "pool", "verdict"),
+			"The checks say this of the backend: 1 for the verdict it has, 0 for the others.",
+			"backend", "pool", "verdict"),
 		mode: c.gauge("limeload_backend_mode",
-			"What the operator wants of it: 1 for the mode it is in, 0 for the others.", "backend", "mode", "pool"),
+			"The operator wants this of the backend: 1 for the mode it is in, 0 for the others.",
+			"backend", "mode", "pool"),
 		breaker: c.gauge("limeload_backend_breaker",
-			"What the traffic says of it: 1 for the state its breaker is in, 0 for the others.", "backend",
+			"The traffic says this of the backend: 1 for the state its breaker is in, 0 for the others.", "backend",
 			"breaker", "pool"),
-		openings: c.counter("limeload_backend_breaker_openings_total", "How often its breaker opened.",
+		openings: c.counter("limeload_backend_breaker_openings_total",
+			"The breaker of the backend has opened so often.",
 			"backend", "pool"),
 		agentWeight: c.gauge("limeload_backend_agent_weight_ratio",
-			"The part of the weight that the agent on its host leaves; 1 if it says nothing. Only if it has said something.",
+			"The agent on the backend's host leaves this part of the weight; 1 if it says nothing. Only backends whose agent has said something have this.",
 			"backend", "pool"),
 		agentForbids: c.gauge("limeload_backend_agent_forbids",
-			"1 if the agent on its host says maint, drain, down or 0%. Only if it has said something.", "backend", "pool"),
+			"The agent on the backend's host says maint, drain, down or 0% (1). Only backends whose agent has said something have this.",
+			"backend", "pool"),
 		rebalanced: c.counter("limeload_backend_rebalanced_sessions_total",
-			"Sessions that have left it where nothing is lost, so that other backends have their share.", "backend", "pool"),
+			"So many sessions have left the backend where nothing is lost, so that other backends have their share.",
+			"backend", "pool"),
 
 		in: label("direction", "in"), out: label("direction", "out"),
 		outcomeLabels: labelsOf("outcome", pool.ICMPError), verdicts: labelsOf("verdict", pool.Fallback),
@@ -167,6 +197,10 @@ func (c *catalog) ofBackends() *backendSeries {
 // put sends the numbers of one backend.
 func (s *backendSeries) put(to sink, p *dto.LabelPair, b *pool.BackendInfo) {
 	backend := label("backend", b.ID)
+	to.put(s.info, 1, label("address", b.Addr.String()), backend, p, label("role", b.Role.String()),
+		label("tier", strconv.Itoa(b.Tier)), label("zone", b.Zone))
+	to.put(s.since, timestamp(b.Since), backend, p)
+	s.latency.put(to, b, backend, p)
 	to.put(s.sessions, float64(b.Leases), backend, p)
 	for o, outcome := range s.outcomeLabels {
 		to.put(s.outcomes, float64(b.Outcomes[o]), backend, outcome, p)

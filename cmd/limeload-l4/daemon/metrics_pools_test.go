@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func TestOneHot(t *testing.T) {
 
 // TestMetricsOfManyBackends measures a scrape with 10,000 backends.
 func TestMetricsOfManyBackends(t *testing.T) {
-	const backends, each = 10_000, 31 // the numbers in docs/metrics.md
+	const backends, each = 10_000, 49 // the numbers in docs/metrics.md
 	d := metricsDaemon(t)
 	specs := make([]pool.Spec, backends)
 	for i := range specs {
@@ -75,7 +76,7 @@ func TestMetricsOfManyBackends(t *testing.T) {
 		t.Logf("%s: %d bytes in %v", coding, w.Body.Len(), time.Since(began))
 		text = w.Body.String()
 	}
-	if got := strings.Count(text, `{backend="backend-`); got != backends*each {
+	if got := strings.Count(text, `backend="backend-`); got != backends*each {
 		t.Errorf("%d backends have %d numbers, want %d for each", backends, got, each)
 	}
 }
@@ -100,6 +101,8 @@ func TestMetricsOfPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease.Backend().AddBytes(30, 40)
+	lease.ConnectTook(7*time.Millisecond, 0)
+	lease.FirstByteTook(2*time.Second, 3)
 
 	const busy, full = 9, 2
 	for range busy {
@@ -133,28 +136,33 @@ func TestMetricsOfPool(t *testing.T) {
 	}
 	waiting := float64(len(waiters) - 3)
 	before := map[string]float64{
-		`limeload_pool_sessions{pool="web"}`:                                        1,
-		`limeload_backend_sessions{backend="a",pool="web"}`:                         1,
-		`limeload_backend_max_sessions{backend="a",pool="web"}`:                     1,
-		`limeload_backend_max_rate_per_second{backend="a",pool="web"}`:              4,
-		`limeload_backend_max_rate_per_second{backend="b",pool="web"}`:              0,
-		`limeload_backend_rate_reached_total{backend="a",pool="web"}`:               0,
-		`limeload_backend_outcomes_total{backend="a",outcome="served",pool="web"}`:  1,
-		`limeload_backend_outcomes_total{backend="a",outcome="neutral",pool="web"}`: 0,
-		`limeload_backend_bytes_total{backend="a",direction="in",pool="web"}`:       30,
-		`limeload_backend_bytes_total{backend="a",direction="out",pool="web"}`:      40,
-		`limeload_pool_queue_sessions{pool="web"}`:                                  waiting,
-		`limeload_pool_queue_waited_total{pool="web"}`:                              float64(len(waiters)),
-		`limeload_pool_queue_left_total{pool="web",result="served"}`:                1,
-		`limeload_pool_queue_left_total{pool="web",result="left"}`:                  2,
-		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:               0,
-		`limeload_pool_queue_full_total{pool="web"}`:                                full,
-		`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`:         0,
-		`limeload_pool_tries_all{pool="web"}`:                                       0,
-		`limeload_pool_revocations_total{pool="web"}`:                               0,
-		`limeload_pool_rivalries_total{pool="web"}`:                                 0,
-		`limeload_pool_sticky_entries{pool="web"}`:                                  0,
-		`limeload_pool_breaker_openings_total{pool="web"}`:                          0,
+		`limeload_backend_connect_seconds{backend="a",pool="web"}`:                                               1,
+		`limeload_backend_first_byte_seconds{backend="a",pool="web"}`:                                            1,
+		`limeload_backend_first_byte_seconds{backend="b",pool="web"}`:                                            0,
+		`limeload_pool_info{algorithm="least_conn",pool="web",role="any"}`:                                       1,
+		`limeload_backend_info{address="127.0.0.1:7998",backend="a",pool="web",role="unknown",tier="0",zone=""}`: 1,
+		`limeload_pool_sessions{pool="web"}`:                                                                     1,
+		`limeload_backend_sessions{backend="a",pool="web"}`:                                                      1,
+		`limeload_backend_max_sessions{backend="a",pool="web"}`:                                                  1,
+		`limeload_backend_max_rate_per_second{backend="a",pool="web"}`:                                           4,
+		`limeload_backend_max_rate_per_second{backend="b",pool="web"}`:                                           0,
+		`limeload_backend_rate_reached_total{backend="a",pool="web"}`:                                            0,
+		`limeload_backend_outcomes_total{backend="a",outcome="served",pool="web"}`:                               1,
+		`limeload_backend_outcomes_total{backend="a",outcome="neutral",pool="web"}`:                              0,
+		`limeload_backend_bytes_total{backend="a",direction="in",pool="web"}`:                                    30,
+		`limeload_backend_bytes_total{backend="a",direction="out",pool="web"}`:                                   40,
+		`limeload_pool_queue_sessions{pool="web"}`:                                                               waiting,
+		`limeload_pool_queue_waited_total{pool="web"}`:                                                           float64(len(waiters)),
+		`limeload_pool_queue_left_total{pool="web",result="served"}`:                                             1,
+		`limeload_pool_queue_left_total{pool="web",result="left"}`:                                               2,
+		`limeload_pool_queue_left_total{pool="web",result="in_vain"}`:                                            0,
+		`limeload_pool_queue_full_total{pool="web"}`:                                                             full,
+		`limeload_pool_refused_picks_total{pool="web",reason="no_backend"}`:                                      0,
+		`limeload_pool_tries_all{pool="web"}`:                                                                    0,
+		`limeload_pool_revocations_total{pool="web"}`:                                                            0,
+		`limeload_pool_rivalries_total{pool="web"}`:                                                              0,
+		`limeload_pool_sticky_entries{pool="web"}`:                                                               0,
+		`limeload_pool_breaker_openings_total{pool="web"}`:                                                       0,
 	}
 	compare := func(want map[string]float64) {
 		t.Helper()
@@ -169,6 +177,28 @@ func TestMetricsOfPool(t *testing.T) {
 		}
 	}
 	compare(before)
+	families := scrape(t, d.metrics, textForm)
+	for name, want := range map[string][]uint64{
+		"limeload_backend_connect_seconds":    {0, 0, 1, 1, 1, 1},
+		"limeload_backend_first_byte_seconds": {0, 0, 0, 0, 0, 1},
+	} {
+		var got []uint64
+		for _, m := range families[name].GetMetric() {
+			if strings.Contains(labelsText(m), `{backend="a"`) {
+				for _, b := range m.GetHistogram().GetBucket() {
+					got = append(got, b.GetCumulativeCount())
+				}
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the buckets of %s are %v, want %v", name, got, want)
+		}
+	}
+	for _, m := range families["limeload_backend_verdict_changed_timestamp_seconds"].GetMetric() {
+		if since := time.Since(time.UnixMicro(int64(m.GetGauge().GetValue() * 1e6))); since < 0 || since > time.Hour {
+			t.Errorf("the verdict is %v old", since)
+		}
+	}
 
 	if err := p.SetVerdict("a", pool.Unhealthy, ""); err != nil {
 		t.Fatal(err)

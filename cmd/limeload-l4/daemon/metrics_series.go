@@ -38,6 +38,11 @@ func (c *catalog) histogram(name, help string, labels ...string) *series {
 	return c.declare(dto.MetricType_HISTOGRAM, name, help, labels)
 }
 
+// summary declares a distribution of durations of which only the sum and the number are known.
+func (c *catalog) summary(name, help string, labels ...string) *series {
+	return c.declare(dto.MetricType_SUMMARY, name, help, labels)
+}
+
 func (c *catalog) declare(kind dto.MetricType, name, help string, labels []string) *series {
 	if !slices.IsSorted(labels) {
 		panic("the labels of " + name + " are not in alphabetical order")
@@ -114,19 +119,20 @@ func (n *number) Write(m *dto.Metric) error {
 	return nil
 }
 
-// A distribution is one histogram of a series.
+// A distribution is one histogram of a series, or one summary.
 type distribution struct {
 	of     *series
 	form   *dto.Histogram
+	sums   *dto.Summary
 	labels []*dto.LabelPair
 }
 
 // Desc returns the description of the series.
 func (h *distribution) Desc() *prometheus.Desc { return h.of.desc }
 
-// Write writes the histogram as it is sent.
+// Write writes the distribution as it is sent.
 func (h *distribution) Write(m *dto.Metric) error {
-	m.Label, m.Histogram = h.labels, h.form
+	m.Label, m.Histogram, m.Summary = h.labels, h.form, h.sums
 	return nil
 }
 

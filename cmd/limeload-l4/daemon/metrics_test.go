@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/l4"
 	"github.com/limeload/limeload-l4/pool"
 	"github.com/limeload/limeload-l4/test/harness"
@@ -141,12 +142,24 @@ func numbers(families map[string]*dto.MetricFamily) map[string]float64 {
 				all[key] = m.GetCounter().GetValue()
 			case dto.MetricType_GAUGE:
 				all[key] = m.GetGauge().GetValue()
+			case dto.MetricType_SUMMARY:
+				all[key] = float64(m.GetSummary().GetSampleCount())
 			case dto.MetricType_HISTOGRAM:
 				all[key] = float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}
 	return all
+}
+
+// named returns a series of the catalog.
+func (c catalog) named(t *testing.T, name string) *series {
+	t.Helper()
+	i := slices.IndexFunc(c, func(s *series) bool { return s.name == name })
+	if i < 0 {
+		t.Fatalf("there is no series %s", name)
+	}
+	return c[i]
 }
 
 // TestMetricsAreSound checks all series with client_golang's linter and its strictest registry. All of them exist from
@@ -164,6 +177,14 @@ func TestMetricsAreSound(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newCollector(d)
+	// and the lag of a replica is only for those whose check knows it
+	lag := checkSeries{took: c.series.named(t, "limeload_backend_check_duration_seconds"),
+		last: c.series.named(t, "limeload_backend_check_last_duration_seconds"),
+		lag:  c.series.named(t, "limeload_backend_replication_lag_seconds")}
+	c.parts = append(c.parts, func(to sink) {
+		lag.put(to, &healthcheck.TargetStats{Last: healthcheck.Ended{Lag: 7 * time.Second, KnowsLag: true}},
+			label("backend", "replica"), label("pool", "db"))
+	})
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(c)
 	found, err := testutil.GatherAndLint(r)
@@ -441,8 +462,9 @@ func TestMetricsUnderLoad(t *testing.T) {
 		})
 		now := numbers(families)
 		for key, was := range last {
-			// a pool without checks has no counters of them, and continues them later
-			if is, there := now[key]; there && is < was {
+			// A pool without checks has no counters of them, and continues them later. A backend counts its checks from
+			// when it last began to be checked.
+			if is, there := now[key]; there && is < was && !strings.HasPrefix(key, "limeload_backend_check_") {
 				t.Errorf("%s went down from %v to %v", key, was, is)
 			}
 		}

@@ -4,15 +4,16 @@ package daemon
 func (c *catalog) ofTLS(d *Daemon) part {
 	var (
 		notAfter = c.gauge("limeload_tls_certificate_not_after_seconds",
-			"When a listener's certificate expires, or that of an authority in its file if that is earlier, "+
-				"in seconds since 1970.", "certificate", "listener")
+			"The certificate of a listener, or that of an authority in its file if that is earlier, expires at this time, in seconds since 1970.",
+			"certificate", "listener")
 		shown = c.gauge("limeload_tls_client_certificate_not_after_seconds",
-			"When the certificate that a pool's backends are shown expires, in seconds since 1970.", "certificate", "pool")
+			"The certificate that the pool's backends are shown expires at this time, in seconds since 1970.",
+			"certificate", "pool")
 		reloads = c.counter("limeload_tls_reloads_total",
-			"How often a listener or a pool took up changed files of TLS, and how often such files could not be used, "+
-				"by the result.", "result")
+			"A listener or a pool took up changed files of TLS so often, and such files could not be used so often, by the result.",
+			"result")
 		failing = c.gauge("limeload_tls_reload_failure",
-			"1 if the files of TLS cannot be used as they are now, and those of before are in use.")
+			"The files of TLS cannot be used as they are now, and those of before are in use (1).")
 	)
 	results := labelsFor("result", "done", "failed")
 	return func(to sink) {

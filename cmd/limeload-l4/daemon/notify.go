@@ -58,7 +58,7 @@ func newNotifier(log zerolog.Logger) *notifier {
 		return n
 	}
 	if err != nil {
-		log.Warn().AnErr("err", err).Msg("watchdog not served")
+		log.Warn().AnErr("err", err).Str("event", "watchdog_failed").Msg("watchdog not served")
 	}
 	n.watchdog = watchdog
 	n.write = func(message string) error { return writeDatagram(socket, message) }
@@ -108,7 +108,8 @@ func (n *notifier) keepAlive(ctx context.Context, live func(within time.Duration
 			return
 		}
 		if err := live(n.watchdog / 8); err != nil {
-			n.log.Error().AnErr("err", err).Msg("watchdog not fed: the daemon does not answer itself")
+			n.log.Error().AnErr("err", err).
+				Str("event", "watchdog_failed").Msg("watchdog not fed: the daemon does not answer itself")
 			next.Reset(n.watchdog / 8)
 			continue
 		}
@@ -169,7 +170,9 @@ func (n *notifier) send(lines ...string) {
 		return
 	}
 	if err := n.write(strings.Join(lines, "\n")); err != nil {
-		n.lost.Do(func() { n.log.Warn().AnErr("err", err).Msg("service manager not told") })
+		n.lost.Do(func() {
+			n.log.Warn().AnErr("err", err).Str("event", "notify_failed").Msg("service manager not told")
+		})
 	}
 }
 

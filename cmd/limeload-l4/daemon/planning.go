@@ -74,7 +74,7 @@ func (d *Daemon) planOf(ctx context.Context, p *proposal) admin.Plan {
 		Warnings: append(warningsOf(p.cfg), p.warnings...),
 	}
 	plan.Differences, plan.Dropped = d.runTimeChanges(p)
-	for _, table := range []string{"global", "log", "admin"} {
+	for _, table := range []string{"global", "log", "admin", "metrics"} {
 		for _, k := range keysOf(p.keys, table) {
 			plan.Settings = append(plan.Settings, changeOf(k, table))
 		}

@@ -65,7 +65,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 		d.dismiss(p)
 		return admin.Plan{}, &admin.ConfigError{Err: located(cfg, err)}
 	}
-	socket, err := d.nextAdmin(cfg, p.token)
+	control, scrapes, err := d.nextSockets(cfg, p.token)
 	if err != nil {
 		change.Discard()
 		d.dismiss(p)
@@ -73,7 +73,7 @@ func (d *Daemon) reload(ctx context.Context) (admin.Plan, error) {
 	}
 	plan := d.planOf(ctx, p)
 	d.commit(p, change)
-	d.useAdmin(socket)
+	d.useSockets(control, scrapes)
 	d.saveOrLog()
 	return plan, nil
 }
@@ -100,7 +100,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		failures = append(failures, s.retire())
 	}
 	d.server.Set(l4.Settings{
-		MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access, NoProbes: !p.cfg.Log.Probes,
+		MaxSessions: p.cfg.Global.MaxSessions, Access: p.cfg.Log.Access.On(), AccessEvery: int(p.cfg.Log.Access),
+		NoProbes:     !p.cfg.Log.Probes,
 		DrainTimeout: time.Duration(p.cfg.Global.DrainTimeout),
 	})
 	d.fileLogLevel("reload")
@@ -113,14 +114,16 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		if slices.Contains(logged, warning) {
 			continue
 		}
-		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+		d.log.Warn().Str("configuration", warning).
+			Str("event", "configuration_warning").Msg("allowed, but perhaps not meant")
 	}
 	d.logCertificates(slices.DeleteFunc(slices.Clone(p.warnings), func(w string) bool {
 		return slices.Contains(d.contentWarnings, w)
 	}), &p.tls.secured)
 	d.contentWarnings = p.warnings
 	if err := errors.Join(failures...); err != nil {
-		d.log.Error().AnErr("err", err).Msg("configuration not taken up in full") // a bug: all of it was tried before
+		d.log.Error().AnErr("err", err).
+			Str("event", "reload_incomplete").Msg("configuration not taken up in full") // a bug: all of it was tried
 	}
 }
 
@@ -263,10 +266,12 @@ func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
 	needs := needsRestart(d.boot, d.cfg)
 	d.mu.Unlock()
 	if err != nil {
-		d.log.Error().AnErr("err", err).Msg("configuration not taken up: the old one stays")
+		d.log.Error().AnErr("err", err).
+			Str("event", "reload_failed").Msg("configuration not taken up: the old one stays")
 		d.events.publish(admin.Event{At: began, Kind: "reload_failed", Reason: err.Error()})
 		return
 	}
-	d.log.Info().Float64("took", took.Seconds()).Strs("needs_restart", needs).Msg("configuration taken up")
+	d.log.Info().Float64("took", took.Seconds()).Strs("needs_restart", needs).
+		Str("event", "reloaded").Msg("configuration taken up")
 	d.events.publish(admin.Event{At: began, Kind: "reloaded"})
 }

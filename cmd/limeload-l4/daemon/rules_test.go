@@ -112,7 +112,7 @@ func TestAccessRules(t *testing.T) {
 		t.Errorf("the data plane has %s, and was told %d times", given, times)
 	}
 	want := `{"level":"info","prefix":"192.0.2.0/24","action":"deny","listener":"","comment":"scan",` +
-		`"message":"access rule added"}`
+		`"event":"access_rule_added","message":"access rule added"}`
 	if lines := log.String(); !strings.Contains(lines, want) || strings.Count(lines, "access rule removed") != 2 {
 		t.Errorf("the log is\n%s", lines)
 	}

@@ -12,16 +12,32 @@ import (
 	"github.com/limeload/limeload-l4/conf"
 )
 
-// adminPatience is how long running requests may take when the admin socket is closed.
+// adminPatience is how long running requests may take when a socket is closed.
 const adminPatience = 2 * time.Second
+
+// metricsMode is the mode of a Unix socket for metrics: whoever may enter its folder may read them, as every user of the
+// machine may at a TCP address.
+const metricsMode = 0o666
+
+// An httpSocket answers HTTP at one address. The zero value has none.
+type httpSocket struct {
+	server   *admin.Server // nil if there is none
+	listener net.Listener
+	place    string        // the TCP address in one form for all texts of it; "" for a Unix socket
+	served   chan struct{} // closed by run
+}
 
 // An adminSocket is the control API at one address. The zero value has none.
 type adminSocket struct {
+	httpSocket
 	settings conf.Admin
 	token    string
-	server   *admin.Server // nil if there is none
-	listener net.Listener
-	served   chan struct{} // closed by run
+}
+
+// A metricsSocket is where /metrics, /ready and /live are alone. The zero value has no address.
+type metricsSocket struct {
+	httpSocket
+	settings conf.Metrics
 }
 
 // openAdmin opens the admin socket of a configuration. It answers after serve.
@@ -41,21 +57,72 @@ func (d *Daemon) openAdmin(cfg *conf.Config, token string) (*adminSocket, error)
 		network = "unix"
 		a.listener, err = admin.ListenUnix(ctx, cfg.FilePath(cfg.Admin.Socket), cfg.Admin.Mode)
 	} else {
-		a.listener, err = admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
+		a.place = cfg.Admin.Bind.String()
+		a.listener, err = d.listenTCP(a.place, func() (net.Listener, error) {
+			return admin.ListenTCP(ctx, cfg.Admin.Bind, a.token)
+		})
 	}
 	switch {
 	case err != nil && cfg.Admin.Address == conf.DefaultAdminAddress:
-		d.log.Warn().AnErr("err", err).Msg("no admin socket: set admin.address to a place of your own")
+		d.log.Warn().AnErr("err", err).
+			Str("event", "admin_failed").Msg("no admin socket: set admin.address to a place of your own")
 		return &adminSocket{settings: cfg.Admin}, nil
 	case err != nil:
-		e := cfg.ErrorAt(conf.Path("admin", "address"), err)
-		e.Found = fmt.Sprintf("%q", cfg.Admin.Address)
-		e.Allowed = remedy(err, network)
-		return nil, e
+		return nil, notOpened(cfg, "admin", cfg.Admin.Address, network, err)
 	}
 	a.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.metrics, Token: a.token, Log: d.log,
 		MaxTOML: conf.MaxFileBytes})
 	return a, nil
+}
+
+// openMetrics opens the address for metrics of a configuration. It answers after serve.
+func (d *Daemon) openMetrics(cfg *conf.Config) (*metricsSocket, error) {
+	m := &metricsSocket{settings: cfg.Metrics}
+	c := &m.settings
+	if c.Address == "" {
+		return m, nil
+	}
+	var err error
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	network := "tcp"
+	if c.Socket != "" {
+		network = "unix"
+		m.listener, err = admin.ListenUnix(ctx, cfg.FilePath(c.Socket), metricsMode)
+	} else {
+		m.place = c.Bind.String()
+		if c.Bind.Addr().IsUnspecified() && !c.DualStack {
+			m.place += " alone" // [::] of the admin address has IPv4 clients too
+		}
+		m.listener, err = d.listenTCP(m.place, func() (net.Listener, error) {
+			return admin.ListenMetrics(ctx, c.Bind, c.DualStack)
+		})
+	}
+	if err != nil {
+		return nil, notOpened(cfg, "metrics", c.Address, network, err)
+	}
+	m.server = admin.NewServer(admin.Options{Balancer: d, Metrics: d.publicMetrics, Log: d.log, MetricsOnly: true})
+	return m, nil
+}
+
+// listenTCP listens at a place. One that the admin socket or the one for metrics has now, which is about to leave it,
+// is shared with it meanwhile, so that a reload may give the address of one to the other.
+func (d *Daemon) listenTCP(place string, listen func() (net.Listener, error)) (net.Listener, error) {
+	if d.admin != nil && d.admin.server != nil && d.admin.place == place {
+		return admin.Duplicate(d.admin.listener)
+	}
+	if d.scrapes != nil && d.scrapes.server != nil && d.scrapes.place == place {
+		return admin.Duplicate(d.scrapes.listener)
+	}
+	return listen()
+}
+
+// notOpened returns the error for an address of a table that cannot be used.
+func notOpened(cfg *conf.Config, table, address, network string, cause error) error {
+	e := cfg.ErrorAt(conf.Path(table, "address"), cause)
+	e.Found = fmt.Sprintf("%q", address)
+	e.Allowed = remedy(cause, network)
+	return e
 }
 
 // readToken reads the token of a configuration, the first line of its file; "" if it has none.
@@ -72,60 +139,95 @@ func readToken(cfg *conf.Config, from *files) (string, error) {
 }
 
 // serve answers requests until end.
-func (a *adminSocket) serve(d *Daemon) {
-	if a.server == nil {
+func (h *httpSocket) serve(d *Daemon) {
+	if h.server == nil {
 		return
 	}
-	a.served = make(chan struct{})
-	go a.run(d) // end stops it and waits for it
+	h.served = make(chan struct{})
+	go h.run(d) // end stops it and waits for it
 }
 
 // run answers requests until the server is shut down.
-func (a *adminSocket) run(d *Daemon) {
-	defer close(a.served)
-	if err := a.server.Serve(a.listener); err != nil {
-		d.log.Error().AnErr("err", err).Msg("admin socket")
+func (h *httpSocket) run(d *Daemon) {
+	defer close(h.served)
+	if err := h.server.Serve(h.listener); err != nil {
+		d.log.Error().AnErr("err", err).Str("event", "admin_failed").Msg("admin socket")
 	}
 }
 
 // end closes the socket. Running requests have adminPatience to finish.
-func (a *adminSocket) end() {
-	if a.server == nil {
+func (h *httpSocket) end() {
+	if h.server == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
 	defer cancel()
-	_ = a.server.Shutdown(ctx) // what had not finished was cut off
-	<-a.served
+	_ = h.server.Shutdown(ctx) // what had not finished was cut off
+	<-h.served
 }
 
-// nextAdmin opens the admin socket of a new configuration. If the address is the same, it returns the same socket with
-// other settings.
-func (d *Daemon) nextAdmin(cfg *conf.Config, token string) (*adminSocket, error) {
-	if d.admin.settings.Address != cfg.Admin.Address {
-		return d.openAdmin(cfg, token)
+// leave closes the listener. It comes before the next server begins, which may have the same socket: no client of that
+// one is to meet a server that ends.
+func (h *httpSocket) leave() {
+	if h.server != nil {
+		h.server.Leave()
 	}
+}
+
+// discard closes a socket that was opened for a reload that has failed. It is not serving.
+func (h *httpSocket) discard() {
+	if h.server != nil {
+		h.listener.Close()
+	}
+}
+
+// nextSockets opens the sockets of a new configuration. One whose address is the same stays, with other settings.
+func (d *Daemon) nextSockets(cfg *conf.Config, token string) (*adminSocket, *metricsSocket, error) {
 	next := *d.admin
 	next.settings, next.token = cfg.Admin, token
-	return &next, nil
+	control := &next
+	if d.admin.settings.Address != cfg.Admin.Address {
+		var err error
+		if control, err = d.openAdmin(cfg, token); err != nil {
+			return nil, nil, err
+		}
+	}
+	if d.scrapes.settings == cfg.Metrics {
+		return control, d.scrapes, nil
+	}
+	scrapes, err := d.openMetrics(cfg)
+	if err != nil {
+		if control.server != d.admin.server {
+			control.discard()
+		}
+		return nil, nil, err
+	}
+	return control, scrapes, nil
 }
 
-// useAdmin replaces the admin socket.
-func (d *Daemon) useAdmin(next *adminSocket) {
+// useSockets replaces the sockets.
+func (d *Daemon) useSockets(control *adminSocket, scrapes *metricsSocket) {
+	if old := d.scrapes; scrapes != old {
+		d.scrapes = scrapes
+		old.leave()
+		scrapes.serve(d)
+		d.retiring.Go(old.end)
+	}
 	old := d.admin
-	d.admin = next
-	if next.server != old.server {
+	d.admin = control
+	if control.server != old.server {
+		old.leave()
+		control.serve(d)
 		d.retiring.Go(old.end) // not waited for here, since it may be answering the request for this reload
-		next.serve(d)
 		return
 	}
-	if next.server == nil {
+	if control.server == nil {
 		return
 	}
-	next.server.SetToken(next.token)
-	if next.settings.Mode != old.settings.Mode && next.settings.Socket != "" {
-		if err := os.Chmod(d.boot.FilePath(next.settings.Socket), next.settings.Mode); err != nil {
-			d.log.Error().AnErr("err", err).Msg("mode of the admin socket not changed")
+	control.server.SetToken(control.token)
+	if control.settings.Mode != old.settings.Mode && control.settings.Socket != "" {
+		if err := os.Chmod(d.boot.FilePath(control.settings.Socket), control.settings.Mode); err != nil {
+			d.log.Error().AnErr("err", err).Str("event", "admin_failed").Msg("mode of the admin socket not changed")
 		}
 	}
 }

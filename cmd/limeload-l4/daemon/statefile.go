@@ -153,7 +153,7 @@ func (d *Daemon) loadState() {
 	}
 	if err != nil {
 		d.loadFailure = err
-		d.log.Error().AnErr("err", err).Msg("run-time changes not restored")
+		d.log.Error().AnErr("err", err).Str("event", "state_not_restored").Msg("run-time changes not restored")
 	}
 }
 
@@ -181,7 +181,8 @@ func (d *Daemon) restore(state savedState) error {
 	for name, all := range overrides {
 		s := d.pools[name]
 		if s == nil {
-			d.log.Warn().Str("pool", name).Int("changes", len(all)).Msg("run-time changes dropped: " + poolGone)
+			d.log.Warn().Str("pool", name).Int("changes", len(all)).
+				Str("event", "run_time_change_dropped").Msg("run-time changes dropped: " + poolGone)
 			continue
 		}
 		unapplied, err := s.pool.Restore(all)
@@ -190,14 +191,15 @@ func (d *Daemon) restore(state savedState) error {
 		}
 		for _, u := range unapplied {
 			d.log.Warn().Str("pool", name).Str("backend", u.Override.Base.ID).Str("reason", u.String()).
-				Msg("run-time change dropped")
+				Str("event", "run_time_change_dropped").Msg("run-time change dropped")
 		}
 		if n := len(all) - len(unapplied); n > 0 {
-			d.log.Info().Str("pool", name).Int("changes", n).Msg("run-time changes restored")
+			d.log.Info().Str("pool", name).Int("changes", n).
+				Str("event", "state_restored").Msg("run-time changes restored")
 		}
 	}
 	if n := d.rules.restore(rules, wallNow()); n > 0 {
-		d.log.Info().Int("rules", n).Msg("access rules restored")
+		d.log.Info().Int("rules", n).Str("event", "access_rules_restored").Msg("access rules restored")
 	}
 	return nil
 }
@@ -213,7 +215,7 @@ func (d *Daemon) saveState() error {
 // saveOrLog is saveState where nobody waits for the result.
 func (d *Daemon) saveOrLog() {
 	if err := d.saveState(); err != nil {
-		d.log.Error().AnErr("err", err).Msg("state not saved")
+		d.log.Error().AnErr("err", err).Str("event", "state_not_saved").Msg("state not saved")
 	}
 }
 

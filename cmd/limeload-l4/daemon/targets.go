@@ -208,7 +208,8 @@ func (k *checkedPool) match() {
 		if known && was.addr == at.addr { // the same backend: its verdict stays
 			k.targets[b.ID] = at
 			if err := k.scheduler.Move(t); err != nil {
-				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("check not moved")
+				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).
+					Str("event", "check_failed").Msg("check not moved")
 			}
 			continue
 		}
@@ -221,7 +222,8 @@ func (k *checkedPool) match() {
 			policy.Initial = healthcheck.Healthy // it was checked before it was added, or the pool assumes so
 		}
 		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
-			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).Msg("backend not checked")
+			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).
+				Str("event", "check_failed").Msg("backend not checked")
 		}
 	}
 	for id := range k.targets {
@@ -257,16 +259,18 @@ func (k *checkedPool) logRivalry(r healthcheck.Rivalry) {
 	k.lastRivalry.Store(new(time.Now()))
 	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Rival.Name).Str("primary", r.Primary.Name).
 		Str("reason", r.Reason).Int("count", r.Count).
-		Msg("two backends claim to be the primary")
+		Str("event", "two_primaries").Msg("two backends claim to be the primary")
 }
 
 // logRefusal reports that the checks no longer find anything out, and later that they do again.
 func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 	if r.Ended {
-		k.log.Info().Str("pool", k.pool.Name()).Msg("the credentials of the checks are not refused any more")
+		k.log.Info().Str("pool", k.pool.Name()).
+			Str("event", "credentials_accepted").Msg("the credentials of the checks are not refused any more")
 		return
 	}
 	k.log.Error().Str("pool", k.pool.Name()).Str("backend", r.Target.Name).Str("reason", r.Reason).
+		Str("event", "credentials_refused").
 		Msg("every backend that answers refuses the credentials of the checks: the verdicts stay as they are")
 }
 
@@ -320,7 +324,7 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 	}
 	for r, js := range judgements {
 		if err := r.take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
-			d.log.Error().AnErr("err", err).Msg("verdict not taken")
+			d.log.Error().AnErr("err", err).Str("event", "verdict_failed").Msg("verdict not taken")
 		}
 	}
 	select {

@@ -324,13 +324,14 @@ func isBelow(key, prefix string) bool {
 // logCertificates logs the warnings about the files of a proposal, and certificates that clients refuse.
 func (d *Daemon) logCertificates(warnings []string, s *secured) {
 	for _, warning := range warnings {
-		d.log.Warn().Str("configuration", warning).Msg("allowed, but perhaps not meant")
+		d.log.Warn().Str("configuration", warning).
+			Str("event", "configuration_warning").Msg("allowed, but perhaps not meant")
 	}
 	for name, server := range s.servers {
 		for _, c := range server.Certificates() {
 			if time.Now().After(c.NotAfter) {
 				d.log.Error().Str("listener", name).Str("certificate", c.Name).Time("not_after", c.NotAfter).
-					Msg("certificate has expired: clients refuse it")
+					Str("event", "certificate_expired").Msg("certificate has expired: clients refuse it")
 			}
 		}
 	}

@@ -381,4 +381,13 @@ func TestCertificateMetrics(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
+	found := l.Status().Certificates
+	if len(found) != 2 || found[0].Listener != "secure" || found[0].Pool != "" || found[1].Pool != "secure" {
+		t.Fatalf("the API has the certificates %+v", found)
+	}
+	for _, c := range found {
+		if c.Name != f.path("live/a.crt") || time.Until(c.NotAfter).Round(time.Minute) != time.Hour {
+			t.Errorf("the API has the certificate %+v", c)
+		}
+	}
 }

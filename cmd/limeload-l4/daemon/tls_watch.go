@@ -102,17 +102,19 @@ func (t *tlsReload) take(kind, name string, r *materialReader, update func() ([]
 	}
 	if err != nil {
 		if t.failed = true; t.last {
-			d.log.Error().Str(kind, name).AnErr("err", err).Msg("certificates not taken up: the old ones stay")
+			d.log.Error().Str(kind, name).AnErr("err", err).
+				Str("event", "tls_reload_failed").Msg("certificates not taken up: the old ones stay")
 			d.events.publish(admin.Event{At: time.Now(), Kind: "tls_reload_failed", Reason: err.Error()})
 		}
 		return
 	}
 	t.done++
 	d.files.take(t.from, r.path)
-	d.log.Info().Str(kind, name).Msg("certificates taken up")
+	d.log.Info().Str(kind, name).Str("event", "tls_reloaded").Msg("certificates taken up")
 	d.events.publish(admin.Event{At: time.Now(), Kind: "tls_reloaded", Text: r.path})
 	for _, f := range warnings {
-		d.log.Warn().Str("configuration", r.locate(f).Error()).Msg("allowed, but perhaps not meant")
+		d.log.Warn().Str("configuration", r.locate(f).Error()).
+			Str("event", "configuration_warning").Msg("allowed, but perhaps not meant")
 	}
 }
 

@@ -101,7 +101,7 @@ func (d *Daemon) checkAhead(ctx context.Context, pp *proposedPool) []pool.Judgem
 		// The id differs from that of the target that the pool may have for a backend of this name.
 		t := healthcheck.Target{ID: targetID(name, s.ID) + " (new)", Group: name, Name: s.ID, Receiver: a}
 		if err := d.checks.Add(place{s.Addr, s.Check}.locate(t), pp.check.checker, pp.check.policy); err != nil {
-			d.log.Error().AnErr("err", err).Msg("backend not checked")
+			d.log.Error().AnErr("err", err).Str("event", "check_failed").Msg("backend not checked")
 			continue
 		}
 		defer d.checks.Remove(t.ID)

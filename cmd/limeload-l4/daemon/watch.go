@@ -49,7 +49,7 @@ func (d *Daemon) followFile(ctx context.Context) {
 		}
 		if !logged {
 			d.log.Warn().Str("file", file).AnErr("err", err).
-				Msg("configuration cannot be watched: tried again every few seconds")
+				Str("event", "watch_failed").Msg("configuration cannot be watched: tried again every few seconds")
 		}
 		select {
 		case <-time.After(watchRetry):

@@ -311,7 +311,7 @@ func (f *forwarder) take(s *socket, datagram []byte) {
 	}
 	s.heard = l.Now
 	took := l.Now - q.sent
-	q.lease.FirstByteTook(took)
+	q.lease.FirstByteTook(took, l.Index)
 	q.lease.Backend().AddBytes(uint64(q.bytes), uint64(len(datagram)))
 	f.counters().FirstByteTime.Observe(took)
 	f.counts.answered.Add(1)

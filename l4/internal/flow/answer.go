@@ -132,7 +132,7 @@ func (l *Loop) noteAnswer(f *Flow) {
 	l.counters(f).FirstByteTime.Observe(took)
 	if a := f.to; a.assigned && a.moves == f.moves && !a.answered {
 		a.answered = true
-		a.lease.FirstByteTook(took)
+		a.lease.FirstByteTook(took, l.Index)
 	}
 }
 
@@ -201,7 +201,7 @@ func (l *Loop) sendOutbox(d *Socket) {
 		case 0:
 		case sock.Again:
 			d.blocked = true
-			l.clients.WatchRoom(d.fd, d.slot, 0, true)
+			l.watch(d)
 			return
 		default:
 			l.Drop(d.listener, sendDrop(e), o.writer.Skip())
@@ -226,7 +226,7 @@ func (l *Loop) unblock(d *Socket) {
 	if d.blocked {
 		return
 	}
-	l.clients.WatchRoom(d.fd, d.slot, 0, false)
+	l.watch(d)
 	for _, r := range d.waiting {
 		if f, alive := r.Get(); alive {
 			f.waits = false

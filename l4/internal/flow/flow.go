@@ -43,7 +43,12 @@ type Flow struct {
 	blocked bool // the socket takes no more for the moment
 	inLine  bool
 	waits   bool // stands in its listener's socket's waiting
-	place   gate.FlowPlace
+
+	detached bool         // on its way to another process, and served by nobody; see Detach
+	opens    bool         // and its socket is open
+	left     tally.Reason // why a detached flow ends if it comes back; else NoReason
+
+	place gate.FlowPlace
 
 	kept        *backlog // datagrams that the socket did not take; nil when there are none
 	first, last int      // of its pieces in the batch in work; 0 outside
@@ -127,6 +132,7 @@ func (l *Loop) admit(
 	l.limit(f)
 	l.arm(f)
 	l.counters(f).Accepted.Add(1)
+	l.logBegin(f)
 	return f, tally.NoDrop
 }
 
@@ -214,6 +220,10 @@ func (l *Loop) onFlowTimer(f *Flow) {
 
 // End ends a flow and gives its memory back.
 func (l *Loop) End(f *Flow, why tally.Reason) {
+	if f.detached {
+		f.left = why
+		return
+	}
 	d := f.socket
 	l.wheel.Stop(&f.timer)
 	l.closeFlow(f)
@@ -223,9 +233,15 @@ func (l *Loop) End(f *Flow, why tally.Reason) {
 	c := l.counters(f)
 	c.Ended[why].Add(1)
 	c.Duration.Observe(l.Now - f.began)
-	if l.access.Logs(why) {
+	if l.access.Logs(why, why.InOrder() || why == tally.Idle, &l.sample) {
 		l.logEnd(f, why)
 	}
+	l.forget(f)
+}
+
+// forget gives the memory of a flow back that is over.
+func (l *Loop) forget(f *Flow) {
+	d := f.socket
 	d.unanswered.Remove(&f.age)
 	if d.outbox.last == f {
 		d.outbox.last = nil

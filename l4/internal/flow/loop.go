@@ -25,6 +25,7 @@ type Loop struct {
 	// set once, then read-only
 	dialer   *dial.Dialer
 	access   *tally.AccessLog
+	sample   tally.Sample // of the access lines
 	offload  sock.Offload
 	backends loop.Source // of the flows' sockets
 	clients  loop.Source // of the listeners' sockets
@@ -35,6 +36,8 @@ type Loop struct {
 	rounds  loop.Rounds
 	sockets []*Socket // by slot; nil where one was closed
 	ended   int       // idle flows, in this turn
+
+	suspended bool // nobody is admitted, see Suspend
 
 	reader *sock.DatagramReader // of clients' datagrams; nil before the first socket
 	writer sock.DatagramWriter  // to one backend, empty between two batches
@@ -153,7 +156,7 @@ func (l *Loop) takeTurns() {
 	sockets := len(l.socketsInLine)
 	for _, d := range l.socketsInLine[:sockets] {
 		d.inLine = false
-		if !d.closed {
+		if !d.closed && (!l.suspended || d.draining) {
 			l.receive(d)
 		}
 	}
@@ -204,10 +207,20 @@ func (l *Loop) Open(fd int, b *listen.Binding, ls *Listener) {
 		l.writer.Trains = l.offload.GSO
 	}
 	l.sockets[i] = d
+	d.adopted = b.Elsewhere()
 	if e := l.clients.AddDatagram(fd, d.slot, 0); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.access.Log.Error().Str("listener", ls.Name).AnErr("err", e).Msg("socket cannot be watched")
+		l.access.Log.Error().Str("listener", ls.Name).AnErr("err", e).
+			Str("event", "socket_not_watched").Msg("socket cannot be watched")
 	}
+	if l.suspended {
+		l.watch(d)
+	}
+}
+
+// watch watches a socket for what it is to be watched for now.
+func (l *Loop) watch(d *Socket) {
+	l.clients.WatchDatagram(d.fd, d.slot, 0, !l.suspended || d.draining, d.blocked)
 }
 
 // Leave admits no new client at the loop's sockets of a binding. They are closed when the last flow is over.

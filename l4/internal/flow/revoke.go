@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"github.com/limeload/limeload-l4/l4/internal/loop"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/pool"
 )
@@ -54,9 +55,15 @@ func (l *Loop) takeDeparted() {
 	l.departed = nil
 }
 
-// EndAll ends all flows.
+// EndAll ends all flows. Detached ones are taken to be another process's.
 func (l *Loop) EndAll(why tally.Reason) {
-	l.store.All(func(f *Flow) { l.End(f, why) })
+	l.store.All(func(f *Flow) {
+		if f.detached {
+			l.Gone(loop.RefTo(f))
+			return
+		}
+		l.End(f, why)
+	})
 }
 
 // Some calls visit for a slice of the flows, as loop.Slab.Some does.

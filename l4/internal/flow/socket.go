@@ -50,6 +50,7 @@ type Socket struct {
 	inLine      bool
 	inAnswering bool
 	draining    bool // no new client is admitted
+	adopted     bool // another process reads its datagrams, until Admit
 	closed      bool
 }
 
@@ -123,7 +124,7 @@ func (l *Loop) onSocket(d *Socket, bits uint32) {
 	if bits&sock.PollOut != 0 && d.blocked {
 		l.unblock(d)
 	}
-	if bits&(sock.PollIn|sock.PollError) != 0 {
+	if bits&(sock.PollIn|sock.PollError) != 0 && (!l.suspended || d.draining) {
 		l.receive(d)
 	}
 }
@@ -321,7 +322,7 @@ func (l *Loop) flowOf(d *Socket, settings *settings, peer *sock.Peer, local *soc
 		return f, drop
 	}
 	successor := l.SuccessorOf(d)
-	if successor == nil {
+	if successor == nil || l.suspended {
 		return nil, tally.DropDraining
 	}
 	return l.flowOf(successor, successor.listener.settings.Load(), peer, local)

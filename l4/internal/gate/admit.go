@@ -132,6 +132,6 @@ func (ls *Listener) NoteDelay(why Reason) {
 	if ls.delayNote.due(g) {
 		g.log.Info().Str("listener", ls.Name).Stringer("reason", why.Ends()).
 			Int64("listener_sessions", ls.sessions.Load()).Int64("sessions", g.sessions.Load()).
-			Msg("clients wait in the kernel's queue: over a limit")
+			Str("event", "clients_delayed").Msg("clients wait in the kernel's queue: over a limit")
 	}
 }

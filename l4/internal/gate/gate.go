@@ -92,6 +92,7 @@ func (g *Gate) SetMaxSessions(n int) {
 	}
 	if possible := g.capacity.Load(); int64(n) > possible {
 		g.log.Warn().Int("max_sessions", n).Int64("possible", possible).
+			Str("event", "descriptors_short").
 			Msg("fewer sessions are possible than max_sessions: raise the limit of open files")
 	}
 }

@@ -341,7 +341,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	ls.NoteRefusals()
 	want("before the first", "")
 	refuse()
-	want("the first", `"client":"192.0.2.1","refused":1,"refused_since_start":1,"message":"clients refused at max_sessions"`)
+	want("the first", `"client":"192.0.2.1","refused":1,"refused_since_start":1,"event":"clients_refused","message":"clients refused at max_sessions"`)
 	refuse()
 	refuse()
 	want("two more at once", "")

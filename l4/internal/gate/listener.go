@@ -112,6 +112,7 @@ func (ls *Listener) NotePause(e sock.Errno) {
 	if e != 0 {
 		ev = ev.AnErr("err", e)
 	}
+	ev.Str("event", "accept_paused")
 	ev.Msg("accept paused: out of descriptors, but for those promised to other listeners; " +
 		"clients wait in the kernel's queue; raise the limit of open files")
 }
@@ -120,6 +121,6 @@ func (ls *Listener) NotePause(e sock.Errno) {
 func (ls *Listener) noteLoop() {
 	if ls.loopNote.due(ls.gate) {
 		ls.gate.log.Warn().Str("listener", ls.Name).Str("pool", ls.settings().Pool).
-			Msg("clients refused that come from this listener: a backend leads back to it")
+			Str("event", "loop_refused").Msg("clients refused that come from this listener: a backend leads back to it")
 	}
 }

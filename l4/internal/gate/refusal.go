@@ -104,10 +104,10 @@ func (ls *Listener) logRefusals(why Reason, client netip.Addr, dry bool) {
 	}
 	ev = ev.Uint64("refused", all-noted).Uint64("refused_since_start", all)
 	if dry {
-		ev.Msg("dry run: clients would be refused at " + reason.String())
+		ev.Str("event", "clients_would_be_refused").Msg("dry run: clients would be refused at " + reason.String())
 		return
 	}
-	ev.Msg("clients refused at " + reason.String())
+	ev.Str("event", "clients_refused").Msg("clients refused at " + reason.String())
 }
 
 // WouldRefuse is how many sessions and datagrams dry runs have let in that would have been refused for that reason.

@@ -91,10 +91,10 @@ func Allocations(times int, f func()) uint64 {
 // A Capture is a log that tests read as lines.
 type Capture struct{ lines chan []byte }
 
-// NewCapture returns a capture, and a logger that writes to it.
+// NewCapture returns a capture, and a logger that writes lines of the level info and above to it.
 func NewCapture() (*Capture, zerolog.Logger) {
 	c := &Capture{make(chan []byte, 1000)}
-	return c, zerolog.New(c)
+	return c, zerolog.New(c).Level(zerolog.InfoLevel)
 }
 
 // Write implements io.Writer. It keeps a thousand lines, and drops those after them.

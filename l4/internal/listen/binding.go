@@ -5,6 +5,8 @@ package listen
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
 )
@@ -35,6 +37,10 @@ type Binding struct {
 
 	Unix sock.UnixSocket // instead of Address; see IsUnix
 	file *sock.UnixFile  // nil but for a Unix socket
+
+	distinct  int         // sockets, however many descriptors loops have of one
+	lent      []int       // descriptors that Close leaves open
+	elsewhere atomic.Bool // see Elsewhere
 }
 
 // Open opens the sockets of a spec for so many loops, or takes those it inherits. beside says that another listener of
@@ -44,9 +50,8 @@ func Open(spec *Spec, loops int, beside bool, onEmpty func(*Binding)) (*Binding,
 	b := &Binding{
 		Protocol: spec.Protocol, Address: spec.Address, Sockets: make([][]int, loops), Inherited: spec.Inherited,
 	}
-	b.Ending.gone = make(chan struct{})
-	b.Ending.close = func() { onEmpty(b) }
-	b.Ending.admitting.Store(int32(loops))
+	b.Ending.prepare(loops, func() { onEmpty(b) })
+	b.lent = b.Inherited
 	var err error
 	switch {
 	case len(spec.Inherited) > 0:
@@ -70,6 +75,7 @@ func (b *Binding) open(spec *Spec, beside bool) error {
 		b.DualStack = false
 		b.Address = netip.AddrPortFrom(netip.IPv4Unspecified(), spec.Address.Port())
 	}
+	b.distinct = len(b.Sockets)
 	for i := range b.Sockets {
 		fd, err := b.bind(spec, i == 0 && !beside)
 		if err != nil {
@@ -107,11 +113,11 @@ func (b *Binding) datagramOptions(spec *Spec) sock.DatagramOptions {
 // steer makes the kernel spread the clients over the UDP sockets as a spec wants it. Of inherited ones that was up to
 // whoever bound them.
 func (b *Binding) steer(spec *Spec) error {
-	if b.Protocol != sock.UDP || len(b.Sockets) == 1 || len(b.Inherited) > 0 {
+	if b.Protocol != sock.UDP || b.distinct == 1 || len(b.Inherited) > 0 {
 		return nil
 	}
 	if spec.Steered {
-		return sock.SteerBySource(b.Sockets[0][0], len(b.Sockets))
+		return sock.SteerBySource(b.Sockets[0][0], b.distinct)
 	}
 	sock.SteerAsUsual(b.Sockets[0][0])
 	return nil
@@ -136,9 +142,15 @@ func (b *Binding) inherit() error {
 		}
 		b.Address = at
 	}
-	for i := range max(len(b.Inherited), len(b.Sockets)) {
-		fd := b.Inherited[i%len(b.Inherited)]
-		if i >= len(b.Inherited) {
+	return b.spread(b.Inherited)
+}
+
+// spread spreads sockets over the loops. If they are fewer, further loops get duplicates of TCP sockets.
+func (b *Binding) spread(fds []int) error {
+	b.distinct = len(fds)
+	for i := range max(len(fds), len(b.Sockets)) {
+		fd := fds[i%len(fds)]
+		if i >= len(fds) {
 			if b.Protocol == sock.UDP {
 				break
 			}
@@ -154,16 +166,13 @@ func (b *Binding) inherit() error {
 	return nil
 }
 
-// Close closes what Open has opened, before the loops have it. Inherited sockets stay open.
+// Close closes what Open has opened, before the loops have it. Sockets that were inherited or taken over stay open.
 func (b *Binding) Close() {
 	b.Withdraw()
 	b.Each(func(fd int) {
-		for _, theirs := range b.Inherited {
-			if fd == theirs {
-				return
-			}
+		if !slices.Contains(b.lent, fd) {
+			sock.Close(fd)
 		}
-		sock.Close(fd)
 	})
 }
 
@@ -175,6 +184,9 @@ func (b *Binding) Each(f func(fd int)) {
 		}
 	}
 }
+
+// Distinct is how many sockets there are, each counted once.
+func (b *Binding) Distinct() int { return b.distinct }
 
 // Size is how many sockets there are. One that two loops share counts twice.
 func (b *Binding) Size() (n int) {

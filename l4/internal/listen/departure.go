@@ -46,19 +46,20 @@ func DepartureOf(b *Binding, serving []*Binding, older bool) Departure {
 // sharesAddress reports whether the kernel spreads clients over the sockets of both bindings.
 func (b *Binding) sharesAddress(other *Binding) bool {
 	return b.Protocol == other.Protocol && b.Address == other.Address && b.DualStack == other.DualStack &&
-		len(b.Inherited) == 0 && len(other.Inherited) == 0 && !b.IsUnix()
+		len(b.Inherited) == 0 && len(other.Inherited) == 0 && !b.IsUnix() && !b.Elsewhere()
 }
 
 // Depart keeps new clients away from the sockets that are to be closed, and returns when the handshakes under way there
 // are over, have had handshakesMax, or ctx is done. The loops go on accepting meanwhile. Inherited sockets are left
-// alone: whoever opened them has them still. So are Unix sockets, which have no handshake; see Withdraw.
+// alone: whoever opened them has them still. So are those that are elsewhere, and Unix sockets, which have no handshake;
+// see Withdraw.
 //
 // The kernel does not know of clients in the middle of a handshake with a SYN cookie, which it uses while a queue is
 // full: they are reset.
 func Depart(ctx context.Context, all []Departure) {
 	ports := make(map[uint16]bool)
 	for i := range all {
-		if b := all[i].Binding; len(b.Inherited) == 0 && !b.IsUnix() {
+		if b := all[i].Binding; len(b.Inherited) == 0 && !b.IsUnix() && !b.Elsewhere() {
 			all[i].turnAway()
 			ports[b.Address.Port()] = true
 		}
@@ -79,11 +80,11 @@ func (d *Departure) turnAway() {
 		return
 	}
 	// Among sockets of one address the kernel does not look at what each of them is bound to.
-	first := d.Binding.Size()
+	first := d.Binding.Distinct()
 	if d.older {
 		first = 0
 	}
-	_ = sock.SteerToSome(d.stays.Sockets[0][0], first, d.stays.Size())
+	_ = sock.SteerToSome(d.stays.Sockets[0][0], first, d.stays.Distinct())
 }
 
 // closing is called when the sockets are about to be closed, one loop after the other. When the kernel closes a socket,
@@ -91,7 +92,7 @@ func (d *Departure) turnAway() {
 // them. The number of the first socket that stays is safe until all are gone.
 func (d *Departure) closing() {
 	if d.stays != nil && !d.older {
-		_ = sock.SteerToSome(d.stays.Sockets[0][0], d.Binding.Size(), 1)
+		_ = sock.SteerToSome(d.stays.Sockets[0][0], d.Binding.Distinct(), 1)
 	}
 }
 

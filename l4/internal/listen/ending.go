@@ -22,6 +22,12 @@ type Ending struct {
 	closeGone sync.Once // of loops that never ran, each closes the only socket that was open then
 }
 
+// prepare makes the Ending that of sockets of so many loops. onEmpty is called once, see Open.
+func (e *Ending) prepare(loops int, onEmpty func()) {
+	e.gone, e.close = make(chan struct{}), onEmpty
+	e.admitting.Store(int32(loops))
+}
+
 // Hold keeps the sockets open for a flow, or for a question that waits for its answer, until Release.
 func (e *Ending) Hold() { e.held.Add(1) }
 

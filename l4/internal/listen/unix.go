@@ -14,16 +14,7 @@ func (b *Binding) openUnix(spec *Spec, ours bool) error {
 		return err
 	}
 	b.file = file
-	for i := range b.Sockets {
-		if i > 0 {
-			if fd, err = sock.Duplicate(fd); err != nil {
-				return err
-			}
-			b.Shared = true
-		}
-		b.Sockets[i] = []int{fd}
-	}
-	return nil
+	return b.spread([]int{fd})
 }
 
 // Publish makes the file of a Unix socket appear at its path, in place of one that is there. Other bindings have nothing
@@ -38,7 +29,7 @@ func (b *Binding) Publish() error {
 // Withdraw removes the file of a Unix socket, unless another one has taken its place: no client comes any more. Other
 // bindings have none.
 func (b *Binding) Withdraw() {
-	if b.file != nil {
+	if b.file != nil && !b.Elsewhere() {
 		b.file.Withdraw()
 	}
 }

@@ -50,6 +50,11 @@ func (s Source) WatchRoom(fd int, slot, generation uint32, watch bool) {
 	s.loop.poller.WatchRoom(fd, s.key(slot), generation, watch)
 }
 
+// WatchDatagram says what a socket of AddDatagram is watched for; see sock.Poller.WatchDatagram.
+func (s Source) WatchDatagram(fd int, slot, generation uint32, in, out bool) {
+	s.loop.poller.WatchDatagram(fd, s.key(slot), generation, in, out)
+}
+
 // AddListener registers a listening socket; shared says that other loops have the same socket, see
 // sock.Poller.AddSharedListener.
 func (s Source) AddListener(fd int, slot uint32, shared bool) sock.Errno {
@@ -59,5 +64,6 @@ func (s Source) AddListener(fd int, slot uint32, shared bool) sock.Errno {
 	return s.loop.poller.AddListener(fd, s.key(slot))
 }
 
-// Remove takes out a socket that is not closed, or whose other descriptors are not; see sock.Poller.RemoveListener.
+// Remove takes out a socket or a connection that is not closed, or whose other descriptors are not; see
+// sock.Poller.RemoveListener.
 func (s Source) Remove(fd int) { s.loop.poller.RemoveListener(fd) }

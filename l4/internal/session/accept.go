@@ -84,15 +84,19 @@ func (l *Loop) GiveBack(b *listen.Binding, to *Listener) {
 }
 
 func (l *Loop) watch(d *socket) {
+	if l.suspended {
+		return // until Admit
+	}
 	if e := l.sockets.AddListener(d.fd, d.slot, d.binding.Shared); e != 0 {
 		// An epoll instance of our own, a socket of our own: only for want of kernel memory.
-		l.access.Log.Error().Str("listener", d.listener.Name).AnErr("err", e).Msg("listening socket cannot be watched")
+		l.access.Log.Error().Str("listener", d.listener.Name).AnErr("err", e).
+			Str("event", "socket_not_watched").Msg("listening socket cannot be watched")
 	}
 }
 
 // onClients handles the event of a listening socket.
 func (l *Loop) onClients(slot, _, _ uint32) {
-	if d := l.listening[slot]; d != nil {
+	if d := l.listening[slot]; d != nil && !l.suspended {
 		l.acceptFrom(d)
 	}
 }

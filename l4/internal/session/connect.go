@@ -98,7 +98,7 @@ func (l *Loop) connectedTo(s *Session) {
 	s.shunned = s.backend.peerDone || s.backend.broken
 	s.connected, s.active = l.Now, l.Now
 	s.looks, s.looked = true, l.Now
-	s.lease.ConnectTook(s.connected - s.connect)
+	s.lease.ConnectTook(s.connected-s.connect, l.Index)
 	c := l.counters(s)
 	c.ConnectTime.Observe(s.connected - s.connect)
 	if s.waiter != nil && !s.waiter.counted {
@@ -108,6 +108,7 @@ func (l *Loop) connectedTo(s *Session) {
 	if s.shunned && sock.Unread(int(s.backend.fd)) == 0 && l.retry(s, false) {
 		return // before any byte is passed on
 	}
+	l.logBegin(s)
 	l.schedule(s)
 	l.limit(s)
 	l.followTurns(s)

@@ -131,7 +131,7 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 	}
 	*now += time.Duration(rapid.IntRange(0, 5000).Draw(t, "connect ms")) * time.Millisecond
 	s.connected = *now
-	s.lease.ConnectTook(s.connected - s.connect)
+	s.lease.ConnectTook(s.connected-s.connect, 0)
 	*now += time.Duration(rapid.IntRange(0, 5000).Draw(t, "silence ms")) * time.Millisecond
 	if *now >= s.connected+settleAfter {
 		s.lease.Held()
@@ -151,7 +151,7 @@ func clientSession(t *rapid.T, lease pool.Lease, now *time.Duration) {
 	switch {
 	case sends && rapid.Bool().Draw(t, "is answered"):
 		s.firstByte = *now
-		s.lease.FirstByteTook(0)
+		s.lease.FirstByteTook(0, 0)
 		why = rapid.OneOf(served, client).Draw(t, "then ends")
 	case (sends || closes) && rapid.Bool().Draw(t, "is not liked"):
 		why = served.Draw(t, "the server ends")

@@ -26,6 +26,7 @@ type Loop struct {
 	// set once, then read-only
 	dialer  *dial.Dialer
 	access  *tally.AccessLog
+	sample  tally.Sample     // of the access lines
 	threads *tlsconn.Threads // for TLS handshakes
 	peers   []*Loop          // all loops' sessions, these included
 	conns   loop.Source      // of the sessions' connections
@@ -62,7 +63,8 @@ type Loop struct {
 
 	mute []muted // connections of clients that are refused without a word, the oldest first
 
-	shunning bool // some sockets shun somebody
+	shunning  bool // some sockets shun somebody
+	suspended bool // nobody is accepted, see Suspend
 
 	paused   int           // sockets that do not accept: there is no descriptor to spare, or no place, for their clients
 	resumeAt time.Duration // when to look again
@@ -199,9 +201,15 @@ func (l *Loop) takeTurns() {
 	l.again = l.again[:copy(l.again, l.again[len(line):])]
 }
 
-// EndAll ends all sessions, for a reason that is neither side's.
+// EndAll ends all sessions, for a reason that is neither side's. Detached ones are taken to be another process's.
 func (l *Loop) EndAll(why tally.Reason) {
-	l.sessions.All(func(s *Session) { l.Cut(s, why) })
+	l.sessions.All(func(s *Session) {
+		if s.phase == detached {
+			l.Gone(s.Ref())
+			return
+		}
+		l.Cut(s, why)
+	})
 }
 
 // Some calls visit for a slice of the sessions, as loop.Slab.Some does.
@@ -228,8 +236,8 @@ func (l *Loop) takeRevoked() {
 		l.sessions.All(func(s *Session) {
 			switch {
 			case s.phase == queued || s.lease.Backend() != r.backend:
-			case s.phase == relaying:
-				l.end(s, r.why)
+			case s.phase == relaying, s.phase == detached:
+				l.Cut(s, r.why)
 			default:
 				l.leaveBackend(s)
 				s.lease.Release(pool.Neutral)
@@ -244,7 +252,9 @@ func (l *Loop) takeRevoked() {
 func (l *Loop) Leave(b *listen.Binding) {
 	for i, d := range l.listening {
 		if d != nil && d.binding == b {
-			l.lastClients(d)
+			if !b.Elsewhere() && !l.suspended {
+				l.lastClients(d)
+			}
 			l.unwatch(d)
 			d.close()
 			l.listening[i] = nil

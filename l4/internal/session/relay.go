@@ -243,7 +243,7 @@ func (l *Loop) moved(s *Session, d *direction, n int) {
 		s.firstByte = l.Now
 		// A client may think for minutes before it asks: that is not the backend's time.
 		took := s.firstByte - max(s.asked, s.connected)
-		s.lease.FirstByteTook(took)
+		s.lease.FirstByteTook(took, l.Index)
 		l.counters(s).FirstByteTime.Observe(took)
 	}
 }

@@ -26,10 +26,12 @@ const (
 	queued           // waits for a backend with room, or an eligible one
 	connecting       // to its backend
 	relaying         // bytes between both
+	detached         // on its way to another process, and served by nobody; see Detach
 )
 
 var phaseNames = [...]string{
 	unused: "unused", prefacing: "prefacing", queued: "queued", connecting: "connecting", relaying: "relaying",
+	detached: "relaying",
 }
 
 // A Session is one client's connection and its backend's. It belongs to one loop; its memory is used again for a later
@@ -43,7 +45,7 @@ type Session struct {
 	settled  bool         // settleAfter has passed
 	inLine   bool         // stands in Loop.again
 	watched  bool         // the client's connection is registered
-	left     tally.Reason // why a queued session ends that is being served just now; else NoReason
+	left     tally.Reason // why a queued session ends that is being served just now, or a detached one; else NoReason
 	hurried  bool         // a side broke while its last bytes are held
 	looks    bool         // is to look at its connections, see look
 	unread   bool         // the client had sent something when it reset its connection
@@ -306,6 +308,8 @@ func (l *Loop) Cut(s *Session, why tally.Reason) {
 		l.abandon(s, why)
 	case relaying:
 		l.end(s, why)
+	case detached:
+		s.left = why // if it comes back
 	case prefacing:
 		if s.refused != tally.NoReason {
 			l.cutFarewell(s, why)
@@ -355,7 +359,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	s.forgetHeard()    // before anybody learns that the session is over
 	if !why.AtGate() { // it is counted already, and a flood of clients must not flood the log
 		l.count(s, why)
-		if l.access.Logs(why) {
+		if l.access.Logs(why, why.InOrder(), &l.sample) {
 			l.logEnd(s, why)
 		}
 	}
@@ -400,7 +404,7 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 	switch s.phase {
 	case prefacing:
 		e.Phase = s.preface.Phase()
-	case relaying:
+	case relaying, detached:
 		e.Connected = s.connected
 	}
 	e.Via = s.Via()

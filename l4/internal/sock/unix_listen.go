@@ -34,6 +34,8 @@ var ErrNoUnixSocket = errors.New("there is a file that is no Unix socket")
 type UnixFile struct {
 	path string
 	id   os.FileInfo
+
+	published bool // it had its path when it was taken over
 }
 
 // ListenUnix opens a listening socket for u with a name beside its path, which Publish replaces. A socket at the path on
@@ -141,7 +143,12 @@ func (u UnixSocket) ids() (owner, group int, err error) {
 }
 
 // Publish gives the socket its path. From then on clients find it there, and not what was there before.
-func (f *UnixFile) Publish() error { return os.Rename(f.path+beside, f.path) }
+func (f *UnixFile) Publish() error {
+	if f.published {
+		return nil
+	}
+	return os.Rename(f.path+beside, f.path)
+}
 
 // Withdraw removes the file of the socket, if it is still there. Clients that have connected are still waiting.
 func (f *UnixFile) Withdraw() {

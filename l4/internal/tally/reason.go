@@ -117,6 +117,16 @@ func (r Reason) String() string { return reasonNames[r] }
 // since a flood of clients must not flood the log.
 func (r Reason) AtGate() bool { return MaxSessions <= r && r <= Rate }
 
+// InOrder reports whether a session with this reason went as the protocol has it: both sides closed their halves, or it
+// had done all that it was for. A flow also ends in order when it is Idle, which for a session is a time limit.
+func (r Reason) InOrder() bool {
+	switch r {
+	case ClientClosed, BackendClosed, Answered, Moved, Cancel, Probe:
+		return true
+	}
+	return false
+}
+
 // Abrupt reports whether the reason cuts a connection that had not ended by itself. The peer then gets a reset, since a
 // FIN would make a truncated answer look complete.
 func (r Reason) Abrupt() bool {

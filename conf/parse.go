@@ -58,6 +58,16 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 }
 
+// LoadData is Load for a text that is at hand, which errors call by the name file. Files that it includes are read, and
+// relative paths count from the folder of file, or from the working folder if file is in none.
+func LoadData(file string, data []byte) (*Config, error) {
+	d, err := compose(file, data, ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	return d.parse(nil)
+}
+
 // Parse returns the Config in data. It reads nothing else but the environment of the process, for the strings that name
 // a variable: the key include is not followed, see LoadText, and host names stay unresolved, see Config.Resolve. Its
 // errors are Errors, which call data by the name file.

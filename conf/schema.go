@@ -141,7 +141,11 @@ func (s *schema) list(t reflect.Type, f field, path string) map[string]any {
 // scalarSchema returns the schema of a value that is neither a list nor a table.
 func scalarSchema(t reflect.Type, f field) map[string]any {
 	if pattern := patternOf(t); pattern != "" {
-		return map[string]any{"type": "string", "pattern": pattern + "|" + variablePattern}
+		one := map[string]any{"type": "string", "pattern": pattern + "|" + variablePattern}
+		if t == reflect.TypeFor[AccessLines]() { // true and false stand for two of its words
+			return map[string]any{"anyOf": []any{one, map[string]any{"type": "boolean"}}}
+		}
+		return one
 	}
 	switch t.Kind() {
 	case reflect.Bool:
@@ -171,6 +175,8 @@ func patternOf(t reflect.Type) string {
 		return `^([0-9]+` + sizes + `/s)?$`
 	case reflect.TypeFor[Rate]():
 		return `^([0-9]+/[smh]( burst [0-9]+)?)?$`
+	case reflect.TypeFor[AccessLines]():
+		return `^(all|errors|none|1/[1-9][0-9]*)$`
 	case reflect.TypeFor[Percent]():
 		return `^[0-9]*\.?[0-9]*%/s$`
 	}

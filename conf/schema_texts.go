@@ -7,10 +7,11 @@ func schemaTexts() map[string]string {
 		"global":   "settings of the whole process",
 		"log":      "the log, on standard error or in the journal",
 		"admin":    "the control API, /metrics, /ready and /live",
+		"metrics":  "/metrics, /ready and /live alone, for Prometheus",
 		"listener": "[listener.NAME]: addresses that accept clients",
 		"pool":     "[pool.NAME]: a set of interchangeable backends",
 
-		"log.access":        "true: one line at the end of each session, at level info",
+		"log.access":        "which sessions have a line at their end, at level info: \"all\", \"errors\", or one of so many, \"1/100\"",
 		"admin.socket_mode": "permissions of the Unix socket, as chmod has them",
 
 		"listener.*.permissions": "who may connect to a Unix socket, as chmod has it",

@@ -11,6 +11,15 @@ import (
 // listener uses or that can serve nobody, loops of listeners, checks that take longer than their interval or that prove
 // little, keys without effect, listeners at an address of another one.
 func (c *Config) Warnings() []string {
+	var lines []string
+	for _, e := range c.WarningErrors() {
+		lines = append(lines, e.Error())
+	}
+	return lines
+}
+
+// WarningErrors returns what Warnings does, in its parts.
+func (c *Config) WarningErrors() Errors {
 	used := map[string]bool{}
 	for _, l := range c.Listeners {
 		for _, p := range l.Pools() {
@@ -46,11 +55,7 @@ func (c *Config) Warnings() []string {
 	}
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
-	var lines []string
-	for _, e := range r.sorted() {
-		lines = append(lines, e.Error())
-	}
-	return lines
+	return r.sorted()
 }
 
 // warnOfRoutes reports keys of a listener that its routes, or their absence, make useless. mqtt and

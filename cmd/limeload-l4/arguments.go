@@ -11,9 +11,10 @@ import (
 // the running daemon, and those about the program.
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
-		statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(), dnsCommand(),
-		explainCommand(), reloadCommand(), upgradeCommand(), planCommand(), eventsCommand(), topCommand(),
-		exampleCommand(), convertCommand(), completionCommand(), completeCommand(), manCommand(),
+		checkCommand(), statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(),
+		dnsCommand(), explainCommand(), reloadCommand(), upgradeCommand(), planCommand(), logLevelCommand(),
+		eventsCommand(), topCommand(), exampleCommand(), convertCommand(), completionCommand(), completeCommand(),
+		manCommand(), helpCommand(),
 	}
 }
 
@@ -37,22 +38,27 @@ func arguments(c *cli.Context) (args []string, asked bool, err error) {
 		}
 		name, value, attached := strings.Cut(strings.TrimPrefix(word[1:], "-"), "=")
 		if name == "help" || name == "h" {
-			return nil, true, cli.ShowSubcommandHelp(c)
+			words := strings.Fields(c.Command.HelpName)
+			path, err := commandPath(c.App, words[min(1, len(words)):])
+			if err == nil {
+				err = writeHelp(c.App.Writer, c.App, path)
+			}
+			return nil, true, err
 		}
 		f := flagNamed(c.Command.Flags, name)
 		switch {
 		case f == nil:
-			return nil, false, &usageError{fmt.Errorf("flag provided but not defined: -%s", name)}
+			return nil, false, unknownFlag(name, c.Command.Flags)
 		case attached:
 		case !takesValue(f):
 			value = "true"
 		case len(rest) == 0:
-			return nil, false, &usageError{fmt.Errorf("flag needs an argument: -%s", name)}
+			return nil, false, noValue(f)
 		default:
 			value, rest = rest[0], rest[1:]
 		}
 		if err := c.Set(f.Names()[0], value); err != nil {
-			return nil, false, &usageError{fmt.Errorf("invalid value %q for flag -%s: %w", value, name, err)}
+			return nil, false, wrongValue(f, value)
 		}
 	}
 	return args, false, countArguments(c, args)
@@ -61,8 +67,8 @@ func arguments(c *cli.Context) (args []string, asked bool, err error) {
 // countArguments checks the number of args against the command's ArgsUsage.
 func countArguments(c *cli.Context, args []string) error {
 	names := strings.Fields(c.Command.ArgsUsage)
-	if len(args) > len(names) && !(len(names) > 0 && strings.HasSuffix(names[len(names)-1], "...")) {
-		return &usageError{fmt.Errorf("unknown command or argument %q", args[len(names)])}
+	if len(args) > len(names) && !(len(names) > 0 && repeats(names[len(names)-1])) {
+		return unknownCommand(args[len(names)], c.Command.Subcommands)
 	}
 	for _, name := range names[min(len(args), len(names)):] {
 		if !strings.HasPrefix(name, "[") {
@@ -72,11 +78,17 @@ func countArguments(c *cli.Context, args []string) error {
 	}
 	for i, arg := range args {
 		if arg == "" {
-			return &usageError{fmt.Errorf("%s is empty", strings.TrimSuffix(names[min(i, len(names)-1)], "..."))}
+			return &usageError{fmt.Errorf("%s is empty", bareName(names[min(i, len(names)-1)]))}
 		}
 	}
 	return nil
 }
+
+// repeats reports whether a word of ArgsUsage is for one argument or more, as in "PREFIX..." and "[COMMAND...]".
+func repeats(name string) bool { return strings.HasSuffix(strings.TrimSuffix(name, "]"), "...") }
+
+// bareName returns a word of ArgsUsage without its brackets and dots.
+func bareName(name string) string { return strings.TrimSuffix(strings.Trim(name, "[]"), "...") }
 
 // flagNamed returns the flag with a name or alias; nil if there is none.
 func flagNamed(flags []cli.Flag, name string) cli.Flag {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -15,32 +17,48 @@ func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "check",
 		Usage:     "check a configuration and print every mistake, or a summary",
-		UsageText: "limeload-l4 check [--syntax] [--effective] [--config lb.toml]",
+		ArgsUsage: "[FILE]",
+		Description: `FILE is a configuration, or - for standard input; without it, --config says which. Unless --syntax is given,
+names are resolved, the files that the configuration names are read, and logins of checks are tried. The exit
+code is 0 for a configuration without mistakes, and otherwise 1.`,
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "syntax",
 				Usage: "look at the file alone: resolve no names, read no other file, try no login"},
 			&cli.BoolFlag{Name: "effective",
 				Usage: "print all keys with the values in effect, instead of a summary"},
+			&cli.StringFlag{Name: "output", Value: "table",
+				Usage: "`FORMAT`: table, or json for a list of mistakes and warnings"},
 		},
+		HideHelpCommand: true,
+		OnUsageError:    asUsageError,
 		Action: func(c *cli.Context) error {
-			cfg, err := readFlagged(c)
+			args, asked, err := arguments(c)
+			if asked || err != nil {
+				return err
+			}
+			format := c.String("output")
+			switch {
+			case format != "table" && format != "json":
+				return &usageError{fmt.Errorf("--output %q: needs table or json", format)}
+			case format == "json" && c.Bool("effective"):
+				return &usageError{errors.New("--effective prints TOML: needs --output table, or none")}
+			}
+			in, err := checkedFile(c, args)
 			if err != nil {
 				return err
 			}
-			var missing []string
-			if !c.Bool("syntax") {
-				if err := daemon.Resolve(c.Context, cfg); err != nil {
-					return err
-				}
-				if unresolved := cfg.Unresolved(); len(unresolved) > 0 { // the daemon would start and try again
-					return unresolved
-				}
-				if missing, err = daemon.Check(c.Context, cfg); err != nil {
-					return err
-				}
+			cfg, warnings, err := in.check(c.Context, c.Bool("syntax"))
+			var usage *usageError
+			switch {
+			case errors.As(err, &usage):
+				return err
+			case format == "json":
+				return in.printFindings(c.App.Writer, cfg, warnings, err)
+			case err != nil:
+				return err
 			}
-			report := summary(cfg, missing)
+			report := summary(cfg, warnings)
 			if c.Bool("effective") {
 				report = cfg.Effective()
 			}
@@ -48,6 +66,56 @@ func checkCommand() *cli.Command {
 			return err
 		},
 	}
+}
+
+// A checked is the configuration that check looks at.
+type checked struct {
+	file string // as messages call it
+	data []byte // of standard input; nil for a file
+}
+
+// checkedFile returns the configuration that the argument or --config names.
+func checkedFile(c *cli.Context, args []string) (*checked, error) {
+	file, err := configFile(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) > 0 {
+		for _, at := range c.Lineage() {
+			if at.IsSet("config") {
+				return nil, &usageError{errors.New("FILE or --config: needs one of them")}
+			}
+		}
+		file = args[0]
+	}
+	in := &checked{file: file}
+	if file == "-" {
+		in.file, in.data, err = readArgument(file)
+		if in.data == nil {
+			in.data = []byte{}
+		}
+	}
+	return in, err
+}
+
+// check reads the configuration and looks at it. It returns the warnings of what it names.
+func (in *checked) check(ctx context.Context, syntax bool) (cfg *conf.Config, warnings []string, err error) {
+	if in.data != nil {
+		cfg, err = conf.LoadData(in.file, in.data)
+	} else {
+		cfg, err = daemon.Read(in.file)
+	}
+	if err != nil || syntax {
+		return cfg, nil, err
+	}
+	if err := daemon.Resolve(ctx, cfg); err != nil {
+		return cfg, nil, err
+	}
+	if unresolved := cfg.Unresolved(); len(unresolved) > 0 { // the daemon would start and try again
+		return cfg, nil, unresolved
+	}
+	warnings, err = daemon.Check(ctx, cfg)
+	return cfg, warnings, err
 }
 
 // readFlagged reads the configuration that --config names.

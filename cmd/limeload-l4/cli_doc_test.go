@@ -141,7 +141,7 @@ func TestDocCommands(t *testing.T) {
 // parses returns the error of a command line, if it has one other than missing arguments. With --help nothing is done.
 func parses(t *testing.T, args []string) error {
 	t.Helper()
-	if code, stdout, stderr := command(t, append(args, "--help")...); code != 0 || !strings.Contains(stdout, "USAGE") {
+	if code, stdout, stderr := command(t, append(args, "--help")...); code != 0 || !strings.Contains(stdout, "Usage: ") {
 		return fmt.Errorf("it ends with %d: %s", code, stderr)
 	}
 	return nil

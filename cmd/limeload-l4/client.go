@@ -92,7 +92,7 @@ func controlCommand(
 			return err
 		}
 		defer r.client.Close()
-		return shown(do(c, r, args))
+		return shown(r.naming(c, args, do(c, r, args)))
 	}
 	return &c
 }
@@ -192,7 +192,7 @@ func (at place) client() (*admin.Client, error) {
 		// it may be a pipe, as the configuration may, since the user has named it
 		text, err := conf.ReadFile(at.tokenFile)
 		if err != nil {
-			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", err)
+			return nil, fmt.Errorf("read the token: %w; name another file with --token-file", fileError(err))
 		}
 		token = string(bytes.TrimSpace(text))
 	}
@@ -223,13 +223,15 @@ func shown(err error) error {
 	if err == nil || errors.As(err, &usage) {
 		return err
 	}
-	text := cleanLines(err.Error())
+	text := cleanLines(strings.ReplaceAll(err.Error(), ": pool: ", ": ")) // the package, which users do not know
 	var problem *admin.Problem
 	switch {
 	case errors.As(err, &problem) && problem.Status == http.StatusUnauthorized:
 		text += "; name the file that holds it with --token-file"
 	case errors.Is(err, context.DeadlineExceeded):
-		text += "; the daemon did not answer in time, give it longer with --timeout"
+		text = "the daemon did not answer in time; give it longer with --timeout"
+	case errors.Is(err, context.Canceled):
+		text = "stopped before the daemon had answered"
 	}
 	return &shownError{err, text}
 }

@@ -53,6 +53,7 @@ type candidate struct{ word, meaning string }
 
 // A completion is the result of parsing the words before the cursor.
 type completion struct {
+	app      *cli.App
 	commands []*cli.Command    // subcommands that may follow; none after an argument
 	flags    []cli.Flag        // of the command
 	usage    []string          // of the command's arguments
@@ -65,7 +66,7 @@ type completion struct {
 
 // newCompletion parses the words after the program's name, as the library does when it runs them.
 func newCompletion(app *cli.App, words []string) *completion {
-	k := &completion{commands: app.Commands, flags: app.Flags, values: map[string]string{}}
+	k := &completion{app: app, commands: app.Commands, flags: app.Flags, values: map[string]string{}}
 	for _, word := range words {
 		switch {
 		case k.open != nil:
@@ -205,12 +206,11 @@ func (k *completion) argumentValues(ctx context.Context) []candidate {
 		return nil
 	}
 	last := k.usage[len(k.usage)-1]
-	several, repeats := strings.CutSuffix(last, "...")
 	switch {
-	case len(k.args) < len(k.usage)-1 || len(k.args) < len(k.usage) && !repeats:
+	case len(k.args) < len(k.usage)-1 || len(k.args) < len(k.usage) && !repeats(last):
 		return k.names(ctx, strings.Trim(k.usage[len(k.args)], "[]"))
-	case repeats:
-		return k.names(ctx, several)
+	case repeats(last):
+		return k.names(ctx, bareName(last))
 	}
 	return nil
 }
@@ -226,10 +226,21 @@ func (k *completion) names(ctx context.Context, what string) []candidate {
 			formats = append(formats, "csv")
 		}
 		return bare(formats)
+	case "LEVEL":
+		return bare(admin.LogLevels())
 	case "MODE":
 		return bare(modes())
 	case "KIND":
 		return bare(admin.EventKinds())
+	case "COMMAND":
+		if path, err := commandPath(k.app, k.args); err == nil {
+			below := completion{commands: k.app.Commands}
+			if len(path) > 0 {
+				below.commands = path[len(path)-1].Subcommands
+			}
+			return below.commandNames()
+		}
+		return nil
 	case "PROGRAM":
 		return bare([]string{string(convert.HAProxy), string(convert.Nginx)})
 	case "SERVICE":

@@ -64,6 +64,7 @@ func completionCases() []completionCase {
 		{"events --kind disc", []string{"discovered"}},
 		{"completion ", []string{"bash", "zsh", "fish"}},
 		{"example m", []string{"mqtt", "mysql"}},
+		{"log-level d", []string{"debug"}},
 		{"simulate --algorithm ri", []string{"ring_hash"}},
 	}
 }

@@ -42,7 +42,7 @@ func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 }
 
 func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := wholeApp(stdout, stderr).RunContext(ctx, args)
+	err := execute(ctx, wholeApp(stdout, stderr), args)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 	}

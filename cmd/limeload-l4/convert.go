@@ -90,7 +90,7 @@ func readArgument(file string) (name string, text []byte, err error) {
 		if text, err = conf.ReadFile(file); errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: there is no such file", file)
 		}
-		return file, text, err
+		return file, text, fileError(err)
 	}
 	text, err = io.ReadAll(io.LimitReader(os.Stdin, conf.MaxFileBytes+1))
 	return standardInput, text, err

@@ -33,8 +33,12 @@ ends or the connection breaks.`,
 		kinds := c.StringSlice("kind")
 		for _, k := range kinds {
 			if !slices.Contains(admin.EventKinds(), k) {
-				return &usageError{fmt.Errorf("--kind %q: needs one of %s", k, strings.Join(admin.EventKinds(), ", "))}
+				return &usageError{fmt.Errorf("--kind %q: %sneeds one of %s", k,
+					probably(k, admin.EventKinds()), strings.Join(admin.EventKinds(), ", "))}
 			}
+		}
+		if err := r.known(c); errors.Is(err, admin.ErrUnknownPool) { // a reload may bring it
+			fmt.Fprintf(c.App.ErrWriter, "note: %s\n", clean(r.naming(c, nil, err).Error()))
 		}
 		return r.follow(c.Context, c.Bool("follow"), admin.EventFilter{Pool: c.String("pool"), Kinds: kinds})
 	})

@@ -29,12 +29,17 @@ func main() {
 
 // run is the whole program, and returns its exit code. It ends early if ctx does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := newApp(stdout, stderr).RunContext(ctx, args)
+	app := newApp(stdout, stderr)
+	err := execute(ctx, app, args)
 	code := exitCode(err)
 	switch code {
 	case exitDone:
 	case exitUsage:
-		fmt.Fprintf(stderr, "limeload-l4: %s\nSee `limeload-l4 --help`.\n", cleanLines(err.Error()))
+		fmt.Fprintf(stderr, "limeload-l4: %s\nSee `%s`.\n", cleanLines(err.Error()), helpAbout(app, args[1:]))
+	case exitFailed:
+		if !errors.Is(err, errPrinted) {
+			printError(stderr, err)
+		}
 	default:
 		printError(stderr, err)
 	}
@@ -51,7 +56,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:            "limeload-l4",
 		Usage:           "a layer-4 balancer for TCP and UDP",
-		UsageText:       "limeload-l4 --config lb.toml\nlimeload-l4 command [options]",
+		UsageText:       "limeload-l4 --config lb.toml\nlimeload-l4 COMMAND [FLAGS]",
 		HideHelpCommand: true,
 		Writer:          stdout,
 		ErrWriter:       stderr,
@@ -71,7 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return serve(c.Context, file, stderr)
 		}),
 		Commands: []*cli.Command{
-			algorithmsCommand(), checkCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
+			algorithmsCommand(), demoCommand(), schemaCommand(), simulateCommand(), versionCommand(),
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // run handles errors
 	}
@@ -107,13 +112,15 @@ func configFile(c *cli.Context) (string, error) {
 	return file, nil
 }
 
-func asUsageError(_ *cli.Context, err error, _ bool) error { return &usageError{err} }
-
 // noArguments refuses arguments: the command has none, and a mistyped command would otherwise start the daemon.
 func noArguments(action cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if c.Args().Present() {
-			return &usageError{fmt.Errorf("unknown command or argument %q", c.Args().First())}
+			commands := []*cli.Command(nil) // of a command, what follows can only be an argument
+			if c.Command == nil || c.Command.Name == c.App.Name {
+				commands = c.App.Commands
+			}
+			return unknownCommand(c.Args().First(), commands)
 		}
 		return action(c)
 	}

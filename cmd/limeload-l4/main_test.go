@@ -57,12 +57,12 @@ func TestExitCodesAndOutput(t *testing.T) {
 		stdout string // a pattern
 		stderr string
 	}{
-		{"help", []string{"--help"}, exitDone, `(?s)USAGE.*check.*demo`, `^$`},
+		{"help", []string{"--help"}, exitDone, `(?s)Usage: .*demo.*check`, `^$`},
 		{"version", []string{"version"}, exitDone, `^limeload-l4 \S+ go1`, `^$`},
 		{"example", []string{"example", "all"}, exitDone, `(?m)^\[listener\.`, `^$`},
 		{"unknown command", []string{"serve"}, exitUsage, `^$`, `unknown command or argument "serve"`},
 		{"unknown flag", []string{"--what"}, exitUsage, `(?s).*`, `-what`},
-		{"argument of a command", []string{"check", "lb.toml"}, exitUsage, `^$`, `"lb.toml"`},
+		{"argument of a command", []string{"check", "lb.toml", "more"}, exitUsage, `^$`, `"more"`},
 		{"good", []string{"check", "--config", write(t, goodConfig)}, exitDone,
 			`good\n  listener web: .*\n  pool web: least_conn over 1 backend, no checks`, `^$`},
 		{"every mistake", []string{"check", "--config",

@@ -52,7 +52,7 @@ func TestOutputIsPrintable(t *testing.T) {
 		for _, out := range []string{stdout.String(), stderr.String()} {
 			if i := strings.IndexFunc(out,
 				func(r rune) bool { return unprintable(r) || r < ' ' && r != '\n' }); i >= 0 &&
-				!strings.Contains(out, "USAGE") {
+				!strings.Contains(out, "Usage: ") {
 				t.Errorf("%q prints %q", args, out[i:])
 			}
 		}

@@ -67,6 +67,9 @@ func sessionsListCommand() *cli.Command {
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		list, err := r.client.Sessions(ctx, f)
+		if err == nil && list.Total == 0 {
+			err = r.known(c)
+		}
 		if err != nil {
 			return err
 		}
@@ -133,6 +136,9 @@ func sessionsEndCommand() *cli.Command {
 			end = func() (int, error) { return r.client.EndAllSessions(ctx) }
 		}
 		n, err := end()
+		if err == nil && n == 0 {
+			err = r.known(c)
+		}
 		if err != nil {
 			return err
 		}

@@ -112,7 +112,12 @@ func simulate(c *cli.Context, cfg *conf.Config) error {
 			return err
 		}
 		s.latency, s.change = latency, change
-		if err := s.run(sessions); err != nil {
+		err = s.run(sessions)
+		if errors.Is(err, pool.ErrUnknownBackend) {
+			return fmt.Errorf("--change %q: the pool has no such backend; %s", c.String("change"),
+				thereAre(strings.Fields(c.String("change"))[1], specNames(specs)))
+		}
+		if err != nil {
 			return err
 		}
 		reports = append(reports, newReport(p.Name, kind, &s.result))
@@ -134,7 +139,7 @@ func simulatedPool(cfg *conf.Config, name string) (*conf.Pool, error) {
 		return nil, &usageError{fmt.Errorf("--pool: which one? There are %s", strings.Join(names, ", "))}
 	}
 	return nil, &usageError{
-		fmt.Errorf("--pool %q: there is no such pool; there are %s", name, strings.Join(names, ", "))}
+		fmt.Errorf("--pool %q: there is no such pool; %s", name, thereAre(name, names))}
 }
 
 // simulatedBackends returns the pool's backends. It looks up no host names: a simulation hashes the names of the
@@ -174,6 +179,15 @@ func simulatedKinds(asked, own string) ([]algo.Kind, error) {
 	return nil, &usageError{fmt.Errorf("--algorithm: %w", err)}
 }
 
+// specNames returns the names of backends.
+func specNames(specs []pool.Spec) []string {
+	names := make([]string, len(specs))
+	for i, s := range specs {
+		names[i] = s.ID
+	}
+	return names
+}
+
 // parseLatencies parses NAME=TIME.
 func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration, error) {
 	latency := make(map[string]time.Duration)
@@ -184,7 +198,8 @@ func parseLatencies(texts []string, specs []pool.Spec) (map[string]time.Duration
 			return nil, &usageError{fmt.Errorf("--latency %q: needs NAME=TIME, such as b2=50ms", text)}
 		}
 		if !slices.ContainsFunc(specs, func(s pool.Spec) bool { return s.ID == name }) {
-			return nil, &usageError{fmt.Errorf("--latency %q: the pool has no backend %q", text, name)}
+			return nil, &usageError{fmt.Errorf("--latency %q: the pool has no backend %q; %s", text, name,
+				thereAre(name, specNames(specs)))}
 		}
 		latency[name] = d
 	}

@@ -74,7 +74,7 @@ func loggedSessions(file string) ([]simulated, error) {
 		err := json.Unmarshal(lines.Bytes(), &line)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%s:%d: not a line of this program's JSON log: %w", file, number, err)
+			return nil, fmt.Errorf("%s:%d: not a line of this program's JSON log", file, number)
 		case line.Message != "session ended" || !line.Client.IsValid():
 			continue
 		case len(sessions) == maxSimulated:

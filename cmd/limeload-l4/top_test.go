@@ -115,7 +115,7 @@ func TestTopUsage(t *testing.T) {
 		"top --output json":                 "needs --once",
 		"top --once --interval 1ms":         "--interval 1ms: needs 100ms or more",
 		"top --once --pool redis":           "needs no --pool",
-		"top --once --interval x":           "invalid",
+		"top --once --interval x":           "needs a time with a unit",
 		"top --color sometimes":             "needs auto, always or never",
 		"top --once --interval 100ms redis": "unknown command or argument",
 	} {

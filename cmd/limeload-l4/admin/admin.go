@@ -48,8 +48,9 @@ type Balancer interface {
 	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil for the daemon's own file as it is now
 	Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) // goes on when ctx is done
 
-	LogLevel() string
-	SetLogLevel(level string) error
+	LogLevel() LogLevel
+	// SetLogLevel sets the level for that time, or for 0 until the next call or reload. by says who wants it.
+	SetLogLevel(level string, lasts time.Duration, by string) error
 
 	// Events returns the events from now on, and the function that ends the subscription. The channel is closed by stop
 	// and when the daemon ends. A slow reader loses events; the next event counts them in Lost.

@@ -336,13 +336,13 @@ func (f *fake) Plan(_ context.Context, c *Configuration) (Plan, error) {
 	return Plan{Config: "lb.toml"}, f.fail
 }
 
-func (f *fake) LogLevel() string {
+func (f *fake) LogLevel() LogLevel {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.level
+	return LogLevel{Level: f.level}
 }
 
-func (f *fake) SetLogLevel(level string) error {
+func (f *fake) SetLogLevel(level string, _ time.Duration, _ string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ func modes() []string {
 	}
 	return names
 }
+
+// LogLevels returns the levels of the log, the lowest first.
+func LogLevels() []string { return logLevels() }
 
 // logLevels are the levels of the configuration.
 func logLevels() []string { return []string{"trace", "debug", "info", "warn", "error"} }
@@ -121,17 +125,26 @@ func (s *Server) reload(a *asked) (any, error) {
 }
 
 func (s *Server) setLogLevel(a *asked) (any, error) {
-	var l logLevel
+	var l logLevelChange
 	if err := s.readJSON(a, &l, false); err != nil {
 		return nil, err
 	}
 	if err := oneOf("level", l.Level, logLevels()); err != nil {
 		return nil, err
 	}
-	if err := s.balancer.SetLogLevel(l.Level); err != nil {
+	lasts := time.Duration(0)
+	if l.For != nil {
+		seconds := *l.For
+		if !(seconds >= MinLogTime.Seconds() && seconds <= MaxLogTime.Seconds()) { // also if it is no number
+			return nil, invalid("for_seconds", strconv.FormatFloat(seconds, 'g', -1, 64),
+				fmt.Sprintf("%.0f to %.0f", MinLogTime.Seconds(), MaxLogTime.Seconds()))
+		}
+		lasts = time.Duration(seconds * float64(time.Second))
+	}
+	if err := s.balancer.SetLogLevel(l.Level, lasts, a.RemoteAddr); err != nil {
 		return nil, err
 	}
-	return logLevel{s.balancer.LogLevel()}, nil
+	return s.balancer.LogLevel(), nil
 }
 
 // check returns a *RequestError for an invalid number, rate or mode. The Balancer checks the address, the name and the

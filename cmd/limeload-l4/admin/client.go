@@ -208,15 +208,18 @@ func (c *Client) Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) {
 }
 
 // LogLevel returns the level of the daemon's log.
-func (c *Client) LogLevel(ctx context.Context) (string, error) {
-	level, err := answerOf[logLevel](ctx, c, call{method: http.MethodGet, path: "/v1/log"})
-	return level.Level, err
+func (c *Client) LogLevel(ctx context.Context) (LogLevel, error) {
+	return answerOf[LogLevel](ctx, c, call{method: http.MethodGet, path: "/v1/log"})
 }
 
-// SetLogLevel sets the level of the daemon's log.
-func (c *Client) SetLogLevel(ctx context.Context, level string) error {
-	_, err := c.do(ctx, call{method: http.MethodPut, path: "/v1/log", json: logLevel{level}})
-	return err
+// SetLogLevel sets the level of the daemon's log for that time, or for 0 until the next change or reload, and returns
+// it.
+func (c *Client) SetLogLevel(ctx context.Context, level string, lasts time.Duration) (LogLevel, error) {
+	change := logLevelChange{Level: level}
+	if seconds := lasts.Seconds(); lasts != 0 {
+		change.For = &seconds
+	}
+	return answerOf[LogLevel](ctx, c, call{method: http.MethodPut, path: "/v1/log", json: change})
 }
 
 // Ready returns nil while the daemon accepts new sessions, and else an error that says why it does not.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 )
@@ -37,11 +39,34 @@ func (c *Client) unreachable(ctx context.Context, k call, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens at %s; is limeload-l4 running?", ErrUnreachable, c.address)
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return fmt.Errorf("%w: connect to %s: %w", ErrUnreachable, c.address, &plainCause{dial.Err})
 	case k.method == http.MethodGet:
 		return fmt.Errorf("%w: %s %s at %s ended without an answer: %w", ErrUnreachable, k.method, k.path,
-			c.address, err)
+			c.address, &plainCause{err})
 	}
 	return fmt.Errorf("%w: %s %s at %s ended without an answer, and whether it was done is not known: %w",
-		ErrUnreachable, k.method, k.path, c.address, err)
+		ErrUnreachable, k.method, k.path, c.address, &plainCause{err})
+}
+
+// A plainCause is the error of a connection, in words for somebody who does not know the library's.
+type plainCause struct{ err error }
+
+// Unwrap returns the cause.
+func (e *plainCause) Unwrap() error { return e.err }
+
+// Error says what happened, as far as it is known.
+func (e *plainCause) Error() string {
+	var call *os.SyscallError
+	var errno syscall.Errno
+	switch {
+	case errors.Is(e.err, errSilent):
+		return e.err.Error()
+	case errors.As(e.err, &call):
+		return call.Err.Error()
+	case errors.As(e.err, &errno):
+		return errno.Error()
+	case errors.Is(e.err, io.EOF), errors.Is(e.err, io.ErrUnexpectedEOF), errors.Is(e.err, net.ErrClosed):
+		return "the connection was closed"
+	}
+	return "what came is not HTTP of limeload-l4; is that its admin.address?"
 }

@@ -131,11 +131,12 @@ func TestClient(t *testing.T) {
 		if upgraded.NewPID != 200 || upgraded.Flows != 200 || upgraded.Left == nil {
 			t.Errorf("the upgrade is %+v", upgraded)
 		}
-		check(t, c.SetLogLevel(ctx, "warn"))
+		_, err = c.SetLogLevel(ctx, "warn", time.Minute)
+		check(t, err)
 		level, err := c.LogLevel(ctx)
 		check(t, err)
-		if why.Text == "" || reloaded.Took != 0.25 || level != "warn" {
-			t.Errorf("%+v %+v %s", why, reloaded, level)
+		if why.Text == "" || reloaded.Took != 0.25 || level.Level != "warn" {
+			t.Errorf("%+v %+v %+v", why, reloaded, level)
 		}
 		check(t, c.Ready(ctx))
 		check(t, c.Live(ctx))

@@ -99,7 +99,7 @@ func (s *Server) plan(a *asked) (any, error) {
 	return result(s.balancer.Plan(a.Context(), &Configuration{Name: clip(name), Text: text}))
 }
 
-func (s *Server) logLevel(a *asked) (any, error) { return logLevel{s.balancer.LogLevel()}, noBody(a) }
+func (s *Server) logLevel(a *asked) (any, error) { return s.balancer.LogLevel(), noBody(a) }
 
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 	s.send(w, reply{status: http.StatusOK, media: mediaYAML, body: openAPIDocument})

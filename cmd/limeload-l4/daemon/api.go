@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
-
-	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
@@ -32,7 +29,7 @@ func (d *Daemon) Status() admin.Status {
 	s := admin.Status{
 		Version: d.version, PID: os.Getpid(), Config: cfg.File, Started: d.began,
 		State:    d.life.current().String(),
-		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel(),
+		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel().Level,
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
 		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
 		StateFile: d.state.path, Certificates: d.certificates(),
@@ -394,26 +391,6 @@ func (d *Daemon) changedBackend(s *served, id string) (admin.Backend, error) {
 		return admin.Backend{}, err // it was removed meanwhile
 	}
 	return d.backend(s.pool.Name(), b), saved
-}
-
-// LogLevel returns the lowest level that is logged.
-func (d *Daemon) LogLevel() string { return zerolog.GlobalLevel().String() }
-
-// SetLogLevel sets the lowest level that is logged, until the next call or a reload with another log.level.
-func (d *Daemon) SetLogLevel(text string) error {
-	level, err := zerolog.ParseLevel(text)
-	if err != nil || text == "" || level < zerolog.TraceLevel || level > zerolog.ErrorLevel {
-		return &admin.RequestError{Field: "level", Value: text, Want: `"trace", "debug", "info", "warn" or "error"`}
-	}
-	end, err := d.beginChange()
-	if err != nil {
-		return err
-	}
-	defer end()
-	from := d.LogLevel()
-	zerolog.SetGlobalLevel(level)
-	d.events.publish(admin.Event{At: time.Now(), Kind: "log_level_changed", From: from, To: text})
-	return nil
 }
 
 // Events returns the events from now on, and the function that ends the subscription.

@@ -108,6 +108,7 @@ type Daemon struct {
 	changed     chan struct{} // has room for one; a pool has changed, or a discovery has answered for the first time
 	judgedAgain chan struct{} // has room for one; a verdict has changed
 	events      hub
+	logTime     logTime
 	life        *life
 
 	// The goroutine that has the turn of life uses the fields below. Run uses them before the admin socket answers and

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/l4"
 )
 
@@ -79,16 +80,16 @@ func (h hello) fits(other hello) error {
 
 // offer is what the new process must know before it makes everything ready. Its descriptors are those of HTTP.
 type offer struct {
-	State    savedState      `json:"state"`               // the run-time changes, with or without a state file
-	Drains   []offeredDrain  `json:"drains"`              // under way
-	LogLevel string          `json:"log_level,omitempty"` // "" unless it was set at run time
+	State    savedState      `json:"state"`     // the run-time changes, with or without a state file
+	Drains   []offeredDrain  `json:"drains"`    // under way
+	LogLevel admin.LogLevel  `json:"log_level"` // "" unless it was set at run time
 	HTTP     []offeredSocket `json:"http"`
 	Sockets  int             `json:"sockets"` // how many are in the messages that follow
 }
 
 // An offeredSocket is a listening socket for HTTP.
 type offeredSocket struct {
-	Name    string `json:"name"` // what it is for: "admin"
+	Name    string `json:"name"` // what it is for: adminSocketName or metricsSocketName
 	Address string `json:"address"`
 }
 

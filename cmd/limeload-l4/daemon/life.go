@@ -162,6 +162,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 	d.accessWatcher.end()
 	d.includeWatcher.end()
 	d.stopNames()
+	d.stopLogTime()
 	d.naming.Wait()
 	d.drains.end()
 	for _, s := range d.servedPools() {

@@ -241,7 +241,7 @@ func TestChangesWhileUpgrading(t *testing.T) {
 		"add": add, "change": change, "drain": drain, "rule": rule,
 		"remove":      d.RemoveBackend("web", "127.0.0.1:7998"),
 		"remove rule": d.RemoveAccessRule("192.0.2.0/24", ""),
-		"log level":   d.SetLogLevel("warn"),
+		"log level":   d.SetLogLevel("warn", 0, "alice"),
 	} {
 		if err != admin.ErrUpgrading {
 			t.Errorf("%s gives %v", name, err)

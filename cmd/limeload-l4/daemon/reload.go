@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/l4"
@@ -106,9 +104,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		NoProbes:     !p.cfg.Log.Probes,
 		DrainTimeout: time.Duration(p.cfg.Global.DrainTimeout),
 	})
-	if before.Log.Level != p.cfg.Log.Level {
-		zerolog.SetGlobalLevel(logLevel(p.cfg))
-	}
+	d.fileLogLevel("reload")
 	d.watchFile(p.cfg.Global.Watch)
 	d.watchFiles()
 	d.tryNames()

@@ -1,7 +1,5 @@
 package daemon
 
-import "github.com/rs/zerolog"
-
 // takeOver begins to take over from another process, and returns the channel that gets the outcome; nil if there is no
 // such process.
 func (d *Daemon) takeOver() <-chan error {
@@ -27,9 +25,7 @@ func (d *Daemon) beginAsMain() {
 	o.admit(d.server)
 	d.state.release()
 	d.saveOrLog()
-	if level, err := zerolog.ParseLevel(o.offer.LogLevel); err == nil && o.offer.LogLevel != "" {
-		zerolog.SetGlobalLevel(level)
-	}
+	d.continueLogLevel(o.offer.LogLevel)
 	d.continueDrains(o.offer.Drains)
 	o.offer = offer{} // it may be large
 	d.admin.serve(d)

@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fdconn"
 	"github.com/limeload/limeload-l4/l4"
@@ -215,8 +213,8 @@ func (u *upgrade) prepare() (ready prepared, err error) {
 func (u *upgrade) offer() (o offer, fds []int, err error) {
 	d := u.daemon
 	o = offer{State: d.collectState(), Drains: d.drains.offered()}
-	if level := zerolog.GlobalLevel(); level != logLevel(d.config()) {
-		o.LogLevel = level.String()
+	if level := d.LogLevel(); level.Until != nil || level.Level != logLevel(d.config()).String() {
+		o.LogLevel = level
 	}
 	for name, a := range d.httpSockets() {
 		fd, err := descriptorOf(a.listener)

@@ -364,7 +364,7 @@ func TestUpgrade(t *testing.T) {
 	if _, err := u.admin.ChangeBackend(t.Context(), "udp", "b1", admin.BackendChange{MaxSessions: new(77)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.admin.SetLogLevel(t.Context(), level); err != nil {
+	if _, err := u.admin.SetLogLevel(t.Context(), level, 0); err != nil {
 		t.Fatal(err)
 	}
 	done, err := u.upgrade(0)

@@ -116,7 +116,7 @@ func (s *schema) key(t reflect.Type, f field, path string) map[string]any {
 
 // list returns the schema of a list.
 func (s *schema) list(t reflect.Type, f field, path string) map[string]any {
-	elem := map[string]any{}
+	var elem map[string]any
 	if t.Elem().Kind() == reflect.Struct {
 		elem = s.table(t.Elem(), path+"[]")
 		if plainKey(t.Elem()) != "" {

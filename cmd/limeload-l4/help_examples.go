@@ -5,6 +5,7 @@ func helpExamples() map[string]string {
 	return map[string]string{
 		"algorithms":      "limeload-l4 algorithms",
 		"check":           "limeload-l4 check lb.toml\nlimeload-l4 check --syntax --output json - <lb.toml",
+		"upgrade":         "limeload-l4 upgrade",
 		"top":             "limeload-l4 top\nlimeload-l4 top --once",
 		"demo postgres":   "limeload-l4 demo postgres --phase 5s",
 		"demo":            "limeload-l4 demo",

@@ -44,15 +44,15 @@ If the new process does not take over, nothing changes: the old one goes on with
 		if err != nil {
 			return err
 		}
-		return r.print(done, func(w io.Writer) error { return printUpgrade(w, &done) })
+		return r.print(done, func(w io.Writer) error { return printUpgrade(w, &done, r.screen) })
 	})
 }
 
 // printUpgrade says what went over, and what did not.
-func printUpgrade(w io.Writer, u *admin.Upgraded) error {
-	_, err := fmt.Fprintf(w, "upgraded from %s (pid %d) to %s (pid %d) in %s: %s and %s went over\n",
+func printUpgrade(w io.Writer, u *admin.Upgraded, on screen) error {
+	err := on.write(w, 2, fmt.Sprintf("upgraded from %s (pid %d) to %s (pid %d) in %s: %s and %s went over",
 		clean(u.OldVersion), u.OldPID, clean(u.NewVersion), u.NewPID, seconds(u.Took),
-		counted(int64(u.Sessions), "session"), counted(int64(u.Flows), "flow"))
+		counted(int64(u.Sessions), "session"), counted(int64(u.Flows), "flow")))
 	total := 0
 	var parts []string
 	for _, why := range slices.Sorted(maps.Keys(u.Left)) {
@@ -62,8 +62,12 @@ func printUpgrade(w io.Writer, u *admin.Upgraded) error {
 		}
 	}
 	if total > 0 && err == nil {
-		_, err = fmt.Fprintf(w, "%d stay with pid %d (%s) until they end or can go over, for %s at most\n",
-			total, u.OldPID, strings.Join(parts, ", "), seconds(u.Until))
+		stay, they := "stay", "they end"
+		if total == 1 {
+			stay, they = "stays", "it ends"
+		}
+		err = on.write(w, 2, fmt.Sprintf("%d %s with pid %d (%s) until %s or can go over, for %s at most",
+			total, stay, u.OldPID, strings.Join(parts, ", "), they, seconds(u.Until)))
 	}
 	return err
 }

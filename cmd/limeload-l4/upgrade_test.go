@@ -21,7 +21,7 @@ func TestPrintUpgrade(t *testing.T) {
 				"4 stay with pid 1 (1 busy, 3 tls) until they end or can go over, for 30s at most\n"},
 	} {
 		var out bytes.Buffer
-		if err := printUpgrade(&out, &tt.done); err != nil || out.String() != tt.want {
+		if err := printUpgrade(&out, &tt.done, screen{}); err != nil || out.String() != tt.want {
 			t.Errorf("it prints\n%swant\n%s%v", out.String(), tt.want, err)
 		}
 	}

@@ -27,19 +27,19 @@ const probeTimeout = time.Second
 func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	unlock, err := lockFolder(ctx, filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	defer unlock()
 	if err := removeStale(ctx, path); err != nil {
-		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	l, err := bindUnix(ctx, path, mode)
 	if err != nil {
-		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	if err := os.Chmod(path, mode.Perm()); err != nil { // the umask may have removed bits
 		l.Close()
-		return nil, fmt.Errorf("Unix socket %s: %w", path, err)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	return l, nil
 }

@@ -67,11 +67,11 @@ type phase struct {
 
 // An event changes one backend. Empty fields change nothing.
 type event struct {
-	pool, backend string
-	verdict       string
-	mode          string
-	breaks        bool // its breaker opens
-	sessions      int  // that it has from then on
+	backend  string
+	verdict  string
+	mode     string
+	breaks   bool // its breaker opens
+	sessions int  // that it has from then on
 }
 
 // verdictsByName are the verdicts by their names.

@@ -2,6 +2,7 @@ package l4test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,10 +72,8 @@ func (u *HandOver) Move(p l4.Protocol, most int) (moved, refused int) {
 		}
 	}
 	taking := u.To.TakeOver(got)
-	var gone, back []l4.Moving
-	for i := range m {
-		gone = append(gone, m[i])
-	}
+	var back []l4.Moving
+	gone := slices.Clone(m)
 	for k := len(taking.Refused) - 1; k >= 0; k-- {
 		i := taking.Refused[k]
 		back = append(back, m[i])

@@ -112,7 +112,7 @@ Flags may stand before and behind a command's arguments. Every command has --hel
 		"passed. A second one ends at once.")
 	writeItem(p, "**INT**", "End at once.")
 	writeItem(p, "**HUP**", "Reload the configuration file, as the command reload does.")
-	writeItem(p, "**USR2**", "Have a new process take over, as the command upgrade does.")
+	writeItem(p, "**USR2**", "Start a new process that takes over, as the command upgrade does.")
 	p.WriteString("## EXIT STATUS\n\n")
 	for _, e := range exitCodes() {
 		writeItem(p, fmt.Sprintf("**%d**", e.code), e.meaning)

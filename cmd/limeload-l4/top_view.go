@@ -31,7 +31,7 @@ m          set the backend's mode: ready, drain, maintenance
 w          set the backend's weight
 q, Ctrl-C  end
 
-What is set here is in force at once, goes over the configuration file, and
+What is set here is in force at once, overrides the configuration file, and
 is listed by "limeload-l4 status". Rates of new sessions are means of three
 seconds, those of bytes of ten.
 

@@ -20,10 +20,11 @@ const upgradeGrace = 30 * time.Second
 func upgradeCommand() *cli.Command {
 	return controlCommand(cli.Command{
 		Name:  "upgrade",
-		Usage: "have a new process take over from the daemon, with the sessions and flows it has",
-		Description: `The daemon starts the program at its own path again, such as after a package was upgraded. The new process reads the
-configuration file, checks the backends, and then takes over the listening sockets, the flows, and the sessions at
-rest. The old one keeps those it cannot hand over, such as with TLS, until they end or global.drain_timeout has passed.
+		Usage: "replace the daemon by a new process, which takes over its sessions and flows",
+		Description: `The daemon starts the program at its own path again. The new process reads the configuration file, checks the
+backends, and then takes over the listening sockets, the flows, and the sessions at rest. The old one keeps sessions
+that it cannot hand over, such as those with TLS, until they end or global.drain_timeout has passed. A package runs this
+command when it is upgraded.
 If the new process does not take over, nothing changes: the old one goes on with everything, and the exit code is 1.`,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "deadline", Value: admin.DefaultUpgradeDeadline,

@@ -202,7 +202,7 @@ func (c *Client) Plan(ctx context.Context, configuration *Configuration) (Plan, 
 	return answerOf[Plan](ctx, c, k)
 }
 
-// Upgrade has a new process of the program take over from the daemon, and returns when it has.
+// Upgrade starts a new process of the program that takes over from the daemon, and returns when it has taken over.
 func (c *Client) Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) {
 	return answerOf[Upgraded](ctx, c, call{method: http.MethodPost, path: "/v1/upgrade", json: u})
 }

@@ -371,7 +371,7 @@ func (h *haproxy) checkAddresses(made *pool, t *table, servers []*haServer) {
 	}
 }
 
-// checkTLS has checks speak TLS.
+// checkTLS turns TLS on for the checks.
 func (h *haproxy) checkTLS(t *table, servers []*haServer) {
 	switch t.value("type") {
 	case quote("http"):

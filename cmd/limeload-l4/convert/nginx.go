@@ -125,7 +125,7 @@ func nginxWords() map[string]counterpart {
 		"tcp_nodelay":        {}, "proxy_socket_keepalive": {}, "multi_accept": {}, "use": {}, "pcre_jit": {}, "zone": {},
 		"accept_mutex": {}, "status_zone": {}, "ssl_preread": {}, "proxy_ssl_server_name": {},
 		"proxy_half_close":     {why: "when one side has closed its half, the other one may go on"},
-		"proxy_buffer_size":    {why: "buffers are held only where a peer is slow"},
+		"proxy_buffer_size":    {why: "buffers are held only where a receiver is slow"},
 		"preread_buffer_size":  {why: "a ClientHello may have 64 KiB"},
 		"limit_conn_zone":      {}, // read where limit_conn names it
 		"limit_conn_log_level": {}, "limit_conn_status": {}, "limit_conn_dry_run": {},

@@ -37,7 +37,8 @@ const upgradeVariable = "LIMELOAD_UPGRADE_FD"
 //	                  <--  finished
 //	main              -->                    the old one has closed its listening sockets: it drains
 //
-// Until finished has arrived, the old process goes on with everything if the new one dies. After main the old one may send moving, begin and counters, and at its end it closes the connection.
+// Until finished has arrived, the old process goes on with everything if the new one dies. After main the old one may
+// send moving, begin and counters, and at its end it closes the connection.
 const (
 	kindHello    = "hello"
 	kindOffer    = "offer"

@@ -141,7 +141,7 @@ func (u *upgrade) run(ctx context.Context) (done admin.Upgraded, err error) {
 	}, nil
 }
 
-// handOver has the new process prepare itself, and gives it what the daemon serves. Up to the first flow or session ctx
+// handOver lets the new process prepare itself, and gives it what the daemon serves. Up to the first flow or session ctx
 // may cancel that; from then on only the deadline does, since what has gone over would be lost with the new process.
 func (u *upgrade) handOver(ctx context.Context) error {
 	stop := u.process.bound(ctx)

@@ -167,8 +167,8 @@ class OpenPanel {
   // kept says how long a change lasts.
   kept() {
     return this.model.status.state_file
-      ? "The change goes over the configuration file, also after a restart, until you undo it."
-      : "The change goes over the configuration file until the process ends.";
+      ? "The change overrides the configuration file, also after a restart, until you undo it."
+      : "The change overrides the configuration file until a restart.";
   }
 
   // rest says what is left of the pool without a backend.

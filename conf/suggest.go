@@ -2,8 +2,8 @@ package conf
 
 import "strings"
 
-// Nearest returns the known word that word is probably a typo of, or "". Of equally near words it is the first. It may be
-// called from any goroutine.
+// Nearest returns the known word that word is probably a typo of, or "". Of equally near words it is the first. It may
+// be called from any goroutine.
 func Nearest(word string, known []string) string { return nearest(word, known) }
 
 // nearest returns the known word that word is probably a typo of, or "". Of equally near words it is the first. It

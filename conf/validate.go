@@ -22,8 +22,8 @@ func validName(name string) bool {
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Binds, Listener.Mode, Backend.Addr,
-// Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin, Metrics and ProxyProtocol that
-// derive from texts.
+// Backend.Path, Backend.CheckAddr, Backend.Name, Pool.SourceAddrs and the fields of Admin, Metrics and ProxyProtocol
+// that derive from texts.
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	validateMetrics(r, c)

@@ -3,8 +3,8 @@ package pool
 import "sync/atomic"
 
 // Adopt returns a lease on the backend of that id and address, whatever its verdict, its mode and its limits: another
-// process has had the lease, and hands its session over. It is no pick, and counts as none. It reports false if there is
-// no such backend. It may be called from any goroutine.
+// process has had the lease, and hands its session over. It is no pick, and counts as none. It reports false if there
+// is no such backend. It may be called from any goroutine.
 func (p *Pool) Adopt(id string, at Address) (Lease, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,8 +62,8 @@ func (w *waited) each(visit func(name string, n *uint64)) {
 	visit("hold_full", &w.notHeld)
 }
 
-// Counts returns what the pool has counted, and what each of its backends has by its id. Counters that are zero are left
-// out. It may be called from any goroutine.
+// Counts returns what the pool has counted, and what each of its backends has by its id. Counters that are zero are
+// left out. It may be called from any goroutine.
 func (p *Pool) Counts() (of Counts, backends map[string]Counts) {
 	of, backends = make(Counts), make(map[string]Counts)
 	into := func(c Counts) func(string, *atomic.Uint64) {

@@ -29,8 +29,8 @@ func (s *settings) stickyBy() string {
 	return "server_name"
 }
 
-// StickyClients returns the clients that the pool remembers, up to most of them, and nil if it remembers none. It may be
-// called from any goroutine.
+// StickyClients returns the clients that the pool remembers, up to most of them, and nil if it remembers none. It may
+// be called from any goroutine.
 func (p *Pool) StickyClients(most int) *StickyClients {
 	s := p.settings()
 	t := s.sticky

@@ -37,8 +37,8 @@ func tryGet(ctx context.Context, address, path string) (status int, body string,
 	return response.StatusCode, string(text), err
 }
 
-// TestMetricsAddress has the metrics at an address of their own, moves it by reloads, and tries addresses that cannot be
-// used.
+// TestMetricsAddress has the metrics at an address of their own, moves it by reloads, and tries addresses that cannot
+// be used.
 func TestMetricsAddress(t *testing.T) {
 	t.Parallel()
 	echo, first, second := harness.Serve(t, harness.Echo), harness.FreeAddress(t), harness.FreeAddress(t)

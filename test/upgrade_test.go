@@ -526,8 +526,8 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
-// TestUpgradeNotifies holds what systemd hears at an upgrade, and from which process: the old one names the new one, and
-// then the new one says that it serves, and feeds the watchdog.
+// TestUpgradeNotifies holds what systemd hears at an upgrade, and from which process: the old one names the new one,
+// and then the new one says that it serves, and feeds the watchdog.
 func TestUpgradeNotifies(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

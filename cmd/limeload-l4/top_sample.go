@@ -140,8 +140,8 @@ func (h topHistory) since(now time.Time, window time.Duration) topHistory {
 	return h
 }
 
-// rate returns how fast a counter of one listener or backend has grown since the oldest state that has it; false if none
-// has, as when it is new.
+// rate returns how fast a counter of one listener or backend has grown since the oldest state that has it; false if
+// none has, as when it is new.
 func (h topHistory) rate(key topKey, i int, now topCounters) (float64, bool) {
 	for _, from := range h {
 		if was, known := from.of[key]; known && now.of[key][i] >= was[i] {

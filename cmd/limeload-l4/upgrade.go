@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// upgradeGrace is how long the answer about an upgrade may take beyond its deadline: the new process is killed then, and
-// the old one goes on.
+// upgradeGrace is how long the answer about an upgrade may take beyond its deadline: the new process is killed then,
+// and the old one goes on.
 const upgradeGrace = 30 * time.Second
 
 func upgradeCommand() *cli.Command {

@@ -318,8 +318,8 @@ func quoteKey(name string) string {
 	return name
 }
 
-// A variable of the environment stands between these characters in the words of a configuration. They are of the private
-// use area, and the tokenisers let none of them in from a text.
+// A variable of the environment stands between these characters in the words of a configuration. They are of the
+// private use area, and the tokenisers let none of them in from a text.
 const (
 	variableBegins = '\ue000'
 	variableEnds   = '\ue001'

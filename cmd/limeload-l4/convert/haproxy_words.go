@@ -117,8 +117,8 @@ func escaped(s string, word *strings.Builder) int {
 	return 1
 }
 
-// variable writes the variable of the environment at the beginning of s, $NAME, ${NAME} or ${NAME-TEXT}, and returns its
-// length; 0 if there is none.
+// variable writes the variable of the environment at the beginning of s, $NAME, ${NAME} or ${NAME-TEXT}, and returns
+// its length; 0 if there is none.
 func variable(s string, word *strings.Builder) int {
 	inside, length := "", 0
 	if rest, braces := strings.CutPrefix(s, "${"); braces {

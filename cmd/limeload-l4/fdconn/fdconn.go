@@ -25,8 +25,8 @@ const MaxFDs = 253
 // MaxBytes bounds the body of a message: the run-time changes of ten thousand backends need less than a tenth of it.
 const MaxBytes = 64 << 20
 
-// A frame begins with a header of three numbers of 32 bits: magic, the length of the rest, and how many descriptors come
-// with the header.
+// A frame begins with a header of three numbers of 32 bits: magic, the length of the rest, and how many descriptors
+// come with the header.
 const (
 	headerBytes = 12
 	magic       = 0x4c4c5531 // "LLU1"

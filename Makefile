@@ -12,7 +12,7 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,12 @@ tools: ## install the servers and tools that the tests talk to, or say what is m
 
 race: ## all tests, unit and end to end, under the race detector
 	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v '/test$$')
-	$(GO) test -race -count=1 -timeout 15m -parallel 3 ./test # they wait for servers most of the time
+	$(MAKE) --no-print-directory --jobs=2 --output-sync race-e2e netns
+
+race-e2e: # they wait for servers most of the time, and leave room for those in namespaces
+	$(GO) test -race -count=1 -timeout 15m -parallel 3 ./test
+
+netns: ## the tests that need a network namespace of their own
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
@@ -54,7 +59,7 @@ unit: ## the tests beside the code only
 
 e2e: tools ## the tests of the built binary against real servers
 	$(GO) test -count=1 -timeout 15m ./test ./test/packaging
-	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
+	$(MAKE) --no-print-directory netns
 
 fuzz: ## run every fuzz target for FUZZ_TIME each
 	for package in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,'); do \

@@ -19,8 +19,8 @@ import (
 // accepts for any process that lives, however busy it is; only a full queue takes time.
 const probeTimeout = time.Second
 
-// ListenUnix opens a Unix socket for a Server at path. At no moment it allows more than mode, whatever the umask is, and when
-// ListenUnix returns it allows all of mode. The folder must exist.
+// ListenUnix opens a Unix socket for a Server at path. At no moment it allows more than mode, whatever the umask is, and
+// when ListenUnix returns it allows all of mode. The folder must exist.
 //
 // A socket file at which nobody answers is replaced. If somebody answers, or if it is not a socket, that is an error,
 // and the file stays. Closing the listener removes the file, if it is still the listener's own.
@@ -77,8 +77,8 @@ func listenTCP(ctx context.Context, network, name, address string) (net.Listener
 // closes it; clients come to the socket until both are closed.
 func File(l net.Listener) (*os.File, error) { return l.(interface{ File() (*os.File, error) }).File() }
 
-// Duplicate returns a second listener on the TCP socket of l. Each of the two is closed by itself, and a client may come
-// to either.
+// Duplicate returns a second listener on the TCP socket of l. Each of the two is closed by itself, and a client may
+// come to either.
 func Duplicate(l net.Listener) (net.Listener, error) {
 	f, err := File(l)
 	if err != nil {

@@ -84,8 +84,8 @@ func defaultLimits() limits {
 	}
 }
 
-// A Server is the control API, or with Options.MetricsOnly a part of it. Its zero value is of no use, see NewServer; its
-// methods may be called from any goroutine.
+// A Server is the control API, or with Options.MetricsOnly a part of it. Its zero value is of no use, see NewServer;
+// its methods may be called from any goroutine.
 //
 // With a token, every listener requires it, also a Unix socket. Without one, a Unix socket is protected by its file
 // mode. A TCP listener without a token must be on loopback and answers only requests that read, since every user of the

@@ -82,9 +82,9 @@ export class KeyedList {
     }
     if (!focused || document.activeElement === focused) return;
     // A row that has moved has lost the focus. One that is gone leaves it to the row in its place.
-    const heir = focused.isConnected ? focused
+    const next = focused.isConnected ? focused
       : this.parent.children[Math.min(at, items.length - 1)]?.querySelector("button, a");
-    heir?.focus({ preventScroll: true });
+    next?.focus({ preventScroll: true });
   }
 }
 

@@ -159,7 +159,7 @@ func TestCheckAgreesWithStart(t *testing.T) {
 func demoCommands(t *testing.T, welcome string) {
 	t.Helper()
 	n := 0
-	for _, m := range regexp.MustCompile(`(?m)^  (\S*limeload-l4\S*) (.+ --config \S+)$`).FindAllStringSubmatch(welcome, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  (\S*limeload-l4\S*) (.+ -c \S+)$`).FindAllStringSubmatch(welcome, -1) {
 		args := strings.Fields(m[2])
 		if args[0] == "top" {
 			args = append(args, "--once", "--interval", "100ms")

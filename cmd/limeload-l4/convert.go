@@ -106,16 +106,20 @@ func includedByNginx(config, pattern string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, errors.New("this is no pattern of files")
 	}
-	files := map[string][]byte{}
+	files, size := map[string][]byte{}, 0
 	for _, name := range names {
-		if len(files) == 101 { // one more than Convert reads
+		if len(files) == 201 || size > convert.MaxBytes { // more than Convert reads, which says so
 			break
+		}
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is no regular file", name) // a pipe would block, a device never end
 		}
 		text, err := conf.ReadFile(name)
 		if err != nil {
-			return nil, err
+			return nil, fileError(err)
 		}
 		files[name] = text
+		size += len(text)
 	}
 	return files, nil
 }

@@ -118,7 +118,7 @@ func (s *demoStage) ready(ctx context.Context) bool {
 func (s *demoStage) file() string { return filepath.Join(s.dir, "lb.toml") }
 
 // flag returns the flag with which commands find the demo's balancer.
-func (s *demoStage) flag() string { return "--config " + s.file() }
+func (s *demoStage) flag() string { return "-c " + s.file() }
 
 // page returns how to open the web page.
 func (s *demoStage) page() string {

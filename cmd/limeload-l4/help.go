@@ -111,6 +111,9 @@ func commandPath(app *cli.App, words []string) (path []*cli.Command, err error) 
 // helpAbout returns the command line that prints the help about the command of another one.
 func helpAbout(app *cli.App, words []string) string {
 	line, commands := app.Name+" help", app.Commands
+	if len(words) > 0 && words[0] == "help" {
+		words = words[1:]
+	}
 	for _, word := range words {
 		c := named(commands, word)
 		if c == nil || c.Hidden {

@@ -97,6 +97,8 @@ func TestMistakes(t *testing.T) {
 		{"backends lst", `did you mean "list"?`},
 		{"check extra more", `unknown command or argument`},
 		{"help stats", `did you mean "status"?`},
+		{"drain", `did you mean "backends drain"?`},
+		{"log", `did you mean "log-level"?`},
 		{"help dns puge", `did you mean "purge"?`},
 		{"--confg x", `unknown flag "--confg", did you mean "--config"?`},
 		{"status --outptu json", `unknown flag "--outptu", did you mean "--output"?`},
@@ -123,6 +125,18 @@ func TestMistakes(t *testing.T) {
 			if strings.Contains(stderr, inner) {
 				t.Errorf("%s: a user does not know %q: %s", test.line, inner, stderr)
 			}
+		}
+	}
+}
+
+// TestHelpAbout: after a mistake, the help about the nearest command that exists is named.
+func TestHelpAbout(t *testing.T) {
+	app := newApp(io.Discard, io.Discard)
+	for line, want := range map[string]string{
+		"nonsense": "help", "help nonsense": "help", "backends lst": "help backends", "help backends lst": "help backends",
+	} {
+		if got := helpAbout(app, strings.Fields(line)); got != "limeload-l4 "+want {
+			t.Errorf("%s: %s", line, got)
 		}
 	}
 }

@@ -6,11 +6,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 )
@@ -87,7 +89,17 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		c.HideHelpCommand = true
 	}
 	app.Commands = append(app.Commands, commandsWithArguments()...)
+	slices.SortStableFunc(app.Commands, func(a, b *cli.Command) int { return cmp.Compare(placeOf(a), placeOf(b)) })
 	return app
+}
+
+// placeOf returns the place of a command in lists: first what a new user needs, in that order, and then the others.
+func placeOf(c *cli.Command) int {
+	first := []string{"example", "check", "demo", "convert", "simulate", "schema", "algorithms"}
+	if i := slices.Index(first, c.Name); i >= 0 {
+		return i
+	}
+	return len(first)
 }
 
 func configFlag() cli.Flag {

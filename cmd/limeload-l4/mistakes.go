@@ -20,10 +20,35 @@ func unknownCommand(word string, commands []*cli.Command) error {
 		}
 	}
 	text := fmt.Sprintf("unknown command or argument %q", word)
-	if near := conf.Nearest(word, names); near != "" {
+	near := conf.Nearest(word, names)
+	if near == "" {
+		near = longerCommand(word, commands)
+	}
+	if near != "" {
 		text += fmt.Sprintf(", did you mean %q?", near)
 	}
 	return &usageError{errors.New(text)}
+}
+
+// longerCommand returns the command that begins with word, or that is called word below another command; "" if there is
+// none, or more than one.
+func longerCommand(word string, commands []*cli.Command) string {
+	var longer []string
+	for _, c := range commands {
+		if c.Hidden {
+			continue
+		}
+		if len(word) > 1 && strings.HasPrefix(c.Name, word) {
+			longer = append(longer, c.Name)
+		}
+		if named(c.Subcommands, word) != nil {
+			longer = append(longer, c.Name+" "+word)
+		}
+	}
+	if len(longer) == 1 {
+		return longer[0]
+	}
+	return ""
 }
 
 // unknownFlag returns the error of a flag that does not exist.

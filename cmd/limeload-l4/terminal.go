@@ -118,7 +118,7 @@ func stateTint(word string) tint {
 	case "unhealthy", "open", "denied", "deny", "breaker_open":
 		return bad
 	case "unknown", "wrong_role", "lagging", "fallback", "half-open", "breaker_half_open", "drain", "draining",
-		"maintenance", "starting", "no", "agent", "weight_0", "full", "over_rate":
+		"maintenance", "starting", "handing_over", "no", "agent", "weight_0", "full", "over_rate":
 		return doubtful
 	}
 	return uncoloured

@@ -180,7 +180,7 @@ func (m *topModel) foot() (lines []string) {
 func details(b *topBackend) string {
 	facts := []string{fmt.Sprintf("%s (%s): %s", b.Name, b.Address, b.Verdict)}
 	if !b.Since.IsZero() {
-		facts[0] += " since " + ago(b.Since)
+		facts[0] += " for " + ago(b.Since)
 	}
 	if why := whyOf(&b.Backend); why != "" {
 		facts[0] += ", " + why

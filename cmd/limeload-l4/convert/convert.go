@@ -99,8 +99,8 @@ type Options struct {
 	Read func(pattern string) (map[string][]byte, error)
 }
 
-// Convert translates a configuration. It returns an error only for a text that is too large, or that has a kind which
-// it does not know; everything else becomes a note.
+// Convert translates a configuration. It returns an error only for a text that is too large, or whose result would be,
+// or that has a kind which it does not know; everything else becomes a note.
 func Convert(text []byte, o Options) (*Result, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("%s: more than %d bytes, which is no configuration", o.File, MaxBytes)
@@ -117,7 +117,11 @@ func Convert(text []byte, o Options) (*Result, error) {
 	}
 	doc.from = o.File
 	doc.finish(notes)
-	return &Result{TOML: doc.text(), Notes: notes.sorted(), Listeners: len(doc.listeners), Pools: len(doc.pools)}, nil
+	text, err := doc.text()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.File, err)
+	}
+	return &Result{TOML: text, Notes: notes.sorted(), Listeners: len(doc.listeners), Pools: len(doc.pools)}, nil
 }
 
 // A place is a line of a file.

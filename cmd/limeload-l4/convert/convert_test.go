@@ -155,6 +155,7 @@ func TestConvertWords(t *testing.T) {
 	haproxy := func(lines string) string {
 		return "listen a\n  mode tcp\n  bind :1\n  server s 10.0.0.1:2\n  " + strings.ReplaceAll(lines, ";", "\n  ")
 	}
+	const tooFast = "tcp-request connection track-sc0 src table t;tcp-request connection reject if { sc0_conn_rate gt 9 }"
 	nginx := func(lines string) string {
 		return "stream { upstream u { server 10.0.0.1:2; } server { listen 1; proxy_pass u; " + lines + " } }"
 	}
@@ -182,11 +183,33 @@ func TestConvertWords(t *testing.T) {
 		{HAProxy, haproxy("bind :3 interface eth0"), ``, `"interface" has no counterpart`},
 		{HAProxy, haproxy("bind :::1 v6only"), `"[::]:1"`, ""},
 		{HAProxy, haproxy("tcp-request connection accept if { src 10.0.0.0/8 };tcp-request connection reject"),
-			`allow = ["10.0.0.0/8"]`, "the longest decides"},
+			`allow = ["10.0.0.0/8"]`, ""},
 		{HAProxy, haproxy("tcp-request content reject if { req.len gt 5 }"), ``, "no such rule"},
 		{HAProxy, haproxy("option tcp-check;tcp-check send QUIT;server t 10.0.0.3:2 check"), `{ send = "QUIT" }`, ""},
 		{HAProxy, haproxy("option tcp-check;tcp-check expect ! string x;server t 10.0.0.3:2 check"), ``, "and nothing else"},
 		{HAProxy, haproxy("option mystery"), ``, "does not know"},
+		{HAProxy, haproxy("server t 10.0.0.3:2 ssl verify none;server u 10.0.0.4:2 ssl verify required ca-file /ca"),
+			`mode = "verify"`, "another one"},
+		{HAProxy, haproxy("server t 10.0.0.3:2 weight $W"), ``, "a number for weight"},
+		{HAProxy, haproxy("server t 10.0.0.3:2 ssl verify none ssl-min-ver TLSv1.3"), ``, "ssl-min-ver"},
+		{HAProxy, "listen a\n bind :1\n default-server ssl verify required\n server s 10.0.0.1:2\n" +
+			" default-server verify none\n",
+			`mode = "verify"`, ""},
+		{HAProxy, haproxy("server-template t 3 b.example:80 disabled"), ``, "disabled: backends that discovery finds"},
+		{HAProxy, "listen a\n bind :1\n option httpchk\n server s 10.0.0.1:2 ssl verify none check port 8008",
+			`type = "http"`, ""},
+		{HAProxy, "listen a\n bind :1\n server s 10.0.0.1:2 ssl verify none check no-check-ssl", `type = "tcp"`, ""},
+		{HAProxy, "listen a\n bind :1\n option httpchk\n http-check connect port 8443 ssl\n server s 10.0.0.1:2 check",
+			`type = "https"`, ""},
+		{HAProxy, "listen a\n bind :1\n option httpchk\n http-check expect status 200\n http-check expect string ok\n" +
+			" server s 10.0.0.1:2 check", `status = ["200"]`, "expects one thing"},
+		{HAProxy, "listen a\n bind :1\n option tcp-check\n tcp-check send PING\\r\\n\n tcp-check expect string +PONG\n" +
+			" tcp-check expect string connected_slaves:1\n server s 10.0.0.1:2 check",
+			`type = "redis"`, "the role, the link"},
+		{HAProxy, haproxy(tooFast), ``, "no such rule"},
+		{HAProxy, haproxy(tooFast) +
+			"\nbackend t\n stick-table type ip size 1k store conn_rate(1m)\n server s 10.0.0.1:2", `"9/m burst 9"`, ""},
+		{HAProxy, haproxy("bind :3 ssl crt /x.pem ca-file /ca.pem"), `cert = "/x.pem"`, ""},
 		{HAProxy, haproxy("stick-table type ip size 1k expire 5m;stick on src"), `ttl = "5m", max_entries = 1024`, ""},
 		{HAProxy, haproxy("stick on req.cook(a)"), ``, "known by its address"},
 		{HAProxy, haproxy("default_backend gone"), ``, `there is no backend "gone"`},
@@ -201,6 +224,14 @@ func TestConvertWords(t *testing.T) {
 		{Nginx, nginx("deny all;"), `deny = ["0.0.0.0/0", "::/0"]`, ""},
 		{Nginx, nginx("deny 10.0.0.0/8; allow 10.1.0.0/16;"), `deny = ["10.0.0.0/8"]`, "has no effect"},
 		{Nginx, nginx("allow 10.1.0.0/16; deny 10.0.0.0/8;"), `allow = ["10.1.0.0/16", "0.0.0.0/0", "::/0"]`, ""},
+		{Nginx, "stream { deny 10.0.0.5; allow all; server { listen 1; proxy_pass 10.0.0.1:1; } }",
+			`deny = ["10.0.0.5"]`, ""},
+		{Nginx, "stream { deny 10.0.0.5; allow 10.0.0.0/8; deny all; server { listen 1; proxy_pass 10.0.0.1:1; } }",
+			`allow = ["10.0.0.0/8"] deny = ["10.0.0.5"]`, ""},
+		{Nginx, "stream { upstream u { server a.b:1 resolve down; } server { listen 1; proxy_pass u; } }",
+			``, "down: backends"},
+		{Nginx, nginx("listen 2 proxy_protocol; allow 10.0.0.0/8; deny all;"), `address = "0.0.0.0:1"`, "are about the proxies"},
+		{Nginx, nginx("listen 2 proxy_protocol; set_real_ip_from unix:;"), `address = "0.0.0.0:1"`, "no proxy is left"},
 		{Nginx, nginx("listen 2 ssl;"), `address      = "0.0.0.0:1"`, "clients would meet no TLS"},
 		{Nginx, nginx("listen $port;"), ``, "no address that limeload-l4 can listen at"},
 		{Nginx, nginx("proxy_bind $remote_addr transparent;"), ``, "a source is one address"},
@@ -221,6 +252,58 @@ func TestConvertWords(t *testing.T) {
 		if notes := list(r); test.note == "" && r.Left() > 0 || !strings.Contains(notes, test.note) {
 			t.Errorf("%s: the notes are not about %q:\n%s", test.text, test.note, notes)
 		}
+	}
+}
+
+// TestConvertAccess: rules of which the first one decides become lists in which the longest prefix does.
+func TestConvertAccess(t *testing.T) {
+	for _, test := range []struct{ rules, want string }{
+		{"accept if { src 10.0.0.5 };reject if { src 10.0.0.0/8 }",
+			`allow = ["10.0.0.5", "0.0.0.0/0", "::/0"] deny = ["10.0.0.0/8"]`},
+		{"reject if { src 10.0.0.0/8 };accept if { src 10.0.0.5 }", `deny = ["10.0.0.0/8"]`},
+		{"accept if { src 10.0.0.5 }", ``},
+		{"reject if !{ src 10.0.0.0/8 };reject if { src 10.0.0.5 }", `allow = ["10.0.0.0/8"] deny = ["10.0.0.5"]`},
+		{"reject if !{ src 10.0.0.0/8 };reject if !{ src 10.1.0.0/16 192.0.2.1 }", `allow = ["10.1.0.0/16"]`},
+		{"reject if !{ src 10.0.0.0/8 };reject if !{ src 192.0.2.1 }", `deny = ["0.0.0.0/0", "::/0"]`},
+		{"accept if { src 192.0.2.1 };reject unless { src 10.0.0.0/8 }", `allow = ["192.0.2.1", "10.0.0.0/8"]`},
+		{"reject if !{ src 10.0.0.0/8 };accept if { src 192.0.2.1 }", `allow = ["10.0.0.0/8"]`},
+		{"accept if { src 10.0.0.0/8 };reject;accept if { src 192.0.2.1 }", `allow = ["10.0.0.0/8"]`},
+		{"reject if { src -f /a };reject if { src -f /b }", `deny_file = "/a"`},
+		{"reject if !{ src -f /a };reject if { src -f /b }", `allow_file = "/a"`},
+		{"reject if { src -f /b };reject if !{ src 10.0.0.0/8 }", `allow = ["10.0.0.0/8"] deny_file = "/b"`},
+	} {
+		text := "listen a\n bind :1\n server s 10.0.0.1:2\n tcp-request connection " +
+			strings.ReplaceAll(test.rules, ";", "\n tcp-request connection ")
+		_, access, _ := strings.Cut(string(convertText(t, HAProxy, text).TOML), "[listener.a.access]")
+		access, _, _ = strings.Cut(access, "\n\n")
+		if got := strings.Join(strings.Fields(access), " "); got != test.want {
+			t.Errorf("%s: got %s, expected %s", test.rules, got, test.want)
+		}
+	}
+	phases := "listen a\n bind :1\n server s 10.0.0.1:2\n tcp-request connection accept if { src 10.0.0.5 }\n" +
+		" tcp-request content reject if { src 10.0.0.0/8 }"
+	if r := convertText(t, HAProxy, phases); r.Left() != 1 {
+		t.Errorf("an accept of one phase and a reject of another one:\n%s%s", r.TOML, list(r))
+	}
+}
+
+// TestConvertCost: a large text costs little time and memory, whatever it repeats.
+func TestConvertCost(t *testing.T) {
+	full := func(line string) string { return strings.Repeat(line, MaxBytes/16/len(line)) }
+	for name, text := range map[string]string{
+		"sections":  full("listen a\n"),
+		"backends":  "listen a\nbind :1\n" + full("server a 10.0.0.1:80\n"),
+		"inherited": "defaults\n" + full("log x\n") + full("listen a\n"),
+		"names":     "listen a\nbind :1\n" + full("server a h$X:80\n"),
+	} {
+		t.Run(name, func(t *testing.T) { _, _ = Convert([]byte(text), Options{Kind: HAProxy, File: "x"}) })
+	}
+	for name, text := range map[string]string{
+		"servers": "stream {" + full("server{listen 1;proxy_pass 10.0.0.1:1;}"),
+		"common":  "stream {" + full("a b;") + full("server{}"),
+		"denied":  "stream { server { listen 1; proxy_pass 10.0.0.1:1; " + full("deny 10.0.0.1;"),
+	} {
+		t.Run(name, func(t *testing.T) { _, _ = Convert([]byte(text), Options{Kind: Nginx, File: "x"}) })
 	}
 }
 

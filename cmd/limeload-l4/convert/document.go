@@ -14,6 +14,31 @@ type document struct {
 	tables    []*table
 	listeners []*listener
 	pools     []*pool
+
+	listenerNames, poolNames names
+	poolsByName              map[string]*pool
+}
+
+// names are names that are taken. The zero value has none.
+type names struct {
+	taken map[string]bool
+	next  map[string]int // the number to try next behind a name
+}
+
+// unused returns a valid name like that one, and takes it.
+func (n *names) unused(like string) string {
+	if n.taken == nil {
+		n.taken, n.next = map[string]bool{}, map[string]int{}
+	}
+	plain := validName(like)
+	name := plain
+	for i := max(n.next[plain], 2); n.taken[name]; i++ {
+		end := "-" + strconv.Itoa(i)
+		name = plain[:min(len(plain), 64-len(end))] + end
+		n.next[plain] = i + 1
+	}
+	n.taken[name] = true
+	return name
 }
 
 // A table is a table of TOML: keys in the order in which they were set, and tables below it.
@@ -126,6 +151,9 @@ type pool struct {
 	found    bool // it has a discovery, and may be without backends
 	comments []string
 
+	addresses    map[string]*backend
+	backendNames names
+
 	// of an upstream of nginx: by what servers say about connections to it, and what it is without that
 	variants map[string]*pool
 	plain    *pool
@@ -151,9 +179,7 @@ func (d *document) top(name string) *table {
 
 // addListener adds a listener with a name like that one.
 func (d *document) addListener(like string, at place, what string) *listener {
-	name := unused(like, func(name string) bool {
-		return slices.ContainsFunc(d.listeners, func(l *listener) bool { return l.name == name })
-	})
+	name := d.listenerNames.unused(like)
 	l := &listener{name: name, at: at, what: what}
 	l.header = "listener." + quoteKey(name)
 	d.listeners = append(d.listeners, l)
@@ -162,12 +188,14 @@ func (d *document) addListener(like string, at place, what string) *listener {
 
 // addPool adds a pool with a name like that one.
 func (d *document) addPool(like string, at place, what string) *pool {
-	name := unused(like, func(name string) bool {
-		return slices.ContainsFunc(d.pools, func(p *pool) bool { return p.name == name })
-	})
+	name := d.poolNames.unused(like)
 	p := &pool{name: name, at: at, what: what}
 	p.header = "pool." + quoteKey(name)
 	d.pools = append(d.pools, p)
+	if d.poolsByName == nil {
+		d.poolsByName = map[string]*pool{}
+	}
+	d.poolsByName[name] = p
 	return p
 }
 
@@ -184,14 +212,16 @@ func (p *pool) copyTo(c *pool) *pool {
 // addBackend adds a backend with a name like that one. It returns nil if the pool has the address already, which
 // limeload-l4 refuses.
 func (p *pool) addBackend(like, address string) *backend {
-	if slices.ContainsFunc(p.backends, func(b *backend) bool { return b.address == address }) {
+	if p.addresses[address] != nil {
 		return nil
 	}
 	b := &backend{address: address}
+	if p.addresses == nil {
+		p.addresses = map[string]*backend{}
+	}
+	p.addresses[address] = b
 	if like != "" {
-		b.set("name", quote(unused(like, func(name string) bool {
-			return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.value("name") == quote(name) })
-		})))
+		b.set("name", quote(p.backendNames.unused(like)))
 	}
 	b.set("address", quote(address))
 	p.backends = append(p.backends, b)
@@ -226,8 +256,11 @@ func (d *document) finish(n *notes) {
 	})
 }
 
-// text returns the document.
-func (d *document) text() []byte {
+// maxResult bounds the result: limeload-l4 reads no file of more than MaxBytes.
+const maxResult = MaxBytes
+
+// text returns the document, or an error if it is larger than limeload-l4 would read.
+func (d *document) text() ([]byte, error) {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "#:schema ./lb.schema.json\n# Made by limeload-l4 convert from %s.\n",
 		strings.Trim(quote(d.from), `"`))
@@ -235,13 +268,19 @@ func (d *document) text() []byte {
 		t.write(w, nil)
 	}
 	for _, l := range d.listeners {
-		l.write(w)
+		if l.write(w); w.Len() > maxResult {
+			return nil, errTooLarge
+		}
 	}
 	for _, p := range d.pools {
-		p.write(w)
+		if p.write(w); w.Len() > maxResult {
+			return nil, errTooLarge
+		}
 	}
-	return w.Bytes()
+	return w.Bytes(), nil
 }
+
+var errTooLarge = fmt.Errorf("the lb.toml would have more than %d bytes, which limeload-l4 does not read", maxResult)
 
 func (l *listener) write(w *bytes.Buffer) {
 	address := quote(l.addresses[0])
@@ -279,20 +318,6 @@ func (p *pool) write(w *bytes.Buffer) {
 		p.set("backends", "["+b.String()+"\n]")
 	}
 	p.table.write(w, p.comments)
-}
-
-// unused returns a valid name like that one for which used is false.
-func unused(like string, used func(name string) bool) string {
-	name := validName(like)
-	if !used(name) {
-		return name
-	}
-	for i := 2; ; i++ {
-		end := "-" + strconv.Itoa(i)
-		if longer := name[:min(len(name), 64-len(end))] + end; !used(longer) {
-			return longer
-		}
-	}
 }
 
 // validName returns the name, with "-" for what names of listeners, pools and backends may not have.

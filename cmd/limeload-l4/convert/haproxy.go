@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// maxInherited bounds the lines that sections inherit from their defaults, all together: a hundred times as many as a
+// configuration with a thousand sections has.
+const maxInherited = 1_000_000
+
 // A haproxy is the conversion of one configuration of HAProxy.
 type haproxy struct {
 	notes *notes
@@ -17,7 +21,8 @@ type haproxy struct {
 	minVersion      string                 // of TLS at all binds; "" if the file does not say it
 	resolvers       map[string]*haResolver // by name
 	proxies         []*proxy
-	pools           map[string]*pool // by the name of the backend or listen
+	behindName      map[string][]*proxy // backends and listens by name
+	pools           map[string]*pool    // by the name of the backend or listen
 }
 
 // A haSection is a section with its lines.
@@ -34,6 +39,12 @@ type haResolver struct {
 	refresh time.Duration
 }
 
+// A serverLine is a line server or server-template.
+type serverLine struct {
+	line
+	defaults int // how many lines default-server stand before it
+}
+
 // A proxy is a frontend, backend or listen, as its lines and those of its defaults say.
 type proxy struct {
 	kind, name string
@@ -42,7 +53,7 @@ type proxy struct {
 	inherited  bool // the line that is read now is one of its defaults
 	disabled   bool
 	binds      []line
-	servers    []line
+	servers    []serverLine
 	defaults   []line // of servers
 	balance    line
 	hashType   line
@@ -84,8 +95,10 @@ func convertHAProxy(text []byte, file string, n *notes) *document {
 			h.foreignSection(s)
 		}
 	}
+	h.behindName = map[string][]*proxy{}
 	for _, p := range h.proxies {
 		if p.kind != "frontend" {
+			h.behindName[p.name] = append(h.behindName[p.name], p)
 			h.pool(p)
 		}
 	}
@@ -100,6 +113,7 @@ func convertHAProxy(text []byte, file string, n *notes) *document {
 // sections groups the lines by section, and gives each proxy the lines of its defaults.
 func (h *haproxy) sections(lines []line) (sections []*haSection) {
 	named := map[string]*haSection{}
+	inherited := 0
 	var last, now *haSection
 	for _, l := range lines {
 		switch l.words[0] {
@@ -113,6 +127,10 @@ func (h *haproxy) sections(lines []line) (sections []*haSection) {
 			}
 			if base != nil && (now.kind == "frontend" || now.kind == "backend" || now.kind == "listen" ||
 				now.kind == "defaults" && slices.Contains(l.words, "from")) {
+				if inherited += len(base.defaults) + len(base.lines); inherited > maxInherited {
+					h.notes.left(l.at, l.raw, "there are too many sections with defaults: the rest is not read", "")
+					return sections[:len(sections)-1]
+				}
 				now.defaults = slices.Concat(base.defaults, base.lines)
 			}
 			if now.kind == "defaults" {

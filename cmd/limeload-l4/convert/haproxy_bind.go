@@ -121,6 +121,10 @@ func (h *haproxy) bind(p *proxy, l line) *haBind {
 			b.tls = nil
 			return b // without addresses: clients would meet no TLS
 		}
+		if v := b.tls["client_auth"]; v == "" || v == quote("none") { // HAProxy ignores them then, too
+			delete(b.tls, "client_ca")
+			delete(b.tls, "client_crl")
+		}
 	} else if b.certs != nil {
 		b.certs = nil
 	}
@@ -222,7 +226,7 @@ func (h *haproxy) bindWord(b *haBind, l line, i int) (used int, ok bool) {
 	case "name", "id", "nice", "process", "thread", "shards", "level", "mss", "label":
 		return 1, word != "mss"
 	case "transparent", "accept-netscaler-cip", "interface", "namespace":
-		return map[string]int{"transparent": 0}[word], false
+		return map[string]int{"interface": 1, "namespace": 1}[word], false
 	}
 	return 0, false
 }
@@ -329,14 +333,13 @@ func (l *listener) setIdle(d time.Duration) {
 
 // behind returns the backends and listens that clients of p may come to.
 func (h *haproxy) behind(p *proxy) (proxies []*proxy) {
-	names := map[string]bool{p.to.word(1): true}
+	names := []string{p.to.word(1)}
 	for _, l := range p.uses {
-		names[l.word(1)] = true
+		names = append(names, l.word(1))
 	}
-	for _, other := range h.proxies {
-		if other.kind != "frontend" && names[other.name] {
-			proxies = append(proxies, other)
-		}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		proxies = append(proxies, h.behindName[name]...)
 	}
 	return proxies
 }

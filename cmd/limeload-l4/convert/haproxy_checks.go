@@ -1,7 +1,6 @@
 package convert
 
 import (
-	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strings"
@@ -30,12 +29,17 @@ func (h *haproxy) health(p *proxy, made *pool, servers []*haServer) {
 		}
 	}
 	t := made.in("health")
-	h.checkType(p, made, t)
+	tls := h.checkType(p, made, t)
 	h.checkTimes(p, t, servers)
 	h.checkAddresses(made, t, servers)
-	tls := false
 	for _, s := range servers {
-		tls = tls || (s.on("ssl") || s.on("check-ssl")) && !s.on("no-check-ssl")
+		// a check at an address of its own inherits neither TLS nor the PROXY header
+		inherits := !s.on("port") && !s.on("addr")
+		tls = tls || s.on("check-ssl") || s.on("ssl") && inherits && !s.on("no-check-ssl")
+		if s.on("check-send-proxy") && (!inherits || !s.on("send-proxy") && !s.on("send-proxy-v2")) {
+			h.notes.left(s.at.at, s.at.raw, "check-send-proxy: only checks on the backend's own port get a PROXY header",
+				"see send_proxy of the pool")
+		}
 	}
 	if tls {
 		h.checkTLS(t, servers)
@@ -45,15 +49,15 @@ func (h *haproxy) health(p *proxy, made *pool, servers []*haServer) {
 // contains reports whether a line is one of the defaults that p inherits: then it is no mistake that nothing needs it.
 func contains(p *proxy, l line) bool { return l.at.line < p.head.at.line }
 
-// checkType sets what a check does, by the option of the backend.
-func (h *haproxy) checkType(p *proxy, made *pool, t *table) {
+// checkType sets what a check does, by the option of the backend, and reports whether its rules ask for TLS.
+func (h *haproxy) checkType(p *proxy, made *pool, t *table) (tls bool) {
 	t.set("type", quote("tcp"))
 	for name, l := range p.options {
 		switch name {
 		case "httpchk":
-			h.httpCheck(p, made, t, l)
+			tls = h.httpCheck(p, made, t, l)
 		case "tcp-check":
-			h.tcpCheck(p, t)
+			tls = h.tcpCheck(p, t)
 		case "pgsql-check":
 			h.login(t, l, "postgres")
 		case "mysql-check":
@@ -71,6 +75,7 @@ func (h *haproxy) checkType(p *proxy, made *pool, t *table) {
 			h.notes.left(l.at, l.raw, "a check of this kind is not carried over", `see type = "exec" in docs/health.md`)
 		}
 	}
+	return tls
 }
 
 // login carries over a check that names a user.
@@ -90,8 +95,8 @@ func (h *haproxy) login(t *table, l line, kind string) {
 		`set password_file if the server asks for a password, and role = "primary" where only the primary may serve`)
 }
 
-// httpCheck carries over option httpchk and http-check.
-func (h *haproxy) httpCheck(p *proxy, made *pool, t *table, l line) {
+// httpCheck carries over option httpchk and http-check, and reports whether they ask for TLS.
+func (h *haproxy) httpCheck(p *proxy, made *pool, t *table, l line) (tls bool) {
 	method, uri := "OPTIONS", "/"
 	switch len(l.words) {
 	case 2:
@@ -133,7 +138,9 @@ func (h *haproxy) httpCheck(p *proxy, made *pool, t *table, l line) {
 			}
 		case "expect":
 			h.httpExpect(t, c)
-		case "connect", "comment":
+		case "connect":
+			tls = h.checkConnect(t, c) || tls
+		case "comment":
 		default:
 			h.notes.left(c.at, c.raw, "a check has no such rule", "see [pool.*.health]")
 		}
@@ -153,6 +160,7 @@ func (h *haproxy) httpCheck(p *proxy, made *pool, t *table, l line) {
 		made.comments = append(made.comments, "If this is Patroni, it can also say itself who the primary is, and sooner:",
 			"see docs/patroni.md, and limeload-l4 example patroni.")
 	}
+	return tls
 }
 
 // httpExpect carries over http-check expect.
@@ -160,6 +168,10 @@ func (h *haproxy) httpExpect(t *table, c line) {
 	words := c.words[2:]
 	for len(words) > 1 && (words[0] == "min-recv" || words[0] == "comment") {
 		words = words[2:]
+	}
+	if t.has("status") || t.has("body") {
+		h.notes.left(c.at, c.raw, "a check is one request, and expects one thing", "see checks of [pool.*.health]")
+		return
 	}
 	switch {
 	case len(words) == 2 && words[0] == "status" && statusCodes().MatchString(words[1]):
@@ -184,123 +196,6 @@ func statusCodes() *regexp.Regexp {
 // statusHundreds matches a regular expression for all codes with the same first digit, such as ^2[0-9][0-9]$.
 func statusHundreds() *regexp.Regexp {
 	return regexp.MustCompile(`^\^?\(?[1-5](\[0-9\]\[0-9\]|\.\.|\\d\\d)\)?\$?$`)
-}
-
-// tcpCheck carries over the rules of tcp-check: as a check of Redis where they are one, otherwise as steps.
-func (h *haproxy) tcpCheck(p *proxy, t *table) {
-	var steps []string
-	var sent, expected string
-	auth := line{}
-	for _, c := range p.checks {
-		if c.words[0] != "tcp-check" {
-			continue
-		}
-		value := c.word(2)
-		switch c.word(1) {
-		case "connect":
-			h.tcpConnect(t, c)
-		case "comment", "":
-		case "send", "send-lf":
-			sent += value
-			if strings.HasPrefix(strings.ToUpper(value), "AUTH ") {
-				auth = c
-			}
-			steps = append(steps, fmt.Sprintf("{ send = %s }", quote(value)))
-		case "send-binary":
-			if _, err := hex.DecodeString(value); err != nil {
-				h.unreadable(c, "hexadecimal digits")
-				continue
-			}
-			steps = append(steps, fmt.Sprintf("{ send_hex = %s }", quote(value)))
-		case "expect":
-			step, text := h.tcpExpect(c)
-			expected += text + "\n"
-			if step != "" {
-				steps = append(steps, step)
-			}
-		default:
-			h.notes.left(c.at, c.raw, "a check has no such rule", "see steps of [pool.*.health]")
-		}
-	}
-	upper := strings.ToUpper(sent)
-	if strings.Contains(upper, "PING") && strings.Contains(expected, "PONG") || strings.Contains(expected, "role:") {
-		h.redisCheck(p, t, expected, auth)
-		return
-	}
-	if len(steps) > 0 {
-		t.set("steps", "[\n  "+strings.Join(steps[:min(len(steps), 100)], ",\n  ")+",\n]")
-	}
-}
-
-// redisCheck writes a check of Redis, which sends PING and asks for the role itself.
-func (h *haproxy) redisCheck(p *proxy, t *table, expected string, auth line) {
-	t.set("type", quote("redis"))
-	switch {
-	case strings.Contains(expected, "role:master"):
-		t.set("role", quote("primary"))
-	case strings.Contains(expected, "role:slave"), strings.Contains(expected, "role:replica"):
-		t.set("role", quote("replica"))
-	}
-	if auth.words != nil {
-		h.notes.left(auth.at, "tcp-check send AUTH ...", "passwords do not stand in the configuration",
-			"write it into a file, and name that with password_file")
-	}
-	for _, c := range p.checks {
-		if c.words[0] == "tcp-check" {
-			h.notes.differs(c.at, "tcp-check ...", `the steps from here on are those of type = "redis"`, "")
-			return
-		}
-	}
-}
-
-// tcpConnect carries over tcp-check connect.
-func (h *haproxy) tcpConnect(t *table, c line) {
-	for i := 2; i < len(c.words); i++ {
-		switch c.words[i] {
-		case "port":
-			i++
-			if _, ok := parseNumber(c.word(i), 1, 65535); ok {
-				t.set("port", c.word(i))
-			}
-		case "ssl":
-			t.set("tls", "true")
-			t.set("verify", "false")
-		case "default", "linger":
-		case "comment", "sni", "alpn":
-			i++
-		default:
-			h.notes.left(c.at, c.raw, c.words[i]+" of a check has no counterpart", "")
-		}
-	}
-}
-
-// tcpExpect returns a step of tcp-check expect, and the text that it expects.
-func (h *haproxy) tcpExpect(c line) (step, text string) {
-	words := c.words[2:]
-	for len(words) > 1 && (words[0] == "min-recv" || words[0] == "comment") {
-		words = words[2:]
-	}
-	if len(words) < 2 || words[0] == "!" {
-		h.notes.left(c.at, c.raw, "a step expects a text, bytes or a regular expression, and nothing else", "")
-		return "", ""
-	}
-	text = strings.Join(words[1:], " ")
-	switch words[0] {
-	case "string":
-		return fmt.Sprintf("{ expect = %s }", quote(text)), text
-	case "rstring":
-		if _, err := regexp.Compile(text); err != nil {
-			h.notes.left(c.at, c.raw, "the regular expression is none of RE2", "see expect_regexp")
-			return "", text
-		}
-		return fmt.Sprintf("{ expect_regexp = %s }", quote(text)), text
-	case "binary":
-		if b, err := hex.DecodeString(text); err == nil {
-			return fmt.Sprintf("{ expect_hex = %s }", quote(text)), string(b)
-		}
-	}
-	h.notes.left(c.at, c.raw, "a step expects a text, bytes or a regular expression, and nothing else", "")
-	return "", ""
 }
 
 // checkTimes carries over when a server is checked.
@@ -363,10 +258,8 @@ func (h *haproxy) checkAddresses(made *pool, t *table, servers []*haServer) {
 				"see check of the backend, and port of [pool.*.health]")
 			continue
 		}
-		for _, b := range made.backends {
-			if b.address == s.address() {
-				b.set("check", quote(hostPort(host, port)))
-			}
+		if b := made.addresses[s.address()]; b != nil {
+			b.set("check", quote(hostPort(host, port)))
 		}
 	}
 }
@@ -386,8 +279,7 @@ func (h *haproxy) checkTLS(t *table, servers []*haServer) {
 	default:
 		t.set("tls", "true")
 	}
-	verify, set := servers[0].words["verify"]
-	if set && verify == "none" {
+	if unverified(servers) {
 		t.set("verify", "false")
 	} else if ca := servers[0].words["ca-file"]; ca != "" && ca != "@system-ca" {
 		t.set("ca", quote(under(h.caBase, ca)))

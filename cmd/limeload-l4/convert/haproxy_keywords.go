@@ -21,7 +21,7 @@ func (h *haproxy) proxyLine(p *proxy, l line) {
 	case "bind":
 		p.binds = append(p.binds, l)
 	case "server", "server-template":
-		p.servers = append(p.servers, l)
+		p.servers = append(p.servers, serverLine{l, len(p.defaults)})
 	case "default-server":
 		p.defaults = append(p.defaults, l)
 	case "balance":
@@ -52,19 +52,27 @@ func (h *haproxy) proxyLine(p *proxy, l line) {
 	case "stick-table", "stick":
 		p.sticks = append(p.sticks, l)
 	case "maxconn":
-		p.maxconn = l.word(1)
+		p.maxconn = h.wholeNumber(l, 1)
 	case "retries":
-		p.retries = l.word(1)
+		p.retries = h.wholeNumber(l, 1)
 	case "source":
 		p.source = l
 	case "rate-limit":
-		p.rate = l.word(2)
+		p.rate = h.wholeNumber(l, 2)
 	case "stats":
 		p.stats = p.stats || !p.inherited
 		h.otherLine(p, l, proxyWords()[word])
 	default:
 		h.otherLine(p, l, proxyWords()[word])
 	}
+}
+
+// wholeNumber returns the i-th word of a line, with a note if it is no number, such as a variable of the environment.
+func (h *haproxy) wholeNumber(l line, i int) string {
+	if _, ok := parseNumber(l.word(i), 0, 100_000_000); !ok {
+		h.unreadable(l, "a number")
+	}
+	return l.word(i)
 }
 
 // otherLine notes a line by its counterpart, which is the zero value for an unknown word.

@@ -45,7 +45,10 @@ func (h *haproxy) limit(p *proxy, l line, made []*listener) bool {
 			one.in("limits").set("client_sessions", strconv.Itoa(n))
 		}
 	case "conn_rate", "sess_rate":
-		period := p.ratePeriod(name)
+		period, known := h.ratePeriod(p, name)
+		if !known {
+			return false // nobody knows how fast is too fast
+		}
 		perMinute := min(max(1, int(time.Duration(n)*time.Minute/period)), 60_000_000) // a million a second
 		for _, one := range made {
 			one.in("limits").setWith("client_rate", quote(fmt.Sprintf("%d/m burst %d", perMinute, n)),
@@ -57,18 +60,36 @@ func (h *haproxy) limit(p *proxy, l line, made []*listener) bool {
 	return true
 }
 
-// ratePeriod returns the time over which a stick-table counts a rate.
-func (p *proxy) ratePeriod(name string) time.Duration {
+// ratePeriod returns the time over which a stick-table counts a rate: one of p, or else of another section, if all of
+// them say the same.
+func (h *haproxy) ratePeriod(p *proxy, name string) (period time.Duration, known bool) {
+	if period, known = p.ratePeriod(name); known {
+		return period, true
+	}
+	for _, other := range h.proxies {
+		d, ok := other.ratePeriod(name)
+		if ok && known && d != period {
+			return 0, false
+		}
+		if ok {
+			period, known = d, true
+		}
+	}
+	return period, known
+}
+
+// ratePeriod returns the time over which a stick-table of p counts a rate.
+func (p *proxy) ratePeriod(name string) (time.Duration, bool) {
 	for _, l := range p.sticks {
 		for _, word := range l.words {
 			for part := range strings.SplitSeq(word, ",") {
 				if text, is := strings.CutPrefix(part, name+"("); is {
 					if d, ok := haTime(strings.TrimSuffix(text, ")")); ok && d >= time.Millisecond {
-						return d
+						return d, true
 					}
 				}
 			}
 		}
 	}
-	return 10 * time.Second
+	return 0, false
 }

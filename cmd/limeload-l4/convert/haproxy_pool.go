@@ -122,10 +122,10 @@ func (h *haproxy) backends(p *proxy, made *pool, servers []*haServer) {
 				"weight says how much one gets")
 			continue
 		}
-		if n, ok := parseNumber(s.words["weight"], 0, 256); ok && n != 1 {
+		if n, ok := h.number(s, "weight", 0, 256); ok && n != 1 {
 			b.set("weight", strconv.Itoa(n))
 		}
-		if n, ok := parseNumber(s.words["maxconn"], 1, 100_000_000); ok {
+		if n, ok := h.number(s, "maxconn", 0, 100_000_000); ok && n > 0 { // 0 is no limit
 			b.set("max_sessions", strconv.Itoa(n))
 		}
 		if s.on("backup") {
@@ -153,10 +153,22 @@ func (h *haproxy) backends(p *proxy, made *pool, servers []*haServer) {
 	}
 }
 
+// number reads a number that a server has. One that is none, such as a variable of the environment, is noted.
+func (h *haproxy) number(s *haServer, word string, low, high int) (n int, ok bool) {
+	if !s.on(word) {
+		return 0, false
+	}
+	if n, ok = parseNumber(s.words[word], low, high); !ok {
+		h.unreadable(s.at, "a number for "+word)
+	}
+	return n, ok
+}
+
 // serverKeys carries over the parameters of servers that are keys of a pool.
 func (h *haproxy) serverKeys(p *proxy, made *pool, servers []*haServer) {
-	for _, header := range [][2]string{{"send-proxy-v2-ssl-cn", "v2"}, {"send-proxy-v2-ssl", "v2"}, {"send-proxy-v2", "v2"},
-		{"send-proxy", "v1"}} {
+	for _, header := range [][2]string{
+		{"send-proxy-v2-ssl-cn", "v2"}, {"send-proxy-v2-ssl", "v2"}, {"send-proxy-v2", "v2"}, {"send-proxy", "v1"},
+	} {
 		if _, set := h.same(servers, header[0], "send_proxy is one for a pool"); set {
 			made.set("send_proxy", quote(header[1]))
 			break
@@ -199,9 +211,9 @@ func (h *haproxy) agent(made *pool, all []*haServer) {
 // serverTLS carries over TLS to servers.
 func (h *haproxy) serverTLS(made *pool, servers []*haServer) {
 	t := made.in("tls")
-	verify, set := h.same(servers, "verify", "tls.mode is one for a pool")
+	_, _ = h.same(servers, "verify", "tls.mode is one for a pool")
 	mode := "verify" // ssl-server-verify is required by default
-	if set && verify == "none" {
+	if unverified(servers) {
 		mode = "insecure"
 	}
 	t.set("mode", quote(mode))
@@ -214,9 +226,18 @@ func (h *haproxy) serverTLS(made *pool, servers []*haServer) {
 	}
 	if name := h.serverName(servers, "sni"); name != "" {
 		t.set("server_name", quote(name))
+		if host := servers[0].words["verifyhost"]; host != "" && host != name {
+			h.notes.left(servers[0].at.at, servers[0].at.raw, "verifyhost: a certificate must have the name that is asked for",
+				"see server_name of [pool.*.tls]")
+		}
 	} else if v, set := h.same(servers, "verifyhost", "tls.server_name is one for a pool"); set {
 		t.set("server_name", quote(v))
 	}
+}
+
+// unverified reports whether no server has to show a good certificate. Where one has to, all have to.
+func unverified(servers []*haServer) bool {
+	return !slices.ContainsFunc(servers, func(s *haServer) bool { return s.words["verify"] != "none" })
 }
 
 // serverName returns the name that a parameter sni or check-sni says; "" if it says none.
@@ -241,7 +262,8 @@ func (h *haproxy) serverName(servers []*haServer, word string) string {
 }
 
 // template carries over a server-template as a discovery.
-func (h *haproxy) template(p *proxy, made *pool, l line) {
+func (h *haproxy) template(p *proxy, made *pool, template serverLine) {
+	l := template.line
 	if made.found {
 		h.notes.left(l.at, l.raw, "a pool has one discovery", "make it a pool of its own")
 		return
@@ -249,7 +271,7 @@ func (h *haproxy) template(p *proxy, made *pool, l line) {
 	text := l.word(3)
 	name, port, _ := strings.Cut(text, ":")
 	s := &haServer{at: l, name: l.word(1), words: map[string]string{}}
-	for _, d := range p.defaults {
+	for _, d := range p.defaults[:template.defaults] {
 		h.serverParameters(s, d, 1)
 	}
 	h.serverParameters(s, l, 4)
@@ -280,7 +302,7 @@ func (h *haproxy) template(p *proxy, made *pool, l line) {
 		t.setWith("family", quote(s.words["resolve-prefer"]), "HAProxy only prefers it")
 	}
 	h.unreadWords(p, s)
-	for _, word := range []string{"weight", "maxconn", "backup"} {
+	for _, word := range []string{"weight", "maxconn", "backup", "disabled"} {
 		if s.on(word) {
 			h.notes.left(l.at, l.raw, word+": backends that discovery finds have no keys of their own",
 				"set it at run time with `limeload-l4 backends set`")

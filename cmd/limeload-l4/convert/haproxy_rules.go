@@ -195,6 +195,7 @@ func (h *haproxy) destinations(p *proxy, made []*listener) {
 		pool = h.poolOf(p.to, to)
 	}
 	var routes []route
+	claimed := map[string]bool{}
 	for _, l := range p.uses {
 		names, ok := p.serverNames(l)
 		switch {
@@ -208,7 +209,7 @@ func (h *haproxy) destinations(p *proxy, made []*listener) {
 				"keep HAProxy or nginx behind limeload-l4 for rules about HTTP")
 		default:
 			if to := h.poolOf(l, l.word(1)); to != "" {
-				routes = append(routes, route{unclaimed(names, routes), to})
+				routes = append(routes, route{unclaimed(names, claimed), to})
 			}
 		}
 	}
@@ -218,12 +219,11 @@ func (h *haproxy) destinations(p *proxy, made []*listener) {
 	}
 }
 
-// unclaimed returns the names that no route has: HAProxy takes the first rule that fits.
-func unclaimed(names []string, routes []route) (free []string) {
+// unclaimed returns the names that are not claimed yet, and claims them: HAProxy takes the first rule that fits.
+func unclaimed(names []string, claimed map[string]bool) (free []string) {
 	for _, name := range names {
-		if !slices.Contains(free, name) && !slices.ContainsFunc(routes, func(r route) bool {
-			return slices.Contains(r.sni, name)
-		}) {
+		if !claimed[name] {
+			claimed[name] = true
 			free = append(free, name)
 		}
 	}
@@ -245,6 +245,8 @@ func (h *haproxy) poolOf(l line, name string) string {
 
 // frontRules carries over tcp-request and stick-table of a frontend.
 func (h *haproxy) frontRules(p *proxy, made []*listener) {
+	a := &haAccess{}
+	defer h.writeAccess(a, made)
 	for _, l := range p.rules {
 		action := strings.Join(l.words[1:min(len(l.words), 3)], " ")
 		switch {
@@ -257,7 +259,8 @@ func (h *haproxy) frontRules(p *proxy, made []*listener) {
 				h.notes.left(l.at, l.raw, "clients are known by their addresses alone", "see [listener.*.limits]")
 			}
 		case action == "content accept" && h.onlyHello(p, l):
-		case h.access(p, l, made), h.limit(p, l, made):
+			a.hello = true
+		case h.access(p, l, a), h.limit(p, l, made):
 		default:
 			h.notes.left(l.at, l.raw, "limeload-l4 has no such rule", "see [listener.*.access] and [listener.*.limits]")
 		}
@@ -290,80 +293,4 @@ func (h *haproxy) onlyHello(p *proxy, l line) bool {
 		}
 	}
 	return ok
-}
-
-// access carries over a rule that accepts or rejects clients by their addresses, if it is one.
-func (h *haproxy) access(p *proxy, l line, made []*listener) bool {
-	at := conditionAt(l)
-	if l.word(2) == "reject" && len(l.words) == 3 && made[0].find("access") != nil && made[0].in("access").has("allow") {
-		return true // a list allow denies all others
-	}
-	if at < 0 || l.word(2) != "reject" && l.word(2) != "accept" {
-		return false
-	}
-	alternatives, ok := p.readTerms(l.words[at+1:])
-	if !ok || len(alternatives) != 1 || len(alternatives[0]) != 1 {
-		return false
-	}
-	t := alternatives[0][0]
-	refuses := l.word(2) == "reject"
-	if l.words[at] == "unless" {
-		t.negated = !t.negated
-	}
-	if !refuses && t.negated {
-		return false
-	}
-	list := "allow"
-	if refuses && !t.negated {
-		list = "deny"
-	}
-	var prefixes []string
-	files := ""
-	for _, c := range t.tests {
-		if c.fetch != "src" || c.match != "" && c.match != "ip" {
-			return false
-		}
-		for _, v := range c.values {
-			prefix, ok := isPrefix(v)
-			if !ok {
-				return false
-			}
-			prefixes = append(prefixes, prefixText(prefix))
-		}
-		if c.file != "" {
-			if files != "" {
-				return false
-			}
-			files = c.file
-		}
-	}
-	if !refuses { // what follows decides about the others
-		h.notes.differs(l.at, l.raw, "of the prefixes that contain a client, the longest decides, and not the first rule",
-			"see [listener.*.access]")
-	}
-	for _, one := range made {
-		if len(prefixes) > 0 {
-			one.addPrefixes(list, prefixes)
-		}
-		if files != "" {
-			one.in("access").set(list+"_file", quote(files))
-		}
-	}
-	return true
-}
-
-// addPrefixes adds prefixes to a list of the listener's access table, those that are new.
-func (l *listener) addPrefixes(list string, prefixes []string) {
-	var all []string
-	for text := range strings.SplitSeq(strings.Trim(l.in("access").value(list), "[]"), ", ") {
-		if text != "" {
-			all = append(all, strings.Trim(text, `"`))
-		}
-	}
-	for _, p := range prefixes {
-		if !slices.Contains(all, p) {
-			all = append(all, p)
-		}
-	}
-	l.in("access").set(list, quoteList(all))
 }

@@ -44,12 +44,12 @@ func serverWords() map[string]int {
 }
 
 // server reads a line server.
-func (h *haproxy) server(p *proxy, l line) *haServer {
-	s := &haServer{at: l, name: l.word(1), words: map[string]string{}}
-	for _, d := range p.defaults {
+func (h *haproxy) server(p *proxy, l serverLine) *haServer {
+	s := &haServer{at: l.line, name: l.word(1), words: map[string]string{}}
+	for _, d := range p.defaults[:l.defaults] {
 		h.serverParameters(s, d, 1)
 	}
-	h.serverParameters(s, l, 3)
+	h.serverParameters(s, l.line, 3)
 	text := l.word(2)
 	for _, prefix := range []string{"ipv4@", "ipv6@", "tcp@", "tcp4@", "tcp6@", "stream+ipv4@", "stream+ipv6@"} {
 		text = strings.TrimPrefix(text, prefix)
@@ -87,10 +87,11 @@ func (h *haproxy) serverParameters(s *haServer, l line, i int) {
 		word := l.words[i]
 		switch valued[word] {
 		case 0:
-			if off, is := strings.CutPrefix(word, "no-"); is {
+			if off, is := strings.CutPrefix(word, "no-"); is && word != "no-check-ssl" {
 				delete(s.words, off)
 				continue
 			}
+			delete(s.words, map[string]string{"check-ssl": "no-check-ssl", "no-check-ssl": "check-ssl"}[word])
 			if word == "enabled" {
 				delete(s.words, "disabled")
 				continue
@@ -107,9 +108,9 @@ func (h *haproxy) serverParameters(s *haServer, l line, i int) {
 func carriedServerWords() map[string]bool {
 	words := map[string]bool{}
 	for _, w := range strings.Fields(`addr agent-check agent-inter agent-port alpn backup ca-file check check-send-proxy
-		check-sni check-ssl crt disabled fall fastinter id init-addr inter maxconn on-marked-down port resolve-prefer resolvers
-		rise send-proxy send-proxy-v2 slowstart sni source ssl verify weight check-via-socks4 no-ssl tfo ssl-min-ver
-		force-tlsv12 force-tlsv13 non-stick verifyhost`) {
+		check-sni check-ssl crt disabled fall fastinter id init-addr inter maxconn no-check-ssl on-marked-down port
+		resolve-prefer resolvers rise send-proxy send-proxy-v2 slowstart sni source ssl verify weight check-via-socks4
+		no-ssl tfo non-stick verifyhost`) {
 		words[w] = true
 	}
 	return words
@@ -130,15 +131,19 @@ func lostServerWords() map[string]counterpart {
 		"error-limit": {why: "a breaker looks at the traffic of every backend anyway", remedy: "see [pool.*.breaker]"},
 		"on-marked-up": {why: "sessions of backends in reserve go on", lost: true,
 			remedy: "`limeload-l4 sessions end --backend` ends them"},
-		"redir":      {why: "this is for HTTP, which is passed on unread", lost: true, http: true},
-		"proto":      {why: "bytes are passed on unread"},
-		"ciphers":    {why: "ciphers are those of Go's library", lost: true},
-		"curves":     {why: "curves are those of Go's library", lost: true},
-		"crl-file":   {why: "certificates of backends are not looked up in a list of revoked ones", lost: true},
-		"tcp-ut":     {why: "connections to backends have the system's TCP_USER_TIMEOUT", lost: true},
-		"socks4":     {why: "backends are connected to directly", lost: true},
-		"agent-addr": {why: "an agent is asked at its backend's address", lost: true},
-		"agent-send": {why: "an agent is sent nothing", lost: true},
+		"redir":        {why: "this is for HTTP, which is passed on unread", lost: true, http: true},
+		"proto":        {why: "bytes are passed on unread"},
+		"ciphers":      {why: "ciphers are those of Go's library", lost: true},
+		"curves":       {why: "curves are those of Go's library", lost: true},
+		"crl-file":     {why: "certificates of backends are not looked up in a list of revoked ones", lost: true},
+		"ssl-min-ver":  {why: "connections to backends speak TLS 1.2 or 1.3, as the backend chooses", lost: true},
+		"ssl-max-ver":  {why: "connections to backends speak TLS 1.2 or 1.3, as the backend chooses", lost: true},
+		"force-tlsv12": {why: "connections to backends speak TLS 1.2 or 1.3, as the backend chooses", lost: true},
+		"force-tlsv13": {why: "connections to backends speak TLS 1.2 or 1.3, as the backend chooses", lost: true},
+		"tcp-ut":       {why: "connections to backends have the system's TCP_USER_TIMEOUT", lost: true},
+		"socks4":       {why: "backends are connected to directly", lost: true},
+		"agent-addr":   {why: "an agent is asked at its backend's address", lost: true},
+		"agent-send":   {why: "an agent is sent nothing", lost: true},
 		"send-proxy-v2-ssl": {why: "a header has no facts about TLS", remedy: `send_proxy = "v2" is written instead`,
 			lost: true},
 		"send-proxy-v2-ssl-cn": {why: "a header has no facts about TLS", remedy: `send_proxy = "v2" is written instead`,
@@ -166,6 +171,9 @@ func (h *haproxy) unreadWords(p *proxy, s *haServer) {
 			if slices.Contains(d.words, word) && !slices.Contains(s.at.words, word) {
 				at = d
 			}
+		}
+		if word == "ssl-min-ver" && slices.Contains([]string{"SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"}, s.words[word]) {
+			continue // done anyway
 		}
 		if c == (counterpart{}) {
 			c = counterpart{why: "limeload-l4 does not know this parameter", lost: true}

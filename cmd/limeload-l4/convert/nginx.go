@@ -16,12 +16,15 @@ type nginx struct {
 	pools     map[string]*pool // by the name of the upstream, or the address
 	maps      map[string]*directive
 	resolver  string
-	common    []*directive // of stream, which each server inherits
+	common    []*directive      // of stream, which each server inherits
+	inherited int               // how many directives of common the servers so far have inherited; see maxInherited
+	zones     map[string]string // the variable of each limit_conn_zone
+	words     map[string]counterpart
 }
 
 func convertNginx(text []byte, o Options, n *notes) *document {
 	x := &nginx{notes: n, doc: &document{}, upstreams: map[string]*directive{}, pools: map[string]*pool{},
-		maps: map[string]*directive{}}
+		maps: map[string]*directive{}, words: nginxWords(), zones: map[string]string{}}
 	r := &nginxReader{notes: n, read: o.Read}
 	for _, d := range r.file(o.File, text, 0) {
 		switch d.word(0) {
@@ -59,6 +62,9 @@ func (x *nginx) stream(block []*directive) {
 			x.upstreams[d.word(1)] = d
 		case "map":
 			x.maps[d.word(2)] = d
+		case "limit_conn_zone":
+			zone, _, _ := strings.Cut(strings.TrimPrefix(d.word(2), "zone="), ":")
+			x.zones[zone] = d.word(1)
 		case "resolver":
 			x.resolver = d.word(1)
 			if !strings.Contains(x.resolver, ":") {
@@ -97,7 +103,7 @@ func (x *nginx) unusedMaps(block []*directive) {
 
 // other notes a directive that is not carried over as a key.
 func (x *nginx) other(d *directive) {
-	c, known := nginxWords()[d.word(0)]
+	c, known := x.words[d.word(0)]
 	switch {
 	case !known && strings.HasPrefix(d.word(0), "js_"):
 		x.notes.left(d.at, d.raw(), "no scripts are run", "")

@@ -72,12 +72,7 @@ func (x *nginx) bandwidth(s *nginxServer, l *listener) {
 // limitConn carries over limit_conn.
 func (x *nginx) limitConn(d *directive, l *listener, udp bool) {
 	n, ok := parseNumber(d.word(2), 1, 1_000_000)
-	variable := ""
-	for _, z := range x.common {
-		if z.word(0) == "limit_conn_zone" && strings.HasPrefix(z.word(2), "zone="+d.word(1)+":") {
-			variable = z.word(1)
-		}
-	}
+	variable := x.zones[d.word(1)]
 	switch {
 	case !ok:
 		x.notes.left(d.at, d.raw(), "this is not understood", "needs a zone and a number")
@@ -94,78 +89,47 @@ func (x *nginx) limitConn(d *directive, l *listener, udp bool) {
 	}
 }
 
-// accessRules carries over allow and deny. In nginx the first rule that contains a client decides, here the longest
-// prefix does, so a rule behind a shorter one with another verdict would take effect, and is left out.
+// accessRules carries over allow and deny, of which the first rule that contains a client decides.
 func (x *nginx) accessRules(s *nginxServer, l *listener) {
-	type rule struct {
-		prefix netip.Prefix
-		allow  bool
-	}
-	var rules []rule
+	var rules []accessRule
 	denied := false // all that no rule allows
-	for _, d := range s.rules() {
+	all := x.rules(s)
+	if len(all) == 0 {
+		return
+	}
+	for _, d := range all {
 		if d.word(1) == "all" {
 			denied = d.word(0) == "deny"
 			break
 		}
 		prefix, ok := isPrefix(d.word(1))
-		if !ok {
+		switch {
+		case !ok:
 			x.notes.left(d.at, d.raw(), "a rule is about an address or a prefix", "see permissions for a Unix socket")
-			continue
+		case len(rules) == maxAccessRules:
+			x.notes.left(d.at, d.raw(), "these are too many addresses", "write them into a file, and name that with deny_file")
+		default:
+			rules = append(rules, accessRule{prefix, d.word(0) == "allow", d.at, d.raw()})
 		}
-		one, shadowed := rule{prefix, d.word(0) == "allow"}, false
-		for _, before := range rules {
-			if before.prefix.Bits() <= prefix.Bits() && before.prefix.Contains(prefix.Addr()) {
-				shadowed = true
-				if before.allow != one.allow {
-					x.notes.differs(d.at, d.raw(), "an earlier rule decides about all of these clients: it has no effect", "")
-				}
-				break
+	}
+	for _, r := range l.firstMatch(rules, denied) {
+		x.notes.differs(r.at, r.what, "an earlier rule decides about all of these clients: it has no effect", "")
+	}
+}
+
+// rules returns allow and deny in the order of the file: those of a server or, if it has none, those of stream.
+func (x *nginx) rules(s *nginxServer) (rules []*directive) {
+	for _, block := range [][]*directive{s.block.block, x.common} {
+		for _, d := range block {
+			if d.word(0) == "allow" || d.word(0) == "deny" {
+				rules = append(rules, d)
 			}
 		}
-		if !shadowed {
-			rules = append(rules, one)
+		if rules != nil {
+			break
 		}
 	}
-	allows := false
-	for _, r := range rules {
-		list := "deny"
-		if r.allow {
-			list, allows = "allow", true
-		}
-		if r.allow && !denied && !covered(r.prefix, rules, func(o rule) (netip.Prefix, bool) { return o.prefix, !o.allow }) {
-			continue // it would deny everybody else
-		}
-		l.addPrefixes(list, []string{prefixText(r.prefix)})
-	}
-	if denied && !allows {
-		l.addPrefixes("deny", everybody())
-	} else if !denied && l.find("access") != nil && l.in("access").has("allow") {
-		l.addPrefixes("allow", everybody()) // an allow list denies all others
-	}
-}
-
-// covered reports whether a prefix that is excepted contains p: a rule that allows p then makes a difference.
-func covered[T any](p netip.Prefix, rules []T, of func(T) (netip.Prefix, bool)) bool {
-	for _, r := range rules {
-		if q, counts := of(r); counts && q.Bits() < p.Bits() && q.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
-// rules returns allow and deny in the order of the file.
-func (s *nginxServer) rules() (rules []*directive) {
-	for _, d := range s.block.block {
-		if d.word(0) == "allow" || d.word(0) == "deny" {
-			rules = append(rules, d)
-		}
-	}
-	if rules != nil {
-		return rules
-	}
-	return append(append(rules, s.all["allow"]...), s.all["deny"]...)
+	return rules
 }
 
 // poolDirectives carries over what a server says about connections to backends. Servers that say different things about
@@ -178,10 +142,13 @@ func (x *nginx) poolDirectives(s *nginxServer, made []*listener) {
 		}
 	}
 	variants := map[string]string{"": ""}
-	for _, base := range slices.Clone(x.doc.pools) {
-		if base.name != made[0].pool && !slices.ContainsFunc(made[0].routes, func(r route) bool {
-			return r.pool == base.name
-		}) {
+	names := []string{made[0].pool}
+	for _, r := range made[0].routes {
+		names = append(names, r.pool)
+	}
+	for _, name := range names {
+		base := x.doc.poolsByName[name]
+		if _, done := variants[name]; done || base == nil {
 			continue
 		}
 		p := base.variants[said]
@@ -197,7 +164,7 @@ func (x *nginx) poolDirectives(s *nginxServer, made []*listener) {
 			x.poolKeys(s, p)
 			x.poolTLS(s, p)
 		}
-		variants[base.name] = p.name
+		variants[name] = p.name
 	}
 	for _, l := range made {
 		l.pool = variants[l.pool]

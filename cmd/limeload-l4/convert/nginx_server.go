@@ -18,12 +18,18 @@ type nginxServer struct {
 
 // server makes the listeners of a block server: one for TCP and one for UDP, and others where listen differs.
 func (x *nginx) server(block *directive) {
+	if x.inherited += len(x.common); x.inherited > maxInherited {
+		x.notes.left(block.at, block.raw(), "there are too many servers with directives of stream: this one is not read", "")
+		return
+	}
 	s := &nginxServer{block: block, all: map[string][]*directive{}}
+	own := map[string]bool{}
 	for _, d := range block.block {
 		s.all[d.word(0)] = append(s.all[d.word(0)], d)
+		own[d.word(0)] = true
 	}
 	for _, d := range x.common {
-		if own := s.all[d.word(0)]; len(own) == 0 || own[0].at != d.at && slices.Contains(x.common, own[0]) {
+		if !own[d.word(0)] {
 			s.all[d.word(0)] = append(s.all[d.word(0)], d)
 		}
 	}
@@ -162,11 +168,23 @@ func (x *nginx) proxied(s *nginxServer, d *directive, l *listener) {
 			x.notes.left(from.at, from.raw(), "a proxy is an address or a prefix", "")
 		}
 	}
-	if trusted == nil {
+	switch given := len(s.all["set_real_ip_from"]) > 0; {
+	case given && trusted == nil:
+		x.notes.left(d.at, d.raw(), "no proxy is left that the PROXY protocol could be believed from",
+			"name the proxies in front in proxy_protocol.trusted")
+		l.broken = true
+		return
+	case !given && len(x.rules(s)) > 0:
+		// Here the lists would be about the clients that headers name, and whoever connects could name an allowed one.
+		x.notes.left(d.at, d.raw(), "without set_real_ip_from, allow and deny are about the proxies in front",
+			"name these in proxy_protocol.trusted, and let a firewall refuse all others")
+		l.broken = true
+		return
+	case !given:
 		trusted = everybody()
 		x.notes.differs(d.at, d.raw(), "the PROXY protocol is believed from everybody, as by nginx",
 			"name the proxies in front in proxy_protocol.trusted")
-	} else {
+	default:
 		x.notes.differs(d.at, d.raw(), "clients that are not in set_real_ip_from send no header, and are served",
 			"see docs/proxy-protocol.md")
 	}
@@ -224,7 +242,8 @@ func (x *nginx) listenerTLS(s *nginxServer, d *directive, l *listener) {
 // path returns the path of a file that a directive names.
 func (x *nginx) path(d *directive) string {
 	if file := d.word(1); !path.IsAbs(file) {
-		x.notes.differs(d.at, d.raw(), "a relative path counts from the folder of lb.toml, and not from that of nginx.conf", "")
+		x.notes.differs(d.at, d.raw(),
+			"a relative path counts from the folder of lb.toml, and not from that of nginx.conf", "")
 	}
 	return quote(d.word(1))
 }
@@ -285,7 +304,7 @@ func (x *nginx) destination(s *nginxServer, made []*listener) {
 
 // routes carries over a map of server names to upstreams.
 func (x *nginx) routes(m *directive) (pool string, routes []route) {
-	byPool := map[string]int{}
+	byPool, claimed := map[string]int{}, map[string]bool{}
 	for _, d := range m.block {
 		name, target := strings.ToLower(d.word(0)), d.word(1)
 		if len(d.words) == 1 && (name == "hostnames" || name == "volatile") {
@@ -312,7 +331,7 @@ func (x *nginx) routes(m *directive) (pool string, routes []route) {
 			x.notes.left(d.at, d.raw(), `a route has names and "*.NAME"`, "list the names")
 			continue
 		}
-		names = unclaimed(names, routes)
+		names = unclaimed(names, claimed)
 		i, known := byPool[to]
 		if !known {
 			i = len(routes)

@@ -75,6 +75,14 @@ func (x *nginx) upstreamServer(made *pool, d *directive, of int) {
 	}
 	if _, resolves := parameters["resolve"]; resolves {
 		if of == 1 && x.discovery(made, address, parameters) {
+			for _, w := range d.words[2:] {
+				switch name, _, _ := strings.Cut(w, "="); name {
+				case "resolve", "service":
+				default:
+					x.notes.left(d.at, d.raw(), w+": backends that discovery finds have no keys of their own",
+						"set it at run time with `limeload-l4 backends set`")
+				}
+			}
 			return
 		}
 		x.notes.differs(d.at, d.raw(), "the name is looked up at the start and at each reload",

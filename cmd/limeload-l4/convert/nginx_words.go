@@ -8,7 +8,7 @@ import (
 // The bounds of a configuration of nginx.
 const (
 	maxNested   = 32      // blocks in one another
-	maxIncluded = 100     // files
+	maxIncluded = 200     // files and patterns
 	maxTokens   = 500_000 // of all files
 )
 
@@ -42,7 +42,7 @@ func (d *directive) raw() string {
 type nginxReader struct {
 	notes    *notes
 	read     func(pattern string) (map[string][]byte, error)
-	included int      // files
+	included int      // files and patterns
 	open     []string // the files that are being read, each included by the one before
 	bytes    int
 	tokens   int
@@ -231,6 +231,11 @@ func (r *nginxReader) include(f *nginxFile, d *directive, depth int) (all []*dir
 		r.notes.left(d.at, d.raw(), "it cannot be read", "")
 		return nil
 	}
+	if r.included >= maxIncluded || r.bytes >= MaxBytes || r.full {
+		r.notes.left(d.at, d.raw(), "these are too many files, or too large ones", "")
+		return nil
+	}
+	r.included++ // also if there are none: to look for files takes time
 	files, err := r.read(pattern)
 	if err != nil {
 		r.notes.left(d.at, d.raw(), err.Error(), "")
@@ -248,7 +253,7 @@ func (r *nginxReader) include(f *nginxFile, d *directive, depth int) (all []*dir
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if r.included == maxIncluded || r.bytes+len(files[name]) > MaxBytes || r.full {
+		if r.included > maxIncluded || r.bytes+len(files[name]) > MaxBytes || r.full {
 			r.notes.left(d.at, d.raw(), "these are too many files, or too large ones", "")
 			return all
 		}

@@ -59,17 +59,23 @@ func (d *Daemon) continueLogLevel(of admin.LogLevel) {
 }
 
 // fileLogLevel puts the level of the configuration in force again.
-func (d *Daemon) fileLogLevel(reason string) {
+func (d *Daemon) fileLogLevel(reason string) { d.changeLogLevel(d.levelOfFile(), 0, reason) }
+
+// levelOfFile returns the level of the configuration.
+func (d *Daemon) levelOfFile() zerolog.Level {
 	d.mu.RLock()
-	cfg := d.cfg
-	d.mu.RUnlock()
-	d.changeLogLevel(logLevel(cfg), 0, reason)
+	defer d.mu.RUnlock()
+	return logLevel(d.cfg)
 }
 
 // changeLogLevel sets the level, logs that and publishes the event.
 func (d *Daemon) changeLogLevel(level zerolog.Level, lasts time.Duration, reason string) {
 	d.logTime.mu.Lock()
 	defer d.logTime.mu.Unlock()
+	d.changeLogLevelLocked(level, lasts, reason)
+}
+
+func (d *Daemon) changeLogLevelLocked(level zerolog.Level, lasts time.Duration, reason string) {
 	if d.logTime.timer != nil {
 		d.logTime.timer.Stop()
 	}
@@ -95,11 +101,11 @@ func (d *Daemon) changeLogLevel(level zerolog.Level, lasts time.Duration, reason
 
 // endLogLevel puts the level of the configuration in force again, unless another change has come in between.
 func (d *Daemon) endLogLevel(until time.Time) {
+	level := d.levelOfFile() // before mu, since nobody who has mu may wait for d.mu
 	d.logTime.mu.Lock()
-	current := d.logTime.until.Equal(until)
-	d.logTime.mu.Unlock()
-	if current {
-		d.fileLogLevel("its time has passed")
+	defer d.logTime.mu.Unlock()
+	if d.logTime.until.Equal(until) {
+		d.changeLogLevelLocked(level, 0, "its time has passed")
 	}
 }
 

@@ -8,7 +8,7 @@ const most = 300; // events are kept
 
 // worth are the kinds that a screen reader says at once; the others are in the list.
 const worth = ["verdict_changed", "mode_changed", "breaker_changed", "role_changed", "drained", "reloaded",
-  "reload_failed", "tls_reload_failed", "access_reload_failed", "draining"];
+  "reload_failed", "tls_reload_failed", "access_reload_failed", "upgraded", "upgrade_failed", "draining"];
 
 // An Events is the view of the events. It follows the stream in every view, and draws only when it is shown.
 export class Events {

@@ -12,7 +12,8 @@ const looks = {
   mode: { ready: ["plain", ""], drain: ["warn", "▼"], maintenance: ["warn", "■"] },
   breaker: { closed: ["plain", ""], open: ["bad", "✕"], "half-open": ["warn", "▲"] },
   eligible: { yes: ["good", "✓"], no: ["bad", "✕"], "not now": ["idle", "–"] },
-  state: { serving: ["good", "●"], starting: ["warn", "○"], draining: ["warn", "▼"] },
+  state: { serving: ["good", "●"], starting: ["warn", "○"], handing_over: ["warn", "○"],
+    draining: ["warn", "▼"] },
 };
 
 // A Badge shows one state with its sign.

@@ -22,14 +22,14 @@ type accessRule struct {
 // that are left out though the earlier one says the opposite.
 func (l *listener) firstMatch(rules []accessRule, denied bool) (opposed []accessRule) {
 	var kept []accessRule
+	byPrefix := map[netip.Prefix]bool{} // whether a kept rule allows
 	for _, r := range rules {
-		i := slices.IndexFunc(kept, func(before accessRule) bool {
-			return before.prefix.Bits() <= r.prefix.Bits() && before.prefix.Contains(r.prefix.Addr())
-		})
-		switch {
-		case i < 0:
+		// of the kept rules that contain it, the longest is also the first
+		switch allows, contained := containing(byPrefix, r.prefix, r.prefix.Bits(), func(bool) bool { return true }); {
+		case !contained:
 			kept = append(kept, r)
-		case kept[i].allow != r.allow:
+			byPrefix[r.prefix] = r.allow
+		case allows != r.allow:
 			opposed = append(opposed, r)
 		}
 	}
@@ -38,7 +38,7 @@ func (l *listener) firstMatch(rules []accessRule, denied bool) (opposed []access
 		switch {
 		case !r.allow:
 			deny = append(deny, prefixText(r.prefix))
-		case denied || l.in("access").has("deny_file") || isException(r.prefix, kept): // otherwise it changes nothing
+		case denied || l.in("access").has("deny_file") || isException(byPrefix, r.prefix): // otherwise it changes nothing
 			allow = append(allow, prefixText(r.prefix))
 		}
 	}
@@ -59,9 +59,19 @@ func (l *listener) firstMatch(rules []accessRule, denied bool) (opposed []access
 	return opposed
 }
 
-// isException reports whether a rule that denies contains p.
-func isException(p netip.Prefix, rules []accessRule) bool {
-	return slices.ContainsFunc(rules, func(r accessRule) bool {
-		return !r.allow && r.prefix.Bits() < p.Bits() && r.prefix.Contains(p.Addr())
-	})
+// containing returns what the longest rule says that contains p, has at most so many bits, and is wanted.
+func containing(rules map[netip.Prefix]bool, p netip.Prefix, most int, wanted func(allows bool) bool) (allows, ok bool) {
+	for bits := most; bits >= 0; bits-- {
+		q, _ := p.Addr().Prefix(bits)
+		if allows, ok := rules[q]; ok && wanted(allows) {
+			return allows, true
+		}
+	}
+	return false, false
+}
+
+// isException reports whether a rule that denies contains p, beside one for p itself.
+func isException(rules map[netip.Prefix]bool, p netip.Prefix) bool {
+	_, denied := containing(rules, p, p.Bits()-1, func(allows bool) bool { return !allows })
+	return denied
 }

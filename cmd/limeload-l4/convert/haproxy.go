@@ -17,6 +17,9 @@ type haproxy struct {
 	notes *notes
 	doc   *document
 
+	// set once, then read-only: see proxyWords and optionWords
+	words, optionWords map[string]counterpart
+
 	caBase, crtBase string
 	minVersion      string                 // of TLS at all binds; "" if the file does not say it
 	resolvers       map[string]*haResolver // by name
@@ -74,7 +77,8 @@ type proxy struct {
 }
 
 func convertHAProxy(text []byte, file string, n *notes) *document {
-	h := &haproxy{notes: n, doc: &document{}, resolvers: map[string]*haResolver{}, pools: map[string]*pool{}}
+	h := &haproxy{notes: n, doc: &document{}, words: proxyWords(), optionWords: optionWords(),
+		resolvers: map[string]*haResolver{}, pools: map[string]*pool{}}
 	sections := h.sections(haproxyLines(text, file))
 	for _, s := range sections {
 		switch s.kind {

@@ -153,18 +153,20 @@ func (h *haproxy) writeAccess(a *haAccess, made []*listener) {
 			rules = append(rules, accessRule{prefix: p, allow: true})
 		}
 	}
-	for _, l := range made {
-		if a.allowFile != "" {
-			l.in("access").set("allow_file", quote(a.allowFile))
+	t := made[0].in("access")
+	if a.allowFile != "" {
+		t.set("allow_file", quote(a.allowFile))
+	}
+	if a.denyFile != "" {
+		t.set("deny_file", quote(a.denyFile))
+	}
+	for _, r := range made[0].firstMatch(rules, a.closed || a.isLimited) {
+		if !strings.HasPrefix(r.what, "tcp-request") {
+			continue // of a list of those that may come in
 		}
-		if a.denyFile != "" {
-			l.in("access").set("deny_file", quote(a.denyFile))
-		}
-		for _, r := range l.firstMatch(rules, a.closed || a.isLimited) {
-			if !strings.HasPrefix(r.what, "tcp-request") {
-				continue // of a list of those that may come in
-			}
-			h.notes.differs(r.at, r.what, "an earlier rule decides about all of these clients: it has no effect", "")
-		}
+		h.notes.differs(r.at, r.what, "an earlier rule decides about all of these clients: it has no effect", "")
+	}
+	for _, l := range made[1:] {
+		l.in("access").keys = slices.Clone(t.keys)
 	}
 }

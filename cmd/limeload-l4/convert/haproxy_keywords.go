@@ -61,9 +61,9 @@ func (h *haproxy) proxyLine(p *proxy, l line) {
 		p.rate = h.wholeNumber(l, 2)
 	case "stats":
 		p.stats = p.stats || !p.inherited
-		h.otherLine(p, l, proxyWords()[word])
+		h.otherLine(p, l, h.words[word])
 	default:
-		h.otherLine(p, l, proxyWords()[word])
+		h.otherLine(p, l, h.words[word])
 	}
 }
 
@@ -200,7 +200,7 @@ func (h *haproxy) option(p *proxy, l line) {
 	case name == "allbackups" || name == "dontlognull":
 		p.options[name] = l
 	default:
-		c, known := optionWords()[name]
+		c, known := h.optionWords[name]
 		if known && c == (counterpart{}) {
 			return // done anyway
 		}

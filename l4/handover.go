@@ -19,6 +19,7 @@ import (
 //	old process                          new process
 //	-----------                          -----------
 //	HandOver, Sockets         ------->   New with Options.Sockets, Apply, Start: its loops run, but admit nobody
+//	Counters                  ------->   AddCounters, with the clients that sticky pools remember
 //	Pause
 //	Detach, flows             ------->   TakeOver
 //	Moved, Returned           <-------   Taking.Refused, then Taking.Begin

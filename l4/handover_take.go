@@ -148,6 +148,17 @@ func (t *Taking) takeFlow(st *flow.State, fds []int, sockets map[uint64]takenFlo
 	return true
 }
 
+// Drop gives up what was taken, instead of Begin: the other process goes on with it.
+func (t *Taking) Drop() {
+	for _, a := range t.sessions {
+		a.Drop()
+	}
+	for _, f := range t.flows {
+		f.Drop()
+	}
+	t.sessions, t.flows = nil, nil
+}
+
 // Begin serves what was taken. Until then nothing is read, and nothing is lost if this process ends. It returns when
 // every loop has its part.
 func (t *Taking) Begin() {

@@ -570,6 +570,13 @@ func TestUpgradeNotifies(t *testing.T) {
 		"NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=60000000")
 	u.upgrade()
 	u.upgrade()
+	// a service manager waits only for the end of a main process that is its child
+	for _, pid := range u.pids[1:] {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil || !strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())) {
+			t.Errorf("process %d is not a child of the manager, %v:\n%s", pid, err, status)
+		}
+	}
 	awaitGone(t, u.pids[0])
 	awaitGone(t, u.pids[1])
 	var got []string

@@ -13,8 +13,8 @@ import (
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 )
 
-// upgradeGrace is how long the answer about an upgrade may take beyond its deadline: the new process is killed then,
-// and the old one goes on.
+// upgradeGrace is how long the answer about an upgrade may take beyond its deadline, within which the new process is
+// ready: for as long as very many sessions go over.
 const upgradeGrace = 30 * time.Second
 
 func upgradeCommand() *cli.Command {
@@ -28,7 +28,7 @@ command when it is upgraded.
 If the new process does not take over, nothing changes: the old one goes on with everything, and the exit code is 1.`,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "deadline", Value: admin.DefaultUpgradeDeadline,
-				Usage: "give the new process up if it has not taken over after this `TIME`"},
+				Usage: "give the new process up if it is not ready to take over after this `TIME`"},
 		},
 	}, reloadIn, func(c *cli.Context, r *remote, _ []string) error {
 		deadline := c.Duration("deadline")

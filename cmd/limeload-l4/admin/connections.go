@@ -44,6 +44,10 @@ func newConnections(places, spares int) *connections {
 	return &connections{places: places, spares: spares, all: make(map[net.Conn]*connection)}
 }
 
+// requestWithin is how long after it has connected a client is waited for when the server ends. Its request is on the way
+// then, and at an upgrade or a reload the next server at the address would have answered it.
+const requestWithin = 100 * time.Millisecond
+
 // connectionKey is the key of a request's connection in its context.
 type connectionKey struct{}
 
@@ -55,13 +59,16 @@ func (k *connections) opened(ctx context.Context, c net.Conn) context.Context {
 	n := &connection{conn: c, since: time.Now()}
 	n.spare = k.placed >= k.places && !k.evictLocked(false)
 	switch {
-	case k.ending, n.spare && k.spared >= k.spares && !k.evictLocked(true):
+	case n.spare && k.spared >= k.spares && !k.evictLocked(true):
 		c.Close()
 	default:
 		n.hasPlace = true
 		*k.countLocked(n.spare)++
 	}
 	k.all[c] = n
+	if k.ending {
+		k.endLocked(n)
+	}
 	return context.WithValue(ctx, connectionKey{}, n)
 }
 
@@ -131,10 +138,25 @@ func (k *connections) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ending = true
-	for c, n := range k.all {
-		if !n.busy {
-			c.Close()
-		}
+	for _, n := range k.all {
+		k.endLocked(n)
+	}
+}
+
+// endLocked closes a connection that has no request under way, at once or when requestWithin has passed.
+func (k *connections) endLocked(n *connection) {
+	switch left := requestWithin - time.Since(n.since); {
+	case n.busy:
+	case left <= 0:
+		n.conn.Close()
+	default:
+		time.AfterFunc(left, func() { // in vain if it is closed by then
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if !n.busy {
+				n.conn.Close()
+			}
+		})
 	}
 }
 

@@ -179,8 +179,8 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (*unixListener
 }
 
 // Inherit makes a listener of the descriptor of one that another process has opened with ListenUnix or ListenTCP, and
-// owns it, also after an error. For a Unix socket, path and mode are those of ListenUnix; the file is the listener's
-// from now on, until Leave. For TCP path is "".
+// owns it, also after an error. For a Unix socket, path and mode are those of ListenUnix; the file is the other
+// process's until Own. For TCP path is "".
 func Inherit(fd int, path string, mode fs.FileMode) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "admin")
 	if f == nil {
@@ -200,14 +200,27 @@ func Inherit(fd int, path string, mode fs.FileMode) (net.Listener, error) {
 		return l, nil
 	}
 	info, err := os.Lstat(path)
-	if err == nil && info.Mode().Perm() != mode.Perm() {
-		err = os.Chmod(path, mode.Perm())
-	}
 	if err != nil {
 		u.Close()
 		return nil, fmt.Errorf("inherited admin socket: %w", err)
 	}
-	return &unixListener{UnixListener: u, path: path, file: info}, nil
+	inherited := &unixListener{UnixListener: u, path: path, file: info, mode: mode.Perm()}
+	inherited.left.Store(true)
+	return inherited, nil
+}
+
+// Own makes the file of a Unix socket that was inherited this process's: it gets the mode of Inherit, and is removed
+// when l is closed. Nothing happens for other listeners. The error is that of the mode.
+func Own(l net.Listener) error {
+	u, is := l.(*unixListener)
+	if !is || !u.left.Swap(false) {
+		return nil
+	}
+	info, err := os.Lstat(u.path)
+	if err != nil || !os.SameFile(info, u.file) || info.Mode().Perm() == u.mode {
+		return err
+	}
+	return os.Chmod(u.path, u.mode)
 }
 
 // Leave leaves the file of a Unix socket alone when l is closed: another process has inherited the socket.
@@ -222,6 +235,7 @@ type unixListener struct {
 	*net.UnixListener
 	path string
 	file fs.FileInfo
+	mode fs.FileMode // that Own gives the file
 	left atomic.Bool // the file is another process's
 	once sync.Once
 	err  error

@@ -202,8 +202,18 @@ func TestInherit(t *testing.T) {
 	var fd int
 	check(t, raw.Control(func(n uintptr) { fd, err = syscall.Dup(int(n)) }))
 	check(t, err)
+	given, err := syscall.Dup(fd)
+	check(t, err)
+	failed, err := Inherit(given, path, 0o666)
+	check(t, err)
+	check(t, failed.Close())
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("a process that did not take over has changed the file: %v", err)
+	}
 	second, err := Inherit(fd, path, 0o660)
 	check(t, err)
+	check(t, Own(second))
+	check(t, Own(first))
 	Leave(first)
 	check(t, first.Close())
 	c, err := net.Dial("unix", path)

@@ -15,7 +15,7 @@ const (
 
 // Upgrade describes an upgrade: a new process of the program takes over what the daemon serves.
 type Upgrade struct {
-	Deadline float64 `json:"deadline_seconds,omitempty"` // within which it must take over; 0 is 30
+	Deadline float64 `json:"deadline_seconds,omitempty"` // within which it must be ready to take over; 0 is 30
 }
 
 // Upgraded is the result of an upgrade.

@@ -19,7 +19,7 @@
 //	          TERM                                   draining: drain_delay, then up to drain_timeout
 //	          INT, ctx done                          draining without either: sessions are ended at once
 //	handing   the new process has everything         draining, without drain_delay: what is left still goes over
-//	over      it refuses, dies, or is too late       serving, with everything
+//	over      it refuses, dies, or is too late       serving, with everything but what has died with it
 //	          HUP, reload by the API                 it waits for serving; after the hand-over the new process gets HUP
 //	          USR2, upgrade, run-time change         refused with admin.ErrUpgrading
 //	          TERM, INT, ctx done                    before the first flow or session: given up, draining;
@@ -131,7 +131,7 @@ type Daemon struct {
 
 	changes sync.RWMutex // held by run-time changes for reading
 	// changes guards the field below
-	changesHeld bool // run-time changes are refused, since a new process takes over
+	changesHeld chan struct{} // nil unless a new process takes over: changes are refused until it is closed
 
 	stopNaming context.CancelFunc // nil if every host name has an address
 	naming     sync.WaitGroup     // the look-ups of host names; stopNaming ends them

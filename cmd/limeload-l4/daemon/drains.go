@@ -167,6 +167,12 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 	if err != nil {
 		return // another call or a reload has cancelled the drain
 	}
+	// At an upgrade the backend may have no sessions here because they went over: the new process goes on with the drain.
+	end, err := d.awaitChange(ctx)
+	if err != nil {
+		return
+	}
+	defer end()
 	if remove {
 		if err := s.pool.Remove(id); err != nil {
 			return

@@ -26,6 +26,8 @@ const upgradeVariable = "LIMELOAD_UPGRADE_FD"
 //	                  <--  hello
 //	offer, sockets    -->                    the new one reads its configuration and makes everything ready
 //	                  <--  prepared, or refused
+//	counters          -->                    with the clients that sticky pools remember
+//	                  <--  counted
 //	moving            -->                    flows first, then sessions; nobody serves them meanwhile
 //	                  <--  taken
 //	begin             -->                    the old one has forgotten those that were taken
@@ -37,8 +39,8 @@ const upgradeVariable = "LIMELOAD_UPGRADE_FD"
 //	                  <--  finished
 //	main              -->                    the old one has closed its listening sockets: it drains
 //
-// Until finished has arrived, the old process goes on with everything if the new one dies. After main the old one may
-// send moving, begin and counters, and at its end it closes the connection.
+// Until finished has arrived, the old process goes on with everything but what the new one has got, if that dies. After
+// main the old one may send moving, begin and counters, and at its end it closes the connection.
 const (
 	kindHello    = "hello"
 	kindOffer    = "offer"
@@ -124,7 +126,8 @@ type moving struct {
 
 // taken says which of the last moving the new process has not taken.
 type taken struct {
-	Refused []int `json:"refused"` // indices
+	Refused []int `json:"refused"`        // indices
+	Full    bool  `json:"full,omitempty"` // the new process has no room for more descriptors
 }
 
 // newMoving makes the message for sessions or flows, and returns their descriptors.

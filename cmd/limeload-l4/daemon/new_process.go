@@ -18,6 +18,9 @@ import (
 // killPatience is how long a process may take to be gone after SIGKILL. Only the kernel can delay that.
 const killPatience = 5 * time.Second
 
+// siblingLook is the pause between two looks for a process that the kernel does not report the end of.
+const siblingLook = 50 * time.Millisecond
+
 // endPatience is how long a process that has closed its connection may take to end, so that its exit status is known.
 const endPatience = time.Second
 
@@ -53,14 +56,21 @@ type newProcess struct {
 	conn  *fdconn.Conn
 	pid   int
 	cmd   *exec.Cmd
+	watch *os.File      // becomes readable when the process is gone; nil if there is no such thing
 	ended chan struct{} // closed when the process is gone
+
+	sibling bool // it is a child of this process's parent
 
 	status error // why it ended; set before ended is closed
 	hello  hello
+
+	patience time.Duration // bounds each ask; 0 for no bound but that of bound
 }
 
 // startNewProcess starts a program. It gets a session of its own, so that the terminal's signals for the old process do
-// not reach it, and shares standard output and standard error.
+// not reach it, and shares standard output and standard error. With environment, that of a service manager, it becomes a
+// child of this one's parent: systemd waits for the end of a main process only if that is a child of its own. It would
+// not see it fail, and with KillMode=mixed it would kill it at once, and not let it drain, when the service is stopped.
 func startNewProcess(program []string, environment []string) (*newProcess, error) {
 	conn, theirs, err := fdconn.Pair()
 	if err != nil {
@@ -71,20 +81,49 @@ func startNewProcess(program []string, environment []string) (*newProcess, error
 	cmd.Env = append(append(os.Environ(), environment...), fmt.Sprintf("%s=%d", upgradeVariable, firstInherited))
 	cmd.ExtraFiles = []*os.File{theirs} // the first is firstInherited
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	pidfd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	sibling := len(environment) > 0
+	if sibling {
+		cmd.SysProcAttr.Cloneflags, cmd.SysProcAttr.PidFD = syscall.CLONE_PARENT, &pidfd
+	}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start %s: %w", program[0], err)
 	}
-	n := &newProcess{conn: conn, pid: cmd.Process.Pid, cmd: cmd, ended: make(chan struct{})}
+	n := &newProcess{conn: conn, pid: cmd.Process.Pid, cmd: cmd, sibling: sibling, ended: make(chan struct{})}
+	if pidfd >= 0 {
+		_ = syscall.SetNonblock(pidfd, true) // for the poller of the runtime; wait copes without
+		n.watch = os.NewFile(uintptr(pidfd), "pidfd")
+	}
 	go n.wait() // ends with the process, which kill ends, or which outlives this one
 	return n, nil
 }
 
 // wait waits for the end of the process.
 func (n *newProcess) wait() {
-	n.status = n.cmd.Wait()
-	close(n.ended)
+	defer close(n.ended)
+	if !n.sibling {
+		n.status = n.cmd.Wait()
+		return
+	}
+	n.status = errors.New("the service manager knows its exit status")
+	if n.watch != nil {
+		defer n.watch.Close()
+		if raw, err := n.watch.SyscallConn(); err == nil {
+			looked := false
+			err = raw.Read(func(uintptr) bool { // it is called again when the process is gone
+				defer func() { looked = true }()
+				return looked
+			})
+			if err == nil {
+				return
+			}
+		}
+	}
+	for syscall.Kill(n.pid, 0) == nil { // without a pidfd (Linux 5.2)
+		time.Sleep(siblingLook)
+	}
 }
 
 // kill ends the process and returns when it is gone, so that nobody but this process has what was handed over.
@@ -104,6 +143,9 @@ func (n *newProcess) bound(ctx context.Context) (stop func() bool) {
 
 // ask sends a message and receives the answer.
 func (n *newProcess) ask(kind string, body any, fds []int, answer string, into any) error {
+	if n.patience > 0 {
+		n.conn.SetDeadline(time.Now().Add(n.patience))
+	}
 	if err := n.conn.Send(kind, body, fds...); err != nil {
 		if isEnd(err) {
 			if why := n.lastWords(); why != nil {
@@ -162,7 +204,9 @@ func (n *newProcess) explain(ctx context.Context, deadline time.Duration, err er
 	switch {
 	case errors.Is(context.Cause(ctx), admin.ErrEnding):
 		return admin.ErrEnding
-	case ctx.Err() != nil:
+	case n.patience > 0 && errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the new process %d did not answer for %s, and was killed", n.pid, n.patience)
+	case n.patience == 0 && ctx.Err() != nil:
 		return fmt.Errorf("the new process %d did not take over within %s, and was killed", n.pid, deadline)
 	case !isEnd(err):
 		return err

@@ -267,7 +267,7 @@ func (o *OldProcess) handle(s *l4.Server, m fdconn.Message) error {
 }
 
 // take takes sessions or flows over. If descriptors are missing, because this process has no room for more, it refuses
-// all of the message.
+// all of the message. After an error the descriptors are the caller's.
 func (o *OldProcess) take(s *l4.Server, m fdconn.Message) error {
 	o.begin() // the old process has sent the next ones, and so it has had the last answer
 	var all moving
@@ -277,22 +277,30 @@ func (o *OldProcess) take(s *l4.Server, m fdconn.Message) error {
 	var answer taken
 	if m.Missing > 0 {
 		m.CloseFDs()
+		answer.Full = true
 		for i := range all.Moving {
 			answer.Refused = append(answer.Refused, i)
 		}
-		return o.conn.Send(kindTaken, answer)
+		_ = o.conn.Send(kindTaken, answer) // if the old process is gone, receiving says so
+		return nil
 	}
 	if err := all.assign(m.FDs); err != nil {
 		return err
 	}
 	o.taking = s.TakeOver(all.Moving)
 	answer.Refused = o.taking.Refused
+	// If the old process is gone, receiving says so: nobody else serves them then. But if this one is ending, the old one
+	// has no answer, and goes on with them.
+	if err := o.conn.Send(kindTaken, answer); errors.Is(err, net.ErrClosed) {
+		o.taking.Drop()
+		o.taking = nil
+		return nil
+	}
 	if n := len(all.Moving) - len(answer.Refused); all.Protocol == l4.UDP {
 		o.flows += n
 	} else {
 		o.sessions += n
 	}
-	_ = o.conn.Send(kindTaken, answer) // if the old process is gone, receiving says so; the descriptors are the server's
 	return nil
 }
 

@@ -198,13 +198,56 @@ func TestMoving(t *testing.T) {
 			t.Errorf("%v are the numbers of descriptors", bad.Counts)
 		}
 	}
-	moved, returned, err := taken{[]int{1}}.split(got.Moving)
+	moved, returned, err := taken{Refused: []int{1}}.split(got.Moving)
 	if err != nil || len(moved) != 2 || len(returned) != 1 || len(returned[0].FDs) != 0 {
 		t.Errorf("%d were taken and %d were not: %v", len(moved), len(returned), err)
 	}
 	for _, refused := range [][]int{{3}, {-1}, {0, 0}, {0, 1, 2, 3}} {
-		if _, _, err := (taken{refused}).split(got.Moving); err == nil {
+		if _, _, err := (taken{Refused: refused}).split(got.Moving); err == nil {
 			t.Errorf("%v of three are refused", refused)
+		}
+	}
+}
+
+// TestTakeWithoutAnswer holds what becomes of sessions whose answer does not arrive. If the old process is gone, this
+// one serves them. If this one has closed the connection, the old one does. No descriptor is closed twice.
+func TestTakeWithoutAnswer(t *testing.T) {
+	d := testDaemon(t, parsed(t, ""))
+	for _, tt := range []struct {
+		name           string
+		missing        int
+		closes, serves bool
+	}{
+		{"the old process is gone", 0, false, true}, {"this process ends", 0, true, false},
+		{"no room, and the old process is gone", 1, false, false},
+	} {
+		before := descriptors(t)
+		mine, theirs, err := fdconn.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if theirs.Close(); tt.closes {
+			mine.Close()
+		}
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(moving{Protocol: l4.TCP, Counts: []int{2}, Moving: make([]l4.Moving, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &OldProcess{conn: mine}
+		m := fdconn.Message{Kind: kindMoving, Body: body, FDs: pair[:], Missing: tt.missing}
+		if err := o.handle(d.server, m); err != nil { // the caller closes the descriptors then, which are closed already
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if (o.taking != nil) != tt.serves {
+			t.Errorf("%s: it serves them is %v", tt.name, o.taking != nil)
+		}
+		mine.Close()
+		if after := descriptors(t); after != before {
+			t.Errorf("%s: %d descriptors are open, and %d were before", tt.name, after, before)
 		}
 	}
 }
@@ -303,6 +346,53 @@ func TestContinueDrains(t *testing.T) {
 			t.Fatal("the backend is not removed")
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestDrainWhileUpgrading holds that a drain does not end while a new process takes over. Its last session may have gone
+// there.
+func TestDrainWhileUpgrading(t *testing.T) {
+	d := testDaemon(t, parsed(t, ""))
+	const backend = "127.0.0.1:7998"
+	p := d.pools["web"].pool
+	lease, err := p.Pick(pool.PickContext{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, unsubscribe := d.events.subscribe()
+	defer unsubscribe()
+	if _, err := d.DrainBackend("web", backend, admin.Drain{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer d.drains.end()
+	d.holdChanges()
+	lease.HandOver()
+	if offered := d.drains.offered(); len(offered) != 1 || len(p.Backends()) != 1 {
+		t.Errorf("the drains are %+v, and the backends %+v", offered, p.Backends())
+	}
+	d.allowChanges()
+	for e := range events {
+		if e.Kind == "drained" {
+			break
+		}
+	}
+	if left := p.Backends(); len(left) > 0 {
+		t.Errorf("the drain was given up: %+v", left)
+	}
+	if _, err := d.AddBackend("web", admin.NewBackend{Address: backend}); err != nil {
+		t.Fatal(err)
+	}
+	if lease, err = p.Pick(pool.PickContext{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.DrainBackend("web", backend, admin.Drain{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	d.holdChanges()
+	lease.HandOver()
+	d.drains.end() // the new process has taken over
+	if len(p.Backends()) != 1 {
+		t.Error("the drain has ended in the old process")
 	}
 }
 

@@ -180,9 +180,20 @@ func (h *httpSocket) run(d *Daemon) {
 	}
 }
 
+// own makes the socket this process's alone, if it was an old process's.
+func (h *httpSocket) own(d *Daemon) {
+	if h.server == nil {
+		return
+	}
+	if err := admin.Own(h.listener); err != nil {
+		d.log.Error().AnErr("err", err).Str("event", "admin_failed").Msg("mode of the admin socket not changed")
+	}
+}
+
 // end closes the socket. Running requests have adminPatience to finish.
 func (h *httpSocket) end() {
-	if h.server == nil {
+	if h.served == nil { // there is none, or this process was to take over and did not
+		h.discard()
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
@@ -199,7 +210,7 @@ func (h *httpSocket) leave() {
 	}
 }
 
-// discard closes a socket that was opened for a reload that has failed. It is not serving.
+// discard closes a socket that is not serving: it was opened for a start, an upgrade or a reload that has failed.
 func (h *httpSocket) discard() {
 	if h.server != nil {
 		h.listener.Close()

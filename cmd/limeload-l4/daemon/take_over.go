@@ -28,6 +28,8 @@ func (d *Daemon) beginAsMain() {
 	d.continueLogLevel(o.offer.LogLevel)
 	d.continueDrains(o.offer.Drains)
 	o.offer = offer{} // it may be large
+	d.admin.own(d)
+	d.scrapes.own(d)
 	d.admin.serve(d)
 	d.scrapes.serve(d)
 	d.begin()

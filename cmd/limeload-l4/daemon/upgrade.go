@@ -24,7 +24,8 @@ const (
 	// moment have come to rest once by then.
 	sweepBefore = 300 * time.Millisecond
 
-	// answerWithin bounds each exchange with the new process once that is the main one.
+	// answerWithin bounds each exchange with the new process once that is ready. Clients wait meanwhile, until it admits
+	// them. One takes milliseconds, and a busy machine may delay it for seconds.
 	answerWithin = 10 * time.Second
 )
 
@@ -134,7 +135,7 @@ func (u *upgrade) run(ctx context.Context) (done admin.Upgraded, err error) {
 		return done, err
 	}
 	u.sweepFor(sweepBefore)
-	left, _ := u.handover.Left(ctx) // only what people read
+	left, _ := u.handover.Left(context.WithoutCancel(ctx)) // only what people read; the deadline may have passed
 	return admin.Upgraded{
 		OldPID: os.Getpid(), NewPID: u.process.pid, OldVersion: d.version, NewVersion: u.process.hello.Version,
 		Sessions: u.moved[l4.TCP], Flows: u.moved[l4.UDP], Left: left, Until: d.config().Global.DrainTimeout.Std().Seconds(),
@@ -142,16 +143,15 @@ func (u *upgrade) run(ctx context.Context) (done admin.Upgraded, err error) {
 }
 
 // handOver lets the new process prepare itself, and gives it what the daemon serves. Up to the first flow or session ctx
-// may cancel that; from then on only the deadline does, since what has gone over would be lost with the new process.
+// may cancel that. From then on the new process is given up only if it does not answer, however long all of it takes:
+// what has gone over is lost with it.
 func (u *upgrade) handOver(ctx context.Context) error {
 	stop := u.process.bound(ctx)
 	ready, err := u.prepare()
 	if !stop() || err != nil {
 		return errors.Join(err, ctx.Err())
 	}
-	bounded, cancel := context.WithDeadline(context.WithoutCancel(ctx), u.until)
-	defer cancel()
-	stop = u.process.bound(bounded)
+	u.process.patience = min(answerWithin, u.deadline)
 	u.moved = make(map[l4.Protocol]int)
 	u.handover.Pause()
 	if err := u.move(l4.UDP); err != nil {
@@ -166,12 +166,11 @@ func (u *upgrade) handOver(ctx context.Context) error {
 	if err := u.count(); err != nil {
 		return err
 	}
+	u.process.patience = max(answerWithin, u.deadline) // it writes the state file now, and the disk may be slow
 	if err := u.process.ask(kindFinish, noBody, nil, kindFinished, &struct{}{}); err != nil {
 		return err
 	}
-	if !stop() {
-		return bounded.Err()
-	}
+	u.process.patience = answerWithin
 	u.finish(ready)
 	return nil
 }
@@ -206,7 +205,10 @@ func (u *upgrade) prepare() (ready prepared, err error) {
 			return ready, err
 		}
 	}
-	return ready, n.receive(kindPrepared, &ready)
+	if err := n.receive(kindPrepared, &ready); err != nil {
+		return ready, err
+	}
+	return ready, u.count() // with the clients that sticky pools remember, before it admits any
 }
 
 // offer returns what the new process must know, with the descriptors of the sockets of HTTP.
@@ -252,7 +254,7 @@ func descriptorOf(l net.Listener) (fd int, err error) {
 	return fd, err
 }
 
-// move hands over what is at rest. It stops when the new process takes nothing more.
+// move hands over what is at rest. It stops when the new process has no room. What that has refused is not offered again.
 func (u *upgrade) move(p l4.Protocol) error {
 	for {
 		u.pending = u.handover.Detach(p, batchOf(p))
@@ -275,7 +277,7 @@ func (u *upgrade) move(p l4.Protocol) error {
 		if err := u.process.conn.Send(kindBegin, noBody); err != nil {
 			return err
 		}
-		if len(moved) == 0 {
+		if answer.Full {
 			return nil
 		}
 	}

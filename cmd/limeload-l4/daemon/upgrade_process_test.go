@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) {
 		err = runRelay(args[1], args[2], args[3])
 	case "silent": // never says anything
 		select {}
+	case "stuck": // says nothing once it is ready
+		err = runStuck()
 	case "other": // speaks another version
 		err = runOther()
 	}
@@ -145,6 +148,22 @@ func pass(from, to *fdconn.Conn, before func(kind string, m fdconn.Message)) {
 	}
 }
 
+// runStuck is a program that gets stuck when it is ready.
+func runStuck() error {
+	old, err := MeetOldProcess("2")
+	if err != nil {
+		return err
+	}
+	old.prepared()
+	if _, err := old.conn.Receive(); err != nil { // counters
+		return err
+	}
+	if err := old.conn.Send(kindCounted, noBody); err != nil {
+		return err
+	}
+	select {}
+}
+
 // runOther is a program that speaks another version.
 func runOther() error {
 	fd, err := strconv.Atoi(os.Getenv(upgradeVariable))
@@ -175,6 +194,7 @@ type upgradable struct {
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed when the old process is gone
 	tcp, udp string        // the listeners
+	metrics  string        // the address for metrics
 
 	udpBackend *harness.UDPBackend
 	sessions   []net.Conn
@@ -199,6 +219,7 @@ func newUpgradable(t *testing.T, program ...string) *upgradable {
 	u := &upgradable{
 		t: t, file: filepath.Join(dir, "lb.toml"), ended: make(chan struct{}), tcp: harness.FreeAddress(t),
 		udp: harness.FreeAddress(t), udpBackend: harness.ServeUDP(t, harness.EchoDatagrams), log: filepath.Join(dir, "log"),
+		metrics: harness.FreeAddress(t),
 	}
 	u.configure("")
 	if u.admin, err = admin.NewClient(admin.ClientOptions{Address: "unix:" + filepath.Join(dir, "admin.sock")}); err != nil {
@@ -251,6 +272,8 @@ drain_timeout = "5s"
 workers = 2
 [admin]
 address = "unix:admin.sock"
+[metrics]
+address = %q
 [listener.tcp]
 address = %q
 pool = "tcp"
@@ -262,7 +285,7 @@ pool = "udp"
 backends = [{ name = "b1", address = %q }]
 [pool.udp]
 backends = [{ name = "b1", address = %q }]
-%s`, u.tcp, u.udp, harness.Serve(u.t, harness.Echo).Address(), u.udpBackend.Address(), more)
+%s`, u.metrics, u.tcp, u.udp, harness.Serve(u.t, harness.Echo).Address(), u.udpBackend.Address(), more)
 	if err := os.WriteFile(u.file, []byte(text), 0o600); err != nil {
 		u.t.Fatal(err)
 	}
@@ -355,16 +378,50 @@ func (u *upgradable) upgrade(deadline float64) (admin.Upgraded, error) {
 	return u.admin.Upgrade(ctx, admin.Upgrade{Deadline: deadline})
 }
 
+// scrape reads the metrics, over a connection of its own.
+func (u *upgradable) scrape(ctx context.Context) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+u.metrics+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	r.Close = true
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = errors.New(answer.Status)
+	}
+	return string(text), err
+}
+
+// scrapeUntil reads the metrics again and again until ctx is done. It returns how often.
+func (u *upgradable) scrapeUntil(ctx context.Context) (n int, err error) {
+	for ctx.Err() == nil {
+		if _, err := u.scrape(context.WithoutCancel(ctx)); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 // TestUpgrade hands everything over twice in a row, with the run-time changes, and checks what the answer says.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	u := newUpgradable(t, "daemon", "FILE", "2", "/nothing")
 	old := u.cmd.Process.Pid
 	const level = "warn"
+	scraping, stopScraping := context.WithCancel(t.Context())
+	defer stopScraping()
+	scraped := background(func(context.Context) (int, error) { return u.scrapeUntil(scraping) }, t.Context())
 	if _, err := u.admin.ChangeBackend(t.Context(), "udp", "b1", admin.BackendChange{MaxSessions: new(77)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := u.admin.SetLogLevel(t.Context(), level, 0); err != nil {
+	set, err := u.admin.SetLogLevel(t.Context(), level, time.Hour)
+	if err != nil {
 		t.Fatal(err)
 	}
 	done, err := u.upgrade(0)
@@ -379,8 +436,20 @@ func TestUpgrade(t *testing.T) {
 	if s.LogLevel != level || len(s.Differences) != 1 || s.Differences[0].Running != "77" {
 		t.Errorf("the level of the log is %s, and the differences are %+v", s.LogLevel, s.Differences)
 	}
+	now, err := u.admin.LogLevel(t.Context())
+	if err != nil || now.Until == nil || now.Until.Sub(*set.Until).Abs() > time.Minute {
+		t.Errorf("the level of the log %+v became %+v: %v", set, now, err)
+	}
 	u.expect(upgradeSessions, upgradeFlows)
 	<-u.ended
+	text, err := u.scrape(t.Context())
+	if err != nil || !strings.Contains(text, `version="2"} 1`) {
+		t.Errorf("the metrics after the upgrade, %v:\n%s", err, text)
+	}
+	stopScraping()
+	if err := <-scraped; err != nil {
+		t.Errorf("the metrics during the upgrade: %v", err)
+	}
 	if code := u.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the old process ends with exit code %d", code)
 	}
@@ -405,17 +474,23 @@ func TestUpgradeIsGivenUp(t *testing.T) {
 		{"exits", []string{"/bin/false"}, 0, "", "ended before it took over: exit status 1"},
 		{"is missing", []string{"/none/limeload-l4"}, 0, "", "no such file or directory"},
 		{"hangs", []string{"silent"}, 1, "", "did not take over within 1s, and was killed"},
+		{"gets stuck", []string{"stuck"}, 1, "", "did not answer for 1s, and was killed"},
 		{"another version", []string{"other"}, 0, "", "version 1 hands over with protocol 1.1, and version 9.9 takes over with 2.1"},
 		{"a broken configuration", []string{"daemon", "FILE", "2"}, 0, "[pool.udp]\nbogus = 1\n", "lb.toml:"},
 		{"an address in use", []string{"daemon", "FILE", "2"}, 0, "", "listener.more.address"},
+		{"an address for metrics in use", []string{"daemon", "FILE", "2"}, 0, "", "metrics.address"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			u := newUpgradable(t, tt.program...)
 			config := tt.config
-			if tt.name == "an address in use" {
+			switch tt.name {
+			case "an address in use":
 				l, _ := listenLocal(t)
 				config = fmt.Sprintf("[listener.more]\naddress = %q\npool = \"tcp\"\n", l.Addr())
+			case "an address for metrics in use": // when the new process has the admin socket already
+				l, _ := listenLocal(t)
+				u.metrics = l.Addr().String()
 			}
 			u.configure(config)
 			_, err := u.upgrade(tt.deadline)
@@ -441,6 +516,7 @@ func TestKilledNewProcess(t *testing.T) {
 	}{
 		{kindOffer, upgradeSessions, upgradeFlows},
 		{kindPrepared, upgradeSessions, upgradeFlows},
+		{kindCounted, upgradeSessions, upgradeFlows},
 		{kindMoving, upgradeSessions, upgradeFlows},
 		{kindTaken, upgradeSessions, upgradeFlows},
 		{kindBegin, upgradeSessions, 0},
@@ -448,7 +524,7 @@ func TestKilledNewProcess(t *testing.T) {
 		{kindMoving + "2", upgradeSessions, 0},
 		{kindTaken + "2", upgradeSessions, 0},
 		{kindBegin + "2", 0, 0},
-		{kindCounted, 0, 0},
+		{kindCounted + "2", 0, 0},
 		{kindFinish, 0, 0},
 		{kindFinished, 0, 0},
 	} {
@@ -480,7 +556,7 @@ func TestKilledOldProcess(t *testing.T) {
 		{kindMoving + "2", 0, upgradeFlows},
 		{kindTaken + "2", upgradeSessions, upgradeFlows},
 		{kindBegin + "2", upgradeSessions, upgradeFlows},
-		{kindCounters, upgradeSessions, upgradeFlows},
+		{kindCounters + "2", upgradeSessions, upgradeFlows},
 		{kindFinish, upgradeSessions, upgradeFlows},
 		{kindFinished, upgradeSessions, upgradeFlows},
 		{kindMain, upgradeSessions, upgradeFlows},

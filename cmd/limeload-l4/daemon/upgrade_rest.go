@@ -24,7 +24,6 @@ func (u *upgrade) sweep() {
 	if u.lost {
 		return
 	}
-	u.process.conn.SetDeadline(time.Now().Add(answerWithin))
 	err := u.move(l4.TCP)
 	if err == nil {
 		err = u.count()
@@ -92,7 +91,6 @@ func (u *upgrade) sweepCounters() {
 	if u.lost {
 		return
 	}
-	u.process.conn.SetDeadline(time.Now().Add(answerWithin))
 	if err := u.count(); err != nil {
 		u.lose(err)
 	}

@@ -24,6 +24,10 @@ func (l *Loop) Suspend() {
 	}
 }
 
+// reads reports whether datagrams of clients are read at a socket. One that was left at the end of a hand-over is read
+// by the other process alone, and only sends answers here.
+func (l *Loop) reads(d *Socket) bool { return !l.suspended || d.draining && !d.binding.Elsewhere() }
+
 // Admit ends a Suspend.
 func (l *Loop) Admit() {
 	if !l.suspended {

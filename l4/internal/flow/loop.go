@@ -156,7 +156,7 @@ func (l *Loop) takeTurns() {
 	sockets := len(l.socketsInLine)
 	for _, d := range l.socketsInLine[:sockets] {
 		d.inLine = false
-		if !d.closed && (!l.suspended || d.draining) {
+		if !d.closed && l.reads(d) {
 			l.receive(d)
 		}
 	}
@@ -220,7 +220,7 @@ func (l *Loop) Open(fd int, b *listen.Binding, ls *Listener) {
 
 // watch watches a socket for what it is to be watched for now.
 func (l *Loop) watch(d *Socket) {
-	l.clients.WatchDatagram(d.fd, d.slot, 0, !l.suspended || d.draining, d.blocked)
+	l.clients.WatchDatagram(d.fd, d.slot, 0, l.reads(d), d.blocked)
 }
 
 // Leave admits no new client at the loop's sockets of a binding. They are closed when the last flow is over.

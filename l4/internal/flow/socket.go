@@ -124,7 +124,7 @@ func (l *Loop) onSocket(d *Socket, bits uint32) {
 	if bits&sock.PollOut != 0 && d.blocked {
 		l.unblock(d)
 	}
-	if bits&(sock.PollIn|sock.PollError) != 0 && (!l.suspended || d.draining) {
+	if bits&(sock.PollIn|sock.PollError) != 0 && l.reads(d) {
 		l.receive(d)
 	}
 }

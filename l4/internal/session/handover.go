@@ -139,6 +139,9 @@ func (l *Loop) Left(from int, spare func(tally.ID) bool, counts map[string]int) 
 
 // settleDown makes a busy session come to rest: it reads nothing for restFor, and what it holds goes to its receiver.
 // For that it is paced, without a limit; see allowance. So the relay of others costs nothing more.
+//
+// Between two rests it goes on for as long. A peer that answers before it reads on takes nothing while it is not read
+// from: such a session never came to rest, and stood still, when one rest followed the other.
 func (l *Loop) settleDown(s *Session) {
 	x := l.more(s)
 	if x.pace == nil {
@@ -148,7 +151,11 @@ func (l *Loop) settleDown(s *Session) {
 		p.out.tokens.Fill(paceTurn, l.Now)
 		x.pace = p
 	}
+	if x.pace.rested > 0 && l.Now < x.pace.rested+restFor {
+		return
+	}
 	until := l.Now + restFor
+	x.pace.rested = until
 	for _, n := range [...]*lane{&x.pace.in, &x.pace.out} {
 		n.until = max(n.until, until)
 	}

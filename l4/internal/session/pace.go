@@ -36,6 +36,7 @@ type pace struct {
 	in, out lane
 	timer   loop.Timer[pace]
 	next    time.Duration // when it fires; 0 = it is stopped
+	rested  time.Duration // when the last rest ends, see settleDown; 0 = there was none
 }
 
 // A lane is one direction of a session with a limit of bandwidth.

@@ -81,6 +81,7 @@ func TestTablesInTerminal(t *testing.T) {
 		"explain --pool redis-session-cache-shared 192.0.2.7", "plan --config new.toml", "algorithms",
 		"simulate --config new.toml --pool postgres-primary-europe-west --sessions 1000",
 		"simulate --config new.toml --pool postgres-primary-europe-west --sessions 1000 --algorithm all",
+		"log-level", "check new.toml", "example", "help backends set", "help", "reload", "top --once --interval 100ms",
 		"events", // until the terminal ends
 	}
 	script := ""

@@ -58,12 +58,17 @@ code is 0 for a configuration without mistakes, and otherwise 1.`,
 			case err != nil:
 				return err
 			}
-			report := summary(cfg, warnings)
 			if c.Bool("effective") {
-				report = cfg.Effective()
+				_, err = c.App.Writer.Write(cfg.Effective())
+				return err
 			}
-			_, err = c.App.Writer.Write(report)
-			return err
+			screen := screenOf(c.App.Writer)
+			for line := range strings.Lines(summary(cfg, warnings)) {
+				if err := screen.write(c.App.Writer, 4, strings.TrimSuffix(line, "\n")); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }
@@ -128,7 +133,7 @@ func readFlagged(c *cli.Context) (*conf.Config, error) {
 }
 
 // summary describes a valid configuration; warnings are about the files that it names.
-func summary(cfg *conf.Config, warnings []string) []byte {
+func summary(cfg *conf.Config, warnings []string) string {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
 	for _, l := range cfg.Listeners {
@@ -151,7 +156,7 @@ func summary(cfg *conf.Config, warnings []string) []byte {
 	for _, warning := range append(cfg.Warnings(), warnings...) {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
-	return []byte(cleanLines(w.String())) // paths may contain anything
+	return cleanLines(w.String()) // paths may contain anything
 }
 
 // backendsOf returns the number of a pool's backends, and the kind of its discovery.

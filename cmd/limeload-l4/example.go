@@ -6,7 +6,6 @@ import (
 	"io"
 	"path"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -93,9 +92,14 @@ default and its meaning.
 }
 
 func listExamples(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	s, longest := screenOf(out), 0
 	for _, e := range exampleList() {
-		fmt.Fprintf(w, "%s\t%s\n", e.word, e.meaning)
+		longest = max(longest, len(e.word))
 	}
-	return w.Flush()
+	for _, e := range exampleList() {
+		if err := s.fact(out, longest+gap, e.word, e.meaning); err != nil {
+			return err
+		}
+	}
+	return nil
 }

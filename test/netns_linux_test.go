@@ -39,8 +39,12 @@ func connectFar(t *testing.T) far {
 	command.Path = harness.Tool(t, "unshare")
 	f := far{harness.Start(t, command)}
 	harness.Eventually(t, "the far end has a namespace of its own", func() error {
-		if strings.Contains(f.ip(t, "link", "show"), "state UP") {
-			return fmt.Errorf("it still sees this one's loopback")
+		mine, err := os.Readlink("/proc/self/ns/net")
+		check(t, err)
+		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", f.PID()))
+		check(t, err)
+		if its == mine {
+			return errors.New("it is still in this one's")
 		}
 		return nil
 	})

@@ -341,9 +341,9 @@ func (c *Change) takePort(i, k int, p *Place) {
 	}
 }
 
-// holds reports whether a listener of this server, or one just opened for it, has the port, or the path, of a place. A wildcard may stand beside
-// one of its addresses, which the kernel prefers; and an old listener beside its successor, also one that only waits
-// for the end of its flows.
+// holds reports whether a listener of this server, or one just opened for it, has the port, or the path, of a place. A
+// wildcard may stand beside one of its addresses, which the kernel prefers; and an old listener beside its successor,
+// also one that only waits for the end of its flows.
 func (c *Change) holds(protocol Protocol, p *Place) bool {
 	has := func(b *listen.Binding) bool {
 		return b.Protocol == protocol && b.Address.Port() == p.Address.Port() && b.Unix.Path == p.Unix.Path

@@ -75,7 +75,7 @@ func (p *Pool) judge(s *settings, l *Lease, o Outcome) {
 	r := &l.b.record
 	failed, spoke := o.failed()
 	// The backend may have turned away the client that the PROXY header names, and a client is no evidence.
-	byHeader := o == CutEarly && s.SendProxy != 0
+	byHeader := (o == CutEarly || o == TLSFailed) && s.SendProxy != 0
 	if o.hint() || byHeader {
 		// Without checks nothing else examines the backend; then one hint a second counts.
 		failed = p.suspect(s, l.b) && (o == ICMPError || byHeader) && !s.Checked

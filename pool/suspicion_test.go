@@ -18,7 +18,8 @@ func suspected(events []Event, id string) (n int) {
 
 // TestHints holds the effect of hints: at most one a second and backend is published. With checks, hints never count as
 // failures. Without checks, ICMP errors count once a second, in a row that any answer ends, and unanswered questions do
-// not count at all. A connection that is cut behind a PROXY header is such a hint, too.
+// not count at all. A connection that is cut behind a PROXY header, or in the handshake after one, is
+// such a hint, too.
 func TestHints(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -34,6 +35,8 @@ func TestHints(t *testing.T) {
 		{"no answer, checked", true, NoAnswer, false, false, 0},
 		{"no answer, unchecked", false, NoAnswer, false, false, 0},
 		{"cut behind a header, checked", true, CutEarly, false, false, 2},
+		{"no TLS behind a header, checked", true, TLSFailed, false, false, 2},
+		{"no TLS behind a header, unchecked", false, TLSFailed, false, true, 2},
 		{"cut behind a header, unchecked", false, CutEarly, false, true, 2},
 		{"cut behind a header, unchecked, and it answers", false, CutEarly, true, false, 1},
 	} {

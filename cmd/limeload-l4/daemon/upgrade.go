@@ -320,7 +320,7 @@ func (d *Daemon) noteUpgradeFailed(began time.Time, err error) error {
 		err = &admin.UpgradeError{Err: err}
 	}
 	d.log.Error().AnErr("err", err).Str("event", "upgrade_failed").
-		Msg("upgrade failed: this process goes on with everything")
+		Msg("upgrade failed: this process goes on")
 	d.notify.ready("the last upgrade failed, and the old process goes on: " + err.Error())
 	d.events.publish(admin.Event{At: began, Kind: "upgrade_failed", Reason: err.Error()})
 	return err

@@ -68,14 +68,15 @@ func steadyDocument(text string) string {
 
 // samePrinted says whether a command has printed what the page shows.
 func samePrinted(command, got, want string) bool {
-	if documentFigures.MatchString(command) { // before the ages, which the hexadecimal 3d would pass for
+	// Figures come first: steadyDocument takes the hexadecimal 3d for an age.
+	if documentFigures.MatchString(command) {
 		figure := regexp.MustCompile(`\b[0-9a-f]{8}\b|\d[\d.e+]*`)
 		got, want = figure.ReplaceAllString(got, "N"), figure.ReplaceAllString(want, "N")
 	}
 	return steadyDocument(got) == steadyDocument(want)
 }
 
-// TestSamePrinted holds figures that a command prints in hexadecimal digits: 3d is no age of three days.
+// TestSamePrinted holds that figures in hexadecimal digits are no ages: 3d is not three days.
 func TestSamePrinted(t *testing.T) {
 	const command = "cat /proc/net/softnet_stat"
 	for _, got := range []string{"2166e24a 00000ec6 0000003d", "2166e24a 00000ec6 00000032"} {

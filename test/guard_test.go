@@ -70,14 +70,15 @@ func houseImports() map[string][]string {
 		},
 		"cmd/limeload-l4/packaging/release": nil,
 
-		"conf":              {"conf/file", "algo"}, // for the names of the algorithms
-		"conf/file":         nil,                   // knows nothing of conf: how files are read, whoever reads them
-		"algo":              nil,
-		"pool":              {"algo", "pool/rate"},
-		"pool/rate":         nil,
-		"pool/discovery":    {"pool", "conf/file"},
-		"healthcheck":       nil,
-		"healthcheck/probe": {"healthcheck"},
+		"conf":                {"conf/file", "algo"}, // for the names of the algorithms
+		"conf/file":           nil,                   // knows nothing of conf: how files are read, whoever reads them
+		"algo":                nil,
+		"pool":                {"algo", "pool/rate"},
+		"pool/rate":           nil,
+		"pool/discovery":      {"pool", "conf/file", "pool/discovery/etcd"},
+		"pool/discovery/etcd": nil,
+		"healthcheck":         nil,
+		"healthcheck/probe":   {"healthcheck"},
 		"l4": inL4(
 			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "postgres", "session", "sock",
 			"tally", "tlsconn",

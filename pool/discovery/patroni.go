@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 )
 
 // The keys of a cluster, below NAMESPACE/SCOPE/.
@@ -25,6 +27,9 @@ const (
 	failoverKey  = "failover"      // JSON with a switchover that was asked for: "leader", "member", "scheduled_at"
 	membersKey   = "members/"      // and the name of a member
 )
+
+// maxEtcdKeys bounds the keys of one cluster: its members and a dozen others.
+const maxEtcdKeys = maxClusterMembers + 100
 
 const (
 	// patroniMistakePause is how long a Watch waits after an error that only people can end.
@@ -48,7 +53,7 @@ type Patroni struct {
 	// set once, then read-only
 	o      PatroniOptions
 	prefix string // of the keys, with a slash at the end
-	etcd   etcd
+	etcd   etcd.Login
 	hosts  hosts
 
 	mu sync.Mutex
@@ -75,7 +80,7 @@ type PatroniOptions struct {
 func NewPatroni(o PatroniOptions) *Patroni {
 	return &Patroni{
 		o: o, prefix: path.Join("/", o.Namespace, o.Scope) + "/",
-		etcd: etcd{user: o.User, password: o.Password, tls: o.TLS}, settled: make(chan struct{}),
+		etcd: etcd.Login{User: o.User, Password: o.Password, TLS: o.TLS}, settled: make(chan struct{}),
 	}
 }
 
@@ -97,7 +102,7 @@ func (p *Patroni) Find(ctx context.Context) (Found, error) {
 		if err != nil {
 			return Found{}, err
 		}
-		s.close()
+		s.Close()
 	}
 	p.mu.Lock()
 	members, err := p.membersLocked()
@@ -140,22 +145,22 @@ func (p *Patroni) Watch(ctx context.Context, changed func()) error {
 		}
 		began := time.Now()
 		for {
-			err := s.follow(p.prefix, revision, func(changes []keyChange) {
+			err := s.Follow(ctx, p.prefix, p.prefix+leaderKey, revision, func(changes []etcd.KeyChange) {
 				if p.apply(changes) {
 					changed()
 				}
 			})
-			if !errors.Is(err, errEtcdCompacted) {
+			if !errors.Is(err, etcd.ErrCompacted) {
 				break
 			}
-			var keys []keyChange
-			if keys, revision, err = s.read(p.prefix); err != nil {
+			var keys []etcd.KeyChange
+			if keys, revision, err = s.Read(p.prefix, maxEtcdKeys); err != nil {
 				break
 			}
 			p.replace(keys)
 			changed()
 		}
-		s.close()
+		s.Close()
 		if time.Since(began) < patroniQuickEnd {
 			pauseFor(ctx, patroniQuickEnd)
 		}
@@ -200,7 +205,7 @@ func (p *Patroni) lookAgain(ctx context.Context, changed func()) {
 
 // connect connects to the first member of etcd that answers, beginning behind the one that was used last, and takes the
 // keys from its answer. If none answers, the keys are unknown from then on. The caller closes the session.
-func (p *Patroni) connect(ctx context.Context) (s *etcdSession, revision int64, err error) {
+func (p *Patroni) connect(ctx context.Context) (s *etcd.Session, revision int64, err error) {
 	var failures []*ClusterError
 	n := len(p.o.Endpoints)
 	p.mu.Lock()
@@ -226,17 +231,17 @@ func (p *Patroni) connect(ctx context.Context) (s *etcdSession, revision int64, 
 }
 
 // try connects to one member of etcd and takes the keys from its answer.
-func (p *Patroni) try(ctx context.Context, endpoint string) (*etcdSession, int64, *ClusterError) {
-	s, err := p.etcd.open(ctx, endpoint)
+func (p *Patroni) try(ctx context.Context, endpoint string) (*etcd.Session, int64, *ClusterError) {
+	s, err := p.etcd.Open(ctx, endpoint)
 	if err != nil {
 		return nil, 0, p.etcdMistake(ctx, endpoint, err)
 	}
-	keys, revision, err := s.read(p.prefix)
+	keys, revision, err := s.Read(p.prefix, maxEtcdKeys)
 	if err == nil && len(keys) == 0 {
 		err = p.noScope(s)
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, 0, p.etcdMistake(ctx, endpoint, err)
 	}
 	p.replace(keys)
@@ -244,10 +249,10 @@ func (p *Patroni) try(ctx context.Context, endpoint string) (*etcdSession, int64
 }
 
 // noScope returns the error for a prefix without any key, with the names that there are.
-func (p *Patroni) noScope(s *etcdSession) error {
+func (p *Patroni) noScope(s *etcd.Session) error {
 	const shownScopes = 10
 	namespace := path.Dir(strings.TrimSuffix(p.prefix, "/"))
-	names := s.names(strings.TrimSuffix(namespace, "/")+"/", shownScopes)
+	names := s.Names(strings.TrimSuffix(namespace, "/")+"/", shownScopes)
 	detail := fmt.Sprintf("there is no key below %s", p.prefix)
 	switch {
 	case len(names) == 0:
@@ -267,7 +272,7 @@ func (p *Patroni) noScope(s *etcdSession) error {
 }
 
 // replace sets the keys.
-func (p *Patroni) replace(keys []keyChange) {
+func (p *Patroni) replace(keys []etcd.KeyChange) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.keys = make(map[string]string)
@@ -278,7 +283,7 @@ func (p *Patroni) replace(keys []keyChange) {
 }
 
 // apply applies changes to the keys, and reports whether one that matters has another value.
-func (p *Patroni) apply(changes []keyChange) bool {
+func (p *Patroni) apply(changes []etcd.KeyChange) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := maps.Clone(p.keys)
@@ -292,22 +297,22 @@ func (p *Patroni) apply(changes []keyChange) bool {
 const tooLarge = "too large"
 
 // setLocked sets or deletes one key if it matters.
-func (p *Patroni) setLocked(k keyChange) {
-	name, isMember := strings.CutPrefix(k.key, membersKey)
+func (p *Patroni) setLocked(k etcd.KeyChange) {
+	name, isMember := strings.CutPrefix(k.Key, membersKey)
 	if isMember && (name == "" || strings.Contains(name, "/")) ||
-		!isMember && !slices.Contains([]string{leaderKey, statusKey, oldStatusKey, configKey, failoverKey}, k.key) {
+		!isMember && !slices.Contains([]string{leaderKey, statusKey, oldStatusKey, configKey, failoverKey}, k.Key) {
 		return
 	}
 	switch {
-	case k.value == nil:
-		delete(p.keys, k.key)
-	case len(k.value) > maxMemberBytes:
-		p.keys[k.key] = tooLarge
-	case len(p.keys) > maxEtcdKeys && p.keys[k.key] == "":
+	case k.Value == nil:
+		delete(p.keys, k.Key)
+	case len(k.Value) > maxMemberBytes:
+		p.keys[k.Key] = tooLarge
+	case len(p.keys) > maxEtcdKeys && p.keys[k.Key] == "":
 		// more members than any cluster has: membersLocked says so
 		p.keys[membersKey] = tooLarge
 	default:
-		p.keys[k.key] = string(k.value)
+		p.keys[k.Key] = string(k.Value)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 )
 
 func TestReadConnURL(t *testing.T) {
@@ -52,9 +54,9 @@ func TestReadConnURL(t *testing.T) {
 func membersOf(o PatroniOptions, keys map[string]string) ([]clusterMember, error) {
 	o.Scope, o.Endpoints = "main", []string{"http://etcd:1"}
 	p := NewPatroni(o)
-	var changes []keyChange
+	var changes []etcd.KeyChange
 	for k, v := range keys {
-		changes = append(changes, keyChange{k, []byte(v)})
+		changes = append(changes, etcd.KeyChange{Key: k, Value: []byte(v)})
 	}
 	p.replace(changes)
 	p.mu.Lock()

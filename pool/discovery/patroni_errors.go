@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 )
 
 // etcdMistake returns the error of one member of etcd in words that say what to do about it.
@@ -26,7 +28,7 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 	if e == err { //nolint:errorlint // it is complete, and not wrapped
 		return e
 	}
-	handshake, ofHandshake := errors.AsType[*handshakeError](err)
+	handshake, ofHandshake := errors.AsType[*etcd.HandshakeError](err)
 	code := status.Code(err)
 	said, isEtcds := errors.AsType[rpctypes.EtcdError](err) // so etcd has answered
 	if isEtcds {
@@ -34,16 +36,16 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 	}
 	switch {
 	case ofHandshake:
-		detail, known := tlsMistake(handshake.err)
+		detail, known := tlsMistake(handshake.Err)
 		switch {
 		case known:
 			e.Kind, e.Detail = ErrTLS, detail
-		case isDeadline(handshake.err):
+		case isDeadline(handshake.Err):
 			e.Detail = "timed out in the TLS handshake"
 		case speaksPlain(ctx, endpoint):
 			e.Kind, e.Detail = ErrTLS, plainEndpoint
 		default:
-			e.Kind, e.Detail = ErrTLS, "it ended the handshake: "+noAnswer(handshake.err)
+			e.Kind, e.Detail = ErrTLS, "it ended the handshake: "+noAnswer(handshake.Err)
 		}
 	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail):
 		e.Kind, e.Detail = ErrNoMajority, "etcd has no leader: too many of its members are down, or cut off from this one"
@@ -56,14 +58,14 @@ func (p *Patroni) etcdMistake(ctx context.Context, endpoint string, err error) *
 		e.Kind, e.Detail = ErrLogin, fmt.Sprintf("the user %q may not read the keys: `etcdctl role grant-permission ROLE "+
 			"read --prefix=true %s` for one of its roles allows it", p.o.User, p.prefix)
 	case code == codes.ResourceExhausted:
-		e.Kind, e.Detail = ErrTooMuchData, fmt.Sprintf("the keys below %s have more than %d MiB", p.prefix, maxEtcdBytes>>20)
+		e.Kind, e.Detail = ErrTooMuchData, fmt.Sprintf("the keys below %s have more than %d MiB", p.prefix, etcd.MaxBytes>>20)
 	case code == codes.Unimplemented:
 		e.Kind, e.Detail = ErrBadAnswer, "it does not speak the v3 API of etcd: with rest = true, endpoints are Patroni's own"
 	case isDeadline(err), code == codes.DeadlineExceeded, errors.Is(err, rpctypes.ErrTimeout):
 		e.Detail = "timed out"
 	case isEtcds:
 		e.Kind, e.Detail = ErrBadAnswer, said.Error()
-	case code == codes.Unavailable || code == codes.Internal || errors.Is(err, errEtcdLost):
+	case code == codes.Unavailable || code == codes.Internal || errors.Is(err, etcd.ErrLost):
 		e.Detail, e.Kind = p.noHTTP2(ctx, endpoint)
 	default:
 		e.Detail = noAnswer(err)

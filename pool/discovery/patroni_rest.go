@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 )
 
 const (
@@ -43,7 +45,7 @@ type PatroniREST struct {
 
 // NewPatroniREST returns a source that connects to nothing before Find. Options.Namespace is not used.
 func NewPatroniREST(o PatroniOptions) *PatroniREST {
-	d := net.Dialer{Timeout: etcdConnectTimeout}
+	d := net.Dialer{Timeout: etcd.ConnectTimeout}
 	secure := o.TLS
 	if secure == nil {
 		secure = &tls.Config{}

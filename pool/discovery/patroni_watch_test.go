@@ -3,7 +3,6 @@ package discovery
 import (
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
@@ -74,36 +74,22 @@ func TestPatroniCompacted(t *testing.T) {
 	p := s.source()
 	session, revision, err := p.connect(t.Context())
 	must(t, err)
-	defer session.close()
+	defer session.Close()
 	s.put(t, "leader", "n2")
 	s.put(t, "leader", "n3")
 	s.Do(t, "compaction", strconv.FormatInt(revision+2, 10))
-	err = session.follow(p.prefix, revision-1, func([]keyChange) { t.Error("changes from before the compaction") })
-	if err != errEtcdCompacted {
-		t.Errorf("error %v, want %v", err, errEtcdCompacted)
+	err = session.Follow(t.Context(), p.prefix, p.prefix+leaderKey, revision-1,
+		func([]etcd.KeyChange) { t.Error("changes from before the compaction") })
+	if err != etcd.ErrCompacted {
+		t.Errorf("error %v, want %v", err, etcd.ErrCompacted)
 	}
-	keys, _, err := session.read(p.prefix)
+	keys, _, err := session.Read(p.prefix, maxEtcdKeys)
 	must(t, err)
 	p.replace(keys)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys[leaderKey] != "n3" {
 		t.Errorf("the leader is %q", p.keys[leaderKey])
-	}
-}
-
-// TestPatroniBehind: a watch that does not deliver a new leader's key is given up.
-func TestPatroniBehind(t *testing.T) {
-	t.Parallel()
-	s := startPatroniStore(t)
-	p := s.source()
-	session, _, err := p.connect(t.Context())
-	must(t, err)
-	defer session.close()
-	var seen atomic.Int64
-	session.probe(session.ctx, p.prefix, &seen)
-	if err := session.failure(nil); err != errEtcdBehind {
-		t.Errorf("error %v, want %v", err, errEtcdBehind)
 	}
 }
 

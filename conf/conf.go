@@ -37,6 +37,8 @@ type Config struct {
 	Admin  Admin  `toml:"admin"`
 	// /metrics, /ready and /live alone
 	Metrics Metrics `toml:"metrics"`
+	// nil: this node works alone
+	Fleet *Fleet `toml:"fleet"`
 	// in the file's order, never empty
 	Listeners []Listener `toml:"listener,named" required:"at least one [listener.NAME] table"`
 	Pools     []Pool     `toml:"pool,named"` // in the file's order

@@ -357,8 +357,8 @@ func TestUnknownKeys(t *testing.T) {
 	}
 	doc, _ := with("", "")
 	wantErrors(t, doc+"[weather]\naddress = ''\n[limits]\n",
-		"lb.toml:11: weather: unknown key; allowed here: include, global, log, admin, metrics, listener, pool",
-		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, metrics, listener, pool")
+		"lb.toml:11: weather: unknown key; allowed here: include, global, log, admin, metrics, fleet, listener, pool",
+		"lb.toml:13: limits: unknown key; allowed here: include, global, log, admin, metrics, fleet, listener, pool")
 	wantErrors(t, "[listner.a]\n"+doc, `lb.toml:1: listner: unknown key, did you mean "listener"?`)
 }
 

@@ -7,6 +7,7 @@ func schemaTexts() map[string]string {
 		"global":   "settings of the whole process",
 		"log":      "the log, on standard error or in the journal",
 		"admin":    "the control API, /metrics, /ready and /live",
+		"fleet":    "what this node shares with the other nodes of a fleet, in etcd",
 		"metrics":  "/metrics, /ready and /live alone, for Prometheus",
 		"listener": "[listener.NAME]: addresses that accept clients",
 		"pool":     "[pool.NAME]: a set of interchangeable backends",

@@ -27,6 +27,7 @@ func validName(name string) bool {
 func validate(r *report, c *Config) {
 	validateAdmin(r, &c.Admin)
 	validateMetrics(r, c)
+	validateFleet(r, c.Fleet)
 	for i := range c.Pools {
 		validatePool(r, &c.Pools[i])
 	}

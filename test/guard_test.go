@@ -66,8 +66,9 @@ func houseImports() map[string][]string {
 		"cmd/limeload-l4/fdconn":  nil,
 		"cmd/limeload-l4/daemon": {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
-			"cmd/limeload-l4/admin", "cmd/limeload-l4/fdconn",
+			"cmd/limeload-l4/admin", "cmd/limeload-l4/fdconn", "cmd/limeload-l4/fleet", "pool/discovery/etcd",
 		},
+		"cmd/limeload-l4/fleet":             {"pool/discovery/etcd"},
 		"cmd/limeload-l4/packaging/release": nil,
 
 		"conf":                {"conf/file", "algo"}, // for the names of the algorithms

@@ -96,6 +96,7 @@ type Daemon struct {
 	drains  *drains
 	rules   *accessRules
 	notify  *notifier
+	fleet   *membership  // nil without the table fleet
 	metrics http.Handler // at the admin address
 	// at metrics.address: bounded by itself, so that nobody there keeps others from the metrics at the admin address
 	publicMetrics http.Handler
@@ -193,6 +194,9 @@ func New(o Options) (*Daemon, error) {
 			return nil, err
 		}
 		d.pools[s.pool.Name()] = s
+	}
+	if d.fleet, err = d.newMembership(o.Config, d.files); err != nil {
+		return nil, err
 	}
 	if err := d.restoreState(); err != nil {
 		return nil, err

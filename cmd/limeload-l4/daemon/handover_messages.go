@@ -87,7 +87,8 @@ type offer struct {
 	Drains   []offeredDrain  `json:"drains"`    // under way
 	LogLevel admin.LogLevel  `json:"log_level"` // "" unless it was set at run time
 	HTTP     []offeredSocket `json:"http"`
-	Sockets  int             `json:"sockets"` // how many are in the messages that follow
+	Sockets  int             `json:"sockets"`  // how many are in the messages that follow
+	Instance string          `json:"instance"` // in the fleet; "" without one
 }
 
 // An offeredSocket is a listening socket for HTTP.

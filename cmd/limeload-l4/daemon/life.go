@@ -154,6 +154,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 		d.from.end()
 		d.shutDown(sig == syscall.SIGTERM, signals)
 	} else {
+		d.fleet.end(true)
 		u.forward(sig) // it came while the new process was taking over
 		u.drain(signals)
 	}
@@ -172,6 +173,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 	d.admin.end()
 	d.scrapes.end()
 	d.retiring.Wait()
+	d.fleet.end(false)
 	stopWork()
 	work.Wait()
 	d.echo.Close()
@@ -199,6 +201,7 @@ func (d *Daemon) start(ctx context.Context, work *sync.WaitGroup) {
 	d.watchFiles()
 	d.tryNames()
 	if d.from == nil {
+		d.fleet.start()
 		d.admin.serve(d)
 		d.scrapes.serve(d)
 	}

@@ -109,6 +109,14 @@ func (o *OldProcess) meet(own hello) error {
 	return nil
 }
 
+// instance returns the old process's instance in its fleet; "" without one.
+func (o *OldProcess) instance() string {
+	if o == nil {
+		return ""
+	}
+	return o.offer.Instance
+}
+
 // discard closes the descriptors that were received.
 func (o *OldProcess) discard() {
 	for _, fd := range o.http {

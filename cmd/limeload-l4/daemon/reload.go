@@ -242,10 +242,10 @@ func ignoreUnknown(err error) error {
 func needsRestart(boot, next *conf.Config) []string {
 	keys := []string{}
 	// without the pools, which may be large
-	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log} }
+	process := func(c *conf.Config) *conf.Config { return &conf.Config{Global: c.Global, Log: c.Log, Fleet: c.Fleet} }
 	for _, k := range process(boot).Compare(process(next)) {
 		switch path := conf.Path(k.Keys...); path {
-		case "global.workers", "global.udp_offload", "global.state_file", "log.format":
+		case "fleet", "global.workers", "global.udp_offload", "global.state_file", "log.format":
 			keys = append(keys, path)
 		}
 	}

@@ -28,6 +28,7 @@ func (d *Daemon) beginAsMain() {
 	d.continueLogLevel(o.offer.LogLevel)
 	d.continueDrains(o.offer.Drains)
 	o.offer = offer{} // it may be large
+	d.fleet.start()
 	d.admin.own(d)
 	d.scrapes.own(d)
 	d.admin.serve(d)

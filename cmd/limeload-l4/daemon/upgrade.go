@@ -215,6 +215,9 @@ func (u *upgrade) prepare() (ready prepared, err error) {
 func (u *upgrade) offer() (o offer, fds []int, err error) {
 	d := u.daemon
 	o = offer{State: d.collectState(), Drains: d.drains.offered()}
+	if d.fleet != nil {
+		o.Instance = d.fleet.instance
+	}
 	if level := d.LogLevel(); level.Until != nil || level.Level != logLevel(d.config()).String() {
 		o.LogLevel = level
 	}

@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"sync"
+
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
+	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/pool/discovery/etcd"
+)
+
+// A membership is this node's part in its fleet: the connection to etcd, and what uses it. A daemon without the table
+// fleet has none: nothing of it runs, or takes memory. Its methods may be called from any goroutine.
+//
+// Each part is in a file fleet_*.go. A part registers with the fleet when it is made, and works in its method run.
+type membership struct {
+	// set once, then read-only
+	daemon   *Daemon
+	conf     *conf.Fleet // of the start: changes need a restart or an upgrade
+	fleet    *fleet.Fleet
+	instance string
+
+	members *members
+	changes *sharedChanges
+	checks  *sharedChecks
+	shares  *limitShares
+	tickets *sharedTickets
+
+	stop    context.CancelFunc // nil before start
+	working sync.WaitGroup     // stop ends it
+}
+
+// newMembership returns the membership of a configuration, which does nothing before start; nil without the table fleet.
+// It reads the files that the table names; an error has the place of the key.
+func (d *Daemon) newMembership(cfg *conf.Config, from *files) (*membership, error) {
+	c := cfg.Fleet
+	if c == nil {
+		return nil, nil
+	}
+	login, err := fleetLogin(cfg, from)
+	if err != nil {
+		return nil, err
+	}
+	node := c.Node
+	if node == "" {
+		if node, err = os.Hostname(); err != nil {
+			return nil, cfg.ErrorAt("fleet.node", err)
+		}
+	}
+	m := &membership{daemon: d, conf: c, instance: rand.Text()}
+	m.fleet = fleet.New(fleet.Options{
+		Name: c.Name, Node: node, Instance: m.instance, Before: d.from.instance(), Endpoints: c.Endpoints,
+		Prefix: c.Prefix, Login: login, LinkChanged: m.linkChanged, Overruled: m.overruled,
+	})
+	m.members = newMembers(m)
+	m.changes = newSharedChanges(m)
+	m.checks = newSharedChecks(m)
+	m.shares = newLimitShares(m)
+	m.tickets = newSharedTickets(m)
+	return m, nil
+}
+
+// fleetLogin returns the login of the fleet to etcd.
+func fleetLogin(cfg *conf.Config, from *files) (etcd.Login, error) {
+	c := cfg.Fleet
+	password, err := readPassword(cfg, "fleet", c.PasswordFile, from)
+	if err != nil {
+		return etcd.Login{}, err
+	}
+	l := etcd.Login{User: c.User, Password: password}
+	if c.UsesTLS() {
+		l.TLS, err = clientTLS{c.ServerName, c.Verify, c.CA, c.Cert, c.Key}.read(cfg, "fleet", from)
+	}
+	return l, err
+}
+
+// start joins the fleet. Nothing happens for nil.
+func (m *membership) start() {
+	if m == nil {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	m.working.Go(func() { m.fleet.Run(ctx) })
+	m.working.Go(func() { m.members.run(ctx) })
+	m.working.Go(func() { m.changes.run(ctx) })
+	m.working.Go(func() { m.checks.run(ctx) })
+	m.working.Go(func() { m.shares.run(ctx) })
+	m.working.Go(func() { m.tickets.run(ctx) })
+}
+
+// end leaves the fleet, so that the others know at once; if a new process has taken over, it goes on in this one's
+// place. Nothing happens for nil, nor at a second call.
+func (m *membership) end(replaced bool) {
+	if m == nil || m.stop == nil {
+		return
+	}
+	m.stop()
+	m.stop = nil
+	m.working.Wait()
+	if !replaced {
+		m.fleet.Leave(context.Background())
+	}
+}
+
+// linkChanged logs that the connection to etcd was made or lost.
+func (m *membership) linkChanged(l fleet.Link) {
+	log := m.daemon.log
+	if l.Up {
+		log.Info().Str("endpoint", l.Endpoint).Str("event", "fleet_connected").Msg("connected to the fleet's etcd")
+		return
+	}
+	log.Warn().Str("endpoint", l.Endpoint).AnErr("err", l.Err).Str("event", "fleet_lost").
+		Msg("no connection to the fleet's etcd: this node goes on with what it knows")
+}
+
+// overruled logs that a change of this node yields to that of another one.
+func (m *membership) overruled(key string, by fleet.Record) {
+	m.daemon.log.Warn().Str("key", key).Str("node", by.Node).Str("by", by.By).Str("event", "fleet_change_overruled").
+		Msg("a change of this node yields to a later one of another node")
+}

@@ -114,6 +114,11 @@ func (o Override) checked() (Override, error) {
 	case (o.Kind == OverrideAdded) != (o.Source == ""):
 		return o, &InvalidBackendError{Field: "source", Value: o.Source, Want: "a name, but for one added by hand"}
 	}
+	return o, o.checkValues()
+}
+
+// checkValues returns an *InvalidBackendError for a value that is not allowed.
+func (o Override) checkValues() (err error) {
 	if o.Weight != nil {
 		err = CheckWeight(int(*o.Weight))
 	}
@@ -126,7 +131,7 @@ func (o Override) checked() (Override, error) {
 	if err == nil && o.Mode != nil {
 		err = validateMode(*o.Mode)
 	}
-	return o, err
+	return err
 }
 
 // An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend

@@ -74,6 +74,18 @@ func (o Override) hasValues() bool {
 	return o.Weight != nil || o.MaxSessions != nil || o.MaxRate != nil || o.Mode != nil
 }
 
+// Without returns o without the values of fields for which leave is true; false if it has no value then.
+func (o Override) Without(leave func(field string) bool) (Override, bool) {
+	for _, field := range OverrideFields() {
+		if leave(field) {
+			base := o.Base
+			o = o.with(field, Override{})
+			o.Base = base
+		}
+	}
+	return o, o.hasValues()
+}
+
 // changes returns the settings of a backend that differ from its spec.
 func (m *member) changes() Override {
 	o := Override{Kind: OverrideChanged, Source: m.source, Base: m.spec}

@@ -13,6 +13,7 @@ type Record struct {
 	Node   string          `json:"node"`             // that has changed it
 	By     string          `json:"by,omitempty"`     // who has, as the API knows it
 	At     time.Time       `json:"at"`               // when
+	Until  time.Time       `json:"until,omitzero"`   // when it has no meaning any more; zero: it stays
 	Undone bool            `json:"undone,omitempty"` // there is no value any more
 	Value  json.RawMessage `json:"value,omitempty"`
 }
@@ -29,8 +30,8 @@ type kept struct {
 // IsRecord reports whether a key is one of records.
 func IsRecord(key string) bool { return strings.HasPrefix(key, Changes) || key == Tickets }
 
-// Change makes a new record of a key, from now on for this node, and soon for all. Only its By, Undone and Value are
-// used. It returns the record.
+// Change makes a new record of a key, from now on for this node, and soon for all. Only its By, Until, Undone and Value
+// are used. It returns the record.
 func (f *Fleet) Change(key string, r Record) Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()

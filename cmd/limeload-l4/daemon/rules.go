@@ -166,6 +166,35 @@ func (a *accessRules) remove(k ruleKey, now time.Time) error {
 	return nil
 }
 
+// follow makes rules those of shared changes of the fleet. A rule whose time has passed is none. If there are too many,
+// the rest is left out, and counted.
+func (a *accessRules) follow(changes []*sharedChange, now time.Time) (left int) {
+	if len(changes) == 0 {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range changes {
+		before, known := a.rules[c.rule.ruleKey]
+		switch {
+		case c.record.Undone || c.rule.over(now):
+			if known {
+				delete(a.rules, before.ruleKey)
+				a.note("access_rule_removed", before, now)
+			}
+		case known && before == c.rule:
+		case !known && len(a.rules) >= admin.MaxAccessRules:
+			left++
+		default:
+			a.rules[c.rule.ruleKey] = c.rule
+			a.note("access_rule_added", c.rule, now)
+		}
+	}
+	a.giveLocked()
+	a.poke()
+	return left
+}
+
 // poke makes keep look for the next end again.
 func (a *accessRules) poke() {
 	select {

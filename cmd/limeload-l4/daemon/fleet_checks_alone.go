@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/limeload/limeload-l4/healthcheck"
@@ -22,20 +23,23 @@ type reach struct {
 	hosts, reached int // that it checks
 	// of those that it does not reach: hosts that other nodes check, and that they reach
 	judged, elsewhere int
+	others            int // that the node does not check, and could; 0 if there is no other node
 }
 
 // cutOff reports whether the node reaches none, or nearly none: a backend on the node itself always answers.
 func (r reach) cutOff() bool { return r.hosts > 0 && r.reached*10 <= r.hosts }
 
-// A selfDoubt is what a node thinks of itself. A node that reaches none of its hosts, while others reach some of the
-// same, doubts itself at once: its own verdicts do not count, neither here nor elsewhere. If that lasts, the node is
-// alone: it is not ready, and takes part in nothing. sharedChecks.mu guards it.
+// A selfDoubt is what a node thinks of itself. A node that reaches none of its hosts doubts itself at once: its own
+// verdicts do not count, neither here nor elsewhere, and it checks more hosts. It goes on to doubt while other nodes reach
+// what it does not. If that lasts, the node is alone: it is not ready, and takes part in nothing. sharedChecks.mu guards
+// it.
 type selfDoubt struct {
-	doubts time.Time // since when; zero: it does not
-	alone  time.Time // since when; zero: it is not
-	calm   time.Time // since when nobody else reaches anything, while it is alone; zero: somebody does
-	reach  reach
-	linked bool // to etcd
+	failing time.Time // since when the node reaches none; zero: it reaches some
+	doubts  time.Time // since when; zero: it does not
+	alone   time.Time // since when; zero: it is not
+	calm    time.Time // since when nobody else reaches anything, while it is alone; zero: somebody does
+	reach   reach
+	linked  bool // to etcd
 
 	viewed time.Time // when reach was looked at
 }
@@ -47,13 +51,21 @@ func (s *selfDoubt) isAlone() bool { return !s.alone.IsZero() }
 func (s *selfDoubt) isDoubting() bool { return s.isAlone() || !s.doubts.IsZero() }
 
 // see takes up what the node reaches. after is how long a doubt lasts before the node is alone: others must have had the
-// time to find out the same.
+// time to find out the same. If nobody reaches anything, the doubt ends then, too: the backends are down. With one host
+// in all there is nothing to doubt.
 //
 // Without a connection to etcd nobody knows what others reach. Then two hosts that fail at once are enough: they rather
 // fail here than both there.
 func (s *selfDoubt) see(now time.Time, r reach, linked bool, after time.Duration) {
 	s.reach, s.linked, s.viewed = r, linked, now
+	switch {
+	case !r.cutOff():
+		s.failing = time.Time{}
+	case s.failing.IsZero():
+		s.failing = now
+	}
 	cut := r.cutOff() && (linked && r.elsewhere > 0 || !linked && r.hosts > 1)
+	perhaps := r.cutOff() && linked && r.hosts+r.others > 1 && now.Sub(s.failing) < after
 	if s.isAlone() {
 		switch {
 		case cut:
@@ -68,11 +80,11 @@ func (s *selfDoubt) see(now time.Time, r reach, linked bool, after time.Duration
 		return
 	}
 	switch {
-	case !cut:
+	case !cut && !perhaps:
 		s.doubts = time.Time{}
 	case s.doubts.IsZero():
 		s.doubts = now
-	case now.Sub(s.doubts) >= after && (!linked || r.elsewhere*2 > r.judged):
+	case cut && now.Sub(s.doubts) >= after && (!linked || r.elsewhere*2 > r.judged):
 		s.alone = now
 	}
 }
@@ -150,13 +162,22 @@ func (p *sharedChecks) followDoubt(now time.Time, linked bool) bool {
 
 // view looks whether this node is cut off. It reports whether it thinks otherwise than before.
 func (p *sharedChecks) view(now time.Time, linked bool) bool {
-	hosts, after := make(map[string]*hostView), time.Duration(0)
+	hosts, after := make(map[host]*hostView), time.Duration(0)
 	pools := p.checked()
 	for _, k := range pools {
 		after = max(after, k.viewHosts(hosts))
 	}
 	r := reachOf(hosts)
+	if r.cutOff() {
+		for _, k := range pools {
+			k.addHosts(hosts)
+		}
+		r = reachOf(hosts)
+	}
 	p.mu.Lock()
+	if len(p.seats) == 0 {
+		r.others = 0
+	}
 	doubted, alone, since := p.self.isDoubting(), p.self.isAlone(), p.self.alone
 	p.self.see(now, r, linked, after)
 	doubts, isAlone, reason := p.self.isDoubting(), p.self.isAlone(), p.self.reason()
@@ -192,10 +213,11 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 type hostView struct{ checked, reached, judged, elsewhere bool }
 
 // reachOf adds up.
-func reachOf(hosts map[string]*hostView) (r reach) {
+func reachOf(hosts map[host]*hostView) (r reach) {
 	for _, h := range hosts {
 		switch {
 		case !h.checked:
+			r.others++
 			continue
 		case h.reached:
 			r.reached++
@@ -210,19 +232,36 @@ func reachOf(hosts map[string]*hostView) (r reach) {
 	return r
 }
 
-// host returns what a place has in common with others that are cut off together with it.
-func (p place) host() string {
-	switch {
-	case p.check.IsValid():
-		return p.check.Addr().String()
-	case p.addr.Path != "":
-		return p.addr.Path
+// A host is what backends have in common that are cut off together.
+type host struct {
+	addr netip.Addr
+	path string // of a Unix socket
+}
+
+// host returns where a place is.
+func (p place) host() host {
+	if p.check.IsValid() {
+		return host{addr: p.check.Addr()}
 	}
-	return p.addr.Addr().String()
+	return host{p.addr.Addr(), p.addr.Path}
+}
+
+// addHosts adds the hosts of all backends.
+func (k *checkedPool) addHosts(hosts map[host]*hostView) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.share == nil {
+		return
+	}
+	for _, at := range k.share.places {
+		if hosts[at.host()] == nil {
+			hosts[at.host()] = &hostView{}
+		}
+	}
 }
 
 // viewHosts adds what this node sees of the hosts that it checks. It returns how long others may need to see the same.
-func (k *checkedPool) viewHosts(hosts map[string]*hostView) time.Duration {
+func (k *checkedPool) viewHosts(hosts map[host]*hostView) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.share == nil {
@@ -263,7 +302,7 @@ func (k *checkedPool) restoreBefore(now time.Time) {
 	}
 	var all []pool.Judgement
 	for id, d := range k.share.duties {
-		if !d.looks || d.before == nil || now.Sub(d.changed) > k.check.suspense() {
+		if d.before == nil || now.Sub(d.changed) > k.check.suspense() {
 			continue
 		}
 		all = append(all, k.judgementsLocked(d, k.presentLocked(k.share.members(id)), d.before, false, nil, now)...)
@@ -273,7 +312,7 @@ func (k *checkedPool) restoreBefore(now time.Time) {
 }
 
 // sample makes this node check backends on hosts that it does not check, up to so many. It returns how many there are.
-func (k *checkedPool) sample(room int, hosts map[string]*hostView) (n int) {
+func (k *checkedPool) sample(room int, hosts map[host]*hostView) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.share == nil {
@@ -284,10 +323,11 @@ func (k *checkedPool) sample(room int, hosts map[string]*hostView) (n int) {
 		if n >= room {
 			break
 		}
-		if d.looks || hosts[at.host()] != nil {
+		h := hosts[at.host()]
+		if d.looks || h == nil || h.checked {
 			continue
 		}
-		hosts[at.host()] = &hostView{}
+		h.checked = true
 		d.sampled = true
 		n++
 	}

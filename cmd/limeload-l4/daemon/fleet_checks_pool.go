@@ -188,6 +188,7 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 	members := s.members(id)
 	heard, by := s.checks.said(dutyKey{k.pool.Name(), id}, s, members)
 	h := hearing{heard: heard, present: k.presentLocked(members), looks: d.looks, held: s.checks.doubting(),
+		alone:    s.checks.isAlone(),
 		patience: k.check.patience()}
 	k.appointLocked(id, d, by, &h)
 	own, complete := k.ownLocked(d, members, h.present)

@@ -23,6 +23,7 @@ type hearing struct {
 	short       time.Duration // for so long have too few others said anything
 	patience    time.Duration // how long that may be so
 	held        bool          // the node doubts itself: it seems to be cut off
+	alone       bool          // it is cut off
 }
 
 // A foundBy says whose findings are the verdicts.
@@ -44,12 +45,15 @@ type ruling struct {
 //
 // A judge believes itself. Another node believes the judges if there are enough of them and they agree. If they do not
 // agree, or are too few for a while, or if there is trouble, it checks the backends itself; then it believes itself, and
-// goes on until the judges agree with each other and with it. A node that doubts itself believes others only, and goes
-// on with the checks that it has, to notice that it is not cut off any more.
+// goes on until the judges agree with each other and with it.
+//
+// A node that doubts itself believes others only, and goes on with the checks that it has, to notice that it is not cut
+// off any more. As long as it only doubts, it does not believe others either that a backend fails: they may be cut off
+// together with it.
 func (h hearing) rule() ruling {
 	agreed := h.agreed()
 	switch {
-	case h.held && agreed != nil:
+	case h.held && agreed != nil && (h.alone || !agreed.have(pool.Unhealthy)):
 		return ruling{h.looks || h.suspected, byOthers}
 	case h.held:
 		return ruling{h.looks || h.suspected, bySame}

@@ -404,6 +404,9 @@ func (d *Daemon) Ready() error {
 	case draining:
 		return admin.ErrEnding
 	}
+	if reason := d.fleet.sharing().aloneReason(); reason != "" {
+		return errors.New(reason)
+	}
 	return nil
 }
 

@@ -161,7 +161,7 @@ func (d *Daemon) commitPool(pp *proposedPool) error {
 		failures = append(failures, s.markHealthy())
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
-		s.checks.start()
+		s.checks.start(d.fleet.sharing())
 	case pp.changes("health") || pp.changes("source") || pp.changesContents("health") ||
 		pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))

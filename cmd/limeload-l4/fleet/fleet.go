@@ -7,6 +7,7 @@
 // All keys are below PREFIX/NAME/. Their parts are escaped, see Key.
 //
 //	nodes/NODE                     a Node, under the node's lease
+//	tables/NODE/PART               digests of what its pools choose, under the node's lease
 //	checks/...                     verdicts, under the lease of the node that checks
 //	changes/...                    a Record each, which stays
 //	tickets                        a Record with the keys of TLS tickets
@@ -45,6 +46,7 @@ import (
 // The beginnings of keys.
 const (
 	Nodes   = "nodes/"
+	Tables  = "tables/"
 	Checks  = "checks/"
 	Changes = "changes/"
 	Tickets = "tickets"
@@ -67,19 +69,20 @@ type Options struct {
 
 // A Node is what a node says of itself. It is a plain value.
 type Node struct {
-	Name     string            `json:"-"`        // of its key
-	Instance string            `json:"instance"` // of its process
-	Host     string            `json:"host"`
-	Version  string            `json:"version"`
-	Started  time.Time         `json:"started"`
-	Config   string            `json:"config"`          // the sum of its configuration
-	State    string            `json:"state"`           // as in the API: starting, serving, draining
-	Ready    bool              `json:"ready"`           // as /ready says
-	Alone    string            `json:"alone,omitempty"` // why it does not judge backends now; "" if it does
-	Sessions int               `json:"sessions"`
-	Flows    int               `json:"flows"`
-	Rate     float64           `json:"rate"`             // new sessions and flows a second
-	Tables   map[string]string `json:"tables,omitempty"` // digests of the pools' choice tables, by pool
+	Name     string    `json:"-"`        // of its key
+	Instance string    `json:"instance"` // of its process
+	Host     string    `json:"host"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	Config   string    `json:"config"`           // the sum of its configuration
+	State    string    `json:"state"`            // as in the API: starting, serving, draining
+	Ready    bool      `json:"ready"`            // as /ready says
+	Reason   string    `json:"reason,omitempty"` // why it is not ready; "" if it is
+	Since    time.Time `json:"since"`            // of State and Ready
+	Alone    string    `json:"alone,omitempty"`  // why it does not judge backends now; "" if it does
+	Sessions int       `json:"sessions"`
+	Flows    int       `json:"flows"`
+	Rate     float64   `json:"rate"` // new sessions and flows a second
 }
 
 // A Link is the state of the connection to etcd. It is a plain value.

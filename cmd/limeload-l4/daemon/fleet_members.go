@@ -29,10 +29,11 @@ const (
 	maxNodeText = 200
 )
 
-// The states of nodes that have gone, in place of those of fleet.Node.
+// The states of other nodes in addition to those of a life.
 const (
-	nodeLeft = "left" // it has ended in order
-	nodeGone = "gone" // its lease has ended: it has died, or has no connection
+	nodeLeft    = "left"    // it has ended in order
+	nodeGone    = "gone"    // its lease has ended: it has died, or has no connection
+	nodeUnknown = "unknown" // it says another word
 )
 
 // members tells the other nodes about this one, and notes which nodes come and go. Its methods may be called from any
@@ -343,6 +344,9 @@ func isThere(n fleet.Node) bool { return n.State != nodeLeft && n.State != nodeG
 func readable(n fleet.Node) fleet.Node {
 	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Reason, &n.Alone} {
 		*text = clipText(*text)
+	}
+	if !slices.Contains([]string{starting.String(), serving.String(), handingOver.String(), draining.String()}, n.State) {
+		n.State = nodeUnknown
 	}
 	n.Sessions, n.Flows = max(n.Sessions, 0), max(n.Flows, 0)
 	n.Rate = min(max(n.Rate, 0), math.MaxInt32)

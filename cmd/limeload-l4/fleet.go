@@ -64,6 +64,28 @@ func printFleet(w io.Writer, f *admin.Fleet, s screen) error {
 	return nodeTable(f.Nodes).print(w, s)
 }
 
+// fleetText describes a fleet in one line.
+func fleetText(f *admin.FleetSummary) string {
+	nodes := counted(f.Nodes, "node")
+	switch {
+	case f.Nodes > 1 && f.Ready == f.Nodes:
+		nodes += ", all ready"
+	case f.Ready < f.Nodes:
+		nodes += fmt.Sprintf(", %d ready", f.Ready)
+	}
+	notes := []string{fmt.Sprintf("%s, node %s: %s", f.Name, f.Node, nodes)}
+	if !f.Connected {
+		notes = append(notes, strings.TrimSuffix("no connection to etcd: "+f.Error, ": "))
+	}
+	if f.OtherConfig {
+		notes = append(notes, "most nodes run another configuration")
+	}
+	if f.Pending > 0 {
+		notes = append(notes, counted(f.Pending, "shared record")+" not in etcd yet")
+	}
+	return strings.Join(notes, "; ")
+}
+
 // linkText describes the connection to etcd.
 func linkText(l *admin.FleetLink, endpoints []string) string {
 	switch {

@@ -42,6 +42,9 @@ func printStatus(w io.Writer, s *admin.Status, sc screen) error {
 		{"loops", loops(s.Loops)},
 		{"log level", s.LogLevel},
 	}
+	if s.Fleet != nil {
+		facts = append(facts, [2]string{"fleet", fleetText(s.Fleet)})
+	}
 	for _, f := range facts {
 		if err := sc.fact(w, 15, f[0], clean(f[1])); err != nil {
 			return err

@@ -47,6 +47,9 @@ type Balancer interface {
 
 	PurgeDNS(listener string, p DNSPurge) (int, error) // returns how many answers were removed
 
+	Fleet() (Fleet, error)
+	CompareFleet() (FleetComparison, error)
+
 	Reload(ctx context.Context) (Reloaded, error)
 	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil for the daemon's own file as it is now
 	Upgrade(ctx context.Context, u Upgrade) (Upgraded, error) // goes on when ctx is done
@@ -87,6 +90,20 @@ type Status struct {
 	Host         string        `json:"host"`         // the name of the machine
 	ReadOnly     bool          `json:"read_only"`    // whether requests like this one may only read; the Server sets it
 	Certificates []Certificate `json:"certificates"` // of listeners, then of pools, in the order of the file
+
+	Fleet *FleetSummary `json:"fleet,omitempty"` // nil without a fleet
+}
+
+// FleetSummary is the state of a node's fleet in short.
+type FleetSummary struct {
+	Name        string `json:"name"`
+	Node        string `json:"node"`
+	Connected   bool   `json:"connected"`    // to etcd
+	Error       string `json:"error"`        // why it is not; "" if it is
+	Nodes       int    `json:"nodes"`        // that have not gone, this one included
+	Ready       int    `json:"ready"`        // those of them that are ready
+	OtherConfig bool   `json:"other_config"` // whether most nodes run another configuration than this one
+	Pending     int    `json:"pending"`      // shared changes that etcd does not have yet
 }
 
 // Certificate is a certificate that a listener shows to clients, or a pool to backends.
@@ -440,6 +457,6 @@ func EventKinds() []string {
 		"run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "upgraded",
-		"upgrade_failed", "draining",
+		"upgrade_failed", "draining", "fleet_node_joined", "fleet_node_left",
 	}
 }

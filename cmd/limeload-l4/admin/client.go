@@ -33,7 +33,7 @@ type ClientOptions struct {
 //
 // If no daemon answers, errors wrap ErrUnreachable and say what to do about it. Refusals of the daemon are a *Problem
 // with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrUnknownAccessRule,
-// ErrTooManyAccessRules, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
+// ErrTooManyAccessRules, ErrNoFleet, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
 // pool.ErrDuplicateAddress in it.
 //
 // Only connecting has a timeout. A reload may take long; contexts bound it.

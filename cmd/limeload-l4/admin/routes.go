@@ -76,6 +76,8 @@ func routes() []route {
 			query:  []string{"listener", "pool", "client", "sni", "alpn", "mqtt_client_id"},
 			answer: (*Server).explain},
 		{method: "GET", path: "/v1/events", query: []string{"pool", "kind"}, raw: (*Server).streamEvents},
+		{method: "GET", path: fleetPath, answer: (*Server).fleet},
+		{method: "GET", path: fleetPath + "/verify", answer: (*Server).compareFleet},
 		{method: "POST", path: "/v1/reload", changes: true, answer: (*Server).reload},
 		{method: "POST", path: "/v1/upgrade", changes: true, answer: (*Server).upgrade},
 		{method: "POST", path: "/v1/plan", query: []string{"name"}, answer: (*Server).plan},

@@ -32,7 +32,7 @@ func (d *Daemon) Status() admin.Status {
 		Sessions: d.server.Sessions(), MaxSessions: cfg.Global.MaxSessions, LogLevel: d.LogLevel().Level,
 		Listeners: d.Listeners(), Pools: d.Pools(), Reloads: reloads,
 		Differences: d.differences(), NeedsRestart: needsRestart(d.boot, cfg), Warnings: warningsOf(cfg),
-		StateFile: d.state.path, Certificates: d.certificates(),
+		StateFile: d.state.path, Certificates: d.certificates(), Fleet: d.fleetSummary(),
 	}
 	s.Host, _ = os.Hostname() // without a name, the page shows none
 	if err := d.stateError(); err != nil {

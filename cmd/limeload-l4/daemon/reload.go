@@ -94,6 +94,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.cfg, d.pools, d.secured, d.access = p.cfg, pools, &p.tls.secured, p.access
 	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
+	d.fleet.changed()
 	d.files = p.files
 	for _, s := range p.gone {
 		d.logDropped(s)

@@ -168,7 +168,9 @@ func (c *sharedChange) takeRule(listener, prefix string, saved *savedAccessRule)
 }
 
 // isOver reports whether the change is about an access rule whose time has passed.
-func (c *sharedChange) isOver(now time.Time) bool { return c.isRule && !c.record.Undone && c.rule.over(now) }
+func (c *sharedChange) isOver(now time.Time) bool {
+	return c.isRule && !c.record.Undone && c.rule.over(now)
+}
 
 // drains reports whether the change is a drain with a deadline.
 func (c *sharedChange) drains() bool {

@@ -18,8 +18,14 @@ const (
 	// maxChangeLines bounds how many changes of other nodes are logged at once, each on a line of its own. A node that
 	// was away may have missed thousands.
 	maxChangeLines = 20
+)
 
-	fieldMode = "mode" // the name of the setting, see pool.OverrideFields
+// The settings of a backend besides pool.FieldThere, see pool.OverrideFields.
+const (
+	fieldWeight      = "weight"
+	fieldMaxSessions = "max_sessions"
+	fieldMaxRate     = "max_rate"
+	fieldMode        = "mode"
 )
 
 // sharedChanges shares run-time changes with the other nodes. Each setting of a backend, and each access rule, is a

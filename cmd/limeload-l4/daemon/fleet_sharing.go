@@ -18,14 +18,14 @@ const shareWait = 2 * time.Second
 
 // A giving is a change by the API on its way to the other nodes. The zero value is one without a fleet.
 type giving struct {
-	changes *sharedChanges
-	local   bool
+	changes *sharedChanges // nil without a fleet
+	from    admin.Origin
 	given   map[string]changeID // by key
 }
 
 // give begins to give changes to the fleet. It does nothing without one.
 func (d *Daemon) give(from admin.Origin) *giving {
-	g := &giving{local: from.Local}
+	g := &giving{from: from}
 	if d.fleet != nil {
 		g.changes, g.given = d.fleet.changes, make(map[string]changeID)
 	}
@@ -34,7 +34,7 @@ func (d *Daemon) give(from admin.Origin) *giving {
 
 // settings gives settings of a backend to the fleet, as they are in the pool now, or notes that they are local.
 // deadline is of a drain. sharedChanges.turn is held.
-func (g *giving) settings(by string, p *pool.Pool, id string, deadline time.Time, fields ...string) {
+func (g *giving) settings(p *pool.Pool, id string, deadline time.Time, fields ...string) {
 	if g.changes == nil {
 		return
 	}
@@ -47,38 +47,38 @@ func (g *giving) settings(by string, p *pool.Pool, id string, deadline time.Time
 		if field == fieldMode {
 			v.Deadline = deadline
 		}
-		g.setting(settingKey(p.Name(), id, field), fleet.Record{By: by, Undone: len(f.Overrides) == 0}, v)
+		g.setting(settingKey(p.Name(), id, field), fleet.Record{By: g.from.By, Undone: len(f.Overrides) == 0}, v)
 	}
 }
 
 // backend gives to the fleet that a backend was added or removed. Its other settings end with that.
-func (g *giving) backend(by string, p *pool.Pool, id string) {
+func (g *giving) backend(p *pool.Pool, id string) {
 	if g.changes == nil {
 		return
 	}
-	g.settings(by, p, id, time.Time{}, pool.FieldThere)
+	g.settings(p, id, time.Time{}, pool.FieldThere)
 	for _, field := range pool.OverrideFields()[1:] {
 		if !g.changes.isUndone(settingKey(p.Name(), id, field)) {
-			g.settings(by, p, id, time.Time{}, field)
+			g.settings(p, id, time.Time{}, field)
 		}
 	}
 }
 
 // rule gives an access rule to the fleet.
-func (g *giving) rule(by string, r accessRule) {
+func (g *giving) rule(r accessRule) {
 	if g.changes == nil {
 		return
 	}
 	saved := r.save()
-	g.setting(accessKey(r.ruleKey), fleet.Record{By: by, Until: r.until}, sharedValue{Rule: &saved})
+	g.setting(accessKey(r.ruleKey), fleet.Record{By: g.from.By, Until: r.until}, sharedValue{Rule: &saved})
 }
 
 // noRule gives to the fleet that an access rule was removed.
-func (g *giving) noRule(by string, k ruleKey) {
+func (g *giving) noRule(k ruleKey) {
 	if g.changes == nil {
 		return
 	}
-	g.setting(accessKey(k), fleet.Record{By: by, Undone: true}, sharedValue{})
+	g.setting(accessKey(k), fleet.Record{By: g.from.By, Undone: true}, sharedValue{})
 }
 
 // setting makes a record the one of a setting, unless the change is local.
@@ -87,7 +87,7 @@ func (g *giving) setting(key string, r fleet.Record, v sharedValue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.taken[key]
-	if g.local {
+	if g.from.Local {
 		p.local[key] = ""
 		if c != nil {
 			p.local[key] = c.id
@@ -130,7 +130,7 @@ func (g *giving) await() *admin.Sharing {
 	switch {
 	case g.changes == nil:
 		return nil
-	case g.local:
+	case g.from.Local:
 		return &admin.Sharing{Why: "it is for this node alone"}
 	}
 	f := g.changes.membership.fleet
@@ -151,6 +151,14 @@ func (g *giving) await() *admin.Sharing {
 		}
 	}
 	return &admin.Sharing{Shared: true}
+}
+
+// answer completes the answer of the API about a backend that was changed, when etcd has the change.
+func (g *giving) answer(b admin.Backend, err error) (admin.Backend, error) {
+	if err == nil {
+		b.Sharing = g.await()
+	}
+	return b, err
 }
 
 // whyNotShared says why etcd does not have a change.

@@ -86,6 +86,8 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		pools[pp.conf.Name] = pp.served
 		if !pp.isNew {
 			failures = append(failures, d.commitPool(pp))
+		} else {
+			d.fleet.prepare(pp.served.pool)
 		}
 	}
 	change.Commit()

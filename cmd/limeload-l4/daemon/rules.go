@@ -60,6 +60,12 @@ func (r accessRule) action() string {
 // over reports whether the rule's time has passed.
 func (r accessRule) over(now time.Time) bool { return !r.until.IsZero() && !now.Before(r.until) }
 
+// same reports whether two rules are the same one.
+func (r accessRule) same(o accessRule) bool {
+	return r.ruleKey == o.ruleKey && r.allow == o.allow && r.added.Equal(o.added) && r.until.Equal(o.until) &&
+		r.comment == o.comment
+}
+
 // place says where a rule applies.
 func (k ruleKey) place() string {
 	if k.listener == "" {
@@ -125,6 +131,14 @@ func (a *accessRules) list() []accessRule {
 	return a.sortedLocked()
 }
 
+// has reports whether a rule is there, with the same action and end.
+func (a *accessRules) has(r accessRule) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	there, is := a.rules[r.ruleKey]
+	return is && there.same(r)
+}
+
 // len returns how many rules there are.
 func (a *accessRules) len() int {
 	a.mu.Lock()
@@ -182,7 +196,7 @@ func (a *accessRules) follow(changes []*sharedChange, now time.Time) (left int) 
 				delete(a.rules, before.ruleKey)
 				a.note("access_rule_removed", before, now)
 			}
-		case known && before == c.rule:
+		case known && before.same(c.rule):
 		case !known && len(a.rules) >= admin.MaxAccessRules:
 			left++
 		default:

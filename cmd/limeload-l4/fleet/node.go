@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A Node is what a node says of itself. It is a plain value; Tables must not be changed.
+// A Node is what a node says of itself. It is a plain value.
 type Node struct {
 	Name     string    `json:"-"`        // of its key
 	Instance string    `json:"instance"` // of its process

@@ -97,6 +97,9 @@ func (m *membership) end(replaced bool) {
 	if m == nil || m.stop == nil {
 		return
 	}
+	if !replaced {
+		m.members.leave()
+	}
 	m.stop()
 	m.stop = nil
 	m.working.Wait()

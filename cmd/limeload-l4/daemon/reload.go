@@ -88,12 +88,14 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 			failures = append(failures, d.commitPool(pp))
 		}
 	}
+	d.fleet.beforeReload(&p.tls.secured)
 	change.Commit()
 	before := d.config()
 	d.mu.Lock()
 	d.cfg, d.pools, d.secured, d.access = p.cfg, pools, &p.tls.secured, p.access
 	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
+	d.fleet.afterReload()
 	d.files = p.files
 	for _, s := range p.gone {
 		d.logDropped(s)

@@ -26,6 +26,9 @@ type savedState struct {
 	// Access are the access rules that were added at run time. Older versions ignore them, and leave them out of the
 	// files that they write.
 	Access []savedAccessRule `json:"access,omitempty"`
+
+	// RateShare is this node's part of the rates that the nodes of a fleet divide; 0 if it is not known.
+	RateShare float64 `json:"rate_share,omitempty"`
 }
 
 // A savedOverride is the run-time change of one backend.
@@ -58,6 +61,9 @@ func (d *Daemon) collectState() savedState {
 	state := savedState{
 		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
 		Access: d.rules.saved(),
+	}
+	if d.fleet != nil {
+		state.RateShare = d.fleet.shares.inForce()
 	}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
@@ -213,6 +219,9 @@ func (d *Daemon) restore(state savedState) error {
 			d.log.Info().Str("pool", name).Int("changes", n).
 				Str("event", "state_restored").Msg("run-time changes restored")
 		}
+	}
+	if d.fleet != nil {
+		d.fleet.shares.restore(state.RateShare)
 	}
 	if n := d.rules.restore(rules, wallNow()); n > 0 {
 		d.log.Info().Int("rules", n).Str("event", "access_rules_restored").Msg("access rules restored")

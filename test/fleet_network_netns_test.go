@@ -1,15 +1,30 @@
 //go:build netns
 
+// These tests run the recipes of docs/fleet.md, with the files as the page shows them, on hosts that are network
+// namespaces:
+//
+//	unshare --user --map-root-user --net go test -tags netns -run NetnsFleet ./test
+
 package test
 
 import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
 // TestNetnsHosts: hosts reach each other over a network, until one is cut off.
 func TestNetnsHosts(t *testing.T) {
+	t.Parallel()
 	n := harness.NewNetwork(t, "lan")
 	a, b := harness.NewHost(t, "a"), harness.NewHost(t, "b")
 	n.Join(t, a, "eth0", "10.0.0.1/24", "2001:db8::1/64")
@@ -31,4 +46,229 @@ func TestNetnsHosts(t *testing.T) {
 	c, err := a.Dial(nil, "10.0.0.2:80")
 	check(t, err)
 	c.Close()
+}
+
+// recipe returns the files that a section of docs/fleet.md shows, by the names in their first lines.
+func recipe(t *testing.T, heading string) map[string]string {
+	t.Helper()
+	page, err := os.ReadFile("../docs/fleet.md")
+	check(t, err)
+	files := map[string]string{}
+	in := false
+	for _, part := range regexp.MustCompile("(?ms)^#{2,3} [^\n]*$|^```[a-z]+\n.*?^```$").FindAllString(string(page), -1) {
+		if strings.HasPrefix(part, "#") {
+			in = strings.TrimLeft(part, "# ") == heading
+			continue
+		}
+		_, text, _ := strings.Cut(strings.TrimSuffix(part, "```"), "\n")
+		if name := regexp.MustCompile(`\A(?:#!.*\n)?# (\S+)\n`).FindStringSubmatch(text); in && name != nil {
+			files[name[1]] = text
+		}
+	}
+	if len(files) == 0 {
+		t.Fatalf("docs/fleet.md shows no file below %q", heading)
+	}
+	return files
+}
+
+// put writes a file of a recipe into a folder of the test's, with other words in place of some, and returns its path.
+// Each of these words must be there.
+func put(t *testing.T, files map[string]string, name string, replace ...string) string {
+	t.Helper()
+	text, is := files[name]
+	if !is {
+		t.Fatalf("docs/fleet.md does not show %s", name)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			t.Fatalf("%s has no %q", name, replace[i])
+		}
+		text = strings.ReplaceAll(text, replace[i], replace[i+1])
+	}
+	file := filepath.Join(t.TempDir(), filepath.Base(name))
+	mode := os.FileMode(0o600) // keepalived takes no executable file
+	if strings.HasPrefix(text, "#!") {
+		mode = 0o700
+	}
+	check(t, os.WriteFile(file, []byte(text), mode))
+	return file
+}
+
+// setAll sets the settings of a file of sysctl.
+func setAll(t *testing.T, h *harness.Host, files map[string]string, name string) {
+	t.Helper()
+	settings := regexp.MustCompile(`(?m)^([a-z0-9._]+) = (.*)$`).FindAllStringSubmatch(files[name], -1)
+	if len(settings) == 0 {
+		t.Fatalf("docs/fleet.md shows no settings in %s", name)
+	}
+	for _, s := range settings {
+		h.Set(t, s[1], s[2])
+	}
+}
+
+// daemon starts a program on a host, which ends itself and its children on TERM at the end of the test.
+func daemon(t *testing.T, h *harness.Host, program string, args ...string) *harness.Process {
+	t.Helper()
+	p := harness.Start(t, harness.Command{Path: harness.Tool(t, program), Args: args, On: h})
+	t.Cleanup(func() {
+		select {
+		case <-p.Done():
+		default:
+			p.Signal(t, syscall.SIGTERM)
+			p.Wait(t)
+		}
+	})
+	return p
+}
+
+// Visitors are clients that open a session, use it and close it, one after the other, until stop.
+type visitors struct {
+	ended    chan struct{}
+	visiting sync.WaitGroup
+
+	mu       sync.Mutex
+	sessions int
+	refused  []error // connects that failed
+	broken   []error // sessions that failed later
+	slowest  time.Duration
+}
+
+// startVisitors starts visitors on a host.
+func startVisitors(t *testing.T, h *harness.Host, address string) *visitors {
+	t.Helper()
+	v := &visitors{ended: make(chan struct{})}
+	for range 4 {
+		v.visiting.Go(func() {
+			_ = h.Do(func() error {
+				for v.once(address) {
+				}
+				return nil
+			})
+		})
+	}
+	t.Cleanup(func() { v.stop() })
+	harness.Eventually(t, "visitors are served", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.sessions < 10 {
+			return fmt.Errorf("%d sessions, %v", v.sessions, v.refused)
+		}
+		return nil
+	})
+	return v
+}
+
+// once opens a session, and says whether to go on.
+func (v *visitors) once(address string) bool {
+	started := time.Now()
+	c, err := net.DialTimeout("tcp", address, harness.Patience/2)
+	refused := err
+	if err == nil {
+		_ = c.SetDeadline(started.Add(harness.Patience / 2))
+		err = harness.PingPong(c, 1, 1)
+		c.Close()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sessions++
+	v.slowest = max(v.slowest, time.Since(started))
+	switch {
+	case refused != nil:
+		v.refused = append(v.refused, refused)
+	case err != nil:
+		v.broken = append(v.broken, err)
+	}
+	select {
+	case <-v.ended:
+		return false
+	case <-time.After(5 * time.Millisecond):
+		return true
+	}
+}
+
+// stop ends the visits. It may be called again.
+func (v *visitors) stop() {
+	select {
+	case <-v.ended:
+	default:
+		close(v.ended)
+	}
+	v.visiting.Wait()
+}
+
+// report ends the visits, and fails the test if one was refused.
+func (v *visitors) report(t *testing.T, what string) {
+	t.Helper()
+	v.stop()
+	t.Logf("%s: %d new sessions, %d refused, %d broken, the slowest took %v", what, v.sessions, len(v.refused),
+		len(v.broken), v.slowest.Round(time.Millisecond))
+	if len(v.refused) > 0 {
+		t.Errorf("%s: refused: %v", what, v.refused[:min(3, len(v.refused))])
+	}
+}
+
+// outage waits until an address answers, and returns how long after since it did so, in steps of 0.1 s.
+func outage(t *testing.T, h *harness.Host, address string, since time.Time) time.Duration {
+	t.Helper()
+	var answered time.Time
+	harness.Eventually(t, address+" answers", func() error {
+		return h.Do(func() error {
+			c, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			check := c.SetDeadline(time.Now().Add(time.Second))
+			if err := harness.PingPong(c, 1, 1); err != nil {
+				return err
+			}
+			answered = time.Now()
+			return check
+		})
+	})
+	return answered.Sub(since).Round(100 * time.Millisecond)
+}
+
+// Established are sessions that stay open.
+type established []*net.TCPConn
+
+// establish opens n sessions from a host.
+func establish(t *testing.T, h *harness.Host, address string, n int) established {
+	t.Helper()
+	e := make(established, n)
+	check(t, inParallel(n, func(i int) (err error) {
+		if e[i], err = h.Dial(nil, address); err != nil {
+			return err
+		}
+		return harness.PingPong(e[i], 1, 1)
+	}))
+	t.Cleanup(func() {
+		for _, c := range e {
+			c.Close()
+		}
+	})
+	return e
+}
+
+// broken returns how many of the sessions do not work any more, within the time.
+func (e established) broken(t *testing.T, within time.Duration) int {
+	t.Helper()
+	var mu sync.Mutex
+	broken := 0
+	var asking sync.WaitGroup
+	for _, c := range e {
+		asking.Go(func() {
+			err := c.SetDeadline(time.Now().Add(within))
+			if err == nil {
+				err = harness.PingPong(c, 1, 1)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				broken++
+			}
+		})
+	}
+	asking.Wait()
+	return broken
 }

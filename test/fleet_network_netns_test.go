@@ -8,7 +8,9 @@
 package test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -121,6 +123,30 @@ func daemon(t *testing.T, h *harness.Host, program string, args ...string) *harn
 	return p
 }
 
+// whereabouts answers each byte with two: the last one of the node's address, and of its own.
+func whereabouts(_ context.Context, c *net.TCPConn) {
+	last := func(a net.Addr) byte { ip := a.(*net.TCPAddr).IP; return ip[len(ip)-1] }
+	answer := []byte{last(c.RemoteAddr()), last(c.LocalAddr())}
+	for question := make([]byte, 1); ; {
+		if _, err := io.ReadFull(c, question); err != nil {
+			return
+		}
+		if _, err := c.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+// askWhere asks a backend that runs whereabouts.
+func askWhere(c net.Conn) (node, backend byte, err error) {
+	if _, err := c.Write([]byte("?")); err != nil {
+		return 0, 0, err
+	}
+	var answer [2]byte
+	_, err = io.ReadFull(c, answer[:])
+	return answer[0], answer[1], err
+}
+
 // Visitors are clients that open a session, use it and close it, one after the other, until stop.
 type visitors struct {
 	ended    chan struct{}
@@ -165,7 +191,7 @@ func (v *visitors) once(address string) bool {
 	refused := err
 	if err == nil {
 		_ = c.SetDeadline(started.Add(harness.Patience / 2))
-		err = harness.PingPong(c, 1, 1)
+		_, _, err = askWhere(c)
 		c.Close()
 	}
 	v.mu.Lock()
@@ -218,57 +244,81 @@ func outage(t *testing.T, h *harness.Host, address string, since time.Time) time
 				return err
 			}
 			defer c.Close()
-			check := c.SetDeadline(time.Now().Add(time.Second))
-			if err := harness.PingPong(c, 1, 1); err != nil {
+			if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
 				return err
 			}
+			_, _, err = askWhere(c)
 			answered = time.Now()
-			return check
+			return err
 		})
 	})
 	return answered.Sub(since).Round(100 * time.Millisecond)
 }
 
 // Established are sessions that stay open.
-type established []*net.TCPConn
+type established []*openSession
+
+// An openSession is a session and where it went at first.
+type openSession struct {
+	*net.TCPConn
+	node, backend byte
+}
 
 // establish opens n sessions from a host.
 func establish(t *testing.T, h *harness.Host, address string, n int) established {
 	t.Helper()
 	e := make(established, n)
-	check(t, inParallel(n, func(i int) (err error) {
-		if e[i], err = h.Dial(nil, address); err != nil {
+	t.Cleanup(e.close)
+	check(t, inParallel(n, func(i int) error {
+		c, err := h.Dial(nil, address)
+		if err != nil {
 			return err
 		}
-		return harness.PingPong(e[i], 1, 1)
+		e[i] = &openSession{TCPConn: c}
+		e[i].node, e[i].backend, err = askWhere(c)
+		return err
 	}))
-	t.Cleanup(func() {
-		for _, c := range e {
-			c.Close()
-		}
-	})
 	return e
 }
 
-// broken returns how many of the sessions do not work any more, within the time.
-func (e established) broken(t *testing.T, within time.Duration) int {
-	t.Helper()
-	var mu sync.Mutex
-	broken := 0
+func (e established) close() {
+	for _, s := range e {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+// on returns how many of the sessions are on a node.
+func (e established) on(node int) (n int) {
+	for _, s := range e {
+		if int(s.node) == node {
+			n++
+		}
+	}
+	return n
+}
+
+// use uses all sessions once. It returns those that work, and those that do not within the time.
+func (e established) use(within time.Duration) (work, broken established) {
+	works := make([]bool, len(e))
 	var asking sync.WaitGroup
-	for _, c := range e {
+	for i, s := range e {
 		asking.Go(func() {
-			err := c.SetDeadline(time.Now().Add(within))
-			if err == nil {
-				err = harness.PingPong(c, 1, 1)
+			if s.SetDeadline(time.Now().Add(within)) != nil {
+				return
 			}
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				broken++
-			}
+			node, backend, err := askWhere(s)
+			works[i] = err == nil && node == s.node && backend == s.backend
 		})
 	}
 	asking.Wait()
-	return broken
+	for i, s := range e {
+		if works[i] {
+			work = append(work, s)
+		} else {
+			broken = append(broken, s)
+		}
+	}
+	return work, broken
 }

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	fleetAddress = "192.0.2.10:6379" // of the recipes
-	fleetConfig  = "/etc/limeload/lb.toml"
+	fleetAddress  = "192.0.2.10:6379" // of the recipes
+	fleetAddress6 = "[2001:db8::10]:6379"
+	fleetConfig   = "/etc/limeload/lb.toml"
 )
 
 // A fleetNode is a host with a balancer on it.
@@ -46,25 +47,26 @@ type vrrpSite struct {
 func startVRRP(t *testing.T, handOn bool) *vrrpSite {
 	t.Helper()
 	s := &vrrpSite{router: harness.NewHost(t, "router"), lan: harness.NewNetwork(t, "lan")}
-	s.lan.Join(t, s.router, "eth0", "10.0.0.254/24")
+	s.lan.Join(t, s.router, "eth0", "10.0.0.254/24", "2001:db8::254/64")
 	s.router.IP(t, "route", "add", "192.0.2.10", "dev", "eth0")
 	inner, servers := harness.NewNetwork(t, "inner"), harness.NewHost(t, "servers")
 	inner.Join(t, servers, "eth0", "10.1.0.21/24", "10.1.0.22/24")
-	servers.Serve(t, "10.1.0.21:6379", harness.Echo)
-	servers.Serve(t, "10.1.0.22:6379", harness.Echo)
+	servers.Serve(t, "10.1.0.21:6379", whereabouts)
+	servers.Serve(t, "10.1.0.22:6379", whereabouts)
 	files, common := recipe(t, "VRRP with keepalived"), recipe(t, "Addresses")
 	for i := range s.nodes {
 		n := &fleetNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1)), config: common[fleetConfig]}
 		s.nodes[i] = n
-		s.lan.Join(t, n.Host, "eth0", fmt.Sprintf("10.0.0.%d/24", i+1))
+		s.lan.Join(t, n.Host, "eth0", fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("2001:db8::%d/64", i+1))
 		n.IP(t, "link", "set", "eth0", "address", fmt.Sprintf("02:00:00:00:00:%02d", i+1))
 		inner.Join(t, n.Host, "eth1", fmt.Sprintf("10.1.0.%d/24", i+1))
 		n.start(t)
 		if handOn {
 			setAll(t, n.Host, files, "/etc/sysctl.d/limeload-fleet.conf")
 			n.IP(t, "address", "add", "192.0.2.10/32", "dev", "lo")
+			n.IP(t, "address", "add", "2001:db8::10/128", "dev", "lo")
 			other := put(t, files, "/etc/nftables.conf", "02:00:00:00:00:02", fmt.Sprintf("02:00:00:00:00:%02d", 2-i),
-				"10.0.0.2 ", fmt.Sprintf("10.0.0.%d ", 2-i))
+				"10.0.0.2 ", fmt.Sprintf("10.0.0.%d ", 2-i), "2001:db8::2 ", fmt.Sprintf("2001:db8::%d ", 2-i))
 			n.Shell(t, harness.Tool(t, "nft")+" -f "+other)
 		}
 		s.keepalive(t, n, files)
@@ -129,8 +131,8 @@ func TestNetnsFleetVRRP(t *testing.T) {
 			t.Parallel()
 			s := startVRRP(t, handOn)
 			first := s.master(t)
-			sessions := establish(t, s.router, fleetAddress, 100)
-			v := startVisitors(t, s.router, fleetAddress)
+			sessions := append(establish(t, s.router, fleetAddress, 50), establish(t, s.router, fleetAddress6, 50)...)
+			v, v6 := startVisitors(t, s.router, fleetAddress), startVisitors(t, s.router, fleetAddress6)
 			started := time.Now()
 			s.nodes[first].balancer.Signal(t, syscall.SIGTERM)
 			second := s.moved(t, first)
@@ -139,14 +141,13 @@ func TestNetnsFleetVRRP(t *testing.T) {
 				return l.Event == "draining"
 			})
 			v.report(t, "drain")
-			broken := sessions.broken(t, harness.Patience/2)
-			t.Logf("drain: %d of %d established sessions broken", broken, len(sessions))
-			if handOn && (broken > 0 || len(v.broken) > 0) {
+			v6.report(t, "drain, IPv6")
+			_, broken := sessions.use(harness.Patience / 2)
+			t.Logf("drain: %d of %d established sessions broken", len(broken), len(sessions))
+			if handOn && len(broken)+len(v.broken)+len(v6.broken) > 0 {
 				t.Error("packets of established sessions are not handed on")
 			}
-			for _, c := range sessions {
-				c.Close()
-			}
+			sessions.close()
 			if !handOn { // it does not learn that they are closed
 				s.nodes[first].balancer.Signal(t, syscall.SIGTERM)
 			}

@@ -16,18 +16,12 @@ import (
 // is Mix(FNV1a(name) XOR Mix(FNV1a(key))), with 64-bit FNV-1a and algo.Mix. This is fixed for ever, since nodes of
 // different versions must agree.
 func Duties(nodes []string, key string, k int) []string {
-	type candidate struct {
-		name   string
-		weight uint64
-	}
 	salt := algo.Mix(fnv1a(key))
 	all := make([]candidate, len(nodes))
 	for i, name := range nodes {
-		all[i] = candidate{name, algo.Mix(fnv1a(name) ^ salt)}
+		all[i] = candidate{name, weight(name, salt)}
 	}
-	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.name, b.name))
-	})
+	slices.SortFunc(all, candidate.compare)
 	all = slices.Compact(all) // a name that is there twice is one node
 	chosen := make([]string, 0, max(0, min(k, len(all))))
 	for i := range cap(chosen) {
@@ -35,6 +29,31 @@ func Duties(nodes []string, key string, k int) []string {
 	}
 	return chosen
 }
+
+// A candidate is a node that may have a duty.
+type candidate struct {
+	name   string
+	weight uint64
+}
+
+// compare is negative if c comes before another candidate.
+func (c candidate) compare(other candidate) int {
+	return cmp.Or(cmp.Compare(other.weight, c.weight), cmp.Compare(c.name, other.name))
+}
+
+// rank returns how many nodes come before this one in the order of a duty. This one need not be among them.
+func rank(nodes []string, node, key string) (before int) {
+	salt := algo.Mix(fnv1a(key))
+	own := candidate{node, weight(node, salt)}
+	for _, name := range nodes {
+		if (candidate{name, weight(name, salt)}).compare(own) < 0 {
+			before++
+		}
+	}
+	return before
+}
+
+func weight(name string, salt uint64) uint64 { return algo.Mix(fnv1a(name) ^ salt) }
 
 // fnv1a returns the 64-bit FNV-1a hash of s. Package hash/fnv would allocate for each node of each key.
 func fnv1a(s string) uint64 {

@@ -18,7 +18,7 @@ func TestBehind(t *testing.T) {
 	}
 	defer s.Close()
 	var seen atomic.Int64
-	s.probe(s.ctx, "/x/probed", &seen)
+	s.probe(s.ctx, "/x/", "/x/probed", &seen)
 	if err := s.Failure(nil); err != ErrBehind {
 		t.Errorf("error %v, want %v", err, ErrBehind)
 	}

@@ -46,11 +46,19 @@ func (f *Fleet) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.setLink(Link{Endpoint: endpoint, Err: err})
+		f.setLink(Link{Endpoint: endpoint, Err: f.explain(ctx, endpoint, err)})
 		if next%len(f.o.Endpoints) == 0 {
 			pause(ctx, retryPause+rand.N(retryPause))
 		}
 	}
+}
+
+// explain returns the error of a member of etcd in words that say what to do about it.
+func (f *Fleet) explain(ctx context.Context, endpoint string, err error) error {
+	if errors.Is(err, ErrNameTaken) {
+		return err
+	}
+	return f.o.Login.Explain(ctx, endpoint, etcd.Needs{Prefix: f.prefix, Write: true}, err)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -1,6 +1,10 @@
 package conf
 
-import "strings"
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // Fleet says what this node shares with the other nodes of a fleet, and where: in etcd. Its zero value is not the
 // default.
@@ -58,5 +62,27 @@ func validateFleet(r *report, f *Fleet) {
 			keys.unused(r, path, "the fleet", `needs endpoints that begin with "https://"`)
 		}
 		keys.validate(r, path)
+	}
+}
+
+// warnOfFleet reports what is insecure in the connection to etcd, and a key without effect.
+func warnOfFleet(r *report, c *Config) {
+	f := c.Fleet
+	if f == nil {
+		return
+	}
+	const path = "fleet"
+	if f.UsesTLS() && !f.Verify {
+		r.add(join(path, "verify"), Error{Found: "false", Message: "this node accepts any certificate: whoever answers in " +
+			"place of the endpoints decides where clients go"})
+	}
+	if f.User != "" && !f.UsesTLS() {
+		r.add(join(path, "user"), Error{Found: quote(f.User), Message: "the password is sent without TLS: everybody on " +
+			"the way can read it"})
+	}
+	checked := func(p Pool) bool { return p.Health != nil }
+	if f.CheckShare > 0 && !slices.ContainsFunc(c.Pools, checked) {
+		r.add(join(path, "check_share"), Error{Found: strconv.Itoa(f.CheckShare),
+			Message: "no pool has a table health, so there are no checks to share"})
 	}
 }

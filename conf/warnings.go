@@ -53,6 +53,7 @@ func (c *Config) WarningErrors() Errors {
 		warnOfAccess(r, &c.Listeners[i])
 		warnOfLimits(r, &c.Listeners[i])
 	}
+	warnOfFleet(r, c)
 	warnOfOverlaps(r, c.Listeners)
 	warnOfLoops(r, c)
 	return r.sorted()

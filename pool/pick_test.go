@@ -166,8 +166,8 @@ func TestPickOutlastsLostRaces(t *testing.T) {
 		for _, tried := range []int{0, 1, 2} { // of the backends, from the first on
 			p := made(t, Options{Algorithm: kind}, at("a", 0, "", 1), at("b", 0, "", 1), at("c", 0, "", 1),
 				at("d", 0, "", 1))
-			first := *p.snap.Load().tiers[0]
-			first.picker = insistent(0)
+			was := p.snap.Load().tiers[0]
+			first := tier{group: was.group, backends: was.backends, weights: was.weights, picker: insistent(0)}
 			p.snap.Store(&snapshot{settings: p.settings(), tiers: []*tier{&first}})
 			pc := PickContext{Tried: first.backends[:tried]}
 			var ids []string

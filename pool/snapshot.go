@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/limeload/limeload-l4/algo"
@@ -40,6 +41,7 @@ type tier struct {
 	backends []*Backend
 	weights  []uint32 // of each
 	picker   algo.Picker
+	summed   atomic.Pointer[tierSums] // nil before the first digest; it is all that is set later
 }
 
 // A group is the backends of one tier that are in the pool's zone, or those that are not. It holds the state that

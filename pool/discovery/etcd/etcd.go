@@ -194,7 +194,3 @@ func (s *Session) Client() *clientv3.Client { return s.client }
 
 // Endpoint returns the member's URL.
 func (s *Session) Endpoint() string { return s.endpoint }
-
-// End ends the session with a reason, which Failure returns from then on. It is for an owner whose own request has
-// failed: Follow then returns with that reason. Close must still be called.
-func (s *Session) End(reason error) { s.end(reason) }

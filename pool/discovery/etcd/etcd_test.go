@@ -76,18 +76,3 @@ func TestBehind(t *testing.T) {
 		t.Errorf("error %v, want %v", err, ErrBehind)
 	}
 }
-
-// TestEnd: what an owner gives as the reason is the reason of everything that fails from then on.
-func TestEnd(t *testing.T) {
-	t.Parallel()
-	s := open(t, Login{}, harness.StartEtcd(t).Endpoint)
-	done := make(chan error)
-	go func() { done <- s.Follow(t.Context(), "/x/", "", 0, func([]KeyChange) {}) }()
-	s.End(ErrBehind)
-	if err := <-done; err != ErrBehind {
-		t.Errorf("Follow returns %v", err)
-	}
-	if _, _, err := s.Read("/x/", 1); err != ErrBehind {
-		t.Errorf("Read returns %v", err)
-	}
-}

@@ -120,7 +120,7 @@ func (f *Fleet) serve(ctx context.Context, endpoint string) error {
 func (f *Fleet) look(s *etcd.Session) (revision int64, err error) {
 	keys, revision, err := s.Read(f.prefix, maxKeys)
 	if err != nil {
-		return 0, f.explained(err)
+		return 0, err
 	}
 	now := time.Now()
 	f.mu.Lock()
@@ -147,14 +147,6 @@ func (f *Fleet) look(s *etcd.Session) (revision int64, err error) {
 	return revision, nil
 }
 
-// explained adds to an error what an operator can do.
-func (f *Fleet) explained(err error) error {
-	if errors.Is(err, etcd.ErrTooMany) {
-		return fmt.Errorf("below %s: %w: more than %d", f.prefix, err, maxKeys)
-	}
-	return err
-}
-
 // apply takes up changes that etcd has delivered. An error says why this node cannot go on.
 func (f *Fleet) apply(changes []etcd.KeyChange) error {
 	var n news
@@ -178,7 +170,7 @@ func (f *Fleet) apply(changes []etcd.KeyChange) error {
 	f.mu.Unlock()
 	f.tell(n)
 	if tooMany {
-		return f.explained(etcd.ErrTooMany)
+		return fmt.Errorf("%w: more than %d", etcd.ErrTooMany, maxKeys)
 	}
 	return nil
 }

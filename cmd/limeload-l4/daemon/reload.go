@@ -90,6 +90,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 			d.fleet.prepare(pp.served.pool)
 		}
 	}
+	d.fleet.beforeReload(&p.tls.secured)
 	change.Commit()
 	before := d.config()
 	d.mu.Lock()
@@ -97,6 +98,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
 	d.fleet.changed()
+	d.fleet.afterReload()
 	d.files = p.files
 	for _, s := range p.gone {
 		d.logDropped(s)

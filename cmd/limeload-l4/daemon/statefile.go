@@ -29,6 +29,8 @@ type savedState struct {
 
 	// Fleet are the changes that the nodes of a fleet share; they are in no other field. Older versions ignore them.
 	Fleet *savedFleet `json:"fleet,omitempty"`
+	// RateShare is this node's part of the rates that the nodes of a fleet divide; 0 if it is not known.
+	RateShare float64 `json:"rate_share,omitempty"`
 }
 
 // A savedOverride is the run-time change of one backend.
@@ -62,6 +64,9 @@ func (d *Daemon) collectState() savedState {
 		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
 		Access: d.rules.saved(func(k ruleKey) bool { return !d.fleet.shared(accessKey(k)) }),
 		Fleet:  d.fleet.saved(),
+	}
+	if d.fleet != nil {
+		state.RateShare = d.fleet.shares.inForce()
 	}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
@@ -222,6 +227,9 @@ func (d *Daemon) restore(state savedState) error {
 			d.log.Info().Str("pool", name).Int("changes", n).
 				Str("event", "state_restored").Msg("run-time changes restored")
 		}
+	}
+	if d.fleet != nil {
+		d.fleet.shares.restore(state.RateShare)
 	}
 	if n := d.rules.restore(rules, wallNow()); n > 0 {
 		d.log.Info().Int("rules", n).Str("event", "access_rules_restored").Msg("access rules restored")

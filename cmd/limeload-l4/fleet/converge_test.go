@@ -18,7 +18,7 @@ var convergeSeed = flag.Uint64("converge-seed", 0, "the seed of TestConverge; 0:
 // the same in the end, and etcd has it too. Without a wipe it is the latest change of each key.
 func TestConverge(t *testing.T) {
 	t.Parallel()
-	for i := range 4 {
+	for i := range 3 {
 		seed := *convergeSeed
 		if seed == 0 {
 			seed = rand.Uint64()
@@ -27,7 +27,7 @@ func TestConverge(t *testing.T) {
 			t.Parallel()
 			t.Logf("-converge-seed %d", seed)
 			w := newChaos(t, seed+uint64(i))
-			for round := range 5 {
+			for round := range 4 {
 				w.round(t, round%2 == 1)
 			}
 		})
@@ -59,7 +59,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 // round lets things happen, and then waits until all is well.
 func (w *chaos) round(t *testing.T, wipes bool) {
 	w.latest = make(map[string]Record)
-	for range 60 {
+	for range 40 {
 		i := w.random.IntN(len(w.nodes))
 		switch action := w.random.IntN(20); {
 		case action < 12:

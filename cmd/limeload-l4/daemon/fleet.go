@@ -155,6 +155,7 @@ func (m *membership) overruled(key string, by fleet.Record) {
 	if key == fleet.Tickets {
 		return // two nodes have made a key at once, and nobody has used it yet
 	}
-	m.daemon.log.Warn().Str("key", key).Str("node", by.Node).Str("by", by.By).Str("event", "fleet_change_overruled").
+	m.daemon.log.Warn().Str("key", short(key)).Str("node", short(by.Node)).Str("by", short(by.By)).
+		Str("event", "fleet_change_overruled").
 		Msg("a change of this node yields to a later one of another node")
 }

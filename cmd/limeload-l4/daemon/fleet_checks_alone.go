@@ -186,6 +186,9 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 		p.saySeatLocked()
 	}
 	p.mu.Unlock()
+	if alone != isAlone {
+		p.membership.members.setAlone(reason)
+	}
 	log := p.membership.daemon.log
 	switch {
 	case isAlone && !alone:

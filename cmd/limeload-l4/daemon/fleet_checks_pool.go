@@ -373,14 +373,17 @@ func checkedBy(nodes []string) string {
 
 // lookLocked begins or ends this node's own checks of a duty.
 func (k *checkedPool) lookLocked(id string, d *duty, members []string, looks bool) {
+	fresh := false
 	for _, backend := range members {
 		if looks {
+			_, checked := k.targets[backend]
+			fresh = fresh || !checked
 			k.checkLocked(backend, k.share.places[backend], healthcheck.Unknown)
 		} else {
 			k.removeLocked(backend)
 		}
 	}
-	if looks && !d.looks && k.fence != nil {
+	if fresh && k.fence != nil {
 		if primary := k.share.primary; primary != "" && k.fence.Primary() == "" {
 			k.fence.Remember(k.target(primary))
 		}

@@ -107,6 +107,8 @@ type offeredDrain struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	Sessions int64     `json:"sessions"`
 	Remove   bool      `json:"remove"`
+	By       string    `json:"by,omitempty"`    // who wants the removal
+	Local    bool      `json:"local,omitempty"` // on this node alone
 }
 
 // refused says why the new process does not take over.

@@ -88,7 +88,7 @@ func (s *served) start() {
 		s.finder.start(s.daemon.poke)
 	}
 	if s.checks != nil {
-		s.checks.start()
+		s.checks.start(s.daemon.fleet.sharing())
 	}
 	if s.agents != nil {
 		s.agents.start()

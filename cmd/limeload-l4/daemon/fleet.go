@@ -76,9 +76,9 @@ func fleetLogin(cfg *conf.Config, from *files) (etcd.Login, error) {
 	return l, err
 }
 
-// prepare puts what an earlier process knew in force in the server and the pools. It must be called before start.
+// resume puts what an earlier process knew in force in the server and the pools. It must be called before start.
 // Nothing happens for nil.
-func (m *membership) prepare() {
+func (m *membership) resume() {
 	if m == nil {
 		return
 	}

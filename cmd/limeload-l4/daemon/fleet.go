@@ -76,6 +76,32 @@ func fleetLogin(cfg *conf.Config, from *files) (etcd.Login, error) {
 	return l, err
 }
 
+// prepare puts what an earlier process knew in force in the server and the pools. It must be called before start.
+// Nothing happens for nil.
+func (m *membership) prepare() {
+	if m == nil {
+		return
+	}
+	m.shares.apply()
+	if m.daemon.from != nil {
+		m.tickets.restore(m.daemon.from.offer.Tickets)
+	}
+}
+
+// beforeReload prepares what a reload is about to put in force, and afterReload the rest. Nothing happens for nil.
+func (m *membership) beforeReload(next *secured) {
+	if m != nil {
+		m.tickets.give(next)
+	}
+}
+
+func (m *membership) afterReload() {
+	if m != nil {
+		m.shares.apply()
+		m.tickets.poke()
+	}
+}
+
 // start joins the fleet. Nothing happens for nil.
 func (m *membership) start() {
 	if m == nil {
@@ -96,6 +122,9 @@ func (m *membership) start() {
 func (m *membership) end(replaced bool) {
 	if m == nil || m.stop == nil {
 		return
+	}
+	if !replaced {
+		m.members.leave()
 	}
 	m.stop()
 	m.stop = nil
@@ -118,6 +147,9 @@ func (m *membership) linkChanged(l fleet.Link) {
 
 // overruled logs that a change of this node yields to that of another one.
 func (m *membership) overruled(key string, by fleet.Record) {
+	if key == fleet.Tickets {
+		return // two nodes have made a key at once, and nobody has used it yet
+	}
 	m.daemon.log.Warn().Str("key", key).Str("node", by.Node).Str("by", by.By).Str("event", "fleet_change_overruled").
 		Msg("a change of this node yields to a later one of another node")
 }

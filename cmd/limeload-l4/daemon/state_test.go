@@ -279,7 +279,7 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	_, err := d.ChangeBackend("other", "b1", admin.BackendChange{Weight: &weight, MaxSessions: &limit, MaxRate: &often,
 		Mode: &mode})
 	must(err)
-	must(d.RemoveBackend("other", "b2"))
+	must(errorOf(d.RemoveBackend("other", "b2", admin.Origin{})))
 	_, err = d.AddBackend("other", admin.NewBackend{Name: "b4", Address: "127.0.0.1:7995", Zone: "z"})
 	must(err)
 	want := d.differences()

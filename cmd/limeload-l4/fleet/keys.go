@@ -12,6 +12,7 @@ import (
 // The beginnings of keys.
 const (
 	Nodes   = "nodes/"
+	Tables  = "tables/"
 	Checks  = "checks/"
 	Changes = "changes/"
 	Tickets = "tickets"

@@ -37,7 +37,7 @@ func (f *Fleet) write(ctx context.Context, s *etcd.Session) error {
 		more, err := w.step(time.Now())
 		switch {
 		case isRefusal(err):
-			f.setTrouble(err)
+			f.setTrouble(f.inWords(ctx, s.Endpoint(), err))
 			pause(ctx, min(maxWritePause, writePause<<min(w.refused, 10)))
 			w.refused++
 			continue

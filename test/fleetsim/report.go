@@ -20,6 +20,16 @@ func (r *result) print(to io.Writer) error {
 	fmt.Fprintf(to, "%s nodes, %s backends, %s sessions of as many clients\n\n", thousands(r.Nodes),
 		thousands(r.Backends), thousands(r.Sessions))
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	if r.Choices != nil {
+		r.printChoices(w)
+	}
+	if r.Etcd != nil {
+		r.Etcd.print(w)
+	}
+	return w.Flush()
+}
+
+func (r *result) printChoices(w io.Writer) {
 	row(w, "spread", "backends", "sessions of each", "max/mean", "p99/mean", "min/mean", "sent elsewhere by the bound")
 	for _, c := range r.Choices {
 		row(w, c.name(), thousands(c.Backends), fmt.Sprintf("%.0f", c.Mean), fmt.Sprintf("%.3f", c.Max),
@@ -34,8 +44,10 @@ func (r *result) print(to io.Writer) error {
 		}
 	}
 	fmt.Fprintln(w)
+}
+
+func (e *etcdLoad) print(w io.Writer) {
 	row(w, "etcd", "measured", "published limit")
-	e := r.Etcd
 	row(w, "keys", thousands(e.Keys), "")
 	row(w, "a key with its value", size(e.KeyBytes), "")
 	row(w, "store", size(e.StoreBytes), size(etcdStore))
@@ -51,7 +63,6 @@ func (r *result) print(to io.Writer) error {
 			thousands(int(p.Renewals)), size(p.SentBytes), fmt.Sprintf("%.2f s", p.CPUSeconds))
 	}
 	fmt.Fprintf(w, "\netcd's own benchmark has %s writes a second.\n", thousands(etcdWrites))
-	return w.Flush()
 }
 
 func (c *choices) name() string { return algorithm{c.Algorithm, c.Bound, c.Backends}.String() }

@@ -97,6 +97,7 @@ func (m *membership) beforeReload(next *secured) {
 
 func (m *membership) afterReload() {
 	if m != nil {
+		m.changed()
 		m.shares.apply()
 		m.tickets.poke()
 	}

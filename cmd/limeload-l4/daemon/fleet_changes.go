@@ -246,8 +246,8 @@ func (d *Daemon) followDrain(c *sharedChange) {
 		Sessions: b.Leases + b.Former}})
 }
 
-// prepare puts the shared changes of a pool in force that a reload is about to bring. Nothing happens for nil.
-func (m *membership) prepare(to *pool.Pool) {
+// preparePool puts the shared changes of a pool in force that a reload is about to bring. Nothing happens for nil.
+func (m *membership) preparePool(to *pool.Pool) {
 	if m == nil {
 		return
 	}

@@ -87,7 +87,7 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		if !pp.isNew {
 			failures = append(failures, d.commitPool(pp))
 		} else {
-			d.fleet.prepare(pp.served.pool)
+			d.fleet.preparePool(pp.served.pool)
 		}
 	}
 	d.fleet.beforeReload(&p.tls.secured)
@@ -97,7 +97,6 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 	d.cfg, d.pools, d.secured, d.access = p.cfg, pools, &p.tls.secured, p.access
 	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
-	d.fleet.changed()
 	d.fleet.afterReload()
 	d.files = p.files
 	for _, s := range p.gone {

@@ -185,10 +185,10 @@ func TestBounds(t *testing.T) {
 		server.Do(t, "put", "/limeload/edge/"+put[0], put[1])
 	}
 	server.Do(t, "put", "/limeload/edge/"+Nodes+"hostile",
-		`{"host":"\u001b[2J","rate":1e300,"sessions":-1,"tables":{"\u0007":"1"},"state":"`+strings.Repeat("x", 5000)+`"}`)
+		`{"host":"\u001b[2J","rate":1e300,"sessions":-1,"state":"`+strings.Repeat("x", 5000)+`"}`)
 	awaitNodes(t, 2, a)
 	n := a.Nodes()[1]
-	if n.Host != "\uFFFD[2J" || n.Rate != maxRate || n.Sessions != 0 || len(n.Tables) != 0 || len(n.State) != maxTextBytes {
+	if n.Host != "\uFFFD[2J" || n.Rate != maxRate || n.Sessions != 0 || len(n.State) != maxTextBytes {
 		t.Errorf("%+v", n)
 	}
 	if s := a.Stats(); s.Records != 0 || s.Ignored != 8 {

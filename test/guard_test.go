@@ -68,7 +68,7 @@ func houseImports() map[string][]string {
 			"conf", "conf/file", "algo", "pool", "pool/discovery", "pool/rate", "healthcheck", "healthcheck/probe", "l4",
 			"cmd/limeload-l4/admin", "cmd/limeload-l4/fdconn", "cmd/limeload-l4/fleet", "pool/discovery/etcd",
 		},
-		"cmd/limeload-l4/fleet":             {"pool/discovery/etcd"},
+		"cmd/limeload-l4/fleet":             {"algo", "pool/discovery/etcd"},
 		"cmd/limeload-l4/packaging/release": nil,
 
 		"conf":                {"conf/file", "algo"}, // for the names of the algorithms

@@ -303,6 +303,7 @@ func (l *tlsLoad) result(elapsed time.Duration) (loadResult, error) {
 		r.Lost += s.lost
 		switch {
 		case s.opened == 0 || l.job.TLS.Flood:
+		case l.job.TLS.Resume && s.opened == 1: // on a busy machine, its only one: there was nothing to resume yet
 		case first == negotiated{}:
 			first = s.last
 			r.TLS = first.String()

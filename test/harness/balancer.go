@@ -16,6 +16,7 @@ import (
 // BalancerOptions says how to start a balancer; only Config is needed.
 type BalancerOptions struct {
 	Config      string // the configuration's text
+	On          *Host  // nil: the test's own network namespace
 	Descriptors int    // limit of open files; 0: that of the test
 	Measured    bool   // CPU time or memory will be measured: a plain build even under -race
 	Killed      bool   // the test will kill it: its end is not checked
@@ -55,6 +56,7 @@ func StartBalancerWith(t testing.TB, o BalancerOptions) *Balancer {
 		Path:        Binary(t, o.Measured),
 		Args:        []string{"--config", b.file},
 		Descriptors: o.Descriptors,
+		On:          o.On,
 		// otherwise the race detector waits a second at exit for reports of other threads
 		Env:      []string{"GORACE=atexit_sleep_ms=50"},
 		onStderr: b.readLine,

@@ -26,7 +26,7 @@ type EtcdTLS struct {
 // StartEtcd starts an etcd of one member on a free port, and waits until it serves.
 func StartEtcd(t testing.TB, args ...string) *Etcd {
 	t.Helper()
-	e := newEtcd(t, "http", "one", FreePort(t), FreePort(t), "")
+	e := newEtcd(t, "http", "one", loopback, FreePort(t), FreePort(t), "")
 	e.command.Args = append(e.command.Args, args...)
 	e.Restart(t)
 	return e
@@ -35,7 +35,7 @@ func StartEtcd(t testing.TB, args ...string) *Etcd {
 // StartEtcdTLS is StartEtcd with TLS for clients.
 func StartEtcdTLS(t testing.TB, files EtcdTLS) *Etcd {
 	t.Helper()
-	e := newEtcd(t, "https", "one", FreePort(t), FreePort(t), "")
+	e := newEtcd(t, "https", "one", loopback, FreePort(t), FreePort(t), "")
 	e.command.Args = append(e.command.Args, "--cert-file", files.Cert, "--key-file", files.Key)
 	e.client = append(e.client, "--cacert", files.CA, "--cert", files.Cert, "--key", files.Key)
 	if files.ClientCA != "" {
@@ -51,11 +51,12 @@ func StartEtcdCluster(t testing.TB, n int) []*Etcd {
 	clients, peers, cluster := make([]int, n), make([]int, n), make([]string, n)
 	for i := range n {
 		clients[i], peers[i] = FreePort(t), FreePort(t)
-		cluster[i] = fmt.Sprintf("m%d=http://127.0.0.1:%d", i, peers[i])
+		cluster[i] = fmt.Sprintf("m%d=http://%s:%d", i, loopback, peers[i])
 	}
 	members := make([]*Etcd, n)
 	for i := range n {
-		members[i] = newEtcd(t, "http", fmt.Sprintf("m%d", i), clients[i], peers[i], strings.Join(cluster, ","))
+		members[i] = newEtcd(t, "http", fmt.Sprintf("m%d", i), loopback, clients[i], peers[i],
+			strings.Join(cluster, ","))
 		members[i].Process = Start(t, members[i].command)
 	}
 	for _, e := range members {
@@ -64,10 +65,34 @@ func StartEtcdCluster(t testing.TB, n int) []*Etcd {
 	return members
 }
 
-func newEtcd(t testing.TB, scheme, name string, port, peer int, cluster string) *Etcd {
+// StartEtcdOn starts an etcd with a member on each host, at these IPv4 addresses of the hosts and the usual ports, and
+// waits until all of them serve.
+func StartEtcdOn(t testing.TB, hosts []*Host, addresses []string) []*Etcd {
 	t.Helper()
-	endpoint := fmt.Sprintf("%s://127.0.0.1:%d", scheme, port)
-	own := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	const clients, peers = 2379, 2380
+	var cluster []string
+	for i, address := range addresses {
+		cluster = append(cluster, fmt.Sprintf("m%d=http://%s:%d", i, address, peers))
+	}
+	members := make([]*Etcd, len(hosts))
+	for i, h := range hosts {
+		members[i] = newEtcd(t, "http", fmt.Sprintf("m%d", i), addresses[i], clients, peers, strings.Join(cluster, ","))
+		members[i].command.On = h
+		members[i].Process = Start(t, members[i].command)
+	}
+	for _, e := range members {
+		e.WaitStderr(t, "client requests on")
+	}
+	return members
+}
+
+// loopback is where members of etcd listen that are not on hosts of their own.
+const loopback = "127.0.0.1"
+
+func newEtcd(t testing.TB, scheme, name, address string, port, peer int, cluster string) *Etcd {
+	t.Helper()
+	endpoint := fmt.Sprintf("%s://%s:%d", scheme, address, port)
+	own := fmt.Sprintf("http://%s:%d", address, peer)
 	if cluster == "" {
 		cluster = name + "=" + own
 	}
@@ -105,6 +130,6 @@ func (e *Etcd) Try(t testing.TB, args ...string) error {
 
 func (e *Etcd) ctl(t testing.TB, args []string) Command {
 	t.Helper()
-	return Command{Path: Tool(t, "etcdctl"), Env: []string{"ETCDCTL_API=3"},
+	return Command{Path: Tool(t, "etcdctl"), Env: []string{"ETCDCTL_API=3"}, On: e.command.On,
 		Args: slices.Concat(e.client, []string{"--command-timeout", "30s"}, args)}
 }

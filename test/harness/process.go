@@ -25,6 +25,7 @@ type Command struct {
 	User        *syscall.Credential // nil: the invoking user
 	Descriptors int                 // soft and hard limit of open files; 0: that of the test
 	Stdin       bool                // keep a pipe to its standard input, see Process.Say
+	On          *Host               // nil: the test's own network namespace; not with User
 
 	onStderr func(line string) // gets each line before it is stored; called from one goroutine
 	onEnd    func()            // called when the output is complete
@@ -52,6 +53,12 @@ func Start(t testing.TB, c Command) *Process {
 		// exec keeps the pid, so that signals and /proc concern the program and not the shell
 		limit := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, c.Descriptors)
 		path, args = "/bin/sh", append([]string{"-c", limit, path}, args...)
+	}
+	if c.On != nil {
+		var err error
+		if path, args, err = c.On.enter(path, args); err != nil { // it is executed in place, too
+			t.Fatal(err)
+		}
 	}
 	p := &Process{name: filepath.Base(c.Path), cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Dir = c.Dir

@@ -214,7 +214,7 @@ func (l *liveDaemon) shows(listener string) string {
 // eventually waits until a listener shows a certificate.
 func (l *liveDaemon) eventually(what string, is func() bool) {
 	l.t.Helper()
-	for limit := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(harness.Patience); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			l.t.Fatalf("not in time: %s", what)
 		}

@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -13,127 +15,117 @@ type Record struct {
 	Node   string          `json:"node"`             // that has changed it
 	By     string          `json:"by,omitempty"`     // who has, as the API knows it
 	At     time.Time       `json:"at"`               // when
+	Until  time.Time       `json:"until,omitzero"`   // when it has no meaning any more; zero: it stays
 	Undone bool            `json:"undone,omitempty"` // there is no value any more
 	Value  json.RawMessage `json:"value,omitempty"`
 }
 
-// A kept record is one that this node knows. Fleet.mu guards it.
-type kept struct {
-	record   Record
-	revision int64 // of etcd's key, for the next write; 0 if etcd does not have it
-	pending  bool  // etcd does not have it yet
-	away     bool  // it became pending without a connection
-	changed  bool  // it is pending because this node has changed it, and not because etcd has lost it
+const (
+	// maxSerial is the highest serial: JSON numbers are exact up to there in other programs too. The serial of a further
+	// change stays there, and then the later change holds.
+	maxSerial = 1 << 53
+	// maxYear bounds the time of a record, since JSON has none after the year 9999.
+	maxYear = 9000
+	// maxRecordBytes bounds a record in etcd: its value, and the other fields.
+	maxRecordBytes = MaxValueBytes + 4*maxTextBytes
+)
+
+// parseRecord returns the record that etcd has for a key; false if it is none.
+func parseRecord(text []byte) (r Record, is bool) {
+	if len(text) == 0 || len(text) > maxRecordBytes || json.Unmarshal(text, &r) != nil {
+		return Record{}, false
+	}
+	r, err := r.normal()
+	return r, err == nil && r.Serial > 0
 }
 
-// IsRecord reports whether a key is one of records.
-func IsRecord(key string) bool { return strings.HasPrefix(key, Changes) || key == Tickets }
-
-// Change makes a new record of a key, from now on for this node, and soon for all. Only its By, Undone and Value are
-// used. It returns the record.
-func (f *Fleet) Change(key string, r Record) Record {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	k := f.records[key]
-	if k == nil {
-		k = &kept{}
-		f.records[key] = k
-	}
-	r.Serial, r.Node, r.At = k.record.Serial+1, f.o.Node, time.Now().UTC()
-	k.record, k.pending, k.away, k.changed = r, true, !f.link.Up, true
-	f.poke()
-	return r
-}
-
-// take compares what etcd has for a key with what this node knows. It reports whether the node's record has changed.
-// value is nil if etcd does not have the key. Fleet.mu is held.
-func (f *Fleet) takeLocked(key string, value []byte, revision int64) (changed bool, overruled *Record) {
-	k := f.records[key]
-	if value == nil {
-		if k != nil {
-			k.revision, k.pending = 0, true // deletion is no change: it is written again
-			f.poke()
-		}
-		return false, nil
-	}
-	var r Record
-	if json.Unmarshal(value, &r) != nil || r.Serial == 0 {
-		if k != nil { // somebody has written nonsense there
-			k.revision, k.pending = revision, true
-			f.poke()
-		}
-		return false, nil
-	}
-	if k == nil {
-		f.records[key] = &kept{record: r, revision: revision}
-		return true, nil
-	}
-	if revision < k.revision {
-		return false, nil // the watch is behind what a write of this node has found
-	}
-	k.revision = revision
-	mine := k.record
+// normal returns a record in the form that it has after it was written and read again, so that nodes can compare
+// records. An error says why it can be none.
+func (r Record) normal() (Record, error) {
+	value, err := compact(r.Value)
 	switch {
-	case r.same(mine):
-		k.pending, k.away, k.changed = false, false, false
-		return false, nil
-	case r.holdsOver(k):
-		if k.pending && k.changed {
-			overruled = &r
-		}
-		k.record, k.pending, k.away, k.changed = r, false, false, false
-		return true, overruled
+	case err != nil:
+		return r, fmt.Errorf("value: %w", err)
+	case len(value) > MaxValueBytes:
+		return r, ErrTooLarge
+	case !isPlain(r.Node):
+		return r, fmt.Errorf("node: unusual name")
+	case r.Serial > maxSerial:
+		return r, fmt.Errorf("serial: above %d", maxSerial)
+	case r.At.Year() > maxYear || r.Until.Year() > maxYear:
+		return r, fmt.Errorf("time: after the year %d", maxYear)
 	}
-	if k.pending && mine.Serial <= r.Serial {
-		k.record.Serial = r.Serial + 1
+	r.Value, r.By = value, plain(r.By)
+	r.At, r.Until = r.At.UTC().Round(0), r.Until.UTC().Round(0)
+	return r, nil
+}
+
+// compact returns JSON as json.Marshal writes it; nil for nothing.
+func compact(value json.RawMessage) (json.RawMessage, error) {
+	if len(value) == 0 {
+		return nil, nil
 	}
-	k.pending = true
-	f.poke()
-	return false, nil
+	return json.Marshal(value)
+}
+
+// text returns the record as it is in etcd.
+func (r Record) text() []byte {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic("fleet: a record that is not normal: " + err.Error())
+	}
+	return text
 }
 
 // same reports whether two records are the same change.
 func (r Record) same(other Record) bool {
-	return r.Serial == other.Serial && r.Node == other.Node && r.At.Equal(other.At) && r.Undone == other.Undone &&
-		bytes.Equal(r.Value, other.Value)
+	return r.Serial == other.Serial && r.Node == other.Node && r.At.Equal(other.At) && r.Until.Equal(other.Until) &&
+		r.Undone == other.Undone && r.By == other.By && bytes.Equal(r.Value, other.Value)
 }
 
-// holdsOver reports whether r, which etcd has, holds over the record of this node.
-func (r Record) holdsOver(k *kept) bool {
-	mine := k.record
+// newer reports whether r holds over another record, of which neither waits to be written. One of two different records
+// is newer, and it is the same one on all nodes.
+func (r Record) newer(other Record) bool {
+	if r.Serial != other.Serial {
+		return r.Serial > other.Serial
+	}
+	return r.later(other)
+}
+
+// later reports whether r was changed after another record.
+func (r Record) later(other Record) bool {
+	return cmp.Or(r.At.Compare(other.At), strings.Compare(r.Node, other.Node), bytes.Compare(r.text(), other.text())) > 0
+}
+
+// after returns the serial and the time of a change after r. The time is later even if the clock of the node that made r
+// is ahead: a change that was made in the knowledge of another one holds over it.
+func (r Record) after(now time.Time) (serial uint64, at time.Time) {
+	at = now.UTC().Round(0)
+	if r.Serial > 0 && !at.After(r.At) {
+		at = r.At.Add(1)
+	}
+	return min(r.Serial, maxSerial-1) + 1, at
+}
+
+const (
+	// undoneKept is how long the end of a value is remembered, so that a node that was away for less cannot bring the
+	// value back.
+	undoneKept = 7 * 24 * time.Hour
+	// outdatedKept is how long a record is kept after its time, for nodes whose clocks are behind. It is short, since
+	// addresses that are kept away for some minutes may be thousands in a day.
+	outdatedKept = time.Hour
+	// forgetAfter is how much later a record is deleted in etcd than its time has come, for nodes whose clocks are
+	// behind: they would write it again.
+	forgetAfter = time.Hour
+)
+
+// forgotten reports whether nobody needs the record any more.
+func (r Record) forgotten(now time.Time) bool {
 	switch {
-	case k.pending && !k.away: // what reaches etcd last holds
-		return false
-	case k.pending && k.changed: // it was changed without a connection: the later change holds
-		return r.At.After(mine.At) || r.At.Equal(mine.At) && r.Node > mine.Node
-	case r.Serial != mine.Serial:
-		return r.Serial > mine.Serial
+	case r.Undone:
+		return now.Sub(r.At) > undoneKept
+	case !r.Until.IsZero():
+		return now.Sub(r.Until) > outdatedKept
 	}
-	return r.At.After(mine.At) || r.At.Equal(mine.At) && r.Node > mine.Node
-}
-
-// A Saved record is one that outlives the process. It is a plain value.
-type Saved struct {
-	Record
-	Pending bool `json:"pending,omitempty"` // etcd does not have it yet
-}
-
-// Saved returns all records, for Restore of the next process.
-func (f *Fleet) Saved() map[string]Saved {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	all := make(map[string]Saved, len(f.records))
-	for key, k := range f.records {
-		all[key] = Saved{k.record, k.pending && k.changed}
-	}
-	return all
-}
-
-// Restore takes up the records of an earlier process of this node. It must be called before Run.
-func (f *Fleet) Restore(records map[string]Saved) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for key, r := range records {
-		f.records[key] = &kept{record: r.Record, pending: true, away: true, changed: r.Pending}
-	}
+	return false
 }

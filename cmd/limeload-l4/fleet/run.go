@@ -2,55 +2,62 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"sync"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/limeload/limeload-l4/pool/discovery/etcd"
 )
 
 const (
-	// leaseTime is how long the keys of a node outlive it. A member of etcd that hangs is left after 6 s, so that a node
-	// that looks for another one does not vanish.
-	leaseTime = 12 * time.Second
-	// renewEvery is how often the lease is renewed.
-	renewEvery = leaseTime / 4
 	// retryPause is between two attempts to connect to all members in turn, longer by up to as much, so that a fleet
 	// does not come back at once.
 	retryPause = 500 * time.Millisecond
-	// maxKeys bounds the keys of a fleet: 10,000 backends with two verdicts and two changes each, and as much again.
-	maxKeys = 100_000
-	// batchKeys is how many keys one transaction writes; etcd allows 128 by default.
-	batchKeys = 100
-	// leaveTimeout bounds how long Leave takes.
-	leaveTimeout = 2 * time.Second
+	// refusedPause is such a pause after an answer that another attempt will not change soon.
+	refusedPause = 2 * time.Second
 )
 
-// ErrNameTaken says that another process has joined the fleet under the name of this node.
-var ErrNameTaken = errors.New("another node has this name")
-
-// Run keeps the connection until ctx is done. Then this node's keys stay until Leave, or until its lease ends.
+// Run keeps the connection until ctx is done, or a new process takes over this node's name. Then this node's keys stay
+// until Leave, or until its lease ends.
 func (f *Fleet) Run(ctx context.Context) {
-	next := 0
-	for ctx.Err() == nil {
-		endpoint := f.o.Endpoints[next%len(f.o.Endpoints)]
-		next++
+	// Each node begins with another member, so that they share the work.
+	endpoints := f.endpointsFrom(f.o.Endpoints[rand.N(len(f.o.Endpoints))])
+	for next := 0; ctx.Err() == nil; next++ {
+		endpoint := endpoints[next%len(endpoints)]
 		err := f.serve(ctx, endpoint)
 		if ctx.Err() != nil {
 			return
 		}
-		f.setLink(Link{Endpoint: endpoint, Err: err})
-		if next%len(f.o.Endpoints) == 0 {
+		if errors.Is(err, ErrReplaced) {
+			f.replaced(endpoint, err)
+			return
+		}
+		f.linkDown(endpoint, err)
+		switch {
+		case errors.Is(err, ErrNameTaken) || isRefusal(err):
+			pause(ctx, refusedPause+rand.N(retryPause))
+		case (next+1)%len(endpoints) == 0:
 			pause(ctx, retryPause+rand.N(retryPause))
 		}
 	}
+}
+
+// endpointsFrom returns the endpoints in turn, from one of them on.
+func (f *Fleet) endpointsFrom(first string) []string {
+	i := max(0, slices.Index(f.o.Endpoints, first))
+	return slices.Concat(f.o.Endpoints[i:], f.o.Endpoints[:i])
+}
+
+// replaced records that a new process has this node's name. What this one has said stays until the new one says it, or
+// until the lease ends.
+func (f *Fleet) replaced(endpoint string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lease = 0
+	f.link = Link{Endpoint: endpoint, Since: time.Now(), Err: err}
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -68,298 +75,113 @@ func (f *Fleet) serve(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	ctx, end := context.WithCancelCause(ctx)
+	var working sync.WaitGroup
+	defer func() {
+		end(nil)
+		s.Close()
+		working.Wait()
+	}()
+	work := func(do func(context.Context, *etcd.Session) error) {
+		if err := do(ctx, s); err != nil {
+			end(err)
+		}
+	}
+	working.Go(func() { work(f.renew) }) // the first look may take longer than the lease, if etcd is slow
 	revision, err := f.look(s)
 	if err != nil {
 		return err
 	}
-	if err := f.join(s); err != nil {
+	if err := f.taken(); err != nil {
 		return err
 	}
-	f.setLink(Link{Up: true, Endpoint: endpoint})
-	f.tell(nil)
-	f.poke()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var working sync.WaitGroup
-	defer working.Wait()
-	defer cancel()
-	working.Go(func() { f.write(ctx, s) })
-	working.Go(func() { f.renew(ctx, s) })
-	for {
-		err := s.Follow(ctx, f.prefix, f.prefix+Nodes+Key(f.o.Node), revision, f.apply)
-		if !errors.Is(err, etcd.ErrCompacted) {
-			return err
+	f.linkUp(endpoint)
+	working.Go(func() { work(f.write) })
+	err = s.Follow(ctx, f.prefix, f.prefix+Nodes+Key(f.o.Node), revision, func(changes []etcd.KeyChange) {
+		if err := f.apply(changes); err != nil {
+			end(err)
 		}
-		if revision, err = f.look(s); err != nil {
-			return err
-		}
-		f.tell(nil)
+	})
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
 	}
+	return err
 }
 
 // look reads all keys.
 func (f *Fleet) look(s *etcd.Session) (revision int64, err error) {
 	keys, revision, err := s.Read(f.prefix, maxKeys)
 	if err != nil {
-		return 0, err
+		return 0, f.explained(err)
 	}
+	now := time.Now()
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	clear(f.there)
-	seen := make(map[string]bool)
+	f.owner = owner{}
+	var values, records []etcd.KeyChange
 	for _, k := range keys {
-		if seen[k.Key] = true; IsRecord(k.Key) {
-			_, _ = f.takeLocked(k.Key, k.Value, k.Revision)
-		} else {
-			f.there[k.Key] = k
+		switch {
+		case k.Key == f.ownerKey():
+			f.setOwnerLocked(k, revision)
+		case IsRecord(k.Key) && ours(k.Key):
+			records = append(records, k)
+		case ours(k.Key):
+			values = append(values, k)
 		}
 	}
-	for key := range f.records {
-		if !seen[key] {
-			_, _ = f.takeLocked(key, nil, 0)
-		}
+	var away time.Duration
+	if !f.contact.IsZero() {
+		away = now.Sub(f.contact)
 	}
+	f.hearAllLocked(values, now)
+	n := f.takeAllLocked(records, revision, away, now)
+	f.mu.Unlock()
+	f.tell(n)
 	return revision, nil
 }
 
-// apply takes up changes that etcd has delivered.
-func (f *Fleet) apply(changes []etcd.KeyChange) {
-	var keys []string
-	overruled := make(map[string]Record)
+// explained adds to an error what an operator can do.
+func (f *Fleet) explained(err error) error {
+	if errors.Is(err, etcd.ErrTooMany) {
+		return fmt.Errorf("below %s: %w: more than %d", f.prefix, err, maxKeys)
+	}
+	return err
+}
+
+// apply takes up changes that etcd has delivered. An error says why this node cannot go on.
+func (f *Fleet) apply(changes []etcd.KeyChange) error {
+	var n news
+	now := time.Now()
 	f.mu.Lock()
 	f.stats.Changes += uint64(len(changes))
+	wipes := f.wipesLocked(changes)
 	for _, k := range changes {
-		if IsRecord(k.Key) {
-			changed, by := f.takeLocked(k.Key, k.Value, k.Revision)
-			if changed {
-				keys = append(keys, k.Key)
-			}
-			if by != nil {
-				overruled[k.Key] = *by
-			}
-			continue
+		switch {
+		case k.Key == f.ownerKey():
+			f.setOwnerLocked(k, k.Revision)
+		case !ours(k.Key):
+			f.stats.Ignored++
+		case IsRecord(k.Key):
+			f.takeInto(&n, k, k.Revision, now)
+		case f.hearLocked(k, wipes[k.Revision], now):
+			n.keys = append(n.keys, k.Key)
 		}
-		if k.Value == nil {
-			delete(f.there, k.Key)
-		} else {
-			f.there[k.Key] = k
-		}
-		if said := f.said[k.Key]; said != nil && said.value != nil && string(said.value) != string(k.Value) {
-			f.poke()
-		}
-		keys = append(keys, k.Key)
 	}
-	close(f.settled)
-	f.settled = make(chan struct{})
+	tooMany := f.heard.size+f.records.size > maxKeys
 	f.mu.Unlock()
-	if len(keys) > 0 {
-		f.tell(keys)
+	f.tell(n)
+	if tooMany {
+		return f.explained(etcd.ErrTooMany)
 	}
-	if f.o.Overruled != nil {
-		for key, by := range overruled {
-			f.o.Overruled(key, by)
-		}
-	}
-}
-
-// join makes sure that no other process has the name of this node, and that there is a lease.
-func (f *Fleet) join(s *etcd.Session) error {
-	key := Nodes + Key(f.o.Node)
-	var n Node
-	if value := f.HeardOf(key); value != nil && json.Unmarshal(value, &n) == nil &&
-		n.Instance != f.o.Instance && n.Instance != f.o.Before {
-		return fmt.Errorf("%w: %q, on host %q, since %s", ErrNameTaken, f.o.Node, n.Host, n.Started.UTC().Format(time.RFC3339))
-	}
-	return f.keepLease(s)
-}
-
-// keepLease renews the lease, or gets another one.
-func (f *Fleet) keepLease(s *etcd.Session) error {
-	f.mu.Lock()
-	lease := f.lease
-	f.mu.Unlock()
-	ctx, cancel := s.Request()
-	defer cancel()
-	if lease != 0 {
-		_, err := s.Client().KeepAliveOnce(ctx, clientv3.LeaseID(lease))
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return s.Failure(err)
-		}
-	}
-	r, err := s.Client().Grant(ctx, int64(leaseTime/time.Second))
-	if err != nil {
-		return s.Failure(err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lease = int64(r.ID)
-	f.poke()
 	return nil
 }
 
-// renew renews the lease until the session ends.
-func (f *Fleet) renew(ctx context.Context, s *etcd.Session) {
-	tick := time.NewTicker(renewEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if f.keepLease(s) != nil {
-			s.Close()
-			return
-		}
+// takeInto is takeLocked, with the outcome added to n.
+func (f *Fleet) takeInto(n *news, k etcd.KeyChange, seen int64, now time.Time) {
+	different, by := f.takeLocked(k, seen, now)
+	if different {
+		n.keys = append(n.keys, k.Key)
 	}
-}
-
-// Leave ends this node's lease, and with it all that it says. It takes up to 2 s. Run must have returned.
-func (f *Fleet) Leave(ctx context.Context) {
-	f.mu.Lock()
-	lease, endpoint := f.lease, f.link.Endpoint
-	f.lease = 0
-	f.mu.Unlock()
-	if lease == 0 {
-		return
+	if by != nil {
+		n.overrule(k.Key, *by)
 	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	s, err := f.o.Login.Open(ctx, endpoint)
-	if err != nil {
-		return
-	}
-	defer s.Close()
-	_, _ = s.Client().Revoke(ctx, clientv3.LeaseID(lease))
-}
-
-// unwritten returns what this node says and etcd does not have, and records that it does not have.
-func (f *Fleet) unwritten() (ops []write) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for key, said := range f.said {
-		there, is := f.there[key]
-		switch {
-		case said.value == nil && !is:
-			delete(f.said, key)
-		case said.value == nil && there.Lease == f.lease:
-			ops = append(ops, write{key: key, op: clientv3.OpDelete(f.prefix + key)})
-		case said.value == nil: // another process says it now
-			delete(f.said, key)
-		case !is || string(there.Value) != string(said.value) || there.Lease != f.lease:
-			ops = append(ops, write{key: key, value: said.value,
-				op: clientv3.OpPut(f.prefix+key, string(said.value), clientv3.WithLease(clientv3.LeaseID(f.lease)))})
-		}
-	}
-	for key, k := range f.records {
-		if !k.pending {
-			continue
-		}
-		text, err := json.Marshal(k.record)
-		if err != nil {
-			continue // a bug: its value is no JSON
-		}
-		ops = append(ops, write{key: key, value: text, record: true,
-			op:  clientv3.OpPut(f.prefix+key, string(text)),
-			cmp: clientv3.Compare(clientv3.ModRevision(f.prefix+key), "=", k.revision)})
-	}
-	return ops
-}
-
-// A write is a change that etcd has to get.
-type write struct {
-	key    string
-	value  []byte // nil to delete the key
-	record bool
-	op     clientv3.Op
-	cmp    clientv3.Cmp // of a record
-}
-
-// write writes what etcd does not have, whenever there is something, until ctx is done.
-func (f *Fleet) write(ctx context.Context, s *etcd.Session) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-f.wake:
-		}
-		ops := f.unwritten()
-		for len(ops) > 0 {
-			n := min(len(ops), batchKeys)
-			if !f.writeAll(s, ops[:n]) {
-				s.Close()
-				return
-			}
-			ops = ops[n:]
-		}
-	}
-}
-
-// writeAll writes some changes in one transaction or, if one of the records was changed by another node, each by
-// itself. It reports false if etcd does not answer.
-func (f *Fleet) writeAll(s *etcd.Session, ops []write) bool {
-	done, err := f.commit(s, ops)
-	if err != nil {
-		return false
-	}
-	if done || len(ops) == 1 {
-		return true
-	}
-	for i := range ops {
-		if _, err := f.commit(s, ops[i:i+1]); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// commit writes changes in one transaction. It reports whether none of the records was changed by another node.
-func (f *Fleet) commit(s *etcd.Session, ops []write) (bool, error) {
-	ctx, cancel := s.Request()
-	defer cancel()
-	var cmps []clientv3.Cmp
-	var then, otherwise []clientv3.Op
-	for _, w := range ops {
-		then = append(then, w.op)
-		if w.record {
-			cmps = append(cmps, w.cmp)
-			otherwise = append(otherwise, clientv3.OpGet(f.prefix+w.key))
-		}
-	}
-	r, err := s.Client().Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-	f.mu.Lock()
-	f.stats.Writes++
-	if err != nil {
-		f.stats.WriteFailures++
-	}
-	f.mu.Unlock()
-	if err != nil {
-		return false, s.Failure(err)
-	}
-	var changes []etcd.KeyChange
-	if r.Succeeded {
-		for _, w := range ops {
-			k := etcd.KeyChange{Key: w.key, Value: w.value, Revision: r.Header.Revision}
-			if !w.record {
-				f.mu.Lock()
-				k.Lease = f.lease
-				f.mu.Unlock()
-			}
-			changes = append(changes, k)
-		}
-	} else {
-		for _, answer := range r.Responses {
-			for _, kv := range answer.GetResponseRange().Kvs {
-				changes = append(changes, etcd.KeyChange{
-					Key: strings.TrimPrefix(string(kv.Key), f.prefix), Value: kv.Value, Revision: kv.ModRevision,
-				})
-			}
-		}
-	}
-	f.apply(changes)
-	return r.Succeeded, nil
 }

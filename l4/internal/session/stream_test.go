@@ -83,7 +83,8 @@ func (x *stream) holds(t *testing.T, rate int) {
 	if ratio > 1+(0.25+late)/took || ratio < least {
 		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", x.total, took, ratio, x.pause())
 	}
-	if most := x.most(); float64(most) > float64(rate)*(0.3+late)+64<<10 {
+	// A loop that is late reads at once what it has missed, and so does the test, one after the other.
+	if most := x.most(); float64(most) > float64(rate)*(0.25+2*x.pause().Seconds())+64<<10 {
 		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second", most, rate)
 	}
 }

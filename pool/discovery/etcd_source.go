@@ -19,7 +19,7 @@ import (
 
 const (
 	// maxEtcdValueBytes bounds the value of one backend, which has some hundred bytes.
-	maxEtcdValueBytes = 64 << 10
+	maxEtcdValueBytes = 16 << 10
 	// maxUnusableBytes bounds what is said about one key that is no backend.
 	maxUnusableBytes = 300
 	// readEtcdAgain is how often all keys are read again, although they are watched. No key changes so often that a

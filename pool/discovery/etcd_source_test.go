@@ -146,7 +146,7 @@ func TestEtcdUnusable(t *testing.T) {
 	put("a\x1b[2J", "{")
 	put("big", `{"address": "10.0.0.9:1"}`+strings.Repeat(" ", maxEtcdValueBytes))
 	e := etcdSource(EtcdOptions{}, server.Endpoint)
-	const broken = `"a\x1b[2J": unexpected end of JSON input, "big": its value has more than 65536 bytes`
+	const broken = `"a\x1b[2J": unexpected end of JSON input, "big": its value has more than 16384 bytes`
 	wantEtcd(t, e, "ask etcd at "+server.Endpoint+": unusable backend: "+broken)
 	register(t, c, "m1", "10.0.0.1:6379")
 	register(t, c, "m2", "10.0.0.1:6379")

@@ -47,6 +47,11 @@ func (l *eventLog) follow() {
 		l.publish(e)
 		l.writeService()
 		l.daemon.poke()
+		switch e.(type) {
+		case pool.Added, pool.Removed, pool.WeightChanged, pool.LimitChanged, pool.RateChanged, pool.ModeChanged,
+			pool.Overruled:
+			l.daemon.fleet.poolChanged(l.pool.Name())
+		}
 	}
 }
 

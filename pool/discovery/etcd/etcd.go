@@ -84,7 +84,11 @@ type Session struct {
 func (l Login) Open(ctx context.Context, endpoint string) (*Session, error) {
 	s := &Session{endpoint: endpoint}
 	s.ctx, s.end = context.WithCancelCause(ctx)
-	options := []grpc.DialOption{grpc.WithContextDialer(s.dial)}
+	options := []grpc.DialOption{
+		grpc.WithContextDialer(s.dial),
+		// with the 64 KiB of HTTP/2, a page of keys would take several round trips, and Timeout on a slow connection
+		grpc.WithInitialWindowSize(MaxBytes), grpc.WithInitialConnWindowSize(MaxBytes),
+	}
 	if strings.HasPrefix(endpoint, "https://") {
 		c := l.TLS
 		if c == nil {

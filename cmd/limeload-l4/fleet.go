@@ -74,8 +74,11 @@ func fleetText(f *admin.FleetSummary) string {
 		nodes += fmt.Sprintf(", %d ready", f.Ready)
 	}
 	notes := []string{fmt.Sprintf("%s, node %s: %s", f.Name, f.Node, nodes)}
-	if !f.Connected {
+	switch {
+	case !f.Connected:
 		notes = append(notes, strings.TrimSuffix("no connection to etcd: "+f.Error, ": "))
+	case f.Error != "":
+		notes = append(notes, "etcd refuses what this node writes: "+f.Error)
 	}
 	if f.OtherConfig {
 		notes = append(notes, "most nodes run another configuration")
@@ -91,6 +94,8 @@ func linkText(l *admin.FleetLink, endpoints []string) string {
 	switch {
 	case l.Since == nil:
 		return "not connected yet to " + strings.Join(endpoints, ", ")
+	case l.Connected && l.Error != "":
+		return fmt.Sprintf("connected to %s for %s, which refuses what this node writes: %s", l.Endpoint, ago(*l.Since), l.Error)
 	case l.Connected:
 		return fmt.Sprintf("connected to %s for %s", l.Endpoint, ago(*l.Since))
 	}

@@ -22,9 +22,12 @@ type poolShare struct {
 	duties map[string]*duty // by backend; "" if the backends are judged together
 	places map[string]place // of the pool's backends
 
-	nodes   []string // that take part, this one included unless it is alone
-	seated  uint64   // nodes are those of this version of the seats
-	primary string   // the backend that was last healthy in a pool that has one primary; "" before
+	nodes  []string // that take part, this one included unless it is alone
+	seated uint64   // nodes are those of this version of the seats
+	// when this node began to check each backend: what was found earlier does not count
+	began map[string]time.Time
+
+	primary string // the backend that was last healthy in a pool that has one primary; "" before
 }
 
 // A duty is what k nodes check for all: a backend, or all backends of a pool.
@@ -39,6 +42,7 @@ type duty struct {
 	unconfirmed bool      // see hearing
 	sampled     bool      // this node checks the backends to learn whether it is cut off
 	short       time.Time // since when too few others say anything; zero: enough
+	restless    bool      // time counts for what follows
 
 	others findings // what other nodes have found, if that counts here; nil if it does not
 	by     []string // these nodes
@@ -67,7 +71,8 @@ func (k *checkedPool) joinLocked(c *sharedChecks) {
 	if c == nil || k.check.sharing.sum == "" {
 		return
 	}
-	s := &poolShare{checks: c, sharing: k.check.sharing, duties: make(map[string]*duty), places: make(map[string]place)}
+	s := &poolShare{checks: c, sharing: k.check.sharing, duties: make(map[string]*duty), places: make(map[string]place),
+		began: make(map[string]time.Time)}
 	s.sum = sumOf(s.sum, c.share)
 	k.share = s
 	c.register(k, s.sum)
@@ -115,6 +120,7 @@ func (k *checkedPool) settleLocked(backends []pool.BackendInfo) (changed []strin
 			continue
 		}
 		k.removeLocked(id)
+		delete(s.began, id)
 		d := s.duties[s.dutyOf(id)]
 		delete(d.own, id)
 		if s.together && len(places) > 0 {
@@ -191,8 +197,7 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 	members := s.members(id)
 	heard, by := s.checks.said(dutyKey{k.pool.Name(), id}, s, members)
 	h := hearing{heard: heard, present: k.presentLocked(members), looks: d.looks, held: s.checks.doubting(),
-		alone:    s.checks.isAlone(),
-		patience: k.check.patience()}
+		alone: s.checks.isAlone(), patience: k.check.patience()}
 	k.appointLocked(id, d, by, &h)
 	own, complete := k.ownLocked(d, members, h.present)
 	h.own = own
@@ -216,6 +221,8 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 		h.patience = 0 // it was patient already
 	}
 	r := h.rule()
+	enough := len(heard) >= h.need && h.agreed() != nil
+	d.restless = !h.judge && (r.looks && enough || !r.looks && h.short > 0) || s.together && r.looks && !complete
 	d.others, d.by = nil, nil
 	verdicts := findings(nil)
 	switch r.by {
@@ -273,11 +280,16 @@ func (k *checkedPool) ownLocked(d *duty, members []string, present findings) (al
 	all, complete = make(findings, len(members)), true
 	primary := ""
 	for _, id := range members {
-		if own, known := d.own[id]; known {
-			all[id] = finding{Address: k.share.places[id].text(), Verdict: own.verdict.String(), Reason: own.reason}
-			if k.share.sharing.primary && own.verdict == pool.Healthy {
-				primary = id
+		own, known := d.own[id]
+		if !known {
+			continue
+		}
+		all[id] = finding{Address: k.share.places[id].text(), Verdict: own.verdict.String(), Reason: own.reason}
+		if k.share.sharing.primary && own.verdict == pool.Healthy {
+			if primary != "" {
+				return nil, false // the verdict on one of them is on its way
 			}
+			primary = id
 		}
 	}
 	serves := present.have(pool.Healthy, pool.Fallback)
@@ -376,8 +388,10 @@ func (k *checkedPool) lookLocked(id string, d *duty, members []string, looks boo
 	fresh := false
 	for _, backend := range members {
 		if looks {
-			_, checked := k.targets[backend]
-			fresh = fresh || !checked
+			if _, checked := k.targets[backend]; !checked {
+				fresh = true
+				k.share.began[backend] = time.Now()
+			}
 			k.checkLocked(backend, k.share.places[backend], healthcheck.Unknown)
 		} else {
 			k.removeLocked(backend)
@@ -452,6 +466,14 @@ func (k *checkedPool) takeShared(judgements []pool.Judgement) bool {
 	return true
 }
 
+// counts reports whether what a check has found counts: a check that this node has ended, or begun anew, may have been
+// reported meanwhile.
+func (k *checkedPool) counts(c healthcheck.Change) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.share == nil || !c.At.Before(k.share.began[c.Target.Name])
+}
+
 // suspect makes this node check a backend itself that others check.
 func (k *checkedPool) suspect(backend string) {
 	k.mu.Lock()
@@ -488,7 +510,7 @@ func (k *checkedPool) reviewRestless() {
 	}
 	var ids []string
 	for id, d := range k.share.duties {
-		if d.looks && (!d.judge || d.said == nil || k.share.together) || !d.short.IsZero() {
+		if d.restless {
 			ids = append(ids, id)
 		}
 	}

@@ -99,7 +99,7 @@ type FleetSummary struct {
 	Name        string `json:"name"`
 	Node        string `json:"node"`
 	Connected   bool   `json:"connected"`    // to etcd
-	Error       string `json:"error"`        // why it is not; "" if it is
+	Error       string `json:"error"`        // why it is not, or why etcd refuses what it writes; "" if neither
 	Nodes       int    `json:"nodes"`        // that have not gone, this one included
 	Ready       int    `json:"ready"`        // those of them that are ready
 	OtherConfig bool   `json:"other_config"` // whether most nodes run another configuration than this one

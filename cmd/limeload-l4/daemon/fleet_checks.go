@@ -120,8 +120,8 @@ func (p *sharedChecks) tick(seated uint64) uint64 {
 	return now
 }
 
-// follow takes up the state of the connection, and whether this node drains or is cut off. It reports whether all duties
-// have to be reviewed.
+// follow takes up the state of the connection, and whether this node drains or is cut off. It reports whether all
+// duties have to be reviewed.
 func (p *sharedChecks) follow(now time.Time) bool {
 	d := p.membership.daemon
 	link := p.membership.fleet.Link()

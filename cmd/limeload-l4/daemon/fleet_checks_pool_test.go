@@ -19,7 +19,8 @@ import (
 func sharedPool(t testing.TB, nodes, backends int) (*sharedChecks, *checkedPool) {
 	t.Helper()
 	d := &Daemon{life: newLife()}
-	m := &membership{daemon: d, conf: &conf.Fleet{CheckShare: 2}, fleet: fleet.New(fleet.Options{Name: "edge", Node: "n0"})}
+	f := fleet.New(fleet.Options{Name: "edge", Node: "n0"})
+	m := &membership{daemon: d, conf: &conf.Fleet{CheckShare: 2}, fleet: f}
 	m.checks = newSharedChecks(m)
 	c := m.checks
 	c.link = true
@@ -28,9 +29,10 @@ func sharedPool(t testing.TB, nodes, backends int) (*sharedChecks, *checkedPool)
 		t.Fatal(err)
 	}
 	s := healthcheck.NewScheduler(healthcheck.Options{Report: func([]healthcheck.Change) {}})
-	k := newCheckedPool(zerolog.Nop(), s, p, &builtCheck{sharing: sharing{sum: "s", question: "q"}, policy: healthcheck.Policy{
-		Interval: time.Second, Timeout: time.Second, Rise: 1, Fall: 1,
-	}}, false)
+	k := newCheckedPool(zerolog.Nop(), s, p, &builtCheck{
+		sharing: sharing{sum: "s", question: "q"},
+		policy:  healthcheck.Policy{Interval: time.Second, Timeout: time.Second, Rise: 1, Fall: 1},
+	}, false)
 	var specs []pool.Spec
 	for i := range backends {
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 80)

@@ -21,7 +21,8 @@ func TestCheckKeys(t *testing.T) {
 		t.Errorf("a seat becomes %+v of %q, %t", d, node, is)
 	}
 	for _, parts := range [][]string{
-		{""}, {"a", "b", "c", "d"}, {"", "b", "n1"}, {"a", "", "n1"}, {"a", "b", ""}, {"a", "\x1b[31mn1"}, {strings.Repeat("n", 65)},
+		{""}, {"a", "b", "c", "d"}, {"", "b", "n1"}, {"a", "", "n1"}, {"a", "b", ""}, {"a", "\x1b[31mn1"},
+		{strings.Repeat("n", 65)},
 	} {
 		if _, _, is := parseCheckKey(fleet.Checks + fleet.Key(parts...)); is {
 			t.Errorf("%q is a key", parts)
@@ -61,7 +62,8 @@ func TestReports(t *testing.T) {
 		t.Fatal("a report with a bad reason is none")
 	}
 	f := r.Backends["b"]
-	if f.Role != "" || len(f.Reason) > maxReason || !strings.HasPrefix(f.Reason, "[31mx") || strings.ContainsAny(f.Reason, "\x1b\n") {
+	if f.Role != "" || len(f.Reason) > maxReason || !strings.HasPrefix(f.Reason, "[31mx") ||
+		strings.ContainsAny(f.Reason, "\x1b\n") {
 		t.Errorf("role %q, reason %q", f.Role, f.Reason)
 	}
 	for _, text := range []string{`{}`, `null`, `{"pools":[]}`, `x`, ``} {

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -168,47 +167,102 @@ func (f *etcdFailures) everywhere(t testing.TB) {
 	}
 }
 
-// await waits until every node has logged an event after a moment, and returns the endpoints that they name.
-func (f *etcdFailures) await(t testing.TB, event string, since time.Time) (endpoints []string) {
-	t.Helper()
-	for _, n := range f.nodes {
-		l := n.WaitLine(t, n.Name+" logs "+event, func(l harness.Line) bool {
-			return l.Event == event && l.Seen.After(since)
-		})
-		endpoints = append(endpoints, endpointOf(t, l))
+// A fleetView has fields of a node's answer about its fleet.
+type fleetView struct {
+	Link struct {
+		Connected bool
+		Endpoint  string
+		Error     string
 	}
-	return endpoints
+	Nodes []struct {
+		Name, State, Alone string
+		Ready              bool
+	}
+	Pending int
 }
 
-// endpointOf returns the member of etcd that a line names.
-func endpointOf(t testing.TB, l harness.Line) string {
+// view returns what a node knows of its fleet.
+func (n *fleetNode) view(t testing.TB) (v fleetView) {
 	t.Helper()
-	var fields struct{ Endpoint string }
-	check(t, json.Unmarshal([]byte(l.Text), &fields))
-	return fields.Endpoint
+	n.ask(t, "GET", "/v1/fleet", nil, &v)
+	return v
 }
 
-// used returns the members that nodes are connected to, and those that none is connected to.
-func (f *etcdFailures) used(t testing.TB) (used, others []*harness.Etcd) {
+// linked waits until every node is connected to etcd, or none is.
+func (f *etcdFailures) linked(t testing.TB, connected bool) {
 	t.Helper()
-	var endpoints []string
 	for _, n := range f.nodes {
-		last := ""
-		for _, l := range n.Lines() {
-			if l.Event == "fleet_connected" {
-				last = endpointOf(t, l)
+		harness.Eventually(t, fmt.Sprintf("%s says that it is connected: %t", n.Name, connected), func() error {
+			if v := n.view(t); v.Link.Connected != connected {
+				return fmt.Errorf("its link is %+v", v.Link)
 			}
-		}
-		endpoints = append(endpoints, last)
+			return nil
+		})
 	}
+}
+
+// whole waits until every node has a connection, and knows that all nodes are ready and have no changes left to write.
+func (f *etcdFailures) whole(t testing.TB) {
+	t.Helper()
+	f.linked(t, true)
+	for _, n := range f.nodes {
+		harness.Eventually(t, n.Name+" knows that all nodes are well", func() error {
+			v := n.view(t)
+			well := 0
+			for _, other := range v.Nodes {
+				if other.Ready && other.State == "serving" && other.Alone == "" {
+					well++
+				}
+			}
+			if well != len(f.nodes) || v.Pending != 0 {
+				return fmt.Errorf("it has %+v", v)
+			}
+			return nil
+		})
+	}
+}
+
+// used returns the members that nodes are connected to.
+func (f *etcdFailures) used(t testing.TB) (used []*harness.Etcd) {
+	t.Helper()
 	for _, e := range f.Etcd {
-		if slices.Contains(endpoints, e.Endpoint) {
+		if slices.ContainsFunc(f.nodes, func(n *fleetNode) bool { return n.view(t).Link.Endpoint == e.Endpoint }) {
 			used = append(used, e)
-		} else {
-			others = append(others, e)
 		}
 	}
-	return used, others
+	return used
+}
+
+// leaves waits until no node is connected to a member.
+func (f *etcdFailures) leaves(t testing.TB, e *harness.Etcd) {
+	t.Helper()
+	for _, n := range f.nodes {
+		harness.Eventually(t, n.Name+" has gone to another member", func() error {
+			if v := n.view(t); !v.Link.Connected || v.Link.Endpoint == e.Endpoint {
+				return fmt.Errorf("its link is %+v", v.Link)
+			}
+			return nil
+		})
+	}
+}
+
+// operatorsSee checks how nodes say that they have no connection: in the log, the command, and the metrics.
+func (f *etcdFailures) operatorsSee(t testing.TB, since time.Time) {
+	t.Helper()
+	for _, n := range f.nodes {
+		l := n.WaitLine(t, n.Name+" logs the loss", func(l harness.Line) bool {
+			return l.Event == "fleet_lost" && l.Seen.After(since)
+		})
+		if l.Level != "warn" || l.Err == "" || !l.Has("endpoint") {
+			t.Errorf("%s logs %s", n.Name, l.Text)
+		}
+		if printed := n.do(t, "fleet"); !strings.Contains(printed, "not connected") {
+			t.Errorf("%s prints\n%s", n.Name, printed)
+		}
+		if _, text := n.API(t, "GET", "/metrics", nil); !strings.Contains(string(text), "\nlimeload_fleet_connected 0\n") {
+			t.Errorf("the metrics of %s do not say that it is not connected", n.Name)
+		}
+	}
 }
 
 // TestFleetEtcd has etcd fail in every way, under traffic through every node: no request fails, a change that is made
@@ -232,6 +286,7 @@ func TestFleetEtcd(t *testing.T) {
 	} {
 		if !t.Run(failure.name, func(t *testing.T) {
 			failure.test(t)
+			f.whole(t)
 			f.everywhere(t)
 			f.traffic.flows(t)
 		}) {
@@ -241,41 +296,25 @@ func TestFleetEtcd(t *testing.T) {
 }
 
 func (f *etcdFailures) memberLost(t testing.TB) {
-	used, _ := f.used(t)
-	since := time.Now()
-	used[0].Kill(t)
-	lost := 0
-	for _, n := range f.nodes {
-		for _, l := range n.Lines() {
-			if l.Event == "fleet_lost" && l.Seen.After(since) {
-				lost++
-			}
-		}
-	}
+	lost := f.used(t)[0]
+	lost.Kill(t)
 	f.change(t, f.nodes[1])
 	f.everywhere(t)
+	f.leaves(t, lost)
 	f.traffic.flows(t)
-	used[0].Restart(t)
+	lost.Restart(t)
 }
 
 func (f *etcdFailures) memberHangs(t testing.TB) {
-	used, others := f.used(t)
-	since := time.Now()
-	for _, e := range used[:min(len(used), len(f.Etcd)/2)] { // one: the majority stays
-		e.Hang(t)
-		defer e.Resume(t)
-	}
+	hangs := f.used(t)[0]
+	started := time.Now()
+	hangs.Hang(t)
+	defer hangs.Resume(t)
 	f.change(t, f.nodes[2])
 	f.everywhere(t)
-	t.Logf("after %v all nodes know a change of a node whose member hangs", time.Since(since).Round(time.Millisecond))
+	f.leaves(t, hangs)
+	t.Logf("all nodes have left a member that hangs after %v", time.Since(started).Round(time.Millisecond))
 	f.traffic.flows(t)
-	if len(used) == 1 {
-		for _, endpoint := range f.await(t, "fleet_connected", since) {
-			if !slices.ContainsFunc(others, func(e *harness.Etcd) bool { return e.Endpoint == endpoint }) {
-				t.Errorf("a node has gone to %s, which hangs", endpoint)
-			}
-		}
-	}
 }
 
 // majorityLost loses two of three members for so long.
@@ -283,10 +322,8 @@ func (f *etcdFailures) majorityLost(t testing.TB, length time.Duration) {
 	since := time.Now()
 	f.Etcd[0].Kill(t)
 	f.Etcd[1].Kill(t)
-	f.await(t, "fleet_lost", since)
-	f.withoutEtcd(t, since.Add(length))
+	f.withoutEtcd(t, since, length)
 	harness.StartEtcdAgain(t, f.Etcd[:2])
-	f.await(t, "fleet_connected", since)
 }
 
 func (f *etcdFailures) allLost(t testing.TB) {
@@ -294,15 +331,15 @@ func (f *etcdFailures) allLost(t testing.TB) {
 	for _, e := range f.Etcd {
 		e.Kill(t)
 	}
-	f.await(t, "fleet_lost", since)
-	f.withoutEtcd(t, since)
+	f.withoutEtcd(t, since, 0)
 	harness.StartEtcdAgain(t, f.Etcd)
-	f.await(t, "fleet_connected", since)
 }
 
-// withoutEtcd makes changes on two nodes, of which the later one holds in the end, and has traffic until a moment.
-func (f *etcdFailures) withoutEtcd(t testing.TB, until time.Time) {
+// withoutEtcd makes changes on two nodes, of which the later one holds in the end, and has traffic for a while.
+func (f *etcdFailures) withoutEtcd(t testing.TB, since time.Time, length time.Duration) {
 	t.Helper()
+	f.linked(t, false)
+	f.operatorsSee(t, since)
 	earlier := f.last
 	f.change(t, f.nodes[0])
 	f.change(t, f.nodes[2])
@@ -310,7 +347,7 @@ func (f *etcdFailures) withoutEtcd(t testing.TB, until time.Time) {
 		t.Errorf("n2 has %+v, %v: it cannot know the changes of the others", b, err)
 	}
 	f.traffic.flows(t)
-	time.Sleep(time.Until(until)) // how long etcd is away is what is tested
+	time.Sleep(time.Until(since.Add(length))) // how long etcd is away is what is tested
 	f.traffic.flows(t)
 }
 
@@ -326,18 +363,15 @@ func (f *etcdFailures) oldCopy(t testing.TB) {
 	f.Etcd[0].Save(t, file)
 	f.change(t, f.nodes[1]) // which the copy lacks
 	f.everywhere(t)
-	since := time.Now()
 	harness.RestoreEtcd(t, f.Etcd, file)
-	f.await(t, "fleet_connected", since)
+	f.whole(t)
 	f.newNode(t, "n5")
 	f.change(t, f.nodes[0])
 	f.everywhere(t)
 }
 
 func (f *etcdFailures) dataLost(t testing.TB) {
-	since := time.Now()
 	harness.RestoreEtcd(t, f.Etcd, "")
-	f.await(t, "fleet_connected", since)
 	f.inEtcd(t, "nodes/n1", "nodes/n2", "nodes/n3", "changes/")
 	f.newNode(t, "n6")
 }
@@ -369,9 +403,9 @@ func TestFleetEtcdSlow(t *testing.T) {
 	t.Parallel()
 	const delay = time.Second
 	server := harness.StartEtcd(t, "--unsafe-no-fsync")
-	proxy := harness.StartSlowProxy(t, strings.TrimPrefix(server.Endpoint, "http://"))
+	link := harness.StartSlowLink(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	behind := *server
-	behind.Endpoint = "http://" + proxy.Address()
+	behind.Endpoint = "http://" + link.Address()
 	f := &etcdFailures{last: 1000}
 	f.fleetWorld = fleetWorld{
 		world: world{
@@ -385,7 +419,7 @@ func TestFleetEtcdSlow(t *testing.T) {
 	f.change(t, f.nodes[0])
 	f.everywhere(t)
 	since := time.Now()
-	proxy.SetDelay(delay)
+	link.Delay(delay)
 	for _, n := range f.nodes {
 		started := time.Now()
 		f.change(t, n)

@@ -16,8 +16,8 @@ import (
 // maxSessions is how many sessions have a client of their own in clientOf.
 const maxSessions = 1 << 26
 
-// nodesOfPool is how many nodes share a pool if the choice depends on the client alone, and so not on what else the
-// node has. The tables of 10,000 backends take a third of a second to build.
+// nodesOfPool is how many nodes share a pool if a choice does not depend on what else the node has. The tables of 10,000
+// backends take a third of a second to build.
 const nodesOfPool = 10
 
 // An algorithm is a way to choose among a number of backends. It is a plain value.
@@ -111,9 +111,9 @@ func measureChoices(ctx context.Context, o options, a algorithm) (*choices, erro
 	c := &choices{Algorithm: a.kind, Bound: a.bound, Backends: a.backends, chosen: make([]int32, o.sessions)}
 	again := make([]int32, o.sessions)                                             // the choice of the node that has the session once a node has left
 	before, after := sessionsOf(o, o.nodes), append(sessionsOf(o, o.nodes-1), nil) // the last node leaves
-	shared := 1
-	if a.hashes() {
-		shared = nodesOfPool
+	shared := nodesOfPool
+	if a.bound > 0 {
+		shared = 1
 	}
 	err := eachNode(ctx, (o.nodes+shared-1)/shared, func(first int) error {
 		p, err := newPool(a, first)
@@ -188,29 +188,26 @@ func eachNode(ctx context.Context, nodes int, f func(node int) error) error {
 }
 
 // chooseTwice opens the sessions of a node, ends those that reach other nodes later, and opens those that come from
-// other nodes then.
+// other nodes then. Both lists are in order.
 func chooseTwice(p *pool.Pool, before, after, chosen, again []int32) error {
-	open := make(map[int32]pool.Lease, len(before))
-	for _, session := range before {
+	open := make([]pool.Lease, len(before))
+	for i, session := range before {
 		l, err := p.Pick(pool.PickContext{Client: clientOf(session)})
 		if err != nil {
 			return err
 		}
-		open[session], chosen[session] = l, numberOf(l.Backend())
+		open[i], chosen[session] = l, numberOf(l.Backend())
 	}
-	come := make([]int32, 0, len(after))
-	for _, session := range after {
-		if l, stays := open[session]; stays {
-			again[session] = numberOf(l.Backend())
-			delete(open, session)
-		} else {
-			come = append(come, session)
+	for i, session := range before {
+		if _, stays := slices.BinarySearch(after, session); !stays {
+			open[i].Release(pool.Served)
 		}
 	}
-	for _, l := range open {
-		l.Release(pool.Served)
-	}
-	for _, session := range come {
+	for _, session := range after {
+		if i, stayed := slices.BinarySearch(before, session); stayed {
+			again[session] = numberOf(open[i].Backend())
+			continue
+		}
 		l, err := p.Pick(pool.PickContext{Client: clientOf(session)})
 		if err != nil {
 			return err
@@ -264,11 +261,14 @@ func (c *choices) changeBackends(a algorithm) error {
 	return err
 }
 
-// compare asks a pool again for every session, after this backend has left or come.
+// sampled is one of how many sessions compare asks for.
+const sampled = 4
+
+// compare asks a pool again for a part of the sessions, after this backend has left or come.
 func (c *choices) compare(p *pool.Pool, changed int) (*moved, error) {
 	had, others := make([]int, runtime.GOMAXPROCS(0)), make([]int, runtime.GOMAXPROCS(0))
 	err := eachNode(context.Background(), len(had), func(part int) error { // here the parts of the sessions
-		for session := part; session < len(c.chosen); session += len(had) {
+		for session := sampled * part; session < len(c.chosen); session += sampled * len(had) {
 			l, err := p.Pick(pool.PickContext{Client: clientOf(int32(session))})
 			if err != nil {
 				return err
@@ -286,8 +286,8 @@ func (c *choices) compare(p *pool.Pool, changed int) (*moved, error) {
 	})
 	var m moved
 	for i := range had {
-		m.Had += float64(had[i]) / float64(len(c.chosen))
-		m.Others += float64(others[i]) / float64(len(c.chosen))
+		m.Had += float64(had[i]*sampled) / float64(len(c.chosen))
+		m.Others += float64(others[i]*sampled) / float64(len(c.chosen))
 	}
 	return &m, err
 }

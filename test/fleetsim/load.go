@@ -68,10 +68,10 @@ type simulatedFleet struct {
 }
 
 // measureEtcd starts a fleet, and has things happen to it.
-func measureEtcd(ctx context.Context, o options, progress io.Writer) (load etcdLoad, err error) {
+func measureEtcd(ctx context.Context, o options, progress io.Writer) (*etcdLoad, error) {
 	server, err := startEtcd(ctx)
 	if err != nil {
-		return load, err
+		return nil, err
 	}
 	defer server.stop()
 	f := &simulatedFleet{server: server, backends: o.backends, progress: progress}
@@ -97,15 +97,15 @@ func measureEtcd(ctx context.Context, o options, progress io.Writer) (load etcdL
 	} {
 		fmt.Fprintf(progress, "etcd: %s\n", p.name)
 		if err := f.measure(ctx, p.name, p.does); err != nil {
-			return load, fmt.Errorf("%s: %w", p.name, err)
+			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
 		if len(f.load.Phases) == 1 {
 			if err := f.size(); err != nil {
-				return load, err
+				return nil, err
 			}
 		}
 	}
-	return f.load, nil
+	return &f.load, nil
 }
 
 // stop ends all nodes at once, and waits for them. Their leases are left to etcd, which ends too.
@@ -202,6 +202,7 @@ func (f *simulatedFleet) startAll(ctx context.Context) error {
 	}
 	for _, n := range f.nodes {
 		n.sayState()
+		n.sayPools()
 		ctx, stop := context.WithCancel(ctx)
 		n.stop = stop
 		n.running.Go(func() { n.fleet.Run(ctx) })
@@ -211,7 +212,7 @@ func (f *simulatedFleet) startAll(ctx context.Context) error {
 
 // awaitAll waits until each of these nodes knows all nodes and all checks.
 func (f *simulatedFleet) awaitAll(ctx context.Context, nodes []*fleetNode) error {
-	checks := 0
+	checks := len(nodes) // each also says that it takes part
 	for _, judges := range f.judges {
 		checks += len(judges)
 	}
@@ -264,7 +265,7 @@ func (f *simulatedFleet) fail(ctx context.Context, from, n int) error {
 			for _, judge := range f.judges[b] {
 				key := judge.keyOf(b)
 				err := await(ctx, reachedWithin, node.name+" knows "+key, func() error {
-					if v := verdictIn(node.fleet.HeardOf(key)); v != "unhealthy" {
+					if v := verdictIn(node.fleet.HeardOf(key), b); v != "unhealthy" {
 						return fmt.Errorf("it is %q", v)
 					}
 					return nil
@@ -319,11 +320,16 @@ func (f *simulatedFleet) restart(ctx context.Context) error {
 	return f.awaitAll(ctx, f.nodes)
 }
 
-// A verdict has the size of what a node says of a backend.
-type verdict struct {
-	Verdict string    `json:"verdict"`
-	Reason  string    `json:"reason"`
-	Since   time.Time `json:"since"`
+// A checkReport is what a node says of a backend, as in package daemon.
+type checkReport struct {
+	Sum      string             `json:"sum"`
+	Backends map[string]finding `json:"backends"`
+}
+
+type finding struct {
+	Address string `json:"address"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 // keyOf returns the key of what the node finds about a backend.
@@ -332,16 +338,28 @@ func (n *fleetNode) keyOf(backend int) string {
 }
 
 // say says what the node finds about a backend.
-func (n *fleetNode) say(backend int, what string) {
-	reason := map[string]string{"healthy": "connected", "unhealthy": "connect: connection refused"}[what]
-	n.fleet.Say(n.keyOf(backend), encode(verdict{what, reason, time.Now().UTC()}))
+func (n *fleetNode) say(backend int, verdict string) {
+	found := finding{Address: specOf(backend).Addr.String(), Verdict: verdict}
+	if verdict != "healthy" {
+		found.Reason = "connection refused"
+	}
+	n.fleet.Say(n.keyOf(backend), encode(checkReport{sum, map[string]finding{backendName(backend): found}}))
 }
 
-// verdictIn returns the verdict of a value; "" for none.
-func verdictIn(value []byte) string {
-	var v verdict
-	_ = json.Unmarshal(value, &v) // of nothing, or of what say has written
-	return v.Verdict
+// verdictIn returns the verdict in what a node says of a backend; "" for none.
+func verdictIn(value []byte, backend int) string {
+	var r checkReport
+	_ = json.Unmarshal(value, &r) // of nothing, or of what say has written
+	return r.Backends[backendName(backend)].Verdict
+}
+
+// sum is as long as those of configurations, checks and tables.
+const sum = "0123456789abcdef"
+
+// sayPools says which pools the node checks, and what it chooses in them.
+func (n *fleetNode) sayPools() {
+	n.fleet.Say(fleet.Checks+fleet.Key(n.name), encode(map[string]map[string]string{"pools": {"all": sum}}))
+	n.fleet.Say(fleet.Tables+fleet.Key(n.name, "0"), encode(map[string]string{"all": sum}))
 }
 
 // sayState says how the node is, with other figures than before.
@@ -349,8 +367,7 @@ func (n *fleetNode) sayState() {
 	n.sessions++
 	n.fleet.Say(fleet.Nodes+fleet.Key(n.name), encode(fleet.Node{
 		Instance: n.name, Host: n.name + ".example.org", Version: "1.0.0", Started: time.Now().UTC(),
-		Config: "0123456789abcdef", State: "serving", Ready: true, Sessions: n.sessions, Rate: float64(n.sessions) / 7,
-		Tables: map[string]string{"all": "0123456789abcdef", "postgres": "0123456789abcdef"},
+		Config: sum, State: "serving", Ready: true, Sessions: n.sessions, Rate: float64(n.sessions) / 7,
 	}))
 }
 

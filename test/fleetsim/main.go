@@ -45,6 +45,7 @@ type options struct {
 	judges                    int           // how many nodes check each backend
 	few                       int           // the backends of client_hash, which is for some hundred
 	rest                      time.Duration // how long the fleet is measured while nothing happens
+	only                      string        // choices or etcd; "" for both
 	json                      string        // a file for the figures; "" for none
 }
 
@@ -54,8 +55,8 @@ type result struct {
 	Backends int       `json:"backends"`
 	Sessions int       `json:"sessions"`
 	Judges   int       `json:"judges"`
-	Choices  []choices `json:"choices"`
-	Etcd     etcdLoad  `json:"etcd"`
+	Choices  []choices `json:"choices,omitempty"`
+	Etcd     *etcdLoad `json:"etcd,omitempty"`
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -92,6 +93,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.judges, "judges", 2, "how many nodes check each backend")
 	fs.IntVar(&o.few, "few", 200, "how many backends with client_hash, which is for some hundred")
 	fs.DurationVar(&o.rest, "rest", 20*time.Second, "how long to measure the fleet at rest")
+	fs.StringVar(&o.only, "only", "", "choices or etcd: only this `part`")
 	fs.StringVar(&o.json, "json", "", "a `file` for the figures as JSON")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -115,6 +117,8 @@ func (o options) check(rest []string) error {
 		return fmt.Errorf("-sessions %d: needs %d (one for each backend) to %d", o.sessions, o.backends, maxSessions)
 	case o.judges < 1 || o.judges > o.nodes:
 		return fmt.Errorf("-judges %d: needs 1 to %d, the number of nodes", o.judges, o.nodes)
+	case o.only != "" && o.only != "choices" && o.only != "etcd":
+		return fmt.Errorf("-only %q: needs choices or etcd", o.only)
 	case o.rest <= 0:
 		return fmt.Errorf("-rest %v: needs a time", o.rest)
 	}
@@ -124,6 +128,22 @@ func (o options) check(rest []string) error {
 // simulate runs all simulations, and says on progress what it does.
 func simulate(ctx context.Context, o options, progress io.Writer) (*result, error) {
 	r := &result{Nodes: o.nodes, Backends: o.backends, Sessions: o.sessions, Judges: o.judges}
+	if o.only != "etcd" {
+		if err := r.measureAllChoices(ctx, o, progress); err != nil {
+			return nil, err
+		}
+	}
+	if o.only != "choices" {
+		var err error
+		if r.Etcd, err = measureEtcd(ctx, o, progress); err != nil {
+			return nil, fmt.Errorf("etcd: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// measureAllChoices adds the choices of several algorithms.
+func (r *result) measureAllChoices(ctx context.Context, o options, progress io.Writer) error {
 	var maglev *choices
 	for _, a := range []algorithm{
 		{"random", 0, o.backends}, {"maglev", 0, o.backends}, {"maglev", 1.25, o.backends},
@@ -132,7 +152,7 @@ func simulate(ctx context.Context, o options, progress io.Writer) (*result, erro
 		fmt.Fprintf(progress, "choices: %s\n", a)
 		c, err := measureChoices(ctx, o, a)
 		if err != nil {
-			return nil, fmt.Errorf("choices of %s: %w", a, err)
+			return fmt.Errorf("choices of %s: %w", a, err)
 		}
 		switch {
 		case a.kind == "maglev" && a.bound == 0:
@@ -142,11 +162,7 @@ func simulate(ctx context.Context, o options, progress io.Writer) (*result, erro
 		}
 		r.Choices = append(r.Choices, *c)
 	}
-	var err error
-	if r.Etcd, err = measureEtcd(ctx, o, progress); err != nil {
-		return nil, fmt.Errorf("etcd: %w", err)
-	}
-	return r, nil
+	return nil
 }
 
 // save writes the figures as JSON.

@@ -20,17 +20,34 @@ func (r *result) print(to io.Writer) error {
 	fmt.Fprintf(to, "%s nodes, %s backends, %s sessions of as many clients\n\n", thousands(r.Nodes),
 		thousands(r.Backends), thousands(r.Sessions))
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	row(w, "choices", "backends", "a backend's sessions", "max/mean", "p99/mean", "min/mean", "bounded", "a node leaves: moved",
-		"a backend leaves: had to", "besides", "one comes: had to", "besides")
+	if r.Choices != nil {
+		r.printChoices(w)
+	}
+	if r.Etcd != nil {
+		r.Etcd.print(w)
+	}
+	return w.Flush()
+}
+
+func (r *result) printChoices(w io.Writer) {
+	row(w, "spread", "backends", "sessions of each", "max/mean", "p99/mean", "min/mean", "sent elsewhere by the bound")
 	for _, c := range r.Choices {
-		row(w, algorithm{c.Algorithm, c.Bound, c.Backends}.String(), thousands(c.Backends), fmt.Sprintf("%.0f", c.Mean),
-			fmt.Sprintf("%.3f", c.Max), fmt.Sprintf("%.3f", c.P99), fmt.Sprintf("%.3f", c.Min), percent(c.Bounded, c.Bound > 0),
-			c.NodeLeaves.String(), c.BackendLeaves.had(), c.BackendLeaves.others(), c.BackendComes.had(),
-			c.BackendComes.others())
+		row(w, c.name(), thousands(c.Backends), fmt.Sprintf("%.0f", c.Mean), fmt.Sprintf("%.3f", c.Max),
+			fmt.Sprintf("%.3f", c.P99), fmt.Sprintf("%.3f", c.Min), percent(c.Bounded, c.Bound > 0))
 	}
 	fmt.Fprintln(w)
+	row(w, "sessions that move", "a node leaves", "a backend leaves", "of other backends", "a backend comes", "between others")
+	for _, c := range r.Choices {
+		if c.NodeLeaves != nil {
+			row(w, c.name(), c.NodeLeaves.String(), c.BackendLeaves.had(), c.BackendLeaves.others(), c.BackendComes.had(),
+				c.BackendComes.others())
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+func (e *etcdLoad) print(w io.Writer) {
 	row(w, "etcd", "measured", "published limit")
-	e := r.Etcd
 	row(w, "keys", thousands(e.Keys), "")
 	row(w, "a key with its value", size(e.KeyBytes), "")
 	row(w, "store", size(e.StoreBytes), size(etcdStore))
@@ -46,8 +63,9 @@ func (r *result) print(to io.Writer) error {
 			thousands(int(p.Renewals)), size(p.SentBytes), fmt.Sprintf("%.2f s", p.CPUSeconds))
 	}
 	fmt.Fprintf(w, "\netcd's own benchmark has %s writes a second.\n", thousands(etcdWrites))
-	return w.Flush()
 }
+
+func (c *choices) name() string { return algorithm{c.Algorithm, c.Bound, c.Backends}.String() }
 
 func row(w io.Writer, cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
 

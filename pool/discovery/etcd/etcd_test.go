@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -74,5 +75,27 @@ func TestBehind(t *testing.T) {
 	s.probe(s.ctx, "/x/", "/x/probed", &seen)
 	if err := s.Failure(nil); err != ErrBehind {
 		t.Errorf("error %v, want %v", err, ErrBehind)
+	}
+}
+
+// TestLate: a watch that is behind what reads find, but goes on, is not given up.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	server := harness.StartEtcd(t)
+	for range 4 * probeEvery / time.Second { // so many changes does the watch deliver one by one
+		server.Do(t, "put", "/x/probed", "1")
+	}
+	s := open(t, Login{}, server.Endpoint)
+	ctx, cancel := context.WithTimeout(s.ctx, 3*probeEvery+time.Second)
+	defer cancel()
+	var seen atomic.Int64
+	go func() { // it ends with ctx
+		for tick := time.Tick(time.Second); ctx.Err() == nil; seen.Add(1) {
+			<-tick
+		}
+	}()
+	s.probe(ctx, "/x/", "/x/probed", &seen)
+	if err := s.Failure(nil); err != nil {
+		t.Errorf("the session has ended with %v", err)
 	}
 }

@@ -73,9 +73,9 @@ func changesOf(prefix string, events []*clientv3.Event) (changes []KeyChange, la
 	return changes, last
 }
 
-// probe ends the session when a read that needs a majority fails, or when it finds the probed key newer than what the
-// watch had delivered one read earlier. Without a key it reads whichever is the first below the prefix. It returns when
-// ctx is done, which requires a leader.
+// probe ends the session when a read that needs a majority fails, or when the watch has delivered nothing since the read
+// before, although that found the probed key newer. Without a key it reads whichever is the first below the prefix. It
+// returns when ctx is done, which requires a leader.
 func (s *Session) probe(ctx context.Context, prefix, probed string, seen *atomic.Int64) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -83,17 +83,21 @@ func (s *Session) probe(ctx context.Context, prefix, probed string, seen *atomic
 	if probed == "" {
 		key, options = prefix, append(options, clientv3.WithPrefix(), clientv3.WithLimit(1))
 	}
-	var known int64 // the revision of the key at the last read
+	var known, reached int64 // at the last read: the revision of the key, and what the watch had delivered
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if known > seen.Load() {
+		// A watch that is late, but delivers, stays: its successor would begin by reading everything, and so a fleet on slow
+		// machines would never get over its start.
+		at := seen.Load()
+		if known > at && at == reached {
 			s.end(ErrBehind)
 			return
 		}
+		reached = at
 		request, cancel := context.WithTimeout(ctx, Timeout) // ctx ends with the session, too
 		r, err := s.client.Get(request, key, options...)
 		cancel()

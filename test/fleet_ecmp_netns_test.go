@@ -21,7 +21,7 @@ import (
 // clients among them, and a host with the clients.
 type ecmpSite struct {
 	client, router, servers *harness.Host
-	nodes                   []*fleetHost
+	nodes                   []*hostNode
 	backends                []*harness.Backend
 	udpBackends             []*harness.UDPBackend
 }
@@ -62,7 +62,7 @@ func startECMP(t *testing.T) *ecmpSite {
 	harness.StartEtcdOn(t, members, addresses, "--unsafe-no-fsync")
 
 	for i := range ecmpNodes {
-		n := &fleetHost{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1))}
+		n := &hostNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1))}
 		n.config = fmt.Sprintf("[fleet]\nname = \"edge\"\nnode = %q\nendpoints = [%s]\n"+
 			"[listener.tcp]\naddress = \":6379\"\npool = \"all\"\n"+
 			"[listener.udp]\naddress = \":5353\"\nprotocol = \"udp\"\npool = \"all\"\n"+
@@ -80,7 +80,7 @@ func startECMP(t *testing.T) *ecmpSite {
 }
 
 // join starts the balancer, and waits until it is in the fleet and finds all backends healthy.
-func (n *fleetHost) join(t *testing.T) {
+func (n *hostNode) join(t *testing.T) {
 	t.Helper()
 	n.start(t)
 	n.balancer.WaitLine(t, "connected to etcd", func(l harness.Line) bool { return l.Event == "fleet_connected" })

@@ -12,7 +12,7 @@ import (
 func commandsWithArguments() []*cli.Command {
 	return []*cli.Command{
 		checkCommand(), statusCommand(), backendsCommand(), sessionsCommand(), clientsCommand(), accessCommand(),
-		dnsCommand(), explainCommand(), reloadCommand(), upgradeCommand(), planCommand(), logLevelCommand(),
+		dnsCommand(), fleetCommand(), explainCommand(), reloadCommand(), upgradeCommand(), planCommand(), logLevelCommand(),
 		eventsCommand(), topCommand(), exampleCommand(), convertCommand(), completionCommand(), completeCommand(),
 		manCommand(), helpCommand(),
 	}

@@ -111,6 +111,11 @@ func newFake(t *testing.T) *fakeDaemon {
 	f.handle("DELETE /v1/access", removeRule)
 	f.handle("GET /v1/access/check", func(*http.Request) any { return fixtureAccess() })
 	f.handle("GET /v1/clients", func(*http.Request) any { return fixtureClients() })
+	f.handle("GET /v1/fleet", func(*http.Request) any { return fixtureFleet() })
+	f.handle("GET /v1/fleet/verify", func(*http.Request) any {
+		return admin.FleetComparison{Same: true, Connected: true, Nodes: []string{"lb1", "lb2"},
+			Pools: []admin.FleetPool{{Name: "redis", Algorithm: "maglev", Eligible: 3, Nodes: 2, Same: true}}}
+	})
 	f.handle("GET /v1/explain", func(*http.Request) any { return fixtureExplanation() })
 	f.handle("POST /v1/reload", func(*http.Request) any {
 		return admin.Reloaded{Took: 0.0042, Plan: fixturePlan("/etc/limeload/lb.toml")}

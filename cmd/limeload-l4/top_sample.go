@@ -41,18 +41,21 @@ type topRates struct {
 // A topSnapshot is a sample with the rates until then, as it is shown. Rates are nil where two samples cannot be
 // compared: at the start, after a restart of the daemon, and for what is new.
 type topSnapshot struct {
-	At          time.Time     `json:"at"`
-	Interval    float64       `json:"interval_seconds"` // that byte rates are the mean of; 0 without rates
-	Version     string        `json:"version"`
-	PID         int           `json:"pid"`
-	State       string        `json:"state"`
-	Started     time.Time     `json:"started"`
-	Sessions    int           `json:"sessions"`
-	MaxSessions int           `json:"max_sessions"`
-	Rates       *topRates     `json:"rates"`
-	Listeners   []topListener `json:"listeners"`
-	Pools       []topPool     `json:"pools"`
-	Backends    []topBackend  `json:"backends"`
+	At          time.Time `json:"at"`
+	Interval    float64   `json:"interval_seconds"` // that byte rates are the mean of; 0 without rates
+	Version     string    `json:"version"`
+	PID         int       `json:"pid"`
+	State       string    `json:"state"`
+	Started     time.Time `json:"started"`
+	Sessions    int       `json:"sessions"`
+	MaxSessions int       `json:"max_sessions"`
+	Rates       *topRates `json:"rates"`
+
+	Fleet *admin.FleetSummary `json:"fleet,omitempty"`
+
+	Listeners []topListener `json:"listeners"`
+	Pools     []topPool     `json:"pools"`
+	Backends  []topBackend  `json:"backends"`
 }
 
 type topListener struct {
@@ -181,6 +184,7 @@ func (h *topHistory) measured(sample topSample) *topSnapshot {
 	s := &topSnapshot{
 		At: sample.at, Version: sample.status.Version, PID: sample.status.PID, State: sample.status.State,
 		Started: sample.status.Started, Sessions: sample.status.Sessions, MaxSessions: sample.status.MaxSessions,
+		Fleet:     sample.status.Fleet,
 		Listeners: []topListener{}, Pools: []topPool{}, Backends: []topBackend{},
 	}
 	now := sample.counters()
@@ -231,6 +235,9 @@ func printSnapshot(w io.Writer, s *topSnapshot, sc screen) error {
 		{"process", fmt.Sprintf("%d, %s, version %s, up %s", s.PID, s.State, s.Version, s.uptime())},
 		{"sessions", ofAtMost(s.Sessions, s.MaxSessions) + ", new " + cmp.Or(s.Rates.new(), "-")},
 		{"in, out", cmp.Or(s.Rates.in(), "-") + ", " + cmp.Or(s.Rates.out(), "-")},
+	}
+	if s.Fleet != nil {
+		facts = append(facts, [2]string{"fleet", fleetText(s.Fleet)})
 	}
 	for _, f := range facts {
 		if err := sc.fact(w, 15, f[0], clean(f[1])); err != nil {

@@ -87,6 +87,13 @@ func (m *topModel) head() []string {
 	}
 	lines := []string{first, fmt.Sprintf("sessions %s  new %s  in %s  out %s", ofLimit(int64(s.Sessions), s.MaxSessions),
 		cmp.Or(s.Rates.new(), "-"), cmp.Or(s.Rates.in(), "-"), cmp.Or(s.Rates.out(), "-"))}
+	if s.Fleet != nil {
+		tinted := uncoloured
+		if !s.Fleet.Connected || s.Fleet.OtherConfig {
+			tinted = doubtful
+		}
+		lines = append(lines, sc.paint(tinted, ansi.Truncate("fleet "+clean(fleetText(s.Fleet)), m.width, "...")))
+	}
 	if m.failure != nil {
 		text := fmt.Sprintf("not reachable since %s (%s), trying again: %s", m.lost.Format(time.TimeOnly), ago(m.lost),
 			strings.TrimPrefix(clean(m.failure.Error()), admin.ErrUnreachable.Error()+": "))

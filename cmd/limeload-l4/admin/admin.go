@@ -29,7 +29,7 @@ type Balancer interface {
 
 	AddBackend(pool string, b NewBackend) (Backend, error)
 	ChangeBackend(pool, name string, c BackendChange) (Backend, error)
-	RemoveBackend(pool, name string) error
+	RemoveBackend(pool, name string, from Origin) (*Sharing, error)
 	DrainBackend(pool, name string, d Drain) (Backend, error)
 
 	Sessions(ctx context.Context, f SessionFilter) (SessionList, error)
@@ -38,11 +38,17 @@ type Balancer interface {
 
 	AccessRules() []AccessRule // sorted by listener and prefix
 	AddAccessRule(r NewAccessRule) (AccessRule, error)
-	RemoveAccessRule(prefix, listener string) error // of every listener for ""
+	// of every listener for ""
+	RemoveAccessRule(prefix, listener string, from Origin) (*Sharing, error)
 	CheckAccess(q AccessQuery) (AccessCheck, error)
 	Clients(q ClientQuery) (ClientList, error)
 
+	FleetChanges() ([]FleetChange, error) // the latest first; the error wraps ErrNoFleet
+
 	PurgeDNS(listener string, p DNSPurge) (int, error) // returns how many answers were removed
+
+	Fleet() (Fleet, error)
+	CompareFleet() (FleetComparison, error)
 
 	Reload(ctx context.Context) (Reloaded, error)
 	Plan(ctx context.Context, c *Configuration) (Plan, error) // nil for the daemon's own file as it is now
@@ -84,6 +90,20 @@ type Status struct {
 	Host         string        `json:"host"`         // the name of the machine
 	ReadOnly     bool          `json:"read_only"`    // whether requests like this one may only read; the Server sets it
 	Certificates []Certificate `json:"certificates"` // of listeners, then of pools, in the order of the file
+
+	Fleet *FleetSummary `json:"fleet,omitempty"` // nil without a fleet
+}
+
+// FleetSummary is the state of a node's fleet in short.
+type FleetSummary struct {
+	Name        string `json:"name"`
+	Node        string `json:"node"`
+	Connected   bool   `json:"connected"`    // to etcd
+	Error       string `json:"error"`        // why it is not, or why etcd refuses what it writes; "" if neither
+	Nodes       int    `json:"nodes"`        // that have not gone, this one included
+	Ready       int    `json:"ready"`        // those of them that are ready
+	OtherConfig bool   `json:"other_config"` // whether most nodes run another configuration than this one
+	Pending     int    `json:"pending"`      // shared changes that etcd does not have yet
 }
 
 // Certificate is a certificate that a listener shows to clients, or a pool to backends.
@@ -117,6 +137,7 @@ type Difference struct {
 	What    string `json:"what"` // added, removed, weight, max_sessions, max_rate or mode
 	File    string `json:"file"` // "" if the file has none
 	Running string `json:"running"`
+	Fleet   bool   `json:"fleet"` // the fleet shares it
 }
 
 // Dropped is a run-time value that ends with a reload.
@@ -208,11 +229,13 @@ type Backend struct {
 	// nil unless a drain with a deadline or a removal is under way
 	Drain *DrainProgress `json:"drain,omitempty"`
 	Check *LastCheck     `json:"check,omitempty"` // nil if it is not checked
+	// only in the answer about a change, and only with a fleet
+	Sharing *Sharing `json:"sharing,omitempty"`
 }
 
 // LastCheck is the result of a backend's last health check.
 type LastCheck struct {
-	At      *time.Time `json:"at,omitempty"` // nil before the first one
+	At      *time.Time `json:"at,omitempty"` // nil before the first one, and if other nodes check
 	Took    float64    `json:"took_seconds"`
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
@@ -220,6 +243,8 @@ type LastCheck struct {
 
 	Role string   `json:"role,omitempty"`        // primary or replica; "" if the check finds no role
 	Lag  *float64 `json:"lag_seconds,omitempty"` // of a replica behind its primary; nil if it is not known
+
+	Nodes []string `json:"nodes,omitempty"` // of the fleet, whose check it is; nil if it is this node's
 }
 
 // NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.
@@ -233,6 +258,8 @@ type NewBackend struct {
 	Zone        string `json:"zone,omitempty"`
 	Mode        string `json:"mode,omitempty"`
 	Check       string `json:"check,omitempty"` // its own address and port for checks; "" for none
+	Local       bool   `json:"local,omitempty"` // see Origin
+	By          string `json:"-"`               // see Origin
 }
 
 // BackendChange changes a backend; nil fields are not changed. After an error nothing is changed.
@@ -241,12 +268,16 @@ type BackendChange struct {
 	MaxSessions *int    `json:"max_sessions,omitempty"`
 	MaxRate     *string `json:"max_rate,omitempty"` // such as "500/s burst 50"; "" is no limit
 	Mode        *string `json:"mode,omitempty"`
+	Local       bool    `json:"local,omitempty"` // see Origin
+	By          string  `json:"-"`               // see Origin
 }
 
 // Drain describes a drain: the backend gets no new sessions, and existing ones go on until Deadline has passed.
 type Drain struct {
 	Deadline float64 `json:"deadline_seconds"` // after which its sessions are ended; 0 for never
 	Remove   bool    `json:"remove,omitempty"` // remove it from the pool after its last session
+	Local    bool    `json:"local,omitempty"`  // see Origin
+	By       string  `json:"-"`                // see Origin
 }
 
 // DrainProgress says how far a drain has come.
@@ -428,6 +459,6 @@ func EventKinds() []string {
 		"run_time_change_dropped", "discovered", "drained", "reloaded",
 		"reload_failed", "tls_reloaded", "tls_reload_failed", "access_reloaded", "access_reload_failed", "log_level_changed",
 		"dns_purged", "access_rule_added", "access_rule_removed", "access_rule_expired", "upgraded",
-		"upgrade_failed", "draining",
+		"upgrade_failed", "draining", "fleet_node_joined", "fleet_node_left",
 	}
 }

@@ -33,7 +33,7 @@ type ClientOptions struct {
 //
 // If no daemon answers, errors wrap ErrUnreachable and say what to do about it. Refusals of the daemon are a *Problem
 // with the daemon's text; errors.Is finds ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache, ErrUnknownAccessRule,
-// ErrTooManyAccessRules, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
+// ErrTooManyAccessRules, ErrNoFleet, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend, pool.ErrDuplicateBackend and
 // pool.ErrDuplicateAddress in it.
 //
 // Only connecting has a timeout. A reload may take long; contexts bound it.
@@ -133,10 +133,10 @@ func (c *Client) ChangeBackend(ctx context.Context, pool, name string, change Ba
 	return answerOf[Backend](ctx, c, call{method: http.MethodPatch, path: backendPath(pool, name), json: change})
 }
 
-// RemoveBackend removes a backend from its pool.
-func (c *Client) RemoveBackend(ctx context.Context, pool, name string) error {
-	_, err := c.do(ctx, call{method: http.MethodDelete, path: backendPath(pool, name)})
-	return err
+// RemoveBackend removes a backend from its pool, on the daemon's node alone if local is true. The result is nil if the
+// daemon is in no fleet.
+func (c *Client) RemoveBackend(ctx context.Context, pool, name string, local bool) (*Sharing, error) {
+	return c.remove(ctx, call{method: http.MethodDelete, path: backendPath(pool, name), query: localQuery(local)})
 }
 
 // DrainBackend starts to drain a backend and returns at once. Backend.Drain is the progress.

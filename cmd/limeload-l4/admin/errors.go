@@ -16,6 +16,8 @@ var (
 	ErrUnknownAccessRule = errors.New("there is no such access rule")
 	// ErrTooManyAccessRules is wrapped by the error of a rule that is one too many.
 	ErrTooManyAccessRules = errors.New("there are too many access rules")
+	// ErrNoFleet is returned by calls about the fleet of a node that has none.
+	ErrNoFleet = errors.New("this node works alone; a [fleet] table in its configuration makes it a node of a fleet")
 	// ErrUnreachable is wrapped by the Client's errors if no daemon answers at the admin address.
 	ErrUnreachable = errors.New("the daemon cannot be reached")
 	// ErrUpgrading is returned by calls that a daemon refuses while a new process takes over.

@@ -12,7 +12,7 @@ import (
 // A Problem is an error of the API (RFC 9457, application/problem+json). Its text is Detail.
 //
 // errors.Is finds the daemon's error in it, if that is one of ErrUnknownPool, ErrUnknownListener, ErrNoDNSCache,
-// ErrUnknownAccessRule, ErrTooManyAccessRules, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend,
+// ErrUnknownAccessRule, ErrTooManyAccessRules, ErrNoFleet, ErrUpgrading, ErrEnding, pool.ErrUnknownBackend,
 // pool.ErrDuplicateBackend and pool.ErrDuplicateAddress.
 type Problem struct {
 	Type     string   `json:"type"`   // "/problems/..." from a closed set, see ProblemTypes; the same in all versions
@@ -57,6 +57,7 @@ const (
 	problemDuplicateAddress = "/problems/duplicate-address"
 	problemNoDNSCache       = "/problems/no-dns-cache"
 	problemTooManyRules     = "/problems/too-many-access-rules"
+	problemNoFleet          = "/problems/no-fleet"
 	problemUpgrading        = "/problems/upgrading"
 	problemBodyTooLarge     = "/problems/body-too-large"
 	problemMediaType        = "/problems/unsupported-media-type"
@@ -91,6 +92,7 @@ func ProblemTypes() []ProblemType {
 		{problemDuplicateAddress, "Another backend of the pool has this address", http.StatusConflict},
 		{problemNoDNSCache, "The listener has no DNS cache", http.StatusConflict},
 		{problemTooManyRules, "There are as many access rules as there may be", http.StatusConflict},
+		{problemNoFleet, "The node has no fleet", http.StatusConflict},
 		{problemUpgrading, "An upgrade is under way", http.StatusConflict},
 		{problemBodyTooLarge, "The body is too large", http.StatusRequestEntityTooLarge},
 		{problemMediaType, "The route does not take this Content-Type", http.StatusUnsupportedMediaType},
@@ -118,6 +120,7 @@ func problemCauses() map[string]error {
 		problemNoDNSCache:       ErrNoDNSCache,
 		problemUnknownRule:      ErrUnknownAccessRule,
 		problemTooManyRules:     ErrTooManyAccessRules,
+		problemNoFleet:          ErrNoFleet,
 		problemUpgrading:        ErrUpgrading,
 		problemEnding:           ErrEnding,
 	}

@@ -147,6 +147,7 @@ func (d *Daemon) Run(ctx context.Context, signals <-chan os.Signal) error {
 	sig, err := d.serveUntilEnd(ctx, signals, hangups)
 
 	d.life.end()
+	d.fleet.changed()
 	hangups.end()
 	d.upgrades.Wait()
 	d.endWatching()
@@ -246,6 +247,7 @@ func (d *Daemon) serveUntilEnd(
 				return nil, nil
 			}
 			d.life.now.Store(int32(s))
+			d.fleet.changed()
 		case <-ctx.Done():
 			return nil, nil
 		case sig := <-signals:
@@ -265,6 +267,7 @@ func (d *Daemon) serveUntilEnd(
 // service manager reads READY before RELOADING, and that nobody else uses the watcher meanwhile.
 func (d *Daemon) begin() {
 	d.life.serve()
+	d.fleet.changed()
 	d.watchFile(d.config().Global.Watch)
 	d.log.Info().Str("version", d.version).Str("event", "ready").Msg("ready")
 	d.notify.ready(d.summary())

@@ -8,6 +8,7 @@
 //
 //	owners/NODE                    the process that has the name of a node, under its lease; this package's own
 //	nodes/NODE                     a Node, under the node's lease
+//	tables/NODE/PART               digests of what its pools choose, under the node's lease
 //	checks/...                     verdicts, under the lease of the node that checks
 //	changes/...                    a Record each, which stays
 //	tickets                        a Record with the keys of TLS tickets

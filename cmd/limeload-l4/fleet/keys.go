@@ -12,6 +12,7 @@ import (
 // The beginnings of keys.
 const (
 	Nodes   = "nodes/"
+	Tables  = "tables/"
 	Checks  = "checks/"
 	Changes = "changes/"
 	Tickets = "tickets"
@@ -83,7 +84,7 @@ func ours(key string) bool {
 	if len(key) > MaxKeyBytes {
 		return false
 	}
-	for _, beginning := range [...]string{Nodes, Checks, Changes} {
+	for _, beginning := range [...]string{Nodes, Tables, Checks, Changes} {
 		if rest, is := strings.CutPrefix(key, beginning); is {
 			_, is = Parts(rest)
 			return is && rest != ""

@@ -8,21 +8,22 @@ import (
 	"time"
 )
 
-// A Node is what a node says of itself. It is a plain value; Tables must not be changed.
+// A Node is what a node says of itself. It is a plain value.
 type Node struct {
-	Name     string            `json:"-"`        // of its key
-	Instance string            `json:"instance"` // of its process
-	Host     string            `json:"host"`
-	Version  string            `json:"version"`
-	Started  time.Time         `json:"started"`
-	Config   string            `json:"config"`          // the sum of its configuration
-	State    string            `json:"state"`           // as in the API: starting, serving, draining
-	Ready    bool              `json:"ready"`           // as /ready says
-	Alone    string            `json:"alone,omitempty"` // why it does not judge backends now; "" if it does
-	Sessions int               `json:"sessions"`
-	Flows    int               `json:"flows"`
-	Rate     float64           `json:"rate"`             // new sessions and flows a second
-	Tables   map[string]string `json:"tables,omitempty"` // digests of the pools' choice tables, by pool
+	Name     string    `json:"-"`        // of its key
+	Instance string    `json:"instance"` // of its process
+	Host     string    `json:"host"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	Config   string    `json:"config"`           // the sum of its configuration
+	State    string    `json:"state"`            // as in the API: starting, serving, draining
+	Ready    bool      `json:"ready"`            // as /ready says
+	Reason   string    `json:"reason,omitempty"` // why it is not ready; "" if it is
+	Since    time.Time `json:"since"`            // of State and Ready
+	Alone    string    `json:"alone,omitempty"`  // why it does not judge backends now; "" if it does
+	Sessions int       `json:"sessions"`
+	Flows    int       `json:"flows"`
+	Rate     float64   `json:"rate"` // new sessions and flows a second
 }
 
 // maxRate bounds the rate that a node may have: no machine accepts more sessions a second.
@@ -59,14 +60,9 @@ func parseNode(key string, value []byte) (n Node, is bool) {
 		return Node{}, false
 	}
 	n.Name = parts[0]
-	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Alone} {
+	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Reason, &n.Alone} {
 		*text = plain(*text)
 	}
 	n.Sessions, n.Flows, n.Rate = max(0, n.Sessions), max(0, n.Flows), max(0, min(n.Rate, maxRate))
-	for pool, digest := range n.Tables {
-		if !isPlain(pool) || !isPlain(digest) {
-			delete(n.Tables, pool)
-		}
-	}
 	return n, true
 }

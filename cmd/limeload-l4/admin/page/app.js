@@ -7,6 +7,7 @@ import { Configuration } from "./configuration.js";
 import { askToken } from "./dialogs.js";
 import { el, setAttribute, setText } from "./dom.js";
 import { Events } from "./events.js";
+import { Fleet } from "./fleet.js";
 import { duration, number, sum } from "./format.js";
 import { Overview, notices, reload, uptime } from "./overview.js";
 import { Histories, Rate, Series, traffic } from "./series.js";
@@ -142,7 +143,7 @@ const model = new Model();
 const panel = new Panel(model);
 const overview = new Overview(model, panel);
 const views = {
-  overview, sessions: new Sessions(model), clients: new Clients(model), events: new Events(),
+  overview, sessions: new Sessions(model), clients: new Clients(model), fleet: new Fleet(), events: new Events(),
   configuration: new Configuration(),
 };
 let view = null;
@@ -194,6 +195,7 @@ find("state").append(state.root);
 
 function showStatus(status) {
   state.show(status.state);
+  find("nav-fleet").hidden = !status.fleet;
   setText(find("host"), status.host);
   setText(find("version"), status.version);
   setText(find("uptime"), duration(Math.floor(uptime(status))));
@@ -324,7 +326,7 @@ find("skip").addEventListener("click", (event) => {
 });
 window.addEventListener("hashchange", choose);
 for (const [key, one] of Object.entries(views)) {
-  find("nav").append(el("a", { href: `#${key}`, id: `nav-${key}` }, one.title));
+  find("nav").append(el("a", { href: `#${key}`, id: `nav-${key}`, hidden: key === "fleet" }, one.title));
 }
 choose();
 begin();

@@ -1,4 +1,5 @@
-// How the states of a backend are shown: verdict, mode and breaker, which are never merged, and what follows from them.
+// How the states of a backend are shown: verdict, mode and breaker, which are never merged, and what follows from them;
+// and those of a daemon and of a node of a fleet.
 // Each has a sign besides its colour.
 
 import { el, setAttribute, setText } from "./dom.js";
@@ -14,6 +15,8 @@ const looks = {
   eligible: { yes: ["good", "✓"], no: ["bad", "✕"], "not now": ["idle", "–"] },
   state: { serving: ["good", "●"], starting: ["warn", "○"], handing_over: ["warn", "○"],
     draining: ["warn", "▼"] },
+  node: { ready: ["good", "●"], not_ready: ["bad", "✕"], alone: ["bad", "✕"], starting: ["warn", "○"],
+    handing_over: ["warn", "○"], draining: ["warn", "▼"], left: ["idle", "–"], gone: ["bad", "✕"] },
 };
 
 // A Badge shows one state with its sign.

@@ -24,6 +24,7 @@ type ecmpSite struct {
 	nodes                   []*hostNode
 	backends                []*harness.Backend
 	udpBackends             []*harness.UDPBackend
+	refills                 int // of sessions
 }
 
 const (
@@ -262,7 +263,12 @@ func (e *ecmpRun) route(t *testing.T, nodes ...int) {
 func (e *ecmpRun) refill(t *testing.T) {
 	t.Helper()
 	e.sessions.close()
-	e.sessions = establish(t, e.client, fleetAddress, e.n)
+	// A new address: a node may still have sessions whose client got a reset from another one, and a connection from the
+	// same port would take a second to replace such a session.
+	e.refills++
+	from := fmt.Sprintf("198.51.100.%d", 10+e.refills)
+	e.client.IP(t, "address", "add", from+"/24", "dev", "eth0")
+	e.sessions = establishFrom(t, e.client, &net.TCPAddr{IP: net.ParseIP(from)}, fleetAddress, e.n)
 }
 
 // drain takes the first node out of the route, and then ends it, while visitors come.

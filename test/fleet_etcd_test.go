@@ -60,7 +60,7 @@ func (f *fleetTraffic) send(node, address string, stays bool) {
 		select {
 		case <-f.stop:
 			return
-		case <-time.After(5 * time.Millisecond): // the rate
+		case <-time.After(20 * time.Millisecond): // the rate
 		}
 		var err error
 		started := time.Now()
@@ -141,7 +141,7 @@ func startEtcdFailures(t testing.TB) *etcdFailures {
 			Backends: []string{harness.Serve(t, harness.Echo).Address(), harness.Serve(t, harness.Echo).Address()},
 			Health:   []string{`interval = "200ms"`, `timeout = "5s"`},
 		},
-		Etcd: harness.StartEtcdCluster(t, 3), Nodes: 3, Fleet: []string{"check_share = 2"},
+		Etcd: harness.StartEtcdCluster(t, 3), Nodes: 3, Fleet: []string{"check_share = 2"}, Suffix: "[log]\naccess = false\n",
 	}
 	f.nodes = f.start(t)
 	f.traffic = startFleetTraffic(t, f.nodes)
@@ -412,7 +412,7 @@ func TestFleetEtcdSlow(t *testing.T) {
 			Backends: []string{harness.Serve(t, harness.Echo).Address(), harness.Serve(t, harness.Echo).Address()},
 			Health:   []string{`interval = "200ms"`, `timeout = "5s"`},
 		},
-		Etcd: []*harness.Etcd{&behind}, Nodes: 3, Fleet: []string{"check_share = 2"},
+		Etcd: []*harness.Etcd{&behind}, Nodes: 3, Fleet: []string{"check_share = 2"}, Suffix: "[log]\naccess = false\n",
 	}
 	f.nodes = f.start(t)
 	f.traffic = startFleetTraffic(t, f.nodes)
